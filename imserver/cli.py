@@ -356,9 +356,9 @@ def status(option: str | None, key_file: str | None, debug: bool, url: str | Non
         data.pop("numGoroutine", None)  # of the original's wire; this server has no goroutines
     click.echo(f"health  {'ok' if health == 200 else f'HTTP {health}'}")
     click.echo(json.dumps(state, ensure_ascii=False, indent=2))
-    if state.get("code") == errors.REPLY_UNAUTHORIZED:
+    if state.get("code") == errors.ReplyCode.UNAUTHORIZED:
         fail("this server requires an API key with the scope admin: set IMSERVER_KEY, or give --key-file")
-    if health != 200 or state_status != 200 or state.get("code") != errors.REPLY_OK:
+    if health != 200 or state_status != 200 or state.get("code") != errors.ReplyCode.OK:
         sys.exit(1)
 
 

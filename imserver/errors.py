@@ -44,51 +44,53 @@ def _close(code: int, name: str, meaning: str, *, reconnect: bool = True) -> int
     return code
 
 
-# RFC 6455, section 7.4.1.
-CLOSE_NORMAL: Final = _close(1000, "normal", "the client ended the connection", reconnect=False)
-CLOSE_GOING_AWAY: Final = _close(1001, "going away", "the server stops or restarts")
-CLOSE_PROTOCOL_ERROR: Final = _close(1002, "protocol error", "a frame broke RFC 6455")
-CLOSE_UNSUPPORTED_DATA: Final = _close(
-    1003, "unsupported data", "the dialect does not accept this type of frame"
-)
-CLOSE_NO_CODE: Final = _close(1005, "no code", "a close frame without a code; never on the wire")
-CLOSE_LOST: Final = _close(1006, "lost", "TCP ended without a close frame; never on the wire")
-CLOSE_BAD_PAYLOAD: Final = _close(1007, "bad payload", "a text frame that is not UTF-8")
-CLOSE_POLICY: Final = _close(1008, "policy", "a refusal for which no other code exists")
-CLOSE_TOO_BIG: Final = _close(1009, "too big", "a message above limits.message_bytes")
-CLOSE_INTERNAL_ERROR: Final = _close(1011, "internal error", "the server failed; see its log")
+class CloseCode:
+    """Every code with which this server closes a connection. Their meanings are rows of :data:`CLOSE`."""
 
-# Own codes: reconnect with backoff.
-CLOSE_SLOW_READER: Final = _close(
-    4000, "slow reader", "the client did not read: above limits.outbox_bytes or limits.outbox_seconds"
-)
-CLOSE_HEARTBEAT_EXPIRED: Final = _close(
-    4001, "heartbeat expired", "no sign of life for websocket.heartbeat_seconds"
-)
-CLOSE_LOGIN_TIMEOUT: Final = _close(4002, "login timeout", "no login within limits.login_seconds")
-CLOSE_RATE_LIMIT: Final = _close(4003, "rate limit", "more than limits.messages_per_second")
-CLOSE_ACK_TIMEOUT: Final = _close(
-    4004, "ack timeout", "the client did not acknowledge deliveries, although they were resent"
-)
-CLOSE_NODE_FULL: Final = _close(
-    4005, "node full", "the node, the address or the app has reached its connection limit"
-)
+    # RFC 6455, section 7.4.1.
+    NORMAL: Final = _close(1000, "normal", "the client ended the connection", reconnect=False)
+    GOING_AWAY: Final = _close(1001, "going away", "the server stops or restarts")
+    PROTOCOL_ERROR: Final = _close(1002, "protocol error", "a frame broke RFC 6455")
+    UNSUPPORTED_DATA: Final = _close(
+        1003, "unsupported data", "the dialect does not accept this type of frame"
+    )
+    NO_CODE: Final = _close(1005, "no code", "a close frame without a code; never on the wire")
+    LOST: Final = _close(1006, "lost", "TCP ended without a close frame; never on the wire")
+    BAD_PAYLOAD: Final = _close(1007, "bad payload", "a text frame that is not UTF-8")
+    POLICY: Final = _close(1008, "policy", "a refusal for which no other code exists")
+    TOO_BIG: Final = _close(1009, "too big", "a message above limits.message_bytes")
+    INTERNAL_ERROR: Final = _close(1011, "internal error", "the server failed; see its log")
 
-# Own codes: do not reconnect.
-CLOSE_REPLACED: Final = _close(4500, "replaced", "a newer login of the same user took over", reconnect=False)
-CLOSE_REFUSED: Final = _close(4501, "refused", "the user is already online", reconnect=False)
-CLOSE_KICKED: Final = _close(4502, "kicked", "the back end ended the session", reconnect=False)
-CLOSE_BANNED: Final = _close(4503, "banned", "the user is banned for a time", reconnect=False)
-CLOSE_TOKEN_INVALID: Final = _close(
-    4504, "token invalid", "the token is wrong or has expired", reconnect=False
-)
-CLOSE_NOT_ALLOWED: Final = _close(
-    4505, "not allowed", "the origin, the app or the login is not allowed", reconnect=False
-)
-CLOSE_APP_DELETED: Final = _close(4506, "app deleted", "the app was deleted", reconnect=False)
-CLOSE_WRONG_DIALECT: Final = _close(
-    4507, "wrong dialect", "the app does not allow this dialect", reconnect=False
-)
+    # Own codes: reconnect with backoff.
+    SLOW_READER: Final = _close(
+        4000, "slow reader", "the client did not read: above limits.outbox_bytes or limits.outbox_seconds"
+    )
+    HEARTBEAT_EXPIRED: Final = _close(
+        4001, "heartbeat expired", "no sign of life for websocket.heartbeat_seconds"
+    )
+    LOGIN_TIMEOUT: Final = _close(4002, "login timeout", "no login within limits.login_seconds")
+    RATE_LIMIT: Final = _close(4003, "rate limit", "more than limits.messages_per_second")
+    ACK_TIMEOUT: Final = _close(
+        4004, "ack timeout", "the client did not acknowledge deliveries, although they were resent"
+    )
+    NODE_FULL: Final = _close(
+        4005, "node full", "the node, the address or the app has reached its connection limit"
+    )
+
+    # Own codes: do not reconnect.
+    REPLACED: Final = _close(4500, "replaced", "a newer login of the same user took over", reconnect=False)
+    REFUSED: Final = _close(4501, "refused", "the user is already online", reconnect=False)
+    KICKED: Final = _close(4502, "kicked", "the back end ended the session", reconnect=False)
+    BANNED: Final = _close(4503, "banned", "the user is banned for a time", reconnect=False)
+    TOKEN_INVALID: Final = _close(4504, "token invalid", "the token is wrong or has expired", reconnect=False)
+    NOT_ALLOWED: Final = _close(
+        4505, "not allowed", "the origin, the app or the login is not allowed", reconnect=False
+    )
+    APP_DELETED: Final = _close(4506, "app deleted", "the app was deleted", reconnect=False)
+    WRONG_DIALECT: Final = _close(
+        4507, "wrong dialect", "the app does not allow this dialect", reconnect=False
+    )
+
 
 DISCONNECTED: Final = "disconnected"
 """The reason of a close with a back end's own code: SDKs may ignore a code without a reason."""
@@ -142,24 +144,28 @@ def _reply(code: int, text: str) -> int:
     return code
 
 
-REPLY_OK: Final = _reply(200, "Success")
-REPLY_NOT_LOGGED_IN: Final = _reply(1000, "未登录")
-REPLY_BAD_PARAMETER: Final = _reply(1001, "参数不合法")
-REPLY_BAD_USER: Final = _reply(1002, "非法的用户ID")
-REPLY_UNAUTHORIZED: Final = _reply(1003, "未授权")
-REPLY_SYSTEM: Final = _reply(1004, "系统错误")
-REPLY_NO_DATA: Final = _reply(1005, "没有数据")
-REPLY_NOT_ADDED: Final = _reply(1006, "添加错误")
-REPLY_NOT_DELETED: Final = _reply(1007, "删除错误")
-REPLY_NOT_STORED: Final = _reply(1008, "存储错误")
-REPLY_FAILED: Final = _reply(1009, "操作失败")
-REPLY_NO_ROUTE: Final = _reply(1010, "路由不存在")
-REPLY_NO_APP: Final = _reply(1011, "appid不存在")
+class ReplyCode:
+    """Every code in answers of the cmd dialect. The texts of the original are in :data:`REPLY_TEXT`."""
 
-CODE_REJECTED: Final = 103
-"""The code of a :class:`ClientError`: the back end of the app has rejected a message."""
-CODE_LIMIT: Final = 106
-"""A limit is reached, in commands that the original server does not have."""
+    OK: Final = _reply(200, "Success")
+    NOT_LOGGED_IN: Final = _reply(1000, "未登录")
+    BAD_PARAMETER: Final = _reply(1001, "参数不合法")
+    BAD_USER: Final = _reply(1002, "非法的用户ID")
+    UNAUTHORIZED: Final = _reply(1003, "未授权")
+    SYSTEM: Final = _reply(1004, "系统错误")
+    NO_DATA: Final = _reply(1005, "没有数据")
+    NOT_ADDED: Final = _reply(1006, "添加错误")
+    NOT_DELETED: Final = _reply(1007, "删除错误")
+    NOT_STORED: Final = _reply(1008, "存储错误")
+    FAILED: Final = _reply(1009, "操作失败")
+    NO_ROUTE: Final = _reply(1010, "路由不存在")
+    NO_APP: Final = _reply(1011, "appid不存在")
+
+    REJECTED: Final = 103
+    """The code of a :class:`ClientError`: the back end of the app has rejected a message."""
+    LIMIT: Final = 106
+    """A limit is reached, in commands that the original server does not have."""
+
 
 #: text of any other code
 REPLY_TEXT_UNKNOWN: Final = "未定义错误类型!"
@@ -202,112 +208,111 @@ def _problem(status: int, code: str, message: str, *, temporary: bool = False) -
     return row
 
 
-HTTP_BAD_REQUEST: Final = _problem(400, "bad_request", "The request is malformed.")
-HTTP_INVALID_REQUEST: Final = _problem(
-    400, "invalid_request", "The request does not fit this route; see its fields in /api/v1/docs."
-)
-HTTP_TOO_MANY_TARGETS: Final = _problem(
-    400, "too_many_targets", "The request has more targets or commands than limits.batch_targets."
-)
-HTTP_STORE_UNAVAILABLE: Final = _problem(
-    400, "store_unavailable", "System apps (system:…) do not store messages."
-)
-HTTP_NOT_AN_UPGRADE: Final = _problem(400, "not_an_upgrade", "This path takes WebSocket upgrades only.")
-HTTP_UNAUTHORIZED: Final = _problem(401, "unauthorized", "An API key with the right scope is required.")
-HTTP_TOKEN_INVALID: Final = _problem(401, "token_invalid", "The session token is missing, wrong or expired.")
-HTTP_SIGNATURE_INVALID: Final = _problem(
-    401, "signature_invalid", "The signature of the request is missing, wrong or expired."
-)
-HTTP_FORBIDDEN: Final = _problem(
-    403, "forbidden", "The key or token does not permit this request in this app."
-)
-HTTP_NOT_ALLOWED: Final = _problem(
-    403, "not_allowed", "The app does not allow this user, this origin or this way to connect."
-)
-HTTP_BANNED: Final = _problem(403, "banned", "The user is banned for a time.")
-HTTP_ORIGIN_REFUSED: Final = _problem(403, "origin_refused", "This origin is not allowed.")
-HTTP_HOST_REFUSED: Final = _problem(403, "host_refused", "This server does not serve this host.")
-HTTP_ROLE_TOO_LOW: Final = _problem(403, "role_too_low", "The role of the member does not permit this.")
-HTTP_REJECTED: Final = _problem(403, "rejected", "The back end of the app has rejected this message or file.")
-HTTP_MUTED: Final = _problem(403, "muted", "The user is muted in this group.")
-HTTP_UNKNOWN_ACCOUNT: Final = _problem(404, "unknown_account", "No such account.")
-HTTP_UNKNOWN_CONVERSATION: Final = _problem(
-    404, "unknown_conversation", "No such conversation, or the user is not part of it."
-)
-HTTP_UNKNOWN_MESSAGE: Final = _problem(
-    404, "unknown_message", "No such message, or it belongs to another user."
-)
-HTTP_UNKNOWN_APP: Final = _problem(404, "unknown_app", "No such app.")
-HTTP_UNKNOWN_CONNECTION: Final = _problem(404, "unknown_connection", "No such connection in this app.")
-HTTP_NOT_FOUND: Final = _problem(404, "not_found", "This path does not exist.")
-HTTP_METHOD_NOT_ALLOWED: Final = _problem(
-    405, "method_not_allowed", "This path does not support this method."
-)
-HTTP_TIMEOUT: Final = _problem(408, "timeout", "The request took too long to arrive.", temporary=True)
-HTTP_ALREADY_ONLINE: Final = _problem(409, "already_online", "The user is online on another connection.")
-HTTP_APP_EXISTS: Final = _problem(409, "app_exists", "An app with this name already exists.")
-HTTP_APP_CONFIGURED: Final = _problem(
-    409, "app_configured", "This app is defined in the configuration file; change it there."
-)
-HTTP_TOO_MANY_APPS: Final = _problem(
-    409, "too_many_apps", "The limit of apps is reached (limits.registered_apps)."
-)
-HTTP_TOO_MANY_STREAMS: Final = _problem(
-    409,
-    "too_many_streams",
-    "The app has limits.open_streams open streamed messages on this node.",
-    temporary=True,
-)
-HTTP_BODY_TOO_LARGE: Final = _problem(413, "body_too_large", "The body is over limits.body_bytes.")
-HTTP_ANSWER_TOO_LARGE: Final = _problem(
-    413, "answer_too_large", "The answers to a batch have at most 4 MiB; send this command alone."
-)
-HTTP_URI_TOO_LONG: Final = _problem(414, "uri_too_long", "The address is over limits.header_bytes.")
-HTTP_UNKNOWN_ENCODING: Final = _problem(
-    415, "unknown_encoding", "The only supported Content-Encoding is gzip."
-)
-HTTP_ID_REUSED: Final = _problem(422, "id_reused", "A different request has used this id or Idempotency-Key.")
-HTTP_VERSION_REQUIRED: Final = _problem(426, "version_required", "Sec-WebSocket-Version must be 13.")
-HTTP_TOO_MANY_REQUESTS: Final = _problem(
-    429, "too_many_requests", "Too many requests; slow down.", temporary=True
-)
-HTTP_HEADERS_TOO_LARGE: Final = _problem(431, "headers_too_large", "Headers are over limits.header_bytes.")
-HTTP_INTERNAL_ERROR: Final = _problem(
-    500, "internal_error", "The server failed; see its log.", temporary=True
-)
-HTTP_NOT_IMPLEMENTED: Final = _problem(501, "not_implemented", "The server does not support this.")
-HTTP_MEDIA_UNAVAILABLE: Final = _problem(
-    503, "media_unavailable", "The file storage does not answer.", temporary=True
-)
-HTTP_NODE_FULL: Final = _problem(503, "node_full", "The node accepts no more connections.", temporary=True)
-HTTP_BUSY: Final = _problem(
-    503, "busy", "The node is already working on limits.http_requests requests.", temporary=True
-)
-HTTP_NOT_READY: Final = _problem(
-    503,
-    "not_ready",
-    "The node is starting or stopping, or Redis or the database does not answer.",
-    temporary=True,
-)
-HTTP_STORAGE_UNAVAILABLE: Final = _problem(
-    503, "storage_unavailable", "The database does not answer.", temporary=True
-)
-HTTP_ISSUER_UNAVAILABLE: Final = _problem(
-    503, "issuer_unavailable", "The issuer of the token does not answer.", temporary=True
-)
-HTTP_REVIEW_UNAVAILABLE: Final = _problem(
-    503,
-    "review_unavailable",
-    "The back end of the app has not reviewed this message or file in time.",
-    temporary=True,
-)
-HTTP_NOT_ACCEPTED: Final = _problem(
-    503,
-    "not_accepted",
-    "Nothing was accepted, because a node, Redis or the database does not answer. Repeat the request.",
-    temporary=True,
-)
-HTTP_VERSION_NOT_SUPPORTED: Final = _problem(505, "http_version", "Only HTTP/1.0 and HTTP/1.1 are supported.")
+class Problems:
+    """Every HTTP problem of the core. A feature declares its own with its row."""
+
+    BAD_REQUEST: Final = _problem(400, "bad_request", "The request is malformed.")
+    INVALID_REQUEST: Final = _problem(
+        400, "invalid_request", "The request does not fit this route; see its fields in /api/v1/docs."
+    )
+    TOO_MANY_TARGETS: Final = _problem(
+        400, "too_many_targets", "The request has more targets or commands than limits.batch_targets."
+    )
+    STORE_UNAVAILABLE: Final = _problem(
+        400, "store_unavailable", "System apps (system:…) do not store messages."
+    )
+    NOT_AN_UPGRADE: Final = _problem(400, "not_an_upgrade", "This path takes WebSocket upgrades only.")
+    UNAUTHORIZED: Final = _problem(401, "unauthorized", "An API key with the right scope is required.")
+    TOKEN_INVALID: Final = _problem(401, "token_invalid", "The session token is missing, wrong or expired.")
+    SIGNATURE_INVALID: Final = _problem(
+        401, "signature_invalid", "The signature of the request is missing, wrong or expired."
+    )
+    FORBIDDEN: Final = _problem(
+        403, "forbidden", "The key or token does not permit this request in this app."
+    )
+    NOT_ALLOWED: Final = _problem(
+        403, "not_allowed", "The app does not allow this user, this origin or this way to connect."
+    )
+    BANNED: Final = _problem(403, "banned", "The user is banned for a time.")
+    ORIGIN_REFUSED: Final = _problem(403, "origin_refused", "This origin is not allowed.")
+    HOST_REFUSED: Final = _problem(403, "host_refused", "This server does not serve this host.")
+    ROLE_TOO_LOW: Final = _problem(403, "role_too_low", "The role of the member does not permit this.")
+    REJECTED: Final = _problem(403, "rejected", "The back end of the app has rejected this message or file.")
+    MUTED: Final = _problem(403, "muted", "The user is muted in this group.")
+    UNKNOWN_ACCOUNT: Final = _problem(404, "unknown_account", "No such account.")
+    UNKNOWN_CONVERSATION: Final = _problem(
+        404, "unknown_conversation", "No such conversation, or the user is not part of it."
+    )
+    UNKNOWN_MESSAGE: Final = _problem(
+        404, "unknown_message", "No such message, or it belongs to another user."
+    )
+    UNKNOWN_APP: Final = _problem(404, "unknown_app", "No such app.")
+    UNKNOWN_CONNECTION: Final = _problem(404, "unknown_connection", "No such connection in this app.")
+    NOT_FOUND: Final = _problem(404, "not_found", "This path does not exist.")
+    METHOD_NOT_ALLOWED: Final = _problem(405, "method_not_allowed", "This path does not support this method.")
+    TIMEOUT: Final = _problem(408, "timeout", "The request took too long to arrive.", temporary=True)
+    ALREADY_ONLINE: Final = _problem(409, "already_online", "The user is online on another connection.")
+    APP_EXISTS: Final = _problem(409, "app_exists", "An app with this name already exists.")
+    APP_CONFIGURED: Final = _problem(
+        409, "app_configured", "This app is defined in the configuration file; change it there."
+    )
+    TOO_MANY_APPS: Final = _problem(
+        409, "too_many_apps", "The limit of apps is reached (limits.registered_apps)."
+    )
+    TOO_MANY_STREAMS: Final = _problem(
+        409,
+        "too_many_streams",
+        "The app has limits.open_streams open streamed messages on this node.",
+        temporary=True,
+    )
+    BODY_TOO_LARGE: Final = _problem(413, "body_too_large", "The body is over limits.body_bytes.")
+    ANSWER_TOO_LARGE: Final = _problem(
+        413, "answer_too_large", "The answers to a batch have at most 4 MiB; send this command alone."
+    )
+    URI_TOO_LONG: Final = _problem(414, "uri_too_long", "The address is over limits.header_bytes.")
+    UNKNOWN_ENCODING: Final = _problem(
+        415, "unknown_encoding", "The only supported Content-Encoding is gzip."
+    )
+    ID_REUSED: Final = _problem(422, "id_reused", "A different request has used this id or Idempotency-Key.")
+    VERSION_REQUIRED: Final = _problem(426, "version_required", "Sec-WebSocket-Version must be 13.")
+    TOO_MANY_REQUESTS: Final = _problem(
+        429, "too_many_requests", "Too many requests; slow down.", temporary=True
+    )
+    HEADERS_TOO_LARGE: Final = _problem(431, "headers_too_large", "Headers are over limits.header_bytes.")
+    INTERNAL_ERROR: Final = _problem(500, "internal_error", "The server failed; see its log.", temporary=True)
+    NOT_IMPLEMENTED: Final = _problem(501, "not_implemented", "The server does not support this.")
+    MEDIA_UNAVAILABLE: Final = _problem(
+        503, "media_unavailable", "The file storage does not answer.", temporary=True
+    )
+    NODE_FULL: Final = _problem(503, "node_full", "The node accepts no more connections.", temporary=True)
+    BUSY: Final = _problem(
+        503, "busy", "The node is already working on limits.http_requests requests.", temporary=True
+    )
+    NOT_READY: Final = _problem(
+        503,
+        "not_ready",
+        "The node is starting or stopping, or Redis or the database does not answer.",
+        temporary=True,
+    )
+    STORAGE_UNAVAILABLE: Final = _problem(
+        503, "storage_unavailable", "The database does not answer.", temporary=True
+    )
+    ISSUER_UNAVAILABLE: Final = _problem(
+        503, "issuer_unavailable", "The issuer of the token does not answer.", temporary=True
+    )
+    REVIEW_UNAVAILABLE: Final = _problem(
+        503,
+        "review_unavailable",
+        "The back end of the app has not reviewed this message or file in time.",
+        temporary=True,
+    )
+    NOT_ACCEPTED: Final = _problem(
+        503,
+        "not_accepted",
+        "Nothing was accepted, because a node, Redis or the database does not answer. Repeat the request.",
+        temporary=True,
+    )
+    VERSION_NOT_SUPPORTED: Final = _problem(505, "http_version", "Only HTTP/1.0 and HTTP/1.1 are supported.")
 
 
 # --- temporary failures -------------------------------------------------------------------------------------
@@ -331,13 +336,13 @@ class Unavailable(ImserverError):
 class StorageUnavailable(Unavailable):
     """The database does not answer in time."""
 
-    problem = HTTP_STORAGE_UNAVAILABLE
+    problem = Problems.STORAGE_UNAVAILABLE
 
 
 class ReviewUnavailable(StorageUnavailable):
     """The back end of the app has not reviewed a message in time, so it was not stored."""
 
-    problem = HTTP_REVIEW_UNAVAILABLE
+    problem = Problems.REVIEW_UNAVAILABLE
 
 
 class TooManyMessages(StorageUnavailable):
@@ -349,10 +354,10 @@ class TooManyMessages(StorageUnavailable):
 class IssuerUnavailable(Unavailable):
     """The keys of an OpenID Connect issuer are currently unknown. The text gives the reason."""
 
-    problem = HTTP_ISSUER_UNAVAILABLE
+    problem = Problems.ISSUER_UNAVAILABLE
 
 
 class MediaUnavailable(Unavailable):
     """The store for uploaded files is unavailable."""
 
-    problem = HTTP_MEDIA_UNAVAILABLE
+    problem = Problems.MEDIA_UNAVAILABLE

@@ -106,7 +106,7 @@ def _take_body(environ: dict[str, Any], node: Node) -> HttpResponse | None:
     if node.servers.is_streamed(method, path) or (length == "0" and not chunked):
         return None
     if not (length.isascii() and length.isdecimal()):
-        return _refuse(errors.HTTP_BAD_REQUEST)
+        return _refuse(errors.Problems.BAD_REQUEST)
     api = node.servers.api
     client = node.core.gate.proxies.client(head.host, headers.get("x-forwarded-for", ""))
     limit = unread_body_limit(api, method, path, headers, client)
@@ -114,9 +114,9 @@ def _take_body(environ: dict[str, Any], node: Node) -> HttpResponse | None:
     try:
         body = None if int(length) > limit else _read_body(stream, limit)
     except TimeoutError:
-        refusal = _refuse(errors.HTTP_TIMEOUT)
+        refusal = _refuse(errors.Problems.TIMEOUT)
     except (OSError, ValueError):  # the client has disconnected, or its chunks are invalid
-        refusal = _refuse(errors.HTTP_BAD_REQUEST)
+        refusal = _refuse(errors.Problems.BAD_REQUEST)
     else:
         if body is not None:
             for name in ("HTTP_TRANSFER_ENCODING", "wsgi.input_terminated"):
@@ -149,7 +149,7 @@ def _too_large(node: Node, request: HttpRequest) -> HttpResponse:
     """The error in the style of the route."""
     route = row_of(routes_at(node.servers.api), request.method, request.path)
     if route is None:
-        return _refuse(errors.HTTP_BODY_TOO_LARGE)
+        return _refuse(errors.Problems.BODY_TOO_LARGE)
     response = route(request)
     headers: Mapping[str, str] = dict(HEADER_LIST) | dict(response.headers)
     if response.content_type:

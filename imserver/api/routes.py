@@ -7,7 +7,9 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 
 from imserver.auth.authority import bearer, is_token
-from imserver.auth.principal import SIGNED
+from imserver.auth.principal import (
+    Needs,
+)
 from imserver.http.call import Api, Endpoint, answer, with_key
 from imserver.transport.exchange import HttpRoutes, row_of
 from imserver.transport.http1 import MAX_PUBLIC_BODY_BYTES
@@ -44,7 +46,7 @@ def unread_body_limit(api: Api, method: str, path: str, headers: Mapping[str, st
     public = limits.public_body_bytes
     endpoint = row_of(api.endpoints, method, path)
     row = None if endpoint is None else endpoint.route
-    if row is not None and row.need is SIGNED:
+    if row is not None and row.need is Needs.SIGNED:
         return min(_TOKEN_BODY_BYTES, limits.body_bytes)
     if row is None or not row.need.scope:
         return public

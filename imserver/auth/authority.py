@@ -27,11 +27,8 @@ from imserver.auth.tenants import Tenant
 from imserver.auth.tokens import BadToken
 from imserver.config.settings import Config
 from imserver.errors import (
-    HTTP_FORBIDDEN,
-    HTTP_NOT_ALLOWED,
-    HTTP_TOKEN_INVALID,
-    HTTP_UNAUTHORIZED,
     HttpProblem,
+    Problems,
 )
 from imserver.storage.contract import Changes
 from imserver.transport.proxies import address_of
@@ -228,16 +225,16 @@ class Authority:
 def refusal(principal: Principal, need: Need) -> tuple[HttpProblem, str]:
     """The HTTP problem for a principal that may not use a route, and its message (``""``: the usual one)."""
     if principal is BAD_TOKEN:
-        return HTTP_TOKEN_INVALID, ""
+        return Problems.TOKEN_INVALID, ""
     if principal.kind in _TOKENS:
         # Whoever accepts guests accepts accounts, too.
         wanted = " or ".join(name for kind, name in _TOKENS.items() if kind in need.users - {"guest"})
         key = f", or an API key of scope `{need.scope}`" if need.scope else ""
-        return HTTP_NOT_ALLOWED, f"This request takes {wanted}{key}, not {_TOKENS[principal.kind]}"
+        return Problems.NOT_ALLOWED, f"This request takes {wanted}{key}, not {_TOKENS[principal.kind]}"
     if principal.key:
         lacks = f"The key lacks the scope `{need.scope}`"
-        return HTTP_FORBIDDEN, lacks if need.scope else "This request takes no API key"
-    return HTTP_UNAUTHORIZED, ""
+        return Problems.FORBIDDEN, lacks if need.scope else "This request takes no API key"
+    return Problems.UNAUTHORIZED, ""
 
 
 def bearer(authorization: str) -> str:

@@ -70,46 +70,47 @@ class Need(Struct, frozen=True):
     address: bool = False
 
 
-ANYONE: Final = Need(users=frozenset({"nobody"}))
-"""No identity. The credentials are not read."""
-
-
 class BadSignature(ImserverError):
     """A request without a valid signature. The text says why, and holds nothing secret."""
 
 
-SIGNED: Final = Need(users=frozenset({"signature"}))
-"""A back end that has signed its request. The row of the route says how that is verified (``signer``)."""
-PUSH: Final = Need("push")
-READ: Final = Need("read")
-ADMIN: Final = Need("admin")
-ANY_KEY: Final = Need("any")
-PUSH_OR_ADDRESS: Final = Need("push", address=True)
-READ_OR_ADDRESS: Final = Need("read", address=True)
-PUSH_OR_SESSION: Final = Need("push", frozenset({"session"}), address=True)
-READ_OR_SESSION: Final = Need("read", frozenset({"session"}), address=True)
-PUSH_OR_VISITOR: Final = Need("push", frozenset({"page", "session"}), address=True)
-READ_OR_VISITOR: Final = Need("read", frozenset({"page", "session"}), address=True)
-VISITOR: Final = Need(users=frozenset({"page"}))
-ADMIN_OR_ACCOUNT: Final = Need("admin", frozenset({"account"}))
-"""A person with an account token, but no guest, or a back end for a user."""
-ADMIN_OR_PERSON: Final = Need("admin", frozenset({"account", "guest"}))
-"""A person with an account token, guests too, or a back end for a user."""
-ADMIN_OR_MEMBER: Final = Need("admin", frozenset({"account", "guest", "bot"}))
-"""A person or a bot, or a back end for either."""
-ADMIN_OR_BOT: Final = Need("admin", frozenset({"bot"}))
-ACCOUNT: Final = Need(users=frozenset({"account"}))
-ANYONE_OR_ADMIN: Final = Need("admin", frozenset({"nobody"}))
-"""Anybody. A back end may do more."""
-ANYONE_OR_ACCOUNT: Final = Need(users=frozenset({"nobody", "account"}))
-"""Anybody. A user with an account token may do more."""
-ADMIN_OR_USER: Final = Need("admin", frozenset({"account", "guest", "bot", "session"}))
-"""A user with any token of their own, or a back end for them."""
-PUSH_OR_USER: Final = Need("push", frozenset({"account", "guest", "bot", "session"}))
-READ_OR_USER: Final = Need("read", frozenset({"account", "guest", "bot", "session"}))
-ANYONE_OR_PUSH: Final = Need("push", frozenset({"nobody", "account", "guest", "bot", "session"}))
-"""The token in the body identifies the principal."""
-ANYONE_OR_READ: Final = Need("read", frozenset({"nobody"}))
+class Needs:
+    """The requirements of routes."""
+
+    ANYONE: Final = Need(users=frozenset({"nobody"}))
+    """No identity. The credentials are not read."""
+    SIGNED: Final = Need(users=frozenset({"signature"}))
+    """A back end that has signed its request. The row of the route says how that is verified (``signer``)."""
+    PUSH: Final = Need("push")
+    READ: Final = Need("read")
+    ADMIN: Final = Need("admin")
+    ANY_KEY: Final = Need("any")
+    PUSH_OR_ADDRESS: Final = Need("push", address=True)
+    READ_OR_ADDRESS: Final = Need("read", address=True)
+    PUSH_OR_SESSION: Final = Need("push", frozenset({"session"}), address=True)
+    READ_OR_SESSION: Final = Need("read", frozenset({"session"}), address=True)
+    PUSH_OR_VISITOR: Final = Need("push", frozenset({"page", "session"}), address=True)
+    READ_OR_VISITOR: Final = Need("read", frozenset({"page", "session"}), address=True)
+    VISITOR: Final = Need(users=frozenset({"page"}))
+    ADMIN_OR_ACCOUNT: Final = Need("admin", frozenset({"account"}))
+    """A person with an account token, but no guest, or a back end for a user."""
+    ADMIN_OR_PERSON: Final = Need("admin", frozenset({"account", "guest"}))
+    """A person with an account token, guests too, or a back end for a user."""
+    ADMIN_OR_MEMBER: Final = Need("admin", frozenset({"account", "guest", "bot"}))
+    """A person or a bot, or a back end for either."""
+    ADMIN_OR_BOT: Final = Need("admin", frozenset({"bot"}))
+    ACCOUNT: Final = Need(users=frozenset({"account"}))
+    ANYONE_OR_ADMIN: Final = Need("admin", frozenset({"nobody"}))
+    """Anybody. A back end may do more."""
+    ANYONE_OR_ACCOUNT: Final = Need(users=frozenset({"nobody", "account"}))
+    """Anybody. A user with an account token may do more."""
+    ADMIN_OR_USER: Final = Need("admin", frozenset({"account", "guest", "bot", "session"}))
+    """A user with any token of their own, or a back end for them."""
+    PUSH_OR_USER: Final = Need("push", frozenset({"account", "guest", "bot", "session"}))
+    READ_OR_USER: Final = Need("read", frozenset({"account", "guest", "bot", "session"}))
+    ANYONE_OR_PUSH: Final = Need("push", frozenset({"nobody", "account", "guest", "bot", "session"}))
+    """The token in the body identifies the principal."""
+    ANYONE_OR_READ: Final = Need("read", frozenset({"nobody"}))
 
 
 def may(principal: Principal, need: Need, app: str | None = None) -> bool:

@@ -56,7 +56,7 @@ def limited(serve: Serve, per_second: float) -> Serve:
         if buckets.take(ref(connection), _requests_in(connection, payload)):
             serve(connection, payload, text)
         else:
-            connection.close(errors.CLOSE_RATE_LIMIT)
+            connection.close(errors.CloseCode.RATE_LIMIT)
 
     return serve_within_limit
 
@@ -177,6 +177,6 @@ class Expiry:
                     continue  # ended earlier
                 del self.ends[connection]
                 if connection.state == OPEN:
-                    connection.close(errors.CLOSE_TOKEN_INVALID)
+                    connection.close(errors.CloseCode.TOKEN_INVALID)
                     closed += 1
         return closed

@@ -35,7 +35,7 @@ class LoginDecision(Struct, frozen=True, gc=False):
     (None: nobody verified it). ``expired``: the token is genuine, and its client needs another one.
     """
 
-    code: int = errors.REPLY_OK
+    code: int = errors.ReplyCode.OK
     close: int = 0
     final: bool = False
     expires_at: int = 0
@@ -47,18 +47,22 @@ class LoginDecision(Struct, frozen=True, gc=False):
     @property
     def ok(self) -> bool:
         """Whether the login is allowed."""
-        return self.code == errors.REPLY_OK
+        return self.code == errors.ReplyCode.OK
 
 
 ALLOWED: Final = LoginDecision()
-UNKNOWN_APP: Final = LoginDecision(errors.REPLY_UNAUTHORIZED, errors.CLOSE_NOT_ALLOWED)
-NOT_ALLOWED: Final = LoginDecision(errors.REPLY_UNAUTHORIZED, errors.CLOSE_NOT_ALLOWED)
-WRONG_DIALECT: Final = LoginDecision(errors.REPLY_UNAUTHORIZED, errors.CLOSE_WRONG_DIALECT, final=True)
-BAD_ORIGIN: Final = LoginDecision(errors.REPLY_UNAUTHORIZED, errors.CLOSE_NOT_ALLOWED, final=True)
-BAD_TOKEN: Final = LoginDecision(errors.REPLY_UNAUTHORIZED, errors.CLOSE_TOKEN_INVALID)
-TOKEN_EXPIRED: Final = LoginDecision(errors.REPLY_UNAUTHORIZED, errors.CLOSE_TOKEN_INVALID, expired=True)
-APP_FULL: Final = LoginDecision(errors.REPLY_FAILED, errors.CLOSE_NODE_FULL, final=True)
-UNDECIDED: Final = LoginDecision(errors.REPLY_SYSTEM, errors.CLOSE_INTERNAL_ERROR)
+UNKNOWN_APP: Final = LoginDecision(errors.ReplyCode.UNAUTHORIZED, errors.CloseCode.NOT_ALLOWED)
+NOT_ALLOWED: Final = LoginDecision(errors.ReplyCode.UNAUTHORIZED, errors.CloseCode.NOT_ALLOWED)
+WRONG_DIALECT: Final = LoginDecision(
+    errors.ReplyCode.UNAUTHORIZED, errors.CloseCode.WRONG_DIALECT, final=True
+)
+BAD_ORIGIN: Final = LoginDecision(errors.ReplyCode.UNAUTHORIZED, errors.CloseCode.NOT_ALLOWED, final=True)
+BAD_TOKEN: Final = LoginDecision(errors.ReplyCode.UNAUTHORIZED, errors.CloseCode.TOKEN_INVALID)
+TOKEN_EXPIRED: Final = LoginDecision(
+    errors.ReplyCode.UNAUTHORIZED, errors.CloseCode.TOKEN_INVALID, expired=True
+)
+APP_FULL: Final = LoginDecision(errors.ReplyCode.FAILED, errors.CloseCode.NODE_FULL, final=True)
+UNDECIDED: Final = LoginDecision(errors.ReplyCode.SYSTEM, errors.CloseCode.INTERNAL_ERROR)
 """The back end did not answer in time."""
 
 

@@ -45,7 +45,7 @@ SHARED_BYTES: Final = 4096
 PAGES_BYTES: Final = 4 << 20
 """The most bytes of remembered pages."""
 _NO_PAGE: Final[tuple[HistoryPage | None, Raw]] = (None, Raw())
-_OK: Final = Reply(errors.REPLY_OK)
+_OK: Final = Reply(errors.ReplyCode.OK)
 _NO_CLAIMS: Final = ChannelClaims()
 
 
@@ -291,7 +291,7 @@ class ChannelCommands:
             page = history_since(self._channels, app, channel, command.since, command.limit, command.reverse)
         except ChannelRefused as refused:
             return self._of(connection).refused(refused)
-        return Reply(errors.REPLY_OK, self._encoded(connection, command, page))
+        return Reply(errors.ReplyCode.OK, self._encoded(connection, command, page))
 
     def _encoded(self, connection: Connection, command: AskHistory, page: HistoryPage) -> Raw:
         """A page of a history for a client. Many often ask for the same one at once: it is encoded once."""

@@ -144,7 +144,7 @@ class ChannelConsent:
             raise ChannelRefused("unavailable", "the back end has not reviewed it in time")
         if decision.action == "reject":
             reason = decision.reason or "the back end has rejected it"
-            error = errors.ClientError(errors.CODE_REJECTED, reason)
+            error = errors.ClientError(errors.ReplyCode.REJECTED, reason)
             raise ChannelRefused("denied", reason, error)
         if connection.state != OPEN or (connection.app, connection.user) != (app, user):
             raise ChannelRefused("ended")
@@ -180,7 +180,7 @@ def disconnect(connection: Connection, wanted: BackEndDisconnect) -> None:
     if connection.encoding.dialect.close_codes_of_back_ends:
         connection.close(wanted.code, wanted.reason or errors.DISCONNECTED, as_given=True)
     else:
-        connection.close(errors.CLOSE_KICKED)
+        connection.close(errors.CloseCode.KICKED)
 
 
 def _replaced(event: Event, data: bytes) -> Event:

@@ -16,21 +16,19 @@ import msgspec
 from msgspec import UNSET, Struct
 
 from imserver.auth.authority import OF_ACCOUNTS, refusal
-from imserver.auth.principal import ANYONE, DEMO, NOBODY, BadSignature, Need, Principal, may
+from imserver.auth.principal import (
+    DEMO,
+    NOBODY,
+    BadSignature,
+    Need,
+    Needs,
+    Principal,
+    may,
+)
 from imserver.config.settings import Config
 from imserver.core.core import Core
 from imserver.errors import (
-    HTTP_BAD_REQUEST,
-    HTTP_BANNED,
-    HTTP_BODY_TOO_LARGE,
-    HTTP_FORBIDDEN,
-    HTTP_INTERNAL_ERROR,
-    HTTP_INVALID_REQUEST,
-    HTTP_NOT_ALLOWED,
-    HTTP_SIGNATURE_INVALID,
-    HTTP_TOKEN_INVALID,
-    HTTP_UNKNOWN_APP,
-    HTTP_UNKNOWN_ENCODING,
+    Problems,
     Unavailable,
 )
 from imserver.http.form import (
@@ -252,10 +250,10 @@ class Endpoint(Struct, frozen=True):
 
 
 _NOT_REACHED: Final = {
-    "account": HTTP_TOKEN_INVALID,
-    "guest": HTTP_TOKEN_INVALID,
-    "bot": HTTP_TOKEN_INVALID,
-    "session": HTTP_NOT_ALLOWED,
+    "account": Problems.TOKEN_INVALID,
+    "guest": Problems.TOKEN_INVALID,
+    "bot": Problems.TOKEN_INVALID,
+    "session": Problems.NOT_ALLOWED,
 }
 """Kind of a principal → the refusal of a request for an app that it does not reach."""
 
@@ -272,9 +270,9 @@ def require_app(api: Api, principal: Principal, need: Need, app: str, rule: AppR
             # The message has no name of an app: that of an alias would show its target.
             reached = "all apps" if rule == "all" else "this app"
             message = f"The key does not reach {reached}" if principal.kind == "key" else ""
-            raise ApiProblem(_NOT_REACHED.get(principal.kind, HTTP_FORBIDDEN), message)
+            raise ApiProblem(_NOT_REACHED.get(principal.kind, Problems.FORBIDDEN), message)
     if rule == "known" and app not in api.apps and api.tenants.find(app) is None:
-        raise ApiProblem(HTTP_UNKNOWN_APP, f"There is no app `{app}`" if app else "")
+        raise ApiProblem(Problems.UNKNOWN_APP, f"There is no app `{app}`" if app else "")
 
 
 def _require_settings(api: Api, route: Route, call: Call) -> None:
@@ -286,7 +284,7 @@ def _require_settings(api: Api, route: Route, call: Call) -> None:
     tenants, principal, request = api.tenants, call.principal, call.input
     require_app(api, principal, route.need, call.app, "named")
     if principal.apps is not None and call.app != request.app:
-        raise ApiProblem(HTTP_FORBIDDEN, "Changing an alias requires a key for all apps")
+        raise ApiProblem(Problems.FORBIDDEN, "Changing an alias requires a key for all apps")
     if request.settings.same_as is not UNSET:
         require_app(api, principal, route.need, tenants.resolve(request.settings.same_as), "named")
 
@@ -319,7 +317,7 @@ def answer(
             api.rates.require(admitted, request.host)
         size = len(request.body)
         if request.too_large or (size > api.limits.public_body_bytes and size > body_limit(api, admitted)):
-            raise ApiProblem(HTTP_BODY_TOO_LARGE)
+            raise ApiProblem(Problems.BODY_TOO_LARGE)
         call = read(api, endpoint, request, admitted)
         authorise(api, route, call)
         if limited and call.cost > 1:
@@ -342,7 +340,7 @@ def admit(api: Api, endpoint: Endpoint, request: HttpRequest) -> Principal | Htt
     """The principal of a request, or the refusal. Reads nothing of the body. May switch."""
     route = endpoint.route
     need = route.need
-    if need is ANYONE:
+    if need is Needs.ANYONE:
         return NOBODY
     if api.keys.demo and need.scope and need.users.isdisjoint(OF_ACCOUNTS):  # as identify() finds
         return DEMO
@@ -350,7 +348,7 @@ def admit(api: Api, endpoint: Endpoint, request: HttpRequest) -> Principal | Htt
         try:
             return route.signer(endpoint.service, request)
         except BadSignature as bad:
-            return route.style.refuse(HTTP_SIGNATURE_INVALID, request, str(bad))
+            return route.style.refuse(Problems.SIGNATURE_INVALID, request, str(bad))
     try:
         token = _token_of(route, request) if route.token_in else ""
         headers = with_key(route, request.headers) if route.key_in else request.headers
@@ -411,7 +409,7 @@ def read(api: Api, endpoint: Endpoint, request: HttpRequest, principal: Principa
             elif principal.user:
                 call.app = principal.app
             elif shape.app == "required":
-                raise ApiProblem(HTTP_INVALID_REQUEST, "`app`: name the app")
+                raise ApiProblem(Problems.INVALID_REQUEST, "`app`: name the app")
         if shape.user:
             call.user = values.user
         return call
@@ -441,14 +439,14 @@ def unpacked_body(limits: Limits, call: Call) -> bytes:
     if encoding in ("", "identity"):
         return call.body
     if encoding not in ("gzip", "x-gzip") or call.principal.kind == "nobody":
-        raise ApiProblem(HTTP_UNKNOWN_ENCODING)
+        raise ApiProblem(Problems.UNKNOWN_ENCODING)
     return inflate(call.body, limits.body_bytes)
 
 
 def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
     """Decode JSON. Raises :class:`ApiProblem`, which says where the body is wrong."""
     if BACKSLASH in body and has_nul(body):
-        raise ApiProblem(HTTP_INVALID_REQUEST, "A text contains U+0000")
+        raise ApiProblem(Problems.INVALID_REQUEST, "A text contains U+0000")
     try:
         return decoder.decode(body)
     except (ValueError, RecursionError) as error:  # not UTF-8, no JSON, or of another shape
@@ -471,19 +469,19 @@ def authorise(api: Api, route: Route, call: Call) -> None:
         require_app(api, principal, route.need, app, rule)
     if principal.user:
         if api.sessions.is_banned(principal.app, principal.user):
-            raise ApiProblem(HTTP_BANNED)
+            raise ApiProblem(Problems.BANNED)
         if route.user_in and call.params.get(route.user_in) != principal.user:
-            raise ApiProblem(HTTP_FORBIDDEN)
+            raise ApiProblem(Problems.FORBIDDEN)
         if route.user:
             if call.user not in ("", principal.user):
-                raise ApiProblem(HTTP_NOT_ALLOWED, "The token belongs to another user")
+                raise ApiProblem(Problems.NOT_ALLOWED, "The token belongs to another user")
             call.user = principal.user
     elif route.user == "required" and not call.user:
-        raise ApiProblem(HTTP_INVALID_REQUEST, "`user`: name the user on whose behalf you ask")
+        raise ApiProblem(Problems.INVALID_REQUEST, "`user`: name the user on whose behalf you ask")
     if route.need_with is not None:
         name, need = route.need_with
         if call.params.get(name) == "true" and not may(principal, need):
-            raise ApiProblem(HTTP_FORBIDDEN)
+            raise ApiProblem(Problems.FORBIDDEN)
 
 
 def reply(call: Call, value: Any, headers: Headers = (), status: int = 200) -> HttpResponse:
@@ -508,12 +506,12 @@ def refused(route: Route, request: HttpRequest, error: Exception) -> HttpRespons
         finished = route.style.refuse(error.problem, request, error.detail)
         return finished.with_headers(error.headers) if error.headers else finished
     if isinstance(error, BadBody):
-        return route.style.refuse(HTTP_BAD_REQUEST, request)
+        return route.style.refuse(Problems.BAD_REQUEST, request)
     if isinstance(error, Unavailable):
         return route.style.refuse(error.problem, request)
     text = "%s %s from %s failed"
     log.error(text, request.method, route.path, request.host, extra={"request": request.id}, exc_info=error)
-    return route.style.refuse(HTTP_INTERNAL_ERROR, request)
+    return route.style.refuse(Problems.INTERNAL_ERROR, request)
 
 
 def run_command(api: Api, endpoint: Endpoint, principal: Principal, request: HttpRequest) -> HttpResponse:

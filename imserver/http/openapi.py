@@ -15,7 +15,10 @@ import msgspec
 from msgspec import Struct
 
 from imserver import __version__, errors
-from imserver.auth.principal import ANY_KEY, Need
+from imserver.auth.principal import (
+    Need,
+    Needs,
+)
 from imserver.errors import HttpProblem
 from imserver.http.operation import JSON, Header, Operation
 
@@ -41,11 +44,15 @@ RATE_HEADERS: Final = (
     Header("RateLimit-Remaining", "The number of requests left.", "integer", 999),
     Header("RateLimit-Reset", "Seconds until the full number is available again.", "integer", 1),
 )
-_ALWAYS: Final = (errors.HTTP_BAD_REQUEST, errors.HTTP_INTERNAL_ERROR, errors.HTTP_BUSY)
-_LIMITED: Final = (errors.HTTP_TOO_MANY_REQUESTS,)
-_KEYED: Final = (errors.HTTP_UNAUTHORIZED,)
-_SCOPED: Final = (errors.HTTP_FORBIDDEN,)
-_WITH_BODY: Final = (errors.HTTP_INVALID_REQUEST, errors.HTTP_BODY_TOO_LARGE, errors.HTTP_UNKNOWN_ENCODING)
+_ALWAYS: Final = (errors.Problems.BAD_REQUEST, errors.Problems.INTERNAL_ERROR, errors.Problems.BUSY)
+_LIMITED: Final = (errors.Problems.TOO_MANY_REQUESTS,)
+_KEYED: Final = (errors.Problems.UNAUTHORIZED,)
+_SCOPED: Final = (errors.Problems.FORBIDDEN,)
+_WITH_BODY: Final = (
+    errors.Problems.INVALID_REQUEST,
+    errors.Problems.BODY_TOO_LARGE,
+    errors.Problems.UNKNOWN_ENCODING,
+)
 
 
 class Problem(Struct):
@@ -172,7 +179,7 @@ def _security(need: Need, demo: bool) -> list[dict[str, list[str]]]:
         return []
     credentials: list[dict[str, list[str]]] = []
     if need.scope:
-        credentials.append({"key": [] if need is ANY_KEY else [need.scope]})
+        credentials.append({"key": [] if need is Needs.ANY_KEY else [need.scope]})
     if need.users:
         credentials.append({"token": []})
     if demo and need.scope:
@@ -262,10 +269,10 @@ def problems_of(row: Operation) -> tuple[HttpProblem, ...]:
     if row.limited:
         common += _LIMITED
     if row.scope:
-        common += [*_KEYED, *(() if row.need is ANY_KEY else _SCOPED)]
+        common += [*_KEYED, *(() if row.need is Needs.ANY_KEY else _SCOPED)]
     users = row.need.users
     if "session" in users or ("nobody" not in users and users & {"account", "bot"}):
-        common.append(errors.HTTP_ISSUER_UNAVAILABLE)
+        common.append(errors.Problems.ISSUER_UNAVAILABLE)
     return tuple(dict.fromkeys((*row.shared_problems, *row.problems, *common)))
 
 

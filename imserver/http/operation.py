@@ -15,7 +15,10 @@ import msgspec
 from msgspec import Struct
 
 from imserver import errors
-from imserver.auth.principal import ANYONE, Need
+from imserver.auth.principal import (
+    Need,
+    Needs,
+)
 from imserver.core.core import Core
 from imserver.errors import HttpProblem
 from imserver.http.call import Api, AppRule, Call, MakeService, Route, Shape, UserRule
@@ -146,12 +149,12 @@ class Operation(Struct, frozen=True):
         if self.on_behalf:
             return ACTOR_PROBLEMS
         if not self.names_app:
-            return () if self.shape is None else (errors.HTTP_INVALID_REQUEST,)
+            return () if self.shape is None else (errors.Problems.INVALID_REQUEST,)
         left_out = []
-        if self.need is ANYONE:
-            left_out.append(errors.HTTP_FORBIDDEN)
+        if self.need is Needs.ANYONE:
+            left_out.append(errors.Problems.FORBIDDEN)
         if self.reach not in ("known", "optional"):
-            left_out.append(errors.HTTP_UNKNOWN_APP)
+            left_out.append(errors.Problems.UNKNOWN_APP)
         return tuple(each for each in APP_PROBLEMS if each not in left_out)
 
 
@@ -287,21 +290,21 @@ def route_of(row: Operation) -> Route:
 
 
 APP_PROBLEMS: Final = (
-    errors.HTTP_INVALID_REQUEST,
-    errors.HTTP_FORBIDDEN,
-    errors.HTTP_UNKNOWN_APP,
-    errors.HTTP_STORAGE_UNAVAILABLE,
+    errors.Problems.INVALID_REQUEST,
+    errors.Problems.FORBIDDEN,
+    errors.Problems.UNKNOWN_APP,
+    errors.Problems.STORAGE_UNAVAILABLE,
 )
 """The refusals of every request that names an app."""
 
 ACTOR_PROBLEMS: Final = (
-    errors.HTTP_INVALID_REQUEST,
-    errors.HTTP_UNAUTHORIZED,
-    errors.HTTP_TOKEN_INVALID,
-    errors.HTTP_FORBIDDEN,
-    errors.HTTP_NOT_ALLOWED,
-    errors.HTTP_BANNED,
-    errors.HTTP_UNKNOWN_APP,
-    errors.HTTP_STORAGE_UNAVAILABLE,
+    errors.Problems.INVALID_REQUEST,
+    errors.Problems.UNAUTHORIZED,
+    errors.Problems.TOKEN_INVALID,
+    errors.Problems.FORBIDDEN,
+    errors.Problems.NOT_ALLOWED,
+    errors.Problems.BANNED,
+    errors.Problems.UNKNOWN_APP,
+    errors.Problems.STORAGE_UNAVAILABLE,
 )
 """The refusals of every request on behalf of a user."""

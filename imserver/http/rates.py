@@ -11,7 +11,9 @@ from collections.abc import Callable
 
 from imserver.auth.principal import Principal
 from imserver.auth.rates import HTTP_MESSAGES, REQUESTS, Buckets, TooManyRequests
-from imserver.errors import HTTP_TOO_MANY_REQUESTS
+from imserver.errors import (
+    Problems,
+)
 from imserver.http.reply import ApiProblem
 from imserver.metrics import Metrics
 from imserver.transport.proxies import network_of
@@ -19,7 +21,7 @@ from imserver.transport.proxies import network_of
 
 def too_many(error: TooManyRequests) -> ApiProblem:
     """The refusal that says when the next attempt is allowed."""
-    return ApiProblem(HTTP_TOO_MANY_REQUESTS, headers=(("Retry-After", str(error.seconds)),))
+    return ApiProblem(Problems.TOO_MANY_REQUESTS, headers=(("Retry-After", str(error.seconds)),))
 
 
 class Rates:

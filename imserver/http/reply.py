@@ -65,12 +65,12 @@ def success(data: Any) -> HttpResponse:
     return HttpResponse(200, b'{"code":200,"msg":"Success","data":%b}' % _encode(data))
 
 
-BAD_PARAMETER: Final = refusal(errors.REPLY_BAD_PARAMETER)
+BAD_PARAMETER: Final = refusal(errors.ReplyCode.BAD_PARAMETER)
 """The body cannot be read or is over the limit, or a value has a wrong type."""
-UNAUTHORIZED: Final = refusal(errors.REPLY_UNAUTHORIZED)
-NOT_STORED: Final = refusal(errors.REPLY_NOT_STORED)
+UNAUTHORIZED: Final = refusal(errors.ReplyCode.UNAUTHORIZED)
+NOT_STORED: Final = refusal(errors.ReplyCode.NOT_STORED)
 """A temporary failure: the same request may succeed later."""
-SYSTEM_ERROR: Final = refusal(errors.REPLY_SYSTEM)
+SYSTEM_ERROR: Final = refusal(errors.ReplyCode.SYSTEM)
 PREFLIGHT: Final = HttpResponse(204, b"")
 """The answer to a preflight request of a browser."""
 

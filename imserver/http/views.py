@@ -10,7 +10,9 @@ from typing import Final
 from flask import Blueprint, Response, g, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from imserver.errors import HTTP_BAD_REQUEST
+from imserver.errors import (
+    Problems,
+)
 from imserver.http.call import Api, Endpoint, admit, answer, body_limit
 from imserver.http.reply import PREFLIGHT
 from imserver.transport.exchange import HEADER_LIST, HttpRequest, HttpResponse, patterns_of, phrase_of
@@ -105,7 +107,7 @@ class _View:
             reads = route.read is not None or route.shape is not None or request.method != "GET"
             body = request.get_data(cache=False, parse_form_data=False) if reads else b""
         except (HTTPException, OSError, ValueError):  # over the limit, incomplete, or invalid chunks
-            return to_response(route.style.refuse(HTTP_BAD_REQUEST, http_request))
+            return to_response(route.style.refuse(Problems.BAD_REQUEST, http_request))
         return to_response(answer(self._api, endpoint, as_request(body), principal))
 
 

@@ -12,7 +12,9 @@ import msgspec
 from imserver import errors
 from imserver.auth.principal import Principal
 from imserver.auth.tenants import Tenants
-from imserver.errors import HTTP_INVALID_REQUEST
+from imserver.errors import (
+    Problems,
+)
 from imserver.http.form import BadBody, parse_pairs, read_cursor
 from imserver.http.form import cursor as cursor_of
 from imserver.http.limits import Limits
@@ -47,7 +49,7 @@ def decode_whole(decoder: msgspec.json.Decoder[T], body: bytes, error: Exception
             return decoder.decode(_encode(_decode_whole(body)))
         except (ValueError, RecursionError) as again:
             error = again
-    raise ApiProblem(errors.HTTP_INVALID_REQUEST, str(error))
+    raise ApiProblem(errors.Problems.INVALID_REQUEST, str(error))
 
 
 def _whole(text: str) -> int | float:
@@ -64,11 +66,11 @@ def inflate(body: bytes, limit: int) -> bytes:
     try:
         content = inflater.decompress(body, limit + 1)
     except zlib.error:
-        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "The body is not gzip") from None
+        raise ApiProblem(errors.Problems.INVALID_REQUEST, "The body is not gzip") from None
     if len(content) > limit:
-        raise ApiProblem(errors.HTTP_BODY_TOO_LARGE)
+        raise ApiProblem(errors.Problems.BODY_TOO_LARGE)
     if not inflater.eof or inflater.unused_data:
-        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "The body is not gzip")
+        raise ApiProblem(errors.Problems.INVALID_REQUEST, "The body is not gzip")
     return content
 
 
@@ -101,15 +103,15 @@ def read_query(request: HttpRequest, kind: type[Q]) -> Q:
     try:
         pairs = parse_pairs(request.query)
     except BadBody as bad:
-        raise ApiProblem(HTTP_INVALID_REQUEST, f"The query: {bad}") from None
+        raise ApiProblem(Problems.INVALID_REQUEST, f"The query: {bad}") from None
     for name, value in pairs:
         if name in params:
-            raise ApiProblem(HTTP_INVALID_REQUEST, f"The parameter `{name}` is given twice")
+            raise ApiProblem(Problems.INVALID_REQUEST, f"The parameter `{name}` is given twice")
         params[name] = value
     try:
         return msgspec.convert(params, kind, strict=False)
     except msgspec.ValidationError as error:
-        raise ApiProblem(HTTP_INVALID_REQUEST, str(error)) from None
+        raise ApiProblem(Problems.INVALID_REQUEST, str(error)) from None
 
 
 def after(cursor: str) -> str | None:
@@ -142,4 +144,4 @@ def reached(tenants: Tenants, principal: Principal) -> list[str]:
 def require_few(limits: Limits, *named: Sized) -> None:
     """Refuse a request with more targets than ``limits.batch_targets``."""
     if sum(len(each) for each in named) > limits.batch_targets:
-        raise ApiProblem(errors.HTTP_TOO_MANY_TARGETS)
+        raise ApiProblem(errors.Problems.TOO_MANY_TARGETS)

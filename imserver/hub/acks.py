@@ -226,7 +226,7 @@ class AckTracker:
                 if acks.acked < acks.delivered:
                     self.wait(connection, acks, ACK_SECONDS)
             elif acks.tries == TRIES:
-                connection.close(errors.CLOSE_ACK_TIMEOUT)
+                connection.close(errors.CloseCode.ACK_TIMEOUT)
             else:
                 acks.tries += 1
                 if isinstance(acks, Unacked):
@@ -249,11 +249,11 @@ class AckTracker:
         full, self.full = self.full, []
         for connection, unacked in full:
             if unacked.full:
-                connection.close(errors.CLOSE_ACK_TIMEOUT)
+                connection.close(errors.CloseCode.ACK_TIMEOUT)
         if self.bytes > self._limit_bytes:
             rows = [row for slot in self._slots for row in slot]
             sizes = {connection: acks.bytes for connection, acks, _ in rows if isinstance(acks, Unacked)}
             for connection in sorted(sizes, key=lambda each: sizes[each], reverse=True):
-                connection.close(errors.CLOSE_ACK_TIMEOUT)
+                connection.close(errors.CloseCode.ACK_TIMEOUT)
                 if self.bytes <= self._limit_bytes:
                     break

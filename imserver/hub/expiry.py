@@ -81,20 +81,20 @@ class Sweep:
             elif dialect.pinged:
                 # Only connections that still have to log in have a last_seen.
                 if 0 < connection.last_seen < (too_late or expired):
-                    self._close(connection, errors.CLOSE_LOGIN_TIMEOUT)
+                    self._close(connection, errors.CloseCode.LOGIN_TIMEOUT)
             elif dialect.name in self.silent_seconds and connection.user is not None:
                 self._check_traffic(connection, now - self.silent_seconds[dialect.name])
             elif connection.last_seen < expired:
-                self._close(connection, errors.CLOSE_HEARTBEAT_EXPIRED)
+                self._close(connection, errors.CloseCode.HEARTBEAT_EXPIRED)
             elif connection.user is None and connection.last_seen < too_late:
-                self._close(connection, errors.CLOSE_LOGIN_TIMEOUT)
+                self._close(connection, errors.CloseCode.LOGIN_TIMEOUT)
 
     def _check_traffic(self, connection: Connection, expired: float) -> None:
         """Ask the kernel for the last traffic of a connection whose last check is too old."""
         if connection.last_seen < expired:
             connection.last_seen = max(connection.last_seen, monotonic() - quiet_seconds(connection.sock))
             if connection.last_seen < expired:
-                self._close(connection, errors.CLOSE_HEARTBEAT_EXPIRED)
+                self._close(connection, errors.CloseCode.HEARTBEAT_EXPIRED)
 
     def run_pings(self) -> None:
         """Greenlet: ping all clients every ``ping_seconds``; close those silent for ``pong_seconds`` after
@@ -110,7 +110,7 @@ class Sweep:
             overdue = monotonic() - self.pong_seconds / 2
             for connection in _paced(pinged):
                 if 0 < connection.pinged_at < overdue:
-                    self._close(connection, errors.CLOSE_HEARTBEAT_EXPIRED)
+                    self._close(connection, errors.CloseCode.HEARTBEAT_EXPIRED)
 
     def _close(self, connection: Connection, code: int) -> None:
         self._metrics.swept += 1
@@ -159,7 +159,7 @@ class Pings:
                 connection.send_frame(connection.encoding.ping_frame)
             else:
                 self._metrics.swept += 1
-                connection.close(errors.CLOSE_HEARTBEAT_EXPIRED)
+                connection.close(errors.CloseCode.HEARTBEAT_EXPIRED)
             if not number % _PING_BATCH:
                 gevent.sleep(_TURN_SECONDS)
 

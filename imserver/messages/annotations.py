@@ -11,12 +11,9 @@ from imserver import errors
 from imserver.message_view import EntryView, entry_view
 from imserver.model import AskPins, Pin, React, Reply
 from imserver.storage.log.contract import (
-    INVALID,
-    UNKNOWN_ACCOUNT,
-    UNKNOWN_CONVERSATION,
-    UNKNOWN_MESSAGE,
     Change,
     Rejected,
+    RejectReason,
 )
 from imserver.storage.store import Store
 from imserver.transport.connection import Connection, app_and_user
@@ -26,16 +23,16 @@ if TYPE_CHECKING:
     from imserver.storage.log.message_log import MessageLog
 
 _CODE_OF: Final = {
-    UNKNOWN_CONVERSATION: errors.REPLY_NO_DATA,
-    UNKNOWN_ACCOUNT: errors.REPLY_NO_DATA,
-    UNKNOWN_MESSAGE: errors.REPLY_NO_DATA,
-    INVALID: errors.REPLY_BAD_PARAMETER,
+    RejectReason.UNKNOWN_CONVERSATION: errors.ReplyCode.NO_DATA,
+    RejectReason.UNKNOWN_ACCOUNT: errors.ReplyCode.NO_DATA,
+    RejectReason.UNKNOWN_MESSAGE: errors.ReplyCode.NO_DATA,
+    RejectReason.INVALID: errors.ReplyCode.BAD_PARAMETER,
 }
 
 
 def code_of(why: Rejected) -> int:
     """The reply code of a refusal: 1003 if its reason has no code of its own."""
-    return _CODE_OF.get(why.reason, errors.REPLY_UNAUTHORIZED)
+    return _CODE_OF.get(why.reason, errors.ReplyCode.UNAUTHORIZED)
 
 
 class AnnotatedView(Struct, omit_defaults=True):
@@ -89,13 +86,13 @@ class AnnotationCommands:
         """The pinned messages of a conversation. Switches."""
         app, user = app_and_user(connection)
         found = self._store.log().entries.pins(app, user, command.conversation)
-        return Reply(errors.REPLY_OK, PinsView([entry_view(entry) for entry in found]))
+        return Reply(errors.ReplyCode.OK, PinsView([entry_view(entry) for entry in found]))
 
     def _change(self, change: Callable[[MessageLog], Change | Rejected]) -> Reply:
         store = self._store  # a change would create the database
-        result = change(store.log()) if store.has_database else Rejected(UNKNOWN_MESSAGE)
+        result = change(store.log()) if store.has_database else Rejected(RejectReason.UNKNOWN_MESSAGE)
         if isinstance(result, Rejected):
             return Reply(code_of(result), RefusedView(result.reason))
         entry = result.entry
         position = (entry.id, entry.seq) if entry else ()
-        return Reply(errors.REPLY_OK, AnnotatedView(result.conversation, *position))
+        return Reply(errors.ReplyCode.OK, AnnotatedView(result.conversation, *position))

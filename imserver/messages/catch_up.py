@@ -377,7 +377,7 @@ class CatchUp:
                 continue
             except Exception:
                 log.exception("entries could not be sent again", extra={"connection": connection.peer})
-            connection.close(errors.CLOSE_ACK_TIMEOUT)
+            connection.close(errors.CloseCode.ACK_TIMEOUT)
 
     def resend(self, connection: Connection, after: int, limit: int) -> bool:
         """Send a live connection again what its user may read after an id; False if that is more than

@@ -99,7 +99,7 @@ class Deliverer:
             assert connection is not None
             log_subscription.backlog = hold_ack(log_subscription.backlog, lambda: done(result))
             if type(log_subscription.backlog) is tuple and len(log_subscription.backlog) > MAX_BACKLOG:
-                connection.abandon(errors.CLOSE_SLOW_READER)
+                connection.abandon(errors.CloseCode.SLOW_READER)
             return
         try:
             done(result)
@@ -277,7 +277,7 @@ class Deliverer:
             if index % _CLOSED_AT_ONCE == _CLOSED_AT_ONCE - 1:
                 gevent.sleep(0)
             if connection.log_subscription is not None:
-                connection.close(errors.CLOSE_GOING_AWAY)
+                connection.close(errors.CloseCode.GOING_AWAY)
 
     def _subscribed(self, app: str, user: str) -> list[Connection]:
         known = self._hub.apps.get(app)

@@ -53,13 +53,12 @@ from imserver.sessions.sessions import Sessions
 from imserver.storage.action_positions import ActionPositions
 from imserver.storage.log.bots import values_of
 from imserver.storage.log.contract import (
-    REJECTED,
-    UNKNOWN_MESSAGE,
     Appended,
     ConversationSummary,
     Draft,
     Entry,
     Rejected,
+    RejectReason,
     StorageUnsure,
     Stored,
 )
@@ -87,10 +86,10 @@ SEARCHES_WAITING: Final = 40
 vain, and over HTTP each of them takes one of ``limits.http_requests``."""
 
 _KNOWN_IDS: Final = "known_ids"
-_NOT_STORED: Final = Reply(errors.REPLY_NOT_STORED)
-_REFUSED: Final = Reply(errors.REPLY_UNAUTHORIZED)
-_OK: Final = Reply(errors.REPLY_OK)
-_TOO_MANY: Final[dict[type[Exception], int]] = {TooManyRequests: errors.REPLY_NOT_STORED}
+_NOT_STORED: Final = Reply(errors.ReplyCode.NOT_STORED)
+_REFUSED: Final = Reply(errors.ReplyCode.UNAUTHORIZED)
+_OK: Final = Reply(errors.ReplyCode.OK)
+_TOO_MANY: Final[dict[type[Exception], int]] = {TooManyRequests: errors.ReplyCode.NOT_STORED}
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -199,7 +198,7 @@ class Messaging:
         self, app: str, draft: Draft, done: Done, connection: Connection | None, decision: ReviewDecision
     ) -> None:
         if decision.action == "reject":
-            self._stored(app, connection, done, Rejected(REJECTED, decision.reason))
+            self._stored(app, connection, done, Rejected(RejectReason.REJECTED, decision.reason))
         elif decision.action == "undecided":
             self._stored(app, connection, done, ReviewUnavailable("the back end has not reviewed it in time"))
         elif decision.action == "replace":
@@ -496,7 +495,7 @@ class MessageCommands:
         """Store a message, a recall or an edit; answered after the commit. May switch."""
         app, user = app_and_user(connection)
         if command.to == user:
-            return Reply(errors.REPLY_BAD_PARAMETER)
+            return Reply(errors.ReplyCode.BAD_PARAMETER)
         draft = make_draft(self._store, app, user, command)
         if draft is None:
             return _UNKNOWN if command.kind in ("forward", "press") else _REFUSED
@@ -511,7 +510,7 @@ class MessageCommands:
         """Log in with a cursor: what was missed follows the reply, or the client has to sync. May switch."""
         login = Login(command.app, command.user, command.token, command.device)
         code = self._sessions.login(connection, login)
-        if code != errors.REPLY_OK:
+        if code != errors.ReplyCode.OK:
             return Reply(code)
         if connection.log_subscription is not None:
             return _OK
@@ -542,10 +541,10 @@ class MessageCommands:
             # Another session of the user is addressed, so nothing will be pushed here.
             entries, more = oldest_page(*self._catch_up.page(app, user, command.after, command.limit))
             anew = self._catch_up.must_begin_anew(connection, command.after)
-            return Reply(errors.REPLY_OK, _page(entries, more, anew, marks))
+            return Reply(errors.ReplyCode.OK, _page(entries, more, anew, marks))
 
         def give(messages: list[Message], more: bool, anew: bool) -> bool:
-            answer(Reply(errors.REPLY_OK, _page(messages, more, anew, marks)))
+            answer(Reply(errors.ReplyCode.OK, _page(messages, more, anew, marks)))
             return not more
 
         self._catch_up.sync(connection, command.after, command.limit, give, checks=True)
@@ -562,20 +561,20 @@ class MessageCommands:
             entries, before = self._searches.search(
                 app, user, "", conversation, before, limit, SearchFilter(types=command.types)
             )
-            return Reply(errors.REPLY_OK, _search_page(entries, before))
+            return Reply(errors.ReplyCode.OK, _search_page(entries, before))
         if command.after >= 0:
             read = stored.entries.history(app, user, conversation, before, limit, command.after)
             entries, more = oldest_page(*read)
         else:
             entries, more = newest_page(*stored.entries.history(app, user, conversation, before, limit))
-        return Reply(errors.REPLY_OK, _page(entries, more, False))
+        return Reply(errors.ReplyCode.OK, _page(entries, more, False))
 
     def conversations(self, connection: Connection, command: Conversations) -> Reply:
         """The user's conversations. Switches."""
         app, user = app_and_user(connection)
         found, more = self._store.log().conversations.page(app, user, command.before, command.limit)
         return Reply(
-            errors.REPLY_OK, ConversationPage([conversation_view(each, user) for each in found], more)
+            errors.ReplyCode.OK, ConversationPage([conversation_view(each, user) for each in found], more)
         )
 
     def search(self, connection: Connection, command: Search) -> Reply:
@@ -588,7 +587,7 @@ class MessageCommands:
             command.limit,
             command.filter,
         )
-        return Reply(errors.REPLY_OK, _search_page(entries, before))
+        return Reply(errors.ReplyCode.OK, _search_page(entries, before))
 
     def ack(self, connection: Connection, command: Ack) -> Reply:
         """The client has everything up to an id. Never switches."""
@@ -597,9 +596,9 @@ class MessageCommands:
         return _OK
 
 
-_RECOVERED: Final = Reply(errors.REPLY_OK, Resumed(True))
-_MUST_SYNC: Final = Reply(errors.REPLY_OK, Resumed(False))
-_UNKNOWN: Final = Reply(errors.REPLY_NO_DATA, RefusedView(UNKNOWN_MESSAGE))
+_RECOVERED: Final = Reply(errors.ReplyCode.OK, Resumed(True))
+_MUST_SYNC: Final = Reply(errors.ReplyCode.OK, Resumed(False))
+_UNKNOWN: Final = Reply(errors.ReplyCode.NO_DATA, RefusedView(RejectReason.UNKNOWN_MESSAGE))
 
 
 def _reply_to(command: Send, result: Result) -> Reply:
@@ -609,9 +608,9 @@ def _reply_to(command: Send, result: Result) -> Reply:
         if entry.kind == command.kind and (entry.body, entry.type) != (command.body, command.type):
             stored = entry_view(entry)
             view.replaced = ReplacedView(stored.type, stored.text, stored.data, stored.base64)
-        return Reply(errors.REPLY_OK, view)
-    if isinstance(result, Rejected) and result.reason == REJECTED:
-        return Reply(errors.REPLY_UNAUTHORIZED, RejectedView(result.detail))
+        return Reply(errors.ReplyCode.OK, view)
+    if isinstance(result, Rejected) and result.reason == RejectReason.REJECTED:
+        return Reply(errors.ReplyCode.UNAUTHORIZED, RejectedView(result.detail))
     if isinstance(result, Rejected):
         return Reply(code_of(result), RefusedView(result.reason))
     return _NOT_STORED

@@ -33,9 +33,9 @@ GROUP_SECONDS: Final = 0.2
 _MOST_REMEMBERED: Final = 10_000
 """Places whose last notice is remembered; beyond it the oldest are forgotten."""
 
-_OK: Final = Reply(errors.REPLY_OK)
-_NO_DATA: Final = Reply(errors.REPLY_NO_DATA)
-_REFUSED: Final = Reply(errors.REPLY_UNAUTHORIZED)
+_OK: Final = Reply(errors.ReplyCode.OK)
+_NO_DATA: Final = Reply(errors.ReplyCode.NO_DATA)
+_REFUSED: Final = Reply(errors.ReplyCode.UNAUTHORIZED)
 
 
 class Signals:
@@ -139,7 +139,7 @@ class Signals:
         does not receive it."""
         app, user = app_and_user(connection)
         if command.to == user:
-            return Reply(errors.REPLY_BAD_PARAMETER)
+            return Reply(errors.ReplyCode.BAD_PARAMETER)
         if command.to:
             self._typing_to(app, user, command.to, 0)
             return _OK
@@ -311,17 +311,17 @@ class Receipts:
         stored = self._store.log().marks
         rows = stored.receipts(app, user, conversation, command.after, limit + 1, command.message)
         found = [ReceiptView(row.user, row.read, row.received) for row in rows[:limit]]
-        return Reply(errors.REPLY_OK, ReceiptPage(found, len(rows) > limit))
+        return Reply(errors.ReplyCode.OK, ReceiptPage(found, len(rows) > limit))
 
     def count(self, connection: Connection, command: CountReceipts) -> Reply:
         """How many of the other members have received and read these messages. Switches."""
         app, user = app_and_user(connection)
         counts = self._store.log().marks.count_receipts(app, user, command.conversation, command.ids)
-        return Reply(errors.REPLY_OK, ReceiptCounts(counts))
+        return Reply(errors.ReplyCode.OK, ReceiptCounts(counts))
 
     def ask_marks(self, connection: Connection, command: AskMarks) -> Reply:
         """The marks of the user from all devices. Switches."""
-        return Reply(errors.REPLY_OK, self.marks(*app_and_user(connection), command.version))
+        return Reply(errors.ReplyCode.OK, self.marks(*app_and_user(connection), command.version))
 
     def marks(self, app: str, user: str, after: int) -> MarksView:
         """A user's marks that are newer than a version. Switches; raises StorageUnavailable."""

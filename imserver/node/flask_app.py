@@ -33,18 +33,18 @@ log = logging.getLogger(__name__)
 _PROBLEMS = {
     problem.status: problem
     for problem in (
-        errors.HTTP_BAD_REQUEST,
-        errors.HTTP_UNAUTHORIZED,
-        errors.HTTP_NOT_FOUND,
-        errors.HTTP_METHOD_NOT_ALLOWED,
-        errors.HTTP_TIMEOUT,
-        errors.HTTP_BODY_TOO_LARGE,
-        errors.HTTP_URI_TOO_LONG,
-        errors.HTTP_TOO_MANY_REQUESTS,
-        errors.HTTP_HEADERS_TOO_LARGE,
-        errors.HTTP_INTERNAL_ERROR,
-        errors.HTTP_NOT_IMPLEMENTED,
-        errors.HTTP_NOT_READY,
+        errors.Problems.BAD_REQUEST,
+        errors.Problems.UNAUTHORIZED,
+        errors.Problems.NOT_FOUND,
+        errors.Problems.METHOD_NOT_ALLOWED,
+        errors.Problems.TIMEOUT,
+        errors.Problems.BODY_TOO_LARGE,
+        errors.Problems.URI_TOO_LONG,
+        errors.Problems.TOO_MANY_REQUESTS,
+        errors.Problems.HEADERS_TOO_LARGE,
+        errors.Problems.INTERNAL_ERROR,
+        errors.Problems.NOT_IMPLEMENTED,
+        errors.Problems.NOT_READY,
     )
 }
 
@@ -117,7 +117,7 @@ class _Requests:
             and not self._api.style_of(request.path).everywhere
             and self._websocket_paths.isdisjoint((request.path, pattern_of(request.path)))
         ):
-            return _to_problem(errors.HTTP_NOT_FOUND)
+            return _to_problem(errors.Problems.NOT_FOUND)
         return None
 
     def end(self, response: Response) -> Response:
@@ -156,7 +156,7 @@ class _Requests:
 
 
 def _upgrade_only(segment: str = "") -> Response:
-    return _to_problem(errors.HTTP_NOT_AN_UPGRADE)
+    return _to_problem(errors.Problems.NOT_AN_UPGRADE)
 
 
 def _to_problem(problem: errors.HttpProblem, headers: Mapping[str, str] | None = None) -> Response:
@@ -170,4 +170,4 @@ def _answer_unexpected(error: Exception) -> Response:
     log.error(
         "%s %s failed", request.method, request.path, exc_info=error, extra={"request": g.get("request_id")}
     )
-    return _to_problem(errors.HTTP_INTERNAL_ERROR)
+    return _to_problem(errors.Problems.INTERNAL_ERROR)

@@ -361,7 +361,7 @@ class Node:
         for index, connection in enumerate(clients):
             if index and index % _CLOSES_PER_TURN == 0:
                 gevent.sleep(pause)
-            connection.close(errors.CLOSE_GOING_AWAY)
+            connection.close(errors.CloseCode.GOING_AWAY)
         _wait_while(lambda: bool(connections), config.websocket.close_seconds + 1)
         for connection in tuple(connections):
             connection.lost()

@@ -120,11 +120,11 @@ def fields_of(data: bytes) -> dict[str, Any]:
     try:
         fields = parse(data)
     except (ValueError, RecursionError):
-        raise Refused(errors.REPLY_BAD_PARAMETER) from None
+        raise Refused(errors.ReplyCode.BAD_PARAMETER) from None
     if fields is None:
         return {}
     if not isinstance(fields, dict):
-        raise Refused(errors.REPLY_BAD_PARAMETER)
+        raise Refused(errors.ReplyCode.BAD_PARAMETER)
     return fields
 
 
@@ -134,7 +134,7 @@ def text_in(fields: dict[str, Any], key: str) -> str:
     """
     value = fields.get(key, "")
     if not isinstance(value, str):
-        raise Refused(errors.REPLY_BAD_PARAMETER)
+        raise Refused(errors.ReplyCode.BAD_PARAMETER)
     return value if value.isascii() else well_formed(value)
 
 
@@ -145,5 +145,5 @@ def number_in(fields: dict[str, Any], key: str) -> int:
     """The unsigned 32-bit number in a field, 0 if the field is missing. Raises :class:`Refused` 1001."""
     value = fields.get(key, 0)
     if type(value) is not int or not 0 <= value <= MAX_NUMBER:
-        raise Refused(errors.REPLY_BAD_PARAMETER)
+        raise Refused(errors.ReplyCode.BAD_PARAMETER)
     return value

@@ -151,7 +151,7 @@ class ClusterSessions(Sessions):
             registration = self._ask_to_begin(session, login)
         except PeerBusy:
             # Nobody knows whether the older session is alive. The client may try again.
-            return errors.REPLY_SYSTEM
+            return errors.ReplyCode.SYSTEM
         finally:
             replaced = waiting.pop(session.id)
             if not waiting:
@@ -159,19 +159,19 @@ class ClusterSessions(Sessions):
         if registration is None and self._require_registry:
             # It may be registered: possibly only the answer was lost.
             self._departures.add(session, False)
-            return errors.REPLY_SYSTEM
+            return errors.ReplyCode.SYSTEM
         if registration is not None and registration.refused:
-            connection.close(errors.CLOSE_REFUSED)
-            return errors.REPLY_FAILED
+            connection.close(errors.CloseCode.REFUSED)
+            return errors.ReplyCode.FAILED
         if connection.state != OPEN:
             self._departures.add(session, False)
-            return errors.REPLY_FAILED
+            return errors.ReplyCode.FAILED
         connection.session = session
         if registration is not None:
             self._notify_replaced(login.app, login.user, registration.replaced)
         if replaced and app.policy != "newest":
-            connection.close(errors.CLOSE_REPLACED)
-            return errors.REPLY_FAILED
+            connection.close(errors.CloseCode.REPLACED)
+            return errors.ReplyCode.FAILED
         if not replaced and (
             login.user not in app.users or self._is_newest_here(app, connection, login.user)
         ):
@@ -181,7 +181,7 @@ class ClusterSessions(Sessions):
                 self._node_messages.broadcast(Notice(app.name, Event("enter", login.user, ENTER_TEXT)))
             return code
         self._hub.attach(app, connection, login.user, login.device)
-        return errors.REPLY_OK
+        return errors.ReplyCode.OK
 
     def is_beginning(self, app: str, user: str) -> bool:
         """Whether a login of this user waits for the registry. The registry may know the session already."""
@@ -281,7 +281,7 @@ class ClusterSessions(Sessions):
         known = self._hub.apps[app]
         self._hub.forget(connection)
         if known.policy in ("single", "refuse"):
-            connection.close(errors.CLOSE_REPLACED)
+            connection.close(errors.CloseCode.REPLACED)
 
     def _find(self, app: str, user: str, session_id: int) -> Connection | None:
         known = self._hub.apps.get(app)
@@ -404,6 +404,6 @@ class ClusterSessions(Sessions):
         if registration.superseded or registration.refused:
             self._hub.forget(connection)
             if session.policy in ("single", "refuse"):
-                connection.close(errors.CLOSE_REPLACED)
+                connection.close(errors.CloseCode.REPLACED)
         else:
             self._notify_replaced(session.app, session.user, registration.replaced)

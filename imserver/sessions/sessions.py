@@ -31,8 +31,8 @@ from imserver.transport.dispatch import CommandRow, CommandTable
 
 log = logging.getLogger(__name__)
 
-_OK: Final = Reply(errors.REPLY_OK)
-_PONG: Final = Reply(errors.REPLY_OK, "pong")
+_OK: Final = Reply(errors.ReplyCode.OK)
+_PONG: Final = Reply(errors.ReplyCode.OK, "pong")
 ENTER_TEXT = "哈喽~"
 EXIT_TEXT = "用户已经离开~"
 ALIVE_SECONDS = 3
@@ -162,7 +162,7 @@ class Sessions:
             if log.isEnabledFor(logging.DEBUG):
                 ids = {"connection": connection.peer}
                 log.debug("login of %r in %r: %d", command.user, command.app, code, extra=ids)
-            return _OK if code == errors.REPLY_OK else Reply(code)
+            return _OK if code == errors.ReplyCode.OK else Reply(code)
 
         def heartbeat(connection: Connection, _command: Heartbeat) -> Reply:
             self.heartbeat(connection)
@@ -194,10 +194,10 @@ class Sessions:
         if name != login.app:
             login = replace(login, app=name)
         if not self.takes_user(name, login.user):
-            return self._refuse(connection, login, errors.REPLY_BAD_USER, "user")
+            return self._refuse(connection, login, errors.ReplyCode.BAD_USER, "user")
         app = self._hub.apps.get(name)
         if app is None:
-            return self._refuse(connection, login, errors.REPLY_UNAUTHORIZED, "app")
+            return self._refuse(connection, login, errors.ReplyCode.UNAUTHORIZED, "app")
         if connection.user is not None and not again:
             return self._renew(connection, login)
         if decision is None:
@@ -209,40 +209,40 @@ class Sessions:
         if decision.device:
             login = replace(login, device=decision.device)
         if self.is_banned(login.app, login.user):
-            connection.close(errors.CLOSE_BANNED)
-            return self._refuse(connection, login, errors.REPLY_UNAUTHORIZED, "banned")
+            connection.close(errors.CloseCode.BANNED)
+            return self._refuse(connection, login, errors.ReplyCode.UNAUTHORIZED, "banned")
         rivals = _rivals(app, login, connection)
         if app.policy == "refuse" and rivals:
             alive = self._any_alive(rivals)
             # Sessions that began during the wait count as alive.
             rivals, old = _rivals(app, login, connection), rivals
             if alive or any(rival not in old for rival in rivals):
-                connection.close(errors.CLOSE_REFUSED)
-                return self._refuse(connection, login, errors.REPLY_FAILED, "policy")
+                connection.close(errors.CloseCode.REFUSED)
+                return self._refuse(connection, login, errors.ReplyCode.FAILED, "policy")
             if self.is_banned(login.app, login.user):
-                connection.close(errors.CLOSE_BANNED)
+                connection.close(errors.CloseCode.BANNED)
         if connection.state != OPEN:
-            return self._refuse(connection, login, errors.REPLY_FAILED, "gone")
+            return self._refuse(connection, login, errors.ReplyCode.FAILED, "gone")
         if connection.user:
             if not self._may_change_user(app, connection, login.user):
-                return self._refuse(connection, login, errors.REPLY_NOT_STORED, "rate")
+                return self._refuse(connection, login, errors.ReplyCode.NOT_STORED, "rate")
             self.leave(connection, (app.name, login.user))
         code = self._begin(app, connection, login)
-        if code != errors.REPLY_OK:
+        if code != errors.ReplyCode.OK:
             return self._refuse(connection, login, code, "registry")
         if self.kicks.since(kicks, app.name, login.user, login.device):
             banned = self.is_banned(app.name, login.user)
-            connection.close(errors.CLOSE_BANNED if banned else errors.CLOSE_KICKED)
+            connection.close(errors.CloseCode.BANNED if banned else errors.CloseCode.KICKED)
             return self._refuse(
-                connection, login, errors.REPLY_UNAUTHORIZED, "banned" if banned else "kicked"
+                connection, login, errors.ReplyCode.UNAUTHORIZED, "banned" if banned else "kicked"
             )
         if self.kicks.app_deleted_since(kicks, name):
-            connection.close(errors.CLOSE_APP_DELETED)
-            return self._refuse(connection, login, errors.REPLY_UNAUTHORIZED, "deleted")
+            connection.close(errors.CloseCode.APP_DELETED)
+            return self._refuse(connection, login, errors.ReplyCode.UNAUTHORIZED, "deleted")
         self._logins.began(connection, decision)
         if app.policy in ("single", "refuse"):
             for rival in rivals:
-                rival.close(errors.CLOSE_REPLACED)
+                rival.close(errors.CloseCode.REPLACED)
         return code
 
     def begin_without_user(
@@ -256,16 +256,16 @@ class Sessions:
         known = self._hub.apps.get(app)
         nobody = Login(app, "")
         if known is None:
-            return self._refuse(connection, nobody, errors.REPLY_UNAUTHORIZED, "app")
+            return self._refuse(connection, nobody, errors.ReplyCode.UNAUTHORIZED, "app")
         if kicks is not None and self.kicks.app_deleted_since(kicks, app):
-            connection.close(errors.CLOSE_APP_DELETED)
-            return self._refuse(connection, nobody, errors.REPLY_UNAUTHORIZED, "deleted")
+            connection.close(errors.CloseCode.APP_DELETED)
+            return self._refuse(connection, nobody, errors.ReplyCode.UNAUTHORIZED, "deleted")
         if connection.state != OPEN:
-            return self._refuse(connection, nobody, errors.REPLY_FAILED, "gone")
+            return self._refuse(connection, nobody, errors.ReplyCode.FAILED, "gone")
         self._hub.attach(known, connection, "", "")
         self._metrics.logins += 1
         self._logins.began(connection, decision)
-        return errors.REPLY_OK
+        return errors.ReplyCode.OK
 
     def takes_user(self, app: str, user: str) -> bool:
         """Whether a user id is short enough for an app. Never switches."""
@@ -286,15 +286,15 @@ class Sessions:
         """
         same = (connection.app, connection.user) == (login.app, login.user)
         if not (same and self._logins.holds_token(connection)):
-            return self._refuse(connection, login, errors.REPLY_FAILED, "again")
+            return self._refuse(connection, login, errors.ReplyCode.FAILED, "again")
         decision = self._check(connection, login)
         if not decision.ok:
             return decision.code
         if connection.state != OPEN:
-            return self._refuse(connection, login, errors.REPLY_FAILED, "gone")
+            return self._refuse(connection, login, errors.ReplyCode.FAILED, "gone")
         self._logins.began(connection, decision)
         self.heartbeat(connection)
-        return errors.REPLY_OK
+        return errors.ReplyCode.OK
 
     def _may_change_user(self, app: App, connection: Connection, user: str) -> bool:
         """Charge a connection for the notices that its next login causes: an exit and an enter. False: it has
@@ -419,7 +419,7 @@ class Sessions:
             [c for c in app.sessions_of(user) if query.device is None or is_of_device(c.device, query.device)]
             for user in query.users
         ]
-        code = errors.CLOSE_BANNED if query.ban_seconds > 0 else errors.CLOSE_KICKED
+        code = errors.CloseCode.BANNED if query.ban_seconds > 0 else errors.CloseCode.KICKED
         closed = [len(each) for each in victims]
         for connection in [*self._older(app, query, closed), *chain.from_iterable(victims)]:
             connection.close(code)
@@ -431,7 +431,7 @@ class Sessions:
         for user in [user for name, user in self._bans if name == app]:
             del self._bans[app, user]
         for connection in self._hub.retire(app):
-            connection.close(errors.CLOSE_APP_DELETED)
+            connection.close(errors.CloseCode.APP_DELETED)
 
     def _older(self, app: App, query: CloseSessions, closed: Sequence[int]) -> Collection[Connection]:
         """Connections of these users that are served but not addressed. They exist under ``newest``."""
@@ -476,7 +476,7 @@ class Sessions:
         self._metrics.logins += 1
         if self._fanout.takes_notices(app):
             self._fanout.notice(app, Event("enter", login.user, ENTER_TEXT), connection)
-        return errors.REPLY_OK
+        return errors.ReplyCode.OK
 
     def _refuse(self, connection: Connection, login: Login, code: int, reason: errors.LoginRefusal) -> int:
         self._logins.refused(reason, login.app, login.user, connection.peer)

@@ -296,7 +296,7 @@ class Connection(Writer):
                 try:
                     payload.decode()
                 except UnicodeDecodeError:
-                    self.close(errors.CLOSE_BAD_PAYLOAD, "invalid UTF-8")
+                    self.close(errors.CloseCode.BAD_PAYLOAD, "invalid UTF-8")
                     return
             serve(self, payload, text)
             start = end
@@ -461,7 +461,7 @@ class Connection(Writer):
 
     def lost(self) -> None:
         """TCP has ended, by the peer or by an error."""
-        self._kill(errors.CLOSE_LOST)
+        self._kill(errors.CloseCode.LOST)
 
     def _free(self) -> None:
         self.state = CLOSED

@@ -17,10 +17,10 @@ from imserver.transport.connection import Connection, Serve
 
 log = logging.getLogger(__name__)
 
-_NOT_LOGGED_IN: Final = Reply(errors.REPLY_NOT_LOGGED_IN)
-_FAILED: Final = Reply(errors.REPLY_SYSTEM)
-_NOT_STORED: Final = Reply(errors.REPLY_NOT_STORED)
-_NO_ROUTE: Final = Reply(errors.REPLY_NO_ROUTE)
+_NOT_LOGGED_IN: Final = Reply(errors.ReplyCode.NOT_LOGGED_IN)
+_FAILED: Final = Reply(errors.ReplyCode.SYSTEM)
+_NOT_STORED: Final = Reply(errors.ReplyCode.NOT_STORED)
+_NO_ROUTE: Final = Reply(errors.ReplyCode.NO_ROUTE)
 
 
 class CommandRow(Struct, frozen=True):

@@ -50,7 +50,7 @@ def encode(payload: bytes, opcode: int = Opcode.TEXT, rsv1: bool = False) -> byt
 
 def encode_close(code: int, reason: str = "") -> bytes:
     """Encode a close frame. Code 1005 makes one without a body (RFC 6455 section 7.4.1)."""
-    if code == errors.CLOSE_NO_CODE:
+    if code == errors.CloseCode.NO_CODE:
         return b"\x88\x00"
     cut = reason.encode()[: SMALL_BYTES - 2].decode(errors="ignore")  # drop a character that is cut
     return encode(struct.pack("!H", code) + cut.encode(), Opcode.CLOSE)
@@ -181,9 +181,9 @@ class MessageParser:
             try:
                 message = self._run.send(None)
             except PayloadTooBig as exc:
-                raise Violation(errors.CLOSE_TOO_BIG, "message too big") from exc
+                raise Violation(errors.CloseCode.TOO_BIG, "message too big") from exc
             except ProtocolError as exc:
-                raise Violation(errors.CLOSE_PROTOCOL_ERROR, str(exc)) from exc
+                raise Violation(errors.CloseCode.PROTOCOL_ERROR, str(exc)) from exc
             if message is None:
                 return
             yield message
@@ -223,13 +223,13 @@ class MessageParser:
             return FrameMessage(opcode, data)
         if opcode is Opcode.CONT:
             if self._fragments is None:
-                raise Violation(errors.CLOSE_PROTOCOL_ERROR, "unexpected continuation frame")
+                raise Violation(errors.CloseCode.PROTOCOL_ERROR, "unexpected continuation frame")
         elif self._fragments is not None:
-            raise Violation(errors.CLOSE_PROTOCOL_ERROR, "expected a continuation frame")
+            raise Violation(errors.CloseCode.PROTOCOL_ERROR, "expected a continuation frame")
         else:
             self._utf8 = codecs.getincrementaldecoder("utf-8")() if opcode is Opcode.TEXT else None
         if self._size() + len(data) > self._limit:
-            raise Violation(errors.CLOSE_TOO_BIG, "message too big")
+            raise Violation(errors.CloseCode.TOO_BIG, "message too big")
         self._check_utf8(data, frame.fin)
         if self._fragments is None:
             if frame.fin:
@@ -248,7 +248,7 @@ class MessageParser:
             try:
                 self._utf8.decode(data, final)
             except UnicodeDecodeError as exc:
-                raise Violation(errors.CLOSE_BAD_PAYLOAD, "invalid UTF-8") from exc
+                raise Violation(errors.CloseCode.BAD_PAYLOAD, "invalid UTF-8") from exc
 
 
 def read_close(data: bytes) -> int:
@@ -259,7 +259,7 @@ def read_close(data: bytes) -> int:
     try:
         code: int = Close.parse(data).code
     except ProtocolError as exc:
-        raise Violation(errors.CLOSE_PROTOCOL_ERROR, str(exc)) from exc
+        raise Violation(errors.CloseCode.PROTOCOL_ERROR, str(exc)) from exc
     except UnicodeDecodeError as exc:
-        raise Violation(errors.CLOSE_BAD_PAYLOAD, "invalid UTF-8 in the close reason") from exc
+        raise Violation(errors.CloseCode.BAD_PAYLOAD, "invalid UTF-8 in the close reason") from exc
     return code

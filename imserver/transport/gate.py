@@ -24,7 +24,10 @@ from websockets.headers import build_extension, parse_extension
 
 from imserver import errors
 from imserver.clock import serve_others
-from imserver.errors import HTTP_HOST_REFUSED, HTTP_ORIGIN_REFUSED, HttpProblem
+from imserver.errors import (
+    HttpProblem,
+    Problems,
+)
 from imserver.logging import OncePerMinute
 from imserver.protocol.dialect import Dialect
 from imserver.transport.connection import (
@@ -143,14 +146,14 @@ class Origins:
         host = headers.get("host", "")
         if host != self._good_host:
             if host and not self._is_own(host_name(host), self._any_address):
-                return self._refused(HTTP_HOST_REFUSED, "for the host", host)
+                return self._refused(Problems.HOST_REFUSED, "for the host", host)
             self._good_host = host
         origin = headers.get("origin")
         if origin is not None and origin != self._good_origin and not _is_public(path, headers):
             name = host_name(origin)
             if not (self._any or self._apps_any or name in self._apps or self._is_own(name)):
                 if not (self._any_address and name and name == host_name(host)):
-                    return self._refused(HTTP_ORIGIN_REFUSED, "from a page of", origin)
+                    return self._refused(Problems.ORIGIN_REFUSED, "from a page of", origin)
             else:
                 self._good_origin = origin
         if not self._warned and not _FORWARDING.isdisjoint(headers):
@@ -393,18 +396,18 @@ class Gate:
         found = self.paths.get(head.path) or self.paths.get(pattern_of(head.path))
         path = found if found is None or isinstance(found, DialectPath) else found(head)
         if path is None:
-            return Refusal(errors.HTTP_NOT_FOUND)
+            return Refusal(errors.Problems.NOT_FOUND)
         if isinstance(path, errors.HttpProblem):
             return Refusal(path)
         if head.method != "GET" or _has_body(headers):
-            return Refusal(errors.HTTP_BAD_REQUEST)
+            return Refusal(errors.Problems.BAD_REQUEST)
         if head.version != "1.1":
-            return Refusal(errors.HTTP_BAD_REQUEST)
+            return Refusal(errors.Problems.BAD_REQUEST)
         if headers.get("sec-websocket-version") != "13":
-            return Refusal(errors.HTTP_VERSION_REQUIRED, (("Sec-WebSocket-Version", "13"),))
+            return Refusal(errors.Problems.VERSION_REQUIRED, (("Sec-WebSocket-Version", "13"),))
         key = headers.get("sec-websocket-key", "")
         if not _is_key(key):
-            return Refusal(errors.HTTP_BAD_REQUEST)
+            return Refusal(errors.Problems.BAD_REQUEST)
         guest = self.look_at(head, path.dialect)
         extension, bits = self._negotiate(headers) if self._deflate and not upgraded else ("", 0)
         return Admission(
@@ -451,18 +454,18 @@ class Gate:
     def _objection(self, dialect: Dialect, origin: str, host: str, peer: str) -> int:
         """The close code for a refused client; 0: accepted."""
         if self.full:
-            return errors.CLOSE_GOING_AWAY
+            return errors.CloseCode.GOING_AWAY
         if self.limit and self.connections >= self.limit:
-            return errors.CLOSE_NODE_FULL
+            return errors.CloseCode.NODE_FULL
         if (
             self._limit_per_address
             and self.per_address[network_of(host)] >= self._limit_per_address
             and not is_loopback(host)
         ):
-            return errors.CLOSE_NODE_FULL
+            return errors.CloseCode.NODE_FULL
         if not self.origins.passes(origin, dialect.any_origin):
             self.origins.log_refused("connection", origin, "server.origins, or to origins of an app", peer)
-            return errors.CLOSE_NOT_ALLOWED
+            return errors.CloseCode.NOT_ALLOWED
         return 0
 
     def _negotiate(self, headers: Mapping[str, str]) -> tuple[str, int]:

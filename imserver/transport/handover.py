@@ -14,7 +14,9 @@ from gevent import socket as gevent_socket
 from msgspec import Struct
 
 from imserver.config.settings import LimitSettings
-from imserver.errors import HTTP_BODY_TOO_LARGE
+from imserver.errors import (
+    Problems,
+)
 from imserver.metrics import Metrics
 from imserver.transport.exchange import (
     HttpRequest,
@@ -91,7 +93,7 @@ class ListenerContext(Struct, frozen=True):
         """The whole response to a request with too large a body: in the form of its route, else 413."""
         route = row_of(self.routes, head.method, head.path)
         if route is None:
-            return problem_response(HTTP_BODY_TOO_LARGE)
+            return problem_response(Problems.BODY_TOO_LARGE)
         client = self.client(address, head.headers)
         response = route(
             HttpRequest(head.method, head.path, head.query, b"", head.headers, client, too_large=True)

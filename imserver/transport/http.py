@@ -453,7 +453,7 @@ class HttpConnection(Writer):
     def _hand_over(self, data: bytes) -> None:
         """Let the application answer. The connection comes back afterwards."""
         if self._front.hand_over.full:
-            self.refuse(errors.HTTP_BUSY)
+            self.refuse(errors.Problems.BUSY)
         else:
             self._leave()
             self._front.metrics.http_handed_over += 1
@@ -559,7 +559,7 @@ class HttpConnection(Writer):
         if self.outbox is not None:
             return
         if self.state == OPEN and (self._buffer or self._body is not None):
-            self.refuse(errors.HTTP_TIMEOUT)
+            self.refuse(errors.Problems.TIMEOUT)
         else:
             self.lost()
 

@@ -21,11 +21,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from imserver.errors import (
-    HTTP_BAD_REQUEST,
-    HTTP_HEADERS_TOO_LARGE,
-    HTTP_NOT_IMPLEMENTED,
-    HTTP_VERSION_NOT_SUPPORTED,
     HttpProblem,
+    Problems,
 )
 
 log = logging.getLogger(__name__)
@@ -112,12 +109,12 @@ def end_of_head(data: bytes | bytearray, limit: int) -> int:
     end = data.find(b"\r\n\r\n") + 4
     if end >= 4:
         if end > limit:
-            raise BadHead(HTTP_HEADERS_TOO_LARGE, "request head too large")
+            raise BadHead(Problems.HEADERS_TOO_LARGE, "request head too large")
         return end
     if len(data) > limit:
-        raise BadHead(HTTP_HEADERS_TOO_LARGE, "request head too large")
+        raise BadHead(Problems.HEADERS_TOO_LARGE, "request head too large")
     if data.count(b"\n") != data.count(b"\r\n"):
-        raise BadHead(HTTP_BAD_REQUEST, "bare LF in the request head")
+        raise BadHead(Problems.BAD_REQUEST, "bare LF in the request head")
     return 0
 
 
@@ -130,9 +127,9 @@ def parse_head(data: bytes) -> ParsedHead:
     """
     parsed = ParsedHead()
     if data.count(b"\r\n") > MAX_HEADERS + 2:
-        raise BadHead(HTTP_HEADERS_TOO_LARGE, "too many headers")
+        raise BadHead(Problems.HEADERS_TOO_LARGE, "too many headers")
     if data[:1] in b"\r\n":
-        raise BadHead(HTTP_BAD_REQUEST, "no request line")
+        raise BadHead(Problems.BAD_REQUEST, "no request line")
     first, line_end, rest = data.partition(b"\r\n")
     if not first.isascii():
         parsed.altered = True
@@ -143,14 +140,14 @@ def parse_head(data: bytes) -> ParsedHead:
     except HttpParserUpgrade:
         log.debug("a request asks for an upgrade")
     except (HttpParserError, ValueError) as exc:
-        raise BadHead(HTTP_BAD_REQUEST, str(exc)) from exc
+        raise BadHead(Problems.BAD_REQUEST, str(exc)) from exc
     parsed.method = parser.get_method().decode("latin-1")
     parsed.version = parser.get_http_version()
     headers = parsed.headers
     if parsed.version not in ("1.1", "1.0"):
-        raise BadHead(HTTP_VERSION_NOT_SUPPORTED, f"HTTP/{parsed.version}")
+        raise BadHead(Problems.VERSION_NOT_SUPPORTED, f"HTTP/{parsed.version}")
     if parsed.version == "1.1" and "host" not in headers:
-        raise BadHead(HTTP_BAD_REQUEST, "no Host")
+        raise BadHead(Problems.BAD_REQUEST, "no Host")
     if parsed.url[:1] != b"/":
         _, separator, rest = parsed.url.partition(b"://")
         if separator:
@@ -170,7 +167,7 @@ def parse_head(data: bytes) -> ParsedHead:
         parsed.length = int(headers["content-length"])
     if "transfer-encoding" in headers:
         if headers["transfer-encoding"].lower() != "chunked":
-            raise BadHead(HTTP_NOT_IMPLEMENTED, "unknown transfer encoding")
+            raise BadHead(Problems.NOT_IMPLEMENTED, "unknown transfer encoding")
         parsed.chunked = True
         if parsed.version == "1.0":  # a server in between may not know chunks (RFC 9112 section 6.1)
             parsed.keep_alive = False
@@ -354,11 +351,11 @@ class Body:
             end = raw.find(b"\r\n", 0, MAX_LINE_BYTES)
             if end < 0:
                 if len(raw) >= MAX_LINE_BYTES or not _may_become_size(raw):
-                    raise BadHead(HTTP_BAD_REQUEST, "broken chunk size")
+                    raise BadHead(Problems.BAD_REQUEST, "broken chunk size")
                 return None
             found = _SIZE.fullmatch(raw, 0, end)
             if found is None:
-                raise BadHead(HTTP_BAD_REQUEST, "broken chunk size")
+                raise BadHead(Problems.BAD_REQUEST, "broken chunk size")
             size = int(found[1], 16)
             if size == 0:
                 return self._read_trailer(end + 2)
@@ -368,10 +365,10 @@ class Body:
             stop = end + 2 + size
             if len(raw) < stop + 2:
                 if len(raw) > stop and raw[stop] != 0x0D:
-                    raise BadHead(HTTP_BAD_REQUEST, "chunk longer than it says")
+                    raise BadHead(Problems.BAD_REQUEST, "chunk longer than it says")
                 return None
             if raw[stop : stop + 2] != b"\r\n":
-                raise BadHead(HTTP_BAD_REQUEST, "chunk longer than it says")
+                raise BadHead(Problems.BAD_REQUEST, "chunk longer than it says")
             self.content += raw[end + 2 : stop]
             del raw[: stop + 2]
 
@@ -383,7 +380,7 @@ class Body:
         end = raw.find(b"\r\n\r\n", start)
         trailer = raw[start:] if end < 0 else raw[start : end + 4]
         if len(trailer) > MAX_TRAILER_BYTES or trailer.count(b"\n") != trailer.count(b"\r\n"):
-            raise BadHead(HTTP_BAD_REQUEST, "broken trailer")
+            raise BadHead(Problems.BAD_REQUEST, "broken trailer")
         return None if end < 0 else bytes(raw[end + 4 :])
 
 

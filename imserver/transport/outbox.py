@@ -153,7 +153,7 @@ class Budget:
         """Close the largest holders until the limit holds. Returns their number."""
         closed = 0
         while self.total > self.limit and self.sizes:
-            max(self.sizes, key=self.sizes.__getitem__).abandon(errors.CLOSE_SLOW_READER)
+            max(self.sizes, key=self.sizes.__getitem__).abandon(errors.CloseCode.SLOW_READER)
             closed += 1
         return closed
 
@@ -406,4 +406,4 @@ class Flusher:
 
     def _too_slow(self, connection: Writer) -> None:
         self.slow_readers += 1
-        connection.abandon(errors.CLOSE_SLOW_READER)
+        connection.abandon(errors.CloseCode.SLOW_READER)

@@ -6,7 +6,9 @@ from time import monotonic
 
 from gevent import socket as gevent_socket
 
-from imserver.errors import HTTP_TIMEOUT
+from imserver.errors import (
+    Problems,
+)
 from imserver.transport.http1 import (
     BODY_SILENCE_SECONDS,
     BadHead,
@@ -66,7 +68,7 @@ class Reader:
                     return b""
             except TimeoutError:
                 if started:
-                    raise BadHead(HTTP_TIMEOUT, "the request took too long to arrive") from None
+                    raise BadHead(Problems.TIMEOUT, "the request took too long to arrive") from None
                 return b""
             self._skip_line_ends()
             if not started and self.unread:
@@ -94,7 +96,7 @@ class Reader:
                 if not self._more():
                     return False
             except TimeoutError:
-                raise BadHead(HTTP_TIMEOUT, "the body arrives too slowly") from None
+                raise BadHead(Problems.TIMEOUT, "the body arrives too slowly") from None
             rest = body.feed(bytes(self.unread))
         self.unread[:] = plain_request(raw, head, body.content) + rest
         return True

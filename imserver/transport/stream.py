@@ -216,7 +216,7 @@ class Streams:
             stream.close(guest.close_code)
             return
         if head.headers.get("sec-fetch-dest", "empty") not in _DESTINATIONS:
-            stream.close(errors.CLOSE_NOT_ALLOWED)
+            stream.close(errors.CloseCode.NOT_ALLOWED)
             return
         _notice_silence(sock, self._silent_milliseconds)
         self._metrics.streams += 1
@@ -225,7 +225,7 @@ class Streams:
             row.open(stream, head)
         except Exception:
             log.exception("opening a stream failed", extra={"connection": stream.peer})
-            stream.close(errors.CLOSE_INTERNAL_ERROR)
+            stream.close(errors.CloseCode.INTERNAL_ERROR)
         finally:
             stream.reading = False
             if stream.masked:

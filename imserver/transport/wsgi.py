@@ -105,7 +105,7 @@ def adopt_from_environ(environ: Mapping[str, Any], gate: Gate, admitted: Admitte
     if websocket is None:
         return False
     objection = objection_to(environ, gate)
-    code = errors.CLOSE_POLICY if objection is None else errors.CLOSE_NOT_ALLOWED
+    code = errors.CloseCode.POLICY if objection is None else errors.CloseCode.NOT_ALLOWED
     decision = gate.decide(head_of(environ), upgraded=True) if objection is None else Refusal(objection)
     sock, rest = take_socket(websocket.handler)
     if isinstance(decision, Refusal):
@@ -183,7 +183,7 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
             if not reader.await_body(raw, head, body):
                 return False
             if head.upgrade and head.chunked:  # the plain form would hide an empty body from the gate
-                raise BadHead(errors.HTTP_BAD_REQUEST, "an upgrade with a body")
+                raise BadHead(errors.Problems.BAD_REQUEST, "an upgrade with a body")
             if body.too_large:
                 self._end(listener.refuse_too_large(head, self.client_address))
                 return False

@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 
-from imserver.auth.principal import PUSH
+from imserver.auth.principal import (
+    Needs,
+)
 from imserver.config.settings import KeySettings
 from imserver.dialects.cmd.api import ROUTES as CMD_ROUTES
 from imserver.http.reply import CMD
@@ -72,7 +74,7 @@ def test_health_and_ready_need_no_key(node: FakeNode) -> None:
 
 def test_the_word_bearer_is_read_in_any_letter_case_and_nothing_else_is(node: FakeNode) -> None:
     def scopes(header: str) -> frozenset[str]:
-        return node.authority.identify(PUSH, {"authorization": header}, "127.0.0.1").scopes
+        return node.authority.identify(Needs.PUSH, {"authorization": header}, "127.0.0.1").scopes
 
     for header in ("Bearer push-key", "bearer push-key", "BEARER   push-key "):
         assert "push" in scopes(header), header

@@ -8,7 +8,12 @@ import pytest
 
 from imserver.auth.authority import Keys
 from imserver.auth.page_tokens import PAGE_TOKEN_PREFIX, PageTokens
-from imserver.auth.principal import ALL_SCOPES, NOBODY, PUSH, READ, may
+from imserver.auth.principal import (
+    ALL_SCOPES,
+    NOBODY,
+    Needs,
+    may,
+)
 from imserver.config.settings import ApiSettings, Config, KeySettings, TenantSettings
 from imserver.storage.contract import AppRow, Changes, KeyRow
 
@@ -61,11 +66,11 @@ def test_no_key_is_in_memory_as_text(keys: Keys) -> None:
 
 def test_a_principal_may_what_its_scopes_allow_in_its_apps(keys: Keys) -> None:
     known = keys.find("钥匙".encode().decode("latin-1"))
-    assert may(known, READ)
-    assert may(known, READ, "101")
-    assert not may(known, READ, "102")
-    assert not may(known, PUSH)
-    assert not may(NOBODY, READ)
+    assert may(known, Needs.READ)
+    assert may(known, Needs.READ, "101")
+    assert not may(known, Needs.READ, "102")
+    assert not may(known, Needs.PUSH)
+    assert not may(NOBODY, Needs.READ)
 
 
 def test_a_page_token_names_its_app_and_user(pages: PageTokens) -> None:

@@ -326,11 +326,11 @@ def test_a_connection_is_closed_after_earlier_pushes(harness: Harness) -> None:
     connection_id = harness.connections.id_of(ann)
     texts(a)
     harness.connections.push(MULTI, connection_id, HELLO)
-    assert harness.connections.close("101", connection_id, errors.CLOSE_KICKED) == Outcome.NOT_SENT
-    assert harness.connections.close(MULTI, connection_id, errors.CLOSE_KICKED) == Outcome.SENT
-    assert a.close_code() == errors.CLOSE_KICKED
+    assert harness.connections.close("101", connection_id, errors.CloseCode.KICKED) == Outcome.NOT_SENT
+    assert harness.connections.close(MULTI, connection_id, errors.CloseCode.KICKED) == Outcome.SENT
+    assert a.close_code() == errors.CloseCode.KICKED
     assert [frame.payload for frame in a.frames if b"hello" in frame.payload]
-    assert harness.connections.close(MULTI, connection_id, errors.CLOSE_KICKED) == Outcome.NOT_SENT
+    assert harness.connections.close(MULTI, connection_id, errors.CloseCode.KICKED) == Outcome.NOT_SENT
 
 
 def test_connections_join_and_leave_by_their_ids(harness: Harness) -> None:

@@ -22,7 +22,7 @@ from imserver.transport.connection import Connection
 from tests.hub.harness import Harness
 
 APP = "101"
-OK, DENIED, UNKNOWN_CHANNEL = errors.REPLY_OK, errors.REPLY_UNAUTHORIZED, errors.REPLY_NO_DATA
+OK, DENIED, UNKNOWN_CHANNEL = errors.ReplyCode.OK, errors.ReplyCode.UNAUTHORIZED, errors.ReplyCode.NO_DATA
 ROOM = ChannelSettings(subscribe="anybody", presence=True, history_size=5, history_seconds=60)
 
 

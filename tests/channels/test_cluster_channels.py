@@ -540,7 +540,7 @@ def test_a_connection_of_another_app_is_not_reached(nodes: Several) -> None:
     texts(a)
     for epoch in (1, 2):
         nodes[epoch].connections.push(NEWEST, connection_id, HELLO)
-        nodes[epoch].connections.close(NEWEST, connection_id, errors.CLOSE_KICKED)
+        nodes[epoch].connections.close(NEWEST, connection_id, errors.CloseCode.KICKED)
         assert nodes[epoch].connections.join(NEWEST, connection_id, LOBBY) == Joined.UNKNOWN
         assert nodes[epoch].connections.about(NEWEST, [connection_id]) == [None]
     assert texts(a) == [[]]
@@ -552,7 +552,7 @@ def test_a_dead_or_unreachable_node_gets_no_pushes(nodes: Several) -> None:
     connection_id = nodes[2].connections.id_of(ann)
     nodes[1].rpc.cut = {2}
     assert nodes[1].connections.push(MULTI, connection_id, HELLO) == Outcome.FAILED
-    assert nodes[1].connections.close(MULTI, connection_id, errors.CLOSE_KICKED) == Outcome.FAILED
+    assert nodes[1].connections.close(MULTI, connection_id, errors.CloseCode.KICKED) == Outcome.FAILED
     assert nodes[1].connections.join(MULTI, connection_id, LOBBY) == Joined.FAILED
     assert nodes[1].connections.leave(MULTI, connection_id, LOBBY) == Left.FAILED
     assert nodes[1].connections.about(MULTI, [connection_id]) == [None]
@@ -567,9 +567,11 @@ def test_a_connection_is_closed_after_earlier_pushes_of_another_node(nodes: Seve
     texts(a)
     nodes[1].rpc.holding = True
     nodes[1].connections.push(MULTI, connection_id, HELLO)
-    assert nodes[1].connections.close(MULTI, connection_id, errors.CLOSE_KICKED, "sold out") == Outcome.SENT
+    assert (
+        nodes[1].connections.close(MULTI, connection_id, errors.CloseCode.KICKED, "sold out") == Outcome.SENT
+    )
     nodes[1].rpc.release()
-    assert a.close_code() == errors.CLOSE_KICKED
+    assert a.close_code() == errors.CloseCode.KICKED
     assert a.frames[-1].payload[2:] == b"sold out"
     assert any(b"hello" in frame.payload for frame in a.frames)
 

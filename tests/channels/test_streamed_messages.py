@@ -510,7 +510,7 @@ def test_pieces_of_streams_of_several_nodes_go_in_one_call(cluster: Cluster) -> 
     lost, taken = Piece(ids[2], 3, "x"), Piece(ids[0], 3, "x")
     with pytest.raises(ApiProblem) as refused:
         appended([lost], cluster.streams[1].append(MULTI, [lost]))
-    assert refused.value.problem is errors.HTTP_NOT_ACCEPTED
+    assert refused.value.problem is errors.Problems.NOT_ACCEPTED
     statuses = appended([lost, taken], cluster.streams[1].append(MULTI, [lost, taken])).results
     assert [each.status for each in statuses] == ["failed", "appended"]
     cluster.nodes[1].rpc.cut.clear()

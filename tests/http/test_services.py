@@ -11,7 +11,10 @@ import pytest
 from msgspec import Struct
 
 from imserver import errors
-from imserver.auth.principal import ANYONE, NOBODY
+from imserver.auth.principal import (
+    NOBODY,
+    Needs,
+)
 from imserver.config.settings import Config
 from imserver.core.core import Core
 from imserver.http.call import Api, Call, Route, answer, read, reply, run_command
@@ -50,22 +53,24 @@ class Rude(Exception):
     """A greeter does not greet."""
 
 
-routes = Resource("greetings", service=greeter, refusals={Rude: refuse(errors.HTTP_NOT_ALLOWED, "No: {}")})
+routes = Resource(
+    "greetings", service=greeter, refusals={Rude: refuse(errors.Problems.NOT_ALLOWED, "No: {}")}
+)
 
 
-@routes.get("/greetings", ANYONE)
+@routes.get("/greetings", Needs.ANYONE)
 def greet(greeter: Greeter, call: Call, request: Name) -> Greeting:
     """Greet."""
     return Greeting(f"{greeter.word}: {request.name}")
 
 
-@routes.post("/greetings/most", ANYONE)
+@routes.post("/greetings/most", Needs.ANYONE)
 def most(greeter: Greeter, call: Call) -> HttpResponse:
     """Answer with a limit."""
     return reply(call, greeter.api.limits.batch_targets)
 
 
-@routes.post("/greetings/refused", ANYONE, status=201)
+@routes.post("/greetings/refused", Needs.ANYONE, status=201)
 def refused(greeter: Greeter, call: Call, request: Name) -> Greeting:
     """Refuse some, fail for others."""
     if request.name == "bug":
@@ -106,7 +111,7 @@ def test_new_limits_reach_services(api: Api) -> None:
     [
         ("all", 201, None, None),
         ("ann", 403, "not_allowed", "No: ann"),
-        ("bug", 500, "internal_error", errors.HTTP_INTERNAL_ERROR.message),
+        ("bug", 500, "internal_error", errors.Problems.INTERNAL_ERROR.message),
     ],
 )
 def test_routes_and_commands_answer_alike(
@@ -122,7 +127,7 @@ def test_routes_and_commands_answer_alike(
 
 
 def test_nothing_is_read_of_the_body_of_a_get(api: Api) -> None:
-    endpoint = api.bind(Route("GET", "/users", ANYONE, lambda _, call: reply(call, "")))
+    endpoint = api.bind(Route("GET", "/users", Needs.ANYONE, lambda _, call: reply(call, "")))
     request = HttpRequest("GET", "/users", b"name=ann", b"name=bob", {}, "192.0.2.1")
     call = read(api, endpoint, request, NOBODY)
     assert (call.params, call.texts("name"), call.body) == ({"name": "ann"}, [], b"")

@@ -56,7 +56,7 @@ def test_a_session_of_a_client_that_is_pinged_needs_no_sign_of_life() -> None:
     """It is that of an event stream, or of a signed-in user of Pusher."""
     with Harness(heartbeat_seconds=360, login_seconds=10) as harness:
         connection, _ = harness.connect(dialect=ClientDialect())
-        assert harness.sessions.login(connection, Login("101", "ann")) == errors.REPLY_OK
+        assert harness.sessions.login(connection, Login("101", "ann")) == errors.ReplyCode.OK
         age(connection, 400)
         harness.sweep.sweep()
         assert connection.state == OPEN

@@ -234,7 +234,7 @@ def test_a_connection_is_reached_and_closed_by_its_id_from_any_node(nodes: Nodes
         assert texts(phone, 3) == ["hello"] * 3
         nothing(desk)
         good(nodes.http[1], "disconnect", {"app": str(app), "connections": [connection_id]})
-        phone.closed(errors.CLOSE_KICKED)
+        phone.closed(errors.CloseCode.KICKED)
         eventually(
             lambda: call(nodes.http[2], "connections/show", app=app, connection=connection_id).status == 404
         )

@@ -6,7 +6,9 @@ from typing import Any
 import jwt
 import pytest
 
-from imserver.errors import CLOSE_RATE_LIMIT
+from imserver.errors import (
+    CloseCode,
+)
 from tests.conftest import StartServer
 from tests.support import Server
 
@@ -290,4 +292,4 @@ def test_the_message_rate_of_an_app_holds_for_subscribers_too(server: Server) ->
         client.send(command("ping") * 300)
         while (found := client.frame()).opcode == TEXT:
             pass
-        assert found.close_code == CLOSE_RATE_LIMIT
+        assert found.close_code == CloseCode.RATE_LIMIT

@@ -327,7 +327,7 @@ def test_the_session_of_a_closed_stream_ends_at_once(server: Server, app: int) -
 def test_a_kick_ends_the_stream_with_a_code_that_says_stay_away(server: Server, app: int) -> None:
     with listening(server.http, app, "ann") as ann:
         good(post(server.http, "/user/kick", appID=app, userID="ann"))
-        assert end_of(ann) == {"code": errors.CLOSE_KICKED, "reason": "kicked", "reconnect": False}
+        assert end_of(ann) == {"code": errors.CloseCode.KICKED, "reason": "kicked", "reconnect": False}
     assert not is_online(server.http, "ann", app)
 
 
@@ -417,7 +417,7 @@ def test_a_token_says_who_listens_and_ends_the_stream_with_itself(closed: Server
     with Listener(closed.http) as brief:
         brief.listen(app="signed", token=token("brief", seconds=10))
         assert end_of(brief) == {
-            "code": errors.CLOSE_TOKEN_INVALID,
+            "code": errors.CloseCode.TOKEN_INVALID,
             "reason": "token invalid",
             "reconnect": False,
         }

@@ -18,7 +18,9 @@ from urllib.parse import urlencode
 
 import pytest
 
-from imserver.errors import CLOSE_BANNED
+from imserver.errors import (
+    CloseCode,
+)
 from tests.cluster.redis_server import RedisServer
 from tests.ports import fixed_ports
 from tests.security.providers import CLIENT, StandIn
@@ -173,7 +175,7 @@ def apps_keys_bans_and_tokens(site: Site) -> Generator[None]:
     assert site.good("bans", app="hall") == bans
     with cmd_client(site.ws) as bad:
         bad.send(command("login", {"userID": "bad", "app": "hall"}))
-        bad.closed(CLOSE_BANNED)
+        bad.closed(CloseCode.BANNED)
     with logged_in(site.ws, "ann", "signed", serviceToken=token):
         pass
     site.good("apps/set", {"app": "made", "settings": {"max_channels": 8}})

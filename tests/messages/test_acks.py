@@ -44,7 +44,7 @@ def test_unacknowledged_entries_are_resent_and_then_the_connection_is_closed() -
         assert bob.texts() == ["1", "2", *["2"] * TRIES]
         assert node.metrics.resent_entries == TRIES
         pass_time(node)
-        assert bob.client.close_code() == errors.CLOSE_ACK_TIMEOUT
+        assert bob.client.close_code() == errors.CloseCode.ACK_TIMEOUT
 
 
 def test_a_client_that_does_not_acknowledge_gets_no_resends() -> None:
@@ -81,7 +81,7 @@ def test_a_client_with_too_many_unacknowledged_entries_is_closed_and_resumes(
             ann.send("bob", "x")
         until(lambda: len(bob.pushed()) == 3)
         pass_time(node)
-        assert bob.client.close_code() == errors.CLOSE_ACK_TIMEOUT
+        assert bob.client.close_code() == errors.CloseCode.ACK_TIMEOUT
         back = acknowledging(node, "bob", 0)
         assert back.login == (200, {"recovered": True})
         until(lambda: back.stream() == [1, 2, 3])
@@ -110,7 +110,7 @@ def test_a_client_with_too_many_unacknowledged_entries_gets_no_new_ones(
         for _ in range(2):
             ann.send("bob", "x")
         go_on.set()
-        assert bob.client.close_code() == errors.CLOSE_ACK_TIMEOUT
+        assert bob.client.close_code() == errors.CloseCode.ACK_TIMEOUT
         assert bob.stream() == [1, 2]
 
 

@@ -283,7 +283,7 @@ def test_a_kick_during_the_lookup_of_the_cursor_is_no_error(
             "login", {"userID": "bob", "appID": int(APP), "cursor": 1}
         )
         until(lambda: reads)
-        connection.close(errors.CLOSE_KICKED, "")
+        connection.close(errors.CloseCode.KICKED, "")
         gate.set()
         until(lambda: node.messaging.log_subscriptions.by_app == {APP: 1})
         turn()

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from imserver.api.v1.table import operations_of
-from imserver.auth.principal import ANYONE
+from imserver.auth.principal import (
+    Needs,
+)
 from imserver.config.settings import Config
 from imserver.config.values import CORE
 from imserver.core.core import FeatureParts
@@ -59,8 +61,8 @@ def of_dialect(**attributes: str) -> dict[str, Any]:
             of_dialect(path="/ws", chosen_by="uid"),
             "action has the WebSocket path /ws with the parameter uid",
         ),
-        ({"routes": (Route("POST", "/api/v1/push", ANYONE, None),)}, "the core has POST /api/v1/push"),
-        ({"routes": (Route("GET", "/api/v1/events", ANYONE, None),)}, "sse has GET /api/v1/events"),
+        ({"routes": (Route("POST", "/api/v1/push", Needs.ANYONE, None),)}, "the core has POST /api/v1/push"),
+        ({"routes": (Route("GET", "/api/v1/events", Needs.ANYONE, None),)}, "sse has GET /api/v1/events"),
     ],
 )
 def test_a_feature_does_not_answer_in_place_of_another(row: dict[str, Any], output: str) -> None:

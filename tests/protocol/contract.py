@@ -69,7 +69,7 @@ class DialectContract:
         assert type(request.name) is str
         assert (request.command is None) == (request.code != 0)
         assert isinstance(request.command, Command | None)
-        self.check_payload(self.dialect.encode_reply(request, Reply(request.code or errors.REPLY_OK)))
+        self.check_payload(self.dialect.encode_reply(request, Reply(request.code or errors.ReplyCode.OK)))
 
     # --- what it says of itself -----------------------------------------------------------------------------
 

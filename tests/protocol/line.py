@@ -1,6 +1,8 @@
 """A dialect of one module, made up for the tests: what adding one takes."""
 
-from imserver.errors import REPLY_BAD_PARAMETER, REPLY_NO_ROUTE
+from imserver.errors import (
+    ReplyCode,
+)
 from imserver.model import BadFrame, Event, Heartbeat, Login, Ping, Reply, Request
 
 
@@ -25,12 +27,12 @@ class LineDialect:
             case ["login", app, user]:
                 return Request("", "login", Login(app, user))
             case ["login", *_]:
-                return Request("", "login", None, REPLY_BAD_PARAMETER)
+                return Request("", "login", None, ReplyCode.BAD_PARAMETER)
             case ["beat"]:
                 return Request("", "beat", Heartbeat())
             case ["ping"]:
                 return Request("", "ping", Ping())
-        return Request("", words[0], None, REPLY_NO_ROUTE)
+        return Request("", words[0], None, ReplyCode.NO_ROUTE)
 
     def encode_reply(self, request: Request, reply: Reply) -> bytes | None:
         """The command and a code."""

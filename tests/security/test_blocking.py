@@ -121,17 +121,17 @@ def test_a_protobuf_client_that_knows_refusals_is_refused(ann: User, bob: User) 
     with resuming(ann.server.ws, (bob.user, bob.token)) as sender:
         assert pushed(sender.output()).text == "before"
         sender.single(1, int(ann.user), "hi")
-        assert refused_chat(sender.output())[0] == errors.REPLY_UNAUTHORIZED
+        assert refused_chat(sender.output())[0] == errors.ReplyCode.UNAUTHORIZED
         sender.single(2, NOBODY, "hi")
-        assert refused_chat(sender.output())[0] == errors.REPLY_NO_DATA
+        assert refused_chat(sender.output())[0] == errors.ReplyCode.NO_DATA
 
 
 def test_a_cmd_client_is_refused(ann: User, bob: User) -> None:
     with logged_in(ann.server.ws, bob.user, "gochat", serviceToken=bob.token, cursor=0) as client:
         for receiver, code, reason in (
-            (ann.user, errors.REPLY_UNAUTHORIZED, "blocked"),
-            (str(NOBODY), errors.REPLY_NO_DATA, "unknown_account"),
-            ("ann.lee", errors.REPLY_NO_DATA, "unknown_account"),
+            (ann.user, errors.ReplyCode.UNAUTHORIZED, "blocked"),
+            (str(NOBODY), errors.ReplyCode.NO_DATA, "unknown_account"),
+            ("ann.lee", errors.ReplyCode.NO_DATA, "unknown_account"),
         ):
             answer = client.ask_cmd("send", {"to": receiver, "text": "hi"})
             assert answer[::2] == (code, {"refused": reason})
@@ -156,7 +156,7 @@ def test_messages_in_the_action_dialect_are_refused(ann: User, bob: User) -> Non
         login = {**login_data(bob.user, to=ann.user), "token": bob.token}
         assert client.ask_action("login", login)[0] == 200
         fields = {"msgType": "text", "message": "hi"}
-        assert client.ask_action("sendmsg", fields)[0] == errors.REPLY_UNAUTHORIZED
+        assert client.ask_action("sendmsg", fields)[0] == errors.ReplyCode.UNAUTHORIZED
 
 
 def test_unknown_users_are_named(ann: User) -> None:

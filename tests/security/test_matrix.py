@@ -22,7 +22,9 @@ import msgspec
 from msgspec.structs import replace
 
 from imserver import errors
-from imserver.auth.principal import PUSH_OR_USER
+from imserver.auth.principal import (
+    Needs,
+)
 from imserver.config.settings import ApiSettings
 from imserver.dialects.centrifuge.api import ROUTES as CENTRIFUGO
 from imserver.dialects.client import api as client
@@ -213,7 +215,7 @@ def upload_in_parts(method: str, others: bool = False) -> Callable[[Harness, str
         token, host, headers = credential(harness, column)
         if token:
             headers["authorization"] = f"Bearer {token}"
-        user = "u2" if others else parts.authority.identify(PUSH_OR_USER, headers, host).user or "u1"
+        user = "u2" if others else parts.authority.identify(Needs.PUSH_OR_USER, headers, host).user or "u1"
         uploads = uploads_of(parts)
         name = ResumableUploads(uploads).create(Offer(parts.tenants.resolve(app), user, "f", "", 1, host), "")
         owner = "" if column in ("session", "account", "gochat", "guest", "bot", "page") else f"&user={user}"
@@ -240,7 +242,7 @@ def delete_file(others: bool) -> Callable[[Harness, str, str], bool]:
         token, host, headers = credential(harness, column)
         if token:
             headers["authorization"] = f"Bearer {token}"
-        user = "u2" if others else parts.authority.identify(PUSH_OR_USER, headers, host).user or "u1"
+        user = "u2" if others else parts.authority.identify(Needs.PUSH_OR_USER, headers, host).user or "u1"
         file = uploads_of(parts).receive(Offer(app, user, "f", "", 1, host), lambda _: b"x")
         answer = harness.ask(_DELETE, headers, body=[{"id": file.id}], host=host)
         allowed = answer.status == 200
@@ -490,7 +492,7 @@ def test_every_command_needs_a_session_but_those_that_make_one() -> None:
                 state=OPEN,
             )
             keyed.node.core.dispatcher.serve(stranger, b"", True)  # type: ignore[arg-type]
-            assert dialect.codes == [errors.REPLY_NOT_LOGGED_IN], kind
+            assert dialect.codes == [errors.ReplyCode.NOT_LOGGED_IN], kind
 
 
 if __name__ == "__main__":

@@ -90,19 +90,21 @@ def test_forms_refuse_nul_in_the_words_of_their_dialect(server: Server) -> None:
         "参数不正确",
     )
     answer = form(server.http, "/user/sendMessage", {"appID": 101, "userID": NUL, "message": "hi"})
-    assert answer.json["code"] == errors.REPLY_BAD_PARAMETER
+    assert answer.json["code"] == errors.ReplyCode.BAD_PARAMETER
 
 
 def test_commands_refuse_nul_and_the_connection_goes_on(server: Server) -> None:
     with cmd_client(server.ws) as one:
         login = {"appID": 101, "userID": NUL, "cursor": 0}
-        assert one.ask_cmd("login", login)[0] == errors.REPLY_BAD_PARAMETER
+        assert one.ask_cmd("login", login)[0] == errors.ReplyCode.BAD_PARAMETER
         login = {"appID": 101, "userID": "ann", "device": NUL, "cursor": 0}
-        assert one.ask_cmd("login", login)[0] == errors.REPLY_BAD_PARAMETER
+        assert one.ask_cmd("login", login)[0] == errors.ReplyCode.BAD_PARAMETER
         one.login("ann", 101, cursor=0)
-        assert one.ask_cmd("receipts", {"id": 1, "after": NUL})[0] == errors.REPLY_BAD_PARAMETER
-        assert one.ask_cmd("send", {"to": NUL, "text": "hi"})[0] == errors.REPLY_BAD_PARAMETER
-        assert one.ask_cmd("send", {"to": "bob", "type": NUL, "text": "hi"})[0] == errors.REPLY_BAD_PARAMETER
+        assert one.ask_cmd("receipts", {"id": 1, "after": NUL})[0] == errors.ReplyCode.BAD_PARAMETER
+        assert one.ask_cmd("send", {"to": NUL, "text": "hi"})[0] == errors.ReplyCode.BAD_PARAMETER
+        assert (
+            one.ask_cmd("send", {"to": "bob", "type": NUL, "text": "hi"})[0] == errors.ReplyCode.BAD_PARAMETER
+        )
         assert one.ask_cmd("send", {"to": "bob", "text": NUL})[0] == 200, "content may be anything"
 
 

@@ -615,7 +615,7 @@ def test_whom_too_many_have_blocked_does_not_send_to_all(monkeypatch: pytest.Mon
         assert pair.form("POST", "/user/sendMessageAll", fields)["code"] == 200
         pair.relate(pair.account()[0], pair.user, friends.block)
         answer = pair.form("POST", "/user/sendMessageAll", fields)
-        assert (answer["code"], answer["data"]) == (errors.REPLY_UNAUTHORIZED, {"refused": "blocked"})
+        assert (answer["code"], answer["data"]) == (errors.ReplyCode.UNAUTHORIZED, {"refused": "blocked"})
 
 
 def test_a_refused_push_has_the_code_and_reason_of_a_refused_message() -> None:

@@ -14,13 +14,12 @@ from imserver.storage.contract import Account
 from imserver.storage.log.contract import (
     MOST_UNREAD,
     PAGE_BYTES,
-    UNKNOWN_ACCOUNT,
-    UNKNOWN_CONVERSATION,
     Appended,
     Change,
     Draft,
     Entry,
     Rejected,
+    RejectReason,
     Stored,
 )
 from imserver.storage.log.message_log import MessageLog
@@ -276,7 +275,14 @@ def test_a_draft_for_a_group_is_stored_in_no_conversation_of_another_kind(log: M
     drafts += [say("", room.conversation, group=True), say("a", pair.conversation)]
     outcomes = log.writer.append(APP, drafts)
     reasons = [one.reason if isinstance(one, Rejected) else "" for one in outcomes]
-    assert reasons == [UNKNOWN_CONVERSATION, "", UNKNOWN_CONVERSATION, "", UNKNOWN_CONVERSATION, ""]
+    assert reasons == [
+        RejectReason.UNKNOWN_CONVERSATION,
+        "",
+        RejectReason.UNKNOWN_CONVERSATION,
+        "",
+        RejectReason.UNKNOWN_CONVERSATION,
+        "",
+    ]
 
 
 def test_a_new_group_has_its_options_from_the_first_entry_on(log: MessageLog) -> None:
@@ -635,7 +641,7 @@ def test_a_group_is_opened_and_closed_by_an_entry_each(url: str, open_store: Ope
     found = log.conversations.get("101", result.conversation)
     assert found is not None
     assert not found.open
-    assert log.groups.set_open("101", 999, True) == Rejected(UNKNOWN_CONVERSATION)
+    assert log.groups.set_open("101", 999, True) == Rejected(RejectReason.UNKNOWN_CONVERSATION)
 
 
 def test_a_first_message_is_stored_for_accounts_only(url: str, open_store: OpenStore) -> None:
@@ -652,10 +658,10 @@ def test_a_first_message_is_stored_for_accounts_only(url: str, open_store: OpenS
     _, before = send(say("a", "b"), say("shop", ann))
     assert isinstance(before, Appended)
     for nobody in (str(int(ann) + 1), "ann.lee", "0" + ann, "9" * 30):
-        assert send(say("shop", ann), say(ann, nobody))[1] == Rejected(UNKNOWN_ACCOUNT)
+        assert send(say("shop", ann), say(ann, nobody))[1] == Rejected(RejectReason.UNKNOWN_ACCOUNT)
     (again,) = send(say(ann, "shop"))
     assert isinstance(again, Appended)
     assert again.entry.conversation == before.entry.conversation
     assert isinstance(send(say("a", "b"))[0], Appended), "it is not the first"
     first, refused = send(say("c", "nobody"), say(ann, "nobody"))
-    assert (isinstance(first, Appended), refused) == (True, Rejected(UNKNOWN_ACCOUNT))
+    assert (isinstance(first, Appended), refused) == (True, Rejected(RejectReason.UNKNOWN_ACCOUNT))

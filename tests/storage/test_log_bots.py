@@ -11,15 +11,12 @@ from imserver.model import Reaction
 from imserver.storage.contract import Account, BotCommand
 from imserver.storage.log.bots import MOST_BOTS, bots_of, values_of
 from imserver.storage.log.contract import (
-    BLOCKED,
-    INVALID,
-    NOT_BOT,
-    UNKNOWN_MESSAGE,
     Appended,
     Change,
     Draft,
     Entry,
     Rejected,
+    RejectReason,
 )
 from imserver.storage.log.message_log import MessageLog
 
@@ -122,7 +119,7 @@ def test_a_bot_reads_what_names_it_and_everybody_else_everything(setting: Settin
     assert ids(log.entries.readable(APP, bot, [private.id, named.id])) == [named.id]
     assert private.id not in ids(log.search.find(APP, bot, "private", 0, 0, 100)[0])
     assert ids(log.search.find(APP, bot, "tea", 0, 0, 100)[0]) == [named.id, message.id, seen[3], replied.id]
-    assert log.annotations.react(APP, bot, private.id, "+1") == Rejected(UNKNOWN_MESSAGE)
+    assert log.annotations.react(APP, bot, private.id, "+1") == Rejected(RejectReason.UNKNOWN_MESSAGE)
     assert isinstance(log.annotations.react(APP, bot, named.id, "+1"), Change)
     ((summary,), _) = log.conversations.page(APP, bot, 0, 10)
     assert summary.last is not None
@@ -267,7 +264,7 @@ def test_only_bots_send_buttons(setting: Setting) -> None:
         draft = Draft(sender=sender, kind=kind, conversation=at, about=message.id, meta=meta, time_ms=1)  # type: ignore[arg-type]
         (refused,) = log.writer.append(APP, [draft])
         assert isinstance(refused, Rejected)
-        assert refused.reason == NOT_BOT
+        assert refused.reason == RejectReason.NOT_BOT
     setting.change("edit", bot, message, "done")
     (shown,) = log.entries.find(APP, [message.id])
     assert values_of(shown.meta) == set()
@@ -282,7 +279,7 @@ def test_a_bot_starts_no_conversation_with_somebody_who_has_blocked_its_owner(se
     def sent(*pairs: tuple[str, str]) -> list[bool]:
         drafts = [Draft(sender=sender, to_user=to, body=b"x", time_ms=1) for sender, to in pairs]
         results = log.writer.append(APP, drafts)
-        assert all(isinstance(each, Appended) or each == Rejected(BLOCKED) for each in results)
+        assert all(isinstance(each, Appended) or each == Rejected(RejectReason.BLOCKED) for each in results)
         return [isinstance(each, Appended) for each in results]
 
     assert sent((first, ann.user), (first, cid.user), (of_all, ann.user)) == [False, True, True]
@@ -302,7 +299,7 @@ def test_a_guest_starts_no_conversation_with_one_user(setting: Setting) -> None:
         return result
 
     setting.say(guest, at, "in a group")
-    assert sent(guest, ann) == sent(guest, "nobody") == Rejected(BLOCKED)
+    assert sent(guest, ann) == sent(guest, "nobody") == Rejected(RejectReason.BLOCKED)
     assert isinstance(sent(ann, guest), Appended)
     assert isinstance(sent(guest, ann), Appended), "a conversation goes on"
 
@@ -313,7 +310,7 @@ def test_a_group_has_a_limited_number_of_bots(setting: Setting) -> None:
     at = setting.group("ann", *bots[:MOST_BOTS])
     refused = log.groups.join(APP, at, bots[MOST_BOTS:], "ann")
     assert isinstance(refused, Rejected)
-    assert refused.reason == INVALID
+    assert refused.reason == RejectReason.INVALID
     assert log.groups.create(APP, "ann", "tea", bots) == refused
     assert log.entries.head(APP) == 1
     log.groups.leave(APP, at, bots[:1], "ann")

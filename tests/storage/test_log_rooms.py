@@ -6,14 +6,13 @@ from imserver.model import MAX_ROOM_BYTES
 from imserver.storage.log import contract
 from imserver.storage.log import writer as log_writer
 from imserver.storage.log.contract import (
-    INVALID,
-    NOT_MEMBER,
     Appended,
     Draft,
     Entry,
     LogExtent,
     PublicationPage,
     Rejected,
+    RejectReason,
 )
 from imserver.storage.log.message_log import MessageLog
 
@@ -67,7 +66,7 @@ def test_nobody_reads_a_room_as_if_it_were_a_conversation_of_theirs(log: Message
     assert log.search.find(APP, "ann", "hi", entry.conversation, 0, 10)[0] == []
     outcome = log.writer.append(APP, [Draft(sender="ann", body=b"-", conversation=entry.conversation)])[0]
     assert isinstance(outcome, Rejected)
-    assert outcome.reason == NOT_MEMBER
+    assert outcome.reason == RejectReason.NOT_MEMBER
 
 
 @pytest.mark.parametrize(
@@ -84,7 +83,7 @@ def test_nobody_reads_a_room_as_if_it_were_a_conversation_of_theirs(log: Message
 def test_what_cannot_be_a_room_costs_the_others_nothing(draft: Draft, open_store: OpenStore) -> None:
     before, outcome, after = open_store().log().writer.append(APP, [draft_to("r"), draft, draft_to("r")])
     assert isinstance(outcome, Rejected)
-    assert outcome.reason == INVALID
+    assert outcome.reason == RejectReason.INVALID
     assert [each.entry.seq for each in (before, after) if isinstance(each, Appended)] == [1, 2]
 
 

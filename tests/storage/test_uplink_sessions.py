@@ -9,7 +9,12 @@ import pytest
 from imserver.errors import StorageUnavailable
 from imserver.storage import database
 from imserver.storage.log import uplink_sessions, writer
-from imserver.storage.log.contract import SUPERSEDED, Appended, Draft, Rejected
+from imserver.storage.log.contract import (
+    Appended,
+    Draft,
+    Rejected,
+    RejectReason,
+)
 from imserver.storage.log.message_log import MessageLog
 from imserver.storage.statements import Statements, Unsure
 from tests.transport.harness import until
@@ -17,7 +22,7 @@ from tests.transport.harness import until
 from .conftest import OpenStore
 from .test_log import APP
 
-REFUSED = Rejected(SUPERSEDED)
+REFUSED = Rejected(RejectReason.SUPERSEDED)
 
 
 @pytest.fixture

@@ -2,7 +2,9 @@
 
 import pytest
 
-from imserver.errors import HTTP_HOST_REFUSED, HTTP_ORIGIN_REFUSED
+from imserver.errors import (
+    Problems,
+)
 from imserver.transport.gate import OPAQUE, GatePolicy, Origins, host_name
 from imserver.transport.proxies import TrustedProxies
 
@@ -129,9 +131,9 @@ def test_a_host_name_is_read_from_headers_and_origins_alike() -> None:
 )
 def test_demo_mode_refuses_a_host_that_is_not_plainly_this_machine(host: str) -> None:
     demo = Origins(TrustedProxies(()), GatePolicy(demo=True, hosts=("0.0.0.0",)))
-    assert demo.objection({"host": host}, "/") is HTTP_HOST_REFUSED
+    assert demo.objection({"host": host}, "/") is Problems.HOST_REFUSED
     origin = host if "://" in host else f"http://{host}"
-    assert demo.objection({"host": "127.0.0.1", "origin": origin}, "/") is HTTP_ORIGIN_REFUSED
+    assert demo.objection({"host": "127.0.0.1", "origin": origin}, "/") is Problems.ORIGIN_REFUSED
 
 
 @pytest.mark.parametrize(

@@ -31,12 +31,12 @@ def test_every_problem_is_a_whole_response_that_ends_its_connection(problem: err
 
 
 def test_each_problem_has_a_number_of_its_own_for_the_log() -> None:
-    bodies = [json.loads(problem_body(errors.HTTP_NOT_FOUND)) for _ in range(3)]
+    bodies = [json.loads(problem_body(errors.Problems.NOT_FOUND)) for _ in range(3)]
     assert len({body["request_id"] for body in bodies}) == 3
 
 
 def test_more_headers_go_along() -> None:
-    response = problem_response(errors.HTTP_VERSION_REQUIRED, (("Sec-WebSocket-Version", "13"),))
+    response = problem_response(errors.Problems.VERSION_REQUIRED, (("Sec-WebSocket-Version", "13"),))
     assert "Sec-WebSocket-Version: 13" in parts(response)[1]
 
 

@@ -141,7 +141,7 @@ def test_a_full_node_does_not_even_ask_who_it_is() -> None:
         harness.open()
         harness.opener = lambda _stream, _head: pytest.fail("asked")
         _, caller = harness.open()
-        assert caller.until_ended() == b"refused %d" % errors.CLOSE_NODE_FULL
+        assert caller.until_ended() == b"refused %d" % errors.CloseCode.NODE_FULL
         assert harness.metrics.streams == 1
 
 
@@ -153,7 +153,7 @@ def test_a_fault_while_it_is_opened_costs_this_stream_only(caplog: pytest.LogCap
         _, quiet = harness.open()
         harness.opener = fail
         _, caller = harness.open()
-        assert caller.until_ended() == b"refused %d" % errors.CLOSE_INTERNAL_ERROR
+        assert caller.until_ended() == b"refused %d" % errors.CloseCode.INTERNAL_ERROR
         assert came(quiet, HEAD) == HEAD
     assert "opening a stream failed" in caplog.text
 
@@ -168,7 +168,7 @@ def test_what_the_client_sends_is_dropped_and_its_end_noticed() -> None:
         assert stream.state == OPEN
         caller.sock.close()
         until(lambda: harness.ended)
-        assert harness.ended == [(stream, errors.CLOSE_LOST)]
+        assert harness.ended == [(stream, errors.CloseCode.LOST)]
         assert not harness.context.connections
 
 
@@ -180,7 +180,7 @@ def test_one_that_does_not_read_is_cut_at_the_end_of_an_event() -> None:
             stream.send(event)
             turn()
         until(lambda: harness.ended)
-        assert harness.ended == [(stream, errors.CLOSE_SLOW_READER)]
+        assert harness.ended == [(stream, errors.CloseCode.SLOW_READER)]
         assert harness.flusher.slow_readers == 1
         blocks = caller.until_ended().removeprefix(HEAD).split(b"\n\n")
         assert blocks[-1] == b""

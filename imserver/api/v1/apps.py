@@ -13,7 +13,9 @@ from msgspec.structs import asdict
 from imserver import errors
 from imserver.api.v1.app_shapes import Field, given_fields, shown_fields
 from imserver.auth import app_deletion
-from imserver.auth.principal import ADMIN
+from imserver.auth.principal import (
+    Needs,
+)
 from imserver.auth.tenants import BadTenant, Tenant, Tenants, TooManyTenants, UnknownTenant
 from imserver.config.declared import hints_of
 from imserver.config.settings import ChannelSettings, LoginPolicy, StorageSettings, TenantSettings
@@ -219,14 +221,14 @@ routes = Resource(
     "apps",
     _app_api,
     refusals={
-        BadTenant: refuse(errors.HTTP_INVALID_REQUEST, "{}"),
-        TooManyTenants: refuse(errors.HTTP_TOO_MANY_APPS),
-        UnknownTenant: refuse(errors.HTTP_UNKNOWN_APP),
+        BadTenant: refuse(errors.Problems.INVALID_REQUEST, "{}"),
+        TooManyTenants: refuse(errors.Problems.TOO_MANY_APPS),
+        UnknownTenant: refuse(errors.Problems.UNKNOWN_APP),
     },
 )
 
 
-@routes.get("/apps", ADMIN, example={"limit": 100})
+@routes.get("/apps", Needs.ADMIN, example={"limit": 100})
 def list_apps(api: AppApi, call: Call, request: AppsQuery) -> AppsAnswer:
     """List the apps that the key reaches, page by page."""
     tenants = api.tenants
@@ -239,26 +241,26 @@ def list_apps(api: AppApi, call: Call, request: AppsQuery) -> AppsAnswer:
 
 @routes.get(
     "/apps/show",
-    ADMIN,
+    Needs.ADMIN,
     reach="named",
-    problems=(errors.HTTP_UNKNOWN_APP,),
+    problems=(errors.Problems.UNKNOWN_APP,),
     example={"app": "shop"},
 )
 def show_app(api: AppApi, call: Call, request: AppQuery) -> AppShown:
     """Show the settings of an app."""
     tenant = api.tenants.find(request.app)
     if tenant is None:
-        raise ApiProblem(errors.HTTP_UNKNOWN_APP)
+        raise ApiProblem(errors.Problems.UNKNOWN_APP)
     return _shown(tenant, api.shapes)
 
 
 @routes.post(
     "/apps/create",
-    ADMIN,
+    Needs.ADMIN,
     reach="settings",
     status=201,
     links=(Link("app", "get_apps_show", {"app": "$response.body#/app"}),),
-    problems=(errors.HTTP_APP_EXISTS, errors.HTTP_TOO_MANY_APPS),
+    problems=(errors.Problems.APP_EXISTS, errors.Problems.TOO_MANY_APPS),
     example={
         "app": "shop",
         "settings": {"login_policy": "single", "origins": ["shop.example.com"]},
@@ -273,15 +275,15 @@ def create_app(api: AppApi, call: Call, request: AppCreate) -> AppShown:
     created = tenants.register(request.app, **_fields(request.settings))
     tenant = tenants.find(request.app)
     if not created or tenant is None:
-        raise ApiProblem(errors.HTTP_APP_EXISTS)
+        raise ApiProblem(errors.Problems.APP_EXISTS)
     return _shown(tenant, api.shapes)
 
 
 @routes.post(
     "/apps/set",
-    ADMIN,
+    Needs.ADMIN,
     reach="settings",
-    problems=(errors.HTTP_UNKNOWN_APP, errors.HTTP_APP_CONFIGURED),
+    problems=(errors.Problems.UNKNOWN_APP, errors.Problems.APP_CONFIGURED),
     example={"app": "shop", "settings": {"max_channels": 100}, "unset": ["origins"]},
 )
 def set_app(api: AppApi, call: Call, request: AppSet) -> AppShown:
@@ -291,19 +293,21 @@ def set_app(api: AppApi, call: Call, request: AppSet) -> AppShown:
     """
     shapes = api.shapes
     if unknown := [name for name in request.unset if name not in shapes.settings]:
-        raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"`unset`: there is no setting `{unknown[0][:100]}`")
+        raise ApiProblem(
+            errors.Problems.INVALID_REQUEST, f"`unset`: there is no setting `{unknown[0][:100]}`"
+        )
     tenants = api.tenants
     tenant = tenants.find(request.app)
     if tenant is not None and tenant.configured:
-        raise ApiProblem(errors.HTTP_APP_CONFIGURED)
+        raise ApiProblem(errors.Problems.APP_CONFIGURED)
     return _shown(tenants.change(request.app, _fields(request.settings), tuple(request.unset)), shapes)
 
 
 @routes.post(
     "/apps/delete",
-    ADMIN,
+    Needs.ADMIN,
     reach="all",
-    problems=(errors.HTTP_UNKNOWN_APP, errors.HTTP_APP_CONFIGURED, errors.HTTP_MEDIA_UNAVAILABLE),
+    problems=(errors.Problems.UNKNOWN_APP, errors.Problems.APP_CONFIGURED, errors.Problems.MEDIA_UNAVAILABLE),
     example={"app": "shop", "confirm": "shop"},
     answer_example={"app": "shop", "keys": 1, "accounts": 20, "messages": 1200, "uploads": 3, "groups": 2},
 )
@@ -315,10 +319,10 @@ def delete_app(api: AppApi, call: Call, request: AppDelete) -> AppDeleted:
     cannot be deleted. This cannot be undone.
     """
     if request.confirm != request.app:
-        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`confirm`: repeat the name of the app")
+        raise ApiProblem(errors.Problems.INVALID_REQUEST, "`confirm`: repeat the name of the app")
     tenant = api.tenants.find(request.app)
     if tenant is not None and tenant.configured:
-        raise ApiProblem(errors.HTTP_APP_CONFIGURED)
+        raise ApiProblem(errors.Problems.APP_CONFIGURED)
     found = app_deletion.delete_app(api.tenants, api.store, api.erasures(), request.app, api.storage)
     return AppDeleted(request.app, **msgspec.structs.asdict(found))
 

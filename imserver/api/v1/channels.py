@@ -11,7 +11,9 @@ from msgspec.structs import replace
 from imserver import errors
 from imserver.api.v1.push import IDEMPOTENCY_KEY, event_of, key_of
 from imserver.api.v1.push_request import MESSAGE_RULES, STATUSES, Sending
-from imserver.auth.principal import PUSH, READ
+from imserver.auth.principal import (
+    Needs,
+)
 from imserver.channels.channels import Channels
 from imserver.channels.members import MAX_TAG_BYTES, MAX_TAGS, ChannelRefused, encode_tags
 from imserver.channels.stored import Published
@@ -154,8 +156,8 @@ class Removed(Struct):
 def _refused(error: Exception) -> ApiProblem:
     assert isinstance(error, ChannelRefused)
     if error.reason == "unavailable":
-        return ApiProblem(errors.HTTP_STORAGE_UNAVAILABLE, "The history of the channel does not answer")
-    return ApiProblem(errors.HTTP_INVALID_REQUEST, str(error))
+        return ApiProblem(errors.Problems.STORAGE_UNAVAILABLE, "The history of the channel does not answer")
+    return ApiProblem(errors.Problems.INVALID_REQUEST, str(error))
 
 
 _encode = msgspec.json.Encoder().encode
@@ -182,8 +184,8 @@ _SENT: Final = ChannelResult("orders:17", "sent", 6, "Zm9vYg")
 
 @routes.post(
     "/channels/publish",
-    PUSH,
-    problems=(errors.HTTP_TOO_MANY_TARGETS, errors.HTTP_ID_REUSED, errors.HTTP_NOT_ACCEPTED),
+    Needs.PUSH,
+    problems=(errors.Problems.TOO_MANY_TARGETS, errors.Problems.ID_REUSED, errors.Problems.NOT_ACCEPTED),
     headers=(IDEMPOTENCY_KEY,),
     rules=MESSAGE_RULES,
     example={"app": "default", "channel": "orders:17", "data": {"state": "sent"}},
@@ -204,8 +206,8 @@ def publish(api: ChannelApi, call: Call, request: ChannelPublishRequest) -> Chan
 
 @routes.post(
     "/channels/broadcast",
-    PUSH,
-    problems=(errors.HTTP_TOO_MANY_TARGETS, errors.HTTP_ID_REUSED, errors.HTTP_NOT_ACCEPTED),
+    Needs.PUSH,
+    problems=(errors.Problems.TOO_MANY_TARGETS, errors.Problems.ID_REUSED, errors.Problems.NOT_ACCEPTED),
     headers=(IDEMPOTENCY_KEY,),
     rules=MESSAGE_RULES,
     example={"app": "default", "channels": ["orders:17", "orders:18"], "text": "closed today"},
@@ -229,7 +231,7 @@ def _publish(
     """Publish once to each channel for the key of a request, or its id. May switch."""
     event = event_of(api.limits, request)
     if len(request.except_users) > api.limits.batch_targets:
-        raise ApiProblem(errors.HTTP_TOO_MANY_TARGETS)
+        raise ApiProblem(errors.Problems.TOO_MANY_TARGETS)
     key, digest = key_of(call) or request.id, 0
     if key:
         content = {name: value for name, value in _members(_encode(request)).items() if name not in _WHERE}
@@ -247,11 +249,11 @@ def _publish(
             all_or_none=True,
         )
     except IdReused:
-        raise ApiProblem(errors.HTTP_ID_REUSED) from None
+        raise ApiProblem(errors.Problems.ID_REUSED) from None
     # IdReused: another message with this id came at the same time.
     outcomes = [Outcome.REFUSED if isinstance(each, IdReused) else each.outcome for each in found]
     if Outcome.FAILED in outcomes and nothing_accepted(outcomes):
-        raise ApiProblem(errors.HTTP_NOT_ACCEPTED)
+        raise ApiProblem(errors.Problems.NOT_ACCEPTED)
     results = [
         ChannelResult(channel, STATUSES[outcome]) for channel, outcome in zip(channels, outcomes, strict=True)
     ]
@@ -263,7 +265,7 @@ def _publish(
 
 @routes.get(
     "/channels/history",
-    READ,
+    Needs.READ,
     example={"app": "default", "channel": "orders:17"},
     answer_example=ChannelHistoryAnswer([PublicationShown(6, "text", "packed")], 6, "Zm9vYg"),
 )
@@ -297,7 +299,7 @@ def _shown(event: Event) -> PublicationShown:
 
 @routes.post(
     "/channels/history/remove",
-    PUSH,
+    Needs.PUSH,
     example={"app": "default", "channel": "orders:17"},
     answer_example=Removed("orders:17"),
 )
@@ -312,7 +314,7 @@ def remove_history(api: ChannelApi, call: Call, request: ChannelQuery) -> Remove
 
 @routes.get(
     "/channels/info",
-    READ,
+    Needs.READ,
     example={"app": "default", "channel": "orders:17"},
     answer_example=ChannelInfo("orders:17", 3, 6, "Zm9vYg"),
 )

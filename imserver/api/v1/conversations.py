@@ -8,7 +8,9 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from imserver import errors
-from imserver.auth.principal import ADMIN_OR_MEMBER
+from imserver.auth.principal import (
+    Needs,
+)
 from imserver.auth.rates import TooManyRequests
 from imserver.config.settings import MAX_USER_BYTES
 from imserver.http import field
@@ -334,7 +336,7 @@ routes = Resource(
 
 @routes.get(
     "/conversations",
-    ADMIN_OR_MEMBER,
+    Needs.ADMIN_OR_MEMBER,
     example=ON_BEHALF,
     answer_example=ConversationsAnswer(
         [ConversationShown(1, "user", "bob", "", "member", 1, 0, 6, _MESSAGE)], 0
@@ -350,8 +352,8 @@ def conversations(api: ConversationApi, call: Call, request: ConversationsQuery)
 
 @routes.get(
     "/messages",
-    ADMIN_OR_MEMBER,
-    problems=(errors.HTTP_TOO_MANY_REQUESTS,),
+    Needs.ADMIN_OR_MEMBER,
+    problems=(errors.Problems.TOO_MANY_REQUESTS,),
     example={**ON_BEHALF, "conversation": 1},
     answer_example=MessagesAnswer([_MESSAGE], 0),
 )
@@ -363,7 +365,7 @@ def history(api: ConversationApi, call: Call, request: HistoryQuery) -> Messages
     """
     types = _types_of(request.types)
     if types and request.after is not UNSET:
-        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`types`: not with `after`")
+        raise ApiProblem(errors.Problems.INVALID_REQUEST, "`types`: not with `after`")
     if types:
         filter = SearchFilter(types=types)
         entries, before = api.message_search.search(
@@ -382,7 +384,7 @@ def history(api: ConversationApi, call: Call, request: HistoryQuery) -> Messages
 
 @routes.get(
     "/conversations/pins",
-    ADMIN_OR_MEMBER,
+    Needs.ADMIN_OR_MEMBER,
     example={**ON_BEHALF, "conversation": 1},
     answer_example=PinsAnswer([_MESSAGE]),
 )
@@ -394,8 +396,8 @@ def pins(api: ConversationApi, call: Call, request: PinsQuery) -> PinsAnswer:
 
 @routes.get(
     "/messages/search",
-    ADMIN_OR_MEMBER,
-    problems=(errors.HTTP_TOO_MANY_REQUESTS,),
+    Needs.ADMIN_OR_MEMBER,
+    problems=(errors.Problems.TOO_MANY_REQUESTS,),
     example={**ON_BEHALF, "text": "tea"},
     answer_example=MessagesAnswer([_MESSAGE], 0),
 )
@@ -409,7 +411,9 @@ def search(api: ConversationApi, call: Call, request: SearchQuery) -> MessagesAn
     text, types = request.text, _types_of(request.types)
     filter = SearchFilter(request.sender, types, request.link, request.since, request.until)
     if (not text.strip() and (text or filter == NO_FILTER)) or "\0" in text + request.sender:
-        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`text`: empty without a filter, or it contains U+0000")
+        raise ApiProblem(
+            errors.Problems.INVALID_REQUEST, "`text`: empty without a filter, or it contains U+0000"
+        )
     entries, before = api.message_search.search(
         call.app, call.user, text, request.conversation, request.before, request.limit, filter
     )
@@ -420,13 +424,13 @@ def _types_of(text: str) -> tuple[str, ...]:
     """The types of a query. Raises ApiProblem."""
     types = tuple(name for name in text.split(",") if name)
     if len(types) > MAX_TYPES or "\0" in text:
-        raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"`types`: at most {MAX_TYPES}")
+        raise ApiProblem(errors.Problems.INVALID_REQUEST, f"`types`: at most {MAX_TYPES}")
     return types
 
 
 @routes.get(
     "/messages/receipts",
-    ADMIN_OR_MEMBER,
+    Needs.ADMIN_OR_MEMBER,
     example={**ON_BEHALF, "conversation": 1},
     answer_example=ReceiptsAnswer([ReceiptShown("bob", 7, 7)], ""),
 )
@@ -441,7 +445,7 @@ def receipts(api: ConversationApi, call: Call, request: ReceiptsQuery) -> Receip
 
 @routes.get(
     "/messages/sync",
-    ADMIN_OR_MEMBER,
+    Needs.ADMIN_OR_MEMBER,
     example={**ON_BEHALF, "after": 6},
     answer_example=SyncAnswer([_MESSAGE], 7, False, False),
 )
@@ -462,7 +466,7 @@ def sync(api: ConversationApi, call: Call, request: SyncQuery) -> SyncAnswer:
 
 @routes.get(
     "/messages/marks",
-    ADMIN_OR_MEMBER,
+    Needs.ADMIN_OR_MEMBER,
     answer=MarksAnswer,
     example={**ON_BEHALF, "version": 3},
     answer_example=MarksAnswer(5, [ReadMark(1, 7)], [6], [PeerReceipt("bob", 7, 7, 1)]),

@@ -12,7 +12,9 @@ from imserver import errors
 from imserver.api.v1.conversations import ON_BEHALF, ConversationId, MessageId
 from imserver.api.v1.push import notify_bytes
 from imserver.api.v1.push_request import Data, StoredAt, Text
-from imserver.auth.principal import ADMIN_OR_MEMBER
+from imserver.auth.principal import (
+    Needs,
+)
 from imserver.config.settings import MAX_USER_BYTES
 from imserver.core.core import Core
 from imserver.errors import StorageUnavailable, TooManyMessages
@@ -43,19 +45,10 @@ from imserver.model import (
 from imserver.notify import Notify, NotifyField, leads_nowhere_else
 from imserver.storage.log.annotations import emoji_objection
 from imserver.storage.log.contract import (
-    BLOCKED,
-    FULL,
-    INVALID,
-    MUTED,
-    NOT_ALLOWED,
-    NOT_BOT,
-    RECALLED,
-    REJECTED,
-    UNKNOWN_ACCOUNT,
-    UNKNOWN_MESSAGE,
     Change,
     MarkResult,
     Rejected,
+    RejectReason,
 )
 from imserver.storage.store import Store
 
@@ -225,13 +218,13 @@ _STORED: Final = StoredAnswer(8, 1, 4, False)
 _ANNOTATED: Final = AnnotatedAnswer(1, 9)
 _ONE_CONTENT: Final = one_of("text", "data")
 _ANNOTATING: Final = (
-    errors.HTTP_UNKNOWN_MESSAGE,
-    errors.HTTP_MUTED,
-    errors.HTTP_NOT_ALLOWED,
-    errors.HTTP_TOO_MANY_REQUESTS,
+    errors.Problems.UNKNOWN_MESSAGE,
+    errors.Problems.MUTED,
+    errors.Problems.NOT_ALLOWED,
+    errors.Problems.TOO_MANY_REQUESTS,
 )
-_NOT_CHANGED: Final = (errors.HTTP_UNKNOWN_MESSAGE, errors.HTTP_TOO_MANY_REQUESTS)
-_NOT_REVIEWED: Final = (errors.HTTP_REJECTED, errors.HTTP_REVIEW_UNAVAILABLE)
+_NOT_CHANGED: Final = (errors.Problems.UNKNOWN_MESSAGE, errors.Problems.TOO_MANY_REQUESTS)
+_NOT_REVIEWED: Final = (errors.Problems.REJECTED, errors.Problems.REVIEW_UNAVAILABLE)
 
 
 class MessageApi(Struct, frozen=True):
@@ -254,13 +247,13 @@ routes = Resource(
     service=message_api,
     hot=False,
     examples=(_STORED,),
-    problems=(errors.HTTP_UNKNOWN_CONVERSATION,),
+    problems=(errors.Problems.UNKNOWN_CONVERSATION,),
 )
 
 
 @routes.post(
     "/messages/send",
-    ADMIN_OR_MEMBER,
+    Needs.ADMIN_OR_MEMBER,
     rules={
         "allOf": [
             one_of("text", "data", "forward"),
@@ -273,12 +266,12 @@ routes = Resource(
         ]
     },
     problems=(
-        errors.HTTP_STORE_UNAVAILABLE,
-        errors.HTTP_MUTED,
-        errors.HTTP_NOT_ALLOWED,
-        errors.HTTP_TOO_MANY_REQUESTS,
-        errors.HTTP_UNKNOWN_MESSAGE,
-        errors.HTTP_UNKNOWN_ACCOUNT,
+        errors.Problems.STORE_UNAVAILABLE,
+        errors.Problems.MUTED,
+        errors.Problems.NOT_ALLOWED,
+        errors.Problems.TOO_MANY_REQUESTS,
+        errors.Problems.UNKNOWN_MESSAGE,
+        errors.Problems.UNKNOWN_ACCOUNT,
         *_NOT_REVIEWED,
     ),
     example={**ON_BEHALF, "to": "bob", "text": "tea?", "client_msg_id": "a-1"},
@@ -290,17 +283,17 @@ def send(api: MessageApi, call: Call, request: SendRequest) -> StoredAnswer:
     offline users when they reconnect. To send to many users, push with `store`.
     """
     if call.app.startswith(SYSTEM_PREFIX):
-        raise ApiProblem(errors.HTTP_STORE_UNAVAILABLE)
+        raise ApiProblem(errors.Problems.STORE_UNAVAILABLE)
     if bool(request.to) == bool(request.conversation):
-        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "Give one of `to` and `conversation`")
+        raise ApiProblem(errors.Problems.INVALID_REQUEST, "Give one of `to` and `conversation`")
     if request.to == call.user:
-        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`to`: the receiver is the sender")
+        raise ApiProblem(errors.Problems.INVALID_REQUEST, "`to`: the receiver is the sender")
     if request.notify is not UNSET and not call.is_back_end:
         if call.principal.kind != "bot":
-            raise ApiProblem(errors.HTTP_NOT_ALLOWED, "`notify`: only bots and back ends may set it")
+            raise ApiProblem(errors.Problems.NOT_ALLOWED, "`notify`: only bots and back ends may set it")
         if isinstance(request.notify, Notify) and not leads_nowhere_else(request.notify):
             raise ApiProblem(
-                errors.HTTP_NOT_ALLOWED,
+                errors.Problems.NOT_ALLOWED,
                 "`notify`: only back ends may set a `title`, and addresses that are no path of your page",
             )
     if request.forward is not UNSET:
@@ -322,7 +315,7 @@ def _forward(api: MessageApi, call: Call, request: SendRequest, id: int) -> Stor
     content = request.type or request.reply_to or request.mentions or request.buttons
     content = content or request.notify is not UNSET
     if request.text is not UNSET or request.data is not UNSET or content:
-        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`forward`: the server copies the content")
+        raise ApiProblem(errors.Problems.INVALID_REQUEST, "`forward`: the server copies the content")
     to, conversation = request.to, request.conversation
     return _store(api, call, Send(to, conversation, "forward", id=request.client_msg_id, about=id))
 
@@ -330,22 +323,22 @@ def _forward(api: MessageApi, call: Call, request: SendRequest, id: int) -> Stor
 def _content(api: MessageApi, call: Call, request: Content) -> tuple[str, bytes]:
     """Type and bytes of the content."""
     if (request.text is UNSET) == (request.data is UNSET):
-        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "Give one of `text` and `data`")
+        raise ApiProblem(errors.Problems.INVALID_REQUEST, "Give one of `text` and `data`")
     if request.text is not UNSET:
         kind, body = request.type or "text", _bytes("text", str.encode, request.text)
     else:
         kind, data = request.type or "custom", bytes(request.data)  # type: ignore[arg-type]
         if kind == "text":
-            raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`type`: `text` needs `text`, not `data`")
+            raise ApiProblem(errors.Problems.INVALID_REQUEST, "`type`: `text` needs `text`, not `data`")
         try:
             _read_any.decode(data)  # Raw is not checked yet; clients must get valid JSON
             body = msgspec.json.format(data, indent=-1)
         except (ValueError, RecursionError) as error:
-            raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"{error} - at `$.data`") from None
+            raise ApiProblem(errors.Problems.INVALID_REQUEST, f"{error} - at `$.data`") from None
         if body == b'""':
-            raise ApiProblem(errors.HTTP_INVALID_REQUEST, "The message is empty: give `text` or `data`")
+            raise ApiProblem(errors.Problems.INVALID_REQUEST, "The message is empty: give `text` or `data`")
     if len(body) > (api.limits.push_characters if call.is_back_end else api.limits.message_bytes):
-        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "The message is too long")
+        raise ApiProblem(errors.Problems.INVALID_REQUEST, "The message is too long")
     return kind, body
 
 
@@ -353,13 +346,13 @@ def _meta(request: Content, notify: bytes = b"") -> bytes:
     meta: dict[str, Any] = {}
     if request.mentions:
         if wrong := mentions_objection(request.mentions):
-            raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"`mentions`: {wrong}")
+            raise ApiProblem(errors.Problems.INVALID_REQUEST, f"`mentions`: {wrong}")
         meta["mentions"] = request.mentions
     if request.buttons:
         meta["buttons"] = [[{"text": one.text, "value": one.value} for one in row] for row in request.buttons]
         _bytes("buttons", _encode, meta["buttons"])
         if wrong := buttons_objection(meta["buttons"]):
-            raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"`buttons`: {wrong}")
+            raise ApiProblem(errors.Problems.INVALID_REQUEST, f"`buttons`: {wrong}")
     if notify:
         meta["notify"] = Raw(notify)
     return _bytes("mentions", _encode, meta) if meta else b""
@@ -369,13 +362,13 @@ def _bytes(name: str, encode: Any, value: Any) -> bytes:
     try:
         encoded: bytes = encode(value)
     except UnicodeEncodeError:
-        raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"`{name}`: not valid Unicode") from None
+        raise ApiProblem(errors.Problems.INVALID_REQUEST, f"`{name}`: not valid Unicode") from None
     return encoded
 
 
 @routes.post(
     "/messages/recall",
-    ADMIN_OR_MEMBER,
+    Needs.ADMIN_OR_MEMBER,
     problems=_NOT_CHANGED,
     example={**ON_BEHALF, "id": 7},
     user="optional",
@@ -391,9 +384,9 @@ def recall(api: MessageApi, call: Call, request: RecallRequest) -> StoredAnswer:
 
 @routes.post(
     "/messages/edit",
-    ADMIN_OR_MEMBER,
+    Needs.ADMIN_OR_MEMBER,
     rules=_ONE_CONTENT,
-    problems=(errors.HTTP_MUTED, errors.HTTP_NOT_ALLOWED, *_NOT_CHANGED, *_NOT_REVIEWED),
+    problems=(errors.Problems.MUTED, errors.Problems.NOT_ALLOWED, *_NOT_CHANGED, *_NOT_REVIEWED),
     example={**ON_BEHALF, "id": 7, "text": "tea!"},
     user="optional",
 )
@@ -417,7 +410,7 @@ def edit(api: MessageApi, call: Call, request: EditRequest) -> StoredAnswer:
 
 @routes.post(
     "/messages/press",
-    ADMIN_OR_MEMBER,
+    Needs.ADMIN_OR_MEMBER,
     problems=_NOT_CHANGED,
     example={**ON_BEHALF, "id": 7, "value": "yes"},
 )
@@ -437,11 +430,11 @@ def _store(api: MessageApi, call: Call, command: Send) -> StoredAnswer:
     """Store a draft; webhooks report those of accounts. Switches. Raises :class:`ApiProblem`."""
     draft = make_draft(api.store, call.app, call.user, command)
     if draft is None:
-        raise ApiProblem(errors.HTTP_UNKNOWN_MESSAGE)
+        raise ApiProblem(errors.Problems.UNKNOWN_MESSAGE)
     _require_may_write(api, call)
     result = api.messaging.store(call.app, draft, by_user=not call.is_back_end)
     if isinstance(result, TooManyMessages):
-        raise ApiProblem(errors.HTTP_TOO_MANY_REQUESTS, headers=(("Retry-After", "1"),))
+        raise ApiProblem(errors.Problems.TOO_MANY_REQUESTS, headers=(("Retry-After", "1"),))
     if isinstance(result, StorageUnavailable):
         raise result
     if isinstance(result, Rejected):
@@ -458,7 +451,7 @@ def _require_may_write(api: MessageApi, call: Call) -> None:
 
 @routes.post(
     "/messages/react",
-    ADMIN_OR_MEMBER,
+    Needs.ADMIN_OR_MEMBER,
     problems=_ANNOTATING,
     example={**ON_BEHALF, "id": 7, "emoji": "+1"},
     answer_example=_ANNOTATED,
@@ -470,7 +463,7 @@ def react(api: MessageApi, call: Call, request: ReactRequest) -> AnnotatedAnswer
     as `reactions`. A user reacts once with one emoji; a message has at most 20 different ones.
     """
     if wrong := emoji_objection(request.emoji):
-        raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"`{wrong.replace(':', '`:', 1)}")
+        raise ApiProblem(errors.Problems.INVALID_REQUEST, f"`{wrong.replace(':', '`:', 1)}")
     return _annotated(
         api,
         call,
@@ -482,8 +475,8 @@ def react(api: MessageApi, call: Call, request: ReactRequest) -> AnnotatedAnswer
 
 @routes.post(
     "/messages/pin",
-    ADMIN_OR_MEMBER,
-    problems=(*_ANNOTATING, errors.HTTP_ROLE_TOO_LOW),
+    Needs.ADMIN_OR_MEMBER,
+    problems=(*_ANNOTATING, errors.Problems.ROLE_TOO_LOW),
     example={**ON_BEHALF, "id": 7},
     answer_example=_ANNOTATED,
     user="optional",
@@ -504,34 +497,34 @@ def _annotated(api: MessageApi, call: Call, change: Callable[[Any], Change | Rej
     """Store a reaction or pin. Switches. Raises :class:`ApiProblem`."""
     _require_may_write(api, call)
     store = api.store  # a change would create the database
-    result = change(store.log()) if store.has_database else Rejected(UNKNOWN_MESSAGE)
+    result = change(store.log()) if store.has_database else Rejected(RejectReason.UNKNOWN_MESSAGE)
     if isinstance(result, Rejected):
         raise problem_of(result)
     return AnnotatedAnswer(result.conversation, 0 if result.entry is None else result.entry.id)
 
 
 _PROBLEM_OF: Final = {
-    INVALID: errors.HTTP_INVALID_REQUEST,
-    BLOCKED: errors.HTTP_NOT_ALLOWED,
-    REJECTED: errors.HTTP_REJECTED,
-    MUTED: errors.HTTP_MUTED,
-    RECALLED: errors.HTTP_UNKNOWN_MESSAGE,
-    UNKNOWN_MESSAGE: errors.HTTP_UNKNOWN_MESSAGE,
-    UNKNOWN_ACCOUNT: errors.HTTP_UNKNOWN_ACCOUNT,
-    NOT_ALLOWED: errors.HTTP_ROLE_TOO_LOW,
-    FULL: errors.HTTP_NOT_ALLOWED,
-    NOT_BOT: errors.HTTP_NOT_ALLOWED,
+    RejectReason.INVALID: errors.Problems.INVALID_REQUEST,
+    RejectReason.BLOCKED: errors.Problems.NOT_ALLOWED,
+    RejectReason.REJECTED: errors.Problems.REJECTED,
+    RejectReason.MUTED: errors.Problems.MUTED,
+    RejectReason.RECALLED: errors.Problems.UNKNOWN_MESSAGE,
+    RejectReason.UNKNOWN_MESSAGE: errors.Problems.UNKNOWN_MESSAGE,
+    RejectReason.UNKNOWN_ACCOUNT: errors.Problems.UNKNOWN_ACCOUNT,
+    RejectReason.NOT_ALLOWED: errors.Problems.ROLE_TOO_LOW,
+    RejectReason.FULL: errors.Problems.NOT_ALLOWED,
+    RejectReason.NOT_BOT: errors.Problems.NOT_ALLOWED,
 }
 
 
 def problem_of(why: Rejected) -> ApiProblem:
-    detail = "The receiver does not allow it" if why.reason == BLOCKED else why.detail
-    return ApiProblem(_PROBLEM_OF.get(why.reason, errors.HTTP_UNKNOWN_CONVERSATION), detail)
+    detail = "The receiver does not allow it" if why.reason == RejectReason.BLOCKED else why.detail
+    return ApiProblem(_PROBLEM_OF.get(why.reason, errors.Problems.UNKNOWN_CONVERSATION), detail)
 
 
 @routes.post(
     "/messages/read",
-    ADMIN_OR_MEMBER,
+    Needs.ADMIN_OR_MEMBER,
     example={**ON_BEHALF, "conversation": 1, "id": 7},
     answer_example=ReadAnswer(1, 7),
 )
@@ -546,7 +539,7 @@ def mark_read(api: MessageApi, call: Call, request: ReadRequest) -> ReadAnswer:
 
 @routes.post(
     "/messages/received",
-    ADMIN_OR_MEMBER,
+    Needs.ADMIN_OR_MEMBER,
     example={**ON_BEHALF, "conversation": 1, "id": 7},
     answer_example=ReceivedAnswer(1, 7),
 )
@@ -562,12 +555,12 @@ def mark_received(api: MessageApi, call: Call, request: ReceivedRequest) -> Rece
 def _mark(api: MessageApi, call: Call, conversation: int, read: int = 0, received: int = 0) -> MarkResult:
     result = api.receipts.note(call.app, call.user, conversation, read=read, received=received)
     if result is None:
-        raise ApiProblem(errors.HTTP_UNKNOWN_CONVERSATION)
+        raise ApiProblem(errors.Problems.UNKNOWN_CONVERSATION)
     return result
 
 
 @routes.post(
-    "/messages/hide", ADMIN_OR_MEMBER, example={**ON_BEHALF, "ids": [6]}, answer_example=HiddenAnswer(5)
+    "/messages/hide", Needs.ADMIN_OR_MEMBER, example={**ON_BEHALF, "ids": [6]}, answer_example=HiddenAnswer(5)
 )
 def hide(api: MessageApi, call: Call, request: HideRequest) -> HiddenAnswer:
     """Hide messages from a user.

@@ -9,13 +9,14 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from imserver.auth.principal import ADMIN, READ
+from imserver.auth.principal import (
+    Needs,
+)
 from imserver.auth.tenants import Tenants
 from imserver.channels.connections import Connections
 from imserver.errors import (
-    CLOSE_KICKED,
-    HTTP_TOO_MANY_TARGETS,
-    HTTP_UNKNOWN_CONNECTION,
+    CloseCode,
+    Problems,
 )
 from imserver.http import field
 from imserver.http.call import Call
@@ -139,7 +140,7 @@ routes = Resource(
 
 @routes.get(
     "/presence",
-    READ,
+    Needs.READ,
     links=(
         Link(
             "connection",
@@ -159,8 +160,8 @@ def user_presence(api: PresenceApi, call: Call, request: PresenceQuery) -> Prese
 
 @routes.post(
     "/presence",
-    READ,
-    problems=(HTTP_TOO_MANY_TARGETS,),
+    Needs.READ,
+    problems=(Problems.TOO_MANY_TARGETS,),
     example={"app": "default", "users": ["ann", "nobody"]},
     answer_example=PresenceAnswer(1, [UserPresence("ann", True), UserPresence("nobody", False)], []),
 )
@@ -186,7 +187,7 @@ def _with_sessions(user: str, found: list[SessionInfo]) -> UserPresence:
 
 @routes.get(
     "/users",
-    READ,
+    Needs.READ,
     links=(
         Link("page", "get_users", {"app": "$request.query.app", "cursor": "$response.body#/next"}),
         Link("user", "get_presence", {"app": "$request.query.app", "user": "$response.body#/users/0"}),
@@ -207,7 +208,7 @@ def users(api: PresenceApi, call: Call, request: field.AppPage) -> UsersAnswer:
 
 @routes.get(
     "/counts",
-    READ,
+    Needs.READ,
     reach="optional",
     example={"app": "default"},
     answer_example=CountsAnswer([AppCounts("default", 2, 2, 0)], "", []),
@@ -251,8 +252,8 @@ class ConnectionShown(Struct):
 
 @routes.get(
     "/connections/show",
-    READ,
-    problems=(HTTP_UNKNOWN_CONNECTION,),
+    Needs.READ,
+    problems=(Problems.UNKNOWN_CONNECTION,),
     example={"app": "default", "connection": _SESSION.connection},
     answer_example=ConnectionShown(
         _SESSION.connection, "ann", "", "cmd", 1795155801, "192.0.2.7:50516", "10.0.0.1:9001", ["lobby"]
@@ -262,7 +263,7 @@ def connection(api: PresenceApi, call: Call, request: ConnectionQuery) -> Connec
     """Show a connection."""
     found = api.connections.about(call.app, [request.connection])[0]
     if found is None:
-        raise ApiProblem(HTTP_UNKNOWN_CONNECTION)
+        raise ApiProblem(Problems.UNKNOWN_CONNECTION)
     return msgspec.convert(found, ConnectionShown, from_attributes=True)
 
 
@@ -374,7 +375,7 @@ sessions = Resource("sessions", service=lambda core, _: SessionApi(core.sessions
 
 @sessions.post(
     "/disconnect",
-    ADMIN,
+    Needs.ADMIN,
     example={"app": "default", "users": ["bob"]},
     answer_example=DisconnectAnswer(1, [UserRemoved("bob", 1)], [], []),
 )
@@ -389,7 +390,7 @@ def disconnect(api: SessionApi, call: Call, request: DisconnectRequest) -> Disco
     removed = api.sessions.close(app, request.users, device)
     users = [UserRemoved(*each) for each in zip(request.users, removed.closed, strict=True)]
     connections = [
-        ConnectionClosed(each, int(api.connections.close(app, each, CLOSE_KICKED) is Outcome.SENT))
+        ConnectionClosed(each, int(api.connections.close(app, each, CloseCode.KICKED) is Outcome.SENT))
         for each in request.connections
     ]
     closed = removed.total + sum(each.closed for each in connections)
@@ -398,7 +399,7 @@ def disconnect(api: SessionApi, call: Call, request: DisconnectRequest) -> Disco
 
 @sessions.post(
     "/ban",
-    ADMIN,
+    Needs.ADMIN,
     example={"app": "default", "users": ["mallory"], "seconds": 3600},
     answer_example=BanAnswer(0, [UserRemoved("mallory", 0)], True, []),
 )
@@ -415,7 +416,7 @@ def ban(api: SessionApi, call: Call, request: BanRequest) -> BanAnswer:
 
 @sessions.post(
     "/unban",
-    ADMIN,
+    Needs.ADMIN,
     example={"app": "default", "users": ["mallory"]},
     answer_example=UnbanAnswer([]),
 )
@@ -429,7 +430,7 @@ def unban(api: SessionApi, call: Call, request: UnbanRequest) -> UnbanAnswer:
 
 @sessions.get(
     "/bans",
-    ADMIN,
+    Needs.ADMIN,
     example={"app": "default"},
     answer_example=BansAnswer(1, [BanShown("mallory", 1795159400)], ""),
 )

@@ -37,7 +37,11 @@ from imserver.api.v1.push import (
 )
 from imserver.api.v1.push_request import PushRequest
 from imserver.auth.authority import refusal
-from imserver.auth.principal import PUSH, Principal, may
+from imserver.auth.principal import (
+    Needs,
+    Principal,
+    may,
+)
 from imserver.clock import serve_others
 from imserver.errors import HttpProblem
 from imserver.http.call import Api, Call, decode, require_app, run_command
@@ -119,10 +123,10 @@ class Publisher:
 
     def choose(self, head: Head) -> DialectPath | HttpProblem:
         """Decide for the gate whether a client may publish."""
-        principal = self._api.authority.identify(PUSH, head.headers, head.host)
-        if may(principal, PUSH):
+        principal = self._api.authority.identify(Needs.PUSH, head.headers, head.host)
+        if may(principal, Needs.PUSH):
             return self._path
-        problem, message = refusal(principal, PUSH)
+        problem, message = refusal(principal, Needs.PUSH)
         return replace(problem, message=message or problem.message)
 
     def opened(self, connection: Connection, head: Head) -> None:
@@ -160,7 +164,7 @@ class Publisher:
         except Exception:
             log.exception("publishing failed", extra={"connection": connection.peer})
             waiting.clear()
-            connection.close(errors.CLOSE_INTERNAL_ERROR)
+            connection.close(errors.CloseCode.INTERNAL_ERROR)
         finally:
             line.running = False
             if line.room is not None:
@@ -170,10 +174,10 @@ class Publisher:
         """Carry out commands. Returns the answers in order."""
         api = self._api
         # Checked each time: the key may have been revoked or changed.
-        principal = api.authority.identify(PUSH, line.headers, "")
-        if not may(principal, PUSH):
+        principal = api.authority.identify(Needs.PUSH, line.headers, "")
+        if not may(principal, Needs.PUSH):
             line.waiting.clear()
-            connection.close(errors.CLOSE_TOKEN_INVALID)
+            connection.close(errors.CloseCode.TOKEN_INVALID)
             return []
         commands = [self._read(payload, principal, connection) for payload in payloads]
         run = _Run(api, self._sending, principal)
@@ -213,7 +217,7 @@ class Publisher:
             commands = (command.publish, command.ping, command.open, command.append, command.close)
             if commands.count(UNSET) != len(commands) - 1:
                 names = ", ".join(f"`{name}`" for name in ("publish", "ping", *_STREAMS))
-                raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"Give one of {names}")
+                raise ApiProblem(errors.Problems.INVALID_REQUEST, f"Give one of {names}")
             if self._api.rates.per_second:
                 self._api.rates.require(principal, host_of(connection.peer))
         except ApiProblem as problem:
@@ -274,7 +278,7 @@ class _Run:
         try:
             app = api.tenants.aliases.get(push.app, push.app)
             if self._principal.apps is not None or app not in api.apps:  # as authorise() does
-                require_app(api, self._principal, PUSH, app)
+                require_app(api, self._principal, Needs.PUSH, app)
             event = event_of(api.limits, push)
             check(api.limits, push)
             if push.notify is not UNSET:
@@ -310,8 +314,8 @@ class _Run:
             self.results[index] = result
 
 
-_NOT_YET: Final = ApiProblem(errors.HTTP_INTERNAL_ERROR)
-_NOT_ACCEPTED: Final = ApiProblem(errors.HTTP_NOT_ACCEPTED)
+_NOT_YET: Final = ApiProblem(errors.Problems.INTERNAL_ERROR)
+_NOT_ACCEPTED: Final = ApiProblem(errors.Problems.NOT_ACCEPTED)
 _SENT, _FAILED = Outcome.SENT, Outcome.FAILED
 _RESULTS: Final = tuple(bytes([outcome]) for outcome in sorted(Outcome))
 """The result that is remembered of a push to one user, by its outcome."""
@@ -361,13 +365,13 @@ routes = Resource("push", service=lambda _, api: api)
 
 @routes.get(
     "/publisher",
-    PUSH,
+    Needs.PUSH,
     status=101,
     problems=(
-        errors.HTTP_NOT_AN_UPGRADE,
+        errors.Problems.NOT_AN_UPGRADE,
         *APP_PROBLEMS,
         *SENDING_PROBLEMS,
-        errors.HTTP_TOO_MANY_STREAMS,
+        errors.Problems.TOO_MANY_STREAMS,
     ),
 )
 def publisher(_api: Api, _call: Call) -> HttpResponse:
@@ -382,4 +386,4 @@ def publisher(_api: Api, _call: Call) -> HttpResponse:
     The paths `channels/stream/open`, `channels/stream/append` and `channels/stream/close` are commands, too,
     with the bodies of these routes. The answer has `seq` and the fields of the answer of the route.
     """
-    raise ApiProblem(errors.HTTP_NOT_AN_UPGRADE)
+    raise ApiProblem(errors.Problems.NOT_AN_UPGRADE)

@@ -26,7 +26,9 @@ from imserver.api.v1.push_request import (
     size,
     targets_of,
 )
-from imserver.auth.principal import PUSH
+from imserver.auth.principal import (
+    Needs,
+)
 from imserver.clock import serve_others
 from imserver.core.core import Core
 from imserver.errors import StorageUnavailable
@@ -46,7 +48,12 @@ from imserver.model import (
 from imserver.notify import Notify, encode_notify, in_meta
 from imserver.push.idempotency import Claimed, First, Idempotency, IdReused, Waiting
 from imserver.push.push import Publishing, Target, addressed, nothing_accepted
-from imserver.storage.log.contract import INVALID, Appended, Draft, Rejected
+from imserver.storage.log.contract import (
+    Appended,
+    Draft,
+    Rejected,
+    RejectReason,
+)
 from imserver.transport.exchange import HttpResponse
 
 _REPLAYED: Final = (("Idempotent-Replayed", "true"),)
@@ -66,10 +73,10 @@ REPLAYED: Final = Header(
 )
 
 SENDING_PROBLEMS: Final = (
-    errors.HTTP_TOO_MANY_TARGETS,
-    errors.HTTP_STORE_UNAVAILABLE,
-    errors.HTTP_ID_REUSED,
-    errors.HTTP_NOT_ACCEPTED,
+    errors.Problems.TOO_MANY_TARGETS,
+    errors.Problems.STORE_UNAVAILABLE,
+    errors.Problems.ID_REUSED,
+    errors.Problems.NOT_ACCEPTED,
 )
 """The refusals of everything that sends, besides those of a request that names an app."""
 
@@ -93,7 +100,7 @@ routes = Resource("push", service=push_api)
 
 @routes.post(
     "/push",
-    PUSH,
+    Needs.PUSH,
     body=PushRequest,
     answer=PushAnswer,
     problems=SENDING_PROBLEMS,
@@ -125,7 +132,7 @@ def key_of(call: Call) -> str:
     key = call.request.headers.get("idempotency-key", "")
     if len(key) > MAX_ID_CHARACTERS:
         raise ApiProblem(
-            errors.HTTP_INVALID_REQUEST, f"Idempotency-Key is longer than {MAX_ID_CHARACTERS} characters"
+            errors.Problems.INVALID_REQUEST, f"Idempotency-Key is longer than {MAX_ID_CHARACTERS} characters"
         )
     return key
 
@@ -138,15 +145,15 @@ def check(limits: Limits, push: PushRequest) -> None:
     kinds = (push.targets, push.user, push.users, push.connection, push.channel, push.group)
     if len(kinds) - kinds.count(UNSET) + push.all != 1:
         raise ApiProblem(
-            errors.HTTP_INVALID_REQUEST,
+            errors.Problems.INVALID_REQUEST,
             "Give one of `targets`, `user`, `users`, `connection`, `channel`, `group`, or `all: true`",
         )
     if push.device is not UNSET and push.user is UNSET:
-        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`device` needs `user`")
+        raise ApiProblem(errors.Problems.INVALID_REQUEST, "`device` needs `user`")
     if (push.user is UNSET and size(push) > limits.batch_targets) or len(
         push.except_users
     ) > limits.batch_targets:
-        raise ApiProblem(errors.HTTP_TOO_MANY_TARGETS)
+        raise ApiProblem(errors.Problems.TOO_MANY_TARGETS)
     if push.store:
         _check_stored(push)
 
@@ -156,7 +163,7 @@ def _check_stored(push: PushRequest) -> None:
     message = push.message if isinstance(push.message, PushMessage) else push
     if message.code or message.note or push.ttl_seconds or push.except_users:
         raise ApiProblem(
-            errors.HTTP_INVALID_REQUEST,
+            errors.Problems.INVALID_REQUEST,
             "With `store` there is no `code`, `note`, `ttl_seconds` or `except_users`",
         )
     if push.users is not UNSET:
@@ -169,7 +176,7 @@ def _check_stored(push: PushRequest) -> None:
                     f". Pushes to `{target.channel}` are stored, without `store`, if its namespace has "
                     "`history: log` in `channels` of the app's settings"
                 )
-            raise ApiProblem(errors.HTTP_INVALID_REQUEST, text)
+            raise ApiProblem(errors.Problems.INVALID_REQUEST, text)
 
 
 def event_of(limits: Limits, push: Sending) -> Event:
@@ -178,12 +185,12 @@ def event_of(limits: Limits, push: Sending) -> Event:
     if push.message is not UNSET or (push.text is UNSET and push.data is UNSET):
         message = _message_of(push)
     if (message.text is UNSET) == (message.data is UNSET):
-        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "A message has one of `text` and `data`")
+        raise ApiProblem(errors.Problems.INVALID_REQUEST, "A message has one of `text` and `data`")
     text, data = _payload(message.data) if message.text is UNSET else (message.text, b"")
     if not text and not data:
-        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "The message is empty: give `text` or `data`")
+        raise ApiProblem(errors.Problems.INVALID_REQUEST, "The message is empty: give `text` or `data`")
     if len(text) + len(data) + len(push.id) + len(push.sender) > limits.push_characters:
-        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "The message is too long for an outbox")
+        raise ApiProblem(errors.Problems.INVALID_REQUEST, "The message is too long for an outbox")
     return Event(
         "msg", push.sender, text, push.id, message.type, data, message.code, message.note, int(time())
     )
@@ -199,18 +206,20 @@ def notify_bytes(notify: Notify | bool) -> bytes:
     try:
         return encode_notify(notify)
     except ValueError as wrong:
-        raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"`notify`: {wrong}") from None
+        raise ApiProblem(errors.Problems.INVALID_REQUEST, f"`notify`: {wrong}") from None
 
 
 def _message_of(push: Sending) -> PushMessage:
     """The content of a message that is given as `message`."""
     message = push.message
     if message is UNSET or push.text is not UNSET or push.data is not UNSET:
-        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "Give one of `message`, `text` and `data`")
+        raise ApiProblem(errors.Problems.INVALID_REQUEST, "Give one of `message`, `text` and `data`")
     if isinstance(message, str):
         return PushMessage(push.type, message, UNSET, push.code, push.note)
     if push.type != "text" or push.code or push.note:
-        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "With `message`, put `type`, `code` and `note` into it")
+        raise ApiProblem(
+            errors.Problems.INVALID_REQUEST, "With `message`, put `type`, `code` and `note` into it"
+        )
     return message
 
 
@@ -224,7 +233,7 @@ def _payload(raw: Any) -> tuple[str, bytes]:
         _decode_any(data)
         return "", msgspec.json.format(data, indent=-1)
     except (ValueError, RecursionError) as error:
-        raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"{error} - at `$.data`") from None
+        raise ApiProblem(errors.Problems.INVALID_REQUEST, f"{error} - at `$.data`") from None
 
 
 # --- carrying out -------------------------------------------------------------------------------------------
@@ -334,14 +343,14 @@ def send(api: PushApi, app: str, push: PushRequest, event: Event, key: str) -> P
     finally:
         api.ids.settle(claim, not ACCEPTED.isdisjoint(outcomes), digest, bytes(outcomes))
     if _FAILED in outcomes and nothing_accepted(outcomes):
-        raise ApiProblem(errors.HTTP_NOT_ACCEPTED)
+        raise ApiProblem(errors.Problems.NOT_ACCEPTED)
     return Sent(push, outcomes)
 
 
 def repeated(push: PushRequest, first: First | IdReused | None) -> Sent:
     """The results of the first request. Raises :class:`ApiProblem` if that was a different one."""
     if isinstance(first, IdReused):
-        raise ApiProblem(errors.HTTP_ID_REUSED)
+        raise ApiProblem(errors.Problems.ID_REUSED)
     if first is None or not first.result:  # another node has them
         return Sent(push, [Outcome.REPEATED] * size(push), True)
     return Sent(push, [Outcome(number) for number in first.result], True)
@@ -353,7 +362,7 @@ def repeated(push: PushRequest, first: First | IdReused | None) -> Sent:
 # messages is made of the key, and the log remembers it as long as the messages.
 
 _DIGEST_BYTES: Final = 24
-_INVALID: Final = Rejected(INVALID, "the receiver is the sender")
+_INVALID: Final = Rejected(RejectReason.INVALID, "the receiver is the sender")
 
 Done = Appended | Rejected | StorageUnavailable
 
@@ -405,7 +414,7 @@ def store_each(api: PushApi, pushes: Sequence[CheckedPush]) -> list[StoredPush |
     """
     app, ids = pushes[0].app, api.ids
     if app.startswith(SYSTEM_PREFIX):
-        return [ApiProblem(errors.HTTP_STORE_UNAVAILABLE) for _ in pushes]
+        return [ApiProblem(errors.Problems.STORE_UNAVAILABLE) for _ in pushes]
     digests = [checked.digest for checked in pushes]
     claims: list[Claimed | Waiting]
     if len(pushes) == 1:  # a push that holds no claim may wait for others
@@ -434,11 +443,11 @@ def _finished(
     api: PushApi, checked: CheckedPush, claim: Claimed | Waiting, outcomes: Sequence[Done]
 ) -> StoredPush | ApiProblem:
     if isinstance(claim, IdReused):
-        return ApiProblem(errors.HTTP_ID_REUSED)
+        return ApiProblem(errors.Problems.ID_REUSED)
     if isinstance(claim, Waiting):
         return store_each(api, [checked])[0]
     if nothing_accepted([_outcome_of(done) for done in outcomes]):
-        return ApiProblem(errors.HTTP_STORAGE_UNAVAILABLE)
+        return ApiProblem(errors.Problems.STORAGE_UNAVAILABLE)
     targets = targets_of(checked.push)
     results = [_result(target, done) for target, done in zip(targets, outcomes, strict=True)]
     return StoredPush(results, not isinstance(claim, int))

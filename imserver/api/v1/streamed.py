@@ -11,7 +11,9 @@ from msgspec import UNSET, Struct, UnsetType, field
 from imserver import errors
 from imserver.api.v1.channels import Epoch, Offset, Tags
 from imserver.api.v1.push_request import Kind
-from imserver.auth.principal import PUSH
+from imserver.auth.principal import (
+    Needs,
+)
 from imserver.auth.rates import TooManyRequests
 from imserver.channels.members import ChannelRefused, encode_tags
 from imserver.channels.streamed_messages import (
@@ -126,7 +128,7 @@ class StreamClosed(Struct):
 
 def _refused(error: Exception) -> ApiProblem:
     assert isinstance(error, ChannelRefused)
-    problem = errors.HTTP_TOO_MANY_STREAMS if error.reason == "full" else errors.HTTP_INVALID_REQUEST
+    problem = errors.Problems.TOO_MANY_STREAMS if error.reason == "full" else errors.Problems.INVALID_REQUEST
     return ApiProblem(problem, str(error))
 
 
@@ -146,7 +148,7 @@ def appended(pieces: Sequence[Piece], found: Sequence[AppendedPiece]) -> StreamA
     """The answer to a request that appended pieces. ``found``: what became of each. Raises
     :class:`ApiProblem` if no node of the streams answers."""
     if all(each.status is AppendStatus.FAILED for each in found):
-        raise ApiProblem(errors.HTTP_NOT_ACCEPTED)
+        raise ApiProblem(errors.Problems.NOT_ACCEPTED)
     results = [
         PieceResult(piece.stream, each.piece, each.status) for piece, each in zip(pieces, found, strict=True)
     ]
@@ -156,13 +158,13 @@ def appended(pieces: Sequence[Piece], found: Sequence[AppendedPiece]) -> StreamA
 def require_answer(closed: ClosedStream) -> None:
     """Raise :class:`ApiProblem` if the node of a stream, or the history, did not answer."""
     if closed.status == "failed":
-        raise ApiProblem(errors.HTTP_NOT_ACCEPTED)
+        raise ApiProblem(errors.Problems.NOT_ACCEPTED)
 
 
 @routes.post(
     "/channels/stream/open",
-    PUSH,
-    problems=(errors.HTTP_TOO_MANY_STREAMS,),
+    Needs.PUSH,
+    problems=(errors.Problems.TOO_MANY_STREAMS,),
     example={"app": "default", "channel": "answers:7", "sender": "bot"},
     answer_example=StreamOpened(_SAMPLE, "answers:7"),
 )
@@ -181,8 +183,8 @@ def open_stream(streams: StreamedMessages, call: Call, request: StreamOpenReques
 
 @routes.post(
     "/channels/stream/append",
-    PUSH,
-    problems=(errors.HTTP_NOT_ACCEPTED, errors.HTTP_TOO_MANY_REQUESTS),
+    Needs.PUSH,
+    problems=(errors.Problems.NOT_ACCEPTED, errors.Problems.TOO_MANY_REQUESTS),
     example={"app": "default", "pieces": [{"stream": _SAMPLE, "piece": 1, "text": "The answer"}]},
     answer_example=StreamAppended([PieceResult(_SAMPLE, 1, "appended")]),
 )
@@ -198,8 +200,8 @@ def append(streams: StreamedMessages, call: Call, request: StreamAppendRequest) 
 
 @routes.post(
     "/channels/stream/close",
-    PUSH,
-    problems=(errors.HTTP_NOT_ACCEPTED,),
+    Needs.PUSH,
+    problems=(errors.Problems.NOT_ACCEPTED,),
     example={"app": "default", "stream": _SAMPLE},
     answer_example=StreamClosed(_SAMPLE, "closed", "answers:7", 6, "Zm9vYg"),
 )

@@ -7,11 +7,15 @@ from typing import Annotated, Final
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from imserver.api.v1.conversations import Before, MessagesAnswer, MessageShown, PageLimit, shown_entry
-from imserver.auth.principal import ADMIN, PUSH, READ
+from imserver.auth.principal import (
+    Needs,
+)
 from imserver.channels.channels import Channels
 from imserver.channels.connections import Connections, Joined, Left
 from imserver.channels.members import ChannelRefused
-from imserver.errors import HTTP_INVALID_REQUEST
+from imserver.errors import (
+    Problems,
+)
 from imserver.http import field
 from imserver.http.call import Call
 from imserver.http.field import about
@@ -166,13 +170,13 @@ class SubscriberApi(Struct, frozen=True):
 routes = Resource(
     "channels",
     service=lambda core, _: SubscriberApi(core.channels, core.connections, core.presence, core.store),
-    refusals={ChannelRefused: refuse(HTTP_INVALID_REQUEST, "{}")},
+    refusals={ChannelRefused: refuse(Problems.INVALID_REQUEST, "{}")},
 )
 
 
 @routes.post(
     "/channels/subscribe",
-    PUSH,
+    Needs.PUSH,
     example=_CHANGE,
     answer_example=SubscribeAnswer(1, [SubscriptionResult("subscribed", _SAMPLE_ID, "ann")], []),
 )
@@ -194,7 +198,7 @@ def subscribe(api: SubscriberApi, call: Call, request: SubscriptionChange) -> Su
 
 @routes.post(
     "/channels/unsubscribe",
-    PUSH,
+    Needs.PUSH,
     example=_CHANGE,
     answer_example=UnsubscribeAnswer(1, [UnsubscriptionResult("unsubscribed", _SAMPLE_ID, "ann")], []),
 )
@@ -231,7 +235,7 @@ def _ids(named: list[Named]) -> list[str]:
 
 @routes.get(
     "/channels/list",
-    READ,
+    Needs.READ,
     links=(
         Link(
             "presence",
@@ -253,7 +257,7 @@ def channels(api: SubscriberApi, call: Call, request: field.AppPage) -> Channels
 
 @routes.get(
     "/channels/presence",
-    READ,
+    Needs.READ,
     links=(
         Link(
             "page",
@@ -304,7 +308,7 @@ def _raw(text: str) -> Raw | UnsetType:
 
 @routes.get(
     "/channels/messages",
-    ADMIN,
+    Needs.ADMIN,
     hot=False,
     example={"app": "action:1", "channel": "1"},
     answer_example=MessagesAnswer([MessageShown(7, 1, 3, "message", "2", text="tea?")], 0),

@@ -23,7 +23,9 @@ from imserver.api.v1 import (
     subscribers,
 )
 from imserver.api.v1.push import IDEMPOTENCY_KEY, key_of
-from imserver.auth.principal import ANY_KEY, ANYONE
+from imserver.auth.principal import (
+    Needs,
+)
 from imserver.config.values import Declarations
 from imserver.http.call import Api, Call, Route, reply, run_command
 from imserver.http.field import about
@@ -74,10 +76,10 @@ _batches = Resource("push", service=lambda _, api: api)
 
 @_batches.post(
     "/batch",
-    ANY_KEY,
+    Needs.ANY_KEY,
     body=BatchRequest,
     answer=BatchAnswer,
-    problems=(errors.HTTP_TOO_MANY_TARGETS,),
+    problems=(errors.Problems.TOO_MANY_TARGETS,),
     headers=(
         Header(
             IDEMPOTENCY_KEY.name,
@@ -114,18 +116,18 @@ def batch(api: Api, call: Call) -> HttpResponse:
     content: BatchRequest = call.input
     commands = content.commands
     if len(commands) > api.limits.batch_targets:
-        raise ApiProblem(errors.HTTP_TOO_MANY_TARGETS)
+        raise ApiProblem(errors.Problems.TOO_MANY_TARGETS)
     key = key_of(call)
     request = call.request
     api.rates.charge(call.principal, request.host, len(commands) - 1)
-    answers, too_large = BatchAnswers(), _result(PROBLEM.refuse(errors.HTTP_ANSWER_TOO_LARGE, request))
+    answers, too_large = BatchAnswers(), _result(PROBLEM.refuse(errors.Problems.ANSWER_TOO_LARGE, request))
     for number, command in enumerate(commands):
         name, body = next(iter(command.items()))
         headers = {"idempotency-key": f"{key}/{number}"} if key else {}
         alone = replace(request, headers=headers, body=bytes(body), query=b"", given_id=request.id)
         endpoint = api.commands.get(name)
         if endpoint is None:
-            finished = PROBLEM.refuse(errors.HTTP_NOT_FOUND, alone, f"There is no command `{name[:100]}`")
+            finished = PROBLEM.refuse(errors.Problems.NOT_FOUND, alone, f"There is no command `{name[:100]}`")
         else:
             finished = run_command(api, endpoint, call.principal, alone)
         answers.add(_result(finished), too_large)
@@ -149,7 +151,7 @@ class Document(Struct):
     paths: dict[str, Any]
 
 
-@_document.get("/openapi.json", ANYONE, answer=Document)
+@_document.get("/openapi.json", Needs.ANYONE, answer=Document)
 def openapi(api: Api, call: Call) -> HttpResponse:
     """Get the OpenAPI 3.1 document of this API.
 

@@ -33,7 +33,7 @@ MAX_AWAITED: Final = 100_000
 """Limit of the number of users who are awaited. Beyond it the first is dropped."""
 
 _ACKED: Final = AckedActionDialect()
-_OK: Final = Reply(errors.REPLY_OK)
+_OK: Final = Reply(errors.ReplyCode.OK)
 
 
 class ActionAcks:
@@ -89,7 +89,7 @@ class ActionAcks:
         """A client acknowledges the messages up to a number. Never switches."""
         unacked = unacked_of(connection)
         if unacked is None:
-            return Reply(errors.REPLY_NO_ROUTE)
+            return Reply(errors.ReplyCode.NO_ROUTE)
         id = unacked.ack(connection, command.number)
         if id:
             self._catch_up.prove(connection, id)

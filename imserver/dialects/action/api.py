@@ -6,10 +6,15 @@ from typing import Final
 
 import msgspec
 
-from imserver.auth.principal import READ_OR_ADDRESS
+from imserver.auth.principal import (
+    Needs,
+)
 from imserver.auth.tenants import Tenants
 from imserver.dialects.cmd.api import app_of_rooms, room_id
-from imserver.errors import REPLY_NO_APP, reply_text
+from imserver.errors import (
+    ReplyCode,
+    reply_text,
+)
 from imserver.http.call import Call, Route
 from imserver.http.reply import success
 from imserver.transport.exchange import HttpResponse
@@ -21,8 +26,8 @@ def groups_list(tenants: Tenants, call: Call) -> HttpResponse:
     """``GET /user/groupslist``: the rooms of an app that have stored members."""
     tenant = tenants.get(call.app)
     if tenant is None:
-        text = _encode(reply_text(REPLY_NO_APP))
-        return HttpResponse(200, b'{"code":%d,"msg":%b,"data":null}' % (REPLY_NO_APP, text))
+        text = _encode(reply_text(ReplyCode.NO_APP))
+        return HttpResponse(200, b'{"code":%d,"msg":%b,"data":null}' % (ReplyCode.NO_APP, text))
     return success([{"ID": room_id(room)} for room in tenant.room_members])
 
 
@@ -30,7 +35,7 @@ ROUTES: Final = (
     Route(
         "GET",
         "/user/groupslist",
-        READ_OR_ADDRESS,
+        Needs.READ_OR_ADDRESS,
         groups_list,
         "any",
         hot=True,

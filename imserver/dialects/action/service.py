@@ -38,7 +38,12 @@ from imserver.messages.messaging import Messaging, RejectedView
 from imserver.model import Answer, DialectState, Event, Outcome, Reply
 from imserver.sessions.sessions import Sessions
 from imserver.storage.action_positions import Positions
-from imserver.storage.log.contract import BLOCKED, REJECTED, Appended, Draft, Rejected
+from imserver.storage.log.contract import (
+    Appended,
+    Draft,
+    Rejected,
+    RejectReason,
+)
 from imserver.storage.store import Store
 from imserver.transport.connection import OPEN, Connection, app_and_user
 from imserver.transport.dispatch import CommandRow, CommandTable
@@ -66,11 +71,11 @@ class ActionState(AckedState, gc=False):
     room: str = ""
 
 
-_OK: Final = Reply(errors.REPLY_OK)
-_ACKED: Final = Reply(errors.REPLY_OK, {"acks": True})
-_FAILED: Final = Reply(errors.REPLY_FAILED)
-_NOT_STORED: Final = Reply(errors.REPLY_NOT_STORED)
-_BLOCKED: Final = Reply(code_of(Rejected(BLOCKED)))
+_OK: Final = Reply(errors.ReplyCode.OK)
+_ACKED: Final = Reply(errors.ReplyCode.OK, {"acks": True})
+_FAILED: Final = Reply(errors.ReplyCode.FAILED)
+_NOT_STORED: Final = Reply(errors.ReplyCode.NOT_STORED)
+_BLOCKED: Final = Reply(code_of(Rejected(RejectReason.BLOCKED)))
 
 
 class ActionMessages:
@@ -131,7 +136,7 @@ class ActionMessages:
                 gevent.sleep(RETRY_SECONDS)
             except Exception:
                 log.exception("missed messages could not be sent", extra={"connection": connection.peer})
-                connection.close(errors.CLOSE_INTERNAL_ERROR)
+                connection.close(errors.CloseCode.INTERNAL_ERROR)
 
     def _subscribe(self, connection: Connection, positions: Positions) -> PongLogSubscription:
         pinged = unacked_of(connection) is None
@@ -195,7 +200,7 @@ class ActionMessages:
 def _reply_to(result: Result) -> Reply:
     if isinstance(result, Appended):
         return _OK
-    if isinstance(result, Rejected) and result.reason == REJECTED:
+    if isinstance(result, Rejected) and result.reason == RejectReason.REJECTED:
         return _rejected(result.detail)
     if isinstance(result, Rejected):
         return Reply(code_of(result))
@@ -203,7 +208,7 @@ def _reply_to(result: Result) -> Reply:
 
 
 def _rejected(reason: str) -> Reply:
-    return Reply(errors.REPLY_UNAUTHORIZED, RejectedView(reason))
+    return Reply(errors.ReplyCode.UNAUTHORIZED, RejectedView(reason))
 
 
 class ActionService:
@@ -261,9 +266,9 @@ class ActionService:
         if command.acks:
             self._acks.turn_on(connection)
         code = self._sessions.login(connection, command, again=True)
-        if not (command.acks if code == errors.REPLY_OK else acked):
+        if not (command.acks if code == errors.ReplyCode.OK else acked):
             self._acks.turn_off(connection)
-        if code != errors.REPLY_OK:
+        if code != errors.ReplyCode.OK:
             return Reply(code)
         app, user = app_and_user(connection)
         storing, rooms = self._channels.stores_conversations(app), self._rooms_of(app, user)

@@ -84,9 +84,9 @@ def _login(data: bytes, _seq: str) -> ActionLogin:
     token, app = text_in(fields, "token"), number_in(fields, "appid")
     acks = fields.get("acks") is True
     if user == NOBODY or not 0 < len(user.encode()) <= MAX_USER_BYTES:
-        raise Refused(errors.REPLY_BAD_USER)
+        raise Refused(errors.ReplyCode.BAD_USER)
     if len(room.encode()) > MAX_ROOM_BYTES:
-        raise Refused(errors.REPLY_BAD_PARAMETER)
+        raise Refused(errors.ReplyCode.BAD_PARAMETER)
     if room in ("", NO_ROOM):
         # No user has this name: there is no receiver.
         nobody = peer == NOBODY or len(peer.encode()) > MAX_USER_BYTES
@@ -134,7 +134,7 @@ PUSHED = {"msg": "sendmsg", "left": "exit"}
 _BEFORE = (
     b'{"code":200,"msg":"success","data":{"action":%b,"msgId":%b,"msgType":%b,"content":%b,"from":%b,"to":'
 )
-_TEXTS = {**errors.REPLY_TEXT, errors.REPLY_BAD_USER: "非法的用户Id"}
+_TEXTS = {**errors.REPLY_TEXT, errors.ReplyCode.BAD_USER: "非法的用户Id"}
 
 
 def with_seq(seq: str) -> bytes:
@@ -167,10 +167,10 @@ class ActionDialect(Dialect):
                 raise BadFrame(BAD_FRAME_REPLY) from None
         row = ACTIONS.get(name)
         if row is None:
-            return Request(seq, name, None, errors.REPLY_NO_ROUTE)
+            return Request(seq, name, None, errors.ReplyCode.NO_ROUTE)
         try:
             if has_nul(data):
-                return Request(seq, name, None, errors.REPLY_BAD_PARAMETER)
+                return Request(seq, name, None, errors.ReplyCode.BAD_PARAMETER)
             return Request(seq, name, row(data, seq))
         except Refused as refused:
             return Request(seq, name, None, refused.code)

@@ -20,7 +20,11 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType, field
 
 from imserver import __version__, errors
-from imserver.auth.principal import ADMIN, ANY_KEY, PUSH, READ, Need, may
+from imserver.auth.principal import (
+    Need,
+    Needs,
+    may,
+)
 from imserver.auth.tenants import Tenants
 from imserver.auth.tokens import MAX_EXPIRES_AT
 from imserver.channels.channels import SERVER_UNSUBSCRIBE, Channels, check_known
@@ -338,7 +342,7 @@ def disconnect(api: CentrifugeApi, app: str, request: _Disconnect) -> dict[str, 
     code, reason = (0, "") if given is None else (given.code, given.reason)
     as_given = code != 0
     if not as_given:
-        code = errors.CLOSE_KICKED
+        code = errors.CloseCode.KICKED
     elif not _MIN_CODE <= code <= _MAX_CODE:
         raise MethodFailed(codes.BAD_DATA)
     else:
@@ -354,7 +358,7 @@ def refresh(api: CentrifugeApi, app: str, request: _Refresh) -> dict[str, Any]:
     connections = api.connections
     for connection in _connections_of(api, app, request):
         if request.expired:
-            connections.close(app, connection, errors.CLOSE_TOKEN_INVALID)
+            connections.close(app, connection, errors.CloseCode.TOKEN_INVALID)
         else:
             query = RefreshConnection(app, connection, _end(request.expire_at), _bytes_of(request.info))
             connections.query(connection, "refresh", query, bool)
@@ -487,18 +491,18 @@ class Method(Struct, frozen=True):
 
 
 METHODS: Final[Mapping[str, Method]] = {
-    "publish": Method(PUSH, _Publish, publish),
-    "broadcast": Method(PUSH, _Broadcast, broadcast),
-    "subscribe": Method(PUSH, _Subscribe, subscribe),
-    "unsubscribe": Method(PUSH, _Unsubscribe, unsubscribe),
-    "disconnect": Method(ADMIN, _Disconnect, disconnect),
-    "refresh": Method(ADMIN, _Refresh, refresh),
-    "presence": Method(READ, _OfChannel, presence),
-    "presence_stats": Method(READ, _OfChannel, count_presence),
-    "history": Method(READ, _History, history),
-    "history_remove": Method(PUSH, _OfChannel, remove_history),
-    "channels": Method(READ, _Channels, list_channels),
-    "info": Method(READ, _Info, info),
+    "publish": Method(Needs.PUSH, _Publish, publish),
+    "broadcast": Method(Needs.PUSH, _Broadcast, broadcast),
+    "subscribe": Method(Needs.PUSH, _Subscribe, subscribe),
+    "unsubscribe": Method(Needs.PUSH, _Unsubscribe, unsubscribe),
+    "disconnect": Method(Needs.ADMIN, _Disconnect, disconnect),
+    "refresh": Method(Needs.ADMIN, _Refresh, refresh),
+    "presence": Method(Needs.READ, _OfChannel, presence),
+    "presence_stats": Method(Needs.READ, _OfChannel, count_presence),
+    "history": Method(Needs.READ, _History, history),
+    "history_remove": Method(Needs.PUSH, _OfChannel, remove_history),
+    "channels": Method(Needs.READ, _Channels, list_channels),
+    "info": Method(Needs.READ, _Info, info),
 }
 """Every method but ``batch``, which runs several of them."""
 
@@ -643,7 +647,7 @@ ROUTES: Final = (
     Route(
         "POST",
         "/api/batch",
-        ANY_KEY,
+        Needs.ANY_KEY,
         _answer_batch,
         "known",
         read=partial(_read_commands, lambda content: _decode(_Batch, content).commands),
@@ -652,7 +656,7 @@ ROUTES: Final = (
     Route(
         "POST",
         "/api",
-        ANY_KEY,
+        Needs.ANY_KEY,
         _answer_commands,
         "known",
         read=partial(_read_commands, _decode_lines),

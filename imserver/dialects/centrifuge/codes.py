@@ -31,14 +31,14 @@ TOKEN_EXPIRED: Final = _error(109, "token expired")
 TOO_MANY_REQUESTS: Final = _error(111, "too many requests", temporary=True)
 UNRECOVERABLE: Final = _error(112, "unrecoverable position")
 
-_error(errors.REPLY_NO_DATA, "unknown conversation, message or account")
-_error(errors.REPLY_NOT_STORED, "not stored", temporary=True)
+_error(errors.ReplyCode.NO_DATA, "unknown conversation, message or account")
+_error(errors.ReplyCode.NOT_STORED, "not stored", temporary=True)
 ERRORS.update(
     {
-        errors.REPLY_NOT_LOGGED_IN: ERRORS[UNAUTHORIZED],
-        errors.REPLY_BAD_PARAMETER: ERRORS[BAD_DATA],
-        errors.REPLY_BAD_USER: ERRORS[BAD_DATA],
-        errors.REPLY_UNAUTHORIZED: ERRORS[PERMISSION_DENIED],
-        errors.REPLY_SYSTEM: ERRORS[INTERNAL],
+        errors.ReplyCode.NOT_LOGGED_IN: ERRORS[UNAUTHORIZED],
+        errors.ReplyCode.BAD_PARAMETER: ERRORS[BAD_DATA],
+        errors.ReplyCode.BAD_USER: ERRORS[BAD_DATA],
+        errors.ReplyCode.UNAUTHORIZED: ERRORS[PERMISSION_DENIED],
+        errors.ReplyCode.SYSTEM: ERRORS[INTERNAL],
     }
 )

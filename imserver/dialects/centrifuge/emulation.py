@@ -84,7 +84,7 @@ class Emulation:
         elif len(waiting) < MAX_WAITING:
             waiting.append(commands.data)
         else:
-            stream.close(errors.CLOSE_RATE_LIMIT)
+            stream.close(errors.CloseCode.RATE_LIMIT)
         return Emulated.ACCEPTED
 
     def _run(self, stream: Connection) -> None:

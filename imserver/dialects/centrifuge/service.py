@@ -272,7 +272,7 @@ class CentrifugeAnswers(ChannelAnswers):
             state.by_server.discard(channel)
         if end or state.ends:
             _set_end(state, channel, end)
-        return Reply(errors.REPLY_OK, result)
+        return Reply(errors.ReplyCode.OK, result)
 
     def unsubscribed(self, connection: Connection, channel: str) -> None:
         """The token of the subscription need not be renewed."""
@@ -287,7 +287,7 @@ class CentrifugeAnswers(ChannelAnswers):
             parts.append(dialect.encode_clients(infos_of_members(some)))
             if is_long_turn():
                 serve_others()
-        return Reply(errors.REPLY_OK, dialect.join_clients(parts))
+        return Reply(errors.ReplyCode.OK, dialect.join_clients(parts))
 
     def history(self, dialect: Dialect, _command: AskHistory, page: HistoryPage) -> Raw:
         """Publications, and the position of the newest one."""
@@ -394,7 +394,7 @@ class CentrifugeService:
             code = self._sessions.login(connection, login, decision=decision, kicks=kicks)
         else:
             code = self._sessions.begin_without_user(connection, app, decision, kicks)
-        if code != errors.REPLY_OK:
+        if code != errors.ReplyCode.OK:
             return Reply(code)
         state.app = ""
         self._subscribe_each(connection, state, admission, command, answer)
@@ -422,7 +422,7 @@ class CentrifugeService:
             raise TokenExpired("the back end names a time in the past")
         if "\0" in found.user:
             self._logins.refused("user", app, found.user, connection.peer)
-            return _Admission(LoginDecision(errors.REPLY_UNAUTHORIZED, errors.CLOSE_NOT_ALLOWED))
+            return _Admission(LoginDecision(errors.ReplyCode.UNAUTHORIZED, errors.CloseCode.NOT_ALLOWED))
         expires_at = end + GRACE_SECONDS if end else 0
         return _Admission(LoginDecision(user=found.user, expires_at=expires_at), found, end)
 
@@ -462,9 +462,9 @@ class CentrifugeService:
     def _refuse(self, connection: Connection, decision: LoginDecision) -> Reply | None:
         if decision.expired:
             return _EXPIRED
-        if decision.close == errors.CLOSE_TOKEN_INVALID:
+        if decision.close == errors.CloseCode.TOKEN_INVALID:
             return _refuse_token(connection)
-        if decision.close == errors.CLOSE_INTERNAL_ERROR:
+        if decision.close == errors.CloseCode.INTERNAL_ERROR:
             return _INTERNAL  # its client tries again
         connection.close(decision.close)
         return None
@@ -488,7 +488,7 @@ class CentrifugeService:
         wanted |= dict.fromkeys(requested, SubscriptionClaims())
         own = self._own_channel(connection, admission)
         if any(name.startswith("#") for name in wanted):
-            connection.close(errors.CLOSE_NOT_ALLOWED)
+            connection.close(errors.CloseCode.NOT_ALLOWED)
             return
         if command.token:
             state.by_token = frozenset(wanted)
@@ -526,7 +526,7 @@ class CentrifugeService:
             )
             state.mark(PERSONAL, own != "")
             state.mark(BY_ALIAS, is_member)
-            answer(Reply(errors.REPLY_OK, result))
+            answer(Reply(errors.ReplyCode.OK, result))
             connection.last_seen = 0.0  # pings may follow
             self._catch_up.release(connection)
             for channel, each in found.items():
@@ -534,7 +534,7 @@ class CentrifugeService:
             for channel in requested:
                 self._consent.confirm_member(connection, channel)
         except ChannelRefused as refused:
-            connection.close(_CLOSE_OF.get(refused.reason, errors.CLOSE_NOT_ALLOWED))
+            connection.close(_CLOSE_OF.get(refused.reason, errors.CloseCode.NOT_ALLOWED))
 
     def _own_channel(self, connection: Connection, admission: _Admission) -> str:
         """The channel of the user, if the client gets it at its login: by the settings, or by its token."""
@@ -565,7 +565,7 @@ class CentrifugeService:
             return _refuse_token(connection)
         decision, claims = admission.decision, admission.claims
         if decision.expired:
-            connection.close(errors.CLOSE_TOKEN_INVALID)  # its client reconnects with a newer token
+            connection.close(errors.CloseCode.TOKEN_INVALID)  # its client reconnects with a newer token
             return None
         if not decision.ok:
             return self._refuse(connection, decision)
@@ -580,7 +580,7 @@ class CentrifugeService:
         _renew_facts(state, claims.info, claims.meta)
         self._logins.began(connection, decision)
         client, end = self._connections.id_of(connection), admission.end
-        return Reply(errors.REPLY_OK, RefreshResult(client, VERSION, end > 0, _ttl(end)))
+        return Reply(errors.ReplyCode.OK, RefreshResult(client, VERSION, end > 0, _ttl(end)))
 
     def _refresh_here(self, query: RefreshConnection) -> bool:
         connection = self._connections.find(query.app, query.connection)
@@ -615,7 +615,7 @@ class CentrifugeService:
             return _INTERNAL
         except BackEndRefused as refused:
             return _refused(connection, refused)
-        return Reply(errors.REPLY_OK, found.data)
+        return Reply(errors.ReplyCode.OK, found.data)
 
     # --- subscriptions --------------------------------------------------------------------------------------
 
@@ -656,7 +656,7 @@ class CentrifugeService:
         _set_end(state, command.channel, end)
         if claims.info is not UNSET:
             set_info(state, command.channel, bytes(claims.info))
-        return Reply(errors.REPLY_OK, SubRefreshResult(end > 0, _ttl(end)))
+        return Reply(errors.ReplyCode.OK, SubRefreshResult(end > 0, _ttl(end)))
 
     def check_ends(self, connection: Connection) -> None:
         """Close a connection whose token of a subscription was not renewed, or which can follow the log at
@@ -704,7 +704,7 @@ class CentrifugeService:
             if channel:
                 connection.close(CLOSE_SUBSCRIPTION_EXPIRED, "subscription expired")
             else:
-                connection.close(errors.CLOSE_TOKEN_INVALID)
+                connection.close(errors.CloseCode.TOKEN_INVALID)
         elif channel:
             _set_end(state, channel, found.expire_at)
             if found.info is not UNSET:
@@ -720,7 +720,7 @@ class CentrifugeService:
         except ChannelRefused as refused:
             return self._answers.refused(refused)
         stats = presence_stats(self._channels, connection.app or "", channel)
-        return Reply(errors.REPLY_OK, stats)
+        return Reply(errors.ReplyCode.OK, stats)
 
 
 # --- also for the API ---------------------------------------------------------------------------------------
@@ -756,10 +756,10 @@ _encode = msgspec.json.Encoder().encode
 _read_about = msgspec.msgpack.Decoder(SubscriptionAbout).decode
 _MAX_TTL: Final = 2**31 - 1
 _CLOSE_OF: Final = {
-    "ended": errors.CLOSE_INTERNAL_ERROR,
-    "unavailable": errors.CLOSE_INTERNAL_ERROR,
-    "full": errors.CLOSE_NODE_FULL,
-    "rate": errors.CLOSE_RATE_LIMIT,
+    "ended": errors.CloseCode.INTERNAL_ERROR,
+    "unavailable": errors.CloseCode.INTERNAL_ERROR,
+    "full": errors.CloseCode.NODE_FULL,
+    "rate": errors.CloseCode.RATE_LIMIT,
 }
 """Why a subscription at login was refused → the close code; any other: 4505."""
 

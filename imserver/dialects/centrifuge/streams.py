@@ -13,7 +13,9 @@ import msgspec
 from msgspec import Struct
 
 from imserver import errors
-from imserver.auth.principal import ANYONE
+from imserver.auth.principal import (
+    Needs,
+)
 from imserver.dialects.centrifuge.emulation import Emulated, Emulation
 from imserver.dialects.centrifuge.service import NAME, CentrifugeService
 from imserver.dialects.centrifuge.wire import CentrifugeDialect, CentrifugeProtobufDialect, read_emulation
@@ -79,7 +81,7 @@ class FallbackStreams:
         if 0 < len(data) <= encoding.limit_bytes and not (text and not _is_utf8(data)):
             encoding.serve(stream, data, text)
         else:
-            stream.close(errors.CLOSE_BAD_PAYLOAD)
+            stream.close(errors.CloseCode.BAD_PAYLOAD)
 
     def _refuse(self, head: Head, host: str, code: int) -> bytes:
         """The response to a request that is refused before its stream has begun: a stream that ends at once.
@@ -123,9 +125,9 @@ def _read(_emulation: Emulation, call: Call) -> None:
 
 
 _PROBLEMS: Final = {
-    Emulated.UNKNOWN: errors.HTTP_UNKNOWN_CONNECTION,
-    Emulated.TOO_LARGE: errors.HTTP_BODY_TOO_LARGE,
-    Emulated.FAILED: errors.HTTP_NOT_READY,
+    Emulated.UNKNOWN: errors.Problems.UNKNOWN_CONNECTION,
+    Emulated.TOO_LARGE: errors.Problems.BODY_TOO_LARGE,
+    Emulated.FAILED: errors.Problems.NOT_READY,
 }
 _ACCEPTED: Final = HttpResponse(200, b"{}")
 
@@ -143,7 +145,7 @@ ROUTES: Final = (
     Route(
         "POST",
         "/emulation",
-        ANYONE,
+        Needs.ANYONE,
         _emulate,
         hot=True,
         read=_read,

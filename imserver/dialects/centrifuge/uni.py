@@ -28,8 +28,8 @@ from imserver.transport.stream import Stream, StreamEncoding, StreamPath
 _JSON: Final = "application/json; charset=utf-8"
 _EVENTS: Final = "text/event-stream; charset=utf-8"
 _CLOSE_OF: Final = {
-    codes.TOKEN_EXPIRED: errors.CLOSE_TOKEN_INVALID,
-    codes.INTERNAL: errors.CLOSE_INTERNAL_ERROR,
+    codes.TOKEN_EXPIRED: errors.CloseCode.TOKEN_INVALID,
+    codes.INTERNAL: errors.CloseCode.INTERNAL_ERROR,
 }
 """Error of a login → the close code of the stream; any other: 4505. Clients come back after these two."""
 
@@ -85,12 +85,12 @@ class UniStreams:
                 raise ValueError("the request to connect is too long")
             refused = self._service.login(stream, read_login(data), lambda reply: self._answer(stream, reply))
         except (ValueError, RecursionError, Refused):
-            stream.close(errors.CLOSE_BAD_PAYLOAD)
+            stream.close(errors.CloseCode.BAD_PAYLOAD)
         except StorageUnavailable:
-            stream.close(errors.CLOSE_INTERNAL_ERROR)
+            stream.close(errors.CloseCode.INTERNAL_ERROR)
         else:
             if refused is not None:
-                stream.close(_CLOSE_OF.get(refused.code, errors.CLOSE_NOT_ALLOWED))
+                stream.close(_CLOSE_OF.get(refused.code, errors.CloseCode.NOT_ALLOWED))
 
     def _answer(self, stream: Stream, reply: Reply) -> None:
         if isinstance(reply.data, ConnectResult):

@@ -87,34 +87,34 @@ _COMMAND_DEPTH: Final = 4
 """Levels of objects in a command: ``connect``, ``subs`` and each of these."""
 _REJECT_UNRECOVERED: Final = 2
 """Bit of ``flag``."""
-_BAD_REQUEST: Final = errors.CLOSE_BAD_PAYLOAD
+_BAD_REQUEST: Final = errors.CloseCode.BAD_PAYLOAD
 """Our close code after bytes that are no frame of this protocol."""
 
 CLOSE_CODES: Final = {
     # Clients of Centrifugo reconnect after 3000 to 3499 and 4000 to 4499, and not after 3500 to 3999 and 4500
     # to 4999. 4504 means that the token of the session has expired: its client reconnects with a new one. A
     # login with a wrong token is refused with 3500.
-    errors.CLOSE_GOING_AWAY: 3001,
-    errors.CLOSE_UNSUPPORTED_DATA: 3501,
-    errors.CLOSE_BAD_PAYLOAD: 3501,
-    errors.CLOSE_INTERNAL_ERROR: 3004,
-    errors.CLOSE_SLOW_READER: 3008,
-    errors.CLOSE_HEARTBEAT_EXPIRED: 3012,
-    errors.CLOSE_LOGIN_TIMEOUT: 3502,
-    errors.CLOSE_KICKED: 3503,
-    errors.CLOSE_TOKEN_INVALID: 3005,
+    errors.CloseCode.GOING_AWAY: 3001,
+    errors.CloseCode.UNSUPPORTED_DATA: 3501,
+    errors.CloseCode.BAD_PAYLOAD: 3501,
+    errors.CloseCode.INTERNAL_ERROR: 3004,
+    errors.CloseCode.SLOW_READER: 3008,
+    errors.CloseCode.HEARTBEAT_EXPIRED: 3012,
+    errors.CloseCode.LOGIN_TIMEOUT: 3502,
+    errors.CloseCode.KICKED: 3503,
+    errors.CloseCode.TOKEN_INVALID: 3005,
 }
 """Our close code → Centrifugo's."""
 CLOSE_REASONS: Final = {
-    errors.CLOSE_GOING_AWAY: "shutdown",
-    errors.CLOSE_UNSUPPORTED_DATA: "bad request",
-    errors.CLOSE_BAD_PAYLOAD: "bad request",
-    errors.CLOSE_INTERNAL_ERROR: "internal server error",
-    errors.CLOSE_SLOW_READER: "slow",
-    errors.CLOSE_HEARTBEAT_EXPIRED: "no pong",
-    errors.CLOSE_LOGIN_TIMEOUT: "stale",
-    errors.CLOSE_KICKED: "force disconnect",
-    errors.CLOSE_TOKEN_INVALID: "connection expired",
+    errors.CloseCode.GOING_AWAY: "shutdown",
+    errors.CloseCode.UNSUPPORTED_DATA: "bad request",
+    errors.CloseCode.BAD_PAYLOAD: "bad request",
+    errors.CloseCode.INTERNAL_ERROR: "internal server error",
+    errors.CloseCode.SLOW_READER: "slow",
+    errors.CloseCode.HEARTBEAT_EXPIRED: "no pong",
+    errors.CloseCode.LOGIN_TIMEOUT: "stale",
+    errors.CloseCode.KICKED: "force disconnect",
+    errors.CloseCode.TOKEN_INVALID: "connection expired",
 }
 """Our close code → Centrifugo's reason."""
 
@@ -605,7 +605,7 @@ class CentrifugeDialect(Dialect):
     def encode_reply(self, request: Request, reply: Reply) -> bytes | None:
         """The answer to a command: its result, or an error."""
         name, content = request.name, reply.data
-        if reply.code != errors.REPLY_OK:
+        if reply.code != errors.ReplyCode.OK:
             name = "error"
             if not isinstance(content, ClientError):
                 content = codes.ERRORS.get(reply.code)

@@ -14,7 +14,10 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 
 from imserver import errors
-from imserver.auth.principal import ADMIN, PUSH_OR_ADDRESS, READ_OR_ADDRESS, Need
+from imserver.auth.principal import (
+    Need,
+    Needs,
+)
 from imserver.auth.tenants import TooManyTenants
 from imserver.channels.channels import Channels
 from imserver.channels.connections import Connections, Joined, Left
@@ -364,7 +367,7 @@ def is_online(api: ClientApi, app: str, client: Client) -> HttpResponse:
 def close_client(api: ClientApi, app: str, client: Client) -> HttpResponse:
     """``POST /api/close_client``: close a client's connection, after all earlier pushes."""
     name = _required(client.client_id, "ClientId")
-    outcome = api.connections.close(app, name, errors.CLOSE_KICKED)
+    outcome = api.connections.close(app, name, errors.CloseCode.KICKED)
     return FAILED if outcome is Outcome.FAILED else CLOSED
 
 
@@ -389,16 +392,16 @@ def register(api: ClientApi, call: Call) -> HttpResponse:
 
 _ANY: Final = ("POST", "GET", "PUT", "PATCH", "DELETE", "OPTIONS")
 _DRIVEN: Final[tuple[tuple[str, Need, _Driven[Any]], ...]] = (
-    ("/api/send_to_client", PUSH_OR_ADDRESS, _Driven(PushToClient, send_to_client)),
-    ("/api/send_to_clients", PUSH_OR_ADDRESS, _Driven(PushToClients, send_to_clients)),
-    ("/api/send_to_group", PUSH_OR_ADDRESS, _Driven(PushToGroup, send_to_group)),
-    ("/api/send_to_system", PUSH_OR_ADDRESS, _Driven(Push, send_to_system)),
-    ("/api/bind_to_group", PUSH_OR_ADDRESS, _Driven(Binding, bind_to_group)),
-    ("/api/unbind_from_group", PUSH_OR_ADDRESS, _Driven(MembershipBody, unbind_from_group)),
-    ("/api/get_online_list", READ_OR_ADDRESS, _Driven(GroupBody, get_online_list)),
-    ("/api/get_client_groups", READ_OR_ADDRESS, _Driven(Client, get_client_groups)),
-    ("/api/is_online", READ_OR_ADDRESS, _Driven(Client, is_online)),
-    ("/api/close_client", PUSH_OR_ADDRESS, _Driven(Client, close_client)),
+    ("/api/send_to_client", Needs.PUSH_OR_ADDRESS, _Driven(PushToClient, send_to_client)),
+    ("/api/send_to_clients", Needs.PUSH_OR_ADDRESS, _Driven(PushToClients, send_to_clients)),
+    ("/api/send_to_group", Needs.PUSH_OR_ADDRESS, _Driven(PushToGroup, send_to_group)),
+    ("/api/send_to_system", Needs.PUSH_OR_ADDRESS, _Driven(Push, send_to_system)),
+    ("/api/bind_to_group", Needs.PUSH_OR_ADDRESS, _Driven(Binding, bind_to_group)),
+    ("/api/unbind_from_group", Needs.PUSH_OR_ADDRESS, _Driven(MembershipBody, unbind_from_group)),
+    ("/api/get_online_list", Needs.READ_OR_ADDRESS, _Driven(GroupBody, get_online_list)),
+    ("/api/get_client_groups", Needs.READ_OR_ADDRESS, _Driven(Client, get_client_groups)),
+    ("/api/is_online", Needs.READ_OR_ADDRESS, _Driven(Client, is_online)),
+    ("/api/close_client", Needs.PUSH_OR_ADDRESS, _Driven(Client, close_client)),
 )
 
 ROUTES: Final = (
@@ -406,7 +409,7 @@ ROUTES: Final = (
         Route(
             method,
             "/api/register",
-            ADMIN,
+            Needs.ADMIN,
             register,
             "named",
             hot=True,

@@ -113,11 +113,11 @@ class ClientService:
         system = params.get("systemId", "")
         if not system:
             self._logins.refused("app", "", "", connection.peer)
-            self._refuse(connection, NO_SYSTEM, errors.CLOSE_NOT_ALLOWED)
+            self._refuse(connection, NO_SYSTEM, errors.CloseCode.NOT_ALLOWED)
             return
         if not _is_name(system):
             self._logins.refused("app", self.app_of(system), "", connection.peer)
-            self._refuse(connection, BAD_SYSTEM, errors.CLOSE_NOT_ALLOWED)
+            self._refuse(connection, BAD_SYSTEM, errors.CloseCode.NOT_ALLOWED)
             return
         app = self.app_of(system)
         if self._tenants.get(app) is None and self._logins.takes_unregistered:
@@ -134,7 +134,7 @@ class ClientService:
             return
         if self._hub.apps.get(app) is not known:
             self._logins.refused("deleted", app, "", connection.peer)
-            connection.close(errors.CLOSE_APP_DELETED)
+            connection.close(errors.CloseCode.APP_DELETED)
             return
         self._begin(app, connection, guest=False)
         if decision.user:

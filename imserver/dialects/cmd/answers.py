@@ -22,18 +22,18 @@ from imserver.transport.connection import Connection
 _encode = msgspec.json.Encoder().encode
 _CHANNELS: Final = ChannelCmdDialect()
 CODE_OF: Final[dict[Reason, int]] = {
-    "name": errors.REPLY_BAD_PARAMETER,
-    "limit": errors.REPLY_BAD_PARAMETER,
-    "denied": errors.REPLY_UNAUTHORIZED,
-    "expired": errors.REPLY_UNAUTHORIZED,
-    "unknown": errors.REPLY_NO_DATA,
-    "unrecoverable": errors.REPLY_NO_DATA,
-    "unavailable": errors.REPLY_NOT_STORED,
-    "rate": errors.REPLY_NOT_STORED,
-    "full": errors.REPLY_FAILED,
-    "exists": errors.REPLY_FAILED,
-    "ended": errors.REPLY_FAILED,
-    "not_available": errors.REPLY_FAILED,
+    "name": errors.ReplyCode.BAD_PARAMETER,
+    "limit": errors.ReplyCode.BAD_PARAMETER,
+    "denied": errors.ReplyCode.UNAUTHORIZED,
+    "expired": errors.ReplyCode.UNAUTHORIZED,
+    "unknown": errors.ReplyCode.NO_DATA,
+    "unrecoverable": errors.ReplyCode.NO_DATA,
+    "unavailable": errors.ReplyCode.NOT_STORED,
+    "rate": errors.ReplyCode.NOT_STORED,
+    "full": errors.ReplyCode.FAILED,
+    "exists": errors.ReplyCode.FAILED,
+    "ended": errors.ReplyCode.FAILED,
+    "not_available": errors.ReplyCode.FAILED,
 }
 """Reason of a refusal → reply code."""
 
@@ -117,7 +117,7 @@ class CmdAnswers(ChannelAnswers):
             view.recovered = found.recovered
             if found.recovered:
                 view.publications = [publication_view(event) for event in found.publications]
-        return Reply(errors.REPLY_OK, view)
+        return Reply(errors.ReplyCode.OK, view)
 
     def unsubscribed(self, connection: Connection, channel: str) -> None:
         """The client does not subscribe again by itself."""
@@ -136,7 +136,7 @@ class CmdAnswers(ChannelAnswers):
             )
             for member in page.members
         ]
-        return Reply(errors.REPLY_OK, PresenceView(command.channel, page.total, subscribers, page.next))
+        return Reply(errors.ReplyCode.OK, PresenceView(command.channel, page.total, subscribers, page.next))
 
     def history(self, _dialect: Dialect, command: AskHistory, page: HistoryPage) -> Raw:
         """Publications, and the position of the newest one."""

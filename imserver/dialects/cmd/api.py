@@ -12,14 +12,7 @@ from msgspec import Struct
 from imserver import errors
 from imserver.auth.observer import Observer
 from imserver.auth.principal import (
-    ADMIN,
-    ANYONE,
-    PUSH_OR_ADDRESS,
-    PUSH_OR_SESSION,
-    PUSH_OR_VISITOR,
-    READ_OR_ADDRESS,
-    READ_OR_SESSION,
-    READ_OR_VISITOR,
+    Needs,
 )
 from imserver.auth.relations import Relations
 from imserver.auth.reviews import Reviews
@@ -28,7 +21,9 @@ from imserver.channels.channels import Channels
 from imserver.clock import serve_others
 from imserver.cluster.nodes import Overview
 from imserver.core.core import Core
-from imserver.errors import REPLY_UNAUTHORIZED
+from imserver.errors import (
+    ReplyCode,
+)
 from imserver.http.call import Api, Call, Route
 from imserver.http.form import BadBody, app_from_json, app_named, app_number, fold, parse_json, read_cursor
 from imserver.http.form import cursor as cursor_of
@@ -52,7 +47,9 @@ from imserver.protocol.forgiving import has_nul
 from imserver.push.push import Pushes, UserPush
 from imserver.sessions.presence import Presence
 from imserver.sessions.sessions import MAX_BAN_SECONDS, Sessions
-from imserver.storage.log.contract import BLOCKED
+from imserver.storage.log.contract import (
+    RejectReason,
+)
 from imserver.transport.exchange import HttpResponse
 
 _ABSENT: Final = Outcome.NOT_SENT
@@ -65,7 +62,7 @@ _ANSWERS: Final = {
     Outcome.UNKNOWN: NOT_SENT,  # as the original answers
 }
 
-_BLOCKED: Final = refusal(errors.REPLY_UNAUTHORIZED, {"refused": BLOCKED})
+_BLOCKED: Final = refusal(errors.ReplyCode.UNAUTHORIZED, {"refused": RejectReason.BLOCKED})
 """The code and reason of a stored message that is refused for this."""
 _MOST_BLOCKERS: Final = 10_000
 """The most users who have blocked one who sends to all others. They are named to the other nodes."""
@@ -164,7 +161,7 @@ def _reviewed(api: SendApi, call: Call, to: str, text: str) -> str:
     facts = {"kind": "message", "sender": call.principal.user, "to": to, "type": "text", "text": text}
     decision = reviews.decide(call.app, facts)
     if decision.action == "reject":
-        raise RequestRefused(refusal(REPLY_UNAUTHORIZED, {"reason": decision.reason}))
+        raise RequestRefused(refusal(ReplyCode.UNAUTHORIZED, {"reason": decision.reason}))
     if decision.action == "undecided":
         raise RequestRefused(NOT_STORED)
     return decision.body.decode() if decision.action == "replace" else text
@@ -513,11 +510,11 @@ _OF_USERS: Final[dict[str, Any]] = {"hot": True, "limited": True, "service": _us
 _OF_NODE: Final[dict[str, Any]] = {"hot": True, "service": _state_api}
 
 ROUTES: Final = (
-    Route("POST", "/user/sendMessage", PUSH_OR_SESSION, send_message, "any", **_OF_SENDING),
+    Route("POST", "/user/sendMessage", Needs.PUSH_OR_SESSION, send_message, "any", **_OF_SENDING),
     Route(
         "POST",
         "/user/sendMessageAll",
-        PUSH_OR_VISITOR,
+        Needs.PUSH_OR_VISITOR,
         send_message_all,
         "any",
         user_in="userid",
@@ -526,26 +523,26 @@ ROUTES: Final = (
     Route(
         "POST",
         "/user/sendMessageBatch",
-        PUSH_OR_ADDRESS,
+        Needs.PUSH_OR_ADDRESS,
         send_message_batch,
         "named",
         read=_read_batch,
         **_OF_SENDING,
     ),
-    Route("GET", "/user/list", READ_OR_VISITOR, user_list, "any", app_of=_app_of_list, **_OF_USERS),
-    Route("GET", "/user/online", READ_OR_SESSION, user_online, "any", **_OF_USERS),
-    Route("POST", "/user/onlineBatch", READ_OR_SESSION, user_online_batch, "any", **_OF_USERS),
-    Route("POST", "/user/kick", ADMIN, kick, "any", hot=True, service=lambda core, _: core.sessions),
+    Route("GET", "/user/list", Needs.READ_OR_VISITOR, user_list, "any", app_of=_app_of_list, **_OF_USERS),
+    Route("GET", "/user/online", Needs.READ_OR_SESSION, user_online, "any", **_OF_USERS),
+    Route("POST", "/user/onlineBatch", Needs.READ_OR_SESSION, user_online_batch, "any", **_OF_USERS),
+    Route("POST", "/user/kick", Needs.ADMIN, kick, "any", hot=True, service=lambda core, _: core.sessions),
     Route(
         "GET",
         "/system/state",
-        READ_OR_ADDRESS,
+        Needs.READ_OR_ADDRESS,
         system_state,
         "all",
-        need_with=("isdebug", ADMIN),
+        need_with=("isdebug", Needs.ADMIN),
         **_OF_NODE,
     ),
-    Route("GET", "/health", ANYONE, health, **_OF_NODE),
-    Route("GET", "/ready", ANYONE, ready, **_OF_NODE),
-    Route("GET", "/metrics", ADMIN, metrics, "all", style=PROBLEM, service=_state_api),
+    Route("GET", "/health", Needs.ANYONE, health, **_OF_NODE),
+    Route("GET", "/ready", Needs.ANYONE, ready, **_OF_NODE),
+    Route("GET", "/metrics", Needs.ADMIN, metrics, "all", style=PROBLEM, service=_state_api),
 )

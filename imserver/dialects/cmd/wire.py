@@ -99,7 +99,7 @@ def id_in(fields: dict[str, Any], key: str) -> int:
     """The id in a field, 0 if the field is missing. Raises :class:`Refused` 1001."""
     value = fields.get(key, 0)
     if type(value) is not int or not 0 <= value <= MAX_ID:
-        raise Refused(errors.REPLY_BAD_PARAMETER)
+        raise Refused(errors.ReplyCode.BAD_PARAMETER)
     return value
 
 
@@ -107,7 +107,7 @@ def needed_id(fields: dict[str, Any], key: str) -> int:
     """The id in a field. Raises :class:`Refused` 1001, also if the field is missing."""
     value = id_in(fields, key)
     if not value:
-        raise Refused(errors.REPLY_BAD_PARAMETER)
+        raise Refused(errors.ReplyCode.BAD_PARAMETER)
     return value
 
 
@@ -115,7 +115,7 @@ def short_text(fields: dict[str, Any], key: str, most_bytes: int) -> str:
     """The text in a field, ``""`` if the field is missing. Raises :class:`Refused` 1001."""
     text = text_in(fields, key)
     if len(text.encode()) > most_bytes or "\0" in text:  # `text` of a search is no message content
-        raise Refused(errors.REPLY_BAD_PARAMETER)
+        raise Refused(errors.ReplyCode.BAD_PARAMETER)
     return text
 
 
@@ -128,7 +128,7 @@ def _receiver(fields: dict[str, Any]) -> tuple[str, int]:
     """``to`` and ``conversation``, of which exactly one is given. Raises :class:`Refused` 1001."""
     to, conversation = short_text(fields, "to", MAX_USER_BYTES), id_in(fields, "conversation")
     if bool(to) == bool(conversation):
-        raise Refused(errors.REPLY_BAD_PARAMETER)
+        raise Refused(errors.ReplyCode.BAD_PARAMETER)
     return to, conversation
 
 
@@ -138,7 +138,7 @@ def _body(fields: dict[str, Any]) -> tuple[str, bytes]:
         return short_text(fields, "type", MAX_TYPE_BYTES) or "text", text_in(fields, "text").encode()
     kind = short_text(fields, "type", MAX_TYPE_BYTES) or "custom"
     if "text" in fields or kind == "text":
-        raise Refused(errors.REPLY_BAD_PARAMETER)
+        raise Refused(errors.ReplyCode.BAD_PARAMETER)
     return kind, _json(fields["data"])
 
 
@@ -146,7 +146,7 @@ def _content(fields: dict[str, Any]) -> tuple[str, bytes]:
     """Type and bytes of a message, which is not empty."""
     kind, body = _body(fields)
     if not body or fields.get("data") == "":
-        raise Refused(errors.REPLY_BAD_PARAMETER)
+        raise Refused(errors.ReplyCode.BAD_PARAMETER)
     return kind, body
 
 
@@ -172,10 +172,10 @@ def _mentions(mentions: Any) -> list[str]:
         or len(mentions) > MAX_MENTIONS
         or not all(isinstance(user, str) for user in mentions)
     ):
-        raise Refused(errors.REPLY_BAD_PARAMETER)
+        raise Refused(errors.ReplyCode.BAD_PARAMETER)
     users = [well_formed(user) for user in mentions]
     if any(len(user.encode()) > MAX_USER_BYTES for user in users) or mentions_objection(users):
-        raise Refused(errors.REPLY_BAD_PARAMETER)
+        raise Refused(errors.ReplyCode.BAD_PARAMETER)
     return users
 
 
@@ -184,12 +184,12 @@ def _buttons(rows: Any) -> list[list[dict[str, str]]]:
     try:
         found = msgspec.convert(rows, list[list[_Button]])
     except (ValueError, RecursionError):
-        raise Refused(errors.REPLY_BAD_PARAMETER) from None
+        raise Refused(errors.ReplyCode.BAD_PARAMETER) from None
     buttons = [
         [{"text": well_formed(one.text), "value": well_formed(one.value)} for one in row] for row in found
     ]
     if buttons_objection(buttons):
-        raise Refused(errors.REPLY_BAD_PARAMETER)
+        raise Refused(errors.ReplyCode.BAD_PARAMETER)
     return buttons
 
 
@@ -252,7 +252,7 @@ def _send_anything(data: bytes) -> Send:
     client_id = short_text(fields, "clientmsgid", MAX_CLIENT_MSG_ID_BYTES)
     if "forward" in fields:
         if not _CONTENT_FIELDS.isdisjoint(fields):
-            raise Refused(errors.REPLY_BAD_PARAMETER)
+            raise Refused(errors.ReplyCode.BAD_PARAMETER)
         return Send(to, conversation, "forward", id=client_id, about=needed_id(fields, "forward"))
     kind, body = _content(fields)
     about = id_in(fields, "replyto")
@@ -266,7 +266,7 @@ _CONTENT_FIELDS: Final = frozenset({"text", "data", "type", "replyto", "mentions
 def _flag(fields: dict[str, Any], key: str) -> bool:
     value = fields.get(key, False)
     if not isinstance(value, bool):
-        raise Refused(errors.REPLY_BAD_PARAMETER)
+        raise Refused(errors.ReplyCode.BAD_PARAMETER)
     return value
 
 
@@ -312,10 +312,10 @@ def _types(fields: dict[str, Any]) -> tuple[str, ...]:
     """``types`` of content. Raises :class:`Refused` 1001."""
     types = fields.get("types", [])
     if not isinstance(types, list) or len(types) > MAX_TYPES:
-        raise Refused(errors.REPLY_BAD_PARAMETER)
+        raise Refused(errors.ReplyCode.BAD_PARAMETER)
     names = tuple([short_text({"type": each}, "type", MAX_TYPE_BYTES) for each in types])
     if not all(names):
-        raise Refused(errors.REPLY_BAD_PARAMETER)
+        raise Refused(errors.ReplyCode.BAD_PARAMETER)
     return names
 
 
@@ -324,7 +324,7 @@ def _history(data: bytes) -> History:
     names = _types(fields)
     after = id_in(fields, "after") if "after" in fields else -1
     if names and after >= 0:
-        raise Refused(errors.REPLY_BAD_PARAMETER)
+        raise Refused(errors.ReplyCode.BAD_PARAMETER)
     conversation, before = needed_id(fields, "conversation"), id_in(fields, "before")
     return History(conversation, before, limit_in(fields), after, names)
 
@@ -347,7 +347,7 @@ def _ids(fields: dict[str, Any], most: int) -> tuple[int, ...]:
     """``ids``, at least one. Raises :class:`Refused` 1001."""
     ids = fields.get("ids")
     if not isinstance(ids, list) or not 0 < len(ids) <= most:
-        raise Refused(errors.REPLY_BAD_PARAMETER)
+        raise Refused(errors.ReplyCode.BAD_PARAMETER)
     return tuple([needed_id({"id": each}, "id") for each in ids])
 
 
@@ -400,7 +400,7 @@ def _search(data: bytes) -> Search:
         id_in(fields, "until"),
     )
     if not text.strip() and (text or filter == NO_FILTER):
-        raise Refused(errors.REPLY_BAD_PARAMETER)
+        raise Refused(errors.ReplyCode.BAD_PARAMETER)
     return Search(text, id_in(fields, "conversation"), id_in(fields, "before"), limit_in(fields), filter)
 
 
@@ -421,7 +421,7 @@ def _arrange(data: bytes) -> Arrange:
     draft = _unsent(fields["draft"]) if "draft" in fields else None
     change = Arrange(needed_id(fields, "conversation"), pinned, archived, marked, draft)
     if change == Arrange(change.conversation):
-        raise Refused(errors.REPLY_BAD_PARAMETER)
+        raise Refused(errors.ReplyCode.BAD_PARAMETER)
     return change
 
 
@@ -434,11 +434,11 @@ def _unsent(value: Any) -> UnsentText:
     try:
         given = msgspec.convert(value, _Draft)
     except (ValueError, RecursionError):
-        raise Refused(errors.REPLY_BAD_PARAMETER) from None
+        raise Refused(errors.ReplyCode.BAD_PARAMETER) from None
     mentions = [DraftMention(well_formed(each.name), well_formed(each.user)) for each in given.mentions]
     draft = UnsentText(well_formed(given.text), given.reply_to, tuple(mentions))
     if len(_encode(draft)) > MAX_DRAFT_BYTES:
-        raise Refused(errors.REPLY_BAD_PARAMETER)
+        raise Refused(errors.ReplyCode.BAD_PARAMETER)
     return draft
 
 
@@ -483,11 +483,11 @@ def _append_answer(data: bytes) -> AppendAnswer:
     try:
         pieces = msgspec.convert(fields_of(data).get("pieces"), list[_Piece])
     except ValueError:
-        raise Refused(errors.REPLY_BAD_PARAMETER) from None
+        raise Refused(errors.ReplyCode.BAD_PARAMETER) from None
     if not 0 < len(pieces) <= MAX_PIECES or not all(
         0 < each.piece < 2**53 and each.text and len(each.stream) <= _MAX_STREAM_BYTES for each in pieces
     ):
-        raise Refused(errors.REPLY_BAD_PARAMETER)
+        raise Refused(errors.ReplyCode.BAD_PARAMETER)
     return AppendAnswer(tuple([(each.stream, each.piece, well_formed(each.text)) for each in pieces]))
 
 
@@ -495,7 +495,7 @@ def _close_answer(data: bytes) -> CloseAnswer:
     fields = fields_of(data)
     stream = short_text(fields, "stream", _MAX_STREAM_BYTES)
     if not stream:
-        raise Refused(errors.REPLY_BAD_PARAMETER)
+        raise Refused(errors.ReplyCode.BAD_PARAMETER)
     return CloseAnswer(stream, _flag(fields, "incomplete"))
 
 
@@ -518,7 +518,7 @@ _MAX_CURSOR_BYTES: Final = 128
 def _channel(fields: dict[str, Any]) -> str:
     channel = short_text(fields, "channel", MAX_CHANNEL_BYTES)
     if not channel:
-        raise Refused(errors.REPLY_BAD_PARAMETER)
+        raise Refused(errors.ReplyCode.BAD_PARAMETER)
     return channel
 
 
@@ -540,7 +540,7 @@ def _publish(data: bytes) -> Publish:
     fields = _verbatim(data)
     channel = _channel(fields)
     if "text" not in fields and "data" not in fields:
-        raise Refused(errors.REPLY_BAD_PARAMETER)
+        raise Refused(errors.ReplyCode.BAD_PARAMETER)
     kind, body = _body(fields)
     if "data" in fields:
         return Publish(channel, body, type=kind)
@@ -616,7 +616,7 @@ def _login_with_anything(data: bytes) -> Login:
     user, token = text_in(fields, "userid"), text_in(fields, "servicetoken")
     app = _app(fields)
     if not 0 < len(user.encode()) <= MAX_USER_BYTES:
-        raise Refused(errors.REPLY_BAD_USER)
+        raise Refused(errors.ReplyCode.BAD_USER)
     device = fields.get("device", "")
     if not isinstance(device, str) or len(well_formed(device).encode()) > MAX_DEVICE_BYTES:
         device = ""
@@ -698,10 +698,10 @@ class CmdDialect(Dialect):
             seq, name, data = self._decode_slowly(payload)
         row = COMMANDS.get(name)
         if row is None:
-            return Request(seq, name, None, errors.REPLY_NO_ROUTE)
+            return Request(seq, name, None, errors.ReplyCode.NO_ROUTE)
         try:
             if row is not _ping and BACKSLASH in data and has_nul(data):
-                return Request(seq, name, None, errors.REPLY_BAD_PARAMETER)
+                return Request(seq, name, None, errors.ReplyCode.BAD_PARAMETER)
             return Request(seq, name, row(data))
         except Refused as refused:
             return Request(seq, name, None, refused.code)

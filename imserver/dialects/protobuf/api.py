@@ -15,7 +15,9 @@ from msgspec import Struct
 from imserver.auth.accounts import GOCHAT
 from imserver.auth.identifiers import BadField
 from imserver.auth.names import cleaned
-from imserver.auth.principal import ACCOUNT, ANYONE
+from imserver.auth.principal import (
+    Needs,
+)
 from imserver.auth.rates import TooManyRequests
 from imserver.auth.relations import Relations
 from imserver.auth.tenants import Tenants
@@ -228,9 +230,9 @@ _ROW: Final[dict[str, Any]] = {
 _OF_ACCOUNTS: Final[dict[str, Any]] = {**_ROW, "limited": True, "token_in": "token"}
 
 ROUTES: Final = (
-    Route("POST", "/register", ANYONE, register, **_ROW),
-    Route("POST", "/login", ANYONE, login, **_ROW),
-    Route("POST", "/friend/add", ACCOUNT, add_friend, "any", **_OF_ACCOUNTS),
-    Route("POST", "/group/create", ACCOUNT, create_group, "any", **_OF_ACCOUNTS),
-    Route("GET", "/group_user/list", ACCOUNT, list_group, "any", **_OF_ACCOUNTS),
+    Route("POST", "/register", Needs.ANYONE, register, **_ROW),
+    Route("POST", "/login", Needs.ANYONE, login, **_ROW),
+    Route("POST", "/friend/add", Needs.ACCOUNT, add_friend, "any", **_OF_ACCOUNTS),
+    Route("POST", "/group/create", Needs.ACCOUNT, create_group, "any", **_OF_ACCOUNTS),
+    Route("GET", "/group_user/list", Needs.ACCOUNT, list_group, "any", **_OF_ACCOUNTS),
 )

@@ -46,7 +46,7 @@ log = logging.getLogger(__name__)
 
 PAGE: Final = 50
 """Entries in the answer to one sync."""
-_OK: Final = Reply(errors.REPLY_OK)
+_OK: Final = Reply(errors.ReplyCode.OK)
 HOLD_SECONDS: Final = 0.25
 """Sync deadline after a login. Clients that sync do so at once, without waiting for an answer. Other clients
 should not wait long for new entries.
@@ -198,7 +198,7 @@ class ProtobufService:
         """
         if connection.user is not None:
             self._logins.refused("again", connection.app or "", connection.user, connection.peer)
-            return Reply(errors.REPLY_FAILED)
+            return Reply(errors.ReplyCode.FAILED)
         # Clients that log in with a cursor speak the full dialect, others that of the original.
         dialect = FULL if command.cursor >= 0 else PLAIN
         connection.encoding = connection.encoding.with_dialect(dialect)
@@ -206,7 +206,7 @@ class ProtobufService:
         try:
             decision = self._check(connection, command)
             if not decision.ok:
-                if decision.final or decision.code == errors.REPLY_SYSTEM:
+                if decision.final or decision.code == errors.ReplyCode.SYSTEM:
                     # Without an answer the client would wait for ever.
                     connection.close(decision.close)
                 return Reply(decision.code)
@@ -214,14 +214,14 @@ class ProtobufService:
             code = self._sessions.login(
                 connection, login, decision=replace(decision, expires_at=0), kicks=kicks
             )
-            if code != errors.REPLY_OK:
+            if code != errors.ReplyCode.OK:
                 return Reply(code)
             return self._begin(connection, command, decision.expires_at, answer)
         except StorageUnavailable as unavailable:
             # Without an answer the client would wait for ever.
             self._logins.refused("undecided", APP, "", connection.peer, str(unavailable))
-            connection.close(errors.CLOSE_INTERNAL_ERROR)
-            return Reply(errors.REPLY_SYSTEM)
+            connection.close(errors.CloseCode.INTERNAL_ERROR)
+            return Reply(errors.ReplyCode.SYSTEM)
 
     def _begin(
         self, connection: Connection, command: ChatLogin, expires_at: int, answer: Answer
@@ -243,7 +243,7 @@ class ProtobufService:
             return _OK
 
         def answer_login(recovered: bool, begin_anew: bool) -> None:
-            answer(Reply(errors.REPLY_OK, Recovered(recovered, begin_anew)))
+            answer(Reply(errors.ReplyCode.OK, Recovered(recovered, begin_anew)))
 
         self._catch_up.resume(connection, log_subscription, command.cursor, answer_login)
         return None
@@ -255,11 +255,11 @@ class ProtobufService:
         app, name = self._logins.resolve(APP), connection.encoding.dialect.name
         if not self._logins.wants_tokens(app):
             self._logins.refused("closed", app, "", connection.peer, "the app has no tokens of users")
-            return LoginDecision(errors.REPLY_UNAUTHORIZED)
+            return LoginDecision(errors.ReplyCode.UNAUTHORIZED)
         decision = self._logins.check(app, "", command.token, name, connection, command.device)
         if decision.ok and not account(decision.user):
             self._logins.refused("user", app, decision.user, connection.peer, "expected the id of an account")
-            return LoginDecision(errors.REPLY_BAD_USER)
+            return LoginDecision(errors.ReplyCode.BAD_USER)
         return decision
 
     def check_token(self, connection: Connection) -> None:
@@ -269,7 +269,7 @@ class ProtobufService:
         """
         state = connection.dialect_state
         if isinstance(state, ProtobufState) and 0 < state.ends <= time() // 60:
-            connection.close(errors.CLOSE_TOKEN_INVALID)
+            connection.close(errors.CloseCode.TOKEN_INVALID)
 
     # --- catch-up -------------------------------------------------------------------------------------------
 
@@ -293,7 +293,7 @@ class ProtobufService:
                 behind, anew = self._page(connection, dialect, behind, command.limit or PAGE, anew, found)
         except StorageUnavailable as unavailable:
             log.info("a sync failed: %s", unavailable, extra={"connection": connection.peer})
-            connection.close(errors.CLOSE_INTERNAL_ERROR)
+            connection.close(errors.CloseCode.INTERNAL_ERROR)
         log_subscription = connection.log_subscription
         if log_subscription is not None and not (log_subscription.live or full) and connection.state == OPEN:
             # The client is expected to request the rest. New entries are held meanwhile.

@@ -31,15 +31,11 @@ from imserver.messages.deliverer import Result
 from imserver.messages.messaging import Messaging, may_be_revised
 from imserver.model import MAX_ID, MAX_MENTIONS, MAX_TIME_MS, MIN_TIME_MS, DialectState
 from imserver.storage.log.contract import (
-    BLOCKED,
-    INVALID,
-    NOT_MEMBER,
-    REJECTED,
-    SUPERSEDED,
     Appended,
     Draft,
     Entry,
     Rejected,
+    RejectReason,
     StorageUnsure,
 )
 from imserver.storage.store import Store
@@ -216,9 +212,9 @@ class ProtobufUplink:
             # A stored message uses its number: a repeat must not be stored meanwhile.
             result.on_known = partial(self._stored, connection, queue, command)
             return
-        if isinstance(result, Rejected) and result.reason == SUPERSEDED:
+        if isinstance(result, Rejected) and result.reason == RejectReason.SUPERSEDED:
             # The client has logged in elsewhere, has synced, and sends again there what it did not find.
-            connection.close(errors.CLOSE_INTERNAL_ERROR)
+            connection.close(errors.CloseCode.INTERNAL_ERROR)
             return
         queue.storing -= 1
         queue.size -= len(command.content)
@@ -228,7 +224,10 @@ class ProtobufUplink:
             seq = 0
             if isinstance(result, Appended):
                 seq = result.entry.id
-            elif not _refuse(connection, number, result) and result.reason in (BLOCKED, REJECTED):
+            elif not _refuse(connection, number, result) and result.reason in (
+                RejectReason.BLOCKED,
+                RejectReason.REJECTED,
+            ):
                 # A client without refusals repeats the message until it is acknowledged.
                 seq = UNSTORED
             if number > state.last[0]:
@@ -248,7 +247,7 @@ class ProtobufUplink:
         if queue.failed and state.last[0] > queue.failed:
             # A later message was stored. The client must reconnect; otherwise it could never send the earlier
             # one.
-            connection.close(errors.CLOSE_INTERNAL_ERROR)
+            connection.close(errors.CloseCode.INTERNAL_ERROR)
 
 
 def _refuse(connection: Connection, number: int, why: Rejected) -> bool:
@@ -273,21 +272,21 @@ def draft_of(
     """
     sender = command.sender
     if not sender or sender != account(user):
-        return Rejected(NOT_MEMBER)
+        return Rejected(RejectReason.NOT_MEMBER)
     if command.kind == 0:
         receiver = _receiver(sender, command)
     elif command.kind not in (RECALL, EDIT):
-        return Rejected(INVALID)
+        return Rejected(RejectReason.INVALID)
     elif found is None:
         return StorageUnavailable("the entry could not be read")
     else:
         about = found.get(command.about)
         if about is None or not may_be_revised(about, user):
-            return Rejected(NOT_MEMBER)
+            return Rejected(RejectReason.NOT_MEMBER)
         receiver = about.peer(user), 0 if about.members else about.conversation
     meta = _meta(command.meta)
     if receiver is None or meta is None:
-        return Rejected(INVALID)
+        return Rejected(RejectReason.INVALID)
     recall = command.kind == RECALL
     return Draft(
         sender=user,

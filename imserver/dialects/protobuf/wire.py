@@ -81,7 +81,7 @@ _BAD_USER: Final = "非法的用户Id"
 """The original's text. The text of the cmd dialect ends in two capitals."""
 
 
-def output(kind: int, data: bytes = b"", code: int = errors.REPLY_OK) -> bytes:
+def output(kind: int, data: bytes = b"", code: int = errors.ReplyCode.OK) -> bytes:
     """Encode a batch of one output: ``kind`` is a ``CmdType``, ``code`` a reply code."""
     return _before_data(kind, code, len(data)) + data
 
@@ -109,7 +109,7 @@ def _length(size: int) -> bytes:
 
 @cache
 def _code_text(code: int) -> bytes:
-    return (_BAD_USER if code == errors.REPLY_BAD_USER else errors.reply_text(code)).encode()
+    return (_BAD_USER if code == errors.ReplyCode.BAD_USER else errors.reply_text(code)).encode()
 
 
 def uplink_ack(chat_number: int, seq: int) -> bytes:
@@ -122,7 +122,7 @@ def uplink_ack(chat_number: int, seq: int) -> bytes:
 def push(message: pb.Message) -> bytes:
     """The output that delivers a message."""
     data: bytes = message.SerializeToString()
-    return _before_data(CT_MESSAGE, errors.REPLY_OK, len(data), _MSG_TAG) + data
+    return _before_data(CT_MESSAGE, errors.ReplyCode.OK, len(data), _MSG_TAG) + data
 
 
 def as_message(stored: Message) -> pb.Message | None:
@@ -314,7 +314,7 @@ class ProtobufDialect(Dialect):
 
     def encode_reply(self, request: Request, reply: Reply) -> bytes | None:
         """Encode the ack of a login. Other replies cannot be expressed."""
-        return _login_ack() if request.name == "login" and reply.code == errors.REPLY_OK else None
+        return _login_ack() if request.name == "login" and reply.code == errors.ReplyCode.OK else None
 
     def encode_event(self, event: Event) -> bytes | None:
         """Encode a push that is not stored: a message without a position (``seq`` 0) and without a
@@ -662,7 +662,7 @@ class FullProtobufDialect(ProtobufDialect):
 
     def unreadable(self, name: str) -> Request:
         """The request for a command whose data cannot be read: it is refused."""
-        return Request("", name, None, errors.REPLY_BAD_PARAMETER)
+        return Request("", name, None, errors.ReplyCode.BAD_PARAMETER)
 
     def encode_reply(self, request: Request, reply: Reply) -> bytes | None:
         """Encode an answer with the kind of its request; a login is acknowledged or refused."""
@@ -672,7 +672,7 @@ class FullProtobufDialect(ProtobufDialect):
             return output(kind, body, reply.code)
         if request.name != "login":
             return None
-        if reply.code != errors.REPLY_OK:
+        if reply.code != errors.ReplyCode.OK:
             return refusal(reply.code, kind)
         found = reply.data
         if not isinstance(found, Recovered):

@@ -16,7 +16,10 @@ import msgspec
 from msgspec import Struct
 
 from imserver import errors
-from imserver.auth.principal import ANYONE, SIGNED, Principal
+from imserver.auth.principal import (
+    Needs,
+    Principal,
+)
 from imserver.channels.channels import Channels
 from imserver.channels.members import MAX_NAME_BYTES, ChannelRefused
 from imserver.cluster.nodes import NodeQueries, OtherNodes, read
@@ -122,7 +125,7 @@ class _Batch(Struct):
 
 
 def _invalid(detail: str) -> ApiProblem:
-    return ApiProblem(errors.HTTP_INVALID_REQUEST, detail)
+    return ApiProblem(errors.Problems.INVALID_REQUEST, detail)
 
 
 def _read(api: PusherApi, call: Call) -> None:
@@ -130,11 +133,11 @@ def _read(api: PusherApi, call: Call) -> None:
     segments = [unquote(each) for each in call.request.path.split("/")]
     pusher = api.apps.with_id(segments[2])
     if pusher is None:
-        raise ApiProblem(errors.HTTP_UNKNOWN_APP, f"No app has the id {segments[2]}")
+        raise ApiProblem(errors.Problems.UNKNOWN_APP, f"No app has the id {segments[2]}")
     call.app = pusher.app
     call.params = read_query(call.request.query)
     if not body_matches(call.params, call.body):
-        raise ApiProblem(errors.HTTP_SIGNATURE_INVALID, "body_md5: does not match the body")
+        raise ApiProblem(errors.Problems.SIGNATURE_INVALID, "body_md5: does not match the body")
     kind = _BODIES.get(segments[-1]) if call.request.method == "POST" else None
     try:
         body = None if kind is None else msgspec.json.decode(call.body, type=kind)
@@ -192,7 +195,7 @@ def _check(pusher: PusherApp, event: _Event, channels: list[str]) -> None:
     limit = pusher.settings.event_bytes
     if len(event.data.encode("utf-8", "surrogatepass")) > limit:
         text = f"The data content of this event exceeds the allowed maximum ({limit} bytes)"
-        raise ApiProblem(errors.HTTP_BODY_TOO_LARGE, text)
+        raise ApiProblem(errors.Problems.BODY_TOO_LARGE, text)
     if event.socket_id and not connection_id_of(event.socket_id):
         raise _invalid(f"Invalid socket id: '{event.socket_id}'")
     for channel in channels:
@@ -213,9 +216,9 @@ def _publish(api: PusherApi, pusher: PusherApp, channel: str, event: _Event) -> 
 
 def _refused(refused: ChannelRefused) -> ApiProblem:
     if refused.reason == "unavailable":
-        return ApiProblem(errors.HTTP_NOT_ACCEPTED)
+        return ApiProblem(errors.Problems.NOT_ACCEPTED)
     if refused.reason == "limit":
-        return ApiProblem(errors.HTTP_BODY_TOO_LARGE, str(refused))
+        return ApiProblem(errors.Problems.BODY_TOO_LARGE, str(refused))
     return _invalid(str(refused))
 
 
@@ -335,12 +338,12 @@ _ROW: Final[dict[str, Any]] = {
 _UP: Final = HttpResponse(200, b'{"health":"OK"}')
 
 ROUTES: Final = (
-    Route("POST", "/apps/*/events", SIGNED, trigger, **_ROW),
-    Route("POST", "/apps/*/batch_events", SIGNED, trigger_batch, **_ROW),
-    Route("GET", "/apps/*/channels", SIGNED, channels, **_ROW),
-    Route("GET", "/apps/*/channels/*", SIGNED, channel, **_ROW),
-    Route("GET", "/apps/*/channels/*/users", SIGNED, users, **_ROW),
-    Route("GET", "/apps/*/connections", SIGNED, connections, **_ROW),
-    Route("POST", "/apps/*/users/*/terminate_connections", SIGNED, terminate, **_ROW),
-    Route("GET", "/up", ANYONE, up, hot=True, style=_Style()),
+    Route("POST", "/apps/*/events", Needs.SIGNED, trigger, **_ROW),
+    Route("POST", "/apps/*/batch_events", Needs.SIGNED, trigger_batch, **_ROW),
+    Route("GET", "/apps/*/channels", Needs.SIGNED, channels, **_ROW),
+    Route("GET", "/apps/*/channels/*", Needs.SIGNED, channel, **_ROW),
+    Route("GET", "/apps/*/channels/*/users", Needs.SIGNED, users, **_ROW),
+    Route("GET", "/apps/*/connections", Needs.SIGNED, connections, **_ROW),
+    Route("POST", "/apps/*/users/*/terminate_connections", Needs.SIGNED, terminate, **_ROW),
+    Route("GET", "/up", Needs.ANYONE, up, hot=True, style=_Style()),
 )

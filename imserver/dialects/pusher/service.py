@@ -59,7 +59,7 @@ COUNT_SECONDS: Final = 5.0
 """Least time between two counts of a channel with more subscribers than that."""
 log = logging.getLogger(__name__)
 _BEGINNING: Final = Position("", 0)
-_OK: Final = Reply(errors.REPLY_OK)
+_OK: Final = Reply(errors.ReplyCode.OK)
 
 
 class _Member(Struct):
@@ -172,14 +172,14 @@ class PusherService:
         app = self._apps.with_key(head.path.split("/")[2])
         if app is None:
             self._logins.refused("app", "", "", connection.peer, "no app has this pusher.key")
-            connection.close(errors.CLOSE_APP_DELETED, "no app has this key")
+            connection.close(errors.CloseCode.APP_DELETED, "no app has this key")
             return
         params = head.params()
         version = params.get("protocol", "")
         if version not in map(str, wire.VERSIONS):
             self._logins.refused("version", app.app, "", connection.peer)
             connection.close(
-                errors.CLOSE_UNSUPPORTED_DATA, "only versions 4 to 7 of the protocol are supported"
+                errors.CloseCode.UNSUPPORTED_DATA, "only versions 4 to 7 of the protocol are supported"
             )
             return
         decision = self._logins.admit(app.app, NAME, connection)
@@ -199,7 +199,7 @@ class PusherService:
         """The app of a connection. None: it no longer speaks the protocol, and the connection is closed."""
         app = self._apps.of(connection.app or "")
         if app is None:
-            connection.close(errors.CLOSE_APP_DELETED)
+            connection.close(errors.CloseCode.APP_DELETED)
         return app
 
     # --- users ----------------------------------------------------------------------------------------------
@@ -213,9 +213,9 @@ class PusherService:
         user = _user_of(command.user_data)
         if not (user and app.allows(signed, command.auth)):
             self._logins.refused("token", app.app, user, connection.peer, "the sign-in is not signed")
-            connection.close(errors.CLOSE_TOKEN_INVALID, "the sign-in is not signed, or names no user")
+            connection.close(errors.CloseCode.TOKEN_INVALID, "the sign-in is not signed, or names no user")
         elif not self._become(connection, user):
-            connection.close(errors.CLOSE_NOT_ALLOWED)
+            connection.close(errors.CloseCode.NOT_ALLOWED)
         else:
             connection.send(wire.signed_in(command.user_data))
         return _OK
@@ -231,7 +231,7 @@ class PusherService:
             return connection.user == user
         login = Login(connection.app or "", user)
         code = self._sessions.login(connection, login, again=True, decision=LoginDecision(user=user))
-        return code == errors.REPLY_OK
+        return code == errors.ReplyCode.OK
 
     # --- subscriptions --------------------------------------------------------------------------------------
 

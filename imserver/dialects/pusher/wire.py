@@ -59,23 +59,23 @@ STREAM: Final = b"imserver:stream"
 CLOSE_CODES: Final = {
     # Clients of Pusher do not reconnect after 4000 to 4099, reconnect later after 4100 to 4199, and at once
     # after 4200 to 4299. They read any other code from 4300 on as "do not reconnect".
-    errors.CLOSE_GOING_AWAY: 4200,
-    errors.CLOSE_UNSUPPORTED_DATA: 4007,  # the version of the protocol
-    errors.CLOSE_INTERNAL_ERROR: 4100,
-    errors.CLOSE_SLOW_READER: 4100,
-    errors.CLOSE_HEARTBEAT_EXPIRED: 4201,
-    errors.CLOSE_LOGIN_TIMEOUT: 4100,
-    errors.CLOSE_RATE_LIMIT: 4100,
-    errors.CLOSE_ACK_TIMEOUT: 4100,
-    errors.CLOSE_NODE_FULL: 4100,
-    errors.CLOSE_REPLACED: 4009,
-    errors.CLOSE_REFUSED: 4009,
-    errors.CLOSE_KICKED: 4009,
-    errors.CLOSE_BANNED: 4009,
-    errors.CLOSE_TOKEN_INVALID: 4009,
-    errors.CLOSE_NOT_ALLOWED: 4009,
-    errors.CLOSE_APP_DELETED: 4001,
-    errors.CLOSE_WRONG_DIALECT: 4009,
+    errors.CloseCode.GOING_AWAY: 4200,
+    errors.CloseCode.UNSUPPORTED_DATA: 4007,  # the version of the protocol
+    errors.CloseCode.INTERNAL_ERROR: 4100,
+    errors.CloseCode.SLOW_READER: 4100,
+    errors.CloseCode.HEARTBEAT_EXPIRED: 4201,
+    errors.CloseCode.LOGIN_TIMEOUT: 4100,
+    errors.CloseCode.RATE_LIMIT: 4100,
+    errors.CloseCode.ACK_TIMEOUT: 4100,
+    errors.CloseCode.NODE_FULL: 4100,
+    errors.CloseCode.REPLACED: 4009,
+    errors.CloseCode.REFUSED: 4009,
+    errors.CloseCode.KICKED: 4009,
+    errors.CloseCode.BANNED: 4009,
+    errors.CloseCode.TOKEN_INVALID: 4009,
+    errors.CloseCode.NOT_ALLOWED: 4009,
+    errors.CloseCode.APP_DELETED: 4001,
+    errors.CloseCode.WRONG_DIALECT: 4009,
 }
 """Our close code → Pusher's."""
 _NULL: Final = Raw(b"null")
@@ -222,13 +222,13 @@ class PusherDialect(Dialect):
             raise BadFrame(error(CODE_BAD_FRAME, "The frame cannot be read")) from None
         if name == _SILENT:
             raise BadFrame(None)
-        return Request("", name, None, errors.REPLY_NO_ROUTE)
+        return Request("", name, None, errors.ReplyCode.NO_ROUTE)
 
     def encode_reply(self, request: Request, reply: Reply) -> bytes | None:
         """The answer to a ping, or the error of a request. Services answer everything else."""
-        if reply.code == errors.REPLY_OK:
+        if reply.code == errors.ReplyCode.OK:
             return PONG if type(request.command) is Ping else None
-        if reply.code == errors.REPLY_NO_ROUTE:
+        if reply.code == errors.ReplyCode.NO_ROUTE:
             return error(CODE_BAD_FRAME, "No such event")
         return error(CODE_BAD_FRAME, "The request failed")
 

@@ -9,7 +9,10 @@ from msgspec import UNSET, Struct, UnsetType
 from imserver import errors
 from imserver.auth.authority import Authority, bearer
 from imserver.auth.login import Logins
-from imserver.auth.principal import ANYONE_OR_READ, READ, may
+from imserver.auth.principal import (
+    Needs,
+    may,
+)
 from imserver.auth.tenants import Tenants
 from imserver.channels.members import MAX_CHANNELS_OF_A_CONNECTION, MAX_NAME_BYTES
 from imserver.dialects.sse.streams import BadUser, EventStreams, StreamRequest
@@ -27,15 +30,15 @@ PATH: Final = "/api/v1/events"
 
 _TEXT: Final = "text/event-stream"
 _STATUS_OF: Final = {
-    errors.CLOSE_TOKEN_INVALID: errors.HTTP_TOKEN_INVALID,
-    errors.CLOSE_NOT_ALLOWED: errors.HTTP_NOT_ALLOWED,
-    errors.CLOSE_WRONG_DIALECT: errors.HTTP_NOT_ALLOWED,
-    errors.CLOSE_BANNED: errors.HTTP_BANNED,
-    errors.CLOSE_KICKED: errors.HTTP_BANNED,
-    errors.CLOSE_REFUSED: errors.HTTP_ALREADY_ONLINE,
-    errors.CLOSE_REPLACED: errors.HTTP_ALREADY_ONLINE,
-    errors.CLOSE_NODE_FULL: errors.HTTP_NODE_FULL,
-    errors.CLOSE_INTERNAL_ERROR: errors.HTTP_INTERNAL_ERROR,
+    errors.CloseCode.TOKEN_INVALID: errors.Problems.TOKEN_INVALID,
+    errors.CloseCode.NOT_ALLOWED: errors.Problems.NOT_ALLOWED,
+    errors.CloseCode.WRONG_DIALECT: errors.Problems.NOT_ALLOWED,
+    errors.CloseCode.BANNED: errors.Problems.BANNED,
+    errors.CloseCode.KICKED: errors.Problems.BANNED,
+    errors.CloseCode.REFUSED: errors.Problems.ALREADY_ONLINE,
+    errors.CloseCode.REPLACED: errors.Problems.ALREADY_ONLINE,
+    errors.CloseCode.NODE_FULL: errors.Problems.NODE_FULL,
+    errors.CloseCode.INTERNAL_ERROR: errors.Problems.INTERNAL_ERROR,
 }
 """Close code → the HTTP refusal that means the same; any other: ``not_ready``."""
 _ID_DIGITS: Final = 18
@@ -114,17 +117,17 @@ class Events:
             wish = self._wish(request)
             self._streams.open(stream, wish, lambda: _begin(self._log, request, f"{_TEXT}; charset=utf-8"))
         except BadUser as bad:
-            problem = ApiProblem(errors.HTTP_INVALID_REQUEST, str(bad))
-            stream.refuse(self._refused(request, problem), errors.CLOSE_POLICY)
+            problem = ApiProblem(errors.Problems.INVALID_REQUEST, str(bad))
+            stream.refuse(self._refused(request, problem), errors.CloseCode.POLICY)
         except ApiProblem as refused:
-            stream.refuse(self._refused(request, refused), errors.CLOSE_POLICY)
+            stream.refuse(self._refused(request, refused), errors.CloseCode.POLICY)
         except errors.Unavailable as error:
             problem = ApiProblem(error.problem)
-            stream.refuse(self._refused(request, problem), errors.CLOSE_INTERNAL_ERROR)
+            stream.refuse(self._refused(request, problem), errors.CloseCode.INTERNAL_ERROR)
 
     def refuse(self, head: Head, host: str, code: int) -> bytes:
         """The response to a request whose stream is closed before it has begun. ``host``: of the client."""
-        problem = ApiProblem(_STATUS_OF.get(code, errors.HTTP_NOT_READY))
+        problem = ApiProblem(_STATUS_OF.get(code, errors.Problems.NOT_READY))
         return self._refused(_request(head, host), problem)
 
     def _refused(self, request: HttpRequest, problem: ApiProblem) -> bytes:
@@ -142,17 +145,19 @@ class Events:
         app = self._tenants.resolve(query.app)
         if self._tenants.find(app) is None:
             self._logins.refused("app", app, query.user, request.host)
-            raise ApiProblem(errors.HTTP_UNKNOWN_APP)
-        principal = self._authority.identify(ANYONE_OR_READ, request.headers, request.host)
+            raise ApiProblem(errors.Problems.UNKNOWN_APP)
+        principal = self._authority.identify(Needs.ANYONE_OR_READ, request.headers, request.host)
         channels = tuple(dict.fromkeys(name for name in query.channels.split(",") if name))
-        if channels and not may(principal, READ, app):
-            raise ApiProblem(errors.HTTP_FORBIDDEN, "`channels` needs an API key with the scope read")
+        if channels and not may(principal, Needs.READ, app):
+            raise ApiProblem(errors.Problems.FORBIDDEN, "`channels` needs an API key with the scope read")
         if len(channels) > MAX_CHANNELS_OF_A_CONNECTION:
             raise ApiProblem(
-                errors.HTTP_INVALID_REQUEST, f"More than {MAX_CHANNELS_OF_A_CONNECTION} channels"
+                errors.Problems.INVALID_REQUEST, f"More than {MAX_CHANNELS_OF_A_CONNECTION} channels"
             )
         if any(len(name.encode()) > MAX_NAME_BYTES for name in channels):
-            raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"A channel has more than {MAX_NAME_BYTES} bytes")
+            raise ApiProblem(
+                errors.Problems.INVALID_REQUEST, f"A channel has more than {MAX_NAME_BYTES} bytes"
+            )
         token = query.token or ("" if principal.key else bearer(request.headers.get("authorization", "")))
         cursor = _last_event_id(request)
         if cursor is None and query.cursor is not UNSET:
@@ -193,7 +198,7 @@ routes = Resource("events", lambda _, api: api, hot=False)
 routes.elsewhere(
     "GET",
     "/events",
-    ANYONE_OR_READ,
+    Needs.ANYONE_OR_READ,
     """Receive events without a WebSocket.
 
     Server-sent events (`EventSource` of browsers): a session of `user` that only receives. The login policy,
@@ -209,12 +214,12 @@ routes.elsewhere(
     """,
     query=EventsQuery,
     problems=(
-        errors.HTTP_TOKEN_INVALID,
-        errors.HTTP_NOT_ALLOWED,
-        errors.HTTP_BANNED,
-        errors.HTTP_ALREADY_ONLINE,
-        errors.HTTP_NODE_FULL,
-        errors.HTTP_NOT_READY,
+        errors.Problems.TOKEN_INVALID,
+        errors.Problems.NOT_ALLOWED,
+        errors.Problems.BANNED,
+        errors.Problems.ALREADY_ONLINE,
+        errors.Problems.NODE_FULL,
+        errors.Problems.NOT_READY,
     ),
     headers=(
         Header(

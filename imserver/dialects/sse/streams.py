@@ -38,8 +38,8 @@ _RETRY_MILLISECONDS: Final = (1000, 5000)
 once.
 """
 _CLOSE_OF: Final = {
-    errors.REPLY_UNAUTHORIZED: errors.CLOSE_NOT_ALLOWED,
-    errors.REPLY_FAILED: errors.CLOSE_REFUSED,
+    errors.ReplyCode.UNAUTHORIZED: errors.CloseCode.NOT_ALLOWED,
+    errors.ReplyCode.FAILED: errors.CloseCode.REFUSED,
 }
 """Reply code of a login → the close code of the stream."""
 
@@ -118,8 +118,8 @@ class EventStreams:
             return
         login = Login(request.app, user, request.token, request.device)
         code = self._sessions.login(stream, login, decision=decision, kicks=kicks)
-        if code != errors.REPLY_OK:
-            stream.close(_CLOSE_OF.get(code, errors.CLOSE_INTERNAL_ERROR))
+        if code != errors.ReplyCode.OK:
+            stream.close(_CLOSE_OF.get(code, errors.CloseCode.INTERNAL_ERROR))
             return
         # Nothing switches between the login and here, so no event can precede the head.
         stream.begin(self._encoding(request.app), head())
@@ -127,7 +127,7 @@ class EventStreams:
             for channel in request.channels:
                 self._channels.join(request.app, channel, stream)
         except ChannelRefused as refused:
-            stream.close(errors.CLOSE_NOT_ALLOWED, str(refused))
+            stream.close(errors.CloseCode.NOT_ALLOWED, str(refused))
         if stream.state != OPEN:
             return
         about = self._about(stream, request, start.resumed)
@@ -187,7 +187,7 @@ class EventStreams:
             self._catch_up.send_missed(stream, first[-1].id if first else cursor)
         except StorageUnavailable:
             # The client reconnects with the last id that it has.
-            stream.close(errors.CLOSE_INTERNAL_ERROR)
+            stream.close(errors.CloseCode.INTERNAL_ERROR)
 
     def _about(self, stream: Stream, request: StreamRequest, resumed: bool) -> dict[str, object]:
         about: dict[str, object] = {

@@ -11,11 +11,7 @@ from imserver.auth.accounts import GOCHAT, AccountSession
 from imserver.auth.authority import bearer
 from imserver.auth.identifiers import LOGIN_CHARACTERS, NAME_PATTERN, BadField, split
 from imserver.auth.principal import (
-    ADMIN_OR_ACCOUNT,
-    ADMIN_OR_MEMBER,
-    ADMIN_OR_PERSON,
-    ANYONE,
-    ANYONE_OR_ADMIN,
+    Needs,
 )
 from imserver.auth.rates import TooManyRequests
 from imserver.core.core import Core
@@ -263,21 +259,21 @@ _ACCOUNT: Final = AccountShown(
 _SESSION: Final = SessionAnswer("eyJ…", 1797747801, _ACCOUNT)
 _ACTING: Final = {"app": "gochat", "user": "1"}
 _DONE: Final = AccountDone("1")
-_UNKNOWN: Final = (errors.HTTP_UNKNOWN_ACCOUNT,)
+_UNKNOWN: Final = (errors.Problems.UNKNOWN_ACCOUNT,)
 
-NO_ACCOUNTS: Final = refuse(errors.HTTP_NOT_ALLOWED, "The app has no accounts")
+NO_ACCOUNTS: Final = refuse(errors.Problems.NOT_ALLOWED, "The app has no accounts")
 
 REFUSALS: Final[Refusals] = {
-    BadField: refuse(errors.HTTP_INVALID_REQUEST, "{}"),
+    BadField: refuse(errors.Problems.INVALID_REQUEST, "{}"),
     Taken: refuse(HTTP_LOGIN_TAKEN),
     NoAccounts: NO_ACCOUNTS,
     PasswordsOff: refuse(HTTP_PASSWORDS_OFF),
     Closed: refuse(HTTP_REGISTRATION_CLOSED),
     WrongLogin: refuse(HTTP_WRONG_LOGIN),
-    UnknownAccount: refuse(errors.HTTP_UNKNOWN_ACCOUNT),
+    UnknownAccount: refuse(errors.Problems.UNKNOWN_ACCOUNT),
     UnknownDevice: refuse(HTTP_UNKNOWN_DEVICE),
     TooManyRequests: too_many,
-    Overloaded: refuse(errors.HTTP_BUSY),
+    Overloaded: refuse(errors.Problems.BUSY),
 }
 """Exceptions of accounts → refusals."""
 
@@ -311,11 +307,11 @@ routes = Resource(
 
 @routes.post(
     "/accounts/register",
-    ANYONE_OR_ADMIN,
+    Needs.ANYONE_OR_ADMIN,
     status=201,
     problems=(
-        errors.HTTP_TOO_MANY_REQUESTS,
-        errors.HTTP_NOT_ALLOWED,
+        errors.Problems.TOO_MANY_REQUESTS,
+        errors.Problems.NOT_ALLOWED,
         HTTP_PASSWORDS_OFF,
         HTTP_REGISTRATION_CLOSED,
         HTTP_LOGIN_TAKEN,
@@ -336,7 +332,9 @@ def register(api: AccountApi, call: Call, request: Registration) -> SessionAnswe
     if request.login is not UNSET:
         kind, text = split(request.login)
         if given.setdefault(kind, text) != text:
-            raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"`login` and `{kind}` differ: send one of them")
+            raise ApiProblem(
+                errors.Problems.INVALID_REQUEST, f"`login` and `{kind}` differ: send one of them"
+            )
     account = accounts.register(
         call.app,
         given.get("phone", ""),
@@ -355,11 +353,11 @@ def register(api: AccountApi, call: Call, request: Registration) -> SessionAnswe
 
 @routes.post(
     "/accounts/login",
-    ANYONE,
+    Needs.ANYONE,
     problems=(
-        errors.HTTP_TOO_MANY_REQUESTS,
+        errors.Problems.TOO_MANY_REQUESTS,
         HTTP_WRONG_LOGIN,
-        errors.HTTP_NOT_ALLOWED,
+        errors.Problems.NOT_ALLOWED,
         HTTP_PASSWORDS_OFF,
     ),
     rules=one_of("login", "phone"),
@@ -377,7 +375,7 @@ def login(api: AccountApi, call: Call, request: AccountLogin) -> SessionAnswer:
     check_device(request.device)
     text = request.phone if request.login is UNSET else request.login
     if text is UNSET or UNSET not in (request.phone, request.login):
-        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "expected either `login` or `phone`")
+        raise ApiProblem(errors.Problems.INVALID_REQUEST, "expected either `login` or `phone`")
     account = accounts.login(
         call.app,
         text,
@@ -391,10 +389,10 @@ def login(api: AccountApi, call: Call, request: AccountLogin) -> SessionAnswer:
 
 @routes.get(
     "/accounts/rules",
-    ANYONE,
+    Needs.ANYONE,
     example={},
     answer_example=RulesAnswer(True, ["phone", "email", "name"], True, False, True, False, False),
-    problems=(errors.HTTP_NOT_ALLOWED,),
+    problems=(errors.Problems.NOT_ALLOWED,),
 )
 def rules(api: AccountApi, call: Call, request: RulesQuery) -> RulesAnswer:
     """Show what an app demands of its accounts.
@@ -414,21 +412,23 @@ def rules(api: AccountApi, call: Call, request: RulesQuery) -> RulesAnswer:
     )
 
 
-@routes.get("/accounts/show", ADMIN_OR_MEMBER, problems=_UNKNOWN, example={"of": "1"}, user="optional")
+@routes.get("/accounts/show", Needs.ADMIN_OR_MEMBER, problems=_UNKNOWN, example={"of": "1"}, user="optional")
 def show(api: AccountApi, call: Call, request: AccountQuery) -> AccountShown:
     """Show the profile of an account.
 
     Identifiers and settings are shown only to the account itself and to back ends.
     """
     if not (request.of or call.user):
-        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`user` or `of`: name the account")
+        raise ApiProblem(errors.Problems.INVALID_REQUEST, "`user` or `of`: name the account")
     account = api.accounts.get(call.app, request.of or call.user)
     if account is None:
-        raise ApiProblem(errors.HTTP_UNKNOWN_ACCOUNT)
+        raise ApiProblem(errors.Problems.UNKNOWN_ACCOUNT)
     return _shown(account, call.is_back_end or account.user == call.user)
 
 
-@routes.post("/accounts/set", ADMIN_OR_PERSON, problems=_UNKNOWN, example={"user": "1", "nickname": "Ann"})
+@routes.post(
+    "/accounts/set", Needs.ADMIN_OR_PERSON, problems=_UNKNOWN, example={"user": "1", "nickname": "Ann"}
+)
 def change(api: AccountApi, call: Call, request: AccountSet) -> AccountShown:
     """Change the profile of an account."""
     names = ("nickname", "avatar", "findable", "show_presence")
@@ -438,12 +438,12 @@ def change(api: AccountApi, call: Call, request: AccountSet) -> AccountShown:
 
 @routes.post(
     "/accounts/identifiers",
-    ADMIN_OR_ACCOUNT,
+    Needs.ADMIN_OR_ACCOUNT,
     problems=(
         *_UNKNOWN,
         HTTP_WRONG_LOGIN,
         HTTP_LOGIN_TAKEN,
-        errors.HTTP_TOO_MANY_REQUESTS,
+        errors.Problems.TOO_MANY_REQUESTS,
     ),
     example={"user": "1", "email": "ann@example.com", "password": "correct horse"},
     answer_example=_ACCOUNT,
@@ -469,12 +469,12 @@ def set_identifiers(api: AccountApi, call: Call, request: IdentifiersSet) -> Acc
 
 @routes.post(
     "/accounts/password",
-    ADMIN_OR_ACCOUNT,
+    Needs.ADMIN_OR_ACCOUNT,
     problems=(
         *_UNKNOWN,
         HTTP_WRONG_LOGIN,
         HTTP_PASSWORDS_OFF,
-        errors.HTTP_TOO_MANY_REQUESTS,
+        errors.Problems.TOO_MANY_REQUESTS,
     ),
     example={"user": "1", "password": "battery staple", "old_password": "correct horse"},
 )
@@ -490,7 +490,7 @@ def set_password(api: AccountApi, call: Call, request: PasswordSet) -> AccountDo
     return AccountDone(call.user)
 
 
-@routes.post("/accounts/logout", ADMIN_OR_PERSON, problems=_UNKNOWN, example=_ACTING)
+@routes.post("/accounts/logout", Needs.ADMIN_OR_PERSON, problems=_UNKNOWN, example=_ACTING)
 def log_out(api: AccountApi, call: Call, _request: Acting) -> AccountDone:
     """Log an account out on all devices.
 
@@ -502,12 +502,12 @@ def log_out(api: AccountApi, call: Call, _request: Acting) -> AccountDone:
 
 @routes.post(
     "/accounts/delete",
-    ADMIN_OR_PERSON,
+    Needs.ADMIN_OR_PERSON,
     problems=(
         *_UNKNOWN,
         HTTP_WRONG_LOGIN,
-        errors.HTTP_TOO_MANY_REQUESTS,
-        errors.HTTP_MEDIA_UNAVAILABLE,
+        errors.Problems.TOO_MANY_REQUESTS,
+        errors.Problems.MEDIA_UNAVAILABLE,
     ),
     example={**_ACTING, "password": "correct horse"},
 )
@@ -553,7 +553,7 @@ def _shown(account: Account, whole: bool) -> AccountShown:
 def _confirmed(is_wanted: bool, is_back_end: bool) -> bool:
     """Whether a back end has confirmed an e-mail address. Raises ApiProblem."""
     if is_wanted and not is_back_end:
-        raise ApiProblem(errors.HTTP_NOT_ALLOWED, "`email_confirmed`: only back ends may set it")
+        raise ApiProblem(errors.Problems.NOT_ALLOWED, "`email_confirmed`: only back ends may set it")
     return is_wanted
 
 
@@ -564,7 +564,7 @@ def session_answer(session: AccountSession) -> SessionAnswer:
 
 @routes.get(
     "/accounts/devices",
-    ADMIN_OR_PERSON,
+    Needs.ADMIN_OR_PERSON,
     problems=_UNKNOWN,
     example={"user": "1"},
     answer_example=DevicesAnswer([DeviceShown("4711", "phone", 1795155801, 1797747801, True, True)]),
@@ -593,7 +593,7 @@ def devices(api: AccountApi, call: Call, _request: Acting) -> DevicesAnswer:
 
 @routes.post(
     "/accounts/devices/logout",
-    ADMIN_OR_PERSON,
+    Needs.ADMIN_OR_PERSON,
     problems=(*_UNKNOWN, HTTP_UNKNOWN_DEVICE),
     example={"user": "1", "device": "4711"},
     answer_example=AccountDone("1"),

@@ -7,7 +7,9 @@ from typing import Annotated, Final, Literal
 from msgspec import Struct
 
 from imserver import errors
-from imserver.auth.principal import ADMIN_OR_ACCOUNT, ADMIN_OR_MEMBER
+from imserver.auth.principal import (
+    Needs,
+)
 from imserver.auth.rates import TooManyRequests
 from imserver.features.accounts.accounts import NoAccounts, UnknownAccount
 from imserver.features.accounts.api import CHAPTER, NO_ACCOUNTS, Avatar, Guest, Login, Nickname, UserId
@@ -91,9 +93,9 @@ routes = Resource(
     chapter=CHAPTER,
     examples=(_CARD,),
     refusals={
-        UnknownAccount: refuse(errors.HTTP_UNKNOWN_ACCOUNT),
+        UnknownAccount: refuse(errors.Problems.UNKNOWN_ACCOUNT),
         NoAccounts: NO_ACCOUNTS,
-        NoFinding: refuse(errors.HTTP_NOT_ALLOWED, "Accounts of this app do not find each other"),
+        NoFinding: refuse(errors.Problems.NOT_ALLOWED, "Accounts of this app do not find each other"),
         TooManyRequests: too_many,
     },
 )
@@ -101,8 +103,8 @@ routes = Resource(
 
 @routes.post(
     "/accounts/find",
-    ADMIN_OR_ACCOUNT,
-    problems=(errors.HTTP_UNKNOWN_ACCOUNT, errors.HTTP_TOO_MANY_REQUESTS),
+    Needs.ADMIN_OR_ACCOUNT,
+    problems=(errors.Problems.UNKNOWN_ACCOUNT, errors.Problems.TOO_MANY_REQUESTS),
     example={"user": "1", "text": "bob"},
     user="optional",
 )
@@ -118,8 +120,8 @@ def find(cards: Cards, call: Call, request: FindRequest) -> CardShown:
 
 @routes.post(
     "/accounts/search",
-    ADMIN_OR_ACCOUNT,
-    problems=(errors.HTTP_TOO_MANY_REQUESTS,),
+    Needs.ADMIN_OR_ACCOUNT,
+    problems=(errors.Problems.TOO_MANY_REQUESTS,),
     example={"user": "1", "text": "bo"},
     answer_example=PeopleAnswer([_CARD], False),
     user="optional",
@@ -137,7 +139,7 @@ def search(cards: Cards, call: Call, request: PeopleRequest) -> PeopleAnswer:
 
 @routes.post(
     "/accounts/cards",
-    ADMIN_OR_MEMBER,
+    Needs.ADMIN_OR_MEMBER,
     example={"user": "1", "users": ["2"]},
     answer_example=CardsAnswer([_CARD]),
     user="optional",

@@ -7,7 +7,9 @@ from typing import Annotated
 from msgspec import Struct
 
 from imserver import errors
-from imserver.auth.principal import ADMIN_OR_ACCOUNT, ANYONE
+from imserver.auth.principal import (
+    Needs,
+)
 from imserver.features.accounts.api import CHAPTER, REFUSALS
 from imserver.features.accounts.confirmations import LINK_SECONDS, WORDS, Confirmations, UnknownConfirmation
 from imserver.features.accounts.mailing import PAGE_HEADERS, button_page
@@ -52,8 +54,12 @@ routes = Resource(
 
 @routes.post(
     "/accounts/email/request",
-    ADMIN_OR_ACCOUNT,
-    problems=(errors.HTTP_UNKNOWN_ACCOUNT, errors.HTTP_NOT_IMPLEMENTED, errors.HTTP_TOO_MANY_REQUESTS),
+    Needs.ADMIN_OR_ACCOUNT,
+    problems=(
+        errors.Problems.UNKNOWN_ACCOUNT,
+        errors.Problems.NOT_IMPLEMENTED,
+        errors.Problems.TOO_MANY_REQUESTS,
+    ),
     example={"user": "1"},
     answer_example=ConfirmationRequested(False, LINK_SECONDS),
 )
@@ -64,14 +70,14 @@ def ask(confirmations: Confirmations, call: Call, _request: Acting) -> Confirmat
     words. An account and an address get at most three within `accounts.rate_seconds`.
     """
     if not confirmations.are_offered:
-        raise ApiProblem(errors.HTTP_NOT_IMPLEMENTED, "This server sends no mail")
+        raise ApiProblem(errors.Problems.NOT_IMPLEMENTED, "This server sends no mail")
     is_sent = confirmations.request(call.app, call.user)
     return ConfirmationRequested(not is_sent, LINK_SECONDS)
 
 
 @routes.get(
     "/accounts/email/confirm",
-    ANYONE,
+    Needs.ANYONE,
     query=ConfirmationQuery,
     content_type="text/html",
     problems=(HTTP_UNKNOWN_CONFIRMATION,),
@@ -91,10 +97,10 @@ def show_confirmation(confirmations: Confirmations, call: Call) -> HttpResponse:
 
 @routes.post(
     "/accounts/email/confirm",
-    ANYONE,
+    Needs.ANYONE,
     query=ConfirmationQuery,
     answer=EmailConfirmed,
-    problems=(HTTP_UNKNOWN_CONFIRMATION, errors.HTTP_STORAGE_UNAVAILABLE),
+    problems=(HTTP_UNKNOWN_CONFIRMATION, errors.Problems.STORAGE_UNAVAILABLE),
     example={"token": "c2lnbmF0dXJl…"},
     answer_example=EmailConfirmed(True),
 )

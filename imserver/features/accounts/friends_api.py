@@ -7,7 +7,9 @@ from typing import Annotated, Final, Literal
 from msgspec import Struct
 
 from imserver import errors
-from imserver.auth.principal import ADMIN_OR_ACCOUNT, ADMIN_OR_PERSON
+from imserver.auth.principal import (
+    Needs,
+)
 from imserver.features.accounts import friends as changes
 from imserver.features.accounts.accounts import Accounts, NoAccounts, UnknownAccount
 from imserver.features.accounts.api import NO_ACCOUNTS, Avatar, Nickname, UserId
@@ -71,7 +73,7 @@ class FriendsAnswer(Struct):
 
 _TWO: Final = {"user": "1", "friend": "2"}
 _DONE: Final = FriendAnswer("done")
-_NOT_CHANGED: Final = (errors.HTTP_UNKNOWN_ACCOUNT, HTTP_TOO_MANY_FRIENDS)
+_NOT_CHANGED: Final = (errors.Problems.UNKNOWN_ACCOUNT, HTTP_TOO_MANY_FRIENDS)
 
 
 class FriendApi(Struct, frozen=True):
@@ -88,10 +90,10 @@ routes = Resource(
     hot=False,
     examples=(_DONE,),
     refusals={
-        Oneself: refuse(errors.HTTP_INVALID_REQUEST, "`friend` is the acting user"),
+        Oneself: refuse(errors.Problems.INVALID_REQUEST, "`friend` is the acting user"),
         NoAccounts: NO_ACCOUNTS,
-        UnknownAccount: refuse(errors.HTTP_UNKNOWN_ACCOUNT),
-        UnknownFriend: refuse(errors.HTTP_UNKNOWN_ACCOUNT),
+        UnknownAccount: refuse(errors.Problems.UNKNOWN_ACCOUNT),
+        UnknownFriend: refuse(errors.Problems.UNKNOWN_ACCOUNT),
         TooManyFriends: refuse(HTTP_TOO_MANY_FRIENDS),
     },
 )
@@ -99,8 +101,8 @@ routes = Resource(
 
 @routes.get(
     "/friends",
-    ADMIN_OR_PERSON,
-    problems=(errors.HTTP_UNKNOWN_ACCOUNT,),
+    Needs.ADMIN_OR_PERSON,
+    problems=(errors.Problems.UNKNOWN_ACCOUNT,),
     example={"user": "1"},
     answer_example=FriendsAnswer(1, [FriendShown("2", "Bob", "", 1795155802)], ""),
 )
@@ -118,7 +120,7 @@ def friends(api: FriendApi, call: Call, request: FriendsQuery) -> FriendsAnswer:
 
 @routes.post(
     "/friends/request",
-    ADMIN_OR_ACCOUNT,
+    Needs.ADMIN_OR_ACCOUNT,
     problems=_NOT_CHANGED,
     example=_TWO,
     answer_example=FriendAnswer("asked"),
@@ -134,7 +136,7 @@ def request(api: FriendApi, call: Call, request: FriendChange) -> FriendAnswer:
 
 @routes.post(
     "/friends/accept",
-    ADMIN_OR_ACCOUNT,
+    Needs.ADMIN_OR_ACCOUNT,
     problems=_NOT_CHANGED,
     example=_TWO,
     answer_example=FriendAnswer("friends"),
@@ -144,19 +146,19 @@ def accept(api: FriendApi, call: Call, request: FriendChange) -> FriendAnswer:
     return _change(api, call, request, changes.accept)
 
 
-@routes.post("/friends/decline", ADMIN_OR_ACCOUNT, problems=_NOT_CHANGED, example=_TWO)
+@routes.post("/friends/decline", Needs.ADMIN_OR_ACCOUNT, problems=_NOT_CHANGED, example=_TWO)
 def decline(api: FriendApi, call: Call, request: FriendChange) -> FriendAnswer:
     """Decline a friend request."""
     return _change(api, call, request, changes.decline)
 
 
-@routes.post("/friends/remove", ADMIN_OR_ACCOUNT, problems=_NOT_CHANGED, example=_TWO)
+@routes.post("/friends/remove", Needs.ADMIN_OR_ACCOUNT, problems=_NOT_CHANGED, example=_TWO)
 def remove(api: FriendApi, call: Call, request: FriendChange) -> FriendAnswer:
     """Remove a friend or withdraw a friend request."""
     return _change(api, call, request, changes.remove)
 
 
-@routes.post("/friends/block", ADMIN_OR_PERSON, problems=_NOT_CHANGED, example=_TWO)
+@routes.post("/friends/block", Needs.ADMIN_OR_PERSON, problems=_NOT_CHANGED, example=_TWO)
 def block(api: FriendApi, call: Call, request: FriendChange) -> FriendAnswer:
     """Block a user.
 
@@ -165,7 +167,7 @@ def block(api: FriendApi, call: Call, request: FriendChange) -> FriendAnswer:
     return _change(api, call, request, changes.block)
 
 
-@routes.post("/friends/unblock", ADMIN_OR_PERSON, problems=_NOT_CHANGED, example=_TWO)
+@routes.post("/friends/unblock", Needs.ADMIN_OR_PERSON, problems=_NOT_CHANGED, example=_TWO)
 def unblock(api: FriendApi, call: Call, request: FriendChange) -> FriendAnswer:
     """Unblock a user."""
     return _change(api, call, request, changes.unblock)

@@ -8,7 +8,9 @@ from msgspec import UNSET, UnsetType
 
 from imserver import errors
 from imserver.auth.identifiers import split
-from imserver.auth.principal import ADMIN_OR_PERSON
+from imserver.auth.principal import (
+    Needs,
+)
 from imserver.features.accounts.api import (
     CHAPTER,
     REFUSALS,
@@ -32,7 +34,7 @@ from imserver.http.operation import Refusals, Resource, refuse
 GUEST_REFUSALS: Final[Refusals] = {
     **REFUSALS,
     NoGuest: refuse(HTTP_NO_GUEST),
-    NoGuests: refuse(errors.HTTP_NOT_ALLOWED, "The app takes no guests"),
+    NoGuests: refuse(errors.Problems.NOT_ALLOWED, "The app takes no guests"),
 }
 """Exceptions of guests → refusals."""
 
@@ -59,11 +61,11 @@ routes = Resource(
 
 @routes.post(
     "/accounts/promote",
-    ADMIN_OR_PERSON,
+    Needs.ADMIN_OR_PERSON,
     problems=(
-        errors.HTTP_UNKNOWN_ACCOUNT,
-        errors.HTTP_TOO_MANY_REQUESTS,
-        errors.HTTP_NOT_ALLOWED,
+        errors.Problems.UNKNOWN_ACCOUNT,
+        errors.Problems.TOO_MANY_REQUESTS,
+        errors.Problems.NOT_ALLOWED,
         HTTP_PASSWORDS_OFF,
         HTTP_NO_GUEST,
         HTTP_LOGIN_TAKEN,

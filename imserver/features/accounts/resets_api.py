@@ -8,7 +8,9 @@ from msgspec import Struct
 
 from imserver import errors
 from imserver.auth.accounts import GOCHAT
-from imserver.auth.principal import ANYONE
+from imserver.auth.principal import (
+    Needs,
+)
 from imserver.features.accounts.accounts import UnknownReset
 from imserver.features.accounts.api import CHAPTER, REFUSALS, Login, NewPassword
 from imserver.features.accounts.parts import accounts_of
@@ -50,10 +52,10 @@ routes = Resource(
     service=lambda core, _: accounts_of(core).resets,
     hot=True,
     chapter=CHAPTER,
-    problems=(errors.HTTP_NOT_ALLOWED, errors.HTTP_TOO_MANY_REQUESTS),
+    problems=(errors.Problems.NOT_ALLOWED, errors.Problems.TOO_MANY_REQUESTS),
     refusals={
         **REFUSALS,
-        NoResets: refuse(errors.HTTP_NOT_IMPLEMENTED, "Passwords of this app are not reset by e-mail"),
+        NoResets: refuse(errors.Problems.NOT_IMPLEMENTED, "Passwords of this app are not reset by e-mail"),
         UnknownReset: refuse(HTTP_UNKNOWN_RESET),
     },
 )
@@ -61,9 +63,9 @@ routes = Resource(
 
 @routes.post(
     "/accounts/reset",
-    ANYONE,
+    Needs.ANYONE,
     status=202,
-    problems=(HTTP_PASSWORDS_OFF, errors.HTTP_NOT_IMPLEMENTED),
+    problems=(HTTP_PASSWORDS_OFF, errors.Problems.NOT_IMPLEMENTED),
     example={"login": "ann@example.com"},
     answer_example=ResetRequested(CODE_SECONDS),
 )
@@ -79,7 +81,7 @@ def reset(resets: Resets, call: Call, request: ResetRequest) -> ResetRequested:
 
 @routes.post(
     "/accounts/reset/finish",
-    ANYONE,
+    Needs.ANYONE,
     problems=(HTTP_PASSWORDS_OFF, HTTP_UNKNOWN_RESET),
     example={"code": "kX3v…", "password": "battery staple"},
     answer_example=ResetDone(),

@@ -39,16 +39,10 @@ from imserver.messages.messaging import Messaging
 from imserver.messages.receipts import Signals
 from imserver.model import AppendAnswer, ChannelPart, CloseAnswer, Event, OpenAnswer, Reply, Signal, id_of
 from imserver.storage.log.contract import (
-    BLOCKED,
-    INVALID,
-    MUTED,
-    NOT_BOT,
-    REJECTED,
-    UNKNOWN_ACCOUNT,
-    UNKNOWN_CONVERSATION,
     Appended,
     Draft,
     Rejected,
+    RejectReason,
 )
 from imserver.storage.store import Store
 from imserver.transport.connection import Connection, app_and_user
@@ -209,19 +203,23 @@ class StreamedAnswers:
         Raises TooManyMessages, and ChannelRefused: ``full`` or ``limit``.
         """
         if to == user or bool(to) == bool(conversation):
-            return Rejected(INVALID, "`to`, `conversation`: expected one of them, not the sender")
+            return Rejected(
+                RejectReason.INVALID, "`to`, `conversation`: expected one of them, not the sender"
+            )
         owner = self._owner_of(app, user)
         if not owner:
-            return Rejected(NOT_BOT, "only bots stream answers")
+            return Rejected(RejectReason.NOT_BOT, "only bots stream answers")
         if not is_back_end and app in self._reviews.apps:
-            return Rejected(REJECTED, "messages are reviewed here, so only a back end streams them")
+            return Rejected(
+                RejectReason.REJECTED, "messages are reviewed here, so only a back end streams them"
+            )
         found = self._peer(app, user, conversation) if conversation else to
         if isinstance(found, Rejected):
             return found
         if found and not self._relations.may_write(app, user, found):
-            return Rejected(BLOCKED)
+            return Rejected(RejectReason.BLOCKED)
         if to and self._is_refused_as_first(app, user, to):
-            return Rejected(UNKNOWN_ACCOUNT)
+            return Rejected(RejectReason.UNKNOWN_ACCOUNT)
         if not is_back_end:
             if self._streams.count_of(app, user) >= MOST_STREAMS:
                 raise ChannelRefused("full", f"the bot has {MOST_STREAMS} open streams on this node")
@@ -254,9 +252,9 @@ class StreamedAnswers:
             log.conversations.member(app, conversation, user),
         )
         if found is None or own is None:
-            return Rejected(UNKNOWN_CONVERSATION)
+            return Rejected(RejectReason.UNKNOWN_CONVERSATION)
         if own.muted_until > time():
-            return Rejected(MUTED)
+            return Rejected(RejectReason.MUTED)
         return next((each for each in found.members if each != user), "")
 
     def append(
@@ -312,10 +310,10 @@ class ClosedView(msgspec.Struct, omit_defaults=True):
     id: int = 0
 
 
-_REFUSED: Final = {"full": errors.REPLY_NOT_STORED}
+_REFUSED: Final = {"full": errors.ReplyCode.NOT_STORED}
 
 
-_UNAVAILABLE: Final = Reply(errors.REPLY_NOT_STORED, RefusedView("unavailable"))
+_UNAVAILABLE: Final = Reply(errors.ReplyCode.NOT_STORED, RefusedView("unavailable"))
 
 
 class AnswerCommands:
@@ -328,7 +326,7 @@ class AnswerCommands:
         """The commands that this service runs."""
         return {
             OpenAnswer: CommandRow(self.open),
-            AppendAnswer: CommandRow(self.append, refusals={TooManyRequests: errors.REPLY_NOT_STORED}),
+            AppendAnswer: CommandRow(self.append, refusals={TooManyRequests: errors.ReplyCode.NOT_STORED}),
             CloseAnswer: CommandRow(self.close),
         }
 
@@ -339,11 +337,11 @@ class AnswerCommands:
         try:
             found = self._answers.open(app, user, *where, command.text, command.type)
         except ChannelRefused as refused:
-            code = _REFUSED.get(refused.reason, errors.REPLY_BAD_PARAMETER)
+            code = _REFUSED.get(refused.reason, errors.ReplyCode.BAD_PARAMETER)
             return Reply(code, RefusedView(refused.reason))
         if isinstance(found, Rejected):
             return Reply(code_of(found), RefusedView(found.reason))
-        return Reply(errors.REPLY_OK, OpenedView(found))
+        return Reply(errors.ReplyCode.OK, OpenedView(found))
 
     def append(self, connection: Connection, command: AppendAnswer) -> Reply:
         """Append pieces."""
@@ -356,7 +354,7 @@ class AnswerCommands:
             PieceView(piece.stream, each.piece, each.status)
             for piece, each in zip(pieces, found, strict=True)
         ]
-        return Reply(errors.REPLY_OK, PiecesView(results))
+        return Reply(errors.ReplyCode.OK, PiecesView(results))
 
     def close(self, connection: Connection, command: CloseAnswer) -> Reply:
         """Close a stream."""
@@ -366,4 +364,4 @@ class AnswerCommands:
             return Reply(code_of(closed), RefusedView(closed.reason))
         if closed.status == "failed":
             return _UNAVAILABLE
-        return Reply(errors.REPLY_OK, ClosedView(command.stream, closed.status, closed.offset))
+        return Reply(errors.ReplyCode.OK, ClosedView(command.stream, closed.status, closed.offset))

@@ -19,7 +19,9 @@ from imserver.api.v1.streamed import (
     pieces_of,
     require_answer,
 )
-from imserver.auth.principal import ADMIN_OR_BOT
+from imserver.auth.principal import (
+    Needs,
+)
 from imserver.config.settings import MAX_USER_BYTES
 from imserver.errors import TooManyMessages
 from imserver.features.bots.answers import StreamedAnswers
@@ -30,7 +32,10 @@ from imserver.http.field import Acting, about
 from imserver.http.operation import Resource, one_of
 from imserver.http.reply import ApiProblem
 from imserver.model import MAX_ID, MAX_TYPE_BYTES
-from imserver.storage.log.contract import NOT_BOT, Rejected
+from imserver.storage.log.contract import (
+    Rejected,
+    RejectReason,
+)
 
 
 class AnswerOpenRequest(Acting, kw_only=True):
@@ -81,15 +86,15 @@ class AnswerClosed(Struct):
 
 
 def _too_many(_error: Exception) -> ApiProblem:
-    return ApiProblem(errors.HTTP_TOO_MANY_REQUESTS, headers=(("Retry-After", "1"),))
+    return ApiProblem(errors.Problems.TOO_MANY_REQUESTS, headers=(("Retry-After", "1"),))
 
 
 _SAMPLE: Final = "wqvyR2Tg5cMSnBIl0xcmpgxC0bOVqhe9ZcUxMA"
 _NOT_STORED: Final = (
-    errors.HTTP_UNKNOWN_ACCOUNT,
-    errors.HTTP_UNKNOWN_CONVERSATION,
-    errors.HTTP_MUTED,
-    errors.HTTP_NOT_ALLOWED,
+    errors.Problems.UNKNOWN_ACCOUNT,
+    errors.Problems.UNKNOWN_CONVERSATION,
+    errors.Problems.MUTED,
+    errors.Problems.NOT_ALLOWED,
 )
 _BOT: Final = {"app": "default", "user": "7"}
 routes = Resource(
@@ -103,9 +108,9 @@ routes = Resource(
 
 @routes.post(
     "/messages/stream/open",
-    ADMIN_OR_BOT,
+    Needs.ADMIN_OR_BOT,
     rules=one_of("to", "conversation"),
-    problems=(errors.HTTP_TOO_MANY_STREAMS, errors.HTTP_TOO_MANY_REQUESTS, *_NOT_STORED),
+    problems=(errors.Problems.TOO_MANY_STREAMS, errors.Problems.TOO_MANY_REQUESTS, *_NOT_STORED),
     example={**_BOT, "to": "1"},
     answer_example=AnswerOpened(_SAMPLE),
 )
@@ -121,16 +126,16 @@ def open_stream(answers: StreamedAnswers, call: Call, request: AnswerOpenRequest
         call.app, call.user, request.to, request.conversation, request.text, request.type, call.is_back_end
     )
     if isinstance(found, Rejected):
-        if found.reason == NOT_BOT:
-            raise ApiProblem(errors.HTTP_UNKNOWN_ACCOUNT, "There is no such bot")
+        if found.reason == RejectReason.NOT_BOT:
+            raise ApiProblem(errors.Problems.UNKNOWN_ACCOUNT, "There is no such bot")
         raise problem_of(found)
     return AnswerOpened(found)
 
 
 @routes.post(
     "/messages/stream/append",
-    ADMIN_OR_BOT,
-    problems=(errors.HTTP_NOT_ACCEPTED, errors.HTTP_TOO_MANY_REQUESTS),
+    Needs.ADMIN_OR_BOT,
+    problems=(errors.Problems.NOT_ACCEPTED, errors.Problems.TOO_MANY_REQUESTS),
     example={**_BOT, "pieces": [{"stream": _SAMPLE, "piece": 1, "text": "The answer"}]},
     answer_example=StreamAppended([PieceResult(_SAMPLE, 1, "appended")]),
 )
@@ -146,8 +151,8 @@ def append(answers: StreamedAnswers, call: Call, request: AnswerAppendRequest) -
 
 @routes.post(
     "/messages/stream/close",
-    ADMIN_OR_BOT,
-    problems=(errors.HTTP_NOT_ACCEPTED, *_NOT_STORED),
+    Needs.ADMIN_OR_BOT,
+    problems=(errors.Problems.NOT_ACCEPTED, *_NOT_STORED),
     example={**_BOT, "stream": _SAMPLE},
     answer_example=AnswerClosed(_SAMPLE, "closed", 8),
 )

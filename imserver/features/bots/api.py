@@ -10,7 +10,9 @@ from msgspec.structs import replace
 
 from imserver import errors
 from imserver.api.v1.conversations import ConversationId
-from imserver.auth.principal import ADMIN_OR_ACCOUNT, ADMIN_OR_BOT, ADMIN_OR_MEMBER
+from imserver.auth.principal import (
+    Needs,
+)
 from imserver.features.accounts.api import REFUSALS, Avatar, Nickname, UserId, UserName
 from imserver.features.accounts.problems import HTTP_LOGIN_TAKEN
 from imserver.features.bots.bots import (
@@ -214,7 +216,7 @@ _CARD: Final = BotCard("7", "weather", "Weather", "", "The weather of your town"
 _DONE: Final = BotDone("7")
 _MINE: Final = {"app": "default", "user": "1", "bot": "7"}
 _COMMANDS: Final = [{"name": "today", "description": "The weather today"}]
-_UNKNOWN: Final = (errors.HTTP_UNKNOWN_ACCOUNT,)
+_UNKNOWN: Final = (errors.Problems.UNKNOWN_ACCOUNT,)
 
 routes = Resource(
     "bots",
@@ -225,16 +227,16 @@ routes = Resource(
     refusals={
         **REFUSALS,
         TooManyBots: refuse(HTTP_TOO_MANY_BOTS),
-        UnknownBot: refuse(errors.HTTP_UNKNOWN_ACCOUNT, "There is no such bot of this owner"),
-        UnknownConversation: refuse(errors.HTTP_UNKNOWN_CONVERSATION),
-        NotAllowed: refuse(errors.HTTP_NOT_ALLOWED, "{}"),
+        UnknownBot: refuse(errors.Problems.UNKNOWN_ACCOUNT, "There is no such bot of this owner"),
+        UnknownConversation: refuse(errors.Problems.UNKNOWN_CONVERSATION),
+        NotAllowed: refuse(errors.Problems.NOT_ALLOWED, "{}"),
     },
 )
 
 
 @routes.post(
     "/bots",
-    ADMIN_OR_ACCOUNT,
+    Needs.ADMIN_OR_ACCOUNT,
     status=201,
     problems=(*_UNKNOWN, HTTP_LOGIN_TAKEN, HTTP_TOO_MANY_BOTS),
     example={"app": "default", "user": "1", "name": "weather", "nickname": "Weather"},
@@ -253,7 +255,7 @@ def create(bots: Bots, call: Call, request: BotCreate) -> BotCreated:
 
 @routes.get(
     "/bots",
-    ADMIN_OR_ACCOUNT,
+    Needs.ADMIN_OR_ACCOUNT,
     example={"app": "default", "user": "1"},
     answer_example=BotsAnswer([_BOT], ""),
     user="optional",
@@ -267,7 +269,7 @@ def bots(bots: Bots, call: Call, request: ActingPage) -> BotsAnswer:
 
 @routes.post(
     "/bots/update",
-    ADMIN_OR_ACCOUNT,
+    Needs.ADMIN_OR_ACCOUNT,
     problems=_UNKNOWN,
     example={**_MINE, "nickname": "Weather", "commands": _COMMANDS},
     user="optional",
@@ -292,8 +294,8 @@ def update(bots: Bots, call: Call, request: BotUpdate) -> BotShown:
 
 @routes.get(
     "/bots/listed",
-    ADMIN_OR_MEMBER,
-    problems=(errors.HTTP_NOT_ALLOWED,),
+    Needs.ADMIN_OR_MEMBER,
+    problems=(errors.Problems.NOT_ALLOWED,),
     example={"app": "default", "user": "1"},
     answer_example=ListedBots([_CARD], ""),
     user="optional",
@@ -311,7 +313,7 @@ def listed(bots: Bots, call: Call, request: ActingPage) -> ListedBots:
 
 @routes.get(
     "/bots/show",
-    ADMIN_OR_MEMBER,
+    Needs.ADMIN_OR_MEMBER,
     problems=_UNKNOWN,
     example=_MINE,
     user="optional",
@@ -323,7 +325,7 @@ def show(bots: Bots, call: Call, request: BotChosen) -> BotCard:
 
 @routes.post(
     "/bots/rotate",
-    ADMIN_OR_ACCOUNT,
+    Needs.ADMIN_OR_ACCOUNT,
     problems=_UNKNOWN,
     example=_MINE,
     answer_example=BotTokenAnswer("7", _TOKEN),
@@ -339,8 +341,8 @@ def rotate(bots: Bots, call: Call, request: BotChosen) -> BotTokenAnswer:
 
 @routes.post(
     "/bots/delete",
-    ADMIN_OR_ACCOUNT,
-    problems=(*_UNKNOWN, errors.HTTP_MEDIA_UNAVAILABLE),
+    Needs.ADMIN_OR_ACCOUNT,
+    problems=(*_UNKNOWN, errors.Problems.MEDIA_UNAVAILABLE),
     example=_MINE,
     user="optional",
 )
@@ -355,7 +357,7 @@ def delete(bots: Bots, call: Call, request: BotChosen) -> BotDone:
 
 @routes.post(
     "/bots/commands",
-    ADMIN_OR_BOT,
+    Needs.ADMIN_OR_BOT,
     problems=_UNKNOWN,
     example={"app": "default", "user": "7", "commands": _COMMANDS},
 )
@@ -367,8 +369,8 @@ def set_commands(bots: Bots, call: Call, request: CommandsSet) -> BotDone:
 
 @routes.get(
     "/bots/commands",
-    ADMIN_OR_MEMBER,
-    problems=(errors.HTTP_UNKNOWN_CONVERSATION,),
+    Needs.ADMIN_OR_MEMBER,
+    problems=(errors.Problems.UNKNOWN_CONVERSATION,),
     example={"app": "default", "user": "1", "conversation": 1},
     answer_example=CommandsAnswer([CommandShown("7", "weather", "Weather", "today", "The weather today")]),
     user="optional",
@@ -380,7 +382,7 @@ def commands(bots: Bots, call: Call, request: CommandsQuery) -> CommandsAnswer:
     """
     conversation = request.conversation
     if (conversation is UNSET) == (not request.bot):
-        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "Give one of `conversation` and `bot`")
+        raise ApiProblem(errors.Problems.INVALID_REQUEST, "Give one of `conversation` and `bot`")
     found = (
         bots.unblocked(call.app, call.user, bots.named(call.app, [request.bot]))
         if conversation is UNSET

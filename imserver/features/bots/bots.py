@@ -249,8 +249,8 @@ class Bots:
         try:
             found = self.in_conversation(app, user, command.conversation)
         except UnknownConversation:
-            return Reply(errors.REPLY_NO_DATA)
-        return Reply(errors.REPLY_OK, CommandsView(commands_in(found)))
+            return Reply(errors.ReplyCode.NO_DATA)
+        return Reply(errors.ReplyCode.OK, CommandsView(commands_in(found)))
 
 
 class IncomingHooks:

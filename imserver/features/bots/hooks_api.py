@@ -10,7 +10,10 @@ from msgspec import Raw, Struct
 from imserver import errors
 from imserver.api.v1 import messages
 from imserver.api.v1.messages import MessageApi, message_api
-from imserver.auth.principal import ADMIN_OR_ACCOUNT, ANYONE, Principal
+from imserver.auth.principal import (
+    Needs,
+    Principal,
+)
 from imserver.auth.rates import SenderRates, TooManyRequests
 from imserver.auth.tenants import Tenants
 from imserver.core.core import Core
@@ -104,15 +107,15 @@ routes = Resource(
 
 @routes.post(
     "/hooks",
-    ADMIN_OR_ACCOUNT,
+    Needs.ADMIN_OR_ACCOUNT,
     status=201,
     problems=(
         HTTP_UNKNOWN_GROUP,
-        errors.HTTP_UNKNOWN_ACCOUNT,
-        errors.HTTP_ROLE_TOO_LOW,
+        errors.Problems.UNKNOWN_ACCOUNT,
+        errors.Problems.ROLE_TOO_LOW,
         HTTP_TOO_MANY_BOTS,
         HTTP_TOO_MANY_MEMBERS,
-        errors.HTTP_MEDIA_UNAVAILABLE,
+        errors.Problems.MEDIA_UNAVAILABLE,
     ),
     example={**_OF_GROUP, "nickname": "Builds"},
     answer_example=HookCreated("9", f"{PATH}wqvyR2Tg5cMSnBIl0xcmpgxC0bOVqhe9ZcUxMA-k3Zw"),
@@ -130,8 +133,8 @@ def create(incoming: IncomingHooks, call: Call, began: HookCreate) -> HookCreate
 
 @routes.get(
     "/hooks",
-    ADMIN_OR_ACCOUNT,
-    problems=(HTTP_UNKNOWN_GROUP, errors.HTTP_ROLE_TOO_LOW),
+    Needs.ADMIN_OR_ACCOUNT,
+    problems=(HTTP_UNKNOWN_GROUP, errors.Problems.ROLE_TOO_LOW),
     example=_OF_GROUP,
     answer_example=HooksAnswer([_HOOK]),
     user="optional",
@@ -152,8 +155,8 @@ def hooks(incoming: IncomingHooks, call: Call, began: GroupChange) -> HooksAnswe
 
 @routes.post(
     "/hooks/revoke",
-    ADMIN_OR_ACCOUNT,
-    problems=(HTTP_UNKNOWN_HOOK, errors.HTTP_ROLE_TOO_LOW, errors.HTTP_MEDIA_UNAVAILABLE),
+    Needs.ADMIN_OR_ACCOUNT,
+    problems=(HTTP_UNKNOWN_HOOK, errors.Problems.ROLE_TOO_LOW, errors.Problems.MEDIA_UNAVAILABLE),
     example={"app": "default", "user": "1", "hook": "9"},
     answer_example=HookRevoked("9"),
     user="optional",
@@ -204,7 +207,7 @@ def _read(api: HookApi, call: Call) -> None:
     if kind.startswith(_FORM) and not body.lstrip().startswith(b"{"):
         body = parse_form(body).get("payload", "").encode("utf-8", "surrogatepass")
     if not body or kind.startswith("multipart/"):
-        raise ApiProblem(errors.HTTP_INVALID_REQUEST, _EXPECTED)
+        raise ApiProblem(errors.Problems.INVALID_REQUEST, _EXPECTED)
     given = decode(_fields, body)
     taken: dict[str, Any] = {name: given[name] for name in _TAKEN if name in given}
     call.input = decode(_message, msgspec.json.encode(taken))
@@ -220,5 +223,7 @@ def post(api: HookApi, call: Call) -> HttpResponse:
 
 
 ROUTES: Final = (
-    Route("POST", f"{PATH}*", ANYONE, post, app="known", hot=True, read=_read, style=PROBLEM, service=_api),
+    Route(
+        "POST", f"{PATH}*", Needs.ANYONE, post, app="known", hot=True, read=_read, style=PROBLEM, service=_api
+    ),
 )

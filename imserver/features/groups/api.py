@@ -11,7 +11,9 @@ from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import asdict, replace
 
 from imserver import errors
-from imserver.auth.principal import ADMIN_OR_MEMBER
+from imserver.auth.principal import (
+    Needs,
+)
 from imserver.auth.rates import TooManyRequests
 from imserver.auth.relations import Relations
 from imserver.auth.tenants import Tenants
@@ -236,19 +238,19 @@ class DeletedGroup(Struct):
     members: Annotated[int, about("The number of removed members.")]
 
 
-_NOT_CREATED: Final = (HTTP_TOO_MANY_MEMBERS, errors.HTTP_UNKNOWN_ACCOUNT, errors.HTTP_NOT_ALLOWED)
+_NOT_CREATED: Final = (HTTP_TOO_MANY_MEMBERS, errors.Problems.UNKNOWN_ACCOUNT, errors.Problems.NOT_ALLOWED)
 _UNKNOWN: Final = (HTTP_UNKNOWN_GROUP,)
-_NOT_PERMITTED: Final = (*_UNKNOWN, errors.HTTP_ROLE_TOO_LOW)
+_NOT_PERMITTED: Final = (*_UNKNOWN, errors.Problems.ROLE_TOO_LOW)
 _NO_MEMBER: Final = (*_NOT_PERMITTED, HTTP_UNKNOWN_MEMBER)
 _GROUP: Final = GroupShown("1", "tea", 1795155803, "owner", 0, False)
 _MEMBERS: Final = {"user": "1", "group": "1", "members": ["2"]}
 _CHANGED: Final = GroupAnswer("1", ["2"])
 
 REFUSALS: Final[Refusals] = {
-    BadGroup: refuse(errors.HTTP_INVALID_REQUEST, "{}"),
+    BadGroup: refuse(errors.Problems.INVALID_REQUEST, "{}"),
     UnknownGroup: refuse(HTTP_UNKNOWN_GROUP),
-    NotAllowed: refuse(errors.HTTP_ROLE_TOO_LOW, "{}"),
-    Strangers: refuse(errors.HTTP_NOT_ALLOWED, "`members`: strangers join by an invitation: {}"),
+    NotAllowed: refuse(errors.Problems.ROLE_TOO_LOW, "{}"),
+    Strangers: refuse(errors.Problems.NOT_ALLOWED, "`members`: strangers join by an invitation: {}"),
     NoMember: refuse(HTTP_UNKNOWN_MEMBER),
     TooManyRequests: too_many,
     TooManyMembers: refuse(HTTP_TOO_MANY_MEMBERS),
@@ -287,18 +289,18 @@ def _check_members(api: GroupApi, call: Call, users: Sequence[str]) -> set[str]:
         known = api.groups.accounts_among(call.app, list(wanted))
         if unknown := [user for user in wanted if user not in known and user != call.principal.user]:
             named = ", ".join(f"`{user}`" for user in unknown[:MOST_NAMED])
-            raise ApiProblem(errors.HTTP_UNKNOWN_ACCOUNT, f"There is no account {named}")
+            raise ApiProblem(errors.Problems.UNKNOWN_ACCOUNT, f"There is no account {named}")
     if call.user and users and (blocked := api.relations.blocked_by(call.app, call.user, users)):
         named = ", ".join(f"`{user}`" for user in blocked[:MOST_NAMED])
-        raise ApiProblem(errors.HTTP_NOT_ALLOWED, f"`members`: not allowed for {named}")
+        raise ApiProblem(errors.Problems.NOT_ALLOWED, f"`members`: not allowed for {named}")
     return set() if call.is_back_end else api.groups.strangers_among(call.app, call.user, users)
 
 
 @routes.post(
     "/groups/create",
-    ADMIN_OR_MEMBER,
+    Needs.ADMIN_OR_MEMBER,
     status=201,
-    problems=(*_NOT_CREATED, errors.HTTP_TOO_MANY_REQUESTS),
+    problems=(*_NOT_CREATED, errors.Problems.TOO_MANY_REQUESTS),
     example={"user": "1", "name": "tea", "members": ["2"]},
     answer_example=GroupCreated("1", "tea", 1795155803, "owner", 0, users=["2"]),
 )
@@ -314,7 +316,9 @@ def create(api: GroupApi, call: Call, request: GroupCreate) -> GroupCreated:
     return GroupCreated(**asdict(_shown(group)), users=list(added.users), invited=list(added.invited))
 
 
-@routes.get("/groups", ADMIN_OR_MEMBER, example={"user": "1"}, answer_example=GroupsAnswer(1, [_GROUP], ""))
+@routes.get(
+    "/groups", Needs.ADMIN_OR_MEMBER, example={"user": "1"}, answer_example=GroupsAnswer(1, [_GROUP], "")
+)
 def groups(api: GroupApi, call: Call, request: ActingPage) -> GroupsAnswer:
     """List the groups of a user, page by page."""
     behind = id_of(after(request.cursor) or "")
@@ -325,7 +329,7 @@ def groups(api: GroupApi, call: Call, request: ActingPage) -> GroupsAnswer:
 
 @routes.get(
     "/groups/show",
-    ADMIN_OR_MEMBER,
+    Needs.ADMIN_OR_MEMBER,
     problems=_UNKNOWN,
     example={"user": "1", "group": "1"},
     answer_example=GroupDetail("1", "tea", 1795155803, "owner", 0, members=2),
@@ -339,7 +343,7 @@ def show(api: GroupApi, call: Call, request: GroupChange) -> GroupDetail:
 
 @routes.get(
     "/groups/members",
-    ADMIN_OR_MEMBER,
+    Needs.ADMIN_OR_MEMBER,
     problems=_UNKNOWN,
     example={"user": "1", "group": "1"},
     answer_example=GroupMembersAnswer(1, [GroupMemberShown("1", "owner", 0)], ""),
@@ -360,7 +364,7 @@ def members(api: GroupApi, call: Call, request: GroupMembersQuery) -> GroupMembe
 
 @routes.post(
     "/groups/invite",
-    ADMIN_OR_MEMBER,
+    Needs.ADMIN_OR_MEMBER,
     problems=(*_NOT_PERMITTED, *_NOT_CREATED),
     example=_MEMBERS,
     answer_example=GroupInvited("1", ["2"]),
@@ -378,7 +382,7 @@ def invite(api: GroupApi, call: Call, request: GroupMembers) -> GroupInvited:
     return GroupInvited(request.group, list(added.users), list(added.invited))
 
 
-@routes.post("/groups/leave", ADMIN_OR_MEMBER, problems=_UNKNOWN, example={"user": "2", "group": "1"})
+@routes.post("/groups/leave", Needs.ADMIN_OR_MEMBER, problems=_UNKNOWN, example={"user": "2", "group": "1"})
 def leave(api: GroupApi, call: Call, request: GroupChange) -> GroupAnswer:
     """Leave a group.
 
@@ -388,7 +392,7 @@ def leave(api: GroupApi, call: Call, request: GroupChange) -> GroupAnswer:
     return GroupAnswer(request.group, [call.user])
 
 
-@routes.post("/groups/remove", ADMIN_OR_MEMBER, problems=_NO_MEMBER, example=_MEMBERS, user="optional")
+@routes.post("/groups/remove", Needs.ADMIN_OR_MEMBER, problems=_NO_MEMBER, example=_MEMBERS, user="optional")
 def remove(api: GroupApi, call: Call, request: GroupMembers) -> GroupAnswer:
     """Remove members from a group.
 
@@ -400,7 +404,7 @@ def remove(api: GroupApi, call: Call, request: GroupMembers) -> GroupAnswer:
 
 @routes.post(
     "/groups/delete",
-    ADMIN_OR_MEMBER,
+    Needs.ADMIN_OR_MEMBER,
     problems=_NOT_PERMITTED,
     example={"user": "1", "group": "1"},
     answer_example=DeletedGroup("1", 2),
@@ -418,7 +422,7 @@ def delete(api: GroupApi, call: Call, request: GroupChange) -> DeletedGroup:
 
 @routes.post(
     "/groups/rename",
-    ADMIN_OR_MEMBER,
+    Needs.ADMIN_OR_MEMBER,
     problems=_NOT_PERMITTED,
     example={"user": "1", "group": "1", "name": "tea"},
     user="optional",
@@ -433,7 +437,7 @@ def rename(api: GroupApi, call: Call, request: GroupRename) -> GroupShown:
 
 @routes.post(
     "/groups/update",
-    ADMIN_OR_MEMBER,
+    Needs.ADMIN_OR_MEMBER,
     problems=_NOT_PERMITTED,
     example={"user": "1", "group": "1", "description": "Tea at five"},
     answer_example=replace(_GROUP, description="Tea at five"),
@@ -453,7 +457,7 @@ def update(api: GroupApi, call: Call, request: GroupUpdate) -> GroupShown:
 
 @routes.post(
     "/groups/role",
-    ADMIN_OR_MEMBER,
+    Needs.ADMIN_OR_MEMBER,
     problems=_NO_MEMBER,
     example={"user": "1", "group": "1", "member": "2", "role": "admin"},
     user="optional",
@@ -470,7 +474,7 @@ def set_role(api: GroupApi, call: Call, request: GroupRole) -> GroupAnswer:
 
 @routes.post(
     "/groups/mute",
-    ADMIN_OR_MEMBER,
+    Needs.ADMIN_OR_MEMBER,
     problems=_NO_MEMBER,
     example={"user": "1", "group": "1", "member": "2", "until": 1795159400},
     user="optional",
@@ -492,7 +496,7 @@ def _shown(group: Group) -> GroupShown:
 
 @routes.post(
     "/groups/open",
-    ADMIN_OR_MEMBER,
+    Needs.ADMIN_OR_MEMBER,
     problems=_NOT_PERMITTED,
     example={"user": "1", "group": "1", "open": True},
     answer_example=replace(_GROUP, open=True),
@@ -509,7 +513,7 @@ def set_open(api: GroupApi, call: Call, request: GroupOpen) -> GroupShown:
 
 @routes.post(
     "/groups/options",
-    ADMIN_OR_MEMBER,
+    Needs.ADMIN_OR_MEMBER,
     problems=_NOT_PERMITTED,
     example={"user": "1", "group": "1", "history": "all"},
     answer_example=replace(_GROUP, history="all"),
@@ -527,12 +531,12 @@ def set_options(api: GroupApi, call: Call, request: GroupOptions) -> GroupShown:
 
 @routes.post(
     "/groups/join",
-    ADMIN_OR_MEMBER,
+    Needs.ADMIN_OR_MEMBER,
     problems=(
         *_UNKNOWN,
-        errors.HTTP_UNKNOWN_ACCOUNT,
+        errors.Problems.UNKNOWN_ACCOUNT,
         HTTP_TOO_MANY_MEMBERS,
-        errors.HTTP_TOO_MANY_REQUESTS,
+        errors.Problems.TOO_MANY_REQUESTS,
     ),
     example={"user": "3", "group": "1"},
     answer_example=replace(_GROUP, role="member", open=True),

@@ -30,11 +30,6 @@ from imserver.model import (
     UpdateGroup,
 )
 from imserver.storage.log.contract import (
-    FULL,
-    INVALID,
-    NOT_ALLOWED,
-    NOT_MEMBER,
-    UNKNOWN_CONVERSATION,
     Change,
     Conversation,
     Ground,
@@ -42,6 +37,7 @@ from imserver.storage.log.contract import (
     GroupText,
     Membership,
     Rejected,
+    RejectReason,
     Right,
     options_of,
 )
@@ -67,7 +63,7 @@ MEMBER: Final = "member"
 
 _RANK: Final = {OWNER: 2, ADMIN: 1, MEMBER: 0}
 _INVITING: Final = "only the owner and admins invite to this group"
-_OUTSIDER: Final = Rejected(UNKNOWN_CONVERSATION)
+_OUTSIDER: Final = Rejected(RejectReason.UNKNOWN_CONVERSATION)
 
 
 class BadGroup(ImserverError):
@@ -425,7 +421,7 @@ def _ranked(by: str, least: str, words: str = "") -> Right:
             return None
         if by not in ground.roles:
             return _OUTSIDER
-        return None if _RANK[ground.roles[by]] >= _RANK[least] else Rejected(NOT_ALLOWED, words)
+        return None if _RANK[ground.roles[by]] >= _RANK[least] else Rejected(RejectReason.NOT_ALLOWED, words)
 
     return right
 
@@ -435,7 +431,7 @@ def _permitted(by: str, option: GroupOption, words: str) -> Right:
 
     def right(ground: Ground) -> Rejected | None:
         if by in ground.muted:
-            return Rejected(NOT_ALLOWED, "the member is muted")
+            return Rejected(RejectReason.NOT_ALLOWED, "the member is muted")
         return _ranked(by, options_of(ground.options)[option], words)(ground)
 
     return right
@@ -452,7 +448,7 @@ def _above(by: str, users: Sequence[str]) -> Right:
         own = _RANK[ground.roles[by]]
         if all(_RANK[ground.roles[user]] < own for user in users if user in ground.roles):
             return None
-        return Rejected(NOT_ALLOWED, "the member's role is not below that of whoever asks")
+        return Rejected(RejectReason.NOT_ALLOWED, "the member's role is not below that of whoever asks")
 
     return right
 
@@ -463,7 +459,9 @@ def _gives_roles(by: str, user: str, role: str) -> Right:
 
     def right(ground: Ground) -> Rejected | None:
         if ground.roles.get(user) == OWNER != role:
-            return is_owner(ground) or Rejected(NOT_ALLOWED, "a group has an owner: make another the owner")
+            return is_owner(ground) or Rejected(
+                RejectReason.NOT_ALLOWED, "a group has an owner: make another the owner"
+            )
         return is_owner(ground)
 
     return right
@@ -492,10 +490,10 @@ def _done(change: Change | Rejected) -> Change:
 
 
 _REFUSALS: Final[dict[str, type[ImserverError]]] = {
-    INVALID: BadGroup,
-    NOT_MEMBER: NoMember,
-    NOT_ALLOWED: NotAllowed,
-    FULL: TooManyMembers,
+    RejectReason.INVALID: BadGroup,
+    RejectReason.NOT_MEMBER: NoMember,
+    RejectReason.NOT_ALLOWED: NotAllowed,
+    RejectReason.FULL: TooManyMembers,
 }
 
 
@@ -549,13 +547,13 @@ class _Stranger(ImserverError):
 
 
 GROUP_REFUSALS: Final[dict[type[Exception], int]] = {
-    BadGroup: errors.REPLY_BAD_PARAMETER,
-    UnknownGroup: errors.REPLY_NO_DATA,
-    NotAllowed: errors.REPLY_UNAUTHORIZED,
-    _Stranger: errors.REPLY_UNAUTHORIZED,
-    Strangers: errors.REPLY_UNAUTHORIZED,
-    TooManyRequests: errors.CODE_LIMIT,
-    TooManyMembers: errors.CODE_LIMIT,
+    BadGroup: errors.ReplyCode.BAD_PARAMETER,
+    UnknownGroup: errors.ReplyCode.NO_DATA,
+    NotAllowed: errors.ReplyCode.UNAUTHORIZED,
+    _Stranger: errors.ReplyCode.UNAUTHORIZED,
+    Strangers: errors.ReplyCode.UNAUTHORIZED,
+    TooManyRequests: errors.ReplyCode.LIMIT,
+    TooManyMembers: errors.ReplyCode.LIMIT,
 }
 """Exceptions of commands on groups → reply codes."""
 
@@ -587,21 +585,21 @@ class GroupCommands:
         app, user = app_and_user(connection)
         strangers = self._check(app, user, command.members)
         group, added = self._groups.create_with(app, user, command.name, command.members, strangers)
-        return Reply(errors.REPLY_OK, replace(_view(group), invited=added.invited))
+        return Reply(errors.ReplyCode.OK, replace(_view(group), invited=added.invited))
 
     def ask(self, connection: Connection, command: AskGroups) -> Reply:
         """A page of the user's groups."""
         app, user = app_and_user(connection)
         _, page = self._groups.page(app, user, command.after, command.limit + 1)
         shown = [_view(each) for each in page[: command.limit]]
-        return Reply(errors.REPLY_OK, GroupPage(shown, len(page) > command.limit))
+        return Reply(errors.ReplyCode.OK, GroupPage(shown, len(page) > command.limit))
 
     def ask_members(self, connection: Connection, command: AskGroupMembers) -> Reply:
         """A page of the members of one of the user's groups."""
         app, user = app_and_user(connection)
         page = self._groups.members(app, command.group, user, command.after, command.limit + 1)
         shown = [GroupMemberView(row.user, row.role) for row in page[: command.limit]]
-        return Reply(errors.REPLY_OK, GroupMemberPage(shown, len(page) > command.limit))
+        return Reply(errors.ReplyCode.OK, GroupMemberPage(shown, len(page) > command.limit))
 
     def update(self, connection: Connection, command: UpdateGroup) -> Reply:
         """Change name, picture and description of one of the user's groups."""
@@ -609,25 +607,25 @@ class GroupCommands:
         given: dict[GroupText, str] = {
             text: value for text in TEXT_CHARACTERS if (value := getattr(command, text)) is not None
         }
-        return Reply(errors.REPLY_OK, _view(self._groups.describe(app, command.group, user, given)))
+        return Reply(errors.ReplyCode.OK, _view(self._groups.describe(app, command.group, user, given)))
 
     def invite(self, connection: Connection, command: InviteToGroup) -> Reply:
         """Add members to one of the user's groups."""
         app, user = app_and_user(connection)
         strangers = self._check(app, user, command.members)
         added = self._groups.add(app, command.group, user, command.members, strangers)
-        return Reply(errors.REPLY_OK, ChangedMembersView(command.group, added.users, added.invited))
+        return Reply(errors.ReplyCode.OK, ChangedMembersView(command.group, added.users, added.invited))
 
     def join(self, connection: Connection, command: JoinGroup) -> Reply:
         """Let the user join an open group."""
         app, user = app_and_user(connection)
-        return Reply(errors.REPLY_OK, _view(self._groups.join(app, command.group, user)))
+        return Reply(errors.ReplyCode.OK, _view(self._groups.join(app, command.group, user)))
 
     def leave(self, connection: Connection, command: LeaveGroup) -> Reply:
         """Let the user leave a group."""
         app, user = app_and_user(connection)
         self._groups.leave(app, command.group, user)
-        return Reply(errors.REPLY_OK)
+        return Reply(errors.ReplyCode.OK)
 
     def _check(self, app: str, user: str, members: Sequence[str]) -> set[str]:
         """The members whom the user only invites. Raises Strangers, and :class:`_Stranger` unless all have

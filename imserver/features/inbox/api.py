@@ -9,7 +9,9 @@ from msgspec import UNSET, Struct, UnsetType
 
 from imserver import errors
 from imserver.api.v1.conversations import ON_BEHALF, ConversationId
-from imserver.auth.principal import ADMIN_OR_USER
+from imserver.auth.principal import (
+    Needs,
+)
 from imserver.auth.rates import TooManyRequests
 from imserver.features.inbox.inbox import Inbox, NotInConversation
 from imserver.features.inbox.parts import inbox_of
@@ -120,7 +122,7 @@ routes = Resource(
     hot=False,
     examples=(_SHOWN,),
     refusals={
-        NotInConversation: refuse(errors.HTTP_UNKNOWN_CONVERSATION),
+        NotInConversation: refuse(errors.Problems.UNKNOWN_CONVERSATION),
         TooManyPins: refuse(HTTP_TOO_MANY_PINS),
         TooManyDrafts: refuse(HTTP_TOO_MANY_DRAFTS),
         TooManyRequests: too_many,
@@ -128,7 +130,7 @@ routes = Resource(
 )
 
 
-@routes.get("/inbox", ADMIN_OR_USER, example=ON_BEHALF, answer_example=InboxAnswer([_SHOWN], 4, False))
+@routes.get("/inbox", Needs.ADMIN_OR_USER, example=ON_BEHALF, answer_example=InboxAnswer([_SHOWN], 4, False))
 def inbox(inbox: Inbox, call: Call, request: InboxQuery) -> InboxAnswer:
     """List what a user keeps about conversations, and what has changed.
 
@@ -140,12 +142,12 @@ def inbox(inbox: Inbox, call: Call, request: InboxQuery) -> InboxAnswer:
 
 @routes.post(
     "/inbox",
-    ADMIN_OR_USER,
+    Needs.ADMIN_OR_USER,
     problems=(
-        errors.HTTP_UNKNOWN_CONVERSATION,
+        errors.Problems.UNKNOWN_CONVERSATION,
         HTTP_TOO_MANY_PINS,
         HTTP_TOO_MANY_DRAFTS,
-        errors.HTTP_TOO_MANY_REQUESTS,
+        errors.Problems.TOO_MANY_REQUESTS,
     ),
     example={**ON_BEHALF, "conversation": 1, "draft": {"text": "tea at", "reply_to": 7}},
 )
@@ -169,7 +171,7 @@ def _unsent(given: DraftShape) -> UnsentText:
     mentions = tuple([DraftMention(each.name, each.user) for each in given.mentions])
     draft = UnsentText(given.text, given.reply_to, mentions)
     if len(msgspec.json.encode(draft)) > MAX_DRAFT_BYTES:
-        raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"`draft`: more than {MAX_DRAFT_BYTES} bytes")
+        raise ApiProblem(errors.Problems.INVALID_REQUEST, f"`draft`: more than {MAX_DRAFT_BYTES} bytes")
     return draft
 
 

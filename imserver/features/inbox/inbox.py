@@ -50,7 +50,7 @@ class Inbox:
     def rows(self) -> CommandTable:
         """The commands that this service runs."""
         return {
-            Arrange: CommandRow(self._arrange, refusals={TooManyRequests: errors.REPLY_NOT_STORED}),
+            Arrange: CommandRow(self._arrange, refusals={TooManyRequests: errors.ReplyCode.NOT_STORED}),
             AskArrangements: CommandRow(self._arrangements),
         }
 
@@ -98,13 +98,13 @@ class Inbox:
             return _TOO_MANY_PINS
         except TooManyDrafts:
             return _TOO_MANY_DRAFTS
-        return Reply(errors.REPLY_OK, after)
+        return Reply(errors.ReplyCode.OK, after)
 
     def _arrangements(self, connection: Connection, command: AskArrangements) -> Reply:
         page = self.since(*app_and_user(connection), command.version, command.limit)
-        return Reply(errors.REPLY_OK, page)
+        return Reply(errors.ReplyCode.OK, page)
 
 
-_UNKNOWN: Final = Reply(errors.REPLY_NO_DATA, RefusedView("unknown_conversation"))
-_TOO_MANY_PINS: Final = Reply(errors.REPLY_NOT_ADDED, RefusedView("too_many_pins"))
-_TOO_MANY_DRAFTS: Final = Reply(errors.REPLY_NOT_ADDED, RefusedView("too_many_drafts"))
+_UNKNOWN: Final = Reply(errors.ReplyCode.NO_DATA, RefusedView("unknown_conversation"))
+_TOO_MANY_PINS: Final = Reply(errors.ReplyCode.NOT_ADDED, RefusedView("too_many_pins"))
+_TOO_MANY_DRAFTS: Final = Reply(errors.ReplyCode.NOT_ADDED, RefusedView("too_many_drafts"))

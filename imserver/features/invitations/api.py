@@ -8,7 +8,9 @@ from msgspec import Struct
 
 from imserver import errors
 from imserver.auth.accounts import GOCHAT
-from imserver.auth.principal import ADMIN_OR_ACCOUNT, ADMIN_OR_PERSON, ANYONE
+from imserver.auth.principal import (
+    Needs,
+)
 from imserver.features.accounts import api as accounts
 from imserver.features.accounts.api import Avatar, DeviceName, Nickname, SessionAnswer, session_answer
 from imserver.features.accounts.friends import TooManyFriends
@@ -168,7 +170,7 @@ routes = Resource(
         **groups.REFUSALS,
         UnknownInvitation: refuse(HTTP_UNKNOWN_INVITATION),
         TooManyInvitations: refuse(HTTP_TOO_MANY_INVITATIONS),
-        Blocked: refuse(errors.HTTP_NOT_ALLOWED, "You have blocked the user who made the invitation"),
+        Blocked: refuse(errors.Problems.NOT_ALLOWED, "You have blocked the user who made the invitation"),
         TooManyFriends: refuse(HTTP_TOO_MANY_FRIENDS),
     },
 )
@@ -176,12 +178,12 @@ routes = Resource(
 
 @routes.post(
     "/invitations/create",
-    ADMIN_OR_ACCOUNT,
+    Needs.ADMIN_OR_ACCOUNT,
     status=201,
     problems=(
-        errors.HTTP_UNKNOWN_ACCOUNT,
+        errors.Problems.UNKNOWN_ACCOUNT,
         HTTP_UNKNOWN_GROUP,
-        errors.HTTP_ROLE_TOO_LOW,
+        errors.Problems.ROLE_TOO_LOW,
         HTTP_TOO_MANY_INVITATIONS,
     ),
     example={"user": "1", "group": "1", "seconds": 604800},
@@ -195,14 +197,14 @@ def create(invitations: Invitations, call: Call, request: InvitationCreate) -> I
     """
     group = id_of(request.group)
     if not (group or call.user):
-        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`user` or `group`: name one")
+        raise ApiProblem(errors.Problems.INVALID_REQUEST, "`user` or `group`: name one")
     limits = request.seconds, request.uses, request.guests
     return _shown(invitations.create(call.app, call.user, group, *limits))
 
 
 @routes.get(
     "/invitations",
-    ADMIN_OR_ACCOUNT,
+    Needs.ADMIN_OR_ACCOUNT,
     problems=(HTTP_UNKNOWN_GROUP,),
     example={"user": "1"},
     answer_example=InvitationsAnswer([_INVITATION], ""),
@@ -214,7 +216,7 @@ def invitations(invitations: Invitations, call: Call, request: InvitationsQuery)
     The owner and admins of a group see all invitations to it, other members see their own.
     """
     if not (request.group or call.user):
-        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`user` or `group`: name one")
+        raise ApiProblem(errors.Problems.INVALID_REQUEST, "`user` or `group`: name one")
     behind = after(request.cursor) or ""
     group = id_of(request.group)
     found = invitations.page(call.app, call.user, group, behind, request.limit + 1)
@@ -224,7 +226,7 @@ def invitations(invitations: Invitations, call: Call, request: InvitationsQuery)
 
 @routes.post(
     "/invitations/revoke",
-    ADMIN_OR_PERSON,
+    Needs.ADMIN_OR_PERSON,
     problems=_UNKNOWN,
     example={"user": "1", "code": _CODE},
     answer_example=InvitationRevoked(_CODE),
@@ -241,8 +243,8 @@ def revoke(invitations: Invitations, call: Call, request: InvitationChange) -> I
 
 @routes.get(
     "/invitations/show",
-    ANYONE,
-    problems=(*_UNKNOWN, errors.HTTP_TOO_MANY_REQUESTS),
+    Needs.ANYONE,
+    problems=(*_UNKNOWN, errors.Problems.TOO_MANY_REQUESTS),
     example={"code": _CODE},
     answer_example=InvitationPreview(_CODE, "1", "tea", 3, "1", "Ann", "", 1795760601, False),
 )
@@ -271,13 +273,13 @@ def show(invitations: Invitations, call: Call, request: InvitationQuery) -> Invi
 
 @routes.post(
     "/invitations/join",
-    ANYONE,
+    Needs.ANYONE,
     status=201,
     problems=(
         *_UNKNOWN,
-        errors.HTTP_NOT_ALLOWED,
+        errors.Problems.NOT_ALLOWED,
         HTTP_TOO_MANY_MEMBERS,
-        errors.HTTP_TOO_MANY_REQUESTS,
+        errors.Problems.TOO_MANY_REQUESTS,
     ),
     example={"code": _CODE, "nickname": "Bob"},
     answer_example=InvitationJoined(_SESSION, "1"),
@@ -297,13 +299,13 @@ def join(invitations: Invitations, call: Call, request: InvitationJoin) -> Invit
 
 @routes.post(
     "/invitations/accept",
-    ADMIN_OR_PERSON,
+    Needs.ADMIN_OR_PERSON,
     problems=(
         *_UNKNOWN,
-        errors.HTTP_UNKNOWN_ACCOUNT,
+        errors.Problems.UNKNOWN_ACCOUNT,
         HTTP_TOO_MANY_MEMBERS,
         HTTP_TOO_MANY_FRIENDS,
-        errors.HTTP_TOO_MANY_REQUESTS,
+        errors.Problems.TOO_MANY_REQUESTS,
     ),
     example={"user": "2", "code": _CODE},
     answer_example=InvitationAccepted("joined", "1", "1"),

@@ -13,7 +13,9 @@ from msgspec.structs import replace
 from imserver import errors
 from imserver.api.v1.conversations import ConversationId
 from imserver.auth.accounts import GOCHAT
-from imserver.auth.principal import ADMIN_OR_USER, ANYONE
+from imserver.auth.principal import (
+    Needs,
+)
 from imserver.auth.rates import Buckets, TooManyRequests
 from imserver.auth.tenants import Tenants
 from imserver.cluster.nodes import ToFollowers
@@ -305,7 +307,7 @@ routes = Resource(
     refusals={
         TooManyRequests: too_many,
         EndpointTaken: refuse(
-            errors.HTTP_INVALID_REQUEST, "`endpoint`: another user has it, with other `keys`"
+            errors.Problems.INVALID_REQUEST, "`endpoint`: another user has it, with other `keys`"
         ),
     },
 )
@@ -313,7 +315,7 @@ routes = Resource(
 
 @routes.get(
     "/notifications/key",
-    ANYONE,
+    Needs.ANYONE,
     problems=(HTTP_NOTIFICATIONS_OFF,),
     example={"app": "default"},
     answer_example=KeyAnswer(_KEY),
@@ -332,9 +334,9 @@ def key(api: NotificationApi, call: Call, request: KeyQuery) -> KeyAnswer:
 
 @routes.post(
     "/notifications/endpoints",
-    ADMIN_OR_USER,
+    Needs.ADMIN_OR_USER,
     status=201,
-    problems=(HTTP_NOTIFICATIONS_OFF, errors.HTTP_TOO_MANY_REQUESTS),
+    problems=(HTTP_NOTIFICATIONS_OFF, errors.Problems.TOO_MANY_REQUESTS),
     example={
         **_ANN,
         "endpoint": "https://push.example.com/wpush/v2/gAAAA",
@@ -357,9 +359,9 @@ def add_endpoint(api: NotificationApi, call: Call, request: EndpointAdd) -> Endp
     try:
         api.parts.webpush.check(request.endpoint, keys.p256dh, keys.auth)
     except BadUrl as wrong:
-        raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"`endpoint`: {wrong}") from None
+        raise ApiProblem(errors.Problems.INVALID_REQUEST, f"`endpoint`: {wrong}") from None
     except ValueError as wrong:
-        raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"`keys`: {wrong}") from None
+        raise ApiProblem(errors.Problems.INVALID_REQUEST, f"`keys`: {wrong}") from None
     added = PushEndpoint(
         0,
         call.app,
@@ -379,7 +381,7 @@ def add_endpoint(api: NotificationApi, call: Call, request: EndpointAdd) -> Endp
 
 @routes.get(
     "/notifications/endpoints",
-    ADMIN_OR_USER,
+    Needs.ADMIN_OR_USER,
     example=_ANN,
     answer_example=EndpointsAnswer([_ENDPOINT]),
 )
@@ -391,7 +393,7 @@ def endpoints(api: NotificationApi, call: Call, request: Acting) -> EndpointsAns
 
 @routes.post(
     "/notifications/endpoints/update",
-    ADMIN_OR_USER,
+    Needs.ADMIN_OR_USER,
     problems=(HTTP_UNKNOWN_ENDPOINT,),
     example={**_ANN, "id": 7, "enabled": False},
 )
@@ -404,7 +406,7 @@ def update_endpoint(api: NotificationApi, call: Call, request: EndpointUpdate) -
 
 @routes.post(
     "/notifications/endpoints/remove",
-    ADMIN_OR_USER,
+    Needs.ADMIN_OR_USER,
     problems=(HTTP_UNKNOWN_ENDPOINT,),
     example={**_ANN, "id": 7},
 )
@@ -417,8 +419,8 @@ def remove_endpoint(api: NotificationApi, call: Call, request: EndpointChosen) -
 
 @routes.post(
     "/notifications/test",
-    ADMIN_OR_USER,
-    problems=(HTTP_NOTIFICATIONS_OFF, errors.HTTP_TOO_MANY_REQUESTS),
+    Needs.ADMIN_OR_USER,
+    problems=(HTTP_NOTIFICATIONS_OFF, errors.Problems.TOO_MANY_REQUESTS),
     example=_ANN,
     answer_example=NotificationTestAnswer(1),
 )
@@ -438,7 +440,7 @@ def test(api: NotificationApi, call: Call, request: Acting) -> NotificationTestA
 # --- wishes -------------------------------------------------------------------------------------------------
 
 
-@routes.get("/notifications/wishes", ADMIN_OR_USER, example=_ANN)
+@routes.get("/notifications/wishes", Needs.ADMIN_OR_USER, example=_ANN)
 def wishes(api: NotificationApi, call: Call, request: Acting) -> WishesShown:
     """Get what a user wishes for all conversations and devices."""
     return _wishes_shown(api, call, _wishes_of(api, call))
@@ -446,7 +448,7 @@ def wishes(api: NotificationApi, call: Call, request: Acting) -> WishesShown:
 
 @routes.post(
     "/notifications/wishes",
-    ADMIN_OR_USER,
+    Needs.ADMIN_OR_USER,
     example={**_ANN, "preview": False, "quiet": {"begin": "22:00", "end": "07:30", "zone": "Asia/Tokyo"}},
 )
 def update_wishes(api: NotificationApi, call: Call, request: WishesUpdate) -> WishesShown:
@@ -454,7 +456,7 @@ def update_wishes(api: NotificationApi, call: Call, request: WishesUpdate) -> Wi
     wished = _wishes_of(api, call)
     if request.mail is not UNSET:
         if request.mail != "never" and not api.mail_possible(call.app):
-            raise ApiProblem(errors.HTTP_NOT_ALLOWED, "This server sends no mail to users of this app")
+            raise ApiProblem(errors.Problems.NOT_ALLOWED, "This server sends no mail to users of this app")
         wished = replace(wished, mail=request.mail)
     if request.preview is not UNSET:
         wished = replace(wished, preview=request.preview)
@@ -470,7 +472,7 @@ def update_wishes(api: NotificationApi, call: Call, request: WishesUpdate) -> Wi
 
 @routes.get(
     "/notifications/conversations",
-    ADMIN_OR_USER,
+    Needs.ADMIN_OR_USER,
     example=_ANN,
     answer_example=ConversationWishesAnswer([_WISH]),
 )
@@ -491,8 +493,8 @@ def conversation_wishes(
 
 @routes.post(
     "/notifications/conversations",
-    ADMIN_OR_USER,
-    problems=(errors.HTTP_UNKNOWN_CONVERSATION,),
+    Needs.ADMIN_OR_USER,
+    problems=(errors.Problems.UNKNOWN_CONVERSATION,),
     example={**_ANN, "conversation": 1, "level": "mentions"},
 )
 def update_conversation_wish(
@@ -506,7 +508,7 @@ def update_conversation_wish(
     app, user, conversation = call.app, call.user, request.conversation
     store = api.store
     if not store.has_database or store.log().conversations.member(app, conversation, user) is None:
-        raise ApiProblem(errors.HTTP_UNKNOWN_CONVERSATION)
+        raise ApiProblem(errors.Problems.UNKNOWN_CONVERSATION)
     rows = api.parts.rows
     wish = rows.conversation_wishes(app, conversation, [user]).get(user, ConversationWish(conversation))
     if request.level is not UNSET:
@@ -563,5 +565,7 @@ def _minutes(text: str) -> int:
 def _quiet(given: QuietShape) -> QuietHours:
     """Raises ApiProblem."""
     if not is_zone(given.zone):
-        raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"`quiet.zone`: there is no time zone `{given.zone}`")
+        raise ApiProblem(
+            errors.Problems.INVALID_REQUEST, f"`quiet.zone`: there is no time zone `{given.zone}`"
+        )
     return QuietHours(_minutes(given.begin), _minutes(given.end), given.zone)

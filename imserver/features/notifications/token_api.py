@@ -12,7 +12,10 @@ from msgspec.structs import replace
 from imserver import errors
 from imserver.api.v1 import messages
 from imserver.api.v1.messages import MessageApi, SendRequest, message_api
-from imserver.auth.principal import ANYONE, Principal
+from imserver.auth.principal import (
+    Needs,
+    Principal,
+)
 from imserver.auth.tenants import Tenants
 from imserver.core.core import Core
 from imserver.features.accounts.mailing import PAGE_HEADERS
@@ -115,18 +118,18 @@ routes = Resource(
 
 @routes.post(
     "/notifications/act",
-    ANYONE,
+    Needs.ANYONE,
     problems=(
         HTTP_UNKNOWN_NOTIFICATION,
-        errors.HTTP_BANNED,
-        errors.HTTP_UNKNOWN_CONVERSATION,
-        errors.HTTP_UNKNOWN_ACCOUNT,
-        errors.HTTP_MUTED,
-        errors.HTTP_NOT_ALLOWED,
-        errors.HTTP_REJECTED,
-        errors.HTTP_TOO_MANY_REQUESTS,
-        errors.HTTP_REVIEW_UNAVAILABLE,
-        errors.HTTP_STORAGE_UNAVAILABLE,
+        errors.Problems.BANNED,
+        errors.Problems.UNKNOWN_CONVERSATION,
+        errors.Problems.UNKNOWN_ACCOUNT,
+        errors.Problems.MUTED,
+        errors.Problems.NOT_ALLOWED,
+        errors.Problems.REJECTED,
+        errors.Problems.TOO_MANY_REQUESTS,
+        errors.Problems.REVIEW_UNAVAILABLE,
+        errors.Problems.STORAGE_UNAVAILABLE,
     ),
     example={"token": "c2lnbmF0dXJl…", "action": "reply", "text": "on my way"},
     answer_example=ActAnswer(1, 7, 9),
@@ -140,22 +143,22 @@ def act(api: TokenApi, call: Call, request: ActRequest) -> ActAnswer:
     token = api.parts.tokens.read(request.token)
     api.let_act(token.app, token.user, call)
     if api.sessions.is_banned(token.app, token.user):
-        raise ApiProblem(errors.HTTP_BANNED)
+        raise ApiProblem(errors.Problems.BANNED)
     endpoint = api.parts.rows.endpoints_by_id([token.endpoint]).get(token.endpoint)
     if endpoint is None or (endpoint.app, endpoint.user) != (token.app, token.user):
         raise ApiProblem(HTTP_UNKNOWN_NOTIFICATION)
     id = 0
     if request.action == "reply":
         if request.text is UNSET or not request.text.strip():
-            raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`text`: give the text of the reply")
+            raise ApiProblem(errors.Problems.INVALID_REQUEST, "`text`: give the text of the reply")
         sent = SendRequest(conversation=token.conversation, text=request.text, client_msg_id=_name_of(token))
         id = messages.send(api.messages, call, sent).id
     elif request.text is not UNSET:
-        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`text`: only with `reply`")
+        raise ApiProblem(errors.Problems.INVALID_REQUEST, "`text`: only with `reply`")
     receipts = api.messages.receipts
     result = receipts.note(token.app, token.user, token.conversation, read=token.entry)
     if result is None:
-        raise ApiProblem(errors.HTTP_UNKNOWN_CONVERSATION)
+        raise ApiProblem(errors.Problems.UNKNOWN_CONVERSATION)
     return ActAnswer(token.conversation, result.receipt.read, id)
 
 
@@ -170,10 +173,10 @@ def _name_of(token: ActionToken) -> str:
 
 @routes.get(
     "/notifications/unsubscribe",
-    ANYONE,
+    Needs.ANYONE,
     query=MailsQuery,
     content_type="text/html",
-    problems=(HTTP_UNKNOWN_NOTIFICATION, errors.HTTP_TOO_MANY_REQUESTS),
+    problems=(HTTP_UNKNOWN_NOTIFICATION, errors.Problems.TOO_MANY_REQUESTS),
     example={"token": "c2lnbmF0dXJl…"},
 )
 def ask_to_unsubscribe(api: TokenApi, call: Call) -> HttpResponse:
@@ -187,13 +190,13 @@ def ask_to_unsubscribe(api: TokenApi, call: Call) -> HttpResponse:
 
 @routes.post(
     "/notifications/unsubscribe",
-    ANYONE,
+    Needs.ANYONE,
     query=MailsQuery,
     answer=MailsEnded,
     problems=(
         HTTP_UNKNOWN_NOTIFICATION,
-        errors.HTTP_TOO_MANY_REQUESTS,
-        errors.HTTP_STORAGE_UNAVAILABLE,
+        errors.Problems.TOO_MANY_REQUESTS,
+        errors.Problems.STORAGE_UNAVAILABLE,
     ),
     example={"token": "c2lnbmF0dXJl…"},
     answer_example=MailsEnded(True),

@@ -8,7 +8,9 @@ from msgspec import UNSET, Struct, UnsetType
 
 from imserver import errors
 from imserver.auth.accounts import GOCHAT
-from imserver.auth.principal import ADMIN_OR_ACCOUNT, ANYONE, ANYONE_OR_ACCOUNT
+from imserver.auth.principal import (
+    Needs,
+)
 from imserver.features.accounts.accounts import Closed, UnknownAccount
 from imserver.features.accounts.api import (
     REFUSALS,
@@ -156,7 +158,7 @@ routes = Resource(
     service=lambda core, _: oauth_of(core),
     chapter="Log in with a provider, and link an account with one.",
     hot=True,
-    problems=(errors.HTTP_NOT_ALLOWED, errors.HTTP_TOO_MANY_REQUESTS),
+    problems=(errors.Problems.NOT_ALLOWED, errors.Problems.TOO_MANY_REQUESTS),
     refusals={
         **REFUSALS,
         Closed: refuse(
@@ -167,7 +169,8 @@ routes = Resource(
         LinkTaken: refuse(HTTP_LINK_TAKEN),
         LoginRefused: refuse(HTTP_LOGIN_REFUSED),
         NoCallback: refuse(
-            errors.HTTP_NOT_IMPLEMENTED, "app.http_url is not set, or does not begin with http:// or https://"
+            errors.Problems.NOT_IMPLEMENTED,
+            "app.http_url is not set, or does not begin with http:// or https://",
         ),
         ProviderUnavailable: refuse(HTTP_PROVIDER_UNAVAILABLE),
         UnknownLogin: refuse(HTTP_UNKNOWN_LOGIN),
@@ -178,7 +181,7 @@ routes = Resource(
 
 @routes.get(
     "/accounts/oauth/providers",
-    ANYONE,
+    Needs.ANYONE,
     example={},
     answer_example=ProvidersAnswer([ProviderShown("github", "github", "GitHub", True)]),
 )
@@ -192,12 +195,12 @@ def providers(oauth: OAuth, call: Call, _request: ProvidersQuery) -> ProvidersAn
 
 @routes.post(
     "/accounts/oauth/start",
-    ANYONE_OR_ACCOUNT,
+    Needs.ANYONE_OR_ACCOUNT,
     problems=(
-        errors.HTTP_TOKEN_INVALID,
+        errors.Problems.TOKEN_INVALID,
         HTTP_WRONG_LOGIN,
         HTTP_UNKNOWN_PROVIDER,
-        errors.HTTP_NOT_IMPLEMENTED,
+        errors.Problems.NOT_IMPLEMENTED,
         HTTP_PROVIDER_UNAVAILABLE,
     ),
     example={"provider": "github", "device": "phone"},
@@ -224,13 +227,13 @@ def start(oauth: OAuth, call: Call, request: LoginStart) -> LoginStarted:
             token_of(call),
         )
     except UnknownAccount:
-        raise ApiProblem(errors.HTTP_TOKEN_INVALID) from None
+        raise ApiProblem(errors.Problems.TOKEN_INVALID) from None
     return LoginStarted(started.url, started.login, started.shown, POLL_SECONDS, LOGIN_SECONDS)
 
 
 @routes.post(
     "/accounts/oauth/finish",
-    ANYONE,
+    Needs.ANYONE,
     problems=(
         HTTP_WRONG_LOGIN,
         HTTP_REGISTRATION_CLOSED,
@@ -262,8 +265,8 @@ _ACTING: Final = {"app": "gochat", "user": "1"}
 
 @routes.get(
     "/accounts/oauth/links",
-    ADMIN_OR_ACCOUNT,
-    problems=(errors.HTTP_UNKNOWN_ACCOUNT,),
+    Needs.ADMIN_OR_ACCOUNT,
+    problems=(errors.Problems.UNKNOWN_ACCOUNT,),
     example=_ACTING,
     answer_example=LinksAnswer([LinkShown("github", "GitHub", 1795155801)]),
 )
@@ -279,8 +282,8 @@ def links(oauth: OAuth, call: Call, _request: Acting) -> LinksAnswer:
 
 @routes.post(
     "/accounts/oauth/unlink",
-    ADMIN_OR_ACCOUNT,
-    problems=(errors.HTTP_UNKNOWN_ACCOUNT, HTTP_UNKNOWN_PROVIDER, HTTP_LAST_LOGIN),
+    Needs.ADMIN_OR_ACCOUNT,
+    problems=(errors.Problems.UNKNOWN_ACCOUNT, HTTP_UNKNOWN_PROVIDER, HTTP_LAST_LOGIN),
     example={**_ACTING, "provider": "github"},
     answer_example=AccountDone("1"),
 )

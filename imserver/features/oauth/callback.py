@@ -6,7 +6,9 @@ from functools import cache
 from typing import Any, Final
 from urllib.parse import unquote
 
-from imserver.auth.principal import ANYONE
+from imserver.auth.principal import (
+    Needs,
+)
 from imserver.errors import StorageUnavailable
 from imserver.features.accounts.accounts import NoAccounts
 from imserver.features.oauth.oauth import CALLBACK, LoginRefused, OAuth, Question, UnknownLogin, oauth_of
@@ -99,6 +101,6 @@ def _answered(status: int, content: str, *more: tuple[str, str]) -> HttpResponse
 _ROW: Final[dict[str, Any]] = {"style": PROBLEM, "hot": True, "service": lambda core, _: oauth_of(core)}
 
 ROUTES: Final = tuple(
-    Route(method, f"{CALLBACK}*", ANYONE, function, **_ROW)
+    Route(method, f"{CALLBACK}*", Needs.ANYONE, function, **_ROW)
     for method, function in (("GET", returned), ("POST", agree))
 )

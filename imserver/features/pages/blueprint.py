@@ -24,7 +24,10 @@ from imserver import assets
 from imserver.auth.authority import Authority, Keys
 from imserver.auth.login import Logins
 from imserver.auth.page_tokens import PageTokens
-from imserver.auth.principal import VISITOR, may
+from imserver.auth.principal import (
+    Needs,
+    may,
+)
 from imserver.auth.tenants import Tenants
 from imserver.auth.tokens import Claims
 from imserver.cluster.nodes import Overview
@@ -33,14 +36,9 @@ from imserver.config.addresses import check, websocket_address
 from imserver.config.settings import DEFAULT_APP, Config
 from imserver.core.core import Core
 from imserver.errors import (
-    HTTP_ISSUER_UNAVAILABLE,
-    HTTP_NOT_ALLOWED,
-    HTTP_NOT_FOUND,
-    HTTP_NOT_READY,
-    HTTP_TOKEN_INVALID,
-    HTTP_UNAUTHORIZED,
     HttpProblem,
     IssuerUnavailable,
+    Problems,
 )
 from imserver.features.pages import installable
 from imserver.features.pages.address import Ports
@@ -80,7 +78,7 @@ class Gateway:
             return to_response(PREFLIGHT)
         live = [lease for lease in self._overview.leases().values() if not lease.draining]
         if not live:
-            abort(HTTP_NOT_READY.status)
+            abort(Problems.NOT_READY.status)
         lease = less_loaded([lease for lease in live if websocket_address(lease.public_ws_url)])
         url = self._seen.websocket() if lease is None else websocket_address(lease.public_ws_url)
         response = to_response(HttpResponse(200, msgspec.json.encode({"url": url})))
@@ -302,7 +300,7 @@ class _Chat:
         room = parameter("appid")
         if room not in self._rooms and not self._is_named_room(room):
             if not self._rooms:
-                abort(HTTP_NOT_FOUND.status)
+                abort(Problems.NOT_FOUND.status)
             room = self._rooms[0]
         language = requested_language() if room.isdecimal() else language_of_visitor()
         text = {key: text for key, text in language[1].items() if not key.startswith(_OTHER_TEXTS)}
@@ -348,7 +346,7 @@ class _Chat:
         if tenants.get(f"{ACTION_PREFIX}{app}") is None:
             app = "1"
         if self._logins.is_closed(f"{ACTION_PREFIX}{app}"):
-            abort(HTTP_NOT_ALLOWED.status)
+            abort(Problems.NOT_ALLOWED.status)
         resolved = tenants.resolve(f"{ACTION_PREFIX}{app}")
         tenant = tenants.get(resolved)
         user, token = parameter("uid"), parameter("token")
@@ -399,7 +397,7 @@ class _Chat:
 
     def _messages(self, language: tuple[str, dict[str, str]]) -> AnyResponse:
         if not self._has_messages():
-            abort(HTTP_NOT_FOUND.status)
+            abort(Problems.NOT_FOUND.status)
         text = _texts(language[1], "messages_", "talk_")
         data = {
             "app": _ACCOUNTS_APP,
@@ -428,7 +426,7 @@ class _Chat:
         """
         app = parameter("appid") or next(reversed(self._rooms), "")
         if ":" in app or self._tenants.get(app) is None:
-            abort(HTTP_NOT_FOUND.status)
+            abort(Problems.NOT_FOUND.status)
         resolved = self._tenants.resolve(app)
         language = language_of_visitor()
         if self._logins.is_open(resolved):
@@ -478,19 +476,19 @@ class _Chat:
         try:
             holder = self._logins.session_of(parameter("token"))
         except IssuerUnavailable:
-            abort(HTTP_ISSUER_UNAVAILABLE.status)
+            abort(Problems.ISSUER_UNAVAILABLE.status)
         if holder is None or holder.app != app:
-            abort(HTTP_TOKEN_INVALID.status)
+            abort(Problems.TOKEN_INVALID.status)
         return holder
 
     def renew_token(self) -> AnyResponse:
         """``POST /home/token`` (``appID``, ``userID``, bearer: their valid page token): a fresh token."""
         http_request = as_request()
-        visitor = self._authority.identify(VISITOR, http_request.headers, http_request.host)
-        if not may(visitor, VISITOR, self._tenants.resolve(parameter("appid"))):
-            abort(HTTP_UNAUTHORIZED.status)
+        visitor = self._authority.identify(Needs.VISITOR, http_request.headers, http_request.host)
+        if not may(visitor, Needs.VISITOR, self._tenants.resolve(parameter("appid"))):
+            abort(Problems.UNAUTHORIZED.status)
         if parameter("userid") != visitor.user:
-            abort(HTTP_UNAUTHORIZED.status)
+            abort(Problems.UNAUTHORIZED.status)
         answer = jsonify(
             token=self._page_tokens.make(visitor.app, visitor.user),
             seconds=self._config.api.page_token_seconds,
@@ -632,7 +630,7 @@ def refusal(problem: HttpProblem, request_id: str) -> Response | None:
     )
     answer.status_code = problem.status
     answer.headers["Vary"] = "Accept, Accept-Language"
-    form = "'self'" if problem.status == HTTP_TOKEN_INVALID.status else "'none'"
+    form = "'self'" if problem.status == Problems.TOKEN_INVALID.status else "'none'"
     answer.headers["Content-Security-Policy"] = policy("'none'", form=form)
     answer.headers.update(HEADERS)
     return answer

@@ -11,7 +11,9 @@ from flask import Response, abort, request, url_for
 
 from imserver.config.addresses import is_host, parse_configured
 from imserver.config.settings import AppSettings
-from imserver.errors import HTTP_BAD_REQUEST
+from imserver.errors import (
+    Problems,
+)
 from imserver.features.pages.address import Addresses, Ports, resolve
 from imserver.features.pages.text import LANGUAGES, TEXT, choose_language, html_of
 from imserver.transport.proxies import TrustedProxies
@@ -92,7 +94,7 @@ class Seen:
         """The addresses that a page needs."""
         host = self._forwarded("Host") or request.headers.get("Host", "")
         if not is_host(host):
-            abort(HTTP_BAD_REQUEST.status)
+            abort(Problems.BAD_REQUEST.status)
         return resolve(host, self._ports(), self._websocket, self._http)
 
     def http(self) -> str:

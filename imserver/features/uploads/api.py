@@ -10,7 +10,9 @@ from msgspec import Struct
 
 from imserver import errors
 from imserver.auth.authority import Authority, bearer, refusal
-from imserver.auth.principal import ANYONE, ANYONE_OR_PUSH, PUSH_OR_USER, READ_OR_USER
+from imserver.auth.principal import (
+    Needs,
+)
 from imserver.auth.tenants import Tenants
 from imserver.features.uploads.contract import UPLOAD_USER_BYTES, Upload
 from imserver.features.uploads.problems import (
@@ -191,7 +193,7 @@ _EXAMPLE: Final = File(
     600,
     Thumbnail(f"{PATH}/{_ID}/thumbnail", "image/jpeg", 9120),
 )
-_OVER_RATE: Final = (errors.HTTP_TOO_MANY_REQUESTS,)
+_OVER_RATE: Final = (errors.Problems.TOO_MANY_REQUESTS,)
 
 _CHAPTER: Final = "Files that users send to each other."
 
@@ -224,17 +226,17 @@ def problem_after(api: Api, call: Call, token: str) -> errors.HttpProblem | None
     ``token`` comes from the query. May switch. Raises StorageUnavailable and IssuerUnavailable.
     """
     if call.app not in api.apps and api.tenants.get(call.app) is None:
-        return errors.HTTP_UNKNOWN_APP
+        return errors.Problems.UNKNOWN_APP
     user = call.principal.user
     shown = token or bearer(call.request.headers.get("authorization", ""))
-    if user and api.authority.identify(PUSH_OR_USER, {}, "", shown).user != user:
-        return errors.HTTP_TOKEN_INVALID
+    if user and api.authority.identify(Needs.PUSH_OR_USER, {}, "", shown).user != user:
+        return errors.Problems.TOKEN_INVALID
     return None
 
 
 @routes.get(
     "/uploads",
-    READ_OR_USER,
+    Needs.READ_OR_USER,
     user="required",
     problems=_OVER_RATE,
     example={"app": "default", "user": "u1"},
@@ -266,7 +268,7 @@ def _position_in(cursor: str) -> tuple[int, str]:
         return 0, ""
     created, _, name = read_cursor(cursor, "replace").partition(" ")
     if not (created.isascii() and created.isdecimal() and len(created) < 16 and int(created)):
-        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`cursor`: not a cursor of this list")
+        raise ApiProblem(errors.Problems.INVALID_REQUEST, "`cursor`: not a cursor of this list")
     return int(created), name
 
 
@@ -279,10 +281,10 @@ def _read_delete(api: UploadApi, call: Call) -> None:
     call.input = request
     principal, host = call.principal, call.request.host
     if request.token and not (principal.key or principal.user):
-        call.principal = principal = api.authority.identify(ANYONE_OR_PUSH, {}, host, request.token)
+        call.principal = principal = api.authority.identify(Needs.ANYONE_OR_PUSH, {}, host, request.token)
         api.rates.require(principal, host)
     if principal.kind == "nobody":
-        raise ApiProblem(*refusal(principal, ANYONE_OR_PUSH))
+        raise ApiProblem(*refusal(principal, Needs.ANYONE_OR_PUSH))
     row = api.uploads.find(request.id)
     if row is None:
         call.app, call.user = principal.app, principal.user
@@ -292,7 +294,7 @@ def _read_delete(api: UploadApi, call: Call) -> None:
 
 @routes.post(
     "/uploads/delete",
-    ANYONE_OR_PUSH,
+    Needs.ANYONE_OR_PUSH,
     reach="optional",
     user="optional",
     read=_read_delete,
@@ -309,22 +311,22 @@ def delete_upload(api: UploadApi, call: Call, request: UploadDelete) -> UploadDe
 
 
 _ARRIVING: Final = (
-    errors.HTTP_TIMEOUT,
+    errors.Problems.TIMEOUT,
     HTTP_LENGTH_REQUIRED,
     HTTP_FILE_TOO_LARGE,
-    errors.HTTP_BODY_TOO_LARGE,
+    errors.Problems.BODY_TOO_LARGE,
     HTTP_KIND_REFUSED,
     HTTP_QUOTA_EXCEEDED,
-    errors.HTTP_REJECTED,
+    errors.Problems.REJECTED,
     HTTP_DISK_FULL,
-    errors.HTTP_MEDIA_UNAVAILABLE,
-    errors.HTTP_REVIEW_UNAVAILABLE,
+    errors.Problems.MEDIA_UNAVAILABLE,
+    errors.Problems.REVIEW_UNAVAILABLE,
 )
 
 streams.elsewhere(
     "POST",
     "/uploads",
-    PUSH_OR_USER,
+    Needs.PUSH_OR_USER,
     """Upload a file.
 
     The body is the file itself, with a Content-Length. The server detects the kind from the content: a
@@ -341,7 +343,7 @@ streams.elsewhere(
     status=201,
     problems=(
         *_OVER_RATE,
-        errors.HTTP_UNKNOWN_ENCODING,
+        errors.Problems.UNKNOWN_ENCODING,
         *_ARRIVING,
     ),
     example={"app": "default", "user": "u1", "name": "cat.png"},
@@ -356,8 +358,8 @@ _FILE: Final[dict[str, Any]] = {
     "problems": (
         HTTP_UNKNOWN_UPLOAD,
         HTTP_RANGE,
-        errors.HTTP_STORAGE_UNAVAILABLE,
-        errors.HTTP_MEDIA_UNAVAILABLE,
+        errors.Problems.STORAGE_UNAVAILABLE,
+        errors.Problems.MEDIA_UNAVAILABLE,
     ),
     "content_type": "application/octet-stream",
 }
@@ -366,7 +368,7 @@ _FILE: Final[dict[str, Any]] = {
 streams.elsewhere(
     "GET",
     "/uploads/{id}",
-    ANYONE,
+    Needs.ANYONE,
     """Fetch a file.
 
     No key is needed: the id is random, and anybody who has it may fetch the file. A request for one range of
@@ -380,7 +382,7 @@ streams.elsewhere(
 streams.elsewhere(
     "GET",
     "/uploads/{id}/thumbnail",
-    ANYONE,
+    Needs.ANYONE,
     """Fetch the thumbnail of a picture.
 
     A JPEG, or a PNG where the picture is transparent.
@@ -416,13 +418,13 @@ _OF_PART: Final = (
     *_OF_TUS,
     HTTP_UNKNOWN_UPLOAD,
     HTTP_UPLOAD_LOCKED,
-    errors.HTTP_MEDIA_UNAVAILABLE,
+    errors.Problems.MEDIA_UNAVAILABLE,
 )
 
 streams.elsewhere(
     "POST",
     "/uploads/tus",
-    PUSH_OR_USER,
+    Needs.PUSH_OR_USER,
     """Begin an upload in parts.
 
     The protocol is tus 1.0. The `Location` of the answer is the address for the bytes. An
@@ -445,7 +447,7 @@ streams.elsewhere(
 streams.elsewhere(
     "PATCH",
     "/uploads/tus/{id}",
-    PUSH_OR_USER,
+    Needs.PUSH_OR_USER,
     """Send bytes of an upload in parts.
 
     With the last byte the file is stored. Its id is that of the upload.
@@ -460,7 +462,7 @@ streams.elsewhere(
 streams.elsewhere(
     "HEAD",
     "/uploads/tus/{id}",
-    PUSH_OR_USER,
+    Needs.PUSH_OR_USER,
     """Get the offset of an upload in parts.""",
     headers=(_TUS,),
     answer_headers=(_OFFSET, _LENGTH, _EXPIRES),
@@ -470,7 +472,7 @@ streams.elsewhere(
 streams.elsewhere(
     "GET",
     "/uploads/tus/{id}",
-    PUSH_OR_USER,
+    Needs.PUSH_OR_USER,
     """Get the description of the file that was uploaded in parts.
 
     As the answer of `POST /api/v1/uploads`. 404 while the upload is unfinished.
@@ -483,7 +485,7 @@ streams.elsewhere(
 streams.elsewhere(
     "DELETE",
     "/uploads/tus/{id}",
-    PUSH_OR_USER,
+    Needs.PUSH_OR_USER,
     """Delete an upload in parts, and its file.""",
     headers=(_TUS,),
     status=204,

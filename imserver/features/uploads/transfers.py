@@ -78,7 +78,7 @@ class Transfer:
 
 def _slowest() -> TransferRefused:
     return TransferRefused(
-        errors.HTTP_BUSY, "This transfer was the slowest and was ended to make room for another"
+        errors.Problems.BUSY, "This transfer was the slowest and was ended to make room for another"
     )
 
 
@@ -107,7 +107,7 @@ class Transfers:
         )
         for share, own in shares:
             if len(own) >= share and not self._end_slowest(own):
-                raise TransferRefused(errors.HTTP_BUSY, f"{share} transfers are already running")
+                raise TransferRefused(errors.Problems.BUSY, f"{share} transfers are already running")
         self._running[new] = None
         return new
 

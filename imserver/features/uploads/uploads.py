@@ -252,7 +252,9 @@ class Uploads:
         if not self.settings.kinds or (offer.kind and offer.kind not in self.settings.kinds):
             raise TransferRefused(HTTP_KIND_REFUSED)
         if not 0 < len(offer.user.encode()) <= UPLOAD_USER_BYTES or "\0" in offer.user:
-            raise TransferRefused(errors.HTTP_INVALID_REQUEST, f"`user` has 1 to {UPLOAD_USER_BYTES} bytes")
+            raise TransferRefused(
+                errors.Problems.INVALID_REQUEST, f"`user` has 1 to {UPLOAD_USER_BYTES} bytes"
+            )
 
     def limit_of(self, kind: str) -> int:
         """The maximum number of bytes of a file of a kind; of an unknown kind (``""``), of any file."""
@@ -329,9 +331,9 @@ class Uploads:
         facts = {"kind": "upload", "sender": row.user, "name": row.name, "type": row.type}
         decision = self._reviews.decide(row.app, {**facts, "bytes": row.bytes, "sha256": row.sha256})
         if decision.action == "reject":
-            raise TransferRefused(errors.HTTP_REJECTED, decision.reason)
+            raise TransferRefused(errors.Problems.REJECTED, decision.reason)
         if decision.action == "undecided":
-            raise TransferRefused(errors.HTTP_REVIEW_UNAVAILABLE)
+            raise TransferRefused(errors.Problems.REVIEW_UNAVAILABLE)
 
     def write(
         self,
@@ -355,12 +357,12 @@ class Uploads:
             while arrived < end:
                 # A client that sends single bytes slowly never meets the time limit of the socket.
                 until = min(deadline, self._arriving.deadline(transfer))
-                late = TransferRefused(errors.HTTP_TIMEOUT)
+                late = TransferRefused(errors.Problems.TIMEOUT)
                 with gevent.Timeout(max(until - monotonic(), 0.001), late), transfer.reading():
                     piece = read(min(most, end - arrived))
                 if not piece:
                     raise TransferRefused(
-                        errors.HTTP_BAD_REQUEST, "The body ended before the file was complete"
+                        errors.Problems.BAD_REQUEST, "The body ended before the file was complete"
                     )
                 self._append(file, digest, piece)
                 transfer.move(len(piece))

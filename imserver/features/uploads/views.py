@@ -84,9 +84,9 @@ class _UploadView:
         query: UploadQuery = call.input
         api.rates.require(principal, http_request.host)
         if http_request.headers.get("content-encoding", "identity").lower() != "identity":
-            raise ApiProblem(errors.HTTP_UNKNOWN_ENCODING, "Upload the file without a Content-Encoding")
+            raise ApiProblem(errors.Problems.UNKNOWN_ENCODING, "Upload the file without a Content-Encoding")
         if http_request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-            raise ApiProblem(errors.HTTP_INVALID_REQUEST, _NO_FORM)
+            raise ApiProblem(errors.Problems.INVALID_REQUEST, _NO_FORM)
         length = request.content_length
         if length is None:
             raise ApiProblem(HTTP_LENGTH_REQUIRED)
@@ -158,11 +158,11 @@ def answered(function: Callable[[HttpRequest], Response]) -> Response:
     except Unavailable as error:
         return _refused(http_request, error.problem)
     except BadBody:
-        return _refused(http_request, errors.HTTP_INVALID_REQUEST)
+        return _refused(http_request, errors.Problems.INVALID_REQUEST)
     except TimeoutError:  # the sender has stopped sending
-        return _refused(http_request, errors.HTTP_TIMEOUT)
+        return _refused(http_request, errors.Problems.TIMEOUT)
     except OSError:  # the sender has disconnected; nobody reads this
-        return _refused(http_request, errors.HTTP_BAD_REQUEST)
+        return _refused(http_request, errors.Problems.BAD_REQUEST)
 
 
 def _refused(

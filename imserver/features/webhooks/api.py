@@ -8,7 +8,9 @@ import msgspec
 from msgspec import Struct
 
 from imserver import errors
-from imserver.auth.principal import ADMIN
+from imserver.auth.principal import (
+    Needs,
+)
 from imserver.features.webhooks.event_json import page_of
 from imserver.features.webhooks.feeds import Feeds
 from imserver.features.webhooks.parts import webhooks_of
@@ -114,7 +116,7 @@ routes = Resource("events", lambda core, _: EventApi(webhooks_of(core).feeds, co
 
 @routes.get(
     "/events/log",
-    ADMIN,
+    Needs.ADMIN,
     example={"app": "101", "limit": 1},
     answer_example=EventsAnswer([_EVENT], "Ny4w", True),
 )
@@ -129,7 +131,7 @@ def log(api: EventApi, call: Call, request: LogQuery) -> EventsAnswer:
     feed = feeds.feeds.get(call.app)
     if feed is None:
         raise ApiProblem(
-            errors.HTTP_INVALID_REQUEST, "The app has neither `webhook.url` nor `webhook.events`"
+            errors.Problems.INVALID_REQUEST, "The app has neither `webhook.url` nor `webhook.events`"
         )
     entries = api.store.log().entries.read(call.app, entry_id, request.limit)
     rows = feeds.events.read(call.app, event_id, request.limit)
@@ -146,7 +148,7 @@ def log(api: EventApi, call: Call, request: LogQuery) -> EventsAnswer:
 
 @routes.get(
     "/events/dead",
-    ADMIN,
+    Needs.ADMIN,
     example={"app": "101"},
     answer_example=DeadAnswer([DeadEvent("log-7", "ann", 870, 1795155801, _EVENT)], ""),
 )
@@ -164,7 +166,7 @@ def dead(api: EventApi, call: Call, request: DeadQuery) -> DeadAnswer:
 
 @routes.post(
     "/events/replay",
-    ADMIN,
+    Needs.ADMIN,
     example={"app": "101", "id": "log-7"},
     answer_example=ReplayAnswer(1),
 )
@@ -182,5 +184,5 @@ def _positions(cursor: str) -> tuple[int, int]:
 
 def _number(parameter: str, text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) < 19):
-        raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"`{parameter}`: not a cursor of this list")
+        raise ApiProblem(errors.Problems.INVALID_REQUEST, f"`{parameter}`: not a cursor of this list")
     return int(text)

@@ -96,7 +96,7 @@ class Webhooks:
         """A connection is a session now, or has logged in again."""
         app = connection.app or ""
         if self.known and connection in self.known and self.known[connection][0] != app:
-            self.ended(connection, errors.CLOSE_NORMAL)
+            self.ended(connection, errors.CloseCode.NORMAL)
         self.feeds.came_online(app, connection.user or "")
         queue = self._queues.get(app)
         if queue is None:

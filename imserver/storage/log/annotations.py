@@ -15,15 +15,9 @@ from msgspec import Struct
 from imserver.model import MAX_EMOJI_BYTES, Reaction
 from imserver.storage.log.bots import readers_of
 from imserver.storage.log.contract import (
-    BLOCKED,
-    FULL,
-    INVALID,
-    MUTED,
-    NOT_ALLOWED,
-    RECALLED,
-    UNKNOWN_MESSAGE,
     Change,
     Rejected,
+    RejectReason,
     options_of,
 )
 from imserver.storage.log.groups import MEMBER, group_settings, record
@@ -62,7 +56,7 @@ class AnnotationWriter:
     ) -> Change | Rejected:
         """Add the reaction of a user who can read the message, or remove it."""
         if wrong := emoji_objection(emoji):
-            return Rejected(INVALID, wrong)
+            return Rejected(RejectReason.INVALID, wrong)
 
         def work(transaction: AppTransaction) -> Change | Rejected:
             found = _find(transaction, user, message)
@@ -76,7 +70,7 @@ class AnnotationWriter:
             meta = decode_meta(found.meta)
             totals = _totals(meta)
             if not remove and emoji not in totals and len(totals) >= MOST_EMOJI:
-                return Rejected(FULL, f"at most {MOST_EMOJI} different emoji")
+                return Rejected(RejectReason.FULL, f"at most {MOST_EMOJI} different emoji")
             before = totals.get(emoji, Reaction(emoji, 0))
             count = before.count + (-1 if remove else 1)
             entry = record(
@@ -122,7 +116,9 @@ class AnnotationWriter:
             if user and found.state.kind != USER and found.role == MEMBER:
                 options = options_of(group_settings(transaction, found.state.id)[1])
                 if options["pin"] != MEMBER:
-                    return Rejected(NOT_ALLOWED, "only the owner and admins of this group pin messages")
+                    return Rejected(
+                        RejectReason.NOT_ALLOWED, "only the owner and admins of this group pin messages"
+                    )
             sql, log, conversation = transaction.sql, transaction.log, found.state.id
             there = sql.query("SELECT id FROM pin WHERE log = %s AND message = %s", (log, message))
             if bool(there) is not remove:
@@ -130,7 +126,7 @@ class AnnotationWriter:
             if not remove:
                 count = "SELECT count(*) FROM pin WHERE log = %s AND conversation = %s"
                 if sql.query(count, (log, conversation))[0][0] >= MOST_PINS:
-                    return Rejected(FULL, f"at most {MOST_PINS} pinned messages")
+                    return Rejected(RejectReason.FULL, f"at most {MOST_PINS} pinned messages")
             entry = record(
                 transaction,
                 found.state,
@@ -178,7 +174,7 @@ class _Found(Struct):
 
 def _find(transaction: AppTransaction, user: str, message: int) -> _Found | Rejected:
     """The message, or the reason of a refusal. ``user`` ``""`` may read everything."""
-    sql, log, unknown = transaction.sql, transaction.log, Rejected(UNKNOWN_MESSAGE)
+    sql, log, unknown = transaction.sql, transaction.log, Rejected(RejectReason.UNKNOWN_MESSAGE)
     statement = "SELECT conversation, kind, about, meta FROM message WHERE log = %s AND id = %s"
     rows = sql.query(statement, (log, message)) if message > transaction.head.floor else []
     if not rows:
@@ -202,13 +198,13 @@ def _find(transaction: AppTransaction, user: str, message: int) -> _Found | Reje
             return unknown
         role, muted_until = text_of(times[-1][2]), times[-1][3]
     if recalled:
-        return Rejected(RECALLED)
+        return Rejected(RejectReason.RECALLED)
     if muted_until > transaction.now:
-        return Rejected(MUTED)
+        return Rejected(RejectReason.MUTED)
     if user and state.kind == USER:
         peers = {(each, user) for each in state.members if each != user}
         if transaction.blocks(peers):
-            return Rejected(BLOCKED)
+            return Rejected(RejectReason.BLOCKED)
     return _Found(message, state, role, bytes(meta))
 
 

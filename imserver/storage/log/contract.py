@@ -20,23 +20,36 @@ from imserver.model import EntryKind, Message
 
 ConversationKind = Literal["user", "group", "room"]
 
-UNKNOWN_CONVERSATION: Final = "unknown_conversation"
-UNKNOWN_MESSAGE: Final = "unknown_message"
-NOT_MEMBER: Final = "not_member"
-MUTED: Final = "muted"
-INVALID: Final = "invalid"
-RECALLED: Final = "recalled"
-BLOCKED: Final = "blocked"
-REJECTED: Final = "rejected"
-NOT_BOT: Final = "not_bot"
-UNKNOWN_ACCOUNT: Final = "unknown_account"
-SUPERSEDED: Final = "superseded"
-"""Reasons of :class:`Rejected`: the app has no such conversation; the user can read no such message; the
-sender is not (or no longer) a member; the sender is muted; the draft is invalid; the message was recalled;
-the receiver has blocked the sender, or the first message is that of a guest, or of a bot whose owner the
-receiver has blocked; the back end of the app has rejected the draft, for the reason in ``detail``; only bots
-send buttons; the receiver is no account, in an app whose users all are; the sender has a newer uplink
-session."""
+class RejectReason:
+    """Why a draft or a change was rejected: the reasons of :class:`Rejected`."""
+
+    UNKNOWN_CONVERSATION: Final = "unknown_conversation"
+    """The app has no such conversation."""
+    UNKNOWN_MESSAGE: Final = "unknown_message"
+    """The user can read no such message."""
+    NOT_MEMBER: Final = "not_member"
+    """The sender is not (or no longer) a member."""
+    MUTED: Final = "muted"
+    """The sender is muted."""
+    INVALID: Final = "invalid"
+    """The draft is invalid."""
+    RECALLED: Final = "recalled"
+    """The message was recalled."""
+    BLOCKED: Final = "blocked"
+    """The receiver has blocked the sender, or the first message is that of a guest, or of a bot whose owner
+    the receiver has blocked."""
+    REJECTED: Final = "rejected"
+    """The back end of the app has rejected the draft, for the reason in ``detail``."""
+    NOT_BOT: Final = "not_bot"
+    """Only bots send buttons."""
+    UNKNOWN_ACCOUNT: Final = "unknown_account"
+    """The receiver is no account, in an app whose users all are."""
+    SUPERSEDED: Final = "superseded"
+    """The sender has a newer uplink session."""
+    NOT_ALLOWED: Final = "not_allowed"
+    """No permission to change the group."""
+    FULL: Final = "full"
+    """A limit in ``detail``, or too many members."""
 
 
 class Draft(Struct, frozen=True, kw_only=True):
@@ -277,12 +290,6 @@ def fitting(sizes: Iterable[int]) -> int:
 def page_size(entry: Entry) -> int:
     """Size of an entry on a page."""
     return len(entry.body) + (len(_encode(entry.reactions)) if entry.reactions else 0)
-
-
-NOT_ALLOWED: Final = "not_allowed"
-FULL: Final = "full"
-"""More reasons of :class:`Rejected`: no permission to change the group; a limit in ``detail``, or too many
-members."""
 
 
 GroupOption = Literal["history", "invite", "rename", "pin", "bots"]

@@ -14,11 +14,7 @@ from imserver.config.settings import MAX_USER_BYTES
 from imserver.model import EntryKind
 from imserver.storage.log.bots import MOST_BOTS, bots_among
 from imserver.storage.log.contract import (
-    FULL,
-    INVALID,
-    NOT_MEMBER,
     OPTIONS,
-    UNKNOWN_CONVERSATION,
     Change,
     Draft,
     Entry,
@@ -26,6 +22,7 @@ from imserver.storage.log.contract import (
     GroupOption,
     GroupText,
     Rejected,
+    RejectReason,
     Right,
     options_of,
 )
@@ -43,7 +40,7 @@ TEXT_BYTES: Final[dict[GroupText, int]] = {"name": 500, "avatar": 1000, "descrip
 MOST_LEAVING: Final = 1000
 """Members of a deleted group that leave in one transaction. Its entry names them."""
 
-_TOO_MANY_BOTS: Final = Rejected(INVALID, f"users: a group has at most {MOST_BOTS} bots")
+_TOO_MANY_BOTS: Final = Rejected(RejectReason.INVALID, f"users: a group has at most {MOST_BOTS} bots")
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -117,12 +114,12 @@ class GroupWriter:
                 return Change(conversation)
             count = _count(transaction, conversation) + len(new)
             if most and count > most:
-                return Rejected(FULL)
+                return Rejected(RejectReason.FULL)
             bots = bots_among(transaction.sql, app, new)
             if len(state.bots) + len(bots) > MOST_BOTS:
                 return _TOO_MANY_BOTS
             if condition is not None and not condition(transaction.sql):
-                return Rejected(UNKNOWN_CONVERSATION)
+                return Rejected(RejectReason.UNKNOWN_CONVERSATION)
             readable_after = _readable_after(transaction, conversation, new)
             transaction.admit(
                 state, new, role, readable_after, bots, _last_mutes(transaction, conversation, new)
@@ -295,7 +292,7 @@ class GroupWriter:
                 return state
             there = transaction.members(conversation, (user,))
             if user not in there:
-                return Rejected(NOT_MEMBER)
+                return Rejected(RejectReason.NOT_MEMBER)
             until = transaction.mutes([(user, conversation)])[user, conversation]
             before = there[user][1], until
             after = role or before[0], until if muted_until is None else muted_until
@@ -378,7 +375,7 @@ def _group(
     """The group to change, or the reason of a refusal. ``users``: the users that the change names."""
     state = transaction.conversations((conversation,)).get(conversation)
     if state is None or state.kind != GROUP:
-        return Rejected(UNKNOWN_CONVERSATION)
+        return Rejected(RejectReason.UNKNOWN_CONVERSATION)
     if right is None:
         return state
     there = transaction.members(conversation, list(dict.fromkeys((by, *users))))
@@ -469,21 +466,21 @@ def _last_mutes(transaction: AppTransaction, conversation: int, users: Sequence[
 def _wrong(users: Sequence[str]) -> Rejected | None:
     for user in users:
         if not user:
-            return Rejected(INVALID, "users: an empty id")
+            return Rejected(RejectReason.INVALID, "users: an empty id")
         if wrong := text_objection(user, MAX_USER_BYTES):
-            return Rejected(INVALID, f"users: {wrong}")
+            return Rejected(RejectReason.INVALID, f"users: {wrong}")
     return None
 
 
 def _wrong_texts(given: Mapping[GroupText, str]) -> Rejected | None:
     for text, value in given.items():
         if wrong := text_objection(value, TEXT_BYTES[text]):
-            return Rejected(INVALID, f"{text}: {wrong}")
+            return Rejected(RejectReason.INVALID, f"{text}: {wrong}")
     return None
 
 
 def _wrong_role(role: str) -> Rejected | None:
-    return None if role in ROLES else Rejected(INVALID, "role: unknown")
+    return None if role in ROLES else Rejected(RejectReason.INVALID, "role: unknown")
 
 
 def _end_members(sql: Statements, log: int, conversation: int, users: Sequence[str], left_id: int) -> None:

@@ -19,20 +19,12 @@ from imserver.storage.log.bots import (
     with_command,
 )
 from imserver.storage.log.contract import (
-    BLOCKED,
-    FULL,
-    MUTED,
-    NOT_BOT,
-    NOT_MEMBER,
-    RECALLED,
-    SUPERSEDED,
-    UNKNOWN_ACCOUNT,
-    UNKNOWN_CONVERSATION,
     Appended,
     Change,
     Draft,
     Entry,
     Rejected,
+    RejectReason,
     StorageUnsure,
     Stored,
 )
@@ -57,15 +49,15 @@ from imserver.storage.log.rows import (
 from imserver.storage.log.uplink_sessions import UplinkSessions, store_sessions, stored_sessions
 from imserver.storage.statements import DirectStatements, Statements, chunks, marks_of, padded, text_of
 
-_UNKNOWN: Final = Rejected(UNKNOWN_CONVERSATION)
-_UNKNOWN_ACCOUNT: Final = Rejected(UNKNOWN_ACCOUNT)
-_NOT_MEMBER: Final = Rejected(NOT_MEMBER)
-_MUTED: Final = Rejected(MUTED)
-_BLOCKED: Final = Rejected(BLOCKED)
-_RECALLED: Final = Rejected(RECALLED)
-_TOO_MANY_EDITS: Final = Rejected(FULL, f"at most {MOST_EDITS} edits of a message")
-_SUPERSEDED: Final = Rejected(SUPERSEDED)
-_NO_BUTTONS: Final = Rejected(NOT_BOT, "only bots send buttons")
+_UNKNOWN: Final = Rejected(RejectReason.UNKNOWN_CONVERSATION)
+_UNKNOWN_ACCOUNT: Final = Rejected(RejectReason.UNKNOWN_ACCOUNT)
+_NOT_MEMBER: Final = Rejected(RejectReason.NOT_MEMBER)
+_MUTED: Final = Rejected(RejectReason.MUTED)
+_BLOCKED: Final = Rejected(RejectReason.BLOCKED)
+_RECALLED: Final = Rejected(RejectReason.RECALLED)
+_TOO_MANY_EDITS: Final = Rejected(RejectReason.FULL, f"at most {MOST_EDITS} edits of a message")
+_SUPERSEDED: Final = Rejected(RejectReason.SUPERSEDED)
+_NO_BUTTONS: Final = Rejected(RejectReason.NOT_BOT, "only bots send buttons")
 
 _SAYING: Final = ("message", "edit")
 """Kinds of entries that bring content of their sender to others."""

@@ -34,12 +34,12 @@ from gevent.event import AsyncResult, Event
 
 from imserver.errors import StorageUnavailable
 from imserver.storage.log.contract import (
-    INVALID,
     Appended,
     Change,
     Draft,
     Entry,
     Rejected,
+    RejectReason,
     StorageUnsure,
     Stored,
 )
@@ -256,7 +256,7 @@ class LogWriter:
         Sending the same ``client_msg_id`` again always returns the same entry.
         """
         wrong, named = objection(draft), draft.client_msg_id
-        rejected = Rejected(INVALID, wrong) if wrong else None
+        rejected = Rejected(RejectReason.INVALID, wrong) if wrong else None
         resend = resend_of(draft.sender, named) if named and rejected is None else None
         size = len(draft.body) + len(draft.meta)
         request = AppendRequest(app, draft, answer, resend, rejected, size, rejected, to_account)
@@ -559,7 +559,7 @@ class LogWriter:
                 self._singles.push(request)
             return
         log.error("the database refuses a row: %s", words)
-        _answer(requests[0], Rejected(INVALID, "the database refuses it"))
+        _answer(requests[0], Rejected(RejectReason.INVALID, "the database refuses it"))
 
     def _fail(self, transaction: WriteTransaction, error: StorageUnavailable) -> None:
         if not transaction.given_up:

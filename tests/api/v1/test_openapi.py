@@ -8,7 +8,9 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from imserver import errors
-from imserver.auth.principal import ANY_KEY
+from imserver.auth.principal import (
+    Needs,
+)
 from imserver.features.pages.reference import chinese
 from imserver.features.pages.text import REFERENCE
 from imserver.http.openapi import document, operation_id, problems_of
@@ -54,7 +56,7 @@ def test_every_route_is_documented_with_its_scope_and_no_other() -> None:
     for row in DOCUMENTED:
         security, need = described(row)["security"], row.need
         assert (security == []) == ("nobody" in need.users), row.path
-        keys = [{"key": [] if need is ANY_KEY else [need.scope]}] if need.scope else []
+        keys = [{"key": [] if need is Needs.ANY_KEY else [need.scope]}] if need.scope else []
         if security:
             assert security == [*keys, *([{"token": []}] if need.users else [])], row.path
 
@@ -110,7 +112,7 @@ def test_a_request_that_reads_session_tokens_may_find_their_issuer_away(
     method: str, path: str, reads: bool
 ) -> None:
     [row] = [row for row in DOCUMENTED if (row.method, row.path) == (method, path)]
-    assert (errors.HTTP_ISSUER_UNAVAILABLE in problems_of(row)) is reads
+    assert (errors.Problems.ISSUER_UNAVAILABLE in problems_of(row)) is reads
 
 
 @pytest.mark.parametrize("row", DOCUMENTED, ids=IDS)

@@ -70,12 +70,12 @@ def test_only_the_client_that_asked_gets_numbers_and_the_others_get_the_frames_o
     for number, (original, numbered) in enumerate(zip(*pairs, strict=True), 1):
         changed = original.replace(b'"to":"ann"', b'"to":"bob"')
         assert numbered == changed[:-2] + b',"ackId":%d}}' % number
-    assert plain.ask("ack", ackId=1) == errors.REPLY_NO_ROUTE
+    assert plain.ask("ack", ackId=1) == errors.ReplyCode.NO_ROUTE
 
 
 @pytest.mark.parametrize("wrong", ["1", -1, 1.5, True, 2**32])
 def test_a_number_of_another_type_is_refused(node: Harness, wrong: Any) -> None:
-    assert Acking(node, "bob").ask("ack", ackId=wrong) == errors.REPLY_BAD_PARAMETER
+    assert Acking(node, "bob").ask("ack", ackId=wrong) == errors.ReplyCode.BAD_PARAMETER
 
 
 def test_a_later_login_of_the_connection_decides_anew_and_numbers_go_on(node: Harness) -> None:
@@ -95,7 +95,7 @@ def test_a_later_login_of_the_connection_decides_anew_and_numbers_go_on(node: Ha
     ann.say("4")
     until(lambda: bob.received()[-1] == "4")
     assert "ackId" not in bob._bodies()[-1]["data"]
-    assert bob.ask("ack", ackId=4) == errors.REPLY_NO_ROUTE
+    assert bob.ask("ack", ackId=4) == errors.ReplyCode.NO_ROUTE
 
 
 # --- on one connection --------------------------------------------------------------------------------------
@@ -114,7 +114,7 @@ def test_unacknowledged_messages_are_sent_again_with_their_numbers_then_the_conn
     bob.ack(100)  # it can have no more than was sent
     ann.say("4")
     pass_time(node, 151)
-    assert bob.client.close_code() == errors.CLOSE_ACK_TIMEOUT
+    assert bob.client.close_code() == errors.CloseCode.ACK_TIMEOUT
     assert bob.numbers()[5:] == [(4, "4")] * 4
     assert node.metrics.resent_entries == 5
 
@@ -138,7 +138,7 @@ def test_too_much_that_is_not_acknowledged_ends_the_connection(
     for _ in range(2):
         ann.say("x" * 30)
     node.ack_tracker.turn()
-    assert bob.client.close_code() == errors.CLOSE_ACK_TIMEOUT
+    assert bob.client.close_code() == errors.CloseCode.ACK_TIMEOUT
     assert other.ask("heartbeat") == 200
     again = Acking(node, "bob")
     node.pending.look()

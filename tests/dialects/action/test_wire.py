@@ -58,8 +58,8 @@ def test_a_sample_is_read_as_its_answer_says(row: dict[str, Any]) -> None:
     else:
         # What needs no session, or an app that there is, may be refused by others.
         # So is a user id that is too long for its app.
-        refused = (errors.REPLY_NOT_LOGGED_IN, errors.REPLY_UNAUTHORIZED, errors.REPLY_BAD_USER)
-        assert code == errors.REPLY_OK or code in refused
+        refused = (errors.ReplyCode.NOT_LOGGED_IN, errors.ReplyCode.UNAUTHORIZED, errors.ReplyCode.BAD_USER)
+        assert code == errors.ReplyCode.OK or code in refused
         assert action.encode_reply(request, Reply(code)).decode() == row["answer"]
 
 
@@ -82,7 +82,7 @@ def test_an_impossible_peer_means_no_receiver(peer: str) -> None:
 def test_the_length_of_a_room_is_that_of_its_bytes() -> None:
     room = "群" * (MAX_ROOM_BYTES // 3)
     assert login(userId="1", appId=1, groupsId=room) == ActionLogin("action:1", "1", room=room)
-    assert login(userId="1", appId=1, groupsId=room + "群") == errors.REPLY_BAD_PARAMETER
+    assert login(userId="1", appId=1, groupsId=room + "群") == errors.ReplyCode.BAD_PARAMETER
 
 
 def test_a_message_has_the_id_of_its_request() -> None:

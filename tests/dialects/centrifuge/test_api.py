@@ -8,7 +8,10 @@ import pytest
 from msgspec import Raw
 from msgspec.structs import replace
 
-from imserver.auth.principal import READ, Principal
+from imserver.auth.principal import (
+    Needs,
+    Principal,
+)
 from imserver.channels.members import MAX_NAME_BYTES, ChannelRefused
 from imserver.dialects.centrifuge import api as centrifugo
 from imserver.errors import StorageUnavailable
@@ -17,7 +20,7 @@ from imserver.http.reply import MAX_BATCH_BYTES
 from imserver.transport.exchange import HttpRequest, HttpResponse
 
 REQUEST = HttpRequest("POST", "/api/batch", b"", b"", {}, "127.0.0.1")
-READER = Principal("key", frozenset({READ.scope}), None)
+READER = Principal("key", frozenset({Needs.READ.scope}), None)
 
 
 def run_batch(path: str, names: list[str]) -> list[dict[str, Any]]:

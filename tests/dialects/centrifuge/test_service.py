@@ -170,8 +170,8 @@ def test_a_client_that_logged_in_without_the_log_begins_again_when_it_is_back() 
     ("method", "data", "reply"),
     [
         ("send", b'{"to":"bob","text":"hi"}', Reply(200)),
-        ("send", b"", Reply(errors.REPLY_BAD_PARAMETER)),
-        ("react", b'{"id":7,"emoji":"+1"}', Reply(errors.REPLY_NO_ROUTE)),
+        ("send", b"", Reply(errors.ReplyCode.BAD_PARAMETER)),
+        ("react", b'{"id":7,"emoji":"+1"}', Reply(errors.ReplyCode.NO_ROUTE)),
         ("price", b"", Reply(codes.NOT_AVAILABLE)),
     ],
 )

@@ -34,7 +34,9 @@ from imserver.dialects.centrifuge.wire import (
     SubRefreshResult,
     SubscribeResult,
 )
-from imserver.errors import CLOSE_BAD_PAYLOAD
+from imserver.errors import (
+    CloseCode,
+)
 from imserver.messages.messaging import StoredView
 from imserver.model import (
     AskHistory,
@@ -92,8 +94,8 @@ PAGE = [PublicationView(Raw(b'"hi"'), ClientView("bob", "c2"), 3, {"kind": "x"})
 ANN = ClientView("ann", "c1", Raw(b'{"name":"Ann"}'), Raw(b'{"role":1}'))
 ANSWERS: dict[str, tuple[str, str, Reply]] = {
     "an error": ("2", "subscribe", Reply(codes.PERMISSION_DENIED)),
-    "a temporary error": ("2", "subscribe", Reply(errors.REPLY_SYSTEM)),
-    "an error for something unknown": ("2", "rpc", Reply(errors.REPLY_NO_DATA)),
+    "a temporary error": ("2", "subscribe", Reply(errors.ReplyCode.SYSTEM)),
+    "an error for something unknown": ("2", "rpc", Reply(errors.ReplyCode.NO_DATA)),
     "connected": (
         "1",
         "connect",
@@ -192,7 +194,7 @@ def test_a_frame_with_too_many_commands_ends_the_connection(dialect: CentrifugeD
     assert len(dialect.split(pong * MAX_COMMANDS)) == MAX_COMMANDS
     with pytest.raises(BadFrame) as bad:
         dialect.split(pong * (MAX_COMMANDS + 1))
-    assert bad.value.close == CLOSE_BAD_PAYLOAD
+    assert bad.value.close == CloseCode.BAD_PAYLOAD
 
 
 @pytest.mark.parametrize(
@@ -249,14 +251,14 @@ def test_a_ping_of_a_client_is_answered() -> None:
 def test_what_is_no_command_ends_the_connection(payload: bytes) -> None:
     with pytest.raises(BadFrame) as bad:
         as_json.decode(payload)
-    assert bad.value.close == CLOSE_BAD_PAYLOAD
+    assert bad.value.close == CloseCode.BAD_PAYLOAD
 
 
 @pytest.mark.parametrize("frame", ["05", "80", "0308", "ffffffffffffffffff01"])
 def test_a_protobuf_frame_that_ends_too_early_ends_the_connection(frame: str) -> None:
     with pytest.raises(BadFrame) as bad:
         as_protobuf.split(bytes.fromhex(frame))
-    assert bad.value.close == CLOSE_BAD_PAYLOAD
+    assert bad.value.close == CloseCode.BAD_PAYLOAD
 
 
 def test_a_protobuf_frame_whose_length_has_more_than_five_bytes_ends_the_connection() -> None:
@@ -269,11 +271,11 @@ def test_a_protobuf_frame_whose_length_has_more_than_five_bytes_ends_the_connect
 @pytest.mark.parametrize(
     ("payload", "code"),
     [
-        (b'{"id":1,"rpc":{"method":"imserver:send"}}', errors.REPLY_BAD_PARAMETER),
-        (b'{"id":1,"rpc":{"method":"imserver:send","data":[]}}', errors.REPLY_BAD_PARAMETER),
+        (b'{"id":1,"rpc":{"method":"imserver:send"}}', errors.ReplyCode.BAD_PARAMETER),
+        (b'{"id":1,"rpc":{"method":"imserver:send","data":[]}}', errors.ReplyCode.BAD_PARAMETER),
         (
             b'{"id":1,"rpc":{"method":"imserver:search","data":{"text":"a\\u0000"}}}',
-            errors.REPLY_BAD_PARAMETER,
+            errors.ReplyCode.BAD_PARAMETER,
         ),
         (b'{"id":1,"rpc":{"method":"imserver:read","data":{"id":"\\u0000"}}}', codes.BAD_DATA),
         (b'{"id":1,"rpc":{"method":"imserver:dance"}}', codes.METHOD_NOT_FOUND),

@@ -102,7 +102,7 @@ def test_bytes_that_are_no_utf_8_are_no_request() -> None:
     ],
 )
 def test_an_object_without_a_known_command_is_answered_1010(frame: Any, seq: str, name: str) -> None:
-    assert decode(frame) == Request(seq, name, None, errors.REPLY_NO_ROUTE)
+    assert decode(frame) == Request(seq, name, None, errors.ReplyCode.NO_ROUTE)
 
 
 @given(capitals=letters)
@@ -121,7 +121,7 @@ def test_keys_are_the_same_in_any_letter_case(capitals: list[bool]) -> None:
 
 def test_the_names_of_commands_have_one_spelling() -> None:
     for name in ("Login", "PING", "heartBeat", "login "):
-        assert decode({"cmd": name}).code == errors.REPLY_NO_ROUTE
+        assert decode({"cmd": name}).code == errors.ReplyCode.NO_ROUTE
 
 
 @relaxed
@@ -204,7 +204,7 @@ def test_both_spellings_of_a_login_are_read() -> None:
     ],
 )
 def test_a_login_with_a_field_of_a_wrong_type_is_refused_with_1001(data: Any) -> None:
-    assert login(data) == errors.REPLY_BAD_PARAMETER
+    assert login(data) == errors.ReplyCode.BAD_PARAMETER
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_an_app_may_be_named_but_not_that_of_another_dialect(app: Any, read: str
 
 @pytest.mark.parametrize("data", [NO_DATA, None, {}, {"appID": 101}, {"userID": None}, {"userID": ""}])
 def test_a_login_without_a_user_is_refused_with_1002(data: Any) -> None:
-    assert login(data) == errors.REPLY_BAD_USER
+    assert login(data) == errors.ReplyCode.BAD_USER
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,9 @@ def test_a_login_without_a_user_is_refused_with_1002(data: Any) -> None:
     [("u" * 255, True), ("u" * 256, False), ("皇" * 85, True), ("皇" * 85 + "u", False)],
 )
 def test_a_user_id_has_at_most_255_bytes(user: str, fits: bool) -> None:
-    assert login({"userID": user, "appID": 101}) == (Login("101", user) if fits else errors.REPLY_BAD_USER)
+    assert login({"userID": user, "appID": 101}) == (
+        Login("101", user) if fits else errors.ReplyCode.BAD_USER
+    )
 
 
 def test_a_missing_app_counts_as_0() -> None:
@@ -271,7 +273,7 @@ def test_a_heartbeat_needs_nothing(data: Any) -> None:
 
 @pytest.mark.parametrize("data", [[], "x", 0, False, {"userID": 1}, {"userId": []}, {"USERID": {}}])
 def test_a_heartbeat_whose_data_is_wrong_is_refused_with_1001(data: Any) -> None:
-    assert decode({"cmd": "heartbeat", "data": data}).code == errors.REPLY_BAD_PARAMETER
+    assert decode({"cmd": "heartbeat", "data": data}).code == errors.ReplyCode.BAD_PARAMETER
 
 
 @relaxed

@@ -153,13 +153,13 @@ def test_any_frame_is_read_or_dropped(data: bytes, kind: int) -> None:
         request = full.decode(sent(kind, data))
     except BadFrame:
         return
-    assert (request.command is None) == (request.code == errors.REPLY_BAD_PARAMETER)
+    assert (request.command is None) == (request.code == errors.ReplyCode.BAD_PARAMETER)
 
 
 # --- what they are answered ---------------------------------------------------------------------------------
 
 
-def answered(name: str, data: Any = None, code: int = errors.REPLY_OK) -> Output:
+def answered(name: str, data: Any = None, code: int = errors.ReplyCode.OK) -> Output:
     payload = full.encode_reply(Request("", name, None), Reply(code, data))
     assert payload is not None
     (found,) = outputs(payload)
@@ -175,18 +175,18 @@ ENTRY = Message(
 def test_a_command_is_answered_by_its_own_kind(name: str) -> None:
     kind = next(kind for kind, (each, _) in FULL_COMMANDS.items() if each == name)
     assert answered(name) == Output(kind, 200, "Success", b"")
-    assert answered(name, code=errors.REPLY_NO_DATA) == Output(kind, 1005, "没有数据", b"")
+    assert answered(name, code=errors.ReplyCode.NO_DATA) == Output(kind, 1005, "没有数据", b"")
 
 
 @pytest.mark.parametrize("name", ["history", "conversations", "receipts", "marks", "search"])
 def test_a_refusal_has_no_data(name: str) -> None:
-    found = answered(name, code=errors.REPLY_NOT_STORED)
+    found = answered(name, code=errors.ReplyCode.NOT_STORED)
     assert (found.code, found.data) == (1008, b"")
 
 
 @pytest.mark.parametrize("name", ["message", "sync", "heartbeat", "ack"])
 def test_others_are_not_answered_by_a_reply(name: str) -> None:
-    for code in (errors.REPLY_OK, errors.REPLY_NOT_LOGGED_IN):
+    for code in (errors.ReplyCode.OK, errors.ReplyCode.NOT_LOGGED_IN):
         assert full.encode_reply(Request("", name, None), Reply(code)) is None
 
 
@@ -204,7 +204,7 @@ def test_the_ack_of_a_login_says_what_was_missed(data: Any, tail: bytes) -> None
 
 
 def test_a_refused_login_is_no_ack_of_a_login_and_1002_is_spelled_as_by_the_original() -> None:
-    assert answered("login", code=errors.REPLY_BAD_USER) == Output(
+    assert answered("login", code=errors.ReplyCode.BAD_USER) == Output(
         protobuf.ACK, 1002, "非法的用户Id", b"\x08\x04\x30\x01"
     )
 

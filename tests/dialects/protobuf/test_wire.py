@@ -88,7 +88,7 @@ def test_frames_of_clients_become_commands(row: dict[str, Any]) -> None:
 def test_frames_of_the_server_are_those_of_the_original(row: dict[str, Any]) -> None:
     ((kind, what),) = row["tells"].items()
     payload = {
-        "login": lambda: protobuf.encode_reply(Request("", "login", None), Reply(errors.REPLY_OK)),
+        "login": lambda: protobuf.encode_reply(Request("", "login", None), Reply(errors.ReplyCode.OK)),
         "ack": lambda: uplink_ack(what["number"], what["seq"]),
         "push": lambda: push(received(what)),
         "sync": lambda: protobuf.page(map(received, what["messages"]), what["more"], False),
@@ -110,13 +110,13 @@ def test_an_unknown_command_is_dropped_without_an_answer(row: dict[str, Any]) ->
 @pytest.mark.parametrize("name", ["login", "heartbeat", "message", "sync"])
 def test_a_refusal_is_silence(name: str) -> None:
     for code in errors.REPLY_TEXT:
-        if code != errors.REPLY_OK:
+        if code != errors.ReplyCode.OK:
             assert protobuf.encode_reply(Request("", name, None, code), Reply(code, b"x")) is None
 
 
 @pytest.mark.parametrize("name", ["heartbeat", "message", "sync"])
 def test_only_a_login_is_answered_by_a_reply(name: str) -> None:
-    assert protobuf.encode_reply(Request("", name, None), Reply(errors.REPLY_OK)) is None
+    assert protobuf.encode_reply(Request("", name, None), Reply(errors.ReplyCode.OK)) is None
 
 
 def test_batches_that_follow_each_other_are_one_batch() -> None:

@@ -63,7 +63,7 @@ def test_a_connection_begins_with_its_id() -> None:
 
 def test_a_ping_is_answered() -> None:
     request = pusher.decode(b'{"event":"pusher:ping","data":{}}')
-    assert pusher.encode_reply(request, Reply(errors.REPLY_OK, "pong")) == wire.PONG
+    assert pusher.encode_reply(request, Reply(errors.ReplyCode.OK, "pong")) == wire.PONG
     assert json.loads(wire.PONG) == {"event": "pusher:pong", "data": "{}"}
 
 

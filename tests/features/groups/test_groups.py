@@ -145,7 +145,7 @@ def test_a_user_creates_and_joins_only_so_many_groups_within_a_time(groups: Grou
     commands = GroupCommands(groups, NoRelations())
     with pytest.raises(TooManyRequests):
         commands.join(eve, JoinGroup(group))
-    assert GROUP_REFUSALS[TooManyRequests] == errors.CODE_LIMIT
+    assert GROUP_REFUSALS[TooManyRequests] == errors.ReplyCode.LIMIT
     groups.create(APP, "eve", "of the back end", [], by_user=False)
     assert groups.join(APP, group, "eve", by_user=False).id == group
     assert not groups.accept(APP, group, "eve", "", met, by_user=False), "a member already"

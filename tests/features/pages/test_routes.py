@@ -25,7 +25,9 @@ from imserver.config.settings import (
     TenantSettings,
 )
 from imserver.config.values import ConfigError
-from imserver.errors import HTTP_UNAUTHORIZED
+from imserver.errors import (
+    Problems,
+)
 from imserver.features.pages.blueprint import create_pages, refusal
 from imserver.transport.proxies import TrustedProxies
 
@@ -149,7 +151,7 @@ def test_an_expired_token_leads_to_a_form_for_another_one() -> None:
     app = Flask("test", static_folder=None)
     app.register_blueprint(create_pages(FakeNode(config), bytes))  # type: ignore[arg-type]
     with app.test_request_context("/home/index?appID=101&token=old&lang=en", headers={"Accept": "text/html"}):
-        answer = refusal(HTTP_UNAUTHORIZED, "r1")
+        answer = refusal(Problems.UNAUTHORIZED, "r1")
     assert answer is not None
     assert re.findall(r'<input[^>]* name="(\w+)"(?: value="(\w+)")?', answer.get_data(as_text=True)) == [
         ("appID", "101"),

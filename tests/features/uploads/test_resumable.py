@@ -118,7 +118,7 @@ def test_a_file_arrives_in_parts(parts: ResumableUploads, uploads: Uploads) -> N
 def test_what_arrived_before_the_line_was_lost_counts(parts: ResumableUploads) -> None:
     name = parts.create(OFFER, "")
     lost = refusal(lambda: append(parts, name, 0, CONTENT[:40_000], len(CONTENT)))
-    assert lost is errors.HTTP_BAD_REQUEST
+    assert lost is errors.Problems.BAD_REQUEST
     assert offset_of(parts, name) == 40_000
     assert append(parts, name, 40_000, CONTENT[40_000:]) is not None
 
@@ -130,7 +130,9 @@ def test_bytes_with_another_checksum_do_not_count(parts: ResumableUploads) -> No
     wrong = refusal(lambda: append(parts, name, 10, b"0123456789", checksum=checksum))
     assert wrong is HTTP_CHECKSUM_MISMATCH
     assert offset_of(parts, name) == 10
-    assert refusal(lambda: append(parts, name, 10, CONTENT[10:15], 10, checksum)) is errors.HTTP_BAD_REQUEST
+    assert (
+        refusal(lambda: append(parts, name, 10, CONTENT[10:15], 10, checksum)) is errors.Problems.BAD_REQUEST
+    )
     assert offset_of(parts, name) == 10, "nobody knows whether these five are right"
     append(parts, name, 10, CONTENT[10:20], checksum=checksum)
     assert offset_of(parts, name) == 20

@@ -67,7 +67,7 @@ def test_the_slowest_gives_way_when_all_slots_are_taken(clock: list[float]) -> N
         one.bytes = size
     with pytest.raises(TransferRefused) as caught:
         transfers.begin(None, "198.51.100.1")
-    assert caught.value.problem is errors.HTTP_BUSY, "all are young"
+    assert caught.value.problem is errors.Problems.BUSY, "all are young"
     clock[0] += GRACE_SECONDS
     transfers.begin(None, "198.51.100.1")
     assert ([one.ended for one in some], len(transfers)) == ([False, True, False], 3)
@@ -80,7 +80,7 @@ def test_a_transfer_that_is_ended_between_two_reads_ends_at_the_next_one(clock: 
     one.end()
     with pytest.raises(TransferRefused) as caught, one.reading():
         one.bytes = 2
-    assert (caught.value.problem, one.bytes) == (errors.HTTP_BUSY, 1)
+    assert (caught.value.problem, one.bytes) == (errors.Problems.BUSY, 1)
 
 
 def test_the_minimum_rate_is_a_deadline_for_the_next_byte(clock: list[float]) -> None:
@@ -183,7 +183,7 @@ def test_an_upload_that_is_slow_gives_way_to_another(
     take(uploads, "ann", "192.0.2.2")
     slow.join(60)
     assert isinstance(slow.exception, TransferRefused)
-    assert slow.exception.problem is errors.HTTP_BUSY
+    assert slow.exception.problem is errors.Problems.BUSY
 
 
 def test_an_upload_below_the_minimum_rate_ends(uploads: Uploads, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,7 +191,7 @@ def test_an_upload_below_the_minimum_rate_ends(uploads: Uploads, monkeypatch: py
     never = Event()
     with pytest.raises(TransferRefused) as caught:
         uploads.receive(Offer("101", "eve", "", "", 100, "192.0.2.1"), lambda _most: never.wait() and b"")
-    assert caught.value.problem is errors.HTTP_TIMEOUT
+    assert caught.value.problem is errors.Problems.TIMEOUT
 
 
 def test_nobody_else_on_the_machine_can_read_them(uploads: Uploads, tmp_path: Path) -> None:

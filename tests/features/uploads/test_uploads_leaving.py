@@ -56,11 +56,11 @@ def refused(uploads: Uploads) -> errors.HttpProblem:
 
 def test_no_more_leave_at_once_than_may(uploads: Uploads) -> None:
     first, second = leaving(uploads), leaving(uploads)
-    assert refused(uploads) is errors.HTTP_BUSY
+    assert refused(uploads) is errors.Problems.BUSY
     first.close()
     first.close()
     third = leaving(uploads)
-    assert refused(uploads) is errors.HTTP_BUSY
+    assert refused(uploads) is errors.Problems.BUSY
     for one in (second, third):
         one.close()
 
@@ -78,7 +78,7 @@ def test_who_fetches_a_file_for_too_long_gives_way_to_who_waits(uploads: Uploads
     with pytest.raises(BrokenPipeError):
         next(quick)
     quick.close()
-    assert refused(uploads) is errors.HTTP_BUSY
+    assert refused(uploads) is errors.Problems.BUSY
     for one in (third, fourth):
         one.close()
 
