@@ -14,14 +14,12 @@ from pathlib import Path
 import pytest
 
 from imserver.node.feature_list import FEATURES
-from tests.docs.markdown import table_with
 
 from .support import ROOT, clean_environment
 
 PACKAGE = ROOT / "imserver"
 BENCH = ROOT / "bench"
 CLIENT = ROOT / "imserver_client"
-GUIDE = ROOT / "docs" / "guides" / "write-a-feature.md"
 
 # From the top down; a module may import from its own layer and from those below.
 LAYERS = (
@@ -32,7 +30,7 @@ LAYERS = (
     ("offline", "wsgi"),
     ("node",),
     ("dialects", "features"),
-    ("feature",),
+    ("plugin",),
     ("terminal",),
     ("api",),
     ("http",),
@@ -56,6 +54,8 @@ LAYERS = (
 # The load tool and the client are packages of their own. Only the command line names the load tool, by a
 # string; only commands import the client.
 BENCH_MAY_USE = {"__init__"}
+FACE_NAMES = 474
+"""A limit that only falls."""
 # The private channel between nodes has no outside: its two ends are measured from within.
 RPC_END = "rpc_end.py"
 
@@ -102,7 +102,7 @@ def modules() -> Iterator[Path]:
 def layer_of(module: Path) -> str:
     parts = module.relative_to(PACKAGE).parts
     # The command line imports the commands of features; a node never does.
-    of_feature = parts[0] == "features" and parts[-1] == "command.py"
+    of_feature = (parts[0] == "features" and parts[-1] == "command.py") or parts == ("plugin", "commands.py")
     return "commands" if of_feature else parts[0].removesuffix(".py")
 
 
@@ -167,19 +167,33 @@ def test_only_its_folder_and_those_that_use_it_name_a_feature() -> None:
     assert wrong == []
 
 
-def test_features_use_what_the_guide_names() -> None:
-    cells = [row["part of imserver"] for row in table_with(GUIDE, "part of imserver", "for")]
-    named = {f"imserver.{name.replace('/', '.')}" for cell in cells for name in re.findall(r"[\w/]+", cell)}
+def face_names() -> list[str]:
+    """The names of the face: module and name."""
+    return [
+        f"{module.stem}.{name}"
+        for module in sorted((PACKAGE / "plugin").glob("*.py"))
+        if module.stem != "feature"
+        for name in import_module(f"imserver.plugin.{module.stem}".removesuffix(".__init__")).__all__
+    ]
+
+
+def test_features_import_the_face_alone() -> None:
+    own = tuple(f"imserver.dialects.{name}." for name in ("cmd", "sse"))  # the core's own dialects
     wrong = [
         f"{module.relative_to(ROOT)}:{line} imports {name}"
         for folder in ("dialects", "features")
         for module in (PACKAGE / folder).rglob("*.py")
+        if module.parent.name not in {"cmd", "sse"}
         for name, line in imported(module)
-        if name.startswith("imserver.")
-        and not name.startswith(("imserver.dialects.", "imserver.features.", "imserver.__version__"))
-        and not any(f"{name}.".startswith(f"{each}.") for each in named)
+        if own_layer(name) is not None
+        and not name.startswith(("imserver.plugin.", "imserver.dialects.", "imserver.features.", *own))
     ]
     assert wrong == []
+
+
+def test_the_face_does_not_grow() -> None:
+    names = face_names()
+    assert len(names) <= FACE_NAMES
 
 
 def test_no_imports_run_in_a_circle() -> None:

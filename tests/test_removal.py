@@ -18,8 +18,8 @@ from msgspec import Struct
 from imserver.api.v1.app_shapes import given_group, shown_entry, shown_group
 from imserver.config.declared import hints_of, struct_in
 from imserver.config.values import RENAMED_OF_APPS
-from imserver.feature import Feature
 from imserver.node.feature_list import FEATURES, declarations_of, load_core
+from imserver.plugin.feature import Feature
 from tests.conftest import StartServer
 from tests.features import DIALECTS
 from tests.features import FEATURES as ALL

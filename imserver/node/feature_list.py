@@ -16,7 +16,7 @@ from imserver.config.settings import Config, TenantSettings
 from imserver.config.values import CORE as CORE_SETTINGS
 from imserver.config.values import Declarations, Locations, fold
 from imserver.errors import StartError
-from imserver.feature import Feature
+from imserver.plugin.feature import Feature
 
 CORE: Final = ("imserver.dialects.cmd", "imserver.dialects.sse")
 """Packages of the core's own dialects, which every node has."""

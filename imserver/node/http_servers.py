@@ -23,9 +23,9 @@ from imserver.config.values import Declarations
 from imserver.core.core import Core
 from imserver.dialects.sse.wire import SseDialect
 from imserver.errors import StartError
-from imserver.feature import Feature
 from imserver.http.call import Api, Route
 from imserver.http.operation import Operation
+from imserver.plugin.feature import Feature
 from imserver.process import cannot_listen
 from imserver.protocol.dialect import Dialect, EchoDialect
 from imserver.storage.address import database_address

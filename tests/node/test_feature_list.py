@@ -15,10 +15,10 @@ from imserver.config.settings import Config, HubSettings, settings_of
 from imserver.config.values import ConfigError, Locations
 from imserver.core.core import FeatureParts
 from imserver.errors import StartError
-from imserver.feature import Feature
 from imserver.features.groups.settings import GroupLimits
 from imserver.node import feature_list
 from imserver.node.feature_list import declarations_of, load_features, load_with_locations
+from imserver.plugin.feature import Feature
 
 NAMES = [feature.name for feature in load_features(Config())]
 
@@ -125,7 +125,7 @@ def test_a_feature_that_is_named_twice_is_loaded_once(
 ) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "lamps.py").write_text(
-        "from imserver.feature import Feature\nFEATURE = Feature('lamp', lambda parts: None)\n"
+        "from imserver.plugin.feature import Feature\nFEATURE = Feature('lamp', lambda parts: None)\n"
     )
     offer(tmp_path, "one", "lamps:FEATURE")
     assert [each.name for each in load_features(Config(features=("lamp", "lamp")))] == ["lamp"]

@@ -13,10 +13,10 @@ from imserver.config.settings import Config
 from imserver.config.values import CORE
 from imserver.core.core import FeatureParts
 from imserver.errors import StartError
-from imserver.feature import Feature
 from imserver.http.call import Route
 from imserver.node.feature_list import load_core, load_features
 from imserver.node.http_servers import LateApplication, refuse_shared
+from imserver.plugin.feature import Feature
 from imserver.protocol.dialect import Dialect
 
 

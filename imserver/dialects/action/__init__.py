@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from imserver.core.core import Core, FeatureParts
 from imserver.dialects.action import api
 from imserver.dialects.action.acks import ActionAcks
 from imserver.dialects.action.service import ActionMessages, ActionService
 from imserver.dialects.action.wire import DIALECT
-from imserver.feature import Feature
+from imserver.plugin import Feature, FeatureParts
+from imserver.plugin.services import Core
 
 
 def _build(core: Core) -> FeatureParts:

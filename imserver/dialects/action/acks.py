@@ -16,16 +16,21 @@ from typing import Final
 import gevent
 from msgspec.structs import replace
 
-from imserver import errors
-from imserver.cluster.nodes import Awaited, NodeMessages, ToUser
 from imserver.dialects.action.commands import AckNumber
 from imserver.dialects.action.wire import DIALECT, AckedActionDialect
-from imserver.hub.acks import AckedState, AckTracker, Unacked
-from imserver.messages.catch_up import CatchUp
-from imserver.model import Event, Outcome, Reply
-from imserver.push.pending import PendingPushes
-from imserver.push.push import Reach
-from imserver.transport.connection import Connection, app_and_user
+from imserver.plugin.errors import ReplyCode
+from imserver.plugin.messages import CatchUp
+from imserver.plugin.services import Awaited, NodeMessages, PendingPushes, Reach, ToUser
+from imserver.plugin.wire import (
+    AckedState,
+    AckTracker,
+    Connection,
+    Event,
+    Outcome,
+    Reply,
+    Unacked,
+    app_and_user,
+)
 
 AWAIT_SECONDS: Final = 600
 """Time for which messages to a client that has gone wait for it."""
@@ -33,7 +38,7 @@ MAX_AWAITED: Final = 100_000
 """Limit of the number of users who are awaited. Beyond it the first is dropped."""
 
 _ACKED: Final = AckedActionDialect()
-_OK: Final = Reply(errors.ReplyCode.OK)
+_OK: Final = Reply(ReplyCode.OK)
 
 
 class ActionAcks:
@@ -89,7 +94,7 @@ class ActionAcks:
         """A client acknowledges the messages up to a number. Never switches."""
         unacked = unacked_of(connection)
         if unacked is None:
-            return Reply(errors.ReplyCode.NO_ROUTE)
+            return Reply(ReplyCode.NO_ROUTE)
         id = unacked.ack(connection, command.number)
         if id:
             self._catch_up.prove(connection, id)

@@ -6,18 +6,10 @@ from typing import Final
 
 import msgspec
 
-from imserver.auth.principal import (
-    Needs,
-)
-from imserver.auth.tenants import Tenants
 from imserver.dialects.cmd.api import app_of_rooms, room_id
-from imserver.errors import (
-    ReplyCode,
-    reply_text,
-)
-from imserver.http.call import Call, Route
-from imserver.http.reply import success
-from imserver.transport.exchange import HttpResponse
+from imserver.plugin.errors import ReplyCode, reply_text
+from imserver.plugin.http import Call, HttpResponse, Route, success
+from imserver.plugin.identity import Needs, Tenants
 
 _encode = msgspec.json.Encoder().encode
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from imserver.model import Command, Login
+from imserver.plugin.wire import Command, Login
 
 
 class ActionLogin(Login, frozen=True, gc=False):

@@ -20,34 +20,40 @@ from typing import Final
 
 import gevent
 
-from imserver import errors
-from imserver.auth.observer import Observer
-from imserver.auth.relations import Relations
-from imserver.auth.reviews import Reviews
-from imserver.channels.channels import Channels
-from imserver.channels.members import ChannelRefused
 from imserver.dialects.action.acks import ActionAcks, unacked_of
 from imserver.dialects.action.commands import AckNumber, ActionLogin, Say
 from imserver.dialects.action.wire import ActionDialect, with_seq
-from imserver.errors import StorageUnavailable
-from imserver.hub.acks import AckedState, PongLogSubscription
-from imserver.hub.hub import Hub
-from imserver.messages.annotations import code_of
-from imserver.messages.deliverer import Result, wait_until_sent
-from imserver.messages.messaging import Messaging, RejectedView
-from imserver.model import Answer, DialectState, Event, Outcome, Reply
-from imserver.sessions.sessions import Sessions
-from imserver.storage.action_positions import Positions
-from imserver.storage.log.contract import (
+from imserver.plugin.errors import CloseCode, ReplyCode, StorageUnavailable
+from imserver.plugin.identity import Observer, Relations, Reviews
+from imserver.plugin.messages import (
     Appended,
     Draft,
+    Messaging,
+    Positions,
     Rejected,
+    RejectedView,
     RejectReason,
+    Result,
+    code_of,
+    wait_until_sent,
 )
-from imserver.storage.store import Store
-from imserver.transport.connection import OPEN, Connection, app_and_user
-from imserver.transport.dispatch import CommandRow, CommandTable
-from imserver.transport.gate import Head
+from imserver.plugin.services import ChannelRefused, Channels, Hub, Sessions
+from imserver.plugin.storage import Store
+from imserver.plugin.wire import (
+    OPEN,
+    AckedState,
+    Answer,
+    CommandRow,
+    CommandTable,
+    Connection,
+    DialectState,
+    Event,
+    Head,
+    Outcome,
+    PongLogSubscription,
+    Reply,
+    app_and_user,
+)
 
 log = logging.getLogger(__name__)
 
@@ -71,10 +77,10 @@ class ActionState(AckedState, gc=False):
     room: str = ""
 
 
-_OK: Final = Reply(errors.ReplyCode.OK)
-_ACKED: Final = Reply(errors.ReplyCode.OK, {"acks": True})
-_FAILED: Final = Reply(errors.ReplyCode.FAILED)
-_NOT_STORED: Final = Reply(errors.ReplyCode.NOT_STORED)
+_OK: Final = Reply(ReplyCode.OK)
+_ACKED: Final = Reply(ReplyCode.OK, {"acks": True})
+_FAILED: Final = Reply(ReplyCode.FAILED)
+_NOT_STORED: Final = Reply(ReplyCode.NOT_STORED)
 _BLOCKED: Final = Reply(code_of(Rejected(RejectReason.BLOCKED)))
 
 
@@ -136,7 +142,7 @@ class ActionMessages:
                 gevent.sleep(RETRY_SECONDS)
             except Exception:
                 log.exception("missed messages could not be sent", extra={"connection": connection.peer})
-                connection.close(errors.CloseCode.INTERNAL_ERROR)
+                connection.close(CloseCode.INTERNAL_ERROR)
 
     def _subscribe(self, connection: Connection, positions: Positions) -> PongLogSubscription:
         pinged = unacked_of(connection) is None
@@ -208,7 +214,7 @@ def _reply_to(result: Result) -> Reply:
 
 
 def _rejected(reason: str) -> Reply:
-    return Reply(errors.ReplyCode.UNAUTHORIZED, RejectedView(reason))
+    return Reply(ReplyCode.UNAUTHORIZED, RejectedView(reason))
 
 
 class ActionService:
@@ -266,9 +272,9 @@ class ActionService:
         if command.acks:
             self._acks.turn_on(connection)
         code = self._sessions.login(connection, command, again=True)
-        if not (command.acks if code == errors.ReplyCode.OK else acked):
+        if not (command.acks if code == ReplyCode.OK else acked):
             self._acks.turn_off(connection)
-        if code != errors.ReplyCode.OK:
+        if code != ReplyCode.OK:
             return Reply(code)
         app, user = app_and_user(connection)
         storing, rooms = self._channels.stores_conversations(app), self._rooms_of(app, user)

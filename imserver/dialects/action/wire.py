@@ -14,25 +14,23 @@ from typing import Final
 import msgspec
 from msgspec import Raw, Struct, field
 
-from imserver import errors
-from imserver.config.settings import MAX_USER_BYTES
 from imserver.dialects.action.commands import AckNumber, ActionLogin, Say
 from imserver.dialects.cmd.wire import BAD_FRAME_REPLY
-from imserver.model import (
+from imserver.plugin.errors import REPLY_TEXT, REPLY_TEXT_UNKNOWN, ReplyCode
+from imserver.plugin.settings import MAX_USER_BYTES
+from imserver.plugin.wire import (
     ACTION_PREFIX,
+    MAX_NUMBER,
     MAX_ROOM_BYTES,
     BadFrame,
     Command,
+    Dialect,
     Event,
     Heartbeat,
     Message,
+    Refused,
     Reply,
     Request,
-)
-from imserver.protocol.dialect import Dialect
-from imserver.protocol.forgiving import (
-    MAX_NUMBER,
-    Refused,
     fields_of,
     has_nul,
     number_in,
@@ -84,9 +82,9 @@ def _login(data: bytes, _seq: str) -> ActionLogin:
     token, app = text_in(fields, "token"), number_in(fields, "appid")
     acks = fields.get("acks") is True
     if user == NOBODY or not 0 < len(user.encode()) <= MAX_USER_BYTES:
-        raise Refused(errors.ReplyCode.BAD_USER)
+        raise Refused(ReplyCode.BAD_USER)
     if len(room.encode()) > MAX_ROOM_BYTES:
-        raise Refused(errors.ReplyCode.BAD_PARAMETER)
+        raise Refused(ReplyCode.BAD_PARAMETER)
     if room in ("", NO_ROOM):
         # No user has this name: there is no receiver.
         nobody = peer == NOBODY or len(peer.encode()) > MAX_USER_BYTES
@@ -134,7 +132,7 @@ PUSHED = {"msg": "sendmsg", "left": "exit"}
 _BEFORE = (
     b'{"code":200,"msg":"success","data":{"action":%b,"msgId":%b,"msgType":%b,"content":%b,"from":%b,"to":'
 )
-_TEXTS = {**errors.REPLY_TEXT, errors.ReplyCode.BAD_USER: "非法的用户Id"}
+_TEXTS = {**REPLY_TEXT, ReplyCode.BAD_USER: "非法的用户Id"}
 
 
 def with_seq(seq: str) -> bytes:
@@ -167,10 +165,10 @@ class ActionDialect(Dialect):
                 raise BadFrame(BAD_FRAME_REPLY) from None
         row = ACTIONS.get(name)
         if row is None:
-            return Request(seq, name, None, errors.ReplyCode.NO_ROUTE)
+            return Request(seq, name, None, ReplyCode.NO_ROUTE)
         try:
             if has_nul(data):
-                return Request(seq, name, None, errors.ReplyCode.BAD_PARAMETER)
+                return Request(seq, name, None, ReplyCode.BAD_PARAMETER)
             return Request(seq, name, row(data, seq))
         except Refused as refused:
             return Request(seq, name, None, refused.code)
@@ -181,7 +179,7 @@ class ActionDialect(Dialect):
             _encode(request.seq),
             _encode(request.name),
             reply.code,
-            _encode(_TEXTS.get(reply.code, errors.REPLY_TEXT_UNKNOWN)),
+            _encode(_TEXTS.get(reply.code, REPLY_TEXT_UNKNOWN)),
             b"null" if reply.data is None else _encode(reply.data),
         )
 

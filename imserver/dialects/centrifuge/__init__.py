@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from imserver.config.settings import settings_of
-from imserver.core.core import Core, FeatureParts
 from imserver.dialects.centrifuge import api, streams
 from imserver.dialects.centrifuge.emulation import Emulation
 from imserver.dialects.centrifuge.service import NAME, CentrifugeAnswers, CentrifugeService
@@ -11,7 +9,9 @@ from imserver.dialects.centrifuge.settings import CentrifugeOfApp, CentrifugeSet
 from imserver.dialects.centrifuge.streams import FallbackStreams
 from imserver.dialects.centrifuge.uni import UniStreams
 from imserver.dialects.centrifuge.wire import CentrifugeDialect, CentrifugeProtobufDialect
-from imserver.feature import Feature
+from imserver.plugin import Feature, FeatureParts
+from imserver.plugin.services import Core
+from imserver.plugin.settings import settings_of
 
 
 def _build(core: Core) -> FeatureParts:

@@ -19,24 +19,6 @@ from typing import Any, ClassVar, Final, TypeVar
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType, field
 
-from imserver import __version__, errors
-from imserver.auth.principal import (
-    Need,
-    Needs,
-    may,
-)
-from imserver.auth.tenants import Tenants
-from imserver.auth.tokens import MAX_EXPIRES_AT
-from imserver.channels.channels import SERVER_UNSUBSCRIBE, Channels, check_known
-from imserver.channels.client_commands import MAX_PRESENCE, history_since
-from imserver.channels.connections import Connections, Left
-from imserver.channels.members import MAX_NAME_BYTES, ChannelRefused, check_name, encode_tags
-from imserver.channels.stored import Published
-from imserver.clock import is_long_turn, serve_others
-from imserver.cluster.history import Position
-from imserver.cluster.registry import Lease
-from imserver.config.settings import ChannelSettings, settings_of
-from imserver.core.core import Core
 from imserver.dialects.centrifuge import codes
 from imserver.dialects.centrifuge.service import (
     NAME,
@@ -49,19 +31,34 @@ from imserver.dialects.centrifuge.service import (
 )
 from imserver.dialects.centrifuge.settings import CentrifugeSettings
 from imserver.dialects.centrifuge.wire import ALIAS, MAX_OFFSET, ClientView, HistoryResult
-from imserver.errors import Unavailable
-from imserver.http.call import Api, Call, Route
-from imserver.http.form import BadBody
-from imserver.http.reply import PROBLEM, BatchAnswers
-from imserver.hub.hub import USER_CHANNEL
-from imserver.model import ChannelPart, Event
-from imserver.protocol.forgiving import without_nulls
-from imserver.protocol.partial import NotSupported, Partial
-from imserver.push.idempotency import IdReused
-from imserver.push.push import Publishing
-from imserver.sessions.presence import Presence
-from imserver.sessions.sessions import Sessions
-from imserver.transport.exchange import HttpResponse
+from imserver.plugin.errors import DISCONNECTED, CloseCode, Unavailable
+from imserver.plugin.http import PROBLEM, Api, BadBody, BatchAnswers, Call, HttpResponse, Route
+from imserver.plugin.identity import MAX_EXPIRES_AT, Need, Needs, Tenants, may
+from imserver.plugin.runtime import __version__, is_long_turn, serve_others
+from imserver.plugin.services import (
+    MAX_NAME_BYTES,
+    MAX_PRESENCE,
+    SERVER_UNSUBSCRIBE,
+    USER_CHANNEL,
+    ChannelRefused,
+    Channels,
+    Connections,
+    Core,
+    IdReused,
+    Lease,
+    Left,
+    Position,
+    Presence,
+    Published,
+    Publishing,
+    Sessions,
+    check_known,
+    check_name,
+    encode_tags,
+    history_since,
+)
+from imserver.plugin.settings import ChannelSettings, settings_of
+from imserver.plugin.wire import ChannelPart, Event, NotSupported, Partial, without_nulls
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -342,11 +339,11 @@ def disconnect(api: CentrifugeApi, app: str, request: _Disconnect) -> dict[str, 
     code, reason = (0, "") if given is None else (given.code, given.reason)
     as_given = code != 0
     if not as_given:
-        code = errors.CloseCode.KICKED
+        code = CloseCode.KICKED
     elif not _MIN_CODE <= code <= _MAX_CODE:
         raise MethodFailed(codes.BAD_DATA)
     else:
-        reason = reason or errors.DISCONNECTED
+        reason = reason or DISCONNECTED
     for connection in _connections_of(api, app, request):
         if connection not in request.whitelist:
             api.connections.close(app, connection, code, reason, as_given)
@@ -358,7 +355,7 @@ def refresh(api: CentrifugeApi, app: str, request: _Refresh) -> dict[str, Any]:
     connections = api.connections
     for connection in _connections_of(api, app, request):
         if request.expired:
-            connections.close(app, connection, errors.CloseCode.TOKEN_INVALID)
+            connections.close(app, connection, CloseCode.TOKEN_INVALID)
         else:
             query = RefreshConnection(app, connection, _end(request.expire_at), _bytes_of(request.info))
             connections.query(connection, "refresh", query, bool)

@@ -8,8 +8,8 @@ from typing import ClassVar
 import msgspec
 from msgspec import UNSET, Raw, UnsetType, field
 
-from imserver.auth.tokens import UnverifiedClaims, VerifiedPayload, decode_claims, decode_unverified
-from imserver.protocol.partial import NotSupported, PartialAnswer
+from imserver.plugin.identity import UnverifiedClaims, VerifiedPayload, decode_claims, decode_unverified
+from imserver.plugin.wire import NotSupported, PartialAnswer
 
 
 class SubscriptionClaims(PartialAnswer, frozen=True):

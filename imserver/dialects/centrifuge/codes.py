@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from imserver import errors
-from imserver.errors import ClientError
+from imserver.plugin.errors import ClientError, ReplyCode
 
 ERRORS: Final[dict[int, ClientError]] = {}
 """Code of a reply → the error for its client. The codes from 1000 are those that commands share with the cmd
@@ -31,14 +30,14 @@ TOKEN_EXPIRED: Final = _error(109, "token expired")
 TOO_MANY_REQUESTS: Final = _error(111, "too many requests", temporary=True)
 UNRECOVERABLE: Final = _error(112, "unrecoverable position")
 
-_error(errors.ReplyCode.NO_DATA, "unknown conversation, message or account")
-_error(errors.ReplyCode.NOT_STORED, "not stored", temporary=True)
+_error(ReplyCode.NO_DATA, "unknown conversation, message or account")
+_error(ReplyCode.NOT_STORED, "not stored", temporary=True)
 ERRORS.update(
     {
-        errors.ReplyCode.NOT_LOGGED_IN: ERRORS[UNAUTHORIZED],
-        errors.ReplyCode.BAD_PARAMETER: ERRORS[BAD_DATA],
-        errors.ReplyCode.BAD_USER: ERRORS[BAD_DATA],
-        errors.ReplyCode.UNAUTHORIZED: ERRORS[PERMISSION_DENIED],
-        errors.ReplyCode.SYSTEM: ERRORS[INTERNAL],
+        ReplyCode.NOT_LOGGED_IN: ERRORS[UNAUTHORIZED],
+        ReplyCode.BAD_PARAMETER: ERRORS[BAD_DATA],
+        ReplyCode.BAD_USER: ERRORS[BAD_DATA],
+        ReplyCode.UNAUTHORIZED: ERRORS[PERMISSION_DENIED],
+        ReplyCode.SYSTEM: ERRORS[INTERNAL],
     }
 )

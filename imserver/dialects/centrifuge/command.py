@@ -9,11 +9,10 @@ from typing import Any
 import click
 import msgspec
 
-from imserver.config import yaml
-from imserver.config.values import ConfigError, valid_name
 from imserver.dialects.centrifuge.migration import Migration
 from imserver.dialects.centrifuge.migration_options import BadSettings
-from imserver.terminal import fail, read_text
+from imserver.plugin.commands import fail, read_text, yaml
+from imserver.plugin.settings import ConfigError, valid_name
 
 
 @click.command("from-centrifugo")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import field
 
-from imserver.model import Command
+from imserver.plugin.wire import Command
 
 
 class CentrifugeLogin(Command, frozen=True, gc=False):

@@ -10,11 +10,9 @@ from typing import Final
 import gevent
 from msgspec import Struct
 
-from imserver import errors
-from imserver.cluster.nodes import NodeQueries, OtherNodes
-from imserver.sessions.connection_ids import ConnectionTable
-from imserver.transport.connection import OPEN, Connection
-from imserver.transport.stream import Stream
+from imserver.plugin.errors import CloseCode
+from imserver.plugin.services import ConnectionTable, NodeQueries, OtherNodes
+from imserver.plugin.wire import OPEN, Connection, Stream
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +82,7 @@ class Emulation:
         elif len(waiting) < MAX_WAITING:
             waiting.append(commands.data)
         else:
-            stream.close(errors.CloseCode.RATE_LIMIT)
+            stream.close(CloseCode.RATE_LIMIT)
         return Emulated.ACCEPTED
 
     def _run(self, stream: Connection) -> None:

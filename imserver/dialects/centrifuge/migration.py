@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from imserver.config.values import MAKE_SECRET
 from imserver.dialects.centrifuge.migration_names import WITHOUT_NAMESPACE, nested
 from imserver.dialects.centrifuge.migration_options import (
     NAMESPACE_NO_EQUIVALENT,
@@ -17,6 +16,7 @@ from imserver.dialects.centrifuge.migration_options import (
     rows_of,
     seconds_of,
 )
+from imserver.plugin.settings import MAKE_SECRET
 
 MIN_SECRET_BYTES: Final = 32
 MIN_KEY_CHARACTERS: Final = 20

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from imserver.errors import ImserverError
+from imserver.plugin.errors import ImserverError
 
 Document = dict[str, Any]
 

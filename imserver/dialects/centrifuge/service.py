@@ -19,26 +19,6 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 from msgspec.structs import replace
 
-from imserver import __version__, errors
-from imserver.auth.back_ends import BackEndCall, BackEndRefused, BackEnds, BackEndUnavailable
-from imserver.auth.channel_tokens import ChannelClaims
-from imserver.auth.login import Logins
-from imserver.auth.rules import LoginDecision
-from imserver.auth.tokens import BadToken, TokenExpired, end_of
-from imserver.channels.channels import (
-    CLOSE_INSUFFICIENT_STATE,
-    INSUFFICIENT,
-    Channels,
-    Subscribed,
-)
-from imserver.channels.client_commands import MAX_PRESENCE, ChannelAnswers, ChannelCommands, set_info
-from imserver.channels.connections import Connections
-from imserver.channels.consent import ChannelConsent, disconnect
-from imserver.channels.members import ChannelMember, ChannelRefused, MemberPage
-from imserver.clock import is_long_turn, serve_others
-from imserver.cluster.history import HistoryPage, Position
-from imserver.cluster.nodes import NodeQueries
-from imserver.config.settings import ChannelSettings, TenantSettings
 from imserver.dialects.centrifuge import codes
 from imserver.dialects.centrifuge.claims import (
     ConnectionClaims,
@@ -71,30 +51,66 @@ from imserver.dialects.centrifuge.wire import (
     own_method,
     publication_of,
 )
-from imserver.errors import StorageUnavailable
-from imserver.hub.hub import USER_CHANNEL
-from imserver.messages.catch_up import CatchUp
-from imserver.model import (
+from imserver.plugin.errors import CloseCode, ReplyCode, StorageUnavailable
+from imserver.plugin.identity import (
+    BackEndCall,
+    BackEndRefused,
+    BackEnds,
+    BackEndUnavailable,
+    BadToken,
+    ChannelClaims,
+    LoginDecision,
+    Logins,
+    TokenExpired,
+    end_of,
+)
+from imserver.plugin.messages import CatchUp
+from imserver.plugin.runtime import __version__, is_long_turn, serve_others
+from imserver.plugin.services import (
+    CLOSE_INSUFFICIENT_STATE,
+    INSUFFICIENT,
+    MAX_PRESENCE,
+    USER_CHANNEL,
+    ChannelAnswers,
+    ChannelCommands,
+    ChannelConsent,
+    ChannelMember,
+    ChannelRefused,
+    Channels,
+    Connections,
+    HistoryPage,
+    MemberPage,
+    NodeQueries,
+    Position,
+    Sessions,
+    Subscribed,
+    disconnect,
+    has_channel,
+    set_info,
+)
+from imserver.plugin.settings import ChannelSettings, TenantSettings
+from imserver.plugin.wire import (
+    OPEN,
     Answer,
     AskHistory,
     AskPresence,
     ChannelPart,
     Command,
+    CommandRow,
+    CommandTable,
+    Connection,
+    Dialect,
     Event,
+    Head,
     Login,
+    NotSupported,
+    PartialAnswer,
+    Refused,
     Reply,
+    Stream,
     Subscribe,
+    compressed,
 )
-from imserver.protocol.dialect import Dialect
-from imserver.protocol.forgiving import Refused
-from imserver.protocol.fossil import compressed
-from imserver.protocol.partial import NotSupported, PartialAnswer
-from imserver.push.user_channels import has_channel
-from imserver.sessions.sessions import Sessions
-from imserver.transport.connection import OPEN, Connection
-from imserver.transport.dispatch import CommandRow, CommandTable
-from imserver.transport.gate import Head
-from imserver.transport.stream import Stream
 
 NAME: Final = "centrifuge"
 VERSION: Final = f"imserver {__version__}"
@@ -272,7 +288,7 @@ class CentrifugeAnswers(ChannelAnswers):
             state.by_server.discard(channel)
         if end or state.ends:
             _set_end(state, channel, end)
-        return Reply(errors.ReplyCode.OK, result)
+        return Reply(ReplyCode.OK, result)
 
     def unsubscribed(self, connection: Connection, channel: str) -> None:
         """The token of the subscription need not be renewed."""
@@ -287,7 +303,7 @@ class CentrifugeAnswers(ChannelAnswers):
             parts.append(dialect.encode_clients(infos_of_members(some)))
             if is_long_turn():
                 serve_others()
-        return Reply(errors.ReplyCode.OK, dialect.join_clients(parts))
+        return Reply(ReplyCode.OK, dialect.join_clients(parts))
 
     def history(self, dialect: Dialect, _command: AskHistory, page: HistoryPage) -> Raw:
         """Publications, and the position of the newest one."""
@@ -394,7 +410,7 @@ class CentrifugeService:
             code = self._sessions.login(connection, login, decision=decision, kicks=kicks)
         else:
             code = self._sessions.begin_without_user(connection, app, decision, kicks)
-        if code != errors.ReplyCode.OK:
+        if code != ReplyCode.OK:
             return Reply(code)
         state.app = ""
         self._subscribe_each(connection, state, admission, command, answer)
@@ -422,7 +438,7 @@ class CentrifugeService:
             raise TokenExpired("the back end names a time in the past")
         if "\0" in found.user:
             self._logins.refused("user", app, found.user, connection.peer)
-            return _Admission(LoginDecision(errors.ReplyCode.UNAUTHORIZED, errors.CloseCode.NOT_ALLOWED))
+            return _Admission(LoginDecision(ReplyCode.UNAUTHORIZED, CloseCode.NOT_ALLOWED))
         expires_at = end + GRACE_SECONDS if end else 0
         return _Admission(LoginDecision(user=found.user, expires_at=expires_at), found, end)
 
@@ -462,9 +478,9 @@ class CentrifugeService:
     def _refuse(self, connection: Connection, decision: LoginDecision) -> Reply | None:
         if decision.expired:
             return _EXPIRED
-        if decision.close == errors.CloseCode.TOKEN_INVALID:
+        if decision.close == CloseCode.TOKEN_INVALID:
             return _refuse_token(connection)
-        if decision.close == errors.CloseCode.INTERNAL_ERROR:
+        if decision.close == CloseCode.INTERNAL_ERROR:
             return _INTERNAL  # its client tries again
         connection.close(decision.close)
         return None
@@ -488,7 +504,7 @@ class CentrifugeService:
         wanted |= dict.fromkeys(requested, SubscriptionClaims())
         own = self._own_channel(connection, admission)
         if any(name.startswith("#") for name in wanted):
-            connection.close(errors.CloseCode.NOT_ALLOWED)
+            connection.close(CloseCode.NOT_ALLOWED)
             return
         if command.token:
             state.by_token = frozenset(wanted)
@@ -526,7 +542,7 @@ class CentrifugeService:
             )
             state.mark(PERSONAL, own != "")
             state.mark(BY_ALIAS, is_member)
-            answer(Reply(errors.ReplyCode.OK, result))
+            answer(Reply(ReplyCode.OK, result))
             connection.last_seen = 0.0  # pings may follow
             self._catch_up.release(connection)
             for channel, each in found.items():
@@ -534,7 +550,7 @@ class CentrifugeService:
             for channel in requested:
                 self._consent.confirm_member(connection, channel)
         except ChannelRefused as refused:
-            connection.close(_CLOSE_OF.get(refused.reason, errors.CloseCode.NOT_ALLOWED))
+            connection.close(_CLOSE_OF.get(refused.reason, CloseCode.NOT_ALLOWED))
 
     def _own_channel(self, connection: Connection, admission: _Admission) -> str:
         """The channel of the user, if the client gets it at its login: by the settings, or by its token."""
@@ -565,7 +581,7 @@ class CentrifugeService:
             return _refuse_token(connection)
         decision, claims = admission.decision, admission.claims
         if decision.expired:
-            connection.close(errors.CloseCode.TOKEN_INVALID)  # its client reconnects with a newer token
+            connection.close(CloseCode.TOKEN_INVALID)  # its client reconnects with a newer token
             return None
         if not decision.ok:
             return self._refuse(connection, decision)
@@ -580,7 +596,7 @@ class CentrifugeService:
         _renew_facts(state, claims.info, claims.meta)
         self._logins.began(connection, decision)
         client, end = self._connections.id_of(connection), admission.end
-        return Reply(errors.ReplyCode.OK, RefreshResult(client, VERSION, end > 0, _ttl(end)))
+        return Reply(ReplyCode.OK, RefreshResult(client, VERSION, end > 0, _ttl(end)))
 
     def _refresh_here(self, query: RefreshConnection) -> bool:
         connection = self._connections.find(query.app, query.connection)
@@ -615,7 +631,7 @@ class CentrifugeService:
             return _INTERNAL
         except BackEndRefused as refused:
             return _refused(connection, refused)
-        return Reply(errors.ReplyCode.OK, found.data)
+        return Reply(ReplyCode.OK, found.data)
 
     # --- subscriptions --------------------------------------------------------------------------------------
 
@@ -656,7 +672,7 @@ class CentrifugeService:
         _set_end(state, command.channel, end)
         if claims.info is not UNSET:
             set_info(state, command.channel, bytes(claims.info))
-        return Reply(errors.ReplyCode.OK, SubRefreshResult(end > 0, _ttl(end)))
+        return Reply(ReplyCode.OK, SubRefreshResult(end > 0, _ttl(end)))
 
     def check_ends(self, connection: Connection) -> None:
         """Close a connection whose token of a subscription was not renewed, or which can follow the log at
@@ -704,7 +720,7 @@ class CentrifugeService:
             if channel:
                 connection.close(CLOSE_SUBSCRIPTION_EXPIRED, "subscription expired")
             else:
-                connection.close(errors.CloseCode.TOKEN_INVALID)
+                connection.close(CloseCode.TOKEN_INVALID)
         elif channel:
             _set_end(state, channel, found.expire_at)
             if found.info is not UNSET:
@@ -720,7 +736,7 @@ class CentrifugeService:
         except ChannelRefused as refused:
             return self._answers.refused(refused)
         stats = presence_stats(self._channels, connection.app or "", channel)
-        return Reply(errors.ReplyCode.OK, stats)
+        return Reply(ReplyCode.OK, stats)
 
 
 # --- also for the API ---------------------------------------------------------------------------------------
@@ -756,10 +772,10 @@ _encode = msgspec.json.Encoder().encode
 _read_about = msgspec.msgpack.Decoder(SubscriptionAbout).decode
 _MAX_TTL: Final = 2**31 - 1
 _CLOSE_OF: Final = {
-    "ended": errors.CloseCode.INTERNAL_ERROR,
-    "unavailable": errors.CloseCode.INTERNAL_ERROR,
-    "full": errors.CloseCode.NODE_FULL,
-    "rate": errors.CloseCode.RATE_LIMIT,
+    "ended": CloseCode.INTERNAL_ERROR,
+    "unavailable": CloseCode.INTERNAL_ERROR,
+    "full": CloseCode.NODE_FULL,
+    "rate": CloseCode.RATE_LIMIT,
 }
 """Why a subscription at login was refused → the close code; any other: 4505."""
 

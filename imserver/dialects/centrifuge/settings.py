@@ -6,8 +6,7 @@ from typing import Annotated
 
 from msgspec import Struct
 
-from imserver.config.declared import about
-from imserver.config.settings import DEFAULT_APP, AppName, TenantSettings, app_settings_of
+from imserver.plugin.settings import DEFAULT_APP, AppName, TenantSettings, about, app_settings_of
 
 
 class CentrifugeSettings(Struct, frozen=True):

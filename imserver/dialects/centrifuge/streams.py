@@ -12,23 +12,15 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from imserver import errors
-from imserver.auth.principal import (
-    Needs,
-)
 from imserver.dialects.centrifuge.emulation import Emulated, Emulation
 from imserver.dialects.centrifuge.service import NAME, CentrifugeService
 from imserver.dialects.centrifuge.wire import CentrifugeDialect, CentrifugeProtobufDialect, read_emulation
 from imserver.dialects.sse.api import stream_head
-from imserver.http.call import Call, Route
-from imserver.http.form import BadBody
-from imserver.http.reply import PROBLEM, ApiProblem
-from imserver.logging import RequestLog
-from imserver.transport.connection import Serve
-from imserver.transport.dispatch import serve_each
-from imserver.transport.exchange import HttpResponse
-from imserver.transport.gate import Head, host_of
-from imserver.transport.stream import Stream, StreamEncoding, StreamPath
+from imserver.plugin.errors import CloseCode, Problems
+from imserver.plugin.http import PROBLEM, ApiProblem, BadBody, Call, HttpResponse, Route
+from imserver.plugin.identity import Needs
+from imserver.plugin.runtime import RequestLog
+from imserver.plugin.wire import Head, Serve, Stream, StreamEncoding, StreamPath, host_of, serve_each
 
 _PROTOBUF: Final = "application/octet-stream"
 _JSON: Final = "application/json; charset=utf-8"
@@ -81,7 +73,7 @@ class FallbackStreams:
         if 0 < len(data) <= encoding.limit_bytes and not (text and not _is_utf8(data)):
             encoding.serve(stream, data, text)
         else:
-            stream.close(errors.CloseCode.BAD_PAYLOAD)
+            stream.close(CloseCode.BAD_PAYLOAD)
 
     def _refuse(self, head: Head, host: str, code: int) -> bytes:
         """The response to a request that is refused before its stream has begun: a stream that ends at once.
@@ -125,9 +117,9 @@ def _read(_emulation: Emulation, call: Call) -> None:
 
 
 _PROBLEMS: Final = {
-    Emulated.UNKNOWN: errors.Problems.UNKNOWN_CONNECTION,
-    Emulated.TOO_LARGE: errors.Problems.BODY_TOO_LARGE,
-    Emulated.FAILED: errors.Problems.NOT_READY,
+    Emulated.UNKNOWN: Problems.UNKNOWN_CONNECTION,
+    Emulated.TOO_LARGE: Problems.BODY_TOO_LARGE,
+    Emulated.FAILED: Problems.NOT_READY,
 }
 _ACCEPTED: Final = HttpResponse(200, b"{}")
 

@@ -13,23 +13,19 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from imserver import errors
 from imserver.dialects.centrifuge import codes
 from imserver.dialects.centrifuge.service import CentrifugeService
 from imserver.dialects.centrifuge.wire import ALIAS, CentrifugeDialect, ConnectResult, read_login
 from imserver.dialects.sse.api import stream_head
-from imserver.errors import StorageUnavailable
-from imserver.logging import RequestLog
-from imserver.model import Reply
-from imserver.protocol.forgiving import Refused
-from imserver.transport.gate import Head, host_of
-from imserver.transport.stream import Stream, StreamEncoding, StreamPath
+from imserver.plugin.errors import CloseCode, StorageUnavailable
+from imserver.plugin.runtime import RequestLog
+from imserver.plugin.wire import Head, Refused, Reply, Stream, StreamEncoding, StreamPath, host_of
 
 _JSON: Final = "application/json; charset=utf-8"
 _EVENTS: Final = "text/event-stream; charset=utf-8"
 _CLOSE_OF: Final = {
-    codes.TOKEN_EXPIRED: errors.CloseCode.TOKEN_INVALID,
-    codes.INTERNAL: errors.CloseCode.INTERNAL_ERROR,
+    codes.TOKEN_EXPIRED: CloseCode.TOKEN_INVALID,
+    codes.INTERNAL: CloseCode.INTERNAL_ERROR,
 }
 """Error of a login → the close code of the stream; any other: 4505. Clients come back after these two."""
 
@@ -85,12 +81,12 @@ class UniStreams:
                 raise ValueError("the request to connect is too long")
             refused = self._service.login(stream, read_login(data), lambda reply: self._answer(stream, reply))
         except (ValueError, RecursionError, Refused):
-            stream.close(errors.CloseCode.BAD_PAYLOAD)
+            stream.close(CloseCode.BAD_PAYLOAD)
         except StorageUnavailable:
-            stream.close(errors.CloseCode.INTERNAL_ERROR)
+            stream.close(CloseCode.INTERNAL_ERROR)
         else:
             if refused is not None:
-                stream.close(_CLOSE_OF.get(refused.code, errors.CloseCode.NOT_ALLOWED))
+                stream.close(_CLOSE_OF.get(refused.code, CloseCode.NOT_ALLOWED))
 
     def _answer(self, stream: Stream, reply: Reply) -> None:
         if isinstance(reply.data, ConnectResult):

@@ -19,8 +19,6 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 from msgspec.structs import replace
 
-from imserver import errors
-from imserver.config.settings import MAX_USER_BYTES
 from imserver.dialects.centrifuge import codes
 from imserver.dialects.centrifuge.commands import (
     AskPresenceStats,
@@ -39,10 +37,10 @@ from imserver.dialects.cmd.wire import (
     short_text,
 )
 from imserver.dialects.sse.wire import on_one_line
-from imserver.errors import ClientError
-from imserver.hub.hub import USER_CHANNEL
-from imserver.message_view import entry_view, payload_of, signal_data
-from imserver.model import (
+from imserver.plugin.errors import ClientError, CloseCode, ReplyCode, reply_text
+from imserver.plugin.services import USER_CHANNEL
+from imserver.plugin.settings import MAX_USER_BYTES
+from imserver.plugin.wire import (
     AskGroupMembers,
     AskGroups,
     AskHistory,
@@ -51,23 +49,31 @@ from imserver.model import (
     Command,
     Compressed,
     CreateGroup,
+    Dialect,
     DialectState,
     Event,
     InviteToGroup,
     JoinGroup,
+    LateModule,
     LeaveGroup,
     Message,
+    Payload,
     Publish,
+    Refused,
     Reply,
     Request,
     Signal,
     Subscribe,
     Unsubscribe,
     UpdateGroup,
+    entry_view,
+    fields_of,
+    has_nul,
+    payload_of,
+    signal_data,
+    text_in,
+    without_nulls,
 )
-from imserver.protocol.dialect import Dialect, Payload
-from imserver.protocol.forgiving import Refused, fields_of, has_nul, text_in, without_nulls
-from imserver.protocol.late import LateModule
 
 if TYPE_CHECKING:
     from google.protobuf import message as protobuf_message
@@ -87,34 +93,34 @@ _COMMAND_DEPTH: Final = 4
 """Levels of objects in a command: ``connect``, ``subs`` and each of these."""
 _REJECT_UNRECOVERED: Final = 2
 """Bit of ``flag``."""
-_BAD_REQUEST: Final = errors.CloseCode.BAD_PAYLOAD
+_BAD_REQUEST: Final = CloseCode.BAD_PAYLOAD
 """Our close code after bytes that are no frame of this protocol."""
 
 CLOSE_CODES: Final = {
     # Clients of Centrifugo reconnect after 3000 to 3499 and 4000 to 4499, and not after 3500 to 3999 and 4500
     # to 4999. 4504 means that the token of the session has expired: its client reconnects with a new one. A
     # login with a wrong token is refused with 3500.
-    errors.CloseCode.GOING_AWAY: 3001,
-    errors.CloseCode.UNSUPPORTED_DATA: 3501,
-    errors.CloseCode.BAD_PAYLOAD: 3501,
-    errors.CloseCode.INTERNAL_ERROR: 3004,
-    errors.CloseCode.SLOW_READER: 3008,
-    errors.CloseCode.HEARTBEAT_EXPIRED: 3012,
-    errors.CloseCode.LOGIN_TIMEOUT: 3502,
-    errors.CloseCode.KICKED: 3503,
-    errors.CloseCode.TOKEN_INVALID: 3005,
+    CloseCode.GOING_AWAY: 3001,
+    CloseCode.UNSUPPORTED_DATA: 3501,
+    CloseCode.BAD_PAYLOAD: 3501,
+    CloseCode.INTERNAL_ERROR: 3004,
+    CloseCode.SLOW_READER: 3008,
+    CloseCode.HEARTBEAT_EXPIRED: 3012,
+    CloseCode.LOGIN_TIMEOUT: 3502,
+    CloseCode.KICKED: 3503,
+    CloseCode.TOKEN_INVALID: 3005,
 }
 """Our close code → Centrifugo's."""
 CLOSE_REASONS: Final = {
-    errors.CloseCode.GOING_AWAY: "shutdown",
-    errors.CloseCode.UNSUPPORTED_DATA: "bad request",
-    errors.CloseCode.BAD_PAYLOAD: "bad request",
-    errors.CloseCode.INTERNAL_ERROR: "internal server error",
-    errors.CloseCode.SLOW_READER: "slow",
-    errors.CloseCode.HEARTBEAT_EXPIRED: "no pong",
-    errors.CloseCode.LOGIN_TIMEOUT: "stale",
-    errors.CloseCode.KICKED: "force disconnect",
-    errors.CloseCode.TOKEN_INVALID: "connection expired",
+    CloseCode.GOING_AWAY: "shutdown",
+    CloseCode.UNSUPPORTED_DATA: "bad request",
+    CloseCode.BAD_PAYLOAD: "bad request",
+    CloseCode.INTERNAL_ERROR: "internal server error",
+    CloseCode.SLOW_READER: "slow",
+    CloseCode.HEARTBEAT_EXPIRED: "no pong",
+    CloseCode.LOGIN_TIMEOUT: "stale",
+    CloseCode.KICKED: "force disconnect",
+    CloseCode.TOKEN_INVALID: "connection expired",
 }
 """Our close code → Centrifugo's reason."""
 
@@ -605,11 +611,11 @@ class CentrifugeDialect(Dialect):
     def encode_reply(self, request: Request, reply: Reply) -> bytes | None:
         """The answer to a command: its result, or an error."""
         name, content = request.name, reply.data
-        if reply.code != errors.ReplyCode.OK:
+        if reply.code != ReplyCode.OK:
             name = "error"
             if not isinstance(content, ClientError):
                 content = codes.ERRORS.get(reply.code)
-                content = content or ClientError(reply.code, errors.reply_text(reply.code))
+                content = content or ClientError(reply.code, reply_text(reply.code))
         elif name == "rpc":
             data = UNSET if content is UNSET else Raw(_encode({} if content is None else content))
             content = _RpcResult(data)

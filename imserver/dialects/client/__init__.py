@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from imserver.core.core import Core, FeatureParts
 from imserver.dialects.client import api
 from imserver.dialects.client.service import ClientService
 from imserver.dialects.client.wire import NAME, ClientDialect
-from imserver.feature import Feature
+from imserver.plugin import Feature, FeatureParts
+from imserver.plugin.services import Core
 
 
 def _build(core: Core) -> FeatureParts:

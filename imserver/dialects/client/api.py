@@ -13,26 +13,33 @@ from typing import Annotated, Any, Final, Generic, TypeVar
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from imserver import errors
-from imserver.auth.principal import (
-    Need,
-    Needs,
-)
-from imserver.auth.tenants import TooManyTenants
-from imserver.channels.channels import Channels
-from imserver.channels.connections import Connections, Joined, Left
-from imserver.channels.members import ChannelRefused
-from imserver.core.core import Core
 from imserver.dialects.client.service import BadSystem, ClientService, Label
 from imserver.dialects.client.wire import NAME, message_id
-from imserver.errors import HttpProblem
-from imserver.http.call import Api, Call, Route
-from imserver.http.form import BadBody, parse_json
-from imserver.http.limits import Limits
-from imserver.http.reply import RequestRefused, Style
-from imserver.model import Event, Outcome
-from imserver.push.push import Reach, nothing_accepted
-from imserver.transport.exchange import HttpRequest, HttpResponse
+from imserver.plugin.errors import CloseCode, HttpProblem
+from imserver.plugin.http import (
+    Api,
+    BadBody,
+    Call,
+    HttpRequest,
+    HttpResponse,
+    Limits,
+    RequestRefused,
+    Route,
+    Style,
+    parse_json,
+)
+from imserver.plugin.identity import Need, Needs, TooManyTenants
+from imserver.plugin.services import (
+    ChannelRefused,
+    Channels,
+    Connections,
+    Core,
+    Joined,
+    Left,
+    Reach,
+    nothing_accepted,
+)
+from imserver.plugin.wire import Event, Outcome
 
 Code = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 _NOTHING: Final = Raw(b"")
@@ -367,7 +374,7 @@ def is_online(api: ClientApi, app: str, client: Client) -> HttpResponse:
 def close_client(api: ClientApi, app: str, client: Client) -> HttpResponse:
     """``POST /api/close_client``: close a client's connection, after all earlier pushes."""
     name = _required(client.client_id, "ClientId")
-    outcome = api.connections.close(app, name, errors.CloseCode.KICKED)
+    outcome = api.connections.close(app, name, CloseCode.KICKED)
     return FAILED if outcome is Outcome.FAILED else CLOSED
 
 

@@ -13,21 +13,23 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from imserver import errors
-from imserver.auth.login import Logins
-from imserver.auth.tenants import BadTenant, Tenants
-from imserver.channels.channels import Channels
-from imserver.channels.connections import Connections, Joined, Left
-from imserver.cluster.history import Position
-from imserver.cluster.nodes import NodeQueries
-from imserver.config.values import valid_name
 from imserver.dialects.client.wire import BAD_SYSTEM, NO_SYSTEM, message_id, refusal, welcome
-from imserver.hub.hub import Hub
-from imserver.metrics import Metrics
-from imserver.model import SYSTEM_PREFIX, DialectState, Event
-from imserver.sessions.connection_ids import NAMED_BY_ID, ConnectionIds
-from imserver.transport.connection import OPEN, Connection
-from imserver.transport.gate import Head
+from imserver.plugin.errors import CloseCode, ImserverError, reply_text
+from imserver.plugin.identity import BadTenant, Logins, Tenants
+from imserver.plugin.metrics import Metrics
+from imserver.plugin.services import (
+    NAMED_BY_ID,
+    Channels,
+    ConnectionIds,
+    Connections,
+    Hub,
+    Joined,
+    Left,
+    NodeQueries,
+    Position,
+)
+from imserver.plugin.settings import valid_name
+from imserver.plugin.wire import OPEN, SYSTEM_PREFIX, Connection, DialectState, Event, Head
 
 POLICY: Final = "multi"
 """Login policy of unregistered systems. Each client is its own user, so the policy has no effect."""
@@ -37,7 +39,7 @@ _pack = msgspec.msgpack.Encoder().encode
 _to_json = msgspec.json.Encoder().encode
 
 
-class BadSystem(errors.ImserverError):
+class BadSystem(ImserverError):
     """The name is not valid for a system."""
 
 
@@ -113,11 +115,11 @@ class ClientService:
         system = params.get("systemId", "")
         if not system:
             self._logins.refused("app", "", "", connection.peer)
-            self._refuse(connection, NO_SYSTEM, errors.CloseCode.NOT_ALLOWED)
+            self._refuse(connection, NO_SYSTEM, CloseCode.NOT_ALLOWED)
             return
         if not _is_name(system):
             self._logins.refused("app", self.app_of(system), "", connection.peer)
-            self._refuse(connection, BAD_SYSTEM, errors.CloseCode.NOT_ALLOWED)
+            self._refuse(connection, BAD_SYSTEM, CloseCode.NOT_ALLOWED)
             return
         app = self.app_of(system)
         if self._tenants.get(app) is None and self._logins.takes_unregistered:
@@ -129,12 +131,12 @@ class ClientService:
         if connection.state != OPEN:
             return
         if not decision.ok:
-            text = errors.reply_text(decision.code)
+            text = reply_text(decision.code)
             self._refuse(connection, refusal(-decision.code, text), decision.close)
             return
         if self._hub.apps.get(app) is not known:
             self._logins.refused("deleted", app, "", connection.peer)
-            connection.close(errors.CloseCode.APP_DELETED)
+            connection.close(CloseCode.APP_DELETED)
             return
         self._begin(app, connection, guest=False)
         if decision.user:

@@ -11,8 +11,7 @@ from typing import Final
 
 import msgspec
 
-from imserver.model import Event
-from imserver.protocol.dialect import Dialect
+from imserver.plugin.wire import Dialect, Event
 
 MAX_FRAME_BYTES: Final = 8192
 """Longest message from a client."""

@@ -6,7 +6,7 @@ from imserver.core.core import Core, FeatureParts
 from imserver.dialects.cmd.answers import CmdAnswers
 from imserver.dialects.cmd.api import ROUTES
 from imserver.dialects.cmd.wire import CmdDialect
-from imserver.feature import Feature
+from imserver.plugin.feature import Feature
 
 
 def _build(core: Core) -> FeatureParts:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from imserver.config.settings import settings_of
-from imserver.core.core import Core, FeatureParts
 from imserver.dialects.protobuf import api
 from imserver.dialects.protobuf.service import ProtobufService
 from imserver.dialects.protobuf.settings import ProtobufSettings
 from imserver.dialects.protobuf.uplink import ProtobufUplink
 from imserver.dialects.protobuf.wire import NAME, PLAIN
-from imserver.feature import Feature
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.groups.parts import groups_of
+from imserver.plugin import Feature, FeatureParts
+from imserver.plugin.services import Core
+from imserver.plugin.settings import settings_of
 
 
 def _build(core: Core) -> FeatureParts:

@@ -12,27 +12,17 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from imserver.auth.accounts import GOCHAT
-from imserver.auth.identifiers import BadField
-from imserver.auth.names import cleaned
-from imserver.auth.principal import (
-    Needs,
-)
-from imserver.auth.rates import TooManyRequests
-from imserver.auth.relations import Relations
-from imserver.auth.tenants import Tenants
 from imserver.dialects.protobuf.wire import NAME
-from imserver.errors import HttpProblem
 from imserver.features.accounts import friends
 from imserver.features.accounts.accounts import Accounts, Closed, NoAccounts, PasswordsOff, WrongLogin
 from imserver.features.accounts.friends import FriendResult, Friends, Oneself, TooManyFriends, UnknownFriend
 from imserver.features.accounts.passwords import Overloaded
 from imserver.features.groups.groups import BadGroup, Groups, TooManyMembers, UnknownGroup
-from imserver.http.call import Call, Route
-from imserver.http.reply import PREFLIGHT, Style
-from imserver.model import id_of
-from imserver.storage.contract import Taken
-from imserver.transport.exchange import HttpRequest, HttpResponse
+from imserver.plugin.errors import HttpProblem
+from imserver.plugin.http import PREFLIGHT, Call, HttpRequest, HttpResponse, Route, Style
+from imserver.plugin.identity import GOCHAT, BadField, Needs, Relations, Tenants, TooManyRequests, cleaned
+from imserver.plugin.storage import Taken
+from imserver.plugin.wire import id_of
 
 _DIGITS: Final = 40
 """Longest id. A longer text is invalid, even with leading zeros."""

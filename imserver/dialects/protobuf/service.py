@@ -16,9 +16,6 @@ from typing import TYPE_CHECKING, Final
 import gevent
 from msgspec.structs import replace
 
-from imserver import errors
-from imserver.auth.login import Logins
-from imserver.auth.rules import LoginDecision
 from imserver.dialects.protobuf.commands import ChatLogin, ChatMessage, ChatSync
 from imserver.dialects.protobuf.uplink import ProtobufState, ProtobufUplink
 from imserver.dialects.protobuf.wire import (
@@ -30,14 +27,24 @@ from imserver.dialects.protobuf.wire import (
     Recovered,
     account,
 )
-from imserver.errors import StorageUnavailable
-from imserver.hub.acks import AckingLogSubscription
-from imserver.messages.messaging import Messaging
-from imserver.model import MAX_ID, Answer, Login, LogSubscription, Message, Reply
-from imserver.sessions.sessions import Sessions
-from imserver.storage.log.contract import fitting
-from imserver.transport.connection import OPEN, Connection, app_and_user
-from imserver.transport.dispatch import CommandRow, CommandTable
+from imserver.plugin.errors import CloseCode, ReplyCode, StorageUnavailable
+from imserver.plugin.identity import LoginDecision, Logins
+from imserver.plugin.messages import Messaging, fitting
+from imserver.plugin.services import Sessions
+from imserver.plugin.wire import (
+    MAX_ID,
+    OPEN,
+    AckingLogSubscription,
+    Answer,
+    CommandRow,
+    CommandTable,
+    Connection,
+    Login,
+    LogSubscription,
+    Message,
+    Reply,
+    app_and_user,
+)
 
 if TYPE_CHECKING:
     from imserver.dialects.protobuf import chat_pb2 as pb
@@ -46,7 +53,7 @@ log = logging.getLogger(__name__)
 
 PAGE: Final = 50
 """Entries in the answer to one sync."""
-_OK: Final = Reply(errors.ReplyCode.OK)
+_OK: Final = Reply(ReplyCode.OK)
 HOLD_SECONDS: Final = 0.25
 """Sync deadline after a login. Clients that sync do so at once, without waiting for an answer. Other clients
 should not wait long for new entries.
@@ -198,7 +205,7 @@ class ProtobufService:
         """
         if connection.user is not None:
             self._logins.refused("again", connection.app or "", connection.user, connection.peer)
-            return Reply(errors.ReplyCode.FAILED)
+            return Reply(ReplyCode.FAILED)
         # Clients that log in with a cursor speak the full dialect, others that of the original.
         dialect = FULL if command.cursor >= 0 else PLAIN
         connection.encoding = connection.encoding.with_dialect(dialect)
@@ -206,7 +213,7 @@ class ProtobufService:
         try:
             decision = self._check(connection, command)
             if not decision.ok:
-                if decision.final or decision.code == errors.ReplyCode.SYSTEM:
+                if decision.final or decision.code == ReplyCode.SYSTEM:
                     # Without an answer the client would wait for ever.
                     connection.close(decision.close)
                 return Reply(decision.code)
@@ -214,14 +221,14 @@ class ProtobufService:
             code = self._sessions.login(
                 connection, login, decision=replace(decision, expires_at=0), kicks=kicks
             )
-            if code != errors.ReplyCode.OK:
+            if code != ReplyCode.OK:
                 return Reply(code)
             return self._begin(connection, command, decision.expires_at, answer)
         except StorageUnavailable as unavailable:
             # Without an answer the client would wait for ever.
             self._logins.refused("undecided", APP, "", connection.peer, str(unavailable))
-            connection.close(errors.CloseCode.INTERNAL_ERROR)
-            return Reply(errors.ReplyCode.SYSTEM)
+            connection.close(CloseCode.INTERNAL_ERROR)
+            return Reply(ReplyCode.SYSTEM)
 
     def _begin(
         self, connection: Connection, command: ChatLogin, expires_at: int, answer: Answer
@@ -243,7 +250,7 @@ class ProtobufService:
             return _OK
 
         def answer_login(recovered: bool, begin_anew: bool) -> None:
-            answer(Reply(errors.ReplyCode.OK, Recovered(recovered, begin_anew)))
+            answer(Reply(ReplyCode.OK, Recovered(recovered, begin_anew)))
 
         self._catch_up.resume(connection, log_subscription, command.cursor, answer_login)
         return None
@@ -255,11 +262,11 @@ class ProtobufService:
         app, name = self._logins.resolve(APP), connection.encoding.dialect.name
         if not self._logins.wants_tokens(app):
             self._logins.refused("closed", app, "", connection.peer, "the app has no tokens of users")
-            return LoginDecision(errors.ReplyCode.UNAUTHORIZED)
+            return LoginDecision(ReplyCode.UNAUTHORIZED)
         decision = self._logins.check(app, "", command.token, name, connection, command.device)
         if decision.ok and not account(decision.user):
             self._logins.refused("user", app, decision.user, connection.peer, "expected the id of an account")
-            return LoginDecision(errors.ReplyCode.BAD_USER)
+            return LoginDecision(ReplyCode.BAD_USER)
         return decision
 
     def check_token(self, connection: Connection) -> None:
@@ -269,7 +276,7 @@ class ProtobufService:
         """
         state = connection.dialect_state
         if isinstance(state, ProtobufState) and 0 < state.ends <= time() // 60:
-            connection.close(errors.CloseCode.TOKEN_INVALID)
+            connection.close(CloseCode.TOKEN_INVALID)
 
     # --- catch-up -------------------------------------------------------------------------------------------
 
@@ -293,7 +300,7 @@ class ProtobufService:
                 behind, anew = self._page(connection, dialect, behind, command.limit or PAGE, anew, found)
         except StorageUnavailable as unavailable:
             log.info("a sync failed: %s", unavailable, extra={"connection": connection.peer})
-            connection.close(errors.CloseCode.INTERNAL_ERROR)
+            connection.close(CloseCode.INTERNAL_ERROR)
         log_subscription = connection.log_subscription
         if log_subscription is not None and not (log_subscription.live or full) and connection.state == OPEN:
             # The client is expected to request the rest. New entries are held meanwhile.

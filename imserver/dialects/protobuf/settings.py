@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from imserver.config.settings import Duration
+from imserver.plugin.settings import Duration
 
 
 class ProtobufSettings(Struct, frozen=True):

@@ -13,8 +13,6 @@ from typing import Final
 import gevent
 import msgspec
 
-from imserver import errors
-from imserver.config.settings import MAX_USER_BYTES
 from imserver.dialects.protobuf.commands import ChatMessage
 from imserver.dialects.protobuf.wire import (
     ST_GROUP,
@@ -25,21 +23,22 @@ from imserver.dialects.protobuf.wire import (
     type_name,
     uplink_ack,
 )
-from imserver.errors import StorageUnavailable
-from imserver.messages.annotations import code_of
-from imserver.messages.deliverer import Result
-from imserver.messages.messaging import Messaging, may_be_revised
-from imserver.model import MAX_ID, MAX_MENTIONS, MAX_TIME_MS, MIN_TIME_MS, DialectState
-from imserver.storage.log.contract import (
+from imserver.plugin.errors import CloseCode, StorageUnavailable
+from imserver.plugin.messages import (
     Appended,
     Draft,
     Entry,
+    Messaging,
     Rejected,
     RejectReason,
+    Result,
     StorageUnsure,
+    code_of,
+    may_be_revised,
 )
-from imserver.storage.store import Store
-from imserver.transport.connection import Connection
+from imserver.plugin.settings import MAX_USER_BYTES
+from imserver.plugin.storage import Store
+from imserver.plugin.wire import MAX_ID, MAX_MENTIONS, MAX_TIME_MS, MIN_TIME_MS, Connection, DialectState
 
 log = logging.getLogger(__name__)
 
@@ -214,7 +213,7 @@ class ProtobufUplink:
             return
         if isinstance(result, Rejected) and result.reason == RejectReason.SUPERSEDED:
             # The client has logged in elsewhere, has synced, and sends again there what it did not find.
-            connection.close(errors.CloseCode.INTERNAL_ERROR)
+            connection.close(CloseCode.INTERNAL_ERROR)
             return
         queue.storing -= 1
         queue.size -= len(command.content)
@@ -247,7 +246,7 @@ class ProtobufUplink:
         if queue.failed and state.last[0] > queue.failed:
             # A later message was stored. The client must reconnect; otherwise it could never send the earlier
             # one.
-            connection.close(errors.CloseCode.INTERNAL_ERROR)
+            connection.close(CloseCode.INTERNAL_ERROR)
 
 
 def _refuse(connection: Connection, number: int, why: Rejected) -> bool:

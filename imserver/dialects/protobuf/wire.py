@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from msgspec import Raw, Struct
 
-from imserver import errors
-from imserver.config.settings import MAX_USER_BYTES
 from imserver.dialects.protobuf.commands import ChatLogin, ChatMessage, ChatSync
-from imserver.message_view import EntryView
-from imserver.model import (
+from imserver.plugin.errors import ReplyCode, reply_text
+from imserver.plugin.settings import MAX_USER_BYTES
+from imserver.plugin.wire import (
     MAX_CLIENT_MSG_ID_BYTES,
     MAX_HIDDEN,
     MAX_ID,
@@ -32,10 +31,13 @@ from imserver.model import (
     BadFrame,
     Command,
     Conversations,
+    Dialect,
+    EntryView,
     Event,
     Heartbeat,
     Hide,
     History,
+    LateModule,
     Message,
     Read,
     Received,
@@ -45,8 +47,6 @@ from imserver.model import (
     Signal,
     Typing,
 )
-from imserver.protocol.dialect import Dialect
-from imserver.protocol.late import LateModule
 
 if TYPE_CHECKING:
     from google.protobuf import message as protobuf_message
@@ -81,7 +81,7 @@ _BAD_USER: Final = "非法的用户Id"
 """The original's text. The text of the cmd dialect ends in two capitals."""
 
 
-def output(kind: int, data: bytes = b"", code: int = errors.ReplyCode.OK) -> bytes:
+def output(kind: int, data: bytes = b"", code: int = ReplyCode.OK) -> bytes:
     """Encode a batch of one output: ``kind`` is a ``CmdType``, ``code`` a reply code."""
     return _before_data(kind, code, len(data)) + data
 
@@ -109,7 +109,7 @@ def _length(size: int) -> bytes:
 
 @cache
 def _code_text(code: int) -> bytes:
-    return (_BAD_USER if code == errors.ReplyCode.BAD_USER else errors.reply_text(code)).encode()
+    return (_BAD_USER if code == ReplyCode.BAD_USER else reply_text(code)).encode()
 
 
 def uplink_ack(chat_number: int, seq: int) -> bytes:
@@ -122,7 +122,7 @@ def uplink_ack(chat_number: int, seq: int) -> bytes:
 def push(message: pb.Message) -> bytes:
     """The output that delivers a message."""
     data: bytes = message.SerializeToString()
-    return _before_data(CT_MESSAGE, errors.ReplyCode.OK, len(data), _MSG_TAG) + data
+    return _before_data(CT_MESSAGE, ReplyCode.OK, len(data), _MSG_TAG) + data
 
 
 def as_message(stored: Message) -> pb.Message | None:
@@ -314,7 +314,7 @@ class ProtobufDialect(Dialect):
 
     def encode_reply(self, request: Request, reply: Reply) -> bytes | None:
         """Encode the ack of a login. Other replies cannot be expressed."""
-        return _login_ack() if request.name == "login" and reply.code == errors.ReplyCode.OK else None
+        return _login_ack() if request.name == "login" and reply.code == ReplyCode.OK else None
 
     def encode_event(self, event: Event) -> bytes | None:
         """Encode a push that is not stored: a message without a position (``seq`` 0) and without a
@@ -662,7 +662,7 @@ class FullProtobufDialect(ProtobufDialect):
 
     def unreadable(self, name: str) -> Request:
         """The request for a command whose data cannot be read: it is refused."""
-        return Request("", name, None, errors.ReplyCode.BAD_PARAMETER)
+        return Request("", name, None, ReplyCode.BAD_PARAMETER)
 
     def encode_reply(self, request: Request, reply: Reply) -> bytes | None:
         """Encode an answer with the kind of its request; a login is acknowledged or refused."""
@@ -672,7 +672,7 @@ class FullProtobufDialect(ProtobufDialect):
             return output(kind, body, reply.code)
         if request.name != "login":
             return None
-        if reply.code != errors.ReplyCode.OK:
+        if reply.code != ReplyCode.OK:
             return refusal(reply.code, kind)
         found = reply.data
         if not isinstance(found, Recovered):

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from imserver.core.core import Core, FeatureParts
 from imserver.dialects.pusher import api
 from imserver.dialects.pusher.apps import PusherApps, entrance, objection
 from imserver.dialects.pusher.hooks import PusherHooks
 from imserver.dialects.pusher.service import NAME, PusherService
 from imserver.dialects.pusher.settings import PusherOfApp
 from imserver.dialects.pusher.wire import PusherDialect
-from imserver.feature import Feature
 from imserver.features.webhooks import webhooks_of
+from imserver.plugin import Feature, FeatureParts
+from imserver.plugin.services import Core
 
 
 def _build(core: Core) -> FeatureParts:

@@ -15,14 +15,6 @@ import gevent
 import msgspec
 from msgspec import Struct
 
-from imserver import errors
-from imserver.auth.principal import (
-    Needs,
-    Principal,
-)
-from imserver.channels.channels import Channels
-from imserver.channels.members import MAX_NAME_BYTES, ChannelRefused
-from imserver.cluster.nodes import NodeQueries, OtherNodes, read
 from imserver.dialects.pusher.apps import PusherApp, PusherApps, body_matches, read_query
 from imserver.dialects.pusher.service import NAME, PusherService, connection_id_of
 from imserver.dialects.pusher.wire import (
@@ -33,12 +25,21 @@ from imserver.dialects.pusher.wire import (
     USER_CHANNEL,
     data_of,
 )
-from imserver.http.call import Call, Route
-from imserver.http.reply import PREFLIGHT, ApiProblem
-from imserver.hub.hub import RESERVED, Hub
-from imserver.model import YIELD_TARGETS
-from imserver.sessions.sessions import Sessions
-from imserver.transport.exchange import HttpRequest, HttpResponse
+from imserver.plugin.errors import HttpProblem, Problems
+from imserver.plugin.http import PREFLIGHT, ApiProblem, Call, HttpRequest, HttpResponse, Route
+from imserver.plugin.identity import Needs, Principal
+from imserver.plugin.services import (
+    MAX_NAME_BYTES,
+    RESERVED,
+    ChannelRefused,
+    Channels,
+    Hub,
+    NodeQueries,
+    OtherNodes,
+    Sessions,
+    read,
+)
+from imserver.plugin.wire import YIELD_TARGETS
 
 MAX_CHANNELS: Final = 100
 """Most channels of one event."""
@@ -91,7 +92,7 @@ class _Style:
     everywhere = True
     options = PREFLIGHT
 
-    def refuse(self, problem: errors.HttpProblem, _request: HttpRequest, detail: str = "") -> HttpResponse:
+    def refuse(self, problem: HttpProblem, _request: HttpRequest, detail: str = "") -> HttpResponse:
         text = f"{detail or problem.message}\n"
         return HttpResponse(problem.status, text.encode("utf-8", "replace"), "text/plain; charset=utf-8")
 
@@ -125,7 +126,7 @@ class _Batch(Struct):
 
 
 def _invalid(detail: str) -> ApiProblem:
-    return ApiProblem(errors.Problems.INVALID_REQUEST, detail)
+    return ApiProblem(Problems.INVALID_REQUEST, detail)
 
 
 def _read(api: PusherApi, call: Call) -> None:
@@ -133,11 +134,11 @@ def _read(api: PusherApi, call: Call) -> None:
     segments = [unquote(each) for each in call.request.path.split("/")]
     pusher = api.apps.with_id(segments[2])
     if pusher is None:
-        raise ApiProblem(errors.Problems.UNKNOWN_APP, f"No app has the id {segments[2]}")
+        raise ApiProblem(Problems.UNKNOWN_APP, f"No app has the id {segments[2]}")
     call.app = pusher.app
     call.params = read_query(call.request.query)
     if not body_matches(call.params, call.body):
-        raise ApiProblem(errors.Problems.SIGNATURE_INVALID, "body_md5: does not match the body")
+        raise ApiProblem(Problems.SIGNATURE_INVALID, "body_md5: does not match the body")
     kind = _BODIES.get(segments[-1]) if call.request.method == "POST" else None
     try:
         body = None if kind is None else msgspec.json.decode(call.body, type=kind)
@@ -195,7 +196,7 @@ def _check(pusher: PusherApp, event: _Event, channels: list[str]) -> None:
     limit = pusher.settings.event_bytes
     if len(event.data.encode("utf-8", "surrogatepass")) > limit:
         text = f"The data content of this event exceeds the allowed maximum ({limit} bytes)"
-        raise ApiProblem(errors.Problems.BODY_TOO_LARGE, text)
+        raise ApiProblem(Problems.BODY_TOO_LARGE, text)
     if event.socket_id and not connection_id_of(event.socket_id):
         raise _invalid(f"Invalid socket id: '{event.socket_id}'")
     for channel in channels:
@@ -216,9 +217,9 @@ def _publish(api: PusherApi, pusher: PusherApp, channel: str, event: _Event) -> 
 
 def _refused(refused: ChannelRefused) -> ApiProblem:
     if refused.reason == "unavailable":
-        return ApiProblem(errors.Problems.NOT_ACCEPTED)
+        return ApiProblem(Problems.NOT_ACCEPTED)
     if refused.reason == "limit":
-        return ApiProblem(errors.Problems.BODY_TOO_LARGE, str(refused))
+        return ApiProblem(Problems.BODY_TOO_LARGE, str(refused))
     return _invalid(str(refused))
 
 

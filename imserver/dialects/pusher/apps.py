@@ -18,17 +18,12 @@ from urllib.parse import parse_qsl, quote, unquote
 from msgspec import Struct
 from msgspec.structs import replace
 
-from imserver.auth.app_secrets import AppSecrets
-from imserver.auth.principal import BadSignature, Principal
-from imserver.auth.rules import secret_in
-from imserver.auth.tenants import Tenant, Tenants
-from imserver.auth.tokens import BadKey
-from imserver.channels.members import ChannelNames
-from imserver.config.settings import ChannelSettings, TenantSettings
-from imserver.config.values import EITHER_SECRET, HTTP_URL, MAKE_SECRET
 from imserver.dialects.pusher.hooks import PusherHooks, PusherReceiver
 from imserver.dialects.pusher.settings import PusherSettings, pusher_of
 from imserver.dialects.pusher.wire import CACHED, PRESENCE, PRIVATE
+from imserver.plugin.identity import AppSecrets, BadKey, BadSignature, Principal, Tenant, Tenants, secret_in
+from imserver.plugin.services import ChannelNames
+from imserver.plugin.settings import EITHER_SECRET, HTTP_URL, MAKE_SECRET, ChannelSettings, TenantSettings
 
 WINDOW_SECONDS: Final = 600
 """Largest difference between the time of a signed request and this server's clock."""

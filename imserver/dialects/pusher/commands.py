@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from imserver.model import Command
+from imserver.plugin.wire import Command
 
 
 class PusherSubscribe(Command, frozen=True, gc=False):

@@ -9,10 +9,10 @@ from typing import Any, Final
 
 import msgspec
 
-from imserver.config.settings import ChannelEvent
 from imserver.features.webhooks.requests import POST_SECONDS, Receiver, WebhookQueues
 from imserver.features.webhooks.webhooks import Webhooks
-from imserver.transport.outgoing import Outgoing
+from imserver.plugin.runtime import Outgoing
+from imserver.plugin.settings import ChannelEvent
 
 _OCCUPANCY: Final = frozenset({"occupied", "vacated"})
 _encode = msgspec.json.Encoder().encode

@@ -19,34 +19,40 @@ import msgspec
 from msgspec import Raw, Struct
 from msgspec.structs import replace
 
-from imserver import errors
-from imserver.auth.login import Logins
-from imserver.auth.rates import PUBLICATIONS, Buckets
-from imserver.auth.rules import LoginDecision
-from imserver.channels.channels import Channels, Subscribed, check_known
-from imserver.channels.client_commands import check_user, set_info
-from imserver.channels.connections import Connections
-from imserver.channels.consent import ChannelConsent
-from imserver.channels.members import ChannelMember, ChannelRefused, needs_token
-from imserver.cluster.history import Position
 from imserver.dialects.pusher import wire
 from imserver.dialects.pusher.apps import PusherApp, PusherApps
 from imserver.dialects.pusher.commands import ClientEvent, PusherSubscribe, PusherUnsubscribe, SignIn
 from imserver.dialects.pusher.hooks import PusherHooks
 from imserver.dialects.pusher.settings import CLIENT_EVENTS
 from imserver.dialects.pusher.wire import CACHED, ENCRYPTED, PRESENCE, PRIVATE, USER_CHANNEL
-from imserver.hub.hub import Hub
-from imserver.model import (
+from imserver.plugin.errors import CloseCode, ImserverError, ReplyCode
+from imserver.plugin.identity import PUBLICATIONS, Buckets, LoginDecision, Logins
+from imserver.plugin.services import (
+    ChannelConsent,
+    ChannelMember,
+    ChannelRefused,
+    Channels,
+    Connections,
+    Hub,
+    Position,
+    Sessions,
+    Subscribed,
+    check_known,
+    check_user,
+    needs_token,
+    set_info,
+)
+from imserver.plugin.wire import (
     ChannelPart,
+    CommandRow,
+    CommandTable,
+    Connection,
     DialectState,
     Event,
+    Head,
     Login,
     Reply,
 )
-from imserver.sessions.sessions import Sessions
-from imserver.transport.connection import Connection
-from imserver.transport.dispatch import CommandRow, CommandTable
-from imserver.transport.gate import Head
 
 NAME: Final = "pusher"
 _HALF_BYTES: Final = 14
@@ -59,7 +65,7 @@ COUNT_SECONDS: Final = 5.0
 """Least time between two counts of a channel with more subscribers than that."""
 log = logging.getLogger(__name__)
 _BEGINNING: Final = Position("", 0)
-_OK: Final = Reply(errors.ReplyCode.OK)
+_OK: Final = Reply(ReplyCode.OK)
 
 
 class _Member(Struct):
@@ -96,7 +102,7 @@ _decode_user = msgspec.json.Decoder(_UserData).decode
 _encode = msgspec.json.Encoder().encode
 
 
-class NotPermitted(errors.ImserverError):
+class NotPermitted(ImserverError):
     """A subscription was refused: the kind and status of the answer."""
 
     def __init__(self, text: str, kind: str = "AuthError", status: int = 401) -> None:
@@ -172,15 +178,13 @@ class PusherService:
         app = self._apps.with_key(head.path.split("/")[2])
         if app is None:
             self._logins.refused("app", "", "", connection.peer, "no app has this pusher.key")
-            connection.close(errors.CloseCode.APP_DELETED, "no app has this key")
+            connection.close(CloseCode.APP_DELETED, "no app has this key")
             return
         params = head.params()
         version = params.get("protocol", "")
         if version not in map(str, wire.VERSIONS):
             self._logins.refused("version", app.app, "", connection.peer)
-            connection.close(
-                errors.CloseCode.UNSUPPORTED_DATA, "only versions 4 to 7 of the protocol are supported"
-            )
+            connection.close(CloseCode.UNSUPPORTED_DATA, "only versions 4 to 7 of the protocol are supported")
             return
         decision = self._logins.admit(app.app, NAME, connection)
         if not decision.ok:
@@ -199,7 +203,7 @@ class PusherService:
         """The app of a connection. None: it no longer speaks the protocol, and the connection is closed."""
         app = self._apps.of(connection.app or "")
         if app is None:
-            connection.close(errors.CloseCode.APP_DELETED)
+            connection.close(CloseCode.APP_DELETED)
         return app
 
     # --- users ----------------------------------------------------------------------------------------------
@@ -213,9 +217,9 @@ class PusherService:
         user = _user_of(command.user_data)
         if not (user and app.allows(signed, command.auth)):
             self._logins.refused("token", app.app, user, connection.peer, "the sign-in is not signed")
-            connection.close(errors.CloseCode.TOKEN_INVALID, "the sign-in is not signed, or names no user")
+            connection.close(CloseCode.TOKEN_INVALID, "the sign-in is not signed, or names no user")
         elif not self._become(connection, user):
-            connection.close(errors.CloseCode.NOT_ALLOWED)
+            connection.close(CloseCode.NOT_ALLOWED)
         else:
             connection.send(wire.signed_in(command.user_data))
         return _OK
@@ -231,7 +235,7 @@ class PusherService:
             return connection.user == user
         login = Login(connection.app or "", user)
         code = self._sessions.login(connection, login, again=True, decision=LoginDecision(user=user))
-        return code == errors.ReplyCode.OK
+        return code == ReplyCode.OK
 
     # --- subscriptions --------------------------------------------------------------------------------------
 

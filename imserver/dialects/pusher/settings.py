@@ -6,9 +6,8 @@ from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
-from imserver.auth.rates import Rate
-from imserver.config.declared import Secret, SecretFile, Url, about
-from imserver.config.settings import AppCount, TenantSettings, app_settings_of
+from imserver.plugin.identity import Rate
+from imserver.plugin.settings import AppCount, Secret, SecretFile, TenantSettings, Url, about, app_settings_of
 
 CLIENT_EVENTS: Final = Rate(
     "client_events", "client events", "connection", "client_events_per_second of the app", "4301"

@@ -14,18 +14,9 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw, Struct
 
-from imserver import errors
 from imserver.dialects.pusher.commands import ClientEvent, PusherSubscribe, PusherUnsubscribe, SignIn
-from imserver.message_view import stream_view
-from imserver.model import (
-    BadFrame,
-    Command,
-    Event,
-    Ping,
-    Reply,
-    Request,
-)
-from imserver.protocol.dialect import Dialect
+from imserver.plugin.errors import CloseCode, ReplyCode
+from imserver.plugin.wire import BadFrame, Command, Dialect, Event, Ping, Reply, Request, stream_view
 
 VERSIONS: Final = (4, 5, 6, 7)
 """Supported versions of the protocol: all that Pusher supports. Their frames are the same."""
@@ -59,23 +50,23 @@ STREAM: Final = b"imserver:stream"
 CLOSE_CODES: Final = {
     # Clients of Pusher do not reconnect after 4000 to 4099, reconnect later after 4100 to 4199, and at once
     # after 4200 to 4299. They read any other code from 4300 on as "do not reconnect".
-    errors.CloseCode.GOING_AWAY: 4200,
-    errors.CloseCode.UNSUPPORTED_DATA: 4007,  # the version of the protocol
-    errors.CloseCode.INTERNAL_ERROR: 4100,
-    errors.CloseCode.SLOW_READER: 4100,
-    errors.CloseCode.HEARTBEAT_EXPIRED: 4201,
-    errors.CloseCode.LOGIN_TIMEOUT: 4100,
-    errors.CloseCode.RATE_LIMIT: 4100,
-    errors.CloseCode.ACK_TIMEOUT: 4100,
-    errors.CloseCode.NODE_FULL: 4100,
-    errors.CloseCode.REPLACED: 4009,
-    errors.CloseCode.REFUSED: 4009,
-    errors.CloseCode.KICKED: 4009,
-    errors.CloseCode.BANNED: 4009,
-    errors.CloseCode.TOKEN_INVALID: 4009,
-    errors.CloseCode.NOT_ALLOWED: 4009,
-    errors.CloseCode.APP_DELETED: 4001,
-    errors.CloseCode.WRONG_DIALECT: 4009,
+    CloseCode.GOING_AWAY: 4200,
+    CloseCode.UNSUPPORTED_DATA: 4007,  # the version of the protocol
+    CloseCode.INTERNAL_ERROR: 4100,
+    CloseCode.SLOW_READER: 4100,
+    CloseCode.HEARTBEAT_EXPIRED: 4201,
+    CloseCode.LOGIN_TIMEOUT: 4100,
+    CloseCode.RATE_LIMIT: 4100,
+    CloseCode.ACK_TIMEOUT: 4100,
+    CloseCode.NODE_FULL: 4100,
+    CloseCode.REPLACED: 4009,
+    CloseCode.REFUSED: 4009,
+    CloseCode.KICKED: 4009,
+    CloseCode.BANNED: 4009,
+    CloseCode.TOKEN_INVALID: 4009,
+    CloseCode.NOT_ALLOWED: 4009,
+    CloseCode.APP_DELETED: 4001,
+    CloseCode.WRONG_DIALECT: 4009,
 }
 """Our close code → Pusher's."""
 _NULL: Final = Raw(b"null")
@@ -222,13 +213,13 @@ class PusherDialect(Dialect):
             raise BadFrame(error(CODE_BAD_FRAME, "The frame cannot be read")) from None
         if name == _SILENT:
             raise BadFrame(None)
-        return Request("", name, None, errors.ReplyCode.NO_ROUTE)
+        return Request("", name, None, ReplyCode.NO_ROUTE)
 
     def encode_reply(self, request: Request, reply: Reply) -> bytes | None:
         """The answer to a ping, or the error of a request. Services answer everything else."""
-        if reply.code == errors.ReplyCode.OK:
+        if reply.code == ReplyCode.OK:
             return PONG if type(request.command) is Ping else None
-        if reply.code == errors.ReplyCode.NO_ROUTE:
+        if reply.code == ReplyCode.NO_ROUTE:
             return error(CODE_BAD_FRAME, "No such event")
         return error(CODE_BAD_FRAME, "The request failed")
 

@@ -6,7 +6,7 @@ from imserver.core.core import Core, FeatureParts
 from imserver.dialects.sse.api import PATH, Events, routes
 from imserver.dialects.sse.streams import EventStreams
 from imserver.dialects.sse.wire import NAME, SseDialect
-from imserver.feature import Feature
+from imserver.plugin.feature import Feature
 from imserver.transport.stream import StreamPath
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from imserver.core.core import Answers
-from imserver.feature import Feature
 from imserver.features.accounts import (
     api,
     cards_api,
@@ -22,6 +20,7 @@ from imserver.features.accounts.settings import (
     findings,
     objection,
 )
+from imserver.plugin import Answers, Feature
 
 FEATURE = Feature(
     "accounts",

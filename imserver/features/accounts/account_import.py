@@ -14,13 +14,12 @@ from typing import Any, Final
 
 import msgspec
 
-from imserver.auth.identifiers import BadField, checked
-from imserver.auth.names import cleaned
-from imserver.errors import ImserverError
 from imserver.features.accounts.accounts import check_shown
 from imserver.features.accounts.rows import AccountStore
-from imserver.model import MAX_ID
-from imserver.storage.contract import IDENTIFIERS, Account, Identifier, Imported, Taken
+from imserver.plugin.errors import ImserverError
+from imserver.plugin.identity import BadField, checked, cleaned
+from imserver.plugin.storage import IDENTIFIERS, Account, Identifier, Imported, Taken
+from imserver.plugin.wire import MAX_ID
 
 AT_ONCE: Final = 500
 """Accounts that are read or stored in one transaction."""

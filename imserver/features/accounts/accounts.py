@@ -13,13 +13,6 @@ from secrets import randbits
 from time import time
 from typing import Any, Final
 
-from imserver.auth.accounts import AccountSession
-from imserver.auth.identifiers import LOGIN_CHARACTERS, BadField, candidates, checked, fits
-from imserver.auth.names import is_name
-from imserver.auth.observer import NoObserver, Observer
-from imserver.auth.rates import Buckets, Shared, TooManyRequests, by_address
-from imserver.config.settings import Config, settings_of
-from imserver.errors import ImserverError, LoginRefusal, MediaUnavailable, StorageUnavailable
 from imserver.features.accounts.passwords import MAX_PASSWORD_BYTES, Overloaded, Passwords
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.accounts.settings import (
@@ -34,8 +27,25 @@ from imserver.features.accounts.settings import (
     AppAccountSettings,
 )
 from imserver.features.accounts.tokens import AccountTokens, KnownDevice
-from imserver.model import id_of
-from imserver.storage.contract import (
+from imserver.plugin.errors import ImserverError, LoginRefusal, MediaUnavailable, StorageUnavailable
+from imserver.plugin.identity import (
+    LOGIN_CHARACTERS,
+    AccountSession,
+    BadField,
+    Buckets,
+    NoObserver,
+    Observer,
+    Shared,
+    TooManyRequests,
+    by_address,
+    candidates,
+    checked,
+    fits,
+    is_name,
+)
+from imserver.plugin.runtime import network_of
+from imserver.plugin.settings import Config, settings_of
+from imserver.plugin.storage import (
     AVATAR_CHARACTERS,
     IDENTIFIERS,
     NICKNAME_CHARACTERS,
@@ -45,7 +55,7 @@ from imserver.storage.contract import (
     RecordEvent,
     Taken,
 )
-from imserver.transport.proxies import network_of
+from imserver.plugin.wire import id_of
 
 DEVICE_CHARACTERS: Final = 64
 

@@ -6,15 +6,6 @@ from typing import Annotated, Any, Final
 
 from msgspec import UNSET, Struct, UnsetType
 
-from imserver import errors
-from imserver.auth.accounts import GOCHAT, AccountSession
-from imserver.auth.authority import bearer
-from imserver.auth.identifiers import LOGIN_CHARACTERS, NAME_PATTERN, BadField, split
-from imserver.auth.principal import (
-    Needs,
-)
-from imserver.auth.rates import TooManyRequests
-from imserver.core.core import Core
 from imserver.features.accounts.accounts import (
     Accounts,
     Closed,
@@ -35,15 +26,34 @@ from imserver.features.accounts.problems import (
     HTTP_WRONG_LOGIN,
 )
 from imserver.features.accounts.resets import Resets
-from imserver.http import field
-from imserver.http.call import Api, Call
-from imserver.http.field import Acting, about
-from imserver.http.operation import Refusals, Resource, one_of, refuse
-from imserver.http.rates import too_many
-from imserver.http.reply import ApiProblem
-from imserver.model import is_of_device
-from imserver.sessions.presence import Presence
-from imserver.storage.contract import EMAIL_BYTES, IDENTIFIERS, Account, Identifier, Taken
+from imserver.plugin.errors import Problems
+from imserver.plugin.http import (
+    Acting,
+    Api,
+    ApiProblem,
+    Call,
+    Refusals,
+    Resource,
+    about,
+    field,
+    one_of,
+    refuse,
+    too_many,
+)
+from imserver.plugin.identity import (
+    GOCHAT,
+    LOGIN_CHARACTERS,
+    NAME_PATTERN,
+    AccountSession,
+    BadField,
+    Needs,
+    TooManyRequests,
+    bearer,
+    split,
+)
+from imserver.plugin.services import Core, Presence
+from imserver.plugin.storage import EMAIL_BYTES, IDENTIFIERS, Account, Identifier, Taken
+from imserver.plugin.wire import is_of_device
 
 _SHOWN = r"^[^\x00-\x1f\x7f-\x9f]*$"
 
@@ -259,21 +269,21 @@ _ACCOUNT: Final = AccountShown(
 _SESSION: Final = SessionAnswer("eyJ…", 1797747801, _ACCOUNT)
 _ACTING: Final = {"app": "gochat", "user": "1"}
 _DONE: Final = AccountDone("1")
-_UNKNOWN: Final = (errors.Problems.UNKNOWN_ACCOUNT,)
+_UNKNOWN: Final = (Problems.UNKNOWN_ACCOUNT,)
 
-NO_ACCOUNTS: Final = refuse(errors.Problems.NOT_ALLOWED, "The app has no accounts")
+NO_ACCOUNTS: Final = refuse(Problems.NOT_ALLOWED, "The app has no accounts")
 
 REFUSALS: Final[Refusals] = {
-    BadField: refuse(errors.Problems.INVALID_REQUEST, "{}"),
+    BadField: refuse(Problems.INVALID_REQUEST, "{}"),
     Taken: refuse(HTTP_LOGIN_TAKEN),
     NoAccounts: NO_ACCOUNTS,
     PasswordsOff: refuse(HTTP_PASSWORDS_OFF),
     Closed: refuse(HTTP_REGISTRATION_CLOSED),
     WrongLogin: refuse(HTTP_WRONG_LOGIN),
-    UnknownAccount: refuse(errors.Problems.UNKNOWN_ACCOUNT),
+    UnknownAccount: refuse(Problems.UNKNOWN_ACCOUNT),
     UnknownDevice: refuse(HTTP_UNKNOWN_DEVICE),
     TooManyRequests: too_many,
-    Overloaded: refuse(errors.Problems.BUSY),
+    Overloaded: refuse(Problems.BUSY),
 }
 """Exceptions of accounts → refusals."""
 
@@ -310,8 +320,8 @@ routes = Resource(
     Needs.ANYONE_OR_ADMIN,
     status=201,
     problems=(
-        errors.Problems.TOO_MANY_REQUESTS,
-        errors.Problems.NOT_ALLOWED,
+        Problems.TOO_MANY_REQUESTS,
+        Problems.NOT_ALLOWED,
         HTTP_PASSWORDS_OFF,
         HTTP_REGISTRATION_CLOSED,
         HTTP_LOGIN_TAKEN,
@@ -332,9 +342,7 @@ def register(api: AccountApi, call: Call, request: Registration) -> SessionAnswe
     if request.login is not UNSET:
         kind, text = split(request.login)
         if given.setdefault(kind, text) != text:
-            raise ApiProblem(
-                errors.Problems.INVALID_REQUEST, f"`login` and `{kind}` differ: send one of them"
-            )
+            raise ApiProblem(Problems.INVALID_REQUEST, f"`login` and `{kind}` differ: send one of them")
     account = accounts.register(
         call.app,
         given.get("phone", ""),
@@ -355,9 +363,9 @@ def register(api: AccountApi, call: Call, request: Registration) -> SessionAnswe
     "/accounts/login",
     Needs.ANYONE,
     problems=(
-        errors.Problems.TOO_MANY_REQUESTS,
+        Problems.TOO_MANY_REQUESTS,
         HTTP_WRONG_LOGIN,
-        errors.Problems.NOT_ALLOWED,
+        Problems.NOT_ALLOWED,
         HTTP_PASSWORDS_OFF,
     ),
     rules=one_of("login", "phone"),
@@ -375,7 +383,7 @@ def login(api: AccountApi, call: Call, request: AccountLogin) -> SessionAnswer:
     check_device(request.device)
     text = request.phone if request.login is UNSET else request.login
     if text is UNSET or UNSET not in (request.phone, request.login):
-        raise ApiProblem(errors.Problems.INVALID_REQUEST, "expected either `login` or `phone`")
+        raise ApiProblem(Problems.INVALID_REQUEST, "expected either `login` or `phone`")
     account = accounts.login(
         call.app,
         text,
@@ -392,7 +400,7 @@ def login(api: AccountApi, call: Call, request: AccountLogin) -> SessionAnswer:
     Needs.ANYONE,
     example={},
     answer_example=RulesAnswer(True, ["phone", "email", "name"], True, False, True, False, False),
-    problems=(errors.Problems.NOT_ALLOWED,),
+    problems=(Problems.NOT_ALLOWED,),
 )
 def rules(api: AccountApi, call: Call, request: RulesQuery) -> RulesAnswer:
     """Show what an app demands of its accounts.
@@ -419,10 +427,10 @@ def show(api: AccountApi, call: Call, request: AccountQuery) -> AccountShown:
     Identifiers and settings are shown only to the account itself and to back ends.
     """
     if not (request.of or call.user):
-        raise ApiProblem(errors.Problems.INVALID_REQUEST, "`user` or `of`: name the account")
+        raise ApiProblem(Problems.INVALID_REQUEST, "`user` or `of`: name the account")
     account = api.accounts.get(call.app, request.of or call.user)
     if account is None:
-        raise ApiProblem(errors.Problems.UNKNOWN_ACCOUNT)
+        raise ApiProblem(Problems.UNKNOWN_ACCOUNT)
     return _shown(account, call.is_back_end or account.user == call.user)
 
 
@@ -443,7 +451,7 @@ def change(api: AccountApi, call: Call, request: AccountSet) -> AccountShown:
         *_UNKNOWN,
         HTTP_WRONG_LOGIN,
         HTTP_LOGIN_TAKEN,
-        errors.Problems.TOO_MANY_REQUESTS,
+        Problems.TOO_MANY_REQUESTS,
     ),
     example={"user": "1", "email": "ann@example.com", "password": "correct horse"},
     answer_example=_ACCOUNT,
@@ -474,7 +482,7 @@ def set_identifiers(api: AccountApi, call: Call, request: IdentifiersSet) -> Acc
         *_UNKNOWN,
         HTTP_WRONG_LOGIN,
         HTTP_PASSWORDS_OFF,
-        errors.Problems.TOO_MANY_REQUESTS,
+        Problems.TOO_MANY_REQUESTS,
     ),
     example={"user": "1", "password": "battery staple", "old_password": "correct horse"},
 )
@@ -506,8 +514,8 @@ def log_out(api: AccountApi, call: Call, _request: Acting) -> AccountDone:
     problems=(
         *_UNKNOWN,
         HTTP_WRONG_LOGIN,
-        errors.Problems.TOO_MANY_REQUESTS,
-        errors.Problems.MEDIA_UNAVAILABLE,
+        Problems.TOO_MANY_REQUESTS,
+        Problems.MEDIA_UNAVAILABLE,
     ),
     example={**_ACTING, "password": "correct horse"},
 )
@@ -553,7 +561,7 @@ def _shown(account: Account, whole: bool) -> AccountShown:
 def _confirmed(is_wanted: bool, is_back_end: bool) -> bool:
     """Whether a back end has confirmed an e-mail address. Raises ApiProblem."""
     if is_wanted and not is_back_end:
-        raise ApiProblem(errors.Problems.NOT_ALLOWED, "`email_confirmed`: only back ends may set it")
+        raise ApiProblem(Problems.NOT_ALLOWED, "`email_confirmed`: only back ends may set it")
     return is_wanted
 
 

@@ -10,21 +10,19 @@ from typing import Final
 import gevent
 from msgspec import Struct
 
-from imserver.auth.identifiers import LOGIN_CHARACTERS, candidates, fits
-from imserver.auth.rates import Buckets, Shared, by_address
-from imserver.clock import until_beat
-from imserver.config.settings import Config, settings_of
-from imserver.errors import ImserverError, StorageUnavailable
 from imserver.features.accounts.accounts import Accounts, UnknownAccount
 from imserver.features.accounts.friends import STRANGERS, Relation, relation_of
 from imserver.features.accounts.relations import AccountRelations
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.accounts.settings import FINDS, FINDS_OF_ADDRESS, SEARCHES, AccountSettings
-from imserver.model import id_of
-from imserver.sessions.presence import Presence
-from imserver.storage.contract import NICKNAME_CHARACTERS, Account
-from imserver.storage.log.search import spellings
-from imserver.transport.connection import Connection
+from imserver.plugin.errors import ImserverError, StorageUnavailable
+from imserver.plugin.identity import LOGIN_CHARACTERS, Buckets, Shared, by_address, candidates, fits
+from imserver.plugin.messages import spellings
+from imserver.plugin.runtime import until_beat
+from imserver.plugin.services import Presence
+from imserver.plugin.settings import Config, settings_of
+from imserver.plugin.storage import NICKNAME_CHARACTERS, Account
+from imserver.plugin.wire import Connection, id_of
 
 log: Final = logging.getLogger(__name__)
 

@@ -6,21 +6,15 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Struct
 
-from imserver import errors
-from imserver.auth.principal import (
-    Needs,
-)
-from imserver.auth.rates import TooManyRequests
 from imserver.features.accounts.accounts import NoAccounts, UnknownAccount
 from imserver.features.accounts.api import CHAPTER, NO_ACCOUNTS, Avatar, Guest, Login, Nickname, UserId
 from imserver.features.accounts.cards import CARDS, Card, Cards, NoFinding
 from imserver.features.accounts.friends import Relation
 from imserver.features.accounts.parts import accounts_of
-from imserver.http.call import Call
-from imserver.http.field import Acting, about
-from imserver.http.operation import Resource, refuse
-from imserver.http.rates import too_many
-from imserver.storage.contract import NICKNAME_CHARACTERS
+from imserver.plugin.errors import Problems
+from imserver.plugin.http import Acting, Call, Resource, about, refuse, too_many
+from imserver.plugin.identity import Needs, TooManyRequests
+from imserver.plugin.storage import NICKNAME_CHARACTERS
 
 
 class FindRequest(Acting, kw_only=True):
@@ -93,9 +87,9 @@ routes = Resource(
     chapter=CHAPTER,
     examples=(_CARD,),
     refusals={
-        UnknownAccount: refuse(errors.Problems.UNKNOWN_ACCOUNT),
+        UnknownAccount: refuse(Problems.UNKNOWN_ACCOUNT),
         NoAccounts: NO_ACCOUNTS,
-        NoFinding: refuse(errors.Problems.NOT_ALLOWED, "Accounts of this app do not find each other"),
+        NoFinding: refuse(Problems.NOT_ALLOWED, "Accounts of this app do not find each other"),
         TooManyRequests: too_many,
     },
 )
@@ -104,7 +98,7 @@ routes = Resource(
 @routes.post(
     "/accounts/find",
     Needs.ADMIN_OR_ACCOUNT,
-    problems=(errors.Problems.UNKNOWN_ACCOUNT, errors.Problems.TOO_MANY_REQUESTS),
+    problems=(Problems.UNKNOWN_ACCOUNT, Problems.TOO_MANY_REQUESTS),
     example={"user": "1", "text": "bob"},
     user="optional",
 )
@@ -121,7 +115,7 @@ def find(cards: Cards, call: Call, request: FindRequest) -> CardShown:
 @routes.post(
     "/accounts/search",
     Needs.ADMIN_OR_ACCOUNT,
-    problems=(errors.Problems.TOO_MANY_REQUESTS,),
+    problems=(Problems.TOO_MANY_REQUESTS,),
     example={"user": "1", "text": "bo"},
     answer_example=PeopleAnswer([_CARD], False),
     user="optional",

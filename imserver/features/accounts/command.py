@@ -9,12 +9,11 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
-from imserver.auth.accounts import GOCHAT
 from imserver.features.accounts.account_import import BadImport, accounts_of, read_rows, store
 from imserver.features.accounts.rows import AccountStore
-from imserver.offline import opened, settings_options
-from imserver.storage.log.rows import continue_after
-from imserver.terminal import fail
+from imserver.plugin.commands import fail, opened, settings_options
+from imserver.plugin.identity import GOCHAT
+from imserver.plugin.messages import continue_after
 
 _LAST_SEQ: Final = 2**52
 """JavaScript's numbers are exact up to twice this."""

@@ -14,14 +14,13 @@ from struct import Struct as Layout
 from time import time
 from typing import Final
 
-from imserver.auth.identifiers import BadField
-from imserver.auth.rates import TooManyRequests
-from imserver.errors import ImserverError
 from imserver.features.accounts.accounts import Accounts
 from imserver.features.accounts.link_mails import LinkMails
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.accounts.settings import CONFIRM_MAILS
-from imserver.storage.contract import Account
+from imserver.plugin.errors import ImserverError
+from imserver.plugin.identity import BadField, TooManyRequests
+from imserver.plugin.storage import Account
 
 LINK_SECONDS: Final = 86_400
 """For how long a link is valid."""

@@ -6,20 +6,14 @@ from typing import Annotated
 
 from msgspec import Struct
 
-from imserver import errors
-from imserver.auth.principal import (
-    Needs,
-)
 from imserver.features.accounts.api import CHAPTER, REFUSALS
 from imserver.features.accounts.confirmations import LINK_SECONDS, WORDS, Confirmations, UnknownConfirmation
 from imserver.features.accounts.mailing import PAGE_HEADERS, button_page
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.accounts.problems import HTTP_UNKNOWN_CONFIRMATION
-from imserver.http.call import Call, reply
-from imserver.http.field import Acting, about
-from imserver.http.operation import Resource
-from imserver.http.reply import ApiProblem
-from imserver.transport.exchange import HttpResponse
+from imserver.plugin.errors import Problems
+from imserver.plugin.http import Acting, ApiProblem, Call, HttpResponse, Resource, about, reply
+from imserver.plugin.identity import Needs
 
 _HTML = "text/html; charset=utf-8"
 
@@ -56,9 +50,9 @@ routes = Resource(
     "/accounts/email/request",
     Needs.ADMIN_OR_ACCOUNT,
     problems=(
-        errors.Problems.UNKNOWN_ACCOUNT,
-        errors.Problems.NOT_IMPLEMENTED,
-        errors.Problems.TOO_MANY_REQUESTS,
+        Problems.UNKNOWN_ACCOUNT,
+        Problems.NOT_IMPLEMENTED,
+        Problems.TOO_MANY_REQUESTS,
     ),
     example={"user": "1"},
     answer_example=ConfirmationRequested(False, LINK_SECONDS),
@@ -70,7 +64,7 @@ def ask(confirmations: Confirmations, call: Call, _request: Acting) -> Confirmat
     words. An account and an address get at most three within `accounts.rate_seconds`.
     """
     if not confirmations.are_offered:
-        raise ApiProblem(errors.Problems.NOT_IMPLEMENTED, "This server sends no mail")
+        raise ApiProblem(Problems.NOT_IMPLEMENTED, "This server sends no mail")
     is_sent = confirmations.request(call.app, call.user)
     return ConfirmationRequested(not is_sent, LINK_SECONDS)
 
@@ -100,7 +94,7 @@ def show_confirmation(confirmations: Confirmations, call: Call) -> HttpResponse:
     Needs.ANYONE,
     query=ConfirmationQuery,
     answer=EmailConfirmed,
-    problems=(HTTP_UNKNOWN_CONFIRMATION, errors.Problems.STORAGE_UNAVAILABLE),
+    problems=(HTTP_UNKNOWN_CONFIRMATION, Problems.STORAGE_UNAVAILABLE),
     example={"token": "c2lnbmF0dXJl…"},
     answer_example=EmailConfirmed(True),
 )

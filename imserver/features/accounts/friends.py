@@ -6,12 +6,11 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import Final, Literal
 
-from imserver.cluster.nodes import ToFollowers
-from imserver.errors import ImserverError
 from imserver.features.accounts.rows import AccountStore, Relating, States
-from imserver.model import Signal, id_of
-from imserver.storage.contract import Contact, ListName
-from imserver.storage.statements import Condition
+from imserver.plugin.errors import ImserverError
+from imserver.plugin.services import ToFollowers
+from imserver.plugin.storage import Condition, Contact, ListName
+from imserver.plugin.wire import Signal, id_of
 
 REQUESTED: Final = "asked"
 FRIEND: Final = "friend"

@@ -6,10 +6,6 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Struct
 
-from imserver import errors
-from imserver.auth.principal import (
-    Needs,
-)
 from imserver.features.accounts import friends as changes
 from imserver.features.accounts.accounts import Accounts, NoAccounts, UnknownAccount
 from imserver.features.accounts.api import NO_ACCOUNTS, Avatar, Nickname, UserId
@@ -17,12 +13,20 @@ from imserver.features.accounts.friends import Friends, Oneself, TooManyFriends,
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.accounts.problems import HTTP_TOO_MANY_FRIENDS
 from imserver.features.accounts.rows import Relating
-from imserver.http import field
-from imserver.http.call import Call
-from imserver.http.field import Acting, ActingPage, about
-from imserver.http.operation import Resource, refuse
-from imserver.http.wire import after, page_and_cursor
-from imserver.model import id_of
+from imserver.plugin.errors import Problems
+from imserver.plugin.http import (
+    Acting,
+    ActingPage,
+    Call,
+    Resource,
+    about,
+    after,
+    field,
+    page_and_cursor,
+    refuse,
+)
+from imserver.plugin.identity import Needs
+from imserver.plugin.wire import id_of
 
 ListName = Literal["friends", "incoming", "outgoing", "blocked"]
 
@@ -73,7 +77,7 @@ class FriendsAnswer(Struct):
 
 _TWO: Final = {"user": "1", "friend": "2"}
 _DONE: Final = FriendAnswer("done")
-_NOT_CHANGED: Final = (errors.Problems.UNKNOWN_ACCOUNT, HTTP_TOO_MANY_FRIENDS)
+_NOT_CHANGED: Final = (Problems.UNKNOWN_ACCOUNT, HTTP_TOO_MANY_FRIENDS)
 
 
 class FriendApi(Struct, frozen=True):
@@ -90,10 +94,10 @@ routes = Resource(
     hot=False,
     examples=(_DONE,),
     refusals={
-        Oneself: refuse(errors.Problems.INVALID_REQUEST, "`friend` is the acting user"),
+        Oneself: refuse(Problems.INVALID_REQUEST, "`friend` is the acting user"),
         NoAccounts: NO_ACCOUNTS,
-        UnknownAccount: refuse(errors.Problems.UNKNOWN_ACCOUNT),
-        UnknownFriend: refuse(errors.Problems.UNKNOWN_ACCOUNT),
+        UnknownAccount: refuse(Problems.UNKNOWN_ACCOUNT),
+        UnknownFriend: refuse(Problems.UNKNOWN_ACCOUNT),
         TooManyFriends: refuse(HTTP_TOO_MANY_FRIENDS),
     },
 )
@@ -102,7 +106,7 @@ routes = Resource(
 @routes.get(
     "/friends",
     Needs.ADMIN_OR_PERSON,
-    problems=(errors.Problems.UNKNOWN_ACCOUNT,),
+    problems=(Problems.UNKNOWN_ACCOUNT,),
     example={"user": "1"},
     answer_example=FriendsAnswer(1, [FriendShown("2", "Bob", "", 1795155802)], ""),
 )

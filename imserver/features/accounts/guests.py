@@ -13,17 +13,15 @@ from typing import Final
 
 import gevent
 
-from imserver.auth.accounts import AccountSession
-from imserver.auth.identifiers import BadField
-from imserver.auth.rates import Buckets, Shared, by_address
-from imserver.clock import serve_others
-from imserver.config.settings import Config, settings_of
-from imserver.errors import ImserverError, MediaUnavailable, StorageUnavailable
 from imserver.features.accounts.accounts import Accounts, UnknownAccount, check_device, check_shown
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.accounts.settings import GUESTS, AccountSettings
-from imserver.sessions.presence import Presence
-from imserver.storage.contract import Account, Identifier
+from imserver.plugin.errors import ImserverError, MediaUnavailable, StorageUnavailable
+from imserver.plugin.identity import AccountSession, BadField, Buckets, Shared, by_address
+from imserver.plugin.runtime import serve_others
+from imserver.plugin.services import Presence
+from imserver.plugin.settings import Config, settings_of
+from imserver.plugin.storage import Account, Identifier
 
 log: Final = logging.getLogger(__name__)
 

@@ -6,11 +6,6 @@ from typing import Final
 
 from msgspec import UNSET, UnsetType
 
-from imserver import errors
-from imserver.auth.identifiers import split
-from imserver.auth.principal import (
-    Needs,
-)
 from imserver.features.accounts.api import (
     CHAPTER,
     REFUSALS,
@@ -27,14 +22,14 @@ from imserver.features.accounts.api import (
 from imserver.features.accounts.guests import Guests, NoGuest, NoGuests
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.accounts.problems import HTTP_LOGIN_TAKEN, HTTP_NO_GUEST, HTTP_PASSWORDS_OFF
-from imserver.http.call import Call
-from imserver.http.field import Acting
-from imserver.http.operation import Refusals, Resource, refuse
+from imserver.plugin.errors import Problems
+from imserver.plugin.http import Acting, Call, Refusals, Resource, refuse
+from imserver.plugin.identity import Needs, split
 
 GUEST_REFUSALS: Final[Refusals] = {
     **REFUSALS,
     NoGuest: refuse(HTTP_NO_GUEST),
-    NoGuests: refuse(errors.Problems.NOT_ALLOWED, "The app takes no guests"),
+    NoGuests: refuse(Problems.NOT_ALLOWED, "The app takes no guests"),
 }
 """Exceptions of guests → refusals."""
 
@@ -63,9 +58,9 @@ routes = Resource(
     "/accounts/promote",
     Needs.ADMIN_OR_PERSON,
     problems=(
-        errors.Problems.UNKNOWN_ACCOUNT,
-        errors.Problems.TOO_MANY_REQUESTS,
-        errors.Problems.NOT_ALLOWED,
+        Problems.UNKNOWN_ACCOUNT,
+        Problems.TOO_MANY_REQUESTS,
+        Problems.NOT_ALLOWED,
         HTTP_PASSWORDS_OFF,
         HTTP_NO_GUEST,
         HTTP_LOGIN_TAKEN,

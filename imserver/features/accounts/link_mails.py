@@ -13,12 +13,11 @@ import gevent
 from gevent.lock import BoundedSemaphore
 from gevent.pool import Group
 
-from imserver.auth.rates import Buckets, Rate, Shared
-from imserver.clock import retry_pause
 from imserver.features.accounts.mailing import Mail, NotSent, send
 from imserver.features.accounts.settings import ADDRESS_MAILS, SmtpSettings
-from imserver.logging import RateLimitedLog
-from imserver.storage.contract import Account
+from imserver.plugin.identity import Buckets, Rate, Shared
+from imserver.plugin.runtime import RateLimitedLog, retry_pause
+from imserver.plugin.storage import Account
 
 log: Final = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 import gevent
 from msgspec import Struct
 
-from imserver import assets
-from imserver.errors import ImserverError
 from imserver.features.accounts.settings import SmtpSettings
+from imserver.plugin.errors import ImserverError
+from imserver.plugin.runtime import assets
 
 if TYPE_CHECKING:
     from email.message import EmailMessage

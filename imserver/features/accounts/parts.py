@@ -6,8 +6,6 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-from imserver.config.settings import settings_of
-from imserver.core.core import Core, FeatureParts
 from imserver.features.accounts.accounts import Accounts
 from imserver.features.accounts.cards import Cards, LastSeen
 from imserver.features.accounts.confirmations import Confirmations
@@ -19,6 +17,9 @@ from imserver.features.accounts.resets import Resets
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.accounts.settings import AccountSettings, SmtpSettings
 from imserver.features.accounts.tokens import AccountTokens
+from imserver.plugin import FeatureParts
+from imserver.plugin.services import Core
+from imserver.plugin.settings import settings_of
 
 
 class AccountParts(Struct, frozen=True):

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from imserver.errors import ImserverError
+from imserver.plugin.errors import ImserverError
 
 if TYPE_CHECKING:
     from argon2 import PasswordHasher

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from imserver.errors import HttpProblem
+from imserver.plugin.errors import HttpProblem
 
 HTTP_WRONG_LOGIN: Final = HttpProblem(401, "wrong_login", "The login or the password is wrong.")
 HTTP_REGISTRATION_CLOSED: Final = HttpProblem(

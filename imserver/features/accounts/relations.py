@@ -7,10 +7,8 @@ from typing import Final
 
 from imserver.features.accounts.friends import BLOCKED, FRIEND, STRANGERS
 from imserver.features.accounts.rows import AccountStore, States
-from imserver.model import id_of
-from imserver.storage.contract import Account
-from imserver.storage.statements import chunks
-from imserver.storage.store import Store
+from imserver.plugin.storage import Account, Store, chunks
+from imserver.plugin.wire import id_of
 
 _AT_ONCE: Final = 1000
 """Accounts that are looked up together."""

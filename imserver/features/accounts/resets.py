@@ -13,14 +13,13 @@ from secrets import token_urlsafe
 from time import time
 from typing import Final
 
-from imserver.auth.accounts import GOCHAT
-from imserver.auth.rates import TooManyRequests
-from imserver.errors import ImserverError, StorageUnavailable
 from imserver.features.accounts.accounts import Accounts, may_be_login
 from imserver.features.accounts.link_mails import LinkMails
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.accounts.settings import RESET_MAILS
-from imserver.storage.contract import Account
+from imserver.plugin.errors import ImserverError, StorageUnavailable
+from imserver.plugin.identity import GOCHAT, TooManyRequests
+from imserver.plugin.storage import Account
 
 log: Final = logging.getLogger(__name__)
 

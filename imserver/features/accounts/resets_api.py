@@ -6,20 +6,14 @@ from typing import Annotated
 
 from msgspec import Struct
 
-from imserver import errors
-from imserver.auth.accounts import GOCHAT
-from imserver.auth.principal import (
-    Needs,
-)
 from imserver.features.accounts.accounts import UnknownReset
 from imserver.features.accounts.api import CHAPTER, REFUSALS, Login, NewPassword
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.accounts.problems import HTTP_PASSWORDS_OFF, HTTP_UNKNOWN_RESET
 from imserver.features.accounts.resets import CODE_SECONDS, NoResets, Resets
-from imserver.http import field
-from imserver.http.call import Call
-from imserver.http.field import about
-from imserver.http.operation import Resource, refuse
+from imserver.plugin.errors import Problems
+from imserver.plugin.http import Call, Resource, about, field, refuse
+from imserver.plugin.identity import GOCHAT, Needs
 
 
 class ResetRequest(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -52,10 +46,10 @@ routes = Resource(
     service=lambda core, _: accounts_of(core).resets,
     hot=True,
     chapter=CHAPTER,
-    problems=(errors.Problems.NOT_ALLOWED, errors.Problems.TOO_MANY_REQUESTS),
+    problems=(Problems.NOT_ALLOWED, Problems.TOO_MANY_REQUESTS),
     refusals={
         **REFUSALS,
-        NoResets: refuse(errors.Problems.NOT_IMPLEMENTED, "Passwords of this app are not reset by e-mail"),
+        NoResets: refuse(Problems.NOT_IMPLEMENTED, "Passwords of this app are not reset by e-mail"),
         UnknownReset: refuse(HTTP_UNKNOWN_RESET),
     },
 )
@@ -65,7 +59,7 @@ routes = Resource(
     "/accounts/reset",
     Needs.ANYONE,
     status=202,
-    problems=(HTTP_PASSWORDS_OFF, errors.Problems.NOT_IMPLEMENTED),
+    problems=(HTTP_PASSWORDS_OFF, Problems.NOT_IMPLEMENTED),
     example={"login": "ann@example.com"},
     answer_example=ResetRequested(CODE_SECONDS),
 )

@@ -13,19 +13,23 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from imserver.storage.contract import (
+from imserver.plugin.storage import (
     IDENTIFIERS,
     Account,
+    Condition,
     Contact,
     Device,
     Identifier,
     Imported,
     ListName,
+    PooledStatements,
     RecordEvent,
+    Row,
+    Store,
     Taken,
+    marks_of,
+    text_of,
 )
-from imserver.storage.statements import Condition, PooledStatements, Row, marks_of, text_of
-from imserver.storage.store import Store
 
 States = tuple[str, str]
 """The states of two accounts towards each other: ``asked``, ``friend``, ``blocked`` or ``""``."""

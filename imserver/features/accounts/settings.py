@@ -8,20 +8,23 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
-from imserver.auth.rates import Rate
-from imserver.config.declared import Secret, about
-from imserver.config.settings import (
+from imserver.plugin.identity import Rate
+from imserver.plugin.settings import (
+    HTTP_URL,
     Amount,
     Config,
+    ConfigError,
     Count,
     Duration,
     Finding,
+    Locations,
     Seconds,
+    Secret,
     TenantSettings,
+    about,
     app_settings_of,
     settings_of,
 )
-from imserver.config.values import HTTP_URL, ConfigError, Locations
 
 _AN_HOUR: Final = "within accounts.rate_seconds"
 _FAILING: Final = "within accounts.failure_seconds"

@@ -21,21 +21,23 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from imserver.auth.accounts import BOT_TOKEN_PREFIX, GOCHAT, AccountSession
-from imserver.auth.rates import SenderRates
-from imserver.auth.tenants import Tenants
-from imserver.auth.tokens import (
+from imserver.features.accounts.rows import AccountStore
+from imserver.features.accounts.settings import AppAccountSettings, rules_of
+from imserver.plugin.identity import (
+    BOT_TOKEN_PREFIX,
+    GOCHAT,
     MAX_EXPIRES_AT,
     MAX_TOKEN_CHARACTERS,
+    AccountSession,
     BadToken,
+    SenderRates,
+    Tenants,
     TokenExpired,
     bytes_of,
 )
-from imserver.config.settings import PUBLIC_SIGN_KEY, Config
-from imserver.features.accounts.rows import AccountStore
-from imserver.features.accounts.settings import AppAccountSettings, rules_of
-from imserver.model import MAX_ID, id_of
-from imserver.storage.contract import Account
+from imserver.plugin.settings import PUBLIC_SIGN_KEY, Config
+from imserver.plugin.storage import Account
+from imserver.plugin.wire import MAX_ID, id_of
 
 _SECRET_BYTES: Final = 32
 _SECRET_CHARACTERS: Final = 43

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from imserver.feature import Feature
 from imserver.features.bots import answers_api, api, hooks_api, parts
 from imserver.features.bots.problems import PROBLEMS
 from imserver.features.bots.settings import BotLimits, BotSettings, findings
+from imserver.plugin import Feature
 
 FEATURE = Feature(
     "bots",

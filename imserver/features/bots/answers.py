@@ -12,41 +12,49 @@ from typing import Final
 
 import msgspec
 
-from imserver import errors
-from imserver.auth.login import Logins
-from imserver.auth.rates import Buckets, SenderRates, TooManyRequests
-from imserver.auth.relations import Relations
-from imserver.auth.reviews import Reviews
-from imserver.channels.members import ChannelRefused
-from imserver.channels.open_streams import OpenStream
-from imserver.channels.streamed_messages import (
-    AppendedPiece,
-    AppendStatus,
-    ClosedStream,
-    Piece,
-    StreamedMessages,
-    StreamTarget,
-    check_draft,
-)
-from imserver.cluster.history import Position
-from imserver.cluster.nodes import ToFollowers
-from imserver.errors import StorageUnavailable, TooManyMessages
 from imserver.features.accounts.accounts import Accounts
 from imserver.features.bots.rows import BotStore
 from imserver.features.bots.settings import BOT_PIECES, PIECES_PER_SECOND
-from imserver.messages.annotations import RefusedView, code_of
-from imserver.messages.messaging import Messaging
-from imserver.messages.receipts import Signals
-from imserver.model import AppendAnswer, ChannelPart, CloseAnswer, Event, OpenAnswer, Reply, Signal, id_of
-from imserver.storage.log.contract import (
+from imserver.plugin.errors import ReplyCode, StorageUnavailable, TooManyMessages
+from imserver.plugin.identity import Buckets, Logins, Relations, Reviews, SenderRates, TooManyRequests
+from imserver.plugin.messages import (
     Appended,
     Draft,
+    Messaging,
+    RefusedView,
     Rejected,
     RejectReason,
+    Signals,
+    code_of,
 )
-from imserver.storage.store import Store
-from imserver.transport.connection import Connection, app_and_user
-from imserver.transport.dispatch import CommandRow, CommandTable
+from imserver.plugin.services import (
+    AppendedPiece,
+    AppendStatus,
+    ChannelRefused,
+    ClosedStream,
+    OpenStream,
+    Piece,
+    Position,
+    StreamedMessages,
+    StreamTarget,
+    ToFollowers,
+    check_draft,
+)
+from imserver.plugin.storage import Store
+from imserver.plugin.wire import (
+    AppendAnswer,
+    ChannelPart,
+    CloseAnswer,
+    CommandRow,
+    CommandTable,
+    Connection,
+    Event,
+    OpenAnswer,
+    Reply,
+    Signal,
+    app_and_user,
+    id_of,
+)
 
 MOST_STREAMS: Final = 100
 """Open streams of one bot on a node."""
@@ -310,10 +318,10 @@ class ClosedView(msgspec.Struct, omit_defaults=True):
     id: int = 0
 
 
-_REFUSED: Final = {"full": errors.ReplyCode.NOT_STORED}
+_REFUSED: Final = {"full": ReplyCode.NOT_STORED}
 
 
-_UNAVAILABLE: Final = Reply(errors.ReplyCode.NOT_STORED, RefusedView("unavailable"))
+_UNAVAILABLE: Final = Reply(ReplyCode.NOT_STORED, RefusedView("unavailable"))
 
 
 class AnswerCommands:
@@ -326,7 +334,7 @@ class AnswerCommands:
         """The commands that this service runs."""
         return {
             OpenAnswer: CommandRow(self.open),
-            AppendAnswer: CommandRow(self.append, refusals={TooManyRequests: errors.ReplyCode.NOT_STORED}),
+            AppendAnswer: CommandRow(self.append, refusals={TooManyRequests: ReplyCode.NOT_STORED}),
             CloseAnswer: CommandRow(self.close),
         }
 
@@ -337,11 +345,11 @@ class AnswerCommands:
         try:
             found = self._answers.open(app, user, *where, command.text, command.type)
         except ChannelRefused as refused:
-            code = _REFUSED.get(refused.reason, errors.ReplyCode.BAD_PARAMETER)
+            code = _REFUSED.get(refused.reason, ReplyCode.BAD_PARAMETER)
             return Reply(code, RefusedView(refused.reason))
         if isinstance(found, Rejected):
             return Reply(code_of(found), RefusedView(found.reason))
-        return Reply(errors.ReplyCode.OK, OpenedView(found))
+        return Reply(ReplyCode.OK, OpenedView(found))
 
     def append(self, connection: Connection, command: AppendAnswer) -> Reply:
         """Append pieces."""
@@ -354,7 +362,7 @@ class AnswerCommands:
             PieceView(piece.stream, each.piece, each.status)
             for piece, each in zip(pieces, found, strict=True)
         ]
-        return Reply(errors.ReplyCode.OK, PiecesView(results))
+        return Reply(ReplyCode.OK, PiecesView(results))
 
     def close(self, connection: Connection, command: CloseAnswer) -> Reply:
         """Close a stream."""
@@ -364,4 +372,4 @@ class AnswerCommands:
             return Reply(code_of(closed), RefusedView(closed.reason))
         if closed.status == "failed":
             return _UNAVAILABLE
-        return Reply(errors.ReplyCode.OK, ClosedView(command.stream, closed.status, closed.offset))
+        return Reply(ReplyCode.OK, ClosedView(command.stream, closed.status, closed.offset))

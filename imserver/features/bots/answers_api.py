@@ -6,36 +6,32 @@ from typing import Annotated, Final
 
 from msgspec import UNSET, Struct, UnsetType
 
-from imserver import errors
-from imserver.api.v1.messages import problem_of
-from imserver.api.v1.streamed import (
-    MOST_PIECES,
-    REFUSALS,
-    PieceRequest,
-    PieceResult,
-    StreamAppended,
-    StreamId,
-    appended,
-    pieces_of,
-    require_answer,
-)
-from imserver.auth.principal import (
-    Needs,
-)
-from imserver.config.settings import MAX_USER_BYTES
-from imserver.errors import TooManyMessages
 from imserver.features.bots.answers import StreamedAnswers
 from imserver.features.bots.api import CHAPTER
 from imserver.features.bots.parts import bots_of
-from imserver.http.call import Call
-from imserver.http.field import Acting, about
-from imserver.http.operation import Resource, one_of
-from imserver.http.reply import ApiProblem
-from imserver.model import MAX_ID, MAX_TYPE_BYTES
-from imserver.storage.log.contract import (
-    Rejected,
-    RejectReason,
+from imserver.plugin.errors import Problems, TooManyMessages
+from imserver.plugin.http import (
+    MOST_PIECES,
+    REFUSALS,
+    Acting,
+    ApiProblem,
+    Call,
+    PieceRequest,
+    PieceResult,
+    Resource,
+    StreamAppended,
+    StreamId,
+    about,
+    appended,
+    one_of,
+    pieces_of,
+    problem_of,
+    require_answer,
 )
+from imserver.plugin.identity import Needs
+from imserver.plugin.messages import Rejected, RejectReason
+from imserver.plugin.settings import MAX_USER_BYTES
+from imserver.plugin.wire import MAX_ID, MAX_TYPE_BYTES
 
 
 class AnswerOpenRequest(Acting, kw_only=True):
@@ -86,15 +82,15 @@ class AnswerClosed(Struct):
 
 
 def _too_many(_error: Exception) -> ApiProblem:
-    return ApiProblem(errors.Problems.TOO_MANY_REQUESTS, headers=(("Retry-After", "1"),))
+    return ApiProblem(Problems.TOO_MANY_REQUESTS, headers=(("Retry-After", "1"),))
 
 
 _SAMPLE: Final = "wqvyR2Tg5cMSnBIl0xcmpgxC0bOVqhe9ZcUxMA"
 _NOT_STORED: Final = (
-    errors.Problems.UNKNOWN_ACCOUNT,
-    errors.Problems.UNKNOWN_CONVERSATION,
-    errors.Problems.MUTED,
-    errors.Problems.NOT_ALLOWED,
+    Problems.UNKNOWN_ACCOUNT,
+    Problems.UNKNOWN_CONVERSATION,
+    Problems.MUTED,
+    Problems.NOT_ALLOWED,
 )
 _BOT: Final = {"app": "default", "user": "7"}
 routes = Resource(
@@ -110,7 +106,7 @@ routes = Resource(
     "/messages/stream/open",
     Needs.ADMIN_OR_BOT,
     rules=one_of("to", "conversation"),
-    problems=(errors.Problems.TOO_MANY_STREAMS, errors.Problems.TOO_MANY_REQUESTS, *_NOT_STORED),
+    problems=(Problems.TOO_MANY_STREAMS, Problems.TOO_MANY_REQUESTS, *_NOT_STORED),
     example={**_BOT, "to": "1"},
     answer_example=AnswerOpened(_SAMPLE),
 )
@@ -127,7 +123,7 @@ def open_stream(answers: StreamedAnswers, call: Call, request: AnswerOpenRequest
     )
     if isinstance(found, Rejected):
         if found.reason == RejectReason.NOT_BOT:
-            raise ApiProblem(errors.Problems.UNKNOWN_ACCOUNT, "There is no such bot")
+            raise ApiProblem(Problems.UNKNOWN_ACCOUNT, "There is no such bot")
         raise problem_of(found)
     return AnswerOpened(found)
 
@@ -135,7 +131,7 @@ def open_stream(answers: StreamedAnswers, call: Call, request: AnswerOpenRequest
 @routes.post(
     "/messages/stream/append",
     Needs.ADMIN_OR_BOT,
-    problems=(errors.Problems.NOT_ACCEPTED, errors.Problems.TOO_MANY_REQUESTS),
+    problems=(Problems.NOT_ACCEPTED, Problems.TOO_MANY_REQUESTS),
     example={**_BOT, "pieces": [{"stream": _SAMPLE, "piece": 1, "text": "The answer"}]},
     answer_example=StreamAppended([PieceResult(_SAMPLE, 1, "appended")]),
 )
@@ -152,7 +148,7 @@ def append(answers: StreamedAnswers, call: Call, request: AnswerAppendRequest) -
 @routes.post(
     "/messages/stream/close",
     Needs.ADMIN_OR_BOT,
-    problems=(errors.Problems.NOT_ACCEPTED, *_NOT_STORED),
+    problems=(Problems.NOT_ACCEPTED, *_NOT_STORED),
     example={**_BOT, "stream": _SAMPLE},
     answer_example=AnswerClosed(_SAMPLE, "closed", 8),
 )

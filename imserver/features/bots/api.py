@@ -8,11 +8,6 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
-from imserver import errors
-from imserver.api.v1.conversations import ConversationId
-from imserver.auth.principal import (
-    Needs,
-)
 from imserver.features.accounts.api import REFUSALS, Avatar, Nickname, UserId, UserName
 from imserver.features.accounts.problems import HTTP_LOGIN_TAKEN
 from imserver.features.bots.bots import (
@@ -30,14 +25,23 @@ from imserver.features.bots.bots import (
 from imserver.features.bots.parts import bots_of
 from imserver.features.bots.problems import HTTP_TOO_MANY_BOTS
 from imserver.features.groups.groups import NotAllowed
-from imserver.http import field
-from imserver.http.call import Call
-from imserver.http.field import Acting, ActingPage, about
-from imserver.http.operation import Resource, refuse
-from imserver.http.reply import ApiProblem
-from imserver.http.wire import after, page_and_cursor
-from imserver.storage.contract import Bot, BotCommand
-from imserver.transport.public_requests import URL_CHARACTERS
+from imserver.plugin.errors import Problems
+from imserver.plugin.http import (
+    Acting,
+    ActingPage,
+    ApiProblem,
+    Call,
+    ConversationId,
+    Resource,
+    about,
+    after,
+    field,
+    page_and_cursor,
+    refuse,
+)
+from imserver.plugin.identity import Needs
+from imserver.plugin.runtime import URL_CHARACTERS
+from imserver.plugin.storage import Bot, BotCommand
 
 CHAPTER: Final = "Accounts of programs, with tokens and slash commands."
 
@@ -216,7 +220,7 @@ _CARD: Final = BotCard("7", "weather", "Weather", "", "The weather of your town"
 _DONE: Final = BotDone("7")
 _MINE: Final = {"app": "default", "user": "1", "bot": "7"}
 _COMMANDS: Final = [{"name": "today", "description": "The weather today"}]
-_UNKNOWN: Final = (errors.Problems.UNKNOWN_ACCOUNT,)
+_UNKNOWN: Final = (Problems.UNKNOWN_ACCOUNT,)
 
 routes = Resource(
     "bots",
@@ -227,9 +231,9 @@ routes = Resource(
     refusals={
         **REFUSALS,
         TooManyBots: refuse(HTTP_TOO_MANY_BOTS),
-        UnknownBot: refuse(errors.Problems.UNKNOWN_ACCOUNT, "There is no such bot of this owner"),
-        UnknownConversation: refuse(errors.Problems.UNKNOWN_CONVERSATION),
-        NotAllowed: refuse(errors.Problems.NOT_ALLOWED, "{}"),
+        UnknownBot: refuse(Problems.UNKNOWN_ACCOUNT, "There is no such bot of this owner"),
+        UnknownConversation: refuse(Problems.UNKNOWN_CONVERSATION),
+        NotAllowed: refuse(Problems.NOT_ALLOWED, "{}"),
     },
 )
 
@@ -295,7 +299,7 @@ def update(bots: Bots, call: Call, request: BotUpdate) -> BotShown:
 @routes.get(
     "/bots/listed",
     Needs.ADMIN_OR_MEMBER,
-    problems=(errors.Problems.NOT_ALLOWED,),
+    problems=(Problems.NOT_ALLOWED,),
     example={"app": "default", "user": "1"},
     answer_example=ListedBots([_CARD], ""),
     user="optional",
@@ -342,7 +346,7 @@ def rotate(bots: Bots, call: Call, request: BotChosen) -> BotTokenAnswer:
 @routes.post(
     "/bots/delete",
     Needs.ADMIN_OR_ACCOUNT,
-    problems=(*_UNKNOWN, errors.Problems.MEDIA_UNAVAILABLE),
+    problems=(*_UNKNOWN, Problems.MEDIA_UNAVAILABLE),
     example=_MINE,
     user="optional",
 )
@@ -370,7 +374,7 @@ def set_commands(bots: Bots, call: Call, request: CommandsSet) -> BotDone:
 @routes.get(
     "/bots/commands",
     Needs.ADMIN_OR_MEMBER,
-    problems=(errors.Problems.UNKNOWN_CONVERSATION,),
+    problems=(Problems.UNKNOWN_CONVERSATION,),
     example={"app": "default", "user": "1", "conversation": 1},
     answer_example=CommandsAnswer([CommandShown("7", "weather", "Weather", "today", "The weather today")]),
     user="optional",
@@ -382,7 +386,7 @@ def commands(bots: Bots, call: Call, request: CommandsQuery) -> CommandsAnswer:
     """
     conversation = request.conversation
     if (conversation is UNSET) == (not request.bot):
-        raise ApiProblem(errors.Problems.INVALID_REQUEST, "Give one of `conversation` and `bot`")
+        raise ApiProblem(Problems.INVALID_REQUEST, "Give one of `conversation` and `bot`")
     found = (
         bots.unblocked(call.app, call.user, bots.named(call.app, [request.bot]))
         if conversation is UNSET

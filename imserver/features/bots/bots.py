@@ -14,13 +14,6 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from imserver import errors
-from imserver.auth.identifiers import BadField, checked
-from imserver.auth.names import is_name
-from imserver.auth.observer import Observer
-from imserver.auth.rates import Buckets, by_address
-from imserver.auth.relations import Relations
-from imserver.errors import ImserverError
 from imserver.features.accounts.accounts import (
     Accounts,
     NoAccounts,
@@ -32,12 +25,19 @@ from imserver.features.accounts.tokens import AccountTokens, bot_hash, bot_token
 from imserver.features.bots.rows import BotStore, HookStore, IncomingHook
 from imserver.features.bots.settings import BotLimits
 from imserver.features.groups.groups import ADMIN, OWNER, Groups, NotAllowed, UnknownGroup
-from imserver.model import AskBotCommands, Reply, id_of
-from imserver.storage.contract import Account, Bot, BotCommand
-from imserver.storage.store import Store
-from imserver.transport.connection import Connection, app_and_user
-from imserver.transport.dispatch import CommandRow, CommandTable
-from imserver.transport.public_requests import BadUrl, PublicRequests
+from imserver.plugin.errors import ImserverError, ReplyCode
+from imserver.plugin.identity import BadField, Buckets, Observer, Relations, by_address, checked, is_name
+from imserver.plugin.runtime import BadUrl, PublicRequests
+from imserver.plugin.storage import Account, Bot, BotCommand, Store
+from imserver.plugin.wire import (
+    AskBotCommands,
+    CommandRow,
+    CommandTable,
+    Connection,
+    Reply,
+    app_and_user,
+    id_of,
+)
 
 MOST_COMMANDS: Final = 50
 COMMAND_PATTERN: Final = "[a-z0-9_]{1,32}"
@@ -249,8 +249,8 @@ class Bots:
         try:
             found = self.in_conversation(app, user, command.conversation)
         except UnknownConversation:
-            return Reply(errors.ReplyCode.NO_DATA)
-        return Reply(errors.ReplyCode.OK, CommandsView(commands_in(found)))
+            return Reply(ReplyCode.NO_DATA)
+        return Reply(ReplyCode.OK, CommandsView(commands_in(found)))
 
 
 class IncomingHooks:

@@ -16,37 +16,34 @@ import gevent
 import msgspec
 from msgspec import Raw, Struct
 
-from imserver.auth.rates import SenderRates
-from imserver.cluster.registry import Registry
 from imserver.dialects.cmd.wire import STORED_COMMANDS
-from imserver.errors import StorageUnavailable
 from imserver.features.bots.rows import BotHook, HookStore
 from imserver.features.webhooks.event_json import for_bot
 from imserver.features.webhooks.event_rows import EventStore
 from imserver.features.webhooks.requests import MISCONFIGURED, POST_SECONDS, WebhookCounts
-from imserver.logging import RateLimitedLog
-from imserver.messages.log_subscriptions import users_of
-from imserver.messages.messaging import Messaging, make_draft
-from imserver.model import Send
-from imserver.protocol.forgiving import Refused
-from imserver.sessions.sessions import Sessions
-from imserver.storage.log.bots import bots_of
-from imserver.storage.log.contract import Entry
-from imserver.storage.store import Store
-from imserver.streams.consumer import (
+from imserver.plugin.errors import StorageUnavailable
+from imserver.plugin.identity import SenderRates
+from imserver.plugin.messages import (
     LEASE_SECONDS,
     Consumer,
     DeliveryLease,
+    Entry,
     Failure,
+    LeasedWork,
+    LogWindow,
+    Messaging,
+    bots_of,
+    make_draft,
     stop_all,
+    users_of,
 )
-from imserver.streams.leased import LeasedWork
-from imserver.streams.sources import LogWindow
-from imserver.transport.outgoing import Unreachable
-from imserver.transport.public_requests import PublicRequests
+from imserver.plugin.runtime import PublicRequests, RateLimitedLog, Unreachable
+from imserver.plugin.services import Registry, Sessions
+from imserver.plugin.storage import Store
+from imserver.plugin.wire import Refused, Send
 
 if TYPE_CHECKING:
-    from imserver.storage.log.message_log import MessageLog
+    from imserver.plugin.messages import MessageLog
 
 log = logging.getLogger(__name__)
 

@@ -7,16 +7,6 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Raw, Struct
 
-from imserver import errors
-from imserver.api.v1 import messages
-from imserver.api.v1.messages import MessageApi, message_api
-from imserver.auth.principal import (
-    Needs,
-    Principal,
-)
-from imserver.auth.rates import SenderRates, TooManyRequests
-from imserver.auth.tenants import Tenants
-from imserver.core.core import Core
 from imserver.features.accounts import api as accounts
 from imserver.features.accounts.api import Avatar, Nickname
 from imserver.features.bots.api import CHAPTER
@@ -26,14 +16,29 @@ from imserver.features.bots.problems import HTTP_TOO_MANY_BOTS, HTTP_UNKNOWN_HOO
 from imserver.features.groups import api as groups
 from imserver.features.groups.api import GroupChange, GroupId
 from imserver.features.groups.problems import HTTP_TOO_MANY_MEMBERS, HTTP_UNKNOWN_GROUP
-from imserver.http.call import Api, Call, Route, decode, reply
-from imserver.http.field import Acting, about
-from imserver.http.form import parse_form
-from imserver.http.operation import Resource, refuse
-from imserver.http.rates import too_many
-from imserver.http.reply import PROBLEM, ApiProblem
-from imserver.model import id_of
-from imserver.transport.exchange import HttpResponse
+from imserver.plugin.errors import Problems
+from imserver.plugin.http import (
+    PROBLEM,
+    Acting,
+    Api,
+    ApiProblem,
+    Call,
+    HttpResponse,
+    MessageApi,
+    Resource,
+    Route,
+    about,
+    decode,
+    message_api,
+    messages,
+    parse_form,
+    refuse,
+    reply,
+    too_many,
+)
+from imserver.plugin.identity import Needs, Principal, SenderRates, Tenants, TooManyRequests
+from imserver.plugin.services import Core
+from imserver.plugin.wire import id_of
 
 PATH: Final = "/hooks/"
 
@@ -111,11 +116,11 @@ routes = Resource(
     status=201,
     problems=(
         HTTP_UNKNOWN_GROUP,
-        errors.Problems.UNKNOWN_ACCOUNT,
-        errors.Problems.ROLE_TOO_LOW,
+        Problems.UNKNOWN_ACCOUNT,
+        Problems.ROLE_TOO_LOW,
         HTTP_TOO_MANY_BOTS,
         HTTP_TOO_MANY_MEMBERS,
-        errors.Problems.MEDIA_UNAVAILABLE,
+        Problems.MEDIA_UNAVAILABLE,
     ),
     example={**_OF_GROUP, "nickname": "Builds"},
     answer_example=HookCreated("9", f"{PATH}wqvyR2Tg5cMSnBIl0xcmpgxC0bOVqhe9ZcUxMA-k3Zw"),
@@ -134,7 +139,7 @@ def create(incoming: IncomingHooks, call: Call, began: HookCreate) -> HookCreate
 @routes.get(
     "/hooks",
     Needs.ADMIN_OR_ACCOUNT,
-    problems=(HTTP_UNKNOWN_GROUP, errors.Problems.ROLE_TOO_LOW),
+    problems=(HTTP_UNKNOWN_GROUP, Problems.ROLE_TOO_LOW),
     example=_OF_GROUP,
     answer_example=HooksAnswer([_HOOK]),
     user="optional",
@@ -156,7 +161,7 @@ def hooks(incoming: IncomingHooks, call: Call, began: GroupChange) -> HooksAnswe
 @routes.post(
     "/hooks/revoke",
     Needs.ADMIN_OR_ACCOUNT,
-    problems=(HTTP_UNKNOWN_HOOK, errors.Problems.ROLE_TOO_LOW, errors.Problems.MEDIA_UNAVAILABLE),
+    problems=(HTTP_UNKNOWN_HOOK, Problems.ROLE_TOO_LOW, Problems.MEDIA_UNAVAILABLE),
     example={"app": "default", "user": "1", "hook": "9"},
     answer_example=HookRevoked("9"),
     user="optional",
@@ -207,7 +212,7 @@ def _read(api: HookApi, call: Call) -> None:
     if kind.startswith(_FORM) and not body.lstrip().startswith(b"{"):
         body = parse_form(body).get("payload", "").encode("utf-8", "surrogatepass")
     if not body or kind.startswith("multipart/"):
-        raise ApiProblem(errors.Problems.INVALID_REQUEST, _EXPECTED)
+        raise ApiProblem(Problems.INVALID_REQUEST, _EXPECTED)
     given = decode(_fields, body)
     taken: dict[str, Any] = {name: given[name] for name in _TAKEN if name in given}
     call.input = decode(_message, msgspec.json.encode(taken))

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from imserver.auth.rates import Buckets
-from imserver.channels.streamed_messages import StreamedMessages
-from imserver.config.settings import settings_of
-from imserver.core.core import Core, FeatureParts
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.bots.answers import AnswerCommands, ConversationStreams, StreamedAnswers
 from imserver.features.bots.bots import ADDRESS_REQUESTS, ADDRESS_SECONDS, Bots, IncomingHooks
@@ -16,7 +12,11 @@ from imserver.features.bots.rows import BotStore, HookStore
 from imserver.features.bots.settings import HOOK_REQUESTS, BotLimits, BotSettings
 from imserver.features.groups.parts import groups_of
 from imserver.features.webhooks import webhooks_of
-from imserver.transport.public_requests import PublicRequests
+from imserver.plugin import FeatureParts
+from imserver.plugin.identity import Buckets
+from imserver.plugin.runtime import PublicRequests
+from imserver.plugin.services import Core, StreamedMessages
+from imserver.plugin.settings import settings_of
 
 
 class BotParts(Struct, frozen=True):

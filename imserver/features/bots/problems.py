@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from imserver.errors import HttpProblem
+from imserver.plugin.errors import HttpProblem
 
 HTTP_UNKNOWN_HOOK: Final = HttpProblem(404, "unknown_hook", "No such webhook, or it was revoked.")
 HTTP_TOO_MANY_BOTS: Final = HttpProblem(

@@ -14,9 +14,19 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from imserver.features.accounts.rows import accounts_in, add_account
-from imserver.storage.contract import Account, Bot, BotCommand, RecordEvent, commands_of
-from imserver.storage.statements import PooledStatements, Row, Statements, marks_of, text_of
-from imserver.storage.store import Store
+from imserver.plugin.storage import (
+    Account,
+    Bot,
+    BotCommand,
+    PooledStatements,
+    RecordEvent,
+    Row,
+    Statements,
+    Store,
+    commands_of,
+    marks_of,
+    text_of,
+)
 
 _BOTS: Final = "SELECT id, owner, commands, hook_url, description, listed FROM bot WHERE"
 _INCOMING: Final = "SELECT id, app, conversation, created FROM incoming_hook WHERE "

@@ -7,8 +7,8 @@ from typing import Final
 
 from msgspec import Struct
 
-from imserver.auth.rates import Rate
-from imserver.config.settings import Amount, Config, Finding, settings_of
+from imserver.plugin.identity import Rate
+from imserver.plugin.settings import Amount, Config, Finding, settings_of
 
 HOOK_REQUESTS: Final = Rate("hook", "requests to incoming webhooks", "address", "600 a minute", "429")
 PIECES_PER_SECOND: Final = 1000

@@ -5,11 +5,11 @@ Membership itself, and what each member reads, are the message log's.
 
 from __future__ import annotations
 
-from imserver.feature import Feature
 from imserver.features.groups import api
 from imserver.features.groups.parts import build
 from imserver.features.groups.problems import PROBLEMS
 from imserver.features.groups.settings import GroupLimits
+from imserver.plugin import Feature
 
 FEATURE = Feature(
     "groups", build, operations=tuple(api.routes.rows), sections={"accounts": GroupLimits}, problems=PROBLEMS

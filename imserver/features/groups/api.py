@@ -10,13 +10,6 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import asdict, replace
 
-from imserver import errors
-from imserver.auth.principal import (
-    Needs,
-)
-from imserver.auth.rates import TooManyRequests
-from imserver.auth.relations import Relations
-from imserver.auth.tenants import Tenants
 from imserver.features.groups.groups import (
     MOST_NAMED,
     TEXT_CHARACTERS,
@@ -31,15 +24,24 @@ from imserver.features.groups.groups import (
 )
 from imserver.features.groups.parts import groups_of
 from imserver.features.groups.problems import HTTP_TOO_MANY_MEMBERS, HTTP_UNKNOWN_GROUP, HTTP_UNKNOWN_MEMBER
-from imserver.http import field
-from imserver.http.call import Call
-from imserver.http.field import Acting, ActingPage, about
-from imserver.http.operation import Refusals, Resource, refuse
-from imserver.http.rates import too_many
-from imserver.http.reply import ApiProblem
-from imserver.http.wire import after, page_and_cursor
-from imserver.model import id_of
-from imserver.storage.log.contract import OPTIONS, GroupText, options_of
+from imserver.plugin.errors import Problems
+from imserver.plugin.http import (
+    Acting,
+    ActingPage,
+    ApiProblem,
+    Call,
+    Refusals,
+    Resource,
+    about,
+    after,
+    field,
+    page_and_cursor,
+    refuse,
+    too_many,
+)
+from imserver.plugin.identity import Needs, Relations, Tenants, TooManyRequests
+from imserver.plugin.messages import OPTIONS, GroupText, options_of
+from imserver.plugin.wire import id_of
 
 _MAX_NAMED = 1000
 
@@ -238,19 +240,19 @@ class DeletedGroup(Struct):
     members: Annotated[int, about("The number of removed members.")]
 
 
-_NOT_CREATED: Final = (HTTP_TOO_MANY_MEMBERS, errors.Problems.UNKNOWN_ACCOUNT, errors.Problems.NOT_ALLOWED)
+_NOT_CREATED: Final = (HTTP_TOO_MANY_MEMBERS, Problems.UNKNOWN_ACCOUNT, Problems.NOT_ALLOWED)
 _UNKNOWN: Final = (HTTP_UNKNOWN_GROUP,)
-_NOT_PERMITTED: Final = (*_UNKNOWN, errors.Problems.ROLE_TOO_LOW)
+_NOT_PERMITTED: Final = (*_UNKNOWN, Problems.ROLE_TOO_LOW)
 _NO_MEMBER: Final = (*_NOT_PERMITTED, HTTP_UNKNOWN_MEMBER)
 _GROUP: Final = GroupShown("1", "tea", 1795155803, "owner", 0, False)
 _MEMBERS: Final = {"user": "1", "group": "1", "members": ["2"]}
 _CHANGED: Final = GroupAnswer("1", ["2"])
 
 REFUSALS: Final[Refusals] = {
-    BadGroup: refuse(errors.Problems.INVALID_REQUEST, "{}"),
+    BadGroup: refuse(Problems.INVALID_REQUEST, "{}"),
     UnknownGroup: refuse(HTTP_UNKNOWN_GROUP),
-    NotAllowed: refuse(errors.Problems.ROLE_TOO_LOW, "{}"),
-    Strangers: refuse(errors.Problems.NOT_ALLOWED, "`members`: strangers join by an invitation: {}"),
+    NotAllowed: refuse(Problems.ROLE_TOO_LOW, "{}"),
+    Strangers: refuse(Problems.NOT_ALLOWED, "`members`: strangers join by an invitation: {}"),
     NoMember: refuse(HTTP_UNKNOWN_MEMBER),
     TooManyRequests: too_many,
     TooManyMembers: refuse(HTTP_TOO_MANY_MEMBERS),
@@ -289,10 +291,10 @@ def _check_members(api: GroupApi, call: Call, users: Sequence[str]) -> set[str]:
         known = api.groups.accounts_among(call.app, list(wanted))
         if unknown := [user for user in wanted if user not in known and user != call.principal.user]:
             named = ", ".join(f"`{user}`" for user in unknown[:MOST_NAMED])
-            raise ApiProblem(errors.Problems.UNKNOWN_ACCOUNT, f"There is no account {named}")
+            raise ApiProblem(Problems.UNKNOWN_ACCOUNT, f"There is no account {named}")
     if call.user and users and (blocked := api.relations.blocked_by(call.app, call.user, users)):
         named = ", ".join(f"`{user}`" for user in blocked[:MOST_NAMED])
-        raise ApiProblem(errors.Problems.NOT_ALLOWED, f"`members`: not allowed for {named}")
+        raise ApiProblem(Problems.NOT_ALLOWED, f"`members`: not allowed for {named}")
     return set() if call.is_back_end else api.groups.strangers_among(call.app, call.user, users)
 
 
@@ -300,7 +302,7 @@ def _check_members(api: GroupApi, call: Call, users: Sequence[str]) -> set[str]:
     "/groups/create",
     Needs.ADMIN_OR_MEMBER,
     status=201,
-    problems=(*_NOT_CREATED, errors.Problems.TOO_MANY_REQUESTS),
+    problems=(*_NOT_CREATED, Problems.TOO_MANY_REQUESTS),
     example={"user": "1", "name": "tea", "members": ["2"]},
     answer_example=GroupCreated("1", "tea", 1795155803, "owner", 0, users=["2"]),
 )
@@ -534,9 +536,9 @@ def set_options(api: GroupApi, call: Call, request: GroupOptions) -> GroupShown:
     Needs.ADMIN_OR_MEMBER,
     problems=(
         *_UNKNOWN,
-        errors.Problems.UNKNOWN_ACCOUNT,
+        Problems.UNKNOWN_ACCOUNT,
         HTTP_TOO_MANY_MEMBERS,
-        errors.Problems.TOO_MANY_REQUESTS,
+        Problems.TOO_MANY_REQUESTS,
     ),
     example={"user": "3", "group": "1"},
     answer_example=replace(_GROUP, role="member", open=True),

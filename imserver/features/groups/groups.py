@@ -14,22 +14,9 @@ from typing import TYPE_CHECKING, Final
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from imserver import errors
-from imserver.auth.names import is_name
-from imserver.auth.rates import Buckets, TooManyRequests
-from imserver.auth.relations import Relations
-from imserver.errors import ImserverError
-from imserver.model import (
-    AskGroupMembers,
-    AskGroups,
-    CreateGroup,
-    InviteToGroup,
-    JoinGroup,
-    LeaveGroup,
-    Reply,
-    UpdateGroup,
-)
-from imserver.storage.log.contract import (
+from imserver.plugin.errors import ImserverError, ReplyCode
+from imserver.plugin.identity import Buckets, Relations, TooManyRequests, is_name
+from imserver.plugin.messages import (
     Change,
     Conversation,
     Ground,
@@ -41,13 +28,24 @@ from imserver.storage.log.contract import (
     Right,
     options_of,
 )
-from imserver.storage.statements import Condition
-from imserver.storage.store import Store
-from imserver.transport.connection import Connection, app_and_user
-from imserver.transport.dispatch import CommandRow, CommandTable
+from imserver.plugin.storage import Condition, Store
+from imserver.plugin.wire import (
+    AskGroupMembers,
+    AskGroups,
+    CommandRow,
+    CommandTable,
+    Connection,
+    CreateGroup,
+    InviteToGroup,
+    JoinGroup,
+    LeaveGroup,
+    Reply,
+    UpdateGroup,
+    app_and_user,
+)
 
 if TYPE_CHECKING:
-    from imserver.storage.log.message_log import MessageLog
+    from imserver.plugin.messages import MessageLog
 
 TEXT_CHARACTERS: Final[dict[GroupText, tuple[int, int]]] = {
     "name": (1, 50),
@@ -547,13 +545,13 @@ class _Stranger(ImserverError):
 
 
 GROUP_REFUSALS: Final[dict[type[Exception], int]] = {
-    BadGroup: errors.ReplyCode.BAD_PARAMETER,
-    UnknownGroup: errors.ReplyCode.NO_DATA,
-    NotAllowed: errors.ReplyCode.UNAUTHORIZED,
-    _Stranger: errors.ReplyCode.UNAUTHORIZED,
-    Strangers: errors.ReplyCode.UNAUTHORIZED,
-    TooManyRequests: errors.ReplyCode.LIMIT,
-    TooManyMembers: errors.ReplyCode.LIMIT,
+    BadGroup: ReplyCode.BAD_PARAMETER,
+    UnknownGroup: ReplyCode.NO_DATA,
+    NotAllowed: ReplyCode.UNAUTHORIZED,
+    _Stranger: ReplyCode.UNAUTHORIZED,
+    Strangers: ReplyCode.UNAUTHORIZED,
+    TooManyRequests: ReplyCode.LIMIT,
+    TooManyMembers: ReplyCode.LIMIT,
 }
 """Exceptions of commands on groups → reply codes."""
 
@@ -585,21 +583,21 @@ class GroupCommands:
         app, user = app_and_user(connection)
         strangers = self._check(app, user, command.members)
         group, added = self._groups.create_with(app, user, command.name, command.members, strangers)
-        return Reply(errors.ReplyCode.OK, replace(_view(group), invited=added.invited))
+        return Reply(ReplyCode.OK, replace(_view(group), invited=added.invited))
 
     def ask(self, connection: Connection, command: AskGroups) -> Reply:
         """A page of the user's groups."""
         app, user = app_and_user(connection)
         _, page = self._groups.page(app, user, command.after, command.limit + 1)
         shown = [_view(each) for each in page[: command.limit]]
-        return Reply(errors.ReplyCode.OK, GroupPage(shown, len(page) > command.limit))
+        return Reply(ReplyCode.OK, GroupPage(shown, len(page) > command.limit))
 
     def ask_members(self, connection: Connection, command: AskGroupMembers) -> Reply:
         """A page of the members of one of the user's groups."""
         app, user = app_and_user(connection)
         page = self._groups.members(app, command.group, user, command.after, command.limit + 1)
         shown = [GroupMemberView(row.user, row.role) for row in page[: command.limit]]
-        return Reply(errors.ReplyCode.OK, GroupMemberPage(shown, len(page) > command.limit))
+        return Reply(ReplyCode.OK, GroupMemberPage(shown, len(page) > command.limit))
 
     def update(self, connection: Connection, command: UpdateGroup) -> Reply:
         """Change name, picture and description of one of the user's groups."""
@@ -607,25 +605,25 @@ class GroupCommands:
         given: dict[GroupText, str] = {
             text: value for text in TEXT_CHARACTERS if (value := getattr(command, text)) is not None
         }
-        return Reply(errors.ReplyCode.OK, _view(self._groups.describe(app, command.group, user, given)))
+        return Reply(ReplyCode.OK, _view(self._groups.describe(app, command.group, user, given)))
 
     def invite(self, connection: Connection, command: InviteToGroup) -> Reply:
         """Add members to one of the user's groups."""
         app, user = app_and_user(connection)
         strangers = self._check(app, user, command.members)
         added = self._groups.add(app, command.group, user, command.members, strangers)
-        return Reply(errors.ReplyCode.OK, ChangedMembersView(command.group, added.users, added.invited))
+        return Reply(ReplyCode.OK, ChangedMembersView(command.group, added.users, added.invited))
 
     def join(self, connection: Connection, command: JoinGroup) -> Reply:
         """Let the user join an open group."""
         app, user = app_and_user(connection)
-        return Reply(errors.ReplyCode.OK, _view(self._groups.join(app, command.group, user)))
+        return Reply(ReplyCode.OK, _view(self._groups.join(app, command.group, user)))
 
     def leave(self, connection: Connection, command: LeaveGroup) -> Reply:
         """Let the user leave a group."""
         app, user = app_and_user(connection)
         self._groups.leave(app, command.group, user)
-        return Reply(errors.ReplyCode.OK)
+        return Reply(ReplyCode.OK)
 
     def _check(self, app: str, user: str, members: Sequence[str]) -> set[str]:
         """The members whom the user only invites. Raises Strangers, and :class:`_Stranger` unless all have

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from imserver.auth.rates import Buckets
-from imserver.config.settings import settings_of
-from imserver.core.core import Core, FeatureParts
 from imserver.features.groups.groups import GroupCommands, Groups
 from imserver.features.groups.settings import NEW_GROUPS, GroupLimits
+from imserver.plugin import FeatureParts
+from imserver.plugin.identity import Buckets
+from imserver.plugin.services import Core
+from imserver.plugin.settings import settings_of
 
 
 def groups_of(core: Core) -> Groups:

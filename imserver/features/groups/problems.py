@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from imserver.errors import HttpProblem
+from imserver.plugin.errors import HttpProblem
 
 HTTP_UNKNOWN_GROUP: Final = HttpProblem(404, "unknown_group", "No such group, or the user is not a member.")
 HTTP_UNKNOWN_MEMBER: Final = HttpProblem(404, "unknown_member", "The group has no such member.")

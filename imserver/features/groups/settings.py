@@ -6,8 +6,8 @@ from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
-from imserver.auth.rates import Rate
-from imserver.config.settings import Amount
+from imserver.plugin.identity import Rate
+from imserver.plugin.settings import Amount
 
 NEW_GROUPS: Final = Rate(
     "groups",

@@ -8,11 +8,11 @@ the server need not look at messages, receipts and mutes.
 
 from __future__ import annotations
 
-from imserver.feature import Feature
 from imserver.features.inbox import api
 from imserver.features.inbox.parts import build
 from imserver.features.inbox.problems import PROBLEMS
 from imserver.features.inbox.settings import InboxSettings
+from imserver.plugin import Feature
 
 FEATURE = Feature(
     "inbox", build, operations=tuple(api.routes.rows), settings=InboxSettings, problems=PROBLEMS

@@ -7,22 +7,24 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from imserver import errors
-from imserver.api.v1.conversations import ON_BEHALF, ConversationId
-from imserver.auth.principal import (
-    Needs,
-)
-from imserver.auth.rates import TooManyRequests
 from imserver.features.inbox.inbox import Inbox, NotInConversation
 from imserver.features.inbox.parts import inbox_of
 from imserver.features.inbox.problems import HTTP_TOO_MANY_DRAFTS, HTTP_TOO_MANY_PINS
 from imserver.features.inbox.rows import Arrangement, TooManyDrafts, TooManyPins
-from imserver.http.call import Call
-from imserver.http.field import Acting, about
-from imserver.http.operation import Resource, refuse
-from imserver.http.rates import too_many
-from imserver.http.reply import ApiProblem
-from imserver.model import (
+from imserver.plugin.errors import Problems
+from imserver.plugin.http import (
+    ON_BEHALF,
+    Acting,
+    ApiProblem,
+    Call,
+    ConversationId,
+    Resource,
+    about,
+    refuse,
+    too_many,
+)
+from imserver.plugin.identity import Needs, TooManyRequests
+from imserver.plugin.wire import (
     MAX_DRAFT_BYTES,
     MAX_ID,
     MAX_MENTIONS,
@@ -122,7 +124,7 @@ routes = Resource(
     hot=False,
     examples=(_SHOWN,),
     refusals={
-        NotInConversation: refuse(errors.Problems.UNKNOWN_CONVERSATION),
+        NotInConversation: refuse(Problems.UNKNOWN_CONVERSATION),
         TooManyPins: refuse(HTTP_TOO_MANY_PINS),
         TooManyDrafts: refuse(HTTP_TOO_MANY_DRAFTS),
         TooManyRequests: too_many,
@@ -144,10 +146,10 @@ def inbox(inbox: Inbox, call: Call, request: InboxQuery) -> InboxAnswer:
     "/inbox",
     Needs.ADMIN_OR_USER,
     problems=(
-        errors.Problems.UNKNOWN_CONVERSATION,
+        Problems.UNKNOWN_CONVERSATION,
         HTTP_TOO_MANY_PINS,
         HTTP_TOO_MANY_DRAFTS,
-        errors.Problems.TOO_MANY_REQUESTS,
+        Problems.TOO_MANY_REQUESTS,
     ),
     example={**ON_BEHALF, "conversation": 1, "draft": {"text": "tea at", "reply_to": 7}},
 )
@@ -171,7 +173,7 @@ def _unsent(given: DraftShape) -> UnsentText:
     mentions = tuple([DraftMention(each.name, each.user) for each in given.mentions])
     draft = UnsentText(given.text, given.reply_to, mentions)
     if len(msgspec.json.encode(draft)) > MAX_DRAFT_BYTES:
-        raise ApiProblem(errors.Problems.INVALID_REQUEST, f"`draft`: more than {MAX_DRAFT_BYTES} bytes")
+        raise ApiProblem(Problems.INVALID_REQUEST, f"`draft`: more than {MAX_DRAFT_BYTES} bytes")
     return draft
 
 

@@ -7,18 +7,23 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from imserver import errors
-from imserver.auth.rates import Buckets, TooManyRequests
-from imserver.cluster.nodes import ToFollowers
-from imserver.errors import ImserverError
 from imserver.features.inbox.rows import Arrangement, ArrangementRows, TooManyDrafts, TooManyPins
 from imserver.features.inbox.settings import InboxSettings
-from imserver.messages.annotations import RefusedView
-from imserver.messages.receipts import Signals
-from imserver.model import Arrange, AskArrangements, Reply, Signal
-from imserver.storage.store import Store
-from imserver.transport.connection import Connection, app_and_user
-from imserver.transport.dispatch import CommandRow, CommandTable
+from imserver.plugin.errors import ImserverError, ReplyCode
+from imserver.plugin.identity import Buckets, TooManyRequests
+from imserver.plugin.messages import RefusedView, Signals
+from imserver.plugin.services import ToFollowers
+from imserver.plugin.storage import Store
+from imserver.plugin.wire import (
+    Arrange,
+    AskArrangements,
+    CommandRow,
+    CommandTable,
+    Connection,
+    Reply,
+    Signal,
+    app_and_user,
+)
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -50,7 +55,7 @@ class Inbox:
     def rows(self) -> CommandTable:
         """The commands that this service runs."""
         return {
-            Arrange: CommandRow(self._arrange, refusals={TooManyRequests: errors.ReplyCode.NOT_STORED}),
+            Arrange: CommandRow(self._arrange, refusals={TooManyRequests: ReplyCode.NOT_STORED}),
             AskArrangements: CommandRow(self._arrangements),
         }
 
@@ -98,13 +103,13 @@ class Inbox:
             return _TOO_MANY_PINS
         except TooManyDrafts:
             return _TOO_MANY_DRAFTS
-        return Reply(errors.ReplyCode.OK, after)
+        return Reply(ReplyCode.OK, after)
 
     def _arrangements(self, connection: Connection, command: AskArrangements) -> Reply:
         page = self.since(*app_and_user(connection), command.version, command.limit)
-        return Reply(errors.ReplyCode.OK, page)
+        return Reply(ReplyCode.OK, page)
 
 
-_UNKNOWN: Final = Reply(errors.ReplyCode.NO_DATA, RefusedView("unknown_conversation"))
-_TOO_MANY_PINS: Final = Reply(errors.ReplyCode.NOT_ADDED, RefusedView("too_many_pins"))
-_TOO_MANY_DRAFTS: Final = Reply(errors.ReplyCode.NOT_ADDED, RefusedView("too_many_drafts"))
+_UNKNOWN: Final = Reply(ReplyCode.NO_DATA, RefusedView("unknown_conversation"))
+_TOO_MANY_PINS: Final = Reply(ReplyCode.NOT_ADDED, RefusedView("too_many_pins"))
+_TOO_MANY_DRAFTS: Final = Reply(ReplyCode.NOT_ADDED, RefusedView("too_many_drafts"))

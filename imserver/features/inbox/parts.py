@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from imserver.auth.rates import Buckets
-from imserver.config.settings import settings_of
-from imserver.core.core import Core, FeatureParts
 from imserver.features.inbox.inbox import Inbox
 from imserver.features.inbox.rows import ArrangementRows
 from imserver.features.inbox.settings import CHANGE_SECONDS, CHANGES, INBOX_CHANGES, InboxSettings
+from imserver.plugin import FeatureParts
+from imserver.plugin.identity import Buckets
+from imserver.plugin.services import Core
+from imserver.plugin.settings import settings_of
 
 
 def inbox_of(core: Core) -> Inbox:

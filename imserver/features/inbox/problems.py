@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from imserver.errors import HttpProblem
+from imserver.plugin.errors import HttpProblem
 
 HTTP_TOO_MANY_PINS: Final = HttpProblem(
     409, "too_many_pins", "The user has pinned as many conversations as inbox.pins allows."

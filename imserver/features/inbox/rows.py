@@ -8,12 +8,11 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
-from imserver.errors import ImserverError
 from imserver.features.inbox.settings import InboxSettings
-from imserver.model import NO_DRAFT, Arrange, UnsentText
-from imserver.storage.log.contract import fitting
-from imserver.storage.statements import PooledStatements, Row
-from imserver.storage.store import Store
+from imserver.plugin.errors import ImserverError
+from imserver.plugin.messages import fitting
+from imserver.plugin.storage import PooledStatements, Row, Store
+from imserver.plugin.wire import NO_DRAFT, Arrange, UnsentText
 
 _COLUMNS: Final = "conversation, version, pinned, archived, marked, draft"
 _OF_USER: Final = "WHERE app = %s AND member = %s AND conversation"

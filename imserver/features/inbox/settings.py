@@ -6,8 +6,8 @@ from typing import Final
 
 from msgspec import Struct
 
-from imserver.auth.rates import Rate
-from imserver.config.settings import Amount
+from imserver.plugin.identity import Rate
+from imserver.plugin.settings import Amount
 
 CHANGES: Final = 300
 CHANGE_SECONDS: Final = 60.0

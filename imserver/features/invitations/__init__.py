@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from imserver.feature import Feature
 from imserver.features.invitations import api
 from imserver.features.invitations.parts import build
 from imserver.features.invitations.problems import PROBLEMS
 from imserver.features.invitations.settings import InvitationLimits
+from imserver.plugin import Feature
 
 FEATURE = Feature(
     "invitations",

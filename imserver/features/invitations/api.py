@@ -6,11 +6,6 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Struct
 
-from imserver import errors
-from imserver.auth.accounts import GOCHAT
-from imserver.auth.principal import (
-    Needs,
-)
 from imserver.features.accounts import api as accounts
 from imserver.features.accounts.api import Avatar, DeviceName, Nickname, SessionAnswer, session_answer
 from imserver.features.accounts.friends import TooManyFriends
@@ -28,13 +23,21 @@ from imserver.features.invitations.invitations import (
 from imserver.features.invitations.parts import invitations_of
 from imserver.features.invitations.problems import HTTP_TOO_MANY_INVITATIONS, HTTP_UNKNOWN_INVITATION
 from imserver.features.invitations.rows import Invitation
-from imserver.http import field
-from imserver.http.call import Call
-from imserver.http.field import Acting, ActingPage, about
-from imserver.http.operation import Resource, refuse
-from imserver.http.reply import ApiProblem
-from imserver.http.wire import after, page_and_cursor
-from imserver.model import id_of
+from imserver.plugin.errors import Problems
+from imserver.plugin.http import (
+    Acting,
+    ActingPage,
+    ApiProblem,
+    Call,
+    Resource,
+    about,
+    after,
+    field,
+    page_and_cursor,
+    refuse,
+)
+from imserver.plugin.identity import GOCHAT, Needs
+from imserver.plugin.wire import id_of
 
 _LONGEST: Final = 366 * 86400
 
@@ -170,7 +173,7 @@ routes = Resource(
         **groups.REFUSALS,
         UnknownInvitation: refuse(HTTP_UNKNOWN_INVITATION),
         TooManyInvitations: refuse(HTTP_TOO_MANY_INVITATIONS),
-        Blocked: refuse(errors.Problems.NOT_ALLOWED, "You have blocked the user who made the invitation"),
+        Blocked: refuse(Problems.NOT_ALLOWED, "You have blocked the user who made the invitation"),
         TooManyFriends: refuse(HTTP_TOO_MANY_FRIENDS),
     },
 )
@@ -181,9 +184,9 @@ routes = Resource(
     Needs.ADMIN_OR_ACCOUNT,
     status=201,
     problems=(
-        errors.Problems.UNKNOWN_ACCOUNT,
+        Problems.UNKNOWN_ACCOUNT,
         HTTP_UNKNOWN_GROUP,
-        errors.Problems.ROLE_TOO_LOW,
+        Problems.ROLE_TOO_LOW,
         HTTP_TOO_MANY_INVITATIONS,
     ),
     example={"user": "1", "group": "1", "seconds": 604800},
@@ -197,7 +200,7 @@ def create(invitations: Invitations, call: Call, request: InvitationCreate) -> I
     """
     group = id_of(request.group)
     if not (group or call.user):
-        raise ApiProblem(errors.Problems.INVALID_REQUEST, "`user` or `group`: name one")
+        raise ApiProblem(Problems.INVALID_REQUEST, "`user` or `group`: name one")
     limits = request.seconds, request.uses, request.guests
     return _shown(invitations.create(call.app, call.user, group, *limits))
 
@@ -216,7 +219,7 @@ def invitations(invitations: Invitations, call: Call, request: InvitationsQuery)
     The owner and admins of a group see all invitations to it, other members see their own.
     """
     if not (request.group or call.user):
-        raise ApiProblem(errors.Problems.INVALID_REQUEST, "`user` or `group`: name one")
+        raise ApiProblem(Problems.INVALID_REQUEST, "`user` or `group`: name one")
     behind = after(request.cursor) or ""
     group = id_of(request.group)
     found = invitations.page(call.app, call.user, group, behind, request.limit + 1)
@@ -244,7 +247,7 @@ def revoke(invitations: Invitations, call: Call, request: InvitationChange) -> I
 @routes.get(
     "/invitations/show",
     Needs.ANYONE,
-    problems=(*_UNKNOWN, errors.Problems.TOO_MANY_REQUESTS),
+    problems=(*_UNKNOWN, Problems.TOO_MANY_REQUESTS),
     example={"code": _CODE},
     answer_example=InvitationPreview(_CODE, "1", "tea", 3, "1", "Ann", "", 1795760601, False),
 )
@@ -277,9 +280,9 @@ def show(invitations: Invitations, call: Call, request: InvitationQuery) -> Invi
     status=201,
     problems=(
         *_UNKNOWN,
-        errors.Problems.NOT_ALLOWED,
+        Problems.NOT_ALLOWED,
         HTTP_TOO_MANY_MEMBERS,
-        errors.Problems.TOO_MANY_REQUESTS,
+        Problems.TOO_MANY_REQUESTS,
     ),
     example={"code": _CODE, "nickname": "Bob"},
     answer_example=InvitationJoined(_SESSION, "1"),
@@ -302,10 +305,10 @@ def join(invitations: Invitations, call: Call, request: InvitationJoin) -> Invit
     Needs.ADMIN_OR_PERSON,
     problems=(
         *_UNKNOWN,
-        errors.Problems.UNKNOWN_ACCOUNT,
+        Problems.UNKNOWN_ACCOUNT,
         HTTP_TOO_MANY_MEMBERS,
         HTTP_TOO_MANY_FRIENDS,
-        errors.Problems.TOO_MANY_REQUESTS,
+        Problems.TOO_MANY_REQUESTS,
     ),
     example={"user": "2", "code": _CODE},
     answer_example=InvitationAccepted("joined", "1", "1"),

@@ -10,20 +10,16 @@ from typing import Final
 import click
 from msgspec import to_builtins
 
-from imserver.auth.accounts import GOCHAT
-from imserver.auth.tenants import Tenants
-from imserver.config.settings import Config
-from imserver.config.values import HTTP_URL
 from imserver.features.accounts.resets import hash_of
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.accounts.settings import AppAccountSettings, rules_of
 from imserver.features.invitations.invitations import CODE_BYTES
 from imserver.features.invitations.rows import Invitation, InvitationStore
-from imserver.offline import day, opened, settings_options
-from imserver.storage.contract import Account
-from imserver.storage.log.contract import Change
-from imserver.storage.store import Store
-from imserver.terminal import fail, qr_code
+from imserver.plugin.commands import day, fail, opened, qr_code, settings_options
+from imserver.plugin.identity import GOCHAT, Tenants
+from imserver.plugin.messages import Change
+from imserver.plugin.settings import HTTP_URL, Config
+from imserver.plugin.storage import Account, Store
 
 _DAY: Final = 86400
 _WEEK: Final = 7 * _DAY

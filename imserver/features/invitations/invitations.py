@@ -10,10 +10,6 @@ from typing import Final, Literal
 import msgspec
 from msgspec import Struct
 
-from imserver.auth.accounts import AccountSession
-from imserver.auth.rates import Buckets, by_address
-from imserver.auth.relations import Relations
-from imserver.errors import ImserverError
 from imserver.features.accounts import friends as changes
 from imserver.features.accounts.accounts import Accounts
 from imserver.features.accounts.friends import FriendResult, Friends, Oneself, UnknownFriend
@@ -21,12 +17,11 @@ from imserver.features.accounts.guests import Guests
 from imserver.features.groups.groups import ADMIN, OWNER, Groups, NotAllowed, UnknownGroup
 from imserver.features.invitations.rows import Invitation, InvitationStore, use
 from imserver.features.invitations.settings import InvitationLimits
-from imserver.messages.messaging import Messaging
-from imserver.model import id_of
-from imserver.storage.contract import Account
-from imserver.storage.log.contract import Appended, Draft, Entry
-from imserver.storage.statements import Condition, Statements
-from imserver.storage.store import Store
+from imserver.plugin.errors import ImserverError
+from imserver.plugin.identity import AccountSession, Buckets, Relations, by_address
+from imserver.plugin.messages import Appended, Draft, Entry, Messaging
+from imserver.plugin.storage import Account, Condition, Statements, Store
+from imserver.plugin.wire import id_of
 
 CODE_BYTES: Final = 16
 """Random bytes of a code."""

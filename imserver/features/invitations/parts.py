@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from imserver.config.settings import settings_of
-from imserver.core.core import Core, FeatureParts
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.groups.parts import groups_of
 from imserver.features.invitations.invitations import Invitations
 from imserver.features.invitations.rows import InvitationStore
 from imserver.features.invitations.settings import InvitationLimits
+from imserver.plugin import FeatureParts
+from imserver.plugin.services import Core
+from imserver.plugin.settings import settings_of
 
 
 def invitations_of(core: Core) -> Invitations:

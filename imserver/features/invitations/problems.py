@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from imserver.errors import HttpProblem
+from imserver.plugin.errors import HttpProblem
 
 HTTP_UNKNOWN_INVITATION: Final = HttpProblem(
     404, "unknown_invitation", "No such invitation, or it has expired or is used up."

@@ -6,8 +6,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from imserver.storage.statements import PooledStatements, Row, Statements, marks_of, text_of
-from imserver.storage.store import Store
+from imserver.plugin.storage import PooledStatements, Row, Statements, Store, marks_of, text_of
 
 _COLUMNS: Final = "code, app, member, conversation, created, expires_at, uses, max_uses, guests"
 _INVITATIONS: Final = f"SELECT {_COLUMNS} FROM invitation WHERE app = %s AND "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from imserver.config.settings import Amount
+from imserver.plugin.settings import Amount
 
 
 class InvitationLimits(Struct, frozen=True):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from imserver.feature import Feature
 from imserver.features.notifications import api, token_api
 from imserver.features.notifications.parts import build
 from imserver.features.notifications.problems import PROBLEMS
@@ -15,7 +14,8 @@ from imserver.features.notifications.settings import (
     check,
     findings,
 )
-from imserver.metric_table import Metric
+from imserver.plugin import Feature
+from imserver.plugin.metrics import Metric
 
 _COMMANDS: Final = "imserver.features.notifications.command"
 

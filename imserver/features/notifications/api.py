@@ -10,17 +10,6 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
-from imserver import errors
-from imserver.api.v1.conversations import ConversationId
-from imserver.auth.accounts import GOCHAT
-from imserver.auth.principal import (
-    Needs,
-)
-from imserver.auth.rates import Buckets, TooManyRequests
-from imserver.auth.tenants import Tenants
-from imserver.cluster.nodes import ToFollowers
-from imserver.config.settings import settings_of
-from imserver.core.core import Core
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.accounts.settings import SmtpSettings
 from imserver.features.notifications.content import host_of
@@ -47,17 +36,26 @@ from imserver.features.notifications.settings import (
     NotificationSettings,
     rules_in,
 )
-from imserver.http import field
-from imserver.http.call import Api, Call
-from imserver.http.field import Acting, about
-from imserver.http.operation import Resource, refuse
-from imserver.http.rates import too_many
-from imserver.http.reply import ApiProblem
-from imserver.messages.receipts import Signals
-from imserver.model import MAX_ID, Signal
-from imserver.storage.contract import Account
-from imserver.storage.store import Store
-from imserver.transport.public_requests import BadUrl
+from imserver.plugin.errors import Problems
+from imserver.plugin.http import (
+    Acting,
+    Api,
+    ApiProblem,
+    Call,
+    ConversationId,
+    Resource,
+    about,
+    field,
+    refuse,
+    too_many,
+)
+from imserver.plugin.identity import GOCHAT, Buckets, Needs, Tenants, TooManyRequests
+from imserver.plugin.messages import Signals
+from imserver.plugin.runtime import BadUrl
+from imserver.plugin.services import Core, ToFollowers
+from imserver.plugin.settings import settings_of
+from imserver.plugin.storage import Account, Store
+from imserver.plugin.wire import MAX_ID, Signal
 
 CHAPTER: Final = "Messages reach users who are not looking: on their devices, and by e-mail."
 
@@ -306,9 +304,7 @@ routes = Resource(
     examples=(_ENDPOINT, _DONE, _WISHES, _WISH),
     refusals={
         TooManyRequests: too_many,
-        EndpointTaken: refuse(
-            errors.Problems.INVALID_REQUEST, "`endpoint`: another user has it, with other `keys`"
-        ),
+        EndpointTaken: refuse(Problems.INVALID_REQUEST, "`endpoint`: another user has it, with other `keys`"),
     },
 )
 
@@ -336,7 +332,7 @@ def key(api: NotificationApi, call: Call, request: KeyQuery) -> KeyAnswer:
     "/notifications/endpoints",
     Needs.ADMIN_OR_USER,
     status=201,
-    problems=(HTTP_NOTIFICATIONS_OFF, errors.Problems.TOO_MANY_REQUESTS),
+    problems=(HTTP_NOTIFICATIONS_OFF, Problems.TOO_MANY_REQUESTS),
     example={
         **_ANN,
         "endpoint": "https://push.example.com/wpush/v2/gAAAA",
@@ -359,9 +355,9 @@ def add_endpoint(api: NotificationApi, call: Call, request: EndpointAdd) -> Endp
     try:
         api.parts.webpush.check(request.endpoint, keys.p256dh, keys.auth)
     except BadUrl as wrong:
-        raise ApiProblem(errors.Problems.INVALID_REQUEST, f"`endpoint`: {wrong}") from None
+        raise ApiProblem(Problems.INVALID_REQUEST, f"`endpoint`: {wrong}") from None
     except ValueError as wrong:
-        raise ApiProblem(errors.Problems.INVALID_REQUEST, f"`keys`: {wrong}") from None
+        raise ApiProblem(Problems.INVALID_REQUEST, f"`keys`: {wrong}") from None
     added = PushEndpoint(
         0,
         call.app,
@@ -420,7 +416,7 @@ def remove_endpoint(api: NotificationApi, call: Call, request: EndpointChosen) -
 @routes.post(
     "/notifications/test",
     Needs.ADMIN_OR_USER,
-    problems=(HTTP_NOTIFICATIONS_OFF, errors.Problems.TOO_MANY_REQUESTS),
+    problems=(HTTP_NOTIFICATIONS_OFF, Problems.TOO_MANY_REQUESTS),
     example=_ANN,
     answer_example=NotificationTestAnswer(1),
 )
@@ -456,7 +452,7 @@ def update_wishes(api: NotificationApi, call: Call, request: WishesUpdate) -> Wi
     wished = _wishes_of(api, call)
     if request.mail is not UNSET:
         if request.mail != "never" and not api.mail_possible(call.app):
-            raise ApiProblem(errors.Problems.NOT_ALLOWED, "This server sends no mail to users of this app")
+            raise ApiProblem(Problems.NOT_ALLOWED, "This server sends no mail to users of this app")
         wished = replace(wished, mail=request.mail)
     if request.preview is not UNSET:
         wished = replace(wished, preview=request.preview)
@@ -494,7 +490,7 @@ def conversation_wishes(
 @routes.post(
     "/notifications/conversations",
     Needs.ADMIN_OR_USER,
-    problems=(errors.Problems.UNKNOWN_CONVERSATION,),
+    problems=(Problems.UNKNOWN_CONVERSATION,),
     example={**_ANN, "conversation": 1, "level": "mentions"},
 )
 def update_conversation_wish(
@@ -508,7 +504,7 @@ def update_conversation_wish(
     app, user, conversation = call.app, call.user, request.conversation
     store = api.store
     if not store.has_database or store.log().conversations.member(app, conversation, user) is None:
-        raise ApiProblem(errors.Problems.UNKNOWN_CONVERSATION)
+        raise ApiProblem(Problems.UNKNOWN_CONVERSATION)
     rows = api.parts.rows
     wish = rows.conversation_wishes(app, conversation, [user]).get(user, ConversationWish(conversation))
     if request.level is not UNSET:
@@ -565,7 +561,5 @@ def _minutes(text: str) -> int:
 def _quiet(given: QuietShape) -> QuietHours:
     """Raises ApiProblem."""
     if not is_zone(given.zone):
-        raise ApiProblem(
-            errors.Problems.INVALID_REQUEST, f"`quiet.zone`: there is no time zone `{given.zone}`"
-        )
+        raise ApiProblem(Problems.INVALID_REQUEST, f"`quiet.zone`: there is no time zone `{given.zone}`")
     return QuietHours(_minutes(given.begin), _minutes(given.end), given.zone)

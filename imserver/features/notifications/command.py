@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from time import perf_counter, time
 
-from imserver.auth.tenants import Tenants
-from imserver.commands.doctor import Finding, Findings
-from imserver.config.settings import Config, settings_of
 from imserver.features.accounts.mailing import Mail, NotSent, send
 from imserver.features.accounts.settings import SmtpSettings
 from imserver.features.notifications.pushes import delivery_of_test
 from imserver.features.notifications.rows import NotificationRows
 from imserver.features.notifications.settings import VAPID, NotificationSettings
 from imserver.features.notifications.webpush import WebPush
-from imserver.offline import key_for
-from imserver.storage.store import Store
-from imserver.transport.public_requests import PublicRequests
+from imserver.plugin.commands import Finding, Findings, key_for
+from imserver.plugin.identity import Tenants
+from imserver.plugin.runtime import PublicRequests
+from imserver.plugin.settings import Config, settings_of
+from imserver.plugin.storage import Store
 
 _MENDS = {
     "gone": "the device has to subscribe again; the server removes the endpoint with the next notification",

@@ -13,11 +13,10 @@ import msgspec
 from msgspec import UNSET, Struct
 from msgspec.structs import replace
 
-from imserver import assets
 from imserver.features.notifications.contract import Notify, Shown
-from imserver.notify import is_path
-from imserver.storage.log.contract import Conversation, Entry
-from imserver.storage.log.rows import decode_meta
+from imserver.plugin.messages import Conversation, Entry, decode_meta
+from imserver.plugin.runtime import assets
+from imserver.plugin.wire import is_path
 
 LANGUAGES: Final = ("en", "zh")
 TTL_SECONDS: Final = 3 * 86400

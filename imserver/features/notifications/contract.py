@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from imserver.errors import ImserverError
-from imserver.notify import Action as Action
-from imserver.notify import Notify as Notify
+from imserver.plugin.errors import ImserverError
+from imserver.plugin.wire import Action as Action
+from imserver.plugin.wire import Notify as Notify
 
 ENDPOINT_BYTES = 1000
 """Longest URL of an endpoint."""

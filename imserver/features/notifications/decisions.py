@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from imserver.features.notifications.contract import ConversationWish, Due, QuietHours, Wishes
 from imserver.features.notifications.settings import AppNotifySettings
-from imserver.storage.log.unread import UnreadMessages
+from imserver.plugin.messages import UnreadMessages
 
 SOON_MINUTES: Final = 15
 """How long after a notification a mail may follow, for users who wish it soon."""

@@ -21,14 +21,13 @@ import msgspec
 from gevent.event import Event as Signal
 from msgspec import Struct, field
 
-from imserver.clock import is_long_turn, retry_pause, serve_others, steady_time
-from imserver.errors import StorageUnavailable
 from imserver.features.notifications.contract import Delivery, Kind, PushEndpoint
 from imserver.features.notifications.rows import NotificationRows
 from imserver.features.notifications.webpush import PushResult, WebPush
 from imserver.features.webhooks.event_rows import NewEvent
-from imserver.logging import RateLimitedLog
-from imserver.streams.consumer import RENEW_SECONDS, Consumer, DeliveryLease, Failure, stop_all
+from imserver.plugin.errors import StorageUnavailable
+from imserver.plugin.messages import RENEW_SECONDS, Consumer, DeliveryLease, Failure, stop_all
+from imserver.plugin.runtime import RateLimitedLog, is_long_turn, retry_pause, serve_others, steady_time
 
 log = logging.getLogger(__name__)
 

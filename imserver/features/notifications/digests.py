@@ -11,22 +11,21 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from msgspec import Struct
 
-from imserver import assets
-from imserver.auth.identifiers import UNSHOWABLE
 from imserver.features.accounts.mailing import Mail, button_page
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.notifications.content import language_of, notify_in, text_in
 from imserver.features.notifications.contract import ConversationWish, Level, Wishes
 from imserver.features.notifications.decisions import zone_of
-from imserver.model import id_of
-from imserver.storage.contract import Account
-from imserver.storage.log.bots import EVERYBODY
-from imserver.storage.log.contract import MOST_UNREAD, Conversation, ConversationSummary, Entry
+from imserver.plugin.identity import UNSHOWABLE
+from imserver.plugin.messages import EVERYBODY, MOST_UNREAD, Conversation, ConversationSummary, Entry
+from imserver.plugin.runtime import assets
+from imserver.plugin.storage import Account
+from imserver.plugin.wire import id_of
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
-    from imserver.storage.log.message_log import MessageLog
+    from imserver.plugin.messages import MessageLog
 
 CONVERSATIONS: Final = 20
 """The most conversations in a mail."""

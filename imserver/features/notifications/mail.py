@@ -17,7 +17,6 @@ from gevent.pool import Pool
 from msgspec import Struct
 from msgspec.structs import replace
 
-from imserver.auth.tenants import Tenants
 from imserver.features.accounts.mailing import Mail, NotSent, send
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.accounts.settings import SmtpSettings
@@ -26,11 +25,11 @@ from imserver.features.notifications.decisions import mail_due, quiet_until
 from imserver.features.notifications.rows import NotificationRows
 from imserver.features.notifications.settings import rules_of
 from imserver.features.webhooks.event_rows import NewEvent
-from imserver.logging import RateLimitedLog
-from imserver.model import MAX_ID, id_of
-from imserver.storage.contract import Account
-from imserver.storage.store import Store
-from imserver.streams.consumer import Consumer, DeliveryLease, Failure
+from imserver.plugin.identity import Tenants
+from imserver.plugin.messages import Consumer, DeliveryLease, Failure
+from imserver.plugin.runtime import RateLimitedLog
+from imserver.plugin.storage import Account, Store
+from imserver.plugin.wire import MAX_ID, id_of
 
 log: Final = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from imserver.features.notifications.parts import NotificationParts, notifications_of
-from imserver.metric_table import Metric, counter
+from imserver.plugin.metrics import Metric, counter
 
 
 def _by_kind(parts: NotificationParts) -> dict[tuple[str, str], int]:

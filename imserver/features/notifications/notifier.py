@@ -16,9 +16,6 @@ import gevent
 from msgspec import Struct
 from msgspec.structs import replace
 
-from imserver.auth.accounts import AccountLookup
-from imserver.clock import is_long_turn, serve_others, steady_time, until_beat
-from imserver.errors import StorageUnavailable
 from imserver.features.notifications.content import (
     TTL_SECONDS,
     Author,
@@ -46,16 +43,23 @@ from imserver.features.notifications.recipients import Recipients
 from imserver.features.notifications.rows import LEASE, NotificationRows
 from imserver.features.notifications.settings import AppNotifySettings
 from imserver.features.webhooks.event_rows import EventStore
-from imserver.logging import RateLimitedLog
-from imserver.messages.log_follower import LogFollower
-from imserver.storage.contract import Account
-from imserver.storage.log.contract import Conversation, Entry
-from imserver.storage.log.unread import UnreadMessages
-from imserver.storage.statements import chunks
-from imserver.storage.store import Store
-from imserver.streams.consumer import LEASE_SECONDS, Consumer, DeliveryLease, stop_all
-from imserver.streams.leased import LeasedWork
-from imserver.streams.sources import PAGE, LogWindow
+from imserver.plugin.errors import StorageUnavailable
+from imserver.plugin.identity import AccountLookup
+from imserver.plugin.messages import (
+    LEASE_SECONDS,
+    PAGE,
+    Consumer,
+    Conversation,
+    DeliveryLease,
+    Entry,
+    LeasedWork,
+    LogFollower,
+    LogWindow,
+    UnreadMessages,
+    stop_all,
+)
+from imserver.plugin.runtime import RateLimitedLog, is_long_turn, serve_others, steady_time, until_beat
+from imserver.plugin.storage import Account, Store, chunks
 
 log = logging.getLogger(__name__)
 

@@ -8,9 +8,6 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-from imserver.auth.accounts import GOCHAT
-from imserver.config.settings import settings_of
-from imserver.core.core import Core, FeatureParts
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.accounts.settings import SmtpSettings
 from imserver.features.notifications.delivery import Deliveries
@@ -23,8 +20,12 @@ from imserver.features.notifications.settings import VAPID, NotificationSettings
 from imserver.features.notifications.tokens import ActionTokens
 from imserver.features.notifications.webpush import WebPush
 from imserver.features.webhooks import webhooks_of
-from imserver.streams.consumer import DeliveryLease
-from imserver.transport.public_requests import PublicRequests
+from imserver.plugin import FeatureParts
+from imserver.plugin.identity import GOCHAT
+from imserver.plugin.messages import DeliveryLease
+from imserver.plugin.runtime import PublicRequests
+from imserver.plugin.services import Core
+from imserver.plugin.settings import settings_of
 
 
 class NotificationParts(Struct, frozen=True):

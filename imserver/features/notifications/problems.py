@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from imserver.errors import HttpProblem
+from imserver.plugin.errors import HttpProblem
 
 HTTP_NOTIFICATIONS_OFF: Final = HttpProblem(
     403, "notifications_off", "This app sends no notifications (notify.enabled)."

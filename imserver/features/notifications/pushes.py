@@ -12,8 +12,6 @@ from typing import Final
 
 from msgspec import Raw
 
-from imserver.clock import steady_time
-from imserver.errors import StorageUnavailable
 from imserver.features.notifications.content import (
     TEXT_CHARACTERS,
     body_of,
@@ -27,9 +25,9 @@ from imserver.features.notifications.contract import Delivery, PushEndpoint, Sho
 from imserver.features.notifications.decisions import quiet_until
 from imserver.features.notifications.rows import NotificationRows
 from imserver.features.notifications.settings import AppNotifySettings
-from imserver.logging import RateLimitedLog
-from imserver.model import Event
-from imserver.notify import Notify, decode_notify
+from imserver.plugin.errors import StorageUnavailable
+from imserver.plugin.runtime import RateLimitedLog, steady_time
+from imserver.plugin.wire import Event, Notify, decode_notify
 
 log = logging.getLogger(__name__)
 _lost: Final = RateLimitedLog(log, "notifications of pushes were not stored: %s")

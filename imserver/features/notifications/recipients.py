@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from imserver.auth.relations import Relations
-from imserver.clock import serve_others
-from imserver.storage.store import Store
+from imserver.plugin.identity import Relations
+from imserver.plugin.runtime import serve_others
+from imserver.plugin.storage import Store
 
 _YIELD: Final = 16
 """After the blocks of so many senders the loop serves others."""

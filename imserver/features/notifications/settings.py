@@ -9,11 +9,18 @@ from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
-from imserver.auth.rates import Rate
-from imserver.auth.tenants import Tenants
-from imserver.config.declared import Secret, about
-from imserver.config.settings import Amount, Config, Finding, TenantSettings, app_settings_of, settings_of
-from imserver.config.values import Locations
+from imserver.plugin.identity import Rate, Tenants
+from imserver.plugin.settings import (
+    Amount,
+    Config,
+    Finding,
+    Locations,
+    Secret,
+    TenantSettings,
+    about,
+    app_settings_of,
+    settings_of,
+)
 
 VAPID: Final = "vapid"
 """The purpose of the key from which that for push services is derived."""

@@ -9,15 +9,6 @@ from typing import Annotated, Final, Literal
 from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
-from imserver import errors
-from imserver.api.v1 import messages
-from imserver.api.v1.messages import MessageApi, SendRequest, message_api
-from imserver.auth.principal import (
-    Needs,
-    Principal,
-)
-from imserver.auth.tenants import Tenants
-from imserver.core.core import Core
 from imserver.features.accounts.mailing import PAGE_HEADERS
 from imserver.features.notifications.api import CHAPTER
 from imserver.features.notifications.contract import Wishes
@@ -29,12 +20,23 @@ from imserver.features.notifications.tokens import (
     BadActionToken,
     MailToken,
 )
-from imserver.http.call import Api, Call, reply
-from imserver.http.field import about
-from imserver.http.operation import Resource, refuse
-from imserver.http.reply import ApiProblem
-from imserver.sessions.sessions import Sessions
-from imserver.transport.exchange import HttpResponse
+from imserver.plugin.errors import Problems
+from imserver.plugin.http import (
+    Api,
+    ApiProblem,
+    Call,
+    HttpResponse,
+    MessageApi,
+    Resource,
+    SendRequest,
+    about,
+    message_api,
+    messages,
+    refuse,
+    reply,
+)
+from imserver.plugin.identity import Needs, Principal, Tenants
+from imserver.plugin.services import Core, Sessions
 
 _ID_BYTES: Final = 18
 _HTML: Final = "text/html; charset=utf-8"
@@ -121,15 +123,15 @@ routes = Resource(
     Needs.ANYONE,
     problems=(
         HTTP_UNKNOWN_NOTIFICATION,
-        errors.Problems.BANNED,
-        errors.Problems.UNKNOWN_CONVERSATION,
-        errors.Problems.UNKNOWN_ACCOUNT,
-        errors.Problems.MUTED,
-        errors.Problems.NOT_ALLOWED,
-        errors.Problems.REJECTED,
-        errors.Problems.TOO_MANY_REQUESTS,
-        errors.Problems.REVIEW_UNAVAILABLE,
-        errors.Problems.STORAGE_UNAVAILABLE,
+        Problems.BANNED,
+        Problems.UNKNOWN_CONVERSATION,
+        Problems.UNKNOWN_ACCOUNT,
+        Problems.MUTED,
+        Problems.NOT_ALLOWED,
+        Problems.REJECTED,
+        Problems.TOO_MANY_REQUESTS,
+        Problems.REVIEW_UNAVAILABLE,
+        Problems.STORAGE_UNAVAILABLE,
     ),
     example={"token": "c2lnbmF0dXJl…", "action": "reply", "text": "on my way"},
     answer_example=ActAnswer(1, 7, 9),
@@ -143,22 +145,22 @@ def act(api: TokenApi, call: Call, request: ActRequest) -> ActAnswer:
     token = api.parts.tokens.read(request.token)
     api.let_act(token.app, token.user, call)
     if api.sessions.is_banned(token.app, token.user):
-        raise ApiProblem(errors.Problems.BANNED)
+        raise ApiProblem(Problems.BANNED)
     endpoint = api.parts.rows.endpoints_by_id([token.endpoint]).get(token.endpoint)
     if endpoint is None or (endpoint.app, endpoint.user) != (token.app, token.user):
         raise ApiProblem(HTTP_UNKNOWN_NOTIFICATION)
     id = 0
     if request.action == "reply":
         if request.text is UNSET or not request.text.strip():
-            raise ApiProblem(errors.Problems.INVALID_REQUEST, "`text`: give the text of the reply")
+            raise ApiProblem(Problems.INVALID_REQUEST, "`text`: give the text of the reply")
         sent = SendRequest(conversation=token.conversation, text=request.text, client_msg_id=_name_of(token))
         id = messages.send(api.messages, call, sent).id
     elif request.text is not UNSET:
-        raise ApiProblem(errors.Problems.INVALID_REQUEST, "`text`: only with `reply`")
+        raise ApiProblem(Problems.INVALID_REQUEST, "`text`: only with `reply`")
     receipts = api.messages.receipts
     result = receipts.note(token.app, token.user, token.conversation, read=token.entry)
     if result is None:
-        raise ApiProblem(errors.Problems.UNKNOWN_CONVERSATION)
+        raise ApiProblem(Problems.UNKNOWN_CONVERSATION)
     return ActAnswer(token.conversation, result.receipt.read, id)
 
 
@@ -176,7 +178,7 @@ def _name_of(token: ActionToken) -> str:
     Needs.ANYONE,
     query=MailsQuery,
     content_type="text/html",
-    problems=(HTTP_UNKNOWN_NOTIFICATION, errors.Problems.TOO_MANY_REQUESTS),
+    problems=(HTTP_UNKNOWN_NOTIFICATION, Problems.TOO_MANY_REQUESTS),
     example={"token": "c2lnbmF0dXJl…"},
 )
 def ask_to_unsubscribe(api: TokenApi, call: Call) -> HttpResponse:
@@ -195,8 +197,8 @@ def ask_to_unsubscribe(api: TokenApi, call: Call) -> HttpResponse:
     answer=MailsEnded,
     problems=(
         HTTP_UNKNOWN_NOTIFICATION,
-        errors.Problems.TOO_MANY_REQUESTS,
-        errors.Problems.STORAGE_UNAVAILABLE,
+        Problems.TOO_MANY_REQUESTS,
+        Problems.STORAGE_UNAVAILABLE,
     ),
     example={"token": "c2lnbmF0dXJl…"},
     answer_example=MailsEnded(True),

@@ -11,7 +11,7 @@ from typing import Final, Literal
 import msgspec
 from msgspec import Struct
 
-from imserver.errors import ImserverError
+from imserver.plugin.errors import ImserverError
 
 MAX_TOKEN_SECONDS: Final = 7 * 86_400
 """The longest time for which the token of a notification is valid."""

@@ -19,11 +19,9 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from imserver.clock import serve_others
 from imserver.features.notifications.contract import PushEndpoint, Shown
 from imserver.features.notifications.settings import P256_ORDER, NotificationSettings
-from imserver.transport.outgoing import USER_AGENT, Unreachable
-from imserver.transport.public_requests import PublicRequests
+from imserver.plugin.runtime import USER_AGENT, PublicRequests, Unreachable, serve_others
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey

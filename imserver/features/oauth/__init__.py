@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from imserver.core.core import Core, FeatureParts
-from imserver.feature import Feature
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.oauth import api, callback
 from imserver.features.oauth.links import LinkStore
 from imserver.features.oauth.oauth import OAuth
 from imserver.features.oauth.problems import PROBLEMS
 from imserver.features.oauth.settings import OAuthOfApp, check, objection
+from imserver.plugin import Feature, FeatureParts
+from imserver.plugin.services import Core
 
 
 def _build(core: Core) -> FeatureParts:

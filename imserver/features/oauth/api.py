@@ -6,11 +6,6 @@ from typing import Annotated, Final, Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
-from imserver import errors
-from imserver.auth.accounts import GOCHAT
-from imserver.auth.principal import (
-    Needs,
-)
 from imserver.features.accounts.accounts import Closed, UnknownAccount
 from imserver.features.accounts.api import (
     REFUSALS,
@@ -42,11 +37,9 @@ from imserver.features.oauth.problems import (
     HTTP_UNKNOWN_PROVIDER,
 )
 from imserver.features.oauth.providers import ProviderUnavailable
-from imserver.http import field
-from imserver.http.call import Call
-from imserver.http.field import Acting, about
-from imserver.http.operation import Resource, refuse
-from imserver.http.reply import ApiProblem
+from imserver.plugin.errors import Problems
+from imserver.plugin.http import Acting, ApiProblem, Call, Resource, about, field, refuse
+from imserver.plugin.identity import GOCHAT, Needs
 
 Provider = Annotated[str, about("The name of a provider of the app.", min_length=1, max_length=32)]
 Handle = Annotated[str, about("The handle of the login: `login` of its start.", min_length=1, max_length=100)]
@@ -158,7 +151,7 @@ routes = Resource(
     service=lambda core, _: oauth_of(core),
     chapter="Log in with a provider, and link an account with one.",
     hot=True,
-    problems=(errors.Problems.NOT_ALLOWED, errors.Problems.TOO_MANY_REQUESTS),
+    problems=(Problems.NOT_ALLOWED, Problems.TOO_MANY_REQUESTS),
     refusals={
         **REFUSALS,
         Closed: refuse(
@@ -169,7 +162,7 @@ routes = Resource(
         LinkTaken: refuse(HTTP_LINK_TAKEN),
         LoginRefused: refuse(HTTP_LOGIN_REFUSED),
         NoCallback: refuse(
-            errors.Problems.NOT_IMPLEMENTED,
+            Problems.NOT_IMPLEMENTED,
             "app.http_url is not set, or does not begin with http:// or https://",
         ),
         ProviderUnavailable: refuse(HTTP_PROVIDER_UNAVAILABLE),
@@ -197,10 +190,10 @@ def providers(oauth: OAuth, call: Call, _request: ProvidersQuery) -> ProvidersAn
     "/accounts/oauth/start",
     Needs.ANYONE_OR_ACCOUNT,
     problems=(
-        errors.Problems.TOKEN_INVALID,
+        Problems.TOKEN_INVALID,
         HTTP_WRONG_LOGIN,
         HTTP_UNKNOWN_PROVIDER,
-        errors.Problems.NOT_IMPLEMENTED,
+        Problems.NOT_IMPLEMENTED,
         HTTP_PROVIDER_UNAVAILABLE,
     ),
     example={"provider": "github", "device": "phone"},
@@ -227,7 +220,7 @@ def start(oauth: OAuth, call: Call, request: LoginStart) -> LoginStarted:
             token_of(call),
         )
     except UnknownAccount:
-        raise ApiProblem(errors.Problems.TOKEN_INVALID) from None
+        raise ApiProblem(Problems.TOKEN_INVALID) from None
     return LoginStarted(started.url, started.login, started.shown, POLL_SECONDS, LOGIN_SECONDS)
 
 
@@ -266,7 +259,7 @@ _ACTING: Final = {"app": "gochat", "user": "1"}
 @routes.get(
     "/accounts/oauth/links",
     Needs.ADMIN_OR_ACCOUNT,
-    problems=(errors.Problems.UNKNOWN_ACCOUNT,),
+    problems=(Problems.UNKNOWN_ACCOUNT,),
     example=_ACTING,
     answer_example=LinksAnswer([LinkShown("github", "GitHub", 1795155801)]),
 )
@@ -283,7 +276,7 @@ def links(oauth: OAuth, call: Call, _request: Acting) -> LinksAnswer:
 @routes.post(
     "/accounts/oauth/unlink",
     Needs.ADMIN_OR_ACCOUNT,
-    problems=(errors.Problems.UNKNOWN_ACCOUNT, HTTP_UNKNOWN_PROVIDER, HTTP_LAST_LOGIN),
+    problems=(Problems.UNKNOWN_ACCOUNT, HTTP_UNKNOWN_PROVIDER, HTTP_LAST_LOGIN),
     example={**_ACTING, "provider": "github"},
     answer_example=AccountDone("1"),
 )

@@ -6,16 +6,12 @@ from functools import cache
 from typing import Any, Final
 from urllib.parse import unquote
 
-from imserver.auth.principal import (
-    Needs,
-)
-from imserver.errors import StorageUnavailable
 from imserver.features.accounts.accounts import NoAccounts
 from imserver.features.oauth.oauth import CALLBACK, LoginRefused, OAuth, Question, UnknownLogin, oauth_of
 from imserver.features.oauth.providers import ProviderUnavailable
-from imserver.http.call import Call, Route
-from imserver.http.reply import PROBLEM
-from imserver.transport.exchange import HttpResponse
+from imserver.plugin.errors import StorageUnavailable
+from imserver.plugin.http import PROBLEM, Call, HttpResponse, Route
+from imserver.plugin.identity import Needs
 
 
 def returned(oauth: OAuth, call: Call) -> HttpResponse:

@@ -8,9 +8,7 @@ from __future__ import annotations
 from typing import Literal
 
 from imserver.features.accounts.rows import add_link
-from imserver.storage.contract import AccountLink, Taken
-from imserver.storage.statements import PooledStatements, text_of
-from imserver.storage.store import Store
+from imserver.plugin.storage import AccountLink, PooledStatements, Store, Taken, text_of
 
 
 class LinkStore:

@@ -29,14 +29,6 @@ import msgspec
 from gevent.lock import BoundedSemaphore
 from msgspec import Struct
 
-from imserver.auth.accounts import AccountSession
-from imserver.auth.identifiers import BadField
-from imserver.auth.rates import TooManyRequests
-from imserver.auth.tenants import Tenants
-from imserver.cluster.registry import TemporaryValues
-from imserver.config.settings import Config
-from imserver.core.core import Core
-from imserver.errors import ImserverError, LoginRefusal
 from imserver.features.accounts.accounts import Accounts, Closed, check_device
 from imserver.features.oauth.links import LinkStore
 from imserver.features.oauth.providers import (
@@ -49,9 +41,12 @@ from imserver.features.oauth.providers import (
     ProviderUnavailable,
 )
 from imserver.features.oauth.settings import ProviderSettings, providers_of
-from imserver.logging import RateLimitedLog
-from imserver.storage.contract import Account, AccountLink, Taken
-from imserver.transport.outgoing import Outgoing
+from imserver.plugin.errors import ImserverError, LoginRefusal
+from imserver.plugin.identity import AccountSession, BadField, Tenants, TooManyRequests
+from imserver.plugin.runtime import Outgoing, RateLimitedLog
+from imserver.plugin.services import Core, TemporaryValues
+from imserver.plugin.settings import Config
+from imserver.plugin.storage import Account, AccountLink, Taken
 
 log: Final = logging.getLogger(__name__)
 

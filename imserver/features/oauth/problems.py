@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from imserver.errors import HttpProblem
+from imserver.plugin.errors import HttpProblem
 
 HTTP_LOGIN_REFUSED: Final = HttpProblem(
     403, "login_refused", "The provider or the user has refused this login; start a new one."

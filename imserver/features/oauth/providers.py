@@ -20,14 +20,12 @@ import gevent
 import msgspec
 from msgspec import Struct
 
-from imserver.auth.issuers import Issuer
-from imserver.auth.names import cleaned
-from imserver.auth.tokens import BadToken, bytes_of, unverified, verified_payload
-from imserver.config.values import ISSUER_URL
-from imserver.errors import ImserverError, IssuerUnavailable
 from imserver.features.oauth.settings import ProviderSettings
-from imserver.storage.contract import AVATAR_CHARACTERS, NICKNAME_CHARACTERS, SUBJECT_BYTES
-from imserver.transport.outgoing import Outgoing, Unreachable
+from imserver.plugin.errors import ImserverError, IssuerUnavailable
+from imserver.plugin.identity import BadToken, Issuer, bytes_of, cleaned, unverified, verified_payload
+from imserver.plugin.runtime import Outgoing, Unreachable
+from imserver.plugin.settings import ISSUER_URL
+from imserver.plugin.storage import AVATAR_CHARACTERS, NICKNAME_CHARACTERS, SUBJECT_BYTES
 
 SECONDS: Final = 10.0
 """Time limit for all requests to a provider during one step."""

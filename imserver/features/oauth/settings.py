@@ -7,9 +7,18 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct, field
 
-from imserver.config.declared import Secret, about
-from imserver.config.settings import Config, TenantSettings, Text, app_settings_of
-from imserver.config.values import HTTP_URL, ISSUER_URL, ConfigError, Locations
+from imserver.plugin.settings import (
+    HTTP_URL,
+    ISSUER_URL,
+    Config,
+    ConfigError,
+    Locations,
+    Secret,
+    TenantSettings,
+    Text,
+    about,
+    app_settings_of,
+)
 
 
 class ProviderSettings(Struct, frozen=True):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from imserver.core.core import Core, FeatureParts
-from imserver.errors import HttpProblem
-from imserver.feature import Feature
-from imserver.http.call import Api
+from imserver.plugin import Feature, FeatureParts
+from imserver.plugin.errors import HttpProblem
+from imserver.plugin.http import Api
+from imserver.plugin.services import Core
 
 
 def _build(core: Core) -> FeatureParts:
@@ -17,8 +17,8 @@ def _build(core: Core) -> FeatureParts:
 
 
 def _views(core: Core, api: Api) -> Iterable[Any]:
-    from imserver.api.v1.table import described
     from imserver.features.pages.blueprint import create_pages
+    from imserver.plugin.http import described
 
     return (create_pages(core, lambda: described(api)),)
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from imserver.config.addresses import HOST, WEBSOCKET_PATH, WEBSOCKET_SCHEMES, Configured
+from imserver.plugin.settings import HOST, WEBSOCKET_PATH, WEBSOCKET_SCHEMES, Configured
 
 _HTTP_SCHEMES: Final = {"ws": "http", "wss": "https", "http": "http", "https": "https"}
 

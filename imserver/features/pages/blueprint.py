@@ -20,26 +20,6 @@ import msgspec
 from flask import Blueprint, Response, abort, jsonify, request, send_from_directory, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
-from imserver import assets
-from imserver.auth.authority import Authority, Keys
-from imserver.auth.login import Logins
-from imserver.auth.page_tokens import PageTokens
-from imserver.auth.principal import (
-    Needs,
-    may,
-)
-from imserver.auth.tenants import Tenants
-from imserver.auth.tokens import Claims
-from imserver.cluster.nodes import Overview
-from imserver.cluster.registry import Lease
-from imserver.config.addresses import check, websocket_address
-from imserver.config.settings import DEFAULT_APP, Config
-from imserver.core.core import Core
-from imserver.errors import (
-    HttpProblem,
-    IssuerUnavailable,
-    Problems,
-)
 from imserver.features.pages import installable
 from imserver.features.pages.address import Ports
 from imserver.features.pages.text import HEADERS, LANGUAGES, TEXT, named_in_rooms, policy
@@ -52,11 +32,13 @@ from imserver.features.pages.visitors import (
     render,
     requested_language,
 )
-from imserver.http.reply import PREFLIGHT
-from imserver.http.views import as_request, to_response
-from imserver.http.wire import GZIP
-from imserver.model import ACTION_PREFIX
-from imserver.transport.exchange import HttpResponse
+from imserver.plugin.errors import HttpProblem, IssuerUnavailable, Problems
+from imserver.plugin.http import GZIP, PREFLIGHT, HttpResponse, as_request, to_response
+from imserver.plugin.identity import Authority, Claims, Keys, Logins, Needs, PageTokens, Tenants, may
+from imserver.plugin.runtime import assets
+from imserver.plugin.services import Core, Lease, Overview
+from imserver.plugin.settings import DEFAULT_APP, Config, check, websocket_address
+from imserver.plugin.wire import ACTION_PREFIX
 
 if TYPE_CHECKING:
     from imserver.features.pages.reference import Reference

@@ -19,9 +19,9 @@ from typing import Any, Final
 import msgspec
 from flask import Response, url_for
 
-from imserver import assets
 from imserver.features.pages.text import LANGUAGES
 from imserver.features.pages.visitors import language_of_visitor
+from imserver.plugin.runtime import assets
 
 RELEASES: Final = "/release/"
 """Prefix of the addresses of files of a release: ``/release/<release>/static/…`` and ``…/sdk/…``."""

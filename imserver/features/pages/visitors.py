@@ -9,14 +9,11 @@ from typing import Any, Final
 
 from flask import Response, abort, request, url_for
 
-from imserver.config.addresses import is_host, parse_configured
-from imserver.config.settings import AppSettings
-from imserver.errors import (
-    Problems,
-)
 from imserver.features.pages.address import Addresses, Ports, resolve
 from imserver.features.pages.text import LANGUAGES, TEXT, choose_language, html_of
-from imserver.transport.proxies import TrustedProxies
+from imserver.plugin.errors import Problems
+from imserver.plugin.runtime import TrustedProxies
+from imserver.plugin.settings import AppSettings, is_host, parse_configured
 
 _FIGURES: Final = """
 黄帝 炎帝 蚩尤 仓颉 嫘祖 后羿 神农 伏羲 女娲 祝融 共工 大禹 伯益 皋陶 商汤 伊尹 武丁

@@ -6,20 +6,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from imserver.auth.reviews import NoReviews
-from imserver.config.settings import Config, settings_of
-from imserver.core.core import Core, FeatureParts
-from imserver.feature import Feature
 from imserver.features.uploads.api import OPERATIONS, is_streamed
 from imserver.features.uploads.problems import PROBLEMS
 from imserver.features.uploads.settings import UploadSettings, check, findings
 from imserver.features.uploads.uploads import Uploads, uploads_of
-from imserver.http.call import Api
-from imserver.storage.contract import Erasure
-from imserver.storage.store import Store
+from imserver.plugin import Feature, FeatureParts
+from imserver.plugin.http import Api
+from imserver.plugin.identity import NoReviews
+from imserver.plugin.services import Core
+from imserver.plugin.settings import Config, settings_of
+from imserver.plugin.storage import Erasure, Store
 
 if TYPE_CHECKING:
-    from imserver.metric_table import Metric
+    from imserver.plugin.metrics import Metric
 
 __all__ = ["FEATURE", "Uploads", "uploads_of"]
 

@@ -8,12 +8,6 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Struct
 
-from imserver import errors
-from imserver.auth.authority import Authority, bearer, refusal
-from imserver.auth.principal import (
-    Needs,
-)
-from imserver.auth.tenants import Tenants
 from imserver.features.uploads.contract import UPLOAD_USER_BYTES, Upload
 from imserver.features.uploads.problems import (
     HTTP_CHECKSUM_MISMATCH,
@@ -29,15 +23,24 @@ from imserver.features.uploads.problems import (
     HTTP_UPLOAD_LOCKED,
 )
 from imserver.features.uploads.uploads import ID_CHARACTERS, Uploads, uploads_of
-from imserver.http import field
-from imserver.http.call import Api, Call, decode, unpacked_body
-from imserver.http.field import about
-from imserver.http.form import cursor as cursor_of
-from imserver.http.form import read_cursor
-from imserver.http.limits import Limits
-from imserver.http.operation import Header, Resource, route_of
-from imserver.http.rates import Rates
-from imserver.http.reply import ApiProblem
+from imserver.plugin.errors import HttpProblem, Problems
+from imserver.plugin.http import (
+    Api,
+    ApiProblem,
+    Call,
+    Header,
+    Limits,
+    Rates,
+    Resource,
+    about,
+    decode,
+    field,
+    read_cursor,
+    route_of,
+    unpacked_body,
+)
+from imserver.plugin.http import cursor as cursor_of
+from imserver.plugin.identity import Authority, Needs, Tenants, bearer, refusal
 
 PATH: Final = "/api/v1/uploads"
 FILE_PATH: Final = "/api/v1/uploads/{id}"
@@ -193,7 +196,7 @@ _EXAMPLE: Final = File(
     600,
     Thumbnail(f"{PATH}/{_ID}/thumbnail", "image/jpeg", 9120),
 )
-_OVER_RATE: Final = (errors.Problems.TOO_MANY_REQUESTS,)
+_OVER_RATE: Final = (Problems.TOO_MANY_REQUESTS,)
 
 _CHAPTER: Final = "Files that users send to each other."
 
@@ -220,17 +223,17 @@ streams = Resource("uploads", lambda _, api: api, hot=False, chapter=_CHAPTER)
 """The response of the views of this package."""
 
 
-def problem_after(api: Api, call: Call, token: str) -> errors.HttpProblem | None:
+def problem_after(api: Api, call: Call, token: str) -> HttpProblem | None:
     """Why a file is not stored after its upload: the app, or the user's account, was deleted meanwhile.
 
     ``token`` comes from the query. May switch. Raises StorageUnavailable and IssuerUnavailable.
     """
     if call.app not in api.apps and api.tenants.get(call.app) is None:
-        return errors.Problems.UNKNOWN_APP
+        return Problems.UNKNOWN_APP
     user = call.principal.user
     shown = token or bearer(call.request.headers.get("authorization", ""))
     if user and api.authority.identify(Needs.PUSH_OR_USER, {}, "", shown).user != user:
-        return errors.Problems.TOKEN_INVALID
+        return Problems.TOKEN_INVALID
     return None
 
 
@@ -268,7 +271,7 @@ def _position_in(cursor: str) -> tuple[int, str]:
         return 0, ""
     created, _, name = read_cursor(cursor, "replace").partition(" ")
     if not (created.isascii() and created.isdecimal() and len(created) < 16 and int(created)):
-        raise ApiProblem(errors.Problems.INVALID_REQUEST, "`cursor`: not a cursor of this list")
+        raise ApiProblem(Problems.INVALID_REQUEST, "`cursor`: not a cursor of this list")
     return int(created), name
 
 
@@ -311,16 +314,16 @@ def delete_upload(api: UploadApi, call: Call, request: UploadDelete) -> UploadDe
 
 
 _ARRIVING: Final = (
-    errors.Problems.TIMEOUT,
+    Problems.TIMEOUT,
     HTTP_LENGTH_REQUIRED,
     HTTP_FILE_TOO_LARGE,
-    errors.Problems.BODY_TOO_LARGE,
+    Problems.BODY_TOO_LARGE,
     HTTP_KIND_REFUSED,
     HTTP_QUOTA_EXCEEDED,
-    errors.Problems.REJECTED,
+    Problems.REJECTED,
     HTTP_DISK_FULL,
-    errors.Problems.MEDIA_UNAVAILABLE,
-    errors.Problems.REVIEW_UNAVAILABLE,
+    Problems.MEDIA_UNAVAILABLE,
+    Problems.REVIEW_UNAVAILABLE,
 )
 
 streams.elsewhere(
@@ -343,7 +346,7 @@ streams.elsewhere(
     status=201,
     problems=(
         *_OVER_RATE,
-        errors.Problems.UNKNOWN_ENCODING,
+        Problems.UNKNOWN_ENCODING,
         *_ARRIVING,
     ),
     example={"app": "default", "user": "u1", "name": "cat.png"},
@@ -358,8 +361,8 @@ _FILE: Final[dict[str, Any]] = {
     "problems": (
         HTTP_UNKNOWN_UPLOAD,
         HTTP_RANGE,
-        errors.Problems.STORAGE_UNAVAILABLE,
-        errors.Problems.MEDIA_UNAVAILABLE,
+        Problems.STORAGE_UNAVAILABLE,
+        Problems.MEDIA_UNAVAILABLE,
     ),
     "content_type": "application/octet-stream",
 }
@@ -418,7 +421,7 @@ _OF_PART: Final = (
     *_OF_TUS,
     HTTP_UNKNOWN_UPLOAD,
     HTTP_UPLOAD_LOCKED,
-    errors.Problems.MEDIA_UNAVAILABLE,
+    Problems.MEDIA_UNAVAILABLE,
 )
 
 streams.elsewhere(

@@ -27,9 +27,9 @@ from gevent import socket
 from gevent.event import Event
 from msgspec import Struct
 
-from imserver.errors import ImserverError
 from imserver.features.uploads import pictures
 from imserver.features.uploads.pictures import Picture, PictureTask
+from imserver.plugin.errors import ImserverError
 
 if TYPE_CHECKING:
     from gevent import Greenlet

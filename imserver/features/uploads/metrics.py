@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from imserver.features.uploads.uploads import uploads_of
-from imserver.metric_table import Metric, counter
+from imserver.plugin.metrics import Metric, counter
 
 _HELP: Final = {
     "uploads": "Files uploaded",

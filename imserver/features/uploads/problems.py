@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from imserver.errors import HttpProblem
+from imserver.plugin.errors import HttpProblem
 
 HTTP_QUOTA_EXCEEDED: Final = HttpProblem(
     403, "quota_exceeded", "A quota of uploaded files is reached: of the user, the app or the address."

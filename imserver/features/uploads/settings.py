@@ -7,10 +7,21 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
-from imserver.auth.rates import Rate
-from imserver.config.declared import Secret, Url
-from imserver.config.settings import Amount, Config, Count, Duration, Finding, Text, settings_of
-from imserver.config.values import HTTP_URL, ConfigError, Locations
+from imserver.plugin.identity import Rate
+from imserver.plugin.settings import (
+    HTTP_URL,
+    Amount,
+    Config,
+    ConfigError,
+    Count,
+    Duration,
+    Finding,
+    Locations,
+    Secret,
+    Text,
+    Url,
+    settings_of,
+)
 
 MediaKind = Literal["picture", "voice", "video", "file"]
 

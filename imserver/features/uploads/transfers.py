@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Final, Self
 
 import gevent
 
-from imserver import errors
-from imserver.errors import HttpProblem, ImserverError
 from imserver.features.uploads.settings import UploadSettings
-from imserver.transport.proxies import network_of
+from imserver.plugin.errors import HttpProblem, ImserverError, Problems
+from imserver.plugin.runtime import network_of
 
 if TYPE_CHECKING:
     from greenlet import greenlet
@@ -78,7 +77,7 @@ class Transfer:
 
 def _slowest() -> TransferRefused:
     return TransferRefused(
-        errors.Problems.BUSY, "This transfer was the slowest and was ended to make room for another"
+        Problems.BUSY, "This transfer was the slowest and was ended to make room for another"
     )
 
 
@@ -107,7 +106,7 @@ class Transfers:
         )
         for share, own in shares:
             if len(own) >= share and not self._end_slowest(own):
-                raise TransferRefused(errors.Problems.BUSY, f"{share} transfers are already running")
+                raise TransferRefused(Problems.BUSY, f"{share} transfers are already running")
         self._running[new] = None
         return new
 

@@ -16,17 +16,26 @@ import msgspec
 from flask import Blueprint, Response, request
 from werkzeug.exceptions import MethodNotAllowed
 
-from imserver import errors
 from imserver.features.uploads.api import BEGIN, PART, PART_TYPE, TUS_PATH, TUS_VERSION, problem_after, shown
 from imserver.features.uploads.contract import Upload
 from imserver.features.uploads.problems import HTTP_KIND_REFUSED, HTTP_TUS_VERSION, HTTP_UNKNOWN_UPLOAD
 from imserver.features.uploads.resumable import ALGORITHMS, Checksum, PartialUpload, ResumableUploads
 from imserver.features.uploads.uploads import ID_CHARACTERS, Offer, Uploads
 from imserver.features.uploads.views import answered
-from imserver.http.call import Api, Call, admit, authorise, read
-from imserver.http.reply import PREFLIGHT, ApiProblem
-from imserver.http.views import to_response
-from imserver.transport.exchange import CORS, HttpRequest, HttpResponse
+from imserver.plugin.errors import Problems
+from imserver.plugin.http import (
+    CORS,
+    PREFLIGHT,
+    Api,
+    ApiProblem,
+    Call,
+    HttpRequest,
+    HttpResponse,
+    admit,
+    authorise,
+    read,
+    to_response,
+)
 
 EXTENSIONS: Final = "creation,creation-with-upload,expiration,termination,checksum"
 MAX_METADATA: Final = 4096
@@ -109,7 +118,7 @@ class _TusView:
             return to_response(principal)
         _require_version(http_request)
         if http_request.headers.get("upload-concat"):
-            raise ApiProblem(errors.Problems.INVALID_REQUEST, "`Upload-Concat`: this server joins no uploads")
+            raise ApiProblem(Problems.INVALID_REQUEST, "`Upload-Concat`: this server joins no uploads")
         call = read(self._api, self._begin_endpoint, http_request, principal)
         authorise(self._api, self._begin_endpoint.route, call)
         self._api.rates.require(principal, http_request.host)
@@ -154,7 +163,7 @@ class _TusView:
         if http_request.headers.get("content-type", "") != PART_TYPE:
             raise ApiProblem(HTTP_KIND_REFUSED, f"The Content-Type of the bytes is {PART_TYPE}")
         if http_request.headers.get("content-encoding", "identity").lower() != "identity":
-            raise ApiProblem(errors.Problems.UNKNOWN_ENCODING, "Upload the file without a Content-Encoding")
+            raise ApiProblem(Problems.UNKNOWN_ENCODING, "Upload the file without a Content-Encoding")
         # The server's own stream: it ends with the body, and reads no more than requested.
         row = self._resumable.append(
             part,
@@ -197,7 +206,7 @@ def _require_version(http_request: HttpRequest) -> None:
 def _number_in(http_request: HttpRequest, header: str) -> int:
     text = http_request.headers.get(header, "")
     if not _number(text):
-        raise ApiProblem(errors.Problems.INVALID_REQUEST, f"`{header.title()}`: expected a number of bytes")
+        raise ApiProblem(Problems.INVALID_REQUEST, f"`{header.title()}`: expected a number of bytes")
     return int(text)
 
 
@@ -213,9 +222,7 @@ def _offer(call: Call, name: str, kind: str, length: int) -> Offer:
 def _file_name(metadata: str) -> str:
     """The value of ``filename`` in Upload-Metadata. Raises :class:`ApiProblem`."""
     if len(metadata) > MAX_METADATA:
-        raise ApiProblem(
-            errors.Problems.INVALID_REQUEST, f"`Upload-Metadata` has at most {MAX_METADATA} bytes"
-        )
+        raise ApiProblem(Problems.INVALID_REQUEST, f"`Upload-Metadata` has at most {MAX_METADATA} bytes")
     found = ""
     for pair in filter(None, metadata.split(",")):
         key, _, value = pair.strip().partition(" ")
@@ -231,7 +238,7 @@ def _checksum(http_request: HttpRequest) -> Checksum | None:
         return None
     algorithm, _, digest = text.partition(" ")
     if algorithm not in ALGORITHMS:
-        raise ApiProblem(errors.Problems.INVALID_REQUEST, f"`Upload-Checksum`: use {', '.join(ALGORITHMS)}")
+        raise ApiProblem(Problems.INVALID_REQUEST, f"`Upload-Checksum`: use {', '.join(ALGORITHMS)}")
     return Checksum(algorithm, _base64(digest, "Upload-Checksum"))
 
 
@@ -239,7 +246,7 @@ def _base64(text: str, header: str) -> bytes:
     try:
         return b64decode(text, validate=True)
     except (binascii.Error, ValueError):
-        raise ApiProblem(errors.Problems.INVALID_REQUEST, f"`{header}`: invalid base64") from None
+        raise ApiProblem(Problems.INVALID_REQUEST, f"`{header}`: invalid base64") from None
 
 
 def _progress(part: PartialUpload) -> Headers:

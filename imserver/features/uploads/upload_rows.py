@@ -9,7 +9,7 @@ from typing import Any, Final
 from msgspec.structs import astuple
 
 from imserver.features.uploads.contract import FILE_BYTES, Upload, Usage
-from imserver.storage.statements import PooledStatements, Row, marks_of, text_of
+from imserver.plugin.storage import PooledStatements, Row, marks_of, text_of
 
 TOTAL: Final = ""
 """In place of a user: the total of the app."""

@@ -22,11 +22,6 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from imserver import errors
-from imserver.auth.rates import Buckets
-from imserver.auth.reviews import Reviews
-from imserver.core.core import Core
-from imserver.errors import MediaUnavailable, StorageUnavailable
 from imserver.features.uploads import upload_rows
 from imserver.features.uploads.boxes import clear_metadata
 from imserver.features.uploads.contract import FILE_BYTES, UPLOAD_USER_BYTES, Media, Upload, Usage
@@ -49,11 +44,11 @@ from imserver.features.uploads.problems import (
 )
 from imserver.features.uploads.settings import UPLOADED_BYTES, UploadSettings
 from imserver.features.uploads.transfers import Pieces, Transfer, TransferRefused, Transfers
-from imserver.storage import app_rows
-from imserver.storage.contract import Erasure
-from imserver.storage.statements import PooledStatements
-from imserver.storage.store import Store
-from imserver.transport.proxies import network_of
+from imserver.plugin.errors import MediaUnavailable, Problems, StorageUnavailable
+from imserver.plugin.identity import Buckets, Reviews
+from imserver.plugin.runtime import network_of
+from imserver.plugin.services import Core
+from imserver.plugin.storage import Erasure, PooledStatements, Store, app_rows
 
 log = logging.getLogger(__name__)
 
@@ -252,9 +247,7 @@ class Uploads:
         if not self.settings.kinds or (offer.kind and offer.kind not in self.settings.kinds):
             raise TransferRefused(HTTP_KIND_REFUSED)
         if not 0 < len(offer.user.encode()) <= UPLOAD_USER_BYTES or "\0" in offer.user:
-            raise TransferRefused(
-                errors.Problems.INVALID_REQUEST, f"`user` has 1 to {UPLOAD_USER_BYTES} bytes"
-            )
+            raise TransferRefused(Problems.INVALID_REQUEST, f"`user` has 1 to {UPLOAD_USER_BYTES} bytes")
 
     def limit_of(self, kind: str) -> int:
         """The maximum number of bytes of a file of a kind; of an unknown kind (``""``), of any file."""
@@ -331,9 +324,9 @@ class Uploads:
         facts = {"kind": "upload", "sender": row.user, "name": row.name, "type": row.type}
         decision = self._reviews.decide(row.app, {**facts, "bytes": row.bytes, "sha256": row.sha256})
         if decision.action == "reject":
-            raise TransferRefused(errors.Problems.REJECTED, decision.reason)
+            raise TransferRefused(Problems.REJECTED, decision.reason)
         if decision.action == "undecided":
-            raise TransferRefused(errors.Problems.REVIEW_UNAVAILABLE)
+            raise TransferRefused(Problems.REVIEW_UNAVAILABLE)
 
     def write(
         self,
@@ -357,13 +350,11 @@ class Uploads:
             while arrived < end:
                 # A client that sends single bytes slowly never meets the time limit of the socket.
                 until = min(deadline, self._arriving.deadline(transfer))
-                late = TransferRefused(errors.Problems.TIMEOUT)
+                late = TransferRefused(Problems.TIMEOUT)
                 with gevent.Timeout(max(until - monotonic(), 0.001), late), transfer.reading():
                     piece = read(min(most, end - arrived))
                 if not piece:
-                    raise TransferRefused(
-                        errors.Problems.BAD_REQUEST, "The body ended before the file was complete"
-                    )
+                    raise TransferRefused(Problems.BAD_REQUEST, "The body ended before the file was complete")
                 self._append(file, digest, piece)
                 transfer.move(len(piece))
                 before, arrived = arrived, arrived + len(piece)

@@ -11,8 +11,6 @@ from urllib.parse import quote
 import msgspec
 from flask import Blueprint, Response, request
 
-from imserver import errors
-from imserver.errors import Unavailable
 from imserver.features.uploads.api import (
     FILE_PATH,
     PATH,
@@ -26,11 +24,20 @@ from imserver.features.uploads.contract import Upload
 from imserver.features.uploads.problems import HTTP_LENGTH_REQUIRED, HTTP_RANGE, HTTP_UNKNOWN_UPLOAD
 from imserver.features.uploads.transfers import TransferRefused
 from imserver.features.uploads.uploads import ID_CHARACTERS, Offer, Uploads
-from imserver.http.call import Api, admit, authorise, read
-from imserver.http.form import BadBody
-from imserver.http.reply import PROBLEM, ApiProblem
-from imserver.http.views import as_request, to_response
-from imserver.transport.exchange import HttpRequest, HttpResponse
+from imserver.plugin.errors import HttpProblem, Problems, Unavailable
+from imserver.plugin.http import (
+    PROBLEM,
+    Api,
+    ApiProblem,
+    BadBody,
+    HttpRequest,
+    HttpResponse,
+    admit,
+    as_request,
+    authorise,
+    read,
+    to_response,
+)
 
 _RETRY_AFTER: Final = ("Retry-After", "2")
 _OWN_RANGE: Final = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
@@ -84,9 +91,9 @@ class _UploadView:
         query: UploadQuery = call.input
         api.rates.require(principal, http_request.host)
         if http_request.headers.get("content-encoding", "identity").lower() != "identity":
-            raise ApiProblem(errors.Problems.UNKNOWN_ENCODING, "Upload the file without a Content-Encoding")
+            raise ApiProblem(Problems.UNKNOWN_ENCODING, "Upload the file without a Content-Encoding")
         if http_request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-            raise ApiProblem(errors.Problems.INVALID_REQUEST, _NO_FORM)
+            raise ApiProblem(Problems.INVALID_REQUEST, _NO_FORM)
         length = request.content_length
         if length is None:
             raise ApiProblem(HTTP_LENGTH_REQUIRED)
@@ -158,16 +165,16 @@ def answered(function: Callable[[HttpRequest], Response]) -> Response:
     except Unavailable as error:
         return _refused(http_request, error.problem)
     except BadBody:
-        return _refused(http_request, errors.Problems.INVALID_REQUEST)
+        return _refused(http_request, Problems.INVALID_REQUEST)
     except TimeoutError:  # the sender has stopped sending
-        return _refused(http_request, errors.Problems.TIMEOUT)
+        return _refused(http_request, Problems.TIMEOUT)
     except OSError:  # the sender has disconnected; nobody reads this
-        return _refused(http_request, errors.Problems.BAD_REQUEST)
+        return _refused(http_request, Problems.BAD_REQUEST)
 
 
 def _refused(
     http_request: HttpRequest,
-    problem: errors.HttpProblem,
+    problem: HttpProblem,
     detail: str = "",
     headers: tuple[tuple[str, str], ...] = (),
 ) -> Response:

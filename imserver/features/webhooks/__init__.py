@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from imserver.core.core import Answers
-from imserver.feature import Feature
 from imserver.features.webhooks import api, parts
 from imserver.features.webhooks.apps import objection
 from imserver.features.webhooks.parts import webhooks_of
 from imserver.features.webhooks.webhooks import Webhooks
+from imserver.plugin import Answers, Feature
 
 if TYPE_CHECKING:
-    from imserver.metric_table import Metric
+    from imserver.plugin.metrics import Metric
 
 __all__ = ["FEATURE", "Webhooks", "webhooks_of"]
 

@@ -10,21 +10,18 @@ import gevent
 import msgspec
 from msgspec import Struct
 
-from imserver.auth.accounts import AccountLookup
-from imserver.clock import steady_time
-from imserver.cluster.registry import Registry
-from imserver.errors import StorageUnavailable
 from imserver.features.webhooks.event_rows import Absence, NewEvent
 from imserver.features.webhooks.feeds import Feed, Feeds
-from imserver.message_view import entry_view
-from imserver.sessions.presence import Presence
-from imserver.storage.log.contract import Conversation, ConversationSummary, Entry
-from imserver.storage.store import Store
-from imserver.streams.consumer import Consumer
-from imserver.streams.sources import PAGE
+from imserver.plugin.errors import StorageUnavailable
+from imserver.plugin.identity import AccountLookup
+from imserver.plugin.messages import PAGE, Consumer, Conversation, ConversationSummary, Entry
+from imserver.plugin.runtime import steady_time
+from imserver.plugin.services import Presence, Registry
+from imserver.plugin.storage import Store
+from imserver.plugin.wire import entry_view
 
 if TYPE_CHECKING:
-    from imserver.storage.log.message_log import MessageLog
+    from imserver.plugin.messages import MessageLog
 
 GATHER_SECONDS: Final = 0.1
 """How long new entries wait for others."""

@@ -7,22 +7,14 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Struct
 
-from imserver import errors
-from imserver.auth.principal import (
-    Needs,
-)
 from imserver.features.webhooks.event_json import page_of
 from imserver.features.webhooks.feeds import Feeds
 from imserver.features.webhooks.parts import webhooks_of
-from imserver.http import field
-from imserver.http.call import Call
-from imserver.http.field import about
-from imserver.http.form import cursor as cursor_of
-from imserver.http.operation import Resource
-from imserver.http.reply import ApiProblem
-from imserver.http.wire import after, page_and_cursor
-from imserver.storage import dead_events
-from imserver.storage.store import Store
+from imserver.plugin.errors import Problems
+from imserver.plugin.http import ApiProblem, Call, Resource, about, after, field, page_and_cursor
+from imserver.plugin.http import cursor as cursor_of
+from imserver.plugin.identity import Needs
+from imserver.plugin.storage import Store, dead_events
 
 MOST_EVENTS: Final = 1000
 _PAGE_BYTES: Final = 1 << 20
@@ -130,9 +122,7 @@ def log(api: EventApi, call: Call, request: LogQuery) -> EventsAnswer:
     feeds = api.feeds
     feed = feeds.feeds.get(call.app)
     if feed is None:
-        raise ApiProblem(
-            errors.Problems.INVALID_REQUEST, "The app has neither `webhook.url` nor `webhook.events`"
-        )
+        raise ApiProblem(Problems.INVALID_REQUEST, "The app has neither `webhook.url` nor `webhook.events`")
     entries = api.store.log().entries.read(call.app, entry_id, request.limit)
     rows = feeds.events.read(call.app, event_id, request.limit)
     page = page_of(call.app, entries, rows, feeds.node(), feed.receiver.events, request.limit, _PAGE_BYTES)
@@ -184,5 +174,5 @@ def _positions(cursor: str) -> tuple[int, int]:
 
 def _number(parameter: str, text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) < 19):
-        raise ApiProblem(errors.Problems.INVALID_REQUEST, f"`{parameter}`: not a cursor of this list")
+        raise ApiProblem(Problems.INVALID_REQUEST, f"`{parameter}`: not a cursor of this list")
     return int(text)

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from typing import Final, get_args
 
-from imserver.auth.app_secrets import AppSecrets
-from imserver.auth.rules import secret_in
-from imserver.auth.tenants import Tenant, Tenants
-from imserver.auth.tokens import BadKey
-from imserver.config.settings import ChannelEvent, NotificationEvent, TenantSettings, WebhookEvent
 from imserver.features.webhooks.back_ends import BackEndHook
 from imserver.features.webhooks.requests import AuthoriseHook, Receiver
 from imserver.features.webhooks.reviews import ReviewHook
 from imserver.features.webhooks.webhooks import Webhooks
+from imserver.plugin.identity import AppSecrets, BadKey, Tenant, Tenants, secret_in
+from imserver.plugin.settings import ChannelEvent, NotificationEvent, TenantSettings, WebhookEvent
 
 EVENTS: Final = frozenset(get_args(WebhookEvent)).difference(
     get_args(ChannelEvent), get_args(NotificationEvent)

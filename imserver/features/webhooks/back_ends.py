@@ -14,21 +14,18 @@ from typing import Annotated, Any, Final, TypeVar, get_args
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-from imserver.auth.back_ends import (
+from imserver.features.webhooks.requests import MAX_WAITING, Asking, AuthoriseHook, Authoriser
+from imserver.plugin.errors import ClientError
+from imserver.plugin.identity import (
     BackEndCall,
     BackEndDisconnect,
     BackEndRefused,
     BackEndUnavailable,
     LoginAnswer,
 )
-from imserver.config.settings import BackEndSettings
-from imserver.errors import ClientError
-from imserver.features.webhooks.requests import MAX_WAITING, Asking, AuthoriseHook, Authoriser
-from imserver.model import ClientFacts
-from imserver.protocol.forgiving import without_nulls
-from imserver.transport.connection import Connection
-from imserver.transport.gate import host_of
-from imserver.transport.outgoing import Outgoing, Unreachable
+from imserver.plugin.runtime import Outgoing, Unreachable
+from imserver.plugin.settings import BackEndSettings
+from imserver.plugin.wire import ClientFacts, Connection, host_of, without_nulls
 
 T = TypeVar("T")
 _encode = msgspec.json.Encoder().encode

@@ -17,12 +17,21 @@ import gevent
 from gevent.event import AsyncResult
 from msgspec import Struct
 
-from imserver.config.settings import MAX_USER_BYTES
-from imserver.errors import StorageUnavailable
-from imserver.storage.dead_events import RETRY_COLUMNS, RetryRow, retry_of
-from imserver.storage.statements import CLOCK, Row, Statements, chunks, marks_of, text_of
-from imserver.storage.store import Store
-from imserver.streams.consumer import NotOwner
+from imserver.plugin.errors import StorageUnavailable
+from imserver.plugin.messages import NotOwner
+from imserver.plugin.settings import MAX_USER_BYTES
+from imserver.plugin.storage import (
+    CLOCK,
+    RETRY_COLUMNS,
+    RetryRow,
+    Row,
+    Statements,
+    Store,
+    chunks,
+    marks_of,
+    retry_of,
+    text_of,
+)
 
 log = logging.getLogger(__name__)
 

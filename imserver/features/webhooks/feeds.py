@@ -24,8 +24,6 @@ import gevent
 import msgspec
 from gevent.event import Event as Signal
 
-from imserver.clock import until_beat
-from imserver.errors import StorageUnavailable
 from imserver.features.webhooks.event_json import EVENT_PREFIX, Outbound, Page, page_of
 from imserver.features.webhooks.event_rows import (
     TRY_SECONDS,
@@ -42,20 +40,19 @@ from imserver.features.webhooks.requests import (
     Receiver,
     WebhookCounts,
 )
-from imserver.storage.dead_events import RetryRow
-from imserver.storage.log.contract import Entry
-from imserver.storage.statements import chunks
-from imserver.storage.store import Store
-from imserver.streams.consumer import (
+from imserver.plugin.errors import StorageUnavailable
+from imserver.plugin.messages import (
     LEASE_SECONDS,
     RENEW_SECONDS,
     Consumer,
     DeliveryLease,
+    Entry,
     Failure,
+    LogWindow,
     stop_all,
 )
-from imserver.streams.sources import LogWindow
-from imserver.transport.outgoing import NothingListens, Outgoing, Unreachable
+from imserver.plugin.runtime import NothingListens, Outgoing, Unreachable, until_beat
+from imserver.plugin.storage import RetryRow, Store, chunks
 
 log = logging.getLogger(__name__)
 

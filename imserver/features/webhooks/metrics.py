@@ -7,7 +7,7 @@ from operator import attrgetter
 from typing import Any, Final
 
 from imserver.features.webhooks.parts import webhooks_of
-from imserver.metric_table import Metric, Read, counter, gauge
+from imserver.plugin.metrics import Metric, Read, counter, gauge
 
 _EVENTS: Final = {
     "delivered": "Events that back ends and URLs of bots accepted",

@@ -10,11 +10,9 @@ from typing import Final, Literal
 
 import gevent
 
-from imserver.channels.channels import Channels
-from imserver.channels.registrar import Registrar
 from imserver.features.webhooks.webhooks import Webhooks
-from imserver.sessions.connection_ids import ConnectionTable
-from imserver.transport.connection import Connection
+from imserver.plugin.services import Channels, ConnectionTable, Registrar
+from imserver.plugin.wire import Connection
 
 VACATED_SECONDS: Final = 3.0
 """A channel without subscribers for this long is reported as vacated: clients reconnect."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from imserver.core.core import Core, FeatureParts, Hooks
 from imserver.features.webhooks.absences import Absences
 from imserver.features.webhooks.apps import follow_apps
 from imserver.features.webhooks.occupancy import Occupancy
 from imserver.features.webhooks.webhooks import Webhooks
+from imserver.plugin import FeatureParts, Hooks
+from imserver.plugin.services import Core
 
 _LAST_SECONDS: Final = 2.0
 """Time limit for sending the last events."""

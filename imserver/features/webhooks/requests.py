@@ -15,10 +15,16 @@ import msgspec
 from gevent.lock import BoundedSemaphore
 from msgspec import Struct
 
-from imserver.auth.back_ends import LoginAnswer
-from imserver.logging import RateLimitedLog
-from imserver.streams.consumer import Consumer, DeliveryLease, Failure
-from imserver.transport.outgoing import ANSWER_BYTES, NO_HEADERS, NothingListens, Outgoing, Unreachable
+from imserver.plugin.identity import LoginAnswer
+from imserver.plugin.messages import Consumer, DeliveryLease, Failure
+from imserver.plugin.runtime import (
+    ANSWER_BYTES,
+    NO_HEADERS,
+    NothingListens,
+    Outgoing,
+    RateLimitedLog,
+    Unreachable,
+)
 
 log = logging.getLogger(__name__)
 _LOOK_SECONDS: Final = 0.02

@@ -14,11 +14,10 @@ import msgspec
 from gevent.event import AsyncResult
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from imserver.auth.reviews import ALLOWED, UNDECIDED, ReviewDecision, Then
 from imserver.features.webhooks.requests import BATCH_BYTES, BATCH_EVENTS, MAX_WAITING, Asking
-from imserver.model import MAX_TYPE_BYTES
-from imserver.transport.connection import Connection
-from imserver.transport.outgoing import Outgoing, Unreachable
+from imserver.plugin.identity import ALLOWED, UNDECIDED, ReviewDecision, Then
+from imserver.plugin.runtime import Outgoing, Unreachable
+from imserver.plugin.wire import MAX_TYPE_BYTES, Connection
 
 log = logging.getLogger(__name__)
 

@@ -10,9 +10,6 @@ from typing import Any, Protocol
 
 import msgspec
 
-from imserver import errors
-from imserver.config.settings import ChannelEvent, TenantSettings
-from imserver.errors import StorageUnavailable
 from imserver.features.webhooks.back_ends import BackEndRequests
 from imserver.features.webhooks.event_rows import EventStore, NewEvent, add_events
 from imserver.features.webhooks.feeds import Feeds
@@ -23,15 +20,13 @@ from imserver.features.webhooks.requests import (
     WebhookQueues,
 )
 from imserver.features.webhooks.reviews import ReviewRequests
-from imserver.model import Event
-from imserver.push.push import OnAbsent
-from imserver.storage.contract import RecordEvent
-from imserver.storage.log.contract import Entry
-from imserver.storage.statements import PooledStatements
-from imserver.storage.store import Store
-from imserver.transport.connection import Connection
-from imserver.transport.gate import host_of
-from imserver.transport.outgoing import Outgoing
+from imserver.plugin.errors import CloseCode, StorageUnavailable
+from imserver.plugin.messages import Entry
+from imserver.plugin.runtime import Outgoing
+from imserver.plugin.services import OnAbsent
+from imserver.plugin.settings import ChannelEvent, TenantSettings
+from imserver.plugin.storage import PooledStatements, RecordEvent, Store
+from imserver.plugin.wire import Connection, Event, host_of
 
 _encode = msgspec.json.Encoder().encode
 
@@ -96,7 +91,7 @@ class Webhooks:
         """A connection is a session now, or has logged in again."""
         app = connection.app or ""
         if self.known and connection in self.known and self.known[connection][0] != app:
-            self.ended(connection, errors.CloseCode.NORMAL)
+            self.ended(connection, CloseCode.NORMAL)
         self.feeds.came_online(app, connection.user or "")
         queue = self._queues.get(app)
         if queue is None:

@@ -20,6 +20,7 @@ from imserver.model import EntryKind, Message
 
 ConversationKind = Literal["user", "group", "room"]
 
+
 class RejectReason:
     """Why a draft or a change was rejected: the reasons of :class:`Rejected`."""
 

@@ -1,0 +1,97 @@
+"""The face: stored messages, and their delivery to receivers."""
+
+from imserver.messages.annotations import RefusedView, code_of
+from imserver.messages.catch_up import CatchUp
+from imserver.messages.deliverer import Result, wait_until_sent
+from imserver.messages.log_follower import LogFollower
+from imserver.messages.log_subscriptions import users_of
+from imserver.messages.messaging import Messaging, RejectedView, make_draft, may_be_revised
+from imserver.messages.receipts import Signals
+from imserver.storage.action_positions import Positions
+from imserver.storage.log.bots import EVERYBODY, bots_of
+from imserver.storage.log.contract import (
+    MOST_UNREAD,
+    OPTIONS,
+    Appended,
+    Change,
+    Conversation,
+    ConversationSummary,
+    Draft,
+    Entry,
+    Ground,
+    GroupOption,
+    GroupText,
+    Membership,
+    Rejected,
+    RejectReason,
+    Right,
+    StorageUnsure,
+    fitting,
+    options_of,
+)
+from imserver.storage.log.message_log import MessageLog
+from imserver.storage.log.rows import continue_after, decode_meta
+from imserver.storage.log.search import spellings
+from imserver.storage.log.unread import UnreadMessages
+from imserver.streams.consumer import (
+    LEASE_SECONDS,
+    RENEW_SECONDS,
+    Consumer,
+    DeliveryLease,
+    Failure,
+    NotOwner,
+    stop_all,
+)
+from imserver.streams.leased import LeasedWork
+from imserver.streams.sources import PAGE, LogWindow
+
+__all__ = [
+    "EVERYBODY",
+    "LEASE_SECONDS",
+    "MOST_UNREAD",
+    "OPTIONS",
+    "PAGE",
+    "RENEW_SECONDS",
+    "Appended",
+    "CatchUp",
+    "Change",
+    "Consumer",
+    "Conversation",
+    "ConversationSummary",
+    "DeliveryLease",
+    "Draft",
+    "Entry",
+    "Failure",
+    "Ground",
+    "GroupOption",
+    "GroupText",
+    "LeasedWork",
+    "LogFollower",
+    "LogWindow",
+    "Membership",
+    "MessageLog",
+    "Messaging",
+    "NotOwner",
+    "Positions",
+    "RefusedView",
+    "RejectReason",
+    "Rejected",
+    "RejectedView",
+    "Result",
+    "Right",
+    "Signals",
+    "StorageUnsure",
+    "UnreadMessages",
+    "bots_of",
+    "code_of",
+    "continue_after",
+    "decode_meta",
+    "fitting",
+    "make_draft",
+    "may_be_revised",
+    "options_of",
+    "spellings",
+    "stop_all",
+    "users_of",
+    "wait_until_sent",
+]
