@@ -1,9 +1,19 @@
 """The face: the only part of the core that features import. Here is the row with which one joins a node."""
 
+from collections.abc import Mapping
+from typing import Final
+
 from imserver.core.core import Answers, FeatureParts, Hooks
 from imserver.plugin.feature import Feature
 
+VERSION: Final = 1
+"""The version of the face. It rises with each name or field that is added, changed or removed."""
+SINCE: Final[Mapping[str, int]] = {}
+"""Name of the face → the version since when it exists, for those that are newer than version 1."""
+
 __all__ = [
+    "SINCE",
+    "VERSION",
     "Answers",
     "Feature",
     "FeatureParts",
