@@ -24,12 +24,16 @@ _UP: Final = "imserver_node_up"
 _ESCAPES: Final = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 
 
+_OF_CLUSTERS: Final = ("cluster.", "push.rerouting.", "sessions.connections.")
+"""Paths of what only a node of a cluster has, or counts."""
+
+
 class Metric(Struct, frozen=True):
     """One row: the name in Prometheus, what it means, and how it is read off a node.
 
-    ``read`` gets the node and returns a number, a :class:`Histogram`, or, if there is a ``label``, a number
-    for each value of that label; None if this node has no such thing. Several labels are separated by
-    spaces; their values are tuples then.
+    ``read`` gets the services of a node (``Core``). It returns a number, a :class:`Histogram`, or, if there
+    is a ``label``, a number for each value of that label; None if this node has no such thing. Several labels
+    are separated by spaces; their values are tuples then.
     """
 
     name: str
@@ -45,12 +49,12 @@ class Metric(Struct, frozen=True):
 
 
 def _metric(kind: Kind, name: str, help: str, read: Read | str, label: str = "") -> Metric:
-    """A row. ``read`` may be the path of an attribute of the node; a node may have no ``cluster``."""
+    """A row. ``read`` may be the path of an attribute of the node's services; some have only a cluster."""
     if not isinstance(read, str):
         return Metric(name, kind, help, read, label)
     value: Read = attrgetter(read)
-    if read.startswith("cluster."):
-        return Metric(name, kind, help, lambda node: value(node) if node.cluster is not None else None, label)
+    if read.startswith(_OF_CLUSTERS):
+        return Metric(name, kind, help, lambda core: value(core) if core.member is not None else None, label)
     return Metric(name, kind, help, value, label)
 
 
@@ -58,7 +62,7 @@ gauge, counter, histogram = (partial(_metric, kind) for kind in ("gauge", "count
 
 
 def counters(prefix: str, path: str, helps: Mapping[str, str]) -> Iterator[Metric]:
-    """A row for each named field of the counters at ``path`` of the node."""
+    """A row for each named field of the counters at ``path`` of the services of a node."""
     for name, help_ in helps.items():
         yield counter(f"{prefix}_{name}_total", help_, f"{path}.{name}")
 
@@ -111,12 +115,12 @@ CLUSTER_METRICS: Final[tuple[Metric, ...]] = (
     gauge(
         "imserver_registry_up",
         "Whether the registry answers and the node's lease is live",
-        lambda node: int(node.cluster.registry.healthy()) if node.cluster is not None else None,
+        lambda core: int(core.cluster.registry.healthy()) if core.member is not None else None,
     ),
     gauge(
         "imserver_cluster_nodes",
         "Live nodes of the cluster, as the node sees them",
-        lambda node: len(node.cluster.registry.leases()) if node.cluster is not None else None,
+        lambda core: len(core.cluster.registry.leases()) if core.member is not None else None,
     ),
     histogram(
         "imserver_registry_seconds", "Answer time of Redis per pipeline", "cluster.registry.counters.seconds"
@@ -137,8 +141,8 @@ CLUSTER_METRICS: Final[tuple[Metric, ...]] = (
     ),
     *counters("imserver_registry", "cluster.registry.counters", _REGISTRY),
     *counters("imserver_rpc", "cluster.rpc.counters", _RPC),
-    *counters("imserver_pushes", "cluster.rerouting", _REROUTING),
-    *counters("imserver_connections", "cluster.connections", _BY_ID),
+    *counters("imserver_pushes", "push.rerouting", _REROUTING),
+    *counters("imserver_connections", "sessions.connections", _BY_ID),
 )
 
 
@@ -146,31 +150,33 @@ def _by_generation(values: Sequence[float]) -> dict[int, float]:
     return dict(enumerate(values))
 
 
-def _sessions(node: Any) -> dict[str, int]:
+def _sessions(core: Any) -> dict[str, int]:
     # Lists have to be counted only where a user may have several sessions.
     return {
         app.name: sum(len(entry) if type(entry) is list else 1 for entry in app.users.values())
         if app.several
         else len(app.users)
-        for app in node.hub.registered()
+        for app in core.sessions.hub.registered()
     }
 
 
-def _requests(node: Any) -> dict[str, int]:
-    counted = node.metrics
+def _requests(core: Any) -> dict[str, int]:
+    counted = core.node.metrics
     return {"front": counted.http_fast, "flask": counted.http_handed_over, "nobody": counted.http_refused}
 
 
 _PROCESS = (
-    gauge("imserver_node_up", "Whether the node has answered this scrape", lambda node: 1),
-    gauge("imserver_ready", "Whether the node is ready, as /ready says", lambda node: int(node.ready())),
+    gauge("imserver_node_up", "Whether the node has answered this scrape", lambda core: 1),
+    gauge(
+        "imserver_ready", "Whether the node is ready, as /ready says", lambda core: int(core.status.ready())
+    ),
     gauge(
         "imserver_database_up",
         "Whether the last access and write succeeded, none refused for 30 s; absent if nothing is stored",
-        lambda node: int(node.store.healthy()) if node.store.id else None,
+        lambda core: int(core.storage.store.healthy()) if core.storage.store.id else None,
     ),
-    gauge("imserver_apps", "Apps that the node knows", lambda node: len(node.tenants.names())),
-    gauge("process_start_time_seconds", "Start of the node, in Unix seconds", "started_at"),
+    gauge("imserver_apps", "Apps that the node knows", lambda core: len(core.identity.tenants.names())),
+    gauge("process_start_time_seconds", "Start of the node, in Unix seconds", "node.started_at"),
     counter("process_cpu_seconds_total", "CPU time, user and system", lambda _: sum(os.times()[:2])),
     gauge(
         "process_resident_memory_bytes",
@@ -178,59 +184,67 @@ _PROCESS = (
         lambda _: resident_bytes(),
     ),
     histogram(
-        "imserver_loop_lag_seconds", "Delay of the event loop at the tick of each second", "metrics.loop_lags"
+        "imserver_loop_lag_seconds",
+        "Delay of the event loop at the tick of each second",
+        "node.metrics.loop_lags",
     ),
-    histogram("imserver_batch_messages", "Messages of clients per group commit", "metrics.batch_messages"),
-    histogram("imserver_batch_seconds", "Duration of a group commit", "metrics.batch_seconds"),
+    histogram(
+        "imserver_batch_messages", "Messages of clients per group commit", "node.metrics.batch_messages"
+    ),
+    histogram("imserver_batch_seconds", "Duration of a group commit", "node.metrics.batch_seconds"),
     gauge(
         "imserver_loop_lag_max_seconds",
         "Longest delay of the event loop since the start",
-        "metrics.loop_lag_max_seconds",
+        "node.metrics.loop_lag_max_seconds",
     ),
     counter(
         "imserver_collections_total",
         "Runs of the garbage collector",
-        lambda node: _by_generation(node.metrics.collections),
+        lambda core: _by_generation(core.node.metrics.collections),
         "generation",
     ),
     counter(
         "imserver_collector_seconds_total",
         "Time in which the garbage collector stopped the loop",
-        lambda node: _by_generation(node.metrics.collector_seconds),
+        lambda core: _by_generation(core.node.metrics.collector_seconds),
         "generation",
     ),
     gauge(
         "imserver_collector_pause_max_seconds",
         "Longest run of the garbage collector since the start",
-        "metrics.collector_pause_max_seconds",
+        "node.metrics.collector_pause_max_seconds",
     ),
-    gauge("imserver_readers", "Greenlets that serve sockets; more than a few: commands wait", "poller.count"),
+    gauge(
+        "imserver_readers",
+        "Greenlets that serve sockets; more than a few: commands wait",
+        "network.poller.count",
+    ),
     gauge(
         "imserver_sockets_ready",
         "Readable sockets that wait for a reader",
-        lambda node: len(node.poller.ready),
+        lambda core: len(core.network.poller.ready),
     ),
-    gauge("imserver_requests_running", "HTTP requests in Flask", "metrics.http_running"),
+    gauge("imserver_requests_running", "HTTP requests in Flask", "node.metrics.http_running"),
 )
 
 _CONNECTIONS = (
     gauge(
         "imserver_connections",
         "WebSocket connections, logged in or not",
-        lambda node: len(node.context.connections),
+        lambda core: len(core.network.context.connections),
     ),
-    gauge("imserver_connections_limit", "Most connections that the node accepts", "gate.limit"),
+    gauge("imserver_connections_limit", "Most connections that the node accepts", "network.gate.limit"),
     gauge(
         "imserver_users",
         "Users online on the node",
-        lambda node: {app.name: len(app.users) for app in node.hub.registered()},
+        lambda core: {app.name: len(app.users) for app in core.sessions.hub.registered()},
         "app",
     ),
     gauge("imserver_sessions", "Their sessions", _sessions, "app"),
     counter(
         "imserver_closes_total",
         "Closed connections by close code; 1006: without a close frame",
-        "metrics.closes",
+        "node.metrics.closes",
         "code",
     ),
     counter(
@@ -242,30 +256,32 @@ _CONNECTIONS = (
     gauge(
         "imserver_outbox_bytes",
         "Bytes that wait for clients to read, and of unfinished messages and bodies",
-        "flusher.budget.total",
+        "network.flusher.budget.total",
     ),
     gauge(
         "imserver_outboxes_stalled",
         "Connections whose kernel buffer is full",
-        lambda node: len(node.flusher.stalled),
+        lambda core: len(core.network.flusher.stalled),
     ),
-    gauge("imserver_message_ids", "Message ids remembered", lambda node: len(node.idempotency)),
-    gauge("imserver_pending_pushes", "Pending pushes for absent users", "pending.count"),
+    gauge("imserver_message_ids", "Message ids remembered", lambda core: len(core.push.idempotency)),
+    gauge("imserver_pending_pushes", "Pending pushes for absent users", "push.pending.count"),
     counter(
-        "imserver_pending_expired_total", "Pending pushes that expired before a login", "pending.expired"
+        "imserver_pending_expired_total", "Pending pushes that expired before a login", "push.pending.expired"
     ),
     counter(
         "imserver_requests_over_rate_total",
         "Requests over the rate of their key, user, address or account, refused",
-        "metrics.http_over_rate",
+        "node.metrics.http_over_rate",
     ),
     gauge(
-        "imserver_channels", "Channels with subscribers on the node", "channels.members.membership.channels"
+        "imserver_channels",
+        "Channels with subscribers on the node",
+        "channels.channels.members.membership.channels",
     ),
     gauge(
         "imserver_channel_subscribers",
         "Subscribers of these channels; a connection with two subscriptions counts twice",
-        "channels.members.membership.members",
+        "channels.channels.members.membership.members",
     ),
 )
 
@@ -295,7 +311,7 @@ _LOGINS = (
     counter(
         "imserver_logins_denied_total",
         "Refused logins, by reason",
-        "metrics.denials",
+        "node.metrics.denials",
         "reason",
     ),
 )
@@ -308,27 +324,27 @@ _MESSAGE_IDS = {
 METRICS: Final = (
     *_PROCESS,
     *_CONNECTIONS,
-    *counters("imserver", "metrics", _OWN),
+    *counters("imserver", "node.metrics", _OWN),
     counter(
         "imserver_log_losses_total",
         "Times that this node found that the database had lost entries of the log",
-        lambda node: 0 if (stored := node.store.opened_log) is None else stored.writer.losses,
+        lambda core: 0 if (stored := core.storage.store.opened_log) is None else stored.writer.losses,
     ),
     *_LOGINS,
-    *counters("imserver_message_id", "idempotency", _MESSAGE_IDS),
+    *counters("imserver_message_id", "push.idempotency", _MESSAGE_IDS),
     *CLUSTER_METRICS,
 )
 """Every metric of the core, in the order in which it is shown."""
 
 
-def render(node: Any, name: str, more: Iterable[Metric] = ()) -> str:
+def render(core: Any, name: str, more: Iterable[Metric] = ()) -> str:
     """All metrics of this node and those of its features (``more``), labelled ``name``.
 
     Does not switch to another greenlet.
     """
     lines: list[str] = []
     for metric in (*METRICS, *more):
-        value = metric.read(node)
+        value = metric.read(core)
         if value is not None:
             lines.append(f"# HELP {metric.name} {metric.help}")
             lines.append(f"# TYPE {metric.name} {metric.kind}")

@@ -74,9 +74,9 @@ def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> 
     from imserver.transport.wsgi import adopt_from_environ, objection_to
 
     node = _node()
-    if adopt_from_environ(environ, node.core.gate, node.servers.admit):
+    if adopt_from_environ(environ, node.core.network.gate, node.servers.admit):
         return []
-    objection = objection_to(environ, node.core.gate)
+    objection = objection_to(environ, node.core.network.gate)
     refusal = _refuse(objection, CORS) if objection is not None else _take_body(environ, node)
     if refusal is not None:
         # Many servers would read the rest of the body without a time limit.
@@ -108,7 +108,7 @@ def _take_body(environ: dict[str, Any], node: Node) -> HttpResponse | None:
     if not (length.isascii() and length.isdecimal()):
         return _refuse(errors.Problems.BAD_REQUEST)
     api = node.servers.api
-    client = node.core.gate.proxies.client(head.host, headers.get("x-forwarded-for", ""))
+    client = node.core.network.gate.proxies.client(head.host, headers.get("x-forwarded-for", ""))
     limit = unread_body_limit(api, method, path, headers, client)
     stream = environ["wsgi.input"]
     try:

@@ -83,7 +83,7 @@ class CallRecorder:
 
 
 def _logged_in(node: Node, user: str) -> Client:
-    client = Caller(node.core.ws_port).upgrade()
+    client = Caller(node.core.node.ws_port).upgrade()
     client.send(_login(user, cursor=0))
     client.expect(1)
     return client
@@ -110,7 +110,7 @@ def ways(folder: str) -> dict[str, Way]:
     node = Node(config, logs.requests, lambda parts: None)  # type: ignore[arg-type,return-value]
     node.start()
     ann, bob = _logged_in(node, "ann"), _logged_in(node, "bob")
-    back_end = Caller(node.core.http_port)
+    back_end = Caller(node.core.node.http_port)
     headers = [("Authorization", f"Bearer {_KEY}")]
     as_json = [*headers, ("Content-Type", "application/json")]
     numbers = count(1)
@@ -139,7 +139,7 @@ def ways(folder: str) -> dict[str, Way]:
         receive()
 
     def connect() -> None:
-        connected.append(Caller(node.core.ws_port).upgrade())
+        connected.append(Caller(node.core.node.ws_port).upgrade())
         gevent.sleep(_REST_SECONDS)
 
     def log_in() -> None:

@@ -58,14 +58,20 @@ _decode = msgspec.json.Decoder(_Meta).decode
 class ChannelLog:
     """The publications of stored channels. Their offsets are ids of the log, which have gaps.
 
-    ``follow``: delivers the entries of an app from now on, and returns the id of the last delivered one; it
-    may switch, and raises StorageUnavailable.
+    Somebody must deliver them; see :meth:`attach`.
     """
 
-    def __init__(self, store: Store, follow: Callable[[str], int], metrics: Metrics) -> None:
+    def __init__(self, store: Store, metrics: Metrics) -> None:
         self._store = store
-        self._follow = follow
+        self._follow: Callable[[str], int]
         self._metrics = metrics
+
+    def attach(self, follow: Callable[[str], int]) -> None:
+        """Set what delivers the entries of an app from now on, and returns the id of the last delivered one.
+
+        It may switch, and raises StorageUnavailable.
+        """
+        self._follow = follow
 
     def follow(self, app: str) -> int:
         """Deliver the entries of an app from now on. Returns the id of the last delivered one.

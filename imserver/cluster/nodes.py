@@ -178,15 +178,19 @@ class NodeMessages:
     the handlers and of the fences that have arrived.
     """
 
-    def __init__(self, registry: Registry, rpc: Rpc) -> None:
+    def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._rpc = rpc
+        self._rpc: Rpc
         self._handlers: dict[type, Callable[[Any], object]] = {}
         self.unreadable = 0
         """Messages that this version does not understand."""
         self._fences = count(1)
         self._passed: dict[int, int] = {}
         """The last fence of each epoch."""
+
+    def attach(self, rpc: Rpc) -> None:
+        """Set what sends. It passes on what it receives to :meth:`received`."""
+        self._rpc = rpc
 
     def handle(self, handlers: Mapping[type, Callable[[Any], object]]) -> None:
         """Add handlers by type of message; each is called with the message."""

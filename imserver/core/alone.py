@@ -1,14 +1,11 @@
 """The services of a node that is alone: they look for users, channels and ids in its own memory.
 
-:class:`imserver.core.cluster.Cluster` has the same services of a cluster node.
+:mod:`imserver.core.cluster` has the same services of a cluster node.
 """
 
 from __future__ import annotations
 
-from typing import Final
-
 from imserver.auth.login import Logins
-from imserver.auth.tenants import Tenants
 from imserver.channels.channels import Channels
 from imserver.channels.connections import Connections
 from imserver.channels.members import ChannelMembers
@@ -16,53 +13,36 @@ from imserver.channels.stored import ChannelLog
 from imserver.cluster.history import LocalHistory
 from imserver.cluster.nodes import NodeQueries
 from imserver.cluster.registry import LocalValues, SoloRegistry
-from imserver.hub.fanout import Fanout
-from imserver.hub.hub import Hub
-from imserver.metrics import Metrics
+from imserver.core.services import ClusterServices, Foundation, TargetServices
 from imserver.push.idempotency import Idempotency
 from imserver.push.push import LocalReach, Pushes
 from imserver.push.user_channels import UserChannels
-from imserver.sessions.connection_ids import ConnectionTable
 from imserver.sessions.presence import Presence
 from imserver.sessions.sessions import Sessions
-from imserver.storage.store import Store
 
 
-class Alone:
-    """Owner of each of them. ``history_bytes``: of the histories of channels in memory.
+def no_cluster() -> ClusterServices:
+    """Nobody else is there. The registry only holds the lease, for operators."""
+    return ClusterServices(SoloRegistry(), NodeQueries(), LocalValues())
 
-    The registry only holds the lease, for operators.
-    """
 
-    node_messages: Final = None
-    others: Final = None
-    rpc: Final = None
-    attempt: Final = None
-
-    def __init__(
-        self,
-        history_bytes: int,
-        store: Store,
-        queries: NodeQueries,
-        table: ConnectionTable,
-        hub: Hub,
-        fanout: Fanout,
-        idempotency: Idempotency,
-        metrics: Metrics,
-        logins: Logins,
-        tenants: Tenants,
-        channel_log: ChannelLog,
-    ) -> None:
-        self.registry = SoloRegistry()
-        self.values = LocalValues()
-        self.sessions = Sessions(hub, fanout, metrics, logins, store)
-        self.reach = LocalReach(idempotency, fanout, metrics)
-        history = LocalHistory(history_bytes, hub.member_count)
-        tenants.on_delete.append(history.forget)
-        members = ChannelMembers(hub, table, tenants.get)
-        self.channels = Channels(members, hub, fanout, metrics, table, tenants.get, history, channel_log)
-        self.pushes = Pushes(
-            idempotency, self.reach, metrics, UserChannels(self.channels, self.reach.to_user)
-        )
-        self.connections = Connections(table, self.channels, fanout, queries, self.registry)
-        self.presence = Presence(hub, table, self.registry)
+def build_alone(base: Foundation, logins: Logins, channel_log: ChannelLog) -> TargetServices:
+    """Build them. The histories of channels are in memory."""
+    api, hub, fanout, table, tenants = base.config.api, base.hub, base.fanout, base.table, base.tenants
+    metrics, registry, queries = base.node.metrics, base.cluster.registry, base.cluster.queries
+    idempotency = Idempotency(api.dedupe_ids, api.dedupe_seconds, shared=base.keys.demo)
+    sessions = Sessions(hub, fanout, metrics, logins, base.storage.store)
+    reach = LocalReach(idempotency, fanout, metrics)
+    history = LocalHistory(base.config.limits.history_bytes, hub.member_count)
+    tenants.on_delete.append(history.forget)
+    members = ChannelMembers(hub, table, tenants.get)
+    channels = Channels(members, hub, fanout, metrics, table, tenants.get, history, channel_log)
+    return TargetServices(
+        sessions,
+        Presence(hub, table, registry),
+        channels,
+        Connections(table, channels, fanout, queries, registry),
+        idempotency,
+        reach,
+        Pushes(idempotency, reach, metrics, UserChannels(channels, reach.to_user)),
+    )

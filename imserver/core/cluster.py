@@ -37,16 +37,13 @@ from imserver.cluster.redis.registry import RedisRegistry
 from imserver.cluster.registry import Lease, RegistryEvents, advertised_address
 from imserver.cluster.rpc.server import Rpc
 from imserver.config.settings import Config
-from imserver.hub.fanout import Fanout
-from imserver.hub.hub import Hub
-from imserver.metrics import Metrics
+from imserver.core.services import ClusterServices, Foundation, TargetServices
 from imserver.process import derive_key
 from imserver.push.idempotency import Idempotency
 from imserver.push.push import Pushes
 from imserver.push.routing import ClusterReach, ReorderGuard, Rerouting
 from imserver.push.user_channels import UserChannels
 from imserver.sessions.cluster_sessions import ClusterSessions
-from imserver.sessions.connection_ids import ConnectionTable
 from imserver.sessions.presence import Presence
 from imserver.storage.store import Store
 
@@ -61,55 +58,66 @@ _OTHER_DATABASE = (
 )
 
 
-class Cluster:
-    """The cluster parts of one node. Owner of each of them. They are started and stopped together."""
+class ClusterLinks:
+    """What reaches the other nodes. Owner of each part. ``services``: the same for everybody."""
+
+    def __init__(self, config: Config, secret: bytes, store: Store, tenants: Tenants) -> None:
+        cluster, queries = config.cluster, NodeQueries()
+        self.fingerprint = hashlib.sha256(derive_key(secret, "cluster fingerprint")).hexdigest()[:32]
+        self.registry = registry = RedisRegistry(
+            config.redis, cluster, tuple(config.apps), config.api.dedupe_seconds, tenants.created
+        )
+        self.node_messages = messages = NodeMessages(registry)
+        self.rpc = rpc = Rpc(
+            secret,
+            queries.answer,
+            messages.received,
+            queue_items=cluster.queue_items,
+            queue_bytes=cluster.queue_bytes,
+        )
+        messages.attach(rpc)
+        self.database = DatabaseCheck(store, registry)
+        store.objection, store.on_open = self.database.objection, registry.report_database
+        self.others = OtherNodes(registry, messages, rpc, queries, cluster.rpc_seconds)
+        self.services = ClusterServices(
+            registry, queries, registry, registry.attempt, rpc, messages, self.others
+        )
+
+
+class ClusterMember:
+    """This node as a member of the cluster: its services that reach other nodes. Owner of each of them.
+
+    They are started and stopped together. ``targets``: those for everybody.
+    """
 
     def __init__(
-        self,
-        config: Config,
-        secret: bytes,
-        store: Store,
-        queries: NodeQueries,
-        table: ConnectionTable,
-        hub: Hub,
-        fanout: Fanout,
-        idempotency: Idempotency,
-        metrics: Metrics,
-        logins: Logins,
-        tenants: Tenants,
-        channel_log: ChannelLog,
+        self, links: ClusterLinks, base: Foundation, logins: Logins, channel_log: ChannelLog
     ) -> None:
+        config, hub, fanout, table = base.config, base.hub, base.fanout, base.table
+        metrics, tenants = base.node.metrics, base.tenants
+        registry, messages, others = links.registry, links.node_messages, links.others
         self._config = config
-        self._store = store
+        self._store = base.storage.store
         self._fanout = fanout
-        self._fingerprint = hashlib.sha256(derive_key(secret, "cluster fingerprint")).hexdigest()[:32]
-        self.queries = queries
         self._table = table
-        self.registry = registry = RedisRegistry(
-            config.redis, config.cluster, tuple(config.apps), config.api.dedupe_seconds, tenants.created
+        self._fingerprint = links.fingerprint
+        self._queries = base.cluster.queries
+        self._registry, self._rpc, self._node_messages = registry, links.rpc, messages
+        self.database, self.others = links.database, others
+        api = config.api
+        idempotency = Idempotency(
+            api.dedupe_ids, api.dedupe_seconds, shared=base.keys.demo, registry=registry
         )
-        self.values, self.attempt = registry, registry.attempt
-        idempotency.registry = registry
-        self.rpc = Rpc(
-            secret,
-            self.queries.answer,
-            lambda sender, items: self.node_messages.received(sender, items),
-            queue_items=config.cluster.queue_items,
-            queue_bytes=config.cluster.queue_bytes,
-        )
-        self.node_messages = messages = NodeMessages(registry, self.rpc)
-        self.database = DatabaseCheck(store, registry)
-        self.others = others = OtherNodes(registry, messages, self.rpc, queries, config.cluster.rpc_seconds)
         guard = ReorderGuard(hub)
         lease_lag = ceil(config.cluster.renew_seconds) + 2
         required = config.cluster.require_registry
         self.sessions = ClusterSessions(
-            hub, fanout, metrics, logins, store, others, required, guard.logged_in, lease_lag
+            hub, fanout, metrics, logins, self._store, others, required, guard.logged_in, lease_lag
         )
         self.registrar = Registrar(registry, messages, hub)
         members = ChannelMembers(hub, table, tenants.get, others, self.registrar)
-        self.channel_nodes = ChannelNodes(others, self.registrar)
-        self.channels = Channels(
+        self._channel_nodes = ChannelNodes(others, self.registrar)
+        channels = Channels(
             members,
             hub,
             fanout,
@@ -118,21 +126,30 @@ class Cluster:
             tenants.get,
             registry.history,
             channel_log,
-            self.channel_nodes,
+            self._channel_nodes,
         )
-        self.connections = Connections(table, self.channels, fanout, queries, registry, others)
-        self.presence = Presence(hub, table, registry, others)
-        self.reach = ClusterReach(registry, messages, hub, fanout, idempotency, guard, metrics)
-        self.pushes = Pushes(
-            idempotency, self.reach, metrics, UserChannels(self.channels, self.reach.to_user)
+        connections = Connections(table, channels, fanout, self._queries, registry, others)
+        presence = Presence(hub, table, registry, others)
+        reach = ClusterReach(registry, messages, hub, fanout, idempotency, guard, metrics)
+        pushes = Pushes(idempotency, reach, metrics, UserChannels(channels, reach.to_user))
+        rerouting = Rerouting(registry, messages, fanout, self.sessions, guard)
+        self.targets = TargetServices(
+            self.sessions,
+            presence,
+            channels,
+            connections,
+            idempotency,
+            reach,
+            pushes,
+            self.registrar,
+            rerouting,
         )
-        self.rerouting = Rerouting(registry, messages, fanout, self.sessions, guard)
-        self.node_messages.handle(
+        messages.handle(
             {
-                ToUser: self.rerouting.deliver,
+                ToUser: rerouting.deliver,
                 ToApp: self._deliver_to_app,
-                ToChannel: self.channels.received,
-                ToConnection: self.connections.received,
+                ToChannel: channels.received,
+                ToConnection: connections.received,
                 Notice: self.sessions.noticed,
                 Replaced: self._replaced,
                 ChannelsUnsettled: self._unsettled,
@@ -147,20 +164,20 @@ class Cluster:
         :class:`imserver.errors.StartError` if this node must not or cannot join.
         """
         config = self._config
-        queries = self.queries
-        self.presence.add_to(queries)
+        queries, targets = self._queries, self.targets
+        targets.presence.add_to(queries)
         queries.add("hello", Lease, self._hello)
         self.sessions.add_to(queries)
-        self.channels.members.add_to(queries)
-        self.connections.add_to(queries)
+        targets.channels.members.add_to(queries)
+        targets.connections.add_to(queries)
         address = advertised_address(config.cluster.advertise, only_local)
         host = config.cluster.bind or address
         rpc_port = config.app.rpc_port
-        self.rpc.start(host, rpc_port, rpc_port + 1 if rpc_port else 0)
+        self._rpc.start(host, rpc_port, rpc_port + 1 if rpc_port else 0)
         control, data = (
-            bound.rpartition(":")[2] for bound in (self.rpc.control_address, self.rpc.data_address)
+            bound.rpartition(":")[2] for bound in (self._rpc.control_address, self._rpc.data_address)
         )
-        lease = self.registry.start(
+        lease = self._registry.start(
             Lease(
                 f"{address}:{control}",
                 control=f"tcp://{address}:{control}",
@@ -187,23 +204,23 @@ class Cluster:
 
     def _announce(self, lease: Lease) -> None:
         """Send hello to all live nodes, so that this node receives their next broadcast."""
-        peers = self.node_messages.peers()
+        peers = self._node_messages.peers()
         if peers:
             seconds = self._config.cluster.rpc_seconds
-            _, missing = self.rpc.query_all(peers, "hello", encode(lease), seconds)
+            _, missing = self._rpc.query_all(peers, "hello", encode(lease), seconds)
             for node in missing:
                 log.warning("peer %s: no answer to the hello of this node", node)
 
     def _hello(self, lease: Lease) -> bool:
         if lease.fingerprint != self._fingerprint:
             return False
-        self.registry.add_lease(lease)
+        self._registry.add_lease(lease)
         self._leases_changed()
         return True
 
     def _leases_changed(self) -> None:
-        self.rpc.epoch = self.node_messages.own_epoch
-        self.rpc.update(self.registry.leases())
+        self._rpc.epoch = self._node_messages.own_epoch
+        self._rpc.update(self._registry.leases())
 
     def _reregister(self, everything: bool) -> None:
         self.registrar.wake()
@@ -218,7 +235,7 @@ class Cluster:
         self.sessions.replaced(message.app, message.user, message.session_id)
 
     def _unsettled(self, message: ChannelsUnsettled) -> None:
-        self.channel_nodes.peer_unsettled(message.epoch)
+        self._channel_nodes.peer_unsettled(message.epoch)
 
     # --- at the end -----------------------------------------------------------------------------------------
 
@@ -227,8 +244,8 @@ class Cluster:
         clean = self.sessions.flush(_FLUSH_SECONDS)
         clean = self.registrar.stop(_FLUSH_SECONDS) and clean
         self.sessions.stop()
-        self.registry.stop(clean)
-        self.rpc.stop()
+        self._registry.stop(clean)
+        self._rpc.stop()
 
 
 class DatabaseCheck:

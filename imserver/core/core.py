@@ -1,22 +1,12 @@
-"""The parts of a node below its HTTP API, built in order from the configuration.
-
-Only this module knows all of them.
-"""
+"""Builds the services of a node below its HTTP API, in order, and has what features add to them."""
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from time import time
 from typing import TYPE_CHECKING, Any, TypeVar
-from weakref import WeakSet
 
-from gevent import Greenlet
 from msgspec import Struct
-from msgspec.structs import asdict, replace
 
-from imserver import __version__
 from imserver.auth.accounts import AccountLookup, NoAccountLookup
 from imserver.auth.authority import AllowLists, Authority, Keys
 from imserver.auth.back_ends import BackEnds, NoBackEnds
@@ -33,52 +23,48 @@ from imserver.channels.client_commands import ChannelCommands
 from imserver.channels.consent import ChannelConsent
 from imserver.channels.stored import ChannelLog
 from imserver.channels.streamed_messages import ChannelStreams, StreamedMessages
-from imserver.cluster.nodes import NodeQueries, Overview, StateQuery
-from imserver.cluster.registry import Lease, Registry, TemporaryValues
+from imserver.cluster.nodes import Overview, StateQuery
 from imserver.config.settings import Config
 from imserver.config.values import CORE, Declarations
-from imserver.core.alone import Alone
+from imserver.core.alone import build_alone, no_cluster
 from imserver.core.network import build_network
+from imserver.core.node_state import NodeState
+from imserver.core.services import (
+    ChannelServices,
+    ClusterServices,
+    Foundation,
+    IdentityServices,
+    MessageServices,
+    NetworkServices,
+    OnEnded,
+    OnForgotten,
+    PushServices,
+    SessionServices,
+    StorageServices,
+    TargetServices,
+)
+from imserver.core.status import NodeStatus
 from imserver.core.stored_messages import build_stored_messages
-from imserver.hub.acks import AckTracker
 from imserver.hub.expiry import Check
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
 from imserver.logging import RequestLog
-from imserver.metrics import Metrics, resident_bytes
-from imserver.process import DataDirectory, derive_key
 from imserver.protocol.dialect import Dialect
-from imserver.push.idempotency import Idempotency
 from imserver.push.pending import PendingPushes
-from imserver.push.push import Publishing, Reach
+from imserver.push.push import Publishing
 from imserver.sessions.connection_ids import ConnectionIds, ConnectionTable, new_birth
-from imserver.sessions.sessions import Sessions
 from imserver.storage.contract import Erasure, tables_of
 from imserver.storage.store import Store
 from imserver.transport.connection import Connection, Serve
-from imserver.transport.dispatch import CommandTable, Dispatcher
-from imserver.transport.gate import Gate, GatePolicy, Opened, Origins
-from imserver.transport.outgoing import Outgoing
-from imserver.transport.proxies import TrustedProxies
+from imserver.transport.dispatch import CommandTable
+from imserver.transport.gate import Opened
 from imserver.transport.stream import StreamPath
 
 if TYPE_CHECKING:
-    from imserver.core.cluster import Cluster
+    from imserver.core.cluster import ClusterLinks, ClusterMember
     from imserver.metric_table import Metric
 
-log = logging.getLogger(__name__)
-
-_greenlets: WeakSet[Greenlet[..., Any]] = WeakSet()
-"""All greenlets of this process that have not been freed."""
-Greenlet.add_spawn_callback(_greenlets.add)
-
-
-OnEnded = Callable[[Connection, int], None]
-"""Called with each connection that has ended, and its close code. Never switches."""
-
-
-OnForgotten = Callable[[Connection], None]
-"""Called with each session that is no longer addressed, while its connection stays open. Never switches."""
+S = TypeVar("S")
 
 
 def _nothing(*_: object) -> None:
@@ -92,20 +78,20 @@ def _no_streams(_serve: Serve) -> Mapping[str, StreamPath]:
 class FeatureParts(Struct, frozen=True):
     """The parts that a feature adds to one node.
 
-    ``service``: what its routes and other features use. ``opened``: dialect → its function for new
-    connections. ``prepare`` reads the settings of all apps before the node serves, and may raise StartError.
-    ``reload`` reads them again, and applies new limits (SIGHUP). ``silent_seconds``: dialect → after how many
-    seconds without traffic the sweep closes its sessions; of others it expects heartbeats. ``checks``:
-    dialect → the sweep's check of its sessions. ``streams``: path of streams → how it is served, made
-    from the function that serves messages. ``tick``: called once per second; they never switch.
-    ``run``: functions of greenlets, from the start of the node until they are killed. ``drain``: called when
-    the servers have drained, before the connections of clients end. ``erasure``: of what is more than rows.
-    ``counters``: numbers since the start, for the state of the node.
+    ``service``: what its routes and other features use; see :meth:`Core.service`. ``opened``: dialect → its
+    function for new connections. ``prepare`` reads the settings of all apps before the node serves, and may
+    raise StartError. ``reload`` reads them again, and applies new limits (SIGHUP). ``silent_seconds``:
+    dialect → after how many seconds without traffic the sweep closes its sessions; of others it expects
+    heartbeats. ``checks``: dialect → the sweep's check of its sessions. ``streams``: path of streams → how it
+    is served, made from the function that serves messages. ``tick``: called once per second; they never
+    switch. ``run``: functions of greenlets, from the start of the node until they are killed. ``drain``:
+    called when the servers have drained, before the connections of clients end. ``erasure``: of what is more
+    than rows. ``counters``: numbers since the start, for the state of the node.
     ``finish``: called when all connections have ended, while the greenlets of the node still run.
     ``stop``: called at the end of the node, before its store is closed.
     """
 
-    service: Any = None
+    service: object = None
     commands: CommandTable = {}
     opened: Mapping[str, Opened] = {}
     ended: tuple[OnEnded, ...] = ()
@@ -132,26 +118,23 @@ class Hooks(Struct, frozen=True):
     observer: Observer
 
 
-_Answer = TypeVar("_Answer")
-
-
 class Answers(Struct, frozen=True):
     """The answers of a feature to the questions of the core. None: this feature does not answer.
 
-    The core calls the first function for each question, with the parts that it has built so far. Where nobody
-    answers, the core has an answer of its own.
+    The core calls the first function for each question, with what it has built so far. Where nobody answers,
+    the core has an answer of its own.
     ``accounts``: who holds a token of an account, and which users are accounts. ``relations``: whether a user
-    may reach another, and see that they are online; ``accounts`` is built. ``hooks``: who speaks for the back
-    ends of apps; connections, apps and the store are built, logins are not.
+    may reach another, and see that they are online; it also gets who answers about accounts. ``hooks``: who
+    speaks for the back ends of apps.
     """
 
-    accounts: Callable[[Core], AccountLookup] | None = None
-    relations: Callable[[Core], Relations] | None = None
-    hooks: Callable[[Core], Hooks] | None = None
+    accounts: Callable[[Foundation], AccountLookup] | None = None
+    relations: Callable[[Foundation, AccountLookup], Relations] | None = None
+    hooks: Callable[[Foundation], Hooks] | None = None
 
 
 class Core:
-    """All parts of a node below its HTTP API, as attributes. Each part owns its state.
+    """The services of a node below its HTTP API, a struct for each concern. Each service owns its state.
 
     ``objection`` checks the settings of an app for the core and all features. ``declared``: which settings
     there are. ``answers``: those of the features, in their order.
@@ -167,83 +150,108 @@ class Core:
     ) -> None:
         self._objection = objection
         self._answers = answers
+        self._services: dict[type, Any] = {}
+        self._counters: list[Struct] = []
         self.declared = declared
         self.features: dict[str, FeatureParts] = {}
         """Name of a feature → its parts."""
         self.metric_rows: list[Callable[[], Iterable[Metric]]] = []
         """Functions that return the metrics of features."""
         self.config = config
-        self.request_log = request_log
-        self.started_at = time()
-        self.metrics = Metrics()
-        self.data = DataDirectory(config.server.data_dir, shared=config.clustered)
-        self.store = Store(
-            config.storage,
-            config.server.data_dir,
-            objection=self._database_objection,
-            on_open=self._database_opened,
-            log_listener=lambda: self.messaging,
-        )
-        self.serving = False
-        """True from the end of the start to the beginning of the drain."""
-        self.draining = False
-        self.cluster: Cluster | None = None
-        """The cluster parts; None on a single node."""
-        self.on_ended: tuple[OnEnded, ...] = ()
-        """Called in this order."""
-        self.on_forgotten: tuple[OnForgotten, ...] = ()
-        """Called in this order."""
-        self.opened: dict[str, Opened] = {}
-        """Dialect → its function for new connections."""
-        self.chat_page = ""
-        """Address of this server's own page for chats, which a feature sets; ``""``: it has none."""
-        self.http_port = config.app.http_port
-        self.ws_port = config.app.websocket_port
+        self.node = NodeState(config, request_log)
+        self.storage = StorageServices(Store(config.storage, config.server.data_dir))
+        self.network: NetworkServices
+        self.cluster: ClusterServices
+        self.identity: IdentityServices
+        self.sessions: SessionServices
+        self.push: PushServices
+        self.messages: MessageServices
+        self.channels: ChannelServices
+        self.member: ClusterMember | None = None
+        """This node as a member of a cluster; None on a node alone."""
+        self.status: NodeStatus
+        self.overview: Overview
+        """State and metrics of all nodes."""
+
+    # --- services of features -------------------------------------------------------------------------------
+
+    def service(self, kind: type[S]) -> S:
+        """The service of the feature that has one of exactly this type. Raises LookupError: none has."""
+        service = self.find(kind)
+        if service is None:
+            raise LookupError(f"no feature of this node has {kind.__name__}")
+        return service
+
+    def find(self, kind: type[S]) -> S | None:
+        """The same; None if no feature of this node has such a service."""
+        service: S | None = self._services.get(kind)
+        return service
+
+    # --- start ----------------------------------------------------------------------------------------------
 
     def build(self) -> None:
-        """Build all parts. Raises :class:`StartError` with a one-line message."""
+        """Build all services. Raises :class:`StartError` with a one-line message."""
         config = self.config
-        self._build_core()
-        self._make_publishing()
-        self._make_messaging()
-        self.overview = self._make_overview()
-        self.channel_consent = ChannelConsent(self.back_ends, self.reviews, self.store, self.channels)
-        self.channel_commands = ChannelCommands(
-            self.channels,
-            self.logins,
-            self.channel_consent,
-            {},
-            self.table,
-        )
-        self._make_streams()
-        self.dispatcher = self._make_dispatcher()
-        self.gate = Gate(self.proxies, self.origins, config.websocket.deflate, self.gate_policy(config))
-        self.on_ended = (
-            self.messaging.catch_up.ended,
-            self.channels.members.ended,
-            self.table.ended,
-            self.logins.ended,
-            self.sessions.ended,
-        )
+        secret = self.node.start()
+        self.network = build_network(config, self.node)
+        base, links = self._make_foundation(secret)
+        self.cluster = base.cluster
+        self.identity = identity = self._make_identity(base, secret)
+        channel_log = ChannelLog(self.storage.store, self.node.metrics)
+        if links is None:
+            targets = build_alone(base, identity.logins, channel_log)
+        else:
+            from imserver.core.cluster import ClusterMember
 
-    def key_for(self, purpose: str) -> bytes:
-        """A key for one purpose, which all nodes derive from their common secret."""
-        return derive_key(self._secret, purpose)
+            self.member = ClusterMember(links, base, identity.logins, channel_log)
+            targets = self.member.targets
+        identity.tenants.on_delete.append(targets.sessions.close_app)
+        self.sessions = SessionServices(
+            base.hub,
+            base.fanout,
+            base.ids,
+            base.table,
+            targets.sessions,
+            targets.presence,
+            targets.connections,
+        )
+        self.network.dispatcher.add(targets.sessions.rows())
+        self.push = self._make_push(targets)
+        self.messages = build_stored_messages(base, identity, targets)
+        channel_log.attach(self.messages.messaging.follower.follow)
+        self.channels = self._make_channels(targets)
+        self._hear_of_connections()
+        self.status = self._make_status()
+        self.overview = self._make_overview()
 
     def learn_dialects(self, dialects: Iterable[Dialect]) -> None:
         """Apply what dialects say of origins and tokens."""
-        self.origins.open_dialects.update(row.name for row in dialects if row.any_origin)
-        self.logins.bare_dialects.update(row.name for row in dialects if row.bare_tokens)
+        self.network.origins.open_dialects.update(row.name for row in dialects if row.any_origin)
+        self.identity.logins.bare_dialects.update(row.name for row in dialects if row.bare_tokens)
 
     def join(self, name: str, feature: FeatureParts) -> None:
         """Add the parts of a feature."""
+        network = self.network
         self.features[name] = feature
-        self.dispatcher.add(feature.commands)
-        self.opened.update(feature.opened)
-        self.on_ended += feature.ended
-        self.sweep.silent_seconds.update(feature.silent_seconds)
-        self.sweep.checks.update(feature.checks)
-        self.on_forgotten += feature.forgotten
+        if feature.service is not None:
+            self._services[type(feature.service)] = feature.service
+        if feature.counters is not None:
+            self._counters.append(feature.counters)
+        network.dispatcher.add(feature.commands)
+        network.opened.update(feature.opened)
+        network.ended.extend(feature.ended)
+        network.sweep.silent_seconds.update(feature.silent_seconds)
+        network.sweep.checks.update(feature.checks)
+        # Channels are left last.
+        network.forgotten[-1:-1] = feature.forgotten
+
+    def prepare(self) -> None:
+        """Read the settings of all apps. Raises StartError."""
+        self.identity.logins.prepare()
+        for feature in self.features.values():
+            feature.prepare()
+
+    # --- erasure --------------------------------------------------------------------------------------------
 
     @property
     def erasures(self) -> tuple[Erasure, ...]:
@@ -255,305 +263,185 @@ class Core:
 
         May switch. May be called again: then it erases what was added meanwhile. Raises Unavailable.
         """
+        store = self.storage.store
         # Features first: a bucket may be unavailable while everything else is reachable.
         for erasure in self.erasures:
             erasure.user(app, user)
-        self.channels.erase_user(app, user)
-        self.store.delete_rows_of_user(app, user, tables_of(self.erasures))
-        self.store.log().erase_user(app, user)
-        self.messaging.positions.forget(app, user)
+        self.channels.channels.erase_user(app, user)
+        store.delete_rows_of_user(app, user, tables_of(self.erasures))
+        store.log().erase_user(app, user)
+        self.messages.messaging.positions.forget(app, user)
 
-    def prepare(self) -> None:
-        """Read the settings of all apps. Raises StartError."""
-        self.logins.prepare()
-        for feature in self.features.values():
-            feature.prepare()
+    # --- services of the core -------------------------------------------------------------------------------
 
-    def _build_core(self) -> None:
-        """Build connections, logins, and the services that locate sessions, users and channels."""
-        config = self.config
-        self.data.start()
-        self._secret = secret = self.data.secret(config.server.secret_file)
-        network = build_network(config, self.metrics, self._ended, self._ponged)
-        self.max_connections, self.sweep = network.max_connections, network.sweep
-        self.poller, self.flusher, self.context = network.poller, network.flusher, network.context
+    def _make_foundation(self, secret: bytes) -> tuple[Foundation, ClusterLinks | None]:
+        """Build what a node has before it can log in users. The links: None on a node alone."""
+        config, network, store = self.config, self.network, self.storage.store
         policies = {
             name: tenant.policy_of(name) for name, tenant in config.apps.items() if not tenant.same_as
         }
-        self.hub = Hub(policies, self.context.connections, self._forgotten)
-        self.fanout = Fanout(self.hub, self.flusher, self.metrics, config.hub.notice_members)
-        self.tenants = Tenants(config, self.store, self.hub, self._objection, self.declared)
-        self.keys = Keys(config, self.tenants.resolve)
-        self.proxies = TrustedProxies(config.server.trusted_proxies)
-        self.origins = Origins(self.proxies, self.gate_policy(config))
-        api = config.api
-        self.idempotency = Idempotency(api.dedupe_ids, api.dedupe_seconds, shared=self.keys.demo)
-        self.queries = NodeQueries()
-        self.ids = ConnectionIds(secret, new_birth())
-        self.table = ConnectionTable(self.hub, self.ids)
-        self._make_logins(secret)
-        self.relations: Relations = self._answer(each.relations for each in self._answers) or NoRelations()
-        self._choose_services(secret)
-        self.tenants.on_delete.append(self.sessions.close_app)
-
-    def _answer(self, functions: Iterable[Callable[[Core], _Answer] | None]) -> _Answer | None:
-        """The answers of the first feature that has any."""
-        return next((function(self) for function in functions if function is not None), None)
-
-    def _make_logins(self, secret: bytes) -> None:
-        """Build authentication and login rules."""
-        self.sender_rates = SenderRates(self.config.limits.bot_rate, self.config.limits.guest_rate)
-        self.accounts: AccountLookup = (
-            self._answer(each.accounts for each in self._answers) or NoAccountLookup()
-        )
-        self.page_tokens = PageTokens(self.config, secret)
-        self.outgoing = outgoing = Outgoing()
-        hooks = self._answer(each.hooks for each in self._answers) or Hooks(
-            NoReviews(self.tenants), NoBackEnds(), NoObserver()
-        )
-        self.reviews, self.back_ends, self.observer = hooks.reviews, hooks.back_ends, hooks.observer
-        self.logins = Logins(
-            self.tenants,
-            self.page_tokens,
-            self.accounts,
-            lambda: self.keys.demo,
-            self.back_ends,
-            self.observer,
-            Issuers(outgoing),
-            secret,
-            self.context.connections,
-            self.metrics,
-            self.origins,
-        )
-        self.allowed = AllowLists()
-        self.allowed.learn(self.tenants.all())
-        self.tenants.on_change += [self.keys.app_changed, self.logins.changed, self.allowed.changed]
-        self.tenants.on_delete += [self.keys.app_deleted, self.logins.deleted, self.allowed.deleted]
-        self.authority = Authority(self.keys, self.page_tokens, self.logins, self.accounts, self.allowed)
-
-    def _choose_services(self, secret: bytes) -> None:
-        """Build the services that find users, channels and ids: of a node alone, or of a cluster node."""
-        config = self.config
-        parts = (
-            self.store,
-            self.queries,
-            self.table,
-            self.hub,
-            self.fanout,
-            self.idempotency,
-            self.metrics,
-            self.logins,
-            self.tenants,
-            ChannelLog(self.store, lambda app: self.messaging.follower.follow(app), self.metrics),
-        )
-        services: Alone | Cluster
+        hub = Hub(policies, network.context.connections, _call_each(network.forgotten))
+        fanout = Fanout(hub, network.flusher, self.node.metrics, config.hub.notice_members)
+        tenants = Tenants(config, store, hub, self._objection, self.declared)
+        keys = Keys(config, tenants.resolve)
+        links = None
         if config.clustered:
             # Imported here: Redis and zerorpc cost memory that a single node saves.
-            from imserver.core.cluster import Cluster
+            from imserver.core.cluster import ClusterLinks
 
-            services = self.cluster = Cluster(config, secret, *parts)
-        else:
-            services = Alone(config.limits.history_bytes, *parts)
-        self.registry: Registry = services.registry
-        self.pushes = services.pushes
-        self.reach: Reach = services.reach
-        self.sessions: Sessions = services.sessions
-        self.presence, self.channels = services.presence, services.channels
-        self.connections = services.connections
-        self.node_messages, self.others, self.rpc = services.node_messages, services.others, services.rpc
-        """None on a node alone."""
-        self.attempt = services.attempt
-        """Counts attempts on all nodes together; None on a node alone."""
-        self.temporary_values: TemporaryValues = services.values
-
-    def _database_objection(self, database: str) -> str:
-        return "" if self.cluster is None else self.cluster.database.objection(database)
-
-    def _database_opened(self, database: str) -> None:
-        if self.cluster is not None:
-            self.cluster.registry.report_database(database)
-
-    def _make_messaging(self) -> None:
-        """Build the services for stored messages."""
-        self.stored_messages = stored = build_stored_messages(
-            self.config.storage,
-            self.store,
-            self.hub,
-            self.fanout,
-            self.metrics,
-            self.logins,
-            self.sessions,
-            self.channels,
-            self.tenants,
-            self.relations,
-            self.reviews,
-            self.observer,
-            self.sender_rates,
-            self.node_messages,
-            AckTracker(self.metrics, self.config.limits.node_outbox_bytes),
+            links = ClusterLinks(config, secret, store, tenants)
+        ids = ConnectionIds(secret, new_birth())
+        base = Foundation(
+            config,
+            self.node,
+            network,
+            self.storage,
+            no_cluster() if links is None else links.services,
+            hub,
+            fanout,
+            ids,
+            ConnectionTable(hub, ids),
+            tenants,
+            keys,
+            SenderRates(config.limits.bot_rate, config.limits.guest_rate),
         )
-        self.messaging, self.signals, self.receipts = stored.messaging, stored.signals, stored.receipts
-        self.messaging.add_to(self.queries)
-        self.message_search, self.retention = stored.search, stored.retention
+        return base, links
 
-    def _make_publishing(self) -> None:
+    def _make_identity(self, base: Foundation, secret: bytes) -> IdentityServices:
+        """Build authentication and login rules. Features answer first."""
+        tenants, keys, network = base.tenants, base.keys, base.network
+        lookup = _first(each.accounts for each in self._answers)
+        accounts: AccountLookup = NoAccountLookup() if lookup is None else lookup(base)
+        relate = _first(each.relations for each in self._answers)
+        relations: Relations = NoRelations() if relate is None else relate(base, accounts)
+        hook = _first(each.hooks for each in self._answers)
+        nobody = Hooks(NoReviews(tenants), NoBackEnds(), NoObserver())
+        hooks = nobody if hook is None else hook(base)
+        page_tokens = PageTokens(self.config, secret)
+        logins = Logins(
+            tenants,
+            page_tokens,
+            accounts,
+            lambda: keys.demo,
+            hooks.back_ends,
+            hooks.observer,
+            Issuers(network.outgoing),
+            secret,
+            network.context.connections,
+            base.node.metrics,
+            network.origins,
+        )
+        allowed = AllowLists()
+        allowed.learn(tenants.all())
+        tenants.on_change += [keys.app_changed, logins.changed, allowed.changed]
+        tenants.on_delete += [keys.app_deleted, logins.deleted, allowed.deleted]
+        return IdentityServices(
+            tenants,
+            keys,
+            base.sender_rates,
+            page_tokens,
+            accounts,
+            relations,
+            hooks.reviews,
+            hooks.back_ends,
+            hooks.observer,
+            logins,
+            allowed,
+            Authority(keys, page_tokens, logins, accounts, allowed),
+        )
+
+    def _make_push(self, targets: TargetServices) -> PushServices:
         """Build the services that push to all kinds of targets, and the pending pushes."""
         limits = self.config.limits
-        self.pending = PendingPushes(
-            self.reach.to_user,
-            self.presence,
+        pending = PendingPushes(
+            targets.reach.to_user,
+            targets.presence,
             limits.pending_pushes,
             limits.pending_bytes,
-            node_messages=self.node_messages,
+            node_messages=self.cluster.node_messages,
         )
         # After the sessions were closed: what they have not acknowledged becomes pending pushes.
-        self.tenants.on_delete.append(self.pending.forget)
-        self.publishing = Publishing(
-            self.reach,
-            self.channels,
-            self.connections,
-            self.pending,
-            self.store,
-            self.idempotency,
-            self.observer.absent,
+        self.identity.tenants.on_delete.append(pending.forget)
+        publishing = Publishing(
+            targets.reach,
+            targets.channels,
+            targets.connections,
+            pending,
+            self.storage.store,
+            targets.idempotency,
+            self.identity.observer.absent,
+        )
+        return PushServices(
+            targets.idempotency, targets.reach, targets.pushes, pending, publishing, targets.rerouting
         )
 
-    def _make_streams(self) -> None:
-        """Build streamed messages in channels."""
+    def _make_channels(self, targets: TargetServices) -> ChannelServices:
+        """Build the commands of clients on channels, and streamed messages in channels."""
+        identity, sessions, cluster = self.identity, self.sessions, self.cluster
+        channels = targets.channels
+        consent = ChannelConsent(identity.back_ends, identity.reviews, self.storage.store, channels)
+        commands = ChannelCommands(channels, identity.logins, consent, {}, sessions.table)
+        self.network.dispatcher.add(commands.rows())
+        in_channels = ChannelStreams(channels, sessions.hub, sessions.connections)
         limits = self.config.limits
-        in_channels = ChannelStreams(self.channels, self.hub, self.connections)
-        self.streamed_messages = StreamedMessages(in_channels, self.table, self.queries, limits, self.others)
-        self.tenants.on_delete.append(self.streamed_messages.forget)
+        streams = StreamedMessages(in_channels, sessions.table, cluster.queries, limits, cluster.others)
+        identity.tenants.on_delete.append(streams.forget)
+        return ChannelServices(channels, consent, commands, streams, targets.registrar)
 
-    def _make_dispatcher(self) -> Dispatcher:
-        services = (self.sessions, *self.stored_messages.commands, self.channel_commands)
-        return Dispatcher((service.rows() for service in services), self.metrics)
+    def _hear_of_connections(self) -> None:
+        """Tell the services of pongs, and of connections that end, in this order."""
+        network, members = self.network, self.channels.channels.members
+        catch_up = self.messages.messaging.catch_up
+        network.context.ponged = catch_up.ponged
+        network.ended.extend(
+            (
+                catch_up.ended,
+                members.ended,
+                self.sessions.table.ended,
+                self.identity.logins.ended,
+                self.sessions.sessions.ended,
+            )
+        )
+        network.forgotten.extend((catch_up.forget, members.leave_all))
+
+    def _make_status(self) -> NodeStatus:
+        return NodeStatus(
+            self.node,
+            self.network,
+            self.storage.store,
+            self.cluster.registry,
+            self.sessions.hub,
+            self.push.idempotency,
+            self._counters,
+            None if self.member is None else self.member.database,
+        )
 
     def _make_overview(self) -> Overview:
+        status, cluster = self.status, self.cluster
+
         def own_state(query: StateQuery) -> dict[str, Any]:
-            return self.state(query.debug, query.detail)
+            return status.state(query.debug, query.detail)
 
         def own_metrics() -> str:
             # Imported at the first scrape: half a megabyte that a node without scrapes does without.
             from imserver.metric_table import render
 
-            return render(self, self.lease().node, (row for rows in self.metric_rows for row in rows()))
+            return render(self, status.lease().node, (row for rows in self.metric_rows for row in rows()))
 
         seconds = self.config.cluster.rpc_seconds
-        overview = Overview(own_state, own_metrics, self.lease, self.registry, self.rpc, seconds)
-        overview.add_to(self.queries)
+        overview = Overview(own_state, own_metrics, status.lease, cluster.registry, cluster.rpc, seconds)
+        overview.add_to(cluster.queries)
         return overview
 
-    def gate_policy(self, config: Config) -> GatePolicy:
-        """Limits and origins of ``config``, which may be newer than at the start."""
-        server, app = config.server, config.app
-        addresses = (app.http_url, app.websocket_url, server.public_ws_url)
-        # The address "::" needs brackets as a host name.
-        hosts = (server.host, *(row.host for row in server.extra_listen))
-        return GatePolicy(
-            self.max_connections,
-            config.limits.max_connections_per_address,
-            server.origin_policy == "any",
-            server.origins,
-            self.keys.demo,
-            (*addresses, *(f"[{host}]" if ":" in host else host for host in hosts)),
-        )
 
-    # --- end of a connection --------------------------------------------------------------------------------
+def _first(functions: Iterable[S | None]) -> S | None:
+    """The function of the first feature that has one."""
+    return next((function for function in functions if function is not None), None)
 
-    def _ended(self, connection: Connection, code: int) -> None:
-        self.gate.left(connection.peer)
-        if log.isEnabledFor(logging.DEBUG):
-            who = f" of {connection.user} in {connection.app}" if connection.user is not None else ""
-            log.debug("connection%s closed: code %d", who, code, extra={"connection": connection.peer})
-        for ended in self.on_ended:
-            ended(connection, code)
 
-    def _ponged(self, connection: Connection, data: bytes) -> None:
-        self.messaging.catch_up.ponged(connection, data)
+def _call_each(listeners: Sequence[OnForgotten]) -> OnForgotten:
+    def call(connection: Connection) -> None:
+        for listener in listeners:
+            listener(connection)
 
-    def _forgotten(self, connection: Connection) -> None:
-        """A session is no longer addressed, but its connection stays open."""
-        self.messaging.catch_up.forget(connection)
-        for forgotten in self.on_forgotten:
-            forgotten(connection)
-        self.channels.members.leave_all(connection)
-
-    # --- state of the node ----------------------------------------------------------------------------------
-
-    def ready(self) -> bool:
-        """Whether this node can serve clients."""
-        return not self.unready()
-
-    def unready(self) -> str:
-        """Why this node cannot serve clients; ``""``: it can."""
-        if not self.serving:
-            return "it starts or stops"
-        if not self.registry.healthy():
-            return "Redis is away, or the lease is lost"
-        if not self.store.healthy():
-            return "the database is away, or refuses writes"
-        if self.cluster is not None and self.cluster.database.wrong:
-            return "the database is not that of the cluster"
-        return ""
-
-    def lease(self) -> Lease:
-        """The current lease of this node. On a single node only operators see it."""
-        return replace(
-            self.registry.lease,
-            connections=len(self.context.connections),
-            counts=self.counts(),
-            draining=self.draining,
-        )
-
-    def counts(self) -> dict[str, int]:
-        """App → number of its users on this node, for registered apps with users."""
-        return {app.name: len(app.users) for app in self.hub.registered() if app.users}
-
-    def _feature_counters(self) -> dict[str, Any]:
-        counters = [each.counters for each in self.features.values() if each.counters is not None]
-        return {name: value for each in counters for name, value in asdict(each).items()}
-
-    def state(self, debug: bool, detail: bool = False) -> dict[str, Any]:
-        """The content of ``/system/state``.
-
-        ``debug``: with all peers and users. ``detail``: with fields that the original does not have.
-        """
-        connections = self.hub.connections()
-        apps = {name: len(app.users) for name, app in self.hub.apps.items()}
-        manager: dict[str, Any] = {
-            "chanBroadcastLen": sum(isinstance(writer, Connection) for writer in self.flusher.dirty)
-            + len(self.flusher.bulk),
-            "chanLoginLen": 0,
-            "chanRegisterLen": len(self.poller.ready),
-            "chanUnregisterLen": len(self.context.closing),
-            "clientsLen": len(connections),
-            "usersLen": sum(apps.values()),
-        }
-        if debug:
-            manager["clients"] = [connection.peer for connection in connections]
-            manager["users"] = [f"{name}_{user}" for name in apps for user in self.hub.user_names(name)]
-        state = {
-            "managerInfo": manager,
-            "numCPU": os.cpu_count() or 1,
-            "numGoroutine": sum(not greenlet.dead for greenlet in _greenlets),
-        }
-        if not detail:
-            return state
-        return {
-            **state,
-            "apps": apps,
-            "version": __version__,
-            "ready": self.ready(),
-            "clustered": self.cluster is not None,
-            "maxConnections": self.gate.limit,
-            "uptimeSeconds": round(time() - self.started_at, 1),
-            "cpuSeconds": round(sum(os.times()[:2]), 3),
-            "memoryBytes": resident_bytes(),
-            "metrics": {**self.metrics.snapshot(), **self._feature_counters()},
-            "msgIDs": {
-                "kept": len(self.idempotency),
-                "repeats": self.idempotency.repeats,
-                "evicted": self.idempotency.evicted,
-            },
-        }
+    return call

@@ -1,77 +1,42 @@
-"""The services for stored messages on one node."""
+"""Builds the services for stored messages on one node."""
 
 from __future__ import annotations
 
-from msgspec import Struct
-
-from imserver.auth.login import Logins
-from imserver.auth.observer import Observer
-from imserver.auth.rates import SenderRates
-from imserver.auth.relations import Relations
-from imserver.auth.reviews import Reviews
-from imserver.auth.tenants import Tenants
-from imserver.channels.channels import Channels
-from imserver.cluster.nodes import NodeMessages, ToFollowers, ToLog
-from imserver.config.settings import StorageSettings
+from imserver.cluster.nodes import ToFollowers, ToLog
+from imserver.core.services import Foundation, IdentityServices, MessageServices, TargetServices
 from imserver.hub.acks import AckTracker
-from imserver.hub.fanout import Fanout
-from imserver.hub.hub import Hub
 from imserver.messages.annotations import AnnotationCommands
 from imserver.messages.messaging import MessageCommands, MessageSearch, Messaging
 from imserver.messages.receipts import Receipts, Signals
 from imserver.messages.retention import Retention
-from imserver.metrics import Metrics
-from imserver.sessions.sessions import Sessions
 from imserver.storage.action_positions import ActionPositions
-from imserver.storage.store import Store
-
-
-class StoredMessages(Struct, frozen=True):
-    """``commands``: the services whose commands clients may send."""
-
-    messaging: Messaging
-    signals: Signals
-    receipts: Receipts
-    search: MessageSearch
-    retention: Retention
-    commands: tuple[MessageCommands | AnnotationCommands | Receipts | Signals, ...]
 
 
 def build_stored_messages(
-    settings: StorageSettings,
-    store: Store,
-    hub: Hub,
-    fanout: Fanout,
-    metrics: Metrics,
-    logins: Logins,
-    sessions: Sessions,
-    channels: Channels,
-    tenants: Tenants,
-    relations: Relations,
-    reviews: Reviews,
-    observer: Observer,
-    sender_rates: SenderRates,
-    node_messages: NodeMessages | None,
-    ack_tracker: AckTracker,
-) -> StoredMessages:
-    """Build them, with the handlers of node messages. ``node_messages`` None: the node is alone."""
+    base: Foundation, identity: IdentityServices, targets: TargetServices
+) -> MessageServices:
+    """Build them, with their commands and the handlers of node messages."""
+    store, hub, fanout, metrics = base.storage.store, base.hub, base.fanout, base.node.metrics
+    node_messages = base.cluster.node_messages
     positions = ActionPositions(store)
     messaging = Messaging(
         hub,
         fanout,
         metrics,
         store,
-        logins,
+        identity.logins,
         positions,
-        ack_tracker,
-        reviews,
-        sender_rates,
-        channels,
+        AckTracker(metrics, base.config.limits.node_outbox_bytes),
+        identity.reviews,
+        identity.sender_rates,
+        targets.channels,
         node_messages,
-        observer,
+        identity.observer,
     )
+    store.log_listener = messaging
+    messaging.add_to(base.cluster.queries)
     followers = messaging.log_subscriptions.followers
-    signals = Signals(hub, fanout, followers, store, relations, messaging.streams, node_messages)
+    signals = Signals(hub, fanout, followers, store, identity.relations, messaging.streams, node_messages)
     if node_messages is not None:
         node_messages.handle(
             {
@@ -80,13 +45,8 @@ def build_stored_messages(
             }
         )
     receipts, search = Receipts(signals, store), MessageSearch(store)
-    retention = Retention(settings, tenants.get, store, metrics, positions, observer)
-    commands = MessageCommands(sessions, messaging, receipts, search, store)
-    return StoredMessages(
-        messaging,
-        signals,
-        receipts,
-        search,
-        retention,
-        (commands, AnnotationCommands(store), receipts, signals),
-    )
+    retention = Retention(base.config.storage, base.tenants.get, store, metrics, positions, identity.observer)
+    commands = MessageCommands(targets.sessions, messaging, receipts, search, store)
+    for service in (commands, AnnotationCommands(store), receipts, signals):
+        base.network.dispatcher.add(service.rows())
+    return MessageServices(messaging, signals, receipts, search, retention)

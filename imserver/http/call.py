@@ -72,15 +72,15 @@ class Api:
         document: Callable[[int, bool], bytes],
     ) -> None:
         config = core.config
-        self.authority = core.authority
-        self.keys = core.keys
-        self.tenants = core.tenants
-        self.sessions = core.sessions
-        self.apps = core.hub.apps
+        self.authority = core.identity.authority
+        self.keys = core.identity.keys
+        self.tenants = core.identity.tenants
+        self.sessions = core.sessions.sessions
+        self.apps = core.sessions.hub.apps
         """Apps of the hub, by name. Most requests name one of them."""
-        self.flusher = core.flusher
-        self.limits = Limits(config.limits, core.tenants)
-        self.rates = Rates(config.api.requests_per_second, self.limits.messages_per_second, core.metrics)
+        self.flusher = core.network.flusher
+        self.limits = Limits(config.limits, core.identity.tenants)
+        self.rates = Rates(config.api.requests_per_second, self.limits.messages_per_second, core.node.metrics)
         self.document = document
         self._core = core
         self._services: dict[MakeService, Any] = {}

@@ -179,7 +179,7 @@ class Declare(Protocol[S]):
 class Resource(Generic[S]):
     """Declares the routes of one resource, a chapter of the document. ``rows`` has them in order.
 
-    ``service`` makes the service that the route functions get first, from the parts of the core and from
+    ``service`` makes the service that the route functions get first, from the services of the core and from
     :class:`imserver.http.call.Api` (which has the limits), once on each node.
 
     :meth:`get` and :meth:`post` decorate a route function. Its docstring is summary and description in the

@@ -97,8 +97,8 @@ class _Requests:
         self._api = api
         self._websocket_paths = servers.websocket_paths
         self._refusals = [each.refusal for each in servers.features if each.refusal is not None]
-        self._log = servers.core.request_log
-        self._proxies = servers.core.proxies
+        self._log = servers.core.node.request_log
+        self._proxies = servers.core.network.proxies
 
     def register(self, app: Flask) -> None:
         app.before_request(self.begin)

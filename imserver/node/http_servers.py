@@ -139,7 +139,7 @@ class Servers:
     ) -> None:
         self.core = core
         self._config = config = core.config
-        self._metrics = core.metrics
+        self._metrics = core.node.metrics
         self.features = features
         self._streamed = tuple(each.streamed for each in features if each.streamed is not None)
         table = api_table_of(features, core.declared)
@@ -147,14 +147,14 @@ class Servers:
         publisher = Publisher(self.api, push_api(core, self.api), config.limits.body_bytes)
         paths = ws_routes(
             config,
-            core.dispatcher.serve,
-            core.opened,
+            core.network.dispatcher.serve,
+            core.network.opened,
             [dialect for feature in features for dialect in feature.dialects],
         )
-        core.gate.paths.update(paths)
+        core.network.gate.paths.update(paths)
         self.websocket_paths = frozenset(paths)
         """Paths for WebSockets only. ``*`` is any second segment."""
-        core.gate.paths[publisher.path] = publisher.choose
+        core.network.gate.paths[publisher.path] = publisher.choose
         self.streams = self._make_streams()
         self.application = create_application(self)
         self._listeners: list[Listener] = []
@@ -165,14 +165,14 @@ class Servers:
 
     def _make_streams(self) -> Streams:
         core, config = self.core, self._config
-        serve = within_limit(config, core.dispatcher.serve)
+        serve = within_limit(config, core.network.dispatcher.serve)
         paths: dict[str, StreamPath] = {}
         for feature in core.features.values():
             paths |= feature.streams(serve)
         return Streams(
-            core.context,
-            core.gate,
-            core.metrics,
+            core.network.context,
+            core.network.gate,
+            core.node.metrics,
             paths,
             config.websocket.client_silent_seconds,
             StreamEncoding(SseDialect("")),
@@ -185,7 +185,7 @@ class Servers:
     def announce(self, sockets: Mapping[str, socket.socket]) -> None:
         """Record ports and addresses, before the listeners accept."""
         self._ports = {name: sock.getsockname()[1] for name, sock in sockets.items()}
-        self.core.http_port, self.core.ws_port = self._ports["http"], self._ports["websocket"]
+        self.core.node.http_port, self.core.node.ws_port = self._ports["http"], self._ports["websocket"]
         self.addresses = addresses_of(sockets)
 
     def open(self, sockets: Mapping[str, socket.socket]) -> None:
@@ -198,7 +198,7 @@ class Servers:
 
     def _open_front(self, name: str, sock: socket.socket) -> None:
         front = FrontServer(
-            self.core.context,
+            self.core.network.context,
             self._listener_context(name),
             fast_routes(self.api, everywhere=name == "websocket"),
             HandOver(
@@ -209,11 +209,11 @@ class Servers:
                 self._metrics,
             ),
             self._metrics,
-            self.core.request_log.add if self._config.log.requests else None,
+            self.core.node.request_log.add if self._config.log.requests else None,
         )
         self._servers.append(front)
         loop = get_hub().loop
-        self._listeners.append(Listener(sock, self.core.poller, loop, self._metrics, front.accept))
+        self._listeners.append(Listener(sock, self.core.network.poller, loop, self._metrics, front.accept))
 
     def _open_wsgi_server(self, name: str, sock: socket.socket) -> None:
         # Imported here: only this server needs gevent-websocket.
@@ -228,7 +228,7 @@ class Servers:
         """The context of a listener. The WebSocket port serves only routes of dialects."""
         dialects_only = name == "websocket"
         return ListenerContext(
-            self.core.gate,
+            self.core.network.gate,
             routes_at(self.api, everywhere=dialects_only),
             partial(unread_body_limit, self.api),
             self._config.limits,
@@ -243,7 +243,7 @@ class Servers:
         self._metrics.handshakes += 1
         if log.isEnabledFor(logging.DEBUG):
             log.debug("connected", extra={"connection": admission.peer})
-        adopt(self.core.context, self.core.gate, sock, admission, rest)
+        adopt(self.core.network.context, self.core.network.gate, sock, admission, rest)
 
     def expire(self) -> None:
         """Close HTTP connections that have timed out. Called once per second."""

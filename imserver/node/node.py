@@ -19,6 +19,7 @@ from imserver.clock import until_beat
 from imserver.cluster.registry import Lease, SoloRegistry, node_name
 from imserver.config.settings import Config
 from imserver.core.core import Core
+from imserver.core.network import gate_policy
 from imserver.errors import StartError
 from imserver.hub.expiry import Pings
 from imserver.logging import RequestLog
@@ -126,19 +127,23 @@ class Node:
 
     def _make_stages(self) -> tuple[Stage, ...]:
         """The parts with a lifecycle, in the order of their start."""
-        core, cluster = self.core, self.core.cluster
+        core, member = self.core, self.core.member
         return (
-            Stage("data folder", stop=core.data.stop),
-            Stage("store", setup=core.store.start, stop=core.store.close),
+            Stage("data folder", stop=core.node.data.stop),
+            Stage("store", setup=core.storage.store.start, stop=core.storage.store.close),
             *(Stage(name, stop=feature.stop) for name, feature in core.features.items()),
-            Stage("requests to the outside", stop=core.outgoing.close),
-            Stage("request log", stop=core.request_log.flush),
-            Stage("positions of the action dialect", drain=core.messaging.positions.store_proved),
-            Stage("pending pushes", drain=core.pending.pass_on),
-            Stage("connections", drain=self._close_clients, stop=core.poller.close),
-            Stage("streamed messages", drain=core.streamed_messages.close_all),
+            Stage("requests to the outside", stop=core.network.outgoing.close),
+            Stage("request log", stop=core.node.request_log.flush),
+            Stage("positions of the action dialect", drain=core.messages.messaging.positions.store_proved),
+            Stage("pending pushes", drain=core.push.pending.pass_on),
+            Stage("connections", drain=self._close_clients, stop=core.network.poller.close),
+            Stage("streamed messages", drain=core.channels.streams.close_all),
             *(Stage(f"drain of {name}", drain=feature.drain) for name, feature in core.features.items()),
-            Stage("registry", start=self._join, stop=core.registry.stop if cluster is None else cluster.stop),
+            Stage(
+                "registry",
+                start=self._join,
+                stop=core.cluster.registry.stop if member is None else member.stop,
+            ),
             Stage("servers", start=self._listen, drain=self._drain_servers, stop=self.servers.close),
             self._periodic_work(),
             self._garbage_collector(),
@@ -149,20 +154,23 @@ class Node:
         core = self.core
         settings = core.config.websocket
         pings = Pings(
-            core.context, core.metrics, settings.client_ping_seconds, settings.client_silent_seconds
+            core.network.context,
+            core.node.metrics,
+            settings.client_ping_seconds,
+            settings.client_silent_seconds,
         )
         work = PeriodicWork(
-            lambda: core.sweep.run_sweeps(settings.sweep_seconds),
-            *([core.sweep.run_pings] if settings.ping_seconds else []),
+            lambda: core.network.sweep.run_sweeps(settings.sweep_seconds),
+            *([core.network.sweep.run_pings] if settings.ping_seconds else []),
             pings.run,
             self._tick,
-            core.store.run,
-            core.pending.run,
-            core.messaging.follower.run,
-            core.messaging.positions.run,
-            core.retention.run,
-            *([core.channels.run] if core.config.clustered else []),
-            core.streamed_messages.run,
+            core.storage.store.run,
+            core.push.pending.run,
+            core.messages.messaging.follower.run,
+            core.messages.messaging.positions.run,
+            core.messages.retention.run,
+            *([core.channels.channels.run] if core.config.clustered else []),
+            core.channels.streams.run,
             *(run for feature in core.features.values() for run in feature.run),
         )
         return Stage("periodic work", start=work.start, stop=work.stop)
@@ -178,7 +186,7 @@ class Node:
             # gevent records the parent of each greenlet. Nobody uses it, and it takes two thirds of a
             # greenlet's cost.
             gevent.config.track_greenlet_tree = False
-            unwatch.append(self.core.metrics.watch_collector())
+            unwatch.append(self.core.node.metrics.watch_collector())
 
         return Stage("garbage collector", start=start, stop=lambda: [call() for call in unwatch])
 
@@ -189,7 +197,7 @@ class Node:
         self._sockets = self._listeners or bind_all(self.core.config)
         try:
             self._set_up()
-            refuse_open_demo(self.core.config, self.core.keys.closed)
+            refuse_open_demo(self.core.config, self.core.identity.keys.closed)
             self.servers.announce(self._sockets)
             self._start_stages()
         except StartError:
@@ -202,8 +210,8 @@ class Node:
         """Start under another server, which owns the listeners. Raises :class:`StartError`."""
         try:
             self._set_up()
-            refuse_open_demo(self.core.config, self.core.keys.closed, listeners=False)
-            self.core.ws_port = self.core.http_port  # the other server has one listener for both
+            refuse_open_demo(self.core.config, self.core.identity.keys.closed, listeners=False)
+            self.core.node.ws_port = self.core.node.http_port  # the other server has one listener for both
             self._start_stages()
         except StartError:
             self._give_up()
@@ -211,8 +219,8 @@ class Node:
 
     def _give_up(self) -> None:
         """End what a start that failed has begun."""
-        self.core.store.close()
-        self.core.data.stop()
+        self.core.storage.store.close()
+        self.core.node.data.stop()
 
     def _set_up(self) -> None:
         """Build all parts and read stored data. Raises StartError."""
@@ -224,25 +232,25 @@ class Node:
             core.metric_rows.append(feature.metrics)
         core.prepare()
         self.servers = Servers(core, self._features, self._create_application)
-        core.store.on_changes.append(self.learn_keys)
-        core.store.on_changes.append(core.sessions.learn)
-        core.tenants.on_change.append(self._learn_app)
+        core.storage.store.on_changes.append(self.learn_keys)
+        core.storage.store.on_changes.append(core.sessions.sessions.learn)
+        core.identity.tenants.on_change.append(self._learn_app)
         self._stages = self._make_stages()
         for stage in self._stages:
             stage.setup()
 
     def learn_keys(self, changes: Changes) -> None:
         """Apply created and revoked API keys. Never switches."""
-        if self.core.keys.learn(changes):
+        if self.core.identity.keys.learn(changes):
             self._demo_ended()
 
     def _learn_app(self, tenant: Tenant) -> None:
         """Apply a new or changed app. The secret of a stored app ends demo mode."""
-        if tenant.stored and tenant.ends_demo and self.core.keys.close():
+        if tenant.stored and tenant.ends_demo and self.core.identity.keys.close():
             self._demo_ended()
 
     def _demo_ended(self) -> None:
-        self.core.logins.reload()
+        self.core.identity.logins.reload()
         log.info("demo mode has ended: requests need a key")
         if self._only_local:
             log.warning(
@@ -253,26 +261,26 @@ class Node:
     def _start_stages(self) -> None:
         for stage in self._stages:
             stage.start()
-        self.core.serving = True
+        self.core.node.serving = True
 
     def _join(self) -> None:
         """Take a lease before clients can connect. In a cluster the other nodes see it."""
         core, config = self.core, self.core.config
-        if core.cluster is not None:
-            only_local = core.keys.demo and not config.server.insecure
-            core.cluster.start(config.server.public_ws_url, core.http_port, only_local, self._names)
+        if core.member is not None:
+            only_local = core.identity.keys.demo and not config.server.insecure
+            core.member.start(config.server.public_ws_url, core.node.http_port, only_local, self._names)
             self._only_local = only_local and not config.cluster.advertise
             # A dead node that still has a lease must not hold up the start.
-            gevent.spawn(core.messaging.learn, core.cluster.others).join(_LEARN_SECONDS)
+            gevent.spawn(core.messages.messaging.learn, core.member.others).join(_LEARN_SECONDS)
             return
-        assert isinstance(core.registry, SoloRegistry)
-        core.registry.start(
+        assert isinstance(core.cluster.registry, SoloRegistry)
+        core.cluster.registry.start(
             Lease(
                 node_name(config.cluster.advertise, config.app.rpc_port),
-                started_at=core.started_at,
+                started_at=core.node.started_at,
                 host=socket.gethostname(),
                 public_ws_url=config.server.public_ws_url,
-                birth=core.ids.birth,
+                birth=core.sessions.ids.birth,
             )
         )
 
@@ -298,33 +306,36 @@ class Node:
             expected = monotonic() + pause
             gevent.sleep(pause)
             now = monotonic()
-            core.hub.now = int(time())
-            core.metrics.lagged(max(now - expected, 0.0))
+            core.sessions.hub.now = int(time())
+            core.node.metrics.lagged(max(now - expected, 0.0))
             self._report()
-            if core.cluster is not None:
-                core.cluster.sessions.count_elsewhere()
-                core.cluster.database.check()
+            if core.member is not None:
+                core.member.sessions.count_elsewhere()
+                core.member.database.check()
             for work in (
-                core.flusher.expire,
-                core.context.expire,
-                core.logins.expire,
+                core.network.flusher.expire,
+                core.network.context.expire,
+                core.identity.logins.expire,
                 self.servers.expire,
                 *(tick for feature in core.features.values() for tick in feature.tick),
-                core.messaging.catch_up.check_acks,
-                core.request_log.flush,
+                core.messages.messaging.catch_up.check_acks,
+                core.node.request_log.flush,
             ):
                 try:
                     work()
                 except Exception:
                     log.exception("%s failed", work.__qualname__)
-            core.metrics.slow_readers = core.flusher.slow_readers
-            core.metrics.outbox_bytes_now = core.flusher.budget.total
+            core.node.metrics.slow_readers = core.network.flusher.slow_readers
+            core.node.metrics.outbox_bytes_now = core.network.flusher.budget.total
 
     def _report(self) -> None:
         """Report the state of this node to the registry."""
         core = self.core
-        unsettled = core.cluster is not None and core.cluster.registrar.unsettled()
-        core.registry.report(len(core.context.connections), core.counts(), core.draining, unsettled)
+        registrar = core.channels.registrar
+        unsettled = registrar is not None and registrar.unsettled()
+        core.cluster.registry.report(
+            len(core.network.context.connections), core.status.counts(), core.node.draining, unsettled
+        )
 
     # --- stop -----------------------------------------------------------------------------------------------
 
@@ -332,10 +343,10 @@ class Node:
         """Drain: refuse new work, finish running work, close clients with 1001 at a limited rate; then
         stop."""
         core = self.core
-        if core.draining:
+        if core.node.draining:
             return
-        core.draining = True
-        core.serving = False
+        core.node.draining = True
+        core.node.serving = False
         self._report()
         gevent.sleep(core.config.drain.delay_seconds)
         for stage in reversed(self._stages):
@@ -345,7 +356,7 @@ class Node:
         self._stopped.set()
 
     def _drain_servers(self) -> None:
-        self.core.gate.full = True
+        self.core.network.gate.full = True
         self.servers.drain()
         # A proxy must not repeat a POST if its connection ends, so idle connections end after a while only.
         _wait_while(lambda: self.servers.connected, _IDLE_SECONDS)
@@ -354,7 +365,7 @@ class Node:
 
     def _close_clients(self) -> None:
         """Close all clients with 1001, spread over time so that they do not all reconnect at once."""
-        connections, config = self.core.context.connections, self.core.config
+        connections, config = self.core.network.context.connections, self.core.config
         clients = [c for c in connections if c.state == OPEN]
         turns = -(-len(clients) // _CLOSES_PER_TURN)
         pause = max(config.drain.close_seconds / turns if turns > 1 else 0.0, 0.001)
@@ -375,27 +386,32 @@ class Node:
         Raises StartError if a limit is too high; then nothing has changed.
         """
         core = self.core
-        core.max_connections = connection_limit(config)
+        core.node.max_connections = connection_limit(config)
         self._reread = config
-        core.tenants.reload(config)
-        core.keys.reload(config)
-        core.page_tokens.reload(config)
-        core.allowed.learn(core.tenants.all())
-        core.logins.reload()
+        core.identity.tenants.reload(config)
+        core.identity.keys.reload(config)
+        core.identity.page_tokens.reload(config)
+        core.identity.allowed.learn(core.identity.tenants.all())
+        core.identity.logins.reload()
         for feature in core.features.values():
             feature.reload(config)
         self._apply_limits()
-        core.store.try_refresh()
+        core.storage.store.try_refresh()
         # Closing connections were already subtracted.
-        core.gate.recount(host_of(c.peer) for c in core.context.connections if c.state == OPEN)
+        core.network.gate.recount(
+            host_of(c.peer) for c in core.network.context.connections if c.state == OPEN
+        )
 
     def _apply_limits(self) -> None:
         core, config = self.core, self._reread
-        core.idempotency.shared = core.keys.demo
+        core.push.idempotency.shared = core.identity.keys.demo
         limits = config.limits
-        core.pending.limit_pushes, core.pending.limit_bytes = limits.pending_pushes, limits.pending_bytes
+        core.push.pending.limit_pushes, core.push.pending.limit_bytes = (
+            limits.pending_pushes,
+            limits.pending_bytes,
+        )
         self.servers.api.reload(config)
-        core.gate.set_policy(core.gate_policy(config))
+        core.network.gate.set_policy(gate_policy(config, core.node.max_connections, core.identity.keys.demo))
 
 
 def _wait_while(condition: Callable[[], Any], seconds: float) -> None:

@@ -71,10 +71,12 @@ def serve(
         signals = _Signals(node, logs, read_config)
         signals.install()
         started(node)
-        for line in node.core.logins.exposure() if config.app.log_file else ():  # else the banner shows them
+        for line in (
+            node.core.identity.logins.exposure() if config.app.log_file else ()
+        ):  # else the banner shows them
             _log.info("%s", line)
         for name in sorted({app for key in config.api.keys for app in key.apps}):
-            if node.core.tenants.get(name) is None:
+            if node.core.identity.tenants.get(name) is None:
                 _log.warning("api.keys: a key is for the app %s, which does not exist", name)
         _log.info("started at %s", ", ".join(node.addresses.values()))
         node.serve_forever()
@@ -113,7 +115,7 @@ def _application(servers: Servers) -> Application:
 def banner_notes(node: Node) -> list[str]:
     """The notes of a node for the banner: demo mode, or the login rule of each app."""
     core = node.core
-    return [demo_note(core.config)] if core.keys.demo else core.logins.exposure()
+    return [demo_note(core.config)] if core.identity.keys.demo else core.identity.logins.exposure()
 
 
 def banner(config: Config, addresses: Mapping[str, str], notes: Sequence[str], **more: str) -> str:
@@ -185,7 +187,7 @@ class _Signals:
             return
         try:
             config = self._read_config()
-            refuse_open_demo(config, self._node.core.keys.closed)
+            refuse_open_demo(config, self._node.core.identity.keys.closed)
             self._node.reload(config)
         except StartError as error:
             _log.error("settings are unchanged: %s", error)
@@ -197,7 +199,7 @@ class _Signals:
         state = {
             "active watchers": loop.activecnt,
             "pending callbacks": loop.pendingcnt,
-            "node": self._node.core.state(False, detail=True),
+            "node": self._node.core.status.state(False, detail=True),
         }
         # Objects frozen at the start are invisible to the collector, which is used to find greenlets.
         gc.unfreeze()

@@ -53,6 +53,7 @@ from imserver.cluster.nodes import (
 )
 from imserver.cluster.registry import Lease, Registry, TemporaryValues
 from imserver.core.core import Core
+from imserver.core.services import Foundation
 from imserver.hub.hub import RESERVED, USER_CHANNEL, Hub
 from imserver.push.idempotency import IdReused
 from imserver.push.pending import PendingPushes
@@ -86,6 +87,7 @@ __all__ = [
     "ConnectionTable",
     "Connections",
     "Core",
+    "Foundation",
     "HistoryPage",
     "Hub",
     "IdReused",

@@ -49,8 +49,8 @@ class Store:
 
     ``threaded``: see :class:`imserver.storage.database.Database`. ``objection(id)``: the reason why this node
     must not use the database with this id (``""``: a new one), or ``""``. ``on_open(id)`` is called when the
-    database is open. ``log_listener`` returns the receiver of what this process stores in the log; it is
-    called at the first use of the log.
+    database is open. ``log_listener`` hears what this process stores in the log. All three may be set later,
+    before the first use.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Store:
         threaded: bool = True,
         objection: Callable[[str], str] | None = None,
         on_open: Callable[[str], object] | None = None,
-        log_listener: Callable[[], LogListener] | None = None,
+        log_listener: LogListener | None = None,
     ) -> None:
         self.address = database_address(settings, data_dir)
         self._default_file = Path(data_dir, DEFAULT_FILE).absolute()
@@ -75,9 +75,9 @@ class Store:
         self._refreshes_begun = 0
         self._refreshes_ended = 0
         self._refresh_error: StorageUnavailable | None = None
-        self._objection = objection
-        self._on_open = on_open
-        self._log_listener = log_listener
+        self.objection = objection
+        self.on_open = on_open
+        self.log_listener = log_listener
         self.on_changes: list[Callable[[Changes], object]] = []
         """Called with changes that are new to this node, including its own."""
 
@@ -166,13 +166,13 @@ class Store:
                     database.close()
                     raise
                 self._database = database
-                if self._on_open is not None:
-                    self._on_open(database.id)
+                if self.on_open is not None:
+                    self.on_open(database.id)
             return self._database
 
     def _check(self, database: str) -> None:
         """Raise StartError if this node must not use the database with this id."""
-        if self._objection is not None and (objection := self._objection(database)):
+        if self.objection is not None and (objection := self.objection(database)):
             raise StartError(f"storage: {objection}")
 
     def _opened(self) -> Database:
@@ -276,8 +276,9 @@ class Store:
         if self._log is None:
             from imserver.storage.log.message_log import MessageLog
 
-            listener = None if self._log_listener is None else self._log_listener()
-            self._log = MessageLog(self._opened, lambda: self.has_database, self._settings.seconds, listener)
+            self._log = MessageLog(
+                self._opened, lambda: self.has_database, self._settings.seconds, self.log_listener
+            )
         return self._log
 
     def database_id(self) -> str:

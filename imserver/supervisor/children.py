@@ -325,8 +325,8 @@ class _Heartbeat:
         if node is None:
             self._page.beat(False, False, False)
         else:
-            full = len(node.core.context.connections) >= node.core.max_connections
-            self._page.beat(True, node.core.ready(), full)
+            full = len(node.core.network.context.connections) >= node.core.node.max_connections
+            self._page.beat(True, node.core.status.ready(), full)
 
 
 def _supervisor_gone(watcher: Any) -> None:

@@ -131,11 +131,15 @@ class Encoding:
         return end if payload is None else self.frame(payload) + end
 
 
+def _unheard(_connection: Connection, _data: bytes) -> None:
+    pass
+
+
 class ConnectionContext:
     """Shared by all connections of a node: poller, flusher and callbacks.
 
     ``ended(connection, close_code)`` is called once when a connection leaves service. ``ponged(connection,
-    data)`` is called for each pong with data. Neither may block.
+    data)`` is called for each pong with data; it may be set later. Neither may block.
     """
 
     __slots__ = ("close_seconds", "closing", "connections", "ended", "flusher", "pinged", "poller", "ponged")
@@ -146,7 +150,7 @@ class ConnectionContext:
         flusher: Flusher,
         ended: Callable[[Connection, int], None],
         close_seconds: float,
-        ponged: Callable[[Connection, bytes], None],
+        ponged: Callable[[Connection, bytes], None] = _unheard,
     ) -> None:
         self.poller = poller
         self.flusher = flusher

@@ -20,8 +20,12 @@ from imserver.auth.tokens import Claims
 from imserver.cluster.nodes import Overview
 from imserver.cluster.registry import Lease
 from imserver.config.settings import ApiSettings, Config, KeySettings, LimitSettings
+from imserver.dialects.pusher.api import PusherApi
+from imserver.features.accounts.parts import AccountParts
 from imserver.features.bots.bots import UnknownHook
-from imserver.features.oauth.oauth import UnknownLogin
+from imserver.features.bots.parts import BotParts
+from imserver.features.notifications.parts import NotificationParts
+from imserver.features.oauth.oauth import OAuth, UnknownLogin
 from imserver.features.webhooks.webhooks import Webhooks
 from imserver.http.call import Api, answer
 from imserver.metrics import Metrics
@@ -35,7 +39,7 @@ from imserver.transport.exchange import HttpRequest, HttpResponse
 from imserver.transport.proxies import TrustedProxies
 from tests.core.back_end import AwayStore, BackEnd
 from tests.dialects.pusher.harness import apps_of
-from tests.features import COMMANDS, ROUTES, document
+from tests.features import COMMANDS, FEATURES, ROUTES, document
 
 SECRET = b"a secret of thirty-two bytes ...."
 FORM = "application/x-www-form-urlencoded"
@@ -102,37 +106,31 @@ class FakeNode:
         self.config = config or Config()
         self.users = {"101": ["马远", "黄帝"], "102": ["马远"], "103": [], "104": [], **online}
         self.sessions = self.hub = self
-        self.features: dict[str, Any] = {
-            **dict.fromkeys(("client", "protobuf", "centrifuge"), SimpleNamespace(service=SimpleNamespace())),
-            "accounts": SimpleNamespace(
-                service=SimpleNamespace(
-                    accounts=SimpleNamespace(
-                        get=lambda _app, _user: None,
-                        registration_is_open=False,
-                        rules_of=lambda _app: _ACCOUNT_RULES,
-                    ),
-                    guests=None,
-                    tokens=SimpleNamespace(wanted_in=lambda _app: True),
-                    resets=SimpleNamespace(offered_in=lambda _app: False),
-                    cards=None,
-                    friends=None,
-                    confirmations=None,
-                )
+        self.network = self.storage = self.identity = self.cluster = self.push = self.messages = self
+        self.node = self.status = self.channels = self
+        self.features = {feature.name for feature in FEATURES}
+        self.of_features: dict[type, Any] = {
+            AccountParts: SimpleNamespace(
+                accounts=SimpleNamespace(
+                    get=lambda _app, _user: None,
+                    registration_is_open=False,
+                    rules_of=lambda _app: _ACCOUNT_RULES,
+                ),
+                guests=None,
+                tokens=SimpleNamespace(wanted_in=lambda _app: True),
+                resets=SimpleNamespace(offered_in=lambda _app: False),
+                cards=None,
+                friends=None,
+                confirmations=None,
             ),
-            **dict.fromkeys(("groups", "invitations", "inbox"), SimpleNamespace(service=None)),
-            "uploads": SimpleNamespace(service=SimpleNamespace()),
-            "bots": SimpleNamespace(
-                service=SimpleNamespace(
-                    bots=SimpleNamespace(page=lambda *_: [], listed=lambda *_: [], unblocked=lambda *_: []),
-                    incoming=SimpleNamespace(with_token=_no_hook),
-                    answers=None,
-                )
+            BotParts: SimpleNamespace(
+                bots=SimpleNamespace(page=lambda *_: [], listed=lambda *_: [], unblocked=lambda *_: []),
+                incoming=SimpleNamespace(with_token=_no_hook),
+                answers=None,
             ),
-            "oauth": SimpleNamespace(
-                service=SimpleNamespace(settings_of=lambda _app: {}, returned=_no_login, agree=_no_login)
-            ),
-            "notifications": SimpleNamespace(service=SimpleNamespace(webpush=SimpleNamespace(public_key=""))),
-            "pusher": SimpleNamespace(service=SimpleNamespace(apps=apps_of())),
+            OAuth: SimpleNamespace(settings_of=lambda _app: {}, returned=_no_login, agree=_no_login),
+            NotificationParts: SimpleNamespace(webpush=SimpleNamespace(public_key="")),
+            PusherApi: SimpleNamespace(apps=apps_of()),
         }
         self.apps: dict[str, Any] = {}
         """Apps that somebody is connected to: of the hub, not of the users who count as online."""
@@ -169,7 +167,7 @@ class FakeNode:
             lambda: OWN_LEASE.node,
             AwayStore(),  # type: ignore[arg-type]
         )
-        self.features["webhooks"] = SimpleNamespace(service=self.webhooks)
+        self.of_features[Webhooks] = self.webhooks
         self.reviews, self.observer = self.webhooks.reviews, self.webhooks
         self.allowed = AllowLists()
         self.session_tokens: dict[str, Claims] = {}
@@ -191,14 +189,17 @@ class FakeNode:
         self.pending = SimpleNamespace(reload=lambda *_: None)
         self.streams = SimpleNamespace(paths={})
         self.is_ready, self.started_at = True, 0.0
-        self.publishing = self.messaging = self.connections = self.channels = self.signals = None
-        self.store = self.message_search = self.receipts = self.streamed_messages = self.sender_rates = None
+        self.publishing = self.messaging = self.connections = self.signals = None
+        self.store = self.search = self.receipts = self.sender_rates = None
         self.attempt = None
         """Parts that no test of this folder uses."""
         self.silent: list[str] = []
         """Nodes that do not answer."""
         self.on_delivery: Callable[[], None] = lambda: None
         self.api = Api(self, ROUTES, COMMANDS, document)
+
+    def service(self, kind: type) -> Any:
+        return self.of_features.get(kind, SimpleNamespace())
 
     def user_names(self, app: str) -> list[str]:
         return self.users.get(app, [])

@@ -31,7 +31,7 @@ SAMPLE = re.compile(
 
 
 class AnyNode:
-    """A node with every part that the table looks at."""
+    """A node with every service that the table looks at."""
 
     def __init__(self, clustered: bool) -> None:
         self.metrics = Metrics()
@@ -50,23 +50,24 @@ class AnyNode:
         self.pending = SimpleNamespace(count=4, expired=5)
         self.metrics.http_over_rate = 6
         membership = SimpleNamespace(channels=2, members=3)
-        self.channels = SimpleNamespace(members=SimpleNamespace(membership=membership))
+        self.channels = SimpleNamespace(
+            channels=SimpleNamespace(members=SimpleNamespace(membership=membership))
+        )
         self.store = SimpleNamespace(id="d1", healthy=lambda: True, opened_log=None)
         self.tenants = SimpleNamespace(names=lambda: ["101", "105"])
         registry = SimpleNamespace(
             counters=RegistryCounters(), healthy=lambda: True, leases=lambda: {1: 1, 2: 2}
         )
-        self.cluster = (
-            SimpleNamespace(
-                registry=registry,
-                rpc=SimpleNamespace(counters=RpcCounters(), queued_items=0, queued_bytes=0),
-                node_messages=SimpleNamespace(unreadable=0),
-                rerouting=SimpleNamespace(rerouted=0, unreached=0),
-                connections=SimpleNamespace(unreached=0),
-            )
-            if clustered
-            else None
+        self.cluster = SimpleNamespace(
+            registry=registry,
+            rpc=SimpleNamespace(counters=RpcCounters(), queued_items=0, queued_bytes=0),
+            node_messages=SimpleNamespace(unreadable=0),
         )
+        self.member = object() if clustered else None
+        self.rerouting = SimpleNamespace(rerouted=0, unreached=0)
+        self.connections = SimpleNamespace(unreached=0)
+        self.node = self.network = self.storage = self.identity = self.push = self.sessions = self
+        self.status = self
 
     def ready(self) -> bool:
         return True
@@ -103,7 +104,6 @@ def test_names_are_those_that_prometheus_recommends() -> None:
 
 def test_every_counter_of_every_part_is_in_the_table() -> None:
     node = AnyNode(clustered=True)
-    assert node.cluster is not None
     for prefix, counters, fields in (
         ("imserver", node.metrics, Metrics.__slots__),
         ("imserver_registry", node.cluster.registry.counters, RegistryCounters.__struct_fields__),

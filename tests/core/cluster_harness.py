@@ -360,7 +360,8 @@ class ClusterHarness(Harness):
         self.registry = FakeRegistry(cluster.book, Lease(f"127.0.0.1:{9000 + epoch}", epoch, birth=epoch))
         self.rpc = FakeRpc(cluster, epoch)
         self.queries = NodeQueries()
-        self.node_messages = NodeMessages(self.registry, self.rpc)  # type: ignore[arg-type]
+        self.node_messages = NodeMessages(self.registry)  # type: ignore[arg-type]
+        self.node_messages.attach(self.rpc)  # type: ignore[arg-type]
         self.others = OtherNodes(self.registry, self.node_messages, self.rpc, self.queries, 1.0)  # type: ignore[arg-type]
         super().__init__(**options)
         self.reorder_guard = ReorderGuard(self.hub)

@@ -70,7 +70,9 @@ class Node(Harness):
         self._make_dispatcher(self.message_commands.rows(), self.receipts.rows(), self.signals.rows())
 
     def _channel_log(self) -> ChannelLog:
-        return ChannelLog(self.store, lambda app: self.messaging.follower.follow(app), self.metrics)
+        log = ChannelLog(self.store, self.metrics)
+        log.attach(lambda app: self.messaging.follower.follow(app))
+        return log
 
     # what :class:`imserver.cluster.nodes.NodeMessages` does
 

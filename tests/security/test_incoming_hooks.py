@@ -140,7 +140,7 @@ def test_what_comes_in_is_checked_and_limited(node: Harness) -> None:
         status, answer = post(node, url, body, headers)
         assert (status, answer["code"]) == (400, "invalid_request"), body
     assert post(node, url, [{"text": "x" * 65536}])[1]["code"] == "body_too_large"
-    rates = node.node.core.sender_rates.bots
+    rates = node.node.core.identity.sender_rates.bots
     limit = rates.number
     rates.set(1e-6)
     assert [post(node, url, [{"text": "x"}])[0] for _ in range(2)] == [200, 429], "limits.bot_rate"

@@ -215,9 +215,15 @@ def upload_in_parts(method: str, others: bool = False) -> Callable[[Harness, str
         token, host, headers = credential(harness, column)
         if token:
             headers["authorization"] = f"Bearer {token}"
-        user = "u2" if others else parts.authority.identify(Needs.PUSH_OR_USER, headers, host).user or "u1"
+        user = (
+            "u2"
+            if others
+            else parts.identity.authority.identify(Needs.PUSH_OR_USER, headers, host).user or "u1"
+        )
         uploads = uploads_of(parts)
-        name = ResumableUploads(uploads).create(Offer(parts.tenants.resolve(app), user, "f", "", 1, host), "")
+        name = ResumableUploads(uploads).create(
+            Offer(parts.identity.tenants.resolve(app), user, "f", "", 1, host), ""
+        )
         owner = "" if column in ("session", "account", "gochat", "guest", "bot", "page") else f"&user={user}"
         headers |= {"tus-resumable": "1.0.0", "upload-offset": "0", "upload-length": "1"}
         headers["content-type"] = "application/offset+octet-stream"
@@ -242,7 +248,11 @@ def delete_file(others: bool) -> Callable[[Harness, str, str], bool]:
         token, host, headers = credential(harness, column)
         if token:
             headers["authorization"] = f"Bearer {token}"
-        user = "u2" if others else parts.authority.identify(Needs.PUSH_OR_USER, headers, host).user or "u1"
+        user = (
+            "u2"
+            if others
+            else parts.identity.authority.identify(Needs.PUSH_OR_USER, headers, host).user or "u1"
+        )
         file = uploads_of(parts).receive(Offer(app, user, "f", "", 1, host), lambda _: b"x")
         answer = harness.ask(_DELETE, headers, body=[{"id": file.id}], host=host)
         allowed = answer.status == 200
@@ -263,7 +273,13 @@ def stream_channels(harness: Harness, app: str, column: str) -> bool:
     query = f"app={app}&user=u1&channels=r".encode()
     parts = harness.node.core
     try:
-        Events(parts.tenants, parts.authority, parts.logins, parts.request_log, None)._wish(  # type: ignore[arg-type]
+        Events(
+            parts.identity.tenants,
+            parts.identity.authority,
+            parts.identity.logins,
+            parts.node.request_log,
+            None,
+        )._wish(  # type: ignore[arg-type]
             HttpRequest("GET", "/api/v1/events", query, b"", headers, host)
         )
     except ApiProblem:
@@ -274,7 +290,7 @@ def stream_channels(harness: Harness, app: str, column: str) -> bool:
 def connect_publisher(harness: Harness, app: str, column: str) -> bool:
     token, host, headers = credential(harness, column)
     head = SimpleNamespace(headers={**headers, "authorization": f"Bearer {token}"}, host=host)
-    choose: Any = harness.node.core.gate.paths["/api/v1/publisher"]
+    choose: Any = harness.node.core.network.gate.paths["/api/v1/publisher"]
     return not isinstance(choose(head), errors.HttpProblem)
 
 
@@ -302,7 +318,7 @@ def login(dialect: str) -> Callable[[Harness, str, str], bool]:
 
     def check(harness: Harness, app: str, column: str) -> bool:
         token, host, _ = credential(harness, column)
-        logins = harness.node.core.logins
+        logins = harness.node.core.identity.logins
         source = SimpleNamespace(peer=f"{host}:1", origin="")
         name = logins.resolve(app if app == "gochat" else family + app)
         user = "" if dialect == "client" or column in ("account", "gochat", "guest", "bot") else "u1"
@@ -477,7 +493,7 @@ class _Dialect:
 
 def test_every_command_needs_a_session_but_those_that_make_one() -> None:
     with harnesses() as (keyed, _):
-        rules = keyed.node.core.dispatcher.table
+        rules = keyed.node.core.network.dispatcher.table
         assert {kind.__name__ for kind in rules} == set(COMMANDS)
         for kind, rule in rules.items():
             assert rule.needs_session == (COMMANDS[kind.__name__] == "session"), kind
@@ -491,7 +507,7 @@ def test_every_command_needs_a_session_but_those_that_make_one() -> None:
                 peer="192.0.2.1:1",
                 state=OPEN,
             )
-            keyed.node.core.dispatcher.serve(stranger, b"", True)  # type: ignore[arg-type]
+            keyed.node.core.network.dispatcher.serve(stranger, b"", True)  # type: ignore[arg-type]
             assert dialect.codes == [errors.ReplyCode.NOT_LOGGED_IN], kind
 
 

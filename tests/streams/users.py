@@ -95,7 +95,7 @@ class Node(ABC):
         self.receivers = receivers
         self.name = name
         self.store = Store(
-            StorageSettings(receivers.url, seconds=60), receivers.folder, False, log_listener=lambda: self
+            StorageSettings(receivers.url, seconds=60), receivers.folder, False, log_listener=self
         )
         self.store.start()
         self.events = EventStore(self.store)

@@ -213,7 +213,11 @@ class AppApi(Struct, frozen=True):
 
 def _app_api(core: Core, _: Api) -> AppApi:
     return AppApi(
-        core.tenants, core.store, lambda: core.erasures, core.config.storage, shapes_of(core.declared)
+        core.identity.tenants,
+        core.storage.store,
+        lambda: core.erasures,
+        core.config.storage,
+        shapes_of(core.declared),
     )
 
 

@@ -176,7 +176,7 @@ class ChannelApi(Struct, frozen=True):
 
 routes = Resource(
     "channels",
-    service=lambda core, api: ChannelApi(core.channels, core.publishing, api.limits),
+    service=lambda core, api: ChannelApi(core.channels.channels, core.push.publishing, api.limits),
     refusals={ChannelRefused: _refused},
 )
 _SENT: Final = ChannelResult("orders:17", "sent", 6, "Zm9vYg")

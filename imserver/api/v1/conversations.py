@@ -328,7 +328,7 @@ class ConversationApi(Struct, frozen=True):
 
 routes = Resource(
     "conversations",
-    service=lambda core, _: ConversationApi(core.store, core.message_search, core.receipts),
+    service=lambda core, _: ConversationApi(core.storage.store, core.messages.search, core.messages.receipts),
     hot=False,
     refusals={TooManyRequests: too_many},
 )

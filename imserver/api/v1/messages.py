@@ -239,7 +239,9 @@ class MessageApi(Struct, frozen=True):
 
 def message_api(core: Core, api: Api) -> MessageApi:
     """Make it for a node."""
-    return MessageApi(core.store, core.messaging, core.receipts, api.rates, api.limits)
+    return MessageApi(
+        core.storage.store, core.messages.messaging, core.messages.receipts, api.rates, api.limits
+    )
 
 
 routes = Resource(

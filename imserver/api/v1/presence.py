@@ -134,7 +134,9 @@ class PresenceApi(Struct, frozen=True):
 
 routes = Resource(
     "presence",
-    service=lambda core, api: PresenceApi(core.presence, core.connections, core.tenants, api.limits),
+    service=lambda core, api: PresenceApi(
+        core.sessions.presence, core.sessions.connections, core.identity.tenants, api.limits
+    ),
 )
 
 
@@ -370,7 +372,9 @@ class SessionApi(Struct, frozen=True):
     connections: Connections
 
 
-sessions = Resource("sessions", service=lambda core, _: SessionApi(core.sessions, core.connections))
+sessions = Resource(
+    "sessions", service=lambda core, _: SessionApi(core.sessions.sessions, core.sessions.connections)
+)
 
 
 @sessions.post(

@@ -92,7 +92,7 @@ class PushApi(Struct, frozen=True):
 
 def push_api(core: Core, api: Api) -> PushApi:
     """Make it for a node."""
-    return PushApi(core.publishing, core.idempotency, core.messaging, api.limits)
+    return PushApi(core.push.publishing, core.push.idempotency, core.messages.messaging, api.limits)
 
 
 routes = Resource("push", service=push_api)

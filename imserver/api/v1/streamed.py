@@ -136,7 +136,7 @@ REFUSALS: Final[Refusals] = {ChannelRefused: _refused, TooManyRequests: too_many
 """Exceptions of streams → refusals."""
 
 _SAMPLE: Final = "wqvyR2Tg5cMSnBIl0xcmpgxC0bOVqhe9ZcUxMA"
-routes = Resource("channels", service=lambda core, _: core.streamed_messages, refusals=REFUSALS)
+routes = Resource("channels", service=lambda core, _: core.channels.streams, refusals=REFUSALS)
 
 
 def pieces_of(request: Sequence[PieceRequest]) -> list[Piece]:

@@ -169,7 +169,9 @@ class SubscriberApi(Struct, frozen=True):
 
 routes = Resource(
     "channels",
-    service=lambda core, _: SubscriberApi(core.channels, core.connections, core.presence, core.store),
+    service=lambda core, _: SubscriberApi(
+        core.channels.channels, core.sessions.connections, core.sessions.presence, core.storage.store
+    ),
     refusals={ChannelRefused: refuse(Problems.INVALID_REQUEST, "{}")},
 )
 

@@ -14,32 +14,32 @@ from imserver.plugin.services import Core
 
 def _build(core: Core) -> FeatureParts:
     def members(app: str) -> Mapping[str, Sequence[str]]:
-        tenant = core.tenants.get(app)
+        tenant = core.identity.tenants.get(app)
         return {} if tenant is None else tenant.room_members
 
     acks = ActionAcks(
-        core.reach,
-        core.pending,
-        core.messaging.catch_up,
-        core.messaging.ack_tracker,
-        core.node_messages,
+        core.push.reach,
+        core.push.pending,
+        core.messages.messaging.catch_up,
+        core.messages.messaging.ack_tracker,
+        core.cluster.node_messages,
     )
-    if core.cluster is not None:
-        core.cluster.rerouting.on_unreached.append(acks.unreached)
+    if core.push.rerouting is not None:
+        core.push.rerouting.on_unreached.append(acks.unreached)
     # Before the pending pushes: a message to an awaited user would become one.
-    on_delete = core.tenants.on_delete
-    on_delete.insert(on_delete.index(core.pending.forget), acks.forget)
+    on_delete = core.identity.tenants.on_delete
+    on_delete.insert(on_delete.index(core.push.pending.forget), acks.forget)
     service = ActionService(
-        core.hub,
-        core.sessions,
-        core.channels,
+        core.sessions.hub,
+        core.sessions.sessions,
+        core.channels.channels,
         members,
         core.config.hub.notice_members,
-        ActionMessages(core.messaging, core.store),
-        core.reviews,
-        core.observer,
+        ActionMessages(core.messages.messaging, core.storage.store),
+        core.identity.reviews,
+        core.identity.observer,
         acks,
-        core.relations,
+        core.identity.relations,
     )
     return FeatureParts(
         commands=service.rows(),

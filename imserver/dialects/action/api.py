@@ -32,6 +32,6 @@ ROUTES: Final = (
         "any",
         hot=True,
         app_of=app_of_rooms,
-        service=lambda core, _: core.tenants,
+        service=lambda core, _: core.identity.tenants,
     ),
 )

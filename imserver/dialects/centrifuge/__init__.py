@@ -16,29 +16,29 @@ from imserver.plugin.settings import settings_of
 
 def _build(core: Core) -> FeatureParts:
     settings = settings_of(core.config, CentrifugeSettings)
-    answers = CentrifugeAnswers(core.back_ends)
-    core.channel_commands.answers[NAME] = answers
+    answers = CentrifugeAnswers(core.identity.back_ends)
+    core.channels.commands.answers[NAME] = answers
     service = CentrifugeService(
-        core.sessions,
-        core.logins,
-        core.channels,
-        core.channel_commands,
-        core.channel_consent,
+        core.sessions.sessions,
+        core.identity.logins,
+        core.channels.channels,
+        core.channels.commands,
+        core.channels.consent,
         answers,
-        core.back_ends,
-        core.connections,
-        core.queries,
-        core.messaging.catch_up,
-        core.tenants.get,
+        core.identity.back_ends,
+        core.sessions.connections,
+        core.cluster.queries,
+        core.messages.messaging.catch_up,
+        core.identity.tenants.get,
         settings.app,
         core.config.websocket.client_ping_seconds,
-        core.dispatcher.run,
+        core.network.dispatcher.run,
     )
     limit = core.config.limits.message_bytes
-    both_ways = FallbackStreams(core.request_log, service, limit)
-    one_way = UniStreams(core.request_log, service, limit)
+    both_ways = FallbackStreams(core.node.request_log, service, limit)
+    one_way = UniStreams(core.node.request_log, service, limit)
     return FeatureParts(
-        Emulation(core.table, core.queries, core.others),
+        Emulation(core.sessions.table, core.cluster.queries, core.cluster.others),
         service.rows(),
         {NAME: service.opened},
         checks={NAME: service.check_ends},

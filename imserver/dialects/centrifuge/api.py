@@ -91,15 +91,15 @@ class CentrifugeApi(Struct, frozen=True):
 
 def _api(core: Core, _: Api) -> CentrifugeApi:
     return CentrifugeApi(
-        core.publishing,
-        core.connections,
-        core.presence,
-        core.sessions,
-        core.channels,
-        core.tenants,
+        core.push.publishing,
+        core.sessions.connections,
+        core.sessions.presence,
+        core.sessions.sessions,
+        core.channels.channels,
+        core.identity.tenants,
         settings_of(core.config, CentrifugeSettings).app,
-        core.lease,
-        core.started_at,
+        core.status.lease,
+        core.node.started_at,
     )
 
 

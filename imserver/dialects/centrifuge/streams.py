@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from imserver.dialects.centrifuge.emulation import Emulated, Emulation
-from imserver.dialects.centrifuge.service import NAME, CentrifugeService
+from imserver.dialects.centrifuge.service import CentrifugeService
 from imserver.dialects.centrifuge.wire import CentrifugeDialect, CentrifugeProtobufDialect, read_emulation
 from imserver.dialects.sse.api import stream_head
 from imserver.plugin.errors import CloseCode, Problems
@@ -142,7 +142,7 @@ ROUTES: Final = (
         hot=True,
         read=_read,
         style=PROBLEM,
-        service=lambda core, _: core.features[NAME].service,
+        service=lambda core, _: core.service(Emulation),
     ),
 )
 """The session is the proof: only the client of a stream knows it."""

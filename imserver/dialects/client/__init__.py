@@ -11,14 +11,14 @@ from imserver.plugin.services import Core
 
 def _build(core: Core) -> FeatureParts:
     service = ClientService(
-        core.hub,
-        core.ids,
-        core.channels,
-        core.connections,
-        core.queries,
-        core.tenants,
-        core.logins,
-        core.metrics,
+        core.sessions.hub,
+        core.sessions.ids,
+        core.channels.channels,
+        core.sessions.connections,
+        core.cluster.queries,
+        core.identity.tenants,
+        core.identity.logins,
+        core.node.metrics,
         core.config.hub.notice_members,
     )
     return FeatureParts(service, opened={NAME: service.opened}, ended=(service.ended,))

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 
 from imserver.dialects.client.service import BadSystem, ClientService, Label
-from imserver.dialects.client.wire import NAME, message_id
+from imserver.dialects.client.wire import message_id
 from imserver.plugin.errors import CloseCode, HttpProblem
 from imserver.plugin.http import (
     Api,
@@ -212,8 +212,13 @@ class ClientApi(Struct, frozen=True):
 
 
 def _api(core: Core, api: Api) -> ClientApi:
-    service: ClientService = core.features[NAME].service
-    return ClientApi(service, core.connections, core.channels, core.reach, api.limits)
+    return ClientApi(
+        core.service(ClientService),
+        core.sessions.connections,
+        core.channels.channels,
+        core.push.reach,
+        api.limits,
+    )
 
 
 def success(data: Any) -> HttpResponse:

@@ -10,7 +10,7 @@ from imserver.plugin.feature import Feature
 
 
 def _build(core: Core) -> FeatureParts:
-    core.channel_commands.answers[CmdDialect.name] = CmdAnswers()
+    core.channels.commands.answers[CmdDialect.name] = CmdAnswers()
     return FeatureParts()
 
 

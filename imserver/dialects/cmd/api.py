@@ -82,11 +82,11 @@ class SendApi(Struct, frozen=True):
 
 def _send_api(core: Core, api: Api) -> SendApi:
     return SendApi(
-        core.pushes,
-        core.relations,
-        core.reviews,
-        core.observer,
-        core.tenants,
+        core.push.pushes,
+        core.identity.relations,
+        core.identity.reviews,
+        core.identity.observer,
+        core.identity.tenants,
         api.rates,
         api.limits,
     )
@@ -306,7 +306,14 @@ class UserApi(Struct, frozen=True):
 
 
 def _user_api(core: Core, api: Api) -> UserApi:
-    return UserApi(core.presence, core.relations, core.channels, core.tenants, api.rates, api.limits)
+    return UserApi(
+        core.sessions.presence,
+        core.identity.relations,
+        core.channels.channels,
+        core.identity.tenants,
+        api.rates,
+        api.limits,
+    )
 
 
 def user_list(api: UserApi, call: Call) -> HttpResponse:
@@ -447,7 +454,7 @@ class StateApi(Struct, frozen=True):
 
 
 def _state_api(core: Core, _: Api) -> StateApi:
-    return StateApi(core.unready, core.state, core.overview)
+    return StateApi(core.status.unready, core.status.state, core.overview)
 
 
 def health(_api: StateApi, _call: Call) -> HttpResponse:
@@ -532,7 +539,15 @@ ROUTES: Final = (
     Route("GET", "/user/list", Needs.READ_OR_VISITOR, user_list, "any", app_of=_app_of_list, **_OF_USERS),
     Route("GET", "/user/online", Needs.READ_OR_SESSION, user_online, "any", **_OF_USERS),
     Route("POST", "/user/onlineBatch", Needs.READ_OR_SESSION, user_online_batch, "any", **_OF_USERS),
-    Route("POST", "/user/kick", Needs.ADMIN, kick, "any", hot=True, service=lambda core, _: core.sessions),
+    Route(
+        "POST",
+        "/user/kick",
+        Needs.ADMIN,
+        kick,
+        "any",
+        hot=True,
+        service=lambda core, _: core.sessions.sessions,
+    ),
     Route(
         "GET",
         "/system/state",

@@ -16,10 +16,12 @@ from imserver.plugin.settings import settings_of
 
 def _build(core: Core) -> FeatureParts:
     people = accounts_of(core)
-    uplink = ProtobufUplink(core.messaging, core.store)
-    service = ProtobufService(core.sessions, core.logins, core.messaging, uplink)
+    uplink = ProtobufUplink(core.messages.messaging, core.storage.store)
+    service = ProtobufService(core.sessions.sessions, core.identity.logins, core.messages.messaging, uplink)
     return FeatureParts(
-        api.GoChatApi(core.tenants, people.accounts, people.friends, groups_of(core), core.relations),
+        api.GoChatApi(
+            core.identity.tenants, people.accounts, people.friends, groups_of(core), core.identity.relations
+        ),
         service.rows(),
         ended=(service.ended,),
         silent_seconds={NAME: settings_of(core.config, ProtobufSettings).protobuf_silent_seconds},

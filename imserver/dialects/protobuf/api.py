@@ -12,7 +12,6 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from imserver.dialects.protobuf.wire import NAME
 from imserver.features.accounts import friends
 from imserver.features.accounts.accounts import Accounts, Closed, NoAccounts, PasswordsOff, WrongLogin
 from imserver.features.accounts.friends import FriendResult, Friends, Oneself, TooManyFriends, UnknownFriend
@@ -215,7 +214,7 @@ def _id(text: str) -> str:
 _ROW: Final[dict[str, Any]] = {
     "style": STYLE,
     "app_of": app_of,
-    "service": lambda core, _: core.features[NAME].service,
+    "service": lambda core, _: core.service(GoChatApi),
 }
 _OF_ACCOUNTS: Final[dict[str, Any]] = {**_ROW, "limited": True, "token_in": "token"}
 

@@ -15,21 +15,21 @@ from imserver.plugin.services import Core
 
 def _build(core: Core) -> FeatureParts:
     hooks = PusherHooks(webhooks_of(core))
-    apps = PusherApps(core.tenants, hooks, core.channels.names)
-    core.logins.entrances.append(entrance)
+    apps = PusherApps(core.identity.tenants, hooks, core.channels.channels.names)
+    core.identity.logins.entrances.append(entrance)
     service = PusherService(
-        core.hub,
-        core.sessions,
-        core.channels,
-        core.connections,
-        core.logins,
-        core.channel_consent,
+        core.sessions.hub,
+        core.sessions.sessions,
+        core.channels.channels,
+        core.sessions.connections,
+        core.identity.logins,
+        core.channels.consent,
         apps,
         hooks,
     )
-    counts = api.ConnectionCounts(core.hub, core.queries, core.others)
+    counts = api.ConnectionCounts(core.sessions.hub, core.cluster.queries, core.cluster.others)
     return FeatureParts(
-        api.PusherApi(apps, service, core.channels, core.sessions, counts),
+        api.PusherApi(apps, service, core.channels.channels, core.sessions.sessions, counts),
         service.rows(),
         {NAME: service.opened},
         prepare=apps.secrets.prepare,

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from imserver.dialects.pusher.apps import PusherApp, PusherApps, body_matches, read_query
-from imserver.dialects.pusher.service import NAME, PusherService, connection_id_of
+from imserver.dialects.pusher.service import PusherService, connection_id_of
 from imserver.dialects.pusher.wire import (
     CACHED,
     MAX_EVENT_NAME,
@@ -332,7 +332,7 @@ _ROW: Final[dict[str, Any]] = {
     "hot": True,
     "read": _read,
     "style": _Style(),
-    "service": lambda core, _: core.features[NAME].service,
+    "service": lambda core, _: core.service(PusherApi),
     "signer": _signer,
 }
 

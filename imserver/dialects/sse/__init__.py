@@ -12,9 +12,16 @@ from imserver.transport.stream import StreamPath
 
 def _build(core: Core) -> FeatureParts:
     streams = EventStreams(
-        core.sessions, core.logins, core.channels, core.connections, core.messaging, core.store
+        core.sessions.sessions,
+        core.identity.logins,
+        core.channels.channels,
+        core.sessions.connections,
+        core.messages.messaging,
+        core.storage.store,
     )
-    events = Events(core.tenants, core.authority, core.logins, core.request_log, streams)
+    events = Events(
+        core.identity.tenants, core.identity.authority, core.identity.logins, core.node.request_log, streams
+    )
     return FeatureParts(streams=lambda _: {PATH: StreamPath("GET", events.open, events.refuse)})
 
 

@@ -298,7 +298,7 @@ class AccountApi(Struct, frozen=True):
 
 def _api(core: Core, _: Api) -> AccountApi:
     people = accounts_of(core)
-    return AccountApi(people.accounts, people.resets, core.presence)
+    return AccountApi(people.accounts, people.resets, core.sessions.presence)
 
 
 CHAPTER: Final = (

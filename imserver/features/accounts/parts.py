@@ -18,7 +18,8 @@ from imserver.features.accounts.rows import AccountStore
 from imserver.features.accounts.settings import AccountSettings, SmtpSettings
 from imserver.features.accounts.tokens import AccountTokens
 from imserver.plugin import FeatureParts
-from imserver.plugin.services import Core
+from imserver.plugin.identity import AccountLookup
+from imserver.plugin.services import Core, Foundation
 from imserver.plugin.settings import settings_of
 
 
@@ -39,62 +40,57 @@ class AccountParts(Struct, frozen=True):
 
 def accounts_of(core: Core) -> AccountParts:
     """The parts of accounts on a node."""
-    parts: AccountParts = core.features["accounts"].service
-    return parts
+    return core.service(AccountParts)
 
 
-def build_tokens(core: Core) -> AccountTokens:
+def build_tokens(base: Foundation) -> AccountTokens:
     """Build what answers the core who holds a token."""
     return AccountTokens(
-        core.config,
-        core.key_for("account tokens"),
-        AccountStore(core.store),
-        core.sender_rates,
-        core.tenants,
-        lambda: core.keys.demo,
+        base.config,
+        base.node.key_for("account tokens"),
+        AccountStore(base.storage.store),
+        base.sender_rates,
+        base.tenants,
+        lambda: base.keys.demo,
     )
 
 
-def build_relations(core: Core) -> AccountRelations:
+def build_relations(base: Foundation, tokens: AccountLookup) -> AccountRelations:
     """Build what answers the core whom a user may reach and see."""
-    tokens = _tokens_of(core)
+    assert isinstance(tokens, AccountTokens)
     return AccountRelations(
-        AccountStore(core.store),
-        core.store,
+        AccountStore(base.storage.store),
+        base.storage.store,
         tokens.wanted_in,
         lambda app: tokens.rules_of(app).ask_strangers,
     )
 
 
-def _tokens_of(core: Core) -> AccountTokens:
-    tokens = core.accounts
-    assert isinstance(tokens, AccountTokens)
-    return tokens
-
-
 def build(core: Core) -> FeatureParts:
     """Build the rest, and join it to the core."""
-    config, rows, tokens, relations = core.config, AccountStore(core.store), _tokens_of(core), core.relations
+    config, rows = core.config, AccountStore(core.storage.store)
+    tokens, relations = core.identity.accounts, core.identity.relations
+    assert isinstance(tokens, AccountTokens)
     assert isinstance(relations, AccountRelations)
-    attempt = core.attempt
+    attempt = core.cluster.attempt
     accounts = Accounts(
         config,
         tokens,
         rows,
-        core.sessions.close,
-        lambda: core.keys.demo,
+        core.sessions.sessions.close,
+        lambda: core.identity.keys.demo,
         attempt,
         core.erase_user,
-        core.observer,
-        core.logins.refused,
+        core.identity.observer,
+        core.identity.logins.refused,
     )
-    friends = Friends(rows, settings_of(config, AccountSettings).friends, core.signals.send)
-    cards = Cards(config, accounts, rows, relations, core.presence, attempt)
-    guests = Guests(config, accounts, rows, core.presence, attempt)
+    friends = Friends(rows, settings_of(config, AccountSettings).friends, core.messages.signals.send)
+    cards = Cards(config, accounts, rows, relations, core.sessions.presence, attempt)
+    guests = Guests(config, accounts, rows, core.sessions.presence, attempt)
     smtp, server = settings_of(config, SmtpSettings), config.app.http_url.rstrip("/")
     mails = LinkMails(smtp, config.accounts.rate_seconds, attempt)
-    resets = Resets(accounts, rows, mails, lambda: core.chat_page)
-    key = core.key_for("e-mail confirmations")
+    resets = Resets(accounts, rows, mails, lambda: core.node.chat_page)
+    key = core.node.key_for("e-mail confirmations")
     confirmations = Confirmations(key, accounts, rows, mails, server, urlsplit(server).netloc)
     last_seen = LastSeen(rows, tokens.wanted_in)
 

@@ -195,7 +195,9 @@ class HookApi(Struct, frozen=True):
 
 
 def _api(core: Core, api: Api) -> HookApi:
-    return HookApi(bots_of(core).incoming, core.tenants, core.sender_rates, message_api(core, api))
+    return HookApi(
+        bots_of(core).incoming, core.identity.tenants, core.identity.sender_rates, message_api(core, api)
+    )
 
 
 def _read(api: HookApi, call: Call) -> None:

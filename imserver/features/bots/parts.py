@@ -31,25 +31,24 @@ class BotParts(Struct, frozen=True):
 
 def bots_of(core: Core) -> BotParts:
     """The parts of bots on a node."""
-    parts: BotParts = core.features["bots"].service
-    return parts
+    return core.service(BotParts)
 
 
 def build(core: Core) -> FeatureParts:
     """Build them, and join them to the core."""
     people = accounts_of(core)
     webhooks = webhooks_of(core)
-    store, rows, hook_rows = core.store, BotStore(core.store), HookStore(core.store)
+    store, rows, hook_rows = core.storage.store, BotStore(core.storage.store), HookStore(core.storage.store)
     requests = PublicRequests(settings_of(core.config, BotSettings).allow_loopback)
     hooks = BotHooks(
         store,
         hook_rows,
         webhooks.feeds.events,
         requests,
-        core.messaging,
-        core.sender_rates,
-        core.sessions,
-        core.registry,
+        core.messages.messaging,
+        core.identity.sender_rates,
+        core.sessions.sessions,
+        core.cluster.registry,
         webhooks.tally,
     )
     bots = Bots(
@@ -57,35 +56,35 @@ def build(core: Core) -> FeatureParts:
         people.tokens,
         rows,
         people.accounts,
-        core.sessions.close,
+        core.sessions.sessions.close,
         store,
-        core.observer,
+        core.identity.observer,
         hook_rows,
         requests,
         hooks.work.changed,
-        core.relations,
+        core.identity.relations,
     )
-    rate = Buckets(HOOK_REQUESTS, ADDRESS_REQUESTS, ADDRESS_SECONDS, core.attempt)
+    rate = Buckets(HOOK_REQUESTS, ADDRESS_REQUESTS, ADDRESS_SECONDS, core.cluster.attempt)
     incoming = IncomingHooks(hook_rows, bots, people.accounts, groups_of(core), rate)
     streams = StreamedMessages(
-        ConversationStreams(core.messaging, core.signals, store, core.relations),
-        core.table,
-        core.queries,
+        ConversationStreams(core.messages.messaging, core.messages.signals, store, core.identity.relations),
+        core.sessions.table,
+        core.cluster.queries,
         core.config.limits,
-        core.others,
+        core.cluster.others,
     )
     answers = StreamedAnswers(
         streams,
         store,
         rows,
-        core.logins,
+        core.identity.logins,
         people.accounts,
-        core.relations,
-        core.sender_rates,
-        core.reviews,
+        core.identity.relations,
+        core.identity.sender_rates,
+        core.identity.reviews,
     )
     people.tokens.bots = rows.holder
-    core.tenants.on_delete.append(streams.forget)
+    core.identity.tenants.on_delete.append(streams.forget)
 
     def drain() -> None:
         streams.close_all()

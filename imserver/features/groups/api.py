@@ -270,7 +270,7 @@ class GroupApi(Struct, frozen=True):
 
 routes = Resource(
     "groups",
-    service=lambda core, _: GroupApi(groups_of(core), core.tenants, core.relations),
+    service=lambda core, _: GroupApi(groups_of(core), core.identity.tenants, core.identity.relations),
     chapter="Stored member lists with stored messages.",
     hot=False,
     examples=(_GROUP, _CHANGED),

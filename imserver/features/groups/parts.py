@@ -14,17 +14,18 @@ from imserver.plugin.settings import settings_of
 
 def groups_of(core: Core) -> Groups:
     """The groups of a node."""
-    groups: Groups = core.features["groups"].service
-    return groups
+    return core.service(Groups)
 
 
 def build(core: Core) -> FeatureParts:
     """Build them."""
     limits, seconds = settings_of(core.config, GroupLimits), core.config.accounts.rate_seconds
-    creations = Buckets(NEW_GROUPS, limits.groups_per_user, seconds, core.attempt)
+    creations = Buckets(NEW_GROUPS, limits.groups_per_user, seconds, core.cluster.attempt)
 
     def accounts_among(app: str, users: Sequence[str]) -> set[str]:
-        return {account.user for account in core.accounts.those_of(app, users)}
+        return {account.user for account in core.identity.accounts.those_of(app, users)}
 
-    groups = Groups(core.store, limits.group_members, creations, accounts_among, core.relations)
-    return FeatureParts(groups, GroupCommands(groups, core.relations).rows())
+    groups = Groups(
+        core.storage.store, limits.group_members, creations, accounts_among, core.identity.relations
+    )
+    return FeatureParts(groups, GroupCommands(groups, core.identity.relations).rows())

@@ -13,16 +13,15 @@ from imserver.plugin.settings import settings_of
 
 def inbox_of(core: Core) -> Inbox:
     """The inboxes of a node."""
-    inbox: Inbox = core.features["inbox"].service
-    return inbox
+    return core.service(Inbox)
 
 
 def build(core: Core) -> FeatureParts:
     """Build them."""
     inbox = Inbox(
-        core.store,
-        ArrangementRows(core.store),
-        core.signals,
+        core.storage.store,
+        ArrangementRows(core.storage.store),
+        core.messages.signals,
         settings_of(core.config, InboxSettings),
         Buckets(INBOX_CHANGES, CHANGES, CHANGE_SECONDS),
     )

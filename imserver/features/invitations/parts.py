@@ -14,8 +14,7 @@ from imserver.plugin.settings import settings_of
 
 def invitations_of(core: Core) -> Invitations:
     """The invitations of a node."""
-    invitations: Invitations = core.features["invitations"].service
-    return invitations
+    return core.service(Invitations)
 
 
 def build(core: Core) -> FeatureParts:
@@ -23,15 +22,15 @@ def build(core: Core) -> FeatureParts:
     people, groups = accounts_of(core), groups_of(core)
     invitations = Invitations(
         settings_of(core.config, InvitationLimits),
-        InvitationStore(core.store),
+        InvitationStore(core.storage.store),
         people.accounts,
         people.friends,
         people.guests,
-        core.relations,
+        core.identity.relations,
         groups,
         people.cards.addresses,
-        core.store,
-        core.messaging,
+        core.storage.store,
+        core.messages.messaging,
     )
     groups.invite_strangers = invitations.send
     return FeatureParts(invitations)

@@ -276,15 +276,15 @@ def _service(core: Core, _api: Api) -> NotificationApi:
     config = core.config
     return NotificationApi(
         notifications_of(core),
-        core.tenants,
-        core.store,
-        core.signals,
+        core.identity.tenants,
+        core.storage.store,
+        core.messages.signals,
         accounts_of(core).tokens.wanted_in,
         accounts_of(core).accounts.get,
         bool(settings_of(config, SmtpSettings).host),
         settings_of(config, NotificationSettings).endpoints,
-        Buckets(SUBSCRIPTIONS, SUBSCRIPTION_REQUESTS, AN_HOUR, core.attempt),
-        Buckets(TESTS, TEST_REQUESTS, AN_HOUR, core.attempt),
+        Buckets(SUBSCRIPTIONS, SUBSCRIPTION_REQUESTS, AN_HOUR, core.cluster.attempt),
+        Buckets(TESTS, TEST_REQUESTS, AN_HOUR, core.cluster.attempt),
     )
 
 

@@ -42,8 +42,7 @@ class NotificationParts(Struct, frozen=True):
 
 def notifications_of(core: Core) -> NotificationParts:
     """The parts of notifications on a node."""
-    parts: NotificationParts = core.features["notifications"].service
-    return parts
+    return core.service(NotificationParts)
 
 
 def build_mails(
@@ -57,16 +56,16 @@ def build_mails(
     server = core.config.app.http_url.rstrip("/")
 
     def page_of(app: str) -> str:
-        return core.chat_page if app == GOCHAT else ""
+        return core.node.chat_page if app == GOCHAT else ""
 
     def stop_url(app: str, user: str) -> str:
         return f"{server}/api/v1/notifications/unsubscribe?token={tokens.make_mail(app, user)}"
 
     return Mails(
         rows,
-        core.store,
+        core.storage.store,
         accounts_of(core).rows,
-        core.tenants,
+        core.identity.tenants,
         settings_of(core.config, SmtpSettings),
         lease,
         apps,
@@ -75,7 +74,7 @@ def build_mails(
         urlsplit(server).netloc,
         webhooks_of(core).feeds.wants,
         accounts_of(core).confirmations.ask_once,
-        core.sessions.is_banned,
+        core.sessions.sessions.is_banned,
     )
 
 
@@ -84,26 +83,26 @@ def build(core: Core) -> FeatureParts:
     webhooks = webhooks_of(core)
     feeds = webhooks.feeds
     settings = settings_of(core.config, NotificationSettings)
-    rows = NotificationRows(core.store)
+    rows = NotificationRows(core.storage.store)
     rows.added, rows.known = feeds.added, feeds.events.known
     lease = DeliveryLease()
     requests = PublicRequests(settings.allow_loopback, connections=settings.requests_per_host)
-    webpush = WebPush(requests, settings, core.key_for(VAPID), core.config.app.http_url)
-    tokens = ActionTokens(core.key_for("notification tokens"))
-    rules = partial(rules_in, core.tenants)
-    recipients = Recipients(core.store, core.relations, core.sessions.is_banned)
+    webpush = WebPush(requests, settings, core.node.key_for(VAPID), core.config.app.http_url)
+    tokens = ActionTokens(core.node.key_for("notification tokens"))
+    rules = partial(rules_in, core.identity.tenants)
+    recipients = Recipients(core.storage.store, core.identity.relations, core.sessions.sessions.is_banned)
 
     def wake(hosts: Collection[str]) -> None:
         deliveries.wake(hosts)
 
     notifier = Notifier(
-        core.store,
+        core.storage.store,
         rows,
         feeds.events,
-        core.messaging.follower,
-        lambda: core.registry.lease.node,
+        core.messages.messaging.follower,
+        lambda: core.cluster.registry.lease.node,
         rules,
-        core.accounts,
+        core.identity.accounts,
         recipients,
         lease,
         wake,
@@ -115,7 +114,7 @@ def build(core: Core) -> FeatureParts:
         rows, webpush, recipients.are_over, lease, feeds.wants, settings.requests_per_host
     )
     notifier.on_lease += [deliveries.restart, mails.restart]
-    core.receipts.on_read.append(notifier.read)
+    core.messages.receipts.on_read.append(notifier.read)
     accounts_of(core).accounts.on_logout.append(rows.remove_endpoints)
     pushes = PushNotifications(rows, deliveries.wake, rules)
     webhooks.on_absent.append(pushes.absent)

@@ -106,7 +106,9 @@ class TokenApi(Struct, frozen=True):
 
 
 def _service(core: Core, api: Api) -> TokenApi:
-    return TokenApi(notifications_of(core), core.tenants, core.sessions, message_api(core, api))
+    return TokenApi(
+        notifications_of(core), core.identity.tenants, core.sessions.sessions, message_api(core, api)
+    )
 
 
 routes = Resource(

@@ -13,10 +13,12 @@ from imserver.plugin.services import Core
 
 
 def _build(core: Core) -> FeatureParts:
-    links = LinkStore(core.store)
+    links = LinkStore(core.storage.store)
     accounts = accounts_of(core).accounts
-    oauth = OAuth(core.config, core.tenants, accounts, links, core.temporary_values, core.outgoing)
-    core.tenants.on_delete.append(oauth.forget)
+    oauth = OAuth(
+        core.config, core.identity.tenants, accounts, links, core.cluster.values, core.network.outgoing
+    )
+    core.identity.tenants.on_delete.append(oauth.forget)
     return FeatureParts(oauth)
 
 

@@ -446,5 +446,4 @@ def _hash(secret: str) -> str:
 
 def oauth_of(core: Core) -> OAuth:
     """The logins with providers of a node."""
-    oauth: OAuth = core.features["oauth"].service
-    return oauth
+    return core.service(OAuth)

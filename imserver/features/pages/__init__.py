@@ -12,7 +12,7 @@ from imserver.plugin.services import Core
 
 
 def _build(core: Core) -> FeatureParts:
-    core.chat_page = core.config.app.http_url.rstrip("/") + "/home/messages"
+    core.node.chat_page = core.config.app.http_url.rstrip("/") + "/home/messages"
     return FeatureParts()
 
 

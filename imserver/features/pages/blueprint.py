@@ -131,9 +131,16 @@ def create_pages(core: Core, document: Callable[[], bytes]) -> Blueprint:
     for suffix, kind in _MIME_TYPES.items():
         mimetypes.add_type(kind, suffix)  # the types of the operating system may be wrong
     pages = Blueprint("pages", __name__, static_folder=None)
-    seen = Seen(config.app, core.proxies, lambda: Ports(core.http_port, core.ws_port))
+    seen = Seen(config.app, core.network.proxies, lambda: Ports(core.node.http_port, core.node.ws_port))
     chat = _Chat(
-        config, core.keys, core.tenants, core.logins, core.page_tokens, core.authority, seen, core.features
+        config,
+        core.identity.keys,
+        core.identity.tenants,
+        core.identity.logins,
+        core.identity.page_tokens,
+        core.identity.authority,
+        seen,
+        core.features,
     )
     gateway = Gateway(core.overview, seen)
 

@@ -25,7 +25,9 @@ __all__ = ["FEATURE", "Uploads", "uploads_of"]
 
 def _build(core: Core) -> FeatureParts:
     config = core.config
-    uploads = Uploads(settings_of(config, UploadSettings), config.server.data_dir, core.store, core.reviews)
+    uploads = Uploads(
+        settings_of(config, UploadSettings), config.server.data_dir, core.storage.store, core.identity.reviews
+    )
     return FeatureParts(uploads, erasure=uploads.erasure, counters=uploads.counters, stop=uploads.close)
 
 

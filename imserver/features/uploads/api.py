@@ -214,7 +214,7 @@ class UploadApi(Struct, frozen=True):
 routes = Resource(
     "uploads",
     service=lambda core, api: UploadApi(
-        uploads_of(core), core.tenants, core.authority, api.rates, api.limits
+        uploads_of(core), core.identity.tenants, core.identity.authority, api.rates, api.limits
     ),
     chapter=_CHAPTER,
 )

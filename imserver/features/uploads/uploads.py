@@ -520,8 +520,7 @@ class Uploads:
 
 def uploads_of(core: Core) -> Uploads:
     """The uploads of a node."""
-    uploads: Uploads = core.features["uploads"].service
-    return uploads
+    return core.service(Uploads)
 
 
 class _State(Struct):

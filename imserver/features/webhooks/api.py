@@ -103,7 +103,7 @@ class EventApi(Struct, frozen=True):
     store: Store
 
 
-routes = Resource("events", lambda core, _: EventApi(webhooks_of(core).feeds, core.store), hot=False)
+routes = Resource("events", lambda core, _: EventApi(webhooks_of(core).feeds, core.storage.store), hot=False)
 
 
 @routes.get(

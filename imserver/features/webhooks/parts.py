@@ -9,7 +9,7 @@ from imserver.features.webhooks.apps import follow_apps
 from imserver.features.webhooks.occupancy import Occupancy
 from imserver.features.webhooks.webhooks import Webhooks
 from imserver.plugin import FeatureParts, Hooks
-from imserver.plugin.services import Core
+from imserver.plugin.services import Core, Foundation
 
 _LAST_SECONDS: Final = 2.0
 """Time limit for sending the last events."""
@@ -17,24 +17,31 @@ _LAST_SECONDS: Final = 2.0
 
 def webhooks_of(core: Core) -> Webhooks:
     """The webhooks of a node."""
-    webhooks: Webhooks = core.features["webhooks"].service
-    return webhooks
+    return core.service(Webhooks)
 
 
-def hooks(core: Core) -> Hooks:
+def hooks(base: Foundation) -> Hooks:
     """Build what answers the questions of the core, before there are logins."""
-    webhooks = Webhooks(core.outgoing, core.table.id_of, lambda: core.registry.lease.node, core.store)
+    registry = base.cluster.registry
+    webhooks = Webhooks(
+        base.network.outgoing, base.table.id_of, lambda: registry.lease.node, base.storage.store
+    )
     return Hooks(webhooks.reviews, webhooks.back_ends, webhooks)
 
 
 def build(core: Core) -> FeatureParts:
     """Build what uses the services of the core."""
-    webhooks = core.observer
+    webhooks = core.identity.observer
     assert isinstance(webhooks, Webhooks)
-    apps = follow_apps(core.tenants, webhooks)
-    registrar = None if core.cluster is None else core.cluster.registrar
-    Occupancy(core.channels, core.table, webhooks, registrar)
-    Absences(webhooks.feeds, core.presence, core.registry, core.store, core.accounts)
+    apps = follow_apps(core.identity.tenants, webhooks)
+    Occupancy(core.channels.channels, core.sessions.table, webhooks, core.channels.registrar)
+    Absences(
+        webhooks.feeds,
+        core.sessions.presence,
+        core.cluster.registry,
+        core.storage.store,
+        core.identity.accounts,
+    )
     return FeatureParts(
         webhooks,
         prepare=apps.prepare,

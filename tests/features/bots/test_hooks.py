@@ -225,7 +225,7 @@ def test_an_event_that_comes_again_has_the_same_answer_once(node: Harness, recei
     sender = hooks._senders["201", bot.user]
     until(lambda: sender.window.position >= first and not sender.consumer.is_unsaved)
     answers["x"] = "second"
-    node.node.core.store.write(
+    node.node.core.storage.store.write(
         lambda sql: sql.execute("UPDATE bot SET hook_entry = 0 WHERE id = %s", (int(bot.user),))
     )
     hooks.lease.until = 0.0  # as after a pause that was longer than the lease
@@ -243,7 +243,7 @@ def test_the_entries_of_others_are_not_read_for_each_bot(
     until(lambda: receivers.texts(url) == ["1"])
     sender = bots_of(node.node.core).hooks._senders["201", bot.user]
     until(lambda: not sender.window.count)
-    log = node.node.core.store.log()
+    log = node.node.core.storage.store.log()
     sync, reads = log.entries.sync, []
 
     def counted(app: str, user: str, after: int, limit: int) -> Any:
@@ -280,7 +280,7 @@ def test_an_answer_waits_while_the_bot_has_sent_too_many(
     jay = person(node, "jay")
     bot, url = hooked(jay, "eager")
     receivers.replies[url] = lambda _: (200, json.encode({"messages": [{"text": str(n)} for n in range(5)]}))
-    rates = node.node.core.sender_rates
+    rates = node.node.core.identity.sender_rates
     rates.know_bot("201", bot.user)
     rates.bots.charge(("201", bot.user), 100)
     say(jay, bot, "go")

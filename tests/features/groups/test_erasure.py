@@ -27,7 +27,7 @@ def test_a_deleted_account_leaves_its_groups_and_takes_its_invitations_with_it(
     first.close()
     node = Harness(config(tmp_path, of_features=REGISTRATION, features=features))
     parts = node.node.core
-    log, before = parts.store.log(), parts.store.log().entries.head("201")
+    log, before = parts.storage.store.log(), parts.storage.store.log().entries.head("201")
     assert ("groups" in parts.features) == (features != ("accounts",))
     accounts_of(parts).accounts.remove("201", ann.user)
     assert [row.left_id is None for row in log.conversations.memberships("201", ann.user)] == [False]
@@ -36,6 +36,6 @@ def test_a_deleted_account_leaves_its_groups_and_takes_its_invitations_with_it(
     role, leaving = log.entries.read("201", before, 10)
     assert (role.kind, leaving.kind) == ("group", "leave")
     assert json.loads(leaving.meta)["users"] == [ann.user]
-    rows = parts.store.rows("SELECT member FROM invitation WHERE app = %s", ("201",))
+    rows = parts.storage.store.rows("SELECT member FROM invitation WHERE app = %s", ("201",))
     assert [text_of(user) for (user,) in rows] == [bob.user] * 2
     node.close()

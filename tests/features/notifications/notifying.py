@@ -105,7 +105,7 @@ class NotifyingNode:
         at_once = AppNotifySettings(after_seconds=0.0, again_seconds=0.0)
         self.rules: AppNotifySettings | None = rules or at_once
         listener = _Listener()
-        self.store = Store(StorageSettings(url), str(folder), threaded=False, log_listener=lambda: listener)
+        self.store = Store(StorageSettings(url), str(folder), threaded=False, log_listener=listener)
         self.store.start()
         self.follower = LogFollower(self.store, _NobodyHere(), Metrics())  # type: ignore[arg-type]
         listener.follower = self.follower

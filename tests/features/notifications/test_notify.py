@@ -82,7 +82,7 @@ def test_a_push_that_is_not_stored_notifies_who_is_offline(node: Harness, back_e
 
 
 def test_an_app_without_a_webhook_is_enough(node: Harness, back_end: User, ann: User) -> None:
-    assert "201" not in node.node.core.observer.apps
+    assert "201" not in node.node.core.identity.observer.apps
     back_end.post("push", user=ann.user, text="left", notify={})
     assert [shown.body for shown in sent_to(node, ann)] == ["left"]
 

@@ -56,7 +56,7 @@ class Node:
         receives: bool = True,
     ) -> None:
         self.listener = Listener()
-        self.store = Store(StorageSettings(), str(folder), threaded=False, log_listener=lambda: self.listener)
+        self.store = Store(StorageSettings(), str(folder), threaded=False, log_listener=self.listener)
         self.store.start()
         self.tally = WebhookCounts()
         self.feeds = Feeds(self.store, EventStore(self.store), back_end, lambda: name, self.tally)  # type: ignore[arg-type]

@@ -1,0 +1,208 @@
+"""The services of a node, a struct for each concern. ``core/core.py`` builds them in this order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from imserver.auth.accounts import AccountLookup
+from imserver.auth.authority import AllowLists, Authority, Keys
+from imserver.auth.back_ends import BackEnds
+from imserver.auth.login import Logins
+from imserver.auth.observer import Observer
+from imserver.auth.page_tokens import PageTokens
+from imserver.auth.rates import SenderRates, Shared
+from imserver.auth.relations import Relations
+from imserver.auth.reviews import Reviews
+from imserver.auth.tenants import Tenants
+from imserver.channels.channels import Channels
+from imserver.channels.client_commands import ChannelCommands
+from imserver.channels.connections import Connections
+from imserver.channels.consent import ChannelConsent
+from imserver.channels.streamed_messages import StreamedMessages
+from imserver.cluster.nodes import NodeMessages, NodeQueries, OtherNodes
+from imserver.cluster.registry import Registry, TemporaryValues
+from imserver.config.settings import Config
+from imserver.core.node_state import NodeState
+from imserver.hub.expiry import Sweep
+from imserver.hub.fanout import Fanout
+from imserver.hub.hub import Hub
+from imserver.messages.messaging import MessageSearch, Messaging
+from imserver.messages.receipts import Receipts, Signals
+from imserver.messages.retention import Retention
+from imserver.push.idempotency import Idempotency
+from imserver.push.pending import PendingPushes
+from imserver.push.push import Publishing, Pushes, Reach
+from imserver.sessions.connection_ids import ConnectionIds, ConnectionTable
+from imserver.sessions.presence import Presence
+from imserver.sessions.sessions import Sessions
+from imserver.storage.store import Store
+from imserver.transport.connection import Connection, ConnectionContext
+from imserver.transport.dispatch import Dispatcher
+from imserver.transport.gate import Gate, Opened, Origins
+from imserver.transport.outbox import Flusher
+from imserver.transport.outgoing import Outgoing
+from imserver.transport.poller import Poller
+from imserver.transport.proxies import TrustedProxies
+
+if TYPE_CHECKING:
+    from imserver.channels.registrar import Registrar
+    from imserver.cluster.rpc.server import Rpc
+    from imserver.push.routing import Rerouting
+
+OnEnded = Callable[[Connection, int], None]
+"""Called with each connection that has ended, and its close code. Never switches."""
+
+OnForgotten = Callable[[Connection], object]
+"""Called with each session that is no longer addressed, while its connection stays open. Never switches."""
+
+
+class NetworkServices(Struct, frozen=True):
+    """The sockets of a node: who may connect, who reads and writes, and who runs commands.
+
+    ``sweep`` closes silent connections. ``outgoing``: requests to the outside. ``opened``: dialect → its
+    function for new connections. ``ended`` and ``forgotten`` are called in their order.
+    """
+
+    proxies: TrustedProxies
+    origins: Origins
+    gate: Gate
+    poller: Poller
+    flusher: Flusher
+    context: ConnectionContext
+    sweep: Sweep
+    outgoing: Outgoing
+    dispatcher: Dispatcher
+    opened: dict[str, Opened]
+    ended: list[OnEnded]
+    forgotten: list[OnForgotten]
+
+
+class StorageServices(Struct, frozen=True):
+    """The database."""
+
+    store: Store
+
+
+class ClusterServices(Struct, frozen=True):
+    """The other nodes. On a node alone, what reaches them is None.
+
+    ``queries`` answers their questions. ``values``: shared for minutes. ``attempt`` counts attempts on all
+    nodes together. ``others`` asks them, ``node_messages`` sends to them.
+    """
+
+    registry: Registry
+    queries: NodeQueries
+    values: TemporaryValues
+    attempt: Shared | None = None
+    rpc: Rpc | None = None
+    node_messages: NodeMessages | None = None
+    others: OtherNodes | None = None
+
+
+class Foundation(Struct, frozen=True):
+    """What a node has before it can log in users: from this, features answer questions of the core.
+
+    ``table``: connections by their ids.
+    """
+
+    config: Config
+    node: NodeState
+    network: NetworkServices
+    storage: StorageServices
+    cluster: ClusterServices
+    hub: Hub
+    fanout: Fanout
+    ids: ConnectionIds
+    table: ConnectionTable
+    tenants: Tenants
+    keys: Keys
+    sender_rates: SenderRates
+
+
+class IdentityServices(Struct, frozen=True):
+    """Who is who, and who may do what: apps, keys, accounts, logins, and the answers of features.
+
+    ``allowed``: addresses from which back ends of apps may ask without a key.
+    """
+
+    tenants: Tenants
+    keys: Keys
+    sender_rates: SenderRates
+    page_tokens: PageTokens
+    accounts: AccountLookup
+    relations: Relations
+    reviews: Reviews
+    back_ends: BackEnds
+    observer: Observer
+    logins: Logins
+    allowed: AllowLists
+    authority: Authority
+
+
+class TargetServices(Struct, frozen=True):
+    """The services that find users, channels and connections: on this node, or on all nodes of a cluster.
+
+    ``registrar`` and ``rerouting``: only of a cluster node.
+    """
+
+    sessions: Sessions
+    presence: Presence
+    channels: Channels
+    connections: Connections
+    idempotency: Idempotency
+    reach: Reach
+    pushes: Pushes
+    registrar: Registrar | None = None
+    rerouting: Rerouting | None = None
+
+
+class SessionServices(Struct, frozen=True):
+    """Who is connected. ``hub`` and ``fanout``: on this node. ``table``: connections by their ids."""
+
+    hub: Hub
+    fanout: Fanout
+    ids: ConnectionIds
+    table: ConnectionTable
+    sessions: Sessions
+    presence: Presence
+    connections: Connections
+
+
+class PushServices(Struct, frozen=True):
+    """Pushes to users. ``publishing``: to targets of all kinds. ``pending``: for users who are absent.
+
+    ``rerouting``: to the node to which a user has moved; None on a node alone.
+    """
+
+    idempotency: Idempotency
+    reach: Reach
+    pushes: Pushes
+    pending: PendingPushes
+    publishing: Publishing
+    rerouting: Rerouting | None
+
+
+class MessageServices(Struct, frozen=True):
+    """Stored messages."""
+
+    messaging: Messaging
+    signals: Signals
+    receipts: Receipts
+    search: MessageSearch
+    retention: Retention
+
+
+class ChannelServices(Struct, frozen=True):
+    """Channels. ``commands``: of their clients. ``streams``: streamed messages in channels.
+
+    ``registrar`` reports which channels have subscribers on this node; None on a node alone.
+    """
+
+    channels: Channels
+    consent: ChannelConsent
+    commands: ChannelCommands
+    streams: StreamedMessages
+    registrar: Registrar | None
