@@ -54,8 +54,6 @@ LAYERS = (
 # The load tool and the client are packages of their own. Only the command line names the load tool, by a
 # string; only commands import the client.
 BENCH_MAY_USE = {"__init__"}
-FACE_NAMES = 490
-"""A limit that only falls."""
 # The private channel between nodes has no outside: its two ends are measured from within.
 RPC_END = "rpc_end.py"
 
@@ -167,16 +165,6 @@ def test_only_its_folder_and_those_that_use_it_name_a_feature() -> None:
     assert wrong == []
 
 
-def face_names() -> list[str]:
-    """The names of the face: module and name."""
-    return [
-        f"{module.stem}.{name}"
-        for module in sorted((PACKAGE / "plugin").glob("*.py"))
-        if module.stem != "feature"
-        for name in import_module(f"imserver.plugin.{module.stem}".removesuffix(".__init__")).__all__
-    ]
-
-
 def test_features_import_the_face_alone() -> None:
     own = tuple(f"imserver.dialects.{name}." for name in ("cmd", "sse"))  # the core's own dialects
     wrong = [
@@ -189,11 +177,6 @@ def test_features_import_the_face_alone() -> None:
         and not name.startswith(("imserver.plugin.", "imserver.dialects.", "imserver.features.", *own))
     ]
     assert wrong == []
-
-
-def test_the_face_does_not_grow() -> None:
-    names = face_names()
-    assert len(names) <= FACE_NAMES
 
 
 def test_no_imports_run_in_a_circle() -> None:

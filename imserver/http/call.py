@@ -271,7 +271,9 @@ def require_app(api: Api, principal: Principal, need: Need, app: str, rule: AppR
             reached = "all apps" if rule == "all" else "this app"
             message = f"The key does not reach {reached}" if principal.kind == "key" else ""
             raise ApiProblem(_NOT_REACHED.get(principal.kind, Problems.FORBIDDEN), message)
-    if rule == "known" and app not in api.apps and api.tenants.find(app) is None:
+    if app in api.apps or not (rule == "known" or (rule == "optional" and app)):
+        return
+    if api.tenants.find(app) is None:
         raise ApiProblem(Problems.UNKNOWN_APP, f"There is no app `{app}`" if app else "")
 
 
@@ -355,7 +357,7 @@ def admit(api: Api, endpoint: Endpoint, request: HttpRequest) -> Principal | Htt
         principal = api.authority.identify(need, headers, request.host, token)
     except Unavailable as error:
         return route.style.refuse(error.problem, request)
-    if need.scope in principal.scopes or may(principal, need):
+    if may(principal, need):
         return principal
     problem, message = refusal(principal, need)
     if route.limited:
@@ -458,15 +460,11 @@ def authorise(api: Api, route: Route, call: Call) -> None:
 
     May switch. Raises :class:`ApiProblem`.
     """
-    principal, rule, app = call.principal, route.app, call.app
-    if principal.apps is None and (rule == "any" or (rule == "known" and app in api.apps)):
-        pass  # most pushes: nothing is left to check; 0.1 µs less than the rest
-    elif rule == "settings":
+    principal, rule = call.principal, route.app
+    if rule == "settings":
         _require_settings(api, route, call)
-    elif rule == "optional" and app:
-        require_app(api, principal, route.need, app)
-    elif rule == "known" or (rule and principal.apps is not None):
-        require_app(api, principal, route.need, app, rule)
+    elif rule:
+        require_app(api, principal, route.need, call.app, rule)
     if principal.user:
         if api.sessions.is_banned(principal.app, principal.user):
             raise ApiProblem(Problems.BANNED)

@@ -15,7 +15,6 @@ from imserver.auth.channel_tokens import ChannelClaims
 from imserver.auth.identifiers import (
     LOGIN_CHARACTERS,
     NAME_PATTERN,
-    UNSHOWABLE,
     BadField,
     candidates,
     checked,
@@ -60,7 +59,6 @@ __all__ = [
     "NAME_PATTERN",
     "PUBLICATIONS",
     "UNDECIDED",
-    "UNSHOWABLE",
     "AccountLookup",
     "AccountSession",
     "AppSecrets",

@@ -209,8 +209,7 @@ class Sessions:
         if decision.device:
             login = replace(login, device=decision.device)
         if self.is_banned(login.app, login.user):
-            connection.close(errors.CloseCode.BANNED)
-            return self._refuse(connection, login, errors.ReplyCode.UNAUTHORIZED, "banned")
+            return self._refuse_banned(connection, login)
         rivals = _rivals(app, login, connection)
         if app.policy == "refuse" and rivals:
             alive = self._any_alive(rivals)
@@ -220,7 +219,7 @@ class Sessions:
                 connection.close(errors.CloseCode.REFUSED)
                 return self._refuse(connection, login, errors.ReplyCode.FAILED, "policy")
             if self.is_banned(login.app, login.user):
-                connection.close(errors.CloseCode.BANNED)
+                return self._refuse_banned(connection, login)
         if connection.state != OPEN:
             return self._refuse(connection, login, errors.ReplyCode.FAILED, "gone")
         if connection.user:
@@ -231,11 +230,10 @@ class Sessions:
         if code != errors.ReplyCode.OK:
             return self._refuse(connection, login, code, "registry")
         if self.kicks.since(kicks, app.name, login.user, login.device):
-            banned = self.is_banned(app.name, login.user)
-            connection.close(errors.CloseCode.BANNED if banned else errors.CloseCode.KICKED)
-            return self._refuse(
-                connection, login, errors.ReplyCode.UNAUTHORIZED, "banned" if banned else "kicked"
-            )
+            if self.is_banned(app.name, login.user):
+                return self._refuse_banned(connection, login)
+            connection.close(errors.CloseCode.KICKED)
+            return self._refuse(connection, login, errors.ReplyCode.UNAUTHORIZED, "kicked")
         if self.kicks.app_deleted_since(kicks, name):
             connection.close(errors.CloseCode.APP_DELETED)
             return self._refuse(connection, login, errors.ReplyCode.UNAUTHORIZED, "deleted")
@@ -481,6 +479,10 @@ class Sessions:
     def _refuse(self, connection: Connection, login: Login, code: int, reason: errors.LoginRefusal) -> int:
         self._logins.refused(reason, login.app, login.user, connection.peer)
         return code
+
+    def _refuse_banned(self, connection: Connection, login: Login) -> int:
+        connection.close(errors.CloseCode.BANNED)
+        return self._refuse(connection, login, errors.ReplyCode.UNAUTHORIZED, "banned")
 
     def bans(self, app: str) -> dict[str, float]:
         """Banned user → seconds until the end of the ban, according to this node's list. Never switches."""

@@ -344,7 +344,8 @@ class WriterConnection:
         self._database = database
         self._engine = engine
         self._content_errors, self._errors = driver_errors(engine)
-        self._sql: DirectStatements | None = None
+        self.sql: DirectStatements | None = None
+        """The statements of the open connection."""
 
     def transact(self, work: Callable[[DirectStatements], T], guard: CommitGuard, seconds: float) -> T:
         """Run ``work`` and commit. Switches. Raises NotStored, Unsure or RowRefused.
@@ -355,7 +356,7 @@ class WriterConnection:
         try:
             return self._run(lambda: self._transact(work, guard), seconds)
         except _Late as late:
-            self._sql = None
+            self.sql = None
             raise (NotStored if guard.take() else Unsure)(_words(late)) from None
 
     def ask(self, work: Callable[[DirectStatements], T], seconds: float) -> T:
@@ -394,7 +395,7 @@ class WriterConnection:
         )
 
     def _transact(self, work: Callable[[DirectStatements], T], guard: CommitGuard, undo: bool = False) -> T:
-        fresh = self._sql is None
+        fresh = self.sql is None
         try:
             return self._once(work, guard, undo)
         except NotStored:
@@ -407,9 +408,9 @@ class WriterConnection:
         committing = False
         try:
             with self._database.writing():
-                if self._sql is None:
-                    self._sql = direct_statements(self._database.address, self._engine)
-                sql = self._sql
+                if self.sql is None:
+                    self.sql = direct_statements(self._database.address, self._engine)
+                sql = self.sql
                 sql.begin()
                 value = work(sql)
                 if undo:
@@ -435,13 +436,13 @@ class WriterConnection:
 
     def _undo(self) -> None:
         try:
-            if self._sql is not None:
-                self._sql.rollback()
+            if self.sql is not None:
+                self.sql.rollback()
         except self._errors:
             self._drop()
 
     def _drop(self) -> None:
-        sql, self._sql = self._sql, None
+        sql, self.sql = self.sql, None
         if sql is not None:
             with suppress(*self._errors):
                 sql.close()

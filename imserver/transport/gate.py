@@ -331,7 +331,7 @@ class Admission(Struct, frozen=True):
     subprotocol: str = ""
 
 
-class Guest(Struct, frozen=True):
+class Requester(Struct, frozen=True):
     """A client that requests a connection: its address, the host of its page (``""``: own or none), and the
     close code if it is refused (0: accepted)."""
 
@@ -408,26 +408,26 @@ class Gate:
         key = headers.get("sec-websocket-key", "")
         if not _is_key(key):
             return Refusal(errors.Problems.BAD_REQUEST)
-        guest = self.look_at(head, path.dialect)
+        requester = self.look_at(head, path.dialect)
         extension, bits = self._negotiate(headers) if self._deflate and not upgraded else ("", 0)
         return Admission(
             accept_token(key),
             self._encoding(path, bits),
-            guest.peer,
+            requester.peer,
             extension,
-            guest.close_code,
+            requester.close_code,
             path.opened,
             head if path.opened is not None else None,
-            guest.origin,
+            requester.origin,
             path.subprotocol,
         )
 
-    def look_at(self, head: Head, dialect: Dialect) -> Guest:
+    def look_at(self, head: Head, dialect: Dialect) -> Requester:
         """The client of a request, and whether it may connect with this dialect."""
         host = self.proxies.client(head.host, head.headers.get("x-forwarded-for", ""))
         origin = self.origins.stranger(head.host, head.headers)
         peer = f"[{host}]:{head.port}" if ":" in host else f"{host}:{head.port}"
-        return Guest(peer, origin, self._objection(dialect, origin, host, peer))
+        return Requester(peer, origin, self._objection(dialect, origin, host, peer))
 
     def _encoding(self, path: DialectPath, deflate_bits: int) -> Encoding:
         key = (path.dialect, deflate_bits)

@@ -401,17 +401,13 @@ class HttpConnection(Writer):
             seconds = perf_counter() - began
             given = request.id if "x-request-id" in headers else request.given_id
             front.request_log(parsed.method, path, response.status, seconds, host, size, given)
-        flusher = front.context.flusher
-        if keep_alive and len(flusher.dirty) < MANY_CONNECTIONS:
-            flusher.enqueue(self, whole)  # as _answer(): a call less for each push
-        else:
-            self._answer(whole, keep_alive)
+        self._answer(whole, keep_alive)
         if size > LARGE_BYTES and rest and keep_alive:
             self._buffer = rest  # it counts while it waits
             if not self._await_client():
                 return None
             self._buffer = b""
-            flusher.budget.set(self, self.held_bytes())
+            front.context.flusher.budget.set(self, self.held_bytes())
         return rest if keep_alive else None
 
     def _upgrade(self, parsed: ParsedHead, path: str, rest: bytes) -> None:

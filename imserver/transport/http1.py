@@ -215,10 +215,11 @@ _usual_handshake_key = re.compile(rb"[A-Za-z0-9+/]{22}==").fullmatch
 class KnownHeads:
     """Parses heads. Owner of the cache. Results are shared and must not be changed."""
 
-    __slots__ = ("_heads",)
+    __slots__ = ("heads",)
 
     def __init__(self) -> None:
-        self._heads: dict[bytes, ParsedHead] = {}
+        self.heads: dict[bytes, ParsedHead] = {}
+        """Cached heads by their bytes without the key. Read-only for others."""
 
     def read(self, data: bytes) -> ParsedHead:
         """Parse one whole request head, as :func:`imserver.transport.http1.parse_head` does."""
@@ -226,7 +227,7 @@ class KnownHeads:
             return self._read_handshake(data)
         at = data.find(_KEY)
         if at < 0:
-            known = self._heads.get(data)
+            known = self.heads.get(data)
             if known is None:
                 known = parse_head(data)
                 self._cache(data, known)
@@ -248,7 +249,7 @@ class KnownHeads:
 
     def _read_without(self, data: bytes, rest: bytes, name: str, value: str) -> ParsedHead:
         """Parse a head by its cached ``rest``, which is ``data`` without the line of this header."""
-        known = self._heads.get(rest)
+        known = self.heads.get(rest)
         if known is not None:
             return replace(known, headers={**known.headers, name: value})
         parsed = parse_head(data)
@@ -265,9 +266,9 @@ class KnownHeads:
             return
         if head.method not in ("GET", "POST") or data.count(b"\r\n") > MAX_LINES:
             return
-        if len(self._heads) >= MAX_HEADS:
-            self._heads.clear()
-        self._heads[data] = head
+        if len(self.heads) >= MAX_HEADS:
+            self.heads.clear()
+        self.heads[data] = head
 
 
 MAX_LINE_BYTES = 256

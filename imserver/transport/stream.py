@@ -201,19 +201,21 @@ class Streams:
         """
         context = self._context
         dialect = self._waiting.dialect
-        guest = self._gate.look_at(head, dialect)
-        stream = Stream(context, sock, guest.peer, self._waiting, monotonic())
+        requester = self._gate.look_at(head, dialect)
+        stream = Stream(context, sock, requester.peer, self._waiting, monotonic())
         stream.last_seen = monotonic()  # it is not pinged before its head
-        stream.origin = guest.origin
+        stream.origin = requester.origin
         row = self._row(head.path)
         assert row is not None, "the server has asked serves()"
-        stream.dialect_state = UnbegunStream(refuse=lambda code: row.refuse(head, host_of(guest.peer), code))
-        self._gate.entered(guest.peer)
+        stream.dialect_state = UnbegunStream(
+            refuse=lambda code: row.refuse(head, host_of(requester.peer), code)
+        )
+        self._gate.entered(requester.peer)
         context.poller.take(stream)
         if before:
             stream.send_frame(before)
-        if guest.close_code:
-            stream.close(guest.close_code)
+        if requester.close_code:
+            stream.close(requester.close_code)
             return
         if head.headers.get("sec-fetch-dest", "empty") not in _DESTINATIONS:
             stream.close(errors.CloseCode.NOT_ALLOWED)

@@ -9,6 +9,7 @@ import { input } from "./form.js";
 export const IDENTIFIERS = /** @type {const} */ (["phone", "email", "name"]);
 export const NAME_LENGTH = 64;
 export const PASSWORD_LENGTH = 250;
+export const LEAST_PASSWORD = 8;
 const IDENTIFIER_LENGTH = 254;
 
 /**

@@ -2,7 +2,7 @@
 /** Logging in with a provider, its links in the profile, and forgotten passwords. Loaded when it is needed. */
 
 import { fill, make } from "../text.js";
-import { PASSWORD_LENGTH, deviceName, identifierInput, loadRules } from "./account-fields.js";
+import { LEAST_PASSWORD, PASSWORD_LENGTH, deviceName, identifierInput, loadRules } from "./account-fields.js";
 import { ApiError, callApi } from "./api.js";
 import { attempt, field, input, namedList, noteLine, section, show } from "./form.js";
 import { icon } from "./media/file.js";
@@ -15,7 +15,6 @@ import { button, navigate, openDialog, toast } from "./panel.js";
 
 /** The login that this tab has started, until its browser comes back. */
 const STARTED = "imserver:login";
-const LEAST_PASSWORD = 8;
 
 /**
  * @param {string} app

@@ -2,7 +2,7 @@
 /** The form to log in or to create an account, by phone number, e-mail address or user name. */
 
 import { element, make } from "../text.js";
-import { IDENTIFIERS, NAME_LENGTH, PASSWORD_LENGTH, deviceName, identifierInput, loadRules } from "./account-fields.js";
+import { IDENTIFIERS, LEAST_PASSWORD, NAME_LENGTH, PASSWORD_LENGTH, deviceName, identifierInput, loadRules } from "./account-fields.js";
 import { ApiError, callApi } from "./api.js";
 import { attempt, field, input, noteLine, show, withModule } from "./form.js";
 
@@ -10,8 +10,6 @@ import { attempt, field, input, noteLine, show, withModule } from "./form.js";
 /** @typedef {import("./session.js").Page} Page */
 /** @typedef {import("./saved-login.js").SavedLogin} SavedLogin */
 /** @typedef {import("./account-fields.js").Rules} Rules */
-
-const LEAST_PASSWORD = 8;
 
 export class LoginView {
   #isNew = false;

@@ -2,7 +2,7 @@
 /** For people without an account: guests, who come by an invitation, and the owner, who opens the link of `imserver chat`. */
 
 import { make } from "../text.js";
-import { NAME_LENGTH, PASSWORD_LENGTH, deviceName, identifierInput } from "./account-fields.js";
+import { LEAST_PASSWORD, NAME_LENGTH, PASSWORD_LENGTH, deviceName, identifierInput } from "./account-fields.js";
 import { callApi } from "./api.js";
 import { SavedLogin } from "./saved-login.js";
 import { attempt, field, input, noteLine, section, show } from "./form.js";
@@ -13,8 +13,6 @@ import { avatarOf } from "./people.js";
 /** @typedef {import("./session.js").Login} Login */
 /** @typedef {import("./session.js").Page} Page */
 /** @typedef {import("./session.js").Session} Session */
-
-const LEAST_PASSWORD = 8;
 
 /**
  * The form with which a guest comes in: a name is enough.

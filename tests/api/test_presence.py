@@ -35,8 +35,14 @@ def test_parameters_of_a_get_come_from_the_query_only(node: FakeNode) -> None:
     assert decoded(node.call("GET", LIST, b"appID=102", query="appId=101"))["data"]["userCount"] == 2
 
 
-def test_a_large_app_is_listed_in_pages(node: FakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def short_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page has ten users."""
     monkeypatch.setattr(presence, "LIST_PAGE", 10)
+
+
+@pytest.mark.usefixtures("short_pages")
+def test_a_large_app_is_listed_in_pages(node: FakeNode) -> None:
     names = [f"用户{number:03}" for number in range(35)]
     node.users["101"] = names[::-1]
     pages: list[Any] = [node.get(LIST, appID=101)["data"]]
@@ -48,10 +54,8 @@ def test_a_large_app_is_listed_in_pages(node: FakeNode, monkeypatch: pytest.Monk
     assert list(pages[0]) == ["userCount", "userList", "next"]
 
 
-def test_a_user_who_stays_is_on_exactly_one_page_while_others_enter_and_leave(
-    node: FakeNode, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(presence, "LIST_PAGE", 10)
+@pytest.mark.usefixtures("short_pages")
+def test_a_user_who_stays_is_on_exactly_one_page_while_others_enter_and_leave(node: FakeNode) -> None:
     stayers = [f"s{number:02}" for number in range(20)]
     node.users["101"] = [*stayers, *(f"a{number}" for number in range(9))]
     first = node.get(LIST, appID=101)["data"]
@@ -63,8 +67,9 @@ def test_a_user_who_stays_is_on_exactly_one_page_while_others_enter_and_leave(
     assert sorted(name for name in seen if name in stayers) == stayers
 
 
-def test_an_app_of_just_one_page_has_no_cursor(node: FakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(presence, "LIST_PAGE", 2)
+@pytest.mark.usefixtures("short_pages")
+def test_an_app_of_just_one_page_has_no_cursor(node: FakeNode) -> None:
+    node.users["101"] = [str(number) for number in range(10)]
     assert list(node.get(LIST, appID=101)["data"]) == ["userCount", "userList"]
 
 

@@ -23,12 +23,18 @@ pytestmark = pytest.mark.linux
 QUICK = ("--push-seconds", "0.5", "--calm-seconds", "0.1", "--idle-seconds", "0.3", "--broadcasts", "1")
 
 
-@pytest.mark.slow
-@pytest.mark.full
-def test_a_few_hundred_instead_of_a_million(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short phases."""
     monkeypatch.setattr("bench.context.REST_SECONDS", 0.2)
     monkeypatch.setattr(million, "CALM_SECONDS", 0.3)
     monkeypatch.setattr(million, "BUSY_SECONDS", 0.6)
+
+
+@pytest.mark.slow
+@pytest.mark.full
+@pytest.mark.usefixtures("quick")
+def test_a_few_hundred_instead_of_a_million(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(million, "BEAT_SECONDS", 0.0)  # everybody beats before each phase
     result = run("million", "--connections", "300", "--processes", "2", *QUICK, "--json")
     assert result.exit_code == 0, result.output
@@ -67,10 +73,8 @@ def test_a_server_that_admits_nobody_is_not_asked_for_ever(start_server: Callabl
 
 
 @pytest.mark.full
-def test_one_process_needs_no_redis(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.context.REST_SECONDS", 0.2)
-    monkeypatch.setattr(million, "CALM_SECONDS", 0.2)
-    monkeypatch.setattr(million, "BUSY_SECONDS", 0.2)
+@pytest.mark.usefixtures("quick")
+def test_one_process_needs_no_redis() -> None:
     result = run("million", "--connections", "100", "--processes", "1", *QUICK, "--json")
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["reports"][0]["figures"]["redis_mb"] is None

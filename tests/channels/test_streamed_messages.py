@@ -1,6 +1,6 @@
 """Streamed messages: pieces, late subscribers, ends and time-outs, on one node and over several."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import Any
 
@@ -82,10 +82,35 @@ class Reader:
         return found
 
 
-def streams_of(harness: Harness, limits: LimitSettings = LIMITS) -> StreamedMessages:
+class Target(ChannelStreams):
+    """Channels. ``allows``: senders are users, and whether they may go on. ``silent``: the history of one
+    kind of channels does not answer. ``requests``: the channels whose end it had to store."""
+
+    def __init__(
+        self, harness: Harness, allows: Callable[[OpenStream], bool] | None = None, silent: bool = False
+    ) -> None:
+        super().__init__(harness.channels, harness.hub, harness.connections)
+        self.of_users = allows is not None
+        self.silent = silent
+        self.requests: list[str] = []
+        self._allows = allows
+
+    def may_continue(self, stream: OpenStream) -> bool:
+        return self._allows is None or self._allows(stream)
+
+    def publish_end(self, app: str, channel: str, event: Event) -> Position | None:
+        if channel != PAST or not self.silent:
+            return super().publish_end(app, channel, event)
+        self.requests.append(channel)
+        raise ChannelRefused("unavailable")
+
+
+def streams_of(
+    harness: Harness, limits: LimitSettings = LIMITS, target: Target | None = None
+) -> StreamedMessages:
     is_alone = not isinstance(harness, ClusterHarness)
     return StreamedMessages(
-        ChannelStreams(harness.channels, harness.hub, harness.connections),
+        target or Target(harness),
         harness.table,
         NodeQueries() if is_alone else harness.queries,  # type: ignore[attr-defined]
         limits,
@@ -301,54 +326,39 @@ def test_a_node_that_stops_closes_its_streams(harness: Harness, streams: Streame
     assert reader.seen()[-1] == ("end", "a", 1, "incomplete")
 
 
-def silent_history(streams: StreamedMessages, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The history of one kind of channels does not answer. The channels whose end it was asked to store."""
-    reads: list[str] = []
-    publish_end = streams._target.publish_end
-
-    def without_history(app: str, channel: str, event: Event) -> Position | None:
-        if channel != PAST:
-            return publish_end(app, channel, event)
-        reads.append(channel)
-        raise ChannelRefused("unavailable")
-
-    monkeypatch.setattr(streams._target, "publish_end", without_history)
-    return reads
-
-
 @pytest.mark.parametrize("seconds", [3.0, -1.0])
 def test_a_node_that_stops_waits_for_no_history_that_does_not_answer(
-    harness: Harness, streams: StreamedMessages, monkeypatch: pytest.MonkeyPatch, seconds: float
+    harness: Harness, monkeypatch: pytest.MonkeyPatch, seconds: float
 ) -> None:
+    target = Target(harness, silent=True)
+    streams = streams_of(harness, target=target)
     reader = Reader(harness, PLAIN)
     for channel in (PAST, PAST, PLAIN):
         streams.open(MULTI, head(channel), "a")
-    reads = silent_history(streams, monkeypatch)
     monkeypatch.setattr(module, "CLOSE_ALL_SECONDS", seconds)
     streams.close_all()
     in_time = seconds > 0
-    assert reads == [PAST] * in_time
+    assert target.requests == [PAST] * in_time
     assert reader.seen()[1:] == [("end", "a", 0, "incomplete")] * in_time
 
 
-def test_a_history_that_does_not_answer_keeps_no_other_streams_open(
-    harness: Harness, streams: StreamedMessages, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_history_that_does_not_answer_keeps_no_other_streams_open(harness: Harness) -> None:
+    target = Target(harness, silent=True)
+    streams = streams_of(harness, target=target)
     reader = Reader(harness, PLAIN)
     for channel in (PAST, PAST, PLAIN):
         streams.open(MULTI, head(channel), "a")
-    reads = silent_history(streams, monkeypatch)
     streams.look(monotonic() + LIMITS.stream_seconds)
-    assert reads == [PAST]
+    assert target.requests == [PAST]
     assert reader.seen()[1:] == [("end", "a", 0, "incomplete")]
-    monkeypatch.undo()
+    target.silent = False
     streams.look(monotonic() + LIMITS.stream_seconds)
     assert harness.channels.streams.all() == []
     assert len(harness.channels.history(MULTI, PAST, limit=-1).publications) == 2
 
 
 def test_pieces_do_not_overtake_those_that_wait_for_a_check(
-    harness: Harness, streams: StreamedMessages, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reader = Reader(harness, PLAIN)
     checking, checked = Signal(), Signal()
@@ -359,10 +369,9 @@ def test_pieces_do_not_overtake_those_that_wait_for_a_check(
             checked.wait()
         return True
 
+    streams = streams_of(harness, target=Target(harness, may_continue))
     id, other = (streams.open(MULTI, head(channel), "") for channel in (PLAIN, PAST))
     monkeypatch.setattr(module, "CHECK_SECONDS", 0.0)
-    monkeypatch.setattr(streams._target, "of_users", True)
-    monkeypatch.setattr(streams._target, "may_continue", may_continue)
     waiting = gevent.spawn(streams.append, MULTI, [Piece(id, 1, "a"), Piece(other, 1, "x")])
     checking.wait()
     append(streams, id, 2, "b")
@@ -385,31 +394,27 @@ def test_pieces_do_not_overtake_those_of_a_long_request(harness: Harness) -> Non
 
 
 def test_a_sender_that_may_not_go_on_ends_a_stream_once(
-    harness: Harness, streams: StreamedMessages, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reader = Reader(harness, PLAIN)
-    id = streams.open(MULTI, head(PLAIN), "a")
 
     def may_continue(stream: OpenStream) -> bool:
         streams.close(MULTI, id)  # as another request does, while the check waits
         return False
 
+    streams = streams_of(harness, target=Target(harness, may_continue))
+    id = streams.open(MULTI, head(PLAIN), "a")
     monkeypatch.setattr(module, "CHECK_SECONDS", 0.0)
-    monkeypatch.setattr(streams._target, "of_users", True)
-    monkeypatch.setattr(streams._target, "may_continue", may_continue)
     assert append(streams, id, 1, "b") == ("closed", 0)
     assert reader.seen() == [(0, "a", "whole"), ("end", "a", 0)]
 
 
-def test_silent_streams_of_a_sender_who_may_not_go_on_end_with_one_check(
-    harness: Harness, streams: StreamedMessages, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_silent_streams_of_a_sender_who_may_not_go_on_end_with_one_check(harness: Harness) -> None:
     reader = Reader(harness, PLAIN)
+    checks: list[str] = []
+    streams = streams_of(harness, target=Target(harness, lambda stream: bool(checks.append(stream.id))))
     for _ in range(2):
         streams.open(MULTI, head(PLAIN), "a")
-    checks: list[str] = []
-    monkeypatch.setattr(streams._target, "of_users", True)
-    monkeypatch.setattr(streams._target, "may_continue", lambda stream: checks.append(stream.id))
     streams.look(monotonic())
     assert checks == []
     streams.look(monotonic() + CHECK_SECONDS)

@@ -54,7 +54,7 @@ def cost(server: RedisServer, run: Callable[[], object], items: int) -> tuple[fl
 
 def look_at_leases(server: RedisServer, node: RedisRegistry, count: int) -> None:
     """A look of a node at ``count`` leases, of which one has changed, as each second in a busy cluster."""
-    keeper = node._keeper
+    keeper = node.keeper
     with server.client() as client:
         for number in range(1000, 1000 + count):
             each = lease_of(number, features=NAMES, fingerprint="f" * 32, database="d" * 32, birth=1 << 60)
@@ -138,7 +138,7 @@ def main() -> None:
         with server.client() as client:
             members = [f"{number}:101" for number in range(FULL)]
             client.sadd(written_buckets_key(epoch + 1), *members)
-        cleanup = DeadNodeCleanup(node._pipeline, RegistryCounters(), ["101"])
+        cleanup = DeadNodeCleanup(node.pipeline, RegistryCounters(), ["101"])
         redis, own = cost(server, lambda: cleanup.run([epoch + 1], lambda _: False), FULL)
         print(f"a bucket cleaned up without a hit: Redis {redis:.0f} µs, node {own:.0f} µs")
         with server.client() as client:
@@ -146,7 +146,7 @@ def main() -> None:
             client.hset(DEAD_EPOCHS, str(epoch), leases._encode(node.lease).decode())
         redis, own = cost(server, lambda: cleanup.run([epoch], lambda _: False), len(sessions))
         print(f"a user cleaned up: Redis {redis:.1f} µs, node {own:.1f} µs")
-        node._recovery.stop()  # it uses the connection of the leases
+        node.recovery.stop()  # it uses the connection of the leases
         for count in (50, 200, 1000):
             look_at_leases(server, node, count)
     finally:

@@ -12,6 +12,7 @@ import zmq
 
 from imserver.cluster.registry import Lease
 from imserver.cluster.rpc.curve import CurveKeys
+from imserver.cluster.rpc.peer import SECONDS, RpcSeconds
 from imserver.cluster.rpc.queues import PeerUnavailable
 from imserver.cluster.rpc.server import Rpc
 from tests.ports import free_ports
@@ -36,12 +37,22 @@ class Node:
     """One end: ``items`` it received, ``batches`` as (sender, count); ``answer`` may be replaced."""
 
     def __init__(
-        self, epoch: int, *, secret: bytes = SECRET, control_port: int = 0, data_port: int = 0, **options: Any
+        self,
+        epoch: int,
+        *,
+        secret: bytes = SECRET,
+        control_port: int = 0,
+        data_port: int = 0,
+        seconds: RpcSeconds = SECONDS,
+        **options: Any,
     ) -> None:
+        self._seconds = seconds
         self.items: list[bytes] = []
         self.batches: list[tuple[int, int]] = []
         self.answer: Callable[[str, bytes], bytes] = lambda kind, body: kind.encode() + b":" + body
-        self.rpc = PatientRpc(secret, lambda kind, body: self.answer(kind, body), self.received, **options)
+        self.rpc = PatientRpc(
+            secret, lambda kind, body: self.answer(kind, body), self.received, seconds=seconds, **options
+        )
         control_port = control_port or free_ports(2)
         self.rpc.start("127.0.0.1", control_port, data_port or control_port + 1)
         self.rpc.epoch = epoch
@@ -65,7 +76,7 @@ class Node:
     def reborn(self, epoch: int, **options: Any) -> Node:
         """End this node, and start one at the same address: the same node's next life."""
         self.rpc.stop()
-        return Node(epoch, **self.ports, **options)
+        return Node(epoch, **self.ports, seconds=self._seconds, **options)
 
 
 def lease(epoch: int, control: str, data: str, version: int = 1) -> Lease:
@@ -79,13 +90,14 @@ def lease_of_nobody(epoch: int) -> Lease:
 
 
 class Nodes:
-    """Starts nodes and ends all of them."""
+    """Starts nodes and ends all of them. ``seconds``: the times of their RPC."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: RpcSeconds = SECONDS) -> None:
+        self._seconds = seconds
         self._started: list[Node] = []
 
     def __call__(self, epoch: int, **options: Any) -> Node:
-        return self.add(Node(epoch, **options))
+        return self.add(Node(epoch, **{"seconds": self._seconds, **options}))
 
     def add(self, node: Node) -> Node:
         self._started.append(node)

@@ -401,14 +401,14 @@ def test_a_repeated_call_appends_nothing(server: RedisServer, start_node: StartN
     node = start_node(server)
     history = node.history
     commands: list[tuple[object, ...]] = []
-    execute = node._pipeline.execute
+    execute = node.pipeline.execute
 
     def twice(given):  # type: ignore[no-untyped-def]
         commands.extend(given)
         execute(given)
         return execute(given)
 
-    history._pipeline.execute = twice  # type: ignore[method-assign]
+    history.pipeline.execute = twice  # type: ignore[method-assign]
     assert append(history, "a", "b") == [1, 2]
     assert append(history, "c") == [3]
     assert read(history)[0] == [(1, "a"), (2, "b"), (3, "c")]
@@ -417,13 +417,13 @@ def test_a_repeated_call_appends_nothing(server: RedisServer, start_node: StartN
 
 def test_a_repeated_long_call_appends_nothing(server: RedisServer, start_node: StartNode) -> None:
     history = start_node(server).history
-    execute = history._pipeline.execute
+    execute = history.pipeline.execute
 
     def twice(given):  # type: ignore[no-untyped-def]
         execute(given)
         return execute(given)
 
-    history._pipeline.execute = twice  # type: ignore[method-assign]
+    history.pipeline.execute = twice  # type: ignore[method-assign]
     letters = "abcdefghijklmnopqrst"
     assert append(history, *letters, size=100) == list(range(1, 21))
     assert read(history)[0] == list(enumerate(letters, 1))

@@ -158,7 +158,7 @@ def test_a_node_that_lost_its_lease_gets_everything_until_it_is_settled(
     a, b = start_node(server, 1), start_node(server, 2)
     enter(a, "lobby")
     before = a.lease.epoch
-    a._recovery.rejoin = True
+    a.recovery.rejoin = True
     until(lambda: a.lease.epoch > before and a.generation() > 1)
     until(lambda: a.lease.epoch in b.leases())
     assert where(b, "any other channel") == {a.lease.epoch: 0}
@@ -175,7 +175,7 @@ def test_a_new_epoch_invalidates_what_was_reported_under_the_old_one(
     a, b = start_node(server, 1), start_node(server, 2)
     enter(a, "lobby")
     old = a.lease.epoch
-    a._recovery.rejoin = True
+    a.recovery.rejoin = True
     until(lambda: a.lease.epoch > old and a.generation() > 1)
     a.report(0, {})
     until(lambda: where(b) == {})

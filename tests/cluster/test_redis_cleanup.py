@@ -114,11 +114,11 @@ def test_after_redis_was_emptied_the_bucket_list_is_written_again(
 def test_a_bucket_list_in_doubt_is_written_again(server: RedisServer, start_node: StartNode) -> None:
     a = start_node(server, 1)
     begin(a, "101", "ann")
-    a._pipeline.closed = False
+    a.pipeline.closed = False
     assert a.register(Session("101", "bob")) is None
     with server.client() as client:
         client.delete(f"{{imserver}}:written-buckets:{a.lease.epoch}")
-    until(lambda: a._pipeline.closed, what="a probe")
+    until(lambda: a.pipeline.closed, what="a probe")
     begin(a, "101", "ann")
     assert keys(server, "{imserver}:written-buckets:*") == [f"{{imserver}}:written-buckets:{a.lease.epoch}"]
 
@@ -146,6 +146,6 @@ def test_an_empty_bucket_goes_with_its_last_user(server: RedisServer, start_node
 
 def test_a_drain_is_known_to_others_before_the_next_renewal(server: RedisServer, nodes: Nodes) -> None:
     a, b = nodes
-    a._keeper._renew_seconds = 3600.0
+    a.keeper._renew_seconds = 3600.0
     a.report(0, {}, draining=True)
     until(lambda: b.leases()[a.lease.epoch].draining)

@@ -408,10 +408,10 @@ def test_another_secret_that_comes_with_redis_keeps_a_running_node_out(
 ) -> None:
     own_server.kill()
     lonely = start_node(own_server, 1, lease={"fingerprint": "f2"})
-    lonely._recovery.stop()
+    lonely.recovery.stop()
     own_server.start()
     other = start_node(own_server, 2)
-    lonely._recovery.start()
+    lonely.recovery.start()
     until(lambda: "another secret than this node" in caplog.text)
     gevent.sleep(0.3)
     assert caplog.text.count("another secret than this node") == 1, "told once"

@@ -10,7 +10,7 @@ import gevent
 import msgspec
 import pytest
 
-from imserver.cluster.redis import registry
+from imserver.cluster.redis import cleanup, records, registry
 from imserver.cluster.redis.lease import LeaseKeeper, LeaseLost
 from imserver.cluster.redis.pipeline import Command, RedisUnavailable
 from imserver.cluster.redis.registry import RedisRegistry
@@ -60,8 +60,8 @@ def where(node: RedisRegistry, user: str = "ann") -> list[tuple[int, int]]:
 
 def vanish(node: RedisRegistry) -> None:
     """Let a node do what a killed one does: nothing any more."""
-    node._recovery.stop()
-    node._pipeline.stop()
+    node.recovery.stop()
+    node.pipeline.stop()
 
 
 def end_lease(server: RedisServer, dead: RedisRegistry) -> None:
@@ -118,14 +118,14 @@ def test_epochs_are_never_given_twice_although_redis_has_older_data_again(
         nodes = a, b = start_node(server, 1), start_node(server, 2)
         epochs = [node.lease.epoch for node in nodes]
         for node in nodes:
-            node._recovery.stop()
+            node.recovery.stop()
         client.set(EPOCH, before)
         client.zrem(LEASES, *epochs)
         client.hdel(LEASE_DATA, *epochs)
     for node in (b, a):
         with pytest.raises(LeaseLost):
-            node._keeper.refresh()
-        node._keeper.join()
+            node.keeper.refresh()
+        node.keeper.join()
     assert epochs[-1] < b.lease.epoch < a.lease.epoch
 
 
@@ -135,15 +135,15 @@ def test_a_node_renews_no_lease_of_another_one(server: RedisServer, start_node: 
     with server.client() as client:
         client.hset(LEASE_DATA, str(epoch), client.hget(LEASE_DATA, str(b.lease.epoch)))
     until(lambda: a.lease.epoch > b.lease.epoch)
-    assert a._keeper.past_epochs == (epoch,)
+    assert a.keeper.past_epochs == (epoch,)
 
 
 def test_a_node_that_cannot_take_a_new_epoch_still_sees_the_others(
     server: RedisServer, start_node: StartNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     b, a = start_node(server, 2), start_node(server, 1)
-    a._recovery.stop()
-    epoch, keeper = a.lease.epoch, a._keeper
+    a.recovery.stop()
+    epoch, keeper = a.lease.epoch, a.keeper
 
     def fail(commands: Sequence[Command]) -> NoReturn:
         raise RedisUnavailable("away")
@@ -240,7 +240,7 @@ def test_a_node_that_says_itself_that_it_lives_is_believed_until_the_next_look(
     server: RedisServer, start_node: StartNode
 ) -> None:
     a = start_node(server, 1)
-    a._recovery.stop()
+    a.recovery.stop()
     b = start_node(server, 2)
     assert b.lease.epoch not in a.leases()
     a.add_lease(b.lease)
@@ -248,7 +248,7 @@ def test_a_node_that_says_itself_that_it_lives_is_believed_until_the_next_look(
     unknown = msgspec.structs.replace(b.lease, epoch=b.lease.epoch + 1000)
     a.add_lease(unknown)
     assert set(a.leases()) == {a.lease.epoch, b.lease.epoch, unknown.epoch}
-    a._recovery.start()
+    a.recovery.start()
     until(lambda: set(a.leases()) == {a.lease.epoch, b.lease.epoch})
     vanish(b)
     end_lease(server, b)
@@ -381,7 +381,7 @@ def test_what_a_dead_life_wrote_after_it_was_cleared_away_refuses_nobody(
     command = a._commands.register(late)
     a.stop(clean=True)
     until(lambda: len(b.leases()) == 1)
-    b._pipeline.execute([command])
+    b.pipeline.execute([command])
     assert where(b) == []
     registration = b.register(Session("101", "ann", "", "refuse"))
     assert registration is not None
@@ -517,11 +517,16 @@ def test_users_of_a_dead_node_are_offline_when_its_lease_is_over(
     assert set(b.leases()) == {b.lease.epoch}
 
 
+def use_buckets(buckets: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A number of buckets that fits to a few hundred users."""
+    for module in (cleanup, records):
+        monkeypatch.setattr(module, "BUCKETS", buckets)
+
+
 def test_what_a_dead_node_left_is_cleared_away_by_one_of_the_others(
     server: RedisServer, start_node: StartNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("imserver.cluster.redis.cleanup.BUCKETS", 256)
-    monkeypatch.setattr("imserver.cluster.redis.records.BUCKETS", 256)
+    use_buckets(256, monkeypatch)
     a, b, c = (start_node(server, number, LASTING) for number in (1, 2, 3))
     users = [f"user{i}" for i in range(300)]
     for user in users:
@@ -550,8 +555,7 @@ def test_what_a_dead_node_left_is_cleared_away_by_one_of_the_others(
 def test_a_user_who_logs_in_while_the_dead_are_cleared_away_stays_online(
     server: RedisServer, start_node: StartNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("imserver.cluster.redis.cleanup.BUCKETS", 64)
-    monkeypatch.setattr("imserver.cluster.redis.records.BUCKETS", 64)
+    use_buckets(64, monkeypatch)
     a, b = start_node(server, 1, LASTING), start_node(server, 2, LASTING)
     for i in range(200):
         begin(a, f"user{i}")
@@ -579,11 +583,11 @@ def test_a_node_that_stops_leaves_a_cleanup_task_only_if_it_leaves_sessions(
     session = begin(a)
     if clean:
         a.unregister(session)
-    b._recovery.stop()  # it would do the task
+    b.recovery.stop()  # it would do the task
     a.stop(clean=clean)
     with server.client() as client:
         assert client.hlen("{imserver}:dead-epochs") == (0 if clean else 1)
-    b._recovery.start()
+    b.recovery.start()
     until(lambda: where(b) == [])
 
 
@@ -591,8 +595,7 @@ def test_a_node_that_stops_leaves_a_cleanup_task_only_if_it_leaves_sessions(
 def test_an_empty_bucket_is_cleared_away_too(
     server: RedisServer, start_node: StartNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("imserver.cluster.redis.cleanup.BUCKETS", 1)
-    monkeypatch.setattr("imserver.cluster.redis.records.BUCKETS", 1)
+    use_buckets(1, monkeypatch)
     a, b = start_node(server, 1), start_node(server, 2)
     begin(a)
     vanish(a)
@@ -613,7 +616,7 @@ def cost(server: RedisServer, node: RedisRegistry, what: Callable[[], object]) -
         for _ in range(50):
             what()
         # What nobody waits for is sent a quarter of a second later.
-        pipeline = node._pipeline
+        pipeline = node.pipeline
         until(lambda: not (pipeline._posted or pipeline._requests or pipeline._busy))
         trips = node.counters.round_trips - before
         calls = {
@@ -629,7 +632,7 @@ def cost(server: RedisServer, node: RedisRegistry, what: Callable[[], object]) -
 def settled_node(server: RedisServer, start_node: StartNode) -> RedisRegistry:
     """A node that asks nothing of its own accord. Its lease lasts as long as a test."""
     node = start_node(server, 1, ClusterSettings(lease_seconds=600.0, redis_seconds=20.0))
-    node._recovery.stop()
+    node.recovery.stop()
     return node
 
 

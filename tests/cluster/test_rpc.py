@@ -7,15 +7,17 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from time import monotonic
-from typing import NoReturn
+from typing import Final, NoReturn
 
 import gevent
 import pytest
 import zerorpc
 import zmq
+from msgspec.structs import replace
 
 from imserver.cluster.rpc import peer as rpc_peer
-from imserver.cluster.rpc import queues, server, wire
+from imserver.cluster.rpc import queues, wire
+from imserver.cluster.rpc.peer import SLOW_CALLS_IN_FLIGHT, RpcSeconds
 from imserver.cluster.rpc.queues import ITEM_BYTES, PeerBusy, PeerUnavailable
 from imserver.cluster.rpc.server import Rpc
 from imserver.errors import StartError
@@ -32,29 +34,17 @@ from tests.cluster.rpc_harness import (
 )
 from tests.support import ROOT, clean_environment
 
+PATIENT: Final = RpcSeconds(stall=60.0, silence=60.0)
+"""A busy machine is no fault."""
+HASTY: Final = RpcSeconds(stall=0.1, connect=0.1, silence=0.2, watch=0.02, probe=0.5)
+"""Faults are noticed within tenths of a second."""
+
 
 @pytest.fixture
 def nodes() -> Iterator[Nodes]:
-    nodes = Nodes()
+    nodes = Nodes(PATIENT)
     yield nodes
     nodes.end()
-
-
-@pytest.fixture(autouse=True)
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A busy machine is no fault."""
-    monkeypatch.setattr(rpc_peer, "STALL_SECONDS", 60.0)
-    monkeypatch.setattr(rpc_peer, "SILENCE_SECONDS", 60.0)
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Faults are noticed within tenths of a second."""
-    monkeypatch.setattr(rpc_peer, "STALL_SECONDS", 0.1)
-    monkeypatch.setattr(rpc_peer, "CONNECT_SECONDS", 0.1)
-    monkeypatch.setattr(rpc_peer, "SILENCE_SECONDS", 0.2)
-    monkeypatch.setattr(server, "_WATCH_SECONDS", 0.02)
-    monkeypatch.setattr(server, "_PROBE_SECONDS", 0.5)
 
 
 def receive(node: Node, count: int) -> None:
@@ -152,14 +142,14 @@ def test_a_slow_receiver_slows_the_sender_down_and_loses_nothing(nodes: Nodes) -
     a, b = nodes.pair()
     b.rpc._received = lambda sender, items: (gevent.sleep(0.002), b.received(sender, items))  # type: ignore[assignment]
     count = 0
-    while not a.rpc._peers.all() or not a.rpc._peers.all()[0]._blocked_since:
+    while not a.rpc.peers.all() or not a.rpc.peers.all()[0].blocked_since:
         assert a.rpc.send(b.lease, b"%07d" % count + bytes(10_000))
         count += 1
         if count % 20 == 0:
             gevent.sleep(0)
     until(lambda: len(b.items) == count)
     assert [item[:7] for item in b.items] == [b"%07d" % number for number in range(count)]
-    assert a.rpc._peers.all()[0].link.closed
+    assert a.rpc.peers.all()[0].link.closed
 
 
 # --- lives --------------------------------------------------------------------------------------------------
@@ -242,7 +232,7 @@ def test_a_peer_without_a_lease_is_dropped_with_what_waits_for_it(nodes: Nodes) 
     assert a.counters.dropped == 3
     assert isinstance(asking.get(timeout=60), PeerUnavailable)
     until(lambda: greenlets() <= before)
-    assert a.rpc._peers.all() == []
+    assert a.rpc.peers.all() == []
 
 
 def test_a_lease_that_was_missing_for_a_moment_costs_no_event(nodes: Nodes) -> None:
@@ -258,24 +248,24 @@ def test_a_lease_that_was_missing_for_a_moment_costs_no_event(nodes: Nodes) -> N
 def test_peers_with_a_lease_are_kept(nodes: Nodes) -> None:
     a, b = nodes.pair()
     assert a.rpc.send(b.lease, b"1")
-    peers = a.rpc._peers.all()
+    peers = a.rpc.peers.all()
     a.rpc.update({1: a.lease, 2: b.lease})
-    assert a.rpc._peers.all() == peers
+    assert a.rpc.peers.all() == peers
 
 
 def test_an_unused_peer_is_hung_up_and_dialled_again_without_a_loss(
-    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+    nodes: Nodes,
 ) -> None:
-    monkeypatch.setattr(server, "_WATCH_SECONDS", 0.02)
-    monkeypatch.setattr(rpc_peer, "_IDLE_LINGER_MS", 60_000)
-    a, b = nodes.pair()
+    a, b = nodes.pair(seconds=replace(PATIENT, idle_linger=60.0))
     for number in range(3):
-        monkeypatch.setattr(rpc_peer, "IDLE_SECONDS", 60.0)
         assert a.rpc.send(b.lease, b"%d" % number)
         assert a.rpc.query(b.lease, "kind", b"")
-        assert a.rpc._peers.all()[0].active
-        monkeypatch.setattr(rpc_peer, "IDLE_SECONDS", 0.05)
-        until(lambda: not a.rpc._peers.all()[0].active)
+        (peer,) = a.rpc.peers.all()
+        until(lambda peer=peer: not peer.waits)
+        assert peer.active
+        for minutes in (1, 3):
+            peer.needs_probe(monotonic() + 60 * minutes)
+        assert not peer.active
     receive(b, 3)
     assert b.items == [b"0", b"1", b"2"]
     assert (b.counters.gaps, b.counters.lost, a.counters.dropped) == (0, 0, 0)
@@ -300,9 +290,9 @@ def test_the_queue_is_bounded_in_bytes_too(nodes: Nodes) -> None:
 
 
 def test_nothing_is_queued_for_a_peer_that_does_not_answer_until_it_is_back(
-    nodes: Nodes, impatient: None
+    nodes: Nodes,
 ) -> None:
-    a = nodes(1)
+    a = nodes(1, seconds=HASTY)
     absent = lease_of_nobody(2)
     assert a.rpc.send(absent, b"before")
     until(lambda: not a.rpc.send(absent, b"while it is away"))
@@ -322,15 +312,12 @@ def test_nothing_is_queued_for_a_peer_that_does_not_answer_until_it_is_back(
     assert a.rpc.query(absent, "are you", b"there") == b"are you:there"
 
 
-def test_a_new_connection_may_take_longer_than_a_queue_may_stand(
-    nodes: Nodes, impatient: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(rpc_peer, "CONNECT_SECONDS", 60.0)
-    a = nodes(1)
+def test_a_new_connection_may_take_longer_than_a_queue_may_stand(nodes: Nodes) -> None:
+    a = nodes(1, seconds=replace(HASTY, connect=60.0))
     coming = lease_of_nobody(2)
     assert a.rpc.send(coming, b"early")
-    (peer,) = a.rpc._peers.all()
-    until(lambda: peer._blocked_since and monotonic() - peer._blocked_since > 10 * rpc_peer.STALL_SECONDS)
+    (peer,) = a.rpc.peers.all()
+    until(lambda: peer.blocked_since and monotonic() - peer.blocked_since > 10 * HASTY.stall)
     assert a.rpc.send(coming, b"not refused")
     ports = [int(address.rpartition(":")[2]) for address in (coming.control, coming.data)]
     b = nodes(2, control_port=ports[0], data_port=ports[1])
@@ -342,7 +329,7 @@ def test_a_late_loop_does_not_take_its_peer_for_dead(nodes: Nodes, monkeypatch: 
     a, b = nodes.pair()
     assert a.rpc.send(b.lease, b"1")
     until(lambda: b.items == [b"1"])
-    (peer,) = a.rpc._peers.all()
+    (peer,) = a.rpc.peers.all()
     ends: list[float] = []
 
     def unanswered(kind: str, body: bytes, deadline: float) -> NoReturn:
@@ -365,7 +352,7 @@ def test_a_probe_that_fails_unexpectedly_is_followed_by_another(
 ) -> None:
     a, b = nodes.pair()
     assert a.rpc.query(b.lease, "kind", b"1")
-    (peer,) = a.rpc._peers.all()
+    (peer,) = a.rpc.peers.all()
 
     def fail(kind: str, body: bytes, deadline: float) -> NoReturn:
         raise OSError("unexpected")
@@ -384,9 +371,9 @@ def test_a_queue_that_moves_again_has_not_stalled(nodes: Nodes, monkeypatch: pyt
     a, b = nodes.pair()
     assert a.rpc.send(b.lease, b"1")
     until(lambda: b.items == [b"1"])
-    (peer,) = a.rpc._peers.all()
+    (peer,) = a.rpc.peers.all()
     # As if ZeroMQ had accepted nothing for long, and this loop was late.
-    peer._connected_at = peer._blocked_since = monotonic() - 1000
+    peer._connected_at = peer.blocked_since = monotonic() - 1000
     assert not peer.needs_probe(monotonic())
     assert peer.link.closed
     assert a.rpc.send(b.lease, b"2")
@@ -396,7 +383,7 @@ def test_a_queue_that_moves_again_has_not_stalled(nodes: Nodes, monkeypatch: pyt
 def test_after_three_questions_without_an_answer_the_next_one_fails_at_once(nodes: Nodes) -> None:
     a, b = nodes.pair()
     b.answer = lambda kind, body: gevent.sleep(30) or b""
-    peer = a.rpc._peers.get(b.lease)
+    peer = a.rpc.peers.get(b.lease)
     assert peer is not None
     breaker = peer.control.breaker
     breaker._random = lambda low, high: 3600.0  # the time to the next attempt, which may be none
@@ -422,14 +409,11 @@ def _answer(a: Node, b: Node) -> bytes:
         return b""
 
 
-def test_a_data_channel_that_broke_for_good_is_dialled_again(
-    nodes: Nodes, impatient: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(rpc_peer, "RECONNECT_SECONDS", 1.0)
-    a, b = nodes.pair()
+def test_a_data_channel_that_broke_for_good_is_dialled_again(nodes: Nodes) -> None:
+    a, b = nodes.pair(seconds=replace(HASTY, reconnect=1.0))
     assert a.rpc.send(b.lease, b"1")
     until(lambda: b.items == [b"1"])
-    peer = a.rpc._peers.all()[0]
+    peer = a.rpc.peers.all()[0]
     assert peer._sender is not None
     # As after an error of the protocol: ZeroMQ does not dial again by itself.
     sender = peer._sender.zmq_socket
@@ -507,26 +491,25 @@ def test_a_ping_has_its_turn_although_many_questions_wait(nodes: Nodes) -> None:
     b.answer = lambda kind, body: b"%d" % go_on.wait()
     asking = [attempt(a, b.lease) for _ in range(70)]
     until(lambda: b.counters.answered == 64)
-    (peer,) = a.rpc._peers.all()
+    (peer,) = a.rpc.peers.all()
     assert peer.probe(20.0)
     go_on.set()
     assert [one.get() for one in asking] == [b"1"] * 70
 
 
-def test_questions_that_wait_for_clients_delay_no_others_and_open_no_circuit(
-    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(rpc_peer, "SLOW_CALLS_IN_FLIGHT", 4)
+def test_questions_that_wait_for_clients_delay_no_others_and_open_no_circuit(nodes: Nodes) -> None:
     a, b = nodes.pair()
     go_on = gevent.event.Event()
     b.answer = lambda kind, body: b"%d" % go_on.wait() if kind == "slow" else body
-    slow = [gevent.spawn(a.rpc.query, b.lease, "slow", b"", 60.0, slow=True) for _ in range(4)]
-    until(lambda: b.counters.answered == 4)
+    slow = [
+        gevent.spawn(a.rpc.query, b.lease, "slow", b"", 60.0, slow=True) for _ in range(SLOW_CALLS_IN_FLIGHT)
+    ]
+    until(lambda: b.counters.answered == SLOW_CALLS_IN_FLIGHT)
     with pytest.raises(PeerBusy, match="too many"):
         a.rpc.query(b.lease, "slow", b"", 0.01, slow=True)
     assert a.rpc.query(b.lease, "kind", b"other") == b"other"
     go_on.set()
-    assert [one.get() for one in slow] == [b"1"] * 4
+    assert [one.get() for one in slow] == [b"1"] * SLOW_CALLS_IN_FLIGHT
     go_on.clear()
     for _ in range(10):
         with pytest.raises(PeerUnavailable, match="no answer in time"):
@@ -622,10 +605,8 @@ def test_what_comes_in_another_version_all_the_same_is_dropped(nodes: Nodes) -> 
 # --- life ---------------------------------------------------------------------------------------------------
 
 
-def test_what_waits_is_sent_before_a_node_ends(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "_STOP_SECONDS", 60.0)
-    monkeypatch.setattr(server, "_LINGER_MS", 60_000)
-    a, b = nodes.pair()
+def test_what_waits_is_sent_before_a_node_ends(nodes: Nodes) -> None:
+    a, b = nodes.pair(seconds=replace(PATIENT, stop=60.0, stop_linger=60.0))
     for number in range(5000):
         assert a.rpc.send(b.lease, b"%d" % number)
     a.rpc.stop()

@@ -10,36 +10,29 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from time import monotonic
-from typing import Any
+from typing import Any, Final
 
 import gevent
 import pytest
 from gevent import socket as green
 from gevent.fileobject import FileObject
+from msgspec.structs import replace
 
 from imserver.cluster.registry import Lease
-from imserver.cluster.rpc import peer as rpc_peer
-from imserver.cluster.rpc import server
+from imserver.cluster.rpc.peer import RpcSeconds
 from imserver.cluster.rpc.queues import PeerUnavailable
 from tests.cluster.rpc_harness import Node, Nodes, attempt, until
 from tests.ports import free_ports
 from tests.processes import end, pause, spawn
 from tests.support import ROOT, clean_environment
 
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Faults are noticed within tenths of a second."""
-    monkeypatch.setattr(rpc_peer, "STALL_SECONDS", 0.2)
-    monkeypatch.setattr(rpc_peer, "CONNECT_SECONDS", 0.2)
-    monkeypatch.setattr(rpc_peer, "SILENCE_SECONDS", 0.2)
-    monkeypatch.setattr(server, "_WATCH_SECONDS", 0.05)
-    monkeypatch.setattr(server, "_PROBE_SECONDS", 0.5)
+HASTY: Final = RpcSeconds(stall=0.2, connect=0.2, silence=0.2, watch=0.05, probe=0.5)
+"""Faults are noticed within tenths of a second."""
 
 
 @pytest.fixture
 def nodes() -> Iterator[Nodes]:
-    nodes = Nodes()
+    nodes = Nodes(HASTY)
     yield nodes
     nodes.end()
 
@@ -243,10 +236,9 @@ def test_order_is_kept_and_losses_are_counted_when_connections_break_under_load(
 
 
 def test_bytes_that_were_damaged_on_the_way_cost_a_connection_not_the_peer(
-    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+    nodes: Nodes,
 ) -> None:
-    monkeypatch.setattr(rpc_peer, "RECONNECT_SECONDS", 1.0)
-    a, b = nodes.pair()
+    a, b = nodes.pair(seconds=replace(HASTY, reconnect=1.0))
     between = Between(b)
     assert a.rpc.send(between.lease, b"%08d" % 0)
     until(lambda: attempt(a, between.lease).get() == b"kind:")

@@ -363,7 +363,7 @@ def test_an_answer_above_the_limit_is_no_answer(nodes: Nodes, hostile: HostileSe
     hostile.say(identity, good_answer(message_id, bytes(MESSAGE_BYTES)))
     assert isinstance(asking.get(timeout=60), PeerUnavailable)
     # ZeroMQ does not dial again after that by itself.
-    a.rpc._peers.all()[0].control.disconnect()
+    a.rpc.peers.all()[0].control.disconnect()
     asking = attempt(a, hostile.lease)
     identity, message_id = hostile.question()
     hostile.say(identity, good_answer(message_id, b"small"))

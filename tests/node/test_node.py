@@ -249,10 +249,13 @@ def test_the_echo_path_exists_only_when_it_is_asked_for(harness: Harness) -> Non
         caller.upgrade("/echo")
 
 
-def test_a_slow_reader_is_counted_and_what_waits_is_shown(
-    harness: Harness, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("imserver.node.node._TICK_SECONDS", 0.02)
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a node does each second, it does each hundredth."""
+    monkeypatch.setattr("imserver.node.node._TICK_SECONDS", 0.01)
+
+
+def test_a_slow_reader_is_counted_and_what_waits_is_shown(harness: Harness, quick: None) -> None:
     node = harness.start(limits={"outbox_bytes": 100_000})
     client = harness.join(node, "ann")
     connection = next(iter(node.core.sessions.hub.sessions()))
@@ -263,16 +266,14 @@ def test_a_slow_reader_is_counted_and_what_waits_is_shown(
     assert client.close_code() == 4000
 
 
-def test_the_lag_of_the_loop_is_measured(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("imserver.node.node._TICK_SECONDS", 0.01)
+def test_the_lag_of_the_loop_is_measured(harness: Harness, quick: None) -> None:
     node = harness.start()
     gevent.sleep(0)
     threading.Event().wait(0.1)
     until(lambda: node.core.node.metrics.loop_lag_max_seconds >= 0.05)
 
 
-def test_what_takes_too_long_is_ended_each_second(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("imserver.node.node._TICK_SECONDS", 0.01)
+def test_what_takes_too_long_is_ended_each_second(harness: Harness, quick: None) -> None:
     node = harness.start(websocket={"close_seconds": 0.05})
     harness.join(node, "ann")
     next(iter(node.core.sessions.hub.sessions())).close(4502)
@@ -284,9 +285,8 @@ def test_what_takes_too_long_is_ended_each_second(harness: Harness, monkeypatch:
 
 
 def test_each_second_everything_is_done_also_after_a_failure(
-    harness: Harness, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("imserver.node.node._TICK_SECONDS", 0.01)
     node = harness.start()
     done: list[str] = []
 

@@ -256,8 +256,9 @@ def test_a_ban_that_comes_while_a_login_waits_holds_for_it(harness: Harness) -> 
     login = gevent.spawn(harness.sessions.login, new, Login(REFUSE, "ann"))
     look()
     harness.sessions.close(REFUSE, ["ann"], ban_seconds=60)
-    assert login.get() != 200
+    assert login.get() == 1003
     assert client.close_code() == 4503
+    assert harness.logins.reasons == ["banned"]
     assert not harness.hub.is_online(REFUSE, "ann")
 
 

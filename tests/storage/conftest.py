@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from imserver.config.settings import StorageSettings
+from imserver.storage.log import writer
 from imserver.storage.store import Store
 
 from .servers import KINDS, DatabaseServer, migrate
@@ -14,6 +15,13 @@ from .servers import KINDS, DatabaseServer, migrate
 ENGINES = ("sqlite", "postgresql", "mysql")
 
 OpenStore = Callable[..., Store]
+WriteAt = Callable[[float], None]
+
+
+@pytest.fixture
+def write_at(monkeypatch: pytest.MonkeyPatch) -> WriteAt:
+    """Set the Unix time at which the log writes."""
+    return lambda seconds: monkeypatch.setattr(writer, "time", lambda: seconds)
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,7 @@ from imserver.storage.log.message_log import MessageLog
 from imserver.storage.log.rows import continue_after
 from tests.storage.listening import Listening
 
-from .conftest import OpenStore
+from .conftest import OpenStore, WriteAt
 
 APP = "gochat"
 
@@ -535,12 +535,10 @@ def test_the_oldest_expire_by_number(log: MessageLog) -> None:
     assert log.expire("none", more_than=1) == 0
 
 
-def test_the_oldest_expire_by_the_time_of_their_storing(
-    log: MessageLog, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_oldest_expire_by_the_time_of_their_storing(log: MessageLog, write_at: WriteAt) -> None:
     now = time.time()
     for age in (300, 200, 100):
-        monkeypatch.setattr("imserver.storage.log.writer.time", lambda age=age: now - age)
+        write_at(now - age)
         stored(log, say("a", "b", time_ms=1), say("a", "b", time_ms=MAX_TIME_MS))
     assert log.expire(APP, older_than_seconds=1000) == 0
     assert log.expire(APP, older_than_seconds=150) == 4
@@ -549,13 +547,11 @@ def test_the_oldest_expire_by_the_time_of_their_storing(
     assert log.entries.head(APP) == 6
 
 
-def test_a_clock_that_goes_back_lets_nothing_expire_that_is_young(
-    log: MessageLog, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_clock_that_goes_back_lets_nothing_expire_that_is_young(log: MessageLog, write_at: WriteAt) -> None:
     """Nodes write with clocks of their own; one of them may have started in 1970."""
     now = time.time()
     for stored_at in (now - 300, now - 100, 0.0, 10.0, now - 50):
-        monkeypatch.setattr("imserver.storage.log.writer.time", lambda stored_at=stored_at: stored_at)
+        write_at(stored_at)
         stored(log, say("a", "b"), say("a", "b"))
     assert log.expire(APP, older_than_seconds=200) == 2
     assert ids(log.entries.read(APP, 0, 10)) == list(range(3, 11))
@@ -563,23 +559,23 @@ def test_a_clock_that_goes_back_lets_nothing_expire_that_is_young(
     assert ids(log.entries.read(APP, 0, 10)) == [9, 10]
 
 
-def test_a_clock_that_was_ahead_holds_up_nothing(log: MessageLog, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clock_that_was_ahead_holds_up_nothing(log: MessageLog, write_at: WriteAt) -> None:
     now = time.time()
     for stored_at in (now - 300, now + 1e9, now - 200, now + 1e9):
-        monkeypatch.setattr("imserver.storage.log.writer.time", lambda stored_at=stored_at: stored_at)
+        write_at(stored_at)
         stored(log, say("a", "b"))
     assert log.expire(APP, older_than_seconds=100) == 3
     assert ids(log.entries.read(APP, 0, 10)) == [4]
 
 
 def test_the_age_of_a_long_log_is_looked_at_in_steps(
-    log: MessageLog, monkeypatch: pytest.MonkeyPatch
+    log: MessageLog, write_at: WriteAt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = time.time()
     monkeypatch.setattr("imserver.storage.log.message_log._FIRST_LOOK", 2)
     monkeypatch.setattr("imserver.storage.log.message_log._LOOK", 3)
     for age, many in ((300, 7), (100, 6)):
-        monkeypatch.setattr("imserver.storage.log.writer.time", lambda age=age: now - age)
+        write_at(now - age)
         stored(log, *(say("a", "b") for _ in range(many)))
     assert log.expire(APP, older_than_seconds=200) == 7
     assert log.expire(APP, older_than_seconds=50) == 6

@@ -51,8 +51,8 @@ def steps(log: MessageLog, drafts: list[Draft]) -> int:
 
 def writing_steps(log: MessageLog, write: Callable[[], Any], each: int) -> int:
     """How many times so many steps something takes that is written."""
-    assert log.writer._connection is not None
-    driver = log.writer._connection._sql
+    assert log.writer.connection is not None
+    driver = log.writer.connection.sql
     assert isinstance(driver, SqliteStatements)
     taken = 0
 
@@ -119,8 +119,8 @@ def test_blocks_of_many_pairs_are_looked_up_pair_by_pair(tmp_path: Path) -> None
     blocked = (users[40], users[7])
     accounts.relate(APP, int(blocked[0]), int(blocked[1]), 10, lambda _before: (("blocked", ""), ""))
     fill(log, 1)
-    assert log.writer._connection is not None
-    driver = log.writer._connection._sql
+    assert log.writer.connection is not None
+    driver = log.writer.connection.sql
     assert driver is not None
     driver.begin()
     blocks = AppTransaction(driver, APP, 1, 0, UplinkSessions()).blocks

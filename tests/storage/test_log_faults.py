@@ -94,7 +94,7 @@ def test_a_connection_that_was_cut_in_the_meantime_is_not_noticed(
 ) -> None:
     if store.address.engine == "sqlite":
         pytest.skip("SQLite has no connection that could be cut")
-    store.log().writer._connection._sql.close()  # type: ignore[union-attr]
+    store.log().writer.connection.sql.close()  # type: ignore[union-attr]
     (outcome,) = store.log().writer.append(APP, [Draft(sender="a", to_user="b")])
     assert isinstance(outcome, Appended)
 
@@ -224,7 +224,7 @@ def test_a_node_that_vanished_in_the_middle_does_not_hold_the_others_up_for_hour
     monkeypatch.setattr("imserver.storage.engines.LEFT_SECONDS", 1)
     vanished = open_store(url, seconds=10)
     vanished.log().writer.append(APP, [Draft(sender="a", to_user="b")])
-    sql = vanished.log().writer._connection._sql  # type: ignore[union-attr]
+    sql = vanished.log().writer.connection.sql  # type: ignore[union-attr]
     assert sql is not None
     sql.begin()
     lock_head(sql, APP)

@@ -4,7 +4,6 @@ import pytest
 
 from imserver.model import MAX_ROOM_BYTES
 from imserver.storage.log import contract
-from imserver.storage.log import writer as log_writer
 from imserver.storage.log.contract import (
     Appended,
     Draft,
@@ -16,7 +15,7 @@ from imserver.storage.log.contract import (
 )
 from imserver.storage.log.message_log import MessageLog
 
-from .conftest import OpenStore
+from .conftest import OpenStore, WriteAt
 
 APP = "action:1"
 NAMES = ("r", "安", "it's %s \\", "R", "r ", "x" * MAX_ROOM_BYTES)
@@ -166,10 +165,10 @@ def test_a_recalled_message_is_no_publication_and_its_recall_is_read_with_the_re
     assert not page.more
 
 
-def test_what_was_stored_before_a_moment_is_found(log: MessageLog, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_stored_before_a_moment_is_found(log: MessageLog, write_at: WriteAt) -> None:
     assert log.entries.stored_before(APP, 10**10) == 0
     for now in (100, 100, 200, 300):
-        monkeypatch.setattr(log_writer, "time", lambda now=now: now)
+        write_at(now)
         stored(log, draft_to("r"), draft_to("s"))
     assert [log.entries.stored_before(APP, time) for time in (99, 100, 101, 200, 201, 300, 301)] == [
         *(0, 0, 4, 4, 6, 6, 8)

@@ -4,11 +4,10 @@ import pytest
 
 from imserver.model import SearchFilter
 from imserver.storage.log import search as log_search
-from imserver.storage.log import writer
 from imserver.storage.log.contract import Draft
 from imserver.storage.log.message_log import MessageLog
 
-from .conftest import OpenStore
+from .conftest import OpenStore, WriteAt
 from .test_log import APP, bodies, ids, say, stored
 
 
@@ -120,11 +119,11 @@ def test_filters_narrow_a_search_or_replace_its_text(
 
 
 def test_a_search_reads_only_the_time_that_is_wanted(
-    log: MessageLog, monkeypatch: pytest.MonkeyPatch
+    log: MessageLog, write_at: WriteAt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     day = 86400
     for number in range(1, 41):
-        monkeypatch.setattr(writer, "time", lambda now=number * day: now)
+        write_at(number * day)
         stored(log, say("a", "b", f"tea {number}", time_ms=number * day * 1000))
     monkeypatch.setattr(log_search, "_FIRST_STRETCH", 2)
     monkeypatch.setattr(log_search, "_STRETCH_GROWTH", 1)

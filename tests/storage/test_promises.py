@@ -30,7 +30,7 @@ def test_all_connections_keep_what_they_confirm_and_those_that_write_see_what_wa
     store = open_store(url)
     log = store.log()
     log.writer.append("gochat", [Draft(sender="a", to_user="b")])
-    driver = log.writer._connection._sql  # type: ignore[union-attr]
+    driver = log.writer.connection.sql  # type: ignore[union-attr]
     assert driver is not None
 
     for statement, right in PROMISES[store.address.engine]:

@@ -120,8 +120,8 @@ def test_a_key_is_of_its_own_request_only_and_is_not_remembered() -> None:
         None,
         "Bearer one",
     ]
-    assert list(known._heads) == [head(*USUAL)]
-    assert all("authorization" not in head.headers for head in known._heads.values())
+    assert list(known.heads) == [head(*USUAL)]
+    assert all("authorization" not in head.headers for head in known.heads.values())
 
 
 def test_the_key_of_a_handshake_is_of_its_own_request_only_and_is_not_remembered() -> None:
@@ -130,8 +130,8 @@ def test_the_key_of_a_handshake_is_of_its_own_request_only_and_is_not_remembered
         data = head(*HANDSHAKE_LINES, line, first=HANDSHAKE)
         assert fields_of(known.read(data)) == fields_of(parse_head(data))
         assert known.read(data).upgrade
-    assert list(known._heads) == [head(*HANDSHAKE_LINES, first=HANDSHAKE)]
-    assert all("sec-websocket-key" not in head.headers for head in known._heads.values())
+    assert list(known.heads) == [head(*HANDSHAKE_LINES, first=HANDSHAKE)]
+    assert all("sec-websocket-key" not in head.headers for head in known.heads.values())
 
 
 @pytest.mark.parametrize(
@@ -157,11 +157,11 @@ def test_the_key_of_a_handshake_is_of_its_own_request_only_and_is_not_remembered
 def test_what_may_be_secret_or_is_large_or_comes_once_is_not_remembered(data: bytes) -> None:
     known = KnownHeads()
     assert fields_of(known.read(data)) == fields_of(parse_head(data))
-    assert not known._heads
+    assert not known.heads
 
 
 def test_no_more_than_so_many_are_remembered() -> None:
     known = KnownHeads()
     for number in range(3 * MAX_HEADS):
         known.read(head(*USUAL[:2], b"Content-Length: %d" % number))
-        assert len(known._heads) <= MAX_HEADS
+        assert len(known.heads) <= MAX_HEADS

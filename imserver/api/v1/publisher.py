@@ -277,8 +277,7 @@ class _Run:
         api, results, id = self._api, self.results, push.id
         try:
             app = api.tenants.aliases.get(push.app, push.app)
-            if self._principal.apps is not None or app not in api.apps:  # as authorise() does
-                require_app(api, self._principal, Needs.PUSH, app)
+            require_app(api, self._principal, Needs.PUSH, app)
             event = event_of(api.limits, push)
             check(api.limits, push)
             if push.notify is not UNSET:

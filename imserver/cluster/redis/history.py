@@ -34,7 +34,7 @@ class RedisHistory:
     """
 
     def __init__(self, pipeline: Pipeline, single: bool, created: Callable[[str], int]) -> None:
-        self._pipeline = pipeline
+        self.pipeline = pipeline
         self._life = (LIFE,) if single else ()
         self._created = created
 
@@ -44,7 +44,7 @@ class RedisHistory:
         A publication whose id was stored in its channel less than :data:`ID_SECONDS` ago, by any node, keeps
         its offset.
         """
-        replies = self._pipeline.execute_all(
+        replies = self.pipeline.execute_all(
             [
                 (
                     "EVALSHA",
@@ -73,17 +73,17 @@ class RedisHistory:
     def read(
         self, app: str, channel: str, since: Position | None = None, limit: int = 0, reverse: bool = False
     ) -> HistoryPage | None:
-        replies = self._pipeline.execute_all([self._reading(app, channel, since, limit, reverse)])
+        replies = self.pipeline.execute_all([self._reading(app, channel, since, limit, reverse)])
         return None if replies is None else _page(replies[0], reverse)
 
     def positions(self, app: str, channels: Sequence[str]) -> list[Position] | None:
         reading = [self._reading(app, channel, None, 0, False) for channel in channels]
-        replies = self._pipeline.execute_all(reading)
+        replies = self.pipeline.execute_all(reading)
         return None if replies is None else [_page(reply, False).position for reply in replies]
 
     def remove(self, app: str, channel: str) -> bool | None:
         _, publications = self._keys(app, channel)
-        return None if self._pipeline.execute_all([("DEL", publications)]) is None else True
+        return None if self.pipeline.execute_all([("DEL", publications)]) is None else True
 
     def _reading(self, app: str, channel: str, since: Position | None, limit: int, reverse: bool) -> Command:
         return (

@@ -172,7 +172,7 @@ class Lookup:
         """
         if claim.state != "mine" or not claim.token:
             return
-        key = CLAIM_PREFIX + claim.key.encode("utf-8", "surrogatepass")  # a call less than encoded()
+        key = CLAIM_PREFIX + encoded(claim.key)
         if accepted and result:
             seconds = min(RESULT_SECONDS, self._dedupe_seconds)
             self._pipeline.post(("SET", RESULT_PREFIX + encoded(claim.key), result, "EX", seconds))

@@ -67,13 +67,13 @@ class RedisRegistry:
         tracked = TrackedKeys()
         data_link = open_link(address, cluster.redis_seconds, self.counters, tracked)
         lease_link = open_link(address, cluster.redis_seconds, self.counters)
-        self._keeper = LeaseKeeper(
+        self.keeper = LeaseKeeper(
             lease_link, cluster.lease_seconds, cluster.renew_seconds, self._found_replaced
         )
-        self._pipeline = Pipeline(data_link, self.counters, self._keeper.alive, self._pipeline_failed)
-        self._recovery = RegistryRecovery(
-            self._keeper,
-            self._pipeline,
+        self.pipeline = Pipeline(data_link, self.counters, self.keeper.alive, self._pipeline_failed)
+        self.recovery = RegistryRecovery(
+            self.keeper,
+            self.pipeline,
             data_link,
             self.counters,
             apps,
@@ -81,10 +81,10 @@ class RedisRegistry:
             self._reregister,
             self._leases_changed,
         )
-        self._commands = SessionCommands(self._keeper, single)
-        self._written = WrittenBuckets(self._keeper)
+        self._commands = SessionCommands(self.keeper, single)
+        self._written = WrittenBuckets(self.keeper)
         lookup = Lookup(
-            self._pipeline, self._keeper, self._recovery, tracked, cluster.redis_seconds, dedupe_seconds
+            self.pipeline, self.keeper, self.recovery, tracked, cluster.redis_seconds, dedupe_seconds
         )
         self.find = lookup.find
         self.find_in_apps = lookup.find_in_apps
@@ -93,16 +93,16 @@ class RedisRegistry:
         self.settle = lookup.settle
         self.results = lookup.results
         self._channels = channels = ChannelLookup(
-            self._pipeline,
-            self._keeper,
-            self._recovery,
+            self.pipeline,
+            self.keeper,
+            self.recovery,
             data_link,
             cluster.redis_seconds,
             cluster.lease_seconds,
         )
         self.report_channels = channels.report
         self.find_channels = channels.find
-        self.history = RedisHistory(self._pipeline, single, created)
+        self.history = RedisHistory(self.pipeline, single, created)
         self._extent: Extent = EVERYTHING
         self._unreported_ends: dict[int, Session] = {}
         self._recorder: gevent.Greenlet[..., None] | None = None
@@ -111,7 +111,7 @@ class RedisRegistry:
 
     @property
     def lease(self) -> Lease:
-        return self._keeper.lease
+        return self.keeper.lease
 
     def start(self, lease: Lease, events: RegistryEvents) -> Lease:
         """Register this node; returns its lease with the epoch.
@@ -122,11 +122,11 @@ class RedisRegistry:
         password.
         """
         self._events = events
-        self._keeper.lease = lease
-        self._pipeline.start()
+        self.keeper.lease = lease
+        self.pipeline.start()
         where = self._address.text
         try:
-            self._recovery.join()
+            self.recovery.join()
         except RedisUnavailable as error:
             if error.refused:
                 self._end_greenlets()
@@ -138,7 +138,7 @@ class RedisRegistry:
             self._end_greenlets()
             raise
         self._channels.started()
-        self._recovery.start()
+        self.recovery.start()
         self._recorder = gevent.spawn(self._extend_records)
         return self.lease
 
@@ -149,48 +149,48 @@ class RedisRegistry:
         """
         self._end_greenlets()
         try:
-            self._keeper.leave(clean and not self._unreported_ends)
+            self.keeper.leave(clean and not self._unreported_ends)
         except RedisUnavailable as error:
             log.info("the lease was not released, Redis is unavailable: %s", error)
-        self._keeper.link.close()
+        self.keeper.link.close()
 
     def _end_greenlets(self) -> None:
         """End all greenlets and close both connections."""
-        self._recovery.stop()
+        self.recovery.stop()
         if self._recorder is not None:
             self._recorder.kill()
-        self._pipeline.stop()
-        self._keeper.link.close()
+        self.pipeline.stop()
+        self.keeper.link.close()
 
     def healthy(self) -> bool:
-        return self._pipeline.closed and self._keeper.alive()
+        return self.pipeline.closed and self.keeper.alive()
 
     def registered(self, session: Session) -> bool:
         """Whether Redis knows the session, as far as this node can tell. Never switches."""
-        return session.generation == self._recovery.generation != 0
+        return session.generation == self.recovery.generation != 0
 
     def leases(self) -> Mapping[int, Lease]:
-        return self._keeper.table.live
+        return self.keeper.table.live
 
     def add_lease(self, lease: Lease) -> None:
         """Another node has announced itself. It counts as live until the next refresh. Never switches."""
-        self._keeper.table.add(lease)
+        self.keeper.table.add(lease)
 
     def generation(self) -> int:
         """Increases whenever everything must be registered again, as after a flush. Never switches."""
-        return self._recovery.generation
+        return self.recovery.generation
 
     def report(
         self, connections: int, counts: Mapping[str, int], draining: bool = False, unsettled: bool = False
     ) -> None:
-        if self._keeper.report(connections, counts, draining, unsettled):
-            self._recovery.wake()
+        if self.keeper.report(connections, counts, draining, unsettled):
+            self.recovery.wake()
 
     def report_database(self, database: str) -> None:
         """Publish the id of this node's database with the next renewal, soon. Never switches."""
-        self._keeper.report_database(database)
-        if self._keeper.lease.epoch:
-            self._recovery.wake()
+        self.keeper.report_database(database)
+        if self.keeper.lease.epoch:
+            self.recovery.wake()
 
     def _leases_changed(self) -> None:
         gevent.spawn(self._events.leases_changed)
@@ -207,27 +207,27 @@ class RedisRegistry:
         """
         registration = self._register(session, replacing)
         if registration is not None and registration.refused:
-            dead = [ref for ref in registration.others if self._keeper.table.is_dead(ref.epoch)]
+            dead = [ref for ref in registration.others if self.keeper.table.is_dead(ref.epoch)]
             if dead:
                 # Rare: an epoch that was already cleaned up has written again.
                 registration = self._register(session, [*replacing, *dead])
         return registration
 
     def _register(self, session: Session, replacing: Collection[SessionRef]) -> SessionRegistration | None:
-        generation = self._recovery.generation
+        generation = self.recovery.generation
         written = self._written.commands_before((session,), generation)
-        replies = self._pipeline.execute([*written, self._commands.register(session, replacing)])
+        replies = self.pipeline.execute([*written, self._commands.register(session, replacing)])
         registration = None
         if replies is not None:
             registration = self._commands.registration(session, replies[-1], generation)
         if registration is None:
             self._written.forget()
-            self._recovery.request(UNREGISTERED)
+            self.recovery.request(UNREGISTERED)
             return None
         for command in self._commands.after_register(session, registration):
-            self._pipeline.post(command)
-        if generation != self._recovery.generation:
-            self._recovery.request(EVERYTHING)
+            self.pipeline.post(command)
+        if generation != self.recovery.generation:
+            self.recovery.request(EVERYTHING)
         return registration
 
     def unregister(self, session: Session) -> bool | None:
@@ -236,21 +236,21 @@ class RedisRegistry:
         True: its user has no addressed session left. False: it was no longer addressed, or others are. None:
         unknown; the registry ends it later.
         """
-        replies = self._pipeline.execute_all([self._commands.unregister(session)])
+        replies = self.pipeline.execute_all([self._commands.unregister(session)])
         if replies is None:
             self._unregister_later(session)
             return None
         for command in self._commands.after_unregister(session, replies[0]):
-            self._pipeline.post(command)
+            self.pipeline.post(command)
         return bool(replies[0] == 1 or (replies[0] == 2 and not self.registered(session)))
 
     def _unregister_later(self, session: Session) -> None:
-        self._recovery.request(UNREGISTERED)
+        self.recovery.request(UNREGISTERED)
         self._unreported_ends[session.id] = session
         if len(self._unreported_ends) > _UNREPORTED_LIMIT:
             # The queue overflows: a new epoch invalidates all of them.
             self._unreported_ends.clear()
-            self._recovery.rejoin = True
+            self.recovery.rejoin = True
 
     def attempt(self, name: str, most: float, each_seconds: float, weight: float) -> float | None:
         """Count ``weight`` attempts under a name for all nodes, at most ``most``.
@@ -259,9 +259,7 @@ class RedisRegistry:
         seconds after which they would be counted. None: the caller must count locally.
         """
         key = ATTEMPTS + sha256(encoded(name)).hexdigest()  # names contain phone numbers
-        replies = self._pipeline.execute_all(
-            [("EVALSHA", ATTEMPT, 1, key, most, each_seconds * 1000, weight)]
-        )
+        replies = self.pipeline.execute_all([("EVALSHA", ATTEMPT, 1, key, most, each_seconds * 1000, weight)])
         return None if replies is None else int(replies[0]) / 1000
 
     # --- temporary values -----------------------------------------------------------------------------------
@@ -280,7 +278,7 @@ class RedisRegistry:
         return bool(self._value_command("DEL", key))
 
     def _value_command(self, name: str, key: str, *more: Any) -> Any:
-        replies = self._pipeline.execute_all([(name, VALUES + key, *more)])
+        replies = self.pipeline.execute_all([(name, VALUES + key, *more)])
         if replies is None:
             raise StorageUnavailable("Redis does not answer")
         return replies[0]
@@ -295,13 +293,13 @@ class RedisRegistry:
         """
         waiting, extent, refused = iter(sessions), self._extent, False
         while batch := list(islice(waiting, _REREGISTER_SESSIONS)):
-            started, generation = monotonic(), self._recovery.generation
+            started, generation = monotonic(), self.recovery.generation
             written = self._written.commands_before(batch, generation)
             registering = [self._commands.register(session, late=True) for session in batch]
-            replies = self._pipeline.execute([*written, *registering])
+            replies = self.pipeline.execute([*written, *registering])
             if replies is None:
                 self._written.forget()
-                self._recovery.request(extent)
+                self.recovery.request(extent)
                 return
             took = monotonic() - started
             for session, reply in zip(batch, replies[len(written) :], strict=True):
@@ -310,19 +308,19 @@ class RedisRegistry:
                     refused = True
                     continue
                 for command in self._commands.after_register(session, registration):
-                    self._pipeline.post(command)
+                    self.pipeline.post(command)
                 self.counters.reregistered += 1
                 yield session, registration
             # All nodes may do the same at once: the busier Redis is, the longer the pause.
             gevent.sleep(_REREGISTER_PAUSE_SECONDS + 2 * took)
         if refused:
-            self._recovery.request(UNREGISTERED)
+            self.recovery.request(UNREGISTERED)
 
     def _reregister(self, extent: Extent) -> None:
         """Unregister sessions that have ended meanwhile, then register again. Raises Interrupted."""
         while self._unreported_ends:
             batch = list(islice(self._unreported_ends.values(), _REREGISTER_SESSIONS))
-            if self._pipeline.execute([self._commands.unregister(session) for session in batch]) is None:
+            if self.pipeline.execute([self._commands.unregister(session) for session in batch]) is None:
                 raise Interrupted
             for session in batch:
                 self._unreported_ends.pop(session.id, None)
@@ -331,7 +329,7 @@ class RedisRegistry:
         self._events.reregister(extent == EVERYTHING)
 
     def _pipeline_failed(self) -> None:
-        self._recovery.request(UNREGISTERED)
+        self.recovery.request(UNREGISTERED)
 
     def _found_replaced(self, entries: Sequence[bytes]) -> None:
         self.counters.late_replacements += len(entries)
@@ -351,7 +349,7 @@ class RedisRegistry:
         while True:
             gevent.sleep(RECORD_SECONDS / 4 * random.uniform(0.75, 1.25))
             try:
-                extend_records(self._pipeline, self._events.sessions())
+                extend_records(self.pipeline, self._events.sessions())
             except Interrupted:
                 continue
             except Exception:

@@ -32,18 +32,8 @@ from imserver.logging import RateLimitedLog
 
 log = logging.getLogger(__name__)
 
-STALL_SECONDS: Final = 1.0
-"""A send queue without progress for this long opens the circuit."""
-CONNECT_SECONDS: Final = 5.0
-"""A send queue waits this long for a new connection. When nodes start together, all connect to all: 56 nodes
-make 3,080 encrypted connections, and the last of them are ready after seconds."""
 LATE_SECONDS: Final = 0.1
 """A ping whose limit is noticed so late says nothing about the peer: its answer may lie here unread."""
-SILENCE_SECONDS: Final = 2.0
-"""A peer that received items and sent nothing for this long is probed."""
-IDLE_SECONDS: Final = 60.0
-"""Unused channels are closed after this time: a mesh of 60 nodes has 7,000 of them."""
-_IDLE_LINGER_MS: Final = 1000
 _BATCHES_A_TURN: Final = 8
 
 
@@ -70,11 +60,11 @@ class Peer:
         self._rpc = rpc_context
         self._wake = wake
         self._sender: DataSender | None = None
-        self._closed = False
+        self._gone = False
         self._due = False
         """A flush is scheduled, by this node or by ZeroMQ."""
         self._connected_at = 0.0
-        self._blocked_since = 0.0
+        self.blocked_since = 0.0
         """Time since which ZeroMQ accepts no items; 0: it accepts them."""
         self._unanswered_since = 0.0
         """Time of the first item since which nothing was received; 0: none."""
@@ -125,7 +115,7 @@ class Peer:
                 queue.put_back(items)
                 self._block(moved=turn > 0)
                 return False
-        self._blocked_since = 0.0
+        self.blocked_since = 0.0
         self._unanswered_since = self._unanswered_since or monotonic()
         self._used = True
         return bool(queue.items)
@@ -141,11 +131,11 @@ class Peer:
     def _block(self, moved: bool = False) -> None:
         # ZeroMQ wakes the flusher when it accepts items again.
         self._due = True
-        if moved or not self._blocked_since:
-            self._blocked_since = monotonic()
+        if moved or not self.blocked_since:
+            self.blocked_since = monotonic()
 
     def _connect(self) -> DataSender:
-        if self._closed:
+        if self._gone:
             raise PeerUnavailable(self.lease.node, "its lease is gone")
         zmq_socket = self._rpc.connect_to(self.lease, zmq.PUSH, self.lease.data, self._writable)
         self._connected_at = monotonic()
@@ -153,7 +143,7 @@ class Peer:
         return self._sender
 
     def _writable(self) -> None:
-        if self._blocked_since:
+        if self.blocked_since:
             self._wake(self)
 
     # --- questions ------------------------------------------------------------------------------------------
@@ -180,34 +170,35 @@ class Peer:
     def _opened(self) -> None:
         self._rpc.counters.breaker_opens += 1
         # Probe soon whether it is slow or down.
-        self._unanswered_since = self._unanswered_since or monotonic() - SILENCE_SECONDS
+        self._unanswered_since = self._unanswered_since or monotonic() - self._rpc.seconds.silence
 
     # --- state ----------------------------------------------------------------------------------------------
 
     @property
     def active(self) -> bool:
         """Whether there is anything to monitor."""
-        return bool(self._sender or self._blocked_since or self.control.connected or not self.link.closed)
+        return bool(self._sender or self.blocked_since or self.control.connected or not self.link.closed)
 
     def needs_probe(self, now: float) -> bool:
         """Whether the peer should be probed; closes idle channels.
 
         Call it from time to time while :attr:`active`. Never switches.
         """
+        seconds = self._rpc.seconds
         if self._used:
             self._used, self._idle_since = False, now
-        elif not self.waits and now - self._idle_since > IDLE_SECONDS:
-            self._disconnect_data(_IDLE_LINGER_MS)
+        elif not self.waits and now - self._idle_since > seconds.idle:
+            self._disconnect_data(round(1000 * seconds.idle_linger))
             self.control.disconnect()
-        patient_until = max(self._blocked_since + STALL_SECONDS, self._connected_at + CONNECT_SECONDS)
-        stalled = bool(self._blocked_since) and now > patient_until
+        patient_until = max(self.blocked_since + seconds.stall, self._connected_at + seconds.connect)
+        stalled = bool(self.blocked_since) and now > patient_until
         if stalled and self._sender is not None:
             stalled = self._is_stalled()  # not if only this loop was late
         if stalled and self.link.closed:
             self.link.trip()
             self._opened()
             log.warning("peer %s: send queue stalled, circuit open, retrying", self.lease.node)
-        unanswered = self._unanswered_since and now - self._unanswered_since > SILENCE_SECONDS
+        unanswered = self._unanswered_since and now - self._unanswered_since > seconds.silence
         return stalled or bool(unanswered) or not self.link.closed
 
     def probe(self, seconds: float) -> bool:
@@ -246,11 +237,11 @@ class Peer:
             self._wake(self)
 
     def _is_stalled(self) -> bool:
-        return bool(self._blocked_since and self._sender and not self._sender.zmq_socket.writable())
+        return bool(self.blocked_since and self._sender and not self._sender.zmq_socket.writable())
 
     def _reconnect(self) -> None:
         self.control.reconnect()
-        if self._is_stalled() and monotonic() - self._connected_at > RECONNECT_SECONDS:
+        if self._is_stalled() and monotonic() - self._connected_at > self._rpc.seconds.reconnect:
             self._disconnect_data(0)
             self._wake(self)
 
@@ -261,7 +252,7 @@ class Peer:
 
     def close(self, linger_ms: int = 0) -> None:
         """Disconnect, drop queued items; ZeroMQ sends what it has within ``linger_ms``. Never waits."""
-        self._closed = True
+        self._gone = True
         if self.watcher is not None:
             self.watcher.kill(block=False)
         self._rpc.counters.dropped += self.queue.clear()
@@ -275,9 +266,37 @@ CALLS_IN_FLIGHT: Final = 64
 """Parallel queries to one peer; well below the peer's high-water mark, above which it would drop answers."""
 SLOW_CALLS_IN_FLIGHT: Final = 32
 """Parallel queries to one peer whose answers wait for clients."""
-RECONNECT_SECONDS: Final = 10.0
-"""A channel that did not work for this long is opened again. TCP gives up earlier, so nothing is lost, and
-ZeroMQ never reconnects after a protocol error."""
+
+
+class RpcSeconds(Struct, frozen=True):
+    """The times of the RPC, in seconds."""
+
+    stall: float = 1.0
+    """A send queue without progress for this long opens the circuit."""
+    connect: float = 5.0
+    """A send queue waits this long for a new connection. When nodes start together, all connect to all: 56
+    nodes make 3,080 encrypted connections, and the last of them are ready after seconds."""
+    silence: float = 2.0
+    """A peer that received items and sent nothing for this long is probed."""
+    idle: float = 60.0
+    """Unused channels are closed after this time: a mesh of 60 nodes has 7,000 of them."""
+    idle_linger: float = 1.0
+    """So long ZeroMQ still sends what an unused channel has."""
+    reconnect: float = 10.0
+    """A channel that did not work for this long is opened again. TCP gives up earlier, so nothing is lost,
+    and ZeroMQ never reconnects after a protocol error."""
+    watch: float = 0.5
+    """Between two looks at the peers in use."""
+    probe: float = 1.0
+    """A probe waits this long for an answer."""
+    stop: float = 2.0
+    """A node that stops waits this long until its queues are sent."""
+    stop_linger: float = 1.0
+    """So long ZeroMQ still sends what it has, after that."""
+
+
+SECONDS: Final = RpcSeconds()
+"""The times of every node."""
 
 
 class RpcContext(Struct):
@@ -286,6 +305,7 @@ class RpcContext(Struct):
     keys: CurveKeys
     counters: RpcCounters
     version: int
+    seconds: RpcSeconds
     epoch: int = 0
     context: zerorpc.Context = None
     """Created when the RPC starts."""
@@ -323,7 +343,7 @@ class ControlChannel:
         self._connected_at = 0.0
         self._calls = BoundedSemaphore(CALLS_IN_FLIGHT)
         self._slow_calls = BoundedSemaphore(SLOW_CALLS_IN_FLIGHT)
-        self._closed = False
+        self._gone = False
 
     @property
     def connected(self) -> bool:
@@ -397,7 +417,7 @@ class ControlChannel:
         return client.query(self._rpc.version_for(self._lease), self._lease.epoch, kind, body, left)
 
     def _connect(self) -> ControlClient:
-        if self._closed:
+        if self._gone:
             raise PeerUnavailable(self._lease.node, "its lease is gone")
         zmq_socket = self._rpc.connect_to(self._lease, zmq.DEALER, self._lease.control, self._connected.set)
         self._connected_at = monotonic()
@@ -406,7 +426,7 @@ class ControlChannel:
 
     def reconnect(self) -> None:
         """Have the next query connect again, unless this connection is new."""
-        if monotonic() - self._connected_at > RECONNECT_SECONDS:
+        if monotonic() - self._connected_at > self._rpc.seconds.reconnect:
             self.disconnect()
 
     def disconnect(self) -> None:
@@ -417,7 +437,7 @@ class ControlChannel:
 
     def close(self) -> None:
         """Close permanently. Queries that wait for a connection fail. Never switches."""
-        self._closed = True
+        self._gone = True
         self.disconnect()
         self._connected.set()
 

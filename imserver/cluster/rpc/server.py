@@ -25,7 +25,7 @@ from gevent.hub import get_hub
 from imserver.clock import until_beat
 from imserver.cluster.registry import Lease
 from imserver.cluster.rpc.curve import Authenticator, CurveKeys
-from imserver.cluster.rpc.peer import PING, Peer, RpcContext
+from imserver.cluster.rpc.peer import PING, SECONDS, Peer, RpcContext, RpcSeconds
 from imserver.cluster.rpc.queues import (
     BATCH_ITEMS,
     PeerUnavailable,
@@ -55,8 +55,6 @@ log = logging.getLogger(__name__)
 RPC_VERSION: Final = 1
 """The version of this node; it also understands the one before."""
 _ANSWER_BYTES: Final = MESSAGE_BYTES - 64 * 1024
-_STOP_SECONDS: Final = 2.0
-_LINGER_MS: Final = 1000
 _RESTART_SECONDS: Final = 0.2
 _SOCKETS: Final = 8192
 
@@ -78,6 +76,7 @@ class Rpc:
         version: int = RPC_VERSION,
         queue_items: int = 100_000,
         queue_bytes: int = 64 * 1024 * 1024,
+        seconds: RpcSeconds = SECONDS,
     ) -> None:
         self.counters = RpcCounters()
         self.control_address = self.data_address = ""
@@ -85,9 +84,9 @@ class Rpc:
         self._answer = answer
         self._received = received
         self._version = version
-        self._rpc = RpcContext(CurveKeys.derive(secret), self.counters, version)
+        self._rpc = RpcContext(CurveKeys.derive(secret), self.counters, version, seconds)
         self._sequences = SequenceTracker(self.counters)
-        self._peers = PeerTable(self._rpc, queue_items, queue_bytes)
+        self.peers = PeerTable(self._rpc, queue_items, queue_bytes)
         self._greenlets: list[gevent.Greenlet[..., None]] = []
         self._running = False
         self._turn = 0
@@ -118,7 +117,7 @@ class Rpc:
             gevent.spawn(self._keep_running, self._server.run),
             gevent.spawn(self._keep_running, self._receiver.run),
         ]
-        self._peers.start()
+        self.peers.start()
 
     def _listen(self, zmq_socket: ZmqSocket, name: str, address: str, port: int) -> str:
         self._rpc.keys.serve(zmq_socket.socket)
@@ -135,10 +134,10 @@ class Rpc:
         """Send what is queued, then end. May switch; takes about three seconds at most."""
         if not self._running:
             return
-        deadline = monotonic() + _STOP_SECONDS
-        while monotonic() < deadline and any(peer.waits for peer in self._peers.all()):
+        deadline = monotonic() + self._rpc.seconds.stop
+        while monotonic() < deadline and any(peer.waits for peer in self.peers.all()):
             gevent.sleep(0.01)
-        self._end(_LINGER_MS)
+        self._end(round(1000 * self._rpc.seconds.stop_linger))
         self._terminate().wait()
 
     def kill(self) -> None:
@@ -154,7 +153,7 @@ class Rpc:
     def _end(self, linger_ms: int) -> None:
         self._running = False
         gevent.killall(self._greenlets, block=False)
-        self._peers.close(linger_ms)
+        self.peers.close(linger_ms)
         self._authenticator.close()
         self._server.close()
         self._receiver.close()
@@ -181,21 +180,21 @@ class Rpc:
         if epoch != self._rpc.epoch:
             self._rpc.epoch = epoch
             self._sequences.forget()
-            self._peers.renumber()
+            self.peers.renumber()
 
     @property
     def queued_items(self) -> int:
         """Items queued for all peers."""
-        return sum(len(peer.queue.items) for peer in self._peers.all())
+        return sum(len(peer.queue.items) for peer in self.peers.all())
 
     @property
     def queued_bytes(self) -> int:
         """Bytes of the queued items."""
-        return sum(peer.queue.bytes for peer in self._peers.all())
+        return sum(peer.queue.bytes for peer in self.peers.all())
 
     def update(self, leases: Mapping[int, Lease]) -> None:
         """Disconnect peers without a lease; their queued items are dropped and counted. Never switches."""
-        self._peers.retain(leases)
+        self.peers.retain(leases)
 
     # --- data -----------------------------------------------------------------------------------------------
 
@@ -205,7 +204,7 @@ class Rpc:
         False: it will not arrive (circuit open, queue full, incompatible version). True is no promise: what
         is in transit when a peer or connection fails is lost.
         """
-        peer = self._peers.get(lease)
+        peer = self.peers.get(lease)
         return peer is not None and peer.send(item)
 
     def _receive(self, version: int, sender: int, destination: int, first: int, items: list[bytes]) -> None:
@@ -237,11 +236,11 @@ class Rpc:
         ``slow``: the answer waits for a client. At most twice ``timeout``. Raises PeerBusy if too many such
         queries are waiting.
         """
-        peer = self._peers.get(lease)
+        peer = self.peers.get(lease)
         try:
             if peer is None:
                 raise PeerUnavailable(lease.node, "no connection is possible")
-            self._peers.watch()
+            self.peers.watch()
             return peer.query(kind, body, timeout, slow)
         except PeerUnavailable:
             self.counters.call_failures += 1
@@ -277,10 +276,6 @@ class Rpc:
             log.exception("node query %r failed", kind)
             return FAILED, b""
         return (OK, answer) if len(answer) <= _ANSWER_BYTES else (TOO_LARGE, b"")
-
-
-_WATCH_SECONDS: Final = 0.5
-_PROBE_SECONDS: Final = 1.0
 
 
 class PeerTable:
@@ -383,16 +378,16 @@ class PeerTable:
             now = monotonic()
             for peer in self._peers.values():
                 if peer.needs_probe(now) and peer.watcher is None:
-                    peer.watcher = gevent.spawn(_probe_until_alive, peer)
+                    peer.watcher = gevent.spawn(_probe_until_alive, peer, self._rpc.seconds.probe)
                 if peer.active:
                     self._active.set()
-            gevent.sleep(until_beat(_WATCH_SECONDS))
+            gevent.sleep(until_beat(self._rpc.seconds.watch))
 
 
-def _probe_until_alive(peer: Peer) -> None:
-    """Probe a peer until it answers. Ends with the peer."""
+def _probe_until_alive(peer: Peer, seconds: float) -> None:
+    """Probe a peer until it answers, each time for so many seconds. Ends with the peer."""
     try:
-        while not (peer.link.allows() and peer.probe(_PROBE_SECONDS)):
+        while not (peer.link.allows() and peer.probe(seconds)):
             gevent.sleep(peer.link.wait_seconds)
     finally:
         peer.watcher = None

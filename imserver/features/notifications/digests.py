@@ -16,7 +16,7 @@ from imserver.features.accounts.rows import AccountStore
 from imserver.features.notifications.content import language_of, notify_in, text_in
 from imserver.features.notifications.contract import ConversationWish, Level, Wishes
 from imserver.features.notifications.decisions import zone_of
-from imserver.plugin.identity import UNSHOWABLE
+from imserver.plugin.identity import cleaned
 from imserver.plugin.messages import EVERYBODY, MOST_UNREAD, Conversation, ConversationSummary, Entry
 from imserver.plugin.runtime import assets
 from imserver.plugin.storage import Account
@@ -48,8 +48,6 @@ _HUES: Final = (
     "#a8432f",
 )
 """Those of static/chat.css, by which pages tell people apart."""
-_DIRECTIONS: Final = dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x206A)))
-"""Characters that turn the direction of what follows them."""
 
 
 class UnreadConversation(Struct, frozen=True):
@@ -272,7 +270,7 @@ def _shortened(text: str) -> str:
 
 def clean(text: str) -> str:
     """A text in one line, without characters that change what is around it."""
-    return UNSHOWABLE.sub("", " ".join(text.split())).translate(_DIRECTIONS)
+    return cleaned(" ".join(text.split()))
 
 
 def _time(time_ms: int, zone: str, language: str) -> str:

@@ -163,7 +163,8 @@ class PictureWorker:
     def __init__(self, pixels: int) -> None:
         self._pixels = pixels
         self._turns = Turns()
-        self._pid = 0
+        self.pid = 0
+        """The process; 0: there is none. Read-only for others."""
         self._end_signal = 0
         """The signal that has ended the last process; 0: none."""
         self._socket: socket.socket | None = None
@@ -221,7 +222,7 @@ class PictureWorker:
             # By its path: the package would import the whole server.
             command = [sys.executable, "-P", pictures.__file__]
             actions = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), 0), (os.POSIX_SPAWN_DUP2, theirs.fileno(), 1)]
-            self._pid = os.posix_spawn(command[0], command, _environment(), file_actions=actions)
+            self.pid = os.posix_spawn(command[0], command, _environment(), file_actions=actions)
         except BaseException:
             ours.close()
             raise
@@ -231,14 +232,14 @@ class PictureWorker:
 
     def _kill(self) -> None:
         """End the process at once."""
-        if self._pid:
+        if self.pid:
             with suppress(ProcessLookupError):
-                os.kill(self._pid, signal.SIGKILL)
+                os.kill(self.pid, signal.SIGKILL)
         self._end()
 
     def _end(self) -> None:
         """Let the process end, which it does without its socket."""
-        pid, self._pid = self._pid, 0
+        pid, self.pid = self.pid, 0
         if self._socket is not None:
             self._socket.close()
             self._socket = None

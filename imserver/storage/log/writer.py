@@ -225,7 +225,8 @@ class LogWriter:
         """Receives the stored entries."""
         self.seconds = seconds
         self._connect = connect
-        self._connection: WriterConnection | None = None
+        self.connection: WriterConnection | None = None
+        """Opened with the first draft. Only the writer uses it."""
         self._queues: dict[str, _Queue] = {}
         """Waiting drafts by app. The app that has waited longest comes first."""
         self._drafts = _Total()
@@ -383,8 +384,8 @@ class LogWriter:
         for queue in (self._singles, self._changes, *self._queues.values()):
             _refuse(queue, len(queue.requests), closed)
         try:
-            if self._connection is not None:
-                self._connection.close()
+            if self.connection is not None:
+                self.connection.close()
         except NotStored:
             log.debug("the log's connection stays open: it is in use")
 
@@ -446,12 +447,12 @@ class LogWriter:
     def _write(self, transaction: WriteTransaction, began: float) -> None:
         if any(request.outcome is None for request in transaction.requests):
             try:
-                if self._connection is None:
-                    self._connection = self._connect()
+                if self.connection is None:
+                    self.connection = self._connect()
             except StorageUnavailable as error:
                 self._fail(transaction, error)
                 return
-            connection = self._connection
+            connection = self.connection
             try:
                 self._transact(connection, transaction)
             except NotStored as error:
@@ -571,8 +572,8 @@ class LogWriter:
     def _watch(self, transaction: WriteTransaction) -> None:
         """Greenlet: give up a transaction that does not end, then the requests behind it."""
         error: StorageUnavailable = StorageUnavailable(_LATE)
-        if self._connection is not None:
-            error = self._connection.failed("no answer in time")
+        if self.connection is not None:
+            error = self.connection.failed("no answer in time")
         if transaction.guard.take():
             self._fail(transaction, error)
             transaction.given_up = True

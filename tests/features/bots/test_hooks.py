@@ -45,13 +45,10 @@ class Receivers(BackEnd):
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def quick(hasty_consumers: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Short pauses."""
     monkeypatch.setattr(leased, "LOOK_SECONDS", 0.01)
     monkeypatch.setattr(leased, "RENEW_SECONDS", 0.02)
-    monkeypatch.setattr(consumer, "SAVE_SECONDS", 0.05)
-    monkeypatch.setattr(consumer, "FIRST_PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr(consumer, "LONGEST_PAUSE_SECONDS", 0.05)
 
 
 @pytest.fixture(scope="module")

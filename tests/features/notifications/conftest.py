@@ -7,22 +7,19 @@ from typing import Any
 import pytest
 
 from imserver.features.notifications import notifier
-from imserver.streams import consumer, leased
+from imserver.streams import leased
 
 from .notifying import NotifyingNode, StartNode
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def quick(hasty_consumers: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Short pauses."""
     monkeypatch.setattr(leased, "LOOK_SECONDS", 0.01)
     monkeypatch.setattr(notifier, "READ_SECONDS", 0.01)
     monkeypatch.setattr(leased, "RENEW_SECONDS", 0.1)
     for module in (leased, notifier):
         monkeypatch.setattr(module, "until_beat", lambda seconds=1.0: seconds)
-    monkeypatch.setattr(consumer, "FIRST_PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr(consumer, "WAIT_SECONDS", 0.02)
-    monkeypatch.setattr(consumer, "SAVE_SECONDS", 0.02)
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from imserver.features.notifications import delivery
 from imserver.features.notifications.contract import PushEndpoint
 from imserver.features.notifications.delivery import Deliveries
 from imserver.features.notifications.webpush import PushResult
-from imserver.streams import consumer
 from imserver.streams.consumer import DeliveryLease
 
 from .fakes import FAILED, GONE, TAKEN, FakePush, FakeRows
@@ -56,11 +55,10 @@ class Bench:
 
 
 @pytest.fixture(autouse=True)
-def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+def _short_pauses(hasty_consumers: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(delivery, "RENEW_SECONDS", 0.02)
     monkeypatch.setattr(delivery, "LEAST_LOOK_SECONDS", 0.0)
     monkeypatch.setattr(delivery, "FIRST_RETRY_SECONDS", 0.01)
-    monkeypatch.setattr(consumer, "WAIT_SECONDS", 0.02)
 
 
 @pytest.fixture

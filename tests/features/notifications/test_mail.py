@@ -25,7 +25,6 @@ from imserver.features.notifications.rows import NotificationRows
 from imserver.features.notifications.settings import AppNotifySettings, NotifyOfApp
 from imserver.features.webhooks.event_rows import EventStore, StoredEvent
 from imserver.storage.contract import Account
-from imserver.streams import consumer
 from imserver.streams.consumer import DeliveryLease
 from tests.features import sections
 from tests.security.mail import Sink
@@ -68,10 +67,8 @@ def node(tmp_path_factory: pytest.TempPathFactory, sink: Sink) -> Iterator[Harne
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def quick(hasty_consumers: None) -> None:
     """Short pauses while the mail server is away."""
-    monkeypatch.setattr(consumer, "FIRST_PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr(consumer, "LONGEST_PAUSE_SECONDS", 0.05)
 
 
 class Post:

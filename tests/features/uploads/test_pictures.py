@@ -325,11 +325,11 @@ def test_the_process_reads_one_picture_after_another_and_is_started_again(
         gevent.spawn(worker.look, path, "image/jpeg", tmp_path / "t", tmp_path / "c") for _ in range(3)
     ]
     assert [each.get() for each in greenlets] == [wanted] * 3
-    os.kill(worker._pid, signal.SIGKILL)
+    os.kill(worker.pid, signal.SIGKILL)
     assert worker.look(path, "image/jpeg", tmp_path / "t", tmp_path / "c") == wanted
     path.write_bytes(b"\xff\xd8\xff no picture")
     assert worker.look(path, "image/jpeg", tmp_path / "t", tmp_path / "c") is None
-    pid = worker._pid
+    pid = worker.pid
     worker.close()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
@@ -340,10 +340,10 @@ def test_a_picture_that_takes_too_long_is_none(
 ) -> None:
     path = saved(tmp_path / "a", "RGB", (400, 200), "PNG")
     assert worker.look(path, "image/png", tmp_path / "t", tmp_path / "c") is not None
-    os.kill(worker._pid, signal.SIGSTOP)
+    os.kill(worker.pid, signal.SIGSTOP)
     monkeypatch.setattr(media, "WORK_SECONDS", 0.05)
     assert worker.look(path, "image/png", tmp_path / "t", tmp_path / "c") is None
-    assert not worker._pid
+    assert not worker.pid
 
 
 def test_a_picture_that_costs_too_much_ends_the_process_and_is_not_tried_again(
@@ -351,11 +351,11 @@ def test_a_picture_that_costs_too_much_ends_the_process_and_is_not_tried_again(
 ) -> None:
     path = saved(tmp_path / "a", "RGB", (400, 200), "PNG")
     assert worker.look(path, "image/png", tmp_path / "t", tmp_path / "c") is not None
-    os.kill(worker._pid, signal.SIGSTOP)
+    os.kill(worker.pid, signal.SIGSTOP)
     looking = gevent.spawn(worker.look, path, "image/png", tmp_path / "t", tmp_path / "c")
     gevent.sleep(0)
-    os.kill(worker._pid, signal.SIGPROF)
-    os.kill(worker._pid, signal.SIGCONT)
+    os.kill(worker.pid, signal.SIGPROF)
+    os.kill(worker.pid, signal.SIGCONT)
     with pytest.raises(PictureTooCostly):
         looking.get()
     assert worker.look(path, "image/png", tmp_path / "t", tmp_path / "c") is not None

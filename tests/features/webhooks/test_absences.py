@@ -69,10 +69,9 @@ class Harness(Node):
 
 
 @pytest.fixture(autouse=True)
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+def soon(hasty_consumers: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Short pauses."""
     monkeypatch.setattr(module, "GATHER_SECONDS", 0.01)
-    monkeypatch.setattr(consumer, "WAIT_SECONDS", 0.02)
 
 
 @pytest.fixture

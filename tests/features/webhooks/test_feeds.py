@@ -20,7 +20,7 @@ from imserver.features.webhooks.requests import Receiver, WebhookCounts
 from imserver.storage.dead_events import list_retries, replay
 from imserver.storage.log.contract import Draft, Entry
 from imserver.storage.store import Store
-from imserver.streams import consumer, sources
+from imserver.streams import sources
 from tests.core.back_end import REFUSED, BackEnd, Post
 from tests.streams.users import end
 from tests.support import CountingSignal
@@ -88,13 +88,11 @@ StartNode = Callable[..., Node]
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def quick(hasty_consumers: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Short pauses."""
     monkeypatch.setattr(module, "LOOK_SECONDS", 0.02)
     monkeypatch.setattr(module, "GATHER_SECONDS", 0.01)
-    monkeypatch.setattr(consumer, "FIRST_PAUSE_SECONDS", 0.01)
     monkeypatch.setattr(module, "RENEW_SECONDS", 0.1)
-    monkeypatch.setattr(consumer, "SAVE_SECONDS", 0.05)
 
 
 @pytest.fixture
@@ -181,10 +179,8 @@ def test_a_receiver_that_is_away_gets_everything_in_order_later(start: StartNode
 
 
 def test_a_receiver_that_refuses_connections_is_tried_again_soon(
-    start: StartNode, monkeypatch: pytest.MonkeyPatch
+    start: StartNode, patient_consumers: None
 ) -> None:
-    monkeypatch.setattr(consumer, "FIRST_PAUSE_SECONDS", 3600.0)
-    monkeypatch.setattr(consumer, "LONGEST_PAUSE_SECONDS", 3600.0)
     answers = [REFUSED, REFUSED]
     back_end = BackEnd(lambda _: answers.pop() if answers else (200, b""))
     node = start(back_end)
@@ -193,9 +189,7 @@ def test_a_receiver_that_refuses_connections_is_tried_again_soon(
     assert texts(back_end) == ["1"]
 
 
-def test_a_corrected_address_is_tried_at_once(start: StartNode, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(consumer, "FIRST_PAUSE_SECONDS", 3600.0)
-    monkeypatch.setattr(consumer, "LONGEST_PAUSE_SECONDS", 3600.0)
+def test_a_corrected_address_is_tried_at_once(start: StartNode, patient_consumers: None) -> None:
     back_end = BackEnd(lambda post: (200, b"") if post.url == "http://right/" else "away")
     node = start(back_end, url="http://wrong/")
     node.send("ann", "1", "2")
@@ -205,9 +199,7 @@ def test_a_corrected_address_is_tried_at_once(start: StartNode, monkeypatch: pyt
     assert texts(back_end) == ["1", "2"]
 
 
-def test_a_removed_address_is_not_tried_any_more(start: StartNode, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(consumer, "FIRST_PAUSE_SECONDS", 3600.0)
-    monkeypatch.setattr(consumer, "LONGEST_PAUSE_SECONDS", 3600.0)
+def test_a_removed_address_is_not_tried_any_more(start: StartNode, patient_consumers: None) -> None:
     back_end = BackEnd(lambda _: "away")
     node = start(back_end)
     node.send("ann", "1", "2")

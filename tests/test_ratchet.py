@@ -1,0 +1,138 @@
+"""The ratchet: numbers that may only fall.
+
+``ratchet.txt`` has a number for each row of :data:`ROWS`. A change that raises a number fails here.
+``python -m tests.test_ratchet`` writes the numbers that fell, and never a higher one.
+"""
+
+import ast
+import math
+import re
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import pytest
+
+from .support import ROOT
+
+TABLE: Final = Path(__file__).with_name("ratchet.txt")
+TESTS: Final = ROOT / "tests"
+PACKAGE: Final = ROOT / "imserver"
+CLIENT: Final = ROOT / "imserver_client"
+FACE: Final = PACKAGE / "plugin"
+OUTSIDE_THE_CORE: Final = ("features", "dialects", "commands", "plugin")
+QUESTIONS: Final = ("accounts", "relations", "reviews", "back_ends", "observer")
+"""The modules of ``auth/`` with which the core asks features."""
+PRIVATE: Final = re.compile(
+    r"(?<!\bself)(?<!\bcls)\.(_[A-Za-z]\w*)"
+    r"|^from [\w.]+ import .*\b(_[A-Za-z]\w*)"
+    r"|setattr\([^,\n]+, \"(_[A-Za-z]\w*)",
+    re.MULTILINE,
+)
+"""A private name behind a dot (also in the string that names what is patched), one that is imported, and one
+that is patched. The names of a test's own object do not count."""
+SETATTR: Final = re.compile(r"\bsetattr\b\(")
+PUBLIC: Final = {"_replace", "_asdict", "_fields", "_make", "_exit"}
+"""Names of the standard library that only look private."""
+MESSENGER: Final = re.compile(
+    r"(?<![a-z])(?:[Bb]ot|[Gg]uest|[Aa]ccount|[Nn]otification)s?(?![a-z])"
+    r"|(?<![A-Z])(?:BOT|GUEST|ACCOUNT|NOTIFICATION)S?(?![A-Z])"
+)
+
+
+@cache
+def sources(folder: Path) -> dict[Path, str]:
+    """The modules of a folder, and of its folders, with their texts."""
+    return {module: module.read_text(encoding="utf-8") for module in sorted(folder.rglob("*.py"))}
+
+
+# --- what is counted ----------------------------------------------------------------------------------------
+
+
+def private_names() -> int:
+    names = (
+        name
+        for text in sources(TESTS).values()
+        for match in PRIVATE.finditer(text)
+        for name in match.groups()
+    )
+    return sum(name is not None and name not in PUBLIC for name in names)
+
+
+def patches() -> int:
+    return sum(len(SETATTR.findall(text)) for text in sources(TESTS).values())
+
+
+def lines_of_tests() -> int:
+    tests, *product = (
+        sum(len(text.splitlines()) for text in sources(folder).values())
+        for folder in (TESTS, PACKAGE, CLIENT)
+    )
+    return math.ceil(100 * tests / sum(product))
+
+
+def messenger_in_the_core() -> int:
+    count = 0
+    for module, text in sources(PACKAGE).items():
+        folder, *_ = parts = module.relative_to(PACKAGE).parts
+        question = folder == "auth" and module.stem in QUESTIONS
+        if folder not in OUTSIDE_THE_CORE and not question and "versions" not in parts:
+            count += MESSENGER.search(text) is not None
+    return count
+
+
+def face_names() -> int:
+    return sum(map(exported, sources(FACE).values()))
+
+
+def exported(text: str) -> int:
+    """How many names ``__all__`` of a module has."""
+    names = next((node for node in ast.parse(text).body if ast.unparse(node).startswith("__all__")), None)
+    return 0 if names is None else sum(isinstance(node, ast.Constant) for node in ast.walk(names))
+
+
+# --- the table ----------------------------------------------------------------------------------------------
+
+
+class Row(NamedTuple):
+    measure: Callable[[], int]
+    remedy: str
+
+
+ROWS: Final = {
+    "private names of other objects in tests": Row(
+        private_names, "Test by a public name, an argument of the constructor, or what a client sees."
+    ),
+    "setattr in tests": Row(patches, "Pass what you patch as an argument or a setting, or share a fixture."),
+    "lines of tests per 100 lines of product": Row(
+        lines_of_tests, "Prove each rule once; sample combinations; share the set-up."
+    ),
+    "core modules that speak of bots, guests, accounts or notifications": Row(
+        messenger_in_the_core,
+        "Move what one feature needs into its folder, or ask by a question of the core.",
+    ),
+    "names of the face": Row(face_names, "Keep what one feature alone needs in that feature."),
+}
+
+
+def limits() -> dict[str, int]:
+    written = (line.rpartition(": ") for line in TABLE.read_text(encoding="utf-8").splitlines())
+    return {name: int(number) for name, _, number in written}
+
+
+def test_the_table_has_a_number_for_each_row() -> None:
+    assert list(limits()) == list(ROWS)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_no_number_rises(name: str) -> None:
+    row, limit = ROWS[name], limits()[name]
+    count = row.measure()
+    assert count <= limit, f"{name}: {count}, at most {limit}. {row.remedy}"
+
+
+if __name__ == "__main__":
+    numbers = {name: min(limit, ROWS[name].measure()) for name, limit in limits().items()}
+    TABLE.write_text("".join(f"{name}: {number}\n" for name, number in numbers.items()), encoding="utf-8")
+    print(TABLE.read_text(encoding="utf-8"), end="")
