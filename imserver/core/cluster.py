@@ -52,10 +52,8 @@ log = logging.getLogger(__name__)
 _FLUSH_SECONDS = 2.0
 _DATABASE_SECONDS = 10.0
 """Time for a node to find a database that another node has just created, and to publish its id."""
-_OTHER_DATABASE = (
-    "the cluster uses another database for apps and keys: give all nodes the same storage.url, or, on "
-    "one machine, the same server.data_dir"
-)
+_ONE_DATABASE = "give all nodes the same storage.url, or, on one machine, the same server.data_dir"
+_OTHER_DATABASE = f"the cluster uses another database for apps and keys: {_ONE_DATABASE}"
 
 
 class ClusterLinks:
@@ -190,6 +188,7 @@ class ClusterMember:
                 birth=self._table.ids.birth,
                 clients=f"{address}:{port}",
                 features=" ".join(("core", *sorted(features))),
+                file=self._store.future_file,
             ),
             RegistryEvents(
                 sessions=self.sessions.registered_sessions,
@@ -199,6 +198,7 @@ class ClusterMember:
             ),
         )
         self._leases_changed()
+        self.database.foresee(lease)
         self.registrar.start()
         self._announce(lease)
 
@@ -268,6 +268,20 @@ class DatabaseCheck:
         if not self.wrong and monotonic() - self._since > _DATABASE_SECONDS:
             self.wrong = True
             log.error("%s", _OTHER_DATABASE)
+
+    def foresee(self, own: Lease) -> None:
+        """Log at the start that this node and another one of its machine will make two databases.
+
+        Until one of them writes, both work. Then the other one is not ready.
+        """
+        for lease in self._registry.leases().values():
+            if own.file and lease.file and lease.host == own.host and lease.file != own.file:
+                log.warning(
+                    "node %s makes its database in %s, this node in %s: "
+                    "when one of them stores something, the other is not ready (503): %s",
+                    *(lease.node, lease.file, own.file, _ONE_DATABASE),
+                )
+                return
 
     def objection(self, database: str) -> str:
         """Why this node must not use a database (``objection`` of its store)."""

@@ -91,6 +91,13 @@ class Store:
         """Whether a database exists: a configured one, or the file of the first write."""
         return self._database is not None or self.address.configured or self.address.exists
 
+    @property
+    def future_file(self) -> str:
+        """The file that the first write makes, without symbolic links; ``""``: there is a database."""
+        if self.has_database or self.address.file is None:
+            return ""
+        return str(self.address.file.resolve()).encode(errors="backslashreplace").decode()
+
     def healthy(self) -> bool:
         """See :attr:`imserver.storage.database.Database.healthy`; True if there is no database."""
         return not self._complaint and (self._database is None or self._database.healthy)

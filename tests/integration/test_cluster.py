@@ -731,6 +731,20 @@ def test_a_node_with_another_secret_does_not_start(cluster: Launch) -> None:
     assert len(leases(nodes.servers[0])) == 1
 
 
+def test_nodes_of_one_machine_with_databases_apart_say_so_at_the_start(cluster: Launch) -> None:
+    nodes = cluster(0)
+    secret = nodes.folder / "secret"
+    secret.write_text("5" * 64)
+    first, second = (
+        nodes.start({"server": {"data_dir": str(nodes.folder / name), "secret_file": str(secret)}})
+        for name in ("a", "b")
+    )
+    [line] = [line for line in second.log_text.splitlines() if "storage.url" in line]
+    assert f"makes its database in {nodes.folder}/a/imserver.db, this node in {nodes.folder}/b" in line
+    assert "same server.data_dir" in line
+    assert "storage.url" not in first.log_text
+
+
 @pytest.mark.full
 def test_without_a_redis_at_the_start_a_node_works_alone_and_joins_later(cluster: Launch, app: int) -> None:
     nodes = cluster(1)
