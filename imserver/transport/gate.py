@@ -242,7 +242,7 @@ class Origins:
                 )
             else:
                 page = f"the page is of host {origin}; to allow it, add the host to {setting}"
-            log.warning("%s refused: %s", what, page, extra={"connection": peer})
+            log.info("%s refused: %s", what, page, extra={"connection": peer})
 
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"

@@ -335,10 +335,12 @@ def test_refused_tokens_are_logged_once_per_cause_and_minute(caplog: pytest.LogC
 def test_a_refused_page_is_logged_once_per_minute(
     settings: TenantSettings, setting: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", logger="imserver.transport.gate")
     with LoginHarness({"101": settings}) as harness:
         assert not harness.begin(harness.login_request("localhost"), "ann").ok
         assert not harness.begin(harness.login_request("localhost"), "bob").ok
         assert not harness.logins.admit("101", "cmd", harness.login_request("null")).ok
+    assert {record.levelname for record in caplog.records} == {"INFO"}
     assert [record.getMessage() for record in caplog.records] == [
         f"login to 101 refused: the page is of host localhost; to allow it, add the host to {setting}",
         "login to 101 refused: the page has no host (a file, a sandbox, or embedded by another site); "
