@@ -368,7 +368,8 @@ def shape(value: Any) -> Any:
 
 
 @pytest.mark.parametrize("block", [each for each in YAML if each.page.name != OF_A_FEATURE], ids=str)
-def test_yaml_is_a_configuration(block: Block, tmp_path: Path) -> None:
+def test_yaml_is_a_configuration(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # a data folder beside the tests would be warned of
     file = tmp_path / "my.yaml"
     file.write_text(filled_in(block.text), encoding="utf-8")
     assert load_config(str(file), environ=IN_THE_ENVIRONMENT).warnings == ()

@@ -39,7 +39,10 @@ def from_elsewhere(server: Server, data: bytes) -> Response:
         return one.ask(data)
 
 
-def test_the_file_is_a_configuration_without_keys_of_its_own(tmp_path: Path) -> None:
+def test_the_file_is_a_configuration_without_keys_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # a data folder beside the tests would be warned of
     settings = load_config(str(FILE), environ={})
     assert (settings.warnings, settings.api.keys) == ((), ())
     assert {name for name, app in settings.apps.items() if not app.open} == {"gochat"}
