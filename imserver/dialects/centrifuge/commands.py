@@ -12,7 +12,8 @@ class CentrifugeLogin(Command, frozen=True, gc=False):
 
     ``recover``: channels in which the server had subscribed the client → epoch and offset of the last
     publication that it has. ``data`` (JSON; ``b""``: none), ``name`` and ``version`` of the client and
-    ``headers`` (which a browser cannot set on a WebSocket) are for the back end.
+    ``headers`` (which a browser cannot set on a WebSocket) are for the back end. ``channels``: those that a
+    client which only receives names, since it cannot subscribe later.
     """
 
     token: str
@@ -21,6 +22,7 @@ class CentrifugeLogin(Command, frozen=True, gc=False):
     name: str = ""
     version: str = ""
     headers: dict[str, str] = field(default_factory=dict)
+    channels: tuple[str, ...] = ()
 
 
 class RefreshLogin(Command, frozen=True, gc=False):

@@ -7,7 +7,7 @@ decide about connections without a token, and renew sessions and subscriptions.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from math import ceil
 from sys import intern
 from time import monotonic, time
@@ -118,6 +118,8 @@ GRACE_SECONDS: Final = 25
 """Time for a client to renew a token that has just expired. Clients begin at its end."""
 RENEWAL_SECONDS: Final = 60
 """After this time the back end is asked again if it has not renewed a session or a subscription."""
+_MAX_CHOICES: Final = 100
+"""Most channels that a request to connect names: each may cost a look into the database."""
 _ENCODED_TOGETHER: Final = 500
 """Subscribers in a part of an answer: about 2 ms as protobuf on a busy machine."""
 CLOSE_INVALID_TOKEN: Final = 3500
@@ -520,6 +522,11 @@ class CentrifugeService:
             self._follow(connection, state)
             for channel in requested:
                 self._commands.permit(connection, channel, "")
+            choices = self._choices(connection, command, wanted) if command.channels else []
+            for channel in choices:
+                wanted[channel] = SubscriptionClaims()
+                if channel in command.recover:
+                    positions[channel] = Position(*command.recover[channel])
             for channel, about in wanted.items():
                 set_info(state, channel, _bytes_of(about.info))
                 _set_end(state, channel, about.expire_at)
@@ -547,10 +554,37 @@ class CentrifugeService:
             self._catch_up.release(connection)
             for channel, each in found.items():
                 self._channels.answered(connection, channel, each)
-            for channel in requested:
+            for channel in (*requested, *choices):
                 self._consent.confirm_member(connection, channel)
         except ChannelRefused as refused:
             connection.close(_CLOSE_OF.get(refused.reason, CloseCode.NOT_ALLOWED))
+
+    def _choices(
+        self, connection: Connection, command: CentrifugeLogin, others: Collection[str]
+    ) -> list[str]:
+        """The channels that a client which only receives names, and may subscribe to without a token.
+
+        As in Centrifugo, others are left out, and a back end that has admitted the client names its channels.
+        No back end is asked about a channel. May switch. Raises ChannelRefused if there are too many, or a
+        channel or its group is unknown or unavailable.
+        """
+        app, choices = connection.app or "", list[str]()
+        if not command.token and self._back_ends.has(app, "connect"):
+            return choices
+        names = [name for name in command.channels if name not in others]
+        if len(names) > _MAX_CHOICES:
+            raise ChannelRefused("limit", f"a request to connect names at most {_MAX_CHOICES} channels")
+        for channel in names:
+            if self._channels.options(app, channel).subscribe == "back_end":
+                continue
+            try:
+                self._commands.permit(connection, channel, "")
+            except ChannelRefused as refused:
+                if refused.reason != "denied":
+                    raise
+            else:
+                choices.append(channel)
+        return choices
 
     def _own_channel(self, connection: Connection, admission: _Admission) -> str:
         """The channel of the user, if the client gets it at its login: by the settings, or by its token."""

@@ -245,9 +245,10 @@ def _json_or_none(data: Raw) -> bytes:
 def read_login(payload: bytes) -> CentrifugeLogin:
     """The login of a client that only receives. Raises ValueError, RecursionError and Refused."""
     try:
-        return _login(_decode_connect(payload))
+        request = _decode_connect(payload)
     except msgspec.ValidationError:
-        return _login(_decode_connect(without_nulls(payload, _COMMAND_DEPTH - 1)))
+        request = _decode_connect(without_nulls(payload, _COMMAND_DEPTH - 1))
+    return replace(_login(request), channels=tuple(request.subs or ()))
 
 
 def _login(request: _Connect) -> CentrifugeLogin:
