@@ -42,8 +42,6 @@ MAX_TYPES: Final = 20
 """Limit of the types in a request for messages of some types."""
 MAX_HIDDEN: Final = 1000
 """Limit of the ids that one command hides."""
-MAX_DRAFT_BYTES: Final = 16_384
-"""Limit of a draft with its mentions, in bytes of JSON."""
 MAX_WORDS_BYTES: Final = 256
 """Longest text of a search, in bytes of UTF-8."""
 
@@ -226,46 +224,6 @@ class AskMarks(Command, frozen=True, gc=False):
     version: int
 
 
-class DraftMention(Struct, frozen=True):
-    """A name in a draft that mentions a user."""
-
-    name: str
-    user: str
-
-
-class UnsentText(Struct, frozen=True, omit_defaults=True, rename={"reply_to": "replyTo"}):
-    """A text that a user has not sent yet. ``reply_to``: the message that it replies to (0: none)."""
-
-    text: str = ""
-    reply_to: int = 0
-    mentions: tuple[DraftMention, ...] = ()
-
-
-NO_DRAFT: Final = UnsentText()
-
-
-class Arrange(Command, frozen=True, gc=False):
-    """Change what a user keeps about a conversation, for themselves on all devices. None: no change.
-
-    ``pinned``: the conversation with the greatest number comes first. ``archived``, ``marked``: the newest
-    entry at the time when the conversation was archived, or marked as unread. 0 ends each of them, and
-    :data:`NO_DRAFT` removes the draft.
-    """
-
-    conversation: int
-    pinned: int | None = None
-    archived: int | None = None
-    marked: int | None = None
-    draft: UnsentText | None = None
-
-
-class AskArrangements(Command, frozen=True, gc=False):
-    """Request what was changed by :class:`Arrange` after a version: at most ``limit`` conversations."""
-
-    version: int
-    limit: int
-
-
 class Typing(Command, frozen=True, gc=False):
     """The user is typing to the user ``to``, or in a ``conversation``."""
 
@@ -362,84 +320,6 @@ class AskHistory(Command, frozen=True, gc=False):
     limit: int = 0
     since: tuple[str, int] | None = None
     reverse: bool = False
-
-
-class OpenAnswer(Command, frozen=True, gc=False):
-    """Open a streamed message to the user ``to``, or in a ``conversation``."""
-
-    to: str = ""
-    conversation: int = 0
-    text: str = ""
-    type: str = "text"
-
-
-class AppendAnswer(Command, frozen=True, gc=False):
-    """Append ``pieces`` (stream, number, text) to streamed messages."""
-
-    pieces: tuple[tuple[str, int, str], ...]
-
-
-class CloseAnswer(Command, frozen=True, gc=False):
-    """Close a streamed message. ``incomplete``: its text is not finished."""
-
-    stream: str
-    incomplete: bool = False
-
-
-class AskBotCommands(Command, frozen=True, gc=False):
-    """Request the slash commands of the bots in a conversation."""
-
-    conversation: int
-
-
-class CreateGroup(Command, frozen=True, gc=False):
-    """Create a group of the user, its owner, and others."""
-
-    name: str
-    members: tuple[str, ...]
-
-
-class AskGroups(Command, frozen=True, gc=False):
-    """Request the user's groups with ids after ``after``."""
-
-    after: int
-    limit: int
-
-
-class AskGroupMembers(Command, frozen=True, gc=False):
-    """Request the members of a group with ids after ``after``."""
-
-    group: int
-    after: str
-    limit: int
-
-
-class UpdateGroup(Command, frozen=True, gc=False):
-    """Change texts of a group; None: unchanged. ``avatar``: URL of its picture."""
-
-    group: int
-    name: str | None = None
-    avatar: str | None = None
-    description: str | None = None
-
-
-class InviteToGroup(Command, frozen=True, gc=False):
-    """Add members to a group."""
-
-    group: int
-    members: tuple[str, ...]
-
-
-class JoinGroup(Command, frozen=True, gc=False):
-    """Join an open group."""
-
-    group: int
-
-
-class LeaveGroup(Command, frozen=True, gc=False):
-    """Leave a group."""
-
-    group: int
 
 
 class Request(Struct, gc=False):

@@ -108,6 +108,9 @@ def test_a_node_without_a_feature_serves_the_core(start_server: StartServer, abs
     command = (sys.executable, "-c", WITHOUT.format(packages=absent))
     server = start_server(command=command, config={"features": rest, "apps": {"7": {"open": True}}})
     check_core(server)
+    with logged_in(server.ws, "ann", 7) as ann:
+        for name in (name for feature in removed for name in feature.wire.get("cmd", ())):
+            assert ann.ask_cmd(name, {})[0] == 1010, name
     operations = [row for feature in removed for row in feature.operations]
     for row in (*operations, *(row for feature in removed for row in feature.routes)):
         path = row.path.replace("*", "x").replace("{id}", "x" * 32)

@@ -45,11 +45,12 @@ from imserver.core.services import (
 )
 from imserver.core.status import NodeStatus
 from imserver.core.stored_messages import build_stored_messages
+from imserver.errors import StartError
 from imserver.hub.expiry import Check
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
 from imserver.logging import RequestLog
-from imserver.protocol.dialect import Dialect
+from imserver.protocol.dialect import Dialect, Readers
 from imserver.push.pending import PendingPushes
 from imserver.push.push import Publishing
 from imserver.sessions.connection_ids import ConnectionIds, ConnectionTable, new_birth
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from imserver.metric_table import Metric
 
 S = TypeVar("S")
+_Dialect = TypeVar("_Dialect", bound=Dialect)
 
 
 def _nothing(*_: object) -> None:
@@ -137,7 +139,8 @@ class Core:
     """The services of a node below its HTTP API, a struct for each concern. Each service owns its state.
 
     ``objection`` checks the settings of an app for the core and all features. ``declared``: which settings
-    there are. ``answers``: those of the features, in their order.
+    there are. ``answers``: those of the features, in their order. ``wires``: name of a feature → dialect
+    → its commands there.
     """
 
     def __init__(
@@ -147,11 +150,14 @@ class Core:
         objection: AppObjection,
         declared: Declarations = CORE,
         answers: Sequence[Answers] = (),
+        wires: Mapping[str, Mapping[str, Readers]] | None = None,
     ) -> None:
         self._objection = objection
         self._answers = answers
         self._services: dict[type, Any] = {}
         self._counters: list[Struct] = []
+        self._wires = wires or {}
+        self._codecs: dict[Any, Any] = {}
         self.declared = declared
         self.features: dict[str, FeatureParts] = {}
         """Name of a feature → its parts."""
@@ -223,6 +229,22 @@ class Core:
         self._hear_of_connections()
         self.status = self._make_status()
         self.overview = self._make_overview()
+
+    def codec(self, dialect: _Dialect) -> _Dialect:
+        """The codec of this node for a dialect, with the commands of its features. Raises StartError.
+
+        The same one each time: connections share frames if they have the same codec.
+        """
+        codec: _Dialect = self._codecs.get(dialect, dialect)
+        if codec is dialect:
+            for name, wire in self._wires.items():
+                if dialect.name in wire:
+                    try:
+                        codec = codec.joined(wire[dialect.name])
+                    except StartError as error:
+                        raise StartError(f"the feature {name!r}: {error}") from None
+            self._codecs[dialect] = codec
+        return codec
 
     def learn_dialects(self, dialects: Iterable[Dialect]) -> None:
         """Apply what dialects say of origins and tokens."""

@@ -8,6 +8,7 @@ import logging
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from gevent.hub import get_hub
@@ -149,7 +150,7 @@ class Servers:
             config,
             core.network.dispatcher.serve,
             core.network.opened,
-            [dialect for feature in features for dialect in feature.dialects],
+            [core.codec(dialect) for feature in features for dialect in feature.dialects],
         )
         core.network.gate.paths.update(paths)
         self.websocket_paths = frozenset(paths)
@@ -309,7 +310,8 @@ def refuse_shared(features: Iterable[Feature], operations: Iterable[Operation]) 
     feature before it."""
     owners = dict.fromkeys(_answered((), operations), "the core")
     for feature in features:
-        for each in _answered(feature.dialects, (*feature.routes, *feature.operations)):
+        own = _answered(feature.dialects, (*feature.routes, *feature.operations))
+        for each in chain(own, _commands(feature)):
             if each in owners:
                 raise StartError(f"the feature {feature.name!r}: {owners[each]} has {each} already")
             owners[each] = feature.name
@@ -325,6 +327,12 @@ def _answered(dialects: Iterable[Dialect], rows: Iterable[Route | Operation]) ->
         yield f"the dialect {dialect.name}{codec}"
         if dialect.path:
             yield f"the WebSocket path {dialect.path}{chosen}{codec}"
+
+
+def _commands(feature: Feature) -> set[str]:
+    """The commands that a feature brings to dialects, and those that its own dialects have, as text."""
+    tables = [*feature.wire.items(), *((each.name, each.readers or {}) for each in feature.dialects)]
+    return {f"the command {name} of the dialect {dialect}" for dialect, rows in tables for name in rows}
 
 
 def keys_may_be_stored(config: Config) -> bool:

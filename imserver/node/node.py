@@ -112,6 +112,7 @@ class Node:
             objection_of(features),
             declarations_of(features),
             [each.answers for each in features],
+            {each.name: each.wire for each in self._features},
         )
         self._names = [feature.name for feature in features]
         self._only_local = False

@@ -15,7 +15,7 @@ from imserver.core.core import Answers, Core, FeatureParts
 from imserver.errors import HttpProblem
 from imserver.http.call import Api, Route
 from imserver.http.operation import Operation
-from imserver.protocol.dialect import Dialect
+from imserver.protocol.dialect import Dialect, Readers
 from imserver.storage.contract import Erasure
 from imserver.storage.store import Store
 from imserver.transport.http1 import Streamed
@@ -40,7 +40,8 @@ class Feature(Struct, frozen=True, eq=False):
     """One feature or foreign dialect, which a node may do without.
 
     ``build`` makes its parts from those of the core, once for each node. It may raise StartError.
-    ``dialects``: served on their paths. ``routes``: each names the service that its functions get first.
+    ``dialects``: served on their paths. ``wire``: dialect → its commands of clients there, which a row of
+    ``FeatureParts.commands`` each runs. ``routes``: each names the service that its functions get first.
     ``settings``: the struct of its section in the settings, which has its name. ``sections``: name of another
     section → struct with its keys there. ``app_settings``: the struct whose fields are its keys in the
     settings of an app. (``settings_of`` and ``app_settings_of`` of :mod:`imserver.config.settings` read
@@ -91,3 +92,4 @@ class Feature(Struct, frozen=True, eq=False):
     check: Callable[[Config, Locations], object] | None = None
     findings: Callable[[Config, bool], Iterable[Finding]] = _no_findings
     problems: tuple[HttpProblem, ...] = ()
+    wire: Mapping[str, Readers] = {}

@@ -7,12 +7,20 @@ Every dialect must pass the suite ``tests/protocol/contract.py``.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from typing import Self
 
-from imserver.model import BadFrame, DialectState, Event, Message, Reply, Request
+from imserver.errors import StartError
+from imserver.model import BadFrame, Command, DialectState, Event, Message, Reply, Request
 
 Payload = bytes | Callable[[str, DialectState | None], bytes]
 """A payload for all connections of a dialect, or a function that makes it for the user and the state of one;
 ``b""``: it gets none."""
+
+Reader = Callable[[bytes], Command]
+"""Makes a command from the data of a client. Raises :class:`imserver.protocol.forgiving.Refused`."""
+Readers = Mapping[str, Reader]
+"""Name of a command in a dialect → its reader."""
 
 
 class Dialect:
@@ -72,6 +80,17 @@ class Dialect:
     """Our close code → the code with the same meaning in this protocol. Others are sent unchanged."""
     close_reasons: Mapping[int, str] = {}
     """Our close code → what this protocol says in place of our name for it."""
+
+    readers: Readers | None = None
+    """The commands that are read by name: those of the codec and of features. None: features bring none."""
+
+    def joined(self, readers: Readers) -> Self:
+        """The same codec with more commands, those of a feature of one node. Raises StartError."""
+        if self.readers is None:
+            raise StartError(f"the dialect {self.name} takes no commands of features")
+        codec = copy(self)
+        codec.readers = {**self.readers, **readers}
+        return codec
 
     def split(self, payload: bytes) -> Sequence[bytes]:
         """The requests in a client's frame, if it may contain ``several``. Raises BadFrame with a close

@@ -13,6 +13,8 @@ import msgspec
 from msgspec import Raw
 
 from imserver import errors
+from imserver.config.settings import MAX_USER_BYTES
+from imserver.model import MAX_ID, MAX_PAGE
 
 
 class Refused(Exception):
@@ -145,5 +147,53 @@ def number_in(fields: dict[str, Any], key: str) -> int:
     """The unsigned 32-bit number in a field, 0 if the field is missing. Raises :class:`Refused` 1001."""
     value = fields.get(key, 0)
     if type(value) is not int or not 0 <= value <= MAX_NUMBER:
+        raise Refused(errors.ReplyCode.BAD_PARAMETER)
+    return value
+
+
+def id_in(fields: dict[str, Any], key: str) -> int:
+    """The id in a field, 0 if the field is missing. Raises :class:`Refused` 1001."""
+    value = fields.get(key, 0)
+    if type(value) is not int or not 0 <= value <= MAX_ID:
+        raise Refused(errors.ReplyCode.BAD_PARAMETER)
+    return value
+
+
+def needed_id(fields: dict[str, Any], key: str) -> int:
+    """The id in a field. Raises :class:`Refused` 1001, also if the field is missing."""
+    value = id_in(fields, key)
+    if not value:
+        raise Refused(errors.ReplyCode.BAD_PARAMETER)
+    return value
+
+
+def short_text(fields: dict[str, Any], key: str, most_bytes: int) -> str:
+    """The text in a field, ``""`` if the field is missing. Raises :class:`Refused` 1001."""
+    text = text_in(fields, key)
+    if len(text.encode()) > most_bytes or "\0" in text:  # `text` of a search is no message content
+        raise Refused(errors.ReplyCode.BAD_PARAMETER)
+    return text
+
+
+_PAGE: Final = 50
+
+
+def limit_in(fields: dict[str, Any]) -> int:
+    """The requested size of a page. Raises :class:`Refused` 1001."""
+    return min(id_in(fields, "limit") or _PAGE, MAX_PAGE)
+
+
+def receiver_in(fields: dict[str, Any]) -> tuple[str, int]:
+    """``to`` and ``conversation``, of which exactly one is given. Raises :class:`Refused` 1001."""
+    to, conversation = short_text(fields, "to", MAX_USER_BYTES), id_in(fields, "conversation")
+    if bool(to) == bool(conversation):
+        raise Refused(errors.ReplyCode.BAD_PARAMETER)
+    return to, conversation
+
+
+def flag_in(fields: dict[str, Any], key: str) -> bool:
+    """The flag in a field, False if the field is missing. Raises :class:`Refused` 1001."""
+    value = fields.get(key, False)
+    if not isinstance(value, bool):
         raise Refused(errors.ReplyCode.BAD_PARAMETER)
     return value

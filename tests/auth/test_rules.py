@@ -17,7 +17,7 @@ from imserver.channels.channels import Subscribed
 from imserver.config.settings import ChannelSettings, JwtSettings, TenantSettings
 from imserver.config.values import ConfigError
 from imserver.dialects.cmd.answers import CmdAnswers
-from imserver.dialects.cmd.wire import CmdDialect
+from imserver.dialects.cmd.wire import ChannelCmdDialect, CmdDialect
 from imserver.hub.hub import App, LocalChannel
 from imserver.model import Subscribe
 from imserver.node.feature_list import load_config
@@ -176,7 +176,7 @@ def test_no_encoding_of_former_rules_stays() -> None:
         return sum(isinstance(each, Encoding) for each in gc.get_objects())
 
     found = Subscribed(LocalChannel(App("101", "multi"), "news"), ChannelSettings())
-    answers, plain = CmdAnswers(), Encoding(CmdDialect(), lambda *_: None, 65536, 0)
+    answers, plain = CmdAnswers(ChannelCmdDialect()), Encoding(CmdDialect(), lambda *_: None, 65536, 0)
     subscribe_under_new_rules()
     before = encodings()
     for _ in range(5):

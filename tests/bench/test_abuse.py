@@ -18,7 +18,7 @@ from imserver.dialects.protobuf import wire as protobuf
 from imserver.dialects.pusher import wire as pusher
 from imserver.http.openapi import document
 from tests.bench.play import run
-from tests.features import DIALECTS, DOCUMENTED, OPERATIONS
+from tests.features import DIALECTS, DOCUMENTED, OPERATIONS, READERS
 from tests.features import ROUTES as ROUTE_TABLE
 
 KNOWN = {"app": "default", "user": "1", "id": 1, "conversation": 1, "stream": "x", "token": "x.y.z"}
@@ -38,12 +38,11 @@ def test_every_attack_is_one_request_or_what_fits_one_read_without_a_key() -> No
 
 def test_every_command_of_every_dialect_has_an_attack() -> None:
     tables = {
-        "cmd": {*cmd.COMMANDS},
+        "cmd": {*cmd.COMMANDS, *READERS["cmd"]},
         "centrifuge": {
             *centrifuge._READERS,
-            *(f"rpc {name}" for name in centrifuge.RPC_METHODS),
-            "ping",
-            "send",
+            *(f"rpc {name}" for name in (*cmd.MESSAGE_COMMANDS, *READERS["centrifuge"])),
+            *("rpc", "ping", "send"),
         },
         "action": {*action.ACTIONS},
         "pusher": {*pusher.COMMANDS, f"{pusher.CLIENT_PREFIX}typing"},

@@ -39,7 +39,9 @@ class OptionsHarness(Harness):
         self.channel_settings = channels
         logins, consent = Mock(rule_of=lambda _app: None), Mock()
         consent.review = lambda _connection, _channel, event: event
-        self.commands = ChannelCommands(self.channels, logins, consent, {"cmd": CmdAnswers()}, self.table)
+        self.commands = ChannelCommands(
+            self.channels, logins, consent, {"cmd": CmdAnswers(ChannelCmdDialect())}, self.table
+        )
 
     def client(self, user: str = "ann") -> Connection:
         connection, _ = self.login(APP, user or "somebody", dialect=ChannelCmdDialect())

@@ -239,7 +239,7 @@ def test_others_are_served_while_many_subscribers_are_encoded(
 @pytest.mark.parametrize(
     ("answers", "dialect"),
     [
-        (CmdAnswers(), ChannelCmdDialect()),
+        (CmdAnswers(ChannelCmdDialect()), ChannelCmdDialect()),
         (CentrifugeAnswers(Mock()), CentrifugeDialect()),
         (CentrifugeAnswers(Mock()), CentrifugeProtobufDialect()),
     ],

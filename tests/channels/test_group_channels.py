@@ -8,6 +8,7 @@ import pytest
 from imserver.channels.client_commands import ChannelCommands
 from imserver.channels.consent import ChannelConsent
 from imserver.dialects.cmd.answers import CmdAnswers
+from imserver.dialects.cmd.wire import ChannelCmdDialect
 from imserver.errors import StorageUnavailable
 from imserver.model import Subscribe
 from imserver.transport.connection import Connection
@@ -29,7 +30,9 @@ class Consent(ChannelConsent):
 
 def subscribe(node: Node, consent: Consent, client: MessageClient, channel: str) -> int:
     """Subscribe; the code of the answer."""
-    commands = ChannelCommands(node.channels, Mock(), consent, {"cmd": CmdAnswers()}, Mock())
+    commands = ChannelCommands(
+        node.channels, Mock(), consent, {"cmd": CmdAnswers(ChannelCmdDialect())}, Mock()
+    )
     codes: list[int] = []
     refused = commands.subscribe(
         client.connection, Subscribe(channel), lambda reply: codes.append(reply.code)

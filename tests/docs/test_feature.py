@@ -63,8 +63,18 @@ def test_the_guide_does_what_it_says(installed: Path, start_server: StartServer)
                 client.send(frame(TEXT, words.encode()))
             else:
                 assert client.frame().text == words
-    assert json.loads(server.get("/lines/told")[1]) == {"told": 2}
-    assert re.search(rb"^imserver_lines_told_total\{.*\} 2$", server.get("/metrics")[1], re.MULTILINE)
+    with Raw(server.ws) as client:
+        client.upgrade("/acc")
+        for name, data in (
+            ("login", {"userID": "bob", "app": "shop"}),
+            ("tell", {"to": "bob", "text": "hello"}),
+        ):
+            client.send(frame(TEXT, json.dumps({"cmd": name, "data": data}).encode()))
+        answers = [json.loads(client.frame().text) for _ in range(3)]
+        tell = next(each for each in answers if each["cmd"] == "tell")
+        assert (tell["response"]["code"], tell["response"]["data"]) == (200, "sent")
+    assert json.loads(server.get("/lines/told")[1]) == {"told": 3}
+    assert re.search(rb"^imserver_lines_told_total\{.*\} 3$", server.get("/metrics")[1], re.MULTILINE)
 
 
 def greeting(server: Server) -> str:

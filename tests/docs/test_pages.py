@@ -20,7 +20,7 @@ from imserver.dialects.pusher.api import ROUTES as PUSHER_ROUTES
 from imserver.dialects.pusher.settings import PusherSettings
 from imserver.node.feature_list import CORE, FEATURES
 from tests.docs.markdown import PAGES, anchors, links, prose, table_with, tables
-from tests.features import DECLARED, METRICS, PROBLEMS, RATES, ROUTES
+from tests.features import DECLARED, METRICS, PROBLEMS, RATES, READERS, ROUTES
 from tests.support import ROOT
 
 DOCS = ROOT / "docs"
@@ -126,7 +126,7 @@ def test_the_codes_of_pushers_protocol_are_those_of_the_code() -> None:
 
 
 def test_every_command_of_the_dialect_has_a_chapter() -> None:
-    assert {name.lower() for name in COMMANDS} <= anchors(PROTOCOL)
+    assert {name.lower() for name in (*COMMANDS, *READERS["cmd"])} <= anchors(PROTOCOL)
 
 
 def test_the_metrics_are_those_of_the_code() -> None:

@@ -30,6 +30,11 @@ ROUTES = (
 FEATURE_OF = {(row.method, row.path): feature.name for feature in FEATURES for row in feature.routes}
 """Method and path of a route → the feature that brings it."""
 DIALECTS = tuple(dialect for feature in FEATURES for dialect in feature.dialects if dialect.path)
+READERS = {
+    dialect: {name: read for feature in FEATURES for name, read in feature.wire.get(dialect, {}).items()}
+    for dialect in ("cmd", "centrifuge", "protobuf")
+}
+"""Dialect → the commands that features bring."""
 METRICS = (*metric_table.METRICS, *(row for feature in FEATURES for row in feature.metrics()))
 document = table.document_of(DOCUMENTED)
 PROBLEMS = {problem.code: problem for problem in errors.problems_of(each.problems for each in FEATURES)}

@@ -13,7 +13,7 @@ from imserver.features.accounts import cards
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.accounts.settings import AccountsOfApp, AppAccountSettings
-from imserver.model import CreateGroup, InviteToGroup
+from imserver.features.groups.wire import CreateGroup, InviteToGroup
 from tests.features import sections
 from tests.users import PASSWORD, User
 

@@ -37,8 +37,10 @@ from imserver.dialects.protobuf.wire import FullProtobufDialect
 from imserver.features.accounts import friends
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.bots.parts import bots_of
+from imserver.features.bots.wire import OpenAnswer
+from imserver.features.groups.wire import CreateGroup, InviteToGroup
 from imserver.http.operation import Operation
-from imserver.model import CreateGroup, Event, InviteToGroup, OpenAnswer, Pin, React, Reply, Send, Typing
+from imserver.model import Event, Pin, React, Reply, Send, Typing
 from imserver.storage.contract import Account
 from imserver.transport.connection import Connection, Encoding
 from tests.features import DOCUMENTED, ROUTES, sections

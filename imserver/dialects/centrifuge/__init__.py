@@ -35,7 +35,13 @@ def _build(core: Core) -> FeatureParts:
         core.network.dispatcher.run,
     )
     limit = core.config.limits.message_bytes
-    both_ways = FallbackStreams(core.node.request_log, service, limit)
+    both_ways = FallbackStreams(
+        core.node.request_log,
+        service,
+        limit,
+        core.codec(CentrifugeDialect(streamed=True)),
+        core.codec(CentrifugeProtobufDialect(streamed=True)),
+    )
     one_way = UniStreams(core.node.request_log, service, limit)
     return FeatureParts(
         Emulation(core.sessions.table, core.cluster.queries, core.cluster.others),

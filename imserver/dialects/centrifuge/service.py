@@ -652,7 +652,7 @@ class CentrifugeService:
         app = connection.app or ""
         if not self._back_ends.has(app, "rpc"):
             try:
-                own = own_method(command.method, command.data)
+                own = own_method(connection.encoding.dialect.readers or {}, command.method, command.data)
             except Refused as refused:
                 return Reply(refused.code)
             return Reply(codes.NOT_AVAILABLE) if own is None else self._run(connection, own, answer)

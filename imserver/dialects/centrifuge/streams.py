@@ -28,10 +28,22 @@ _EVENTS: Final = "text/event-stream; charset=utf-8"
 
 
 class FallbackStreams:
-    """Opens streams for ``service``. Owner of their encodings. ``message_bytes``: the longest message."""
+    """Opens streams for ``service``. Owner of their encodings. ``message_bytes``: the longest message.
 
-    def __init__(self, log: RequestLog, service: CentrifugeService, message_bytes: int) -> None:
+    ``as_json``, ``as_protobuf``: their codecs.
+    """
+
+    def __init__(
+        self,
+        log: RequestLog,
+        service: CentrifugeService,
+        message_bytes: int,
+        as_json: CentrifugeDialect,
+        as_protobuf: CentrifugeProtobufDialect,
+    ) -> None:
         self._log = log
+        self._as_json = as_json
+        self._as_protobuf = as_protobuf
         self._service = service
         self._message_bytes = message_bytes
         self._events: StreamEncoding
@@ -42,10 +54,9 @@ class FallbackStreams:
         """Path, or its pattern → how it is served. The second segment may name the app. ``serve``: serves
         messages."""
         serve, message_bytes = serve_each(serve), self._message_bytes
-        dialect = CentrifugeDialect(streamed=True)
-        self._events = StreamEncoding(dialect, serve, message_bytes, b"data: ", b"\n\n")
-        self._lines = StreamEncoding(dialect, serve, message_bytes, b"", b"\n")
-        self._frames = StreamEncoding(CentrifugeProtobufDialect(streamed=True), serve, message_bytes)
+        self._events = StreamEncoding(self._as_json, serve, message_bytes, b"data: ", b"\n\n")
+        self._lines = StreamEncoding(self._as_json, serve, message_bytes, b"", b"\n")
+        self._frames = StreamEncoding(self._as_protobuf, serve, message_bytes)
         events = StreamPath("GET", self._open, self._refuse)
         lines = StreamPath("POST", self._open, self._refuse)
         return {

@@ -27,51 +27,34 @@ from imserver.dialects.centrifuge.commands import (
     RefreshLogin,
     RefreshSubscription,
 )
-from imserver.dialects.cmd.wire import (
-    BOT_COMMANDS,
-    SIGNAL_COMMANDS,
-    STORED_COMMANDS,
-    id_in,
-    limit_in,
-    needed_id,
-    short_text,
-)
+from imserver.dialects.cmd.wire import MESSAGE_COMMANDS
 from imserver.dialects.sse.wire import on_one_line
 from imserver.plugin.errors import ClientError, CloseCode, ReplyCode, reply_text
 from imserver.plugin.services import USER_CHANNEL
-from imserver.plugin.settings import MAX_USER_BYTES
 from imserver.plugin.wire import (
-    AskGroupMembers,
-    AskGroups,
     AskHistory,
     AskPresence,
     BadFrame,
     Command,
     Compressed,
-    CreateGroup,
     Dialect,
     DialectState,
     Event,
-    InviteToGroup,
-    JoinGroup,
     LateModule,
-    LeaveGroup,
     Message,
     Payload,
     Publish,
+    Readers,
     Refused,
     Reply,
     Request,
     Signal,
     Subscribe,
     Unsubscribe,
-    UpdateGroup,
     entry_view,
-    fields_of,
     has_nul,
     payload_of,
     signal_data,
-    text_in,
     without_nulls,
 )
 
@@ -85,8 +68,6 @@ else:
     pb = LateModule("imserver.dialects.centrifuge.centrifuge_pb2")
 
 MAX_OFFSET: Final = 2**63 - 1
-MAX_NAMED: Final = 1000
-"""The most users that one method names."""
 MAX_COMMANDS: Final = 2000
 """The most commands in one frame. An SDK subscribes to all its channels in one frame, at most 1,000."""
 _COMMAND_DEPTH: Final = 4
@@ -287,64 +268,23 @@ def _history(request: _History) -> Command:
     return AskHistory(request.channel, max(request.limit, -1), position, request.reverse)
 
 
-def _group_members(data: bytes) -> tuple[str, ...]:
-    users = fields_of(data).get("members", [])
-    if not isinstance(users, list) or len(users) > MAX_NAMED:
-        raise Refused(codes.BAD_DATA)
-    return tuple([short_text({"user": user}, "user", MAX_USER_BYTES) for user in users])
-
-
-def _group(data: bytes) -> int:
-    return needed_id(fields_of(data), "group")
-
-
-def _ask_groups(data: bytes) -> Command:
-    fields = fields_of(data)
-    return AskGroups(id_in(fields, "after"), limit_in(fields))
-
-
-def _ask_group_members(data: bytes) -> Command:
-    fields = fields_of(data)
-    return AskGroupMembers(_group(data), short_text(fields, "after", MAX_USER_BYTES), limit_in(fields))
-
-
-def _update_group(data: bytes) -> Command:
-    fields = fields_of(data)
-    texts = ("name", "avatar", "description")
-    return UpdateGroup(_group(data), *(text_in(fields, each) if each in fields else None for each in texts))
-
-
-_GROUP_METHODS: Final[dict[str, Callable[[bytes], Command]]] = {
-    "createGroup": lambda data: CreateGroup(text_in(fields_of(data), "name"), _group_members(data)),
-    "groups": _ask_groups,
-    "groupMembers": _ask_group_members,
-    "updateGroup": _update_group,
-    "inviteToGroup": lambda data: InviteToGroup(_group(data), _group_members(data)),
-    "joinGroup": lambda data: JoinGroup(_group(data)),
-    "leaveGroup": lambda data: LeaveGroup(_group(data)),
-}
-RPC_METHODS: Final = {**STORED_COMMANDS, **SIGNAL_COMMANDS, **BOT_COMMANDS, **_GROUP_METHODS}
-"""Methods of ``rpc`` → the function that decodes their data. Those on messages are commands of the cmd
-dialect."""
-
-
 OWN: Final = "imserver:"
 """Before a method of ``rpc``: one of this server, whether or not the app has a back end for ``rpc``."""
 
 
-def _rpc(request: _Rpc) -> Command:
+def _method(request: _Rpc, readers: Readers) -> Command:
     method, data = request.method, _json_or_none(request.data)
     if not method.startswith(OWN):
         return CallMethod(method, data)
-    command = own_method(method.removeprefix(OWN), data)
+    command = own_method(readers, method.removeprefix(OWN), data)
     if command is None:
         raise Refused(codes.METHOD_NOT_FOUND)
     return command
 
 
-def own_method(method: str, data: bytes) -> Command | None:
+def own_method(readers: Readers, method: str, data: bytes) -> Command | None:
     """The command of a method of this server; None: there is no such method. Raises Refused."""
-    read = RPC_METHODS.get(method)
+    read = readers.get(method)
     if read is None:
         return None
     if has_nul(data):
@@ -360,11 +300,10 @@ _READERS: Final[dict[str, Callable[[Any], Command]]] = {
     "presence": lambda request: AskPresence(request.channel),
     "presence_stats": lambda request: AskPresenceStats(request.channel),
     "history": _history,
-    "rpc": _rpc,
     "refresh": lambda request: RefreshLogin(request.token),
     "sub_refresh": lambda request: RefreshSubscription(request.channel, request.token),
 }
-"""Every command that is carried out: its name on the wire, and the function that makes it."""
+"""Every command that is carried out but ``rpc``: its name on the wire, and the function that makes it."""
 
 
 # --- what the server sends ----------------------------------------------------------------------------------
@@ -565,6 +504,8 @@ class CentrifugeDialect(Dialect):
     path = "/connection/websocket"
     app_path = "/connection/*/websocket"
     subprotocol = "centrifuge-json"
+    readers: Readers = MESSAGE_COMMANDS
+    """Methods of ``rpc``."""
     bare_tokens = True
     several = True
     close_codes_of_back_ends = True
@@ -605,6 +546,8 @@ class CentrifugeDialect(Dialect):
         if name == "ping":
             raise BadFrame(self._write_reply(number, "ping", _EMPTY))
         try:
+            if name == "rpc":
+                return Request(str(number), name, _method(content, self.readers))
             return Request(str(number), name, _READERS[name](content))
         except Refused as refused:
             return Request(str(number), name, None, refused.code)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from imserver.core.core import Core, FeatureParts
 from imserver.dialects.cmd.answers import CmdAnswers
 from imserver.dialects.cmd.api import ROUTES
-from imserver.dialects.cmd.wire import CmdDialect
+from imserver.dialects.cmd.wire import ChannelCmdDialect, CmdDialect
 from imserver.plugin.feature import Feature
 
 
 def _build(core: Core) -> FeatureParts:
-    core.channels.commands.answers[CmdDialect.name] = CmdAnswers()
+    core.channels.commands.answers[CmdDialect.name] = CmdAnswers(core.codec(ChannelCmdDialect()))
     return FeatureParts()
 
 

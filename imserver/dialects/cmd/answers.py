@@ -20,7 +20,6 @@ from imserver.protocol.dialect import Dialect
 from imserver.transport.connection import Connection
 
 _encode = msgspec.json.Encoder().encode
-_CHANNELS: Final = ChannelCmdDialect()
 CODE_OF: Final[dict[Reason, int]] = {
     "name": errors.ReplyCode.BAD_PARAMETER,
     "limit": errors.ReplyCode.BAD_PARAMETER,
@@ -86,7 +85,10 @@ class HistoryView(Struct):
 
 
 class CmdAnswers(ChannelAnswers):
-    """See :class:`ChannelAnswers`. Owner of :class:`CmdState`."""
+    """See :class:`ChannelAnswers`. Owner of :class:`CmdState`. ``codec``: of connections that subscribe."""
+
+    def __init__(self, codec: ChannelCmdDialect) -> None:
+        self._codec = codec
 
     def state_of(self, connection: Connection) -> CmdState:
         """The state of the connection. It is made when the connection first subscribes."""
@@ -109,7 +111,7 @@ class CmdAnswers(ChannelAnswers):
         state = self.state_of(connection)
         if command.channel not in state.channels:
             state.channels += (found.local.name,)
-        connection.encoding = connection.encoding.with_dialect(_CHANNELS)
+        connection.encoding = connection.encoding.with_dialect(self._codec)
         view = SubscribedView(command.channel)
         if found.position is not None:
             view.epoch, view.offset = found.position.epoch, found.position.offset

@@ -8,10 +8,9 @@ library, which is ten times slower and accepts the same deviations as the origin
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from itertools import count
 from time import time_ns
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import msgspec
 from msgspec import Raw, Struct
@@ -22,7 +21,6 @@ from imserver.message_view import entry_view, raw_or_none, signal_data, stream_v
 from imserver.model import (
     MAX_BUTTON_BYTES,
     MAX_CLIENT_MSG_ID_BYTES,
-    MAX_DRAFT_BYTES,
     MAX_EMOJI_BYTES,
     MAX_HIDDEN,
     MAX_ID,
@@ -33,10 +31,6 @@ from imserver.model import (
     MAX_WORDS_BYTES,
     NO_FILTER,
     Ack,
-    AppendAnswer,
-    Arrange,
-    AskArrangements,
-    AskBotCommands,
     AskHistory,
     AskMarks,
     AskPins,
@@ -44,18 +38,14 @@ from imserver.model import (
     AskReceipts,
     BadFrame,
     ChannelPart,
-    CloseAnswer,
-    Command,
     Conversations,
     CountReceipts,
-    DraftMention,
     Event,
     Heartbeat,
     Hide,
     History,
     Login,
     Message,
-    OpenAnswer,
     Pin,
     Ping,
     Publish,
@@ -72,64 +62,30 @@ from imserver.model import (
     Subscribe,
     Sync,
     Typing,
-    UnsentText,
     Unsubscribe,
     buttons_objection,
     mentions_objection,
 )
-from imserver.protocol.dialect import Dialect
+from imserver.protocol.dialect import Dialect, Readers
 from imserver.protocol.forgiving import (
     BACKSLASH,
     MAX_NUMBER,
     Refused,
     fields_of,
+    flag_in,
     has_nul,
+    id_in,
+    limit_in,
+    needed_id,
     number_in,
     parse_frame,
+    receiver_in,
+    short_text,
     text_in,
     well_formed,
 )
 
 _encode = msgspec.json.Encoder().encode
-
-_PAGE: Final = 50
-
-
-def id_in(fields: dict[str, Any], key: str) -> int:
-    """The id in a field, 0 if the field is missing. Raises :class:`Refused` 1001."""
-    value = fields.get(key, 0)
-    if type(value) is not int or not 0 <= value <= MAX_ID:
-        raise Refused(errors.ReplyCode.BAD_PARAMETER)
-    return value
-
-
-def needed_id(fields: dict[str, Any], key: str) -> int:
-    """The id in a field. Raises :class:`Refused` 1001, also if the field is missing."""
-    value = id_in(fields, key)
-    if not value:
-        raise Refused(errors.ReplyCode.BAD_PARAMETER)
-    return value
-
-
-def short_text(fields: dict[str, Any], key: str, most_bytes: int) -> str:
-    """The text in a field, ``""`` if the field is missing. Raises :class:`Refused` 1001."""
-    text = text_in(fields, key)
-    if len(text.encode()) > most_bytes or "\0" in text:  # `text` of a search is no message content
-        raise Refused(errors.ReplyCode.BAD_PARAMETER)
-    return text
-
-
-def limit_in(fields: dict[str, Any]) -> int:
-    """The requested size of a page. Raises :class:`Refused` 1001."""
-    return min(id_in(fields, "limit") or _PAGE, MAX_PAGE)
-
-
-def _receiver(fields: dict[str, Any]) -> tuple[str, int]:
-    """``to`` and ``conversation``, of which exactly one is given. Raises :class:`Refused` 1001."""
-    to, conversation = short_text(fields, "to", MAX_USER_BYTES), id_in(fields, "conversation")
-    if bool(to) == bool(conversation):
-        raise Refused(errors.ReplyCode.BAD_PARAMETER)
-    return to, conversation
 
 
 def _body(fields: dict[str, Any]) -> tuple[str, bytes]:
@@ -248,7 +204,7 @@ def _send(data: bytes) -> Send:
 
 def _send_anything(data: bytes) -> Send:
     fields = _verbatim(data)
-    to, conversation = _receiver(fields)
+    to, conversation = receiver_in(fields)
     client_id = short_text(fields, "clientmsgid", MAX_CLIENT_MSG_ID_BYTES)
     if "forward" in fields:
         if not _CONTENT_FIELDS.isdisjoint(fields):
@@ -263,22 +219,15 @@ _CONTENT_FIELDS: Final = frozenset({"text", "data", "type", "replyto", "mentions
 """Fields that a forwarded message cannot have: the server copies it."""
 
 
-def _flag(fields: dict[str, Any], key: str) -> bool:
-    value = fields.get(key, False)
-    if not isinstance(value, bool):
-        raise Refused(errors.ReplyCode.BAD_PARAMETER)
-    return value
-
-
 def _react(data: bytes) -> React:
     fields = fields_of(data)
     emoji = short_text(fields, "emoji", MAX_EMOJI_BYTES)
-    return React(needed_id(fields, "id"), emoji, _flag(fields, "remove"))
+    return React(needed_id(fields, "id"), emoji, flag_in(fields, "remove"))
 
 
 def _pin(data: bytes) -> Pin:
     fields = fields_of(data)
-    return Pin(needed_id(fields, "id"), _flag(fields, "remove"))
+    return Pin(needed_id(fields, "id"), flag_in(fields, "remove"))
 
 
 def _press(data: bytes) -> Send:
@@ -355,23 +304,6 @@ def _hide(data: bytes) -> Hide:
     return Hide(_ids(fields_of(data), MAX_HIDDEN))
 
 
-STORED_COMMANDS: Final[dict[str, Callable[[bytes], Command]]] = {
-    "send": _send,
-    "recall": _recall,
-    "edit": _edit,
-    "press": _press,
-    "sync": _sync,
-    "history": _history,
-    "conversations": _conversations,
-    "read": _read,
-    "hide": _hide,
-    "ack": _ack,
-    "react": _react,
-    "pin": _pin,
-    "pins": lambda data: AskPins(needed_id(fields_of(data), "conversation")),
-}
-
-
 def _received(data: bytes) -> Received:
     fields = fields_of(data)
     return Received(needed_id(fields, "conversation"), needed_id(fields, "id"))
@@ -395,7 +327,7 @@ def _search(data: bytes) -> Search:
     filter = SearchFilter(
         short_text(fields, "from", MAX_USER_BYTES),
         _types(fields),
-        _flag(fields, "link"),
+        flag_in(fields, "link"),
         id_in(fields, "since"),
         id_in(fields, "until"),
     )
@@ -404,107 +336,28 @@ def _search(data: bytes) -> Search:
     return Search(text, id_in(fields, "conversation"), id_in(fields, "before"), limit_in(fields), filter)
 
 
-class _Mention(msgspec.Struct, forbid_unknown_fields=True):
-    name: str
-    user: str
-
-
-class _Draft(msgspec.Struct, forbid_unknown_fields=True):
-    text: str = ""
-    reply_to: Annotated[int, msgspec.Meta(ge=0, le=MAX_ID)] = msgspec.field(default=0, name="replyto")
-    mentions: Annotated[list[_Mention], msgspec.Meta(max_length=MAX_MENTIONS)] = []
-
-
-def _arrange(data: bytes) -> Arrange:
-    fields = fields_of(data)
-    pinned, archived, marked = (_new_id(fields, key) for key in ("pinned", "archived", "marked"))
-    draft = _unsent(fields["draft"]) if "draft" in fields else None
-    change = Arrange(needed_id(fields, "conversation"), pinned, archived, marked, draft)
-    if change == Arrange(change.conversation):
-        raise Refused(errors.ReplyCode.BAD_PARAMETER)
-    return change
-
-
-def _new_id(fields: dict[str, Any], key: str) -> int | None:
-    return id_in(fields, key) if key in fields else None
-
-
-def _unsent(value: Any) -> UnsentText:
-    """A draft. Raises :class:`Refused` 1001."""
-    try:
-        given = msgspec.convert(value, _Draft)
-    except (ValueError, RecursionError):
-        raise Refused(errors.ReplyCode.BAD_PARAMETER) from None
-    mentions = [DraftMention(well_formed(each.name), well_formed(each.user)) for each in given.mentions]
-    draft = UnsentText(well_formed(given.text), given.reply_to, tuple(mentions))
-    if len(_encode(draft)) > MAX_DRAFT_BYTES:
-        raise Refused(errors.ReplyCode.BAD_PARAMETER)
-    return draft
-
-
-def _arrangements(data: bytes) -> AskArrangements:
-    fields = fields_of(data)
-    return AskArrangements(id_in(fields, "version"), limit_in(fields))
-
-
-SIGNAL_COMMANDS: Final[dict[str, Callable[[bytes], Command]]] = {
+MESSAGE_COMMANDS: Final[Readers] = {
+    "send": _send,
+    "recall": _recall,
+    "edit": _edit,
+    "press": _press,
+    "sync": _sync,
+    "history": _history,
+    "conversations": _conversations,
+    "read": _read,
+    "hide": _hide,
+    "ack": _ack,
+    "react": _react,
+    "pin": _pin,
+    "pins": lambda data: AskPins(needed_id(fields_of(data), "conversation")),
     "received": _received,
     "receipts": _receipts,
     "receiptCounts": _count_receipts,
     "marks": lambda data: AskMarks(id_in(fields_of(data), "version")),
-    "typing": lambda data: Typing(*_receiver(fields_of(data))),
+    "typing": lambda data: Typing(*receiver_in(fields_of(data))),
     "search": _search,
-    "arrange": _arrange,
-    "arrangements": _arrangements,
 }
-
-
-# --- bots ---------------------------------------------------------------------------------------------------
-
-MAX_PIECES: Final = 1000
-"""Limit of the pieces of one command."""
-_MAX_STREAM_BYTES: Final = 64
-
-
-class _Piece(msgspec.Struct, forbid_unknown_fields=True):
-    stream: str
-    piece: int
-    text: str
-
-
-def _open_answer(data: bytes) -> OpenAnswer:
-    fields = fields_of(data)
-    to, conversation = _receiver(fields)
-    kind = short_text(fields, "type", MAX_TYPE_BYTES) or "text"
-    return OpenAnswer(to, conversation, text_in(fields, "text"), kind)
-
-
-def _append_answer(data: bytes) -> AppendAnswer:
-    try:
-        pieces = msgspec.convert(fields_of(data).get("pieces"), list[_Piece])
-    except ValueError:
-        raise Refused(errors.ReplyCode.BAD_PARAMETER) from None
-    if not 0 < len(pieces) <= MAX_PIECES or not all(
-        0 < each.piece < 2**53 and each.text and len(each.stream) <= _MAX_STREAM_BYTES for each in pieces
-    ):
-        raise Refused(errors.ReplyCode.BAD_PARAMETER)
-    return AppendAnswer(tuple([(each.stream, each.piece, well_formed(each.text)) for each in pieces]))
-
-
-def _close_answer(data: bytes) -> CloseAnswer:
-    fields = fields_of(data)
-    stream = short_text(fields, "stream", _MAX_STREAM_BYTES)
-    if not stream:
-        raise Refused(errors.ReplyCode.BAD_PARAMETER)
-    return CloseAnswer(stream, _flag(fields, "incomplete"))
-
-
-BOT_COMMANDS: Final[dict[str, Callable[[bytes], Command]]] = {
-    "streamOpen": _open_answer,
-    "streamAppend": _append_answer,
-    "streamClose": _close_answer,
-    "botCommands": lambda data: AskBotCommands(needed_id(fields_of(data), "conversation")),
-}
+"""The commands on stored messages."""
 
 
 # --- channels -----------------------------------------------------------------------------------------------
@@ -554,10 +407,10 @@ def _presence(data: bytes) -> AskPresence:
 
 def _channel_history(data: bytes) -> AskHistory:
     fields = fields_of(data)
-    return AskHistory(_channel(fields), limit_in(fields), _position(fields), _flag(fields, "reverse"))
+    return AskHistory(_channel(fields), limit_in(fields), _position(fields), flag_in(fields, "reverse"))
 
 
-CHANNEL_COMMANDS: Final[dict[str, Callable[[bytes], Command]]] = {
+CHANNEL_COMMANDS: Final[Readers] = {
     "subscribe": _subscribe,
     "unsubscribe": lambda data: Unsubscribe(_channel(fields_of(data))),
     "publish": _publish,
@@ -649,16 +502,14 @@ def _ping(_data: bytes) -> Ping:
 _HEARTBEAT = Heartbeat()
 _PING = Ping()
 
-COMMANDS: dict[str, Callable[[bytes], Command]] = {
+COMMANDS: Final[Readers] = {
     "login": _login,
     "heartbeat": _heartbeat,
     "ping": _ping,
-    **STORED_COMMANDS,
-    **SIGNAL_COMMANDS,
-    **BOT_COMMANDS,
+    **MESSAGE_COMMANDS,
     **CHANNEL_COMMANDS,
 }
-"""Every command of the dialect: its name on the wire, and the function that decodes its ``data``."""
+"""The commands of the core. Features bring more."""
 PUSHED = frozenset({"enter", "exit", "msg"})
 """Kinds of events that the dialect can express."""
 
@@ -683,6 +534,7 @@ class CmdDialect(Dialect):
 
     name = "cmd"
     path = "/acc"
+    readers: Readers = COMMANDS
 
     def __init__(self) -> None:
         self._digits = count(time_ns() // 1_000_000)
@@ -696,7 +548,7 @@ class CmdDialect(Dialect):
             seq, name, data = frame.seq or "", frame.cmd or "", bytes(frame.data)
         except (ValueError, RecursionError):
             seq, name, data = self._decode_slowly(payload)
-        row = COMMANDS.get(name)
+        row = COMMANDS.get(name) or self.readers.get(name)  # the other way round takes a ping 0.04 µs more
         if row is None:
             return Request(seq, name, None, errors.ReplyCode.NO_ROUTE)
         try:

@@ -6,7 +6,7 @@ from imserver.dialects.protobuf import api
 from imserver.dialects.protobuf.service import ProtobufService
 from imserver.dialects.protobuf.settings import ProtobufSettings
 from imserver.dialects.protobuf.uplink import ProtobufUplink
-from imserver.dialects.protobuf.wire import NAME, PLAIN
+from imserver.dialects.protobuf.wire import FULL, NAME, PLAIN
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.groups.parts import groups_of
 from imserver.plugin import Feature, FeatureParts
@@ -17,7 +17,14 @@ from imserver.plugin.settings import settings_of
 def _build(core: Core) -> FeatureParts:
     people = accounts_of(core)
     uplink = ProtobufUplink(core.messages.messaging, core.storage.store)
-    service = ProtobufService(core.sessions.sessions, core.identity.logins, core.messages.messaging, uplink)
+    service = ProtobufService(
+        core.sessions.sessions,
+        core.identity.logins,
+        core.messages.messaging,
+        uplink,
+        core.codec(PLAIN),
+        core.codec(FULL),
+    )
     return FeatureParts(
         api.GoChatApi(
             core.identity.tenants, people.accounts, people.friends, groups_of(core), core.identity.relations

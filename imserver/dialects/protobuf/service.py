@@ -20,8 +20,6 @@ from imserver.dialects.protobuf.commands import ChatLogin, ChatMessage, ChatSync
 from imserver.dialects.protobuf.uplink import ProtobufState, ProtobufUplink
 from imserver.dialects.protobuf.wire import (
     APP,
-    FULL,
-    PLAIN,
     FullProtobufDialect,
     ProtobufDialect,
     Recovered,
@@ -168,7 +166,11 @@ class ProtobufService:
         logins: Logins,
         messaging: Messaging,
         uplink: ProtobufUplink,
+        plain: ProtobufDialect,
+        full: FullProtobufDialect,
     ) -> None:
+        self._plain = plain
+        self._full = full
         self._sessions = sessions
         self._logins = logins
         self._catch_up = messaging.catch_up
@@ -207,7 +209,7 @@ class ProtobufService:
             self._logins.refused("again", connection.app or "", connection.user, connection.peer)
             return Reply(ReplyCode.FAILED)
         # Clients that log in with a cursor speak the full dialect, others that of the original.
-        dialect = FULL if command.cursor >= 0 else PLAIN
+        dialect = self._full if command.cursor >= 0 else self._plain
         connection.encoding = connection.encoding.with_dialect(dialect)
         kicks = self._sessions.kicks.count
         try:

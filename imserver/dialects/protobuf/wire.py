@@ -6,18 +6,22 @@ payloads can be joined into one batch, and a push to many clients is encoded onc
 
 Clients that log in with a cursor use the same frames with further fields and kinds
 (:class:`FullProtobufDialect`). Clients of the original never receive those.
+
+Commands of features have the kinds from :data:`FIRST_KIND_OF_FEATURES`. Their data is JSON, and so are their
+answers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import cache, lru_cache
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from functools import cache, lru_cache, partial
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
+import msgspec
 from msgspec import Raw, Struct
 
 from imserver.dialects.protobuf.commands import ChatLogin, ChatMessage, ChatSync
-from imserver.plugin.errors import ReplyCode, reply_text
+from imserver.plugin.errors import ReplyCode, StartError, reply_text
 from imserver.plugin.settings import MAX_USER_BYTES
 from imserver.plugin.wire import (
     MAX_CLIENT_MSG_ID_BYTES,
@@ -40,12 +44,17 @@ from imserver.plugin.wire import (
     LateModule,
     Message,
     Read,
+    Reader,
+    Readers,
     Received,
+    Refused,
     Reply,
     Request,
     Search,
     Signal,
     Typing,
+    has_nul,
+    id_of,
 )
 
 if TYPE_CHECKING:
@@ -271,7 +280,7 @@ _FIXED_BYTES: Final = {1: 8, 5: 4}
 _NESTED_TAG: Final = 1 << 3 | _BYTES
 _HEARTBEAT = Heartbeat()
 
-Row = tuple[str, Callable[[bytes], Command]]
+Row = tuple[str, Reader]
 """The name of a command, and the function that decodes its data."""
 
 COMMANDS: Final[dict[int, Row]] = {
@@ -281,6 +290,24 @@ COMMANDS: Final[dict[int, Row]] = {
     CT_SYNC: ("sync", _sync),
 }
 """Every command of the original's clients by its ``CmdType``."""
+FIRST_KIND_OF_FEATURES: Final = 64
+_to_json = msgspec.json.Encoder().encode
+
+
+def _kind(name: str) -> int:
+    """The kind of a command of a feature. Raises StartError."""
+    kind = id_of(name)
+    if not FIRST_KIND_OF_FEATURES <= kind < 2**31:
+        raise StartError(
+            f"the dialect {NAME}: {name!r} is no number of a kind, which is at least {FIRST_KIND_OF_FEATURES}"
+        )
+    return kind
+
+
+def _read_json(read: Reader, data: bytes) -> Command:
+    if has_nul(data):
+        raise Refused(ReplyCode.BAD_PARAMETER)
+    return read(data or b"{}")
 
 
 class ProtobufDialect(Dialect):
@@ -291,6 +318,17 @@ class ProtobufDialect(Dialect):
     text = False
     batches = True
     commands: Mapping[int, Row] = COMMANDS
+    readers: Mapping[str, Reader] = {}
+    """The commands of features alone. Their names are the numbers of their kinds."""
+
+    def joined(self, readers: Readers) -> Self:
+        """See the contract."""
+        codec = super().joined(readers)
+        codec.commands = {
+            **self.commands,
+            **{_kind(name): (name, partial(_read_json, read)) for name, read in readers.items()},
+        }
+        return codec
 
     def decode(self, payload: bytes) -> Request:
         """Read one ``Input``. Acks and unknown commands get no answer."""
@@ -307,8 +345,10 @@ class ProtobufDialect(Dialect):
             return Request("", name, read(data))
         except (protobuf_message.DecodeError, ValueError):
             return self.unreadable(name)
+        except Refused as refused:
+            return self.unreadable(name, refused.code)
 
-    def unreadable(self, name: str) -> Request:
+    def unreadable(self, name: str, code: int = ReplyCode.BAD_PARAMETER) -> Request:
         """The request for a command whose data cannot be read: it is dropped. Raises BadFrame."""
         raise BadFrame(None)
 
@@ -660,9 +700,9 @@ class FullProtobufDialect(ProtobufDialect):
 
     commands = FULL_COMMANDS
 
-    def unreadable(self, name: str) -> Request:
+    def unreadable(self, name: str, code: int = ReplyCode.BAD_PARAMETER) -> Request:
         """The request for a command whose data cannot be read: it is refused."""
-        return Request("", name, None, ReplyCode.BAD_PARAMETER)
+        return Request("", name, None, code)
 
     def encode_reply(self, request: Request, reply: Reply) -> bytes | None:
         """Encode an answer with the kind of its request; a login is acknowledged or refused."""
@@ -670,6 +710,8 @@ class FullProtobufDialect(ProtobufDialect):
         if kind in _ANSWERS:
             body = b"" if reply.data is None else _ANSWERS[kind](reply.data).SerializeToString()
             return output(kind, body, reply.code)
+        if request.name.isdecimal():  # of a feature
+            return output(int(request.name), b"" if reply.data is None else _to_json(reply.data), reply.code)
         if request.name != "login":
             return None
         if reply.code != ReplyCode.OK:

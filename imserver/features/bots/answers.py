@@ -15,6 +15,7 @@ import msgspec
 from imserver.features.accounts.accounts import Accounts
 from imserver.features.bots.rows import BotStore
 from imserver.features.bots.settings import BOT_PIECES, PIECES_PER_SECOND
+from imserver.features.bots.wire import AppendAnswer, CloseAnswer, OpenAnswer
 from imserver.plugin.errors import ReplyCode, StorageUnavailable, TooManyMessages
 from imserver.plugin.identity import Buckets, Logins, Relations, Reviews, SenderRates, TooManyRequests
 from imserver.plugin.messages import (
@@ -42,14 +43,11 @@ from imserver.plugin.services import (
 )
 from imserver.plugin.storage import Store
 from imserver.plugin.wire import (
-    AppendAnswer,
     ChannelPart,
-    CloseAnswer,
     CommandRow,
     CommandTable,
     Connection,
     Event,
-    OpenAnswer,
     Reply,
     Signal,
     app_and_user,

@@ -24,20 +24,13 @@ from imserver.features.accounts.accounts import (
 from imserver.features.accounts.tokens import AccountTokens, bot_hash, bot_token, make_bot_secret
 from imserver.features.bots.rows import BotStore, HookStore, IncomingHook
 from imserver.features.bots.settings import BotLimits
+from imserver.features.bots.wire import AskBotCommands
 from imserver.features.groups.groups import ADMIN, OWNER, Groups, NotAllowed, UnknownGroup
 from imserver.plugin.errors import ImserverError, ReplyCode
 from imserver.plugin.identity import BadField, Buckets, Observer, Relations, by_address, checked, is_name
 from imserver.plugin.runtime import BadUrl, PublicRequests
 from imserver.plugin.storage import Account, Bot, BotCommand, Store
-from imserver.plugin.wire import (
-    AskBotCommands,
-    CommandRow,
-    CommandTable,
-    Connection,
-    Reply,
-    app_and_user,
-    id_of,
-)
+from imserver.plugin.wire import CommandRow, CommandTable, Connection, Reply, app_and_user, id_of
 
 MOST_COMMANDS: Final = 50
 COMMAND_PATTERN: Final = "[a-z0-9_]{1,32}"

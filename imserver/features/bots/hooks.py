@@ -16,7 +16,7 @@ import gevent
 import msgspec
 from msgspec import Raw, Struct
 
-from imserver.dialects.cmd.wire import STORED_COMMANDS
+from imserver.dialects.cmd.wire import MESSAGE_COMMANDS
 from imserver.features.bots.rows import BotHook, HookStore
 from imserver.features.webhooks.event_json import for_bot
 from imserver.features.webhooks.event_rows import EventStore
@@ -291,7 +291,7 @@ def _command_of(entry: Entry, bot: str, number: int, message: dict[str, Any]) ->
         fields["conversation"] = entry.conversation
     fields["clientMsgID"] = f"hook-{entry.id}-{number}"
     try:
-        command = STORED_COMMANDS["send"](_encode(fields))
+        command = MESSAGE_COMMANDS["send"](_encode(fields))
     except Refused:
         return None
     assert isinstance(command, Send)

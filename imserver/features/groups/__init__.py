@@ -9,8 +9,14 @@ from imserver.features.groups import api
 from imserver.features.groups.parts import build
 from imserver.features.groups.problems import PROBLEMS
 from imserver.features.groups.settings import GroupLimits
+from imserver.features.groups.wire import METHODS
 from imserver.plugin import Feature
 
 FEATURE = Feature(
-    "groups", build, operations=tuple(api.routes.rows), sections={"accounts": GroupLimits}, problems=PROBLEMS
+    "groups",
+    build,
+    operations=tuple(api.routes.rows),
+    wire={"centrifuge": METHODS},
+    sections={"accounts": GroupLimits},
+    problems=PROBLEMS,
 )

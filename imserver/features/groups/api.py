@@ -24,6 +24,7 @@ from imserver.features.groups.groups import (
 )
 from imserver.features.groups.parts import groups_of
 from imserver.features.groups.problems import HTTP_TOO_MANY_MEMBERS, HTTP_UNKNOWN_GROUP, HTTP_UNKNOWN_MEMBER
+from imserver.features.groups.wire import MAX_NAMED
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import (
     Acting,
@@ -43,8 +44,6 @@ from imserver.plugin.identity import Needs, Relations, Tenants, TooManyRequests
 from imserver.plugin.messages import OPTIONS, GroupText, options_of
 from imserver.plugin.wire import id_of
 
-_MAX_NAMED = 1000
-
 GroupId = Annotated[
     str, about("The id of the group. Its conversation has the same id.", pattern="^[1-9][0-9]{0,18}$")
 ]
@@ -63,7 +62,7 @@ GroupDescription = Annotated[
 ]
 MemberId = Annotated[str, about("A user of the app.", min_length=1, max_length=255)]
 MemberIds = Annotated[
-    list[MemberId], about("Ids of users. With a user's token they must be accounts.", max_length=_MAX_NAMED)
+    list[MemberId], about("Ids of users. With a user's token they must be accounts.", max_length=MAX_NAMED)
 ]
 Invited = Annotated[
     list[MemberId],

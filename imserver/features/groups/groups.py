@@ -14,6 +14,15 @@ from typing import TYPE_CHECKING, Final
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+from imserver.features.groups.wire import (
+    AskGroupMembers,
+    AskGroups,
+    CreateGroup,
+    InviteToGroup,
+    JoinGroup,
+    LeaveGroup,
+    UpdateGroup,
+)
 from imserver.plugin.errors import ImserverError, ReplyCode
 from imserver.plugin.identity import Buckets, Relations, TooManyRequests, is_name
 from imserver.plugin.messages import (
@@ -29,20 +38,7 @@ from imserver.plugin.messages import (
     options_of,
 )
 from imserver.plugin.storage import Condition, Store
-from imserver.plugin.wire import (
-    AskGroupMembers,
-    AskGroups,
-    CommandRow,
-    CommandTable,
-    Connection,
-    CreateGroup,
-    InviteToGroup,
-    JoinGroup,
-    LeaveGroup,
-    Reply,
-    UpdateGroup,
-    app_and_user,
-)
+from imserver.plugin.wire import CommandRow, CommandTable, Connection, Reply, app_and_user
 
 if TYPE_CHECKING:
     from imserver.plugin.messages import MessageLog

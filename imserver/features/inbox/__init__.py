@@ -12,8 +12,14 @@ from imserver.features.inbox import api
 from imserver.features.inbox.parts import build
 from imserver.features.inbox.problems import PROBLEMS
 from imserver.features.inbox.settings import InboxSettings
+from imserver.features.inbox.wire import COMMANDS
 from imserver.plugin import Feature
 
 FEATURE = Feature(
-    "inbox", build, operations=tuple(api.routes.rows), settings=InboxSettings, problems=PROBLEMS
+    "inbox",
+    build,
+    operations=tuple(api.routes.rows),
+    wire={"cmd": COMMANDS, "centrifuge": COMMANDS},
+    settings=InboxSettings,
+    problems=PROBLEMS,
 )

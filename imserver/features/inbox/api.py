@@ -11,6 +11,7 @@ from imserver.features.inbox.inbox import Inbox, NotInConversation
 from imserver.features.inbox.parts import inbox_of
 from imserver.features.inbox.problems import HTTP_TOO_MANY_DRAFTS, HTTP_TOO_MANY_PINS
 from imserver.features.inbox.rows import Arrangement, TooManyDrafts, TooManyPins
+from imserver.features.inbox.wire import MAX_DRAFT_BYTES, Arrange, DraftMention, UnsentText
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import (
     ON_BEHALF,
@@ -24,15 +25,7 @@ from imserver.plugin.http import (
     too_many,
 )
 from imserver.plugin.identity import Needs, TooManyRequests
-from imserver.plugin.wire import (
-    MAX_DRAFT_BYTES,
-    MAX_ID,
-    MAX_MENTIONS,
-    MAX_PAGE,
-    Arrange,
-    DraftMention,
-    UnsentText,
-)
+from imserver.plugin.wire import MAX_ID, MAX_MENTIONS, MAX_PAGE
 
 Pinned = Annotated[
     int, about("The conversation with the greatest number comes first; 0: not pinned.", ge=0, le=MAX_ID)

@@ -9,10 +9,10 @@ from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
 from imserver.features.inbox.settings import InboxSettings
+from imserver.features.inbox.wire import NO_DRAFT, Arrange, UnsentText
 from imserver.plugin.errors import ImserverError
 from imserver.plugin.messages import fitting
 from imserver.plugin.storage import PooledStatements, Row, Store
-from imserver.plugin.wire import NO_DRAFT, Arrange, UnsentText
 
 _COLUMNS: Final = "conversation, version, pinned, archived, marked, draft"
 _OF_USER: Final = "WHERE app = %s AND member = %s AND conversation"
@@ -21,7 +21,7 @@ _decode: Final = msgspec.json.Decoder(UnsentText).decode
 
 
 class Arrangement(Struct, frozen=True):
-    """What a user keeps about a conversation; see :class:`imserver.model.Arrange`. ``version``: that of the
+    """What a user keeps about a conversation; see :class:`Arrange`. ``version``: that of the
     user's arrangements after its last change."""
 
     conversation: int

@@ -23,7 +23,7 @@ from imserver.dialects.protobuf.uplink import (
     ProtobufState,
     ProtobufUplink,
 )
-from imserver.dialects.protobuf.wire import NAME, ProtobufDialect
+from imserver.dialects.protobuf.wire import FULL, NAME, PLAIN, ProtobufDialect
 from imserver.errors import StorageUnavailable
 from imserver.hub.expiry import Sweep
 from imserver.messages.deliverer import Result
@@ -144,7 +144,9 @@ class Harness(Node):
         super().__init__(shelf, policies=policies)
         self.logins = FakeLogins()
         self.uplink = ProtobufUplink(self.messaging, self.store)
-        self.protobuf_service = ProtobufService(self.sessions, self.logins, self.messaging, self.uplink)
+        self.protobuf_service = ProtobufService(
+            self.sessions, self.logins, self.messaging, self.uplink, PLAIN, FULL
+        )
         self.sweep = Sweep(self.context, self.metrics, 360, 0, 0, 20)
         self.sweep.silent_seconds[NAME] = 600
         self.sweep.checks[NAME] = self.protobuf_service.check_token

@@ -27,8 +27,8 @@ from imserver.features.groups.groups import (
     UnknownGroup,
 )
 from imserver.features.groups.settings import NEW_GROUPS
+from imserver.features.groups.wire import JoinGroup
 from imserver.features.invitations.rows import Invitation, InvitationStore, use
-from imserver.model import JoinGroup
 from imserver.storage.log.contract import Change, Draft
 from imserver.storage.log.message_log import MessageLog
 from imserver.storage.statements import Statements

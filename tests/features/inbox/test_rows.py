@@ -7,7 +7,7 @@ import pytest
 
 from imserver.features.inbox.rows import Arrangement, ArrangementRows, TooManyDrafts, TooManyPins
 from imserver.features.inbox.settings import InboxSettings
-from imserver.model import NO_DRAFT, Arrange, DraftMention, UnsentText
+from imserver.features.inbox.wire import NO_DRAFT, Arrange, DraftMention, UnsentText
 from tests.storage.conftest import OpenStore
 
 LIMITS = InboxSettings(pins=2, drafts=2)

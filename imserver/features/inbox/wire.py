@@ -1,0 +1,111 @@
+"""What clients say about their inboxes: commands, and how they are read."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from imserver.plugin.errors import ReplyCode
+from imserver.plugin.wire import (
+    MAX_ID,
+    MAX_MENTIONS,
+    Command,
+    Readers,
+    Refused,
+    fields_of,
+    id_in,
+    limit_in,
+    needed_id,
+    well_formed,
+)
+
+MAX_DRAFT_BYTES: Final = 16_384
+"""Limit of a draft with its mentions, in bytes of JSON."""
+
+
+class DraftMention(Struct, frozen=True):
+    """A name in a draft that mentions a user."""
+
+    name: str
+    user: str
+
+
+class UnsentText(Struct, frozen=True, omit_defaults=True, rename={"reply_to": "replyTo"}):
+    """A text that a user has not sent yet. ``reply_to``: the message that it replies to (0: none)."""
+
+    text: str = ""
+    reply_to: int = 0
+    mentions: tuple[DraftMention, ...] = ()
+
+
+NO_DRAFT: Final = UnsentText()
+
+
+class Arrange(Command, frozen=True, gc=False):
+    """Change what a user keeps about a conversation, for themselves on all devices. None: no change.
+
+    ``pinned``: the conversation with the greatest number comes first. ``archived``, ``marked``: the newest
+    entry at the time when the conversation was archived, or marked as unread. 0 ends each of them, and
+    :data:`NO_DRAFT` removes the draft.
+    """
+
+    conversation: int
+    pinned: int | None = None
+    archived: int | None = None
+    marked: int | None = None
+    draft: UnsentText | None = None
+
+
+class AskArrangements(Command, frozen=True, gc=False):
+    """Request what was changed by :class:`Arrange` after a version: at most ``limit`` conversations."""
+
+    version: int
+    limit: int
+
+
+class _Mention(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
+    user: str
+
+
+class _Draft(msgspec.Struct, forbid_unknown_fields=True):
+    text: str = ""
+    reply_to: Annotated[int, msgspec.Meta(ge=0, le=MAX_ID)] = msgspec.field(default=0, name="replyto")
+    mentions: Annotated[list[_Mention], msgspec.Meta(max_length=MAX_MENTIONS)] = []
+
+
+def _arrange(data: bytes) -> Arrange:
+    fields = fields_of(data)
+    pinned, archived, marked = (_new_id(fields, key) for key in ("pinned", "archived", "marked"))
+    draft = _unsent(fields["draft"]) if "draft" in fields else None
+    change = Arrange(needed_id(fields, "conversation"), pinned, archived, marked, draft)
+    if change == Arrange(change.conversation):
+        raise Refused(ReplyCode.BAD_PARAMETER)
+    return change
+
+
+def _new_id(fields: dict[str, Any], key: str) -> int | None:
+    return id_in(fields, key) if key in fields else None
+
+
+def _unsent(value: Any) -> UnsentText:
+    """A draft. Raises :class:`Refused` 1001."""
+    try:
+        given = msgspec.convert(value, _Draft)
+    except (ValueError, RecursionError):
+        raise Refused(ReplyCode.BAD_PARAMETER) from None
+    mentions = [DraftMention(well_formed(each.name), well_formed(each.user)) for each in given.mentions]
+    draft = UnsentText(well_formed(given.text), given.reply_to, tuple(mentions))
+    if len(msgspec.json.encode(draft)) > MAX_DRAFT_BYTES:
+        raise Refused(ReplyCode.BAD_PARAMETER)
+    return draft
+
+
+def _arrangements(data: bytes) -> AskArrangements:
+    fields = fields_of(data)
+    return AskArrangements(id_in(fields, "version"), limit_in(fields))
+
+
+COMMANDS: Final[Readers] = {"arrange": _arrange, "arrangements": _arrangements}

@@ -1,0 +1,127 @@
+"""Commands that a feature brings to the dialects of others, on two nodes in one process."""
+
+import gc
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from imserver.dialects.centrifuge import codes
+from imserver.dialects.centrifuge.wire import CentrifugeDialect
+from imserver.dialects.cmd.wire import ChannelCmdDialect, CmdDialect
+from imserver.dialects.protobuf.wire import FULL, PLAIN
+from imserver.dialects.pusher.wire import PusherDialect
+from imserver.errors import StartError
+from imserver.model import BadFrame, Reply, Request
+from imserver.node.node import Node
+from tests.integration.protobuf import Output, outputs
+from tests.integration.raw import text
+from tests.node.test_feature_list import offer
+from tests.node.test_node import Harness, Requests
+
+LAMP = """
+from imserver.core.core import FeatureParts
+from imserver.plugin.feature import Feature
+from imserver.model import Command, Reply
+from imserver.protocol.forgiving import fields_of, flag_in
+from imserver.transport.dispatch import CommandRow
+
+class Light(Command, frozen=True):
+    on: bool
+
+def light(data):
+    return Light(flag_in(fields_of(data), "on"))
+
+FEATURE = Feature(
+    "lamp",
+    lambda core: FeatureParts(
+        commands={Light: CommandRow(lambda connection, command: Reply(200, {"on": command.on}))}
+    ),
+    wire={"cmd": {"light": light}, "centrifuge": {"light": light}, "protobuf": {"64": light}},
+)
+"""
+
+
+class Nodes:
+    """Starts nodes with some features. The feature ``lamp`` is of another distribution."""
+
+    def __init__(self, folder: Path) -> None:
+        self.harness = Harness(folder)
+
+    def start(self, *features: str) -> Node:
+        config = self.harness.settings(server={"data_dir": str(self.harness.folder / "-".join(features))})
+        node = Node(replace(config, features=features), Requests(), lambda _: self.harness.application)  # type: ignore[arg-type]
+        self.harness.nodes.append(node)
+        node.start()
+        return node
+
+    def ask(self, node: Node, name: str, data: str) -> list[Any]:
+        """Code and data of the answer to a command of a client that subscribes to a channel first."""
+        client = self.harness.join(node, "ann")
+        client.send(text('{"cmd":"subscribe","data":{"channel":"news"}}'))
+        client.send(text(f'{{"cmd":"{name}","data":{data}}}'))
+        client.expect(3)
+        answer = json.loads(client.payloads()[2])["response"]
+        return [answer["code"], answer["data"]]
+
+
+@pytest.fixture
+def nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "lamps.py").write_text(LAMP)
+    offer(tmp_path, "lamps", "lamps:FEATURE")
+    nodes, before = Nodes(tmp_path), gc.get_threshold()
+    try:
+        yield nodes
+    finally:
+        for caller in nodes.harness.callers:
+            caller.sock.close()
+        for node in nodes.harness.nodes:
+            node.stop()
+        gc.set_threshold(*before)
+
+
+def test_each_node_has_the_commands_of_its_features(nodes: Nodes) -> None:
+    with_lamp, without = nodes.start("centrifuge", "lamp"), nodes.start("centrifuge")
+    assert nodes.ask(with_lamp, "light", '{"On":true}') == [200, {"on": True}]
+    assert nodes.ask(with_lamp, "light", '{"on":1}') == [1001, None]
+    assert nodes.ask(without, "light", '{"on":true}') == [1010, None]
+    method = b'{"id":1,"rpc":{"method":"imserver:light","data":{"on":true}}}'
+    found = [node.core.codec(CentrifugeDialect()).decode(method) for node in (with_lamp, without)]
+    assert [request.code for request in found] == [0, codes.METHOD_NOT_FOUND]
+    assert type(found[0].command) in with_lamp.core.network.dispatcher.table
+    assert with_lamp.core.codec(PLAIN) is with_lamp.core.codec(PLAIN), "so that connections share frames"
+
+
+def test_clients_with_a_cursor_have_commands_of_features_in_json() -> None:
+    namespace: dict[str, Any] = {}
+    exec(LAMP, namespace)
+    wire = namespace["FEATURE"].wire["protobuf"]
+    full, plain = FULL.joined(wire), PLAIN.joined(wire)
+    request = full.decode(b'\x08\x40\x12\x0b{"on":true}')
+    assert request == Request("", "64", namespace["Light"](True))
+    assert outputs(full.encode_reply(request, Reply(200, {"on": True})) or b"") == [
+        Output(64, 200, "Success", b'{"on":true}')
+    ]
+    request = full.decode(b'\x08\x40\x12\x08{"on":1}')
+    assert outputs(full.encode_reply(request, Reply(request.code)) or b"") == [
+        Output(64, 1001, "参数不合法", b"")
+    ]
+    for codec, payload in ((plain, b'\x08\x40\x12\x08{"on":1}'), (FULL, b"\x08\x40")):
+        with pytest.raises(BadFrame):
+            codec.decode(payload)
+
+
+def test_only_some_dialects_take_commands_of_features() -> None:
+    assert {"cmd", "centrifuge", "protobuf"} == {
+        dialect.name
+        for dialect in (CmdDialect(), ChannelCmdDialect(), CentrifugeDialect(), FULL, PLAIN, PusherDialect())
+        if dialect.readers is not None
+    }
+    with pytest.raises(StartError, match=r"^the dialect pusher takes no commands of features$"):
+        PusherDialect().joined({})
+    with pytest.raises(StartError, match=r"^the dialect protobuf: '7' is no number of a kind, which is at"):
+        FULL.joined({"7": lambda _: 1 / 0})  # type: ignore[arg-type, return-value]
