@@ -80,15 +80,15 @@ def _no_streams(_serve: Serve) -> Mapping[str, StreamPath]:
 class FeatureParts(Struct, frozen=True):
     """The parts that a feature adds to one node.
 
-    ``service``: what its routes and other features use; see :meth:`Core.service`. ``opened``: dialect → its
-    function for new connections. ``prepare`` reads the settings of all apps before the node serves, and may
-    raise StartError. ``reload`` reads them again, and applies new limits (SIGHUP). ``silent_seconds``:
-    dialect → after how many seconds without traffic the sweep closes its sessions; of others it expects
-    heartbeats. ``checks``: dialect → the sweep's check of its sessions. ``streams``: path of streams → how it
-    is served, made from the function that serves messages. ``tick``: called once per second; they never
-    switch. ``run``: functions of greenlets, from the start of the node until they are killed. ``drain``:
-    called when the servers have drained, before the connections of clients end. ``erasure``: of what is more
-    than rows. ``counters``: numbers since the start, for the state of the node.
+    ``service``: what its routes and other features use, found by its type (``core.service``). ``opened``:
+    dialect → its function for new connections. ``prepare`` reads the settings of all apps before the node
+    serves, and may raise StartError. ``reload`` reads them again, and applies new limits (SIGHUP).
+    ``silent_seconds``: dialect → after how many seconds without traffic the sweep closes its sessions; of
+    others it expects heartbeats. ``checks``: dialect → the sweep's check of its sessions. ``streams``: path
+    of streams → how it is served, made from the function that serves messages. ``tick``: called once per
+    second; they never switch. ``run``: functions of greenlets, from the start of the node until they are
+    killed. ``drain``: called when the servers have drained, before the connections of clients end.
+    ``erasure``: of what is more than rows. ``counters``: numbers since the start, for the state of the node.
     ``finish``: called when all connections have ended, while the greenlets of the node still run.
     ``stop``: called at the end of the node, before its store is closed.
     """
