@@ -329,10 +329,12 @@ def _answered(dialects: Iterable[Dialect], rows: Iterable[Route | Operation]) ->
             yield f"the WebSocket path {dialect.path}{chosen}{codec}"
 
 
-def _commands(feature: Feature) -> set[str]:
+def _commands(feature: Feature) -> list[str]:
     """The commands that a feature brings to dialects, and those that its own dialects have, as text."""
     tables = [*feature.wire.items(), *((each.name, each.readers or {}) for each in feature.dialects)]
-    return {f"the command {name} of the dialect {dialect}" for dialect, rows in tables for name in rows}
+    return sorted(
+        {f"the command {name} of the dialect {dialect}" for dialect, rows in tables for name in rows}
+    )
 
 
 def keys_may_be_stored(config: Config) -> bool:

@@ -71,8 +71,8 @@ def test_the_guide_does_what_it_says(installed: Path, start_server: StartServer)
         ):
             client.send(frame(TEXT, json.dumps({"cmd": name, "data": data}).encode()))
         answers = [json.loads(client.frame().text) for _ in range(3)]
-        tell = next(each for each in answers if each["cmd"] == "tell")
-        assert (tell["response"]["code"], tell["response"]["data"]) == (200, "sent")
+        answer = next(each for each in answers if each["cmd"] == "tell")
+        assert (answer["response"]["code"], answer["response"]["data"]) == (200, "sent")
     assert json.loads(server.get("/lines/told")[1]) == {"told": 3}
     assert re.search(rb"^imserver_lines_told_total\{.*\} 3$", server.get("/metrics")[1], re.MULTILINE)
 

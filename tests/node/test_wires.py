@@ -15,7 +15,7 @@ from imserver.dialects.cmd.wire import ChannelCmdDialect, CmdDialect
 from imserver.dialects.protobuf.wire import FULL, PLAIN
 from imserver.dialects.pusher.wire import PusherDialect
 from imserver.errors import StartError
-from imserver.model import BadFrame, Reply, Request
+from imserver.model import BadFrame, Ping, Reply, Request
 from imserver.node.node import Node
 from tests.integration.protobuf import Output, outputs
 from tests.integration.raw import text
@@ -124,4 +124,4 @@ def test_only_some_dialects_take_commands_of_features() -> None:
     with pytest.raises(StartError, match=r"^the dialect pusher takes no commands of features$"):
         PusherDialect().joined({})
     with pytest.raises(StartError, match=r"^the dialect protobuf: '7' is no number of a kind, which is at"):
-        FULL.joined({"7": lambda _: 1 / 0})  # type: ignore[arg-type, return-value]
+        FULL.joined({"7": lambda _: Ping()})
