@@ -14,7 +14,7 @@ import click
 from imserver.auth.tenants import BadTenant, Tenants, TooManyTenants, UnknownTenant
 from imserver.config.settings import Config
 from imserver.errors import StartError, StorageUnavailable
-from imserver.node.feature_list import declarations_of, load_config, load_features, objection_of
+from imserver.node.feature_list import declarations_of, load_config, load_features, objection_of, tables_of
 from imserver.process import DataDirectory, derive_key
 from imserver.storage.store import Store
 from imserver.terminal import fail
@@ -48,8 +48,9 @@ def opened(path: str | None, data_dir: str | None) -> Iterator[tuple[Config, Sto
         settings = load_settings(path, data_dir)
         folder = Path(settings.server.data_dir)
         existed = folder.exists()
-        store = Store(settings.storage, settings.server.data_dir, threaded=False)
         features = load_features(settings)
+        tables = tables_of(features)
+        store = Store(settings.storage, settings.server.data_dir, threaded=False, tables=tables)
         tenants = Tenants(settings, store, None, objection_of(features), declarations_of(features))
         store.start()
         yield settings, store, tenants

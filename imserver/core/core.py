@@ -56,6 +56,7 @@ from imserver.push.push import Publishing
 from imserver.sessions.connection_ids import ConnectionIds, ConnectionTable, new_birth
 from imserver.storage.contract import Erasure, tables_of
 from imserver.storage.store import Store
+from imserver.storage.tables import OF_CORE, StoreTables
 from imserver.transport.connection import Connection, Serve
 from imserver.transport.dispatch import CommandTable
 from imserver.transport.gate import Opened
@@ -140,7 +141,7 @@ class Core:
 
     ``objection`` checks the settings of an app for the core and all features. ``declared``: which settings
     there are. ``answers``: those of the features, in their order. ``wires``: name of a feature → dialect
-    → its commands there.
+    → its commands there. ``tables``: those of the store.
     """
 
     def __init__(
@@ -151,6 +152,7 @@ class Core:
         declared: Declarations = CORE,
         answers: Sequence[Answers] = (),
         wires: Mapping[str, Mapping[str, Readers]] | None = None,
+        tables: StoreTables = OF_CORE,
     ) -> None:
         self._objection = objection
         self._answers = answers
@@ -165,7 +167,7 @@ class Core:
         """Functions that return the metrics of features."""
         self.config = config
         self.node = NodeState(config, request_log)
-        self.storage = StorageServices(Store(config.storage, config.server.data_dir))
+        self.storage = StorageServices(Store(config.storage, config.server.data_dir, tables=tables))
         self.network: NetworkServices
         self.cluster: ClusterServices
         self.identity: IdentityServices

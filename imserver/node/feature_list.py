@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from functools import cache
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache, partial
 from importlib import import_module
+from pathlib import Path
+from runpy import run_path
 from typing import Any, Final
 
 from msgspec.structs import fields
@@ -17,6 +19,7 @@ from imserver.config.values import CORE as CORE_SETTINGS
 from imserver.config.values import Declarations, Locations, fold
 from imserver.errors import StartError
 from imserver.plugin.feature import Feature
+from imserver.storage.tables import CORE_TABLES, FeatureTables, StoreTables, Table
 
 CORE: Final = ("imserver.dialects.cmd", "imserver.dialects.sse")
 """Packages of the core's own dialects, which every node has."""
@@ -123,6 +126,14 @@ def _load_other(name: str) -> Feature:
         raise StartError(f"the feature {name!r} of {offers} cannot be loaded: {error!r}") from error
     if not isinstance(feature, Feature) or feature.name != name:
         raise StartError(f"the feature {name!r} of {offers}: {entry.value} is no Feature of this name")
+    taken = {table.name for table in tables_of_server()} if feature.tables else ()
+    start = f"{name.replace('-', '_')}_"
+    for table in feature.tables:
+        if table.name in taken or not table.name.startswith(start):
+            raise StartError(
+                f"the feature {name!r} of {offers}: the table {table.name} must have a name of its own that "
+                f"begins with {start}"
+            )
     return feature
 
 
@@ -169,6 +180,36 @@ def load_config(
 ) -> Config:
     """The settings of :func:`load_with_locations`."""
     return load_with_locations(path, environ, overrides)[0]
+
+
+def tables_of(features: Sequence[Feature]) -> StoreTables:
+    """The tables of a node with these features."""
+    own = set(map(_name, FEATURES))
+    others = (
+        FeatureTables(feature.name, feature.tables, feature.migrations)
+        for feature in features
+        if feature.name not in own and (feature.tables or feature.migrations)
+    )
+    return StoreTables(partial(tables_of_server, tuple(features)), tuple(others))
+
+
+@cache
+def tables_of_server(features: tuple[Feature, ...] = ()) -> tuple[Table, ...]:
+    """The tables of the core and of all features of this server, in the order of their deletion: of features
+    before those that they use.
+
+    A node erases rows of features that it does not have, too. It runs their modules ``tables`` without their
+    packages, which would import all of them.
+    """
+    present = {feature.name: feature.tables for feature in features}
+    tables: list[Table] = []
+    for package in reversed(FEATURES):
+        module = Path(__file__).parents[1].joinpath(*package.split(".")[1:], "tables.py")
+        if (name := _name(package)) in present:
+            tables += present[name]
+        elif module.exists():
+            tables += run_path(str(module))["TABLES"]
+    return (*tables, *CORE_TABLES)
 
 
 def objection_of(features: Iterable[Feature]) -> AppObjection:

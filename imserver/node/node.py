@@ -23,7 +23,7 @@ from imserver.core.network import gate_policy
 from imserver.errors import StartError
 from imserver.hub.expiry import Pings
 from imserver.logging import RequestLog
-from imserver.node.feature_list import declarations_of, load_core, load_features, objection_of
+from imserver.node.feature_list import declarations_of, load_core, load_features, objection_of, tables_of
 from imserver.node.http_servers import Application, Servers, bind_all, refuse_open_demo
 from imserver.process import connection_limit
 from imserver.storage.contract import Changes
@@ -113,6 +113,7 @@ class Node:
             declarations_of(features),
             [each.answers for each in features],
             {each.name: each.wire for each in self._features},
+            tables_of(features),
         )
         self._names = [feature.name for feature in features]
         self._only_local = False

@@ -18,6 +18,7 @@ from imserver.http.operation import Operation
 from imserver.protocol.dialect import Dialect, Readers
 from imserver.storage.contract import Erasure
 from imserver.storage.store import Store
+from imserver.storage.tables import Migration, Table
 from imserver.transport.http1 import Streamed
 
 if TYPE_CHECKING:
@@ -67,6 +68,9 @@ class Feature(Struct, frozen=True, eq=False):
     function, one line of help, and what its value is. The function gets the settings, the store, the apps and
     the value of the option, and yields findings (:class:`imserver.commands.doctor.Finding`).
     ``erasing``: the context with its :class:`Erasure` in a command, where no node runs.
+    ``tables``: its tables, in the order of their deletion. A feature of this server has them in a module
+    ``tables``, which imports nothing else of it: nodes without the feature read it, too.
+    ``migrations``: the steps that make the tables of a feature of another distribution, numbered from 1.
     Everything is called in the order of the list of features.
     """
 
@@ -93,3 +97,5 @@ class Feature(Struct, frozen=True, eq=False):
     findings: Callable[[Config, bool], Iterable[Finding]] = _no_findings
     problems: tuple[HttpProblem, ...] = ()
     wire: Mapping[str, Readers] = {}
+    tables: tuple[Table, ...] = ()
+    migrations: tuple[Migration, ...] = ()

@@ -33,6 +33,7 @@ from imserver.storage.statements import (
     text_of,
 )
 from imserver.storage.store import Store
+from imserver.storage.tables import OF_ACCOUNTS, Reason, Table
 
 __all__ = [
     "AVATAR_CHARACTERS",
@@ -40,6 +41,7 @@ __all__ = [
     "EMAIL_BYTES",
     "IDENTIFIERS",
     "NICKNAME_CHARACTERS",
+    "OF_ACCOUNTS",
     "RETRY_COLUMNS",
     "SUBJECT_BYTES",
     "Account",
@@ -54,11 +56,13 @@ __all__ = [
     "Imported",
     "ListName",
     "PooledStatements",
+    "Reason",
     "RecordEvent",
     "RetryRow",
     "Row",
     "Statements",
     "Store",
+    "Table",
     "Taken",
     "app_rows",
     "chunks",

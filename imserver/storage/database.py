@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from math import inf
 from pathlib import Path
@@ -38,6 +38,8 @@ from imserver.storage.engines import (
     laxness_of,
     make_engine,
 )
+from imserver.storage.migrations import feature_steps
+from imserver.storage.migrations.feature_steps import RecordedTables
 from imserver.storage.statements import (
     CommitGuard,
     DirectStatements,
@@ -46,6 +48,7 @@ from imserver.storage.statements import (
     RowRefused,
     Unsure,
 )
+from imserver.storage.tables import FeatureTables
 
 log = logging.getLogger(__name__)
 
@@ -145,9 +148,16 @@ class Database:
     """One database. Owner of its engine. After :meth:`open` its schema is current.
 
     ``threaded``: keep file access away from the loop. Commands without other work need no thread.
+    ``features``: those of other distributions with tables.
     """
 
-    def __init__(self, address: DatabaseAddress, settings: StorageSettings, threaded: bool = True) -> None:
+    def __init__(
+        self,
+        address: DatabaseAddress,
+        settings: StorageSettings,
+        threaded: bool = True,
+        features: Sequence[FeatureTables] = (),
+    ) -> None:
         self.address = address
         self.id = ""
         """Identifies the database, also after a copy or move."""
@@ -157,6 +167,7 @@ class Database:
         self._refused_at = -inf
         """Monotonic time of the last write that the database refused."""
         self._settings = settings
+        self._features = features
         self._engine: Engine = make_engine(address, settings)
         self.runner: Runner = ThreadRunner() if threaded and address.file is not None else GreenletRunner()
         self._lock = -1
@@ -167,8 +178,8 @@ class Database:
             if self.address.file is not None:
                 prepare_file(self.address.file)
                 self._lock = open_private(Path(f"{self.address.file}.lock"))
-            before = self.runner.run(self._step, self._settings.seconds)
-            if not migrations.is_current(before):
+            before, recorded = self.runner.run(self._steps, self._settings.seconds)
+            if not migrations.is_current(before) or feature_steps.are_due(self._features, recorded):
                 self.runner.run(self._migrate, _LONG_SECONDS)
             self.id, laxness = self.runner.run(self._look_at, self._settings.seconds)
         except OSError as error:
@@ -187,17 +198,26 @@ class Database:
             log.info("the database %s was migrated to step %s", self.address.shown, migrations.HEAD)
         elif before != migrations.HEAD:
             log.warning("the database %s belongs to a newer release, at step %s", self.address.shown, before)
+        if absent := sorted(recorded.keys() - {each.feature for each in self._features}):
+            log.info(
+                "the database %s has tables of features that this node does not have: %s",
+                self.address.shown,
+                ", ".join(absent),
+            )
 
     # These run in SQLite's thread and must not log: the locks of logging belong to the loop.
 
-    def _step(self) -> str:
+    def _steps(self) -> tuple[str, dict[str, RecordedTables]]:
         # Without the lock, nodes that switch a new file to the write-ahead log at once would find it locked.
         is_new = self.address.file is not None and not self.address.file.stat().st_size
         with self.writing() if is_new else nullcontext(), self._connected() as connection:
-            return migrations.step_of(connection)
+            step = migrations.step_of(connection)
+            return step, feature_steps.recorded(connection) if migrations.is_current(step) else {}
 
     def _migrate(self) -> None:
-        self._write_long(lambda connection: migrations.migrate(connection, self.address.shown))
+        self._write_long(
+            lambda connection: migrations.migrate(connection, self.address.shown, self._features)
+        )
 
     def _write_long(self, work: Callable[[Connection], T]) -> T:
         # A change of a large table may be slow.

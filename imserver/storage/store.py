@@ -7,7 +7,7 @@ first write, and no database library is imported before the file exists.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -22,11 +22,13 @@ from msgspec.structs import replace
 from imserver.clock import until_beat
 from imserver.config.settings import MAX_USER_BYTES, StorageSettings
 from imserver.errors import StartError, StorageUnavailable
-from imserver.storage import app_rows
+from imserver.storage import app_rows, export_rows
 from imserver.storage.address import DEFAULT_FILE, database_address
 from imserver.storage.app_rows import DELETED
 from imserver.storage.contract import AppContents, AppRow, BanRow, Changes, KeyRow
+from imserver.storage.export_rows import TablePage
 from imserver.storage.statements import CLOCK, PooledStatements, Row, Statements, text_of
+from imserver.storage.tables import OF_CORE, StoreTables
 
 if TYPE_CHECKING:
     from imserver.storage.database import Database
@@ -50,7 +52,7 @@ class Store:
     ``threaded``: see :class:`imserver.storage.database.Database`. ``objection(id)``: the reason why this node
     must not use the database with this id (``""``: a new one), or ``""``. ``on_open(id)`` is called when the
     database is open. ``log_listener`` hears what this process stores in the log. All three may be set later,
-    before the first use.
+    before the first use. ``tables``: those of the core and of features.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Store:
         objection: Callable[[str], str] | None = None,
         on_open: Callable[[str], object] | None = None,
         log_listener: LogListener | None = None,
+        tables: StoreTables = OF_CORE,
     ) -> None:
         self.address = database_address(settings, data_dir)
         self._default_file = Path(data_dir, DEFAULT_FILE).absolute()
@@ -78,6 +81,7 @@ class Store:
         self.objection = objection
         self.on_open = on_open
         self.log_listener = log_listener
+        self._tables = tables
         self.on_changes: list[Callable[[Changes], object]] = []
         """Called with changes that are new to this node, including its own."""
 
@@ -165,7 +169,7 @@ class Store:
 
                 if not self.address.exists:
                     self._check("")
-                database = Database(self.address, self._settings, self._threaded)
+                database = Database(self.address, self._settings, self._threaded, self._tables.of_others)
                 try:
                     database.open()
                     self._check(database.id)
@@ -378,7 +382,8 @@ class Store:
 
         Ends without an error if the app is created anew meanwhile.
         """
-        while self.write(partial(app_rows.delete_some, name, spared)):
+        tables = self._tables.of_server()
+        while self.write(partial(app_rows.delete_some, name, spared, tables)):
             pass
 
     def delete_rows_of_user(self, app: str, user: str, spared: Set[str] = frozenset()) -> None:
@@ -386,8 +391,21 @@ class Store:
 
         Raises StorageUnavailable.
         """
-        if app_rows.OF_USERS.keys() - spared:
-            self.write_or(None, partial(app_rows.delete_of_user, app, user, spared))
+        tables = self._tables.of_server()
+        self.write_or(None, partial(app_rows.delete_of_user, app, user, spared, tables))
+
+    def rows_of_app(self, app: str) -> Iterator[TablePage]:
+        """The rows of an app, as an export reads them: table by table, in pages. Raises StorageUnavailable.
+
+        Each page is a transaction of its own, so what changes meanwhile may be missing or in two states.
+        """
+        if self.has_database:
+            yield from export_rows.read_app(self.read, self._tables.of_server(), app)
+
+    def rows_of_user(self, app: str, user: str) -> Iterator[TablePage]:
+        """The rows of a user, as :meth:`rows_of_app`."""
+        if self.has_database:
+            yield from export_rows.read_user(self.read, self._tables.of_server(), app, user)
 
     def add_key(self, row: KeyRow) -> KeyRow:
         """Store a key and return the stored row. Raises StorageUnavailable."""

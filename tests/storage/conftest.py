@@ -7,12 +7,17 @@ from pathlib import Path
 import pytest
 
 from imserver.config.settings import StorageSettings
+from imserver.node.feature_list import tables_of_server
 from imserver.storage.log import writer
 from imserver.storage.store import Store
+from imserver.storage.tables import StoreTables
 
 from .servers import KINDS, DatabaseServer, migrate
 
 ENGINES = ("sqlite", "postgresql", "mysql")
+
+TABLES = StoreTables(tables_of_server)
+"""Those of all features of this server."""
 
 OpenStore = Callable[..., Store]
 WriteAt = Callable[[float], None]
@@ -89,10 +94,11 @@ def open_store(tmp_path: Path) -> Iterator[OpenStore]:
         threaded: bool = False,
         folder: Path = tmp_path,
         objection: Callable[[str], str] = lambda database: "",
+        tables: StoreTables = TABLES,
         **settings: float,
     ) -> Store:
         given = StorageSettings(url, **{"seconds": 60, **settings})
-        store = Store(given, str(folder), threaded, objection)
+        store = Store(given, str(folder), threaded, objection, tables=tables)
         stores.append(store)
         store.start()
         return store

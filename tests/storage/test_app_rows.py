@@ -1,36 +1,11 @@
-"""The rows of an app: none of its tables is forgotten."""
-
-from sqlalchemy import inspect
+"""The rows of an app and of a user, and their deletion."""
 
 from imserver.features.uploads import upload_rows
 from imserver.features.uploads.contract import FILE_BYTES, Upload, Usage
 from imserver.features.webhooks.event_rows import EventStore, NewEvent
-from imserver.storage.app_rows import TABLES
 from imserver.storage.log.contract import Draft
-from imserver.storage.statements import PooledStatements
 
 from .conftest import OpenStore
-
-NOT_OF_AN_APP = {"alembic_version", "api_key", "app", "directory"}
-NOT_ERASED = {"event_feed", "log"}
-"""The heads of the logs and the feeds stay."""
-
-
-def test_every_table_with_rows_of_apps_is_listed_with_its_key(url: str, open_store: OpenStore) -> None:
-    store = open_store(url)
-    store.add_app("shop", {})
-
-    def keys(sql: PooledStatements) -> dict[str, set[str]]:
-        found = inspect(sql.connection)
-        return {
-            table: set(found.get_pk_constraint(table)["constrained_columns"])
-            for table in found.get_table_names()
-        }
-
-    tables = store.read(keys)
-    assert set(TABLES) == set(tables) - NOT_OF_AN_APP - NOT_ERASED
-    for table, (_, key) in TABLES.items():
-        assert {column.strip('"') for column in key} == tables[table], table
 
 
 def test_an_app_is_deleted_and_created_again(url: str, open_store: OpenStore) -> None:

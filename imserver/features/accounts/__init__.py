@@ -20,6 +20,7 @@ from imserver.features.accounts.settings import (
     findings,
     objection,
 )
+from imserver.features.accounts.tables import TABLES
 from imserver.plugin import Answers, Feature
 
 FEATURE = Feature(
@@ -41,4 +42,5 @@ FEATURE = Feature(
     check=check,
     findings=findings,
     problems=PROBLEMS,
+    tables=TABLES,
 )

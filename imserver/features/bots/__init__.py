@@ -5,6 +5,7 @@ from __future__ import annotations
 from imserver.features.bots import answers_api, api, hooks_api, parts
 from imserver.features.bots.problems import PROBLEMS
 from imserver.features.bots.settings import BotLimits, BotSettings, findings
+from imserver.features.bots.tables import TABLES
 from imserver.features.bots.wire import COMMANDS
 from imserver.plugin import Feature
 
@@ -19,4 +20,5 @@ FEATURE = Feature(
     sections={"accounts": BotLimits},
     findings=findings,
     problems=PROBLEMS,
+    tables=TABLES,
 )

@@ -12,6 +12,7 @@ from imserver.features.inbox import api
 from imserver.features.inbox.parts import build
 from imserver.features.inbox.problems import PROBLEMS
 from imserver.features.inbox.settings import InboxSettings
+from imserver.features.inbox.tables import TABLES
 from imserver.features.inbox.wire import COMMANDS
 from imserver.plugin import Feature
 
@@ -22,4 +23,5 @@ FEATURE = Feature(
     wire={"cmd": COMMANDS, "centrifuge": COMMANDS},
     settings=InboxSettings,
     problems=PROBLEMS,
+    tables=TABLES,
 )

@@ -6,6 +6,7 @@ from imserver.features.invitations import api
 from imserver.features.invitations.parts import build
 from imserver.features.invitations.problems import PROBLEMS
 from imserver.features.invitations.settings import InvitationLimits
+from imserver.features.invitations.tables import TABLES
 from imserver.plugin import Feature
 
 FEATURE = Feature(
@@ -22,4 +23,5 @@ FEATURE = Feature(
         )
     },
     problems=PROBLEMS,
+    tables=TABLES,
 )

@@ -14,6 +14,7 @@ from imserver.features.notifications.settings import (
     check,
     findings,
 )
+from imserver.features.notifications.tables import TABLES
 from imserver.plugin import Feature
 from imserver.plugin.metrics import Metric
 
@@ -42,4 +43,5 @@ FEATURE = Feature(
         "--notify": (_COMMANDS, "notify", "Send a test to the endpoints of a user.", "APP/USER"),
         "--mail": (_COMMANDS, "mail", "Send a test mail.", "ADDRESS"),
     },
+    tables=TABLES,
 )

@@ -8,6 +8,7 @@ from imserver.features.oauth.links import LinkStore
 from imserver.features.oauth.oauth import OAuth
 from imserver.features.oauth.problems import PROBLEMS
 from imserver.features.oauth.settings import OAuthOfApp, check, objection
+from imserver.features.oauth.tables import TABLES
 from imserver.plugin import Feature, FeatureParts
 from imserver.plugin.services import Core
 
@@ -32,4 +33,5 @@ FEATURE = Feature(
     app_settings=OAuthOfApp,
     check=check,
     problems=PROBLEMS,
+    tables=TABLES,
 )

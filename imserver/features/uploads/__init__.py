@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from imserver.features.uploads.api import OPERATIONS, is_streamed
 from imserver.features.uploads.problems import PROBLEMS
 from imserver.features.uploads.settings import UploadSettings, check, findings
+from imserver.features.uploads.tables import TABLES
 from imserver.features.uploads.uploads import Uploads, uploads_of
 from imserver.plugin import Feature, FeatureParts
 from imserver.plugin.http import Api
@@ -68,4 +69,5 @@ FEATURE = Feature(
     findings=findings,
     preload=_preload,
     problems=PROBLEMS,
+    tables=TABLES,
 )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from imserver.features.webhooks import api, parts
 from imserver.features.webhooks.apps import objection
 from imserver.features.webhooks.parts import webhooks_of
+from imserver.features.webhooks.tables import TABLES
 from imserver.features.webhooks.webhooks import Webhooks
 from imserver.plugin import Answers, Feature
 
@@ -30,4 +31,5 @@ FEATURE = Feature(
     operations=tuple(api.routes.rows),
     metrics=_metrics,
     answers=Answers(hooks=parts.hooks),
+    tables=TABLES,
 )

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -23,8 +23,10 @@ from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeEngine
 
 from imserver.errors import StartError
+from imserver.storage.migrations import feature_steps
+from imserver.storage.tables import FeatureTables
 
-HEAD: Final = "0022"
+HEAD: Final = "0023"
 """The newest step. A database at this step needs no migration, so Alembic is not loaded."""
 FOLDER: Final = Path(__file__).parent
 
@@ -48,22 +50,22 @@ def is_current(step: str) -> bool:
     return step.isdecimal() and step >= HEAD
 
 
-def migrate(connection: Connection, shown: str) -> None:
-    """Run the missing steps under a lock. Raises StartError.
+def migrate(connection: Connection, shown: str, features: Sequence[FeatureTables] = ()) -> None:
+    """Run the missing steps, and those of features of other distributions, under a lock. Raises StartError.
 
     ``connection`` is in a transaction. On SQLite that is a writing transaction, which serves as the lock.
     ``shown``: the address of the database, for messages.
     """
     with _LOCKS[connection.dialect.name](connection):
-        if is_current(step_of(connection)):  # another node has migrated meanwhile
-            return
-        if tables := _foreign_tables(connection):
-            raise StartError(
-                f"storage: the database {shown} belongs to another program, whose tables have names of ours "
-                f"({', '.join(tables)}). Set storage.url to an empty database; 'imserver account import' "
-                "takes over the users of GoChat"
-            )
-        _upgrade(connection)
+        if not is_current(step_of(connection)):  # no other node has migrated meanwhile
+            if tables := _foreign_tables(connection):
+                raise StartError(
+                    f"storage: the database {shown} belongs to another program, whose tables have names of "
+                    f"ours ({', '.join(tables)}). Set storage.url to an empty database; 'imserver account "
+                    "import' takes over the users of GoChat"
+                )
+            _upgrade(connection)
+        feature_steps.run(connection, shown, features)
 
 
 def _foreign_tables(connection: Connection) -> list[str]:

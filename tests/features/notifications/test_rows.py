@@ -22,7 +22,7 @@ from imserver.features.notifications.contract import (
 )
 from imserver.features.notifications.rows import HOSTS_OF_USER, LEASE, NotificationRows
 from imserver.features.webhooks.event_rows import EventStore, NewEvent
-from imserver.storage.app_rows import TABLES
+from imserver.node.feature_list import tables_of_server
 from imserver.storage.log.contract import Draft
 from imserver.storage.statements import PooledStatements
 from imserver.storage.store import Store
@@ -349,7 +349,7 @@ def test_a_deleted_user_and_a_deleted_app_leave_nothing(store: Store, rows: Noti
         rows.set_wishes(APP, user, Wishes(mail="soon"))
         rows.set_conversation_wish(APP, user, ConversationWish(1, "nothing"))
         rows.advance(APP, 1, [Due(user, 1, 1, 10)])
-    tables = [table for table in TABLES if table.startswith("notify_")]
+    tables = [table.name for table in tables_of_server() if table.name.startswith("notify_")]
 
     def counts() -> list[int]:
         return [int(store.rows(f"SELECT count(*) FROM {table}")[0][0]) for table in tables]

@@ -1,0 +1,51 @@
+"""Tables of accounts: their devices, relations, and codes that reset passwords."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from imserver.plugin.storage import OF_ACCOUNTS, Reason, Table
+
+_WITH_ACCOUNT: Final = Reason("the deletion of the account erases it, in one transaction")
+_SECRET: Final = Reason("codes that reset a password")
+
+TABLES: Final = (
+    Table(
+        name="account_device",
+        key=("account", "id"),
+        of_app=OF_ACCOUNTS,
+        of_user="account = %s",
+        user_as="account",
+        erase_user=_WITH_ACCOUNT,
+        columns=("account", "id", "name", "since", "expires_at"),
+    ),
+    Table(
+        name="password_reset",
+        key=("code",),
+        of_app=OF_ACCOUNTS,
+        of_user=_SECRET,
+        erase_user=_WITH_ACCOUNT,
+        columns=_SECRET,
+    ),
+    Table(
+        name="relation",
+        key=("account", "other"),
+        of_app=OF_ACCOUNTS,
+        of_user="account = %s",
+        user_as="account",
+        erase_user=_WITH_ACCOUNT,
+        columns=("account", "other", "state", "since"),
+    ),
+    Table(
+        name="account",
+        key=("id",),
+        of_user="id = %s",
+        user_as="account",
+        erase_user=_WITH_ACCOUNT,
+        columns=(
+            *("id", "phone", "email", "confirmed_email", "name", "nickname", "avatar", "created"),
+            *("last_seen", "findable", "show_presence", "bot", "guest"),
+        ),
+    ),
+)
+"""In the order of their deletion: accounts last, because the others are found by them."""

@@ -1,0 +1,57 @@
+"""Tables of notifications: endpoints and wishes of users, and what is due."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from imserver.plugin.storage import Reason, Table
+
+_POSITION: Final = Reason("how far the log of the app was looked through")
+_QUEUE: Final = Reason("it is due, and is gone when it is sent")
+
+TABLES: Final = (
+    Table(
+        name="notify_app",
+        key=("app",),
+        of_user=_POSITION,
+        erase_user=_POSITION,
+        columns=_POSITION,
+    ),
+    Table(
+        name="notify_endpoint",
+        key=("id",),
+        of_user="member = %s",
+        erase_user=("DELETE FROM notify_endpoint WHERE app = %s AND member = %s",),
+        # Not the address and the keys: who has them notifies the user.
+        columns=("id", "member", "device", "language", "enabled", "login", "created"),
+    ),
+    Table(
+        name="notify_person",
+        key=("app", "member"),
+        of_user="member = %s",
+        erase_user=("DELETE FROM notify_person WHERE app = %s AND member = %s",),
+        columns=("member", "wishes", "mail", "mailed"),
+    ),
+    Table(
+        name="notify_conversation",
+        key=("app", "member", "conversation"),
+        of_user="member = %s",
+        erase_user=("DELETE FROM notify_conversation WHERE app = %s AND member = %s",),
+        columns=("member", "conversation", "level", "muted_until"),
+    ),
+    Table(
+        name="notify_due",
+        key=("app", "member", "conversation"),
+        of_user="member = %s",
+        erase_user=("DELETE FROM notify_due WHERE app = %s AND member = %s",),
+        columns=("member", "conversation", "entry_id", "due", "notified_id", "notified_at"),
+    ),
+    Table(
+        name="notify_delivery",
+        key=("id",),
+        of_user=_QUEUE,
+        erase_user=("DELETE FROM notify_delivery WHERE app = %s AND member = %s",),
+        columns=_QUEUE,
+    ),
+)
+"""In the order of their deletion."""

@@ -1,0 +1,169 @@
+"""The rows of an app or a user in all tables, as an export reads them: table by table, in pages.
+
+A page follows the last key of the page before, so it costs the same wherever it is. No query reads many more
+rows than a page has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, Final, Protocol, TypeVar
+
+from msgspec import Struct
+
+from imserver.config.settings import MAX_USER_BYTES
+from imserver.model import id_of
+from imserver.storage.app_rows import tables_of_others
+from imserver.storage.log.rows import text_objection
+from imserver.storage.statements import PooledStatements, Row
+from imserver.storage.tables import OF_ACCOUNTS, OF_APP, OF_LOGS, Reason, Table
+
+T = TypeVar("T")
+
+PAGE_ROWS: Final = 200
+_SCAN_ROWS: Final = 10_000
+"""Rows through which one query looks."""
+_ACCOUNTS_AT_ONCE: Final = 500
+
+
+class TablePage(Struct, frozen=True):
+    """Rows of one table. ``columns``: their names; bytes in UTF-8 are text."""
+
+    table: str
+    columns: tuple[str, ...]
+    rows: list[Row]
+
+
+class Read(Protocol):
+    """Runs work in a transaction; see :meth:`imserver.storage.store.Store.read`."""
+
+    def __call__(self, work: Callable[[PooledStatements], T]) -> T: ...
+
+
+class _Part(Struct, frozen=True):
+    """Some rows of a table: those that meet ``scope``, and ``of_user`` (``""``: anything), in the order of
+    ``order``.
+
+    ``scan``: rows that meet ``scope`` are looked through, because no index leads to those of a user."""
+
+    table: str
+    order: tuple[str, ...]
+    columns: tuple[str, ...]
+    scope: str
+    values: Row
+    of_user: str = ""
+    user: Row = ()
+    scan: bool = False
+
+
+def read_app(read: Read, tables: Sequence[Table], app: str) -> Iterator[TablePage]:
+    """The rows of an app. Switches. Raises StorageUnavailable."""
+    for table in (*read(tables_of_others), *tables):
+        if isinstance(table.of_app, Reason) or isinstance(table.columns, Reason):
+            continue
+        each = _accounts if table.of_app == OF_ACCOUNTS else _scopes
+        for scope, values in each(read, table.of_app, app):
+            yield from _pages(read, _Part(table.name, _order(table), table.columns, scope, values))
+
+
+def read_user(read: Read, tables: Sequence[Table], app: str, user: str) -> Iterator[TablePage]:
+    """The rows of a user. Switches. Raises StorageUnavailable."""
+    forms: dict[str, Any] = {"account": id_of(user), "bytes": user.encode()}
+    forms["text"] = "" if text_objection(user, MAX_USER_BYTES) else user
+    for table in (*read(tables_of_others), *tables):
+        form = forms[table.user_as]
+        if isinstance(table.of_app, Reason) or isinstance(table.columns, Reason):
+            continue
+        if isinstance(table.of_user, Reason) or not form:
+            continue
+        for scope, values in _scopes(read, table.of_app, app):
+            whose = (table.of_user, (form,), table.scan)
+            yield from _pages(read, _Part(table.name, _order(table), table.columns, scope, values, *whose))
+
+
+def _order(table: Table) -> tuple[str, ...]:
+    """The columns of the key that differ within a scope."""
+    fixed = {OF_APP: "app", OF_LOGS: "log"}.get(str(table.of_app))
+    return tuple(column for column in table.key if column != fixed) or table.key
+
+
+def _scopes(read: Read, of_app: str, app: str) -> Iterator[tuple[str, Row]]:
+    """Conditions of an app's rows, each for one log: for several, some engines would sort all rows for each
+    page."""
+    if of_app == OF_LOGS:
+        logs = read(lambda sql: sql.query("SELECT number FROM log WHERE app = %s", (app,)))
+        yield from (("log = %s", (number,)) for (number,) in logs)
+    else:
+        yield of_app, (app,)
+
+
+def _accounts(read: Read, of_app: str, app: str) -> Iterator[tuple[str, Row]]:
+    """Conditions of an app's rows, each for some accounts, for the same reason."""
+    last = 0
+    while ids := read(partial(_next_accounts, app, last)):
+        yield f"{of_app[:-1]} AND id > %s AND id <= %s)", (app, last, ids[-1][0])
+        last = ids[-1][0]
+
+
+def _next_accounts(app: str, after: int, sql: PooledStatements) -> list[Row]:
+    statement = "SELECT id FROM account WHERE app = %s AND id > %s ORDER BY id LIMIT %s"
+    return sql.query(statement, (app, after, _ACCOUNTS_AT_ONCE))
+
+
+def _pages(read: Read, part: _Part) -> Iterator[TablePage]:
+    after: Row = ()
+    width = len(part.order)
+    names = tuple(column.strip('"') for column in part.columns)
+    while True:
+        rows, upto = read(partial(_page, part, after))
+        if rows:
+            yield TablePage(part.table, names, [tuple(map(_plain, row[width:])) for row in rows])
+        if len(rows) == PAGE_ROWS:
+            after = rows[-1][:width]
+        elif upto:
+            after = upto
+        else:
+            return
+
+
+def _page(part: _Part, after: Row, sql: PooledStatements) -> tuple[list[Row], Row]:
+    """The next rows, and the key up to which was looked; ``()``: up to the end."""
+    where, values = part.scope, list(part.values)
+    if after:
+        text, more = _behind(sql.engine, part.order, after)
+        where, values = f"{where} AND {text}", [*values, *more]
+    order, upto = ", ".join(part.order), ()
+    if part.scan:
+        last = f"SELECT {order} FROM {part.table} WHERE {where} ORDER BY {order} LIMIT 1 OFFSET %s"
+        for upto in sql.query(last, (*values, _SCAN_ROWS - 1)):
+            where, values = f"{where} AND {order} <= %s", [*values, *upto]
+    if part.of_user:
+        where, values = f"{where} AND {part.of_user}", [*values, *part.user]
+    columns = ", ".join((*part.order, *part.columns))
+    statement = f"SELECT {columns} FROM {part.table} WHERE {where} ORDER BY {order} LIMIT %s"
+    return sql.query(statement, (*values, PAGE_ROWS)), upto
+
+
+def _behind(engine: str, order: tuple[str, ...], key: Row) -> tuple[str, list[Any]]:
+    """The condition of rows behind a key, and its values. MySQL finds no index for a row of values."""
+    if engine != "mysql":
+        marks = ", ".join(["%s"] * len(order))
+        return f"({', '.join(order)}) > ({marks})", list(key)
+    choices: list[str] = []
+    values: list[Any] = []
+    for number, column in enumerate(order):
+        same = "".join(f"{each} = %s AND " for each in order[:number])
+        choices.append(f"{same}{column} > %s")
+        values += key[: number + 1]
+    return f"({' OR '.join(choices)})", values
+
+
+def _plain(value: Any) -> Any:
+    """A value from a driver. Drivers differ in what is text, and what bytes."""
+    if isinstance(value, bytes | bytearray | memoryview):
+        try:
+            return bytes(value).decode()
+        except UnicodeDecodeError:
+            return bytes(value)
+    return value

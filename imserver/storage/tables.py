@@ -1,0 +1,232 @@
+"""Tables as data: which of their rows belong to an app and a user, what erases them, what an export reads.
+
+Importing this loads no database library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final, Literal
+
+from msgspec import Struct
+
+if TYPE_CHECKING:
+    from alembic.operations import Operations
+
+Migration = Callable[["Operations"], object]
+"""A step that makes tables of a feature, with the operations of Alembic. It only adds, and may run twice:
+MySQL keeps what was done before a crash. It imports what it needs, which most starts save."""
+
+OF_APP: Final = "app = %s"
+"""The rows whose column ``app`` names the app."""
+OF_LOGS: Final = "log IN (SELECT number FROM log WHERE app = %s)"
+"""The rows whose column ``log`` has the number of a message log of the app."""
+OF_ACCOUNTS: Final = "account IN (SELECT id FROM account WHERE app = %s)"
+"""The rows whose column ``account`` has the id of an account of the app."""
+
+
+class Reason(Struct, frozen=True):
+    """Why there is nothing in its place, in words."""
+
+    why: str
+
+
+class Table(Struct, frozen=True, kw_only=True):
+    """A table: which rows an app and a user have, what erases them, what an export reads.
+
+    ``key``: its primary key. ``of_app``: the condition of an app's rows, which are deleted with the app; one
+    ``%s``, the app. ``of_user``: what the rows of a user meet, too; one ``%s``, the user. ``user_as``: how
+    the user stands there; ``account``: as the id of an account, so that others have no rows. ``erase_user``:
+    statements that erase a user's rows, with the app and the user as values; the first one in this table.
+    ``erase_app``: statements that run first when an app is deleted, with the app as value, for rows that
+    stay. ``columns``: those that an export of an app or a user reads. They are no secrets: no password,
+    token, code or key. ``scan``: no index leads to the rows of a user, so all rows of the app are looked
+    through.
+    """
+
+    name: str
+    key: tuple[str, ...]
+    of_app: str | Reason = OF_APP
+    of_user: str | Reason
+    user_as: Literal["text", "bytes", "account"] = "text"
+    erase_user: tuple[str, ...] | Reason
+    erase_app: tuple[str, ...] = ()
+    columns: tuple[str, ...] | Reason
+    scan: bool = False
+
+
+class FeatureTables(Struct, frozen=True):
+    """The tables of a feature of another distribution, in the order of their deletion, and the steps that
+    make them, numbered from 1."""
+
+    feature: str
+    tables: tuple[Table, ...]
+    migrations: tuple[Migration, ...]
+
+
+def _of_server(name: str, key: str, why: str, *erase_app: str) -> Table:
+    reason = Reason(why)
+    return Table(
+        name=name,
+        key=(key,),
+        of_app=reason,
+        of_user=reason,
+        erase_user=reason,
+        erase_app=erase_app,
+        columns=reason,
+    )
+
+
+_BY_MARKS: Final = Reason("the log erases it with the marks of the user")
+_BY_LOG: Final = Reason("the user leaves the conversation; what they wrote stays with the others")
+_BY_POSITIONS: Final = Reason("the node forgets the positions, also those in memory")
+_OF_MEMBERS: Final = Reason("it belongs to all members of a conversation")
+_NUMBERS: Final = Reason("numbers that say nothing of a user")
+
+CORE_TABLES: Final = (
+    Table(
+        name="hidden",
+        key=("log", "member", "id"),
+        of_app=OF_LOGS,
+        of_user="member = %s",
+        erase_user=_BY_MARKS,
+        columns=("member", "id"),
+    ),
+    Table(
+        name="read_position",
+        key=("log", "member", "conversation"),
+        of_app=OF_LOGS,
+        of_user="member = %s",
+        erase_user=_BY_MARKS,
+        columns=("member", "conversation", "read_id", "received_id"),
+    ),
+    Table(
+        name="mark_version",
+        key=("log", "member"),
+        of_app=OF_LOGS,
+        of_user=_NUMBERS,
+        erase_user=_BY_MARKS,
+        columns=_NUMBERS,
+    ),
+    Table(
+        name="uplink_session",
+        key=("log", "member"),
+        of_app=OF_LOGS,
+        of_user=_NUMBERS,
+        erase_user=_BY_MARKS,
+        columns=_NUMBERS,
+    ),
+    Table(
+        name="reaction",
+        key=("log", "message", "emoji", "member"),
+        of_app=OF_LOGS,
+        of_user="member = %s",
+        erase_user=_BY_LOG,
+        columns=("message", "emoji", "member", "id"),
+    ),
+    Table(
+        name="pin",
+        key=("log", "message"),
+        of_app=OF_LOGS,
+        of_user=_OF_MEMBERS,
+        erase_user=_BY_LOG,
+        columns=("message", "conversation", "id"),
+    ),
+    Table(
+        name="mention",
+        key=("log", "member", "conversation", "id"),
+        of_app=OF_LOGS,
+        of_user="member = %s",
+        erase_user=_BY_MARKS,
+        columns=("member", "conversation", "id"),
+    ),
+    Table(
+        name="bot_entry",
+        key=("log", "member", "conversation", "id"),
+        of_app=OF_LOGS,
+        of_user="member = %s",
+        erase_user=_BY_MARKS,
+        columns=("member", "conversation", "id"),
+    ),
+    Table(
+        name="message",
+        key=("log", "id"),
+        of_app=OF_LOGS,
+        of_user="sender = %s",
+        erase_user=_BY_LOG,
+        columns=(
+            *("id", "conversation", "seq", "sender", "kind", "type", "client_msg_id", "time_ms", "about"),
+            *("stored_at", "meta", "body"),
+        ),
+        scan=True,
+    ),
+    Table(
+        name="membership",
+        key=("log", "member", "conversation", "joined_id"),
+        of_app=OF_LOGS,
+        of_user="member = %s",
+        erase_user=_BY_LOG,
+        columns=(
+            *("member", "conversation", "joined_id", "left_id", "readable_after", "role"),
+            *("muted_until", "bot"),
+        ),
+    ),
+    Table(
+        name="conversation",
+        key=("log", "id"),
+        of_app=OF_LOGS,
+        of_user=_OF_MEMBERS,
+        erase_user=_BY_LOG,
+        columns=(
+            *("id", "kind", "pair", "name", "last_seq", "last_id", "created", "open", "options", "bots"),
+            *("avatar", "description"),
+        ),
+    ),
+    Table(
+        name="talk_position",
+        key=("app", "member"),
+        of_user="member = %s",
+        erase_user=_BY_POSITIONS,
+        columns=("member", "id"),
+    ),
+    Table(
+        name="room_position",
+        key=("app", "member", "room"),
+        of_user="member = %s",
+        erase_user=_BY_POSITIONS,
+        columns=("member", "room", "id"),
+    ),
+    Table(
+        name="ban",
+        key=("app", "member"),
+        of_user="member = %s",
+        user_as="bytes",
+        erase_user=Reason("a ban outlives the account: nobody comes back under the same id"),
+        columns=("member", "until"),
+    ),
+    _of_server(
+        "log",
+        "number",
+        "it stays with the last ids, none of which is given again if the app is created anew",
+        # Clients with an old cursor begin anew.
+        "UPDATE log SET floor = last_id WHERE app = %s AND floor < last_id",
+    ),
+    _of_server("app", "name", "all nodes learn from it that the app was deleted; its settings have secrets"),
+    _of_server("api_key", "id", "the deletion of an app takes it out of keys, which belong to operators"),
+    _of_server("directory", "one", "it names the database"),
+    _of_server("feature_schema", "feature", "it names tables of features"),
+    _of_server("alembic_version", "version_num", "it names the last migration"),
+)
+"""The tables of the core, in the order of their deletion."""
+
+
+class StoreTables(Struct, frozen=True):
+    """The tables of a store. ``of_server()``: those of the core and of all features of this server, also of
+    those that the node does not have, in the order of their deletion. ``of_others``: of features of other
+    distributions that the node has."""
+
+    of_server: Callable[[], Sequence[Table]] = lambda: CORE_TABLES
+    of_others: tuple[FeatureTables, ...] = ()
+
+
+OF_CORE: Final = StoreTables()

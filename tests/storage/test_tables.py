@@ -1,0 +1,151 @@
+"""The tables: each says what erases and exports its rows, or why nothing does."""
+
+from collections.abc import Iterable
+
+from sqlalchemy import inspect
+
+from imserver.config.settings import Config
+from imserver.features.accounts.rows import AccountStore
+from imserver.features.uploads import upload_rows
+from imserver.features.uploads.contract import Upload
+from imserver.node.feature_list import load_features, tables_of, tables_of_server
+from imserver.storage.contract import Account
+from imserver.storage.export_rows import PAGE_ROWS, TablePage
+from imserver.storage.log.contract import Draft
+from imserver.storage.statements import PooledStatements
+from imserver.storage.tables import Reason
+
+from .conftest import OpenStore
+
+NOT_EXPORTED = {
+    "account": {"app", "password", "version"},
+    "arrangement": {"app", "version"},
+    "bot": {"app", "token_hash", "hook_url", "hook_secret", "hook_entry"},
+    "event_retry": {"app", "number"},
+    "hidden": {"log", "version"},
+    "incoming_hook": {"app", "token_hash"},
+    "invitation": {"app", "code"},
+    "message": {"log", "resend", "batch"},
+    "notify_endpoint": {"app", "digest", "url", "p256dh", "auth"},
+    "notify_person": {"app", "mail_due", "mailed_id", "mailed_marks"},
+    "read_position": {"log", "version", "peer_version"},
+    "upload": {"app", "place"},
+    "ban": {"app", "version"},
+}
+"""The columns that no export reads, besides that of the app or log: secrets, and positions of the server."""
+
+
+def texts(names: Iterable[str]) -> set[str]:
+    return {name.strip('"') for name in names}
+
+
+def test_each_table_is_erased_and_exported_or_says_why_not(url: str, open_store: OpenStore) -> None:
+    def schema(sql: PooledStatements) -> dict[str, tuple[set[str], set[str]]]:
+        tables = inspect(sql.connection)
+        return {
+            table: (
+                {column["name"] for column in tables.get_columns(table)},
+                set(tables.get_pk_constraint(table)["constrained_columns"]),
+            )
+            for table in tables.get_table_names()
+        }
+
+    there = open_store(url).read(schema)
+    tables = {table.name: table for table in tables_of_server()}
+    assert tables.keys() == there.keys()
+    for name, table in tables.items():
+        columns, key = there[name]
+        assert texts(table.key) == (key or columns), name
+        for part in (table.of_app, table.of_user, table.erase_user, table.columns):
+            assert part.why if isinstance(part, Reason) else part, name
+        if not isinstance(table.columns, Reason):
+            left_out = NOT_EXPORTED.get(name, {"app"} & columns or {"log"} & columns)
+            assert texts(table.columns) == columns - left_out, name
+
+
+def test_a_feature_has_the_tables_of_its_light_module() -> None:
+    features = load_features(Config())
+    assert tables_of(features).of_server() == tables_of_server()
+    assert tables_of(()).of_server() == tables_of_server()
+
+
+def test_rows_of_a_table_go_before_those_by_which_they_are_found() -> None:
+    names = [table.name for table in tables_of_server()]
+    for table in tables_of_server():
+        if "FROM account" in str(table.of_app):
+            assert names.index(table.name) < names.index("account")
+
+
+def rows_of(pages: Iterable[TablePage]) -> dict[str, list[dict[str, object]]]:
+    rows: dict[str, list[dict[str, object]]] = {}
+    for page in pages:
+        assert 0 < len(page.rows) <= PAGE_ROWS
+        rows.setdefault(page.table, []).extend(dict(zip(page.columns, row, strict=True)) for row in page.rows)
+    return rows
+
+
+def test_rows_of_a_user_and_of_an_app_are_exported(url: str, open_store: OpenStore) -> None:
+    store = open_store(url)
+    accounts = AccountStore(store)
+    ann, bob = (
+        accounts.add(Account(0, "shop", phone, name), "a hash")
+        for phone, name in (("1", "Ann"), ("2", "Bob"))
+    )
+    other = accounts.add(Account(0, "tea", "1", "Ann"), "a hash")
+    store.log().writer.append("shop", [Draft(sender=ann.user, to_user=bob.user, body=b"\xff")])
+    store.log().writer.append("shop", [Draft(sender=bob.user, to_user=ann.user, body=b"hi")] * 3)
+    store.log().writer.append("tea", [Draft(sender=ann.user, to_user="x")])
+    store.ban("shop", [ann.user, "c\0"], 60)
+    file = Upload("f1", "shop", ann.user, "file", "text/plain", "a", 5, "", 1)
+    store.write(lambda sql: upload_rows.add(sql, file, 10_000, 10_000))
+    of_ann = rows_of(store.rows_of_user("shop", ann.user))
+    assert [row["nickname"] for row in of_ann["account"]] == ["Ann"]
+    assert [row["body"] for row in of_ann["message"]] == [b"\xff"]
+    assert [row["member"] for row in of_ann["membership"]] == [ann.user]
+    assert [row["member"] for row in of_ann["ban"]] == [ann.user]
+    assert [(row["id"], row["user"]) for row in of_ann["upload"]] == [("f1", ann.user)]
+    assert "conversation" not in of_ann
+    of_shop = rows_of(store.rows_of_app("shop"))
+    assert [row["id"] for row in of_shop["account"]] == [ann.id, bob.id]
+    assert [row["body"] for row in of_shop["message"]] == [b"\xff", "hi", "hi", "hi"]
+    assert {row["member"] for row in of_shop["ban"]} == {ann.user, "c\0"}
+    assert len(of_shop["conversation"]) == 1
+    assert rows_of(store.rows_of_user("shop", other.user)) == {}
+    for user in ("ann", "c\0", "x" * 300, ""):
+        assert rows_of(store.rows_of_user("shop", user)).keys() <= {"ban"}
+
+
+def test_a_store_without_a_database_exports_nothing(open_store: OpenStore) -> None:
+    store = open_store()
+    assert rows_of(store.rows_of_app("shop")) == rows_of(store.rows_of_user("shop", "ann")) == {}
+    assert not store.has_database
+
+
+def test_pages_of_large_tables_follow_each_other(url: str, open_store: OpenStore) -> None:
+    """Through more accounts than one query names, and more events than one query looks through."""
+    store = open_store(url)
+    ids = range(1, 603)
+    own = {1, 5000, *range(10_001, 10_402)}
+
+    def fill(sql: PooledStatements) -> None:
+        sql.execute_many(
+            "INSERT INTO account (id, app, phone, nickname, avatar, password, version, created) "
+            "VALUES (%s, %s, %s, '', '', '', 0, 1)",
+            [(id, "tea" if id == 7 else "shop", str(id)) for id in ids],
+        )
+        sql.execute_many(
+            "INSERT INTO relation (account, other, state, since) VALUES (%s, %s, 'friend', 1)",
+            [(id, other) for id in ids for other in (1, 2)],
+        )
+        sql.execute_many(
+            "INSERT INTO event (app, id, member, kind, time, body) VALUES ('shop', %s, %s, 'a', 1, %s)",
+            [(id, "ann" if id in own else "bob", b"{}") for id in range(1, 10_403)],
+        )
+
+    store.write(fill)
+    relations = rows_of(store.rows_of_app("shop"))["relation"]
+    assert [(row["account"], row["other"]) for row in relations] == [
+        (id, other) for id in ids for other in (1, 2) if id != 7
+    ]
+    events = rows_of(store.rows_of_user("shop", "ann"))["event"]
+    assert [row["id"] for row in events] == sorted(own)
