@@ -35,7 +35,7 @@ class TablePage(Struct, frozen=True):
     rows: list[Row]
 
 
-class Read(Protocol):
+class ReadWork(Protocol):
     """Runs work in a transaction; see :meth:`imserver.storage.store.Store.read`."""
 
     def __call__(self, work: Callable[[PooledStatements], T]) -> T: ...
@@ -57,7 +57,7 @@ class _Part(Struct, frozen=True):
     scan: bool = False
 
 
-def read_app(read: Read, tables: Sequence[Table], app: str) -> Iterator[TablePage]:
+def read_app(read: ReadWork, tables: Sequence[Table], app: str) -> Iterator[TablePage]:
     """The rows of an app. Switches. Raises StorageUnavailable."""
     for table in (*read(tables_of_others), *tables):
         if isinstance(table.of_app, Reason) or isinstance(table.columns, Reason):
@@ -67,7 +67,7 @@ def read_app(read: Read, tables: Sequence[Table], app: str) -> Iterator[TablePag
             yield from _pages(read, _Part(table.name, _order(table), table.columns, scope, values))
 
 
-def read_user(read: Read, tables: Sequence[Table], app: str, user: str) -> Iterator[TablePage]:
+def read_user(read: ReadWork, tables: Sequence[Table], app: str, user: str) -> Iterator[TablePage]:
     """The rows of a user. Switches. Raises StorageUnavailable."""
     forms: dict[str, Any] = {"account": id_of(user), "bytes": user.encode()}
     forms["text"] = "" if text_objection(user, MAX_USER_BYTES) else user
@@ -88,7 +88,7 @@ def _order(table: Table) -> tuple[str, ...]:
     return tuple(column for column in table.key if column != fixed) or table.key
 
 
-def _scopes(read: Read, of_app: str, app: str) -> Iterator[tuple[str, Row]]:
+def _scopes(read: ReadWork, of_app: str, app: str) -> Iterator[tuple[str, Row]]:
     """Conditions of an app's rows, each for one log: for several, some engines would sort all rows for each
     page."""
     if of_app == OF_LOGS:
@@ -98,7 +98,7 @@ def _scopes(read: Read, of_app: str, app: str) -> Iterator[tuple[str, Row]]:
         yield of_app, (app,)
 
 
-def _accounts(read: Read, of_app: str, app: str) -> Iterator[tuple[str, Row]]:
+def _accounts(read: ReadWork, of_app: str, app: str) -> Iterator[tuple[str, Row]]:
     """Conditions of an app's rows, each for some accounts, for the same reason."""
     last = 0
     while ids := read(partial(_next_accounts, app, last)):
@@ -111,7 +111,7 @@ def _next_accounts(app: str, after: int, sql: PooledStatements) -> list[Row]:
     return sql.query(statement, (app, after, _ACCOUNTS_AT_ONCE))
 
 
-def _pages(read: Read, part: _Part) -> Iterator[TablePage]:
+def _pages(read: ReadWork, part: _Part) -> Iterator[TablePage]:
     after: Row = ()
     width = len(part.order)
     names = tuple(column.strip('"') for column in part.columns)

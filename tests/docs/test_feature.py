@@ -6,13 +6,18 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 import yaml
+from msgspec import structs
 
+from imserver.config.settings import Config, StorageSettings
 from imserver.errors import StartError
 from imserver.node import feature_list
+from imserver.storage.store import Store
+from imserver.storage.tables import StoreTables
 from tests.conftest import StartServer
 from tests.docs.markdown import Block, blocks
 from tests.integration.raw import TEXT, Raw, frame
@@ -46,7 +51,8 @@ def here(installed: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The distribution is installed for this process, too."""
     monkeypatch.syspath_prepend(str(installed))
     yield
-    sys.modules.pop("imserver_lines", None)
+    for name in ("imserver_lines", "lines_tables"):
+        sys.modules.pop(name, None)
 
 
 def test_the_guide_does_what_it_says(installed: Path, start_server: StartServer) -> None:
@@ -114,3 +120,26 @@ def test_wrong_settings_of_the_feature_are_refused_with_their_line(
     with pytest.raises(StartError) as caught:
         feature_list.check(*feature_list.load_with_locations(str(file), {}))
     assert output in str(caught.value)
+
+
+@pytest.mark.usefixtures("here")
+def test_its_rows_are_erased_and_exported_and_an_older_one_refuses_the_database(tmp_path: Path) -> None:
+    from lines_tables import last_text, set_last_text
+
+    def opened(tables: StoreTables) -> Store:
+        store = Store(StorageSettings(), str(tmp_path), threaded=False, tables=tables)
+        store.start()
+        return store
+
+    tables = feature_list.tables_of(feature_list.load_features(Config(features=("lines",))))
+    with closing(opened(tables)) as store:
+        for user in ("ann", "bob"):
+            set_last_text(store, "shop", user, f"from {user}")
+    with closing(opened(feature_list.tables_of(()))) as store:  # the distribution is no longer used
+        pages = [(page.table, page.columns, page.rows) for page in store.rows_of_user("shop", "ann")]
+        assert pages == [("lines_text", ("member", "text"), [("ann", "from ann")])]
+        store.delete_rows_of_user("shop", "ann")
+        assert [last_text(store, "shop", user) for user in ("ann", "bob")] == ["", "from bob"]
+    (lines,) = tables.of_others
+    with pytest.raises(StartError, match="newer than the feature 'lines'"):
+        opened(structs.replace(tables, of_others=(structs.replace(lines, migrations=()),)))

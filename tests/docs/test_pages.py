@@ -170,7 +170,7 @@ FOLDERS = sorted(
 )
 OF_SETS = ("api/v1", "cluster/redis", "cluster/rpc", "storage/log", "storage/migrations")
 """Folders that the map describes as a whole."""
-USUAL = {"api", "commands", "metrics", "parts", "problems", "rows", "service", "settings", "wire"}
+USUAL = {"api", "commands", "metrics", "parts", "problems", "rows", "service", "settings", "tables", "wire"}
 """Modules that the map explains once, for all dialects and features."""
 
 

@@ -1,0 +1,14 @@
+"""The face: columns and options of tables, for the steps that make them.
+
+Only a step imports it, because it imports SQLAlchemy.
+"""
+
+from imserver.storage.migrations import CONTENT, KEY_ORDER, key, name, need
+
+__all__ = [
+    "CONTENT",
+    "KEY_ORDER",
+    "key",
+    "name",
+    "need",
+]
