@@ -1,7 +1,7 @@
 """The rows of an app or a user in all tables, as an export reads them: table by table, in pages.
 
-A page follows the last key of the page before, so it costs the same wherever it is. No query reads many more
-rows than a page has.
+A page follows the last key of the page before. Where no index leads to the rows of a user (``Table.scan``), a
+query looks through some thousand rows of the app, and the next one goes on behind them.
 """
 
 from __future__ import annotations
@@ -140,6 +140,10 @@ def _page(part: _Part, after: Row, sql: PooledStatements) -> tuple[list[Row], Ro
             where, values = f"{where} AND {order} <= %s", [*values, *upto]
     if part.of_user:
         where, values = f"{where} AND {part.of_user}", [*values, *part.user]
+    if sql.engine == "postgresql":
+        # Without statistics it takes the rest of a table for a few rows, and sorts it for each page: 113 ms
+        # instead of 36 for the first pages of 30,000 messages.
+        sql.execute("SET LOCAL enable_sort = off")
     columns = ", ".join((*part.order, *part.columns))
     statement = f"SELECT {columns} FROM {part.table} WHERE {where} ORDER BY {order} LIMIT %s"
     return sql.query(statement, (*values, PAGE_ROWS)), upto

@@ -1,5 +1,7 @@
 """The tables: each says what erases and exports its rows, or why nothing does."""
 
+import subprocess
+import sys
 from collections.abc import Iterable
 
 from sqlalchemy import inspect
@@ -14,6 +16,7 @@ from imserver.storage.export_rows import PAGE_ROWS, TablePage
 from imserver.storage.log.contract import Draft
 from imserver.storage.statements import PooledStatements
 from imserver.storage.tables import Reason
+from tests.support import clean_environment
 
 from .conftest import OpenStore
 
@@ -67,6 +70,17 @@ def test_a_feature_has_the_tables_of_its_light_module() -> None:
     features = load_features(Config())
     assert tables_of(features).of_server() == tables_of_server()
     assert tables_of(()).of_server() == tables_of_server()
+
+
+def test_the_tables_of_absent_features_are_read_without_them() -> None:
+    code = (
+        "import sys; from imserver.node.feature_list import tables_of\n"
+        "assert 'arrangement' in [table.name for table in tables_of(()).of_server()]\n"
+        "print([name for name in sys.modules if name.startswith('imserver.features.')])"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=clean_environment())
+    assert done.stdout == "[]\n"
 
 
 def test_rows_of_a_table_go_before_those_by_which_they_are_found() -> None:
