@@ -131,6 +131,20 @@ def test_a_feature_that_is_named_twice_is_loaded_once(
     assert [each.name for each in load_features(Config(features=("lamp", "lamp")))] == ["lamp"]
 
 
+def test_a_table_of_another_distribution_begins_with_the_name_of_its_feature(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "bulbs.py").write_text(
+        "from imserver.features.inbox.tables import TABLES\n"
+        "from imserver.plugin import Feature\n"
+        "FEATURE = Feature('lamp', lambda parts: None, tables=TABLES)\n"
+    )
+    offer(tmp_path, "one", "bulbs:FEATURE")
+    with pytest.raises(StartError, match=r"the table arrangement must have a name .* begins with lamp_$"):
+        load_features(Config(features=("lamp",)))
+
+
 def test_an_app_made_at_run_time_has_no_settings_of_absent_features() -> None:
     given = {"pusher": {"app_id": "7", "key": "k", "secret": "s" * 16}}
     absent, present = (declarations_of(load_features(Config(features=each))) for each in ((), None))
