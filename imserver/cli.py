@@ -67,7 +67,7 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if (own := super().get_command(ctx, cmd_name)) is not None:
             return own
-        row = _LAZY.get(cmd_name) or _of_features().get(cmd_name)
+        row = _LAZY.get(cmd_name) or _of_features(cmd_name).get(cmd_name)
         if row is None:
             return None
         module, attribute, _ = row
@@ -81,17 +81,28 @@ class _Commands(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         lines = {name: command.get_short_help_str(80) for name, command in self.commands.items()}
-        lines |= {name: text for name, (_, _, text) in {**_LAZY, **_of_features()}.items()}
+        lines = {name: text for name, (_, _, text) in {**_of_features(), **_LAZY}.items()} | lines
         with formatter.section("Commands"):
             formatter.write_dl(sorted(lines.items()))
 
 
-def _of_features() -> dict[str, tuple[str, str, str]]:
-    """The commands of the features of this server, as in ``_LAZY``."""
-    # Imported here: most commands need no feature.
-    from imserver.node.feature_list import load_features
+def _of_features(wanted: str = "") -> dict[str, tuple[str, str, str]]:
+    """The commands of features, as in ``_LAZY``, up to the ``wanted`` one; those before win.
 
-    return {name: row for feature in load_features(Config()) for name, row in feature.commands.items()}
+    Features of other distributions come last, so a command of this server imports none of them.
+    """
+    # Imported here: most commands need no feature.
+    from imserver.node.feature_list import offered
+
+    rows: dict[str, tuple[str, str, str]] = {}
+    for feature in offered():
+        if isinstance(feature, errors.StartError):
+            click.echo(f"warning: {feature}", err=True)
+            continue
+        rows = {**feature.commands, **rows}
+        if wanted in rows:
+            break
+    return rows
 
 
 _config_option = click.option(
@@ -271,14 +282,14 @@ def _manual(path: str | None) -> str:
     text = assets.DEFAULT_CONFIG.read_text(encoding="utf-8")
     if path is None:
         return text
-    from imserver.config.manual import manual_without
+    from imserver.config.manual import manual_of
     from imserver.node import feature_list
 
     try:
-        features = feature_list.load_config(path).features
+        features = feature_list.load_features(feature_list.load_config(path))
     except errors.StartError as error:
         fail(error)
-    return text if features is None else manual_without(text, feature_list.absent_keys(features))
+    return manual_of(text, feature_list.declarations_of(features))
 
 
 def _check_production(path: str | None) -> None:

@@ -13,15 +13,14 @@ from hypothesis import strategies as st
 
 from imserver import assets
 from imserver.config.load import _parse, dump_config
-from imserver.config.manual import manual_without
+from imserver.config.manual import manual_of
 from imserver.config.settings import Config, KeySettings
 from imserver.config.values import RENAMED, ConfigError
 from imserver.dialects.pusher.settings import pusher_of
 from imserver.errors import StartError
 from imserver.node import feature_list
 from imserver.node.feature_list import (
-    KEYS,
-    absent_keys,
+    FEATURES,
     declarations_of,
     load_config,
     load_features,
@@ -105,7 +104,9 @@ def test_the_manual_has_every_setting_in_the_order_of_the_code_and_no_other() ->
 
 
 @pytest.mark.parametrize(
-    "names", [(), *((name,) for name in KEYS)], ids=lambda names: names[0] if names else "none"
+    "names",
+    [(), *((each.rpartition(".")[2],) for each in FEATURES)],
+    ids=lambda names: names[0] if names else "none",
 )
 def test_the_manual_of_some_features_has_their_settings_and_no_other(
     tmp_path: Path, names: tuple[str, ...]
@@ -115,19 +116,19 @@ def test_the_manual_of_some_features_has_their_settings_and_no_other(
     if names == ("oauth",):
         names = ("pages", "oauth")
     features = load_features(Config(features=names))
-    text = manual_without(assets.DEFAULT_CONFIG.read_text(encoding="utf-8"), absent_keys(names))
-    rows = list(declarations_of(features).rows)
-    assert written_in(yaml.safe_load(text)) == rows
+    declared = declarations_of(features)
+    text = manual_of(assets.DEFAULT_CONFIG.read_text(encoding="utf-8"), declared)
+    assert written_in(yaml.safe_load(text)) == list(declared.rows)
     file = tmp_path / "my.yaml"
     file.write_text(text.replace("\nfeatures:", f"\nfeatures: [{', '.join(names)}]"), encoding="utf-8")
     assert load_config(str(file), {}).features == names
-    entries = {key.removeprefix("apps.*.") for key in absent_keys(names) if key.startswith("apps.")}
+    entries = DECLARED.app_hints.keys() - declared.app_hints.keys()
     assert not [line for line in text.splitlines() if line.startswith("#   ") and line.split()[1] in entries]
 
 
-def test_the_manual_without_nothing_is_the_manual() -> None:
+def test_the_manual_of_all_features_is_the_manual() -> None:
     text = assets.DEFAULT_CONFIG.read_text(encoding="utf-8")
-    assert manual_without(text, ()) == text
+    assert manual_of(text, DECLARED) == text
 
 
 def test_the_manual_explains_every_setting() -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Container, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from imserver.config.settings import TenantSettings
 from imserver.model import Event
 from imserver.storage.contract import RecordEvent
 from imserver.storage.log.contract import Entry
 from imserver.transport.connection import Connection
+
+if TYPE_CHECKING:
+    from imserver.storage.statements import PooledStatements
 
 
 class Observer(Protocol):
@@ -90,3 +93,83 @@ class NoObserver:
 
     def expire(self) -> None:
         """Nothing."""
+
+
+class Observers:
+    """Several observers. Each hears everything, in their order."""
+
+    def __init__(self, observers: Sequence[Observer]) -> None:
+        self._observers = observers
+
+    def __contains__(self, app: object) -> bool:
+        return any(app in each.apps for each in self._observers)
+
+    @property
+    def apps(self) -> Container[str]:
+        """Those of all."""
+        return self
+
+    @property
+    def known(self) -> Collection[Connection]:
+        """Those of the first that knows any."""
+        return next((each.known for each in self._observers if each.known), ())
+
+    def observes(self, settings: TenantSettings) -> bool:
+        """Whether one of them does."""
+        return any(each.observes(settings) for each in self._observers)
+
+    def began(self, connection: Connection) -> None:
+        """Tell all."""
+        for each in self._observers:
+            each.began(connection)
+
+    def ended(self, connection: Connection, code: int) -> None:
+        """Tell those that know connections."""
+        for each in self._observers:
+            if each.known:
+                each.ended(connection, code)
+
+    def message(self, app: str, sender: str, facts: Mapping[str, Any]) -> None:
+        """Tell all."""
+        for each in self._observers:
+            each.message(app, sender, facts)
+
+    def absent(self, app: str, pushes: Sequence[tuple[str, Event]]) -> None:
+        """Tell all."""
+        for each in self._observers:
+            each.absent(app, pushes)
+
+    def committed(self, app: str, first: int, last: int, entries: Sequence[Entry]) -> None:
+        """Tell those that hear of the entries of this app."""
+        for each in self._observers:
+            if app in each.apps:
+                each.committed(app, first, last, entries)
+
+    def recorder(self, app: str, kind: str) -> RecordEvent | None:
+        """A function that calls theirs."""
+        functions = [record for each in self._observers if (record := each.recorder(app, kind)) is not None]
+        if not functions:
+            return None
+
+        def record_all(sql: PooledStatements, app: str, user: str, facts: Mapping[str, Any]) -> None:
+            for record in functions:
+                record(sql, app, user, facts)
+
+        return record_all
+
+    def undelivered(self, app: str) -> int | None:
+        """The lowest of their positions."""
+        positions = (each.undelivered(app) for each in self._observers)
+        return min((position for position in positions if position is not None), default=None)
+
+    def expire(self) -> None:
+        """Call that of each."""
+        for each in self._observers:
+            each.expire()
+
+
+def observer_of(observers: Sequence[Observer]) -> Observer:
+    """One observer in place of all. If there is only one it is that, so nothing is called twice for it."""
+    if len(observers) == 1:
+        return observers[0]
+    return Observers(observers) if observers else NoObserver()

@@ -12,14 +12,15 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import count
 from time import monotonic
 from types import NoneType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Union, get_args
 
 import gevent
 import msgspec
 from msgspec import Struct
 
 from imserver.cluster.registry import Lease, Registry
-from imserver.cluster.rpc.queues import PeerUnavailable
+from imserver.cluster.rpc.queues import PeerUnavailable, UnknownQuery
+from imserver.errors import StartError
 from imserver.model import Event, Signal
 from imserver.storage.log.contract import Entry
 
@@ -168,7 +169,6 @@ NodeMessage = (
 )
 
 encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(NodeMessage).decode
 
 
 class NodeMessages:
@@ -176,12 +176,16 @@ class NodeMessages:
 
     Handlers run in the order of arrival. They must not block for long, because later messages wait. Owner of
     the handlers and of the fences that have arrived.
+
+    A feature may have messages of its own: structs with ``array_like=True``, whose tag begins with its name
+    and a dot (``tag="lamp.switched"``). Nodes that do not know a message count it and go on.
     """
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._rpc: Rpc
-        self._handlers: dict[type, Callable[[Any], object]] = {}
+        self._handlers: dict[type[Struct], Callable[[Any], object]] = {}
+        self._decode: Callable[[bytes], Any] = msgspec.msgpack.Decoder(NodeMessage).decode
         self.unreadable = 0
         """Messages that this version does not understand."""
         self._fences = count(1)
@@ -192,9 +196,20 @@ class NodeMessages:
         """Set what sends. It passes on what it receives to :meth:`received`."""
         self._rpc = rpc
 
-    def handle(self, handlers: Mapping[type, Callable[[Any], object]]) -> None:
-        """Add handlers by type of message; each is called with the message."""
+    def handle(self, handlers: Mapping[type[Struct], Callable[[Any], object]]) -> None:
+        """Add handlers by type of message; each is called with the message.
+
+        Raises StartError if another type has the same tag, or a message of a feature none of its own.
+        """
         self._handlers.update(handlers)
+        kinds = [kind for kind in self._handlers if kind not in get_args(NodeMessage)]
+        for kind in kinds:
+            if "." not in str(kind.__struct_config__.tag):
+                raise StartError(f"the node message {kind.__name__}: expected a tag such as feature.message")
+        try:
+            self._decode = msgspec.msgpack.Decoder(Union[(NodeMessage, *kinds)]).decode
+        except TypeError as error:
+            raise StartError(f"the node message {kinds[-1].__name__}: {error}") from None
 
     @property
     def own_epoch(self) -> int:
@@ -208,18 +223,18 @@ class NodeMessages:
 
     # --- sending; never switches ----------------------------------------------------------------------------
 
-    def send(self, epoch: int, message: NodeMessage) -> bool:
+    def send(self, epoch: int, message: Struct) -> bool:
         """Send to one node. Return False if the message is known to be lost."""
         lease = self._registry.leases().get(epoch)
         return lease is not None and self._rpc.send(lease, encode(message))
 
-    def send_each(self, epochs: Iterable[int], message: NodeMessage) -> int:
+    def send_each(self, epochs: Iterable[int], message: Struct) -> int:
         """Send to several nodes. Return how many of them probably receive it."""
         data = encode(message)
         leases = self._registry.leases()
         return sum(epoch in leases and self._rpc.send(leases[epoch], data) for epoch in epochs)
 
-    def broadcast(self, message: NodeMessage) -> int:
+    def broadcast(self, message: Struct) -> int:
         """Send to all other live nodes. Return how many are known not to receive it."""
         peers = self.peers()
         if not peers:
@@ -276,7 +291,7 @@ class NodeMessages:
         """Handle messages of another node, in their order. A failing message does not affect the others."""
         for data in items:
             try:
-                message: NodeMessage = _decode(data)
+                message = self._decode(data)
             except (ValueError, RecursionError):
                 self.unreadable += 1
                 log.warning("node message from epoch %d is not readable", sender)
@@ -322,11 +337,18 @@ class NodeQueries:
         self._rows: dict[str, tuple[msgspec.msgpack.Decoder[Any], Callable[[Any], Any]]] = {}
 
     def add(self, kind: str, query: type, answer: Callable[[Any], Any]) -> None:
-        """Answer queries of this kind."""
+        """Answer queries of this kind. That of a feature begins with its name and a dot: ``lamp.count``.
+
+        Raises StartError if somebody answers this kind already.
+        """
+        if kind in self._rows:
+            raise StartError(f"the node query {kind!r} has an answer already")
         self._rows[kind] = (msgspec.msgpack.Decoder(query), answer)
 
     def answer(self, kind: str, body: bytes) -> bytes:
-        """Answer one query. Raises KeyError for an unknown kind and ValueError for an unreadable body."""
+        """Answer one query. Raises UnknownQuery, and ValueError for an unreadable body."""
+        if kind not in self._rows:
+            raise UnknownQuery(kind)
         decoder, row = self._rows[kind]
         return encode(row(decoder.decode(body)))
 

@@ -27,8 +27,9 @@ from imserver.cluster.registry import advertised_address
 from imserver.config.declared import marked
 from imserver.config.settings import Config
 from imserver.errors import StartError
-from imserver.node.feature_list import load_features
+from imserver.node.feature_list import load_features, offered
 from imserver.offline import load_settings, opened, settings_options
+from imserver.plugin.feature import Feature
 from imserver.process import SPARE_FILES_OF_A_CLUSTER, cores, plan_processes
 from imserver.storage.address import database_address
 from imserver.storage.engines import probe
@@ -545,7 +546,8 @@ class _Doctor(click.Command):
     """The command with the options of features."""
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        rows = _of_features(Config())
+        features = (each for each in offered() if isinstance(each, Feature))
+        rows = {name: row for feature in features for name, row in feature.doctor.items()}
         more = [click.Option([name], metavar=row[3], help=row[2]) for name, row in rows.items()]
         return [*super().get_params(ctx), *more]
 

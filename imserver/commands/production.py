@@ -193,7 +193,7 @@ def debugging(it: Deployment) -> Iterator[Finding]:
 
 def features(it: Deployment) -> Iterator[Finding]:
     for feature in load_features(it.config):
-        yield from feature.findings(it.config, _on_several_machines(it.config))
+        yield from feature.settings.findings(it.config, _on_several_machines(it.config))
 
 
 CHECKS: Final[tuple[Callable[[Deployment], Iterator[Finding]], ...]] = (

@@ -9,6 +9,7 @@ A setting is a field of a struct. A mark is an entry of ``extra`` in the :class:
 - ``free_bytes``: so many bytes must stay free on the disk of the data folder.
 - ``unique``: no two apps have the same value. It is a setting that a feature declares, in groups only.
 - ``ends_demo``: an app with this setting ends demo mode, because its users or back end prove who they are.
+- ``by_feature``: the core reads it, but only with a feature that names it do apps have it (``core_keys``).
 - ``omit``: an answer of ``/api/v1`` leaves out the default.
 - ``number``, ``auto``: spellings, see :mod:`imserver.config.values`.
 - ``api``: limits that requests of ``/api/v1`` have besides, as arguments of :class:`msgspec.Meta`.

@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+
+from imserver.config.values import Declarations
 
 
-def manual_without(text: str, absent: Iterable[str]) -> str:
-    """The manual without settings: ``section``, ``section.key`` or ``apps.*.key``.
+def manual_of(text: str, declared: Declarations) -> str:
+    """The manual with the settings that are declared, and no other.
 
     A section is a paragraph. A key stands below its comment. What an app may have stands in the comment of
     the section ``apps``, by name.
     """
-    paragraphs = text.split("\n\n")
-    for name in absent:
-        section, _, key = name.partition(".")
-        number = next((n for n, each in enumerate(paragraphs) if _section_of(each) == section), None)
-        if number is None:
-            continue  # the whole section is absent
-        if not key:
-            del paragraphs[number]
-        elif section == "apps":
-            entry = rf"^#   {key.removeprefix('*.')} .*\n(?:#    +\S.*\n)*"
-            paragraphs[number] = re.sub(entry, "", paragraphs[number], flags=re.MULTILINE)
-        else:
-            row = rf"^(?:  #.*\n)*  {key}:.*\n?"
-            paragraphs[number] = re.sub(row, "", paragraphs[number], flags=re.MULTILINE)
-    return "\n\n".join(each.rstrip("\n") for each in paragraphs) + "\n"
 
+    def has_entry(entry: re.Match[str]) -> str:
+        return entry[0] if entry[1] in declared.app_hints else ""
 
-def _section_of(paragraph: str) -> str:
-    found = re.search(r"^(\w+):", paragraph, re.MULTILINE)
-    return found[1] if found else ""
+    def has_key(row: re.Match[str]) -> str:
+        return row[0] if f"{section}.{row[1]}" in declared.rows else ""
+
+    paragraphs = []
+    for paragraph in text.split("\n\n"):
+        found = re.search(r"^(\w+):", paragraph, re.MULTILINE)
+        section = found[1] if found else ""
+        if section == "apps":
+            entries = r"^#   (\w+)\W.*\n(?:#    +\S.*\n)*"
+            paragraph = re.sub(entries, has_entry, paragraph, flags=re.MULTILINE)
+        elif section:
+            paragraph = re.sub(r"^(?:  #.*\n)*  (\w+):.*\n?", has_key, paragraph, flags=re.MULTILINE)
+        if not section or section in declared.names.values():
+            paragraphs.append(paragraph.rstrip("\n"))
+    return "\n\n".join(paragraphs) + "\n"

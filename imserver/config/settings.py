@@ -349,6 +349,7 @@ class ChannelSettings(Struct, frozen=True):
         return self.recovery or self.read_history != "nobody"
 
 
+_BY_FEATURE: Final = {"by_feature": True}
 MAX_USER_BYTES: Final = 255
 """Longest user id of any app, in bytes of UTF-8."""
 
@@ -400,10 +401,10 @@ class TenantSettings(Struct, frozen=True):
     ] = ()
     account_tokens: Annotated[
         Literal["", "required", "ignored"],
-        about("Whether a login needs the token of an account of the app, or one of `jwt`."),
+        about("Whether a login needs the token of an account of the app, or one of `jwt`.", by_feature=True),
     ] = ""
-    webhook: WebhookSettings = WebhookSettings()
-    back_ends: BackEndSettings = BackEndSettings()
+    webhook: Annotated[WebhookSettings, Meta(extra=_BY_FEATURE)] = WebhookSettings()
+    back_ends: Annotated[BackEndSettings, Meta(extra=_BY_FEATURE)] = BackEndSettings()
     max_connections: Annotated[AppCount, about("The maximum number of sessions on a node; 0: no limit.")] = 0
     messages_per_second: Annotated[
         Annotated[float, Meta(ge=0, le=_LONGEST_SECONDS)],

@@ -4,7 +4,7 @@ setting and remedy."""
 import ipaddress
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from functools import cache
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, get_args
@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple, get_args
 import msgspec
 from msgspec import inspect
 
-from imserver.config.declared import HIDDEN, bare, hints_of, marked, plain
+from imserver.config.declared import HIDDEN, bare, hints_of, marked, marks_of, plain
 from imserver.config.settings import (
     PUBLIC_SIGN_KEY,
     AppName,
@@ -137,16 +137,19 @@ class Declarations:
     """All settings of a node: those of the core, and those of its features.
 
     ``sections``: name of a section and struct with its keys, in the order of the features. Several structs
-    may have keys of one section. ``app_kinds``: structs with keys of an app. ``absent``: names of settings of
-    features that this node does not have: ``section``, ``section.key`` or ``apps.*.key``. ``dialects``: names
-    of those of the node, which the setting of an app may have; ``()``: any.
+    may have keys of one section. ``app_kinds``: structs with keys of an app. ``core_keys``: the keys of an
+    app with the mark ``by_feature`` that features of this node name; None: all. ``absent``: returns names of
+    settings of features that this node does not have (``section``, ``section.key`` or ``apps.*.key``); it is
+    called for a name that nothing declares. ``dialects``: names of those of the node, which the setting of an
+    app may have; ``()``: any.
     """
 
     def __init__(
         self,
         sections: Iterable[tuple[str, type[msgspec.Struct]]] = (),
         app_kinds: Iterable[type[msgspec.Struct]] = (),
-        absent: Iterable[str] = (),
+        core_keys: Container[str] | None = None,
+        absent: Callable[[], Iterable[str]] = tuple,
         dialects: Iterable[str] = (),
     ) -> None:
         self.dialects = tuple(dict.fromkeys(dialects))
@@ -154,15 +157,16 @@ class Declarations:
         self.app_kinds = tuple(app_kinds)
         self._app_defaults = [(kind, kind()) for kind in self.app_kinds]
         """Most apps share them."""
-        self._absent = {fold(name): name for name in absent}
+        self._absent = absent
         of_apps = [
             (name, hint)
             for kind in (TenantSettings, *self.app_kinds)
             for name, hint in hints_of(kind).items()
-            if fold(f"apps.*.{name}") not in self._absent
+            if core_keys is None or name in core_keys or not marks_of(hint).get("by_feature")
         ]
         self.app_hints: Mapping[str, Any] = dict(of_apps)
         """Name of a setting of an app → its type."""
+        self._app_keys = {fold(name) for name in (*self.app_hints, *RENAMED_OF_APPS)}
         rows = tuple(self._declared_rows())
         self.rows: Mapping[str, Row] = {row.name: row for row in rows}
         """Canonical name → setting, in the order of the manual."""
@@ -215,7 +219,7 @@ class Declarations:
 
     def _shape_app(self, fields: dict[Any, Any], above: str, locations: Locations) -> dict[str, Any]:
         for key in fields:
-            if fold(f"apps.*.{key}") in self._absent:
+            if fold(key) not in self._app_keys and self.is_absent(f"apps.*.{key}"):
                 inner = f"{above}.{key}" if above else str(key)
                 locations.note(inner, fields, key)
                 raise locations.wrong(inner, NO_FEATURE)
@@ -253,12 +257,13 @@ class Declarations:
 
     def is_absent(self, written: str) -> bool:
         """Whether a section, or a key in it, is that of a feature that this node does not have."""
-        return fold(written) in self._absent
+        return fold(written) in map(fold, self._absent())
 
     def absent_variable(self, variable: str) -> str:
         """The absent section or key that a variable of the environment names; ``""``: none."""
         folded = fold(variable)
-        for name, written in self._absent.items():
+        for written in self._absent():
+            name = fold(written)
             if folded == name.replace(".", "") or ("." not in name and folded.startswith(name)):
                 return written
         return ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import Struct
@@ -12,7 +13,7 @@ from imserver.auth.authority import AllowLists, Authority, Keys
 from imserver.auth.back_ends import BackEnds, NoBackEnds
 from imserver.auth.issuers import Issuers
 from imserver.auth.login import Logins
-from imserver.auth.observer import NoObserver, Observer
+from imserver.auth.observer import Observer, observer_of
 from imserver.auth.page_tokens import PageTokens
 from imserver.auth.rates import SenderRates
 from imserver.auth.relations import NoRelations, Relations
@@ -78,54 +79,61 @@ def _no_streams(_serve: Serve) -> Mapping[str, StreamPath]:
     return {}
 
 
+class DialectParts(Struct, frozen=True):
+    """What a node does with the connections of one dialect.
+
+    ``opened``: called with each new one. ``check``: called with each session by the sweep.
+    ``silent_seconds``: after so many without traffic the sweep closes a session; 0: it expects heartbeats.
+    """
+
+    opened: Opened | None = None
+    check: Check | None = None
+    silent_seconds: float = 0.0
+
+
 class FeatureParts(Struct, frozen=True):
     """The parts that a feature adds to one node.
 
-    ``service``: what its routes and other features use, found by its type (``core.service``). ``opened``:
-    dialect → its function for new connections. ``prepare`` reads the settings of all apps before the node
-    serves, and may raise StartError. ``reload`` reads them again, and applies new limits (SIGHUP).
-    ``silent_seconds``: dialect → after how many seconds without traffic the sweep closes its sessions; of
-    others it expects heartbeats. ``checks``: dialect → the sweep's check of its sessions. ``streams``: path
-    of streams → how it is served, made from the function that serves messages. ``tick``: called once per
-    second; they never switch. ``run``: functions of greenlets, from the start of the node until they are
-    killed. ``drain``: called when the servers have drained, before the connections of clients end.
-    ``erasure``: of what is more than rows. ``counters``: numbers since the start, for the state of the node.
+    ``service``: what its routes and other features use, found by its type (``core.service``). ``dialects``:
+    name of a dialect → what the node does with its connections. ``ended``: called with each connection that has ended.
+    ``prepare`` reads the settings of all apps before the node serves, and may raise StartError. ``reload``
+    reads them again, and applies new limits (SIGHUP). ``streams``: path of streams → how it is served, made
+    from the function that serves messages. ``run``: functions of greenlets, from the start of the node until
+    they are killed. ``drain``: called when the servers have drained, before the connections of clients end.
+    ``erasure``: of what is more than rows. ``page``: the folder of what it adds to the messages page: a
+    module ``page.js``, a style sheet ``page.css``, ``words.<language>.json``, and what these load.
     ``finish``: called when all connections have ended, while the greenlets of the node still run.
     ``stop``: called at the end of the node, before its store is closed.
     """
 
     service: object = None
     commands: CommandTable = {}
-    opened: Mapping[str, Opened] = {}
+    dialects: Mapping[str, DialectParts] = {}
     ended: tuple[OnEnded, ...] = ()
     prepare: Callable[[], object] = _nothing
     reload: Callable[[Config], object] = _nothing
-    silent_seconds: Mapping[str, float] = {}
-    checks: Mapping[str, Check] = {}
     streams: Callable[[Serve], Mapping[str, StreamPath]] = _no_streams
-    forgotten: tuple[OnForgotten, ...] = ()
-    tick: tuple[Callable[[], object], ...] = ()
     run: tuple[Callable[[], None], ...] = ()
     drain: Callable[[], object] = _nothing
     erasure: Erasure | None = None
-    counters: Struct | None = None
+    page: Path | None = None
     finish: Callable[[], object] = _nothing
     stop: Callable[[], object] = _nothing
 
 
 class Hooks(Struct, frozen=True):
-    """The answers to questions about messages and clients, and the observer."""
+    """Who answers questions about messages and clients, and who hears what happens. None: it does not."""
 
-    reviews: Reviews
-    back_ends: BackEnds
-    observer: Observer
+    reviews: Reviews | None = None
+    back_ends: BackEnds | None = None
+    observer: Observer | None = None
 
 
 class Answers(Struct, frozen=True):
     """The answers of a feature to the questions of the core. None: this feature does not answer.
 
-    The core calls the first function for each question, with what it has built so far. Where nobody answers,
-    the core has an answer of its own.
+    The core calls the functions with what it has built so far. A question has one answer: that of the first
+    feature that has any, else one of the core. All observers hear.
     ``accounts``: who holds a token of an account, and which users are accounts. ``relations``: whether a user
     may reach another, and see that they are online; it also gets who answers about accounts. ``hooks``: who
     speaks for the back ends of apps.
@@ -157,7 +165,6 @@ class Core:
         self._objection = objection
         self._answers = answers
         self._services: dict[type, Any] = {}
-        self._counters: list[Struct] = []
         self._wires = wires or {}
         self._codecs: dict[Any, Any] = {}
         self.declared = declared
@@ -259,15 +266,15 @@ class Core:
         self.features[name] = feature
         if feature.service is not None:
             self._services[type(feature.service)] = feature.service
-        if feature.counters is not None:
-            self._counters.append(feature.counters)
         network.dispatcher.add(feature.commands)
-        network.opened.update(feature.opened)
         network.ended.extend(feature.ended)
-        network.sweep.silent_seconds.update(feature.silent_seconds)
-        network.sweep.checks.update(feature.checks)
-        # Channels are left last.
-        network.forgotten[-1:-1] = feature.forgotten
+        for dialect, parts in feature.dialects.items():
+            if parts.opened is not None:
+                network.opened[dialect] = parts.opened
+            if parts.check is not None:
+                network.sweep.checks[dialect] = parts.check
+            if parts.silent_seconds:
+                network.sweep.silent_seconds[dialect] = parts.silent_seconds
 
     def prepare(self) -> None:
         """Read the settings of all apps. Raises StartError."""
@@ -338,17 +345,19 @@ class Core:
         accounts: AccountLookup = NoAccountLookup() if lookup is None else lookup(base)
         relate = _first(each.relations for each in self._answers)
         relations: Relations = NoRelations() if relate is None else relate(base, accounts)
-        hook = _first(each.hooks for each in self._answers)
-        nobody = Hooks(NoReviews(tenants), NoBackEnds(), NoObserver())
-        hooks = nobody if hook is None else hook(base)
+        hooks = [each.hooks(base) for each in self._answers if each.hooks is not None]
+        reviews: Reviews = _first(each.reviews for each in hooks) or NoReviews(tenants)
+        back_ends: BackEnds = _first(each.back_ends for each in hooks) or NoBackEnds()
+        observers = [each.observer for each in hooks if each.observer is not None]
+        observer = observer_of(observers)
         page_tokens = PageTokens(self.config, secret)
         logins = Logins(
             tenants,
             page_tokens,
             accounts,
             lambda: keys.demo,
-            hooks.back_ends,
-            hooks.observer,
+            back_ends,
+            observer,
             Issuers(network.outgoing),
             secret,
             network.context.connections,
@@ -366,9 +375,10 @@ class Core:
             page_tokens,
             accounts,
             relations,
-            hooks.reviews,
-            hooks.back_ends,
-            hooks.observer,
+            reviews,
+            back_ends,
+            observer,
+            observers,
             logins,
             allowed,
             Authority(keys, page_tokens, logins, accounts, allowed),
@@ -436,7 +446,7 @@ class Core:
             self.cluster.registry,
             self.sessions.hub,
             self.push.idempotency,
-            self._counters,
+            self.node.counters,
             None if self.member is None else self.member.database,
         )
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from time import time
 
+from msgspec import Struct
+
 from imserver.config.settings import Config
 from imserver.logging import RequestLog
 from imserver.metrics import Metrics
@@ -18,6 +20,8 @@ class NodeState:
         self.started_at = time()
         self.metrics = Metrics()
         self.data = DataDirectory(config.server.data_dir, shared=config.clustered)
+        self.counters: list[Struct] = []
+        """Numbers of features since the start, for its state."""
         self.serving = False
         """True from the end of the start to the beginning of the drain."""
         self.draining = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -125,7 +125,8 @@ class Foundation(Struct, frozen=True):
 class IdentityServices(Struct, frozen=True):
     """Who is who, and who may do what: apps, keys, accounts, logins, and the answers of features.
 
-    ``allowed``: addresses from which back ends of apps may ask without a key.
+    ``observer`` stands for all ``observers``. ``allowed``: addresses from which back ends of apps may ask
+    without a key.
     """
 
     tenants: Tenants
@@ -137,6 +138,7 @@ class IdentityServices(Struct, frozen=True):
     reviews: Reviews
     back_ends: BackEnds
     observer: Observer
+    observers: Sequence[Observer]
     logins: Logins
     allowed: AllowLists
     authority: Authority

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from importlib import import_module
-from pathlib import Path
-from runpy import run_path
+from importlib.machinery import PathFinder
+from importlib.util import find_spec, module_from_spec
+from types import ModuleType
 from typing import Any, Final
 
 from msgspec.structs import fields
@@ -18,7 +19,7 @@ from imserver.config.settings import Config, TenantSettings
 from imserver.config.values import CORE as CORE_SETTINGS
 from imserver.config.values import Declarations, Locations, fold
 from imserver.errors import StartError
-from imserver.plugin.feature import Feature
+from imserver.plugin.feature import Feature, FeatureSettings
 from imserver.storage.tables import CORE_TABLES, FeatureTables, StoreTables, Table
 
 CORE: Final = ("imserver.dialects.cmd", "imserver.dialects.sse")
@@ -44,42 +45,8 @@ FEATURES: Final = (
 """Packages. Each has its row in ``FEATURE``. Nothing else of the server names them. The first of the dialects
 whose parameter (``chosen_by``) a client names serves it."""
 
-KEYS: Final[Mapping[str, tuple[str, ...]]] = {
-    "webhooks": ("apps.*.webhook", "apps.*.back_ends"),
-    "accounts": (
-        "accounts.registration",
-        "accounts.failures",
-        "accounts.failures_per_account",
-        "accounts.failures_per_address",
-        "accounts.failure_seconds",
-        "accounts.registrations_per_address",
-        "accounts.logins_per_address",
-        "accounts.guests_per_address",
-        "accounts.guest_days",
-        "accounts.finds_per_account",
-        "accounts.finds_per_address",
-        "accounts.searches_per_account",
-        "accounts.devices",
-        "accounts.friends",
-        "smtp",
-        "apps.*.accounts",
-        "apps.*.account_tokens",
-    ),
-    "groups": ("accounts.groups_per_user", "accounts.group_members"),
-    "invitations": ("accounts.invitations",),
-    "protobuf": ("websocket.protobuf_silent_seconds",),
-    "centrifuge": ("centrifuge", "apps.*.subscribe_to_own_channel", "apps.*.anonymous_tokens"),
-    "pusher": ("apps.*.pusher",),
-    "bots": ("bots", "accounts.bots"),
-    "oauth": ("apps.*.oauth",),
-    "uploads": ("uploads",),
-    "notifications": ("notifications", "apps.*.notify"),
-    "inbox": ("inbox",),
-}
-"""Name of a feature → its sections, its keys in sections that others have, too, its keys in the settings of
-an app (``apps.*.key``). By them a node without the feature refuses its settings, and need not import it. Some
-are declared by the core, whose login rules read them."""
-
+ALL: Final = "all"
+"""Stands for all features of this server in the setting ``features``."""
 GROUP: Final = "imserver.features"
 """The entry points of features of other distributions: name of the feature → its ``FEATURE``."""
 
@@ -96,8 +63,9 @@ def load_features(config: Config) -> tuple[Feature, ...]:
 
 
 def _load(wanted: tuple[str, ...] | None) -> tuple[Feature, ...]:
-    own = [package for package in FEATURES if wanted is None or _name(package) in wanted]
-    names = set(map(_name, FEATURES))
+    has_all = wanted is None or ALL in wanted
+    own = [package for package in FEATURES if has_all or _name(package) in (wanted or ())]
+    names = {ALL, *map(_name, FEATURES)}
     return (
         *(import_module(package).FEATURE for package in own),
         *(_load_other(name) for name in dict.fromkeys(wanted or ()) if name not in names),
@@ -137,30 +105,69 @@ def _load_other(name: str) -> Feature:
     return feature
 
 
+def offered() -> Iterator[Feature | StartError]:
+    """The features of this server, then those of installed distributions, or why one cannot be loaded.
+
+    Settings do not count: this is for commands, which run without them.
+    """
+    from importlib.metadata import entry_points  # as for a node that names one
+
+    yield from _load(None)
+    for name in sorted({entry.name for entry in entry_points(group=GROUP)}):
+        try:
+            yield _load_other(name)
+        except StartError as error:
+            yield error
+
+
 @cache
 def declarations_of(features: tuple[Feature, ...]) -> Declarations:
     """All settings of a node with these features. Forked nodes share those of their supervisor."""
+    rows = [each.settings for each in features]
     for feature in features:
-        kind = feature.app_settings
+        kind = feature.settings.of_app
         if kind is not None and any(field.required for field in fields(kind)):
             raise StartError(f"the feature {feature.name!r}: settings of an app have defaults")
-    sections: list[tuple[str, Any]] = []
-    for feature in features:
-        if feature.settings is not None:
-            sections.append((feature.name, feature.settings))
-        sections += feature.sections.items()
+    names = {feature.name for feature in features}
     return Declarations(
-        sections,
-        [feature.app_settings for feature in features if feature.app_settings is not None],
-        absent_keys(feature.name for feature in features),
+        [section for row in rows for section in row.sections.items()],
+        [row.of_app for row in rows if row.of_app is not None],
+        {key for row in rows for key in row.core_keys},
+        lambda: _keys_without(names),
         [dialect.name for feature in (*load_core(), *features) for dialect in feature.dialects],
     )
 
 
-def absent_keys(present: Iterable[str]) -> list[str]:
-    """The settings of features of this server that are not ``present``; see :data:`KEYS`."""
-    names = set(present)
-    return [key for name, keys in KEYS.items() if name not in names for key in keys]
+def _keys_without(present: Collection[str]) -> list[str]:
+    """The settings of features of this server that are not ``present``."""
+    return [key for package in FEATURES if _name(package) not in present for key in _keys_of(package)]
+
+
+@cache
+def _keys_of(package: str) -> tuple[str, ...]:
+    """The settings of a feature of this server that the node does not have."""
+    module = _module_alone(package, "settings")
+    settings = FeatureSettings() if module is None else module.SETTINGS
+    return settings.keys
+
+
+def _module_alone(package: str, name: str) -> ModuleType | None:
+    """A module of a feature of this server that the node does not have; None: there is none.
+
+    It is loaded without its package, and not kept. A node without the feature saves the memory of the others.
+    """
+    full = f"{package}.{name}"
+    try:
+        folder = find_spec(package)
+    except ImportError:
+        return None  # the folder is not there
+    places = None if folder is None else folder.submodule_search_locations
+    spec = None if places is None else PathFinder.find_spec(full, places)
+    if spec is None or spec.loader is None:
+        return None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def load_with_locations(
@@ -198,23 +205,22 @@ def tables_of_server(features: tuple[Feature, ...] = ()) -> tuple[Table, ...]:
     """The tables of the core and of all features of this server, in the order of their deletion: of features
     before those that they use.
 
-    A node erases rows of features that it does not have, too. It runs their modules ``tables`` without their
-    packages, which would import all of them.
+    A node erases rows of features that it does not have, too.
     """
     present = {feature.name: feature.tables for feature in features}
     tables: list[Table] = []
     for package in reversed(FEATURES):
-        module = Path(__file__).parents[1].joinpath(*package.split(".")[1:], "tables.py")
         if (name := _name(package)) in present:
             tables += present[name]
-        elif module.exists():
-            tables += run_path(str(module))["TABLES"]
+        elif (module := _module_alone(package, "tables")) is not None:
+            tables += module.TABLES
     return (*tables, *CORE_TABLES)
 
 
 def objection_of(features: Iterable[Feature]) -> AppObjection:
     """A function that checks the settings of an app for the core and ``features``. It reads files of keys."""
-    checks = [rules.objection, *(each.objection for each in features if each.objection)]
+    own = (each.settings.objection for each in features)
+    checks = [rules.objection, *(each for each in own if each is not None)]
 
     def objection(name: str, settings: TenantSettings) -> str:
         return next(filter(None, (check(name, settings) for check in checks)), "")
@@ -228,15 +234,18 @@ def check(config: Config, locations: Locations) -> None:
     Raises StartError, with the place of the setting.
     """
     features = load_features(config)
-    present = {each.name for each in features}
-    for feature in features:
+    names = [each.name for each in features]
+    for position, feature in enumerate(features):
         for used in feature.uses:
-            if used not in present:
-                raise locations.wrong("features", f"{feature.name} needs {used}")
+            name = used.removesuffix("?")
+            if name not in names and name == used:
+                raise locations.wrong("features", f"{feature.name} needs {name}")
+            if name in names[position:]:
+                raise locations.wrong("features", f"{feature.name} uses {name}: name {name} before it")
     rules.check_apps(config, locations, objection_of(features))
     for feature in features:
-        if feature.check is not None:
-            feature.check(config, locations)
+        if feature.settings.check is not None:
+            feature.settings.check(config, locations)
 
 
 def _name(package: str) -> str:

@@ -62,8 +62,9 @@ def create_app(servers: Servers) -> Flask:
     app.register_blueprint(create_api(api))
     app.register_blueprint(create_stream_view(servers.streams, api.limits.public_body_bytes))
     for feature in servers.features:
-        for blueprint in feature.views(servers.core, api) if feature.views is not None else ():
-            app.register_blueprint(blueprint)
+        if feature.views is not None:
+            for blueprint in feature.views.blueprints(servers.core, api):
+                app.register_blueprint(blueprint)
     for path in sorted(servers.websocket_paths):
         app.add_url_rule(
             path.replace("*", "<segment>"),
@@ -96,7 +97,8 @@ class _Requests:
     def __init__(self, api: Api, servers: Servers) -> None:
         self._api = api
         self._websocket_paths = servers.websocket_paths
-        self._refusals = [each.refusal for each in servers.features if each.refusal is not None]
+        views = [feature.views for feature in servers.features if feature.views is not None]
+        self._refusals = [each.refusal for each in views if each.refusal is not None]
         self._log = servers.core.node.request_log
         self._proxies = servers.core.network.proxies
 

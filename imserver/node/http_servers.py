@@ -142,7 +142,8 @@ class Servers:
         self._config = config = core.config
         self._metrics = core.node.metrics
         self.features = features
-        self._streamed = tuple(each.streamed for each in features if each.streamed is not None)
+        views = [feature.views for feature in features if feature.views is not None]
+        self._streamed = tuple(each.streamed for each in views if each.streamed is not None)
         table = api_table_of(features, core.declared)
         self.api = Api(core, table.routes, table.commands, table.document)
         publisher = Publisher(self.api, push_api(core, self.api), config.limits.body_bytes)

@@ -319,7 +319,6 @@ class Node:
                 core.network.context.expire,
                 core.identity.logins.expire,
                 self.servers.expire,
-                *(tick for feature in core.features.values() for tick in feature.tick),
                 core.messages.messaging.catch_up.check_acks,
                 core.node.request_log.flush,
             ):

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Final
 
-from imserver.core.core import Answers, FeatureParts, Hooks
-from imserver.plugin.feature import Feature
+from imserver.core.core import Answers, DialectParts, FeatureParts, Hooks
+from imserver.plugin.feature import Feature, FeatureSettings, Views
 
 VERSION: Final = 1
 """The version of the face. It rises with each name or field that is added, changed or removed."""
@@ -15,7 +15,10 @@ __all__ = [
     "SINCE",
     "VERSION",
     "Answers",
+    "DialectParts",
     "Feature",
     "FeatureParts",
+    "FeatureSettings",
     "Hooks",
+    "Views",
 ]

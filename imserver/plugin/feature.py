@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from imserver.auth.rules import AppObjection
 from imserver.config.settings import Config, Finding
-from imserver.config.values import Locations
+from imserver.config.values import CORE, Locations, fold
 from imserver.core.core import Answers, Core, FeatureParts
 from imserver.errors import HttpProblem
 from imserver.http.call import Api, Route
@@ -37,33 +37,69 @@ def _no_metrics() -> Sequence[Metric]:
     return ()
 
 
+class FeatureSettings(Struct, frozen=True):
+    """The settings of a feature, and their checks. Its module ``settings`` has them as ``SETTINGS``.
+
+    ``sections``: name of a section → the struct with the keys that the feature has in it. The section may be
+    that of others, too. ``of_app``: the struct whose fields are its keys in the settings of an app.
+    (``settings_of`` and ``app_settings_of`` of :mod:`imserver.config.settings` read them.) ``core_keys``:
+    keys of an app that the core declares, because its login rules read them, and that have no effect without
+    this feature. The core marks them with ``by_feature``.
+    ``objection``: checks the settings of an app beyond types. ``check``: raises StartError if settings of the
+    node contradict each other or those of apps. ``findings``: for ``check-config --production``; the second
+    argument says whether nodes on several machines share what they store.
+    """
+
+    sections: Mapping[str, type[Struct]] = {}
+    of_app: type[Struct] | None = None
+    core_keys: tuple[str, ...] = ()
+    objection: AppObjection | None = None
+    check: Callable[[Config, Locations], object] | None = None
+    findings: Callable[[Config, bool], Iterable[Finding]] = _no_findings
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Their names: ``section`` if the core has no keys in it, else ``section.key``; ``apps.*.key``."""
+        shared = [name for name in self.sections if fold(name) in CORE.names]
+        of_app = self.of_app.__struct_fields__ if self.of_app is not None else ()
+        return (
+            *(name for name in self.sections if name not in shared),
+            *(f"{name}.{key}" for name in shared for key in self.sections[name].__struct_fields__),
+            *(f"apps.*.{key}" for key in (*self.core_keys, *of_app)),
+        )
+
+
+class Views(Struct, frozen=True):
+    """What a feature has Flask answer: requests that its routes and operations do not.
+
+    ``blueprints`` makes them at the first request that the front server does not answer. ``streamed``:
+    whether a view reads the body of such a request itself, by method and path. ``refusal`` makes the page (a
+    response of Flask) that tells a browser why a request was refused, from the problem and the id of the
+    request; None: the client wants no page. ``preload`` imports what the first request needs: before a
+    process forks, so that nodes share the memory.
+    """
+
+    blueprints: Callable[[Core, Api], Iterable[Any]]
+    streamed: Streamed | None = None
+    refusal: Callable[[HttpProblem, str], Any] | None = None
+    preload: Callable[[], object] = _nothing
+
+
 class Feature(Struct, frozen=True, eq=False):
     """One feature or foreign dialect, which a node may do without.
 
     ``build`` makes its parts from those of the core, once for each node. It may raise StartError.
     ``dialects``: served on their paths. ``wire``: dialect → its commands of clients there, which a row of
     ``FeatureParts.commands`` each runs. ``routes``: each names the service that its functions get first.
-    ``settings``: the struct of its section in the settings, which has its name. ``sections``: name of another
-    section → struct with its keys there. ``app_settings``: the struct whose fields are its keys in the
-    settings of an app. (``settings_of`` and ``app_settings_of`` of :mod:`imserver.config.settings` read
-    them.)
-    ``check``: raises StartError if settings of the node contradict each other or those of apps.
-    ``findings``: for ``check-config --production``; the second argument says whether nodes on several
-    machines share what they store.
-    ``objection``: checks its settings of an app beyond types.
+    ``settings``: those that it declares.
     ``problems``: those with which its operations refuse requests, besides those of the core.
     ``operations``: its part of ``/api/v1``, which the document, batches and the router get. Those without a
     function are answered by its views.
-    ``views`` makes Flask's blueprints, at the first request that the front server does not answer.
-    ``streamed``: whether a view reads the body of such a request itself, by method and path.
-    ``metrics``: rows of the table of metrics, imported at the first scrape.
-    ``refusal`` makes the page (a response of Flask) that tells a browser why a request was refused, from the
-    problem and the id of the request; None: the client wants no page. ``preload`` imports what a node would
-    import later: before a process forks, so that nodes share the memory. ``uses``: names of features that it
-    needs; they come before it in the list.
+    ``metrics``: rows of the table of metrics, imported at the first scrape. ``uses``: names of features that
+    it needs; they come before it in the list. ``"webhooks?"`` is one that it uses if it is there.
     ``answers``: who answers questions of the core.
     ``commands``: name of a command of ``imserver`` → its module, which only the command imports, its
-    attribute there, and one line of help; only for features of this server.
+    attribute there, and one line of help. Settings need not name the feature.
     ``doctor``: option of ``imserver doctor`` that tries something out → the module and attribute of its
     function, one line of help, and what its value is. The function gets the settings, the store, the apps and
     the value of the option, and yields findings (:class:`imserver.commands.doctor.Finding`).
@@ -78,23 +114,15 @@ class Feature(Struct, frozen=True, eq=False):
     build: Callable[[Core], FeatureParts]
     dialects: tuple[Dialect, ...] = ()
     routes: tuple[Route, ...] = ()
-    objection: AppObjection | None = None
     operations: tuple[Operation, ...] = ()
-    views: Callable[[Core, Api], Iterable[Any]] | None = None
-    streamed: Streamed | None = None
+    views: Views | None = None
     metrics: Callable[[], Sequence[Metric]] = _no_metrics
     erasing: Callable[[Config, Store], AbstractContextManager[Erasure]] | None = None
-    refusal: Callable[[HttpProblem, str], Any] | None = None
-    preload: Callable[[], object] = _nothing
     uses: tuple[str, ...] = ()
-    settings: type[Struct] | None = None
+    settings: FeatureSettings = FeatureSettings()
     commands: Mapping[str, tuple[str, str, str]] = {}
     doctor: Mapping[str, tuple[str, str, str, str]] = {}
     answers: Answers = Answers()
-    sections: Mapping[str, type[Struct]] = {}
-    app_settings: type[Struct] | None = None
-    check: Callable[[Config, Locations], object] | None = None
-    findings: Callable[[Config, bool], Iterable[Finding]] = _no_findings
     problems: tuple[HttpProblem, ...] = ()
     wire: Mapping[str, Readers] = {}
     tables: tuple[Table, ...] = ()

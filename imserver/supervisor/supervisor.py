@@ -313,6 +313,7 @@ def preload_modules(config: Config) -> None:
     own = load_features(config)
     features = (*load_core(), *own)
     for feature in features:
-        feature.preload()
+        if feature.views is not None:
+            feature.views.preload()
         feature.metrics()
     servers.api_table_of(features, declarations_of(own))

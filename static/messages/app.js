@@ -102,7 +102,7 @@ class App {
   async #loadView() {
     const session = /** @type {Session} */ (this.#session);
     document.head.append(element("next-modules", HTMLTemplateElement).content); // the first time: later it is empty
-    this.#loading ??= withModule(import("./conversation.js"), session.words, ({ ConversationView }) => {
+    this.#loading ??= this.#addFeatures().then(() => withModule(import("./conversation.js"), session.words, ({ ConversationView }) => {
       if (session !== this.#session) return;
       this.#conversation = new ConversationView(session, {
         info: (conversation) => this.#showInfo(conversation),
@@ -111,9 +111,17 @@ class App {
         sent: () => this.#notify((notices) => notices.sent()),
       });
       this.#conversation.show(null);
-    });
+    }));
     await this.#loading;
     if (!this.#conversation) this.#loading = null; // the next one tries again
+  }
+
+  /** Loads what features of the server add to the page: the list is drawn again with it. */
+  async #addFeatures() {
+    if (!this.page.additions.length) return;
+    const module = await import("./additions.js").catch(() => null); // without it the page works, but does not show what is theirs
+    await module?.addFeatures(this.page);
+    this.#schedule();
   }
 
   /** The first view is shown: the time has come for what the user may open next. */

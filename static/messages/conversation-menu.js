@@ -1,7 +1,7 @@
 // @ts-check
 /** What the user can do with a conversation of the list: its menu, keys, and swipes. */
 
-import { element, make } from "../text.js";
+import { drawn, element, make } from "../text.js";
 import { place } from "./actions.js";
 import { reasonOf } from "./api.js";
 import { withModule } from "./form.js";
@@ -10,6 +10,15 @@ import { button, toast } from "./panel.js";
 /** @typedef {import("./session.js").Session} Session */
 /** @typedef {import("./store.js").Conversation} Conversation */
 /** @typedef {{ key: string, word: string, act: () => unknown }} Action  `key`: on a row that has the focus; empty: none */
+
+/** @typedef {(session: Session, conversation: Conversation) => Action | null} MakeAction  null: not for this conversation */
+/** Of features of the server, behind those of the page. @type {MakeAction[]} */
+const added = [];
+
+/** @param {MakeAction} makeAction */
+export function addAction(makeAction) {
+  added.push(makeAction);
+}
 
 /**
  * @param {Session} session
@@ -40,6 +49,10 @@ export function actionsOf(session, conversation) {
     add("m", isMuted ? words.messages_notify_unmute : words.messages_mute, isMuted ? () => tryOut(session, () => wishes.change(id, { mute_until: 0 })) : openMutes);
   }
   if (inbox.isOffered) add("a", isArchived ? words.messages_unarchive : words.messages_archive, () => (isArchived ? change({ archived: 0 }) : archive(session, conversation)));
+  for (const makeAction of added) {
+    const action = drawn(() => makeAction(session, conversation), () => null);
+    if (action) actions.push(action);
+  }
   return actions;
 }
 

@@ -23,6 +23,7 @@ import { Wishes } from "./wishes.js";
  * @property {string} seenHost
  * @property {string} language
  * @property {boolean} notifications  whether this server has them
+ * @property {{ module: string, style: string }[]} additions  addresses of what features of the server add; empty: it has none
  * @property {Record<string, string>} text
  */
 

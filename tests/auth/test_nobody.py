@@ -1,15 +1,16 @@
-"""What the core hears where no feature answers its questions about back ends."""
+"""What the core hears where no feature, or more than one, answers its questions about back ends."""
 
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from imserver.auth.back_ends import BackEndUnavailable, NoBackEnds
-from imserver.auth.observer import NoObserver
+from imserver.auth.observer import NoObserver, observer_of
 from imserver.auth.reviews import ALLOWED, UNDECIDED, NoReviews, ReviewDecision
 from imserver.config.settings import TenantSettings, WebhookSettings
-from imserver.model import ClientFacts
+from imserver.model import ClientFacts, Event
 
 CONNECTION: Any = SimpleNamespace()
 
@@ -47,3 +48,72 @@ def test_nobody_hears() -> None:
     observer.absent("101", [])
     observer.committed("101", 1, 1, [])
     observer.expire()
+
+
+class Heard(NoObserver):
+    """Notes what it hears, if it knows of connections."""
+
+    def __init__(self, apps: Sequence[str], position: int | None, connections: Sequence[Any] = ()) -> None:
+        self.apps = apps
+        self.known = connections
+        self.position = position
+        self.calls: list[str] = []
+
+    def observes(self, settings: TenantSettings) -> bool:
+        return bool(self.apps)
+
+    def began(self, connection: Any) -> None:
+        self.calls.append("began")
+
+    def ended(self, connection: Any, code: int) -> None:
+        self.calls.append(f"ended {code}")
+
+    def message(self, app: str, sender: str, facts: Mapping[str, Any]) -> None:
+        self.calls.append(f"message of {sender}")
+
+    def absent(self, app: str, pushes: Sequence[tuple[str, Event]]) -> None:
+        self.calls.append("absent")
+
+    def committed(self, app: str, first: int, last: int, entries: Sequence[Any]) -> None:
+        self.calls.append(f"committed {first}")
+
+    def recorder(self, app: str, kind: str) -> Any:
+        return (
+            (lambda _sql, _app, user, _facts: self.calls.append(f"{kind} of {user}")) if self.apps else None
+        )
+
+    def undelivered(self, app: str) -> int | None:
+        return self.position
+
+    def expire(self) -> None:
+        self.calls.append("expire")
+
+
+def test_several_hear_what_they_want_to_hear() -> None:
+    first, second, third = Heard(["101"], 7), Heard([], None, [CONNECTION]), Heard(["101", "7"], 5)
+    observer = observer_of([first, second, third])
+    assert observer.observes(TenantSettings())
+    assert [app for app in ("101", "7", "8") if app in observer.apps] == ["101", "7"]
+    assert observer.known == [CONNECTION]
+    assert observer.undelivered("101") == 5
+    observer.began(CONNECTION)
+    observer.ended(CONNECTION, 1000)
+    observer.message("101", "ann", {})
+    observer.absent("101", [])
+    observer.committed("7", 3, 3, [])
+    record: Any = observer.recorder("101", "account")
+    record(None, "101", "bob", {})
+    observer.expire()
+    common = ["began", "message of ann", "absent"]
+    assert first.calls == [*common, "account of bob", "expire"]
+    assert second.calls == ["began", "ended 1000", *common[1:], "expire"]
+    assert third.calls == [*common, "committed 3", "account of bob", "expire"]
+    silent = observer_of([second, NoObserver()])
+    assert silent.recorder("101", "account") is None
+    assert silent.undelivered("101") is None
+
+
+def test_the_only_observer_is_called_without_another_in_between() -> None:
+    only = NoObserver()
+    assert observer_of([only]) is only
+    assert isinstance(observer_of([]), NoObserver)

@@ -1,7 +1,8 @@
 """The setting ``features``: which features a node has, and what it says of the settings of others."""
 
 import os
-from collections import Counter
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,6 @@ import pytest
 from msgspec import Struct
 
 from imserver import assets
-from imserver.config.declared import hints_of
 from imserver.config.load import dump_config, load_config
 from imserver.config.settings import Config, HubSettings, settings_of
 from imserver.config.values import ConfigError, Locations
@@ -18,9 +18,11 @@ from imserver.errors import StartError
 from imserver.features.groups.settings import GroupLimits
 from imserver.node import feature_list
 from imserver.node.feature_list import declarations_of, load_features, load_with_locations
-from imserver.plugin.feature import Feature
+from imserver.plugin.feature import Feature, FeatureSettings
+from tests.support import ROOT
 
-NAMES = [feature.name for feature in load_features(Config())]
+FEATURE_OF = {feature.name: feature for feature in load_features(Config())}
+NAMES = list(FEATURE_OF)
 
 
 def check(tmp_path: Path, text: str) -> None:
@@ -153,26 +155,25 @@ def test_an_app_made_at_run_time_has_no_settings_of_absent_features() -> None:
         absent.given_fields(given, Locations("app shop"))
 
 
-def test_the_keys_of_features_are_those_that_they_declare() -> None:
-    features = load_features(Config())
-    owners = Counter([*hints_of(Config), *(name for name, _ in declarations_of(features).sections)])
-    declared: dict[str, tuple[str, ...]] = {}
-    for feature in features:
-        keys = [feature.name] if feature.settings is not None else []
-        for name, kind in feature.sections.items():
-            alone = owners[name] == 1
-            keys += [name] if alone else [f"{name}.{key}" for key in kind.__struct_fields__]
-        if feature.app_settings is not None:
-            keys += [f"apps.*.{key}" for key in feature.app_settings.__struct_fields__]
-        if keys:
-            declared[feature.name] = tuple(keys)
-    of_the_core = {
-        "webhooks": ("apps.*.webhook", "apps.*.back_ends"),
-        "accounts": ("apps.*.account_tokens",),
-    }
-    for name, rest in of_the_core.items():
-        declared[name] = declared.get(name, ()) + rest
-    assert declared == feature_list.KEYS
+def test_what_a_node_refuses_follows_from_the_settings_of_absent_features() -> None:
+    """The names come from the modules ``settings`` alone."""
+    code = (
+        "import sys; from imserver.config.settings import Config; import imserver.node.feature_list as own;"
+        "declared = own.declarations_of(own.load_features(Config(features=())));"
+        "print(declared.is_absent('bots'), declared.is_absent('accounts.bots'), declared.is_absent('lamp'));"
+        "print([name for name in sys.modules if name.startswith('imserver.features.')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.splitlines() == ["True True False", "[]"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_settings_of_a_feature_are_refused_without_it(name: str) -> None:
+    keys = FEATURE_OF[name].settings.keys
+    without = declarations_of(load_features(Config(features=tuple(each for each in NAMES if each != name))))
+    assert [key for key in keys if not without.is_absent(key)] == []
+    assert [key for key in keys if key in without.rows] == []
+    assert without.app_hints.keys().isdisjoint(key.removeprefix("apps.*.") for key in keys)
 
 
 @pytest.mark.parametrize(
@@ -235,16 +236,16 @@ def lamp(**fields: Any) -> Feature:
 
 
 @pytest.mark.parametrize(
-    ("fields", "output"),
+    ("settings", "output"),
     [
-        ({"app_settings": LampOfApp}, "the setting apps.*.max_channels is declared twice"),
-        ({"app_settings": LampOfAppWithoutDefault}, "settings of an app have defaults"),
-        ({"sections": {"hub": HubSettings}}, "the setting hub.notice_members is declared twice"),
+        (FeatureSettings(of_app=LampOfApp), "the setting apps.*.max_channels is declared twice"),
+        (FeatureSettings(of_app=LampOfAppWithoutDefault), "settings of an app have defaults"),
+        (FeatureSettings({"hub": HubSettings}), "the setting hub.notice_members is declared twice"),
     ],
 )
-def test_a_feature_declares_nothing_that_is_declared(fields: dict[str, Any], output: str) -> None:
+def test_a_feature_declares_nothing_that_is_declared(settings: FeatureSettings, output: str) -> None:
     with pytest.raises(StartError) as caught:
-        declarations_of((lamp(**fields),))
+        declarations_of((lamp(settings=settings),))
     assert output in str(caught.value)
 
 
@@ -252,9 +253,8 @@ def test_the_section_of_a_feature_of_another_distribution(tmp_path: Path) -> Non
     def load(text: str, **environment: str) -> Config:
         file = tmp_path / "my.yaml"
         file.write_text(text)
-        return load_config(
-            str(file), environment, None, lambda _names: declarations_of((lamp(settings=Lamp),))
-        )
+        feature = lamp(settings=FeatureSettings({"lamp": Lamp}))
+        return load_config(str(file), environment, None, lambda _names: declarations_of((feature,)))
 
     secrets = "bulb_password: p4ss, tokens: [p4ss], codes: {key: p4ss}"
     config = load(f"lamp: {{room: hall, {secrets}}}", IMSERVER_LAMP_BRIGHTNESS="7")

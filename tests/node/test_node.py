@@ -295,11 +295,10 @@ def test_each_second_everything_is_done_also_after_a_failure(
         raise RuntimeError
 
     monkeypatch.setattr(node.servers, "expire", fail)
-    node.core.features["a feature"] = FeatureParts(tick=(lambda: done.append("tick of a feature"),))
     monkeypatch.setattr(node.core.messages.messaging.catch_up, "check_acks", lambda: done.append("acks"))
     until(lambda: done.count("acks") >= 2 and node.core.node.request_log.flushed >= 2)  # type: ignore[attr-defined]
     begin = done.index("failed")
-    assert done[begin : begin + 3] == ["failed", "tick of a feature", "acks"]
+    assert done[begin : begin + 2] == ["failed", "acks"]
 
 
 def test_a_feature_finds_the_service_of_another_by_its_type(harness: Harness) -> None:
@@ -318,7 +317,7 @@ def test_a_feature_finds_the_service_of_another_by_its_type(harness: Harness) ->
 def test_a_feature_learns_which_sessions_are_no_longer_addressed(harness: Harness) -> None:
     node = harness.start()
     found: list[Any] = []
-    node.core.join("a feature", FeatureParts(forgotten=(lambda connection: found.append(connection.user),)))
+    node.core.network.forgotten.insert(-1, lambda connection: found.append(connection.user))
     harness.join(node, "ann")
     harness.join(node, "bob")
     assert found == []

@@ -36,6 +36,10 @@ class PeerUnavailable(ImserverError):
         self.reason = reason
 
 
+class UnknownQuery(ImserverError):
+    """This node does not answer queries of this kind: it is of another version."""
+
+
 class PeerBusy(PeerUnavailable):
     """A node could not be asked, because too many queries to it are waiting."""
 

@@ -33,6 +33,7 @@ from imserver.cluster.rpc.queues import (
     SendQueue,
     SequenceNumbers,
     SequenceTracker,
+    UnknownQuery,
 )
 from imserver.cluster.rpc.wire import (
     FAILED,
@@ -272,6 +273,9 @@ class Rpc:
         self.counters.answered += 1
         try:
             answer = self._answer(kind, body)
+        except UnknownQuery:
+            log.warning("node query %r is not known here", kind)
+            return FAILED, b""
         except Exception:
             log.exception("node query %r failed", kind)
             return FAILED, b""

@@ -8,7 +8,7 @@ from imserver.dialects.action import api
 from imserver.dialects.action.acks import ActionAcks
 from imserver.dialects.action.service import ActionMessages, ActionService
 from imserver.dialects.action.wire import DIALECT
-from imserver.plugin import Feature, FeatureParts
+from imserver.plugin import DialectParts, Feature, FeatureParts
 from imserver.plugin.services import Core
 
 
@@ -26,6 +26,7 @@ def _build(core: Core) -> FeatureParts:
     )
     if core.push.rerouting is not None:
         core.push.rerouting.on_unreached.append(acks.unreached)
+    core.network.forgotten.insert(-1, acks.clear)  # channels are left last
     # Before the pending pushes: a message to an awaited user would become one.
     on_delete = core.identity.tenants.on_delete
     on_delete.insert(on_delete.index(core.push.pending.forget), acks.forget)
@@ -43,9 +44,8 @@ def _build(core: Core) -> FeatureParts:
     )
     return FeatureParts(
         commands=service.rows(),
-        opened={DIALECT.name: service.opened},
+        dialects={DIALECT.name: DialectParts(service.opened)},
         ended=(acks.ended,),
-        forgotten=(acks.clear,),
     )
 
 

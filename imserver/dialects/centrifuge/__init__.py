@@ -5,11 +5,11 @@ from __future__ import annotations
 from imserver.dialects.centrifuge import api, streams
 from imserver.dialects.centrifuge.emulation import Emulation
 from imserver.dialects.centrifuge.service import NAME, CentrifugeAnswers, CentrifugeService
-from imserver.dialects.centrifuge.settings import CentrifugeOfApp, CentrifugeSettings
+from imserver.dialects.centrifuge.settings import SETTINGS, CentrifugeSettings
 from imserver.dialects.centrifuge.streams import FallbackStreams
 from imserver.dialects.centrifuge.uni import UniStreams
 from imserver.dialects.centrifuge.wire import CentrifugeDialect, CentrifugeProtobufDialect
-from imserver.plugin import Feature, FeatureParts
+from imserver.plugin import DialectParts, Feature, FeatureParts
 from imserver.plugin.services import Core
 from imserver.plugin.settings import settings_of
 
@@ -46,8 +46,7 @@ def _build(core: Core) -> FeatureParts:
     return FeatureParts(
         Emulation(core.sessions.table, core.cluster.queries, core.cluster.others),
         service.rows(),
-        {NAME: service.opened},
-        checks={NAME: service.check_ends},
+        {NAME: DialectParts(service.opened, service.check_ends)},
         streams=lambda serve: {**both_ways.paths(serve), **one_way.paths()},
     )
 
@@ -57,7 +56,7 @@ FEATURE = Feature(
     _build,
     (CentrifugeDialect(), CentrifugeProtobufDialect()),
     (*api.ROUTES, *streams.ROUTES),
-    settings=CentrifugeSettings,
+    settings=SETTINGS,
     commands={
         "from-centrifugo": (
             "imserver.dialects.centrifuge.command",
@@ -65,5 +64,4 @@ FEATURE = Feature(
             "Print the settings that correspond to those of Centrifugo.",
         )
     },
-    app_settings=CentrifugeOfApp,
 )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from msgspec import Struct
 
+from imserver.plugin import FeatureSettings
 from imserver.plugin.settings import DEFAULT_APP, AppName, TenantSettings, about, app_settings_of
 
 
@@ -42,3 +43,6 @@ def subscribes_to_own_channel(tenant: TenantSettings | None) -> bool:
 def takes_anonymous_tokens(tenant: TenantSettings | None) -> bool:
     """Whether the connection tokens of an app may name no user."""
     return tenant is not None and app_settings_of(tenant, CentrifugeOfApp).anonymous_tokens
+
+
+SETTINGS: Final = FeatureSettings({"centrifuge": CentrifugeSettings}, CentrifugeOfApp)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from imserver.dialects.protobuf import api
 from imserver.dialects.protobuf.service import ProtobufService
-from imserver.dialects.protobuf.settings import ProtobufSettings
+from imserver.dialects.protobuf.settings import SETTINGS, ProtobufSettings
 from imserver.dialects.protobuf.uplink import ProtobufUplink
 from imserver.dialects.protobuf.wire import FULL, NAME, PLAIN
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.groups.parts import groups_of
-from imserver.plugin import Feature, FeatureParts
+from imserver.plugin import DialectParts, Feature, FeatureParts
 from imserver.plugin.services import Core
 from imserver.plugin.settings import settings_of
 
 
 def _build(core: Core) -> FeatureParts:
     people = accounts_of(core)
+    silent_seconds = settings_of(core.config, ProtobufSettings).protobuf_silent_seconds
     uplink = ProtobufUplink(core.messages.messaging, core.storage.store)
     service = ProtobufService(
         core.sessions.sessions,
@@ -30,9 +31,8 @@ def _build(core: Core) -> FeatureParts:
             core.identity.tenants, people.accounts, people.friends, groups_of(core), core.identity.relations
         ),
         service.rows(),
-        ended=(service.ended,),
-        silent_seconds={NAME: settings_of(core.config, ProtobufSettings).protobuf_silent_seconds},
-        checks={NAME: service.check_token},
+        {NAME: DialectParts(check=service.check_token, silent_seconds=silent_seconds)},
+        (service.ended,),
     )
 
 
@@ -42,5 +42,5 @@ FEATURE = Feature(
     (PLAIN,),
     api.ROUTES,
     uses=("accounts", "groups"),
-    sections={"websocket": ProtobufSettings},
+    settings=SETTINGS,
 )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from imserver.dialects.pusher import api
-from imserver.dialects.pusher.apps import PusherApps, entrance, objection
+from imserver.dialects.pusher.apps import PusherApps, entrance
 from imserver.dialects.pusher.hooks import PusherHooks
 from imserver.dialects.pusher.service import NAME, PusherService
-from imserver.dialects.pusher.settings import PusherOfApp
+from imserver.dialects.pusher.settings import SETTINGS
 from imserver.dialects.pusher.wire import PusherDialect
 from imserver.features.webhooks import webhooks_of
-from imserver.plugin import Feature, FeatureParts
+from imserver.plugin import DialectParts, Feature, FeatureParts
 from imserver.plugin.services import Core
 
 
@@ -31,7 +31,7 @@ def _build(core: Core) -> FeatureParts:
     return FeatureParts(
         api.PusherApi(apps, service, core.channels.channels, core.sessions.sessions, counts),
         service.rows(),
-        {NAME: service.opened},
+        {NAME: DialectParts(service.opened)},
         prepare=apps.secrets.prepare,
         reload=apps.secrets.reload,
     )
@@ -42,7 +42,6 @@ FEATURE = Feature(
     _build,
     (PusherDialect(),),
     api.ROUTES,
-    objection,
     uses=("webhooks",),
-    app_settings=PusherOfApp,
+    settings=SETTINGS,
 )

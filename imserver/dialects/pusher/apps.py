@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import re
 from json import dumps
 from time import gmtime, strftime
 from typing import Final
@@ -19,11 +18,11 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from imserver.dialects.pusher.hooks import PusherHooks, PusherReceiver
-from imserver.dialects.pusher.settings import PusherSettings, pusher_of
+from imserver.dialects.pusher.settings import PusherSettings, pusher_of, secret_of
 from imserver.dialects.pusher.wire import CACHED, PRESENCE, PRIVATE
-from imserver.plugin.identity import AppSecrets, BadKey, BadSignature, Principal, Tenant, Tenants, secret_in
+from imserver.plugin.identity import AppSecrets, BadSignature, Principal, Tenant, Tenants
 from imserver.plugin.services import ChannelNames
-from imserver.plugin.settings import EITHER_SECRET, HTTP_URL, MAKE_SECRET, ChannelSettings, TenantSettings
+from imserver.plugin.settings import ChannelSettings
 
 WINDOW_SECONDS: Final = 600
 """Largest difference between the time of a signed request and this server's clock."""
@@ -59,7 +58,6 @@ def receiver_of(pusher: PusherApp) -> PusherReceiver:
 
 CACHE_SECONDS: Final = 1800.0
 """How long cache channels remember their last event."""
-MIN_SECRET_BYTES: Final = 16
 _CACHED: Final = ChannelSettings(history_size=1, history_seconds=CACHE_SECONDS)
 _DEFAULTS: Final = ChannelSettings()
 _SIGNED: Final = (PRIVATE, PRESENCE)
@@ -82,54 +80,6 @@ class PusherChannels:
 
 
 _NAMES: Final = PusherChannels()
-
-
-def secret_of(settings: TenantSettings) -> bytes:
-    """The secret of an app in the protocol, ``b""`` if it does not speak it. Reads its file.
-
-    Raises :class:`imserver.auth.tokens.BadKey`.
-    """
-    pusher = pusher_of(settings)
-    if not pusher.key:
-        return b""
-    secret = secret_in("pusher", pusher)
-    if len(secret) < MIN_SECRET_BYTES:
-        # Each client has signatures and could try secrets on them.
-        raise BadKey(
-            f"pusher.secret: expected at least {MIN_SECRET_BYTES} bytes, got {len(secret)}; "
-            f"make one with '{MAKE_SECRET}'"
-        )
-    return secret
-
-
-_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,100}")
-"""Keys and ids of apps, which are segments of paths."""
-
-
-def objection(_name: str, settings: TenantSettings) -> str:
-    """The error in the settings of an app; ``""``: none. Reads the file of the secret."""
-    if wrong := _names_objection(pusher_of(settings)):
-        return wrong
-    try:
-        secret_of(settings)
-    except BadKey as bad:
-        return str(bad)
-    return ""
-
-
-def _names_objection(pusher: PusherSettings) -> str:
-    if not pusher.key:
-        unset = pusher == PusherSettings()
-        return "" if unset else "pusher: expected app_id, key, and secret or secret_file"
-    for name, value in (("app_id", pusher.app_id), ("key", pusher.key)):
-        if not _NAME.fullmatch(value):
-            expected = "1 to 100 letters, digits, dots, dashes or underscores"
-            return f"pusher.{name}: expected {expected}, got {value!r}"
-    if bool(pusher.secret) == bool(pusher.secret_file):
-        return f"pusher: {EITHER_SECRET}"
-    if pusher.webhook_url and not HTTP_URL.match(pusher.webhook_url):
-        return f"pusher.webhook_url: expected an http:// or https:// address, got {pusher.webhook_url!r}"
-    return ""
 
 
 def entrance(tenant: Tenant) -> str:

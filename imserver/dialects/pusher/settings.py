@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
-from imserver.plugin.identity import Rate
-from imserver.plugin.settings import AppCount, Secret, SecretFile, TenantSettings, Url, about, app_settings_of
+from imserver.plugin import FeatureSettings
+from imserver.plugin.identity import BadKey, Rate, secret_in
+from imserver.plugin.settings import (
+    EITHER_SECRET,
+    HTTP_URL,
+    MAKE_SECRET,
+    AppCount,
+    Secret,
+    SecretFile,
+    TenantSettings,
+    Url,
+    about,
+    app_settings_of,
+)
 
 CLIENT_EVENTS: Final = Rate(
     "client_events", "client events", "connection", "client_events_per_second of the app", "4301"
@@ -63,3 +76,57 @@ class PusherOfApp(Struct, frozen=True):
 def pusher_of(tenant: TenantSettings) -> PusherSettings:
     """The settings of an app."""
     return app_settings_of(tenant, PusherOfApp).pusher
+
+
+MIN_SECRET_BYTES: Final = 16
+
+
+def secret_of(settings: TenantSettings) -> bytes:
+    """The secret of an app in the protocol, ``b""`` if it does not speak it. Reads its file.
+
+    Raises :class:`imserver.auth.tokens.BadKey`.
+    """
+    pusher = pusher_of(settings)
+    if not pusher.key:
+        return b""
+    secret = secret_in("pusher", pusher)
+    if len(secret) < MIN_SECRET_BYTES:
+        # Each client has signatures and could try secrets on them.
+        raise BadKey(
+            f"pusher.secret: expected at least {MIN_SECRET_BYTES} bytes, got {len(secret)}; "
+            f"make one with '{MAKE_SECRET}'"
+        )
+    return secret
+
+
+_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,100}")
+"""Keys and ids of apps, which are segments of paths."""
+
+
+def objection(_name: str, settings: TenantSettings) -> str:
+    """The error in the settings of an app; ``""``: none. Reads the file of the secret."""
+    if wrong := _names_objection(pusher_of(settings)):
+        return wrong
+    try:
+        secret_of(settings)
+    except BadKey as bad:
+        return str(bad)
+    return ""
+
+
+def _names_objection(pusher: PusherSettings) -> str:
+    if not pusher.key:
+        unset = pusher == PusherSettings()
+        return "" if unset else "pusher: expected app_id, key, and secret or secret_file"
+    for name, value in (("app_id", pusher.app_id), ("key", pusher.key)):
+        if not _NAME.fullmatch(value):
+            expected = "1 to 100 letters, digits, dots, dashes or underscores"
+            return f"pusher.{name}: expected {expected}, got {value!r}"
+    if bool(pusher.secret) == bool(pusher.secret_file):
+        return f"pusher: {EITHER_SECRET}"
+    if pusher.webhook_url and not HTTP_URL.match(pusher.webhook_url):
+        return f"pusher.webhook_url: expected an http:// or https:// address, got {pusher.webhook_url!r}"
+    return ""
+
+
+SETTINGS: Final = FeatureSettings(of_app=PusherOfApp, objection=objection)

@@ -12,21 +12,13 @@ from imserver.features.accounts import (
     resets_api,
 )
 from imserver.features.accounts.problems import PROBLEMS
-from imserver.features.accounts.settings import (
-    AccountSettings,
-    AccountsOfApp,
-    SmtpSettings,
-    check,
-    findings,
-    objection,
-)
+from imserver.features.accounts.settings import SETTINGS
 from imserver.features.accounts.tables import TABLES
 from imserver.plugin import Answers, Feature
 
 FEATURE = Feature(
     "accounts",
     parts.build,
-    objection=objection,
     operations=(
         *api.routes.rows,
         *guests_api.routes.rows,
@@ -37,10 +29,7 @@ FEATURE = Feature(
     ),
     commands={"account": ("imserver.features.accounts.command", "account", "Import accounts of users.")},
     answers=Answers(accounts=parts.build_tokens, relations=parts.build_relations),
-    sections={"accounts": AccountSettings, "smtp": SmtpSettings},
-    app_settings=AccountsOfApp,
-    check=check,
-    findings=findings,
+    settings=SETTINGS,
     problems=PROBLEMS,
     tables=TABLES,
 )

@@ -8,6 +8,7 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
+from imserver.plugin import FeatureSettings
 from imserver.plugin.identity import Rate
 from imserver.plugin.settings import (
     HTTP_URL,
@@ -185,3 +186,13 @@ def findings(config: Config, _shared: bool) -> Iterator[Finding]:
         yield "accounts.registrations_per_address", "0 means no limit; set one"
     if not accounts.logins_per_address:
         yield "accounts.logins_per_address", "0 means no limit; set one"
+
+
+SETTINGS: Final = FeatureSettings(
+    {"accounts": AccountSettings, "smtp": SmtpSettings},
+    AccountsOfApp,
+    ("account_tokens",),
+    objection,
+    check,
+    findings,
+)

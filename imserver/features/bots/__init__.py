@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from imserver.features.bots import answers_api, api, hooks_api, parts
 from imserver.features.bots.problems import PROBLEMS
-from imserver.features.bots.settings import BotLimits, BotSettings, findings
+from imserver.features.bots.settings import SETTINGS
 from imserver.features.bots.tables import TABLES
 from imserver.features.bots.wire import COMMANDS
 from imserver.plugin import Feature
@@ -16,9 +16,7 @@ FEATURE = Feature(
     operations=(*api.routes.rows, *hooks_api.routes.rows, *answers_api.routes.rows),
     wire={"cmd": COMMANDS, "centrifuge": COMMANDS},
     uses=("webhooks", "accounts", "groups"),
-    settings=BotSettings,
-    sections={"accounts": BotLimits},
-    findings=findings,
+    settings=SETTINGS,
     problems=PROBLEMS,
     tables=TABLES,
 )

@@ -7,6 +7,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from imserver.plugin import FeatureSettings
 from imserver.plugin.identity import Rate
 from imserver.plugin.settings import Amount, Config, Finding, settings_of
 
@@ -42,3 +43,6 @@ def findings(config: Config, _shared: bool) -> Iterator[Finding]:
     """The settings that a careful operator would change."""
     if settings_of(config, BotSettings).allow_loopback:
         yield "bots.allow_loopback", "owners of bots can send requests to this machine; set it to false"
+
+
+SETTINGS: Final = FeatureSettings({"bots": BotSettings, "accounts": BotLimits}, findings=findings)

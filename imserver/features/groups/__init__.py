@@ -8,7 +8,7 @@ from __future__ import annotations
 from imserver.features.groups import api
 from imserver.features.groups.parts import build
 from imserver.features.groups.problems import PROBLEMS
-from imserver.features.groups.settings import GroupLimits
+from imserver.features.groups.settings import SETTINGS
 from imserver.features.groups.wire import METHODS
 from imserver.plugin import Feature
 
@@ -17,6 +17,6 @@ FEATURE = Feature(
     build,
     operations=tuple(api.routes.rows),
     wire={"centrifuge": METHODS},
-    sections={"accounts": GroupLimits},
+    settings=SETTINGS,
     problems=PROBLEMS,
 )

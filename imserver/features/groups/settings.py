@@ -6,6 +6,7 @@ from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
+from imserver.plugin import FeatureSettings
 from imserver.plugin.identity import Rate
 from imserver.plugin.settings import Amount
 
@@ -27,3 +28,6 @@ class GroupLimits(Struct, frozen=True):
 
     groups_per_user: Amount = 200
     group_members: Annotated[int, Meta(ge=1, le=100_000)] = 10000
+
+
+SETTINGS: Final = FeatureSettings({"accounts": GroupLimits})

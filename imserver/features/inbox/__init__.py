@@ -11,7 +11,7 @@ from __future__ import annotations
 from imserver.features.inbox import api
 from imserver.features.inbox.parts import build
 from imserver.features.inbox.problems import PROBLEMS
-from imserver.features.inbox.settings import InboxSettings
+from imserver.features.inbox.settings import SETTINGS
 from imserver.features.inbox.tables import TABLES
 from imserver.features.inbox.wire import COMMANDS
 from imserver.plugin import Feature
@@ -21,7 +21,7 @@ FEATURE = Feature(
     build,
     operations=tuple(api.routes.rows),
     wire={"cmd": COMMANDS, "centrifuge": COMMANDS},
-    settings=InboxSettings,
+    settings=SETTINGS,
     problems=PROBLEMS,
     tables=TABLES,
 )

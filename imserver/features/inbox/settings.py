@@ -6,6 +6,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from imserver.plugin import FeatureSettings
 from imserver.plugin.identity import Rate
 from imserver.plugin.settings import Amount
 
@@ -27,3 +28,6 @@ class InboxSettings(Struct, frozen=True):
     """Most conversations that are pinned."""
     drafts: Amount = 100
     """Most conversations with a draft."""
+
+
+SETTINGS: Final = FeatureSettings({"inbox": InboxSettings})

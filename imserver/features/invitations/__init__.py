@@ -5,7 +5,7 @@ from __future__ import annotations
 from imserver.features.invitations import api
 from imserver.features.invitations.parts import build
 from imserver.features.invitations.problems import PROBLEMS
-from imserver.features.invitations.settings import InvitationLimits
+from imserver.features.invitations.settings import SETTINGS
 from imserver.features.invitations.tables import TABLES
 from imserver.plugin import Feature
 
@@ -14,7 +14,7 @@ FEATURE = Feature(
     build,
     operations=tuple(api.routes.rows),
     uses=("accounts", "groups"),
-    sections={"accounts": InvitationLimits},
+    settings=SETTINGS,
     commands={
         "chat": (
             "imserver.features.invitations.command",

@@ -8,12 +8,7 @@ from typing import Final
 from imserver.features.notifications import api, token_api
 from imserver.features.notifications.parts import build
 from imserver.features.notifications.problems import PROBLEMS
-from imserver.features.notifications.settings import (
-    NotificationSettings,
-    NotifyOfApp,
-    check,
-    findings,
-)
+from imserver.features.notifications.settings import SETTINGS
 from imserver.features.notifications.tables import TABLES
 from imserver.plugin import Feature
 from imserver.plugin.metrics import Metric
@@ -32,10 +27,7 @@ FEATURE = Feature(
     "notifications",
     build,
     uses=("webhooks", "accounts"),
-    settings=NotificationSettings,
-    app_settings=NotifyOfApp,
-    check=check,
-    findings=findings,
+    settings=SETTINGS,
     operations=(*api.routes.rows, *token_api.routes.rows),
     problems=PROBLEMS,
     metrics=_metrics,

@@ -9,6 +9,7 @@ from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
+from imserver.plugin import FeatureSettings
 from imserver.plugin.identity import Rate, Tenants
 from imserver.plugin.settings import (
     Amount,
@@ -112,3 +113,8 @@ def findings(config: Config, _shared: bool) -> Iterator[Finding]:
     """The settings that a careful operator would change."""
     if settings_of(config, NotificationSettings).allow_loopback:
         yield "notifications.allow_loopback", "users can send requests to this machine; set it to false"
+
+
+SETTINGS: Final = FeatureSettings(
+    {"notifications": NotificationSettings}, NotifyOfApp, check=check, findings=findings
+)

@@ -7,7 +7,7 @@ from imserver.features.oauth import api, callback
 from imserver.features.oauth.links import LinkStore
 from imserver.features.oauth.oauth import OAuth
 from imserver.features.oauth.problems import PROBLEMS
-from imserver.features.oauth.settings import OAuthOfApp, check, objection
+from imserver.features.oauth.settings import SETTINGS
 from imserver.features.oauth.tables import TABLES
 from imserver.plugin import Feature, FeatureParts
 from imserver.plugin.services import Core
@@ -27,11 +27,9 @@ FEATURE = Feature(
     "oauth",
     _build,
     routes=callback.ROUTES,
-    objection=objection,
     operations=tuple(api.routes.rows),
     uses=("pages", "accounts"),
-    app_settings=OAuthOfApp,
-    check=check,
+    settings=SETTINGS,
     problems=PROBLEMS,
     tables=TABLES,
 )

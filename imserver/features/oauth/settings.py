@@ -7,6 +7,7 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct, field
 
+from imserver.plugin import FeatureSettings
 from imserver.plugin.settings import (
     HTTP_URL,
     ISSUER_URL,
@@ -95,3 +96,6 @@ def check(config: Config, locations: Locations) -> None:
             raise ConfigError(
                 f"{setting} needs app.http_url with http:// or https://: providers send browsers back to it"
             )
+
+
+SETTINGS: Final = FeatureSettings(of_app=OAuthOfApp, objection=objection, check=check)

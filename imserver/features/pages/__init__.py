@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from imserver.plugin import Feature, FeatureParts
+from imserver.features.pages.additions import additions_of
+from imserver.plugin import Feature, FeatureParts, Views
 from imserver.plugin.errors import HttpProblem
 from imserver.plugin.http import Api
 from imserver.plugin.services import Core
@@ -13,10 +14,10 @@ from imserver.plugin.services import Core
 
 def _build(core: Core) -> FeatureParts:
     core.node.chat_page = core.config.app.http_url.rstrip("/") + "/home/messages"
-    return FeatureParts()
+    return FeatureParts(prepare=lambda: additions_of(core))  # which checks the words
 
 
-def _views(core: Core, api: Api) -> Iterable[Any]:
+def _blueprints(core: Core, api: Api) -> Iterable[Any]:
     from imserver.features.pages.blueprint import create_pages
     from imserver.plugin.http import described
 
@@ -35,4 +36,4 @@ def _preload() -> None:
     text.precompile()
 
 
-FEATURE = Feature("pages", _build, views=_views, refusal=_refusal, preload=_preload)
+FEATURE = Feature("pages", _build, views=Views(_blueprints, refusal=_refusal, preload=_preload))

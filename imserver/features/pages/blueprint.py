@@ -21,6 +21,7 @@ from flask import Blueprint, Response, abort, jsonify, request, send_from_direct
 from werkzeug.wrappers import Response as AnyResponse
 
 from imserver.features.pages import installable
+from imserver.features.pages.additions import Additions, additions_of
 from imserver.features.pages.address import Ports
 from imserver.features.pages.text import HEADERS, LANGUAGES, TEXT, named_in_rooms, policy
 from imserver.features.pages.visitors import (
@@ -132,6 +133,7 @@ def create_pages(core: Core, document: Callable[[], bytes]) -> Blueprint:
         mimetypes.add_type(kind, suffix)  # the types of the operating system may be wrong
     pages = Blueprint("pages", __name__, static_folder=None)
     seen = Seen(config.app, core.network.proxies, lambda: Ports(core.node.http_port, core.node.ws_port))
+    additions = additions_of(core)
     chat = _Chat(
         config,
         core.identity.keys,
@@ -141,7 +143,9 @@ def create_pages(core: Core, document: Callable[[], bytes]) -> Blueprint:
         core.identity.authority,
         seen,
         core.features,
+        additions,
     )
+    released = _Released(additions)
     gateway = Gateway(core.overview, seen)
 
     @cache
@@ -166,9 +170,14 @@ def create_pages(core: Core, document: Callable[[], bytes]) -> Blueprint:
         ("/static/<path:name>", "static", static),
         ("/favicon.ico", "icon", lambda: static("favicon.svg")),
         (_SDK_PATH, "sdk", sdk),
-        (f"{installable.RELEASES}<release>/static/<path:name>", "released", released),
-        (f"{installable.RELEASES}<release>/{installable.SHEET}", "released_sheet", released_sheet),
-        (f"{installable.RELEASES}<release>{_SDK_PATH}", "released_sdk", released_sdk),
+        (f"{installable.RELEASES}<release>/static/<path:name>", "released", released.file),
+        (f"{installable.RELEASES}<release>/{installable.SHEET}", "released_sheet", released.sheet),
+        (f"{installable.RELEASES}<release>{_SDK_PATH}", "released_sdk", released.sdk),
+        (
+            f"{installable.RELEASES}<release>/features/<feature>/<path:name>",
+            "released_feature",
+            released.of_feature,
+        ),
     ):
         pages.add_url_rule(path, name, view, methods=["GET"])
     pages.add_url_rule("/home/token", "token", chat.renew_token, methods=["POST"])
@@ -192,9 +201,11 @@ class _Chat:
         authority: Authority,
         seen: Seen,
         features: Collection[str],
+        additions: Additions,
     ) -> None:
         self._config = config
         self._features = features
+        self._additions = additions
         self._keys = keys
         self._tenants = tenants
         self._logins = logins
@@ -381,21 +392,23 @@ class _Chat:
         """``GET /home/messages-worker.js``. Its text changes with the page, in any language."""
         pages = [self._messages((language, TEXT[language])) for language in LANGUAGES]
         return installable.worker(
-            [page.headers["Content-Security-Policy"].encode() + page.get_data() for page in pages]
+            [page.headers["Content-Security-Policy"].encode() + page.get_data() for page in pages],
+            self._additions,
         )
 
     def _messages(self, language: tuple[str, dict[str, str]]) -> AnyResponse:
         if not self._has_messages():
             abort(Problems.NOT_FOUND.status)
-        text = _texts(language[1], "messages_", "talk_")
+        text = _texts(language[1], "messages_", "talk_") | self._additions.words(language[0])
+        base = f"{installable.RELEASES}{installable.release(self._additions)}"
         data = {
             "app": _ACCOUNTS_APP,
             "workerUrl": url_for("pages.worker"),
             "notifications": "notifications" in self._features,
+            "additions": self._additions.shown(base),
         }
         # Videos are measured before they are sent, from addresses of the browser.
         media = "'self' blob:"
-        base = f"{installable.RELEASES}{installable.release()}"
         shown = {
             "start_modules": installable.start_modules(),
             "modules": installable.first_modules()[len(installable.start_modules()) :],
@@ -532,30 +545,40 @@ def _for_all(answer: AnyResponse) -> AnyResponse:
     return answer
 
 
-def released(release: str, name: str) -> AnyResponse:
-    """``GET /release/<release>/static/…``: a file of the messages page."""
-    return _stored(_file(assets.STATIC, name, installable.without_comments), release)
+class _Released:
+    """The files of the messages page, below its release."""
 
+    def __init__(self, additions: Additions) -> None:
+        self._additions = additions
 
-def released_sheet(release: str) -> AnyResponse:
-    """``GET /release/<release>/messages.css``."""
-    answer = Response(installable.sheet(), mimetype="text/css")
-    answer.headers["Cache-Control"] = "no-cache"
-    _pack(answer, installable.SHEET, installable.release(), answer.get_data)
-    return _stored(answer, release)
+    def file(self, release: str, name: str) -> AnyResponse:
+        """``GET /release/<release>/static/…``: a file of the messages page."""
+        return self._stored(_file(assets.STATIC, name, installable.without_comments), release)
 
+    def sheet(self, release: str) -> AnyResponse:
+        """``GET /release/<release>/messages.css``."""
+        answer = Response(installable.sheet(), mimetype="text/css")
+        answer.headers["Cache-Control"] = "no-cache"
+        _pack(answer, installable.SHEET, installable.release(), answer.get_data)
+        return self._stored(answer, release)
 
-def released_sdk(release: str, name: str) -> AnyResponse:
-    """``GET /release/<release>/sdk/…``."""
-    return _stored(_for_all(_file(assets.SDK, name, installable.without_comments)), release)
+    def sdk(self, release: str, name: str) -> AnyResponse:
+        """``GET /release/<release>/sdk/…``."""
+        return self._stored(_for_all(_file(assets.SDK, name, installable.without_comments)), release)
 
+    def of_feature(self, release: str, feature: str, name: str) -> AnyResponse:
+        """``GET /release/<release>/features/<feature>/…``: a file that a feature adds."""
+        if feature not in self._additions.folders:
+            abort(Problems.NOT_FOUND.status)
+        folder = self._additions.folders[feature]
+        return self._stored(_file(folder, name, installable.without_comments), release)
 
-def _stored(answer: AnyResponse, release: str) -> AnyResponse:
-    """The answer, to be stored for good. An open page may ask for a file of another release, which has no
-    other content here than this one."""
-    if release == installable.release() and answer.status_code in (200, 304):
-        answer.headers["Cache-Control"] = "public, max-age=31536000, immutable"
-    return answer
+    def _stored(self, answer: AnyResponse, release: str) -> AnyResponse:
+        """The answer, to be stored for good. An open page may ask for a file of another release, which has no
+        other content here than this one."""
+        if release == installable.release(self._additions) and answer.status_code in (200, 304):
+            answer.headers["Cache-Control"] = "public, max-age=31536000, immutable"
+        return answer
 
 
 def _file(folder: Path, name: str, shorten: Callable[[bytes], bytes] | None = None) -> Response:

@@ -19,6 +19,7 @@ from typing import Any, Final
 import msgspec
 from flask import Response, url_for
 
+from imserver.features.pages.additions import NOTHING, Additions
 from imserver.features.pages.text import LANGUAGES
 from imserver.features.pages.visitors import language_of_visitor
 from imserver.plugin.runtime import assets
@@ -144,9 +145,10 @@ def sheet() -> bytes:
     return b"\n".join((assets.STATIC / name).read_bytes() for name in styles())
 
 
-def release() -> str:
+def release(additions: Additions = NOTHING) -> str:
     """Names the content of the files of the page. Somebody who works on them need not restart the node."""
-    states = [(path, path.stat()) for path in map(_source, sorted({*files(), *_later()}))]
+    paths = [*map(_source, sorted({*files(), *_later()})), *additions.files.values()]
+    states = [(path, path.stat()) for path in paths]
     return _release(tuple([(path, state.st_mtime_ns, state.st_size) for path, state in states]))
 
 
@@ -192,10 +194,10 @@ def manifest() -> Response:
     return answer
 
 
-def worker(pages: Iterable[bytes]) -> Response:
+def worker(pages: Iterable[bytes], additions: Additions = NOTHING) -> Response:
     """``GET /home/messages-worker.js``: the service worker, with its version and its files. ``pages``: the
     page in each language, which the worker stores."""
-    now = release()
+    now = release(additions)
     code = b"\n".join([path.read_bytes() for path in _WORKER_PARTS])
     digest = sha256(code)
     for part in (now.encode(), *pages):
@@ -208,7 +210,7 @@ def worker(pages: Iterable[bytes]) -> Response:
         "release": f"{RELEASES}{now}/",
         "files": [
             f"{RELEASES}{now}/{address}" if address.endswith((".js", ".css")) else f"/{address}"
-            for address in (SHEET, *files())
+            for address in (SHEET, *files(), *additions.files)
             if address.removeprefix("static/") not in styles()
         ]
         + [url_for("pages.manifest", lang=language) for language in (None, *LANGUAGES)],

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from imserver.features.uploads.api import OPERATIONS, is_streamed
 from imserver.features.uploads.problems import PROBLEMS
-from imserver.features.uploads.settings import UploadSettings, check, findings
+from imserver.features.uploads.settings import SETTINGS, UploadSettings
 from imserver.features.uploads.tables import TABLES
 from imserver.features.uploads.uploads import Uploads, uploads_of
-from imserver.plugin import Feature, FeatureParts
+from imserver.plugin import Feature, FeatureParts, Views
 from imserver.plugin.http import Api
 from imserver.plugin.identity import NoReviews
 from imserver.plugin.services import Core
@@ -29,10 +29,11 @@ def _build(core: Core) -> FeatureParts:
     uploads = Uploads(
         settings_of(config, UploadSettings), config.server.data_dir, core.storage.store, core.identity.reviews
     )
-    return FeatureParts(uploads, erasure=uploads.erasure, counters=uploads.counters, stop=uploads.close)
+    core.node.counters.append(uploads.counters)
+    return FeatureParts(uploads, erasure=uploads.erasure, stop=uploads.close)
 
 
-def _views(core: Core, api: Api) -> Iterable[Any]:
+def _blueprints(core: Core, api: Api) -> Iterable[Any]:
     from imserver.features.uploads.tus import create_tus_view
     from imserver.features.uploads.views import create_upload_view
 
@@ -60,14 +61,10 @@ FEATURE = Feature(
     "uploads",
     _build,
     operations=OPERATIONS,
-    views=_views,
-    streamed=is_streamed,
+    views=Views(_blueprints, is_streamed, preload=_preload),
     metrics=_metrics,
     erasing=_erasing,
-    settings=UploadSettings,
-    check=check,
-    findings=findings,
-    preload=_preload,
+    settings=SETTINGS,
     problems=PROBLEMS,
     tables=TABLES,
 )

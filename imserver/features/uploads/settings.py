@@ -7,6 +7,7 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
+from imserver.plugin import FeatureSettings
 from imserver.plugin.identity import Rate
 from imserver.plugin.settings import (
     HTTP_URL,
@@ -75,3 +76,6 @@ def findings(config: Config, shared: bool) -> Iterator[Finding]:
         yield "uploads.quota_bytes", "0 means no limit; set one"
     if shared and not (uploads.directory or uploads.s3_url):
         yield "uploads.directory", "nodes on several machines need a shared folder or uploads.s3_url"
+
+
+SETTINGS: Final = FeatureSettings({"uploads": UploadSettings}, check=check, findings=findings)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from imserver.features.webhooks import api, parts
-from imserver.features.webhooks.apps import objection
 from imserver.features.webhooks.parts import webhooks_of
+from imserver.features.webhooks.settings import SETTINGS
 from imserver.features.webhooks.tables import TABLES
 from imserver.features.webhooks.webhooks import Webhooks
 from imserver.plugin import Answers, Feature
@@ -27,7 +27,7 @@ def _metrics() -> Sequence[Metric]:
 FEATURE = Feature(
     "webhooks",
     parts.build,
-    objection=objection,
+    settings=SETTINGS,
     operations=tuple(api.routes.rows),
     metrics=_metrics,
     answers=Answers(hooks=parts.hooks),

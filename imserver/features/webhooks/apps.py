@@ -7,8 +7,9 @@ from typing import Final, get_args
 from imserver.features.webhooks.back_ends import BackEndHook
 from imserver.features.webhooks.requests import AuthoriseHook, Receiver
 from imserver.features.webhooks.reviews import ReviewHook
+from imserver.features.webhooks.settings import secret_of
 from imserver.features.webhooks.webhooks import Webhooks
-from imserver.plugin.identity import AppSecrets, BadKey, Tenant, Tenants, secret_in
+from imserver.plugin.identity import AppSecrets, Tenant, Tenants
 from imserver.plugin.settings import ChannelEvent, NotificationEvent, TenantSettings, WebhookEvent
 
 EVENTS: Final = frozenset(get_args(WebhookEvent)).difference(
@@ -16,21 +17,6 @@ EVENTS: Final = frozenset(get_args(WebhookEvent)).difference(
 )
 """Events that a back end receives if its app selects none. Those of channels and notifications are too many.
 """
-
-
-def secret_of(settings: TenantSettings) -> bytes:
-    """The secret that signs requests to the app's URLs; ``b""`` if there are none. Raises BadKey."""
-    urls = settings.webhook.urls or settings.back_ends.urls
-    return secret_in("webhook", settings.webhook) if urls else b""
-
-
-def objection(_name: str, settings: TenantSettings) -> str:
-    """Why an app cannot have these webhooks; ``""`` if it can. Reads the file of the secret."""
-    try:
-        secret_of(settings)
-    except BadKey as bad:
-        return str(bad)
-    return ""
 
 
 def receiver_of(app: str, settings: TenantSettings, secret: bytes) -> Receiver | None:

@@ -31,8 +31,7 @@ def hooks(base: Foundation) -> Hooks:
 
 def build(core: Core) -> FeatureParts:
     """Build what uses the services of the core."""
-    webhooks = core.identity.observer
-    assert isinstance(webhooks, Webhooks)
+    webhooks = next(each for each in core.identity.observers if isinstance(each, Webhooks))
     apps = follow_apps(core.identity.tenants, webhooks)
     Occupancy(core.channels.channels, core.sessions.table, webhooks, core.channels.registrar)
     Absences(

@@ -65,7 +65,7 @@ class FakeNode:
             AllowLists(),
         )
         self.hub = SimpleNamespace(is_online=lambda app, user: (app, user) in self.online)
-        self.features: tuple[str, ...] = ()
+        self.features: dict[str, Any] = {}
         self.http_port, self.ws_port = 8080, 8089
         self.overview = SimpleNamespace(known={}, leases=lambda: self.overview.known)
 

@@ -1,0 +1,75 @@
+"""What features add to the messages page: modules, style sheets and words. Needs no Flask."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from imserver.plugin.services import Core
+from imserver.plugin.settings import ConfigError
+
+_MODULE: Final = "page.js"
+_SHEET: Final = "page.css"
+_SERVED: Final = (".js", ".css")
+
+
+class Additions:
+    """The folders of features with additions (``FeatureParts.page``), by name of the feature.
+
+    Their files stand below ``features/<name>/`` of the release of the page. Raises ConfigError for a file of
+    words that cannot be used.
+    """
+
+    def __init__(self, folders: Mapping[str, Path]) -> None:
+        self.folders = folders
+        self._words: dict[str, dict[str, str]] = {}
+        for name, folder in folders.items():
+            for file in sorted(folder.glob("words.*.json")):
+                self._words.setdefault(file.stem.partition(".")[2], {}).update(_read_words(name, file))
+
+    def words(self, language: str) -> dict[str, str]:
+        """Key → text in this language, in English where a feature has none."""
+        return self._words.get("en", {}) | self._words.get(language, {})
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """Address below the release → file, of the modules and style sheets."""
+        return {
+            f"features/{name}/{path.relative_to(folder).as_posix()}": path
+            for name, folder in self.folders.items()
+            for path in sorted(folder.rglob("*"))
+            if path.suffix in _SERVED
+        }
+
+    def shown(self, release: str) -> list[dict[str, str]]:
+        """For the page: the addresses of the module and the style sheet of each feature; ``""``: none."""
+        files = self.files
+
+        def address(name: str, file: str) -> str:
+            below = f"features/{name}/{file}"
+            return f"{release}/{below}" if below in files else ""
+
+        return [{"module": address(name, _MODULE), "style": address(name, _SHEET)} for name in self.folders]
+
+
+NOTHING: Final = Additions({})
+"""No feature adds anything."""
+
+
+def additions_of(core: Core) -> Additions:
+    """What the features of a node add."""
+    return Additions({name: each.page for name, each in core.features.items() if each.page is not None})
+
+
+def _read_words(name: str, file: Path) -> dict[str, str]:
+    try:
+        words = msgspec.json.decode(file.read_bytes(), type=dict[str, str])
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"the feature {name!r}: {file}: {error}") from None
+    for key in words:
+        if not key.startswith(f"{name}_"):
+            raise ConfigError(f"the feature {name!r}: {file}: the key {key} does not begin with {name}_")
+    return words

@@ -1,0 +1,41 @@
+"""What a feature of another distribution adds to the messages page: a view, a menu entry and a panel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.browser.conftest import Pair
+from tests.browser.messenger import Account, Chat
+from tests.browser.test_inbox import MENU, focus
+from tests.conftest import StartServer
+from tests.lamp_page import install
+from tests.support import eventually
+
+LAMP = """
+const shown = document.querySelector("[role=log] .lamp");
+return shown && [shown.textContent, getComputedStyle(shown).color];
+"""
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "word"), [("en", "The lamp is on", "Lamps"), ("zh", "灯亮了", "灯")]
+)
+def test_a_feature_adds_to_the_messages_page(
+    pair: Pair, start_server: StartServer, tmp_path: Path, language: str, text: str, word: str
+) -> None:
+    config = {"features": ["all", "lamp"], "accounts": {"registrations_per_address": 0}}
+    server = start_server(config=config, environment=install(tmp_path))
+    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    bob.send(ann, "lamp", {"on": True})
+    chat = Chat(pair[0], ann, language=language)
+    (row,) = ann.get("conversations")["conversations"]
+    eventually(lambda: text in chat.page.run("return document.querySelector('#conversations').textContent"))
+    chat.open(row["conversation"])
+    eventually(lambda: chat.page.run(LAMP) == [text, "rgb(1, 2, 3)"])
+    focus(chat, "Bob")
+    chat.page.run(MENU)
+    chat.click(word, within="[role=menu]")
+    panel = "return document.querySelector('.lamp-panel')?.textContent"
+    eventually(lambda: chat.page.run(panel) == "Bob")
