@@ -67,6 +67,9 @@ class FakeNode:
         self.hub = SimpleNamespace(is_online=lambda app, user: (app, user) in self.online)
         self.features: dict[str, Any] = {}
         self.http_port, self.ws_port = 8080, 8089
+        self.network: Any = self
+        self.identity: Any = self
+        self.node: Any = self
         self.overview = SimpleNamespace(known={}, leases=lambda: self.overview.known)
 
     def _wants_tokens(self, app: str) -> bool:
