@@ -31,6 +31,7 @@ from imserver.http.call import Api, answer
 from imserver.metrics import Metrics
 from imserver.model import Event
 from imserver.node.feature_list import declarations_of, load_features
+from imserver.plugin import FeatureParts
 from imserver.push.idempotency import Idempotency
 from imserver.push.push import LocalReach, Pushes
 from imserver.sessions.presence import Presence
@@ -108,7 +109,7 @@ class FakeNode:
         self.sessions = self.hub = self
         self.network = self.storage = self.identity = self.cluster = self.push = self.messages = self
         self.node = self.status = self.channels = self
-        self.features = {feature.name for feature in FEATURES}
+        self.features = {feature.name: FeatureParts() for feature in FEATURES}
         self.of_features: dict[type, Any] = {
             AccountParts: SimpleNamespace(
                 accounts=SimpleNamespace(
