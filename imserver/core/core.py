@@ -95,7 +95,7 @@ class FeatureParts(Struct, frozen=True):
     """The parts that a feature adds to one node.
 
     ``service``: what its routes and other features use, found by its type (``core.service``). ``dialects``:
-    name of a dialect → what the node does with its connections. ``ended``: called with each connection that has ended.
+    name of a dialect → what the node does with its connections. ``ended``: called with each that has ended.
     ``prepare`` reads the settings of all apps before the node serves, and may raise StartError. ``reload``
     reads them again, and applies new limits (SIGHUP). ``streams``: path of streams → how it is served, made
     from the function that serves messages. ``run``: functions of greenlets, from the start of the node until
