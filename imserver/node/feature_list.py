@@ -19,6 +19,7 @@ from imserver.config.settings import Config, TenantSettings
 from imserver.config.values import CORE as CORE_SETTINGS
 from imserver.config.values import Declarations, Locations, fold
 from imserver.errors import StartError
+from imserver.plugin import VERSION
 from imserver.plugin.feature import Feature, FeatureSettings
 from imserver.storage.tables import CORE_TABLES, FeatureTables, StoreTables, Table
 
@@ -91,9 +92,17 @@ def _load_other(name: str) -> Feature:
     try:
         feature = entry.load()
     except (Exception, SystemExit) as error:
-        raise StartError(f"the feature {name!r} of {offers} cannot be loaded: {error!r}") from error
+        raise StartError(
+            f"the feature {name!r} of {offers} cannot be loaded: {error!r}"
+            f" (imserver.plugin has version {VERSION})"
+        ) from error
     if not isinstance(feature, Feature) or feature.name != name:
         raise StartError(f"the feature {name!r} of {offers}: {entry.value} is no Feature of this name")
+    if feature.face > VERSION:
+        raise StartError(
+            f"the feature {name!r} of {offers} was made for version {feature.face} of imserver.plugin, "
+            f"and this server has version {VERSION}: install a newer imserver, or an older {offers}"
+        )
     taken = {table.name for table in tables_of_server()} if feature.tables else ()
     start = f"{name.replace('-', '_')}_"
     for table in feature.tables:
@@ -161,8 +170,8 @@ def _module_alone(package: str, name: str) -> ModuleType | None:
         folder = find_spec(package)
     except ImportError:
         return None  # the folder is not there
-    places = None if folder is None else folder.submodule_search_locations
-    spec = None if places is None else PathFinder.find_spec(full, places)
+    folders = None if folder is None else folder.submodule_search_locations
+    spec = None if folders is None else PathFinder.find_spec(full, folders)
     if spec is None or spec.loader is None:
         return None
     module = module_from_spec(spec)

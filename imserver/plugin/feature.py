@@ -107,6 +107,7 @@ class Feature(Struct, frozen=True, eq=False):
     ``tables``: its tables, in the order of their deletion. A feature of this server has them in a module
     ``tables``, which imports nothing else of it: nodes without the feature read it, too.
     ``migrations``: the steps that make the tables of a feature of another distribution, numbered from 1.
+    ``face``: the version of ``imserver.plugin`` for which it was made. A node refuses a newer one.
     Everything is called in the order of the list of features.
     """
 
@@ -127,3 +128,4 @@ class Feature(Struct, frozen=True, eq=False):
     wire: Mapping[str, Readers] = {}
     tables: tuple[Table, ...] = ()
     migrations: tuple[Migration, ...] = ()
+    face: int = 1
