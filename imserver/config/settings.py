@@ -18,6 +18,8 @@ Amount = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(ge=0, le=_LONGEST_SECONDS)]
 Duration = Annotated[float, Meta(gt=0, le=_LONGEST_SECONDS)]
 Text = Annotated[str, Meta(min_length=1)]
+#: The first segment of paths, under which a listener or a host is served.
+MountPath = Annotated[str, Meta(pattern=r"^(/[A-Za-z0-9_-]+)?$")]
 #: A number of processes; files may also write ``auto``, which is 0.
 Processes = Annotated[int, Meta(ge=0, extra={"auto": True})]
 #: The name of an app is a string; files may also write a number such as 101.
@@ -52,12 +54,22 @@ class AppSettings(Struct, frozen=True):
 class ListenSettings(Struct, frozen=True):
     """An entry of ``server.extra_listen``: an additional port that serves everything.
 
-    ``ws_dialect``: the dialect on ``/ws`` for clients whose query names none.
+    ``ws_dialect``: the dialect on ``/ws`` for clients whose query names none. ``path``: it serves only what
+    is under this path, which its clients leave out (``""``: everything).
     """
 
     port: Port
     host: str = ""
     ws_dialect: Literal["", "client", "action", "protobuf"] = ""
+    path: MountPath = ""
+
+
+class HostSettings(Struct, frozen=True):
+    """An entry of ``server.extra_hosts``: a host name that serves only what is under ``path``, which its
+    clients leave out."""
+
+    host: Annotated[str, Meta(pattern=r"^[A-Za-z0-9.-]+$")]
+    path: Annotated[MountPath, Meta(min_length=1)]
 
 
 class ServerSettings(Struct, frozen=True):
@@ -74,6 +86,7 @@ class ServerSettings(Struct, frozen=True):
     origins: tuple[Text, ...] = ()
     origin_policy: OriginPolicy = ""
     extra_listen: tuple[ListenSettings, ...] = ()
+    extra_hosts: tuple[HostSettings, ...] = ()
     processes: Processes = 1
     hang_seconds: Duration = 30.0
     public_ws_url: str = ""

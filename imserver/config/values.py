@@ -609,6 +609,12 @@ def _check_listening(config: Config, locations: Locations) -> None:
     for row in config.server.extra_listen:
         if row.port and ports.count(row.port) > 1:
             raise locations.wrong("server.extra_listen", f"port {row.port} is given twice")
+        if row.path and row.ws_dialect:
+            raise locations.wrong("server.extra_listen", f"there is no /ws under {row.path}: no ws_dialect")
+    names = [row.host.lower() for row in config.server.extra_hosts]
+    for host in names:
+        if names.count(host) > 1:
+            raise locations.wrong("server.extra_hosts", f"the host {host} is given twice")
     if echo_path and (not echo_path.startswith("/") or echo_path in _RESERVED_PATHS):
         raise locations.wrong("debug.echo_path", f"expected a free path such as /echo, got {echo_path!r}")
     hosts = {"server.host": config.server.host}

@@ -28,7 +28,8 @@ def gate_policy(config: Config, max_connections: int, demo: bool) -> GatePolicy:
     server, app = config.server, config.app
     addresses = (app.http_url, app.websocket_url, server.public_ws_url)
     # The address "::" needs brackets as a host name.
-    hosts = (server.host, *(row.host for row in server.extra_listen))
+    extra = (*(row.host for row in server.extra_listen), *(row.host for row in server.extra_hosts))
+    hosts = (server.host, *extra)
     return GatePolicy(
         max_connections,
         config.limits.max_connections_per_address,

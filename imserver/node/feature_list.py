@@ -251,10 +251,30 @@ def check(config: Config, locations: Locations) -> None:
                 raise locations.wrong("features", f"{feature.name} needs {name}")
             if name in names[position:]:
                 raise locations.wrong("features", f"{feature.name} uses {name}: name {name} before it")
+    _check_mounts(config, locations, (*load_core(), *features))
     rules.check_apps(config, locations, objection_of(features))
     for feature in features:
         if feature.settings.check is not None:
             feature.settings.check(config, locations)
+
+
+def _check_mounts(config: Config, locations: Locations, features: Iterable[Feature]) -> None:
+    """Raise StartError if no feature has a route or dialect under the path of a listener or a host."""
+    paths = {f"/{path.split('/')[1]}" for feature in features for path in _paths(feature)}
+    server = config.server
+    wanted = {f"server.extra_listen[{n}].path": row.path for n, row in enumerate(server.extra_listen)}
+    wanted |= {f"server.extra_hosts[{n}].path": row.path for n, row in enumerate(server.extra_hosts)}
+    for name, path in wanted.items():
+        if path and path not in paths:
+            raise locations.wrong(name, f"no feature serves anything under {path}")
+
+
+def _paths(feature: Feature) -> Iterator[str]:
+    yield from (row.path for row in feature.routes)
+    yield from (row.path for row in feature.operations)
+    for dialect in feature.dialects:
+        if dialect.path:
+            yield dialect.path
 
 
 def _name(package: str) -> str:

@@ -35,6 +35,7 @@ from imserver.transport.dispatch import serve_each
 from imserver.transport.gate import Admission, Choose, DialectPath, Head, Opened, adopt
 from imserver.transport.handover import HandOver, ListenerContext
 from imserver.transport.http import FrontServer
+from imserver.transport.http1 import Mounts
 from imserver.transport.listener import Listener, bind, bind_raw, text_of
 from imserver.transport.stream import StreamEncoding, StreamPath, Streams
 
@@ -81,6 +82,13 @@ def listeners_of(config: Config) -> dict[str, ListenSettings]:
     return {name: replace(row, host=row.host or server.host) for name, row in listeners.items()}
 
 
+def mounts_of(config: Config, name: str) -> Mounts:
+    """The hosts of a listener whose requests are served under a path."""
+    found = {row.host.lower(): row.path for row in config.server.extra_hosts}
+    path = listeners_of(config)[name].path
+    return {"": path} if path else found
+
+
 def check_listeners(config: Config) -> None:
     """Raise StartError if another process listens where a node with these settings would."""
     for name, row in listeners_of(config).items():
@@ -115,14 +123,17 @@ def bind_all(config: Config) -> dict[str, socket.socket]:
     return sockets
 
 
-def addresses_of(listeners: Mapping[str, Any]) -> dict[str, str]:
+def addresses_of(config: Config, listeners: Mapping[str, Any]) -> dict[str, str]:
     """The addresses of the listening sockets for the banner, by listener."""
     where = {name: text_of(sock.getsockname()) for name, sock in listeners.items()}
+    also = {name: row.path and f"only {row.path}" for name, row in listeners_of(config).items()}
     http = where.pop("http")
     return {
         "http": f"http://{http}",
         "websocket": f"ws://{where.pop('websocket')}/acc",
-        **{name: f"http://{address}, ws://{address}/ws" for name, address in where.items()},
+        **{
+            name: f"http://{address}, {also[name] or f'ws://{address}/ws'}" for name, address in where.items()
+        },
     }
 
 
@@ -188,7 +199,7 @@ class Servers:
         """Record ports and addresses, before the listeners accept."""
         self._ports = {name: sock.getsockname()[1] for name, sock in sockets.items()}
         self.core.node.http_port, self.core.node.ws_port = self._ports["http"], self._ports["websocket"]
-        self.addresses = addresses_of(sockets)
+        self.addresses = addresses_of(self._config, sockets)
 
     def open(self, sockets: Mapping[str, socket.socket]) -> None:
         """Start accepting connections."""
@@ -238,6 +249,7 @@ class Servers:
             listeners_of(self._config)[name].ws_dialect,
             None if dialects_only else self.streams,
             None if dialects_only else self.is_streamed,
+            mounts_of(self._config, name),
         )
 
     def admit(self, sock: _socket.socket, admission: Admission, rest: bytes) -> None:

@@ -95,7 +95,7 @@ class Supervisor:
         self._announce = announce
         self._logs = logs
         self._status = 0
-        self._addresses = servers.addresses_of(listeners[0])
+        self._addresses = servers.addresses_of(config, listeners[0])
         self._slots = [
             Slot(number, name_of(for_child(config, number)), sockets)
             for number, sockets in enumerate(listeners)

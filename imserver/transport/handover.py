@@ -31,6 +31,7 @@ from imserver.transport.http1 import (
     MAX_PUBLIC_BODY_BYTES,
     Body,
     BodyLimit,
+    Mounts,
     ParsedHead,
     Streamed,
 )
@@ -62,7 +63,7 @@ class ListenerContext(Struct, frozen=True):
 
     ``routes``: their own forms of a refusal. ``admitted``: puts an upgraded socket into service.
     ``ws_dialect``: for clients whose query names no dialect. ``streams``: event streams, if the listener
-    serves any.
+    serves any. ``mounts``: hosts whose requests are served under a path.
     """
 
     gate: Gate
@@ -73,6 +74,7 @@ class ListenerContext(Struct, frozen=True):
     ws_dialect: str = ""
     streams: Streams | None = None
     streamed: Streamed | None = None
+    mounts: Mounts = {}
 
     def client(self, address: Any, headers: Mapping[str, str]) -> str:
         """The client's address, evaluated with trusted proxies. ``address``: the peer's own."""

@@ -92,7 +92,7 @@ class FrontServer:
         self.header_bytes = listener.limits.header_bytes
         self.handshake_seconds = listener.limits.handshake_seconds
         self.keepalive_seconds = listener.limits.keepalive_seconds
-        self.heads = KnownHeads()
+        self.heads = KnownHeads(listener.mounts)
         self.parked: set[HttpConnection] = set()
         self.draining = False
         """True: answers announce the end of their connection."""

@@ -118,8 +118,22 @@ def end_of_head(data: bytes | bytearray, limit: int) -> int:
     return 0
 
 
-def parse_head(data: bytes) -> ParsedHead:
-    """Parse one whole request head.
+Mounts = Mapping[str, str]
+"""Host name → the path under which its requests are served; ``""``: that of all other hosts."""
+NO_MOUNTS: Final[Mounts] = {}
+
+
+def _mount(parsed: ParsedHead, mounts: Mounts) -> None:
+    """Put the path of its host before the target of a request."""
+    host = parsed.headers.get("host", "").partition(":")[0].lower().removesuffix(".")
+    under = mounts.get(host) or mounts.get("")
+    if under and parsed.url[:1] == b"/":
+        parsed.url = under.encode() + parsed.url
+        parsed.altered = True
+
+
+def parse_head(data: bytes, mounts: Mounts = NO_MOUNTS) -> ParsedHead:
+    """Parse one whole request head. ``mounts``: those of its listener.
 
     Raises :class:`BadHead` for malformed or ambiguous heads. Bare LF, folded headers, repeated lengths, and a
     length together with chunks are refused (RFC 9112 sections 2.2, 5.2 and 6.3). Line ends before the request
@@ -154,6 +168,8 @@ def parse_head(data: bytes) -> ParsedHead:
             parsed.altered = True
             rest, mark, query = rest.partition(b"?")
             parsed.url = b"/" + rest.partition(b"/")[2] + mark + query
+    if mounts:
+        _mount(parsed, mounts)
     path, _, parsed.query = parsed.url.partition(b"?")
     parsed.path = path.decode("latin-1")
     # The parser drops its result when a message without a body is complete.
@@ -213,13 +229,15 @@ _usual_handshake_key = re.compile(rb"[A-Za-z0-9+/]{22}==").fullmatch
 
 
 class KnownHeads:
-    """Parses heads. Owner of the cache. Results are shared and must not be changed."""
+    """Parses heads. Owner of the cache. Results are shared and must not be changed. ``mounts``: see
+    :func:`parse_head`."""
 
-    __slots__ = ("heads",)
+    __slots__ = ("_mounts", "heads")
 
-    def __init__(self) -> None:
+    def __init__(self, mounts: Mounts = NO_MOUNTS) -> None:
         self.heads: dict[bytes, ParsedHead] = {}
         """Cached heads by their bytes without the key. Read-only for others."""
+        self._mounts = mounts
 
     def read(self, data: bytes) -> ParsedHead:
         """Parse one whole request head, as :func:`imserver.transport.http1.parse_head` does."""
@@ -229,13 +247,13 @@ class KnownHeads:
         if at < 0:
             known = self.heads.get(data)
             if known is None:
-                known = parse_head(data)
+                known = parse_head(data, self._mounts)
                 self._cache(data, known)
             return known
         end = data.find(b"\r", at)  # a bare CR stays in the lookup key, which then matches no head
         key = data[at + len(_NAME) : end]
         if data[at - 3 : at] not in (b"\r\nA", b"\r\na") or _usual_key(key) is None:
-            return parse_head(data)
+            return parse_head(data, self._mounts)
         return self._read_without(data, data[: at - 3] + data[end:], "authorization", key.decode())
 
     def _read_handshake(self, data: bytes) -> ParsedHead:
@@ -244,7 +262,7 @@ class KnownHeads:
         end = data.find(b"\r", at + 2)
         key = data[at + len(_HANDSHAKE_KEY) : end]
         if at < 0 or _usual_handshake_key(key) is None:
-            return parse_head(data)
+            return parse_head(data, self._mounts)
         return self._read_without(data, data[:at] + data[end:], "sec-websocket-key", key.decode())
 
     def _read_without(self, data: bytes, rest: bytes, name: str, value: str) -> ParsedHead:
@@ -252,7 +270,7 @@ class KnownHeads:
         known = self.heads.get(rest)
         if known is not None:
             return replace(known, headers={**known.headers, name: value})
-        parsed = parse_head(data)
+        parsed = parse_head(data, self._mounts)
         if parsed.headers[name] == value:  # there is only one
             others = parsed.headers.copy()
             del others[name]

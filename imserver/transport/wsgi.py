@@ -166,7 +166,7 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
         raw = self._await_head()
         if not raw:
             return False
-        head = parse_head(raw)
+        head = parse_head(raw, listener.mounts)
         origins = listener.gate.origins
         if origins.demo and (objection := origins.objection(head.headers, head.path)) is not None:
             self._end(problem_response(objection, CORS))

@@ -14,11 +14,14 @@ from tests.support import Address, Server, eventually, run_cli
 from .client import Listener, done, listening, new_system
 from .cmd import get, good, is_online, logged_in, send_message
 from .protobuf import visiting
-from .raw import ask, request
+from .raw import Raw, ask, request
 from .setting import Launch
+from .sse import Listener as StreamListener
 from .sse import listening as stream
 
 EXTRA = re.compile(r"^  extra (\d+) +http://([0-9.]+):(\d+), ws://\2:\3/ws$", re.MULTILINE)
+
+ONLY = re.compile(r"^  extra 3 +http://([0-9.]+):(\d+), only /api$", re.MULTILINE)
 
 
 def extra(server: Server) -> list[Address]:
@@ -30,9 +33,15 @@ def extra(server: Server) -> list[Address]:
 
 @pytest.fixture(scope="module")
 def server(launch: Launch, http_server: str) -> Server:
-    """Two extra listeners: one for bare clients of the client dialect, one on another address."""
-    rows = [{"port": 0, "ws_dialect": "client"}, {"port": 0, "host": "127.0.0.2"}]
-    return launch(http_server, server={"http": http_server, "extra_listen": rows})
+    """Three extra listeners: one for bare clients of the client dialect, one on another address, one for a
+    path; and a host for that path."""
+    rows = [
+        {"port": 0, "ws_dialect": "client"},
+        {"port": 0, "host": "127.0.0.2"},
+        {"port": 0, "path": "/api"},
+    ]
+    hosts = [{"host": "api.example", "path": "/api"}]
+    return launch(http_server, server={"http": http_server, "extra_listen": rows, "extra_hosts": hosts})
 
 
 def test_the_banner_names_them_and_each_has_an_address_of_its_own(server: Server) -> None:
@@ -77,6 +86,28 @@ def test_a_page_finds_its_websocket_at_the_port_that_it_came_from(server: Server
     assert f"127.0.0.1:{address.port}/acc" in page.body.decode()
 
 
+def test_a_listener_and_a_host_may_serve_one_path_only(server: Server) -> None:
+    found = ONLY.search(server.output)
+    assert found is not None
+    for address, host in ((Address(found[1], int(found[2])), "127.0.0.1"), (server.http, "API.example:80")):
+        assert ask(address, request("/v1/openapi.json", host=host)).status == 200
+        assert ask(address, request("/health", host=host)).status == 404
+        json = ("Content-Type", "application/json")
+        body = b'{"app":"101","user":"ann","text":"hello"}'
+        pushed = ask(address, request("/v1/push", method="POST", host=host, headers=[json], body=body))
+        assert pushed.status == 200
+        chunked = [("Transfer-Encoding", "chunked"), json]
+        pieces = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+        head = request("/v1/push", method="POST", host=host, headers=chunked)
+        assert ask(address, head + pieces).status == 200
+        with StreamListener(address) as eve:
+            eve.send(request("/v1/events?app=101&user=eve", host=host))
+            eve.begun()
+        with Raw(address) as one:
+            one.upgrade("/v1/publisher", host=host)
+    assert ask(server.http, request("/v1/openapi.json")).status == 404
+
+
 @pytest.mark.full
 def test_a_drain_closes_them_too(launch: Launch, http_server: str) -> None:
     extra_listen = {"http": http_server, "extra_listen": [{"port": free_ports()}]}
@@ -112,6 +143,12 @@ def test_a_taken_port_is_one_clear_line(server: Server, tmp_path: Path) -> None:
         ("[{host: 127.0.0.1}]", "server.extra_listen[0]"),
         ("[{port: 7800, ws_dialect: morse}]", "expected one of"),
         ("[{port: 7800, colour: red}]", "unknown key"),
+        ("[{port: 7800, path: /a/b}]", "server.extra_listen[0].path: expected str matching regex"),
+        (
+            "[{port: 7800, path: /nothing}]",
+            "server.extra_listen[0].path: no feature serves anything under /nothing",
+        ),
+        ("[{port: 7800, path: /api, ws_dialect: client}]", "there is no /ws under /api: no ws_dialect"),
         ("[{port: 7800, host: 0.0.0.0}]", "server.extra_listen[0].host 0.0.0.0 is not a loopback"),
         ("[{port: 7800, host: no.such.host.invalid}]", "no.such.host.invalid cannot be resolved"),
     ],

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imserver.transport.http1 import BadHead, end_of_head, parse_head, plain_head, plain_request
+from imserver.transport.http1 import BadHead, KnownHeads, end_of_head, parse_head, plain_head, plain_request
 
 GOOD = b"GET /user/list?appID=101 HTTP/1.1\r\nHost: chat.example\r\n\r\n"
 
@@ -49,6 +49,23 @@ def test_a_bare_line_feed_is_refused_before_the_head_ends() -> None:
     with pytest.raises(BadHead) as caught:
         end_of_head(b"GET / HTTP/1.1\nHost: x\n", 1000)
     assert caught.value.problem.status == 400
+
+
+# --- under which path it is served --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("host", "under"),
+    [("ntfy.example", "/ntfy"), ("NTFY.example.:80", "/ntfy"), ("chat.example", ""), ("[::1]", "")],
+)
+def test_a_host_may_be_served_under_a_path(host: str, under: str) -> None:
+    raw = f"PUT /topic/a?b=c HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
+    mounts = {"ntfy.example": "/ntfy"}
+    parsed = parse_head(raw, mounts)
+    assert (parsed.path, parsed.query) == (f"{under}/topic/a", b"b=c")
+    assert parse_head(plain_request(raw, parsed, b"")).path == parsed.path
+    assert KnownHeads(mounts).read(raw).path == parsed.path
+    assert parse_head(raw, {"": "/all"}).path == "/all/topic/a"
 
 
 # --- what it says -------------------------------------------------------------------------------------------
