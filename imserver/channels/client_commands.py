@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Final
+from collections.abc import Hashable
+from typing import Final, Literal
 from weakref import ref
 
-from msgspec import UNSET, Raw
+from msgspec import UNSET, Raw, Struct
 
 from imserver import errors
 from imserver.auth.channel_tokens import ChannelClaims
 from imserver.auth.login import Logins
+from imserver.auth.principal import (
+    BAD_TOKEN,
+    Needs,
+    Principal,
+    may,
+)
 from imserver.auth.rates import PUBLICATIONS, Buckets
 from imserver.auth.rules import Rule
 from imserver.auth.tokens import BadToken, TokenExpired
 from imserver.channels.channels import Channels, Subscribed, check_known
-from imserver.channels.consent import ChannelConsent
+from imserver.channels.consent import ChannelClient, ChannelConsent
 from imserver.channels.members import ChannelRefused, MemberPage, check_name, is_limited_to, needs_token
+from imserver.channels.stored import Published
 from imserver.cluster.history import HistoryPage, Position
 from imserver.config.settings import ChannelSettings
 from imserver.errors import IssuerUnavailable
@@ -35,7 +43,7 @@ from imserver.model import (
 )
 from imserver.protocol.dialect import Dialect
 from imserver.sessions.connection_ids import ConnectionTable
-from imserver.transport.connection import Connection
+from imserver.transport.connection import OPEN, Connection
 from imserver.transport.dispatch import CommandRow, CommandTable
 
 MAX_PRESENCE: Final = 10_000
@@ -47,6 +55,14 @@ PAGES_BYTES: Final = 4 << 20
 _NO_PAGE: Final[tuple[HistoryPage | None, Raw]] = (None, Raw())
 _OK: Final = Reply(errors.ReplyCode.OK)
 _NO_CLAIMS: Final = ChannelClaims()
+
+
+class _Requester(Struct, frozen=True):
+    """A user who sends requests (None: nobody), in place of a connection."""
+
+    app: str
+    user: str | None
+    state: int = OPEN
 
 
 class ChannelAnswers(ABC):
@@ -124,7 +140,7 @@ class ChannelCommands:
         return self._permit(connection, channel, self._channels.options(connection.app or "", channel), token)
 
     def _permit(
-        self, connection: Connection, channel: str, options: ChannelSettings, token: str, data: bytes = b""
+        self, connection: ChannelClient, channel: str, options: ChannelSettings, token: str, data: bytes = b""
     ) -> ChannelClaims:
         """The permission of a client to subscribe: the claims of its token, or the consent of the back end.
 
@@ -149,6 +165,8 @@ class ChannelCommands:
         if options.user_limited and user and is_limited_to(channel, user):
             return _NO_CLAIMS
         if wanted == "back_end" and (token or not needs_token(channel)):
+            if not isinstance(connection, Connection):
+                raise _only_connections()
             return self._consent.subscribe(connection, channel, token, data)
         is_open = wanted == "anybody" or (not wanted and rule is not None and rule.open)
         if is_open and not self._is_private(app, channel):
@@ -162,7 +180,7 @@ class ChannelCommands:
         return needs_token(channel) or (names is not None and names.needs_token(channel))
 
     def _check_allowed(
-        self, connection: Connection, channel: str, options: ChannelSettings, whom: str
+        self, connection: ChannelClient, channel: str, options: ChannelSettings, whom: str
     ) -> None:
         """Refuse a client that is not one of ``whom``, a value of an option of the channel: ``anybody``
         (of private channels and those of users their subscribers), ``subscribers``, anything else nobody.
@@ -172,12 +190,15 @@ class ChannelCommands:
         if whom == "anybody" and not is_closed:
             check_name(channel)
         elif whom in ("anybody", "subscribers"):
-            self._check_member(connection, channel)
+            if isinstance(connection, Connection):
+                self._check_member(connection, channel)
+            else:  # it has no subscription: who may have one counts
+                self._permit(connection, channel, options, "")
         else:
             raise ChannelRefused("denied")
         check_user(connection, options)
 
-    def _proven(self, connection: Connection, channel: str, rule: Rule, token: str) -> ChannelClaims:
+    def _proven(self, connection: ChannelClient, channel: str, rule: Rule, token: str) -> ChannelClaims:
         """The claims of a token that permits this connection this channel."""
         try:
             claims = self._logins.read_channel_token(rule, token)
@@ -191,7 +212,9 @@ class ChannelCommands:
             raise ChannelRefused("denied", "the token is for another user or channel")
         if claims.app != "" and self._logins.resolve(str(claims.app)) != rule.name:
             raise ChannelRefused("denied", "the token is for another app")
-        if claims.client and claims.client != self._table.id_of(connection):
+        if claims.client and not (
+            isinstance(connection, Connection) and claims.client == self._table.id_of(connection)
+        ):
             raise ChannelRefused("denied", "the token is for another connection")
         return claims
 
@@ -235,29 +258,104 @@ class ChannelCommands:
 
     def publish(self, connection: Connection, command: Publish) -> Reply:
         """Publish to a channel, if its options or the back end allow it. May switch."""
-        app, channel = connection.app or "", self._of(connection).channel_of(connection, command.channel)
-        options = self._channels.options(app, channel)
-        rule, with_history = options.publish, True
+        channel = self._of(connection).channel_of(connection, command.channel)
+        part = ChannelPart(channel, info=self._channels.info_of(connection, channel))
+        event = Event(
+            "msg", connection.user or "", command.text, type=command.type, data=command.data, channel=part
+        )
         try:
-            if rule != "back_end":
-                self._check_allowed(connection, channel, options, rule)
-            if limit := options.publications_per_second:
-                payer = ref(connection), self._channels.namespace(app, channel)
-                if not self._publications.take(payer, number=limit):
-                    raise ChannelRefused("rate")
-            part = ChannelPart(channel, info=self._channels.info_of(connection, channel))
-            event = Event(
-                "msg", connection.user or "", command.text, type=command.type, data=command.data, channel=part
-            )
-            event = self._consent.review(connection, channel, event)
-            if rule == "back_end":
-                event, with_history = self._consent.publish(connection, channel, event)
-            else:
-                self._check_allowed(connection, channel, options, rule)  # it may have left during the review
-            self._channels.publish_event(app, channel, event, with_history=with_history)
+            self._publish(connection, channel, event, ref(connection))
         except ChannelRefused as refused:
             return self._of(connection).refused(refused)
         return _OK
+
+    def _publish(
+        self,
+        client: ChannelClient,
+        channel: str,
+        event: Event,
+        payer: Hashable,
+        with_history: bool = True,
+    ) -> Published:
+        app = client.app or ""
+        options = self._channels.options(app, channel)
+        rule = options.publish
+        if rule != "back_end":
+            self._check_allowed(client, channel, options, rule)
+        elif not isinstance(client, Connection):
+            raise _only_connections()
+        if limit := options.publications_per_second:
+            taken = self._publications.take((payer, self._channels.namespace(app, channel)), number=limit)
+            if not taken:
+                raise ChannelRefused("rate")
+        event = self._consent.review(client, channel, event)
+        if rule == "back_end" and isinstance(client, Connection):
+            event, stored = self._consent.publish(client, channel, event)
+            with_history = with_history and stored
+        else:
+            self._check_allowed(client, channel, options, rule)  # it may have left during the review
+        return self._channels.publish_event(app, channel, event, with_history=with_history)
+
+    # --- requests -------------------------------------------------------------------------------------------
+
+    def check_request(
+        self,
+        principal: Principal,
+        app: str,
+        channel: str,
+        action: Literal["subscribe", "publish"],
+        token: str = "",
+    ) -> None:
+        """Check whether the maker of an HTTP request may subscribe or publish to a channel of ``app``.
+
+        A back end needs an API key with the scope ``read`` or ``push``. A user may do what a connection of
+        theirs may, and in an open app so may anybody, as a connection without a user. ``publish:
+        subscribers`` admits whom the channel would let subscribe. ``token``: for a subscription.
+
+        May switch. Raises :class:`ChannelRefused`: ``unknown``, ``denied``, ``expired`` or ``unavailable``.
+        The caller checks whether the user is banned, as routes do.
+        """
+        check_name(channel)
+        options = self._channels.options(app, channel)
+        check_known(options)
+        if may(principal, Needs.READ if action == "subscribe" else Needs.PUSH, app):
+            return
+        client = self._requester(principal, app)
+        if action == "subscribe":
+            self._permit(client, channel, options, token)
+        elif options.publish == "back_end":
+            raise _only_connections()
+        else:
+            self._check_allowed(client, channel, options, options.publish)
+
+    def publish_request(
+        self,
+        principal: Principal,
+        host: str,
+        app: str,
+        channel: str,
+        event: Event,
+        with_history: bool = True,
+    ) -> Published:
+        """Publish an event for the maker of an HTTP request, who needs the permission of
+        :meth:`check_request`. What a user publishes is reviewed and counted as on a connection.
+
+        ``host``: address of the client. May switch. Raises :class:`ChannelRefused`, also as
+        :meth:`Channels.publish_event` does.
+        """
+        check_name(channel)
+        if may(principal, Needs.PUSH, app):
+            return self._channels.publish_event(app, channel, event, with_history=with_history)
+        client = self._requester(principal, app)
+        return self._publish(client, channel, event, (app, client.user or host), with_history)
+
+    def _requester(self, principal: Principal, app: str) -> _Requester:
+        rule = self._logins.rule_of(app)
+        if principal.user and principal.app == app:
+            return _Requester(app, principal.user)
+        if principal.kind == "nobody" and principal is not BAD_TOKEN and rule is not None and rule.open:
+            return _Requester(app, None)
+        raise ChannelRefused("denied", "the app needs a key or token for this")
 
     def presence(self, connection: Connection, command: AskPresence) -> Reply:
         """The subscribers of a channel. May switch."""
@@ -343,7 +441,11 @@ def history_since(
     return page
 
 
-def check_user(connection: Connection, options: ChannelSettings) -> None:
+def _only_connections() -> ChannelRefused:
+    return ChannelRefused("denied", "the back end of the app decides about connections only")
+
+
+def check_user(connection: ChannelClient, options: ChannelSettings) -> None:
     """Refuse a client without a user if the channel is for users. Never switches."""
     if not (options.anonymous or connection.user):
         raise ChannelRefused("denied", "the channel is for users")

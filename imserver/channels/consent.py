@@ -3,7 +3,7 @@ decides who subscribes."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType, field
@@ -29,6 +29,17 @@ from imserver.storage.store import Store
 from imserver.transport.connection import OPEN, Connection
 
 T = TypeVar("T")
+
+
+class ChannelClient(Protocol):
+    """Who wants something of a channel: a connection, or a user who sends a request."""
+
+    @property
+    def app(self) -> str | None: ...
+    @property
+    def user(self) -> str | None: ...
+    @property
+    def state(self) -> int: ...
 
 
 class _Subscription(PartialAnswer, frozen=True):
@@ -71,7 +82,7 @@ class ChannelConsent:
         self._store = store
         self._channels = channels
 
-    def check_member(self, connection: Connection, channel: str) -> None:
+    def check_member(self, connection: ChannelClient, channel: str) -> None:
         """Refuse a user to whom a channel does not belong: ``user:<id>`` belongs to this user, others to the
         members of the group in their names."""
         app, user = connection.app or "", connection.user or ""
@@ -127,7 +138,7 @@ class ChannelConsent:
             event = replace(event, channel=replace(part, tags=encode_tags(found.tags)))
         return event, not found.skip_history
 
-    def review(self, connection: Connection, channel: str, event: Event) -> Event:
+    def review(self, connection: ChannelClient, channel: str, event: Event) -> Event:
         """The publication of a client event after the back end's review."""
         app, user = connection.app or "", connection.user
         if app not in self._reviews.apps:

@@ -199,7 +199,7 @@ class Route(Struct, frozen=True):
 
     ``service`` makes what the functions of the row (``function``, ``read``, ``app_of``, ``signer``) get
     first; None: there is none of them. ``signer``: finds who has signed a request, if the row needs
-    ``SIGNED``.
+    ``SIGNED``, or who makes it where its credentials are elsewhere than usual.
 
     ``function`` answers it; None: it has its own view, and the row only its rules. ``hot``: the front server
     answers it. ``shape``: the query or JSON body is read into it, as ``call.input``. ``read``: reads the
@@ -351,6 +351,8 @@ def admit(api: Api, endpoint: Endpoint, request: HttpRequest) -> Principal | Htt
             return route.signer(endpoint.service, request)
         except BadSignature as bad:
             return route.style.refuse(Problems.SIGNATURE_INVALID, request, str(bad))
+        except (ApiProblem, Unavailable) as error:
+            return refused(route, request, error)
     try:
         token = _token_of(route, request) if route.token_in else ""
         headers = with_key(route, request.headers) if route.key_in else request.headers

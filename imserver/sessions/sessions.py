@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from imserver import errors
 from imserver.auth.login import Logins
+from imserver.auth.principal import Principal
 from imserver.auth.rates import LOGIN_NOTICES, Buckets
 from imserver.auth.rules import LoginDecision
 from imserver.cluster.nodes import NodeQueries, OtherNodes, read
@@ -264,6 +265,43 @@ class Sessions:
         self._metrics.logins += 1
         self._logins.began(connection, decision)
         return errors.ReplyCode.OK
+
+    def begin_for(
+        self,
+        connection: Connection,
+        app: str,
+        principal: Principal,
+        token: str,
+        dialect: str,
+        device: str = "",
+    ) -> bool:
+        """Begin a session for the maker of the request that opens a connection: of the user with this token,
+        or without a user, if it is a back end or nobody. False: the connection is closed with the reason.
+
+        The app's rules apply as to a login (dialects, origins, bans, limits, policy). May switch, but not
+        after the session has begun.
+        """
+        kicks = self.kicks.count
+        if principal.user:
+            decision = self._logins.check(app, principal.user, token, dialect, connection, device)
+        else:
+            decision = self._logins.admit(app, dialect, connection)
+        if not decision.ok:
+            connection.close(decision.close)
+            return False
+        if principal.user:
+            code = self.login(connection, Login(app, principal.user, token, device), False, decision, kicks)
+        else:
+            code = self.begin_without_user(connection, app, decision, kicks)
+        if code == errors.ReplyCode.UNAUTHORIZED:
+            connection.close(errors.CloseCode.NOT_ALLOWED)
+        elif code != errors.ReplyCode.OK:
+            connection.close(
+                errors.CloseCode.REFUSED
+                if code == errors.ReplyCode.FAILED
+                else errors.CloseCode.INTERNAL_ERROR
+            )
+        return connection.state == OPEN
 
     def takes_user(self, app: str, user: str) -> bool:
         """Whether a user id is short enough for an app. Never switches."""

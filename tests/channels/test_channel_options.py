@@ -1,6 +1,7 @@
 """Who may subscribe, publish and read, by the options of a namespace; apps with known channels only."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from unittest.mock import Mock
 
@@ -8,6 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from imserver import errors
+from imserver.auth.principal import BAD_TOKEN, DEMO, NOBODY, Principal
 from imserver.channels.channels import UNKNOWN
 from imserver.channels.client_commands import ChannelCommands
 from imserver.channels.members import ChannelRefused
@@ -20,6 +22,7 @@ from imserver.model import AskHistory, AskPresence, ChannelPart, Event, Outcome,
 from imserver.push.push import Publishing
 from imserver.transport.connection import Connection
 from tests.hub.harness import Harness
+from tests.transport.harness import turn
 
 APP = "101"
 OK, DENIED, UNKNOWN_CHANNEL = errors.ReplyCode.OK, errors.ReplyCode.UNAUTHORIZED, errors.ReplyCode.NO_DATA
@@ -30,6 +33,7 @@ class OptionsHarness(Harness):
     """A node whose app has these channels, and clients of the cmd dialect."""
 
     known_channels_only = False
+    rule: Mock | None = None
 
     def settings_of(self, app: str) -> TenantSettings:
         return replace(super().settings_of(app), known_channels_only=self.known_channels_only)
@@ -37,7 +41,8 @@ class OptionsHarness(Harness):
     def __init__(self, channels: Mapping[str, ChannelSettings]) -> None:
         super().__init__()
         self.channel_settings = channels
-        logins, consent = Mock(rule_of=lambda _app: None), Mock()
+        logins, consent = Mock(rule_of=lambda _app: self.rule), Mock()
+        self.consent = consent
         consent.review = lambda _connection, _channel, event: event
         self.commands = ChannelCommands(
             self.channels, logins, consent, {"cmd": CmdAnswers(ChannelCmdDialect())}, self.table
@@ -227,3 +232,73 @@ def test_the_users_in_the_name_of_a_channel_may_subscribe(user: str, channel: st
     rows = {"": limited, "shut": replace(limited, subscribe="nobody"), "other": ChannelSettings()}
     with OptionsHarness(rows) as harness:
         assert harness.subscribe(harness.client(user), channel) == code
+
+
+# --- requests -----------------------------------------------------------------------------------------------
+
+KEYS = {scope: Principal("key", frozenset({scope, "any"}), frozenset({APP})) for scope in ("read", "push")}
+ANN = Principal("session", apps=frozenset({APP}), user="ann")
+
+
+@pytest.mark.parametrize(
+    ("options", "principal", "allowed"),
+    [
+        (ChannelSettings(subscribe="nobody"), DEMO, {"subscribe", "publish"}),
+        (ChannelSettings(), KEYS["read"], {"subscribe"}),
+        (ChannelSettings(), KEYS["push"], {"publish"}),
+        (ChannelSettings(), Principal("key", frozenset({"read", "push"}), frozenset({"102"})), set()),
+        (ChannelSettings(subscribe="anybody", publish="subscribers"), ANN, {"subscribe", "publish"}),
+        (ChannelSettings(subscribe="nobody", publish="subscribers"), ANN, set()),
+        (ChannelSettings(subscribe="nobody", publish="anybody"), ANN, {"publish"}),
+        (ChannelSettings(subscribe="back_end", publish="back_end"), ANN, set()),
+        (ChannelSettings(subscribe="anybody", publish="anybody"), NOBODY, {"subscribe", "publish"}),
+        (ChannelSettings(subscribe="anybody", publish="anybody", anonymous=False), NOBODY, set()),
+        (ChannelSettings(subscribe="anybody", publish="anybody"), BAD_TOKEN, set()),
+        (ChannelSettings(subscribe="anybody"), Principal("bot", apps=frozenset({"102"}), user="ann"), set()),
+    ],
+)
+def test_requests_may_what_their_maker_may(
+    harness: OptionsHarness, options: ChannelSettings, principal: Principal, allowed: set[str]
+) -> None:
+    harness.channel_settings = {"room": options}
+    harness.commands = ChannelCommands(
+        harness.channels,
+        Mock(rule_of=lambda _app: Mock(open=True, keys=(), issuers=())),
+        harness.consent,
+        {},
+        harness.table,
+    )
+    found = set()
+    for action in ("subscribe", "publish"):
+        with suppress(ChannelRefused):
+            harness.commands.check_request(principal, APP, "room:1", action)
+            found.add(action)
+    assert found == allowed
+    with suppress(ChannelRefused):
+        harness.commands.publish_request(principal, "127.0.0.1", APP, "room:1", Event("msg", "", "hello"))
+        assert "publish" in allowed
+
+
+def test_nobody_may_do_anything_in_an_app_that_wants_a_login(harness: OptionsHarness) -> None:
+    harness.channel_settings = {"room": ChannelSettings(subscribe="anybody", publish="anybody")}
+    with pytest.raises(ChannelRefused, match="needs a key or token"):
+        harness.commands.check_request(NOBODY, APP, "room:1", "publish")
+
+
+def test_requests_of_a_user_are_reviewed_and_counted(harness: OptionsHarness) -> None:
+    harness.channel_settings = {"room": ChannelSettings(publish="anybody", publications_per_second=1)}
+    bob, client = harness.login(APP, "bob", dialect=ChannelCmdDialect())
+    harness.channels.join(APP, "room:1", bob)
+    harness.consent.review = lambda _client, _channel, event: replace(event, text="reviewed")
+    hello = Event("msg", "ann", "hello")
+    harness.commands.publish_request(ANN, "127.0.0.1", APP, "room:1", hello)
+    with suppress(ChannelRefused):
+        for _ in range(10):
+            harness.commands.publish_request(ANN, "127.0.0.1", APP, "room:1", hello)
+    with pytest.raises(ChannelRefused, match="rate"):
+        harness.commands.publish_request(ANN, "127.0.0.1", APP, "room:1", hello)
+    harness.commands.publish_request(KEYS["push"], "127.0.0.1", APP, "room:1", hello)
+    turn()
+    payloads = client.payloads()
+    assert b"reviewed" in payloads[0]
+    assert b"hello" in payloads[-1]
