@@ -23,6 +23,7 @@ from imserver.http.limits import Limits
 from imserver.http.operation import Header, Refusals, Resource, one_of, refuse, route_of
 from imserver.http.rates import Rates, too_many
 from imserver.http.reply import PREFLIGHT, PROBLEM, ApiProblem, BatchAnswers, RequestRefused, Style, success
+from imserver.http.streaming import stream_head, stream_refused
 from imserver.http.views import as_request, to_response
 from imserver.http.wire import GZIP, after, page_and_cursor
 from imserver.transport.exchange import CORS, HttpRequest, HttpResponse
@@ -83,6 +84,8 @@ __all__ = [
     "reply",
     "require_answer",
     "route_of",
+    "stream_head",
+    "stream_refused",
     "success",
     "to_response",
     "too_many",

@@ -71,8 +71,8 @@ class Dialect:
     batches: bool = False
     """One frame may contain several payloads, one after the other."""
     ping: bytes = b""
-    """The payload with which the server pings a client; ``b""``: a WebSocket ping. Any answer is a sign of
-    life.
+    """The payload with which the server pings a client; ``b""``: a WebSocket ping, and on a stream
+    :meth:`encode_ping`. Any answer is a sign of life.
     """
     close_codes_of_back_ends: bool = False
     """Clients get the code and reason with which a back end ends their connection. Others get 4502."""
@@ -111,6 +111,11 @@ class Dialect:
     def encode_close(self, code: int, reason: str) -> bytes | None:
         """A payload that is sent before the close frame with this code. None: there is none."""
         return None
+
+    def encode_ping(self, state: DialectState | None) -> bytes:
+        """The payload with which the server pings a client with this state on a stream, for a dialect without
+        :attr:`ping`. ``b""``: it is not pinged."""
+        return b""
 
     def encode_event(self, event: Event) -> Payload | None:
         """The payload of an event. None: the dialect cannot express it."""

@@ -109,8 +109,10 @@ class Stream(Connection):
         """Send a ping, so that proxies keep the stream open. Clients that send requests have to answer it."""
         if self.encoding.limit_bytes:
             super().ping()
-        else:
+        elif self.encoding.dialect.ping:
             self.send_frame(self.encoding.ping_frame)
+        elif payload := self.encoding.dialect.encode_ping(self.dialect_state):
+            self.send(payload)
 
     def close(self, code: int, reason: str = "", as_given: bool = False) -> None:
         """End the stream. The outbox is written first, then the reason.

@@ -12,7 +12,8 @@ from imserver import errors
 from imserver.dialects.sse.wire import SseDialect
 from imserver.hub.expiry import SLOTS, Pings
 from imserver.metrics import Metrics
-from imserver.model import Event
+from imserver.model import DialectState, Event
+from imserver.protocol.dialect import Dialect
 from imserver.transport.connection import OPEN, Connection
 from imserver.transport.gate import Gate, GatePolicy, Head, Origins
 from imserver.transport.outbox import Backlog
@@ -103,6 +104,26 @@ def test_a_stream_is_pinged_only_after_its_head() -> None:
         stream.begin(harness.encoding_of, HEAD)
         pings.step(stream.fd % SLOTS)
         assert came(caller, b":\n\n") == HEAD + b":\n\n"
+
+
+class NamedPings(Dialect):
+    """A codec whose pings need the state of a client."""
+
+    name = "named"
+    pinged = True
+
+    def encode_ping(self, state: DialectState | None) -> bytes:
+        return b"" if state is None else b"ping\n"
+
+
+def test_a_ping_may_be_made_for_its_client() -> None:
+    with StreamHarness() as harness:
+        harness.encoding_of = StreamEncoding(NamedPings())
+        stream, caller = harness.open()
+        stream.ping()
+        stream.dialect_state = DialectState()
+        stream.ping()
+        assert came(caller, b"ping\n") == HEAD + b"ping\n"
 
 
 def test_a_close_writes_what_waits_then_the_reason_then_ends() -> None:

@@ -15,9 +15,8 @@ from msgspec import Struct
 from imserver.dialects.centrifuge.emulation import Emulated, Emulation
 from imserver.dialects.centrifuge.service import CentrifugeService
 from imserver.dialects.centrifuge.wire import CentrifugeDialect, CentrifugeProtobufDialect, read_emulation
-from imserver.dialects.sse.api import stream_head
 from imserver.plugin.errors import CloseCode, Problems
-from imserver.plugin.http import PROBLEM, ApiProblem, BadBody, Call, HttpResponse, Route
+from imserver.plugin.http import PROBLEM, ApiProblem, BadBody, Call, HttpResponse, Route, stream_head
 from imserver.plugin.identity import Needs
 from imserver.plugin.runtime import RequestLog
 from imserver.plugin.wire import Head, Serve, Stream, StreamEncoding, StreamPath, host_of, serve_each

@@ -16,8 +16,8 @@ from msgspec.structs import replace
 from imserver.dialects.centrifuge import codes
 from imserver.dialects.centrifuge.service import CentrifugeService
 from imserver.dialects.centrifuge.wire import ALIAS, CentrifugeDialect, ConnectResult, read_login
-from imserver.dialects.sse.api import stream_head
 from imserver.plugin.errors import CloseCode, StorageUnavailable
+from imserver.plugin.http import stream_head
 from imserver.plugin.runtime import RequestLog
 from imserver.plugin.wire import Head, Refused, Reply, Stream, StreamEncoding, StreamPath, host_of
 

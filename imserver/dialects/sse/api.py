@@ -20,38 +20,17 @@ from imserver.http import field
 from imserver.http.field import about
 from imserver.http.operation import Header, Resource
 from imserver.http.reply import PROBLEM, ApiProblem
+from imserver.http.streaming import stream_head, stream_refused, stream_request
 from imserver.http.wire import read_query
 from imserver.logging import RequestLog
-from imserver.transport.exchange import HttpRequest, header_block, response_head, status_line
+from imserver.transport.exchange import HttpRequest
 from imserver.transport.gate import Head, host_of
 from imserver.transport.stream import Stream
 
 PATH: Final = "/api/v1/events"
 
 _TEXT: Final = "text/event-stream"
-_STATUS_OF: Final = {
-    errors.CloseCode.TOKEN_INVALID: errors.Problems.TOKEN_INVALID,
-    errors.CloseCode.NOT_ALLOWED: errors.Problems.NOT_ALLOWED,
-    errors.CloseCode.WRONG_DIALECT: errors.Problems.NOT_ALLOWED,
-    errors.CloseCode.BANNED: errors.Problems.BANNED,
-    errors.CloseCode.KICKED: errors.Problems.BANNED,
-    errors.CloseCode.REFUSED: errors.Problems.ALREADY_ONLINE,
-    errors.CloseCode.REPLACED: errors.Problems.ALREADY_ONLINE,
-    errors.CloseCode.NODE_FULL: errors.Problems.NODE_FULL,
-    errors.CloseCode.INTERNAL_ERROR: errors.Problems.INTERNAL_ERROR,
-}
-"""Close code → the HTTP refusal that means the same; any other: ``not_ready``."""
 _ID_DIGITS: Final = 18
-_RETRY_AFTER: Final = ("Retry-After", "2")
-_HEADERS: Final = (
-    ("Cache-Control", "no-store, no-transform"),
-    # nginx would buffer events until it has 4 KB.
-    ("X-Accel-Buffering", "no"),
-    ("X-Content-Type-Options", "nosniff"),
-    ("Access-Control-Allow-Origin", "*"),
-    ("Connection", "close"),
-)
-"""The headers of every stream."""
 
 
 class EventsQuery(Struct, forbid_unknown_fields=True):
@@ -112,32 +91,31 @@ class Events:
 
     def open(self, stream: Stream, head: Head) -> None:
         """Begin the stream of a request, or refuse it. May switch."""
-        request = _request(head, host_of(stream.peer))
+        request = stream_request(head, host_of(stream.peer))
         try:
             wish = self._wish(request)
-            self._streams.open(stream, wish, lambda: _begin(self._log, request, f"{_TEXT}; charset=utf-8"))
+            self._streams.open(
+                stream, wish, lambda: stream_head(self._log, head, request.host, f"{_TEXT}; charset=utf-8")
+            )
         except BadUser as bad:
             problem = ApiProblem(errors.Problems.INVALID_REQUEST, str(bad))
-            stream.refuse(self._refused(request, problem), errors.CloseCode.POLICY)
+            stream.refuse(
+                stream_refused(self._log, head, request.host, problem, PROBLEM), errors.CloseCode.POLICY
+            )
         except ApiProblem as refused:
-            stream.refuse(self._refused(request, refused), errors.CloseCode.POLICY)
+            stream.refuse(
+                stream_refused(self._log, head, request.host, refused, PROBLEM), errors.CloseCode.POLICY
+            )
         except errors.Unavailable as error:
             problem = ApiProblem(error.problem)
-            stream.refuse(self._refused(request, problem), errors.CloseCode.INTERNAL_ERROR)
+            stream.refuse(
+                stream_refused(self._log, head, request.host, problem, PROBLEM),
+                errors.CloseCode.INTERNAL_ERROR,
+            )
 
     def refuse(self, head: Head, host: str, code: int) -> bytes:
         """The response to a request whose stream is closed before it has begun. ``host``: of the client."""
-        problem = ApiProblem(_STATUS_OF.get(code, errors.Problems.NOT_READY))
-        return self._refused(_request(head, host), problem)
-
-    def _refused(self, request: HttpRequest, problem: ApiProblem) -> bytes:
-        """A whole response with a problem body."""
-        answer = PROBLEM.refuse(problem.problem, request, problem.detail)
-        headers = problem.headers + ((_RETRY_AFTER,) if problem.problem.temporary else ())
-        lines = header_block(answer)
-        lines += "".join(f"{name}: {value}\r\n" for name, value in headers).encode("latin-1")
-        _note(self._log, request, answer.status, len(answer.body))
-        return response_head(answer.status, lines, len(answer.body), keep_alive=False) + answer.body
+        return stream_refused(self._log, head, host, code, PROBLEM)
 
     def _wish(self, request: HttpRequest) -> StreamRequest:
         """Read a request. May switch. Raises :class:`ApiProblem` and StorageUnavailable."""
@@ -165,31 +143,10 @@ class Events:
         return StreamRequest(app, query.user, token, query.device, channels, query.with_id, cursor)
 
 
-def stream_head(log: RequestLog, head: Head, host: str, content_type: str) -> bytes:
-    """The head of the response that begins a stream; it is logged. ``host``: address of the client."""
-    return _begin(log, _request(head, host), content_type)
-
-
-def _begin(log: RequestLog, request: HttpRequest, content_type: str) -> bytes:
-    _note(log, request, 200, 0)
-    headers = (("Content-Type", content_type), *_HEADERS, ("X-Request-Id", request.id))
-    lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
-    return status_line(200) + f"{lines}\r\n".encode("latin-1")
-
-
-def _note(log: RequestLog, request: HttpRequest, status: int, size: int) -> None:
-    # The stream has not ended, so it has no duration.
-    log.add(request.method, request.path, status, 0.0, request.host, size, request.id)
-
-
 def _last_event_id(request: HttpRequest) -> int | None:
     """The last id of a client that reconnects; None if there is none, or it is not one of ours."""
     text = request.headers.get("last-event-id", "").strip()
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= _ID_DIGITS else None
-
-
-def _request(head: Head, host: str) -> HttpRequest:
-    return HttpRequest(head.method, head.path, head.query.encode("latin-1"), b"", head.headers, host)
 
 
 routes = Resource("events", lambda _, api: api, hot=False)
