@@ -16,7 +16,7 @@ PARALLEL ?= -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 NPM_TOOLS := sdk/node_modules/.package-lock.json
 # "make test" installs them unless ARGS names only tests in which none of these words stands.
 NPM_WORDS := sdk\.node|oidc-provider|NEEDS_OIDC|axe-core|web-push-testing
-CHOSEN := $(foreach test,$(filter tests/%,$(ARGS)),$(firstword $(subst ::, ,$(test))))
+CHOSEN := $(foreach test,$(filter tests/% plugins/%,$(ARGS)),$(firstword $(subst ::, ,$(test))))
 NPM_TESTS = $(if $(CHOSEN),$(shell grep -rlsE '$(NPM_WORDS)' --include='*.py' $(CHOSEN)),all)
 
 .DEFAULT_GOAL := help

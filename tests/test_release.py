@@ -25,8 +25,9 @@ def test_all_packages_have_one_version() -> None:
     assert set(release.versions(ROOT).values()) == {__version__}
 
 
-def test_the_client_carries_the_license() -> None:
-    assert (ROOT / "imserver_client/LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
+def test_each_package_carries_the_license() -> None:
+    for package in release.PYTHON_PACKAGES:
+        assert (ROOT / package / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
 
 
 # --- documents ----------------------------------------------------------------------------------------------
@@ -104,7 +105,8 @@ def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "sources"
     for package in ("imserver", "imserver_client"):
         write(folder / package / "__init__.py", '__version__ = "1.2.3"\n')
-    write(folder / "bench/pyproject.toml", '[project]\nversion = "1.2.3"\n')
+    for package in ("bench", "plugins/ntfy"):
+        write(folder / package / "pyproject.toml", '[project]\nversion = "1.2.3"\n')
     for package in release.NPM_PACKAGES:
         write(folder / package / "package.json", {"version": "1.2.3"})
     rows = {Path(package).name: {"version": "1.2.3"} for package in release.NPM_PACKAGES}
@@ -204,6 +206,8 @@ def test_two_builds_of_a_commit_are_equal_byte_for_byte(tmp_path: Path) -> None:
             f"imserver-react-{__version__}.tgz",
             f"imserver_client-{__version__}-py3-none-any.whl",
             f"imserver_client-{__version__}.tar.gz",
+            f"imserver_ntfy-{__version__}-py3-none-any.whl",
+            f"imserver_ntfy-{__version__}.tar.gz",
         ]
     )
     sums = dict(line.split("  ")[::-1] for line in files["SHA256SUMS"].decode().splitlines())

@@ -42,6 +42,9 @@ def find_tests(path: str) -> str | None:
     if PurePosixPath(path).match("test_*.py") and (ROOT / path).exists():
         return path
     top, *rest = PurePosixPath(path).parts
+    if top == "plugins" and len(rest) > 1:
+        tests = f"plugins/{rest[0]}/tests"
+        return tests if (ROOT / tests).exists() else None
     names = PurePosixPath(FOLDERS.get(top, top), *rest).parts
     depth = 2 if names[0] in ("dialects", "features") else 1
     folder = "/".join(("tests", *names[:-1][:depth]))

@@ -26,7 +26,7 @@ import click
 
 from tools import emoji
 
-PYTHON_PACKAGES: Final = (".", "imserver_client")
+PYTHON_PACKAGES: Final = (".", "imserver_client", "plugins/ntfy")
 NPM_PACKAGES: Final = ("sdk/js", "sdk/react")
 CONTAINER_FILES: Final = ("Dockerfile", ".dockerignore", "compose.yaml", "deploy/nginx.conf")
 """The versions of an image, besides the sources that .dockerignore lets in."""
@@ -128,8 +128,9 @@ def versions(tree: Path) -> dict[str, str]:
         name = f"{package}/__init__.py"
         text = (tree / name).read_text(encoding="utf-8")
         found[name] = re.findall(r'^__version__ = "(.+)"$', text, re.MULTILINE)[0]
-    bench = tomllib.loads((tree / "bench/pyproject.toml").read_text(encoding="utf-8"))
-    found["bench/pyproject.toml"] = bench["project"]["version"]
+    for name in ("bench/pyproject.toml", "plugins/ntfy/pyproject.toml"):
+        project = tomllib.loads((tree / name).read_text(encoding="utf-8"))
+        found[name] = project["project"]["version"]
     locked = read_json(tree / "sdk/package-lock.json")["packages"]
     for package in NPM_PACKAGES:
         found[f"{package}/package.json"] = read_json(tree / package / "package.json")["version"]

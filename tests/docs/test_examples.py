@@ -46,8 +46,10 @@ TRANSCRIPTS = [block for block in FRAMES if "cluster" not in block.words]
 ACROSS = [block for block in FRAMES if "cluster" in block.words]
 JSON = [block for page in PAGES for block in blocks(page, "json")]
 YAML = [block for page in PAGES for block in blocks(page, "yaml")]
-OF_A_FEATURE = "write-a-feature.md"
-"""Its feature is not installed here; tests/docs/test_feature.py reads its settings."""
+OF_A_FEATURE = ("write-a-feature.md", "ntfy.md")
+"""Their features are not installed here; tests/docs/test_feature.py and plugins/ntfy/tests use them."""
+OF_PLUG_INS = [block for block in SESSIONS if block.words == ("ntfy",)]
+"""What plugins/ntfy/tests play."""
 SCRIPTS = [block for page in PAGES for block in blocks(page, "js", "jsx")]
 """What tests/docs/test_javascript.py, tests/foreign/test_guide.py and tests/sdk/test_pusher.py run."""
 WITH_KEY = "**With a [key]"
@@ -92,6 +94,7 @@ def test_no_example_is_left_out() -> None:
             *PRODUCT,
             *PROVIDERS,
             *FOREIGN,
+            *OF_PLUG_INS,
         )
     }
     examined = ("console", "json", "yaml", "js", "jsx", "sh", "bash", "python", "javascript", "")
@@ -367,7 +370,7 @@ def shape(value: Any) -> Any:
     return [(key, None if key == "metrics" else shape(inner)) for key, inner in value.items()]
 
 
-@pytest.mark.parametrize("block", [each for each in YAML if each.page.name != OF_A_FEATURE], ids=str)
+@pytest.mark.parametrize("block", [each for each in YAML if each.page.name not in OF_A_FEATURE], ids=str)
 def test_yaml_is_a_configuration(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # a data folder beside the tests would be warned of
     file = tmp_path / "my.yaml"

@@ -1,0 +1,232 @@
+"""Messages of ntfy, and how requests to publish one are read (https://docs.ntfy.sh/publish/)."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import string
+from base64 import b64encode
+from collections.abc import Iterator, Mapping
+from email.header import decode_header, make_header
+from time import time
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlsplit
+
+import msgspec
+from msgspec import Struct
+
+from imserver.plugin.errors import HttpProblem
+from imserver.plugin.http import ApiProblem
+
+MAX_ACTIONS: Final = 3
+MAX_PARAMETERS: Final = 64
+TOPIC: Final = re.compile(r"[-_A-Za-z0-9]{1,64}")
+PRIORITIES: Final = {"min": 1, "low": 2, "default": 3, "high": 4, "max": 5, "urgent": 5}
+ACTIONS: Final = {"view": "url", "http": "url", "copy": "value", "broadcast": ""}
+"""Kind of an action → the field that it needs, which may stand third without its name."""
+REFUSED: Final = {
+    ("delay", "at", "in"): (40004, "this server delivers no message later"),
+    ("email", "e-mail", "mail", "e"): (40001, "this server sends no e-mail"),
+    ("call",): (40032, "this server makes no calls"),
+    ("template", "tpl"): (40043, "this server has no templates"),
+    ("sequence-id", "sid"): (40049, "this server does not replace messages"),
+    ("poll-id",): (40000, "this server sends no requests to poll"),
+}
+"""Parameters of ntfy that are refused → its code, and why."""
+_YES: Final = ("1", "yes", "true", "on")
+
+
+class Action(Struct, omit_defaults=True):
+    """A button of a message."""
+
+    action: str
+    label: str
+    id: str = ""
+    clear: bool = False
+    url: str = ""
+    method: str = ""
+    headers: dict[str, str] = {}
+    body: str = ""
+    intent: str = ""
+    extras: dict[str, str] = {}
+    value: str = ""
+
+
+class Message(Struct, omit_defaults=True):
+    """A message, or (``event``) a sign of life of a stream. ``time``, ``expires``: Unix seconds."""
+
+    id: str
+    time: int
+    event: str
+    topic: str
+    expires: int = 0
+    title: str = ""
+    message: str = ""
+    priority: int = 0
+    tags: tuple[str, ...] = ()
+    click: str = ""
+    icon: str = ""
+    actions: tuple[Action, ...] = ()
+    attachment: dict[str, str] = {}
+    content_type: str = ""
+    encoding: str = ""
+
+
+def new_message(event: str, topic: str) -> Message:
+    """A message of this kind (``message``, ``open``, ``keepalive``) without content."""
+    return Message(_new_id(12), int(time()), event, topic)
+
+
+def _new_id(characters: int) -> str:
+    return "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(characters))
+
+
+def bad(code: int, text: str) -> ApiProblem:
+    """The refusal with a code of ntfy, whose first three digits are the status."""
+    return ApiProblem(HttpProblem(code // 100, str(code), text))
+
+
+def check_topic(topic: str) -> str:
+    """The topic. Raises ApiProblem if none has this name."""
+    if not TOPIC.fullmatch(topic):
+        raise bad(40009, "a topic has 1 to 64 letters, digits, - and _")
+    return topic
+
+
+class Parameters:
+    """What a request says: in JSON (``given``), in headers with or without ``X-``, or in its query."""
+
+    def __init__(self, headers: Mapping[str, str], query: str, given: Mapping[str, str]) -> None:
+        try:
+            pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=MAX_PARAMETERS)
+            text = {name: value.encode("latin-1").decode() for name, value in headers.items()}
+        except ValueError as error:
+            raise bad(40000, f"the parameters cannot be read: {error}") from None
+        self._sources = (given, text, {name.lower(): value for name, value in reversed(pairs)})
+
+    def get(self, *names: str) -> str:
+        """The first value with one of these names; ``""``: there is none."""
+        keys = (f"x-{names[0]}", *names)
+        value = next((each for source in self._sources for key in keys if (each := source.get(key))), "")
+        try:
+            return str(make_header(decode_header(value))).strip() if "=?" in value else value.strip()
+        except (LookupError, ValueError):
+            raise bad(40000, f"`{names[0]}` is not encoded as in RFC 2047") from None
+
+    def has(self, *names: str) -> bool:
+        """Whether the value says yes."""
+        return self.get(*names).lower() in _YES
+
+    def tags(self) -> tuple[str, ...]:
+        """The tags of a message, or of a filter."""
+        return tuple(filter(None, map(str.strip, self.get("tags", "tag", "ta").split(","))))
+
+    def priorities(self) -> frozenset[int]:
+        """The priorities, of a message one at most. Raises ApiProblem."""
+        words = [each.strip().lower() for each in self.get("priority", "prio", "p").split(",")]
+        if words[0] == "" or words[0].startswith("u="):  # RFC 9218: browsers send it
+            return frozenset()
+        numbers = [PRIORITIES.get(each) or (int(each) if each in "12345" else 0) for each in words]
+        if 0 in numbers:
+            raise bad(40007, "a priority is 1 to 5, or min, low, default, high, max")
+        return frozenset(numbers)
+
+
+def read_json(body: bytes) -> dict[str, str]:
+    """The fields of a request to ``/`` as parameters. Raises ApiProblem."""
+    try:
+        fields = msgspec.json.decode(body, type=dict[str, Any])
+    except (ValueError, RecursionError) as error:
+        raise bad(40017, f"the body is no message in JSON: {error}") from None
+    for name, value in fields.items():
+        if name == "actions":
+            fields[name] = msgspec.json.encode(value).decode() if value else ""
+        elif isinstance(value, list):
+            fields[name] = ",".join(map(str, value))
+        elif not isinstance(value, str):
+            fields[name] = str(value).lower() if value else ""
+    return {name.replace("_", "-"): value for name, value in fields.items()}
+
+
+def read_message(topic: str, parameters: Parameters, body: bytes, most_bytes: int) -> Message:
+    """The message that a request publishes. Raises ApiProblem."""
+    get, message = parameters.get, new_message("message", check_topic(topic))
+    for names, (code, text) in REFUSED.items():
+        if get(*names):
+            raise bad(code, text)
+    message.title, message.click, message.tags = get("title", "t"), get("click"), parameters.tags()
+    message.message = get("message", "m").replace("\\n", "\n")
+    if not message.message:
+        try:
+            message.message = body.decode().strip()
+        except UnicodeDecodeError:
+            if not parameters.has("unifiedpush", "up"):
+                raise bad(40014, "the body is not UTF-8, and this server stores no files") from None
+            message.message, message.encoding = b64encode(body).decode(), "base64"
+    if len(message.message.encode()) > most_bytes:
+        raise bad(40014, f"a message has at most {most_bytes} bytes, and this server stores no files")
+    message.priority = max(parameters.priorities(), default=0)
+    message.icon = _url(get("icon"), 40021, "icon")
+    if parameters.has("markdown", "md") or get("content-type").startswith("text/markdown"):
+        message.content_type = "text/markdown"
+    name = get("filename", "file", "f")
+    if url := _url(get("attach", "a"), 40013, "attachment"):
+        name = name or urlsplit(url).path.rpartition("/")[2] or "attachment"
+        message.attachment = {"name": name, "url": url}
+        message.message = message.message or f"You received a file: {name}"
+    elif name:
+        raise bad(40014, "this server stores no files; name the URL of one (attach)")
+    message.actions = _read_actions(get("actions", "action"))
+    message.message = message.message or "triggered"
+    return message
+
+
+def _url(url: str, code: int, what: str) -> str:
+    if url and not url.lower().startswith(("http://", "https://")):
+        raise bad(code, f"the {what} is no URL of http or https")
+    return url
+
+
+_PART: Final = re.compile(
+    r"""\s*(?:([A-Za-z0-9_.-]+)\s*=\s*)?(?:"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)'|([^,;]*?))\s*([,;]|$)"""
+)
+"""A part of an action: its name, its value (quoted or not), and what follows."""
+
+
+def _read_actions(text: str) -> tuple[Action, ...]:
+    """The actions of a message: a JSON array, or ``view, Open, https://…; http, Close, https://…``."""
+    try:
+        rows = msgspec.json.decode(text) if text.startswith("[") else list(_simple_actions(text))
+        actions = msgspec.convert(rows, tuple[Action, ...])
+    except (ValueError, RecursionError) as error:
+        raise bad(40018, f"the actions cannot be read: {error}") from None
+    for each in actions:
+        needed = ACTIONS.get(each.action)
+        if needed is None or not each.label or (needed and not getattr(each, needed)):
+            raise bad(40018, f"an action is one of {', '.join(ACTIONS)}, with a label, and a url or value")
+        each.id = _new_id(10)
+    if len(actions) > MAX_ACTIONS:
+        raise bad(40018, f"a message has at most {MAX_ACTIONS} actions")
+    return actions
+
+
+def _simple_actions(text: str) -> Iterator[dict[str, Any]]:
+    at, row, end = 0, {}, ","  # type: int, dict[str, Any], str
+    while at < len(text) or end == ",":
+        part = _PART.match(text, at)
+        if part is None:
+            raise ValueError(f"`{text[at : at + 20]}` is not understood")
+        name, double, single, bare, end = part.groups(default="")
+        value = bare or re.sub(r"\\(.)", r"\1", double or single)
+        places = ("action", "label", ACTIONS.get(row.get("action", ""), ""))
+        owner, _, key = (name or next((each for each in places if each not in row), "")).partition(".")
+        if key:
+            row.setdefault(owner, {})[key] = value
+        elif owner:
+            row[owner] = value.lower() in _YES if owner == "clear" else value
+        elif value:
+            raise ValueError(f"`{value}` has no name")
+        if end != "," and any(row.values()):
+            yield row
+            row = {}
+        at = part.end()

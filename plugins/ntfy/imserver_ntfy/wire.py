@@ -1,0 +1,153 @@
+"""What subscribers ask for, and the forms in which they get it (https://docs.ntfy.sh/subscribe/api/)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from time import time
+from typing import Final
+
+import msgspec
+
+from imserver.plugin.wire import Dialect, DialectState, Event
+
+from .message import Message, Parameters, bad, check_topic, new_message
+
+NAME: Final = "ntfy"
+"""Name of the feature and its dialect, namespace of its channels, and type of its publications."""
+MAX_TOPICS: Final = 100
+_SECONDS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_ID: Final = re.compile(r"[-_A-Za-z0-9]{1,64}")
+_encode = msgspec.json.encode
+_decode = msgspec.json.Decoder(Message).decode
+
+
+def channel_of(topic: str) -> str:
+    """The channel of a topic. Raises ApiProblem."""
+    return f"{NAME}:{check_topic(topic)}"
+
+
+def message_of(event: Event) -> Message | None:
+    """The message that a publication is; None: it is none of a topic."""
+    part = event.channel
+    if event.kind != "msg" or part is None or not part.name.startswith(f"{NAME}:"):
+        return None
+    message = new_message("message", part.name.partition(":")[2])
+    if event.type == NAME:
+        try:
+            return msgspec.structs.replace(_decode(event.data), event="message", topic=message.topic)
+        except (ValueError, RecursionError):
+            pass  # of another publisher: it is a text
+    message.id = event.id or (f"at-{part.offset}" if part.offset else message.id)
+    message.time, message.message = event.time or message.time, event.data.decode() or event.text
+    return message
+
+
+Since = Callable[[Message, int], bool]
+"""Whether a message is before the first one that a subscriber wants: (message, number of newer ones)."""
+
+
+def read_since(text: str) -> Since | None:
+    """From where a subscriber wants messages; None: only new ones. Raises ApiProblem."""
+    parts = _DURATION.findall(text)
+    if text in ("", "none"):
+        return None
+    if text in ("all", "latest"):
+        return lambda _message, newer: text == "latest" and newer == 1
+    if text.isdecimal() or "".join(map("".join, parts)) == text:
+        seconds = sum(float(number) * _SECONDS[unit] for number, unit in parts)
+        first = time() - seconds if parts else float(text)
+        return lambda message, _newer: message.time < first
+    if not _ID.fullmatch(text):
+        raise bad(40008, "since is all, none, latest, an id, a Unix time, or a duration such as 10m")
+    return lambda message, _newer: message.id == text
+
+
+class Wish(DialectState, kw_only=True):
+    """A request to subscribe, and the state of its connection. ``words``: id, text and title of the messages.
+    ``tags``: each has to be there. What is empty admits all messages."""
+
+    topics: str
+    channels: tuple[str, ...]
+    poll: bool
+    since: Since | None
+    words: tuple[str, str, str]
+    priorities: frozenset[int]
+    tags: frozenset[str]
+
+    @classmethod
+    def read(cls, path: str, parameters: Parameters) -> Wish:
+        """Read a request. ``scheduled`` changes nothing: no message is scheduled. Raises ApiProblem."""
+        get, topics, poll = parameters.get, path.split("/")[2], parameters.has("poll", "po")
+        channels = tuple(dict.fromkeys(map(channel_of, topics.split(","))))
+        if len(channels) > MAX_TOPICS:
+            raise bad(40009, f"a request has at most {MAX_TOPICS} topics")
+        return cls(
+            topics=topics,
+            channels=channels,
+            poll=poll,
+            since=read_since(get("since", "si") or ("all" if poll else "")),
+            words=(get("id"), get("message", "m"), get("title", "t")),
+            priorities=parameters.priorities(),
+            tags=frozenset(parameters.tags()),
+        )
+
+    def accepts(self, message: Message) -> bool:
+        """Whether the subscriber wants this message."""
+        own = (message.id, message.message, message.title)
+        wanted = all(word in ("", text) for word, text in zip(self.words, own, strict=True))
+        has_priority = not self.priorities or (message.priority or 3) in self.priorities
+        return wanted and has_priority and self.tags.issubset(message.tags)
+
+    def reconnects(self, channel: str) -> bool:
+        """Whether the client comes back with a new connection if it has missed something: yes."""
+        return True
+
+
+class NtfyDialect(Dialect):
+    """The codec of one form of messages: ``encode`` makes their bytes."""
+
+    name = NAME
+    path = "/ntfy/*/ws"
+    logs_in = False
+    pinged = True
+
+    def __init__(self, encode: Callable[[Message], bytes], content_type: str = "") -> None:
+        self.encode = encode
+        self.content_type = content_type
+
+    def encode_event(self, event: Event) -> Callable[[str, DialectState | None], bytes] | None:
+        """A publication to a topic, for those who want it."""
+        if (message := message_of(event)) is None:
+            return None
+        payload = self.encode(message)
+
+        def wanted(_user: str, state: DialectState | None) -> bytes:
+            return payload if isinstance(state, Wish) and state.accepts(message) else b""
+
+        return wanted
+
+    def encode_ping(self, state: DialectState | None) -> bytes:
+        """The sign of life of a stream."""
+        if not isinstance(state, Wish) or state.poll:
+            return b""
+        return self.encode(new_message("keepalive", state.topics))
+
+
+def _event(message: Message) -> bytes:
+    name = b"" if message.event == "message" else b"event: %b\n" % message.event.encode()
+    return b"%bdata: %b\n\n" % (name, _encode(message))
+
+
+def _text(message: Message) -> bytes:
+    return message.message.replace("\n", " ").encode() + b"\n"
+
+
+FRAMES: Final = NtfyDialect(_encode)
+STREAMS: Final = {
+    "json": NtfyDialect(lambda message: _encode(message) + b"\n", "application/x-ndjson; charset=utf-8"),
+    "sse": NtfyDialect(_event, "text/event-stream; charset=utf-8"),
+    "raw": NtfyDialect(_text, "text/plain; charset=utf-8"),
+}
+"""Last segment of the path of a stream → its codec."""
