@@ -10,7 +10,14 @@ _PACKAGE: Final = Path(__file__).resolve().parent
 _PACKAGED: Final = _PACKAGE / "packaged"
 _ROOT: Final = _PACKAGED if _PACKAGED.is_dir() else _PACKAGE.parent
 
-TEMPLATES: Final = _ROOT / "templates"
-STATIC: Final = _ROOT / "static"
-SDK: Final = _ROOT / "sdk" / "js"
-DEFAULT_CONFIG: Final = _ROOT / "config" / "default.yaml"
+
+def asset_path(name: str) -> Path:
+    """The path of a file or folder of this server that is not Python: ``templates/…``, ``static/…``,
+    ``sdk/js/…``."""
+    return _ROOT / name
+
+
+TEMPLATES: Final = asset_path("templates")
+STATIC: Final = asset_path("static")
+SDK: Final = asset_path("sdk/js")
+DEFAULT_CONFIG: Final = asset_path("config/default.yaml")

@@ -250,7 +250,6 @@ def check_config(path: str | None, defaults: bool, production: bool, file: str |
         click.echo(_manual(path), nl=False)
         return
     from imserver.cluster.redis.connection import address_of
-    from imserver.config import addresses
     from imserver.node import feature_list, http_servers  # as for serve
     from imserver.process import plan_processes
     from imserver.storage.address import database_address
@@ -262,7 +261,6 @@ def check_config(path: str | None, defaults: bool, production: bool, file: str |
         settings, _ = plan_processes(settings)
         feature_list.check(settings, locations)
         check_ports(settings)
-        addresses.check(settings)
         if settings.clustered:
             address_of(settings.redis)
         make_engine(database_address(settings.storage, settings.server.data_dir), settings.storage).dispose()

@@ -155,7 +155,6 @@ def test_check_config_says_what_serve_would_say(tmp_path: Path) -> None:
             "storage: mysql+pymysql://u:(hidden)@h/n?ssl_ca=/ca.pem&ssl_verify_identity=true is not a "
             "database address: set ssl_ca instead of ssl_verify_identity",
         ),
-        ("app: {http_url: 'https://im.example.com/x y'}", "app.http_url: expected an address such as "),
     ],
 )
 def test_check_config_refuses_addresses_that_serve_refuses(
@@ -164,6 +163,14 @@ def test_check_config_refuses_addresses_that_serve_refuses(
     file = tmp_path / "my.yaml"
     file.write_text(settings, encoding="utf-8")
     assert refused("check-config", "--config", str(file)).startswith(output)
+
+
+def test_check_config_refuses_an_address_that_pages_could_not_show(tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text("app: {http_url: 'https://im.example.com/x y'}", encoding="utf-8")
+    output = f"{file}, line 1: app.http_url: expected an address such as "
+    assert refused("check-config", "--config", str(file)).startswith(output)
+    assert refused("serve", "--config", str(file)).startswith(output)
 
 
 def test_check_config_refuses_a_public_server_that_is_open_to_strangers(tmp_path: Path) -> None:

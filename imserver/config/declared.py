@@ -26,14 +26,25 @@ import msgspec
 from msgspec import Meta, Struct
 
 Secret = Annotated[str, Meta(extra={"secret": True})]
+"""The type of a setting: a text that no log, dump or answer shows."""
 SecretFile = Annotated[str, Meta(extra={"file": True})]
+"""The type of a setting: the path of a file with a secret. Only the configuration file may have it."""
 Url = Annotated[str, Meta(extra={"url": True, "api": {"pattern": "^https?://"}})]
+"""The type of a setting: an address to which the server sends requests; empty: to none."""
 
 
-def about(text: str, *, api: dict[str, Any] | None = None, **marks: Any) -> Meta:
-    """The description of a setting of an app in ``/api/v1``, and its marks."""
-    extra = marks if api is None else {**marks, "api": api}
-    return Meta(description=text, extra=extra or None)
+_MARKS: Final = frozenset({"api", "by_feature", "ends_demo", "number", "omit", "unique", "url"})
+
+
+def about(text: str, **rules: Any) -> Meta:
+    """The description of a field of ``/api/v1``, or of a setting of an app, with its rules.
+
+    ``rules``: limits as in :class:`msgspec.Meta` (``ge``, ``max_length``, ``pattern``, ``examples``), and for
+    a setting these marks: ``api``, limits that requests have besides, ``by_feature``, ``ends_demo``,
+    ``number``, ``omit``, ``unique`` and ``url``.
+    """
+    marks = {name: rules.pop(name) for name in _MARKS & rules.keys()}
+    return Meta(description=text, extra=marks or None, **rules)
 
 
 HIDDEN: Final = "(hidden)"

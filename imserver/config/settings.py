@@ -14,19 +14,24 @@ _LONGEST_SECONDS: Final = 1_000_000_000.0
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Count = Annotated[int, Meta(ge=0)]
+"""The type of a setting: a whole number, 0 or more."""
 Amount = Annotated[int, Meta(ge=1)]
+"""The type of a setting: a whole number, 1 or more."""
 Seconds = Annotated[float, Meta(ge=0, le=_LONGEST_SECONDS)]
+"""The type of a setting: a number of seconds or a rate, 0 or more."""
 Duration = Annotated[float, Meta(gt=0, le=_LONGEST_SECONDS)]
+"""The type of a setting: a number of seconds above 0."""
 Text = Annotated[str, Meta(min_length=1)]
-#: The first segment of paths, under which a listener or a host is served.
+"""The type of a setting: a text that is not empty."""
 MountPath = Annotated[str, Meta(pattern=r"^(/[A-Za-z0-9_-]+)?$")]
-#: A number of processes; files may also write ``auto``, which is 0.
+"""The first segment of paths, under which a listener or a host is served."""
 Processes = Annotated[int, Meta(ge=0, extra={"auto": True})]
-#: The name of an app is a string; files may also write a number such as 101.
+"""A number of processes; files may also write ``auto``, which is 0."""
 AppName = Annotated[str, Meta(min_length=1, extra={"number": True})]
-
-#: A number of an app; ``/api/v1`` has the limit of its generated clients.
+"""The type of a setting: the name of an app, a text. Files may also write a number such as 101."""
 AppCount = Annotated[int, Meta(ge=0, extra={"api": {"le": 2**31 - 1}})]
+"""The type of a setting of an app: a whole number, 0 or more. ``/api/v1`` has the limit of its generated
+clients."""
 
 PUBLIC_SIGN_KEY: Final = "gooooIM"
 """The default key with which GoChat signs tokens, which is public."""
@@ -180,6 +185,7 @@ class JwtSettings(Struct, frozen=True):
 
 
 ChannelEvent = Literal["occupied", "vacated", "joined", "left"]
+"""Events of channels: the first subscriber came, the last one left, a member came, a member left."""
 NotificationEvent = Literal["notified", "gone"]
 """Events of the feature notifications."""
 WebhookEvent = Literal[
@@ -193,6 +199,7 @@ WebhookEvent = Literal[
     ChannelEvent,
     NotificationEvent,
 ]
+"""The events that the webhook of an app may get."""
 
 
 class WebhookSettings(Struct, frozen=True):

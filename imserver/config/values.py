@@ -105,6 +105,10 @@ class Locations:
         """The error that a setting is wrong: its place, its name and the problem."""
         return ConfigError(f"{self.of(name)}: {problem}")
 
+    def lacks(self, name: str, needs: str) -> ConfigError:
+        """The error that a setting needs another one: its place, its name and what it ``needs``."""
+        return ConfigError(f"{self.of(name)} needs {needs}")
+
     def of(self, name: str) -> str:
         """The place and the name of a setting. A setting without a line has the line of the section or the
         setting that contains it."""
@@ -443,6 +447,7 @@ ISSUER_URL: Final = re.compile(
 """Keys fetched over a network without TLS could be forged."""
 
 HTTP_URL: Final = re.compile(r"https?://[^/]")
+"""Matches an address that begins with ``http://`` or ``https://`` and a host."""
 
 _HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
 _OWN_HEADER: Final = re.compile(

@@ -25,6 +25,7 @@ from imserver.auth.principal import (
     Principal,
     may,
 )
+from imserver.auth.rates import TooManyRequests
 from imserver.config.settings import Config
 from imserver.core.core import Core
 from imserver.errors import (
@@ -41,7 +42,7 @@ from imserver.http.form import (
     parse_pairs,
 )
 from imserver.http.limits import Limits
-from imserver.http.rates import Rates
+from imserver.http.rates import Rates, too_many
 from imserver.http.reply import CMD, PROBLEM, ApiProblem, RequestRefused, Style
 from imserver.http.wire import GZIP_BYTES, Headers, compressed, decode_whole, inflate, read_query
 from imserver.protocol.forgiving import BACKSLASH, has_nul
@@ -97,6 +98,42 @@ class Api:
         if make not in self._services:
             self._services[make] = make(self._core, self)
         return Endpoint(route, self._services[make])
+
+    def described(self) -> bytes:
+        """The OpenAPI document of this server as JSON: with its limits, and with keys where it needs them."""
+        return self.document(self.limits.batch_targets, self.keys.demo)
+
+    def call_of(self, endpoint: Endpoint, request: HttpRequest) -> Call:
+        """Admit, read and authorise a request whose body its caller reads, and count it against the rate.
+
+        ``endpoint``: the route, as :meth:`bind` returns it. May switch. Raises :class:`ApiProblem`,
+        :class:`RequestRefused` and Unavailable.
+        """
+        principal = admit(self, endpoint, request)
+        if isinstance(principal, HttpResponse):
+            raise RequestRefused(principal)
+        call = read(self, endpoint, request, principal)
+        authorise(self, endpoint.route, call)
+        self.rates.require(principal, request.host)
+        return call
+
+    def read_json(self, call: Call, decoder: msgspec.json.Decoder[T]) -> T:
+        """Decode the body of a request, which known principals may compress. Raises :class:`ApiProblem`."""
+        return decode(decoder, _unpacked_body(self.limits, call))
+
+    def identify(self, call: Call, need: Need, token: str) -> Principal:
+        """The principal of a request whose body may have the ``token`` of a user, ``""`` if it has none.
+
+        It becomes that of the call, and the request counts against its rate. May switch. Raises
+        :class:`ApiProblem` if there is none, and Unavailable.
+        """
+        principal, host = call.principal, call.request.host
+        if token and not (principal.key or principal.user):
+            call.principal = principal = self.authority.identify(need, {}, host, token)
+            self.rates.require(principal, host)
+        if principal.kind == "nobody":
+            raise ApiProblem(*refusal(principal, need))
+        return principal
 
     def style_of(self, path: str) -> Style:
         """The form in which requests for a path are refused."""
@@ -403,7 +440,7 @@ def read(api: Api, endpoint: Endpoint, request: HttpRequest, principal: Principa
         call = Call({}, "", principal, request, request.body)
         values: Any = None
         if shape.body is not None:
-            body = unpacked_body(api.limits, call) if "content-encoding" in request.headers else request.body
+            body = _unpacked_body(api.limits, call) if "content-encoding" in request.headers else request.body
             values = call.input = decode(shape.body, body)
         elif shape.query is not None:
             values = call.input = read_query(request, shape.query)
@@ -437,7 +474,7 @@ def read(api: Api, endpoint: Endpoint, request: HttpRequest, principal: Principa
     return Call(params, app, principal, request, body, fields, pairs)
 
 
-def unpacked_body(limits: Limits, call: Call) -> bytes:
+def _unpacked_body(limits: Limits, call: Call) -> bytes:
     """The body of a request, which only known principals may compress. Raises :class:`ApiProblem`."""
     encoding = call.request.headers.get("content-encoding", "identity").lower()
     if encoding in ("", "identity"):
@@ -500,6 +537,8 @@ def refused(route: Route, request: HttpRequest, error: Exception) -> HttpRespons
     """The answer to a request that ended with this error, which is being handled."""
     if (refusal_of := route.refusals.get(type(error))) is not None:
         error = refusal_of(error)
+    if isinstance(error, TooManyRequests):
+        error = too_many(error)
     if isinstance(error, RequestRefused):
         return error.answer
     if isinstance(error, ApiProblem):

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from imserver.auth.accounts import GOCHAT
-
-
-def about(text: str, **limits: Any) -> Meta:
-    """The description of a field in the document, and its ``limits``, as in :class:`msgspec.Meta`."""
-    return Meta(description=text, **limits)
-
+from imserver.config.declared import about
 
 PAGE_LIMIT: Final = 10_000
 """The most entries of one page of a list."""
 USUAL_PAGE: Final = 1000
 
 App = Annotated[str, about("The app: a tenant of this server.", min_length=1)]
+"""The type of a field: the app of a request. ``/api/v1`` finds the app by a field of the name ``app``."""
 AnyApp = Annotated[str, about("The app; empty: all that the key reaches.")]
 User = Annotated[
     str,
@@ -36,14 +32,16 @@ ChannelName = Annotated[
     ),
 ]
 ConnectionId = Annotated[str, about("The id of a connection, from presence or channels.", min_length=1)]
-Cursor = Annotated[
+PageCursor = Annotated[
     str,
     about(
         "Where to continue: `next` of the previous page.",
         pattern="^([A-Za-z0-9_-]{4})*([A-Za-z0-9_-]{2,3})?$",
     ),
 ]
-Next = Annotated[str, about("The `cursor` of the next page; empty on the last page.")]
+"""The type of a field: where a page of a list begins, as :data:`NextCursor` of the page before."""
+NextCursor = Annotated[str, about("The `cursor` of the next page; empty on the last page.")]
+"""The type of a field of an answer: where the next page of a list begins."""
 Limit = Annotated[int, about("The maximum number of entries on this page.", ge=1, le=PAGE_LIMIT)]
 Device = Annotated[str, about("The name that the client gave its device; empty: none.")]
 Dialect = Annotated[str, about("The dialect of the connection: `cmd`, `client`, …")]
@@ -51,6 +49,7 @@ Since = Annotated[int, about("When the session began, in Unix seconds.")]
 Node = Annotated[str, about("The node that holds the connection.")]
 Missing = Annotated[list[str], about("Nodes that did not answer in time. The answer lacks their part.")]
 AccountApp = Annotated[str, about("The app of the accounts; `gochat` for GoChat clients.", min_length=1)]
+"""The type of a field: the app of a request about accounts."""
 Behalf = Annotated[
     str,
     about("The acting user. Required with an API key; a user's own token names its user.", max_length=255),
@@ -61,7 +60,7 @@ class AppPage(Struct, forbid_unknown_fields=True):
     """An app, and a page of its list."""
 
     app: App
-    cursor: Cursor = ""
+    cursor: PageCursor = ""
     limit: Limit = USUAL_PAGE
 
 
@@ -75,5 +74,5 @@ class Acting(Struct, forbid_unknown_fields=True):
 class ActingPage(Acting):
     """The user who acts, and a page of the list."""
 
-    cursor: Cursor = ""
+    cursor: PageCursor = ""
     limit: Annotated[int, about("The maximum number of entries on this page.", ge=1, le=1000)] = 100

@@ -285,16 +285,19 @@ def app_from_json(tenants: Tenants, app_id: object) -> str:
 # --- page cursors -------------------------------------------------------------------------------------------
 
 
-def cursor(name: str) -> str:
-    """The cursor of the page after ``name``."""
+def cursor_of(name: str) -> str:
+    """The cursor of the page after the entry with this name."""
     return base64.urlsafe_b64encode(name.encode()).decode().rstrip("=")
 
 
-def read_cursor(text: str, errors: str = "strict") -> str:
-    """The name in a :func:`cursor`. Raises ValueError if the cursor is invalid.
+def read_cursor(cursor: str, errors: str = "replace") -> str | None:
+    """The name of the last entry of the page before; None if the cursor is empty: for the first page.
 
-    ``errors`` as in :meth:`bytes.decode`: with ``"replace"`` every valid base64 text gives some name.
+    Raises ValueError if the cursor is invalid. ``errors`` as in :meth:`bytes.decode`: with ``"replace"``
+    every valid base64 text gives some name.
     """
+    if not cursor:
+        return None
+    content = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
     # No name contains U+0000, which PostgreSQL would refuse.
-    content = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
     return content.decode(errors=errors).replace("\0", "")

@@ -221,12 +221,13 @@ class Resource(Generic[S]):
         """Declare the function as ``POST /api/v1{path}``."""
         return self._declare("POST", path, need, more)
 
-    def elsewhere(self, method: str, path: str, need: Need, text: str, **more: Any) -> None:
+    def elsewhere(self, method: str, path: str, need: Need, text: str, **more: Any) -> Route:
         """Declare a route that is not answered by a function of this module, but with its own socket or body.
 
-        ``text``: what else the docstring says.
+        ``text``: what else the docstring says. Returns the route: :meth:`imserver.http.call.Api.bind` and
+        :meth:`imserver.http.call.Api.call_of` admit and authorise a request for it.
         """
-        self._add(method, path, need, None, text, more)
+        return route_of(self._add(method, path, need, None, text, more))
 
     def _declare(self, method: str, path: str, need: Need, more: dict[str, Any]) -> Declare[S]:
         def declare(function: Any) -> Any:
@@ -251,7 +252,7 @@ class Resource(Generic[S]):
         function: Callable[..., Any] | None,
         text: str,
         more: dict[str, Any],
-    ) -> None:
+    ) -> Operation:
         summary, _, description = cleandoc(text).partition("\n\n")
         row = {
             "hot": self._hot,
@@ -261,7 +262,9 @@ class Resource(Generic[S]):
             "problems": (*self._problems, *more.get("problems", ())),
         }
         where = (method, PREFIX + path, need)
-        self.rows.append(Operation(*where, function, self._tag, summary.rstrip("."), description, **row))
+        operation = Operation(*where, function, self._tag, summary.rstrip("."), description, **row)
+        self.rows.append(operation)
+        return operation
 
 
 def route_of(row: Operation) -> Route:

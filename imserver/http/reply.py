@@ -137,3 +137,4 @@ class _ProblemStyle:
 
 CMD: Final[Style] = _CmdStyle()
 PROBLEM: Final[Style] = _ProblemStyle()
+"""The form of refusals of ``/api/v1``: a matching status, and a problem as JSON."""

@@ -15,8 +15,7 @@ from imserver.auth.tenants import Tenants
 from imserver.errors import (
     Problems,
 )
-from imserver.http.form import BadBody, parse_pairs, read_cursor
-from imserver.http.form import cursor as cursor_of
+from imserver.http.form import BadBody, cursor_of, parse_pairs, read_cursor
 from imserver.http.limits import Limits
 from imserver.http.reply import ApiProblem
 from imserver.transport.exchange import HttpRequest
@@ -114,14 +113,6 @@ def read_query(request: HttpRequest, kind: type[Q]) -> Q:
         raise ApiProblem(Problems.INVALID_REQUEST, str(error)) from None
 
 
-def after(cursor: str) -> str | None:
-    """The last name of the page before; None for the first page.
-
-    A well-formed cursor that was not made here decodes to some name.
-    """
-    return read_cursor(cursor, "replace") if cursor else None
-
-
 def page_and_cursor(found: Sequence[T], limit: int, name_of: Callable[[T], str]) -> tuple[Sequence[T], str]:
     """A page of sorted rows, and the cursor of the next page. ``found``: the rows from the first one of the
     page on, more than ``limit`` if there is a next page."""
@@ -131,7 +122,7 @@ def page_and_cursor(found: Sequence[T], limit: int, name_of: Callable[[T], str])
 
 def page_of(names: Sequence[str], cursor: str, limit: int) -> tuple[list[str], str]:
     """A page of sorted names, and the cursor of the next page."""
-    start = bisect_right(names, after(cursor) or "")
+    start = bisect_right(names, read_cursor(cursor) or "")
     page = list(names[start : start + limit])
     return page, cursor_of(page[-1]) if start + limit < len(names) else ""
 

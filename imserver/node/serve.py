@@ -13,7 +13,6 @@ from typing import NoReturn
 import gevent
 from gevent.util import format_run_info
 
-from imserver.config.addresses import check
 from imserver.config.settings import Config
 from imserver.errors import StartError
 from imserver.logging import Logs, log_greenlet_errors, open_logs
@@ -94,11 +93,7 @@ def serve(
 
 
 def _application(servers: Servers) -> Application:
-    """The WSGI application for requests that the front server does not answer.
-
-    Raises :class:`ConfigError` if an address in the settings is invalid.
-    """
-    check(servers.core.config)
+    """The WSGI application for requests that the front server does not answer."""
 
     def make() -> Application:
         # Imported here, because it loads Flask.

@@ -14,32 +14,29 @@ from imserver.api.v1.streamed import (
     pieces_of,
     require_answer,
 )
-from imserver.api.v1.table import described
-from imserver.http import field
-from imserver.http.call import Api, Call, Route, admit, authorise, decode, read, reply, unpacked_body
-from imserver.http.field import Acting, ActingPage, about
-from imserver.http.form import BadBody, cursor, parse_form, parse_json, read_cursor
+from imserver.config.declared import about
+from imserver.http.call import Api, Call, Route, decode, reply
+from imserver.http.field import AccountApp, Acting, ActingPage, App, NextCursor, PageCursor
+from imserver.http.form import BadBody, cursor_of, parse_form, parse_json, read_cursor
 from imserver.http.limits import Limits
-from imserver.http.operation import Header, Refusals, Resource, one_of, refuse, route_of
-from imserver.http.rates import Rates, too_many
-from imserver.http.reply import PREFLIGHT, PROBLEM, ApiProblem, BatchAnswers, RequestRefused, Style, success
+from imserver.http.operation import Header, Refusals, Resource, one_of, refuse
+from imserver.http.reply import PROBLEM, ApiProblem, BatchAnswers, RequestRefused, success
 from imserver.http.streaming import stream_head, stream_refused
 from imserver.http.views import as_request, to_response
-from imserver.http.wire import GZIP, after, page_and_cursor
-from imserver.transport.exchange import CORS, HttpRequest, HttpResponse
+from imserver.http.wire import page_and_cursor
+from imserver.transport.exchange import HttpRequest, HttpResponse
 
 __all__ = [
-    "CORS",
-    "GZIP",
     "MOST_PIECES",
     "ON_BEHALF",
-    "PREFLIGHT",
     "PROBLEM",
     "REFUSALS",
+    "AccountApp",
     "Acting",
     "ActingPage",
     "Api",
     "ApiProblem",
+    "App",
     "BadBody",
     "BatchAnswers",
     "Call",
@@ -49,9 +46,10 @@ __all__ = [
     "HttpResponse",
     "Limits",
     "MessageApi",
+    "NextCursor",
+    "PageCursor",
     "PieceRequest",
     "PieceResult",
-    "Rates",
     "Refusals",
     "RequestRefused",
     "Resource",
@@ -59,17 +57,11 @@ __all__ = [
     "SendRequest",
     "StreamAppended",
     "StreamId",
-    "Style",
     "about",
-    "admit",
-    "after",
     "appended",
     "as_request",
-    "authorise",
-    "cursor",
+    "cursor_of",
     "decode",
-    "described",
-    "field",
     "message_api",
     "messages",
     "one_of",
@@ -78,16 +70,12 @@ __all__ = [
     "parse_json",
     "pieces_of",
     "problem_of",
-    "read",
     "read_cursor",
     "refuse",
     "reply",
     "require_answer",
-    "route_of",
     "stream_head",
     "stream_refused",
     "success",
     "to_response",
-    "too_many",
-    "unpacked_body",
 ]

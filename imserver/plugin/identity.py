@@ -2,7 +2,7 @@
 
 from imserver.auth.accounts import BOT_TOKEN_PREFIX, GOCHAT, AccountLookup, AccountSession
 from imserver.auth.app_secrets import AppSecrets
-from imserver.auth.authority import Authority, Keys, bearer, refusal
+from imserver.auth.authority import bearer
 from imserver.auth.back_ends import (
     BackEndCall,
     BackEndDisconnect,
@@ -25,11 +25,10 @@ from imserver.auth.issuers import Issuer
 from imserver.auth.login import Logins
 from imserver.auth.names import cleaned, is_name
 from imserver.auth.observer import NoObserver, Observer
-from imserver.auth.page_tokens import PageTokens
 from imserver.auth.principal import BadSignature, Need, Needs, Principal, may
 from imserver.auth.rates import PUBLICATIONS, Buckets, Rate, SenderRates, Shared, TooManyRequests, by_address
 from imserver.auth.relations import Relations
-from imserver.auth.reviews import ALLOWED, UNDECIDED, NoReviews, ReviewDecision, Reviews, Then
+from imserver.auth.reviews import ALLOWED, UNDECIDED, ReviewDecision, Reviews, Then
 from imserver.auth.rules import LoginDecision, secret_in
 from imserver.auth.tenants import BadTenant, Tenant, Tenants, TooManyTenants
 from imserver.auth.tokens import (
@@ -37,7 +36,6 @@ from imserver.auth.tokens import (
     MAX_TOKEN_CHARACTERS,
     BadKey,
     BadToken,
-    Claims,
     TokenExpired,
     UnverifiedClaims,
     VerifiedPayload,
@@ -62,7 +60,6 @@ __all__ = [
     "AccountLookup",
     "AccountSession",
     "AppSecrets",
-    "Authority",
     "BackEndCall",
     "BackEndDisconnect",
     "BackEndRefused",
@@ -75,18 +72,14 @@ __all__ = [
     "BadToken",
     "Buckets",
     "ChannelClaims",
-    "Claims",
     "Issuer",
-    "Keys",
     "LoginAnswer",
     "LoginDecision",
     "Logins",
     "Need",
     "Needs",
     "NoObserver",
-    "NoReviews",
     "Observer",
-    "PageTokens",
     "Principal",
     "Rate",
     "Relations",
@@ -114,7 +107,6 @@ __all__ = [
     "fits",
     "is_name",
     "may",
-    "refusal",
     "secret_in",
     "split",
     "unverified",

@@ -1,6 +1,7 @@
 """The face: time, logs, files, and requests to the outside."""
 
-from imserver import __version__, assets
+from imserver import __version__
+from imserver.assets import asset_path
 from imserver.clock import is_long_turn, retry_pause, serve_others, steady_time, until_beat
 from imserver.logging import RateLimitedLog, RequestLog
 from imserver.transport.outgoing import (
@@ -11,7 +12,7 @@ from imserver.transport.outgoing import (
     Outgoing,
     Unreachable,
 )
-from imserver.transport.proxies import TrustedProxies, network_of
+from imserver.transport.proxies import network_of
 from imserver.transport.public_requests import URL_CHARACTERS, BadUrl, PublicRequests
 
 __all__ = [
@@ -25,10 +26,9 @@ __all__ = [
     "PublicRequests",
     "RateLimitedLog",
     "RequestLog",
-    "TrustedProxies",
     "Unreachable",
     "__version__",
-    "assets",
+    "asset_path",
     "is_long_turn",
     "network_of",
     "retry_pause",

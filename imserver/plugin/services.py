@@ -41,16 +41,7 @@ from imserver.channels.streamed_messages import (
     check_draft,
 )
 from imserver.cluster.history import HistoryPage, Position
-from imserver.cluster.nodes import (
-    Awaited,
-    NodeMessages,
-    NodeQueries,
-    OtherNodes,
-    Overview,
-    ToFollowers,
-    ToUser,
-    read,
-)
+from imserver.cluster.nodes import Awaited, NodeMessages, NodeQueries, OtherNodes, ToFollowers, ToUser, read
 from imserver.cluster.registry import Lease, Registry, TemporaryValues
 from imserver.core.core import Core
 from imserver.core.services import Foundation
@@ -100,7 +91,6 @@ __all__ = [
     "OnAbsent",
     "OpenStream",
     "OtherNodes",
-    "Overview",
     "PendingPushes",
     "Piece",
     "Position",

@@ -1,16 +1,6 @@
 """The face: settings of features and apps."""
 
-from imserver.config.addresses import (
-    HOST,
-    WEBSOCKET_PATH,
-    WEBSOCKET_SCHEMES,
-    Configured,
-    check,
-    is_host,
-    parse_configured,
-    websocket_address,
-)
-from imserver.config.declared import Secret, SecretFile, Url, about
+from imserver.config.declared import Secret, SecretFile, Url
 from imserver.config.settings import (
     DEFAULT_APP,
     MAX_USER_BYTES,
@@ -18,14 +8,12 @@ from imserver.config.settings import (
     Amount,
     AppCount,
     AppName,
-    AppSettings,
     BackEndSettings,
     ChannelEvent,
     ChannelSettings,
     Config,
     Count,
     Duration,
-    Finding,
     NotificationEvent,
     Seconds,
     TenantSettings,
@@ -34,40 +22,25 @@ from imserver.config.settings import (
     app_settings_of,
     settings_of,
 )
-from imserver.config.values import (
-    EITHER_SECRET,
-    HTTP_URL,
-    ISSUER_URL,
-    MAKE_SECRET,
-    ConfigError,
-    Locations,
-    valid_name,
-)
+from imserver.config.values import EITHER_SECRET, HTTP_URL, ISSUER_URL, ConfigError, Locations, valid_name
 
 __all__ = [
     "DEFAULT_APP",
     "EITHER_SECRET",
-    "HOST",
     "HTTP_URL",
     "ISSUER_URL",
-    "MAKE_SECRET",
     "MAX_USER_BYTES",
     "PUBLIC_SIGN_KEY",
-    "WEBSOCKET_PATH",
-    "WEBSOCKET_SCHEMES",
     "Amount",
     "AppCount",
     "AppName",
-    "AppSettings",
     "BackEndSettings",
     "ChannelEvent",
     "ChannelSettings",
     "Config",
     "ConfigError",
-    "Configured",
     "Count",
     "Duration",
-    "Finding",
     "Locations",
     "NotificationEvent",
     "Seconds",
@@ -77,12 +50,7 @@ __all__ = [
     "Text",
     "Url",
     "WebhookEvent",
-    "about",
     "app_settings_of",
-    "check",
-    "is_host",
-    "parse_configured",
     "settings_of",
     "valid_name",
-    "websocket_address",
 ]

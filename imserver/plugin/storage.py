@@ -1,6 +1,6 @@
 """The face: statements, and rows as data."""
 
-from imserver.storage import app_rows, dead_events
+from imserver.storage import dead_events
 from imserver.storage.contract import (
     AVATAR_CHARACTERS,
     EMAIL_BYTES,
@@ -64,7 +64,6 @@ __all__ = [
     "Store",
     "Table",
     "Taken",
-    "app_rows",
     "chunks",
     "commands_of",
     "dead_events",

@@ -350,6 +350,11 @@ class Store:
         """Whether there was an app of this name, and it was deleted. Raises StorageUnavailable."""
         return self.read_or(False, partial(app_rows.is_deleted, name))
 
+    def read_of_deleted(self, name: str, work: Callable[[PooledStatements], T]) -> T | None:
+        """As :meth:`read`, of the rows of a deleted app; None if the app was not deleted, or was created
+        anew."""
+        return self.read(lambda sql: work(sql) if app_rows.is_deleted(name, sql) else None)
+
     def contents(self, name: str) -> AppContents:
         """The contents that would be deleted with a stored app. Raises StorageUnavailable."""
         return self.read(partial(app_rows.contents, name))

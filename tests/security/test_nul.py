@@ -9,7 +9,7 @@ import pytest
 from imserver import errors
 from imserver.dialects.action.wire import ActionDialect
 from imserver.dialects.cmd.wire import CmdDialect
-from imserver.http.form import cursor
+from imserver.http.form import cursor_of
 from imserver.protocol.forgiving import has_nul
 from tests.features import OPERATIONS
 from tests.integration.cmd import cmd_client
@@ -77,7 +77,7 @@ def test_a_body_with_nul_is_a_bad_request(server: Server, route: str, body: dict
 
 
 def test_a_cursor_that_hides_nul_does_no_harm(server: Server) -> None:
-    for hidden in (cursor(NUL), cursor("\0")):
+    for hidden in (cursor_of(NUL), cursor_of("\0")):
         for route, more in (("groups/members", {"group": "1"}), ("messages/receipts", {"conversation": "1"})):
             answer = call(server.http, route, app="101", user="ann", cursor=hidden, **more)
             assert answer.status != 500, answer

@@ -17,13 +17,12 @@ from imserver.auth.principal import (
     Needs,
 )
 from imserver.auth.tenants import BadTenant, Tenant, Tenants, TooManyTenants, UnknownTenant
-from imserver.config.declared import hints_of
+from imserver.config.declared import about, hints_of
 from imserver.config.settings import ChannelSettings, LoginPolicy, StorageSettings, TenantSettings
 from imserver.config.values import RENAMED_OF_APPS, Declarations
 from imserver.core.core import Core
 from imserver.http import field
 from imserver.http.call import Api, Call
-from imserver.http.field import about
 from imserver.http.operation import PREFIX, Link, Operation, Resource, refuse
 from imserver.http.reply import ApiProblem
 from imserver.http.wire import page_of
@@ -82,7 +81,7 @@ class AppQuery(Struct, forbid_unknown_fields=True):
 class AppsQuery(Struct, forbid_unknown_fields=True):
     """Which page of the list."""
 
-    cursor: field.Cursor = ""
+    cursor: field.PageCursor = ""
     limit: field.Limit = field.USUAL_PAGE
 
 
@@ -101,7 +100,7 @@ class AppsAnswer(Struct):
 
     count: Annotated[int, about("The number of entries, on all pages together.")]
     apps: list[AppShown]
-    next: field.Next
+    next: field.NextCursor
 
 
 class Shapes(Struct, frozen=True):

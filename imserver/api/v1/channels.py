@@ -18,8 +18,9 @@ from imserver.channels.channels import Channels
 from imserver.channels.members import MAX_TAG_BYTES, MAX_TAGS, ChannelRefused, encode_tags
 from imserver.channels.stored import Published
 from imserver.cluster.history import HistoryPage, Position
+from imserver.config.declared import about
 from imserver.http.call import Call
-from imserver.http.field import App, ChannelName, about
+from imserver.http.field import App, ChannelName
 from imserver.http.limits import Limits
 from imserver.http.operation import Resource
 from imserver.http.reply import ApiProblem

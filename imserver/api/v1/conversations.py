@@ -11,15 +11,15 @@ from imserver import errors
 from imserver.auth.principal import (
     Needs,
 )
-from imserver.auth.rates import TooManyRequests
+from imserver.config.declared import about
 from imserver.config.settings import MAX_USER_BYTES
 from imserver.http import field
 from imserver.http.call import Call
-from imserver.http.field import Acting, about
+from imserver.http.field import Acting
+from imserver.http.form import read_cursor
 from imserver.http.operation import Resource
-from imserver.http.rates import too_many
 from imserver.http.reply import ApiProblem
-from imserver.http.wire import after, page_and_cursor
+from imserver.http.wire import page_and_cursor
 from imserver.message_view import entry_view
 from imserver.messages.deliverer import newest_page, oldest_page
 from imserver.messages.messaging import MessageSearch
@@ -31,6 +31,7 @@ from imserver.storage.store import Store
 _MAX_PAGE = 200
 
 ConversationId = Annotated[int, about("The conversation. A group has the same id.", ge=1, le=MAX_ID)]
+"""The type of a field: the id of a conversation."""
 SearchedConversation = Annotated[
     int, about("Search only this conversation; 0: all conversations of the user.", ge=0, le=MAX_ID)
 ]
@@ -128,7 +129,7 @@ class ReceiptsQuery(Acting, kw_only=True):
     """A page of the receipts of a conversation."""
 
     conversation: ConversationId
-    cursor: field.Cursor = ""
+    cursor: field.PageCursor = ""
     limit: PageLimit = 50
 
 
@@ -271,7 +272,7 @@ class ReceiptsAnswer(Struct):
     """Members who have sent receipts, ordered by id."""
 
     receipts: list[ReceiptShown]
-    next: field.Next
+    next: field.NextCursor
 
 
 def shown_entry(entry: Entry) -> MessageShown:
@@ -330,7 +331,6 @@ routes = Resource(
     "conversations",
     service=lambda core, _: ConversationApi(core.storage.store, core.messages.search, core.messages.receipts),
     hot=False,
-    refusals={TooManyRequests: too_many},
 )
 
 
@@ -436,7 +436,7 @@ def _types_of(text: str) -> tuple[str, ...]:
 )
 def receipts(api: ConversationApi, call: Call, request: ReceiptsQuery) -> ReceiptsAnswer:
     """List how far the other members of a conversation have read."""
-    behind, most = after(request.cursor) or "", request.limit + 1
+    behind, most = read_cursor(request.cursor) or "", request.limit + 1
     found = api.store.log().marks.receipts(call.app, call.user, request.conversation, behind, most)
     rows, following = page_and_cursor(found, request.limit, lambda row: row.user)
     shown = [ReceiptShown(row.user, row.read, row.received) for row in rows]

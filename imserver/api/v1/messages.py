@@ -15,11 +15,12 @@ from imserver.api.v1.push_request import Data, StoredAt, Text
 from imserver.auth.principal import (
     Needs,
 )
+from imserver.config.declared import about
 from imserver.config.settings import MAX_USER_BYTES
 from imserver.core.core import Core
 from imserver.errors import StorageUnavailable, TooManyMessages
 from imserver.http.call import Api, Call
-from imserver.http.field import Acting, about
+from imserver.http.field import Acting
 from imserver.http.limits import Limits
 from imserver.http.operation import Resource, one_of
 from imserver.http.rates import Rates

@@ -14,18 +14,18 @@ from imserver.auth.principal import (
 )
 from imserver.auth.tenants import Tenants
 from imserver.channels.connections import Connections
+from imserver.config.declared import about
 from imserver.errors import (
     CloseCode,
     Problems,
 )
 from imserver.http import field
 from imserver.http.call import Call
-from imserver.http.field import about
-from imserver.http.form import cursor as cursor_of
+from imserver.http.form import cursor_of, read_cursor
 from imserver.http.limits import Limits
 from imserver.http.operation import Link, Resource
 from imserver.http.reply import ApiProblem
-from imserver.http.wire import after, page_of, reached, require_few
+from imserver.http.wire import page_of, reached, require_few
 from imserver.model import Outcome
 from imserver.sessions.presence import Presence, SessionInfo
 from imserver.sessions.sessions import MAX_BAN_SECONDS, Sessions
@@ -83,7 +83,7 @@ class UsersAnswer(Struct):
 
     count: Annotated[int, about("The number of users online, on all pages together.")]
     users: Annotated[list[str], about("Ids of users, in order.")]
-    next: field.Next
+    next: field.NextCursor
     missing_nodes: field.Missing
 
 
@@ -91,7 +91,7 @@ class CountsQuery(Struct, forbid_unknown_fields=True):
     """One app, or a page of all apps."""
 
     app: field.AnyApp = ""
-    cursor: field.Cursor = ""
+    cursor: field.PageCursor = ""
     limit: field.Limit = field.USUAL_PAGE
 
 
@@ -114,7 +114,7 @@ class CountsAnswer(Struct):
     """The counts of one app, or a page of the apps that the key reaches, ordered by name."""
 
     apps: list[AppCounts]
-    next: field.Next
+    next: field.NextCursor
     missing_nodes: field.Missing
 
 
@@ -202,7 +202,7 @@ def users(api: PresenceApi, call: Call, request: field.AppPage) -> UsersAnswer:
 
     A user who stays online is listed exactly once, even if others come and go between pages.
     """
-    page = api.presence.page(call.app, after(request.cursor), request.limit)
+    page = api.presence.page(call.app, read_cursor(request.cursor), request.limit)
     names = sorted(page.users)
     following = cursor_of(names[-1]) if page.more else ""
     return UsersAnswer(page.total, names, following, list(page.missing))
@@ -362,7 +362,7 @@ class BansAnswer(Struct):
 
     count: Annotated[int, about("The number of entries, on all pages together.")]
     bans: list[BanShown]
-    next: field.Next
+    next: field.NextCursor
 
 
 class SessionApi(Struct, frozen=True):

@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
-from imserver.http.field import about
+from imserver.config.declared import about
 from imserver.http.operation import one_of
 from imserver.notify import NotifyField
 from imserver.push.push import GroupName, Name, Target

@@ -14,7 +14,6 @@ from imserver.api.v1.push_request import Kind
 from imserver.auth.principal import (
     Needs,
 )
-from imserver.auth.rates import TooManyRequests
 from imserver.channels.members import ChannelRefused, encode_tags
 from imserver.channels.streamed_messages import (
     AppendedPiece,
@@ -23,10 +22,10 @@ from imserver.channels.streamed_messages import (
     Piece,
     StreamedMessages,
 )
+from imserver.config.declared import about
 from imserver.http.call import Call
-from imserver.http.field import App, ChannelName, about
+from imserver.http.field import App, ChannelName
 from imserver.http.operation import Refusals, Resource
-from imserver.http.rates import too_many
 from imserver.http.reply import ApiProblem
 from imserver.model import ChannelPart, Event
 
@@ -132,7 +131,7 @@ def _refused(error: Exception) -> ApiProblem:
     return ApiProblem(problem, str(error))
 
 
-REFUSALS: Final[Refusals] = {ChannelRefused: _refused, TooManyRequests: too_many}
+REFUSALS: Final[Refusals] = {ChannelRefused: _refused}
 """Exceptions of streams → refusals."""
 
 _SAMPLE: Final = "wqvyR2Tg5cMSnBIl0xcmpgxC0bOVqhe9ZcUxMA"

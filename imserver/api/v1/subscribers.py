@@ -13,15 +13,14 @@ from imserver.auth.principal import (
 from imserver.channels.channels import Channels
 from imserver.channels.connections import Connections, Joined, Left
 from imserver.channels.members import ChannelRefused
+from imserver.config.declared import about
 from imserver.errors import (
     Problems,
 )
 from imserver.http import field
 from imserver.http.call import Call
-from imserver.http.field import about
-from imserver.http.form import cursor as cursor_of
+from imserver.http.form import cursor_of, read_cursor
 from imserver.http.operation import Link, Resource, refuse
-from imserver.http.wire import after
 from imserver.sessions.presence import Presence
 from imserver.storage.store import Store
 
@@ -107,7 +106,7 @@ class ChannelsAnswer(Struct):
         ),
     ]
     channels: list[ChannelShown]
-    next: field.Next
+    next: field.NextCursor
     missing_nodes: field.Missing
 
 
@@ -147,7 +146,7 @@ class PresenceOfChannel(Struct):
 
     count: Annotated[int, about("The number of subscribers, on all pages together.")]
     subscribers: list[SubscriberShown]
-    next: field.Next
+    next: field.NextCursor
     missing_nodes: field.Missing
 
 
@@ -251,7 +250,7 @@ def _ids(named: list[Named]) -> list[str]:
 def channels(api: SubscriberApi, call: Call, request: field.AppPage) -> ChannelsAnswer:
     """List the channels of an app that have subscribers, page by page."""
     app = call.app
-    page = api.channels.members.channels(app, after(request.cursor) or "", request.limit)
+    page = api.channels.members.channels(app, read_cursor(request.cursor) or "", request.limit)
     following = cursor_of(page.channels[-1].channel) if page.more else ""
     shown = [ChannelShown(each.channel, each.members) for each in page.channels]
     return ChannelsAnswer(page.total, shown, following, list(page.missing))
@@ -287,7 +286,7 @@ def presence(api: SubscriberApi, call: Call, request: SubscribersQuery) -> Prese
     A channel without subscribers is empty, not unknown.
     """
     app = call.app
-    page = api.channels.members.page(app, request.channel, after(request.cursor) or "", request.limit)
+    page = api.channels.members.page(app, request.channel, read_cursor(request.cursor) or "", request.limit)
     shown = [
         SubscriberShown(
             each.connection,

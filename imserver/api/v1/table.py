@@ -26,9 +26,9 @@ from imserver.api.v1.push import IDEMPOTENCY_KEY, key_of
 from imserver.auth.principal import (
     Needs,
 )
+from imserver.config.declared import about
 from imserver.config.values import Declarations
 from imserver.http.call import Api, Call, Route, reply, run_command
-from imserver.http.field import about
 from imserver.http.operation import PREFIX, Header, Operation, Resource, route_of
 from imserver.http.reply import PROBLEM, ApiProblem, BatchAnswers
 from imserver.transport.exchange import HttpResponse
@@ -157,12 +157,7 @@ def openapi(api: Api, call: Call) -> HttpResponse:
 
     The same as a web page: `/api/v1/docs`.
     """
-    return reply(call, described(api))
-
-
-def described(api: Api) -> bytes:
-    """The OpenAPI document of this server as JSON: with its limits, and with keys where it needs them."""
-    return api.document(api.limits.batch_targets, api.keys.demo)
+    return reply(call, api.described())
 
 
 def document_of(operations: Iterable[Operation]) -> Callable[[int, bool], bytes]:

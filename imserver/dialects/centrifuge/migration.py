@@ -16,7 +16,6 @@ from imserver.dialects.centrifuge.migration_options import (
     rows_of,
     seconds_of,
 )
-from imserver.plugin.settings import MAKE_SECRET
 
 MIN_SECRET_BYTES: Final = 32
 MIN_KEY_CHARACTERS: Final = 20
@@ -55,7 +54,7 @@ class Migration:
         self._own_channel(rows)
         self._proxies()
         if self._back_ends:
-            self._app["webhook"] = {"secret": f"replace-me: {MAKE_SECRET}"}
+            self._app["webhook"] = {"secret": "replace-me: openssl rand -hex 32"}
             self._app["back_ends"] = self._back_ends
             self.notes.append("webhook.secret: choose a secret; it signs the requests to your back end")
         settings["apps"] = {app: self._app}

@@ -7,7 +7,8 @@ from typing import Annotated, Final
 from msgspec import Struct
 
 from imserver.plugin import FeatureSettings
-from imserver.plugin.settings import DEFAULT_APP, AppName, TenantSettings, about, app_settings_of
+from imserver.plugin.http import about
+from imserver.plugin.settings import DEFAULT_APP, AppName, TenantSettings, app_settings_of
 
 
 class CentrifugeSettings(Struct, frozen=True):

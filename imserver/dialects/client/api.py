@@ -25,7 +25,6 @@ from imserver.plugin.http import (
     Limits,
     RequestRefused,
     Route,
-    Style,
     parse_json,
 )
 from imserver.plugin.identity import Need, Needs, TooManyTenants
@@ -198,7 +197,7 @@ class _Style:
         return HttpResponse(405 if problem.status == 405 else 400, b"")
 
 
-STYLE: Final[Style] = _Style()
+STYLE: Final = _Style()
 
 
 class ClientApi(Struct, frozen=True):

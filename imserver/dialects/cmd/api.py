@@ -25,8 +25,16 @@ from imserver.errors import (
     ReplyCode,
 )
 from imserver.http.call import Api, Call, Route
-from imserver.http.form import BadBody, app_from_json, app_named, app_number, fold, parse_json, read_cursor
-from imserver.http.form import cursor as cursor_of
+from imserver.http.form import (
+    BadBody,
+    app_from_json,
+    app_named,
+    app_number,
+    cursor_of,
+    fold,
+    parse_json,
+    read_cursor,
+)
 from imserver.http.limits import Limits
 from imserver.http.rates import Rates
 from imserver.http.reply import (
@@ -396,7 +404,7 @@ def _app_of_list(api: UserApi, params: Mapping[str, str]) -> str:
 
 def _after(cursor: str) -> str | None:
     try:
-        return read_cursor(cursor) if cursor else None
+        return read_cursor(cursor, "strict")
     except ValueError:
         raise RequestRefused(BAD_PARAMETER) from None
 

@@ -18,7 +18,7 @@ from imserver.features.accounts.friends import FriendResult, Friends, Oneself, T
 from imserver.features.accounts.passwords import Overloaded
 from imserver.features.groups.groups import BadGroup, Groups, TooManyMembers, UnknownGroup
 from imserver.plugin.errors import HttpProblem
-from imserver.plugin.http import PREFLIGHT, Call, HttpRequest, HttpResponse, Route, Style
+from imserver.plugin.http import Call, HttpRequest, HttpResponse, Route
 from imserver.plugin.identity import GOCHAT, BadField, Needs, Relations, Tenants, TooManyRequests, cleaned
 from imserver.plugin.storage import Taken
 from imserver.plugin.wire import id_of
@@ -71,7 +71,7 @@ class _GoChatStyle:
     """Code -1 in the body for every error. Details of internal errors are not sent."""
 
     everywhere = True
-    options = PREFLIGHT
+    options = HttpResponse(204, b"")
 
     def refuse(self, problem: HttpProblem, _request: HttpRequest, _detail: str = "") -> HttpResponse:
         if problem.status == 405:
@@ -83,7 +83,7 @@ class _GoChatStyle:
         return BUSY if problem.temporary and problem.status == 503 else FAILED
 
 
-STYLE: Final[Style] = _GoChatStyle()
+STYLE: Final = _GoChatStyle()
 
 
 def app_of(api: GoChatApi, _params: Mapping[str, str]) -> str:

@@ -26,7 +26,7 @@ from imserver.dialects.pusher.wire import (
     data_of,
 )
 from imserver.plugin.errors import HttpProblem, Problems
-from imserver.plugin.http import PREFLIGHT, ApiProblem, Call, HttpRequest, HttpResponse, Route
+from imserver.plugin.http import ApiProblem, Call, HttpRequest, HttpResponse, Route
 from imserver.plugin.identity import Needs, Principal
 from imserver.plugin.services import (
     MAX_NAME_BYTES,
@@ -90,7 +90,7 @@ class _Style:
     """A matching status, and a text."""
 
     everywhere = True
-    options = PREFLIGHT
+    options = HttpResponse(204, b"")
 
     def refuse(self, problem: HttpProblem, _request: HttpRequest, detail: str = "") -> HttpResponse:
         text = f"{detail or problem.message}\n"

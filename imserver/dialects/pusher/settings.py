@@ -8,17 +8,16 @@ from typing import Annotated, Final
 from msgspec import Meta, Struct
 
 from imserver.plugin import FeatureSettings
+from imserver.plugin.http import about
 from imserver.plugin.identity import BadKey, Rate, secret_in
 from imserver.plugin.settings import (
     EITHER_SECRET,
     HTTP_URL,
-    MAKE_SECRET,
     AppCount,
     Secret,
     SecretFile,
     TenantSettings,
     Url,
-    about,
     app_settings_of,
 )
 
@@ -94,7 +93,7 @@ def secret_of(settings: TenantSettings) -> bytes:
         # Each client has signatures and could try secrets on them.
         raise BadKey(
             f"pusher.secret: expected at least {MIN_SECRET_BYTES} bytes, got {len(secret)}; "
-            f"make one with '{MAKE_SECRET}'"
+            "make one with 'openssl rand -hex 32'"
         )
     return secret
 

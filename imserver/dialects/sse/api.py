@@ -15,9 +15,9 @@ from imserver.auth.principal import (
 )
 from imserver.auth.tenants import Tenants
 from imserver.channels.members import MAX_CHANNELS_OF_A_CONNECTION, MAX_NAME_BYTES
+from imserver.config.declared import about
 from imserver.dialects.sse.streams import BadUser, EventStreams, StreamRequest
 from imserver.http import field
-from imserver.http.field import about
 from imserver.http.operation import Header, Resource
 from imserver.http.reply import PROBLEM, ApiProblem
 from imserver.http.streaming import stream_head, stream_refused, stream_request

@@ -28,6 +28,7 @@ from imserver.features.accounts.problems import (
 from imserver.features.accounts.resets import Resets
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import (
+    AccountApp,
     Acting,
     Api,
     ApiProblem,
@@ -35,10 +36,8 @@ from imserver.plugin.http import (
     Refusals,
     Resource,
     about,
-    field,
     one_of,
     refuse,
-    too_many,
 )
 from imserver.plugin.identity import (
     GOCHAT,
@@ -47,7 +46,6 @@ from imserver.plugin.identity import (
     AccountSession,
     BadField,
     Needs,
-    TooManyRequests,
     bearer,
     split,
 )
@@ -120,7 +118,7 @@ class Registration(Struct, forbid_unknown_fields=True, kw_only=True):
     name: UserName | UnsetType = UNSET
     email_confirmed: EmailConfirmed = False
     password: NewPassword
-    app: field.AccountApp = GOCHAT
+    app: AccountApp = GOCHAT
     nickname: Nickname = ""
     avatar: Avatar = ""
     device: DeviceName = ""
@@ -132,7 +130,7 @@ class AccountLogin(Struct, forbid_unknown_fields=True, kw_only=True):
     login: Login | UnsetType = UNSET
     phone: Login | UnsetType = UNSET
     password: Password
-    app: field.AccountApp = GOCHAT
+    app: AccountApp = GOCHAT
     device: DeviceName = ""
 
 
@@ -195,7 +193,7 @@ class AccountShown(Struct, kw_only=True):
 class RulesQuery(Struct, forbid_unknown_fields=True):
     """Which app."""
 
-    app: field.AccountApp = GOCHAT
+    app: AccountApp = GOCHAT
 
 
 class RulesAnswer(Struct):
@@ -282,7 +280,6 @@ REFUSALS: Final[Refusals] = {
     WrongLogin: refuse(HTTP_WRONG_LOGIN),
     UnknownAccount: refuse(Problems.UNKNOWN_ACCOUNT),
     UnknownDevice: refuse(HTTP_UNKNOWN_DEVICE),
-    TooManyRequests: too_many,
     Overloaded: refuse(Problems.BUSY),
 }
 """Exceptions of accounts → refusals."""

@@ -12,8 +12,8 @@ from imserver.features.accounts.cards import CARDS, Card, Cards, NoFinding
 from imserver.features.accounts.friends import Relation
 from imserver.features.accounts.parts import accounts_of
 from imserver.plugin.errors import Problems
-from imserver.plugin.http import Acting, Call, Resource, about, refuse, too_many
-from imserver.plugin.identity import Needs, TooManyRequests
+from imserver.plugin.http import Acting, Call, Resource, about, refuse
+from imserver.plugin.identity import Needs
 from imserver.plugin.storage import NICKNAME_CHARACTERS
 
 
@@ -90,7 +90,6 @@ routes = Resource(
         UnknownAccount: refuse(Problems.UNKNOWN_ACCOUNT),
         NoAccounts: NO_ACCOUNTS,
         NoFinding: refuse(Problems.NOT_ALLOWED, "Accounts of this app do not find each other"),
-        TooManyRequests: too_many,
     },
 )
 

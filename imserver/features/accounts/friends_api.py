@@ -18,11 +18,11 @@ from imserver.plugin.http import (
     Acting,
     ActingPage,
     Call,
+    NextCursor,
     Resource,
     about,
-    after,
-    field,
     page_and_cursor,
+    read_cursor,
     refuse,
 )
 from imserver.plugin.identity import Needs
@@ -64,7 +64,7 @@ class FriendShown(Struct):
     user: UserId
     nickname: Nickname
     avatar: Avatar
-    since: field.Since
+    since: Annotated[int, about("Since when the user is on the list, in Unix seconds.")]
 
 
 class FriendsAnswer(Struct):
@@ -72,7 +72,7 @@ class FriendsAnswer(Struct):
 
     count: Annotated[int, about("The number of entries, on all pages together.")]
     friends: list[FriendShown]
-    next: field.Next
+    next: NextCursor
 
 
 _TWO: Final = {"user": "1", "friend": "2"}
@@ -113,7 +113,7 @@ routes = Resource(
 def friends(api: FriendApi, call: Call, request: FriendsQuery) -> FriendsAnswer:
     """List friends and friend requests, page by page."""
     api.accounts.known(call.app, call.user)
-    behind = after(request.cursor) or ""
+    behind = read_cursor(request.cursor) or ""
     # A cursor that is not the id of an account begins at the first page.
     behind = behind if id_of(behind) else ""
     total, found = api.friends.listed(request.list, call.user, behind, request.limit + 1)

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from imserver.features.accounts.settings import SmtpSettings
 from imserver.plugin.errors import ImserverError
-from imserver.plugin.runtime import assets
+from imserver.plugin.runtime import asset_path
 
 if TYPE_CHECKING:
     from email.message import EmailMessage
@@ -75,7 +75,7 @@ def _button_template() -> Template:
     # Imported at the first page: nodes that send no mail save the memory.
     from jinja2 import Environment, FileSystemLoader
 
-    loader = FileSystemLoader(assets.TEMPLATES)
+    loader = FileSystemLoader(asset_path("templates"))
     environment = Environment(
         loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, auto_reload=False
     )

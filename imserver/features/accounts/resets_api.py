@@ -12,7 +12,7 @@ from imserver.features.accounts.parts import accounts_of
 from imserver.features.accounts.problems import HTTP_PASSWORDS_OFF, HTTP_UNKNOWN_RESET
 from imserver.features.accounts.resets import CODE_SECONDS, NoResets, Resets
 from imserver.plugin.errors import Problems
-from imserver.plugin.http import Call, Resource, about, field, refuse
+from imserver.plugin.http import AccountApp, Call, Resource, about, refuse
 from imserver.plugin.identity import GOCHAT, Needs
 
 
@@ -20,7 +20,7 @@ class ResetRequest(Struct, forbid_unknown_fields=True, kw_only=True):
     """The account whose password to reset."""
 
     login: Login
-    app: field.AccountApp = GOCHAT
+    app: AccountApp = GOCHAT
 
 
 class ResetRequested(Struct):
@@ -34,7 +34,7 @@ class ResetFinish(Struct, forbid_unknown_fields=True, kw_only=True):
 
     code: Annotated[str, about("The code at the end of the link in the mail.", min_length=1, max_length=100)]
     password: NewPassword
-    app: field.AccountApp = GOCHAT
+    app: AccountApp = GOCHAT
 
 
 class ResetDone(Struct):

@@ -9,20 +9,18 @@ from typing import Annotated, Final, Literal
 from msgspec import Meta, Struct
 
 from imserver.plugin import FeatureSettings
+from imserver.plugin.http import about
 from imserver.plugin.identity import Rate
 from imserver.plugin.settings import (
     HTTP_URL,
     Amount,
     Config,
-    ConfigError,
     Count,
     Duration,
-    Finding,
     Locations,
     Seconds,
     Secret,
     TenantSettings,
-    about,
     app_settings_of,
     settings_of,
 )
@@ -171,13 +169,11 @@ def check(config: Config, locations: Locations) -> None:
         raise locations.wrong("smtp.sender", "expected the e-mail address of the sender")
     if not HTTP_URL.match(config.app.http_url):
         # A link made of the Host of a request could lead to an attacker.
-        raise ConfigError(
-            f"{locations.of('smtp.host')} needs app.http_url with http:// or https://: links in mails begin "
-            "with it"
-        )
+        needs = "app.http_url with http:// or https://: links in mails begin with it"
+        raise locations.lacks("smtp.host", needs)
 
 
-def findings(config: Config, _shared: bool) -> Iterator[Finding]:
+def findings(config: Config, _shared: bool) -> Iterator[tuple[str, str]]:
     """The settings that a careful operator would change."""
     accounts = settings_of(config, AccountSettings)
     if accounts.registration:

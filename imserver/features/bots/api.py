@@ -32,11 +32,11 @@ from imserver.plugin.http import (
     ApiProblem,
     Call,
     ConversationId,
+    NextCursor,
     Resource,
     about,
-    after,
-    field,
     page_and_cursor,
+    read_cursor,
     refuse,
 )
 from imserver.plugin.identity import Needs
@@ -170,7 +170,7 @@ class BotsAnswer(Struct):
     """A page of bots, ordered by id."""
 
     bots: list[BotShown]
-    next: field.Next
+    next: NextCursor
 
 
 class BotCard(Struct):
@@ -188,7 +188,7 @@ class ListedBots(Struct):
     """A page of the bots that the app offers, ordered by id. It may have fewer bots than `limit`."""
 
     bots: list[BotCard]
-    next: field.Next
+    next: NextCursor
 
 
 class BotDone(Struct):
@@ -266,7 +266,7 @@ def create(bots: Bots, call: Call, request: BotCreate) -> BotCreated:
 )
 def bots(bots: Bots, call: Call, request: ActingPage) -> BotsAnswer:
     """List the bots of the acting user; for a back end that names none, all bots of the app."""
-    found = bots.page(call.app, call.user, after(request.cursor) or "", request.limit + 1)
+    found = bots.page(call.app, call.user, read_cursor(request.cursor) or "", request.limit + 1)
     shown, following = page_and_cursor(found, request.limit, lambda bot: bot.account.user)
     return BotsAnswer(list(map(_shown, shown)), following)
 
@@ -310,7 +310,7 @@ def listed(bots: Bots, call: Call, request: ActingPage) -> ListedBots:
     Owners list their bots with `listed` of `/bots/update`. Bots whose owners have blocked the acting user are
     left out. Guests see none.
     """
-    found = bots.listed(call.app, call.user, after(request.cursor) or "", request.limit + 1)
+    found = bots.listed(call.app, call.user, read_cursor(request.cursor) or "", request.limit + 1)
     page, following = page_and_cursor(found, request.limit, lambda bot: bot.account.user)
     return ListedBots(list(map(_card, bots.unblocked(call.app, call.user, page))), following)
 

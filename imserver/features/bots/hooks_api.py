@@ -34,9 +34,8 @@ from imserver.plugin.http import (
     parse_form,
     refuse,
     reply,
-    too_many,
 )
-from imserver.plugin.identity import Needs, Principal, SenderRates, Tenants, TooManyRequests
+from imserver.plugin.identity import Needs, Principal, SenderRates, Tenants
 from imserver.plugin.services import Core
 from imserver.plugin.wire import id_of
 
@@ -207,8 +206,6 @@ def _read(api: HookApi, call: Call) -> None:
         hook = api.incoming.with_token(request.path.removeprefix(PATH), request.host)
     except UnknownHook:
         raise ApiProblem(HTTP_UNKNOWN_HOOK) from None
-    except TooManyRequests as failures:
-        raise too_many(failures) from None
     body, kind = call.body, request.headers.get("content-type", "")
     # curl calls JSON a form, too.
     if kind.startswith(_FORM) and not body.lstrip().startswith(b"{"):

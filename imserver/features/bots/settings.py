@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from imserver.plugin import FeatureSettings
 from imserver.plugin.identity import Rate
-from imserver.plugin.settings import Amount, Config, Finding, settings_of
+from imserver.plugin.settings import Amount, Config, settings_of
 
 HOOK_REQUESTS: Final = Rate("hook", "requests to incoming webhooks", "address", "600 a minute", "429")
 PIECES_PER_SECOND: Final = 1000
@@ -39,7 +39,7 @@ class BotLimits(Struct, frozen=True):
     bots: Amount = 50
 
 
-def findings(config: Config, _shared: bool) -> Iterator[Finding]:
+def findings(config: Config, _shared: bool) -> Iterator[tuple[str, str]]:
     """The settings that a careful operator would change."""
     if settings_of(config, BotSettings).allow_loopback:
         yield "bots.allow_loopback", "owners of bots can send requests to this machine; set it to false"

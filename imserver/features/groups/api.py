@@ -31,16 +31,15 @@ from imserver.plugin.http import (
     ActingPage,
     ApiProblem,
     Call,
+    NextCursor,
     Refusals,
     Resource,
     about,
-    after,
-    field,
     page_and_cursor,
+    read_cursor,
     refuse,
-    too_many,
 )
-from imserver.plugin.identity import Needs, Relations, Tenants, TooManyRequests
+from imserver.plugin.identity import Needs, Relations, Tenants
 from imserver.plugin.messages import OPTIONS, GroupText, options_of
 from imserver.plugin.wire import id_of
 
@@ -193,7 +192,7 @@ class GroupsAnswer(Struct):
 
     count: Annotated[int, about("The number of entries, on all pages together.")]
     groups: list[GroupShown]
-    next: field.Next
+    next: NextCursor
 
 
 class GroupMemberShown(Struct):
@@ -209,7 +208,7 @@ class GroupMembersAnswer(Struct):
 
     count: Annotated[int, about("The number of entries, on all pages together.")]
     members: list[GroupMemberShown]
-    next: field.Next
+    next: NextCursor
 
 
 class GroupAnswer(Struct):
@@ -253,7 +252,6 @@ REFUSALS: Final[Refusals] = {
     NotAllowed: refuse(Problems.ROLE_TOO_LOW, "{}"),
     Strangers: refuse(Problems.NOT_ALLOWED, "`members`: strangers join by an invitation: {}"),
     NoMember: refuse(HTTP_UNKNOWN_MEMBER),
-    TooManyRequests: too_many,
     TooManyMembers: refuse(HTTP_TOO_MANY_MEMBERS),
 }
 """Exceptions of groups → refusals."""
@@ -322,7 +320,7 @@ def create(api: GroupApi, call: Call, request: GroupCreate) -> GroupCreated:
 )
 def groups(api: GroupApi, call: Call, request: ActingPage) -> GroupsAnswer:
     """List the groups of a user, page by page."""
-    behind = id_of(after(request.cursor) or "")
+    behind = id_of(read_cursor(request.cursor) or "")
     total, found = api.groups.page(call.app, call.user, behind, request.limit + 1)
     page, following = page_and_cursor(found, request.limit, lambda group: str(group.id))
     return GroupsAnswer(total, [_shown(each) for each in page], following)
@@ -352,7 +350,7 @@ def show(api: GroupApi, call: Call, request: GroupChange) -> GroupDetail:
 )
 def members(api: GroupApi, call: Call, request: GroupMembersQuery) -> GroupMembersAnswer:
     """List the members of a group, page by page."""
-    group, behind = id_of(request.group), after(request.cursor) or ""
+    group, behind = id_of(request.group), read_cursor(request.cursor) or ""
     found = api.groups.members(call.app, group, call.user, behind, request.limit + 1)
     page, following = page_and_cursor(found, request.limit, lambda row: row.user)
     now = time()

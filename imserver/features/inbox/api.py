@@ -22,9 +22,8 @@ from imserver.plugin.http import (
     Resource,
     about,
     refuse,
-    too_many,
 )
-from imserver.plugin.identity import Needs, TooManyRequests
+from imserver.plugin.identity import Needs
 from imserver.plugin.wire import MAX_ID, MAX_MENTIONS, MAX_PAGE
 
 Pinned = Annotated[
@@ -120,7 +119,6 @@ routes = Resource(
         NotInConversation: refuse(Problems.UNKNOWN_CONVERSATION),
         TooManyPins: refuse(HTTP_TOO_MANY_PINS),
         TooManyDrafts: refuse(HTTP_TOO_MANY_DRAFTS),
-        TooManyRequests: too_many,
     },
 )
 

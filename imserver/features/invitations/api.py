@@ -25,15 +25,16 @@ from imserver.features.invitations.problems import HTTP_TOO_MANY_INVITATIONS, HT
 from imserver.features.invitations.rows import Invitation
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import (
+    AccountApp,
     Acting,
     ActingPage,
     ApiProblem,
     Call,
+    NextCursor,
     Resource,
     about,
-    after,
-    field,
     page_and_cursor,
+    read_cursor,
     refuse,
 )
 from imserver.plugin.identity import GOCHAT, Needs
@@ -78,7 +79,7 @@ class InvitationChange(Acting, kw_only=True):
 class InvitationQuery(Struct, forbid_unknown_fields=True, kw_only=True):
     """An invitation."""
 
-    app: field.AccountApp = GOCHAT
+    app: AccountApp = GOCHAT
     code: Code
 
 
@@ -99,7 +100,7 @@ class InvitationsAnswer(Struct):
     """A page of invitations that have not ended."""
 
     invitations: list[InvitationShown]
-    next: field.Next
+    next: NextCursor
 
 
 class InvitationPreview(Struct):
@@ -121,7 +122,7 @@ class InvitationPreview(Struct):
 class InvitationJoin(Struct, forbid_unknown_fields=True, kw_only=True):
     """A guest who comes in."""
 
-    app: field.AccountApp = GOCHAT
+    app: AccountApp = GOCHAT
     code: Code
     nickname: Annotated[Nickname, about("The name of the guest.", min_length=1)]
     device: DeviceName = ""
@@ -220,7 +221,7 @@ def invitations(invitations: Invitations, call: Call, request: InvitationsQuery)
     """
     if not (request.group or call.user):
         raise ApiProblem(Problems.INVALID_REQUEST, "`user` or `group`: name one")
-    behind = after(request.cursor) or ""
+    behind = read_cursor(request.cursor) or ""
     group = id_of(request.group)
     found = invitations.page(call.app, call.user, group, behind, request.limit + 1)
     page, following = page_and_cursor(found, request.limit, lambda invitation: invitation.code)

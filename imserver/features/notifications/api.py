@@ -38,6 +38,7 @@ from imserver.features.notifications.settings import (
 )
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import (
+    AccountApp,
     Acting,
     Api,
     ApiProblem,
@@ -45,11 +46,9 @@ from imserver.plugin.http import (
     ConversationId,
     Resource,
     about,
-    field,
     refuse,
-    too_many,
 )
-from imserver.plugin.identity import GOCHAT, Buckets, Needs, Tenants, TooManyRequests
+from imserver.plugin.identity import GOCHAT, Buckets, Needs, Tenants
 from imserver.plugin.messages import Signals
 from imserver.plugin.runtime import BadUrl
 from imserver.plugin.services import Core, ToFollowers
@@ -102,7 +101,7 @@ MailConfirmed = Annotated[
 class KeyQuery(Struct, forbid_unknown_fields=True):
     """The app."""
 
-    app: field.AccountApp = GOCHAT
+    app: AccountApp = GOCHAT
 
 
 class KeyAnswer(Struct):
@@ -303,7 +302,6 @@ routes = Resource(
     hot=False,
     examples=(_ENDPOINT, _DONE, _WISHES, _WISH),
     refusals={
-        TooManyRequests: too_many,
         EndpointTaken: refuse(Problems.INVALID_REQUEST, "`endpoint`: another user has it, with other `keys`"),
     },
 )

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from imserver.features.notifications.contract import Notify, Shown
 from imserver.plugin.messages import Conversation, Entry, decode_meta
-from imserver.plugin.runtime import assets
+from imserver.plugin.runtime import asset_path
 from imserver.plugin.wire import is_path
 
 LANGUAGES: Final = ("en", "zh")
@@ -27,7 +27,7 @@ MOST_BYTES: Final = 3000
 """Most bytes of a notification. A push service takes 4,096 with all that encryption adds."""
 
 WORDS: Final[dict[str, dict[str, str]]] = {
-    language: msgspec.json.decode((assets.TEMPLATES / f"notifications/words.{language}.json").read_bytes())
+    language: msgspec.json.decode(asset_path(f"templates/notifications/words.{language}.json").read_bytes())
     for language in LANGUAGES
 }
 """Language → key → text. Two forms of a text, for one and for more, are separated by ``|``."""

@@ -18,7 +18,7 @@ from imserver.features.notifications.contract import ConversationWish, Level, Wi
 from imserver.features.notifications.decisions import zone_of
 from imserver.plugin.identity import cleaned
 from imserver.plugin.messages import EVERYBODY, MOST_UNREAD, Conversation, ConversationSummary, Entry
-from imserver.plugin.runtime import assets
+from imserver.plugin.runtime import asset_path
 from imserver.plugin.storage import Account
 from imserver.plugin.wire import id_of
 
@@ -307,7 +307,7 @@ def _hash(name: str) -> int:
 @cache
 def _words(language: str) -> dict[str, str]:
     words: dict[str, str] = msgspec.json.decode(
-        (assets.TEMPLATES / "notifications" / f"mail.{language}.json").read_bytes()
+        asset_path(f"templates/notifications/mail.{language}.json").read_bytes()
     )
     return words
 
@@ -318,7 +318,7 @@ def _template(name: str) -> Template:
     from jinja2 import Environment, FileSystemLoader
 
     environment = Environment(
-        loader=FileSystemLoader(assets.TEMPLATES / "notifications"),
+        loader=FileSystemLoader(asset_path("templates/notifications")),
         autoescape=name.endswith(".html"),
         trim_blocks=True,
         lstrip_blocks=True,

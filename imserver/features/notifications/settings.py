@@ -10,15 +10,14 @@ from typing import Annotated, Final
 from msgspec import Meta, Struct
 
 from imserver.plugin import FeatureSettings
+from imserver.plugin.http import about
 from imserver.plugin.identity import Rate, Tenants
 from imserver.plugin.settings import (
     Amount,
     Config,
-    Finding,
     Locations,
     Secret,
     TenantSettings,
-    about,
     app_settings_of,
     settings_of,
 )
@@ -109,7 +108,7 @@ def check(config: Config, locations: Locations) -> None:
             )
 
 
-def findings(config: Config, _shared: bool) -> Iterator[Finding]:
+def findings(config: Config, _shared: bool) -> Iterator[tuple[str, str]]:
     """The settings that a careful operator would change."""
     if settings_of(config, NotificationSettings).allow_loopback:
         yield "notifications.allow_loopback", "users can send requests to this machine; set it to false"

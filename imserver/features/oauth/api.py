@@ -38,7 +38,7 @@ from imserver.features.oauth.problems import (
 )
 from imserver.features.oauth.providers import ProviderUnavailable
 from imserver.plugin.errors import Problems
-from imserver.plugin.http import Acting, ApiProblem, Call, Resource, about, field, refuse
+from imserver.plugin.http import AccountApp, Acting, ApiProblem, Call, Resource, about, refuse
 from imserver.plugin.identity import GOCHAT, Needs
 
 Provider = Annotated[str, about("The name of a provider of the app.", min_length=1, max_length=32)]
@@ -48,7 +48,7 @@ Handle = Annotated[str, about("The handle of the login: `login` of its start.", 
 class ProvidersQuery(Struct, forbid_unknown_fields=True):
     """Which app."""
 
-    app: field.AccountApp = GOCHAT
+    app: AccountApp = GOCHAT
 
 
 class ProviderShown(Struct):
@@ -70,7 +70,7 @@ class LoginStart(Struct, forbid_unknown_fields=True, kw_only=True):
     """A login with a provider."""
 
     provider: Provider
-    app: field.AccountApp = GOCHAT
+    app: AccountApp = GOCHAT
     device: DeviceName = ""
     return_to: Annotated[
         str,
@@ -113,7 +113,7 @@ class LoginFinish(Struct, forbid_unknown_fields=True, kw_only=True):
         str,
         about("The code from the fragment of the address, if there is a `return_to`.", max_length=100),
     ] = ""
-    app: field.AccountApp = GOCHAT
+    app: AccountApp = GOCHAT
 
 
 class LoginFinished(Struct, omit_defaults=True):

@@ -8,16 +8,15 @@ from typing import Annotated, Final, Literal
 from msgspec import Meta, Struct, field
 
 from imserver.plugin import FeatureSettings
+from imserver.plugin.http import about
 from imserver.plugin.settings import (
     HTTP_URL,
     ISSUER_URL,
     Config,
-    ConfigError,
     Locations,
     Secret,
     TenantSettings,
     Text,
-    about,
     app_settings_of,
 )
 
@@ -89,13 +88,12 @@ def check(config: Config, locations: Locations) -> None:
     for name, tenant in config.apps.items():
         if not providers_of(tenant):
             continue
-        setting = locations.of(f"apps.{name}.oauth")
+        setting = f"apps.{name}.oauth"
         if not tenant.wants_accounts(name):
-            raise ConfigError(f"{setting} needs account_tokens: required")
+            raise locations.lacks(setting, "account_tokens: required")
         if not HTTP_URL.match(config.app.http_url):
-            raise ConfigError(
-                f"{setting} needs app.http_url with http:// or https://: providers send browsers back to it"
-            )
+            needs = "app.http_url with http:// or https://: providers send browsers back to it"
+            raise locations.lacks(setting, needs)
 
 
 SETTINGS: Final = FeatureSettings(of_app=OAuthOfApp, objection=objection, check=check)

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from imserver.features.pages.additions import additions_of
-from imserver.plugin import Feature, FeatureParts, Views
+from imserver.features.pages.address import check
+from imserver.plugin import Feature, FeatureParts, FeatureSettings, Views
 from imserver.plugin.errors import HttpProblem
 from imserver.plugin.http import Api
 from imserver.plugin.services import Core
@@ -19,9 +20,8 @@ def _build(core: Core) -> FeatureParts:
 
 def _blueprints(core: Core, api: Api) -> Iterable[Any]:
     from imserver.features.pages.blueprint import create_pages
-    from imserver.plugin.http import described
 
-    return (create_pages(core, lambda: described(api)),)
+    return (create_pages(core, api.described),)
 
 
 def _refusal(problem: HttpProblem, request_id: str) -> Any:
@@ -36,4 +36,9 @@ def _preload() -> None:
     text.precompile()
 
 
-FEATURE = Feature("pages", _build, views=Views(_blueprints, refusal=_refusal, preload=_preload))
+FEATURE = Feature(
+    "pages",
+    _build,
+    views=Views(_blueprints, refusal=_refusal, preload=_preload),
+    settings=FeatureSettings(check=check),
+)

@@ -1,17 +1,73 @@
-"""The addresses of the HTTP interface and the WebSocket for a page, and the sources in its
-Content-Security-Policy.
+"""The addresses of the HTTP interface and the WebSocket: in the configuration, and for a page, with the
+sources in its Content-Security-Policy.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Final
 
 from msgspec import Struct
 
-from imserver.plugin.settings import HOST, WEBSOCKET_PATH, WEBSOCKET_SCHEMES, Configured
+from imserver.plugin.settings import Config, Locations
 
+_HOST: Final = re.compile(
+    r"(?P<host>[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::(?P<port>[0-9]{1,5}))?"
+)
+"""A host as it may stand in an address and in a policy: a name or an IP address, and a port."""
+_CONFIGURED: Final = re.compile(
+    r"(?:(?P<scheme>https?|wss?)://)?(?P<host>[^/\s]+)(?P<path>(?:/[\w.~%-]+)*)/?", re.ASCII | re.IGNORECASE
+)
+_WEBSOCKET_PATH: Final = "/acc"
+_WEBSOCKET_SCHEMES: Final = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
 _HTTP_SCHEMES: Final = {"ws": "http", "wss": "https", "http": "http", "https": "https"}
+
+
+class Configured(Struct, frozen=True):
+    """A parsed address from the configuration; ``scheme`` is ``""`` if it has none."""
+
+    scheme: str
+    host: str
+    path: str
+
+
+def parse_configured(value: str) -> Configured | None:
+    """Parse ``host:port``, with or without scheme and path; None if ``value`` is not an address."""
+    match = _CONFIGURED.fullmatch(value)
+    if match is None or not is_host(match["host"]):
+        return None
+    return Configured((match["scheme"] or "").lower(), match["host"], match["path"])
+
+
+def check(config: Config, locations: Locations) -> None:
+    """Raise ConfigError if an address in the configuration is invalid."""
+    app, url = config.app, config.server.public_ws_url
+    for setting, value in (("app.websocket_url", app.websocket_url), ("app.http_url", app.http_url)):
+        if value and parse_configured(value) is None:
+            raise locations.wrong(setting, f"expected an address such as im.example.com:8089, got {value!r}")
+    if url and not websocket_address(url):
+        raise locations.wrong(
+            "server.public_ws_url",
+            f"expected an address such as wss://im1.example.com/acc, got {url!r}",
+        )
+
+
+def websocket_address(value: str) -> str:
+    """``value`` (as in ``server.public_ws_url``) as a full WebSocket address; ``""`` if it is invalid.
+
+    The default scheme is ``ws``, the default path that of the cmd dialect.
+    """
+    address = parse_configured(value)
+    if address is None:
+        return ""
+    scheme = _WEBSOCKET_SCHEMES[address.scheme or "ws"]
+    return f"{scheme}://{address.host}{address.path or _WEBSOCKET_PATH}"
+
+
+def is_host(text: str) -> bool:
+    """Whether a text is a host with an optional port. It is safe to put such a text in a header."""
+    return _HOST.fullmatch(text) is not None
 
 
 class Addresses(Struct, frozen=True):
@@ -48,8 +104,8 @@ def resolve(
     if websocket is None:
         seen_host = host
         websocket = Configured("", _websocket_host(host, ports), "")
-    path = websocket.path.removesuffix(WEBSOCKET_PATH) + WEBSOCKET_PATH
-    scheme = WEBSOCKET_SCHEMES.get(websocket.scheme, "")
+    path = websocket.path.removesuffix(_WEBSOCKET_PATH) + _WEBSOCKET_PATH
+    scheme = _WEBSOCKET_SCHEMES.get(websocket.scheme, "")
     sources = ["'self'", *_sources(scheme, ("ws", "wss"), websocket.host)]
     base = ""
     if http is not None:
@@ -65,7 +121,7 @@ def _websocket_host(host: str, ports: Ports) -> str:
 
 
 def _split(host: str) -> tuple[str, str]:
-    found = HOST.fullmatch(host)
+    found = _HOST.fullmatch(host)
     assert found is not None, "callers check with is_host"
     return found["host"], found["port"] or ""
 

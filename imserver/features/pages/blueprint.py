@@ -9,8 +9,9 @@ from __future__ import annotations
 import mimetypes
 import random
 import zlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Sequence
 from functools import cache
+from http import HTTPStatus
 from os.path import normpath
 from pathlib import Path
 from time import time
@@ -20,9 +21,9 @@ import msgspec
 from flask import Blueprint, Response, abort, jsonify, request, send_from_directory, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
-from imserver.features.pages import installable
+from imserver.features.pages import assets, installable
 from imserver.features.pages.additions import Additions, additions_of
-from imserver.features.pages.address import Ports
+from imserver.features.pages.address import Ports, websocket_address
 from imserver.features.pages.text import HEADERS, LANGUAGES, TEXT, named_in_rooms, policy
 from imserver.features.pages.visitors import (
     Seen,
@@ -33,13 +34,10 @@ from imserver.features.pages.visitors import (
     render,
     requested_language,
 )
-from imserver.plugin.errors import HttpProblem, IssuerUnavailable, Problems
-from imserver.plugin.http import GZIP, PREFLIGHT, HttpResponse, as_request, to_response
-from imserver.plugin.identity import Authority, Claims, Keys, Logins, Needs, PageTokens, Tenants, may
-from imserver.plugin.runtime import assets
-from imserver.plugin.services import Core, Lease, Overview
-from imserver.plugin.settings import DEFAULT_APP, Config, check, websocket_address
-from imserver.plugin.wire import ACTION_PREFIX
+from imserver.plugin.errors import HttpProblem, Problems, Unavailable
+from imserver.plugin.http import HttpResponse, as_request, to_response
+from imserver.plugin.identity import Needs
+from imserver.plugin.services import Core
 
 if TYPE_CHECKING:
     from imserver.features.pages.reference import Reference
@@ -48,8 +46,8 @@ if TYPE_CHECKING:
 class Gateway:
     """Recommends a node. Stateless; never blocks."""
 
-    def __init__(self, overview: Overview, seen: Seen) -> None:
-        self._overview = overview
+    def __init__(self, core: Core, seen: Seen) -> None:
+        self._leases = core.overview.leases
         self._seen = seen
 
     def answer(self) -> Response:
@@ -58,24 +56,24 @@ class Gateway:
         If no node has its own address, the answer is the address that the caller used.
         """
         if request.method == "OPTIONS":
-            return to_response(PREFLIGHT)
-        live = [lease for lease in self._overview.leases().values() if not lease.draining]
+            return to_response(HttpResponse(HTTPStatus.NO_CONTENT, b""))
+        live = [lease for lease in self._leases().values() if not lease.draining]
         if not live:
             abort(Problems.NOT_READY.status)
-        lease = less_loaded([lease for lease in live if websocket_address(lease.public_ws_url)])
-        url = self._seen.websocket() if lease is None else websocket_address(lease.public_ws_url)
+        nodes = [(lease.connections, websocket_address(lease.public_ws_url)) for lease in live]
+        url = less_loaded([node for node in nodes if node[1]]) or self._seen.websocket()
         response = to_response(HttpResponse(200, msgspec.json.encode({"url": url})))
         response.headers["Cache-Control"] = "no-store"
         return response
 
 
-def less_loaded(leases: Collection[Lease]) -> Lease | None:
-    """The one with fewer connections of two random leases; None if there are none.
+def less_loaded(nodes: Sequence[tuple[int, str]]) -> str:
+    """The address of the one with fewer connections of two random nodes; ``""`` if there are none.
 
-    The numbers are seconds old: if all clients took the smallest one, that node would be overloaded.
+    ``nodes``: the connections and the address of each. The numbers are seconds old: if all clients took the
+    smallest one, that node would be overloaded.
     """
-    two = random.sample(list(leases), min(2, len(leases)))
-    return min(two, key=lambda lease: lease.connections, default=None)
+    return min(random.sample(nodes, min(2, len(nodes))), default=(0, ""))[1]
 
 
 _NOBODY: Final = "null"
@@ -116,6 +114,12 @@ _DEMO_CHANNEL: Final = "demo:lobby"
 """The first channel of the page of channels."""
 _ACCOUNTS_APP: Final = "gochat"
 """The app of the page of stored messages."""
+_DEFAULT_APP: Final = "default"
+"""The app of a new configuration."""
+_ACTION_PREFIX: Final = "action:"
+"""Prefix of the names of apps of the action dialect."""
+_GZIP: Final = 31
+"""``wbits`` of zlib: the header of gzip and the widest window."""
 _SDK_PATH: Final = (
     "/sdk/<any('accounts.js', 'errors.js', 'imserver.js', 'messenger.js', 'notifications.js', "
     "'notifications-worker.js'):name>"
@@ -123,30 +127,21 @@ _SDK_PATH: Final = (
 
 
 def create_pages(core: Core, document: Callable[[], bytes]) -> Blueprint:
-    """The blueprint of all pages of a node. ``document`` makes the OpenAPI document.
-
-    Raises :class:`imserver.config.values.ConfigError` if an address in the configuration is invalid.
-    """
-    config = core.config
-    check(config)
+    """The blueprint of all pages of a node. ``document`` makes the OpenAPI document."""
+    app = core.config.app
     for suffix, kind in _MIME_TYPES.items():
         mimetypes.add_type(kind, suffix)  # the types of the operating system may be wrong
     pages = Blueprint("pages", __name__, static_folder=None)
-    seen = Seen(config.app, core.network.proxies, lambda: Ports(core.node.http_port, core.node.ws_port))
-    additions = additions_of(core)
-    chat = _Chat(
-        config,
-        core.identity.keys,
-        core.identity.tenants,
-        core.identity.logins,
-        core.identity.page_tokens,
-        core.identity.authority,
-        seen,
-        core.features,
-        additions,
+    seen = Seen(
+        app.websocket_url,
+        app.http_url,
+        core.network.proxies.trusts,
+        lambda: Ports(core.node.http_port, core.node.ws_port),
     )
+    additions = additions_of(core)
+    chat = _Chat(core, seen, additions)
     released = _Released(additions)
-    gateway = Gateway(core.overview, seen)
+    gateway = Gateway(core, seen)
 
     @cache
     def references() -> Reference:
@@ -191,30 +186,19 @@ def create_pages(core: Core, document: Callable[[], bytes]) -> Blueprint:
 class _Chat:
     """The chat pages. Owner of the names given to visitors. Never blocks."""
 
-    def __init__(
-        self,
-        config: Config,
-        keys: Keys,
-        tenants: Tenants,
-        logins: Logins,
-        page_tokens: PageTokens,
-        authority: Authority,
-        seen: Seen,
-        features: Collection[str],
-        additions: Additions,
-    ) -> None:
-        self._config = config
-        self._features = features
+    def __init__(self, core: Core, seen: Seen, additions: Additions) -> None:
+        self._config = core.config
         self._additions = additions
-        self._keys = keys
-        self._tenants = tenants
-        self._logins = logins
-        self._page_tokens = page_tokens
-        self._authority = authority
+        self._features = core.features
+        self._keys = core.identity.keys
+        self._tenants = core.identity.tenants
+        self._logins = core.identity.logins
+        self._page_tokens = core.identity.page_tokens
+        self._authority = core.identity.authority
         self._seen = seen
-        apps = config.apps
+        apps = core.config.apps
         rooms = [name for name in apps if name.isdecimal()]
-        self._rooms = [*rooms, DEFAULT_APP] if DEFAULT_APP in apps else rooms
+        self._rooms = [*rooms, _DEFAULT_APP] if _DEFAULT_APP in apps else rooms
 
     def _render(
         self,
@@ -256,8 +240,8 @@ class _Chat:
         if self._rooms:
             room = self._rooms[0]
             if demo:
-                # DEFAULT_APP is the last room.
-                app = room = self._rooms[-1] if self._rooms[-1] == DEFAULT_APP else room
+                # The default app is the last room.
+                app = room = self._rooms[-1] if self._rooms[-1] == _DEFAULT_APP else room
             if self._logins.is_open(room):
                 chat = url_for(
                     "pages.home", appID=room if demo else None, lang=in_address or named_in_rooms(language[0])
@@ -343,11 +327,11 @@ class _Chat:
         tenants = self._tenants
         language = requested_language()
         app = parameter("appid") or parameter("appname")
-        if tenants.get(f"{ACTION_PREFIX}{app}") is None:
+        if tenants.get(f"{_ACTION_PREFIX}{app}") is None:
             app = "1"
-        if self._logins.is_closed(f"{ACTION_PREFIX}{app}"):
+        if self._logins.is_closed(f"{_ACTION_PREFIX}{app}"):
             abort(Problems.NOT_ALLOWED.status)
-        resolved = tenants.resolve(f"{ACTION_PREFIX}{app}")
+        resolved = tenants.resolve(f"{_ACTION_PREFIX}{app}")
         tenant = tenants.get(resolved)
         user, token = parameter("uid"), parameter("token")
         data = {
@@ -384,7 +368,7 @@ class _Chat:
         answer = self._messages(language_of_visitor())
         answer.headers["Vary"] += ", Accept-Encoding"
         if request.accept_encodings["gzip"]:  # the page has no secret that its length could reveal
-            answer.set_data(zlib.compress(answer.get_data(), 6, GZIP))
+            answer.set_data(zlib.compress(answer.get_data(), 6, _GZIP))
             answer.headers["Content-Encoding"] = "gzip"
         return answer
 
@@ -434,7 +418,7 @@ class _Chat:
         if self._logins.is_open(resolved):
             user, token = pick_name(language[0]), ""
         else:
-            user, token = self._holder(resolved).user, parameter("token")
+            user, token = self._holder(resolved)[0], parameter("token")
         data = {
             "app": app,
             "channel": parameter("channel") or _DEMO_CHANNEL,
@@ -469,25 +453,26 @@ class _Chat:
                 "tokenSeconds": self._config.api.page_token_seconds,
                 "tokenUrl": url_for("pages.token"),
             }
-        holder = self._holder(app)
-        seconds = max(holder.expires_at - time(), 0)
-        return {"user": holder.user, "token": parameter("token"), "tokenSeconds": seconds, "tokenUrl": ""}
+        user, expires_at = self._holder(app)
+        seconds = max(expires_at - time(), 0)
+        return {"user": user, "token": parameter("token"), "tokenSeconds": seconds, "tokenUrl": ""}
 
-    def _holder(self, app: str) -> Claims:
-        """Whom the token in the address names. Ends the request if the app does not accept it."""
+    def _holder(self, app: str) -> tuple[str, float]:
+        """The user of the token in the address, and when it expires. Ends the request if the app does not
+        accept it."""
         try:
             holder = self._logins.session_of(parameter("token"))
-        except IssuerUnavailable:
-            abort(Problems.ISSUER_UNAVAILABLE.status)
+        except Unavailable as error:
+            abort(error.problem.status)
         if holder is None or holder.app != app:
             abort(Problems.TOKEN_INVALID.status)
-        return holder
+        return holder.user, holder.expires_at
 
     def renew_token(self) -> AnyResponse:
         """``POST /home/token`` (``appID``, ``userID``, bearer: their valid page token): a fresh token."""
         http_request = as_request()
         visitor = self._authority.identify(Needs.VISITOR, http_request.headers, http_request.host)
-        if not may(visitor, Needs.VISITOR, self._tenants.resolve(parameter("appid"))):
+        if visitor.kind != "page" or visitor.app != self._tenants.resolve(parameter("appid")):
             abort(Problems.UNAUTHORIZED.status)
         if parameter("userid") != visitor.user:
             abort(Problems.UNAUTHORIZED.status)
@@ -607,7 +592,7 @@ def _pack(answer: Response, path: str, version: str, content: Callable[[], bytes
         return
     answer.direct_passthrough = False
     if _compressed.get(path, ("",))[0] != version:
-        _compressed[path] = (version, zlib.compress(content(), 9, GZIP))
+        _compressed[path] = (version, zlib.compress(content(), 9, _GZIP))
     answer.close()  # the file, which is not read if its compressed content is known
     answer.set_data(_compressed[path][1])
     answer.headers["Content-Encoding"] = "gzip"

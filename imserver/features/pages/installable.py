@@ -19,10 +19,10 @@ from typing import Any, Final
 import msgspec
 from flask import Response, url_for
 
+from imserver.features.pages import assets
 from imserver.features.pages.additions import NOTHING, Additions
 from imserver.features.pages.text import LANGUAGES
 from imserver.features.pages.visitors import language_of_visitor
-from imserver.plugin.runtime import assets
 
 RELEASES: Final = "/release/"
 """Prefix of the addresses of files of a release: ``/release/<release>/static/…`` and ``…/sdk/…``."""

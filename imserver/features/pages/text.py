@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from jinja2 import Environment, FileSystemLoader
 
-from imserver.plugin.runtime import assets
+from imserver.features.pages import assets
 
 if TYPE_CHECKING:
     from werkzeug.datastructures import LanguageAccept

@@ -9,11 +9,9 @@ from typing import Any, Final
 
 from flask import Response, abort, request, url_for
 
-from imserver.features.pages.address import Addresses, Ports, resolve
+from imserver.features.pages.address import Addresses, Ports, is_host, parse_configured, resolve
 from imserver.features.pages.text import LANGUAGES, TEXT, choose_language, html_of
 from imserver.plugin.errors import Problems
-from imserver.plugin.runtime import TrustedProxies
-from imserver.plugin.settings import AppSettings, is_host, parse_configured
 
 _FIGURES: Final = """
 黄帝 炎帝 蚩尤 仓颉 嫘祖 后羿 神农 伏羲 女娲 祝融 共工 大禹 伯益 皋陶 商汤 伊尹 武丁
@@ -76,16 +74,22 @@ def pick_name(language: str) -> str:
 class Seen:
     """The addresses of this server in the current request. Stateless.
 
-    ``ports`` is called at each request, because the pages are made before the node listens.
-
-    Raises :class:`.ConfigError` if ``app.http_url`` or ``app.websocket_url`` is not an address.
+    ``websocket_url`` and ``http_url``: the configured addresses, ``""`` if there are none. ``trusts``:
+    whether a peer is a proxy whose headers count. ``ports`` is called at each request, because the pages are
+    made before the node listens.
     """
 
-    def __init__(self, app: AppSettings, proxies: TrustedProxies, ports: Callable[[], Ports]) -> None:
-        self._proxies = proxies
+    def __init__(
+        self,
+        websocket_url: str,
+        http_url: str,
+        trusts: Callable[[str], bool],
+        ports: Callable[[], Ports],
+    ) -> None:
+        self._trusts = trusts
         self._ports = ports
-        self._websocket = parse_configured("app.websocket_url", app.websocket_url)
-        self._http = parse_configured("app.http_url", app.http_url)
+        self._websocket = parse_configured(websocket_url)
+        self._http = parse_configured(http_url)
 
     def addresses(self) -> Addresses:
         """The addresses that a page needs."""
@@ -115,7 +119,7 @@ class Seen:
 
     def _forwarded(self, name: str) -> str:
         """A header that a trusted proxy adds to a forwarded request."""
-        if not self._proxies.trusts(request.remote_addr or ""):
+        if not self._trusts(request.remote_addr or ""):
             return ""
         return request.headers.get(f"X-Forwarded-{name}", "").split(",")[0].strip()
 

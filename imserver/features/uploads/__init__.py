@@ -13,7 +13,6 @@ from imserver.features.uploads.tables import TABLES
 from imserver.features.uploads.uploads import Uploads, uploads_of
 from imserver.plugin import Feature, FeatureParts, Views
 from imserver.plugin.http import Api
-from imserver.plugin.identity import NoReviews
 from imserver.plugin.services import Core
 from imserver.plugin.settings import Config, settings_of
 from imserver.plugin.storage import Erasure, Store
@@ -53,7 +52,7 @@ def _metrics() -> Sequence[Metric]:
 @contextmanager
 def _erasing(config: Config, store: Store) -> Iterator[Erasure]:
     settings = settings_of(config, UploadSettings)
-    with closing(Uploads(settings, config.server.data_dir, store, NoReviews())) as uploads:
+    with closing(Uploads(settings, config.server.data_dir, store)) as uploads:
         yield uploads.erasure
 
 

@@ -29,24 +29,19 @@ from imserver.plugin.http import (
     ApiProblem,
     Call,
     Header,
-    Limits,
-    Rates,
+    NextCursor,
+    PageCursor,
     Resource,
     about,
-    decode,
-    field,
+    page_and_cursor,
     read_cursor,
-    route_of,
-    unpacked_body,
 )
-from imserver.plugin.http import cursor as cursor_of
-from imserver.plugin.identity import Authority, Needs, Tenants, bearer, refusal
+from imserver.plugin.identity import Needs
 
 PATH: Final = "/api/v1/uploads"
 FILE_PATH: Final = "/api/v1/uploads/{id}"
 THUMBNAIL_PATH: Final = "/api/v1/uploads/{id}/thumbnail"
 TUS_PATH: Final = "/api/v1/uploads/tus"
-PART_PATH: Final = "/api/v1/uploads/tus/{id}"
 
 
 def is_streamed(method: str, path: str) -> bool:
@@ -98,7 +93,7 @@ class UploadQuery(PartQuery):
 class UploadsQuery(PartQuery):
     """A page of the files of a user."""
 
-    cursor: field.Cursor = ""
+    cursor: PageCursor = ""
     limit: Annotated[int, about("The maximum number of entries on this page.", ge=1, le=_PAGE_LIMIT)] = (
         _USUAL_PAGE
     )
@@ -150,7 +145,7 @@ class UploadsAnswer(Struct):
     total: Annotated[int, about("The number of stored files.")]
     limits: Annotated[dict[str, int], about("The maximum number of bytes of a file, by each accepted kind.")]
     files: list[File]
-    next: field.Next
+    next: NextCursor
 
 
 class UploadDeleteAnswer(Struct):
@@ -202,22 +197,13 @@ _CHAPTER: Final = "Files that users send to each other."
 
 
 class UploadApi(Struct, frozen=True):
-    """The services that the routes use. ``rates``: of requests."""
+    """The services that the routes use."""
 
     uploads: Uploads
-    tenants: Tenants
-    authority: Authority
-    rates: Rates
-    limits: Limits
+    api: Api
 
 
-routes = Resource(
-    "uploads",
-    service=lambda core, api: UploadApi(
-        uploads_of(core), core.identity.tenants, core.identity.authority, api.rates, api.limits
-    ),
-    chapter=_CHAPTER,
-)
+routes = Resource("uploads", lambda core, api: UploadApi(uploads_of(core), api), chapter=_CHAPTER)
 """The response of :func:`imserver.http.call.answer`."""
 streams = Resource("uploads", lambda _, api: api, hot=False, chapter=_CHAPTER)
 """The response of the views of this package."""
@@ -230,9 +216,8 @@ def problem_after(api: Api, call: Call, token: str) -> HttpProblem | None:
     """
     if call.app not in api.apps and api.tenants.get(call.app) is None:
         return Problems.UNKNOWN_APP
-    user = call.principal.user
-    shown = token or bearer(call.request.headers.get("authorization", ""))
-    if user and api.authority.identify(Needs.PUSH_OR_USER, {}, "", shown).user != user:
+    user, headers = call.principal.user, call.request.headers
+    if user and api.authority.identify(Needs.PUSH_OR_USER, headers, call.request.host, token).user != user:
         return Problems.TOKEN_INVALID
     return None
 
@@ -253,8 +238,7 @@ def list_uploads(api: UploadApi, call: Call, request: UploadsQuery) -> UploadsAn
     uploads = api.uploads
     usage = uploads.usage(call.app, call.user)
     rows = uploads.page(call.app, call.user, _position_in(request.cursor), request.limit + 1)
-    page, last = rows[: request.limit], rows[request.limit - 1] if len(rows) > request.limit else None
-    following = cursor_of(f"{last.created} {last.id}") if last is not None else ""
+    page, following = page_and_cursor(rows, request.limit, lambda row: f"{row.created} {row.id}")
     return UploadsAnswer(
         usage.charged,
         uploads.settings.quota_bytes,
@@ -267,9 +251,10 @@ def list_uploads(api: UploadApi, call: Call, request: UploadsQuery) -> UploadsAn
 
 def _position_in(cursor: str) -> tuple[int, str]:
     """Time and id of the last file of the page before."""
-    if not cursor:
+    text = read_cursor(cursor)
+    if text is None:
         return 0, ""
-    created, _, name = read_cursor(cursor, "replace").partition(" ")
+    created, _, name = text.partition(" ")
     if not (created.isascii() and created.isdecimal() and len(created) < 16 and int(created)):
         raise ApiProblem(Problems.INVALID_REQUEST, "`cursor`: not a cursor of this list")
     return int(created), name
@@ -280,19 +265,13 @@ _delete_of: Final = msgspec.json.Decoder(UploadDelete)
 
 def _read_delete(api: UploadApi, call: Call) -> None:
     """Read the request; its app and user are those of the file. The body may have the user's token."""
-    request = decode(_delete_of, unpacked_body(api.limits, call))
-    call.input = request
-    principal, host = call.principal, call.request.host
-    if request.token and not (principal.key or principal.user):
-        call.principal = principal = api.authority.identify(Needs.ANYONE_OR_PUSH, {}, host, request.token)
-        api.rates.require(principal, host)
-    if principal.kind == "nobody":
-        raise ApiProblem(*refusal(principal, Needs.ANYONE_OR_PUSH))
+    call.input = request = api.api.read_json(call, _delete_of)
+    principal = api.api.identify(call, Needs.ANYONE_OR_PUSH, request.token)
     row = api.uploads.find(request.id)
     if row is None:
         call.app, call.user = principal.app, principal.user
     else:
-        call.app, call.user = api.tenants.resolve(row.app), row.user
+        call.app, call.user = api.api.tenants.resolve(row.app), row.user
 
 
 @routes.post(
@@ -326,7 +305,7 @@ _ARRIVING: Final = (
     Problems.REVIEW_UNAVAILABLE,
 )
 
-streams.elsewhere(
+UPLOAD: Final = streams.elsewhere(
     "POST",
     "/uploads",
     Needs.PUSH_OR_USER,
@@ -424,7 +403,7 @@ _OF_PART: Final = (
     Problems.MEDIA_UNAVAILABLE,
 )
 
-streams.elsewhere(
+BEGIN: Final = streams.elsewhere(
     "POST",
     "/uploads/tus",
     Needs.PUSH_OR_USER,
@@ -447,7 +426,7 @@ streams.elsewhere(
     problems=(*_OF_TUS, *_ARRIVING, HTTP_CHECKSUM_MISMATCH),
     example={"app": "default", "user": "u1"},
 )
-streams.elsewhere(
+_APPEND: Final = streams.elsewhere(
     "PATCH",
     "/uploads/tus/{id}",
     Needs.PUSH_OR_USER,
@@ -462,7 +441,7 @@ streams.elsewhere(
     problems=(*_OF_PART, *_ARRIVING, HTTP_OFFSET_MISMATCH, HTTP_CHECKSUM_MISMATCH),
     **_PART,
 )
-streams.elsewhere(
+_OFFSET_OF: Final = streams.elsewhere(
     "HEAD",
     "/uploads/tus/{id}",
     Needs.PUSH_OR_USER,
@@ -472,7 +451,7 @@ streams.elsewhere(
     problems=_OF_PART,
     **_PART,
 )
-streams.elsewhere(
+_DESCRIBE: Final = streams.elsewhere(
     "GET",
     "/uploads/tus/{id}",
     Needs.PUSH_OR_USER,
@@ -485,7 +464,7 @@ streams.elsewhere(
     problems=_OF_PART,
     **_PART,
 )
-streams.elsewhere(
+_DELETE: Final = streams.elsewhere(
     "DELETE",
     "/uploads/tus/{id}",
     Needs.PUSH_OR_USER,
@@ -496,11 +475,6 @@ streams.elsewhere(
     **_PART,
 )
 
-_ROUTES: Final = {(row.method, row.path): route_of(row) for row in streams.rows}
-UPLOAD: Final = _ROUTES["POST", PATH]
-"""The route of uploads."""
-BEGIN: Final = _ROUTES["POST", TUS_PATH]
-"""The route that begins an upload in parts."""
-PART: Final = {method: route for (method, path), route in _ROUTES.items() if path == PART_PATH}
+PART: Final = {route.method: route for route in (_APPEND, _OFFSET_OF, _DESCRIBE, _DELETE)}
 """The routes of an upload in parts, by method."""
 OPERATIONS: Final = (*routes.rows, *streams.rows)

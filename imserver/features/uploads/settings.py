@@ -13,13 +13,10 @@ from imserver.plugin.settings import (
     HTTP_URL,
     Amount,
     Config,
-    ConfigError,
     Count,
     Duration,
-    Finding,
     Locations,
     Secret,
-    Text,
     Url,
     settings_of,
 )
@@ -52,7 +49,7 @@ class UploadSettings(Struct, frozen=True):
     directory: str = ""
     s3_url: Url = ""
     s3_bucket: str = ""
-    s3_region: Text = "us-east-1"
+    s3_region: Annotated[str, Meta(min_length=1)] = "us-east-1"
     s3_prefix: str = ""
     s3_access_key: Annotated[str, Meta(extra={"secret": False})] = ""
     s3_secret_key: Secret = ""
@@ -66,10 +63,10 @@ def check(config: Config, locations: Locations) -> None:
         raise locations.wrong("uploads.s3_url", "expected an http:// or https:// address")
     if uploads.s3_url and not (uploads.s3_bucket and uploads.s3_access_key and uploads.s3_secret_key):
         needed = "uploads.s3_bucket, uploads.s3_access_key and uploads.s3_secret_key"
-        raise ConfigError(f"{locations.of('uploads.s3_url')} needs {needed}")
+        raise locations.lacks("uploads.s3_url", needed)
 
 
-def findings(config: Config, shared: bool) -> Iterator[Finding]:
+def findings(config: Config, shared: bool) -> Iterator[tuple[str, str]]:
     """The settings that a careful operator would change."""
     uploads = settings_of(config, UploadSettings)
     if not uploads.quota_bytes:

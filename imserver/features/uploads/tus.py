@@ -24,16 +24,11 @@ from imserver.features.uploads.uploads import ID_CHARACTERS, Offer, Uploads
 from imserver.features.uploads.views import answered
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import (
-    CORS,
-    PREFLIGHT,
     Api,
     ApiProblem,
     Call,
     HttpRequest,
     HttpResponse,
-    admit,
-    authorise,
-    read,
     to_response,
 )
 
@@ -42,15 +37,13 @@ MAX_METADATA: Final = 4096
 """Longest Upload-Metadata."""
 _METHODS: Final = ("OPTIONS", "POST", "HEAD", "PATCH", "GET", "DELETE")
 _number: Final = re.compile(r"[0-9]{1,15}", re.ASCII).fullmatch
-_CORS: Final = dict(CORS) | {
-    "Access-Control-Allow-Methods": ", ".join(_METHODS),
-    "Access-Control-Allow-Headers": dict(CORS)["Access-Control-Allow-Headers"]
-    + ", X-HTTP-Method-Override, Tus-Resumable, Upload-Length, Upload-Offset, Upload-Metadata, "
-    "Upload-Checksum",
-    "Access-Control-Expose-Headers": dict(CORS)["Access-Control-Expose-Headers"]
-    + ", Location, Tus-Resumable, Tus-Version, Tus-Extension, Tus-Max-Size, Tus-Checksum-Algorithm, "
-    "Upload-Length, Upload-Offset, Upload-Metadata, Upload-Expires",
+_MORE_HEADERS: Final = {
+    "Access-Control-Allow-Headers": "X-HTTP-Method-Override, Tus-Resumable, Upload-Length, Upload-Offset, "
+    "Upload-Metadata, Upload-Checksum",
+    "Access-Control-Expose-Headers": "Location, Tus-Resumable, Tus-Version, Tus-Extension, Tus-Max-Size, "
+    "Tus-Checksum-Algorithm, Upload-Length, Upload-Offset, Upload-Metadata, Upload-Expires",
 }
+"""What the headers of the API list besides, for pages of other origins."""
 Headers = tuple[tuple[str, str], ...]
 
 
@@ -83,7 +76,7 @@ class _TusView:
         """``/api/v1/uploads/tus``."""
         method = _method()
         if method == "OPTIONS":
-            return self._finished(to_response(PREFLIGHT))
+            return self._finished(to_response(HttpResponse(HTTPStatus.NO_CONTENT, b"")))
         if method != "POST":
             raise MethodNotAllowed(["OPTIONS", "POST"])
         return self._finished(answered(self._begin))
@@ -92,15 +85,16 @@ class _TusView:
         """``/api/v1/uploads/tus/<id>``."""
         method = _method()
         if method == "OPTIONS":
-            return self._finished(to_response(PREFLIGHT))
+            return self._finished(to_response(HttpResponse(HTTPStatus.NO_CONTENT, b"")))
         if method not in PART:
             raise MethodNotAllowed(["OPTIONS", *PART])
         return self._finished(answered(lambda http_request: self._continue(http_request, method, id)))
 
     def _finished(self, response: Response) -> Response:
         """The response with the headers of the protocol."""
-        for name, value in _CORS.items():
-            response.headers[name] = value
+        response.headers["Access-Control-Allow-Methods"] = ", ".join(_METHODS)
+        for name, more in _MORE_HEADERS.items():
+            response.headers[name] += f", {more}"
         response.headers["Tus-Resumable"] = TUS_VERSION
         if request.method == "OPTIONS" or response.status_code == HTTPStatus.PRECONDITION_FAILED:
             response.headers["Tus-Version"] = TUS_VERSION
@@ -113,15 +107,10 @@ class _TusView:
         return response
 
     def _begin(self, http_request: HttpRequest) -> Response:
-        principal = admit(self._api, self._begin_endpoint, http_request)
-        if isinstance(principal, HttpResponse):
-            return to_response(principal)
+        call = self._api.call_of(self._begin_endpoint, http_request)
         _require_version(http_request)
         if http_request.headers.get("upload-concat"):
             raise ApiProblem(Problems.INVALID_REQUEST, "`Upload-Concat`: this server joins no uploads")
-        call = read(self._api, self._begin_endpoint, http_request, principal)
-        authorise(self._api, self._begin_endpoint.route, call)
-        self._api.rates.require(principal, http_request.host)
         metadata = http_request.headers.get("upload-metadata", "")
         name = call.input.name or _file_name(metadata)
         offer = _offer(call, name, call.input.kind, _number_in(http_request, "upload-length"))
@@ -134,15 +123,9 @@ class _TusView:
         return _response(http_request, HTTPStatus.CREATED, headers)
 
     def _continue(self, http_request: HttpRequest, method: str, name: str) -> Response:
-        endpoint = self._part_endpoints[method]
-        principal = admit(self._api, endpoint, http_request)
-        if isinstance(principal, HttpResponse):
-            return to_response(principal)
+        call = self._api.call_of(self._part_endpoints[method], http_request)
         if method != "GET":
             _require_version(http_request)
-        call = read(self._api, endpoint, http_request, principal)
-        authorise(self._api, endpoint.route, call)
-        self._api.rates.require(principal, http_request.host)
         with self._resumable.opened(call.app, call.user, name) as part:
             if method == "GET":
                 return self._described(http_request, part)

@@ -48,7 +48,7 @@ from imserver.plugin.errors import MediaUnavailable, Problems, StorageUnavailabl
 from imserver.plugin.identity import Buckets, Reviews
 from imserver.plugin.runtime import network_of
 from imserver.plugin.services import Core
-from imserver.plugin.storage import Erasure, PooledStatements, Store, app_rows
+from imserver.plugin.storage import Erasure, PooledStatements, Store
 
 log = logging.getLogger(__name__)
 
@@ -174,9 +174,14 @@ class UploadCounters(Struct):
 
 
 class Uploads:
-    """Owner of the storage of files, and of the transfers in both directions. One per node."""
+    """Owner of the storage of files, and of the transfers in both directions. One per node.
 
-    def __init__(self, settings: UploadSettings, data_dir: str, store: Store, reviews: Reviews) -> None:
+    ``reviews``: decide about files of users; None in commands, which receive none.
+    """
+
+    def __init__(
+        self, settings: UploadSettings, data_dir: str, store: Store, reviews: Reviews | None = None
+    ) -> None:
         self.settings = settings
         self._reviews = reviews
         self._store = store
@@ -314,15 +319,15 @@ class Uploads:
         if source is not path or not sha256:
             row = replace(row, sha256=self.on_disk(_sha256_of, source))
         self._demand(MediaType(row.kind, row.type), offer)
-        if offer.by_user and offer.app in self._reviews.apps:
-            self._review(row)
+        if offer.by_user and self._reviews is not None and offer.app in self._reviews.apps:
+            self._review(self._reviews, row)
         self._save(row, source, _beside(path, _THUMBNAIL))
         return row
 
-    def _review(self, row: Upload) -> None:
+    def _review(self, reviews: Reviews, row: Upload) -> None:
         """Ask the back end of the app about a file. Switches. Raises TransferRefused."""
         facts = {"kind": "upload", "sender": row.user, "name": row.name, "type": row.type}
-        decision = self._reviews.decide(row.app, {**facts, "bytes": row.bytes, "sha256": row.sha256})
+        decision = reviews.decide(row.app, {**facts, "bytes": row.bytes, "sha256": row.sha256})
         if decision.action == "reject":
             raise TransferRefused(Problems.REJECTED, decision.reason)
         if decision.action == "undecided":
@@ -490,13 +495,12 @@ class Uploads:
         """Delete all files of a deleted app, until it is created anew; see :meth:`forget`."""
 
         def some(sql: PooledStatements) -> list[Upload]:
-            deleted = app_rows.is_deleted(app, sql)
-            return upload_rows.some_of_app(sql, app, _FORGOTTEN_AT_ONCE) if deleted else []
+            return upload_rows.some_of_app(sql, app, _FORGOTTEN_AT_ONCE)
 
-        if self._store.read(lambda sql: app_rows.is_deleted(app, sql)):
+        if self._store.is_deleted(app):
             self._storage.directory.forget_unfinished(app)
         removed = 0
-        while rows := self._store.read(some):
+        while rows := self._store.read_of_deleted(app, some):
             removed += self._forget_all(rows)
         return removed
 

@@ -29,13 +29,10 @@ from imserver.plugin.http import (
     PROBLEM,
     Api,
     ApiProblem,
-    BadBody,
     HttpRequest,
     HttpResponse,
-    admit,
+    RequestRefused,
     as_request,
-    authorise,
-    read,
     to_response,
 )
 
@@ -83,13 +80,8 @@ class _UploadView:
 
     def _take(self, http_request: HttpRequest) -> Response:
         api = self._api
-        principal = admit(api, self._endpoint, http_request)
-        if isinstance(principal, HttpResponse):
-            return to_response(principal)
-        call = read(api, self._endpoint, http_request, principal)
-        authorise(api, self._endpoint.route, call)
+        call = api.call_of(self._endpoint, http_request)
         query: UploadQuery = call.input
-        api.rates.require(principal, http_request.host)
         if http_request.headers.get("content-encoding", "identity").lower() != "identity":
             raise ApiProblem(Problems.UNKNOWN_ENCODING, "Upload the file without a Content-Encoding")
         if http_request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
@@ -158,14 +150,14 @@ def answered(function: Callable[[HttpRequest], Response]) -> Response:
     http_request = as_request()
     try:
         return function(http_request)
+    except RequestRefused as refused:
+        return to_response(refused.answer)
     except ApiProblem as problem:
         return _refused(http_request, problem.problem, problem.detail, problem.headers)
-    except TransferRefused as refused:
-        return _refused(http_request, refused.problem, refused.detail)
+    except TransferRefused as error:
+        return _refused(http_request, error.problem, error.detail)
     except Unavailable as error:
         return _refused(http_request, error.problem)
-    except BadBody:
-        return _refused(http_request, Problems.INVALID_REQUEST)
     except TimeoutError:  # the sender has stopped sending
         return _refused(http_request, Problems.TIMEOUT)
     except OSError:  # the sender has disconnected; nobody reads this

@@ -11,8 +11,18 @@ from imserver.features.webhooks.event_json import page_of
 from imserver.features.webhooks.feeds import Feeds
 from imserver.features.webhooks.parts import webhooks_of
 from imserver.plugin.errors import Problems
-from imserver.plugin.http import ApiProblem, Call, Resource, about, after, field, page_and_cursor
-from imserver.plugin.http import cursor as cursor_of
+from imserver.plugin.http import (
+    ApiProblem,
+    App,
+    Call,
+    NextCursor,
+    PageCursor,
+    Resource,
+    about,
+    cursor_of,
+    page_and_cursor,
+    read_cursor,
+)
 from imserver.plugin.identity import Needs
 from imserver.plugin.storage import Store, dead_events
 
@@ -25,7 +35,7 @@ PageSize = Annotated[int, about("The maximum number of events on this page.", ge
 class LogQuery(Struct, forbid_unknown_fields=True):
     """The app, and where the page before has ended."""
 
-    app: field.App
+    app: App
     after: Annotated[
         str,
         about(
@@ -39,15 +49,15 @@ class LogQuery(Struct, forbid_unknown_fields=True):
 class DeadQuery(Struct, forbid_unknown_fields=True):
     """The app, and a page of the list."""
 
-    app: field.App
-    cursor: field.Cursor = ""
+    app: App
+    cursor: PageCursor = ""
     limit: PageSize = 100
 
 
 class ReplayRequest(Struct, forbid_unknown_fields=True):
     """The dead event to send again."""
 
-    app: field.App
+    app: App
     id: Annotated[str, about("The `id` of the event; empty: all dead events.", max_length=64)] = ""
 
 
@@ -73,7 +83,7 @@ class DeadAnswer(Struct):
     """Dead events, the oldest first."""
 
     events: list[DeadEvent]
-    next: field.Next
+    next: NextCursor
 
 
 class ReplayAnswer(Struct):
@@ -144,7 +154,7 @@ def log(api: EventApi, call: Call, request: LogQuery) -> EventsAnswer:
 )
 def dead(api: EventApi, call: Call, request: DeadQuery) -> DeadAnswer:
     """List the events that the webhook of an app did not take for three days."""
-    behind = after(request.cursor)
+    behind = read_cursor(request.cursor)
     number = 0 if behind is None else _number("cursor", behind)
     found = dead_events.list_retries(api.store, call.app, True, number, request.limit + 1)
     rows, following = page_and_cursor(found, request.limit, lambda row: str(row.number))
@@ -167,7 +177,7 @@ def replay(api: EventApi, call: Call, request: ReplayRequest) -> ReplayAnswer:
 
 def _positions(cursor: str) -> tuple[int, int]:
     """The positions in the log and in the table, of the parameter ``after``."""
-    text = after(cursor)
+    text = read_cursor(cursor)
     entry, _, event = "0.0".partition(".") if text is None else text.partition(".")
     return _number("after", entry), _number("after", event)
 

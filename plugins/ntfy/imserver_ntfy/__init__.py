@@ -15,7 +15,6 @@ from msgspec import Meta, Struct
 from imserver.plugin import DialectParts, Feature, FeatureParts, FeatureSettings
 from imserver.plugin.errors import CloseCode, HttpProblem, Unavailable
 from imserver.plugin.http import (
-    PREFLIGHT,
     ApiProblem,
     Call,
     HttpRequest,
@@ -49,7 +48,7 @@ class NtfyStyle:
     """Refusals in ntfy's form: ``{"code": 40009, "http": 400, "error": "…"}``."""
 
     everywhere = False
-    options = PREFLIGHT
+    options = HttpResponse(204, b"")
 
     def refuse(self, problem: HttpProblem, _request: HttpRequest, detail: str = "") -> HttpResponse:
         """The answer to a refused request."""

@@ -10,7 +10,8 @@ from msgspec.structs import replace
 
 from imserver.cluster.registry import Lease
 from imserver.config.settings import AppSettings, Config, ServerSettings
-from imserver.config.values import ConfigError
+from imserver.config.values import ConfigError, Locations
+from imserver.features.pages.address import check
 from imserver.features.pages.blueprint import create_pages, less_loaded
 
 from .test_routes import FakeNode
@@ -101,8 +102,8 @@ def test_a_public_address_that_is_none_stops_the_start() -> None:
     config = Config()
     config = replace(config, server=replace(config.server, public_ws_url="no address"))
     with pytest.raises(ConfigError, match=r"server\.public_ws_url"):
-        client_of(config=config)
+        check(config, Locations("a test"))
 
 
 def test_of_no_node_none_is_chosen() -> None:
-    assert less_loaded([]) is None
+    assert less_loaded([]) == ""

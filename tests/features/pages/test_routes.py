@@ -24,10 +24,11 @@ from imserver.config.settings import (
     ServerSettings,
     TenantSettings,
 )
-from imserver.config.values import ConfigError
+from imserver.config.values import ConfigError, Locations
 from imserver.errors import (
     Problems,
 )
+from imserver.features.pages.address import check
 from imserver.features.pages.blueprint import create_pages, refusal
 from imserver.transport.proxies import TrustedProxies
 
@@ -243,7 +244,7 @@ def test_configured_addresses_are_written_into_page_and_policy() -> None:
 
 def test_a_configured_address_that_is_none_stops_the_start() -> None:
     with pytest.raises(ConfigError, match=r"app\.websocket_url"):
-        client_of(Config(app=AppSettings(websocket_url="no address")))
+        check(Config(app=AppSettings(websocket_url="no address")), Locations("a test"))
 
 
 def test_words_that_come_from_the_request_are_escaped(client: FlaskClient) -> None:

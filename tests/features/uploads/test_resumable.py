@@ -12,7 +12,6 @@ from gevent.event import Event
 from msgspec.structs import replace
 
 from imserver import errors
-from imserver.auth.reviews import NoReviews
 from imserver.config.settings import StorageSettings
 from imserver.errors import HttpProblem, StorageUnavailable
 from imserver.features.uploads import resumable
@@ -47,7 +46,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 def node(tmp_path: Path, store: Store) -> Uploads:
     """What a node has; all share a folder and a database."""
-    return Uploads(SETTINGS, str(tmp_path), store, NoReviews())
+    return Uploads(SETTINGS, str(tmp_path), store)
 
 
 @pytest.fixture

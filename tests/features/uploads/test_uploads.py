@@ -13,7 +13,6 @@ from gevent.event import Event
 from msgspec.structs import replace
 
 from imserver import errors
-from imserver.auth.reviews import NoReviews
 from imserver.config.settings import StorageSettings
 from imserver.features.uploads import transfers, upload_rows
 from imserver.features.uploads.contract import FILE_BYTES
@@ -105,7 +104,7 @@ def uploads(tmp_path: Path, store: Store) -> Iterator[Uploads]:
     settings = UploadSettings(
         min_free_bytes=0, quota_bytes=0, quota_app_bytes=10_000, daily_address_bytes=7000, thumbnail_pixels=1
     )
-    one = Uploads(settings, str(tmp_path), store, NoReviews())
+    one = Uploads(settings, str(tmp_path), store)
     yield one
     one.close()
 

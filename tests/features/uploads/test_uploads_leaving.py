@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from imserver import errors
-from imserver.auth.reviews import NoReviews
 from imserver.features.uploads import transfers
 from imserver.features.uploads import uploads as module
 from imserver.features.uploads.contract import Upload
@@ -33,7 +32,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def uploads(tmp_path: Path, clock: list[float]) -> Iterator[Uploads]:
     settings = UploadSettings(at_once=2)
     store: Any = None  # nothing is asked of it
-    one = Uploads(settings, str(tmp_path), store, NoReviews())
+    one = Uploads(settings, str(tmp_path), store)
     path = tmp_path / "uploads" / "aa" / ROW.id
     path.parent.mkdir(parents=True)
     path.write_bytes(CONTENT)
