@@ -386,6 +386,7 @@ ANYBODY_MAY: Final = frozenset(
             "/static/<path:name>",
             "/favicon.ico",
             "/release/<release>/static/<path:name>",
+            "/release/<release>/features/<feature>/<path:name>",
             "/release/<release>/messages.css",
         ),
         "/gateway",
