@@ -83,7 +83,7 @@ class _Commands(click.Group):
         lines = {name: command.get_short_help_str(80) for name, command in self.commands.items()}
         lines = {name: text for name, (_, _, text) in {**_of_features(), **_LAZY}.items()} | lines
         with formatter.section("Commands"):
-            formatter.write_dl(sorted(lines.items()))
+            formatter.write_dl(sorted(line for line in lines.items() if " " not in line[0]))
 
 
 def _of_features(wanted: str = "") -> dict[str, tuple[str, str, str]]:

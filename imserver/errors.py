@@ -355,9 +355,3 @@ class IssuerUnavailable(Unavailable):
     """The keys of an OpenID Connect issuer are currently unknown. The text gives the reason."""
 
     problem = Problems.ISSUER_UNAVAILABLE
-
-
-class MediaUnavailable(Unavailable):
-    """The store for uploaded files is unavailable."""
-
-    problem = Problems.MEDIA_UNAVAILABLE

@@ -84,6 +84,10 @@ class Metrics:
     swept: int = 0
     resent_entries: int = 0
 
+    def count_login(self) -> None:
+        """A login has succeeded."""
+        self.logins += 1
+
     @property
     def logins_refused(self) -> int:
         """Number of logins that were refused, for whatever reason."""

@@ -65,6 +65,18 @@ class Notify(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
     ] = ""
     ttl: TtlSeconds | UnsetType = UNSET
 
+    @staticmethod
+    def of_event(notify: bytes) -> Notify | None:
+        """What the ``notify`` of an event says; None: there is no notification."""
+        return None if notify in (b"", NO_NOTIFICATION) else _decode(notify)
+
+    @staticmethod
+    def is_path(address: str) -> bool:
+        """Whether an address is a path of the page that shows it, and of no other host."""
+        return address.startswith("/") and not address.startswith(("//", "/\\"))
+
+
+_decode: Final = msgspec.json.Decoder(Notify).decode
 
 Silent = Annotated[bool, Meta(extra_json_schema={"const": False})]
 NotifyField = Annotated[
@@ -77,7 +89,6 @@ NotifyField = Annotated[
 ]
 
 _encode: Final = msgspec.json.Encoder().encode
-_decode: Final = msgspec.json.Decoder(Notify).decode
 
 
 def encode_notify(notify: Notify | bool) -> bytes:
@@ -93,21 +104,11 @@ def encode_notify(notify: Notify | bool) -> bytes:
     return encoded
 
 
-def decode_notify(notify: bytes) -> Notify | None:
-    """The field of the ``notify`` of an event; None: there is no notification."""
-    return None if notify in (b"", NO_NOTIFICATION) else _decode(notify)
-
-
-def is_path(address: str) -> bool:
-    """Whether an address is a path of the page that shows it, and of no other host."""
-    return address.startswith("/") and not address.startswith(("//", "/\\"))
-
-
 def leads_nowhere_else(notify: Notify) -> bool:
     """Whether a notification names no sender of its own, and leads to no other site: then nobody is misled by
     who asks for it."""
     addresses = (notify.url, notify.icon, *(action.url for action in notify.actions))
-    return not notify.title and all(not address or is_path(address) for address in addresses)
+    return not notify.title and all(not address or notify.is_path(address) for address in addresses)
 
 
 def in_meta(notify: bytes) -> bytes:

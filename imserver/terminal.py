@@ -71,17 +71,3 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
     )
-
-
-def qr_code(text: str) -> str:
-    """A QR code of a text, black on white, for a terminal: two rows of squares in each line."""
-    from io import StringIO  # as the package: only two commands need them
-
-    from qrcode import QRCode
-
-    code = QRCode(border=2)
-    code.add_data(text)
-    drawn = StringIO()
-    code.print_ascii(drawn, invert=True)
-    white = [f"\x1b[40;97m{line}\x1b[0m" for line in drawn.getvalue().splitlines()]
-    return "\n".join(white)

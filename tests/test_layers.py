@@ -64,10 +64,10 @@ IMPORTERS = {
     "werkzeug": ("node/flask_app.py", "http/", "features/"),
     "click": (
         *("cli.py", "commands/", "offline.py", "terminal.py"),
-        *("features/accounts/command.py", "features/invitations/command.py"),
+        *("features/accounts/command.py", "features/invitations/command.py", "features/webhooks/command.py"),
         "dialects/centrifuge/command.py",
     ),
-    "qrcode": ("terminal.py",),
+    "qrcode": ("features/invitations/command.py",),
     "rich": ("features/accounts/command.py",),
     "redis": ("cluster/",),
     "hiredis": ("cluster/",),

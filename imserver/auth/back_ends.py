@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from imserver.errors import ClientError, ImserverError
 from imserver.model import ClientFacts
@@ -26,21 +26,17 @@ class LoginAnswer(Struct, frozen=True):
     user: str = ""
 
 
-class BackEndDisconnect(Struct):
-    """The code and reason with which a connection has to end."""
-
-    code: Annotated[int, Meta(ge=3000, le=4999)]
-    reason: str = ""
-
-
 class BackEndUnavailable(ImserverError):
     """There is no valid answer: the client may try again."""
 
 
 class BackEndRefused(ImserverError):
-    """The answer is an ``error`` for the client, or that its connection ends."""
+    """The answer is an ``error`` for the client, or that its connection ends.
 
-    def __init__(self, error: ClientError | None, disconnect: BackEndDisconnect | None = None) -> None:
+    ``disconnect``: the code with which it ends, from 3000 to 4999, and the reason.
+    """
+
+    def __init__(self, error: ClientError | None, disconnect: tuple[int, str] | None = None) -> None:
         super().__init__("" if error is None else error.message)
         self.error = error
         self.disconnect = disconnect

@@ -16,6 +16,7 @@ from imserver.channels.members import ChannelRefused, check_name
 from imserver.cluster.history import Position
 from imserver.cluster.nodes import NodeQueries, OtherNodes, ToConnection, encode
 from imserver.cluster.registry import Lease, Registry
+from imserver.errors import DISCONNECTED
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import RESERVED
 from imserver.model import SYSTEM_PREFIX, Event, Outcome
@@ -170,9 +171,11 @@ class Connections:
     ) -> Outcome:
         """Close a connection, after all earlier pushes to it, with a code of ``errors.CLOSE``.
 
-        Without a ``reason``, it is the name of the code. ``as_given``: both are those of a back end. Never
-        switches.
+        Without a ``reason``, it is the name of the code. ``as_given``: both are those of a back end; SDKs may
+        ignore such a code without a reason, so it gets one. Never switches.
         """
+        if as_given:
+            reason = reason or DISCONNECTED
         item = ToConnection(app, connection_id, None, code, reason, as_given)
         return Outcome.SENT if self._close_here(item) else self._send(connection_id, item)
 

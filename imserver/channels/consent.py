@@ -12,7 +12,6 @@ from msgspec.structs import replace
 from imserver import errors
 from imserver.auth.back_ends import (
     BackEndCall,
-    BackEndDisconnect,
     BackEndRefused,
     BackEnds,
     BackEndUnavailable,
@@ -186,10 +185,11 @@ class ChannelConsent:
         return found
 
 
-def disconnect(connection: Connection, wanted: BackEndDisconnect) -> None:
-    """End a connection as a back end wants."""
+def disconnect(connection: Connection, wanted: tuple[int, str]) -> None:
+    """End a connection as a back end wants: with a code and a reason."""
+    code, reason = wanted
     if connection.encoding.dialect.close_codes_of_back_ends:
-        connection.close(wanted.code, wanted.reason or errors.DISCONNECTED, as_given=True)
+        connection.close(code, reason or errors.DISCONNECTED, as_given=True)
     else:
         connection.close(errors.CloseCode.KICKED)
 

@@ -14,16 +14,32 @@ from imserver.config.declared import bare, hints_of, marks_of, plain, struct_in
 from imserver.config.load import dump_app, read_value
 from imserver.config.settings import JwtSettings
 from imserver.config.values import fold
-from imserver.errors import MediaUnavailable
+from imserver.errors import Unavailable
 from imserver.node.feature_list import load_features
-from imserver.offline import day, opened, settings_options
-from imserver.storage import dead_events
+from imserver.offline import opened, settings_options
 from imserver.terminal import fail, read_text, table
 
-_SHOWN_EVENTS: Final = 1000
+
+class _AppCommands(click.Group):
+    """These commands, and those of features."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        root, names = ctx.find_root(), super().list_commands(ctx)
+        assert isinstance(root.command, click.Group)
+        more = [name for name in root.command.list_commands(root) if name.startswith(_PREFIX)]
+        return sorted([*names, *(name.removeprefix(_PREFIX) for name in more)])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        root = ctx.find_root()
+        assert isinstance(root.command, click.Group)
+        return super().get_command(ctx, cmd_name) or root.command.get_command(root, _PREFIX + cmd_name)
 
 
-@click.group()
+_PREFIX: Final = "app "
+"""Begins the names of these commands in the rows of features."""
+
+
+@click.group(cls=_AppCommands)
 def app() -> None:
     """Create, list, show, change and delete apps. Running servers follow within two seconds.
 
@@ -119,7 +135,7 @@ def delete(path: str | None, data_dir: str | None, yes: bool, name: str) -> None
             erasures = [stack.enter_context(each(settings, store)) for each in erasing]
             try:
                 delete_app(tenants, store, erasures, name, settings.storage)
-            except MediaUnavailable as error:
+            except Unavailable as error:
                 fail(f"{error}: not everything is deleted, try again later")
     click.echo(f"app {name} deleted")
 
@@ -133,31 +149,6 @@ def _confirm(name: str) -> None:
         typed = ""
     if typed != name:
         fail("nothing was deleted; confirm with the name of the app, or give --yes")
-
-
-@app.command()
-@settings_options
-@click.option("--dead", is_flag=True, help="List events that the receiver did not take for three days.")
-@click.option("--replay", metavar="ID", help="Send a dead event again, or all of them (all).")
-@click.argument("name")
-def events(path: str | None, data_dir: str | None, dead: bool, replay: str | None, name: str) -> None:
-    """List or replay events that a webhook refused.
-
-    Without --dead it lists the oldest 1000 that are still tried again.
-    """
-    with opened(path, data_dir) as (_, store, tenants):
-        if tenants.get(name) is None:
-            fail(f"app {name} does not exist")
-        app_name = tenants.resolve(name)
-        if replay is not None:
-            count = dead_events.replay(store, app_name, "" if replay == "all" else replay)
-            if not count and replay != "all":
-                fail(f"app {name} has no dead event {replay}")
-            click.echo(f"{count} events are sent again")
-            return
-        rows = dead_events.list_retries(store, app_name, dead, 0, _SHOWN_EVENTS)
-    shown = [(row.event, row.user, str(row.attempts), day(row.first_failed)) for row in rows]
-    click.echo(table(("event", "user", "attempts", "first failed"), shown))
 
 
 Hints = Mapping[str, Any]

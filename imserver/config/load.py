@@ -178,9 +178,9 @@ def dump_app(settings: TenantSettings) -> str:
 
 
 def _dump(document: dict[str, Any]) -> str:
-    from imserver.config import yaml
+    from imserver.config.yaml import write_yaml
 
-    return hide_secrets(yaml.write(document))
+    return hide_secrets(write_yaml(document))
 
 
 def has_secrets(config: Config) -> bool:
@@ -190,9 +190,9 @@ def has_secrets(config: Config) -> bool:
 
 def read_value(text: str, where: str) -> Any:
     """Parse a value as in the configuration file. Raises ConfigError."""
-    from imserver.config import yaml
+    from imserver.config.yaml import read_yaml
 
-    return yaml.read(text, where)
+    return read_yaml(text, where)
 
 
 # --- file ---------------------------------------------------------------------------------------------------

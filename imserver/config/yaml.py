@@ -51,7 +51,7 @@ for _tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float"):
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _construct_mapping)
 
 
-def read(text: str, where: str) -> Any:
+def read_yaml(text: str, where: str) -> Any:
     """Parse a text. Mappings are :class:`Mapping`. Raises ConfigError, which names ``where``."""
     try:
         return yaml.load(text, Loader=_Loader)
@@ -70,7 +70,7 @@ _EMPTY_KEY: Final = re.compile(r"^( *)\? ''\n\1: ", re.MULTILINE)
 """How the library writes an empty key of a mapping."""
 
 
-def write(document: Any) -> str:
-    """Format a document as text for :func:`read`."""
+def write_yaml(document: Any) -> str:
+    """Format a document as text for :func:`read_yaml`."""
     text: str = yaml.safe_dump(document, allow_unicode=True, sort_keys=False)
     return _EMPTY_KEY.sub(r"\1'':\n\1  ", text)

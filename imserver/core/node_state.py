@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from time import time
+from typing import Final
 
 from msgspec import Struct
 
+from imserver import __version__
 from imserver.config.settings import Config
 from imserver.logging import RequestLog
 from imserver.metrics import Metrics
@@ -17,6 +19,7 @@ class NodeState:
 
     def __init__(self, config: Config, request_log: RequestLog) -> None:
         self.request_log = request_log
+        self.version: Final = __version__
         self.started_at = time()
         self.metrics = Metrics()
         self.data = DataDirectory(config.server.data_dir, shared=config.clustered)

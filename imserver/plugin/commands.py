@@ -1,19 +1,16 @@
 """The face: commands of ``imserver``, which no node imports."""
 
-from imserver.commands.doctor import Finding, Findings
-from imserver.config import yaml
-from imserver.offline import day, key_for, opened, settings_options
-from imserver.terminal import fail, qr_code, read_text
+from imserver.commands.doctor import Finding
+from imserver.config.yaml import read_yaml, write_yaml
+from imserver.offline import key_for, opened, settings_options
+from imserver.terminal import fail
 
 __all__ = [
     "Finding",
-    "Findings",
-    "day",
     "fail",
     "key_for",
     "opened",
-    "qr_code",
-    "read_text",
+    "read_yaml",
     "settings_options",
-    "yaml",
+    "write_yaml",
 ]

@@ -1,8 +1,7 @@
 """The face: routes, requests and their answers."""
 
-from imserver.api.v1 import messages
 from imserver.api.v1.conversations import ON_BEHALF, ConversationId
-from imserver.api.v1.messages import MessageApi, SendRequest, message_api, problem_of
+from imserver.api.v1.messages import MessageApi, SendRequest, problem_of
 from imserver.api.v1.streamed import (
     MOST_PIECES,
     REFUSALS,
@@ -62,8 +61,6 @@ __all__ = [
     "as_request",
     "cursor_of",
     "decode",
-    "message_api",
-    "messages",
     "one_of",
     "page_and_cursor",
     "parse_form",

@@ -3,14 +3,7 @@
 from imserver.auth.accounts import BOT_TOKEN_PREFIX, GOCHAT, AccountLookup, AccountSession
 from imserver.auth.app_secrets import AppSecrets
 from imserver.auth.authority import bearer
-from imserver.auth.back_ends import (
-    BackEndCall,
-    BackEndDisconnect,
-    BackEndRefused,
-    BackEnds,
-    BackEndUnavailable,
-    LoginAnswer,
-)
+from imserver.auth.back_ends import BackEndCall, BackEndRefused, BackEnds, BackEndUnavailable, LoginAnswer
 from imserver.auth.channel_tokens import ChannelClaims
 from imserver.auth.identifiers import (
     LOGIN_CHARACTERS,
@@ -28,7 +21,7 @@ from imserver.auth.observer import NoObserver, Observer
 from imserver.auth.principal import BadSignature, Need, Needs, Principal, may
 from imserver.auth.rates import PUBLICATIONS, Buckets, Rate, SenderRates, Shared, TooManyRequests, by_address
 from imserver.auth.relations import Relations
-from imserver.auth.reviews import ALLOWED, UNDECIDED, ReviewDecision, Reviews, Then
+from imserver.auth.reviews import ReviewDecision, Reviews
 from imserver.auth.rules import LoginDecision, secret_in
 from imserver.auth.tenants import BadTenant, Tenant, Tenants, TooManyTenants
 from imserver.auth.tokens import (
@@ -48,7 +41,6 @@ from imserver.auth.tokens import (
 )
 
 __all__ = [
-    "ALLOWED",
     "BOT_TOKEN_PREFIX",
     "GOCHAT",
     "LOGIN_CHARACTERS",
@@ -56,12 +48,10 @@ __all__ = [
     "MAX_TOKEN_CHARACTERS",
     "NAME_PATTERN",
     "PUBLICATIONS",
-    "UNDECIDED",
     "AccountLookup",
     "AccountSession",
     "AppSecrets",
     "BackEndCall",
-    "BackEndDisconnect",
     "BackEndRefused",
     "BackEndUnavailable",
     "BackEnds",
@@ -89,7 +79,6 @@ __all__ = [
     "Shared",
     "Tenant",
     "Tenants",
-    "Then",
     "TokenExpired",
     "TooManyRequests",
     "TooManyTenants",

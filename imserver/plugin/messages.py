@@ -3,14 +3,12 @@
 from imserver.messages.annotations import RefusedView, code_of
 from imserver.messages.catch_up import CatchUp
 from imserver.messages.deliverer import Result, wait_until_sent
-from imserver.messages.log_follower import LogFollower
 from imserver.messages.log_subscriptions import users_of
 from imserver.messages.messaging import Messaging, RejectedView, make_draft, may_be_revised
 from imserver.messages.receipts import Signals
 from imserver.storage.action_positions import Positions
-from imserver.storage.log.bots import EVERYBODY, bots_of
+from imserver.storage.log.bots import bots_of
 from imserver.storage.log.contract import (
-    MOST_UNREAD,
     OPTIONS,
     Appended,
     Change,
@@ -30,28 +28,16 @@ from imserver.storage.log.contract import (
     options_of,
 )
 from imserver.storage.log.message_log import MessageLog
-from imserver.storage.log.rows import continue_after, decode_meta
+from imserver.storage.log.rows import continue_after
 from imserver.storage.log.search import spellings
 from imserver.storage.log.unread import UnreadMessages
-from imserver.streams.consumer import (
-    LEASE_SECONDS,
-    RENEW_SECONDS,
-    Consumer,
-    DeliveryLease,
-    Failure,
-    NotOwner,
-    stop_all,
-)
+from imserver.streams.consumer import LEASE_SECONDS, Consumer, DeliveryLease, Failure, NotOwner
 from imserver.streams.leased import LeasedWork
-from imserver.streams.sources import PAGE, LogWindow
+from imserver.streams.sources import LogWindow
 
 __all__ = [
-    "EVERYBODY",
     "LEASE_SECONDS",
-    "MOST_UNREAD",
     "OPTIONS",
-    "PAGE",
-    "RENEW_SECONDS",
     "Appended",
     "CatchUp",
     "Change",
@@ -66,7 +52,6 @@ __all__ = [
     "GroupOption",
     "GroupText",
     "LeasedWork",
-    "LogFollower",
     "LogWindow",
     "Membership",
     "MessageLog",
@@ -85,13 +70,11 @@ __all__ = [
     "bots_of",
     "code_of",
     "continue_after",
-    "decode_meta",
     "fitting",
     "make_draft",
     "may_be_revised",
     "options_of",
     "spellings",
-    "stop_all",
     "users_of",
     "wait_until_sent",
 ]

@@ -1,12 +1,9 @@
 """The face: rows of ``/metrics``."""
 
-from imserver.metric_table import Metric, Read, counter, gauge
-from imserver.metrics import Metrics
+from imserver.metric_table import Metric, counter, gauge
 
 __all__ = [
     "Metric",
-    "Metrics",
-    "Read",
     "counter",
     "gauge",
 ]

@@ -29,7 +29,6 @@ from imserver.channels.members import (
     needs_token,
 )
 from imserver.channels.open_streams import OpenStream
-from imserver.channels.registrar import Registrar
 from imserver.channels.stored import Published
 from imserver.channels.streamed_messages import (
     AppendedPiece,
@@ -48,7 +47,7 @@ from imserver.core.services import Foundation
 from imserver.hub.hub import RESERVED, USER_CHANNEL, Hub
 from imserver.push.idempotency import IdReused
 from imserver.push.pending import PendingPushes
-from imserver.push.push import OnAbsent, Publishing, Reach, nothing_accepted
+from imserver.push.push import Publishing, Reach, nothing_accepted
 from imserver.push.user_channels import has_channel
 from imserver.sessions.connection_ids import NAMED_BY_ID, ConnectionIds, ConnectionTable
 from imserver.sessions.presence import Presence
@@ -88,7 +87,6 @@ __all__ = [
     "MemberPage",
     "NodeMessages",
     "NodeQueries",
-    "OnAbsent",
     "OpenStream",
     "OtherNodes",
     "PendingPushes",
@@ -98,7 +96,6 @@ __all__ = [
     "Published",
     "Publishing",
     "Reach",
-    "Registrar",
     "Registry",
     "Sessions",
     "StreamTarget",

@@ -1,6 +1,5 @@
 """The face: statements, and rows as data."""
 
-from imserver.storage import dead_events
 from imserver.storage.contract import (
     AVATAR_CHARACTERS,
     EMAIL_BYTES,
@@ -21,9 +20,7 @@ from imserver.storage.contract import (
     Taken,
     commands_of,
 )
-from imserver.storage.dead_events import RETRY_COLUMNS, RetryRow, retry_of
 from imserver.storage.statements import (
-    CLOCK,
     Condition,
     PooledStatements,
     Row,
@@ -37,12 +34,10 @@ from imserver.storage.tables import OF_ACCOUNTS, Reason, Table
 
 __all__ = [
     "AVATAR_CHARACTERS",
-    "CLOCK",
     "EMAIL_BYTES",
     "IDENTIFIERS",
     "NICKNAME_CHARACTERS",
     "OF_ACCOUNTS",
-    "RETRY_COLUMNS",
     "SUBJECT_BYTES",
     "Account",
     "AccountLink",
@@ -58,7 +53,6 @@ __all__ = [
     "PooledStatements",
     "Reason",
     "RecordEvent",
-    "RetryRow",
     "Row",
     "Statements",
     "Store",
@@ -66,8 +60,6 @@ __all__ = [
     "Taken",
     "chunks",
     "commands_of",
-    "dead_events",
     "marks_of",
-    "retry_of",
     "text_of",
 ]

@@ -52,7 +52,7 @@ from imserver.model import (
     id_of,
     is_of_device,
 )
-from imserver.notify import Action, Notify, decode_notify, is_path
+from imserver.notify import Notify
 from imserver.protocol.dialect import Dialect, Payload, Reader, Readers
 from imserver.protocol.forgiving import (
     MAX_NUMBER,
@@ -99,7 +99,6 @@ __all__ = [
     "AckTracker",
     "AckedState",
     "AckingLogSubscription",
-    "Action",
     "Answer",
     "AskHistory",
     "AskMarks",
@@ -155,7 +154,6 @@ __all__ = [
     "Unsubscribe",
     "app_and_user",
     "compressed",
-    "decode_notify",
     "entry_view",
     "fields_of",
     "flag_in",
@@ -164,7 +162,6 @@ __all__ = [
     "id_in",
     "id_of",
     "is_of_device",
-    "is_path",
     "limit_in",
     "needed_id",
     "number_in",

@@ -25,6 +25,12 @@ CLOCK: Final = {
     "mysql": "(TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) * 0.000001)",
 }
 """The clock of the database in Unix seconds, with a fraction: the clocks of nodes differ."""
+NOW: Final = {
+    "sqlite": f"CAST({CLOCK['sqlite']} AS INTEGER)",
+    "postgresql": f"CAST(FLOOR({CLOCK['postgresql']}) AS BIGINT)",
+    "mysql": f"FLOOR({CLOCK['mysql']})",
+}
+"""Whole seconds of :data:`CLOCK`."""
 _ARRAYS: Final[dict[type, str]] = {bytes: "bytea", int: "bigint", str: "text"}
 
 
@@ -37,6 +43,12 @@ class Statements(ABC):
     for_update = " FOR UPDATE"
     """The suffix of a query that locks its rows; ``""`` on SQLite, where the transaction has locked
     everything."""
+
+    @property
+    def now(self) -> str:
+        """The expression for whole Unix seconds of the database's clock: for leases, because the clocks of
+        nodes differ."""
+        return NOW[self.engine]
 
     def on_sqlite(self, hint: str) -> str:
         """An index hint of SQLite; ``""`` on the other engines."""

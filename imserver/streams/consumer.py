@@ -158,6 +158,19 @@ class Consumer(Generic[Batch]):
         if greenlet is not None:
             greenlet.kill(block=False)
 
+    @staticmethod
+    def stop_all(consumers: Collection[Consumer[Any]], seconds: float = 1.0) -> None:
+        """Stop consumers, wait at most ``seconds`` for what they do, and store the positions. Switches.
+
+        Raises StorageUnavailable.
+        """
+        running = [each._greenlet for each in consumers if each._greenlet is not None]
+        for each in consumers:
+            each.stop()
+        gevent.joinall(running, timeout=seconds)
+        for each in consumers:
+            each.save()
+
     def _run(self) -> None:
         """Greenlet: deliver until there is nothing to do."""
         try:
@@ -215,14 +228,3 @@ class Consumer(Generic[Batch]):
             return False
         self._news.wait(None if pause == inf else pause)
         return True
-
-
-def stop_all(consumers: Collection[Consumer[Any]], seconds: float = 1.0) -> None:
-    """Stop consumers, wait at most ``seconds`` for what they do, and store the positions. Switches. Raises
-    StorageUnavailable."""
-    running = [each._greenlet for each in consumers if each._greenlet is not None]
-    for each in consumers:
-        each.stop()
-    gevent.joinall(running, timeout=seconds)
-    for each in consumers:
-        each.save()

@@ -27,7 +27,8 @@ class LogWindow:
 
     def __init__(self, read: ReadEntries, position: int, page: int = PAGE) -> None:
         self._read = read
-        self._page = page
+        self.page = page
+        """The number of entries that are read together."""
         self.position = position
         """The entries up to here were taken."""
         self._entries: deque[Entry] = deque()
@@ -60,18 +61,19 @@ class LogWindow:
         self._size = 0
         self.position = self._end = self.head
 
-    def first(self, limit: int) -> list[Entry]:
-        """The first entries after the position. May switch; raises StorageUnavailable."""
+    def first(self, limit: int = 0) -> list[Entry]:
+        """The first entries after the position; 0: a page of them. May switch; raises StorageUnavailable."""
+        limit = limit or self.page
         if len(self._entries) < limit and self.head > self._end:
             self._read_page()
         return [self._entries[number] for number in range(min(limit, len(self._entries)))]
 
     def _read_page(self) -> None:
         head = self.head
-        found = self._read(self._end, self._page)
+        found = self._read(self._end, self.page)
         # A commit that continues the window may have come while this was read.
         self._add([entry for entry in found if entry.id > self._end])
-        end = found[-1].id if len(found) == self._page else max(head, found[-1].id if found else 0)
+        end = found[-1].id if len(found) == self.page else max(head, found[-1].id if found else 0)
         self._end = max(self._end, end)
         self.head = max(self.head, self._end)
 

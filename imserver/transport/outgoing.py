@@ -27,11 +27,14 @@ _CONNECTIONS: Final = 64
 
 
 class Unreachable(ImserverError):
-    """There was no complete answer in time; the text says why."""
+    """There was no complete answer in time; the text says why.
 
+    ``is_refused``: the connection was refused, so no program listens at the address.
+    """
 
-class NothingListens(Unreachable):
-    """The connection was refused: no program listens at the address."""
+    def __init__(self, text: str, is_refused: bool = False) -> None:
+        super().__init__(text)
+        self.is_refused = is_refused
 
 
 def signature(secret: bytes, body: bytes, timestamp: int) -> str:
@@ -71,18 +74,18 @@ class Outgoing:
     def send(
         self,
         url: str,
-        headers: dict[str, str],
+        headers: Mapping[str, str],
         body: bytes,
         seconds: float,
         answer_bytes: int = ANSWER_BYTES,
     ) -> tuple[int, bytes]:
         """Send JSON with these ``headers``. Waits and raises like :meth:`post`."""
-        headers = {"Content-Type": "application/json", "User-Agent": USER_AGENT, **headers}
+        headers = {"Content-Type": "application/json", **headers}
         return self.exchange("POST", url, body, headers, seconds, answer_bytes)[:2]
 
     def get(self, url: str, seconds: float, headers: Mapping[str, str] = NO_HEADERS) -> tuple[int, bytes]:
         """Read a document: status and body. Waits and raises like :meth:`post`."""
-        headers = {"Accept": "application/json", "User-Agent": USER_AGENT, **headers}
+        headers = {"Accept": "application/json", **headers}
         return self.exchange("GET", url, None, headers, seconds)[:2]
 
     def exchange(
@@ -90,18 +93,19 @@ class Outgoing:
         method: str,
         url: str,
         body: bytes | None,
-        headers: dict[str, str],
+        headers: Mapping[str, str],
         seconds: float,
         answer_bytes: int = ANSWER_BYTES,
     ) -> tuple[int, bytes, Mapping[str, str]]:
-        """Send a request with these ``headers``: status, body and headers of the answer.
+        """Send a request with these ``headers``, and that of the sender: status, body and headers of the
+        answer.
 
         Waits and raises like :meth:`post`. Headers of the answer are read by names in small letters.
         """
         timeout = gevent.Timeout(seconds)
         try:
             with timeout:
-                return self._request(method, url, body, headers, answer_bytes)
+                return self._request(method, url, body, {"User-Agent": USER_AGENT, **headers}, answer_bytes)
         except gevent.Timeout as over:
             if over is not timeout:
                 raise
@@ -128,8 +132,8 @@ class Outgoing:
                 raise
             answer.release_conn()
         except (HTTPError, OSError, ValueError) as error:
-            kind = NothingListens if isinstance(error.__cause__, ConnectionRefusedError) else Unreachable
-            raise kind(f"{type(error).__name__}: {error}") from None
+            is_refused = isinstance(error.__cause__, ConnectionRefusedError)
+            raise Unreachable(f"{type(error).__name__}: {error}", is_refused) from None
         return answer.status, content, answer.headers
 
     def _manager(self) -> PoolManager:

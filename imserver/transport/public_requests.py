@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from httptools import HttpParserCallbackError, HttpParserError, HttpResponseParser
 
 from imserver.errors import ImserverError
-from imserver.transport.outgoing import NothingListens, Outgoing, Unreachable
+from imserver.transport.outgoing import Outgoing, Unreachable
 from imserver.transport.proxies import is_loopback
 
 if TYPE_CHECKING:
@@ -212,8 +212,8 @@ class PublicRequests(Outgoing):
         except BadUrl as problem:
             raise Unreachable(str(problem)) from None
         except (OSError, ValueError) as error:
-            kind = NothingListens if isinstance(error, ConnectionRefusedError) else Unreachable
-            raise kind(f"{type(error).__name__}: {error}") from None
+            is_refused = isinstance(error, ConnectionRefusedError)
+            raise Unreachable(f"{type(error).__name__}: {error}", is_refused) from None
 
     def _ask(
         self, origin: str, sock: socket.socket, request: bytes, answer_bytes: int

@@ -18,7 +18,7 @@ from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.common.keys import Keys
 
 from imserver.assets import DEFAULT_CONFIG
-from imserver.config import yaml
+from imserver.config.yaml import read_yaml
 from imserver.features.pages.text import TEXT
 from tests.browser.chromium import Browser, Page
 from tests.browser.messenger import APP, TEXTS, Chat, Story, save
@@ -27,7 +27,7 @@ from tests.support import Server, eventually
 SIZES: Final = {"phone": (390, 844), "small-phone": (320, 640), "tablet": (820, 1180), "desktop": (1280, 800)}
 CONFIG: Final = {
     "accounts": {"registrations_per_address": 0},
-    "apps": yaml.read(DEFAULT_CONFIG.read_text("utf-8"), "")["apps"] | {APP: {"accounts": {"guests": True}}},
+    "apps": read_yaml(DEFAULT_CONFIG.read_text("utf-8"), "")["apps"] | {APP: {"accounts": {"guests": True}}},
 }
 """Of a server that has all views."""
 PASTE_PICTURES: Final = """

@@ -9,7 +9,7 @@ from gevent.event import Event as Signal
 from msgspec import json
 
 from imserver.errors import StorageUnavailable
-from imserver.transport.outgoing import NothingListens, Unreachable
+from imserver.transport.outgoing import Unreachable
 
 
 class Post(NamedTuple):
@@ -77,7 +77,7 @@ class BackEnd:
             self.busy -= 1
         answer = self.reply(one)
         if isinstance(answer, str):
-            raise (NothingListens if answer == REFUSED else Unreachable)(answer)
+            raise Unreachable(answer, answer == REFUSED)
         return answer
 
     def close(self) -> None:

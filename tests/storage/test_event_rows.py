@@ -7,6 +7,7 @@ import gevent
 import pytest
 
 from imserver.errors import StorageUnavailable
+from imserver.features.webhooks.dead_events import RetryRow, list_retries, replay_dead
 from imserver.features.webhooks.event_rows import (
     Absence,
     EventStore,
@@ -14,7 +15,6 @@ from imserver.features.webhooks.event_rows import (
     NewEvent,
     NotOwner,
 )
-from imserver.storage.dead_events import RetryRow, list_retries, replay
 from imserver.storage.log.contract import Draft
 from imserver.storage.store import Store
 
@@ -182,9 +182,9 @@ def test_the_first_waiting_event_of_each_user_is_tried(store: Store, events: Eve
     (dead,) = list_retries(store, APP, True, 0, 10)
     assert (dead.event, dead.body) == ("log-3", b"3")
     assert list_retries(store, APP, True, dead.number, 10) == []
-    assert replay(store, APP, "log-2") == 0, "it is not dead"
-    assert replay(store, "other") == 0
-    assert replay(store, APP, "log-3") == 1
+    assert replay_dead(store, APP, "log-2") == 0, "it is not dead"
+    assert replay_dead(store, "other") == 0
+    assert replay_dead(store, APP, "log-3") == 1
     assert [row.event for row in events.due_retries(APP, 1, 900, 10)] == ["log-2", "log-3"]
 
 

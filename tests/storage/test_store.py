@@ -10,10 +10,9 @@ import pytest
 
 from imserver.config.settings import StorageSettings
 from imserver.errors import StartError, StorageUnavailable
-from imserver.features.webhooks.event_rows import NOW
 from imserver.storage.contract import Changes, KeyRow
 from imserver.storage.log.contract import Draft
-from imserver.storage.statements import CLOCK, PooledStatements, Row, Statements
+from imserver.storage.statements import CLOCK, NOW, PooledStatements, Row, Statements
 from imserver.storage.store import Store
 
 from .conftest import OpenStore

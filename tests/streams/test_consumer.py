@@ -11,7 +11,7 @@ from gevent.event import Event as Signal
 
 from imserver.errors import StorageUnavailable
 from imserver.streams import consumer as module
-from imserver.streams.consumer import Consumer, DeliveryLease, Failure, NotOwner, stop_all
+from imserver.streams.consumer import Consumer, DeliveryLease, Failure, NotOwner
 from tests.support import CountingSignal
 from tests.transport.harness import turn, until
 
@@ -110,9 +110,9 @@ def test_a_busy_receiver_costs_few_writes(monkeypatch: pytest.MonkeyPatch) -> No
     one.add(*range(100))
     until(lambda: len(one.taken) == 100)
     assert one.saved == []
-    stop_all([one.consumer])
+    Consumer.stop_all([one.consumer])
     assert one.saved == [100]
-    stop_all([one.consumer])
+    Consumer.stop_all([one.consumer])
     assert one.saved == [100]
 
 
@@ -302,7 +302,7 @@ def test_a_stopped_consumer_delivers_nothing_more() -> None:
     one.reply = hang
     one.add(1, 2)
     until(lambda: one.tried)
-    stop_all([one.consumer])
+    Consumer.stop_all([one.consumer])
     over.set()
     one.add(3)
     turn()

@@ -211,8 +211,8 @@ class AbsenceNode(FeedNode):
 
     def start(self) -> None:
         super().start()
-        registry, accounts = SimpleNamespace(healthy=lambda: True), SimpleNamespace()
-        Absences(self.feeds, self, registry, self.store, accounts)  # type: ignore[arg-type]
+        accounts = SimpleNamespace()
+        Absences(self.feeds, self, lambda: True, self.store, accounts)  # type: ignore[arg-type]
 
     def are_online(self, app: str, users: Sequence[str]) -> list[bool]:
         if not self.receivers.receive(self.name, app, users):

@@ -15,7 +15,7 @@ from gevent.resolver.ares import Resolver
 from gevent.server import DatagramServer
 
 from imserver.transport import public_requests
-from imserver.transport.outgoing import Unreachable
+from imserver.transport.outgoing import USER_AGENT, Unreachable
 from imserver.transport.public_requests import BadUrl, PublicRequests, check_url, is_public, look_up
 from tests.integration.receiver import Receiver
 from tests.integration.test_webhooks import certificate_of_loopback
@@ -322,7 +322,14 @@ def test_what_is_sent_and_read(requests: PublicRequests) -> None:
     for request, target in zip(server.requests, ("/", "/?a=b", "/a?b"), strict=True):
         lines = request.decode().split("\r\n")
         assert lines[0] == f"POST {target} HTTP/1.1"
-        assert lines[1:] == [f"Host: {address}", "X-Own: own", "Content-Length: 4", "", "body"]
+        assert lines[1:] == [
+            f"Host: {address}",
+            f"User-Agent: {USER_AGENT}",
+            "X-Own: own",
+            "Content-Length: 4",
+            "",
+            "body",
+        ]
 
 
 @pytest.mark.parametrize(

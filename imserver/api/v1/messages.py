@@ -237,17 +237,47 @@ class MessageApi(Struct, frozen=True):
     rates: Rates
     limits: Limits
 
+    @staticmethod
+    def of(core: Core, api: Api) -> MessageApi:
+        """Make it for a node."""
+        return MessageApi(
+            core.storage.store, core.messages.messaging, core.messages.receipts, api.rates, api.limits
+        )
 
-def message_api(core: Core, api: Api) -> MessageApi:
-    """Make it for a node."""
-    return MessageApi(
-        core.storage.store, core.messages.messaging, core.messages.receipts, api.rates, api.limits
-    )
+    def send(self, call: Call, request: SendRequest) -> StoredAnswer:
+        """Store and deliver a message of the acting user. Switches. Raises :class:`ApiProblem`."""
+        if call.app.startswith(SYSTEM_PREFIX):
+            raise ApiProblem(errors.Problems.STORE_UNAVAILABLE)
+        if bool(request.to) == bool(request.conversation):
+            raise ApiProblem(errors.Problems.INVALID_REQUEST, "Give one of `to` and `conversation`")
+        if request.to == call.user:
+            raise ApiProblem(errors.Problems.INVALID_REQUEST, "`to`: the receiver is the sender")
+        if request.notify is not UNSET and not call.is_back_end:
+            if call.principal.kind != "bot":
+                raise ApiProblem(errors.Problems.NOT_ALLOWED, "`notify`: only bots and back ends may set it")
+            if isinstance(request.notify, Notify) and not leads_nowhere_else(request.notify):
+                raise ApiProblem(
+                    errors.Problems.NOT_ALLOWED,
+                    "`notify`: only back ends may set a `title`, and addresses that are no path of your page",
+                )
+        if request.forward is not UNSET:
+            return _forward(self, call, request, request.forward)
+        kind, body = _content(self, call, request)
+        message = Send(
+            to=request.to,
+            conversation=request.conversation,
+            type=kind,
+            body=body,
+            id=request.client_msg_id,
+            about=request.reply_to,
+            meta=_meta(request, b"" if request.notify is UNSET else notify_bytes(request.notify)),
+        )
+        return _store(self, call, message)
 
 
 routes = Resource(
     "conversations",
-    service=message_api,
+    service=MessageApi.of,
     hot=False,
     examples=(_STORED,),
     problems=(errors.Problems.UNKNOWN_CONVERSATION,),
@@ -285,33 +315,7 @@ def send(api: MessageApi, call: Call, request: SendRequest) -> StoredAnswer:
     The message is stored before the server answers. Online users who may read it receive it at once,
     offline users when they reconnect. To send to many users, push with `store`.
     """
-    if call.app.startswith(SYSTEM_PREFIX):
-        raise ApiProblem(errors.Problems.STORE_UNAVAILABLE)
-    if bool(request.to) == bool(request.conversation):
-        raise ApiProblem(errors.Problems.INVALID_REQUEST, "Give one of `to` and `conversation`")
-    if request.to == call.user:
-        raise ApiProblem(errors.Problems.INVALID_REQUEST, "`to`: the receiver is the sender")
-    if request.notify is not UNSET and not call.is_back_end:
-        if call.principal.kind != "bot":
-            raise ApiProblem(errors.Problems.NOT_ALLOWED, "`notify`: only bots and back ends may set it")
-        if isinstance(request.notify, Notify) and not leads_nowhere_else(request.notify):
-            raise ApiProblem(
-                errors.Problems.NOT_ALLOWED,
-                "`notify`: only back ends may set a `title`, and addresses that are no path of your page",
-            )
-    if request.forward is not UNSET:
-        return _forward(api, call, request, request.forward)
-    kind, body = _content(api, call, request)
-    message = Send(
-        to=request.to,
-        conversation=request.conversation,
-        type=kind,
-        body=body,
-        id=request.client_msg_id,
-        about=request.reply_to,
-        meta=_meta(request, b"" if request.notify is UNSET else notify_bytes(request.notify)),
-    )
-    return _store(api, call, message)
+    return api.send(call, request)
 
 
 def _forward(api: MessageApi, call: Call, request: SendRequest, id: int) -> StoredAnswer:

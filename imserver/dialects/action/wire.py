@@ -16,7 +16,7 @@ from msgspec import Raw, Struct, field
 
 from imserver.dialects.action.commands import AckNumber, ActionLogin, Say
 from imserver.dialects.cmd.wire import BAD_FRAME_REPLY
-from imserver.plugin.errors import REPLY_TEXT, REPLY_TEXT_UNKNOWN, ReplyCode
+from imserver.plugin.errors import ReplyCode, reply_text
 from imserver.plugin.settings import MAX_USER_BYTES
 from imserver.plugin.wire import (
     ACTION_PREFIX,
@@ -132,7 +132,8 @@ PUSHED = {"msg": "sendmsg", "left": "exit"}
 _BEFORE = (
     b'{"code":200,"msg":"success","data":{"action":%b,"msgId":%b,"msgType":%b,"content":%b,"from":%b,"to":'
 )
-_TEXTS = {**REPLY_TEXT, ReplyCode.BAD_USER: "非法的用户Id"}
+_TEXTS = {ReplyCode.BAD_USER: "非法的用户Id"}
+"""Texts that are not those of :func:`reply_text`."""
 
 
 def with_seq(seq: str) -> bytes:
@@ -179,7 +180,7 @@ class ActionDialect(Dialect):
             _encode(request.seq),
             _encode(request.name),
             reply.code,
-            _encode(_TEXTS.get(reply.code, REPLY_TEXT_UNKNOWN)),
+            _encode(_TEXTS.get(reply.code) or reply_text(reply.code)),
             b"null" if reply.data is None else _encode(reply.data),
         )
 

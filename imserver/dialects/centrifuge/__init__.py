@@ -32,17 +32,10 @@ def _build(core: Core) -> FeatureParts:
         core.identity.tenants.get,
         settings.app,
         core.config.websocket.client_ping_seconds,
+        core.node.version,
         core.network.dispatcher.run,
     )
-    limit = core.config.limits.message_bytes
-    both_ways = FallbackStreams(
-        core.node.request_log,
-        service,
-        limit,
-        core.codec(CentrifugeDialect(streamed=True)),
-        core.codec(CentrifugeProtobufDialect(streamed=True)),
-    )
-    one_way = UniStreams(core.node.request_log, service, limit)
+    both_ways, one_way = FallbackStreams(core, service), UniStreams(core, service)
     return FeatureParts(
         Emulation(core.sessions.table, core.cluster.queries, core.cluster.others),
         service.rows(),

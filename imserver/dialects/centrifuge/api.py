@@ -31,10 +31,10 @@ from imserver.dialects.centrifuge.service import (
 )
 from imserver.dialects.centrifuge.settings import CentrifugeSettings
 from imserver.dialects.centrifuge.wire import ALIAS, MAX_OFFSET, ClientView, HistoryResult
-from imserver.plugin.errors import DISCONNECTED, CloseCode, Unavailable
+from imserver.plugin.errors import CloseCode, Unavailable
 from imserver.plugin.http import PROBLEM, Api, BadBody, BatchAnswers, Call, HttpResponse, Route
 from imserver.plugin.identity import MAX_EXPIRES_AT, Need, Needs, Tenants, may
-from imserver.plugin.runtime import __version__, is_long_turn, serve_others
+from imserver.plugin.runtime import is_long_turn, serve_others
 from imserver.plugin.services import (
     MAX_NAME_BYTES,
     MAX_PRESENCE,
@@ -87,6 +87,7 @@ class CentrifugeApi(Struct, frozen=True):
     app: str
     lease: Callable[[], Lease]
     started_at: float
+    version: str
 
 
 def _api(core: Core, _: Api) -> CentrifugeApi:
@@ -100,6 +101,7 @@ def _api(core: Core, _: Api) -> CentrifugeApi:
         settings_of(core.config, CentrifugeSettings).app,
         core.status.lease,
         core.node.started_at,
+        core.node.version,
     )
 
 
@@ -342,8 +344,6 @@ def disconnect(api: CentrifugeApi, app: str, request: _Disconnect) -> dict[str, 
         code = CloseCode.KICKED
     elif not _MIN_CODE <= code <= _MAX_CODE:
         raise MethodFailed(codes.BAD_DATA)
-    else:
-        reason = reason or DISCONNECTED
     for connection in _connections_of(api, app, request):
         if connection not in request.whitelist:
             api.connections.close(app, connection, code, reason, as_given)
@@ -468,7 +468,7 @@ def info(api: CentrifugeApi, app: str, _request: _Info) -> dict[str, Any]:
             {
                 "uid": node,
                 "name": node,
-                "version": __version__,
+                "version": api.version,
                 "num_clients": count.sessions,
                 "num_users": count.users,
                 "num_channels": count.channels,

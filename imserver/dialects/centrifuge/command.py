@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import click
@@ -11,7 +12,7 @@ import msgspec
 
 from imserver.dialects.centrifuge.migration import Migration
 from imserver.dialects.centrifuge.migration_options import BadSettings
-from imserver.plugin.commands import fail, read_text, yaml
+from imserver.plugin.commands import fail, read_yaml, write_yaml
 from imserver.plugin.settings import ConfigError, valid_name
 
 
@@ -28,7 +29,7 @@ def from_centrifugo(app: str, secrets: bool, file: str) -> None:
     if not valid_name(app):
         fail(f"{app!r} is no name of an app")
     try:
-        migration = Migration(_document(file, read_text(file)), app, secrets)
+        migration = Migration(_document(file, _text_of(file)), app, secrets)
     except BadSettings as error:
         fail(f"{file}: {error}")
     if migration.notes:
@@ -37,14 +38,21 @@ def from_centrifugo(app: str, secrets: bool, file: str) -> None:
         click.echo(f"# - {note}")
         if not sys.stdout.isatty():
             click.echo(f"imserver: {note}", err=True)
-    click.echo(yaml.write(migration.settings), nl=False)
+    click.echo(write_yaml(migration.settings), nl=False)
+
+
+def _text_of(file: str) -> str:
+    try:
+        return sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        fail(f"{file} cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8 text'}")
 
 
 def _document(file: str, text: str) -> dict[str, Any]:
     try:
         if file.endswith(".toml"):
             return tomllib.loads(text)
-        document = msgspec.json.decode(text) if text.lstrip().startswith("{") else yaml.read(text, file)
+        document = msgspec.json.decode(text) if text.lstrip().startswith("{") else read_yaml(text, file)
     except (ValueError, RecursionError, ConfigError) as error:
         fail(error if isinstance(error, ConfigError) else f"{file}: {error}")
     if not isinstance(document, dict):

@@ -65,7 +65,7 @@ from imserver.plugin.identity import (
     end_of,
 )
 from imserver.plugin.messages import CatchUp
-from imserver.plugin.runtime import __version__, is_long_turn, serve_others
+from imserver.plugin.runtime import is_long_turn, serve_others
 from imserver.plugin.services import (
     CLOSE_INSUFFICIENT_STATE,
     INSUFFICIENT,
@@ -113,7 +113,6 @@ from imserver.plugin.wire import (
 )
 
 NAME: Final = "centrifuge"
-VERSION: Final = f"imserver {__version__}"
 GRACE_SECONDS: Final = 25
 """Time for a client to renew a token that has just expired. Clients begin at its end."""
 RENEWAL_SECONDS: Final = 60
@@ -336,6 +335,7 @@ class CentrifugeService:
         settings: Callable[[str], TenantSettings | None],
         default_app: str,
         ping_seconds: float,
+        version: str,
         run: Callable[[Connection, Command, Callable[[Reply], None]], Reply | None],
     ) -> None:
         self._sessions = sessions
@@ -349,6 +349,7 @@ class CentrifugeService:
         self._catch_up = catch_up
         self._settings = settings
         self._default_app = default_app
+        self._version = f"imserver {version}"
         self._ping = max(1, ceil(ping_seconds))
         self._run = run
         connections.on_join.append(self._joined)
@@ -545,7 +546,15 @@ class CentrifugeService:
             end = 0 if self._back_ends.has(app, "refresh") else admission.end
             session = self._connections.secret_of(connection) if isinstance(connection, Stream) else ""
             result = ConnectResult(
-                client, VERSION, end > 0, _ttl(end), subs or None, self._ping, True, session, claims.data
+                client,
+                self._version,
+                end > 0,
+                _ttl(end),
+                subs or None,
+                self._ping,
+                True,
+                session,
+                claims.data,
             )
             state.mark(PERSONAL, own != "")
             state.mark(BY_ALIAS, is_member)
@@ -630,7 +639,7 @@ class CentrifugeService:
         _renew_facts(state, claims.info, claims.meta)
         self._logins.began(connection, decision)
         client, end = self._connections.id_of(connection), admission.end
-        return Reply(ReplyCode.OK, RefreshResult(client, VERSION, end > 0, _ttl(end)))
+        return Reply(ReplyCode.OK, RefreshResult(client, self._version, end > 0, _ttl(end)))
 
     def _refresh_here(self, query: RefreshConnection) -> bool:
         connection = self._connections.find(query.app, query.connection)

@@ -18,7 +18,7 @@ from imserver.dialects.centrifuge.wire import CentrifugeDialect, CentrifugeProto
 from imserver.plugin.errors import CloseCode, Problems
 from imserver.plugin.http import PROBLEM, ApiProblem, BadBody, Call, HttpResponse, Route, stream_head
 from imserver.plugin.identity import Needs
-from imserver.plugin.runtime import RequestLog
+from imserver.plugin.services import Core
 from imserver.plugin.wire import Head, Serve, Stream, StreamEncoding, StreamPath, host_of, serve_each
 
 _PROTOBUF: Final = "application/octet-stream"
@@ -27,24 +27,14 @@ _EVENTS: Final = "text/event-stream; charset=utf-8"
 
 
 class FallbackStreams:
-    """Opens streams for ``service``. Owner of their encodings. ``message_bytes``: the longest message.
+    """Opens streams for ``service``. Owner of their encodings."""
 
-    ``as_json``, ``as_protobuf``: their codecs.
-    """
-
-    def __init__(
-        self,
-        log: RequestLog,
-        service: CentrifugeService,
-        message_bytes: int,
-        as_json: CentrifugeDialect,
-        as_protobuf: CentrifugeProtobufDialect,
-    ) -> None:
-        self._log = log
-        self._as_json = as_json
-        self._as_protobuf = as_protobuf
+    def __init__(self, core: Core, service: CentrifugeService) -> None:
+        self._log = core.node.request_log
+        self._as_json = core.codec(CentrifugeDialect(streamed=True))
+        self._as_protobuf = core.codec(CentrifugeProtobufDialect(streamed=True))
         self._service = service
-        self._message_bytes = message_bytes
+        self._message_bytes = core.config.limits.message_bytes
         self._events: StreamEncoding
         self._lines: StreamEncoding
         self._frames: StreamEncoding

@@ -18,7 +18,7 @@ from imserver.dialects.centrifuge.service import CentrifugeService
 from imserver.dialects.centrifuge.wire import ALIAS, CentrifugeDialect, ConnectResult, read_login
 from imserver.plugin.errors import CloseCode, StorageUnavailable
 from imserver.plugin.http import stream_head
-from imserver.plugin.runtime import RequestLog
+from imserver.plugin.services import Core
 from imserver.plugin.wire import Head, Refused, Reply, Stream, StreamEncoding, StreamPath, host_of
 
 _JSON: Final = "application/json; charset=utf-8"
@@ -49,12 +49,12 @@ class UniDialect(CentrifugeDialect):
 
 
 class UniStreams:
-    """Opens such streams for ``service``. ``message_bytes``: the longest request to connect."""
+    """Opens such streams for ``service``."""
 
-    def __init__(self, log: RequestLog, service: CentrifugeService, message_bytes: int) -> None:
-        self._log = log
+    def __init__(self, core: Core, service: CentrifugeService) -> None:
+        self._log = core.node.request_log
         self._service = service
-        self._message_bytes = message_bytes
+        self._message_bytes = core.config.limits.message_bytes
         self._dialect = UniDialect()
         self._events = StreamEncoding(self._dialect, before=b"data: ", behind=b"\n\n")
         self._lines = StreamEncoding(self._dialect, behind=b"\n")

@@ -18,7 +18,7 @@ def _build(core: Core) -> FeatureParts:
         core.cluster.queries,
         core.identity.tenants,
         core.identity.logins,
-        core.node.metrics,
+        core.node.metrics.count_login,
         core.config.hub.notice_members,
     )
     return FeatureParts(service, dialects={NAME: DialectParts(service.opened)}, ended=(service.ended,))

@@ -7,6 +7,7 @@ registry: an id contains the node of its client.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import time
 from typing import Final
 
@@ -16,7 +17,6 @@ from msgspec import Struct
 from imserver.dialects.client.wire import BAD_SYSTEM, NO_SYSTEM, message_id, refusal, welcome
 from imserver.plugin.errors import CloseCode, ImserverError, reply_text
 from imserver.plugin.identity import BadTenant, Logins, Tenants
-from imserver.plugin.metrics import Metrics
 from imserver.plugin.services import (
     NAMED_BY_ID,
     Channels,
@@ -88,7 +88,7 @@ class ClientService:
         queries: NodeQueries,
         tenants: Tenants,
         logins: Logins,
-        metrics: Metrics,
+        count_login: Callable[[], None],
         notice_members: int,
     ) -> None:
         self._hub = hub
@@ -97,7 +97,7 @@ class ClientService:
         self._connections = connections
         self._tenants = tenants
         self._logins = logins
-        self._metrics = metrics
+        self._count_login = count_login
         self._notice_members = notice_members
         channels.members.on_left.append(self._left)
         connections.on_join.append(self._joined)
@@ -150,7 +150,7 @@ class ClientService:
     def _begin(self, app: str, connection: Connection, guest: bool) -> None:
         client_id = self._ids.id_of(self._ids.next_number())
         self._hub.join(self._hub.open(app, POLICY, guest), connection, client_id, "")
-        self._metrics.logins += 1
+        self._count_login()
         connection.send(welcome(client_id))
 
     def ended(self, connection: Connection, _code: int) -> None:

@@ -12,7 +12,6 @@ import msgspec
 from imserver.features.webhooks.requests import POST_SECONDS, Receiver, WebhookQueues
 from imserver.features.webhooks.webhooks import Webhooks
 from imserver.plugin.runtime import Outgoing
-from imserver.plugin.settings import ChannelEvent
 
 _OCCUPANCY: Final = frozenset({"occupied", "vacated"})
 _encode = msgspec.json.Encoder().encode
@@ -47,7 +46,7 @@ class PusherHooks:
         """Whether the app's back end wants any of these events of channels."""
         return app in self.queues and not events.isdisjoint(_OCCUPANCY)
 
-    def channel(self, app: str, event: ChannelEvent, channel: str) -> None:
+    def channel(self, app: str, event: str, channel: str) -> None:
         """Queue an event of a channel, if it is one of these webhooks."""
         if event in _OCCUPANCY:
             self.add(app, f"channel_{event}", channel)

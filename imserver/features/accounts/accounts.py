@@ -27,7 +27,7 @@ from imserver.features.accounts.settings import (
     AppAccountSettings,
 )
 from imserver.features.accounts.tokens import AccountTokens, KnownDevice
-from imserver.plugin.errors import ImserverError, LoginRefusal, MediaUnavailable, StorageUnavailable
+from imserver.plugin.errors import ImserverError, LoginRefusal, Unavailable
 from imserver.plugin.identity import (
     LOGIN_CHARACTERS,
     AccountSession,
@@ -610,7 +610,7 @@ class Accounts:
         self._close_sessions(app, [user], None)
         try:
             self._erase(account)
-        except (StorageUnavailable, MediaUnavailable) as error:
+        except Unavailable as error:
             log.warning("data of the deleted account %s in %s may be left: %s", user, app, error)
 
     def _erase(self, account: Account) -> None:

@@ -16,7 +16,7 @@ import gevent
 from imserver.features.accounts.accounts import Accounts, UnknownAccount, check_device, check_shown
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.accounts.settings import GUESTS, AccountSettings
-from imserver.plugin.errors import ImserverError, MediaUnavailable, StorageUnavailable
+from imserver.plugin.errors import ImserverError, Unavailable
 from imserver.plugin.identity import AccountSession, BadField, Buckets, Shared, by_address
 from imserver.plugin.runtime import serve_others
 from imserver.plugin.services import Presence
@@ -111,7 +111,7 @@ class Guests:
             gevent.sleep(LOOK_SECONDS)
             try:
                 self.expire(int(time()))
-            except (StorageUnavailable, MediaUnavailable) as error:
+            except Unavailable as error:
                 log.debug("unused guests could not be deleted: %s", error)
             except Exception:
                 log.exception("unused guests could not be deleted")

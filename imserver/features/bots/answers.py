@@ -16,7 +16,7 @@ from imserver.features.accounts.accounts import Accounts
 from imserver.features.bots.rows import BotStore
 from imserver.features.bots.settings import BOT_PIECES, PIECES_PER_SECOND
 from imserver.features.bots.wire import AppendAnswer, CloseAnswer, OpenAnswer
-from imserver.plugin.errors import ReplyCode, StorageUnavailable, TooManyMessages
+from imserver.plugin.errors import ReplyCode, StorageUnavailable
 from imserver.plugin.identity import Buckets, Logins, Relations, Reviews, SenderRates, TooManyRequests
 from imserver.plugin.messages import (
     Appended,
@@ -206,7 +206,7 @@ class StreamedAnswers:
 
         Unless a back end opens it, it counts as a message of the bot, which has at most :data:`MOST_STREAMS`,
         and it is refused in an app whose back end reviews messages: pieces cannot be reviewed.
-        Raises TooManyMessages, and ChannelRefused: ``full`` or ``limit``.
+        Raises TooManyRequests, and ChannelRefused: ``full`` or ``limit``.
         """
         if to == user or bool(to) == bool(conversation):
             return Rejected(
@@ -230,7 +230,7 @@ class StreamedAnswers:
             if self._streams.count_of(app, user) >= MOST_STREAMS:
                 raise ChannelRefused("full", f"the bot has {MOST_STREAMS} open streams on this node")
             if not self._rates.take(app, user):
-                raise TooManyMessages("the bot has sent too many messages")
+                raise TooManyRequests(1)
         part = ChannelPart(f"{_USER}{found}" if found else f"{_GROUP}{conversation}")
         head = _signal(Event("piece", user, "", type=type, channel=part))
         return self._streams.open(app, head, text, owner)
@@ -317,6 +317,7 @@ class ClosedView(msgspec.Struct, omit_defaults=True):
 
 
 _REFUSED: Final = {"full": ReplyCode.NOT_STORED}
+_TOO_MANY: Final[dict[type[Exception], int]] = {TooManyRequests: ReplyCode.NOT_STORED}
 
 
 _UNAVAILABLE: Final = Reply(ReplyCode.NOT_STORED, RefusedView("unavailable"))
@@ -331,8 +332,8 @@ class AnswerCommands:
     def rows(self) -> CommandTable:
         """The commands that this service runs."""
         return {
-            OpenAnswer: CommandRow(self.open),
-            AppendAnswer: CommandRow(self.append, refusals={TooManyRequests: ReplyCode.NOT_STORED}),
+            OpenAnswer: CommandRow(self.open, refusals=_TOO_MANY),
+            AppendAnswer: CommandRow(self.append, refusals=_TOO_MANY),
             CloseAnswer: CommandRow(self.close),
         }
 

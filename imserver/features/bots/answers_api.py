@@ -9,7 +9,7 @@ from msgspec import UNSET, Struct, UnsetType
 from imserver.features.bots.answers import StreamedAnswers
 from imserver.features.bots.api import CHAPTER
 from imserver.features.bots.parts import bots_of
-from imserver.plugin.errors import Problems, TooManyMessages
+from imserver.plugin.errors import Problems
 from imserver.plugin.http import (
     MOST_PIECES,
     REFUSALS,
@@ -81,10 +81,6 @@ class AnswerClosed(Struct):
     id: Annotated[int, about("The id of the stored message.")] | UnsetType = UNSET
 
 
-def _too_many(_error: Exception) -> ApiProblem:
-    return ApiProblem(Problems.TOO_MANY_REQUESTS, headers=(("Retry-After", "1"),))
-
-
 _SAMPLE: Final = "wqvyR2Tg5cMSnBIl0xcmpgxC0bOVqhe9ZcUxMA"
 _NOT_STORED: Final = (
     Problems.UNKNOWN_ACCOUNT,
@@ -98,7 +94,7 @@ routes = Resource(
     service=lambda core, _: bots_of(core).answers,
     hot=False,
     chapter=CHAPTER,
-    refusals={**REFUSALS, TooManyMessages: _too_many},
+    refusals=REFUSALS,
 )
 
 

@@ -40,7 +40,6 @@ from imserver.plugin.http import (
     refuse,
 )
 from imserver.plugin.identity import Needs
-from imserver.plugin.runtime import URL_CHARACTERS
 from imserver.plugin.storage import Bot, BotCommand
 
 CHAPTER: Final = "Accounts of programs, with tokens and slash commands."
@@ -68,7 +67,7 @@ HookUrl = Annotated[
     about(
         "The webhook of the bot: what it may read is posted to this URL. It begins with `https://` and has a "
         "public address. Empty: none.",
-        max_length=URL_CHARACTERS,
+        max_length=1000,
     ),
 ]
 

@@ -34,7 +34,6 @@ from imserver.plugin.messages import (
     Messaging,
     bots_of,
     make_draft,
-    stop_all,
     users_of,
 )
 from imserver.plugin.runtime import PublicRequests, RateLimitedLog, Unreachable
@@ -157,7 +156,7 @@ class BotHooks:
         self.work.end()
         senders, self._senders = list(self._senders.values()), {}
         try:
-            stop_all([sender.consumer for sender in senders])
+            Consumer.stop_all([sender.consumer for sender in senders])
             if senders:
                 self._events.release([LEASE], self.registry.lease.node)
         except StorageUnavailable as error:

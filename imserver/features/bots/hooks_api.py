@@ -27,10 +27,9 @@ from imserver.plugin.http import (
     MessageApi,
     Resource,
     Route,
+    SendRequest,
     about,
     decode,
-    message_api,
-    messages,
     parse_form,
     refuse,
     reply,
@@ -181,7 +180,7 @@ _TAKEN: Final = ("type", "text", "data", "buttons", "mentions", "client_msg_id",
 _FORM: Final = "application/x-www-form-urlencoded"
 _EXPECTED: Final = "Send a JSON object, or a form with the JSON in the field payload"
 _fields: Final = msgspec.json.Decoder(dict[str, Raw])
-_message: Final = msgspec.json.Decoder(messages.SendRequest)
+_message: Final = msgspec.json.Decoder(SendRequest)
 
 
 class HookApi(Struct, frozen=True):
@@ -195,7 +194,7 @@ class HookApi(Struct, frozen=True):
 
 def _api(core: Core, api: Api) -> HookApi:
     return HookApi(
-        bots_of(core).incoming, core.identity.tenants, core.identity.sender_rates, message_api(core, api)
+        bots_of(core).incoming, core.identity.tenants, core.identity.sender_rates, MessageApi.of(core, api)
     )
 
 
@@ -223,7 +222,7 @@ def _read(api: HookApi, call: Call) -> None:
 
 def post(api: HookApi, call: Call) -> HttpResponse:
     """``POST /hooks/<token>``: post a message."""
-    return reply(call, messages.send(api.messages, call, call.input))
+    return reply(call, api.messages.send(call, call.input))
 
 
 ROUTES: Final = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from datetime import UTC, datetime
 from secrets import token_urlsafe
 from time import time
 from typing import Final
@@ -15,7 +16,7 @@ from imserver.features.accounts.rows import AccountStore
 from imserver.features.accounts.settings import AppAccountSettings, rules_of
 from imserver.features.invitations.invitations import CODE_BYTES
 from imserver.features.invitations.rows import Invitation, InvitationStore
-from imserver.plugin.commands import day, fail, opened, qr_code, settings_options
+from imserver.plugin.commands import fail, opened, settings_options
 from imserver.plugin.identity import GOCHAT, Tenants
 from imserver.plugin.messages import Change
 from imserver.plugin.settings import HTTP_URL, Config
@@ -61,13 +62,13 @@ def chat(path: str | None, data_dir: str | None, group: str, owner: bool) -> Non
             code = token_urlsafe(CODE_BYTES)
             AccountStore(store).add_reset(account.id, account.email, hash_of(code), now, now + _DAY)
             link = f"{page}#owner={_OWNER}.{code}.{group_id}"
-            click.echo(_FOR_OWNER.format(until=day(now + _DAY), link=link))
+            click.echo(_FOR_OWNER.format(until=_time(now + _DAY), link=link))
             if sys.stdout.isatty():
-                click.echo(qr_code(link))
+                click.echo(_qr_code(link))
         invitation = _invitation(store, account, group_id, takes_guests, now)
         how = "gives a name and is in" if takes_guests else "logs in and is in"
         link = f"{page}#invite={invitation.code}"
-        click.echo(_FOR_OTHERS.format(until=day(invitation.expires_at), link=link, how=how))
+        click.echo(_FOR_OTHERS.format(until=_time(invitation.expires_at), link=link, how=how))
         if not takes_guests:
             click.echo(_NO_GUESTS)
 
@@ -132,3 +133,21 @@ def _address(config: Config) -> str:
     """The address of the HTTP port for browsers."""
     url = config.app.http_url.rstrip("/")
     return url if HTTP_URL.match(url) else f"http://127.0.0.1:{config.app.http_port}"
+
+
+def _time(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def _qr_code(text: str) -> str:
+    """A QR code of a text, black on white, for a terminal: two rows of squares in each line."""
+    from io import StringIO
+
+    from qrcode import QRCode
+
+    code = QRCode(border=2)
+    code.add_data(text)
+    drawn = StringIO()
+    code.print_ascii(drawn, invert=True)
+    white = [f"\x1b[40;97m{line}\x1b[0m" for line in drawn.getvalue().splitlines()]
+    return "\n".join(white)

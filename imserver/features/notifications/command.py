@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from time import perf_counter, time
 
 from imserver.features.accounts.mailing import Mail, NotSent, send
@@ -10,7 +11,7 @@ from imserver.features.notifications.pushes import delivery_of_test
 from imserver.features.notifications.rows import NotificationRows
 from imserver.features.notifications.settings import VAPID, NotificationSettings
 from imserver.features.notifications.webpush import WebPush
-from imserver.plugin.commands import Finding, Findings, key_for
+from imserver.plugin.commands import Finding, key_for
 from imserver.plugin.identity import Tenants
 from imserver.plugin.runtime import PublicRequests
 from imserver.plugin.settings import Config, settings_of
@@ -23,7 +24,7 @@ _MENDS = {
 }
 
 
-def notify(config: Config, store: Store, tenants: Tenants, user: str) -> Findings:
+def notify(config: Config, store: Store, tenants: Tenants, user: str) -> Iterator[Finding]:
     """Send a test to each endpoint of ``APP/USER``."""
     app, _, name = user.partition("/")
     app = tenants.resolve(app)
@@ -51,7 +52,7 @@ def notify(config: Config, store: Store, tenants: Tenants, user: str) -> Finding
     webpush.close()
 
 
-def mail(config: Config, _store: Store, _tenants: Tenants, address: str) -> Findings:
+def mail(config: Config, _store: Store, _tenants: Tenants, address: str) -> Iterator[Finding]:
     """Send a test to an address."""
     smtp = settings_of(config, SmtpSettings)
     if not smtp.host:

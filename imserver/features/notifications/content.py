@@ -13,10 +13,10 @@ import msgspec
 from msgspec import UNSET, Struct
 from msgspec.structs import replace
 
-from imserver.features.notifications.contract import Notify, Shown
-from imserver.plugin.messages import Conversation, Entry, decode_meta
+from imserver.features.notifications.contract import Shown, ShownAction
+from imserver.plugin.messages import Conversation, Entry
 from imserver.plugin.runtime import asset_path
-from imserver.plugin.wire import is_path
+from imserver.plugin.wire import Notify
 
 LANGUAGES: Final = ("en", "zh")
 TTL_SECONDS: Final = 3 * 86400
@@ -74,11 +74,20 @@ def host_of(url: str) -> str:
     return found[1].lower()[:_HOST_BYTES] if found else ""
 
 
+def meta_of(entry: Entry) -> dict[str, Any]:
+    """The metadata of an entry."""
+    try:
+        found = msgspec.json.decode(entry.meta) if entry.meta else None
+    except (ValueError, RecursionError):
+        found = None
+    return found if isinstance(found, dict) else {}
+
+
 def notify_in(entry: Entry) -> Notify | Literal[False] | None:
     """What a message says about its notification: nothing (None), or that there shall be none (False)."""
     if b'"notify"' not in entry.meta:
         return None
-    found = decode_meta(entry.meta).get("notify")
+    found = meta_of(entry).get("notify")
     if found is None or found is True:
         return None
     if found is False:
@@ -121,7 +130,7 @@ def shown_of(
         _cut(title, TITLE_CHARACTERS),
         _cut(text, TEXT_CHARACTERS),
         # Browsers load it when they show the notification: another host would learn the reader's address.
-        author.avatar if is_path(author.avatar) else "",
+        author.avatar if Notify.is_path(author.avatar) else "",
         conversation=conversation.id,
         group=is_group,
         id=entry.id,
@@ -139,7 +148,8 @@ def with_wishes(shown: Shown, notify: Notify, preview: bool = True) -> Shown:
         body=_cut(notify.text, TEXT_CHARACTERS) if notify.text and preview else shown.body,
         url=notify.url or shown.url,
         icon=notify.icon or shown.icon,
-        actions=notify.actions or shown.actions,
+        actions=tuple([ShownAction(each.action, each.title, each.url) for each in notify.actions])
+        or shown.actions,
     )
 
 

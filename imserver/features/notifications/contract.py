@@ -7,8 +7,6 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from imserver.plugin.errors import ImserverError
-from imserver.plugin.wire import Action as Action
-from imserver.plugin.wire import Notify as Notify
 
 ENDPOINT_BYTES = 1000
 """Longest URL of an endpoint."""
@@ -112,6 +110,14 @@ class MailDue(Struct, frozen=True):
     marks: int = 0
 
 
+class ShownAction(Struct, frozen=True, omit_defaults=True):
+    """A button of a notification: its name, what it shows, and what a click opens."""
+
+    action: str
+    title: str
+    url: str = ""
+
+
 class Shown(Struct, frozen=True, omit_defaults=True):
     """What a service worker or an application gets, as JSON, and shows. Written to ``notify_delivery.body``.
 
@@ -126,7 +132,7 @@ class Shown(Struct, frozen=True, omit_defaults=True):
     body: str = ""
     icon: str = ""
     url: str = ""
-    actions: tuple[Action, ...] = ()
+    actions: tuple[ShownAction, ...] = ()
     conversation: int = 0
     """0: a push that is not stored."""
     group: bool = False

@@ -26,11 +26,13 @@ from imserver.features.notifications.rows import NotificationRows
 from imserver.features.notifications.webpush import PushResult, WebPush
 from imserver.features.webhooks.event_rows import NewEvent
 from imserver.plugin.errors import StorageUnavailable
-from imserver.plugin.messages import RENEW_SECONDS, Consumer, DeliveryLease, Failure, stop_all
+from imserver.plugin.messages import Consumer, DeliveryLease, Failure
 from imserver.plugin.runtime import RateLimitedLog, is_long_turn, retry_pause, serve_others, steady_time
 
 log = logging.getLogger(__name__)
 
+RENEW_SECONDS: Final = 3.0
+"""How often it is looked which messages were read."""
 PAGE: Final = 100
 """Deliveries to a host that are read together."""
 MOST_FAST: Final = 16
@@ -298,7 +300,7 @@ class Host:
         gevent.joinall(self._workers, timeout=seconds)
         while self.consumer.is_busy and monotonic() < deadline:
             gevent.sleep(END_LOOK_SECONDS)  # it stores results
-        stop_all([self.consumer])
+        Consumer.stop_all([self.consumer])
         gevent.killall(self._workers)
         try:
             self._settle()

@@ -13,11 +13,11 @@ from msgspec import Struct
 
 from imserver.features.accounts.mailing import Mail, button_page
 from imserver.features.accounts.rows import AccountStore
-from imserver.features.notifications.content import language_of, notify_in, text_in
+from imserver.features.notifications.content import language_of, meta_of, notify_in, text_in
 from imserver.features.notifications.contract import ConversationWish, Level, Wishes
 from imserver.features.notifications.decisions import zone_of
 from imserver.plugin.identity import cleaned
-from imserver.plugin.messages import EVERYBODY, MOST_UNREAD, Conversation, ConversationSummary, Entry
+from imserver.plugin.messages import Conversation, ConversationSummary, Entry
 from imserver.plugin.runtime import asset_path
 from imserver.plugin.storage import Account
 from imserver.plugin.wire import id_of
@@ -149,14 +149,8 @@ def _unread(
 
 def mentions(entry: Entry, user: str) -> bool:
     """Whether a message mentions a user, or everybody."""
-    if not entry.meta:
-        return False
-    try:
-        meta = msgspec.json.decode(entry.meta)
-    except (ValueError, RecursionError):
-        return False
-    named = meta.get("mentions") if isinstance(meta, dict) else None
-    return isinstance(named, list) and (user in named or EVERYBODY in named)
+    named = meta_of(entry).get("mentions")
+    return isinstance(named, list) and (user in named or "all" in named)
 
 
 # --- the mail -----------------------------------------------------------------------------------------------
@@ -286,7 +280,7 @@ def _time(time_ms: int, zone: str, language: str) -> str:
 
 
 def _number(count: int, has_more: bool = False) -> str:
-    return f"{count}+" if has_more or count >= MOST_UNREAD else str(count)
+    return f"{count}+" if has_more or count >= ConversationSummary.MOST_UNREAD else str(count)
 
 
 def _counted(forms: str, count: int, has_more: bool = False, **values: str) -> str:

@@ -13,6 +13,7 @@ from time import monotonic, time
 from typing import Final
 
 import gevent
+from gevent.event import Event as Signal
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -33,7 +34,6 @@ from imserver.features.notifications.contract import (
     Delivery,
     Due,
     Kind,
-    Notify,
     PushEndpoint,
     Shown,
     Wishes,
@@ -47,19 +47,17 @@ from imserver.plugin.errors import StorageUnavailable
 from imserver.plugin.identity import AccountLookup
 from imserver.plugin.messages import (
     LEASE_SECONDS,
-    PAGE,
     Consumer,
     Conversation,
     DeliveryLease,
     Entry,
     LeasedWork,
-    LogFollower,
     LogWindow,
     UnreadMessages,
-    stop_all,
 )
 from imserver.plugin.runtime import RateLimitedLog, is_long_turn, serve_others, steady_time, until_beat
 from imserver.plugin.storage import Account, Store, chunks
+from imserver.plugin.wire import Notify
 
 log = logging.getLogger(__name__)
 
@@ -156,7 +154,7 @@ class Notifier:
         store: Store,
         rows: NotificationRows,
         events: EventStore,
-        follower: LogFollower,
+        watch: Callable[[Signal, Collection[str]], object],
         node: Callable[[], str],
         rules_of: RulesOf,
         accounts: AccountLookup,
@@ -169,7 +167,7 @@ class Notifier:
         self._store = store
         self.rows = rows
         self._events = events
-        self._follower = follower
+        self._watch = watch
         self.node = node
         self._rules_of = rules_of
         self._accounts = accounts
@@ -262,7 +260,7 @@ class Notifier:
         for app, position in positions.items():
             if app not in self._followed:
                 self._followed[app] = _FollowedLog(self, app, position)
-        self._follower.watch(self.work.news, positions.keys())
+        self._watch(self.work.news, positions.keys())
 
     def _look(self) -> None:
         """Wake the consumers of logs that have grown. Switches. Raises StorageUnavailable."""
@@ -279,7 +277,7 @@ class Notifier:
         followed, self._followed = list(self._followed.values()), {}
         try:
             self.flush_reads()
-            stop_all([each.consumer for each in followed])
+            Consumer.stop_all([each.consumer for each in followed])
             if followed:
                 self._events.release([LEASE], self.node())
         except StorageUnavailable as error:
@@ -493,7 +491,7 @@ class _FollowedLog:
     def _read(self) -> _Work | None:
         """New entries, or else dues. Switches. Raises StorageUnavailable."""
         if self.window.count:
-            entries = self.window.first(PAGE)
+            entries = self.window.first()
             return _Work(entries, self.window.after(len(entries)))
         now = int(steady_time() * 1000)
         if self._next_due is not None and self._next_due <= now:

@@ -99,7 +99,7 @@ def build(core: Core) -> FeatureParts:
         core.storage.store,
         rows,
         feeds.events,
-        core.messages.messaging.follower,
+        core.messages.messaging.follower.watch,
         lambda: core.cluster.registry.lease.node,
         rules,
         core.identity.accounts,

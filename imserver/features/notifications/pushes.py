@@ -27,7 +27,7 @@ from imserver.features.notifications.rows import NotificationRows
 from imserver.features.notifications.settings import AppNotifySettings
 from imserver.plugin.errors import StorageUnavailable
 from imserver.plugin.runtime import RateLimitedLog, steady_time
-from imserver.plugin.wire import Event, Notify, decode_notify
+from imserver.plugin.wire import Event, Notify
 
 log = logging.getLogger(__name__)
 _lost: Final = RateLimitedLog(log, "notifications of pushes were not stored: %s")
@@ -63,7 +63,7 @@ class PushNotifications:
         wanted = [
             (user, event, notify)
             for user, event in pushes
-            if event.notify and (notify := decode_notify(event.notify)) is not None
+            if event.notify and (notify := Notify.of_event(event.notify)) is not None
         ]
         rules = self._rules(app) if wanted else None
         if rules is None or not rules.enabled:

@@ -30,8 +30,6 @@ from imserver.plugin.http import (
     Resource,
     SendRequest,
     about,
-    message_api,
-    messages,
     refuse,
     reply,
 )
@@ -107,7 +105,7 @@ class TokenApi(Struct, frozen=True):
 
 def _service(core: Core, api: Api) -> TokenApi:
     return TokenApi(
-        notifications_of(core), core.identity.tenants, core.sessions.sessions, message_api(core, api)
+        notifications_of(core), core.identity.tenants, core.sessions.sessions, MessageApi.of(core, api)
     )
 
 
@@ -156,7 +154,7 @@ def act(api: TokenApi, call: Call, request: ActRequest) -> ActAnswer:
         if request.text is UNSET or not request.text.strip():
             raise ApiProblem(Problems.INVALID_REQUEST, "`text`: give the text of the reply")
         sent = SendRequest(conversation=token.conversation, text=request.text, client_msg_id=_name_of(token))
-        id = messages.send(api.messages, call, sent).id
+        id = api.messages.send(call, sent).id
     elif request.text is not UNSET:
         raise ApiProblem(Problems.INVALID_REQUEST, "`text`: only with `reply`")
     receipts = api.messages.receipts

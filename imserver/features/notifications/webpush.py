@@ -21,7 +21,7 @@ from msgspec.structs import replace
 
 from imserver.features.notifications.contract import PushEndpoint, Shown
 from imserver.features.notifications.settings import P256_ORDER, NotificationSettings
-from imserver.plugin.runtime import USER_AGENT, PublicRequests, Unreachable, serve_others
+from imserver.plugin.runtime import PublicRequests, Unreachable, serve_others
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
@@ -247,7 +247,6 @@ class WebPush:
         if not self._tokens:
             serve_others()  # the libraries that sign are loaded in another turn than those that encrypt
         headers = {
-            "User-Agent": USER_AGENT,
             "Authorization": self.authorization(endpoint.url),
             "Content-Type": "application/octet-stream",
             "Content-Encoding": "aes128gcm",

@@ -21,7 +21,7 @@ import msgspec
 from msgspec import Struct
 
 from imserver.features.oauth.settings import ProviderSettings
-from imserver.plugin.errors import ImserverError, IssuerUnavailable
+from imserver.plugin.errors import ImserverError, Unavailable
 from imserver.plugin.identity import BadToken, Issuer, bytes_of, cleaned, unverified, verified_payload
 from imserver.plugin.runtime import Outgoing, Unreachable
 from imserver.plugin.settings import ISSUER_URL
@@ -320,7 +320,7 @@ class Oidc:
                 {"nonce": nonce, "client_id": settings.client_id, **hashed},
             )
             claims.validate(int(time()), LEEWAY_SECONDS)
-        except IssuerUnavailable as error:
+        except Unavailable as error:
             raise ProviderUnavailable(str(error)) from None
         except (BadToken, JoseError, ValueError, TypeError) as error:
             raise ProviderRefused(f"its ID token is invalid: {error}") from None

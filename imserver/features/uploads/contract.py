@@ -7,12 +7,20 @@ from typing import Final, Protocol
 
 from msgspec import Struct
 
+from imserver.plugin.errors import Problems, Unavailable
+
 UPLOAD_USER_BYTES: Final = 500
 """Longest user id that may own a file, in bytes of UTF-8."""
 
 
 FILE_BYTES: Final = 4096
 """What a file costs of a quota besides its bytes: its block on a disk, its row, its name in a folder."""
+
+
+class MediaUnavailable(Unavailable):
+    """The store for uploaded files is unavailable."""
+
+    problem = Problems.MEDIA_UNAVAILABLE
 
 
 class Upload(Struct, frozen=True):
@@ -61,7 +69,7 @@ class Usage(Struct, frozen=True):
 
 class Media(Protocol):
     """A store of bytes by name. All methods may switch and may raise
-    :class:`imserver.errors.MediaUnavailable`.
+    :class:`MediaUnavailable`.
 
     ``name`` is made by the server: letters, digits, dashes, underscores and dots. Clients never choose it.
     """

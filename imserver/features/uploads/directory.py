@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Final, TypeVar
 
 import gevent
 
-from imserver.plugin.errors import MediaUnavailable
+from imserver.features.uploads.contract import MediaUnavailable
 
 if TYPE_CHECKING:
     from gevent.threadpool import ThreadPool

@@ -24,7 +24,14 @@ from msgspec.structs import replace
 
 from imserver.features.uploads import upload_rows
 from imserver.features.uploads.boxes import clear_metadata
-from imserver.features.uploads.contract import FILE_BYTES, UPLOAD_USER_BYTES, Media, Upload, Usage
+from imserver.features.uploads.contract import (
+    FILE_BYTES,
+    UPLOAD_USER_BYTES,
+    Media,
+    MediaUnavailable,
+    Upload,
+    Usage,
+)
 from imserver.features.uploads.directory import PIECE_BYTES, STATE, Directory, Files, folder_of, open_private
 from imserver.features.uploads.media import (
     HEAD_BYTES,
@@ -44,7 +51,7 @@ from imserver.features.uploads.problems import (
 )
 from imserver.features.uploads.settings import UPLOADED_BYTES, UploadSettings
 from imserver.features.uploads.transfers import Pieces, Transfer, TransferRefused, Transfers
-from imserver.plugin.errors import MediaUnavailable, Problems, StorageUnavailable
+from imserver.plugin.errors import Problems, StorageUnavailable
 from imserver.plugin.identity import Buckets, Reviews
 from imserver.plugin.runtime import network_of
 from imserver.plugin.services import Core

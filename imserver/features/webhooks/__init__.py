@@ -32,4 +32,11 @@ FEATURE = Feature(
     metrics=_metrics,
     answers=Answers(hooks=parts.hooks),
     tables=TABLES,
+    commands={
+        "app events": (
+            "imserver.features.webhooks.command",
+            "events",
+            "List or replay events that a webhook refused.",
+        )
+    },
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,9 +14,9 @@ from imserver.features.webhooks.event_rows import Absence, NewEvent
 from imserver.features.webhooks.feeds import Feed, Feeds
 from imserver.plugin.errors import StorageUnavailable
 from imserver.plugin.identity import AccountLookup
-from imserver.plugin.messages import PAGE, Consumer, Conversation, ConversationSummary, Entry
+from imserver.plugin.messages import Consumer, Conversation, ConversationSummary, Entry
 from imserver.plugin.runtime import steady_time
-from imserver.plugin.services import Presence, Registry
+from imserver.plugin.services import Presence
 from imserver.plugin.storage import Store
 from imserver.plugin.wire import entry_view
 
@@ -53,11 +53,16 @@ class Absences:
     """
 
     def __init__(
-        self, feeds: Feeds, presence: Presence, registry: Registry, store: Store, accounts: AccountLookup
+        self,
+        feeds: Feeds,
+        presence: Presence,
+        is_registry_up: Callable[[], bool],
+        store: Store,
+        accounts: AccountLookup,
     ) -> None:
         self._feeds = feeds
         self._presence = presence
-        self._registry = registry
+        self._is_registry_up = is_registry_up
         self._store = store
         self._accounts = accounts
         self._cached = 0
@@ -89,12 +94,12 @@ class Absences:
             feed.members.clear()  # the skipped entries may change them
             return None
         if window.count:
-            if window.count < PAGE:
+            if window.count < window.page:
                 gevent.sleep(GATHER_SECONDS)
-            entries = window.first(PAGE)
+            entries = window.first()
             return _Work(entries, window.after(len(entries)))
         now = int(steady_time() * 1000)
-        if feed.next_due <= now and self._registry.healthy():
+        if feed.next_due <= now and self._is_registry_up():
             if not feed.next_due:  # the clock of the process before this one may have been ahead
                 latest = now + int(feed.receiver.absent_seconds * 1000)
                 self._feeds.events.bound_absences(feed.app, latest)

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Struct
 
+from imserver.features.webhooks import dead_events
 from imserver.features.webhooks.event_json import page_of
 from imserver.features.webhooks.feeds import Feeds
 from imserver.features.webhooks.parts import webhooks_of
@@ -24,7 +25,7 @@ from imserver.plugin.http import (
     read_cursor,
 )
 from imserver.plugin.identity import Needs
-from imserver.plugin.storage import Store, dead_events
+from imserver.plugin.storage import Store
 
 MOST_EVENTS: Final = 1000
 _PAGE_BYTES: Final = 1 << 20
@@ -172,7 +173,7 @@ def dead(api: EventApi, call: Call, request: DeadQuery) -> DeadAnswer:
 )
 def replay(api: EventApi, call: Call, request: ReplayRequest) -> ReplayAnswer:
     """Send dead events again, for up to three days."""
-    return ReplayAnswer(dead_events.replay(api.store, call.app, request.id))
+    return ReplayAnswer(dead_events.replay_dead(api.store, call.app, request.id))
 
 
 def _positions(cursor: str) -> tuple[int, int]:

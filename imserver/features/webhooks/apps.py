@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, get_args
+from typing import Final
 
 from imserver.features.webhooks.back_ends import BackEndHook
 from imserver.features.webhooks.requests import AuthoriseHook, Receiver
@@ -10,11 +10,9 @@ from imserver.features.webhooks.reviews import ReviewHook
 from imserver.features.webhooks.settings import secret_of
 from imserver.features.webhooks.webhooks import Webhooks
 from imserver.plugin.identity import AppSecrets, Tenant, Tenants
-from imserver.plugin.settings import ChannelEvent, NotificationEvent, TenantSettings, WebhookEvent
+from imserver.plugin.settings import TenantSettings
 
-EVENTS: Final = frozenset(get_args(WebhookEvent)).difference(
-    get_args(ChannelEvent), get_args(NotificationEvent)
-)
+EVENTS: Final = frozenset({"connect", "disconnect", "login", "message", "group", "account", "absent"})
 """Events that a back end receives if its app selects none. Those of channels and notifications are too many.
 """
 
@@ -36,6 +34,15 @@ def review_of(app: str, settings: TenantSettings, secret: bytes) -> ReviewHook |
     return ReviewHook(app, webhook.review_url, secret, webhook.review_seconds, allows_failure)
 
 
+def back_end_of(app: str, settings: TenantSettings, secret: bytes) -> BackEndHook | None:
+    """What decides for the clients of an app."""
+    back_ends = settings.back_ends
+    if not back_ends.urls:
+        return None
+    headers = back_ends.headers, back_ends.emulated_headers
+    return BackEndHook(app, secret, back_ends.urls, back_ends.seconds, *headers)
+
+
 def follow_apps(tenants: Tenants, webhooks: Webhooks) -> AppSecrets:
     """Let the webhooks have the settings and secrets of all apps."""
 
@@ -44,7 +51,7 @@ def follow_apps(tenants: Tenants, webhooks: Webhooks) -> AppSecrets:
         webhooks.reviews.set(app, review_of(app, tenant, secret))
         webhooks.back_ends.set(
             app,
-            BackEndHook(app, tenant.back_ends, secret) if tenant.back_ends.urls else None,
+            back_end_of(app, tenant, secret),
             AuthoriseHook(app, url, secret) if url else None,
             is_ready=bool(secret),
         )

@@ -18,13 +18,11 @@ from imserver.features.webhooks.requests import MAX_WAITING, Asking, AuthoriseHo
 from imserver.plugin.errors import ClientError
 from imserver.plugin.identity import (
     BackEndCall,
-    BackEndDisconnect,
     BackEndRefused,
     BackEndUnavailable,
     LoginAnswer,
 )
 from imserver.plugin.runtime import Outgoing, Unreachable
-from imserver.plugin.settings import BackEndSettings
 from imserver.plugin.wire import ClientFacts, Connection, host_of, without_nulls
 
 T = TypeVar("T")
@@ -34,11 +32,14 @@ _HEADER_VALUE: Final = re.compile(r"[!-~](?:[ -~]{0,8190}[!-~])?")
 
 
 class BackEndHook(Struct, frozen=True):
-    """The app's ``back_ends``, and the secret that signs."""
+    """The app's ``back_ends``, and the secret that signs. ``urls``: call → its URL."""
 
     app: str
-    settings: BackEndSettings
     secret: bytes
+    urls: Mapping[str, str]
+    seconds: float
+    headers: tuple[str, ...]
+    emulated_headers: tuple[str, ...]
 
 
 class _Error(Struct):
@@ -47,10 +48,15 @@ class _Error(Struct):
     temporary: bool = False
 
 
+class _Disconnect(Struct):
+    code: Annotated[int, Meta(ge=3000, le=4999)]
+    reason: str = ""
+
+
 class _Answer(Struct):
     result: Raw | UnsetType = UNSET
     error: _Error | None = None
-    disconnect: BackEndDisconnect | None = None
+    disconnect: _Disconnect | None = None
 
 
 _decode = msgspec.json.Decoder(_Answer).decode
@@ -134,7 +140,7 @@ class BackEndRequests:
     def has(self, app: str, call: BackEndCall) -> bool:
         """Whether a back end of the app is asked this. Never switches."""
         hook = self.hooks.get(app)
-        return hook is not None and call in hook.settings.urls
+        return hook is not None and call in hook.urls
 
     def facts_of(self, app: str, transport: str, headers: Mapping[str, str]) -> ClientFacts | None:
         """The part of requests that is about a new client with these ``headers`` (by names in lower case).
@@ -144,14 +150,14 @@ class BackEndRequests:
         hook = self.hooks.get(app)
         if hook is None:
             return None
-        return ClientFacts(transport, _named(hook.settings.headers, headers))
+        return ClientFacts(transport, _named(hook.headers, headers))
 
     def add_headers(self, app: str, facts: ClientFacts, given: Mapping[str, str]) -> None:
         """Add the headers set in the SDK of a client, as far as requests repeat them. Never switches."""
         hook = self.hooks.get(app)
-        if hook is not None and hook.settings.emulated_headers:
+        if hook is not None and hook.emulated_headers:
             valid = {name.lower(): value for name, value in given.items() if _HEADER_VALUE.fullmatch(value)}
-            facts.headers |= _named(hook.settings.emulated_headers, valid)
+            facts.headers |= _named(hook.emulated_headers, valid)
 
     def ask(
         self, app: str, call: BackEndCall, connection: Connection, facts: Mapping[str, Any], kind: type[T]
@@ -163,7 +169,7 @@ class BackEndRequests:
         asking, hook = self._asking[call], self.hooks.get(app)
         self.asked += 1
         try:
-            if hook is None or call not in hook.settings.urls:
+            if hook is None or call not in hook.urls:
                 raise Unreachable("it is not set")
             if asking.waiting[app] >= MAX_WAITING:
                 raise Unreachable(f"{MAX_WAITING} requests wait already")
@@ -177,7 +183,7 @@ class BackEndRequests:
             asking.warn(app, problem)
             raise BackEndUnavailable(str(problem)) from None
         if answer.disconnect is not None:
-            raise BackEndRefused(None, answer.disconnect)
+            raise BackEndRefused(None, (answer.disconnect.code, answer.disconnect.reason))
         if result is None:
             assert answer.error is not None
             error = answer.error
@@ -194,13 +200,13 @@ class BackEndRequests:
         kind: type[T],
     ) -> tuple[_Answer, T | None]:
         """Raises :class:`Unreachable`, also for an answer with another status or form."""
-        settings, known = hook.settings, _facts_of(connection)
+        known = _facts_of(connection)
         client = self._client(connection)
         if call != "connect":
             client["user"] = connection.user or ""
         body = _encode({**client, **facts})
         status, content = asking.post(
-            hook.app, settings.urls[call], hook.secret, lambda: body, settings.seconds, headers=known.headers
+            hook.app, hook.urls[call], hook.secret, lambda: body, hook.seconds, headers=known.headers
         )
         if not 200 <= status < 300:
             raise Unreachable(f"it answered with status {status}")

@@ -17,21 +17,11 @@ import gevent
 from gevent.event import AsyncResult
 from msgspec import Struct
 
+from imserver.features.webhooks.dead_events import RETRY_COLUMNS, RetryRow, retry_of
 from imserver.plugin.errors import StorageUnavailable
 from imserver.plugin.messages import NotOwner
 from imserver.plugin.settings import MAX_USER_BYTES
-from imserver.plugin.storage import (
-    CLOCK,
-    RETRY_COLUMNS,
-    RetryRow,
-    Row,
-    Statements,
-    Store,
-    chunks,
-    marks_of,
-    retry_of,
-    text_of,
-)
+from imserver.plugin.storage import Row, Statements, Store, chunks, marks_of, text_of
 
 log = logging.getLogger(__name__)
 
@@ -49,12 +39,6 @@ _EXPIRED_AT_ONCE: Final = 1000
 _EVENT_SLACK_SECONDS: Final = 86400
 """Events are deleted so long after the last attempt."""
 
-NOW: Final = {
-    "sqlite": f"CAST({CLOCK['sqlite']} AS INTEGER)",
-    "postgresql": f"CAST(FLOOR({CLOCK['postgresql']}) AS BIGINT)",
-    "mysql": f"FLOOR({CLOCK['mysql']})",
-}
-"""The clock of the database in whole Unix seconds. CAST alone rounds on PostgreSQL and MySQL."""
 _FEED: Final = "last_id, entry_id, event_id, noted_id, owner"
 
 
@@ -219,7 +203,7 @@ class EventStore:
         """
 
         def work(sql: Statements) -> dict[str, FeedRow]:
-            now = NOW[sql.engine]
+            now = sql.now
             statement = f"SELECT app, owner, lease_until, {now} FROM event_feed WHERE app IN {{}}"
             until: dict[str, int] = {}
             mine = []
@@ -255,7 +239,7 @@ class EventStore:
         def work(sql: Statements) -> None:
             for app in sorted(apps):
                 sql.execute(
-                    f"UPDATE event_feed SET lease_until = {NOW[sql.engine]} WHERE app = %s AND owner = %s",
+                    f"UPDATE event_feed SET lease_until = {sql.now} WHERE app = %s AND owner = %s",
                     (app, owner),
                 )
 
@@ -488,7 +472,7 @@ def _make_feed(sql: Statements, app: str) -> None:
 def _end_feeds(apps: Collection[str], sql: Statements) -> list[tuple[str, int, int]]:
     """End the feeds of all other apps that nobody has delivered for three days: they have no position from
     now on. Returns (app, entry, event) of those with more to deliver: what was delivered last."""
-    is_old = f"lease_until > 0 AND lease_until <= {NOW[sql.engine]} - {TRY_SECONDS}"
+    is_old = f"lease_until > 0 AND lease_until <= {sql.now} - {TRY_SECONDS}"
     rows = sql.query(
         "SELECT f.app, f.entry_id, f.event_id, coalesce(l.last_id, 0), f.last_id FROM event_feed f "
         f"LEFT JOIN log l ON l.app = f.app AND l.part = 0 WHERE {is_old} ORDER BY f.app"
@@ -509,7 +493,7 @@ def _begin(sql: Statements, app: str, begin: int | None) -> None:
         rows = sql.query("SELECT last_id FROM log WHERE app = %s AND part = 0", (app,))
         begin = rows[0][0] if rows else 0
     sql.execute(
-        f"UPDATE event_feed SET entry_id = %s, noted_id = %s, lease_until = {NOW[sql.engine]} "
+        f"UPDATE event_feed SET entry_id = %s, noted_id = %s, lease_until = {sql.now} "
         "WHERE app = %s AND lease_until = 0",
         (begin, begin, app),
     )

@@ -24,6 +24,7 @@ import gevent
 import msgspec
 from gevent.event import Event as Signal
 
+from imserver.features.webhooks.dead_events import RetryRow
 from imserver.features.webhooks.event_json import EVENT_PREFIX, Outbound, Page, page_of
 from imserver.features.webhooks.event_rows import (
     TRY_SECONDS,
@@ -43,19 +44,19 @@ from imserver.features.webhooks.requests import (
 from imserver.plugin.errors import StorageUnavailable
 from imserver.plugin.messages import (
     LEASE_SECONDS,
-    RENEW_SECONDS,
     Consumer,
     DeliveryLease,
     Entry,
     Failure,
     LogWindow,
-    stop_all,
 )
-from imserver.plugin.runtime import NothingListens, Outgoing, Unreachable, until_beat
-from imserver.plugin.storage import RetryRow, Store, chunks
+from imserver.plugin.runtime import Outgoing, Unreachable, until_beat
+from imserver.plugin.storage import Store, chunks
 
 log = logging.getLogger(__name__)
 
+RENEW_SECONDS: Final = 3.0
+"""How often leases are renewed."""
 LOOK_SECONDS: Final = 0.5
 """How often the ends of the logs are compared with the positions: for what other nodes have stored."""
 GATHER_SECONDS: Final = 0.2
@@ -347,7 +348,7 @@ class Feeds:
         feeds = [feed for feed in self.feeds.values() if feed.entries is not None]
         self.feeds.clear()
         try:
-            stop_all([consumer for feed in feeds for consumer in feed.consumers])
+            Consumer.stop_all([consumer for feed in feeds for consumer in feed.consumers])
             for feed in feeds:
                 self.save(feed)
             if feeds:
@@ -406,7 +407,7 @@ class Feeds:
                 receiver.url, receiver.secret, body, int(time()), delivery, POST_SECONDS
             )
         except Unreachable as error:
-            return _Problem(0, str(error), isinstance(error, NothingListens))
+            return _Problem(0, str(error), error.is_refused)
         return None if 200 <= status < 300 else _Problem(status, f"it answered with status {status}")
 
     def _succeeded(self, feed: Feed, count: int) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from operator import attrgetter
 from typing import Any, Final
 
 from imserver.features.webhooks.parts import webhooks_of
-from imserver.plugin.metrics import Metric, Read, counter, gauge
+from imserver.plugin.metrics import Metric, counter, gauge
 
 _EVENTS: Final = {
     "delivered": "Events that back ends and URLs of bots accepted",
@@ -31,7 +31,7 @@ _DECISIONS: Final = {
 }
 
 
-def _read(path: str) -> Read:
+def _read(path: str) -> Callable[[Any], Any]:
     """Reads an attribute of the webhooks of a node."""
     value = attrgetter(path)
 

@@ -6,12 +6,13 @@ Events are sent as those of connections are: at most once.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, Literal
 
 import gevent
 
 from imserver.features.webhooks.webhooks import Webhooks
-from imserver.plugin.services import Channels, ConnectionTable, Registrar
+from imserver.plugin.services import Channels
 from imserver.plugin.wire import Connection
 
 VACATED_SECONDS: Final = 3.0
@@ -23,22 +24,27 @@ _MEMBERSHIP: Final = frozenset({"joined", "left"})
 class Occupancy:
     """Notifies the back ends of apps about channels. Owner of the channels whose last subscriber has gone.
 
-    An app without webhooks costs one look-up.
+    An app without webhooks costs one look-up. ``on_empty``: called with (app, channel) when no node of a
+    cluster has a subscriber any more; None on a node alone.
     """
 
     def __init__(
-        self, channels: Channels, table: ConnectionTable, webhooks: Webhooks, registrar: Registrar | None
+        self,
+        channels: Channels,
+        connection_id: Callable[[Connection], str],
+        webhooks: Webhooks,
+        on_empty: list[Callable[[str, str], object]] | None,
     ) -> None:
         self._channels = channels
-        self._table = table
+        self._connection_id = connection_id
         self._webhooks = webhooks
         self._empty: dict[tuple[str, str], gevent.Greenlet[..., None]] = {}
         """Channels without subscribers → the greenlet that will notify the back end."""
-        self._is_alone = registrar is None
+        self._is_alone = on_empty is None
         channels.members.on_joined.append(self._joined)
         channels.members.on_parted.append(self._parted)
-        if registrar is not None:
-            registrar.on_empty.append(self._emptied)
+        if on_empty is not None:
+            on_empty.append(self._emptied)
 
     def _joined(self, connection: Connection, channel: str, is_first: bool) -> None:
         app = connection.app or ""
@@ -78,6 +84,6 @@ class Occupancy:
                 "user": connection.user or "",
                 "device": connection.device,
                 "dialect": connection.encoding.dialect.name,
-                "connection": self._table.id_of(connection),
+                "connection": self._connection_id(connection),
             }
             self._webhooks.channel(app, event, channel, facts)

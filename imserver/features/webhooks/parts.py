@@ -33,11 +33,17 @@ def build(core: Core) -> FeatureParts:
     """Build what uses the services of the core."""
     webhooks = next(each for each in core.identity.observers if isinstance(each, Webhooks))
     apps = follow_apps(core.identity.tenants, webhooks)
-    Occupancy(core.channels.channels, core.sessions.table, webhooks, core.channels.registrar)
+    registrar = core.channels.registrar
+    Occupancy(
+        core.channels.channels,
+        core.sessions.table.id_of,
+        webhooks,
+        None if registrar is None else registrar.on_empty,
+    )
     Absences(
         webhooks.feeds,
         core.sessions.presence,
-        core.cluster.registry,
+        core.cluster.registry.healthy,
         core.storage.store,
         core.identity.accounts,
     )

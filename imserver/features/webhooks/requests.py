@@ -17,14 +17,7 @@ from msgspec import Struct
 
 from imserver.plugin.identity import LoginAnswer
 from imserver.plugin.messages import Consumer, DeliveryLease, Failure
-from imserver.plugin.runtime import (
-    ANSWER_BYTES,
-    NO_HEADERS,
-    NothingListens,
-    Outgoing,
-    RateLimitedLog,
-    Unreachable,
-)
+from imserver.plugin.runtime import Outgoing, RateLimitedLog, Unreachable
 
 log = logging.getLogger(__name__)
 _LOOK_SECONDS: Final = 0.02
@@ -183,7 +176,7 @@ class WebhookQueue:
             problem = "" if 200 <= status < 300 else f"it answered with status {status}"
         except Unreachable as error:
             problem = str(error)
-            longest_pause = REFUSED_PAUSE_SECONDS if isinstance(error, NothingListens) else None
+            longest_pause = REFUSED_PAUSE_SECONDS if error.is_refused else None
         except Exception as error:  # the other events must be sent
             log.exception("webhook of %s failed", app)
             problem = str(error)
@@ -205,6 +198,9 @@ class WebhookQueue:
 
 ASK_SECONDS: Final = 2.0
 """Time for an answer, with the wait for a turn and for the connection; later the login is refused."""
+ANSWER_BYTES: Final = 65536
+"""Longest answer about a client."""
+_NO_HEADERS: Final[Mapping[str, str]] = {}
 REQUESTS_AT_ONCE: Final = 64
 """Requests to one app's back end at a time."""
 MAX_WAITING: Final = 2000
@@ -233,7 +229,7 @@ class Asking:
         body: Callable[[], bytes],
         seconds: float,
         answer_bytes: int = ANSWER_BYTES,
-        headers: Mapping[str, str] = NO_HEADERS,
+        headers: Mapping[str, str] = _NO_HEADERS,
     ) -> tuple[int, bytes]:
         """Wait for a turn, call ``body``, send what it returns, and wait for the answer: status and body.
 

@@ -15,7 +15,7 @@ from gevent.event import AsyncResult
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from imserver.features.webhooks.requests import BATCH_BYTES, BATCH_EVENTS, MAX_WAITING, Asking
-from imserver.plugin.identity import ALLOWED, UNDECIDED, ReviewDecision, Then
+from imserver.plugin.identity import ReviewDecision
 from imserver.plugin.runtime import Outgoing, Unreachable
 from imserver.plugin.wire import MAX_TYPE_BYTES, Connection
 
@@ -31,6 +31,9 @@ CONTENT_BYTES: Final = 65536
 """Longest content that may replace a message."""
 REASON_CHARACTERS: Final = 500
 """The part of a reason that the sender gets."""
+_Then = Callable[[ReviewDecision], None]
+_ALLOWED: Final = ReviewDecision("allow")
+_UNDECIDED: Final = ReviewDecision("undecided")
 
 
 class ReviewHook(Struct, frozen=True):
@@ -68,7 +71,7 @@ class _Question:
 
     __slots__ = ("body", "connection", "decision", "is_text", "kind", "then", "type")
 
-    def __init__(self, facts: Mapping[str, Any], then: Then, connection: Connection | None) -> None:
+    def __init__(self, facts: Mapping[str, Any], then: _Then, connection: Connection | None) -> None:
         self.body: bytes = _encode(facts)
         self.kind: str = facts.get("kind", "")
         self.type: str = facts.get("type", "")
@@ -127,7 +130,11 @@ class ReviewRequests:
         return cast(ReviewDecision, decided.get())
 
     def review(
-        self, app: str, facts: Mapping[str, Any], then: Then, connection: Connection | None = None
+        self,
+        app: str,
+        facts: Mapping[str, Any],
+        then: _Then,
+        connection: Connection | None = None,
     ) -> None:
         """Ask about a message; ``then`` gets the decision, after those of earlier messages of ``connection``.
 
@@ -156,12 +163,12 @@ class ReviewRequests:
         batch.questions.append(question)
         batch.size += len(question.body)
 
-    def pass_by(self, then: Then, connection: Connection) -> None:
+    def pass_by(self, then: _Then, connection: Connection) -> None:
         """Allow something that is not reviewed, after all earlier messages of ``connection`` have their
         decisions. Never switches."""
         question = _Question({}, then, connection)
         if self._queue(question, connection):
-            self._decide(question, ALLOWED)
+            self._decide(question, _ALLOWED)
 
     def _queue(self, question: _Question, connection: Connection) -> bool:
         """Put a message behind the earlier ones of its connection; False: too many wait, it is undecided."""
@@ -169,7 +176,7 @@ class ReviewRequests:
         if len(lane) < MAX_OF_CONNECTION:
             lane.append(question)
             return True
-        _pass_on(question, UNDECIDED)
+        _pass_on(question, _UNDECIDED)
         return False
 
     def _objection(self, hook: ReviewHook, question: _Question) -> str:
@@ -238,7 +245,7 @@ class ReviewRequests:
 
     def _decision(self, hook: ReviewHook, question: _Question, answer: _Answer) -> ReviewDecision | None:
         if answer.action == "allow":
-            return ALLOWED
+            return _ALLOWED
         if answer.action == "reject":
             return ReviewDecision("reject", reason=answer.reason[:REASON_CHARACTERS])
         try:
@@ -251,7 +258,7 @@ class ReviewRequests:
 
     def _fail(self, hook: ReviewHook, question: _Question) -> None:
         self.undecided += 1
-        self._decide(question, ALLOWED if hook.allows_failure else UNDECIDED)
+        self._decide(question, _ALLOWED if hook.allows_failure else _UNDECIDED)
 
     def _decide(self, question: _Question, decision: ReviewDecision) -> None:
         """Pass on a decision when all earlier messages of the connection have theirs."""

@@ -23,8 +23,7 @@ from imserver.features.webhooks.reviews import ReviewRequests
 from imserver.plugin.errors import CloseCode, StorageUnavailable
 from imserver.plugin.messages import Entry
 from imserver.plugin.runtime import Outgoing
-from imserver.plugin.services import OnAbsent
-from imserver.plugin.settings import ChannelEvent, TenantSettings
+from imserver.plugin.settings import TenantSettings
 from imserver.plugin.storage import PooledStatements, RecordEvent, Store
 from imserver.plugin.wire import Connection, Event, host_of
 
@@ -39,7 +38,7 @@ class WebhookForm(Protocol):
     def wants(self, app: str, events: frozenset[str]) -> bool:
         """Whether the app's back end wants any of these events in this form."""
 
-    def channel(self, app: str, event: ChannelEvent, channel: str) -> None:
+    def channel(self, app: str, event: str, channel: str) -> None:
         """Something has happened to a channel: queue it if the back end wants that."""
 
 
@@ -69,7 +68,7 @@ class Webhooks:
         self._queues = WebhookQueues(outgoing, self.tally)
         self.forms: list[WebhookForm] = []
         """Forms of other servers, in which back ends may also want events of channels."""
-        self.on_absent: list[OnAbsent] = []
+        self.on_absent: list[Callable[[str, Sequence[tuple[str, Event]]], None]] = []
         """Other features that hear of pushes to users who are offline, also in apps without a webhook."""
         self.feeds = Feeds(store, EventStore(store), outgoing, node, self.tally)
         self.apps: Container[str] = self.feeds.feeds
@@ -129,7 +128,7 @@ class Webhooks:
         """Whether the app's back end is sent any events, in whatever form. Never switches."""
         return app in self._queues or any(app in form.queues for form in self.forms)
 
-    def channel(self, app: str, event: ChannelEvent, channel: str, facts: Mapping[str, Any]) -> None:
+    def channel(self, app: str, event: str, channel: str, facts: Mapping[str, Any]) -> None:
         """Something has happened to a channel, or to one of its subscribers. Never switches."""
         queue = self._queues.get(app)
         if queue is not None:

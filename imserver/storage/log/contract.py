@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import accumulate
-from typing import Final, Literal
+from typing import ClassVar, Final, Literal
 
 import msgspec
 from msgspec import Struct
@@ -165,19 +165,22 @@ class Conversation(Struct, frozen=True, kw_only=True):
 class ConversationSummary(Struct, frozen=True):
     """One of a user's conversations, as this user sees it."""
 
+    MOST_UNREAD: ClassVar[int] = 1000
+    """So many unread messages are counted; there may be more."""
+
     conversation: Conversation
     last: Entry | None
     """The newest entry that the user may read and has not hidden. Reactions and pins do not count."""
     unread: int
     """Number of messages of others after ``read``, among the newest :data:`UNREAD_ENTRIES` entries; at most
-    :data:`MOST_UNREAD`."""
+    :attr:`MOST_UNREAD`."""
     read: int
     """Read position of the user."""
     role: str = "member"
     position: int = 0
     """Id of the newest entry of any kind, hidden or not. It orders the list."""
     mentions: int = 0
-    """Number of the unread messages that mention the user; at most :data:`MOST_UNREAD`."""
+    """Number of the unread messages that mention the user; at most :attr:`MOST_UNREAD`."""
 
 
 class Receipt(Struct, frozen=True):
@@ -272,7 +275,7 @@ class PublicationPage(Struct, frozen=True):
 
 _encode: Final = msgspec.json.Encoder().encode
 
-MOST_UNREAD: Final = 1000
+MOST_UNREAD: Final = ConversationSummary.MOST_UNREAD
 UNREAD_ENTRIES: Final = 5000
 """Unread messages are counted among so many of the newest entries of all kinds, of the user and of others: a
 user who writes and never reads must not make a list of conversations slow."""

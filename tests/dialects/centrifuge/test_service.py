@@ -60,6 +60,7 @@ class CentrifugeHarness(Harness):
             lambda _app: None,
             "101",
             25,
+            "0.1.0",
             self.dispatcher.run,
         )
         self.dispatcher.add(self.centrifuge.rows())

@@ -84,7 +84,7 @@ class ClientHarness(Harness):
             self.queries,
             self.directory,
             self.directory,
-            self.metrics,
+            self.metrics.count_login,
             notice_members,
         )
         self.connections._queries = self.queries

@@ -116,7 +116,7 @@ class NotifyingNode:
             self.store,
             self.rows,
             EventStore(self.store),
-            self.follower,
+            self.follower.watch,
             lambda: name,
             lambda _app: self.rules,
             self.people,  # type: ignore[arg-type]

@@ -20,7 +20,7 @@ from imserver.features.notifications.content import (
     topic_of,
     ttl_of,
 )
-from imserver.features.notifications.contract import Shown
+from imserver.features.notifications.contract import Shown, ShownAction
 from imserver.model import Message
 from imserver.notify import Action, Notify
 from imserver.storage.log.contract import Conversation
@@ -104,7 +104,9 @@ def test_a_message_says_what_is_shown_but_not_against_a_wish_without_texts() -> 
     options = {"author": ANN, "count": 1, "language": "en", "notify": notify}
     shown = shown_of("shop", message(), PAIR, preview=True, **options)  # type: ignore[arg-type]
     assert (shown.title, shown.body, shown.url, shown.icon) == ("Shop", "Sent", "/o/17", "/o.png")
-    assert (shown.actions, shown.tag) == (notify.actions, tag_of("shop", 3)), "the tag is the conversation's"
+    assert (shown.actions, shown.tag) == ((ShownAction("read", "Read"),), tag_of("shop", 3)), (
+        "the tag is the conversation's"
+    )
     hidden = shown_of("shop", message(), PAIR, preview=False, **options)  # type: ignore[arg-type]
     assert (hidden.title, hidden.body, hidden.url) == ("Ann", "New message", "/o/17")
     assert (ttl_of(notify), ttl_of(Notify()), ttl_of(None)) == (60, 3 * 86400, 3 * 86400)
@@ -145,7 +147,7 @@ def test_what_is_long_is_cut() -> None:
         "字" * 200,
         "/i" * 500,
         "/u" * 500,
-        (Action("a", "t", "/v" * 500),),
+        (ShownAction("a", "t", "/v" * 500),),
         data="d" * 1000,
     )
     shown = json.decode(body_of(large), type=Shown)

@@ -12,6 +12,7 @@ from imserver.features.notifications.contract import (
     PushEndpoint,
     QuietHours,
     Shown,
+    ShownAction,
     Wishes,
 )
 from imserver.features.notifications.pushes import PushNotifications, delivery_of_test
@@ -104,7 +105,7 @@ def test_each_device_of_an_absent_user_gets_one() -> None:
         "17",
         "",
     )
-    assert shown.actions == (Action("track", "Track"),)
+    assert shown.actions == (ShownAction("track", "Track"),)
     assert pushed.wakes == 1
 
 

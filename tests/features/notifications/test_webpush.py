@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
 from py_vapid import Vapid02
 
 from imserver.features.notifications import webpush
-from imserver.features.notifications.contract import Action, PushEndpoint, Shown
+from imserver.features.notifications.contract import PushEndpoint, Shown, ShownAction
 from imserver.features.notifications.settings import P256_ORDER, NotificationSettings
 from imserver.features.notifications.webpush import BODY_BYTES, PLAIN_BYTES, WebPush, retry_after, shortened
 from imserver.transport.public_requests import BadUrl, PublicRequests
@@ -120,7 +120,7 @@ class TestShortening:
 
     def test_everything_is_too_long(self) -> None:
         long = "y" * 5000
-        action = Action("a", "Open", "https://a.example/" + "y" * 900)
+        action = ShownAction("a", "Open", "https://a.example/" + "y" * 900)
         one = body(title=long, body="z", icon=long, url=long, actions=[action] * 4, data=long, conversation=7)
         shown = msgspec.json.decode(shortened(one), type=Shown)
         assert shown.title.endswith("y…")

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from imserver.errors import MediaUnavailable
-from imserver.features.uploads.contract import Media
+from imserver.features.uploads.contract import Media, MediaUnavailable
 from imserver.features.uploads.directory import Directory, Files
 from imserver.features.uploads.s3 import EMPTY_SHA256, Bucket, Credentials, canonical_path, signed_headers
 from imserver.features.uploads.settings import UploadSettings

@@ -43,7 +43,7 @@ class Harness(Node):
         presence = SimpleNamespace(
             online=self._presence, are_online=lambda *which: self._presence(*which).users
         )
-        Absences(self.feeds, presence, self.registry, self.store, accounts)  # type: ignore[arg-type]
+        Absences(self.feeds, presence, lambda: self.registry.healthy(), self.store, accounts)  # type: ignore[arg-type]
 
     def _are_online(self, app: str, users: Sequence[str]) -> list[bool]:
         return self._presence(app, users).users

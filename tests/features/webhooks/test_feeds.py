@@ -13,11 +13,11 @@ from msgspec import json
 from imserver.config.settings import StorageSettings
 from imserver.errors import StorageUnavailable
 from imserver.features.webhooks import feeds as module
+from imserver.features.webhooks.dead_events import list_retries, replay_dead
 from imserver.features.webhooks.event_json import page_of
 from imserver.features.webhooks.event_rows import EventStore, StoredEvent
 from imserver.features.webhooks.feeds import Feed, Feeds
 from imserver.features.webhooks.requests import Receiver, WebhookCounts
-from imserver.storage.dead_events import list_retries, replay
 from imserver.storage.log.contract import Draft, Entry
 from imserver.storage.store import Store
 from imserver.streams import sources
@@ -303,9 +303,9 @@ def test_after_three_days_events_are_dead_and_can_be_replayed(
     assert sorted(row.event for row in dead) == ["event-1", "log-1", "log-2"]
     down = False
     back_end.posts.clear()
-    assert replay(node.store, APP, "log-2") == 1
+    assert replay_dead(node.store, APP, "log-2") == 1
     until(lambda: texts(back_end) == ["b"])
-    assert replay(node.store, APP) == 2
+    assert replay_dead(node.store, APP) == 2
     until(lambda: len(back_end.events) == 3)
     until(lambda: not list_retries(node.store, APP, True, 0, 10))
 

@@ -33,7 +33,9 @@ class Notified:
         )
         if events:
             self.webhooks.set(MULTI, Receiver(MULTI, "http://back.end", b"s", frozenset(events)))
-        self.occupancy = Occupancy(node.channels, node.table, self.webhooks, getattr(node, "registrar", None))
+        registrar = getattr(node, "registrar", None)
+        on_empty = None if registrar is None else registrar.on_empty
+        self.occupancy = Occupancy(node.channels, node.table.id_of, self.webhooks, on_empty)
 
     @property
     def reports(self) -> list[tuple[str, str, str]]:

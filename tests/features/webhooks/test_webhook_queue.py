@@ -10,7 +10,7 @@ import pytest
 from imserver.features.webhooks import requests as module
 from imserver.features.webhooks.requests import Receiver, WebhookCounts, WebhookQueue
 from imserver.streams import consumer
-from imserver.transport.outgoing import NothingListens, Outgoing, Unreachable
+from imserver.transport.outgoing import Outgoing, Unreachable
 from tests.core.back_end import REFUSED, BackEnd
 from tests.transport.harness import turn, until
 
@@ -118,15 +118,16 @@ def test_a_back_end_that_refuses_connections_is_tried_every_two_seconds(one: One
     assert one.received()[-1] == 1
 
 
-def test_a_refused_connection_has_an_error_of_its_own() -> None:
+def test_the_error_says_whether_the_connection_was_refused() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         host, port = unused.getsockname()
-        with pytest.raises(NothingListens):
+        with pytest.raises(Unreachable) as fault:
             Outgoing().get(f"http://{host}:{port}/", 60)
+        assert fault.value.is_refused
     with pytest.raises(Unreachable) as fault:
         Outgoing().get("no address", 60)
-    assert not isinstance(fault.value, NothingListens)
+    assert not fault.value.is_refused
 
 
 def test_a_batch_that_is_never_taken_is_dropped_logged_and_counted(

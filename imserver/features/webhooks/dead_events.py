@@ -1,6 +1,6 @@
 """Events that a receiver has refused: those that are dead after three days, and those that are tried again.
 
-The rows are of webhooks. The command ``imserver app events`` reads them where no node runs.
+The command ``imserver app events`` reads them where no node runs.
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from imserver.storage.statements import Row, text_of
-from imserver.storage.store import Store
+from imserver.plugin.storage import Row, Store, text_of
 
 RETRY_COLUMNS: Final = "number, event, member, attempts, first_failed, body"
 
@@ -45,7 +44,7 @@ def list_retries(store: Store, app: str, dead: bool, after: int, limit: int) -> 
     return list(map(retry_of, store.rows(statement, (app, int(dead), after, limit))))
 
 
-def replay(store: Store, app: str, event: str = "") -> int:
+def replay_dead(store: Store, app: str, event: str = "") -> int:
     """Try dead events again, for three days more: one, or (``""``) all; how many. Switches. Raises
     StorageUnavailable."""
     one = " AND event = %s" if event else ""
