@@ -162,6 +162,7 @@ def test_a_listed_origin_may_have_a_path() -> None:
 
 
 def test_refused_pages_of_strangers_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     origins = Origins(TrustedProxies(()), GatePolicy())
     for number in range(200):
         for _ in range(2):
