@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
-from imserver.auth.tenants import BadTenant, Tenants, TooManyTenants, UnknownTenant
+from imserver.auth.tenants import BadTenant, Tenants, UnknownTenant
 from imserver.config.settings import Config
 from imserver.errors import StartError, StorageUnavailable
 from imserver.node.feature_list import declarations_of, load_config, load_features, objection_of, tables_of
@@ -58,7 +58,7 @@ def opened(path: str | None, data_dir: str | None) -> Iterator[tuple[Config, Sto
             click.echo(f"imserver: created the data folder {folder.absolute()}", err=True)
     except UnknownTenant as error:
         fail(f"app {error} does not exist")
-    except (StartError, StorageUnavailable, BadTenant, TooManyTenants) as error:
+    except (StartError, StorageUnavailable, BadTenant) as error:
         fail(error)
     finally:
         if store is not None:

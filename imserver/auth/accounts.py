@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import ClassVar, Final, Protocol
 
 from msgspec import Struct
 
@@ -13,13 +13,17 @@ from imserver.storage.contract import Account
 GOCHAT: Final = "gochat"
 """The app of GoChat's clients."""
 BOT_TOKEN_PREFIX: Final = "bot_"
+"""How the tokens of bots begin, and no other credential."""
 
 
 class AccountSession(Struct, frozen=True):
     """A login of an account, and the token that proves it until ``expires_at`` (Unix seconds; 0: always).
 
     ``device``: name of the device at login. ``device_id``: login number (0: not in the token).
+    ``bot_prefix``: how the tokens of bots begin.
     """
+
+    bot_prefix: ClassVar[str] = BOT_TOKEN_PREFIX
 
     account: Account
     token: str

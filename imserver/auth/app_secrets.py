@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Protocol
 
 from imserver.auth.tenants import Tenant, Tenants
-from imserver.auth.tokens import BadKey
+from imserver.auth.tokens import BadKey, read_key_file
 from imserver.config.settings import Config, TenantSettings
+from imserver.config.values import MAKE_SECRET, is_placeholder
 from imserver.errors import StartError
 
 log = logging.getLogger(__name__)
+
+
+class SecretSettings(Protocol):
+    """A group of settings with a secret, or the file of one."""
+
+    @property
+    def secret(self) -> str: ...
+    @property
+    def secret_file(self) -> str: ...
 
 
 class AppSecrets:
@@ -34,6 +45,23 @@ class AppSecrets:
         self._secrets: dict[str, bytes] = {}
         tenants.on_change.append(self.changed)
         tenants.on_delete.append(self.deleted)
+
+    @staticmethod
+    def read(setting: str, given: SecretSettings) -> bytes:
+        """The secret of the group ``setting``, or the content of its file. Raises BadKey."""
+        if given.secret and given.secret_file:
+            raise BadKey(f"{setting}: secret and secret_file are both given")
+        try:
+            text = read_key_file(given.secret_file) if given.secret_file else given.secret
+        except BadKey as bad:
+            raise BadKey(f"{setting}: {bad}") from None
+        if not text:
+            raise BadKey(f"{setting}.secret: requests are signed with it, so it must be set")
+        if is_placeholder(text):
+            raise BadKey(
+                f"{setting}.secret: this is a placeholder of the documentation; make one with '{MAKE_SECRET}'"
+            )
+        return text.encode()
 
     def prepare(self) -> None:
         """Pass all apps at the start. Raises StartError if a secret cannot be used."""

@@ -13,6 +13,7 @@ from imserver.transport.connection import Connection
 
 T = TypeVar("T")
 BackEndCall = Literal["connect", "refresh", "subscribe", "publish", "sub_refresh", "rpc"]
+"""What the back end of an app is asked about a client: its login or renewal, a channel, a call of its own."""
 
 
 class LoginAnswer(Struct, frozen=True):

@@ -18,8 +18,8 @@ from imserver.auth.tokens import (
     TokenExpired,
     VerifiedPayload,
     decode_claims,
-    end_of,
     issued_payload,
+    token_end,
     verified_payload,
 )
 from imserver.config.settings import JwtSettings
@@ -30,7 +30,7 @@ class ChannelClaims(PartialAnswer, frozen=True):
     """The verified content of a subscription token, or the consent of a back end.
 
     ``info``: JSON about the client for others. ``data``: JSON for the client. ``expire_at``: see
-    :func:`end_of`. ``client``: the only connection that may use the token (``""``: any of the user).
+    :func:`token_end`. ``client``: the only connection that may use the token (``""``: any of the user).
     """
 
     sub: str = ""
@@ -53,7 +53,7 @@ class ChannelClaims(PartialAnswer, frozen=True):
     @property
     def expires_at(self) -> int:
         """The second at which the subscription ends; 0: never."""
-        return end_of(self.exp, self.expire_at)
+        return token_end(self.exp, self.expire_at)
 
     def check_times(self, now: float) -> None:
         """Raise TokenExpired if the client needs another token at Unix time ``now``."""

@@ -19,7 +19,15 @@ from gevent.event import Event
 from msgspec import Struct
 
 from imserver.auth.channel_tokens import ChannelClaims, read_issued_channel_token
-from imserver.auth.tokens import BadToken, Claims, Key, key_of_jwk, read_issued, unverified
+from imserver.auth.tokens import (
+    BadToken,
+    Claims,
+    Key,
+    header_and_claims,
+    key_of_jwk,
+    read_issued,
+    unverified,
+)
 from imserver.config.settings import JwtSettings
 from imserver.config.values import ISSUER_URL
 from imserver.errors import IssuerUnavailable
@@ -52,7 +60,7 @@ class _KeySet(Struct):
 
 
 class Issuer:
-    """The cached keys of one issuer. Only :meth:`keys_for` switches.
+    """The cached keys of one issuer. Only :meth:`keys_for` and :meth:`read` switch.
 
     ``seconds``: time limit of one fetch.
     """
@@ -77,6 +85,11 @@ class Issuer:
         self._fetching: Event | None = None
         self._unknown: dict[str, None] = {}
         """Key ids that a fetch did not find, until the next fetch."""
+
+    @staticmethod
+    def accepts(url: str) -> bool:
+        """Whether an issuer may have this address: https, or http on this machine."""
+        return ISSUER_URL.match(url) is not None
 
     def keys_for(self, kid: str) -> tuple[Key, ...]:
         """Return the keys that may have signed a token with this ``kid`` (``""``: a token without ``kid``).
@@ -103,6 +116,13 @@ class Issuer:
         if not found:
             raise BadToken(f"the issuer {self.url} has no key {kid!r}")
         return found
+
+    def read(self, token: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The header and the claims of a token that a key of this issuer has signed. Nothing else is checked.
+
+        Raises IssuerUnavailable and BadToken.
+        """
+        return header_and_claims(token, self.keys_for(unverified(token).kid))
 
     def _named(self, kid: str) -> tuple[Key, ...]:
         return tuple(key for key in self._keys if not kid or key.kid == kid)
@@ -141,7 +161,7 @@ class Issuer:
             if discovery.issuer != self.url:
                 raise Unreachable(f"{where} is the document of another issuer, {discovery.issuer}")
             url = discovery.jwks_uri
-            if not ISSUER_URL.match(url):
+            if not Issuer.accepts(url):
                 raise Unreachable(f"{where} names keys without https, {url}")
         key_set = self._get(url, _KeySet, deadline)
         keys = tuple(key for row in key_set.keys[:MAX_KEYS] if (key := key_of_jwk(row)) is not None)

@@ -32,7 +32,7 @@ _MODIFIERS: Final = frozenset("\ufe0f\u20e3\U0001f3fb\U0001f3fc\U0001f3fd\U0001f
 """What may follow an emoji, as a part of it."""
 
 
-def cleaned(text: str) -> str:
+def clean_name(text: str) -> str:
     """A text without the characters that a name may not have; ``""`` if nothing is left to be seen."""
     if not (text.isascii() and text.isprintable()):
         flags = {at for flag in _FLAG.finditer(text) for at in range(*flag.span())}
@@ -45,7 +45,7 @@ def is_name(text: str, least: int, most: int) -> bool:
 
     An empty text is a name if ``least`` is 0.
     """
-    return least <= len(text) <= most and cleaned(text) == text
+    return least <= len(text) <= most and clean_name(text) == text
 
 
 def _is_allowed(text: str, at: int) -> bool:

@@ -42,6 +42,12 @@ class Principal(Struct, frozen=True):
     key: str = ""
     device: int = 0
 
+    def may(self, need: Need, app: str | None = None) -> bool:
+        """Whether the principal satisfies ``need`` in ``app`` (a resolved name; None: not known yet)."""
+        if need.scope not in self.scopes and self.kind not in need.users:
+            return False
+        return app is None or self.apps is None or app in self.apps or self.kind == "nobody"
+
     def reaches(self, app: str) -> bool:
         """Whether the principal belongs to this app. ``app`` must not be an alias."""
         return self.apps is None or app in self.apps
@@ -111,10 +117,3 @@ class Needs:
     ANYONE_OR_PUSH: Final = Need("push", frozenset({"nobody", "account", "guest", "bot", "session"}))
     """The token in the body identifies the principal."""
     ANYONE_OR_READ: Final = Need("read", frozenset({"nobody"}))
-
-
-def may(principal: Principal, need: Need, app: str | None = None) -> bool:
-    """Whether ``principal`` satisfies ``need`` in ``app`` (a resolved name; None: not known yet)."""
-    if need.scope not in principal.scopes and principal.kind not in need.users:
-        return False
-    return app is None or principal.apps is None or app in principal.apps or principal.kind == "nobody"

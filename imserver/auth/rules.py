@@ -9,12 +9,12 @@ from msgspec import Struct
 
 from imserver import errors
 from imserver.auth.quotas import LimitedEncoding
-from imserver.auth.tokens import BadKey, Claims, Key, load_keys, read_key_file
+from imserver.auth.tokens import BadKey, Claims, Key, load_keys
 from imserver.config.settings import (
     Config,
     TenantSettings,
 )
-from imserver.config.values import MAKE_SECRET, Locations, is_placeholder
+from imserver.config.values import Locations
 from imserver.errors import StartError
 from imserver.model import SYSTEM_PREFIX
 from imserver.transport.connection import Connection, Encoding
@@ -91,32 +91,6 @@ def load_app_keys(name: str, settings: TenantSettings, secret: bytes) -> tuple[K
         return load_keys(settings.jwt, secret, name)
     except BadKey as bad:
         raise BadKey(f"jwt: {bad}") from None
-
-
-class SecretSettings(Protocol):
-    """A group of settings with a secret, or the file of one."""
-
-    @property
-    def secret(self) -> str: ...
-    @property
-    def secret_file(self) -> str: ...
-
-
-def secret_in(setting: str, given: SecretSettings) -> bytes:
-    """The secret of the group ``setting``, or the content of its file. Raises BadKey."""
-    if given.secret and given.secret_file:
-        raise BadKey(f"{setting}: secret and secret_file are both given")
-    try:
-        text = read_key_file(given.secret_file) if given.secret_file else given.secret
-    except BadKey as bad:
-        raise BadKey(f"{setting}: {bad}") from None
-    if not text:
-        raise BadKey(f"{setting}.secret: requests are signed with it, so it must be set")
-    if is_placeholder(text):
-        raise BadKey(
-            f"{setting}.secret: this is a placeholder of the documentation; make one with '{MAKE_SECRET}'"
-        )
-    return text.encode()
 
 
 class Rule:

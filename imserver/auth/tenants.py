@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Mapping
 from operator import attrgetter
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import msgspec
 
@@ -45,15 +45,22 @@ log = logging.getLogger(__name__)
 
 
 class BadTenant(ValueError):
-    """An invalid name or invalid settings. The text is one line with the reason."""
+    """An invalid name or invalid settings. The text is one line with the reason.
+
+    ``is_limit``: there are too many apps (:class:`TooManyTenants`).
+    """
+
+    is_limit: ClassVar[bool] = False
 
 
 class UnknownTenant(LookupError):
     """No such app."""
 
 
-class TooManyTenants(Exception):
+class TooManyTenants(BadTenant):
     """``limits.registered_apps`` is reached."""
+
+    is_limit = True
 
 
 class Tenant(TenantSettings, frozen=True, kw_only=True):

@@ -69,6 +69,10 @@ class Claims(Struct, frozen=True):
     device: str = ""
     payload: VerifiedPayload = VerifiedPayload(b"")
 
+    def read(self, decode: Callable[[bytes], _T]) -> _T:
+        """All claims of a session token, by a decoder of JSON. Null counts as missing. Raises BadToken."""
+        return decode_claims(decode, self.payload)
+
 
 class _Payload(Struct):
     """Claims of a session token. ``channel``: only tokens of subscriptions have it."""
@@ -83,6 +87,11 @@ class _Payload(Struct):
 class UnverifiedClaims(Struct, frozen=True):
     """Base of what is read from a token without a check of its signature. Anybody can write it, so no
     decision accepts it: neither :class:`Claims` nor the claims of a dialect are of this type."""
+
+    @staticmethod
+    def read(decode: Callable[[bytes], _UnverifiedT], token: str) -> _UnverifiedT:
+        """The claims of a token, by a decoder of JSON. Null counts as missing. Raises BadToken."""
+        return _decode_forgiving(decode, _unverified_payload(token))
 
 
 class Unverified(Struct, frozen=True):
@@ -301,21 +310,21 @@ def read_token(token: str, keys: Sequence[Key], now: float) -> Claims:
 
 def read_bare_token(token: str, keys: Sequence[Key], now: float, app: str) -> Claims:
     """Verify a token as :func:`read_token` does. It may lack the claims ``app`` (then it is for ``app``) and
-    ``exp`` (then its ``expires_at`` is 0). ``expire_at``: see :func:`end_of`."""
+    ``exp`` (then its ``expires_at`` is 0). ``expire_at``: see :func:`token_end`."""
     payload = verified_payload(token, keys)
     claims = decode_claims(_decode_bare, payload)
     if claims.channel is not UNSET:
         raise BadToken("this is the token of a subscription")
-    expires_at = end_of(claims.exp, claims.expire_at)
+    expires_at = token_end(claims.exp, claims.expire_at)
     claims.exp = claims.exp or MAX_EXPIRES_AT
     _check_times(claims, now, expires_at)
     return Claims(claims.sub, str(claims.app) or app, expires_at, payload=payload)
 
 
-def end_of(exp: float, expire_at: float | None) -> int:
-    """When what a token of Centrifugo proves ends, in Unix seconds; 0: never.
+def token_end(exp: float, expire_at: float | None = None) -> int:
+    """When what a token proves ends, in Unix seconds; 0: never.
 
-    ``expire_at`` replaces ``exp``, which then limits only the use of the token.
+    ``expire_at``, which tokens of Centrifugo may have, replaces ``exp``, which then limits only their use.
     """
     return int(min(exp if expire_at is None else max(expire_at, 0), MAX_EXPIRES_AT))
 
@@ -323,11 +332,6 @@ def end_of(exp: float, expire_at: float | None) -> int:
 def decode_claims(decode: Callable[[bytes], _T], payload: VerifiedPayload) -> _T:
     """Decode the claims of a verified token. Null counts as missing. Raises BadToken."""
     return _decode_forgiving(decode, payload)
-
-
-def decode_unverified(decode: Callable[[bytes], _UnverifiedT], token: str) -> _UnverifiedT:
-    """Decode what a token says as :func:`decode_claims` does, without verifying it. Raises BadToken."""
-    return _decode_forgiving(decode, _unverified_payload(token))
 
 
 def _decode_forgiving(decode: Callable[[bytes], _T], payload: bytes) -> _T:
@@ -350,9 +354,18 @@ def verified_payload(token: str, keys: Sequence[Key]) -> VerifiedPayload:
     return _signed_payload(token, keys)
 
 
+def header_and_claims(token: str, keys: Sequence[Key]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The header and the claims of ``token``, if one of ``keys`` has signed it. Raises BadToken."""
+    payload = verified_payload(token, keys)
+    try:
+        return _decode_fields(bytes_of(token.partition(".")[0])), _decode_fields(payload)
+    except (ValueError, RecursionError) as error:
+        raise BadToken(f"the token's claims are invalid: {error}") from None
+
+
 def unverified(token: str) -> Unverified:
     """Read issuer, audiences and key id of a token without verifying it. Raises BadToken."""
-    issued = decode_unverified(_decode_origin, token)
+    issued = UnverifiedClaims.read(_decode_origin, token)
     try:
         kid = msgspec.json.decode(bytes_of(token.partition(".")[0]), type=_Head).kid
     except (ValueError, RecursionError) as error:
@@ -376,16 +389,16 @@ def read_issued(
     """Verify a token of the issuer in ``row`` for ``app`` at Unix time ``now``. Raises BadToken.
 
     Requires the claims ``iss``, ``aud`` and ``exp``. ``bare``: of a client of Centrifugo, whose token may
-    have ``expire_at`` (:func:`end_of`).
+    have ``expire_at`` (:func:`token_end`).
     """
     payload, user = issued_payload(token, keys, row)
     issued: _IssuedPayload | _BareIssuedPayload
     if bare:
         issued = bare_issued = decode_claims(_decode_bare_issued, payload)
-        expires_at = end_of(bare_issued.exp, bare_issued.expire_at)
+        expires_at = token_end(bare_issued.exp, bare_issued.expire_at)
     else:
         issued = decode_claims(_decode_issued, payload)
-        expires_at = end_of(issued.exp, None)
+        expires_at = token_end(issued.exp)
     if issued.channel is not None:
         raise BadToken("this is the token of a subscription")
     _check_times(issued, now, expires_at)

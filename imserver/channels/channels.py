@@ -8,7 +8,7 @@ came after it, or learns that it must reload.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, NoReturn
 
@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Raw, Struct
 from msgspec.structs import replace
 
-from imserver.auth.rates import NOTICES, Buckets
+from imserver.auth.rates import NOTICES, PUBLICATIONS, Buckets
 from imserver.channels.members import (
     PRIVATE_PREFIX,
     ChannelMembers,
@@ -133,6 +133,7 @@ class Channels:
         self.streams = OpenStreams()
         """Streamed messages (:mod:`imserver.channels.streamed_messages`)."""
         self._notices = Buckets(NOTICES)
+        self._publications = Buckets(PUBLICATIONS)
         self._log = log
         self.names: dict[str, ChannelNames] = {}
         """App → meaning of the names of its channels, besides its settings. Features fill it."""
@@ -173,6 +174,11 @@ class Channels:
         """The name of a channel's row of settings; ``*`` without one of its own. Never switches."""
         tenant = self._settings(app)
         return ANY_NAMESPACE if tenant is None else _namespace(tenant.channels, channel)
+
+    def count_publication(self, payer: Hashable, app: str, channel: str, limit: int) -> bool:
+        """Count a publication of a client. False: there were more than ``limit`` in a second. Never
+        switches."""
+        return self._publications.take((payer, self.namespace(app, channel)), number=limit)
 
     def is_stored(self, app: str, channel: str) -> bool:
         """Whether the history of a channel is the message log. Never switches."""

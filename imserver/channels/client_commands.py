@@ -16,9 +16,7 @@ from imserver.auth.principal import (
     BAD_TOKEN,
     Needs,
     Principal,
-    may,
 )
-from imserver.auth.rates import PUBLICATIONS, Buckets
 from imserver.auth.rules import Rule
 from imserver.auth.tokens import BadToken, TokenExpired
 from imserver.channels.channels import Channels, Subscribed, check_known
@@ -119,7 +117,6 @@ class ChannelCommands:
         self._consent = consent
         self.answers = answers
         self._table = table
-        self._publications = Buckets(PUBLICATIONS)
         self._pages: dict[tuple[Dialect, str, AskHistory], tuple[HistoryPage, Raw]] = {}
         """Pages of histories as they were last sent, by codec, app and command; the oldest first."""
         self._pages_bytes = 0
@@ -284,10 +281,9 @@ class ChannelCommands:
             self._check_allowed(client, channel, options, rule)
         elif not isinstance(client, Connection):
             raise _only_connections()
-        if limit := options.publications_per_second:
-            taken = self._publications.take((payer, self._channels.namespace(app, channel)), number=limit)
-            if not taken:
-                raise ChannelRefused("rate")
+        limit = options.publications_per_second
+        if limit and not self._channels.count_publication(payer, app, channel, limit):
+            raise ChannelRefused("rate")
         event = self._consent.review(client, channel, event)
         if rule == "back_end" and isinstance(client, Connection):
             event, stored = self._consent.publish(client, channel, event)
@@ -318,7 +314,7 @@ class ChannelCommands:
         check_name(channel)
         options = self._channels.options(app, channel)
         check_known(options)
-        if may(principal, Needs.READ if action == "subscribe" else Needs.PUSH, app):
+        if principal.may(Needs.READ if action == "subscribe" else Needs.PUSH, app):
             return
         client = self._requester(principal, app)
         if action == "subscribe":
@@ -344,7 +340,7 @@ class ChannelCommands:
         :meth:`Channels.publish_event` does.
         """
         check_name(channel)
-        if may(principal, Needs.PUSH, app):
+        if principal.may(Needs.PUSH, app):
             return self._channels.publish_event(app, channel, event, with_history=with_history)
         client = self._requester(principal, app)
         return self._publish(client, channel, event, (app, client.user or host), with_history)

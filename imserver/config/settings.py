@@ -567,6 +567,11 @@ class AccountTokenSettings(Struct, frozen=True):
     sign_key: Secret = ""
     expire_time: Annotated[float, Meta(gt=0, le=1_000_000)] = 720.0
 
+    @property
+    def is_public(self) -> bool:
+        """Whether anybody can sign with the key: it is that of GoChat's example."""
+        return self.sign_key == PUBLIC_SIGN_KEY
+
 
 class RedisSettings(Struct, frozen=True):
     """Section ``redis``: the Redis that the nodes of a cluster share. Default: no cluster."""

@@ -15,7 +15,7 @@ import gevent
 import msgspec
 from msgspec import UNSET, Struct
 
-from imserver.auth.authority import OF_ACCOUNTS, refusal
+from imserver.auth.authority import OF_ACCOUNTS, bearer, refusal
 from imserver.auth.principal import (
     DEMO,
     NOBODY,
@@ -23,7 +23,6 @@ from imserver.auth.principal import (
     Need,
     Needs,
     Principal,
-    may,
 )
 from imserver.auth.rates import TooManyRequests
 from imserver.config.settings import Config
@@ -184,6 +183,11 @@ class Call(Struct):
         """
         return not self.principal.user
 
+    @property
+    def credential(self) -> str:
+        """The key or token in the header ``authorization``; ``""``: none."""
+        return bearer(self.request.headers.get("authorization", ""))
+
     def texts(self, name: str) -> Sequence[str]:
         """All values of a parameter that may be repeated: a JSON list, or a form field given repeatedly.
 
@@ -303,7 +307,7 @@ def require_app(api: Api, principal: Principal, need: Need, app: str, rule: AppR
     apps = principal.apps
     if apps is not None and (app not in apps or rule == "all"):
         asks_all = rule in ("any", "optional") and not app and not principal.user
-        if not asks_all and (rule == "all" or not may(principal, need, app)):
+        if not asks_all and (rule == "all" or not principal.may(need, app)):
             # The message has no name of an app: that of an alias would show its target.
             reached = "all apps" if rule == "all" else "this app"
             message = f"The key does not reach {reached}" if principal.kind == "key" else ""
@@ -396,7 +400,7 @@ def admit(api: Api, endpoint: Endpoint, request: HttpRequest) -> Principal | Htt
         principal = api.authority.identify(need, headers, request.host, token)
     except Unavailable as error:
         return route.style.refuse(error.problem, request)
-    if may(principal, need):
+    if principal.may(need):
         return principal
     problem, message = refusal(principal, need)
     if route.limited:
@@ -517,7 +521,7 @@ def authorise(api: Api, route: Route, call: Call) -> None:
         raise ApiProblem(Problems.INVALID_REQUEST, "`user`: name the user on whose behalf you ask")
     if route.need_with is not None:
         name, need = route.need_with
-        if call.params.get(name) == "true" and not may(principal, need):
+        if call.params.get(name) == "true" and not principal.may(need):
             raise ApiProblem(Problems.FORBIDDEN)
 
 
@@ -556,7 +560,7 @@ def refused(route: Route, request: HttpRequest, error: Exception) -> HttpRespons
 def run_command(api: Api, endpoint: Endpoint, principal: Principal, request: HttpRequest) -> HttpResponse:
     """Answer a command of a batch or of a publisher connection, as its route would. May switch."""
     route = endpoint.route
-    if not may(principal, route.need):
+    if not principal.may(route.need):
         problem, message = refusal(principal, route.need)
         return route.style.refuse(problem, request, message)
     try:

@@ -28,8 +28,6 @@ from imserver.storage.log.contract import (
     options_of,
 )
 from imserver.storage.log.message_log import MessageLog
-from imserver.storage.log.rows import continue_after
-from imserver.storage.log.search import spellings
 from imserver.storage.log.unread import UnreadMessages
 from imserver.streams.consumer import LEASE_SECONDS, Consumer, DeliveryLease, Failure, NotOwner
 from imserver.streams.leased import LeasedWork
@@ -69,12 +67,10 @@ __all__ = [
     "UnreadMessages",
     "bots_of",
     "code_of",
-    "continue_after",
     "fitting",
     "make_draft",
     "may_be_revised",
     "options_of",
-    "spellings",
     "users_of",
     "wait_until_sent",
 ]

@@ -41,9 +41,9 @@ from imserver.channels.streamed_messages import (
 )
 from imserver.cluster.history import HistoryPage, Position
 from imserver.cluster.nodes import Awaited, NodeMessages, NodeQueries, OtherNodes, ToFollowers, ToUser, read
-from imserver.cluster.registry import Lease, Registry, TemporaryValues
+from imserver.cluster.registry import Lease, Registry
 from imserver.core.core import Core
-from imserver.core.services import Foundation
+from imserver.core.services import ClusterServices, Foundation, SessionServices
 from imserver.hub.hub import RESERVED, USER_CHANNEL, Hub
 from imserver.push.idempotency import IdReused
 from imserver.push.pending import PendingPushes
@@ -73,6 +73,7 @@ __all__ = [
     "ChannelRefused",
     "Channels",
     "ClosedStream",
+    "ClusterServices",
     "ConnectionIds",
     "ConnectionTable",
     "Connections",
@@ -97,11 +98,11 @@ __all__ = [
     "Publishing",
     "Reach",
     "Registry",
+    "SessionServices",
     "Sessions",
     "StreamTarget",
     "StreamedMessages",
     "Subscribed",
-    "TemporaryValues",
     "ToFollowers",
     "ToUser",
     "check_draft",

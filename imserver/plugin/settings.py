@@ -4,7 +4,6 @@ from imserver.config.declared import Secret, SecretFile, Url
 from imserver.config.settings import (
     DEFAULT_APP,
     MAX_USER_BYTES,
-    PUBLIC_SIGN_KEY,
     Amount,
     AppCount,
     AppName,
@@ -12,21 +11,18 @@ from imserver.config.settings import (
     Config,
     Count,
     Duration,
-    Seconds,
     TenantSettings,
     Text,
     app_settings_of,
     settings_of,
 )
-from imserver.config.values import EITHER_SECRET, HTTP_URL, ISSUER_URL, ConfigError, Locations, valid_name
+from imserver.config.values import EITHER_SECRET, HTTP_URL, ConfigError, Locations, valid_name
 
 __all__ = [
     "DEFAULT_APP",
     "EITHER_SECRET",
     "HTTP_URL",
-    "ISSUER_URL",
     "MAX_USER_BYTES",
-    "PUBLIC_SIGN_KEY",
     "Amount",
     "AppCount",
     "AppName",
@@ -36,7 +32,6 @@ __all__ = [
     "Count",
     "Duration",
     "Locations",
-    "Seconds",
     "Secret",
     "SecretFile",
     "TenantSettings",

@@ -1,24 +1,9 @@
 """The face: statements, and rows as data."""
 
 from imserver.storage.contract import (
-    AVATAR_CHARACTERS,
-    EMAIL_BYTES,
-    IDENTIFIERS,
-    NICKNAME_CHARACTERS,
-    SUBJECT_BYTES,
     Account,
-    AccountLink,
-    Bot,
-    BotCommand,
-    Contact,
-    Device,
     Erasure,
-    Identifier,
-    Imported,
-    ListName,
     RecordEvent,
-    Taken,
-    commands_of,
 )
 from imserver.storage.statements import (
     Condition,
@@ -30,26 +15,12 @@ from imserver.storage.statements import (
     text_of,
 )
 from imserver.storage.store import Store
-from imserver.storage.tables import OF_ACCOUNTS, Reason, Table
+from imserver.storage.tables import Reason, Table
 
 __all__ = [
-    "AVATAR_CHARACTERS",
-    "EMAIL_BYTES",
-    "IDENTIFIERS",
-    "NICKNAME_CHARACTERS",
-    "OF_ACCOUNTS",
-    "SUBJECT_BYTES",
     "Account",
-    "AccountLink",
-    "Bot",
-    "BotCommand",
     "Condition",
-    "Contact",
-    "Device",
     "Erasure",
-    "Identifier",
-    "Imported",
-    "ListName",
     "PooledStatements",
     "Reason",
     "RecordEvent",
@@ -57,9 +28,7 @@ __all__ = [
     "Statements",
     "Store",
     "Table",
-    "Taken",
     "chunks",
-    "commands_of",
     "marks_of",
     "text_of",
 ]

@@ -50,7 +50,6 @@ from imserver.model import (
     Typing,
     Unsubscribe,
     id_of,
-    is_of_device,
 )
 from imserver.notify import Notify
 from imserver.protocol.dialect import Dialect, Payload, Reader, Readers
@@ -161,7 +160,6 @@ __all__ = [
     "host_of",
     "id_in",
     "id_of",
-    "is_of_device",
     "limit_in",
     "needed_id",
     "number_in",

@@ -10,7 +10,7 @@ from msgspec import Struct
 from imserver.cluster.nodes import NodeQueries, OtherNodes, read
 from imserver.cluster.registry import Lease, Registry
 from imserver.hub.hub import Hub
-from imserver.model import SYSTEM_PREFIX
+from imserver.model import SYSTEM_PREFIX, is_of_device
 from imserver.sessions.connection_ids import ConnectionTable
 from imserver.transport.connection import Connection
 
@@ -28,6 +28,10 @@ class SessionInfo(Struct, frozen=True, array_like=True):
     dialect: str
     since: int
     node: str
+
+    def is_on(self, device: str) -> bool:
+        """Whether its device has this name, or is a part of that device."""
+        return is_of_device(self.device, device)
 
 
 class UserSessions(Struct, frozen=True):

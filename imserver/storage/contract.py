@@ -6,11 +6,9 @@ Importing this loads no database driver.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any
 
-from msgspec import Struct, json
-
-from imserver.errors import ImserverError
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from imserver.storage.statements import PooledStatements
@@ -74,25 +72,6 @@ class Changes(Struct, frozen=True):
     bans: tuple[BanRow, ...] = ()
 
 
-PHONE_CHARACTERS: Final = 20
-EMAIL_BYTES: Final = 254
-NAME_CHARACTERS: Final = 32
-NICKNAME_CHARACTERS: Final = 64
-AVATAR_CHARACTERS: Final = 1000
-
-ListName = Literal["friends", "incoming", "outgoing", "blocked"]
-"Friends, incoming requests, outgoing requests, or blocked users."
-
-
-Identifier = Literal["phone", "email", "name"]
-"""A kind of identifier of an account: phone number, e-mail address or user name."""
-IDENTIFIERS: Final[tuple[Identifier, ...]] = ("phone", "email", "name")
-
-
-class Taken(ImserverError):
-    """An account with this phone number, e-mail address or user name exists."""
-
-
 class Account(Struct, frozen=True):
     """An account of an app. Its user id is the account id in decimal.
 
@@ -117,7 +96,7 @@ class Account(Struct, frozen=True):
     last_seen: int = 0
     """When its last connection ended, in Unix seconds; 0: unknown."""
     bot: bool = False
-    """Whether it is the account of a :class:`Bot`."""
+    """Whether it is the account of a bot."""
     guest: bool = False
     """Whether its user came by an invitation, without a password."""
     email_confirmed: bool = False
@@ -127,77 +106,6 @@ class Account(Struct, frozen=True):
     def user(self) -> str:
         """The user id of this account."""
         return str(self.id)
-
-
-class BotCommand(Struct, frozen=True):
-    """A slash command: users write ``/name`` to the bot."""
-
-    name: str
-    description: str
-
-
-_decode_commands: Final = json.Decoder(tuple[BotCommand, ...]).decode
-
-
-def commands_of(stored: Any) -> tuple[BotCommand, ...]:
-    """Commands from their column."""
-    return _decode_commands(bytes(stored))
-
-
-class Bot(Struct, frozen=True):
-    """A program that has an account. Its token proves it, without a password.
-
-    ``owner``: the account that manages it; 0: the back end. ``hook_url``: receives what the bot receives
-    (``""``: none). ``description``: what it is for. ``listed``: the app offers it to all its accounts.
-    """
-
-    account: Account
-    owner: int
-    commands: tuple[BotCommand, ...] = ()
-    hook_url: str = ""
-    description: str = ""
-    listed: bool = False
-
-
-class Device(Struct, frozen=True):
-    """A login of an account that has not ended. Its token names it. ``name``: given by the device."""
-
-    id: int
-    name: str
-    since: int
-    """Unix seconds."""
-    expires_at: int
-    """Unix seconds; end of its token."""
-
-
-SUBJECT_BYTES: Final = 255
-"""Longest id of an identity at a login provider."""
-
-
-class AccountLink(Struct, frozen=True):
-    """A link between an account and an identity: ``subject``, its id at the provider."""
-
-    provider: str
-    subject: str
-    since: int
-    """Unix seconds."""
-
-
-class Imported(Struct, frozen=True):
-    """An account to import, with its id and password hash."""
-
-    account: Account
-    password: str
-
-
-class Contact(Struct, frozen=True):
-    """An entry on a list of an account: id, public profile, and time of the entry."""
-
-    id: int
-    nickname: str
-    avatar: str
-    since: int
-    """Unix seconds."""
 
 
 class Erasure(Struct, frozen=True):

@@ -17,7 +17,7 @@ from imserver.model import id_of
 from imserver.storage.app_rows import tables_of_others
 from imserver.storage.log.rows import text_objection
 from imserver.storage.statements import PooledStatements, Row
-from imserver.storage.tables import OF_ACCOUNTS, OF_APP, OF_LOGS, Reason, Table
+from imserver.storage.tables import OF_APP, OF_LOGS, Reason, Table
 
 T = TypeVar("T")
 
@@ -62,7 +62,7 @@ def read_app(read: ReadWork, tables: Sequence[Table], app: str) -> Iterator[Tabl
     for table in (*read(tables_of_others), *tables):
         if isinstance(table.of_app, Reason) or isinstance(table.columns, Reason):
             continue
-        each = _accounts if table.of_app == OF_ACCOUNTS else _scopes
+        each = _accounts if table.of_app == Table.OF_ACCOUNTS else _scopes
         for scope, values in each(read, table.of_app, app):
             yield from _pages(read, _Part(table.name, _order(table), table.columns, scope, values))
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
+"""The values of a row, in the order of the columns. Texts may be bytes: see :func:`text_of`."""
 
 _CHUNK: Final = 512
 """Number of values in one list; a power of two, see :func:`padded`."""
@@ -53,6 +54,12 @@ class Statements(ABC):
     def on_sqlite(self, hint: str) -> str:
         """An index hint of SQLite; ``""`` on the other engines."""
         return hint if self.engine == "sqlite" else ""
+
+    @staticmethod
+    def spellings(text: str) -> list[str]:
+        """The spellings of a text to search for, because SQL folds only ASCII. ASCII letters are in lower
+        case."""
+        return list(dict.fromkeys(map(lower_ascii, (text, text.lower(), text.upper(), text.title()))))
 
     @abstractmethod
     def query(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
@@ -319,6 +326,11 @@ def padded(values: Sequence[T], filler: T) -> Sequence[T]:
 def marks_of(count: int) -> str:
     """The text of a list of ``count`` placeholders."""
     return f"({', '.join(['%s'] * count)})"
+
+
+def lower_ascii(text: str) -> str:
+    """ASCII letters in lower case, others unchanged."""
+    return "".join(each.lower() if each.isascii() else each for each in text)
 
 
 def text_of(value: Any) -> str:

@@ -6,7 +6,7 @@ Importing this loads no database library.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, ClassVar, Final, Literal
 
 from msgspec import Struct
 
@@ -21,8 +21,6 @@ OF_APP: Final = "app = %s"
 """The rows whose column ``app`` names the app."""
 OF_LOGS: Final = "log IN (SELECT number FROM log WHERE app = %s)"
 """The rows whose column ``log`` has the number of a message log of the app."""
-OF_ACCOUNTS: Final = "account IN (SELECT id FROM account WHERE app = %s)"
-"""The rows whose column ``account`` has the id of an account of the app."""
 
 
 class Reason(Struct, frozen=True):
@@ -53,6 +51,9 @@ class Table(Struct, frozen=True, kw_only=True):
     erase_app: tuple[str, ...] = ()
     columns: tuple[str, ...] | Reason
     scan: bool = False
+
+    OF_ACCOUNTS: ClassVar[str] = "account IN (SELECT id FROM account WHERE app = %s)"
+    """For ``of_app``: the rows whose column ``account`` has the id of an account of the app."""
 
 
 class FeatureTables(Struct, frozen=True):

@@ -12,7 +12,6 @@ from imserver.auth.principal import (
     ALL_SCOPES,
     NOBODY,
     Needs,
-    may,
 )
 from imserver.config.settings import ApiSettings, Config, KeySettings, TenantSettings
 from imserver.storage.contract import AppRow, Changes, KeyRow
@@ -66,11 +65,11 @@ def test_no_key_is_in_memory_as_text(keys: Keys) -> None:
 
 def test_a_principal_may_what_its_scopes_allow_in_its_apps(keys: Keys) -> None:
     known = keys.find("钥匙".encode().decode("latin-1"))
-    assert may(known, Needs.READ)
-    assert may(known, Needs.READ, "101")
-    assert not may(known, Needs.READ, "102")
-    assert not may(known, Needs.PUSH)
-    assert not may(NOBODY, Needs.READ)
+    assert known.may(Needs.READ)
+    assert known.may(Needs.READ, "101")
+    assert not known.may(Needs.READ, "102")
+    assert not known.may(Needs.PUSH)
+    assert not NOBODY.may(Needs.READ)
 
 
 def test_a_page_token_names_its_app_and_user(pages: PageTokens) -> None:

@@ -23,8 +23,8 @@ from imserver.config.settings import JwtSettings
 from imserver.dialects.centrifuge.claims import (
     ConnectionClaims,
     ConnectionRequest,
-    connection_claims,
     connection_request,
+    decode_connection,
 )
 from tests.auth.test_tokens import RSA, SECRET, pem
 
@@ -40,7 +40,7 @@ def facts_of(claims: Claims) -> tuple[str, str, int]:
 
 def claims_of(token: str) -> ConnectionClaims:
     """What a verified token says beyond its user and its end."""
-    return connection_claims(read_bare_token(token, KEYS, NOW, "shop").payload)
+    return read_bare_token(token, KEYS, NOW, "shop").read(decode_connection)
 
 
 def signed(key: str = SECRET, algorithm: str = "HS256", **claims: Any) -> str:

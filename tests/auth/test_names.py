@@ -4,7 +4,7 @@ import unicodedata
 
 import pytest
 
-from imserver.auth.names import cleaned, is_name
+from imserver.auth.names import clean_name, is_name
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ from imserver.auth.names import cleaned, is_name
 )
 def test_people_have_names_in_their_scripts_and_with_emoji(name: str) -> None:
     assert is_name(name, 1, 64)
-    assert cleaned(name) == name
+    assert clean_name(name) == name
 
 
 @pytest.mark.parametrize(
@@ -44,15 +44,15 @@ def test_people_have_names_in_their_scripts_and_with_emoji(name: str) -> None:
 def test_what_nobody_sees_is_refused_and_taken_out(character: str) -> None:
     name = f"An{character}n"
     assert not is_name(name, 1, 64)
-    assert cleaned(name) == "Ann"
-    assert cleaned(f"{character}安{character}") == "安"
+    assert clean_name(name) == "Ann"
+    assert clean_name(f"{character}安{character}") == "安"
     assert not is_name(character, 1, 64)
 
 
 @pytest.mark.parametrize("name", [" ", "   ", "\u3000", "\xa0", "\u2800", "\ufe0f", " \ufe0f\u2800"])
 def test_a_name_has_something_to_see(name: str) -> None:
     assert not is_name(name, 0, 64)
-    assert cleaned(f"{name}\u200b") == ""
+    assert clean_name(f"{name}\u200b") == ""
 
 
 def test_a_name_has_a_length() -> None:
@@ -62,4 +62,4 @@ def test_a_name_has_a_length() -> None:
 
 def test_no_format_character_passes_alone() -> None:
     alone = [chr(code) for code in range(0x110000) if unicodedata.category(chr(code)) == "Cf"]
-    assert not [f"{ord(each):X}" for each in alone if cleaned(f"a{each}b") != "ab"]
+    assert not [f"{ord(each):X}" for each in alone if clean_name(f"a{each}b") != "ab"]

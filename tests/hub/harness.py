@@ -180,7 +180,7 @@ class Harness(SocketHarness):
             self.fanout.notice_members,
             messages,
             self.reviews,
-            self.observer,
+            self.observer.message,
             self.acks,
             NoRelations(),
         )

@@ -6,21 +6,22 @@ from unittest.mock import Mock
 
 import pytest
 
-from imserver.auth.rates import SenderRates, TooManyRequests
+from imserver.auth.rates import Buckets, SenderRates, TooManyRequests
 from imserver.auth.rules import objection
 from imserver.auth.tenants import Tenants
 from imserver.config.settings import (
     PUBLIC_SIGN_KEY,
+    AccountTokenSettings,
     Config,
     StorageSettings,
     TenantSettings,
 )
 from imserver.features.accounts.accounts import Accounts, NoAccounts, WrongLogin
+from imserver.features.accounts.contract import Taken
 from imserver.features.accounts.passwords import MAX_WAITING, Overloaded
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.accounts.settings import AccountSettings
 from imserver.features.accounts.tokens import AccountTokens
-from imserver.storage.contract import Taken
 from imserver.storage.store import Store
 from tests.cluster.redis_server import RedisServer
 from tests.conftest import StartServer
@@ -58,7 +59,17 @@ def accounts(tmp_path: Path) -> Any:
         Tenants(config, store, None, objection),
         lambda: True,
     )
-    one = Accounts(config, tokens, account_store, lambda *_: None, lambda: True, refused=Mock())
+    one = Accounts(
+        config,
+        tokens,
+        account_store,
+        close_sessions=Mock(),
+        is_demo=lambda: True,
+        buckets=Buckets,
+        erase=Mock(),
+        recorder=Mock(return_value=None),
+        refused=Mock(),
+    )
     one.register("gochat", "1", PASSWORD)
     one.register("shop", "1", PASSWORD)
     yield one
@@ -143,7 +154,7 @@ def test_a_token_of_one_account_opens_no_other_and_is_counted_by_address(account
 
 
 def test_a_token_that_anybody_can_sign_proves_no_device(accounts: Accounts) -> None:
-    accounts._tokens._sign_key = PUBLIC_SIGN_KEY
+    accounts._tokens._settings = AccountTokenSettings(PUBLIC_SIGN_KEY)
     forged = accounts.token(accounts.login("gochat", "1", PASSWORD, "192.0.2.1")).token
     fail_from(accounts, "192.0.2.1")
     with pytest.raises(TooManyRequests):

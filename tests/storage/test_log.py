@@ -23,7 +23,6 @@ from imserver.storage.log.contract import (
     Stored,
 )
 from imserver.storage.log.message_log import MessageLog
-from imserver.storage.log.rows import continue_after
 from tests.storage.listening import Listening
 
 from .conftest import OpenStore, WriteAt
@@ -77,7 +76,7 @@ def test_ids_are_contiguous_in_the_app_and_seqs_in_the_conversation(log: Message
 def test_a_log_continues_after_an_id_but_never_goes_back(url: str, open_store: OpenStore) -> None:
     store = open_store(url, seconds=10)
     for last_id, expected in ((900, 901), (5, 902), (902, 903), (2**52, 2**52 + 1)):
-        store.write(lambda sql, last_id=last_id: continue_after(sql, APP, last_id))
+        store.log().continue_after(APP, last_id)
         assert ids(stored(store.log(), say("a", "b"))) == [expected]
     assert ids(stored(store.log(), say("a", "b"), app="another")) == [1]
     assert len(store.log().entries.sync(APP, "b", 900, 10)[0]) == 4

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from imserver.features.accounts.rows import AccountStore
-from imserver.features.bots.rows import BotStore
+from imserver.features.bots.rows import BotCommand, BotStore
 from imserver.model import Reaction
-from imserver.storage.contract import Account, BotCommand
+from imserver.storage.contract import Account
 from imserver.storage.log.bots import MOST_BOTS, bots_of, values_of
 from imserver.storage.log.contract import (
     Appended,

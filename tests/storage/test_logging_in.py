@@ -2,9 +2,10 @@
 
 import pytest
 
+from imserver.features.accounts.contract import Device, Taken
 from imserver.features.accounts.rows import AccountStore
-from imserver.features.oauth.links import LinkStore
-from imserver.storage.contract import Account, AccountLink, Device, Taken
+from imserver.features.oauth.links import AccountLink, LinkStore
+from imserver.storage.contract import Account
 
 from .conftest import OpenStore
 

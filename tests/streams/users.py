@@ -213,6 +213,8 @@ class AbsenceNode(FeedNode):
         super().start()
         accounts = SimpleNamespace()
         Absences(self.feeds, self, lambda: True, self.store, accounts)  # type: ignore[arg-type]
+        registry = SimpleNamespace(healthy=lambda: True)
+        Absences(self.feeds, self, registry, self.store, lambda *_: [])  # type: ignore[arg-type]
 
     def are_online(self, app: str, users: Sequence[str]) -> list[bool]:
         if not self.receivers.receive(self.name, app, users):

@@ -40,7 +40,6 @@ from imserver.auth.authority import refusal
 from imserver.auth.principal import (
     Needs,
     Principal,
-    may,
 )
 from imserver.clock import serve_others
 from imserver.errors import HttpProblem
@@ -124,7 +123,7 @@ class Publisher:
     def choose(self, head: Head) -> DialectPath | HttpProblem:
         """Decide for the gate whether a client may publish."""
         principal = self._api.authority.identify(Needs.PUSH, head.headers, head.host)
-        if may(principal, Needs.PUSH):
+        if principal.may(Needs.PUSH):
             return self._path
         problem, message = refusal(principal, Needs.PUSH)
         return replace(problem, message=message or problem.message)
@@ -175,7 +174,7 @@ class Publisher:
         api = self._api
         # Checked each time: the key may have been revoked or changed.
         principal = api.authority.identify(Needs.PUSH, line.headers, "")
-        if not may(principal, Needs.PUSH):
+        if not principal.may(Needs.PUSH):
             line.waiting.clear()
             connection.close(errors.CloseCode.TOKEN_INVALID)
             return []

@@ -38,7 +38,7 @@ def _build(core: Core) -> FeatureParts:
         core.config.hub.notice_members,
         ActionMessages(core.messages.messaging, core.storage.store),
         core.identity.reviews,
-        core.identity.observer,
+        core.identity.observer.message,
         acks,
         core.identity.relations,
     )

@@ -16,7 +16,7 @@ from contextlib import suppress
 from functools import partial
 from itertools import count
 from time import monotonic, time
-from typing import Final
+from typing import Any, Final
 
 import gevent
 
@@ -24,7 +24,7 @@ from imserver.dialects.action.acks import ActionAcks, unacked_of
 from imserver.dialects.action.commands import AckNumber, ActionLogin, Say
 from imserver.dialects.action.wire import ActionDialect, with_seq
 from imserver.plugin.errors import CloseCode, ReplyCode, StorageUnavailable
-from imserver.plugin.identity import Observer, Relations, Reviews
+from imserver.plugin.identity import Relations, Reviews
 from imserver.plugin.messages import (
     Appended,
     Draft,
@@ -221,7 +221,8 @@ class ActionService:
     """Carries out the commands of the action dialect. Owner of :class:`ActionState`.
 
     All sessions of a stored member are in the member's rooms, whatever their receiver is. A room with more
-    than ``notice_members`` members gets no notice when one leaves.
+    than ``notice_members`` members gets no notice when one leaves. ``report`` hears of messages that are not
+    stored.
     """
 
     def __init__(
@@ -233,7 +234,7 @@ class ActionService:
         notice_members: int,
         messages: ActionMessages,
         reviews: Reviews,
-        observer: Observer,
+        report: Callable[[str, str, Mapping[str, Any]], object],
         acks: ActionAcks,
         relations: Relations,
     ) -> None:
@@ -244,7 +245,7 @@ class ActionService:
         self._notice_members = notice_members
         self._messages = messages
         self._reviews = reviews
-        self._observer = observer
+        self._report = report
         self._acks = acks
         self._relations = relations
         channels.members.on_left.append(self.left)
@@ -354,7 +355,7 @@ class ActionService:
                 return _NOT_STORED
         elif peer:
             self._acks.reach(app, peer, event)
-        self._observer.message(app, user, {**to, "type": kind, "text": text})
+        self._report(app, user, {**to, "type": kind, "text": text})
         return _OK
 
     def ack(self, connection: Connection, command: AckNumber) -> Reply:

@@ -33,7 +33,7 @@ from imserver.dialects.centrifuge.settings import CentrifugeSettings
 from imserver.dialects.centrifuge.wire import ALIAS, MAX_OFFSET, ClientView, HistoryResult
 from imserver.plugin.errors import CloseCode, Unavailable
 from imserver.plugin.http import PROBLEM, Api, BadBody, BatchAnswers, Call, HttpResponse, Route
-from imserver.plugin.identity import MAX_EXPIRES_AT, Need, Needs, Tenants, may
+from imserver.plugin.identity import Need, Needs, Tenants, token_end
 from imserver.plugin.runtime import is_long_turn, serve_others
 from imserver.plugin.services import (
     MAX_NAME_BYTES,
@@ -300,7 +300,9 @@ def _connections_of(api: CentrifugeApi, app: str, request: _OfUser) -> list[str]
 
 def subscribe(api: CentrifugeApi, app: str, request: _Subscribe) -> dict[str, Any]:
     """Subscribe the connections of a user to a channel. May switch."""
-    about = SubscriptionAbout(_bytes_of(request.info), _bytes_of(request.data), _end(request.expire_at))
+    about = SubscriptionAbout(
+        _bytes_of(request.info), _bytes_of(request.data), token_end(0, request.expire_at)
+    )
     if request.channel.startswith("#"):
         raise MethodFailed(codes.BAD_DATA, "#… is the channel of a user, who is subscribed to it")
     check_known(api.channels.options(app, request.channel))
@@ -357,7 +359,9 @@ def refresh(api: CentrifugeApi, app: str, request: _Refresh) -> dict[str, Any]:
         if request.expired:
             connections.close(app, connection, CloseCode.TOKEN_INVALID)
         else:
-            query = RefreshConnection(app, connection, _end(request.expire_at), _bytes_of(request.info))
+            query = RefreshConnection(
+                app, connection, token_end(0, request.expire_at), _bytes_of(request.info)
+            )
             connections.query(connection, "refresh", query, bool)
     return {}
 
@@ -368,11 +372,6 @@ def _bytes_of(given: Raw | UnsetType) -> bytes:
 
 def _bounded(offset: int) -> int:
     return min(max(offset, 0), MAX_OFFSET)
-
-
-def _end(expire_at: int) -> int:
-    """Unix seconds; 0: never."""
-    return min(max(expire_at, 0), MAX_EXPIRES_AT)
 
 
 def _find(api: CentrifugeApi, app: str, name: str) -> tuple[str, ChannelSettings]:
@@ -611,7 +610,7 @@ def _run_command(api: CentrifugeApi, call: Call, name: str, content: bytes) -> d
     method = METHODS.get(name)
     if method is None:
         return _error(codes.METHOD_NOT_FOUND)
-    if not may(call.principal, method.need, call.app):
+    if not call.principal.may(method.need, call.app):
         return _error(codes.PERMISSION_DENIED)
     try:
         request = _decode(method.request, content)

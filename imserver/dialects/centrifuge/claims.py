@@ -8,7 +8,7 @@ from typing import ClassVar
 import msgspec
 from msgspec import UNSET, Raw, UnsetType, field
 
-from imserver.plugin.identity import UnverifiedClaims, VerifiedPayload, decode_claims, decode_unverified
+from imserver.plugin.identity import UnverifiedClaims
 from imserver.plugin.wire import NotSupported, PartialAnswer
 
 
@@ -72,15 +72,11 @@ class ConnectionRequest(UnverifiedClaims, frozen=True):
         return frozenset((*self.channels, *self.subs))
 
 
-_decode_connection = msgspec.json.Decoder(ConnectionClaims).decode
+decode_connection = msgspec.json.Decoder(ConnectionClaims).decode
+"""Decodes the claims of a connection token besides user and end."""
 _decode_request = msgspec.json.Decoder(ConnectionRequest).decode
-
-
-def connection_claims(payload: VerifiedPayload) -> ConnectionClaims:
-    """The claims of a connection token besides user and end. Raises BadToken."""
-    return decode_claims(_decode_connection, payload)
 
 
 def connection_request(token: str) -> ConnectionRequest:
     """Read a connection token for an open app, without verifying it. Raises BadToken."""
-    return decode_unverified(_decode_request, token)
+    return UnverifiedClaims.read(_decode_request, token)

@@ -24,8 +24,8 @@ from imserver.dialects.centrifuge.claims import (
     ConnectionClaims,
     ConnectionRequest,
     SubscriptionClaims,
-    connection_claims,
     connection_request,
+    decode_connection,
 )
 from imserver.dialects.centrifuge.commands import (
     AskPresenceStats,
@@ -62,7 +62,7 @@ from imserver.plugin.identity import (
     LoginDecision,
     Logins,
     TokenExpired,
-    end_of,
+    token_end,
 )
 from imserver.plugin.messages import CatchUp
 from imserver.plugin.runtime import is_long_turn, serve_others
@@ -436,7 +436,7 @@ class CentrifugeService:
         if channels := [name for name in command.recover if not name.startswith("#")]:
             facts["channels"] = channels
         found = self._back_ends.ask(app, "connect", connection, facts, _Connected)
-        end = end_of(0, found.expire_at)
+        end = token_end(0, found.expire_at)
         if 0 < end <= time():
             raise TokenExpired("the back end names a time in the past")
         if "\0" in found.user:
@@ -476,7 +476,7 @@ class CentrifugeService:
         proved = decision.claims
         if proved is None or not proved.payload:
             return _Admission(decision, end=0 if proved is None else proved.expires_at)
-        return _Admission(decision, connection_claims(proved.payload), proved.expires_at)
+        return _Admission(decision, proved.read(decode_connection), proved.expires_at)
 
     def _refuse(self, connection: Connection, decision: LoginDecision) -> Reply | None:
         if decision.expired:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, Generic, TypeVar
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from imserver.dialects.client.service import BadSystem, ClientService, Label
+from imserver.dialects.client.service import BadSystem, ClientService, Label, TooManySystems
 from imserver.dialects.client.wire import message_id
 from imserver.plugin.errors import CloseCode, HttpProblem
 from imserver.plugin.http import (
@@ -27,7 +27,7 @@ from imserver.plugin.http import (
     Route,
     parse_json,
 )
-from imserver.plugin.identity import Need, Needs, TooManyTenants
+from imserver.plugin.identity import Need, Needs
 from imserver.plugin.services import (
     ChannelRefused,
     Channels,
@@ -396,7 +396,7 @@ def register(api: ClientApi, call: Call) -> HttpResponse:
         is_new = api.service.register(_required(call.input, "SystemId"))
     except BadSystem:
         return UNKNOWN_SYSTEM
-    except TooManyTenants:
+    except TooManySystems:
         return TOO_MANY_SYSTEMS
     return DONE if is_new else TAKEN
 

@@ -43,6 +43,10 @@ class BadSystem(ImserverError):
     """The name is not valid for a system."""
 
 
+class TooManySystems(ImserverError):
+    """No further system can be registered."""
+
+
 class Label(Struct, frozen=True, array_like=True):
     """The label that a back end gives a client. Notices to the client's groups contain it."""
 
@@ -163,14 +167,16 @@ class ClientService:
     def register(self, system: str) -> bool:
         """Register a system permanently, for all nodes. Return False if it is registered already.
 
-        Raises :class:`BadSystem` for an invalid name. May switch.
+        Raises :class:`BadSystem` for an invalid name, and :class:`TooManySystems`. May switch.
         """
         if not _is_name(system):
             raise BadSystem(system)
         try:
             return self._tenants.register(SYSTEM_PREFIX + system)
-        except BadTenant:  # it was deleted, and some of its files are left
-            return False
+        except BadTenant as bad:
+            if bad.is_limit:
+                raise TooManySystems from None
+            return False  # it was deleted, and some of its files are left
 
     def app_of(self, system: str) -> str:
         """The app of the clients of a system, registered or not."""

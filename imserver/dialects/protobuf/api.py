@@ -14,13 +14,14 @@ from msgspec import Struct
 
 from imserver.features.accounts import friends
 from imserver.features.accounts.accounts import Accounts, Closed, NoAccounts, PasswordsOff, WrongLogin
+from imserver.features.accounts.contract import Taken
 from imserver.features.accounts.friends import FriendResult, Friends, Oneself, TooManyFriends, UnknownFriend
+from imserver.features.accounts.identifiers import BadField
 from imserver.features.accounts.passwords import Overloaded
 from imserver.features.groups.groups import BadGroup, Groups, TooManyMembers, UnknownGroup
 from imserver.plugin.errors import HttpProblem
 from imserver.plugin.http import Call, HttpRequest, HttpResponse, Route
-from imserver.plugin.identity import GOCHAT, BadField, Needs, Relations, Tenants, TooManyRequests, cleaned
-from imserver.plugin.storage import Taken
+from imserver.plugin.identity import GOCHAT, Needs, Relations, Tenants, TooManyRequests, clean_name
 from imserver.plugin.wire import id_of
 
 _DIGITS: Final = 40
@@ -99,7 +100,7 @@ def register(api: GoChatApi, call: Call) -> HttpResponse:
     phone, password = call.params.get("phone_number", ""), call.params.get("password", "")
     if not (phone and password):
         return BAD_PARAMETER
-    accounts, nickname, host = api.accounts, cleaned(call.params.get("nickname", "")), call.request.host
+    accounts, nickname, host = api.accounts, clean_name(call.params.get("nickname", "")), call.request.host
     try:
         account = accounts.register(call.app, phone, password, nickname, address=host)
         session = accounts.token(account)
@@ -168,7 +169,7 @@ def create_group(api: GoChatApi, call: Call) -> HttpResponse:
     Users who do not exist, have blocked the owner, or join by an invitation only, are skipped.
     """
     app, user = call.app, call.principal.user
-    name, named = cleaned(call.params.get("name", "")), call.texts("ids")
+    name, named = clean_name(call.params.get("name", "")), call.texts("ids")
     if not (name and named):
         return BAD_PARAMETER
     groups, wanted = api.groups, dict.fromkeys(map(_id, named))

@@ -26,7 +26,7 @@ from imserver.dialects.pusher.hooks import PusherHooks
 from imserver.dialects.pusher.settings import CLIENT_EVENTS
 from imserver.dialects.pusher.wire import CACHED, ENCRYPTED, PRESENCE, PRIVATE, USER_CHANNEL
 from imserver.plugin.errors import CloseCode, ImserverError, ReplyCode
-from imserver.plugin.identity import PUBLICATIONS, Buckets, LoginDecision, Logins
+from imserver.plugin.identity import Buckets, LoginDecision, Logins
 from imserver.plugin.services import (
     ChannelConsent,
     ChannelMember,
@@ -151,7 +151,7 @@ class PusherService:
         self._consent = consent
         self._apps = apps
         self._hooks = hooks
-        self._client_events, self._publications = Buckets(CLIENT_EVENTS), Buckets(PUBLICATIONS)
+        self._client_events = Buckets(CLIENT_EVENTS)
         self._counting: set[tuple[str, str]] = set()
         """Channels whose count of subscribers will be sent."""
         self._users: dict[tuple[str, str], dict[str, _UserHere]] = {}
@@ -518,10 +518,9 @@ class PusherService:
         per_second = settings.client_events_per_second
         if not (per_second and self._client_events.take(ref(connection), number=per_second)):
             return f"A connection may send {per_second} client events per second"
-        if limit := options.publications_per_second:
-            payer = ref(connection), self._channels.namespace(app.app, channel)
-            if not self._publications.take(payer, number=limit):
-                return f"A connection may send {limit} such events per second"
+        limit = options.publications_per_second
+        if limit and not self._channels.count_publication(ref(connection), app.app, channel, limit):
+            return f"A connection may send {limit} such events per second"
         return ""
 
     def _notify(

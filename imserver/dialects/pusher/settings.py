@@ -9,7 +9,7 @@ from msgspec import Meta, Struct
 
 from imserver.plugin import FeatureSettings
 from imserver.plugin.http import about
-from imserver.plugin.identity import BadKey, Rate, secret_in
+from imserver.plugin.identity import AppSecrets, BadKey, Rate
 from imserver.plugin.settings import (
     EITHER_SECRET,
     HTTP_URL,
@@ -88,7 +88,7 @@ def secret_of(settings: TenantSettings) -> bytes:
     pusher = pusher_of(settings)
     if not pusher.key:
         return b""
-    secret = secret_in("pusher", pusher)
+    secret = AppSecrets.read("pusher", pusher)
     if len(secret) < MIN_SECRET_BYTES:
         # Each client has signatures and could try secrets on them.
         raise BadKey(

@@ -11,7 +11,6 @@ from imserver.auth.authority import Authority, bearer
 from imserver.auth.login import Logins
 from imserver.auth.principal import (
     Needs,
-    may,
 )
 from imserver.auth.tenants import Tenants
 from imserver.channels.members import MAX_CHANNELS_OF_A_CONNECTION, MAX_NAME_BYTES
@@ -126,7 +125,7 @@ class Events:
             raise ApiProblem(errors.Problems.UNKNOWN_APP)
         principal = self._authority.identify(Needs.ANYONE_OR_READ, request.headers, request.host)
         channels = tuple(dict.fromkeys(name for name in query.channels.split(",") if name))
-        if channels and not may(principal, Needs.READ, app):
+        if channels and not principal.may(Needs.READ, app):
             raise ApiProblem(errors.Problems.FORBIDDEN, "`channels` needs an API key with the scope read")
         if len(channels) > MAX_CHANNELS_OF_A_CONNECTION:
             raise ApiProblem(

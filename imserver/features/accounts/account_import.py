@@ -15,10 +15,12 @@ from typing import Any, Final
 import msgspec
 
 from imserver.features.accounts.accounts import check_shown
+from imserver.features.accounts.contract import Imported, Taken
+from imserver.features.accounts.identifiers import IDENTIFIERS, BadField, Identifier, checked
 from imserver.features.accounts.rows import AccountStore
 from imserver.plugin.errors import ImserverError
-from imserver.plugin.identity import BadField, checked, cleaned
-from imserver.plugin.storage import IDENTIFIERS, Account, Identifier, Imported, Taken
+from imserver.plugin.identity import clean_name
+from imserver.plugin.storage import Account
 from imserver.plugin.wire import MAX_ID
 
 AT_ONCE: Final = 500
@@ -140,7 +142,7 @@ def _account(row: Mapping[str, Any], app: str) -> Imported:
         raise BadField("phone, email or name: expected at least one")
     phone, email, name = (checked(kind, text) if text else "" for kind, text in given.items())
     nickname, avatar = _text(fields, "nickname"), _text(fields, "avatar")
-    nickname = cleaned(nickname)
+    nickname = clean_name(nickname)
     check_shown(nickname, avatar)
     id, created = _id(fields.get("id")), _time(fields.get("created"))
     return Imported(Account(id, app, phone, nickname, avatar, 0, created, email, name), password)

@@ -13,6 +13,16 @@ from secrets import randbits
 from time import time
 from typing import Any, Final
 
+from imserver.features.accounts.contract import AVATAR_CHARACTERS, NICKNAME_CHARACTERS, Device, Taken
+from imserver.features.accounts.identifiers import (
+    IDENTIFIERS,
+    LOGIN_CHARACTERS,
+    BadField,
+    Identifier,
+    candidates,
+    checked,
+    fits,
+)
 from imserver.features.accounts.passwords import MAX_PASSWORD_BYTES, Overloaded, Passwords
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.accounts.settings import (
@@ -25,36 +35,20 @@ from imserver.features.accounts.settings import (
     REGISTRATIONS,
     AccountSettings,
     AppAccountSettings,
+    MakeBuckets,
 )
 from imserver.features.accounts.tokens import AccountTokens, KnownDevice
 from imserver.plugin.errors import ImserverError, LoginRefusal, Unavailable
 from imserver.plugin.identity import (
-    LOGIN_CHARACTERS,
     AccountSession,
-    BadField,
     Buckets,
-    NoObserver,
-    Observer,
-    Shared,
     TooManyRequests,
     by_address,
-    candidates,
-    checked,
-    fits,
     is_name,
 )
 from imserver.plugin.runtime import network_of
 from imserver.plugin.settings import Config, settings_of
-from imserver.plugin.storage import (
-    AVATAR_CHARACTERS,
-    IDENTIFIERS,
-    NICKNAME_CHARACTERS,
-    Account,
-    Device,
-    Identifier,
-    RecordEvent,
-    Taken,
-)
+from imserver.plugin.storage import Account, RecordEvent
 from imserver.plugin.wire import id_of
 
 DEVICE_CHARACTERS: Final = 64
@@ -144,8 +138,8 @@ class Accounts:
 
     ``close_sessions`` is :meth:`imserver.sessions.sessions.Sessions.close`. ``is_demo``: whether the
     server is in demo mode; then anybody may register, unless ``accounts.registration`` says otherwise.
-    ``erase`` is called before and after the deletion of an account. ``observer`` hears of changes,
-    ``refused`` counts refused logins.
+    ``erase`` is called before and after the deletion of an account. ``recorder`` returns what stores events
+    of a kind, ``refused`` counts refused logins.
     """
 
     def __init__(
@@ -155,10 +149,10 @@ class Accounts:
         accounts: AccountStore,
         close_sessions: SessionCloser,
         is_demo: Callable[[], bool],
-        attempt: Shared | None = None,
-        erase: Erase | None = None,
-        observer: Observer | None = None,
-        refused: Refused | None = None,
+        buckets: MakeBuckets,
+        erase: Erase,
+        recorder: Callable[[str, str], RecordEvent | None],
+        refused: Refused,
     ) -> None:
         settings = settings_of(config, AccountSettings)
         self._refused = refused
@@ -171,18 +165,18 @@ class Accounts:
         self._is_demo = is_demo
         self._devices = settings.devices
         rate, failing = config.accounts.rate_seconds, settings.failure_seconds
-        self._registrations = Buckets(REGISTRATIONS, settings.registrations_per_address, rate, attempt)
-        self._logins = Buckets(LOGINS, settings.logins_per_address, rate, attempt)
-        self._provider_logins = Buckets(PROVIDER_LOGINS, settings.logins_per_address, rate, attempt)
+        self._registrations = buckets(REGISTRATIONS, settings.registrations_per_address, rate)
+        self._logins = buckets(LOGINS, settings.logins_per_address, rate)
+        self._provider_logins = buckets(PROVIDER_LOGINS, settings.logins_per_address, rate)
         self._registration = settings.registration
         self._passwords = Passwords(config.app.salt)
-        self._by_pair = Buckets(FAILURES, settings.failures, failing, attempt)
-        self._by_account = Buckets(FAILURES_OF_ACCOUNT, settings.failures_per_account, failing, attempt)
-        self._by_address = Buckets(FAILURES_OF_ADDRESS, settings.failures_per_address, failing, attempt)
-        self._by_device = Buckets(FAILURES_OF_DEVICE, settings.failures, failing, attempt)
+        self._by_pair = buckets(FAILURES, settings.failures, failing)
+        self._by_account = buckets(FAILURES_OF_ACCOUNT, settings.failures_per_account, failing)
+        self._by_address = buckets(FAILURES_OF_ADDRESS, settings.failures_per_address, failing)
+        self._by_device = buckets(FAILURES_OF_DEVICE, settings.failures, failing)
         self._seconds = int(config.jwt.expire_time * 3600)
         self._erase_elsewhere = erase
-        self._observer = observer or NoObserver()
+        self._recorder = recorder
 
     @property
     def registration_is_open(self) -> bool:
@@ -191,7 +185,7 @@ class Accounts:
 
     def recorder(self, app: str) -> RecordEvent | None:
         """The function that stores events about accounts of an app; None: nobody wants them."""
-        return self._observer.recorder(app, "account")
+        return self._recorder(app, "account")
 
     # --- registering and logging in -------------------------------------------------------------------------
 
@@ -302,8 +296,7 @@ class Accounts:
         try:
             yield
         except tuple(reasons) as error:
-            if self._refused is not None:
-                self._refused(reasons[type(error)], app, "", address)
+            self._refused(reasons[type(error)], app, "", address)
             raise
 
     def _charge(self, app: str, address: str, earlier: str) -> KnownDevice | None:
@@ -617,8 +610,7 @@ class Accounts:
         """Delete the accounts of programs that belong to an account, and all its data elsewhere."""
         for owned in self._accounts.owned_by(account.app, account.id):
             self.remove(account.app, str(owned))
-        if self._erase_elsewhere is not None:
-            self._erase_elsewhere(account.app, account.user)
+        self._erase_elsewhere(account.app, account.user)
 
     def close(self) -> None:
         """Stop the threads that hash."""

@@ -16,6 +16,16 @@ from imserver.features.accounts.accounts import (
     WrongLogin,
     check_device,
 )
+from imserver.features.accounts.contract import Taken
+from imserver.features.accounts.identifiers import (
+    EMAIL_BYTES,
+    IDENTIFIERS,
+    LOGIN_CHARACTERS,
+    NAME_PATTERN,
+    BadField,
+    Identifier,
+    split,
+)
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.accounts.passwords import Overloaded
 from imserver.features.accounts.problems import (
@@ -39,19 +49,9 @@ from imserver.plugin.http import (
     one_of,
     refuse,
 )
-from imserver.plugin.identity import (
-    GOCHAT,
-    LOGIN_CHARACTERS,
-    NAME_PATTERN,
-    AccountSession,
-    BadField,
-    Needs,
-    bearer,
-    split,
-)
-from imserver.plugin.services import Core, Presence
-from imserver.plugin.storage import EMAIL_BYTES, IDENTIFIERS, Account, Identifier, Taken
-from imserver.plugin.wire import is_of_device
+from imserver.plugin.identity import GOCHAT, AccountSession, Needs
+from imserver.plugin.services import Core, SessionServices
+from imserver.plugin.storage import Account
 
 _SHOWN = r"^[^\x00-\x1f\x7f-\x9f]*$"
 
@@ -290,12 +290,12 @@ class AccountApi(Struct, frozen=True):
 
     accounts: Accounts
     resets: Resets
-    presence: Presence
+    sessions: SessionServices
 
 
 def _api(core: Core, _: Api) -> AccountApi:
     people = accounts_of(core)
-    return AccountApi(people.accounts, people.resets, core.sessions.presence)
+    return AccountApi(people.accounts, people.resets, core.sessions)
 
 
 CHAPTER: Final = (
@@ -386,7 +386,7 @@ def login(api: AccountApi, call: Call, request: AccountLogin) -> SessionAnswer:
         text,
         request.password,
         call.request.host,
-        token_of(call),
+        call.credential,
     )
     session = accounts.token(account, request.device)
     return session_answer(session)
@@ -466,7 +466,7 @@ def set_identifiers(api: AccountApi, call: Call, request: IdentifiersSet) -> Acc
         given_identifiers(request),
         password,
         call.request.host,
-        token_of(call),
+        call.credential,
         _confirmed(request.email_confirmed, call.is_back_end),
     )
     return _shown(changed, True)
@@ -490,7 +490,7 @@ def set_password(api: AccountApi, call: Call, request: PasswordSet) -> AccountDo
     """
     old = None if call.is_back_end else request.old_password
     api.accounts.change_password(
-        call.app, call.user, old, request.password, call.request.host, token_of(call)
+        call.app, call.user, old, request.password, call.request.host, call.credential
     )
     return AccountDone(call.user)
 
@@ -524,14 +524,9 @@ def delete(api: AccountApi, call: Call, request: AccountDelete) -> AccountDone:
     """
     accounts = api.accounts
     if not call.is_back_end:
-        accounts.confirmed(call.app, call.user, request.password, call.request.host, token_of(call))
+        accounts.confirmed(call.app, call.user, request.password, call.request.host, call.credential)
     accounts.remove(call.app, call.user)
     return AccountDone(call.user)
-
-
-def token_of(call: Call) -> str:
-    """The token that a request shows; ``""``: none."""
-    return bearer(call.request.headers.get("authorization", ""))
 
 
 def given_identifiers(request: Any) -> dict[Identifier, str]:
@@ -580,8 +575,7 @@ def devices(api: AccountApi, call: Call, _request: Acting) -> DevicesAnswer:
     Each login with a password is listed until its token expires. Tokens issued by GoChat are not listed.
     """
     found = api.accounts.devices(call.app, call.user)
-    sessions = api.presence.sessions(call.app, [call.user]).sessions[0] if found else []
-    online = [session.device for session in sessions]
+    sessions = api.sessions.presence.sessions(call.app, [call.user]).sessions[0] if found else []
     shown = [
         DeviceShown(
             str(each.id),
@@ -589,7 +583,7 @@ def devices(api: AccountApi, call: Call, _request: Acting) -> DevicesAnswer:
             each.since,
             each.expires_at,
             each.id == call.principal.device,
-            any(is_of_device(name, each.name) for name in online),
+            any(session.is_on(each.name) for session in sessions),
         )
         for each in found
     ]

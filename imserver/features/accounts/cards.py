@@ -11,17 +11,24 @@ import gevent
 from msgspec import Struct
 
 from imserver.features.accounts.accounts import Accounts, UnknownAccount
+from imserver.features.accounts.contract import NICKNAME_CHARACTERS
 from imserver.features.accounts.friends import STRANGERS, Relation, relation_of
+from imserver.features.accounts.identifiers import LOGIN_CHARACTERS, candidates, fits
 from imserver.features.accounts.relations import AccountRelations
 from imserver.features.accounts.rows import AccountStore
-from imserver.features.accounts.settings import FINDS, FINDS_OF_ADDRESS, SEARCHES, AccountSettings
+from imserver.features.accounts.settings import (
+    FINDS,
+    FINDS_OF_ADDRESS,
+    SEARCHES,
+    AccountSettings,
+    MakeBuckets,
+)
 from imserver.plugin.errors import ImserverError, StorageUnavailable
-from imserver.plugin.identity import LOGIN_CHARACTERS, Buckets, Shared, by_address, candidates, fits
-from imserver.plugin.messages import spellings
+from imserver.plugin.identity import by_address
 from imserver.plugin.runtime import until_beat
-from imserver.plugin.services import Presence
+from imserver.plugin.services import SessionServices
 from imserver.plugin.settings import Config, settings_of
-from imserver.plugin.storage import NICKNAME_CHARACTERS, Account
+from imserver.plugin.storage import Account, Statements
 from imserver.plugin.wire import Connection, id_of
 
 log: Final = logging.getLogger(__name__)
@@ -77,17 +84,17 @@ class Cards:
         accounts: Accounts,
         rows: AccountStore,
         relations: AccountRelations,
-        presence: Presence,
-        attempt: Shared | None,
+        sessions: SessionServices,
+        buckets: MakeBuckets,
     ) -> None:
         settings, seconds = settings_of(config, AccountSettings), config.accounts.rate_seconds
         self._accounts = accounts
         self._rows = rows
         self._relations = relations
-        self._presence = presence
-        self._by_account = Buckets(FINDS, settings.finds_per_account, seconds, attempt)
-        self._searches = Buckets(SEARCHES, settings.searches_per_account, seconds, attempt)
-        self.addresses = Buckets(FINDS_OF_ADDRESS, settings.finds_per_address, seconds, attempt)
+        self._presence = sessions.presence
+        self._by_account = buckets(FINDS, settings.finds_per_account, seconds)
+        self._searches = buckets(SEARCHES, settings.searches_per_account, seconds)
+        self.addresses = buckets(FINDS_OF_ADDRESS, settings.finds_per_address, seconds)
         """Requests per app and network that tell whether something exists."""
 
     def find(self, app: str, by: str, text: str, address: str) -> Card:
@@ -132,7 +139,7 @@ class Cards:
     def _named(self, app: str, by: str, text: str) -> tuple[list[Account], bool]:
         """The newest accounts with this text, and whether there may be more. Looks at more and more ids at a
         time, as long as that is fast, for at most :data:`SEARCH_SECONDS`."""
-        words, folded = spellings(text), text.casefold()
+        words, folded = Statements.spellings(text), text.casefold()
         found: list[Account] = []
         upto, step, began = self._rows.last_id(), _FIRST_STEP, monotonic()
         while upto > 0 and len(found) < _CANDIDATES:

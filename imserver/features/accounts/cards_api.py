@@ -9,12 +9,12 @@ from msgspec import Struct
 from imserver.features.accounts.accounts import NoAccounts, UnknownAccount
 from imserver.features.accounts.api import CHAPTER, NO_ACCOUNTS, Avatar, Guest, Login, Nickname, UserId
 from imserver.features.accounts.cards import CARDS, Card, Cards, NoFinding
+from imserver.features.accounts.contract import NICKNAME_CHARACTERS
 from imserver.features.accounts.friends import Relation
 from imserver.features.accounts.parts import accounts_of
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import Acting, Call, Resource, about, refuse
 from imserver.plugin.identity import Needs
-from imserver.plugin.storage import NICKNAME_CHARACTERS
 
 
 class FindRequest(Acting, kw_only=True):

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import Final, Literal
 
+from imserver.features.accounts.contract import Contact, ListName
 from imserver.features.accounts.rows import AccountStore, Relating, States
 from imserver.plugin.errors import ImserverError
 from imserver.plugin.services import ToFollowers
-from imserver.plugin.storage import Condition, Contact, ListName
+from imserver.plugin.storage import Condition
 from imserver.plugin.wire import Signal, id_of
 
 REQUESTED: Final = "asked"

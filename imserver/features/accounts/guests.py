@@ -14,14 +14,15 @@ from typing import Final
 import gevent
 
 from imserver.features.accounts.accounts import Accounts, UnknownAccount, check_device, check_shown
+from imserver.features.accounts.identifiers import BadField, Identifier
 from imserver.features.accounts.rows import AccountStore
-from imserver.features.accounts.settings import GUESTS, AccountSettings
+from imserver.features.accounts.settings import GUESTS, AccountSettings, MakeBuckets
 from imserver.plugin.errors import ImserverError, Unavailable
-from imserver.plugin.identity import AccountSession, BadField, Buckets, Shared, by_address
+from imserver.plugin.identity import AccountSession, by_address
 from imserver.plugin.runtime import serve_others
-from imserver.plugin.services import Presence
+from imserver.plugin.services import SessionServices
 from imserver.plugin.settings import Config, settings_of
-from imserver.plugin.storage import Account, Identifier
+from imserver.plugin.storage import Account
 
 log: Final = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ class NoGuest(ImserverError):
 class Guests:
     """Makes accounts of guests, makes members of them, and deletes those that nobody uses.
 
-    A guest who was not connected for ``accounts.guest_days`` is deleted; ``presence`` tells who is connected.
+    A guest who was not connected for ``accounts.guest_days`` is deleted; ``sessions`` tell who is connected.
     Every node looks by itself; deleting twice does no harm. Every method may switch and raise
     StorageUnavailable.
     """
@@ -53,15 +54,15 @@ class Guests:
         config: Config,
         accounts: Accounts,
         rows: AccountStore,
-        presence: Presence,
-        attempt: Shared | None,
+        sessions: SessionServices,
+        buckets: MakeBuckets,
     ) -> None:
         settings = settings_of(config, AccountSettings)
         self._accounts = accounts
         self._rows = rows
-        self._presence = presence
+        self._presence = sessions.presence
         self._unused_seconds = settings.guest_days * 86400
-        self._by_address = Buckets(GUESTS, settings.guests_per_address, config.accounts.rate_seconds, attempt)
+        self._by_address = buckets(GUESTS, settings.guests_per_address, config.accounts.rate_seconds)
 
     def require_guests(self, app: str) -> None:
         """Raise NoGuests if an app takes none, and NoAccounts."""

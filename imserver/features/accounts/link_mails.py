@@ -14,8 +14,8 @@ from gevent.lock import BoundedSemaphore
 from gevent.pool import Group
 
 from imserver.features.accounts.mailing import Mail, NotSent, send
-from imserver.features.accounts.settings import ADDRESS_MAILS, SmtpSettings
-from imserver.plugin.identity import Buckets, Rate, Shared
+from imserver.features.accounts.settings import ADDRESS_MAILS, MakeBuckets, SmtpSettings
+from imserver.plugin.identity import Buckets, Rate
 from imserver.plugin.runtime import RateLimitedLog, retry_pause
 from imserver.plugin.storage import Account
 
@@ -35,10 +35,10 @@ _MAIL_SECONDS: Final = 600.0
 class LinkMails:
     """Owner of the mails that are being sent, and of the count of those to one address."""
 
-    def __init__(self, smtp: SmtpSettings, rate_seconds: float, attempt: Shared | None) -> None:
+    def __init__(self, smtp: SmtpSettings, rate_seconds: float, buckets: MakeBuckets) -> None:
         self._smtp = smtp
         self._rate_seconds = rate_seconds
-        self._attempt = attempt
+        self._buckets = buckets
         self._to_address = self.buckets(ADDRESS_MAILS)
         self._turns = BoundedSemaphore(_AT_ONCE)
         self._sending = Group()
@@ -56,7 +56,7 @@ class LinkMails:
 
     def buckets(self, rate: Rate) -> Buckets:
         """What counts the mails of one kind."""
-        return Buckets(rate, MAILS, self._rate_seconds, self._attempt)
+        return self._buckets(rate, MAILS, self._rate_seconds)
 
     def charge(self, account: Account) -> None:
         """Count a mail to the address of an account. Raises TooManyRequests."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from urllib.parse import urlsplit
 
 from msgspec import Struct
@@ -18,7 +19,7 @@ from imserver.features.accounts.rows import AccountStore
 from imserver.features.accounts.settings import AccountSettings, SmtpSettings
 from imserver.features.accounts.tokens import AccountTokens
 from imserver.plugin import FeatureParts
-from imserver.plugin.identity import AccountLookup
+from imserver.plugin.identity import Buckets
 from imserver.plugin.services import Core, Foundation
 from imserver.plugin.settings import settings_of
 
@@ -55,7 +56,7 @@ def build_tokens(base: Foundation) -> AccountTokens:
     )
 
 
-def build_relations(base: Foundation, tokens: AccountLookup) -> AccountRelations:
+def build_relations(base: Foundation, tokens: object) -> AccountRelations:
     """Build what answers the core whom a user may reach and see."""
     assert isinstance(tokens, AccountTokens)
     return AccountRelations(
@@ -72,23 +73,23 @@ def build(core: Core) -> FeatureParts:
     tokens, relations = core.identity.accounts, core.identity.relations
     assert isinstance(tokens, AccountTokens)
     assert isinstance(relations, AccountRelations)
-    attempt = core.cluster.attempt
+    buckets = partial(Buckets, shared=core.cluster.attempt)
     accounts = Accounts(
         config,
         tokens,
         rows,
         core.sessions.sessions.close,
         lambda: core.identity.keys.demo,
-        attempt,
+        buckets,
         core.erase_user,
-        core.identity.observer,
+        core.identity.observer.recorder,
         core.identity.logins.refused,
     )
     friends = Friends(rows, settings_of(config, AccountSettings).friends, core.messages.signals.send)
-    cards = Cards(config, accounts, rows, relations, core.sessions.presence, attempt)
-    guests = Guests(config, accounts, rows, core.sessions.presence, attempt)
+    cards = Cards(config, accounts, rows, relations, core.sessions, buckets)
+    guests = Guests(config, accounts, rows, core.sessions, buckets)
     smtp, server = settings_of(config, SmtpSettings), config.app.http_url.rstrip("/")
-    mails = LinkMails(smtp, config.accounts.rate_seconds, attempt)
+    mails = LinkMails(smtp, config.accounts.rate_seconds, buckets)
     resets = Resets(accounts, rows, mails, lambda: core.node.chat_page)
     key = core.node.key_for("e-mail confirmations")
     confirmations = Confirmations(key, accounts, rows, mails, server, urlsplit(server).netloc)

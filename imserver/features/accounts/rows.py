@@ -13,20 +13,15 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
+from imserver.features.accounts.contract import Contact, Device, Imported, ListName, Taken
+from imserver.features.accounts.identifiers import IDENTIFIERS, Identifier
 from imserver.plugin.storage import (
-    IDENTIFIERS,
     Account,
     Condition,
-    Contact,
-    Device,
-    Identifier,
-    Imported,
-    ListName,
     PooledStatements,
     RecordEvent,
     Row,
     Store,
-    Taken,
     marks_of,
     text_of,
 )
@@ -157,7 +152,7 @@ class AccountStore:
         """The newest accounts with ``after < id <= upto`` whose nickname or user name contains one of these
         words, and that others may find; no bots and no guests.
 
-        ``words``: from :func:`imserver.storage.log.search.spellings`.
+        ``words``: from :meth:`imserver.storage.statements.Statements.spellings`.
         """
 
         def work(sql: PooledStatements) -> list[Account]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
 from imserver.plugin import FeatureSettings
 from imserver.plugin.http import about
-from imserver.plugin.identity import Rate
+from imserver.plugin.identity import Buckets, Rate
 from imserver.plugin.settings import (
     HTTP_URL,
     Amount,
@@ -18,7 +18,6 @@ from imserver.plugin.settings import (
     Count,
     Duration,
     Locations,
-    Seconds,
     Secret,
     TenantSettings,
     app_settings_of,
@@ -27,6 +26,9 @@ from imserver.plugin.settings import (
 
 _AN_HOUR: Final = "within accounts.rate_seconds"
 _FAILING: Final = "within accounts.failure_seconds"
+MakeBuckets = Callable[[Rate, float, float], Buckets]
+"""(rate, number, seconds) → buckets that all nodes share."""
+
 REGISTRATIONS: Final = Rate(
     "register", "registrations", "address", f"accounts.registrations_per_address {_AN_HOUR}", "429"
 )
@@ -85,7 +87,7 @@ class AccountSettings(Struct, frozen=True):
     registrations_per_address: Count = 100
     logins_per_address: Count = 1000
     guests_per_address: Count = 20
-    guest_days: Seconds = 30.0
+    guest_days: Annotated[float, Meta(ge=0, le=1_000_000_000)] = 30.0
     finds_per_account: Amount = 100
     finds_per_address: Count = 1000
     searches_per_account: Amount = 1000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from imserver.plugin.storage import OF_ACCOUNTS, Reason, Table
+from imserver.plugin.storage import Reason, Table
 
 _WITH_ACCOUNT: Final = Reason("the deletion of the account erases it, in one transaction")
 _SECRET: Final = Reason("codes that reset a password")
@@ -13,7 +13,7 @@ TABLES: Final = (
     Table(
         name="account_device",
         key=("account", "id"),
-        of_app=OF_ACCOUNTS,
+        of_app=Table.OF_ACCOUNTS,
         of_user="account = %s",
         user_as="account",
         erase_user=_WITH_ACCOUNT,
@@ -22,7 +22,7 @@ TABLES: Final = (
     Table(
         name="password_reset",
         key=("code",),
-        of_app=OF_ACCOUNTS,
+        of_app=Table.OF_ACCOUNTS,
         of_user=_SECRET,
         erase_user=_WITH_ACCOUNT,
         columns=_SECRET,
@@ -30,7 +30,7 @@ TABLES: Final = (
     Table(
         name="relation",
         key=("account", "other"),
-        of_app=OF_ACCOUNTS,
+        of_app=Table.OF_ACCOUNTS,
         of_user="account = %s",
         user_as="account",
         erase_user=_WITH_ACCOUNT,

@@ -24,6 +24,7 @@ from imserver.features.bots.bots import (
 )
 from imserver.features.bots.parts import bots_of
 from imserver.features.bots.problems import HTTP_TOO_MANY_BOTS
+from imserver.features.bots.rows import Bot, BotCommand
 from imserver.features.groups.groups import NotAllowed
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import (
@@ -40,7 +41,6 @@ from imserver.plugin.http import (
     refuse,
 )
 from imserver.plugin.identity import Needs
-from imserver.plugin.storage import Bot, BotCommand
 
 CHAPTER: Final = "Accounts of programs, with tokens and slash commands."
 

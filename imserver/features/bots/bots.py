@@ -21,15 +21,16 @@ from imserver.features.accounts.accounts import (
     UnknownAccount,
     check_shown,
 )
+from imserver.features.accounts.identifiers import BadField, checked
 from imserver.features.accounts.tokens import AccountTokens, bot_hash, bot_token, make_bot_secret
-from imserver.features.bots.rows import BotStore, HookStore, IncomingHook
+from imserver.features.bots.rows import Bot, BotCommand, BotStore, HookStore, IncomingHook
 from imserver.features.bots.settings import BotLimits
 from imserver.features.bots.wire import AskBotCommands
 from imserver.features.groups.groups import ADMIN, OWNER, Groups, NotAllowed, UnknownGroup
 from imserver.plugin.errors import ImserverError, ReplyCode
-from imserver.plugin.identity import BadField, Buckets, Observer, Relations, by_address, checked, is_name
+from imserver.plugin.identity import Buckets, Relations, by_address, is_name
 from imserver.plugin.runtime import BadUrl, PublicRequests
-from imserver.plugin.storage import Account, Bot, BotCommand, Store
+from imserver.plugin.storage import Account, Store
 from imserver.plugin.wire import CommandRow, CommandTable, Connection, Reply, app_and_user, id_of
 
 MOST_COMMANDS: Final = 50
@@ -78,7 +79,6 @@ class Bots:
         accounts: Accounts,
         close_sessions: SessionCloser,
         store: Store,
-        observer: Observer,
         hooks: HookStore,
         requests: PublicRequests,
         hook_changed: Callable[[], None],
@@ -91,7 +91,6 @@ class Bots:
         self._accounts = accounts
         self._close_sessions = close_sessions
         self._store = store
-        self._observer = observer
         self._hooks = hooks
         self._requests = requests
         self._hook_changed = hook_changed
@@ -110,7 +109,7 @@ class Bots:
             raise UnknownAccount(by)
         if name:
             self._accounts.require_free(app, {"name": name}, 0)
-        secret, record = make_bot_secret(), self._observer.recorder(app, "account")
+        secret, record = make_bot_secret(), self._accounts.recorder(app)
         account = Account(0, app, "", nickname, avatar, name=name)
         bot = self._rows.add(account, 0 if owner is None else owner.id, bot_hash(secret), self._most, record)
         if bot is None:

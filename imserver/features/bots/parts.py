@@ -58,7 +58,6 @@ def build(core: Core) -> FeatureParts:
         people.accounts,
         core.sessions.sessions.close,
         store,
-        core.identity.observer,
         hook_rows,
         requests,
         hooks.work.changed,

@@ -16,14 +16,11 @@ from msgspec.structs import replace
 from imserver.features.accounts.rows import accounts_in, add_account
 from imserver.plugin.storage import (
     Account,
-    Bot,
-    BotCommand,
     PooledStatements,
     RecordEvent,
     Row,
     Statements,
     Store,
-    commands_of,
     marks_of,
     text_of,
 )
@@ -33,6 +30,31 @@ _INCOMING: Final = "SELECT id, app, conversation, created FROM incoming_hook WHE
 _NO_PASSWORD: Final = ""
 """In place of the hash of a password. No password has it."""
 _encode: Final = msgspec.json.Encoder().encode
+
+
+class BotCommand(Struct, frozen=True):
+    """A slash command: users write ``/name`` to the bot."""
+
+    name: str
+    description: str
+
+
+_decode_commands: Final = msgspec.json.Decoder(tuple[BotCommand, ...]).decode
+
+
+class Bot(Struct, frozen=True):
+    """A program that has an account. Its token proves it, without a password.
+
+    ``owner``: the account that manages it; 0: the back end. ``hook_url``: receives what the bot receives
+    (``""``: none). ``description``: what it is for. ``listed``: the app offers it to all its accounts.
+    """
+
+    account: Account
+    owner: int
+    commands: tuple[BotCommand, ...] = ()
+    hook_url: str = ""
+    description: str = ""
+    listed: bool = False
 
 
 class IncomingHook(Struct, frozen=True):
@@ -245,7 +267,14 @@ def _bots(sql: PooledStatements, app: str, rows: Sequence[Row]) -> list[Bot]:
     """Bots from rows of :data:`_BOTS`, ordered by id."""
     accounts = {each.id: each for each in accounts_in(sql, app, [row[0] for row in rows])} if rows else {}
     return [
-        Bot(accounts[id], owner, commands_of(commands), text_of(url), text_of(about or ""), bool(listed))
+        Bot(
+            accounts[id],
+            owner,
+            _decode_commands(bytes(commands)),
+            text_of(url),
+            text_of(about or ""),
+            bool(listed),
+        )
         for id, owner, commands, url, about, listed in sorted(rows, key=lambda row: row[0])
         if id in accounts
     ]

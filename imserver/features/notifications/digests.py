@@ -16,7 +16,7 @@ from imserver.features.accounts.rows import AccountStore
 from imserver.features.notifications.content import language_of, meta_of, notify_in, text_in
 from imserver.features.notifications.contract import ConversationWish, Level, Wishes
 from imserver.features.notifications.decisions import zone_of
-from imserver.plugin.identity import cleaned
+from imserver.plugin.identity import clean_name
 from imserver.plugin.messages import Conversation, ConversationSummary, Entry
 from imserver.plugin.runtime import asset_path
 from imserver.plugin.storage import Account
@@ -264,7 +264,7 @@ def _shortened(text: str) -> str:
 
 def clean(text: str) -> str:
     """A text in one line, without characters that change what is around it."""
-    return cleaned(" ".join(text.split()))
+    return clean_name(" ".join(text.split()))
 
 
 def _time(time_ms: int, zone: str, language: str) -> str:

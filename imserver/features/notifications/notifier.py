@@ -44,7 +44,6 @@ from imserver.features.notifications.rows import LEASE, NotificationRows
 from imserver.features.notifications.settings import AppNotifySettings
 from imserver.features.webhooks.event_rows import EventStore
 from imserver.plugin.errors import StorageUnavailable
-from imserver.plugin.identity import AccountLookup
 from imserver.plugin.messages import (
     LEASE_SECONDS,
     Consumer,
@@ -146,7 +145,8 @@ class Notifier:
 
     ``lease`` is shared with what sends the deliveries, which ``wake`` wakes for some hosts. ``node``: the
     name of this node. ``make_token``: makes the token with which a notification is answered. ``mail``:
-    called with an app, and when mails in it are due (Unix milliseconds).
+    called with an app, and when mails in it are due (Unix milliseconds). ``accounts_of``: (app, users) → the
+    accounts among them.
     """
 
     def __init__(
@@ -157,7 +157,7 @@ class Notifier:
         watch: Callable[[Signal, Collection[str]], object],
         node: Callable[[], str],
         rules_of: RulesOf,
-        accounts: AccountLookup,
+        accounts_of: Callable[[str, Sequence[str]], Iterable[Account]],
         recipients: Recipients,
         lease: DeliveryLease,
         wake: Callable[[Collection[str]], object],
@@ -170,7 +170,7 @@ class Notifier:
         self._watch = watch
         self.node = node
         self._rules_of = rules_of
-        self._accounts = accounts
+        self._accounts_of = accounts_of
         self._recipients = recipients
         self.lease = lease
         self._wake = wake
@@ -365,7 +365,7 @@ class Notifier:
         chosen, entries = self._choose(app, dues, facts, silent)
         senders = {entries[entry].sender for entry in chosen.values()} - {""}
         receivers = {due.user for due in dues}
-        accounts = {each.user: each for each in self._accounts.those_of(app, sorted(senders | receivers))}
+        accounts = {each.user: each for each in self._accounts_of(app, sorted(senders | receivers))}
         found = self._store.log().conversations.find(app, list({due.conversation for due in dues}))
         conversations = {each.id: each for each in found}
         writer = _Writer(app, entries, conversations, accounts, facts, self._make_token)

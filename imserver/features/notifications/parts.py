@@ -102,7 +102,7 @@ def build(core: Core) -> FeatureParts:
         core.messages.messaging.follower.watch,
         lambda: core.cluster.registry.lease.node,
         rules,
-        core.identity.accounts,
+        core.identity.accounts.those_of,
         recipients,
         lease,
         wake,

@@ -16,9 +16,7 @@ from imserver.plugin.services import Core
 def _build(core: Core) -> FeatureParts:
     links = LinkStore(core.storage.store)
     accounts = accounts_of(core).accounts
-    oauth = OAuth(
-        core.config, core.identity.tenants, accounts, links, core.cluster.values, core.network.outgoing
-    )
+    oauth = OAuth(core.config, core.identity.tenants, accounts, links, core.cluster, core.network.outgoing)
     core.identity.tenants.on_delete.append(oauth.forget)
     return FeatureParts(oauth)
 

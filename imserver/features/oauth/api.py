@@ -13,7 +13,6 @@ from imserver.features.accounts.api import (
     AccountShown,
     DeviceName,
     session_answer,
-    token_of,
 )
 from imserver.features.accounts.problems import HTTP_REGISTRATION_CLOSED, HTTP_WRONG_LOGIN
 from imserver.features.oauth.oauth import (
@@ -217,7 +216,7 @@ def start(oauth: OAuth, call: Call, request: LoginStart) -> LoginStarted:
             request.return_to,
             user,
             request.password,
-            token_of(call),
+            call.credential,
         )
     except UnknownAccount:
         raise ApiProblem(Problems.TOKEN_INVALID) from None

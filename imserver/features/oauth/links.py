@@ -7,8 +7,20 @@ from __future__ import annotations
 
 from typing import Literal
 
+from msgspec import Struct
+
+from imserver.features.accounts.contract import Taken
 from imserver.features.accounts.rows import add_link
-from imserver.plugin.storage import AccountLink, PooledStatements, Store, Taken, text_of
+from imserver.plugin.storage import PooledStatements, Store, text_of
+
+
+class AccountLink(Struct, frozen=True):
+    """A link between an account and an identity: ``subject``, its id at the provider."""
+
+    provider: str
+    subject: str
+    since: int
+    """Unix seconds."""
 
 
 class LinkStore:

@@ -30,7 +30,9 @@ from gevent.lock import BoundedSemaphore
 from msgspec import Struct
 
 from imserver.features.accounts.accounts import Accounts, Closed, check_device
-from imserver.features.oauth.links import LinkStore
+from imserver.features.accounts.contract import Taken
+from imserver.features.accounts.identifiers import BadField
+from imserver.features.oauth.links import AccountLink, LinkStore
 from imserver.features.oauth.providers import (
     KINDS,
     SECONDS,
@@ -42,11 +44,11 @@ from imserver.features.oauth.providers import (
 )
 from imserver.features.oauth.settings import ProviderSettings, providers_of
 from imserver.plugin.errors import ImserverError, LoginRefusal
-from imserver.plugin.identity import AccountSession, BadField, Tenants, TooManyRequests
+from imserver.plugin.identity import AccountSession, Tenants, TooManyRequests
 from imserver.plugin.runtime import Outgoing, RateLimitedLog
-from imserver.plugin.services import Core, TemporaryValues
+from imserver.plugin.services import ClusterServices, Core
 from imserver.plugin.settings import Config
-from imserver.plugin.storage import Account, AccountLink, Taken
+from imserver.plugin.storage import Account
 
 log: Final = logging.getLogger(__name__)
 
@@ -154,14 +156,14 @@ class OAuth:
         tenants: Tenants,
         accounts: Accounts,
         links: LinkStore,
-        values: TemporaryValues,
+        cluster: ClusterServices,
         outgoing: Outgoing,
     ) -> None:
         self._base = config.app.http_url.rstrip("/")
         self._tenants = tenants
         self._accounts = accounts
         self._links = links
-        self._values = values
+        self._values = cluster.values
         self._outgoing = outgoing
         self._providers: dict[tuple[str, str], tuple[ProviderSettings, Provider]] = {}
         self._turns: dict[tuple[str, str], BoundedSemaphore] = {}

@@ -20,17 +20,22 @@ import gevent
 import msgspec
 from msgspec import Struct
 
+from imserver.features.accounts.contract import AVATAR_CHARACTERS, NICKNAME_CHARACTERS
 from imserver.features.oauth.settings import ProviderSettings
 from imserver.plugin.errors import ImserverError, Unavailable
-from imserver.plugin.identity import BadToken, Issuer, bytes_of, cleaned, unverified, verified_payload
+from imserver.plugin.identity import (
+    BadToken,
+    Issuer,
+    clean_name,
+)
 from imserver.plugin.runtime import Outgoing, Unreachable
-from imserver.plugin.settings import ISSUER_URL
-from imserver.plugin.storage import AVATAR_CHARACTERS, NICKNAME_CHARACTERS, SUBJECT_BYTES
 
 SECONDS: Final = 10.0
 """Time limit for all requests to a provider during one step."""
 LEEWAY_SECONDS: Final = 60
 """How far the clock of a provider may differ."""
+SUBJECT_BYTES: Final = 255
+"""Longest id of an identity at a provider."""
 _REFRESH_SECONDS: Final = 3600.0
 _RETRY_SECONDS: Final = 5.0
 _GITHUB: Final = "https://github.com"
@@ -90,7 +95,9 @@ def identity(subjects: tuple[object, ...], nickname: object, avatar: object) -> 
     names = tuple(str(each) for each in subjects if isinstance(each, str | int) and str(each))
     if not names or any(len(name.encode()) > SUBJECT_BYTES or not name.isprintable() for name in names):
         raise ProviderRefused("it sent no id of the user")
-    shown = cleaned(cleaned(nickname).strip()[:NICKNAME_CHARACTERS]) if isinstance(nickname, str) else ""
+    shown = (
+        clean_name(clean_name(nickname).strip()[:NICKNAME_CHARACTERS]) if isinstance(nickname, str) else ""
+    )
     is_address = isinstance(avatar, str) and re.fullmatch(r"https?://[!-~]+", avatar)
     fits = is_address and len(str(avatar)) <= AVATAR_CHARACTERS
     return Identity(names, shown, str(avatar) if fits else "")
@@ -288,7 +295,7 @@ class Oidc:
         if found.issuer != issuer:
             raise ProviderUnavailable(f"{url} is the document of another issuer, {found.issuer!r}")
         for endpoint in (found.authorization_endpoint, found.token_endpoint, found.jwks_uri):
-            if not ISSUER_URL.match(endpoint):
+            if not Issuer.accepts(endpoint):
                 raise ProviderUnavailable(f"{url} names an address without https, {endpoint!r}")
         if self._keys is None or self._endpoints is None or self._endpoints.jwks_uri != found.jwks_uri:
             self._keys = Issuer(issuer, found.jwks_uri, self._outgoing, seconds=SECONDS)
@@ -306,12 +313,11 @@ class Oidc:
         assert self._keys is not None
         settings = self._settings
         try:
-            payload = verified_payload(token, self._keys.keys_for(unverified(token).kid))
-            header = msgspec.json.decode(bytes_of(token.partition(".")[0]), type=dict[str, Any])
+            header, payload = self._keys.read(token)
             # There is no rule for the hash of EdDSA.
             hashed = {} if header.get("alg") == "EdDSA" else {"access_token": access}
             claims = CodeIDToken(
-                msgspec.json.decode(payload, type=dict[str, Any]),
+                payload,
                 header,
                 {
                     "iss": {"essential": True, "value": settings.issuer},

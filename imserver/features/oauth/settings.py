@@ -9,9 +9,9 @@ from msgspec import Meta, Struct, field
 
 from imserver.plugin import FeatureSettings
 from imserver.plugin.http import about
+from imserver.plugin.identity import Issuer
 from imserver.plugin.settings import (
     HTTP_URL,
-    ISSUER_URL,
     Config,
     Locations,
     Secret,
@@ -77,7 +77,7 @@ def objection(_name: str, settings: TenantSettings) -> str:
             return f"{setting}: kind oidc needs an issuer"
         if row.kind != "oidc" and not row.client_secret:
             return f"{setting}: kind {row.kind} needs a client_secret"
-        if row.issuer and not ISSUER_URL.match(row.issuer):
+        if row.issuer and not Issuer.accepts(row.issuer):
             expected = "an https:// address (http:// only to this machine)"
             return f"{setting}.issuer: expected {expected}, got {row.issuer!r}"
     return ""

@@ -13,11 +13,10 @@ from msgspec import Struct
 from imserver.features.webhooks.event_rows import Absence, NewEvent
 from imserver.features.webhooks.feeds import Feed, Feeds
 from imserver.plugin.errors import StorageUnavailable
-from imserver.plugin.identity import AccountLookup
 from imserver.plugin.messages import Consumer, Conversation, ConversationSummary, Entry
 from imserver.plugin.runtime import steady_time
 from imserver.plugin.services import Presence
-from imserver.plugin.storage import Store
+from imserver.plugin.storage import Account, Store
 from imserver.plugin.wire import entry_view
 
 if TYPE_CHECKING:
@@ -58,13 +57,13 @@ class Absences:
         presence: Presence,
         is_registry_up: Callable[[], bool],
         store: Store,
-        accounts: AccountLookup,
+        accounts_of: Callable[[str, Sequence[str]], Iterable[Account]],
     ) -> None:
         self._feeds = feeds
         self._presence = presence
         self._is_registry_up = is_registry_up
         self._store = store
-        self._accounts = accounts
+        self._accounts_of = accounts_of
         self._cached = 0
         """At least the number of members that are remembered."""
         feeds.notifier = self._notifier
@@ -178,7 +177,7 @@ class Absences:
         online = self._presence.online(app, users)
         if online.missing:  # tried again: nobody is reported who may be online
             raise StorageUnavailable(f"nodes do not answer: {', '.join(online.missing)}")
-        bots = {account.user for account in self._accounts.those_of(app, users) if account.bot}
+        bots = {account.user for account in self._accounts_of(app, users) if account.bot}
         stored = self._store.log()
         entries = {entry.id: entry for entry in stored.entries.find(app, list({each.entry for each in due}))}
         found = stored.conversations.find(app, list({each.conversation for each in due}))

@@ -45,7 +45,7 @@ def build(core: Core) -> FeatureParts:
         core.sessions.presence,
         core.cluster.registry.healthy,
         core.storage.store,
-        core.identity.accounts,
+        core.identity.accounts.those_of,
     )
     return FeatureParts(
         webhooks,

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Final
 
 from imserver.plugin import FeatureSettings
-from imserver.plugin.identity import BadKey, secret_in
+from imserver.plugin.identity import AppSecrets, BadKey
 from imserver.plugin.settings import TenantSettings
 
 
 def secret_of(settings: TenantSettings) -> bytes:
     """The secret that signs requests to the app's URLs; ``b""`` if there are none. Raises BadKey."""
     urls = settings.webhook.urls or settings.back_ends.urls
-    return secret_in("webhook", settings.webhook) if urls else b""
+    return AppSecrets.read("webhook", settings.webhook) if urls else b""
 
 
 def objection(_name: str, settings: TenantSettings) -> str:

@@ -14,7 +14,6 @@ from typing import Any, Final
 import msgspec
 from msgspec.structs import replace
 
-from imserver.storage.contract import commands_of
 from imserver.storage.log.contract import OPTIONS, Draft, Entry
 from imserver.storage.log.rows import ConversationState, LogHead, decode_meta
 from imserver.storage.statements import Statements, text_of
@@ -28,6 +27,13 @@ _slash: Final = re.compile(r"/([a-z0-9_]{1,32})(?:@([A-Za-z][A-Za-z0-9_.-]{2,31}
 """A slash command: its name, the name of its bot, and the rest."""
 _OF_MEMBERS: Final = ("join", "leave", "group")
 _encode: Final = msgspec.json.Encoder().encode
+
+
+class _Command(msgspec.Struct):
+    name: str
+
+
+_decode_commands: Final = msgspec.json.Decoder(tuple[_Command, ...]).decode
 
 
 def with_command(sql: Statements, app: str, state: ConversationState, draft: Draft) -> Draft:
@@ -47,7 +53,7 @@ def with_command(sql: Statements, app: str, state: ConversationState, draft: Dra
     for id, commands, own_name in sorted(rows, key=lambda row: ids.index(row[0])):
         if bot and (own_name is None or text_of(own_name) != bot):
             continue
-        if any(each.name == name for each in commands_of(commands)):
+        if any(each.name == name for each in _decode_commands(bytes(commands))):
             command = {"bot": str(id), "name": name, "text": text}
             return replace(draft, meta=_encode({**decode_meta(draft.meta), "command": command}))
     return draft

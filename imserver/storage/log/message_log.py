@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from time import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,7 +12,7 @@ from imserver.storage.log.conversations import ConversationReader
 from imserver.storage.log.groups import GroupWriter
 from imserver.storage.log.marks import MarkStore
 from imserver.storage.log.read import EntryReader
-from imserver.storage.log.rows import SQLITE_BY_CONVERSATION, LogHead, LogTables, head_of
+from imserver.storage.log.rows import SQLITE_BY_CONVERSATION, LogHead, LogTables, continue_after, head_of
 from imserver.storage.log.search import EntrySearch
 from imserver.storage.log.writer import LogListener, LogWriter
 from imserver.storage.statements import Row, Statements
@@ -41,6 +42,7 @@ class MessageLog:
         seconds: float,
         listener: LogListener | None = None,
     ) -> None:
+        self._opened = opened
         self._tables = tables = LogTables(opened, stores)
         self.writer = LogWriter(lambda: opened().writer_connection(), seconds, listener)
         self.groups = GroupWriter(self.writer)
@@ -49,6 +51,10 @@ class MessageLog:
         self.search = EntrySearch(tables)
         self.conversations = ConversationReader(tables)
         self.marks = MarkStore(tables)
+
+    def continue_after(self, app: str, last_id: int) -> None:
+        """Give the next entry of an app an id above ``last_id``."""
+        self._opened().write(partial(continue_after, app, last_id))
 
     def erase_user(self, app: str, user: str) -> None:
         """Remove a deleted user from all groups, whose entries say so, and delete the user's marks.

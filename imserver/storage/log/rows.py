@@ -276,7 +276,7 @@ def head_of(sql: Statements, app: str, lock: bool = False) -> LogHead | None:
     return LogHead(*rows[0]) if rows else None
 
 
-def continue_after(sql: Statements, app: str, last_id: int) -> None:
+def continue_after(app: str, last_id: int, sql: Statements) -> None:
     """Give the next entry of an app's log an id above ``last_id``."""
     if sql.engine == "mysql":
         clause = "DUPLICATE KEY UPDATE last_id = GREATEST(last_id, VALUES(last_id))"

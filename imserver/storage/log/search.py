@@ -20,7 +20,7 @@ from imserver.model import NO_FILTER, SearchFilter
 from imserver.storage.log.contract import Entry
 from imserver.storage.log.read import VISIBLE, fetch, last_before
 from imserver.storage.log.rows import NUMBERS, LogHead, LogTables, head_of
-from imserver.storage.statements import Statements, marks_of
+from imserver.storage.statements import Statements, lower_ascii, marks_of
 
 TEXT_TYPE: Final = "text"
 WORD_FIELDS: Final = frozenset(("name", "title", "text", "caption"))
@@ -106,16 +106,6 @@ class EntrySearch:
         return found, 0
 
 
-def spellings(text: str) -> list[str]:
-    """The spellings to search for, because SQL folds only ASCII. ASCII letters are in lower case."""
-    return list(dict.fromkeys(_small(each) for each in (text, text.lower(), text.upper(), text.title())))
-
-
-def _small(text: str) -> str:
-    """ASCII letters in lower case, others unchanged."""
-    return "".join(each.lower() if each.isascii() else each for each in text)
-
-
 class _Conditions:
     """What the messages of a search have: as SQL, and checked again, because engines compare differently."""
 
@@ -123,11 +113,11 @@ class _Conditions:
         self._folded = text.casefold()
         self._filter = filter
         self._types = filter.types or ((TEXT_TYPE,) if text or filter.link else ())
-        self._words = spellings(text) if text else []
+        self._words = Statements.spellings(text) if text else []
         if self._words and self._types != (TEXT_TYPE,):
             # JSON escapes quotes and backslashes, and some writers all letters but those of ASCII.
             escaped = (
-                _small(json.dumps(word, ensure_ascii=ascii_only)[1:-1])
+                lower_ascii(json.dumps(word, ensure_ascii=ascii_only)[1:-1])
                 for ascii_only in (False, True)
                 for word in self._words
             )

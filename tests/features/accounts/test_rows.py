@@ -6,10 +6,11 @@ import pytest
 from msgspec.structs import replace
 
 from imserver.config.settings import StorageSettings
+from imserver.features.accounts.contract import Device, Imported, Taken
 from imserver.features.accounts.rows import AccountStore, States
 from imserver.features.bots.rows import BotStore
-from imserver.storage.contract import Account, Device, Imported, Taken
-from imserver.storage.log.search import spellings
+from imserver.storage.contract import Account
+from imserver.storage.statements import Statements
 from imserver.storage.store import Store
 from tests.storage.conftest import OpenStore
 
@@ -80,10 +81,10 @@ def test_accounts_are_found_by_a_part_of_their_names(
     accounts.change("gochat", hidden.id, {"findable": 0})
     accounts.add(Account(0, "shop", "", text), "")
     last = accounts.last_id()
-    found = accounts.named("gochat", spellings(text), 0, last, 10)
+    found = accounts.named("gochat", Statements.spellings(text), 0, last, 10)
     assert sorted(each.nickname for each in found) == expected
     assert [each.id for each in found] == sorted((each.id for each in found), reverse=True)
-    assert accounts.named("gochat", spellings(text), last, last, 10) == []
+    assert accounts.named("gochat", Statements.spellings(text), last, last, 10) == []
 
 
 @pytest.mark.parametrize("other", ["Ann", "ann ", "änn", "ann\u0301"])

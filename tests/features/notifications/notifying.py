@@ -119,7 +119,7 @@ class NotifyingNode:
             self.follower.watch,
             lambda: name,
             lambda _app: self.rules,
-            self.people,  # type: ignore[arg-type]
+            self.people.those_of,
             self.recipients,
             self.lease,
             self._send,

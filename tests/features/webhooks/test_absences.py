@@ -39,11 +39,14 @@ class Harness(Node):
         self.online: set[str] = set()
         self.registry = SimpleNamespace(healthy=lambda: True)
         rows = AccountStore(self.store)
-        accounts = SimpleNamespace(those_of=lambda app, users: rows.by_ids(app, [*map(id_of, users)]))
+
+        def accounts_of(app: str, users: Sequence[str]) -> list[Account]:
+            return rows.by_ids(app, [*map(id_of, users)])
+
         presence = SimpleNamespace(
             online=self._presence, are_online=lambda *which: self._presence(*which).users
         )
-        Absences(self.feeds, presence, lambda: self.registry.healthy(), self.store, accounts)  # type: ignore[arg-type]
+        Absences(self.feeds, presence, lambda: self.registry.healthy(), self.store, accounts_of)  # type: ignore[arg-type]
 
     def _are_online(self, app: str, users: Sequence[str]) -> list[bool]:
         return self._presence(app, users).users

@@ -7,11 +7,16 @@ stored in lower case, phone numbers without separators. The originals' clients u
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Final, Literal
 
-from imserver.errors import ImserverError
-from imserver.storage.contract import EMAIL_BYTES, NAME_CHARACTERS, PHONE_CHARACTERS, Identifier
+from imserver.plugin.errors import ImserverError
 
+Identifier = Literal["phone", "email", "name"]
+"""A kind of identifier of an account: phone number, e-mail address or user name."""
+IDENTIFIERS: Final[tuple[Identifier, ...]] = ("phone", "email", "name")
+PHONE_CHARACTERS: Final = 20
+EMAIL_BYTES: Final = 254
+NAME_CHARACTERS: Final = 32
 LOGIN_CHARACTERS: Final = EMAIL_BYTES
 """Longest identifier of any kind."""
 NAME_PATTERN: Final = "[A-Za-z][A-Za-z0-9_.-]{2,31}"
