@@ -22,11 +22,11 @@ _LAZY: Final[Mapping[str, tuple[str, str, str]]] = {
     "app": ("imserver.commands.app", "app", "Create, list, show, change and delete apps."),
     "backup": ("imserver.commands.backup", "backup", "Copy the SQLite database while servers run."),
     "bench": ("bench.cli", "bench", "Measure a server: memory, fan-out, latency, pushes."),
-    "bot": ("imserver.commands.bot", "bot", "Make, list and delete bots; set their webhooks."),
+    "bot": ("imserver_client.bot", "bot", "Make, list and delete bots; set their webhooks."),
     "doctor": ("imserver.commands.doctor", "doctor", "Check machine, database, Redis and public addresses."),
     "init": ("imserver.commands.init", "init", "Write imserver.yaml with an app, an API key and a secret."),
     "key": ("imserver.commands.key", "key", "Create, list and revoke API keys."),
-    "outbox": ("imserver.commands.outbox", "outbox", "Push the rows of a table in a PostgreSQL database."),
+    "outbox": ("imserver_client.outbox", "outbox", "Push the rows of a table in a PostgreSQL database."),
     "restore": ("imserver.commands.backup", "restore", "Replace the database by a copy."),
     "token": ("imserver.commands.token", "token", "Create session tokens of users."),
 }
@@ -74,7 +74,7 @@ class _Commands(click.Group):
         try:
             command: click.Command = getattr(importlib.import_module(module), attribute)
         except ModuleNotFoundError as error:
-            if not (advice := _NOT_INSTALLED.get(error.name or "")):
+            if not (advice := _NOT_INSTALLED.get((error.name or "").partition(".")[0])):
                 raise
             fail(advice)
         return command
@@ -121,6 +121,7 @@ def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> 
 
 
 @click.group(
+    "imserver",
     cls=_Commands,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},

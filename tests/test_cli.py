@@ -326,6 +326,22 @@ def test_a_command_without_the_python_client_says_what_to_install(command: str) 
     )
 
 
+def test_the_client_without_what_its_commands_need_says_what_to_install() -> None:
+    code = "import sys; sys.modules['psycopg'] = None; from imserver_client.__main__ import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "bot"],
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "imserver-client: its commands are not installed. Run `pip install 'imserver-client[commands]'`, "
+        "in a source tree `pip install './imserver_client[commands]'`.\n"
+    )
+
+
 def test_the_banner_names_version_addresses_data_and_demo_mode(start_server: StartServer) -> None:
     server = start_server()
     assert f"imserver {full_version()}, pid {server.pid}\n" in server.output

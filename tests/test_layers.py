@@ -51,9 +51,10 @@ LAYERS = (
     ("errors", "assets", "clock", "version", "__init__"),
 )
 
-# The load tool and the client are packages of their own. Only the command line names the load tool, by a
-# string; only commands import the client.
+# The load tool and the client are packages of their own. The server imports neither: its command line names
+# their commands, by strings.
 BENCH_MAY_USE = {"__init__"}
+CLIENT_COMMANDS = ("__main__.py", "bot.py", "outbox.py", "terminal.py")
 # The private channel between nodes has no outside: its two ends are measured from within.
 RPC_END = "rpc_end.py"
 
@@ -76,7 +77,7 @@ IMPORTERS = {
     "websockets": ("transport/",),
     "sqlalchemy": ("storage/", "features/accounts/rows.py", "features/uploads/upload_rows.py"),
     "alembic": ("storage/",),
-    "psycopg": ("storage/", "commands/outbox.py"),
+    "psycopg": ("storage/",),
     "pymysql": ("storage/",),
     "argon2": ("features/accounts/passwords.py",),
     "authlib": ("features/oauth/providers.py",),
@@ -138,12 +139,8 @@ def test_imports_run_one_way() -> None:
         assert layer in HEIGHT, f"{module.relative_to(ROOT)} stands in no layer"
         for name, line in imported(module):
             used = own_layer(name)
-            package = name.partition(".")[0]
-            if (
-                package == "bench"
-                or (package == "imserver_client" and layer != "commands")
-                or (used is not None and HEIGHT[used] > HEIGHT[layer])
-            ):
+            other = name.partition(".")[0] in {"bench", "imserver_client"}
+            if other or (used is not None and HEIGHT[used] > HEIGHT[layer]):
                 wrong.append(f"{module.relative_to(ROOT)}:{line} imports {name}")
     assert wrong == []
 
@@ -206,14 +203,18 @@ def test_the_load_tool_uses_only_the_version_of_the_server() -> None:
 
 
 def test_the_client_imports_only_itself_and_its_dependencies() -> None:
+    """Only its commands import those of the extra ``commands``."""
     project = tomllib.loads((CLIENT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    allowed = {name.partition(">")[0] for name in project["dependencies"]}
-    allowed |= {"imserver_client", *sys.stdlib_module_names}
+    always, extra = (
+        {re.split(r"[\[>]", name)[0] for name in names}
+        for names in (project["dependencies"], project["optional-dependencies"]["commands"])
+    )
+    always |= {"imserver_client", *sys.stdlib_module_names}
     wrong = [
         f"{module.relative_to(ROOT)}:{line} imports {name}"
         for module in sorted(CLIENT.rglob("*.py"))
         for name, line in imported(module)
-        if name.partition(".")[0] not in allowed
+        if name.partition(".")[0] not in (always | extra if module.name in CLIENT_COMMANDS else always)
     ]
     assert wrong == []
 

@@ -167,10 +167,12 @@ def test_the_client_is_a_package_of_its_own(client_wheel: Path, installed: Path,
     names = zipfile.ZipFile(client_wheel).namelist()
     files = {f"imserver_client/{path.name}" for path in (ROOT / "imserver_client").glob("*.py")}
     assert {name for name in names if "dist-info" not in name} == {*files, "imserver_client/py.typed"}
-    code = "import sys, imserver_client as c; print(c.__file__, c.__version__, 'imserver' in sys.modules)"
-    location, version, server = run(installed / "python", "-c", code, folder=tmp_path).split()
+    code = "import sys, imserver_client as c; print(c.__file__, c.__version__, end=' ')"
+    code += "; print(sys.modules.keys() & {'imserver', 'click', 'psycopg'})"
+    location, version, others = run(installed / "python", "-c", code, folder=tmp_path).split()
     assert location.startswith(str(installed.parent))
-    assert (version, server) == (__version__, "False")
+    assert (version, others) == (__version__, "set()")
+    assert "outbox  Push the rows" in run(installed / "imserver-client", "--help", folder=tmp_path)
 
 
 def test_the_client_is_an_extra_of_the_server_and_needs_nothing_else() -> None:
@@ -179,7 +181,9 @@ def test_the_client_is_an_extra_of_the_server_and_needs_nothing_else() -> None:
         for folder in (".", "imserver_client")
     )
     assert server["optional-dependencies"] == {"client": [f"imserver-client>={imserver_client.__version__}"]}
-    assert set(client["dependencies"]) < set(server["dependencies"])
+    assert {*client["dependencies"], *client["optional-dependencies"]["commands"]} < set(
+        server["dependencies"]
+    )
 
 
 @pytest.mark.full

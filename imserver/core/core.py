@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import Struct
+from msgspec.structs import astuple
 
 from imserver.auth.accounts import AccountLookup, NoAccountLookup
 from imserver.auth.authority import AllowLists, Authority, Keys
@@ -121,35 +122,28 @@ class FeatureParts(Struct, frozen=True):
     stop: Callable[[], object] = _nothing
 
 
-class Hooks(Struct, frozen=True):
-    """Who answers questions about messages and clients, and who hears what happens. None: it does not."""
-
-    reviews: Reviews | None = None
-    back_ends: BackEnds | None = None
-    observer: Observer | None = None
-
-
 class Answers(Struct, frozen=True):
     """The answers of a feature to the questions of the core. None: this feature does not answer.
 
-    The core calls the functions with what it has built so far. A question has one answer: that of the first
-    feature that has any, else one of the core. All observers hear.
-    ``accounts``: who holds a token of an account, and which users are accounts. ``relations``: whether a user
-    may reach another, and see that they are online; it also gets who answers about accounts. ``hooks``: who
-    speaks for the back ends of apps.
+    A question has one answer: that of the first feature that has any, else one of the core. All observers
+    hear. ``accounts``: who holds a token of an account, and which users are accounts. ``relations``: whether
+    a user may reach another, and see that they are online. ``reviews`` and ``back_ends`` speak for the back
+    ends of apps. ``observer`` hears what happens. ``Core.service`` finds each of them by its type.
     """
 
-    accounts: Callable[[Foundation], AccountLookup] | None = None
-    relations: Callable[[Foundation, AccountLookup], Relations] | None = None
-    hooks: Callable[[Foundation], Hooks] | None = None
+    accounts: AccountLookup | None = None
+    relations: Relations | None = None
+    reviews: Reviews | None = None
+    back_ends: BackEnds | None = None
+    observer: Observer | None = None
 
 
 class Core:
     """The services of a node below its HTTP API, a struct for each concern. Each service owns its state.
 
     ``objection`` checks the settings of an app for the core and all features. ``declared``: which settings
-    there are. ``answers``: those of the features, in their order. ``wires``: name of a feature → dialect
-    → its commands there. ``tables``: those of the store.
+    there are. ``answers``: what makes those of the features, in their order. ``wires``: name of a feature →
+    dialect → its commands there. ``tables``: those of the store.
     """
 
     def __init__(
@@ -158,7 +152,7 @@ class Core:
         request_log: RequestLog,
         objection: AppObjection,
         declared: Declarations = CORE,
-        answers: Sequence[Answers] = (),
+        answers: Sequence[Callable[[Foundation], Answers]] = (),
         wires: Mapping[str, Mapping[str, Readers]] | None = None,
         tables: StoreTables = OF_CORE,
     ) -> None:
@@ -191,7 +185,7 @@ class Core:
     # --- services of features -------------------------------------------------------------------------------
 
     def service(self, kind: type[S]) -> S:
-        """The service of the feature that has one of exactly this type. Raises LookupError: none has."""
+        """The service or answer of a feature that has exactly this type. Raises LookupError: none has."""
         service = self.find(kind)
         if service is None:
             raise LookupError(f"no feature of this node has {kind.__name__}")
@@ -341,14 +335,14 @@ class Core:
     def _make_identity(self, base: Foundation, secret: bytes) -> IdentityServices:
         """Build authentication and login rules. Features answer first."""
         tenants, keys, network = base.tenants, base.keys, base.network
-        lookup = _first(each.accounts for each in self._answers)
-        accounts: AccountLookup = NoAccountLookup() if lookup is None else lookup(base)
-        relate = _first(each.relations for each in self._answers)
-        relations: Relations = NoRelations() if relate is None else relate(base, accounts)
-        hooks = [each.hooks(base) for each in self._answers if each.hooks is not None]
-        reviews: Reviews = _first(each.reviews for each in hooks) or NoReviews(tenants)
-        back_ends: BackEnds = _first(each.back_ends for each in hooks) or NoBackEnds()
-        observers = [each.observer for each in hooks if each.observer is not None]
+        answers = [answers_of(base) for answers_of in self._answers]
+        for each in answers:
+            self._services.update((type(answer), answer) for answer in astuple(each) if answer is not None)
+        accounts: AccountLookup = _first(each.accounts for each in answers) or NoAccountLookup()
+        relations: Relations = _first(each.relations for each in answers) or NoRelations()
+        reviews: Reviews = _first(each.reviews for each in answers) or NoReviews(tenants)
+        back_ends: BackEnds = _first(each.back_ends for each in answers) or NoBackEnds()
+        observers = [each.observer for each in answers if each.observer is not None]
         observer = observer_of(observers)
         page_tokens = PageTokens(self.config, secret)
         logins = Logins(

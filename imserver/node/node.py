@@ -111,7 +111,7 @@ class Node:
             request_log,
             objection_of(features),
             declarations_of(features),
-            [each.answers for each in features],
+            [each.answers for each in features if each.answers is not None],
             {each.name: each.wire for each in self._features},
             tables_of(features),
         )

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-from imserver.core.core import Answers, DialectParts, FeatureParts, Hooks
+from imserver.core.core import Answers, DialectParts, FeatureParts
 from imserver.plugin.feature import Feature, FeatureSettings, Views
 
 VERSION: Final = 1
@@ -19,6 +19,5 @@ __all__ = [
     "Feature",
     "FeatureParts",
     "FeatureSettings",
-    "Hooks",
     "Views",
 ]

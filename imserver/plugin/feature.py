@@ -12,6 +12,7 @@ from imserver.auth.rules import AppObjection
 from imserver.config.settings import Config, Finding
 from imserver.config.values import CORE, Locations, fold
 from imserver.core.core import Answers, Core, FeatureParts
+from imserver.core.services import Foundation
 from imserver.errors import HttpProblem
 from imserver.http.call import Api, Route
 from imserver.http.operation import Operation
@@ -97,7 +98,7 @@ class Feature(Struct, frozen=True, eq=False):
     function are answered by its views.
     ``metrics``: rows of the table of metrics, imported at the first scrape. ``uses``: names of features that
     it needs; they come before it in the list. ``"webhooks?"`` is one that it uses if it is there.
-    ``answers``: who answers questions of the core.
+    ``answers``: makes the answers to questions of the core, before there are logins.
     ``commands``: name of a command of ``imserver`` (one of ``imserver app`` begins with ``app`` and a space)
     → its module, which only the command imports, its attribute there, and one line of help. Settings need not
     name the feature.
@@ -124,7 +125,7 @@ class Feature(Struct, frozen=True, eq=False):
     settings: FeatureSettings = FeatureSettings()
     commands: Mapping[str, tuple[str, str, str]] = {}
     doctor: Mapping[str, tuple[str, str, str, str]] = {}
-    answers: Answers = Answers()
+    answers: Callable[[Foundation], Answers] | None = None
     problems: tuple[HttpProblem, ...] = ()
     wire: Mapping[str, Readers] = {}
     tables: tuple[Table, ...] = ()

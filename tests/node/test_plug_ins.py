@@ -23,7 +23,7 @@ FEATURE = Feature("bell", lambda core: FeatureParts("a bell"))
 
 LAMP = '''
 from msgspec import Struct, json
-from imserver.plugin import Answers, Feature, FeatureParts, Hooks
+from imserver.plugin import Answers, Feature, FeatureParts
 from imserver.plugin.http import PROBLEM, HttpResponse, Route
 from imserver.plugin.identity import Needs, NoObserver
 from imserver.plugin.services import read
@@ -87,7 +87,7 @@ FEATURE = Feature(
         route("/lamp/others", Lamp.others),
     ),
     uses=("bell?",),
-    answers=Answers(hooks=lambda core: Hooks(observer=LAMP)),
+    answers=lambda base: Answers(observer=LAMP),
     commands={"lamp": ("lamp_command", "lamp", "Switch a lamp.")},
 )
 '''

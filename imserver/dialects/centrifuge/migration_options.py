@@ -39,7 +39,7 @@ NO_EQUIVALENT: Final[Mapping[str, str]] = {
     "client.recovery_max_publication_limit": "a recovery has up to 512 KiB",
     "client.user_connection_limit": "see login_policy of the app",
     "client.user_id_http_header": "use session tokens, or authorise_url",
-    "consumers": "for PostgreSQL see `imserver outbox`",
+    "consumers": "for PostgreSQL see `imserver-client outbox`",
     "engine": "see section redis",
     "grpc_api": "there is no gRPC; use the HTTP API",
     "http_api.disabled": "",

@@ -14,7 +14,7 @@ from imserver.features.accounts import (
 from imserver.features.accounts.problems import PROBLEMS
 from imserver.features.accounts.settings import SETTINGS
 from imserver.features.accounts.tables import TABLES
-from imserver.plugin import Answers, Feature
+from imserver.plugin import Feature
 
 FEATURE = Feature(
     "accounts",
@@ -28,7 +28,7 @@ FEATURE = Feature(
         *friends_api.routes.rows,
     ),
     commands={"account": ("imserver.features.accounts.command", "account", "Import accounts of users.")},
-    answers=Answers(accounts=parts.build_tokens, relations=parts.build_relations),
+    answers=parts.answers,
     settings=SETTINGS,
     problems=PROBLEMS,
     tables=TABLES,

@@ -18,7 +18,7 @@ from imserver.features.accounts.resets import Resets
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.accounts.settings import AccountSettings, SmtpSettings
 from imserver.features.accounts.tokens import AccountTokens
-from imserver.plugin import FeatureParts
+from imserver.plugin import Answers, FeatureParts
 from imserver.plugin.identity import Buckets
 from imserver.plugin.services import Core, Foundation
 from imserver.plugin.settings import settings_of
@@ -44,35 +44,28 @@ def accounts_of(core: Core) -> AccountParts:
     return core.service(AccountParts)
 
 
-def build_tokens(base: Foundation) -> AccountTokens:
-    """Build what answers the core who holds a token."""
-    return AccountTokens(
+def answers(base: Foundation) -> Answers:
+    """Build what answers the core who holds a token, and whom a user may reach and see."""
+    store = base.storage.store
+    rows = AccountStore(store)
+    tokens = AccountTokens(
         base.config,
         base.node.key_for("account tokens"),
-        AccountStore(base.storage.store),
+        rows,
         base.sender_rates,
         base.tenants,
         lambda: base.keys.demo,
     )
-
-
-def build_relations(base: Foundation, tokens: object) -> AccountRelations:
-    """Build what answers the core whom a user may reach and see."""
-    assert isinstance(tokens, AccountTokens)
-    return AccountRelations(
-        AccountStore(base.storage.store),
-        base.storage.store,
-        tokens.wanted_in,
-        lambda app: tokens.rules_of(app).ask_strangers,
+    relations = AccountRelations(
+        rows, store, tokens.wanted_in, lambda app: tokens.rules_of(app).ask_strangers
     )
+    return Answers(accounts=tokens, relations=relations)
 
 
 def build(core: Core) -> FeatureParts:
     """Build the rest, and join it to the core."""
     config, rows = core.config, AccountStore(core.storage.store)
-    tokens, relations = core.identity.accounts, core.identity.relations
-    assert isinstance(tokens, AccountTokens)
-    assert isinstance(relations, AccountRelations)
+    tokens, relations = core.service(AccountTokens), core.service(AccountRelations)
     buckets = partial(Buckets, shared=core.cluster.attempt)
     accounts = Accounts(
         config,

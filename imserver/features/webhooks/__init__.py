@@ -10,7 +10,7 @@ from imserver.features.webhooks.parts import webhooks_of
 from imserver.features.webhooks.settings import SETTINGS
 from imserver.features.webhooks.tables import TABLES
 from imserver.features.webhooks.webhooks import Webhooks
-from imserver.plugin import Answers, Feature
+from imserver.plugin import Feature
 
 if TYPE_CHECKING:
     from imserver.plugin.metrics import Metric
@@ -30,7 +30,7 @@ FEATURE = Feature(
     settings=SETTINGS,
     operations=tuple(api.routes.rows),
     metrics=_metrics,
-    answers=Answers(hooks=parts.hooks),
+    answers=parts.answers,
     tables=TABLES,
     commands={
         "app events": (

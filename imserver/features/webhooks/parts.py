@@ -8,7 +8,7 @@ from imserver.features.webhooks.absences import Absences
 from imserver.features.webhooks.apps import follow_apps
 from imserver.features.webhooks.occupancy import Occupancy
 from imserver.features.webhooks.webhooks import Webhooks
-from imserver.plugin import FeatureParts, Hooks
+from imserver.plugin import Answers, FeatureParts
 from imserver.plugin.services import Core, Foundation
 
 _LAST_SECONDS: Final = 2.0
@@ -20,18 +20,18 @@ def webhooks_of(core: Core) -> Webhooks:
     return core.service(Webhooks)
 
 
-def hooks(base: Foundation) -> Hooks:
+def answers(base: Foundation) -> Answers:
     """Build what answers the questions of the core, before there are logins."""
     registry = base.cluster.registry
     webhooks = Webhooks(
         base.network.outgoing, base.table.id_of, lambda: registry.lease.node, base.storage.store
     )
-    return Hooks(webhooks.reviews, webhooks.back_ends, webhooks)
+    return Answers(reviews=webhooks.reviews, back_ends=webhooks.back_ends, observer=webhooks)
 
 
 def build(core: Core) -> FeatureParts:
     """Build what uses the services of the core."""
-    webhooks = next(each for each in core.identity.observers if isinstance(each, Webhooks))
+    webhooks = webhooks_of(core)
     apps = follow_apps(core.identity.tenants, webhooks)
     registrar = core.channels.registrar
     Occupancy(

@@ -1,8 +1,8 @@
-"""``imserver bot``: bots of a running server, by its API."""
+"""``imserver-client bot``: bots of a running server, by its API."""
 
 from click.testing import CliRunner
 
-from imserver.commands.bot import bot
+from imserver_client.bot import bot
 from tests.conftest import StartServer
 from tests.integration.receiver import Receiver
 from tests.support import Server
@@ -36,20 +36,20 @@ def test_a_bot_is_made_listed_given_a_webhook_and_a_new_token_and_deleted(start_
     code, replaced, _ = run(server, "rotate", id)
     assert (code, replaced != token, replaced.split("_")[1]) == (0, True, id)
     code, _, output = run(server, "list", key=replaced)
-    assert (code, output.startswith("imserver: not_allowed: ")) == (1, True)
+    assert (code, output.startswith("bot: not_allowed: ")) == (1, True)
     code, _, output = run(server, "hook", id, "https://10.0.0.1/")
-    assert (code, output) == (1, "imserver: invalid_request: hook_url: the address is not public")
+    assert (code, output) == (1, "bot: invalid_request: hook_url: the address is not public")
     assert run(server, "hook", id)[0] == 2, "neither a URL nor --remove"
     assert run(server, "delete", id)[:2] == (0, "deleted")
     code, _, output = run(server, "delete", id)
-    assert (code, output) == (1, "imserver: unknown_account: There is no such bot of this owner")
+    assert (code, output) == (1, "bot: unknown_account: There is no such bot of this owner")
     assert run(server, "list", key="wrong")[0] == 1
     refused = CliRunner().invoke(bot, ["list", "--url", "http://127.0.0.1:1", "--app", "gochat"])
-    assert (refused.exit_code, refused.stderr.startswith("imserver: http://127.0.0.1:1: ")) == (1, True)
+    assert (refused.exit_code, refused.stderr.startswith("bot: http://127.0.0.1:1: ")) == (1, True)
 
 
 def test_an_address_that_is_no_imserver_is_one_clear_line() -> None:
     with Receiver() as other:
         other.reply = lambda _: (200, b"<html>")
         done = CliRunner().invoke(bot, ["rotate", "--url", other.url, "--app", "gochat", "7"])
-    assert (done.exit_code, done.stderr.startswith(f"imserver: {other.url}: malformed answer: ")) == (1, True)
+    assert (done.exit_code, done.stderr.startswith(f"bot: {other.url}: malformed answer: ")) == (1, True)

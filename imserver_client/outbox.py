@@ -1,4 +1,4 @@
-"""``imserver outbox``: pushes the rows of a table in a back end's PostgreSQL, each once.
+"""``imserver-client outbox``: pushes the rows of a table in a back end's PostgreSQL, each once.
 
 The back end inserts a row in the transaction that the push reports. ``id`` orders the rows. ``push`` is the
 body of ``POST /api/v1/push``. ``refused`` is the reason why the server will never accept it.
@@ -23,10 +23,11 @@ from msgspec import Struct
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
-from imserver.clock import retry_pause
-from imserver.errors import ImserverError
-from imserver.terminal import fail, read_key, server_address
-from imserver_client import NotConnected, Publisher, PushAnswer, RequestRefused
+from imserver_client.errors import ClientError, NotConnected, RequestRefused
+from imserver_client.publisher import Publisher
+from imserver_client.results import PushAnswer
+from imserver_client.session import Backoff
+from imserver_client.terminal import fail, read_key, server_address, url_option
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +49,11 @@ CREATE TRIGGER {function} AFTER INSERT ON {table} FOR EACH STATEMENT EXECUTE FUN
 """
 
 
-class OutboxUnavailable(ImserverError):
+class OutboxUnavailable(ClientError):
     """The database of the outbox does not answer or refuses a statement. The text gives the reason."""
+
+    code = "outbox_unavailable"
+    remedy = "Check the address of the database, and that `outbox --create` has made the table."
 
 
 class OutboxRow(Struct, frozen=True):
@@ -158,8 +162,6 @@ BATCH_ROWS: Final = 1000
 WAIT_SECONDS: Final = 5.0
 """Without a notification the table is read again after this time."""
 ANSWER_SECONDS: Final = 30.0
-FIRST_PAUSE_SECONDS: Final = 0.5
-LONGEST_PAUSE_SECONDS: Final = 30.0
 ENVIRONMENT_DATABASE: Final = "OUTBOX_DATABASE_URL"
 _ACCEPTED: Final = frozenset(("sent", "held", "partly", "repeated"))
 
@@ -232,7 +234,7 @@ class OutboxWorker:
         self._table = table
         self._url = url
         self._key = key
-        self._failures = 0
+        self._backoff = Backoff()
         self.stop = Event()
 
     def run(self) -> None:
@@ -266,11 +268,10 @@ class OutboxWorker:
                 if outcome.again:
                     self._rest(outcome.again)
                 else:
-                    self._failures = 0
+                    self._backoff.failures = 0
 
     def _rest(self, problem: object) -> None:
-        self._failures += 1
-        pause = retry_pause(self._failures, FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
+        pause = self._backoff.pause()
         log.warning("%s; trying again in %.1f s", problem, pause)
         self.stop.wait(pause)
 
@@ -280,7 +281,7 @@ class OutboxWorker:
     "--database", metavar="URL", help=f"postgresql://… of the back end. Default: {ENVIRONMENT_DATABASE}."
 )
 @click.option("--table", default="im_outbox", show_default=True, metavar="NAME", help="The table.")
-@click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="The server's HTTP port.")
+@url_option
 @click.option(
     "--key-file", metavar="FILE", help="File with an API key of the scope push; - is standard input."
 )

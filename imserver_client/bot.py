@@ -1,18 +1,17 @@
-"""``imserver bot``: bots and their webhooks, by the API of a running server."""
+"""``imserver-client bot``: bots and their webhooks, by the API of a running server."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final, TypeVar
+from datetime import UTC, datetime
+from typing import Final
 
 import click
 
-from imserver.offline import day
-from imserver.terminal import fail, read_key, server_address, table
-from imserver_client import Api, ClientError, RequestRefused
-
-Command = TypeVar("Command", bound=Any)
+from imserver_client.api import Api
+from imserver_client.errors import ClientError, RequestRefused
+from imserver_client.terminal import Command, fail, read_key, server_address, url_option
 
 ANSWER_SECONDS: Final = 120.0
 """Time for an answer. The first one of a new server on a busy machine takes seconds."""
@@ -34,9 +33,7 @@ def _options(command: Command) -> Command:
         "--key-file", metavar="FILE", help="File with an API key or an account token; - is standard input."
     )(command)
     command = click.option("--app", required=True, metavar="NAME", help="The app of the bot.")(command)
-    return click.option(
-        "--url", default="http://127.0.0.1:8080", show_default=True, help="The server's HTTP port."
-    )(command)
+    return url_option(command)
 
 
 @contextmanager
@@ -77,12 +74,14 @@ def list_bots(url: str, app: str, key_file: str | None) -> None:
             rows += page["bots"]
             if not (cursor := page["next"]):
                 break
-    head = ("id", "name", "nickname", "owner", "created", "webhook")
-    body = [
-        (each["id"], each["name"], each["nickname"], each["owner"], day(each["created"]), each["hook_url"])
-        for each in rows
-    ]
-    click.echo(table(head, body))
+    lines = [("id", "name", "nickname", "owner", "created", "webhook")]
+    for row in rows:
+        created = datetime.fromtimestamp(row["created"], UTC).strftime("%Y-%m-%d %H:%M")
+        lines.append((row["id"], row["name"], row["nickname"], row["owner"], created, row["hook_url"]))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        click.echo("  ".join(cells).rstrip())
 
 
 @bot.command()

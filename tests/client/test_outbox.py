@@ -1,4 +1,4 @@
-"""`imserver outbox`: rows of a back end's table are pushed once, in order, whatever ends in between."""
+"""`imserver-client outbox`: rows of a table are pushed once, in order, whatever ends in between."""
 
 import json
 import subprocess
@@ -12,8 +12,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from imserver.commands.outbox import OutboxRow, OutboxTable, OutboxUnavailable, push_rows
 from imserver_client import Client, NotConnected, PushAnswer, PushResult, RequestRefused
+from imserver_client.outbox import OutboxRow, OutboxTable, OutboxUnavailable, push_rows
 from tests.conftest import StartServer
 from tests.docs.markdown import blocks
 from tests.ports import fixed_ports
@@ -54,8 +54,8 @@ def rows(database: str) -> list[tuple[Any, ...]]:
 
 @contextmanager
 def outbox(database: str, server: Server) -> Iterator[subprocess.Popen[bytes]]:
-    """A running ``imserver outbox``."""
-    command = [sys.executable, "-m", "imserver", "outbox", "--url", server.http_url]
+    """A running ``imserver-client outbox``."""
+    command = [sys.executable, "-m", "imserver_client", "outbox", "--url", server.http_url]
     process = spawn(
         command,
         env=clean_environment(OUTBOX_DATABASE_URL=database),

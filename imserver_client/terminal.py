@@ -1,0 +1,54 @@
+"""What the commands share: the options that name the server, and one line for each error."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any, Final, NoReturn, TypeVar
+from urllib.parse import urlsplit
+
+import click
+
+Command = TypeVar("Command", bound=Any)
+
+ENVIRONMENT_KEY: Final = "IMSERVER_KEY"
+
+
+def fail(error: object) -> NoReturn:
+    """Print an error after the name of the program and exit with status 1."""
+    click.echo(f"{click.get_current_context().find_root().info_name}: {error}", err=True)
+    sys.exit(1)
+
+
+def url_option(command: Command) -> Command:
+    """The option that gives the server's address."""
+    return click.option(
+        "--url", default="http://127.0.0.1:8080", show_default=True, help="The server's HTTP port."
+    )(command)
+
+
+def server_address(url: str) -> str:
+    """The address of a server's HTTP port, with a scheme; the default scheme is http."""
+    address = url if "://" in url else f"http://{url}"
+    try:
+        parts = urlsplit(address)
+        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
+            return address
+    except ValueError:
+        pass  # the port
+    fail(f"{url}: expected an http:// or https:// address")
+
+
+def read_key(path: str | None) -> str:
+    """The key in a file, or else in the environment. ``-`` is standard input; ``""``: there is none."""
+    try:
+        if path is None:
+            key = os.environ.get(ENVIRONMENT_KEY, "")
+        else:
+            key = (sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        fail(f"{path} cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8 text'}")
+    if not (key.isascii() and key.isprintable()):
+        fail("the API key: expected one line of printable ASCII")  # no header can have it
+    return key
