@@ -495,6 +495,12 @@ class Message(Struct, frozen=True, gc=False):
             return ""
         return self.members[0] if self.members[1] == reader else self.members[1]
 
+    def may_be_revised(self, user: str) -> bool:
+        """Whether it is a message of this user (``""``: of anybody). A recalled one is too: the recall or
+        edit may be a resend, which gets its first answer again."""
+        was_message = self.kind == "message" or (self.kind == "recall" and self.about == self.id)
+        return was_message and (not user or self.sender == user)
+
 
 Backlog = list[Message | Callable[[], None]] | tuple[Callable[[], None], ...]
 """Held messages of a log subscription, and functions that acknowledge its own stored drafts."""

@@ -40,7 +40,7 @@ from imserver.hub.hub import RESERVED, USER_CHANNEL, Hub, LocalChannel
 from imserver.metrics import Metrics
 from imserver.model import SYSTEM_PREFIX, YIELD_TARGETS, ChannelPart, Event, Outcome
 from imserver.sessions.connection_ids import ConnectionTable
-from imserver.storage.log.contract import PAGE_BYTES, Entry, fitting
+from imserver.storage.log.contract import PAGE_BYTES, Entry, count_fitting
 from imserver.transport.connection import Connection
 
 if TYPE_CHECKING:
@@ -844,7 +844,7 @@ def follows_log_itself(connection: Connection) -> bool:
 def _fitting(publications: list[Event]) -> list[Event]:
     """The first of some publications that fit into a page."""
     sizes = (len(each.data) + len(each.text) + PUBLICATION_BYTES for each in publications)
-    return publications[: fitting(sizes)]
+    return publications[: count_fitting(sizes)]
 
 
 def _is_recovered(page: HistoryPage, since: Position | None) -> bool:

@@ -81,7 +81,7 @@ class AppendStatus(StrEnum):
     """The node of the stream, or its history, did not answer."""
 
 
-class Piece(Struct, frozen=True, array_like=True, gc=False):
+class StreamPiece(Struct, frozen=True, array_like=True, gc=False):
     """A piece of a stream. The first one has the ``number`` 1."""
 
     stream: str
@@ -96,7 +96,7 @@ class AppendPieces(Struct, frozen=True, array_like=True):
     """
 
     app: str
-    pieces: Sequence[Piece]
+    pieces: Sequence[StreamPiece]
     sender: str = ""
 
 
@@ -373,9 +373,10 @@ class StreamedMessages:
         """The number of open streams of a sender that this node knows. Never switches."""
         return len(self._streams.of_sender(app, sender))
 
-    def append(self, app: str, pieces: Sequence[Piece], sender: str = "") -> list[AppendedPiece]:
+    def append(self, app: str, pieces: Sequence[StreamPiece], sender: str = "") -> list[AppendedPiece]:
         """Append pieces to streams of any nodes, in their order. ``sender``: only to streams of this one. May
-        switch. Raises TooManyRequests."""
+        switch. Raises TooManyRequests, and :class:`ChannelRefused` (``unavailable``): none of their nodes
+        answers."""
         self._rate.require_one(app, len(pieces))
         elsewhere: dict[int, list[int]] = {}
         leases: dict[int, Lease] = {}
@@ -407,6 +408,8 @@ class StreamedMessages:
             for index, answer in zip(here, answers, strict=True):
                 found[index] = answer
         gevent.joinall(asking)
+        if pieces and all(each.status is AppendStatus.FAILED for each in found):
+            raise ChannelRefused("unavailable")
         return found
 
     def _append_here(self, query: AppendPieces) -> list[AppendedPiece]:
@@ -467,7 +470,7 @@ class StreamedMessages:
         _, of_app, of_sender, closed = self._closed.get(id, (0.0, "", "", None))
         return closed if of_app == app and (not sender or of_sender == sender) else None
 
-    def _take(self, own: _OwnStream, piece: Piece, now: float) -> AppendStatus:
+    def _take(self, own: _OwnStream, piece: StreamPiece, now: float) -> AppendStatus:
         stream = own.stream
         if own.ended:
             return AppendStatus.CLOSED
@@ -492,13 +495,18 @@ class StreamedMessages:
 
     def close(self, app: str, stream: str, incomplete: bool = False, sender: str = "") -> ClosedStream:
         """Close a stream of any node. ``incomplete``: its publisher could not finish it. ``sender``: only one
-        of this sender. May switch."""
+        of this sender. May switch. Raises :class:`ChannelRefused` (``unavailable``): its node or the history
+        does not answer."""
         query = CloseStream(app, stream, incomplete, sender)
         lease = self._table.node_of(stream, self._others)
+        closed: ClosedStream | None
         if lease is None or self._others is None:
-            return self._close_here(query)
-        answer: ClosedStream | None = self._others.query_behind(lease, self._close_query, query, ClosedStream)
-        return ClosedStream("failed") if answer is None else answer
+            closed = self._close_here(query)
+        else:
+            closed = self._others.query_behind(lease, self._close_query, query, ClosedStream)
+        if closed is None or closed.status == "failed":
+            raise ChannelRefused("unavailable")
+        return closed
 
     def _close_here(self, query: CloseStream) -> ClosedStream:
         own = self._find(query.app, query.stream, query.sender)
@@ -688,7 +696,7 @@ class StreamedMessages:
                 self._streams.add(copy)  # tried again after SILENT_SECONDS
 
 
-def _in_parts(indexes: Sequence[int], pieces: Sequence[Piece]) -> Iterator[list[int]]:
+def _in_parts(indexes: Sequence[int], pieces: Sequence[StreamPiece]) -> Iterator[list[int]]:
     """Divide the places of pieces, so that the texts of a part have at most about :data:`MOST_BYTES`."""
     part: list[int] = []
     size = 0

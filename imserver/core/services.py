@@ -32,6 +32,7 @@ from imserver.hub.hub import Hub
 from imserver.messages.messaging import MessageSearch, Messaging
 from imserver.messages.receipts import Receipts, Signals
 from imserver.messages.retention import Retention
+from imserver.messages.streamed import StreamedTexts
 from imserver.push.idempotency import Idempotency
 from imserver.push.pending import PendingPushes
 from imserver.push.push import Publishing, Pushes, Reach
@@ -188,13 +189,14 @@ class PushServices(Struct, frozen=True):
 
 
 class MessageServices(Struct, frozen=True):
-    """Stored messages."""
+    """Stored messages. ``streams``: texts that are stored when their last piece has come."""
 
     messaging: Messaging
     signals: Signals
     receipts: Receipts
     search: MessageSearch
     retention: Retention
+    streams: StreamedTexts
 
 
 class ChannelServices(Struct, frozen=True):

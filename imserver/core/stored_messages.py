@@ -9,6 +9,7 @@ from imserver.messages.annotations import AnnotationCommands
 from imserver.messages.messaging import MessageCommands, MessageSearch, Messaging
 from imserver.messages.receipts import Receipts, Signals
 from imserver.messages.retention import Retention
+from imserver.messages.streamed import ConversationStreams, StreamedTexts
 from imserver.storage.action_positions import ActionPositions
 
 
@@ -49,4 +50,12 @@ def build_stored_messages(
     commands = MessageCommands(targets.sessions, messaging, receipts, search, store)
     for service in (commands, AnnotationCommands(store), receipts, signals):
         base.network.dispatcher.add(service.rows())
-    return MessageServices(messaging, signals, receipts, search, retention)
+    streams = StreamedTexts(
+        ConversationStreams(messaging, signals, store, identity.relations),
+        base.table,
+        base.cluster.queries,
+        base.config.limits,
+        base.cluster.others,
+    )
+    base.tenants.on_delete.append(streams.forget)
+    return MessageServices(messaging, signals, receipts, search, retention, streams)

@@ -118,7 +118,7 @@ class Api:
 
     def read_json(self, call: Call, decoder: msgspec.json.Decoder[T]) -> T:
         """Decode the body of a request, which known principals may compress. Raises :class:`ApiProblem`."""
-        return decode(decoder, _unpacked_body(self.limits, call))
+        return decode_json(decoder, _unpacked_body(self.limits, call))
 
     def identify(self, call: Call, need: Need, token: str) -> Principal:
         """The principal of a request whose body may have the ``token`` of a user, ``""`` if it has none.
@@ -200,6 +200,21 @@ class Call(Struct):
         if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
             raise BadBody(f"{name}: expected a list of texts")
         return values
+
+    def form(self) -> dict[str, str]:
+        """The fields of an urlencoded body by folded name. Raises BadBody."""
+        return parse_form(self.body)
+
+    def reply(self, value: Any, headers: Headers = (), status: int = 200) -> HttpResponse:
+        """A response with ``value`` as JSON (bytes are JSON already). It is compressed if it is large and the
+        client accepts gzip."""
+        body = value if isinstance(value, bytes) else _encode(value)
+        request = self.request
+        headers = (("X-Request-Id", request.id), *headers)
+        if len(body) > GZIP_BYTES:
+            body, more = compressed(body, request.headers.get("accept-encoding", ""))
+            headers += more
+        return HttpResponse(status, body, "", headers)
 
 
 # --- routes -------------------------------------------------------------------------------------------------
@@ -367,7 +382,7 @@ def answer(
             api.rates.charge(admitted, request.host, call.cost - 1)
         assert route.function is not None
         if route.status:
-            finished = reply(call, route.function(endpoint.service, call, call.input), (), route.status)
+            finished = call.reply(route.function(endpoint.service, call, call.input), (), route.status)
         else:
             finished = route.function(endpoint.service, call)
     except Exception as error:
@@ -445,7 +460,7 @@ def read(api: Api, endpoint: Endpoint, request: HttpRequest, principal: Principa
         values: Any = None
         if shape.body is not None:
             body = _unpacked_body(api.limits, call) if "content-encoding" in request.headers else request.body
-            values = call.input = decode(shape.body, body)
+            values = call.input = decode_json(shape.body, body)
         elif shape.query is not None:
             values = call.input = read_query(request, shape.query)
         if shape.app:
@@ -488,7 +503,7 @@ def _unpacked_body(limits: Limits, call: Call) -> bytes:
     return inflate(call.body, limits.body_bytes)
 
 
-def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+def decode_json(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
     """Decode JSON. Raises :class:`ApiProblem`, which says where the body is wrong."""
     if BACKSLASH in body and has_nul(body):
         raise ApiProblem(Problems.INVALID_REQUEST, "A text contains U+0000")
@@ -525,18 +540,6 @@ def authorise(api: Api, route: Route, call: Call) -> None:
             raise ApiProblem(Problems.FORBIDDEN)
 
 
-def reply(call: Call, value: Any, headers: Headers = (), status: int = 200) -> HttpResponse:
-    """A response with ``value`` as JSON (bytes are JSON already), compressed if it is large and the client
-    accepts gzip."""
-    body = value if isinstance(value, bytes) else _encode(value)
-    request = call.request
-    headers = (("X-Request-Id", request.id), *headers)
-    if len(body) > GZIP_BYTES:
-        body, more = compressed(body, request.headers.get("accept-encoding", ""))
-        headers += more
-    return HttpResponse(status, body, "", headers)
-
-
 def refused(route: Route, request: HttpRequest, error: Exception) -> HttpResponse:
     """The answer to a request that ended with this error, which is being handled."""
     if (refusal_of := route.refusals.get(type(error))) is not None:
@@ -568,7 +571,7 @@ def run_command(api: Api, endpoint: Endpoint, principal: Principal, request: Htt
         authorise(api, route, call)
         assert route.function is not None
         if route.status:
-            return reply(call, route.function(endpoint.service, call, call.input), (), route.status)
+            return call.reply(route.function(endpoint.service, call, call.input), (), route.status)
         finished: HttpResponse = route.function(endpoint.service, call)
         return finished
     except Exception as error:

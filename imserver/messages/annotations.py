@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -21,18 +21,6 @@ from imserver.transport.dispatch import CommandRow, CommandTable
 
 if TYPE_CHECKING:
     from imserver.storage.log.message_log import MessageLog
-
-_CODE_OF: Final = {
-    RejectReason.UNKNOWN_CONVERSATION: errors.ReplyCode.NO_DATA,
-    RejectReason.UNKNOWN_ACCOUNT: errors.ReplyCode.NO_DATA,
-    RejectReason.UNKNOWN_MESSAGE: errors.ReplyCode.NO_DATA,
-    RejectReason.INVALID: errors.ReplyCode.BAD_PARAMETER,
-}
-
-
-def code_of(why: Rejected) -> int:
-    """The reply code of a refusal: 1003 if its reason has no code of its own."""
-    return _CODE_OF.get(why.reason, errors.ReplyCode.UNAUTHORIZED)
 
 
 class AnnotatedView(Struct, omit_defaults=True):
@@ -92,7 +80,7 @@ class AnnotationCommands:
         store = self._store  # a change would create the database
         result = change(store.log()) if store.has_database else Rejected(RejectReason.UNKNOWN_MESSAGE)
         if isinstance(result, Rejected):
-            return Reply(code_of(result), RefusedView(result.reason))
+            return Reply(result.reply_code, RefusedView(result.reason))
         entry = result.entry
         position = (entry.id, entry.seq) if entry else ()
         return Reply(errors.ReplyCode.OK, AnnotatedView(result.conversation, *position))

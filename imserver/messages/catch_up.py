@@ -15,7 +15,7 @@ from imserver import errors
 from imserver.errors import StorageUnavailable
 from imserver.hub.acks import ACK_SECONDS, AckingLogSubscription, AckTracker, PongLogSubscription
 from imserver.hub.hub import Hub
-from imserver.messages.deliverer import Deliverer, oldest_page, wait_until_sent
+from imserver.messages.deliverer import Deliverer, oldest_page
 from imserver.messages.log_follower import LogFollower
 from imserver.messages.log_subscriptions import LogSubscriptions, PendingLogSubscription, acks_in, groups_at
 from imserver.metrics import Metrics
@@ -201,7 +201,7 @@ class CatchUp:
         self,
         connection: Connection,
         after: int,
-        wait: Callable[[Connection], object] = wait_until_sent,
+        wait: Callable[[Connection], object] = Connection.wait_until_sent,
     ) -> None:
         """Send a subscribed connection what it missed after an id, page by page, and then what is new.
 

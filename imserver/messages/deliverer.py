@@ -21,11 +21,12 @@ from imserver.errors import StorageUnavailable
 from imserver.hub.acks import AckingLogSubscription, AckTracker, PongLogSubscription
 from imserver.hub.fanout import Fanout, Part, Run
 from imserver.hub.hub import Hub
-from imserver.messages.log_subscriptions import LogSubscriptions, hold_ack, users_of
+from imserver.messages.log_subscriptions import LogSubscriptions, hold_ack
 from imserver.model import Message
 from imserver.storage.log.bots import bots_of
-from imserver.storage.log.contract import Appended, Entry, Rejected, fitting, page_size
-from imserver.transport.connection import OPEN, Connection
+from imserver.storage.log.contract import Appended, Entry, Rejected, count_fitting, page_size
+from imserver.storage.log.rows import users_of
+from imserver.transport.connection import Connection
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,6 @@ MAX_RUN_BYTES: Final = 65_536
 """Most bytes of their bodies, if there are several."""
 _CLOSED_AT_ONCE: Final = 1000
 """Connections that are closed in one turn of the loop."""
-_LOOK_SECONDS: Final = 0.05
 _OF_MEMBERS: Final = ("join", "leave", "group")
 """Kinds of entries that change who receives the next ones."""
 
@@ -384,18 +384,11 @@ def _frames(messages: Sequence[Message], indexes: Sequence[int]) -> Iterable[Seq
 
 def oldest_page(entries: list[Entry], more: bool) -> tuple[list[Entry], bool]:
     """As many of these entries as fit on a page, from the first on; and whether more follow."""
-    count = fitting(map(page_size, entries))
+    count = count_fitting(map(page_size, entries))
     return (entries, more) if count == len(entries) else (entries[:count], True)
 
 
 def newest_page(entries: list[Entry], more: bool) -> tuple[list[Entry], bool]:
     """As many of these entries as fit on a page, up to the last; and whether there are earlier ones."""
-    count = fitting(map(page_size, reversed(entries)))
+    count = count_fitting(map(page_size, reversed(entries)))
     return (entries, more) if count == len(entries) else (entries[-count:], True)
-
-
-def wait_until_sent(connection: Connection) -> None:
-    """Wait until the outbox of a connection is empty or the connection has ended, so that two pages never
-    wait there together. It switches."""
-    while connection.outbox is not None and connection.state == OPEN:
-        gevent.sleep(_LOOK_SECONDS)

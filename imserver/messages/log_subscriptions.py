@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from imserver.model import Backlog, LogSubscription, Message
-from imserver.storage.log.contract import Entry, Membership
-from imserver.storage.log.rows import decode_meta
+from imserver.storage.log.contract import Membership
 from imserver.transport.connection import Connection
 
 
@@ -33,12 +32,6 @@ def hold_ack(backlog: Backlog | None, ack: Callable[[], None]) -> Backlog:
         backlog.append(ack)
         return backlog
     return (*(backlog or ()), ack)
-
-
-def users_of(entry: Entry) -> list[str]:
-    """The users whose membership an entry changes."""
-    users = decode_meta(entry.meta).get("users")
-    return [user for user in users if isinstance(user, str)] if isinstance(users, list) else []
 
 
 def groups_at(rows: Iterable[Membership], position: int) -> list[tuple[int, bool]]:

@@ -26,7 +26,7 @@ from imserver.hub.acks import AckingLogSubscription, AckTracker
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
 from imserver.message_view import EntryView, entry_view
-from imserver.messages.annotations import RefusedView, code_of
+from imserver.messages.annotations import RefusedView
 from imserver.messages.catch_up import CatchUp
 from imserver.messages.deliverer import Deliverer, Done, Result, newest_page, oldest_page
 from imserver.messages.log_follower import LogFollower
@@ -160,6 +160,29 @@ class Messaging:
                 self._store.log().writer.learn(app, id)
 
     # --- sending --------------------------------------------------------------------------------------------
+
+    def draft_of(self, app: str, user: str, command: Send) -> Draft | None:
+        """The draft of a message, a recall, an edit or a press; None: it is about no message of this user, or
+        forwards none that the user may read, or that message has no such button.
+
+        ``user`` ``""`` is a back end, which may revise any message. Switches unless it is a plain message;
+        then raises StorageUnavailable.
+        """
+        sent = command if command.kind == "message" else _completed(self._store.log(), app, user, command)
+        if sent is None:
+            return None
+        return Draft(
+            sender=user,
+            kind="message" if sent.kind == "forward" else sent.kind,
+            type=sent.type,
+            body=sent.body,
+            client_msg_id=sent.id,
+            time_ms=int(time() * 1000),
+            about=sent.about,
+            meta=sent.meta,
+            to_user=sent.to,
+            conversation=sent.conversation,
+        )
 
     def send(self, app: str, draft: Draft, done: Done, connection: Connection | None = None) -> None:
         """Store a draft. Never switches.
@@ -346,37 +369,6 @@ def conversation_view(summary: ConversationSummary, user: str) -> ConversationVi
     return view
 
 
-def may_be_revised(entry: Entry, user: str) -> bool:
-    """Whether an entry is a message of this user (``""``: of anybody). A recalled one is too: the recall or
-    edit may be a resend, which gets its first answer again."""
-    was_message = entry.kind == "message" or (entry.kind == "recall" and entry.about == entry.id)
-    return was_message and (not user or entry.sender == user)
-
-
-def make_draft(store: Store, app: str, user: str, command: Send) -> Draft | None:
-    """The draft of a message, a recall, an edit or a press; None: it is about no message of this user, or
-    forwards none that the user may read, or that message has no such button.
-
-    ``user`` ``""`` is a back end, which may revise any message. Switches unless it is a plain message; then
-    raises StorageUnavailable.
-    """
-    sent = command if command.kind == "message" else _completed(store.log(), app, user, command)
-    if sent is None:
-        return None
-    return Draft(
-        sender=user,
-        kind="message" if sent.kind == "forward" else sent.kind,
-        type=sent.type,
-        body=sent.body,
-        client_msg_id=sent.id,
-        time_ms=int(time() * 1000),
-        about=sent.about,
-        meta=sent.meta,
-        to_user=sent.to,
-        conversation=sent.conversation,
-    )
-
-
 def _completed(stored: MessageLog, app: str, user: str, command: Send) -> Send | None:
     """A command about another message, with what it takes from that."""
     if command.kind == "forward":
@@ -384,7 +376,7 @@ def _completed(stored: MessageLog, app: str, user: str, command: Send) -> Send |
     if command.kind == "press":
         return _pressed(stored, app, user, command)
     found = stored.entries.find(app, [command.about])
-    if not found or not may_be_revised(found[0], user):
+    if not found or not found[0].may_be_revised(user):
         return None
     return replace(command, conversation=found[0].conversation)
 
@@ -496,7 +488,7 @@ class MessageCommands:
         app, user = app_and_user(connection)
         if command.to == user:
             return Reply(errors.ReplyCode.BAD_PARAMETER)
-        draft = make_draft(self._store, app, user, command)
+        draft = self._messaging.draft_of(app, user, command)
         if draft is None:
             return _UNKNOWN if command.kind in ("forward", "press") else _REFUSED
         self._messaging.send_of_user(
@@ -612,7 +604,7 @@ def _reply_to(command: Send, result: Result) -> Reply:
     if isinstance(result, Rejected) and result.reason == RejectReason.REJECTED:
         return Reply(errors.ReplyCode.UNAUTHORIZED, RejectedView(result.detail))
     if isinstance(result, Rejected):
-        return Reply(code_of(result), RefusedView(result.reason))
+        return Reply(result.reply_code, RefusedView(result.reason))
     return _NOT_STORED
 
 

@@ -140,6 +140,7 @@ class Node:
             Stage("pending pushes", drain=core.push.pending.pass_on),
             Stage("connections", drain=self._close_clients, stop=core.network.poller.close),
             Stage("streamed messages", drain=core.channels.streams.close_all),
+            Stage("streamed texts", drain=core.messages.streams.close_all),
             *(Stage(f"drain of {name}", drain=feature.drain) for name, feature in core.features.items()),
             Stage(
                 "registry",
@@ -173,6 +174,7 @@ class Node:
             core.messages.retention.run,
             *([core.channels.channels.run] if core.config.clustered else []),
             core.channels.streams.run,
+            core.messages.streams.run,
             *(run for feature in core.features.values() for run in feature.run),
         )
         return Stage("periodic work", start=work.start, stop=work.stop)

@@ -1,22 +1,12 @@
 """The face: routes, requests and their answers."""
 
-from imserver.api.v1.conversations import ON_BEHALF, ConversationId
-from imserver.api.v1.messages import MessageApi, SendRequest, problem_of
-from imserver.api.v1.streamed import (
-    MOST_PIECES,
-    REFUSALS,
-    PieceRequest,
-    PieceResult,
-    StreamAppended,
-    StreamId,
-    appended,
-    pieces_of,
-    require_answer,
-)
+from imserver.api.v1.conversations import ConversationId
+from imserver.api.v1.messages import MessageApi, SendRequest, message_problem
+from imserver.api.v1.streamed import STREAM_REFUSALS, StreamAppended, StreamId, StreamPieces
 from imserver.config.declared import about
-from imserver.http.call import Api, Call, Route, decode, reply
+from imserver.http.call import Api, Call, Route, decode_json
 from imserver.http.field import AccountApp, Acting, ActingPage, App, NextCursor, PageCursor
-from imserver.http.form import BadBody, cursor_of, parse_form, parse_json, read_cursor
+from imserver.http.form import BadBody, cursor_of, parse_json, read_cursor
 from imserver.http.limits import Limits
 from imserver.http.operation import Header, Refusals, Resource, one_of, refuse
 from imserver.http.reply import PROBLEM, ApiProblem, BatchAnswers, RequestRefused, success
@@ -26,10 +16,8 @@ from imserver.http.wire import page_and_cursor
 from imserver.transport.exchange import HttpRequest, HttpResponse
 
 __all__ = [
-    "MOST_PIECES",
-    "ON_BEHALF",
     "PROBLEM",
-    "REFUSALS",
+    "STREAM_REFUSALS",
     "AccountApp",
     "Acting",
     "ActingPage",
@@ -47,8 +35,6 @@ __all__ = [
     "MessageApi",
     "NextCursor",
     "PageCursor",
-    "PieceRequest",
-    "PieceResult",
     "Refusals",
     "RequestRefused",
     "Resource",
@@ -56,21 +42,17 @@ __all__ = [
     "SendRequest",
     "StreamAppended",
     "StreamId",
+    "StreamPieces",
     "about",
-    "appended",
     "as_request",
     "cursor_of",
-    "decode",
+    "decode_json",
+    "message_problem",
     "one_of",
     "page_and_cursor",
-    "parse_form",
     "parse_json",
-    "pieces_of",
-    "problem_of",
     "read_cursor",
     "refuse",
-    "reply",
-    "require_answer",
     "stream_head",
     "stream_refused",
     "success",

@@ -28,22 +28,19 @@ from imserver.channels.members import (
     encode_tags,
     needs_token,
 )
-from imserver.channels.open_streams import OpenStream
 from imserver.channels.stored import Published
-from imserver.channels.streamed_messages import (
-    AppendedPiece,
-    AppendStatus,
-    ClosedStream,
-    Piece,
-    StreamedMessages,
-    StreamTarget,
-    check_draft,
-)
+from imserver.channels.streamed_messages import AppendedPiece, StreamPiece
 from imserver.cluster.history import HistoryPage, Position
 from imserver.cluster.nodes import Awaited, NodeMessages, NodeQueries, OtherNodes, ToFollowers, ToUser, read
-from imserver.cluster.registry import Lease, Registry
+from imserver.cluster.registry import Lease
 from imserver.core.core import Core
-from imserver.core.services import ClusterServices, Foundation, SessionServices
+from imserver.core.services import (
+    ClusterServices,
+    Foundation,
+    IdentityServices,
+    MessageServices,
+    SessionServices,
+)
 from imserver.hub.hub import RESERVED, USER_CHANNEL, Hub
 from imserver.push.idempotency import IdReused
 from imserver.push.pending import PendingPushes
@@ -62,7 +59,6 @@ __all__ = [
     "RESERVED",
     "SERVER_UNSUBSCRIBE",
     "USER_CHANNEL",
-    "AppendStatus",
     "AppendedPiece",
     "Awaited",
     "ChannelAnswers",
@@ -72,7 +68,6 @@ __all__ = [
     "ChannelNames",
     "ChannelRefused",
     "Channels",
-    "ClosedStream",
     "ClusterServices",
     "ConnectionIds",
     "ConnectionTable",
@@ -82,30 +77,27 @@ __all__ = [
     "HistoryPage",
     "Hub",
     "IdReused",
+    "IdentityServices",
     "Joined",
     "Lease",
     "Left",
     "MemberPage",
+    "MessageServices",
     "NodeMessages",
     "NodeQueries",
-    "OpenStream",
     "OtherNodes",
     "PendingPushes",
-    "Piece",
     "Position",
     "Presence",
     "Published",
     "Publishing",
     "Reach",
-    "Registry",
     "SessionServices",
     "Sessions",
-    "StreamTarget",
-    "StreamedMessages",
+    "StreamPiece",
     "Subscribed",
     "ToFollowers",
     "ToUser",
-    "check_draft",
     "check_known",
     "check_name",
     "check_user",

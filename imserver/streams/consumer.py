@@ -23,10 +23,8 @@ from imserver.logging import RateLimitedLog
 
 log = logging.getLogger(__name__)
 
-LEASE_SECONDS: Final = 10
 CLOCK_SECONDS: Final = 1
 """The clock of the database has whole seconds, so a lease may end by so much earlier."""
-RENEW_SECONDS: Final = 3.0
 SAVE_SECONDS: Final = 1.0
 """How often a position is stored while the receiver takes everything; a node that is killed then leaves what
 was delivered in this time to be delivered again."""
@@ -46,6 +44,11 @@ class NotOwner(ImserverError):
 class DeliveryLease:
     """The right to deliver, as far as this node knows: the database has the lease itself."""
 
+    SECONDS = 10
+    """How long the database grants it."""
+    RENEW_SECONDS = 3.0
+    """How often it is renewed."""
+
     __slots__ = ("until",)
 
     def __init__(self, until: float = 0.0) -> None:
@@ -64,7 +67,7 @@ class DeliveryLease:
         meanwhile: consumers begin anew at the positions that are stored.
         """
         is_unbroken = is_granted and since < self.until
-        self.until = since + LEASE_SECONDS - CLOCK_SECONDS if is_granted else 0.0
+        self.until = since + self.SECONDS - CLOCK_SECONDS if is_granted else 0.0
         return is_unbroken
 
 

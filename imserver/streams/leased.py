@@ -13,7 +13,7 @@ from gevent.event import Event as Signal
 from imserver.clock import until_beat
 from imserver.errors import StorageUnavailable
 from imserver.logging import RateLimitedLog
-from imserver.streams.consumer import RENEW_SECONDS
+from imserver.streams.consumer import DeliveryLease
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class LeasedWork:
             try:
                 if self._has_changed or looked >= renew_at:
                     self._has_changed = False
-                    renew_at = looked + until_beat(RENEW_SECONDS)
+                    renew_at = looked + until_beat(DeliveryLease.RENEW_SECONDS)
                     self._renew()
                 self._look()
             except StorageUnavailable as error:

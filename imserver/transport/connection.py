@@ -12,6 +12,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
+import gevent
 from websockets.frames import Opcode
 from websockets.speedups import apply_mask
 
@@ -32,6 +33,7 @@ closed, waiting for the peer; closed."""
 _last_data: Final = struct.Struct("=44xI4xI").unpack
 """``tcpi_last_data_sent`` and ``tcpi_last_data_recv`` of ``struct tcp_info``, in milliseconds."""
 _INFO_BYTES: Final = 56
+_LOOK_SECONDS: Final = 0.05
 FOREVER: Final = float("inf")
 
 
@@ -338,6 +340,12 @@ class Connection(Writer):
             parser.close()
         if self.parser is not None or self in self.context.flusher.budget.sizes:
             self._count_bytes()
+
+    def wait_until_sent(self) -> None:
+        """Wait until the outbox is empty or the connection has ended, so that two pages never wait there
+        together. It switches."""
+        while self.outbox is not None and self.state == OPEN:
+            gevent.sleep(_LOOK_SECONDS)
 
     def may_continue(self) -> bool:
         """Whether the next of several commands that came together may be served.

@@ -23,7 +23,6 @@ from imserver.transport.proxies import is_loopback
 if TYPE_CHECKING:
     import ssl
 
-URL_CHARACTERS: Final = 1000
 _HOSTS: Final = 64
 _CONNECTIONS: Final = 4
 _HEAD_BYTES: Final = 65536
@@ -90,9 +89,9 @@ def check_url(url: str, allow_loopback: bool) -> re.Match[str]:
 
     ``allow_loopback``: addresses of this machine are allowed, also with http.
     """
-    found = _URL.fullmatch(url) if len(url) <= URL_CHARACTERS else None
+    found = _URL.fullmatch(url) if len(url) <= PublicRequests.URL_CHARACTERS else None
     if found is None or not 0 < int(found["port"] or 443) < 65536:
-        raise BadUrl(f"expected an https:// URL of up to {URL_CHARACTERS} ASCII characters")
+        raise BadUrl(f"expected an https:// URL of up to {PublicRequests.URL_CHARACTERS} ASCII characters")
     if found["scheme"] != "https" and not allow_loopback:
         raise BadUrl("expected an https:// URL")
     host = found["v6"] or found["host"]
@@ -174,6 +173,9 @@ class PublicRequests(Outgoing):
 
     Why not urllib3: docs/dependencies.md.
     """
+
+    URL_CHARACTERS = 1000
+    """The most characters of a URL."""
 
     def __init__(
         self, allow_loopback: bool, resolve: Resolve = look_up, connections: int = _CONNECTIONS

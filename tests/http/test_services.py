@@ -17,7 +17,7 @@ from imserver.auth.principal import (
 )
 from imserver.config.settings import Config
 from imserver.core.core import Core
-from imserver.http.call import Api, Call, Route, answer, read, reply, run_command
+from imserver.http.call import Api, Call, Route, answer, read, run_command
 from imserver.http.operation import Resource, refuse, route_of
 from imserver.transport.exchange import HttpRequest, HttpResponse
 from tests.api.fakes import LIMITED, FakeNode
@@ -67,7 +67,7 @@ def greet(greeter: Greeter, call: Call, request: Name) -> Greeting:
 @routes.post("/greetings/most", Needs.ANYONE)
 def most(greeter: Greeter, call: Call) -> HttpResponse:
     """Answer with a limit."""
-    return reply(call, greeter.api.limits.batch_targets)
+    return call.reply(greeter.api.limits.batch_targets)
 
 
 @routes.post("/greetings/refused", Needs.ANYONE, status=201)
@@ -127,7 +127,7 @@ def test_routes_and_commands_answer_alike(
 
 
 def test_nothing_is_read_of_the_body_of_a_get(api: Api) -> None:
-    endpoint = api.bind(Route("GET", "/users", Needs.ANYONE, lambda _, call: reply(call, "")))
+    endpoint = api.bind(Route("GET", "/users", Needs.ANYONE, lambda _, call: call.reply("")))
     request = HttpRequest("GET", "/users", b"name=ann", b"name=bob", {}, "192.0.2.1")
     call = read(api, endpoint, request, NOBODY)
     assert (call.params, call.texts("name"), call.body) == ({"name": "ann"}, [], b"")

@@ -12,6 +12,7 @@ import pytest
 from imserver.errors import StorageUnavailable
 from imserver.features.webhooks import absences, feeds
 from imserver.streams import consumer, leased
+from imserver.streams.consumer import DeliveryLease
 from tests.transport.harness import turn, until
 
 from .users import DURABLE, USERS, Node, Receivers
@@ -27,7 +28,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         (feeds, "GATHER_SECONDS", 0.01),
         (feeds, "RENEW_SECONDS", 0.1),
         (leased, "LOOK_SECONDS", 0.01),
-        (leased, "RENEW_SECONDS", 0.1),
+        (DeliveryLease, "RENEW_SECONDS", 0.1),
         (absences, "GATHER_SECONDS", 0.01),
         (consumer, "FIRST_PAUSE_SECONDS", 0.01),
         (consumer, "LONGEST_PAUSE_SECONDS", 0.05),
@@ -246,7 +247,7 @@ def test_after_a_pause_that_was_longer_than_the_lease_a_node_begins_at_the_store
 def test_a_stop_stores_the_position(
     durable: str, receivers: Receivers, start: StartNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (consumer, feeds, leased):
+    for module in (DeliveryLease, feeds):
         monkeypatch.setattr(module, "RENEW_SECONDS", 60.0)
     monkeypatch.setattr(consumer, "SAVE_SECONDS", 60.0)
     node = start(durable, receivers)

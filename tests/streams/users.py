@@ -250,9 +250,9 @@ class BotNode(Node):
             self.events,
             BackEnd(self.reply),  # type: ignore[arg-type]
             messaging,  # type: ignore[arg-type]
-            SimpleNamespace(know_bot=lambda app, bot: None),  # type: ignore[arg-type]
-            SimpleNamespace(is_banned=lambda app, bot: False),  # type: ignore[arg-type]
-            SimpleNamespace(lease=SimpleNamespace(node=self.name)),  # type: ignore[arg-type]
+            lambda app, bot: None,
+            lambda app, bot: False,
+            lambda: self.name,
             self.tally,
         )
         self._run = gevent.spawn(self.hooks.work.run)

@@ -25,7 +25,7 @@ from imserver.http.limits import Limits
 from imserver.http.operation import Resource, one_of
 from imserver.http.rates import Rates
 from imserver.http.reply import ApiProblem
-from imserver.messages.messaging import Messaging, make_draft
+from imserver.messages.messaging import Messaging
 from imserver.messages.receipts import Receipts
 from imserver.model import (
     MAX_BUTTON_BYTES,
@@ -435,7 +435,7 @@ def press(api: MessageApi, call: Call, request: PressRequest) -> StoredAnswer:
 
 def _store(api: MessageApi, call: Call, command: Send) -> StoredAnswer:
     """Store a draft; webhooks report those of accounts. Switches. Raises :class:`ApiProblem`."""
-    draft = make_draft(api.store, call.app, call.user, command)
+    draft = api.messaging.draft_of(call.app, call.user, command)
     if draft is None:
         raise ApiProblem(errors.Problems.UNKNOWN_MESSAGE)
     _require_may_write(api, call)
@@ -445,7 +445,7 @@ def _store(api: MessageApi, call: Call, command: Send) -> StoredAnswer:
     if isinstance(result, StorageUnavailable):
         raise result
     if isinstance(result, Rejected):
-        raise problem_of(result)
+        raise message_problem(result)
     entry = result.entry
     return StoredAnswer(entry.id, entry.conversation, entry.seq, result.repeated)
 
@@ -506,7 +506,7 @@ def _annotated(api: MessageApi, call: Call, change: Callable[[Any], Change | Rej
     store = api.store  # a change would create the database
     result = change(store.log()) if store.has_database else Rejected(RejectReason.UNKNOWN_MESSAGE)
     if isinstance(result, Rejected):
-        raise problem_of(result)
+        raise message_problem(result)
     return AnnotatedAnswer(result.conversation, 0 if result.entry is None else result.entry.id)
 
 
@@ -524,7 +524,8 @@ _PROBLEM_OF: Final = {
 }
 
 
-def problem_of(why: Rejected) -> ApiProblem:
+def message_problem(why: Rejected) -> ApiProblem:
+    """The problem that says why the log has refused a message."""
     detail = "The receiver does not allow it" if why.reason == RejectReason.BLOCKED else why.detail
     return ApiProblem(_PROBLEM_OF.get(why.reason, errors.Problems.UNKNOWN_CONVERSATION), detail)
 

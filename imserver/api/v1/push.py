@@ -32,7 +32,7 @@ from imserver.auth.principal import (
 from imserver.clock import serve_others
 from imserver.core.core import Core
 from imserver.errors import StorageUnavailable
-from imserver.http.call import Api, Call, reply
+from imserver.http.call import Api, Call
 from imserver.http.limits import Limits
 from imserver.http.operation import Header, Resource
 from imserver.http.reply import ApiProblem
@@ -124,7 +124,7 @@ def push(api: PushApi, call: Call) -> HttpResponse:
     if request.notify is not UNSET:
         event = with_notify(event, request.notify)
     sent = send(api, call.app, request, event, key_of(call) or request.id)
-    return reply(call, b"{%b}" % sent.answer(), _REPLAYED if sent.replayed else ())
+    return call.reply(b"{%b}" % sent.answer(), _REPLAYED if sent.replayed else ())
 
 
 def key_of(call: Call) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from time import time
 from typing import Annotated, Final
 
@@ -17,10 +18,8 @@ from imserver.auth.principal import (
 from imserver.channels.members import ChannelRefused, encode_tags
 from imserver.channels.streamed_messages import (
     AppendedPiece,
-    AppendStatus,
-    ClosedStream,
-    Piece,
     StreamedMessages,
+    StreamPiece,
 )
 from imserver.config.declared import about
 from imserver.http.call import Call
@@ -29,7 +28,7 @@ from imserver.http.operation import Refusals, Resource
 from imserver.http.reply import ApiProblem
 from imserver.model import ChannelPart, Event
 
-MOST_PIECES: Final = 1000
+_MOST_PIECES: Final = 1000
 """The most pieces of one request."""
 
 StreamId = Annotated[str, about("The id of a streamed message.", min_length=1, max_length=64)]
@@ -66,11 +65,14 @@ class PieceRequest(Struct, forbid_unknown_fields=True):
     text: Annotated[str, about("The text of the piece.", min_length=1)]
 
 
+StreamPieces = Annotated[list[PieceRequest], about("The pieces.", min_length=1, max_length=_MOST_PIECES)]
+
+
 class StreamAppendRequest(Struct, forbid_unknown_fields=True):
     """Pieces of one or several streams, in the order of their numbers."""
 
     app: App
-    pieces: Annotated[list[PieceRequest], about("The pieces.", min_length=1, max_length=MOST_PIECES)]
+    pieces: StreamPieces
 
 
 class PieceResult(Struct):
@@ -94,6 +96,15 @@ class StreamAppended(Struct):
     """The results, in the order of the pieces."""
 
     results: list[PieceResult]
+
+    @classmethod
+    def to(
+        cls, requests: Sequence[PieceRequest], append: Callable[[list[StreamPiece]], list[AppendedPiece]]
+    ) -> StreamAppended:
+        """Append the pieces of a request, and return the answer."""
+        given = [StreamPiece(each.stream, each.piece, each.text) for each in requests]
+        rows = zip(given, append(given), strict=True)
+        return cls([PieceResult(piece.stream, each.piece, each.status) for piece, each in rows])
 
 
 class StreamCloseRequest(Struct, forbid_unknown_fields=True):
@@ -127,37 +138,17 @@ class StreamClosed(Struct):
 
 def _refused(error: Exception) -> ApiProblem:
     assert isinstance(error, ChannelRefused)
+    if error.reason == "unavailable":
+        return ApiProblem(errors.Problems.NOT_ACCEPTED)
     problem = errors.Problems.TOO_MANY_STREAMS if error.reason == "full" else errors.Problems.INVALID_REQUEST
     return ApiProblem(problem, str(error))
 
 
-REFUSALS: Final[Refusals] = {ChannelRefused: _refused}
+STREAM_REFUSALS: Final[Refusals] = {ChannelRefused: _refused}
 """Exceptions of streams → refusals."""
 
 _SAMPLE: Final = "wqvyR2Tg5cMSnBIl0xcmpgxC0bOVqhe9ZcUxMA"
-routes = Resource("channels", service=lambda core, _: core.channels.streams, refusals=REFUSALS)
-
-
-def pieces_of(request: Sequence[PieceRequest]) -> list[Piece]:
-    """The pieces of a request."""
-    return [Piece(each.stream, each.piece, each.text) for each in request]
-
-
-def appended(pieces: Sequence[Piece], found: Sequence[AppendedPiece]) -> StreamAppended:
-    """The answer to a request that appended pieces. ``found``: what became of each. Raises
-    :class:`ApiProblem` if no node of the streams answers."""
-    if all(each.status is AppendStatus.FAILED for each in found):
-        raise ApiProblem(errors.Problems.NOT_ACCEPTED)
-    results = [
-        PieceResult(piece.stream, each.piece, each.status) for piece, each in zip(pieces, found, strict=True)
-    ]
-    return StreamAppended(results)
-
-
-def require_answer(closed: ClosedStream) -> None:
-    """Raise :class:`ApiProblem` if the node of a stream, or the history, did not answer."""
-    if closed.status == "failed":
-        raise ApiProblem(errors.Problems.NOT_ACCEPTED)
+routes = Resource("channels", service=lambda core, _: core.channels.streams, refusals=STREAM_REFUSALS)
 
 
 @routes.post(
@@ -193,8 +184,7 @@ def append(streams: StreamedMessages, call: Call, request: StreamAppendRequest) 
     A request may have many pieces, of many streams. It goes to any node. A piece with a number that the
     stream has already is ignored, so you may repeat a request.
     """
-    pieces = pieces_of(request.pieces)
-    return appended(pieces, streams.append(call.app, pieces))
+    return StreamAppended.to(request.pieces, partial(streams.append, call.app))
 
 
 @routes.post(
@@ -211,7 +201,6 @@ def close(streams: StreamedMessages, call: Call, request: StreamCloseRequest) ->
     publication. A message without any text is in no history.
     """
     closed = streams.close(call.app, request.stream, request.incomplete)
-    require_answer(closed)
     answer = StreamClosed(request.stream, closed.status, closed.channel or UNSET)
     if closed.offset:
         answer.offset, answer.epoch = closed.offset, closed.epoch

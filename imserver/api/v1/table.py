@@ -28,7 +28,7 @@ from imserver.auth.principal import (
 )
 from imserver.config.declared import about
 from imserver.config.values import Declarations
-from imserver.http.call import Api, Call, Route, reply, run_command
+from imserver.http.call import Api, Call, Route, run_command
 from imserver.http.operation import PREFIX, Header, Operation, Resource, route_of
 from imserver.http.reply import PROBLEM, ApiProblem, BatchAnswers
 from imserver.transport.exchange import HttpResponse
@@ -131,7 +131,7 @@ def batch(api: Api, call: Call) -> HttpResponse:
         else:
             finished = run_command(api, endpoint, call.principal, alone)
         answers.add(_result(finished), too_large)
-    return reply(call, b'{"results":[%b]}' % b",".join(answers.parts))
+    return call.reply(b'{"results":[%b]}' % b",".join(answers.parts))
 
 
 def _result(finished: HttpResponse) -> bytes:
@@ -157,7 +157,7 @@ def openapi(api: Api, call: Call) -> HttpResponse:
 
     The same as a web page: `/api/v1/docs`.
     """
-    return reply(call, api.described())
+    return call.reply(api.described())
 
 
 def document_of(operations: Iterable[Operation]) -> Callable[[int, bool], bytes]:

@@ -29,13 +29,8 @@ from imserver.plugin.messages import (
     Appended,
     Draft,
     Messaging,
-    Positions,
     Rejected,
-    RejectedView,
     RejectReason,
-    Result,
-    code_of,
-    wait_until_sent,
 )
 from imserver.plugin.services import ChannelRefused, Channels, Hub, Sessions
 from imserver.plugin.storage import Store
@@ -81,7 +76,7 @@ _OK: Final = Reply(ReplyCode.OK)
 _ACKED: Final = Reply(ReplyCode.OK, {"acks": True})
 _FAILED: Final = Reply(ReplyCode.FAILED)
 _NOT_STORED: Final = Reply(ReplyCode.NOT_STORED)
-_BLOCKED: Final = Reply(code_of(Rejected(RejectReason.BLOCKED)))
+_BLOCKED: Final = Reply(Rejected(RejectReason.BLOCKED).reply_code)
 
 
 class ActionMessages:
@@ -110,7 +105,7 @@ class ActionMessages:
         state, (app, user) = connection.dialect_state, app_and_user(connection)
         read = partial(self._positions_of, app, user, room, rooms)
         late = partial(read, int(time()))
-        positions: Positions | None = None
+        positions: dict[str, int] | None = None
         if room and room not in rooms:
             with suppress(StorageUnavailable):
                 positions = read()
@@ -121,8 +116,8 @@ class ActionMessages:
         self,
         connection: Connection,
         state: DialectState,
-        positions: Positions | None,
-        read_positions: Callable[[], Positions],
+        positions: dict[str, int] | None,
+        read_positions: Callable[[], dict[str, int]],
     ) -> None:
         """Greenlet: deliver all missed messages, and then new ones. Tries again while the database does not
         answer. Ends when the connection logs in again.
@@ -144,7 +139,7 @@ class ActionMessages:
                 log.exception("missed messages could not be sent", extra={"connection": connection.peer})
                 connection.close(CloseCode.INTERNAL_ERROR)
 
-    def _subscribe(self, connection: Connection, positions: Positions) -> PongLogSubscription:
+    def _subscribe(self, connection: Connection, positions: dict[str, int]) -> PongLogSubscription:
         pinged = unacked_of(connection) is None
         log_subscription = PongLogSubscription(number=next(self._numbers), positions=positions, pinged=pinged)
         log_subscription.acked = log_subscription.delivered = min(positions.values())
@@ -153,7 +148,7 @@ class ActionMessages:
 
     def _positions_of(
         self, app: str, user: str, room: str, rooms: Collection[str], login_time: int | None = None
-    ) -> Positions:
+    ) -> dict[str, int]:
         """A user's positions, also in the user's rooms. The first login to a room creates a position at the
         time of the login: now, or ``login_time`` in Unix seconds if the database did not answer then.
         """
@@ -186,7 +181,7 @@ class ActionMessages:
         )
         self._sending[connection] = self._sending.get(connection, 0) + 1
 
-        def done(result: Result) -> None:
+        def done(result: Appended | Rejected | StorageUnavailable) -> None:
             self._sending[connection] -= 1
             if not self._sending[connection]:
                 del self._sending[connection]
@@ -203,18 +198,18 @@ class ActionMessages:
             gevent.sleep(_LOOK_SECONDS)
 
 
-def _reply_to(result: Result) -> Reply:
+def _reply_to(result: Appended | Rejected | StorageUnavailable) -> Reply:
     if isinstance(result, Appended):
         return _OK
     if isinstance(result, Rejected) and result.reason == RejectReason.REJECTED:
         return _rejected(result.detail)
     if isinstance(result, Rejected):
-        return Reply(code_of(result))
+        return Reply(result.reply_code)
     return _NOT_STORED
 
 
 def _rejected(reason: str) -> Reply:
-    return Reply(ReplyCode.UNAUTHORIZED, RejectedView(reason))
+    return Reply(ReplyCode.UNAUTHORIZED, {"reason": reason})
 
 
 class ActionService:
@@ -377,7 +372,7 @@ class ActionService:
 def _wait_until_read(connection: Connection) -> None:
     """Wait until a page of missed messages has left the outbox, and was acknowledged by a client that does
     so."""
-    wait_until_sent(connection)
+    connection.wait_until_sent()
     unacked = unacked_of(connection)
     while unacked is not None and unacked.waiting and connection.state == OPEN:
         gevent.sleep(_LOOK_SECONDS)

@@ -198,7 +198,8 @@ def _send_text(data: bytes) -> Send | None:
     return Send(to, request.conversation, body=request.text.encode(), id=client_id) if plain else None
 
 
-def _send(data: bytes) -> Send:
+def read_send(data: bytes) -> Send:
+    """Read a message. Raises :class:`Refused`."""
     return _send_text(data) or _send_anything(data)
 
 
@@ -337,7 +338,7 @@ def _search(data: bytes) -> Search:
 
 
 MESSAGE_COMMANDS: Final[Readers] = {
-    "send": _send,
+    "send": read_send,
     "recall": _recall,
     "edit": _edit,
     "press": _press,

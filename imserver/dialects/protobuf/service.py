@@ -27,7 +27,7 @@ from imserver.dialects.protobuf.wire import (
 )
 from imserver.plugin.errors import CloseCode, ReplyCode, StorageUnavailable
 from imserver.plugin.identity import LoginDecision, Logins
-from imserver.plugin.messages import Messaging, fitting
+from imserver.plugin.messages import Messaging, count_fitting
 from imserver.plugin.services import Sessions
 from imserver.plugin.wire import (
     MAX_ID,
@@ -332,7 +332,7 @@ class ProtobufService:
             anew = anew or must_begin_anew
             encoded = ((message.id, dialect.encode_entry(message)) for message in messages)
             found.extend([(id, entry) for id, entry in encoded if entry is not None])
-            count = min(limit, fitting(entry.ByteSize() for _, entry in found))
+            count = min(limit, count_fitting(entry.ByteSize() for _, entry in found))
             if more and messages and count == len(found) < limit:
                 last = messages[-1].id
                 return False

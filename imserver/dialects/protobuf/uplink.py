@@ -31,10 +31,7 @@ from imserver.plugin.messages import (
     Messaging,
     Rejected,
     RejectReason,
-    Result,
     StorageUnsure,
-    code_of,
-    may_be_revised,
 )
 from imserver.plugin.settings import MAX_USER_BYTES
 from imserver.plugin.storage import Store
@@ -202,7 +199,13 @@ class ProtobufUplink:
             else:
                 self._stored(connection, queue, command, draft)
 
-    def _stored(self, connection: Connection, queue: _Queue, command: ChatMessage, result: Result) -> None:
+    def _stored(
+        self,
+        connection: Connection,
+        queue: _Queue,
+        command: ChatMessage,
+        result: Appended | Rejected | StorageUnavailable,
+    ) -> None:
         """Handle the result of a message. Never switches."""
         state, number = connection.dialect_state, command.number
         if self._queues.get(connection) is not queue or not isinstance(state, ProtobufState):
@@ -253,7 +256,7 @@ def _refuse(connection: Connection, number: int, why: Rejected) -> bool:
     """Send the refusal of a message. Return False if the client's dialect has none."""
     dialect = connection.encoding.dialect
     assert isinstance(dialect, ProtobufDialect)
-    payload = dialect.encode_refusal(code_of(why), number)
+    payload = dialect.encode_refusal(why.reply_code, number)
     if payload is not None:
         connection.send(payload)
     return payload is not None
@@ -280,7 +283,7 @@ def draft_of(
         return StorageUnavailable("the entry could not be read")
     else:
         about = found.get(command.about)
-        if about is None or not may_be_revised(about, user):
+        if about is None or not about.may_be_revised(user):
             return Rejected(RejectReason.NOT_MEMBER)
         receiver = about.peer(user), 0 if about.members else about.conversation
     meta = _meta(command.meta)

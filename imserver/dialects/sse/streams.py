@@ -18,7 +18,7 @@ from imserver.dialects.sse import wire as sse
 from imserver.dialects.sse.wire import SseDialect
 from imserver.errors import ImserverError, StorageUnavailable
 from imserver.messages.catch_up import PAGE
-from imserver.messages.deliverer import oldest_page, wait_until_sent
+from imserver.messages.deliverer import oldest_page
 from imserver.messages.messaging import Messaging
 from imserver.model import Login, LogSubscription
 from imserver.sessions.sessions import Sessions
@@ -183,7 +183,7 @@ class EventStreams:
         try:
             self._catch_up.subscribe(stream, LogSubscription(), live=False)
             if first:
-                wait_until_sent(stream)
+                stream.wait_until_sent()
             self._catch_up.send_missed(stream, first[-1].id if first else cursor)
         except StorageUnavailable:
             # The client reconnects with the last id that it has.

@@ -12,7 +12,7 @@ from imserver.features.accounts.mailing import PAGE_HEADERS, button_page
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.accounts.problems import HTTP_UNKNOWN_CONFIRMATION
 from imserver.plugin.errors import Problems
-from imserver.plugin.http import Acting, ApiProblem, Call, HttpResponse, Resource, about, reply
+from imserver.plugin.http import Acting, ApiProblem, Call, HttpResponse, Resource, about
 from imserver.plugin.identity import Needs
 
 _HTML = "text/html; charset=utf-8"
@@ -111,7 +111,7 @@ def confirm(confirmations: Confirmations, call: Call) -> HttpResponse:
         if not wants_page:
             raise ApiProblem(HTTP_UNKNOWN_CONFIRMATION) from None
         return _page(call, "gone", 404)
-    return _page(call, "done") if wants_page else reply(call, EmailConfirmed(True))
+    return _page(call, "done") if wants_page else call.reply(EmailConfirmed(True))
 
 
 def _page(call: Call, content: str, status: int = 200) -> HttpResponse:

@@ -11,22 +11,17 @@ from imserver.features.bots.api import CHAPTER
 from imserver.features.bots.parts import bots_of
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import (
-    MOST_PIECES,
-    REFUSALS,
+    STREAM_REFUSALS,
     Acting,
     ApiProblem,
     Call,
-    PieceRequest,
-    PieceResult,
     Resource,
     StreamAppended,
     StreamId,
+    StreamPieces,
     about,
-    appended,
+    message_problem,
     one_of,
-    pieces_of,
-    problem_of,
-    require_answer,
 )
 from imserver.plugin.identity import Needs
 from imserver.plugin.messages import Rejected, RejectReason
@@ -55,7 +50,7 @@ class AnswerOpened(Struct):
 class AnswerAppendRequest(Acting, kw_only=True):
     """Pieces of one or several streams of the bot, in the order of their numbers."""
 
-    pieces: Annotated[list[PieceRequest], about("The pieces.", min_length=1, max_length=MOST_PIECES)]
+    pieces: StreamPieces
 
 
 class AnswerCloseRequest(Acting, kw_only=True):
@@ -94,7 +89,7 @@ routes = Resource(
     service=lambda core, _: bots_of(core).answers,
     hot=False,
     chapter=CHAPTER,
-    refusals=REFUSALS,
+    refusals=STREAM_REFUSALS,
 )
 
 
@@ -120,7 +115,7 @@ def open_stream(answers: StreamedAnswers, call: Call, request: AnswerOpenRequest
     if isinstance(found, Rejected):
         if found.reason == RejectReason.NOT_BOT:
             raise ApiProblem(Problems.UNKNOWN_ACCOUNT, "There is no such bot")
-        raise problem_of(found)
+        raise message_problem(found)
     return AnswerOpened(found)
 
 
@@ -129,7 +124,7 @@ def open_stream(answers: StreamedAnswers, call: Call, request: AnswerOpenRequest
     Needs.ADMIN_OR_BOT,
     problems=(Problems.NOT_ACCEPTED, Problems.TOO_MANY_REQUESTS),
     example={**_BOT, "pieces": [{"stream": _SAMPLE, "piece": 1, "text": "The answer"}]},
-    answer_example=StreamAppended([PieceResult(_SAMPLE, 1, "appended")]),
+    answer_example={"results": [{"stream": _SAMPLE, "piece": 1, "status": "appended"}]},
 )
 def append(answers: StreamedAnswers, call: Call, request: AnswerAppendRequest) -> StreamAppended:
     """Append pieces to streamed answers of a bot.
@@ -137,8 +132,9 @@ def append(answers: StreamedAnswers, call: Call, request: AnswerAppendRequest) -
     A request may have many pieces, of many streams. A piece with a number that the stream has already is
     ignored, so you may repeat a request.
     """
-    pieces = pieces_of(request.pieces)
-    return appended(pieces, answers.append(call.app, call.user, pieces, call.is_back_end))
+    return StreamAppended.to(
+        request.pieces, lambda pieces: answers.append(call.app, call.user, pieces, call.is_back_end)
+    )
 
 
 @routes.post(
@@ -156,6 +152,6 @@ def close(answers: StreamedAnswers, call: Call, request: AnswerCloseRequest) -> 
     """
     closed = answers.close(call.app, call.user, request.stream, request.incomplete)
     if isinstance(closed, Rejected):
-        raise problem_of(closed)
-    require_answer(closed)
-    return AnswerClosed(request.stream, closed.status, closed.offset or UNSET)
+        raise message_problem(closed)
+    status, id = closed
+    return AnswerClosed(request.stream, status, id or UNSET)

@@ -41,6 +41,7 @@ from imserver.plugin.http import (
     refuse,
 )
 from imserver.plugin.identity import Needs
+from imserver.plugin.runtime import PublicRequests
 
 CHAPTER: Final = "Accounts of programs, with tokens and slash commands."
 
@@ -67,7 +68,7 @@ HookUrl = Annotated[
     about(
         "The webhook of the bot: what it may read is posted to this URL. It begins with `https://` and has a "
         "public address. Empty: none.",
-        max_length=1000,
+        max_length=PublicRequests.URL_CHARACTERS,
     ),
 ]
 

@@ -8,48 +8,39 @@ delays nobody else. The answer of a URL may be messages, which the bot sends to 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import monotonic, time
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import gevent
 import msgspec
 from msgspec import Raw, Struct
 
-from imserver.dialects.cmd.wire import MESSAGE_COMMANDS
+from imserver.dialects.cmd.wire import read_send
 from imserver.features.bots.rows import BotHook, HookStore
 from imserver.features.webhooks.event_json import for_bot
 from imserver.features.webhooks.event_rows import EventStore
 from imserver.features.webhooks.requests import MISCONFIGURED, POST_SECONDS, WebhookCounts
 from imserver.plugin.errors import StorageUnavailable
-from imserver.plugin.identity import SenderRates
 from imserver.plugin.messages import (
-    LEASE_SECONDS,
     Consumer,
     DeliveryLease,
+    Draft,
     Entry,
     Failure,
     LeasedWork,
     LogWindow,
     Messaging,
-    bots_of,
-    make_draft,
-    users_of,
 )
 from imserver.plugin.runtime import PublicRequests, RateLimitedLog, Unreachable
-from imserver.plugin.services import Registry, Sessions
 from imserver.plugin.storage import Store
-from imserver.plugin.wire import Refused, Send
-
-if TYPE_CHECKING:
-    from imserver.plugin.messages import MessageLog
+from imserver.plugin.wire import Refused
 
 log = logging.getLogger(__name__)
 
 LEASE: Final = ""
 """The name of the lease, in the place of an app. No app has it."""
 PAGE: Final = 100
-LOG_PAGE: Final = 500
 TRY_SECONDS: Final = 86400.0
 """How long an event is tried; then it is dropped, and the next one follows."""
 MAX_ANSWERS: Final = 10
@@ -73,7 +64,8 @@ _decode: Final = msgspec.json.Decoder(_Answer).decode
 class BotHooks:
     """Owner of the lease, and of the consumers.
 
-    The lease is held under the name of this node, which a restart does not change.
+    The lease is held under the name of this node, which a restart does not change. ``know_bot``: called with
+    each bot that may send, and its app.
     """
 
     def __init__(
@@ -83,20 +75,20 @@ class BotHooks:
         events: EventStore,
         requests: PublicRequests,
         messaging: Messaging,
-        rates: SenderRates,
-        sessions: Sessions,
-        registry: Registry,
+        know_bot: Callable[[str, str], object],
+        is_banned: Callable[[str, str], bool],
+        node: Callable[[], str],
         tally: WebhookCounts,
     ) -> None:
         self.store = store
         self.rows = rows
         self.requests = requests
         self.messaging = messaging
-        self.sessions = sessions
-        self.registry = registry
+        self.is_banned = is_banned
+        self.node = node
         self.tally = tally
         self._events = events
-        self._rates = rates
+        self._know_bot = know_bot
         self.work = LeasedWork("webhooks of bots", self._renew, self._look)
         self._seen: dict[str, int] = {}
         """App → the log was looked through up to this id."""
@@ -112,7 +104,7 @@ class BotHooks:
         since = monotonic()
         hooks = self.rows.of_bots()
         is_granted = bool(hooks) and LEASE in self._events.claim(
-            {LEASE: 0}, self.registry.lease.node, LEASE_SECONDS
+            {LEASE: 0}, self.node(), DeliveryLease.SECONDS
         )
         if not self.lease.renew(since, is_granted):
             # Another node may have delivered meanwhile: begin at the positions that are stored now.
@@ -130,7 +122,7 @@ class BotHooks:
                 sender.consumer.stop()
         for key, hook in hooks.items():
             if key not in self._senders:
-                self._rates.know_bot(hook.app, hook.bot)
+                self._know_bot(hook.app, hook.bot)
                 self._senders[key] = _Sender(self, hook)
         apps = {app for app, _ in hooks}
         self.messaging.follower.watch(self.work.news, apps)
@@ -145,7 +137,7 @@ class BotHooks:
         heads = stored.entries.heads(apps)
         for app in apps:
             head = heads.get(app, 0)
-            readers = _readers(stored, app, self._seen.get(app, head), head)
+            readers = stored.entries.readers(app, self._seen.get(app, head), head)
             self._seen[app] = head
             for key, sender in self._senders.items():
                 if key[0] == app:
@@ -158,7 +150,7 @@ class BotHooks:
         try:
             Consumer.stop_all([sender.consumer for sender in senders])
             if senders:
-                self._events.release([LEASE], self.registry.lease.node)
+                self._events.release([LEASE], self.node())
         except StorageUnavailable as error:
             log.debug("the lease of webhooks of bots could not be given back: %s", error)
         self.requests.close()
@@ -207,7 +199,7 @@ class _Sender:
     def _deliver(self, entry: Entry) -> Failure | None:
         """Send an entry, and store the answer of the URL."""
         hook, hooks = self.hook, self._hooks
-        event = for_bot(hook.app, entry, hooks.registry.lease.node, hook.bot)
+        event = for_bot(hook.app, entry, hooks.node(), hook.bot)
         try:
             status, answer = hooks.requests.post(
                 hook.url,
@@ -244,11 +236,10 @@ class _Sender:
         """Send the messages of an answer, each once. False: the lease ended before all were stored, so the
         entry must be sent again. Switches. Raises StorageUnavailable."""
         hook = self.hook
-        if self._hooks.sessions.is_banned(hook.app, hook.bot):
+        if self._hooks.is_banned(hook.app, hook.bot):
             return True
         for number, message in enumerate(messages_of(content)):
-            command = _command_of(entry, hook.bot, number, message)
-            draft = None if command is None else make_draft(self._hooks.store, hook.app, hook.bot, command)
+            draft = self._draft_of(entry, number, message)
             if draft is None:
                 self._hooks.warn(hook.bot, "a message of its answer is not valid")
                 continue
@@ -258,17 +249,21 @@ class _Sender:
                 gevent.sleep(ANSWER_PAUSE_SECONDS)
         return True
 
-
-def _readers(stored: MessageLog, app: str, after: int, head: int) -> set[str]:
-    """The bots and users that may read one of the entries after an id. Switches."""
-    found: set[str] = set()
-    while after < head and (page := stored.entries.read(app, after, LOG_PAGE)):
-        for entry in page:
-            found.update(entry.members or bots_of(entry))
-            if entry.kind in ("join", "leave"):
-                found.update(users_of(entry))
-        after = page[-1].id
-    return found
+    def _draft_of(self, entry: Entry, number: int, message: dict[str, Any]) -> Draft | None:
+        """The draft of one message of an answer to an entry; None: it is not valid."""
+        hook = self.hook
+        own = {"to", "conversation", "clientmsgid", "forward"}
+        fields = {name: value for name, value in message.items() if name.casefold() not in own}
+        if peer := entry.peer(hook.bot):
+            fields["to"] = peer
+        else:
+            fields["conversation"] = entry.conversation
+        fields["clientMsgID"] = f"hook-{entry.id}-{number}"
+        try:
+            command = read_send(_encode(fields))
+        except Refused:
+            return None
+        return self._hooks.messaging.draft_of(hook.app, hook.bot, command)
 
 
 def messages_of(content: bytes) -> Sequence[dict[str, Any]]:
@@ -278,20 +273,3 @@ def messages_of(content: bytes) -> Sequence[dict[str, Any]]:
     except (ValueError, RecursionError):
         return []
     return [{"text": answer.text}] if answer.text else answer.messages[:MAX_ANSWERS]
-
-
-def _command_of(entry: Entry, bot: str, number: int, message: dict[str, Any]) -> Send | None:
-    """The command for one message of an answer to an entry; None: it is not valid."""
-    own = {"to", "conversation", "clientmsgid", "forward"}
-    fields = {name: value for name, value in message.items() if name.casefold() not in own}
-    if peer := entry.peer(bot):
-        fields["to"] = peer
-    else:
-        fields["conversation"] = entry.conversation
-    fields["clientMsgID"] = f"hook-{entry.id}-{number}"
-    try:
-        command = MESSAGE_COMMANDS["send"](_encode(fields))
-    except Refused:
-        return None
-    assert isinstance(command, Send)
-    return command

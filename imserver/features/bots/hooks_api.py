@@ -29,13 +29,11 @@ from imserver.plugin.http import (
     Route,
     SendRequest,
     about,
-    decode,
-    parse_form,
+    decode_json,
     refuse,
-    reply,
 )
-from imserver.plugin.identity import Needs, Principal, SenderRates, Tenants
-from imserver.plugin.services import Core
+from imserver.plugin.identity import Needs, Principal
+from imserver.plugin.services import Core, IdentityServices
 from imserver.plugin.wire import id_of
 
 PATH: Final = "/hooks/"
@@ -187,15 +185,12 @@ class HookApi(Struct, frozen=True):
     """The services of the route that takes messages."""
 
     incoming: IncomingHooks
-    tenants: Tenants
-    rates: SenderRates
+    identity: IdentityServices
     messages: MessageApi
 
 
 def _api(core: Core, api: Api) -> HookApi:
-    return HookApi(
-        bots_of(core).incoming, core.identity.tenants, core.identity.sender_rates, MessageApi.of(core, api)
-    )
+    return HookApi(bots_of(core).incoming, core.identity, MessageApi.of(core, api))
 
 
 def _read(api: HookApi, call: Call) -> None:
@@ -208,21 +203,21 @@ def _read(api: HookApi, call: Call) -> None:
     body, kind = call.body, request.headers.get("content-type", "")
     # curl calls JSON a form, too.
     if kind.startswith(_FORM) and not body.lstrip().startswith(b"{"):
-        body = parse_form(body).get("payload", "").encode("utf-8", "surrogatepass")
+        body = call.form().get("payload", "").encode("utf-8", "surrogatepass")
     if not body or kind.startswith("multipart/"):
         raise ApiProblem(Problems.INVALID_REQUEST, _EXPECTED)
-    given = decode(_fields, body)
+    given = decode_json(_fields, body)
     taken: dict[str, Any] = {name: given[name] for name in _TAKEN if name in given}
-    call.input = decode(_message, msgspec.json.encode(taken))
+    call.input = decode_json(_message, msgspec.json.encode(taken))
     call.input.conversation = hook.group
-    call.app, call.user = api.tenants.resolve(hook.app), str(hook.id)
-    api.rates.know_bot(call.app, call.user)
+    call.app, call.user = api.identity.tenants.resolve(hook.app), str(hook.id)
+    api.identity.sender_rates.know_bot(call.app, call.user)
     call.principal = Principal("bot", apps=frozenset({call.app}), user=call.user)
 
 
 def post(api: HookApi, call: Call) -> HttpResponse:
     """``POST /hooks/<token>``: post a message."""
-    return reply(call, api.messages.send(call, call.input))
+    return call.reply(api.messages.send(call, call.input))
 
 
 ROUTES: Final = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from imserver.features.accounts.parts import accounts_of
-from imserver.features.bots.answers import AnswerCommands, ConversationStreams, StreamedAnswers
+from imserver.features.bots.answers import AnswerCommands, StreamedAnswers
 from imserver.features.bots.bots import ADDRESS_REQUESTS, ADDRESS_SECONDS, Bots, IncomingHooks
 from imserver.features.bots.hooks import BotHooks
 from imserver.features.bots.rows import BotStore, HookStore
@@ -15,7 +15,7 @@ from imserver.features.webhooks import webhooks_of
 from imserver.plugin import FeatureParts
 from imserver.plugin.identity import Buckets
 from imserver.plugin.runtime import PublicRequests
-from imserver.plugin.services import Core, StreamedMessages
+from imserver.plugin.services import Core
 from imserver.plugin.settings import settings_of
 
 
@@ -26,7 +26,6 @@ class BotParts(Struct, frozen=True):
     incoming: IncomingHooks
     hooks: BotHooks
     answers: StreamedAnswers
-    streams: StreamedMessages
 
 
 def bots_of(core: Core) -> BotParts:
@@ -46,9 +45,9 @@ def build(core: Core) -> FeatureParts:
         webhooks.feeds.events,
         requests,
         core.messages.messaging,
-        core.identity.sender_rates,
-        core.sessions.sessions,
-        core.cluster.registry,
+        core.identity.sender_rates.know_bot,
+        core.sessions.sessions.is_banned,
+        lambda: core.cluster.registry.lease.node,
         webhooks.tally,
     )
     bots = Bots(
@@ -65,33 +64,11 @@ def build(core: Core) -> FeatureParts:
     )
     rate = Buckets(HOOK_REQUESTS, ADDRESS_REQUESTS, ADDRESS_SECONDS, core.cluster.attempt)
     incoming = IncomingHooks(hook_rows, bots, people.accounts, groups_of(core), rate)
-    streams = StreamedMessages(
-        ConversationStreams(core.messages.messaging, core.messages.signals, store, core.identity.relations),
-        core.sessions.table,
-        core.cluster.queries,
-        core.config.limits,
-        core.cluster.others,
-    )
-    answers = StreamedAnswers(
-        streams,
-        store,
-        rows,
-        core.identity.logins,
-        people.accounts,
-        core.identity.relations,
-        core.identity.sender_rates,
-        core.identity.reviews,
-    )
+    answers = StreamedAnswers(core.messages, store, rows, core.identity, people.accounts)
     people.tokens.bots = rows.holder
-    core.identity.tenants.on_delete.append(streams.forget)
-
-    def drain() -> None:
-        streams.close_all()
-        hooks.stop()
-
     return FeatureParts(
-        BotParts(bots, incoming, hooks, answers, streams),
+        BotParts(bots, incoming, hooks, answers),
         {**AnswerCommands(answers).rows(), **bots.rows()},
-        run=(hooks.work.run, streams.run),
-        drain=drain,
+        run=(hooks.work.run,),
+        drain=hooks.stop,
     )

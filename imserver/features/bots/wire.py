@@ -7,15 +7,15 @@ from typing import Final
 import msgspec
 
 from imserver.plugin.errors import ReplyCode
+from imserver.plugin.settings import MAX_USER_BYTES
 from imserver.plugin.wire import (
     MAX_TYPE_BYTES,
     Command,
     Readers,
     Refused,
     fields_of,
-    flag_in,
+    id_in,
     needed_id,
-    receiver_in,
     short_text,
     text_in,
     well_formed,
@@ -62,7 +62,9 @@ class _Piece(msgspec.Struct, forbid_unknown_fields=True):
 
 def _open_answer(data: bytes) -> OpenAnswer:
     fields = fields_of(data)
-    to, conversation = receiver_in(fields)
+    to, conversation = short_text(fields, "to", MAX_USER_BYTES), id_in(fields, "conversation")
+    if bool(to) == bool(conversation):
+        raise Refused(ReplyCode.BAD_PARAMETER)
     kind = short_text(fields, "type", MAX_TYPE_BYTES) or "text"
     return OpenAnswer(to, conversation, text_in(fields, "text"), kind)
 
@@ -81,10 +83,10 @@ def _append_answer(data: bytes) -> AppendAnswer:
 
 def _close_answer(data: bytes) -> CloseAnswer:
     fields = fields_of(data)
-    stream = short_text(fields, "stream", _MAX_STREAM_BYTES)
-    if not stream:
+    stream, incomplete = short_text(fields, "stream", _MAX_STREAM_BYTES), fields.get("incomplete", False)
+    if not stream or not isinstance(incomplete, bool):
         raise Refused(ReplyCode.BAD_PARAMETER)
-    return CloseAnswer(stream, flag_in(fields, "incomplete"))
+    return CloseAnswer(stream, incomplete)
 
 
 COMMANDS: Final[Readers] = {

@@ -12,6 +12,7 @@ from msgspec.structs import asdict, replace
 
 from imserver.features.groups.groups import (
     MOST_NAMED,
+    OPTIONS,
     TEXT_CHARACTERS,
     BadGroup,
     Group,
@@ -39,8 +40,8 @@ from imserver.plugin.http import (
     read_cursor,
     refuse,
 )
-from imserver.plugin.identity import Needs, Relations, Tenants
-from imserver.plugin.messages import OPTIONS, GroupText, options_of
+from imserver.plugin.identity import Needs
+from imserver.plugin.services import IdentityServices
 from imserver.plugin.wire import id_of
 
 GroupId = Annotated[
@@ -261,13 +262,12 @@ class GroupApi(Struct, frozen=True):
     """The services that the routes use."""
 
     groups: Groups
-    tenants: Tenants
-    relations: Relations
+    identity: IdentityServices
 
 
 routes = Resource(
     "groups",
-    service=lambda core, _: GroupApi(groups_of(core), core.identity.tenants, core.identity.relations),
+    service=lambda core, _: GroupApi(groups_of(core), core.identity),
     chapter="Stored member lists with stored messages.",
     hot=False,
     examples=(_GROUP, _CHANGED),
@@ -281,7 +281,7 @@ def _check_members(api: GroupApi, call: Call, users: Sequence[str]) -> set[str]:
     In an app with accounts they have to exist. They must not have blocked the user who asks. Raises
     :class:`ApiProblem` and Strangers.
     """
-    tenant = api.tenants.get(call.app)
+    tenant = api.identity.tenants.get(call.app)
     if not call.is_back_end or (tenant is not None and tenant.wants_accounts(call.app)):
         # A back end may name anybody as the user who asks.
         wanted = dict.fromkeys([*users, call.user] if call.is_back_end and call.user else users)
@@ -289,7 +289,7 @@ def _check_members(api: GroupApi, call: Call, users: Sequence[str]) -> set[str]:
         if unknown := [user for user in wanted if user not in known and user != call.principal.user]:
             named = ", ".join(f"`{user}`" for user in unknown[:MOST_NAMED])
             raise ApiProblem(Problems.UNKNOWN_ACCOUNT, f"There is no account {named}")
-    if call.user and users and (blocked := api.relations.blocked_by(call.app, call.user, users)):
+    if call.user and users and (blocked := api.identity.relations.blocked_by(call.app, call.user, users)):
         named = ", ".join(f"`{user}`" for user in blocked[:MOST_NAMED])
         raise ApiProblem(Problems.NOT_ALLOWED, f"`members`: not allowed for {named}")
     return set() if call.is_back_end else api.groups.strangers_among(call.app, call.user, users)
@@ -448,7 +448,7 @@ def update(api: GroupApi, call: Call, request: GroupUpdate) -> GroupShown:
     For the owner and admins, and where the option `rename` allows it for members. Upload the picture first.
     Members see each change as an entry of the kind `group`.
     """
-    given: dict[GroupText, str] = {
+    given: dict[str, str] = {
         text: value for text in TEXT_CHARACTERS if (value := getattr(request, text)) is not UNSET
     }
     return _shown(api.groups.describe(call.app, id_of(request.group), call.user, given))
@@ -490,7 +490,7 @@ def mute(api: GroupApi, call: Call, request: GroupMute) -> GroupAnswer:
 def _shown(group: Group) -> GroupShown:
     muted = group.muted_until if group.muted_until > time() else 0
     shown = GroupShown(str(group.id), group.name, group.created, group.role, muted, group.open)  # type: ignore[arg-type]
-    return replace(shown, avatar=group.avatar, description=group.description, **options_of(group.options))
+    return replace(shown, avatar=group.avatar, description=group.description, **group.options)
 
 
 @routes.post(

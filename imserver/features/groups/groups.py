@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from time import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -25,30 +25,23 @@ from imserver.features.groups.wire import (
 )
 from imserver.plugin.errors import ImserverError, ReplyCode
 from imserver.plugin.identity import Buckets, Relations, TooManyRequests, is_name
-from imserver.plugin.messages import (
-    Change,
-    Conversation,
-    Ground,
-    GroupOption,
-    GroupText,
-    Membership,
-    Rejected,
-    RejectReason,
-    Right,
-    options_of,
-)
+from imserver.plugin.messages import Conversation, GroupState, Rejected, RejectReason
 from imserver.plugin.storage import Condition, Store
 from imserver.plugin.wire import CommandRow, CommandTable, Connection, Reply, app_and_user
 
 if TYPE_CHECKING:
     from imserver.plugin.messages import MessageLog
 
-TEXT_CHARACTERS: Final[dict[GroupText, tuple[int, int]]] = {
+T = TypeVar("T")
+
+TEXT_CHARACTERS: Final[dict[str, tuple[int, int]]] = {
     "name": (1, 50),
     "avatar": (0, 1000),
     "description": (0, 500),
 }
 """The fewest and most characters of the texts of a group. The picture is a URL."""
+OPTIONS: Final = ("history", "invite", "rename", "pin", "bots")
+"""What a group lets its owner and admins choose."""
 MOST_NAMED: Final = 10
 """The most users that a refusal names."""
 OWNER: Final = "owner"
@@ -96,11 +89,19 @@ class Group(Struct, frozen=True):
     """Unix seconds."""
     open: bool = False
     """Anybody may join."""
-    options: int = 0
-    """See :func:`imserver.storage.log.contract.options_of`."""
+    options: Mapping[str, str] = {}
+    """Option → its value, for all :data:`OPTIONS`."""
     avatar: str = ""
     """URL of the picture."""
     description: str = ""
+
+
+class GroupMember(Struct, frozen=True):
+    """A member of a group. ``muted_until``: Unix seconds."""
+
+    user: str
+    role: str
+    muted_until: int
 
 
 AccountsAmong = Callable[[str, Sequence[str]], set[str]]
@@ -146,13 +147,11 @@ class Groups:
 
     def show(self, app: str, group: int, by: str) -> Group:
         """One group. Allowed for members and back ends; an open group for anybody."""
-        found, own = self._seen(app, group, by, or_open=True)
-        return _group(found, own)
+        return self._seen(app, group, by, or_open=True)
 
     def role(self, app: str, group: int, by: str) -> str:
         """The role of a member; ``""``: a back end."""
-        _, own = self._seen(app, group, by)
-        return "" if own is None else own.role
+        return self._seen(app, group, by).role
 
     def page(self, app: str, user: str, after: int, limit: int) -> tuple[int, list[Group]]:
         """The number of groups of a user, and a page of them in the order of their ids, after the id
@@ -165,12 +164,14 @@ class Groups:
             if row.left_id is None and row.kind_of_conversation == "group"
         }
         shown = sorted(id for id in own if id > after)[:limit]
-        return len(own), [_group(group, own[group.id]) for group in log.conversations.find(app, shown)]
+        groups = log.conversations.find(app, shown)
+        return len(own), [_group(each, own[each.id].role, own[each.id].muted_until) for each in groups]
 
-    def members(self, app: str, group: int, by: str, after: str, limit: int) -> list[Membership]:
+    def members(self, app: str, group: int, by: str, after: str, limit: int) -> list[GroupMember]:
         """Members in the order of their ids, after the id ``after``."""
         self._seen(app, group, by)
-        return self._store.log().conversations.members(app, group, after, limit)
+        rows = self._store.log().conversations.members(app, group, after, limit)
+        return [GroupMember(row.user, row.role, row.muted_until) for row in rows]
 
     def ids(self, app: str, group: int, by: str) -> list[str]:
         """All members."""
@@ -240,14 +241,12 @@ class Groups:
         """The group, if a member or a back end may invite to it. Raises UnknownGroup and NotAllowed."""
         found = self._seen(app, group, by)
         self._check_gathering(app, by)
-        own = found[1]
-        roles = {} if own is None else {by: own.role}
-        muted = {by} if own is not None and own.muted_until > time() else ()
-        ground = Ground(roles, found[0].open, found[0].options, muted)
-        refusal = _permitted(by, "invite", _INVITING)(ground)
+        muted = {by} if found.muted_until > time() else ()
+        state = GroupState({by: found.role} if by else {}, found.open, found.options, muted)
+        refusal = _permitted(by, "invite", _INVITING)(state)
         if refusal is not None:
             raise NotAllowed(refusal.detail)
-        return _group(*found)
+        return found
 
     def accept(
         self, app: str, group: int, user: str, invited_by: str, condition: Condition, by_user: bool = True
@@ -259,7 +258,7 @@ class Groups:
         may no longer invite.
         """
         right = _permitted(invited_by, "invite", _INVITING)
-        return bool(self._enter(app, group, user, right, by_user, invited_by, condition).users)
+        return self._enter(app, group, user, right, by_user, invited_by, condition)
 
     def count(self, app: str, group: int) -> int:
         """The number of members."""
@@ -283,12 +282,13 @@ class Groups:
         by_user: bool,
         invited_by: str = "",
         condition: Condition | None = None,
-    ) -> Change:
-        """Add a user who wants it. It counts for their limit if they were not a member."""
+    ) -> bool:
+        """Add a user who wants it. It counts for their limit if they were not a member; whether they were
+        not."""
         log = self._log_with(group)
         if by_user:
             self._creations.require((app, user))
-        joined = None
+        is_new = False
         try:
             joined = log.groups.join(
                 app,
@@ -300,10 +300,11 @@ class Groups:
                 invited_by=invited_by,
                 condition=condition,
             )
-            return _done(joined)
+            is_new = bool(_done(joined).users)
         finally:
-            if by_user and not (isinstance(joined, Change) and joined.users):
+            if by_user and not is_new:
                 self._creations.give_back((app, user))
+        return is_new
 
     def set_open(self, app: str, group: int, by: str, is_open: bool) -> Group:
         """Open a group to everybody, or close it. Raises NotAllowed."""
@@ -311,7 +312,7 @@ class Groups:
         _done(self._log_with(group).groups.set_open(app, group, is_open, by, right=right))
         return self.show(app, group, by)
 
-    def set_options(self, app: str, group: int, by: str, given: Mapping[GroupOption, str]) -> Group:
+    def set_options(self, app: str, group: int, by: str, given: Mapping[str, str]) -> Group:
         """Change options. Raises NotAllowed."""
         right = _ranked(by, ADMIN, "only the owner and admins change options")
         _done(self._log_with(group).groups.set_options(app, group, given, by, right=right))
@@ -341,7 +342,7 @@ class Groups:
                 break
         return count
 
-    def describe(self, app: str, group: int, by: str, given: Mapping[GroupText, str]) -> Group:
+    def describe(self, app: str, group: int, by: str, given: Mapping[str, str]) -> Group:
         """Change name, picture and description. Raises BadGroup and NotAllowed."""
         _check_texts(given)
         right = _permitted(by, "rename", "only the owner and admins change name, picture and description")
@@ -369,18 +370,16 @@ class Groups:
         if by and not self._relations.may_gather(app, by):
             raise NotAllowed("not for guests")
 
-    def _seen(
-        self, app: str, group: int, by: str, or_open: bool = False
-    ) -> tuple[Conversation, Membership | None]:
-        """A group, and the membership of the caller (None: a back end; with ``or_open`` also anybody, if the
-        group is open). Raises UnknownGroup.
+    def _seen(self, app: str, group: int, by: str, or_open: bool = False) -> Group:
+        """A group as the caller sees it: a member, a back end, or with ``or_open`` also anybody, if the group
+        is open. Raises UnknownGroup.
         """
         log = self._log_with(group)
         own = log.conversations.member(app, group, by) if by else None
         found = log.conversations.get(app, group)
         if found is None or found.kind != "group" or (by and own is None and not (or_open and found.open)):
             raise UnknownGroup(str(group))
-        return found, own
+        return _group(found) if own is None else _group(found, own.role, own.muted_until)
 
     def _log_with(self, group: int) -> MessageLog:
         """The message log. Raises UnknownGroup if there are no groups."""
@@ -389,8 +388,7 @@ class Groups:
         return self._store.log()
 
 
-def _group(found: Conversation, own: Membership | None) -> Group:
-    role, muted_until = ("", 0) if own is None else (own.role, own.muted_until)
+def _group(found: Conversation, role: str = "", muted_until: int = 0) -> Group:
     return Group(
         found.id,
         found.name,
@@ -398,7 +396,7 @@ def _group(found: Conversation, own: Membership | None) -> Group:
         role,
         muted_until,
         found.open,
-        found.options,
+        found.option_values(),
         found.avatar,
         found.description,
     )
@@ -406,27 +404,29 @@ def _group(found: Conversation, own: Membership | None) -> Group:
 
 # --- rights: checked under the log's lock, with the roles in force there ------------------------------------
 
+Right = Callable[[GroupState], Rejected | None]
+
 
 def _ranked(by: str, least: str, words: str = "") -> Right:
     """Require that the caller is a member with this role or a higher one."""
 
-    def right(ground: Ground) -> Rejected | None:
+    def right(state: GroupState) -> Rejected | None:
         if not by:
             return None
-        if by not in ground.roles:
+        if by not in state.roles:
             return _OUTSIDER
-        return None if _RANK[ground.roles[by]] >= _RANK[least] else Rejected(RejectReason.NOT_ALLOWED, words)
+        return None if _RANK[state.roles[by]] >= _RANK[least] else Rejected(RejectReason.NOT_ALLOWED, words)
 
     return right
 
 
-def _permitted(by: str, option: GroupOption, words: str) -> Right:
+def _permitted(by: str, option: str, words: str) -> Right:
     """Require that the caller is not muted, and has at least the role that an option of the group demands."""
 
-    def right(ground: Ground) -> Rejected | None:
-        if by in ground.muted:
+    def right(state: GroupState) -> Rejected | None:
+        if by in state.muted:
             return Rejected(RejectReason.NOT_ALLOWED, "the member is muted")
-        return _ranked(by, options_of(ground.options)[option], words)(ground)
+        return _ranked(by, state.options[option], words)(state)
 
     return right
 
@@ -434,13 +434,13 @@ def _permitted(by: str, option: GroupOption, words: str) -> Right:
 def _above(by: str, users: Sequence[str]) -> Right:
     """Require that the caller is a member with a higher role than all named users."""
 
-    def right(ground: Ground) -> Rejected | None:
+    def right(state: GroupState) -> Rejected | None:
         if not by:
             return None
-        if by not in ground.roles:
+        if by not in state.roles:
             return _OUTSIDER
-        own = _RANK[ground.roles[by]]
-        if all(_RANK[ground.roles[user]] < own for user in users if user in ground.roles):
+        own = _RANK[state.roles[by]]
+        if all(_RANK[state.roles[user]] < own for user in users if user in state.roles):
             return None
         return Rejected(RejectReason.NOT_ALLOWED, "the member's role is not below that of whoever asks")
 
@@ -451,22 +451,22 @@ def _gives_roles(by: str, user: str, role: str) -> Right:
     """Require that the caller is the owner. A group that has an owner keeps one."""
     is_owner = _ranked(by, OWNER, "only the owner gives roles")
 
-    def right(ground: Ground) -> Rejected | None:
-        if ground.roles.get(user) == OWNER != role:
-            return is_owner(ground) or Rejected(
+    def right(state: GroupState) -> Rejected | None:
+        if state.roles.get(user) == OWNER != role:
+            return is_owner(state) or Rejected(
                 RejectReason.NOT_ALLOWED, "a group has an owner: make another the owner"
             )
-        return is_owner(ground)
+        return is_owner(state)
 
     return right
 
 
 def _may_enter(user: str) -> Right:
     """Require that the group is open, or the user is a member."""
-    return lambda ground: None if ground.open or user in ground.roles else _OUTSIDER
+    return lambda state: None if state.open or user in state.roles else _OUTSIDER
 
 
-def _check_texts(given: Mapping[GroupText, str]) -> None:
+def _check_texts(given: Mapping[str, str]) -> None:
     for text, value in given.items():
         least, most = TEXT_CHARACTERS[text]
         line = value.replace("\n", " ") if text == "description" else value
@@ -476,8 +476,8 @@ def _check_texts(given: Mapping[GroupText, str]) -> None:
             )
 
 
-def _done(change: Change | Rejected) -> Change:
-    if isinstance(change, Change):
+def _done(change: T | Rejected) -> T:
+    if not isinstance(change, Rejected):
         return change
     refusal = _REFUSALS.get(change.reason, UnknownGroup)
     raise refusal(change.detail)
@@ -598,7 +598,7 @@ class GroupCommands:
     def update(self, connection: Connection, command: UpdateGroup) -> Reply:
         """Change name, picture and description of one of the user's groups."""
         app, user = app_and_user(connection)
-        given: dict[GroupText, str] = {
+        given: dict[str, str] = {
             text: value for text in TEXT_CHARACTERS if (value := getattr(command, text)) is not None
         }
         return Reply(ReplyCode.OK, _view(self._groups.describe(app, command.group, user, given)))

@@ -14,7 +14,6 @@ from imserver.features.inbox.rows import Arrangement, TooManyDrafts, TooManyPins
 from imserver.features.inbox.wire import MAX_DRAFT_BYTES, Arrange, DraftMention, UnsentText
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import (
-    ON_BEHALF,
     Acting,
     ApiProblem,
     Call,
@@ -107,6 +106,7 @@ class InboxAnswer(Struct):
     more: Annotated[bool, about("Whether there is more. If so, ask again at once.")]
 
 
+_ON_BEHALF: Final = {"app": "default", "user": "ann"}
 _SHOWN: Final = ArrangementShown(1, 4, 0, 0, 0, DraftShape("tea at", 7))
 
 routes = Resource(
@@ -123,7 +123,7 @@ routes = Resource(
 )
 
 
-@routes.get("/inbox", Needs.ADMIN_OR_USER, example=ON_BEHALF, answer_example=InboxAnswer([_SHOWN], 4, False))
+@routes.get("/inbox", Needs.ADMIN_OR_USER, example=_ON_BEHALF, answer_example=InboxAnswer([_SHOWN], 4, False))
 def inbox(inbox: Inbox, call: Call, request: InboxQuery) -> InboxAnswer:
     """List what a user keeps about conversations, and what has changed.
 
@@ -142,7 +142,7 @@ def inbox(inbox: Inbox, call: Call, request: InboxQuery) -> InboxAnswer:
         HTTP_TOO_MANY_DRAFTS,
         Problems.TOO_MANY_REQUESTS,
     ),
-    example={**ON_BEHALF, "conversation": 1, "draft": {"text": "tea at", "reply_to": 7}},
+    example={**_ON_BEHALF, "conversation": 1, "draft": {"text": "tea at", "reply_to": 7}},
 )
 def arrange(inbox: Inbox, call: Call, request: ArrangeRequest) -> ArrangementShown:
     """Pin, archive or mark a conversation as unread, or store a draft.

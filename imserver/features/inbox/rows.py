@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from imserver.features.inbox.settings import InboxSettings
 from imserver.features.inbox.wire import NO_DRAFT, Arrange, UnsentText
 from imserver.plugin.errors import ImserverError
-from imserver.plugin.messages import fitting
+from imserver.plugin.messages import count_fitting
 from imserver.plugin.storage import PooledStatements, Row, Store
 
 _COLUMNS: Final = "conversation, version, pinned, archived, marked, draft"
@@ -85,7 +85,7 @@ class ArrangementRows:
             f"SELECT {_COLUMNS} FROM arrangement {_OF_USER} > 0 AND version > %s ORDER BY version LIMIT %s"
         )
         rows = self._store.rows(statement, (app, user, version, limit + 1))
-        count = fitting(len(row[-1]) for row in rows[:limit])
+        count = count_fitting(len(row[-1]) for row in rows[:limit])
         return list(map(_arrangement, rows[:count])), len(rows) > count
 
 

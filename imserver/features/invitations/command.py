@@ -18,7 +18,7 @@ from imserver.features.invitations.invitations import CODE_BYTES
 from imserver.features.invitations.rows import Invitation, InvitationStore
 from imserver.plugin.commands import fail, opened, settings_options
 from imserver.plugin.identity import GOCHAT, Tenants
-from imserver.plugin.messages import Change
+from imserver.plugin.messages import Rejected
 from imserver.plugin.settings import HTTP_URL, Config
 from imserver.plugin.storage import Account, Store
 
@@ -109,7 +109,7 @@ def _group_of(store: Store, owner: Account, name: str) -> int:
     if owned:
         return min(owned)
     change = log.groups.create(GOCHAT, owner.user, name, [], options={"history": "all"})
-    if not isinstance(change, Change):
+    if isinstance(change, Rejected):
         fail(f"--group: {change.detail}")
     return change.conversation
 

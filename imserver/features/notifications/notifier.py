@@ -45,7 +45,6 @@ from imserver.features.notifications.settings import AppNotifySettings
 from imserver.features.webhooks.event_rows import EventStore
 from imserver.plugin.errors import StorageUnavailable
 from imserver.plugin.messages import (
-    LEASE_SECONDS,
     Consumer,
     Conversation,
     DeliveryLease,
@@ -236,7 +235,9 @@ class Notifier:
         since = monotonic()
         positions = self.rows.apps()
         self.apps = frozenset(positions)
-        is_granted = bool(positions) and LEASE in self._events.claim({LEASE: 0}, self.node(), LEASE_SECONDS)
+        is_granted = bool(positions) and LEASE in self._events.claim(
+            {LEASE: 0}, self.node(), DeliveryLease.SECONDS
+        )
         is_new = not self.lease.renew(since, is_granted)
         if is_new:
             # Another node may have notified meanwhile: begin at the positions that are stored now.

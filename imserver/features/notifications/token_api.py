@@ -31,7 +31,6 @@ from imserver.plugin.http import (
     SendRequest,
     about,
     refuse,
-    reply,
 )
 from imserver.plugin.identity import Needs, Principal, Tenants
 from imserver.plugin.services import Core, Sessions
@@ -213,7 +212,7 @@ def unsubscribe(api: TokenApi, call: Call) -> HttpResponse:
         api.parts.rows.set_wishes(token.app, token.user, replace(wished, mail="never"))
     if "text/html" in call.request.headers.get("accept", ""):
         return _page(call, wished, "done")
-    return reply(call, MailsEnded(True))
+    return call.reply(MailsEnded(True))
 
 
 def _of_mail(api: TokenApi, call: Call) -> tuple[MailToken, Wishes]:

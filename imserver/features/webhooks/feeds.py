@@ -43,7 +43,6 @@ from imserver.features.webhooks.requests import (
 )
 from imserver.plugin.errors import StorageUnavailable
 from imserver.plugin.messages import (
-    LEASE_SECONDS,
     Consumer,
     DeliveryLease,
     Entry,
@@ -264,7 +263,7 @@ class Feeds:
             return
         since = monotonic()
         rows = self.events.claim(
-            {app: feed.begin for app, feed in self.feeds.items()}, self.node(), LEASE_SECONDS
+            {app: feed.begin for app, feed in self.feeds.items()}, self.node(), DeliveryLease.SECONDS
         )
         for app, feed in tuple(self.feeds.items()):
             feed.is_known = True

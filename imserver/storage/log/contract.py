@@ -15,7 +15,7 @@ from typing import ClassVar, Final, Literal
 import msgspec
 from msgspec import Struct
 
-from imserver.errors import StorageUnavailable
+from imserver.errors import ReplyCode, StorageUnavailable
 from imserver.model import EntryKind, Message
 
 ConversationKind = Literal["user", "group", "room"]
@@ -93,6 +93,14 @@ class Appended(Struct, frozen=True):
     repeated: bool = False
 
 
+_CODE_OF: Final = {
+    RejectReason.UNKNOWN_CONVERSATION: ReplyCode.NO_DATA,
+    RejectReason.UNKNOWN_ACCOUNT: ReplyCode.NO_DATA,
+    RejectReason.UNKNOWN_MESSAGE: ReplyCode.NO_DATA,
+    RejectReason.INVALID: ReplyCode.BAD_PARAMETER,
+}
+
+
 class Rejected(Struct, frozen=True):
     """A draft was not stored. Sending it again cannot succeed."""
 
@@ -100,6 +108,11 @@ class Rejected(Struct, frozen=True):
     """``unknown_conversation``, ``unknown_account``, ``not_member``, ``muted``, ``invalid``, ``recalled``,
     ``blocked``, ``rejected`` or ``superseded``."""
     detail: str = ""
+
+    @property
+    def reply_code(self) -> int:
+        """The reply code for clients: 1003 if the reason has no code of its own."""
+        return _CODE_OF.get(self.reason, ReplyCode.UNAUTHORIZED)
 
 
 class StorageUnsure(StorageUnavailable):
@@ -160,6 +173,10 @@ class Conversation(Struct, frozen=True, kw_only=True):
     """Of a group: URL of its picture."""
     description: str = ""
     """Of a group."""
+
+    def option_values(self) -> dict[str, str]:
+        """The options of a group with their values: history, invite, rename, pin, bots."""
+        return options_of(self.options)
 
 
 class ConversationSummary(Struct, frozen=True):
@@ -286,7 +303,7 @@ frame: this is half of the default bound of an outbox, so that other events fit 
 way."""
 
 
-def fitting(sizes: Iterable[int]) -> int:
+def count_fitting(sizes: Iterable[int]) -> int:
     """How many bodies of these sizes fit on a page; at least one."""
     return sum(1 for index, size in enumerate(accumulate(sizes)) if not index or size <= PAGE_BYTES)
 
@@ -296,8 +313,7 @@ def page_size(entry: Entry) -> int:
     return len(entry.body) + (len(_encode(entry.reactions)) if entry.reactions else 0)
 
 
-GroupOption = Literal["history", "invite", "rename", "pin", "bots"]
-OPTIONS: Final[dict[GroupOption, tuple[int, str, str]]] = {
+OPTIONS: Final[dict[str, tuple[int, str, str]]] = {
     "history": (1, "since_joining", "all"),
     "invite": (2, "member", "admin"),
     "rename": (4, "admin", "member"),
@@ -315,21 +331,21 @@ GroupText = Literal["name", "avatar", "description"]
 """What a group has as text: its name, the URL of its picture, and what it is for."""
 
 
-def options_of(bits: int) -> dict[GroupOption, str]:
-    """The options of a group."""
+def options_of(bits: int) -> dict[str, str]:
+    """The options of a group, with their values."""
     return {name: values[bool(bits & bit)] for name, (bit, *values) in OPTIONS.items()}
 
 
-class Ground(Struct, frozen=True):
+class GroupState(Struct, frozen=True):
     """State of a group before a change: the roles of the acting user and of the named users, as far as they
-    are members, whether anybody may join, the options, and which of these members are muted."""
+    are members, whether anybody may join, the options with their values, and which members are muted."""
 
     roles: Mapping[str, str]
     open: bool
-    options: int = 0
+    options: Mapping[str, str] = {}
     muted: Collection[str] = ()
 
 
-Right = Callable[[Ground], Rejected | None]
+Right = Callable[[GroupState], Rejected | None]
 """Permission check for a change of a group. It runs under the log's lock, so nothing happens between the
 check and the change. It may run in another thread, so it must use only its argument."""

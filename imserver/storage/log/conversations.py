@@ -13,7 +13,7 @@ from imserver.storage.log.contract import (
     ConversationSummary,
     Entry,
     Membership,
-    fitting,
+    count_fitting,
     page_size,
 )
 from imserver.storage.log.read import fetch, reads
@@ -164,7 +164,7 @@ class ConversationReader:
             ids = [row[-3] for row in rows if row[-3] is not None]
             last = {entry.id: entry for entry in fetch(sql, head.number, ids, user)}
             found = [_summary(row, last) for row in rows[:limit]]
-            count = fitting(page_size(each.last) if each.last else 0 for each in found)
+            count = count_fitting(page_size(each.last) if each.last else 0 for each in found)
             return found[:count], len(rows) > count
 
         return self._tables.read_log(app, work, nothing)

@@ -18,8 +18,7 @@ from imserver.storage.log.contract import (
     Change,
     Draft,
     Entry,
-    Ground,
-    GroupOption,
+    GroupState,
     GroupText,
     Rejected,
     RejectReason,
@@ -57,7 +56,7 @@ class GroupWriter:
         name: str,
         users: Sequence[str],
         meta: bytes = b"",
-        options: Mapping[GroupOption, str] | None = None,
+        options: Mapping[str, str] | None = None,
     ) -> Change | Rejected:
         """Create a group with its owner and members. Its first entry has the kind ``group``.
 
@@ -187,7 +186,7 @@ class GroupWriter:
         self,
         app: str,
         conversation: int,
-        given: Mapping[GroupText, str],
+        given: Mapping[str, str],
         by: str = "",
         *,
         right: Right | None = None,
@@ -202,9 +201,9 @@ class GroupWriter:
             if isinstance(state, Rejected):
                 return state
             entry = None
-            before = _group_texts(transaction, conversation)
-            for text, value in given.items():
-                if value == before[text]:
+            for text, before in _group_texts(transaction, conversation).items():
+                value = given.get(text, before)
+                if value == before:
                     continue
                 set_group(transaction.sql, transaction.log, conversation, text, value)
                 details = {"change": "rename" if text == "name" else text, text: value}
@@ -238,7 +237,7 @@ class GroupWriter:
         self,
         app: str,
         conversation: int,
-        given: Mapping[GroupOption, str],
+        given: Mapping[str, str],
         by: str = "",
         *,
         right: Right | None = None,
@@ -382,10 +381,11 @@ def _group(
     roles = {user: role for user, (_, role) in there.items()}
     mutes = transaction.mutes([(user, state.id) for user in roles])
     muted = {user for (user, _), until in mutes.items() if until > transaction.now}
-    return right(Ground(roles, *group_settings(transaction, state.id), muted)) or state
+    is_open, options = group_settings(transaction, state.id)
+    return right(GroupState(roles, is_open, options_of(options), muted)) or state
 
 
-def _with_options(bits: int, given: Mapping[GroupOption, str]) -> int:
+def _with_options(bits: int, given: Mapping[str, str]) -> int:
     """Options with changes."""
     for name, value in given.items():
         bit, _, with_it = OPTIONS[name]
@@ -472,9 +472,9 @@ def _wrong(users: Sequence[str]) -> Rejected | None:
     return None
 
 
-def _wrong_texts(given: Mapping[GroupText, str]) -> Rejected | None:
-    for text, value in given.items():
-        if wrong := text_objection(value, TEXT_BYTES[text]):
+def _wrong_texts(given: Mapping[str, str]) -> Rejected | None:
+    for text, most in TEXT_BYTES.items():
+        if text in given and (wrong := text_objection(given[text], most)):
             return Rejected(RejectReason.INVALID, f"{text}: {wrong}")
     return None
 

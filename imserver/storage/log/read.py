@@ -13,7 +13,8 @@ from typing import Any, Final
 from msgspec.structs import replace
 
 from imserver.model import MAX_ID
-from imserver.storage.log.contract import NO_LOG, Entry, LogExtent, PublicationPage, fitting
+from imserver.storage.log.bots import bots_of
+from imserver.storage.log.contract import NO_LOG, Entry, LogExtent, PublicationPage, count_fitting
 from imserver.storage.log.lost import ranges_of
 from imserver.storage.log.rows import (
     ENTRY_COLUMNS,
@@ -26,6 +27,7 @@ from imserver.storage.log.rows import (
     pair_of_room,
     resend_of,
     room_of,
+    users_of,
 )
 from imserver.storage.statements import Row, Statements, text_of
 
@@ -52,6 +54,9 @@ VISIBLE: Final = (
     f"AND m.id <= coalesce(s.left_id, {MAX_ID}) AND {reads('s')}"
 )
 """Condition: the messages ``m`` that a membership ``s`` allows its user to read."""
+
+
+_READERS_PAGE: Final = 500
 
 
 class EntryReader:
@@ -88,6 +93,18 @@ class EntryReader:
             return list(map(entry_of, sql.query(statement, values)))
 
         return self._tables.read_log(app, work, [])
+
+    def readers(self, app: str, after: int, last: int) -> set[str]:
+        """The users and bots for whom there is something new among the entries after an id, up to ``last``.
+        Of those in groups, only bots and users whose membership changes."""
+        names: set[str] = set()
+        while after < last and (page := self.read(app, after, _READERS_PAGE)):
+            for entry in page:
+                names.update(entry.members or bots_of(entry))
+                if entry.kind in ("join", "leave"):
+                    names.update(users_of(entry))
+            after = page[-1].id
+        return names
 
     def find(self, app: str, ids: Sequence[int]) -> list[Entry]:
         """The existing entries with these ids, ordered by id."""
@@ -202,7 +219,7 @@ class EntryReader:
             entries = fetch(sql, head.number, ids[:limit])
             if reverse:
                 entries.reverse()
-            count = fitting(len(entry.body) for entry in entries)
+            count = count_fitting(len(entry.body) for entry in entries)
             more = len(ids) > limit or count < len(entries)
             return PublicationPage(entries[:count], more, last, _extent_of(head))
 

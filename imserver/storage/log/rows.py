@@ -191,6 +191,12 @@ def decode_meta(meta: bytes) -> dict[str, Any]:
     return fields if isinstance(fields, dict) else {}
 
 
+def users_of(entry: Entry) -> list[str]:
+    """The users whose membership an entry changes."""
+    users = decode_meta(entry.meta).get("users")
+    return [user for user in users if isinstance(user, str)] if isinstance(users, list) else []
+
+
 def conversation_state_of(row: Any) -> ConversationState:
     """A conversation from the columns of :data:`SELECT_STATE`."""
     room = room_of(row[2]) if row[1] == ROOM else ""

@@ -24,7 +24,6 @@ from imserver.plugin.http import (
     stream_refused,
 )
 from imserver.plugin.identity import Needs, Principal
-from imserver.plugin.messages import wait_until_sent
 from imserver.plugin.services import ChannelRefused, Core, Position
 from imserver.plugin.settings import settings_of
 from imserver.plugin.wire import OPEN, Connection, Event, Head, Stream, StreamEncoding, StreamPath, host_of
@@ -190,7 +189,7 @@ class Ntfy:
                 while (page := self._channels.history(app, channel, position, PAGE)).publications:
                     send(page.publications)
                     position = _after(page.publications[-1])
-                    wait_until_sent(connection)
+                    connection.wait_until_sent()
                 position = page.position
             if not wish.poll and connection.state == OPEN:
                 options = self._channels.options(app, channel)

@@ -15,7 +15,8 @@ from imserver.features.bots.hooks import messages_of
 from imserver.features.bots.parts import bots_of
 from imserver.features.webhooks import webhooks_of
 from imserver.storage.log.contract import Draft
-from imserver.streams import consumer, leased
+from imserver.streams import leased
+from imserver.streams.consumer import DeliveryLease
 from tests.core.back_end import Answer, BackEnd, Post
 from tests.docs.markdown import blocks
 from tests.features import sections
@@ -48,7 +49,7 @@ class Receivers(BackEnd):
 def quick(hasty_consumers: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Short pauses."""
     monkeypatch.setattr(leased, "LOOK_SECONDS", 0.01)
-    monkeypatch.setattr(leased, "RENEW_SECONDS", 0.02)
+    monkeypatch.setattr(DeliveryLease, "RENEW_SECONDS", 0.02)
 
 
 @pytest.fixture(scope="module")
@@ -364,10 +365,9 @@ def test_a_stored_entry_is_looked_for_at_once_and_nothing_between_renewals(
     bot, url = hooked(kai, "waiting")
     hooks = bots_of(node.node.core).hooks
     with monkeypatch.context() as patched:
-        patched.setattr(module, "LEASE_SECONDS", 86400)
-        patched.setattr(consumer, "LEASE_SECONDS", 86400)
+        patched.setattr(DeliveryLease, "SECONDS", 86400)
         until(lambda: hooks.lease.until > monotonic() + 3600)
-        patched.setattr(leased, "RENEW_SECONDS", 3600.0)
+        patched.setattr(DeliveryLease, "RENEW_SECONDS", 3600.0)
         hooks.work.news = news = CountingSignal()
         hooks.messaging.follower.watch(news, [kai.app])
         until(lambda: news.pauses and (news.pauses[-1] or 0) > 600)

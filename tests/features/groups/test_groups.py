@@ -420,7 +420,13 @@ def test_options_say_which_role_invites_and_renames(groups: Groups, group: int) 
         groups.invite(APP, group, "cid", ["eve"])
     groups.invite(APP, group, "bob", ["eve"])
     groups.set_options(APP, group, "ann", {"rename": "admin", "invite": "member", "pin": "admin"})
-    assert groups.show(APP, group, "cid").options == 0
+    assert groups.show(APP, group, "cid").options == {
+        "history": "since_joining",
+        "invite": "member",
+        "rename": "admin",
+        "pin": "admin",
+        "bots": "mentions",
+    }
 
 
 def test_a_change_of_options_is_one_entry_that_names_what_has_changed(

@@ -8,6 +8,7 @@ import pytest
 
 from imserver.features.notifications import notifier
 from imserver.streams import leased
+from imserver.streams.consumer import DeliveryLease
 
 from .notifying import NotifyingNode, StartNode
 
@@ -17,7 +18,7 @@ def quick(hasty_consumers: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Short pauses."""
     monkeypatch.setattr(leased, "LOOK_SECONDS", 0.01)
     monkeypatch.setattr(notifier, "READ_SECONDS", 0.01)
-    monkeypatch.setattr(leased, "RENEW_SECONDS", 0.1)
+    monkeypatch.setattr(DeliveryLease, "RENEW_SECONDS", 0.1)
     for module in (leased, notifier):
         monkeypatch.setattr(module, "until_beat", lambda seconds=1.0: seconds)
 

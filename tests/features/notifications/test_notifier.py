@@ -7,10 +7,11 @@ import pytest
 from msgspec.structs import replace
 
 from imserver.errors import StorageUnavailable
-from imserver.features.notifications import decisions, notifier
+from imserver.features.notifications import decisions
 from imserver.features.notifications.contract import ConversationWish, QuietHours, Shown, Wishes
 from imserver.features.notifications.settings import AppNotifySettings
 from imserver.storage.log.contract import Draft
+from imserver.streams.consumer import DeliveryLease
 from tests.support import until
 
 from .notifying import APP, HOST, NotifyingNode, PushService, StartNode
@@ -398,7 +399,7 @@ def test_what_was_received_or_read_again_closes_nothing(node: NotifyingNode) -> 
 def test_another_node_goes_on_after_the_one_with_the_lease_was_killed(
     start: StartNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(notifier, "LEASE_SECONDS", 2)
+    monkeypatch.setattr(DeliveryLease, "SECONDS", 2)
     rules, service = AppNotifySettings(after_seconds=1.0), PushService()
     first = start(rules=rules, service=service)
     first.subscribe("zoe", "kim", "bob")
