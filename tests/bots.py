@@ -10,8 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from imserver.plugin.testing import START_SECONDS
 from tests.processes import end, spawn
-from tests.support import ROOT, START_SECONDS, Server, clean_environment, eventually
+from tests.support import ROOT, Server, clean_environment, eventually
 
 
 class ExampleBot:

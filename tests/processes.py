@@ -28,8 +28,13 @@ def die_with_parent() -> None:
 def spawn(command: Sequence[str], **options: Any) -> "subprocess.Popen[Any]":
     """Start a process as ``subprocess.Popen`` does. :func:`end` it; the session ends it at the latest."""
     process = subprocess.Popen(command, **options)
-    _started.add(process)
+    adopt(process)
     return process
+
+
+def adopt(process: "subprocess.Popen[Any]") -> None:
+    """The session ends this process at the latest."""
+    _started.add(process)
 
 
 def end(process: "subprocess.Popen[Any]", number: int = signal.SIGTERM, seconds: float = END_SECONDS) -> int:

@@ -74,7 +74,7 @@ IMPORTERS = {
     "hiredis": ("cluster/",),
     "zerorpc": ("cluster/",),
     "httptools": ("transport/",),
-    "websockets": ("transport/",),
+    "websockets": ("transport/", "plugin/testing.py"),
     "sqlalchemy": ("storage/", "features/accounts/rows.py", "features/uploads/upload_rows.py"),
     "alembic": ("storage/",),
     "psycopg": ("storage/",),

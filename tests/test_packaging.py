@@ -22,11 +22,12 @@ from packaging.utils import canonicalize_name
 import imserver_client
 from imserver import __version__, assets
 from imserver.config.load import load_config
+from imserver.plugin.testing import START_SECONDS
 from imserver.version import full_version
 from imserver_client import Api
 
 from .processes import ended_on_failure, spawn
-from .support import ROOT, START_SECONDS, Server, clean_environment, eventually
+from .support import ROOT, Server, clean_environment, eventually
 
 # What goes into a build; copied, so that building leaves nothing in the tree.
 SOURCES = (

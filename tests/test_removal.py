@@ -20,11 +20,11 @@ from imserver.config.declared import hints_of, struct_in
 from imserver.config.values import RENAMED_OF_APPS
 from imserver.node.feature_list import FEATURES, declarations_of, load_core
 from imserver.plugin.feature import Feature
+from imserver.plugin.testing import check_absent, upgrade_status
 from tests.conftest import StartServer
 from tests.features import DIALECTS
 from tests.features import FEATURES as ALL
 from tests.integration.cmd import logged_in
-from tests.integration.raw import ask, handshake, request
 from tests.integration.v1 import good
 from tests.support import ROOT, Server, clean_environment
 
@@ -108,27 +108,16 @@ def test_a_node_without_a_feature_serves_the_core(start_server: StartServer, abs
     command = (sys.executable, "-c", WITHOUT.format(packages=absent))
     server = start_server(command=command, config={"features": rest, "apps": {"7": {"open": True}}})
     check_core(server)
-    with logged_in(server.ws, "ann", 7) as ann:
-        for name in (name for feature in removed for name in feature.wire.get("cmd", ())):
-            assert ann.ask_cmd(name, {})[0] == 1010, name
-    operations = [row for feature in removed for row in feature.operations]
-    for row in (*operations, *(row for feature in removed for row in feature.routes)):
-        path = row.path.replace("*", "x").replace("{id}", "x" * 32)
-        answer = ask(server.http, request(path, method=row.method))
-        assert answer.status == 404, (row.method, row.path)
+    for feature in removed:
+        check_absent(server, feature)
     assert server.get("/")[0] == (404 if "pages" in names else 200)
     described = json.loads(server.get("/api/v1/openapi.json")[1])
-    assert described["paths"].keys().isdisjoint(row.path for row in operations)
+    operations = [row for feature in removed for row in feature.operations]
     tags = {row.tag for row in operations} - {row.tag for feature in present for row in feature.operations}
     assert {tag["name"] for tag in described["tags"]}.isdisjoint(tags)
     check_settings(server, removed, described, command)
-    metrics = server.get("/metrics")[1].decode()
-    assert [row.name for feature in removed for row in feature.metrics() if row.name in metrics] == []
     gone = [dialect for feature in removed for dialect in feature.dialects]
     for dialect in DIALECTS:
-        query = f"?{dialect.chosen_by}=1" if dialect.chosen_by else ""
-        answer = ask(server.ws, handshake(dialect.path.replace("*", "x") + query))
         if dialect not in gone:
-            assert answer.status == 101, dialect.name
-        elif not dialect.chosen_by:  # else the path is that of other dialects, too
-            assert answer.status == 404, dialect.name
+            query = f"?{dialect.chosen_by}=1" if dialect.chosen_by else ""
+            assert upgrade_status(server, dialect.path.replace("*", "x") + query) == 101, dialect.name

@@ -1,7 +1,7 @@
 """The contract of a dialect: one codec, and the rules in which the re-implemented servers differ.
 
 To add a dialect, add a subclass of :class:`Dialect` to the row of a feature.
-Every dialect must pass the suite ``tests/protocol/contract.py``.
+Every dialect must pass the suite ``CodecContract`` of ``imserver.plugin.testing``.
 """
 
 from __future__ import annotations

@@ -1,26 +1,19 @@
 """The guide to writing a feature: its distribution is built, installed beside the server, and used."""
 
-import json
-import re
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 import yaml
-from msgspec import structs
 
-from imserver.config.settings import Config, StorageSettings
 from imserver.errors import StartError
 from imserver.node import feature_list
-from imserver.storage.store import Store
-from imserver.storage.tables import StoreTables
 from tests.conftest import StartServer
 from tests.docs.markdown import Block, blocks
-from tests.integration.raw import TEXT, Raw, frame
+from tests.integration.raw import PATIENCE_SECONDS
 from tests.support import ROOT, Server, clean_environment, eventually
 from tests.test_packaging import build
 
@@ -51,42 +44,50 @@ def here(installed: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The distribution is installed for this process, too."""
     monkeypatch.syspath_prepend(str(installed))
     yield
-    for name in ("imserver_lines", "lines_tables"):
+    for name in ("imserver_moods", "imserver_lines"):
         sys.modules.pop(name, None)
 
 
 def test_the_guide_does_what_it_says(installed: Path, start_server: StartServer) -> None:
-    assert len(FILES["imserver_lines.py"].splitlines()) <= 250
+    lines = [line for line in FILES["imserver_moods.py"].splitlines() if line]
+    assert len(lines) <= 90
     server = start_server(
         config=yaml.safe_load(only("yaml").text),
         environment={"PYTHONPATH": f"{ROOT}:{installed}"},
     )
-    with Raw(server.ws) as client:
-        client.upgrade("/lines")
+    with server.connect("/lines") as client:
         for line in only("text").text.splitlines():
             way, _, words = line.partition(" ")
             if way == "→":
-                client.send(frame(TEXT, words.encode()))
+                client.send(words)
             else:
-                assert client.frame().text == words
-    with Raw(server.ws) as client:
-        client.upgrade("/acc")
-        for name, data in (
-            ("login", {"userID": "bob", "app": "shop"}),
-            ("tell", {"to": "bob", "text": "hello"}),
-        ):
-            client.send(frame(TEXT, json.dumps({"cmd": name, "data": data}).encode()))
-        answers = [json.loads(client.frame().text) for _ in range(3)]
-        answer = next(each for each in answers if each["cmd"] == "tell")
-        assert (answer["response"]["code"], answer["response"]["data"]) == (200, "sent")
-    assert json.loads(server.get("/lines/told")[1]) == {"told": 3}
-    assert re.search(rb"^imserver_lines_told_total\{.*\} 3$", server.get("/metrics")[1], re.MULTILINE)
+                assert client.recv(PATIENCE_SECONDS) == words
 
 
-def greeting(server: Server) -> str:
-    with Raw(server.ws) as client:
-        client.upgrade("/lines")
-        return client.frame().text
+def test_the_tests_of_the_guide_pass(installed: Path, tmp_path: Path) -> None:
+    for name in ("test_moods.py", "test_lines.py"):
+        (tmp_path / name).write_text(FILES[name], encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), "."],
+        cwd=tmp_path,
+        env=clean_environment(PYTHONPATH=f"{ROOT}:{installed}"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def longest(server: Server) -> int:
+    """How many characters a mood may have."""
+    with server.connect("/lines") as client:
+        client.send("login shop ann")
+        assert client.recv(PATIENCE_SECONDS) == "ok"
+        for number in range(1, 100):
+            client.send("mood " + "a" * number)
+            if client.recv(PATIENCE_SECONDS) != "ok":
+                return number - 1
+    return 0
 
 
 def test_its_settings_come_from_the_file_the_environment_and_sighup(
@@ -95,20 +96,20 @@ def test_its_settings_come_from_the_file_the_environment_and_sighup(
     config = yaml.safe_load(only("yaml").text)
     paths = {"PYTHONPATH": f"{ROOT}:{installed}"}
     server = start_server(config=config, environment=paths)
-    assert greeting(server) == "Welcome."
-    server.configure({**config, "lines": {"greeting": "Hello."}})
+    assert longest(server) == 20
+    server.configure({**config, "moods": {"characters": 3}})
     server.process.send_signal(signal.SIGHUP)
-    eventually(lambda: greeting(server) == "Hello.")
-    server = start_server(config=config, environment={**paths, "IMSERVER_LINES_GREETING": "Good day."})
-    assert greeting(server) == "Good day."
+    eventually(lambda: longest(server) == 3)
+    server = start_server(config=config, environment={**paths, "IMSERVER_MOODS_CHARACTERS": "5"})
+    assert longest(server) == 5
 
 
 @pytest.mark.parametrize(
     ("text", "output"),
     [
-        ("features: [lines]\nlines: {greting: x}\n", "line 2: unknown key 'lines.greting'"),
-        ("lines: {greeting: x}\n", "line 1: unknown key 'lines'"),
-        ("features: [lines]\nlines: {greeting: [1]}\n", "line 2: lines.greeting"),
+        ("features: [moods]\nmoods: {letters: 3}\n", "line 2: unknown key 'moods.letters'"),
+        ("moods: {characters: 3}\n", "line 1: unknown key 'moods'"),
+        ("features: [moods]\nmoods: {characters: a}\n", "line 2: moods.characters"),
     ],
 )
 @pytest.mark.usefixtures("here")
@@ -120,26 +121,3 @@ def test_wrong_settings_of_the_feature_are_refused_with_their_line(
     with pytest.raises(StartError) as caught:
         feature_list.check(*feature_list.load_with_locations(str(file), {}))
     assert output in str(caught.value)
-
-
-@pytest.mark.usefixtures("here")
-def test_its_rows_are_erased_and_exported_and_an_older_one_refuses_the_database(tmp_path: Path) -> None:
-    from lines_tables import last_text, set_last_text
-
-    def opened(tables: StoreTables) -> Store:
-        store = Store(StorageSettings(), str(tmp_path), threaded=False, tables=tables)
-        store.start()
-        return store
-
-    tables = feature_list.tables_of(feature_list.load_features(Config(features=("lines",))))
-    with closing(opened(tables)) as store:
-        for user in ("ann", "bob"):
-            set_last_text(store, "shop", user, f"from {user}")
-    with closing(opened(feature_list.tables_of(()))) as store:  # the distribution is no longer used
-        pages = [(page.table, page.columns, page.rows) for page in store.rows_of_user("shop", "ann")]
-        assert pages == [("lines_text", ("member", "text"), [("ann", "from ann")])]
-        store.delete_rows_of_user("shop", "ann")
-        assert [last_text(store, "shop", user) for user in ("ann", "bob")] == ["", "from bob"]
-    (lines,) = tables.of_others
-    with pytest.raises(StartError, match="newer than the feature 'lines'"):
-        opened(structs.replace(tables, of_others=(structs.replace(lines, migrations=()),)))

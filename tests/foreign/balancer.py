@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
-from tests.support import Address
+from imserver.plugin.testing import HostAndPort
 
 CUT_SECONDS = 0.4
 _BUFFER_BYTES = 65536
@@ -15,7 +15,7 @@ _BUFFER_BYTES = 65536
 class Balancer:
     """Owner of its sockets. ``port``: where it listens, on 127.0.0.1. ``cuts``: how often it has cut all."""
 
-    def __init__(self, targets: Sequence[Address]) -> None:
+    def __init__(self, targets: Sequence[HostAndPort]) -> None:
         self.cuts = 0
         self._targets = targets
         self._chance = random.Random(7)
@@ -68,7 +68,7 @@ class Balancer:
 
 
 @contextmanager
-def balancer_of(targets: Sequence[Address]) -> Iterator[Balancer]:
+def balancer_of(targets: Sequence[HostAndPort]) -> Iterator[Balancer]:
     """A balancer for one test."""
     one = Balancer(targets)
     try:

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from imserver.plugin.testing import HostAndPort
 from tests.cluster.redis_server import RedisServer
-from tests.support import COMMAND, POLICIES, Address, Server, eventually, merged
+from tests.support import COMMAND, POLICIES, Server, eventually, merged
 
 from .cmd import good
 from .raw import ask, bearer, request
@@ -101,11 +102,11 @@ class Nodes:
         return [server for server in self.servers if server.process.poll() is None]
 
     @property
-    def http(self) -> list[Address]:
+    def http(self) -> list[HostAndPort]:
         return [server.http for server in self.servers]
 
     @property
-    def ws(self) -> list[Address]:
+    def ws(self) -> list[HostAndPort]:
         return [server.ws for server in self.servers]
 
     def stop(self) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from tests.support import Address
+from imserver.plugin.testing import HostAndPort
 
 from .raw import BINARY, PATIENCE_SECONDS, Raw, frame
 
@@ -255,7 +255,7 @@ class ProtobufClient(Raw):
 
 
 @contextmanager
-def visiting(address: Address, path: str = "/ws") -> Iterator[ProtobufClient]:
+def visiting(address: HostAndPort, path: str = "/ws") -> Iterator[ProtobufClient]:
     """A client that has not logged in."""
     with ProtobufClient(address) as one:
         yield one.begin(path)
@@ -263,7 +263,7 @@ def visiting(address: Address, path: str = "/ws") -> Iterator[ProtobufClient]:
 
 @contextmanager
 def resuming(
-    address: Address, account: tuple[str, str], cursor: int = 0, **more: Any
+    address: HostAndPort, account: tuple[str, str], cursor: int = 0, **more: Any
 ) -> Iterator[ProtobufClient]:
     """A client that has logged in with a cursor behind which all comes by itself."""
     with visiting(address) as one:
@@ -274,7 +274,7 @@ def resuming(
 
 @contextmanager
 def chatting(
-    address: Address, account: tuple[str, str], device: str = "", after: int = 0
+    address: HostAndPort, account: tuple[str, str], device: str = "", after: int = 0
 ) -> Iterator[ProtobufClient]:
     """A client that has logged in as an account (its id and its token) and has caught up behind a place."""
     with visiting(address) as one:

@@ -10,7 +10,8 @@ from contextlib import suppress
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from tests.support import Address, Server
+from imserver.plugin.testing import HostAndPort
+from tests.support import Server
 
 from .raw import Raw, Response, ask, request, text
 
@@ -24,7 +25,7 @@ def sign(what: str, secret: str = SHOP["secret"]) -> str:
 class Client(Raw):
     """A connected client. ``socket_id``: what the server calls it."""
 
-    def __init__(self, address: Address, key: str = SHOP["key"], query: str = "protocol=7") -> None:
+    def __init__(self, address: HostAndPort, key: str = SHOP["key"], query: str = "protocol=7") -> None:
         super().__init__(address)
         self.upgrade(f"/app/{key}?{query}")
         first = self.message().json

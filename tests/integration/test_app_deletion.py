@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from imserver.plugin.testing import HostAndPort
 from tests.features.uploads.bucket import ACCESS_KEY, NAME, REGION, SECRET_KEY, Standin, standing_in
-from tests.support import Address, eventually
+from tests.support import eventually
 
 from .clusters import nodes_of
 from .cmd import CmdClient, logged_in
@@ -19,14 +20,14 @@ APP = "7105"
 LOOK_SECONDS = 0.2
 
 
-def upload(http: Address, name: str, app: str = APP) -> Any:
+def upload(http: HostAndPort, name: str, app: str = APP) -> Any:
     path = f"/api/v1/uploads?app={app}&user=eve&name={name}"
     answer = ask(http, request(path, method="POST", body=name.encode()))
     assert answer.status == 201
     return answer.json
 
 
-def store(http: Address, sender: str, text: str) -> None:
+def store(http: HostAndPort, sender: str, text: str) -> None:
     push = {"app": APP, "user": "bob", "sender": sender, "text": text, "store": True}
     assert good(http, "push", push)["sent"] == 1
 
@@ -97,7 +98,7 @@ def test_files_in_a_bucket_go_with_their_app_even_if_it_fails_at_first(launch: L
         _delete_with_bucket(server.http, bucket)
 
 
-def _delete_with_bucket(http: Address, bucket: Standin) -> None:
+def _delete_with_bucket(http: HostAndPort, bucket: Standin) -> None:
     good(http, "apps/create", {"app": APP, "settings": {"open": True}})
     for number in range(3):
         upload(http, f"file{number}")

@@ -11,8 +11,9 @@ from imserver.channels.streamed_messages import MOST_OWNER_BYTES
 from imserver.config.settings import MAX_USER_BYTES
 from imserver.features.bots.answers import MOST_STREAMS
 from imserver.model import MAX_TYPE_BYTES
+from imserver.plugin.testing import HostAndPort
 from tests.conftest import StartServer
-from tests.support import Address, Server, eventually
+from tests.support import Server, eventually
 from tests.users import User
 
 from . import v1
@@ -40,7 +41,7 @@ def person(server: Server, name: str) -> User:
 
 
 @contextmanager
-def online(user: User, address: Address) -> Iterator[CmdClient]:
+def online(user: User, address: HostAndPort) -> Iterator[CmdClient]:
     """A connection that follows the log from its beginning."""
     with logged_in(address, user.user, user.app, serviceToken=user.token, cursor=0) as one:
         yield one
@@ -215,7 +216,7 @@ def open_many(bots: list[User], person: User, count: int) -> set[str]:
     }
 
 
-def streams_so_far(person: User, address: Address, count: int) -> set[str]:
+def streams_so_far(person: User, address: HostAndPort, count: int) -> set[str]:
     """The streams that a connection receives when it comes."""
     found = set()
     with online(person, address) as one:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from imserver.plugin.testing import HostAndPort
 from tests.ports import free_ports
 from tests.supervisor.family import Family
-from tests.support import Address, Server, eventually, run_cli
+from tests.support import Server, eventually, run_cli
 
 from .client import Listener, done, listening, new_system
 from .cmd import get, good, is_online, logged_in, send_message
@@ -24,11 +25,11 @@ EXTRA = re.compile(r"^  extra (\d+) +http://([0-9.]+):(\d+), ws://\2:\3/ws$", re
 ONLY = re.compile(r"^  extra 3 +http://([0-9.]+):(\d+), only /api$", re.MULTILINE)
 
 
-def extra(server: Server) -> list[Address]:
+def extra(server: Server) -> list[HostAndPort]:
     """The extra listeners that the banner names."""
     found = EXTRA.findall(server.output)
     assert [int(number) for number, *_ in found] == list(range(1, len(found) + 1))
-    return [Address(host, int(port)) for _, host, port in found]
+    return [HostAndPort(host, int(port)) for _, host, port in found]
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +90,8 @@ def test_a_page_finds_its_websocket_at_the_port_that_it_came_from(server: Server
 def test_a_listener_and_a_host_may_serve_one_path_only(server: Server) -> None:
     found = ONLY.search(server.output)
     assert found is not None
-    for address, host in ((Address(found[1], int(found[2])), "127.0.0.1"), (server.http, "API.example:80")):
+    own = HostAndPort(found[1], int(found[2]))
+    for address, host in ((own, "127.0.0.1"), (server.http, "API.example:80")):
         assert ask(address, request("/v1/openapi.json", host=host)).status == 200
         assert ask(address, request("/health", host=host)).status == 404
         json = ("Content-Type", "application/json")

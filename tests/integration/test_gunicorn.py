@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from imserver.plugin.testing import START_SECONDS, STOP_SECONDS
 from tests.ports import free_ports
 from tests.processes import end, spawn
-from tests.support import ROOT, START_SECONDS, STOP_SECONDS, clean_environment, eventually
+from tests.support import ROOT, clean_environment, eventually
 
 from .client import OFFLINE, ONLINE, api, bind, new_system, send_to_client
 from .client import listening as client

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from imserver.plugin.testing import HostAndPort
 from tests.features.notifications.devices import Device
-from tests.support import Address, Server, eventually
+from tests.support import Server, eventually
 
 from .clusters import Nodes, name_of, nodes_of
 from .test_notifications import PushService
@@ -30,13 +31,13 @@ def service() -> Iterator[PushService]:
     one.stop()
 
 
-def subscribe(node: Address, service: PushService, user: str) -> None:
+def subscribe(node: HostAndPort, service: PushService, user: str) -> None:
     known = Device().endpoint(f"{service.url}/{user}/201")
     keys = {"p256dh": known.p256dh, "auth": known.auth}
     good(node, "notifications/endpoints", {"app": APP, "user": user, "endpoint": known.url, "keys": keys})
 
 
-def send(node: Address, user: str, text: str) -> int:
+def send(node: HostAndPort, user: str, text: str) -> int:
     body = {"app": APP, "user": "ann", "to": user, "text": text}
     conversation: int = good(node, "messages/send", body)["conversation"]
     return conversation

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from imserver.plugin.testing import HostAndPort
 from tests.api.test_metrics import samples
 from tests.conftest import StartServer
 from tests.processes import pause
-from tests.support import HTTP_SERVERS, Address, Server, eventually
+from tests.support import HTTP_SERVERS, Server, eventually
 
 from .clusters import Nodes, name_of, nodes_of
 from .cmd import fresh, get, logged_in, send_message
@@ -25,7 +26,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
         yield two
 
 
-def metrics(address: Address) -> dict[tuple[str, str], float]:
+def metrics(address: HostAndPort) -> dict[tuple[str, str], float]:
     """The answer of GET /metrics by name and labels, as read by another program's rules."""
     answer = get(address, "/metrics")
     assert answer.status == 200
@@ -33,7 +34,7 @@ def metrics(address: Address) -> dict[tuple[str, str], float]:
     return samples(answer.body.decode())
 
 
-def ups(address: Address) -> dict[str, float]:
+def ups(address: HostAndPort) -> dict[str, float]:
     found = metrics(address)
     return {labels[6:-1]: value for (name, labels), value in found.items() if name == "imserver_node_up"}
 

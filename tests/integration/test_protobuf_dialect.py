@@ -6,7 +6,8 @@ from time import monotonic, sleep
 
 import pytest
 
-from tests.support import Address, Server, eventually, with_constants
+from imserver.plugin.testing import HostAndPort
+from tests.support import Server, eventually, with_constants
 
 from . import protobuf, v1
 from .gochat import form, register
@@ -165,7 +166,7 @@ def test_the_originals_own_configuration_opens_its_ports(launch: Launch, http_se
         log={"target": "console", "level": "debug"},
     )
     extra = re.findall(r"^  extra (\d+) +http://([0-9.]+):(\d+)", server.output, re.MULTILINE)
-    http, websocket = (Address(host, int(port)) for _, host, port in extra)
+    http, websocket = (HostAndPort(host, int(port)) for _, host, port in extra)
     ann = register(http)
     with chatting(websocket, ann) as one:
         one.single(1, 1, "to myself or to the first")

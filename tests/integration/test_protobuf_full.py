@@ -5,7 +5,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.support import Address
+from imserver.plugin.testing import HostAndPort
 
 from .clusters import nodes_of
 from .gochat import form, register
@@ -37,13 +37,13 @@ from .protobuf import (
 )
 from .setting import Launch
 
-Addresses = tuple[Address, Address]
+Addresses = tuple[HostAndPort, HostAndPort]
 
 
 @pytest.fixture(scope="module", params=["front", "wsgi", "cluster"])
 def addresses(
     request: pytest.FixtureRequest, launch: Launch, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Address, Addresses]]:
+) -> Iterator[tuple[HostAndPort, Addresses]]:
     """Where accounts are made, and where two clients connect: to one node, or to two."""
     if request.param == "cluster":
         with nodes_of(tmp_path_factory.mktemp("cluster"), 2, apps={"gochat": {}}) as nodes:
@@ -54,7 +54,7 @@ def addresses(
 
 
 @pytest.fixture
-def two(addresses: tuple[Address, Addresses]) -> Iterator[tuple[ProtobufClient, ProtobufClient]]:
+def two(addresses: tuple[HostAndPort, Addresses]) -> Iterator[tuple[ProtobufClient, ProtobufClient]]:
     """Two who have logged in with a cursor."""
     http, (here, there) = addresses
     with ExitStack() as stack:
@@ -82,7 +82,7 @@ def signalled(protobuf_client: ProtobufClient) -> dict[int, object]:
 
 @pytest.mark.full
 def test_what_was_missed_comes_by_itself_in_order_and_the_rest_behind_it(
-    addresses: tuple[Address, Addresses],
+    addresses: tuple[HostAndPort, Addresses],
 ) -> None:
     http, (here, there) = addresses
     ann, bob = register(http), register(http)
@@ -122,7 +122,7 @@ def test_edits_and_recalls_are_delivered_and_others_messages_are_refused(
 
 @pytest.mark.full
 def test_the_originals_clients_find_what_a_message_says_now_and_nothing_that_was_recalled(
-    addresses: tuple[Address, Addresses], two: tuple[ProtobufClient, ProtobufClient]
+    addresses: tuple[HostAndPort, Addresses], two: tuple[ProtobufClient, ProtobufClient]
 ) -> None:
     http, (_, there) = addresses
     ann, _ = two
@@ -190,7 +190,7 @@ def test_conversations_and_their_history_are_listed_searched_and_hidden(
     assert bob.answers_to(CONVERSATIONS, field(1, last)) == []
 
 
-def test_what_happens_in_a_group_is_reported(addresses: tuple[Address, Addresses]) -> None:
+def test_what_happens_in_a_group_is_reported(addresses: tuple[HostAndPort, Addresses]) -> None:
     http, (here, there) = addresses
     ann, bob = register(http), register(http)
     with resuming(here, ann) as one_, resuming(there, bob) as two_, chatting(there, bob, "old") as old:

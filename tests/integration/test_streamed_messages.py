@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from imserver.plugin.testing import HostAndPort
 from tests.conftest import StartServer
-from tests.support import Address, Server
+from tests.support import Server
 
 from . import v1
 from .clusters import nodes_of
@@ -30,29 +31,29 @@ def server(start_shared_server: StartServer) -> Server:
     return start_shared_server(config=config)
 
 
-def good(address: Address, route: str, body: Any = None, **query: Any) -> Any:
+def good(address: HostAndPort, route: str, body: Any = None, **query: Any) -> Any:
     return v1.good(address, route, body, key=KEY, **query)
 
 
-def refused(address: Address, route: str, body: Any) -> Any:
+def refused(address: HostAndPort, route: str, body: Any) -> Any:
     return v1.refused(address, route, body, key=KEY)
 
 
-def open_stream(address: Address, channel: str, **fields: Any) -> str:
+def open_stream(address: HostAndPort, channel: str, **fields: Any) -> str:
     opened = good(address, "channels/stream/open", {"app": "shop", "channel": channel, **fields})
     assert opened["channel"] == channel
     stream: str = opened["stream"]
     return stream
 
 
-def append(address: Address, *pieces: tuple[str, int, str], app: str = "shop") -> list[str]:
+def append(address: HostAndPort, *pieces: tuple[str, int, str], app: str = "shop") -> list[str]:
     """Append pieces; what became of each."""
     body = [{"stream": stream, "piece": piece, "text": text} for stream, piece, text in pieces]
     answer = good(address, "channels/stream/append", {"app": app, "pieces": body})
     return [each["status"] for each in answer["results"]]
 
 
-def close(address: Address, stream: str, **fields: Any) -> Any:
+def close(address: HostAndPort, stream: str, **fields: Any) -> Any:
     answer = good(address, "channels/stream/close", {"app": "shop", "stream": stream, **fields})
     assert answer.pop("stream") == stream
     return answer

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from imserver.plugin.testing import START_SECONDS
 from tests.conftest import StartServer
 from tests.integration.raw import close, open_socket
 from tests.processes import end, spawn
-from tests.support import HTTP_SERVERS, START_SECONDS, clean_environment, eventually
+from tests.support import HTTP_SERVERS, clean_environment, eventually
 
 
 @pytest.mark.full

@@ -12,9 +12,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from imserver.plugin.testing import HostAndPort
 from tests.integration.raw import handshake
 from tests.ports import free_ports
-from tests.support import Address, Server, eventually, merged
+from tests.support import Server, eventually, merged
 
 ACCEPTED = b"HTTP/1.1 101 "
 
@@ -61,7 +62,7 @@ class Family(Server):
         self.process.send_signal(number)
 
 
-def upgraded(address: Address, seconds: float = 40.0) -> socket.socket:
+def upgraded(address: HostAndPort, seconds: float = 40.0) -> socket.socket:
     """A connection that asks for a WebSocket; the answer has not been read."""
     client = socket.create_connection(address, timeout=seconds)
     client.sendall(handshake())

@@ -13,17 +13,18 @@ from conftest import ADMIN_KEY, CONFIG, PLUGIN, PUSH_KEY, READ_KEY, Pair, own_li
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from imserver.plugin.testing import HostAndPort
 from tests.docs.markdown import blocks
 from tests.docs.play import play_session
 from tests.integration.raw import Response, ask, bearer, request
-from tests.support import ROOT, Address, Server, run_cli
+from tests.support import ROOT, Server, run_cli
 
 JSON = [("Content-Type", "application/json")]
 
 
-def at(pair: Pair) -> Address:
+def at(pair: Pair) -> HostAndPort:
     host, _, port = pair.publish.partition(":")
-    return Address(host, int(port))
+    return HostAndPort(host, int(port))
 
 
 def basic(password: str) -> str:

@@ -101,11 +101,6 @@ DROPPED = [b"", b"\xff", sent(0), sent(protobuf.SIGNAL, b"\x08\x01"), sent(16)]
 # --- what clients ask ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("payload", "command"), REQUESTS, ids=lambda value: type(value).__name__)
-def test_a_request_becomes_a_command(payload: bytes, command: Command) -> None:
-    assert full.decode(payload).command == command
-
-
 @pytest.mark.parametrize("payload", DROPPED, ids=bytes.hex)
 def test_an_unknown_command_is_dropped(payload: bytes) -> None:
     with pytest.raises(BadFrame) as caught:

@@ -5,9 +5,12 @@ from threading import Barrier
 
 import pytest
 
+from imserver.features.inbox import FEATURE
 from imserver.features.inbox.rows import Arrangement, ArrangementRows, TooManyDrafts, TooManyPins
 from imserver.features.inbox.settings import InboxSettings
 from imserver.features.inbox.wire import NO_DRAFT, Arrange, DraftMention, UnsentText
+from imserver.plugin.storage import Store
+from imserver.plugin.testing import check_tables
 from tests.storage.conftest import OpenStore
 
 LIMITS = InboxSettings(pins=2, drafts=2)
@@ -86,10 +89,8 @@ def test_changes_at_the_same_time_have_different_versions(url: str, open_store: 
     assert len({each.version for each in since(nodes[0])}) == LIMITS.pins
 
 
-def test_those_of_a_user_are_erased(url: str, open_store: OpenStore) -> None:
-    store = open_store(url)
-    rows = ArrangementRows(store)
-    for user in ("ann", "bob"):
-        rows.change("shop", user, Arrange(1, pinned=1), LIMITS)
-    store.delete_rows_of_user("shop", "ann")
-    assert (since(rows), len(since(rows, user="bob"))) == ([], 1)
+def test_those_of_a_user_and_of_an_app_are_erased_and_exported(url: str) -> None:
+    def fill(store: Store, app: str, user: str) -> None:
+        ArrangementRows(store).change(app, user, Arrange(1, pinned=1), LIMITS)
+
+    check_tables(FEATURE, fill, url)

@@ -1,0 +1,503 @@
+"""The face: a node in a test, and what codecs, tables and features must pass.
+
+For tests: no node imports it. It patches nothing, and needs no pytest.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from http.client import HTTPConnection, HTTPResponse
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Self, TypeVar
+
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+from imserver import errors
+from imserver.config.settings import StorageSettings
+from imserver.model import BadFrame, Command, Event, Reply, Request
+from imserver.plugin.feature import Feature
+from imserver.protocol.dialect import Dialect
+from imserver.storage.store import Store
+from imserver.storage.tables import CORE_TABLES, FeatureTables, Reason, StoreTables, Table
+
+__all__ = [
+    "Answer",
+    "CodecContract",
+    "NodeProcess",
+    "check_absent",
+    "check_tables",
+    "eventually",
+]
+
+T = TypeVar("T")
+
+COMMAND: Final = (sys.executable, "-m", "imserver")
+START_SECONDS: Final = 240.0
+STOP_SECONDS: Final = 60.0
+REQUEST_SECONDS: Final = 60.0
+_HTTP: Final = re.compile(r"http://([0-9.]+|\[[0-9a-f:]+\]):(\d+)")
+_WS: Final = re.compile(r"ws://([0-9.]+|\[[0-9a-f:]+\]):(\d+)")
+
+
+def eventually(condition: Callable[[], T | None], seconds: float = 60.0, what: str = "") -> T:
+    """Wait until ``condition()`` is true and return its value; fail after ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what or condition}"
+        time.sleep(0.01)
+
+
+# --- a node -------------------------------------------------------------------------------------------------
+
+
+class HostAndPort(NamedTuple):
+    """Host and port of a listener; a pair as ``socket.create_connection`` takes it."""
+
+    host: str
+    port: int
+
+
+class Answer(NamedTuple):
+    """The answer to a request over HTTP."""
+
+    status: int
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """The body as JSON."""
+        return json.loads(self.body)
+
+
+class NodeProcess:
+    """A node in a process of its own, from the construction to the end of ``with``.
+
+    ``features``: as the setting of this name; None: all of this server. ``settings``: the other settings, as
+    in the file. Ports are free ones, and requests need no key, unless the settings say otherwise. ``folder``
+    has its files, also its database; None: one that goes with the node. ``arguments``: of ``imserver serve``.
+    The end fails if the node has logged a traceback.
+
+    ``http`` and ``ws`` are its addresses, ``output`` is what it has printed, ``log_text`` its log. Nodes with
+    the same ``redis.addr`` are a cluster: :meth:`another` starts one more.
+    """
+
+    def __init__(
+        self,
+        *arguments: str,
+        features: Sequence[str] | None = None,
+        settings: Mapping[str, Any] | None = None,
+        folder: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+        command: Sequence[str] = COMMAND,
+    ) -> None:
+        self._temporary = None
+        if folder is None:
+            self._temporary = tempfile.TemporaryDirectory()
+            folder = Path(self._temporary.name)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.log = folder / "server.log"
+        self.config_file = folder / "config.yaml"
+        self._output = folder / "output.txt"
+        self._stopping = False
+        self._environment = environment
+        self._features = {} if features is None else {"features": list(features)}
+        self._settings = settings or {}
+        self.configure(self._settings)
+        with self._output.open("wb") as output:
+            self.process = subprocess.Popen(
+                [*command, "serve", "--config", str(self.config_file), *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=_environment_of(environment or {}),
+                cwd=folder,
+            )
+        try:
+            self.http, self.ws = self._wait_for_banner()
+        except BaseException:
+            self._end()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        try:
+            self.stop()
+            if kind is None:
+                self.check()
+        finally:
+            if self._temporary is not None:
+                self._temporary.cleanup()
+
+    def another(self, **settings: Any) -> NodeProcess:
+        """One more node of the cluster, with the same settings and data, and some settings of its own."""
+        shared = {"server": {"data_dir": str(self.folder / "data")}}
+        return NodeProcess(
+            features=self._features.get("features"),
+            settings=merged(merged(shared, self._settings), settings),
+            environment=self._environment,
+        )
+
+    def configure(self, settings: Mapping[str, Any]) -> None:
+        """Write the settings (JSON is YAML); SIGHUP makes the node read them again."""
+        defaults = {
+            **self._features,
+            "app": {"log_file": str(self.log), "http_port": 0, "websocket_port": 0},
+            "server": {"data_dir": str(self.folder / "data")},
+            "drain": {"close_seconds": 0},
+            # The first write makes the database, which may take long on a busy machine.
+            "storage": {"seconds": 60},
+        }
+        if "redis" in settings:
+            cluster = {"app": {"rpc_port": 0}, "cluster": {"advertise": "127.0.0.1"}}
+            defaults = merged(defaults, cluster)
+        self.config_file.write_text(json.dumps(merged(defaults, settings)), encoding="utf-8")
+
+    # --- clients --------------------------------------------------------------------------------------------
+
+    def get(self, path: str, *, key: str = "") -> Answer:
+        """GET a path. ``key``: an API key or the token of a user."""
+        return self.ask("GET", path, key=key)
+
+    def post(self, path: str, document: Any, *, key: str = "") -> Answer:
+        """POST a document as JSON, or bytes as they are."""
+        return self.ask("POST", path, document, key=key)
+
+    def ask(self, method: str, path: str, document: Any = None, *, key: str = "") -> Answer:
+        """The answer to a request."""
+        with self._request(method, path, document, key) as response:
+            return Answer(response.status, response.read())
+
+    @contextmanager
+    def stream(self, path: str, *, key: str = "") -> Iterator[Iterator[str]]:
+        """The lines of an answer that does not end, such as an event stream; without those that are empty."""
+        with self._request("GET", path, None, key) as response:
+            assert response.status == 200, (response.status, response.read())
+            yield (line.decode().rstrip("\r\n") for line in response if line.strip())
+
+    @contextmanager
+    def connect(self, path: str, *, key: str = "", **options: Any) -> Iterator[ClientConnection]:
+        """A WebSocket on the path of a dialect: a connection of ``websockets``, with ``options`` as there.
+
+        Raises ``websockets.exceptions.InvalidStatus`` if the node refuses it.
+        """
+        url = f"ws://{self.ws.host}:{self.ws.port}{path}"
+        with connect(url, additional_headers=_headers(key), proxy=None, **options) as client:
+            yield client
+
+    @contextmanager
+    def _request(self, method: str, path: str, document: Any, key: str) -> Iterator[HTTPResponse]:
+        body = document if document is None or isinstance(document, bytes) else json.dumps(document).encode()
+        with closing(HTTPConnection(*self.http, timeout=REQUEST_SECONDS)) as connection:
+            connection.request(method, path, body, _headers(key))
+            with connection.getresponse() as response:
+                yield response
+
+    # --- the process ----------------------------------------------------------------------------------------
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def output(self) -> str:
+        """What the node has printed."""
+        return self._output.read_text(encoding="utf-8")
+
+    @property
+    def log_text(self) -> str:
+        """All whole lines of the log: the last may be under way."""
+        written = self.log.read_bytes() if self.log.exists() else b""
+        return written[: written.rfind(b"\n") + 1].decode()
+
+    def _wait_for_banner(self) -> tuple[HostAndPort, HostAndPort]:
+        def look() -> tuple[HostAndPort, HostAndPort] | None:
+            text = self.output
+            http, ws = _HTTP.search(text), _WS.search(text)
+            if http and ws and text.endswith("\n"):
+                return _address(http), _address(ws)
+            assert self.process.poll() is None, (
+                f"exit status {self.process.returncode}:\n{text}\n{self.log_text}"
+            )
+            return None
+
+        return eventually(look, START_SECONDS, "the banner")
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Signal the process, wait for its end and return the exit status. Harmless when it has ended."""
+        self.begin_to_stop(number)
+        try:
+            return self.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"no end within {STOP_SECONDS} s of {number!r}:\n{self.log_text}") from None
+        finally:
+            self._end()
+            self._stopping = False
+
+    def begin_to_stop(self, number: int = signal.SIGTERM) -> None:
+        """The first half of :meth:`stop`: so several nodes can end at once."""
+        if self.process.poll() is None and not self._stopping:
+            self.process.send_signal(number)
+        self._stopping = True
+
+    def check(self) -> None:
+        """Fail if the node logged a traceback."""
+        for text in (self.output, self.log_text):
+            assert "Traceback" not in text, text
+
+    def _end(self) -> None:
+        self.process.kill()  # nothing if it has ended
+        self.process.wait()
+
+
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Two configurations as one: sections are joined, a setting of ``over`` wins."""
+    both: dict[str, Any] = {**base}
+    for name, value in over.items():
+        section = both.get(name)
+        if isinstance(section, Mapping) and isinstance(value, Mapping) and name != "apps":
+            both[name] = {**section, **value}
+        else:
+            both[name] = value
+    return both
+
+
+def _environment_of(more: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment without any setting of imserver."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("IMSERVER_")}
+    return {**environment, "PYTHONUNBUFFERED": "1", **more}
+
+
+def _address(match: re.Match[str]) -> HostAndPort:
+    return HostAndPort(match[1].strip("[]"), int(match[2]))
+
+
+def _headers(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"} if key else {}
+
+
+# --- contracts ----------------------------------------------------------------------------------------------
+
+
+class CodecContract:
+    """The contract of a codec as tests. Hold a dialect to it by a class of your tests::
+
+        class TestLines(CodecContract):
+            dialect = LinesDialect()
+            requests = {b"last": Last(), b"nonsense": ReplyCode.NO_ROUTE}
+            replies = [(b"last", Reply(ReplyCode.OK, "hello"), b"hello")]
+            events = [(Event("msg", "ann", "hello"), b"ann: hello")]
+
+    ``requests``: what a client sends → its command, the type of its command, or the code that refuses it.
+    ``replies``: a request, a reply, and what the client gets. ``events``: an event, and what the client gets;
+    None: nothing.
+    """
+
+    dialect: Dialect
+    requests: Mapping[bytes, Command | type[Command] | int] = {}
+    replies: Sequence[tuple[bytes, Reply, bytes | None]] = ()
+    events: Sequence[tuple[Event, bytes | None]] = ()
+
+    # --- for subclasses -------------------------------------------------------------------------------------
+
+    def decode(self, payload: bytes) -> Request | None:
+        """The request in ``payload``; None for what is none."""
+        try:
+            return self.dialect.decode(payload)
+        except BadFrame as bad:
+            self.check_payload(bad.reply)
+            return None
+
+    def received(self, event: Event, user: str = "ann") -> bytes | None:
+        """The payload that tells a user of an event."""
+        if not self.dialect.personal:
+            payload = self.dialect.encode_event(event)
+            return payload(user, None) if callable(payload) else payload
+        halves = self.dialect.encode_for(event)
+        return None if halves is None else json.dumps(user, ensure_ascii=False).encode().join(halves)
+
+    def check_payload(self, payload: bytes | None) -> None:
+        """What the dialect writes is bytes, and UTF-8 where its frames are text."""
+        assert payload is None or type(payload) is bytes
+        if payload is not None and self.dialect.text:
+            payload.decode()
+
+    def check_request(self, request: Request | None) -> None:
+        """A request has a command, or a code to answer with; never both."""
+        if request is None:
+            return
+        assert type(request.seq) is str
+        assert type(request.name) is str
+        assert (request.command is None) == (request.code != 0)
+        assert isinstance(request.command, Command | None)
+        self.check_payload(self.dialect.encode_reply(request, Reply(request.code or errors.ReplyCode.OK)))
+
+    # --- tests ----------------------------------------------------------------------------------------------
+
+    def test_it_says_its_name_its_path_and_its_kind_of_frames(self) -> None:
+        assert self.dialect.name == self.dialect.name.lower().strip()
+        assert self.dialect.path.startswith("/")
+        for mark in ("text", "any_origin", "pinged", "personal"):
+            assert type(getattr(self.dialect, mark)) is bool, mark
+
+    def test_decoding_any_bytes_raises_only_bad_frame(self) -> None:
+        dice = random.Random(0)
+        for payload in (b"", b"\xff\x00nonsense", *(dice.randbytes(dice.randrange(60)) for _ in range(300))):
+            self.check_request(self.decode(payload))
+        for text in _texts(dice):
+            self.check_request(self.decode(text.encode()))
+
+    def test_a_damaged_request_raises_only_bad_frame(self) -> None:
+        dice = random.Random(0)
+        for sample in self.requests:
+            for _ in range(100):
+                payload = bytearray(sample)
+                for _ in range(dice.randint(1, 5)):
+                    at = dice.randrange(len(payload) + 1)
+                    payload[at : at + dice.randrange(3)] = dice.randbytes(dice.randrange(4))
+                self.check_request(self.decode(bytes(payload)))
+
+    def test_its_requests_become_their_commands(self) -> None:
+        for payload, expected in self.requests.items():
+            request = self.dialect.decode(payload)
+            self.check_request(request)
+            if isinstance(expected, type):
+                assert type(request.command) is expected, payload
+            elif isinstance(expected, Command):
+                assert request.command == expected, payload
+            else:
+                assert request.code == expected, payload
+
+    def test_decoding_keeps_no_memory_of_earlier_frames(self) -> None:
+        before = [self.decode(payload) for payload in self.requests]
+        self.decode(b"\xff\x00nonsense")
+        assert [self.decode(payload) for payload in self.requests] == before
+
+    def test_any_request_can_be_answered(self) -> None:
+        dice = random.Random(0)
+        codes = [*errors.REPLY_TEXT, 7]
+        for text in _texts(dice):
+            for data in (None, text):
+                code = dice.choice(codes)
+                request = Request(text, dice.choice([text, "ping"]), None, code)
+                self.check_payload(self.dialect.encode_reply(request, Reply(code, data)))
+
+    def test_its_replies_are_those_of_the_examples(self) -> None:
+        for payload, reply, expected in self.replies:
+            assert self.dialect.encode_reply(self.dialect.decode(payload), reply) == expected, payload
+
+    def test_any_event_can_be_encoded(self) -> None:
+        dice = random.Random(0)
+        for text in _texts(dice):
+            for kind in ("enter", "exit", "left", "msg", "online", "offline"):
+                self.check_payload(self.received(Event(kind, text, dice.choice(["", text]), text)))
+                data = Event(kind, text, "", "7", "order", b'{"n":[1,null]}', 200, "note", 1795156528)
+                self.check_payload(self.received(data))
+
+    def test_an_event_with_an_id_is_always_encoded_alike(self) -> None:
+        event = Event("msg", "ann", "hello", "7", time=1795156528)
+        assert self.received(event) == self.received(event)
+
+    def test_its_events_are_those_of_the_examples(self) -> None:
+        for event, expected in self.events:
+            assert self.received(event) == expected, event
+
+
+def _texts(dice: random.Random) -> Iterable[str]:
+    """Texts that codecs get wrong, and texts of any characters."""
+    yield from ("", "\0", " ", '"', "\\", "\r\n", "{}", "[1]", "null", "é", "\u2028", "\U0001f600", "a" * 300)
+    for _ in range(60):
+        points = (dice.choice((0x80, 0xD7FF, 0x10FFFF)) for _ in range(dice.randrange(40)))
+        text = "".join(chr(dice.randrange(top)) for top in points)
+        yield text.encode("utf-8", "ignore").decode()
+
+
+def check_tables(feature: Feature, fill: Callable[[Store, str, str], object], url: str = "") -> None:
+    """Check that rows of the feature are exported, and erased with their user and with their app.
+
+    ``fill(store, app, user)`` stores something of a user, in each table that a user has rows in. ``url``: an
+    empty database, as in ``storage.url``; ``""``: a new file of SQLite.
+    """
+    if feature.migrations:
+        own = FeatureTables(feature.name, feature.tables, feature.migrations)
+        tables = StoreTables(of_others=(own,))
+    else:
+        tables = StoreTables(lambda: (*feature.tables, *CORE_TABLES))
+    with tempfile.TemporaryDirectory() as folder:
+        settings = StorageSettings(url or f"sqlite:///{folder}/tables.db", seconds=60)
+        store = Store(settings, folder, threaded=False, tables=tables)
+        store.start()
+        with closing(store):
+            _check_rows(store, feature.tables, fill)
+
+
+def _check_rows(store: Store, tables: Sequence[Table], fill: Callable[[Store, str, str], object]) -> None:
+    def exported(app: str, user: str = "") -> dict[str, list[tuple[Any, ...]]]:
+        rows: dict[str, list[tuple[Any, ...]]] = {}
+        for page in store.rows_of_user(app, user) if user else store.rows_of_app(app):
+            rows.setdefault(page.table, []).extend(page.rows)
+        return {table.name: rows[table.name] for table in tables if table.name in rows}
+
+    store.add_app("shop", {})
+    for app, user in (("shop", "ann"), ("shop", "bob"), ("tea", "ann")):
+        fill(store, app, user)
+    shown = [table for table in tables if not isinstance(table.columns, Reason)]
+    for table in tables:
+        columns = ", ".join(table.key if isinstance(table.columns, Reason) else table.columns)
+        assert store.rows(f"SELECT {columns} FROM {table.name}"), f"no rows in {table.name}: fill it"
+    of_user = {table.name for table in shown if not isinstance(table.of_user, Reason)}
+    assert exported("shop", "ann").keys() == of_user
+    assert exported("shop").keys() == {table.name for table in shown if not isinstance(table.of_app, Reason)}
+    bob, tea = exported("shop", "bob"), exported("tea")
+    store.delete_rows_of_user("shop", "ann")
+    left = {table.name for table in tables if isinstance(table.erase_user, Reason)}
+    assert exported("shop", "ann").keys() <= left
+    assert (exported("shop", "bob"), exported("tea")) == (bob, tea), "rows of others were erased"
+    store.delete_app("shop")
+    store.delete_rows("shop")
+    assert exported("shop") == {}
+    assert exported("tea") == tea, "rows of another app were erased"
+
+
+def check_absent(node: NodeProcess, feature: Feature) -> None:
+    """Check that a node without the feature has no route, command, path and metric of it."""
+    rows = [(row.method, row.path) for row in feature.operations]
+    assert node.get("/api/v1/openapi.json").json["paths"].keys().isdisjoint(path for _, path in rows)
+    for method, path in (*rows, *((row.method, row.path) for row in feature.routes)):
+        answer = node.ask(method, path.replace("*", "x").replace("{id}", "x" * 32))
+        assert answer.status == 404, (method, path)
+    metrics = node.get("/metrics").body.decode()
+    assert [row.name for row in feature.metrics() if row.name in metrics] == []
+    with node.connect("/acc") as client:
+        for name in feature.wire.get("cmd", ()):
+            client.send(json.dumps({"seq": "1", "cmd": name, "data": {}}))
+            answer = json.loads(client.recv(REQUEST_SECONDS))
+            assert answer["response"]["code"] == errors.ReplyCode.NO_ROUTE, name
+    for dialect in feature.dialects:
+        if dialect.path and not dialect.chosen_by:  # else the path is that of other dialects, too
+            assert upgrade_status(node, dialect.path.replace("*", "x")) == 404, dialect.name
+
+
+def upgrade_status(node: NodeProcess, path: str) -> int:
+    """The status with which a node answers a WebSocket handshake: 101 if it accepts it."""
+    try:
+        with node.connect(path):
+            return 101
+    except InvalidStatus as error:
+        return error.response.status_code

@@ -1,0 +1,58 @@
+"""The test kit: clients of a node, and two nodes of a cluster."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from msgspec import structs
+
+from imserver.features.inbox import FEATURE
+from imserver.plugin import Feature
+from imserver.plugin.storage import Store
+from imserver.plugin.testing import NodeProcess, check_absent, check_tables
+
+KEY = "push-key-of-the-tests"
+SETTINGS: dict[str, Any] = {
+    "api": {"keys": [{"key": KEY, "scopes": ["push", "read"]}]},
+    "apps": {"shop": {"open": True}},
+}
+
+
+def test_a_client_on_one_node_hears_a_back_end_on_another(redis_url: str) -> None:
+    settings = {**SETTINGS, "redis": {"addr": redis_url.removeprefix("redis://")}}
+    with (
+        NodeProcess(features=[], settings=settings) as first,
+        first.another() as second,
+        second.stream("/api/v1/events?app=shop&user=ann") as lines,
+    ):
+        assert first.post("/api/v1/push", {"app": "shop"}).status == 401
+        assert next(line for line in lines if "ready" in line)
+        push = {"app": "shop", "user": "ann", "text": "hello"}
+        assert first.post("/api/v1/push", push, key=KEY).json["sent"] == 1
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(lambda: next(line for line in lines if "hello" in line)).result(30)
+
+
+def test_a_present_feature_is_not_absent() -> None:
+    with NodeProcess(features=["inbox"]) as node, pytest.raises(AssertionError):
+        check_absent(node, FEATURE)
+
+
+def test_rows_that_stay_are_noticed() -> None:
+    def fill(store: Store, app: str, user: str) -> None:
+        values = "(app, member, conversation, version, pinned, archived, marked, draft)"
+        store.execute(
+            f"INSERT INTO arrangement {values} VALUES (%s, %s, 7, 1, 0, 0, 0, %s)", (app, user, b"")
+        )
+
+    def with_erasure(statement: str) -> Feature:
+        (table,) = FEATURE.tables
+        return structs.replace(FEATURE, tables=(structs.replace(table, erase_user=(statement,)),))
+
+    check_tables(FEATURE, fill)
+    with pytest.raises(AssertionError, match="fill it"):
+        check_tables(FEATURE, lambda *_: None)
+    with pytest.raises(AssertionError):
+        check_tables(with_erasure("DELETE FROM arrangement WHERE app = %s AND member < %s"), fill)
+    with pytest.raises(AssertionError, match="rows of others were erased"):
+        check_tables(with_erasure("DELETE FROM arrangement WHERE app = %s AND member >= %s"), fill)
