@@ -3,12 +3,12 @@ those of other servers' clients, in webhooks and in the HTTP API."""
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from msgspec import Raw, Struct
 
-from imserver.model import EntryKind, Event, Message, Reaction, Signal, StreamPart
+from imserver.model import EntryKind, Event, Message, Reaction, StreamPart
 
 _encode = msgspec.json.Encoder().encode
 
@@ -36,6 +36,28 @@ class EntryView(msgspec.Struct, omit_defaults=True):
     meta: Raw | None = None
     time: int = 0
     reactions: tuple[Reaction, ...] = ()
+
+    def message(self) -> Message:
+        """The entry from which it was made, for codecs that are not JSON."""
+        body = self.base64 or b""
+        if self.text is not None:
+            body = self.text.encode()
+        elif self.data is not None:
+            body = bytes(self.data)
+        return Message(
+            self.id,
+            self.conversation,
+            self.seq,
+            self.sender,
+            (self.sender, self.to) if self.to else (),
+            self.kind,
+            self.type or "text",
+            body,
+            self.client_msg_id,
+            self.time,
+            self.about,
+            bytes(self.meta) if isinstance(self.meta, Raw) else b"",
+        )
 
 
 def entry_view(message: Message) -> EntryView:
@@ -88,27 +110,6 @@ def _show_data(entry: EntryView, body: bytes) -> None:
         _show_text(entry, body)
     else:
         entry.data = Raw(body)
-
-
-def signal_data(signal: Signal) -> bytes:
-    """The ``data`` of a signal's frame, as JSON; empty fields are left out."""
-    if signal.kind == "hidden":
-        return _encode({"ids": signal.ids})
-    if signal.data:
-        return signal.data
-    data: dict[str, Any] = {"from": signal.sender}
-    for key in ("to", "conversation", "read", "received"):
-        if value := getattr(signal, key):
-            data[key] = value
-    if signal.channel is not None and signal.channel.stream is not None:
-        stream = signal.channel.stream
-        data |= {"stream": stream.id, "piece": stream.piece, "text": signal.text}
-        if signal.type != "text":
-            data["type"] = signal.type
-        for flag in ("whole", "done"):
-            if getattr(stream, flag):
-                data[flag] = True
-    return _encode(data)
 
 
 class StreamView(Struct, omit_defaults=True):

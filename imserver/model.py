@@ -11,39 +11,55 @@ from enum import IntEnum
 from itertools import chain
 from typing import Any, ClassVar, Final, Literal
 
+import msgspec
 from msgspec import Struct
 
+_encode = msgspec.json.Encoder().encode
 SYSTEM_PREFIX: Final = "system:"
 """Prefix of the apps that serve systems of the client dialect."""
 ACTION_PREFIX: Final = "action:"
 """Prefix of the apps of the action dialect, before an ``appId``."""
-MAX_ID: Final = 2**63 - 1
-"""The greatest id or number that can be stored."""
-MIN_TIME_MS: Final = -62_135_596_800_000
-MAX_TIME_MS: Final = 253_402_300_799_999
-"""The years 1 to 9999, in Unix milliseconds: a time outside cannot be shown everywhere."""
-MAX_CLIENT_MSG_ID_BYTES: Final = 64
-MAX_TYPE_BYTES: Final = 32
-MAX_EMOJI_BYTES: Final = 32
-MAX_ROOM_BYTES: Final = 255
-"""Limits of the ``client_msg_id`` and the type of a message, of an emoji, and of the name of a room, in bytes
-of UTF-8."""
-MAX_PAGE: Final = 200
-"""Limit of the entries of a page."""
-MAX_MENTIONS: Final = 100
-"""Limit of the users that a message mentions."""
+
+
+class Limit:
+    """The limits of what clients and back ends may send."""
+
+    ID: Final = 2**63 - 1
+    """The greatest id or number that can be stored."""
+    NUMBER: Final = 2**32 - 1
+    """The greatest number in a frame that counts no entries."""
+    MIN_TIME_MS: Final = -62_135_596_800_000
+    TIME_MS: Final = 253_402_300_799_999
+    """The years 1 to 9999, in Unix milliseconds: a time outside cannot be shown everywhere."""
+    CLIENT_MSG_ID_BYTES: Final = 64
+    TYPE_BYTES: Final = 32
+    EMOJI_BYTES: Final = 32
+    ROOM_BYTES: Final = 255
+    """Of the ``client_msg_id`` and the type of a message, of an emoji, and of the name of a room, in bytes of
+    UTF-8."""
+    PAGE: Final = 200
+    """The entries of a page."""
+    MENTIONS: Final = 100
+    """The users that a message mentions."""
+    TYPES: Final = 20
+    """The types in a request for messages of some types."""
+    HIDDEN: Final = 1000
+    """The ids that one command hides."""
+    WORDS_BYTES: Final = 256
+    """The text of a search, in bytes of UTF-8."""
+    CHANNEL_BYTES: Final = 255
+    """The name of a channel, in bytes of UTF-8."""
+    PRESENCE: Final = 10_000
+    """The subscribers in an answer, and of which the users are counted exactly."""
+
+
+_MAX_ID: Final = Limit.ID
 MAX_BUTTON_ROWS: Final = 8
 MAX_BUTTONS: Final = 4
 """Limits of the rows of buttons of a message, and of the buttons of a row."""
 MAX_BUTTON_CHARACTERS: Final = 64
 MAX_BUTTON_BYTES: Final = 64
 """Limits of the text of a button, and of its value."""
-MAX_TYPES: Final = 20
-"""Limit of the types in a request for messages of some types."""
-MAX_HIDDEN: Final = 1000
-"""Limit of the ids that one command hides."""
-MAX_WORDS_BYTES: Final = 256
-"""Longest text of a search, in bytes of UTF-8."""
 
 
 def is_of_device(device: str, name: str) -> bool:
@@ -77,7 +93,7 @@ def id_of(text: str) -> int:
     if not (text.isascii() and text.isdecimal()) or len(text) > 19 or text[0] == "0":
         return 0
     id = int(text)
-    return id if id <= MAX_ID else 0
+    return id if id <= _MAX_ID else 0
 
 
 class Command(Struct, frozen=True, gc=False):
@@ -433,6 +449,26 @@ class Signal(Event, frozen=True, gc=False, omit_defaults=True):
     received: int = 0
     ids: tuple[int, ...] = ()
 
+    def as_json(self) -> bytes:
+        """What clients see of it, without its kind; empty fields are left out."""
+        if self.kind == "hidden":
+            return _encode({"ids": self.ids})
+        if self.data:
+            return self.data
+        data: dict[str, Any] = {"from": self.sender}
+        for key in ("to", "conversation", "read", "received"):
+            if value := getattr(self, key):
+                data[key] = value
+        if self.channel is not None and self.channel.stream is not None:
+            stream = self.channel.stream
+            data |= {"stream": stream.id, "piece": stream.piece, "text": self.text}
+            if self.type != "text":
+                data["type"] = self.type
+            for flag in ("whole", "done"):
+                if getattr(stream, flag):
+                    data[flag] = True
+        return _encode(data)
+
 
 class Reaction(Struct, frozen=True):
     """How often users reacted to a message with an emoji.
@@ -550,6 +586,21 @@ class DialectState(Struct, gc=False):
     info: bytes = b""
     channel_infos: dict[str, bytes] | None = None
     facts: ClientFacts | None = None
+
+    def set_facts(self, transport: str, headers: dict[str, str]) -> None:
+        """Set what the back end that decides for the client gets to know of it: see :class:`ClientFacts`."""
+        self.facts = ClientFacts(transport, headers)
+
+    def set_info(self, channel: str, info: bytes) -> bytes:
+        """Set the data about the client that others in a channel see; ``b""``: none. Return the data
+        before."""
+        if not (info or self.channel_infos):
+            return b""
+        infos = self.channel_infos = self.channel_infos or {}
+        before = infos.pop(channel, b"")
+        if info:
+            infos[channel] = info
+        return before
 
     def resubscribes(self, channel: str) -> bool:
         """Whether the client begins again if the server ends its subscription, or its connection

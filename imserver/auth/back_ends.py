@@ -8,7 +8,6 @@ from typing import Any, Literal, Protocol, TypeVar
 from msgspec import Struct
 
 from imserver.errors import ClientError, ImserverError
-from imserver.model import ClientFacts
 from imserver.transport.connection import Connection
 
 T = TypeVar("T")
@@ -57,14 +56,14 @@ class BackEnds(Protocol):
     def has(self, app: str, call: BackEndCall) -> bool:
         """Whether a back end of the app is asked this. Never switches."""
 
-    def facts_of(self, app: str, transport: str, headers: Mapping[str, str]) -> ClientFacts | None:
-        """The part of requests that is about a new client with these ``headers`` (by names in lower case).
+    def headers_of(self, app: str, given: Mapping[str, str]) -> dict[str, str] | None:
+        """The headers of a new client (by names in lower case) that requests about it repeat.
 
         None: the app has no back end. Never switches.
         """
 
-    def add_headers(self, app: str, facts: ClientFacts, given: Mapping[str, str]) -> None:
-        """Add the headers set in the SDK of a client, as far as requests repeat them. Never switches."""
+    def emulated_headers_of(self, app: str, given: Mapping[str, str]) -> dict[str, str]:
+        """The headers set in the SDK of a client that requests about it repeat. Never switches."""
 
     def ask(
         self, app: str, call: BackEndCall, connection: Connection, facts: Mapping[str, Any], kind: type[T]
@@ -92,12 +91,13 @@ class NoBackEnds:
         """No."""
         return False
 
-    def facts_of(self, app: str, transport: str, headers: Mapping[str, str]) -> ClientFacts | None:
+    def headers_of(self, app: str, given: Mapping[str, str]) -> dict[str, str] | None:
         """Nothing."""
         return None
 
-    def add_headers(self, app: str, facts: ClientFacts, given: Mapping[str, str]) -> None:
+    def emulated_headers_of(self, app: str, given: Mapping[str, str]) -> dict[str, str]:
         """Nothing."""
+        return {}
 
     def ask(
         self, app: str, call: BackEndCall, connection: Connection, facts: Mapping[str, Any], kind: type[T]

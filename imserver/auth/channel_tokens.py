@@ -23,10 +23,10 @@ from imserver.auth.tokens import (
     verified_payload,
 )
 from imserver.config.settings import JwtSettings
-from imserver.protocol.partial import NotSupported, PartialAnswer
+from imserver.protocol.partial import Partial
 
 
-class ChannelClaims(PartialAnswer, frozen=True):
+class ChannelClaims(Partial, frozen=True):
     """The verified content of a subscription token, or the consent of a back end.
 
     ``info``: JSON about the client for others. ``data``: JSON for the client. ``expire_at``: see
@@ -43,9 +43,9 @@ class ChannelClaims(PartialAnswer, frozen=True):
     app: str | int = ""
     client: str = ""
     b64info: str = ""
-    override: NotSupported = UNSET
-    allow: NotSupported = UNSET
-    server_tags_filter: NotSupported = UNSET
+    override: Raw | UnsetType = UNSET
+    allow: Raw | UnsetType = UNSET
+    server_tags_filter: Raw | UnsetType = UNSET
 
     not_supported: ClassVar[tuple[str, ...]] = ("override", "allow", "server_tags_filter")
     in_base64: ClassVar[tuple[str, ...]] = ("info",)

@@ -30,6 +30,7 @@ from imserver.config.values import (
     valid_name,
 )
 from imserver.hub.hub import Hub
+from imserver.model import SYSTEM_PREFIX
 from imserver.storage.app_rows import has_files
 from imserver.storage.contract import AppRow, Changes
 from imserver.storage.store import Store
@@ -152,6 +153,10 @@ class Tenants:
     def resolve(self, name: str) -> str:
         """The app that the alias ``name`` stands for; ``name`` itself if it is no alias. Never switches."""
         return self.aliases.get(name, name)
+
+    def app_of_system(self, system: str) -> str:
+        """The name of the app of a system of the client dialect, which may not exist. Never switches."""
+        return SYSTEM_PREFIX + system
 
     def names(self) -> list[str]:
         """The names of all apps, sorted."""

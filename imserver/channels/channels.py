@@ -26,6 +26,7 @@ from imserver.channels.members import (
     Publication,
     group_in,
     infos_of,
+    needs_token,
 )
 from imserver.channels.open_streams import OpenStreams
 from imserver.channels.positions import OrderedDelivery
@@ -38,7 +39,15 @@ from imserver.errors import StorageUnavailable
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import RESERVED, USER_CHANNEL, Hub, LocalChannel
 from imserver.metrics import Metrics
-from imserver.model import SYSTEM_PREFIX, YIELD_TARGETS, ChannelPart, Event, Outcome
+from imserver.model import (
+    SYSTEM_PREFIX,
+    YIELD_TARGETS,
+    ChannelPart,
+    Event,
+    Limit,
+    Outcome,
+)
+from imserver.protocol.fossil import compressed
 from imserver.sessions.connection_ids import ConnectionTable
 from imserver.storage.log.contract import PAGE_BYTES, Entry, count_fitting
 from imserver.transport.connection import Connection
@@ -77,6 +86,11 @@ def _namespace(rows: Mapping[str, ChannelSettings], channel: str) -> str:
     return namespace if namespace in rows else ANY_NAMESPACE
 
 
+def has_channel(user: str) -> bool:
+    """Whether the id of a user is short enough for the name of a channel."""
+    return len(user.encode("utf-8", "surrogatepass")) <= Limit.CHANNEL_BYTES - len(USER_CHANNEL)
+
+
 def check_known(options: ChannelSettings) -> None:
     """Raise :class:`ChannelRefused` (``unknown``) for a channel of :data:`UNKNOWN` options."""
     if options is UNKNOWN:
@@ -97,6 +111,13 @@ class Subscribed(Struct, frozen=True):
     publications: Sequence[Event] = ()
     recovered: bool = False
     delta: bool = False
+
+    def events(self) -> Sequence[Event]:
+        """The publications as the subscriber receives them."""
+        events = self.publications
+        if not self.delta:
+            return events
+        return [compressed(event, before) for before, event in zip((None, *events), events, strict=False)]
 
 
 class Channels:
@@ -136,12 +157,43 @@ class Channels:
         self._publications = Buckets(PUBLICATIONS)
         self._log = log
         self.names: dict[str, ChannelNames] = {}
-        """App → meaning of the names of its channels, besides its settings. Features fill it."""
+        """App → meaning of the names of its channels, besides its settings. Others call :meth:`set_names`."""
         self.log_channels: dict[str, set[str]] = {}
         """App → its channels here that need its log: stored channels, rooms whose messages are stored, and
         channels of groups. Read-only for others."""
         members.on_parted.append(self._parted)
         members.on_left.append(self._announce_leaves)
+
+    def set_names(self, app: str, names: ChannelNames | None) -> None:
+        """Set what the names of the channels of an app mean; None: nothing besides its settings. Never
+        switches."""
+        if names is None:
+            self.names.pop(app, None)
+        else:
+            self.names[app] = names
+
+    def is_reserved(self, channel: str) -> bool:
+        """Whether a channel belongs to a user or to a group. Never switches."""
+        return channel.startswith(RESERVED)
+
+    def is_private(self, app: str, channel: str) -> bool:
+        """Whether clients need a token for a channel because of its name, even in an open app. Never
+        switches."""
+        names = self.names.get(app)
+        return needs_token(channel) or (names is not None and names.needs_token(channel))
+
+    def check_user(self, user: str | None, options: ChannelSettings) -> None:
+        """Refuse (:class:`ChannelRefused`) a client without a user if the channel is for users.
+        Never switches."""
+        if not (options.anonymous or user):
+            raise ChannelRefused("denied", "the channel is for users")
+
+    def known_options(self, app: str, channel: str) -> ChannelSettings:
+        """The settings of a channel. Raises :class:`ChannelRefused` (``unknown``) if the app has no such
+        channel. Never switches."""
+        options = self.options(app, channel)
+        check_known(options)
+        return options
 
     def options(self, app: str, channel: str) -> ChannelSettings:
         """The settings of a channel. Never switches."""
@@ -164,6 +216,10 @@ class Channels:
         """The options of the channels of users (``user:<id>``) that an app has set. Never switches."""
         tenant = self._settings(app)
         return None if tenant is None else tenant.channels.get(_USER)
+
+    def has_user_channel(self, app: str, user: str) -> bool:
+        """Whether the channel of a user has options that the app has set. Never switches."""
+        return self.user_row(app) is not None and has_channel(user)
 
     def stores_pushes(self, app: str) -> bool:
         """Whether pushes to users are publications to channels with a history. Never switches."""
@@ -808,6 +864,19 @@ class Channels:
         most = PAGE_BYTES // PUBLICATION_BYTES
         page = self._retained_page(app, channel, since, most if limit < 0 else min(limit, most), reverse)
         return replace(page, publications=_fitting(page.publications))
+
+    def history_since(
+        self, app: str, channel: str, since: tuple[str, int] | None, limit: int, reverse: bool
+    ) -> HistoryPage:
+        """Publications of a channel, as :meth:`history` returns them. ``since``: an epoch and an offset.
+
+        Raises :class:`ChannelRefused`: ``unavailable``, or ``unrecoverable`` (the history has another epoch).
+        """
+        position = None if since is None else Position(*since)
+        page = self.history(app, channel, position, limit, reverse)
+        if position is not None and position.epoch and position.epoch != page.position.epoch:
+            raise ChannelRefused("unrecoverable")
+        return page
 
     def _retained_page(
         self, app: str, channel: str, since: Position | None, limit: int, reverse: bool = False

@@ -34,6 +34,7 @@ from imserver.model import (
     ChannelPart,
     DialectState,
     Event,
+    Limit,
     Publish,
     Reply,
     Subscribe,
@@ -44,8 +45,6 @@ from imserver.sessions.connection_ids import ConnectionTable
 from imserver.transport.connection import OPEN, Connection
 from imserver.transport.dispatch import CommandRow, CommandTable
 
-MAX_PRESENCE: Final = 10_000
-"""The most subscribers in an answer, and of which the users are counted exactly."""
 SHARED_BYTES: Final = 4096
 """An encoded page of a history of so many bytes is remembered for its next reader."""
 PAGES_BYTES: Final = 4 << 20
@@ -166,15 +165,10 @@ class ChannelCommands:
                 raise _only_connections()
             return self._consent.subscribe(connection, channel, token, data)
         is_open = wanted == "anybody" or (not wanted and rule is not None and rule.open)
-        if is_open and not self._is_private(app, channel):
-            check_user(connection, options)
+        if is_open and not self._channels.is_private(app, channel):
+            self._channels.check_user(connection.user, options)
             return _NO_CLAIMS
         raise ChannelRefused("denied", "the channel needs a token")
-
-    def _is_private(self, app: str, channel: str) -> bool:
-        """Whether clients need a token for a channel because of its name."""
-        names = self._channels.names.get(app)
-        return needs_token(channel) or (names is not None and names.needs_token(channel))
 
     def _check_allowed(
         self, connection: ChannelClient, channel: str, options: ChannelSettings, whom: str
@@ -183,7 +177,8 @@ class ChannelCommands:
         (of private channels and those of users their subscribers), ``subscribers``, anything else nobody.
         Never switches."""
         check_known(options)
-        is_closed = channel.startswith(USER_CHANNEL) or self._is_private(connection.app or "", channel)
+        app = connection.app or ""
+        is_closed = channel.startswith(USER_CHANNEL) or self._channels.is_private(app, channel)
         if whom == "anybody" and not is_closed:
             check_name(channel)
         elif whom in ("anybody", "subscribers"):
@@ -193,7 +188,7 @@ class ChannelCommands:
                 self._permit(connection, channel, options, "")
         else:
             raise ChannelRefused("denied")
-        check_user(connection, options)
+        self._channels.check_user(connection.user, options)
 
     def _proven(self, connection: ChannelClient, channel: str, rule: Rule, token: str) -> ChannelClaims:
         """The claims of a token that permits this connection this channel."""
@@ -228,7 +223,7 @@ class ChannelCommands:
             return answers.refused(refused)
         info = b"" if claims.info is UNSET else bytes(claims.info)
         state = answers.state_of(connection) if info else connection.dialect_state
-        before = set_info(state, channel, info)
+        before = b"" if state is None else state.set_info(channel, info)
         recovers = command.recover and options.may_recover
         since = Position(command.epoch, command.offset) if recovers else None
         try:
@@ -236,7 +231,8 @@ class ChannelCommands:
                 connection, channel, options, since, command.delta, command.reject_unrecovered
             )
         except ChannelRefused as refused:
-            set_info(state, channel, before)
+            if state is not None:
+                state.set_info(channel, before)
             return answers.refused(refused)
         answer(answers.subscribed(connection, command, claims, found))
         self._channels.answered(connection, channel, found)
@@ -250,7 +246,8 @@ class ChannelCommands:
         channel = answers.channel_of(connection, command.channel)
         self._channels.unsubscribe(connection, channel)
         answers.unsubscribed(connection, channel)
-        set_info(connection.dialect_state, channel, b"")
+        if connection.dialect_state is not None:
+            connection.dialect_state.set_info(channel, b"")
         return _OK
 
     def publish(self, connection: Connection, command: Publish) -> Reply:
@@ -360,7 +357,7 @@ class ChannelCommands:
             channel = self.check_presence(connection, command.channel)
         except ChannelRefused as refused:
             return answers.refused(refused)
-        limit = command.limit or MAX_PRESENCE
+        limit = command.limit or Limit.PRESENCE
         page = self._channels.members.page(connection.app or "", channel, command.after, limit)
         return answers.presence(connection.encoding.dialect, command, page)
 
@@ -382,7 +379,7 @@ class ChannelCommands:
             self._check_reader(connection, name, options, options.read_history)
             if not options.has_history:
                 raise ChannelRefused("not_available")
-            page = history_since(self._channels, app, channel, command.since, command.limit, command.reverse)
+            page = self._channels.history_since(app, channel, command.since, command.limit, command.reverse)
         except ChannelRefused as refused:
             return self._of(connection).refused(refused)
         return Reply(errors.ReplyCode.OK, self._encoded(connection, command, page))
@@ -423,36 +420,5 @@ class ChannelCommands:
         return self.answers[connection.encoding.dialect.name]
 
 
-def history_since(
-    channels: Channels, app: str, channel: str, since: tuple[str, int] | None, limit: int, reverse: bool
-) -> HistoryPage:
-    """Publications of a channel. May switch.
-
-    Raises :class:`ChannelRefused`: ``unavailable``, or ``unrecoverable`` (the history has another epoch).
-    """
-    position = None if since is None else Position(*since)
-    page = channels.history(app, channel, position, limit, reverse)
-    if position is not None and position.epoch and position.epoch != page.position.epoch:
-        raise ChannelRefused("unrecoverable")
-    return page
-
-
 def _only_connections() -> ChannelRefused:
     return ChannelRefused("denied", "the back end of the app decides about connections only")
-
-
-def check_user(connection: ChannelClient, options: ChannelSettings) -> None:
-    """Refuse a client without a user if the channel is for users. Never switches."""
-    if not (options.anonymous or connection.user):
-        raise ChannelRefused("denied", "the channel is for users")
-
-
-def set_info(state: DialectState | None, channel: str, info: bytes) -> bytes:
-    """Set the data about a client that others in a channel see; ``b""``: none. Return the data before."""
-    if state is None or not (info or state.channel_infos):
-        return b""
-    infos = state.channel_infos = state.channel_infos or {}
-    before = infos.pop(channel, b"")
-    if info:
-        infos[channel] = info
-    return before

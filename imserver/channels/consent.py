@@ -23,7 +23,7 @@ from imserver.channels.members import ChannelRefused, check_name, encode_tags, g
 from imserver.errors import StorageUnavailable
 from imserver.hub.hub import USER_CHANNEL
 from imserver.model import ChannelPart, Event
-from imserver.protocol.partial import NotSupported, PartialAnswer
+from imserver.protocol.partial import Partial
 from imserver.storage.store import Store
 from imserver.transport.connection import OPEN, Connection
 
@@ -41,28 +41,28 @@ class ChannelClient(Protocol):
     def state(self) -> int: ...
 
 
-class _Subscription(PartialAnswer, frozen=True):
+class _Subscription(Partial, frozen=True):
     expire_at: int | float = 0
     info: Raw | UnsetType = UNSET
     b64info: str = ""
     data: Raw | UnsetType = UNSET
     b64data: str = ""
-    override: NotSupported = UNSET
-    allow: NotSupported = UNSET
-    server_tags_filter: NotSupported = UNSET
+    override: Raw | UnsetType = UNSET
+    allow: Raw | UnsetType = UNSET
+    server_tags_filter: Raw | UnsetType = UNSET
 
     not_supported: ClassVar[tuple[str, ...]] = ("override", "allow", "server_tags_filter")
     in_base64: ClassVar[tuple[str, ...]] = ("info", "data")
 
 
-class _Publication(PartialAnswer, frozen=True):
+class _Publication(Partial, frozen=True):
     data: Raw | UnsetType = UNSET
     b64data: str = ""
     skip_history: bool = False
     tags: dict[str, str] = field(default_factory=dict)
-    idempotency_key: NotSupported = UNSET
-    version: NotSupported = UNSET
-    version_epoch: NotSupported = UNSET
+    idempotency_key: Raw | UnsetType = UNSET
+    version: Raw | UnsetType = UNSET
+    version_epoch: Raw | UnsetType = UNSET
 
     not_supported: ClassVar[tuple[str, ...]] = ("idempotency_key", "version", "version_epoch")
     in_base64: ClassVar[tuple[str, ...]] = ("data",)
@@ -177,21 +177,12 @@ class ChannelConsent:
             raise ChannelRefused("unavailable", "the back end has not decided in time") from None
         except BackEndRefused as refused:
             if refused.disconnect is not None:
-                disconnect(connection, refused.disconnect)
+                connection.disconnect(*refused.disconnect)
                 raise ChannelRefused("ended") from None
             raise ChannelRefused("denied", str(refused), refused.error) from None
         if connection.state != OPEN or (connection.app, connection.user) != (app, user):
             raise ChannelRefused("ended")
         return found
-
-
-def disconnect(connection: Connection, wanted: tuple[int, str]) -> None:
-    """End a connection as a back end wants: with a code and a reason."""
-    code, reason = wanted
-    if connection.encoding.dialect.close_codes_of_back_ends:
-        connection.close(code, reason or errors.DISCONNECTED, as_given=True)
-    else:
-        connection.close(errors.CloseCode.KICKED)
 
 
 def _replaced(event: Event, data: bytes) -> Event:

@@ -22,12 +22,11 @@ from imserver.cluster.registry import Lease
 from imserver.config.settings import ChannelSettings, TenantSettings
 from imserver.errors import ClientError, ImserverError
 from imserver.hub.hub import ChannelMembership, Hub, LocalChannel
-from imserver.model import Event, Outcome
+from imserver.model import Event, Limit, Outcome
 from imserver.sessions.connection_ids import ConnectionTable
 from imserver.transport.connection import Connection
 
-MAX_NAME_BYTES: Final = 255
-"""Longest name of a channel, in bytes of UTF-8."""
+_MAX_NAME_BYTES: Final = Limit.CHANNEL_BYTES
 PRIVATE_PREFIX: Final = "$"
 """Beginning of the names of Centrifugo's private channels. It is no part of the namespace."""
 _USER_BOUNDARY: Final = "#"
@@ -98,9 +97,9 @@ class ChannelRefused(ImserverError):
 def check_name(channel: str) -> None:
     """Raise :class:`ChannelRefused` if no channel can have this name."""
     size = len(channel.encode("utf-8", "surrogatepass"))
-    if not 0 < size <= MAX_NAME_BYTES:
+    if not 0 < size <= _MAX_NAME_BYTES:
         raise ChannelRefused(
-            "name", f"the name of a channel has 1 to {MAX_NAME_BYTES} bytes, this one has {size}"
+            "name", f"the name of a channel has 1 to {_MAX_NAME_BYTES} bytes, this one has {size}"
         )
 
 

@@ -15,7 +15,13 @@ from imserver.channels.members import ChannelRefused, Publication
 from imserver.cluster.history import HistoryPage, Position
 from imserver.errors import StorageUnavailable
 from imserver.metrics import Metrics
-from imserver.model import MAX_TYPE_BYTES, ChannelPart, Event, Outcome, StreamPart
+from imserver.model import (
+    ChannelPart,
+    Event,
+    Limit,
+    Outcome,
+    StreamPart,
+)
 from imserver.storage.log.contract import Appended, Draft, Entry, Rejected, Stored
 from imserver.storage.store import Store
 
@@ -178,7 +184,7 @@ def draft_of(what: Publication, key: str = "") -> Draft:
     """
     event, part = what.event, what.event.channel
     kind = event.type
-    if (event.data and kind == "text") or len(kind.encode("utf-8", "surrogatepass")) > MAX_TYPE_BYTES:
+    if (event.data and kind == "text") or len(kind.encode("utf-8", "surrogatepass")) > Limit.TYPE_BYTES:
         kind = "custom"
     meta = _Meta(
         json=event.data != b"",

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import count
 from time import monotonic
 from types import NoneType
-from typing import TYPE_CHECKING, Any, Final, Union, get_args
+from typing import TYPE_CHECKING, Any, Final, TypeVar, Union, get_args
 
 import gevent
 import msgspec
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from imserver.cluster.rpc.server import Rpc
 
 log = logging.getLogger(__name__)
+A = TypeVar("A")
 
 FENCE_SECONDS: Final = 0.25
 """Longest time that a query waits for earlier messages, which may be lost."""
@@ -397,6 +398,12 @@ class OtherNodes:
         """
         peers = self.node_messages.peers() if leases is None else list(leases)
         return self.rpc.query_all(peers, kind, encode(query), self._seconds) if peers else ({}, [])
+
+    def answers(self, kind: str, query: object, answer: type[A]) -> list[A]:
+        """Query all other live nodes at the same time, and return their answers. Nodes that do not answer in
+        time are left out. Switches.
+        """
+        return list(read(self.query(kind, query)[0], answer).values())
 
     def query_behind(self, lease: Lease, kind: str, query: object, answer: Any) -> Any:
         """Query one node, after all messages that were sent to it before.

@@ -162,6 +162,10 @@ class AckTracker:
         self.full: list[tuple[Connection, Unacked]] = []
         """Connections whose next message found no space in this second."""
 
+    def unacked(self) -> Unacked:
+        """Begin the acknowledged delivery of a connection that acknowledges numbers."""
+        return Unacked(self)
+
     def delivered(self, connection: Connection, log_subscription: AckingLogSubscription, id: int) -> None:
         """An entry was sent to a connection whose client acknowledges."""
         log_subscription.delivered = id

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from itertools import count
 from time import monotonic
 from typing import Final
 
@@ -19,7 +20,7 @@ from imserver.messages.deliverer import Deliverer, oldest_page
 from imserver.messages.log_follower import LogFollower
 from imserver.messages.log_subscriptions import LogSubscriptions, PendingLogSubscription, acks_in, groups_at
 from imserver.metrics import Metrics
-from imserver.model import LogSubscription, Message
+from imserver.model import Backlog, LogSubscription, Message
 from imserver.storage.action_positions import ActionPositions
 from imserver.storage.log.contract import Entry, LogExtent
 from imserver.storage.store import Store
@@ -72,8 +73,23 @@ class CatchUp:
         self._extents: dict[str, AsyncResult[LogExtent]] = {}
         """Reads of extents that have not begun; callers that come meanwhile share the result."""
         self._turns: dict[str, Lock] = {}
+        self._numbers = count()
+        """Of the subscriptions whose clients have no cursor."""
 
     # --- log subscriptions ----------------------------------------------------------------------------------
+
+    def subscribe_from(
+        self, connection: Connection, positions: dict[str, int], pinged: bool
+    ) -> PongLogSubscription:
+        """Let a session without a cursor follow the log, and its rooms, as :meth:`subscribe` does.
+
+        ``positions``: room → the position up to which the user has its messages; ``""``: those of no room.
+        ``pinged``: the pongs to pings prove what has arrived. Otherwise the client acknowledges by itself.
+        """
+        subscription = PongLogSubscription(number=next(self._numbers), positions=positions, pinged=pinged)
+        subscription.acked = subscription.delivered = min(positions.values())
+        self.subscribe(connection, subscription, live=False)
+        return subscription
 
     def subscribe(self, connection: Connection, log_subscription: LogSubscription, live: bool = True) -> int:
         """Let a session follow the log; returns the position from which. May switch.
@@ -254,15 +270,25 @@ class CatchUp:
 
     # --- logins with a cursor -------------------------------------------------------------------------------
 
+    def collect(self, connection: Connection) -> None:
+        """Let a session that has just begun follow the log. New entries wait until it has synced. May switch.
+        Raises StorageUnavailable."""
+        self.subscribe(connection, LogSubscription(backlog=[]), live=False)
+
     def resume(
-        self, connection: Connection, log_subscription: LogSubscription, cursor: int, resumed: Resumed
+        self, connection: Connection, cursor: int, acks: bool, resumed: Resumed, collects: bool = False
     ) -> None:
         """Let a session that has just begun follow the log from its cursor on.
+
+        ``acks``: its client acknowledges entries. ``collects``: new entries wait until the client has synced;
+        otherwise the client syncs up to the end of the log.
 
         ``resumed`` is called once. Recovered: the missed entries follow at once, then new ones. Otherwise
         nothing is delivered before the client has synced. May switch. Raises StorageUnavailable; then
         ``resumed`` was not called.
         """
+        backlog: Backlog = [] if collects else ()
+        log_subscription = AckingLogSubscription(backlog) if acks else LogSubscription(backlog)
         self.subscribe(connection, log_subscription, live=False)
         if connection.log_subscription is not log_subscription:
             resumed(False, False)

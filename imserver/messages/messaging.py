@@ -511,8 +511,7 @@ class MessageCommands:
             answer(_RECOVERED if recovered else _MUST_SYNC)
 
         try:
-            log_subscription = AckingLogSubscription() if command.acks else LogSubscription()
-            self._catch_up.resume(connection, log_subscription, command.cursor, resumed)
+            self._catch_up.resume(connection, command.cursor, command.acks, resumed)
         except StorageUnavailable:
             self._catch_up.put_off(connection, PendingLogSubscription(acks=command.acks))
             return _MUST_SYNC

@@ -178,7 +178,7 @@ class Servers:
 
     def _make_streams(self) -> Streams:
         core, config = self.core, self._config
-        serve = within_limit(config, core.network.dispatcher.serve)
+        serve = serve_each(within_limit(config, core.network.dispatcher.serve))
         paths: dict[str, StreamPath] = {}
         for feature in core.features.values():
             paths |= feature.streams(serve)

@@ -9,7 +9,7 @@ from imserver.http.field import AccountApp, Acting, ActingPage, App, NextCursor,
 from imserver.http.form import BadBody, cursor_of, parse_json, read_cursor
 from imserver.http.limits import Limits
 from imserver.http.operation import Header, Refusals, Resource, one_of, refuse
-from imserver.http.reply import PROBLEM, ApiProblem, BatchAnswers, RequestRefused, success
+from imserver.http.reply import PROBLEM, ApiProblem, BatchAnswers, RequestRefused
 from imserver.http.streaming import stream_head, stream_refused
 from imserver.http.views import as_request, to_response
 from imserver.http.wire import page_and_cursor
@@ -55,6 +55,5 @@ __all__ = [
     "refuse",
     "stream_head",
     "stream_refused",
-    "success",
     "to_response",
 ]

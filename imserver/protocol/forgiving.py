@@ -10,11 +10,11 @@ import json
 from typing import Any, Final, NoReturn
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from imserver import errors
 from imserver.config.settings import MAX_USER_BYTES
-from imserver.model import MAX_ID, MAX_PAGE
+from imserver.model import Limit
 
 
 class Refused(Exception):
@@ -95,105 +95,103 @@ def without_nulls(document: bytes, depth: int) -> bytes:
     return msgspec.json.encode(given)
 
 
-def parse_frame(payload: bytes, name_key: str) -> tuple[str, str, bytes]:
-    """The ``seq`` of a request, its name (under ``name_key``), and its data as JSON.
-
-    Raises ValueError or RecursionError if ``payload`` is not a JSON object, or one of the two is not a
-    string.
-    """
-    frame = parse(payload)
-    if not isinstance(frame, dict):
-        raise ValueError("no object")
-    seq, name = frame.get("seq", ""), frame.get(name_key, "")
-    if not isinstance(seq, str) or not isinstance(name, str):
-        raise ValueError("no string")
-    return well_formed(seq), well_formed(name), json.dumps(frame.get("data")).encode()
-
-
 def well_formed(text: str) -> str:
     """``text`` with lone surrogates replaced by U+FFFD, so that it can be encoded again."""
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
-def fields_of(data: bytes) -> dict[str, Any]:
-    """The object in a command's ``data`` with folded keys. Raises :class:`Refused` 1001 if it is not an
-    object.
-    """
-    try:
-        fields = parse(data)
-    except (ValueError, RecursionError):
-        raise Refused(errors.ReplyCode.BAD_PARAMETER) from None
-    if fields is None:
-        return {}
-    if not isinstance(fields, dict):
-        raise Refused(errors.ReplyCode.BAD_PARAMETER)
-    return fields
-
-
-def text_in(fields: dict[str, Any], key: str) -> str:
-    """The text of a field, ``""`` if the field is missing. Raises :class:`Refused` 1001 if it is not a
-    text.
-    """
-    value = fields.get(key, "")
-    if not isinstance(value, str):
-        raise Refused(errors.ReplyCode.BAD_PARAMETER)
-    return value if value.isascii() else well_formed(value)
-
-
-MAX_NUMBER = 2**32 - 1
-
-
-def number_in(fields: dict[str, Any], key: str) -> int:
-    """The unsigned 32-bit number in a field, 0 if the field is missing. Raises :class:`Refused` 1001."""
-    value = fields.get(key, 0)
-    if type(value) is not int or not 0 <= value <= MAX_NUMBER:
-        raise Refused(errors.ReplyCode.BAD_PARAMETER)
-    return value
-
-
-def id_in(fields: dict[str, Any], key: str) -> int:
-    """The id in a field, 0 if the field is missing. Raises :class:`Refused` 1001."""
-    value = fields.get(key, 0)
-    if type(value) is not int or not 0 <= value <= MAX_ID:
-        raise Refused(errors.ReplyCode.BAD_PARAMETER)
-    return value
-
-
-def needed_id(fields: dict[str, Any], key: str) -> int:
-    """The id in a field. Raises :class:`Refused` 1001, also if the field is missing."""
-    value = id_in(fields, key)
-    if not value:
-        raise Refused(errors.ReplyCode.BAD_PARAMETER)
-    return value
-
-
-def short_text(fields: dict[str, Any], key: str, most_bytes: int) -> str:
-    """The text in a field, ``""`` if the field is missing. Raises :class:`Refused` 1001."""
-    text = text_in(fields, key)
-    if len(text.encode()) > most_bytes or "\0" in text:  # `text` of a search is no message content
-        raise Refused(errors.ReplyCode.BAD_PARAMETER)
-    return text
-
-
 _PAGE: Final = 50
+_MAX_ID: Final = Limit.ID
+_MAX_NUMBER: Final = Limit.NUMBER
 
 
-def limit_in(fields: dict[str, Any]) -> int:
-    """The requested size of a page. Raises :class:`Refused` 1001."""
-    return min(id_in(fields, "limit") or _PAGE, MAX_PAGE)
+class Fields(Struct, frozen=True, gc=False):
+    """The fields of a command, as the original servers accept them: keys are folded, and null is missing.
 
+    The readers of one field raise :class:`Refused` 1001 if its value does not fit. ``values``: all fields.
+    """
 
-def receiver_in(fields: dict[str, Any]) -> tuple[str, int]:
-    """``to`` and ``conversation``, of which exactly one is given. Raises :class:`Refused` 1001."""
-    to, conversation = short_text(fields, "to", MAX_USER_BYTES), id_in(fields, "conversation")
-    if bool(to) == bool(conversation):
-        raise Refused(errors.ReplyCode.BAD_PARAMETER)
-    return to, conversation
+    values: dict[str, Any]
 
+    @classmethod
+    def of(cls, data: bytes) -> Fields:
+        """The object in a command's ``data``; null has no fields. Raises :class:`Refused` 1001 if it is
+        neither."""
+        try:
+            fields = parse(data)
+        except (ValueError, RecursionError):
+            raise Refused(errors.ReplyCode.BAD_PARAMETER) from None
+        if fields is None:
+            return cls({})
+        if not isinstance(fields, dict):
+            raise Refused(errors.ReplyCode.BAD_PARAMETER)
+        return cls(fields)
 
-def flag_in(fields: dict[str, Any], key: str) -> bool:
-    """The flag in a field, False if the field is missing. Raises :class:`Refused` 1001."""
-    value = fields.get(key, False)
-    if not isinstance(value, bool):
-        raise Refused(errors.ReplyCode.BAD_PARAMETER)
-    return value
+    @staticmethod
+    def frame(payload: bytes, name_key: str) -> tuple[str, str, bytes]:
+        """The ``seq`` of a request, its name (under ``name_key``), and its data as JSON.
+
+        Raises ValueError or RecursionError if ``payload`` is not a JSON object, or one of the two is not a
+        string.
+        """
+        frame = parse(payload)
+        if not isinstance(frame, dict):
+            raise ValueError("no object")
+        seq, name = frame.get("seq", ""), frame.get(name_key, "")
+        if not isinstance(seq, str) or not isinstance(name, str):
+            raise ValueError("no string")
+        return well_formed(seq), well_formed(name), json.dumps(frame.get("data")).encode()
+
+    def text(self, key: str) -> str:
+        """The text of a field, ``""`` if the field is missing."""
+        value = self.values.get(key, "")
+        if not isinstance(value, str):
+            raise Refused(errors.ReplyCode.BAD_PARAMETER)
+        return value if value.isascii() else well_formed(value)
+
+    def short_text(self, key: str, most_bytes: int) -> str:
+        """The text of a field, ``""`` if the field is missing: at most so many bytes, and no U+0000."""
+        text = self.text(key)
+        if len(text.encode()) > most_bytes or "\0" in text:  # `text` of a search is no message content
+            raise Refused(errors.ReplyCode.BAD_PARAMETER)
+        return text
+
+    def number(self, key: str) -> int:
+        """The unsigned 32-bit number in a field, 0 if the field is missing."""
+        value = self.values.get(key, 0)
+        if type(value) is not int or not 0 <= value <= _MAX_NUMBER:
+            raise Refused(errors.ReplyCode.BAD_PARAMETER)
+        return value
+
+    def id(self, key: str) -> int:
+        """The id in a field, 0 if the field is missing."""
+        value = self.values.get(key, 0)
+        if type(value) is not int or not 0 <= value <= _MAX_ID:
+            raise Refused(errors.ReplyCode.BAD_PARAMETER)
+        return value
+
+    def needed_id(self, key: str) -> int:
+        """The id in a field, which may not be missing or 0."""
+        value = self.id(key)
+        if not value:
+            raise Refused(errors.ReplyCode.BAD_PARAMETER)
+        return value
+
+    def limit(self) -> int:
+        """The size of a page in the field ``limit``, 50 if it is missing. Greater sizes are those of the
+        greatest page."""
+        return min(self.id("limit") or _PAGE, Limit.PAGE)
+
+    def flag(self, key: str) -> bool:
+        """The flag in a field, False if the field is missing."""
+        value = self.values.get(key, False)
+        if not isinstance(value, bool):
+            raise Refused(errors.ReplyCode.BAD_PARAMETER)
+        return value
+
+    def receiver(self) -> tuple[str, int]:
+        """``to`` and ``conversation``, of which exactly one is given."""
+        to, conversation = self.short_text("to", MAX_USER_BYTES), self.id("conversation")
+        if bool(to) == bool(conversation):
+            raise Refused(errors.ReplyCode.BAD_PARAMETER)
+        return to, conversation

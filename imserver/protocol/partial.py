@@ -9,24 +9,28 @@ from base64 import b64decode
 from typing import ClassVar, Final
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct
 from msgspec.structs import force_setattr
 
-NotSupported = Raw | UnsetType
-"""The type of a field that this server does not support."""
 _NOTHING: Final = frozenset((b"", b"null", b"false", b"0", b'""', b"[]", b"{}"))
 """Values that say nothing: libraries also send fields that nobody has set."""
 
 
 class Partial(Struct, frozen=True):
-    """An object of another server's protocol.
+    """An object of another server's protocol. It is checked while it is decoded.
 
     ``not_supported``: fields that this server lacks. ``in_base64``: fields with JSON, which may be given in
-    base64 in a field of their own, whose name begins with ``b64``.
+    base64 in a field of their own, whose name begins with ``b64``. ``late``: whoever decodes it calls
+    :meth:`check`.
     """
 
     not_supported: ClassVar[tuple[str, ...]] = ()
     in_base64: ClassVar[tuple[str, ...]] = ()
+    late: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if not self.late:
+            self.check()
 
     def check(self) -> None:
         """Refuse what this server lacks, and decode what is in base64. Raises ValueError with the field."""
@@ -37,13 +41,6 @@ class Partial(Struct, frozen=True):
         for name in self.in_base64:
             if encoded := getattr(self, f"b64{name}"):
                 force_setattr(self, name, _json_in(f"b64{name}", encoded))
-
-
-class PartialAnswer(Partial, frozen=True):
-    """A :class:`Partial` that is checked while it is decoded."""
-
-    def __post_init__(self) -> None:
-        self.check()
 
 
 def _json_in(name: str, encoded: str) -> Raw:

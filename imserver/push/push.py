@@ -7,7 +7,7 @@ kinds. Both deliver to users by a :class:`Reach`: :class:`LocalReach` on this no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import repeat
 from typing import Annotated, Final, Protocol, TypeVar
 
@@ -17,7 +17,12 @@ from msgspec.structs import replace
 
 from imserver.channels.channels import Channels
 from imserver.channels.connections import Connections
-from imserver.channels.members import GROUP_ID, MAX_NAME_BYTES, ChannelRefused, check_name
+from imserver.channels.members import (
+    GROUP_ID,
+    ChannelRefused,
+    check_name,
+    encode_tags,
+)
 from imserver.channels.stored import Published
 from imserver.clock import serve_others
 from imserver.cluster.history import Position
@@ -25,7 +30,15 @@ from imserver.errors import StorageUnavailable
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import RESERVED, USER_CHANNEL
 from imserver.metrics import Metrics
-from imserver.model import ACCEPTED, SYSTEM_PREFIX, YIELD_TARGETS, ChannelPart, Event, Outcome
+from imserver.model import (
+    ACCEPTED,
+    SYSTEM_PREFIX,
+    YIELD_TARGETS,
+    ChannelPart,
+    Event,
+    Limit,
+    Outcome,
+)
 from imserver.push.idempotency import First, Idempotency, IdReused, RequestResult
 from imserver.push.pending import PendingPushes
 from imserver.push.user_channels import UserChannels
@@ -34,6 +47,7 @@ from imserver.storage.store import Store
 _NOT_SENT, _SENT, _REPEATED = Outcome.NOT_SENT, Outcome.SENT, Outcome.REPEATED
 _UNKNOWN: Final = Outcome.UNKNOWN
 _NOT_REACHED: Final = (_NOT_SENT, _UNKNOWN)
+_MAX_CHANNEL_BYTES: Final = Limit.CHANNEL_BYTES
 _SETTLED: Final = ACCEPTED | {_REPEATED}
 _YIELD_PUSHES: Final = 1024
 """Pushes between two looks at the sockets, 4 to 8 ms. With 256, `bench push --bulk 1000` cost 7 % more."""
@@ -364,7 +378,7 @@ class Publishing:
         event: Event,
         *,
         except_users: tuple[str, ...] = (),
-        tags: bytes = b"",
+        tags: Mapping[str, str] | None = None,
         with_history: bool = True,
         key: str = "",
         digest: int = 0,
@@ -376,26 +390,29 @@ class Publishing:
         failed publication is a :class:`ChannelRefused`, as one that is refused. ``digest``: that of the
         request. :class:`IdReused`: the key belongs to another request in this channel; with ``all_or_none``
         it is raised before anything is published. The channels of groups, and those of users without a
-        history, have no tags.
+        history, have no tags. Raises :class:`ChannelRefused` (``limit``) for too many ``tags``.
         """
+        encoded_tags = encode_tags(tags) if tags else b""
 
         def publish(channel: str) -> Published | ChannelRefused:
             if channel.startswith(RESERVED) and not app.startswith(SYSTEM_PREFIX):
                 target = addressed(Target(channel=channel))
                 if target.user is not UNSET and self._channels.stores_pushes(app):
-                    return self._to_channel_of_user(app, target.user, event, 0, tags, key, with_history)
+                    return self._to_channel_of_user(
+                        app, target.user, event, 0, encoded_tags, key, with_history
+                    )
                 if target.channel is UNSET:
                     (outcome,) = self.to_targets(app, [target], event, except_users)
                     if outcome is Outcome.FAILED:
                         return ChannelRefused("unavailable", "a node or the database does not answer")
                     return Published(outcome)
             try:
-                if not (channel.isascii() and 0 < len(channel) <= MAX_NAME_BYTES):
+                if not (channel.isascii() and 0 < len(channel) <= _MAX_CHANNEL_BYTES):
                     check_name(channel)
                 return self._channels.publish_event(
                     app,
                     channel,
-                    replace(event, channel=ChannelPart(channel, tags=tags)),
+                    replace(event, channel=ChannelPart(channel, tags=encoded_tags)),
                     except_users=except_users,
                     with_history=with_history,
                     key=key,

@@ -6,16 +6,11 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
-from imserver.channels.channels import Channels
-from imserver.channels.members import MAX_NAME_BYTES, ChannelRefused
+from imserver.channels.channels import Channels, has_channel
+from imserver.channels.members import ChannelRefused
 from imserver.channels.stored import Published
 from imserver.hub.hub import USER_CHANNEL
 from imserver.model import ChannelPart, Event, Outcome
-
-
-def has_channel(user: str) -> bool:
-    """Whether the id of a user is short enough for the name of a channel."""
-    return len(user.encode("utf-8", "surrogatepass")) <= MAX_NAME_BYTES - len(USER_CHANNEL)
 
 
 class UserChannels:

@@ -430,6 +430,14 @@ class Connection(Writer):
             self._end(code)
             self.send_frame(self.encoding.close_frames(code, reason, as_given))
 
+    def disconnect(self, code: int, reason: str) -> None:
+        """End the connection as a back end of its app wants: with its code and its reason, if clients of the
+        dialect get them, else with 4502."""
+        if self.encoding.dialect.close_codes_of_back_ends:
+            self.close(code, reason or errors.DISCONNECTED, as_given=True)
+        else:
+            self.close(errors.CloseCode.KICKED)
+
     def _closed_by_peer(self, code: int) -> None:
         self._end(code)
         self.send_frame(frames.encode_close(code))

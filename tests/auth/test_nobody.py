@@ -10,7 +10,7 @@ from imserver.auth.back_ends import BackEndUnavailable, NoBackEnds
 from imserver.auth.observer import NoObserver, observer_of
 from imserver.auth.reviews import ALLOWED, UNDECIDED, NoReviews, ReviewDecision
 from imserver.config.settings import TenantSettings, WebhookSettings
-from imserver.model import ClientFacts, Event
+from imserver.model import Event
 
 CONNECTION: Any = SimpleNamespace()
 
@@ -25,13 +25,12 @@ def test_nobody_reviews() -> None:
 
 
 def test_nobody_decides() -> None:
-    back_ends, facts = NoBackEnds(), ClientFacts("websocket", {})
+    back_ends = NoBackEnds()
     assert not back_ends.is_ready("101")
     assert not back_ends.has("101", "connect")
     assert back_ends.authorise("101", "ann", "", "cmd", "", "") is None
-    assert back_ends.facts_of("101", "websocket", {}) is None
-    back_ends.add_headers("101", facts, {"a": "b"})
-    assert facts.headers == {}
+    assert back_ends.headers_of("101", {}) is None
+    assert back_ends.emulated_headers_of("101", {"a": "b"}) == {}
     with pytest.raises(BackEndUnavailable):
         back_ends.ask("101", "subscribe", CONNECTION, {}, dict)
 

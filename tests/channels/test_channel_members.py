@@ -10,11 +10,14 @@ from imserver.channels.channels import Channels
 from imserver.channels.connections import Joined, Left
 from imserver.channels.members import (
     MAX_CHANNELS_OF_A_CONNECTION,
-    MAX_NAME_BYTES,
     ChannelRefused,
     Publication,
 )
-from imserver.model import Event, Outcome
+from imserver.model import (
+    Event,
+    Limit,
+    Outcome,
+)
 from imserver.sessions.cluster_sessions import AliveQuery
 from imserver.transport.connection import Connection
 from tests.hub.harness import Harness
@@ -67,7 +70,7 @@ def test_an_app_that_is_not_there_has_no_channels(harness: Harness, channels: Ch
     assert channels.members.count("nowhere", "lobby") == 0
 
 
-@pytest.mark.parametrize("name", ["", "x" * (MAX_NAME_BYTES + 1), "马" * (MAX_NAME_BYTES // 3 + 1)])
+@pytest.mark.parametrize("name", ["", "x" * (Limit.CHANNEL_BYTES + 1), "马" * (Limit.CHANNEL_BYTES // 3 + 1)])
 def test_a_name_that_is_empty_or_too_long_is_refused(harness: Harness, channels: Channels, name: str) -> None:
     ann, _ = harness.login(MULTI, "ann")
     with pytest.raises(ChannelRefused, match="1 to 255 bytes") as refused:
@@ -75,7 +78,9 @@ def test_a_name_that_is_empty_or_too_long_is_refused(harness: Harness, channels:
     assert refused.value.reason == "name"
 
 
-@pytest.mark.parametrize("name", ["x" * MAX_NAME_BYTES, "马" * (MAX_NAME_BYTES // 3), "\ud800", "\0"])
+@pytest.mark.parametrize(
+    "name", ["x" * Limit.CHANNEL_BYTES, "马" * (Limit.CHANNEL_BYTES // 3), "\ud800", "\0"]
+)
 def test_any_other_name_is_a_channel(harness: Harness, channels: Channels, name: str) -> None:
     ann, _ = harness.login(MULTI, "ann")
     assert channels.join(MULTI, name, ann)

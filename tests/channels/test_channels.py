@@ -182,28 +182,30 @@ def test_a_channel_without_history_has_no_position(harness: Harness) -> None:
 def test_users_are_counted_exactly_until_a_channel_is_too_large(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert presence_stats(harness.channels, MULTI, "plain:1") == PresenceStatsResult(0, 0)
+    assert presence_stats(harness.channels.members.count_users, MULTI, "plain:1") == PresenceStatsResult(0, 0)
     connections = [subscriber(harness, user, "plain:1")[0] for user in ("ann", "ann", "bob", "eve")]
     for count, users in ((4, 3), (3, 2)):
-        assert presence_stats(harness.channels, MULTI, "plain:1") == PresenceStatsResult(count, users)
+        assert presence_stats(harness.channels.members.count_users, MULTI, "plain:1") == PresenceStatsResult(
+            count, users
+        )
         harness.channels.unsubscribe(connections[count - 1], "plain:1")
     subscribe(harness, connections[2], "plain:1")
-    assert presence_stats(harness.channels, MULTI, "plain:1") == PresenceStatsResult(3, 2)
+    assert presence_stats(harness.channels.members.count_users, MULTI, "plain:1") == PresenceStatsResult(3, 2)
     harness.hub.attach(harness.hub.apps[MULTI], connections[1], "ann's other name", "")
-    assert presence_stats(harness.channels, MULTI, "plain:1") == PresenceStatsResult(3, 3)
+    assert presence_stats(harness.channels.members.count_users, MULTI, "plain:1") == PresenceStatsResult(3, 3)
     harness.hub.attach(harness.hub.apps[MULTI], connections[1], "ann", "")
-    monkeypatch.setattr(centrifuge_service, "MAX_PRESENCE", 2)
-    assert presence_stats(harness.channels, MULTI, "plain:1") == PresenceStatsResult(3, 3)
+    monkeypatch.setattr(centrifuge_service, "_MAX_PRESENCE", 2)
+    assert presence_stats(harness.channels.members.count_users, MULTI, "plain:1") == PresenceStatsResult(3, 3)
 
 
 def test_the_users_of_a_channel_are_counted_once_until_they_change(harness: Harness) -> None:
     subscriber(harness, "ann", "plain:1")
     counts = harness.hub.apps[MULTI].user_counts
     assert not counts
-    assert presence_stats(harness.channels, MULTI, "plain:1") == PresenceStatsResult(1, 1)
+    assert presence_stats(harness.channels.members.count_users, MULTI, "plain:1") == PresenceStatsResult(1, 1)
     (channel,) = counts
     counts[channel] = 7
-    assert presence_stats(harness.channels, MULTI, "plain:1") == PresenceStatsResult(1, 7)
+    assert presence_stats(harness.channels.members.count_users, MULTI, "plain:1") == PresenceStatsResult(1, 7)
     subscriber(harness, "bob", "plain:1")
     assert not counts
 

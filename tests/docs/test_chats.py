@@ -18,7 +18,9 @@ from imserver.dialects.protobuf.wire import (
     SIGNALS,
 )
 from imserver.messages.catch_up import RECOVERED
-from imserver.model import MAX_HIDDEN, MAX_PAGE
+from imserver.model import (
+    Limit,
+)
 from tests.conftest import StartServer
 from tests.docs.markdown import PAGES, Block, blocks, table_with
 from tests.integration.gochat import register
@@ -88,8 +90,8 @@ def test_kinds_of_entries_and_signals_are_those_of_the_code() -> None:
     for number, name in [*enumerate(KINDS), *enumerate(SIGNALS, 1)]:
         assert re.search(rf"\b{number} {name}\b", text), name
     assert f"at most {RECOVERED} entries" in text
-    assert f"{MAX_HIDDEN:,}" in text
-    assert f"(at most {MAX_PAGE})" in text
+    assert f"{Limit.HIDDEN:,}" in text
+    assert f"(at most {Limit.PAGE})" in text
 
 
 def test_types_and_limits_are_those_of_the_code() -> None:

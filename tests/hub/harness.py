@@ -1,6 +1,7 @@
 """A node's inside without its servers: hub, fan-out, sessions and dispatch over real sockets."""
 
 from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
@@ -143,6 +144,25 @@ class Harness(SocketHarness):
         )
         self.connections = Connections(self.table, self.channels, self.fanout, NodeQueries(), REGISTRY)
 
+    def session_services(self) -> Any:
+        """What features get as ``core.sessions``."""
+        return SimpleNamespace(
+            hub=self.hub,
+            sessions=self.sessions,
+            connections=self.connections,
+            table=self.table,
+            ids=self.table.ids,
+        )
+
+    def channel_services(self, consent: Any = None, commands: Any = None) -> Any:
+        """What features get as ``core.channels``."""
+        return SimpleNamespace(
+            channels=self.channels,
+            consent=consent or Mock(),
+            commands=commands,
+            registrar=getattr(self, "registrar", None),
+        )
+
     def _channel_log(self) -> ChannelLog:
         """The log of stored channels, of which a node without messages has none."""
         return Mock()
@@ -169,13 +189,12 @@ class Harness(SocketHarness):
     def _make_action_service(self, messages: Any) -> ActionService:
         presence = Presence(self.hub, self.table, REGISTRY)
         self.pending = PendingPushes(self.reach.to_user, presence, 1000, 1_000_000, lambda: self.now)
-        self.acks = ActionAcks(
-            self.reach, self.pending, self.catch_up, self.ack_tracker, clock=lambda: self.now
-        )
+        push: Any = SimpleNamespace(reach=self.reach, pending=self.pending)
+        messaging: Any = SimpleNamespace(catch_up=self.catch_up, ack_tracker=self.ack_tracker)
+        self.acks = ActionAcks(push, messaging)
         return ActionService(
-            self.hub,
-            self.sessions,
-            self.channels,
+            self.session_services(),
+            self.channel_services(),
             lambda app: self._stored_members.get(app, {}),
             self.fanout.notice_members,
             messages,

@@ -10,7 +10,7 @@ import pytest
 from imserver.channels.streamed_messages import MOST_OWNER_BYTES
 from imserver.config.settings import MAX_USER_BYTES
 from imserver.features.bots.answers import MOST_STREAMS
-from imserver.model import MAX_TYPE_BYTES
+from imserver.model import Limit
 from imserver.plugin.testing import HostAndPort
 from tests.conftest import StartServer
 from tests.support import Server, eventually
@@ -156,9 +156,9 @@ def test_streams_to_one_user_end_as_one_message_or_none(server: Server) -> None:
         bot.post("messages/stream/close", stream=cut, incomplete=True)
         stored = entry(at_fay)
         assert (stored["text"], stored["meta"]) == ("half a", {"incomplete": True})
-        for type in ("x" * (MAX_TYPE_BYTES + 1), "ü" * MAX_TYPE_BYTES):
+        for type in ("x" * (Limit.TYPE_BYTES + 1), "ü" * Limit.TYPE_BYTES):
             assert bot.refused("messages/stream/open", to=fay.user, type=type) == (400, "invalid_request")
-        long = bot.post("messages/stream/open", to=fay.user, type="x" * MAX_TYPE_BYTES, text="a")
+        long = bot.post("messages/stream/open", to=fay.user, type="x" * Limit.TYPE_BYTES, text="a")
         assert bot.post("messages/stream/close", stream=long["stream"])["id"] > stored["id"]
         gone = person(server, "gone")
         late = bot.post("messages/stream/open", to=gone.user, text="a")["stream"]

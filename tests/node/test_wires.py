@@ -26,14 +26,14 @@ LAMP = """
 from imserver.core.core import FeatureParts
 from imserver.plugin.feature import Feature
 from imserver.model import Command, Reply
-from imserver.protocol.forgiving import fields_of, flag_in
+from imserver.protocol.forgiving import Fields
 from imserver.transport.dispatch import CommandRow
 
 class Light(Command, frozen=True):
     on: bool
 
 def light(data):
-    return Light(flag_in(fields_of(data), "on"))
+    return Light(Fields.of(data).flag("on"))
 
 FEATURE = Feature(
     "lamp",

@@ -70,7 +70,6 @@ class TestPusher(DialectContract):
         b'{"event":"pusher:unsubscribe","data":{"channel":"private-a"}}': PusherUnsubscribe,
         b'{"event":"client-moved","channel":"private-a","data":{"x":1}}': ClientEvent,
         b'{"event":"pusher:signin","data":{"auth":"k:1f","user_data":"{\\"id\\":\\"ann\\"}"}}': SignIn,
-        b'{"event":"pusher:ping","data":{}}': Ping,
     }
 
 

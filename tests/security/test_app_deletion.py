@@ -11,7 +11,6 @@ import pytest
 from imserver.auth import app_deletion
 from imserver.auth.app_deletion import delete_app
 from imserver.auth.tenants import BadTenant
-from imserver.cluster.nodes import Awaited
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.uploads.contract import Upload
 from imserver.features.uploads.uploads import UploadStorage, uploads_of
@@ -96,7 +95,7 @@ def test_a_node_that_looks_too_late_still_ends_the_sessions_of_the_old_app(
     deleted: list[str] = []
     parts.identity.tenants.on_delete.append(deleted.append)
     acks: Any = parts.features["action"].ended[0].__self__  # type: ignore[attr-defined]
-    acks.await_user(Awaited("shop", "ann"))
+    parts.push.pending.await_user("shop", "ann")
     assert parts.push.pending.add("shop", "ann", Event("msg", "", "secret"), 600)
     other = Store(parts.config.storage, parts.config.server.data_dir, threaded=False)
     other.start()

@@ -9,7 +9,9 @@ import pytest
 from gevent.event import AsyncResult
 
 from imserver.features.accounts.rows import AccountStore
-from imserver.model import MAX_TIME_MS, MIN_TIME_MS
+from imserver.model import (
+    Limit,
+)
 from imserver.storage.contract import Account
 from imserver.storage.log.contract import (
     MOST_UNREAD,
@@ -88,7 +90,7 @@ def test_an_entry_comes_out_as_it_went_in(log: MessageLog) -> None:
         "ö:?",
         type="picture",
         client_msg_id="é" * 32,
-        time_ms=MIN_TIME_MS,
+        time_ms=Limit.MIN_TIME_MS,
         about=7,
         meta=b'{"mentions": ["\xc3\xb6"]}',
     )
@@ -126,8 +128,8 @@ def test_an_empty_append_stores_nothing(log: MessageLog) -> None:
         say("a", "\ud800"),
         say("a", "b", client_msg_id="é" * 33),
         say("a", "b", type="t" * 33),
-        say("a", "b", time_ms=MAX_TIME_MS + 1),
-        say("a", "b", time_ms=MIN_TIME_MS - 1),
+        say("a", "b", time_ms=Limit.TIME_MS + 1),
+        say("a", "b", time_ms=Limit.MIN_TIME_MS - 1),
         say("a", "b", about=-1),
         say("a", "b", "x" * (1 << 20) + "x"),
         Draft(sender="a"),
@@ -538,7 +540,7 @@ def test_the_oldest_expire_by_the_time_of_their_storing(log: MessageLog, write_a
     now = time.time()
     for age in (300, 200, 100):
         write_at(now - age)
-        stored(log, say("a", "b", time_ms=1), say("a", "b", time_ms=MAX_TIME_MS))
+        stored(log, say("a", "b", time_ms=1), say("a", "b", time_ms=Limit.TIME_MS))
     assert log.expire(APP, older_than_seconds=1000) == 0
     assert log.expire(APP, older_than_seconds=150) == 4
     assert ids(log.entries.read(APP, 0, 10)) == [5, 6]

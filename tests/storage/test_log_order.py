@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
-from imserver.model import MAX_ID
+from imserver.model import (
+    Limit,
+)
 from imserver.storage.log import rows as log_rows
 from imserver.storage.log import transaction
 from imserver.storage.log.contract import Appended, Draft
@@ -66,7 +68,7 @@ def number_by_sequence(patch: pytest.MonkeyPatch) -> None:
     def without_end(*arguments: Any, **named: Any) -> LogHead | None:
         found = head_of(*arguments, **named)
         if found is not None:
-            found.last_id = MAX_ID
+            found.last_id = Limit.ID
         return found
 
     patch.setattr(log_rows, "head_of", without_end)

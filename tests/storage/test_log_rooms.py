@@ -2,7 +2,9 @@
 
 import pytest
 
-from imserver.model import MAX_ROOM_BYTES
+from imserver.model import (
+    Limit,
+)
 from imserver.storage.log import contract
 from imserver.storage.log.contract import (
     Appended,
@@ -18,7 +20,7 @@ from imserver.storage.log.message_log import MessageLog
 from .conftest import OpenStore, WriteAt
 
 APP = "action:1"
-NAMES = ("r", "安", "it's %s \\", "R", "r ", "x" * MAX_ROOM_BYTES)
+NAMES = ("r", "安", "it's %s \\", "R", "r ", "x" * Limit.ROOM_BYTES)
 """Names of rooms that have to be told apart."""
 
 
@@ -71,7 +73,7 @@ def test_nobody_reads_a_room_as_if_it_were_a_conversation_of_theirs(log: Message
 @pytest.mark.parametrize(
     "draft",
     [
-        Draft(sender="ann", room="x" * (MAX_ROOM_BYTES + 1)),
+        Draft(sender="ann", room="x" * (Limit.ROOM_BYTES + 1)),
         Draft(sender="ann", room="\0"),
         Draft(sender="ann", room="\0\0"),
         Draft(sender="ann", room="\ud800"),

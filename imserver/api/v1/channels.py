@@ -15,7 +15,7 @@ from imserver.auth.principal import (
     Needs,
 )
 from imserver.channels.channels import Channels
-from imserver.channels.members import MAX_TAG_BYTES, MAX_TAGS, ChannelRefused, encode_tags
+from imserver.channels.members import MAX_TAG_BYTES, MAX_TAGS, ChannelRefused
 from imserver.channels.stored import Published
 from imserver.cluster.history import HistoryPage, Position
 from imserver.config.declared import about
@@ -24,7 +24,11 @@ from imserver.http.field import App, ChannelName
 from imserver.http.limits import Limits
 from imserver.http.operation import Resource
 from imserver.http.reply import ApiProblem
-from imserver.model import MAX_ID, Event, Outcome
+from imserver.model import (
+    Event,
+    Limit,
+    Outcome,
+)
 from imserver.push.idempotency import IdReused, digest_of
 from imserver.push.push import Publishing, nothing_accepted
 
@@ -111,7 +115,7 @@ class ChannelHistoryQuery(ChannelQuery):
             "Publications after this one, or with `reverse` before it; -1: from the oldest, or with "
             "`reverse` from the newest.",
             ge=-1,
-            le=MAX_ID,
+            le=Limit.ID,
         ),
     ] = -1
     epoch: Epoch = ""
@@ -243,7 +247,7 @@ def _publish(
             channels,
             event,
             except_users=tuple(request.except_users),
-            tags=encode_tags(tags) if tags else b"",
+            tags=tags,
             with_history=with_history,
             key=key,
             digest=digest,

@@ -24,25 +24,29 @@ from imserver.message_view import entry_view
 from imserver.messages.deliverer import newest_page, oldest_page
 from imserver.messages.messaging import MessageSearch
 from imserver.messages.receipts import MarksView, Receipts
-from imserver.model import MAX_ID, MAX_TYPES, NO_FILTER, SearchFilter
+from imserver.model import (
+    NO_FILTER,
+    Limit,
+    SearchFilter,
+)
 from imserver.storage.log.contract import ConversationSummary, Entry
 from imserver.storage.store import Store
 
 _MAX_PAGE = 200
 
-ConversationId = Annotated[int, about("The conversation. A group has the same id.", ge=1, le=MAX_ID)]
+ConversationId = Annotated[int, about("The conversation. A group has the same id.", ge=1, le=Limit.ID)]
 """The type of a field: the id of a conversation."""
 SearchedConversation = Annotated[
-    int, about("Search only this conversation; 0: all conversations of the user.", ge=0, le=MAX_ID)
+    int, about("Search only this conversation; 0: all conversations of the user.", ge=0, le=Limit.ID)
 ]
 MessageId = Annotated[
-    int, about("The id of the message: its position in the log of the app.", ge=1, le=MAX_ID)
+    int, about("The id of the message: its position in the log of the app.", ge=1, le=Limit.ID)
 ]
 Before = Annotated[
-    int, about("Where to continue: `before` of the previous page; 0: at the newest.", ge=0, le=MAX_ID)
+    int, about("Where to continue: `before` of the previous page; 0: at the newest.", ge=0, le=Limit.ID)
 ]
 After = Annotated[
-    int, about("List the first messages after this one, instead of the last before one.", ge=0, le=MAX_ID)
+    int, about("List the first messages after this one, instead of the last before one.", ge=0, le=Limit.ID)
 ]
 PageLimit = Annotated[int, about("The maximum number of entries on this page.", ge=1, le=_MAX_PAGE)]
 SearchText = Annotated[
@@ -93,12 +97,12 @@ class SearchQuery(Acting, kw_only=True):
     link: Annotated[bool, about("Find only messages with a link.")] = False
     since: Annotated[
         int,
-        about("Find only messages sent at this time or later, in Unix milliseconds.", ge=0, le=MAX_ID),
+        about("Find only messages sent at this time or later, in Unix milliseconds.", ge=0, le=Limit.ID),
     ] = 0
     until: Annotated[
         int,
         about(
-            "Find only messages sent before this time, in Unix milliseconds; 0: up to now.", ge=0, le=MAX_ID
+            "Find only messages sent before this time, in Unix milliseconds; 0: up to now.", ge=0, le=Limit.ID
         ),
     ] = 0
     before: Before = 0
@@ -113,7 +117,7 @@ class SyncQuery(Acting, kw_only=True):
         about(
             "The position from which to continue: `after` of the previous page; 0: from the first entry.",
             ge=0,
-            le=MAX_ID,
+            le=Limit.ID,
         ),
     ] = 0
     limit: PageLimit = 50
@@ -122,7 +126,9 @@ class SyncQuery(Acting, kw_only=True):
 class MarksQuery(Acting, kw_only=True):
     """The marks of a user that changed since a version."""
 
-    version: Annotated[int, about("The `version` of the previous answer; 0: all marks.", ge=0, le=MAX_ID)] = 0
+    version: Annotated[
+        int, about("The `version` of the previous answer; 0: all marks.", ge=0, le=Limit.ID)
+    ] = 0
 
 
 class ReceiptsQuery(Acting, kw_only=True):
@@ -423,8 +429,8 @@ def search(api: ConversationApi, call: Call, request: SearchQuery) -> MessagesAn
 def _types_of(text: str) -> tuple[str, ...]:
     """The types of a query. Raises ApiProblem."""
     types = tuple(name for name in text.split(",") if name)
-    if len(types) > MAX_TYPES or "\0" in text:
-        raise ApiProblem(errors.Problems.INVALID_REQUEST, f"`types`: at most {MAX_TYPES}")
+    if len(types) > Limit.TYPES or "\0" in text:
+        raise ApiProblem(errors.Problems.INVALID_REQUEST, f"`types`: at most {Limit.TYPES}")
     return types
 
 

@@ -32,13 +32,8 @@ from imserver.model import (
     MAX_BUTTON_CHARACTERS,
     MAX_BUTTON_ROWS,
     MAX_BUTTONS,
-    MAX_CLIENT_MSG_ID_BYTES,
-    MAX_EMOJI_BYTES,
-    MAX_HIDDEN,
-    MAX_ID,
-    MAX_MENTIONS,
-    MAX_TYPE_BYTES,
     SYSTEM_PREFIX,
+    Limit,
     Send,
     buttons_objection,
     mentions_objection,
@@ -57,7 +52,7 @@ OwnId = Annotated[
     str,
     about(
         "Your own id of the message. A repeated request of the user with the same id is not stored again.",
-        max_length=MAX_CLIENT_MSG_ID_BYTES,
+        max_length=Limit.CLIENT_MSG_ID_BYTES,
     ),
 ]
 
@@ -77,7 +72,7 @@ class ButtonShape(Struct, forbid_unknown_fields=True):
 
 Forwarded = Annotated[
     int,
-    about("A message that the user can read. The server copies its content.", ge=1, le=MAX_ID),
+    about("A message that the user can read. The server copies its content.", ge=1, le=Limit.ID),
 ]
 
 
@@ -89,7 +84,7 @@ class Content(Acting, kw_only=True):
         about(
             "The type of the content: `picture`, `voice`, `video`, `file`, `location`, `custom` or your "
             "own word. The default is `text`, with `data` it is `custom`.",
-            max_length=MAX_TYPE_BYTES,
+            max_length=Limit.TYPE_BYTES,
         ),
     ] = ""
     text: Text | UnsetType = UNSET
@@ -97,7 +92,7 @@ class Content(Acting, kw_only=True):
     client_msg_id: OwnId = ""
     mentions: Annotated[
         list[Annotated[str, Meta(max_length=MAX_USER_BYTES)]],
-        about("Mentioned users, or only `all`: everybody in the conversation.", max_length=MAX_MENTIONS),
+        about("Mentioned users, or only `all`: everybody in the conversation.", max_length=Limit.MENTIONS),
     ] = field(default_factory=list)
     buttons: Annotated[
         list[Annotated[list[ButtonShape], Meta(min_length=1, max_length=MAX_BUTTONS)]],
@@ -118,8 +113,8 @@ class SendRequest(Content, kw_only=True):
     `forward`."""
 
     to: Annotated[str, about("The receiver. They may be offline.", max_length=MAX_USER_BYTES)] = ""
-    conversation: Annotated[int, about("A conversation or group, instead of `to`.", ge=0, le=MAX_ID)] = 0
-    reply_to: Annotated[int, about("The message to which this one replies.", ge=0, le=MAX_ID)] = 0
+    conversation: Annotated[int, about("A conversation or group, instead of `to`.", ge=0, le=Limit.ID)] = 0
+    reply_to: Annotated[int, about("The message to which this one replies.", ge=0, le=Limit.ID)] = 0
     forward: Forwarded | UnsetType = UNSET
     notify: NotifyField | UnsetType = UNSET
 
@@ -146,7 +141,7 @@ class ReactRequest(Acting, kw_only=True):
     emoji: Annotated[
         str,
         about(
-            "The emoji: 1 to 32 bytes of UTF-8.", min_length=1, max_length=MAX_EMOJI_BYTES, examples=["+1"]
+            "The emoji: 1 to 32 bytes of UTF-8.", min_length=1, max_length=Limit.EMOJI_BYTES, examples=["+1"]
         ),
     ]
     remove: Annotated[bool, about("Removes the reaction of the user.")] = False
@@ -202,7 +197,7 @@ class ReceivedAnswer(Struct):
 class HideRequest(Acting, kw_only=True):
     """The messages to hide from the user."""
 
-    ids: Annotated[list[MessageId], about("Ids of messages.", min_length=1, max_length=MAX_HIDDEN)]
+    ids: Annotated[list[MessageId], about("Ids of messages.", min_length=1, max_length=Limit.HIDDEN)]
 
 
 class HiddenAnswer(Struct):

@@ -39,10 +39,10 @@ from imserver.http.reply import ApiProblem
 from imserver.messages.messaging import Messaging
 from imserver.model import (
     ACCEPTED,
-    MAX_CLIENT_MSG_ID_BYTES,
     SYSTEM_PREFIX,
     YIELD_TARGETS,
     Event,
+    Limit,
     Outcome,
 )
 from imserver.notify import Notify, encode_notify, in_meta
@@ -486,7 +486,7 @@ def _drafts(checked: CheckedPush, targets: Sequence[Target]) -> Iterator[Draft]:
 
 def _name(key: str, number: int, alone: bool) -> str:
     """The ``client_msg_id`` of the message for one target: the key itself, if it is short enough."""
-    if not key or (alone and len(key.encode()) <= MAX_CLIENT_MSG_ID_BYTES and "\0" not in key):
+    if not key or (alone and len(key.encode()) <= Limit.CLIENT_MSG_ID_BYTES and "\0" not in key):
         return key
     return blake2b(f"{number} {key}".encode(), digest_size=_DIGEST_BYTES).hexdigest()
 

@@ -17,23 +17,11 @@ def _build(core: Core) -> FeatureParts:
         tenant = core.identity.tenants.get(app)
         return {} if tenant is None else tenant.room_members
 
-    acks = ActionAcks(
-        core.push.reach,
-        core.push.pending,
-        core.messages.messaging.catch_up,
-        core.messages.messaging.ack_tracker,
-        core.cluster.node_messages,
-    )
-    if core.push.rerouting is not None:
-        core.push.rerouting.on_unreached.append(acks.unreached)
+    acks = ActionAcks(core.push, core.messages.messaging)
     core.network.forgotten.insert(-1, acks.clear)  # channels are left last
-    # Before the pending pushes: a message to an awaited user would become one.
-    on_delete = core.identity.tenants.on_delete
-    on_delete.insert(on_delete.index(core.push.pending.forget), acks.forget)
     service = ActionService(
-        core.sessions.hub,
-        core.sessions.sessions,
-        core.channels.channels,
+        core.sessions,
+        core.channels,
         members,
         core.config.hub.notice_members,
         ActionMessages(core.messages.messaging, core.storage.store),

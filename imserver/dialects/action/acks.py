@@ -1,16 +1,13 @@
 """Acknowledged delivery of the action dialect, for clients that ask for it at login.
 
 Each message to such a client has a number. Messages that it does not acknowledge are sent again on the same
-connection, then the connection is closed (:mod:`imserver.hub.acks`). When the connection ends, unstored
-messages become pending pushes, and stored ones are read from the log at the next login. For
-:data:`AWAIT_SECONDS` after the end, messages of other users to the absent user become pending pushes too, on
-the nodes of their senders.
+connection, then the connection is closed. When the connection ends, unstored messages become pending pushes,
+and stored ones are read from the log at the next login. For ten minutes after the end, messages of other
+users to the absent user become pending pushes too, on the nodes of their senders.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from time import monotonic
 from typing import Final
 
 import gevent
@@ -19,50 +16,22 @@ from msgspec.structs import replace
 from imserver.dialects.action.commands import AckNumber
 from imserver.dialects.action.wire import DIALECT, AckedActionDialect
 from imserver.plugin.errors import ReplyCode
-from imserver.plugin.messages import CatchUp
-from imserver.plugin.services import Awaited, NodeMessages, PendingPushes, Reach, ToUser
-from imserver.plugin.wire import (
-    AckedState,
-    AckTracker,
-    Connection,
-    Event,
-    Outcome,
-    Reply,
-    Unacked,
-    app_and_user,
-)
-
-AWAIT_SECONDS: Final = 600
-"""Time for which messages to a client that has gone wait for it."""
-MAX_AWAITED: Final = 100_000
-"""Limit of the number of users who are awaited. Beyond it the first is dropped."""
+from imserver.plugin.messages import Messaging
+from imserver.plugin.services import PushServices
+from imserver.plugin.wire import AckedState, Connection, Event, Outcome, Reply, app_and_user
 
 _ACKED: Final = AckedActionDialect()
 _OK: Final = Reply(ReplyCode.OK)
 
 
 class ActionAcks:
-    """Turns acknowledged delivery on and off. Owner of the users who are awaited."""
+    """Turns acknowledged delivery on and off. Stateless."""
 
-    def __init__(
-        self,
-        reach: Reach,
-        pending: PendingPushes,
-        catch_up: CatchUp,
-        ack_tracker: AckTracker,
-        node_messages: NodeMessages | None = None,
-        clock: Callable[[], float] = monotonic,
-    ) -> None:
-        self._reach = reach
-        self._pending = pending
-        self._catch_up = catch_up
-        self._ack_tracker = ack_tracker
-        self._node_messages = node_messages
-        self._clock = clock
-        self._awaited: dict[tuple[str, str], float] = {}
-        """(app, user) → monotonic time until which the user is awaited."""
-        if node_messages is not None:
-            node_messages.handle({Awaited: self.await_user})
+    def __init__(self, push: PushServices, messaging: Messaging) -> None:
+        self._reach = push.reach
+        self._pending = push.pending
+        self._catch_up = messaging.catch_up
+        self._ack_tracker = messaging.ack_tracker
 
     # --- commands -------------------------------------------------------------------------------------------
 
@@ -72,7 +41,7 @@ class ActionAcks:
         if not isinstance(state, AckedState):
             state = connection.dialect_state = AckedState()
         if state.unacked is None:
-            state.unacked = Unacked(self._ack_tracker)
+            state.unacked = self._ack_tracker.unacked()
             connection.encoding = connection.encoding.with_dialect(_ACKED)
 
     def turn_off(self, connection: Connection) -> None:
@@ -92,7 +61,8 @@ class ActionAcks:
 
     def ack(self, connection: Connection, command: AckNumber) -> Reply:
         """A client acknowledges the messages up to a number. Never switches."""
-        unacked = unacked_of(connection)
+        state = connection.dialect_state
+        unacked = state.unacked if isinstance(state, AckedState) else None
         if unacked is None:
             return Reply(ReplyCode.NO_ROUTE)
         id = unacked.ack(connection, command.number)
@@ -107,54 +77,29 @@ class ActionAcks:
         if self._pending.waits_for(app, user):
             self._pending.deliver(app, user)
         if self._reach.to_user(app, user, event) in (Outcome.NOT_SENT, Outcome.UNKNOWN):
-            self._hold(app, user, event)
-
-    def unreached(self, push: ToUser) -> None:
-        """A push was on its way to this node when its user left (``Rerouting.on_unreached``)."""
-        if push.alone and push.event.kind == "msg":
-            self._hold(push.app, push.user, push.event)
-
-    def _hold(self, app: str, user: str, event: Event) -> None:
-        seconds = self._awaited.get((app, user), 0.0) - self._clock()
-        if seconds > 0:
-            self._pending.add(app, user, event, seconds)
+            self._pending.hold(app, user, event)
 
     # --- ends -----------------------------------------------------------------------------------------------
 
     def clear(self, connection: Connection) -> None:
         """A session ends or is no longer addressed: its unstored messages wait for the next one. Never
         switches."""
-        unacked = unacked_of(connection)
+        state = connection.dialect_state
+        unacked = state.unacked if isinstance(state, AckedState) else None
         events = [] if unacked is None else unacked.clear()
         app, user = connection.app, connection.user
         if app is not None and user is not None:
             for event in events:
-                self._pending.add(app, user, replace(event, channel=None), AWAIT_SECONDS)
+                self._pending.add(app, user, replace(event, channel=None))
 
     def ended(self, connection: Connection, _code: int) -> None:
         """A connection has ended. Never switches."""
-        if connection.user is not None and unacked_of(connection) is not None:
+        if connection.user is not None and acknowledges(connection):
             self.clear(connection)
-            awaited = Awaited(*app_and_user(connection))
-            self.await_user(awaited)
-            if self._node_messages is not None:
-                self._node_messages.broadcast(awaited)
-
-    def await_user(self, awaited: Awaited) -> None:
-        """Messages to this user wait from now on, if the user is not online."""
-        key, now = (awaited.app, awaited.user), self._clock()
-        self._awaited.pop(key, None)
-        self._awaited[key] = now + AWAIT_SECONDS
-        while len(self._awaited) > MAX_AWAITED or next(iter(self._awaited.values())) <= now:
-            del self._awaited[next(iter(self._awaited))]
-
-    def forget(self, app: str) -> None:
-        """Await no user of a deleted app any more. Never switches."""
-        for key in [key for key in self._awaited if key[0] == app]:
-            del self._awaited[key]
+            self._pending.await_user(*app_and_user(connection))
 
 
-def unacked_of(connection: Connection) -> Unacked | None:
-    """The unacknowledged messages of a connection; None if its client does not acknowledge."""
+def acknowledges(connection: Connection) -> bool:
+    """Whether the client of a connection acknowledges messages."""
     state = connection.dialect_state
-    return state.unacked if isinstance(state, AckedState) else None
+    return isinstance(state, AckedState) and state.unacked is not None

@@ -8,7 +8,7 @@ import msgspec
 
 from imserver.dialects.cmd.api import app_of_rooms, room_id
 from imserver.plugin.errors import ReplyCode, reply_text
-from imserver.plugin.http import Call, HttpResponse, Route, success
+from imserver.plugin.http import Call, HttpResponse, Route
 from imserver.plugin.identity import Needs, Tenants
 
 _encode = msgspec.json.Encoder().encode
@@ -20,7 +20,8 @@ def groups_list(tenants: Tenants, call: Call) -> HttpResponse:
     if tenant is None:
         text = _encode(reply_text(ReplyCode.NO_APP))
         return HttpResponse(200, b'{"code":%d,"msg":%b,"data":null}' % (ReplyCode.NO_APP, text))
-    return success([{"ID": room_id(room)} for room in tenant.room_members])
+    rooms = _encode([{"ID": room_id(room)} for room in tenant.room_members])
+    return HttpResponse(200, b'{"code":200,"msg":"Success","data":%b}' % rooms)
 
 
 ROUTES: Final = (

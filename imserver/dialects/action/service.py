@@ -4,7 +4,7 @@ If an app stores these messages (:class:`ActionMessages`), absent users receive 
 Messages of a room are delivered from the log. So all messages of a connection have one order, and a message
 that is sent during a login arrives exactly once. A user belongs to a room if the user has a position in it.
 Stored members have one from the first message, other users from their first login to the room. A message
-without proof of arrival (see :class:`imserver.hub.acks.PongLogSubscription`) is sent again at the next login.
+without proof of arrival (the pong to a ping after it) is sent again at the next login.
 Clients that acknowledge are in :mod:`imserver.dialects.action.acks`.
 """
 
@@ -14,13 +14,12 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from itertools import count
 from time import monotonic, time
 from typing import Any, Final
 
 import gevent
 
-from imserver.dialects.action.acks import ActionAcks, unacked_of
+from imserver.dialects.action.acks import ActionAcks, acknowledges
 from imserver.dialects.action.commands import AckNumber, ActionLogin, Say
 from imserver.dialects.action.wire import ActionDialect, with_seq
 from imserver.plugin.errors import CloseCode, ReplyCode, StorageUnavailable
@@ -32,12 +31,11 @@ from imserver.plugin.messages import (
     Rejected,
     RejectReason,
 )
-from imserver.plugin.services import ChannelRefused, Channels, Hub, Sessions
+from imserver.plugin.services import ChannelRefused, ChannelServices, SessionServices
 from imserver.plugin.storage import Store
 from imserver.plugin.wire import (
     OPEN,
     AckedState,
-    Answer,
     CommandRow,
     CommandTable,
     Connection,
@@ -45,7 +43,6 @@ from imserver.plugin.wire import (
     Event,
     Head,
     Outcome,
-    PongLogSubscription,
     Reply,
     app_and_user,
 )
@@ -89,8 +86,6 @@ class ActionMessages:
         self._catch_up = messaging.catch_up
         self._positions = messaging.positions
         self._store = store
-        self._numbers = count()
-        """Of log subscriptions."""
         self._sending: dict[Connection, int] = {}
         """How many messages of connections are being stored."""
 
@@ -122,14 +117,16 @@ class ActionMessages:
         """Greenlet: deliver all missed messages, and then new ones. Tries again while the database does not
         answer. Ends when the connection logs in again.
         """
-        log_subscription: PongLogSubscription | None = None
+        log_subscription = None
         while connection.state == OPEN and connection.dialect_state is state:
             try:
                 if log_subscription is None:
                     positions = positions or read_positions()
                     if connection.dialect_state is not state:
                         return
-                    log_subscription = self._subscribe(connection, positions)
+                    log_subscription = self._catch_up.subscribe_from(
+                        connection, positions, pinged=not acknowledges(connection)
+                    )
                 if connection.log_subscription is log_subscription:
                     self._catch_up.send_missed(connection, log_subscription.delivered, _wait_until_read)
                 return
@@ -138,13 +135,6 @@ class ActionMessages:
             except Exception:
                 log.exception("missed messages could not be sent", extra={"connection": connection.peer})
                 connection.close(CloseCode.INTERNAL_ERROR)
-
-    def _subscribe(self, connection: Connection, positions: dict[str, int]) -> PongLogSubscription:
-        pinged = unacked_of(connection) is None
-        log_subscription = PongLogSubscription(number=next(self._numbers), positions=positions, pinged=pinged)
-        log_subscription.acked = log_subscription.delivered = min(positions.values())
-        self._catch_up.subscribe(connection, log_subscription, live=False)
-        return log_subscription
 
     def _positions_of(
         self, app: str, user: str, room: str, rooms: Collection[str], login_time: int | None = None
@@ -167,7 +157,13 @@ class ActionMessages:
     # --- sending --------------------------------------------------------------------------------------------
 
     def send(
-        self, connection: Connection, command: Say, answer: Answer, *, to: str = "", room: str = ""
+        self,
+        connection: Connection,
+        command: Say,
+        answer: Callable[[Reply], None],
+        *,
+        to: str = "",
+        room: str = "",
     ) -> None:
         """Store a message to a user or to a room. The answer follows the commit. Never switches."""
         draft = Draft(
@@ -222,9 +218,8 @@ class ActionService:
 
     def __init__(
         self,
-        hub: Hub,
-        sessions: Sessions,
-        channels: Channels,
+        sessions: SessionServices,
+        channels: ChannelServices,
         members: Members,
         notice_members: int,
         messages: ActionMessages,
@@ -233,9 +228,9 @@ class ActionService:
         acks: ActionAcks,
         relations: Relations,
     ) -> None:
-        self._hub = hub
-        self._sessions = sessions
-        self._channels = channels
+        self._hub = sessions.hub
+        self._sessions = sessions.sessions
+        self._channels = channels.channels
         self._members = members
         self._notice_members = notice_members
         self._messages = messages
@@ -243,7 +238,7 @@ class ActionService:
         self._report = report
         self._acks = acks
         self._relations = relations
-        channels.members.on_left.append(self.left)
+        self._channels.members.on_left.append(self.left)
 
     def rows(self) -> CommandTable:
         """The commands that this service runs."""
@@ -264,7 +259,7 @@ class ActionService:
 
         After the answer 200, messages to the user and to the room reach this connection.
         """
-        acked = unacked_of(connection) is not None
+        acked = acknowledges(connection)
         if command.acks:
             self._acks.turn_on(connection)
         code = self._sessions.login(connection, command, again=True)
@@ -274,10 +269,11 @@ class ActionService:
             return Reply(code)
         app, user = app_and_user(connection)
         storing, rooms = self._channels.stores_conversations(app), self._rooms_of(app, user)
+        state = connection.dialect_state
         # Nobody has an id that is too long.
         reachable = not command.room and self._sessions.takes_user(app, command.peer)
         connection.dialect_state = ActionState(
-            unacked=unacked_of(connection),
+            unacked=state.unacked if isinstance(state, AckedState) else None,
             channels_from_log=storing,
             peer=command.peer if reachable else "",
             room=command.room,
@@ -315,7 +311,7 @@ class ActionService:
         known = self._hub.apps.get(connection.app or "")
         return known is not None and connection in known.sessions_of(connection.user or "")
 
-    def send(self, connection: Connection, command: Say, answer: Answer) -> Reply | None:
+    def send(self, connection: Connection, command: Say, answer: Callable[[Reply], None]) -> Reply | None:
         """Send a message to the session's receiver. The answer does not say whether anybody received it. May
         switch.
 
@@ -373,6 +369,7 @@ def _wait_until_read(connection: Connection) -> None:
     """Wait until a page of missed messages has left the outbox, and was acknowledged by a client that does
     so."""
     connection.wait_until_sent()
-    unacked = unacked_of(connection)
+    state = connection.dialect_state
+    unacked = state.unacked if isinstance(state, AckedState) else None
     while unacked is not None and unacked.waiting and connection.state == OPEN:
         gevent.sleep(_LOOK_SECONDS)

@@ -7,6 +7,7 @@ receiver. Decoding has two paths, as in :mod:`imserver.dialects.cmd.wire`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from itertools import count
 from time import time, time_ns
 from typing import Final
@@ -20,22 +21,18 @@ from imserver.plugin.errors import ReplyCode, reply_text
 from imserver.plugin.settings import MAX_USER_BYTES
 from imserver.plugin.wire import (
     ACTION_PREFIX,
-    MAX_NUMBER,
-    MAX_ROOM_BYTES,
     BadFrame,
     Command,
     Dialect,
     Event,
+    Fields,
     Heartbeat,
+    Limit,
     Message,
     Refused,
     Reply,
     Request,
-    fields_of,
     has_nul,
-    number_in,
-    parse_frame,
-    text_in,
 )
 
 NOBODY = "null"
@@ -44,6 +41,7 @@ NO_ROOM = "0"
 """The ``groupsId`` of a client that sends to one user."""
 WELCOME = "连接成功"
 
+_MAX_NUMBER: Final = Limit.NUMBER
 _NULL = Raw(b"null")
 _encode = msgspec.json.Encoder().encode
 
@@ -77,13 +75,13 @@ _decode_say = msgspec.json.Decoder(_SayData).decode
 
 
 def _login(data: bytes, _seq: str) -> ActionLogin:
-    fields = fields_of(data)
-    user, peer, room = text_in(fields, "userid"), text_in(fields, "touid"), text_in(fields, "groupsid")
-    token, app = text_in(fields, "token"), number_in(fields, "appid")
-    acks = fields.get("acks") is True
+    fields = Fields.of(data)
+    user, peer, room = fields.text("userid"), fields.text("touid"), fields.text("groupsid")
+    token, app = fields.text("token"), fields.number("appid")
+    acks = fields.values.get("acks") is True
     if user == NOBODY or not 0 < len(user.encode()) <= MAX_USER_BYTES:
         raise Refused(ReplyCode.BAD_USER)
-    if len(room.encode()) > MAX_ROOM_BYTES:
+    if len(room.encode()) > Limit.ROOM_BYTES:
         raise Refused(ReplyCode.BAD_PARAMETER)
     if room in ("", NO_ROOM):
         # No user has this name: there is no receiver.
@@ -94,26 +92,26 @@ def _login(data: bytes, _seq: str) -> ActionLogin:
 
 def _heartbeat(data: bytes, _seq: str) -> Heartbeat:
     if data != b"{}" and data != b"null":
-        text_in(fields_of(data), "userid")
+        Fields.of(data).text("userid")
     return _HEARTBEAT
 
 
 def _say(data: bytes, seq: str) -> Say:
     try:
         request = _decode_say(data)
-        if 0 <= request.app <= MAX_NUMBER:
+        if 0 <= request.app <= _MAX_NUMBER:
             return Say(request.type, request.text, seq)
     except (ValueError, RecursionError):
         pass
-    fields = fields_of(data)
+    fields = Fields.of(data)
     for key in ("userid", "touid", "groupsid"):
-        text_in(fields, key)
-    number_in(fields, "appid")
-    return Say(text_in(fields, "msgtype"), text_in(fields, "message"), seq)
+        fields.text(key)
+    fields.number("appid")
+    return Say(fields.text("msgtype"), fields.text("message"), seq)
 
 
 def _ack(data: bytes, _seq: str) -> AckNumber:
-    return AckNumber(number_in(fields_of(data), "ackid"))
+    return AckNumber(Fields.of(data).number("ackid"))
 
 
 _HEARTBEAT = Heartbeat()
@@ -132,8 +130,14 @@ PUSHED = {"msg": "sendmsg", "left": "exit"}
 _BEFORE = (
     b'{"code":200,"msg":"success","data":{"action":%b,"msgId":%b,"msgType":%b,"content":%b,"from":%b,"to":'
 )
-_TEXTS = {ReplyCode.BAD_USER: "非法的用户Id"}
-"""Texts that are not those of :func:`reply_text`."""
+_BAD_USER: Final = "非法的用户Id"
+"""The original's text. That of the cmd dialect ends in two capitals."""
+
+
+@cache
+def _text_of(code: int) -> bytes:
+    """The text of a reply code, as JSON."""
+    return _encode(_BAD_USER if code == ReplyCode.BAD_USER else reply_text(code))
 
 
 def with_seq(seq: str) -> bytes:
@@ -161,7 +165,7 @@ class ActionDialect(Dialect):
             seq, name, data = frame.seq or "", frame.action or "", bytes(frame.data)
         except (ValueError, RecursionError):
             try:
-                seq, name, data = parse_frame(payload, "action")
+                seq, name, data = Fields.frame(payload, "action")
             except (ValueError, RecursionError):
                 raise BadFrame(BAD_FRAME_REPLY) from None
         row = ACTIONS.get(name)
@@ -180,7 +184,7 @@ class ActionDialect(Dialect):
             _encode(request.seq),
             _encode(request.name),
             reply.code,
-            _encode(_TEXTS.get(reply.code) or reply_text(reply.code)),
+            _text_of(reply.code),
             b"null" if reply.data is None else _encode(reply.data),
         )
 

@@ -19,15 +19,12 @@ def _build(core: Core) -> FeatureParts:
     answers = CentrifugeAnswers(core.identity.back_ends)
     core.channels.commands.answers[NAME] = answers
     service = CentrifugeService(
-        core.sessions.sessions,
+        core.sessions,
+        core.channels,
+        core.cluster,
         core.identity.logins,
-        core.channels.channels,
-        core.channels.commands,
-        core.channels.consent,
         answers,
         core.identity.back_ends,
-        core.sessions.connections,
-        core.cluster.queries,
         core.messages.messaging.catch_up,
         core.identity.tenants.get,
         settings.app,
@@ -37,7 +34,7 @@ def _build(core: Core) -> FeatureParts:
     )
     both_ways, one_way = FallbackStreams(core, service), UniStreams(core, service)
     return FeatureParts(
-        Emulation(core.sessions.table, core.cluster.queries, core.cluster.others),
+        Emulation(core.sessions, core.cluster),
         service.rows(),
         {NAME: DialectParts(service.opened, service.check_ends)},
         streams=lambda serve: {**both_ways.paths(serve), **one_way.paths()},

@@ -36,29 +36,24 @@ from imserver.plugin.http import PROBLEM, Api, BadBody, BatchAnswers, Call, Http
 from imserver.plugin.identity import Need, Needs, Tenants, token_end
 from imserver.plugin.runtime import is_long_turn, serve_others
 from imserver.plugin.services import (
-    MAX_NAME_BYTES,
-    MAX_PRESENCE,
-    SERVER_UNSUBSCRIBE,
     USER_CHANNEL,
     ChannelRefused,
-    Channels,
-    Connections,
+    ChannelServices,
     Core,
     IdReused,
-    Lease,
     Left,
     Position,
-    Presence,
-    Published,
-    Publishing,
-    Sessions,
-    check_known,
-    check_name,
-    encode_tags,
-    history_since,
+    PushServices,
+    SessionServices,
 )
 from imserver.plugin.settings import ChannelSettings, settings_of
-from imserver.plugin.wire import ChannelPart, Event, NotSupported, Partial, without_nulls
+from imserver.plugin.wire import (
+    ChannelPart,
+    Event,
+    Limit,
+    Partial,
+    without_nulls,
+)
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -76,30 +71,27 @@ _encode = msgspec.json.Encoder().encode
 
 
 class CentrifugeApi(Struct, frozen=True):
-    """The services that the methods use. ``app``: that of keys for several apps."""
+    """The services that the methods use. ``app``: that of keys for several apps. ``node``: the name of this
+    node."""
 
-    publishing: Publishing
-    connections: Connections
-    presence: Presence
-    sessions: Sessions
-    channels: Channels
+    push: PushServices
+    sessions: SessionServices
+    channels: ChannelServices
     tenants: Tenants
     app: str
-    lease: Callable[[], Lease]
+    node: Callable[[], str]
     started_at: float
     version: str
 
 
 def _api(core: Core, _: Api) -> CentrifugeApi:
     return CentrifugeApi(
-        core.push.publishing,
-        core.sessions.connections,
-        core.sessions.presence,
-        core.sessions.sessions,
-        core.channels.channels,
+        core.push,
+        core.sessions,
+        core.channels,
         core.identity.tenants,
         settings_of(core.config, CentrifugeSettings).app,
-        core.status.lease,
+        lambda: core.status.lease().node,
         core.node.started_at,
         core.node.version,
     )
@@ -122,14 +114,20 @@ class _Position(Struct):
     epoch: str = ""
 
 
-class _Message(Partial, frozen=True):
+class _Request(Partial, frozen=True):
+    """A request, which its method checks: an error of this API has a code."""
+
+    late: ClassVar[bool] = True
+
+
+class _Message(_Request, frozen=True):
     data: Raw = Raw()
     b64data: str = ""
     skip_history: bool = False
     tags: dict[str, str] = field(default_factory=dict)
     idempotency_key: str = ""
-    version: NotSupported = UNSET
-    version_epoch: NotSupported = UNSET
+    version: Raw | UnsetType = UNSET
+    version_epoch: Raw | UnsetType = UNSET
 
     not_supported: ClassVar[tuple[str, ...]] = ("version", "version_epoch")
     in_base64: ClassVar[tuple[str, ...]] = ("data",)
@@ -143,10 +141,10 @@ class _Broadcast(_Message, frozen=True):
     channels: list[str] = field(default_factory=list)
 
 
-class _OfUser(Partial, frozen=True):
+class _OfUser(_Request, frozen=True):
     user: str = ""
     client: str = ""
-    session: NotSupported = UNSET
+    session: Raw | UnsetType = UNSET
 
     not_supported: ClassVar[tuple[str, ...]] = ("session",)
 
@@ -159,7 +157,7 @@ class _Subscribe(_OfUser, frozen=True):
     b64data: str = ""
     expire_at: int = 0
     recover_since: _Position | None = None
-    override: NotSupported = UNSET
+    override: Raw | UnsetType = UNSET
 
     not_supported: ClassVar[tuple[str, ...]] = ("session", "override")
     in_base64: ClassVar[tuple[str, ...]] = ("info", "data")
@@ -188,7 +186,7 @@ class _Refresh(_OfUser, frozen=True):
     in_base64: ClassVar[tuple[str, ...]] = ("info",)
 
 
-class _OfChannel(Partial, frozen=True):
+class _OfChannel(_Request, frozen=True):
     channel: str = ""
 
 
@@ -198,11 +196,11 @@ class _History(_OfChannel, frozen=True):
     reverse: bool = False
 
 
-class _Channels(Partial, frozen=True):
+class _Channels(_Request, frozen=True):
     pattern: str = ""
 
 
-class _Info(Partial, frozen=True):
+class _Info(_Request, frozen=True):
     pass
 
 
@@ -253,18 +251,22 @@ def _publish_each(
     """Publish once to each channel for an idempotency key. May switch."""
     data = _json_in(request)
     try:
-        tags = encode_tags(request.tags)
+        found = api.push.publishing.to_channels(
+            app,
+            [_channel_of(name) for name in channels],
+            Event("msg", "", "", type="custom", data=data),
+            tags=request.tags,
+            with_history=not request.skip_history,
+            key=request.idempotency_key,
+        )
     except ChannelRefused as refused:
         raise MethodFailed(codes.LIMIT_EXCEEDED, str(refused)) from None
-    found = api.publishing.to_channels(
-        app,
-        [_channel_of(name) for name in channels],
-        Event("msg", "", "", type="custom", data=data),
-        tags=tags,
-        with_history=not request.skip_history,
-        key=request.idempotency_key,
-    )
-    return list(map(_publish_result, found))
+    return [
+        _publish_refused(each)
+        if isinstance(each, ChannelRefused | IdReused)
+        else _publish_result(each.position)
+        for each in found
+    ]
 
 
 def _channel_of(name: str) -> str:
@@ -277,24 +279,23 @@ def _name_of(channel: str) -> str:
     return f"{ALIAS}{channel.removeprefix(USER_CHANNEL)}" if channel.startswith(USER_CHANNEL) else channel
 
 
-def _publish_result(found: Published | ChannelRefused | IdReused) -> dict[str, Any]:
-    if isinstance(found, IdReused):
-        return _error(codes.BAD_DATA)
-    if isinstance(found, ChannelRefused):
-        return _error(REFUSALS[found.reason].code)
-    position = found.position
+def _publish_refused(refused: ChannelRefused | IdReused) -> dict[str, Any]:
+    return _error(codes.BAD_DATA if isinstance(refused, IdReused) else REFUSALS[refused.reason].code)
+
+
+def _publish_result(position: Position | None) -> dict[str, Any]:
     return {"result": {} if position is None else {"offset": position.offset, "epoch": position.epoch}}
 
 
 def _connections_of(api: CentrifugeApi, app: str, request: _OfUser) -> list[str]:
     """The ids of a user's connections of this dialect, or the named one if it is that user's. May switch."""
     if request.client:
-        (found,) = api.connections.about(app, [request.client])
+        (found,) = api.sessions.connections.about(app, [request.client])
         mine = found is not None and found.user == request.user and found.dialect == NAME
         return [request.client] if mine else []
     if not request.user:
         raise MethodFailed(codes.BAD_DATA)
-    (sessions,) = api.presence.sessions(app, [request.user]).sessions
+    (sessions,) = api.sessions.presence.sessions(app, [request.user]).sessions
     return [session.connection for session in sessions if session.dialect == NAME]
 
 
@@ -305,27 +306,26 @@ def subscribe(api: CentrifugeApi, app: str, request: _Subscribe) -> dict[str, An
     )
     if request.channel.startswith("#"):
         raise MethodFailed(codes.BAD_DATA, "#… is the channel of a user, who is subscribed to it")
-    check_known(api.channels.options(app, request.channel))
+    api.channels.channels.known_options(app, request.channel)
     ids, since = _connections_of(api, app, request), request.recover_since
     position = None if since is None else Position(since.epoch, _bounded(since.offset))
-    api.connections.join_each(app, ids, request.channel, msgspec.msgpack.encode(about), position)
+    api.sessions.connections.join_each(app, ids, request.channel, msgspec.msgpack.encode(about), position)
     return {}
 
 
 def unsubscribe(api: CentrifugeApi, app: str, request: _Unsubscribe) -> dict[str, Any]:
     """End the subscriptions of a user to a channel; ``""``: to all channels. May switch."""
-    connections = api.connections
+    connections = api.sessions.connections
     if request.channel and not request.channel.startswith(ALIAS):
-        check_known(api.channels.options(app, request.channel))
+        api.channels.channels.known_options(app, request.channel)
     ids = _connections_of(api, app, request)
     channels = {_channel_of(request.channel): None}
     if not request.channel:
         found = connections.about(app, ids)
         channels = dict.fromkeys(channel for each in found if each is not None for channel in each.channels)
     for channel in channels:
-        event = Event(
-            "unsubscribed", "", "server unsubscribe", code=SERVER_UNSUBSCRIBE, channel=ChannelPart(channel)
-        )
+        code, part = codes.UNSUBSCRIBED_BY_SERVER, ChannelPart(channel)
+        event = Event("unsubscribed", "", "server unsubscribe", code=code, channel=part)
         for connection, left in zip(ids, connections.leave_each(app, ids, channel), strict=True):
             if left is Left.LEFT:
                 connections.push(app, connection, event)
@@ -338,7 +338,7 @@ def disconnect(api: CentrifugeApi, app: str, request: _Disconnect) -> dict[str, 
     if given is None and not (request.client or request.whitelist):
         if not request.user:
             raise MethodFailed(codes.BAD_DATA)
-        api.sessions.close(app, [request.user])
+        api.sessions.sessions.close(app, [request.user])
         return {}
     code, reason = (0, "") if given is None else (given.code, given.reason)
     as_given = code != 0
@@ -348,13 +348,13 @@ def disconnect(api: CentrifugeApi, app: str, request: _Disconnect) -> dict[str, 
         raise MethodFailed(codes.BAD_DATA)
     for connection in _connections_of(api, app, request):
         if connection not in request.whitelist:
-            api.connections.close(app, connection, code, reason, as_given)
+            api.sessions.connections.close(app, connection, code, reason, as_given)
     return {}
 
 
 def refresh(api: CentrifugeApi, app: str, request: _Refresh) -> dict[str, Any]:
     """Change when the sessions of a user end and what others see of them, or end them now. May switch."""
-    connections = api.connections
+    connections = api.sessions.connections
     for connection in _connections_of(api, app, request):
         if request.expired:
             connections.close(app, connection, CloseCode.TOKEN_INVALID)
@@ -376,13 +376,12 @@ def _bounded(offset: int) -> int:
 
 def _find(api: CentrifugeApi, app: str, name: str) -> tuple[str, ChannelSettings]:
     """A channel, and its options. Raises :class:`ChannelRefused` if the app has no channel of this name."""
-    check_name(name)
+    if not 0 < len(name.encode("utf-8", "surrogatepass")) <= Limit.CHANNEL_BYTES:
+        raise ChannelRefused("name")
     channel = _channel_of(name)
     if channel.startswith(ALIAS):
         raise ChannelRefused("not_available")
-    options = api.channels.options(app, channel)
-    check_known(options)
-    return channel, options
+    return channel, api.channels.channels.known_options(app, channel)
 
 
 def presence(api: CentrifugeApi, app: str, request: _OfChannel) -> dict[str, dict[str, ClientView]]:
@@ -390,7 +389,7 @@ def presence(api: CentrifugeApi, app: str, request: _OfChannel) -> dict[str, dic
     channel, options = _find(api, app, request.channel)
     if not options.presence:
         raise MethodFailed(codes.NOT_AVAILABLE)
-    page = api.channels.members.page(app, channel, limit=MAX_PRESENCE)
+    page = api.channels.channels.members.page(app, channel, limit=Limit.PRESENCE)
     return {"presence": infos_of_members(page.members)}
 
 
@@ -399,7 +398,7 @@ def count_presence(api: CentrifugeApi, app: str, request: _OfChannel) -> Struct:
     channel, options = _find(api, app, request.channel)
     if not options.presence:
         raise MethodFailed(codes.NOT_AVAILABLE)
-    return presence_stats(api.channels, app, channel)
+    return presence_stats(api.channels.channels.members.count_users, app, channel)
 
 
 def history(api: CentrifugeApi, app: str, request: _History) -> HistoryResult:
@@ -409,7 +408,7 @@ def history(api: CentrifugeApi, app: str, request: _History) -> HistoryResult:
         raise MethodFailed(codes.NOT_AVAILABLE)
     since = None if request.since is None else (request.since.epoch, _bounded(request.since.offset))
     limit = max(request.limit, -1)
-    return history_view(history_since(api.channels, app, channel, since, limit, request.reverse))
+    return history_view(api.channels.channels.history_since(app, channel, since, limit, request.reverse))
 
 
 def remove_history(api: CentrifugeApi, app: str, request: _OfChannel) -> dict[str, Any]:
@@ -417,19 +416,19 @@ def remove_history(api: CentrifugeApi, app: str, request: _OfChannel) -> dict[st
     channel, options = _find(api, app, request.channel)
     if not options.has_history:
         raise MethodFailed(codes.NOT_AVAILABLE)
-    api.channels.remove_history(app, channel)
+    api.channels.channels.remove_history(app, channel)
     return {}
 
 
 def list_channels(api: CentrifugeApi, app: str, request: _Channels) -> dict[str, Any]:
     """The channels with subscribers, all or those that fit a pattern. May switch."""
-    if len(request.pattern.encode()) > MAX_NAME_BYTES:
-        raise MethodFailed(codes.BAD_DATA, f"a pattern has at most {MAX_NAME_BYTES} bytes")
+    if len(request.pattern.encode()) > Limit.CHANNEL_BYTES:
+        raise MethodFailed(codes.BAD_DATA, f"a pattern has at most {Limit.CHANNEL_BYTES} bytes")
     fits = re.compile("|".join(map(translate, _alternatives(request.pattern)))).match
     found: dict[str, dict[str, int]] = {}
     after = ""
     while len(found) < MAX_LISTED:
-        page = api.channels.members.channels(app, after, _PAGE)
+        page = api.channels.channels.members.channels(app, after, _PAGE)
         for each in page.channels:
             name = _name_of(each.channel)
             if not request.pattern or fits(name):
@@ -460,8 +459,8 @@ def _alternatives(pattern: str) -> list[str]:
 
 def info(api: CentrifugeApi, app: str, _request: _Info) -> dict[str, Any]:
     """The numbers of the app. One row stands for all nodes. May switch."""
-    count = api.presence.counts([app]).apps[app]
-    node = api.lease().node
+    count = api.sessions.presence.counts([app]).apps[app]
+    node = api.node()
     return {
         "nodes": [
             {

@@ -9,10 +9,10 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType, field
 
 from imserver.plugin.identity import UnverifiedClaims
-from imserver.plugin.wire import NotSupported, PartialAnswer
+from imserver.plugin.wire import Partial
 
 
-class SubscriptionClaims(PartialAnswer, frozen=True):
+class SubscriptionClaims(Partial, frozen=True):
     """The claims of a connection token about a channel to which the server subscribes the client.
 
     ``info``: JSON about the client for others in the channel. ``data``: JSON for the client. ``expire_at``:
@@ -24,15 +24,15 @@ class SubscriptionClaims(PartialAnswer, frozen=True):
     data: Raw | UnsetType = UNSET
     b64data: str = ""
     expire_at: int = 0
-    override: NotSupported = UNSET
-    server_tags_filter: NotSupported = UNSET
-    cache_recover: NotSupported = UNSET
+    override: Raw | UnsetType = UNSET
+    server_tags_filter: Raw | UnsetType = UNSET
+    cache_recover: Raw | UnsetType = UNSET
 
     not_supported: ClassVar[tuple[str, ...]] = ("override", "server_tags_filter", "cache_recover")
     in_base64: ClassVar[tuple[str, ...]] = ("info", "data")
 
 
-class ConnectionClaims(PartialAnswer, frozen=True):
+class ConnectionClaims(Partial, frozen=True):
     """The facts about a client besides user and end, from a verified connection token or a back end.
 
     ``info``: JSON about the client for others. ``data``: JSON for the client. ``channels``, ``subs``: the
@@ -46,8 +46,8 @@ class ConnectionClaims(PartialAnswer, frozen=True):
     channels: tuple[str, ...] = ()
     subs: dict[str, SubscriptionClaims] = field(default_factory=dict)
     meta: Raw | UnsetType = UNSET
-    caps: NotSupported = UNSET
-    labels: NotSupported = UNSET
+    caps: Raw | UnsetType = UNSET
+    labels: Raw | UnsetType = UNSET
 
     not_supported: ClassVar[tuple[str, ...]] = ("caps", "labels")
     in_base64: ClassVar[tuple[str, ...]] = ("info", "data")

@@ -30,6 +30,9 @@ TOKEN_EXPIRED: Final = _error(109, "token expired")
 TOO_MANY_REQUESTS: Final = _error(111, "too many requests", temporary=True)
 UNRECOVERABLE: Final = _error(112, "unrecoverable position")
 
+UNSUBSCRIBED_BY_SERVER: Final = 2000
+"""Code of ``unsubscribe``: the client does not subscribe again."""
+
 _error(ReplyCode.NO_DATA, "unknown conversation, message or account")
 _error(ReplyCode.NOT_STORED, "not stored", temporary=True)
 ERRORS.update(

@@ -11,7 +11,7 @@ import gevent
 from msgspec import Struct
 
 from imserver.plugin.errors import CloseCode
-from imserver.plugin.services import ConnectionTable, NodeQueries, OtherNodes
+from imserver.plugin.services import ClusterServices, SessionServices
 from imserver.plugin.wire import OPEN, Connection, Stream
 
 log = logging.getLogger(__name__)
@@ -41,14 +41,14 @@ class EmulatedCommands(Struct, frozen=True, array_like=True):
 class Emulation:
     """Finds the stream of a request, on any node. Owner of the requests that wait.
 
-    The answers to commands are sent on the stream. ``others`` is None without a cluster.
+    The answers to commands are sent on the stream.
     """
 
-    def __init__(self, table: ConnectionTable, queries: NodeQueries, others: OtherNodes | None) -> None:
-        self._table = table
-        self._others = others
+    def __init__(self, sessions: SessionServices, cluster: ClusterServices) -> None:
+        self._table = sessions.table
+        self._others = cluster.others
         self._waiting: dict[Connection, deque[bytes]] = {}
-        queries.add("emulate", EmulatedCommands, self._serve_here)
+        cluster.queries.add("emulate", EmulatedCommands, self._serve_here)
 
     def serve(self, session: str, data: bytes) -> Emulated:
         """Serve the commands ``data`` of the client whose secret is ``session``.

@@ -67,31 +67,21 @@ from imserver.plugin.identity import (
 from imserver.plugin.messages import CatchUp
 from imserver.plugin.runtime import is_long_turn, serve_others
 from imserver.plugin.services import (
-    CLOSE_INSUFFICIENT_STATE,
-    INSUFFICIENT,
-    MAX_PRESENCE,
     USER_CHANNEL,
     ChannelAnswers,
-    ChannelCommands,
-    ChannelConsent,
     ChannelMember,
     ChannelRefused,
-    Channels,
-    Connections,
+    ChannelServices,
+    ClusterServices,
     HistoryPage,
     MemberPage,
-    NodeQueries,
     Position,
-    Sessions,
+    SessionServices,
     Subscribed,
-    disconnect,
-    has_channel,
-    set_info,
 )
 from imserver.plugin.settings import ChannelSettings, TenantSettings
 from imserver.plugin.wire import (
     OPEN,
-    Answer,
     AskHistory,
     AskPresence,
     ChannelPart,
@@ -102,14 +92,13 @@ from imserver.plugin.wire import (
     Dialect,
     Event,
     Head,
+    Limit,
     Login,
-    NotSupported,
-    PartialAnswer,
+    Partial,
     Refused,
     Reply,
     Stream,
     Subscribe,
-    compressed,
 )
 
 NAME: Final = "centrifuge"
@@ -117,12 +106,15 @@ GRACE_SECONDS: Final = 25
 """Time for a client to renew a token that has just expired. Clients begin at its end."""
 RENEWAL_SECONDS: Final = 60
 """After this time the back end is asked again if it has not renewed a session or a subscription."""
+_MAX_PRESENCE: Final = Limit.PRESENCE
 _MAX_CHOICES: Final = 100
 """Most channels that a request to connect names: each may cost a look into the database."""
 _ENCODED_TOGETHER: Final = 500
 """Subscribers in a part of an answer: about 2 ms as protobuf on a busy machine."""
 CLOSE_INVALID_TOKEN: Final = 3500
 CLOSE_BAD_REQUEST: Final = 3501
+CLOSE_INSUFFICIENT_STATE: Final = 3010
+"""Its client connects again, and recovers."""
 CLOSE_SUBSCRIPTION_EXPIRED: Final = 3006
 _DENIED: Final = Reply(codes.PERMISSION_DENIED)
 _EXPIRED: Final = Reply(codes.TOKEN_EXPIRED)
@@ -164,7 +156,7 @@ class _Admission(Struct, frozen=True):
     requested: frozenset[str] = frozenset()
 
 
-class _Renewed(PartialAnswer, frozen=True):
+class _Renewed(Partial, frozen=True):
     """The answer of a back end about a session or a subscription that ends."""
 
     expired: bool = False
@@ -172,13 +164,13 @@ class _Renewed(PartialAnswer, frozen=True):
     info: Raw | UnsetType = UNSET
     b64info: str = ""
     meta: Raw | UnsetType = UNSET
-    caps: NotSupported = UNSET
+    caps: Raw | UnsetType = UNSET
 
     not_supported: ClassVar[tuple[str, ...]] = ("caps",)
     in_base64: ClassVar[tuple[str, ...]] = ("info",)
 
 
-class _RpcResult(PartialAnswer, frozen=True):
+class _RpcResult(Partial, frozen=True):
     data: Raw | UnsetType = UNSET
     b64data: str = ""
 
@@ -315,22 +307,19 @@ class CentrifugeAnswers(ChannelAnswers):
 class CentrifugeService:
     """Carries out the commands of the dialect. Owner of :class:`CentrifugeState`.
 
-    ``answers``: those to commands on channels. ``queries``: answers queries of other nodes. ``settings``:
-    app → its settings. ``default_app``: the app of clients whose path names none. ``ping_seconds``: how often
-    clients are pinged. ``run``: carries out a command of this server.
+    ``answers``: those to commands on channels. ``settings``: app → its settings. ``default_app``: the app of
+    clients whose path names none. ``ping_seconds``: how often clients are pinged. ``run``: carries out a
+    command of this server.
     """
 
     def __init__(
         self,
-        sessions: Sessions,
+        sessions: SessionServices,
+        channels: ChannelServices,
+        cluster: ClusterServices,
         logins: Logins,
-        channels: Channels,
-        commands: ChannelCommands,
-        consent: ChannelConsent,
         answers: CentrifugeAnswers,
         back_ends: BackEnds,
-        connections: Connections,
-        queries: NodeQueries,
         catch_up: CatchUp,
         settings: Callable[[str], TenantSettings | None],
         default_app: str,
@@ -338,23 +327,23 @@ class CentrifugeService:
         version: str,
         run: Callable[[Connection, Command, Callable[[Reply], None]], Reply | None],
     ) -> None:
-        self._sessions = sessions
+        self._sessions = sessions.sessions
         self._logins = logins
-        self._channels = channels
-        self._commands = commands
-        self._consent = consent
+        self._channels = channels.channels
+        self._commands = channels.commands
+        self._consent = channels.consent
         self._answers = answers
         self._back_ends = back_ends
-        self._connections = connections
+        self._connections = sessions.connections
         self._catch_up = catch_up
         self._settings = settings
         self._default_app = default_app
         self._version = f"imserver {version}"
         self._ping = max(1, ceil(ping_seconds))
         self._run = run
-        connections.on_join.append(self._joined)
-        channels.members.on_parted.append(_parted)
-        queries.add("refresh", RefreshConnection, self._refresh_here)
+        sessions.connections.on_join.append(self._joined)
+        channels.channels.members.on_parted.append(_parted)
+        cluster.queries.add("refresh", RefreshConnection, self._refresh_here)
 
     def rows(self) -> CommandTable:
         """The commands that this service runs."""
@@ -372,13 +361,17 @@ class CentrifugeService:
         app = unquote(segments[2]) if len(segments) > 3 else self._default_app
         # Names with a colon are those of other dialects' apps.
         app = "" if ":" in app else self._logins.resolve(app)
-        facts = self._back_ends.facts_of(app, intern(segments[-1]), head.headers)
-        connection.dialect_state = CentrifugeState(app=app, facts=facts)
+        state = connection.dialect_state = CentrifugeState(app=app)
+        headers = self._back_ends.headers_of(app, head.headers)
+        if headers is not None:
+            state.set_facts(intern(segments[-1]), headers)
         connection.last_seen = monotonic()
 
     # --- sessions -------------------------------------------------------------------------------------------
 
-    def login(self, connection: Connection, command: CentrifugeLogin, answer: Answer) -> Reply | None:
+    def login(
+        self, connection: Connection, command: CentrifugeLogin, answer: Callable[[Reply], None]
+    ) -> Reply | None:
         """Begin a session, and the subscriptions that the token names. May switch."""
         state = _state_of(connection)
         if connection.app is not None:
@@ -386,7 +379,7 @@ class CentrifugeService:
             return None
         app = state.app
         if state.facts is not None:
-            self._back_ends.add_headers(app, state.facts, command.headers)
+            state.facts.headers |= self._back_ends.emulated_headers_of(app, command.headers)
         kicks = self._sessions.kicks.count
         try:
             admission = self._admit(connection, app, command)
@@ -494,7 +487,7 @@ class CentrifugeService:
         state: CentrifugeState,
         admission: _Admission,
         command: CentrifugeLogin,
-        answer: Answer,
+        answer: Callable[[Reply], None],
     ) -> None:
         """Answer a login, with the subscriptions that its token names, and the channel of its user. If one is
         refused, close it.
@@ -512,7 +505,7 @@ class CentrifugeService:
         if command.token:
             state.by_token = frozenset(wanted)
         positions = {name: Position(*each) for name, each in command.recover.items() if name in wanted}
-        has_options = self._channels.user_row(app) is not None and has_channel(connection.user or "")
+        has_options = self._channels.has_user_channel(app, connection.user or "")
         is_member = own != "" and has_options
         if is_member:
             wanted[own] = SubscriptionClaims()
@@ -529,7 +522,7 @@ class CentrifugeService:
                 if channel in command.recover:
                     positions[channel] = Position(*command.recover[channel])
             for channel, about in wanted.items():
-                set_info(state, channel, _bytes_of(about.info))
+                state.set_info(channel, _bytes_of(about.info))
                 _set_end(state, channel, about.expire_at)
             may = {channel: self._channels.options(app, channel).may_recover for channel in wanted}
             since = {channel: positions.get(channel) if may[channel] else None for channel in wanted}
@@ -633,7 +626,7 @@ class CentrifugeService:
         state = _state_of(connection)
         named = claims.subscriptions.keys() | admission.requested
         if named - {f"#{connection.user}"} != state.by_token:
-            connection.close(CLOSE_INSUFFICIENT_STATE, INSUFFICIENT)
+            connection.close(CLOSE_INSUFFICIENT_STATE, "insufficient state")
             return None
         state.expires_at = 0
         _renew_facts(state, claims.info, claims.meta)
@@ -689,7 +682,7 @@ class CentrifugeService:
         before = [name for name in state.by_server or () if self._channels.members.has(connection, name)]
         state.by_server = {*before, channel}
         data = _read_about(about) if about else SubscriptionAbout()
-        set_info(state, channel, data.info)
+        state.set_info(channel, data.info)
         _set_end(state, channel, data.expires_at)
         result = SubscribeResult(data=Raw(data.data) if data.data else UNSET)
         if position is not None:
@@ -714,7 +707,7 @@ class CentrifugeService:
         end = claims.expires_at
         _set_end(state, command.channel, end)
         if claims.info is not UNSET:
-            set_info(state, command.channel, bytes(claims.info))
+            state.set_info(command.channel, bytes(claims.info))
         return Reply(ReplyCode.OK, SubRefreshResult(end > 0, _ttl(end)))
 
     def check_ends(self, connection: Connection) -> None:
@@ -725,7 +718,7 @@ class CentrifugeService:
             return
         unfollowed = state.marks & _UNFOLLOWED and connection.log_subscription is None
         if unfollowed and self._catch_up.answers():
-            connection.close(CLOSE_INSUFFICIENT_STATE, INSUFFICIENT)
+            connection.close(CLOSE_INSUFFICIENT_STATE, "insufficient state")
             return
         now, app = int(time()), connection.app or ""
         if 0 < state.expires_at <= now:
@@ -755,7 +748,7 @@ class CentrifugeService:
             return
         except BackEndRefused as refused:
             if refused.disconnect is not None:
-                disconnect(connection, refused.disconnect)
+                connection.disconnect(*refused.disconnect)
             return
         if connection.state != OPEN or (channel and not self._channels.members.has(connection, channel)):
             return
@@ -767,7 +760,7 @@ class CentrifugeService:
         elif channel:
             _set_end(state, channel, found.expire_at)
             if found.info is not UNSET:
-                set_info(state, channel, bytes(found.info))
+                state.set_info(channel, bytes(found.info))
         else:
             state.expires_at = found.expire_at
             _renew_facts(state, found.info, found.meta)
@@ -778,7 +771,7 @@ class CentrifugeService:
             channel = self._commands.check_presence(connection, command.channel)
         except ChannelRefused as refused:
             return self._answers.refused(refused)
-        stats = presence_stats(self._channels, connection.app or "", channel)
+        stats = presence_stats(self._channels.members.count_users, connection.app or "", channel)
         return Reply(ReplyCode.OK, stats)
 
 
@@ -798,9 +791,12 @@ def infos_of_members(members: list[ChannelMember]) -> dict[str, ClientView]:
     }
 
 
-def presence_stats(channels: Channels, app: str, channel: str) -> PresenceStatsResult:
-    """How many subscribers and users a channel has; see :meth:`ChannelMembers.count_users`. May switch."""
-    return PresenceStatsResult(*channels.members.count_users(app, channel, MAX_PRESENCE))
+def presence_stats(
+    count: Callable[[str, str, int], tuple[int, int]], app: str, channel: str
+) -> PresenceStatsResult:
+    """How many subscribers and users a channel has. ``count``: :meth:`ChannelMembers.count_users`. May
+    switch."""
+    return PresenceStatsResult(*count(app, channel, _MAX_PRESENCE))
 
 
 def history_view(page: HistoryPage) -> HistoryResult:
@@ -861,7 +857,7 @@ def _refused(connection: Connection, refused: BackEndRefused) -> Reply | None:
     """Answer with the error of the back end, or end the connection as it wants."""
     if refused.disconnect is None:
         return Reply(codes.PERMISSION_DENIED, refused.error)
-    disconnect(connection, refused.disconnect)
+    connection.disconnect(*refused.disconnect)
     return None
 
 
@@ -884,12 +880,7 @@ def _result(
         result.epoch, result.offset = found.position.epoch, found.position.offset
     if recovering and found.recovered:
         result.recovered = True
-        events = found.publications
-        if found.delta:
-            events = [
-                compressed(event, before) for before, event in zip((None, *events), events, strict=False)
-            ]
-        result.publications = [publication_of(event) for event in events]
+        result.publications = [publication_of(event) for event in found.events()]
     return result
 
 

@@ -7,6 +7,7 @@ come with ``POST /emulation``, whose ``session`` is that of the reply to ``conne
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -19,7 +20,7 @@ from imserver.plugin.errors import CloseCode, Problems
 from imserver.plugin.http import PROBLEM, ApiProblem, BadBody, Call, HttpResponse, Route, stream_head
 from imserver.plugin.identity import Needs
 from imserver.plugin.services import Core
-from imserver.plugin.wire import Head, Serve, Stream, StreamEncoding, StreamPath, host_of, serve_each
+from imserver.plugin.wire import Connection, Head, Stream, StreamEncoding, StreamPath, host_of
 
 _PROTOBUF: Final = "application/octet-stream"
 _JSON: Final = "application/json; charset=utf-8"
@@ -39,10 +40,10 @@ class FallbackStreams:
         self._lines: StreamEncoding
         self._frames: StreamEncoding
 
-    def paths(self, serve: Serve) -> dict[str, StreamPath]:
+    def paths(self, serve: Callable[[Connection, bytes, bool], None]) -> dict[str, StreamPath]:
         """Path, or its pattern → how it is served. The second segment may name the app. ``serve``: serves
         messages."""
-        serve, message_bytes = serve_each(serve), self._message_bytes
+        message_bytes = self._message_bytes
         self._events = StreamEncoding(self._as_json, serve, message_bytes, b"data: ", b"\n\n")
         self._lines = StreamEncoding(self._as_json, serve, message_bytes, b"", b"\n")
         self._frames = StreamEncoding(self._as_protobuf, serve, message_bytes)

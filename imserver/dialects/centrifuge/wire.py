@@ -42,7 +42,6 @@ from imserver.plugin.wire import (
     Event,
     LateModule,
     Message,
-    Payload,
     Publish,
     Readers,
     Refused,
@@ -54,7 +53,6 @@ from imserver.plugin.wire import (
     entry_view,
     has_nul,
     payload_of,
-    signal_data,
     without_nulls,
 )
 
@@ -67,6 +65,8 @@ else:
     protobuf_message = LateModule("google.protobuf.message")
     pb = LateModule("imserver.dialects.centrifuge.centrifuge_pb2")
 
+Payload = bytes | Callable[[str, DialectState | None], bytes]
+"""What a push becomes: the same bytes for all its receivers, or for the user and the state of each."""
 MAX_OFFSET: Final = 2**63 - 1
 MAX_COMMANDS: Final = 2000
 """The most commands in one frame. An SDK subscribes to all its channels in one frame, at most 1,000."""
@@ -573,7 +573,7 @@ class CentrifugeDialect(Dialect):
     def encode_event(self, event: Event) -> Payload | None:
         """A push. What is not of a channel goes to the receiver's own channel."""
         if isinstance(event, Signal):
-            return self._to_user(PublicationView(Raw(signal_data(event)), tags={"kind": event.kind}))
+            return self._to_user(PublicationView(Raw(event.as_json()), tags={"kind": event.kind}))
         found = _content_of(event)
         if found is None:
             return None

@@ -11,11 +11,9 @@ from imserver.plugin.services import Core
 
 def _build(core: Core) -> FeatureParts:
     service = ClientService(
-        core.sessions.hub,
-        core.sessions.ids,
-        core.channels.channels,
-        core.sessions.connections,
-        core.cluster.queries,
+        core.sessions,
+        core.channels,
+        core.cluster,
         core.identity.tenants,
         core.identity.logins,
         core.node.metrics.count_login,

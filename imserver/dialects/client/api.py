@@ -30,13 +30,12 @@ from imserver.plugin.http import (
 from imserver.plugin.identity import Need, Needs
 from imserver.plugin.services import (
     ChannelRefused,
-    Channels,
-    Connections,
+    ChannelServices,
     Core,
     Joined,
     Left,
-    Reach,
-    nothing_accepted,
+    PushServices,
+    SessionServices,
 )
 from imserver.plugin.wire import Event, Outcome
 
@@ -204,18 +203,18 @@ class ClientApi(Struct, frozen=True):
     """The services that the routes use."""
 
     service: ClientService
-    connections: Connections
-    channels: Channels
-    reach: Reach
+    sessions: SessionServices
+    channels: ChannelServices
+    push: PushServices
     limits: Limits
 
 
 def _api(core: Core, api: Api) -> ClientApi:
     return ClientApi(
         core.service(ClientService),
-        core.sessions.connections,
-        core.channels.channels,
-        core.push.reach,
+        core.sessions,
+        core.channels,
+        core.push,
         api.limits,
     )
 
@@ -291,7 +290,7 @@ def send_to_client(api: ClientApi, app: str, push: PushToClient) -> HttpResponse
     """``POST /api/send_to_client``: push to one client."""
     event = _event(api, push)
     client = _required(push.client_id, "ClientId")
-    return _push_answer(event, api.connections.push(app, client, event))
+    return _push_answer(event, api.sessions.connections.push(app, client, event))
 
 
 def send_to_clients(api: ClientApi, app: str, push: PushToClients) -> HttpResponse:
@@ -301,22 +300,22 @@ def send_to_clients(api: ClientApi, app: str, push: PushToClients) -> HttpRespon
         raise RequestRefused(client_refusal("ClientIds为必填字段"))
     if len(push.client_ids) > api.limits.batch_targets:
         return TOO_MANY_CLIENTS
-    outcomes = api.connections.push_each(app, [each or "" for each in push.client_ids], event)
+    outcomes = api.sessions.connections.push_each(app, [each or "" for each in push.client_ids], event)
     # A repeated call would deliver again to clients that have received the push.
-    return FAILED if nothing_accepted(outcomes) else DONE
+    return FAILED if Outcome.FAILED in outcomes and Outcome.SENT not in outcomes else DONE
 
 
 def send_to_group(api: ClientApi, app: str, push: PushToGroup) -> HttpResponse:
     """``POST /api/send_to_group``: push to all members of a group."""
     event = _event(api, push)
     group = _required(push.group_name, "GroupName")
-    return _push_answer(event, api.channels.publish(app, group, event))
+    return _push_answer(event, api.channels.channels.publish(app, group, event))
 
 
 def send_to_system(api: ClientApi, app: str, push: Push) -> HttpResponse:
     """``POST /api/send_to_system``: push to all clients of the system."""
     event = _event(api, push)
-    return _push_answer(event, api.reach.to_app(app, event))
+    return _push_answer(event, api.push.reach.to_app(app, event))
 
 
 # --- groups -------------------------------------------------------------------------------------------------
@@ -352,7 +351,7 @@ def get_online_list(api: ClientApi, app: str, group: GroupBody) -> HttpResponse:
     listed: list[str] = []
     after = ""
     while True:
-        page = api.channels.members.page(app, name, after, _PAGE_MEMBERS)
+        page = api.channels.channels.members.page(app, name, after, _PAGE_MEMBERS)
         listed += [member.connection for member in page.members]
         after = page.next
         if not after or len(listed) >= LIST_MEMBERS:
@@ -361,7 +360,7 @@ def get_online_list(api: ClientApi, app: str, group: GroupBody) -> HttpResponse:
 
 def get_client_groups(api: ClientApi, app: str, client: Client) -> HttpResponse:
     """``POST /api/get_client_groups``: the groups of a client in the order of joining."""
-    found = api.connections.about(app, [_required(client.client_id, "ClientId")])[0]
+    found = api.sessions.connections.about(app, [_required(client.client_id, "ClientId")])[0]
     groups = () if found is None else found.channels
     return success({"count": len(groups), "list": groups})
 
@@ -371,14 +370,14 @@ def get_client_groups(api: ClientApi, app: str, client: Client) -> HttpResponse:
 
 def is_online(api: ClientApi, app: str, client: Client) -> HttpResponse:
     """``POST /api/is_online``: whether a client is connected."""
-    found = api.connections.about(app, [_required(client.client_id, "ClientId")])
+    found = api.sessions.connections.about(app, [_required(client.client_id, "ClientId")])
     return success({"online": found[0] is not None})
 
 
 def close_client(api: ClientApi, app: str, client: Client) -> HttpResponse:
     """``POST /api/close_client``: close a client's connection, after all earlier pushes."""
     name = _required(client.client_id, "ClientId")
-    outcome = api.connections.close(app, name, CloseCode.KICKED)
+    outcome = api.sessions.connections.close(app, name, CloseCode.KICKED)
     return FAILED if outcome is Outcome.FAILED else CLOSED
 
 

@@ -14,22 +14,19 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from imserver.dialects.client.wire import BAD_SYSTEM, NO_SYSTEM, message_id, refusal, welcome
+from imserver.dialects.client.wire import BAD_SYSTEM, NAME, NO_SYSTEM, message_id, refusal, welcome
 from imserver.plugin.errors import CloseCode, ImserverError, reply_text
 from imserver.plugin.identity import BadTenant, Logins, Tenants
 from imserver.plugin.services import (
-    NAMED_BY_ID,
-    Channels,
-    ConnectionIds,
-    Connections,
-    Hub,
+    ChannelServices,
+    ClusterServices,
     Joined,
     Left,
-    NodeQueries,
     Position,
+    SessionServices,
 )
 from imserver.plugin.settings import valid_name
-from imserver.plugin.wire import OPEN, SYSTEM_PREFIX, Connection, DialectState, Event, Head
+from imserver.plugin.wire import OPEN, Connection, DialectState, Event, Head
 
 POLICY: Final = "multi"
 """Login policy of unregistered systems. Each client is its own user, so the policy has no effect."""
@@ -66,11 +63,6 @@ class Unbind(Struct, frozen=True, array_like=True):
     group: str
 
 
-def _is_name(system: str) -> bool:
-    """Whether a name is valid for a system. It must fit in a header, which loses blanks at both ends."""
-    return system != "" and system == system.strip() and valid_name(SYSTEM_PREFIX + system)
-
-
 class ClientState(DialectState, gc=False):
     """The label of a client."""
 
@@ -85,27 +77,25 @@ class ClientService:
 
     def __init__(
         self,
-        hub: Hub,
-        ids: ConnectionIds,
-        channels: Channels,
-        connections: Connections,
-        queries: NodeQueries,
+        sessions: SessionServices,
+        channels: ChannelServices,
+        cluster: ClusterServices,
         tenants: Tenants,
         logins: Logins,
         count_login: Callable[[], None],
         notice_members: int,
     ) -> None:
-        self._hub = hub
-        self._ids = ids
-        self._channels = channels
-        self._connections = connections
+        self._hub = sessions.hub
+        self._ids = sessions.ids
+        self._channels = channels.channels
+        self._connections = sessions.connections
         self._tenants = tenants
         self._logins = logins
         self._count_login = count_login
         self._notice_members = notice_members
-        channels.members.on_left.append(self._left)
-        connections.on_join.append(self._joined)
-        queries.add(_UNBIND, Unbind, self._unbind_here)
+        self._channels.members.on_left.append(self._left)
+        self._connections.on_join.append(self._joined)
+        cluster.queries.add(_UNBIND, Unbind, self._unbind_here)
 
     # --- coming and going -----------------------------------------------------------------------------------
 
@@ -121,7 +111,7 @@ class ClientService:
             self._logins.refused("app", "", "", connection.peer)
             self._refuse(connection, NO_SYSTEM, CloseCode.NOT_ALLOWED)
             return
-        if not _is_name(system):
+        if not self._is_name(system):
             self._logins.refused("app", self.app_of(system), "", connection.peer)
             self._refuse(connection, BAD_SYSTEM, CloseCode.NOT_ALLOWED)
             return
@@ -131,7 +121,7 @@ class ClientService:
             return
         self._tenants.find(app)  # reads the database: another node may have registered it
         known = self._hub.apps.get(app)
-        decision = self._logins.check(app, "", params.get("token", ""), NAMED_BY_ID, connection)
+        decision = self._logins.check(app, "", params.get("token", ""), NAME, connection)
         if connection.state != OPEN:
             return
         if not decision.ok:
@@ -162,6 +152,11 @@ class ClientService:
         if connection.app is not None:
             self._hub.close_guest(connection.app)
 
+    def _is_name(self, system: str) -> bool:
+        """Whether a name is valid for a system. It must fit in a header, which loses blanks at both ends."""
+        app = self._tenants.app_of_system(system)
+        return system != "" and system == system.strip() and valid_name(app)
+
     # --- systems --------------------------------------------------------------------------------------------
 
     def register(self, system: str) -> bool:
@@ -169,10 +164,10 @@ class ClientService:
 
         Raises :class:`BadSystem` for an invalid name, and :class:`TooManySystems`. May switch.
         """
-        if not _is_name(system):
+        if not self._is_name(system):
             raise BadSystem(system)
         try:
-            return self._tenants.register(SYSTEM_PREFIX + system)
+            return self._tenants.register(self._tenants.app_of_system(system))
         except BadTenant as bad:
             if bad.is_limit:
                 raise TooManySystems from None
@@ -180,11 +175,11 @@ class ClientService:
 
     def app_of(self, system: str) -> str:
         """The app of the clients of a system, registered or not."""
-        return self._tenants.resolve(SYSTEM_PREFIX + system)
+        return self._tenants.resolve(self._tenants.app_of_system(system))
 
     def is_registered(self, system: str) -> bool:
         """Whether a system is registered. May switch."""
-        return self._tenants.find(SYSTEM_PREFIX + system) is not None
+        return self._tenants.find(self._tenants.app_of_system(system)) is not None
 
     # --- groups ---------------------------------------------------------------------------------------------
 
@@ -216,7 +211,7 @@ class ClientService:
         self, connection: Connection, channel: str, about: bytes, new: bool, _position: Position | None
     ) -> None:
         """A connection of this node has joined a channel, or has joined it again."""
-        if connection.encoding.dialect.name != NAMED_BY_ID:
+        if connection.encoding.dialect.name != NAME:
             return
         if about:
             connection.dialect_state = ClientState(label=_unpack_label(about))
@@ -226,7 +221,7 @@ class ClientService:
     def _left(self, connection: Connection, channels: tuple[str, ...]) -> None:
         """Handle the end of a connection of this node that was in these channels. A user who is unbound
         from a group, and still connected, is not offline."""
-        if connection.encoding.dialect.name == NAMED_BY_ID and connection.state != OPEN:
+        if connection.encoding.dialect.name == NAME and connection.state != OPEN:
             for channel in channels:
                 self._notify(connection, channel, "offline")
 

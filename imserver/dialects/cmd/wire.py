@@ -8,6 +8,7 @@ library, which is ten times slower and accepts the same deviations as the origin
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from itertools import count
 from time import time_ns
 from typing import Any, Final
@@ -17,18 +18,9 @@ from msgspec import Raw, Struct
 
 from imserver import errors
 from imserver.config.settings import MAX_USER_BYTES
-from imserver.message_view import entry_view, raw_or_none, signal_data, stream_view
+from imserver.message_view import entry_view, raw_or_none, stream_view
 from imserver.model import (
     MAX_BUTTON_BYTES,
-    MAX_CLIENT_MSG_ID_BYTES,
-    MAX_EMOJI_BYTES,
-    MAX_HIDDEN,
-    MAX_ID,
-    MAX_MENTIONS,
-    MAX_PAGE,
-    MAX_TYPE_BYTES,
-    MAX_TYPES,
-    MAX_WORDS_BYTES,
     NO_FILTER,
     Ack,
     AskHistory,
@@ -38,12 +30,14 @@ from imserver.model import (
     AskReceipts,
     BadFrame,
     ChannelPart,
+    Command,
     Conversations,
     CountReceipts,
     Event,
     Heartbeat,
     Hide,
     History,
+    Limit,
     Login,
     Message,
     Pin,
@@ -66,42 +60,33 @@ from imserver.model import (
     buttons_objection,
     mentions_objection,
 )
-from imserver.protocol.dialect import Dialect, Readers
+from imserver.protocol.dialect import Dialect, Reader, Readers
 from imserver.protocol.forgiving import (
     BACKSLASH,
-    MAX_NUMBER,
+    Fields,
     Refused,
-    fields_of,
-    flag_in,
     has_nul,
-    id_in,
-    limit_in,
-    needed_id,
-    number_in,
-    parse_frame,
-    receiver_in,
-    short_text,
-    text_in,
     well_formed,
 )
 
+_MAX_NUMBER: Final = Limit.NUMBER
 _encode = msgspec.json.Encoder().encode
 
 
-def _body(fields: dict[str, Any]) -> tuple[str, bytes]:
+def _body(fields: Fields) -> tuple[str, bytes]:
     """Type and bytes of the content: ``text``, or any JSON as ``data``."""
-    if "data" not in fields:
-        return short_text(fields, "type", MAX_TYPE_BYTES) or "text", text_in(fields, "text").encode()
-    kind = short_text(fields, "type", MAX_TYPE_BYTES) or "custom"
-    if "text" in fields or kind == "text":
+    if "data" not in fields.values:
+        return fields.short_text("type", Limit.TYPE_BYTES) or "text", fields.text("text").encode()
+    kind = fields.short_text("type", Limit.TYPE_BYTES) or "custom"
+    if "text" in fields.values or kind == "text":
         raise Refused(errors.ReplyCode.BAD_PARAMETER)
-    return kind, _json(fields["data"])
+    return kind, _json(fields.values["data"])
 
 
-def _content(fields: dict[str, Any]) -> tuple[str, bytes]:
+def _content(fields: Fields) -> tuple[str, bytes]:
     """Type and bytes of a message, which is not empty."""
     kind, body = _body(fields)
-    if not body or fields.get("data") == "":
+    if not body or fields.values.get("data") == "":
         raise Refused(errors.ReplyCode.BAD_PARAMETER)
     return kind, body
 
@@ -113,19 +98,19 @@ def _json(value: Any) -> bytes:
         return well_formed(json.dumps(value, ensure_ascii=False, separators=(",", ":"))).encode()
 
 
-def _meta(fields: dict[str, Any]) -> bytes:
+def _meta(fields: Fields) -> bytes:
     meta: dict[str, Any] = {}
-    if fields.get("mentions"):
-        meta["mentions"] = _mentions(fields["mentions"])
-    if fields.get("buttons"):
-        meta["buttons"] = _buttons(fields["buttons"])
+    if fields.values.get("mentions"):
+        meta["mentions"] = _mentions(fields.values["mentions"])
+    if fields.values.get("buttons"):
+        meta["buttons"] = _buttons(fields.values["buttons"])
     return _encode(meta) if meta else b""
 
 
 def _mentions(mentions: Any) -> list[str]:
     if (
         not isinstance(mentions, list)
-        or len(mentions) > MAX_MENTIONS
+        or len(mentions) > Limit.MENTIONS
         or not all(isinstance(user, str) for user in mentions)
     ):
         raise Refused(errors.ReplyCode.BAD_PARAMETER)
@@ -156,12 +141,12 @@ class _Button(msgspec.Struct, forbid_unknown_fields=True):
     value: str
 
 
-def _verbatim(data: bytes) -> dict[str, Any]:
+def _verbatim(data: bytes) -> Fields:
     """The fields with folded keys; the value of ``data`` is unchanged."""
-    fields = fields_of(data)
-    if "data" in fields:
+    fields = Fields.of(data)
+    if "data" in fields.values:
         whole: dict[str, Any] = json.loads(data)
-        fields["data"] = next(
+        fields.values["data"] = next(
             value for key, value in reversed(whole.items()) if key.casefold() == "data" and value is not None
         )
     return fields
@@ -176,6 +161,9 @@ class _Text(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     client_id: str = msgspec.field(default="", name="clientMsgID")
 
 
+_SHORT_ID: Final = Limit.CLIENT_MSG_ID_BYTES // 4
+"""Characters that never have more bytes than a ``client_msg_id`` may have."""
+_MAX_ID: Final = Limit.ID
 _decode_text = msgspec.json.Decoder(_Text).decode
 
 
@@ -190,8 +178,8 @@ def _send_text(data: bytes) -> Send | None:
         bool(request.text)
         and bool(to) != bool(request.conversation)
         and len(to) <= MAX_USER_BYTES // 4
-        and len(client_id) <= MAX_CLIENT_MSG_ID_BYTES // 4
-        and 0 <= request.conversation <= MAX_ID
+        and len(client_id) <= _SHORT_ID
+        and 0 <= request.conversation <= _MAX_ID
         and "\0" not in to
         and "\0" not in client_id
     )
@@ -205,14 +193,14 @@ def read_send(data: bytes) -> Send:
 
 def _send_anything(data: bytes) -> Send:
     fields = _verbatim(data)
-    to, conversation = receiver_in(fields)
-    client_id = short_text(fields, "clientmsgid", MAX_CLIENT_MSG_ID_BYTES)
-    if "forward" in fields:
-        if not _CONTENT_FIELDS.isdisjoint(fields):
+    to, conversation = fields.receiver()
+    client_id = fields.short_text("clientmsgid", Limit.CLIENT_MSG_ID_BYTES)
+    if "forward" in fields.values:
+        if not _CONTENT_FIELDS.isdisjoint(fields.values):
             raise Refused(errors.ReplyCode.BAD_PARAMETER)
-        return Send(to, conversation, "forward", id=client_id, about=needed_id(fields, "forward"))
+        return Send(to, conversation, "forward", id=client_id, about=fields.needed_id("forward"))
     kind, body = _content(fields)
-    about = id_in(fields, "replyto")
+    about = fields.id("replyto")
     return Send(to, conversation, "message", kind, body, client_id, about, _meta(fields))
 
 
@@ -221,120 +209,134 @@ _CONTENT_FIELDS: Final = frozenset({"text", "data", "type", "replyto", "mentions
 
 
 def _react(data: bytes) -> React:
-    fields = fields_of(data)
-    emoji = short_text(fields, "emoji", MAX_EMOJI_BYTES)
-    return React(needed_id(fields, "id"), emoji, flag_in(fields, "remove"))
+    fields = Fields.of(data)
+    emoji = fields.short_text("emoji", Limit.EMOJI_BYTES)
+    return React(fields.needed_id("id"), emoji, fields.flag("remove"))
 
 
 def _pin(data: bytes) -> Pin:
-    fields = fields_of(data)
-    return Pin(needed_id(fields, "id"), flag_in(fields, "remove"))
+    fields = Fields.of(data)
+    return Pin(fields.needed_id("id"), fields.flag("remove"))
 
 
 def _press(data: bytes) -> Send:
-    fields = fields_of(data)
-    value = short_text(fields, "value", MAX_BUTTON_BYTES).encode()
-    client_id = short_text(fields, "clientmsgid", MAX_CLIENT_MSG_ID_BYTES)
-    return Send(kind="press", type="", body=value, id=client_id, about=needed_id(fields, "id"))
+    fields = Fields.of(data)
+    value = fields.short_text("value", MAX_BUTTON_BYTES).encode()
+    client_id = fields.short_text("clientmsgid", Limit.CLIENT_MSG_ID_BYTES)
+    return Send(kind="press", type="", body=value, id=client_id, about=fields.needed_id("id"))
 
 
 def _recall(data: bytes) -> Send:
-    fields = fields_of(data)
-    client_id = short_text(fields, "clientmsgid", MAX_CLIENT_MSG_ID_BYTES)
-    return Send(kind="recall", id=client_id, about=needed_id(fields, "id"))
+    fields = Fields.of(data)
+    client_id = fields.short_text("clientmsgid", Limit.CLIENT_MSG_ID_BYTES)
+    return Send(kind="recall", id=client_id, about=fields.needed_id("id"))
 
 
 def _edit(data: bytes) -> Send:
     fields = _verbatim(data)
     kind, body = _content(fields)
-    client_id = short_text(fields, "clientmsgid", MAX_CLIENT_MSG_ID_BYTES)
-    about = needed_id(fields, "id")
+    client_id = fields.short_text("clientmsgid", Limit.CLIENT_MSG_ID_BYTES)
+    about = fields.needed_id("id")
     return Send(kind="edit", type=kind, body=body, id=client_id, about=about, meta=_meta(fields))
 
 
 def _sync(data: bytes) -> Sync:
-    fields = fields_of(data)
-    version = id_in(fields, "version") if "version" in fields else -1
-    return Sync(id_in(fields, "cursor"), limit_in(fields), version)
+    fields = Fields.of(data)
+    version = fields.id("version") if "version" in fields.values else -1
+    return Sync(fields.id("cursor"), fields.limit(), version)
 
 
-def _types(fields: dict[str, Any]) -> tuple[str, ...]:
+def _types(fields: Fields) -> tuple[str, ...]:
     """``types`` of content. Raises :class:`Refused` 1001."""
-    types = fields.get("types", [])
-    if not isinstance(types, list) or len(types) > MAX_TYPES:
+    types = fields.values.get("types", [])
+    if not isinstance(types, list) or len(types) > Limit.TYPES:
         raise Refused(errors.ReplyCode.BAD_PARAMETER)
-    names = tuple([short_text({"type": each}, "type", MAX_TYPE_BYTES) for each in types])
+    names = tuple([Fields({"type": each}).short_text("type", Limit.TYPE_BYTES) for each in types])
     if not all(names):
         raise Refused(errors.ReplyCode.BAD_PARAMETER)
     return names
 
 
-def _history(data: bytes) -> History:
-    fields = fields_of(data)
+def _history(fields: Fields) -> History:
     names = _types(fields)
-    after = id_in(fields, "after") if "after" in fields else -1
+    after = fields.id("after") if "after" in fields.values else -1
     if names and after >= 0:
         raise Refused(errors.ReplyCode.BAD_PARAMETER)
-    conversation, before = needed_id(fields, "conversation"), id_in(fields, "before")
-    return History(conversation, before, limit_in(fields), after, names)
+    conversation, before = fields.needed_id("conversation"), fields.id("before")
+    return History(conversation, before, fields.limit(), after, names)
 
 
-def _conversations(data: bytes) -> Conversations:
-    fields = fields_of(data)
-    return Conversations(id_in(fields, "before"), limit_in(fields))
+def _conversations(fields: Fields) -> Conversations:
+    return Conversations(fields.id("before"), fields.limit())
 
 
-def _read(data: bytes) -> Read:
-    fields = fields_of(data)
-    return Read(needed_id(fields, "conversation"), needed_id(fields, "id"))
+def _read(fields: Fields) -> Read:
+    return Read(fields.needed_id("conversation"), fields.needed_id("id"))
 
 
-def _ack(data: bytes) -> Ack:
-    return Ack(needed_id(fields_of(data), "id"))
+def _ack(fields: Fields) -> Ack:
+    return Ack(fields.needed_id("id"))
 
 
-def _ids(fields: dict[str, Any], most: int) -> tuple[int, ...]:
+def _ids(fields: Fields, most: int) -> tuple[int, ...]:
     """``ids``, at least one. Raises :class:`Refused` 1001."""
-    ids = fields.get("ids")
+    ids = fields.values.get("ids")
     if not isinstance(ids, list) or not 0 < len(ids) <= most:
         raise Refused(errors.ReplyCode.BAD_PARAMETER)
-    return tuple([needed_id({"id": each}, "id") for each in ids])
+    return tuple([Fields({"id": each}).needed_id("id") for each in ids])
 
 
-def _hide(data: bytes) -> Hide:
-    return Hide(_ids(fields_of(data), MAX_HIDDEN))
+def _hide(fields: Fields) -> Hide:
+    return Hide(_ids(fields, Limit.HIDDEN))
 
 
-def _received(data: bytes) -> Received:
-    fields = fields_of(data)
-    return Received(needed_id(fields, "conversation"), needed_id(fields, "id"))
+def _received(fields: Fields) -> Received:
+    return Received(fields.needed_id("conversation"), fields.needed_id("id"))
 
 
-def _receipts(data: bytes) -> AskReceipts:
-    fields = fields_of(data)
-    after = short_text(fields, "after", MAX_USER_BYTES)
-    message = id_in(fields, "message")
-    return AskReceipts(needed_id(fields, "conversation"), after, limit_in(fields), message)
+def _receipts(fields: Fields) -> AskReceipts:
+    after = fields.short_text("after", MAX_USER_BYTES)
+    message = fields.id("message")
+    return AskReceipts(fields.needed_id("conversation"), after, fields.limit(), message)
 
 
 def _count_receipts(data: bytes) -> CountReceipts:
-    fields = fields_of(data)
-    return CountReceipts(needed_id(fields, "conversation"), _ids(fields, MAX_PAGE))
+    fields = Fields.of(data)
+    return CountReceipts(fields.needed_id("conversation"), _ids(fields, Limit.PAGE))
 
 
-def _search(data: bytes) -> Search:
-    fields = fields_of(data)
-    text = short_text(fields, "text", MAX_WORDS_BYTES)
+def _search(fields: Fields) -> Search:
+    text = fields.short_text("text", Limit.WORDS_BYTES)
     filter = SearchFilter(
-        short_text(fields, "from", MAX_USER_BYTES),
+        fields.short_text("from", MAX_USER_BYTES),
         _types(fields),
-        flag_in(fields, "link"),
-        id_in(fields, "since"),
-        id_in(fields, "until"),
+        fields.flag("link"),
+        fields.id("since"),
+        fields.id("until"),
     )
     if not text.strip() and (text or filter == NO_FILTER):
         raise Refused(errors.ReplyCode.BAD_PARAMETER)
-    return Search(text, id_in(fields, "conversation"), id_in(fields, "before"), limit_in(fields), filter)
+    return Search(text, fields.id("conversation"), fields.id("before"), fields.limit(), filter)
+
+
+FIELDS_OF_COMMANDS: Final[Mapping[str, Callable[[Fields], Command]]] = {
+    "history": _history,
+    "conversations": _conversations,
+    "read": _read,
+    "hide": _hide,
+    "ack": _ack,
+    "received": _received,
+    "receipts": _receipts,
+    "marks": lambda fields: AskMarks(fields.id("version")),
+    "typing": lambda fields: Typing(*fields.receiver()),
+    "search": _search,
+}
+"""The commands on stored messages that other codecs have, too: name → the function that makes one from its
+fields, which raises :class:`Refused`."""
+
+
+def _from_json(make: Callable[[Fields], Command]) -> Reader:
+    return lambda data: make(Fields.of(data))
 
 
 MESSAGE_COMMANDS: Final[Readers] = {
@@ -343,20 +345,11 @@ MESSAGE_COMMANDS: Final[Readers] = {
     "edit": _edit,
     "press": _press,
     "sync": _sync,
-    "history": _history,
-    "conversations": _conversations,
-    "read": _read,
-    "hide": _hide,
-    "ack": _ack,
     "react": _react,
     "pin": _pin,
-    "pins": lambda data: AskPins(needed_id(fields_of(data), "conversation")),
-    "received": _received,
-    "receipts": _receipts,
+    "pins": lambda data: AskPins(Fields.of(data).needed_id("conversation")),
     "receiptCounts": _count_receipts,
-    "marks": lambda data: AskMarks(id_in(fields_of(data), "version")),
-    "typing": lambda data: Typing(*receiver_in(fields_of(data))),
-    "search": _search,
+    **{name: _from_json(make) for name, make in FIELDS_OF_COMMANDS.items()},
 }
 """The commands on stored messages."""
 
@@ -369,51 +362,51 @@ MAX_CHANNEL_TOKEN_BYTES: Final = 8192
 _MAX_CURSOR_BYTES: Final = 128
 
 
-def _channel(fields: dict[str, Any]) -> str:
-    channel = short_text(fields, "channel", MAX_CHANNEL_BYTES)
+def _channel(fields: Fields) -> str:
+    channel = fields.short_text("channel", MAX_CHANNEL_BYTES)
     if not channel:
         raise Refused(errors.ReplyCode.BAD_PARAMETER)
     return channel
 
 
-def _position(fields: dict[str, Any]) -> tuple[str, int] | None:
-    if "epoch" not in fields:
+def _position(fields: Fields) -> tuple[str, int] | None:
+    if "epoch" not in fields.values:
         return None
-    return short_text(fields, "epoch", MAX_EPOCH_BYTES), id_in(fields, "offset")
+    return fields.short_text("epoch", MAX_EPOCH_BYTES), fields.id("offset")
 
 
 def _subscribe(data: bytes) -> Subscribe:
-    fields = fields_of(data)
+    fields = Fields.of(data)
     since = _position(fields)
     epoch, offset = since or ("", 0)
-    token = short_text(fields, "token", MAX_CHANNEL_TOKEN_BYTES)
+    token = fields.short_text("token", MAX_CHANNEL_TOKEN_BYTES)
     return Subscribe(_channel(fields), token, since is not None, epoch, offset)
 
 
 def _publish(data: bytes) -> Publish:
     fields = _verbatim(data)
     channel = _channel(fields)
-    if "text" not in fields and "data" not in fields:
+    if "text" not in fields.values and "data" not in fields.values:
         raise Refused(errors.ReplyCode.BAD_PARAMETER)
     kind, body = _body(fields)
-    if "data" in fields:
+    if "data" in fields.values:
         return Publish(channel, body, type=kind)
     return Publish(channel, text=body.decode(), type=kind)
 
 
 def _presence(data: bytes) -> AskPresence:
-    fields = fields_of(data)
-    return AskPresence(_channel(fields), limit_in(fields), short_text(fields, "after", _MAX_CURSOR_BYTES))
+    fields = Fields.of(data)
+    return AskPresence(_channel(fields), fields.limit(), fields.short_text("after", _MAX_CURSOR_BYTES))
 
 
 def _channel_history(data: bytes) -> AskHistory:
-    fields = fields_of(data)
-    return AskHistory(_channel(fields), limit_in(fields), _position(fields), flag_in(fields, "reverse"))
+    fields = Fields.of(data)
+    return AskHistory(_channel(fields), fields.limit(), _position(fields), fields.flag("reverse"))
 
 
 CHANNEL_COMMANDS: Final[Readers] = {
     "subscribe": _subscribe,
-    "unsubscribe": lambda data: Unsubscribe(_channel(fields_of(data))),
+    "unsubscribe": lambda data: Unsubscribe(_channel(Fields.of(data))),
     "publish": _publish,
     "channelPresence": _presence,
     "channelHistory": _channel_history,
@@ -460,31 +453,31 @@ def _login(data: bytes) -> Login:
     except (ValueError, RecursionError):
         return _login_with_anything(data)
     user = usual.user
-    if user.isascii() and 0 < len(user) <= MAX_USER_BYTES and 0 <= usual.app <= MAX_NUMBER:
+    if user.isascii() and 0 < len(user) <= MAX_USER_BYTES and 0 <= usual.app <= _MAX_NUMBER:
         return Login(str(usual.app), user, usual.token)
     return _login_with_anything(data)
 
 
 def _login_with_anything(data: bytes) -> Login:
-    fields = fields_of(data)
-    user, token = text_in(fields, "userid"), text_in(fields, "servicetoken")
+    fields = Fields.of(data)
+    user, token = fields.text("userid"), fields.text("servicetoken")
     app = _app(fields)
     if not 0 < len(user.encode()) <= MAX_USER_BYTES:
         raise Refused(errors.ReplyCode.BAD_USER)
-    device = fields.get("device", "")
+    device = fields.values.get("device", "")
     if not isinstance(device, str) or len(well_formed(device).encode()) > MAX_DEVICE_BYTES:
         device = ""
     device = well_formed(device) if device else ""
-    if "cursor" in fields:
-        return Resume(app, user, token, device, id_in(fields, "cursor"), fields.get("acks") is True)
+    if "cursor" in fields.values:
+        return Resume(app, user, token, device, fields.id("cursor"), fields.values.get("acks") is True)
     return Login(app, user, token, device)
 
 
-def _app(fields: dict[str, Any]) -> str:
+def _app(fields: Fields) -> str:
     """The app: its number, or its name if the name is not a number. The names of other dialects' apps
     (``system:…``) cannot be used here; ``""`` is refused like any unknown app.
     """
-    number, name = number_in(fields, "appid"), fields.get("app")
+    number, name = fields.number("appid"), fields.values.get("app")
     if not isinstance(name, str) or not name:
         return str(number)
     return name if ":" not in name else ""
@@ -492,7 +485,7 @@ def _app(fields: dict[str, Any]) -> str:
 
 def _heartbeat(data: bytes) -> Heartbeat:
     if data != b"{}" and data != b"null":
-        text_in(fields_of(data), "userid")
+        Fields.of(data).text("userid")
     return _HEARTBEAT
 
 
@@ -561,7 +554,7 @@ class CmdDialect(Dialect):
 
     def _decode_slowly(self, payload: bytes) -> tuple[str, str, bytes]:
         try:
-            return parse_frame(payload, "cmd")
+            return Fields.frame(payload, "cmd")
         except (ValueError, RecursionError):
             raise BadFrame(BAD_FRAME_REPLY) from None
 
@@ -602,7 +595,7 @@ class CmdDialect(Dialect):
 
     def _encode_signal(self, signal: Signal) -> bytes:
         frame = b'{"seq":"%d","cmd":%b,"response":{"code":200,"codeMsg":"Ok","data":%b}}'
-        return frame % (next(self._digits), _encode(signal.kind), signal_data(signal))
+        return frame % (next(self._digits), _encode(signal.kind), signal.as_json())
 
     def encode_message(self, message: Message) -> bytes:
         """Encode a pushed frame with a stored entry."""

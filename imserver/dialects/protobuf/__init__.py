@@ -19,7 +19,7 @@ def _build(core: Core) -> FeatureParts:
     silent_seconds = settings_of(core.config, ProtobufSettings).protobuf_silent_seconds
     uplink = ProtobufUplink(core.messages.messaging, core.storage.store)
     service = ProtobufService(
-        core.sessions.sessions,
+        core.sessions,
         core.identity.logins,
         core.messages.messaging,
         uplink,

@@ -28,17 +28,14 @@ from imserver.dialects.protobuf.wire import (
 from imserver.plugin.errors import CloseCode, ReplyCode, StorageUnavailable
 from imserver.plugin.identity import LoginDecision, Logins
 from imserver.plugin.messages import Messaging, count_fitting
-from imserver.plugin.services import Sessions
+from imserver.plugin.services import SessionServices
 from imserver.plugin.wire import (
-    MAX_ID,
     OPEN,
-    AckingLogSubscription,
-    Answer,
     CommandRow,
     CommandTable,
     Connection,
+    Limit,
     Login,
-    LogSubscription,
     Message,
     Reply,
     app_and_user,
@@ -162,7 +159,7 @@ class ProtobufService:
 
     def __init__(
         self,
-        sessions: Sessions,
+        sessions: SessionServices,
         logins: Logins,
         messaging: Messaging,
         uplink: ProtobufUplink,
@@ -171,7 +168,7 @@ class ProtobufService:
     ) -> None:
         self._plain = plain
         self._full = full
-        self._sessions = sessions
+        self._sessions = sessions.sessions
         self._logins = logins
         self._catch_up = messaging.catch_up
         self._uplink = uplink
@@ -199,7 +196,9 @@ class ProtobufService:
 
     # --- logging in -----------------------------------------------------------------------------------------
 
-    def login(self, connection: Connection, command: ChatLogin, answer: Answer) -> Reply | None:
+    def login(
+        self, connection: Connection, command: ChatLogin, answer: Callable[[Reply], None]
+    ) -> Reply | None:
         """Begin a session of the account that the token names. May switch.
 
         After the answer 200 the user can be reached on this connection. After a refusal the client may try
@@ -233,16 +232,14 @@ class ProtobufService:
             return Reply(ReplyCode.SYSTEM)
 
     def _begin(
-        self, connection: Connection, command: ChatLogin, expires_at: int, answer: Answer
+        self, connection: Connection, command: ChatLogin, expires_at: int, answer: Callable[[Reply], None]
     ) -> Reply | None:
         """Subscribe a new session to the log."""
-        acks = command.cursor >= 0 and command.acks
-        log_subscription = AckingLogSubscription(backlog=[]) if acks else LogSubscription(backlog=[])
         state = ProtobufState(end_and_session=expires_at // 60 + 1 if expires_at else 0)
         connection.dialect_state = state
         if command.cursor < 0:
             app, user = app_and_user(connection)
-            self._catch_up.subscribe(connection, log_subscription, live=False)
+            self._catch_up.collect(connection)
             if not connection.device and self._sessions.replaces_older(app):
                 # GoChat's clients learn from the next sync which of their messages they must send again.
                 session, last = self._uplink.begin(app, user)
@@ -254,7 +251,7 @@ class ProtobufService:
         def answer_login(recovered: bool, begin_anew: bool) -> None:
             answer(Reply(ReplyCode.OK, Recovered(recovered, begin_anew)))
 
-        self._catch_up.resume(connection, log_subscription, command.cursor, answer_login)
+        self._catch_up.resume(connection, command.cursor, command.acks, answer_login, collects=True)
         return None
 
     def _check(self, connection: Connection, command: ChatLogin) -> LoginDecision:
@@ -289,7 +286,7 @@ class ProtobufService:
         request the missed ones.
         """
         self._cancel_deadlines(connection)
-        after = min(command.after, MAX_ID)
+        after = min(command.after, Limit.ID)
         dialect = connection.encoding.dialect
         found: list[tuple[int, pb.Message]] = []
         assert isinstance(dialect, ProtobufDialect)

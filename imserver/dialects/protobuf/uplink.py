@@ -35,7 +35,11 @@ from imserver.plugin.messages import (
 )
 from imserver.plugin.settings import MAX_USER_BYTES
 from imserver.plugin.storage import Store
-from imserver.plugin.wire import MAX_ID, MAX_MENTIONS, MAX_TIME_MS, MIN_TIME_MS, Connection, DialectState
+from imserver.plugin.wire import (
+    Connection,
+    DialectState,
+    Limit,
+)
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +55,9 @@ MAX_WAITING_BYTES: Final = 1 << 20
 are dropped. The client may send them again.
 """
 
+_MAX_ID: Final = Limit.ID
+_MIN_TIME_MS: Final = Limit.MIN_TIME_MS
+_MAX_TIME_MS: Final = Limit.TIME_MS
 _END: Final = 0xFFFFFFFF
 
 
@@ -311,13 +318,13 @@ def _time(sent_ms: int) -> int:
     """The sender's time, which the receivers see unchanged. The server's in place of one that no page could
     show.
     """
-    return sent_ms if MIN_TIME_MS <= sent_ms <= MAX_TIME_MS else int(time() * 1000)
+    return sent_ms if _MIN_TIME_MS <= sent_ms <= _MAX_TIME_MS else int(time() * 1000)
 
 
 def _receiver(sender: int, command: ChatMessage) -> tuple[str, int] | None:
     """The user or conversation to which a message is sent; None: neither is valid."""
     receiver = command.receiver
-    if not 0 < receiver <= MAX_ID:
+    if not 0 < receiver <= _MAX_ID:
         return None
     if command.session_type == ST_GROUP:
         return "", receiver
@@ -341,6 +348,6 @@ def _meta(given: bytes) -> bytes | None:
         mentions = _decode_meta(given).mentions
     except (ValueError, RecursionError):
         return None
-    if len(mentions) > MAX_MENTIONS or any(len(each.encode()) > MAX_USER_BYTES for each in mentions):
+    if len(mentions) > Limit.MENTIONS or any(len(each.encode()) > MAX_USER_BYTES for each in mentions):
         return None
     return msgspec.json.encode({"mentions": mentions}) if mentions else b""

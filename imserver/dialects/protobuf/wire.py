@@ -18,41 +18,26 @@ from functools import cache, lru_cache, partial
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Struct
 
+from imserver.dialects.cmd.wire import FIELDS_OF_COMMANDS
 from imserver.dialects.protobuf.commands import ChatLogin, ChatMessage, ChatSync
 from imserver.plugin.errors import ReplyCode, StartError, reply_text
-from imserver.plugin.settings import MAX_USER_BYTES
 from imserver.plugin.wire import (
-    MAX_CLIENT_MSG_ID_BYTES,
-    MAX_HIDDEN,
-    MAX_ID,
-    MAX_PAGE,
-    MAX_WORDS_BYTES,
-    Ack,
-    AskMarks,
-    AskReceipts,
     BadFrame,
     Command,
-    Conversations,
     Dialect,
-    EntryView,
     Event,
+    Fields,
     Heartbeat,
-    Hide,
-    History,
     LateModule,
+    Limit,
     Message,
-    Read,
-    Reader,
     Readers,
-    Received,
     Refused,
     Reply,
     Request,
-    Search,
     Signal,
-    Typing,
     has_nul,
     id_of,
 )
@@ -80,6 +65,8 @@ MESSAGE_TYPES: Final = ("text", "picture", "voice", "video", "file", "location",
 MAX_DEVICE_BYTES: Final = 64
 """Longest name of a device, in bytes of UTF-8."""
 
+_MAX_ID: Final = Limit.ID
+_MAX_CLIENT_ID_BYTES: Final = Limit.CLIENT_MSG_ID_BYTES
 M = TypeVar("M", bound="protobuf_message.Message")
 
 _OUTPUTS_TAG, _DATA_TAG, _MSG_TAG = b"\x0a", b"\x22", b"\x0a"
@@ -172,7 +159,7 @@ def account(user: str) -> int:
     """The number of an account; 0 for other users."""
     if user.isdecimal() and user.isascii() and len(user) <= 19:
         number = int(user)
-        return number if number <= MAX_ID else 0
+        return number if number <= _MAX_ID else 0
     return 0
 
 
@@ -184,7 +171,7 @@ def _login(data: bytes) -> Command:
     return ChatLogin(
         login.token.decode("latin-1"),
         _text(login.device, MAX_DEVICE_BYTES),
-        min(login.cursor, MAX_ID) if login.HasField("cursor") else -1,
+        min(login.cursor, _MAX_ID) if login.HasField("cursor") else -1,
         login.acks,
     )
 
@@ -204,9 +191,9 @@ def _message(data: bytes) -> Command:
         type=message.message_type,
         content=message.content,
         sent_ms=message.send_time,
-        client_msg_id=_text(up.client_msg_id, MAX_CLIENT_MSG_ID_BYTES),
+        client_msg_id=_text(up.client_msg_id, _MAX_CLIENT_ID_BYTES),
         kind=message.kind,
-        about=min(message.about, MAX_ID),
+        about=min(message.about, _MAX_ID),
         meta=message.meta,
     )
 
@@ -280,7 +267,7 @@ _FIXED_BYTES: Final = {1: 8, 5: 4}
 _NESTED_TAG: Final = 1 << 3 | _BYTES
 _HEARTBEAT = Heartbeat()
 
-Row = tuple[str, Reader]
+Row = tuple[str, Callable[[bytes], Command]]
 """The name of a command, and the function that decodes its data."""
 
 COMMANDS: Final[dict[int, Row]] = {
@@ -304,7 +291,7 @@ def _kind(name: str) -> int:
     return kind
 
 
-def _read_json(read: Reader, data: bytes) -> Command:
+def _read_json(read: Callable[[bytes], Command], data: bytes) -> Command:
     if has_nul(data):
         raise Refused(ReplyCode.BAD_PARAMETER)
     return read(data or b"{}")
@@ -318,7 +305,7 @@ class ProtobufDialect(Dialect):
     text = False
     batches = True
     commands: Mapping[int, Row] = COMMANDS
-    readers: Mapping[str, Reader] = {}
+    readers: Mapping[str, Callable[[bytes], Command]] = {}
     """The commands of features alone. Their names are the numbers of their kinds."""
 
     def joined(self, readers: Readers) -> Self:
@@ -406,11 +393,10 @@ class ProtobufDialect(Dialect):
     CT_SIGNAL,
 ) = range(6, 16)
 """Kinds of frames of the full dialect only."""
-_PAGE: Final = 50
 
 
 def _id(number: int) -> int:
-    return min(number, MAX_ID)
+    return min(number, _MAX_ID)
 
 
 def _needed(number: int) -> int:
@@ -419,73 +405,73 @@ def _needed(number: int) -> int:
     return _id(number)
 
 
-def _limit(limit: int) -> int:
-    return min(limit or _PAGE, MAX_PAGE)
+def _command(name: str, **fields: object) -> Command:
+    """The command of this name with these fields. Raises Refused."""
+    return FIELDS_OF_COMMANDS[name](Fields(fields))
+
+
+_ack: Final = FIELDS_OF_COMMANDS["ack"]  # of each push
 
 
 def _read_ack(data: bytes) -> Command:
     ack = _parse(pb.ACKMsg, data)
     if ack.type != AT_PUSH:
         raise ValueError("not the ack of a push")
-    return Ack(_id(ack.seq))
+    return _ack(Fields({"id": _id(ack.seq)}))
 
 
 def _read_sync(data: bytes) -> Command:
     sync = _parse(pb.SyncInputMsg, data)
-    return ChatSync(sync.seq, _limit(sync.limit))
+    return ChatSync(sync.seq, Fields({"limit": sync.limit}).limit())
 
 
 def _read_read(data: bytes) -> Command:
     mark = _parse(pb.PlaceMsg, data)
-    return Read(_needed(mark.conversation), _needed(mark.seq))
+    return _command("read", conversation=_id(mark.conversation), id=_id(mark.seq))
 
 
 def _read_received(data: bytes) -> Command:
     mark = _parse(pb.PlaceMsg, data)
-    return Received(_needed(mark.conversation), _needed(mark.seq))
+    return _command("received", conversation=_id(mark.conversation), id=_id(mark.seq))
 
 
 def _read_typing(data: bytes) -> Command:
     typing = _parse(pb.TypingMsg, data)
-    to, conversation = typing.receiver_id, _id(typing.conversation)
-    if bool(to) == bool(conversation) or to > MAX_ID:
-        raise ValueError("not one receiver")
-    return Typing(str(to) if to else "", conversation)
+    to = typing.receiver_id
+    if to > _MAX_ID:
+        raise ValueError("not the id of an account")
+    return _command("typing", to=str(to) if to else "", conversation=_id(typing.conversation))
 
 
 def _read_hide(data: bytes) -> Command:
-    ids = tuple(_parse(pb.HideMsg, data).seqs)
-    if not 0 < len(ids) <= MAX_HIDDEN or not all(0 < each <= MAX_ID for each in ids):
-        raise ValueError("no ids, too many, or invalid ones")
-    return Hide(ids)
+    return _command("hide", ids=list(_parse(pb.HideMsg, data).seqs))
 
 
 def _read_history(data: bytes) -> Command:
     history = _parse(pb.HistoryMsg, data)
-    return History(_needed(history.conversation), _id(history.before), _limit(history.limit))
+    conversation, before = _id(history.conversation), _id(history.before)
+    return _command("history", conversation=conversation, before=before, limit=history.limit)
 
 
 def _read_conversations(data: bytes) -> Command:
     conversations = _parse(pb.ConversationsMsg, data)
-    return Conversations(_id(conversations.before), _limit(conversations.limit))
+    return _command("conversations", before=_id(conversations.before), limit=conversations.limit)
 
 
 def _read_receipts(data: bytes) -> Command:
     receipts = _parse(pb.ReceiptsMsg, data)
-    after = _text(receipts.after, MAX_USER_BYTES)
-    return AskReceipts(_needed(receipts.conversation), after, _limit(receipts.limit))
+    after, conversation = receipts.after.decode(), _id(receipts.conversation)
+    return _command("receipts", conversation=conversation, after=after, limit=receipts.limit)
 
 
 def _read_marks(data: bytes) -> Command:
-    return AskMarks(_id(_parse(pb.MarksMsg, data).version))
+    return _command("marks", version=_id(_parse(pb.MarksMsg, data).version))
 
 
 def _read_search(data: bytes) -> Command:
     search = _parse(pb.SearchMsg, data)
-    text = _text(search.text, MAX_WORDS_BYTES)
-    if not text.strip():
-        raise ValueError("no words")
-    return Search(text, _id(search.conversation), _id(search.before), _limit(search.limit))
+    conversation, before, text = _id(search.conversation), _id(search.before), search.text.decode()
+    return _command("search", text=text, conversation=conversation, before=before, limit=search.limit)
 
 
 FULL_COMMANDS: Final[dict[int, Row]] = {
@@ -601,41 +587,21 @@ def _signal(event: Signal) -> bytes:
 # --- answers, made of what the services answer --------------------------------------------------------------
 
 
-def _view(entry: EntryView) -> pb.Message:
-    """Convert an entry that was prepared for JSON clients."""
-    body = entry.base64 or b""
-    if entry.text is not None:
-        body = entry.text.encode()
-    elif entry.data is not None:
-        body = bytes(entry.data)
-    return as_full_message(
-        Message(
-            entry.id,
-            entry.conversation,
-            entry.seq,
-            entry.sender,
-            (entry.sender, entry.to) if entry.to else (),
-            entry.kind,
-            entry.type or "text",
-            body,
-            entry.client_msg_id,
-            entry.time,
-            entry.about,
-            bytes(entry.meta) if isinstance(entry.meta, Raw) else b"",
-        )
-    )
-
-
 def _done(_data: Any) -> protobuf_message.Message:
     return pb.HeartbeatMsg()
 
 
+def _messages(page: Any) -> Iterable[pb.Message]:
+    """The entries of a page that was prepared for JSON clients."""
+    return (as_full_message(each.message()) for each in page.messages)
+
+
 def _history(data: Any) -> protobuf_message.Message:
-    return pb.HistoryOutputMsg(messages=map(_view, data.messages), has_more=data.more)
+    return pb.HistoryOutputMsg(messages=_messages(data), has_more=data.more)
 
 
 def _search(data: Any) -> protobuf_message.Message:
-    messages = map(_view, data.messages)
+    messages = _messages(data)
     return pb.SearchOutputMsg(messages=messages, has_more=data.has_more, before=data.before)
 
 
@@ -649,7 +615,7 @@ def _conversation(found: Any) -> pb.Conversation:
         role=found.role.encode(),
         peer_id=peer_id,
         name=found.name.encode(),
-        last=None if found.last is None else _view(found.last),
+        last=None if found.last is None else as_full_message(found.last.message()),
         peer=peer,
         place=found.position or (found.last.id if found.last else 0),
     )

@@ -15,21 +15,12 @@ from imserver.plugin.services import Core
 
 def _build(core: Core) -> FeatureParts:
     hooks = PusherHooks(webhooks_of(core))
-    apps = PusherApps(core.identity.tenants, hooks, core.channels.channels.names)
+    apps = PusherApps(core.identity.tenants, hooks, core.channels.channels.set_names)
     core.identity.logins.entrances.append(entrance)
-    service = PusherService(
-        core.sessions.hub,
-        core.sessions.sessions,
-        core.channels.channels,
-        core.sessions.connections,
-        core.identity.logins,
-        core.channels.consent,
-        apps,
-        hooks,
-    )
-    counts = api.ConnectionCounts(core.sessions.hub, core.cluster.queries, core.cluster.others)
+    service = PusherService(core.sessions, core.channels, core.identity.logins, apps, hooks)
+    counts = api.ConnectionCounts(core.sessions, core.cluster)
     return FeatureParts(
-        api.PusherApi(apps, service, core.channels.channels, core.sessions.sessions, counts),
+        api.PusherApi(apps, service, core.channels, core.sessions, counts),
         service.rows(),
         {NAME: DialectParts(service.opened)},
         prepare=apps.secrets.prepare,

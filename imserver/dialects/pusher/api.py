@@ -11,7 +11,6 @@ from time import time
 from typing import Any, Final
 from urllib.parse import unquote
 
-import gevent
 import msgspec
 from msgspec import Struct
 
@@ -28,18 +27,14 @@ from imserver.dialects.pusher.wire import (
 from imserver.plugin.errors import HttpProblem, Problems
 from imserver.plugin.http import ApiProblem, Call, HttpRequest, HttpResponse, Route
 from imserver.plugin.identity import Needs, Principal
+from imserver.plugin.runtime import is_long_turn, serve_others
 from imserver.plugin.services import (
-    MAX_NAME_BYTES,
-    RESERVED,
     ChannelRefused,
-    Channels,
-    Hub,
-    NodeQueries,
-    OtherNodes,
-    Sessions,
-    read,
+    ChannelServices,
+    ClusterServices,
+    SessionServices,
 )
-from imserver.plugin.wire import YIELD_TARGETS
+from imserver.plugin.wire import Limit
 
 MAX_CHANNELS: Final = 100
 """Most channels of one event."""
@@ -54,25 +49,24 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 class ConnectionCounts:
-    """The connections of an app, on all nodes. Stateless. ``others`` is None without a cluster."""
+    """The connections of an app, on all nodes. Stateless."""
 
-    def __init__(self, hub: Hub, queries: NodeQueries, others: OtherNodes | None) -> None:
-        self._hub = hub
-        self._others = others
-        queries.add("app_connections", str, self._count_here)
+    def __init__(self, sessions: SessionServices, cluster: ClusterServices) -> None:
+        self._hub = sessions.hub
+        self._others = cluster.others
+        cluster.queries.add("app_connections", str, self._count_here)
 
     def count(self, app: str) -> int:
         """The connections of an app in every dialect. Nodes that do not answer count as none. May switch."""
-        answers = {} if self._others is None else self._others.query("app_connections", app)[0]
-        others: dict[str, int] = read(answers, int)
-        return self._count_here(app) + sum(others.values())
+        others = () if self._others is None else self._others.answers("app_connections", app, int)
+        return self._count_here(app) + sum(others)
 
     def _count_here(self, app: str) -> int:
         count = 0
-        for number, each in enumerate(tuple(self._hub.connections()), 1):
+        for each in tuple(self._hub.connections()):
             count += each.app == app
-            if not number % YIELD_TARGETS:
-                gevent.sleep(0)
+            if is_long_turn():
+                serve_others()
         return count
 
 
@@ -81,8 +75,8 @@ class PusherApi(Struct, frozen=True):
 
     apps: PusherApps
     service: PusherService
-    channels: Channels
-    sessions: Sessions
+    channels: ChannelServices
+    sessions: SessionServices
     counts: ConnectionCounts
 
 
@@ -160,7 +154,7 @@ def trigger(api: PusherApi, call: Call) -> HttpResponse:
     channels = event.channels or ([event.channel] if event.channel else [])
     if not 1 <= len(channels) <= MAX_CHANNELS:
         raise _invalid(f"An event is for 1 to {MAX_CHANNELS} channels")
-    _check(request.pusher, event, channels)
+    _check(api, request.pusher, event, channels)
     for channel in dict.fromkeys(channels):
         _publish(api, request.pusher, channel, event)
     if not event.info:
@@ -179,7 +173,7 @@ def trigger_batch(api: PusherApi, call: Call) -> HttpResponse:
     for each in events:
         if not each.channel:
             raise _invalid("Missing required parameter: channel")
-        _check(request.pusher, each, [each.channel])
+        _check(api, request.pusher, each, [each.channel])
     for each in events:
         _publish(api, request.pusher, each.channel, each)
     if not any(each.info for each in events):
@@ -188,7 +182,7 @@ def trigger_batch(api: PusherApi, call: Call) -> HttpResponse:
     return _answer({"batch": infos})
 
 
-def _check(pusher: PusherApp, event: _Event, channels: list[str]) -> None:
+def _check(api: PusherApi, pusher: PusherApp, event: _Event, channels: list[str]) -> None:
     if not 0 < len(event.name) <= MAX_EVENT_NAME:
         raise _invalid(f"name: expected 1 to {MAX_EVENT_NAME} characters")
     if event.name.startswith(RESERVED_EVENTS):
@@ -200,10 +194,10 @@ def _check(pusher: PusherApp, event: _Event, channels: list[str]) -> None:
     if event.socket_id and not connection_id_of(event.socket_id):
         raise _invalid(f"Invalid socket id: '{event.socket_id}'")
     for channel in channels:
-        if not 0 < len(channel.encode("utf-8", "surrogatepass")) <= MAX_NAME_BYTES:
-            raise _invalid(f"Invalid channel name: it has 1 to {MAX_NAME_BYTES} bytes")
+        if not 0 < len(channel.encode("utf-8", "surrogatepass")) <= Limit.CHANNEL_BYTES:
+            raise _invalid(f"Invalid channel name: it has 1 to {Limit.CHANNEL_BYTES} bytes")
         # The ids of users have any characters.
-        is_own = channel.startswith((USER_CHANNEL, *RESERVED))
+        is_own = channel.startswith(USER_CHANNEL) or api.channels.channels.is_reserved(channel)
         if not is_own and (channel.startswith("#") or not _CHANNEL.fullmatch(channel)):
             raise _invalid(f"Invalid channel name: '{channel}'")
 
@@ -236,15 +230,16 @@ def channels(api: PusherApi, call: Call) -> HttpResponse:
             "please supply filter_by_prefix begining with presence-"
         )
     found: dict[str, Any] = {}
-    channels, after, more = api.channels, "", True
+    channels, after, more = api.channels.channels, "", True
+    is_reserved = channels.is_reserved
     while more:
         page = channels.members.channels(call.app, after, _PAGE)
         for each in page.channels:
             after = each.channel
-            if after.startswith(prefix) and not after.startswith(("#", *RESERVED)):
+            if after.startswith(prefix) and not (after.startswith("#") or is_reserved(after)):
                 found[after] = _attributes(api, call.app, after, info, each.members)
-                if not len(found) % YIELD_TARGETS:
-                    gevent.sleep(0)
+                if is_long_turn():
+                    serve_others()
         more = page.more
     return _answer({"channels": found})
 
@@ -280,7 +275,7 @@ def up(_service: None, _call: Call) -> HttpResponse:
 def terminate(api: PusherApi, call: Call) -> HttpResponse:
     """``POST /apps/{app_id}/users/{id}/terminate_connections``: end all sessions of a user."""
     request: _PusherRequest = call.input
-    api.sessions.close(call.app, [request.segments[4]])
+    api.sessions.sessions.close(call.app, [request.segments[4]])
     return _answer({})
 
 
@@ -291,7 +286,7 @@ def _channel_of(call: Call) -> str:
 
 def _subscribers(api: PusherApi, app: str, channel: str) -> int:
     """The number of subscribers of a channel now, on all nodes. May switch."""
-    return api.channels.members.page(app, channel, limit=0).total
+    return api.channels.channels.members.page(app, channel, limit=0).total
 
 
 def _attributes(
@@ -314,7 +309,7 @@ def _attributes(
         except ChannelRefused as refused:
             raise _refused(refused) from None
         if event is not None:
-            seconds = api.channels.options(app, channel).history_seconds
+            seconds = api.channels.channels.options(app, channel).history_seconds
             found["cache"] = {"data": data_of(event), "ttl": max(0, int(event.time + seconds - time()))}
     return found
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Callable
 from json import dumps
 from time import gmtime, strftime
 from typing import Final
@@ -21,7 +22,6 @@ from imserver.dialects.pusher.hooks import PusherHooks, PusherReceiver
 from imserver.dialects.pusher.settings import PusherSettings, pusher_of, secret_of
 from imserver.dialects.pusher.wire import CACHED, PRESENCE, PRIVATE
 from imserver.plugin.identity import AppSecrets, BadSignature, Principal, Tenant, Tenants
-from imserver.plugin.services import ChannelNames
 from imserver.plugin.settings import ChannelSettings
 
 WINDOW_SECONDS: Final = 600
@@ -80,6 +80,8 @@ class PusherChannels:
 
 
 _NAMES: Final = PusherChannels()
+SetNames = Callable[[str, PusherChannels | None], object]
+"""Sets what the names of the channels of an app mean; None: nothing besides its settings."""
 
 
 def entrance(tenant: Tenant) -> str:
@@ -94,9 +96,9 @@ class PusherApps:
     of their channels mean. Never switches.
     """
 
-    def __init__(self, tenants: Tenants, hooks: PusherHooks, names: dict[str, ChannelNames]) -> None:
+    def __init__(self, tenants: Tenants, hooks: PusherHooks, set_names: SetNames) -> None:
         self._hooks = hooks
-        self._names = names
+        self._set_names = set_names
         self._apps: dict[str, PusherApp] = {}
         self._by_key: dict[str, PusherApp] = {}
         self._by_id: dict[str, PusherApp] = {}
@@ -114,10 +116,9 @@ class PusherApps:
         if self._apps.get(app) == pusher:
             return
         self._apps.pop(app, None)
-        self._names.pop(app, None)
+        self._set_names(app, None if pusher is None else _NAMES)
         if pusher is not None:
             self._apps[app] = pusher
-            self._names[app] = _NAMES
         in_order = [self._apps[name] for name in sorted(self._apps, reverse=True)]
         self._by_key = {each.settings.key: each for each in in_order}
         self._by_id = {each.settings.app_id: each for each in in_order}

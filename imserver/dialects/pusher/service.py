@@ -28,19 +28,12 @@ from imserver.dialects.pusher.wire import CACHED, ENCRYPTED, PRESENCE, PRIVATE, 
 from imserver.plugin.errors import CloseCode, ImserverError, ReplyCode
 from imserver.plugin.identity import Buckets, LoginDecision, Logins
 from imserver.plugin.services import (
-    ChannelConsent,
     ChannelMember,
     ChannelRefused,
-    Channels,
-    Connections,
-    Hub,
+    ChannelServices,
     Position,
-    Sessions,
+    SessionServices,
     Subscribed,
-    check_known,
-    check_user,
-    needs_token,
-    set_info,
 )
 from imserver.plugin.wire import (
     ChannelPart,
@@ -134,21 +127,18 @@ class PusherService:
 
     def __init__(
         self,
-        hub: Hub,
-        sessions: Sessions,
-        channels: Channels,
-        connections: Connections,
+        sessions: SessionServices,
+        channels: ChannelServices,
         logins: Logins,
-        consent: ChannelConsent,
         apps: PusherApps,
         hooks: PusherHooks,
     ) -> None:
-        self._hub = hub
-        self._sessions = sessions
-        self._channels = channels
-        self._connections = connections
+        self._hub = sessions.hub
+        self._sessions = sessions.sessions
+        self._channels = channels.channels
+        self._connections = sessions.connections
         self._logins = logins
-        self._consent = consent
+        self._consent = channels.consent
         self._apps = apps
         self._hooks = hooks
         self._client_events = Buckets(CLIENT_EVENTS)
@@ -159,8 +149,8 @@ class PusherService:
         self._removed: dict[tuple[str, str, str], None] = {}
         """App, presence channel and a user who has left it on this node. The channel is not notified yet."""
         self._removers = 0
-        channels.members.on_left.append(self._left)
-        channels.members.on_parted.append(self._parted)
+        self._channels.members.on_left.append(self._left)
+        self._channels.members.on_parted.append(self._parted)
 
     def rows(self) -> CommandTable:
         """The commands that this service runs."""
@@ -283,18 +273,19 @@ class PusherService:
             if not connection.user or channel != USER_CHANNEL + connection.user:
                 raise NotPermitted("Only a user who has signed in may subscribe to it", status=403)
             return
-        options = self._channels.options(app.app, channel)
+        options = self._channels.known_options(app.app, channel)
         rule = options.subscribe
-        check_known(options)
         if rule == "nobody":
             raise NotPermitted("Clients may not subscribe to this channel", status=403)
         is_open = rule == "anybody" or (rule == "" and ":" not in channel)
-        is_signed = channel.startswith((PRIVATE, PRESENCE)) or (rule != "members" and needs_token(channel))
+        is_signed = channel.startswith((PRIVATE, PRESENCE)) or (
+            rule != "members" and self._channels.is_private(app.app, channel)
+        )
         if rule == "members":
             self._consent.check_member(connection, channel)
             is_open = True
         if is_open and not is_signed:
-            check_user(connection, options)
+            self._channels.check_user(connection.user, options)
             return
         if rule == "back_end" and not (is_signed or command.auth):
             self._consent.subscribe(connection, channel)
@@ -341,7 +332,8 @@ class PusherService:
         """End a subscription. Never switches."""
         app, channel = self._app_of(connection), command.channel
         if app is not None and self._channels.unsubscribe(connection, channel):
-            set_info(connection.dialect_state, channel, b"")
+            if connection.dialect_state is not None:
+                connection.dialect_state.set_info(channel, b"")
             self._count(app, channel)
         return _OK
 
@@ -373,11 +365,11 @@ class PusherService:
             state = connection.dialect_state = PusherState()
         if self._channels.members.has(connection, channel):
             raise ChannelRefused("exists")
-        set_info(state, channel, _encode({"user_id": user, "user_info": member.user_info}))
+        state.set_info(channel, _encode({"user_id": user, "user_info": member.user_info}))
         try:
             self._channels.charge_notices(connection, channel)
         except ChannelRefused:
-            set_info(state, channel, b"")
+            state.set_info(channel, b"")
             raise
         state.members[channel] = user
         here = self._users.setdefault((app.app, channel), {}).setdefault(user, _UserHere())
@@ -388,7 +380,7 @@ class PusherService:
         finally:
             if not self._channels.members.has(connection, channel):
                 self._forget(connection, channel, False)
-                set_info(state, channel, b"")
+                state.set_info(channel, b"")
         if user not in self._users.get((app.app, channel), ()):
             return  # this was the only connection, and has ended meanwhile
         own_id = self._connections.id_of(connection)

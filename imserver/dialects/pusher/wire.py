@@ -16,7 +16,7 @@ from msgspec import Raw, Struct
 
 from imserver.dialects.pusher.commands import ClientEvent, PusherSubscribe, PusherUnsubscribe, SignIn
 from imserver.plugin.errors import CloseCode, ReplyCode
-from imserver.plugin.wire import BadFrame, Command, Dialect, Event, Ping, Reply, Request, stream_view
+from imserver.plugin.wire import BadFrame, Command, Dialect, Event, Reply, Request, payload_of
 
 VERSIONS: Final = (4, 5, 6, 7)
 """Supported versions of the protocol: all that Pusher supports. Their frames are the same."""
@@ -175,17 +175,13 @@ def _sign_in(data: bytes) -> SignIn:
     return SignIn(request.auth, request.user_data)
 
 
-def _ping(_data: bytes) -> Ping:
-    return Ping()
-
-
 COMMANDS: Final[dict[str, Callable[[bytes], Command]]] = {
     "pusher:subscribe": _subscribe,
     "pusher:unsubscribe": _unsubscribe,
     "pusher:signin": _sign_in,
-    "pusher:ping": _ping,
 }
-"""The commands of the dialect but client events: name on the wire → function that decodes ``data``."""
+"""The commands but pings and client events: name on the wire → function that decodes ``data``."""
+_PING: Final = "pusher:ping"
 _SILENT: Final = "pusher:pong"
 CLIENT_PREFIX: Final = "client-"
 
@@ -211,14 +207,16 @@ class PusherDialect(Dialect):
                 return Request("", name, row(data))
         except (ValueError, RecursionError):
             raise BadFrame(error(CODE_BAD_FRAME, "The frame cannot be read")) from None
+        if name == _PING:
+            raise BadFrame(PONG)
         if name == _SILENT:
             raise BadFrame(None)
         return Request("", name, None, ReplyCode.NO_ROUTE)
 
     def encode_reply(self, request: Request, reply: Reply) -> bytes | None:
-        """The answer to a ping, or the error of a request. Services answer everything else."""
+        """The error of a request. Services answer everything else, and the codec answers pings."""
         if reply.code == ReplyCode.OK:
-            return PONG if type(request.command) is Ping else None
+            return None
         if reply.code == ReplyCode.NO_ROUTE:
             return error(CODE_BAD_FRAME, "No such event")
         return error(CODE_BAD_FRAME, "The request failed")
@@ -235,7 +233,7 @@ class PusherDialect(Dialect):
         """
         channel = "" if event.channel is None else event.channel.name
         if event.channel is not None and event.channel.stream is not None:
-            return frame(STREAM, _encode(stream_view(event, event.channel.stream)), channel)
+            return frame(STREAM, payload_of(event), channel)
         if event.kind == "unsubscribed":
             return not_subscribed(channel, "Ended", event.text, 403)
         if event.kind in KINDS:

@@ -13,7 +13,7 @@ from imserver.auth.principal import (
     Needs,
 )
 from imserver.auth.tenants import Tenants
-from imserver.channels.members import MAX_CHANNELS_OF_A_CONNECTION, MAX_NAME_BYTES
+from imserver.channels.members import MAX_CHANNELS_OF_A_CONNECTION
 from imserver.config.declared import about
 from imserver.dialects.sse.streams import BadUser, EventStreams, StreamRequest
 from imserver.http import field
@@ -22,6 +22,7 @@ from imserver.http.reply import PROBLEM, ApiProblem
 from imserver.http.streaming import stream_head, stream_refused, stream_request
 from imserver.http.wire import read_query
 from imserver.logging import RequestLog
+from imserver.model import Limit
 from imserver.transport.exchange import HttpRequest
 from imserver.transport.gate import Head, host_of
 from imserver.transport.stream import Stream
@@ -131,9 +132,9 @@ class Events:
             raise ApiProblem(
                 errors.Problems.INVALID_REQUEST, f"More than {MAX_CHANNELS_OF_A_CONNECTION} channels"
             )
-        if any(len(name.encode()) > MAX_NAME_BYTES for name in channels):
+        if any(len(name.encode()) > Limit.CHANNEL_BYTES for name in channels):
             raise ApiProblem(
-                errors.Problems.INVALID_REQUEST, f"A channel has more than {MAX_NAME_BYTES} bytes"
+                errors.Problems.INVALID_REQUEST, f"A channel has more than {Limit.CHANNEL_BYTES} bytes"
             )
         token = query.token or ("" if principal.key else bearer(request.headers.get("authorization", "")))
         cursor = _last_event_id(request)

@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from imserver import errors
-from imserver.message_view import entry_view, signal_data, stream_view
+from imserver.message_view import entry_view, stream_view
 from imserver.model import Event, Message, Signal
 from imserver.protocol.dialect import Dialect
 
@@ -89,7 +89,7 @@ def to_json(app: str, event: Event) -> bytes:
             b'"data":%b' % event.data if event.data else b'"text":%b' % _encode(event.text),
         )
     elif isinstance(event, Signal):
-        what = b'"data":%b' % signal_data(event)
+        what = b'"data":%b' % event.as_json()
     elif event.channel is not None and event.channel.stream is not None:
         what = b'"data":%b' % _encode(stream_view(event, event.channel.stream, event.channel.name))
     elif event.data:

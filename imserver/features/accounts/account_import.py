@@ -21,7 +21,7 @@ from imserver.features.accounts.rows import AccountStore
 from imserver.plugin.errors import ImserverError
 from imserver.plugin.identity import clean_name
 from imserver.plugin.storage import Account
-from imserver.plugin.wire import MAX_ID
+from imserver.plugin.wire import Limit
 
 AT_ONCE: Final = 500
 """Accounts that are read or stored in one transaction."""
@@ -160,7 +160,7 @@ def _text(fields: Mapping[str, Any], name: str) -> str:
 def _id(value: Any) -> int:
     text = str(value) if type(value) is int else value
     digits = isinstance(text, str) and text.isascii() and text.isdecimal() and len(text) <= 19
-    if not digits or not 0 < int(text) <= MAX_ID:
+    if not digits or not 0 < int(text) <= Limit.ID:
         raise BadField("id: expected a number above 0")
     return int(text)
 

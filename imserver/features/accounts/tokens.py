@@ -35,7 +35,10 @@ from imserver.plugin.identity import (
 )
 from imserver.plugin.settings import Config
 from imserver.plugin.storage import Account
-from imserver.plugin.wire import MAX_ID, id_of
+from imserver.plugin.wire import (
+    Limit,
+    id_of,
+)
 
 MAX_TOKEN_CHARACTERS: Final = 8192
 """Longer tokens are refused unread."""
@@ -104,7 +107,7 @@ def read(token: str, key: bytes, now: float) -> AccountClaims:
         raise BadToken("the token is not HS256")
     if not claims.exp > now or claims.nbf > now:
         raise TokenExpired("the token has expired, or is not valid yet")
-    if not 0 < claims.user_id <= MAX_ID:
+    if not 0 < claims.user_id <= Limit.ID:
         raise BadToken("the token names no account")
     claims.exp = token_end(claims.exp)
     return claims
@@ -245,7 +248,7 @@ class AccountTokens:
         id, _, secret = token.removeprefix(AccountSession.bot_prefix).partition("_")
         if not (id.isdecimal() and len(id) <= _ID_DIGITS and len(secret) == _SECRET_CHARACTERS):
             raise BadToken("this is not a token of a bot")
-        account = self.bots(min(int(id), MAX_ID), bot_hash(secret))
+        account = self.bots(min(int(id), Limit.ID), bot_hash(secret))
         if account is None or not self.wanted_in(account.app):
             raise BadToken("the bot does not exist, or its token was replaced")
         self._rates.know_bot(self._tenants.resolve(account.app), account.user)

@@ -26,18 +26,22 @@ from imserver.plugin.http import (
 from imserver.plugin.identity import Needs
 from imserver.plugin.messages import Rejected, RejectReason
 from imserver.plugin.settings import MAX_USER_BYTES
-from imserver.plugin.wire import MAX_ID, MAX_TYPE_BYTES
+from imserver.plugin.wire import (
+    Limit,
+)
 
 
 class AnswerOpenRequest(Acting, kw_only=True):
     """A message that begins. Give one of `to` and `conversation`."""
 
     to: Annotated[str, about("The receiver. They may be offline.", max_length=MAX_USER_BYTES)] = ""
-    conversation: Annotated[int, about("A conversation or group, instead of `to`.", ge=0, le=MAX_ID)] = 0
+    conversation: Annotated[int, about("A conversation or group, instead of `to`.", ge=0, le=Limit.ID)] = 0
     text: Annotated[str, about("The beginning of the text, if there is one already.")] = ""
     type: Annotated[
         str,
-        about("The type of the message: `text`, or your own word.", min_length=1, max_length=MAX_TYPE_BYTES),
+        about(
+            "The type of the message: `text`, or your own word.", min_length=1, max_length=Limit.TYPE_BYTES
+        ),
     ] = "text"
 
 

@@ -7,17 +7,12 @@ from typing import Final
 import msgspec
 
 from imserver.plugin.errors import ReplyCode
-from imserver.plugin.settings import MAX_USER_BYTES
 from imserver.plugin.wire import (
-    MAX_TYPE_BYTES,
     Command,
+    Fields,
+    Limit,
     Readers,
     Refused,
-    fields_of,
-    id_in,
-    needed_id,
-    short_text,
-    text_in,
     well_formed,
 )
 
@@ -61,17 +56,15 @@ class _Piece(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def _open_answer(data: bytes) -> OpenAnswer:
-    fields = fields_of(data)
-    to, conversation = short_text(fields, "to", MAX_USER_BYTES), id_in(fields, "conversation")
-    if bool(to) == bool(conversation):
-        raise Refused(ReplyCode.BAD_PARAMETER)
-    kind = short_text(fields, "type", MAX_TYPE_BYTES) or "text"
-    return OpenAnswer(to, conversation, text_in(fields, "text"), kind)
+    fields = Fields.of(data)
+    to, conversation = fields.receiver()
+    kind = fields.short_text("type", Limit.TYPE_BYTES) or "text"
+    return OpenAnswer(to, conversation, fields.text("text"), kind)
 
 
 def _append_answer(data: bytes) -> AppendAnswer:
     try:
-        pieces = msgspec.convert(fields_of(data).get("pieces"), list[_Piece])
+        pieces = msgspec.convert(Fields.of(data).values.get("pieces"), list[_Piece])
     except ValueError:
         raise Refused(ReplyCode.BAD_PARAMETER) from None
     if not 0 < len(pieces) <= MAX_PIECES or not all(
@@ -82,16 +75,16 @@ def _append_answer(data: bytes) -> AppendAnswer:
 
 
 def _close_answer(data: bytes) -> CloseAnswer:
-    fields = fields_of(data)
-    stream, incomplete = short_text(fields, "stream", _MAX_STREAM_BYTES), fields.get("incomplete", False)
-    if not stream or not isinstance(incomplete, bool):
+    fields = Fields.of(data)
+    stream = fields.short_text("stream", _MAX_STREAM_BYTES)
+    if not stream:
         raise Refused(ReplyCode.BAD_PARAMETER)
-    return CloseAnswer(stream, incomplete)
+    return CloseAnswer(stream, fields.flag("incomplete"))
 
 
 COMMANDS: Final[Readers] = {
     "streamOpen": _open_answer,
     "streamAppend": _append_answer,
     "streamClose": _close_answer,
-    "botCommands": lambda data: AskBotCommands(needed_id(fields_of(data), "conversation")),
+    "botCommands": lambda data: AskBotCommands(Fields.of(data).needed_id("conversation")),
 }

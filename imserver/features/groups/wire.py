@@ -8,14 +8,9 @@ from imserver.plugin.errors import ReplyCode
 from imserver.plugin.settings import MAX_USER_BYTES
 from imserver.plugin.wire import (
     Command,
+    Fields,
     Readers,
     Refused,
-    fields_of,
-    id_in,
-    limit_in,
-    needed_id,
-    short_text,
-    text_in,
 )
 
 MAX_NAMED: Final = 1000
@@ -73,34 +68,36 @@ class LeaveGroup(Command, frozen=True, gc=False):
 
 
 def _group_members(data: bytes) -> tuple[str, ...]:
-    users = fields_of(data).get("members", [])
+    users = Fields.of(data).values.get("members", [])
     if not isinstance(users, list) or len(users) > MAX_NAMED:
         raise Refused(ReplyCode.BAD_PARAMETER)
-    return tuple([short_text({"user": user}, "user", MAX_USER_BYTES) for user in users])
+    return tuple([Fields({"user": user}).short_text("user", MAX_USER_BYTES) for user in users])
 
 
 def _group(data: bytes) -> int:
-    return needed_id(fields_of(data), "group")
+    return Fields.of(data).needed_id("group")
 
 
 def _ask_groups(data: bytes) -> Command:
-    fields = fields_of(data)
-    return AskGroups(id_in(fields, "after"), limit_in(fields))
+    fields = Fields.of(data)
+    return AskGroups(fields.id("after"), fields.limit())
 
 
 def _ask_group_members(data: bytes) -> Command:
-    fields = fields_of(data)
-    return AskGroupMembers(_group(data), short_text(fields, "after", MAX_USER_BYTES), limit_in(fields))
+    fields = Fields.of(data)
+    return AskGroupMembers(_group(data), fields.short_text("after", MAX_USER_BYTES), fields.limit())
 
 
 def _update_group(data: bytes) -> Command:
-    fields = fields_of(data)
+    fields = Fields.of(data)
     texts = ("name", "avatar", "description")
-    return UpdateGroup(_group(data), *(text_in(fields, each) if each in fields else None for each in texts))
+    return UpdateGroup(
+        _group(data), *(fields.text(each) if each in fields.values else None for each in texts)
+    )
 
 
 METHODS: Final[Readers] = {
-    "createGroup": lambda data: CreateGroup(text_in(fields_of(data), "name"), _group_members(data)),
+    "createGroup": lambda data: CreateGroup(Fields.of(data).text("name"), _group_members(data)),
     "groups": _ask_groups,
     "groupMembers": _ask_group_members,
     "updateGroup": _update_group,

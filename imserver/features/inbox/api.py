@@ -23,10 +23,10 @@ from imserver.plugin.http import (
     refuse,
 )
 from imserver.plugin.identity import Needs
-from imserver.plugin.wire import MAX_ID, MAX_MENTIONS, MAX_PAGE
+from imserver.plugin.wire import Limit
 
 Pinned = Annotated[
-    int, about("The conversation with the greatest number comes first; 0: not pinned.", ge=0, le=MAX_ID)
+    int, about("The conversation with the greatest number comes first; 0: not pinned.", ge=0, le=Limit.ID)
 ]
 Archived = Annotated[
     int,
@@ -34,7 +34,7 @@ Archived = Annotated[
         "The newest entry when the conversation was archived; 0: not archived. It comes back with a newer "
         "entry, unless it is muted.",
         ge=0,
-        le=MAX_ID,
+        le=Limit.ID,
     ),
 ]
 Marked = Annotated[
@@ -43,7 +43,7 @@ Marked = Annotated[
         "The newest entry when the conversation was marked as unread; 0: no mark. It ends when the user "
         "reads a newer entry.",
         ge=0,
-        le=MAX_ID,
+        le=Limit.ID,
     ),
 ]
 
@@ -59,18 +59,18 @@ class DraftShape(Struct, forbid_unknown_fields=True):
     """A text that was not sent yet."""
 
     text: Annotated[str, about("The text.")] = ""
-    reply_to: Annotated[int, about("The message to which it replies; 0: to none.", ge=0, le=MAX_ID)] = 0
-    mentions: Annotated[list[MentionShape], about("Names in it.", max_length=MAX_MENTIONS)] = []
+    reply_to: Annotated[int, about("The message to which it replies; 0: to none.", ge=0, le=Limit.ID)] = 0
+    mentions: Annotated[list[MentionShape], about("Names in it.", max_length=Limit.MENTIONS)] = []
 
 
 class InboxQuery(Acting, kw_only=True):
     """The changes after a version."""
 
     version: Annotated[
-        int, about("The `version` of the previous answer; 0: everything.", ge=0, le=MAX_ID)
+        int, about("The `version` of the previous answer; 0: everything.", ge=0, le=Limit.ID)
     ] = 0
-    limit: Annotated[int, about("The maximum number of conversations on this page.", ge=1, le=MAX_PAGE)] = (
-        MAX_PAGE
+    limit: Annotated[int, about("The maximum number of conversations on this page.", ge=1, le=Limit.PAGE)] = (
+        Limit.PAGE
     )
 
 

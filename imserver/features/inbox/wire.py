@@ -9,15 +9,11 @@ from msgspec import Struct
 
 from imserver.plugin.errors import ReplyCode
 from imserver.plugin.wire import (
-    MAX_ID,
-    MAX_MENTIONS,
     Command,
+    Fields,
+    Limit,
     Readers,
     Refused,
-    fields_of,
-    id_in,
-    limit_in,
-    needed_id,
     well_formed,
 )
 
@@ -72,22 +68,22 @@ class _Mention(msgspec.Struct, forbid_unknown_fields=True):
 
 class _Draft(msgspec.Struct, forbid_unknown_fields=True):
     text: str = ""
-    reply_to: Annotated[int, msgspec.Meta(ge=0, le=MAX_ID)] = msgspec.field(default=0, name="replyto")
-    mentions: Annotated[list[_Mention], msgspec.Meta(max_length=MAX_MENTIONS)] = []
+    reply_to: Annotated[int, msgspec.Meta(ge=0, le=Limit.ID)] = msgspec.field(default=0, name="replyto")
+    mentions: Annotated[list[_Mention], msgspec.Meta(max_length=Limit.MENTIONS)] = []
 
 
 def _arrange(data: bytes) -> Arrange:
-    fields = fields_of(data)
+    fields = Fields.of(data)
     pinned, archived, marked = (_new_id(fields, key) for key in ("pinned", "archived", "marked"))
-    draft = _unsent(fields["draft"]) if "draft" in fields else None
-    change = Arrange(needed_id(fields, "conversation"), pinned, archived, marked, draft)
+    draft = _unsent(fields.values["draft"]) if "draft" in fields.values else None
+    change = Arrange(fields.needed_id("conversation"), pinned, archived, marked, draft)
     if change == Arrange(change.conversation):
         raise Refused(ReplyCode.BAD_PARAMETER)
     return change
 
 
-def _new_id(fields: dict[str, Any], key: str) -> int | None:
-    return id_in(fields, key) if key in fields else None
+def _new_id(fields: Fields, key: str) -> int | None:
+    return fields.id(key) if key in fields.values else None
 
 
 def _unsent(value: Any) -> UnsentText:
@@ -104,8 +100,8 @@ def _unsent(value: Any) -> UnsentText:
 
 
 def _arrangements(data: bytes) -> AskArrangements:
-    fields = fields_of(data)
-    return AskArrangements(id_in(fields, "version"), limit_in(fields))
+    fields = Fields.of(data)
+    return AskArrangements(fields.id("version"), fields.limit())
 
 
 COMMANDS: Final[Readers] = {"arrange": _arrange, "arrangements": _arrangements}

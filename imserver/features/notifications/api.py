@@ -54,7 +54,10 @@ from imserver.plugin.runtime import BadUrl
 from imserver.plugin.services import Core, ToFollowers
 from imserver.plugin.settings import settings_of
 from imserver.plugin.storage import Account, Store
-from imserver.plugin.wire import MAX_ID, Signal
+from imserver.plugin.wire import (
+    Limit,
+    Signal,
+)
 
 CHAPTER: Final = "Messages reach users who are not looking: on their devices, and by e-mail."
 
@@ -62,7 +65,7 @@ _SHOWN: Final = r"^[^\x00-\x1f\x7f-\x9f]*$"
 _BASE64URL: Final = r"^[A-Za-z0-9_-]+={0,2}$"
 _TIME: Final = r"^([01][0-9]|2[0-3]):[0-5][0-9]$"
 
-EndpointId = Annotated[int, about("The id of the endpoint.", ge=1, le=MAX_ID)]
+EndpointId = Annotated[int, about("The id of the endpoint.", ge=1, le=Limit.ID)]
 DeviceLabel = Annotated[str, about("The name of the device, for people.", max_length=64, pattern=_SHOWN)]
 Language = Annotated[
     str,
@@ -206,7 +209,7 @@ class ConversationWishesQuery(Acting, kw_only=True):
     """One conversation, or all."""
 
     conversation: Annotated[
-        int, about("The conversation; 0: all with a wish of the user.", ge=0, le=MAX_ID)
+        int, about("The conversation; 0: all with a wish of the user.", ge=0, le=Limit.ID)
     ] = 0
 
 

@@ -29,7 +29,10 @@ from imserver.plugin.identity import Tenants
 from imserver.plugin.messages import Consumer, DeliveryLease, Failure
 from imserver.plugin.runtime import RateLimitedLog
 from imserver.plugin.storage import Account, Store
-from imserver.plugin.wire import MAX_ID, id_of
+from imserver.plugin.wire import (
+    Limit,
+    id_of,
+)
 
 log: Final = logging.getLogger(__name__)
 
@@ -200,7 +203,7 @@ class Mails:
             return
         following = mail_due(wishes, now)
         stored = self._store.log()
-        entry, marks = stored.entries.head(app), stored.marks.since(app, due.user, MAX_ID).version
+        entry, marks = stored.entries.head(app), stored.marks.since(app, due.user, Limit.ID).version
         mail = self._mail(account, wishes, due.entry)
         if mail is None:
             self._settle(app, due, replace(due, due=0), following)

@@ -33,7 +33,7 @@ from imserver.plugin.http import (
     refuse,
 )
 from imserver.plugin.identity import Needs, Principal, Tenants
-from imserver.plugin.services import Core, Sessions
+from imserver.plugin.services import Core, SessionServices
 
 _ID_BYTES: Final = 18
 _HTML: Final = "text/html; charset=utf-8"
@@ -87,7 +87,7 @@ class TokenApi(Struct, frozen=True):
 
     parts: NotificationParts
     tenants: Tenants
-    sessions: Sessions
+    sessions: SessionServices
     messages: MessageApi
 
     def let_act(self, app: str, user: str, call: Call) -> None:
@@ -103,9 +103,7 @@ class TokenApi(Struct, frozen=True):
 
 
 def _service(core: Core, api: Api) -> TokenApi:
-    return TokenApi(
-        notifications_of(core), core.identity.tenants, core.sessions.sessions, MessageApi.of(core, api)
-    )
+    return TokenApi(notifications_of(core), core.identity.tenants, core.sessions, MessageApi.of(core, api))
 
 
 routes = Resource(
@@ -143,7 +141,7 @@ def act(api: TokenApi, call: Call, request: ActRequest) -> ActAnswer:
     """
     token = api.parts.tokens.read(request.token)
     api.let_act(token.app, token.user, call)
-    if api.sessions.is_banned(token.app, token.user):
+    if api.sessions.sessions.is_banned(token.app, token.user):
         raise ApiProblem(Problems.BANNED)
     endpoint = api.parts.rows.endpoints_by_id([token.endpoint]).get(token.endpoint)
     if endpoint is None or (endpoint.app, endpoint.user) != (token.app, token.user):

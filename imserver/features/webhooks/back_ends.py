@@ -23,7 +23,7 @@ from imserver.plugin.identity import (
     LoginAnswer,
 )
 from imserver.plugin.runtime import Outgoing, Unreachable
-from imserver.plugin.wire import ClientFacts, Connection, host_of, without_nulls
+from imserver.plugin.wire import Connection, host_of, without_nulls
 
 T = TypeVar("T")
 _encode = msgspec.json.Encoder().encode
@@ -142,22 +142,21 @@ class BackEndRequests:
         hook = self.hooks.get(app)
         return hook is not None and call in hook.urls
 
-    def facts_of(self, app: str, transport: str, headers: Mapping[str, str]) -> ClientFacts | None:
-        """The part of requests that is about a new client with these ``headers`` (by names in lower case).
+    def headers_of(self, app: str, given: Mapping[str, str]) -> dict[str, str] | None:
+        """The headers of a new client (by names in lower case) that requests about it repeat.
 
         None: the app has no back end. Never switches.
         """
         hook = self.hooks.get(app)
-        if hook is None:
-            return None
-        return ClientFacts(transport, _named(hook.headers, headers))
+        return None if hook is None else _named(hook.headers, given)
 
-    def add_headers(self, app: str, facts: ClientFacts, given: Mapping[str, str]) -> None:
-        """Add the headers set in the SDK of a client, as far as requests repeat them. Never switches."""
+    def emulated_headers_of(self, app: str, given: Mapping[str, str]) -> dict[str, str]:
+        """The headers set in the SDK of a client that requests about it repeat. Never switches."""
         hook = self.hooks.get(app)
-        if hook is not None and hook.emulated_headers:
-            valid = {name.lower(): value for name, value in given.items() if _HEADER_VALUE.fullmatch(value)}
-            facts.headers |= _named(hook.emulated_headers, valid)
+        if hook is None or not hook.emulated_headers:
+            return {}
+        valid = {name.lower(): value for name, value in given.items() if _HEADER_VALUE.fullmatch(value)}
+        return _named(hook.emulated_headers, valid)
 
     def ask(
         self, app: str, call: BackEndCall, connection: Connection, facts: Mapping[str, Any], kind: type[T]
@@ -200,13 +199,14 @@ class BackEndRequests:
         kind: type[T],
     ) -> tuple[_Answer, T | None]:
         """Raises :class:`Unreachable`, also for an answer with another status or form."""
-        known = _facts_of(connection)
+        state = connection.dialect_state
+        headers = {} if state is None or state.facts is None else state.facts.headers
         client = self._client(connection)
         if call != "connect":
             client["user"] = connection.user or ""
         body = _encode({**client, **facts})
         status, content = asking.post(
-            hook.app, hook.urls[call], hook.secret, lambda: body, hook.seconds, headers=known.headers
+            hook.app, hook.urls[call], hook.secret, lambda: body, hook.seconds, headers=headers
         )
         if not 200 <= status < 300:
             raise Unreachable(f"it answered with status {status}")
@@ -226,28 +226,21 @@ class BackEndRequests:
     def _client(self, connection: Connection) -> dict[str, Any]:
         """The part of each request that is about its client. ``protocol`` is the dialect, or the codec of one
         that has several."""
-        dialect, known = connection.encoding.dialect, _facts_of(connection)
+        dialect, state = connection.encoding.dialect, connection.dialect_state
+        known = None if state is None else state.facts
         protocol = dialect.name
         if dialect.subprotocol:
             protocol = "json" if dialect.text else "protobuf"
         client: dict[str, Any] = {
             "client": self._connection_id(connection),
-            "transport": known.transport,
+            "transport": "websocket" if known is None else known.transport,
             "protocol": protocol,
             "encoding": "json",
         }
-        if known.meta:
+        if known is not None and known.meta:
             client["meta"] = Raw(known.meta)
         return client
 
 
-_UNKNOWN: Final = ClientFacts("websocket", {})
-
-
 def _named(names: Iterable[str], headers: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name in names if (value := headers.get(name.lower(), ""))}
-
-
-def _facts_of(connection: Connection) -> ClientFacts:
-    state = connection.dialect_state
-    return _UNKNOWN if state is None or state.facts is None else state.facts

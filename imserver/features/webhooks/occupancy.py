@@ -12,7 +12,7 @@ from typing import Final, Literal
 import gevent
 
 from imserver.features.webhooks.webhooks import Webhooks
-from imserver.plugin.services import Channels
+from imserver.plugin.services import ChannelServices
 from imserver.plugin.wire import Connection
 
 VACATED_SECONDS: Final = 3.0
@@ -30,19 +30,19 @@ class Occupancy:
 
     def __init__(
         self,
-        channels: Channels,
+        channels: ChannelServices,
         connection_id: Callable[[Connection], str],
         webhooks: Webhooks,
         on_empty: list[Callable[[str, str], object]] | None,
     ) -> None:
-        self._channels = channels
+        self._channels = channels.channels
         self._connection_id = connection_id
         self._webhooks = webhooks
         self._empty: dict[tuple[str, str], gevent.Greenlet[..., None]] = {}
         """Channels without subscribers → the greenlet that will notify the back end."""
         self._is_alone = on_empty is None
-        channels.members.on_joined.append(self._joined)
-        channels.members.on_parted.append(self._parted)
+        self._channels.members.on_joined.append(self._joined)
+        self._channels.members.on_parted.append(self._parted)
         if on_empty is not None:
             on_empty.append(self._emptied)
 

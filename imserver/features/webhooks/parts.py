@@ -35,7 +35,7 @@ def build(core: Core) -> FeatureParts:
     apps = follow_apps(core.identity.tenants, webhooks)
     registrar = core.channels.registrar
     Occupancy(
-        core.channels.channels,
+        core.channels,
         core.sessions.table.id_of,
         webhooks,
         None if registrar is None else registrar.on_empty,

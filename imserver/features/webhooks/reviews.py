@@ -17,7 +17,10 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from imserver.features.webhooks.requests import BATCH_BYTES, BATCH_EVENTS, MAX_WAITING, Asking
 from imserver.plugin.identity import ReviewDecision
 from imserver.plugin.runtime import Outgoing, Unreachable
-from imserver.plugin.wire import MAX_TYPE_BYTES, Connection
+from imserver.plugin.wire import (
+    Connection,
+    Limit,
+)
 
 log = logging.getLogger(__name__)
 
@@ -295,8 +298,8 @@ def _replacement(question: _Question, answer: _Answer) -> ReviewDecision:
             raise ValueError("data is not text")
         _read_any(body)  # it was skipped over so far
         body = msgspec.json.format(body, indent=-1)
-    if len(kind.encode()) > MAX_TYPE_BYTES or "\0" in kind:
-        raise ValueError(f"type has more than {MAX_TYPE_BYTES} bytes, or U+0000")
+    if len(kind.encode()) > Limit.TYPE_BYTES or "\0" in kind:
+        raise ValueError(f"type has more than {Limit.TYPE_BYTES} bytes, or U+0000")
     if len(body) > CONTENT_BYTES:
         raise ValueError(f"it has more than {CONTENT_BYTES} bytes")
     return ReviewDecision("replace", kind, body, is_text=answer.data is UNSET)

@@ -12,7 +12,10 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from imserver.model import MAX_EMOJI_BYTES, Reaction
+from imserver.model import (
+    Limit,
+    Reaction,
+)
 from imserver.storage.log.bots import readers_of
 from imserver.storage.log.contract import (
     Change,
@@ -152,7 +155,7 @@ def emoji_objection(emoji: str) -> str:
     """The reason why a text cannot be a reaction, ``""`` if it can."""
     if not emoji.strip():
         return "emoji: empty"
-    if wrong := text_objection(emoji, MAX_EMOJI_BYTES):
+    if wrong := text_objection(emoji, Limit.EMOJI_BYTES):
         return f"emoji: {wrong}"
     # Invisible signs join emoji to others: only control characters and line ends are refused.
     if any(ord(sign) < 0x20 or 0x7F <= ord(sign) < 0xA0 or sign in "\u2028\u2029" for sign in emoji):

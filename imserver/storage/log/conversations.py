@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from imserver.model import MAX_ID
+from imserver.model import (
+    Limit,
+)
 from imserver.storage.log.contract import (
     MOST_UNREAD,
     UNREAD_ENTRIES,
@@ -159,7 +161,7 @@ class ConversationReader:
         nothing: tuple[list[ConversationSummary], bool] = [], False
 
         def work(sql: Statements, head: LogHead) -> tuple[list[ConversationSummary], bool]:
-            values = (user, user, user, head.number, user, user, before or MAX_ID, limit + 1)
+            values = (user, user, user, head.number, user, user, before or Limit.ID, limit + 1)
             rows = sql.query(_LISTS[sql.engine], values)
             ids = [row[-3] for row in rows if row[-3] is not None]
             last = {entry.id: entry for entry in fetch(sql, head.number, ids, user)}
@@ -185,7 +187,7 @@ class ConversationReader:
 # conversations of the page.
 _PAGE: Final = (
     f"SELECT {_COLUMNS}, s.role, coalesce(r.read_id, 0) AS read_id, "
-    f"coalesce(s.left_id, c.last_id) AS place, s.joined_id, coalesce(s.left_id, {MAX_ID}) AS upto, s.log, "
+    f"coalesce(s.left_id, c.last_id) AS place, s.joined_id, coalesce(s.left_id, {Limit.ID}) AS upto, s.log, "
     "s.member, s.bot "
     "FROM membership s JOIN conversation c ON c.log = s.log AND c.id = s.conversation "
     "LEFT JOIN read_position r ON r.log = s.log AND r.member = s.member AND r.conversation = s.conversation "
@@ -236,7 +238,8 @@ def _with_oldest(page: str, first: str, condition: str, entries: int, name: str)
     return (
         f"SELECT q.*, coalesce((SELECT b.id FROM message b {_BY_CONVERSATION} WHERE b.log = q.log "
         f"AND b.conversation = q.id AND b.id <= q.upto AND b.id >= {first} {condition} "
-        f"ORDER BY b.id DESC LIMIT 1 OFFSET {entries - 1}), {first}) AS {name} FROM ({page}) q LIMIT {MAX_ID}"
+        f"ORDER BY b.id DESC LIMIT 1 OFFSET {entries - 1}), {first}) AS {name} FROM ({page}) q "
+        f"LIMIT {Limit.ID}"
     )
 
 

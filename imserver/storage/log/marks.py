@@ -11,7 +11,9 @@ from itertools import accumulate
 from typing import Final
 
 from imserver.config.settings import MAX_USER_BYTES
-from imserver.model import MAX_ID
+from imserver.model import (
+    Limit,
+)
 from imserver.storage.log.contract import MOST_RECEIPTED, MarkResult, Marks, Receipt, ReceiptCount
 from imserver.storage.log.lost import next_after_loss
 from imserver.storage.log.read import VISIBLE, shown
@@ -108,7 +110,7 @@ class MarkStore:
         def work(sql: Statements, head: LogHead) -> list[Receipt]:
             if not _still_there(sql, head, conversation, [user]):
                 return []
-            values = (head.number, conversation, after, user, message, message or MAX_ID, limit)
+            values = (head.number, conversation, after, user, message, message or Limit.ID, limit)
             return [_receipt(row) for row in sql.query(statement, values)]
 
         return self._tables.read_log(app, work, [])
@@ -191,7 +193,7 @@ def _members(
     """The two users of a conversation, ``()`` for a group, and the last id that the user may read. None if
     the user was never a member."""
     statement = (
-        f"SELECT c.pair, (SELECT max(coalesce(s.left_id, {MAX_ID})) FROM membership s WHERE s.log = c.log "
+        f"SELECT c.pair, (SELECT max(coalesce(s.left_id, {Limit.ID})) FROM membership s WHERE s.log = c.log "
         "AND s.conversation = c.id AND s.member = %s) FROM conversation c WHERE c.log = %s AND c.id = %s"
     )
     for pair, left in sql.query(statement, (user, head.number, conversation)):

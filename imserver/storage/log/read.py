@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from imserver.model import MAX_ID
+from imserver.model import Limit
 from imserver.storage.log.bots import bots_of
 from imserver.storage.log.contract import NO_LOG, Entry, LogExtent, PublicationPage, count_fitting
 from imserver.storage.log.lost import ranges_of
@@ -51,7 +51,7 @@ def reads(member: str) -> str:
 
 VISIBLE: Final = (
     "m.log = s.log AND m.conversation = s.conversation AND m.id > coalesce(s.readable_after, s.joined_id) "
-    f"AND m.id <= coalesce(s.left_id, {MAX_ID}) AND {reads('s')}"
+    f"AND m.id <= coalesce(s.left_id, {Limit.ID}) AND {reads('s')}"
 )
 """Condition: the messages ``m`` that a membership ``s`` allows its user to read."""
 
@@ -371,7 +371,7 @@ def _sqlite(sql: Statements, head: LogHead, user: str, after: int, count: int) -
     window = _WINDOW
     while True:
         upto = min(head.last_id, after + window)
-        values = (head.number, user, after, after, MAX_ID, upto, count)
+        values = (head.number, user, after, after, Limit.ID, upto, count)
         ids = [row[0] for row in sql.query(statement, values)]
         if len(ids) >= count or upto == head.last_id:
             return ids

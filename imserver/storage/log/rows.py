@@ -13,13 +13,8 @@ from msgspec.structs import replace
 
 from imserver.config.settings import MAX_USER_BYTES
 from imserver.model import (
-    MAX_CLIENT_MSG_ID_BYTES,
-    MAX_ID,
-    MAX_ROOM_BYTES,
-    MAX_TIME_MS,
-    MAX_TYPE_BYTES,
-    MIN_TIME_MS,
     EntryKind,
+    Limit,
     Reaction,
 )
 from imserver.storage.log.contract import Conversation, ConversationKind, Draft, Entry
@@ -30,6 +25,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_MAX_ID: Final = Limit.ID
+_MAX_ROOM_BYTES: Final = Limit.ROOM_BYTES
+_MAX_TYPE_BYTES: Final = Limit.TYPE_BYTES
+_MAX_CLIENT_ID_BYTES: Final = Limit.CLIENT_MSG_ID_BYTES
+_MIN_TIME_MS: Final = Limit.MIN_TIME_MS
+_MAX_TIME_MS: Final = Limit.TIME_MS
 KINDS: Final[tuple[EntryKind, ...]] = (
     "message",
     "recall",
@@ -242,9 +243,9 @@ def objection(draft: Draft) -> str:
     for name, text, most in (
         ("sender", draft.sender, MAX_USER_BYTES),
         ("to_user", draft.to_user, MAX_USER_BYTES),
-        ("room", draft.room, MAX_ROOM_BYTES),
-        ("type", draft.type, MAX_TYPE_BYTES),
-        ("client_msg_id", draft.client_msg_id, MAX_CLIENT_MSG_ID_BYTES),
+        ("room", draft.room, _MAX_ROOM_BYTES),
+        ("type", draft.type, _MAX_TYPE_BYTES),
+        ("client_msg_id", draft.client_msg_id, _MAX_CLIENT_ID_BYTES),
     ):
         if text and (wrong := text_objection(text, most)):
             return f"{name}: {wrong}"
@@ -252,11 +253,11 @@ def objection(draft: Draft) -> str:
         return "kind: unknown"
     if len(draft.body) > MOST_BYTES or len(draft.meta) > MOST_BYTES:
         return f"at most {MOST_BYTES} bytes"
-    if not MIN_TIME_MS <= draft.time_ms <= MAX_TIME_MS:
+    if not _MIN_TIME_MS <= draft.time_ms <= _MAX_TIME_MS:
         return "time_ms: not in the years 1 to 9999"
-    if not 0 <= draft.about <= MAX_ID:
+    if not 0 <= draft.about <= _MAX_ID:
         return "about: not a 64-bit number"
-    return "" if 0 <= draft.conversation <= MAX_ID else "conversation: not a 64-bit number"
+    return "" if 0 <= draft.conversation <= _MAX_ID else "conversation: not a 64-bit number"
 
 
 def text_objection(text: str, most: int) -> str:

@@ -7,10 +7,10 @@ import pytest
 
 from imserver import errors
 from imserver.dialects.action import service
-from imserver.dialects.action.acks import AWAIT_SECONDS
 from imserver.hub import acks
 from imserver.hub.acks import ACK_SECONDS
 from imserver.messages import catch_up
+from imserver.push.pending import AWAIT_SECONDS
 from tests.dialects.action.test_messages import APP, Keeping, One
 from tests.hub.harness import Harness
 from tests.transport.harness import turn, until
@@ -220,7 +220,6 @@ def test_what_waits_for_users_of_a_deleted_app_is_forgotten(node: Harness) -> No
     ann.say("1")
     bob.connection.close(1000)
     assert node.pending.count == 1
-    node.acks.forget(APP)
     node.pending.forget(APP)
     ann.say("2")
     assert node.pending.count == 0

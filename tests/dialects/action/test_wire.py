@@ -13,7 +13,13 @@ from imserver.config.settings import MAX_USER_BYTES
 from imserver.dialects.action.commands import ActionLogin, Say
 from imserver.dialects.action.wire import ActionDialect
 from imserver.dialects.cmd.wire import BAD_FRAME_REPLY
-from imserver.model import MAX_ROOM_BYTES, BadFrame, Event, Heartbeat, Reply
+from imserver.model import (
+    BadFrame,
+    Event,
+    Heartbeat,
+    Limit,
+    Reply,
+)
 from tests.support import ROOT
 
 VECTORS = json.loads((ROOT / "tests" / "vectors" / "action.json").read_text(encoding="utf-8"))
@@ -80,7 +86,7 @@ def test_an_impossible_peer_means_no_receiver(peer: str) -> None:
 
 
 def test_the_length_of_a_room_is_that_of_its_bytes() -> None:
-    room = "群" * (MAX_ROOM_BYTES // 3)
+    room = "群" * (Limit.ROOM_BYTES // 3)
     assert login(userId="1", appId=1, groupsId=room) == ActionLogin("action:1", "1", room=room)
     assert login(userId="1", appId=1, groupsId=room + "群") == errors.ReplyCode.BAD_PARAMETER
 

@@ -12,11 +12,14 @@ from imserver.auth.principal import (
     Needs,
     Principal,
 )
-from imserver.channels.members import MAX_NAME_BYTES, ChannelRefused
+from imserver.channels.members import (
+    ChannelRefused,
+)
 from imserver.dialects.centrifuge import api as centrifugo
 from imserver.errors import StorageUnavailable
 from imserver.http.call import Call
 from imserver.http.reply import MAX_BATCH_BYTES
+from imserver.model import Limit
 from imserver.transport.exchange import HttpRequest, HttpResponse
 
 REQUEST = HttpRequest("POST", "/api/batch", b"", b"", {}, "127.0.0.1")
@@ -85,7 +88,7 @@ def test_a_pattern_is_not_longer_than_a_name() -> None:
     (route,) = [each for each in centrifugo.ROUTES if each.path == "/api/channels"]
     assert route.function is not None
     call = Call({}, "shop", READER, REQUEST)
-    call.input = centrifugo._Channels("*" * (MAX_NAME_BYTES + 1))
+    call.input = centrifugo._Channels("*" * (Limit.CHANNEL_BYTES + 1))
     assert json.loads(route.function(Mock(), call).body)["error"]["code"] == 107
 
 

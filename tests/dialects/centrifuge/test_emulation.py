@@ -27,7 +27,7 @@ class Room(Harness):
     def __init__(self) -> None:
         super().__init__()
         self.queries = NodeQueries()
-        self.emulation = Emulation(self.table, self.queries, None)
+        self.emulation = self.emulation_with(self.queries)
         self.served: list[bytes] = []
         self.gate = Event()
         self.gate.set()
@@ -37,6 +37,10 @@ class Room(Harness):
         self.stream = Stream(self.context, far, "192.0.2.1:1", encoding, monotonic())
         self.context.poller.take(self.stream)
         self.session = self.table.secret_of(self.stream)
+
+    def emulation_with(self, queries: NodeQueries, others: Any = None) -> Emulation:
+        cluster: Any = SimpleNamespace(queries=queries, others=others)
+        return Emulation(self.session_services(), cluster)
 
     def _serve(self, _connection: Connection, payload: bytes, _text: bool) -> None:
         self.gate.wait()
@@ -103,7 +107,7 @@ def test_commands_of_a_stream_elsewhere_are_sent_to_its_node(room: Room) -> None
         return answers.pop(0)
 
     others: Any = SimpleNamespace(born={7: "lease"}.get, query_behind=query)
-    emulation = Emulation(room.table, NodeQueries(), others)
+    emulation = room.emulation_with(NodeQueries(), others)
     elsewhere = ConnectionIds(b"s" * 32, 7).with_purpose("emulation sessions").id_of(3)
     assert emulation.serve(elsewhere, b"x") is Emulated.ACCEPTED
     assert emulation.serve(elsewhere, b"y") is Emulated.FAILED, "the node does not answer"

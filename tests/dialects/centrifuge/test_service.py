@@ -47,15 +47,12 @@ class CentrifugeHarness(Harness):
         back_ends = BackEndRequests(self.back_end, self.table.id_of, str)  # type: ignore[arg-type]
         consent = ChannelConsent(back_ends, Mock(hooks={}), Mock(), self.channels)
         self.centrifuge = CentrifugeService(
-            self.sessions,
+            self.session_services(),
+            self.channel_services(consent, ChannelCommands(self.channels, logins, consent, {}, self.table)),
+            SimpleNamespace(queries=NodeQueries()),  # type: ignore[arg-type]
             logins,
-            self.channels,
-            ChannelCommands(self.channels, logins, consent, {}, self.table),
-            consent,
             CentrifugeAnswers(back_ends),
             back_ends,
-            self.connections,
-            NodeQueries(),
             self.catch_up,
             lambda _app: None,
             "101",

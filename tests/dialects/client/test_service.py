@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -37,6 +38,9 @@ class Directory:
         return name if name in self.names or name in self.others else None
 
     find = get
+
+    def app_of_system(self, system: str) -> str:
+        return f"system:{system}"
 
     def resolve(self, name: str) -> str:
         return self.others.get(name, name)
@@ -77,11 +81,9 @@ class ClientHarness(Harness):
         self.directory = Directory()
         self.queries = NodeQueries()
         self.clients_service = ClientService(
-            self.hub,
-            self.connections.ids,
-            self.channels,
-            self.connections,
-            self.queries,
+            self.session_services(),
+            self.channel_services(),
+            SimpleNamespace(queries=self.queries),  # type: ignore[arg-type]
             self.directory,
             self.directory,
             self.metrics.count_login,

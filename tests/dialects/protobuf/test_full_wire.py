@@ -26,10 +26,6 @@ from imserver.messages.messaging import (
 )
 from imserver.messages.receipts import MarksView, PeerReceiptView, ReadView, ReceiptPage, ReceiptView
 from imserver.model import (
-    MAX_HIDDEN,
-    MAX_ID,
-    MAX_PAGE,
-    MAX_WORDS_BYTES,
     Ack,
     AskMarks,
     AskReceipts,
@@ -40,6 +36,7 @@ from imserver.model import (
     Event,
     Hide,
     History,
+    Limit,
     Message,
     Read,
     Received,
@@ -87,12 +84,12 @@ UNREADABLE = [
     sent(protobuf.HIDE),
     sent(protobuf.HIDE, b"\x0a\x01\x00"),
     sent(protobuf.HIDE, b"\x0a\x01\x80"),
-    sent(protobuf.HIDE, field(1, b"\x01" * (MAX_HIDDEN + 1))),
+    sent(protobuf.HIDE, field(1, b"\x01" * (Limit.HIDDEN + 1))),
     sent(protobuf.HISTORY),
     sent(protobuf.RECEIPTS, b"\x12\x01x"),
     sent(protobuf.RECEIPTS, b"\x08\x05\x12\x01\x00"),
     sent(protobuf.SEARCH),
-    sent(protobuf.SEARCH, field(1, b"x" * (MAX_WORDS_BYTES + 1))),
+    sent(protobuf.SEARCH, field(1, b"x" * (Limit.WORDS_BYTES + 1))),
     sent(protobuf.SEARCH, field(1, b"\xff")),
 ]
 DROPPED = [b"", b"\xff", sent(0), sent(protobuf.SIGNAL, b"\x08\x01"), sent(16)]
@@ -134,7 +131,7 @@ def test_clients_of_the_original_cannot_ask_any_of_it(kind: int) -> None:
 
 def test_a_page_is_never_longer_than_others_may_ask_for() -> None:
     command = full.decode(sent(protobuf.HISTORY, b"\x08\x05\x18" + varint(2**40))).command
-    assert command == History(5, 0, MAX_PAGE)
+    assert command == History(5, 0, Limit.PAGE)
 
 
 def test_ids_to_hide_may_be_packed_or_not() -> None:
@@ -291,7 +288,7 @@ def test_users_who_are_no_accounts_are_named() -> None:
         (Signal("typing", "ann", "", to="bob"), {1: 1, 8: b"ann", 9: b"bob"}),
         (Signal("receipt", "266", "", conversation=5, read=9), {1: 2, 2: 266, 4: 5, 5: 9}),
         (Signal("receipt", "266", "", conversation=5, received=9), {1: 2, 2: 266, 4: 5, 6: 9}),
-        (Signal("hidden", "266", "", ids=(1, MAX_ID)), {1: 3, 2: 266, 7: b"\x01" + varint(MAX_ID)}),
+        (Signal("hidden", "266", "", ids=(1, Limit.ID)), {1: 3, 2: 266, 7: b"\x01" + varint(Limit.ID)}),
     ],
 )
 def test_signals_are_encoded_for_the_full_dialect_only(signal: Signal, row: dict[int, Any]) -> None:

@@ -27,7 +27,9 @@ from imserver.dialects.protobuf.wire import FULL, NAME, PLAIN, ProtobufDialect
 from imserver.errors import StorageUnavailable
 from imserver.hub.expiry import Sweep
 from imserver.messages.deliverer import Result
-from imserver.model import MAX_TIME_MS, MIN_TIME_MS
+from imserver.model import (
+    Limit,
+)
 from imserver.storage.log.contract import Appended, Entry
 from imserver.transport.connection import CLOSING, OPEN, Connection
 from tests.core.memory_log import Shelf
@@ -145,7 +147,7 @@ class Harness(Node):
         self.logins = FakeLogins()
         self.uplink = ProtobufUplink(self.messaging, self.store)
         self.protobuf_service = ProtobufService(
-            self.sessions, self.logins, self.messaging, self.uplink, PLAIN, FULL
+            self.session_services(), self.logins, self.messaging, self.uplink, PLAIN, FULL
         )
         self.sweep = Sweep(self.context, self.metrics, 360, 0, 0, 20)
         self.sweep.silent_seconds[NAME] = 600
@@ -312,8 +314,8 @@ def test_a_message_is_stored_pushed_and_acknowledged_with_one_position(harness: 
     "sent",
     [
         SentMessage(SINGLE, 267, 266, 0, b"", 0, 0),
-        SentMessage(SINGLE, 267, 266, 3, b"\xff\x00", 0, MAX_TIME_MS),
-        SentMessage(SINGLE, 267, 266, 3, b"x", 0, MIN_TIME_MS % 2**64),
+        SentMessage(SINGLE, 267, 266, 3, b"\xff\x00", 0, Limit.TIME_MS),
+        SentMessage(SINGLE, 267, 266, 3, b"x", 0, Limit.MIN_TIME_MS % 2**64),
         SentMessage(SINGLE, 2**63 - 1, 266, 9, b"x", 0, 1),
     ],
 )
@@ -326,7 +328,7 @@ def test_all_fields_of_a_message_come_back_as_they_were_sent(harness: Harness, s
     assert synced(bob.expect(2)[1]) == ([sent._replace(seq=1)], False)
 
 
-@pytest.mark.parametrize("sent_ms", [MAX_TIME_MS + 1, MIN_TIME_MS - 1, 2**63 - 1, -(2**63)])
+@pytest.mark.parametrize("sent_ms", [Limit.TIME_MS + 1, Limit.MIN_TIME_MS - 1, 2**63 - 1, -(2**63)])
 def test_a_time_that_no_page_can_show_is_replaced_by_the_servers(harness: Harness, sent_ms: int) -> None:
     ann, bob = harness.live(266), harness.live(267)
     before = int(time() * 1000)

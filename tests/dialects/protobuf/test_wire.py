@@ -28,11 +28,10 @@ from imserver.dialects.protobuf.wire import (
     uplink_ack,
 )
 from imserver.model import (
-    MAX_CLIENT_MSG_ID_BYTES,
-    MAX_ID,
     BadFrame,
     Event,
     Heartbeat,
+    Limit,
     Message,
     Reply,
     Request,
@@ -127,7 +126,7 @@ def test_batches_that_follow_each_other_are_one_batch() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "number", "limit"),
-    [(LOGIN, 2, MAX_DEVICE_BYTES), (MESSAGE, 3, MAX_CLIENT_MSG_ID_BYTES)],
+    [(LOGIN, 2, MAX_DEVICE_BYTES), (MESSAGE, 3, Limit.CLIENT_MSG_ID_BYTES)],
 )
 def test_names_of_devices_and_ids_of_messages_have_a_limit(kind: int, number: int, limit: int) -> None:
     assert protobuf.decode(sent(kind, field(number, b"x" * limit))).command is not None
@@ -207,7 +206,15 @@ def test_types_that_the_original_knows_have_their_numbers() -> None:
 
 @pytest.mark.parametrize(
     ("user", "number"),
-    [("266", 266), (str(MAX_ID), MAX_ID), (str(MAX_ID + 1), 0), ("", 0), ("-1", 0), ("ann", 0), ("²", 0)],
+    [
+        ("266", 266),
+        (str(Limit.ID), Limit.ID),
+        (str(Limit.ID + 1), 0),
+        ("", 0),
+        ("-1", 0),
+        ("ann", 0),
+        ("²", 0),
+    ],
 )
 def test_an_account_is_the_number_that_its_user_is(user: str, number: int) -> None:
     assert account(user) == number

@@ -25,7 +25,7 @@ class Hooks(PusherHooks):
 def apps_of(*apps: PusherApp) -> PusherApps:
     """These apps."""
     tenants: Any = SimpleNamespace(on_change=[], on_delete=[], all=list)
-    found = PusherApps(tenants, Hooks(), {})
+    found = PusherApps(tenants, Hooks(), lambda _app, _names: None)
     for app in apps:
         found.set(app.app, app)
     return found

@@ -30,11 +30,8 @@ class PusherHarness(Harness):
         self.sent: list[tuple[str, str]] = []
         """Webhooks about members: event, user."""
         self.pusher = PusherService(
-            self.hub,
-            self.sessions,
-            self.channels,
-            self.connections,
-            Mock(),
+            self.session_services(),
+            self.channel_services(),
             Mock(),
             apps_of(SHOP),
             Hooks(lambda name, facts: self.sent.append((name, facts["user_id"]))),

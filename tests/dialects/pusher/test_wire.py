@@ -61,10 +61,12 @@ def test_a_connection_begins_with_its_id() -> None:
     assert data_of(found) == {"socket_id": "1.2", "activity_timeout": 120}
 
 
-def test_a_ping_is_answered() -> None:
-    request = pusher.decode(b'{"event":"pusher:ping","data":{}}')
-    assert pusher.encode_reply(request, Reply(errors.ReplyCode.OK, "pong")) == wire.PONG
-    assert json.loads(wire.PONG) == {"event": "pusher:pong", "data": "{}"}
+@named([row for row in VECTORS["requests"] if "reply" in row])
+def test_a_ping_is_answered(row: dict[str, Any]) -> None:
+    with pytest.raises(BadFrame) as bad:
+        pusher.decode(row["frame"].encode())
+    assert json.loads(bad.value.reply or b"") == row["reply"]
+    assert bad.value.close == 0
 
 
 def test_the_answers_to_subscriptions() -> None:
