@@ -13,6 +13,7 @@ from imserver.auth.channel_tokens import ChannelClaims
 from imserver.auth.issuers import Issuer
 from imserver.auth.login import Logins
 from imserver.auth.names import clean_name, is_name
+from imserver.auth.observer import NoObserver, Observer
 from imserver.auth.principal import BadSignature, Need, Needs, Principal
 from imserver.auth.rates import Buckets, Rate, SenderRates, TooManyRequests, by_address
 from imserver.auth.relations import Relations
@@ -47,6 +48,8 @@ __all__ = [
     "Logins",
     "Need",
     "Needs",
+    "NoObserver",
+    "Observer",
     "Principal",
     "Rate",
     "Relations",

@@ -668,11 +668,11 @@ def test_a_question_goes_to_the_node_of_its_connection(nodes: Several) -> None:
     connection, _ = nodes[2].login(MULTI, "ann")
     connection_id = nodes[2].connections.id_of(connection)
     for epoch, node in nodes.nodes.items():
-        node.queries.add("alive", AliveQuery, lambda query, epoch=epoch: epoch * 100 + query.session_id)
+        node.queries.add("echo", AliveQuery, lambda query, epoch=epoch: epoch * 100 + query.session_id)
     for node in nodes.nodes.values():
-        assert node.connections.query(connection_id, "alive", AliveQuery(MULTI, "ann", 7), int) == 207
-    assert nodes[1].connections.query(connection_id, "alive", AliveQuery(MULTI, "ann", 7), str) is None
-    assert nodes[1].connections.query("no id", "alive", AliveQuery(MULTI, "ann", 7), int) is None
+        assert node.connections.query(connection_id, "echo", AliveQuery(MULTI, "ann", 7), int) == 207
+    assert nodes[1].connections.query(connection_id, "echo", AliveQuery(MULTI, "ann", 7), str) is None
+    assert nodes[1].connections.query("no id", "echo", AliveQuery(MULTI, "ann", 7), int) is None
 
 
 # --- on the wire --------------------------------------------------------------------------------------------

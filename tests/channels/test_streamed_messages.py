@@ -460,9 +460,9 @@ def test_nothing_is_looked_at_while_no_message_is_streamed(
 class Cluster:
     """Three nodes with streams. Their greenlets run only when a test calls :meth:`settle`."""
 
-    def __init__(self, nodes: Several) -> None:
+    def __init__(self, nodes: Several, limits: LimitSettings) -> None:
         self.nodes = nodes
-        self.streams = {epoch: streams_of(node) for epoch, node in nodes.nodes.items()}
+        self.streams = {epoch: streams_of(node, limits) for epoch, node in nodes.nodes.items()}
         self.running = [gevent.spawn(each.run) for each in self.streams.values()]
 
     def copy(self, epoch: int, channel: str) -> str | None:
@@ -480,11 +480,12 @@ class Cluster:
 
 
 @pytest.fixture
-def cluster() -> Iterator[Cluster]:
+def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    limits = getattr(request, "param", LIMITS)
     with Several(3) as several:
         for node in several.nodes.values():
             node.channel_settings = CHANNELS
-        cluster = Cluster(several)
+        cluster = Cluster(several, limits)
         yield cluster
         gevent.killall(cluster.running)
 
@@ -521,9 +522,11 @@ def test_pieces_of_streams_of_several_nodes_go_in_one_call(cluster: Cluster) -> 
     assert append(cluster.streams[1], ids[2], 3, "x") == ("appended", 3)
 
 
+@pytest.mark.parametrize(
+    "cluster", [LimitSettings(stream_bytes=4 * MOST_BYTES, outbox_bytes=64 * MOST_BYTES)], indirect=True
+)
 def test_long_pieces_for_another_node_are_divided_and_too_long_ones_refused(cluster: Cluster) -> None:
-    limits = LimitSettings(stream_bytes=4 * MOST_BYTES, outbox_bytes=64 * MOST_BYTES)
-    owner, other = (streams_of(cluster.nodes[epoch], limits) for epoch in (1, 2))
+    owner, other = cluster.streams[1], cluster.streams[2]
     ids = [owner.open(MULTI, head(PLAIN), "") for _ in range(3)]
     text = "ä" * (MOST_BYTES // 3)
     found = other.append(MULTI, [StreamPiece(id, 1, text) for id in ids])
@@ -562,10 +565,11 @@ def test_the_first_subscriber_of_a_node_gets_the_message_with_the_next_piece(clu
     assert late.seen() == [(2, "abc", "whole"), (3, "d")]
 
 
+@pytest.mark.parametrize("cluster", [LimitSettings()], indirect=True)
 def test_the_first_subscriber_of_a_node_receives_many_long_streams_one_after_another(
     cluster: Cluster,
 ) -> None:
-    owner = streams_of(cluster.nodes[1], LimitSettings())
+    owner = cluster.streams[1]
     for number in range(100):
         owner.open(MULTI, head(PLAIN), f"{number} {LONG}")
     reader = Reader(cluster.nodes[2], PLAIN)

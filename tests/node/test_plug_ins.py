@@ -26,7 +26,6 @@ from msgspec import Struct, json
 from imserver.plugin import Answers, Feature, FeatureParts
 from imserver.plugin.http import PROBLEM, HttpResponse, Route
 from imserver.plugin.identity import Needs, NoObserver
-from imserver.plugin.services import read
 
 class Switched(Struct, frozen=True, array_like=True, tag="lamp.switched"):
     """A lamp is on."""
@@ -68,8 +67,9 @@ class Lamp(NoObserver):
         return answer({"users": self.users, "rooms": self.rooms, "bell": self.bell})
 
     def others(self, call):
-        answers, missing = self.core.cluster.others.query("lamp.rooms", "")
-        return answer({"rooms": [*read(answers, list).values()], "missing": len(missing)})
+        others = self.core.cluster.others
+        _, missing = others.query("lamp.rooms", "")
+        return answer({"rooms": others.answers("lamp.rooms", "", list), "missing": len(missing)})
 
 def answer(value):
     return HttpResponse(200, json.encode(value))

@@ -71,8 +71,8 @@ class Nodes:
 @pytest.fixture
 def nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
     monkeypatch.syspath_prepend(str(tmp_path))
-    (tmp_path / "lamps.py").write_text(LAMP)
-    offer(tmp_path, "lamps", "lamps:FEATURE")
+    (tmp_path / "lights.py").write_text(LAMP)
+    offer(tmp_path, "lights", "lights:FEATURE")
     nodes, before = Nodes(tmp_path), gc.get_threshold()
     try:
         yield nodes

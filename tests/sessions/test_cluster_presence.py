@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imserver.cluster.nodes import NodeQueries, ToApp, ToUser, encode, read
+from imserver.cluster.rpc.queues import UnknownQuery
 from imserver.sessions.presence import NamesAnswer, NamesQuery
 from tests.core.cluster_harness import HELLO, MULTI, NEWEST, Several, received_since
 from tests.transport.harness import Client
@@ -213,7 +214,7 @@ def test_questions_are_answered_by_their_rows(nodes: Several) -> None:
 def test_an_unknown_question_or_a_broken_one_is_refused() -> None:
     queries = NodeQueries()
     queries.add("names", NamesQuery, lambda query: None)
-    with pytest.raises(KeyError):
+    with pytest.raises(UnknownQuery):
         queries.answer("no such", b"")
     for body in (b"", b"\xc1", encode([1]), encode([1, 2, "x"])):
         with pytest.raises(ValueError, match=r".*"):

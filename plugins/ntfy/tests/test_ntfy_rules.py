@@ -169,11 +169,14 @@ def test_the_plug_in_imports_the_face_alone() -> None:
 
 
 def test_the_name_of_the_dialect_and_the_settings_are_checked(
-    tmp_path: object, installed: dict[str, str]
+    monkeypatch: pytest.MonkeyPatch, installed: dict[str, str]
 ) -> None:
+    for folder in installed["PYTHONPATH"].split(":"):
+        monkeypatch.syspath_prepend(folder)
+
     def complaint(**settings: str) -> str:
         values = {f"IMSERVER_{name.upper()}": value for name, value in settings.items()}
-        return run_cli("check-config", **installed, **values).stderr
+        return run_cli("check-config", **values).stderr
 
     assert complaint(features="[ntfy]", apps="{shop: {dialects: [ntfy]}}") == ""
     assert "apps.shop.dialects[0]: expected one of" in complaint(
