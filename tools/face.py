@@ -68,7 +68,7 @@ def _entry(module: ModuleType, name: str) -> str:
     value = getattr(module, name)
     lines = [f"\n### {name}\n\n"]
     if (inspect.isclass(value) or inspect.isfunction(value)) and (code := _code(value)):
-        lines.append("```python\n" + "\n".join(code) + "\n```\n\n")
+        lines.append("```text\n" + "\n".join(code) + "\n```\n\n")
     lines.append(f"{_prose(description(module, name))} *Since {SINCE.get(name, 1)}.*\n")
     if inspect.isclass(value):
         rows = list(_members(value))
