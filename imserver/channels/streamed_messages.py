@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from time import monotonic
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 from weakref import WeakValueDictionary
 
 import gevent
@@ -81,12 +81,8 @@ class AppendStatus(StrEnum):
     """The node of the stream, or its history, did not answer."""
 
 
-class StreamPiece(Struct, frozen=True, array_like=True, gc=False):
-    """A piece of a stream. The first one has the ``number`` 1."""
-
-    stream: str
-    number: int
-    text: str
+Piece = tuple[str, int, str]
+"""A piece of a stream: the id of the stream, the number of the piece (the first one has 1), and its text."""
 
 
 class AppendPieces(Struct, frozen=True, array_like=True):
@@ -96,11 +92,11 @@ class AppendPieces(Struct, frozen=True, array_like=True):
     """
 
     app: str
-    pieces: Sequence[StreamPiece]
+    pieces: Sequence[Piece]
     sender: str = ""
 
 
-class AppendedPiece(Struct, frozen=True, array_like=True, gc=False):
+class AppendedPiece(NamedTuple):
     """The result of appending a piece. ``piece``: number of the last piece of the stream (0: unknown)."""
 
     status: AppendStatus
@@ -373,7 +369,7 @@ class StreamedMessages:
         """The number of open streams of a sender that this node knows. Never switches."""
         return len(self._streams.of_sender(app, sender))
 
-    def append(self, app: str, pieces: Sequence[StreamPiece], sender: str = "") -> list[AppendedPiece]:
+    def append(self, app: str, pieces: Sequence[Piece], sender: str = "") -> list[AppendedPiece]:
         """Append pieces to streams of any nodes, in their order. ``sender``: only to streams of this one. May
         switch. Raises TooManyRequests, and :class:`ChannelRefused` (``unavailable``): none of their nodes
         answers."""
@@ -382,11 +378,11 @@ class StreamedMessages:
         leases: dict[int, Lease] = {}
         here: list[int] = []
         found = [AppendedPiece(AppendStatus.FAILED)] * len(pieces)
-        for index, piece in enumerate(pieces):
-            lease = None if piece.stream in self._own else self._table.node_of(piece.stream, self._others)
+        for index, (stream, _, text) in enumerate(pieces):
+            lease = None if stream in self._own else self._table.node_of(stream, self._others)
             if lease is None:
                 here.append(index)
-            elif len(piece.text.encode()) > self._max_bytes:
+            elif len(text.encode()) > self._max_bytes:
                 found[index] = AppendedPiece(AppendStatus.TOO_LONG)
             else:
                 leases[lease.epoch] = lease
@@ -416,8 +412,8 @@ class StreamedMessages:
         """Check the senders, then append the pieces. May switch."""
         found = [_UNKNOWN] * len(query.pieces)
         indexes: dict[str, list[int]] = {}
-        for index, piece in enumerate(query.pieces):
-            indexes.setdefault(piece.stream, []).append(index)
+        for index, (stream, _, _) in enumerate(query.pieces):
+            indexes.setdefault(stream, []).append(index)
         ids = list(indexes)
         if self._target.of_users:
             self._check(query.app, ids, query.sender)
@@ -434,11 +430,11 @@ class StreamedMessages:
                     continue
                 text = ""
                 for index in indexes[id]:
-                    piece = query.pieces[index]
-                    status = self._take(own, piece, now)
+                    _, number, piece = query.pieces[index]
+                    status = self._take(own, number, piece, now)
                     found[index] = AppendedPiece(status, own.piece)
                     if status is AppendStatus.APPENDED:
-                        text += piece.text
+                        text += piece
                 if text:
                     own.stream.piece += 1
                     events.append(own.stream.event(text))
@@ -470,15 +466,15 @@ class StreamedMessages:
         _, of_app, of_sender, closed = self._closed.get(id, (0.0, "", "", None))
         return closed if of_app == app and (not sender or of_sender == sender) else None
 
-    def _take(self, own: _OwnStream, piece: StreamPiece, now: float) -> AppendStatus:
+    def _take(self, own: _OwnStream, number: int, piece: str, now: float) -> AppendStatus:
         stream = own.stream
         if own.ended:
             return AppendStatus.CLOSED
-        if piece.number <= own.piece:
+        if number <= own.piece:
             return AppendStatus.REPEATED
-        if piece.number > own.piece + 1:
+        if number > own.piece + 1:
             return AppendStatus.GAP
-        text = piece.text.encode()
+        text = piece.encode()
         size = len(text)
         if size > own.left:
             return AppendStatus.TOO_LONG
@@ -489,7 +485,7 @@ class StreamedMessages:
             each.size += size
         own.left -= size
         own.touched = stream.heard = now
-        own.piece = piece.number
+        own.piece = number
         stream.text += text
         return AppendStatus.APPENDED
 
@@ -696,12 +692,13 @@ class StreamedMessages:
                 self._streams.add(copy)  # tried again after SILENT_SECONDS
 
 
-def _in_parts(indexes: Sequence[int], pieces: Sequence[StreamPiece]) -> Iterator[list[int]]:
+def _in_parts(indexes: Sequence[int], pieces: Sequence[Piece]) -> Iterator[list[int]]:
     """Divide the places of pieces, so that the texts of a part have at most about :data:`MOST_BYTES`."""
     part: list[int] = []
     size = 0
     for index in indexes:
-        piece_size = len(pieces[index].text.encode())
+        _, _, text = pieces[index]
+        piece_size = len(text.encode())
         if part and size + piece_size > MOST_BYTES:
             yield part
             part, size = [], 0

@@ -118,7 +118,7 @@ class Api:
 
     def read_json(self, call: Call, decoder: msgspec.json.Decoder[T]) -> T:
         """Decode the body of a request, which known principals may compress. Raises :class:`ApiProblem`."""
-        return decode_json(decoder, _unpacked_body(self.limits, call))
+        return Call.decode_json(decoder, _unpacked_body(self.limits, call))
 
     def identify(self, call: Call, need: Need, token: str) -> Principal:
         """The principal of a request whose body may have the ``token`` of a user, ``""`` if it has none.
@@ -204,6 +204,16 @@ class Call(Struct):
     def form(self) -> dict[str, str]:
         """The fields of an urlencoded body by folded name. Raises BadBody."""
         return parse_form(self.body)
+
+    @staticmethod
+    def decode_json(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+        """Decode JSON. Raises :class:`ApiProblem`, which says where the body is wrong."""
+        if BACKSLASH in body and has_nul(body):
+            raise ApiProblem(Problems.INVALID_REQUEST, "A text contains U+0000")
+        try:
+            return decoder.decode(body)
+        except (ValueError, RecursionError) as error:  # not UTF-8, no JSON, or of another shape
+            return decode_whole(decoder, body, error)
 
     def reply(self, value: Any, headers: Headers = (), status: int = 200) -> HttpResponse:
         """A response with ``value`` as JSON (bytes are JSON already). It is compressed if it is large and the
@@ -460,7 +470,7 @@ def read(api: Api, endpoint: Endpoint, request: HttpRequest, principal: Principa
         values: Any = None
         if shape.body is not None:
             body = _unpacked_body(api.limits, call) if "content-encoding" in request.headers else request.body
-            values = call.input = decode_json(shape.body, body)
+            values = call.input = Call.decode_json(shape.body, body)
         elif shape.query is not None:
             values = call.input = read_query(request, shape.query)
         if shape.app:
@@ -501,16 +511,6 @@ def _unpacked_body(limits: Limits, call: Call) -> bytes:
     if encoding not in ("gzip", "x-gzip") or call.principal.kind == "nobody":
         raise ApiProblem(Problems.UNKNOWN_ENCODING)
     return inflate(call.body, limits.body_bytes)
-
-
-def decode_json(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
-    """Decode JSON. Raises :class:`ApiProblem`, which says where the body is wrong."""
-    if BACKSLASH in body and has_nul(body):
-        raise ApiProblem(Problems.INVALID_REQUEST, "A text contains U+0000")
-    try:
-        return decoder.decode(body)
-    except (ValueError, RecursionError) as error:  # not UTF-8, no JSON, or of another shape
-        return decode_whole(decoder, body, error)
 
 
 def authorise(api: Api, route: Route, call: Call) -> None:

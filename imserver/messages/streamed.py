@@ -154,3 +154,14 @@ class StreamedTexts(StreamedMessages):
         """
         part = ChannelPart(f"{_USER}{to}" if to else f"{_GROUP}{conversation}")
         return self.open(app, _signal(Event("piece", sender, "", type=type, channel=part)), text, owner)
+
+    def close_text(
+        self, app: str, stream: str, incomplete: bool = False, sender: str = ""
+    ) -> tuple[str, int] | Rejected:
+        """Close a stream. Returns the result, and the id of the stored message (0: there is none).
+
+        ``sender``: only a stream of this one. Rejected: it is closed, but its message is not stored. May
+        switch. Raises :class:`ChannelRefused` (``unavailable``): its node or the log does not answer.
+        """
+        closed = self.close(app, stream, incomplete, sender)
+        return closed.rejected or (closed.status, closed.offset)

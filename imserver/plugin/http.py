@@ -1,10 +1,10 @@
 """The face: routes, requests and their answers."""
 
 from imserver.api.v1.conversations import ConversationId
-from imserver.api.v1.messages import MessageApi, SendRequest, message_problem
-from imserver.api.v1.streamed import STREAM_REFUSALS, StreamAppended, StreamId, StreamPieces
+from imserver.api.v1.messages import MessageApi, SendRequest
+from imserver.api.v1.streamed import StreamAppended, StreamPieces
 from imserver.config.declared import about
-from imserver.http.call import Api, Call, Route, decode_json
+from imserver.http.call import Api, Call, Route
 from imserver.http.field import AccountApp, Acting, ActingPage, App, NextCursor, PageCursor
 from imserver.http.form import BadBody, cursor_of, parse_json, read_cursor
 from imserver.http.limits import Limits
@@ -17,7 +17,6 @@ from imserver.transport.exchange import HttpRequest, HttpResponse
 
 __all__ = [
     "PROBLEM",
-    "STREAM_REFUSALS",
     "AccountApp",
     "Acting",
     "ActingPage",
@@ -41,13 +40,10 @@ __all__ = [
     "Route",
     "SendRequest",
     "StreamAppended",
-    "StreamId",
     "StreamPieces",
     "about",
     "as_request",
     "cursor_of",
-    "decode_json",
-    "message_problem",
     "one_of",
     "page_and_cursor",
     "parse_json",

@@ -4,7 +4,6 @@ from imserver.channels.channels import Subscribed
 from imserver.channels.client_commands import ChannelAnswers
 from imserver.channels.connections import Joined, Left
 from imserver.channels.members import ChannelMember, ChannelRefused, MemberPage
-from imserver.channels.streamed_messages import AppendedPiece, StreamPiece
 from imserver.cluster.history import HistoryPage, Position
 from imserver.cluster.nodes import ToFollowers
 from imserver.core.core import Core
@@ -13,7 +12,6 @@ from imserver.core.services import (
     ClusterServices,
     Foundation,
     IdentityServices,
-    MessageServices,
     PushServices,
     SessionServices,
 )
@@ -23,7 +21,6 @@ from imserver.sessions.presence import Presence
 
 __all__ = [
     "USER_CHANNEL",
-    "AppendedPiece",
     "ChannelAnswers",
     "ChannelMember",
     "ChannelRefused",
@@ -37,12 +34,10 @@ __all__ = [
     "Joined",
     "Left",
     "MemberPage",
-    "MessageServices",
     "Position",
     "Presence",
     "PushServices",
     "SessionServices",
-    "StreamPiece",
     "Subscribed",
     "ToFollowers",
 ]

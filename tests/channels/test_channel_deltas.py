@@ -10,7 +10,6 @@ from msgspec.structs import replace
 from imserver.auth.back_ends import NoBackEnds
 from imserver.auth.channel_tokens import ChannelClaims
 from imserver.channels.channels import Subscribed
-from imserver.channels.streamed_messages import StreamPiece
 from imserver.cluster.history import Position
 from imserver.config.settings import ChannelSettings
 from imserver.dialects.centrifuge.service import CentrifugeAnswers, CentrifugeState
@@ -239,10 +238,10 @@ def test_streamed_messages_between_publications_make_the_same_payloads(harness: 
     publish(harness, 1, 2)
     head = Event("stream", "bot", "", channel=ChannelPart(PRICES))
     id = streams.open(MULTI, head, "a")
-    streams.append(MULTI, [StreamPiece(id, 1, "b")])
+    streams.append(MULTI, [(id, 1, "b")])
     late = Reader(harness, "cid")
     offset = publish(harness, 3, 4)
-    streams.append(MULTI, [StreamPiece(id, 2, "c")])
+    streams.append(MULTI, [(id, 2, "c")])
     streams.close(MULTI, id)
     publish(harness, 5, 6)
     for reader in (early, plain, late):

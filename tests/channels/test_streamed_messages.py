@@ -10,7 +10,7 @@ from gevent.event import Event as Signal
 from msgspec import json
 
 from imserver import errors
-from imserver.api.v1.streamed import STREAM_REFUSALS
+from imserver.api.v1.streamed import routes
 from imserver.channels import streamed_messages as module
 from imserver.channels.members import ChannelRefused
 from imserver.channels.open_streams import OpenStream
@@ -23,7 +23,6 @@ from imserver.channels.streamed_messages import (
     ChannelStreams,
     ClosedStream,
     StreamedMessages,
-    StreamPiece,
 )
 from imserver.cluster.history import Position
 from imserver.cluster.nodes import NodeQueries
@@ -130,7 +129,7 @@ def streams(harness: Harness) -> StreamedMessages:
 
 
 def append(streams: StreamedMessages, id: str, number: int, text: str, app: str = MULTI) -> tuple[str, int]:
-    (found,) = streams.append(app, [StreamPiece(id, number, text)])
+    (found,) = streams.append(app, [(id, number, text)])
     return found.status.value, found.piece
 
 
@@ -209,7 +208,7 @@ def test_repeated_pieces_are_ignored_and_missing_ones_asked_for(
     assert append(streams, id, 2, "c") == ("gap", 0)
     assert append(streams, id, 1, "b") == ("appended", 1)
     assert append(streams, id, 1, "b") == ("repeated", 1)
-    found = streams.append(MULTI, [StreamPiece(id, 1, "b"), StreamPiece(id, 2, "c"), StreamPiece(id, 3, "d")])
+    found = streams.append(MULTI, [(id, 1, "b"), (id, 2, "c"), (id, 3, "d")])
     assert [each.status.value for each in found] == ["repeated", "appended", "appended"]
     assert streams.close(MULTI, id).status == "closed"
     assert append(streams, id, 4, "e") == ("closed", 0)
@@ -234,7 +233,7 @@ def test_streams_of_other_senders_are_unknown_open_and_closed(streams: StreamedM
     id = streams.open(MULTI, head(PLAIN), "a")
 
     def seen_by(sender: str) -> tuple[str, str]:
-        (found,) = streams.append(MULTI, [StreamPiece(id, 0, "")], sender)
+        (found,) = streams.append(MULTI, [(id, 0, "")], sender)
         return found.status.value, streams.close(MULTI, id, sender=sender).status
 
     assert seen_by("other") == ("unknown", "unknown")
@@ -371,7 +370,7 @@ def test_pieces_do_not_overtake_those_that_wait_for_a_check(
     streams = streams_of(harness, target=Target(harness, may_continue))
     id, other = (streams.open(MULTI, head(channel), "") for channel in (PLAIN, PAST))
     monkeypatch.setattr(module, "CHECK_SECONDS", 0.0)
-    waiting = gevent.spawn(streams.append, MULTI, [StreamPiece(id, 1, "a"), StreamPiece(other, 1, "x")])
+    waiting = gevent.spawn(streams.append, MULTI, [(id, 1, "a"), (other, 1, "x")])
     checking.wait()
     append(streams, id, 2, "b")
     checked.set()
@@ -385,7 +384,7 @@ def test_pieces_do_not_overtake_those_of_a_long_request(harness: Harness) -> Non
     reader = Reader(harness, PLAIN)
     count = YIELD_TARGETS + 1
     ids = [streams.open(MULTI, head(PLAIN), "") for _ in range(count)]
-    waiting = gevent.spawn(streams.append, MULTI, [StreamPiece(id, 1, "a") for id in ids])
+    waiting = gevent.spawn(streams.append, MULTI, [(id, 1, "a") for id in ids])
     while append(streams, ids[-1], 2, "b")[0] == "gap":
         gevent.sleep(0)
     waiting.join()
@@ -506,16 +505,16 @@ def test_pieces_through_any_node_reach_subscribers_of_all(cluster: Cluster, chan
 
 def test_pieces_of_streams_of_several_nodes_go_in_one_call(cluster: Cluster) -> None:
     ids = [cluster.streams[epoch].open(MULTI, head(PLAIN), "") for epoch in (1, 2, 3)]
-    pieces = [StreamPiece(id, number, "x") for number in (1, 2) for id in ids]
-    found = cluster.streams[2].append(MULTI, [*pieces, StreamPiece("x", 1, "x")])
+    pieces = [(id, number, "x") for number in (1, 2) for id in ids]
+    found = cluster.streams[2].append(MULTI, [*pieces, ("x", 1, "x")])
     assert [each.status for each in found] == [AppendStatus.APPENDED] * 6 + [AppendStatus.UNKNOWN]
     cluster.nodes[1].rpc.cut.add(3)
     with pytest.raises(ChannelRefused, match="unavailable"):
         append(cluster.streams[1], ids[2], 3, "x")
     with pytest.raises(ChannelRefused, match="unavailable") as refused:
         cluster.streams[1].close(MULTI, ids[2])
-    assert STREAM_REFUSALS[ChannelRefused](refused.value).problem is errors.Problems.NOT_ACCEPTED
-    lost, taken = StreamPiece(ids[2], 3, "x"), StreamPiece(ids[0], 3, "x")
+    assert routes.rows[1].refusals[ChannelRefused](refused.value).problem is errors.Problems.NOT_ACCEPTED
+    lost, taken = (ids[2], 3, "x"), (ids[0], 3, "x")
     found = cluster.streams[1].append(MULTI, [lost, taken])
     assert [each.status for each in found] == ["failed", "appended"]
     cluster.nodes[1].rpc.cut.clear()
@@ -529,7 +528,7 @@ def test_long_pieces_for_another_node_are_divided_and_too_long_ones_refused(clus
     owner, other = cluster.streams[1], cluster.streams[2]
     ids = [owner.open(MULTI, head(PLAIN), "") for _ in range(3)]
     text = "ä" * (MOST_BYTES // 3)
-    found = other.append(MULTI, [StreamPiece(id, 1, text) for id in ids])
+    found = other.append(MULTI, [(id, 1, text) for id in ids])
     assert [each.status for each in found] == [AppendStatus.APPENDED] * 3
     assert append(other, ids[0], 2, text) == ("too_long", 1)
     assert append(other, ids[0], 2, "x" * (MOST_BYTES + 1)) == ("too_long", 0)

@@ -440,7 +440,7 @@ def _store(api: MessageApi, call: Call, command: Send) -> StoredAnswer:
     if isinstance(result, StorageUnavailable):
         raise result
     if isinstance(result, Rejected):
-        raise message_problem(result)
+        raise ApiProblem(result.problem, result.explanation)
     entry = result.entry
     return StoredAnswer(entry.id, entry.conversation, entry.seq, result.repeated)
 
@@ -501,28 +501,8 @@ def _annotated(api: MessageApi, call: Call, change: Callable[[Any], Change | Rej
     store = api.store  # a change would create the database
     result = change(store.log()) if store.has_database else Rejected(RejectReason.UNKNOWN_MESSAGE)
     if isinstance(result, Rejected):
-        raise message_problem(result)
+        raise ApiProblem(result.problem, result.explanation)
     return AnnotatedAnswer(result.conversation, 0 if result.entry is None else result.entry.id)
-
-
-_PROBLEM_OF: Final = {
-    RejectReason.INVALID: errors.Problems.INVALID_REQUEST,
-    RejectReason.BLOCKED: errors.Problems.NOT_ALLOWED,
-    RejectReason.REJECTED: errors.Problems.REJECTED,
-    RejectReason.MUTED: errors.Problems.MUTED,
-    RejectReason.RECALLED: errors.Problems.UNKNOWN_MESSAGE,
-    RejectReason.UNKNOWN_MESSAGE: errors.Problems.UNKNOWN_MESSAGE,
-    RejectReason.UNKNOWN_ACCOUNT: errors.Problems.UNKNOWN_ACCOUNT,
-    RejectReason.NOT_ALLOWED: errors.Problems.ROLE_TOO_LOW,
-    RejectReason.FULL: errors.Problems.NOT_ALLOWED,
-    RejectReason.NOT_BOT: errors.Problems.NOT_ALLOWED,
-}
-
-
-def message_problem(why: Rejected) -> ApiProblem:
-    """The problem that says why the log has refused a message."""
-    detail = "The receiver does not allow it" if why.reason == RejectReason.BLOCKED else why.detail
-    return ApiProblem(_PROBLEM_OF.get(why.reason, errors.Problems.UNKNOWN_CONVERSATION), detail)
 
 
 @routes.post(

@@ -43,7 +43,7 @@ from imserver.auth.principal import (
 )
 from imserver.clock import serve_others
 from imserver.errors import HttpProblem
-from imserver.http.call import Api, Call, decode_json, require_app, run_command
+from imserver.http.call import Api, Call, require_app, run_command
 from imserver.http.operation import APP_PROBLEMS, PREFIX, Resource
 from imserver.http.reply import ApiProblem
 from imserver.model import ACCEPTED, DialectState, Outcome
@@ -212,7 +212,7 @@ class Publisher:
     def _read(self, payload: bytes, principal: Principal, connection: Connection) -> PublisherCommand | bytes:
         """Decode one command; or the refusal of an invalid one."""
         try:
-            command = decode_json(_command_of, payload)
+            command = Call.decode_json(_command_of, payload)
             commands = (command.publish, command.ping, command.open, command.append, command.close)
             if commands.count(UNSET) != len(commands) - 1:
                 names = ", ".join(f"`{name}`" for name in ("publish", "ping", *_STREAMS))

@@ -16,15 +16,11 @@ from imserver.auth.principal import (
     Needs,
 )
 from imserver.channels.members import ChannelRefused, encode_tags
-from imserver.channels.streamed_messages import (
-    AppendedPiece,
-    StreamedMessages,
-    StreamPiece,
-)
+from imserver.channels.streamed_messages import Piece, StreamedMessages
 from imserver.config.declared import about
 from imserver.http.call import Call
 from imserver.http.field import App, ChannelName
-from imserver.http.operation import Refusals, Resource
+from imserver.http.operation import Resource
 from imserver.http.reply import ApiProblem
 from imserver.model import ChannelPart, Event
 
@@ -99,12 +95,12 @@ class StreamAppended(Struct):
 
     @classmethod
     def to(
-        cls, requests: Sequence[PieceRequest], append: Callable[[list[StreamPiece]], list[AppendedPiece]]
+        cls, requests: Sequence[PieceRequest], append: Callable[[list[Piece]], Sequence[tuple[str, int]]]
     ) -> StreamAppended:
         """Append the pieces of a request, and return the answer."""
-        given = [StreamPiece(each.stream, each.piece, each.text) for each in requests]
-        rows = zip(given, append(given), strict=True)
-        return cls([PieceResult(piece.stream, each.piece, each.status) for piece, each in rows])
+        appended = append([(each.stream, each.piece, each.text) for each in requests])
+        rows = zip(requests, appended, strict=True)
+        return cls([PieceResult(each.stream, last, status) for each, (status, last) in rows])
 
 
 class StreamCloseRequest(Struct, forbid_unknown_fields=True):
@@ -144,11 +140,10 @@ def _refused(error: Exception) -> ApiProblem:
     return ApiProblem(problem, str(error))
 
 
-STREAM_REFUSALS: Final[Refusals] = {ChannelRefused: _refused}
-"""Exceptions of streams → refusals."""
-
 _SAMPLE: Final = "wqvyR2Tg5cMSnBIl0xcmpgxC0bOVqhe9ZcUxMA"
-routes = Resource("channels", service=lambda core, _: core.channels.streams, refusals=STREAM_REFUSALS)
+routes = Resource(
+    "channels", service=lambda core, _: core.channels.streams, refusals={ChannelRefused: _refused}
+)
 
 
 @routes.post(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import time
 from typing import Final
 
@@ -15,13 +15,7 @@ from imserver.features.bots.wire import AppendAnswer, CloseAnswer, OpenAnswer
 from imserver.plugin.errors import ReplyCode
 from imserver.plugin.identity import Buckets, TooManyRequests
 from imserver.plugin.messages import RefusedView, Rejected, RejectReason
-from imserver.plugin.services import (
-    AppendedPiece,
-    ChannelRefused,
-    IdentityServices,
-    MessageServices,
-    StreamPiece,
-)
+from imserver.plugin.services import ChannelRefused, IdentityServices
 from imserver.plugin.storage import Store
 from imserver.plugin.wire import CommandRow, CommandTable, Connection, Reply, app_and_user, id_of
 
@@ -31,17 +25,26 @@ _MOST_OWNERS: Final = 10_000
 
 
 class StreamedAnswers:
-    """Lets bots stream answers. Every method may switch and raise StorageUnavailable."""
+    """Lets bots stream answers. Every method may switch and raise StorageUnavailable.
+
+    ``open_text``, ``count_of``, ``append`` and ``close_text`` are those of the streams in conversations.
+    """
 
     def __init__(
         self,
-        messages: MessageServices,
+        open_text: Callable[[str, str, str, int, str, str, str], str],
+        count_of: Callable[[str, str], int],
+        append: Callable[[str, Sequence[tuple[str, int, str]], str], Sequence[tuple[str, int]]],
+        close_text: Callable[[str, str, bool, str], tuple[str, int] | Rejected],
         store: Store,
         bots: BotStore,
         identity: IdentityServices,
         accounts: Accounts,
     ) -> None:
-        self.streams = messages.streams
+        self._open_text = open_text
+        self._count_of = count_of
+        self._append = append
+        self._close_text = close_text
         self._store = store
         self._bots = bots
         self._logins = identity.logins
@@ -88,11 +91,11 @@ class StreamedAnswers:
         if to and self._is_refused_as_first(app, user, to):
             return Rejected(RejectReason.UNKNOWN_ACCOUNT)
         if not is_back_end:
-            if self.streams.count_of(app, user) >= MOST_STREAMS:
+            if self._count_of(app, user) >= MOST_STREAMS:
                 raise ChannelRefused("full", f"the bot has {MOST_STREAMS} open streams on this node")
             if not self._rates.take(app, user):
                 raise TooManyRequests(1)
-        return self.streams.open_text(app, user, found, conversation, text, type, owner)
+        return self._open_text(app, user, found, conversation, text, type, owner)
 
     def _owner_of(self, app: str, bot: str) -> str:
         """Who pays for the streams of a bot (``""``: it is no bot). It never changes, and is remembered."""
@@ -123,9 +126,10 @@ class StreamedAnswers:
         return next((each for each in found.members if each != user), "")
 
     def append(
-        self, app: str, user: str, pieces: Sequence[StreamPiece], is_back_end: bool = False
-    ) -> list[AppendedPiece]:
-        """Append pieces to streams of a bot, in their order. Unless a back end does, the owner pays.
+        self, app: str, user: str, pieces: Sequence[tuple[str, int, str]], is_back_end: bool = False
+    ) -> Sequence[tuple[str, int]]:
+        """Append pieces (stream, number, text) to streams of a bot, in their order. Unless a back end does,
+        the owner pays. Returns the result for each, and the number of the last piece of its stream.
 
         Raises TooManyRequests, and ChannelRefused: ``unavailable``.
         """
@@ -133,15 +137,14 @@ class StreamedAnswers:
             owner = self._owners.get((app, user))
             owner = self._owner_of(app, user) if owner is None else owner
             self._pieces.require_one((app, owner or user), len(pieces))
-        return self.streams.append(app, pieces, user)
+        return self._append(app, pieces, user)
 
     def close(self, app: str, user: str, stream: str, incomplete: bool = False) -> tuple[str, int] | Rejected:
         """Close a stream of a bot. Returns the result, and the id of the stored message (0: there is none).
 
         Rejected: the stream is closed, but its message is not stored. Raises ChannelRefused: ``unavailable``.
         """
-        closed = self.streams.close(app, stream, incomplete, user)
-        return closed.rejected or (closed.status, closed.offset)
+        return self._close_text(app, stream, incomplete, user)
 
 
 # --- commands of clients ------------------------------------------------------------------------------------
@@ -213,14 +216,13 @@ class AnswerCommands:
     def append(self, connection: Connection, command: AppendAnswer) -> Reply:
         """Append pieces."""
         app, user = app_and_user(connection)
-        pieces = [StreamPiece(*each) for each in command.pieces]
         try:
-            found = self._answers.append(app, user, pieces)
+            found = self._answers.append(app, user, command.pieces)
         except ChannelRefused as refused:
             return _refusal(refused)
         results = [
-            PieceView(piece.stream, each.piece, each.status)
-            for piece, each in zip(pieces, found, strict=True)
+            PieceView(stream, last, status)
+            for (stream, _, _), (status, last) in zip(command.pieces, found, strict=True)
         ]
         return Reply(ReplyCode.OK, PiecesView(results))
 

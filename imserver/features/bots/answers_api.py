@@ -11,24 +11,24 @@ from imserver.features.bots.api import CHAPTER
 from imserver.features.bots.parts import bots_of
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import (
-    STREAM_REFUSALS,
     Acting,
     ApiProblem,
     Call,
     Resource,
     StreamAppended,
-    StreamId,
     StreamPieces,
     about,
-    message_problem,
     one_of,
 )
 from imserver.plugin.identity import Needs
 from imserver.plugin.messages import Rejected, RejectReason
+from imserver.plugin.services import ChannelRefused
 from imserver.plugin.settings import MAX_USER_BYTES
 from imserver.plugin.wire import (
     Limit,
 )
+
+StreamId = Annotated[str, about("The id of a streamed message.", min_length=1, max_length=64)]
 
 
 class AnswerOpenRequest(Acting, kw_only=True):
@@ -88,12 +88,21 @@ _NOT_STORED: Final = (
     Problems.NOT_ALLOWED,
 )
 _BOT: Final = {"app": "default", "user": "7"}
+
+
+def _refused(refused: ChannelRefused) -> ApiProblem:
+    if refused.reason == "unavailable":
+        return ApiProblem(Problems.NOT_ACCEPTED)
+    problem = Problems.TOO_MANY_STREAMS if refused.reason == "full" else Problems.INVALID_REQUEST
+    return ApiProblem(problem, str(refused))
+
+
 routes = Resource(
     "bots",
     service=lambda core, _: bots_of(core).answers,
     hot=False,
     chapter=CHAPTER,
-    refusals=STREAM_REFUSALS,
+    refusals={ChannelRefused: _refused},
 )
 
 
@@ -119,7 +128,7 @@ def open_stream(answers: StreamedAnswers, call: Call, request: AnswerOpenRequest
     if isinstance(found, Rejected):
         if found.reason == RejectReason.NOT_BOT:
             raise ApiProblem(Problems.UNKNOWN_ACCOUNT, "There is no such bot")
-        raise message_problem(found)
+        raise ApiProblem(found.problem, found.explanation)
     return AnswerOpened(found)
 
 
@@ -156,6 +165,6 @@ def close(answers: StreamedAnswers, call: Call, request: AnswerCloseRequest) -> 
     """
     closed = answers.close(call.app, call.user, request.stream, request.incomplete)
     if isinstance(closed, Rejected):
-        raise message_problem(closed)
+        raise ApiProblem(closed.problem, closed.explanation)
     status, id = closed
     return AnswerClosed(request.stream, status, id or UNSET)

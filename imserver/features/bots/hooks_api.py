@@ -29,7 +29,6 @@ from imserver.plugin.http import (
     Route,
     SendRequest,
     about,
-    decode_json,
     refuse,
 )
 from imserver.plugin.identity import Needs, Principal
@@ -206,9 +205,9 @@ def _read(api: HookApi, call: Call) -> None:
         body = call.form().get("payload", "").encode("utf-8", "surrogatepass")
     if not body or kind.startswith("multipart/"):
         raise ApiProblem(Problems.INVALID_REQUEST, _EXPECTED)
-    given = decode_json(_fields, body)
+    given = call.decode_json(_fields, body)
     taken: dict[str, Any] = {name: given[name] for name in _TAKEN if name in given}
-    call.input = decode_json(_message, msgspec.json.encode(taken))
+    call.input = call.decode_json(_message, msgspec.json.encode(taken))
     call.input.conversation = hook.group
     call.app, call.user = api.identity.tenants.resolve(hook.app), str(hook.id)
     api.identity.sender_rates.know_bot(call.app, call.user)

@@ -64,7 +64,17 @@ def build(core: Core) -> FeatureParts:
     )
     rate = Buckets(HOOK_REQUESTS, ADDRESS_REQUESTS, ADDRESS_SECONDS, core.cluster.attempt)
     incoming = IncomingHooks(hook_rows, bots, people.accounts, groups_of(core), rate)
-    answers = StreamedAnswers(core.messages, store, rows, core.identity, people.accounts)
+    texts = core.messages.streams
+    answers = StreamedAnswers(
+        texts.open_text,
+        texts.count_of,
+        texts.append,
+        texts.close_text,
+        store,
+        rows,
+        core.identity,
+        people.accounts,
+    )
     people.tokens.bots = rows.holder
     return FeatureParts(
         BotParts(bots, incoming, hooks, answers),

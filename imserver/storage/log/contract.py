@@ -15,7 +15,7 @@ from typing import ClassVar, Final, Literal
 import msgspec
 from msgspec import Struct
 
-from imserver.errors import ReplyCode, StorageUnavailable
+from imserver.errors import HttpProblem, Problems, ReplyCode, StorageUnavailable
 from imserver.model import EntryKind, Message
 
 ConversationKind = Literal["user", "group", "room"]
@@ -99,6 +99,18 @@ _CODE_OF: Final = {
     RejectReason.UNKNOWN_MESSAGE: ReplyCode.NO_DATA,
     RejectReason.INVALID: ReplyCode.BAD_PARAMETER,
 }
+_PROBLEM_OF: Final = {
+    RejectReason.INVALID: Problems.INVALID_REQUEST,
+    RejectReason.BLOCKED: Problems.NOT_ALLOWED,
+    RejectReason.REJECTED: Problems.REJECTED,
+    RejectReason.MUTED: Problems.MUTED,
+    RejectReason.RECALLED: Problems.UNKNOWN_MESSAGE,
+    RejectReason.UNKNOWN_MESSAGE: Problems.UNKNOWN_MESSAGE,
+    RejectReason.UNKNOWN_ACCOUNT: Problems.UNKNOWN_ACCOUNT,
+    RejectReason.NOT_ALLOWED: Problems.ROLE_TOO_LOW,
+    RejectReason.FULL: Problems.NOT_ALLOWED,
+    RejectReason.NOT_BOT: Problems.NOT_ALLOWED,
+}
 
 
 class Rejected(Struct, frozen=True):
@@ -113,6 +125,16 @@ class Rejected(Struct, frozen=True):
     def reply_code(self) -> int:
         """The reply code for clients: 1003 if the reason has no code of its own."""
         return _CODE_OF.get(self.reason, ReplyCode.UNAUTHORIZED)
+
+    @property
+    def problem(self) -> HttpProblem:
+        """The problem for HTTP: an unknown conversation if the reason has none of its own."""
+        return _PROBLEM_OF.get(self.reason, Problems.UNKNOWN_CONVERSATION)
+
+    @property
+    def explanation(self) -> str:
+        """What to say with the problem; ``""``: its own message."""
+        return "The receiver does not allow it" if self.reason == RejectReason.BLOCKED else self.detail
 
 
 class StorageUnsure(StorageUnavailable):
