@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Final, Literal
 from weakref import ref
 
-from msgspec import UNSET, Raw, Struct
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from imserver import errors
 from imserver.auth.channel_tokens import ChannelClaims
@@ -21,7 +21,7 @@ from imserver.auth.rules import Rule
 from imserver.auth.tokens import BadToken, TokenExpired
 from imserver.channels.channels import Channels, Subscribed, check_known
 from imserver.channels.consent import ChannelClient, ChannelConsent
-from imserver.channels.members import ChannelRefused, MemberPage, check_name, is_limited_to, needs_token
+from imserver.channels.members import ChannelMember, ChannelRefused, check_name, is_limited_to, needs_token
 from imserver.channels.stored import Published
 from imserver.cluster.history import HistoryPage, Position
 from imserver.config.settings import ChannelSettings
@@ -83,21 +83,28 @@ class ChannelAnswers(ABC):
 
     @abstractmethod
     def subscribed(
-        self, connection: Connection, command: Subscribe, claims: ChannelClaims, found: Subscribed
+        self, connection: Connection, command: Subscribe, found: Subscribed, data: Raw | UnsetType, end: int
     ) -> Reply:
-        """The answer to a new subscription. What is sent later is published later."""
+        """The answer to a new subscription. What is sent later is published later. ``data``: JSON for the
+        client, from its token or the back end. ``end``: the second when the subscription ends (0: never)."""
 
     @abstractmethod
     def unsubscribed(self, connection: Connection, channel: str) -> None:
         """Remove a subscription from the state of a connection."""
 
     @abstractmethod
-    def presence(self, dialect: Dialect, command: AskPresence, page: MemberPage) -> Reply:
-        """The answer with the subscribers of a channel, for a connection with this codec. May switch."""
+    def presence(
+        self, dialect: Dialect, command: AskPresence, members: Sequence[ChannelMember], total: int, after: str
+    ) -> Reply:
+        """The answer with subscribers of a channel, of ``total``, for a connection with this codec. May
+        switch. ``after``: what asks for the next page (``""``: there is none)."""
 
     @abstractmethod
-    def history(self, dialect: Dialect, command: AskHistory, page: HistoryPage) -> Raw:
-        """The data of the answer with publications of a channel, encoded by this codec."""
+    def history(
+        self, dialect: Dialect, command: AskHistory, publications: Sequence[Event], position: Position
+    ) -> Raw:
+        """The data of the answer with publications of a channel, encoded by this codec. ``position``: of its
+        newest one."""
 
 
 class ChannelCommands:
@@ -234,7 +241,7 @@ class ChannelCommands:
             if state is not None:
                 state.set_info(channel, before)
             return answers.refused(refused)
-        answer(answers.subscribed(connection, command, claims, found))
+        answer(answers.subscribed(connection, command, found, claims.data, claims.expires_at))
         self._channels.answered(connection, channel, found)
         if options.subscribe == "members":
             self._consent.confirm_member(connection, channel)
@@ -359,7 +366,7 @@ class ChannelCommands:
             return answers.refused(refused)
         limit = command.limit or Limit.PRESENCE
         page = self._channels.members.page(connection.app or "", channel, command.after, limit)
-        return answers.presence(connection.encoding.dialect, command, page)
+        return answers.presence(connection.encoding.dialect, command, page.members, page.total, page.next)
 
     def check_presence(self, connection: Connection, name: str) -> str:
         """The channel that a client calls ``name``. Raises :class:`ChannelRefused` if the client may not see
@@ -391,7 +398,7 @@ class ChannelCommands:
         known, encoded = self._pages.pop(key, _NO_PAGE)
         self._pages_bytes -= len(encoded)
         if known != page:
-            encoded = self._of(connection).history(dialect, command, page)
+            encoded = self._of(connection).history(dialect, command, page.publications, page.position)
         if len(encoded) >= SHARED_BYTES:
             self._pages[key] = page, encoded
             self._pages_bytes += len(encoded)

@@ -9,7 +9,7 @@ from imserver.http.field import AccountApp, Acting, ActingPage, App, NextCursor,
 from imserver.http.form import BadBody, cursor_of, parse_json, read_cursor
 from imserver.http.limits import Limits
 from imserver.http.operation import Header, Refusals, Resource, one_of, refuse
-from imserver.http.reply import PROBLEM, ApiProblem, BatchAnswers, RequestRefused
+from imserver.http.reply import PROBLEM, ApiProblem, RequestRefused
 from imserver.http.streaming import stream_head, stream_refused
 from imserver.http.views import as_request, to_response
 from imserver.http.wire import page_and_cursor
@@ -24,7 +24,6 @@ __all__ = [
     "ApiProblem",
     "App",
     "BadBody",
-    "BatchAnswers",
     "Call",
     "ConversationId",
     "Header",

@@ -9,7 +9,6 @@ from imserver.auth.back_ends import (
     BackEndUnavailable,
     LoginAnswer,
 )
-from imserver.auth.channel_tokens import ChannelClaims
 from imserver.auth.issuers import Issuer
 from imserver.auth.login import Logins
 from imserver.auth.names import clean_name, is_name
@@ -41,7 +40,6 @@ __all__ = [
     "BadTenant",
     "BadToken",
     "Buckets",
-    "ChannelClaims",
     "Issuer",
     "LoginAnswer",
     "LoginDecision",

@@ -1,7 +1,6 @@
 """The face: stored messages, and their delivery to receivers."""
 
 from imserver.messages.annotations import RefusedView
-from imserver.messages.catch_up import CatchUp
 from imserver.messages.messaging import Messaging
 from imserver.messages.receipts import Signals
 from imserver.storage.log.contract import (
@@ -24,7 +23,6 @@ from imserver.streams.sources import LogWindow
 
 __all__ = [
     "Appended",
-    "CatchUp",
     "Consumer",
     "Conversation",
     "ConversationSummary",

@@ -2,11 +2,9 @@
 
 from imserver.config.declared import Secret, SecretFile, Url
 from imserver.config.settings import (
-    DEFAULT_APP,
     MAX_USER_BYTES,
     Amount,
     AppCount,
-    AppName,
     ChannelSettings,
     Config,
     Count,
@@ -19,13 +17,11 @@ from imserver.config.settings import (
 from imserver.config.values import EITHER_SECRET, HTTP_URL, ConfigError, Locations, valid_name
 
 __all__ = [
-    "DEFAULT_APP",
     "EITHER_SECRET",
     "HTTP_URL",
     "MAX_USER_BYTES",
     "Amount",
     "AppCount",
-    "AppName",
     "ChannelSettings",
     "Config",
     "ConfigError",

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from msgspec import UNSET
 
-from imserver.auth.channel_tokens import ChannelClaims
 from imserver.auth.quotas import LimitedEncoding
 from imserver.auth.rules import Rule, load_app_keys, objection
 from imserver.auth.tenants import Tenant
@@ -167,7 +167,7 @@ def test_no_encoding_of_former_rules_stays() -> None:
     def subscribe_under_new_rules() -> None:
         connection: Any = SimpleNamespace(encoding=plain, dialect_state=None)
         rule(messages_per_second=5.0).limit(connection)
-        answers.subscribed(connection, Subscribe("news"), ChannelClaims(), found)
+        answers.subscribed(connection, Subscribe("news"), found, UNSET, 0)
         assert isinstance(connection.encoding, LimitedEncoding)
         assert connection.encoding.with_dialect(plain.dialect).plain is plain
 

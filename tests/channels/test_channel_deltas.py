@@ -4,11 +4,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from msgspec import json
+from msgspec import UNSET, json
 from msgspec.structs import replace
 
 from imserver.auth.back_ends import NoBackEnds
-from imserver.auth.channel_tokens import ChannelClaims
 from imserver.channels.channels import Subscribed
 from imserver.cluster.history import Position
 from imserver.config.settings import ChannelSettings
@@ -54,7 +53,7 @@ class Reader:
         harness.channels.answered(self.connection, PRICES, found)
         command = Subscribe(PRICES, recover=since is not None, recoverable=True, delta=delta)
         self.result: Any = (
-            CentrifugeAnswers(NoBackEnds()).subscribed(self.connection, command, ChannelClaims(), found).data
+            CentrifugeAnswers(NoBackEnds()).subscribed(self.connection, command, found, UNSET, 0).data
         )
         for publication in json.decode(json.encode(self.result)).get("publications", []):
             self._take(publication)

@@ -13,7 +13,7 @@ from imserver.channels import members
 from imserver.channels.channels import Subscribed
 from imserver.channels.client_commands import ChannelAnswers, ChannelCommands
 from imserver.channels.connections import Joined, Left
-from imserver.channels.members import ChannelMember, ChannelRefused, MemberPage, Publication
+from imserver.channels.members import ChannelMember, ChannelRefused, Publication
 from imserver.cluster.history import HistoryPage, LocalHistory, Position
 from imserver.cluster.nodes import ToChannel
 from imserver.config.settings import ChannelSettings
@@ -229,7 +229,7 @@ def test_others_are_served_while_many_subscribers_are_encoded(
     members = [ChannelMember(f"c{number}", "ann", "", "", number, "", "") for number in range(1001)]
     answers, runs = CentrifugeAnswers(Mock()), list[int]()
     others = [gevent.spawn(runs.append, number) for number in range(2)]
-    reply = answers.presence(dialect, AskPresence(NEWS), MemberPage(1001, members))
+    reply = answers.presence(dialect, AskPresence(NEWS), members, 1001, "")
     assert all(other.ready() for other in others)
     whole = PresenceResult({each.connection: ClientView("ann", each.connection) for each in members})
     request = Request("1", "presence", None)

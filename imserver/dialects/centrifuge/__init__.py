@@ -25,7 +25,7 @@ def _build(core: Core) -> FeatureParts:
         core.identity.logins,
         answers,
         core.identity.back_ends,
-        core.messages.messaging.catch_up,
+        core.messages.messaging,
         core.identity.tenants.get,
         settings.app,
         core.config.websocket.client_ping_seconds,

@@ -30,17 +30,15 @@ from imserver.dialects.centrifuge.service import (
     presence_stats,
 )
 from imserver.dialects.centrifuge.settings import CentrifugeSettings
-from imserver.dialects.centrifuge.wire import ALIAS, MAX_OFFSET, ClientView, HistoryResult
-from imserver.plugin.errors import CloseCode, Unavailable
-from imserver.plugin.http import PROBLEM, Api, BadBody, BatchAnswers, Call, HttpResponse, Route
+from imserver.dialects.centrifuge.wire import ALIAS, MAX_OFFSET, USER_CHANNEL, ClientView, HistoryResult
+from imserver.plugin.errors import CloseCode, ImserverError, Unavailable
+from imserver.plugin.http import PROBLEM, Api, BadBody, Call, HttpResponse, Route
 from imserver.plugin.identity import Need, Needs, Tenants, token_end
 from imserver.plugin.runtime import is_long_turn, serve_others
 from imserver.plugin.services import (
-    USER_CHANNEL,
     ChannelRefused,
     ChannelServices,
     Core,
-    IdReused,
     Left,
     Position,
     PushServices,
@@ -262,9 +260,7 @@ def _publish_each(
     except ChannelRefused as refused:
         raise MethodFailed(codes.LIMIT_EXCEEDED, str(refused)) from None
     return [
-        _publish_refused(each)
-        if isinstance(each, ChannelRefused | IdReused)
-        else _publish_result(each.position)
+        _publish_refused(each) if isinstance(each, ImserverError) else _publish_result(each.position)
         for each in found
     ]
 
@@ -279,8 +275,9 @@ def _name_of(channel: str) -> str:
     return f"{ALIAS}{channel.removeprefix(USER_CHANNEL)}" if channel.startswith(USER_CHANNEL) else channel
 
 
-def _publish_refused(refused: ChannelRefused | IdReused) -> dict[str, Any]:
-    return _error(codes.BAD_DATA if isinstance(refused, IdReused) else REFUSALS[refused.reason].code)
+def _publish_refused(refused: ImserverError) -> dict[str, Any]:
+    """The error of a channel. Without a reason its idempotency key belongs to another request."""
+    return _error(REFUSALS[refused.reason].code if isinstance(refused, ChannelRefused) else codes.BAD_DATA)
 
 
 def _publish_result(position: Position | None) -> dict[str, Any]:
@@ -408,7 +405,8 @@ def history(api: CentrifugeApi, app: str, request: _History) -> HistoryResult:
         raise MethodFailed(codes.NOT_AVAILABLE)
     since = None if request.since is None else (request.since.epoch, _bounded(request.since.offset))
     limit = max(request.limit, -1)
-    return history_view(api.channels.channels.history_since(app, channel, since, limit, request.reverse))
+    page = api.channels.channels.history_since(app, channel, since, limit, request.reverse)
+    return history_view(page.publications, page.position)
 
 
 def remove_history(api: CentrifugeApi, app: str, request: _OfChannel) -> dict[str, Any]:
@@ -582,7 +580,7 @@ def _answer(method: Method, api: CentrifugeApi, call: Call) -> HttpResponse:
 def _answer_batch(api: CentrifugeApi, call: Call) -> HttpResponse:
     """Run several methods, one after the other. Each needs its own permission."""
     commands: list[dict[str, Raw]] = call.input
-    answers = BatchAnswers()
+    answers = call.batch()
     for command in commands:
         given = [(name, bytes(content)) for name, content in command.items() if bytes(content) != b"null"]
         name, content = given[0] if len(given) == 1 else ("", b"")
@@ -596,7 +594,7 @@ def _answer_commands(api: CentrifugeApi, call: Call) -> HttpResponse:
     commands: list[_Command] = call.input
     if not commands:
         raise BadBody("a request has a command")
-    answers = BatchAnswers()
+    answers = call.batch()
     for command in commands:
         params = b"" if bytes(command.params) == b"null" else bytes(command.params)
         reply = _run_command(api, call, (command.method or "").lower(), params)

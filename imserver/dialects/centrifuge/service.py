@@ -7,7 +7,7 @@ decide about connections without a token, and renew sessions and subscriptions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from math import ceil
 from sys import intern
 from time import monotonic, time
@@ -39,6 +39,7 @@ from imserver.dialects.centrifuge.wire import (
     ALIAS,
     BY_ALIAS,
     PERSONAL,
+    USER_CHANNEL,
     CentrifugeDialect,
     ClientView,
     ConnectResult,
@@ -58,23 +59,19 @@ from imserver.plugin.identity import (
     BackEnds,
     BackEndUnavailable,
     BadToken,
-    ChannelClaims,
     LoginDecision,
     Logins,
     TokenExpired,
     token_end,
 )
-from imserver.plugin.messages import CatchUp
+from imserver.plugin.messages import Messaging
 from imserver.plugin.runtime import is_long_turn, serve_others
 from imserver.plugin.services import (
-    USER_CHANNEL,
     ChannelAnswers,
     ChannelMember,
     ChannelRefused,
     ChannelServices,
     ClusterServices,
-    HistoryPage,
-    MemberPage,
     Position,
     SessionServices,
     Subscribed,
@@ -261,15 +258,15 @@ class CentrifugeAnswers(ChannelAnswers):
         return options.subscribe == "back_end" and self._back_ends.has(app, "sub_refresh")
 
     def subscribed(
-        self, connection: Connection, command: Subscribe, claims: ChannelClaims, found: Subscribed
+        self, connection: Connection, command: Subscribe, found: Subscribed, data: Raw | UnsetType, end: int
     ) -> Reply:
         """The position of the channel is for clients that want it, or if the channel forces recovery."""
         options = found.options
         recoverable = options.may_recover and (command.recoverable or options.recovery)
         recovering = options.may_recover and command.recover
         result = _result(found, recoverable, recovering, command.positioned)
-        result.data = claims.data
-        end, channel = claims.expires_at, found.local.name
+        result.data = data
+        channel = found.local.name
         if end and not self.are_renewed(connection.app or "", found.options):
             result.expires, result.ttl = True, _ttl(end)
         state = _state_of(connection)
@@ -287,21 +284,30 @@ class CentrifugeAnswers(ChannelAnswers):
         """The token of the subscription need not be renewed."""
         _set_end(_state_of(connection), channel, 0)
 
-    def presence(self, dialect: Dialect, _command: AskPresence, page: MemberPage) -> Reply:
+    def presence(
+        self,
+        dialect: Dialect,
+        _command: AskPresence,
+        members: Sequence[ChannelMember],
+        _total: int,
+        _after: str,
+    ) -> Reply:
         """All subscribers at once. They are encoded in parts, and others are served between."""
         assert isinstance(dialect, CentrifugeDialect)
         parts = []
-        for first in range(0, len(page.members), _ENCODED_TOGETHER):
-            some = page.members[first : first + _ENCODED_TOGETHER]
+        for first in range(0, len(members), _ENCODED_TOGETHER):
+            some = members[first : first + _ENCODED_TOGETHER]
             parts.append(dialect.encode_clients(infos_of_members(some)))
             if is_long_turn():
                 serve_others()
         return Reply(ReplyCode.OK, dialect.join_clients(parts))
 
-    def history(self, dialect: Dialect, _command: AskHistory, page: HistoryPage) -> Raw:
+    def history(
+        self, dialect: Dialect, _command: AskHistory, publications: Sequence[Event], position: Position
+    ) -> Raw:
         """Publications, and the position of the newest one."""
         assert isinstance(dialect, CentrifugeDialect)
-        return dialect.encode_history(history_view(page))
+        return dialect.encode_history(history_view(publications, position))
 
 
 class CentrifugeService:
@@ -320,7 +326,7 @@ class CentrifugeService:
         logins: Logins,
         answers: CentrifugeAnswers,
         back_ends: BackEnds,
-        catch_up: CatchUp,
+        messaging: Messaging,
         settings: Callable[[str], TenantSettings | None],
         default_app: str,
         ping_seconds: float,
@@ -335,7 +341,7 @@ class CentrifugeService:
         self._answers = answers
         self._back_ends = back_ends
         self._connections = sessions.connections
-        self._catch_up = catch_up
+        self._catch_up = messaging.catch_up
         self._settings = settings
         self._default_app = default_app
         self._version = f"imserver {version}"
@@ -778,7 +784,7 @@ class CentrifugeService:
 # --- also for the API ---------------------------------------------------------------------------------------
 
 
-def infos_of_members(members: list[ChannelMember]) -> dict[str, ClientView]:
+def infos_of_members(members: Sequence[ChannelMember]) -> dict[str, ClientView]:
     """Subscribers by the ids of their connections."""
     return {
         member.connection: ClientView(
@@ -799,10 +805,10 @@ def presence_stats(
     return PresenceStatsResult(*count(app, channel, _MAX_PRESENCE))
 
 
-def history_view(page: HistoryPage) -> HistoryResult:
+def history_view(publications: Sequence[Event], position: Position) -> HistoryResult:
     """Publications of a channel."""
-    publications = [publication_of(event) for event in page.publications]
-    return HistoryResult(publications, page.position.epoch, page.position.offset)
+    views = [publication_of(event) for event in publications]
+    return HistoryResult(views, position.epoch, position.offset)
 
 
 # --- internal -----------------------------------------------------------------------------------------------

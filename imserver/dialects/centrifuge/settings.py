@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from imserver.plugin import FeatureSettings
 from imserver.plugin.http import about
-from imserver.plugin.settings import DEFAULT_APP, AppName, TenantSettings, app_settings_of
+from imserver.plugin.settings import TenantSettings, app_settings_of
 
 
 class CentrifugeSettings(Struct, frozen=True):
@@ -17,7 +17,7 @@ class CentrifugeSettings(Struct, frozen=True):
     ``app``: their app on ``/connection/websocket``, and of API requests with a key for all apps.
     """
 
-    app: AppName = DEFAULT_APP
+    app: Annotated[str, about("The app of clients that name none.", min_length=1, number=True)] = "default"
 
 
 class CentrifugeOfApp(Struct, frozen=True):

@@ -30,13 +30,12 @@ from imserver.dialects.centrifuge.commands import (
 from imserver.dialects.cmd.wire import MESSAGE_COMMANDS
 from imserver.dialects.sse.wire import on_one_line
 from imserver.plugin.errors import ClientError, CloseCode, ReplyCode, reply_text
-from imserver.plugin.services import USER_CHANNEL
 from imserver.plugin.wire import (
     AskHistory,
     AskPresence,
     BadFrame,
+    ChannelPart,
     Command,
-    Compressed,
     Dialect,
     DialectState,
     Event,
@@ -448,6 +447,7 @@ class _Empty(Struct):
 
 
 _EMPTY: Final = _Empty()
+USER_CHANNEL: Final = ChannelPart.OF_USER
 ALIAS: Final = "#"
 """Clients of Centrifugo call the channel ``user:<id>`` of their user ``#<id>``."""
 _read_info = msgspec.json.Decoder(ClientView).decode
@@ -457,12 +457,8 @@ _read_subscribed = msgspec.json.Decoder(SubscribeResult).decode
 
 def publication_of(event: Event) -> PublicationView:
     """A publication from its event."""
-    data: Raw | str
-    delta = False
-    if isinstance(event, Compressed):
-        data, delta = event.data.decode("utf-8", "replace"), event.delta
-    else:
-        data = Raw(payload_of(event))
+    compressed = event.compressed
+    data: Raw | str = Raw(payload_of(event)) if compressed is None else event.data.decode("utf-8", "replace")
     part = event.channel
     if part is None:
         return PublicationView(data)
@@ -471,7 +467,7 @@ def publication_of(event: Event) -> PublicationView:
         _read_info(part.info) if part.info else None,
         part.offset,
         _read_tags(part.tags) if part.tags else None,
-        delta,
+        compressed is True,
     )
 
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Raw, Struct, UnsetType
 
 from imserver import errors
-from imserver.auth.channel_tokens import ChannelClaims
 from imserver.channels.channels import Subscribed
 from imserver.channels.client_commands import ChannelAnswers
-from imserver.channels.members import ChannelRefused, MemberPage, Reason
-from imserver.cluster.history import HistoryPage
+from imserver.channels.members import ChannelMember, ChannelRefused, Reason
+from imserver.cluster.history import Position
 from imserver.dialects.cmd.wire import ChannelCmdDialect, CmdPublicationView, publication_view
 from imserver.message_view import raw_or_none
-from imserver.model import AskHistory, AskPresence, DialectState, Reply, Subscribe
+from imserver.model import AskHistory, AskPresence, DialectState, Event, Reply, Subscribe
 from imserver.protocol.dialect import Dialect
 from imserver.transport.connection import Connection
 
@@ -105,7 +105,7 @@ class CmdAnswers(ChannelAnswers):
         return Reply(CODE_OF[refused.reason], data)
 
     def subscribed(
-        self, connection: Connection, command: Subscribe, claims: ChannelClaims, found: Subscribed
+        self, connection: Connection, command: Subscribe, found: Subscribed, _data: Raw | UnsetType, _end: int
     ) -> Reply:
         """From now on the connection receives publications with the names of their channels."""
         state = self.state_of(connection)
@@ -127,7 +127,14 @@ class CmdAnswers(ChannelAnswers):
         if isinstance(state, CmdState):
             state.channels = tuple([each for each in state.channels if each != channel])
 
-    def presence(self, _dialect: Dialect, command: AskPresence, page: MemberPage) -> Reply:
+    def presence(
+        self,
+        _dialect: Dialect,
+        command: AskPresence,
+        members: Sequence[ChannelMember],
+        total: int,
+        after: str,
+    ) -> Reply:
         """A page of subscribers, and the number of all."""
         subscribers = [
             SubscriberView(
@@ -136,12 +143,13 @@ class CmdAnswers(ChannelAnswers):
                 raw_or_none(member.info.encode()),
                 raw_or_none(member.channel_info.encode()),
             )
-            for member in page.members
+            for member in members
         ]
-        return Reply(errors.ReplyCode.OK, PresenceView(command.channel, page.total, subscribers, page.next))
+        return Reply(errors.ReplyCode.OK, PresenceView(command.channel, total, subscribers, after))
 
-    def history(self, _dialect: Dialect, command: AskHistory, page: HistoryPage) -> Raw:
+    def history(
+        self, _dialect: Dialect, command: AskHistory, publications: Sequence[Event], position: Position
+    ) -> Raw:
         """Publications, and the position of the newest one."""
-        publications = [publication_view(event) for event in page.publications]
-        position = page.position
-        return Raw(_encode(HistoryView(command.channel, position.epoch, position.offset, publications)))
+        views = [publication_view(event) for event in publications]
+        return Raw(_encode(HistoryView(command.channel, position.epoch, position.offset, views)))

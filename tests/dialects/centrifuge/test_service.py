@@ -53,7 +53,7 @@ class CentrifugeHarness(Harness):
             logins,
             CentrifugeAnswers(back_ends),
             back_ends,
-            self.catch_up,
+            Mock(catch_up=self.catch_up),
             lambda _app: None,
             "101",
             25,
