@@ -15,7 +15,7 @@ from imserver.messages.catch_up import CatchUp
 from imserver.model import LogSubscription, Message
 from imserver.storage.log import contract
 from imserver.storage.log.contract import Entry, LogExtent
-from imserver.transport.connection import OPEN
+from imserver.transport.connection import OPEN, Connection
 from tests.core.messaging_harness import APP, Node
 from tests.messages.test_messaging import two
 from tests.transport.harness import until
@@ -85,6 +85,7 @@ def come_back(cursor: int) -> tuple[FakeLog, bool]:
     )
     stream.outbox = None
     stream.begin = lambda encoding, head: None
+    stream.wait_until_sent = lambda: Connection.wait_until_sent(stream)
     EventStreams(fake, fake, fake, fake, fake, fake).open(
         stream, StreamRequest("101", "ann", cursor=cursor), lambda: b""
     )
