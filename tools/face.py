@@ -87,7 +87,9 @@ def _members(kind: type) -> Iterator[str]:
             continue
         if isinstance(member, property):
             yield f"- `{name}`: {_first(inspect.cleandoc(member.__doc__ or ''))}\n"
-        elif inspect.isfunction(member) and member.__doc__:
+        if isinstance(member, staticmethod):
+            member = member.__func__
+        if inspect.isfunction(member) and member.__doc__:
             yield f"- `{name}{_signature(member)}`: {_first(inspect.cleandoc(member.__doc__))}\n"
 
 

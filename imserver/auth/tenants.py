@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Mapping
 from operator import attrgetter
-from typing import Any, ClassVar, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -46,12 +46,7 @@ log = logging.getLogger(__name__)
 
 
 class BadTenant(ValueError):
-    """An invalid name or invalid settings. The text is one line with the reason.
-
-    ``is_limit``: there are too many apps (:class:`TooManyTenants`).
-    """
-
-    is_limit: ClassVar[bool] = False
+    """An invalid name or invalid settings. The text is one line with the reason."""
 
 
 class UnknownTenant(LookupError):
@@ -60,8 +55,6 @@ class UnknownTenant(LookupError):
 
 class TooManyTenants(BadTenant):
     """``limits.registered_apps`` is reached."""
-
-    is_limit = True
 
 
 class Tenant(TenantSettings, frozen=True, kw_only=True):
@@ -184,6 +177,19 @@ class Tenants:
         if self._store.is_deleted(name) and self._store.read(lambda sql: has_files(name, sql)):
             raise BadTenant(f"app {name}: was deleted, but some of its files are left; delete it again first")
         return self._store.add_app(name, stored_fields(settings))
+
+    def register_system(self, system: str) -> Literal["registered", "taken", "full"]:
+        """Create and store the app of a system, without settings. May switch. Raises StorageUnavailable.
+
+        ``taken``: it exists, cannot have this name, or was deleted and some of its files are left. ``full``:
+        ``limits.registered_apps`` is reached.
+        """
+        try:
+            return "registered" if self.register(self.app_of_system(system)) else "taken"
+        except TooManyTenants:
+            return "full"
+        except BadTenant:
+            return "taken"
 
     def change(self, name: str, fields: Mapping[str, Any], unset: Collection[str] = ()) -> Tenant:
         """Change settings of a registered app. Settings in ``unset`` return to their defaults. May switch.

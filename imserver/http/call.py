@@ -38,6 +38,7 @@ from imserver.http.form import (
     app_named,
     parse_body,
     parse_form,
+    parse_json,
     parse_pairs,
 )
 from imserver.http.limits import Limits
@@ -220,6 +221,10 @@ class Call(Struct):
         """The answers to the commands of this request, if it has several. It begins with none. Then
         ``add(answer, too_large)`` each in turn; ``parts`` has them."""
         return BatchAnswers()
+
+    def json_object(self) -> dict[str, Any]:
+        """The object of a JSON body by folded name, without nulls. Raises BadBody."""
+        return parse_json(self.body)
 
     def reply(self, value: Any, headers: Headers = (), status: int = 200) -> HttpResponse:
         """A response with ``value`` as JSON (bytes are JSON already). It is compressed if it is large and the

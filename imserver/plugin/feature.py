@@ -46,9 +46,9 @@ class FeatureSettings(Struct, frozen=True):
     (``settings_of`` and ``app_settings_of`` of :mod:`imserver.config.settings` read them.) ``core_keys``:
     keys of an app that the core declares, because its login rules read them, and that have no effect without
     this feature. The core marks them with ``by_feature``.
-    ``objection``: checks the settings of an app beyond types. ``check``: raises StartError if settings of the
-    node contradict each other or those of apps. ``findings``: for ``check-config --production``; the second
-    argument says whether nodes on several machines share what they store.
+    ``objection``: checks the settings of an app beyond types. ``check``: raises ConfigError if settings of
+    the node contradict each other or those of apps. ``findings``: for ``check-config --production``; the
+    second argument says whether nodes on several machines share what they store.
     """
 
     sections: Mapping[str, type[Struct]] = {}
@@ -89,7 +89,7 @@ class Views(Struct, frozen=True):
 class Feature(Struct, frozen=True, eq=False):
     """One feature or foreign dialect, which a node may do without.
 
-    ``build`` makes its parts from those of the core, once for each node. It may raise StartError.
+    ``build`` makes its parts from those of the core, once for each node. It may raise ConfigError.
     ``dialects``: served on their paths. ``wire``: dialect → its commands of clients there, which a row of
     ``FeatureParts.commands`` each runs. ``routes``: each names the service that its functions get first.
     ``settings``: those that it declares.

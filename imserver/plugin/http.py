@@ -5,9 +5,8 @@ from imserver.api.v1.messages import MessageApi, SendRequest
 from imserver.api.v1.streamed import StreamAppended, StreamPieces
 from imserver.config.declared import about
 from imserver.http.call import Api, Call, Route
-from imserver.http.field import AccountApp, Acting, ActingPage, App, NextCursor, PageCursor
-from imserver.http.form import BadBody, cursor_of, parse_json, read_cursor
-from imserver.http.limits import Limits
+from imserver.http.field import AccountApp, Acting, ActingPage, NextCursor, PageCursor
+from imserver.http.form import BadBody, read_cursor
 from imserver.http.operation import Header, Refusals, Resource, one_of, refuse
 from imserver.http.reply import PROBLEM, ApiProblem, RequestRefused
 from imserver.http.streaming import stream_head, stream_refused
@@ -22,14 +21,12 @@ __all__ = [
     "ActingPage",
     "Api",
     "ApiProblem",
-    "App",
     "BadBody",
     "Call",
     "ConversationId",
     "Header",
     "HttpRequest",
     "HttpResponse",
-    "Limits",
     "MessageApi",
     "NextCursor",
     "PageCursor",
@@ -42,10 +39,8 @@ __all__ = [
     "StreamPieces",
     "about",
     "as_request",
-    "cursor_of",
     "one_of",
     "page_and_cursor",
-    "parse_json",
     "read_cursor",
     "refuse",
     "stream_head",

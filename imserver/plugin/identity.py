@@ -1,6 +1,6 @@
 """The face: who acts, what they may do, and how often."""
 
-from imserver.auth.accounts import GOCHAT, AccountSession
+from imserver.auth.accounts import GOCHAT, AccountLookup, AccountSession
 from imserver.auth.app_secrets import AppSecrets
 from imserver.auth.back_ends import (
     BackEndCall,
@@ -14,11 +14,11 @@ from imserver.auth.login import Logins
 from imserver.auth.names import clean_name, is_name
 from imserver.auth.observer import NoObserver, Observer
 from imserver.auth.principal import BadSignature, Need, Needs, Principal
-from imserver.auth.rates import Buckets, Rate, SenderRates, TooManyRequests, by_address
+from imserver.auth.rates import Buckets, Rate, TooManyRequests, by_address
 from imserver.auth.relations import Relations
 from imserver.auth.reviews import ReviewDecision, Reviews
 from imserver.auth.rules import LoginDecision
-from imserver.auth.tenants import BadTenant, Tenant, Tenants
+from imserver.auth.tenants import Tenant, Tenants
 from imserver.auth.tokens import (
     BadKey,
     BadToken,
@@ -29,6 +29,7 @@ from imserver.auth.tokens import (
 
 __all__ = [
     "GOCHAT",
+    "AccountLookup",
     "AccountSession",
     "AppSecrets",
     "BackEndCall",
@@ -37,7 +38,6 @@ __all__ = [
     "BackEnds",
     "BadKey",
     "BadSignature",
-    "BadTenant",
     "BadToken",
     "Buckets",
     "Issuer",
@@ -53,7 +53,6 @@ __all__ = [
     "Relations",
     "ReviewDecision",
     "Reviews",
-    "SenderRates",
     "Tenant",
     "Tenants",
     "TokenExpired",

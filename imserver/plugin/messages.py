@@ -12,7 +12,6 @@ from imserver.storage.log.contract import (
     GroupState,
     Rejected,
     RejectReason,
-    StorageUnsure,
     count_fitting,
 )
 from imserver.storage.log.message_log import MessageLog
@@ -40,7 +39,6 @@ __all__ = [
     "RejectReason",
     "Rejected",
     "Signals",
-    "StorageUnsure",
     "UnreadMessages",
     "count_fitting",
 ]

@@ -3,12 +3,8 @@
 Only a step imports it, because it imports SQLAlchemy.
 """
 
-from imserver.storage.migrations import CONTENT, KEY_ORDER, key, name, need
+from imserver.storage.migrations import Columns
 
 __all__ = [
-    "CONTENT",
-    "KEY_ORDER",
-    "key",
-    "name",
-    "need",
+    "Columns",
 ]

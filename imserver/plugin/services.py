@@ -3,7 +3,7 @@
 from imserver.channels.channels import Subscribed
 from imserver.channels.client_commands import ChannelAnswers
 from imserver.channels.connections import Joined, Left
-from imserver.channels.members import ChannelMember, ChannelRefused
+from imserver.channels.members import ChannelMember, ChannelNames, ChannelRefused
 from imserver.cluster.history import Position
 from imserver.cluster.nodes import ToFollowers
 from imserver.core.core import Core
@@ -15,11 +15,11 @@ from imserver.core.services import (
     PushServices,
     SessionServices,
 )
-from imserver.sessions.presence import Presence
 
 __all__ = [
     "ChannelAnswers",
     "ChannelMember",
+    "ChannelNames",
     "ChannelRefused",
     "ChannelServices",
     "ClusterServices",
@@ -29,7 +29,6 @@ __all__ = [
     "Joined",
     "Left",
     "Position",
-    "Presence",
     "PushServices",
     "SessionServices",
     "Subscribed",

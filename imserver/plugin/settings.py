@@ -4,24 +4,20 @@ from imserver.config.declared import Secret, SecretFile, Url
 from imserver.config.settings import (
     MAX_USER_BYTES,
     Amount,
-    AppCount,
     ChannelSettings,
     Config,
     Count,
     Duration,
     TenantSettings,
-    Text,
     app_settings_of,
     settings_of,
 )
-from imserver.config.values import EITHER_SECRET, HTTP_URL, ConfigError, Locations, valid_name
+from imserver.config.values import HTTP_URL, ConfigError, Locations, valid_name
 
 __all__ = [
-    "EITHER_SECRET",
     "HTTP_URL",
     "MAX_USER_BYTES",
     "Amount",
-    "AppCount",
     "ChannelSettings",
     "Config",
     "ConfigError",
@@ -31,7 +27,6 @@ __all__ = [
     "Secret",
     "SecretFile",
     "TenantSettings",
-    "Text",
     "Url",
     "app_settings_of",
     "settings_of",

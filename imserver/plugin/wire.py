@@ -3,7 +3,6 @@
 from imserver.hub.acks import AckedState
 from imserver.message_view import entry_view, payload_of
 from imserver.model import (
-    ACTION_PREFIX,
     AskHistory,
     AskPresence,
     BadFrame,
@@ -35,7 +34,6 @@ from imserver.transport.gate import Head, host_of
 from imserver.transport.stream import Stream, StreamEncoding, StreamPath
 
 __all__ = [
-    "ACTION_PREFIX",
     "OPEN",
     "AckedState",
     "AskHistory",

@@ -1,6 +1,7 @@
 """Passwords cannot be guessed on one node after the other, and strangers lock nobody out."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
@@ -51,14 +52,14 @@ def accounts(tmp_path: Path) -> Any:
     )
     apps = {name: TenantSettings(account_tokens="required") for name in ("gochat", "shop")}
     config, account_store = Config(of_features=of_features, apps=apps), AccountStore(store)
-    tokens = AccountTokens(
-        config,
-        bytes(32),
-        account_store,
-        SenderRates(0),
-        Tenants(config, store, None, objection),
-        lambda: True,
+    base: Any = SimpleNamespace(
+        config=config,
+        node=SimpleNamespace(key_for=lambda purpose: bytes(32)),
+        sender_rates=SenderRates(0),
+        tenants=Tenants(config, store, None, objection),
+        keys=SimpleNamespace(demo=True),
     )
+    tokens = AccountTokens(base, account_store)
     one = Accounts(
         config,
         tokens,

@@ -12,7 +12,7 @@ from imserver.config.settings import StorageSettings
 from imserver.errors import StartError
 from imserver.node.feature_list import tables_of_server
 from imserver.storage import backup
-from imserver.storage.migrations import KEY_ORDER, key, name, need
+from imserver.storage.migrations import Columns
 from imserver.storage.store import Store
 from imserver.storage.tables import FeatureTables, Migration, Reason, StoreTables, Table
 
@@ -40,11 +40,17 @@ TABLES = (
 
 
 def make_owners(op: Operations) -> None:
-    op.create_table("lamp_owner", key("id"), need("app", name()), need("member", name(255)), **KEY_ORDER)
+    op.create_table(
+        "lamp_owner",
+        Columns.key("id"),
+        Columns.need("app", Columns.name()),
+        Columns.need("member", Columns.name(255)),
+        **Columns.KEY_ORDER,
+    )
 
 
 def make_uses(op: Operations) -> None:
-    op.create_table("lamp_use", key("lamp"), need("uses"), **KEY_ORDER)
+    op.create_table("lamp_use", Columns.key("lamp"), Columns.need("uses"), **Columns.KEY_ORDER)
 
 
 def add_colour(op: Operations) -> None:

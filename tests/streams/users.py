@@ -211,10 +211,8 @@ class AbsenceNode(FeedNode):
 
     def start(self) -> None:
         super().start()
-        accounts = SimpleNamespace()
-        Absences(self.feeds, self, lambda: True, self.store, accounts)  # type: ignore[arg-type]
-        registry = SimpleNamespace(healthy=lambda: True)
-        Absences(self.feeds, self, registry, self.store, lambda *_: [])  # type: ignore[arg-type]
+        sessions = SimpleNamespace(presence=self)
+        Absences(self.feeds, sessions, lambda: True, self.store, lambda *_: [])  # type: ignore[arg-type]
 
     def are_online(self, app: str, users: Sequence[str]) -> list[bool]:
         if not self.receivers.receive(self.name, app, users):

@@ -20,7 +20,6 @@ from imserver.dialects.cmd.wire import BAD_FRAME_REPLY
 from imserver.plugin.errors import ReplyCode, reply_text
 from imserver.plugin.settings import MAX_USER_BYTES
 from imserver.plugin.wire import (
-    ACTION_PREFIX,
     BadFrame,
     Command,
     Dialect,
@@ -86,8 +85,8 @@ def _login(data: bytes, _seq: str) -> ActionLogin:
     if room in ("", NO_ROOM):
         # No user has this name: there is no receiver.
         nobody = peer == NOBODY or len(peer.encode()) > MAX_USER_BYTES
-        return ActionLogin(f"{ACTION_PREFIX}{app}", user, token, peer="" if nobody else peer, acks=acks)
-    return ActionLogin(f"{ACTION_PREFIX}{app}", user, token, room=room, acks=acks)
+        return ActionLogin(f"action:{app}", user, token, peer="" if nobody else peer, acks=acks)
+    return ActionLogin(f"action:{app}", user, token, room=room, acks=acks)
 
 
 def _heartbeat(data: bytes, _seq: str) -> Heartbeat:

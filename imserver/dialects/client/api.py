@@ -22,10 +22,8 @@ from imserver.plugin.http import (
     Call,
     HttpRequest,
     HttpResponse,
-    Limits,
     RequestRefused,
     Route,
-    parse_json,
 )
 from imserver.plugin.identity import Need, Needs
 from imserver.plugin.services import (
@@ -132,18 +130,18 @@ class BodyReader(Generic[B]):
         self._decode = msgspec.json.Decoder(kind).decode
         self._names = {name.lower(): name for name in kind.__struct_encode_fields__}
 
-    def read(self, body: bytes) -> B:
-        """Decode one body. Raises :class:`BadBody` if it is not a JSON object, or a field has a wrong
-        type.
+    def read(self, call: Call) -> B:
+        """Decode the body of a request. Raises :class:`BadBody` if it is not a JSON object, or a field has a
+        wrong type.
         """
         try:
-            return self._decode(body)
+            return self._decode(call.body)
         except (ValueError, RecursionError):
-            return self._read_slowly(body)
+            return self._read_slowly(call)
 
-    def _read_slowly(self, body: bytes) -> B:
+    def _read_slowly(self, call: Call) -> B:
         fields: dict[str, Any] = {
-            self._names[key]: value for key, value in parse_json(body).items() if key in self._names
+            self._names[key]: value for key, value in call.json_object().items() if key in self._names
         }
         try:
             if "data" in fields:
@@ -206,7 +204,7 @@ class ClientApi(Struct, frozen=True):
     sessions: SessionServices
     channels: ChannelServices
     push: PushServices
-    limits: Limits
+    http: Api
 
 
 def _api(core: Core, api: Api) -> ClientApi:
@@ -215,7 +213,7 @@ def _api(core: Core, api: Api) -> ClientApi:
         core.sessions,
         core.channels,
         core.push,
-        api.limits,
+        api,
     )
 
 
@@ -264,7 +262,7 @@ class _Driven(Generic[B]):
     def __call__(self, api: ClientApi, call: Call) -> HttpResponse:
         if not api.service.is_registered(call.input):
             return UNKNOWN_SYSTEM
-        return self._function(api, call.app, self._reader.read(call.body))
+        return self._function(api, call.app, self._reader.read(call))
 
 
 # --- pushing ------------------------------------------------------------------------------------------------
@@ -274,7 +272,7 @@ def _event(api: ClientApi, push: Push) -> Event:
     """The event of a push. The same event, with the same id, goes to all receivers of a call."""
     text, data = push.payload()
     sender, note = push.send_user_id or "", push.msg or ""
-    if len(text) + len(data) + len(sender) + len(note) > api.limits.push_characters:
+    if len(text) + len(data) + len(sender) + len(note) > api.http.limits.push_characters:
         raise RequestRefused(TOO_LONG)
     return Event("msg", sender, text, message_id(), "text", data, push.code or 0, note, int(time()))
 
@@ -298,7 +296,7 @@ def send_to_clients(api: ClientApi, app: str, push: PushToClients) -> HttpRespon
     event = _event(api, push)
     if push.client_ids is None:
         raise RequestRefused(client_refusal("ClientIds为必填字段"))
-    if len(push.client_ids) > api.limits.batch_targets:
+    if len(push.client_ids) > api.http.limits.batch_targets:
         return TOO_MANY_CLIENTS
     outcomes = api.sessions.connections.push_each(app, [each or "" for each in push.client_ids], event)
     # A repeated call would deliver again to clients that have received the push.
@@ -385,7 +383,7 @@ _read_registration = BodyReader(RegisterBody).read
 
 
 def _read_new_system(api: ClientApi, call: Call) -> None:
-    call.input = _read_registration(call.body).system_id
+    call.input = _read_registration(call).system_id
     call.app = api.service.app_of(call.input or "")
 
 

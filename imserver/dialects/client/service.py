@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from imserver.dialects.client.wire import BAD_SYSTEM, NAME, NO_SYSTEM, message_id, refusal, welcome
 from imserver.plugin.errors import CloseCode, ImserverError, reply_text
-from imserver.plugin.identity import BadTenant, Logins, Tenants
+from imserver.plugin.identity import Logins, Tenants
 from imserver.plugin.services import (
     ChannelServices,
     ClusterServices,
@@ -166,12 +166,10 @@ class ClientService:
         """
         if not self._is_name(system):
             raise BadSystem(system)
-        try:
-            return self._tenants.register(self._tenants.app_of_system(system))
-        except BadTenant as bad:
-            if bad.is_limit:
-                raise TooManySystems from None
-            return False  # it was deleted, and some of its files are left
+        result = self._tenants.register_system(system)
+        if result == "full":
+            raise TooManySystems
+        return result == "registered"
 
     def app_of(self, system: str) -> str:
         """The app of the clients of a system, registered or not."""

@@ -22,7 +22,8 @@ from msgspec import Struct
 
 from imserver.dialects.cmd.wire import FIELDS_OF_COMMANDS
 from imserver.dialects.protobuf.commands import ChatLogin, ChatMessage, ChatSync
-from imserver.plugin.errors import ReplyCode, StartError, reply_text
+from imserver.plugin.errors import ReplyCode, reply_text
+from imserver.plugin.settings import ConfigError
 from imserver.plugin.wire import (
     BadFrame,
     Command,
@@ -282,10 +283,10 @@ _to_json = msgspec.json.Encoder().encode
 
 
 def _kind(name: str) -> int:
-    """The kind of a command of a feature. Raises StartError."""
+    """The kind of a command of a feature. Raises ConfigError."""
     kind = id_of(name)
     if not FIRST_KIND_OF_FEATURES <= kind < 2**31:
-        raise StartError(
+        raise ConfigError(
             f"the dialect {NAME}: {name!r} is no number of a kind, which is at least {FIRST_KIND_OF_FEATURES}"
         )
     return kind

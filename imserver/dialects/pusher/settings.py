@@ -11,9 +11,7 @@ from imserver.plugin import FeatureSettings
 from imserver.plugin.http import about
 from imserver.plugin.identity import AppSecrets, BadKey, Rate
 from imserver.plugin.settings import (
-    EITHER_SECRET,
     HTTP_URL,
-    AppCount,
     Secret,
     SecretFile,
     TenantSettings,
@@ -24,6 +22,9 @@ from imserver.plugin.settings import (
 CLIENT_EVENTS: Final = Rate(
     "client_events", "client events", "connection", "client_events_per_second of the app", "4301"
 )
+
+
+_Count = Annotated[int, Meta(ge=0, extra={"api": {"le": 2**31 - 1}})]
 
 
 class PusherSettings(Struct, frozen=True):
@@ -52,12 +53,10 @@ class PusherSettings(Struct, frozen=True):
         int, Meta(ge=1, le=86400), about("The seconds after which a silent client sends a ping.")
     ] = 120
     client_events_per_second: Annotated[
-        AppCount, about("Client events of one connection; 0: none may send events.")
+        _Count, about("Client events of one connection; 0: none may send events.")
     ] = 10
     event_bytes: Annotated[int, Meta(ge=1), about("The longest event.", api={"le": 2**31 - 1})] = 10240
-    presence_members: Annotated[AppCount, about("The most members of a presence channel; 0: any number.")] = (
-        100
-    )
+    presence_members: Annotated[_Count, about("The most members of a presence channel; 0: any number.")] = 100
     subscription_count: Annotated[bool, about("Whether subscribers receive their number.")] = False
 
     @property
@@ -122,7 +121,7 @@ def _names_objection(pusher: PusherSettings) -> str:
             expected = "1 to 100 letters, digits, dots, dashes or underscores"
             return f"pusher.{name}: expected {expected}, got {value!r}"
     if bool(pusher.secret) == bool(pusher.secret_file):
-        return f"pusher: {EITHER_SECRET}"
+        return "pusher: expected either secret or secret_file: requests are signed with it"
     if pusher.webhook_url and not HTTP_URL.match(pusher.webhook_url):
         return f"pusher.webhook_url: expected an http:// or https:// address, got {pusher.webhook_url!r}"
     return ""

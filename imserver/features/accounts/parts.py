@@ -48,14 +48,7 @@ def answers(base: Foundation) -> Answers:
     """Build what answers the core who holds a token, and whom a user may reach and see."""
     store = base.storage.store
     rows = AccountStore(store)
-    tokens = AccountTokens(
-        base.config,
-        base.node.key_for("account tokens"),
-        rows,
-        base.sender_rates,
-        base.tenants,
-        lambda: base.keys.demo,
-    )
+    tokens = AccountTokens(base, rows)
     relations = AccountRelations(
         rows, store, tokens.wanted_in, lambda app: tokens.rules_of(app).ask_strangers
     )

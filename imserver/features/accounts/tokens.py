@@ -28,12 +28,10 @@ from imserver.plugin.identity import (
     GOCHAT,
     AccountSession,
     BadToken,
-    SenderRates,
-    Tenants,
     TokenExpired,
     token_end,
 )
-from imserver.plugin.settings import Config
+from imserver.plugin.services import Foundation
 from imserver.plugin.storage import Account
 from imserver.plugin.wire import (
     Limit,
@@ -149,25 +147,17 @@ class AccountTokens:
     """Makes and verifies the tokens of stored accounts. Only apps with accounts have any. The answers to
     :class:`imserver.auth.accounts.AccountLookup` where users are accounts.
 
-    ``derived_key`` signs tokens unless the settings have another key. ``is_demo``: whether the server is in
-    demo mode. Only then is GoChat's public key accepted.
+    A key of the node signs tokens unless the settings have another one. GoChat's public key is accepted only
+    in demo mode.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        derived_key: bytes,
-        accounts: AccountStore,
-        rates: SenderRates,
-        tenants: Tenants,
-        is_demo: Callable[[], bool],
-    ) -> None:
+    def __init__(self, base: Foundation, accounts: AccountStore) -> None:
         self._accounts = accounts
-        self._rates = rates
-        self._tenants = tenants
-        self._is_demo = is_demo
-        self._settings = config.jwt
-        self._derived_key = derived_key
+        self._rates = base.sender_rates
+        self._tenants = base.tenants
+        self._keys = base.keys
+        self._settings = base.config.jwt
+        self._derived_key = base.node.key_for("account tokens")
         self.bots: Callable[[int, str], Account | None] = _no_bot
         """The holder of a token of a bot: by the id of the account and the hash of the secret. It may switch,
         and raise StorageUnavailable."""
@@ -176,7 +166,7 @@ class AccountTokens:
         """Whether an app may have accounts. In demo mode the app of GoChat may, even without settings."""
         tenant = self._tenants.get(self._tenants.resolve(app))
         if tenant is None:
-            return app == GOCHAT and self._is_demo()
+            return app == GOCHAT and self._keys.demo
         return tenant.wants_accounts(tenant.name)
 
     def rules_of(self, app: str) -> AppAccountSettings:
@@ -193,7 +183,7 @@ class AccountTokens:
 
         None: the token proves nothing. Never switches.
         """
-        if not token or (self._settings.is_public and self._is_demo()):  # anybody could have signed it
+        if not token or (self._settings.is_public and self._keys.demo):  # anybody could have signed it
             return None
         try:
             claims = read(token, self._key(), 0)
@@ -255,6 +245,6 @@ class AccountTokens:
         return AccountSession(account, token, 0)
 
     def _key(self) -> bytes:
-        if self._settings.sign_key and (self._is_demo() or not self._settings.is_public):
+        if self._settings.sign_key and (self._keys.demo or not self._settings.is_public):
             return self._settings.sign_key.encode()
         return self._derived_key

@@ -16,9 +16,10 @@ from imserver.plugin.settings import (
     Locations,
     Secret,
     TenantSettings,
-    Text,
     app_settings_of,
 )
+
+Text = Annotated[str, Meta(min_length=1)]
 
 
 class ProviderSettings(Struct, frozen=True):

@@ -15,7 +15,7 @@ from imserver.features.webhooks.feeds import Feed, Feeds
 from imserver.plugin.errors import StorageUnavailable
 from imserver.plugin.messages import Consumer, Conversation, ConversationSummary, Entry
 from imserver.plugin.runtime import steady_time
-from imserver.plugin.services import Presence
+from imserver.plugin.services import SessionServices
 from imserver.plugin.storage import Account, Store
 from imserver.plugin.wire import entry_view
 
@@ -54,13 +54,13 @@ class Absences:
     def __init__(
         self,
         feeds: Feeds,
-        presence: Presence,
+        sessions: SessionServices,
         is_registry_up: Callable[[], bool],
         store: Store,
         accounts_of: Callable[[str, Sequence[str]], Iterable[Account]],
     ) -> None:
         self._feeds = feeds
-        self._presence = presence
+        self._presence = sessions.presence
         self._is_registry_up = is_registry_up
         self._store = store
         self._accounts_of = accounts_of

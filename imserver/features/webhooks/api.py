@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import urlsafe_b64encode
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -14,13 +15,11 @@ from imserver.features.webhooks.parts import webhooks_of
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import (
     ApiProblem,
-    App,
     Call,
     NextCursor,
     PageCursor,
     Resource,
     about,
-    cursor_of,
     page_and_cursor,
     read_cursor,
 )
@@ -30,6 +29,7 @@ from imserver.plugin.storage import Store
 MOST_EVENTS: Final = 1000
 _PAGE_BYTES: Final = 1 << 20
 
+App = Annotated[str, about("The app: a tenant of this server.", min_length=1)]
 PageSize = Annotated[int, about("The maximum number of events on this page.", ge=1, le=MOST_EVENTS)]
 
 
@@ -144,7 +144,8 @@ def log(api: EventApi, call: Call, request: LogQuery) -> EventsAnswer:
         event_id = rows[-1].id if rows else event_id
     more = page.is_full or len(entries) == request.limit or len(rows) == request.limit
     events = [msgspec.Raw(event.body) for event in page.events]
-    return EventsAnswer(events, cursor_of(f"{entry_id}.{event_id}"), more)
+    behind = urlsafe_b64encode(b"%d.%d" % (entry_id, event_id)).decode().rstrip("=")
+    return EventsAnswer(events, behind, more)
 
 
 @routes.get(

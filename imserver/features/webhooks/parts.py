@@ -42,7 +42,7 @@ def build(core: Core) -> FeatureParts:
     )
     Absences(
         webhooks.feeds,
-        core.sessions.presence,
+        core.sessions,
         core.cluster.registry.healthy,
         core.storage.store,
         core.identity.accounts.those_of,

@@ -138,33 +138,40 @@ _LOCKS: Final[dict[str, Callable[[Connection], AbstractContextManager[None]]]] =
 # --- column types -------------------------------------------------------------------------------------------
 
 _MYSQL: Final = ("mysql", "mariadb")
-MYSQL_OPTIONS: Final[dict[str, Any]] = {
-    "mysql_engine": "InnoDB",
-    "mysql_charset": "utf8mb4",
-    "mysql_collate": "utf8mb4_bin",
-}
-KEY_ORDER: Final[dict[str, Any]] = {**MYSQL_OPTIONS, "sqlite_with_rowid": False}
-"""Options of a table whose rows stand in the order of their key, on SQLite too: one tree less to write."""
-CONTENT: Final = LargeBinary().with_variant(mysql.MEDIUMBLOB(), *_MYSQL)
-"""Bytes of any content. MySQL's plain blobs are limited to 65,535 bytes."""
 
 
-def name(length: int = 500) -> TypeEngine[str]:
-    """A name of at most ``length`` bytes, compared byte by byte. MySQL's text collations may treat ``a`` and
-    ``A`` as equal."""
-    return String(length).with_variant(mysql.VARBINARY(length), *_MYSQL)
+class Columns:
+    """Columns of tables and options of tables, for the steps that make them."""
 
+    MYSQL_OPTIONS: Final[dict[str, Any]] = {
+        "mysql_engine": "InnoDB",
+        "mysql_charset": "utf8mb4",
+        "mysql_collate": "utf8mb4_bin",
+    }
+    """Options of a table. The other engines have none of them."""
+    KEY_ORDER: Final[dict[str, Any]] = {**MYSQL_OPTIONS, "sqlite_with_rowid": False}
+    """Options of a table whose rows stand in the order of their key, on SQLite too: one tree less to
+    write."""
+    CONTENT: Final = LargeBinary().with_variant(mysql.MEDIUMBLOB(), *_MYSQL)
+    """Bytes of any content. MySQL's plain blobs are limited to 65,535 bytes."""
 
-def short_bytes(length: int) -> TypeEngine[bytes]:
-    """Bytes in an index. MySQL cannot index blobs without a prefix length."""
-    return LargeBinary().with_variant(mysql.VARBINARY(length), *_MYSQL)
+    @staticmethod
+    def name(length: int = 500) -> TypeEngine[str]:
+        """A name of at most ``length`` bytes, compared byte by byte. MySQL's text collations may treat ``a``
+        and ``A`` as equal."""
+        return String(length).with_variant(mysql.VARBINARY(length), *_MYSQL)
 
+    @staticmethod
+    def short_bytes(length: int) -> TypeEngine[bytes]:
+        """Bytes in an index. MySQL cannot index blobs without a prefix length."""
+        return LargeBinary().with_variant(mysql.VARBINARY(length), *_MYSQL)
 
-def key(column: str, kind: Any = BigInteger) -> Column[Any]:
-    """A column of the primary key, whose values the database does not make."""
-    return Column(column, kind, primary_key=True, autoincrement=False)
+    @staticmethod
+    def key(column: str, kind: Any = BigInteger) -> Column[Any]:
+        """A column of the primary key, whose values the database does not make."""
+        return Column(column, kind, primary_key=True, autoincrement=False)
 
-
-def need(column: str, kind: Any = BigInteger) -> Column[Any]:
-    """A column that must have a value."""
-    return Column(column, kind, nullable=False)
+    @staticmethod
+    def need(column: str, kind: Any = BigInteger) -> Column[Any]:
+        """A column that must have a value."""
+        return Column(column, kind, nullable=False)

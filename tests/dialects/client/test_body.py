@@ -1,12 +1,13 @@
 """Bodies of the client dialect: whatever comes is read or refused; what is read arrives as it was sent."""
 
 import json
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from imserver.auth.principal import Principal
 from imserver.dialects.client.api import (
     Binding,
     BodyReader,
@@ -21,8 +22,10 @@ from imserver.dialects.client.api import (
     RegisterBody,
 )
 from imserver.dialects.client.wire import ClientDialect
+from imserver.http.call import Call
 from imserver.http.form import BadBody
 from imserver.model import Event
+from imserver.transport.exchange import HttpRequest
 
 KINDS: list[type[ClientBody]] = [
     Binding, Client, GroupBody, MembershipBody, Push, PushToClient, PushToClients, PushToGroup, RegisterBody
@@ -39,6 +42,12 @@ values = st.recursive(
 )
 names = st.sampled_from(NAMES) | st.sampled_from([name.upper() for name in NAMES]) | texts
 client = ClientDialect()
+Body = TypeVar("Body", bound=ClientBody)
+
+
+def read(kind: type[Body], body: bytes) -> Body:
+    call = Call({}, "", Principal("nobody"), HttpRequest("POST", "/", b"", body, {}, ""), body)
+    return BodyReader(kind).read(call)
 
 
 def frame_of(push: Push) -> Any:
@@ -56,7 +65,7 @@ def frame_of(push: Push) -> Any:
 @given(kind=st.sampled_from(KINDS), body=st.binary(max_size=40))
 def test_any_bytes_are_refused_by_one_kind_of_error(kind: type[ClientBody], body: bytes) -> None:
     with pytest.raises(BadBody):
-        BodyReader(kind).read(b"\x00" + body)
+        read(kind, b"\x00" + body)
 
 
 @relaxed
@@ -65,7 +74,7 @@ def test_any_object_is_read_or_refused_and_what_is_read_can_be_delivered(
     kind: type[ClientBody], body: dict[str, Any]
 ) -> None:
     try:
-        found = BodyReader(kind).read(json.dumps(body).encode())
+        found = read(kind, json.dumps(body).encode())
         if isinstance(found, Push):
             frame_of(found)
     except BadBody:
@@ -83,8 +92,8 @@ def test_whatever_is_pushed_arrives_whichever_way_it_was_read(
     data: Any, code: int, sender: str, note: str
 ) -> None:
     fields = {"sendUserId": sender, "code": code, "msg": note, "data": data}
-    straight = BodyReader(Push).read(json.dumps(fields).encode())
-    slowly = BodyReader(Push).read(json.dumps({**fields, "unknown": None}).encode())
+    straight = read(Push, json.dumps(fields).encode())
+    slowly = read(Push, json.dumps({**fields, "unknown": None}).encode())
     for push in (straight, slowly):
         frame = frame_of(push)
         assert (frame["sendUserId"], frame["code"], frame["msg"]) == (sender, code, note)
@@ -104,12 +113,12 @@ def well_formed(value: Any) -> Any:
 @pytest.mark.parametrize("data", [b'"\xff"', b'["\xff"]', b'{"\xff":1}', b"5", b"true", b"1.5"])
 def test_data_that_no_client_could_read_is_refused(data: bytes) -> None:
     with pytest.raises(BadBody):
-        BodyReader(Push).read(b'{"data":%b}' % data).payload()
+        read(Push, b'{"data":%b}' % data).payload()
 
 
 def test_a_missing_field_and_a_null_are_the_same() -> None:
     for body in (b"{}", b'{"data":null,"code":null,"msg":null,"sendUserId":null}'):
-        assert frame_of(BodyReader(Push).read(body)) == {
+        assert frame_of(read(Push, body)) == {
             "messageId": "1",
             "sendUserId": "",
             "code": 0,
@@ -120,4 +129,4 @@ def test_a_missing_field_and_a_null_are_the_same() -> None:
 
 def test_depth_has_an_end() -> None:
     with pytest.raises(BadBody):
-        BodyReader(Push).read(b'{"data":' + b"[" * 100_000 + b"]" * 100_000 + b"}").payload()
+        read(Push, b'{"data":' + b"[" * 100_000 + b"]" * 100_000 + b"}").payload()

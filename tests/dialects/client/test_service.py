@@ -9,10 +9,9 @@ import msgspec
 import pytest
 
 from imserver.auth.rules import BAD_TOKEN, LoginDecision
-from imserver.auth.tenants import BadTenant
 from imserver.channels.connections import Joined, Left
 from imserver.cluster.nodes import NodeQueries
-from imserver.dialects.client.service import BadSystem, ClientService, Label
+from imserver.dialects.client.service import BadSystem, ClientService, Label, TooManySystems
 from imserver.dialects.client.wire import ClientDialect
 from imserver.dialects.cmd.wire import CmdDialect
 from imserver.transport.connection import CLOSED, OPEN, Connection
@@ -45,12 +44,12 @@ class Directory:
     def resolve(self, name: str) -> str:
         return self.others.get(name, name)
 
-    def register(self, name: str) -> bool:
-        if name == "system:leftover":
-            raise BadTenant("some of its files are left")
-        fresh = name not in self.names
-        self.names.add(name)
-        return fresh
+    def register_system(self, system: str) -> str:
+        if system == "full":
+            return system
+        fresh = self.app_of_system(system) not in self.names
+        self.names.add(self.app_of_system(system))
+        return "registered" if fresh else "taken"
 
     takes_unregistered = True
 
@@ -204,7 +203,8 @@ def test_a_name_that_no_system_can_have_is_not_registered(harness: ClientHarness
             harness.clients_service.register(name)
     assert harness.clients_service.register("x" * 184)
     assert not harness.clients_service.register("x" * 184)
-    assert not harness.clients_service.register("leftover"), "deleted, with files that are left"
+    with pytest.raises(TooManySystems):
+        harness.clients_service.register("full")
 
 
 def test_members_that_speak_another_dialect_are_in_a_group_without_a_word(harness: ClientHarness) -> None:

@@ -46,7 +46,8 @@ class Harness(Node):
         presence = SimpleNamespace(
             online=self._presence, are_online=lambda *which: self._presence(*which).users
         )
-        Absences(self.feeds, presence, lambda: self.registry.healthy(), self.store, accounts_of)  # type: ignore[arg-type]
+        sessions = SimpleNamespace(presence=presence)
+        Absences(self.feeds, sessions, lambda: self.registry.healthy(), self.store, accounts_of)  # type: ignore[arg-type]
 
     def _are_online(self, app: str, users: Sequence[str]) -> list[bool]:
         return self._presence(app, users).users

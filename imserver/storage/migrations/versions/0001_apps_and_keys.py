@@ -7,7 +7,7 @@ from uuid import uuid4
 import sqlalchemy as sa
 from alembic import op
 
-from imserver.storage.migrations import MYSQL_OPTIONS, name
+from imserver.storage.migrations import Columns
 
 revision: Final = "0001"
 down_revision: Final = None
@@ -28,17 +28,17 @@ def upgrade() -> None:
         sa.Column("version", sa.BigInteger, nullable=False),
         sa.Column("created", sa.BigInteger, nullable=False),
         if_not_exists=True,
-        **MYSQL_OPTIONS,
+        **Columns.MYSQL_OPTIONS,
     )
     op.create_table(
         "app",
-        sa.Column("name", name(), primary_key=True),
+        sa.Column("name", Columns.name(), primary_key=True),
         sa.Column("settings", sa.Text, nullable=False),
         sa.Column("version", sa.BigInteger, nullable=False),
         sa.Column("created", sa.BigInteger, nullable=False),
         sa.UniqueConstraint("version", "name", name="app_by_version"),
         if_not_exists=True,
-        **MYSQL_OPTIONS,
+        **Columns.MYSQL_OPTIONS,
     )
     op.create_table(
         "api_key",
@@ -53,7 +53,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("version", "id", name="api_key_by_version"),
         sa.UniqueConstraint("digest", name="api_key_by_digest"),
         if_not_exists=True,
-        **MYSQL_OPTIONS,
+        **Columns.MYSQL_OPTIONS,
     )
     if op.get_bind().execute(sa.select(directory.c.one)).first() is None:
         op.bulk_insert(directory, [{"one": 1, "id": uuid4().hex, "version": 0, "created": int(time())}])

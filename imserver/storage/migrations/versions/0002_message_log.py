@@ -5,7 +5,7 @@ from typing import Final
 import sqlalchemy as sa
 from alembic import op
 
-from imserver.storage.migrations import CONTENT, KEY_ORDER, MYSQL_OPTIONS, key, name, need, short_bytes
+from imserver.storage.migrations import Columns
 
 revision: Final = "0002"
 down_revision: Final = "0001"
@@ -22,42 +22,42 @@ def upgrade() -> None:
     op.create_table(
         "log",
         sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
-        need("app", name()),
-        need("part", sa.Integer),
-        need("last_id"),
-        need("last_conversation"),
-        need("floor"),
+        Columns.need("app", Columns.name()),
+        Columns.need("part", sa.Integer),
+        Columns.need("last_id"),
+        Columns.need("last_conversation"),
+        Columns.need("floor"),
         sa.UniqueConstraint("app", "part", name="log_by_app"),
         if_not_exists=True,
-        **MYSQL_OPTIONS,
+        **Columns.MYSQL_OPTIONS,
     )
     # ``pair``: the ids of the two users in their order, with a NUL between; NULL for a group.
     op.create_table(
         "conversation",
-        key("log", sa.Integer),
-        key("id"),
-        need("kind", sa.SmallInteger),
-        sa.Column("pair", short_bytes(511)),
-        need("name", name()),
-        need("last_seq"),
-        need("last_id"),
-        need("created"),
+        Columns.key("log", sa.Integer),
+        Columns.key("id"),
+        Columns.need("kind", sa.SmallInteger),
+        sa.Column("pair", Columns.short_bytes(511)),
+        Columns.need("name", Columns.name()),
+        Columns.need("last_seq"),
+        Columns.need("last_id"),
+        Columns.need("created"),
         sa.UniqueConstraint("log", "pair", name="conversation_by_pair"),
         if_not_exists=True,
-        **KEY_ORDER,
+        **Columns.KEY_ORDER,
     )
     op.create_table(
         "membership",
-        key("log", sa.Integer),
-        key("member", name(255)),
-        key("conversation"),
-        key("joined_id"),
+        Columns.key("log", sa.Integer),
+        Columns.key("member", Columns.name(255)),
+        Columns.key("conversation"),
+        Columns.key("joined_id"),
         sa.Column("left_id", sa.BigInteger),
-        need("role", name(16)),
-        need("muted_until"),
+        Columns.need("role", Columns.name(16)),
+        Columns.need("muted_until"),
         sa.UniqueConstraint("log", "conversation", "member", "joined_id", name="membership_by_conversation"),
         if_not_exists=True,
-        **KEY_ORDER,
+        **Columns.KEY_ORDER,
     )
     _messages()
     _marks()
@@ -69,25 +69,25 @@ def _messages() -> None:
     # ``stored_at``: Unix seconds by our clock, while ``time_ms`` is the sender's.
     op.create_table(
         "message",
-        key("log", sa.Integer),
-        key("id"),
-        need("conversation"),
-        need("seq"),
-        need("sender", name(255)),
-        need("kind", sa.SmallInteger),
-        need("type", name(32)),
-        need("client_msg_id", name(64)),
-        sa.Column("resend", short_bytes(16)),
-        need("time_ms"),
-        need("about"),
-        need("stored_at"),
-        need("batch"),
-        need("meta", CONTENT),
-        need("body", CONTENT),
+        Columns.key("log", sa.Integer),
+        Columns.key("id"),
+        Columns.need("conversation"),
+        Columns.need("seq"),
+        Columns.need("sender", Columns.name(255)),
+        Columns.need("kind", sa.SmallInteger),
+        Columns.need("type", Columns.name(32)),
+        Columns.need("client_msg_id", Columns.name(64)),
+        sa.Column("resend", Columns.short_bytes(16)),
+        Columns.need("time_ms"),
+        Columns.need("about"),
+        Columns.need("stored_at"),
+        Columns.need("batch"),
+        Columns.need("meta", Columns.CONTENT),
+        Columns.need("body", Columns.CONTENT),
         sa.UniqueConstraint("log", "conversation", "id", name="message_by_conversation"),
         sa.UniqueConstraint("log", "resend", name="message_by_resend"),
         if_not_exists=True,
-        **KEY_ORDER,
+        **Columns.KEY_ORDER,
     )
 
 
@@ -95,30 +95,30 @@ def _marks() -> None:
     # One row per user who marked something; locked first by whatever marks more.
     op.create_table(
         "mark_version",
-        key("log", sa.Integer),
-        key("member", name(255)),
-        need("version"),
+        Columns.key("log", sa.Integer),
+        Columns.key("member", Columns.name(255)),
+        Columns.need("version"),
         if_not_exists=True,
-        **KEY_ORDER,
+        **Columns.KEY_ORDER,
     )
     op.create_table(
         "read_position",
-        key("log", sa.Integer),
-        key("member", name(255)),
-        key("conversation"),
-        need("read_id"),
-        need("version"),
+        Columns.key("log", sa.Integer),
+        Columns.key("member", Columns.name(255)),
+        Columns.key("conversation"),
+        Columns.need("read_id"),
+        Columns.need("version"),
         sa.UniqueConstraint("log", "conversation", "member", name="read_position_by_conversation"),
         if_not_exists=True,
-        **KEY_ORDER,
+        **Columns.KEY_ORDER,
     )
     op.create_table(
         "hidden",
-        key("log", sa.Integer),
-        key("member", name(255)),
-        key("id"),
-        need("version"),
+        Columns.key("log", sa.Integer),
+        Columns.key("member", Columns.name(255)),
+        Columns.key("id"),
+        Columns.need("version"),
         sa.UniqueConstraint("log", "member", "version", "id", name="hidden_by_version"),
         if_not_exists=True,
-        **KEY_ORDER,
+        **Columns.KEY_ORDER,
     )

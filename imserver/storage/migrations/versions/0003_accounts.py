@@ -5,7 +5,7 @@ from typing import Final
 import sqlalchemy as sa
 from alembic import op
 
-from imserver.storage.migrations import MYSQL_OPTIONS, name
+from imserver.storage.migrations import Columns
 
 revision: Final = "0003"
 down_revision: Final = "0002"
@@ -20,8 +20,8 @@ def upgrade() -> None:
         sa.Column(
             "id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True
         ),
-        sa.Column("app", name(), nullable=False),
-        sa.Column("phone", name(), nullable=False),
+        sa.Column("app", Columns.name(), nullable=False),
+        sa.Column("phone", Columns.name(), nullable=False),
         sa.Column("nickname", sa.String(64), nullable=False),
         sa.Column("avatar", sa.String(1000), nullable=False),
         sa.Column("password", sa.String(255), nullable=False),
@@ -30,7 +30,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("app", "phone", name="account_by_phone"),
         sqlite_autoincrement=True,
         if_not_exists=True,
-        **MYSQL_OPTIONS,
+        **Columns.MYSQL_OPTIONS,
     )
     # What ``account`` is to ``other``: ``asked`` to be a friend, ``friend`` (two rows), or ``blocked`` it.
     op.create_table(
@@ -41,5 +41,5 @@ def upgrade() -> None:
         sa.Column("since", sa.BigInteger, nullable=False),
         sa.UniqueConstraint("other", "account", name="relation_by_other"),
         if_not_exists=True,
-        **MYSQL_OPTIONS,
+        **Columns.MYSQL_OPTIONS,
     )

@@ -5,7 +5,7 @@ from typing import Final
 import sqlalchemy as sa
 from alembic import op
 
-from imserver.storage.migrations import MYSQL_OPTIONS, name
+from imserver.storage.migrations import Columns
 
 revision: Final = "0006"
 down_revision: Final = "0005"
@@ -18,11 +18,11 @@ def upgrade() -> None:
         "account_device",
         sa.Column("account", sa.BigInteger, primary_key=True, autoincrement=False),
         sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False),
-        sa.Column("name", name(255), nullable=False),
+        sa.Column("name", Columns.name(255), nullable=False),
         sa.Column("since", sa.BigInteger, nullable=False),
         sa.Column("expires_at", sa.BigInteger, nullable=False),
         if_not_exists=True,
-        **MYSQL_OPTIONS,
+        **Columns.MYSQL_OPTIONS,
     )
     # ``open``: 1 for a group that anybody may join.
     there = {column["name"] for column in sa.inspect(op.get_bind()).get_columns("conversation")}

@@ -5,7 +5,7 @@ from typing import Final
 import sqlalchemy as sa
 from alembic import op
 
-from imserver.storage.migrations import MYSQL_OPTIONS, name
+from imserver.storage.migrations import Columns
 
 revision: Final = "0008"
 down_revision: Final = "0007"
@@ -16,10 +16,10 @@ def upgrade() -> None:
     # Who has a row belongs to the room: there is one from the first login to it on.
     op.create_table(
         "room_position",
-        sa.Column("app", name(), primary_key=True),
-        sa.Column("member", name(255), primary_key=True),
-        sa.Column("room", name(255), primary_key=True),
+        sa.Column("app", Columns.name(), primary_key=True),
+        sa.Column("member", Columns.name(255), primary_key=True),
+        sa.Column("room", Columns.name(255), primary_key=True),
         sa.Column("id", sa.BigInteger, nullable=False),
         if_not_exists=True,
-        **MYSQL_OPTIONS,
+        **Columns.MYSQL_OPTIONS,
     )

@@ -5,7 +5,7 @@ from typing import Final
 import sqlalchemy as sa
 from alembic import op
 
-from imserver.storage.migrations import KEY_ORDER, key, name, need
+from imserver.storage.migrations import Columns
 
 revision: Final = "0010"
 down_revision: Final = "0009"
@@ -17,33 +17,33 @@ def upgrade() -> None:
     # ``meta``, so that a page of messages needs no rows from here.
     op.create_table(
         "reaction",
-        key("log", sa.Integer),
-        key("message"),
-        key("emoji", name(32)),
-        key("member", name(255)),
-        need("id"),
+        Columns.key("log", sa.Integer),
+        Columns.key("message"),
+        Columns.key("emoji", Columns.name(32)),
+        Columns.key("member", Columns.name(255)),
+        Columns.need("id"),
         sa.UniqueConstraint("log", "member", "message", "emoji", name="reaction_by_member"),
         if_not_exists=True,
-        **KEY_ORDER,
+        **Columns.KEY_ORDER,
     )
     op.create_table(
         "pin",
-        key("log", sa.Integer),
-        key("message"),
-        need("conversation"),
-        need("id"),
+        Columns.key("log", sa.Integer),
+        Columns.key("message"),
+        Columns.need("conversation"),
+        Columns.need("id"),
         sa.UniqueConstraint("log", "conversation", "id", name="pin_by_conversation"),
         if_not_exists=True,
-        **KEY_ORDER,
+        **Columns.KEY_ORDER,
     )
     # ``id``: the message. ``member`` '': everybody in the conversation.
     op.create_table(
         "mention",
-        key("log", sa.Integer),
-        key("member", name(255)),
-        key("conversation"),
-        key("id"),
+        Columns.key("log", sa.Integer),
+        Columns.key("member", Columns.name(255)),
+        Columns.key("conversation"),
+        Columns.key("id"),
         sa.UniqueConstraint("log", "id", "member", name="mention_by_message"),
         if_not_exists=True,
-        **KEY_ORDER,
+        **Columns.KEY_ORDER,
     )

@@ -5,7 +5,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from alembic import op
 
-from imserver.storage.migrations import MYSQL_OPTIONS, name
+from imserver.storage.migrations import Columns
 
 revision: Final = "0011"
 down_revision: Final = "0010"
@@ -22,8 +22,8 @@ def upgrade() -> None:
     # ``last_seen``: Unix seconds.
     _add(
         "account",
-        sa.Column("email", name(254)),
-        sa.Column("name", name(32)),
+        sa.Column("email", Columns.name(254)),
+        sa.Column("name", Columns.name(32)),
         _number("findable", 1),
         _number("show_presence", 1),
         _number("last_seen", 0, sa.BigInteger),
@@ -40,9 +40,9 @@ def upgrade() -> None:
     # never. ``max_uses`` 0: no limit.
     op.create_table(
         "invitation",
-        sa.Column("code", name(32), primary_key=True),
-        sa.Column("app", name(), nullable=False),
-        sa.Column("member", name(255), nullable=False),
+        sa.Column("code", Columns.name(32), primary_key=True),
+        sa.Column("app", Columns.name(), nullable=False),
+        sa.Column("member", Columns.name(255), nullable=False),
         sa.Column("conversation", sa.BigInteger, nullable=False),
         sa.Column("created", sa.BigInteger, nullable=False),
         sa.Column("expires_at", sa.BigInteger, nullable=False),
@@ -51,7 +51,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("app", "member", "code", name="invitation_by_member"),
         sa.UniqueConstraint("app", "conversation", "code", name="invitation_by_conversation"),
         if_not_exists=True,
-        **MYSQL_OPTIONS,
+        **Columns.MYSQL_OPTIONS,
     )
 
 

@@ -5,7 +5,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from alembic import op
 
-from imserver.storage.migrations import CONTENT, KEY_ORDER, key, name, need
+from imserver.storage.migrations import Columns
 
 revision: Final = "0012"
 down_revision: Final = "0011"
@@ -22,32 +22,32 @@ def upgrade() -> None:
     # with a comma between them; NULL: none.
     _add("account", _flag("bot"))
     _add("membership", _flag("bot"))
-    _add("conversation", sa.Column("bots", name(500)))
+    _add("conversation", sa.Column("bots", Columns.name(500)))
     # ``id``: the account. ``owner``: an account; 0: the back end. ``token_hash``: SHA-256 in hexadecimal.
     # ``commands``: JSON. ``hook_url``, ``hook_secret``: receiver of what the bot receives; '': none.
     op.create_table(
         "bot",
-        key("id"),
-        need("app", name()),
-        need("owner"),
-        need("token_hash", name(64)),
-        need("commands", CONTENT),
-        need("hook_url", name(1000)),
-        need("hook_secret", name(100)),
+        Columns.key("id"),
+        Columns.need("app", Columns.name()),
+        Columns.need("owner"),
+        Columns.need("token_hash", Columns.name(64)),
+        Columns.need("commands", Columns.CONTENT),
+        Columns.need("hook_url", Columns.name(1000)),
+        Columns.need("hook_secret", Columns.name(100)),
         sa.UniqueConstraint("app", "owner", "id", name="bot_by_owner"),
         if_not_exists=True,
-        **KEY_ORDER,
+        **Columns.KEY_ORDER,
     )
     # What a bot may read in its groups. ``id``: the entry of the log.
     op.create_table(
         "bot_entry",
-        key("log", sa.Integer),
-        key("member", name(255)),
-        key("conversation"),
-        key("id"),
+        Columns.key("log", sa.Integer),
+        Columns.key("member", Columns.name(255)),
+        Columns.key("conversation"),
+        Columns.key("id"),
         sa.UniqueConstraint("log", "id", "member", name="bot_entry_by_id"),
         if_not_exists=True,
-        **KEY_ORDER,
+        **Columns.KEY_ORDER,
     )
 
 

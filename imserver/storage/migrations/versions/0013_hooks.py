@@ -5,7 +5,7 @@ from typing import Final
 import sqlalchemy as sa
 from alembic import op
 
-from imserver.storage.migrations import KEY_ORDER, key, name, need
+from imserver.storage.migrations import Columns
 
 revision: Final = "0013"
 down_revision: Final = "0012"
@@ -21,13 +21,13 @@ def upgrade() -> None:
     # ``token_hash``: SHA-256 in hexadecimal. ``created``: Unix seconds.
     op.create_table(
         "incoming_hook",
-        key("id"),
-        need("app", name()),
-        need("conversation"),
-        need("token_hash", name(64)),
-        need("created"),
+        Columns.key("id"),
+        Columns.need("app", Columns.name()),
+        Columns.need("conversation"),
+        Columns.need("token_hash", Columns.name(64)),
+        Columns.need("created"),
         sa.UniqueConstraint("token_hash", name="incoming_hook_by_token"),
         sa.UniqueConstraint("app", "conversation", "id", name="incoming_hook_by_conversation"),
         if_not_exists=True,
-        **KEY_ORDER,
+        **Columns.KEY_ORDER,
     )

@@ -5,7 +5,7 @@ from typing import Final
 import sqlalchemy as sa
 from alembic import op
 
-from imserver.storage.migrations import MYSQL_OPTIONS, key, name, need, short_bytes
+from imserver.storage.migrations import Columns
 
 revision: Final = "0015"
 down_revision: Final = "0014"
@@ -17,11 +17,11 @@ def upgrade() -> None:
     # the database; in the past for a lifted ban. ``version``: that of ``directory`` after the change.
     op.create_table(
         "ban",
-        key("app", name()),
-        key("member", short_bytes(255)),
-        need("until"),
-        need("version"),
+        Columns.key("app", Columns.name()),
+        Columns.key("member", Columns.short_bytes(255)),
+        Columns.need("until"),
+        Columns.need("version"),
         sa.UniqueConstraint("version", "app", "member", name="ban_by_version"),
         if_not_exists=True,
-        **MYSQL_OPTIONS,
+        **Columns.MYSQL_OPTIONS,
     )

@@ -5,7 +5,7 @@ from typing import Final
 import sqlalchemy as sa
 from alembic import op
 
-from imserver.storage.migrations import KEY_ORDER, key, name, need
+from imserver.storage.migrations import Columns
 
 revision: Final = "0016"
 down_revision: Final = "0015"
@@ -15,9 +15,9 @@ def upgrade() -> None:
     """Make the table. The statement may be repeated: MySQL keeps what was done before a crash."""
     op.create_table(
         "uplink_session",
-        key("log", sa.Integer),
-        key("member", name(255)),
-        need("session"),
+        Columns.key("log", sa.Integer),
+        Columns.key("member", Columns.name(255)),
+        Columns.need("session"),
         if_not_exists=True,
-        **KEY_ORDER,
+        **Columns.KEY_ORDER,
     )

@@ -5,7 +5,7 @@ from typing import Final
 import sqlalchemy as sa
 from alembic import op
 
-from imserver.storage.migrations import CONTENT, KEY_ORDER, name, need
+from imserver.storage.migrations import Columns
 
 revision: Final = "0019"
 down_revision: Final = "0018"
@@ -18,14 +18,14 @@ def upgrade() -> None:
     # entries. ``draft``: JSON, empty: none.
     op.create_table(
         "arrangement",
-        sa.Column("app", name(), primary_key=True),
-        sa.Column("member", name(255), primary_key=True),
+        sa.Column("app", Columns.name(), primary_key=True),
+        sa.Column("member", Columns.name(255), primary_key=True),
         sa.Column("conversation", sa.BigInteger, primary_key=True, autoincrement=False),
-        need("version"),
-        need("pinned"),
-        need("archived"),
-        need("marked"),
-        need("draft", CONTENT),
+        Columns.need("version"),
+        Columns.need("pinned"),
+        Columns.need("archived"),
+        Columns.need("marked"),
+        Columns.need("draft", Columns.CONTENT),
         if_not_exists=True,
-        **KEY_ORDER,
+        **Columns.KEY_ORDER,
     )

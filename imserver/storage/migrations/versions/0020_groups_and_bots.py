@@ -5,7 +5,7 @@ from typing import Final
 import sqlalchemy as sa
 from alembic import op
 
-from imserver.storage.migrations import name
+from imserver.storage.migrations import Columns
 
 revision: Final = "0020"
 down_revision: Final = "0019"
@@ -14,9 +14,9 @@ down_revision: Final = "0019"
 def upgrade() -> None:
     """Make what is missing: MySQL keeps what was done before a crash."""
     for table, column in (
-        ("conversation", sa.Column("avatar", name(1000))),
-        ("conversation", sa.Column("description", name(2000))),
-        ("bot", sa.Column("description", name(2000))),
+        ("conversation", sa.Column("avatar", Columns.name(1000))),
+        ("conversation", sa.Column("description", Columns.name(2000))),
+        ("bot", sa.Column("description", Columns.name(2000))),
         ("bot", sa.Column("listed", sa.SmallInteger, nullable=False, server_default=sa.text("0"))),
     ):
         if column.name not in {each["name"] for each in sa.inspect(op.get_bind()).get_columns(table)}:

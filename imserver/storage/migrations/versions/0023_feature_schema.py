@@ -5,7 +5,7 @@ from typing import Final
 import sqlalchemy as sa
 from alembic import op
 
-from imserver.storage.migrations import CONTENT, MYSQL_OPTIONS, key, name, need
+from imserver.storage.migrations import Columns
 
 revision: Final = "0023"
 down_revision: Final = "0022"
@@ -17,9 +17,9 @@ def upgrade() -> None:
     # (imserver.storage.tables), by which a node without the feature erases and exports their rows.
     op.create_table(
         "feature_schema",
-        key("feature", name(255)),
-        need("step", sa.Integer),
-        need("tables", CONTENT),
+        Columns.key("feature", Columns.name(255)),
+        Columns.need("step", sa.Integer),
+        Columns.need("tables", Columns.CONTENT),
         if_not_exists=True,
-        **MYSQL_OPTIONS,
+        **Columns.MYSQL_OPTIONS,
     )
