@@ -59,6 +59,8 @@ def _metric(kind: Kind, name: str, help: str, read: Read | str, label: str = "")
 
 
 gauge, counter, histogram = (partial(_metric, kind) for kind in ("gauge", "counter", "histogram"))
+"""Make a row of ``/metrics`` of this kind: from its name, a line of help, and the function that reads its
+value or values off a node."""
 
 
 def counters(prefix: str, path: str, helps: Mapping[str, str]) -> Iterator[Metric]:

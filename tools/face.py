@@ -169,7 +169,9 @@ def _documented(body: list[ast.stmt]) -> dict[str, str]:
             group.append(node.target.id)
             texts.setdefault(node.target.id, "")
         elif isinstance(node, ast.Assign):
-            names = [target.id for target in node.targets if isinstance(target, ast.Name)]
+            names = [
+                each.id for target in node.targets for each in ast.walk(target) if isinstance(each, ast.Name)
+            ]
             group += names
             texts |= {name: texts.get(name, "") for name in names}
         else:

@@ -62,6 +62,7 @@ class PieceRequest(Struct, forbid_unknown_fields=True):
 
 
 StreamPieces = Annotated[list[PieceRequest], about("The pieces.", min_length=1, max_length=_MOST_PIECES)]
+"""The type of a field: pieces that a request appends to streamed texts."""
 
 
 class StreamAppendRequest(Struct, forbid_unknown_fields=True):
