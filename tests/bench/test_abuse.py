@@ -45,7 +45,7 @@ def test_every_command_of_every_dialect_has_an_attack() -> None:
             *("rpc", "ping", "send"),
         },
         "action": {*action.ACTIONS},
-        "pusher": {*pusher.COMMANDS, f"{pusher.CLIENT_PREFIX}typing"},
+        "pusher": {*pusher.COMMANDS, "pusher:ping", f"{pusher.CLIENT_PREFIX}typing"},
         "protobuf": {name for name, _ in protobuf.FULL_COMMANDS.values()},
         "client": set[str](),
     }

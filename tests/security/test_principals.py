@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from msgspec.structs import replace
 
 from imserver.auth.login import MAX_REFUSALS_LOGGED
+from imserver.auth.rates import Buckets
 from imserver.config.settings import ApiSettings, KeySettings, TenantSettings
 from imserver.dialects.protobuf.api import BAD_PARAMETER, NO_TOKEN
 from imserver.features.accounts.accounts import Accounts
@@ -125,7 +127,14 @@ def test_registration_is_off_once_there_are_keys_unless_it_is_set(demo: Harness,
         of_features = sections(accounts={"registration": registration})
         settings = replace(node.core.config, of_features=of_features)
         people = accounts_of(node.core)
-        return Accounts(settings, people.tokens, people.rows, lambda *_: 0, lambda: is_demo)
+
+        def unused(*_: Any) -> Any:
+            return None
+
+        return Accounts(
+            *(settings, people.tokens, people.rows, unused, lambda: is_demo),
+            *(partial(Buckets, shared=None), unused, unused, unused),
+        )
 
     for registration, is_demo, wanted in (
         (None, True, True),
