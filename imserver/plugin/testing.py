@@ -279,9 +279,11 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _environment_of(more: Mapping[str, str]) -> dict[str, str]:
-    """This process's environment without any setting of imserver."""
+    """This process's environment without any setting of imserver. The node imports the same imserver."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("IMSERVER_")}
-    return {**environment, "PYTHONUNBUFFERED": "1", **more}
+    source = str(Path(__file__).parents[2])
+    path = os.pathsep.join(filter(None, (source, os.environ.get("PYTHONPATH", ""))))
+    return {**environment, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **more}
 
 
 def _address(match: re.Match[str]) -> HostAndPort:
