@@ -250,7 +250,7 @@ class Typing(Command, frozen=True, gc=False):
 class SearchFilter(Struct, frozen=True, gc=False):
     """What messages of a search have besides their words.
 
-    ``sender`` ``""``: anybody. ``types`` ``()``: see :meth:`imserver.storage.log.search.EntrySearch.find`.
+    ``sender`` ``""``: anybody. ``types`` ``()``: see :meth:`imserver.messages.log.search.EntrySearch.find`.
     ``link``: their words have a link. ``since``, ``until``: they were sent at or after, and before this time,
     in Unix milliseconds; 0: no bound.
     """

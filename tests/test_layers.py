@@ -30,12 +30,12 @@ LAYERS = (
     ("offline", "wsgi"),
     ("node",),
     ("dialects", "features"),
+    ("messages",),
     ("plugin",),
     ("terminal",),
     ("api",),
     ("http",),
     ("core",),
-    ("messages",),
     ("push",),
     ("channels",),
     ("sessions",),
@@ -102,6 +102,8 @@ def layer_of(module: Path) -> str:
     parts = module.relative_to(PACKAGE).parts
     # The command line imports the commands of features; a node never does.
     of_feature = (parts[0] == "features" and parts[-1] == "command.py") or parts == ("plugin", "commands.py")
+    if parts == ("plugin", "messages.py"):
+        return "messages"
     return "commands" if of_feature else parts[0].removesuffix(".py")
 
 

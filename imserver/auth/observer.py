@@ -6,9 +6,9 @@ from collections.abc import Collection, Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from imserver.config.settings import TenantSettings
+from imserver.messages.log.contract import Entry
 from imserver.model import Event
 from imserver.storage.contract import RecordEvent
-from imserver.storage.log.contract import Entry
 from imserver.transport.connection import Connection
 
 if TYPE_CHECKING:

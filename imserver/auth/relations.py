@@ -25,7 +25,7 @@ class Relations(Protocol):
 
     def may_write(self, app: str, by: str, user: str) -> bool:
         """Whether ``by`` may write to ``user``. The log decides the same about stored messages
-        (:meth:`imserver.storage.log.transaction.AppTransaction.append`).
+        (:meth:`imserver.messages.log.transaction.AppTransaction.append`).
         """
 
     def may_gather(self, app: str, by: str) -> bool:

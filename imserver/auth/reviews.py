@@ -9,8 +9,8 @@ from msgspec import Raw, Struct
 
 from imserver.auth.tenants import Tenant, Tenants
 from imserver.message_view import entry_view
+from imserver.messages.log.contract import Draft
 from imserver.model import Message
-from imserver.storage.log.contract import Draft
 from imserver.transport.connection import Connection
 
 

@@ -28,9 +28,7 @@ from imserver.channels.members import (
     infos_of,
     needs_token,
 )
-from imserver.channels.open_streams import OpenStreams
 from imserver.channels.positions import OrderedDelivery
-from imserver.channels.stored import ChannelLog, Published
 from imserver.clock import serve_others, until_beat
 from imserver.cluster.history import ChannelHistory, HistoryPage, Position, Retained
 from imserver.cluster.nodes import ToChannel
@@ -38,6 +36,9 @@ from imserver.config.settings import ChannelSettings, TenantSettings
 from imserver.errors import StorageUnavailable
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import RESERVED, USER_CHANNEL, Hub, LocalChannel
+from imserver.messages.log.contract import PAGE_BYTES, Entry, count_fitting
+from imserver.messages.open_streams import OpenStreams
+from imserver.messages.stored_channels import ChannelLog, Published
 from imserver.metrics import Metrics
 from imserver.model import (
     SYSTEM_PREFIX,
@@ -49,7 +50,6 @@ from imserver.model import (
 )
 from imserver.protocol.fossil import compressed
 from imserver.sessions.connection_ids import ConnectionTable
-from imserver.storage.log.contract import PAGE_BYTES, Entry, count_fitting
 from imserver.transport.connection import Connection
 
 if TYPE_CHECKING:
@@ -152,10 +152,10 @@ class Channels:
         self._nodes = nodes
         self._ordered = OrderedDelivery(fanout, history, partial(self.expel, code=INSUFFICIENT_STATE))
         self.streams = OpenStreams()
-        """Streamed messages (:mod:`imserver.channels.streamed_messages`)."""
+        """Streamed messages (:mod:`imserver.messages.streamed_messages`)."""
         self._notices = Buckets(NOTICES)
         self._publications = Buckets(PUBLICATIONS)
-        self._log = log
+        self.log = log
         self.names: dict[str, ChannelNames] = {}
         """App → meaning of the names of its channels, besides its settings. Others call :meth:`set_names`."""
         self.log_channels: dict[str, set[str]] = {}
@@ -271,7 +271,7 @@ class Channels:
 
     def _follow(self, app: str, channel: str) -> None:
         """Have the log deliver a channel here, and who leaves its group. Does not switch if it does."""
-        self._log.follow(app)
+        self.log.follow(app)
         self.log_channels.setdefault(app, set()).add(channel)
 
     def _enter(
@@ -455,8 +455,8 @@ class Channels:
             newest_only = options.recovery_mode == "cache" and since is not None
             what = (None, 1, True) if newest_only else (since, limit, False)
             if options.history:
-                page = self._log.read(app, channel, *what)
-                delivered = self._log.follow(app)
+                page = self.log.read(app, channel, *what)
+                delivered = self.log.follow(app)
             else:
                 page = self._retained_page(app, channel, *what)
         except BaseException:
@@ -715,7 +715,7 @@ class Channels:
         """Store a publication in the log, from where it is delivered. Switches."""
         if isinstance(what.except_connection, Connection):
             what = replace(what, except_connection=self._connections.id_of(what.except_connection))
-        (published,) = self._log.append_each(app, (what,), key)
+        (published,) = self.log.append_each(app, (what,), key)
         self._metrics.pushes += 1
         return published
 
@@ -805,7 +805,7 @@ class Channels:
         stored = self.is_stored(app, entry.room)
         if local is None or entry.kind != "message" or not (stored or stores):
             return 0
-        what = self._log.publication_of(entry)
+        what = self.log.publication_of(entry)
         event, part = what.event, what.event.channel
         if not stored:
             # Subscribers have no position in a room of the action dialect.
@@ -860,7 +860,7 @@ class Channels:
         Raises :class:`ChannelRefused`.
         """
         if self.is_stored(app, channel):
-            return self._log.read(app, channel, since, limit, reverse)
+            return self.log.read(app, channel, since, limit, reverse)
         most = PAGE_BYTES // PUBLICATION_BYTES
         page = self._retained_page(app, channel, since, most if limit < 0 else min(limit, most), reverse)
         return replace(page, publications=_fitting(page.publications))

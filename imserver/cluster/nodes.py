@@ -21,8 +21,7 @@ from msgspec import Struct
 from imserver.cluster.registry import Lease, Registry
 from imserver.cluster.rpc.queues import PeerUnavailable, UnknownQuery
 from imserver.errors import StartError
-from imserver.model import Event, Signal
-from imserver.storage.log.contract import Entry
+from imserver.model import Event
 
 if TYPE_CHECKING:
     from imserver.cluster.redis.registry import RedisRegistry
@@ -35,9 +34,6 @@ FENCE_SECONDS: Final = 0.25
 """Longest time that a query waits for earlier messages, which may be lost."""
 _POLL_SECONDS: Final = 0.0005
 _MAX_PASSED: Final = 256
-_PIECE_BYTES: Final = 256 * 1024
-_ENTRY_BYTES: Final = 1024
-"""Upper bound of an entry's size without its body."""
 
 
 class ToUser(Struct, frozen=True, gc=False, tag="u", array_like=True):
@@ -130,24 +126,6 @@ class ChannelsUnsettled(Struct, frozen=True, gc=False, tag="o", array_like=True)
     epoch: int
 
 
-class ToLog(Struct, frozen=True, gc=False, tag="l", array_like=True):
-    """Stored entries: all ids of the app's log from ``first`` to ``last``."""
-
-    app: str
-    first: int
-    last: int
-    entries: list[Entry]
-
-
-class ToFollowers(Struct, frozen=True, gc=False, tag="s", array_like=True):
-    """Deliver a signal to the subscribed connections of these users or (not 0) of this group in an app."""
-
-    app: str
-    users: tuple[str, ...]
-    group: int
-    signal: Signal
-
-
 class Fence(Struct, frozen=True, gc=False, tag="f", array_like=True):
     """Marks a position in the sequence of messages; see :meth:`NodeMessages.fence`."""
 
@@ -165,8 +143,6 @@ NodeMessage = (
     | ToPending
     | ChannelsUnsettled
     | Fence
-    | ToLog
-    | ToFollowers
 )
 
 encode = msgspec.msgpack.Encoder().encode
@@ -197,15 +173,18 @@ class NodeMessages:
         """Set what sends. It passes on what it receives to :meth:`received`."""
         self._rpc = rpc
 
-    def handle(self, handlers: Mapping[type[Struct], Callable[[Any], object]]) -> None:
-        """Add handlers by type of message; each is called with the message.
+    def handle(
+        self, handlers: Mapping[type[Struct], Callable[[Any], object]], *, short_tags: bool = False
+    ) -> None:
+        """Add handlers by type of message; each is called with the message. ``short_tags``: those of
+        this server have tags of one letter.
 
         Raises StartError if another type has the same tag, or a message of a feature none of its own.
         """
         self._handlers.update(handlers)
         kinds = [kind for kind in self._handlers if kind not in get_args(NodeMessage)]
-        for kind in kinds:
-            if "." not in str(kind.__struct_config__.tag):
+        for kind in handlers:
+            if not short_tags and kind in kinds and "." not in str(kind.__struct_config__.tag):
                 raise StartError(f"the node message {kind.__name__}: expected a tag such as feature.message")
         try:
             self._decode = msgspec.msgpack.Decoder(Union[(NodeMessage, *kinds)]).decode
@@ -242,24 +221,6 @@ class NodeMessages:
             return 0
         data = encode(message)
         return sum(not self._rpc.send(lease, data) for lease in peers)
-
-    def broadcast_entries(self, app: str, first: int, last: int, entries: Sequence[Entry]) -> None:
-        """Send stored entries to all other live nodes, in pieces of limited size.
-
-        A node that misses a piece reads it from the log.
-        """
-        if not self.peers():
-            return
-        piece: list[Entry] = []
-        size = 0
-        for entry in entries:
-            entry_size = len(entry.body) + len(entry.meta) + _ENTRY_BYTES
-            if piece and size + entry_size > _PIECE_BYTES:
-                self.broadcast(ToLog(app, first, piece[-1].id, piece))
-                first, piece, size = piece[-1].id + 1, [], 0
-            piece.append(entry)
-            size += entry_size
-        self.broadcast(ToLog(app, first, last, piece))
 
     # --- fences ---------------------------------------------------------------------------------------------
 

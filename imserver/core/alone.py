@@ -9,11 +9,11 @@ from imserver.auth.login import Logins
 from imserver.channels.channels import Channels
 from imserver.channels.connections import Connections
 from imserver.channels.members import ChannelMembers
-from imserver.channels.stored import ChannelLog
 from imserver.cluster.history import LocalHistory
 from imserver.cluster.nodes import NodeQueries
 from imserver.cluster.registry import LocalValues, SoloRegistry
 from imserver.core.services import ClusterServices, Foundation, TargetServices
+from imserver.messages.stored_channels import ChannelLog
 from imserver.push.idempotency import Idempotency
 from imserver.push.push import LocalReach, Pushes
 from imserver.push.user_channels import UserChannels

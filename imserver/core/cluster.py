@@ -19,7 +19,6 @@ from imserver.channels.connections import Connections
 from imserver.channels.members import ChannelMembers
 from imserver.channels.nodes import ChannelNodes
 from imserver.channels.registrar import Registrar
-from imserver.channels.stored import ChannelLog
 from imserver.cluster.nodes import (
     ChannelsUnsettled,
     NodeMessages,
@@ -38,6 +37,7 @@ from imserver.cluster.registry import Lease, RegistryEvents, advertised_address
 from imserver.cluster.rpc.server import Rpc
 from imserver.config.settings import Config
 from imserver.core.services import ClusterServices, Foundation, TargetServices
+from imserver.messages.stored_channels import ChannelLog
 from imserver.process import derive_key
 from imserver.push.idempotency import Idempotency
 from imserver.push.push import Pushes

@@ -23,8 +23,6 @@ from imserver.auth.rules import AppObjection
 from imserver.auth.tenants import Tenants
 from imserver.channels.client_commands import ChannelCommands
 from imserver.channels.consent import ChannelConsent
-from imserver.channels.stored import ChannelLog
-from imserver.channels.streamed_messages import ChannelStreams, StreamedMessages
 from imserver.cluster.nodes import Overview, StateQuery
 from imserver.config.settings import Config
 from imserver.config.values import CORE, Declarations
@@ -36,7 +34,6 @@ from imserver.core.services import (
     ClusterServices,
     Foundation,
     IdentityServices,
-    MessageServices,
     NetworkServices,
     OnEnded,
     OnForgotten,
@@ -46,12 +43,12 @@ from imserver.core.services import (
     TargetServices,
 )
 from imserver.core.status import NodeStatus
-from imserver.core.stored_messages import build_stored_messages
 from imserver.errors import StartError
 from imserver.hub.expiry import Check
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
 from imserver.logging import RequestLog
+from imserver.messages.stored_channels import ChannelLog
 from imserver.protocol.dialect import Dialect, Readers
 from imserver.push.pending import PendingPushes
 from imserver.push.push import Publishing
@@ -174,13 +171,14 @@ class Core:
         self.identity: IdentityServices
         self.sessions: SessionServices
         self.push: PushServices
-        self.messages: MessageServices
         self.channels: ChannelServices
         self.member: ClusterMember | None = None
         """This node as a member of a cluster; None on a node alone."""
         self.status: NodeStatus
         self.overview: Overview
         """State and metrics of all nodes."""
+        self.on_join: list[Callable[[], object]] = []
+        """Called when this node has joined its cluster, before clients connect. They may switch."""
 
     # --- services of features -------------------------------------------------------------------------------
 
@@ -226,8 +224,6 @@ class Core:
         )
         self.network.dispatcher.add(targets.sessions.rows())
         self.push = self._make_push(targets)
-        self.messages = build_stored_messages(base, identity, targets)
-        channel_log.attach(self.messages.messaging.follower.follow)
         self.channels = self._make_channels(targets)
         self._hear_of_connections()
         self.status = self._make_status()
@@ -280,8 +276,8 @@ class Core:
 
     @property
     def erasures(self) -> tuple[Erasure, ...]:
-        """The erasures of all features."""
-        return tuple(each.erasure for each in self.features.values() if each.erasure is not None)
+        """The erasures of all features: of each before those of the features that it uses."""
+        return tuple(each.erasure for each in reversed(self.features.values()) if each.erasure is not None)
 
     def erase_user(self, app: str, user: str) -> None:
         """Erase what features and the core have of a deleted user, in this order.
@@ -294,8 +290,6 @@ class Core:
             erasure.user(app, user)
         self.channels.channels.erase_user(app, user)
         store.delete_rows_of_user(app, user, tables_of(self.erasures))
-        store.log().erase_user(app, user)
-        self.messages.messaging.positions.forget(app, user)
 
     # --- services of the core -------------------------------------------------------------------------------
 
@@ -406,33 +400,25 @@ class Core:
         )
 
     def _make_channels(self, targets: TargetServices) -> ChannelServices:
-        """Build the commands of clients on channels, and streamed messages in channels."""
-        identity, sessions, cluster = self.identity, self.sessions, self.cluster
-        channels = targets.channels
+        """Build the commands of clients on channels."""
+        identity, sessions, channels = self.identity, self.sessions, targets.channels
         consent = ChannelConsent(identity.back_ends, identity.reviews, self.storage.store, channels)
         commands = ChannelCommands(channels, identity.logins, consent, {}, sessions.table)
         self.network.dispatcher.add(commands.rows())
-        in_channels = ChannelStreams(channels, sessions.hub, sessions.connections)
-        limits = self.config.limits
-        streams = StreamedMessages(in_channels, sessions.table, cluster.queries, limits, cluster.others)
-        identity.tenants.on_delete.append(streams.forget)
-        return ChannelServices(channels, consent, commands, streams, targets.registrar)
+        return ChannelServices(channels, consent, commands, targets.registrar)
 
     def _hear_of_connections(self) -> None:
-        """Tell the services of pongs, and of connections that end, in this order."""
+        """Tell the services of connections that end, in this order."""
         network, members = self.network, self.channels.channels.members
-        catch_up = self.messages.messaging.catch_up
-        network.context.ponged = catch_up.ponged
         network.ended.extend(
             (
-                catch_up.ended,
                 members.ended,
                 self.sessions.table.ended,
                 self.identity.logins.ended,
                 self.sessions.sessions.ended,
             )
         )
-        network.forgotten.extend((catch_up.forget, members.leave_all))
+        network.forgotten.extend((members.leave_all,))
 
     def _make_status(self) -> NodeStatus:
         return NodeStatus(

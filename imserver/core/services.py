@@ -21,7 +21,6 @@ from imserver.channels.channels import Channels
 from imserver.channels.client_commands import ChannelCommands
 from imserver.channels.connections import Connections
 from imserver.channels.consent import ChannelConsent
-from imserver.channels.streamed_messages import StreamedMessages
 from imserver.cluster.nodes import NodeMessages, NodeQueries, OtherNodes
 from imserver.cluster.registry import Registry, TemporaryValues
 from imserver.config.settings import Config
@@ -29,10 +28,6 @@ from imserver.core.node_state import NodeState
 from imserver.hub.expiry import Sweep
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
-from imserver.messages.messaging import MessageSearch, Messaging
-from imserver.messages.receipts import Receipts, Signals
-from imserver.messages.retention import Retention
-from imserver.messages.streamed import StreamedTexts
 from imserver.push.idempotency import Idempotency
 from imserver.push.pending import PendingPushes
 from imserver.push.push import Publishing, Pushes, Reach
@@ -188,19 +183,8 @@ class PushServices(Struct, frozen=True):
     rerouting: Rerouting | None
 
 
-class MessageServices(Struct, frozen=True):
-    """Stored messages. ``streams``: texts that are stored when their last piece has come."""
-
-    messaging: Messaging
-    signals: Signals
-    receipts: Receipts
-    search: MessageSearch
-    retention: Retention
-    streams: StreamedTexts
-
-
 class ChannelServices(Struct, frozen=True):
-    """Channels. ``commands``: of their clients. ``streams``: streamed messages in channels.
+    """Channels. ``commands``: of their clients.
 
     ``registrar`` reports which channels have subscribers on this node; None on a node alone.
     """
@@ -208,5 +192,4 @@ class ChannelServices(Struct, frozen=True):
     channels: Channels
     consent: ChannelConsent
     commands: ChannelCommands
-    streams: StreamedMessages
     registrar: Registrar | None

@@ -9,18 +9,18 @@ from msgspec import Struct
 
 from imserver import errors
 from imserver.message_view import EntryView, entry_view
-from imserver.model import AskPins, Pin, React, Reply
-from imserver.storage.log.contract import (
+from imserver.messages.log.contract import (
     Change,
     Rejected,
     RejectReason,
 )
+from imserver.model import AskPins, Pin, React, Reply
 from imserver.storage.store import Store
 from imserver.transport.connection import Connection, app_and_user
 from imserver.transport.dispatch import CommandRow, CommandTable
 
 if TYPE_CHECKING:
-    from imserver.storage.log.message_log import MessageLog
+    from imserver.messages.log.message_log import MessageLog
 
 
 class AnnotatedView(Struct, omit_defaults=True):

@@ -13,16 +13,17 @@ from gevent.event import AsyncResult
 from gevent.lock import BoundedSemaphore as Lock
 
 from imserver import errors
+from imserver.clock import until_beat
 from imserver.errors import StorageUnavailable
 from imserver.hub.acks import ACK_SECONDS, AckingLogSubscription, AckTracker, PongLogSubscription
 from imserver.hub.hub import Hub
+from imserver.messages.action_positions import ActionPositions
 from imserver.messages.deliverer import Deliverer, oldest_page
+from imserver.messages.log.contract import Entry, LogExtent
 from imserver.messages.log_follower import LogFollower
 from imserver.messages.log_subscriptions import LogSubscriptions, PendingLogSubscription, acks_in, groups_at
 from imserver.metrics import Metrics
 from imserver.model import Backlog, LogSubscription, Message
-from imserver.storage.action_positions import ActionPositions
-from imserver.storage.log.contract import Entry, LogExtent
 from imserver.storage.store import Store
 from imserver.transport.connection import OPEN, Connection, app_and_user
 
@@ -380,6 +381,15 @@ class CatchUp:
             present = {"", *[room.name for room in connection.channels]}
             rooms = [room for room in log_subscription.positions if room in present]
             self._positions.prove(*app_and_user(connection), rooms, id)
+
+    def run(self) -> None:
+        """Greenlet: look each second for acknowledgements that are late, until it is killed."""
+        while True:
+            gevent.sleep(until_beat(1.0))
+            try:
+                self.check_acks()
+            except Exception:
+                log.exception("acknowledgements could not be checked")
 
     def check_acks(self) -> None:
         """A second has passed: start a greenlet if entries have to be sent again. Never switches."""

@@ -16,16 +16,16 @@ import gevent
 
 from imserver import errors
 from imserver.channels.channels import Channels
-from imserver.channels.open_streams import OpenStream, OpenStreams
 from imserver.errors import StorageUnavailable
 from imserver.hub.acks import AckingLogSubscription, AckTracker, PongLogSubscription
 from imserver.hub.fanout import Fanout, Part, Run
 from imserver.hub.hub import Hub
+from imserver.messages.log.bots import bots_of
+from imserver.messages.log.contract import Appended, Entry, Rejected, count_fitting, page_size
+from imserver.messages.log.rows import users_of
 from imserver.messages.log_subscriptions import LogSubscriptions, hold_ack
+from imserver.messages.open_streams import OpenStream, OpenStreams
 from imserver.model import Message
-from imserver.storage.log.bots import bots_of
-from imserver.storage.log.contract import Appended, Entry, Rejected, count_fitting, page_size
-from imserver.storage.log.rows import users_of
 from imserver.transport.connection import Connection
 
 log = logging.getLogger(__name__)

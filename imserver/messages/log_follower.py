@@ -20,8 +20,8 @@ from gevent.event import Event as Signal
 from imserver.clock import until_beat
 from imserver.errors import StorageUnavailable
 from imserver.messages.deliverer import Deliverer
+from imserver.messages.log.contract import Entry
 from imserver.metrics import Metrics
-from imserver.storage.log.contract import Entry
 from imserver.storage.store import Store
 
 log = logging.getLogger(__name__)

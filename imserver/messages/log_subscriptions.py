@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from imserver.messages.log.contract import Membership
 from imserver.model import Backlog, LogSubscription, Message
-from imserver.storage.log.contract import Membership
 from imserver.transport.connection import Connection
 
 

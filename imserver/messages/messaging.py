@@ -19,18 +19,32 @@ from imserver.auth.observer import Observer
 from imserver.auth.rates import SEARCH_MILLISECONDS, SEARCH_TIME, Buckets, SenderRates, TooManyRequests
 from imserver.auth.reviews import ReviewDecision, Reviews, facts_of
 from imserver.channels.channels import Channels
-from imserver.channels.open_streams import OpenStreams
 from imserver.cluster.nodes import NodeMessages, NodeQueries, OtherNodes, read
 from imserver.errors import ReviewUnavailable, StorageUnavailable, TooManyMessages
 from imserver.hub.acks import AckingLogSubscription, AckTracker
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
 from imserver.message_view import EntryView, entry_view
+from imserver.messages.action_positions import ActionPositions
 from imserver.messages.annotations import RefusedView
 from imserver.messages.catch_up import CatchUp
 from imserver.messages.deliverer import Deliverer, Done, Result, newest_page, oldest_page
+from imserver.messages.log.bots import values_of
+from imserver.messages.log.contract import (
+    Appended,
+    ConversationSummary,
+    Draft,
+    Entry,
+    Rejected,
+    RejectReason,
+    StorageUnsure,
+    Stored,
+)
+from imserver.messages.log.rows import decode_meta
 from imserver.messages.log_follower import LogFollower
 from imserver.messages.log_subscriptions import LogSubscriptions, PendingLogSubscription
+from imserver.messages.node_messages import broadcast_entries
+from imserver.messages.open_streams import OpenStreams
 from imserver.messages.receipts import MarksView, Receipts
 from imserver.metrics import Metrics
 from imserver.model import (
@@ -50,26 +64,13 @@ from imserver.model import (
     Sync,
 )
 from imserver.sessions.sessions import Sessions
-from imserver.storage.action_positions import ActionPositions
-from imserver.storage.log.bots import values_of
-from imserver.storage.log.contract import (
-    Appended,
-    ConversationSummary,
-    Draft,
-    Entry,
-    Rejected,
-    RejectReason,
-    StorageUnsure,
-    Stored,
-)
-from imserver.storage.log.rows import decode_meta
 from imserver.storage.store import Store
 from imserver.transport.connection import Connection, app_and_user
 from imserver.transport.dispatch import CommandRow, CommandTable
 
 if TYPE_CHECKING:
-    from imserver.storage.log.message_log import MessageLog
-    from imserver.storage.log.writer import LogWriter
+    from imserver.messages.log.message_log import MessageLog
+    from imserver.messages.log.writer import LogWriter
 
 WIDE: Final = 50
 """After a message to this many connections the app pauses, so that more messages gather: one write to a
@@ -271,16 +272,16 @@ class Messaging:
     # --- the listener of the log ----------------------------------------------------------------------------
 
     def committed(self, app: str, first: int, last: int, entries: list[Entry]) -> None:
-        """See :class:`imserver.storage.log.writer.LogListener`."""
+        """See :class:`imserver.messages.log.writer.LogListener`."""
         if self._node_messages is not None:
-            self._node_messages.broadcast_entries(app, first, last, entries)
+            broadcast_entries(self._node_messages, app, first, last, entries)
         if app in self._observer.apps:
             self._observer.committed(app, first, last, entries)
         self.deliverer.widest.pop(app, None)
         self.follower.committed(app, first, last, entries)
 
     def batch_stored(self, app: str, drafts: int, seconds: float) -> float:
-        """See :class:`imserver.storage.log.writer.LogListener`."""
+        """See :class:`imserver.messages.log.writer.LogListener`."""
         self._metrics.batched(drafts, seconds)
         widest = self.deliverer.widest.get(app, 0)
         return min(widest * _GATHER_SECONDS, _MAX_GATHER_SECONDS) if widest >= WIDE else 0.0
@@ -435,7 +436,7 @@ class MessageSearch:
         filter: SearchFilter = NO_FILTER,
     ) -> tuple[list[Entry], int]:
         """As many of the newest results as fit on a page; see
-        :meth:`imserver.storage.log.search.EntrySearch.find`. Raises StorageUnavailable, and TooManyRequests
+        :meth:`imserver.messages.log.search.EntrySearch.find`. Raises StorageUnavailable, and TooManyRequests
         if the user has used up their time.
         """
         self._time.require((app, user))

@@ -14,8 +14,8 @@ import gevent
 from imserver.auth.observer import Observer
 from imserver.config.settings import StorageSettings, TenantSettings
 from imserver.errors import StorageUnavailable
+from imserver.messages.action_positions import ActionPositions
 from imserver.metrics import Metrics
-from imserver.storage.action_positions import ActionPositions
 from imserver.storage.store import Store
 
 log = logging.getLogger(__name__)

@@ -14,15 +14,15 @@ import msgspec
 
 from imserver.auth.relations import Relations
 from imserver.channels.members import ChannelRefused
-from imserver.channels.open_streams import OpenStream
-from imserver.channels.streamed_messages import StreamedMessages, StreamTarget, check_draft
 from imserver.cluster.history import Position
-from imserver.cluster.nodes import ToFollowers
 from imserver.errors import StorageUnavailable
+from imserver.messages.log.contract import Appended, Draft, Rejected
 from imserver.messages.messaging import Messaging
+from imserver.messages.node_messages import ToFollowers
+from imserver.messages.open_streams import OpenStream
 from imserver.messages.receipts import Signals
+from imserver.messages.streamed_messages import StreamedMessages, StreamTarget, check_draft
 from imserver.model import ChannelPart, Event, Signal
-from imserver.storage.log.contract import Appended, Draft, Rejected
 from imserver.storage.store import Store
 
 _USER: Final = "user:"

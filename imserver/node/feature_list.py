@@ -27,6 +27,7 @@ CORE: Final = ("imserver.dialects.cmd", "imserver.dialects.sse")
 """Packages of the core's own dialects, which every node has."""
 
 FEATURES: Final = (
+    "imserver.messages",
     "imserver.features.webhooks",
     "imserver.features.accounts",
     "imserver.features.groups",
@@ -55,6 +56,15 @@ GROUP: Final = "imserver.features"
 def load_core() -> tuple[Feature, ...]:
     """Import the rows of the core's own dialects."""
     return tuple(import_module(package).FEATURE for package in CORE)
+
+
+def with_core(features: Sequence[Feature]) -> tuple[Feature, ...]:
+    """The features of a node and the core's own dialects, in the order in which a node builds them: what
+    the dialects use comes before them."""
+    core = load_core()
+    used = {name.removesuffix("?") for row in core for name in row.uses}
+    before = [feature for feature in features if feature.name in used]
+    return (*before, *core, *(feature for feature in features if feature.name not in used))
 
 
 def load_features(config: Config) -> tuple[Feature, ...]:

@@ -23,7 +23,7 @@ from imserver.core.network import gate_policy
 from imserver.errors import StartError
 from imserver.hub.expiry import Pings
 from imserver.logging import RequestLog
-from imserver.node.feature_list import declarations_of, load_core, load_features, objection_of, tables_of
+from imserver.node.feature_list import declarations_of, load_features, objection_of, tables_of, with_core
 from imserver.node.http_servers import Application, Servers, bind_all, refuse_open_demo
 from imserver.process import connection_limit
 from imserver.storage.contract import Changes
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 _GC_THRESHOLDS = (50_000, 20, 100)
 _TICK_SECONDS = 1.0
 _CLOSES_PER_TURN = 200
-_LEARN_SECONDS = 1.0
+_JOIN_SECONDS = 1.0
 """Time for the other nodes to say what they know of the logs."""
 _KILL_SECONDS = 5.0
 """Time limit for ending the periodic work."""
@@ -105,7 +105,7 @@ class Node:
         listeners: Mapping[str, socket.socket] | None = None,
     ) -> None:
         features = load_features(config)
-        self._features = (*load_core(), *features)
+        self._features = with_core(features)
         self.core = Core(
             config,
             request_log,
@@ -136,11 +136,8 @@ class Node:
             *(Stage(name, stop=feature.stop) for name, feature in core.features.items()),
             Stage("requests to the outside", stop=core.network.outgoing.close),
             Stage("request log", stop=core.node.request_log.flush),
-            Stage("positions of the action dialect", drain=core.messages.messaging.positions.store_proved),
             Stage("pending pushes", drain=core.push.pending.pass_on),
             Stage("connections", drain=self._close_clients, stop=core.network.poller.close),
-            Stage("streamed messages", drain=core.channels.streams.close_all),
-            Stage("streamed texts", drain=core.messages.streams.close_all),
             *(Stage(f"drain of {name}", drain=feature.drain) for name, feature in core.features.items()),
             Stage(
                 "registry",
@@ -169,12 +166,7 @@ class Node:
             self._tick,
             core.storage.store.run,
             core.push.pending.run,
-            core.messages.messaging.follower.run,
-            core.messages.messaging.positions.run,
-            core.messages.retention.run,
             *([core.channels.channels.run] if core.config.clustered else []),
-            core.channels.streams.run,
-            core.messages.streams.run,
             *(run for feature in core.features.values() for run in feature.run),
         )
         return Stage("periodic work", start=work.start, stop=work.stop)
@@ -275,7 +267,8 @@ class Node:
             core.member.start(config.server.public_ws_url, core.node.http_port, only_local, self._names)
             self._only_local = only_local and not config.cluster.advertise
             # A dead node that still has a lease must not hold up the start.
-            gevent.spawn(core.messages.messaging.learn, core.member.others).join(_LEARN_SECONDS)
+            for call in core.on_join:
+                gevent.spawn(call).join(_JOIN_SECONDS)
             return
         assert isinstance(core.cluster.registry, SoloRegistry)
         core.cluster.registry.start(
@@ -321,7 +314,6 @@ class Node:
                 core.network.context.expire,
                 core.identity.logins.expire,
                 self.servers.expire,
-                core.messages.messaging.catch_up.check_acks,
                 core.node.request_log.flush,
             ):
                 try:

@@ -1,8 +1,5 @@
 """The face: routes, requests and their answers."""
 
-from imserver.api.v1.conversations import ConversationId
-from imserver.api.v1.messages import MessageApi, SendRequest
-from imserver.api.v1.streamed import StreamAppended, StreamPieces
 from imserver.config.declared import about
 from imserver.http.call import Api, Call, Route
 from imserver.http.field import AccountApp, Acting, ActingPage, NextCursor, PageCursor
@@ -12,6 +9,9 @@ from imserver.http.reply import PROBLEM, ApiProblem, RequestRefused
 from imserver.http.streaming import stream_head, stream_refused
 from imserver.http.views import as_request, to_response
 from imserver.http.wire import page_and_cursor
+from imserver.messages.api.conversations import ConversationId
+from imserver.messages.api.messages import MessageApi, SendRequest
+from imserver.messages.api.streamed import StreamAppended, StreamPieces
 from imserver.transport.exchange import HttpRequest, HttpResponse
 
 __all__ = [

@@ -1,9 +1,7 @@
 """The face: stored messages, and their delivery to receivers."""
 
 from imserver.messages.annotations import RefusedView
-from imserver.messages.messaging import Messaging
-from imserver.messages.receipts import Signals
-from imserver.storage.log.contract import (
+from imserver.messages.log.contract import (
     Appended,
     Conversation,
     ConversationSummary,
@@ -14,11 +12,15 @@ from imserver.storage.log.contract import (
     RejectReason,
     count_fitting,
 )
-from imserver.storage.log.message_log import MessageLog
-from imserver.storage.log.unread import UnreadMessages
+from imserver.messages.log.message_log import MessageLog
+from imserver.messages.log.unread import UnreadMessages
+from imserver.messages.log_window import LogWindow
+from imserver.messages.messaging import Messaging
+from imserver.messages.node_messages import ToFollowers
+from imserver.messages.receipts import Signals
+from imserver.messages.services import MessageServices
 from imserver.streams.consumer import Consumer, DeliveryLease, Failure, NotOwner
 from imserver.streams.leased import LeasedWork
-from imserver.streams.sources import LogWindow
 
 __all__ = [
     "Appended",
@@ -33,12 +35,14 @@ __all__ = [
     "LeasedWork",
     "LogWindow",
     "MessageLog",
+    "MessageServices",
     "Messaging",
     "NotOwner",
     "RefusedView",
     "RejectReason",
     "Rejected",
     "Signals",
+    "ToFollowers",
     "UnreadMessages",
     "count_fitting",
 ]

@@ -5,7 +5,6 @@ from imserver.channels.client_commands import ChannelAnswers
 from imserver.channels.connections import Joined, Left
 from imserver.channels.members import ChannelMember, ChannelNames, ChannelRefused
 from imserver.cluster.history import Position
-from imserver.cluster.nodes import ToFollowers
 from imserver.core.core import Core
 from imserver.core.services import (
     ChannelServices,
@@ -32,5 +31,4 @@ __all__ = [
     "PushServices",
     "SessionServices",
     "Subscribed",
-    "ToFollowers",
 ]

@@ -20,8 +20,8 @@ from sqlalchemy.pool import StaticPool
 
 from imserver.config.settings import StorageSettings
 from imserver.errors import StartError
+from imserver.messages.log.lost import ranges_of
 from imserver.storage.address import DatabaseAddress
-from imserver.storage.log.lost import ranges_of
 from imserver.storage.statements import (
     CLOCK,
     DirectStatements,

@@ -31,9 +31,9 @@ from imserver.storage.statements import CLOCK, PooledStatements, Row, Statements
 from imserver.storage.tables import OF_CORE, StoreTables
 
 if TYPE_CHECKING:
+    from imserver.messages.log.message_log import MessageLog
+    from imserver.messages.log.writer import LogListener
     from imserver.storage.database import Database
-    from imserver.storage.log.message_log import MessageLog
-    from imserver.storage.log.writer import LogListener
 
 log = logging.getLogger(__name__)
 
@@ -285,7 +285,7 @@ class Store:
         """The message log. It opens an existing database at the first read, and creates one at the first
         message or change of a group."""
         if self._log is None:
-            from imserver.storage.log.message_log import MessageLog
+            from imserver.messages.log.message_log import MessageLog
 
             self._log = MessageLog(
                 self._opened, lambda: self.has_database, self._settings.seconds, self.log_listener

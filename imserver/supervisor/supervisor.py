@@ -15,7 +15,7 @@ from imserver.config.settings import Config
 from imserver.errors import StartError
 from imserver.logging import Logs, open_logs
 from imserver.node import http_servers as servers
-from imserver.node.feature_list import declarations_of, load_core, load_features
+from imserver.node.feature_list import declarations_of, load_features, with_core
 from imserver.node.http_servers import refuse_open_demo
 from imserver.node.serve import banner, has_terminal
 from imserver.process import DataDirectory, connection_limit, derive_key, hold_signals, raise_file_limit
@@ -311,7 +311,7 @@ def preload_modules(config: Config) -> None:
     mimetypes.init()
     derive_key(b"", "")  # with its first digest, OpenSSL loads its algorithms
     own = load_features(config)
-    features = (*load_core(), *own)
+    features = with_core(own)
     for feature in features:
         if feature.views is not None:
             feature.views.preload()

@@ -13,11 +13,11 @@ from imserver.auth.principal import BAD_TOKEN, DEMO, NOBODY, Principal
 from imserver.channels.channels import UNKNOWN
 from imserver.channels.client_commands import ChannelCommands
 from imserver.channels.members import ChannelRefused
-from imserver.channels.streamed_messages import ChannelStreams
 from imserver.cluster.history import Position
 from imserver.config.settings import ChannelSettings, TenantSettings
 from imserver.dialects.cmd.answers import CmdAnswers
 from imserver.dialects.cmd.wire import ChannelCmdDialect
+from imserver.messages.streamed_messages import ChannelStreams
 from imserver.model import AskHistory, AskPresence, ChannelPart, Event, Outcome, Publish, Reply, Subscribe
 from imserver.push.push import Publishing
 from imserver.transport.connection import Connection

@@ -28,6 +28,7 @@ from imserver.dialects.centrifuge.wire import (
 )
 from imserver.dialects.cmd.answers import CmdAnswers
 from imserver.dialects.cmd.wire import ChannelCmdDialect
+from imserver.messages.log.contract import PAGE_BYTES
 from imserver.model import (
     AskHistory,
     AskPresence,
@@ -39,7 +40,6 @@ from imserver.model import (
     Request,
 )
 from imserver.protocol.dialect import Dialect
-from imserver.storage.log.contract import PAGE_BYTES
 from imserver.transport.connection import OPEN, Connection
 from tests.core.cluster_harness import MULTI, ClusterHarness, Several
 from tests.hub.harness import Harness, received

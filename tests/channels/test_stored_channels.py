@@ -8,16 +8,16 @@ import pytest
 from gevent.event import Event as Signal
 from msgspec import json
 
-from imserver.channels import stored as stored_channels
 from imserver.channels.channels import Subscribed
 from imserver.channels.members import ChannelRefused, Publication
-from imserver.channels.stored import Published, draft_of
 from imserver.cluster.history import Position
 from imserver.config.settings import ChannelSettings
 from imserver.dialects.centrifuge.service import CentrifugeState
 from imserver.dialects.cmd.wire import ChannelCmdDialect
+from imserver.messages import stored_channels
+from imserver.messages.log.contract import Appended, Draft, Entry
+from imserver.messages.stored_channels import Published, draft_of
 from imserver.model import ChannelPart, Event, Outcome, StreamPart
-from imserver.storage.log.contract import Appended, Draft, Entry
 from imserver.transport.connection import Connection
 from tests.core.memory_log import MemoryStore, Shelf
 from tests.core.messaging_harness import APP, Node
@@ -44,7 +44,7 @@ def node() -> Iterator[ChannelNode]:
 def nodes() -> Iterator[tuple[ChannelNode, ChannelNode]]:
     shelf = Shelf()
     with ChannelNode(shelf) as one, ChannelNode(shelf) as two:
-        one.peers, two.peers = [two], [one]
+        one.others, two.others = [two], [one]
         yield one, two
 
 
@@ -349,7 +349,7 @@ def store(node: Node, draft: Draft) -> None:
 def test_subscribers_on_every_node_receive_stored_messages_of_a_room_from_the_log() -> None:
     shelf = Shelf()
     with RoomNode(shelf) as one, RoomNode(shelf) as two:
-        one.peers, two.peers = [two], [one]
+        one.others, two.others = [two], [one]
         _, ann, subscribed = subscriber(one, "ann", channel="tea")
         _, bob, _ = subscriber(two, "bob", channel="tea")
         assert subscribed.position is None

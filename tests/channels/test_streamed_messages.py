@@ -10,11 +10,15 @@ from gevent.event import Event as Signal
 from msgspec import json
 
 from imserver import errors
-from imserver.api.v1.streamed import routes
-from imserver.channels import streamed_messages as module
 from imserver.channels.members import ChannelRefused
-from imserver.channels.open_streams import OpenStream
-from imserver.channels.streamed_messages import (
+from imserver.cluster.history import Position
+from imserver.cluster.nodes import NodeQueries
+from imserver.config.settings import ChannelSettings, LimitSettings
+from imserver.dialects.cmd.wire import ChannelCmdDialect
+from imserver.messages import streamed_messages as module
+from imserver.messages.api.streamed import routes
+from imserver.messages.open_streams import OpenStream
+from imserver.messages.streamed_messages import (
     CHECK_SECONDS,
     LOOK_SECONDS,
     MOST_BYTES,
@@ -24,10 +28,6 @@ from imserver.channels.streamed_messages import (
     ClosedStream,
     StreamedMessages,
 )
-from imserver.cluster.history import Position
-from imserver.cluster.nodes import NodeQueries
-from imserver.config.settings import ChannelSettings, LimitSettings
-from imserver.dialects.cmd.wire import ChannelCmdDialect
 from imserver.model import YIELD_TARGETS, ChannelPart, Event
 from tests.channels.test_channels import Recovering, publish, subscribe
 from tests.core.cluster_harness import MULTI, ClusterHarness, Several

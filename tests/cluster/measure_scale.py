@@ -12,7 +12,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from imserver.cluster.nodes import ToLog, _decode, encode
+from imserver.cluster.nodes import _decode, encode
 from imserver.cluster.redis import lease as leases
 from imserver.cluster.redis import records
 from imserver.cluster.redis.cleanup import DeadNodeCleanup
@@ -21,8 +21,9 @@ from imserver.cluster.redis.registry import RedisRegistry
 from imserver.cluster.redis.scripts import DEAD_EPOCHS, LEASE_DATA
 from imserver.cluster.registry import RegistryCounters, Session
 from imserver.config.settings import ClusterSettings
+from imserver.messages.log.contract import Entry
+from imserver.messages.node_messages import ToLog
 from imserver.node.feature_list import FEATURES
-from imserver.storage.log.contract import Entry
 from tests.cluster.node_process import QUIET
 
 from .conftest import lease_of

@@ -11,10 +11,10 @@ import pytest
 from imserver.config.settings import StorageSettings
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.webhooks.event_rows import EventStore, NewEvent
+from imserver.messages.log.contract import Appended, Draft
 from imserver.process import DataDirectory
 from imserver.storage import backup as copies
 from imserver.storage.contract import Account
-from imserver.storage.log.contract import Appended, Draft
 from imserver.storage.store import Store
 from tests.support import run_cli
 

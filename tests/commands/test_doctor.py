@@ -30,7 +30,7 @@ from imserver.config.settings import (
 )
 from imserver.dialects.pusher.settings import PusherOfApp, PusherSettings
 from imserver.features.oauth.settings import OAuthOfApp, ProviderSettings
-from imserver.storage.log.contract import Draft
+from imserver.messages.log.contract import Draft
 from imserver.storage.store import Store
 from tests.features import sections
 from tests.integration.test_webhooks import certificate_of_loopback

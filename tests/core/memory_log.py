@@ -15,8 +15,8 @@ from gevent.lock import RLock
 from msgspec import json
 
 from imserver.errors import StorageUnavailable
-from imserver.storage.action_positions import ActionPositions
-from imserver.storage.log.contract import (
+from imserver.messages.action_positions import ActionPositions
+from imserver.messages.log.contract import (
     Appended,
     Conversation,
     ConversationKind,
@@ -28,8 +28,8 @@ from imserver.storage.log.contract import (
     Rejected,
     Stored,
 )
-from imserver.storage.log.transaction import AppendRequest
-from imserver.storage.log.writer import LogListener, LogWriter, WriteTransaction
+from imserver.messages.log.transaction import AppendRequest
+from imserver.messages.log.writer import LogListener, LogWriter, WriteTransaction
 from imserver.storage.statements import CommitGuard, NotStored, Unsure
 
 

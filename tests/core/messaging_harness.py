@@ -8,11 +8,11 @@ from msgspec import json
 from imserver.auth.observer import NoObserver
 from imserver.auth.rates import SenderRates
 from imserver.auth.relations import NoRelations
-from imserver.channels.stored import ChannelLog
-from imserver.cluster.nodes import ToFollowers
+from imserver.messages.log.contract import Entry
 from imserver.messages.messaging import MessageCommands, MessageSearch, Messaging
+from imserver.messages.node_messages import ToFollowers, ToLog
 from imserver.messages.receipts import Receipts, Signals
-from imserver.storage.log.contract import Entry
+from imserver.messages.stored_channels import ChannelLog
 from imserver.transport.connection import Connection
 from tests.core.admitting import Admitting
 from tests.core.memory_log import MemoryLog, MemoryPositions, MemoryStore, Shelf
@@ -25,13 +25,13 @@ APP = "102"
 
 
 class Node(Harness):
-    """One node. ``peers`` are told what is stored here, through ``wire`` if a test wants to lose some."""
+    """One node. ``others`` are told what is stored here, through ``wire`` if a test wants to lose some."""
 
     def __init__(self, shelf: Shelf | None = None, **options: Any) -> None:
         self.log = MemoryLog(shelf)
         self.store: Any = MemoryStore(self.log)
         super().__init__(**options)
-        self.peers: list[Node] = []
+        self.others: list[Node] = []
         self.wire: Callable[[int, int], bool] = lambda first, last: True
         """(first id, last id) → whether peers get it."""
         self.stored: list[Entry] = []
@@ -76,15 +76,18 @@ class Node(Harness):
 
     # what :class:`imserver.cluster.nodes.NodeMessages` does
 
-    def broadcast_entries(self, app: str, first: int, last: int, entries: list[Entry]) -> None:
-        self.stored += entries
-        if self.wire(first, last):
-            for peer in self.peers:
-                peer.messaging.follower.committed(app, first, last, entries)
+    def peers(self) -> list[bool]:
+        return [True]  # a node without others stores for itself, and sends
 
-    def broadcast(self, message: ToFollowers) -> None:
-        for peer in self.peers:
-            peer.signals.deliver(message)
+    def broadcast(self, message: ToLog | ToFollowers) -> None:
+        if isinstance(message, ToFollowers):
+            for peer in self.others:
+                peer.signals.deliver(message)
+            return
+        self.stored += message.entries
+        if self.wire(message.first, message.last):
+            for peer in self.others:
+                peer.messaging.follower.committed(message.app, message.first, message.last, message.entries)
 
     def on_ended(self, connection: Connection, code: int) -> None:
         self.messaging.catch_up.ended(connection, code)

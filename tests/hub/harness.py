@@ -12,7 +12,6 @@ from imserver.auth.relations import NoRelations
 from imserver.channels.channels import Channels
 from imserver.channels.connections import Connections
 from imserver.channels.members import ChannelMembers
-from imserver.channels.stored import ChannelLog
 from imserver.cluster.history import LocalHistory
 from imserver.cluster.nodes import NodeQueries
 from imserver.cluster.registry import Lease, SoloRegistry
@@ -26,6 +25,7 @@ from imserver.hub.acks import AckTracker
 from imserver.hub.expiry import Sweep
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
+from imserver.messages.stored_channels import ChannelLog
 from imserver.metrics import Metrics
 from imserver.model import Login
 from imserver.protocol.dialect import Dialect

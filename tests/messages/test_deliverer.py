@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from imserver.messages import deliverer
 from imserver.messages import log_follower as following
-from imserver.storage.log.contract import Draft
+from imserver.messages.log.contract import Draft
 from tests.core.messaging_harness import APP, Node
 from tests.dialects.protobuf.test_service import APP as CHATS
 from tests.dialects.protobuf.test_service import Harness, ProtobufClient

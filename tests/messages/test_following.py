@@ -6,7 +6,7 @@ import pytest
 
 from imserver.errors import StorageUnavailable
 from imserver.messages.deliverer import Result
-from imserver.storage.log.contract import Draft
+from imserver.messages.log.contract import Draft
 from tests.core.messaging_harness import APP, MessageClient, Node
 from tests.transport.harness import until
 

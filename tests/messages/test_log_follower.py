@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imserver.messages import log_follower as module
+from imserver.messages.log.contract import Draft, Entry
 from imserver.messages.log_follower import LogFollower
 from imserver.metrics import Metrics
-from imserver.storage.log.contract import Draft, Entry
 from tests.core.memory_log import MemoryLog, MemoryStore
 from tests.support import CountingSignal
 from tests.transport.harness import until

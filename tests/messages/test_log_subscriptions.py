@@ -3,8 +3,8 @@
 import gevent
 from gevent.event import Event as Signal
 
+from imserver.messages.log.contract import Membership
 from imserver.messages.log_subscriptions import LogSubscriptions
-from imserver.storage.log.contract import Membership
 from tests.transport.harness import until
 
 

@@ -11,9 +11,9 @@ from imserver.auth import rates
 from imserver.auth.rates import TooManyRequests
 from imserver.errors import StorageUnavailable
 from imserver.messages import messaging
+from imserver.messages.log.contract import PAGE_BYTES, Entry
 from imserver.messages.messaging import SEARCHES_AT_ONCE, MessageSearch
 from imserver.model import SearchFilter
-from imserver.storage.log.contract import PAGE_BYTES, Entry
 from tests.core.memory_log import MemoryStore
 from tests.transport.harness import until
 

@@ -12,9 +12,9 @@ from imserver import errors
 from imserver.hub.acks import AckingLogSubscription
 from imserver.messages import catch_up, messaging
 from imserver.messages import log_follower as following
+from imserver.messages.log import writer
+from imserver.messages.log.contract import Draft
 from imserver.messages.log_subscriptions import LogSubscription
-from imserver.storage.log import writer
-from imserver.storage.log.contract import Draft
 from tests.core.memory_log import Shelf
 from tests.core.messaging_harness import APP, MessageClient, Node
 from tests.transport.harness import turn, until
@@ -451,7 +451,7 @@ def test_pushes_and_acknowledgements_leave_in_the_order_of_ids() -> None:
 def two() -> tuple[Node, Node]:
     shelf = Shelf()
     first, second = Node(shelf), Node(shelf)
-    first.peers, second.peers = [second], [first]
+    first.others, second.others = [second], [first]
     return first, second
 
 

@@ -14,7 +14,7 @@ from gevent.event import Event as Signal
 
 from imserver.hub.acks import ACK_SECONDS
 from imserver.messages import catch_up, log_follower
-from imserver.storage.log import writer
+from imserver.messages.log import writer
 from imserver.transport.connection import OPEN
 from tests.core.memory_log import Shelf
 from tests.core.messaging_harness import APP, MessageClient, Node
@@ -110,7 +110,7 @@ class Storm:
         self.nodes, self.chance = nodes, chance
         self.shelf = nodes[0].log.shelf
         for node in nodes:
-            node.peers = [peer for peer in nodes if peer is not node]
+            node.others = [peer for peer in nodes if peer is not node]
             loss = chance.choice([0, 0.1, 0.5, 1])
             node.wire = lambda _first, _last, loss=loss: chance.random() >= loss  # type: ignore[misc]
         self.groups = [

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from imserver.messages import deliverer
-from imserver.storage.log import contract
-from imserver.storage.log.contract import Entry
+from imserver.messages.log import contract
+from imserver.messages.log.contract import Entry
 from tests.core.messaging_harness import Node
 from tests.security.node_harness import ADMIN, Harness, config
 from tests.users import User

@@ -11,7 +11,7 @@ from imserver.dialects.action.service import ActionMessages
 from imserver.dialects.action.wire import ActionDialect
 from imserver.errors import ReviewUnavailable
 from imserver.features.webhooks.reviews import ReviewHook
-from imserver.storage.log.contract import Draft
+from imserver.messages.log.contract import Draft
 from tests.core.back_end import Answer, Post
 from tests.core.messaging_harness import APP, Node
 from tests.dialects.action.test_service import connect, login, received

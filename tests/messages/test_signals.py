@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from imserver.messages import receipts
-from imserver.storage.log.contract import Appended, Draft
+from imserver.messages.log.contract import Appended, Draft
 from tests.core.memory_log import Shelf
 from tests.core.messaging_harness import APP, MessageClient, Node
 from tests.transport.harness import until
@@ -134,7 +134,7 @@ def test_only_the_latest_notices_are_remembered(monkeypatch: pytest.MonkeyPatch)
 def test_subscribers_on_other_nodes_receive_signals() -> None:
     shelf = Shelf()
     with Node(shelf) as here, Node(shelf) as there:
-        here.peers, there.peers = [there], [here]
+        here.others, there.others = [there], [here]
         group = here.log.groups.create(APP, "ann", ["bob"])
         ann, bob = here.speaker("ann", 0), there.speaker("bob", 0)
         ann.ask("typing", {"to": "bob"})

@@ -16,10 +16,11 @@ from imserver import __version__
 from imserver.config.settings import Config, KeySettings, TenantSettings
 from imserver.core.core import FeatureParts
 from imserver.errors import StartError
+from imserver.messages.action_positions import ActionPositions
+from imserver.messages.services import MessageServices
 from imserver.model import Event
 from imserver.node.http_servers import LISTENER_KEY
 from imserver.node.node import Node
-from imserver.storage.action_positions import ActionPositions
 from imserver.transport.connection import OPEN
 from tests.integration.raw import request, text
 from tests.storage.conftest import OpenStore
@@ -295,7 +296,7 @@ def test_each_second_everything_is_done_also_after_a_failure(
         raise RuntimeError
 
     monkeypatch.setattr(node.servers, "expire", fail)
-    monkeypatch.setattr(node.core.messages.messaging.catch_up, "check_acks", lambda: done.append("acks"))
+    monkeypatch.setattr(node.core.service(MessageServices).messaging.catch_up, "check_acks", lambda: done.append("acks"))
     until(lambda: done.count("acks") >= 2 and node.core.node.request_log.flushed >= 2)  # type: ignore[attr-defined]
     begin = done.index("failed")
     assert done[begin : begin + 2] == ["failed", "acks"]
@@ -503,7 +504,7 @@ def test_what_clients_of_the_action_dialect_acknowledge_at_last_is_stored(
 ) -> None:
     node = harness.start(storage={"url": url, "seconds": 60})
     harness.join(node, "ann")
-    positions = node.core.messages.messaging.positions
+    positions = node.core.service(MessageServices).messaging.positions
     node.core.network.ended.append(lambda *_: positions.prove("action:1", "ann", ["", "r"], 7))
     node.stop()
     positions = ActionPositions(open_store(url))

@@ -7,13 +7,13 @@ import msgspec
 import pytest
 
 from imserver.channels.members import ChannelRefused
-from imserver.channels.stored import Published
 from imserver.cluster.history import Position
+from imserver.messages.log.contract import Draft
+from imserver.messages.stored_channels import Published
 from imserver.model import Event, Outcome
 from imserver.push.idempotency import Idempotency
 from imserver.push.pending import PendingPushes
 from imserver.push.push import OnAbsent, Publishing, Target, nothing_accepted
-from imserver.storage.log.contract import Draft
 from tests.core.memory_log import MemoryLog, MemoryStore
 
 SENT, ABSENT, PENDING = Outcome.SENT, Outcome.NOT_SENT, Outcome.PENDING

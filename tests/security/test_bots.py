@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from imserver.channels import streamed_messages
 from imserver.config.settings import LimitSettings
 from imserver.features.bots import bots
+from imserver.messages import streamed_messages
 from tests.features import sections
 from tests.users import PASSWORD, User
 

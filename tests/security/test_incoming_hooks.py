@@ -10,7 +10,7 @@ from msgspec import json
 from imserver.auth.rates import Buckets
 from imserver.features.bots.parts import bots_of
 from imserver.features.bots.settings import HOOK_REQUESTS
-from imserver.storage.log.bots import MOST_BOTS
+from imserver.messages.log.bots import MOST_BOTS
 from tests.features import ROUTES, sections
 from tests.users import User
 

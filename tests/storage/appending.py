@@ -18,8 +18,8 @@ from gevent.os import tp_read  # noqa: E402
 
 from imserver.config.settings import StorageSettings  # noqa: E402
 from imserver.errors import StorageUnavailable  # noqa: E402
-from imserver.storage.log.contract import Appended, Draft  # noqa: E402
-from imserver.storage.log.transaction import AppTransaction  # noqa: E402
+from imserver.messages.log.contract import Appended, Draft  # noqa: E402
+from imserver.messages.log.transaction import AppTransaction  # noqa: E402
 from imserver.storage.statements import (  # noqa: E402
     MysqlStatements,
     PostgresqlStatements,

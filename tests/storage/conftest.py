@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from imserver.config.settings import StorageSettings
+from imserver.messages.log import writer
 from imserver.node.feature_list import tables_of_server
-from imserver.storage.log import writer
 from imserver.storage.store import Store
 from imserver.storage.tables import StoreTables
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from imserver.storage.log.contract import Entry
+from imserver.messages.log.contract import Entry
 
 
 class Listening:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from imserver.storage.action_positions import ActionPositions
+from imserver.messages.action_positions import ActionPositions
 
 from .conftest import OpenStore
 

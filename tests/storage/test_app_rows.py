@@ -3,7 +3,7 @@
 from imserver.features.uploads import upload_rows
 from imserver.features.uploads.contract import FILE_BYTES, Upload, Usage
 from imserver.features.webhooks.event_rows import EventStore, NewEvent
-from imserver.storage.log.contract import Draft
+from imserver.messages.log.contract import Draft
 
 from .conftest import OpenStore
 

@@ -15,7 +15,7 @@ from imserver.features.webhooks.event_rows import (
     NewEvent,
     NotOwner,
 )
-from imserver.storage.log.contract import Draft
+from imserver.messages.log.contract import Draft
 from imserver.storage.store import Store
 
 from .conftest import OpenStore

@@ -16,8 +16,8 @@ from sqlalchemy.pool import QueuePool
 
 from imserver.config.settings import StorageSettings
 from imserver.errors import StartError, StorageUnavailable
+from imserver.messages.log.contract import Draft, Rejected
 from imserver.storage import database, engines
-from imserver.storage.log.contract import Draft, Rejected
 from imserver.storage.statements import SqliteStatements
 from imserver.storage.store import Store
 from tests.processes import end, ended_on_failure, running, spawn

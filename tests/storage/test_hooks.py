@@ -4,8 +4,8 @@ from msgspec.structs import replace
 
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.bots.rows import BotHook, BotStore, HookStore, IncomingHook
+from imserver.messages.log.contract import Draft
 from imserver.storage.contract import Account
-from imserver.storage.log.contract import Draft
 
 from .conftest import OpenStore
 

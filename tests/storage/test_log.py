@@ -9,11 +9,7 @@ import pytest
 from gevent.event import AsyncResult
 
 from imserver.features.accounts.rows import AccountStore
-from imserver.model import (
-    Limit,
-)
-from imserver.storage.contract import Account
-from imserver.storage.log.contract import (
+from imserver.messages.log.contract import (
     MOST_UNREAD,
     PAGE_BYTES,
     Appended,
@@ -24,7 +20,11 @@ from imserver.storage.log.contract import (
     RejectReason,
     Stored,
 )
-from imserver.storage.log.message_log import MessageLog
+from imserver.messages.log.message_log import MessageLog
+from imserver.model import (
+    Limit,
+)
+from imserver.storage.contract import Account
 from tests.storage.listening import Listening
 
 from .conftest import OpenStore, WriteAt
@@ -573,8 +573,8 @@ def test_the_age_of_a_long_log_is_looked_at_in_steps(
     log: MessageLog, write_at: WriteAt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = time.time()
-    monkeypatch.setattr("imserver.storage.log.message_log._FIRST_LOOK", 2)
-    monkeypatch.setattr("imserver.storage.log.message_log._LOOK", 3)
+    monkeypatch.setattr("imserver.messages.log.message_log._FIRST_LOOK", 2)
+    monkeypatch.setattr("imserver.messages.log.message_log._LOOK", 3)
     for age, many in ((300, 7), (100, 6)):
         write_at(now - age)
         stored(log, *(say("a", "b") for _ in range(many)))

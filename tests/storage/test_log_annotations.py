@@ -5,11 +5,11 @@ import json
 import gevent
 import pytest
 
+from imserver.messages.log.annotations import MOST_EMOJI, MOST_PINS, MOST_USERS
+from imserver.messages.log.contract import MOST_UNREAD, Change, Draft, Entry, Rejected
+from imserver.messages.log.message_log import MessageLog
+from imserver.messages.log.writer import BATCH_CHANGES
 from imserver.model import Reaction, SearchFilter
-from imserver.storage.log.annotations import MOST_EMOJI, MOST_PINS, MOST_USERS
-from imserver.storage.log.contract import MOST_UNREAD, Change, Draft, Entry, Rejected
-from imserver.storage.log.message_log import MessageLog
-from imserver.storage.log.writer import BATCH_CHANGES
 
 from .conftest import OpenStore
 from .test_log import APP, ids, say, stored

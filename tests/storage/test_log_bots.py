@@ -7,10 +7,8 @@ import pytest
 
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.bots.rows import BotCommand, BotStore
-from imserver.model import Reaction
-from imserver.storage.contract import Account
-from imserver.storage.log.bots import MOST_BOTS, bots_of, values_of
-from imserver.storage.log.contract import (
+from imserver.messages.log.bots import MOST_BOTS, bots_of, values_of
+from imserver.messages.log.contract import (
     Appended,
     Change,
     Draft,
@@ -18,7 +16,9 @@ from imserver.storage.log.contract import (
     Rejected,
     RejectReason,
 )
-from imserver.storage.log.message_log import MessageLog
+from imserver.messages.log.message_log import MessageLog
+from imserver.model import Reaction
+from imserver.storage.contract import Account
 
 from .conftest import OpenStore
 from .test_log import APP, ids

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from imserver.storage.log.contract import Appended, Draft
-from imserver.storage.log.message_log import MessageLog
+from imserver.messages.log.contract import Appended, Draft
+from imserver.messages.log.message_log import MessageLog
 from tests.processes import end, spawn
 from tests.support import clean_environment
 

@@ -14,14 +14,14 @@ from imserver.features.accounts.rows import AccountStore
 from imserver.features.webhooks.event_rows import EventStore
 from imserver.features.webhooks.feeds import REQUEST_EVENTS, Feed, Feeds
 from imserver.features.webhooks.requests import Receiver, WebhookCounts
+from imserver.messages.log.contract import Appended, Draft
+from imserver.messages.log.message_log import MessageLog
+from imserver.messages.log.transaction import AppTransaction
+from imserver.messages.log.uplink_sessions import UplinkSessions
+from imserver.messages.log_window import LogWindow
 from imserver.storage.contract import Account
-from imserver.storage.log.contract import Appended, Draft
-from imserver.storage.log.message_log import MessageLog
-from imserver.storage.log.transaction import AppTransaction
-from imserver.storage.log.uplink_sessions import UplinkSessions
 from imserver.storage.statements import PooledStatements, SqliteStatements
 from imserver.storage.store import Store
-from imserver.streams.sources import LogWindow
 
 APP = "gochat"
 _numbers = count()

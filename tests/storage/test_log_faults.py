@@ -10,9 +10,9 @@ import pymysql
 import pytest
 
 from imserver.errors import StorageUnavailable
-from imserver.storage.log import writer
-from imserver.storage.log.contract import Appended, Draft, Entry, Rejected, StorageUnsure
-from imserver.storage.log.transaction import lock_head
+from imserver.messages.log import writer
+from imserver.messages.log.contract import Appended, Draft, Entry, Rejected, StorageUnsure
+from imserver.messages.log.transaction import lock_head
 from imserver.storage.statements import (
     DirectStatements,
     MysqlStatements,
@@ -104,7 +104,7 @@ def test_a_row_that_the_database_refuses_costs_the_others_nothing(
 ) -> None:
     """What no draft can bring about: a seq that is taken."""
     log = store.log()
-    monkeypatch.setattr("imserver.storage.log.writer.objection", lambda _draft: "")
+    monkeypatch.setattr("imserver.messages.log.writer.objection", lambda _draft: "")
     drafts = [Draft(sender="a", to_user="b", body=word) for word in (b"one", b"two")]
     wrong = Draft(sender="a", to_user="b", about=1 << 70)
     outcomes: list[Any] = []
@@ -156,7 +156,7 @@ def test_who_cannot_wait_for_a_commit_learns_later_what_became_of_it(
     store = open_store(url, seconds=2)
     log = store.log()
     log.writer.append(APP, [Draft(sender="a", to_user="b")])
-    monkeypatch.setattr("imserver.storage.log.writer._LOOK_SECONDS", 0.02)
+    monkeypatch.setattr("imserver.messages.log.writer._LOOK_SECONDS", 0.02)
     fail_commits(store, monkeypatch, 1, after=stored)
     error = DRIVERS[store.address.engine][1]
     ask, away = writer.batch_of, [True]

@@ -3,8 +3,8 @@
 import gevent
 import pytest
 
-from imserver.storage.log.contract import MOST_RECEIPTED, Change, MarkResult, Receipt
-from imserver.storage.log.message_log import MessageLog
+from imserver.messages.log.contract import MOST_RECEIPTED, Change, MarkResult, Receipt
+from imserver.messages.log.message_log import MessageLog
 
 from .conftest import OpenStore
 from .test_log import APP, say, stored

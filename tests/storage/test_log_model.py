@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from imserver.config.settings import StorageSettings
-from imserver.storage.log.contract import Appended, Change, Draft, Rejected
-from imserver.storage.log.message_log import MessageLog
+from imserver.messages.log.contract import Appended, Change, Draft, Rejected
+from imserver.messages.log.message_log import MessageLog
 from imserver.storage.store import Store
 from tests.storage.listening import Listening
 

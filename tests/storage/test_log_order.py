@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
+from imserver.messages.log import rows as log_rows
+from imserver.messages.log import transaction
+from imserver.messages.log.contract import Appended, Draft
+from imserver.messages.log.rows import LogHead
 from imserver.model import (
     Limit,
 )
-from imserver.storage.log import rows as log_rows
-from imserver.storage.log import transaction
-from imserver.storage.log.contract import Appended, Draft
-from imserver.storage.log.rows import LogHead
 from imserver.storage.statements import (
     DirectStatements,
     MysqlStatements,

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from imserver.storage.log import transaction
-from imserver.storage.log.contract import Appended, Entry, Rejected
-from imserver.storage.log.message_log import MessageLog
+from imserver.messages.log import transaction
+from imserver.messages.log.contract import Appended, Entry, Rejected
+from imserver.messages.log.message_log import MessageLog
 
 from .conftest import OpenStore
 from .test_log import APP, bodies, ids, say, stored

@@ -2,11 +2,8 @@
 
 import pytest
 
-from imserver.model import (
-    Limit,
-)
-from imserver.storage.log import contract
-from imserver.storage.log.contract import (
+from imserver.messages.log import contract
+from imserver.messages.log.contract import (
     Appended,
     Draft,
     Entry,
@@ -15,7 +12,10 @@ from imserver.storage.log.contract import (
     Rejected,
     RejectReason,
 )
-from imserver.storage.log.message_log import MessageLog
+from imserver.messages.log.message_log import MessageLog
+from imserver.model import (
+    Limit,
+)
 
 from .conftest import OpenStore, WriteAt
 

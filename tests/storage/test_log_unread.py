@@ -5,9 +5,9 @@ import tracemalloc
 import pytest
 from msgspec import json
 
-from imserver.storage.log.contract import MOST_UNREAD, Draft
-from imserver.storage.log.message_log import MessageLog
-from imserver.storage.log.unread import MOST_MENTIONS, UnreadMessages
+from imserver.messages.log.contract import MOST_UNREAD, Draft
+from imserver.messages.log.message_log import MessageLog
+from imserver.messages.log.unread import MOST_MENTIONS, UnreadMessages
 
 from .conftest import OpenStore
 from .test_log import APP, say, stored

@@ -8,11 +8,11 @@ import pytest
 from gevent.event import Event
 
 from imserver.errors import StorageUnavailable
+from imserver.messages.log import writer
+from imserver.messages.log.contract import Change, Draft, Entry, Rejected, Stored
+from imserver.messages.log.transaction import ChangeRequest
+from imserver.messages.log.writer import LogWriter, WriteTransaction
 from imserver.storage.database import WriterConnection
-from imserver.storage.log import writer
-from imserver.storage.log.contract import Change, Draft, Entry, Rejected, Stored
-from imserver.storage.log.transaction import ChangeRequest
-from imserver.storage.log.writer import LogWriter, WriteTransaction
 from imserver.storage.statements import CommitGuard, NotStored
 from tests.transport.harness import until
 

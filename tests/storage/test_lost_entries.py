@@ -3,10 +3,10 @@
 import pytest
 
 from imserver.features.accounts.rows import AccountStore
+from imserver.messages.log.contract import Appended, Draft, LogExtent
+from imserver.messages.log.lost import EntriesLost
+from imserver.messages.log.writer import UplinkSessions, WriteTransaction
 from imserver.storage.contract import Account
-from imserver.storage.log.contract import Appended, Draft, LogExtent
-from imserver.storage.log.lost import EntriesLost
-from imserver.storage.log.writer import UplinkSessions, WriteTransaction
 from imserver.storage.statements import Statements
 from imserver.storage.store import Store
 

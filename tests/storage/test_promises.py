@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from imserver.storage.log.contract import Draft
+from imserver.messages.log.contract import Draft
 from imserver.storage.statements import PooledStatements
 
 from .conftest import OpenStore

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from imserver.storage.log.contract import Appended, Draft
+from imserver.messages.log.contract import Appended, Draft
 from tests.commands.test_backup import numbers
 from tests.support import run_cli
 from tests.tools import require

@@ -7,9 +7,9 @@ import pytest
 
 from imserver.features.accounts.rows import AccountStore, States
 from imserver.features.webhooks.event_rows import EventStore, NewEvent
-from imserver.storage.action_positions import ActionPositions
+from imserver.messages.action_positions import ActionPositions
+from imserver.messages.log.contract import Appended, Change, Draft
 from imserver.storage.contract import Account
-from imserver.storage.log.contract import Appended, Change, Draft
 from imserver.storage.statements import PooledStatements, Row
 from imserver.storage.store import Store
 

@@ -10,8 +10,8 @@ import pytest
 
 from imserver.config.settings import StorageSettings
 from imserver.errors import StartError, StorageUnavailable
+from imserver.messages.log.contract import Draft
 from imserver.storage.contract import Changes, KeyRow
-from imserver.storage.log.contract import Draft
 from imserver.storage.statements import CLOCK, NOW, PooledStatements, Row, Statements
 from imserver.storage.store import Store
 

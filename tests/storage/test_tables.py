@@ -10,10 +10,10 @@ from imserver.config.settings import Config
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.uploads import upload_rows
 from imserver.features.uploads.contract import Upload
+from imserver.messages.log.contract import Draft
 from imserver.node.feature_list import load_features, tables_of, tables_of_server
 from imserver.storage.contract import Account
 from imserver.storage.export_rows import PAGE_ROWS, TablePage
-from imserver.storage.log.contract import Draft
 from imserver.storage.statements import PooledStatements
 from imserver.storage.tables import Reason
 from tests.support import clean_environment

@@ -7,15 +7,15 @@ import gevent
 import pytest
 
 from imserver.errors import StorageUnavailable
-from imserver.storage import database
-from imserver.storage.log import uplink_sessions, writer
-from imserver.storage.log.contract import (
+from imserver.messages.log import uplink_sessions, writer
+from imserver.messages.log.contract import (
     Appended,
     Draft,
     Rejected,
     RejectReason,
 )
-from imserver.storage.log.message_log import MessageLog
+from imserver.messages.log.message_log import MessageLog
+from imserver.storage import database
 from imserver.storage.statements import Statements, Unsure
 from tests.transport.harness import until
 

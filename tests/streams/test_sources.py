@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from imserver.storage.log.contract import Entry
-from imserver.streams import sources as module
-from imserver.streams.sources import LogWindow
+from imserver.messages import log_window as module
+from imserver.messages.log.contract import Entry
+from imserver.messages.log_window import LogWindow
 
 
 class Log:

@@ -26,8 +26,8 @@ from imserver.features.webhooks.absences import Absences
 from imserver.features.webhooks.event_rows import EventStore
 from imserver.features.webhooks.feeds import Feeds
 from imserver.features.webhooks.requests import Receiver, WebhookCounts, WebhookQueue
+from imserver.messages.log.contract import Draft, Entry
 from imserver.storage.contract import Account
-from imserver.storage.log.contract import Draft, Entry
 from imserver.storage.store import Store
 from imserver.streams.consumer import Consumer, DeliveryLease
 from tests.core.back_end import Answer, BackEnd, Post

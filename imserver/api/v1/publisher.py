@@ -21,7 +21,6 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 from msgspec.structs import replace
 
 from imserver import errors
-from imserver.api.v1 import streamed
 from imserver.api.v1.push import (
     SENDING_PROBLEMS,
     CheckedPush,
@@ -46,6 +45,7 @@ from imserver.errors import HttpProblem
 from imserver.http.call import Api, Call, require_app, run_command
 from imserver.http.operation import APP_PROBLEMS, PREFIX, Resource
 from imserver.http.reply import ApiProblem
+from imserver.messages.api import streamed
 from imserver.model import ACCEPTED, DialectState, Outcome
 from imserver.protocol.dialect import PublisherDialect
 from imserver.push.idempotency import UNTRACKED, Claimed, Waiting

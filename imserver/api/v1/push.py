@@ -36,7 +36,14 @@ from imserver.http.call import Api, Call
 from imserver.http.limits import Limits
 from imserver.http.operation import Header, Resource
 from imserver.http.reply import ApiProblem
+from imserver.messages.log.contract import (
+    Appended,
+    Draft,
+    Rejected,
+    RejectReason,
+)
 from imserver.messages.messaging import Messaging
+from imserver.messages.services import MessageServices
 from imserver.model import (
     ACCEPTED,
     SYSTEM_PREFIX,
@@ -48,12 +55,6 @@ from imserver.model import (
 from imserver.notify import Notify, encode_notify, in_meta
 from imserver.push.idempotency import Claimed, First, Idempotency, IdReused, Waiting
 from imserver.push.push import Publishing, Target, addressed, nothing_accepted
-from imserver.storage.log.contract import (
-    Appended,
-    Draft,
-    Rejected,
-    RejectReason,
-)
 from imserver.transport.exchange import HttpResponse
 
 _REPLAYED: Final = (("Idempotent-Replayed", "true"),)
@@ -92,7 +93,9 @@ class PushApi(Struct, frozen=True):
 
 def push_api(core: Core, api: Api) -> PushApi:
     """Make it for a node."""
-    return PushApi(core.push.publishing, core.push.idempotency, core.messages.messaging, api.limits)
+    return PushApi(
+        core.push.publishing, core.push.idempotency, core.service(MessageServices).messaging, api.limits
+    )
 
 
 routes = Resource("push", service=push_api)

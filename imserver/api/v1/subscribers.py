@@ -6,7 +6,6 @@ from typing import Annotated, Final
 
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from imserver.api.v1.conversations import Before, MessagesAnswer, MessageShown, PageLimit, shown_entry
 from imserver.auth.principal import (
     Needs,
 )
@@ -21,6 +20,7 @@ from imserver.http import field
 from imserver.http.call import Call
 from imserver.http.form import cursor_of, read_cursor
 from imserver.http.operation import Link, Resource, refuse
+from imserver.messages.api.conversations import Before, MessagesAnswer, MessageShown, PageLimit, shown_entry
 from imserver.sessions.presence import Presence
 from imserver.storage.store import Store
 

@@ -14,12 +14,9 @@ from imserver import errors
 from imserver.api.v1 import (
     apps,
     channels,
-    conversations,
-    messages,
     presence,
     publisher,
     push,
-    streamed,
     subscribers,
 )
 from imserver.api.v1.push import IDEMPOTENCY_KEY, key_of
@@ -180,10 +177,7 @@ def operations_of(declared: Declarations) -> tuple[Operation, ...]:
         *push.routes.rows,
         *presence.routes.rows,
         *channels.routes.rows,
-        *streamed.routes.rows,
         *subscribers.routes.rows,
-        *conversations.routes.rows,
-        *messages.routes.rows,
         *presence.sessions.rows,
         *apps.operations(declared),
         *_batches.rows,

@@ -9,6 +9,7 @@ from imserver.dialects.action.acks import ActionAcks
 from imserver.dialects.action.service import ActionMessages, ActionService
 from imserver.dialects.action.wire import DIALECT
 from imserver.plugin import DialectParts, Feature, FeatureParts
+from imserver.plugin.messages import MessageServices
 from imserver.plugin.services import Core
 
 
@@ -17,14 +18,14 @@ def _build(core: Core) -> FeatureParts:
         tenant = core.identity.tenants.get(app)
         return {} if tenant is None else tenant.room_members
 
-    acks = ActionAcks(core.push, core.messages.messaging)
+    acks = ActionAcks(core.push, core.service(MessageServices).messaging)
     core.network.forgotten.insert(-1, acks.clear)  # channels are left last
     service = ActionService(
         core.sessions,
         core.channels,
         members,
         core.config.hub.notice_members,
-        ActionMessages(core.messages.messaging, core.storage.store),
+        ActionMessages(core.service(MessageServices).messaging, core.storage.store),
         core.identity.reviews,
         core.identity.observer.message,
         acks,

@@ -10,6 +10,7 @@ from imserver.dialects.centrifuge.streams import FallbackStreams
 from imserver.dialects.centrifuge.uni import UniStreams
 from imserver.dialects.centrifuge.wire import CentrifugeDialect, CentrifugeProtobufDialect
 from imserver.plugin import DialectParts, Feature, FeatureParts
+from imserver.plugin.messages import MessageServices
 from imserver.plugin.services import Core
 from imserver.plugin.settings import settings_of
 
@@ -25,7 +26,7 @@ def _build(core: Core) -> FeatureParts:
         core.identity.logins,
         answers,
         core.identity.back_ends,
-        core.messages.messaging,
+        core.service(MessageServices).messaging,
         core.identity.tenants.get,
         settings.app,
         core.config.websocket.client_ping_seconds,

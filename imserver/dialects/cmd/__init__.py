@@ -14,4 +14,4 @@ def _build(core: Core) -> FeatureParts:
     return FeatureParts()
 
 
-FEATURE = Feature("cmd", _build, (CmdDialect(),), ROUTES)
+FEATURE = Feature("cmd", _build, (CmdDialect(),), ROUTES, uses=("messages?",))

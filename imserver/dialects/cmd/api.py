@@ -50,14 +50,14 @@ from imserver.http.reply import (
     refusal,
     success,
 )
+from imserver.messages.log.contract import (
+    RejectReason,
+)
 from imserver.model import ACTION_PREFIX, Event, Outcome
 from imserver.protocol.forgiving import has_nul
 from imserver.push.push import Pushes, UserPush
 from imserver.sessions.presence import Presence
 from imserver.sessions.sessions import MAX_BAN_SECONDS, Sessions
-from imserver.storage.log.contract import (
-    RejectReason,
-)
 from imserver.transport.exchange import HttpResponse
 
 _ABSENT: Final = Outcome.NOT_SENT

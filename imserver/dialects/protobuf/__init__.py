@@ -10,6 +10,7 @@ from imserver.dialects.protobuf.wire import FULL, NAME, PLAIN
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.groups.parts import groups_of
 from imserver.plugin import DialectParts, Feature, FeatureParts
+from imserver.plugin.messages import MessageServices
 from imserver.plugin.services import Core
 from imserver.plugin.settings import settings_of
 
@@ -17,11 +18,11 @@ from imserver.plugin.settings import settings_of
 def _build(core: Core) -> FeatureParts:
     people = accounts_of(core)
     silent_seconds = settings_of(core.config, ProtobufSettings).protobuf_silent_seconds
-    uplink = ProtobufUplink(core.messages.messaging, core.storage.store)
+    uplink = ProtobufUplink(core.service(MessageServices).messaging, core.storage.store)
     service = ProtobufService(
         core.sessions,
         core.identity.logins,
-        core.messages.messaging,
+        core.service(MessageServices).messaging,
         uplink,
         core.codec(PLAIN),
         core.codec(FULL),

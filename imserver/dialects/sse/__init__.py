@@ -6,6 +6,7 @@ from imserver.core.core import Core, FeatureParts
 from imserver.dialects.sse.api import PATH, Events, routes
 from imserver.dialects.sse.streams import EventStreams
 from imserver.dialects.sse.wire import NAME, SseDialect
+from imserver.messages.services import MessageServices
 from imserver.plugin.feature import Feature
 from imserver.transport.stream import StreamPath
 
@@ -16,7 +17,7 @@ def _build(core: Core) -> FeatureParts:
         core.identity.logins,
         core.channels.channels,
         core.sessions.connections,
-        core.messages.messaging,
+        core.service(MessageServices).messaging,
         core.storage.store,
     )
     events = Events(
@@ -26,4 +27,6 @@ def _build(core: Core) -> FeatureParts:
 
 
 # This row gives the dialect its name in settings. It has no WebSocket path, and a codec for each app.
-FEATURE = Feature(NAME, _build, dialects=(SseDialect(""),), operations=tuple(routes.rows))
+FEATURE = Feature(
+    NAME, _build, dialects=(SseDialect(""),), operations=tuple(routes.rows), uses=("messages?",)
+)

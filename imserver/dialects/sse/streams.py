@@ -19,10 +19,10 @@ from imserver.dialects.sse.wire import SseDialect
 from imserver.errors import ImserverError, StorageUnavailable
 from imserver.messages.catch_up import PAGE
 from imserver.messages.deliverer import oldest_page
+from imserver.messages.log.contract import Entry
 from imserver.messages.messaging import Messaging
 from imserver.model import Login, LogSubscription
 from imserver.sessions.sessions import Sessions
-from imserver.storage.log.contract import Entry
 from imserver.storage.store import Store
 from imserver.transport.connection import OPEN
 from imserver.transport.stream import Stream, StreamEncoding

@@ -29,6 +29,7 @@ FEATURE = Feature(
     ),
     commands={"account": ("imserver.features.accounts.command", "account", "Import accounts of users.")},
     answers=parts.answers,
+    uses=("messages",),
     settings=SETTINGS,
     problems=PROBLEMS,
     tables=TABLES,

@@ -9,7 +9,7 @@ from typing import Final, Literal
 from imserver.features.accounts.contract import Contact, ListName
 from imserver.features.accounts.rows import AccountStore, Relating, States
 from imserver.plugin.errors import ImserverError
-from imserver.plugin.services import ToFollowers
+from imserver.plugin.messages import ToFollowers
 from imserver.plugin.storage import Condition
 from imserver.plugin.wire import Signal, id_of
 

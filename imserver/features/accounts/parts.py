@@ -20,6 +20,7 @@ from imserver.features.accounts.settings import AccountSettings, SmtpSettings
 from imserver.features.accounts.tokens import AccountTokens
 from imserver.plugin import Answers, FeatureParts
 from imserver.plugin.identity import Buckets
+from imserver.plugin.messages import MessageServices
 from imserver.plugin.services import Core, Foundation
 from imserver.plugin.settings import settings_of
 
@@ -71,7 +72,9 @@ def build(core: Core) -> FeatureParts:
         core.identity.observer.recorder,
         core.identity.logins.refused,
     )
-    friends = Friends(rows, settings_of(config, AccountSettings).friends, core.messages.signals.send)
+    friends = Friends(
+        rows, settings_of(config, AccountSettings).friends, core.service(MessageServices).signals.send
+    )
     cards = Cards(config, accounts, rows, relations, core.sessions, buckets)
     guests = Guests(config, accounts, rows, core.sessions, buckets)
     smtp, server = settings_of(config, SmtpSettings), config.app.http_url.rstrip("/")

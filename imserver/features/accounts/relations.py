@@ -65,7 +65,7 @@ class AccountRelations:
 
     def may_write(self, app: str, by: str, user: str) -> bool:
         """Whether ``by`` may write to ``user``. The log decides the same about stored messages
-        (:meth:`imserver.storage.log.transaction.AppTransaction.append`).
+        (:meth:`imserver.messages.log.transaction.AppTransaction.append`).
         """
         if self.may_reach(app, by, user):
             return True

@@ -14,6 +14,7 @@ from imserver.features.groups.parts import groups_of
 from imserver.features.webhooks import webhooks_of
 from imserver.plugin import FeatureParts
 from imserver.plugin.identity import Buckets
+from imserver.plugin.messages import MessageServices
 from imserver.plugin.runtime import PublicRequests
 from imserver.plugin.services import Core
 from imserver.plugin.settings import settings_of
@@ -44,7 +45,7 @@ def build(core: Core) -> FeatureParts:
         hook_rows,
         webhooks.feeds.events,
         requests,
-        core.messages.messaging,
+        core.service(MessageServices).messaging,
         core.identity.sender_rates.know_bot,
         core.sessions.sessions.is_banned,
         lambda: core.cluster.registry.lease.node,
@@ -64,7 +65,7 @@ def build(core: Core) -> FeatureParts:
     )
     rate = Buckets(HOOK_REQUESTS, ADDRESS_REQUESTS, ADDRESS_SECONDS, core.cluster.attempt)
     incoming = IncomingHooks(hook_rows, bots, people.accounts, groups_of(core), rate)
-    texts = core.messages.streams
+    texts = core.service(MessageServices).streams
     answers = StreamedAnswers(
         texts.open_text,
         texts.count_of,

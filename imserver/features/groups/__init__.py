@@ -17,6 +17,7 @@ FEATURE = Feature(
     build,
     operations=tuple(api.routes.rows),
     wire={"centrifuge": METHODS},
+    uses=("messages",),
     settings=SETTINGS,
     problems=PROBLEMS,
 )

@@ -21,6 +21,7 @@ FEATURE = Feature(
     build,
     operations=tuple(api.routes.rows),
     wire={"cmd": COMMANDS, "centrifuge": COMMANDS},
+    uses=("messages",),
     settings=SETTINGS,
     problems=PROBLEMS,
     tables=TABLES,

@@ -12,8 +12,7 @@ from imserver.features.inbox.settings import InboxSettings
 from imserver.features.inbox.wire import Arrange, AskArrangements
 from imserver.plugin.errors import ImserverError, ReplyCode
 from imserver.plugin.identity import Buckets, TooManyRequests
-from imserver.plugin.messages import RefusedView, Signals
-from imserver.plugin.services import ToFollowers
+from imserver.plugin.messages import RefusedView, Signals, ToFollowers
 from imserver.plugin.storage import Store
 from imserver.plugin.wire import CommandRow, CommandTable, Connection, Reply, Signal, app_and_user
 

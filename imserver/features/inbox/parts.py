@@ -7,6 +7,7 @@ from imserver.features.inbox.rows import ArrangementRows
 from imserver.features.inbox.settings import CHANGE_SECONDS, CHANGES, INBOX_CHANGES, InboxSettings
 from imserver.plugin import FeatureParts
 from imserver.plugin.identity import Buckets
+from imserver.plugin.messages import MessageServices
 from imserver.plugin.services import Core
 from imserver.plugin.settings import settings_of
 
@@ -21,7 +22,7 @@ def build(core: Core) -> FeatureParts:
     inbox = Inbox(
         core.storage.store,
         ArrangementRows(core.storage.store),
-        core.messages.signals,
+        core.service(MessageServices).signals,
         settings_of(core.config, InboxSettings),
         Buckets(INBOX_CHANGES, CHANGES, CHANGE_SECONDS),
     )

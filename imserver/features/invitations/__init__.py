@@ -13,7 +13,7 @@ FEATURE = Feature(
     "invitations",
     build,
     operations=tuple(api.routes.rows),
-    uses=("accounts", "groups"),
+    uses=("messages", "accounts", "groups"),
     settings=SETTINGS,
     commands={
         "chat": (

@@ -8,6 +8,7 @@ from imserver.features.invitations.invitations import Invitations
 from imserver.features.invitations.rows import InvitationStore
 from imserver.features.invitations.settings import InvitationLimits
 from imserver.plugin import FeatureParts
+from imserver.plugin.messages import MessageServices
 from imserver.plugin.services import Core
 from imserver.plugin.settings import settings_of
 
@@ -30,7 +31,7 @@ def build(core: Core) -> FeatureParts:
         groups,
         people.cards.addresses,
         core.storage.store,
-        core.messages.messaging,
+        core.service(MessageServices).messaging,
     )
     groups.invite_strangers = invitations.send
     return FeatureParts(invitations)

@@ -26,7 +26,7 @@ def _metrics() -> Sequence[Metric]:
 FEATURE = Feature(
     "notifications",
     build,
-    uses=("webhooks", "accounts"),
+    uses=("messages", "webhooks", "accounts"),
     settings=SETTINGS,
     operations=(*api.routes.rows, *token_api.routes.rows),
     problems=PROBLEMS,

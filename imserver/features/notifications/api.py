@@ -49,9 +49,9 @@ from imserver.plugin.http import (
     refuse,
 )
 from imserver.plugin.identity import GOCHAT, Buckets, Needs, Tenants
-from imserver.plugin.messages import Signals
+from imserver.plugin.messages import MessageServices, Signals, ToFollowers
 from imserver.plugin.runtime import BadUrl
-from imserver.plugin.services import Core, ToFollowers
+from imserver.plugin.services import Core
 from imserver.plugin.settings import settings_of
 from imserver.plugin.storage import Account, Store
 from imserver.plugin.wire import (
@@ -280,7 +280,7 @@ def _service(core: Core, _api: Api) -> NotificationApi:
         notifications_of(core),
         core.identity.tenants,
         core.storage.store,
-        core.messages.signals,
+        core.service(MessageServices).signals,
         accounts_of(core).tokens.wanted_in,
         accounts_of(core).accounts.get,
         bool(settings_of(config, SmtpSettings).host),

@@ -100,7 +100,7 @@ class MailDue(Struct, frozen=True):
 
     ``mailed``: when the last one was sent, Unix milliseconds; 0: none was. ``entry``: the last entry of the
     log then; ``marks``: the version of the user's marks then
-    (:class:`imserver.storage.log.contract.Marks`).
+    (:class:`imserver.messages.log.contract.Marks`).
     """
 
     user: str

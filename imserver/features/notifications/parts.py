@@ -22,7 +22,7 @@ from imserver.features.notifications.webpush import WebPush
 from imserver.features.webhooks import webhooks_of
 from imserver.plugin import FeatureParts
 from imserver.plugin.identity import GOCHAT
-from imserver.plugin.messages import DeliveryLease
+from imserver.plugin.messages import DeliveryLease, MessageServices
 from imserver.plugin.runtime import PublicRequests
 from imserver.plugin.services import Core
 from imserver.plugin.settings import settings_of
@@ -99,7 +99,7 @@ def build(core: Core) -> FeatureParts:
         core.storage.store,
         rows,
         feeds.events,
-        core.messages.messaging.follower.watch,
+        core.service(MessageServices).messaging.follower.watch,
         lambda: core.cluster.registry.lease.node,
         rules,
         core.identity.accounts.those_of,
@@ -114,7 +114,7 @@ def build(core: Core) -> FeatureParts:
         rows, webpush, recipients.are_over, lease, feeds.wants, settings.requests_per_host
     )
     notifier.on_lease += [deliveries.restart, mails.restart]
-    core.messages.receipts.on_read.append(notifier.read)
+    core.service(MessageServices).receipts.on_read.append(notifier.read)
     accounts_of(core).accounts.on_logout.append(rows.remove_endpoints)
     pushes = PushNotifications(rows, deliveries.wake, rules)
     webhooks.on_absent.append(pushes.absent)

@@ -9,7 +9,7 @@ from imserver.errors import StorageUnavailable
 from imserver.hub import acks
 from imserver.hub.acks import AckingLogSubscription
 from imserver.messages.catch_up import RECOVERED
-from imserver.storage.log.contract import LogExtent
+from imserver.messages.log.contract import LogExtent
 from imserver.transport.connection import CLOSING, OPEN
 from tests.dialects.protobuf.test_service import APP, Harness, ProtobufClient, missed
 from tests.integration import protobuf

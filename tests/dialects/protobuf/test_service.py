@@ -27,10 +27,10 @@ from imserver.dialects.protobuf.wire import FULL, NAME, PLAIN, ProtobufDialect
 from imserver.errors import StorageUnavailable
 from imserver.hub.expiry import Sweep
 from imserver.messages.deliverer import Result
+from imserver.messages.log.contract import Appended, Entry
 from imserver.model import (
     Limit,
 )
-from imserver.storage.log.contract import Appended, Entry
 from imserver.transport.connection import CLOSING, OPEN, Connection
 from tests.core.memory_log import Shelf
 from tests.core.messaging_harness import Node
@@ -555,7 +555,7 @@ def two_nodes(policy: str = "refuse") -> Iterator[tuple[Harness, Harness]]:
     """Two nodes with one log. Neither learns of the sessions of the other, as if one of them were stopped."""
     shelf = Shelf()
     with Harness(shelf, policy) as first, Harness(shelf, policy) as second:
-        first.peers, second.peers = [second], [first]
+        first.others, second.others = [second], [first]
         yield first, second
 
 

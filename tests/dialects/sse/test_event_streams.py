@@ -12,9 +12,9 @@ from imserver.dialects.sse import streams as event_streams
 from imserver.dialects.sse.streams import EventStreams, StreamRequest
 from imserver.messages import catch_up
 from imserver.messages.catch_up import CatchUp
+from imserver.messages.log import contract
+from imserver.messages.log.contract import Entry, LogExtent
 from imserver.model import LogSubscription, Message
-from imserver.storage.log import contract
-from imserver.storage.log.contract import Entry, LogExtent
 from imserver.transport.connection import OPEN, Connection
 from tests.core.messaging_harness import APP, Node
 from tests.messages.test_messaging import two

@@ -14,7 +14,7 @@ from imserver.features.bots import hooks as module
 from imserver.features.bots.hooks import messages_of
 from imserver.features.bots.parts import bots_of
 from imserver.features.webhooks import webhooks_of
-from imserver.storage.log.contract import Draft
+from imserver.messages.log.contract import Draft
 from imserver.streams import leased
 from imserver.streams.consumer import DeliveryLease
 from tests.core.back_end import Answer, BackEnd, Post

@@ -29,8 +29,8 @@ from imserver.features.groups.groups import (
 from imserver.features.groups.settings import NEW_GROUPS
 from imserver.features.groups.wire import JoinGroup
 from imserver.features.invitations.rows import Invitation, InvitationStore, use
-from imserver.storage.log.contract import Change, Draft
-from imserver.storage.log.message_log import MessageLog
+from imserver.messages.log.contract import Change, Draft
+from imserver.messages.log.message_log import MessageLog
 from imserver.storage.statements import Statements
 from imserver.storage.store import Store
 from tests.storage.conftest import OpenStore
@@ -201,7 +201,7 @@ def test_an_open_group_that_all_have_left_is_joined_and_gets_an_owner_from_a_bac
 def test_a_group_is_deleted_in_parts_and_a_repeated_call_goes_on(
     groups: Groups, group: int, log: MessageLog, monkeypatch: pytest.MonkeyPatch, by: str
 ) -> None:
-    monkeypatch.setattr("imserver.storage.log.groups.MOST_LEAVING", 2)
+    monkeypatch.setattr("imserver.messages.log.groups.MOST_LEAVING", 2)
     groups.set_open(APP, group, "ann", True)
     groups.invite(APP, group, "ann", ["eve"])
     first = log.groups.leave(APP, group, None, by)

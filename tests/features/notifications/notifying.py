@@ -17,12 +17,12 @@ from imserver.features.notifications.recipients import Recipients
 from imserver.features.notifications.rows import NotificationRows
 from imserver.features.notifications.settings import AppNotifySettings
 from imserver.features.webhooks.event_rows import EventStore
+from imserver.messages.log.contract import Draft
 from imserver.messages.log_follower import LogFollower
 from imserver.messages.receipts import Receipts
 from imserver.metrics import Metrics
 from imserver.model import Message
 from imserver.storage.contract import Account
-from imserver.storage.log.contract import Draft
 from imserver.storage.statements import text_of
 from imserver.storage.store import Store
 from imserver.streams.consumer import DeliveryLease

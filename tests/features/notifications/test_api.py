@@ -8,7 +8,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from imserver.cluster.nodes import ToFollowers
 from imserver.features.notifications.contract import MUTED_FOR_GOOD, Delivery, Shown, Wishes
 from imserver.features.notifications.parts import notifications_of
 from imserver.features.notifications.settings import (
@@ -18,6 +17,7 @@ from imserver.features.notifications.settings import (
     NotifyOfApp,
 )
 from imserver.http.call import Route
+from imserver.messages.node_messages import ToFollowers
 from imserver.messages.receipts import Signals
 from imserver.model import Signal
 from tests.features import ROUTES, sections

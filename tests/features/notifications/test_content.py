@@ -21,9 +21,9 @@ from imserver.features.notifications.content import (
     ttl_of,
 )
 from imserver.features.notifications.contract import Shown, ShownAction
+from imserver.messages.log.contract import Conversation
 from imserver.model import Message
 from imserver.notify import Action, Notify
-from imserver.storage.log.contract import Conversation
 
 ANN = Author("Ann", "/ann.png")
 PAIR = Conversation(id=3, kind="user", members=("ann", "zoe"))

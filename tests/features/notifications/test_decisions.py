@@ -14,7 +14,7 @@ from imserver.features.notifications.contract import (
 )
 from imserver.features.notifications.decisions import Decision, decide
 from imserver.features.notifications.settings import AppNotifySettings
-from imserver.storage.log.unread import UnreadMessages
+from imserver.messages.log.unread import UnreadMessages
 
 NOW = 1_000_000_000
 ORDINARY = Wishes()

@@ -10,7 +10,7 @@ from imserver.errors import StorageUnavailable
 from imserver.features.notifications import decisions
 from imserver.features.notifications.contract import ConversationWish, QuietHours, Shown, Wishes
 from imserver.features.notifications.settings import AppNotifySettings
-from imserver.storage.log.contract import Draft
+from imserver.messages.log.contract import Draft
 from imserver.streams.consumer import DeliveryLease
 from tests.support import until
 

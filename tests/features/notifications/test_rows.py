@@ -22,8 +22,8 @@ from imserver.features.notifications.contract import (
 )
 from imserver.features.notifications.rows import HOSTS_OF_USER, LEASE, NotificationRows
 from imserver.features.webhooks.event_rows import EventStore, NewEvent
+from imserver.messages.log.contract import Draft
 from imserver.node.feature_list import tables_of_server
-from imserver.storage.log.contract import Draft
 from imserver.storage.statements import PooledStatements
 from imserver.storage.store import Store
 from imserver.streams.consumer import NotOwner

@@ -16,10 +16,10 @@ from imserver.features.webhooks import absences as module
 from imserver.features.webhooks import feeds
 from imserver.features.webhooks.absences import Absences
 from imserver.features.webhooks.requests import Receiver
+from imserver.messages.log.contract import Draft
 from imserver.model import id_of
 from imserver.sessions.presence import Online
 from imserver.storage.contract import Account
-from imserver.storage.log.contract import Draft
 from imserver.streams import consumer
 from tests.core.back_end import BackEnd
 from tests.features.webhooks.test_feeds import APP, EVENTS, Node, quick

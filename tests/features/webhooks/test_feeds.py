@@ -18,9 +18,9 @@ from imserver.features.webhooks.event_json import page_of
 from imserver.features.webhooks.event_rows import EventStore, StoredEvent
 from imserver.features.webhooks.feeds import Feed, Feeds
 from imserver.features.webhooks.requests import Receiver, WebhookCounts
-from imserver.storage.log.contract import Draft, Entry
+from imserver.messages import log_window
+from imserver.messages.log.contract import Draft, Entry
 from imserver.storage.store import Store
-from imserver.streams import sources
 from tests.core.back_end import REFUSED, BackEnd, Post
 from tests.streams.users import end
 from tests.support import CountingSignal
@@ -478,7 +478,7 @@ def test_events_that_are_read_before_their_commit_is_known_leave_a_feed_at_rest(
     """A negative number of waiting events would let the sender run without a pause."""
     node = start(BackEnd())
     feed = Feed(APP, node.receiver)
-    feed.entries = sources.LogWindow(lambda _after, _limit: [], 0)
+    feed.entries = log_window.LogWindow(lambda _after, _limit: [], 0)
     feed.event_head = 1
     rows = [StoredEvent(number, "bob", "account", 1, b"{}") for number in range(1, 4)]
     batch = module._Batch(page_of(APP, [], rows, "one", EVENTS, 100, 1 << 20), 0, 3, set())

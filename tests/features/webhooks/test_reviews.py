@@ -10,7 +10,7 @@ from imserver.auth.reviews import ALLOWED, UNDECIDED, ReviewDecision, facts_of
 from imserver.config.settings import TenantSettings, WebhookSettings
 from imserver.features.webhooks import requests, reviews
 from imserver.features.webhooks.reviews import ReviewHook, ReviewRequests
-from imserver.storage.log.contract import Draft
+from imserver.messages.log.contract import Draft
 from tests.core.back_end import Answer, BackEnd, Post
 from tests.core.login_harness import LoginHarness
 from tests.transport.harness import until

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from imserver.storage.log.rows import LAST_SESSION
+from imserver.messages.log.rows import LAST_SESSION
 from imserver.storage.statements import Row, Statements
 
 _SESSIONS: Final = "SELECT session FROM uplink_session WHERE log = %s AND member IN {}"

@@ -10,8 +10,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Final
 
-from imserver.storage.log.contract import MOST_UNREAD
-from imserver.storage.log.rows import ANNOTATIONS, NUMBERS, SQLITE_BY_CONVERSATION, LogHead
+from imserver.messages.log.contract import MOST_UNREAD
+from imserver.messages.log.rows import ANNOTATIONS, NUMBERS, SQLITE_BY_CONVERSATION, LogHead
 from imserver.storage.statements import Statements, chunks, marks_of, padded, text_of
 
 MOST_MENTIONS: Final = 100

@@ -12,19 +12,15 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from imserver.model import (
-    Limit,
-    Reaction,
-)
-from imserver.storage.log.bots import readers_of
-from imserver.storage.log.contract import (
+from imserver.messages.log.bots import readers_of
+from imserver.messages.log.contract import (
     Change,
     Rejected,
     RejectReason,
     options_of,
 )
-from imserver.storage.log.groups import MEMBER, group_settings, record
-from imserver.storage.log.rows import (
+from imserver.messages.log.groups import MEMBER, group_settings, record
+from imserver.messages.log.rows import (
     NUMBERS,
     ROOM,
     USER,
@@ -33,8 +29,12 @@ from imserver.storage.log.rows import (
     reactions_in,
     text_objection,
 )
-from imserver.storage.log.transaction import AppTransaction
-from imserver.storage.log.writer import LogWriter
+from imserver.messages.log.transaction import AppTransaction
+from imserver.messages.log.writer import LogWriter
+from imserver.model import (
+    Limit,
+    Reaction,
+)
 from imserver.storage.statements import text_of
 
 MOST_EMOJI: Final = 20

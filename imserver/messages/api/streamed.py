@@ -16,12 +16,13 @@ from imserver.auth.principal import (
     Needs,
 )
 from imserver.channels.members import ChannelRefused, encode_tags
-from imserver.channels.streamed_messages import Piece, StreamedMessages
 from imserver.config.declared import about
 from imserver.http.call import Call
 from imserver.http.field import App, ChannelName
 from imserver.http.operation import Resource
 from imserver.http.reply import ApiProblem
+from imserver.messages.services import MessageServices
+from imserver.messages.streamed_messages import Piece, StreamedMessages
 from imserver.model import ChannelPart, Event
 
 _MOST_PIECES: Final = 1000
@@ -143,7 +144,9 @@ def _refused(error: Exception) -> ApiProblem:
 
 _SAMPLE: Final = "wqvyR2Tg5cMSnBIl0xcmpgxC0bOVqhe9ZcUxMA"
 routes = Resource(
-    "channels", service=lambda core, _: core.channels.streams, refusals={ChannelRefused: _refused}
+    "channels",
+    service=lambda core, _: core.service(MessageServices).channel_streams,
+    refusals={ChannelRefused: _refused},
 )
 
 

@@ -7,14 +7,14 @@ from functools import partial
 from time import time
 from typing import TYPE_CHECKING, Any, Final
 
-from imserver.storage.log.annotations import AnnotationWriter
-from imserver.storage.log.conversations import ConversationReader
-from imserver.storage.log.groups import GroupWriter
-from imserver.storage.log.marks import MarkStore
-from imserver.storage.log.read import EntryReader
-from imserver.storage.log.rows import SQLITE_BY_CONVERSATION, LogHead, LogTables, continue_after, head_of
-from imserver.storage.log.search import EntrySearch
-from imserver.storage.log.writer import LogListener, LogWriter
+from imserver.messages.log.annotations import AnnotationWriter
+from imserver.messages.log.conversations import ConversationReader
+from imserver.messages.log.groups import GroupWriter
+from imserver.messages.log.marks import MarkStore
+from imserver.messages.log.read import EntryReader
+from imserver.messages.log.rows import SQLITE_BY_CONVERSATION, LogHead, LogTables, continue_after, head_of
+from imserver.messages.log.search import EntrySearch
+from imserver.messages.log.writer import LogListener, LogWriter
 from imserver.storage.statements import Row, Statements
 
 if TYPE_CHECKING:

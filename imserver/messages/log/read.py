@@ -12,11 +12,10 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from imserver.model import Limit
-from imserver.storage.log.bots import bots_of
-from imserver.storage.log.contract import NO_LOG, Entry, LogExtent, PublicationPage, count_fitting
-from imserver.storage.log.lost import ranges_of
-from imserver.storage.log.rows import (
+from imserver.messages.log.bots import bots_of
+from imserver.messages.log.contract import NO_LOG, Entry, LogExtent, PublicationPage, count_fitting
+from imserver.messages.log.lost import ranges_of
+from imserver.messages.log.rows import (
     ENTRY_COLUMNS,
     FROM_MESSAGES,
     NUMBERS,
@@ -29,6 +28,7 @@ from imserver.storage.log.rows import (
     room_of,
     users_of,
 )
+from imserver.model import Limit
 from imserver.storage.statements import Row, Statements, text_of
 
 EntryPage = tuple[list[Entry], bool]

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from imserver.model import (
-    Limit,
-)
-from imserver.storage.log.contract import (
+from imserver.messages.log.contract import (
     MOST_UNREAD,
     UNREAD_ENTRIES,
     Conversation,
@@ -18,8 +15,8 @@ from imserver.storage.log.contract import (
     count_fitting,
     page_size,
 )
-from imserver.storage.log.read import fetch, reads
-from imserver.storage.log.rows import (
+from imserver.messages.log.read import fetch, reads
+from imserver.messages.log.rows import (
     ANNOTATIONS,
     CONVERSATION_KINDS,
     NUMBERS,
@@ -30,7 +27,10 @@ from imserver.storage.log.rows import (
     conversation_of,
     pair_of,
 )
-from imserver.storage.log.unread import UnreadMessages, read_positions, read_unread
+from imserver.messages.log.unread import UnreadMessages, read_positions, read_unread
+from imserver.model import (
+    Limit,
+)
 from imserver.storage.statements import Statements, text_of
 
 _COLUMNS: Final = (

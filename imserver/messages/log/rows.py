@@ -12,12 +12,12 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from imserver.config.settings import MAX_USER_BYTES
+from imserver.messages.log.contract import Conversation, ConversationKind, Draft, Entry
 from imserver.model import (
     EntryKind,
     Limit,
     Reaction,
 )
-from imserver.storage.log.contract import Conversation, ConversationKind, Draft, Entry
 from imserver.storage.statements import Statements, text_of
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ FROM_MESSAGES: Final = (
 
 
 class LogHead(Struct):
-    """The row of a log, locked until the transaction ends. ``lost``: :mod:`imserver.storage.log.lost`."""
+    """The row of a log, locked until the transaction ends. ``lost``: :mod:`imserver.messages.log.lost`."""
 
     number: int
     last_id: int

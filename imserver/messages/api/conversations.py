@@ -13,8 +13,9 @@ from imserver.auth.principal import (
 )
 from imserver.config.declared import about
 from imserver.config.settings import MAX_USER_BYTES
+from imserver.core.core import Core
 from imserver.http import field
-from imserver.http.call import Call
+from imserver.http.call import Api, Call
 from imserver.http.field import Acting
 from imserver.http.form import read_cursor
 from imserver.http.operation import Resource
@@ -22,14 +23,15 @@ from imserver.http.reply import ApiProblem
 from imserver.http.wire import page_and_cursor
 from imserver.message_view import entry_view
 from imserver.messages.deliverer import newest_page, oldest_page
+from imserver.messages.log.contract import ConversationSummary, Entry
 from imserver.messages.messaging import MessageSearch
 from imserver.messages.receipts import MarksView, Receipts
+from imserver.messages.services import MessageServices
 from imserver.model import (
     NO_FILTER,
     Limit,
     SearchFilter,
 )
-from imserver.storage.log.contract import ConversationSummary, Entry
 from imserver.storage.store import Store
 
 _MAX_PAGE = 200
@@ -332,10 +334,16 @@ class ConversationApi(Struct, frozen=True):
     message_search: MessageSearch
     receipts: Receipts
 
+    @staticmethod
+    def of(core: Core, _api: Api) -> ConversationApi:
+        """Make it for a node."""
+        services = core.service(MessageServices)
+        return ConversationApi(core.storage.store, services.search, services.receipts)
+
 
 routes = Resource(
     "conversations",
-    service=lambda core, _: ConversationApi(core.storage.store, core.messages.search, core.messages.receipts),
+    service=ConversationApi.of,
     hot=False,
 )
 

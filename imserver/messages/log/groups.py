@@ -11,9 +11,8 @@ from typing import Any, Final
 import msgspec
 
 from imserver.config.settings import MAX_USER_BYTES
-from imserver.model import EntryKind
-from imserver.storage.log.bots import MOST_BOTS, bots_among
-from imserver.storage.log.contract import (
+from imserver.messages.log.bots import MOST_BOTS, bots_among
+from imserver.messages.log.contract import (
     OPTIONS,
     Change,
     Draft,
@@ -25,9 +24,10 @@ from imserver.storage.log.contract import (
     Right,
     options_of,
 )
-from imserver.storage.log.rows import GROUP, SQLITE_BY_GROUP, ConversationState, text_objection
-from imserver.storage.log.transaction import AppTransaction, set_group
-from imserver.storage.log.writer import LogWriter
+from imserver.messages.log.rows import GROUP, SQLITE_BY_GROUP, ConversationState, text_objection
+from imserver.messages.log.transaction import AppTransaction, set_group
+from imserver.messages.log.writer import LogWriter
+from imserver.model import EntryKind
 from imserver.storage.statements import Condition, Statements, chunks, marks_of, padded, text_of
 
 OWNER: Final = "owner"

@@ -11,13 +11,10 @@ from itertools import accumulate
 from typing import Final
 
 from imserver.config.settings import MAX_USER_BYTES
-from imserver.model import (
-    Limit,
-)
-from imserver.storage.log.contract import MOST_RECEIPTED, MarkResult, Marks, Receipt, ReceiptCount
-from imserver.storage.log.lost import next_after_loss
-from imserver.storage.log.read import VISIBLE, shown
-from imserver.storage.log.rows import (
+from imserver.messages.log.contract import MOST_RECEIPTED, MarkResult, Marks, Receipt, ReceiptCount
+from imserver.messages.log.lost import next_after_loss
+from imserver.messages.log.read import VISIBLE, shown
+from imserver.messages.log.rows import (
     ANNOTATIONS,
     LAST_SESSION,
     NUMBERS,
@@ -28,6 +25,9 @@ from imserver.storage.log.rows import (
     LogTables,
     members_of,
     text_objection,
+)
+from imserver.model import (
+    Limit,
 )
 from imserver.storage.statements import Row, Statements, text_of
 

@@ -11,9 +11,9 @@ from typing import Any, Final
 import msgspec
 
 from imserver.config.settings import MAX_USER_BYTES
-from imserver.storage.log.bots import EVERYBODY
-from imserver.storage.log.contract import Entry
-from imserver.storage.log.rows import NUMBERS, decode_meta, text_objection
+from imserver.messages.log.bots import EVERYBODY
+from imserver.messages.log.contract import Entry
+from imserver.messages.log.rows import NUMBERS, decode_meta, text_objection
 from imserver.storage.statements import Statements
 
 MOST_EDITS: Final = 100

@@ -9,7 +9,6 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
 from imserver import errors
-from imserver.api.v1.conversations import ON_BEHALF, ConversationId, MessageId
 from imserver.api.v1.push import notify_bytes
 from imserver.api.v1.push_request import Data, StoredAt, Text
 from imserver.auth.principal import (
@@ -25,8 +24,17 @@ from imserver.http.limits import Limits
 from imserver.http.operation import Resource, one_of
 from imserver.http.rates import Rates
 from imserver.http.reply import ApiProblem
+from imserver.messages.api.conversations import ON_BEHALF, ConversationId, MessageId
+from imserver.messages.log.annotations import emoji_objection
+from imserver.messages.log.contract import (
+    Change,
+    MarkResult,
+    Rejected,
+    RejectReason,
+)
 from imserver.messages.messaging import Messaging
 from imserver.messages.receipts import Receipts
+from imserver.messages.services import MessageServices
 from imserver.model import (
     MAX_BUTTON_BYTES,
     MAX_BUTTON_CHARACTERS,
@@ -39,13 +47,6 @@ from imserver.model import (
     mentions_objection,
 )
 from imserver.notify import Notify, NotifyField, leads_nowhere_else
-from imserver.storage.log.annotations import emoji_objection
-from imserver.storage.log.contract import (
-    Change,
-    MarkResult,
-    Rejected,
-    RejectReason,
-)
 from imserver.storage.store import Store
 
 OwnId = Annotated[
@@ -235,9 +236,8 @@ class MessageApi(Struct, frozen=True):
     @staticmethod
     def of(core: Core, api: Api) -> MessageApi:
         """Make it for a node."""
-        return MessageApi(
-            core.storage.store, core.messages.messaging, core.messages.receipts, api.rates, api.limits
-        )
+        services = core.service(MessageServices)
+        return MessageApi(core.storage.store, services.messaging, services.receipts, api.rates, api.limits)
 
     def send(self, call: Call, request: SendRequest) -> StoredAnswer:
         """Store and deliver a message of the acting user. Switches. Raises :class:`ApiProblem`."""

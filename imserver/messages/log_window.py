@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from imserver.storage.log.contract import Entry
+from imserver.messages.log.contract import Entry
 
 MAX_BUFFERED: Final = 5000
 """Entries of an app that wait in memory; more are read from the log later."""

@@ -14,6 +14,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from imserver.channels.members import ChannelRefused, Publication
 from imserver.cluster.history import HistoryPage, Position
 from imserver.errors import StorageUnavailable
+from imserver.messages.log.contract import Appended, Draft, Entry, Rejected, Stored
 from imserver.metrics import Metrics
 from imserver.model import (
     ChannelPart,
@@ -22,7 +23,6 @@ from imserver.model import (
     Outcome,
     StreamPart,
 )
-from imserver.storage.log.contract import Appended, Draft, Entry, Rejected, Stored
 from imserver.storage.store import Store
 
 MAX_RECOVERED: Final = 1000

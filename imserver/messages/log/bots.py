@@ -14,8 +14,8 @@ from typing import Any, Final
 import msgspec
 from msgspec.structs import replace
 
-from imserver.storage.log.contract import OPTIONS, Draft, Entry
-from imserver.storage.log.rows import ConversationState, LogHead, decode_meta
+from imserver.messages.log.contract import OPTIONS, Draft, Entry
+from imserver.messages.log.rows import ConversationState, LogHead, decode_meta
 from imserver.storage.statements import Statements, text_of
 
 MOST_BOTS: Final = 20

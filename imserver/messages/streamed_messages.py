@@ -25,18 +25,18 @@ from imserver.auth.rates import PIECES, Buckets
 from imserver.channels.channels import Channels, check_known
 from imserver.channels.connections import Connections
 from imserver.channels.members import ChannelRefused, Publication, check_name
-from imserver.channels.open_streams import OpenStream, OpenStreams
-from imserver.channels.stored import draft_of
 from imserver.clock import is_long_turn, serve_others, until_beat
 from imserver.cluster.history import Position
 from imserver.cluster.nodes import NodeQueries, OtherNodes
 from imserver.cluster.registry import Lease
 from imserver.config.settings import LimitSettings
 from imserver.hub.hub import Hub
+from imserver.messages.log.contract import Draft, Rejected
+from imserver.messages.log.rows import objection
+from imserver.messages.open_streams import OpenStream, OpenStreams
+from imserver.messages.stored_channels import draft_of
 from imserver.model import YIELD_TARGETS, Event
 from imserver.sessions.connection_ids import ConnectionTable
-from imserver.storage.log.contract import Draft, Rejected
-from imserver.storage.log.rows import objection
 from imserver.transport.connection import Connection
 
 log = logging.getLogger(__name__)

@@ -79,7 +79,7 @@ class Draft(Struct, frozen=True, kw_only=True):
     room: str = ""
     uplink_session: int = 0
     """The session that sends it, where only the sender's newest one may
-    (:meth:`imserver.storage.log.writer.LogWriter.begin_uplink`); 0: every session may."""
+    (:meth:`imserver.messages.log.writer.LogWriter.begin_uplink`); 0: every session may."""
 
 
 Entry = Message

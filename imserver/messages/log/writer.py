@@ -14,7 +14,7 @@ are empty.
   ``seconds``.
 - If the answer to COMMIT is lost, the writer looks up the ids before it writes anything else.
 - If the database has lost entries that this node knows, the logs continue beyond them before anything else
-  is written (:mod:`imserver.storage.log.lost`).
+  is written (:mod:`imserver.messages.log.lost`).
 - If the database refuses a row, the requests of that transaction are stored one by one.
 """
 
@@ -33,7 +33,7 @@ import gevent
 from gevent.event import AsyncResult, Event
 
 from imserver.errors import StorageUnavailable
-from imserver.storage.log.contract import (
+from imserver.messages.log.contract import (
     Appended,
     Change,
     Draft,
@@ -43,9 +43,9 @@ from imserver.storage.log.contract import (
     StorageUnsure,
     Stored,
 )
-from imserver.storage.log.lost import EntriesLost, move_on
-from imserver.storage.log.rows import objection, resend_of
-from imserver.storage.log.transaction import (
+from imserver.messages.log.lost import EntriesLost, move_on
+from imserver.messages.log.rows import objection, resend_of
+from imserver.messages.log.transaction import (
     AppendRequest,
     AppTransaction,
     ChangeRequest,
@@ -53,7 +53,7 @@ from imserver.storage.log.transaction import (
     batch_of,
     lock_head,
 )
-from imserver.storage.log.uplink_sessions import UplinkSessions
+from imserver.messages.log.uplink_sessions import UplinkSessions
 from imserver.storage.statements import CommitGuard, DirectStatements, NotStored, RowRefused, Unsure
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 from msgspec import Struct
 
-from imserver.storage.log.bots import (
+from imserver.messages.log.bots import (
     BotReaders,
     accounts_among,
     bots_among,
@@ -18,7 +18,7 @@ from imserver.storage.log.bots import (
     owners_among,
     with_command,
 )
-from imserver.storage.log.contract import (
+from imserver.messages.log.contract import (
     Appended,
     Change,
     Draft,
@@ -28,9 +28,9 @@ from imserver.storage.log.contract import (
     StorageUnsure,
     Stored,
 )
-from imserver.storage.log.lost import beyond, next_after_loss
-from imserver.storage.log.revisions import MOST_EDITS, count_edits, recalled_among, revise
-from imserver.storage.log.rows import (
+from imserver.messages.log.lost import beyond, next_after_loss
+from imserver.messages.log.revisions import MOST_EDITS, count_edits, recalled_among, revise
+from imserver.messages.log.rows import (
     ENTRY_COLUMNS,
     FROM_MESSAGES,
     GROUP,
@@ -46,7 +46,7 @@ from imserver.storage.log.rows import (
     pair_of,
     pair_of_room,
 )
-from imserver.storage.log.uplink_sessions import UplinkSessions, store_sessions, stored_sessions
+from imserver.messages.log.uplink_sessions import UplinkSessions, store_sessions, stored_sessions
 from imserver.storage.statements import DirectStatements, Statements, chunks, marks_of, padded, text_of
 
 _UNKNOWN: Final = Rejected(RejectReason.UNKNOWN_CONVERSATION)

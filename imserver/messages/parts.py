@@ -1,0 +1,107 @@
+"""The parts of stored messages on one node."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from imserver.core.core import Core, FeatureParts
+from imserver.hub.acks import AckTracker
+from imserver.messages.action_positions import ActionPositions
+from imserver.messages.annotations import AnnotationCommands
+from imserver.messages.messaging import MessageCommands, MessageSearch, Messaging
+from imserver.messages.node_messages import ToFollowers, ToLog
+from imserver.messages.receipts import Receipts, Signals
+from imserver.messages.retention import Retention
+from imserver.messages.services import MessageServices
+from imserver.messages.streamed import ConversationStreams, StreamedTexts
+from imserver.messages.streamed_messages import ChannelStreams, StreamedMessages
+from imserver.storage.contract import Erasure
+
+
+def build(core: Core) -> FeatureParts:
+    """Build them, with their commands and the handlers of node messages."""
+    services = _make_services(core)
+    messaging, positions = services.messaging, services.messaging.positions
+    catch_up, network = messaging.catch_up, core.network
+    network.context.ponged = catch_up.ponged
+    # Before the parts of the core, which forget whose connection it was.
+    network.ended.insert(0, catch_up.ended)
+    network.forgotten.insert(0, catch_up.forget)
+    if core.member is not None:
+        core.on_join.append(partial(messaging.learn, core.member.others))
+    store = core.storage.store
+
+    def erase_user(app: str, user: str) -> None:
+        store.log().erase_user(app, user)
+        positions.forget(app, user)
+
+    def drain() -> None:
+        services.streams.close_all()
+        services.channel_streams.close_all()
+
+    return FeatureParts(
+        services,
+        run=(
+            messaging.follower.run,
+            positions.run,
+            services.retention.run,
+            services.channel_streams.run,
+            services.streams.run,
+            catch_up.run,
+        ),
+        drain=drain,
+        # Clients acknowledge until their connections end.
+        finish=positions.store_proved,
+        erasure=Erasure(frozenset(), erase_user, lambda _: None),
+    )
+
+
+def _make_services(core: Core) -> MessageServices:
+    store, hub, fanout, metrics = (
+        core.storage.store,
+        core.sessions.hub,
+        core.sessions.fanout,
+        core.node.metrics,
+    )
+    identity, table, cluster = core.identity, core.sessions.table, core.cluster
+    channels, node_messages, limits = core.channels.channels, cluster.node_messages, core.config.limits
+    positions = ActionPositions(store)
+    messaging = Messaging(
+        hub,
+        fanout,
+        metrics,
+        store,
+        identity.logins,
+        positions,
+        AckTracker(metrics, limits.node_outbox_bytes),
+        identity.reviews,
+        identity.sender_rates,
+        channels,
+        node_messages,
+        identity.observer,
+    )
+    store.log_listener = messaging
+    channels.log.attach(messaging.follower.follow)
+    messaging.add_to(cluster.queries)
+    followers = messaging.log_subscriptions.followers
+    signals = Signals(hub, fanout, followers, store, identity.relations, messaging.streams, node_messages)
+    if node_messages is not None:
+        node_messages.handle(
+            {
+                ToLog: lambda m: messaging.follower.committed(m.app, m.first, m.last, m.entries),
+                ToFollowers: signals.deliver,
+            },
+            short_tags=True,
+        )
+    receipts, search = Receipts(signals, store), MessageSearch(store)
+    tenants = identity.tenants
+    retention = Retention(core.config.storage, tenants.get, store, metrics, positions, identity.observer)
+    commands = MessageCommands(core.sessions.sessions, messaging, receipts, search, store)
+    for service in (commands, AnnotationCommands(store), receipts, signals):
+        core.network.dispatcher.add(service.rows())
+    in_conversations = ConversationStreams(messaging, signals, store, identity.relations)
+    streams = StreamedTexts(in_conversations, table, cluster.queries, limits, cluster.others)
+    in_channels = ChannelStreams(channels, hub, core.sessions.connections)
+    channel_streams = StreamedMessages(in_channels, table, cluster.queries, limits, cluster.others)
+    tenants.on_delete += [streams.forget, channel_streams.forget]
+    return MessageServices(messaging, signals, receipts, search, retention, streams, channel_streams)

@@ -1,0 +1,26 @@
+"""The services of stored messages on one node."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from imserver.messages.messaging import MessageSearch, Messaging
+from imserver.messages.receipts import Receipts, Signals
+from imserver.messages.retention import Retention
+from imserver.messages.streamed import StreamedTexts
+from imserver.messages.streamed_messages import StreamedMessages
+
+
+class MessageServices(Struct, frozen=True):
+    """Stored messages, and texts that are sent in pieces.
+
+    ``streams``: texts that are stored when their last piece has come. ``channel_streams``: those in channels.
+    """
+
+    messaging: Messaging
+    signals: Signals
+    receipts: Receipts
+    search: MessageSearch
+    retention: Retention
+    streams: StreamedTexts
+    channel_streams: StreamedMessages
