@@ -385,9 +385,6 @@ class ChannelPart(Struct, frozen=True, gc=False, array_like=True, omit_defaults=
     (``b""``: the back end). ``tags``: a JSON object of strings. ``stream``: of a streamed message.
     """
 
-    OF_USER: ClassVar[str] = "user:"
-    """What the name of the channel of a user begins with. Then comes the user."""
-
     name: str
     offset: int = 0
     epoch: str = ""
@@ -426,12 +423,6 @@ class Event(Struct, frozen=True, gc=False, omit_defaults=True):
     notify: bytes = b""
     """What a push says about its notification (:mod:`imserver.notify`), as JSON; ``b""``: nothing."""
 
-    @property
-    def compressed(self) -> bool | None:
-        """Of a publication for a subscriber that reads deltas: whether ``data`` is a delta; False: it is the
-        whole payload. None: the event is for all."""
-        return None
-
 
 class Compressed(Event, frozen=True, gc=False, omit_defaults=True):
     """A publication for a subscriber that reads deltas.
@@ -440,11 +431,6 @@ class Compressed(Event, frozen=True, gc=False, omit_defaults=True):
     """
 
     delta: bool = False
-
-    @property
-    def compressed(self) -> bool:
-        """The same as ``delta``."""
-        return self.delta
 
 
 class Signal(Event, frozen=True, gc=False, omit_defaults=True):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Mapping
 from operator import attrgetter
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import msgspec
 
@@ -30,7 +30,6 @@ from imserver.config.values import (
     valid_name,
 )
 from imserver.hub.hub import Hub
-from imserver.model import SYSTEM_PREFIX
 from imserver.storage.app_rows import has_files
 from imserver.storage.contract import AppRow, Changes
 from imserver.storage.store import Store
@@ -46,7 +45,9 @@ log = logging.getLogger(__name__)
 
 
 class BadTenant(ValueError):
-    """An invalid name or invalid settings. The text is one line with the reason."""
+    """An app cannot have this name or these settings, or cannot be deleted. The text is one line with the
+    reason.
+    """
 
 
 class UnknownTenant(LookupError):
@@ -147,10 +148,6 @@ class Tenants:
         """The app that the alias ``name`` stands for; ``name`` itself if it is no alias. Never switches."""
         return self.aliases.get(name, name)
 
-    def app_of_system(self, system: str) -> str:
-        """The name of the app of a system of the client dialect, which may not exist. Never switches."""
-        return SYSTEM_PREFIX + system
-
     def names(self) -> list[str]:
         """The names of all apps, sorted."""
         return sorted({*self._configured, *self._stored})
@@ -177,19 +174,6 @@ class Tenants:
         if self._store.is_deleted(name) and self._store.read(lambda sql: has_files(name, sql)):
             raise BadTenant(f"app {name}: was deleted, but some of its files are left; delete it again first")
         return self._store.add_app(name, stored_fields(settings))
-
-    def register_system(self, system: str) -> Literal["registered", "taken", "full"]:
-        """Create and store the app of a system, without settings. May switch. Raises StorageUnavailable.
-
-        ``taken``: it exists, cannot have this name, or was deleted and some of its files are left. ``full``:
-        ``limits.registered_apps`` is reached.
-        """
-        try:
-            return "registered" if self.register(self.app_of_system(system)) else "taken"
-        except TooManyTenants:
-            return "full"
-        except BadTenant:
-            return "taken"
 
     def change(self, name: str, fields: Mapping[str, Any], unset: Collection[str] = ()) -> Tenant:
         """Change settings of a registered app. Settings in ``unset`` return to their defaults. May switch.

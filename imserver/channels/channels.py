@@ -102,7 +102,7 @@ class Subscribed(Struct, frozen=True):
 
     ``position``: of the last publication before it (None: the channel has no history). ``publications``: what
     came after the position of the client. ``recovered``: they are all of it. ``delta``: the subscriber
-    receives publications that are :attr:`Event.compressed`.
+    receives publications that are :class:`Compressed`.
     """
 
     local: LocalChannel

@@ -89,13 +89,6 @@ class ToChannel(Struct, frozen=True, gc=False, tag="m", array_like=True):
     except_connection: str = ""
 
 
-class Awaited(Struct, frozen=True, gc=False, tag="w", array_like=True):
-    """A client that acknowledges has gone: messages to this user wait for a while."""
-
-    app: str
-    user: str
-
-
 class ToPending(Struct, frozen=True, gc=False, tag="p", array_like=True):
     """Store a push for an absent user for ``seconds``: its node stops. ``device``: see :class:`ToUser`."""
 
@@ -133,17 +126,11 @@ class Fence(Struct, frozen=True, gc=False, tag="f", array_like=True):
 
 
 NodeMessage = (
-    ToUser
-    | ToApp
-    | Notice
-    | Replaced
-    | ToChannel
-    | ToConnection
-    | Awaited
-    | ToPending
-    | ChannelsUnsettled
-    | Fence
+    ToUser | ToApp | Notice | Replaced | ToChannel | ToConnection | ToPending | ChannelsUnsettled | Fence
 )
+
+_OLD_TAGS: Final = ("l", "s", "w")
+"""Tags of messages of features that older nodes send and understand; they have no dot."""
 
 encode = msgspec.msgpack.Encoder().encode
 
@@ -173,18 +160,16 @@ class NodeMessages:
         """Set what sends. It passes on what it receives to :meth:`received`."""
         self._rpc = rpc
 
-    def handle(
-        self, handlers: Mapping[type[Struct], Callable[[Any], object]], *, short_tags: bool = False
-    ) -> None:
-        """Add handlers by type of message; each is called with the message. ``short_tags``: those of
-        this server have tags of one letter.
+    def handle(self, handlers: Mapping[type[Struct], Callable[[Any], object]]) -> None:
+        """Add handlers by type of message; each is called with the message.
 
         Raises StartError if another type has the same tag, or a message of a feature none of its own.
         """
         self._handlers.update(handlers)
         kinds = [kind for kind in self._handlers if kind not in get_args(NodeMessage)]
-        for kind in handlers:
-            if not short_tags and kind in kinds and "." not in str(kind.__struct_config__.tag):
+        for kind in kinds:
+            tag = str(kind.__struct_config__.tag)
+            if "." not in tag and tag not in _OLD_TAGS:
                 raise StartError(f"the node message {kind.__name__}: expected a tag such as feature.message")
         try:
             self._decode = msgspec.msgpack.Decoder(Union[(NodeMessage, *kinds)]).decode

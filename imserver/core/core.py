@@ -384,8 +384,6 @@ class Core:
         )
         # After the sessions were closed: what they have not acknowledged becomes pending pushes.
         self.identity.tenants.on_delete.append(pending.forget)
-        if targets.rerouting is not None:
-            targets.rerouting.on_unreached.append(pending.unreached)
         publishing = Publishing(
             targets.reach,
             targets.channels,

@@ -43,7 +43,7 @@ from imserver.http.form import (
 )
 from imserver.http.limits import Limits
 from imserver.http.rates import Rates, too_many
-from imserver.http.reply import CMD, PROBLEM, ApiProblem, BatchAnswers, RequestRefused, Style
+from imserver.http.reply import CMD, PROBLEM, ApiProblem, RequestRefused, Style
 from imserver.http.wire import GZIP_BYTES, Headers, compressed, decode_whole, inflate, read_query
 from imserver.protocol.forgiving import BACKSLASH, has_nul
 from imserver.transport.exchange import HttpRequest, HttpResponse, patterns_of
@@ -215,12 +215,6 @@ class Call(Struct):
             return decoder.decode(body)
         except (ValueError, RecursionError) as error:  # not UTF-8, no JSON, or of another shape
             return decode_whole(decoder, body, error)
-
-    @staticmethod
-    def batch() -> BatchAnswers:
-        """The answers to the commands of this request, if it has several. It begins with none. Then
-        ``add(answer, too_large)`` each in turn; ``parts`` has them."""
-        return BatchAnswers()
 
     def json_object(self) -> dict[str, Any]:
         """The object of a JSON body by folded name, without nulls. Raises BadBody."""

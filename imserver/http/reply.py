@@ -25,8 +25,8 @@ MAX_BATCH_BYTES: Final = 4 << 20
 
 
 class BatchAnswers:
-    """The answers to the commands of one request, in their order. Together they have at most
-    :data:`MAX_BATCH_BYTES`.
+    """The answers to the commands of one request, in their order: ``parts``. Together they have at most 4 MiB
+    (:data:`MAX_BATCH_BYTES`).
     """
 
     def __init__(self) -> None:

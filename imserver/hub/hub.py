@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator, Mapping
 from time import time
 from typing import Any, Final
 
-from imserver.model import SYSTEM_PREFIX, ChannelPart, Event
+from imserver.model import SYSTEM_PREFIX, Event
 from imserver.transport.connection import OPEN, Connection
 
-USER_CHANNEL: Final = ChannelPart.OF_USER
+USER_CHANNEL: Final = "user:"
+"""What the name of the channel of a user begins with. Then comes the user."""
 RESERVED: Final = (USER_CHANNEL, "group:")
 """Channels of these namespaces reach the sessions of users and of the members of groups, without
 subscriptions. Only these users and members may subscribe to them."""

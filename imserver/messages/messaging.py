@@ -190,8 +190,7 @@ class Messaging:
 
         ``done`` gets the result, after every earlier entry that its sender is to receive on ``connection``.
         Everybody else who may read it receives it, the sender's other connections too. If the result is not
-        known in time, ``done`` gets a StorageUnsure: see :meth:`hear_later`. For what a back end stores; see
-        :meth:`send_of_user`.
+        known in time, ``done`` gets a StorageUnsure. For what a back end stores; see :meth:`send_of_user`.
         """
         if self._writer is None:
             self._writer = self._store.log().writer
@@ -238,16 +237,6 @@ class Messaging:
         result = settled.get()
         assert result is not None
         return result
-
-    @staticmethod
-    def hear_later(result: StorageUnavailable, done: Done) -> bool:
-        """Whether it is not known yet if a draft with this result was stored. Then ``done`` gets the final
-        result, before the entry is delivered. It must not switch.
-        """
-        if not isinstance(result, StorageUnsure):
-            return False
-        result.on_known = done
-        return True
 
     def _stored(self, app: str, connection: Connection | None, done: Done | None, result: Stored) -> None:
         """Pass on the result of a draft; the final one of an unsure draft comes later. ``done`` None: nobody

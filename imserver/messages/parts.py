@@ -90,8 +90,7 @@ def _make_services(core: Core) -> MessageServices:
             {
                 ToLog: lambda m: messaging.follower.committed(m.app, m.first, m.last, m.entries),
                 ToFollowers: signals.deliver,
-            },
-            short_tags=True,
+            }
         )
     receipts, search = Receipts(signals, store), MessageSearch(store)
     tenants = identity.tenants

@@ -12,8 +12,6 @@ SINCE: Final[Mapping[str, int]] = {}
 """Name of the face → the version since when it exists, for those that are newer than version 1."""
 
 __all__ = [
-    "SINCE",
-    "VERSION",
     "Answers",
     "DialectParts",
     "Feature",

@@ -5,7 +5,7 @@ from imserver.http.call import Api, Call, Route
 from imserver.http.field import AccountApp, Acting, ActingPage, NextCursor, PageCursor
 from imserver.http.form import BadBody, read_cursor
 from imserver.http.operation import Header, Refusals, Resource, one_of, refuse
-from imserver.http.reply import PROBLEM, ApiProblem, RequestRefused
+from imserver.http.reply import PROBLEM, ApiProblem, BatchAnswers, RequestRefused
 from imserver.http.streaming import stream_head, stream_refused
 from imserver.http.views import as_request, to_response
 from imserver.http.wire import page_and_cursor
@@ -22,6 +22,7 @@ __all__ = [
     "Api",
     "ApiProblem",
     "BadBody",
+    "BatchAnswers",
     "Call",
     "ConversationId",
     "Header",

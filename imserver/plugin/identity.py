@@ -18,7 +18,7 @@ from imserver.auth.rates import Buckets, Rate, TooManyRequests, by_address
 from imserver.auth.relations import Relations
 from imserver.auth.reviews import ReviewDecision, Reviews
 from imserver.auth.rules import LoginDecision
-from imserver.auth.tenants import Tenant, Tenants
+from imserver.auth.tenants import BadTenant, Tenant, Tenants, TooManyTenants
 from imserver.auth.tokens import (
     BadKey,
     BadToken,
@@ -38,6 +38,7 @@ __all__ = [
     "BackEnds",
     "BadKey",
     "BadSignature",
+    "BadTenant",
     "BadToken",
     "Buckets",
     "Issuer",
@@ -57,6 +58,7 @@ __all__ = [
     "Tenants",
     "TokenExpired",
     "TooManyRequests",
+    "TooManyTenants",
     "UnverifiedClaims",
     "by_address",
     "clean_name",

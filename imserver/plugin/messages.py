@@ -10,6 +10,7 @@ from imserver.messages.log.contract import (
     GroupState,
     Rejected,
     RejectReason,
+    StorageUnsure,
     count_fitting,
 )
 from imserver.messages.log.message_log import MessageLog
@@ -42,6 +43,7 @@ __all__ = [
     "RejectReason",
     "Rejected",
     "Signals",
+    "StorageUnsure",
     "ToFollowers",
     "UnreadMessages",
     "count_fitting",

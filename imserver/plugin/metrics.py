@@ -1,9 +1,7 @@
 """The face: rows of ``/metrics``."""
 
-from imserver.metric_table import Metric, counter, gauge
+from imserver.metric_table import Metric
 
 __all__ = [
     "Metric",
-    "counter",
-    "gauge",
 ]

@@ -3,7 +3,7 @@
 from imserver.channels.channels import Subscribed
 from imserver.channels.client_commands import ChannelAnswers
 from imserver.channels.connections import Joined, Left
-from imserver.channels.members import ChannelMember, ChannelNames, ChannelRefused
+from imserver.channels.members import ChannelMember, ChannelRefused
 from imserver.cluster.history import Position
 from imserver.core.core import Core
 from imserver.core.services import (
@@ -18,7 +18,6 @@ from imserver.core.services import (
 __all__ = [
     "ChannelAnswers",
     "ChannelMember",
-    "ChannelNames",
     "ChannelRefused",
     "ChannelServices",
     "ClusterServices",

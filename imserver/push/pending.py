@@ -20,7 +20,7 @@ from gevent.lock import BoundedSemaphore
 from msgspec import Struct
 
 from imserver.clock import until_beat
-from imserver.cluster.nodes import Awaited, NodeMessages, ToPending, ToUser
+from imserver.cluster.nodes import NodeMessages, ToPending
 from imserver.model import Event, Outcome
 from imserver.sessions.presence import Presence
 
@@ -31,10 +31,6 @@ LOOK_USERS: Final = 1000
 """Number of users looked up together."""
 APP_SHARE: Final = 0.75
 """Part of the free space (not used by other apps) that one app may use."""
-AWAIT_SECONDS: Final = 600
-"""Time for which pushes to an awaited user wait."""
-MAX_AWAITED: Final = 100_000
-"""Limit of the number of users who are awaited. Beyond it the first is dropped."""
 _ENTRY_BYTES: Final = 400
 
 
@@ -66,8 +62,7 @@ class PendingPushes:
 
     ``to_user``: that of the reach.
 
-    One app takes at most :data:`APP_SHARE` of the free space, so that no app can use all of it. Owner of the
-    users who are awaited: their clients acknowledge messages, and have gone.
+    One app takes at most :data:`APP_SHARE` of the free space, so that no app can use all of it.
     """
 
     def __init__(
@@ -93,17 +88,13 @@ class PendingPushes:
         """App → its pushes, and their bytes."""
         self._numbers = count()
         self._next_expiry = float("inf")
-        self._awaited: dict[tuple[str, str], float] = {}
-        """(app, user) → monotonic time until which the user is awaited."""
         self._filled = Signal()
         """Set while there are pending pushes."""
         self._node_messages = node_messages
         if node_messages is not None:
-            node_messages.handle({ToPending: self._passed, Awaited: self._await})
+            node_messages.handle({ToPending: self._passed})
 
-    def add(
-        self, app: str, user: str, event: Event, seconds: float = AWAIT_SECONDS, device: str | None = None
-    ) -> bool:
+    def add(self, app: str, user: str, event: Event, seconds: float, device: str | None = None) -> bool:
         """Store a push for ``seconds``. Return False if there is no room for it. Never switches."""
         push = PendingPush(event, device, self._clock() + seconds)
         if not self._has_room(app, push.size):
@@ -151,37 +142,8 @@ class PendingPushes:
             if not queue.pushes and self._queues.get((app, user)) is queue:
                 del self._queues[app, user]
 
-    def await_user(self, app: str, user: str) -> None:
-        """Await a user on all nodes: for :data:`AWAIT_SECONDS`, pushes that :meth:`hold` gets wait for the
-        next login, if the user is not online. Never switches."""
-        awaited = Awaited(app, user)
-        self._await(awaited)
-        if self._node_messages is not None:
-            self._node_messages.broadcast(awaited)
-
-    def _await(self, awaited: Awaited) -> None:
-        key, now = (awaited.app, awaited.user), self._clock()
-        self._awaited.pop(key, None)
-        self._awaited[key] = now + AWAIT_SECONDS
-        while len(self._awaited) > MAX_AWAITED or next(iter(self._awaited.values())) <= now:
-            del self._awaited[next(iter(self._awaited))]
-
-    def hold(self, app: str, user: str, event: Event) -> None:
-        """Store a push that has not reached its user, if the user is awaited. Never switches."""
-        seconds = self._awaited.get((app, user), 0.0) - self._clock()
-        if seconds > 0:
-            self.add(app, user, event, seconds)
-
-    def unreached(self, push: ToUser) -> None:
-        """Hold a push that was on its way to this node when its user left. Never switches."""
-        if push.alone and push.event.kind == "msg":
-            self.hold(push.app, push.user, push.event)
-
     def forget(self, app: str) -> None:
-        """Remove all pushes of a deleted app, and await none of its users. Never switches."""
-        # First: a message to an awaited user would become a push.
-        for key in [key for key in self._awaited if key[0] == app]:
-            del self._awaited[key]
+        """Remove all pushes of a deleted app. Never switches."""
         for key in [key for key in self._queues if key[0] == app]:
             queue = self._queues.pop(key)
             for number in tuple(queue.pushes):

@@ -296,8 +296,9 @@ class Rerouting:
         """Pushes sent on to the node to which their user had moved."""
         self.unreached = 0
         """Pushes accepted by a node that reached nobody, overtaken ones included."""
-        self.on_unreached: list[Callable[[ToUser], object]] = []
-        """Called with each push whose user was found nowhere. Must not switch."""
+        self.on_unreached: list[Callable[[str, str, Event], object]] = []
+        """Called with the app, the user and the event of each push that only this node has, if the user was
+        found nowhere. Must not switch."""
 
     def deliver(self, item: ToUser) -> None:
         """Deliver here, after waiting pushes of the same user. Never switches."""
@@ -330,10 +331,12 @@ class Rerouting:
         queue = self._queues[app, user]
         try:
             while queue:
-                if not self._serve(queue[0]):
+                item = queue[0]
+                if not self._serve(item):
                     self.unreached += 1
-                    for call in self.on_unreached:
-                        call(queue[0])
+                    if item.alone:
+                        for call in self.on_unreached:
+                            call(app, user, item.event)
                 queue.popleft()
                 self._count -= 1
         except Exception:

@@ -189,9 +189,10 @@ class Harness(SocketHarness):
     def _make_action_service(self, messages: Any) -> ActionService:
         presence = Presence(self.hub, self.table, REGISTRY)
         self.pending = PendingPushes(self.reach.to_user, presence, 1000, 1_000_000, lambda: self.now)
-        push: Any = SimpleNamespace(reach=self.reach, pending=self.pending)
+        push: Any = SimpleNamespace(reach=self.reach, pending=self.pending, rerouting=None)
+        alone: Any = SimpleNamespace(node_messages=None)
         messaging: Any = SimpleNamespace(catch_up=self.catch_up, ack_tracker=self.ack_tracker)
-        self.acks = ActionAcks(push, messaging)
+        self.acks = ActionAcks(push, messaging, alone, lambda: self.now)
         return ActionService(
             self.session_services(),
             self.channel_services(),

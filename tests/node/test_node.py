@@ -296,7 +296,9 @@ def test_each_second_everything_is_done_also_after_a_failure(
         raise RuntimeError
 
     monkeypatch.setattr(node.servers, "expire", fail)
-    monkeypatch.setattr(node.core.service(MessageServices).messaging.catch_up, "check_acks", lambda: done.append("acks"))
+    monkeypatch.setattr(
+        node.core.service(MessageServices).messaging.catch_up, "check_acks", lambda: done.append("acks")
+    )
     until(lambda: done.count("acks") >= 2 and node.core.node.request_log.flushed >= 2)  # type: ignore[attr-defined]
     begin = done.index("failed")
     assert done[begin : begin + 2] == ["failed", "acks"]

@@ -95,7 +95,7 @@ def test_a_node_that_looks_too_late_still_ends_the_sessions_of_the_old_app(
     deleted: list[str] = []
     parts.identity.tenants.on_delete.append(deleted.append)
     acks: Any = parts.features["action"].ended[0].__self__  # type: ignore[attr-defined]
-    parts.push.pending.await_user("shop", "ann")
+    acks.await_user("shop", "ann")
     assert parts.push.pending.add("shop", "ann", Event("msg", "", "secret"), 600)
     other = Store(parts.config.storage, parts.config.server.data_dir, threaded=False)
     other.start()

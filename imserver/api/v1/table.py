@@ -27,7 +27,7 @@ from imserver.config.declared import about
 from imserver.config.values import Declarations
 from imserver.http.call import Api, Call, Route, run_command
 from imserver.http.operation import PREFIX, Header, Operation, Resource, route_of
-from imserver.http.reply import PROBLEM, ApiProblem
+from imserver.http.reply import PROBLEM, ApiProblem, BatchAnswers
 from imserver.transport.exchange import HttpResponse
 
 # --- batches ------------------------------------------------------------------------------------------------
@@ -117,7 +117,7 @@ def batch(api: Api, call: Call) -> HttpResponse:
     key = key_of(call)
     request = call.request
     api.rates.charge(call.principal, request.host, len(commands) - 1)
-    answers, too_large = call.batch(), _result(PROBLEM.refuse(errors.Problems.ANSWER_TOO_LARGE, request))
+    answers, too_large = BatchAnswers(), _result(PROBLEM.refuse(errors.Problems.ANSWER_TOO_LARGE, request))
     for number, command in enumerate(commands):
         name, body = next(iter(command.items()))
         headers = {"idempotency-key": f"{key}/{number}"} if key else {}

@@ -18,8 +18,9 @@ def _build(core: Core) -> FeatureParts:
         tenant = core.identity.tenants.get(app)
         return {} if tenant is None else tenant.room_members
 
-    acks = ActionAcks(core.push, core.service(MessageServices).messaging)
+    acks = ActionAcks(core.push, core.service(MessageServices).messaging, core.cluster)
     core.network.forgotten.insert(-1, acks.clear)  # channels are left last
+    core.identity.tenants.on_delete.append(acks.forget)
     service = ActionService(
         core.sessions,
         core.channels,

@@ -2,36 +2,67 @@
 
 Each message to such a client has a number. Messages that it does not acknowledge are sent again on the same
 connection, then the connection is closed. When the connection ends, unstored messages become pending pushes,
-and stored ones are read from the log at the next login. For ten minutes after the end, messages of other
-users to the absent user become pending pushes too, on the nodes of their senders.
+and stored ones are read from the log at the next login. Then all nodes await the user for ten minutes:
+messages of other users become pending pushes too, on the nodes of their senders.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from time import monotonic
 from typing import Final
 
 import gevent
+from msgspec import Struct
 from msgspec.structs import replace
 
 from imserver.dialects.action.commands import AckNumber
 from imserver.dialects.action.wire import DIALECT, AckedActionDialect
 from imserver.plugin.errors import ReplyCode
 from imserver.plugin.messages import Messaging
-from imserver.plugin.services import PushServices
+from imserver.plugin.services import ClusterServices, PushServices
 from imserver.plugin.wire import AckedState, Connection, Event, Outcome, Reply, app_and_user
+
+AWAIT_SECONDS: Final = 600
+"""Time for which a user is awaited, and for which unstored messages wait."""
+MAX_AWAITED: Final = 100_000
+"""Limit of the number of users who are awaited. Beyond it the first is dropped."""
 
 _ACKED: Final = AckedActionDialect()
 _OK: Final = Reply(ReplyCode.OK)
 
 
-class ActionAcks:
-    """Turns acknowledged delivery on and off. Stateless."""
+class Awaited(Struct, frozen=True, gc=False, tag="w", array_like=True):
+    """Tells the other nodes to await a user."""
 
-    def __init__(self, push: PushServices, messaging: Messaging) -> None:
+    app: str
+    user: str
+
+
+class ActionAcks:
+    """Turns acknowledged delivery on and off. Owner of the users who are awaited: their clients acknowledge
+    messages, and have gone.
+    """
+
+    def __init__(
+        self,
+        push: PushServices,
+        messaging: Messaging,
+        cluster: ClusterServices,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
         self._reach = push.reach
         self._pending = push.pending
         self._catch_up = messaging.catch_up
         self._ack_tracker = messaging.ack_tracker
+        self._clock = clock
+        self._awaited: dict[tuple[str, str], float] = {}
+        """(app, user) → monotonic time until which the user is awaited."""
+        self._node_messages = cluster.node_messages
+        if self._node_messages is not None:
+            self._node_messages.handle({Awaited: self._await})
+        if push.rerouting is not None:
+            push.rerouting.on_unreached.append(self._unreached)
 
     # --- commands -------------------------------------------------------------------------------------------
 
@@ -77,7 +108,18 @@ class ActionAcks:
         if self._pending.waits_for(app, user):
             self._pending.deliver(app, user)
         if self._reach.to_user(app, user, event) in (Outcome.NOT_SENT, Outcome.UNKNOWN):
-            self._pending.hold(app, user, event)
+            self._hold(app, user, event)
+
+    def _unreached(self, app: str, user: str, event: Event) -> None:
+        """A push was on its way to this node when its user left. Never switches."""
+        if event.kind == "msg":
+            self._hold(app, user, event)
+
+    def _hold(self, app: str, user: str, event: Event) -> None:
+        """Let a message wait that has not reached its user, if the user is awaited. Never switches."""
+        seconds = self._awaited.get((app, user), 0.0) - self._clock()
+        if seconds > 0:
+            self._pending.add(app, user, event, seconds)
 
     # --- ends -----------------------------------------------------------------------------------------------
 
@@ -90,13 +132,32 @@ class ActionAcks:
         app, user = connection.app, connection.user
         if app is not None and user is not None:
             for event in events:
-                self._pending.add(app, user, replace(event, channel=None))
+                self._pending.add(app, user, replace(event, channel=None), AWAIT_SECONDS)
 
     def ended(self, connection: Connection, _code: int) -> None:
         """A connection has ended. Never switches."""
         if connection.user is not None and acknowledges(connection):
             self.clear(connection)
-            self._pending.await_user(*app_and_user(connection))
+            self.await_user(*app_and_user(connection))
+
+    def await_user(self, app: str, user: str) -> None:
+        """Await a user on all nodes for :data:`AWAIT_SECONDS`. Never switches."""
+        awaited = Awaited(app, user)
+        self._await(awaited)
+        if self._node_messages is not None:
+            self._node_messages.broadcast(awaited)
+
+    def _await(self, awaited: Awaited) -> None:
+        key, now = (awaited.app, awaited.user), self._clock()
+        self._awaited.pop(key, None)
+        self._awaited[key] = now + AWAIT_SECONDS
+        while len(self._awaited) > MAX_AWAITED or next(iter(self._awaited.values())) <= now:
+            del self._awaited[next(iter(self._awaited))]
+
+    def forget(self, app: str) -> None:
+        """Await no user of a deleted app. Never switches."""
+        for key in [key for key in self._awaited if key[0] == app]:
+            del self._awaited[key]
 
 
 def acknowledges(connection: Connection) -> bool:

@@ -32,7 +32,7 @@ from imserver.dialects.centrifuge.service import (
 from imserver.dialects.centrifuge.settings import CentrifugeSettings
 from imserver.dialects.centrifuge.wire import ALIAS, MAX_OFFSET, USER_CHANNEL, ClientView, HistoryResult
 from imserver.plugin.errors import CloseCode, ImserverError, Unavailable
-from imserver.plugin.http import PROBLEM, Api, BadBody, Call, HttpResponse, Route
+from imserver.plugin.http import PROBLEM, Api, BadBody, BatchAnswers, Call, HttpResponse, Route
 from imserver.plugin.identity import Need, Needs, Tenants, token_end
 from imserver.plugin.runtime import is_long_turn, serve_others
 from imserver.plugin.services import (
@@ -580,7 +580,7 @@ def _answer(method: Method, api: CentrifugeApi, call: Call) -> HttpResponse:
 def _answer_batch(api: CentrifugeApi, call: Call) -> HttpResponse:
     """Run several methods, one after the other. Each needs its own permission."""
     commands: list[dict[str, Raw]] = call.input
-    answers = call.batch()
+    answers = BatchAnswers()
     for command in commands:
         given = [(name, bytes(content)) for name, content in command.items() if bytes(content) != b"null"]
         name, content = given[0] if len(given) == 1 else ("", b"")
@@ -594,7 +594,7 @@ def _answer_commands(api: CentrifugeApi, call: Call) -> HttpResponse:
     commands: list[_Command] = call.input
     if not commands:
         raise BadBody("a request has a command")
-    answers = call.batch()
+    answers = BatchAnswers()
     for command in commands:
         params = b"" if bytes(command.params) == b"null" else bytes(command.params)
         reply = _run_command(api, call, (command.method or "").lower(), params)

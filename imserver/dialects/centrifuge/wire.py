@@ -34,8 +34,8 @@ from imserver.plugin.wire import (
     AskHistory,
     AskPresence,
     BadFrame,
-    ChannelPart,
     Command,
+    Compressed,
     Dialect,
     DialectState,
     Event,
@@ -447,7 +447,7 @@ class _Empty(Struct):
 
 
 _EMPTY: Final = _Empty()
-USER_CHANNEL: Final = ChannelPart.OF_USER
+USER_CHANNEL: Final = "user:"
 ALIAS: Final = "#"
 """Clients of Centrifugo call the channel ``user:<id>`` of their user ``#<id>``."""
 _read_info = msgspec.json.Decoder(ClientView).decode
@@ -457,8 +457,11 @@ _read_subscribed = msgspec.json.Decoder(SubscribeResult).decode
 
 def publication_of(event: Event) -> PublicationView:
     """A publication from its event."""
-    compressed = event.compressed
-    data: Raw | str = Raw(payload_of(event)) if compressed is None else event.data.decode("utf-8", "replace")
+    data: Raw | str
+    if isinstance(event, Compressed):
+        data, delta = event.data.decode("utf-8", "replace"), event.delta
+    else:
+        data, delta = Raw(payload_of(event)), False
     part = event.channel
     if part is None:
         return PublicationView(data)
@@ -467,7 +470,7 @@ def publication_of(event: Event) -> PublicationView:
         _read_info(part.info) if part.info else None,
         part.offset,
         _read_tags(part.tags) if part.tags else None,
-        compressed is True,
+        delta,
     )
 
 

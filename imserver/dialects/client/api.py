@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, Generic, TypeVar
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from imserver.dialects.client.service import BadSystem, ClientService, Label, TooManySystems
+from imserver.dialects.client.service import BadSystem, ClientService, Label
 from imserver.dialects.client.wire import message_id
 from imserver.plugin.errors import CloseCode, HttpProblem
 from imserver.plugin.http import (
@@ -25,7 +25,7 @@ from imserver.plugin.http import (
     RequestRefused,
     Route,
 )
-from imserver.plugin.identity import Need, Needs
+from imserver.plugin.identity import BadTenant, Need, Needs, TooManyTenants
 from imserver.plugin.services import (
     ChannelRefused,
     ChannelServices,
@@ -393,8 +393,10 @@ def register(api: ClientApi, call: Call) -> HttpResponse:
         is_new = api.service.register(_required(call.input, "SystemId"))
     except BadSystem:
         return UNKNOWN_SYSTEM
-    except TooManySystems:
+    except TooManyTenants:
         return TOO_MANY_SYSTEMS
+    except BadTenant:
+        return TAKEN
     return DONE if is_new else TAKEN
 
 

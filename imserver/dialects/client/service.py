@@ -40,10 +40,6 @@ class BadSystem(ImserverError):
     """The name is not valid for a system."""
 
 
-class TooManySystems(ImserverError):
-    """No further system can be registered."""
-
-
 class Label(Struct, frozen=True, array_like=True):
     """The label that a back end gives a client. Notices to the client's groups contain it."""
 
@@ -154,30 +150,27 @@ class ClientService:
 
     def _is_name(self, system: str) -> bool:
         """Whether a name is valid for a system. It must fit in a header, which loses blanks at both ends."""
-        app = self._tenants.app_of_system(system)
-        return system != "" and system == system.strip() and valid_name(app)
+        return system != "" and system == system.strip() and valid_name(_app_named(system))
 
     # --- systems --------------------------------------------------------------------------------------------
 
     def register(self, system: str) -> bool:
         """Register a system permanently, for all nodes. Return False if it is registered already.
 
-        Raises :class:`BadSystem` for an invalid name, and :class:`TooManySystems`. May switch.
+        Raises :class:`BadSystem` for an invalid name, TooManyTenants, BadTenant if it was deleted and some of
+        its files are left, and StorageUnavailable. May switch.
         """
         if not self._is_name(system):
             raise BadSystem(system)
-        result = self._tenants.register_system(system)
-        if result == "full":
-            raise TooManySystems
-        return result == "registered"
+        return self._tenants.register(_app_named(system))
 
     def app_of(self, system: str) -> str:
         """The app of the clients of a system, registered or not."""
-        return self._tenants.resolve(self._tenants.app_of_system(system))
+        return self._tenants.resolve(_app_named(system))
 
     def is_registered(self, system: str) -> bool:
         """Whether a system is registered. May switch."""
-        return self._tenants.find(self._tenants.app_of_system(system)) is not None
+        return self._tenants.find(_app_named(system)) is not None
 
     # --- groups ---------------------------------------------------------------------------------------------
 
@@ -232,3 +225,8 @@ class ClientService:
         member = {"clientId": connection.user, "extend": label.extend, "userId": label.user_id}
         event = Event(kind, "", "", message_id(), data=_to_json(member), time=int(time()))
         self._channels.publish(app, group, event, at_most=self._notice_members)
+
+
+def _app_named(system: str) -> str:
+    """The name of the app of a system, which may be an alias, or not exist."""
+    return f"system:{system}"

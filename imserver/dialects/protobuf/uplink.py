@@ -31,6 +31,7 @@ from imserver.plugin.messages import (
     Messaging,
     Rejected,
     RejectReason,
+    StorageUnsure,
 )
 from imserver.plugin.settings import MAX_USER_BYTES
 from imserver.plugin.storage import Store
@@ -216,10 +217,10 @@ class ProtobufUplink:
         state, number = connection.dialect_state, command.number
         if self._queues.get(connection) is not queue or not isinstance(state, ProtobufState):
             return
-        if isinstance(result, StorageUnavailable) and self._messaging.hear_later(
-            result, partial(self._stored, connection, queue, command)
-        ):
-            return  # a stored message uses its number: a repeat must not be stored meanwhile
+        if isinstance(result, StorageUnsure):
+            # A stored message uses its number: a repeat must not be stored meanwhile.
+            result.on_known = partial(self._stored, connection, queue, command)
+            return
         if isinstance(result, Rejected) and result.reason == RejectReason.SUPERSEDED:
             # The client has logged in elsewhere, has synced, and sends again there what it did not find.
             connection.close(CloseCode.INTERNAL_ERROR)

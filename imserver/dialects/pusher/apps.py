@@ -22,7 +22,6 @@ from imserver.dialects.pusher.hooks import PusherHooks, PusherReceiver
 from imserver.dialects.pusher.settings import PusherSettings, pusher_of, secret_of
 from imserver.dialects.pusher.wire import CACHED, PRESENCE, PRIVATE
 from imserver.plugin.identity import AppSecrets, BadSignature, Principal, Tenant, Tenants
-from imserver.plugin.services import ChannelNames
 from imserver.plugin.settings import ChannelSettings
 
 WINDOW_SECONDS: Final = 600
@@ -81,7 +80,7 @@ class PusherChannels:
 
 
 _NAMES: Final = PusherChannels()
-SetNames = Callable[[str, ChannelNames | None], object]
+SetNames = Callable[[str, PusherChannels | None], object]
 """Sets what the names of the channels of an app mean; None: nothing besides its settings."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from imserver.features.notifications.parts import NotificationParts, notifications_of
-from imserver.plugin.metrics import Metric, counter
+from imserver.plugin.metrics import Metric
 
 
 def _by_kind(parts: NotificationParts) -> dict[tuple[str, str], int]:
@@ -14,14 +14,16 @@ def _by_kind(parts: NotificationParts) -> dict[tuple[str, str], int]:
 
 
 METRICS: Final[tuple[Metric, ...]] = (
-    counter(
+    Metric(
         "imserver_notifications_total",
+        "counter",
         "Notifications by kind, and what became of them",
         lambda node: _by_kind(notifications_of(node)),
         label="kind result",
     ),
-    counter(
+    Metric(
         "imserver_notifications_lost_total",
+        "counter",
         "Users for whom the notification of a push could not be stored",
         lambda node: notifications_of(node).pushes.lost,
     ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from imserver.features.uploads.uploads import uploads_of
-from imserver.plugin.metrics import Metric, counter
+from imserver.plugin.metrics import Metric
 
 _HELP: Final = {
     "uploads": "Files uploaded",
@@ -20,7 +20,7 @@ def _counted(name: str, help_: str) -> Metric:
         value: int = getattr(uploads_of(node).counters, name)
         return value
 
-    return counter(f"imserver_{name}_total", help_, read)
+    return Metric(f"imserver_{name}_total", "counter", help_, read)
 
 
 METRICS: Final = tuple(_counted(name, help_) for name, help_ in _HELP.items())

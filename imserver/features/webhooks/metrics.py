@@ -7,7 +7,7 @@ from operator import attrgetter
 from typing import Any, Final
 
 from imserver.features.webhooks.parts import webhooks_of
-from imserver.plugin.metrics import Metric, counter, gauge
+from imserver.plugin.metrics import Metric
 
 _EVENTS: Final = {
     "delivered": "Events that back ends and URLs of bots accepted",
@@ -43,18 +43,25 @@ def _read(path: str) -> Callable[[Any], Any]:
 
 def _counters(prefix: str, path: str, helps: Mapping[str, str]) -> Iterator[Metric]:
     for name, help_ in helps.items():
-        yield counter(f"{prefix}_{name}_total", help_, _read(f"{path}.{name}"))
+        yield Metric(f"{prefix}_{name}_total", "counter", help_, _read(f"{path}.{name}"))
 
 
 METRICS: Final = (
-    gauge(
+    Metric(
         "imserver_webhook_waiting",
+        "gauge",
         "Events that wait to be sent to back ends and bots",
         _read("tally.waiting"),
     ),
-    gauge("imserver_webhook_waiting_bytes", "Bytes of these events", _read("tally.waiting_bytes")),
-    gauge(
+    Metric(
+        "imserver_webhook_waiting_bytes",
+        "gauge",
+        "Bytes of these events",
+        _read("tally.waiting_bytes"),
+    ),
+    Metric(
         "imserver_webhook_backlog",
+        "gauge",
         "Durable events, and entries of logs, that this node has to deliver",
         _read("feeds.backlog"),
     ),

@@ -1,16 +1,21 @@
 """Acknowledged delivery of the action dialect: what is sent again, to whom, for how long."""
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from msgspec.msgpack import encode
 
 from imserver import errors
+from imserver.cluster.nodes import NodeMessages
+from imserver.cluster.registry import Lease
 from imserver.dialects.action import service
+from imserver.dialects.action.acks import AWAIT_SECONDS, ActionAcks
 from imserver.hub import acks
 from imserver.hub.acks import ACK_SECONDS
 from imserver.messages import catch_up
-from imserver.push.pending import AWAIT_SECONDS
+from imserver.model import Event
 from tests.dialects.action.test_messages import APP, Keeping, One
 from tests.hub.harness import Harness
 from tests.transport.harness import turn, until
@@ -220,9 +225,35 @@ def test_what_waits_for_users_of_a_deleted_app_is_forgotten(node: Harness) -> No
     ann.say("1")
     bob.connection.close(1000)
     assert node.pending.count == 1
+    node.acks.forget(APP)
     node.pending.forget(APP)
     ann.say("2")
     assert node.pending.count == 0
+
+
+# --- on several nodes ---------------------------------------------------------------------------------------
+
+
+def test_all_nodes_await_a_user_also_those_of_an_older_version(node: Harness) -> None:
+    sent: list[bytes] = []
+    registry: Any = SimpleNamespace(lease=Lease("own", 1), leases=lambda: {2: Lease("other", 2)})
+    messages = NodeMessages(registry)
+    messages.attach(SimpleNamespace(send=lambda _lease, data: sent.append(data)))  # type: ignore[arg-type]
+    rerouting = SimpleNamespace(on_unreached=[])
+    push: Any = SimpleNamespace(reach=node.reach, pending=node.pending, rerouting=rerouting)
+    messaging: Any = SimpleNamespace(catch_up=node.catch_up, ack_tracker=node.ack_tracker)
+    cluster: Any = SimpleNamespace(node_messages=messages)
+    of_node = ActionAcks(push, messaging, cluster, lambda: node.now)
+    of_node.await_user(APP, "ann")
+    assert sent == [encode(["w", APP, "ann"])]
+    messages.received(2, [encode(["w", APP, "bob"])])
+    assert messages.unreadable == 0
+    of_node.reach(APP, "bob", Event("msg", "ann", "1"))
+    (unreached,) = rerouting.on_unreached
+    unreached(APP, "bob", Event("msg", "ann", "2"))
+    unreached(APP, "bob", Event("enter", "ann", ""))
+    unreached(APP, "eve", Event("msg", "ann", "3"))
+    assert node.pending.count == 2
 
 
 # --- stored messages ----------------------------------------------------------------------------------------

@@ -9,12 +9,15 @@ import msgspec
 import pytest
 
 from imserver.auth.rules import BAD_TOKEN, LoginDecision
+from imserver.auth.tenants import BadTenant, TooManyTenants
 from imserver.channels.connections import Joined, Left
 from imserver.cluster.nodes import NodeQueries
-from imserver.dialects.client.service import BadSystem, ClientService, Label, TooManySystems
+from imserver.dialects.client.api import DONE, TAKEN, TOO_MANY_SYSTEMS, UNKNOWN_SYSTEM, register
+from imserver.dialects.client.service import BadSystem, ClientService, Label
 from imserver.dialects.client.wire import ClientDialect
 from imserver.dialects.cmd.wire import CmdDialect
 from imserver.transport.connection import CLOSED, OPEN, Connection
+from imserver.transport.exchange import HttpResponse
 from imserver.transport.gate import Head
 from tests.hub.harness import Harness
 from tests.transport.harness import Client, until
@@ -38,18 +41,17 @@ class Directory:
 
     find = get
 
-    def app_of_system(self, system: str) -> str:
-        return f"system:{system}"
-
     def resolve(self, name: str) -> str:
         return self.others.get(name, name)
 
-    def register_system(self, system: str) -> str:
-        if system == "full":
-            return system
-        fresh = self.app_of_system(system) not in self.names
-        self.names.add(self.app_of_system(system))
-        return "registered" if fresh else "taken"
+    def register(self, name: str) -> bool:
+        if name == "system:full":
+            raise TooManyTenants
+        if name == "system:deleted":
+            raise BadTenant
+        fresh = name not in self.names
+        self.names.add(name)
+        return fresh
 
     takes_unregistered = True
 
@@ -203,8 +205,18 @@ def test_a_name_that_no_system_can_have_is_not_registered(harness: ClientHarness
             harness.clients_service.register(name)
     assert harness.clients_service.register("x" * 184)
     assert not harness.clients_service.register("x" * 184)
-    with pytest.raises(TooManySystems):
-        harness.clients_service.register("full")
+
+
+@pytest.mark.parametrize(
+    ("system", "answer"),
+    [("new", DONE), ("known", TAKEN), ("deleted", TAKEN), ("full", TOO_MANY_SYSTEMS), (" x", UNKNOWN_SYSTEM)],
+)
+def test_a_back_end_hears_why_a_system_is_not_registered(
+    harness: ClientHarness, system: str, answer: HttpResponse
+) -> None:
+    api: Any = SimpleNamespace(service=harness.clients_service)
+    call: Any = SimpleNamespace(input=system)
+    assert register(api, call) is answer
 
 
 def test_members_that_speak_another_dialect_are_in_a_group_without_a_word(harness: ClientHarness) -> None:
