@@ -8,7 +8,7 @@ messages: a client's cursor is the greatest id that it has seen, so it must have
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import partial
 from typing import Final
 
@@ -16,12 +16,12 @@ import gevent
 
 from imserver import errors
 from imserver.channels.channels import Channels
-from imserver.errors import StorageUnavailable
 from imserver.hub.acks import AckingLogSubscription, AckTracker, PongLogSubscription
 from imserver.hub.fanout import Fanout, Part, Run
 from imserver.hub.hub import Hub
 from imserver.messages.log.bots import bots_of
-from imserver.messages.log.contract import Appended, Entry, Rejected, count_fitting, page_size
+from imserver.messages.log.contract import Appended, Entry, Stored, count_fitting, page_size
+from imserver.messages.log.requests import AppendRequest
 from imserver.messages.log.rows import users_of
 from imserver.messages.log_subscriptions import LogSubscriptions, hold_ack
 from imserver.messages.open_streams import OpenStream, OpenStreams
@@ -44,13 +44,6 @@ _CLOSED_AT_ONCE: Final = 1000
 _OF_MEMBERS: Final = ("join", "leave", "group")
 """Kinds of entries that change who receives the next ones."""
 
-Result = Appended | Rejected | StorageUnavailable
-Done = Callable[[Result], None]
-"""Gets the result of a draft; called once, and must not switch."""
-
-
-Waiting = tuple[Connection | None, Done, Appended]
-"""The connection that sent a draft, and the function that gets the result."""
 Receivers = dict[int, Collection[Connection]]
 """Conversation → the connections of this node that receive it."""
 
@@ -76,19 +69,24 @@ class Deliverer:
         self._streams = streams
         self.widest: dict[str, int] = {}
         """App → the largest number of connections that received one message since the last batch."""
-        self.results: dict[str, dict[int, list[Waiting]]] = {}
+        self.results: dict[str, dict[int, list[AppendRequest]]] = {}
+        """App → id of an entry → the drafts whose results wait for it."""
 
-    def settle_in_order(self, app: str, connection: Connection | None, done: Done, result: Appended) -> None:
+    def settle_in_order(self, request: AppendRequest, result: Appended) -> None:
         """Pass on the result of a draft when its entry is delivered."""
-        self.results.setdefault(app, {}).setdefault(result.entry.id, []).append((connection, done, result))
+        request.outcome = result
+        self.results.setdefault(request.app, {}).setdefault(result.entry.id, []).append(request)
 
     def is_wanted(self, app: str) -> bool:
         """Whether the entries of an app are to be delivered here: there are subscriptions, stored channels
         with subscribers, or results that wait."""
         return app in self._log_subscriptions.by_app or app in self.results or self._channels.follows_log(app)
 
-    def settle(self, connection: Connection | None, done: Done, result: Result) -> None:
+    def settle(self, request: AppendRequest, result: Stored) -> None:
         """Pass on the result of a draft; if its sender's cursor has not caught up yet, once it has."""
+        connection, done = request.connection, request.done
+        if done is None:
+            return
         log_subscription = None if connection is None else connection.log_subscription
         if (
             log_subscription is not None
@@ -137,12 +135,18 @@ class Deliverer:
             except Exception:  # one entry that fails must not hide the others
                 log.exception("entry %d of %s could not be delivered to channels", entry.id, app)
 
-    def _settle_all(self, waiting: Iterable[Sequence[Waiting]]) -> None:
+    def _settle_all(self, waiting: Iterable[Sequence[AppendRequest]]) -> None:
         for each in waiting:
-            for connection, done, result in each:
-                self.settle(connection, done, result)
+            for request in each:
+                self._settle(request)
 
-    def _deliver_window(self, app: str, entries: list[Entry], mine: Sequence[Sequence[Waiting]]) -> None:
+    def _settle(self, request: AppendRequest) -> None:
+        assert request.outcome is not None
+        self.settle(request, request.outcome)
+
+    def _deliver_window(
+        self, app: str, entries: list[Entry], mine: Sequence[Sequence[AppendRequest]]
+    ) -> None:
         """Deliver entries between which no membership changes: to the receivers of each conversation
         together. Senders of some of them, bots, and receivers of several of these conversations, get them one
         by one, in order."""
@@ -162,7 +166,7 @@ class Deliverer:
                 messages.append(entry)
         if messages:
             run = Run(messages)
-            special = {connection for own in mine for connection, _, _ in own if connection is not None}
+            special = {each.connection for own in mine for each in own if each.connection is not None}
             if self._followers.bots:
                 special.update(*[self._followers.bots.get((app, number), ()) for number in indexes])
             if len(indexes) > 1:
@@ -225,7 +229,7 @@ class Deliverer:
         self,
         app: str,
         entries: Sequence[Entry],
-        mine: Sequence[Sequence[Waiting]],
+        mine: Sequence[Sequence[AppendRequest]],
         receivers: Receivers,
         run: Run,
     ) -> None:
@@ -237,16 +241,17 @@ class Deliverer:
             special = receivers.get(entry.conversation)
             if special is not None:
                 # In a room the sender receives its own message.
-                senders = () if entry.room else [connection for connection, _, _ in own]
+                senders = () if entry.room else [request.connection for request in own]
                 bots = some_bots.get((app, entry.conversation), ()) if some_bots else ()
                 for each in special:
                     if each not in senders and (each not in bots or each.user in bots_of(entry)):
                         waiting.setdefault(each, []).append(index)
                 index += 1
-            for connection, done, result in own:
+            for request in own:
+                connection = request.connection
                 if connection in waiting:
                     self._deliver_to(app, connection, run, waiting.pop(connection))
-                self.settle(connection, done, result)
+                self._settle(request)
         for connection, some in waiting.items():
             self._deliver_to(app, connection, run, some)
 

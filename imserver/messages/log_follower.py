@@ -21,6 +21,7 @@ from imserver.clock import until_beat
 from imserver.errors import StorageUnavailable
 from imserver.messages.deliverer import Deliverer
 from imserver.messages.log.contract import Entry
+from imserver.messages.log.requests import Commit
 from imserver.metrics import Metrics
 from imserver.storage.store import Store
 
@@ -45,8 +46,8 @@ class _Followed:
         self.position = 0
         self.known: Signal | None = Signal()
         """Set when the position is known; None from then on."""
-        self.waiting: list[tuple[int, int, int, list[Entry]]] = []
-        """A heap: first id, a unique number, last id, entries."""
+        self.waiting: list[tuple[int, int, Commit]] = []
+        """A heap: the first id, and a unique number."""
         self.expected = 0
         """The id of an entry that is known to be stored."""
         self.filling = False
@@ -131,24 +132,21 @@ class LogFollower:
         if followed is not None and followed.known is None and not followed.filling:
             del self._apps[app]
 
-    def committed(self, app: str, first: int, last: int, entries: list[Entry]) -> None:
-        """A transaction stored ``entries``: all ids from ``first`` to ``last``, or those that concern this
-        node.
-
-        Never switches.
-        """
+    def committed(self, commit: Commit) -> None:
+        """A transaction of this node or another one stored entries. Never switches."""
+        app = commit.app
         for news in self._watched.get(app, ()):
             news.set()
         if (stored := self._store.opened_log) is not None:
-            stored.writer.learn(app, last)
+            stored.writer.learn(app, commit.last)
         followed = self._apps.get(app)
         if followed is None:
             return
-        if last <= followed.position:
+        if commit.last <= followed.position:
             return  # nothing is known by it of the end of the log
         followed.heard_at = monotonic()
         if len(followed.waiting) < MAX_WAITING:
-            heappush(followed.waiting, (first, next(self._numbers), last, entries))
+            heappush(followed.waiting, (commit.first, next(self._numbers), commit))
         if followed.known is None:
             self._advance(app, followed)
 
@@ -164,8 +162,8 @@ class LogFollower:
         """Deliver the batches that continue at the position; have gaps filled."""
         waiting = followed.waiting
         while waiting and waiting[0][0] <= followed.position + 1:
-            _, _, last, entries = heappop(waiting)
-            position = followed.position
+            commit = heappop(waiting)[2]
+            last, entries, position = commit.last, commit.entries, followed.position
             if last <= position:
                 continue
             followed.position = last
@@ -221,7 +219,7 @@ class LogFollower:
         last = max(head, ready[-1].id if ready else 0) if whole else ready[-1].id if ready else after
         if (ready[0].id if ready else last) > after + 1 and not self._continues(app, after):
             return True
-        heappush(followed.waiting, (after + 1, next(self._numbers), last, ready))
+        heappush(followed.waiting, (after + 1, next(self._numbers), Commit(app, after + 1, last, ready)))
         self._advance(app, followed)
         if len(ready) < len(entries):
             gevent.sleep(GAP_SECONDS)

@@ -28,7 +28,7 @@ from imserver.message_view import EntryView, entry_view
 from imserver.messages.action_positions import ActionPositions
 from imserver.messages.annotations import RefusedView
 from imserver.messages.catch_up import CatchUp
-from imserver.messages.deliverer import Deliverer, Done, Result, newest_page, oldest_page
+from imserver.messages.deliverer import Deliverer, newest_page, oldest_page
 from imserver.messages.log.bots import values_of
 from imserver.messages.log.contract import (
     Appended,
@@ -40,6 +40,7 @@ from imserver.messages.log.contract import (
     StorageUnsure,
     Stored,
 )
+from imserver.messages.log.requests import AppendRequest, Commit, Done
 from imserver.messages.log.rows import decode_meta
 from imserver.messages.log_follower import LogFollower
 from imserver.messages.log_subscriptions import LogSubscriptions, PendingLogSubscription
@@ -192,10 +193,16 @@ class Messaging:
         Everybody else who may read it receives it, the sender's other connections too. If the result is not
         known in time, ``done`` gets a StorageUnsure. For what a back end stores; see :meth:`send_of_user`.
         """
+        self._send(AppendRequest(app, draft, done, self, connection))
+
+    def _send(self, request: AppendRequest) -> None:
         if self._writer is None:
             self._writer = self._store.log().writer
-        to_account = app in self._account_apps and draft.to_user != "" and not draft.to_anybody
-        self._writer.send(app, draft, partial(self._stored, app, connection, done), to_account)
+        draft = request.draft
+        request.to_account = (
+            request.app in self._account_apps and draft.to_user != "" and not draft.to_anybody
+        )
+        self._writer.send(request)
 
     def send_of_user(self, app: str, draft: Draft, done: Done, connection: Connection | None = None) -> None:
         """Like :meth:`send`, for what a user sends: where the app wants it, its back end reviews it before.
@@ -204,31 +211,30 @@ class Messaging:
         Drafts of one connection keep their order. Recalls and presses have no content of the user, and only
         wait for their turn.
         """
+        request = AppendRequest(app, draft, done, self, connection)
         if self._sender_rates.known and not self._sender_rates.take(app, draft.sender):
-            self._stored(app, connection, done, TooManyMessages("the user has sent too many messages"))
+            self.stored(request, TooManyMessages("the user has sent too many messages"))
             return
         if app not in self._reviews.apps:
-            self.send(app, draft, done, connection)
+            self._send(request)
             return
-        then = partial(self._reviewed, app, draft, done, connection)
+        then = partial(self._reviewed, request)
         if draft.kind not in ("recall", "press"):
             self._reviews.review(app, facts_of(draft), then, connection)
         elif connection is not None:
             self._reviews.pass_by(then, connection)
         else:
-            self.send(app, draft, done)
+            self._send(request)
 
-    def _reviewed(
-        self, app: str, draft: Draft, done: Done, connection: Connection | None, decision: ReviewDecision
-    ) -> None:
+    def _reviewed(self, request: AppendRequest, decision: ReviewDecision) -> None:
         if decision.action == "reject":
-            self._stored(app, connection, done, Rejected(RejectReason.REJECTED, decision.reason))
+            self.stored(request, Rejected(RejectReason.REJECTED, decision.reason))
         elif decision.action == "undecided":
-            self._stored(app, connection, done, ReviewUnavailable("the back end has not reviewed it in time"))
-        elif decision.action == "replace":
-            self.send(app, replace(draft, type=decision.type, body=decision.body), done, connection)
+            self.stored(request, ReviewUnavailable("the back end has not reviewed it in time"))
         else:
-            self.send(app, draft, done, connection)
+            if decision.action == "replace":
+                request.draft = replace(request.draft, type=decision.type, body=decision.body)
+            self._send(request)
 
     def store(self, app: str, draft: Draft, *, by_user: bool) -> Stored:
         """:meth:`send_of_user` or, if not ``by_user``, :meth:`send`; returns the result. Switches."""
@@ -238,36 +244,35 @@ class Messaging:
         assert result is not None
         return result
 
-    def _stored(self, app: str, connection: Connection | None, done: Done | None, result: Stored) -> None:
-        """Pass on the result of a draft; the final one of an unsure draft comes later. ``done`` None: nobody
-        waits for it any more."""
+    def stored(self, request: AppendRequest, result: Stored) -> None:
+        """See :class:`imserver.messages.log.requests.DraftOwner`."""
+        if request.unsure is not None:
+            request.done = request.unsure.on_known
         if isinstance(result, Appended):
             if result.repeated:
                 self._metrics.stored_repeats += 1
             else:
                 self._metrics.stored += 1
-            if done is not None and self.follower.is_behind(app, result.entry.id):
-                self.deliverer.settle_in_order(app, connection, done, result)
+            if request.done is not None and self.follower.is_behind(request.app, result.entry.id):
+                self.deliverer.settle_in_order(request, result)
                 if result.repeated:
-                    self.follower.expect(app, result.entry.id)
+                    self.follower.expect(request.app, result.entry.id)
                 return
         elif not isinstance(result, StorageUnsure):
             self._metrics.not_stored += 1
-        if done is not None:
-            self.deliverer.settle(connection, done, result)
-            if isinstance(result, StorageUnsure):
-                result.on_known = partial(self._stored, app, connection, result.on_known)
+        self.deliverer.settle(request, result)
 
     # --- the listener of the log ----------------------------------------------------------------------------
 
-    def committed(self, app: str, first: int, last: int, entries: list[Entry]) -> None:
+    def committed(self, commit: Commit) -> None:
         """See :class:`imserver.messages.log.writer.LogListener`."""
+        app = commit.app
         if self._node_messages is not None:
-            broadcast_entries(self._node_messages, app, first, last, entries)
+            broadcast_entries(self._node_messages, commit)
         if app in self._observer.apps:
-            self._observer.committed(app, first, last, entries)
+            self._observer.committed(app, commit.first, commit.last, commit.entries)
         self.deliverer.widest.pop(app, None)
-        self.follower.committed(app, first, last, entries)
+        self.follower.committed(commit)
 
     def batch_stored(self, app: str, drafts: int, seconds: float) -> float:
         """See :class:`imserver.messages.log.writer.LogListener`."""
@@ -593,7 +598,7 @@ _MUST_SYNC: Final = Reply(errors.ReplyCode.OK, Resumed(False))
 _UNKNOWN: Final = Reply(errors.ReplyCode.NO_DATA, RefusedView(RejectReason.UNKNOWN_MESSAGE))
 
 
-def _reply_to(command: Send, result: Result) -> Reply:
+def _reply_to(command: Send, result: Stored) -> Reply:
     if isinstance(result, Appended):
         entry = result.entry
         view = StoredView(entry.id, entry.conversation, entry.seq, result.repeated)

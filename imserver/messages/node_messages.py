@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
 from msgspec import Struct
 
 from imserver.cluster.nodes import NodeMessages
 from imserver.messages.log.contract import Entry
+from imserver.messages.log.requests import Commit
 from imserver.model import Signal
 
 _PIECE_BYTES: Final = 256 * 1024
 _ENTRY_BYTES: Final = 1024
 """Upper bound of an entry's size without its body."""
-
-
-class ToLog(Struct, frozen=True, gc=False, tag="l", array_like=True):
-    """Stored entries: all ids of the app's log from ``first`` to ``last``."""
-
-    app: str
-    first: int
-    last: int
-    entries: list[Entry]
 
 
 class ToFollowers(Struct, frozen=True, gc=False, tag="s", array_like=True):
@@ -34,20 +25,21 @@ class ToFollowers(Struct, frozen=True, gc=False, tag="s", array_like=True):
     signal: Signal
 
 
-def broadcast_entries(nodes: NodeMessages, app: str, first: int, last: int, entries: Sequence[Entry]) -> None:
+def broadcast_entries(nodes: NodeMessages, commit: Commit) -> None:
     """Send stored entries to all other live nodes, in pieces of limited size.
 
     A node that misses a piece reads it from the log.
     """
     if not nodes.peers():
         return
+    app, first = commit.app, commit.first
     piece: list[Entry] = []
     size = 0
-    for entry in entries:
+    for entry in commit.entries:
         entry_size = len(entry.body) + len(entry.meta) + _ENTRY_BYTES
         if piece and size + entry_size > _PIECE_BYTES:
-            nodes.broadcast(ToLog(app, first, piece[-1].id, piece))
+            nodes.broadcast(Commit(app, first, piece[-1].id, piece))
             first, piece, size = piece[-1].id + 1, [], 0
         piece.append(entry)
         size += entry_size
-    nodes.broadcast(ToLog(app, first, last, piece))
+    nodes.broadcast(Commit(app, first, commit.last, piece))

@@ -8,8 +8,9 @@ from imserver.core.core import Core, FeatureParts
 from imserver.hub.acks import AckTracker
 from imserver.messages.action_positions import ActionPositions
 from imserver.messages.annotations import AnnotationCommands
+from imserver.messages.log.requests import Commit
 from imserver.messages.messaging import MessageCommands, MessageSearch, Messaging
-from imserver.messages.node_messages import ToFollowers, ToLog
+from imserver.messages.node_messages import ToFollowers
 from imserver.messages.receipts import Receipts, Signals
 from imserver.messages.retention import Retention
 from imserver.messages.services import MessageServices
@@ -88,7 +89,7 @@ def _make_services(core: Core) -> MessageServices:
     if node_messages is not None:
         node_messages.handle(
             {
-                ToLog: lambda m: messaging.follower.committed(m.app, m.first, m.last, m.entries),
+                Commit: messaging.follower.committed,
                 ToFollowers: signals.deliver,
             }
         )

@@ -15,6 +15,7 @@ from imserver.channels.members import ChannelRefused, Publication
 from imserver.cluster.history import HistoryPage, Position
 from imserver.errors import StorageUnavailable
 from imserver.messages.log.contract import Appended, Draft, Entry, Rejected, Stored
+from imserver.messages.log.requests import AppendRequest
 from imserver.metrics import Metrics
 from imserver.model import (
     ChannelPart,
@@ -106,7 +107,7 @@ class ChannelLog:
         waiting: list[AsyncResult[Stored]] = []
         for each in publications:
             answer: AsyncResult[Stored] = AsyncResult()
-            writer.send(app, draft_of(each, key), answer.set)
+            writer.send(AppendRequest(app, draft_of(each, key), answer.set))
             waiting.append(answer)
         results = [each.get() for each in waiting]
         appended = [each for each in results if isinstance(each, Appended)]

@@ -16,6 +16,7 @@ from imserver.dialects.centrifuge.service import CentrifugeState
 from imserver.dialects.cmd.wire import ChannelCmdDialect
 from imserver.messages import stored_channels
 from imserver.messages.log.contract import Appended, Draft, Entry
+from imserver.messages.log.requests import Commit
 from imserver.messages.stored_channels import Published, draft_of
 from imserver.model import ChannelPart, Event, Outcome, StreamPart
 from imserver.transport.connection import Connection
@@ -435,7 +436,7 @@ def of_ann(text: str, meta: bytes = b"") -> Draft:
 def commit(node: Node, *drafts: Draft) -> None:
     """Store the first messages of the log together."""
     node.log.writer.append(APP, drafts)
-    node.messaging.committed(APP, 1, len(drafts), node.log.shelf.entries[APP])
+    node.messaging.committed(Commit(APP, 1, len(drafts), node.log.shelf.entries[APP]))
 
 
 def _with(wanted: Event, part: ChannelPart, time: int = 0) -> Event:

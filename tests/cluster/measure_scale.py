@@ -22,7 +22,7 @@ from imserver.cluster.redis.scripts import DEAD_EPOCHS, LEASE_DATA
 from imserver.cluster.registry import RegistryCounters, Session
 from imserver.config.settings import ClusterSettings
 from imserver.messages.log.contract import Entry
-from imserver.messages.node_messages import ToLog
+from imserver.messages.log.requests import Commit
 from imserver.node.feature_list import FEATURES
 from tests.cluster.node_process import QUIET
 
@@ -102,7 +102,7 @@ def read_entries(batch: int, times: int) -> None:
     """What a node does with stored entries of which none is for its users, without the RPC."""
     more = {"client_msg_id": "m-1234567", "time_ms": 1_700_000_000_000}
     entry = Entry(1, 1, 1, "alice", ("alice", "bob"), body=b"x" * 100, **more)
-    data = encode(ToLog("101", 1, batch, [entry] * batch))
+    data = encode(Commit("101", 1, batch, [entry] * batch))
     began = cpu_seconds()
     for _ in range(times):
         _decode(data)

@@ -26,9 +26,8 @@ from imserver.messages.log.contract import (
     Membership,
     PublicationPage,
     Rejected,
-    Stored,
 )
-from imserver.messages.log.transaction import AppendRequest
+from imserver.messages.log.requests import AppendRequest, Commit
 from imserver.messages.log.writer import LogListener, LogWriter, WriteTransaction
 from imserver.storage.statements import CommitGuard, NotStored, Unsure
 
@@ -122,7 +121,9 @@ class MemoryConnection:
                 log.committing.wait()
             if log.late is not None:
                 self._stored = AsyncResult()
-                transaction.commits = {app: (0, 0, []) for app in transaction.apps}  # to be looked up
+                transaction.commits = {
+                    app: Commit(app, 0, 0, []) for app in transaction.apps
+                }  # to be looked up
                 log.late.append(partial(self._find_out, self._stored, transaction))
                 raise Unsure("no answer in time")
             self._store(transaction)
@@ -138,7 +139,7 @@ class MemoryConnection:
                     request.outcome = self._log._append_one(app, request.draft)
             entries = self._log.shelf.entries.get(app, [])[first - 1 :]
             if entries:
-                transaction.commits[app] = (first, entries[-1].id, entries)
+                transaction.commits[app] = Commit(app, first, entries[-1].id, entries)
             self._log.appends.append(len(requests))
 
     def _find_out(self, known: "AsyncResult[bool]", transaction: WriteTransaction, stored: bool) -> None:
@@ -210,10 +211,8 @@ class MemoryLog:
 
     # --- writing
 
-    def send(
-        self, app: str, draft: Draft, answer: Callable[[Stored], object], to_account: bool = False
-    ) -> None:
-        self._writer.send(app, draft, answer, to_account)
+    def send(self, request: AppendRequest) -> None:
+        self._writer.send(request)
 
     def begin_uplink(self, app: str, user: str, session: int) -> int:
         self._check()
@@ -230,7 +229,7 @@ class MemoryLog:
         entries = self.shelf.entries.get(app, [])[first - 1 :]
         if entries:
             assert self._writer.listener is not None
-            self._writer.listener.committed(app, first, entries[-1].id, entries)
+            self._writer.listener.committed(Commit(app, first, entries[-1].id, entries))
 
     def _append_one(self, app: str, draft: Draft) -> Appended | Rejected:
         log = self.shelf.entries.setdefault(app, [])

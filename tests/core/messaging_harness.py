@@ -9,8 +9,9 @@ from imserver.auth.observer import NoObserver
 from imserver.auth.rates import SenderRates
 from imserver.auth.relations import NoRelations
 from imserver.messages.log.contract import Entry
+from imserver.messages.log.requests import Commit
 from imserver.messages.messaging import MessageCommands, MessageSearch, Messaging
-from imserver.messages.node_messages import ToFollowers, ToLog
+from imserver.messages.node_messages import ToFollowers
 from imserver.messages.receipts import Receipts, Signals
 from imserver.messages.stored_channels import ChannelLog
 from imserver.transport.connection import Connection
@@ -79,7 +80,7 @@ class Node(Harness):
     def peers(self) -> list[bool]:
         return [True]  # a node without others stores for itself, and sends
 
-    def broadcast(self, message: ToLog | ToFollowers) -> None:
+    def broadcast(self, message: Commit | ToFollowers) -> None:
         if isinstance(message, ToFollowers):
             for peer in self.others:
                 peer.signals.deliver(message)
@@ -87,7 +88,7 @@ class Node(Harness):
         self.stored += message.entries
         if self.wire(message.first, message.last):
             for peer in self.others:
-                peer.messaging.follower.committed(message.app, message.first, message.last, message.entries)
+                peer.messaging.follower.committed(message)
 
     def on_ended(self, connection: Connection, code: int) -> None:
         self.messaging.catch_up.ended(connection, code)

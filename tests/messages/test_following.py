@@ -5,8 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from imserver.errors import StorageUnavailable
-from imserver.messages.deliverer import Result
-from imserver.messages.log.contract import Draft
+from imserver.messages.log.contract import Draft, Stored
 from tests.core.messaging_harness import APP, MessageClient, Node
 from tests.transport.harness import until
 
@@ -19,7 +18,7 @@ def node() -> Iterator[Node]:
 
 def store(node: Node, text: str) -> None:
     """Store a message to a user, who receives it before this returns."""
-    stored: list[Result] = []
+    stored: list[Stored] = []
     node.messaging.send(APP, Draft(sender="shop", body=text.encode(), to_user="ann"), stored.append)
     until(lambda: bool(stored))
 

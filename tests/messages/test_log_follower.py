@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from imserver.messages import log_follower as module
 from imserver.messages.log.contract import Draft, Entry
+from imserver.messages.log.requests import Commit
 from imserver.messages.log_follower import LogFollower
 from imserver.metrics import Metrics
 from tests.core.memory_log import MemoryLog, MemoryStore
@@ -45,7 +46,7 @@ class Receiver:
         return self.log.shelf.entries.get(APP, [])[first:]
 
     def receive(self, entries: list[Entry]) -> None:
-        self.follower.committed(APP, entries[0].id, entries[-1].id, entries)
+        self.follower.committed(Commit(APP, entries[0].id, entries[-1].id, entries))
 
 
 @pytest.fixture
@@ -93,7 +94,7 @@ def test_an_empty_batch_moves_the_position() -> None:
     received = Receiver()
     received.follower.follow(APP)
     received.store(2)
-    received.follower.committed(APP, 1, 2, [])
+    received.follower.committed(Commit(APP, 1, 2, []))
     assert (received.ids, received.follower.position(APP)) == ([], 2)
 
 

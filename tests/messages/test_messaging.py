@@ -61,9 +61,7 @@ def test_receivers_must_be_accounts_where_all_users_are(
     with Node() as node:
         seen: list[bool] = []
         node.messaging._account_apps.update([APP] if only_accounts else ["another"])
-        monkeypatch.setattr(
-            node.log, "send", lambda _app, _draft, _answer, to_account: seen.append(to_account)
-        )
+        monkeypatch.setattr(node.log, "send", lambda request: seen.append(request.to_account))
         node.messaging.send(APP, draft, lambda _stored: None)
         assert seen == [to_account]
 

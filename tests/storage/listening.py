@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from imserver.messages.log.contract import Entry
+from imserver.messages.log.requests import Commit
 
 
 class Listening:
@@ -11,8 +12,8 @@ class Listening:
     def __init__(self, committed: Callable[[str, int, int, list[Entry]], object]) -> None:
         self._committed = committed
 
-    def committed(self, app: str, first: int, last: int, entries: list[Entry]) -> None:
-        self._committed(app, first, last, entries)
+    def committed(self, commit: Commit) -> None:
+        self._committed(commit.app, commit.first, commit.last, commit.entries)
 
     def batch_stored(self, app: str, drafts: int, seconds: float) -> float:
         return 0.0

@@ -21,6 +21,7 @@ from imserver.messages.log.contract import (
     Stored,
 )
 from imserver.messages.log.message_log import MessageLog
+from imserver.messages.log.requests import AppendRequest
 from imserver.model import (
     Limit,
 )
@@ -649,7 +650,7 @@ def test_a_first_message_is_stored_for_accounts_only(url: str, open_store: OpenS
         """In one transaction. The receiver of the last draft must be an account."""
         answers: list[AsyncResult[Stored]] = [AsyncResult() for _ in drafts]
         for draft, answer in zip(drafts, answers, strict=True):
-            log.writer.send(APP, draft, answer.set, to_account=draft is drafts[-1])
+            log.writer.send(AppendRequest(APP, draft, answer.set, to_account=draft is drafts[-1]))
         return [answer.get(timeout=60) for answer in answers]
 
     _, before = send(say("a", "b"), say("shop", ann))

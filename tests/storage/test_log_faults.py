@@ -12,6 +12,7 @@ import pytest
 from imserver.errors import StorageUnavailable
 from imserver.messages.log import writer
 from imserver.messages.log.contract import Appended, Draft, Entry, Rejected, StorageUnsure
+from imserver.messages.log.requests import AppendRequest
 from imserver.messages.log.transaction import lock_head
 from imserver.storage.statements import (
     DirectStatements,
@@ -170,7 +171,7 @@ def test_who_cannot_wait_for_a_commit_learns_later_what_became_of_it(
     heard: list[Any] = []
     answers: list[Any] = []
     for draft in (Draft(sender="a", to_user="b"), Draft(sender="a")):
-        log.writer.send(APP, draft, answers.append)
+        log.writer.send(AppendRequest(APP, draft, answers.append))
     until(lambda: len(answers) == 2)
     for each in answers:
         assert isinstance(each, StorageUnsure)

@@ -9,7 +9,8 @@ from gevent.event import Event
 
 from imserver.errors import StorageUnavailable
 from imserver.messages.log import writer
-from imserver.messages.log.contract import Change, Draft, Entry, Rejected, Stored
+from imserver.messages.log.contract import Change, Draft, Rejected, Stored
+from imserver.messages.log.requests import AppendRequest, Commit
 from imserver.messages.log.transaction import ChangeRequest
 from imserver.messages.log.writer import LogWriter, WriteTransaction
 from imserver.storage.database import WriterConnection
@@ -52,7 +53,7 @@ class Pauses:
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
 
-    def committed(self, app: str, first: int, last: int, entries: list[Entry]) -> None:
+    def committed(self, commit: Commit) -> None:
         raise AssertionError("nothing is stored here")
 
     def batch_stored(self, app: str, drafts: int, seconds: float) -> float:
@@ -70,7 +71,7 @@ def log(connection: Connection) -> LogWriter:
 
 
 def send(log: LogWriter, app: str, answer: Callable[[Stored], object], body: bytes = b"") -> None:
-    log.send(app, Draft(sender="a", to_user="b", body=body), answer)
+    log.send(AppendRequest(app, Draft(sender="a", to_user="b", body=body), answer))
 
 
 def test_more_than_may_wait_in_an_app_is_refused_and_other_apps_are_not_affected(

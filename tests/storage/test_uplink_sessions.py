@@ -15,6 +15,7 @@ from imserver.messages.log.contract import (
     RejectReason,
 )
 from imserver.messages.log.message_log import MessageLog
+from imserver.messages.log.requests import AppendRequest
 from imserver.storage import database
 from imserver.storage.statements import Statements, Unsure
 from tests.transport.harness import until
@@ -93,7 +94,7 @@ def test_a_session_that_begins_in_a_transaction_supersedes_the_older_one_there(
     log.writer.begin_uplink(APP, "ann", 1)
     beginning = gevent.spawn(log.writer.begin_uplink, APP, "ann", 2)
     for session in (1, 2):
-        log.writer.send(APP, draft(session), done.append)
+        log.writer.send(AppendRequest(APP, draft(session), done.append))
     beginning.join()
     until(lambda: len(done) == 2)
     assert (done[0], type(done[1])) == (REFUSED, Appended)
@@ -112,7 +113,7 @@ def test_what_an_older_session_has_sent_is_before_the_beginning_of_the_newer_one
         older.begin_uplink(APP, "ann", 2 * session)
         stored: list[Any] = []
         for _ in range(20):
-            older.send(APP, draft(2 * session), stored.append)
+            older.send(AppendRequest(APP, draft(2 * session), stored.append))
         until(lambda stored=stored: stored)  # type: ignore[misc]
         sending = gevent.spawn(_send, older, 2 * session, stored)
         begun = newer.begin_uplink(APP, "ann", 2 * session + 1)
@@ -125,7 +126,7 @@ def test_what_an_older_session_has_sent_is_before_the_beginning_of_the_newer_one
 
 def _send(sender: writer.LogWriter, session: int, stored: list[Any]) -> None:
     for _ in range(20):
-        sender.send(APP, draft(session), stored.append)
+        sender.send(AppendRequest(APP, draft(session), stored.append))
         gevent.sleep(0)
 
 

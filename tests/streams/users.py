@@ -26,7 +26,8 @@ from imserver.features.webhooks.absences import Absences
 from imserver.features.webhooks.event_rows import EventStore
 from imserver.features.webhooks.feeds import Feeds
 from imserver.features.webhooks.requests import Receiver, WebhookCounts, WebhookQueue
-from imserver.messages.log.contract import Draft, Entry
+from imserver.messages.log.contract import Draft
+from imserver.messages.log.requests import Commit
 from imserver.storage.contract import Account
 from imserver.storage.store import Store
 from imserver.streams.consumer import Consumer, DeliveryLease
@@ -123,7 +124,7 @@ class Node(ABC):
     def finish(self) -> None:
         """End in order."""
 
-    def committed(self, app: str, first: int, last: int, entries: list[Entry]) -> None:
+    def committed(self, commit: Commit) -> None:
         """What the log tells a node."""
         raise NotImplementedError
 
@@ -190,8 +191,8 @@ class FeedNode(Node):
         self.append(receiver, "zoe", entries)
         self.feeds.add(receiver, "account", [("ann", {"text": text}) for text in last])
 
-    def committed(self, app: str, first: int, last: int, entries: list[Entry]) -> None:
-        self.feeds.committed(app, first, last, entries)
+    def committed(self, commit: Commit) -> None:
+        self.feeds.committed(commit.app, commit.first, commit.last, commit.entries)
 
     def consumers(self) -> list[Consumer[Any]]:
         return [feed.sender for feed in self.feeds.feeds.values() if feed.sender is not None]
@@ -267,9 +268,9 @@ class BotNode(Node):
     def watch(self, news: Signal, apps: Collection[str]) -> None:
         self.watched = dict.fromkeys(apps, news)
 
-    def committed(self, app: str, _first: int, _last: int, _entries: list[Entry]) -> None:
-        if app in self.watched:
-            self.watched[app].set()
+    def committed(self, commit: Commit) -> None:
+        if commit.app in self.watched:
+            self.watched[commit.app].set()
 
     def consumers(self) -> list[Consumer[Any]]:
         return [sender.consumer for sender in self.hooks._senders.values()]

@@ -29,6 +29,7 @@ from imserver.messages.log.contract import (
     Stored,
 )
 from imserver.messages.log.lost import beyond, next_after_loss
+from imserver.messages.log.requests import AppendRequest
 from imserver.messages.log.revisions import MOST_EDITS, count_edits, recalled_among, revise
 from imserver.messages.log.rows import (
     ENTRY_COLUMNS,
@@ -118,39 +119,21 @@ Outcome = Stored | Change
 """The result of a request."""
 
 
-class AppendRequest(Struct):
-    """A draft to store.
-
-    ``to_account``: the receiver of a first message must be an account. ``answer`` receives the result and
-    must not switch. After a StorageUnsure the final result goes to its
-    ``on_known``. ``resend``: digest of the ``client_msg_id``, None without one. ``rejected``: the draft is
-    invalid and waits only to be answered in order.
-    """
-
-    app: str
-    draft: Draft
-    answer: Callable[[Stored], object]
-    resend: bytes | None
-    rejected: Rejected | None
-    size: int
-    """Size of the content in bytes."""
-    outcome: Outcome | None
-    """Set in the transaction."""
-    to_account: bool = False
-    unsure: StorageUnsure | None = None
-    """Set if the request was answered with it."""
-
-
 class ChangeRequest(Struct):
-    """A change of a group. ``answer``: as for :class:`AppendRequest`."""
+    """A change of a group. ``done`` gets the result, also if it is a StorageUnsure: it must not switch."""
 
     app: str
     apply: Callable[[AppTransaction], Change | Rejected]
-    answer: Callable[[Outcome], object]
+    done: Callable[[Outcome], object]
     outcome: Outcome | None = None
     unsure: StorageUnsure | None = None
     rejected: None = None
     size: int = 0
+
+    def answer(self, result: Outcome) -> None:
+        """Pass the result to whoever waits for it. Never switches."""
+        if self.unsure is None:
+            self.done(result)
 
 
 class _Facts(Struct, frozen=True):

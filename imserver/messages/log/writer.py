@@ -37,16 +37,15 @@ from imserver.messages.log.contract import (
     Appended,
     Change,
     Draft,
-    Entry,
     Rejected,
     RejectReason,
     StorageUnsure,
     Stored,
 )
 from imserver.messages.log.lost import EntriesLost, move_on
+from imserver.messages.log.requests import AppendRequest, Commit
 from imserver.messages.log.rows import objection, resend_of
 from imserver.messages.log.transaction import (
-    AppendRequest,
     AppTransaction,
     ChangeRequest,
     Outcome,
@@ -101,9 +100,9 @@ _random: Final = SystemRandom()
 class LogListener(Protocol):
     """Receives the stored entries. Implemented above the log. Must not switch."""
 
-    def committed(self, app: str, first: int, last: int, entries: list[Entry]) -> None:
-        """A transaction stored ``entries``, within the ids ``first`` to ``last``. Called once per transaction
-        and app, in commit order, after the requests were answered."""
+    def committed(self, commit: Commit) -> None:
+        """A transaction stored something. Called once per transaction and app, in commit order, after the
+        requests were answered."""
 
     def batch_stored(self, app: str, drafts: int, seconds: float) -> float:
         """A transaction with ``drafts`` drafts of an app took ``seconds``, without delivery.
@@ -132,8 +131,8 @@ class WriteTransaction:
         self.apps = {app: apps[app] for app in sorted(apps)}
         """Sorted by name, so that two writers never deadlock."""
         self.requests = [request for some in self.apps.values() for request in some]
-        self.commits: dict[str, tuple[int, int, list[Entry]]] = {}
-        """App → (first id, last id, entries), for apps with new entries."""
+        self.commits: dict[str, Commit] = {}
+        """App → what was stored there, for apps with new entries."""
         self.begins_sessions = False
         """Whether an uplink session begins."""
         self._now = int(time())
@@ -157,7 +156,7 @@ class WriteTransaction:
             part.write()
             self.begins_sessions |= bool(part.uplink_sessions)
             if part.entries:
-                self.commits[app] = (part.before + 1, part.head.last_id, part.entries)
+                self.commits[app] = Commit(app, part.before + 1, part.head.last_id, part.entries)
 
 
 class _Total:
@@ -245,22 +244,18 @@ class LogWriter:
 
     # --- queues ---------------------------------------------------------------------------------------------
 
-    def send(
-        self, app: str, draft: Draft, answer: Callable[[Stored], object], to_account: bool = False
-    ) -> None:
+    def send(self, request: AppendRequest) -> None:
         """Queue a draft for storage. Never switches or raises.
 
-        ``to_account``: the receiver of a first message must be an account.
-        ``answer`` receives the result after the commit and before the entry is delivered. Answers of an app
-        come in the order of the ids. ``answer`` must not switch. StorageUnavailable: nothing was stored.
-        StorageUnsure: the answer to COMMIT did not come in time; ``on_known`` receives the final result.
         Sending the same ``client_msg_id`` again always returns the same entry.
         """
+        app, draft = request.app, request.draft
         wrong, named = objection(draft), draft.client_msg_id
-        rejected = Rejected(RejectReason.INVALID, wrong) if wrong else None
-        resend = resend_of(draft.sender, named) if named and rejected is None else None
-        size = len(draft.body) + len(draft.meta)
-        request = AppendRequest(app, draft, answer, resend, rejected, size, rejected, to_account)
+        if wrong:
+            request.rejected = request.outcome = Rejected(RejectReason.INVALID, wrong)
+        elif named:
+            request.resend = resend_of(draft.sender, named)
+        size = request.size = len(draft.body) + len(draft.meta)
         queue, total = self._queues.get(app), self._drafts
         if self._closed:
             _answer(request, StorageUnavailable("the database is closed"))
@@ -293,7 +288,7 @@ class LogWriter:
                 done.set()
 
         for draft in drafts:
-            self.send(app, draft, answer)
+            self.send(AppendRequest(app, draft, answer))
         if drafts:
             done.wait()
         errors = [each for each in answers if isinstance(each, StorageUnavailable)]
@@ -490,8 +485,8 @@ class LogWriter:
 
     def _finish(self, transaction: WriteTransaction, seconds: float) -> None:
         """Answer the requests, and deliver the stored entries. Never switches."""
-        for app, (_, last, _) in transaction.commits.items():
-            self.learn(app, last)
+        for commit in transaction.commits.values():
+            self.learn(commit.app, commit.last)
         for app, requests in transaction.apps.items():
             for request in requests:
                 assert request.outcome is not None
@@ -500,7 +495,7 @@ class LogWriter:
             if self.listener is not None:
                 try:
                     if app in transaction.commits:
-                        self.listener.committed(app, *transaction.commits[app])
+                        self.listener.committed(transaction.commits[app])
                     if drafts:
                         pause = self.listener.batch_stored(app, drafts, seconds)
                 except Exception:  # the entries are stored nevertheless
@@ -539,11 +534,11 @@ class LogWriter:
         if not transaction.commits:
             # No row shows whether a session has begun. Its client logs in again, which is always safe.
             return not transaction.begins_sessions
-        app, (first, _, _) = next(iter(transaction.commits.items()))
+        commit = next(iter(transaction.commits.values()))
 
         def look(sql: DirectStatements) -> bool:
             # The lock waits for the end of the transaction, which may still be running on the server.
-            return batch_of(sql, lock_head(sql, app).number, first) == transaction.batch
+            return batch_of(sql, lock_head(sql, commit.app).number, commit.first) == transaction.batch
 
         while True:
             try:
@@ -609,11 +604,8 @@ def _refuse(queue: _Queue, count: int, error: StorageUnavailable) -> None:
 
 
 def _answer(request: Request, outcome: Outcome) -> None:
-    """Pass the result to a requester. After a StorageUnsure, pass it to ``on_known``."""
+    """Pass the result to a requester."""
     try:
-        if request.unsure is None:
-            request.answer(outcome)  # type: ignore[arg-type]  # a change gets a Change, a draft an Appended
-        elif request.unsure.on_known is not None:
-            request.unsure.on_known(outcome)  # type: ignore[arg-type]
+        request.answer(outcome)  # type: ignore[arg-type]  # a change gets a Change, a draft an Appended
     except Exception:
         log.exception("a requester could not be answered")

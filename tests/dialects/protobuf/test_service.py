@@ -26,8 +26,7 @@ from imserver.dialects.protobuf.uplink import (
 from imserver.dialects.protobuf.wire import FULL, NAME, PLAIN, ProtobufDialect
 from imserver.errors import StorageUnavailable
 from imserver.hub.expiry import Sweep
-from imserver.messages.deliverer import Result
-from imserver.messages.log.contract import Appended, Entry
+from imserver.messages.log.contract import Appended, Entry, Stored
 from imserver.model import (
     Limit,
 )
@@ -504,7 +503,7 @@ def test_a_client_whose_later_message_was_stored_first_must_reconnect(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ann = harness.live(266)
-    dones: list[Callable[[Result], None]] = []
+    dones: list[Callable[[Stored], None]] = []
     monkeypatch.setattr(harness.messaging, "send", lambda app, draft, done, connection: dones.append(done))
     for number in (1, 2, 3):
         ann.single(number, 267, "x")

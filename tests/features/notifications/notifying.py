@@ -18,10 +18,10 @@ from imserver.features.notifications.rows import NotificationRows
 from imserver.features.notifications.settings import AppNotifySettings
 from imserver.features.webhooks.event_rows import EventStore
 from imserver.messages.log.contract import Draft
+from imserver.messages.log.requests import Commit
 from imserver.messages.log_follower import LogFollower
 from imserver.messages.receipts import Receipts
 from imserver.metrics import Metrics
-from imserver.model import Message
 from imserver.storage.contract import Account
 from imserver.storage.statements import text_of
 from imserver.storage.store import Store
@@ -38,9 +38,9 @@ class _Listener:
     def __init__(self) -> None:
         self.follower: LogFollower | None = None
 
-    def committed(self, app: str, first: int, last: int, entries: list[Message]) -> None:
+    def committed(self, commit: Commit) -> None:
         if self.follower is not None:
-            self.follower.committed(app, first, last, entries)
+            self.follower.committed(commit)
 
     def batch_stored(self, _app: str, _drafts: int, _seconds: float) -> float:
         return 0.0

@@ -20,6 +20,7 @@ from imserver.features.webhooks.feeds import Feed, Feeds
 from imserver.features.webhooks.requests import Receiver, WebhookCounts
 from imserver.messages import log_window
 from imserver.messages.log.contract import Draft, Entry
+from imserver.messages.log.requests import Commit
 from imserver.storage.store import Store
 from tests.core.back_end import REFUSED, BackEnd, Post
 from tests.streams.users import end
@@ -36,9 +37,9 @@ class Listener:
     def __init__(self) -> None:
         self.feeds: Feeds | None = None
 
-    def committed(self, app: str, first: int, last: int, entries: list[Entry]) -> None:
-        if self.feeds is not None and app in self.feeds.feeds:
-            self.feeds.committed(app, first, last, entries)
+    def committed(self, commit: Commit) -> None:
+        if self.feeds is not None and commit.app in self.feeds.feeds:
+            self.feeds.committed(commit.app, commit.first, commit.last, commit.entries)
 
     def batch_stored(self, _app: str, _drafts: int, _seconds: float) -> float:
         return 0.0
