@@ -125,7 +125,7 @@ def test_check_config_warns_of_unknown_variables() -> None:
 
 
 def test_check_config_prints_the_manual() -> None:
-    assert invoke("check-config", "--defaults").output == assets.DEFAULT_CONFIG.read_text(encoding="utf-8")
+    assert run_cli("check-config", "--defaults").stdout == assets.DEFAULT_CONFIG.read_text(encoding="utf-8")
 
 
 def test_check_config_says_what_serve_would_say(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ in which they were sent, or are lost (``RpcCounters`` counts the lost ones).
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from itertools import count
 from time import monotonic
 from types import NoneType
@@ -129,9 +129,6 @@ NodeMessage = (
     ToUser | ToApp | Notice | Replaced | ToChannel | ToConnection | ToPending | ChannelsUnsettled | Fence
 )
 
-_OLD_TAGS: Final = ("l", "s", "w")
-"""Tags of messages of features that older nodes send and understand; they have no dot."""
-
 encode = msgspec.msgpack.Encoder().encode
 
 
@@ -163,18 +160,19 @@ class NodeMessages:
     def handle(self, handlers: Mapping[type[Struct], Callable[[Any], object]]) -> None:
         """Add handlers by type of message; each is called with the message.
 
-        Raises StartError if another type has the same tag, or a message of a feature none of its own.
+        Raises StartError if another type has the same tag.
         """
         self._handlers.update(handlers)
         kinds = [kind for kind in self._handlers if kind not in get_args(NodeMessage)]
-        for kind in kinds:
-            tag = str(kind.__struct_config__.tag)
-            if "." not in tag and tag not in _OLD_TAGS:
-                raise StartError(f"the node message {kind.__name__}: expected a tag such as feature.message")
         try:
             self._decode = msgspec.msgpack.Decoder(Union[(NodeMessage, *kinds)]).decode
         except TypeError as error:
             raise StartError(f"the node message {kinds[-1].__name__}: {error}") from None
+
+    @property
+    def names(self) -> Set[str]:
+        """The tags of the messages that have a handler."""
+        return {str(kind.__struct_config__.tag) for kind in self._handlers}
 
     @property
     def own_epoch(self) -> int:
@@ -291,6 +289,11 @@ class NodeQueries:
         if kind in self._rows:
             raise StartError(f"the node query {kind!r} has an answer already")
         self._rows[kind] = (msgspec.msgpack.Decoder(query), answer)
+
+    @property
+    def names(self) -> Set[str]:
+        """The kinds of queries that have an answer."""
+        return self._rows.keys()
 
     def answer(self, kind: str, body: bytes) -> bytes:
         """Answer one query. Raises UnknownQuery, and ValueError for an unreadable body."""

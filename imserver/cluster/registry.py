@@ -267,14 +267,9 @@ EPOCH: Final = 1
 class SoloRegistry:
     """See :class:`imserver.cluster.registry.Registry`. Owner of the lease."""
 
-    def __init__(self) -> None:
-        self.lease = Lease("")
-        self._leases: dict[int, Lease] = {}
-
-    def start(self, lease: Lease) -> Lease:
-        """Take ``lease`` as that of this node; returns it with the epoch."""
-        self._set(replace(lease, epoch=EPOCH))
-        return self.lease
+    def __init__(self, lease: Lease) -> None:
+        self.lease = replace(lease, epoch=EPOCH)
+        self._leases = {EPOCH: self.lease}
 
     def stop(self) -> None:
         self._leases = {}
@@ -288,19 +283,10 @@ class SoloRegistry:
     def report(
         self, connections: int, counts: Mapping[str, int], draining: bool = False, unsettled: bool = False
     ) -> None:
-        self._set(
-            replace(
-                self.lease,
-                connections=connections,
-                counts=dict(counts),
-                draining=draining,
-                unsettled=unsettled,
-            )
+        self.lease = replace(
+            self.lease, connections=connections, counts=dict(counts), draining=draining, unsettled=unsettled
         )
-
-    def _set(self, lease: Lease) -> None:
-        self.lease = lease
-        self._leases = {EPOCH: lease}
+        self._leases = {EPOCH: self.lease}
 
 
 class LocalValues:

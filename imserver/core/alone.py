@@ -5,25 +5,37 @@
 
 from __future__ import annotations
 
+import socket
+
 from imserver.auth.login import Logins
 from imserver.channels.channels import Channels
 from imserver.channels.connections import Connections
 from imserver.channels.members import ChannelMembers
 from imserver.cluster.history import LocalHistory
 from imserver.cluster.nodes import NodeQueries
-from imserver.cluster.registry import LocalValues, SoloRegistry
+from imserver.cluster.registry import Lease, LocalValues, SoloRegistry, node_name
+from imserver.config.settings import Config
+from imserver.core.node_state import NodeState
 from imserver.core.services import ClusterServices, Foundation, TargetServices
 from imserver.messages.stored_channels import ChannelLog
 from imserver.push.idempotency import Idempotency
 from imserver.push.push import LocalReach, Pushes
 from imserver.push.user_channels import UserChannels
+from imserver.sessions.connection_ids import ConnectionIds
 from imserver.sessions.presence import Presence
 from imserver.sessions.sessions import Sessions
 
 
-def no_cluster() -> ClusterServices:
-    """Nobody else is there. The registry only holds the lease, for operators."""
-    return ClusterServices(SoloRegistry(), NodeQueries(), LocalValues())
+def no_cluster(config: Config, node: NodeState, ids: ConnectionIds) -> ClusterServices:
+    """Nobody else is there. The registry only has the lease, for operators."""
+    lease = Lease(
+        node_name(config.cluster.advertise, config.app.rpc_port),
+        started_at=node.started_at,
+        host=socket.gethostname(),
+        public_ws_url=config.server.public_ws_url,
+        birth=ids.birth,
+    )
+    return ClusterServices(SoloRegistry(lease), NodeQueries(), LocalValues())
 
 
 def build_alone(base: Foundation, logins: Logins, channel_log: ChannelLog) -> TargetServices:

@@ -97,11 +97,11 @@ class FeatureParts(Struct, frozen=True):
     ``prepare`` reads the settings of all apps before the node serves, and may raise StartError. ``reload``
     reads them again, and applies new limits (SIGHUP). ``streams``: path of streams → how it is served, made
     from the function that serves messages. ``run``: functions of greenlets, from the start of the node until
-    they are killed. ``drain``: called when the servers have drained, before the connections of clients end.
-    ``erasure``: of what is more than rows. ``page``: the folder of what it adds to the messages page: a
-    module ``page.js``, a style sheet ``page.css``, ``words.<language>.json``, and what these load.
-    ``finish``: called when all connections have ended, while the greenlets of the node still run.
-    ``stop``: called at the end of the node, before its store is closed.
+    they are killed. ``erasure``: of what is more than rows. ``page``: the folder of what it adds to the
+    messages page: a module ``page.js``, a style sheet ``page.css``, ``words.<language>.json``, and what these
+    load. ``finish``: called when all connections have ended, while the greenlets of the node still run: it
+    stores positions, and gives leases back. ``stop``: called at the end of the node, before its store is
+    closed.
     """
 
     service: object = None
@@ -112,7 +112,6 @@ class FeatureParts(Struct, frozen=True):
     reload: Callable[[Config], object] = _nothing
     streams: Callable[[Serve], Mapping[str, StreamPath]] = _no_streams
     run: tuple[Callable[[], None], ...] = ()
-    drain: Callable[[], object] = _nothing
     erasure: Erasure | None = None
     page: Path | None = None
     finish: Callable[[], object] = _nothing
@@ -179,6 +178,8 @@ class Core:
         """State and metrics of all nodes."""
         self.on_join: list[Callable[[], object]] = []
         """Called when this node has joined its cluster, before clients connect. They may switch."""
+        self.on_drain: list[Callable[[], object]] = []
+        """Called when the servers have drained, before the connections of clients end."""
 
     # --- services of features -------------------------------------------------------------------------------
 
@@ -315,7 +316,7 @@ class Core:
             self.node,
             network,
             self.storage,
-            no_cluster() if links is None else links.services,
+            no_cluster(config, self.node, ids) if links is None else links.services,
             hub,
             fanout,
             ids,

@@ -30,15 +30,12 @@ def build(core: Core) -> FeatureParts:
     network.forgotten.insert(0, catch_up.forget)
     if core.member is not None:
         core.on_join.append(partial(messaging.learn, core.member.others))
+    core.on_drain += [services.streams.close_all, services.channel_streams.close_all]
     store = core.storage.store
 
     def erase_user(app: str, user: str) -> None:
         store.log().erase_user(app, user)
         positions.forget(app, user)
-
-    def drain() -> None:
-        services.streams.close_all()
-        services.channel_streams.close_all()
 
     return FeatureParts(
         services,
@@ -50,7 +47,6 @@ def build(core: Core) -> FeatureParts:
             services.streams.run,
             catch_up.run,
         ),
-        drain=drain,
         # Clients acknowledge until their connections end.
         finish=positions.store_proved,
         erasure=Erasure(frozenset(), erase_user, lambda _: None),

@@ -18,6 +18,7 @@ from imserver.config import load
 from imserver.config.settings import Config, TenantSettings
 from imserver.config.values import CORE as CORE_SETTINGS
 from imserver.config.values import Declarations, Locations, fold
+from imserver.core.core import Core, FeatureParts
 from imserver.errors import StartError
 from imserver.plugin import VERSION
 from imserver.plugin.feature import Feature, FeatureSettings
@@ -206,6 +207,28 @@ def load_config(
 ) -> Config:
     """The settings of :func:`load_with_locations`."""
     return load_with_locations(path, environ, overrides)[0]
+
+
+def build_parts(feature: Feature, core: Core) -> FeatureParts:
+    """Build the parts of a feature. Raises StartError, also if its node messages and queries have names that
+    another feature may have."""
+    before = _node_names(core)
+    parts = feature.build(core)
+    start = f"{feature.name}."
+    if feature.name not in map(_name, (*CORE, *FEATURES)):
+        for name in _node_names(core) - before:
+            if not name.startswith(start):
+                raise StartError(
+                    f"the feature {feature.name!r}: the node message or query {name} must have a name that "
+                    f"begins with {start}"
+                )
+    return parts
+
+
+def _node_names(core: Core) -> set[str]:
+    """The names of node messages and queries that have a function."""
+    messages = core.cluster.node_messages
+    return {*core.cluster.queries.names, *(() if messages is None else messages.names)}
 
 
 def tables_of(features: Sequence[Feature]) -> StoreTables:

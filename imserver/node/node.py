@@ -16,14 +16,20 @@ from gevent.event import Event as Signal
 from imserver import errors
 from imserver.auth.tenants import Tenant
 from imserver.clock import until_beat
-from imserver.cluster.registry import Lease, SoloRegistry, node_name
 from imserver.config.settings import Config
 from imserver.core.core import Core
 from imserver.core.network import gate_policy
 from imserver.errors import StartError
 from imserver.hub.expiry import Pings
 from imserver.logging import RequestLog
-from imserver.node.feature_list import declarations_of, load_features, objection_of, tables_of, with_core
+from imserver.node.feature_list import (
+    build_parts,
+    declarations_of,
+    load_features,
+    objection_of,
+    tables_of,
+    with_core,
+)
 from imserver.node.http_servers import Application, Servers, bind_all, refuse_open_demo
 from imserver.process import connection_limit
 from imserver.storage.contract import Changes
@@ -138,7 +144,7 @@ class Node:
             Stage("request log", stop=core.node.request_log.flush),
             Stage("pending pushes", drain=core.push.pending.pass_on),
             Stage("connections", drain=self._close_clients, stop=core.network.poller.close),
-            *(Stage(f"drain of {name}", drain=feature.drain) for name, feature in core.features.items()),
+            Stage("work of clients", drain=lambda: [call() for call in core.on_drain]),
             Stage(
                 "registry",
                 start=self._join,
@@ -224,7 +230,7 @@ class Node:
         core.build()
         for feature in self._features:
             core.learn_dialects(feature.dialects)
-            core.join(feature.name, feature.build(core))
+            core.join(feature.name, build_parts(feature, core))
             core.metric_rows.append(feature.metrics)
         core.prepare()
         self.servers = Servers(core, self._features, self._create_application)
@@ -260,26 +266,16 @@ class Node:
         self.core.node.serving = True
 
     def _join(self) -> None:
-        """Take a lease before clients can connect. In a cluster the other nodes see it."""
+        """Join the cluster, before clients can connect. A node alone has its lease already."""
         core, config = self.core, self.core.config
-        if core.member is not None:
-            only_local = core.identity.keys.demo and not config.server.insecure
-            core.member.start(config.server.public_ws_url, core.node.http_port, only_local, self._names)
-            self._only_local = only_local and not config.cluster.advertise
-            # A dead node that still has a lease must not hold up the start.
-            for call in core.on_join:
-                gevent.spawn(call).join(_JOIN_SECONDS)
+        if core.member is None:
             return
-        assert isinstance(core.cluster.registry, SoloRegistry)
-        core.cluster.registry.start(
-            Lease(
-                node_name(config.cluster.advertise, config.app.rpc_port),
-                started_at=core.node.started_at,
-                host=socket.gethostname(),
-                public_ws_url=config.server.public_ws_url,
-                birth=core.sessions.ids.birth,
-            )
-        )
+        only_local = core.identity.keys.demo and not config.server.insecure
+        core.member.start(config.server.public_ws_url, core.node.http_port, only_local, self._names)
+        self._only_local = only_local and not config.cluster.advertise
+        # A dead node that still has a lease must not hold up the start.
+        for call in core.on_join:
+            gevent.spawn(call).join(_JOIN_SECONDS)
 
     def _listen(self) -> None:
         self.servers.open(self._sockets)

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self, TypeVar
@@ -104,46 +104,38 @@ class NodeProcess:
         environment: Mapping[str, str] | None = None,
         command: Sequence[str] = COMMAND,
     ) -> None:
-        self._temporary = None
-        if folder is None:
-            self._temporary = tempfile.TemporaryDirectory()
-            folder = Path(self._temporary.name)
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
-        self.log = folder / "server.log"
-        self.config_file = folder / "config.yaml"
-        self._output = folder / "output.txt"
-        self._stopping = False
-        self._environment = environment
-        self._features = {} if features is None else {"features": list(features)}
-        self._settings = settings or {}
-        self.configure(self._settings)
-        with self._output.open("wb") as output:
-            self.process = subprocess.Popen(
-                [*command, "serve", "--config", str(self.config_file), *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=_environment_of(environment or {}),
-                cwd=folder,
-            )
-        try:
+        with ExitStack() as started:
+            self.folder = folder or Path(started.enter_context(tempfile.TemporaryDirectory()))
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.log = self.folder / "server.log"
+            self.config_file = self.folder / "config.yaml"
+            self._output = self.folder / "output.txt"
+            self._stopping = False
+            self._environment = environment
+            self._features = {} if features is None else {"features": list(features)}
+            self._settings = settings or {}
+            self.configure(self._settings)
+            with self._output.open("wb") as output:
+                self.process = subprocess.Popen(
+                    [*command, "serve", "--config", str(self.config_file), *arguments],
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    env=_environment_of(environment or {}),
+                    cwd=self.folder,
+                )
+            started.callback(self._end)
             self.http, self.ws = self._wait_for_banner()
-        except BaseException:
-            self._end()
-            raise
+            self._started = started.pop_all()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        try:
+        with self._started:
             self.stop()
             if kind is None:
                 self.check()
-        finally:
-            if self._temporary is not None:
-                self._temporary.cleanup()
 
     def another(self, **settings: Any) -> NodeProcess:
         """One more node of the cluster, with the same settings and data, and some settings of its own."""

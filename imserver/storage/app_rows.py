@@ -56,9 +56,15 @@ def _count(sql: PooledStatements, name: str, table: str, mine: str) -> int:
 
 def tables_of_others(sql: PooledStatements) -> list[Table]:
     """The tables of features of other distributions that nodes have recorded, also of those that no node
-    has."""
+    has. An operator may have dropped some of them."""
     rows = sql.query("SELECT tables FROM feature_schema ORDER BY feature")
-    return [table for (recorded,) in rows for table in _decode(bytes(recorded))]
+    connection = sql.connection
+    return [
+        table
+        for (recorded,) in rows
+        for table in _decode(bytes(recorded))
+        if connection.dialect.has_table(connection, table.name)
+    ]
 
 
 _decode: Final = json.Decoder(tuple[Table, ...]).decode

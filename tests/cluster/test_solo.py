@@ -5,18 +5,15 @@ import gevent
 from imserver.cluster.registry import EPOCH, Lease, Registry, SoloRegistry
 
 
-def test_a_started_node_is_the_only_live_one() -> None:
-    registry: Registry = SoloRegistry()
-    assert not registry.healthy()
-    lease = registry.start(Lease("127.0.0.1:9001"))
-    assert lease.epoch == EPOCH
+def test_the_node_is_the_only_live_one() -> None:
+    registry: Registry = SoloRegistry(Lease("127.0.0.1:9001"))
+    assert registry.lease.epoch == EPOCH
     assert registry.healthy()
     assert registry.leases() == {EPOCH: registry.lease}
 
 
 def test_the_lease_shows_what_was_reported() -> None:
-    registry = SoloRegistry()
-    registry.start(Lease("127.0.0.1:9001"))
+    registry = SoloRegistry(Lease("127.0.0.1:9001"))
     registry.report(7, {"101": 3}, draining=True)
     seen = registry.leases()[EPOCH]
     assert (seen.node, seen.connections, seen.counts, seen.draining) == (
@@ -28,18 +25,16 @@ def test_the_lease_shows_what_was_reported() -> None:
 
 
 def test_a_stopped_node_is_not_live() -> None:
-    registry = SoloRegistry()
-    registry.start(Lease("127.0.0.1:9001"))
+    registry = SoloRegistry(Lease("127.0.0.1:9001"))
     registry.stop()
     assert not registry.healthy()
     assert registry.leases() == {}
 
 
 def test_no_call_switches() -> None:
-    registry = SoloRegistry()
+    registry = SoloRegistry(Lease("127.0.0.1:9001"))
     ran: list[int] = []
     gevent.spawn(ran.append, 1)
-    registry.start(Lease("127.0.0.1:9001"))
     registry.report(1, {})
     registry.leases()
     registry.stop()

@@ -98,9 +98,10 @@ def test_the_image_runs_the_server_and_asks_for_keys(tmp_path: Path) -> None:
     assert command == ["imserver", "serve"]
     settings = {name: value for name, value in image_settings().items() if name.startswith("IMSERVER_")}
     assert settings["IMSERVER_SERVER_DATA_DIR"] == last("VOLUME") == last("WORKDIR")
-    settings["IMSERVER_SERVER_DATA_DIR"] = str(tmp_path)
+    settings["IMSERVER_SERVER_DATA_DIR"] = str(tmp_path / "data")
     done = subprocess.run(
         [sys.executable, "-m", *command],
+        cwd=tmp_path,  # a settings file of the source tree would be read
         env=clean_environment(**settings),
         capture_output=True,
         text=True,

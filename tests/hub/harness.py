@@ -42,8 +42,7 @@ from tests.core.back_end import BackEnd
 from tests.transport.harness import Client, SocketHarness, until
 
 CMD = CmdDialect()
-REGISTRY = SoloRegistry()
-REGISTRY.lease = Lease("node")
+REGISTRY = SoloRegistry(Lease("node"))
 POLICIES = {"101": "newest", "102": "multi", "103": "single", "104": "refuse"}
 
 

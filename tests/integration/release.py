@@ -4,6 +4,7 @@ import io
 import subprocess
 import sys
 import tarfile
+import tempfile
 from pathlib import Path
 from typing import Final
 
@@ -38,16 +39,17 @@ def unpack(folder: Path) -> Path:
 
 
 def run(tree: Path, *command: str) -> str:
-    """The output of a program that uses a tree."""
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        cwd=tree,
-        env=clean_environment(**environment_of(tree)),
-        timeout=100,
-        check=False,
-    )
+    """The output of a program that uses a tree, in an empty folder: settings beside the tree do not count."""
+    with tempfile.TemporaryDirectory() as empty:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            cwd=empty,
+            env=clean_environment(**environment_of(tree)),
+            timeout=100,
+            check=False,
+        )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 

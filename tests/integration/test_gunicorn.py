@@ -13,7 +13,7 @@ import pytest
 from imserver.plugin.testing import START_SECONDS, STOP_SECONDS
 from tests.ports import free_ports
 from tests.processes import end, spawn
-from tests.support import ROOT, clean_environment, eventually
+from tests.support import clean_environment, eventually
 
 from .client import OFFLINE, ONLINE, api, bind, new_system, send_to_client
 from .client import listening as client
@@ -104,7 +104,7 @@ application(environ, lambda status, headers: None)
 def test_the_lines_of_the_last_requests_are_written_at_the_end(tmp_path: Path) -> None:
     environment = clean_environment(IMSERVER_SERVER_DATA_DIR=str(tmp_path / "data"))
     command = [sys.executable, "-c", ONE_REQUEST]
-    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "/the-last-request" in done.stderr
 
@@ -141,7 +141,7 @@ def test_a_start_that_failed_is_repeated_and_requests_beside_it_wait(tmp_path: P
     database.write_bytes(b"no database " * 1000)
     environment = clean_environment(IMSERVER_SERVER_DATA_DIR=str(database.parent))
     command = [sys.executable, "-c", AFTER_A_FAILURE, str(database)]
-    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.stdout.splitlines() == ["no database", "no database", "200 OK, 200 OK, 200 OK", "1"], (
         done.stderr
     )

@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from imserver.cluster.nodes import NodeMessages, NodeQueries
 from imserver.errors import StartError
+from imserver.plugin.testing import NodeProcess
 from tests.conftest import StartServer
 from tests.integration.clusters import Nodes, nodes_of
 from tests.integration.cmd import logged_in
@@ -191,19 +192,22 @@ class Other(Struct, frozen=True, array_like=True, tag="lamp.on"):
     """One of another feature, with the same tag."""
 
 
-class Short(Struct, frozen=True, array_like=True, tag="x"):
-    """One whose tag the core could have."""
-
-
-@pytest.mark.parametrize(
-    ("kind", "output"), [(Other, "node message Other: "), (Short, "expected a tag such as")]
-)
-def test_features_do_not_handle_messages_of_others(kind: type[Struct], output: str) -> None:
+def test_features_do_not_handle_messages_of_others() -> None:
     no: Any = None
     messages = NodeMessages(no)
     messages.handle({Own: print})
-    with pytest.raises(StartError, match=output):
-        messages.handle({kind: print})
+    with pytest.raises(StartError, match="node message Other: "):
+        messages.handle({Other: print})
+
+
+@pytest.mark.parametrize("name", ["lamp.rooms", "lamp.switched"])
+def test_names_between_nodes_begin_with_that_of_the_feature(
+    tmp_path: Path, name: str, redis_url: str
+) -> None:
+    install(tmp_path / "lamp", "lamp", lamps=LAMP.replace(name, name.removeprefix("lamp.")))
+    settings = {"features": ["lamp"], "redis": {"addr": redis_url.removeprefix("redis://")}}
+    with pytest.raises(AssertionError, match=r"the feature 'lamp': .* begins with lamp\."):
+        NodeProcess(settings=settings, environment=path_of(tmp_path / "lamp"))
 
 
 def test_features_do_not_answer_queries_of_others() -> None:

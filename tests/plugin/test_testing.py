@@ -1,6 +1,8 @@
 """The test kit: clients of a node, and two nodes of a cluster."""
 
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,6 +33,15 @@ def test_a_client_on_one_node_hears_a_back_end_on_another(redis_url: str) -> Non
         assert first.post("/api/v1/push", push, key=KEY).json["sent"] == 1
         with ThreadPoolExecutor(1) as pool:
             assert pool.submit(lambda: next(line for line in lines if "hello" in line)).result(30)
+
+
+def test_a_node_that_does_not_start_leaves_no_folder() -> None:
+    program = "import os; print(os.getcwd()); raise SystemExit(1)"
+    with pytest.raises(AssertionError, match="exit status 1") as error:
+        NodeProcess(command=(sys.executable, "-c", program))
+    _, folder, *_ = str(error.value).splitlines()
+    assert Path(folder).is_absolute()
+    assert not Path(folder).exists()
 
 
 def test_a_present_feature_is_not_absent() -> None:

@@ -93,6 +93,22 @@ def test_a_node_without_the_feature_erases_and_exports_its_rows(
     assert count(store) == (0, 0)
 
 
+def test_rows_are_erased_and_exported_where_an_operator_has_dropped_tables(
+    url: str, open_store: OpenStore
+) -> None:
+    add_lamps(open_store(url, tables=lamps(make_owners, make_uses)))
+    store = open_store(url)
+    store.add_app("shop", {})
+    store.execute("DROP TABLE lamp_use")
+    store.delete_rows_of_user("shop", "ann")
+    assert [page.rows for page in store.rows_of_app("shop") if page.table == "lamp_owner"] == [[(2, "bob")]]
+    store.execute("DROP TABLE lamp_owner")
+    store.delete_rows_of_user("shop", "bob")
+    assert "lamp_owner" not in {page.table for page in store.rows_of_app("shop")}
+    store.delete_app("shop")
+    store.delete_rows("shop")
+
+
 def test_later_steps_are_taken_once_and_a_newer_database_is_refused(url: str, open_store: OpenStore) -> None:
     add_lamps(open_store(url, tables=lamps(make_owners, make_uses)))
     for _ in range(2):

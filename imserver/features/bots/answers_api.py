@@ -22,7 +22,6 @@ from imserver.plugin.http import (
 )
 from imserver.plugin.identity import Needs
 from imserver.plugin.messages import Rejected, RejectReason
-from imserver.plugin.services import ChannelRefused
 from imserver.plugin.settings import MAX_USER_BYTES
 from imserver.plugin.wire import (
     Limit,
@@ -90,19 +89,12 @@ _NOT_STORED: Final = (
 _BOT: Final = {"app": "default", "user": "7"}
 
 
-def _refused(refused: ChannelRefused) -> ApiProblem:
-    if refused.reason == "unavailable":
-        return ApiProblem(Problems.NOT_ACCEPTED)
-    problem = Problems.TOO_MANY_STREAMS if refused.reason == "full" else Problems.INVALID_REQUEST
-    return ApiProblem(problem, str(refused))
-
-
 routes = Resource(
     "bots",
     service=lambda core, _: bots_of(core).answers,
     hot=False,
     chapter=CHAPTER,
-    refusals={ChannelRefused: _refused},
+    refusals=StreamAppended.REFUSALS,
 )
 
 

@@ -81,5 +81,5 @@ def build(core: Core) -> FeatureParts:
         BotParts(bots, incoming, hooks, answers),
         {**AnswerCommands(answers).rows(), **bots.rows()},
         run=(hooks.work.run,),
-        drain=hooks.stop,
+        finish=hooks.stop,
     )

@@ -119,7 +119,7 @@ def build(core: Core) -> FeatureParts:
     pushes = PushNotifications(rows, deliveries.wake, rules)
     webhooks.on_absent.append(pushes.absent)
 
-    def drain() -> None:
+    def finish() -> None:
         deliveries.stop()
         mails.stop()
         notifier.stop()
@@ -127,6 +127,6 @@ def build(core: Core) -> FeatureParts:
     return FeatureParts(
         NotificationParts(rows, notifier, webpush, tokens, pushes, deliveries, mails),
         run=(notifier.work.run, deliveries.run),
-        drain=drain,
+        finish=finish,
         stop=webpush.close,
     )

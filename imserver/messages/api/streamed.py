@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from time import time
-from typing import Annotated, Final
+from typing import Annotated, ClassVar, Final
 
 from msgspec import UNSET, Struct, UnsetType, field
 
@@ -19,7 +19,7 @@ from imserver.channels.members import ChannelRefused, encode_tags
 from imserver.config.declared import about
 from imserver.http.call import Call
 from imserver.http.field import App, ChannelName
-from imserver.http.operation import Resource
+from imserver.http.operation import Refusals, Resource
 from imserver.http.reply import ApiProblem
 from imserver.messages.services import MessageServices
 from imserver.messages.streamed_messages import Piece, StreamedMessages
@@ -90,10 +90,20 @@ class PieceResult(Struct):
     ]
 
 
+def _refused(error: ChannelRefused) -> ApiProblem:
+    if error.reason == "unavailable":
+        return ApiProblem(errors.Problems.NOT_ACCEPTED)
+    problem = errors.Problems.TOO_MANY_STREAMS if error.reason == "full" else errors.Problems.INVALID_REQUEST
+    return ApiProblem(problem, str(error))
+
+
 class StreamAppended(Struct):
     """The results, in the order of the pieces."""
 
     results: list[PieceResult]
+
+    REFUSALS: ClassVar[Refusals] = {ChannelRefused: _refused}
+    """For a ``Resource`` of streamed messages."""
 
     @classmethod
     def to(
@@ -134,19 +144,11 @@ class StreamClosed(Struct):
     epoch: Epoch | UnsetType = UNSET
 
 
-def _refused(error: Exception) -> ApiProblem:
-    assert isinstance(error, ChannelRefused)
-    if error.reason == "unavailable":
-        return ApiProblem(errors.Problems.NOT_ACCEPTED)
-    problem = errors.Problems.TOO_MANY_STREAMS if error.reason == "full" else errors.Problems.INVALID_REQUEST
-    return ApiProblem(problem, str(error))
-
-
 _SAMPLE: Final = "wqvyR2Tg5cMSnBIl0xcmpgxC0bOVqhe9ZcUxMA"
 routes = Resource(
     "channels",
     service=lambda core, _: core.service(MessageServices).channel_streams,
-    refusals={ChannelRefused: _refused},
+    refusals=StreamAppended.REFUSALS,
 )
 
 

@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-from base64 import b64decode, urlsafe_b64decode
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from time import time
 from typing import Annotated, Any, Final
-from urllib.parse import parse_qsl
 
 import msgspec
 from msgspec import Meta, Struct
 
 from imserver.plugin import DialectParts, Feature, FeatureParts, FeatureSettings
-from imserver.plugin.errors import CloseCode, HttpProblem, Unavailable
-from imserver.plugin.http import (
-    ApiProblem,
-    Call,
-    HttpRequest,
-    HttpResponse,
-    Route,
-    stream_head,
-    stream_refused,
-)
+from imserver.plugin.errors import CloseCode, Unavailable
+from imserver.plugin.http import ApiProblem, Call, HttpResponse, Route, stream_head, stream_refused
 from imserver.plugin.identity import Needs, Principal
 from imserver.plugin.services import ChannelRefused, Core, Position
 from imserver.plugin.settings import settings_of
 from imserver.plugin.wire import OPEN, Connection, Event, Head, Stream, StreamEncoding, StreamPath, host_of
 
-from .message import Message, Parameters, bad, new_message, read_json, read_message
+from .message import STYLE, Parameters, bad, new_message, read_json, read_message
 from .wire import FRAMES, NAME, STREAMS, NtfyDialect, Since, Wish, channel_of, message_of
 
 PAGE: Final = 100
@@ -43,41 +33,14 @@ class NtfySettings(Struct, frozen=True):
     message_bytes: Annotated[int, Meta(ge=1, le=65536)] = 4096
 
 
-class NtfyStyle:
-    """Refusals in ntfy's form: ``{"code": 40009, "http": 400, "error": "…"}``."""
-
-    everywhere = False
-    options = HttpResponse(204, b"")
-
-    def refuse(self, problem: HttpProblem, _request: HttpRequest, detail: str = "") -> HttpResponse:
-        """The answer to a refused request."""
-        code = int(problem.code) if problem.code.isdecimal() else problem.status * 100 + 1
-        about = {"code": code, "http": problem.status, "error": detail or problem.message}
-        return HttpResponse(problem.status, msgspec.json.encode(about))
-
-
-STYLE: Final = NtfyStyle()
-
-
-def credential_of(headers: Mapping[str, str], query: str) -> str:
-    """The key or token of a request: ``Bearer``, or the password of ``Basic``, in the header or ``auth=``."""
-    given = headers.get("authorization", "")
-    try:
-        if not given and (param := dict(parse_qsl(query)).get("auth", "")):
-            given = urlsafe_b64decode(param + "=" * (-len(param) % 4)).decode()
-        scheme, _, rest = given.partition(" ")
-        return b64decode(rest).decode().partition(":")[2] if scheme.lower() == "basic" else rest.strip()
-    except ValueError:
-        raise bad(40101, "the key or token cannot be read") from None
-
-
 class Ntfy:
     """Serves ntfy's requests on one node."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
         self._settings = settings_of(core.config, NtfySettings)
-        self._channels = core.channels.channels
+        self._channels, self._commands = core.channels.channels, core.channels.commands
+        self._encodings = {codec: StreamEncoding(codec) for codec in STREAMS.values()}
 
     def app(self) -> str:
         """The app of the topics. Raises ApiProblem if there is none."""
@@ -86,9 +49,9 @@ class Ntfy:
             raise bad(40401, f"there is no app {self._settings.app} (setting ntfy.app)")
         return app
 
-    def identify(self, headers: Mapping[str, str], query: str, host: str) -> tuple[Principal, str]:
+    def identify(self, parameters: Parameters, host: str) -> tuple[Principal, str]:
         """The maker of a request, and its key or token. May switch. Raises ApiProblem and Unavailable."""
-        credential = credential_of(headers, query)
+        credential = parameters.credential()
         bearer = {"authorization": f"Bearer {credential}"} if credential else {}
         return self._core.identity.authority.identify(Needs.ANYONE_OR_PUSH, bearer, host), credential
 
@@ -96,75 +59,70 @@ class Ntfy:
         """Refuse who may not subscribe. May switch. Raises ApiProblem."""
         try:
             for channel in channels:
-                self._core.channels.commands.check_request(principal, app, channel, "subscribe")
+                self._commands.check_request(principal, app, channel, "subscribe")
         except ChannelRefused as refused:
             raise _problem(refused, principal) from None
 
-    def publish(self, request: HttpRequest, principal: Principal) -> Message:
+    def publish(self, call: Call) -> HttpResponse:
         """Publish the message of a request. May switch. Raises ApiProblem."""
-        topic, body, query = request.path.split("/")[2], request.body, request.query.decode("latin-1")
+        request, principal = call.request, call.principal
+        topic, body = request.path.split("/")[2], request.body
         given: Mapping[str, str] = {}
         if not topic:
             given, body = read_json(body), b""
             topic = given.get("topic", "")
-        parameters = Parameters(request.headers, query, given)
-        message, app = read_message(topic, parameters, body, self._settings.message_bytes), self.app()
-        options = self._channels.options(app, channel_of(topic))
+        app, channel = self.app(), channel_of(topic)
+        parameters = Parameters.of(request, given)
+        message = read_message(topic, parameters, body, self._settings.message_bytes)
+        options = self._channels.options(app, channel)
         kept = parameters.get("cache").lower() not in ("0", "no", "false", "off")
         if kept and options.history_size:
             message.expires = message.time + int(options.history_seconds)
         data = msgspec.json.encode(message)
         event = Event("msg", principal.user, "", message.id, NAME, data, time=message.time)
-        publish = self._core.channels.commands.publish_request
         try:
-            publish(principal, request.host, app, channel_of(topic), event, kept)
+            self._commands.publish_request(principal, request.host, app, channel, event, kept)
         except ChannelRefused as refused:
             raise _problem(refused, principal) from None
-        return message
+        return HttpResponse(200, data)
 
-    def paths(self) -> dict[str, StreamPath]:
+    def check_auth(self, call: Call) -> HttpResponse:
+        """Answer whether the maker of a request may subscribe. May switch. Raises ApiProblem."""
+        topics = call.request.path.split("/")[2].split(",")
+        self.check(call.principal, self.app(), tuple(map(channel_of, topics)))
+        return HttpResponse(200, b'{"success":true}')
+
+    def paths(self, _serve: object) -> dict[str, StreamPath]:
         """Path of a stream → how it is served."""
         refuse = partial(stream_refused, self._core.node.request_log, style=STYLE)
         return {
-            f"/ntfy/*/{form}": StreamPath("GET", partial(self._open, codec, StreamEncoding(codec)), refuse)
+            f"/ntfy/*/{form}": StreamPath("GET", partial(self.serve, codec), refuse)
             for form, codec in STREAMS.items()
         }
 
-    def _open(self, codec: NtfyDialect, encoding: StreamEncoding, stream: Stream, head: Head) -> None:
-        """Begin a stream, or refuse it. May switch."""
-        log, host = self._core.node.request_log, host_of(stream.peer)
-
-        def begin() -> None:
-            stream.begin(encoding, stream_head(log, head, host, codec.content_type))
-
+    def serve(self, codec: NtfyDialect, connection: Connection, head: Head) -> None:
+        """Serve a new stream or WebSocket, or refuse it. May switch."""
+        log, host = self._core.node.request_log, host_of(connection.peer)
         try:
-            self._serve(stream, head, codec, begin)
-        except ApiProblem as problem:
-            stream.refuse(stream_refused(log, head, host, problem, STYLE), CloseCode.POLICY)
-
-    def opened(self, connection: Connection, head: Head) -> None:
-        """Serve a new WebSocket, or close it. May switch."""
-        try:
-            self._serve(connection, head, FRAMES, lambda: None)
-        except ApiProblem as problem:
-            denied = problem.problem.status in (401, 403)
-            connection.close(CloseCode.NOT_ALLOWED if denied else CloseCode.POLICY, str(problem))
-
-    def _serve(
-        self, connection: Connection, head: Head, codec: NtfyDialect, begin: Callable[[], None]
-    ) -> None:
-        wish, app = Wish.read(head.path, Parameters(head.headers, head.query, {})), self.app()
-        try:
-            principal, token = self.identify(head.headers, head.query, host_of(connection.peer))
+            parameters, app = Parameters(head.headers, head.query), self.app()
+            wish = Wish.read(head.path, parameters)
+            principal, token = self.identify(parameters, host)
             self.check(principal, app, wish.channels)
             options = [self._channels.options(app, each) for each in wish.channels]
             if wish.since is not None and not all(each.has_history for each in options):
                 raise bad(40008, "the topic keeps no messages: its channel has no history")
             if not self._core.sessions.sessions.begin_for(connection, app, principal, token, NAME, NAME):
                 return
-        except Unavailable as error:
-            raise ApiProblem(error.problem) from None
-        begin()
+        except (ApiProblem, Unavailable) as error:
+            problem = error if isinstance(error, ApiProblem) else ApiProblem(error.problem)
+            if isinstance(connection, Stream):
+                connection.refuse(stream_refused(log, head, host, problem, STYLE), CloseCode.POLICY)
+            else:
+                denied = problem.problem.status in (401, 403)
+                connection.close(CloseCode.NOT_ALLOWED if denied else CloseCode.POLICY, str(problem))
+            return
+        if isinstance(connection, Stream):
+            connection.begin(self._encodings[codec], stream_head(log, head, host, codec.content_type))
         connection.dialect_state = wish
         try:
             self._deliver(connection, app, wish, codec)
@@ -225,37 +183,23 @@ def _problem(refused: ChannelRefused, principal: Principal) -> ApiProblem:
     return bad(status * 100 + 1, str(refused))
 
 
-def _publish(ntfy: Ntfy, call: Call) -> HttpResponse:
-    return HttpResponse(200, msgspec.json.encode(ntfy.publish(call.request, call.principal)))
-
-
-def _check_auth(ntfy: Ntfy, call: Call) -> HttpResponse:
-    topics = call.request.path.split("/")[2].split(",")
-    ntfy.check(call.principal, ntfy.app(), tuple(map(channel_of, topics)))
-    return HttpResponse(200, b'{"success":true}')
-
-
-def _identify(ntfy: Ntfy, request: HttpRequest) -> Principal:
-    return ntfy.identify(request.headers, request.query.decode("latin-1"), request.host)[0]
-
-
 def _route(method: str, path: str, function: Callable[[Ntfy, Call], HttpResponse]) -> Route:
-    more: dict[str, Any] = {"style": STYLE, "signer": _identify, "read": lambda _ntfy, _call: None}
+    more: dict[str, Any] = {"style": STYLE, "read": lambda _ntfy, _call: None}
     more["service"] = lambda core, _: core.service(Ntfy)
+    more["signer"] = lambda ntfy, request: ntfy.identify(Parameters.of(request), request.host)[0]
     return Route(method, f"/ntfy{path}", Needs.ANYONE_OR_PUSH, function, hot=True, limited=True, **more)
 
 
 def _build(core: Core) -> FeatureParts:
     ntfy = Ntfy(core)
-    return FeatureParts(
-        ntfy, dialects={NAME: DialectParts(opened=ntfy.opened)}, streams=lambda _serve: ntfy.paths()
-    )
+    opened = partial(ntfy.serve, FRAMES)
+    return FeatureParts(ntfy, dialects={NAME: DialectParts(opened=opened)}, streams=ntfy.paths)
 
 
 ROUTES: Final = (
-    *(_route(method, path, _publish) for method in ("POST", "PUT") for path in ("/", "/*")),
-    *(_route("GET", f"/*/{word}", _publish) for word in ("publish", "send", "trigger")),
-    _route("GET", "/*/auth", _check_auth),
+    *(_route(method, path, Ntfy.publish) for method in ("POST", "PUT") for path in ("/", "/*")),
+    *(_route("GET", f"/*/{word}", Ntfy.publish) for word in ("publish", "send", "trigger")),
+    _route("GET", "/*/auth", Ntfy.check_auth),
     _route("GET", "/v1/health", lambda _ntfy, _call: HttpResponse(200, b'{"healthy":true}')),
 )
 FEATURE: Final = Feature(NAME, _build, (FRAMES,), ROUTES, settings=FeatureSettings({NAME: NtfySettings}))

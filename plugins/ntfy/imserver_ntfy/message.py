@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-import secrets
-import string
-from base64 import b64encode
+from base64 import b64decode, b64encode, urlsafe_b64decode
 from collections.abc import Iterator, Mapping
 from email.header import decode_header, make_header
+from secrets import token_urlsafe
 from time import time
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
@@ -16,11 +15,10 @@ import msgspec
 from msgspec import Struct
 
 from imserver.plugin.errors import HttpProblem
-from imserver.plugin.http import ApiProblem
+from imserver.plugin.http import ApiProblem, HttpRequest, HttpResponse
 
 MAX_ACTIONS: Final = 3
 MAX_PARAMETERS: Final = 64
-TOPIC: Final = re.compile(r"[-_A-Za-z0-9]{1,64}")
 PRIORITIES: Final = {"min": 1, "low": 2, "default": 3, "high": 4, "max": 5, "urgent": 5}
 ACTIONS: Final = {"view": "url", "http": "url", "copy": "value", "broadcast": ""}
 """Kind of an action → the field that it needs, which may stand third without its name."""
@@ -74,11 +72,7 @@ class Message(Struct, omit_defaults=True):
 
 def new_message(event: str, topic: str) -> Message:
     """A message of this kind (``message``, ``open``, ``keepalive``) without content."""
-    return Message(_new_id(12), int(time()), event, topic)
-
-
-def _new_id(characters: int) -> str:
-    return "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(characters))
+    return Message(token_urlsafe(9), int(time()), event, topic)
 
 
 def bad(code: int, text: str) -> ApiProblem:
@@ -86,23 +80,39 @@ def bad(code: int, text: str) -> ApiProblem:
     return ApiProblem(HttpProblem(code // 100, str(code), text))
 
 
-def check_topic(topic: str) -> str:
-    """The topic. Raises ApiProblem if none has this name."""
-    if not TOPIC.fullmatch(topic):
-        raise bad(40009, "a topic has 1 to 64 letters, digits, - and _")
-    return topic
+class NtfyStyle:
+    """Refusals in ntfy's form: ``{"code": 40009, "http": 400, "error": "…"}``."""
+
+    everywhere = False
+    options = HttpResponse(204, b"")
+
+    def refuse(self, problem: HttpProblem, _request: HttpRequest, detail: str = "") -> HttpResponse:
+        """The answer to a refused request."""
+        code = int(problem.code) if problem.code.isdecimal() else problem.status * 100 + 1
+        about = {"code": code, "http": problem.status, "error": detail or problem.message}
+        return HttpResponse(problem.status, msgspec.json.encode(about))
+
+
+STYLE: Final = NtfyStyle()
 
 
 class Parameters:
     """What a request says: in JSON (``given``), in headers with or without ``X-``, or in its query."""
 
-    def __init__(self, headers: Mapping[str, str], query: str, given: Mapping[str, str]) -> None:
+    @classmethod
+    def of(cls, request: HttpRequest, given: Mapping[str, str] | None = None) -> Parameters:
+        """The parameters of a request to a route. Raises ApiProblem."""
+        return cls(request.headers, request.query.decode("latin-1"), given)
+
+    def __init__(
+        self, headers: Mapping[str, str], query: str, given: Mapping[str, str] | None = None
+    ) -> None:
         try:
             pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=MAX_PARAMETERS)
             text = {name: value.encode("latin-1").decode() for name, value in headers.items()}
         except ValueError as error:
             raise bad(40000, f"the parameters cannot be read: {error}") from None
-        self._sources = (given, text, {name.lower(): value for name, value in reversed(pairs)})
+        self._sources = (given or {}, text, {name.lower(): value for name, value in reversed(pairs)})
 
     def get(self, *names: str) -> str:
         """The first value with one of these names; ``""``: there is none."""
@@ -112,6 +122,16 @@ class Parameters:
             return str(make_header(decode_header(value))).strip() if "=?" in value else value.strip()
         except (LookupError, ValueError):
             raise bad(40000, f"`{names[0]}` is not encoded as in RFC 2047") from None
+
+    def credential(self) -> str:
+        """The key or token: ``Bearer``, or the password of ``Basic``, in the header or as ``auth=``."""
+        _, headers, query = self._sources
+        try:
+            sent = headers.get("authorization") or urlsafe_b64decode(query.get("auth", "") + "==").decode()
+            scheme, _, rest = sent.partition(" ")
+            return b64decode(rest).decode().partition(":")[2] if scheme.lower() == "basic" else rest.strip()
+        except ValueError:
+            raise bad(40101, "the key or token cannot be read") from None
 
     def has(self, *names: str) -> bool:
         """Whether the value says yes."""
@@ -149,8 +169,8 @@ def read_json(body: bytes) -> dict[str, str]:
 
 
 def read_message(topic: str, parameters: Parameters, body: bytes, most_bytes: int) -> Message:
-    """The message that a request publishes. Raises ApiProblem."""
-    get, message = parameters.get, new_message("message", check_topic(topic))
+    """The message that a request publishes to a topic. Raises ApiProblem."""
+    get, message = parameters.get, new_message("message", topic)
     for names, (code, text) in REFUSED.items():
         if get(*names):
             raise bad(code, text)
@@ -204,18 +224,15 @@ def _read_actions(text: str) -> tuple[Action, ...]:
         needed = ACTIONS.get(each.action)
         if needed is None or not each.label or (needed and not getattr(each, needed)):
             raise bad(40018, f"an action is one of {', '.join(ACTIONS)}, with a label, and a url or value")
-        each.id = _new_id(10)
+        each.id = token_urlsafe(7)
     if len(actions) > MAX_ACTIONS:
         raise bad(40018, f"a message has at most {MAX_ACTIONS} actions")
     return actions
 
 
 def _simple_actions(text: str) -> Iterator[dict[str, Any]]:
-    at, row, end = 0, {}, ","  # type: int, dict[str, Any], str
-    while at < len(text) or end == ",":
-        part = _PART.match(text, at)
-        if part is None:
-            raise ValueError(f"`{text[at : at + 20]}` is not understood")
+    row: dict[str, Any] = {}
+    for part in _PART.finditer(text):
         name, double, single, bare, end = part.groups(default="")
         value = bare or re.sub(r"\\(.)", r"\1", double or single)
         places = ("action", "label", ACTIONS.get(row.get("action", ""), ""))
@@ -229,4 +246,3 @@ def _simple_actions(text: str) -> Iterator[dict[str, Any]]:
         if end != "," and any(row.values()):
             yield row
             row = {}
-        at = part.end()

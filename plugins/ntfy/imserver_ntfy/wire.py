@@ -11,21 +11,24 @@ import msgspec
 
 from imserver.plugin.wire import Dialect, DialectState, Event
 
-from .message import Message, Parameters, bad, check_topic, new_message
+from .message import Message, Parameters, bad, new_message
 
 NAME: Final = "ntfy"
 """Name of the feature and its dialect, namespace of its channels, and type of its publications."""
 MAX_TOPICS: Final = 100
 _SECONDS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
-_ID: Final = re.compile(r"[-_A-Za-z0-9]{1,64}")
+_WORD: Final = re.compile(r"[-_A-Za-z0-9]{1,64}")
+"""A topic, or an id."""
 _encode = msgspec.json.encode
 _decode = msgspec.json.Decoder(Message).decode
 
 
 def channel_of(topic: str) -> str:
-    """The channel of a topic. Raises ApiProblem."""
-    return f"{NAME}:{check_topic(topic)}"
+    """The channel of a topic. Raises ApiProblem if no topic can have this name."""
+    if not _WORD.fullmatch(topic):
+        raise bad(40009, "a topic has 1 to 64 letters, digits, - and _")
+    return f"{NAME}:{topic}"
 
 
 def message_of(event: Event) -> Message | None:
@@ -59,7 +62,7 @@ def read_since(text: str) -> Since | None:
         seconds = sum(float(number) * _SECONDS[unit] for number, unit in parts)
         first = time() - seconds if parts else float(text)
         return lambda message, _newer: message.time < first
-    if not _ID.fullmatch(text):
+    if not _WORD.fullmatch(text):
         raise bad(40008, "since is all, none, latest, an id, a Unix time, or a duration such as 10m")
     return lambda message, _newer: message.id == text
 
@@ -122,11 +125,7 @@ class NtfyDialect(Dialect):
         if (message := message_of(event)) is None:
             return None
         payload = self.encode(message)
-
-        def wanted(_user: str, state: DialectState | None) -> bytes:
-            return payload if isinstance(state, Wish) and state.accepts(message) else b""
-
-        return wanted
+        return lambda _, state: payload if isinstance(state, Wish) and state.accepts(message) else b""
 
     def encode_ping(self, state: DialectState | None) -> bytes:
         """The sign of life of a stream."""

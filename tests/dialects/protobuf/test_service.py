@@ -504,7 +504,9 @@ def test_a_client_whose_later_message_was_stored_first_must_reconnect(
 ) -> None:
     ann = harness.live(266)
     dones: list[Callable[[Stored], None]] = []
-    monkeypatch.setattr(harness.messaging, "send_of_user", lambda app, draft, done, connection: dones.append(done))
+    monkeypatch.setattr(
+        harness.messaging, "send_of_user", lambda app, draft, done, connection: dones.append(done)
+    )
     for number in (1, 2, 3):
         ann.single(number, 267, "x")
     until(lambda: dones)
