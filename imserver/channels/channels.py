@@ -24,11 +24,11 @@ from imserver.channels.members import (
     ChannelNames,
     ChannelRefused,
     Publication,
-    group_in,
     infos_of,
     needs_token,
 )
 from imserver.channels.positions import OrderedDelivery
+from imserver.channels.stored_history import NoStoredHistory, Published, StoredHistory
 from imserver.clock import serve_others, until_beat
 from imserver.cluster.history import ChannelHistory, HistoryPage, Position, Retained
 from imserver.cluster.nodes import ToChannel
@@ -36,9 +36,8 @@ from imserver.config.settings import ChannelSettings, TenantSettings
 from imserver.errors import StorageUnavailable
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import RESERVED, USER_CHANNEL, Hub, LocalChannel
-from imserver.messages.log.contract import PAGE_BYTES, Entry, count_fitting
+from imserver.messages.log.contract import PAGE_BYTES, count_fitting
 from imserver.messages.open_streams import OpenStreams
-from imserver.messages.stored_channels import ChannelLog, Published
 from imserver.metrics import Metrics
 from imserver.model import (
     SYSTEM_PREFIX,
@@ -124,9 +123,7 @@ class Channels:
     """Channels on all nodes: subscriptions, publications and notices.
 
     ``members``: who is subscribed. ``settings``: app → its settings. ``history`` is that of this node, or the
-    one that all nodes share. ``log``: the publications of channels whose history is the message log. They are
-    delivered from there (:meth:`deliver_stored`), on each node that has subscribers; so are the stored
-    messages to rooms of the action dialect (``store_conversations``). ``nodes``: the other nodes; None
+    one that all nodes share; the messenger attaches that of stored channels. ``nodes``: the other nodes; None
     without a cluster.
     """
 
@@ -139,7 +136,6 @@ class Channels:
         table: ConnectionTable,
         settings: Callable[[str], TenantSettings | None],
         history: ChannelHistory,
-        log: ChannelLog,
         nodes: ChannelNodes | None = None,
     ) -> None:
         self.members = members
@@ -150,19 +146,20 @@ class Channels:
         self._settings = settings
         self._history = history
         self._nodes = nodes
-        self._ordered = OrderedDelivery(fanout, history, partial(self.expel, code=INSUFFICIENT_STATE))
+        self._stored: StoredHistory = NoStoredHistory()
+        self.ordered = OrderedDelivery(fanout, history, partial(self.expel, code=INSUFFICIENT_STATE))
         self.streams = OpenStreams()
         """Streamed messages (:mod:`imserver.messages.streamed_messages`)."""
         self._notices = Buckets(NOTICES)
         self._publications = Buckets(PUBLICATIONS)
-        self.log = log
         self.names: dict[str, ChannelNames] = {}
         """App → meaning of the names of its channels, besides its settings. Others call :meth:`set_names`."""
-        self.log_channels: dict[str, set[str]] = {}
-        """App → its channels here that need its log: stored channels, rooms whose messages are stored, and
-        channels of groups. Read-only for others."""
         members.on_parted.append(self._parted)
         members.on_left.append(self._announce_leaves)
+
+    def attach_log(self, stored: StoredHistory) -> None:
+        """Set the history of stored channels. Never switches."""
+        self._stored = stored
 
     def set_names(self, app: str, names: ChannelNames | None) -> None:
         """Set what the names of the channels of an app mean; None: nothing besides its settings. Never
@@ -260,8 +257,7 @@ class Channels:
         self, app: str, channel: str, connection: Connection, options: ChannelSettings
     ) -> LocalChannel | None:
         """Do what :meth:`join` does, and return the channel of a new member."""
-        if self._needs_log(app, channel, options) and not follows_log_itself(connection):
-            self._follow(app, channel)
+        self._stored.follow_channel(app, channel, options, (connection,))
         local = self._enter(app, channel, connection, options)
         if local is not None:
             self.members.report_join(local, connection)
@@ -269,47 +265,21 @@ class Channels:
             self.members.await_report(connection, channel)
         return local
 
-    def _follow(self, app: str, channel: str) -> None:
-        """Have the log deliver a channel here, and who leaves its group. Does not switch if it does."""
-        self.log.follow(app)
-        self.log_channels.setdefault(app, set()).add(channel)
-
     def _enter(
         self, app: str, channel: str, connection: Connection, options: ChannelSettings
     ) -> LocalChannel | None:
+        local = None
         try:
             check_known(options)
-            return self.members.enter(app, channel, connection)
+            local = self.members.enter(app, channel, connection)
         finally:
-            self._forget_empty(app, channel)
+            if local is None and self._hub.channel(app, channel) is None:
+                self._stored.forget_channel(app, channel)
+        return local
 
-    def _parted(self, connection: Connection, channel: str, _was_last: bool) -> None:
-        self._forget_empty(connection.app or "", channel)
-
-    def _forget_empty(self, app: str, channel: str) -> None:
-        """A channel without subscribers here needs no log."""
-        if self.log_channels and self._hub.channel(app, channel) is None:
-            self.log_channels.get(app, set()).discard(channel)
-
-    def _needs_log(self, app: str, channel: str, options: ChannelSettings) -> bool:
-        """Whether the log of the app has messages to a channel, or who leaves the group of its members."""
-        if options.history or self.stores_conversations(app):
-            return True
-        return options.subscribe == "members" and group_in(channel) > 0
-
-    def follows_log(self, app: str) -> bool:
-        """Whether a channel of an app that needs its log has subscribers here. Never switches."""
-        names = self.log_channels.get(app)
-        if names is None:
-            return False
-        known = self._hub.apps.get(app)
-        while names:
-            name = next(iter(names))
-            if known is not None and name in known.channels:
-                return True
-            names.remove(name)
-        del self.log_channels[app]
-        return False
+    def _parted(self, connection: Connection, channel: str, was_last: bool) -> None:
+        if was_last:
+            self._stored.forget_channel(connection.app or "", channel)
 
     def subscribe(
         self,
@@ -377,7 +347,7 @@ class Channels:
                 found.publications[-1] if found.delta and found.recovered and found.publications else None
             )
             is_stored = found.options.history != ""
-            self._ordered.release(found.local, connection, found.position, is_stored, newest)
+            self.ordered.release(found.local, connection, found.position, is_stored, newest)
         if self.streams.by_channel:
             self.send_streams(connection, channel)
         if found.options.join_leave:
@@ -414,7 +384,7 @@ class Channels:
         local, stream = self._hub.channel(app, channel), self.streams.of(app, channel).get(id)
         members = [] if local is None else [each for each in connections if each in local.members]
         if local is not None and stream is not None and members:
-            self._ordered.send(local, members, stream.so_far())
+            self.ordered.send(local, members, stream.so_far())
 
     def _join(
         self,
@@ -455,8 +425,8 @@ class Channels:
             newest_only = options.recovery_mode == "cache" and since is not None
             what = (None, 1, True) if newest_only else (since, limit, False)
             if options.history:
-                page = self.log.read(app, channel, *what)
-                delivered = self.log.follow(app)
+                page = self._stored.read(app, channel, *what)
+                delivered = self._stored.follow(app)
             else:
                 page = self._retained_page(app, channel, *what)
         except BaseException:
@@ -510,18 +480,17 @@ class Channels:
             answer(Position(position.epoch, since.offset))
             for event in found.publications:
                 self._fanout.to_connection(connection, event)
-        self._ordered.release(local, connection, position, options.history != "")
+        self.ordered.release(local, connection, position, options.history != "")
         return True
 
     def _join_waiting(
         self, app: str, channel: str, connection: Connection, options: ChannelSettings, delta: bool
     ) -> LocalChannel | None:
-        if self._needs_log(app, channel, options):
-            self._follow(app, channel)
+        self._stored.follow_channel(app, channel, options, (connection,))
         local = self._enter(app, channel, connection, options)
         if local is None:
             return None
-        self._ordered.wait(local, connection, delta)
+        self.ordered.wait(local, connection, delta)
         self.members.report_join(local, connection)
         return local
 
@@ -529,7 +498,7 @@ class Channels:
         """A subscription was refused: nobody may wait for the position of its channel. Never switches."""
         local = self._hub.channel(app, channel)
         if local is not None:
-            self._ordered.abandon(local)
+            self.ordered.abandon(local)
 
     def unsubscribe(self, connection: Connection, channel: str) -> bool:
         """End a subscription. Returns whether there was one. Never switches."""
@@ -560,26 +529,6 @@ class Channels:
             reason = INSUFFICIENT if begins_again else "server unsubscribe"
             event = Event("unsubscribed", "", reason, code=code, channel=ChannelPart(channel))
             self._fanout.to_connection(connection, event)
-
-    def lose_stored(self, app: str) -> None:
-        """The log of an app has lost entries: end the subscriptions to its stored channels, so that clients
-        learn it when they recover. Never switches."""
-        for channel in tuple(self.log_channels.get(app, ())):
-            local = self._hub.channel(app, channel)
-            if local is not None and self.is_stored(app, channel):
-                for connection in tuple(local.members):
-                    self.expel(connection, channel, INSUFFICIENT_STATE)
-
-    def members_left(self, app: str, group: int, users: Sequence[str]) -> None:
-        """End the subscriptions of users who are members of a group no longer. Never switches."""
-        known = self._hub.apps.get(app)
-        if known is None:
-            return
-        for connection in [each for user in users for each in known.sessions_of(user)]:
-            for local in connection.channels:
-                name = local.name
-                if group_in(name) == group and self.options(app, name).subscribe == "members":
-                    self.expel(connection, name)
 
     # --- notices --------------------------------------------------------------------------------------------
 
@@ -715,7 +664,7 @@ class Channels:
         """Store a publication in the log, from where it is delivered. Switches."""
         if isinstance(what.except_connection, Connection):
             what = replace(what, except_connection=self._connections.id_of(what.except_connection))
-        (published,) = self.log.append_each(app, (what,), key)
+        (published,) = self._stored.append_each(app, (what,), key)
         self._metrics.pushes += 1
         return published
 
@@ -795,30 +744,7 @@ class Channels:
             what = replace(what, except_connection=skipped)
         if local.position is None:
             return self._fanout.to_channel(local, what.event, what.except_users, skipped)
-        self._ordered.deliver(local, local.position, what)
-        return len(local.members)
-
-    def deliver_stored(self, app: str, entry: Entry) -> int:
-        """Deliver an entry of the log, in its order, if it is a message to a channel. Members that follow the
-        log themselves do not receive it here. Returns the number of subscribers here. Never switches."""
-        local, stores = self._hub.channel(app, entry.room), self.stores_conversations(app)
-        stored = self.is_stored(app, entry.room)
-        if local is None or entry.kind != "message" or not (stored or stores):
-            return 0
-        what = self.log.publication_of(entry)
-        event, part = what.event, what.event.channel
-        if not stored:
-            # Subscribers have no position in a room of the action dialect.
-            event = replace(event, id=event.id or str(entry.id), channel=ChannelPart(entry.room))
-            what = replace(what, event=event)
-        elif part is not None and part.stream is not None:
-            self.streams.accept(app, part, part.stream, event)
-        if stored and local.position is not None:
-            local.position.offset = entry.id
-        if isinstance(what.except_connection, str):
-            what = replace(what, except_connection=self._connections.find(app, what.except_connection))
-        some = [each for each in local.members if not follows_log_itself(each)] if stores else None
-        self._ordered.to_ready(local, what, some)
+        self.ordered.deliver(local, local.position, what)
         return len(local.members)
 
     def run(self) -> None:
@@ -836,13 +762,10 @@ class Channels:
             here = []
             for local in tuple(app.channels.values()):
                 options = self.options(app.name, local.name)
-                follows = local.name in self.log_channels.get(app.name, ())
-                follows = follows or not self._needs_log(app.name, local.name, options)
-                if not (follows or all(map(follows_log_itself, local.members))):
-                    self._follow(app.name, local.name)  # it did not need the log before
-                elif options.history_size and local.position is not None:
+                self._stored.check_channel(local, options)
+                if options.history_size and local.position is not None:
                     here.append(local)
-            self._ordered.check(app.name, here)
+            self.ordered.check(app.name, here)
 
     # --- history --------------------------------------------------------------------------------------------
 
@@ -860,7 +783,7 @@ class Channels:
         Raises :class:`ChannelRefused`.
         """
         if self.is_stored(app, channel):
-            return self.log.read(app, channel, since, limit, reverse)
+            return self._stored.read(app, channel, since, limit, reverse)
         most = PAGE_BYTES // PUBLICATION_BYTES
         page = self._retained_page(app, channel, since, most if limit < 0 else min(limit, most), reverse)
         return replace(page, publications=_fitting(page.publications))
@@ -902,12 +825,6 @@ class Channels:
             return
         if self._history.remove(app, f"{USER_CHANNEL}{user}") is None:
             raise StorageUnavailable("the histories of channels do not answer")
-
-
-def follows_log_itself(connection: Connection) -> bool:
-    """Whether a connection receives the stored messages of its channels with those of its user."""
-    state = connection.dialect_state
-    return state is not None and state.channels_from_log
 
 
 def _fitting(publications: list[Event]) -> list[Event]:

@@ -17,7 +17,6 @@ from imserver.cluster.registry import Lease, LocalValues, SoloRegistry, node_nam
 from imserver.config.settings import Config
 from imserver.core.node_state import NodeState
 from imserver.core.services import ClusterServices, Foundation, TargetServices
-from imserver.messages.stored_channels import ChannelLog
 from imserver.push.idempotency import Idempotency
 from imserver.push.push import LocalReach, Pushes
 from imserver.push.user_channels import UserChannels
@@ -38,7 +37,7 @@ def no_cluster(config: Config, node: NodeState, ids: ConnectionIds) -> ClusterSe
     return ClusterServices(SoloRegistry(lease), NodeQueries(), LocalValues())
 
 
-def build_alone(base: Foundation, logins: Logins, channel_log: ChannelLog) -> TargetServices:
+def build_alone(base: Foundation, logins: Logins) -> TargetServices:
     """Build them. The histories of channels are in memory."""
     api, hub, fanout, table, tenants = base.config.api, base.hub, base.fanout, base.table, base.tenants
     metrics, registry, queries = base.node.metrics, base.cluster.registry, base.cluster.queries
@@ -48,7 +47,7 @@ def build_alone(base: Foundation, logins: Logins, channel_log: ChannelLog) -> Ta
     history = LocalHistory(base.config.limits.history_bytes, hub.member_count)
     tenants.on_delete.append(history.forget)
     members = ChannelMembers(hub, table, tenants.get)
-    channels = Channels(members, hub, fanout, metrics, table, tenants.get, history, channel_log)
+    channels = Channels(members, hub, fanout, metrics, table, tenants.get, history)
     return TargetServices(
         sessions,
         Presence(hub, table, registry),

@@ -37,7 +37,6 @@ from imserver.cluster.registry import Lease, RegistryEvents, advertised_address
 from imserver.cluster.rpc.server import Rpc
 from imserver.config.settings import Config
 from imserver.core.services import ClusterServices, Foundation, TargetServices
-from imserver.messages.stored_channels import ChannelLog
 from imserver.process import derive_key
 from imserver.push.idempotency import Idempotency
 from imserver.push.push import Pushes
@@ -88,9 +87,7 @@ class ClusterMember:
     They are started and stopped together. ``targets``: those for everybody.
     """
 
-    def __init__(
-        self, links: ClusterLinks, base: Foundation, logins: Logins, channel_log: ChannelLog
-    ) -> None:
+    def __init__(self, links: ClusterLinks, base: Foundation, logins: Logins) -> None:
         config, hub, fanout, table = base.config, base.hub, base.fanout, base.table
         metrics, tenants = base.node.metrics, base.tenants
         registry, messages, others = links.registry, links.node_messages, links.others
@@ -123,7 +120,6 @@ class ClusterMember:
             table,
             tenants.get,
             registry.history,
-            channel_log,
             self._channel_nodes,
         )
         connections = Connections(table, channels, fanout, self._queries, registry, others)

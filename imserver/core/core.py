@@ -48,7 +48,6 @@ from imserver.hub.expiry import Check
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
 from imserver.logging import RequestLog
-from imserver.messages.stored_channels import ChannelLog
 from imserver.protocol.dialect import Dialect, Readers
 from imserver.push.pending import PendingPushes
 from imserver.push.push import Publishing
@@ -205,13 +204,12 @@ class Core:
         base, links = self._make_foundation(secret)
         self.cluster = base.cluster
         self.identity = identity = self._make_identity(base, secret)
-        channel_log = ChannelLog(self.storage.store, self.node.metrics)
         if links is None:
-            targets = build_alone(base, identity.logins, channel_log)
+            targets = build_alone(base, identity.logins)
         else:
             from imserver.core.cluster import ClusterMember
 
-            self.member = ClusterMember(links, base, identity.logins, channel_log)
+            self.member = ClusterMember(links, base, identity.logins)
             targets = self.member.targets
         identity.tenants.on_delete.append(targets.sessions.close_app)
         self.sessions = SessionServices(

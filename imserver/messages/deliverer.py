@@ -15,7 +15,6 @@ from typing import Final
 import gevent
 
 from imserver import errors
-from imserver.channels.channels import Channels
 from imserver.hub.acks import AckingLogSubscription, AckTracker, PongLogSubscription
 from imserver.hub.fanout import Fanout, Part, Run
 from imserver.hub.hub import Hub
@@ -25,6 +24,7 @@ from imserver.messages.log.requests import AppendRequest
 from imserver.messages.log.rows import users_of
 from imserver.messages.log_subscriptions import LogSubscriptions, hold_ack
 from imserver.messages.open_streams import OpenStream, OpenStreams
+from imserver.messages.stored_channels import ChannelLog
 from imserver.model import Message
 from imserver.transport.connection import Connection
 
@@ -57,7 +57,7 @@ class Deliverer:
         fanout: Fanout,
         log_subscriptions: LogSubscriptions,
         ack_tracker: AckTracker,
-        channels: Channels,
+        channel_log: ChannelLog,
         streams: OpenStreams,
     ) -> None:
         self._hub = hub
@@ -65,7 +65,7 @@ class Deliverer:
         self._log_subscriptions = log_subscriptions
         self._followers = log_subscriptions.followers
         self._ack_tracker = ack_tracker
-        self._channels = channels
+        self._channel_log = channel_log
         self._streams = streams
         self.widest: dict[str, int] = {}
         """App → the largest number of connections that received one message since the last batch."""
@@ -80,7 +80,7 @@ class Deliverer:
     def is_wanted(self, app: str) -> bool:
         """Whether the entries of an app are to be delivered here: there are subscriptions, stored channels
         with subscribers, or results that wait."""
-        return app in self._log_subscriptions.by_app or app in self.results or self._channels.follows_log(app)
+        return app in self._log_subscriptions.by_app or app in self.results or self._channel_log.follows(app)
 
     def settle(self, request: AppendRequest, result: Stored) -> None:
         """Pass on the result of a draft; if its sender's cursor has not caught up yet, once it has."""
@@ -109,7 +109,7 @@ class Deliverer:
         concern this node up to ``position``."""
         begin, results = 0, self.results.get(app, {})
         subscribed = app in self._log_subscriptions.by_app
-        if app in self._channels.log_channels:
+        if app in self._channel_log.channels:
             self._deliver_to_channels(app, entries)
         while begin < len(entries):
             end = _end_of_window(entries, begin)
@@ -128,10 +128,10 @@ class Deliverer:
         for entry in entries:
             try:
                 if entry.room:
-                    reached = self._channels.deliver_stored(app, entry)
+                    reached = self._channel_log.deliver(app, entry)
                     self.widest[app] = max(self.widest.get(app, 0), reached)
                 elif entry.kind == "leave":
-                    self._channels.members_left(app, entry.conversation, users_of(entry))
+                    self._channel_log.members_left(app, entry.conversation, users_of(entry))
             except Exception:  # one entry that fails must not hide the others
                 log.exception("entry %d of %s could not be delivered to channels", entry.id, app)
 
@@ -275,7 +275,7 @@ class Deliverer:
     def lose(self, app: str) -> None:
         """The database has lost entries that were delivered here. Let clients come back with their cursors,
         which say whether they begin anew; end subscriptions to stored channels. May switch."""
-        self._channels.lose_stored(app)
+        self._channel_log.lose(app)
         known = self._hub.apps.get(app)
         sessions = [] if known is None else [each for user in known.users for each in known.sessions_of(user)]
         for index, connection in enumerate(sessions):

@@ -18,7 +18,6 @@ from imserver.auth.login import Logins
 from imserver.auth.observer import Observer
 from imserver.auth.rates import SEARCH_MILLISECONDS, SEARCH_TIME, Buckets, SenderRates, TooManyRequests
 from imserver.auth.reviews import ReviewDecision, Reviews, facts_of
-from imserver.channels.channels import Channels
 from imserver.cluster.nodes import NodeMessages, NodeQueries, OtherNodes, read
 from imserver.errors import ReviewUnavailable, StorageUnavailable, TooManyMessages
 from imserver.hub.acks import AckingLogSubscription, AckTracker
@@ -47,6 +46,7 @@ from imserver.messages.log_subscriptions import LogSubscriptions, PendingLogSubs
 from imserver.messages.node_messages import broadcast_entries
 from imserver.messages.open_streams import OpenStreams
 from imserver.messages.receipts import MarksView, Receipts
+from imserver.messages.stored_channels import ChannelLog
 from imserver.metrics import Metrics
 from imserver.model import (
     NO_FILTER,
@@ -117,7 +117,7 @@ class Messaging:
         ack_tracker: AckTracker,
         reviews: Reviews,
         sender_rates: SenderRates,
-        channels: Channels,
+        channel_log: ChannelLog,
         node_messages: NodeMessages | None,
         observer: Observer,
     ) -> None:
@@ -135,7 +135,9 @@ class Messaging:
         self.ack_tracker = ack_tracker
         self.streams = OpenStreams()
         """Of streamed answers, which a feature opens."""
-        self.deliverer = Deliverer(hub, fanout, self.log_subscriptions, ack_tracker, channels, self.streams)
+        self.deliverer = Deliverer(
+            hub, fanout, self.log_subscriptions, ack_tracker, channel_log, self.streams
+        )
         self.follower = LogFollower(store, self.deliverer, metrics)
         self.catch_up = CatchUp(
             hub, metrics, store, self.log_subscriptions, ack_tracker, self.follower, self.deliverer, positions

@@ -14,6 +14,7 @@ from imserver.messages.node_messages import ToFollowers
 from imserver.messages.receipts import Receipts, Signals
 from imserver.messages.retention import Retention
 from imserver.messages.services import MessageServices
+from imserver.messages.stored_channels import ChannelLog
 from imserver.messages.streamed import ConversationStreams, StreamedTexts
 from imserver.messages.streamed_messages import ChannelStreams, StreamedMessages
 from imserver.storage.contract import Erasure
@@ -63,6 +64,7 @@ def _make_services(core: Core) -> MessageServices:
     identity, table, cluster = core.identity, core.sessions.table, core.cluster
     channels, node_messages, limits = core.channels.channels, cluster.node_messages, core.config.limits
     positions = ActionPositions(store)
+    channel_log = ChannelLog(store, metrics, hub, table, channels)
     messaging = Messaging(
         hub,
         fanout,
@@ -73,12 +75,12 @@ def _make_services(core: Core) -> MessageServices:
         AckTracker(metrics, limits.node_outbox_bytes),
         identity.reviews,
         identity.sender_rates,
-        channels,
+        channel_log,
         node_messages,
         identity.observer,
     )
     store.log_listener = messaging
-    channels.log.attach(messaging.follower.follow)
+    channel_log.attach(messaging.follower.follow)
     messaging.add_to(cluster.queries)
     followers = messaging.log_subscriptions.followers
     signals = Signals(hub, fanout, followers, store, identity.relations, messaging.streams, node_messages)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from hashlib import blake2b
 from time import time
 from typing import Final
@@ -10,10 +10,15 @@ from typing import Final
 import msgspec
 from gevent.event import AsyncResult
 from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec.structs import replace
 
-from imserver.channels.members import ChannelRefused, Publication
+from imserver.channels.channels import INSUFFICIENT_STATE, Channels
+from imserver.channels.members import ChannelRefused, Publication, group_in
+from imserver.channels.stored_history import Published
 from imserver.cluster.history import HistoryPage, Position
+from imserver.config.settings import ChannelSettings
 from imserver.errors import StorageUnavailable
+from imserver.hub.hub import Hub, LocalChannel
 from imserver.messages.log.contract import Appended, Draft, Entry, Rejected, Stored
 from imserver.messages.log.requests import AppendRequest
 from imserver.metrics import Metrics
@@ -24,19 +29,14 @@ from imserver.model import (
     Outcome,
     StreamPart,
 )
+from imserver.sessions.connection_ids import ConnectionTable
 from imserver.storage.store import Store
+from imserver.transport.connection import Connection
 
 MAX_RECOVERED: Final = 1000
 """The most publications that a client receives when it comes back. One that missed more reads the history."""
 _EPOCH_CHARACTERS: Final = 8
 _DIGEST_BYTES: Final = 16
-
-
-class Published(Struct, frozen=True):
-    """The result of a publication. ``position``: its position in the history (None: it has none)."""
-
-    outcome: Outcome
-    position: Position | None = None
 
 
 class _Meta(Struct, omit_defaults=True):
@@ -63,15 +63,26 @@ _decode = msgspec.json.Decoder(_Meta).decode
 
 
 class ChannelLog:
-    """The publications of stored channels. Their offsets are ids of the log, which have gaps.
+    """The history of stored channels. Their offsets are ids of the log, which have gaps.
 
-    Somebody must deliver them; see :meth:`attach`.
+    It delivers entries of the log to members of channels on this node: publications, the stored messages to
+    rooms of the action dialect (``store_conversations``), and who leaves a group. Somebody must read them;
+    see :meth:`attach`.
     """
 
-    def __init__(self, store: Store, metrics: Metrics) -> None:
+    def __init__(
+        self, store: Store, metrics: Metrics, hub: Hub, table: ConnectionTable, channels: Channels
+    ) -> None:
         self._store = store
         self._follow: Callable[[str], int]
         self._metrics = metrics
+        self._hub = hub
+        self._connections = table
+        self._channels = channels
+        self.channels: dict[str, set[str]] = {}
+        """App → its channels here that need its log: stored channels, rooms whose messages are stored, and
+        channels of groups. Read-only for others."""
+        channels.attach_log(self)
 
     def attach(self, follow: Callable[[str], int]) -> None:
         """Set what delivers the entries of an app from now on, and returns the id of the last delivered one.
@@ -79,6 +90,8 @@ class ChannelLog:
         It may switch, and raises StorageUnavailable.
         """
         self._follow = follow
+
+    # --- which channels need the log ------------------------------------------------------------------------
 
     def follow(self, app: str) -> int:
         """Deliver the entries of an app from now on. Returns the id of the last delivered one.
@@ -90,6 +103,93 @@ class ChannelLog:
             return self._follow(app)
         except StorageUnavailable:
             raise ChannelRefused("unavailable") from None
+
+    def follow_channel(
+        self, app: str, channel: str, options: ChannelSettings, members: Collection[Connection]
+    ) -> None:
+        """See :class:`StoredHistory`."""
+        if self._needs_log(app, channel, options) and not all(map(follows_log_itself, members)):
+            self.follow(app)
+            self.channels.setdefault(app, set()).add(channel)
+
+    def check_channel(self, local: LocalChannel, options: ChannelSettings) -> None:
+        """See :class:`StoredHistory`."""
+        app = local.app.name
+        if local.name not in self.channels.get(app, ()):
+            self.follow_channel(app, local.name, options, local.members)
+
+    def _needs_log(self, app: str, channel: str, options: ChannelSettings) -> bool:
+        """Whether the log of the app has messages to a channel, or who leaves the group of its members."""
+        if options.history or self._channels.stores_conversations(app):
+            return True
+        return options.subscribe == "members" and group_in(channel) > 0
+
+    def forget_channel(self, app: str, channel: str) -> None:
+        """A channel without subscribers here needs no log."""
+        if self.channels:
+            self.channels.get(app, set()).discard(channel)
+
+    def follows(self, app: str) -> bool:
+        """Whether a channel of an app that needs its log has subscribers here. Never switches."""
+        names = self.channels.get(app)
+        if names is None:
+            return False
+        known = self._hub.apps.get(app)
+        while names:
+            name = next(iter(names))
+            if known is not None and name in known.channels:
+                return True
+            names.remove(name)
+        del self.channels[app]
+        return False
+
+    # --- delivery of entries --------------------------------------------------------------------------------
+
+    def deliver(self, app: str, entry: Entry) -> int:
+        """Deliver an entry of the log, in its order, if it is a message to a channel. Members that follow the
+        log themselves do not receive it here. Returns the number of subscribers here. Never switches."""
+        channels = self._channels
+        local, stores = self._hub.channel(app, entry.room), channels.stores_conversations(app)
+        stored = channels.is_stored(app, entry.room)
+        if local is None or entry.kind != "message" or not (stored or stores):
+            return 0
+        what = self.publication_of(entry)
+        event, part = what.event, what.event.channel
+        if not stored:
+            # Subscribers have no position in a room of the action dialect.
+            event = replace(event, id=event.id or str(entry.id), channel=ChannelPart(entry.room))
+            what = replace(what, event=event)
+        elif part is not None and part.stream is not None:
+            channels.streams.accept(app, part, part.stream, event)
+        if stored and local.position is not None:
+            local.position.offset = entry.id
+        if isinstance(what.except_connection, str):
+            what = replace(what, except_connection=self._connections.find(app, what.except_connection))
+        some = [each for each in local.members if not follows_log_itself(each)] if stores else None
+        channels.ordered.to_ready(local, what, some)
+        return len(local.members)
+
+    def lose(self, app: str) -> None:
+        """The log of an app has lost entries: end the subscriptions to its stored channels, so that clients
+        learn it when they recover. Never switches."""
+        for channel in tuple(self.channels.get(app, ())):
+            local = self._hub.channel(app, channel)
+            if local is not None and self._channels.is_stored(app, channel):
+                for connection in tuple(local.members):
+                    self._channels.expel(connection, channel, INSUFFICIENT_STATE)
+
+    def members_left(self, app: str, group: int, users: Sequence[str]) -> None:
+        """End the subscriptions of users who are members of a group no longer. Never switches."""
+        known = self._hub.apps.get(app)
+        if known is None:
+            return
+        for connection in [each for user in users for each in known.sessions_of(user)]:
+            for local in connection.channels:
+                name = local.name
+                if group_in(name) == group and self._channels.options(app, name).subscribe == "members":
+                    self._channels.expel(connection, name)
+
+    # --- publications ---------------------------------------------------------------------------------------
 
     @property
     def epoch(self) -> str:
@@ -171,6 +271,12 @@ class ChannelLog:
             ),
         )
         return Publication(entry.room, event, meta.except_users, meta.except_connection or None)
+
+
+def follows_log_itself(connection: Connection) -> bool:
+    """Whether a connection receives the stored messages of its channels with those of its user."""
+    state = connection.dialect_state
+    return state is not None and state.channels_from_log
 
 
 def log_epoch(store: Store) -> str:

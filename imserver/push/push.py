@@ -23,12 +23,12 @@ from imserver.channels.members import (
     check_name,
     encode_tags,
 )
+from imserver.channels.stored_history import Published
 from imserver.clock import serve_others
 from imserver.cluster.history import Position
 from imserver.errors import StorageUnavailable
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import RESERVED, USER_CHANNEL
-from imserver.messages.stored_channels import Published
 from imserver.metrics import Metrics
 from imserver.model import (
     ACCEPTED,

@@ -8,8 +8,8 @@ from msgspec.structs import replace
 
 from imserver.channels.channels import Channels, has_channel
 from imserver.channels.members import ChannelRefused
+from imserver.channels.stored_history import Published
 from imserver.hub.hub import USER_CHANNEL
-from imserver.messages.stored_channels import Published
 from imserver.model import ChannelPart, Event, Outcome
 
 

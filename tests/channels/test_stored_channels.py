@@ -10,6 +10,7 @@ from msgspec import json
 
 from imserver.channels.channels import Subscribed
 from imserver.channels.members import ChannelRefused, Publication
+from imserver.channels.stored_history import Published
 from imserver.cluster.history import Position
 from imserver.config.settings import ChannelSettings
 from imserver.dialects.centrifuge.service import CentrifugeState
@@ -17,7 +18,7 @@ from imserver.dialects.cmd.wire import ChannelCmdDialect
 from imserver.messages import stored_channels
 from imserver.messages.log.contract import Appended, Draft, Entry
 from imserver.messages.log.requests import Commit
-from imserver.messages.stored_channels import Published, draft_of
+from imserver.messages.stored_channels import draft_of
 from imserver.model import ChannelPart, Event, Outcome, StreamPart
 from imserver.transport.connection import Connection
 from tests.core.memory_log import MemoryStore, Shelf
@@ -416,14 +417,14 @@ def test_an_entry_that_cannot_be_delivered_does_not_hold_up_others(
     node: ChannelNode, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     _, client, _ = subscriber(node)
-    deliver = node.channels.deliver_stored
+    deliver = node.channel_log.deliver
 
     def deliver_some(app: str, entry: Entry) -> int:
         if entry.body == b"x":
             raise RuntimeError("not this one")
         return deliver(app, entry)
 
-    monkeypatch.setattr(node.channels, "deliver_stored", deliver_some)
+    monkeypatch.setattr(node.channel_log, "deliver", deliver_some)
     commit(node, of_ann("x"), of_ann("y"))
     assert texts(client) == [["y"]]
     assert "could not be delivered to channels" in caplog.text
@@ -455,7 +456,7 @@ def _with(wanted: Event, part: ChannelPart, time: int = 0) -> Event:
 def test_channels_without_subscribers_are_forgotten(node: ChannelNode) -> None:
     stays, _, _ = subscriber(node)
     connection, _ = node.login(APP, "bob")
-    names = node.channels.log_channels[APP]
+    names = node.channel_log.channels[APP]
     for number in range(10):
         channel = f"news:other{number}"
         subscribe(node, connection, channel=channel)
@@ -466,4 +467,4 @@ def test_channels_without_subscribers_are_forgotten(node: ChannelNode) -> None:
     assert names == {NEWS}
     node.channels.unsubscribe(stays, NEWS)
     assert not names
-    assert not node.channels.follows_log(APP)
+    assert not node.channel_log.follows(APP)

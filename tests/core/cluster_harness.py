@@ -423,7 +423,6 @@ class ClusterHarness(Harness):
             self.table,
             self.settings_of,
             self.registry.book.history,
-            self._channel_log(),
             self.channel_nodes,
         )
         self.connections = Connections(

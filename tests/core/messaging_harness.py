@@ -39,6 +39,7 @@ class Node(Harness):
         self.positions: Any = MemoryPositions()
         node_messages: Any = self
         logins: Any = Admitting(lambda app, user, token: True)
+        self.channel_log = ChannelLog(self.store, self.metrics, self.hub, self.table, self.channels)
         self.messaging = Messaging(
             self.hub,
             self.fanout,
@@ -49,10 +50,11 @@ class Node(Harness):
             self.ack_tracker,
             self.reviews,
             SenderRates(0),
-            self.channels,
+            self.channel_log,
             node_messages,
             NoObserver(),
         )
+        self.channel_log.attach(self.messaging.follower.follow)
         self.log.listen(self.messaging)
         self.signals = Signals(
             self.hub,
@@ -69,11 +71,6 @@ class Node(Harness):
             self.sessions, self.messaging, self.receipts, searches, self.store
         )
         self._make_dispatcher(self.message_commands.rows(), self.receipts.rows(), self.signals.rows())
-
-    def _channel_log(self) -> ChannelLog:
-        log = ChannelLog(self.store, self.metrics)
-        log.attach(lambda app: self.messaging.follower.follow(app))
-        return log
 
     # what :class:`imserver.cluster.nodes.NodeMessages` does
 

@@ -25,7 +25,6 @@ from imserver.hub.acks import AckTracker
 from imserver.hub.expiry import Sweep
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
-from imserver.messages.stored_channels import ChannelLog
 from imserver.metrics import Metrics
 from imserver.model import Login
 from imserver.protocol.dialect import Dialect
@@ -139,7 +138,6 @@ class Harness(SocketHarness):
             self.table,
             self.settings_of,
             self.history,
-            self._channel_log(),
         )
         self.connections = Connections(self.table, self.channels, self.fanout, NodeQueries(), REGISTRY)
 
@@ -161,10 +159,6 @@ class Harness(SocketHarness):
             commands=commands,
             registrar=getattr(self, "registrar", None),
         )
-
-    def _channel_log(self) -> ChannelLog:
-        """The log of stored channels, of which a node without messages has none."""
-        return Mock()
 
     _tables: tuple[CommandTable, ...] = ()
     max_channels = 0

@@ -7,9 +7,9 @@ import msgspec
 import pytest
 
 from imserver.channels.members import ChannelRefused
+from imserver.channels.stored_history import Published
 from imserver.cluster.history import Position
 from imserver.messages.log.contract import Draft
-from imserver.messages.stored_channels import Published
 from imserver.model import Event, Outcome
 from imserver.push.idempotency import Idempotency
 from imserver.push.pending import PendingPushes

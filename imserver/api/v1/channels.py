@@ -16,6 +16,7 @@ from imserver.auth.principal import (
 )
 from imserver.channels.channels import Channels
 from imserver.channels.members import MAX_TAG_BYTES, MAX_TAGS, ChannelRefused
+from imserver.channels.stored_history import Published
 from imserver.cluster.history import HistoryPage, Position
 from imserver.config.declared import about
 from imserver.http.call import Call
@@ -23,7 +24,6 @@ from imserver.http.field import App, ChannelName
 from imserver.http.limits import Limits
 from imserver.http.operation import Resource
 from imserver.http.reply import ApiProblem
-from imserver.messages.stored_channels import Published
 from imserver.model import (
     Event,
     Limit,

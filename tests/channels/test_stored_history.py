@@ -1,0 +1,50 @@
+"""Stored channels on a node without the messenger."""
+
+from collections.abc import Callable, Iterator
+from typing import ClassVar
+
+import pytest
+
+from imserver.channels.channels import Channels
+from imserver.channels.members import ChannelRefused
+from imserver.config.settings import ChannelSettings
+from imserver.model import Event, Outcome
+from imserver.transport.connection import Connection
+from tests.core.cluster_harness import MULTI
+from tests.hub.harness import Harness
+
+KEPT = "kept:1"
+EVENT = Event("msg", "shop", "x")
+
+
+class Gateway(Harness):
+    """A node whose channels in the namespace ``kept`` are stored."""
+
+    channel_settings: ClassVar = {"kept": ChannelSettings(history="log")}
+
+
+@pytest.fixture
+def gateway() -> Iterator[Gateway]:
+    with Gateway() as node:
+        yield node
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda channels, ann: channels.publish_event(MULTI, KEPT, EVENT),
+        lambda channels, ann: channels.history(MULTI, KEPT),
+        lambda channels, ann: channels.join(MULTI, KEPT, ann),
+        lambda channels, ann: channels.subscribe(ann, KEPT, channels.options(MULTI, KEPT)),
+    ],
+    ids=["publish", "history", "join", "subscribe"],
+)
+def test_a_node_without_the_log_refuses_stored_channels_by_name(
+    gateway: Gateway, act: Callable[[Channels, Connection], object]
+) -> None:
+    ann, _ = gateway.login(MULTI, "ann")
+    with pytest.raises(ChannelRefused, match="message log, which this node does not have") as refused:
+        act(gateway.channels, ann)
+    assert refused.value.reason == "not_available"
+    assert gateway.channels.members.channels_of(ann) == ()
+    assert gateway.channels.publish(MULTI, KEPT, EVENT) is Outcome.REFUSED
