@@ -18,6 +18,13 @@ from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from imserver.auth.rates import NOTICES, PUBLICATIONS, Buckets
+from imserver.channels.contract import (
+    NoStoredHistory,
+    NoStreamedPublications,
+    Published,
+    StoredHistory,
+    StreamedPublications,
+)
 from imserver.channels.members import (
     PRIVATE_PREFIX,
     ChannelMembers,
@@ -28,7 +35,6 @@ from imserver.channels.members import (
     needs_token,
 )
 from imserver.channels.positions import OrderedDelivery
-from imserver.channels.stored_history import NoStoredHistory, Published, StoredHistory
 from imserver.clock import serve_others, until_beat
 from imserver.cluster.history import ChannelHistory, HistoryPage, Position, Retained
 from imserver.cluster.nodes import ToChannel
@@ -37,7 +43,6 @@ from imserver.errors import StorageUnavailable
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import RESERVED, USER_CHANNEL, Hub, LocalChannel
 from imserver.messages.log.contract import PAGE_BYTES, count_fitting
-from imserver.messages.open_streams import OpenStreams
 from imserver.metrics import Metrics
 from imserver.model import (
     SYSTEM_PREFIX,
@@ -148,8 +153,7 @@ class Channels:
         self._nodes = nodes
         self._stored: StoredHistory = NoStoredHistory()
         self.ordered = OrderedDelivery(fanout, history, partial(self.expel, code=INSUFFICIENT_STATE))
-        self.streams = OpenStreams()
-        """Streamed messages (:mod:`imserver.messages.streamed_messages`)."""
+        self.streams: StreamedPublications = NoStreamedPublications()
         self._notices = Buckets(NOTICES)
         self._publications = Buckets(PUBLICATIONS)
         self.names: dict[str, ChannelNames] = {}
@@ -160,6 +164,10 @@ class Channels:
     def attach_log(self, stored: StoredHistory) -> None:
         """Set the history of stored channels. Never switches."""
         self._stored = stored
+
+    def attach_streams(self, streams: StreamedPublications) -> None:
+        """Set what knows the open streamed messages. Never switches."""
+        self.streams = streams
 
     def set_names(self, app: str, names: ChannelNames | None) -> None:
         """Set what the names of the channels of an app mean; None: nothing besides its settings. Never
@@ -348,43 +356,9 @@ class Channels:
             )
             is_stored = found.options.history != ""
             self.ordered.release(found.local, connection, found.position, is_stored, newest)
-        if self.streams.by_channel:
-            self.send_streams(connection, channel)
+        self.streams.subscribed(connection, channel)
         if found.options.join_leave:
             self.announce("join", connection, channel)
-
-    def send_streams(self, connection: Connection, channel: str) -> None:
-        """Send a new subscriber each open streamed message so far, as its outbox becomes empty. Never
-        switches.
-
-        The first one on this node waits for the next piece, if another node owns the message.
-        """
-        app = connection.app or ""
-        local = self._hub.channel(app, channel) if self.streams.of(app, channel) else None
-        if local is None or connection not in local.members:
-            return
-        if len(local.members) == 1:
-            self.streams.drop_copies(app, channel)  # they may lack what came while nobody was subscribed
-        send = partial(self._send_so_far, app, channel)
-        for stream in self.streams.of(app, channel).values():
-            self.streams.late.add((connection,), stream, send)
-
-    def deliver_so_far(self, app: str, event: Event) -> None:
-        """The owner of a streamed message has told this node, which lacks pieces, the text so far: send it to
-        the subscribers here, as their outboxes become empty. Never switches."""
-        part = event.channel
-        assert part is not None
-        assert part.stream is not None
-        local = self._hub.channel(app, part.name)
-        if local is not None and self.streams.accept(app, part, part.stream, event):
-            stream = self.streams.of(app, part.name)[part.stream.id]
-            self.streams.late.add(local.members, stream, partial(self._send_so_far, app, part.name))
-
-    def _send_so_far(self, app: str, channel: str, id: str, connections: list[Connection]) -> None:
-        local, stream = self._hub.channel(app, channel), self.streams.of(app, channel).get(id)
-        members = [] if local is None else [each for each in connections if each in local.members]
-        if local is not None and stream is not None and members:
-            self.ordered.send(local, members, stream.so_far())
 
     def _join(
         self,

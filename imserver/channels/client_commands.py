@@ -21,8 +21,8 @@ from imserver.auth.rules import Rule
 from imserver.auth.tokens import BadToken, TokenExpired
 from imserver.channels.channels import Channels, Subscribed, check_known
 from imserver.channels.consent import ChannelClient, ChannelConsent
+from imserver.channels.contract import Published
 from imserver.channels.members import ChannelMember, ChannelRefused, check_name, is_limited_to, needs_token
-from imserver.channels.stored_history import Published
 from imserver.cluster.history import HistoryPage, Position
 from imserver.config.settings import ChannelSettings
 from imserver.errors import IssuerUnavailable

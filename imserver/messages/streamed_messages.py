@@ -13,6 +13,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
+from functools import partial
 from time import monotonic
 from typing import Final, Literal, NamedTuple
 from weakref import WeakValueDictionary
@@ -237,7 +238,10 @@ class ChannelStreams(StreamTarget):
     def __init__(self, channels: Channels, hub: Hub, connections: Connections) -> None:
         self._channels = channels
         self._hub = hub
-        self.streams = channels.streams
+        self.streams = OpenStreams()
+        self.accept = self.streams.accept
+        """See :class:`imserver.channels.contract.StreamedPublications`."""
+        channels.attach_streams(self)
         connections.on_join.append(self._joined)
 
     def _joined(
@@ -245,7 +249,25 @@ class ChannelStreams(StreamTarget):
     ) -> None:
         """The back end has subscribed a connection of this node. Never switches."""
         if new:
-            self._channels.send_streams(connection, channel)
+            self.subscribed(connection, channel)
+
+    def subscribed(self, connection: Connection, channel: str) -> None:
+        """Send a new subscriber each open streamed message so far, as its outbox becomes empty. Never
+        switches.
+
+        The first one on this node waits for the next piece, if another node owns the message.
+        """
+        if not self.streams.by_channel:
+            return
+        app = connection.app or ""
+        local = self._hub.channel(app, channel) if self.streams.of(app, channel) else None
+        if local is None or connection not in local.members:
+            return
+        if len(local.members) == 1:
+            self.streams.drop_copies(app, channel)  # they may lack what came while nobody was subscribed
+        send = partial(self._send_so_far, app, channel)
+        for stream in self.streams.of(app, channel).values():
+            self.streams.late.add((connection,), stream, send)
 
     def limit(self, app: str, channel: str) -> int:
         return self._channels.options(app, channel).max_bytes
@@ -272,7 +294,19 @@ class ChannelStreams(StreamTarget):
         self._channels.deliver(app, Publication(event.channel.name, event))
 
     def deliver_so_far(self, app: str, event: Event) -> None:
-        self._channels.deliver_so_far(app, event)
+        part = event.channel
+        assert part is not None
+        assert part.stream is not None
+        local = self._hub.channel(app, part.name)
+        if local is not None and self.streams.accept(app, part, part.stream, event):
+            stream = self.streams.of(app, part.name)[part.stream.id]
+            self.streams.late.add(local.members, stream, partial(self._send_so_far, app, part.name))
+
+    def _send_so_far(self, app: str, channel: str, id: str, connections: list[Connection]) -> None:
+        local, stream = self._hub.channel(app, channel), self.streams.of(app, channel).get(id)
+        members = [] if local is None else [each for each in connections if each in local.members]
+        if local is not None and stream is not None and members:
+            self._channels.ordered.send(local, members, stream.so_far())
 
     def has_receivers(self, stream: OpenStream) -> bool:
         return self._hub.member_count(stream.app, stream.channel) > 0

@@ -17,13 +17,13 @@ from msgspec.structs import replace
 
 from imserver.channels.channels import Channels
 from imserver.channels.connections import Connections
+from imserver.channels.contract import Published
 from imserver.channels.members import (
     GROUP_ID,
     ChannelRefused,
     check_name,
     encode_tags,
 )
-from imserver.channels.stored_history import Published
 from imserver.clock import serve_others
 from imserver.cluster.history import Position
 from imserver.errors import StorageUnavailable

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from msgspec.structs import replace
 
 from imserver.channels.channels import Channels, has_channel
+from imserver.channels.contract import Published
 from imserver.channels.members import ChannelRefused
-from imserver.channels.stored_history import Published
 from imserver.hub.hub import USER_CHANNEL
 from imserver.model import ChannelPart, Event, Outcome
 

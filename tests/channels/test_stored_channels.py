@@ -9,8 +9,8 @@ from gevent.event import Event as Signal
 from msgspec import json
 
 from imserver.channels.channels import Subscribed
+from imserver.channels.contract import Published
 from imserver.channels.members import ChannelRefused, Publication
-from imserver.channels.stored_history import Published
 from imserver.cluster.history import Position
 from imserver.config.settings import ChannelSettings
 from imserver.dialects.centrifuge.service import CentrifugeState

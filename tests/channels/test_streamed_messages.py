@@ -17,7 +17,7 @@ from imserver.config.settings import ChannelSettings, LimitSettings
 from imserver.dialects.cmd.wire import ChannelCmdDialect
 from imserver.messages import streamed_messages as module
 from imserver.messages.api.streamed import routes
-from imserver.messages.open_streams import OpenStream
+from imserver.messages.open_streams import OpenStream, OpenStreams
 from imserver.messages.streamed_messages import (
     CHECK_SECONDS,
     LOOK_SECONDS,
@@ -114,6 +114,12 @@ def streams_of(
         limits,
         None if is_alone else harness.others,  # type: ignore[attr-defined]
     )
+
+
+def open_streams(harness: Harness) -> OpenStreams:
+    target = harness.channels.streams
+    assert isinstance(target, ChannelStreams)
+    return target.streams
 
 
 @pytest.fixture
@@ -249,7 +255,7 @@ def test_limits_have_names_and_leave_nothing_behind(harness: Harness, streams: S
         streams.open(MULTI, head("x" * 256), "")
     with pytest.raises(ChannelRefused, match="sender: at most 255 bytes"):
         streams.open(MULTI, head("kept:1", "x" * 256), "")
-    assert harness.channels.streams.all() == []
+    assert open_streams(harness).all() == []
     short = streams.open(MULTI, head("short:1"), "ab")
     assert append(streams, short, 1, "cd") == ("too_long", 0)
     assert append(streams, short, 1, "c") == ("appended", 1)
@@ -271,13 +277,13 @@ def test_a_stream_whose_publisher_dies_is_closed_as_incomplete(
     reader = Reader(harness, channel)
     id = streams.open(MULTI, head(channel), "a")
     append(streams, id, 1, "b")
-    opened = harness.channels.streams.of(MULTI, channel)[id].heard
+    opened = open_streams(harness).of(MULTI, channel)[id].heard
     streams.look(opened + LIMITS.stream_seconds - 1)
     assert append(streams, id, 2, "c") == ("appended", 2)
     streams.look(opened + LIMITS.stream_seconds + 5)
     assert reader.seen()[-1] == ("end", "abc", int(channel == PAST), "incomplete")
     assert append(streams, id, 3, "d") == ("closed", 0)
-    assert harness.channels.streams.all() == []
+    assert open_streams(harness).all() == []
 
 
 def test_a_message_without_text_is_in_no_history(harness: Harness, streams: StreamedMessages) -> None:
@@ -314,7 +320,7 @@ def test_a_deleted_app_has_no_streams(harness: Harness, streams: StreamedMessage
     streams.forget(MULTI)
     assert append(streams, id, 1, "b") == ("unknown", 0)
     assert append(streams, other, 1, "b", "101") == ("appended", 1)
-    assert [stream.app for stream in harness.channels.streams.all()] == ["101"]
+    assert [stream.app for stream in open_streams(harness).all()] == ["101"]
 
 
 def test_a_node_that_stops_closes_its_streams(harness: Harness, streams: StreamedMessages) -> None:
@@ -351,7 +357,7 @@ def test_a_history_that_does_not_answer_keeps_no_other_streams_open(harness: Har
     assert reader.seen()[1:] == [("end", "a", 0, "incomplete")]
     target.silent = False
     streams.look(monotonic() + LIMITS.stream_seconds)
-    assert harness.channels.streams.all() == []
+    assert open_streams(harness).all() == []
     assert len(harness.channels.history(MULTI, PAST, limit=-1).publications) == 2
 
 
@@ -438,7 +444,7 @@ def test_nothing_is_looked_at_while_no_message_is_streamed(
 ) -> None:
     monkeypatch.setattr(module, "LOOK_SECONDS", 0.01)
     monkeypatch.setattr(module, "CLOSED_SECONDS", 0.0)
-    news = harness.channels.streams.news = CountingSignal()
+    news = open_streams(harness).news = CountingSignal()
     looking = gevent.spawn(streams.run)
     try:
         until(lambda: news.pauses == [None])
@@ -466,7 +472,7 @@ class Cluster:
 
     def copy(self, epoch: int, channel: str) -> str | None:
         """The text that a node has of the open stream of a channel."""
-        found = self.nodes[epoch].channels.streams.of(MULTI, channel)
+        found = open_streams(self.nodes[epoch]).of(MULTI, channel)
         return next((each.text.decode() for each in found.values()), None)
 
     def kill(self, epoch: int) -> None:
@@ -580,7 +586,7 @@ def test_the_first_subscriber_of_a_node_receives_many_long_streams_one_after_ano
 def test_a_silent_publisher_is_heard_of_by_its_signs_of_life(cluster: Cluster) -> None:
     id = cluster.streams[1].open(MULTI, head(PLAIN), "a")
     reader = Reader(cluster.nodes[2], PLAIN)
-    heard = cluster.nodes[1].channels.streams.of(MULTI, PLAIN)[id].heard
+    heard = open_streams(cluster.nodes[1]).of(MULTI, PLAIN)[id].heard
     cluster.streams[1].look(heard + LOOK_SECONDS)
     until(lambda: cluster.copy(2, PLAIN) == "a")
     cluster.streams[1].look(heard + LOOK_SECONDS)
@@ -600,7 +606,7 @@ def test_a_lost_piece_is_read_from_the_owner(cluster: Cluster) -> None:
 
 def silence(cluster: Cluster, epoch: int, channel: str) -> None:
     """A node looks at its streams after nothing was heard of them for long."""
-    (copy,) = cluster.nodes[epoch].channels.streams.of(MULTI, channel).values()
+    (copy,) = open_streams(cluster.nodes[epoch]).of(MULTI, channel).values()
     cluster.streams[epoch].look(copy.heard + SILENT_SECONDS)
 
 

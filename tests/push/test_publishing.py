@@ -6,8 +6,8 @@ from unittest.mock import Mock
 import msgspec
 import pytest
 
+from imserver.channels.contract import Published
 from imserver.channels.members import ChannelRefused
-from imserver.channels.stored_history import Published
 from imserver.cluster.history import Position
 from imserver.messages.log.contract import Draft
 from imserver.model import Event, Outcome

@@ -15,8 +15,8 @@ from imserver.auth.principal import (
     Needs,
 )
 from imserver.channels.channels import Channels
+from imserver.channels.contract import Published
 from imserver.channels.members import MAX_TAG_BYTES, MAX_TAGS, ChannelRefused
-from imserver.channels.stored_history import Published
 from imserver.cluster.history import HistoryPage, Position
 from imserver.config.declared import about
 from imserver.http.call import Call

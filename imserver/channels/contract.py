@@ -1,4 +1,5 @@
-"""What channels ask of the history of stored channels (``history: log``). The messenger answers."""
+"""What channels ask of the messenger, with an implementation for a node without it: the history of stored
+channels (``history: log``), streamed messages, and members of groups."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from imserver.channels.members import ChannelRefused, Publication
 from imserver.cluster.history import HistoryPage, Position
 from imserver.config.settings import ChannelSettings
 from imserver.hub.hub import LocalChannel
-from imserver.model import Outcome
+from imserver.model import ChannelPart, Event, Outcome, StreamPart
 from imserver.transport.connection import Connection
 
 
@@ -90,3 +91,37 @@ class NoStoredHistory:
         _reverse: bool = False,
     ) -> HistoryPage:
         raise ChannelRefused("not_available", _ABSENT)
+
+
+class StreamedPublications(Protocol):
+    """Streamed messages in channels: their pieces and their ends are publications. Calls never switch."""
+
+    def accept(self, app: str, part: ChannelPart, stream: StreamPart, event: Event, /) -> bool:
+        """Take an event of a stream, and return whether subscribers receive it."""
+
+    def subscribed(self, connection: Connection, channel: str, /) -> None:
+        """A new subscriber has its answer: send it the open messages of the channel so far."""
+
+
+class NoStreamedPublications:
+    """Without the messenger, subscribers receive the ends that other nodes publish: these are whole."""
+
+    def accept(self, _app: str, _part: ChannelPart, stream: StreamPart, _event: Event, /) -> bool:
+        return stream.done
+
+    def subscribed(self, _connection: Connection, _channel: str, /) -> None:
+        """No message is open."""
+
+
+class GroupMembers(Protocol):
+    """The members of groups, who may subscribe to channels whose names have the id of their group."""
+
+    def is_member(self, app: str, group: int, user: str) -> bool:
+        """Whether a user is a member of a group. May switch. Raises StorageUnavailable."""
+
+
+class NoGroupMembers:
+    """Without the messenger there are no groups."""
+
+    def is_member(self, _app: str, _group: int, _user: str) -> bool:
+        return False
