@@ -36,13 +36,19 @@ from imserver.channels.members import (
 )
 from imserver.channels.positions import OrderedDelivery
 from imserver.clock import serve_others, until_beat
-from imserver.cluster.history import ChannelHistory, HistoryPage, Position, Retained
+from imserver.cluster.history import (
+    PAGE_BYTES,
+    ChannelHistory,
+    HistoryPage,
+    Position,
+    Retained,
+    count_fitting,
+)
 from imserver.cluster.nodes import ToChannel
 from imserver.config.settings import ChannelSettings, TenantSettings
 from imserver.errors import StorageUnavailable
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import RESERVED, USER_CHANNEL, Hub, LocalChannel
-from imserver.messages.log.contract import PAGE_BYTES, count_fitting
 from imserver.metrics import Metrics
 from imserver.model import (
     SYSTEM_PREFIX,

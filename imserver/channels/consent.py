@@ -19,12 +19,12 @@ from imserver.auth.back_ends import (
 from imserver.auth.channel_tokens import ChannelClaims
 from imserver.auth.reviews import Reviews
 from imserver.channels.channels import INSUFFICIENT_STATE, SERVER_UNSUBSCRIBE, Channels
+from imserver.channels.contract import MembersOfGroups, NoMembersOfGroups
 from imserver.channels.members import ChannelRefused, check_name, encode_tags, group_in
 from imserver.errors import StorageUnavailable
 from imserver.hub.hub import USER_CHANNEL
 from imserver.model import ChannelPart, Event
 from imserver.protocol.partial import Partial
-from imserver.storage.store import Store
 from imserver.transport.connection import OPEN, Connection
 
 T = TypeVar("T")
@@ -75,11 +75,15 @@ class ChannelConsent:
     ``unavailable``, or ``ended``.
     """
 
-    def __init__(self, back_ends: BackEnds, reviews: Reviews, store: Store, channels: Channels) -> None:
+    def __init__(self, back_ends: BackEnds, reviews: Reviews, channels: Channels) -> None:
         self._back_ends = back_ends
         self._reviews = reviews
-        self._store = store
         self._channels = channels
+        self._groups: MembersOfGroups = NoMembersOfGroups()
+
+    def attach_groups(self, groups: MembersOfGroups) -> None:
+        """Set what knows the members of groups. Never switches."""
+        self._groups = groups
 
     def check_member(self, connection: ChannelClient, channel: str) -> None:
         """Refuse a user to whom a channel does not belong: ``user:<id>`` belongs to this user, others to the
@@ -89,17 +93,14 @@ class ChannelConsent:
             is_member = user != "" and channel == f"{USER_CHANNEL}{user}"
         else:
             try:
-                is_member = user != "" and self._is_member(app, group_in(channel), user)
+                group = group_in(channel)
+                is_member = user != "" and group > 0 and self._groups.is_member(app, group, user)
             except StorageUnavailable:
                 raise ChannelRefused("unavailable") from None
         if connection.state != OPEN or ((connection.app or ""), (connection.user or "")) != (app, user):
             raise ChannelRefused("ended")
         if not is_member:
             raise ChannelRefused("denied", "the channel belongs to another user, or to members of a group")
-
-    def _is_member(self, app: str, group: int, user: str) -> bool:
-        found = self._store.log().conversations.member(app, group, user) if group else None
-        return found is not None and found.kind_of_conversation == "group"
 
     def confirm_member(self, connection: Connection, channel: str) -> None:
         """Check a new subscription again: the user may have left the group before it. From now on the log

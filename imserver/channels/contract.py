@@ -113,14 +113,14 @@ class NoStreamedPublications:
         """No message is open."""
 
 
-class GroupMembers(Protocol):
+class MembersOfGroups(Protocol):
     """The members of groups, who may subscribe to channels whose names have the id of their group."""
 
     def is_member(self, app: str, group: int, user: str) -> bool:
         """Whether a user is a member of a group. May switch. Raises StorageUnavailable."""
 
 
-class NoGroupMembers:
+class NoMembersOfGroups:
     """Without the messenger there are no groups."""
 
     def is_member(self, _app: str, _group: int, _user: str) -> bool:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import secrets
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate, islice
 from time import monotonic
 from typing import Final, Protocol
 
@@ -19,6 +19,10 @@ from imserver.model import Event
 
 EPOCH_SECONDS: Final = 86400.0
 """How long a channel without publications and subscribers keeps its position, so that its numbers go on."""
+PAGE_BYTES: Final = 1 << 19
+"""Most bytes of bodies and reactions on a page of publications or stored messages, unless it is a single one.
+A page is one frame: this is half of the default bound of an outbox, so that other events fit beside a page
+that is on its way."""
 _ENTRY_BYTES: Final = 400
 _STREAM_BYTES: Final = 1200
 _LOOKED_AT: Final = 10
@@ -80,6 +84,11 @@ class ChannelHistory(Protocol):
     def remove(self, app: str, channel: str) -> bool | None:
         """Remove all publications of a channel. Its numbers go on."""
         ...
+
+
+def count_fitting(sizes: Iterable[int]) -> int:
+    """How many bodies of these sizes fit on a page; at least one."""
+    return sum(1 for index, size in enumerate(accumulate(sizes)) if not index or size <= PAGE_BYTES)
 
 
 def numbered(event: Event, epoch: str, offset: int) -> Event:

@@ -15,11 +15,12 @@ from typing import Final
 import gevent
 
 from imserver import errors
+from imserver.cluster.history import count_fitting
 from imserver.hub.acks import AckingLogSubscription, AckTracker, PongLogSubscription
 from imserver.hub.fanout import Fanout, Part, Run
 from imserver.hub.hub import Hub
 from imserver.messages.log.bots import bots_of
-from imserver.messages.log.contract import Appended, Entry, Stored, count_fitting, page_size
+from imserver.messages.log.contract import Appended, Entry, Stored, page_size
 from imserver.messages.log.requests import AppendRequest
 from imserver.messages.log.rows import users_of
 from imserver.messages.log_subscriptions import LogSubscriptions, hold_ack

@@ -80,6 +80,7 @@ def _make_services(core: Core) -> MessageServices:
         identity.observer,
     )
     store.log_listener = messaging
+    core.channels.consent.attach_groups(channel_log)
     channel_log.attach(messaging.follower.follow)
     messaging.add_to(cluster.queries)
     followers = messaging.log_subscriptions.followers

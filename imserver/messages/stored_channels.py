@@ -13,8 +13,8 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from msgspec.structs import replace
 
 from imserver.channels.channels import INSUFFICIENT_STATE, Channels
+from imserver.channels.contract import Published
 from imserver.channels.members import ChannelRefused, Publication, group_in
-from imserver.channels.stored_history import Published
 from imserver.cluster.history import HistoryPage, Position
 from imserver.config.settings import ChannelSettings
 from imserver.errors import StorageUnavailable
@@ -142,6 +142,11 @@ class ChannelLog:
             names.remove(name)
         del self.channels[app]
         return False
+
+    def is_member(self, app: str, group: int, user: str) -> bool:
+        """See :class:`imserver.channels.contract.MembersOfGroups`."""
+        row = self._store.log().conversations.member(app, group, user)
+        return row is not None and row.kind_of_conversation == "group"
 
     # --- delivery of entries --------------------------------------------------------------------------------
 

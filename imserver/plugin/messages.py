@@ -1,5 +1,6 @@
 """The face: stored messages, and their delivery to receivers."""
 
+from imserver.cluster.history import count_fitting
 from imserver.messages.annotations import RefusedView
 from imserver.messages.log.contract import (
     Appended,
@@ -11,7 +12,6 @@ from imserver.messages.log.contract import (
     Rejected,
     RejectReason,
     StorageUnsure,
-    count_fitting,
 )
 from imserver.messages.log.message_log import MessageLog
 from imserver.messages.log.unread import UnreadMessages

@@ -14,7 +14,7 @@ from imserver.channels.channels import Subscribed
 from imserver.channels.client_commands import ChannelAnswers, ChannelCommands
 from imserver.channels.connections import Joined, Left
 from imserver.channels.members import ChannelMember, ChannelRefused, Publication
-from imserver.cluster.history import HistoryPage, LocalHistory, Position
+from imserver.cluster.history import PAGE_BYTES, HistoryPage, LocalHistory, Position
 from imserver.cluster.nodes import ToChannel
 from imserver.config.settings import ChannelSettings
 from imserver.dialects.centrifuge import service as centrifuge_service
@@ -28,7 +28,6 @@ from imserver.dialects.centrifuge.wire import (
 )
 from imserver.dialects.cmd.answers import CmdAnswers
 from imserver.dialects.cmd.wire import ChannelCmdDialect
-from imserver.messages.log.contract import PAGE_BYTES
 from imserver.model import (
     AskHistory,
     AskPresence,

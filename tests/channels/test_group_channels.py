@@ -45,7 +45,8 @@ def test_who_leaves_while_subscribing_does_not_stay_subscribed(failure: bool) ->
     with Node() as node:
         group = node.log.create(APP, "ann", ["ann", "bob"])
         ann, bob = node.speaker("ann"), node.speaker("bob")
-        consent = Consent(Mock(), Mock(hooks={}), node.store, node.channels)
+        consent = Consent(Mock(), Mock(hooks={}), node.channels)
+        consent.attach_groups(node.channel_log)
         channel = f"group:{group}"
 
         def fail(*_arguments: object) -> None:

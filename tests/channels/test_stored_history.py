@@ -13,14 +13,14 @@ from imserver.transport.connection import Connection
 from tests.core.cluster_harness import MULTI
 from tests.hub.harness import Harness
 
-KEPT = "kept:1"
+STORED = "stored:1"
 EVENT = Event("msg", "shop", "x")
 
 
 class Gateway(Harness):
-    """A node whose channels in the namespace ``kept`` are stored."""
+    """A node whose channels in the namespace ``stored`` are stored."""
 
-    channel_settings: ClassVar = {"kept": ChannelSettings(history="log")}
+    channel_settings: ClassVar = {"stored": ChannelSettings(history="log")}
 
 
 @pytest.fixture
@@ -32,10 +32,10 @@ def gateway() -> Iterator[Gateway]:
 @pytest.mark.parametrize(
     "act",
     [
-        lambda channels, ann: channels.publish_event(MULTI, KEPT, EVENT),
-        lambda channels, ann: channels.history(MULTI, KEPT),
-        lambda channels, ann: channels.join(MULTI, KEPT, ann),
-        lambda channels, ann: channels.subscribe(ann, KEPT, channels.options(MULTI, KEPT)),
+        lambda channels, ann: channels.publish_event(MULTI, STORED, EVENT),
+        lambda channels, ann: channels.history(MULTI, STORED),
+        lambda channels, ann: channels.join(MULTI, STORED, ann),
+        lambda channels, ann: channels.subscribe(ann, STORED, channels.options(MULTI, STORED)),
     ],
     ids=["publish", "history", "join", "subscribe"],
 )
@@ -47,4 +47,4 @@ def test_a_node_without_the_log_refuses_stored_channels_by_name(
         act(gateway.channels, ann)
     assert refused.value.reason == "not_available"
     assert gateway.channels.members.channels_of(ann) == ()
-    assert gateway.channels.publish(MULTI, KEPT, EVENT) is Outcome.REFUSED
+    assert gateway.channels.publish(MULTI, STORED, EVENT) is Outcome.REFUSED

@@ -9,9 +9,10 @@ from gevent.event import Event as Signal
 
 from imserver.auth import rates
 from imserver.auth.rates import TooManyRequests
+from imserver.cluster.history import PAGE_BYTES
 from imserver.errors import StorageUnavailable
 from imserver.messages import messaging
-from imserver.messages.log.contract import PAGE_BYTES, Entry
+from imserver.messages.log.contract import Entry
 from imserver.messages.messaging import SEARCHES_AT_ONCE, MessageSearch
 from imserver.model import SearchFilter
 from tests.core.memory_log import MemoryStore

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from imserver.cluster import history
 from imserver.messages import deliverer
 from imserver.messages.log import contract
 from imserver.messages.log.contract import Entry
@@ -17,7 +18,7 @@ BOUND = 1000
 
 @pytest.fixture(autouse=True)
 def _low_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contract, "PAGE_BYTES", BOUND)
+    monkeypatch.setattr(history, "PAGE_BYTES", BOUND)
 
 
 def entries(*sizes: int) -> list[Entry]:

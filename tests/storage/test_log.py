@@ -8,10 +8,10 @@ import gevent
 import pytest
 from gevent.event import AsyncResult
 
+from imserver.cluster.history import PAGE_BYTES
 from imserver.features.accounts.rows import AccountStore
 from imserver.messages.log.contract import (
     MOST_UNREAD,
-    PAGE_BYTES,
     Appended,
     Change,
     Draft,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from imserver.messages.log import contract
+from imserver.cluster import history
 from imserver.messages.log.contract import (
     Appended,
     Draft,
@@ -141,7 +141,7 @@ def test_the_messages_of_a_channel_are_read_from_both_ends(
     assert page(None, 2, True) == ([9, 7], True)
     assert page(5, 9, True) == ([3, 1], False)
     assert page(1, 9, True) == page(0, 9, True) == ([], False)
-    monkeypatch.setattr(contract, "PAGE_BYTES", 2)
+    monkeypatch.setattr(history, "PAGE_BYTES", 2)
     assert page(None, 9) == ([1, 3], True)
     assert page(None, 9, True) == ([9, 7], True)
     log.expire(APP, more_than=4)

@@ -20,9 +20,7 @@ from imserver.http import field
 from imserver.http.call import Call
 from imserver.http.form import cursor_of, read_cursor
 from imserver.http.operation import Link, Resource, refuse
-from imserver.messages.api.conversations import Before, MessagesAnswer, MessageShown, PageLimit, shown_entry
 from imserver.sessions.presence import Presence
-from imserver.storage.store import Store
 
 MOST_AT_ONCE: Final = 1000
 """The most connections and users of one call. Each is asked for at its own node."""
@@ -116,15 +114,6 @@ class SubscribersQuery(field.AppPage, kw_only=True):
     channel: field.ChannelName
 
 
-class ChannelMessagesQuery(Struct, forbid_unknown_fields=True):
-    """A page of the stored messages of a channel."""
-
-    app: field.App
-    channel: field.ChannelName
-    before: Before = 0
-    limit: PageLimit = 50
-
-
 class SubscriberShown(Struct):
     """A connection that is subscribed to a channel."""
 
@@ -163,13 +152,12 @@ class SubscriberApi(Struct, frozen=True):
     channels: Channels
     connections: Connections
     presence: Presence
-    store: Store
 
 
 routes = Resource(
     "channels",
     service=lambda core, _: SubscriberApi(
-        core.channels.channels, core.sessions.connections, core.sessions.presence, core.storage.store
+        core.channels.channels, core.sessions.connections, core.sessions.presence
     ),
     refusals={ChannelRefused: refuse(Problems.INVALID_REQUEST, "{}")},
 )
@@ -305,23 +293,3 @@ def presence(api: SubscriberApi, call: Call, request: SubscribersQuery) -> Prese
 
 def _raw(text: str) -> Raw | UnsetType:
     return Raw(text) if text else UNSET
-
-
-@routes.get(
-    "/channels/messages",
-    Needs.ADMIN,
-    hot=False,
-    example={"app": "action:1", "channel": "1"},
-    answer_example=MessagesAnswer([MessageShown(7, 1, 3, "message", "2", text="tea?")], 0),
-)
-def messages(api: SubscriberApi, call: Call, request: ChannelMessagesQuery) -> MessagesAnswer:
-    """List the stored messages of a channel, the newest page first.
-
-    These are the publications of a stored channel, and in apps with `store_conversations` the messages of the
-    room of the `action` dialect with this name.
-    """
-    page = api.store.log().entries.channel_page(
-        call.app, request.channel, request.before or None, request.limit, reverse=True, revisions=True
-    )
-    shown = [shown_entry(each) for each in reversed(page.entries)]
-    return MessagesAnswer(shown, shown[0].id if page.more else 0)

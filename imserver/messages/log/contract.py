@@ -8,8 +8,7 @@ Its ``seq`` is contiguous in its conversation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
-from itertools import accumulate
+from collections.abc import Callable, Collection, Mapping
 from typing import ClassVar, Final, Literal
 
 import msgspec
@@ -319,15 +318,6 @@ UNREAD_ENTRIES: Final = 5000
 """Unread messages are counted among so many of the newest entries of all kinds, of the user and of others: a
 user who writes and never reads must not make a list of conversations slow."""
 MOST_RECEIPTED: Final = 1000
-PAGE_BYTES: Final = 1 << 19
-"""Most bytes of bodies and reactions on a page of stored messages, unless it is a single one. A page is one
-frame: this is half of the default bound of an outbox, so that other events fit beside a page that is on its
-way."""
-
-
-def count_fitting(sizes: Iterable[int]) -> int:
-    """How many bodies of these sizes fit on a page; at least one."""
-    return sum(1 for index, size in enumerate(accumulate(sizes)) if not index or size <= PAGE_BYTES)
 
 
 def page_size(entry: Entry) -> int:

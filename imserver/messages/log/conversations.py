@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from imserver.cluster.history import count_fitting
 from imserver.messages.log.contract import (
     MOST_UNREAD,
     UNREAD_ENTRIES,
@@ -12,7 +13,6 @@ from imserver.messages.log.contract import (
     ConversationSummary,
     Entry,
     Membership,
-    count_fitting,
     page_size,
 )
 from imserver.messages.log.read import fetch, reads

@@ -12,8 +12,9 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
+from imserver.cluster.history import count_fitting
 from imserver.messages.log.bots import bots_of
-from imserver.messages.log.contract import NO_LOG, Entry, LogExtent, PublicationPage, count_fitting
+from imserver.messages.log.contract import NO_LOG, Entry, LogExtent, PublicationPage
 from imserver.messages.log.lost import ranges_of
 from imserver.messages.log.rows import (
     ENTRY_COLUMNS,

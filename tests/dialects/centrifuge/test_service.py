@@ -45,7 +45,7 @@ class CentrifugeHarness(Harness):
             logins.bare_dialects.add("centrifuge")
         self.catch_up = Mock()
         back_ends = BackEndRequests(self.back_end, self.table.id_of, str)  # type: ignore[arg-type]
-        consent = ChannelConsent(back_ends, Mock(hooks={}), Mock(), self.channels)
+        consent = ChannelConsent(back_ends, Mock(hooks={}), self.channels)
         self.centrifuge = CentrifugeService(
             self.session_services(),
             self.channel_services(consent, ChannelCommands(self.channels, logins, consent, {}, self.table)),

@@ -8,11 +8,11 @@ import gevent
 import pytest
 
 from imserver.auth.rules import ALLOWED
+from imserver.cluster import history
 from imserver.dialects.sse import streams as event_streams
 from imserver.dialects.sse.streams import EventStreams, StreamRequest
 from imserver.messages import catch_up
 from imserver.messages.catch_up import CatchUp
-from imserver.messages.log import contract
 from imserver.messages.log.contract import Entry, LogExtent
 from imserver.model import LogSubscription, Message
 from imserver.transport.connection import OPEN, Connection
@@ -107,7 +107,7 @@ def test_more_entries_are_delivered_page_by_page(monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_first_page_holds_no_more_bytes_than_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contract, "PAGE_BYTES", 40)
+    monkeypatch.setattr(history, "PAGE_BYTES", 40)
     fake, resumed = come_back(20)
     assert (resumed, fake.received) == (True, list(range(21, 31)))
     assert fake.pages[0] == 4
