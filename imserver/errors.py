@@ -219,7 +219,9 @@ class Problems:
         400, "too_many_targets", "The request has more targets or commands than limits.batch_targets."
     )
     STORE_UNAVAILABLE: Final = _problem(
-        400, "store_unavailable", "System apps (system:…) do not store messages."
+        400,
+        "store_unavailable",
+        "System apps (system:…), and servers without the feature messages, do not store messages.",
     )
     NOT_AN_UPGRADE: Final = _problem(400, "not_an_upgrade", "This path takes WebSocket upgrades only.")
     UNAUTHORIZED: Final = _problem(401, "unauthorized", "An API key with the right scope is required.")

@@ -388,7 +388,6 @@ class Core:
             targets.channels,
             targets.connections,
             pending,
-            self.storage.store,
             targets.idempotency,
             self.identity.observer.absent,
         )

@@ -15,6 +15,7 @@ from imserver.messages.receipts import Receipts, Signals
 from imserver.messages.retention import Retention
 from imserver.messages.services import MessageServices
 from imserver.messages.stored_channels import ChannelLog
+from imserver.messages.stored_pushes import LogPushes
 from imserver.messages.streamed import ConversationStreams, StreamedTexts
 from imserver.messages.streamed_messages import ChannelStreams, StreamedMessages
 from imserver.storage.contract import Erasure
@@ -82,6 +83,7 @@ def _make_services(core: Core) -> MessageServices:
     store.log_listener = messaging
     core.channels.consent.attach_groups(channel_log)
     channel_log.attach(messaging.follower.follow)
+    core.push.publishing.stored_pushes = LogPushes(messaging, store, core.push.idempotency)
     messaging.add_to(cluster.queries)
     followers = messaging.log_subscriptions.followers
     signals = Signals(hub, fanout, followers, store, identity.relations, messaging.streams, node_messages)

@@ -9,21 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import repeat
-from typing import Annotated, Final, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import msgspec
-from msgspec import UNSET, Meta, Struct, UnsetType, field
+from msgspec import UNSET, Struct, field
 from msgspec.structs import replace
 
 from imserver.channels.channels import Channels
 from imserver.channels.connections import Connections
 from imserver.channels.contract import Published
-from imserver.channels.members import (
-    GROUP_ID,
-    ChannelRefused,
-    check_name,
-    encode_tags,
-)
+from imserver.channels.members import ChannelRefused, check_name, encode_tags
 from imserver.clock import serve_others
 from imserver.cluster.history import Position
 from imserver.errors import StorageUnavailable
@@ -41,8 +36,8 @@ from imserver.model import (
 )
 from imserver.push.idempotency import First, Idempotency, IdReused, RequestResult
 from imserver.push.pending import PendingPushes
+from imserver.push.targets import NoStoredPushes, StoredPushes, Target, addressed
 from imserver.push.user_channels import UserChannels
-from imserver.storage.store import Store
 
 _NOT_SENT, _SENT, _REPEATED = Outcome.NOT_SENT, Outcome.SENT, Outcome.REPEATED
 _UNKNOWN: Final = Outcome.UNKNOWN
@@ -52,8 +47,6 @@ _SETTLED: Final = ACCEPTED | {_REPEATED}
 _YIELD_PUSHES: Final = 1024
 """Pushes between two looks at the sockets, 4 to 8 ms. With 256, `bench push --bulk 1000` cost 7 % more."""
 
-Name = Annotated[str, Meta(min_length=1, max_length=512)]
-GroupName = Annotated[str, Meta(pattern=f"^{GROUP_ID.pattern}$", description="A group, by its id.")]
 _Item = TypeVar("_Item")
 _MEMBERS: Final = 1000
 """Members of a group that are read together."""
@@ -311,46 +304,12 @@ class LocalReach:
         return _SENT
 
 
-class Target(Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
-    """A target of a push: a `user` (with `device`: only on that device), a `connection` by its id, a
-    `channel`, the members of a `group`, or `all` users of the app.
-
-    The channel `user:<id>` is the user with this id, `group:<id>` the group.
-    """
-
-    user: Name | UnsetType = UNSET
-    device: Annotated[str, Meta(max_length=512)] | UnsetType = UNSET
-    connection: Name | UnsetType = UNSET
-    channel: Name | UnsetType = UNSET
-    group: GroupName | UnsetType = UNSET
-    all: bool = False
-
-    def __post_init__(self) -> None:
-        kinds = (self.user, self.connection, self.channel, self.group)
-        if sum(kind is not UNSET for kind in kinds) + self.all != 1:
-            raise ValueError(
-                "A target has one of `user`, `connection`, `channel`, `group`, and `all` that is true"
-            )
-        if self.device is not UNSET and self.user is UNSET:
-            raise ValueError("`device` goes with `user`")
-
-
-def addressed(target: Target) -> Target:
-    """The user or group whose channel a target is; any other target itself."""
-    kind, _, id = ("", "", "") if target.channel is UNSET else target.channel.partition(":")
-    if kind == "user" and id:
-        return Target(user=id)
-    if kind == "group" and GROUP_ID.fullmatch(id):
-        return Target(group=id)
-    return target
-
-
 OnAbsent = Callable[[str, Sequence[tuple[str, Event]]], None]
 """Called with (app, (user, event) for each user who is not online). May switch."""
 
 
 class Publishing:
-    """Sends to targets of all kinds, on all nodes. Every call may switch. ``store`` has the groups."""
+    """Sends to targets of all kinds, on all nodes. Every call may switch."""
 
     def __init__(
         self,
@@ -358,7 +317,6 @@ class Publishing:
         channels: Channels,
         connections: Connections,
         pending: PendingPushes,
-        store: Store,
         ids: Idempotency,
         on_absent: OnAbsent | None = None,
     ) -> None:
@@ -367,9 +325,10 @@ class Publishing:
         self._user_channels = UserChannels(channels, reach.to_user)
         self._connections = connections
         self._pending = pending
-        self._store = store
         self._ids = ids
         self._on_absent = on_absent
+        self.stored_pushes: StoredPushes = NoStoredPushes()
+        """Who stores pushes, and knows the members of groups. A feature sets it."""
 
     def to_channels(
         self,
@@ -493,21 +452,19 @@ class Publishing:
         self, app: str, group: int, event: Event, except_users: tuple[str, ...], ttl_seconds: float
     ) -> Outcome:
         """Send to the members of a group. PARTLY: a node with some of them is known not to receive it."""
-        conversations, outcomes, after = self._store.log().conversations, set[Outcome](), ""
+        outcomes, after = set[Outcome](), ""
         event = replace(event, channel=ChannelPart(f"group:{group}"))
         while True:
             try:
-                rows = conversations.members(app, group, after, _MEMBERS)
+                members = self.stored_pushes.members(app, group, after, _MEMBERS)
             except StorageUnavailable:
                 outcomes.add(Outcome.FAILED)
                 break
-            # The two users of a conversation are its members, too.
-            users = [row.user for row in rows if row.kind_of_conversation == "group"]
-            users = [user for user in users if user not in except_users]
+            users = [user for user in members if user not in except_users]
             outcomes.update(self.to_users(app, users, event, ttl_seconds))
-            if len(rows) < _MEMBERS:
+            if len(members) < _MEMBERS:
                 break
-            after = rows[-1].user
+            after = members[-1]
         if outcomes <= {Outcome.NOT_SENT}:
             return Outcome.NOT_SENT
         if outcomes <= {Outcome.NOT_SENT, Outcome.FAILED}:

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Collection, Sequence
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 from urllib.parse import urlencode
 
 import msgspec
@@ -28,6 +29,7 @@ from imserver.features.notifications.parts import NotificationParts
 from imserver.features.oauth.oauth import OAuth, UnknownLogin
 from imserver.features.webhooks.webhooks import Webhooks
 from imserver.http.call import Api, answer
+from imserver.messages.services import MessageServices
 from imserver.metrics import Metrics
 from imserver.model import Event
 from imserver.node.feature_list import declarations_of, load_features
@@ -129,6 +131,7 @@ class FakeNode:
                 incoming=SimpleNamespace(with_token=_no_hook),
                 answers=None,
             ),
+            MessageServices: Mock(),
             OAuth: SimpleNamespace(settings_of=lambda _app: {}, returned=_no_login, agree=_no_login),
             NotificationParts: SimpleNamespace(webpush=SimpleNamespace(public_key="")),
             PusherApi: SimpleNamespace(apps=apps_of()),

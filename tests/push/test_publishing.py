@@ -9,11 +9,14 @@ import pytest
 from imserver.channels.contract import Published
 from imserver.channels.members import ChannelRefused
 from imserver.cluster.history import Position
+from imserver.errors import Problems
 from imserver.messages.log.contract import Draft
+from imserver.messages.stored_pushes import LogPushes
 from imserver.model import Event, Outcome
 from imserver.push.idempotency import Idempotency
 from imserver.push.pending import PendingPushes
-from imserver.push.push import OnAbsent, Publishing, Target, nothing_accepted
+from imserver.push.push import OnAbsent, Publishing, nothing_accepted
+from imserver.push.targets import PushToStore, Target
 from tests.core.memory_log import MemoryLog, MemoryStore
 
 SENT, ABSENT, PENDING = Outcome.SENT, Outcome.NOT_SENT, Outcome.PENDING
@@ -74,7 +77,7 @@ def harness() -> Harness:
 
 def publishing_of(harness: Harness, on_absent: OnAbsent | None = None) -> Publishing:
     pending = PendingPushes(harness.to_user, harness, 100, 100_000)
-    return Publishing(harness, harness, harness, pending, harness.store, Mock(), on_absent)  # type: ignore[arg-type]
+    return Publishing(harness, harness, harness, pending, Mock(), on_absent)  # type: ignore[arg-type]
 
 
 def test_targets_of_all_kinds_receive_the_event_in_order(harness: Harness) -> None:
@@ -107,6 +110,7 @@ def test_the_channels_of_users_and_groups_reach_their_sessions(harness: Harness)
     group = log.groups.create("101", "ann", ["bob", "eve", "zoe"])
     targets = [Target(channel=f"group:{group}"), Target(channel="user:ann"), Target(group=str(group))]
     publishing = publishing_of(harness)
+    publishing.stored_pushes = LogPushes(Mock(), harness.store, Mock())  # type: ignore[arg-type]
     assert publishing.to_targets("101", targets, HELLO, ("eve",)) == [SENT, SENT, SENT]
     everybody = ("users", "101", "ann", "bob", "zoe")
     assert harness.received == [everybody, ("users", "101", "ann"), everybody]
@@ -120,6 +124,14 @@ def test_the_channels_of_users_and_groups_reach_their_sessions(harness: Harness)
     (found,) = publishing.to_channels("101", [f"group:{group}"], HELLO)
     assert isinstance(found, ChannelRefused)
     assert found.outcome is Outcome.FAILED
+
+
+def test_without_stored_messages_a_group_has_no_members_and_nothing_is_stored(harness: Harness) -> None:
+    publishing = publishing_of(harness)
+    assert publishing.to_targets("101", [Target(group="7"), Target(user="ann")], HELLO) == [ABSENT, SENT]
+    pushes = [PushToStore([Target(user="ann")], HELLO)]
+    assert publishing.stored_pushes.store_each("101", pushes) == [Problems.STORE_UNAVAILABLE]
+    assert harness.received == [("users", "101"), ("users", "101", "ann")]
 
 
 @pytest.mark.parametrize("others", [[], [ABSENT], [Outcome.REFUSED, ABSENT]])
@@ -181,7 +193,7 @@ def test_pending_pushes_arrive_before_a_later_push(harness: Harness) -> None:
 
 def test_a_push_for_which_there_is_no_room_to_hold_it_is_absent(harness: Harness) -> None:
     pending = PendingPushes(harness.to_user, harness, 0, 0)
-    publishing = Publishing(harness, harness, harness, pending, harness.store, Mock())  # type: ignore[arg-type]
+    publishing = Publishing(harness, harness, harness, pending, Mock())  # type: ignore[arg-type]
     assert publishing.to_users("101", ["zoe"], HELLO, 60) == [ABSENT]
 
 
@@ -219,7 +231,7 @@ def test_what_a_node_remembers_of_a_stored_channel_is_not_published_again(is_kno
         Published(Outcome.REPEATED, Position("e", 1)),
     ]
     ids = Idempotency(100, 100)
-    publishing = Publishing(Mock(), channels, Mock(), Mock(), Mock(), ids)
+    publishing = Publishing(Mock(), channels, Mock(), Mock(), ids)
 
     def publish() -> Published:
         (found,) = publishing.to_channels("shop", ["news"], HELLO, key="m-1", digest=1)

@@ -10,7 +10,8 @@ from imserver.config.settings import ChannelSettings
 from imserver.errors import StorageUnavailable
 from imserver.model import Event, Outcome
 from imserver.push.idempotency import Idempotency
-from imserver.push.push import Publishing, Pushes, Target, UserPush
+from imserver.push.push import Publishing, Pushes, UserPush
+from imserver.push.targets import Target
 from imserver.push.user_channels import UserChannels
 from tests.channels.test_channels import subscriber
 from tests.core.cluster_harness import MULTI
@@ -36,7 +37,7 @@ def offsets(harness: Harness) -> list[tuple[int, str]]:
 
 def publishing_of(harness: Harness) -> Publishing:
     ids, services = Idempotency(100, 60), (harness.channels, harness.connections, harness.pending)
-    return Publishing(harness.reach, *services, Mock(), ids, harness.observer.absent)
+    return Publishing(harness.reach, *services, ids, harness.observer.absent)
 
 
 def pushes_of(harness: Harness) -> Pushes:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from hashlib import blake2b
+from collections.abc import Sequence
 from time import time
 from typing import Any, Final
 
 import msgspec
-from gevent.event import Event as Signal
 from msgspec import UNSET, Struct
 from msgspec.structs import replace
 
@@ -29,32 +27,17 @@ from imserver.api.v1.push_request import (
 from imserver.auth.principal import (
     Needs,
 )
-from imserver.clock import serve_others
 from imserver.core.core import Core
-from imserver.errors import StorageUnavailable
+from imserver.errors import HttpProblem
 from imserver.http.call import Api, Call
 from imserver.http.limits import Limits
 from imserver.http.operation import Header, Resource
 from imserver.http.reply import ApiProblem
-from imserver.messages.log.contract import (
-    Appended,
-    Draft,
-    Rejected,
-    RejectReason,
-)
-from imserver.messages.messaging import Messaging
-from imserver.messages.services import MessageServices
-from imserver.model import (
-    ACCEPTED,
-    SYSTEM_PREFIX,
-    YIELD_TARGETS,
-    Event,
-    Limit,
-    Outcome,
-)
-from imserver.notify import Notify, encode_notify, in_meta
-from imserver.push.idempotency import Claimed, First, Idempotency, IdReused, Waiting
-from imserver.push.push import Publishing, Target, addressed, nothing_accepted
+from imserver.model import ACCEPTED, Event, Outcome
+from imserver.notify import Notify, encode_notify
+from imserver.push.idempotency import First, Idempotency, IdReused
+from imserver.push.push import Publishing, nothing_accepted
+from imserver.push.targets import PushToStore, StoreResult, Target, TargetResult, addressed
 from imserver.transport.exchange import HttpResponse
 
 _REPLAYED: Final = (("Idempotent-Replayed", "true"),)
@@ -87,15 +70,12 @@ class PushApi(Struct, frozen=True):
 
     publishing: Publishing
     ids: Idempotency
-    messaging: Messaging
     limits: Limits
 
 
 def push_api(core: Core, api: Api) -> PushApi:
     """Make it for a node."""
-    return PushApi(
-        core.push.publishing, core.push.idempotency, core.service(MessageServices).messaging, api.limits
-    )
+    return PushApi(core.push.publishing, core.push.idempotency, api.limits)
 
 
 routes = Resource("push", service=push_api)
@@ -360,14 +340,6 @@ def repeated(push: PushRequest, first: First | IdReused | None) -> Sent:
 
 
 # --- pushes that are stored ---------------------------------------------------------------------------------
-#
-# Each target is a message of the log. A push with a key is stored once for good: the ``client_msg_id`` of its
-# messages is made of the key, and the log remembers it as long as the messages.
-
-_DIGEST_BYTES: Final = 24
-_INVALID: Final = Rejected(RejectReason.INVALID, "the receiver is the sender")
-
-Done = Appended | Rejected | StorageUnavailable
 
 
 class CheckedPush(Struct, frozen=True, gc=False):
@@ -384,126 +356,25 @@ class CheckedPush(Struct, frozen=True, gc=False):
         return hash(_encode(self.push)) if self.key else 0
 
 
-class _Drafts:
-    """Drafts that the log has not settled yet."""
-
-    def __init__(self) -> None:
-        self._left = 0
-        self._settled = Signal()
-
-    def send(self, messaging: Messaging, app: str, draft: Draft, into: list[Any], index: int) -> None:
-        """Send a draft; its result is put into ``into[index]``."""
-        self._left += 1
-
-        def done(result: Done) -> None:
-            into[index] = result
-            self._left -= 1
-            if not self._left:
-                self._settled.set()
-
-        messaging.send(app, draft, done)
-
-    def wait(self) -> None:
-        """Wait for all of them. Switches."""
-        while self._left:
-            self._settled.clear()
-            self._settled.wait()
-
-
 def store_each(api: PushApi, pushes: Sequence[CheckedPush]) -> list[StoredPush | ApiProblem]:
     """Store pushes of one app together, in order. A refused one does not stop the others. Switches.
 
     No two of them may have the same key.
     """
-    app, ids = pushes[0].app, api.ids
-    if app.startswith(SYSTEM_PREFIX):
-        return [ApiProblem(errors.Problems.STORE_UNAVAILABLE) for _ in pushes]
-    digests = [checked.digest for checked in pushes]
-    claims: list[Claimed | Waiting]
-    if len(pushes) == 1:  # a push that holds no claim may wait for others
-        claims = [ids.claim(app, pushes[0].key, digests[0])]
-    else:
-        claims = ids.claim_each(app, [checked.key for checked in pushes], digests)
-    outcomes: list[list[Done]] = [[] for _ in pushes]
-    waiting = _Drafts()
-    try:
-        for checked, claim, done in zip(pushes, claims, outcomes, strict=True):
-            if not isinstance(claim, IdReused | Waiting):
-                _hand_over(api, checked, done, waiting)
-        waiting.wait()
-    finally:
-        for claim, done, digest in zip(claims, outcomes, digests, strict=True):
-            if isinstance(claim, int):
-                stored = any(isinstance(each, Appended) for each in done)
-                ids.settle(claim, stored, digest, bytes([Outcome.STORED]))
-    return [
-        _finished(api, checked, claim, done)
-        for checked, claim, done in zip(pushes, claims, outcomes, strict=True)
-    ]
+    rows = [PushToStore(targets_of(each.push), each.event, each.key, each.digest) for each in pushes]
+    stored = api.publishing.stored_pushes.store_each(pushes[0].app, rows)
+    return [_stored(row, result) for row, result in zip(rows, stored, strict=True)]
 
 
-def _finished(
-    api: PushApi, checked: CheckedPush, claim: Claimed | Waiting, outcomes: Sequence[Done]
-) -> StoredPush | ApiProblem:
-    if isinstance(claim, IdReused):
-        return ApiProblem(errors.Problems.ID_REUSED)
-    if isinstance(claim, Waiting):
-        return store_each(api, [checked])[0]
-    if nothing_accepted([_outcome_of(done) for done in outcomes]):
-        return ApiProblem(errors.Problems.STORAGE_UNAVAILABLE)
-    targets = targets_of(checked.push)
-    results = [_result(target, done) for target, done in zip(targets, outcomes, strict=True)]
-    return StoredPush(results, not isinstance(claim, int))
+def _stored(push: PushToStore, result: StoreResult | HttpProblem) -> StoredPush | ApiProblem:
+    if isinstance(result, HttpProblem):
+        return ApiProblem(result)
+    pairs = zip(push.targets, result.results, strict=True)
+    return StoredPush([_result(target, each) for target, each in pairs], result.replayed)
 
 
-def _hand_over(api: PushApi, checked: CheckedPush, outcomes: list[Any], waiting: _Drafts) -> None:
-    targets = targets_of(checked.push)
-    outcomes += [_INVALID] * len(targets)
-    for index, draft in enumerate(_drafts(checked, targets)):
-        if draft.conversation or draft.to_user != draft.sender:
-            waiting.send(api.messaging, checked.app, draft, outcomes, index)
-        if not (index + 1) % YIELD_TARGETS:
-            serve_others()
-
-
-def _drafts(checked: CheckedPush, targets: Sequence[Target]) -> Iterator[Draft]:
-    event, now = checked.event, int(time() * 1000)
-    kind = "custom" if event.data and event.type == "text" else event.type
-    body = event.data or event.text.encode()
-    meta = in_meta(event.notify)
-    alone = len(targets) == 1
-    for number, target in enumerate(map(addressed, targets)):
-        group = 0 if target.group is UNSET else int(target.group)
-        yield Draft(
-            sender=event.sender,
-            type=kind,
-            body=body,
-            client_msg_id=_name(checked.key, number, alone),
-            time_ms=now,
-            meta=meta,
-            to_user="" if target.user is UNSET else target.user,
-            conversation=group,
-            group=group != 0,
-        )
-
-
-def _name(key: str, number: int, alone: bool) -> str:
-    """The ``client_msg_id`` of the message for one target: the key itself, if it is short enough."""
-    if not key or (alone and len(key.encode()) <= Limit.CLIENT_MSG_ID_BYTES and "\0" not in key):
-        return key
-    return blake2b(f"{number} {key}".encode(), digest_size=_DIGEST_BYTES).hexdigest()
-
-
-def _outcome_of(done: Done) -> Outcome:
-    if isinstance(done, Appended):
-        return Outcome.STORED
-    return Outcome.REFUSED if isinstance(done, Rejected) else Outcome.FAILED
-
-
-def _result(target: Target, done: Done) -> Result:
-    if isinstance(done, Appended):
-        entry = done.entry
-        return Result(target, "stored", StoredAt(entry.id, entry.conversation, entry.seq))
-    if isinstance(done, Rejected):
-        return Result(target, "refused", UNSET, done.reason)  # type: ignore[arg-type]
-    return Result(target, "failed")
+def _result(target: Target, result: TargetResult) -> Result:
+    status = STATUSES[result.outcome]
+    if result.outcome is Outcome.STORED:
+        return Result(target, status, StoredAt(result.id, result.conversation, result.seq))
+    return Result(target, status, UNSET, result.reason or UNSET)  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 from imserver.config.declared import about
 from imserver.http.operation import one_of
 from imserver.notify import NotifyField
-from imserver.push.push import GroupName, Name, Target
+from imserver.push.targets import GroupName, Name, Target
 
 MAX_ID_CHARACTERS: Final = 128
 MAX_TTL_SECONDS: Final = 86_400

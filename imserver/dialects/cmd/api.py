@@ -50,9 +50,6 @@ from imserver.http.reply import (
     refusal,
     success,
 )
-from imserver.messages.log.contract import (
-    RejectReason,
-)
 from imserver.model import ACTION_PREFIX, Event, Outcome
 from imserver.protocol.forgiving import has_nul
 from imserver.push.push import Pushes, UserPush
@@ -70,7 +67,7 @@ _ANSWERS: Final = {
     Outcome.UNKNOWN: NOT_SENT,  # as the original answers
 }
 
-_BLOCKED: Final = refusal(errors.ReplyCode.UNAUTHORIZED, {"refused": RejectReason.BLOCKED})
+_BLOCKED: Final = refusal(errors.ReplyCode.UNAUTHORIZED, {"refused": "blocked"})
 """The code and reason of a stored message that is refused for this."""
 _MOST_BLOCKERS: Final = 10_000
 """The most users who have blocked one who sends to all others. They are named to the other nodes."""

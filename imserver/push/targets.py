@@ -1,0 +1,108 @@
+"""The targets of a push, and who stores pushes to users and groups: a question to a feature."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Protocol
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from imserver.channels.members import GROUP_ID
+from imserver.errors import HttpProblem, Problems
+from imserver.model import Event, Outcome
+
+Name = Annotated[str, Meta(min_length=1, max_length=512)]
+GroupName = Annotated[str, Meta(pattern=f"^{GROUP_ID.pattern}$", description="A group, by its id.")]
+
+
+class Target(Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
+    """A target of a push: a `user` (with `device`: only on that device), a `connection` by its id, a
+    `channel`, the members of a `group`, or `all` users of the app.
+
+    The channel `user:<id>` is the user with this id, `group:<id>` the group.
+    """
+
+    user: Name | UnsetType = UNSET
+    device: Annotated[str, Meta(max_length=512)] | UnsetType = UNSET
+    connection: Name | UnsetType = UNSET
+    channel: Name | UnsetType = UNSET
+    group: GroupName | UnsetType = UNSET
+    all: bool = False
+
+    def __post_init__(self) -> None:
+        kinds = (self.user, self.connection, self.channel, self.group)
+        if sum(kind is not UNSET for kind in kinds) + self.all != 1:
+            raise ValueError(
+                "A target has one of `user`, `connection`, `channel`, `group`, and `all` that is true"
+            )
+        if self.device is not UNSET and self.user is UNSET:
+            raise ValueError("`device` goes with `user`")
+
+
+def addressed(target: Target) -> Target:
+    """The user or group whose channel a target is; any other target itself."""
+    kind, _, id = ("", "", "") if target.channel is UNSET else target.channel.partition(":")
+    if kind == "user" and id:
+        return Target(user=id)
+    if kind == "group" and GROUP_ID.fullmatch(id):
+        return Target(group=id)
+    return target
+
+
+class PushToStore(Struct, frozen=True, gc=False):
+    """A push that is stored: a message for each target, a user or a group.
+
+    ``key``: it is stored once for each (``""``: it has none). ``digest`` tells it from another push with the
+    same key.
+    """
+
+    targets: Sequence[Target]
+    event: Event
+    key: str = ""
+    digest: int = 0
+
+
+class TargetResult(Struct, frozen=True, gc=False):
+    """What became of the message for one target: STORED, REFUSED for this ``reason``, or FAILED.
+
+    ``id``, ``conversation`` and ``seq``: the position of a stored one.
+    """
+
+    outcome: Outcome
+    reason: str = ""
+    id: int = 0
+    conversation: int = 0
+    seq: int = 0
+
+
+class StoreResult(Struct, frozen=True):
+    """The results of a push, in the order of its targets. ``replayed``: it had been stored before."""
+
+    results: list[TargetResult]
+    replayed: bool = False
+
+
+class StoredPushes(Protocol):
+    """Stores pushes, and knows groups: a question of the core."""
+
+    def store_each(self, app: str, pushes: Sequence[PushToStore]) -> list[StoreResult | HttpProblem]:
+        """Store pushes of one app together, in order. A refused one does not stop the others. Switches.
+
+        No two of them may have the same key.
+        """
+
+    def members(self, app: str, group: int, after: str, limit: int) -> Sequence[str]:
+        """The first ``limit`` members of a group after this one, in the order of names. Switches.
+
+        Raises StorageUnavailable.
+        """
+
+
+class NoStoredPushes:
+    """Stores nothing: a node without stored messages, which has no groups."""
+
+    def store_each(self, app: str, pushes: Sequence[PushToStore]) -> list[StoreResult | HttpProblem]:
+        return [Problems.STORE_UNAVAILABLE] * len(pushes)
+
+    def members(self, app: str, group: int, after: str, limit: int) -> Sequence[str]:
+        return ()
