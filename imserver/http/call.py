@@ -284,7 +284,8 @@ class Route(Struct, frozen=True):
     more if it is ``true``.
 
     ``status``: if it is set, ``function`` gets ``call.input``, too, and returns the body of an answer with
-    this status. ``refusals``: exceptions of such a function → refusals.
+    this status. ``refusals``: exceptions of such a function → refusals. ``on_publisher``: publisher
+    connections have it as a command, too.
     """
 
     method: str
@@ -307,6 +308,7 @@ class Route(Struct, frozen=True):
     signer: Callable[[Any, HttpRequest], Principal] | None = None
     status: int = 0
     refusals: Mapping[type[Exception], Callable[[Any], ApiProblem]] = {}
+    on_publisher: bool = False
 
 
 MakeService = Callable[[Core, Api], Any]

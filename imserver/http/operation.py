@@ -114,6 +114,8 @@ class Operation(Struct, frozen=True):
     """Whether the function returns the body of the answer, see :class:`Resource`."""
     refusals: Refusals = {}
     """Exceptions of a function that returns the body."""
+    on_publisher: bool = False
+    """Whether publisher connections have it as a command, too: a POST route with the need ``PUSH``."""
 
     @property
     def scope(self) -> str:
@@ -289,6 +291,7 @@ def route_of(row: Operation) -> Route:
         token_in="?token" if row.query is not None and "token" in row.query.__struct_fields__ else "",
         status=row.status if row.returns else 0,
         refusals=row.refusals,
+        on_publisher=row.on_publisher,
     )
 
 

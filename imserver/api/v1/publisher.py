@@ -1,7 +1,7 @@
 """``/api/v1/publisher``: a WebSocket over which a back end sends pushes and streamed messages.
 
-A message is ``{"seq": …, "publish": {a push}}``, ``{"seq": …, "ping": {}}``, or the path of a route of
-:mod:`.streamed` with its body. The answers come in the same order. Each has the ``seq`` of its message, and
+A message is ``{"seq": …, "publish": {a push}}``, ``{"seq": …, "ping": {}}``, or the path of a route with
+``on_publisher`` and its body. The answers come in the same order. Each has the ``seq`` of its message, and
 ``sent`` and ``results`` of a push, ``pong``, the fields of the route, or an ``error``
 (:class:`PublishRefusal`). Messages that are read together are served together, so that many pushes share one
 question to Redis.
@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Annotated, Any, Final
 
 import gevent
@@ -43,9 +44,8 @@ from imserver.auth.principal import (
 from imserver.clock import serve_others
 from imserver.errors import HttpProblem
 from imserver.http.call import Api, Call, require_app, run_command
-from imserver.http.operation import APP_PROBLEMS, PREFIX, Resource
+from imserver.http.operation import APP_PROBLEMS, Resource
 from imserver.http.reply import ApiProblem
-from imserver.messages.api import streamed
 from imserver.model import ACCEPTED, DialectState, Outcome
 from imserver.protocol.dialect import PublisherDialect
 from imserver.push.idempotency import UNTRACKED, Claimed, Waiting
@@ -62,24 +62,15 @@ MAX_WAITING: Final = 4 * BATCH
 Seq = Annotated[int, Meta(ge=-(2**53), le=2**53)] | Annotated[str, Meta(max_length=128)]
 
 
-_STREAMS: Final = tuple(row.path.removeprefix(f"{PREFIX}/") for row in streamed.routes.rows)
-OPEN_STREAM, APPEND, CLOSE_STREAM = _STREAMS
-"""Commands with the bodies and the answers of these routes."""
+class PublisherCommand(Struct, forbid_unknown_fields=True):
+    """One message to the server. ``seq`` is yours, and comes back in the answer.
 
-
-class PublisherCommand(
-    Struct,
-    forbid_unknown_fields=True,
-    rename={"open": OPEN_STREAM, "append": APPEND, "close": CLOSE_STREAM},
-):
-    """One message to the server. ``seq`` is yours, and comes back in the answer."""
+    On a node it also has a field for each route with ``on_publisher``, the body of that route.
+    """
 
     seq: Seq = 0
     publish: PushRequest | UnsetType = UNSET
     ping: dict[str, Any] | UnsetType = UNSET
-    open: Raw | UnsetType = UNSET
-    append: Raw | UnsetType = UNSET
-    close: Raw | UnsetType = UNSET
 
 
 class PublishRefusal(Struct):
@@ -94,7 +85,6 @@ class _Numbered(Struct):
     seq: Seq = 0
 
 
-_command_of = msgspec.json.Decoder(PublisherCommand)
 _number_of = msgspec.json.Decoder(_Numbered)
 _refusal_of = msgspec.json.Decoder(PublishRefusal)
 _encode = msgspec.json.Encoder().encode
@@ -119,6 +109,20 @@ class Publisher:
         self._api = api
         self._sending = sending
         self._path = DialectPath(PublisherDialect(), self.serve, message_bytes, opened=self.opened)
+        names = {
+            name.replace("/", "_"): name for name, each in api.commands.items() if each.route.on_publisher
+        }
+        kind = msgspec.defstruct(
+            "PublisherCommand",
+            [(field, Raw | UnsetType, UNSET) for field in names],
+            bases=(PublisherCommand,),
+            rename=names,
+            forbid_unknown_fields=True,
+        )
+        self._decoder: msgspec.json.Decoder[PublisherCommand] = msgspec.json.Decoder(kind)
+        self._names = ("publish", "ping", *names.values())
+        self._bodies_of = attrgetter("publish", "ping", *names)
+        """The values of these fields, each UNSET or the body of a command."""
 
     def choose(self, head: Head) -> DialectPath | HttpProblem:
         """Decide for the gate whether a client may publish."""
@@ -189,19 +193,19 @@ class Publisher:
                 run.results.append(b'{"seq":%b,"pong":{}}' % _encode(command.seq))
             else:
                 run.finish()
-                run.results.append(self._stream(command, principal, connection))
+                run.results.append(self._run_route(command, principal, connection))
         run.finish()
         return [
             result if isinstance(result, bytes) else _answer(command, result)
             for command, result in zip(commands, run.results, strict=True)
         ]
 
-    def _stream(self, command: PublisherCommand, principal: Principal, connection: Connection) -> bytes:
-        """Carry out a command on a streamed message, as its route would. Switches."""
-        bodies = {OPEN_STREAM: command.open, APPEND: command.append, CLOSE_STREAM: command.close}
-        ((name, body),) = [(name, bytes(body)) for name, body in bodies.items() if body is not UNSET]
+    def _run_route(self, command: PublisherCommand, principal: Principal, connection: Connection) -> bytes:
+        """Carry out a command as its route would. Switches."""
+        bodies = zip(self._names, self._bodies_of(command), strict=True)
+        ((name, body),) = [(name, body) for name, body in bodies if body is not UNSET]
         endpoint = self._api.commands[name]
-        request = HttpRequest("POST", endpoint.route.path, b"", body, {}, host_of(connection.peer))
+        request = HttpRequest("POST", endpoint.route.path, b"", bytes(body), {}, host_of(connection.peer))
         finished = run_command(self._api, endpoint, principal, request)
         serve_others()
         seq = _encode(command.seq)
@@ -212,10 +216,10 @@ class Publisher:
     def _read(self, payload: bytes, principal: Principal, connection: Connection) -> PublisherCommand | bytes:
         """Decode one command; or the refusal of an invalid one."""
         try:
-            command = Call.decode_json(_command_of, payload)
-            commands = (command.publish, command.ping, command.open, command.append, command.close)
-            if commands.count(UNSET) != len(commands) - 1:
-                names = ", ".join(f"`{name}`" for name in ("publish", "ping", *_STREAMS))
+            command = Call.decode_json(self._decoder, payload)
+            bodies = self._bodies_of(command)
+            if bodies.count(UNSET) != len(bodies) - 1:
+                names = ", ".join(f"`{name}`" for name in self._names)
                 raise ApiProblem(errors.Problems.INVALID_REQUEST, f"Give one of {names}")
             if self._api.rates.per_second:
                 self._api.rates.require(principal, host_of(connection.peer))

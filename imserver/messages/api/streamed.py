@@ -155,6 +155,7 @@ routes = Resource(
 @routes.post(
     "/channels/stream/open",
     Needs.PUSH,
+    on_publisher=True,
     problems=(errors.Problems.TOO_MANY_STREAMS,),
     example={"app": "default", "channel": "answers:7", "sender": "bot"},
     answer_example=StreamOpened(_SAMPLE, "answers:7"),
@@ -175,6 +176,7 @@ def open_stream(streams: StreamedMessages, call: Call, request: StreamOpenReques
 @routes.post(
     "/channels/stream/append",
     Needs.PUSH,
+    on_publisher=True,
     problems=(errors.Problems.NOT_ACCEPTED, errors.Problems.TOO_MANY_REQUESTS),
     example={"app": "default", "pieces": [{"stream": _SAMPLE, "piece": 1, "text": "The answer"}]},
     answer_example=StreamAppended([PieceResult(_SAMPLE, 1, "appended")]),
@@ -191,6 +193,7 @@ def append(streams: StreamedMessages, call: Call, request: StreamAppendRequest) 
 @routes.post(
     "/channels/stream/close",
     Needs.PUSH,
+    on_publisher=True,
     problems=(errors.Problems.NOT_ACCEPTED,),
     example={"app": "default", "stream": _SAMPLE},
     answer_example=StreamClosed(_SAMPLE, "closed", "answers:7", 6, "Zm9vYg"),
