@@ -327,11 +327,6 @@ METRICS: Final = (
     *_PROCESS,
     *_CONNECTIONS,
     *counters("imserver", "node.metrics", _OWN),
-    counter(
-        "imserver_log_losses_total",
-        "Times that this node found that the database had lost entries of the log",
-        lambda core: 0 if (stored := core.storage.store.opened_log) is None else stored.writer.losses,
-    ),
     *_LOGINS,
     *counters("imserver_message_id", "push.idempotency", _MESSAGE_IDS),
     *CLUSTER_METRICS,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -14,13 +13,11 @@ from imserver.messages.log.contract import (
     Rejected,
     RejectReason,
 )
+from imserver.messages.log.message_log import MessageLog
 from imserver.model import AskPins, Pin, React, Reply
 from imserver.storage.store import Store
 from imserver.transport.connection import Connection, app_and_user
 from imserver.transport.dispatch import CommandRow, CommandTable
-
-if TYPE_CHECKING:
-    from imserver.messages.log.message_log import MessageLog
 
 
 class AnnotatedView(Struct, omit_defaults=True):
@@ -49,6 +46,7 @@ class AnnotationCommands:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._log = store.part(MessageLog)
 
     def rows(self) -> CommandTable:
         """The commands that this service runs."""
@@ -73,12 +71,13 @@ class AnnotationCommands:
     def pins(self, connection: Connection, command: AskPins) -> Reply:
         """The pinned messages of a conversation. Switches."""
         app, user = app_and_user(connection)
-        found = self._store.log().entries.pins(app, user, command.conversation)
+        found = self._log.entries.pins(app, user, command.conversation)
         return Reply(errors.ReplyCode.OK, PinsView([entry_view(entry) for entry in found]))
 
     def _change(self, change: Callable[[MessageLog], Change | Rejected]) -> Reply:
-        store = self._store  # a change would create the database
-        result = change(store.log()) if store.has_database else Rejected(RejectReason.UNKNOWN_MESSAGE)
+        # A change would create the database.
+        may_know = self._store.has_database
+        result = change(self._log) if may_know else Rejected(RejectReason.UNKNOWN_MESSAGE)
         if isinstance(result, Rejected):
             return Reply(result.reply_code, RefusedView(result.reason))
         entry = result.entry

@@ -20,6 +20,7 @@ from imserver.hub.hub import Hub
 from imserver.messages.action_positions import ActionPositions
 from imserver.messages.deliverer import Deliverer, oldest_page
 from imserver.messages.log.contract import Entry, LogExtent
+from imserver.messages.log.message_log import MessageLog
 from imserver.messages.log_follower import LogFollower
 from imserver.messages.log_subscriptions import LogSubscriptions, PendingLogSubscription, acks_in, groups_at
 from imserver.metrics import Metrics
@@ -66,6 +67,7 @@ class CatchUp:
         self._hub = hub
         self._metrics = metrics
         self._store = store
+        self._log = store.part(MessageLog)
         self._log_subscriptions = log_subscriptions
         self._ack_tracker = ack_tracker
         self._follower = follower
@@ -106,7 +108,7 @@ class CatchUp:
         log_subscriptions.add(app)
         try:
             self._follower.follow(app)
-            rows = log_subscriptions.read_memberships(self._store.log().conversations.memberships, app, user)
+            rows = log_subscriptions.read_memberships(self._log.conversations.memberships, app, user)
         except BaseException:
             self._remove(app)
             raise
@@ -267,7 +269,7 @@ class CatchUp:
 
         ``rooms``: with the messages of these rooms (:meth:`EntryReader.catch_up`). Raises StorageUnavailable.
         """
-        return self._store.log().entries.catch_up(app, user, after, limit, rooms or {"": after})
+        return self._log.entries.catch_up(app, user, after, limit, rooms or {"": after})
 
     # --- logins with a cursor -------------------------------------------------------------------------------
 
@@ -331,7 +333,7 @@ class CatchUp:
         such entry. May switch. Raises StorageUnavailable."""
         if self._follower.position(app) >= id:
             return True
-        if self._store.log().entries.head(app) < id:
+        if self._log.entries.head(app) < id:
             return False
         self._follower.expect(app, id)
         deadline, pause = monotonic() + WAIT_SECONDS, _LOOK_SECONDS
@@ -354,7 +356,7 @@ class CatchUp:
             with self._turns.setdefault(app, Lock()):
                 # Later callers need a newer result.
                 del self._extents[app]
-                extent = self._store.log().entries.extent(app)
+                extent = self._log.entries.extent(app)
         except BaseException as error:
             if self._extents.get(app) is shared:
                 del self._extents[app]

@@ -21,9 +21,9 @@ from imserver.clock import until_beat
 from imserver.errors import StorageUnavailable
 from imserver.messages.deliverer import Deliverer
 from imserver.messages.log.contract import Entry
+from imserver.messages.log.message_log import MessageLog
 from imserver.messages.log.requests import Commit
 from imserver.metrics import Metrics
-from imserver.storage.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -57,8 +57,8 @@ class _Followed:
 class LogFollower:
     """Owner of the positions."""
 
-    def __init__(self, store: Store, deliverer: Deliverer, metrics: Metrics) -> None:
-        self._store = store
+    def __init__(self, log: MessageLog, deliverer: Deliverer, metrics: Metrics) -> None:
+        self._log = log
         self._deliverer = deliverer
         self._apps: dict[str, _Followed] = {}
         self._follows_any = Signal()
@@ -77,9 +77,8 @@ class LogFollower:
             followed = self._apps[app] = _Followed()
             self._follows_any.set()
             try:
-                stored = self._store.log()
-                followed.position = stored.entries.head(app)
-                stored.writer.learn(app, followed.position)
+                followed.position = self._log.entries.head(app)
+                self._log.writer.learn(app, followed.position)
             except BaseException:
                 del self._apps[app]
                 raise
@@ -137,8 +136,7 @@ class LogFollower:
         app = commit.app
         for news in self._watched.get(app, ()):
             news.set()
-        if (stored := self._store.opened_log) is not None:
-            stored.writer.learn(app, commit.last)
+        self._log.writer.learn(app, commit.last)
         followed = self._apps.get(app)
         if followed is None:
             return
@@ -198,9 +196,8 @@ class LogFollower:
         """Read a page; whether there may be more to read."""
         after, expected = followed.position, followed.expected
         try:
-            stored = self._store.log()
-            head = stored.entries.head(app)
-            entries = stored.entries.read(app, after, PAGE)
+            head = self._log.entries.head(app)
+            entries = self._log.entries.read(app, after, PAGE)
         except StorageUnavailable:
             gevent.sleep(RETRY_SECONDS)
             return True
@@ -211,7 +208,7 @@ class LogFollower:
         if head < after:
             followed.waiting.clear()  # lost, or read later
             return False  # the database has lost entries: check() finds it
-        stored.writer.learn(app, head)
+        self._log.writer.learn(app, head)
         # Of senders whose drafts are being stored here nothing is delivered yet: results may belong to it.
         ready = entries[: _before_any_of(entries, self._senders(app))]
         whole = len(entries) < PAGE and len(ready) == len(entries)
@@ -231,7 +228,7 @@ class LogFollower:
         """If the database has lost the entry at the position, let clients come back, before anything is
         delivered to them. False: it is not known. May switch."""
         try:
-            is_lost = self._store.log().entries.extent(app).is_lost(position)
+            is_lost = self._log.entries.extent(app).is_lost(position)
         except StorageUnavailable:
             gevent.sleep(RETRY_SECONDS)
             return False
@@ -241,13 +238,11 @@ class LogFollower:
 
     def _senders(self, app: str) -> Collection[str]:
         """The senders of the drafts of an app that this node is storing. Never switches."""
-        stored = self._store.opened_log
-        return () if stored is None else stored.writer.senders(app)
+        return self._log.writer.senders(app)
 
     def _is_storing(self, app: str) -> bool:
         """Whether drafts of an app wait or are being stored. Never switches."""
-        stored = self._store.opened_log
-        return stored is not None and stored.writer.is_busy(app)
+        return self._log.writer.is_busy(app)
 
     def run(self) -> None:
         """Greenlet: while apps are followed, compare their positions with the ends of the logs once a
@@ -271,11 +266,11 @@ class LogFollower:
             return
         positions = {app: self._apps[app].position for app in quiet}
         try:
-            heads = self._store.log().entries.heads(quiet)
+            heads = self._log.entries.heads(quiet)
             for app, position in positions.items():
                 if heads.get(app, 0) < position:
-                    self._store.log().writer.learn(app, position)
-                    heads[app] = self._store.log().writer.check(app)
+                    self._log.writer.learn(app, position)
+                    heads[app] = self._log.writer.check(app)
         except StorageUnavailable:
             return
         except Exception:

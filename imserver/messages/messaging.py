@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from functools import partial
 from time import monotonic, time
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import msgspec
 from gevent.event import AsyncResult
@@ -39,6 +39,7 @@ from imserver.messages.log.contract import (
     StorageUnsure,
     Stored,
 )
+from imserver.messages.log.message_log import MessageLog
 from imserver.messages.log.requests import AppendRequest, Commit, Done
 from imserver.messages.log.rows import decode_meta
 from imserver.messages.log_follower import LogFollower
@@ -68,10 +69,6 @@ from imserver.sessions.sessions import Sessions
 from imserver.storage.store import Store
 from imserver.transport.connection import Connection, app_and_user
 from imserver.transport.dispatch import CommandRow, CommandTable
-
-if TYPE_CHECKING:
-    from imserver.messages.log.message_log import MessageLog
-    from imserver.messages.log.writer import LogWriter
 
 WIDE: Final = 50
 """After a message to this many connections the app pauses, so that more messages gather: one write to a
@@ -122,9 +119,8 @@ class Messaging:
         observer: Observer,
     ) -> None:
         self._store = store
+        self._log = store.part(MessageLog)
         self._account_apps = logins.account_apps
-        self._writer: LogWriter | None = None
-        """Set by the first draft."""
         self._metrics = metrics
         self._reviews = reviews
         self._sender_rates = sender_rates
@@ -138,7 +134,7 @@ class Messaging:
         self.deliverer = Deliverer(
             hub, fanout, self.log_subscriptions, ack_tracker, channel_log, self.streams
         )
-        self.follower = LogFollower(store, self.deliverer, metrics)
+        self.follower = LogFollower(self._log, self.deliverer, metrics)
         self.catch_up = CatchUp(
             hub, metrics, store, self.log_subscriptions, ack_tracker, self.follower, self.deliverer, positions
         )
@@ -150,8 +146,7 @@ class Messaging:
         queries.add(_KNOWN_IDS, KnownIds, lambda _: self._known_ids())
 
     def _known_ids(self) -> dict[str, int]:
-        stored = self._store.opened_log
-        return {} if stored is None else dict(stored.writer.known)
+        return dict(self._log.writer.known)
 
     def learn(self, others: OtherNodes) -> None:
         """Learn from the other nodes which ids are stored, so that none is given again if the database has
@@ -161,7 +156,7 @@ class Messaging:
         answers, _ = others.query(_KNOWN_IDS, KnownIds())
         for known in read(answers, dict[str, int]).values():
             for app, id in known.items():
-                self._store.log().writer.learn(app, id)
+                self._log.writer.learn(app, id)
 
     # --- sending --------------------------------------------------------------------------------------------
 
@@ -172,7 +167,7 @@ class Messaging:
         ``user`` ``""`` is a back end, which may revise any message. Switches unless it is a plain message;
         then raises StorageUnavailable.
         """
-        sent = command if command.kind == "message" else _completed(self._store.log(), app, user, command)
+        sent = command if command.kind == "message" else _completed(self._log, app, user, command)
         if sent is None:
             return None
         return Draft(
@@ -198,13 +193,11 @@ class Messaging:
         self._send(AppendRequest(app, draft, done, self, connection))
 
     def _send(self, request: AppendRequest) -> None:
-        if self._writer is None:
-            self._writer = self._store.log().writer
         draft = request.draft
         request.to_account = (
             request.app in self._account_apps and draft.to_user != "" and not draft.to_anybody
         )
-        self._writer.send(request)
+        self._log.writer.send(request)
 
     def send_of_user(self, app: str, draft: Draft, done: Done, connection: Connection | None = None) -> None:
         """Like :meth:`send`, for what a user sends: where the app wants it, its back end reviews it before.
@@ -416,7 +409,7 @@ class MessageSearch:
     everything else. Each user pays for the time that their searches take."""
 
     def __init__(self, store: Store) -> None:
-        self._store = store
+        self._log = store.part(MessageLog)
         self._turns = BoundedSemaphore(SEARCHES_AT_ONCE)
         self._waiting = 0
         self._time = Buckets(SEARCH_TIME, SEARCH_MILLISECONDS, 60.0)
@@ -439,7 +432,7 @@ class MessageSearch:
         self._take_turn()
         began = monotonic()
         try:
-            found, upto = self._store.log().search.find(app, user, text, conversation, before, limit, filter)
+            found, upto = self._log.search.find(app, user, text, conversation, before, limit, filter)
         finally:
             self._turns.release()
             self._time.charge((app, user), int((monotonic() - began) * 1000))
@@ -475,7 +468,7 @@ class MessageCommands:
         self._catch_up: CatchUp = messaging.catch_up
         self._receipts = receipts
         self._searches = searches
-        self._store = store
+        self._log = store.part(MessageLog)
 
     def rows(self) -> CommandTable:
         """The commands that this service runs."""
@@ -554,7 +547,7 @@ class MessageCommands:
     def history(self, connection: Connection, command: History) -> Reply:
         """A page of a conversation. Switches."""
         app, user = app_and_user(connection)
-        stored = self._store.log()
+        stored = self._log
         conversation, before, limit = command.conversation, command.before, command.limit
         if command.types:
             entries, before = self._searches.search(
@@ -571,7 +564,7 @@ class MessageCommands:
     def conversations(self, connection: Connection, command: Conversations) -> Reply:
         """The user's conversations. Switches."""
         app, user = app_and_user(connection)
-        found, more = self._store.log().conversations.page(app, user, command.before, command.limit)
+        found, more = self._log.conversations.page(app, user, command.before, command.limit)
         return Reply(
             errors.ReplyCode.OK, ConversationPage([conversation_view(each, user) for each in found], more)
         )

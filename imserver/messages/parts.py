@@ -8,6 +8,7 @@ from imserver.core.core import Core, FeatureParts
 from imserver.hub.acks import AckTracker
 from imserver.messages.action_positions import ActionPositions
 from imserver.messages.annotations import AnnotationCommands
+from imserver.messages.log.message_log import MessageLog
 from imserver.messages.log.requests import Commit
 from imserver.messages.messaging import MessageCommands, MessageSearch, Messaging
 from imserver.messages.node_messages import ToFollowers
@@ -36,7 +37,7 @@ def build(core: Core) -> FeatureParts:
     store = core.storage.store
 
     def erase_user(app: str, user: str) -> None:
-        store.log().erase_user(app, user)
+        store.part(MessageLog).erase_user(app, user)
         positions.forget(app, user)
 
     return FeatureParts(
@@ -80,7 +81,7 @@ def _make_services(core: Core) -> MessageServices:
         node_messages,
         identity.observer,
     )
-    store.log_listener = messaging
+    store.part(MessageLog).writer.listener = messaging
     core.channels.consent.attach_groups(channel_log)
     channel_log.attach(messaging.follower.follow)
     core.push.publishing.stored_pushes = LogPushes(messaging, store, core.push.idempotency)

@@ -19,6 +19,7 @@ from imserver.cluster.nodes import NodeMessages
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import App, Hub
 from imserver.messages.log.contract import Conversation, MarkResult, ReceiptCount
+from imserver.messages.log.message_log import MessageLog
 from imserver.messages.log_subscriptions import GroupFollowers
 from imserver.messages.node_messages import ToFollowers
 from imserver.messages.open_streams import OpenStreams
@@ -56,7 +57,7 @@ class Signals:
         self._hub = hub
         self._fanout = fanout
         self._followers = followers
-        self._store = store
+        self._log = store.part(MessageLog)
         self._relations = relations
         self._streams = streams
         self._node_messages = node_messages
@@ -166,7 +167,7 @@ class Signals:
 
     def _conversation(self, app: str, user: str, conversation: int) -> Conversation | None:
         """A conversation of which the user is a member."""
-        stored = self._store.log()
+        stored = self._log
         is_member = stored.conversations.member(app, conversation, user) is not None
         return stored.conversations.get(app, conversation) if is_member else None
 
@@ -230,7 +231,7 @@ class Receipts:
 
     def __init__(self, signals: Signals, store: Store) -> None:
         self._signals = signals
-        self._store = store
+        self._log = store.part(MessageLog)
         self.on_read: list[Callable[[str, str, int], object]] = []
         """Called with app, user and conversation when the read position has moved, on the node where it was
         set. They never switch."""
@@ -262,7 +263,7 @@ class Receipts:
         connections except ``besides``. Switches; raises StorageUnavailable. None: the user is not in this
         conversation.
         """
-        result = self._store.log().marks.note(app, user, conversation, read=read, received=received)
+        result = self._log.marks.note(app, user, conversation, read=read, received=received)
         if result is not None and result.moved:
             at = result.receipt
             signal = (
@@ -298,7 +299,7 @@ class Receipts:
         """Hide entries from a user, and notify the user's connections except ``besides``. Returns the
         version of the user's marks. Switches; raises StorageUnavailable.
         """
-        version = self._store.log().marks.hide(app, user, ids)
+        version = self._log.marks.hide(app, user, ids)
         signal = Signal("hidden", user, "", ids=ids)
         self._signals.send(ToFollowers(app, (user,), 0, signal), besides)
         return version
@@ -309,7 +310,7 @@ class Receipts:
         """How far the other members of a conversation have read and received. Switches."""
         app, user = app_and_user(connection)
         conversation, limit = command.conversation, command.limit
-        stored = self._store.log().marks
+        stored = self._log.marks
         rows = stored.receipts(app, user, conversation, command.after, limit + 1, command.message)
         found = [ReceiptView(row.user, row.read, row.received) for row in rows[:limit]]
         return Reply(errors.ReplyCode.OK, ReceiptPage(found, len(rows) > limit))
@@ -317,7 +318,7 @@ class Receipts:
     def count(self, connection: Connection, command: CountReceipts) -> Reply:
         """How many of the other members have received and read these messages. Switches."""
         app, user = app_and_user(connection)
-        counts = self._store.log().marks.count_receipts(app, user, command.conversation, command.ids)
+        counts = self._log.marks.count_receipts(app, user, command.conversation, command.ids)
         return Reply(errors.ReplyCode.OK, ReceiptCounts(counts))
 
     def ask_marks(self, connection: Connection, command: AskMarks) -> Reply:
@@ -326,7 +327,7 @@ class Receipts:
 
     def marks(self, app: str, user: str, after: int) -> MarksView:
         """A user's marks that are newer than a version. Switches; raises StorageUnavailable."""
-        found = self._store.log().marks.since(app, user, after)
+        found = self._log.marks.since(app, user, after)
         return MarksView(
             found.version,
             [ReadView(conversation, id) for conversation, id in sorted(found.reads.items())],

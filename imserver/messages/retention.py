@@ -15,6 +15,7 @@ from imserver.auth.observer import Observer
 from imserver.config.settings import StorageSettings, TenantSettings
 from imserver.errors import StorageUnavailable
 from imserver.messages.action_positions import ActionPositions
+from imserver.messages.log.message_log import MessageLog
 from imserver.metrics import Metrics
 from imserver.storage.store import Store
 
@@ -57,7 +58,7 @@ class Retention:
         """Delete what has expired. Returns the number of entries. Switches. Raises StorageUnavailable."""
         if not self._store.has_database:
             return 0  # without importing the log, which is half a megabyte
-        stored, deleted = self._store.log(), 0
+        stored, deleted = self._store.part(MessageLog), 0
         for app in stored.entries.apps():
             seconds, most = self.limits_of(app)
             if seconds or most:

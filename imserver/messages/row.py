@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from imserver.messages.api import channels, conversations, messages, streamed
 from imserver.messages.parts import build
 from imserver.plugin.feature import Feature
 
+if TYPE_CHECKING:
+    from imserver.plugin.metrics import Metric
+
+
+def _metrics() -> Sequence[Metric]:
+    from imserver.messages.metrics import METRICS
+
+    return METRICS
+
+
 FEATURE = Feature(
     "messages",
     build,
+    metrics=_metrics,
     operations=(
         *channels.routes.rows,
         *streamed.routes.rows,

@@ -20,6 +20,7 @@ from imserver.config.settings import ChannelSettings
 from imserver.errors import StorageUnavailable
 from imserver.hub.hub import Hub, LocalChannel
 from imserver.messages.log.contract import Appended, Draft, Entry, Rejected, Stored
+from imserver.messages.log.message_log import MessageLog
 from imserver.messages.log.requests import AppendRequest
 from imserver.metrics import Metrics
 from imserver.model import (
@@ -145,7 +146,7 @@ class ChannelLog:
 
     def is_member(self, app: str, group: int, user: str) -> bool:
         """See :class:`imserver.channels.contract.MembersOfGroups`."""
-        row = self._store.log().conversations.member(app, group, user)
+        row = self._store.part(MessageLog).conversations.member(app, group, user)
         return row is not None and row.kind_of_conversation == "group"
 
     # --- delivery of entries --------------------------------------------------------------------------------
@@ -208,7 +209,7 @@ class ChannelLog:
         sender, is ``REPEATED`` and keeps its position. Raises :class:`ChannelRefused`: ``limit`` (invalid) or
         ``unavailable``; then some may be stored.
         """
-        writer = self._store.log().writer
+        writer = self._store.part(MessageLog).writer
         waiting: list[AsyncResult[Stored]] = []
         for each in publications:
             answer: AsyncResult[Stored] = AsyncResult()
@@ -243,7 +244,7 @@ class ChannelLog:
         after = None if since is None else since.offset
         try:
             self._store.database_id()
-            page = self._store.log().entries.channel_page(app, channel, after, limit, reverse)
+            page = self._store.part(MessageLog).entries.channel_page(app, channel, after, limit, reverse)
         except StorageUnavailable:
             raise ChannelRefused("unavailable") from None
         position = Position(self.epoch, page.last)

@@ -17,6 +17,7 @@ from msgspec import UNSET
 from imserver.clock import serve_others
 from imserver.errors import HttpProblem, Problems, StorageUnavailable
 from imserver.messages.log.contract import Appended, Draft, Rejected, RejectReason
+from imserver.messages.log.message_log import MessageLog
 from imserver.messages.messaging import Messaging
 from imserver.model import SYSTEM_PREFIX, YIELD_TARGETS, Limit, Outcome
 from imserver.notify import in_meta
@@ -40,7 +41,7 @@ class LogPushes:
         self._ids = ids
 
     def members(self, app: str, group: int, after: str, limit: int) -> Sequence[str]:
-        rows = self._store.log().conversations.members(app, group, after, limit)
+        rows = self._store.part(MessageLog).conversations.members(app, group, after, limit)
         # The two users of a conversation are its members, too.
         return [row.user for row in rows if row.kind_of_conversation == "group"]
 

@@ -17,6 +17,7 @@ from imserver.channels.members import ChannelRefused
 from imserver.cluster.history import Position
 from imserver.errors import StorageUnavailable
 from imserver.messages.log.contract import Appended, Draft, Rejected
+from imserver.messages.log.message_log import MessageLog
 from imserver.messages.messaging import Messaging
 from imserver.messages.node_messages import ToFollowers
 from imserver.messages.open_streams import OpenStream
@@ -57,7 +58,7 @@ class ConversationStreams(StreamTarget):
         try:
             if to:
                 return self._relations.may_write(stream.app, sender, to)
-            own = self._store.log().conversations.member(stream.app, group, sender)
+            own = self._store.part(MessageLog).conversations.member(stream.app, group, sender)
         except StorageUnavailable:
             return True  # until the next look
         return own is not None and own.muted_until <= time()

@@ -12,7 +12,7 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 from time import time
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import gevent
 from gevent.lock import RLock
@@ -31,13 +31,12 @@ from imserver.storage.statements import CLOCK, PooledStatements, Row, Statements
 from imserver.storage.tables import OF_CORE, StoreTables
 
 if TYPE_CHECKING:
-    from imserver.messages.log.message_log import MessageLog
-    from imserver.messages.log.writer import LogListener
     from imserver.storage.database import Database
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+P = TypeVar("P", bound="StorePart")
 
 _NEVER: Final = -1
 _ENDED_BANS_MS: Final = 7 * 86_400_000
@@ -46,13 +45,20 @@ _encode: Final = json.Encoder().encode
 _decode: Final = json.Decoder().decode
 
 
+class StorePart(Protocol):
+    """What uses the database in its own way, as long as a store is open."""
+
+    def close(self) -> None:
+        """Store what waits. Called once, before the database is closed. May switch."""
+
+
 class Store:
     """Owner of the database once it is open. Methods that access it may switch.
 
     ``threaded``: see :class:`imserver.storage.database.Database`. ``objection(id)``: the reason why this node
     must not use the database with this id (``""``: a new one), or ``""``. ``on_open(id)`` is called when the
-    database is open. ``log_listener`` hears what this process stores in the log. All three may be set later,
-    before the first use. ``tables``: those of the core and of features.
+    database is open. Both may be set later, before the first use. ``tables``: those of the core and of
+    features.
     """
 
     def __init__(
@@ -62,7 +68,6 @@ class Store:
         threaded: bool = True,
         objection: Callable[[str], str] | None = None,
         on_open: Callable[[str], object] | None = None,
-        log_listener: LogListener | None = None,
         tables: StoreTables = OF_CORE,
     ) -> None:
         self.address = database_address(settings, data_dir)
@@ -70,7 +75,7 @@ class Store:
         self._settings = settings
         self._threaded = threaded
         self._database: Database | None = None
-        self._log: MessageLog | None = None
+        self._parts: dict[Callable[[Store], StorePart], Any] = {}
         self._opening = RLock()
         self._complaint = ""
         self._version = _NEVER
@@ -80,7 +85,6 @@ class Store:
         self._refresh_error: StorageUnavailable | None = None
         self.objection = objection
         self.on_open = on_open
-        self.log_listener = log_listener
         self._tables = tables
         self.on_changes: list[Callable[[Changes], object]] = []
         """Called with changes that are new to this node, including its own."""
@@ -89,6 +93,11 @@ class Store:
     def id(self) -> str:
         """The id of the database; ``""`` if there is none."""
         return self._database.id if self._database is not None else ""
+
+    @property
+    def seconds(self) -> float:
+        """The time limit of one statement."""
+        return self._settings.seconds
 
     @property
     def has_database(self) -> bool:
@@ -154,8 +163,8 @@ class Store:
 
     def close(self) -> None:
         """Store waiting requests and close the database. No further access is allowed."""
-        if self._log is not None:
-            self._log.writer.close()
+        for part in self._parts.values():
+            part.close()
         if self._database is not None:
             self._database.close()
             self._database = None
@@ -186,7 +195,8 @@ class Store:
         if self.objection is not None and (objection := self.objection(database)):
             raise StartError(f"storage: {objection}")
 
-    def _opened(self) -> Database:
+    def database(self) -> Database:
+        """The open database, which is created if needed. Switches. Raises StorageUnavailable."""
         try:
             database = self._open()
             self._complaint = ""
@@ -253,22 +263,22 @@ class Store:
 
         On SQLite it runs in another thread, so it must use only the statements.
         """
-        return self._opened().read(work)
+        return self.database().read(work)
 
     def write(self, work: Callable[[PooledStatements], T]) -> T:
         """Run ``work`` in a transaction. Nothing is changed if it raises. For its thread see :meth:`read`.
 
         Raises StorageUnavailable, after which the change may or may not have been made.
         """
-        return self._opened().write(work)
+        return self.database().write(work)
 
     def read_or(self, nothing: T, work: Callable[[PooledStatements], T]) -> T:
         """As :meth:`read`; returns ``nothing`` without a database."""
-        return self._opened().read(work) if self.has_database else nothing
+        return self.database().read(work) if self.has_database else nothing
 
     def write_or(self, nothing: T, work: Callable[[PooledStatements], T]) -> T:
         """As :meth:`write`; returns ``nothing`` without a database."""
-        return self._opened().write(work) if self.has_database else nothing
+        return self.database().write(work) if self.has_database else nothing
 
     def rows(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
         """The rows of one query; none without a database. Raises StorageUnavailable."""
@@ -281,25 +291,16 @@ class Store:
         """
         return self.write_or(0, lambda sql: sql.execute(statement, values))
 
-    def log(self) -> MessageLog:
-        """The message log. It opens an existing database at the first read, and creates one at the first
-        message or change of a group."""
-        if self._log is None:
-            from imserver.messages.log.message_log import MessageLog
-
-            self._log = MessageLog(
-                self._opened, lambda: self.has_database, self._settings.seconds, self.log_listener
-            )
-        return self._log
+    def part(self, make: Callable[[Store], P]) -> P:
+        """The part that ``make`` makes of this store at the first call. Never switches."""
+        part: P | None = self._parts.get(make)
+        if part is None:
+            part = self._parts[make] = make(self)
+        return part
 
     def database_id(self) -> str:
         """The id of the database, which is created if needed. Raises StorageUnavailable."""
-        return self._opened().id
-
-    @property
-    def opened_log(self) -> MessageLog | None:
-        """The message log if it is open. Never switches."""
-        return self._log
+        return self.database().id
 
     # --- apps, keys and bans --------------------------------------------------------------------------------
 

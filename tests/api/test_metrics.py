@@ -53,7 +53,7 @@ class AnyNode:
         self.channels = SimpleNamespace(
             channels=SimpleNamespace(members=SimpleNamespace(membership=membership))
         )
-        self.store = SimpleNamespace(id="d1", healthy=lambda: True, opened_log=None)
+        self.store = SimpleNamespace(id="d1", healthy=lambda: True)
         self.tenants = SimpleNamespace(names=lambda: ["101", "105"])
         registry = SimpleNamespace(
             counters=RegistryCounters(), healthy=lambda: True, leases=lambda: {1: 1, 2: 2}

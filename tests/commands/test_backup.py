@@ -12,6 +12,7 @@ from imserver.config.settings import StorageSettings
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.webhooks.event_rows import EventStore, NewEvent
 from imserver.messages.log.contract import Appended, Draft
+from imserver.messages.log.message_log import MessageLog
 from imserver.process import DataDirectory
 from imserver.storage import backup as copies
 from imserver.storage.contract import Account
@@ -49,7 +50,7 @@ def say(data: Path, *words: str) -> list[str]:
     """Store messages; all that is stored then."""
     store = Store(StorageSettings(), str(data), threaded=False)
     store.start()
-    log = store.log()
+    log = store.part(MessageLog)
     log.writer.append("app", [Draft(sender="a", to_user="b", body=word.encode()) for word in words])
     found = [entry.body.decode() for entry in log.entries.read("app", 0, 100)]
     store.close()
@@ -100,7 +101,7 @@ def live_on(data: Path, phone: str) -> tuple[int, ...]:
 
 def numbers(store: Store, phone: str) -> tuple[int, ...]:
     """One message, group, mark, account and event more: the numbers that they were given."""
-    log, accounts = store.log(), AccountStore(store)
+    log, accounts = store.part(MessageLog), AccountStore(store)
     group = log.groups.create("app", "a", "us", [])
     log.writer.append("app", [Draft(sender="a", conversation=group.conversation)])
     version = log.marks.hide("app", "a", [log.entries.head("app")])
@@ -122,7 +123,7 @@ def test_no_number_that_was_given_since_a_copy_is_given_again(
         (data / "imserver.db").write_bytes(b"what a dying disk has left")
     copies.restore(data / "imserver.db", copy)
     store = opened(data)
-    log = store.log()
+    log = store.part(MessageLog)
     assert log.entries.sync("app", "a", last[0], 10) == ([], False), "nobody has seen anything that is new"
     log.expire("app", more_than=1)
     assert [entry.id for entry in log.entries.read("app", 0, 10)] == [first[0]], (
@@ -132,7 +133,7 @@ def test_no_number_that_was_given_since_a_copy_is_given_again(
     again = live_on(data, "2")
     assert all(new > old for new, old in zip(again, last, strict=True)), (again, last)
     store = opened(data)
-    assert [entry.id for entry in store.log().entries.sync("app", "a", last[0], 10)[0]] == [
+    assert [entry.id for entry in store.part(MessageLog).entries.sync("app", "a", last[0], 10)[0]] == [
         again[0] - 1,
         again[0],
     ]
@@ -145,22 +146,22 @@ def test_seqs_and_versions_of_marks_go_on_behind_what_clients_have_seen(
 ) -> None:
     store = opened(data)
     message = Draft(sender="a", to_user="b")
-    store.log().writer.append("app", [message])
+    store.part(MessageLog).writer.append("app", [message])
     copies.backup(data / "imserver.db", tmp_path / "copy.db")
-    (last,) = store.log().writer.append("app", [message] * 3)[2:]
+    (last,) = store.part(MessageLog).writer.append("app", [message] * 3)[2:]
     assert isinstance(last, Appended)
-    result = store.log().marks.note("app", "b", last.entry.conversation, read=last.entry.id)
+    result = store.part(MessageLog).marks.note("app", "b", last.entry.conversation, read=last.entry.id)
     assert result is not None
     store.close()
     if is_lost:
         (data / "imserver.db").write_bytes(b"what a dying disk has left")
     copies.restore(data / "imserver.db", tmp_path / "copy.db")
     store = opened(data)
-    (new,) = store.log().writer.append("app", [message])
+    (new,) = store.part(MessageLog).writer.append("app", [message])
     assert isinstance(new, Appended)
     assert new.entry.seq > last.entry.seq
-    store.log().marks.note("app", "b", new.entry.conversation, read=new.entry.id)
-    marks = store.log().marks.since("app", "b", result.version)
+    store.part(MessageLog).marks.note("app", "b", new.entry.conversation, read=new.entry.id)
+    marks = store.part(MessageLog).marks.since("app", "b", result.version)
     assert marks.reads == {new.entry.conversation: new.entry.id}
     store.close()
 
@@ -169,14 +170,14 @@ def test_an_app_that_began_after_the_copy_goes_on_behind_it_too(data: Path, tmp_
     live_on(data, "1")
     copies.backup(data / "imserver.db", tmp_path / "copy.db")
     store = opened(data)
-    store.log().writer.append("young", [Draft(sender="a", to_user="b")] * 3)
+    store.part(MessageLog).writer.append("young", [Draft(sender="a", to_user="b")] * 3)
     note = NewEvent("young", "a", "absent", b"{}")
     assert EventStore(store).append([note, note]) == {"young": 2}
     store.close()
     copies.restore(data / "imserver.db", tmp_path / "copy.db")
     store = opened(data)
-    store.log().writer.append("young", [Draft(sender="a", to_user="b")])
-    assert [entry.id for entry in store.log().entries.read("young", 0, 10)] == [4]
+    store.part(MessageLog).writer.append("young", [Draft(sender="a", to_user="b")])
+    assert [entry.id for entry in store.part(MessageLog).entries.read("young", 0, 10)] == [4]
     assert EventStore(store).append([note]) == {"young": 3}
     store.close()
 
@@ -194,7 +195,7 @@ def test_what_was_there_remains_however_often_something_is_restored(data: Path, 
 
 def test_a_copy_is_whole_while_others_write(run: Run, data: Path, tmp_path: Path) -> None:
     store = Store(StorageSettings(), str(data), threaded=False)
-    log = store.log()
+    log = store.part(MessageLog)
     log.writer.append("app", [Draft(sender="a", to_user="b")])
     writing = sqlite3.connect(data / "imserver.db", isolation_level=None)
     writing.execute("BEGIN IMMEDIATE")

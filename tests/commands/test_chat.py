@@ -11,6 +11,7 @@ import pytest
 
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.invitations.rows import Invitation, InvitationStore
+from imserver.messages.log.message_log import MessageLog
 from imserver.node.feature_list import load_config
 from imserver.storage.contract import Account
 from imserver.storage.store import Store
@@ -64,7 +65,7 @@ def test_init_makes_a_chat_with_an_owner_a_group_and_an_invitation_for_guests(tm
         assert found == (printed["invite"], owner.user, True, 0)
         assert invitation.expires_at - invitation.created == 7 * 86400
         assert str(invitation.group) == group
-        member = stored.store.log().conversations.member("gochat", int(group), owner.user)
+        member = stored.store.part(MessageLog).conversations.member("gochat", int(group), owner.user)
         assert member is not None
         assert member.role == "owner"
         (row,) = stored.store.rows("SELECT code, expires_at, account FROM password_reset", ())

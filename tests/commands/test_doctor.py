@@ -31,6 +31,7 @@ from imserver.config.settings import (
 from imserver.dialects.pusher.settings import PusherOfApp, PusherSettings
 from imserver.features.oauth.settings import OAuthOfApp, ProviderSettings
 from imserver.messages.log.contract import Draft
+from imserver.messages.log.message_log import MessageLog
 from imserver.storage.store import Store
 from tests.features import sections
 from tests.integration.test_webhooks import certificate_of_loopback
@@ -243,7 +244,7 @@ def test_a_database_that_is_there_is_measured_and_one_that_is_not_fails(tmp_path
 def test_a_database_that_had_lost_entries_is_named_for_a_month(tmp_path: Path) -> None:
     store = Store(StorageSettings(), str(tmp_path), threaded=False)
     assert "lost entries" not in by_name(config(tmp_path))
-    writer = store.log().writer
+    writer = store.part(MessageLog).writer
     writer.append("shop", [Draft(sender="ann", to_user="bob", body=b"x", time_ms=1)])
     assert "lost entries" not in by_name(config(tmp_path))
     writer.learn("shop", 7)

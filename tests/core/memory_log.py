@@ -38,7 +38,7 @@ class MemoryStore:
     id = "0123456789"
 
     def __init__(self, log: Any) -> None:
-        self.opened_log = log
+        self._log = log
         self.has_database = log is not None
 
     def answers(self) -> bool:
@@ -47,8 +47,8 @@ class MemoryStore:
     def database_id(self) -> str:
         return self.id
 
-    def log(self) -> Any:
-        return self.opened_log
+    def part(self, _make: object) -> Any:
+        return self._log
 
 
 class MemoryPositions(ActionPositions):

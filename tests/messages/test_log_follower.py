@@ -14,7 +14,7 @@ from imserver.messages.log.contract import Draft, Entry
 from imserver.messages.log.requests import Commit
 from imserver.messages.log_follower import LogFollower
 from imserver.metrics import Metrics
-from tests.core.memory_log import MemoryLog, MemoryStore
+from tests.core.memory_log import MemoryLog
 from tests.support import CountingSignal
 from tests.transport.harness import until
 
@@ -31,7 +31,7 @@ class Receiver:
         self.store(stored)
         self.wanted = {APP}
         deliverer: Any = self
-        self.follower = LogFollower(MemoryStore(self.log), deliverer, self.metrics)
+        self.follower = LogFollower(self.log, deliverer, self.metrics)
 
     def is_wanted(self, app: str) -> bool:
         return app in self.wanted
@@ -129,7 +129,7 @@ def test_the_ends_of_all_quiet_logs_are_asked_for_at_once() -> None:
         received.setdefault(app, []).extend(entry.id for entry in entries)
 
     deliverer: Any = SimpleNamespace(deliver=deliver, is_wanted=lambda app: True)
-    follower = LogFollower(MemoryStore(log), deliverer, Metrics())
+    follower = LogFollower(log, deliverer, Metrics())
     apps = [f"app{number}" for number in range(5)]
     for app in apps:
         follower.follow(app)

@@ -9,6 +9,7 @@ from imserver.cluster import history
 from imserver.messages import deliverer
 from imserver.messages.log import contract
 from imserver.messages.log.contract import Entry
+from imserver.messages.log.message_log import MessageLog
 from tests.core.messaging_harness import Node
 from tests.security.node_harness import ADMIN, Harness, config
 from tests.users import User
@@ -98,7 +99,7 @@ def test_a_reader_of_the_api_must_begin_anew_if_entries_expire_before_they_are_r
 ) -> None:
     harness = Harness(config(tmp_path))
     try:
-        log, admin = harness.node.core.storage.store.log(), User(harness, ADMIN.key, app="201")
+        log, admin = harness.node.core.storage.store.part(MessageLog), User(harness, ADMIN.key, app="201")
         log.writer.append("201", [contract.Draft(sender="ann", to_user="bob")] * 3)
         sync = log.entries.sync
 

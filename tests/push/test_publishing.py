@@ -11,6 +11,7 @@ from imserver.channels.members import ChannelRefused
 from imserver.cluster.history import Position
 from imserver.errors import Problems
 from imserver.messages.log.contract import Draft
+from imserver.messages.log.message_log import MessageLog
 from imserver.messages.stored_pushes import LogPushes
 from imserver.model import Event, Outcome
 from imserver.push.idempotency import Idempotency
@@ -105,7 +106,7 @@ def test_targets_of_all_kinds_receive_the_event_in_order(harness: Harness) -> No
 
 
 def test_the_channels_of_users_and_groups_reach_their_sessions(harness: Harness) -> None:
-    log = harness.store.log()
+    log = harness.store.part(MessageLog)
     log.listen(Mock())
     group = log.groups.create("101", "ann", ["bob", "eve", "zoe"])
     targets = [Target(channel=f"group:{group}"), Target(channel="user:ann"), Target(group=str(group))]

@@ -14,6 +14,7 @@ from imserver.features.accounts.parts import accounts_of
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.accounts.settings import AccountsOfApp, AppAccountSettings
 from imserver.features.groups.wire import CreateGroup, InviteToGroup
+from imserver.messages.log.message_log import MessageLog
 from tests.features import sections
 from tests.users import PASSWORD, User
 
@@ -396,7 +397,7 @@ def test_an_invitation_is_not_used_up_while_the_database_is_away(
         return write(*given) if len(written) == 1 else fail()
 
     with monkeypatch.context() as patched:
-        patched.setattr(parts.storage.store.log().groups, "join", fail)
+        patched.setattr(parts.storage.store.part(MessageLog).groups, "join", fail)
         patched.setattr(AccountStore, "relate", fail)
         patched.setattr(parts.storage.store, "write_or", write_once)
         assert oli.refused("invitations/accept", code=code) == (503, "storage_unavailable")

@@ -19,6 +19,7 @@ from gevent.os import tp_read  # noqa: E402
 from imserver.config.settings import StorageSettings  # noqa: E402
 from imserver.errors import StorageUnavailable  # noqa: E402
 from imserver.messages.log.contract import Appended, Draft  # noqa: E402
+from imserver.messages.log.message_log import MessageLog  # noqa: E402
 from imserver.messages.log.transaction import AppTransaction  # noqa: E402
 from imserver.storage.statements import (  # noqa: E402
     MysqlStatements,
@@ -60,7 +61,7 @@ def main() -> None:
     url, folder, turn, point, transaction = sys.argv[1:]
     store = Store(StorageSettings(url, seconds=5), folder)
     store.start()
-    log = store.log()
+    log = store.part(MessageLog)
     if point != "-":
         die_at(point, int(transaction))
 

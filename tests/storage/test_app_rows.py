@@ -4,6 +4,7 @@ from imserver.features.uploads import upload_rows
 from imserver.features.uploads.contract import FILE_BYTES, Upload, Usage
 from imserver.features.webhooks.event_rows import EventStore, NewEvent
 from imserver.messages.log.contract import Draft
+from imserver.messages.log.message_log import MessageLog
 
 from .conftest import OpenStore
 
@@ -65,7 +66,7 @@ def test_the_messages_of_an_app_are_those_of_its_log(url: str, open_store: OpenS
     store = open_store(url)
     store.add_app("shop", {})
     assert store.contents("shop").messages == 0
-    store.log().writer.append("shop", [Draft(sender="a", to_user="b")] * 5)
+    store.part(MessageLog).writer.append("shop", [Draft(sender="a", to_user="b")] * 5)
     assert store.contents("shop").messages == 5
-    store.log().expire("shop", more_than=2)
+    store.part(MessageLog).expire("shop", more_than=2)
     assert store.contents("shop").messages == 2

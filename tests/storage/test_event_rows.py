@@ -16,6 +16,7 @@ from imserver.features.webhooks.event_rows import (
     NotOwner,
 )
 from imserver.messages.log.contract import Draft
+from imserver.messages.log.message_log import MessageLog
 from imserver.storage.store import Store
 
 from .conftest import OpenStore
@@ -84,9 +85,9 @@ def test_a_lease_belongs_to_one_node_until_it_ends(store: Store, events: EventSt
 
 
 def test_a_feed_begins_at_the_end_of_the_log_or_at_a_given_position(store: Store, events: EventStore) -> None:
-    store.log().writer.append(APP, [Draft(sender="ann", to_user="bob", body=b"x", time_ms=1)] * 3)
+    store.part(MessageLog).writer.append(APP, [Draft(sender="ann", to_user="bob", body=b"x", time_ms=1)] * 3)
     assert events.claim({APP: None}, "one", 10)[APP].entry_id == 3
-    store.log().writer.append("new", [Draft(sender="ann", to_user="bob", body=b"x", time_ms=1)])
+    store.part(MessageLog).writer.append("new", [Draft(sender="ann", to_user="bob", body=b"x", time_ms=1)])
     assert events.claim({"new": 0}, "one", 10)["new"].entry_id == 0
     assert events.undelivered(APP) == 3
     assert events.undelivered("none") is None
@@ -96,7 +97,7 @@ def test_a_feed_continues_however_long_all_nodes_were_off(store: Store, events: 
     """The same as after a clock of the database that jumps forward."""
     assert events.claim({APP: None}, "one", 10)[APP].entry_id == 0
     events.append([absent_event("a")])
-    store.log().writer.append(APP, [Draft(sender="ann", to_user="bob", body=b"x", time_ms=1)] * 2)
+    store.part(MessageLog).writer.append(APP, [Draft(sender="ann", to_user="bob", body=b"x", time_ms=1)] * 2)
     week_later(store)
     assert events.undelivered(APP) == 0, "retention deletes nothing of it"
     events.append([absent_event("b")])
@@ -113,7 +114,7 @@ def test_the_feed_of_a_removed_webhook_ends_after_three_days(
 ) -> None:
     events.claim({APP: None}, "one", 10)
     events.append([absent_event("a")])
-    store.log().writer.append(APP, [Draft(sender="ann", to_user="bob", body=b"x", time_ms=1)] * 2)
+    store.part(MessageLog).writer.append(APP, [Draft(sender="ann", to_user="bob", body=b"x", time_ms=1)] * 2)
     events.expire([])
     assert events.undelivered(APP) == 0, "it may come back"
     week_later(store)
@@ -127,7 +128,7 @@ def test_the_feed_of_a_removed_webhook_ends_after_three_days(
 def test_events_that_are_added_first_leave_the_beginning_of_a_feed_to_the_node_that_claims_it(
     store: Store, events: EventStore
 ) -> None:
-    store.log().writer.append(APP, [Draft(sender="ann", to_user="bob", body=b"x", time_ms=1)] * 3)
+    store.part(MessageLog).writer.append(APP, [Draft(sender="ann", to_user="bob", body=b"x", time_ms=1)] * 3)
     assert events.append([absent_event("a")]) == {APP: 1}
     row = events.claim({APP: 1}, "one", 10)[APP]
     assert (row.entry_id, row.noted_id, row.event_id, row.last_id) == (1, 1, 0, 1)
@@ -138,7 +139,7 @@ def test_events_that_are_added_first_leave_the_beginning_of_a_feed_to_the_node_t
 def test_events_that_are_added_to_an_ended_feed_are_the_first_of_the_next_owner(
     store: Store, events: EventStore
 ) -> None:
-    store.log().writer.append(APP, [Draft(sender="ann", to_user="bob", body=b"x", time_ms=1)] * 3)
+    store.part(MessageLog).writer.append(APP, [Draft(sender="ann", to_user="bob", body=b"x", time_ms=1)] * 3)
     events.claim({APP: 0}, "one", 10)
     events.append([absent_event("a")])
     week_later(store)

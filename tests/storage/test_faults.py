@@ -17,6 +17,7 @@ from sqlalchemy.pool import QueuePool
 from imserver.config.settings import StorageSettings
 from imserver.errors import StartError, StorageUnavailable
 from imserver.messages.log.contract import Draft, Rejected
+from imserver.messages.log.message_log import MessageLog
 from imserver.storage import database, engines
 from imserver.storage.statements import SqliteStatements
 from imserver.storage.store import Store
@@ -85,11 +86,11 @@ def test_a_database_that_only_reads_is_not_healthy_until_a_write_succeeds(
 def append_too_much(store: Store) -> None:
     """A message for which a full database has no room."""
     with pytest.raises(StorageUnavailable, match="full"):
-        store.log().writer.append("shop", [Draft(sender="ann", to_user="bob", body=b"x" * 50_000)])
+        store.part(MessageLog).writer.append("shop", [Draft(sender="ann", to_user="bob", body=b"x" * 50_000)])
 
 
 def append_rejected(store: Store) -> None:
-    (outcome,) = store.log().writer.append("shop", [Draft(sender="ann", conversation=99)])
+    (outcome,) = store.part(MessageLog).writer.append("shop", [Draft(sender="ann", conversation=99)])
     assert isinstance(outcome, Rejected)
 
 
@@ -122,7 +123,7 @@ def test_rejected_messages_are_no_write(open_store: OpenStore, monkeypatch: pyte
     monkeypatch.setattr(database, "REFUSED_SECONDS", 0)
     store = open_store()
     store.add_app("shop", {})
-    store._opened().failed("no answer in time", wrote=True)
+    store.database().failed("no answer in time", wrote=True)
     append_rejected(store)
     assert (store.healthy(), store.answers()) == (False, True)
 

@@ -5,6 +5,7 @@ from msgspec.structs import replace
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.bots.rows import BotHook, BotStore, HookStore, IncomingHook
 from imserver.messages.log.contract import Draft
+from imserver.messages.log.message_log import MessageLog
 from imserver.storage.contract import Account
 
 from .conftest import OpenStore
@@ -32,7 +33,7 @@ def test_webhooks_end_with_the_account_of_their_bot(url: str, open_store: OpenSt
     assert (rows.incoming_with(HASH), rows.incoming_with(HASH.upper())) == (one, None)
     assert (rows.incoming("shop", id), rows.incoming("other", id)) == (one, None)
     assert (rows.incoming_to("shop", 7), rows.incoming_to("shop", 8)) == ([one], [])
-    store.log().writer.append("shop", [Draft(sender="ann", to_user="bob", body=b"before")])
+    store.part(MessageLog).writer.append("shop", [Draft(sender="ann", to_user="bob", body=b"before")])
     assert not rows.set_url("other", id, "https://a.example/", "s1")
     assert rows.set_url("shop", id, "https://a.example/", "s1")
     first = BotHook("shop", str(id), "https://a.example/", "s1", 1)

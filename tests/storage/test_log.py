@@ -36,7 +36,7 @@ APP = "gochat"
 @pytest.fixture
 def log(url: str, open_store: OpenStore) -> MessageLog:
     """The log of a new database, once on each engine."""
-    return open_store(url, seconds=10).log()
+    return open_store(url, seconds=10).part(MessageLog)
 
 
 def say(sender: str, to: str | int, body: str = "hi", **fields: Any) -> Draft:
@@ -79,10 +79,10 @@ def test_ids_are_contiguous_in_the_app_and_seqs_in_the_conversation(log: Message
 def test_a_log_continues_after_an_id_but_never_goes_back(url: str, open_store: OpenStore) -> None:
     store = open_store(url, seconds=10)
     for last_id, expected in ((900, 901), (5, 902), (902, 903), (2**52, 2**52 + 1)):
-        store.log().continue_after(APP, last_id)
-        assert ids(stored(store.log(), say("a", "b"))) == [expected]
-    assert ids(stored(store.log(), say("a", "b"), app="another")) == [1]
-    assert len(store.log().entries.sync(APP, "b", 900, 10)[0]) == 4
+        store.part(MessageLog).continue_after(APP, last_id)
+        assert ids(stored(store.part(MessageLog), say("a", "b"))) == [expected]
+    assert ids(stored(store.part(MessageLog), say("a", "b"), app="another")) == [1]
+    assert len(store.part(MessageLog).entries.sync(APP, "b", 900, 10)[0]) == 4
 
 
 def test_an_entry_comes_out_as_it_went_in(log: MessageLog) -> None:
@@ -591,7 +591,7 @@ def test_what_was_stored_is_there_for_others_and_later(
     url: str, open_store: OpenStore, log: MessageLog
 ) -> None:
     entries = stored(log, say("a", "b"), say("b", "a"))
-    other = open_store(url).log()
+    other = open_store(url).part(MessageLog)
     assert other.entries.read(APP, 0, 10) == entries
     (third,) = stored(other, say("a", "b"))
     assert (third.id, third.seq) == (3, 3)
@@ -600,7 +600,7 @@ def test_what_was_stored_is_there_for_others_and_later(
 
 
 def test_nothing_is_made_by_questions(open_store: OpenStore, tmp_path: Any) -> None:
-    log = open_store().log()
+    log = open_store().part(MessageLog)
     assert (log.entries.head(APP), log.entries.read(APP, 0, 1), log.entries.sync(APP, "a", 0, 1)) == (
         0,
         [],
@@ -623,7 +623,7 @@ def test_apps_are_listed_while_they_have_anything_left(log: MessageLog) -> None:
 
 
 def test_a_group_is_opened_and_closed_by_an_entry_each(url: str, open_store: OpenStore) -> None:
-    log = open_store(url).log()
+    log = open_store(url).part(MessageLog)
     result = log.groups.create("101", "ann", "tea", [])
     change = log.groups.set_open("101", result.conversation, True, "ann")
     assert isinstance(change, Change)
@@ -644,7 +644,7 @@ def test_a_group_is_opened_and_closed_by_an_entry_each(url: str, open_store: Ope
 
 def test_a_first_message_is_stored_for_accounts_only(url: str, open_store: OpenStore) -> None:
     store = open_store(url)
-    log, ann = store.log(), AccountStore(store).add(Account(0, APP, "1"), "a hash").user
+    log, ann = store.part(MessageLog), AccountStore(store).add(Account(0, APP, "1"), "a hash").user
 
     def send(*drafts: Draft) -> list[Stored]:
         """In one transaction. The receiver of the last draft must be an account."""

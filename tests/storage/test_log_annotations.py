@@ -20,7 +20,7 @@ THUMB, HEART = "\N{THUMBS UP SIGN}", "\N{HEAVY BLACK HEART}\N{VARIATION SELECTOR
 @pytest.fixture
 def log(url: str, open_store: OpenStore) -> MessageLog:
     """The log of a new database, once on each engine."""
-    return open_store(url, seconds=10).log()
+    return open_store(url, seconds=10).part(MessageLog)
 
 
 def group_of(log: MessageLog, *users: str) -> int:

@@ -29,7 +29,7 @@ class Setting:
 
     def __init__(self, url: str, open_store: OpenStore) -> None:
         store = open_store(url, seconds=10)
-        self.log: MessageLog = store.log()
+        self.log: MessageLog = store.part(MessageLog)
         self._bots = BotStore(store)
         self.accounts = AccountStore(store)
 

@@ -108,7 +108,7 @@ def resend(log: MessageLog, names: set[str]) -> None:
 def test_a_process_that_dies_in_a_commit_has_confirmed_nothing_that_is_not_stored(
     url: str, open_store: OpenStore, append: Callable[..., Appending], point: str
 ) -> None:
-    log = open_store(url, seconds=10).log()
+    log = open_store(url, seconds=10).part(MessageLog)
     dying = append(url, "1", point, random.randint(2, 12))
     dying.receive()
     assert dying.process.wait() == -9
@@ -121,7 +121,7 @@ def test_a_process_that_dies_in_a_commit_has_confirmed_nothing_that_is_not_store
 def test_a_process_that_is_killed_anywhere_has_confirmed_nothing_that_is_not_stored(
     url: str, open_store: OpenStore, append: Callable[..., Appending]
 ) -> None:
-    log = open_store(url, seconds=10).log()
+    log = open_store(url, seconds=10).part(MessageLog)
     for turn in range(4):
         killed = append(url, str(turn))
         killed.receive("told", random.randint(20, 300))
@@ -142,7 +142,7 @@ def test_everything_confirmed_is_there_when_a_killed_database_returns(
         own_database.start()
     going.receive("told", 100)
     going.end()
-    log = open_store(url, seconds=10).log()
+    log = open_store(url, seconds=10).part(MessageLog)
     compare(log, going)
     resend(log, going.appended)
     assert going.appended <= {entry.client_msg_id for entry in log.entries.read("app", 0, 100_000)}

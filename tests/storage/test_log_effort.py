@@ -31,7 +31,7 @@ _numbers = count()
 def log(tmp_path: Path) -> Iterator[MessageLog]:
     """A log that is written here, in no thread of its own."""
     store = Store(StorageSettings(), str(tmp_path), threaded=False)
-    yield store.log()
+    yield store.part(MessageLog)
     store.close()
 
 
@@ -114,7 +114,7 @@ def test_commits_are_copied_into_the_database_when_many_have_gathered(
 
 def test_blocks_of_many_pairs_are_looked_up_pair_by_pair(tmp_path: Path) -> None:
     store = Store(StorageSettings(), str(tmp_path), threaded=False)
-    log, accounts = store.log(), AccountStore(store)
+    log, accounts = store.part(MessageLog), AccountStore(store)
     users = [accounts.add(Account(0, APP, str(number)), "a hash").user for number in range(64)]
     blocked = (users[40], users[7])
     accounts.relate(APP, int(blocked[0]), int(blocked[1]), 10, lambda _before: (("blocked", ""), ""))
@@ -177,7 +177,7 @@ def test_what_a_user_asks_costs_the_same_however_long_the_log_is(tmp_path: Path,
 
 def test_what_a_user_marked_costs_the_same_however_much_others_have_read(tmp_path: Path) -> None:
     store = Store(StorageSettings(), str(tmp_path), threaded=False)
-    log = store.log()
+    log = store.part(MessageLog)
     log.writer.append(APP, [Draft(sender="me", to_user="u1")])
     log.marks.note(APP, "u1", 1, read=1)
     costs = []
@@ -194,7 +194,7 @@ def test_what_a_user_marked_costs_the_same_however_much_others_have_read(tmp_pat
 
 def test_messages_in_rooms_cost_the_same_however_many_chat_elsewhere(tmp_path: Path) -> None:
     store = Store(StorageSettings(), str(tmp_path), threaded=False)
-    log = store.log()
+    log = store.part(MessageLog)
     rooms = [f"r{n}" for n in range(20)]
     drafts = [Draft(sender="me", room=room, body=b"x") for room in rooms]
     after_by_room = {"": 0} | dict.fromkeys(rooms, 0)
@@ -216,7 +216,7 @@ def test_the_contents_of_an_app_are_counted_without_reading_its_messages(tmp_pat
     store = Store(StorageSettings(), str(tmp_path), threaded=False)
     costs = []
     for messages in (100, 4000):
-        store.log().writer.append(APP, [Draft(sender="me", to_user="you", body=b"x")] * messages)
+        store.part(MessageLog).writer.append(APP, [Draft(sender="me", to_user="you", body=b"x")] * messages)
         costs.append(_steps_of(store, lambda: store.contents(APP)))
     assert store.contents(APP).messages == 4100
     assert costs[1] <= 2 * costs[0] + 4
@@ -232,9 +232,9 @@ def test_looking_for_dead_events_costs_the_same_however_long_the_log_is(tmp_path
     feed.has_retries = False
     costs = []
     for batches in (3, 40):
-        fill(store.log(), batches)
-        feed.entries = LogWindow(partial(store.log().entries.read, APP), 0)
-        feed.entries.head = store.log().entries.head(APP)
+        fill(store.part(MessageLog), batches)
+        feed.entries = LogWindow(partial(store.part(MessageLog).entries.read, APP), 0)
+        feed.entries.head = store.part(MessageLog).entries.head(APP)
         batch = feeds._next(feed)
         assert batch is not None
         assert len(batch.events) == REQUEST_EVENTS
@@ -246,7 +246,7 @@ def test_looking_for_dead_events_costs_the_same_however_long_the_log_is(tmp_path
 def _cost(folder: Path, batches: int, question: Callable[[MessageLog, int], Any]) -> int:
     """Hundreds of steps that a question takes in a log with what others have said between two messages."""
     store = Store(StorageSettings(), str(folder), threaded=False)
-    log = store.log()
+    log = store.part(MessageLog)
     assert log.groups.create(APP, "me", "", [f"u{n}" for n in range(30)]).conversation == 1
     drafts = [Draft(sender=f"u{n}", to_user="me", body=b"x") for n in range(30)]
     log.writer.append(APP, [Draft(sender="u1", conversation=1), *drafts])

@@ -12,6 +12,7 @@ import pytest
 from imserver.errors import StorageUnavailable
 from imserver.messages.log import writer
 from imserver.messages.log.contract import Appended, Draft, Entry, Rejected, StorageUnsure
+from imserver.messages.log.message_log import MessageLog
 from imserver.messages.log.requests import AppendRequest
 from imserver.messages.log.transaction import lock_head
 from imserver.storage.statements import (
@@ -40,7 +41,7 @@ DRIVERS: dict[str, tuple[type[DirectStatements], Exception]] = {
 def store(url: str, open_store: OpenStore) -> Store:
     """A store in which something was stored already, so that its writer has a connection."""
     found = open_store(url, seconds=10)
-    found.log().writer.append(APP, [Draft(sender="a", to_user="b", body=b"first")])
+    found.part(MessageLog).writer.append(APP, [Draft(sender="a", to_user="b", body=b"first")])
     return found
 
 
@@ -63,7 +64,7 @@ def fail_commits(store: Store, patch: pytest.MonkeyPatch, times: int, after: boo
 def test_an_entry_whose_commit_lost_its_answer_is_reported_as_stored(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    log = store.log()
+    log = store.part(MessageLog)
     received: list[int] = []
     log.writer.listener = Listening(lambda _app, first, _last, _entries: received.append(first))
     fail_commits(store, monkeypatch, 1, after=True)
@@ -78,7 +79,7 @@ def test_an_entry_whose_commit_lost_its_answer_is_reported_as_stored(
 def test_an_entry_whose_commit_did_not_come_about_is_not_stored(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    log = store.log()
+    log = store.part(MessageLog)
     fail_commits(store, monkeypatch, 1, after=False)
     with pytest.raises(StorageUnavailable):
         log.writer.append(APP, [Draft(sender="a", to_user="b")])
@@ -95,8 +96,8 @@ def test_a_connection_that_was_cut_in_the_meantime_is_not_noticed(
 ) -> None:
     if store.address.engine == "sqlite":
         pytest.skip("SQLite has no connection that could be cut")
-    store.log().writer.connection.sql.close()  # type: ignore[union-attr]
-    (outcome,) = store.log().writer.append(APP, [Draft(sender="a", to_user="b")])
+    store.part(MessageLog).writer.connection.sql.close()  # type: ignore[union-attr]
+    (outcome,) = store.part(MessageLog).writer.append(APP, [Draft(sender="a", to_user="b")])
     assert isinstance(outcome, Appended)
 
 
@@ -104,7 +105,7 @@ def test_a_row_that_the_database_refuses_costs_the_others_nothing(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What no draft can bring about: a seq that is taken."""
-    log = store.log()
+    log = store.part(MessageLog)
     monkeypatch.setattr("imserver.messages.log.writer.objection", lambda _draft: "")
     drafts = [Draft(sender="a", to_user="b", body=word) for word in (b"one", b"two")]
     wrong = Draft(sender="a", to_user="b", about=1 << 70)
@@ -125,7 +126,7 @@ def test_who_waits_too_long_for_other_writers_has_stored_nothing(
     open_store: OpenStore, tmp_path: Path
 ) -> None:
     store = open_store(threaded=True, seconds=2)
-    log = store.log()
+    log = store.part(MessageLog)
     log.writer.append(APP, [Draft(sender="a", to_user="b")])
     with (tmp_path / "imserver.db.lock").open("rb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -141,7 +142,7 @@ def test_who_waits_too_long_for_other_writers_has_stored_nothing(
 
 def test_a_closed_store_takes_nothing_more(open_store: OpenStore) -> None:
     store = open_store(threaded=True)
-    log = store.log()
+    log = store.part(MessageLog)
     log.writer.append(APP, [Draft(sender="a", to_user="b")])
     store.close()
     with pytest.raises(StorageUnavailable):
@@ -155,7 +156,7 @@ def test_who_cannot_wait_for_a_commit_learns_later_what_became_of_it(
 ) -> None:
     """The answer to a COMMIT is lost, and the database stays away for longer than anybody waits."""
     store = open_store(url, seconds=2)
-    log = store.log()
+    log = store.part(MessageLog)
     log.writer.append(APP, [Draft(sender="a", to_user="b")])
     monkeypatch.setattr("imserver.messages.log.writer._LOOK_SECONDS", 0.02)
     fail_commits(store, monkeypatch, 1, after=stored)
@@ -193,7 +194,7 @@ def test_of_drafts_that_are_stored_one_by_one_each_has_its_own_outcome(
 ) -> None:
     """A row is refused, and the database goes away while the others are stored: what was stored is told."""
     store = open_store(url, seconds=10)
-    log = store.log()
+    log = store.part(MessageLog)
     log.writer.append(APP, [Draft(sender="a", to_user="b")])
     driver, error = DRIVERS[store.address.engine]
     wrong, insert = ValueError("refused"), driver.insert_rows
@@ -224,11 +225,13 @@ def test_a_node_that_vanished_in_the_middle_does_not_hold_the_others_up_for_hour
         pytest.skip("SQLite's writers are on one machine, whose kernel knows when one is gone")
     monkeypatch.setattr("imserver.storage.engines.LEFT_SECONDS", 1)
     vanished = open_store(url, seconds=10)
-    vanished.log().writer.append(APP, [Draft(sender="a", to_user="b")])
-    sql = vanished.log().writer.connection.sql  # type: ignore[union-attr]
+    vanished.part(MessageLog).writer.append(APP, [Draft(sender="a", to_user="b")])
+    sql = vanished.part(MessageLog).writer.connection.sql  # type: ignore[union-attr]
     assert sql is not None
     sql.begin()
     lock_head(sql, APP)
-    (outcome,) = open_store(url, seconds=40).log().writer.append(APP, [Draft(sender="a", to_user="b")])
+    (outcome,) = (
+        open_store(url, seconds=40).part(MessageLog).writer.append(APP, [Draft(sender="a", to_user="b")])
+    )
     assert isinstance(outcome, Appended)
     assert outcome.entry.id == 2

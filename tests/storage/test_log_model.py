@@ -30,7 +30,7 @@ def nodes(tmp_path: Path) -> Iterator[None]:
     ]
     for store in stores:
         store.start()
-    NODES[:] = [store.log() for store in stores]
+    NODES[:] = [store.part(MessageLog) for store in stores]
     yield
     NODES.clear()
     for store in stores:

@@ -13,6 +13,7 @@ import pytest
 from imserver.messages.log import rows as log_rows
 from imserver.messages.log import transaction
 from imserver.messages.log.contract import Appended, Draft
+from imserver.messages.log.message_log import MessageLog
 from imserver.messages.log.rows import LogHead
 from imserver.model import (
     Limit,
@@ -80,7 +81,7 @@ def missed(open_store: OpenStore, url: str) -> tuple[int, set[int]]:
     over = threading.Event()
 
     def write(writer: int) -> list[int]:
-        log = stores[writer].log()
+        log = stores[writer].part(MessageLog)
         received: list[int] = []
         for number in range(TIMES):
             drafts = [Draft(sender=f"w{writer}", to_user="all", body=b"%d" % number)] * random.randint(1, 5)
@@ -90,7 +91,7 @@ def missed(open_store: OpenStore, url: str) -> tuple[int, set[int]]:
         return received
 
     def read() -> set[int]:
-        log = stores[WRITERS].log()
+        log = stores[WRITERS].part(MessageLog)
         seen: list[int] = []
         while True:
             last = over.is_set()
@@ -109,7 +110,7 @@ def missed(open_store: OpenStore, url: str) -> tuple[int, set[int]]:
 @pytest.fixture
 def conversations(url: str, open_store: OpenStore) -> None:
     """Each writer has a conversation of its own, which is there already."""
-    log = open_store(url).log()
+    log = open_store(url).part(MessageLog)
     log.writer.append(APP, [Draft(sender=f"w{writer}", to_user="all") for writer in range(WRITERS)])
 
 
@@ -120,7 +121,7 @@ def test_nobody_misses_what_is_committed_late(
     delay_commits(monkeypatch)
     count, lost = missed(open_store, url)
     assert lost == set()
-    log = open_store(url).log()
+    log = open_store(url).part(MessageLog)
     entries = log.entries.read(APP, 0, 10_000)
     assert [entry.id for entry in entries] == list(range(1, WRITERS + count + 1))
     for _, some in itertools.groupby(

@@ -15,7 +15,7 @@ from .test_log import APP, bodies, ids, say, stored
 @pytest.fixture
 def log(url: str, open_store: OpenStore) -> MessageLog:
     """The log of a new database, once on each engine."""
-    return open_store(url, seconds=10).log()
+    return open_store(url, seconds=10).part(MessageLog)
 
 
 def received(entries: list[Entry]) -> list[tuple[int, str, str, int]]:

@@ -27,7 +27,7 @@ NAMES = ("r", "安", "it's %s \\", "R", "r ", "x" * Limit.ROOM_BYTES)
 @pytest.fixture
 def log(url: str, open_store: OpenStore) -> MessageLog:
     """The log of a new database, once on each engine."""
-    return open_store(url, seconds=10).log()
+    return open_store(url, seconds=10).part(MessageLog)
 
 
 def stored(log: MessageLog, *drafts: Draft) -> list[Entry]:
@@ -82,7 +82,9 @@ def test_nobody_reads_a_room_as_if_it_were_a_conversation_of_theirs(log: Message
     ],
 )
 def test_what_cannot_be_a_room_costs_the_others_nothing(draft: Draft, open_store: OpenStore) -> None:
-    before, outcome, after = open_store().log().writer.append(APP, [draft_to("r"), draft, draft_to("r")])
+    before, outcome, after = (
+        open_store().part(MessageLog).writer.append(APP, [draft_to("r"), draft, draft_to("r")])
+    )
     assert isinstance(outcome, Rejected)
     assert outcome.reason == RejectReason.INVALID
     assert [each.entry.seq for each in (before, after) if isinstance(each, Appended)] == [1, 2]

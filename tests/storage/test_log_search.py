@@ -14,7 +14,7 @@ from .test_log import APP, bodies, ids, say, stored
 @pytest.fixture
 def log(url: str, open_store: OpenStore) -> MessageLog:
     """The log of a new database, once on each engine."""
-    return open_store(url, seconds=10).log()
+    return open_store(url, seconds=10).part(MessageLog)
 
 
 def found(
@@ -189,7 +189,7 @@ def test_a_long_log_is_looked_through_in_steps_that_hold_no_writer_up(
 ) -> None:
     if not url.startswith("sqlite"):
         pytest.skip("the others read beside each other")
-    log = open_store(url, threaded=False).log()
+    log = open_store(url, threaded=False).part(MessageLog)
     for _ in range(10):
         stored(
             log,

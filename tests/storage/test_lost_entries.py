@@ -5,6 +5,7 @@ import pytest
 from imserver.features.accounts.rows import AccountStore
 from imserver.messages.log.contract import Appended, Draft, LogExtent
 from imserver.messages.log.lost import EntriesLost
+from imserver.messages.log.message_log import MessageLog
 from imserver.messages.log.writer import UplinkSessions, WriteTransaction
 from imserver.storage.contract import Account
 from imserver.storage.statements import Statements
@@ -23,7 +24,7 @@ def store(url: str, open_store: OpenStore) -> Store:
 
 def send(store: Store, number: int = 1, app: str = APP, user: str = "bob") -> list[Appended]:
     drafts = [Draft(sender="ann", to_user=user, body=b"x", time_ms=1)] * number
-    found = store.log().writer.append(app, drafts)
+    found = store.part(MessageLog).writer.append(app, drafts)
     return [each for each in found if isinstance(each, Appended)]
 
 
@@ -40,7 +41,7 @@ def lose(store: Store, last: int, app: str = APP) -> None:
 
 
 def extent(store: Store, app: str = APP) -> LogExtent:
-    return store.log().entries.extent(app)
+    return store.part(MessageLog).entries.extent(app)
 
 
 def test_the_ids_of_lost_entries_are_not_given_again(store: Store, caplog: pytest.LogCaptureFixture) -> None:
@@ -53,9 +54,13 @@ def test_the_ids_of_lost_entries_are_not_given_again(store: Store, caplog: pytes
     assert first.entry.seq > FAR, "a seq that was lost stands for another message"
     assert second.entry.seq == first.entry.seq + 1
     assert first.entry.id < 1 << 53, "JavaScript counts no further"
-    assert (store.log().writer.losses, extent(store).head) == (1, second.entry.id)
+    assert (store.part(MessageLog).writer.losses, extent(store).head) == (1, second.entry.id)
     assert f"its log ends with 6, but 10 was stored. Ids continue after {first.entry.id - 1}" in caplog.text
-    assert [entry.id for entry in store.log().entries.read(APP, 5, 9)] == [6, first.entry.id, second.entry.id]
+    assert [entry.id for entry in store.part(MessageLog).entries.read(APP, 5, 9)] == [
+        6,
+        first.entry.id,
+        second.entry.id,
+    ]
 
 
 def test_what_is_learned_while_a_transaction_waits_for_the_log_counts(store: Store) -> None:
@@ -99,11 +104,11 @@ def test_another_node_may_know_more(url: str, open_store: OpenStore) -> None:
     one, two = open_store(url), open_store(url)
     send(one, 10)
     lose(one, 6)
-    two.log().writer.learn(APP, 10)
-    last = two.log().writer.check(APP)
+    two.part(MessageLog).writer.learn(APP, 10)
+    last = two.part(MessageLog).writer.check(APP)
     assert last > FAR, "without a message"
-    assert one.log().writer.check(APP) == last, "once for all nodes"
-    assert (two.log().writer.losses, one.log().writer.losses) == (1, 0)
+    assert one.part(MessageLog).writer.check(APP) == last, "once for all nodes"
+    assert (two.part(MessageLog).writer.losses, one.part(MessageLog).writer.losses) == (1, 0)
     assert send(one)[0].entry.id == last + 1
 
 
@@ -119,7 +124,7 @@ def test_a_log_that_was_lost_whole_continues_beyond_it(store: Store) -> None:
 
 def test_accounts_and_marks_get_new_numbers(store: Store) -> None:
     conversation = send(store, 10)[0].entry.conversation
-    note = store.log().marks.note
+    note = store.part(MessageLog).marks.note
     before = note(APP, "bob", conversation, read=3)
     lose(store, 6)
     send(store)
@@ -138,8 +143,8 @@ def test_a_draft_is_stored_once_although_its_transaction_begins_again(store: Sto
     send(store, 10)
     lose(store, 6)
     draft = Draft(sender="ann", to_user="bob", body=b"x", time_ms=1, client_msg_id="m")
-    (one,) = store.log().writer.append(APP, [draft])
-    (two,) = store.log().writer.append(APP, [draft])
+    (one,) = store.part(MessageLog).writer.append(APP, [draft])
+    (two,) = store.part(MessageLog).writer.append(APP, [draft])
     assert isinstance(one, Appended)
     assert isinstance(two, Appended)
     assert (two.entry.id, two.repeated, one.repeated) == (one.entry.id, True, False)

@@ -3,6 +3,7 @@
 from functools import partial
 
 from imserver.messages.log.contract import Draft
+from imserver.messages.log.message_log import MessageLog
 from imserver.storage.statements import PooledStatements
 
 from .conftest import OpenStore
@@ -28,7 +29,7 @@ def test_all_connections_keep_what_they_confirm_and_those_that_write_see_what_wa
     url: str, open_store: OpenStore
 ) -> None:
     store = open_store(url)
-    log = store.log()
+    log = store.part(MessageLog)
     log.writer.append("gochat", [Draft(sender="a", to_user="b")])
     driver = log.writer.connection.sql  # type: ignore[union-attr]
     assert driver is not None

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from imserver.messages.log.contract import Appended, Draft
+from imserver.messages.log.message_log import MessageLog
 from tests.commands.test_backup import numbers
 from tests.support import run_cli
 from tests.tools import require
@@ -47,16 +48,16 @@ def test_no_number_that_was_given_since_a_copy_is_given_again(
     message = Draft(sender="a", to_user="b")
     store = open_store(url)
     numbers(store, "1")
-    store.log().writer.append("app", [message])
+    store.part(MessageLog).writer.append("app", [message])
     store.close()
     copy = copied(server, url)
     another = copied(server, copy)
 
     store = open_store(url)
     last = (numbers(store, "2"), numbers(store, "3"))[1]
-    (sent,) = store.log().writer.append("app", [message] * 2)[1:]
+    (sent,) = store.part(MessageLog).writer.append("app", [message] * 2)[1:]
     assert isinstance(sent, Appended)
-    result = store.log().marks.note("app", "b", sent.entry.conversation, read=sent.entry.id)
+    result = store.part(MessageLog).marks.note("app", "b", sent.entry.conversation, read=sent.entry.id)
     assert result is not None
     store.close()
 
@@ -64,15 +65,15 @@ def test_no_number_that_was_given_since_a_copy_is_given_again(
         done = restore(address, tmp_path)
         assert done.returncode == 0, done.stderr
         store = open_store(address)
-        assert store.log().entries.sync("app", "b", sent.entry.id, 10) == ([], False)
-        (new,) = store.log().writer.append("app", [message])
+        assert store.part(MessageLog).entries.sync("app", "b", sent.entry.id, 10) == ([], False)
+        (new,) = store.part(MessageLog).writer.append("app", [message])
         assert isinstance(new, Appended)
         assert new.entry.seq > sent.entry.seq
-        assert [each.id for each in store.log().entries.sync("app", "b", sent.entry.id, 10)[0]] == [
-            new.entry.id
-        ]
-        store.log().marks.note("app", "b", new.entry.conversation, read=new.entry.id)
-        marks = store.log().marks.since("app", "b", result.version)
+        assert [
+            each.id for each in store.part(MessageLog).entries.sync("app", "b", sent.entry.id, 10)[0]
+        ] == [new.entry.id]
+        store.part(MessageLog).marks.note("app", "b", new.entry.conversation, read=new.entry.id)
+        marks = store.part(MessageLog).marks.since("app", "b", result.version)
         assert marks.reads == {new.entry.conversation: new.entry.id}
         again = numbers(store, "2")
         store.close()

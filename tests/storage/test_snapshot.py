@@ -9,6 +9,7 @@ from imserver.features.accounts.rows import AccountStore, States
 from imserver.features.webhooks.event_rows import EventStore, NewEvent
 from imserver.messages.action_positions import ActionPositions
 from imserver.messages.log.contract import Appended, Change, Draft
+from imserver.messages.log.message_log import MessageLog
 from imserver.storage.contract import Account
 from imserver.storage.statements import PooledStatements, Row
 from imserver.storage.store import Store
@@ -26,23 +27,27 @@ COMMITS = 6
 Read = Callable[[Store], object]
 
 READS: dict[str, Read] = {
-    "channel_page": lambda store: store.log().entries.channel_page(APP, "news", 0, 1000),
-    "channel_page_since": lambda store: store.log().entries.channel_page(APP, "news", 4, 2),
-    "channel_page_reverse": lambda store: store.log().entries.channel_page(APP, "news", None, 3, True, True),
-    "read": lambda store: store.log().entries.read(APP, 0, 1000),
-    "entries": lambda store: store.log().entries.find(APP, range(1, 1000)),
-    "sync": lambda store: store.log().entries.sync(APP, "ann", 0, 1000),
-    "catch_up": lambda store: store.log().entries.catch_up(APP, "ann", 0, 1000, {"": 0, "news": 0}),
-    "history": lambda store: store.log().entries.history(APP, "ann", GROUP, 0, 1000),
-    "history_after": lambda store: store.log().entries.history(APP, "ann", PEERS, 0, 2, 0),
-    "readable": lambda store: store.log().entries.readable(APP, "ann", range(1, 1000)),
-    "pins": lambda store: store.log().entries.pins(APP, "ann", GROUP),
-    "list_conversations": lambda store: store.log().conversations.page(APP, "ann", 0, 10),
-    "memberships": lambda store: store.log().conversations.memberships(APP, "ann"),
-    "members": lambda store: store.log().conversations.members(APP, GROUP, "", 1000),
-    "marks": lambda store: store.log().marks.since(APP, "ann", 0),
-    "receipts": lambda store: store.log().marks.receipts(APP, "ann", PEERS, "", 10),
-    "stored_before": lambda store: store.log().entries.stored_before(APP, 1 << 40),
+    "channel_page": lambda store: store.part(MessageLog).entries.channel_page(APP, "news", 0, 1000),
+    "channel_page_since": lambda store: store.part(MessageLog).entries.channel_page(APP, "news", 4, 2),
+    "channel_page_reverse": lambda store: store.part(MessageLog).entries.channel_page(
+        APP, "news", None, 3, True, True
+    ),
+    "read": lambda store: store.part(MessageLog).entries.read(APP, 0, 1000),
+    "entries": lambda store: store.part(MessageLog).entries.find(APP, range(1, 1000)),
+    "sync": lambda store: store.part(MessageLog).entries.sync(APP, "ann", 0, 1000),
+    "catch_up": lambda store: store.part(MessageLog).entries.catch_up(
+        APP, "ann", 0, 1000, {"": 0, "news": 0}
+    ),
+    "history": lambda store: store.part(MessageLog).entries.history(APP, "ann", GROUP, 0, 1000),
+    "history_after": lambda store: store.part(MessageLog).entries.history(APP, "ann", PEERS, 0, 2, 0),
+    "readable": lambda store: store.part(MessageLog).entries.readable(APP, "ann", range(1, 1000)),
+    "pins": lambda store: store.part(MessageLog).entries.pins(APP, "ann", GROUP),
+    "list_conversations": lambda store: store.part(MessageLog).conversations.page(APP, "ann", 0, 10),
+    "memberships": lambda store: store.part(MessageLog).conversations.memberships(APP, "ann"),
+    "members": lambda store: store.part(MessageLog).conversations.members(APP, GROUP, "", 1000),
+    "marks": lambda store: store.part(MessageLog).marks.since(APP, "ann", 0),
+    "receipts": lambda store: store.part(MessageLog).marks.receipts(APP, "ann", PEERS, "", 10),
+    "stored_before": lambda store: store.part(MessageLog).entries.stored_before(APP, 1 << 40),
     "positions": lambda store: ActionPositions(store).get(APP, "ann", ["news"]),
     "event_heads": lambda store: EventStore(store).heads([APP]),
     "contents": lambda store: store.contents(APP),
@@ -55,7 +60,7 @@ class Writer:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.log = store.log()
+        self.log = store.part(MessageLog)
         self.commits = 0
         self.accounts = AccountStore(store)
         self.owner = self._account("owner")

@@ -11,6 +11,7 @@ import pytest
 from imserver.config.settings import StorageSettings
 from imserver.errors import StartError, StorageUnavailable
 from imserver.messages.log.contract import Draft
+from imserver.messages.log.message_log import MessageLog
 from imserver.storage.contract import Changes, KeyRow
 from imserver.storage.statements import CLOCK, NOW, PooledStatements, Row, Statements
 from imserver.storage.store import Store
@@ -73,7 +74,7 @@ def test_an_empty_database_does_not_replace_a_file_with_a_key(
 
 def test_a_database_that_is_in_use_may_stand_beside_an_old_file(url: str, open_store: OpenStore) -> None:
     second = open_store(url)
-    second.log().writer.append("app", [Draft(sender="a", to_user="b")])
+    second.part(MessageLog).writer.append("app", [Draft(sender="a", to_user="b")])
     second.close()
     first = open_store()
     first.add_key(KEY)
@@ -278,13 +279,13 @@ def test_concurrent_refreshes_share_at_most_two_reads(open_store: OpenStore) -> 
     store = open_store(threaded=True)
     store.add_app("105", {})
     looks: list[int] = []
-    read = store._opened().read
+    read = store.database().read
 
     def counted(work: Any) -> Any:
         looks.append(1)
         return read(work)
 
-    store._opened().read = counted  # type: ignore[method-assign]
+    store.database().read = counted  # type: ignore[method-assign]
     for greenlet in [gevent.spawn(store.refresh) for _ in range(100)]:
         greenlet.get(timeout=60)
     assert 1 <= len(looks) <= 2

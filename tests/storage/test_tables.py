@@ -11,6 +11,7 @@ from imserver.features.accounts.rows import AccountStore
 from imserver.features.uploads import upload_rows
 from imserver.features.uploads.contract import Upload
 from imserver.messages.log.contract import Draft
+from imserver.messages.log.message_log import MessageLog
 from imserver.node.feature_list import load_features, tables_of, tables_of_server
 from imserver.storage.contract import Account
 from imserver.storage.export_rows import PAGE_ROWS, TablePage
@@ -106,9 +107,9 @@ def test_rows_of_a_user_and_of_an_app_are_exported(url: str, open_store: OpenSto
         for phone, name in (("1", "Ann"), ("2", "Bob"))
     )
     other = accounts.add(Account(0, "tea", "1", "Ann"), "a hash")
-    store.log().writer.append("shop", [Draft(sender=ann.user, to_user=bob.user, body=b"\xff")])
-    store.log().writer.append("shop", [Draft(sender=bob.user, to_user=ann.user, body=b"hi")] * 3)
-    store.log().writer.append("tea", [Draft(sender=ann.user, to_user="x")])
+    store.part(MessageLog).writer.append("shop", [Draft(sender=ann.user, to_user=bob.user, body=b"\xff")])
+    store.part(MessageLog).writer.append("shop", [Draft(sender=bob.user, to_user=ann.user, body=b"hi")] * 3)
+    store.part(MessageLog).writer.append("tea", [Draft(sender=ann.user, to_user="x")])
     store.ban("shop", [ann.user, "c\0"], 60)
     file = Upload("f1", "shop", ann.user, "file", "text/plain", "a", 5, "", 1)
     store.write(lambda sql: upload_rows.add(sql, file, 10_000, 10_000))

@@ -38,7 +38,7 @@ gevent.spawn(beat)
 gevent.sleep(0.05)
 late.clear()
 began = time.monotonic()
-store._opened().read(lambda sql: sql.query(slow))
+store.database().read(lambda sql: sql.query(slow))
 took = time.monotonic() - began
 print(f"{took * 1000:.0f} {max(late) * 1000:.0f} {len(late)}")
 store.close()

@@ -29,7 +29,7 @@ REFUSED = Rejected(RejectReason.SUPERSEDED)
 @pytest.fixture
 def logs(url: str, open_store: OpenStore) -> tuple[MessageLog, MessageLog]:
     """The logs of two nodes in one database."""
-    return open_store(url).log(), open_store(url).log()
+    return open_store(url).part(MessageLog), open_store(url).part(MessageLog)
 
 
 def draft(session: int, sender: str = "ann", name: str = "") -> Draft:

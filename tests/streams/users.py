@@ -27,6 +27,7 @@ from imserver.features.webhooks.event_rows import EventStore
 from imserver.features.webhooks.feeds import Feeds
 from imserver.features.webhooks.requests import Receiver, WebhookCounts, WebhookQueue
 from imserver.messages.log.contract import Draft
+from imserver.messages.log.message_log import MessageLog
 from imserver.messages.log.requests import Commit
 from imserver.storage.contract import Account
 from imserver.storage.store import Store
@@ -95,9 +96,8 @@ class Node(ABC):
     def __init__(self, receivers: Receivers, name: str) -> None:
         self.receivers = receivers
         self.name = name
-        self.store = Store(
-            StorageSettings(receivers.url, seconds=60), receivers.folder, False, log_listener=self
-        )
+        self.store = Store(StorageSettings(receivers.url, seconds=60), receivers.folder, False)
+        self.store.part(MessageLog).writer.listener = self
         self.store.start()
         self.events = EventStore(self.store)
         self.tally = WebhookCounts()
@@ -133,7 +133,7 @@ class Node(ABC):
 
     def append(self, app: str, to_user: str, texts: Sequence[str]) -> None:
         drafts = [Draft(sender="ann", to_user=to_user, body=text.encode(), time_ms=1000) for text in texts]
-        self.store.log().writer.append(app, drafts)
+        self.store.part(MessageLog).writer.append(app, drafts)
 
     def kill(self) -> None:
         """End as a killed process ends: nothing is stored or given back."""

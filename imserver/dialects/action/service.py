@@ -27,6 +27,7 @@ from imserver.plugin.identity import Relations, Reviews
 from imserver.plugin.messages import (
     Appended,
     Draft,
+    MessageLog,
     Messaging,
     Rejected,
     RejectReason,
@@ -144,7 +145,7 @@ class ActionMessages:
         """
         positions = self._positions.get(app, user, dict.fromkeys([*rooms, room] if room else rooms))
         if room and room not in positions:
-            stored = self._store.log()
+            stored = self._store.part(MessageLog)
             if room in rooms:
                 positions[room] = 0
             elif login_time is None:

@@ -28,6 +28,7 @@ from imserver.plugin.messages import (
     Appended,
     Draft,
     Entry,
+    MessageLog,
     Messaging,
     Rejected,
     RejectReason,
@@ -121,7 +122,7 @@ class ProtobufUplink:
         node was stopped and goes on, nor if it waits for its turn here. Raises StorageUnavailable.
         """
         session = _random.getrandbits(62) + 1
-        return session, self._store.log().writer.begin_uplink(app, user, session)
+        return session, self._store.part(MessageLog).writer.begin_uplink(app, user, session)
 
     def ended(self, connection: Connection) -> None:
         """Handle the end of a connection. Never switches."""
@@ -173,7 +174,7 @@ class ProtobufUplink:
         found: dict[int, Entry] | None = None
         try:
             assert app is not None
-            found = {each.id: each for each in self._store.log().entries.find(app, abouts)}
+            found = {each.id: each for each in self._store.part(MessageLog).entries.find(app, abouts)}
         except StorageUnavailable:
             pass
         except Exception:

@@ -20,6 +20,7 @@ from imserver.errors import ImserverError, StorageUnavailable
 from imserver.messages.catch_up import PAGE
 from imserver.messages.deliverer import oldest_page
 from imserver.messages.log.contract import Entry
+from imserver.messages.log.message_log import MessageLog
 from imserver.messages.messaging import Messaging
 from imserver.model import Login, LogSubscription
 from imserver.sessions.sessions import Sessions
@@ -144,7 +145,7 @@ class EventStreams:
         Raises StorageUnavailable if the client sent a cursor. Other clients are served without stored
         messages.
         """
-        stored, cursor = self._store.log(), request.cursor
+        stored, cursor = self._store.part(MessageLog), request.cursor
         try:
             extent = stored.entries.extent(request.app)
             if cursor is None:

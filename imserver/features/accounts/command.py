@@ -13,6 +13,7 @@ from imserver.features.accounts.account_import import BadImport, accounts_of, re
 from imserver.features.accounts.rows import AccountStore
 from imserver.plugin.commands import fail, opened, settings_options
 from imserver.plugin.identity import GOCHAT
+from imserver.plugin.messages import MessageLog
 
 _LAST_SEQ: Final = 2**52
 """JavaScript's numbers are exact up to twice this."""
@@ -62,7 +63,7 @@ def import_accounts(
                 AccountStore(database), name, found, lambda done: progress.update(task, completed=done)
             )
             if last_seq:
-                database.log().continue_after(name, last_seq)
+                database.part(MessageLog).continue_after(name, last_seq)
     except (BadImport, UnicodeDecodeError) as error:
         fail(error)
     click.echo(f"{count} accounts imported, {len(found) - count} already existed")

@@ -7,6 +7,7 @@ from typing import Final
 
 from imserver.features.accounts.friends import BLOCKED, FRIEND, STRANGERS
 from imserver.features.accounts.rows import AccountStore, States
+from imserver.plugin.messages import MessageLog
 from imserver.plugin.storage import Account, Store, chunks
 from imserver.plugin.wire import id_of
 
@@ -92,14 +93,18 @@ class AccountRelations:
     def _strangers(self, app: str, by: str, people: Sequence[Account]) -> set[str]:
         states = self.states(by, people)
         rest = {each.user for each in people if states.get(each.id, STRANGERS)[0] != FRIEND}
-        return rest - self._store.log().conversations.acquainted(app, by, sorted(rest)) if rest else rest
+        return (
+            rest - self._store.part(MessageLog).conversations.acquainted(app, by, sorted(rest))
+            if rest
+            else rest
+        )
 
     def _is_guest(self, app: str, by: str) -> bool:
         id = id_of(by) if self.limits(app, by) else 0
         return bool(id) and self._rows.is_guest(app, id)
 
     def _have_written(self, app: str, one: str, other: str) -> bool:
-        return self._store.log().conversations.between(app, one, other) is not None
+        return self._store.part(MessageLog).conversations.between(app, one, other) is not None
 
     def blockers(self, app: str, by: str, limit: int) -> tuple[str, ...]:
         """Users who have blocked ``by`` or its owner, at most ``limit``."""
@@ -147,4 +152,6 @@ class AccountRelations:
                 friends.add(account.user)
             else:
                 rest.append(account.user)
-        return friends | self._store.log().conversations.sharing(app, by, rest) if rest else friends
+        return (
+            friends | self._store.part(MessageLog).conversations.sharing(app, by, rest) if rest else friends
+        )

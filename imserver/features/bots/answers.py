@@ -14,7 +14,7 @@ from imserver.features.bots.settings import BOT_PIECES, PIECES_PER_SECOND
 from imserver.features.bots.wire import AppendAnswer, CloseAnswer, OpenAnswer
 from imserver.plugin.errors import ReplyCode
 from imserver.plugin.identity import Buckets, TooManyRequests
-from imserver.plugin.messages import RefusedView, Rejected, RejectReason
+from imserver.plugin.messages import MessageLog, RefusedView, Rejected, RejectReason
 from imserver.plugin.services import ChannelRefused, IdentityServices
 from imserver.plugin.storage import Store
 from imserver.plugin.wire import CommandRow, CommandTable, Connection, Reply, app_and_user, id_of
@@ -110,11 +110,11 @@ class StreamedAnswers:
         """Whether a message would be refused as the first one to somebody who is no account."""
         if app not in self._logins.account_apps or self._accounts.those_of(app, [to]):
             return False
-        return self._store.log().conversations.between(app, user, to) is None
+        return self._store.part(MessageLog).conversations.between(app, user, to) is None
 
     def _peer(self, app: str, user: str, conversation: int) -> str | Rejected:
         """The other user of a conversation; ``""``: it is a group."""
-        log = self._store.log()
+        log = self._store.part(MessageLog)
         found, own = (
             log.conversations.get(app, conversation),
             log.conversations.member(app, conversation, user),

@@ -29,6 +29,7 @@ from imserver.features.bots.wire import AskBotCommands
 from imserver.features.groups.groups import ADMIN, OWNER, Groups, NotAllowed, UnknownGroup
 from imserver.plugin.errors import ImserverError, ReplyCode
 from imserver.plugin.identity import Buckets, Relations, by_address, is_name
+from imserver.plugin.messages import MessageLog
 from imserver.plugin.runtime import BadUrl, PublicRequests
 from imserver.plugin.storage import Account, Store
 from imserver.plugin.wire import CommandRow, CommandTable, Connection, Reply, app_and_user, id_of
@@ -219,7 +220,7 @@ class Bots:
 
         Raises UnknownConversation.
         """
-        log = self._store.log()
+        log = self._store.part(MessageLog)
         found = log.conversations.get(app, conversation)
         if found is None or (by and log.conversations.member(app, conversation, by) is None):
             raise UnknownConversation(str(conversation))

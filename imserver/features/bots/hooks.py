@@ -30,6 +30,7 @@ from imserver.plugin.messages import (
     Failure,
     LeasedWork,
     LogWindow,
+    MessageLog,
     Messaging,
 )
 from imserver.plugin.runtime import PublicRequests, RateLimitedLog, Unreachable
@@ -132,7 +133,7 @@ class BotHooks:
         """Wake the greenlets whose bots may read something new. Switches. Raises StorageUnavailable."""
         if not self._senders:
             return
-        stored = self.store.log()
+        stored = self.store.part(MessageLog)
         apps = list({app for app, _ in self._senders})
         heads = stored.entries.heads(apps)
         for app in apps:
@@ -180,7 +181,7 @@ class _Sender:
                 self.consumer.wake()
 
     def _read(self, after: int, limit: int) -> list[Entry]:
-        return self._hooks.store.log().entries.sync(self.hook.app, self.hook.bot, after, limit)[0]
+        return self._hooks.store.part(MessageLog).entries.sync(self.hook.app, self.hook.bot, after, limit)[0]
 
     def _save(self) -> None:
         self._hooks.rows.advance(self.hook, self.window.position)

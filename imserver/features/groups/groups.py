@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from time import time
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import Final, TypeVar
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -25,12 +25,9 @@ from imserver.features.groups.wire import (
 )
 from imserver.plugin.errors import ImserverError, ReplyCode
 from imserver.plugin.identity import Buckets, Relations, TooManyRequests, is_name
-from imserver.plugin.messages import Conversation, GroupState, Rejected, RejectReason
+from imserver.plugin.messages import Conversation, GroupState, MessageLog, Rejected, RejectReason
 from imserver.plugin.storage import Condition, Store
 from imserver.plugin.wire import CommandRow, CommandTable, Connection, Reply, app_and_user
-
-if TYPE_CHECKING:
-    from imserver.plugin.messages import MessageLog
 
 T = TypeVar("T")
 
@@ -157,7 +154,7 @@ class Groups:
         """The number of groups of a user, and a page of them in the order of their ids, after the id
         ``after``.
         """
-        log = self._store.log()
+        log = self._store.part(MessageLog)
         own = {
             row.conversation: row
             for row in log.conversations.memberships(app, user)
@@ -170,7 +167,7 @@ class Groups:
     def members(self, app: str, group: int, by: str, after: str, limit: int) -> list[GroupMember]:
         """Members in the order of their ids, after the id ``after``."""
         self._seen(app, group, by)
-        rows = self._store.log().conversations.members(app, group, after, limit)
+        rows = self._store.part(MessageLog).conversations.members(app, group, after, limit)
         return [GroupMember(row.user, row.role, row.muted_until) for row in rows]
 
     def ids(self, app: str, group: int, by: str) -> list[str]:
@@ -191,7 +188,7 @@ class Groups:
             raise TooManyMembers(f"accounts.group_members {self.limit}")
         if by_user:
             self._creations.require((app, owner))
-        change = _done(self._store.log().groups.create(app, owner, name, others))
+        change = _done(self._store.part(MessageLog).groups.create(app, owner, name, others))
         return self.show(app, change.conversation, owner)
 
     def invite(self, app: str, group: int, by: str, users: Sequence[str]) -> tuple[str, ...]:
@@ -262,7 +259,7 @@ class Groups:
 
     def count(self, app: str, group: int) -> int:
         """The number of members."""
-        return self._store.log().conversations.count_members(app, group)
+        return self._store.part(MessageLog).conversations.count_members(app, group)
 
     def join(self, app: str, group: int, user: str, by_user: bool = True) -> Group:
         """Add a user to an open group. ``by_user``: see :meth:`create`. Raises NotAllowed, TooManyRequests
@@ -385,7 +382,7 @@ class Groups:
         """The message log. Raises UnknownGroup if there are no groups."""
         if not self._store.has_database or not group:
             raise UnknownGroup(str(group))
-        return self._store.log()
+        return self._store.part(MessageLog)
 
 
 def _group(found: Conversation, role: str = "", muted_until: int = 0) -> Group:

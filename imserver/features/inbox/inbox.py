@@ -12,7 +12,7 @@ from imserver.features.inbox.settings import InboxSettings
 from imserver.features.inbox.wire import Arrange, AskArrangements
 from imserver.plugin.errors import ImserverError, ReplyCode
 from imserver.plugin.identity import Buckets, TooManyRequests
-from imserver.plugin.messages import RefusedView, Signals, ToFollowers
+from imserver.plugin.messages import MessageLog, RefusedView, Signals, ToFollowers
 from imserver.plugin.storage import Store
 from imserver.plugin.wire import CommandRow, CommandTable, Connection, Reply, Signal, app_and_user
 
@@ -70,7 +70,7 @@ class Inbox:
         store, conversation = self._store, change.conversation
         if (
             not store.has_database  # a change would create it
-            or store.log().conversations.member(app, conversation, user, or_left=True) is None
+            or store.part(MessageLog).conversations.member(app, conversation, user, or_left=True) is None
         ):
             raise NotInConversation
         after, has_changed = self._rows.change(app, user, change, self._limits)

@@ -18,7 +18,7 @@ from imserver.features.invitations.invitations import CODE_BYTES
 from imserver.features.invitations.rows import Invitation, InvitationStore
 from imserver.plugin.commands import fail, opened, settings_options
 from imserver.plugin.identity import GOCHAT, Tenants
-from imserver.plugin.messages import Rejected
+from imserver.plugin.messages import MessageLog, Rejected
 from imserver.plugin.settings import HTTP_URL, Config
 from imserver.plugin.storage import Account, Store
 
@@ -100,7 +100,7 @@ def _owner(store: Store) -> tuple[Account, str]:
 
 def _group_of(store: Store, owner: Account, name: str) -> int:
     """The first group of the owner, which is made if it is missing."""
-    log = store.log()
+    log = store.part(MessageLog)
     owned = [
         row.conversation
         for row in log.conversations.memberships(GOCHAT, owner.user)

@@ -19,7 +19,7 @@ from imserver.features.invitations.rows import Invitation, InvitationStore, use
 from imserver.features.invitations.settings import InvitationLimits
 from imserver.plugin.errors import ImserverError
 from imserver.plugin.identity import AccountSession, Buckets, Relations, by_address
-from imserver.plugin.messages import Appended, Draft, Entry, Messaging
+from imserver.plugin.messages import Appended, Draft, Entry, MessageLog, Messaging
 from imserver.plugin.storage import Account, Condition, Statements, Store
 from imserver.plugin.wire import id_of
 
@@ -266,7 +266,7 @@ class Invitations:
         """The message with which an invitation was sent to one user; None: it was not sent."""
         if found.max_uses != 1:
             return None
-        message = self._store.log().entries.sent(found.app, found.user, found.code)
+        message = self._store.part(MessageLog).entries.sent(found.app, found.user, found.code)
         return message if message is not None and message.type == MESSAGE_TYPE else None
 
     def _settle(

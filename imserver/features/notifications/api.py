@@ -49,7 +49,7 @@ from imserver.plugin.http import (
     refuse,
 )
 from imserver.plugin.identity import GOCHAT, Buckets, Needs, Tenants
-from imserver.plugin.messages import MessageServices, Signals, ToFollowers
+from imserver.plugin.messages import MessageLog, MessageServices, Signals, ToFollowers
 from imserver.plugin.runtime import BadUrl
 from imserver.plugin.services import Core
 from imserver.plugin.settings import settings_of
@@ -504,7 +504,7 @@ def update_conversation_wish(
     """
     app, user, conversation = call.app, call.user, request.conversation
     store = api.store
-    if not store.has_database or store.log().conversations.member(app, conversation, user) is None:
+    if not store.has_database or store.part(MessageLog).conversations.member(app, conversation, user) is None:
         raise ApiProblem(Problems.UNKNOWN_CONVERSATION)
     rows = api.parts.rows
     wish = rows.conversation_wishes(app, conversation, [user]).get(user, ConversationWish(conversation))

@@ -26,7 +26,7 @@ from imserver.features.notifications.rows import NotificationRows
 from imserver.features.notifications.settings import rules_of
 from imserver.features.webhooks.event_rows import NewEvent
 from imserver.plugin.identity import Tenants
-from imserver.plugin.messages import Consumer, DeliveryLease, Failure
+from imserver.plugin.messages import Consumer, DeliveryLease, Failure, MessageLog
 from imserver.plugin.runtime import RateLimitedLog
 from imserver.plugin.storage import Account, Store
 from imserver.plugin.wire import (
@@ -202,7 +202,7 @@ class Mails:
             self._settle(app, due, replace(due, due=later), later)
             return
         following = mail_due(wishes, now)
-        stored = self._store.log()
+        stored = self._store.part(MessageLog)
         entry, marks = stored.entries.head(app), stored.marks.since(app, due.user, Limit.ID).version
         mail = self._mail(account, wishes, due.entry)
         if mail is None:
@@ -254,7 +254,7 @@ class Mails:
         """When the next mail may be sent, Unix milliseconds; 0: now."""
         again = due.mailed + AGAIN_SECONDS * 1000
         if wishes.mail == "soon" and due.mailed and again > now_ms:
-            has_read = self._store.log().marks.since(app, due.user, due.marks).reads
+            has_read = self._store.part(MessageLog).marks.since(app, due.user, due.marks).reads
             if not has_read:
                 return again
         return quiet_until(wishes.quiet, now_ms)
@@ -265,7 +265,7 @@ class Mails:
 
         app, user = account.app, account.user
         wished = self._rows.conversation_wishes_of(app, user)
-        digest = collect(self._store.log(), self._accounts, account, wished, after)
+        digest = collect(self._store.part(MessageLog), self._accounts, account, wished, after)
         tenant = self._tenants.find(app)
         if digest is None or tenant is None:
             return None

@@ -51,6 +51,7 @@ from imserver.plugin.messages import (
     Entry,
     LeasedWork,
     LogWindow,
+    MessageLog,
     UnreadMessages,
 )
 from imserver.plugin.runtime import RateLimitedLog, is_long_turn, serve_others, steady_time, until_beat
@@ -267,7 +268,7 @@ class Notifier:
         """Wake the consumers of logs that have grown. Switches. Raises StorageUnavailable."""
         if not self._followed:
             return
-        heads = self._store.log().entries.heads(list(self._followed))
+        heads = self._store.part(MessageLog).entries.heads(list(self._followed))
         for app, head in heads.items():
             if app in self._followed:
                 self._followed[app].look(head)
@@ -348,7 +349,7 @@ class Notifier:
         self, app: str, users: Mapping[int, Sequence[str]], mentioned: Mapping[int, Sequence[str]]
     ) -> dict[int, UnreadMessages]:
         """The unread messages of the first of these conversations, of as many as are looked at together."""
-        conversations = self._store.log().conversations
+        conversations = self._store.part(MessageLog).conversations
         found: dict[int, UnreadMessages] = {}
         messages = 0
         for some in chunks(list(users), CONVERSATIONS_AT_ONCE):
@@ -367,7 +368,7 @@ class Notifier:
         senders = {entries[entry].sender for entry in chosen.values()} - {""}
         receivers = {due.user for due in dues}
         accounts = {each.user: each for each in self._accounts_of(app, sorted(senders | receivers))}
-        found = self._store.log().conversations.find(app, list({due.conversation for due in dues}))
+        found = self._store.part(MessageLog).conversations.find(app, list({due.conversation for due in dues}))
         conversations = {each.id: each for each in found}
         writer = _Writer(app, entries, conversations, accounts, facts, self._make_token)
         for number, due in enumerate(dues, 1):
@@ -417,7 +418,9 @@ class Notifier:
             blocked |= dict.fromkeys(pairs, False)
             blocked |= dict.fromkeys(self._recipients.blocks(app, pairs), True)
             new = {entry for key, (entry, sender) in candidates.items() if not blocked[key[0], sender]}
-            for each in self._store.log().entries.find(app, list((new | older - silent) - entries.keys())):
+            for each in self._store.part(MessageLog).entries.find(
+                app, list((new | older - silent) - entries.keys())
+            ):
                 if notify_in(each) is False:
                     silent.add(each.id)
                 elif each.id in new:
@@ -445,7 +448,7 @@ class _FollowedLog:
     def __init__(self, notifier: Notifier, app: str, position: int) -> None:
         self._notifier = notifier
         self._app = app
-        stored = notifier._store.log()
+        stored = notifier._store.part(MessageLog)
         self.window = LogWindow(lambda after, limit: stored.entries.read(app, after, limit), position)
         self._next_due: int | None = 0
         """When something is to be decided, in milliseconds of :func:`steady_time`; 0: now, or not known;
@@ -595,7 +598,7 @@ class _FollowedLog:
         known = self._members.get(group)
         if known is None:
             members: list[str] = []
-            conversations = self._notifier._store.log().conversations
+            conversations = self._notifier._store.part(MessageLog).conversations
             while page := conversations.members(
                 self._app, group, members[-1] if members else "", MEMBERS_AT_ONCE
             ):

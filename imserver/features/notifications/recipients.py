@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from imserver.plugin.identity import Relations
+from imserver.plugin.messages import MessageLog
 from imserver.plugin.runtime import serve_others
 from imserver.plugin.storage import Store
 
@@ -42,7 +43,7 @@ class Recipients:
         was recalled, or has expired. Of what is not stored (conversation 0) only the ban counts. Switches.
         Raises StorageUnavailable.
         """
-        stored = self._store.log()
+        stored = self._store.part(MessageLog)
         users: dict[int, list[str]] = {}
         for user, conversation, _ in items:
             if conversation:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import gevent
 import msgspec
@@ -13,14 +13,11 @@ from msgspec import Struct
 from imserver.features.webhooks.event_rows import Absence, NewEvent
 from imserver.features.webhooks.feeds import Feed, Feeds
 from imserver.plugin.errors import StorageUnavailable
-from imserver.plugin.messages import Consumer, Conversation, ConversationSummary, Entry
+from imserver.plugin.messages import Consumer, Conversation, ConversationSummary, Entry, MessageLog
 from imserver.plugin.runtime import steady_time
 from imserver.plugin.services import SessionServices
 from imserver.plugin.storage import Account, Store
 from imserver.plugin.wire import entry_view
-
-if TYPE_CHECKING:
-    from imserver.plugin.messages import MessageLog
 
 GATHER_SECONDS: Final = 0.1
 """How long new entries wait for others."""
@@ -152,7 +149,7 @@ class Absences:
         known = feed.members.get(group)
         if known is None:
             members: list[str] = []
-            conversations = self._store.log().conversations
+            conversations = self._store.part(MessageLog).conversations
             while page := conversations.members(
                 feed.app, group, members[-1] if members else "", MEMBERS_AT_ONCE
             ):
@@ -178,7 +175,7 @@ class Absences:
         if online.missing:  # tried again: nobody is reported who may be online
             raise StorageUnavailable(f"nodes do not answer: {', '.join(online.missing)}")
         bots = {account.user for account in self._accounts_of(app, users) if account.bot}
-        stored = self._store.log()
+        stored = self._store.part(MessageLog)
         entries = {entry.id: entry for entry in stored.entries.find(app, list({each.entry for each in due}))}
         found = stored.conversations.find(app, list({each.conversation for each in due}))
         conversations = {conversation.id: conversation for conversation in found}

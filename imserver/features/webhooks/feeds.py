@@ -48,6 +48,7 @@ from imserver.plugin.messages import (
     Entry,
     Failure,
     LogWindow,
+    MessageLog,
 )
 from imserver.plugin.runtime import Outgoing, Unreachable, until_beat
 from imserver.plugin.storage import Store, chunks
@@ -296,7 +297,7 @@ class Feeds:
             consumer.wake()
 
     def _read(self, app: str, after: int, limit: int) -> list[Entry]:
-        return self._store.log().entries.read(app, after, limit)
+        return self._store.part(MessageLog).entries.read(app, after, limit)
 
     def save(self, feed: Feed) -> None:
         """Store positions that have moved. Switches. Raises StorageUnavailable."""
@@ -479,7 +480,7 @@ class Feeds:
     def _bury(self, feed: Feed, batch: _Batch, failures: int) -> bool:
         """Move events that have failed for three days to the dead ones. Whether there were any."""
         before = int(time()) - TRY_SECONDS
-        old = batch.begin(self._store.log().entries.stored_at(feed.app, batch.entry_ids), before)
+        old = batch.begin(self._store.part(MessageLog).entries.stored_at(feed.app, batch.entry_ids), before)
         if old is None:
             return False
         self._advance(feed, old, [_retry_row(event, failures) for event in old.events], dead=True)

@@ -9,6 +9,7 @@ from imserver.http import field
 from imserver.http.call import Call
 from imserver.http.operation import Resource
 from imserver.messages.api.conversations import Before, MessagesAnswer, MessageShown, PageLimit, shown_entry
+from imserver.messages.log.message_log import MessageLog
 from imserver.storage.store import Store
 
 
@@ -37,7 +38,7 @@ def messages(store: Store, call: Call, request: ChannelMessagesQuery) -> Message
     These are the publications of a stored channel, and in apps with `store_conversations` the messages of the
     room of the `action` dialect with this name.
     """
-    page = store.log().entries.channel_page(
+    page = store.part(MessageLog).entries.channel_page(
         call.app, request.channel, request.before or None, request.limit, reverse=True, revisions=True
     )
     shown = [shown_entry(each) for each in reversed(page.entries)]

@@ -24,6 +24,7 @@ from imserver.http.wire import page_and_cursor
 from imserver.message_view import entry_view
 from imserver.messages.deliverer import newest_page, oldest_page
 from imserver.messages.log.contract import ConversationSummary, Entry
+from imserver.messages.log.message_log import MessageLog
 from imserver.messages.messaging import MessageSearch
 from imserver.messages.receipts import MarksView, Receipts
 from imserver.messages.services import MessageServices
@@ -358,7 +359,7 @@ routes = Resource(
 )
 def conversations(api: ConversationApi, call: Call, request: ConversationsQuery) -> ConversationsAnswer:
     """List the conversations of a user, the most recent first."""
-    log = api.store.log()
+    log = api.store.part(MessageLog)
     found, more = log.conversations.page(call.app, call.user, request.before, request.limit)
     listed = [_listed(each, call.user) for each in found]
     return ConversationsAnswer(listed, found[-1].position if more else 0)
@@ -386,7 +387,7 @@ def history(api: ConversationApi, call: Call, request: HistoryQuery) -> Messages
             call.app, call.user, "", request.conversation, request.before, request.limit, filter
         )
         return MessagesAnswer([shown_entry(entry) for entry in entries], before)
-    log = api.store.log()
+    log = api.store.part(MessageLog)
     where = call.app, call.user, request.conversation, request.before, request.limit
     if request.after is not UNSET:
         entries, more = oldest_page(*log.entries.history(*where, request.after))
@@ -404,7 +405,7 @@ def history(api: ConversationApi, call: Call, request: HistoryQuery) -> Messages
 )
 def pins(api: ConversationApi, call: Call, request: PinsQuery) -> PinsAnswer:
     """List the pinned messages of a conversation."""
-    found = api.store.log().entries.pins(call.app, call.user, request.conversation)
+    found = api.store.part(MessageLog).entries.pins(call.app, call.user, request.conversation)
     return PinsAnswer([shown_entry(entry) for entry in found])
 
 
@@ -451,7 +452,7 @@ def _types_of(text: str) -> tuple[str, ...]:
 def receipts(api: ConversationApi, call: Call, request: ReceiptsQuery) -> ReceiptsAnswer:
     """List how far the other members of a conversation have read."""
     behind, most = read_cursor(request.cursor) or "", request.limit + 1
-    found = api.store.log().marks.receipts(call.app, call.user, request.conversation, behind, most)
+    found = api.store.part(MessageLog).marks.receipts(call.app, call.user, request.conversation, behind, most)
     rows, following = page_and_cursor(found, request.limit, lambda row: row.user)
     shown = [ReceiptShown(row.user, row.read, row.received) for row in rows]
     return ReceiptsAnswer(shown, following)
@@ -469,7 +470,7 @@ def sync(api: ConversationApi, call: Call, request: SyncQuery) -> SyncAnswer:
     For clients without a connection, or after a reconnect: the entries after a position of the log, in
     order. The client saves `after`, and applies recalls and edits to the messages they refer to.
     """
-    log, after_ = api.store.log(), request.after
+    log, after_ = api.store.part(MessageLog), request.after
     entries, more = oldest_page(*log.entries.sync(call.app, call.user, after_, request.limit))
     # The extent is read after the page, which may lack what has expired meanwhile.
     if after_ and not log.entries.extent(call.app).continues(after_):

@@ -32,6 +32,7 @@ from imserver.messages.log.contract import (
     Rejected,
     RejectReason,
 )
+from imserver.messages.log.message_log import MessageLog
 from imserver.messages.messaging import Messaging
 from imserver.messages.receipts import Receipts
 from imserver.messages.services import MessageServices
@@ -499,7 +500,7 @@ def _annotated(api: MessageApi, call: Call, change: Callable[[Any], Change | Rej
     """Store a reaction or pin. Switches. Raises :class:`ApiProblem`."""
     _require_may_write(api, call)
     store = api.store  # a change would create the database
-    result = change(store.log()) if store.has_database else Rejected(RejectReason.UNKNOWN_MESSAGE)
+    result = change(store.part(MessageLog)) if store.has_database else Rejected(RejectReason.UNKNOWN_MESSAGE)
     if isinstance(result, Rejected):
         raise ApiProblem(result.problem, result.explanation)
     return AnnotatedAnswer(result.conversation, 0 if result.entry is None else result.entry.id)

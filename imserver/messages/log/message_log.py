@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from time import time
 from typing import TYPE_CHECKING, Any, Final
@@ -14,11 +13,11 @@ from imserver.messages.log.marks import MarkStore
 from imserver.messages.log.read import EntryReader
 from imserver.messages.log.rows import SQLITE_BY_CONVERSATION, LogHead, LogTables, continue_after, head_of
 from imserver.messages.log.search import EntrySearch
-from imserver.messages.log.writer import LogListener, LogWriter
+from imserver.messages.log.writer import LogWriter
 from imserver.storage.statements import Row, Statements
 
 if TYPE_CHECKING:
-    from imserver.storage.database import Database
+    from imserver.storage.store import Store
 
 _EXPIRED_AT_ONCE: Final = 1000
 """Number of entries that one transaction deletes."""
@@ -31,20 +30,14 @@ class MessageLog:
     """The log of every app, in parts that each have a subject. All methods of the parts may switch and may
     raise StorageUnavailable, which is temporary, unless their docstring says otherwise.
 
-    ``opened`` opens the database and creates it if needed. ``stores`` says whether a database exists.
-    ``seconds``: time limit of one statement. ``listener`` receives what this process stores.
+    A store has one: ``store.part(MessageLog)``. It opens an existing database at the first read, and creates
+    one at the first message or change of a group.
     """
 
-    def __init__(
-        self,
-        opened: Callable[[], Database],
-        stores: Callable[[], bool],
-        seconds: float,
-        listener: LogListener | None = None,
-    ) -> None:
-        self._opened = opened
-        self._tables = tables = LogTables(opened, stores)
-        self.writer = LogWriter(lambda: opened().writer_connection(), seconds, listener)
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._tables = tables = LogTables(store.database, lambda: store.has_database)
+        self.writer = LogWriter(lambda: store.database().writer_connection(), store.seconds)
         self.groups = GroupWriter(self.writer)
         self.annotations = AnnotationWriter(self.writer)
         self.entries = EntryReader(tables)
@@ -52,9 +45,13 @@ class MessageLog:
         self.conversations = ConversationReader(tables)
         self.marks = MarkStore(tables)
 
+    def close(self) -> None:
+        """Store the waiting drafts, and refuse new requests. Switches."""
+        self.writer.close()
+
     def continue_after(self, app: str, last_id: int) -> None:
         """Give the next entry of an app an id above ``last_id``."""
-        self._opened().write(partial(continue_after, app, last_id))
+        self._store.write(partial(continue_after, app, last_id))
 
     def erase_user(self, app: str, user: str) -> None:
         """Remove a deleted user from all groups, whose entries say so, and delete the user's marks.

@@ -15,6 +15,7 @@ from imserver.features.bots.hooks import messages_of
 from imserver.features.bots.parts import bots_of
 from imserver.features.webhooks import webhooks_of
 from imserver.messages.log.contract import Draft
+from imserver.messages.log.message_log import MessageLog
 from imserver.streams import leased
 from imserver.streams.consumer import DeliveryLease
 from tests.core.back_end import Answer, BackEnd, Post
@@ -241,7 +242,7 @@ def test_the_entries_of_others_are_not_read_for_each_bot(
     until(lambda: receivers.texts(url) == ["1"])
     sender = bots_of(node.node.core).hooks._senders["201", bot.user]
     until(lambda: not sender.window.count)
-    log = node.node.core.storage.store.log()
+    log = node.node.core.storage.store.part(MessageLog)
     sync, reads = log.entries.sync, []
 
     def counted(app: str, user: str, after: int, limit: int) -> Any:

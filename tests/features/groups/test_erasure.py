@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from imserver.features.accounts.parts import accounts_of
+from imserver.messages.log.message_log import MessageLog
 from imserver.storage.statements import text_of
 from tests.features import sections
 from tests.security.node_harness import Harness, config
@@ -27,7 +28,10 @@ def test_a_deleted_account_leaves_its_groups_and_takes_its_invitations_with_it(
     first.close()
     node = Harness(config(tmp_path, of_features=REGISTRATION, features=features))
     parts = node.node.core
-    log, before = parts.storage.store.log(), parts.storage.store.log().entries.head("201")
+    log, before = (
+        parts.storage.store.part(MessageLog),
+        parts.storage.store.part(MessageLog).entries.head("201"),
+    )
     assert ("groups" in parts.features) == (features != ("accounts",))
     accounts_of(parts).accounts.remove("201", ann.user)
     assert [row.left_id is None for row in log.conversations.memberships("201", ann.user)] == [False]

@@ -48,7 +48,7 @@ def store(url: str, open_store: OpenStore) -> Store:
 
 @pytest.fixture
 def log(store: Store) -> MessageLog:
-    return store.log()
+    return store.part(MessageLog)
 
 
 @pytest.fixture
@@ -178,7 +178,9 @@ def test_the_owner_or_a_back_end_deletes_a_group(groups: Groups, group: int, sto
     for outsider in ("ann", "eve"):
         with pytest.raises(UnknownGroup):
             groups.join(APP, group, outsider)
-    assert [each.kind for each in store.log().entries.history(APP, "dan", group, 0, 1)[0]] == ["leave"]
+    assert [each.kind for each in store.part(MessageLog).entries.history(APP, "dan", group, 0, 1)[0]] == [
+        "leave"
+    ]
 
 
 def test_an_open_group_that_all_have_left_is_joined_and_gets_an_owner_from_a_back_end(

@@ -18,6 +18,7 @@ from imserver.features.notifications.rows import NotificationRows
 from imserver.features.notifications.settings import AppNotifySettings
 from imserver.features.webhooks.event_rows import EventStore
 from imserver.messages.log.contract import Draft
+from imserver.messages.log.message_log import MessageLog
 from imserver.messages.log.requests import Commit
 from imserver.messages.log_follower import LogFollower
 from imserver.messages.receipts import Receipts
@@ -105,9 +106,11 @@ class NotifyingNode:
         at_once = AppNotifySettings(after_seconds=0.0, again_seconds=0.0)
         self.rules: AppNotifySettings | None = rules or at_once
         listener = _Listener()
-        self.store = Store(StorageSettings(url), str(folder), threaded=False, log_listener=listener)
+        self.store = Store(StorageSettings(url), str(folder), threaded=False)
         self.store.start()
-        self.follower = LogFollower(self.store, _NobodyHere(), Metrics())  # type: ignore[arg-type]
+        log = self.store.part(MessageLog)
+        log.writer.listener = listener
+        self.follower = LogFollower(log, _NobodyHere(), Metrics())  # type: ignore[arg-type]
         listener.follower = self.follower
         self.rows = NotificationRows(self.store)
         self.lease = DeliveryLease()
@@ -151,7 +154,7 @@ class NotifyingNode:
             )
             for text in texts
         ]
-        return [each.entry.id for each in self.store.log().writer.append(APP, drafts)]  # type: ignore[union-attr]
+        return [each.entry.id for each in self.store.part(MessageLog).writer.append(APP, drafts)]  # type: ignore[union-attr]
 
     def read(self, user: str, conversation: int, upto: int = 1 << 40) -> None:
         """As a client of this node does."""
@@ -165,7 +168,7 @@ class NotifyingNode:
     def settled(self, app: str = APP) -> bool:
         """Whether the whole log was looked at, and nothing is due now."""
         positions = self.rows.apps()
-        head = self.store.log().entries.head(app)
+        head = self.store.part(MessageLog).entries.head(app)
         return positions.get(app) == head and all(
             not due or due > time() * 1000 + 50 for _, due, _ in self.dues()
         )

@@ -11,6 +11,7 @@ from imserver.features.notifications import decisions
 from imserver.features.notifications.contract import ConversationWish, QuietHours, Shown, Wishes
 from imserver.features.notifications.settings import AppNotifySettings
 from imserver.messages.log.contract import Draft
+from imserver.messages.log.message_log import MessageLog
 from imserver.streams.consumer import DeliveryLease
 from tests.support import until
 
@@ -60,7 +61,7 @@ def test_nobody_is_followed_before_somebody_subscribes(node: NotifyingNode) -> N
 
 def test_the_sender_a_bot_and_a_user_without_endpoints_are_not_notified(node: NotifyingNode) -> None:
     bot = node.people.add(9, "Bot", bot=True)
-    group = node.store.log().groups.create(APP, "ann", "tea", ["zoe", "kim", bot]).conversation
+    group = node.store.part(MessageLog).groups.create(APP, "ann", "tea", ["zoe", "kim", bot]).conversation
     node.subscribe("ann", "zoe", bot)
     node.send("ann", group, "hi")
     node.send("ann", bot, "you")
@@ -113,19 +114,19 @@ def test_what_is_read_before_it_is_sent_is_not_sent(node: NotifyingNode) -> None
 @pytest.mark.parametrize("change", ["banned", "left", "blocked", "recalled"])
 def test_what_is_not_for_the_user_any_more_is_not_sent(node: NotifyingNode, change: str) -> None:
     node.is_sending = False
-    group = node.store.log().groups.create(APP, "ann", "tea", ["zoe", "kim"]).conversation
+    group = node.store.part(MessageLog).groups.create(APP, "ann", "tea", ["zoe", "kim"]).conversation
     node.subscribe("zoe", "kim")
     ids = node.send("ann", group, "secret")
     until(lambda: len(node.rows.deliveries(HOST, int(time() * 1000), 9)) == 2)
     if change == "banned":
         node.people.banned.add("zoe")
     elif change == "left":
-        node.store.log().groups.leave(APP, group, ["zoe"], "ann")
+        node.store.part(MessageLog).groups.leave(APP, group, ["zoe"], "ann")
     elif change == "blocked":
         node.people.blocks.add(("zoe", "ann"))
     else:
         recall = Draft(sender="ann", conversation=group, kind="recall", about=ids[0], time_ms=1)
-        node.store.log().writer.append(APP, [recall])
+        node.store.part(MessageLog).writer.append(APP, [recall])
     node.deliver()
     assert node.service.texts("zoe") == []
     assert node.service.texts("kim") == ([] if change == "recalled" else ["ann: secret"])
@@ -198,7 +199,7 @@ def test_a_conversation_tells_again_after_a_while_with_the_count(start: StartNod
 
 def test_levels_and_muted_conversations(node: NotifyingNode) -> None:
     users = ["kim", "mentions", "nothing", "muted", "unmuted"]
-    group = node.store.log().groups.create(APP, "ann", "tea", users).conversation
+    group = node.store.part(MessageLog).groups.create(APP, "ann", "tea", users).conversation
     node.subscribe(*users)
     now = int(time())
     for wish in (
@@ -260,20 +261,20 @@ def test_what_is_recalled_is_not_notified_and_what_was_notified_is_closed(start:
     (first,) = node.send("ann", "zoe", "oh no")
     until(node.dues)
     recall = Draft(sender="ann", conversation=1, kind="recall", about=first, time_ms=1)
-    node.store.log().writer.append(APP, [recall])
+    node.store.part(MessageLog).writer.append(APP, [recall])
     until(lambda: node.settled() and not node.dues())
     assert node.service.taken == []
     node.rules = AppNotifySettings(after_seconds=0)
     (second,) = node.send("ann", "zoe", "told")
     until(lambda: node.service.taken)
-    node.store.log().writer.append(APP, [replace(recall, about=second)])
+    node.store.part(MessageLog).writer.append(APP, [replace(recall, about=second)])
     until(lambda: len(node.service.taken) == 2)
     assert node.service.texts() == ["told", "close"]
 
 
 def test_nobody_is_notified_of_a_sender_whom_they_have_blocked(node: NotifyingNode) -> None:
     node.people.blocks.add(("zoe", "ann"))
-    group = node.store.log().groups.create(APP, "ann", "tea", ["zoe", "kim", "bob"]).conversation
+    group = node.store.part(MessageLog).groups.create(APP, "ann", "tea", ["zoe", "kim", "bob"]).conversation
     node.subscribe("zoe", "kim")
     node.send("bob", group, "from bob")
     node.send("ann", group, "from ann")
@@ -303,7 +304,7 @@ def test_a_message_may_say_what_is_shown_or_that_nothing_is(node: NotifyingNode)
 def test_many_messages_without_notifications_stop_nobody(start: StartNode, again: bool) -> None:
     node = start(rules=AppNotifySettings(after_seconds=1.0 if again else 0.5))
     users = [f"u{number}" for number in range(150)]
-    log = node.store.log()
+    log = node.store.part(MessageLog)
     group = log.groups.create(APP, "ann", "tea", users).conversation
     node.subscribe(*users, "zoe")
     until(lambda: node.lease.is_owned)
@@ -352,7 +353,7 @@ def test_a_user_with_mail_only_becomes_due_for_mail(node: NotifyingNode) -> None
 def test_the_notification_of_a_member_who_left_is_closed(
     node: NotifyingNode,
 ) -> None:
-    log = node.store.log()
+    log = node.store.part(MessageLog)
     group = log.groups.create(APP, "ann", "tea", ["zoe", "kim"]).conversation
     node.subscribe("zoe", "kim")
     node.send("ann", group, "hi")
@@ -371,7 +372,7 @@ def test_the_notification_of_a_member_who_left_is_closed(
 
 def test_a_group_of_a_thousand_is_notified_each_member_once(node: NotifyingNode) -> None:
     users = [f"u{number}" for number in range(1000)]
-    group = node.store.log().groups.create(APP, "ann", "all", users).conversation
+    group = node.store.part(MessageLog).groups.create(APP, "ann", "all", users).conversation
     node.subscribe(*users)
     node.send("ann", group, "one", "two")
     until(lambda: len(node.service.taken) == 1000)

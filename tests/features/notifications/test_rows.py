@@ -23,6 +23,7 @@ from imserver.features.notifications.contract import (
 from imserver.features.notifications.rows import HOSTS_OF_USER, LEASE, NotificationRows
 from imserver.features.webhooks.event_rows import EventStore, NewEvent
 from imserver.messages.log.contract import Draft
+from imserver.messages.log.message_log import MessageLog
 from imserver.node.feature_list import tables_of_server
 from imserver.storage.statements import PooledStatements
 from imserver.storage.store import Store
@@ -62,9 +63,9 @@ def test_an_app_is_followed_from_the_end_of_its_log_when_somebody_can_be_notifie
     store: Store, rows: NotificationRows
 ) -> None:
     assert rows.apps() == {}
-    store.log().writer.append(APP, [Draft(sender="a", to_user="b", body=b"1", time_ms=1)])
+    store.part(MessageLog).writer.append(APP, [Draft(sender="a", to_user="b", body=b"1", time_ms=1)])
     rows.add_endpoint(endpoint("b"), 5)
-    store.log().writer.append(APP, [Draft(sender="a", to_user="b", body=b"2", time_ms=1)])
+    store.part(MessageLog).writer.append(APP, [Draft(sender="a", to_user="b", body=b"2", time_ms=1)])
     rows.add_endpoint(endpoint("a"), 5)
     rows.set_wishes("other", "x", Wishes(mail="soon"))
     rows.set_wishes("quiet", "x", Wishes())

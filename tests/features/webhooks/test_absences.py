@@ -17,6 +17,7 @@ from imserver.features.webhooks import feeds
 from imserver.features.webhooks.absences import Absences
 from imserver.features.webhooks.requests import Receiver
 from imserver.messages.log.contract import Draft
+from imserver.messages.log.message_log import MessageLog
 from imserver.model import id_of
 from imserver.sessions.presence import Online
 from imserver.storage.contract import Account
@@ -119,8 +120,10 @@ def test_an_offline_receiver_is_reported_once_until_they_were_online(harness: Ha
 
 def test_each_conversation_is_reported_and_each_offline_member_of_a_group(harness: Harness) -> None:
     harness.online = {"ann", "bob"}
-    group = harness.store.log().groups.create(APP, "ann", "tea", ["bob", "eve", "zoe"]).conversation
-    harness.store.log().writer.append(
+    group = (
+        harness.store.part(MessageLog).groups.create(APP, "ann", "tea", ["bob", "eve", "zoe"]).conversation
+    )
+    harness.store.part(MessageLog).writer.append(
         APP, [Draft(sender="ann", conversation=group, body=b"hi all", time_ms=1)]
     )
     harness.send("bob", "hi zoe")
@@ -131,11 +134,13 @@ def test_each_conversation_is_reported_and_each_offline_member_of_a_group(harnes
         ("zoe", "group", "tea", "hi all"),
         ("zoe", "user", None, "hi zoe"),
     }
-    harness.store.log().groups.leave(APP, group, ["eve"], "eve")
-    harness.store.log().groups.join(APP, group, ["kim"], "ann")
+    harness.store.part(MessageLog).groups.leave(APP, group, ["eve"], "eve")
+    harness.store.part(MessageLog).groups.join(APP, group, ["kim"], "ann")
     harness.login("eve")
     harness.online.discard("eve")
-    harness.store.log().writer.append(APP, [Draft(sender="ann", conversation=group, body=b"more", time_ms=2)])
+    harness.store.part(MessageLog).writer.append(
+        APP, [Draft(sender="ann", conversation=group, body=b"more", time_ms=2)]
+    )
     until(lambda: len(harness.absent) == 4)
     assert harness.absent[3]["user"] == "kim"
 
@@ -144,13 +149,13 @@ def test_a_bot_is_never_absent(harness: Harness) -> None:
     result = BotStore(harness.store).add(Account(0, APP, ""), 0, "hash", 0, None)
     assert result is not None
     bot = result.account.user
-    group = harness.store.log().groups.create(APP, "ann", "tea", [bot, "zoe"]).conversation
+    group = harness.store.part(MessageLog).groups.create(APP, "ann", "tea", [bot, "zoe"]).conversation
     drafts = [
         Draft(sender="ann", to_user=bot, body=b"hi bot", time_ms=1),
         Draft(sender="ann", conversation=group, body=b"hi all", time_ms=1),
     ]
     harness.online = {"ann"}
-    harness.store.log().writer.append(APP, drafts)
+    harness.store.part(MessageLog).writer.append(APP, drafts)
     until(lambda: harness.absent and harness.quiet())
     rows = harness.store.read(lambda sql: sql.query("SELECT last_id FROM event_feed"))
     assert [event["user"] for event in harness.absent] == ["zoe"]
@@ -158,7 +163,9 @@ def test_a_bot_is_never_absent(harness: Harness) -> None:
 
 
 def test_a_stored_push_of_a_back_end_is_reported(harness: Harness) -> None:
-    harness.store.log().writer.append(APP, [Draft(sender="", to_user="zoe", body=b"order 17", time_ms=1)])
+    harness.store.part(MessageLog).writer.append(
+        APP, [Draft(sender="", to_user="zoe", body=b"order 17", time_ms=1)]
+    )
     until(lambda: harness.absent)
     assert (harness.absent[0]["sender"], harness.absent[0]["preview"]) == ("", "order 17")
 
@@ -172,7 +179,7 @@ def test_users_who_read_or_leave_or_are_back_in_time_are_not_reported(
     until(lambda: not harness.rows())
     harness.online.clear()
     harness.feeds.set(APP, Receiver(APP, "http://back.end/", b"secret", EVENTS, 600))
-    log = harness.store.log()
+    log = harness.store.part(MessageLog)
     group = log.groups.create(APP, "ann", "tea", ["eve", "kim"]).conversation
     harness.send("ann", "read soon")
     log.writer.append(APP, [Draft(sender="ann", conversation=group, body=b"hi", time_ms=1)])
@@ -223,7 +230,7 @@ def test_a_registry_that_is_away_delays_reports(harness: Harness) -> None:
 
 
 def test_members_who_joined_while_another_node_noted_are_reported(harness: Harness) -> None:
-    log = harness.store.log()
+    log = harness.store.part(MessageLog)
     group = log.groups.create(APP, "ann", "tea", ["bob"]).conversation
     harness.online = {"ann"}
     log.writer.append(APP, [Draft(sender="ann", conversation=group, body=b"one", time_ms=1)])
@@ -301,7 +308,7 @@ def test_the_database_is_asked_again_after_a_failure(
 
 
 def test_members_who_joined_while_nobody_was_reported_are_reported(harness: Harness) -> None:
-    log = harness.store.log()
+    log = harness.store.part(MessageLog)
     group = log.groups.create(APP, "ann", "tea", ["bob"]).conversation
     harness.online = {"ann"}
     log.writer.append(APP, [Draft(sender="ann", conversation=group, body=b"one", time_ms=1)])

@@ -20,6 +20,7 @@ from imserver.features.webhooks.feeds import Feed, Feeds
 from imserver.features.webhooks.requests import Receiver, WebhookCounts
 from imserver.messages import log_window
 from imserver.messages.log.contract import Draft, Entry
+from imserver.messages.log.message_log import MessageLog
 from imserver.messages.log.requests import Commit
 from imserver.storage.store import Store
 from tests.core.back_end import REFUSED, BackEnd, Post
@@ -57,7 +58,8 @@ class Node:
         receives: bool = True,
     ) -> None:
         self.listener = Listener()
-        self.store = Store(StorageSettings(), str(folder), threaded=False, log_listener=self.listener)
+        self.store = Store(StorageSettings(), str(folder), threaded=False)
+        self.store.part(MessageLog).writer.listener = self.listener
         self.store.start()
         self.tally = WebhookCounts()
         self.feeds = Feeds(self.store, EventStore(self.store), back_end, lambda: name, self.tally)  # type: ignore[arg-type]
@@ -69,7 +71,7 @@ class Node:
 
     def send(self, sender: str, *texts: str) -> list[int]:
         drafts = [Draft(sender=sender, to_user="zoe", body=text.encode(), time_ms=1000) for text in texts]
-        return [each.entry.id for each in self.store.log().writer.append(APP, drafts)]  # type: ignore[union-attr]
+        return [each.entry.id for each in self.store.part(MessageLog).writer.append(APP, drafts)]  # type: ignore[union-attr]
 
     @property
     def feed(self) -> Feed:
@@ -272,7 +274,7 @@ def test_entries_that_are_committed_while_others_are_put_aside_are_delivered(
 
     node.feeds.events.advance = advance_while_others_commit  # type: ignore[method-assign]
     drafts = [Draft(sender=sender, to_user="zoe", body=sender.encode()) for sender in ("bad", "ann")]
-    node.store.log().writer.append(APP, drafts)
+    node.store.part(MessageLog).writer.append(APP, drafts)
     until(lambda: not node.feed.count)
     assert taken == ["ann", *new]
     assert node.feed.entries is not None
@@ -318,13 +320,13 @@ def test_entries_that_the_receiver_has_not_got_do_not_expire(start: StartNode) -
     until(lambda: node.feed.owned)
     upto = node.feeds.events.undelivered(APP)
     assert upto == 0
-    assert node.store.log().expire(APP, more_than=5, upto=upto) == 0
+    assert node.store.part(MessageLog).expire(APP, more_than=5, upto=upto) == 0
     back_end.reply = lambda _: (200, b"")
     until(lambda: node.tally.delivered == 20)
     assert node.feed.noting is not None
     node.feed.noting.take(20)
     until(lambda: node.feeds.events.undelivered(APP) == 20)
-    assert node.store.log().expire(APP, more_than=5, upto=20) == 15
+    assert node.store.part(MessageLog).expire(APP, more_than=5, upto=20) == 15
 
 
 def test_what_was_stored_before_all_nodes_were_off_for_a_week_is_delivered(start: StartNode) -> None:
