@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 from imserver.config.settings import StorageSettings
 from imserver.errors import StartError, StorageUnavailable
-from imserver.messages.log.lost import far_number, move_accounts_on, raised
 from imserver.process import open_private
 from imserver.storage.address import DatabaseAddress
 from imserver.storage.database import Database
+from imserver.storage.numbers import far_number, move_accounts_on, raised
 from imserver.storage.statements import PooledStatements
 
 _SIDE_FILES = ("-wal", "-shm", "-journal")

@@ -13,10 +13,9 @@ from typing import Any, Final, Protocol, TypeVar
 from msgspec import Struct
 
 from imserver.config.settings import MAX_USER_BYTES
-from imserver.messages.log.rows import text_objection
 from imserver.model import id_of
 from imserver.storage.app_rows import tables_of_others
-from imserver.storage.statements import PooledStatements, Row
+from imserver.storage.statements import PooledStatements, Row, text_objection
 from imserver.storage.tables import OF_APP, OF_LOGS, Reason, Table
 
 T = TypeVar("T")

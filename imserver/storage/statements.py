@@ -333,6 +333,20 @@ def lower_ascii(text: str) -> str:
     return "".join(each.lower() if each.isascii() else each for each in text)
 
 
+def text_objection(text: str, most: int) -> str:
+    """The reason why a text cannot be a name, ``""`` if it can."""
+    if text.isascii():
+        size = len(text)
+    else:
+        try:
+            size = len(text.encode())
+        except UnicodeEncodeError:
+            return "not valid text"
+    if size > most:
+        return f"at most {most} bytes"
+    return "NUL" if "\0" in text else ""
+
+
 def text_of(value: Any) -> str:
     """A name from a driver as text. MySQL returns bytes."""
     return value if type(value) is str else bytes(value).decode()

@@ -27,7 +27,6 @@ from imserver.messages.log.rows import (
     ConversationState,
     decode_meta,
     reactions_in,
-    text_objection,
 )
 from imserver.messages.log.transaction import AppTransaction
 from imserver.messages.log.writer import LogWriter
@@ -35,7 +34,7 @@ from imserver.model import (
     Limit,
     Reaction,
 )
-from imserver.storage.statements import text_of
+from imserver.storage.statements import text_objection, text_of
 
 MOST_EMOJI: Final = 20
 """Different emoji with which users may react to one message."""

@@ -24,11 +24,19 @@ from imserver.messages.log.contract import (
     Right,
     options_of,
 )
-from imserver.messages.log.rows import GROUP, SQLITE_BY_GROUP, ConversationState, text_objection
+from imserver.messages.log.rows import GROUP, SQLITE_BY_GROUP, ConversationState
 from imserver.messages.log.transaction import AppTransaction, set_group
 from imserver.messages.log.writer import LogWriter
 from imserver.model import EntryKind
-from imserver.storage.statements import Condition, Statements, chunks, marks_of, padded, text_of
+from imserver.storage.statements import (
+    Condition,
+    Statements,
+    chunks,
+    marks_of,
+    padded,
+    text_objection,
+    text_of,
+)
 
 OWNER: Final = "owner"
 ADMIN: Final = "admin"

@@ -14,10 +14,9 @@ from typing import Any, Final
 
 from msgspec import Struct
 
+from imserver.storage.numbers import beyond, far_number, move_accounts_on, raised
 from imserver.storage.statements import Statements, text_of
 
-MANY: Final = 1 << 32
-"""Upper bound for the numbers of one kind that are given between two copies of a database."""
 _MOST_RANGES: Final = 20
 """Beyond it the oldest ones become one, with what is between them."""
 
@@ -32,24 +31,6 @@ class LostRange(Struct, frozen=True):
     first: int
     last: int
     found: int
-
-
-def far_number() -> int:
-    """A number beyond all that were given, and small enough for JavaScript.
-
-    It grows by 65,536 per second, so it is also beyond those given after an earlier loss.
-    """
-    return int(time() * 65_536)
-
-
-def beyond(number: int, far: int) -> int:
-    """A number far beyond this one. In SQL: :func:`raised`."""
-    return max(far, number + MANY)
-
-
-def raised(column: str, far: int) -> str:
-    """An assignment that makes a number continue far beyond its own, in the SQL of all engines."""
-    return f"{column} = CASE WHEN {column} + {MANY} < {far} THEN {far} ELSE {column} + {MANY} END"
 
 
 def ranges_of(column: Any) -> tuple[LostRange, ...]:
@@ -99,19 +80,3 @@ def move_on(known: Mapping[str, int], sql: Statements) -> dict[str, LostRange]:
         )
     sql.execute(f"UPDATE event_feed SET {raised('last_id', far)}")
     return found
-
-
-def move_accounts_on(sql: Statements, far: int) -> None:
-    """Let the ids of accounts continue far beyond."""
-    if sql.engine == "postgresql":
-        sequence = "pg_get_serial_sequence('account', 'id')"
-        sql.query(f"SELECT setval({sequence}, greatest({far}, nextval({sequence}) + {MANY}))")
-    elif sql.engine == "mysql":
-        (last,) = sql.query("SELECT coalesce(max(id), 0) FROM account")[0]
-        sql.execute(f"ALTER TABLE account AUTO_INCREMENT = {beyond(last, far)}")
-    else:
-        sql.execute(
-            "INSERT INTO sqlite_sequence SELECT 'account', 0 WHERE NOT EXISTS "
-            "(SELECT 1 FROM sqlite_sequence WHERE name = 'account')"
-        )
-        sql.execute(f"UPDATE sqlite_sequence SET {raised('seq', far)} WHERE name = 'account'")

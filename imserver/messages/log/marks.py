@@ -24,12 +24,11 @@ from imserver.messages.log.rows import (
     LogHead,
     LogTables,
     members_of,
-    text_objection,
 )
 from imserver.model import (
     Limit,
 )
-from imserver.storage.statements import Row, Statements, text_of
+from imserver.storage.statements import Row, Statements, text_objection, text_of
 
 _OF_USER: Final = ("read_position", "hidden", "mark_version", "mention", "bot_entry", "uplink_session")
 """The tables with what the log has of one user, besides memberships."""

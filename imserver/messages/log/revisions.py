@@ -13,8 +13,8 @@ import msgspec
 from imserver.config.settings import MAX_USER_BYTES
 from imserver.messages.log.bots import EVERYBODY
 from imserver.messages.log.contract import Entry
-from imserver.messages.log.rows import NUMBERS, decode_meta, text_objection
-from imserver.storage.statements import Statements
+from imserver.messages.log.rows import NUMBERS, decode_meta
+from imserver.storage.statements import Statements, text_objection
 
 MOST_EDITS: Final = 100
 """Edits of one message. Each edit and a recall rewrite all earlier ones under the log's lock."""

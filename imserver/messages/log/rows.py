@@ -18,7 +18,7 @@ from imserver.model import (
     Limit,
     Reaction,
 )
-from imserver.storage.statements import Statements, text_of
+from imserver.storage.statements import Statements, text_objection, text_of
 
 if TYPE_CHECKING:
     from imserver.storage.database import Database
@@ -258,20 +258,6 @@ def objection(draft: Draft) -> str:
     if not 0 <= draft.about <= _MAX_ID:
         return "about: not a 64-bit number"
     return "" if 0 <= draft.conversation <= _MAX_ID else "conversation: not a 64-bit number"
-
-
-def text_objection(text: str, most: int) -> str:
-    """The reason why a text cannot be a name, ``""`` if it can."""
-    if text.isascii():
-        size = len(text)
-    else:
-        try:
-            size = len(text.encode())
-        except UnicodeEncodeError:
-            return "not valid text"
-    if size > most:
-        return f"at most {most} bytes"
-    return "NUL" if _NUL in text else ""
 
 
 # --- one log ------------------------------------------------------------------------------------------------

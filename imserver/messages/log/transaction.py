@@ -48,6 +48,7 @@ from imserver.messages.log.rows import (
     pair_of_room,
 )
 from imserver.messages.log.uplink_sessions import UplinkSessions, store_sessions, stored_sessions
+from imserver.storage.numbers import beyond
 from imserver.storage.statements import DirectStatements, Statements, chunks, marks_of, padded, text_of
 
 _UNKNOWN: Final = Rejected(RejectReason.UNKNOWN_CONVERSATION)

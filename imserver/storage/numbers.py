@@ -1,0 +1,45 @@
+"""Numbers that are given once: where a database has lost the last ones, it continues far beyond them."""
+
+from __future__ import annotations
+
+from time import time
+from typing import Final
+
+from imserver.storage.statements import Statements
+
+MANY: Final = 1 << 32
+"""Upper bound for the numbers of one kind that are given between two copies of a database."""
+
+
+def far_number() -> int:
+    """A number beyond all that were given, and small enough for JavaScript.
+
+    It grows by 65,536 per second, so it is also beyond those given after an earlier loss.
+    """
+    return int(time() * 65_536)
+
+
+def beyond(number: int, far: int) -> int:
+    """A number far beyond this one. In SQL: :func:`raised`."""
+    return max(far, number + MANY)
+
+
+def raised(column: str, far: int) -> str:
+    """An assignment that makes a number continue far beyond its own, in the SQL of all engines."""
+    return f"{column} = CASE WHEN {column} + {MANY} < {far} THEN {far} ELSE {column} + {MANY} END"
+
+
+def move_accounts_on(sql: Statements, far: int) -> None:
+    """Let the ids of accounts continue far beyond."""
+    if sql.engine == "postgresql":
+        sequence = "pg_get_serial_sequence('account', 'id')"
+        sql.query(f"SELECT setval({sequence}, greatest({far}, nextval({sequence}) + {MANY}))")
+    elif sql.engine == "mysql":
+        (last,) = sql.query("SELECT coalesce(max(id), 0) FROM account")[0]
+        sql.execute(f"ALTER TABLE account AUTO_INCREMENT = {beyond(last, far)}")
+    else:
+        sql.execute(
+            "INSERT INTO sqlite_sequence SELECT 'account', 0 WHERE NOT EXISTS "
+            "(SELECT 1 FROM sqlite_sequence WHERE name = 'account')"
+        )
+        sql.execute(f"UPDATE sqlite_sequence SET {raised('seq', far)} WHERE name = 'account'")
