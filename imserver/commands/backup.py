@@ -8,6 +8,7 @@ import click
 
 from imserver.config.settings import Config
 from imserver.errors import StartError
+from imserver.node.feature_list import numbers_of_server
 from imserver.offline import load_settings, settings_options
 from imserver.process import DataDirectory
 from imserver.storage import backup as copies
@@ -53,11 +54,11 @@ def restore(path: str | None, data_dir: str | None, file: Path | None) -> None:
         lock.start()
         try:
             if address.file is None or file is None:
-                copies.move_on(address, settings.storage)
+                copies.move_on(address, settings.storage, numbers_of_server())
                 done = f"{address.shown} continues after all ids that were given since the copy"
             else:
                 address.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                before = copies.restore(address.file, file)
+                before = copies.restore(address.file, file, numbers_of_server())
                 done = f"restored {address.file}" + (f"; the previous database is {before}" if before else "")
         finally:
             lock.stop()

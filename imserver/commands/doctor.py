@@ -10,12 +10,13 @@ import socket
 import ssl
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from importlib import import_module
 from itertools import chain
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryFile
-from time import gmtime, perf_counter, strftime, time
+from time import perf_counter, time
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
@@ -33,6 +34,7 @@ from imserver.plugin.feature import Feature
 from imserver.process import SPARE_FILES_OF_A_CLUSTER, cores, plan_processes
 from imserver.storage.address import database_address
 from imserver.storage.engines import probe
+from imserver.storage.statements import PooledStatements
 from imserver.supervisor.slot import LAST_PORT, PORTS_PER_NODE, check_ports
 from imserver.terminal import fail
 
@@ -56,8 +58,6 @@ _TIMEX_BYTES: Final = 512
 _TIME_ERROR: Final = 5
 """The result of adjtimex while no service steers the clock."""
 _DAY: Final = 86_400
-_LOSS_DAYS: Final = 30
-"""For so long a loss of entries is named."""
 
 
 class Finding(Struct, frozen=True):
@@ -314,13 +314,25 @@ def _clock(name: str, difference: float) -> Finding:
     )
 
 
+def _checks_of_rows(config: Config) -> list[tuple[str, str]]:
+    """Module and attribute of the functions with which features check their rows."""
+    return [each.rows_check for each in load_features(config) if each.rows_check is not None]
+
+
+def _look(row: tuple[str, str], found: list[Finding], sql: PooledStatements) -> None:
+    module, attribute = row
+    found += getattr(import_module(module), attribute)(sql)
+
+
 def _database(config: Config) -> Findings:
     address = database_address(config.storage, config.server.data_dir)
     if not address.exists:
         yield Finding("ok", "database", f"{address.shown} does not exist yet; it is created at first use")
         return
+    in_rows: list[Finding] = []
+    looks = [partial(_look, row, in_rows) for row in _checks_of_rows(config)]
     try:
-        state = probe(address, config.storage, _TRIES)
+        state = probe(address, config.storage, _TRIES, looks)
     except Exception as error:
         yield Finding(
             "fail",
@@ -342,18 +354,7 @@ def _database(config: Config) -> Findings:
             "a message that was acknowledged may be lost when the database's machine fails",
             "set it back to its default in the database's configuration",
         )
-    lost = sorted(app for app, found in state.losses.items() if found > time() - _LOSS_DAYS * _DAY)
-    if lost:
-        when = strftime("%Y-%m-%d %H:%M", gmtime(max(state.losses[app] for app in lost)))
-        yield Finding(
-            "warn",
-            "lost entries",
-            f"at {when} UTC the database had lost its newest commits: {', '.join(lost)}",
-            "a replica that was behind took the place of its primary, or a crash took commits; messages that "
-            "were acknowledged are gone",
-            "replicate synchronously (docs/operations.md, Replication), and set the database to flush each "
-            "commit",
-        )
+    yield from in_rows
     if state.clock_difference is not None:
         yield _clock("clock and database", state.clock_difference)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from imserver.messages.api import channels, conversations, messages, streamed
 from imserver.messages.parts import build
+from imserver.messages.tables import TABLES
 from imserver.plugin.feature import Feature
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ FEATURE = Feature(
     "messages",
     build,
     metrics=_metrics,
+    tables=TABLES,
+    rows_check=("imserver.messages.doctor", "check_rows"),
     operations=(
         *channels.routes.rows,
         *streamed.routes.rows,

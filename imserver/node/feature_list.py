@@ -22,6 +22,7 @@ from imserver.core.core import Core, FeatureParts
 from imserver.errors import StartError
 from imserver.plugin import VERSION
 from imserver.plugin.feature import Feature, FeatureSettings
+from imserver.storage.numbers import GivenNumbers
 from imserver.storage.tables import CORE_TABLES, FeatureTables, StoreTables, Table
 
 CORE: Final = ("imserver.dialects.cmd", "imserver.dialects.sse")
@@ -257,6 +258,13 @@ def tables_of_server(features: tuple[Feature, ...] = ()) -> tuple[Table, ...]:
         elif (module := _module_alone(package, "tables")) is not None:
             tables += module.TABLES
     return (*tables, *CORE_TABLES)
+
+
+def numbers_of_server() -> tuple[GivenNumbers, ...]:
+    """The numbers of features of this server that a restored database does not give again, also of those that
+    a node does not have: ``NUMBERS`` of their module ``tables``."""
+    modules = (_module_alone(package, "tables") for package in FEATURES)
+    return tuple(each for module in modules for each in getattr(module, "NUMBERS", ()))
 
 
 def objection_of(features: Iterable[Feature]) -> AppObjection:

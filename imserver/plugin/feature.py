@@ -105,6 +105,8 @@ class Feature(Struct, frozen=True, eq=False):
     ``doctor``: option of ``imserver doctor`` that tries something out → the module and attribute of its
     function, one line of help, and what its value is. The function gets the settings, the store, the apps and
     the value of the option, and yields findings (:class:`imserver.commands.doctor.Finding`).
+    ``rows_check``: module and attribute of a function that ``imserver doctor`` calls with statements that
+    read the database. It yields findings about the feature's rows.
     ``erasing``: the context with its :class:`Erasure` in a command, where no node runs.
     ``tables``: its tables, in the order of their deletion. A feature of this server has them in a module
     ``tables``, which imports nothing else of it: nodes without the feature read it, too.
@@ -125,6 +127,7 @@ class Feature(Struct, frozen=True, eq=False):
     settings: FeatureSettings = FeatureSettings()
     commands: Mapping[str, tuple[str, str, str]] = {}
     doctor: Mapping[str, tuple[str, str, str, str]] = {}
+    rows_check: tuple[str, str] | None = None
     answers: Callable[[Foundation], Answers] | None = None
     problems: tuple[HttpProblem, ...] = ()
     wire: Mapping[str, Readers] = {}

@@ -8,17 +8,19 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
+from collections.abc import Sequence
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Final
 
 from imserver.config.settings import StorageSettings
 from imserver.errors import StartError, StorageUnavailable
 from imserver.process import open_private
 from imserver.storage.address import DatabaseAddress
 from imserver.storage.database import Database
-from imserver.storage.numbers import far_number, move_accounts_on, raised
-from imserver.storage.statements import PooledStatements
+from imserver.storage.numbers import GivenNumbers, far_number, move_accounts_on, raised
+from imserver.storage.statements import PooledStatements, Row, SqliteStatements, Statements
 
 _SIDE_FILES = ("-wal", "-shm", "-journal")
 _OPEN_SECONDS = 2.0
@@ -52,13 +54,15 @@ def backup(database: Path, copy: Path) -> None:
         unfinished.unlink(missing_ok=True)
 
 
-def restore(database: Path, copy: Path) -> Path | None:
+def restore(database: Path, copy: Path, numbers: Sequence[GivenNumbers]) -> Path | None:
     """Replace a database, which no server uses, by a copy. Returns the new name of the replaced database.
+    ``numbers``: those of features.
 
     No number given since the backup is given again. Clients know the greatest number they have seen and would
     ignore new entries below it. Raises StartError; then nothing has changed.
     """
     check(copy)
+    numbers = (*_OWN, *numbers)
     before: Path | None = None
     unfinished = database.with_name(f"{database.name}.part")
     try:
@@ -66,7 +70,7 @@ def restore(database: Path, copy: Path) -> Path | None:
         with closing(_connect(copy)) as source, closing(sqlite3.connect(unfinished)) as target:
             source.backup(target)
             with target:
-                _move_on(target, _given(database))
+                _move_on(SqliteStatements(target), numbers, _given(database, numbers))
         _last(unfinished)
         if database.exists():
             before = _set_aside(database)
@@ -83,7 +87,7 @@ def restore(database: Path, copy: Path) -> Path | None:
     return before
 
 
-def move_on(address: DatabaseAddress, settings: StorageSettings) -> None:
+def move_on(address: DatabaseAddress, settings: StorageSettings, numbers: Sequence[GivenNumbers]) -> None:
     """Make a database server, which has loaded a copy, give no number again that it gave since the copy.
 
     Raises StartError if others are connected to the database, or if it cannot be used.
@@ -100,7 +104,7 @@ def move_on(address: DatabaseAddress, settings: StorageSettings) -> None:
                     "it, and close other clients"
                 )
             time.sleep(0.1)
-        database.write_long(_move_server_on)
+        database.write_long(partial(_skip, numbers))
     except StorageUnavailable as error:
         raise StartError(f"storage: {address.shown} cannot be used: {error}") from None
     finally:
@@ -119,26 +123,10 @@ _OTHER_CONNECTIONS = {
 }
 
 
-def _move_server_on(sql: PooledStatements) -> None:
+def _skip(numbers: Sequence[GivenNumbers], sql: PooledStatements) -> None:
     far = far_number()
-    move_accounts_on(sql, far)  # first, because MySQL commits with it
-    for statement in (*_log_statements(far), *_event_statements(far)):
-        sql.execute(statement)
-
-
-def _log_statements(far: int) -> tuple[str, ...]:
-    return (
-        f"UPDATE log SET {raised('last_id', far)}, {raised('last_conversation', far)}",
-        f"UPDATE conversation SET {raised('last_seq', far)}",
-        f"UPDATE mark_version SET {raised('version', far)}",
-        f"INSERT INTO mark_version (log, member, version) SELECT DISTINCT s.log, s.member, {far} "
-        "FROM membership s LEFT JOIN mark_version v ON v.log = s.log AND v.member = s.member "
-        "WHERE v.log IS NULL",
-    )
-
-
-def _event_statements(far: int) -> tuple[str, ...]:
-    return (f"UPDATE event_feed SET {raised('last_id', far)}",)
+    for each in (*_OWN, *numbers):
+        each.skip(sql, far)
 
 
 def check(copy: Path) -> None:
@@ -155,97 +143,70 @@ def check(copy: Path) -> None:
         raise StartError(f"{copy} is damaged: {found}")
 
 
-class _Given(NamedTuple):
-    """The last numbers given: (app, part) → last id and conversation; the last seqs of conversations, as
-    (seq, conversation, app, part); the versions of users' marks, as (user, version, app, part); app → last id
-    of an event; the last id of an account."""
-
-    logs: dict[tuple[str, int], tuple[int, int]]
-    seqs: list[tuple[int, int, str, int]]
-    versions: list[tuple[str, int, str, int]]
-    events: dict[str, int]
-    account: int
-
-
-def _given(database: Path) -> _Given | None:
+def _given(database: Path, numbers: Sequence[GivenNumbers]) -> list[Any] | None:
     """The last numbers of a database; None if it does not exist or cannot be read."""
     try:
         with closing(_connect(database)) as connection:
-            rows = connection.execute("SELECT app, part, last_id, last_conversation FROM log")
-            logs = {(app, part): (last_id, conversation) for app, part, last_id, conversation in rows}
-            seqs = connection.execute(
-                "SELECT c.last_seq, c.id, l.app, l.part FROM conversation c JOIN log l ON l.number = c.log"
-            ).fetchall()
-            versions = connection.execute(
-                "SELECT v.member, v.version, l.app, l.part FROM mark_version v JOIN log l ON l.number = v.log"
-            ).fetchall()
-            has_events = "event_feed" in _tables(connection)
-            events = dict(connection.execute("SELECT app, last_id FROM event_feed")) if has_events else {}
-            found = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'account'").fetchone()
+            sql = SqliteStatements(connection)
+            return [each.given(sql) for each in numbers]
     except sqlite3.Error:
         return None
-    return _Given(logs, seqs, versions, events, found[0] if found else 0)
 
 
-def _tables(connection: sqlite3.Connection) -> set[str]:
-    return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+def _tables(sql: Statements) -> set[str]:
+    return {name for (name,) in sql.query("SELECT name FROM sqlite_master WHERE type = 'table'")}
 
 
-def _move_on(copy: sqlite3.Connection, given: _Given | None) -> None:
+def _move_on(sql: Statements, numbers: Sequence[GivenNumbers], given: list[Any] | None) -> None:
     """Make a copy continue after the given numbers. If they are unknown, it continues far beyond its own."""
-    tables = _tables(copy)
-    if not {"log", "mark_version", "account"} <= tables:  # made before the log existed
-        return
-    if given is None:
-        far = far_number()
-        for statement in _log_statements(far):
-            copy.execute(statement)
-        copy.execute(
-            "INSERT INTO sqlite_sequence SELECT 'account', 0 WHERE NOT EXISTS "
-            "(SELECT 1 FROM sqlite_sequence WHERE name = 'account')"
-        )
-        copy.execute(f"UPDATE sqlite_sequence SET {raised('seq', far)} WHERE name = 'account'")
-    else:
-        for (app, part), (last_id, conversation) in given.logs.items():
-            copy.execute(
-                "INSERT INTO log (app, part, last_id, last_conversation, floor) VALUES (?, ?, ?, ?, 0) "
-                "ON CONFLICT (app, part) DO UPDATE SET last_id = max(last_id, excluded.last_id), "
-                "last_conversation = max(last_conversation, excluded.last_conversation)",
-                (app, part, last_id, conversation),
-            )
-        copy.executemany(
-            "UPDATE conversation SET last_seq = max(last_seq, ?) WHERE id = ? "
-            "AND log = (SELECT number FROM log WHERE app = ? AND part = ?)",
-            given.seqs,
-        )
-        copy.executemany(
-            "INSERT INTO mark_version (member, version, log) SELECT ?, ?, number FROM log "
-            "WHERE app = ? AND part = ? "
-            "ON CONFLICT (log, member) DO UPDATE SET version = max(version, excluded.version)",
-            given.versions,
-        )
-        copy.execute("DELETE FROM sqlite_sequence WHERE name = 'account' AND seq < ?", (given.account,))
-        copy.execute(
-            "INSERT INTO sqlite_sequence SELECT 'account', ? WHERE NOT EXISTS "
-            "(SELECT 1 FROM sqlite_sequence WHERE name = 'account')",
-            (given.account,),
-        )
-    if "event_feed" in tables:
-        _move_events_on(copy, given)
+    tables, far = _tables(sql), far_number()
+    for position, each in enumerate(numbers):
+        if not each.tables <= tables:
+            continue
+        if given is None:
+            each.skip(sql, far)
+        else:
+            each.keep(sql, given[position])
 
 
-def _move_events_on(copy: sqlite3.Connection, given: _Given | None) -> None:
-    if given is None:
-        for statement in _event_statements(far_number()):
-            copy.execute(statement)
-        return
-    # A feed without a lease begins at the end of the log.
-    copy.executemany(
-        "INSERT INTO event_feed (app, last_id, entry_id, event_id, noted_id, owner, lease_until) "
-        "VALUES (?, ?, 0, 0, 0, '', 0) "
-        "ON CONFLICT (app) DO UPDATE SET last_id = max(last_id, excluded.last_id)",
-        given.events.items(),
+def _last_account(sql: Statements) -> int:
+    rows = sql.query("SELECT seq FROM sqlite_sequence WHERE name = 'account'")
+    return int(rows[0][0]) if rows else 0
+
+
+def _keep_account(sql: Statements, last: int) -> None:
+    sql.execute("DELETE FROM sqlite_sequence WHERE name = 'account' AND seq < %s", (last,))
+    sql.execute(
+        "INSERT INTO sqlite_sequence SELECT 'account', %s WHERE NOT EXISTS "
+        "(SELECT 1 FROM sqlite_sequence WHERE name = 'account')",
+        (last,),
     )
+
+
+def _last_events(sql: Statements) -> list[Row]:
+    return sql.query("SELECT app, last_id FROM event_feed") if "event_feed" in _tables(sql) else []
+
+
+def _keep_events(sql: Statements, given: list[Row]) -> None:
+    # A feed without a lease begins at the end of the log.
+    sql.execute_many(
+        "INSERT INTO event_feed (app, last_id, entry_id, event_id, noted_id, owner, lease_until) "
+        "VALUES (%s, %s, 0, 0, 0, '', 0) "
+        "ON CONFLICT (app) DO UPDATE SET last_id = max(last_id, excluded.last_id)",
+        given,
+    )
+
+
+def _skip_events(sql: Statements, far: int) -> None:
+    sql.execute(f"UPDATE event_feed SET {raised('last_id', far)}")
+
+
+_OWN: Final = (
+    # The first, because MySQL commits with it.
+    GivenNumbers(frozenset({"account"}), _last_account, _keep_account, move_accounts_on),
+    GivenNumbers(frozenset({"event_feed"}), _last_events, _keep_events, _skip_events),
+)
+"""The numbers of accounts and events, which also continue when a log has lost entries."""
 
 
 def _set_aside(database: Path) -> Path:

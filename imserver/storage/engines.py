@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from inspect import signature
 from statistics import median
@@ -20,15 +20,14 @@ from sqlalchemy.pool import StaticPool
 
 from imserver.config.settings import StorageSettings
 from imserver.errors import StartError
-from imserver.messages.log.lost import ranges_of
 from imserver.storage.address import DatabaseAddress
 from imserver.storage.statements import (
     CLOCK,
     DirectStatements,
     MysqlStatements,
+    PooledStatements,
     PostgresqlStatements,
     SqliteStatements,
-    text_of,
 )
 
 WRITES: Final = "imserver_writes"
@@ -266,19 +265,26 @@ _DURABILITY: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
 
 class DatabaseState(Struct, frozen=True):
     """State of a reachable database: product, version, median round trip in seconds, the setting that makes
-    it less durable (``""``: none), the seconds by which its clock is ahead (None: it has no clock), and when
-    nodes have found that it had lost entries of an app, in Unix seconds."""
+    it less durable (``""``: none), and the seconds by which its clock is ahead (None: it has no clock)."""
 
     name: str
     version: str
     round_trip: float
     laxness: str
     clock_difference: float | None
-    losses: dict[str, int]
 
 
-def probe(address: DatabaseAddress, settings: StorageSettings, tries: int) -> DatabaseState:
-    """Connect, measure ``tries`` round trips, disconnect. Raises the driver's errors. Switches."""
+def probe(
+    address: DatabaseAddress,
+    settings: StorageSettings,
+    tries: int,
+    looks: Iterable[Callable[[PooledStatements], object]] = (),
+) -> DatabaseState:
+    """Connect, measure ``tries`` round trips, let others look at the rows, disconnect. Raises the driver's
+    errors. Switches.
+
+    ``looks`` are left out if the tables are those of a release before.
+    """
     engine = make_engine(address, settings)
     try:
         with engine.connect() as connection:
@@ -293,11 +299,10 @@ def probe(address: DatabaseAddress, settings: StorageSettings, tries: int) -> Da
                 difference = float(clock) - time()
             version = ".".join(str(part) for part in engine.dialect.server_version_info or ())
             laxness = laxness_of(connection)
-            losses: dict[str, int] = {}
-            with suppress(DBAPIError):  # the tables are those of a release before
-                rows = connection.execute(text("SELECT app, lost FROM log WHERE lost IS NOT NULL"))
-                losses = {text_of(app): ranges_of(lost)[-1].found for app, lost in rows}
-            return DatabaseState(engine.dialect.name, version, median(times), laxness, difference, losses)
+            for look in looks:
+                with suppress(DBAPIError):
+                    look(PooledStatements(connection))
+            return DatabaseState(engine.dialect.name, version, median(times), laxness, difference)
     finally:
         engine.dispose()
 

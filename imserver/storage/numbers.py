@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import time
-from typing import Final
+from typing import Any, Final
+
+from msgspec import Struct
 
 from imserver.storage.statements import Statements
 
 MANY: Final = 1 << 32
 """Upper bound for the numbers of one kind that are given between two copies of a database."""
+
+
+class GivenNumbers(Struct, frozen=True):
+    """Numbers that a restored database does not give again: clients know the greatest that they have seen.
+
+    ``tables`` have them. A copy without these tables is older than they are. ``given`` reads the last numbers
+    of the SQLite database that is replaced, and ``keep`` lets its copy continue behind these. ``skip`` lets a
+    database continue far beyond its own numbers (``far``: :func:`far_number`), because others are not known.
+    """
+
+    tables: frozenset[str]
+    given: Callable[[Statements], Any]
+    keep: Callable[[Statements, Any], object]
+    skip: Callable[[Statements, int], object]
 
 
 def far_number() -> int:

@@ -65,7 +65,7 @@ class FeatureTables(Struct, frozen=True):
     migrations: tuple[Migration, ...]
 
 
-def _of_server(name: str, key: str, why: str, *erase_app: str) -> Table:
+def _of_server(name: str, key: str, why: str) -> Table:
     reason = Reason(why)
     return Table(
         name=name,
@@ -73,130 +73,11 @@ def _of_server(name: str, key: str, why: str, *erase_app: str) -> Table:
         of_app=reason,
         of_user=reason,
         erase_user=reason,
-        erase_app=erase_app,
         columns=reason,
     )
 
 
-_BY_MARKS: Final = Reason("the log erases it with the marks of the user")
-_BY_LOG: Final = Reason("the user leaves the conversation; what they wrote stays with the others")
-_BY_POSITIONS: Final = Reason("the node forgets the positions, also those in memory")
-_OF_MEMBERS: Final = Reason("it belongs to all members of a conversation")
-_NUMBERS: Final = Reason("numbers that say nothing of a user")
-
 CORE_TABLES: Final = (
-    Table(
-        name="hidden",
-        key=("log", "member", "id"),
-        of_app=OF_LOGS,
-        of_user="member = %s",
-        erase_user=_BY_MARKS,
-        columns=("member", "id"),
-    ),
-    Table(
-        name="read_position",
-        key=("log", "member", "conversation"),
-        of_app=OF_LOGS,
-        of_user="member = %s",
-        erase_user=_BY_MARKS,
-        columns=("member", "conversation", "read_id", "received_id"),
-    ),
-    Table(
-        name="mark_version",
-        key=("log", "member"),
-        of_app=OF_LOGS,
-        of_user=_NUMBERS,
-        erase_user=_BY_MARKS,
-        columns=_NUMBERS,
-    ),
-    Table(
-        name="uplink_session",
-        key=("log", "member"),
-        of_app=OF_LOGS,
-        of_user=_NUMBERS,
-        erase_user=_BY_MARKS,
-        columns=_NUMBERS,
-    ),
-    Table(
-        name="reaction",
-        key=("log", "message", "emoji", "member"),
-        of_app=OF_LOGS,
-        of_user="member = %s",
-        erase_user=_BY_LOG,
-        columns=("message", "emoji", "member", "id"),
-    ),
-    Table(
-        name="pin",
-        key=("log", "message"),
-        of_app=OF_LOGS,
-        of_user=_OF_MEMBERS,
-        erase_user=_BY_LOG,
-        columns=("message", "conversation", "id"),
-    ),
-    Table(
-        name="mention",
-        key=("log", "member", "conversation", "id"),
-        of_app=OF_LOGS,
-        of_user="member = %s",
-        erase_user=_BY_MARKS,
-        columns=("member", "conversation", "id"),
-    ),
-    Table(
-        name="bot_entry",
-        key=("log", "member", "conversation", "id"),
-        of_app=OF_LOGS,
-        of_user="member = %s",
-        erase_user=_BY_MARKS,
-        columns=("member", "conversation", "id"),
-    ),
-    Table(
-        name="message",
-        key=("log", "id"),
-        of_app=OF_LOGS,
-        of_user="sender = %s",
-        erase_user=_BY_LOG,
-        columns=(
-            *("id", "conversation", "seq", "sender", "kind", "type", "client_msg_id", "time_ms", "about"),
-            *("stored_at", "meta", "body"),
-        ),
-        scan=True,
-    ),
-    Table(
-        name="membership",
-        key=("log", "member", "conversation", "joined_id"),
-        of_app=OF_LOGS,
-        of_user="member = %s",
-        erase_user=_BY_LOG,
-        columns=(
-            *("member", "conversation", "joined_id", "left_id", "readable_after", "role"),
-            *("muted_until", "bot"),
-        ),
-    ),
-    Table(
-        name="conversation",
-        key=("log", "id"),
-        of_app=OF_LOGS,
-        of_user=_OF_MEMBERS,
-        erase_user=_BY_LOG,
-        columns=(
-            *("id", "kind", "pair", "name", "last_seq", "last_id", "created", "open", "options", "bots"),
-            *("avatar", "description"),
-        ),
-    ),
-    Table(
-        name="talk_position",
-        key=("app", "member"),
-        of_user="member = %s",
-        erase_user=_BY_POSITIONS,
-        columns=("member", "id"),
-    ),
-    Table(
-        name="room_position",
-        key=("app", "member", "room"),
-        of_user="member = %s",
-        erase_user=_BY_POSITIONS,
-        columns=("member", "room", "id"),
-    ),
     Table(
         name="ban",
         key=("app", "member"),
@@ -204,13 +85,6 @@ CORE_TABLES: Final = (
         user_as="bytes",
         erase_user=Reason("a ban outlives the account: nobody comes back under the same id"),
         columns=("member", "until"),
-    ),
-    _of_server(
-        "log",
-        "number",
-        "it stays with the last ids, none of which is given again if the app is created anew",
-        # Clients with an old cursor begin anew.
-        "UPDATE log SET floor = last_id WHERE app = %s AND floor < last_id",
     ),
     _of_server("app", "name", "all nodes learn from it that the app was deleted; its settings have secrets"),
     _of_server("api_key", "id", "the deletion of an app takes it out of keys, which belong to operators"),

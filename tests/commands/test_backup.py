@@ -13,6 +13,7 @@ from imserver.features.accounts.rows import AccountStore
 from imserver.features.webhooks.event_rows import EventStore, NewEvent
 from imserver.messages.log.contract import Appended, Draft
 from imserver.messages.log.message_log import MessageLog
+from imserver.node.feature_list import numbers_of_server
 from imserver.process import DataDirectory
 from imserver.storage import backup as copies
 from imserver.storage.contract import Account
@@ -121,7 +122,7 @@ def test_no_number_that_was_given_since_a_copy_is_given_again(
     last = live_on(data, "3")
     if is_lost:
         (data / "imserver.db").write_bytes(b"what a dying disk has left")
-    copies.restore(data / "imserver.db", copy)
+    copies.restore(data / "imserver.db", copy, numbers_of_server())
     store = opened(data)
     log = store.part(MessageLog)
     assert log.entries.sync("app", "a", last[0], 10) == ([], False), "nobody has seen anything that is new"
@@ -155,7 +156,7 @@ def test_seqs_and_versions_of_marks_go_on_behind_what_clients_have_seen(
     store.close()
     if is_lost:
         (data / "imserver.db").write_bytes(b"what a dying disk has left")
-    copies.restore(data / "imserver.db", tmp_path / "copy.db")
+    copies.restore(data / "imserver.db", tmp_path / "copy.db", numbers_of_server())
     store = opened(data)
     (new,) = store.part(MessageLog).writer.append("app", [message])
     assert isinstance(new, Appended)
@@ -174,7 +175,7 @@ def test_an_app_that_began_after_the_copy_goes_on_behind_it_too(data: Path, tmp_
     note = NewEvent("young", "a", "absent", b"{}")
     assert EventStore(store).append([note, note]) == {"young": 2}
     store.close()
-    copies.restore(data / "imserver.db", tmp_path / "copy.db")
+    copies.restore(data / "imserver.db", tmp_path / "copy.db", numbers_of_server())
     store = opened(data)
     store.part(MessageLog).writer.append("young", [Draft(sender="a", to_user="b")])
     assert [entry.id for entry in store.part(MessageLog).entries.read("young", 0, 10)] == [4]
@@ -187,7 +188,7 @@ def test_what_was_there_remains_however_often_something_is_restored(data: Path, 
     copies.backup(data / "imserver.db", tmp_path / "copy.db")
     say(data, "two")
     for name in ("imserver.db.before", "imserver.db.before.2", "imserver.db.before.3"):
-        assert copies.restore(data / "imserver.db", tmp_path / "copy.db") == data / name
+        assert copies.restore(data / "imserver.db", tmp_path / "copy.db", numbers_of_server()) == data / name
     with sqlite3.connect(data / "imserver.db.before") as before:
         assert before.execute("SELECT count(*) FROM message").fetchone() == (2,)
     before.close()

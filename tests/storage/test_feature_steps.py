@@ -10,7 +10,7 @@ from sqlalchemy import Column, SmallInteger, text
 
 from imserver.config.settings import StorageSettings
 from imserver.errors import StartError
-from imserver.node.feature_list import tables_of_server
+from imserver.node.feature_list import numbers_of_server, tables_of_server
 from imserver.storage import backup
 from imserver.storage.migrations import Columns
 from imserver.storage.store import Store
@@ -162,7 +162,7 @@ def test_a_copy_has_the_tables_and_their_record(tmp_path: Path, open_store: Open
     backup.backup(file, copy)
     store.execute("DELETE FROM lamp_owner")
     store.close()
-    backup.restore(file, copy)
+    backup.restore(file, copy, numbers_of_server())
     again = open_store(f"sqlite:///{file}")
     assert count(again) == (2, 2)
     again.delete_rows_of_user("shop", "ann")

@@ -28,7 +28,7 @@ from imserver.messages.log.contract import (
     StorageUnsure,
     Stored,
 )
-from imserver.messages.log.lost import beyond, next_after_loss
+from imserver.messages.log.lost import next_after_loss
 from imserver.messages.log.requests import AppendRequest
 from imserver.messages.log.revisions import MOST_EDITS, count_edits, recalled_among, revise
 from imserver.messages.log.rows import (

@@ -1,0 +1,193 @@
+"""Tables of the messenger: the log of each app, and the marks and positions of users."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from imserver.storage.numbers import GivenNumbers, raised
+from imserver.storage.statements import Statements
+from imserver.storage.tables import OF_LOGS, Reason, Table
+
+_BY_MARKS: Final = Reason("the log erases it with the marks of the user")
+_BY_LOG: Final = Reason("the user leaves the conversation; what they wrote stays with the others")
+_BY_POSITIONS: Final = Reason("the node forgets the positions, also those in memory")
+_OF_MEMBERS: Final = Reason("it belongs to all members of a conversation")
+_NUMBERS: Final = Reason("numbers that say nothing of a user")
+
+_HEAD: Final = Reason("it stays with the last ids, none of which is given again if the app is created anew")
+
+TABLES: Final = (
+    Table(
+        name="hidden",
+        key=("log", "member", "id"),
+        of_app=OF_LOGS,
+        of_user="member = %s",
+        erase_user=_BY_MARKS,
+        columns=("member", "id"),
+    ),
+    Table(
+        name="read_position",
+        key=("log", "member", "conversation"),
+        of_app=OF_LOGS,
+        of_user="member = %s",
+        erase_user=_BY_MARKS,
+        columns=("member", "conversation", "read_id", "received_id"),
+    ),
+    Table(
+        name="mark_version",
+        key=("log", "member"),
+        of_app=OF_LOGS,
+        of_user=_NUMBERS,
+        erase_user=_BY_MARKS,
+        columns=_NUMBERS,
+    ),
+    Table(
+        name="uplink_session",
+        key=("log", "member"),
+        of_app=OF_LOGS,
+        of_user=_NUMBERS,
+        erase_user=_BY_MARKS,
+        columns=_NUMBERS,
+    ),
+    Table(
+        name="reaction",
+        key=("log", "message", "emoji", "member"),
+        of_app=OF_LOGS,
+        of_user="member = %s",
+        erase_user=_BY_LOG,
+        columns=("message", "emoji", "member", "id"),
+    ),
+    Table(
+        name="pin",
+        key=("log", "message"),
+        of_app=OF_LOGS,
+        of_user=_OF_MEMBERS,
+        erase_user=_BY_LOG,
+        columns=("message", "conversation", "id"),
+    ),
+    Table(
+        name="mention",
+        key=("log", "member", "conversation", "id"),
+        of_app=OF_LOGS,
+        of_user="member = %s",
+        erase_user=_BY_MARKS,
+        columns=("member", "conversation", "id"),
+    ),
+    Table(
+        name="bot_entry",
+        key=("log", "member", "conversation", "id"),
+        of_app=OF_LOGS,
+        of_user="member = %s",
+        erase_user=_BY_MARKS,
+        columns=("member", "conversation", "id"),
+    ),
+    Table(
+        name="message",
+        key=("log", "id"),
+        of_app=OF_LOGS,
+        of_user="sender = %s",
+        erase_user=_BY_LOG,
+        columns=(
+            *("id", "conversation", "seq", "sender", "kind", "type", "client_msg_id", "time_ms", "about"),
+            *("stored_at", "meta", "body"),
+        ),
+        scan=True,
+    ),
+    Table(
+        name="membership",
+        key=("log", "member", "conversation", "joined_id"),
+        of_app=OF_LOGS,
+        of_user="member = %s",
+        erase_user=_BY_LOG,
+        columns=(
+            *("member", "conversation", "joined_id", "left_id", "readable_after", "role"),
+            *("muted_until", "bot"),
+        ),
+    ),
+    Table(
+        name="conversation",
+        key=("log", "id"),
+        of_app=OF_LOGS,
+        of_user=_OF_MEMBERS,
+        erase_user=_BY_LOG,
+        columns=(
+            *("id", "kind", "pair", "name", "last_seq", "last_id", "created", "open", "options", "bots"),
+            *("avatar", "description"),
+        ),
+    ),
+    Table(
+        name="talk_position",
+        key=("app", "member"),
+        of_user="member = %s",
+        erase_user=_BY_POSITIONS,
+        columns=("member", "id"),
+    ),
+    Table(
+        name="room_position",
+        key=("app", "member", "room"),
+        of_user="member = %s",
+        erase_user=_BY_POSITIONS,
+        columns=("member", "room", "id"),
+    ),
+    Table(
+        name="log",
+        key=("number",),
+        of_app=_HEAD,
+        of_user=_HEAD,
+        erase_user=_HEAD,
+        # Clients with an old cursor begin anew.
+        erase_app=("UPDATE log SET floor = last_id WHERE app = %s AND floor < last_id",),
+        columns=_HEAD,
+    ),
+)
+"""In the order of their deletion."""
+
+
+def _given(sql: Statements) -> tuple[list[Any], list[Any], list[Any]]:
+    """The last ids, seqs and versions: (id, conversation, app, part); (seq, conversation, app, part); (user,
+    version, app, part)."""
+    return (
+        sql.query("SELECT last_id, last_conversation, app, part FROM log"),
+        sql.query(
+            "SELECT c.last_seq, c.id, l.app, l.part FROM conversation c JOIN log l ON l.number = c.log"
+        ),
+        sql.query(
+            "SELECT v.member, v.version, l.app, l.part FROM mark_version v JOIN log l ON l.number = v.log"
+        ),
+    )
+
+
+def _keep(sql: Statements, given: tuple[list[Any], list[Any], list[Any]]) -> None:
+    ids, seqs, versions = given
+    sql.execute_many(
+        "INSERT INTO log (last_id, last_conversation, app, part, floor) VALUES (%s, %s, %s, %s, 0) "
+        "ON CONFLICT (app, part) DO UPDATE SET last_id = max(last_id, excluded.last_id), "
+        "last_conversation = max(last_conversation, excluded.last_conversation)",
+        ids,
+    )
+    sql.execute_many(
+        "UPDATE conversation SET last_seq = max(last_seq, %s) WHERE id = %s "
+        "AND log = (SELECT number FROM log WHERE app = %s AND part = %s)",
+        seqs,
+    )
+    sql.execute_many(
+        "INSERT INTO mark_version (member, version, log) SELECT %s, %s, number FROM log "
+        "WHERE app = %s AND part = %s "
+        "ON CONFLICT (log, member) DO UPDATE SET version = max(version, excluded.version)",
+        versions,
+    )
+
+
+def _skip(sql: Statements, far: int) -> None:
+    sql.execute(f"UPDATE log SET {raised('last_id', far)}, {raised('last_conversation', far)}")
+    sql.execute(f"UPDATE conversation SET {raised('last_seq', far)}")
+    sql.execute(f"UPDATE mark_version SET {raised('version', far)}")
+    sql.execute(
+        f"INSERT INTO mark_version (log, member, version) SELECT DISTINCT s.log, s.member, {far} "
+        "FROM membership s LEFT JOIN mark_version v ON v.log = s.log AND v.member = s.member "
+        "WHERE v.log IS NULL"
+    )
+
+
+NUMBERS: Final = (GivenNumbers(frozenset({"log", "mark_version"}), _given, _keep, _skip),)
+"""What a restored database does not give again."""
