@@ -19,7 +19,7 @@ from typing import ClassVar, Final
 
 from imserver import errors
 from imserver.metrics import Metrics
-from imserver.model import DialectState, Event, LogSubscription, Message
+from imserver.model import Event, LogSubscription, Message
 from imserver.transport.connection import OPEN, Connection
 
 ACK_SECONDS: Final = 10
@@ -129,12 +129,6 @@ class Unacked:
     def _count(self, size: int) -> None:
         self.bytes += size
         self._tracker.bytes += size
-
-
-class AckedState(DialectState, gc=False):
-    """State of a connection whose client may acknowledge messages. ``unacked`` is None if it does not."""
-
-    unacked: Unacked | None = None
 
 
 Acks = AckingLogSubscription | Unacked

@@ -8,18 +8,41 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from msgspec.structs import replace
 
-from imserver.hub.acks import AckedState
 from imserver.hub.hub import App, Hub, LocalChannel
 from imserver.metrics import Metrics
 from imserver.model import ChannelPart, DialectState, Event, Message
 from imserver.protocol.dialect import Payload
 from imserver.transport.connection import Connection, Encoding
 from imserver.transport.outbox import BULK_CONNECTIONS, Flusher
+
+
+class UnackedMessages(Protocol):
+    """The messages to one connection that its client has not acknowledged yet. ``delivered``: the number of
+    the last one. ``waiting``: each as an event or the id of a stored message, and its frame."""
+
+    delivered: int
+    waiting: list[tuple[Event | int, bytes]]
+
+    def add(self, connection: Connection, message: Event | Message, frame: bytes) -> None:
+        """The next message goes to the connection."""
+
+    def ack(self, connection: Connection, number: int) -> int:
+        """The client has the messages up to a number. Return the id of the last stored one (0: none)."""
+
+    def clear(self) -> list[Event]:
+        """Forget all messages: the session ends. Return those that are not stored."""
+
+
+class AckedState(DialectState, gc=False):
+    """State of a connection whose client may acknowledge messages. ``unacked`` is None if it does not."""
+
+    unacked: UnackedMessages | None = None
+
 
 FrameSource = bytes | Callable[[Connection], bytes]
 """An event as a frame (``b""``: the dialect does not have it), or a function that makes the frame for a

@@ -1,6 +1,6 @@
 """The face: dialects, commands, events and connections."""
 
-from imserver.hub.acks import AckedState
+from imserver.hub.fanout import AckedState
 from imserver.message_view import entry_view, payload_of
 from imserver.model import (
     AskHistory,
