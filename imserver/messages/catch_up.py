@@ -15,8 +15,8 @@ from gevent.lock import BoundedSemaphore as Lock
 from imserver import errors
 from imserver.clock import until_beat
 from imserver.errors import StorageUnavailable
-from imserver.hub.acks import ACK_SECONDS, AckingLogSubscription, AckTracker, PongLogSubscription
 from imserver.hub.hub import Hub
+from imserver.messages.acks import ACK_SECONDS, AckingLogSubscription, AckTracker, PongLogSubscription
 from imserver.messages.action_positions import ActionPositions
 from imserver.messages.deliverer import Deliverer, oldest_page
 from imserver.messages.log.contract import Entry, LogExtent

@@ -16,9 +16,9 @@ import gevent
 
 from imserver import errors
 from imserver.cluster.history import count_fitting
-from imserver.hub.acks import AckingLogSubscription, AckTracker, PongLogSubscription
 from imserver.hub.fanout import Fanout, Part, Run
 from imserver.hub.hub import Hub
+from imserver.messages.acks import AckingLogSubscription, AckTracker, PongLogSubscription
 from imserver.messages.log.bots import bots_of
 from imserver.messages.log.contract import Appended, Entry, Stored, page_size
 from imserver.messages.log.requests import AppendRequest

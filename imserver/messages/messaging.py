@@ -20,10 +20,10 @@ from imserver.auth.rates import SEARCH_MILLISECONDS, SEARCH_TIME, Buckets, Sende
 from imserver.auth.reviews import ReviewDecision, Reviews, facts_of
 from imserver.cluster.nodes import NodeMessages, NodeQueries, OtherNodes, read
 from imserver.errors import ReviewUnavailable, StorageUnavailable, TooManyMessages
-from imserver.hub.acks import AckingLogSubscription, AckTracker
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
 from imserver.message_view import EntryView, entry_view
+from imserver.messages.acks import AckingLogSubscription, AckTracker
 from imserver.messages.action_positions import ActionPositions
 from imserver.messages.annotations import RefusedView
 from imserver.messages.catch_up import CatchUp

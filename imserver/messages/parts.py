@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from imserver.core.core import Core, FeatureParts
-from imserver.hub.acks import AckTracker
+from imserver.messages.acks import AckTracker
 from imserver.messages.action_positions import ActionPositions
 from imserver.messages.annotations import AnnotationCommands
 from imserver.messages.log.message_log import MessageLog

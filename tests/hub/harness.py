@@ -21,10 +21,10 @@ from imserver.dialects.action.service import ActionService
 from imserver.dialects.cmd.wire import CmdDialect
 from imserver.errors import StorageUnavailable
 from imserver.features.webhooks.reviews import ReviewRequests
-from imserver.hub.acks import AckTracker
 from imserver.hub.expiry import Sweep
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
+from imserver.messages.acks import AckTracker
 from imserver.metrics import Metrics
 from imserver.model import Login
 from imserver.protocol.dialect import Dialect

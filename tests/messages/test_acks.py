@@ -6,8 +6,8 @@ import pytest
 from gevent.event import Event as Signal
 
 from imserver import errors
-from imserver.hub.acks import ACK_SECONDS, TRIES
 from imserver.messages import catch_up
+from imserver.messages.acks import ACK_SECONDS, TRIES
 from tests.core.messaging_harness import APP, MessageClient, Node
 from tests.transport.harness import turn, until
 

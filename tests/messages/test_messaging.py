@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imserver import errors
-from imserver.hub.acks import AckingLogSubscription
 from imserver.messages import catch_up, messaging
 from imserver.messages import log_follower as following
+from imserver.messages.acks import AckingLogSubscription
 from imserver.messages.log import writer
 from imserver.messages.log.contract import Draft
 from imserver.messages.log_subscriptions import LogSubscription

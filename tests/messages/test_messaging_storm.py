@@ -12,8 +12,8 @@ import gevent
 import pytest
 from gevent.event import Event as Signal
 
-from imserver.hub.acks import ACK_SECONDS
 from imserver.messages import catch_up, log_follower
+from imserver.messages.acks import ACK_SECONDS
 from imserver.messages.log import writer
 from imserver.transport.connection import OPEN
 from tests.core.memory_log import Shelf

@@ -12,9 +12,8 @@ from imserver.cluster.nodes import NodeMessages
 from imserver.cluster.registry import Lease
 from imserver.dialects.action import service
 from imserver.dialects.action.acks import AWAIT_SECONDS, ActionAcks
-from imserver.hub import acks
-from imserver.hub.acks import ACK_SECONDS
-from imserver.messages import catch_up
+from imserver.messages import acks, catch_up
+from imserver.messages.acks import ACK_SECONDS
 from imserver.model import Event
 from tests.dialects.action.test_messages import APP, Keeping, One
 from tests.hub.harness import Harness

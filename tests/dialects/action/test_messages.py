@@ -12,8 +12,8 @@ from imserver.config.settings import ChannelSettings
 from imserver.dialects.action import service
 from imserver.dialects.action.service import LEFT_TEXT, ActionMessages
 from imserver.dialects.action.wire import ActionDialect
-from imserver.hub import acks
-from imserver.hub.acks import PongLogSubscription
+from imserver.messages import acks
+from imserver.messages.acks import PongLogSubscription
 from imserver.transport.connection import Connection
 from tests.core.messaging_harness import Node
 from tests.integration.raw import PING, PONG, TEXT, frame

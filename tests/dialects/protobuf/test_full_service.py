@@ -6,8 +6,8 @@ import gevent
 import pytest
 
 from imserver.errors import StorageUnavailable
-from imserver.hub import acks
-from imserver.hub.acks import AckingLogSubscription
+from imserver.messages import acks
+from imserver.messages.acks import AckingLogSubscription
 from imserver.messages.catch_up import RECOVERED
 from imserver.messages.log.contract import LogExtent
 from imserver.transport.connection import CLOSING, OPEN

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from imserver.hub.acks import ACK_SECONDS, TRIES, AckingLogSubscription, AckTracker, Unacked
+from imserver.messages.acks import ACK_SECONDS, TRIES, AckingLogSubscription, AckTracker, Unacked
 from imserver.model import Event
 from imserver.transport.connection import OPEN
 from tests.hub.harness import Harness
