@@ -51,8 +51,9 @@ from imserver.config.settings import MAX_USER_BYTES, ORIGINAL_USER_BYTES
 from imserver.logging import OncePerMinute
 from imserver.metrics import Metrics
 from imserver.model import ACTION_PREFIX, is_of_device
-from imserver.transport.connection import OPEN, Connection, Encoding
+from imserver.transport.connection import Connection, Encoding
 from imserver.transport.gate import OPAQUE, Origins, host_name
+from imserver.transport.states import CLOSING
 
 log = logging.getLogger(__name__)
 
@@ -179,7 +180,7 @@ class Logins:
             decision = self._ask_back_end(app, decision, user, token, dialect, request, device)
             if decision.ok and self._quota.full(rule.name, rule.tenant.max_connections, request):
                 return self._denied("limit", APP_FULL, app, user, request)
-        if decision.ok and isinstance(request, Connection) and request.state == OPEN:
+        if decision.ok and isinstance(request, Connection) and request.state < CLOSING:
             # The connection may have closed during the webhook.
             self._quota.take(rule.name, rule.tenant.max_connections, request)
         return decision
@@ -441,7 +442,7 @@ class Logins:
 
         App, user and device of the connection must be set. Never switches.
         """
-        if connection.state != OPEN:
+        if connection.state >= CLOSING:
             return
         if decision.expires_at or self._ends:
             self._expiry.end_at(connection, decision.expires_at)

@@ -8,7 +8,7 @@ from imserver import errors
 from imserver.auth.rates import MESSAGES, Buckets
 from imserver.model import BadFrame
 from imserver.protocol.dialect import Dialect
-from imserver.transport.connection import OPEN, Connection, Encoding, Serve
+from imserver.transport.connection import Connection, Encoding, Serve
 
 
 class ConnectionQuota:
@@ -176,7 +176,7 @@ class Expiry:
                 if self.ends.get(connection) is not ending:
                     continue  # ended earlier
                 del self.ends[connection]
-                if connection.state == OPEN:
+                if connection.is_open:
                     connection.close(errors.CloseCode.TOKEN_INVALID)
                     closed += 1
         return closed

@@ -42,7 +42,7 @@ from imserver.model import (
 )
 from imserver.protocol.dialect import Dialect
 from imserver.sessions.connection_ids import ConnectionTable
-from imserver.transport.connection import OPEN, Connection
+from imserver.transport.connection import Connection
 from imserver.transport.dispatch import CommandRow, CommandTable
 
 SHARED_BYTES: Final = 4096
@@ -59,7 +59,7 @@ class _Requester(Struct, frozen=True):
 
     app: str
     user: str | None
-    state: int = OPEN
+    is_open: bool = True
 
 
 class ChannelAnswers(ABC):

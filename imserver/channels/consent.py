@@ -25,7 +25,7 @@ from imserver.errors import StorageUnavailable
 from imserver.hub.hub import USER_CHANNEL
 from imserver.model import ChannelPart, Event
 from imserver.protocol.partial import Partial
-from imserver.transport.connection import OPEN, Connection
+from imserver.transport.connection import Connection
 
 T = TypeVar("T")
 
@@ -38,7 +38,7 @@ class ChannelClient(Protocol):
     @property
     def user(self) -> str | None: ...
     @property
-    def state(self) -> int: ...
+    def is_open(self) -> bool: ...
 
 
 class _Subscription(Partial, frozen=True):
@@ -97,7 +97,7 @@ class ChannelConsent:
                 is_member = user != "" and group > 0 and self._groups.is_member(app, group, user)
             except StorageUnavailable:
                 raise ChannelRefused("unavailable") from None
-        if connection.state != OPEN or ((connection.app or ""), (connection.user or "")) != (app, user):
+        if not connection.is_open or ((connection.app or ""), (connection.user or "")) != (app, user):
             raise ChannelRefused("ended")
         if not is_member:
             raise ChannelRefused("denied", "the channel belongs to another user, or to members of a group")
@@ -157,7 +157,7 @@ class ChannelConsent:
             reason = decision.reason or "the back end has rejected it"
             error = errors.ClientError(errors.ReplyCode.REJECTED, reason)
             raise ChannelRefused("denied", reason, error)
-        if connection.state != OPEN or (connection.app, connection.user) != (app, user):
+        if not connection.is_open or (connection.app, connection.user) != (app, user):
             raise ChannelRefused("ended")
         if decision.action == "allow":
             return event
@@ -181,7 +181,7 @@ class ChannelConsent:
                 connection.disconnect(*refused.disconnect)
                 raise ChannelRefused("ended") from None
             raise ChannelRefused("denied", str(refused), refused.error) from None
-        if connection.state != OPEN or (connection.app, connection.user) != (app, user):
+        if not connection.is_open or (connection.app, connection.user) != (app, user):
             raise ChannelRefused("ended")
         return found
 

@@ -11,7 +11,8 @@ import gevent
 from imserver import errors
 from imserver.clock import until_beat
 from imserver.metrics import Metrics
-from imserver.transport.connection import OPEN, Connection, ConnectionContext, quiet_seconds
+from imserver.transport.connection import Connection, ConnectionContext, quiet_seconds
+from imserver.transport.states import CLOSING
 
 _BATCH = 1000
 """Number of connections checked between two turns of the loop."""
@@ -26,7 +27,7 @@ def _paced(connections: Iterable[Connection]) -> Iterable[Connection]:
     for index, connection in enumerate(tuple(connections)):
         if index and index % _BATCH == 0:
             gevent.sleep(_TURN_SECONDS)
-        if connection.state == OPEN:
+        if connection.state < CLOSING:
             yield connection
 
 
@@ -76,7 +77,7 @@ class Sweep:
             check = self.checks.get(dialect.name)
             if check is not None and connection.app is not None:
                 check(connection)
-            if connection.state != OPEN:
+            if connection.state >= CLOSING:
                 pass
             elif dialect.pinged:
                 # Only connections that still have to log in have a last_seen.
@@ -170,7 +171,7 @@ class Pings:
         poller = self._context.poller
         for fd in range(slot, poller.highest + 1, SLOTS):
             found = poller.at(fd)
-            if not isinstance(found, Connection) or found.state != OPEN:
+            if not isinstance(found, Connection) or found.state >= CLOSING:
                 continue
             # A client that comes back would answer a ping before the reply in the name of its last session.
             if found.encoding.dialect.pinged and not found.last_seen:

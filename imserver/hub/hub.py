@@ -7,7 +7,16 @@ from time import time
 from typing import Any, Final
 
 from imserver.model import SYSTEM_PREFIX, Event
-from imserver.transport.connection import OPEN, Connection
+from imserver.transport.connection import Connection
+from imserver.transport.states import (
+    ATTACH,
+    CLOSING,
+    CONNECTION_TRANSITIONS,
+    FORGET,
+    JOIN,
+    LEAVE,
+    ConnectionEvent,
+)
 
 USER_CHANNEL: Final = "user:"
 """What the name of the channel of a user begins with. Then comes the user."""
@@ -171,6 +180,12 @@ class Hub:
         """Make ``connection`` a session of ``user`` that is answered but not addressed: no push to the user
         reaches it.
         """
+        self._begin(app, connection, user, device, ATTACH)
+
+    def _begin(
+        self, app: App, connection: Connection, user: str, device: str, event: ConnectionEvent
+    ) -> None:
+        connection.state = CONNECTION_TRANSITIONS[connection.state][event]
         connection.app, connection.user, connection.device = app.name, user, device
         if app.user_counts:
             for channel in connection.channels:
@@ -180,19 +195,21 @@ class Hub:
     def forget(self, connection: Connection) -> None:
         """Stop addressing a session. It is still answered. Its end takes nobody offline."""
         self.leave(connection)
+        connection.state = CONNECTION_TRANSITIONS[connection.state][FORGET]
         self._on_forgotten(connection)
 
     def detach(self, connection: Connection) -> bool:
         """End a session but keep its connection. True if this takes its user offline."""
         went_offline = self.leave(connection)
         self._on_forgotten(connection)
+        connection.state = CONNECTION_TRANSITIONS[connection.state][LEAVE]
         connection.app = connection.user = None
         connection.device, connection.since = "", 0
         return went_offline
 
     def join(self, app: App, connection: Connection, user: str, device: str) -> None:
         """Make ``connection`` an addressed session of ``user``; under ``newest`` the only one."""
-        self.attach(app, connection, user, device)
+        self._begin(app, connection, user, device, JOIN)
         if app.notices:
             app.newcomers[connection] = len(app.notices)
         entry = app.users.get(user)
@@ -203,6 +220,7 @@ class Hub:
             app.several -= isinstance(entry, list)
             for older in entry if isinstance(entry, list) else (entry,):
                 if older is not connection:
+                    older.state = CONNECTION_TRANSITIONS[older.state][FORGET]
                     self._on_forgotten(older)
         elif isinstance(entry, list):
             entry.append(connection)
@@ -297,7 +315,7 @@ class ChannelMembership:
 
     def join(self, app: App, name: str, connection: Connection) -> LocalChannel | None:
         """Add a connection to a channel. None if it is a member already, or not in service in the app."""
-        if connection.state != OPEN or connection.app != app.name:
+        if connection.state >= CLOSING or connection.app != app.name:
             return None
         channel = app.channels.get(name)
         if channel is None:

@@ -20,7 +20,7 @@ from typing import ClassVar, Final
 from imserver import errors
 from imserver.metrics import Metrics
 from imserver.model import Event, LogSubscription, Message
-from imserver.transport.connection import OPEN, Connection
+from imserver.transport.connection import Connection
 
 ACK_SECONDS: Final = 10
 """Time for an acknowledgement. For :class:`Unacked` it is doubled after each resend."""
@@ -205,7 +205,7 @@ class AckTracker:
         unpinged: list[tuple[Connection, Acks, int]] = []
         pings = 0
         for connection, acks, number in due:
-            if connection.state != OPEN:
+            if not connection.is_open:
                 continue
             if not isinstance(acks, Unacked) and connection.log_subscription is not acks:
                 continue

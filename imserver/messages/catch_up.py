@@ -15,7 +15,6 @@ from gevent.lock import BoundedSemaphore as Lock
 from imserver import errors
 from imserver.clock import until_beat
 from imserver.errors import StorageUnavailable
-from imserver.hub.hub import Hub
 from imserver.messages.acks import ACK_SECONDS, AckingLogSubscription, AckTracker, PongLogSubscription
 from imserver.messages.action_positions import ActionPositions
 from imserver.messages.deliverer import Deliverer, oldest_page
@@ -26,7 +25,7 @@ from imserver.messages.log_subscriptions import LogSubscriptions, PendingLogSubs
 from imserver.metrics import Metrics
 from imserver.model import Backlog, LogSubscription, Message
 from imserver.storage.store import Store
-from imserver.transport.connection import OPEN, Connection, app_and_user
+from imserver.transport.connection import Connection, app_and_user
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +54,6 @@ class CatchUp:
 
     def __init__(
         self,
-        hub: Hub,
         metrics: Metrics,
         store: Store,
         log_subscriptions: LogSubscriptions,
@@ -64,7 +62,6 @@ class CatchUp:
         deliverer: Deliverer,
         positions: ActionPositions,
     ) -> None:
-        self._hub = hub
         self._metrics = metrics
         self._store = store
         self._log = store.part(MessageLog)
@@ -137,12 +134,9 @@ class CatchUp:
 
     def _may_subscribe(self, connection: Connection) -> bool:
         """Whether a session is addressed, and has no log subscription but a pending one."""
-        app, user = connection.app, connection.user
-        known = self._hub.apps.get(app or "")  # an app of guests ends with its last session
-        addressed = known is not None and user is not None and connection in known.sessions_of(user)
         log_subscription = connection.log_subscription
         free = log_subscription is None or isinstance(log_subscription, PendingLogSubscription)
-        return connection.state == OPEN and addressed and free
+        return connection.is_addressed and free
 
     def ended(self, connection: Connection, _code: int) -> None:
         """A connection has ended. Never switches."""
@@ -403,7 +397,7 @@ class CatchUp:
         """Greenlet: send entries again, or close the connections that lack too many."""
         for connection in late:
             log_subscription = connection.log_subscription
-            if connection.state != OPEN or not isinstance(log_subscription, AckingLogSubscription):
+            if not connection.is_open or not isinstance(log_subscription, AckingLogSubscription):
                 continue
             try:
                 if self.resend(connection, log_subscription.acked, RESEND_LIMIT):

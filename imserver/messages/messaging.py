@@ -136,7 +136,7 @@ class Messaging:
         )
         self.follower = LogFollower(self._log, self.deliverer, metrics)
         self.catch_up = CatchUp(
-            hub, metrics, store, self.log_subscriptions, ack_tracker, self.follower, self.deliverer, positions
+            metrics, store, self.log_subscriptions, ack_tracker, self.follower, self.deliverer, positions
         )
 
     # --- other nodes ----------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from imserver.clock import is_long_turn, serve_others
 from imserver.model import ChannelPart, Event, StreamPart
-from imserver.transport.connection import OPEN, Connection
+from imserver.transport.connection import Connection
 from imserver.transport.outbox import Backlog
 
 log = logging.getLogger(__name__)
@@ -103,12 +103,12 @@ class LateReceivers:
         for the same stream share its encoding. May switch."""
         ready: dict[str, tuple[SendSoFar, list[Connection]]] = {}
         for connection, streams in tuple(self._waiting.items()):
-            if connection.state == OPEN:
+            if connection.is_open:
                 if connection.outbox is not None:
                     continue
                 id = next(iter(streams))
                 ready.setdefault(id, (streams.pop(id), []))[1].append(connection)
-            if connection.state != OPEN or not streams:
+            if not connection.is_open or not streams:
                 del self._waiting[connection]
         for id, (send, connections) in ready.items():
             try:

@@ -33,7 +33,6 @@ from imserver.node.feature_list import (
 from imserver.node.http_servers import Application, Servers, bind_all, refuse_open_demo
 from imserver.process import connection_limit
 from imserver.storage.contract import Changes
-from imserver.transport.connection import OPEN
 from imserver.transport.gate import host_of
 
 log = logging.getLogger(__name__)
@@ -357,7 +356,7 @@ class Node:
     def _close_clients(self) -> None:
         """Close all clients with 1001, spread over time so that they do not all reconnect at once."""
         connections, config = self.core.network.context.connections, self.core.config
-        clients = [c for c in connections if c.state == OPEN]
+        clients = [c for c in connections if c.is_open]
         turns = -(-len(clients) // _CLOSES_PER_TURN)
         pause = max(config.drain.close_seconds / turns if turns > 1 else 0.0, 0.001)
         for index, connection in enumerate(clients):
@@ -389,9 +388,7 @@ class Node:
         self._apply_limits()
         core.storage.store.try_refresh()
         # Closing connections were already subtracted.
-        core.network.gate.recount(
-            host_of(c.peer) for c in core.network.context.connections if c.state == OPEN
-        )
+        core.network.gate.recount(host_of(c.peer) for c in core.network.context.connections if c.is_open)
 
     def _apply_limits(self) -> None:
         core, config = self.core, self._reread

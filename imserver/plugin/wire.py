@@ -29,13 +29,12 @@ from imserver.protocol.dialect import Dialect, Readers
 from imserver.protocol.forgiving import Fields, Refused, has_nul, well_formed, without_nulls
 from imserver.protocol.late import LateModule
 from imserver.protocol.partial import Partial
-from imserver.transport.connection import OPEN, Connection, app_and_user
+from imserver.transport.connection import Connection, app_and_user
 from imserver.transport.dispatch import CommandRow, CommandTable
 from imserver.transport.gate import Head, host_of
 from imserver.transport.stream import Stream, StreamEncoding, StreamPath
 
 __all__ = [
-    "OPEN",
     "AckedState",
     "AskHistory",
     "AskPresence",

@@ -28,7 +28,7 @@ from imserver.sessions.sessions import (
     Sessions,
 )
 from imserver.storage.store import Store
-from imserver.transport.connection import OPEN, Connection
+from imserver.transport.connection import Connection
 
 if TYPE_CHECKING:
     from imserver.cluster.redis.registry import RedisRegistry
@@ -163,7 +163,7 @@ class ClusterSessions(Sessions):
         if registration is not None and registration.refused:
             connection.close(errors.CloseCode.REFUSED)
             return errors.ReplyCode.FAILED
-        if connection.state != OPEN:
+        if not connection.is_open:
             self._departures.add(session, False)
             return errors.ReplyCode.FAILED
         connection.session = session
@@ -238,10 +238,10 @@ class ClusterSessions(Sessions):
         connection = self._find(login.app, login.user, session_id)
         if connection is None:
             return session_id in self._beginning.get((login.app, login.user), ())
-        if connection.state == OPEN and connection.pinged_at:
+        if connection.is_open and connection.pinged_at:
             # Another node is pinging it now: wait for the same answer.
             return super()._any_alive([connection])
-        return connection.state == OPEN
+        return connection.is_open
 
     def _ask_alive(self, lease: Lease, alive: AliveQuery) -> bool | PeerBusy:
         try:
@@ -392,7 +392,7 @@ class ClusterSessions(Sessions):
     def _sessions_to_register(self, everything: bool, by_id: dict[int, Connection]) -> Iterator[Session]:
         for connection in tuple(self._hub.sessions()):
             session = connection.session
-            if session is None or connection.state != OPEN:
+            if session is None or not connection.is_open:
                 continue
             if everything or not self._registry.registered(session):
                 by_id[session.id] = connection

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from imserver.cluster.nodes import OtherNodes
 from imserver.hub.hub import Hub
 from imserver.process import derive_key
-from imserver.transport.connection import OPEN, Connection
+from imserver.transport.connection import Connection
+from imserver.transport.states import CLOSING
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESSIV
@@ -120,7 +121,7 @@ class ConnectionTable:
     def _number_of(self, connection: Connection) -> int:
         if not connection.number:
             connection.number = self.ids.next_number()
-            if connection.state == OPEN:
+            if connection.is_open:
                 self._by_number[connection.number] = connection
         return connection.number
 
@@ -143,7 +144,7 @@ class ConnectionTable:
     def at(self, number: int) -> Connection | None:
         """The connection of this node with this number, if it is in service."""
         connection = self._by_number.get(number)
-        return None if connection is None or connection.state != OPEN else connection
+        return None if connection is None or connection.state >= CLOSING else connection
 
     def node_of(self, connection_id: str, others: OtherNodes | None) -> Lease | None:
         """The live node, except this one, that has or had the connection with this id."""

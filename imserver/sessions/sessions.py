@@ -27,8 +27,9 @@ from imserver.model import Event, Heartbeat, Login, Ping, Reply, is_of_device
 from imserver.sessions.connection_ids import NAMED_BY_ID
 from imserver.storage.contract import Changes
 from imserver.storage.store import Store
-from imserver.transport.connection import OPEN, Connection
+from imserver.transport.connection import Connection
 from imserver.transport.dispatch import CommandRow, CommandTable
+from imserver.transport.states import UNADDRESSED
 
 log = logging.getLogger(__name__)
 
@@ -221,7 +222,7 @@ class Sessions:
                 return self._refuse(connection, login, errors.ReplyCode.FAILED, "policy")
             if self.is_banned(login.app, login.user):
                 return self._refuse_banned(connection, login)
-        if connection.state != OPEN:
+        if not connection.is_open:
             return self._refuse(connection, login, errors.ReplyCode.FAILED, "gone")
         if connection.user:
             if not self._may_change_user(app, connection, login.user):
@@ -259,7 +260,7 @@ class Sessions:
         if kicks is not None and self.kicks.app_deleted_since(kicks, app):
             connection.close(errors.CloseCode.APP_DELETED)
             return self._refuse(connection, nobody, errors.ReplyCode.UNAUTHORIZED, "deleted")
-        if connection.state != OPEN:
+        if not connection.is_open:
             return self._refuse(connection, nobody, errors.ReplyCode.FAILED, "gone")
         self._hub.attach(known, connection, "", "")
         self._metrics.logins += 1
@@ -301,7 +302,7 @@ class Sessions:
                 if code == errors.ReplyCode.FAILED
                 else errors.CloseCode.INTERNAL_ERROR
             )
-        return connection.state == OPEN
+        return connection.is_open
 
     def takes_user(self, app: str, user: str) -> bool:
         """Whether a user id is short enough for an app. Never switches."""
@@ -326,7 +327,7 @@ class Sessions:
         decision = self._check(connection, login)
         if not decision.ok:
             return decision.code
-        if connection.state != OPEN:
+        if not connection.is_open:
             return self._refuse(connection, login, errors.ReplyCode.FAILED, "gone")
         self._logins.began(connection, decision)
         self.heartbeat(connection)
@@ -484,7 +485,7 @@ class Sessions:
             if connection.user in closing
             and connection.app == app.name
             and (query.device is None or is_of_device(connection.device, query.device))
-            and connection not in app.sessions_of(connection.user)
+            and connection.state is UNADDRESSED
         ]
 
     def unban_here(self, query: Unban) -> bool:
@@ -545,8 +546,8 @@ class Sessions:
             rival.ping()
         for _ in range(_LOOKS):
             gevent.sleep(ALIVE_SECONDS / _LOOKS)
-            if any(rival.state == OPEN and not rival.pinged_at for rival in rivals):
+            if any(rival.is_open and not rival.pinged_at for rival in rivals):
                 return True
-            if all(rival.state != OPEN for rival in rivals):
+            if all(not rival.is_open for rival in rivals):
                 break
         return False

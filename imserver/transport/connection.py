@@ -22,13 +22,19 @@ from imserver.model import DialectState, LogSubscription
 from imserver.transport import frames
 from imserver.transport.outbox import Backlog, Flusher, Writer
 from imserver.transport.poller import Poller
+from imserver.transport.states import (
+    ADDRESSED,
+    CLOSE,
+    CLOSED,
+    CLOSING,
+    CONNECTED,
+    CONNECTION_TRANSITIONS,
+    END,
+    FLUSH,
+)
 
 if TYPE_CHECKING:
     from imserver.protocol.dialect import Dialect
-
-OPEN, CLOSING, DRAINING, CLOSED = range(4)
-"""States, which only increase: in service; close frame queued; close frame written and our half of TCP
-closed, waiting for the peer; closed."""
 
 _last_data: Final = struct.Struct("=44xI4xI").unpack
 """``tcpi_last_data_sent`` and ``tcpi_last_data_recv`` of ``struct tcp_info``, in milliseconds."""
@@ -188,9 +194,9 @@ _CLOSE = int(Opcode.CLOSE)
 class Connection(Writer):
     """A WebSocket. Owner of the socket, the outbox and the parser. The session fields belong to the hub.
 
-    ``peer``: ``"address:port"`` of the client. ``last_seen``: monotonic time of the last sign of life, as its
-    dialect defines it (0: the node pings the client instead). ``pinged_at``: time of an unanswered ping (0:
-    none); any received data answers it.
+    ``is_open``: whether it is in service. ``peer``: ``"address:port"`` of the client. ``last_seen``:
+    monotonic time of the last sign of life, as its dialect defines it (0: the node pings the client instead).
+    ``pinged_at``: time of an unanswered ping (0: none); any received data answers it.
     """
 
     __slots__ = (
@@ -225,7 +231,7 @@ class Connection(Writer):
         pinged = encoding.dialect.pinged
         # last_seen is not used for pinged clients: 0 saves one object per connection.
         self.last_seen = 0.0 if pinged else now
-        self.state = OPEN
+        self.state = CONNECTED
         self.outbox = None
         self.parser: frames.MessageParser | frames.Rest | None = None
         self.pinged_at = 0.0
@@ -250,6 +256,11 @@ class Connection(Writer):
         context.connections.add(self)
         context.pinged += pinged
 
+    @property
+    def is_addressed(self) -> bool:
+        """Whether it has a session that receives what is sent to its user."""
+        return self.state is ADDRESSED
+
     # --- reading (reader greenlets) -------------------------------------------------------------------------
 
     def on_readable(self) -> None:
@@ -267,7 +278,7 @@ class Connection(Writer):
             self.lost()
             return
         self.pinged_at = 0.0
-        if self.state == OPEN:
+        if self.state < CLOSING:
             self.feed(data)
 
     def feed(self, data: bytes) -> None:
@@ -306,7 +317,7 @@ class Connection(Writer):
                     return
             serve(self, payload, text)
             start = end
-            if self.state != OPEN or (start < size and not self.may_continue()):
+            if self.state >= CLOSING or (start < size and not self.may_continue()):
                 return
         if start < size:
             self._feed_rest(data[start:] if start else data)
@@ -331,11 +342,11 @@ class Connection(Writer):
         try:
             for message in parser.feed(data):
                 self._take(message)
-                if self.state != OPEN or not (parser.between or self.may_continue()):
+                if self.state >= CLOSING or not (parser.between or self.may_continue()):
                     break
         except frames.Violation as violation:
             self.close(violation.code, violation.reason)
-        if self.state != OPEN or parser.idle:
+        if self.state >= CLOSING or parser.idle:
             self.parser = None
             parser.close()
         if self.parser is not None or self in self.context.flusher.budget.sizes:
@@ -344,7 +355,7 @@ class Connection(Writer):
     def wait_until_sent(self) -> None:
         """Wait until the outbox is empty or the connection has ended, so that two pages never wait there
         together. It switches."""
-        while self.outbox is not None and self.state == OPEN:
+        while self.outbox is not None and self.is_open:
             gevent.sleep(_LOOK_SECONDS)
 
     def may_continue(self) -> bool:
@@ -358,7 +369,7 @@ class Connection(Writer):
             outbox is not None and (isinstance(outbox, Backlog) or len(outbox[-1]) > LARGE_ANSWER_BYTES)
         ):
             serve_others()
-        return self.state == OPEN
+        return self.state < CLOSING
 
     def _count_bytes(self) -> None:
         """Count the bytes of unfinished frames against the node's budget."""
@@ -382,7 +393,7 @@ class Connection(Writer):
 
     def send(self, payload: bytes) -> None:
         """Queue one message in this connection's encoding."""
-        if self.state == OPEN:
+        if self.state < CLOSING:
             self.context.flusher.enqueue(self, self.encoding.frame(payload))
 
     def send_frame(self, frame: bytes) -> None:
@@ -396,7 +407,7 @@ class Connection(Writer):
 
     def probe(self, data: bytes) -> None:
         """Send a ping with at most 125 bytes of data. :attr:`ConnectionContext.ponged` gets the pong."""
-        if self.state == OPEN:
+        if self.is_open:
             self.send_frame(frames.encode(data, Opcode.PING))
 
     def on_writable(self) -> None:
@@ -426,7 +437,7 @@ class Connection(Writer):
         or after ``websocket.close_seconds``. Clients of a foreign protocol receive its own code
         (:attr:`Dialect.close_codes`), unless the code is one already (``as_given``).
         """
-        if self.state == OPEN:
+        if self.is_open:
             self._end(code)
             self.send_frame(self.encoding.close_frames(code, reason, as_given))
 
@@ -444,7 +455,7 @@ class Connection(Writer):
 
     def _end(self, code: int) -> None:
         """Leave service: no further messages are received or sent."""
-        self.state = CLOSING
+        self.state = CONNECTION_TRANSITIONS[self.state][CLOSE]
         self.context.closing[self] = monotonic() + self.context.close_seconds
         self.context.ended(self, code)
 
@@ -454,8 +465,8 @@ class Connection(Writer):
         Ending TCP at once could send a reset that destroys the close frame if the peer's bytes are still
         unread.
         """
-        if self.state == CLOSING:
-            self.state = DRAINING
+        if self.state is CLOSING:
+            self.state = CONNECTION_TRANSITIONS[self.state][FLUSH]
             try:
                 self.sock.shutdown(_socket.SHUT_WR)
             except OSError:
@@ -464,7 +475,7 @@ class Connection(Writer):
     def abandon(self, code: int) -> None:
         """Drop the outbox and close. The peer has ``websocket.close_seconds`` to read the close frame."""
         backlog = self.outbox
-        if self.state == OPEN and type(backlog) is Backlog:
+        if self.is_open and type(backlog) is Backlog:
             self._end(code)
             backlog.cut(self.encoding.close_frames(code))
             self.context.flusher.budget.set(self, self.held_bytes())
@@ -472,11 +483,11 @@ class Connection(Writer):
             self._kill(code)
 
     def _kill(self, code: int) -> None:
-        if self.state == CLOSED:
+        if self.state is CLOSED:
             return
-        was = self.state
+        was_open = self.is_open
         self._free()
-        if was == OPEN:
+        if was_open:
             self.context.ended(self, code)
 
     def lost(self) -> None:
@@ -484,7 +495,7 @@ class Connection(Writer):
         self._kill(errors.CloseCode.LOST)
 
     def _free(self) -> None:
-        self.state = CLOSED
+        self.state = CONNECTION_TRANSITIONS[self.state][END]
         context = self.context
         context.connections.discard(self)
         context.pinged -= self.encoding.dialect.pinged

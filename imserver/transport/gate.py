@@ -31,7 +31,6 @@ from imserver.errors import (
 from imserver.logging import OncePerMinute
 from imserver.protocol.dialect import Dialect
 from imserver.transport.connection import (
-    OPEN,
     SMALL_RECEIVE_BYTES,
     Connection,
     ConnectionContext,
@@ -520,7 +519,7 @@ def adopt(
             for start in range(0, len(rest), SMALL_RECEIVE_BYTES):
                 if start:
                     serve_others()
-                if connection.state == OPEN:
+                if connection.is_open:
                     connection.feed(rest[start : start + SMALL_RECEIVE_BYTES])
         except Exception:
             log.exception("serving failed", extra={"connection": connection.peer})

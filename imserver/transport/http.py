@@ -20,7 +20,7 @@ from gevent.event import Event
 from imserver import errors
 from imserver.clock import is_long_turn, serve_others
 from imserver.metrics import Metrics
-from imserver.transport.connection import CLOSED, CLOSING, DRAINING, OPEN, ConnectionContext
+from imserver.transport.connection import ConnectionContext
 from imserver.transport.exchange import (
     CORS,
     HttpRequest,
@@ -47,6 +47,16 @@ from imserver.transport.http1 import (
 from imserver.transport.outbox import MANY_CONNECTIONS, Backlog, Writer
 from imserver.transport.poller import NO_SOCKET
 from imserver.transport.reader import RECEIVE_BYTES
+from imserver.transport.states import (
+    CLOSE,
+    CLOSED,
+    CLOSING,
+    CONNECTED,
+    CONNECTION_TRANSITIONS,
+    DRAINING,
+    END,
+    FLUSH,
+)
 from imserver.transport.stream import Streams
 
 log = logging.getLogger(__name__)
@@ -173,7 +183,7 @@ class HttpConnection(Writer):
         self._answers_read: Event | None = None
         """Set when the client has taken its answers, for the greenlet that waits for this."""
         self.outbox = None
-        self.state = OPEN
+        self.state = CONNECTED
         self.deadline = monotonic() + front.handshake_seconds
 
     @property
@@ -207,7 +217,7 @@ class HttpConnection(Writer):
                 self.reading = False
                 if self.masked:
                     self._front.context.poller.unmask(self)
-        if not self.unfinished and self.state == OPEN:
+        if not self.unfinished and self.is_open:
             self.lost()
 
     def on_readable(self) -> None:
@@ -229,7 +239,7 @@ class HttpConnection(Writer):
         if not data:  # the client may have ended its half only, and read its answers still
             if self.outbox is None or self._await_client():
                 self.lost()
-        elif self.state != OPEN:
+        elif self.state >= CLOSING:
             return
         elif self._body is None:
             self.serve(self._buffer + data if self._buffer else data)
@@ -255,7 +265,7 @@ class HttpConnection(Writer):
             self._answers_read = Event()
             self._answers_read.wait()
             self._answers_read = None
-        return self.state != CLOSED
+        return self.state is not CLOSED
 
     def _feed_body(self, data: bytes) -> bytes | None:
         """Add data to the current body, and serve its request when it is complete.
@@ -342,7 +352,7 @@ class HttpConnection(Writer):
         """
         if is_long_turn(PIPELINED_SECONDS):
             serve_others()
-        return self.state == OPEN
+        return self.state < CLOSING
 
     def _begin_body(self, parsed: ParsedHead, raw: bytes, data: bytes) -> bytes | None:
         """Start reading a body that is incomplete, chunked or too large. Returns as :meth:`_feed_body`."""
@@ -461,6 +471,7 @@ class HttpConnection(Writer):
         self.sock = sock
         self.fd = sock.fileno()
         if rest is None or self._front.ended:
+            self.state = CONNECTION_TRANSITIONS[self.state][CLOSE]
             self.finish()
             return
         self._front.park(self)
@@ -506,7 +517,7 @@ class HttpConnection(Writer):
 
     def flushed(self) -> None:
         """The last answer is written."""
-        if self.state == CLOSING:
+        if self.state is CLOSING:
             self.finish()
 
     def abandon(self, code: int) -> None:
@@ -519,8 +530,8 @@ class HttpConnection(Writer):
             flusher.enqueue(self, data)
         else:
             flusher.enqueue_first(self, data)
-        if not keep_alive:
-            self.state = CLOSING
+        if not keep_alive and self.is_open:
+            self.state = CONNECTION_TRANSITIONS[self.state][CLOSE]
 
     def refuse(self, problem: errors.HttpProblem, headers: tuple[tuple[str, str], ...] = ()) -> None:
         """Answer with an error body and end the connection."""
@@ -542,7 +553,7 @@ class HttpConnection(Writer):
         except OSError:
             self.lost()
             return
-        self.state = DRAINING
+        self.state = CONNECTION_TRANSITIONS[self.state][FLUSH]
         self._buffer, self._body = b"", None
         self.deadline = monotonic() + LINGER_SECONDS
         self._front.park(self)
@@ -554,14 +565,14 @@ class HttpConnection(Writer):
         """
         if self.outbox is not None:
             return
-        if self.state == OPEN and (self._buffer or self._body is not None):
+        if self.is_open and (self._buffer or self._body is not None):
             self.refuse(errors.Problems.TIMEOUT)
         else:
             self.lost()
 
     def lost(self) -> None:
         """End TCP now."""
-        self.state = CLOSED
+        self.state = CONNECTION_TRANSITIONS[self.state][END]
         self._leave()
         self.outbox = None
         self._front.context.flusher.forget(self)

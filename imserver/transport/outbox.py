@@ -16,6 +16,7 @@ from typing import Any
 
 from imserver import errors
 from imserver.transport.poller import Parked
+from imserver.transport.states import CLOSED, CLOSING, ConnectionState
 
 SEND_BYTES = 65536
 """Limit of bytes in one ``send``."""
@@ -24,15 +25,24 @@ SEND_BYTES = 65536
 class Writer(Parked):
     """A connection with an outbox: a WebSocket, or an HTTP connection with its answers.
 
-    ``state`` is 0 in service. In later states :meth:`flushed` is called when everything is written.
+    When it is no longer in service, :meth:`flushed` is called as soon as everything is written.
     """
 
     __slots__ = ("outbox", "state")
 
     outbox: list[bytes] | Backlog | None
-    state: int
+    state: ConnectionState
+    """Changed by :data:`CONNECTION_TRANSITIONS` only."""
     has_close_deadline = False
     """True if a time limit of its own ends it in the later states. Otherwise that of the outbox does."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is in service: what comes is served, and what is sent goes out.
+
+        Hot code compares the state itself: the call would take longer than the rest.
+        """
+        return self.state < CLOSING
 
     @property
     @abstractmethod
@@ -158,8 +168,6 @@ class Budget:
         return closed
 
 
-CLOSED = 3
-"""The last state of a connection (``transport.connection``)."""
 _filled_here: ContextVar[int] = ContextVar("filled_here", default=0)
 """``bulk_filled`` after the last broadcast of a greenlet."""
 MANY_CONNECTIONS = 64
@@ -314,7 +322,7 @@ class Flusher:
                 continue
             if sent != size:
                 self._stall(connection, [data[sent:]], partial=True)
-            elif connection.state > 0:
+            elif connection.state >= CLOSING:
                 connection.flushed()
 
     def _next_batch(self, size: int) -> list[Writer]:
@@ -346,7 +354,7 @@ class Flusher:
             connection.lost()
             return
         if done:
-            if connection.state > 0:
+            if connection.state >= CLOSING:
                 connection.flushed()
             return
         connection.outbox = backlog
@@ -368,7 +376,7 @@ class Flusher:
             connection.outbox = None
             self.forget(connection)
             connection.watch_writable(False)
-            if connection.state > 0:
+            if connection.state >= CLOSING:
                 connection.flushed()
         else:
             self.budget.set(connection, connection.held_bytes())
@@ -383,7 +391,7 @@ class Flusher:
         for connection in grown:
             backlog = connection.outbox
             if type(backlog) is Backlog:
-                if backlog.size > (connection.outbox_bytes or self.limit_bytes) and connection.state == 0:
+                if backlog.size > (connection.outbox_bytes or self.limit_bytes) and connection.is_open:
                     self._too_slow(connection)
                 else:
                     self.budget.set(connection, connection.held_bytes())
@@ -392,14 +400,14 @@ class Flusher:
     def forget(self, connection: Writer) -> None:
         """Stop tracking a connection without a backlog."""
         self.stalled.discard(connection)
-        self.budget.set(connection, 0 if connection.state == CLOSED else connection.held_bytes())
+        self.budget.set(connection, 0 if connection.state is CLOSED else connection.held_bytes())
 
     def expire(self) -> None:
         """Close connections whose backlog has made no progress for too long. Called once per second."""
         deadline = monotonic() - self._limit_seconds
         for connection in tuple(self.stalled):
             backlog = connection.outbox
-            if type(backlog) is not Backlog or (connection.state > 0 and connection.has_close_deadline):
+            if type(backlog) is not Backlog or (connection.has_close_deadline and not connection.is_open):
                 continue
             if backlog.progress_at < deadline:
                 self._too_slow(connection)

@@ -19,7 +19,7 @@ from msgspec import Struct
 from imserver import errors
 from imserver.metrics import Metrics
 from imserver.model import DialectState
-from imserver.transport.connection import OPEN, Connection, ConnectionContext, Encoding, Serve
+from imserver.transport.connection import Connection, ConnectionContext, Encoding, Serve
 from imserver.transport.exchange import pattern_of
 from imserver.transport.gate import Gate, Head, host_of
 from imserver.transport.outbox import Backlog
@@ -120,14 +120,14 @@ class Stream(Connection):
         Before :meth:`begin` the request is refused instead. Without a ``reason``, it is the name of the code
         in ``errors.CLOSE``.
         """
-        if self.state == OPEN:
+        if self.is_open:
             last = self._last(code, reason, as_given)
             self._end(code)
             self.send_frame(last)
 
     def refuse(self, response: bytes, code: int) -> None:
         """Answer the request with a whole response instead of a stream. ``code``: for the counters."""
-        if self.state == OPEN:
+        if self.is_open:
             self.dialect_state = None
             self._end(code)
             self.send_frame(response)
@@ -135,7 +135,7 @@ class Stream(Connection):
     def abandon(self, code: int) -> None:
         """Drop the outbox and end the stream. The peer has ``websocket.close_seconds`` to read the reason."""
         backlog = self.outbox
-        if self.state == OPEN and type(backlog) is Backlog:
+        if self.is_open and type(backlog) is Backlog:
             last = self._last(code)
             self._end(code)
             backlog.cut(last)

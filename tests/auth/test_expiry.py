@@ -4,7 +4,6 @@ import gc
 import weakref
 
 from imserver.auth.quotas import Expiry
-from imserver.transport.connection import OPEN
 from tests.transport.harness import SocketHarness
 
 NOW = 1_800_000_000.25
@@ -21,7 +20,7 @@ def test_a_session_is_closed_with_4504_in_its_second_and_not_before() -> None:
         assert expiry.expire(NOW + 10) == 1
         assert client.close_code() == 4504
         assert client.frames[-1].close_reason == "token invalid"
-        assert other.state == OPEN
+        assert other.is_open
         assert len(expiry) == 1
 
 
@@ -32,7 +31,7 @@ def test_a_new_token_moves_the_end() -> None:
         expiry.end_at(connection, int(NOW) + 10)
         expiry.end_at(connection, int(NOW) + 100)
         assert expiry.expire(NOW + 50) == 0
-        assert connection.state == OPEN
+        assert connection.is_open
         assert expiry.expire(NOW + 100) == 1
 
 
@@ -64,7 +63,7 @@ def test_a_clock_that_leaps_a_year_ends_all_that_is_over_and_at_once() -> None:
         year = 365 * 86400
         expiry.end_at(connections[2], int(NOW) + 2 * year)
         assert expiry.expire(NOW + year) == 2
-        assert connections[2].state == OPEN
+        assert connections[2].is_open
 
 
 def test_a_clock_set_back_ends_no_session_and_loses_none() -> None:

@@ -13,7 +13,6 @@ from imserver.auth.back_ends import NoBackEnds
 from imserver.auth.rules import UNDECIDED
 from imserver.config.settings import BackEndSettings, JwtSettings, TenantSettings, WebhookSettings
 from imserver.errors import StartError
-from imserver.transport.connection import OPEN
 from tests.core.login_harness import ASK, JWT, SECRET, LoginHarness, token_for
 from tests.integration.raw import text
 from tests.transport.harness import until
@@ -103,7 +102,7 @@ def test_a_session_ends_with_its_token(monkeypatch: pytest.MonkeyPatch) -> None:
         assert harness.begin(connection, "ann", token=token_for("ann", seconds=60)).ok
         assert harness.logins.holds_token(connection)
         harness.logins.expire()
-        assert connection.state == OPEN
+        assert connection.is_open
         monkeypatch.setattr("imserver.auth.login.time", lambda: time.time() + 61)
         harness.logins.expire()
         assert client.close_code() == 4504
@@ -117,7 +116,7 @@ def test_a_new_token_renews_the_session(monkeypatch: pytest.MonkeyPatch) -> None
         harness.begin(connection, "ann", token=token_for("ann", seconds=600))
         monkeypatch.setattr("imserver.auth.login.time", lambda: time.time() + 61)
         harness.logins.expire()
-        assert connection.state == OPEN
+        assert connection.is_open
 
 
 # --- dialects and origins -----------------------------------------------------------------------------------

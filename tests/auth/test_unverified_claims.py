@@ -25,7 +25,7 @@ from imserver.features.webhooks.apps import follow_apps
 from imserver.features.webhooks.webhooks import Webhooks
 from imserver.metrics import Metrics
 from imserver.model import ClientFacts, Reply
-from imserver.transport.connection import OPEN, Connection
+from imserver.transport.connection import Connection
 from imserver.transport.gate import GatePolicy, Origins
 from imserver.transport.proxies import TrustedProxies
 from tests.auth.test_issuers import KEYS, ROW, jwk, web
@@ -213,7 +213,7 @@ def test_an_unverified_claim_has_no_effect_at_a_login(name: str, bad: str) -> No
             if rule.user is None:
                 assert connection.app is None, claim
             elif rule.user == "mallory" and effect in OF_CHANNELS:
-                assert connection.state != OPEN, "in an open app the client has only its own rights"
+                assert not connection.is_open, "in an open app the client has only its own rights"
             else:
                 assert connection.user == rule.user, claim
 
@@ -245,9 +245,9 @@ def test_a_back_end_may_read_tokens_of_any_form() -> None:
 @pytest.mark.parametrize("name", [*VERIFYING, "accounts"])
 def test_only_a_verified_token_is_answered_as_an_expired_one(name: str) -> None:
     with app_with(name) as (rule, harness):
-        assert harness.log_in(BAD["expired"](rule, token())).state == OPEN
+        assert harness.log_in(BAD["expired"](rule, token())).is_open
         assert [reply.code for reply in harness.replies] == [codes.TOKEN_EXPIRED]
-        assert harness.log_in(BAD["wrong signature and expired"](rule, token())).state != OPEN
+        assert not harness.log_in(BAD["wrong signature and expired"](rule, token())).is_open
         assert len(harness.replies) == 1
 
 
@@ -267,9 +267,9 @@ def test_an_unverified_claim_has_no_effect_at_a_renewal(name: str, bad: str) -> 
             assert after.pop("ttl", 0) <= 60, claim
             assert after.items() <= before.items(), claim
             if rule.user is None or (rule.user == "mallory" and effect in OF_CHANNELS):
-                assert connection.state != OPEN, claim
+                assert not connection.is_open, claim
             else:
-                assert connection.state == OPEN, claim
+                assert connection.is_open, claim
 
 
 @pytest.mark.parametrize("name", VERIFYING)

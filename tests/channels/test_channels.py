@@ -39,7 +39,7 @@ from imserver.model import (
     Request,
 )
 from imserver.protocol.dialect import Dialect
-from imserver.transport.connection import OPEN, Connection
+from imserver.transport.connection import Connection
 from tests.core.cluster_harness import MULTI, ClusterHarness, Several
 from tests.hub.harness import Harness, received
 from tests.hub.test_channels import texts
@@ -377,7 +377,7 @@ def test_a_client_that_comes_and_goes_all_the_time_disconnects_no_other_subscrib
             refused.add(refusal.reason)
         harness.channels.unsubscribe(connection, channel)
         turn()
-    assert (other.state, refused) == (OPEN, {"rate"})
+    assert (other.is_open, refused) == (True, {"rate"})
     assert any(b'"cmd":"join"' in payload for payload in client.payloads())
     subscriber(harness, "eve", channel)  # another client is not charged for it
 
@@ -400,7 +400,7 @@ def test_a_user_who_connects_all_the_time_disconnects_no_other_subscriber(harnes
                 harness.channels.answered(connection, channel, each)
         connection.close(1000)
         turn()
-    assert (other.state, refused) == (OPEN, {"rate"})
+    assert (other.is_open, refused) == (True, {"rate"})
 
 
 def test_notices_that_are_larger_than_the_rate_allows_are_sent_now_and_then(harness: Harness) -> None:

@@ -12,7 +12,7 @@ from msgspec import json
 from imserver.dialects.cmd.wire import CmdDialect
 from imserver.model import Event, Reply, Request
 from imserver.sessions.sessions import ENTER_TEXT, EXIT_TEXT
-from imserver.transport.connection import OPEN, Connection
+from imserver.transport.connection import Connection
 from tests.hub.harness import CMD, Harness, received, received_with_ids
 from tests.integration.raw import CONTROL_OPCODES, text
 from tests.protocol.line import LineDialect
@@ -410,7 +410,7 @@ def test_every_connection_receives_exactly_what_the_model_says_in_order(
             elif step == "leave" and sessions:
                 index = first % len(sessions)
                 connection, _, app, user = sessions[index]
-                if connection.state == OPEN:
+                if connection.is_open:
                     (connection.lost if second else lambda one=connection: one.close(1000))()
                     model.leave(app, user, index)
             elif step == "to_user":
@@ -429,7 +429,7 @@ def test_every_connection_receives_exactly_what_the_model_says_in_order(
         model.flush()
         for index, (connection, client, *_) in enumerate(sessions):
             expected = model.received[index]
-            if connection.state == OPEN:
+            if connection.is_open:
                 client.probe(b"end")
                 assert events_of(client) == expected
             else:

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from imserver.hub.hub import App, Hub
 from imserver.transport.connection import Connection
+from imserver.transport.states import ADDRESSED, CONNECTED
 from tests.support import POLICIES
 
 
@@ -16,6 +17,7 @@ class Session:
         self.app: str | None = None
         self.user: str | None = None
         self.device = ""
+        self.state = CONNECTED
 
 
 def make(policy: str) -> tuple[Hub, App]:
@@ -116,6 +118,8 @@ def test_the_hub_agrees_with_a_model_of_lists(policy: str, steps: list[tuple[str
         assert len(hub.user_names("101")) == len(online)
         assert len(list(hub.sessions())) == sum(map(len, online.values()))
         assert app.several == sum(len(sessions) > 1 for sessions in online.values())
+        for name, sessions in everybody.items():
+            assert all((one.state is ADDRESSED) == (one in app.sessions_of(name)) for one in sessions)
 
 
 def test_an_app_of_guests_goes_with_its_last_user_unless_it_was_registered_meanwhile() -> None:

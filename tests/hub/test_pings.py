@@ -12,7 +12,7 @@ from imserver.dialects.client.wire import ClientDialect
 from imserver.dialects.cmd.wire import CmdDialect
 from imserver.hub import expiry as module
 from imserver.hub.expiry import SLOTS, Pings
-from imserver.transport.connection import OPEN, Connection
+from imserver.transport.connection import Connection
 from tests.hub.harness import Harness
 from tests.integration.raw import PING, PONG, frame, text
 from tests.transport.harness import POLLERS, Client, until
@@ -134,14 +134,14 @@ def test_who_answers_stays_and_who_does_not_is_closed_with_4001() -> None:
         check(pings, live, SILENT_SECONDS)
         assert dict(harness.ended) == {dead: 4001}
         assert harness.metrics.swept == 1
-        assert live.state == OPEN
+        assert live.is_open
 
 
 def test_the_greenlet_closes_who_does_not_answer(spawned: list[Any]) -> None:
     with Harness() as harness:
         dead, _ = harness.connect(dialect=CLIENT)
         spawned.append(gevent.spawn(Pings(harness.context, harness.metrics, 0.5, 1.5).run))
-        until(lambda: dead.state != OPEN)
+        until(lambda: not dead.is_open)
         assert dict(harness.ended) == {dead: 4001}
 
 
@@ -151,9 +151,9 @@ def test_nobody_is_closed_before_the_time_is_over() -> None:
         pings = pinging(harness)
         for silent_seconds in range(0, SILENT_SECONDS, PERIOD_SECONDS):
             check(pings, connection, silent_seconds)
-        assert connection.state == OPEN
+        assert connection.is_open
         check(pings, connection, SILENT_SECONDS)
-        assert connection.state != OPEN
+        assert not connection.is_open
         until(lambda: pings_of(client) == 3)
 
 
@@ -173,12 +173,12 @@ def test_the_sweep_leaves_clients_alone_that_are_pinged(spawned: list[Any]) -> N
         for connection in (listens, beats):
             connection.last_seen -= 400
         harness.sweep.sweep()
-        assert (listens.state == OPEN, beats.state == OPEN) == (True, False)
+        assert (listens.is_open, beats.is_open) == (True, False)
         spawned.append(gevent.spawn(harness.sweep.run_pings))
         live, other = harness.connect(dialect=CmdDialect())
         until(lambda: pings_of(other))
-        until(lambda: live.state != OPEN)
-        assert listens.state == OPEN
+        until(lambda: not live.is_open)
+        assert listens.is_open
         assert not pings_of(client)
 
 

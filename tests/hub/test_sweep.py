@@ -12,7 +12,8 @@ from imserver import errors
 from imserver.dialects.client.wire import ClientDialect
 from imserver.hub import expiry as module
 from imserver.model import Login
-from imserver.transport.connection import CLOSING, FOREVER, OPEN, Connection, quiet_seconds
+from imserver.transport.connection import FOREVER, Connection, quiet_seconds
+from imserver.transport.states import CLOSING
 from tests.hub.harness import Harness, received
 from tests.integration.raw import PING, PONG, frame, text
 from tests.transport.harness import Client, turn, until
@@ -41,7 +42,7 @@ def test_who_showed_no_sign_of_life_for_too_long_is_closed_with_4001() -> None:
         age(stranger, 400)
         age(live, 300)
         harness.sweep.sweep()
-        assert (silent.state, stranger.state, live.state) == (CLOSING, CLOSING, OPEN)
+        assert (silent.state, stranger.state, live.is_open) == (CLOSING, CLOSING, True)
         assert (client.close_code(), other.close_code()) == (4001, 4001)
         assert client.frames[-1].close_reason == "heartbeat expired"
         assert not harness.hub.is_online("101", "ann")
@@ -59,7 +60,7 @@ def test_a_session_of_a_client_that_is_pinged_needs_no_sign_of_life() -> None:
         assert harness.sessions.login(connection, Login("101", "ann")) == errors.ReplyCode.OK
         age(connection, 400)
         harness.sweep.sweep()
-        assert connection.state == OPEN
+        assert connection.is_open
         assert not connection.last_seen > 0
 
 
@@ -74,7 +75,7 @@ def test_a_heartbeat_renews_a_session_and_nothing_else_does(frame_text: str, ren
         client.send(text(frame_text))
         client.probe()
         harness.sweep.sweep()
-        assert (connection.state == OPEN) is renewed
+        assert (connection.is_open) is renewed
 
 
 def test_a_heartbeat_before_login_renews_nothing_and_a_login_does() -> None:
@@ -88,7 +89,7 @@ def test_a_heartbeat_before_login_renews_nothing_and_a_login_does() -> None:
         client.probe()
         guest.probe()
         harness.sweep.sweep()
-        assert (connection.state, other.state) == (CLOSING, OPEN)
+        assert (connection.state, other.is_open) == (CLOSING, True)
 
 
 def test_without_a_login_in_time_a_connection_is_closed_with_4002() -> None:
@@ -101,7 +102,7 @@ def test_without_a_login_in_time_a_connection_is_closed_with_4002() -> None:
         age(session, 150)
         harness.sweep.sweep()
         assert client.close_code() == 4002
-        assert (early.state, session.state) == (OPEN, OPEN)
+        assert (early.is_open, session.is_open) == (True, True)
 
 
 def test_a_login_is_not_asked_for_when_no_time_is_set() -> None:
@@ -109,7 +110,7 @@ def test_a_login_is_not_asked_for_when_no_time_is_set() -> None:
         connection, _ = harness.connect()
         age(connection, 300)
         harness.sweep.sweep()
-        assert connection.state == OPEN
+        assert connection.is_open
 
 
 def test_a_long_sweep_lets_others_run_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,7 +122,7 @@ def test_a_long_sweep_lets_others_run_in_between(monkeypatch: pytest.MonkeyPatch
         def look() -> None:
             while True:
                 gevent.sleep(0)
-                seen.append(sum(one.state == OPEN for one in sessions))
+                seen.append(sum(one.is_open for one in sessions))
 
         watcher = gevent.spawn(look)
         for one in sessions:
@@ -171,9 +172,9 @@ def test_a_peer_that_does_not_answer_a_ping_is_closed_and_one_that_does_is_not(s
         dead, _ = harness.login("101", "ann")
         live, client = harness.login("101", "bob")
         spawned.append(gevent.spawn(harness.sweep.run_pings))
-        until(lambda: (answering(client), dead.state != OPEN)[1])
+        until(lambda: (answering(client), not dead.is_open)[1])
         assert dict(harness.ended) == {dead: 4001}
-        assert live.state == OPEN
+        assert live.is_open
 
 
 @pytest.mark.full
@@ -184,7 +185,7 @@ def test_a_peer_that_sends_anything_need_not_answer_the_ping(spawned: list[Any])
         until(lambda: any(found.opcode == PING for found in client.read()))
         client.send(text('{"cmd":"ping"}'))
         until(lambda: len([found for found in client.read() if found.opcode == PING]) >= 2)
-        assert connection.state == OPEN
+        assert connection.is_open
 
 
 # --- dialects of which everything that passes is a sign of life ---------------------------------------------
@@ -230,7 +231,7 @@ def test_whatever_passes_renews_a_session_that_lives_by_traffic(
             client.send(text("nonsense"))
         client.probe()
         harness.sweep.sweep()
-        assert connection.state == OPEN
+        assert connection.is_open
         assert connection.last_seen > began - 0.4
         age(connection, 61)
         monkeypatch.setattr(module, "quiet_seconds", lambda sock: quiet_seconds(sock) + 61)
@@ -244,7 +245,7 @@ def test_without_a_login_it_has_the_time_that_all_have() -> None:
         age(connection, 300)
         until(lambda: quiet_seconds(connection.sock) > 0.02)
         harness.sweep.sweep()
-        assert connection.state == OPEN
+        assert connection.is_open
         age(connection, 100)
         client.send(text("nonsense"))
         client.probe()

@@ -6,7 +6,6 @@ import pytest
 
 from imserver.messages.acks import ACK_SECONDS, TRIES, AckingLogSubscription, AckTracker, Unacked
 from imserver.model import Event
-from imserver.transport.connection import OPEN
 from tests.hub.harness import Harness
 from tests.transport.harness import turn, until
 
@@ -92,9 +91,9 @@ def test_what_is_not_acknowledged_is_sent_again_and_then_the_connection_is_close
         pass_time(client, 1)
         assert client.resent == [1, 2] * (count + 1)
     pass_time(client, last - 1)
-    assert client.connection.state == OPEN
+    assert client.connection.is_open
     pass_time(client, 1)
-    assert client.connection.state != OPEN
+    assert not client.connection.is_open
     assert client.resent == [1, 2] * TRIES
 
 
@@ -104,7 +103,7 @@ def test_what_is_acknowledged_is_not_sent_again_and_leaves_nothing(client: Clien
         client.deliver()
         client.ack(client.acks.delivered)
     pass_time(client, sum(client.seconds))
-    assert (client.resent, client.connection.state) == ([], OPEN)
+    assert (client.resent, client.connection.is_open) == ([], True)
     assert is_idle(client)
 
 
@@ -114,7 +113,7 @@ def test_an_acknowledgement_gives_all_tries_back(client: Client) -> None:
         until(lambda number=number: client.turn() or client.resent.count(number) == 2)  # type: ignore[misc]
         client.ack(number)
     pass_time(client, sum(client.seconds))
-    assert (len(client.resent), client.connection.state) == (2 * (TRIES + 2), OPEN)
+    assert (len(client.resent), client.connection.is_open) == (2 * (TRIES + 2), True)
 
 
 def test_an_acknowledgement_covers_all_up_to_its_number_and_nothing_later(client: Client) -> None:

@@ -244,7 +244,7 @@ def test_a_guests_app_that_ends_with_its_session_ends_the_following_too() -> Non
         node.log.answering = Signal()
         following = gevent.spawn(node.messaging.catch_up.subscribe, connection, LogSubscription(), False)
         until(lambda: node.messaging.log_subscriptions.by_app)
-        node.hub.leave(connection)
+        connection.lost()
         node.hub.close_guest("guests")
         node.log.answering.set()
         following.get(timeout=60)

@@ -15,7 +15,6 @@ from gevent.event import Event as Signal
 from imserver.messages import catch_up, log_follower
 from imserver.messages.acks import ACK_SECONDS
 from imserver.messages.log import writer
-from imserver.transport.connection import OPEN
 from tests.core.memory_log import Shelf
 from tests.core.messaging_harness import APP, MessageClient, Node
 from tests.transport.harness import turn, until
@@ -79,7 +78,7 @@ class Client:
         for body in bodies[self._taken :]:
             self._read(body["cmd"], body["response"]["code"], body["response"]["data"])
         self._taken = len(bodies)
-        if self.message_client.connection.state != OPEN:
+        if not self.message_client.connection.is_open:
             self.message_client = None
 
     def _read(self, cmd: str, code: int, data: Any) -> None:

@@ -21,7 +21,6 @@ from imserver.messages.services import MessageServices
 from imserver.model import Event
 from imserver.node.http_servers import LISTENER_KEY
 from imserver.node.node import Node
-from imserver.transport.connection import OPEN
 from tests.integration.raw import request, text
 from tests.storage.conftest import OpenStore
 from tests.support import HTTP_SERVERS
@@ -394,7 +393,7 @@ def test_reading_settings_again_changes_keys_origins_and_limits_and_drops_nobody
         )
     )
     assert not node.core.identity.keys.demo
-    assert all(connection.state == OPEN for connection in node.core.network.context.connections)
+    assert all(connection.is_open for connection in node.core.network.context.connections)
     full = harness.call(node.core.node.ws_port).upgrade()
     assert full.close_code() == 4005
     leave(clients.pop(), full)

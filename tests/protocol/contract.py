@@ -8,7 +8,6 @@ import pytest
 
 from imserver.model import Event, Login
 from imserver.plugin.testing import CodecContract
-from imserver.transport.connection import OPEN
 from tests.hub.harness import POLICIES, Harness
 from tests.integration.raw import BINARY, TEXT, frame
 
@@ -27,7 +26,7 @@ class DialectContract(CodecContract):
             connection, client = harness.connect(dialect=self.dialect)
             client.send(frame(BINARY, b"\xff\x00nonsense"))
             client.probe()
-            assert connection.state == OPEN
+            assert connection.is_open
 
     @pytest.mark.parametrize("opcode", [TEXT, BINARY])
     def test_a_server_sends_it_in_its_own_kind_of_frames_whatever_its_clients_send(self, opcode: int) -> None:

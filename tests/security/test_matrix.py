@@ -36,7 +36,6 @@ from imserver.http.call import Route
 from imserver.http.operation import Operation
 from imserver.http.reply import CMD, PROBLEM, UNAUTHORIZED
 from imserver.model import Request
-from imserver.transport.connection import OPEN
 from tests.features import DIALECTS, DOCUMENTED, FEATURE_OF, OPERATIONS, ROUTES
 
 from .node_harness import ADMIN, ALL, FOREIGN, PUSH, READ, Harness, config, searched
@@ -506,7 +505,7 @@ def test_every_command_needs_a_session_but_those_that_make_one() -> None:
                 app=None,
                 user=None,
                 peer="192.0.2.1:1",
-                state=OPEN,
+                is_open=True,
             )
             keyed.node.core.network.dispatcher.serve(stranger, b"", True)  # type: ignore[arg-type]
             assert dialect.codes == [errors.ReplyCode.NOT_LOGGED_IN], kind

@@ -6,7 +6,6 @@ import pytest
 
 from imserver.errors import StorageUnavailable
 from imserver.model import Login
-from imserver.transport.connection import OPEN
 from tests.core.cluster_harness import Several
 from tests.hub.harness import Harness
 from tests.transport.harness import Client, turn
@@ -47,7 +46,7 @@ def test_the_sessions_of_each_user_are_closed_and_counted(harness: Harness) -> N
     removed = harness.sessions.close(MULTI, ["bob", "nobody", "ann"])
     assert (removed.closed, removed.missing, removed.lasting) == ([1, 0, 2], (), True)
     assert codes(*gone) == [4502] * 3
-    assert (stays.state, elsewhere.state) == (OPEN, OPEN)
+    assert (stays.is_open, elsewhere.is_open) == (True, True)
     assert may_login(harness, MULTI, "ann"), "removed is not banned"
 
 
@@ -57,10 +56,10 @@ def test_only_sessions_of_a_device_are_closed_if_one_is_named(harness: Harness) 
     _, web = harness.login(MULTI, "ann", "web")
     assert harness.sessions.close(MULTI, ["ann"], "web").closed == [1]
     assert codes(web) == [4502]
-    assert (phone.state, nameless.state) == (OPEN, OPEN)
+    assert (phone.is_open, nameless.is_open) == (True, True)
     assert harness.sessions.close(MULTI, ["ann"], "").closed == [1], "no name is a name, too"
-    assert nameless.state != OPEN
-    assert phone.state == OPEN
+    assert not nameless.is_open
+    assert phone.is_open
 
 
 def test_under_newest_older_connections_go_with_the_one_that_is_addressed(harness: Harness) -> None:
@@ -104,7 +103,7 @@ def test_sessions_are_closed_on_all_nodes(nodes: Several, via: int) -> None:
     removed = nodes[via].sessions.close(MULTI, ["ann", "nobody"])
     assert (removed.closed, removed.missing, removed.lasting) == ([3, 0], (), True)
     assert codes(*clients) == [4502] * 3
-    assert stays.state == OPEN
+    assert stays.is_open
 
 
 @pytest.mark.parametrize("via", [1, 2])

@@ -15,7 +15,7 @@ from imserver.sessions import cluster_sessions as departures
 from imserver.sessions import sessions as module
 from imserver.sessions.sessions import ENTER_TEXT, EXIT_TEXT
 from imserver.storage.contract import BanRow, Changes
-from imserver.transport.connection import OPEN, Connection
+from imserver.transport.connection import Connection
 from tests.core.cluster_harness import (
     LEASE_LAG,
     MULTI,
@@ -146,7 +146,7 @@ def test_where_the_registry_is_required_a_login_without_it_is_1004_and_may_be_re
         node.registry.away = True
         connection, _ = node.connect()
         assert node.sessions.login(connection, Login(NEWEST, "ann")) == 1004
-        assert (connection.state, connection.user) == (OPEN, None)
+        assert (connection.is_open, connection.user) == (True, None)
         assert not node.hub.is_online(NEWEST, "ann")
         node.registry.away = False
         assert node.sessions.login(connection, Login(NEWEST, "ann")) == 200
@@ -178,7 +178,7 @@ def test_a_node_learns_the_bans_that_it_has_not_heard_of(
     rows = (BanRow(NEWEST, "ann", 60), BanRow(MULTI, "bob", -1), BanRow("later", "ann", 60))
     node.sessions.learn(Changes(1, bans=rows))
     assert ann.close_code() == 4503
-    assert bob.state == OPEN, "this ban has ended"
+    assert bob.is_open, "this ban has ended"
     banned = [node.sessions.is_banned(*who) for who in ((NEWEST, "ann"), (MULTI, "bob"), ("later", "ann"))]
     assert banned == [True, False, True], "also in an app that this node does not know yet"
     monkeypatch.setattr(node.sessions, "close_here", None)  # it would walk over all connections again
@@ -196,7 +196,7 @@ def test_a_connection_that_ends_during_the_registration_leaves_no_state(nodes: S
     login, connection, client = begin_login(nodes[1], policy, "ann")
     assert nodes.addressed(policy, "ann") == [1], "registered, and the answer is on its way"
     client.hang_up()
-    until(lambda: connection.state != OPEN)
+    until(lambda: not connection.is_open)
     nodes[1].registry.release()
     assert login.get() == 1009
     until(lambda: nodes.addressed(policy, "ann") == [])
@@ -222,7 +222,7 @@ def test_a_connection_that_ends_during_a_lost_registration_leaves_no_state(nodes
     login, connection, client = begin_login(nodes[1], NEWEST, "ann")
     nodes[1].registry.deaf = True
     client.hang_up()
-    until(lambda: connection.state != OPEN)
+    until(lambda: not connection.is_open)
     nodes[1].registry.release()
     assert login.get() == 1009
     until(lambda: nodes.addressed(NEWEST, "ann") == [])
@@ -238,7 +238,7 @@ def test_a_login_that_a_later_one_overtakes_on_the_same_node_is_answered_but_not
     newer, _ = nodes[1].login(NEWEST, "ann")
     before.release()
     assert slow.get() == 200
-    assert (older.state, older.user) == (OPEN, "ann")
+    assert (older.is_open, older.user) == (True, "ann")
     assert nodes[1].hub.apps[NEWEST].sessions_of("ann") == (newer,)
     older.lost()
     nodes.settle()
@@ -262,7 +262,7 @@ def test_a_login_that_is_replaced_before_its_answer_has_come_is_no_stale_session
     if policy == SINGLE:
         assert client.close_code() == 4500
     else:
-        assert older.state == OPEN
+        assert older.is_open
 
 
 # --- policies across nodes ----------------------------------------------------------------------------------
@@ -277,7 +277,7 @@ def test_under_newest_the_older_connection_elsewhere_stays_open_and_its_end_is_n
     nodes.settle(bob, first)
     assert received_since(bob) == [ENTER_ANN, ENTER_ANN]
     assert nodes.listed(NEWEST) == ["ann", "bob"]
-    assert (older.state, older.user) == (OPEN, "ann")
+    assert (older.is_open, older.user) == (True, "ann")
     older.lost()
     nodes.settle(bob)
     assert received_since(bob) == []
@@ -296,7 +296,7 @@ def test_under_newest_the_end_of_the_newest_is_the_exit_although_an_older_one_li
     nodes.settle(bob)
     assert received_since(bob) == [EXIT_ANN]
     assert nodes.listed(NEWEST) == ["bob"]
-    assert older.state == OPEN
+    assert older.is_open
     older.lost()
     nodes.settle(bob)
     assert received_since(bob) == []
@@ -319,7 +319,7 @@ def test_under_single_a_login_closes_the_session_of_that_device_elsewhere_with_4
     _, bob = nodes[1].login(SINGLE, "bob")
     nodes[2].login(SINGLE, "ann", "phone")
     assert first.close_code() == 4500
-    assert laptop.state == OPEN
+    assert laptop.is_open
     first.hang_up()
     until(lambda: older in [connection for connection, _ in nodes[1].ended])
     nodes.settle(bob)
@@ -335,7 +335,7 @@ def test_under_refuse_the_newer_one_is_closed_while_the_older_elsewhere_answers(
     assert login.get() == 1009
     assert second.close_code() == 4501
     assert newer.user is None
-    assert older.state == OPEN
+    assert older.is_open
     assert nodes.addressed(REFUSE, "ann") == [1]
 
 
@@ -366,7 +366,7 @@ def test_under_refuse_a_login_is_answered_with_1004_if_nobody_knows_whether_the_
     nodes[2].rpc.busy = True
     login, newer, _ = begin_login(nodes[2], REFUSE, "ann")
     assert login.get() == 1004
-    assert (older.state, newer.state, newer.user) == (OPEN, OPEN, None)
+    assert (older.is_open, newer.is_open, newer.user) == (True, True, None)
     assert nodes.addressed(REFUSE, "ann") == [1]
     nodes[2].rpc.busy = False
     assert nodes[2].sessions.login(newer, Login(REFUSE, "ann")) == 200
@@ -398,7 +398,7 @@ def test_under_refuse_of_several_at_the_same_moment_the_first_is_taken(
 
     until(answered)
     assert [login.get() for login in logins] == [200] + [1009] * (len(epochs) - 1)
-    assert clients[0][0].state == OPEN
+    assert clients[0][0].is_open
     assert nodes.listed(REFUSE) == ["ann"]
 
 
@@ -445,7 +445,7 @@ def test_a_repeated_or_unknown_replacement_changes_nothing(nodes: Several) -> No
     for _ in range(2):
         nodes[1].sessions.replaced(NEWEST, "ann", session.id)
     assert not nodes[1].hub.is_online(NEWEST, "ann")
-    assert connection.state == OPEN
+    assert connection.is_open
 
 
 # --- leaving ------------------------------------------------------------------------------------------------
@@ -647,7 +647,7 @@ def test_a_session_replaced_meanwhile_is_unregistered_or_closed(
     assert not nodes[1].hub.is_online(policy, "ann")
     assert nodes.addressed(policy, "ann") == [2]
     if code is None:
-        assert connection.state == OPEN
+        assert connection.is_open
         connection.lost()
     else:
         assert client.close_code() == code

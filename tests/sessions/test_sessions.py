@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from imserver.auth.rules import ALLOWED
 from imserver.model import Event, Login
 from imserver.sessions import sessions as module
-from imserver.transport.connection import OPEN, Connection
+from imserver.transport.connection import Connection
 from tests.hub.harness import Harness, received
 from tests.integration.raw import CLOSE, PING, PONG, frame
 from tests.transport.harness import Client, look, turn, until
@@ -71,7 +71,7 @@ def test_a_wrong_token_is_1003_and_may_be_tried_again(harness: Harness) -> None:
     harness.allowed = {"secret"}
     connection, _ = harness.connect()
     assert harness.sessions.login(connection, Login(NEWEST, "ann", "wrong")) == 1003
-    assert connection.state == OPEN
+    assert connection.is_open
     assert harness.sessions.login(connection, Login(NEWEST, "ann", "secret")) == 200
 
 
@@ -97,7 +97,7 @@ def test_under_newest_the_older_connection_stays_open_and_gets_no_pushes(harness
     new, second = harness.login(NEWEST, "ann", "phone")
     harness.fanout.to_user(NEWEST, "ann", Event("msg", "eve", "hello", "7"))
     settled(first, second)
-    assert (old.state, new.state) == (OPEN, OPEN)
+    assert (old.is_open, new.is_open) == (True, True)
     assert received(first) == []
     assert received(second) == [("msg", "eve", "hello")]
 
@@ -124,7 +124,7 @@ def test_under_newest_a_user_is_offline_although_an_older_connection_lives(harne
     assert not harness.hub.is_online(NEWEST, "ann")
     harness.sessions.heartbeat(old)
     assert not harness.hub.is_online(NEWEST, "ann")
-    assert old.state == OPEN
+    assert old.is_open
 
 
 # --- multi --------------------------------------------------------------------------------------------------
@@ -154,12 +154,12 @@ def test_under_single_a_login_closes_the_older_connection_of_that_device_with_45
     bob.frames.clear()
     new, _ = harness.login(SINGLE, "ann", "phone")
     assert first.close_code() == 4500
-    assert (laptop.state, new.state) == (OPEN, OPEN)
+    assert (laptop.is_open, new.is_open) == (True, True)
     assert harness.hub.apps[SINGLE].sessions_of("ann") == (laptop, new)
     settled(bob)
     assert [row[0] for row in received(bob)] == ["enter"], "no exit: the user is still here"
     assert harness.metrics.closes == {4500: 1}
-    assert old.state != OPEN
+    assert not old.is_open
 
 
 def test_no_device_is_a_device_too(harness: Harness) -> None:
@@ -167,7 +167,7 @@ def test_no_device_is_a_device_too(harness: Harness) -> None:
     named, _ = harness.login(SINGLE, "ann", "phone")
     harness.login(SINGLE, "ann")
     assert first.close_code() == 4500
-    assert (nameless.state == OPEN, named.state == OPEN) == (False, True)
+    assert (nameless.is_open, named.is_open) == (False, True)
 
 
 @settings(deadline=None, max_examples=40)
@@ -196,7 +196,7 @@ def test_under_refuse_the_newer_connection_is_closed_with_4501_while_the_older_l
     until(lambda: answer_pings(first))
     assert second.close_code() == 4501
     assert login.get() == 1009
-    assert old.state == OPEN
+    assert old.is_open
     assert harness.hub.apps[REFUSE].sessions_of("ann") == (old,)
 
 
@@ -208,7 +208,7 @@ def test_under_refuse_an_older_connection_that_shows_no_life_gives_way(harness: 
     assert login.get() == 200
     assert first.close_code() == 4500
     assert harness.hub.apps[REFUSE].sessions_of("ann") == (new,)
-    assert dead.state != OPEN
+    assert not dead.is_open
 
 
 def test_under_refuse_an_older_connection_that_ends_makes_room_at_once(harness: Harness) -> None:
@@ -225,7 +225,7 @@ def test_under_refuse_an_older_connection_that_ends_makes_room_at_once(harness: 
 def test_under_refuse_another_device_logs_in_at_once(harness: Harness) -> None:
     old, _ = harness.login(REFUSE, "ann", "phone")
     new, _ = harness.login(REFUSE, "ann", "laptop")
-    assert (old.state, new.state) == (OPEN, OPEN)
+    assert (old.is_open, new.is_open) == (True, True)
 
 
 @pytest.mark.usefixtures("hasty")
@@ -280,7 +280,7 @@ def test_a_kick_that_comes_while_a_login_waits_holds_for_it(
     assert login.get() == 1003
     assert client.close_code() == 4502
     assert not harness.hub.is_online(REFUSE, "ann")
-    assert harness.login(REFUSE, "ann", "phone")[0].state == OPEN, "kicked is not banned"
+    assert harness.login(REFUSE, "ann", "phone")[0].is_open, "kicked is not banned"
 
 
 @pytest.mark.usefixtures("hasty")
@@ -294,7 +294,7 @@ def test_kicks_of_others_do_not_end_a_login_and_are_forgotten(
     assert harness.sessions.kicks.since(before, REFUSE, "u9", "phone")
     assert not harness.sessions.kicks.since(before, REFUSE, "u1", "phone"), "long ago"
     assert not harness.sessions.kicks.since(before + 10, REFUSE, "u9", "phone")
-    assert harness.login(REFUSE, "u9")[0].state == OPEN
+    assert harness.login(REFUSE, "u9")[0].is_open
 
 
 # --- kicking and banning ------------------------------------------------------------------------------------
@@ -312,7 +312,7 @@ def test_a_kick_closes_all_connections_of_a_user_with_4502(
     settled(other_user, other_app)
     assert closed_with(other_user) is closed_with(other_app) is None
     assert not harness.hub.is_online(app, "ann")
-    assert harness.login(app, "ann")[0].state == OPEN, "kicked is not banned"
+    assert harness.login(app, "ann")[0].is_open, "kicked is not banned"
 
 
 @pytest.mark.parametrize("user", ["ann", ""])
@@ -332,7 +332,7 @@ def test_a_decision_about_a_deleted_app_does_not_count_in_a_new_one_of_its_name(
     assert begin(kicks) == 1003
     assert client.close_code() == 4506
     assert not harness.hub.is_online(MULTI, "ann")
-    assert connection.app is None or connection.state != OPEN
+    assert connection.app is None or not connection.is_open
     connection, _ = harness.connect()
     assert begin(harness.sessions.kicks.count) == 200
 

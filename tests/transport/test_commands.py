@@ -12,7 +12,7 @@ from imserver.auth import rates
 from imserver.auth.quotas import limited
 from imserver.model import Heartbeat, Ping, Reply
 from imserver.node.http_servers import echo
-from imserver.transport.connection import OPEN, Connection
+from imserver.transport.connection import Connection
 from imserver.transport.dispatch import CommandRow
 from tests.hub.harness import CMD, Harness
 from tests.integration.raw import BINARY, TEXT, frame, text
@@ -82,7 +82,7 @@ def test_a_rule_that_fails_costs_its_client_1004_and_the_log_a_traceback(
     connection, client = harness.connect()
     with caplog.at_level(logging.ERROR):
         assert ask(client, "ping") == 1004
-    assert connection.state == OPEN
+    assert connection.is_open
     assert [record.connection for record in caplog.records] == [connection.peer]  # type: ignore[attr-defined]
     assert "Traceback" in caplog.text
     assert "LookupError: a defect" in caplog.text
@@ -174,7 +174,7 @@ class Meter:
         """So many messages at once; how many were served."""
         before = self.passed
         for _ in range(count):
-            if connection.state == OPEN:
+            if connection.is_open:
                 self.serve(connection, b"", True)
         return self.passed - before
 
@@ -209,4 +209,4 @@ def test_a_limited_dispatcher_answers_within_the_limit(clock: Clock) -> None:
         client.send(text('{"cmd":"ping"}') * 4)
         assert client.close_code() == 4003
         assert len(client.payloads()) == 3
-        assert connection.state != OPEN
+        assert not connection.is_open

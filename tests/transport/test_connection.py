@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from imserver.clock import is_long_turn
 from imserver.node.http_servers import echo
 from imserver.protocol.dialect import EchoDialect
-from imserver.transport.connection import CLOSED, CLOSING, DRAINING, OPEN, Connection
+from imserver.transport.connection import Connection
 from imserver.transport.dispatch import serve_each
 from imserver.transport.frames import MessageParser, Rest
 from imserver.transport.outbox import Backlog
+from imserver.transport.states import CLOSED, CLOSING, DRAINING
 from tests.integration.raw import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Frame, close, frame, text
 from tests.transport.harness import Client, SocketHarness, look, turn, until
 from tests.transport.test_frames import deflated, fragments, pieces
@@ -120,7 +121,7 @@ def outcome(parts: list[bytes], deflate: int = 0) -> tuple[list[tuple[bytes, boo
         connection, client = harness.connect(harness.encoding(log, LIMIT, deflate))
         harness.poller.remove(connection)
         for part in parts:
-            if connection.state == OPEN:
+            if connection.is_open:
                 connection.feed(part)
         state = connection.state
         turn()
@@ -195,7 +196,7 @@ def test_a_pong_nobody_asked_for_is_nothing(harness: SocketHarness) -> None:
     client.send(frame(PONG, b"x"))
     client.probe()
     assert len(client.frames) == 1
-    assert connection.state == OPEN
+    assert connection.is_open
 
 
 @pytest.mark.parametrize("size", [0, 1, 124, 125])
@@ -208,7 +209,7 @@ def test_pongs_of_any_size_are_nothing_however_they_come(harness: SocketHarness,
     client.send(pong[cut:] + pong)
     client.probe()
     assert len(client.frames) == 1
-    assert (connection.state, connection.parser) == (OPEN, None)
+    assert (connection.is_open, connection.parser) == (True, None)
 
 
 @pytest.mark.parametrize(
@@ -536,7 +537,7 @@ def test_commands_that_came_together_fill_an_outbox_up_to_its_limit_only(
         encoding = harness.encoding(serve_each(serve), dialect=LineDialect("/lines"))
         connection, client = harness.connect(encoding, buffer_bytes=4096)
         client.send(pack([b"x"] * commands))
-        until(lambda: connection.state != OPEN)
+        until(lambda: not connection.is_open)
         assert harness.flusher.slow_readers == 1
         assert limit < most <= limit + 2 * len(answer)
 
@@ -638,7 +639,7 @@ def test_the_beginning_of_any_other_frame_is_parsed(harness: SocketHarness, begu
     limit = 5 if begun == text("x" * 6)[:2] else 100_000
     connection, _client = harness.connect(harness.encoding(Log(), limit))
     connection.feed(begun)
-    assert type(connection.parser) is MessageParser or connection.state != OPEN
+    assert type(connection.parser) is MessageParser or not connection.is_open
 
 
 @settings(deadline=None, max_examples=30)

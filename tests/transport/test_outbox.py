@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imserver.transport import outbox
-from imserver.transport.connection import CLOSED, CLOSING, OPEN, Connection
+from imserver.transport.connection import Connection
 from imserver.transport.outbox import BULK_CONNECTIONS, PIECE_CONNECTIONS, SEND_BYTES, SLICE_SECONDS, Backlog
+from imserver.transport.states import CLOSED, CLOSING
 from tests.transport.harness import MEBIBYTE, Client, Socket, SocketHarness, look, turn, until
 
 SMALL = 4096
@@ -137,7 +138,7 @@ def test_whatever_is_enqueued_in_whatever_turns_arrives_in_order(data: st.DataOb
         for (connection, client), row in zip(several, expected, strict=True):
             until(lambda client=client, row=row: len(client.payloads()) >= len(row))
             assert client.payloads() == row
-            assert connection.state == OPEN
+            assert connection.is_open
         until(lambda: harness.budget.total == 0 and not harness.flusher.stalled)
 
 
@@ -156,7 +157,7 @@ def test_a_broadcast_to_many_lets_the_loop_look_at_its_sockets_in_between() -> N
         until(lambda: written)
         assert written[0] < 100, "served before everybody was written to"
         until(lambda: written_so_far() == 100)
-        assert live.state == OPEN
+        assert live.is_open
 
 
 def broadcast(harness: SocketHarness, connections: list[Connection], payload: bytes) -> None:
@@ -384,7 +385,7 @@ def test_a_backlog_above_its_bound_closes_the_slow_reader_and_nobody_else() -> N
             fill_with(connection, 90_000)
         turn()
         until(lambda: len(other.payloads()) == 90)
-        assert slow.state == OPEN
+        assert slow.is_open
         for connection in (slow, quick):
             fill_with(connection, 60_000)
         turn()
@@ -392,7 +393,7 @@ def test_a_backlog_above_its_bound_closes_the_slow_reader_and_nobody_else() -> N
         assert harness.flusher.slow_readers == 1
         assert client.close_code() == 4000
         until(lambda: len(other.payloads()) == 150)
-        assert quick.state == OPEN
+        assert quick.is_open
 
 
 def fill_with(connection: Connection, size: int) -> None:
@@ -406,7 +407,7 @@ def test_one_turn_may_enqueue_more_than_the_bound_to_a_reader_who_reads() -> Non
         connection, client = harness.connect(tcp=True)
         fill_with(connection, 200_000)
         client.expect(200)
-        assert connection.state == OPEN
+        assert connection.is_open
 
 
 def test_nobody_is_closed_in_the_middle_of_a_fan_out() -> None:
@@ -416,7 +417,7 @@ def test_nobody_is_closed_in_the_middle_of_a_fan_out() -> None:
         turn()
         for _ in range(5):
             fill_with(connection, 9_000)
-            assert connection.state == OPEN
+            assert connection.is_open
         turn()
         assert ended_with(harness) == {connection: 4000}
 
@@ -439,7 +440,7 @@ def test_a_backlog_that_does_not_move_for_too_long_closes_its_reader(monkeypatch
         assert harness.ended == [(stuck, 4000)]
         assert client.close_code() == 4000
         until(lambda: len(other.payloads()) == len(payloads))
-        assert (slow.state, idle.state) == (OPEN, OPEN)
+        assert (slow.is_open, idle.is_open) == (True, True)
 
 
 def moved_at(connection: Connection) -> float:
@@ -481,7 +482,7 @@ def test_past_the_nodes_budget_the_largest_holder_is_closed_first() -> None:
         (d, _), *_ = backlogs(harness, 200_000)
         assert harness.ended == [(b, 4000)]
         assert harness.flusher.slow_readers == 1
-        assert [one.state for one in (a, c, d)] == [OPEN] * 3
+        assert [one.is_open for one in (a, c, d)] == [True] * 3
         assert harness.budget.total == sum(harness.budget.sizes.values()) <= 500_000
 
 
@@ -492,7 +493,7 @@ def test_unfinished_frames_count_in_the_same_budget() -> None:
         client.send(b"\x82\xff" + (200_000).to_bytes(8, "big") + b"\0\0\0\0" + b"x" * 90_000)
         until(lambda: harness.ended)
         assert harness.ended == [(sender, 4000)]
-        assert reader.state == OPEN
+        assert reader.is_open
 
 
 @settings(deadline=None, max_examples=30)
@@ -507,7 +508,7 @@ def test_the_budget_is_the_sum_of_what_is_held_at_any_time(sizes: list[int], rea
             connection, client = several[index % len(several)]
             client.read()
             look()
-            if connection.state == OPEN:
+            if connection.is_open:
                 connection.send(b"more" * 100)
             turn()
             assert harness.budget.total == sum(harness.budget.sizes.values()) <= 150_000

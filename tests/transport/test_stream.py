@@ -14,7 +14,7 @@ from imserver.hub.expiry import SLOTS, Pings
 from imserver.metrics import Metrics
 from imserver.model import DialectState, Event
 from imserver.protocol.dialect import Dialect
-from imserver.transport.connection import OPEN, Connection
+from imserver.transport.connection import Connection
 from imserver.transport.gate import Gate, GatePolicy, Head, Origins
 from imserver.transport.outbox import Backlog
 from imserver.transport.proxies import TrustedProxies
@@ -186,7 +186,7 @@ def test_what_the_client_sends_is_dropped_and_its_end_noticed() -> None:
         for _ in range(100):
             caller.send(b"x" * 1000)
             look()
-        assert stream.state == OPEN
+        assert stream.is_open
         caller.sock.close()
         until(lambda: harness.ended)
         assert harness.ended == [(stream, errors.CloseCode.LOST)]

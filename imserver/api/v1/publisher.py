@@ -49,7 +49,7 @@ from imserver.http.reply import ApiProblem
 from imserver.model import ACCEPTED, DialectState, Outcome
 from imserver.protocol.dialect import PublisherDialect
 from imserver.push.idempotency import UNTRACKED, Claimed, Waiting
-from imserver.transport.connection import OPEN, Connection
+from imserver.transport.connection import Connection
 from imserver.transport.exchange import HttpRequest, HttpResponse
 from imserver.transport.gate import DialectPath, Head, host_of
 
@@ -156,7 +156,7 @@ class Publisher:
             while waiting:
                 some = [waiting.popleft() for _ in range(min(len(waiting), BATCH))]
                 answers = self._serve_each(connection, line, some)
-                if answers and connection.state == OPEN:
+                if answers and connection.is_open:
                     frame = connection.encoding.frame
                     connection.send_frame(b"".join([frame(answer) for answer in answers]))
                 room, line.room = line.room, None

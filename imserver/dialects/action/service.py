@@ -35,7 +35,6 @@ from imserver.plugin.messages import (
 from imserver.plugin.services import ChannelRefused, ChannelServices, SessionServices
 from imserver.plugin.storage import Store
 from imserver.plugin.wire import (
-    OPEN,
     AckedState,
     CommandRow,
     CommandTable,
@@ -119,7 +118,7 @@ class ActionMessages:
         answer. Ends when the connection logs in again.
         """
         log_subscription = None
-        while connection.state == OPEN and connection.dialect_state is state:
+        while connection.is_open and connection.dialect_state is state:
             try:
                 if log_subscription is None:
                     positions = positions or read_positions()
@@ -229,7 +228,6 @@ class ActionService:
         acks: ActionAcks,
         relations: Relations,
     ) -> None:
-        self._hub = sessions.hub
         self._sessions = sessions.sessions
         self._channels = channels.channels
         self._members = members
@@ -297,20 +295,16 @@ class ActionService:
     def _enter(self, connection: Connection, rooms: Iterable[str]) -> None:
         app, _ = app_and_user(connection)
         for name in rooms:
-            if not self._is_addressed(connection):
+            if not connection.is_addressed:
                 return
             self._channels.join(app, name, connection)
-        if not self._is_addressed(connection):
+        if not connection.is_addressed:
             # A later login came during the query to the registry.
             self._channels.members.leave_all(connection)
 
     def _rooms_of(self, app: str, user: str) -> list[str]:
         """The rooms of which a user is a stored member."""
         return [name for name, users in self._members(app).items() if user in users]
-
-    def _is_addressed(self, connection: Connection) -> bool:
-        known = self._hub.apps.get(connection.app or "")
-        return known is not None and connection in known.sessions_of(connection.user or "")
 
     def send(self, connection: Connection, command: Say, answer: Callable[[Reply], None]) -> Reply | None:
         """Send a message to the session's receiver. The answer does not say whether anybody received it. May
@@ -357,7 +351,7 @@ class ActionService:
     def left(self, connection: Connection, rooms: Sequence[str]) -> None:
         """Handle the end of a connection that was in these rooms (the rooms' ``on_left``). May switch."""
         app, user, state = connection.app, connection.user, connection.dialect_state
-        if not isinstance(state, ActionState) or state.room not in rooms or connection.state == OPEN:
+        if not isinstance(state, ActionState) or state.room not in rooms or connection.is_open:
             return
         assert app is not None
         assert user is not None
@@ -372,5 +366,5 @@ def _wait_until_read(connection: Connection) -> None:
     connection.wait_until_sent()
     state = connection.dialect_state
     unacked = state.unacked if isinstance(state, AckedState) else None
-    while unacked is not None and unacked.waiting and connection.state == OPEN:
+    while unacked is not None and unacked.waiting and connection.is_open:
         gevent.sleep(_LOOK_SECONDS)

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from imserver.plugin.errors import CloseCode
 from imserver.plugin.services import ClusterServices, SessionServices
-from imserver.plugin.wire import OPEN, Connection, Stream
+from imserver.plugin.wire import Connection, Stream
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ class Emulation:
         """Greenlet: run the queued commands."""
         waiting = self._waiting[stream]
         try:
-            while waiting and stream.state == OPEN:
+            while waiting and stream.is_open:
                 stream.encoding.serve(stream, waiting.popleft(), stream.encoding.dialect.text)
         except Exception:
             log.exception("serving failed", extra={"connection": stream.peer})

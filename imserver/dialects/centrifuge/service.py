@@ -78,7 +78,6 @@ from imserver.plugin.services import (
 )
 from imserver.plugin.settings import ChannelSettings, TenantSettings
 from imserver.plugin.wire import (
-    OPEN,
     AskHistory,
     AskPresence,
     ChannelPart,
@@ -756,7 +755,7 @@ class CentrifugeService:
             if refused.disconnect is not None:
                 connection.disconnect(*refused.disconnect)
             return
-        if connection.state != OPEN or (channel and not self._channels.members.has(connection, channel)):
+        if not connection.is_open or (channel and not self._channels.members.has(connection, channel)):
             return
         if found.expired or 0 < found.expire_at <= time():
             if channel:

@@ -26,7 +26,7 @@ from imserver.plugin.services import (
     SessionServices,
 )
 from imserver.plugin.settings import valid_name
-from imserver.plugin.wire import OPEN, Connection, DialectState, Event, Head
+from imserver.plugin.wire import Connection, DialectState, Event, Head
 
 POLICY: Final = "multi"
 """Login policy of unregistered systems. Each client is its own user, so the policy has no effect."""
@@ -118,7 +118,7 @@ class ClientService:
         self._tenants.find(app)  # reads the database: another node may have registered it
         known = self._hub.apps.get(app)
         decision = self._logins.check(app, "", params.get("token", ""), NAME, connection)
-        if connection.state != OPEN:
+        if not connection.is_open:
             return
         if not decision.ok:
             text = reply_text(decision.code)
@@ -212,7 +212,7 @@ class ClientService:
     def _left(self, connection: Connection, channels: tuple[str, ...]) -> None:
         """Handle the end of a connection of this node that was in these channels. A user who is unbound
         from a group, and still connected, is not offline."""
-        if connection.encoding.dialect.name == NAME and connection.state != OPEN:
+        if connection.encoding.dialect.name == NAME and not connection.is_open:
             for channel in channels:
                 self._notify(connection, channel, "offline")
 

@@ -30,7 +30,6 @@ from imserver.plugin.identity import LoginDecision, Logins
 from imserver.plugin.messages import Messaging, count_fitting
 from imserver.plugin.services import SessionServices
 from imserver.plugin.wire import (
-    OPEN,
     CommandRow,
     CommandTable,
     Connection,
@@ -301,7 +300,7 @@ class ProtobufService:
             log.info("a sync failed: %s", unavailable, extra={"connection": connection.peer})
             connection.close(CloseCode.INTERNAL_ERROR)
         log_subscription = connection.log_subscription
-        if log_subscription is not None and not (log_subscription.live or full) and connection.state == OPEN:
+        if log_subscription is not None and not (log_subscription.live or full) and connection.is_open:
             # The client is expected to request the rest. New entries are held meanwhile.
             log_subscription.backlog = list(log_subscription.backlog or ())
             self.page_deadlines.expect(connection)
@@ -335,7 +334,7 @@ class ProtobufService:
                 return False
             more = more or count < len(found)
             connection.send(dialect.page([entry for _, entry in found[:count]], more, anew))
-            asks_again = more and connection.state == OPEN and not isinstance(dialect, FullProtobufDialect)
+            asks_again = more and connection.is_open and not isinstance(dialect, FullProtobufDialect)
             self.page_ends.sent(connection, found[count - 1][0] if asks_again else 0)
             return not more
 

@@ -25,7 +25,6 @@ from imserver.messages.messaging import Messaging
 from imserver.model import Login, LogSubscription
 from imserver.sessions.sessions import Sessions
 from imserver.storage.store import Store
-from imserver.transport.connection import OPEN
 from imserver.transport.stream import Stream, StreamEncoding
 
 log = logging.getLogger(__name__)
@@ -115,7 +114,7 @@ class EventStreams:
         if not self._sessions.takes_user(request.app, user):
             raise BadUser("`user` is longer than this app allows (`max_user_bytes`)")
         start = self._start(request, user)
-        if stream.state != OPEN:
+        if not stream.is_open:
             return
         login = Login(request.app, user, request.token, request.device)
         code = self._sessions.login(stream, login, decision=decision, kicks=kicks)
@@ -129,7 +128,7 @@ class EventStreams:
                 self._channels.join(request.app, channel, stream)
         except ChannelRefused as refused:
             stream.close(errors.CloseCode.NOT_ALLOWED, str(refused))
-        if stream.state != OPEN:
+        if not stream.is_open:
             return
         about = self._about(stream, request, start.resumed)
         stream.send(sse.ready(about, random.randint(*_RETRY_MILLISECONDS), start.cursor))

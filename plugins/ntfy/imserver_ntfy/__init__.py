@@ -16,7 +16,7 @@ from imserver.plugin.http import ApiProblem, Call, HttpResponse, Route, stream_h
 from imserver.plugin.identity import Needs, Principal
 from imserver.plugin.services import ChannelRefused, Core, Position
 from imserver.plugin.settings import settings_of
-from imserver.plugin.wire import OPEN, Connection, Event, Head, Stream, StreamEncoding, StreamPath, host_of
+from imserver.plugin.wire import Connection, Event, Head, Stream, StreamEncoding, StreamPath, host_of
 
 from .message import STYLE, Parameters, bad, new_message, read_json, read_message
 from .wire import FRAMES, NAME, STREAMS, NtfyDialect, Since, Wish, channel_of, message_of
@@ -149,7 +149,7 @@ class Ntfy:
                     position = _after(page.publications[-1])
                     connection.wait_until_sent()
                 position = page.position
-            if not wish.poll and connection.state == OPEN:
+            if not wish.poll and connection.is_open:
                 options = self._channels.options(app, channel)
                 joined.append((channel, self._channels.subscribe(connection, channel, options, position)))
         if wish.since is None and not wish.poll:  # what is published from now on reaches the client

@@ -9,7 +9,7 @@ from imserver.auth import rates
 from imserver.dialects.action.service import ActionState
 from imserver.dialects.action.wire import ActionDialect
 from imserver.sessions import sessions
-from imserver.transport.connection import OPEN, Connection
+from imserver.transport.connection import Connection
 from tests.hub.harness import Harness
 from tests.integration.raw import TEXT, frame
 from tests.support import Clock
@@ -65,7 +65,7 @@ def test_a_later_login_of_one_connection_ends_the_former_session_under_any_polic
         assert receiver(connection) == ("ann", "")
         assert harness.channels.members.channels_of(connection) == ()
         assert harness.channels.members.membership.channels == 0
-        assert connection.state == OPEN
+        assert connection.is_open
 
 
 def test_a_connection_that_changes_its_user_all_the_time_pays_for_the_notices(
@@ -114,7 +114,7 @@ def test_under_refuse_a_connection_that_logs_in_again_does_not_conflict_with_its
         connection, client = connect(harness)
         for number in range(3):
             assert login(client, str(number), "ann", 4, room=f"r{number}") == 200
-        assert connection.state == OPEN
+        assert connection.is_open
         assert harness.channels.members.channels_of(connection) == ("r2",)
 
 

@@ -13,7 +13,7 @@ from imserver.cluster.nodes import NodeQueries, encode
 from imserver.dialects.centrifuge.emulation import MAX_WAITING, Emulated, EmulatedCommands, Emulation
 from imserver.dialects.centrifuge.wire import CentrifugeDialect
 from imserver.sessions.connection_ids import ConnectionIds
-from imserver.transport.connection import OPEN, Connection
+from imserver.transport.connection import Connection
 from imserver.transport.stream import Stream, StreamEncoding
 from tests.hub.harness import Harness
 from tests.transport.harness import tcp_pair, until
@@ -76,9 +76,9 @@ def test_a_client_with_too_many_waiting_requests_is_closed(room: Room) -> None:
         room.emulation.serve(room.session, b"x")
     gevent.sleep(0)
     room.emulation.serve(room.session, b"x")  # one of them is being served
-    assert room.stream.state == OPEN
+    assert room.stream.is_open
     room.emulation.serve(room.session, b"x")
-    assert room.stream.state != OPEN
+    assert not room.stream.is_open
     assert room.emulation.serve(room.session, b"x") is Emulated.UNKNOWN
     room.gate.set()
     gevent.sleep(0)

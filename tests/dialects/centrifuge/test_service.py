@@ -26,9 +26,10 @@ from imserver.dialects.centrifuge.wire import CentrifugeDialect, SubscribeResult
 from imserver.errors import StorageUnavailable
 from imserver.features.webhooks.back_ends import BackEndRequests
 from imserver.model import Login, Reply, Send
-from imserver.transport.connection import CLOSING, OPEN, Connection
+from imserver.transport.connection import Connection
 from imserver.transport.dispatch import CommandRow
 from imserver.transport.gate import Head
+from imserver.transport.states import CLOSING
 from tests.hub.harness import Harness
 from tests.transport.harness import Client
 
@@ -75,7 +76,7 @@ def test_a_subscription_ends_only_after_the_time_to_renew_its_token() -> None:
         now = int(time())
         connection, client = harness.subscriber("news", news=now - GRACE_SECONDS + 60)
         harness.centrifuge.check_ends(connection)
-        assert connection.state == OPEN
+        assert connection.is_open
         connection.dialect_state.ends = {"news": now - GRACE_SECONDS - 5}  # type: ignore[union-attr]
         harness.centrifuge.check_ends(connection)
         assert connection.state == CLOSING
@@ -86,7 +87,7 @@ def test_a_channel_that_was_left_does_not_end_a_connection() -> None:
     with CentrifugeHarness() as harness:
         connection, _ = harness.subscriber("news", other=1)
         harness.centrifuge.check_ends(connection)
-        assert connection.state == OPEN
+        assert connection.is_open
         assert connection.dialect_state.ends is None  # type: ignore[union-attr]
 
 
@@ -158,7 +159,7 @@ def test_a_client_that_logged_in_without_the_log_begins_again_when_it_is_back() 
         admission = _Admission(ALLOWED)
         harness.centrifuge._subscribe_each(connection, state, admission, CentrifugeLogin(""), Mock())
         harness.centrifuge.check_ends(connection)
-        assert connection.state == OPEN
+        assert connection.is_open
         harness.catch_up.answers.return_value = True
         harness.centrifuge.check_ends(connection)
         assert client.close_code() == 3010

@@ -16,9 +16,10 @@ from imserver.dialects.client.api import DONE, TAKEN, TOO_MANY_SYSTEMS, UNKNOWN_
 from imserver.dialects.client.service import BadSystem, ClientService, Label
 from imserver.dialects.client.wire import ClientDialect
 from imserver.dialects.cmd.wire import CmdDialect
-from imserver.transport.connection import CLOSED, OPEN, Connection
+from imserver.transport.connection import Connection
 from imserver.transport.exchange import HttpResponse
 from imserver.transport.gate import Head
+from imserver.transport.states import CLOSED
 from tests.hub.harness import Harness
 from tests.transport.harness import Client, until
 
@@ -264,7 +265,7 @@ def test_a_client_that_is_unbound_stays_and_the_group_is_informed_once(harness: 
     assert clients.unbind("system:other", one.user, "g") is Left.UNKNOWN
     assert clients.unbind("system:known", "no id", "g") is Left.UNKNOWN
     assert [frame["code"] for frame in frames(first, 4)[1:]] == [1001, 1001, 1002]
-    assert two.state == OPEN
+    assert two.is_open
 
 
 def test_a_silent_node_is_distinguished_from_a_dead_one(

@@ -10,7 +10,7 @@ from imserver.messages import acks
 from imserver.messages.acks import AckingLogSubscription
 from imserver.messages.catch_up import RECOVERED
 from imserver.messages.log.contract import LogExtent
-from imserver.transport.connection import CLOSING, OPEN
+from imserver.transport.states import CLOSING
 from tests.dialects.protobuf.test_service import APP, Harness, ProtobufClient, missed
 from tests.integration import protobuf
 from tests.integration.protobuf import (
@@ -187,7 +187,7 @@ def test_one_ack_covers_all_before_it(harness: Harness) -> None:
     ann.settle()
     turns(harness, 5 * acks.ACK_SECONDS)
     ann.settle()
-    assert (len(ann.pushes()), ann.connection.state) == (4, OPEN)
+    assert (len(ann.pushes()), ann.connection.is_open) == (4, True)
 
 
 def test_an_ack_of_an_uplink_kind_acknowledges_nothing(harness: Harness) -> None:
@@ -217,7 +217,7 @@ def test_clients_of_the_original_do_not_acknowledge(harness: Harness) -> None:
     ann.send_payload(ack(1))
     turns(harness, 10 * acks.ACK_SECONDS)
     ann.settle()
-    assert (len(ann.pushes()), ann.connection.state) == (1, OPEN)
+    assert (len(ann.pushes()), ann.connection.is_open) == (1, True)
     assert not isinstance(ann.connection.log_subscription, AckingLogSubscription)
 
 
@@ -318,7 +318,7 @@ def test_a_recall_whose_message_cannot_be_read_may_be_sent_again(
     monkeypatch.setattr(harness.log, "find", entries)
     ann.send_payload(protobuf.message(2, SentMessage(sender=266), kind=1, about=1))
     until(lambda: len(ann.acks()) == 2)
-    assert ann.connection.state == OPEN
+    assert ann.connection.is_open
 
 
 def test_an_error_in_looking_up_costs_the_connection_nothing_but_that(

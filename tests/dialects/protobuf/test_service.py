@@ -30,7 +30,7 @@ from imserver.messages.log.contract import Appended, Entry, Stored
 from imserver.model import (
     Limit,
 )
-from imserver.transport.connection import CLOSING, OPEN, Connection
+from imserver.transport.connection import Connection
 from tests.core.memory_log import Shelf
 from tests.core.messaging_harness import Node
 from tests.hub.harness import POLICIES
@@ -203,7 +203,7 @@ def test_before_the_login_everything_is_dropped(harness: Harness, payload: bytes
     stranger.send_payload(payload)
     stranger.settle()
     assert stranger.outputs() == []
-    assert stranger.connection.state == OPEN
+    assert stranger.connection.is_open
     assert harness.log.shelf.entries == {}
 
 
@@ -211,7 +211,7 @@ def test_a_bad_token_is_dropped_and_may_be_followed_by_a_good_one(harness: Harne
     ann = harness.visitor()
     ann.send_payload(protobuf.login("nonsense"))
     ann.settle()
-    assert (ann.outputs(), ann.connection.state) == ([], OPEN)
+    assert (ann.outputs(), ann.connection.is_open) == ([], True)
     ann.send_payload(protobuf.login("266"))
     assert len(ann.expect(1)) == 1
 
@@ -265,7 +265,7 @@ def test_a_final_decision_closes_and_another_one_does_not(harness: Harness) -> N
     ann = harness.visitor()
     ann.send_payload(protobuf.login("266"))
     ann.settle()
-    assert (ann.outputs(), ann.connection.state) == ([], OPEN)
+    assert (ann.outputs(), ann.connection.is_open) == ([], True)
     harness.logins.decision = BAD_ORIGIN
     ann.send_payload(protobuf.login("266"))
     assert ann.client.close_code() == 4505
@@ -377,7 +377,7 @@ def test_an_invalid_message_is_not_acknowledged_and_uses_its_number(
     ann.send_payload(protobuf.message(1, sent))
     ann.send_payload(protobuf.message(1, sent))
     ann.settle()
-    assert (ann.outputs(), ann.connection.state) == ([], OPEN)
+    assert (ann.outputs(), ann.connection.is_open) == ([], True)
     ann.single(2, 267, "after")
     ann.expect(1)
     assert [number for number, _ in ann.acks()] == [2]
@@ -893,10 +893,10 @@ def test_a_session_remembers_no_more_than_a_few_numbers(harness: Harness) -> Non
 def test_a_session_ends_with_its_token(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     ann = harness.live(266)
     harness.look = harness.protobuf_service.check_token  # type: ignore[method-assign]
-    for late, state in ((-1, OPEN), (0, OPEN), (61, CLOSING)):
+    for late, is_open in ((-1, True), (0, True), (61, False)):
         monkeypatch.setattr(module, "time", lambda late=late: ENDS_AT + late)
         harness.sweep.sweep()
-        assert ann.connection.state == state
+        assert ann.connection.is_open is is_open
     assert ann.client.close_code() == 4504
 
 

@@ -13,7 +13,7 @@ from imserver.dialects.pusher.commands import PusherSubscribe, PusherUnsubscribe
 from imserver.dialects.pusher.service import PusherService
 from imserver.dialects.pusher.settings import PusherSettings
 from imserver.dialects.pusher.wire import PusherDialect
-from imserver.transport.connection import OPEN, Connection
+from imserver.transport.connection import Connection
 from tests.dialects.pusher.harness import Hooks, apps_of
 from tests.hub.harness import Harness
 from tests.transport.harness import Client, turn
@@ -117,7 +117,7 @@ def test_a_member_that_comes_and_goes_all_the_time_disconnects_no_other_one(harn
         harness.pusher.unsubscribe(connection, PusherUnsubscribe(ROOM))
         turn()
         client.read()
-    assert other.state == OPEN
+    assert other.is_open
     answers = [json.loads(payload) for payload in client.payloads()]
     refused = [json.loads(each["data"]) for each in answers if each["event"] == "pusher:subscription_error"]
     assert {each["status"] for each in refused} == {429}

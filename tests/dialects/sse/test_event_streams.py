@@ -15,7 +15,7 @@ from imserver.messages import catch_up
 from imserver.messages.catch_up import CatchUp
 from imserver.messages.log.contract import Entry, LogExtent
 from imserver.model import LogSubscription, Message
-from imserver.transport.connection import OPEN, Connection
+from imserver.transport.connection import Connection
 from tests.core.messaging_harness import APP, Node
 from tests.messages.test_messaging import two
 from tests.transport.harness import until
@@ -81,7 +81,7 @@ def come_back(cursor: int) -> tuple[FakeLog, bool]:
     fake: Any = FakeLog()
     sent: list[bytes] = []
     stream: Any = SimpleNamespace(
-        state=OPEN, log_subscription=None, app="101", user="ann", device="", send=sent.append
+        is_open=True, log_subscription=None, app="101", user="ann", device="", send=sent.append
     )
     stream.outbox = None
     stream.begin = lambda encoding, head: None
