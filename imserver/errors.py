@@ -148,18 +148,31 @@ class ReplyCode:
     """Every code in answers of the cmd dialect. The texts of the original are in :data:`REPLY_TEXT`."""
 
     OK: Final = _reply(200, "Success")
+    """Done."""
     NOT_LOGGED_IN: Final = _reply(1000, "未登录")
+    """The command needs a session, and the connection has none."""
     BAD_PARAMETER: Final = _reply(1001, "参数不合法")
+    """A field is missing or has a wrong value."""
     BAD_USER: Final = _reply(1002, "非法的用户ID")
+    """The user id is empty, too long or not valid."""
     UNAUTHORIZED: Final = _reply(1003, "未授权")
+    """The token is not accepted, or the user may not do this."""
     SYSTEM: Final = _reply(1004, "系统错误")
+    """The server has failed. Its log has the reason."""
     NO_DATA: Final = _reply(1005, "没有数据")
+    """What the command names does not exist, or not for this user."""
     NOT_ADDED: Final = _reply(1006, "添加错误")
+    """For what was not added. This server does not use it."""
     NOT_DELETED: Final = _reply(1007, "删除错误")
+    """For what was not deleted. This server does not use it."""
     NOT_STORED: Final = _reply(1008, "存储错误")
+    """The database does not answer, or there are too many requests: try again later."""
     FAILED: Final = _reply(1009, "操作失败")
+    """It cannot be done in this state: the connection has logged in already, for example."""
     NO_ROUTE: Final = _reply(1010, "路由不存在")
+    """There is no such command."""
     NO_APP: Final = _reply(1011, "appid不存在")
+    """There is no such app."""
 
     REJECTED: Final = 103
     """The code of a :class:`ClientError`: the back end of the app has rejected a message."""

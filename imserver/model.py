@@ -29,14 +29,17 @@ class Limit:
     NUMBER: Final = 2**32 - 1
     """The greatest number in a frame that counts no entries."""
     MIN_TIME_MS: Final = -62_135_596_800_000
+    """The beginning of the year 1, in Unix milliseconds: an earlier time cannot be shown everywhere."""
     TIME_MS: Final = 253_402_300_799_999
-    """The years 1 to 9999, in Unix milliseconds: a time outside cannot be shown everywhere."""
+    """The end of the year 9999, in Unix milliseconds: a later time cannot be shown everywhere."""
     CLIENT_MSG_ID_BYTES: Final = 64
+    """The ``client_msg_id`` of a message, in bytes of UTF-8."""
     TYPE_BYTES: Final = 32
+    """The type of a message, in bytes of UTF-8."""
     EMOJI_BYTES: Final = 32
+    """The emoji of a reaction, in bytes of UTF-8."""
     ROOM_BYTES: Final = 255
-    """Of the ``client_msg_id`` and the type of a message, of an emoji, and of the name of a room, in bytes of
-    UTF-8."""
+    """The name of a room, in bytes of UTF-8."""
     PAGE: Final = 200
     """The entries of a page."""
     MENTIONS: Final = 100
@@ -632,6 +635,7 @@ class Outcome(IntEnum):
     NOT_SENT = 0
     """No receiver is online. The message id may be used again."""
     SENT = 1
+    """A receiver has got it."""
     REPEATED = 2
     """The message id was accepted before. Nothing was delivered again."""
     FAILED = 3

@@ -10,12 +10,14 @@ import inspect
 import re
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
+
+import msgspec
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 PAGE: Final = ROOT / "docs" / "reference" / "plugin.md"
@@ -28,8 +30,36 @@ Made from the docstrings of `imserver.plugin` by `python -m tools.face`.
 
 A feature imports nothing else of the server. The face has the version {version}, and `Feature.face` says for
 which one a feature was made. A node refuses a feature that was made for a newer one. A name says since which
-version it exists.
+version it exists. Fields below `# by keyword` are given by name. A title such as `core.storage` is no name to
+import: it says where a feature gets such an object.
 """
+
+_GOT: Final[Mapping[str, Mapping[str, str]]] = {
+    "imserver.plugin.http": {"Operation: the fields `more`": "imserver.http.operation:Operation"},
+    "imserver.plugin.messages": {
+        "log.annotations": "imserver.messages.log.annotations:AnnotationWriter",
+        "log.conversations": "imserver.messages.log.conversations:ConversationReader",
+        "log.entries": "imserver.messages.log.read:EntryReader",
+        "log.marks": "imserver.messages.log.marks:MarkStore",
+    },
+    "imserver.plugin.services": {
+        "core.channels.commands": "imserver.channels.client_commands:ChannelCommands",
+        "core.cluster.node_messages": "imserver.cluster.nodes:NodeMessages",
+        "core.cluster.others": "imserver.cluster.nodes:OtherNodes",
+        "core.cluster.queries": "imserver.cluster.nodes:NodeQueries",
+        "core.network": "imserver.core.services:NetworkServices",
+        "core.node": "imserver.core.node_state:NodeState",
+        "core.sessions.sessions": "imserver.sessions.sessions:Sessions",
+        "core.storage": "imserver.core.services:StorageServices",
+    },
+}
+"""Module of the face → where a feature gets objects that it does not name, and their class."""
+
+_OF_CORE: Final = (
+    *("Api", "Connection", "Core", "Locations", "Logins", "MessageLog", "Messaging", "Outgoing"),
+    *("PooledStatements", "Signals", "Store", "Tenants", "UnreadMessages"),
+)
+"""Classes of which features make no objects: their constructors are not shown."""
 
 
 def modules() -> Iterator[tuple[str, ModuleType]]:
@@ -59,31 +89,59 @@ def page() -> str:
     for full, module in modules():
         parts.append(f"\n## {full}\n\n{_prose(module.__doc__ or '')}\n")
         parts += [_entry(module, name) for name in sorted(module.__all__, key=str.casefold)]
+        for title, where in _GOT.get(full, {}).items():
+            home, _, name = where.partition(":")
+            kind = getattr(import_module(home), name)
+            parts.append(_block(title, kind, inspect.cleandoc(kind.__doc__), with_constructor=False))
     return "".join(parts)
 
 
 def _entry(module: ModuleType, name: str) -> str:
     from imserver.plugin import SINCE
 
-    value = getattr(module, name)
-    lines = [f"\n### {name}\n\n"]
-    if (inspect.isclass(value) or inspect.isfunction(value)) and (code := _code(value)):
+    since = f"*Since {SINCE.get(name, 1)}.*"
+    return _block(name, getattr(module, name), f"{description(module, name)} {since}")
+
+
+def _block(title: str, value: Any, text: str, *, with_constructor: bool = True) -> str:
+    lines = [f"\n### {title}\n\n"]
+    if inspect.isfunction(value):
+        lines.append(f"```text\ndef {value.__name__}{_signature(value)}\n```\n\n")
+    elif inspect.isclass(value) and (code := _fields(value, with_constructor)):
         lines.append("```text\n" + "\n".join(code) + "\n```\n\n")
-    lines.append(f"{_prose(description(module, name))} *Since {SINCE.get(name, 1)}.*\n")
-    if inspect.isclass(value):
-        rows = list(_members(value))
-        if rows:
-            lines.append("\n")
-            lines += rows
+    lines.append(f"{_prose(text)}\n")
+    if inspect.isclass(value) and (rows := list(_members(value))):
+        lines += ["\n", *rows]
     return "".join(lines)
 
 
+def members(kind: type) -> dict[str, str]:
+    """Constant of a table such as ``Needs`` → its own text: the string below it, or what its value says."""
+    texts = {}
+    for name, text in _documented(_body(kind), in_groups=False).items():
+        if name.isupper() and not name.startswith("_"):
+            texts[name] = text or _text_of(kind, getattr(kind, name))
+    return texts
+
+
+def _text_of(kind: type, value: Any) -> str:
+    """The text of a constant whose value has one."""
+    from imserver import errors
+
+    if isinstance(value, errors.HttpProblem):
+        return f"{value.status} `{value.code}`: {value.message}"
+    return f"{value}: {errors.CLOSE[value].meaning}" if kind is errors.CloseCode else ""
+
+
 def _members(kind: type) -> Iterator[str]:
-    """The constants and public methods of a class, a line each."""
-    for name, text in _constants_of_class(kind).items():
+    """The constants, the fields with a text, and the public methods of a class, a line each."""
+    for name, text in members(kind).items():
         yield f"- `{name}`{': ' + _first(text) if text else ''}\n"
+    for name, text in _documented(_body(kind), in_groups=False).items():
+        if text and not name.isupper() and not name.startswith("_"):
+            yield f"- `{name}`: {_first(text)}\n"
     for name, member in vars(kind).items():
-        if name.startswith("_") or name in _constants_of_class(kind):
+        if name.startswith("_") or name.isupper():
             continue
         if isinstance(member, property):
             yield f"- `{name}`: {_first(inspect.cleandoc(member.__doc__ or ''))}\n"
@@ -101,20 +159,53 @@ def _signature(function: Any) -> str:
     return f"({arguments})" + (f" -> {ast.unparse(node.returns)}" if node.returns is not None else "")
 
 
-def _code(value: Any) -> list[str]:
-    """The signature of a function, or the fields of a class."""
-    if inspect.isfunction(value):
-        return [f"def {value.__name__}{_signature(value)}"]
-    try:
-        (node,) = ast.parse(textwrap.dedent(inspect.getsource(value))).body
-    except OSError:
-        return []
-    fields = [
-        ast.unparse(each)
-        for each in getattr(node, "body", ())
-        if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name) and each.target.id.islower()
-    ]
-    return [line for line in fields if not line.startswith("_")]
+def _fields(kind: type, with_constructor: bool) -> list[str]:
+    """The fields of a class, those that it inherits from a struct first, then the types in them. Else, of a
+    class that features make objects of, its constructor."""
+    lines: list[str] = []
+    types: dict[str, str] = {}
+    by_keyword = False
+    for each in reversed(kind.__mro__):
+        if each is not kind and (not isinstance(each, msgspec.StructMeta) or each is msgspec.Struct):
+            continue
+        node = _node(each)
+        fields = [
+            row
+            for row in (() if node is None else node.body)
+            if isinstance(row, ast.AnnAssign) and isinstance(row.target, ast.Name) and row.target.id.islower()
+        ]
+        fields = [row for row in fields if not ast.unparse(row.target).startswith("_")]
+        keywords = () if node is None else node.keywords
+        if fields and any(word.arg == "kw_only" for word in keywords) and not by_keyword:
+            lines.append("# by keyword:")
+            by_keyword = True
+        for row in fields:
+            lines.append(ast.unparse(row))
+            types |= _types_in(each, row.annotation)
+    constructor = vars(kind).get("__init__")
+    has_constructor = inspect.isfunction(constructor) and not isinstance(kind, msgspec.StructMeta)
+    if with_constructor and has_constructor and kind.__name__ not in _OF_CORE and not _is_protocol(kind):
+        lines.append(f"{kind.__name__}{_signature(constructor).removesuffix(' -> None')}")
+    return [*lines, *(["", *types.values()] if types else ())]
+
+
+def _is_protocol(kind: type) -> bool:
+    return bool(vars(kind).get("_is_protocol"))
+
+
+def _types_in(kind: type, annotation: ast.expr) -> dict[str, str]:
+    """Name → line: the sets of values, and the functions, that an annotation names."""
+    module = sys.modules[kind.__module__]
+    lines = {}
+    for node in ast.walk(annotation):
+        if not isinstance(node, ast.Name) or inspect.isclass(getattr(module, node.id, None)):
+            continue
+        for row in ast.parse(_home(module, node.id).read_text(encoding="utf-8")).body:
+            if isinstance(row, ast.Assign) and ast.unparse(row.targets[0]) == node.id:
+                text = ast.unparse(row.value)
+                if text.startswith(("Literal[", "Callable[")):
+                    lines[node.id] = f"{node.id} = {text}"
+    return lines
 
 
 def _prose(text: str) -> str:
@@ -145,24 +236,29 @@ def _constants(path: Path) -> dict[str, str]:
 
 
 @cache
-def _constants_of_class(kind: type) -> dict[str, str]:
-    """Constant of a table such as ``Needs`` → its text. Fields of structs are no constants."""
+def _node(kind: type) -> ast.ClassDef | None:
+    """The definition of a class; None: it has no source."""
     try:
         (node,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
     except (OSError, TypeError, SyntaxError, ValueError):
-        return {}
+        return None
     assert isinstance(node, ast.ClassDef)
-    return {name: text for name, text in _documented(node.body).items() if name.isupper()}
+    return node
 
 
-def _documented(body: list[ast.stmt]) -> dict[str, str]:
+def _body(kind: type) -> list[ast.stmt]:
+    node = _node(kind)
+    return [] if node is None else node.body
+
+
+def _documented(body: list[ast.stmt], in_groups: bool = True) -> dict[str, str]:
+    """Name of a variable → the string below it. ``in_groups``: a string below several is that of all."""
     texts: dict[str, str] = {}
     group: list[str] = []
     for node in body:
         value = node.value if isinstance(node, ast.Expr) else None
         if isinstance(value, ast.Constant) and isinstance(value.value, str):
-            # A string below several constants is that of all of them.
-            texts |= dict.fromkeys(group, inspect.cleandoc(value.value))
+            texts |= dict.fromkeys(group if in_groups else group[-1:], inspect.cleandoc(value.value))
             group = []
             continue
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):

@@ -88,16 +88,27 @@ class Needs:
     SIGNED: Final = Need(users=frozenset({"signature"}))
     """A back end that has signed its request. The row of the route says how that is verified (``signer``)."""
     PUSH: Final = Need("push")
+    """A back end whose key may push."""
     READ: Final = Need("read")
+    """A back end whose key may read."""
     ADMIN: Final = Need("admin")
+    """A back end whose key may change everything of an app."""
     ANY_KEY: Final = Need("any")
+    """A back end with any key."""
     PUSH_OR_ADDRESS: Final = Need("push", address=True)
+    """``PUSH``, or a back end at an address that needs no key."""
     READ_OR_ADDRESS: Final = Need("read", address=True)
+    """``READ``, or a back end at an address that needs no key."""
     PUSH_OR_SESSION: Final = Need("push", frozenset({"session"}), address=True)
+    """``PUSH_OR_ADDRESS``, or a user with a session token."""
     READ_OR_SESSION: Final = Need("read", frozenset({"session"}), address=True)
+    """``READ_OR_ADDRESS``, or a user with a session token."""
     PUSH_OR_VISITOR: Final = Need("push", frozenset({"page", "session"}), address=True)
+    """``PUSH_OR_SESSION``, or a visitor of one of our pages."""
     READ_OR_VISITOR: Final = Need("read", frozenset({"page", "session"}), address=True)
+    """``READ_OR_SESSION``, or a visitor of one of our pages."""
     VISITOR: Final = Need(users=frozenset({"page"}))
+    """A visitor of one of our pages."""
     ADMIN_OR_ACCOUNT: Final = Need("admin", frozenset({"account"}))
     """A person with an account token, but no guest, or a back end for a user."""
     ADMIN_OR_PERSON: Final = Need("admin", frozenset({"account", "guest"}))
@@ -105,7 +116,9 @@ class Needs:
     ADMIN_OR_MEMBER: Final = Need("admin", frozenset({"account", "guest", "bot"}))
     """A person or a bot, or a back end for either."""
     ADMIN_OR_BOT: Final = Need("admin", frozenset({"bot"}))
+    """A bot with its token, or a back end for a bot."""
     ACCOUNT: Final = Need(users=frozenset({"account"}))
+    """A person with an account token, but no guest. No back end acts for them."""
     ANYONE_OR_ADMIN: Final = Need("admin", frozenset({"nobody"}))
     """Anybody. A back end may do more."""
     ANYONE_OR_ACCOUNT: Final = Need(users=frozenset({"nobody", "account"}))
@@ -113,7 +126,10 @@ class Needs:
     ADMIN_OR_USER: Final = Need("admin", frozenset({"account", "guest", "bot", "session"}))
     """A user with any token of their own, or a back end for them."""
     PUSH_OR_USER: Final = Need("push", frozenset({"account", "guest", "bot", "session"}))
+    """A user with any token of their own, or a back end whose key may push."""
     READ_OR_USER: Final = Need("read", frozenset({"account", "guest", "bot", "session"}))
+    """A user with any token of their own, or a back end whose key may read."""
     ANYONE_OR_PUSH: Final = Need("push", frozenset({"nobody", "account", "guest", "bot", "session"}))
-    """The token in the body identifies the principal."""
+    """Anybody: the token in the body identifies the principal. A back end whose key may push does more."""
     ANYONE_OR_READ: Final = Need("read", frozenset({"nobody"}))
+    """Anybody. A back end whose key may read gets more."""

@@ -35,6 +35,7 @@ class Joined(StrEnum):
     """The result of joining a channel."""
 
     JOINED = "subscribed"
+    """It is a member now."""
     MEMBER = "exists"
     """It was a member already."""
     UNKNOWN = "unknown"
@@ -49,10 +50,13 @@ class Left(StrEnum):
     """The result of leaving a channel."""
 
     LEFT = "unsubscribed"
+    """It is no member any more."""
     ABSENT = "absent"
     """It was not a member."""
     UNKNOWN = "unknown"
+    """The app has no such connection."""
     FAILED = "failed"
+    """Its node, or the log of a stored channel, did not answer. The connection may have left."""
 
 
 class ConnectionInfo(Struct, frozen=True, array_like=True):
