@@ -4,18 +4,20 @@ import itertools
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import Struct
 
 from imserver import assets
+from imserver.config.declared import about
 from imserver.config.load import _parse, dump_config
 from imserver.config.manual import manual_of
 from imserver.config.settings import Config, KeySettings
-from imserver.config.values import RENAMED, ConfigError
+from imserver.config.values import RENAMED, ConfigError, Declarations
 from imserver.dialects.pusher.settings import pusher_of
 from imserver.errors import StartError
 from imserver.node import feature_list
@@ -129,6 +131,31 @@ def test_the_manual_of_some_features_has_their_settings_and_no_other(
 def test_the_manual_of_all_features_is_the_manual() -> None:
     text = assets.DEFAULT_CONFIG.read_text(encoding="utf-8")
     assert manual_of(text, DECLARED) == text
+
+
+def test_the_manual_has_the_settings_of_a_feature_of_another_distribution() -> None:
+    class LampSettings(Struct, frozen=True):
+        """The lamps.
+
+        More about them.
+        """
+
+        watts: Annotated[int, about("How bright they are.")] = 60
+        colours: tuple[str, ...] = ("red",)
+
+    class MoreLimits(Struct, frozen=True):
+        lamps: int = 3
+
+    class LampsOfApp(Struct, frozen=True):
+        lit: Annotated[bool, about("Whether its lamps are on.")] = False
+
+    sections = [*DECLARED.sections, ("limits", MoreLimits), ("lamps", LampSettings)]
+    declared = Declarations(sections, [*DECLARED.app_kinds, LampsOfApp])
+    text = manual_of(assets.DEFAULT_CONFIG.read_text(encoding="utf-8"), declared)
+    lamps = "# The lamps.\nlamps:\n  # How bright they are.\n  watts: 60\n  colours:\n  - red\n"
+    assert text.endswith(f"\n\n{lamps}")
+    assert "\n#   lit: Whether its lamps are on.\napps:\n" in text
+    assert written_in(yaml.safe_load(text)) == list(declared.rows)
 
 
 def test_the_manual_explains_every_setting() -> None:
