@@ -46,6 +46,8 @@ COMMAND: Final = (sys.executable, "-m", "imserver")
 START_SECONDS: Final = 240.0
 STOP_SECONDS: Final = 60.0
 REQUEST_SECONDS: Final = 60.0
+NOTED_LINES: Final = 40
+"""How many lines of the log a failure gets as a note: a traceback is among them."""
 _HTTP: Final = re.compile(r"http://([0-9.]+|\[[0-9a-f:]+\]):(\d+)")
 _WS: Final = re.compile(r"ws://([0-9.]+|\[[0-9a-f:]+\]):(\d+)")
 
@@ -89,7 +91,7 @@ class NodeProcess:
     ``features``: as the setting of this name; None: all of this server. ``settings``: the other settings, as
     in the file. Ports are free ones, and requests need no key, unless the settings say otherwise. ``folder``
     has its files, also its database; None: one that goes with the node. ``arguments``: of ``imserver serve``.
-    The end fails if the node has logged a traceback.
+    The end fails if the node has logged a traceback. What fails inside gets the end of the log as a note.
 
     ``http`` and ``ws`` are its addresses, ``output`` is what it has printed, ``log_text`` its log. Nodes with
     the same ``redis.addr`` are a cluster: :meth:`another` starts one more.
@@ -131,11 +133,13 @@ class NodeProcess:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: object, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
         with self._started:
             self.stop()
-            if kind is None:
+            if error is None:
                 self.check()
+            else:
+                error.add_note("\n".join(["The end of the log of the node:", *self._last_lines()]))
 
     def another(self, **settings: Any) -> NodeProcess:
         """One more node of the cluster, with the same settings and data, and some settings of its own."""
@@ -252,6 +256,9 @@ class NodeProcess:
         """Fail if the node logged a traceback."""
         for text in (self.output, self.log_text):
             assert "Traceback" not in text, text
+
+    def _last_lines(self) -> list[str]:
+        return self.log_text.splitlines()[-NOTED_LINES:]
 
     def _end(self) -> None:
         self.process.kill()  # nothing if it has ended
@@ -425,8 +432,8 @@ def _texts(dice: random.Random) -> Iterable[str]:
 def check_tables(feature: Feature, fill: Callable[[Store, str, str], object], url: str = "") -> None:
     """Check that rows of the feature are exported, and erased with their user and with their app.
 
-    ``fill(store, app, user)`` stores something of a user, in each table that a user has rows in. ``url``: an
-    empty database, as in ``storage.url``; ``""``: a new file of SQLite.
+    ``fill(store, app, user)`` stores at least one row in each table, also in those whose rows belong to the
+    app alone. ``url``: an empty database, as in ``storage.url``; ``""``: a new file of SQLite.
     """
     if feature.migrations:
         own = FeatureTables(feature.name, feature.tables, feature.migrations)
@@ -454,7 +461,7 @@ def _check_rows(store: Store, tables: Sequence[Table], fill: Callable[[Store, st
     shown = [table for table in tables if not isinstance(table.columns, Reason)]
     for table in tables:
         columns = ", ".join(table.key if isinstance(table.columns, Reason) else table.columns)
-        assert store.rows(f"SELECT {columns} FROM {table.name}"), f"no rows in {table.name}: fill it"
+        assert store.rows(f"SELECT {columns} FROM {table.name}"), f"fill() has stored no row in {table.name}"
     of_user = {table.name for table in shown if not isinstance(table.of_user, Reason)}
     assert exported("shop", "ann").keys() == of_user
     assert exported("shop").keys() == {table.name for table in shown if not isinstance(table.of_app, Reason)}

@@ -44,6 +44,14 @@ def test_a_node_that_does_not_start_leaves_no_folder() -> None:
     assert not Path(folder).exists()
 
 
+def test_a_failure_gets_the_end_of_the_log_of_the_node() -> None:
+    with pytest.raises(AssertionError) as caught, NodeProcess(features=["messages"]):
+        raise AssertionError("wrong")
+    (note,) = caught.value.__notes__
+    assert note.startswith("The end of the log of the node:\n")
+    assert "INFO" in note
+
+
 def test_a_present_feature_is_not_absent() -> None:
     with NodeProcess(features=["inbox"]) as node, pytest.raises(AssertionError):
         check_absent(node, FEATURE)
@@ -61,7 +69,7 @@ def test_rows_that_stay_are_noticed() -> None:
         return structs.replace(FEATURE, tables=(structs.replace(table, erase_user=(statement,)),))
 
     check_tables(FEATURE, fill)
-    with pytest.raises(AssertionError, match="fill it"):
+    with pytest.raises(AssertionError, match="no row in arrangement"):
         check_tables(FEATURE, lambda *_: None)
     with pytest.raises(AssertionError):
         check_tables(with_erasure("DELETE FROM arrangement WHERE app = %s AND member < %s"), fill)
