@@ -194,6 +194,10 @@ class Resource(Generic[S]):
     ``more`` are fields of :class:`Operation`; ``hot`` and ``problems`` hold for all routes of the resource.
     ``examples`` are answers, for all routes with an answer of their type. ``chapter``: what the chapter of a
     feature is about; :mod:`imserver.http.openapi` has those of the core.
+
+    If ``request`` is an :class:`Acting`, a back end must name the ``user`` for whom it asks; a user's own
+    token names them. ``user="optional"`` lets a back end leave it out: then ``call.user`` is empty.
+    A subclass of ``Acting`` with fields that must be given has ``kw_only=True``.
     """
 
     def __init__(

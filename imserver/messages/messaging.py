@@ -232,7 +232,8 @@ class Messaging:
             self._send(request)
 
     def store(self, app: str, draft: Draft, *, by_user: bool) -> Stored:
-        """:meth:`send_of_user` or, if not ``by_user``, :meth:`send`; returns the result. Switches."""
+        """:meth:`send_of_user` or, if not ``by_user``, :meth:`send`. Switches. Returns :class:`Appended`,
+        :class:`Rejected` or StorageUnavailable; raises nothing."""
         settled: AsyncResult[Stored] = AsyncResult()
         (self.send_of_user if by_user else self.send)(app, draft, settled.set)
         result = settled.get()

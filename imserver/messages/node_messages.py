@@ -17,7 +17,12 @@ _ENTRY_BYTES: Final = 1024
 
 
 class ToFollowers(Struct, frozen=True, gc=False, tag="s", array_like=True):
-    """Deliver a signal to the subscribed connections of these users or (not 0) of this group in an app."""
+    """Deliver a signal to the subscribed connections of these users or (not 0) of this group in an app, with
+    ``MessageServices.signals``.
+
+    ``ToFollowers(app, ("ann",), 0, Signal("moods.changed", "bob", "", data=b'{"text": "happy"}'))``: clients
+    of ``cmd`` get a frame ``moods.changed`` with this data.
+    """
 
     app: str
     users: tuple[str, ...]

@@ -12,9 +12,12 @@ from imserver.messages.streamed_messages import StreamedMessages
 
 
 class MessageServices(Struct, frozen=True):
-    """Stored messages, and texts that are sent in pieces.
+    """Stored messages, and texts that are sent in pieces: ``core.service(MessageServices)``.
 
-    ``streams``: texts that are stored when their last piece has come. ``channel_streams``: those in channels.
+    A feature that gets it names ``messages`` in ``uses``. ``messaging`` stores and delivers messages,
+    ``signals`` delivers what is not stored. ``receipts``: who has read what. ``search`` and ``retention``: the
+    services of their commands. ``streams``: texts that are stored when their last piece has come.
+    ``channel_streams``: those in channels.
     """
 
     messaging: Messaging

@@ -36,6 +36,7 @@ class Table(Struct, frozen=True, kw_only=True):
     ``%s``, the app. ``of_user``: what the rows of a user meet, too; one ``%s``, the user. ``user_as``: how
     the user stands there; ``account``: as the id of an account, so that others have no rows. ``erase_user``:
     statements that erase a user's rows, with the app and the user as values; the first one in this table.
+    They may run again. One may be an UPDATE that takes the user out of the rows.
     ``erase_app``: statements that run first when an app is deleted, with the app as value, for rows that
     stay. ``columns``: those that an export of an app or a user reads. They are no secrets: no password,
     token, code or key. ``scan``: no index leads to the rows of a user, so all rows of the app are looked

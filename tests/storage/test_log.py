@@ -136,6 +136,7 @@ def test_an_empty_append_stores_nothing(log: MessageLog) -> None:
         Draft(sender="a"),
         Draft(sender="a", to_user="b", conversation=1),
         Draft(sender="a", to_user="b", kind="shout"),  # type: ignore[arg-type]
+        Draft(sender="a", to_user="b", kind="reaction", about=1),
     ],
     ids=lambda draft: repr(draft)[:60],
 )
@@ -146,6 +147,16 @@ def test_a_draft_that_cannot_be_stored_costs_the_others_nothing(log: MessageLog,
     assert isinstance(first, Appended)
     assert isinstance(last, Appended)
     assert (first.entry.id, last.entry.id) == (1, 2)
+
+
+def test_a_draft_without_a_time_gets_the_time_of_the_server(log: MessageLog) -> None:
+    before = int(time.time()) * 1000
+    now, given = log.writer.append(APP, [say("a", "b"), say("a", "b", time_ms=7)])
+    assert isinstance(now, Appended)
+    assert isinstance(given, Appended)
+    assert before <= now.entry.time_ms <= time.time() * 1000
+    assert given.entry.time_ms == 7
+    assert log.entries.read(APP, 0, 1)[0].time_ms == now.entry.time_ms
 
 
 # --- resends ------------------------------------------------------------------------------------------------

@@ -53,7 +53,12 @@ class RejectReason:
 
 
 class Draft(Struct, frozen=True, kw_only=True):
-    """A message to store. Its destination is exactly one of ``to_user``, ``conversation`` and ``room``."""
+    """A message to store. Its destination is exactly one of ``to_user``, ``conversation`` and ``room``, also
+    if it is ``about`` a message.
+
+    ``kind``: a feature leaves ``message``. Other drafts are a ``recall``, ``edit`` or ``press`` of a client.
+    Reactions and pins are no drafts: ``store.log().annotations`` makes them.
+    """
 
     sender: str
     kind: EntryKind = "message"
@@ -64,18 +69,21 @@ class Draft(Struct, frozen=True, kw_only=True):
     client_msg_id: str = ""
     """Unique per app and sender, at most 64 bytes. ``""``: none; a resend then creates a new message."""
     time_ms: int = 0
-    """Time of sending in Unix milliseconds."""
+    """Time of sending in Unix milliseconds; 0: when it is stored."""
     about: int = 0
-    """Id of the entry that this one recalls, edits or replies to."""
+    """Id of the entry that this one recalls, edits or replies to; 0: of none."""
     meta: bytes = b""
     """JSON, for example mentions. Buttons only of bots; ``command`` and ``bots`` are made by the log."""
     to_user: str = ""
+    """The receiver: the message is in the conversation of the two, which the first one makes."""
     to_anybody: bool = False
-    """Whether ``to_user`` need not exist, as for clients of GoChat."""
+    """Whether ``to_user`` may be no account, in an app whose users are accounts: as for clients of GoChat."""
     conversation: int = 0
+    """The id of a conversation, of which the sender is a member."""
     group: bool = False
-    """Whether ``conversation`` must be a group. Its number may be that of another kind of conversation."""
+    """True: ``conversation`` must be a group. False: it may be any conversation of the sender."""
     room: str = ""
+    """The name of a room of the ``action`` dialect, or of a channel with the history ``log``."""
     uplink_session: int = 0
     """The session that sends it, where only the sender's newest one may
     (:meth:`imserver.messages.log.writer.LogWriter.begin_uplink`); 0: every session may."""

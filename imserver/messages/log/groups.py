@@ -366,7 +366,7 @@ def record(
         kind=kind,
         type=type,
         body=body,
-        time_ms=time_ms or transaction.now * 1000,
+        time_ms=time_ms,
         about=about,
         meta=_encode(details) if details else b"",
         conversation=state.id,

@@ -32,6 +32,11 @@ class MessageLog:
 
     A store has one: ``store.part(MessageLog)``. It opens an existing database at the first read, and creates
     one at the first message or change of a group.
+
+    ``entries`` reads entries: ``entries.readable(app, user, [id])`` has the message if the user may read it.
+    ``conversations`` reads conversations and their members: ``conversations.member(app, conversation, user)``
+    is None for who is no member. ``annotations`` makes reactions and pins, ``marks`` knows what users have
+    read.
     """
 
     def __init__(self, store: Store) -> None:

@@ -44,6 +44,8 @@ KINDS: Final[tuple[EntryKind, ...]] = (
 )
 """A kind is stored as its index here. Add new kinds only at the end."""
 NUMBERS: Final[dict[str, int]] = {kind: number for number, kind in enumerate(KINDS)}
+_SENT: Final = frozenset({"message", "recall", "edit", "press"})
+"""The kinds of drafts. The log itself makes the other entries."""
 ANNOTATIONS: Final = f"({NUMBERS['reaction']}, {NUMBERS['pin']}, {NUMBERS['press']})"
 """The kinds that neither count as unread nor are the last entry of a conversation, for ``kind IN``."""
 CONVERSATION_KINDS: Final[tuple[ConversationKind, ...]] = ("user", "group", "room")
@@ -239,7 +241,7 @@ def objection(draft: Draft) -> str:
     The check prevents a draft from failing the others of its batch.
     """
     if bool(draft.to_user) + bool(draft.conversation) + bool(draft.room) != 1:
-        return "exactly one of user, conversation and room is required"
+        return "exactly one of to_user, conversation and room is required"
     for name, text, most in (
         ("sender", draft.sender, MAX_USER_BYTES),
         ("to_user", draft.to_user, MAX_USER_BYTES),
@@ -249,8 +251,8 @@ def objection(draft: Draft) -> str:
     ):
         if text and (wrong := text_objection(text, most)):
             return f"{name}: {wrong}"
-    if draft.kind not in NUMBERS:
-        return "kind: unknown"
+    if draft.kind not in _SENT:
+        return "kind: a draft is a message, recall, edit or press; other entries have methods of the log"
     if len(draft.body) > MOST_BYTES or len(draft.meta) > MOST_BYTES:
         return f"at most {MOST_BYTES} bytes"
     if not _MIN_TIME_MS <= draft.time_ms <= _MAX_TIME_MS:

@@ -255,7 +255,7 @@ class AppTransaction:
             type=draft.type,
             body=draft.body,
             client_msg_id=draft.client_msg_id,
-            time_ms=draft.time_ms,
+            time_ms=draft.time_ms or self.now * 1000,
             about=draft.about,
             meta=draft.meta,
             members=state.members,
