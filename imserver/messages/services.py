@@ -15,8 +15,8 @@ class MessageServices(Struct, frozen=True):
     """Stored messages, and texts that are sent in pieces: ``core.service(MessageServices)``.
 
     A feature that gets it names ``messages`` in ``uses``. ``messaging`` stores and delivers messages,
-    ``signals`` delivers what is not stored. ``receipts``: who has read what. ``search`` and ``retention``: the
-    services of their commands. ``streams``: texts that are stored when their last piece has come.
+    ``signals`` delivers what is not stored. ``receipts``: who has read what. ``search`` and ``retention``:
+    the services of their commands. ``streams``: texts that are stored when their last piece has come.
     ``channel_streams``: those in channels.
     """
 

@@ -57,7 +57,7 @@ class Draft(Struct, frozen=True, kw_only=True):
     if it is ``about`` a message.
 
     ``kind``: a feature leaves ``message``. Other drafts are a ``recall``, ``edit`` or ``press`` of a client.
-    Reactions and pins are no drafts: ``store.log().annotations`` makes them.
+    Reactions and pins are no drafts: ``store.part(MessageLog).annotations`` makes them.
     """
 
     sender: str
