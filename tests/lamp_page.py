@@ -8,14 +8,48 @@ from tests.support import ROOT
 FEATURE = """
 from pathlib import Path
 from imserver.plugin import Feature, FeatureParts
-FEATURE = Feature("lamp", lambda core: FeatureParts(page=Path(__file__).parent / "lamp_page"))
+from imserver.plugin.errors import ReplyCode
+from imserver.plugin.messages import MessageServices, ToFollowers
+from imserver.plugin.wire import Command, CommandRow, Fields, Reply, Signal, app_and_user
+
+class Switch(Command, frozen=True):
+    id: int
+
+def build(core):
+    signals = core.service(MessageServices).signals
+    def switch(connection, command):
+        app, user = app_and_user(connection)
+        if not command.id:
+            return Reply(ReplyCode.NO_DATA)
+        signal = Signal("lamp.switched", user, "", data=b'{"id": %d}' % command.id)
+        signals.send(ToFollowers(app, (user,), 0, signal))
+        return Reply(ReplyCode.OK, {"by": user})
+    return FeatureParts(commands={Switch: CommandRow(switch)}, page=Path(__file__).parent / "lamp_page")
+
+FEATURE = Feature(
+    "lamp", build, uses=("messages",), wire={"cmd": {"switch": lambda data: Switch(Fields.of(data).id("id"))}}
+)
 """
 MODULE = """
 import { colour } from "./colour.js";
 
-export function start({ words, registerView, addAction, openPanel, make }) {
+export function start({ words, registerView, redraw, addAction, request, api, hear, reason, openPanel, toast, button, make }) {
+  const switched = new Set();
+  hear("lamp.switched", ({ id }) => {
+    switched.add(id);
+    redraw(id);
+  });
   registerView("lamp", {
-    draw: ({ data }) => make("p", "lamp", colour(words, data.on)),
+    draw: ({ id, data }) => {
+      const lamp = button(colour(words, data.on !== switched.has(id)), "lamp");
+      lamp.addEventListener("click", async () => {
+        const { by } = await request("switch", { id });
+        const account = await api("GET", "accounts/show");
+        const fault = await request("switch").catch(reason);
+        toast([by === account.user, fault].join(" "));
+      });
+      return lamp;
+    },
     summary: ({ data }) => colour(words, data.on),
   });
   addAction((session, conversation) => ({

@@ -118,9 +118,10 @@ class App {
 
   /** Loads what features of the server add to the page: the list is drawn again with it. */
   async #addFeatures() {
-    if (!this.page.additions.length) return;
+    const session = this.#session;
+    if (!this.page.additions.length || !session) return;
     const module = await import("./additions.js").catch(() => null); // without it the page works, but does not show what is theirs
-    await module?.addFeatures(this.page);
+    await module?.addFeatures(this.page, session);
     this.#schedule();
   }
 

@@ -10,6 +10,23 @@ import { websocketUrl } from "../address.js";
 
 const KINDS = /** @type {(keyof Events)[]} */ (["state", "entry", "anew", "typing", "receipt", "hidden", "contact", "piece", "arrangement", "wish"]);
 
+/** A messenger that also tells of signals that the SDK does not know: those of features of the server. */
+class PageMessenger extends Messenger {
+  /** @type {(kind: string, data: any) => void} */
+  onSignal = () => {};
+
+  /**
+   * @override
+   * @param {any} frame
+   */
+  eventIn(frame) {
+    const event = super.eventIn(frame);
+    const data = frame?.response?.data;
+    if (!event && data) this.onSignal(frame.cmd, data); // or it is an answer, whose command is no kind of a signal
+    return event;
+  }
+}
+
 /** A messenger whose events wait until the page listens. */
 export class Connection {
   /** Events that nobody has heard; null: somebody listens. @type {[kind: keyof Events, detail: any][] | null} */
@@ -21,7 +38,7 @@ export class Connection {
    */
   constructor(page, login) {
     this.login = login;
-    this.messenger = new Messenger({
+    this.messenger = new PageMessenger({
       url: websocketUrl(page, "/acc"),
       app: page.app,
       user: login.user,

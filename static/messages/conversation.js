@@ -12,7 +12,7 @@ import { onLongPress } from "./long-press.js";
 import { startMedia } from "./media/media.js";
 import { MessageView, animate } from "./message-view.js";
 import { toast } from "./panel.js";
-import { noticeText, summaryOf } from "./summary.js";
+import { noticeText, redrawsOf, summaryOf } from "./summary.js";
 import { Timeline } from "./timeline.js";
 
 /** @typedef {import("./session.js").Session} Session */
@@ -404,7 +404,7 @@ export class ConversationView {
     const edit = this.session.outbox.editOf(entry.id);
     const version = [
       edit && `${edit.id} ${edit.state} ${edit.reason}`,
-      entry.kind, entry.meta?.edited ?? 0, follows, timed, receipt.state, receipt.read, receipt.members, names, JSON.stringify(entry.reactions ?? 0), this.session.store.pressedOf(entry), quoted && `${quoted.kind} ${quoted.meta?.edited} ${this.session.people.nameOf(quoted.from)}`,
+      entry.kind, entry.meta?.edited ?? 0, redrawsOf(entry.id), follows, timed, receipt.state, receipt.read, receipt.members, names, JSON.stringify(entry.reactions ?? 0), this.session.store.pressedOf(entry), quoted && `${quoted.kind} ${quoted.meta?.edited} ${this.session.people.nameOf(quoted.from)}`,
     ].join(" ");
     return { key, version, replaces: `stream ${entry.clientMsgID}`, make: () => this.#drawn(() => {
       const row = this.view.row(entry, { follows, timed, receipt, edit });

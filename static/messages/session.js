@@ -46,6 +46,7 @@ import { Wishes } from "./wishes.js";
  * @property {string} contact       what this user is to us has changed
  * @property {string} grown         a message that a bot is writing has more text: id of the stream
  * @property {string} draft         the draft of a conversation has come from another device: its key
+ * @property {{ kind: string, data: any }} signal  of a feature of the server, or an answer to a command
  * @property {Target} open          open this conversation
  * @property {{ reason: string }} ended  this login is over; `reason`: what the page says about it
  */
@@ -114,6 +115,7 @@ export class Session {
       arrangement: (row) => void this.inbox.receive(row),
       wish: (wish) => void this.wishes.receive(wish),
     });
+    this.messenger.onSignal = (kind, data) => this.#emit("signal", { kind, data });
   }
 
   /** @param {StateChange} change */

@@ -28,6 +28,19 @@ export function registerView(type, view) {
   views.set(type, view);
 }
 
+/** Id of a message → how often it was asked to be drawn again. @type {Map<number, number>} */
+const redraws = new Map();
+
+/** @param {number} id  of a message whose view shows something else now */
+export function redraw(id) {
+  redraws.set(id, redrawsOf(id) + 1);
+}
+
+/** @param {number} id */
+export function redrawsOf(id) {
+  return redraws.get(id) ?? 0;
+}
+
 /**
  * @param {Entry} entry
  * @param {Session} session

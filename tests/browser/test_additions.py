@@ -34,6 +34,11 @@ def test_a_feature_adds_to_the_messages_page(
     eventually(lambda: text in chat.page.run("return document.querySelector('#conversations').textContent"))
     chat.open(row["conversation"])
     eventually(lambda: chat.page.run(LAMP) == [text, "rgb(1, 2, 3)"])
+    if language == "en":
+        chat.click(text)
+        eventually(lambda: chat.page.run(LAMP)[0] == "The lamp is off")
+        toast = "return document.querySelector('.toast')?.textContent"
+        eventually(lambda: (chat.page.run(toast) or "").startswith("true There is no such"))
     focus(chat, "Bob")
     chat.page.run(MENU)
     chat.click(word, within="[role=menu]")
