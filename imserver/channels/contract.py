@@ -114,10 +114,14 @@ class NoStreamedPublications:
 
 
 class MembersOfGroups(Protocol):
-    """The members of groups, who may subscribe to channels whose names have the id of their group."""
+    """The members of groups: they receive pushes to their group, and may subscribe to channels whose names
+    have its id. Both methods may switch, and raise StorageUnavailable."""
 
     def is_member(self, app: str, group: int, user: str) -> bool:
-        """Whether a user is a member of a group. May switch. Raises StorageUnavailable."""
+        """Whether a user is a member of a group."""
+
+    def members(self, app: str, group: int, after: str, limit: int) -> Sequence[str]:
+        """The first ``limit`` members of a group after this one, in the order of their ids."""
 
 
 class NoMembersOfGroups:
@@ -125,3 +129,6 @@ class NoMembersOfGroups:
 
     def is_member(self, _app: str, _group: int, _user: str) -> bool:
         return False
+
+    def members(self, _app: str, _group: int, _after: str, _limit: int) -> Sequence[str]:
+        return ()

@@ -83,8 +83,9 @@ def _make_services(core: Core) -> MessageServices:
     )
     store.part(MessageLog).writer.listener = messaging
     core.channels.consent.attach_groups(channel_log)
+    core.push.publishing.groups = channel_log
     channel_log.attach(messaging.follower.follow)
-    core.push.publishing.stored_pushes = LogPushes(messaging, store, core.push.idempotency)
+    core.push.publishing.stored_pushes = LogPushes(messaging, core.push.idempotency)
     messaging.add_to(cluster.queries)
     followers = messaging.log_subscriptions.followers
     signals = Signals(hub, fanout, followers, store, identity.relations, messaging.streams, node_messages)

@@ -149,6 +149,12 @@ class ChannelLog:
         row = self._store.part(MessageLog).conversations.member(app, group, user)
         return row is not None and row.kind_of_conversation == "group"
 
+    def members(self, app: str, group: int, after: str, limit: int) -> Sequence[str]:
+        """See :class:`imserver.channels.contract.MembersOfGroups`."""
+        rows = self._store.part(MessageLog).conversations.members(app, group, after, limit)
+        # The two users of a conversation are its members, too.
+        return [row.user for row in rows if row.kind_of_conversation == "group"]
+
     # --- delivery of entries --------------------------------------------------------------------------------
 
     def deliver(self, app: str, entry: Entry) -> int:

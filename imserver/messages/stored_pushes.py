@@ -17,14 +17,12 @@ from msgspec import UNSET
 from imserver.clock import serve_others
 from imserver.errors import HttpProblem, Problems, StorageUnavailable
 from imserver.messages.log.contract import Appended, Draft, Rejected, RejectReason
-from imserver.messages.log.message_log import MessageLog
 from imserver.messages.messaging import Messaging
 from imserver.model import SYSTEM_PREFIX, YIELD_TARGETS, Limit, Outcome
 from imserver.notify import in_meta
 from imserver.push.idempotency import Claimed, Idempotency, IdReused, Waiting
 from imserver.push.push import nothing_accepted
 from imserver.push.targets import PushToStore, StoreResult, TargetResult, addressed
-from imserver.storage.store import Store
 
 _DIGEST_BYTES: Final = 24
 _INVALID: Final = Rejected(RejectReason.INVALID, "the receiver is the sender")
@@ -35,15 +33,9 @@ Done = Appended | Rejected | StorageUnavailable
 class LogPushes:
     """Stores pushes in the log: :class:`imserver.push.targets.StoredPushes`."""
 
-    def __init__(self, messaging: Messaging, store: Store, ids: Idempotency) -> None:
+    def __init__(self, messaging: Messaging, ids: Idempotency) -> None:
         self._messaging = messaging
-        self._store = store
         self._ids = ids
-
-    def members(self, app: str, group: int, after: str, limit: int) -> Sequence[str]:
-        rows = self._store.part(MessageLog).conversations.members(app, group, after, limit)
-        # The two users of a conversation are its members, too.
-        return [row.user for row in rows if row.kind_of_conversation == "group"]
 
     def store_each(self, app: str, pushes: Sequence[PushToStore]) -> list[StoreResult | HttpProblem]:
         if app.startswith(SYSTEM_PREFIX):

@@ -1,4 +1,4 @@
-"""The targets of a push, and who stores pushes to users and groups: a question to a feature."""
+"""The targets of a push, and who stores pushes for users and groups."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class StoreResult(Struct, frozen=True):
 
 
 class StoredPushes(Protocol):
-    """Stores pushes, and knows groups: a question of the core."""
+    """Stores pushes."""
 
     def store_each(self, app: str, pushes: Sequence[PushToStore]) -> list[StoreResult | HttpProblem]:
         """Store pushes of one app together, in order. A refused one does not stop the others. Switches.
@@ -91,18 +91,9 @@ class StoredPushes(Protocol):
         No two of them may have the same key.
         """
 
-    def members(self, app: str, group: int, after: str, limit: int) -> Sequence[str]:
-        """The first ``limit`` members of a group after this one, in the order of names. Switches.
-
-        Raises StorageUnavailable.
-        """
-
 
 class NoStoredPushes:
-    """Stores nothing: a node without stored messages, which has no groups."""
+    """Without the messenger nothing is stored."""
 
     def store_each(self, app: str, pushes: Sequence[PushToStore]) -> list[StoreResult | HttpProblem]:
         return [Problems.STORE_UNAVAILABLE] * len(pushes)
-
-    def members(self, app: str, group: int, after: str, limit: int) -> Sequence[str]:
-        return ()

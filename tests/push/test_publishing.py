@@ -12,7 +12,7 @@ from imserver.cluster.history import Position
 from imserver.errors import Problems
 from imserver.messages.log.contract import Draft
 from imserver.messages.log.message_log import MessageLog
-from imserver.messages.stored_pushes import LogPushes
+from imserver.messages.stored_channels import ChannelLog
 from imserver.model import Event, Outcome
 from imserver.push.idempotency import Idempotency
 from imserver.push.pending import PendingPushes
@@ -111,7 +111,7 @@ def test_the_channels_of_users_and_groups_reach_their_sessions(harness: Harness)
     group = log.groups.create("101", "ann", ["bob", "eve", "zoe"])
     targets = [Target(channel=f"group:{group}"), Target(channel="user:ann"), Target(group=str(group))]
     publishing = publishing_of(harness)
-    publishing.stored_pushes = LogPushes(Mock(), harness.store, Mock())  # type: ignore[arg-type]
+    publishing.groups = ChannelLog(harness.store, Mock(), Mock(), Mock(), Mock())  # type: ignore[arg-type]
     assert publishing.to_targets("101", targets, HELLO, ("eve",)) == [SENT, SENT, SENT]
     everybody = ("users", "101", "ann", "bob", "zoe")
     assert harness.received == [everybody, ("users", "101", "ann"), everybody]
