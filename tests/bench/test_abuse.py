@@ -18,6 +18,7 @@ from imserver.dialects.protobuf import wire as protobuf
 from imserver.dialects.pusher import wire as pusher
 from imserver.http.openapi import document
 from tests.bench.play import run
+from tests.features import COMMANDS as ROUTES_OF_BATCHES
 from tests.features import DIALECTS, DOCUMENTED, OPERATIONS, READERS
 from tests.features import ROUTES as ROUTE_TABLE
 
@@ -54,7 +55,8 @@ def test_every_command_of_every_dialect_has_an_attack() -> None:
     assert {number: name for name, (number, _) in PROTOBUF.items()} == {
         number: name for number, (name, _) in protobuf.FULL_COMMANDS.items()
     }
-    published = {*PublisherCommand.__struct_encode_fields__} - {"seq"}
+    of_routes = {name for name, route in ROUTES_OF_BATCHES.items() if route.on_publisher}
+    published = {*PublisherCommand.__struct_encode_fields__, *of_routes} - {"seq"}
     assert PUBLISHER.keys() == published
     assert {f"publisher: {name}" for name in published} <= ATTACKS.keys()
     assert {f"{dialect}: {name}" for dialect, rows in tables.items() for name in rows} <= ATTACKS.keys()
