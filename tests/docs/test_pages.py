@@ -189,6 +189,12 @@ def test_the_table_of_features_says_what_each_uses() -> None:
         package.removeprefix("imserver.").replace(".", "/"): ", ".join(import_module(package).FEATURE.uses)
         for package in (*CORE, *FEATURES)
     }
+    rows = table_with(ROOT / "docs" / "operations.md", "feature", "what a node has with it", "needs")
+    needs = {row["feature"].strip("`"): row["needs"] for row in rows}
+    assert list(needs.items()) == [
+        (feature.name, ", ".join(feature.uses))
+        for feature in (import_module(package).FEATURE for package in FEATURES)
+    ]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

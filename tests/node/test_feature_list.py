@@ -50,11 +50,12 @@ def test_the_manual_names_all_features() -> None:
     [
         (
             "features: [push]\n",
-            "line 1: features: there is no feature 'push'; there are webhooks, ",
+            "line 1: features: there is no feature 'push'; there are messages, webhooks, ",
         ),
         ("features: [storage]\n", "line 1: features: there is no feature 'storage'; a section of the core's"),
         ("features: [oauth]\n", "line 1: features: oauth needs pages"),
         ("features: [pusher]\n", "line 1: features: pusher needs webhooks"),
+        ("features: [webhooks, accounts, groups, bots]\n", "line 1: features: accounts needs messages"),
         (
             "features: [action]\napps:\n  shop:\n    webhook: {url: 'http://x/', secret: s}\n",
             "line 4: apps.shop.webhook: the setting features leaves this feature out",
@@ -102,7 +103,7 @@ def offer(folder: Path, distribution: str, value: str) -> None:
 @pytest.mark.parametrize(
     ("offers", "output"),
     [
-        ({}, "line 1: features: there is no feature 'lamp'; there are webhooks, accounts, "),
+        ({}, "line 1: features: there is no feature 'lamp'; there are messages, webhooks, accounts, "),
         ({"one": "json:dumps", "two": "json:dumps"}, "is offered by several distributions: one, two"),
         ({"one": "no_such_module:FEATURE"}, "of one cannot be loaded: ModuleNotFoundError("),
         ({"one": "leaving:FEATURE"}, "of one cannot be loaded: SystemExit("),
