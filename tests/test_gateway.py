@@ -152,8 +152,8 @@ def test_a_node_with_keys_asks_for_them(start_server: StartServer) -> None:
     assert refused(server.http, "push", message)[0] == 401
     assert good(server.http, "push", message, key=PUSH)["sent"] == 0
     assert refused(server.http, "apps/create", {"app": "shop"}, key=PUSH)[0] == 403
-    made = good(server.http, "apps/create", {"app": "shop", "settings": {"open": True}}, key=ADMIN)
-    assert made["app"] == "shop"
+    app = good(server.http, "apps/create", {"app": "shop", "settings": {"open": True}}, key=ADMIN)
+    assert app["app"] == "shop"
     assert login_code(server.ws, "ann", "shop") == 200
 
 

@@ -41,6 +41,7 @@ DRIVEN = [block for block in SESSIONS if "client" in block.words]
 SHARED = [block for block in SESSIONS if "cluster" in block.words]
 BEGUN = [block for block in SESSIONS if block.words == ("init",)]
 FORKED = [block for block in SESSIONS if "processes" in block.words]
+SMALL = [block for block in SESSIONS if "features" in block.words]
 FRAMES = [block for page in PAGES for block in blocks(page, "text") if "frames" in block.words]
 TRANSCRIPTS = [block for block in FRAMES if "cluster" not in block.words]
 ACROSS = [block for block in FRAMES if "cluster" in block.words]
@@ -80,7 +81,7 @@ PRODUCT = [
 
 def test_no_example_is_left_out() -> None:
     """A block in a language, or with words, that nothing here knows would not be checked."""
-    sessions = (*OPEN, *KEYED, *DRIVEN, *SHARED, *FORKED, *BEGUN)
+    sessions = (*OPEN, *KEYED, *DRIVEN, *SHARED, *FORKED, *SMALL, *BEGUN)
     known = {
         id_of(block)
         for block in (
@@ -100,7 +101,9 @@ def test_no_example_is_left_out() -> None:
     examined = ("console", "json", "yaml", "js", "jsx", "sh", "bash", "python", "javascript", "")
     left = [str(block) for page in PAGES for block in blocks(page, *examined) if id_of(block) not in known]
     assert not left
-    assert all((OPEN, KEYED, DRIVEN, SHARED, FORKED, TRANSCRIPTS, ACROSS, JSON, YAML, SCRIPTS, COMMANDS))
+    assert all(
+        (OPEN, KEYED, DRIVEN, SHARED, FORKED, SMALL, TRANSCRIPTS, ACROSS, JSON, YAML, SCRIPTS, COMMANDS)
+    )
 
 
 def id_of(block: Block) -> tuple[Path, int]:
@@ -268,6 +271,16 @@ def test_a_shell_session_with_several_processes_prints_what_it_says(
     family.check()
 
 
+@pytest.mark.parametrize("block", SMALL, ids=str)
+def test_a_shell_session_with_few_features_prints_what_it_says(
+    block: Block, start_server: StartServer, tmp_path: Path
+) -> None:
+    """The configuration is the one above it."""
+    server = start_server(config=nearest(block, "features:"))
+    with present(block, tmp_path, server):
+        play_session(block, tmp_path, server)
+
+
 @pytest.fixture
 def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
     server = RedisServer(tmp_path)
@@ -375,7 +388,8 @@ def test_yaml_is_a_configuration(block: Block, tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)  # a data folder beside the tests would be warned of
     file = tmp_path / "my.yaml"
     file.write_text(filled_in(block.text), encoding="utf-8")
-    assert load_config(str(file), environ=IN_THE_ENVIRONMENT).warnings == ()
+    environ = IN_THE_ENVIRONMENT if "s3:" in block.text else {}
+    assert load_config(str(file), environ=environ).warnings == ()
 
 
 @pytest.mark.parametrize("block", COMMANDS, ids=str)
