@@ -19,10 +19,12 @@ from imserver.auth.principal import (
 )
 from imserver.auth.rules import Rule
 from imserver.auth.tokens import BadToken, TokenExpired
-from imserver.channels.channels import Channels, Subscribed, check_known
+from imserver.channels.channels import Channels
 from imserver.channels.consent import ChannelClient, ChannelConsent
 from imserver.channels.contract import Published
 from imserver.channels.members import ChannelMember, ChannelRefused, check_name, is_limited_to, needs_token
+from imserver.channels.options import check_known
+from imserver.channels.subscriptions import Subscribed
 from imserver.cluster.history import HistoryPage, Position
 from imserver.config.settings import ChannelSettings
 from imserver.errors import IssuerUnavailable
@@ -140,7 +142,9 @@ class ChannelCommands:
     def permit(self, connection: Connection, channel: str, token: str) -> ChannelClaims:
         """Check a subscription with the options that the channel has now; see :meth:`_permit`. The back end
         gets no data."""
-        return self._permit(connection, channel, self._channels.options(connection.app or "", channel), token)
+        return self._permit(
+            connection, channel, self._channels.options.options(connection.app or "", channel), token
+        )
 
     def _permit(
         self, connection: ChannelClient, channel: str, options: ChannelSettings, token: str, data: bytes = b""
@@ -172,8 +176,8 @@ class ChannelCommands:
                 raise _only_connections()
             return self._consent.subscribe(connection, channel, token, data)
         is_open = wanted == "anybody" or (not wanted and rule is not None and rule.open)
-        if is_open and not self._channels.is_private(app, channel):
-            self._channels.check_user(connection.user, options)
+        if is_open and not self._channels.options.is_private(app, channel):
+            self._channels.options.check_user(connection.user, options)
             return _NO_CLAIMS
         raise ChannelRefused("denied", "the channel needs a token")
 
@@ -185,7 +189,7 @@ class ChannelCommands:
         Never switches."""
         check_known(options)
         app = connection.app or ""
-        is_closed = channel.startswith(USER_CHANNEL) or self._channels.is_private(app, channel)
+        is_closed = channel.startswith(USER_CHANNEL) or self._channels.options.is_private(app, channel)
         if whom == "anybody" and not is_closed:
             check_name(channel)
         elif whom in ("anybody", "subscribers"):
@@ -195,7 +199,7 @@ class ChannelCommands:
                 self._permit(connection, channel, options, "")
         else:
             raise ChannelRefused("denied")
-        self._channels.check_user(connection.user, options)
+        self._channels.options.check_user(connection.user, options)
 
     def _proven(self, connection: ChannelClient, channel: str, rule: Rule, token: str) -> ChannelClaims:
         """The claims of a token that permits this connection this channel."""
@@ -221,7 +225,7 @@ class ChannelCommands:
         """Subscribe to a channel. May switch."""
         answers = self._of(connection)
         channel = answers.channel_of(connection, command.channel)
-        options = self._channels.options(connection.app or "", channel)
+        options = self._channels.options.options(connection.app or "", channel)
         try:
             if answers.receives(connection, command.channel):
                 raise ChannelRefused("exists")
@@ -234,7 +238,7 @@ class ChannelCommands:
         recovers = command.recover and options.may_recover
         since = Position(command.epoch, command.offset) if recovers else None
         try:
-            found = self._channels.subscribe(
+            found = self._channels.subscriptions.subscribe(
                 connection, channel, options, since, command.delta, command.reject_unrecovered
             )
         except ChannelRefused as refused:
@@ -242,7 +246,7 @@ class ChannelCommands:
                 state.set_info(channel, before)
             return answers.refused(refused)
         answer(answers.subscribed(connection, command, found, claims.data, claims.expires_at))
-        self._channels.answered(connection, channel, found)
+        self._channels.subscriptions.answered(connection, channel, found)
         if options.subscribe == "members":
             self._consent.confirm_member(connection, channel)
         return None
@@ -251,7 +255,7 @@ class ChannelCommands:
         """End a subscription. Never switches."""
         answers = self._of(connection)
         channel = answers.channel_of(connection, command.channel)
-        self._channels.unsubscribe(connection, channel)
+        self._channels.subscriptions.unsubscribe(connection, channel)
         answers.unsubscribed(connection, channel)
         if connection.dialect_state is not None:
             connection.dialect_state.set_info(channel, b"")
@@ -260,7 +264,7 @@ class ChannelCommands:
     def publish(self, connection: Connection, command: Publish) -> Reply:
         """Publish to a channel, if its options or the back end allow it. May switch."""
         channel = self._of(connection).channel_of(connection, command.channel)
-        part = ChannelPart(channel, info=self._channels.info_of(connection, channel))
+        part = ChannelPart(channel, info=self._channels.notices.info_of(connection, channel))
         event = Event(
             "msg", connection.user or "", command.text, type=command.type, data=command.data, channel=part
         )
@@ -279,14 +283,14 @@ class ChannelCommands:
         with_history: bool = True,
     ) -> Published:
         app = client.app or ""
-        options = self._channels.options(app, channel)
+        options = self._channels.options.options(app, channel)
         rule = options.publish
         if rule != "back_end":
             self._check_allowed(client, channel, options, rule)
         elif not isinstance(client, Connection):
             raise _only_connections()
         limit = options.publications_per_second
-        if limit and not self._channels.count_publication(payer, app, channel, limit):
+        if limit and not self._channels.publishing.count_publication(payer, app, channel, limit):
             raise ChannelRefused("rate")
         event = self._consent.review(client, channel, event)
         if rule == "back_end" and isinstance(client, Connection):
@@ -294,7 +298,7 @@ class ChannelCommands:
             with_history = with_history and stored
         else:
             self._check_allowed(client, channel, options, rule)  # it may have left during the review
-        return self._channels.publish_event(app, channel, event, with_history=with_history)
+        return self._channels.publishing.publish_event(app, channel, event, with_history=with_history)
 
     # --- requests -------------------------------------------------------------------------------------------
 
@@ -316,7 +320,7 @@ class ChannelCommands:
         The caller checks whether the user is banned, as routes do.
         """
         check_name(channel)
-        options = self._channels.options(app, channel)
+        options = self._channels.options.options(app, channel)
         check_known(options)
         if principal.may(Needs.READ if action == "subscribe" else Needs.PUSH, app):
             return
@@ -345,7 +349,7 @@ class ChannelCommands:
         """
         check_name(channel)
         if principal.may(Needs.PUSH, app):
-            return self._channels.publish_event(app, channel, event, with_history=with_history)
+            return self._channels.publishing.publish_event(app, channel, event, with_history=with_history)
         client = self._requester(principal, app)
         return self._publish(client, channel, event, (app, client.user or host), with_history)
 
@@ -386,7 +390,9 @@ class ChannelCommands:
             self._check_reader(connection, name, options, options.read_history)
             if not options.has_history:
                 raise ChannelRefused("not_available")
-            page = self._channels.history_since(app, channel, command.since, command.limit, command.reverse)
+            page = self._channels.histories.history_since(
+                app, channel, command.since, command.limit, command.reverse
+            )
         except ChannelRefused as refused:
             return self._of(connection).refused(refused)
         return Reply(errors.ReplyCode.OK, self._encoded(connection, command, page))
@@ -413,7 +419,7 @@ class ChannelCommands:
     def _find(self, connection: Connection, name: str) -> tuple[str, ChannelSettings]:
         """The channel that a client calls ``name``, and its options."""
         channel = self._of(connection).channel_of(connection, name)
-        return channel, self._channels.options(connection.app or "", channel)
+        return channel, self._channels.options.options(connection.app or "", channel)
 
     def _check_reader(
         self, connection: Connection, name: str, options: ChannelSettings, readers: str

@@ -11,8 +11,9 @@ import gevent
 import msgspec
 from msgspec import Struct
 
-from imserver.channels.channels import Channels, check_known
+from imserver.channels.channels import Channels
 from imserver.channels.members import ChannelRefused, check_name
+from imserver.channels.options import check_known
 from imserver.cluster.history import Position
 from imserver.cluster.nodes import NodeQueries, OtherNodes, ToConnection, encode
 from imserver.cluster.registry import Lease, Registry
@@ -218,7 +219,7 @@ class Connections:
         check_name(channel)
         if channel.startswith(RESERVED) and not app.startswith(SYSTEM_PREFIX):
             raise ChannelRefused("name", "user:… and group:… reach users and members without subscriptions")
-        check_known(self._channels.options(app, channel))
+        check_known(self._channels.options.options(app, channel))
         return self._of_each(
             connection_ids,
             "join",
@@ -242,9 +243,11 @@ class Connections:
                 listener(connection, channel, query.about, new, position)
 
         try:
-            if self._channels.join_with_position(connection, channel, partial(joined, True), query.since):
+            if self._channels.subscriptions.join_with_position(
+                connection, channel, partial(joined, True), query.since
+            ):
                 return Joined.JOINED
-            new = self._channels.join(query.app, channel, connection)
+            new = self._channels.subscriptions.join(query.app, channel, connection)
         except ChannelRefused as refused:
             return Joined.FAILED if refused.reason == "unavailable" else Joined.FULL
         if channel not in self._channels.members.channels_of(connection):
@@ -274,7 +277,7 @@ class Connections:
         connection = self.find(app, connection_id)
         if connection is None:
             return Left.UNKNOWN
-        return Left.LEFT if self._channels.remove(connection, channel) else Left.ABSENT
+        return Left.LEFT if self._channels.members.remove(connection, channel) else Left.ABSENT
 
     # --- queries --------------------------------------------------------------------------------------------
 

@@ -18,9 +18,16 @@ from imserver.auth.back_ends import (
 )
 from imserver.auth.channel_tokens import ChannelClaims
 from imserver.auth.reviews import Reviews
-from imserver.channels.channels import INSUFFICIENT_STATE, SERVER_UNSUBSCRIBE, Channels
+from imserver.channels.channels import Channels
 from imserver.channels.contract import MembersOfGroups, NoMembersOfGroups
-from imserver.channels.members import ChannelRefused, check_name, encode_tags, group_in
+from imserver.channels.members import (
+    INSUFFICIENT_STATE,
+    SERVER_UNSUBSCRIBE,
+    ChannelRefused,
+    check_name,
+    encode_tags,
+    group_in,
+)
 from imserver.errors import StorageUnavailable
 from imserver.hub.hub import USER_CHANNEL
 from imserver.model import ChannelPart, Event
@@ -105,12 +112,12 @@ class ChannelConsent:
     def confirm_member(self, connection: Connection, channel: str) -> None:
         """Check a new subscription again: the user may have left the group before it. From now on the log
         tells who leaves. Raises nothing."""
-        if self._channels.options(connection.app or "", channel).subscribe == "members":
+        if self._channels.options.options(connection.app or "", channel).subscribe == "members":
             try:
                 self.check_member(connection, channel)
             except ChannelRefused as refused:
                 code = SERVER_UNSUBSCRIBE if refused.reason == "denied" else INSUFFICIENT_STATE
-                self._channels.expel(connection, channel, code)
+                self._channels.members.expel(connection, channel, code)
 
     def subscribe(
         self, connection: Connection, channel: str, token: str = "", data: bytes = b""

@@ -21,8 +21,9 @@ from imserver.cluster.nodes import NodeQueries, OtherNodes, read
 from imserver.cluster.registry import Lease
 from imserver.config.settings import ChannelSettings, TenantSettings
 from imserver.errors import ClientError, ImserverError
+from imserver.hub.fanout import Fanout
 from imserver.hub.hub import ChannelMembership, Hub, LocalChannel
-from imserver.model import Event, Limit, Outcome
+from imserver.model import ChannelPart, Event, Limit, Outcome
 from imserver.sessions.connection_ids import ConnectionTable
 from imserver.transport.connection import Connection
 
@@ -37,6 +38,13 @@ MAX_TAGS: Final = 16
 """The most tags of a publication."""
 MAX_TAG_BYTES: Final = 4096
 """The most bytes of the tags of a publication, as JSON."""
+SERVER_UNSUBSCRIBE: Final = 2000
+"""Code of ``unsubscribed``: the client does not subscribe again."""
+INSUFFICIENT_STATE: Final = 2500
+"""Code of ``unsubscribed``: publications are missing. The client subscribes again, and then reloads."""
+CLOSE_INSUFFICIENT_STATE: Final = 3010
+"""Close code of the same, for a client that the server has subscribed. It connects again, and recovers."""
+INSUFFICIENT: Final = "insufficient state"
 YIELD_MEMBERS: Final = 64
 """After so many members of a page, others may be served."""
 _encode = msgspec.json.Encoder().encode
@@ -263,6 +271,7 @@ class ChannelMembers:
     def __init__(
         self,
         hub: Hub,
+        fanout: Fanout,
         table: ConnectionTable,
         settings: Callable[[str], TenantSettings | None],
         others: OtherNodes | None = None,
@@ -280,6 +289,7 @@ class ChannelMembers:
         """Called with each connection that is no member any more, the channel, and whether it was the last
         one on this node. Must not switch. Append."""
         self._hub = hub
+        self._fanout = fanout
         self._connections = table
         self._birth = table.ids.birth
         self._settings = settings
@@ -384,6 +394,28 @@ class ChannelMembers:
                         )
         finally:
             self._leavers -= 1
+
+    def remove(self, connection: Connection, channel: str) -> bool:
+        """End a subscription that its client has not ended. The others learn of it. Returns whether there was
+        one. Never switches."""
+        left = self.leave(connection.app or "", channel, connection)
+        if left:
+            self.report_left(connection, (channel,))
+        return left
+
+    def expel(self, connection: Connection, channel: str, code: int = SERVER_UNSUBSCRIBE) -> None:
+        """End a subscription, and send ``unsubscribed`` with this code. Never switches.
+
+        :data:`INSUFFICIENT_STATE` closes the connection of a client that begins again only with a new one.
+        """
+        state, has = connection.dialect_state, self.has
+        begins_again = code == INSUFFICIENT_STATE
+        if begins_again and state is not None and state.reconnects(channel) and has(connection, channel):
+            connection.close(CLOSE_INSUFFICIENT_STATE, INSUFFICIENT)
+        elif self.remove(connection, channel):
+            reason = INSUFFICIENT if begins_again else "server unsubscribe"
+            event = Event("unsubscribed", "", reason, code=code, channel=ChannelPart(channel))
+            self._fanout.to_connection(connection, event)
 
     # --- on all nodes ---------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from typing import Final
 
 import gevent
 
+from imserver.channels.contract import NoStreamedPublications, StreamedPublications
 from imserver.channels.members import Publication
 from imserver.cluster.history import ChannelHistory, HistoryPage, Position
 from imserver.hub.fanout import Fanout
@@ -40,6 +41,11 @@ class OrderedDelivery:
         self._fanout = fanout
         self._history = history
         self._expel = expel
+        self.streams: StreamedPublications = NoStreamedPublications()
+
+    def attach_streams(self, streams: StreamedPublications) -> None:
+        """Set what knows the open streamed messages. Never switches."""
+        self.streams = streams
 
     # --- new members ----------------------------------------------------------------------------------------
 

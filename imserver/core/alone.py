@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 
 from imserver.auth.login import Logins
-from imserver.channels.channels import Channels
+from imserver.channels.channels import build_channels
 from imserver.channels.connections import Connections
 from imserver.channels.members import ChannelMembers
 from imserver.cluster.history import LocalHistory
@@ -46,8 +46,8 @@ def build_alone(base: Foundation, logins: Logins) -> TargetServices:
     reach = LocalReach(idempotency, fanout, metrics)
     history = LocalHistory(base.config.limits.history_bytes, hub.member_count)
     tenants.on_delete.append(history.forget)
-    members = ChannelMembers(hub, table, tenants.get)
-    channels = Channels(members, hub, fanout, metrics, table, tenants.get, history)
+    members = ChannelMembers(hub, fanout, table, tenants.get)
+    channels = build_channels(members, hub, fanout, metrics, table, tenants.get, history)
     return TargetServices(
         sessions,
         Presence(hub, table, registry),

@@ -14,7 +14,7 @@ from time import monotonic, time
 
 from imserver.auth.login import Logins
 from imserver.auth.tenants import Tenants
-from imserver.channels.channels import Channels
+from imserver.channels.channels import build_channels
 from imserver.channels.connections import Connections
 from imserver.channels.members import ChannelMembers
 from imserver.channels.nodes import ChannelNodes
@@ -110,9 +110,9 @@ class ClusterMember:
             hub, fanout, metrics, logins, self._store, others, required, guard.logged_in, lease_lag
         )
         self.registrar = Registrar(registry, messages, hub)
-        members = ChannelMembers(hub, table, tenants.get, others, self.registrar)
+        members = ChannelMembers(hub, fanout, table, tenants.get, others, self.registrar)
         self._channel_nodes = ChannelNodes(others, self.registrar)
-        channels = Channels(
+        channels = build_channels(
             members,
             hub,
             fanout,
@@ -142,7 +142,7 @@ class ClusterMember:
             {
                 ToUser: rerouting.deliver,
                 ToApp: self._deliver_to_app,
-                ToChannel: channels.received,
+                ToChannel: channels.publishing.received,
                 ToConnection: connections.received,
                 Notice: self.sessions.noticed,
                 Replaced: self._replaced,

@@ -287,7 +287,7 @@ class Core:
         # Features first: a bucket may be unavailable while everything else is reachable.
         for erasure in self.erasures:
             erasure.user(app, user)
-        self.channels.channels.erase_user(app, user)
+        self.channels.channels.histories.erase_user(app, user)
         store.delete_rows_of_user(app, user, tables_of(self.erasures))
 
     # --- services of the core -------------------------------------------------------------------------------

@@ -12,9 +12,9 @@ from gevent.event import AsyncResult
 from msgspec import UNSET, Raw, Struct, UnsetType
 from msgspec.structs import replace
 
-from imserver.channels.channels import INSUFFICIENT_STATE, Channels
+from imserver.channels.channels import Channels
 from imserver.channels.contract import Published
-from imserver.channels.members import ChannelRefused, Publication, group_in
+from imserver.channels.members import INSUFFICIENT_STATE, ChannelRefused, Publication, group_in
 from imserver.cluster.history import HistoryPage, Position
 from imserver.config.settings import ChannelSettings
 from imserver.errors import StorageUnavailable
@@ -83,7 +83,7 @@ class ChannelLog:
         self.channels: dict[str, set[str]] = {}
         """App → its channels here that need its log: stored channels, rooms whose messages are stored, and
         channels of groups. Read-only for others."""
-        channels.attach_log(self)
+        channels.histories.attach_log(self)
 
     def attach(self, follow: Callable[[str], int]) -> None:
         """Set what delivers the entries of an app from now on, and returns the id of the last delivered one.
@@ -121,7 +121,7 @@ class ChannelLog:
 
     def _needs_log(self, app: str, channel: str, options: ChannelSettings) -> bool:
         """Whether the log of the app has messages to a channel, or who leaves the group of its members."""
-        if options.history or self._channels.stores_conversations(app):
+        if options.history or self._channels.options.stores_conversations(app):
             return True
         return options.subscribe == "members" and group_in(channel) > 0
 
@@ -161,8 +161,8 @@ class ChannelLog:
         """Deliver an entry of the log, in its order, if it is a message to a channel. Members that follow the
         log themselves do not receive it here. Returns the number of subscribers here. Never switches."""
         channels = self._channels
-        local, stores = self._hub.channel(app, entry.room), channels.stores_conversations(app)
-        stored = channels.is_stored(app, entry.room)
+        local, stores = self._hub.channel(app, entry.room), channels.options.stores_conversations(app)
+        stored = channels.options.is_stored(app, entry.room)
         if local is None or entry.kind != "message" or not (stored or stores):
             return 0
         what = self.publication_of(entry)
@@ -172,7 +172,7 @@ class ChannelLog:
             event = replace(event, id=event.id or str(entry.id), channel=ChannelPart(entry.room))
             what = replace(what, event=event)
         elif part is not None and part.stream is not None:
-            channels.streams.accept(app, part, part.stream, event)
+            channels.ordered.streams.accept(app, part, part.stream, event)
         if stored and local.position is not None:
             local.position.offset = entry.id
         if isinstance(what.except_connection, str):
@@ -186,9 +186,9 @@ class ChannelLog:
         learn it when they recover. Never switches."""
         for channel in tuple(self.channels.get(app, ())):
             local = self._hub.channel(app, channel)
-            if local is not None and self._channels.is_stored(app, channel):
+            if local is not None and self._channels.options.is_stored(app, channel):
                 for connection in tuple(local.members):
-                    self._channels.expel(connection, channel, INSUFFICIENT_STATE)
+                    self._channels.members.expel(connection, channel, INSUFFICIENT_STATE)
 
     def members_left(self, app: str, group: int, users: Sequence[str]) -> None:
         """End the subscriptions of users who are members of a group no longer. Never switches."""
@@ -198,8 +198,11 @@ class ChannelLog:
         for connection in [each for user in users for each in known.sessions_of(user)]:
             for local in connection.channels:
                 name = local.name
-                if group_in(name) == group and self._channels.options(app, name).subscribe == "members":
-                    self._channels.expel(connection, name)
+                if (
+                    group_in(name) == group
+                    and self._channels.options.options(app, name).subscribe == "members"
+                ):
+                    self._channels.members.expel(connection, name)
 
     # --- publications ---------------------------------------------------------------------------------------
 

@@ -23,9 +23,10 @@ import msgspec
 from msgspec import Struct
 
 from imserver.auth.rates import PIECES, Buckets
-from imserver.channels.channels import Channels, check_known
+from imserver.channels.channels import Channels
 from imserver.channels.connections import Connections
 from imserver.channels.members import ChannelRefused, Publication, check_name
+from imserver.channels.options import check_known
 from imserver.clock import is_long_turn, serve_others, until_beat
 from imserver.cluster.history import Position
 from imserver.cluster.nodes import NodeQueries, OtherNodes
@@ -241,7 +242,7 @@ class ChannelStreams(StreamTarget):
         self.streams = OpenStreams()
         self.accept = self.streams.accept
         """See :class:`imserver.channels.contract.StreamedPublications`."""
-        channels.attach_streams(self)
+        channels.ordered.attach_streams(self)
         connections.on_join.append(self._joined)
 
     def _joined(
@@ -270,11 +271,11 @@ class ChannelStreams(StreamTarget):
             self.streams.late.add((connection,), stream, send)
 
     def limit(self, app: str, channel: str) -> int:
-        return self._channels.options(app, channel).max_bytes
+        return self._channels.options.options(app, channel).max_bytes
 
     def check(self, stream: OpenStream) -> None:
         check_name(stream.channel)
-        options = self._channels.options(stream.app, stream.channel)
+        options = self._channels.options.options(stream.app, stream.channel)
         check_known(options)
         if options.history:
             check_draft(draft_of(Publication(stream.channel, stream.end(True))))
@@ -284,14 +285,14 @@ class ChannelStreams(StreamTarget):
 
     def publish(self, app: str, events: Sequence[Event]) -> None:
         named = [Publication(each.channel.name, each) for each in events if each.channel is not None]
-        self._channels.publish_each(app, named)
+        self._channels.publishing.publish_each(app, named)
 
     def publish_end(self, app: str, channel: str, event: Event) -> Position | None:
-        return self._channels.publish_event(app, channel, event).position
+        return self._channels.publishing.publish_event(app, channel, event).position
 
     def deliver(self, app: str, event: Event) -> None:
         assert event.channel is not None
-        self._channels.deliver(app, Publication(event.channel.name, event))
+        self._channels.publishing.deliver(app, Publication(event.channel.name, event))
 
     def deliver_so_far(self, app: str, event: Event) -> None:
         part = event.channel
@@ -312,7 +313,7 @@ class ChannelStreams(StreamTarget):
         return self._hub.member_count(stream.app, stream.channel) > 0
 
     def history(self, app: str, channel: str) -> str:
-        options = self._channels.options(app, channel)
+        options = self._channels.options.options(app, channel)
         return options.history or ("recent" if options.has_history else "")
 
 

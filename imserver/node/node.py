@@ -171,7 +171,7 @@ class Node:
             self._tick,
             core.storage.store.run,
             core.push.pending.run,
-            *([core.channels.channels.run] if core.config.clustered else []),
+            *([core.channels.channels.subscriptions.run] if core.config.clustered else []),
             *(run for feature in core.features.values() for run in feature.run),
         )
         return Stage("periodic work", start=work.start, stop=work.stop)

@@ -1,9 +1,9 @@
 """The face: the services of a node."""
 
-from imserver.channels.channels import Subscribed
 from imserver.channels.client_commands import ChannelAnswers
 from imserver.channels.connections import Joined, Left
 from imserver.channels.members import ChannelMember, ChannelRefused
+from imserver.channels.subscriptions import Subscribed
 from imserver.cluster.history import Position
 from imserver.core.core import Core
 from imserver.core.services import (

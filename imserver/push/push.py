@@ -357,7 +357,7 @@ class Publishing:
         def publish(channel: str) -> Published | ChannelRefused:
             if channel.startswith(RESERVED) and not app.startswith(SYSTEM_PREFIX):
                 target = addressed(Target(channel=channel))
-                if target.user is not UNSET and self._channels.stores_pushes(app):
+                if target.user is not UNSET and self._channels.options.stores_pushes(app):
                     return self._to_channel_of_user(
                         app, target.user, event, 0, encoded_tags, key, with_history
                     )
@@ -369,7 +369,7 @@ class Publishing:
             try:
                 if not (channel.isascii() and 0 < len(channel) <= _MAX_CHANNEL_BYTES):
                     check_name(channel)
-                return self._channels.publish_event(
+                return self._channels.publishing.publish_event(
                     app,
                     channel,
                     replace(event, channel=ChannelPart(channel, tags=encoded_tags)),
@@ -382,7 +382,7 @@ class Publishing:
 
         def carry_out(index: int, first: First | None) -> RequestResult[Published | ChannelRefused]:
             channel = names[index]
-            is_stored = with_history and self._channels.is_stored(app, channel)
+            is_stored = with_history and self._channels.options.is_stored(app, channel)
             # If this node does not know the position, the log may still know it.
             if first is not None and (first.result or not is_stored):
                 position = _decode_position(first.result) if first.result else None
@@ -444,7 +444,7 @@ class Publishing:
         if target.connection is not UNSET:
             return self._connections.push_each(app, [target.connection], event)
         if target.channel is not UNSET:
-            return [self._channels.publish(app, target.channel, event, except_users, key=key)]
+            return [self._channels.publishing.publish(app, target.channel, event, except_users, key=key)]
         if target.group is not UNSET:
             return [self._to_group(app, int(target.group), event, except_users, ttl_seconds)]
         return [self._reach.to_app(app, event, "", except_users)]
@@ -483,7 +483,7 @@ class Publishing:
         """Send to users, on all their devices or on one."""
         if app.startswith(SYSTEM_PREFIX):
             return self._connections.push_each(app, users, event)
-        if device is None and event.channel is None and self._channels.stores_pushes(app):
+        if device is None and event.channel is None and self._channels.options.stores_pushes(app):
             return self._to_channels_of_users(app, users, repeat(event), ttl_seconds)
         if self._pending.count:
             self._deliver_pending(app, users)
@@ -508,7 +508,7 @@ class Publishing:
                 self._connections.push_each(app, [user], event)[0]
                 for user, event in zip(users, events, strict=True)
             ]
-        if self._channels.stores_pushes(app):
+        if self._channels.options.stores_pushes(app):
             return self._to_channels_of_users(app, users, events)
         if self._pending.count:
             self._deliver_pending(app, users)

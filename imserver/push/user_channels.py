@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
-from imserver.channels.channels import Channels, has_channel
+from imserver.channels.channels import Channels
 from imserver.channels.contract import Published
 from imserver.channels.members import ChannelRefused
+from imserver.channels.options import has_channel
 from imserver.hub.hub import USER_CHANNEL
 from imserver.model import ChannelPart, Event, Outcome
 
@@ -23,7 +24,7 @@ class UserChannels:
     def __init__(self, channels: Channels, to_user: Callable[[str, str, Event], Outcome]) -> None:
         self._channels = channels
         self._to_user = to_user
-        self.stores = channels.stores_pushes
+        self.stores = channels.options.stores_pushes
         """Whether an app is one of these."""
 
     def publish(
@@ -45,7 +46,9 @@ class UserChannels:
             outcome = self._to_user(app, user, event)
             return Published(outcome), outcome
         event = replace(event, channel=ChannelPart(name, tags=tags))
-        published = self._channels.publish_event(app, name, event, key=key, with_history=with_history)
+        published = self._channels.publishing.publish_event(
+            app, name, event, key=key, with_history=with_history
+        )
         if published.outcome is Outcome.REPEATED:
             return published, Outcome.REPEATED
         outcome = self._to_user(app, user, event)

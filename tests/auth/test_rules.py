@@ -13,7 +13,7 @@ from imserver.auth.quotas import LimitedEncoding
 from imserver.auth.rules import Rule, load_app_keys, objection
 from imserver.auth.tenants import Tenant
 from imserver.auth.tokens import BadKey, BadToken, make_token, read_token
-from imserver.channels.channels import Subscribed
+from imserver.channels.subscriptions import Subscribed
 from imserver.config.settings import ChannelSettings, JwtSettings, TenantSettings
 from imserver.config.values import ConfigError
 from imserver.dialects.cmd.answers import CmdAnswers

@@ -8,7 +8,7 @@ from msgspec import UNSET, json
 from msgspec.structs import replace
 
 from imserver.auth.back_ends import NoBackEnds
-from imserver.channels.channels import Subscribed
+from imserver.channels.subscriptions import Subscribed
 from imserver.cluster.history import Position
 from imserver.config.settings import ChannelSettings
 from imserver.dialects.centrifuge.service import CentrifugeAnswers, CentrifugeState
@@ -33,8 +33,8 @@ def begin(
     harness: Harness, connection: Connection, channel: str, since: Position | None = None, delta: bool = True
 ) -> Subscribed:
     """Subscribe a connection that waits for the answer."""
-    options = harness.channels.options(MULTI, channel)
-    return harness.channels.subscribe(connection, channel, options, since, delta)
+    options = harness.channels.options.options(MULTI, channel)
+    return harness.channels.subscriptions.subscribe(connection, channel, options, since, delta)
 
 
 class Reader:
@@ -50,7 +50,7 @@ class Reader:
         self.kinds: list[bool] = []
         self._last = b""
         found = begin(harness, self.connection, PRICES, since, delta)
-        harness.channels.answered(self.connection, PRICES, found)
+        harness.channels.subscriptions.answered(self.connection, PRICES, found)
         command = Subscribe(PRICES, recover=since is not None, recoverable=True, delta=delta)
         self.result: Any = (
             CentrifugeAnswers(NoBackEnds()).subscribed(self.connection, command, found, UNSET, 0).data
@@ -90,9 +90,9 @@ def publish(harness: Harness, *numbers: int, **options: Any) -> int:
     offset = 0
     for number in numbers:
         event = Event("msg", "shop", "", type="custom", data=json.encode([SHARED * 3, number]))
-        position = harness.channels.publish_event(MULTI, PRICES, event, **options).position
+        position = harness.channels.publishing.publish_event(MULTI, PRICES, event, **options).position
         offset = 0 if position is None else position.offset
-        harness.channels.publish_event(MULTI, "news:1", event)
+        harness.channels.publishing.publish_event(MULTI, "news:1", event)
     return offset
 
 
@@ -140,7 +140,7 @@ def state_of(harness: Harness) -> Any:
 def test_what_was_missed_comes_as_one_whole_publication_and_deltas(harness: Harness) -> None:
     ann, bob = Reader(harness, "ann"), Reader(harness, "bob", delta=False)
     position = Position(ann.result.epoch, publish(harness, 1))
-    harness.channels.unsubscribe(ann.connection, PRICES)
+    harness.channels.subscriptions.unsubscribe(ann.connection, PRICES)
     assert state_of(harness).deltas is None
     publish(harness, 2, 3, 4)
     again = Reader(harness, "ann", since=position)
@@ -193,7 +193,7 @@ def test_publications_that_came_during_the_subscription_are_read(harness: Harnes
 
     found = begin(harness, connection, PRICES)
     publish(harness, 2, 3)
-    harness.channels.answered(connection, PRICES, found)
+    harness.channels.subscriptions.answered(connection, PRICES, found)
     publish(harness, 4)
     assert decoded(client) == [2, 3, 4]
     assert numbers(first) == [1, 2, 3, 4]
@@ -216,7 +216,7 @@ def assert_leaves_nothing(harness: Harness, *connections: Connection) -> None:
     state = state_of(harness)
     assert set(state.deltas) == set(connections)
     for connection in connections:
-        harness.channels.unsubscribe(connection, PRICES)
+        harness.channels.subscriptions.unsubscribe(connection, PRICES)
     assert state.deltas is None
     assert state.last is None
 
@@ -224,7 +224,7 @@ def assert_leaves_nothing(harness: Harness, *connections: Connection) -> None:
 def test_a_publication_of_another_client_names_it(harness: Harness) -> None:
     ann = Reader(harness, "ann")
     event = Event("msg", "bob", "hi", channel=ChannelPart(PRICES, info=b'{"user":"bob"}', tags=b'{"a":"b"}'))
-    harness.channels.publish_event(MULTI, PRICES, event)
+    harness.channels.publishing.publish_event(MULTI, PRICES, event)
     turn()
     (payload,) = ann.client.payloads()
     publication = json.decode(payload)["push"]["pub"]
@@ -269,7 +269,7 @@ def test_subscribers_that_read_deltas_receive_joins_and_leaves_as_such(harness: 
     bob = Reader(harness, "bob", since=Position(ann.result.epoch, 0))
     assert bob.result.recovered
     publish(harness, 2)
-    harness.channels.unsubscribe(bob.connection, PRICES)
+    harness.channels.subscriptions.unsubscribe(bob.connection, PRICES)
     turn()
     pushes = [json.decode(payload)["push"] for payload in ann.client.payloads()]
     kinds = [next(kind for kind in push if kind != "channel") for push in pushes]

@@ -49,22 +49,22 @@ def channels(harness: Harness) -> Channels:
 def test_members_receive_publications(harness: Harness, channels: Channels) -> None:
     (ann, a), (_, b) = (harness.login(MULTI, user) for user in ("ann", "bob"))
     texts(a, b)
-    assert channels.publish(MULTI, "lobby", HELLO) == Outcome.NOT_SENT
-    assert channels.join(MULTI, "lobby", ann) is True
-    assert channels.join(MULTI, "lobby", ann) is False
-    assert channels.publish(MULTI, "lobby", HELLO) == Outcome.SENT
+    assert channels.publishing.publish(MULTI, "lobby", HELLO) == Outcome.NOT_SENT
+    assert channels.subscriptions.join(MULTI, "lobby", ann) is True
+    assert channels.subscriptions.join(MULTI, "lobby", ann) is False
+    assert channels.publishing.publish(MULTI, "lobby", HELLO) == Outcome.SENT
     assert texts(a, b) == [["hello"], []]
     assert channels.members.leave(MULTI, "lobby", ann)
     assert not channels.members.leave(MULTI, "lobby", ann)
-    assert channels.publish(MULTI, "lobby", HELLO) == Outcome.NOT_SENT
+    assert channels.publishing.publish(MULTI, "lobby", HELLO) == Outcome.NOT_SENT
     assert texts(a, b) == [[], []]
 
 
 def test_an_app_that_is_not_there_has_no_channels(harness: Harness, channels: Channels) -> None:
     ann, _ = harness.login(MULTI, "ann")
-    assert channels.join("nowhere", "lobby", ann) is False
+    assert channels.subscriptions.join("nowhere", "lobby", ann) is False
     assert channels.members.leave("nowhere", "lobby", ann) is False
-    assert channels.publish("nowhere", "lobby", HELLO) == Outcome.NOT_SENT
+    assert channels.publishing.publish("nowhere", "lobby", HELLO) == Outcome.NOT_SENT
     assert channels.members.channels("nowhere").channels == []
     assert channels.members.page("nowhere", "lobby").total == 0
     assert channels.members.count("nowhere", "lobby") == 0
@@ -74,7 +74,7 @@ def test_an_app_that_is_not_there_has_no_channels(harness: Harness, channels: Ch
 def test_a_name_that_is_empty_or_too_long_is_refused(harness: Harness, channels: Channels, name: str) -> None:
     ann, _ = harness.login(MULTI, "ann")
     with pytest.raises(ChannelRefused, match="1 to 255 bytes") as refused:
-        channels.join(MULTI, name, ann)
+        channels.subscriptions.join(MULTI, name, ann)
     assert refused.value.reason == "name"
 
 
@@ -83,31 +83,31 @@ def test_a_name_that_is_empty_or_too_long_is_refused(harness: Harness, channels:
 )
 def test_any_other_name_is_a_channel(harness: Harness, channels: Channels, name: str) -> None:
     ann, _ = harness.login(MULTI, "ann")
-    assert channels.join(MULTI, name, ann)
+    assert channels.subscriptions.join(MULTI, name, ann)
     assert channels.members.channels_of(ann) == (name,)
 
 
 def test_a_connection_may_be_in_so_many_and_no_more(harness: Harness, channels: Channels) -> None:
     ann, _ = harness.login(MULTI, "ann")
     for number in range(MAX_CHANNELS_OF_A_CONNECTION):
-        assert channels.join(MULTI, f"r{number}", ann)
+        assert channels.subscriptions.join(MULTI, f"r{number}", ann)
     with pytest.raises(ChannelRefused) as refused:
-        channels.join(MULTI, "one more", ann)
+        channels.subscriptions.join(MULTI, "one more", ann)
     assert refused.value.reason == "full"
-    assert channels.join(MULTI, "r0", ann) is False
+    assert channels.subscriptions.join(MULTI, "r0", ann) is False
     channels.members.leave(MULTI, "r7", ann)
-    assert channels.join(MULTI, "one more", ann)
+    assert channels.subscriptions.join(MULTI, "one more", ann)
 
 
 def test_an_app_may_have_so_many_channels_and_no_more(harness: Harness, channels: Channels) -> None:
     ann, bob = (harness.login(MULTI, user)[0] for user in ("ann", "bob"))
     harness.max_channels = 2
-    assert channels.join(MULTI, "lobby", ann)
-    assert channels.join(MULTI, "garden", ann)
+    assert channels.subscriptions.join(MULTI, "lobby", ann)
+    assert channels.subscriptions.join(MULTI, "garden", ann)
     with pytest.raises(ChannelRefused, match="2 channels") as refused:
-        channels.join(MULTI, "attic", bob)
+        channels.subscriptions.join(MULTI, "attic", bob)
     assert refused.value.reason == "full"
-    assert channels.join(MULTI, "lobby", bob)
+    assert channels.subscriptions.join(MULTI, "lobby", bob)
     assert harness.connections.join(MULTI, harness.connections.id_of(bob), "attic") == Joined.FULL
 
 
@@ -116,10 +116,10 @@ def test_an_app_may_have_so_many_channels_and_no_more(harness: Harness, channels
 
 def test_publications_arrive_in_their_order(harness: Harness, channels: Channels) -> None:
     ann, a = harness.login(MULTI, "ann")
-    channels.join(MULTI, "lobby", ann)
-    channels.join(MULTI, "garden", ann)
+    channels.subscriptions.join(MULTI, "lobby", ann)
+    channels.subscriptions.join(MULTI, "garden", ann)
     texts(a)
-    outcomes = channels.publish_each(
+    outcomes = channels.publishing.publish_each(
         MULTI,
         [Publication(("lobby", "garden", "attic")[n % 3], event(str(n))) for n in range(600)],
     )
@@ -132,23 +132,27 @@ def test_users_and_the_publishers_connection_are_left_out(harness: Harness, chan
     people = [harness.login(MULTI, user) for user in ("ann", "bob", "cid")]
     clients = [client for _, client in people]
     for connection, _ in people:
-        channels.join(MULTI, "lobby", connection)
+        channels.subscriptions.join(MULTI, "lobby", connection)
     texts(*clients)
-    channels.publish(MULTI, "lobby", HELLO, ("ann",), people[1][0])
+    channels.publishing.publish(MULTI, "lobby", HELLO, ("ann",), people[1][0])
     assert texts(*clients) == [[], [], ["hello"]]
-    channels.publish(MULTI, "lobby", HELLO, except_connection=harness.connections.id_of(people[2][0]))
+    channels.publishing.publish(
+        MULTI, "lobby", HELLO, except_connection=harness.connections.id_of(people[2][0])
+    )
     assert texts(*clients) == [["hello"], ["hello"], []]
-    channels.publish(MULTI, "lobby", HELLO, except_connection="no such id")
+    channels.publishing.publish(MULTI, "lobby", HELLO, except_connection="no such id")
     assert texts(*clients) == [["hello"]] * 3
 
 
 def test_a_channel_with_too_many_members_receives_nothing(harness: Harness, channels: Channels) -> None:
     people = [harness.login(MULTI, user) for user in ("ann", "bob")]
     for connection, _ in people:
-        channels.join(MULTI, "lobby", connection)
+        channels.subscriptions.join(MULTI, "lobby", connection)
     client = people[0][1]
     texts(client)
-    received = {most: channels.publish(MULTI, "lobby", HELLO, at_most=most) for most in (0, 1, 2, None)}
+    received = {
+        most: channels.publishing.publish(MULTI, "lobby", HELLO, at_most=most) for most in (0, 1, 2, None)
+    }
     assert received == {0: Outcome.NOT_SENT, 1: Outcome.NOT_SENT, 2: Outcome.SENT, None: Outcome.SENT}
     assert texts(client) == [["hello"] * 2]
 
@@ -159,7 +163,7 @@ def test_a_channel_with_too_many_members_receives_nothing(harness: Harness, chan
 def test_members_are_paged_in_the_order_of_joining(harness: Harness, channels: Channels) -> None:
     people = [harness.login(MULTI, f"u{n:02}", device="phone")[0] for n in range(25)]
     for connection in reversed(people):
-        channels.join(MULTI, "lobby", connection)
+        channels.subscriptions.join(MULTI, "lobby", connection)
     seen, after, pages = [], "", 0
     while pages == 0 or after:
         page = channels.members.page(MULTI, "lobby", after, 10)
@@ -178,7 +182,7 @@ def test_a_page_goes_on_where_the_last_ended_though_members_have_left(
 ) -> None:
     people = [harness.login(MULTI, f"u{n}")[0] for n in range(6)]
     for connection in people:
-        channels.join(MULTI, "lobby", connection)
+        channels.subscriptions.join(MULTI, "lobby", connection)
     first = channels.members.page(MULTI, "lobby", limit=3)
     for connection in people[1:4]:
         channels.members.leave(MULTI, "lobby", connection)
@@ -192,15 +196,15 @@ def test_a_cursor_that_is_none_begins_with_the_first_member(
     harness: Harness, channels: Channels, after: str
 ) -> None:
     ann, _ = harness.login(MULTI, "ann")
-    channels.join(MULTI, "lobby", ann)
+    channels.subscriptions.join(MULTI, "lobby", ann)
     assert [member.user for member in channels.members.page(MULTI, "lobby", after).members] == ["ann"]
 
 
 def test_channels_are_paged_by_name(harness: Harness, channels: Channels) -> None:
     ann, bob = (harness.login(MULTI, user)[0] for user in ("ann", "bob"))
     for name in ("b", "马", "a", "c"):
-        channels.join(MULTI, name, ann)
-    channels.join(MULTI, "c", bob)
+        channels.subscriptions.join(MULTI, name, ann)
+    channels.subscriptions.join(MULTI, "c", bob)
     first = channels.members.channels(MULTI, limit=2)
     assert ([(each.channel, each.members) for each in first.channels], first.total) == (
         [("a", 1), ("b", 1)],
@@ -221,9 +225,9 @@ def test_an_ended_connection_leaves_all_channels_and_listeners_get_their_names(
     heard: list[tuple[str, tuple[str, ...]]] = []
     channels.members.on_left.append(lambda connection, names: heard.append((connection.user or "", names)))
     (ann, a), (bob, _) = (harness.login(MULTI, user) for user in ("ann", "bob"))
-    channels.join(MULTI, "garden", ann)
-    channels.join(MULTI, "lobby", ann)
-    channels.join(MULTI, "lobby", bob)
+    channels.subscriptions.join(MULTI, "garden", ann)
+    channels.subscriptions.join(MULTI, "lobby", ann)
+    channels.subscriptions.join(MULTI, "lobby", bob)
     a.hang_up()
     until(lambda: heard == [("ann", ("garden", "lobby"))])
     assert [member.user for member in channels.members.page(MULTI, "lobby").members] == ["bob"]
@@ -239,7 +243,7 @@ def test_listeners_are_not_called_for_a_connection_without_channels(
     heard: list[Connection] = []
     channels.members.on_left.append(lambda connection, _: heard.append(connection))
     (_, a), (bob, b) = (harness.login(MULTI, user) for user in ("ann", "bob"))
-    channels.join(MULTI, "lobby", bob)
+    channels.subscriptions.join(MULTI, "lobby", bob)
     a.hang_up()
     b.hang_up()
     until(lambda: heard == [bob])
@@ -249,8 +253,8 @@ def test_leaving_everything_is_silent(harness: Harness, channels: Channels) -> N
     heard: list[Connection] = []
     channels.members.on_left.append(lambda connection, _: heard.append(connection))
     ann, a = harness.login(MULTI, "ann")
-    channels.join(MULTI, "lobby", ann)
-    channels.join(MULTI, "garden", ann)
+    channels.subscriptions.join(MULTI, "lobby", ann)
+    channels.subscriptions.join(MULTI, "garden", ann)
     assert channels.members.leave_all(ann) == ("lobby", "garden")
     assert channels.members.channels_of(ann) == ()
     a.hang_up()
@@ -274,7 +278,7 @@ def test_a_listener_of_ended_connections_may_block_and_may_fail(
     channels.members.on_left += [fail, send_event]
     people = [harness.login(MULTI, f"u{n:02}") for n in range(40)]
     for connection, _ in people:
-        channels.join(MULTI, "lobby", connection)
+        channels.subscriptions.join(MULTI, "lobby", connection)
     for connection, _ in people:
         connection.lost()
     until(lambda: sorted(heard) == [f"u{n:02}" for n in range(40)])
@@ -348,7 +352,7 @@ def test_connections_join_and_leave_by_their_ids(harness: Harness) -> None:
     assert harness.connections.join(MULTI, connection_id, "lobby", b"again") == Joined.MEMBER
     assert heard == [(ann, "lobby", b"first", True, None), (ann, "lobby", b"again", False, None)]
     assert harness.channels.members.channels_of(ann) == ("lobby",)
-    harness.channels.publish(MULTI, "lobby", HELLO)
+    harness.channels.publishing.publish(MULTI, "lobby", HELLO)
     assert texts(a) == [["hello"]]
     assert harness.connections.leave(MULTI, connection_id, "lobby") == Left.LEFT
     assert harness.connections.leave(MULTI, connection_id, "lobby") == Left.ABSENT
@@ -365,7 +369,7 @@ def test_connections_join_and_leave_by_their_ids(harness: Harness) -> None:
 def test_the_data_of_a_connection_is_returned(harness: Harness) -> None:
     ann, _ = harness.login(MULTI, "ann", device="phone")
     connection_id = harness.connections.id_of(ann)
-    harness.channels.join(MULTI, "lobby", ann)
+    harness.channels.subscriptions.join(MULTI, "lobby", ann)
     info, nothing = harness.connections.about(MULTI, [connection_id, "no id"])
     assert nothing is None
     assert info is not None

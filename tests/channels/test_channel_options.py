@@ -10,9 +10,9 @@ from msgspec.structs import replace
 
 from imserver import errors
 from imserver.auth.principal import BAD_TOKEN, DEMO, NOBODY, Principal
-from imserver.channels.channels import UNKNOWN
 from imserver.channels.client_commands import ChannelCommands
 from imserver.channels.members import ChannelRefused
+from imserver.channels.options import UNKNOWN
 from imserver.cluster.history import Position
 from imserver.config.settings import ChannelSettings, TenantSettings
 from imserver.dialects.cmd.answers import CmdAnswers
@@ -112,7 +112,7 @@ def test_each_command_is_allowed_to_whom_its_option_names(harness: OptionsHarnes
         return {name for name, code in codes.items() if code == OK}
 
     assert allowed() == case.stranger
-    assert harness.channels.join(APP, case.channel, ann)  # by a token or the back end
+    assert harness.channels.subscriptions.join(APP, case.channel, ann)  # by a token or the back end
     assert allowed() == case.subscriber
 
 
@@ -126,7 +126,7 @@ def test_an_option_keeps_clients_without_a_user_out(harness: OptionsHarness, use
     client = harness.client(user)
     expected = OK if user else DENIED
     assert harness.subscribe(client, "room:1") == expected
-    harness.channels.join(APP, "some:1", client)
+    harness.channels.subscriptions.join(APP, "some:1", client)
     for channel in ("room:1", "some:1"):
         assert {*harness.tries(client, channel).values()} == {expected}
     assert harness.subscribe(client, "open:1") == OK
@@ -152,7 +152,7 @@ def test_whom_the_history_is_closed_to_does_not_read_it_by_recovering(
 ) -> None:
     harness.channel_settings = {"room": options}
     event = Event("msg", "", "hello", channel=ChannelPart("room:1"))
-    published = harness.channels.publish_event(APP, "room:1", event)
+    published = harness.channels.publishing.publish_event(APP, "room:1", event)
     assert published.position is not None
     replies: list[Reply] = []
     command = Subscribe("room:1", recover=True, epoch=published.position.epoch)
@@ -164,7 +164,7 @@ def test_whom_the_history_is_closed_to_does_not_read_it_by_recovering(
 def test_channels_without_a_namespace_have_a_row_of_their_own(harness: OptionsHarness) -> None:
     plain, other = ChannelSettings(max_bytes=1), ChannelSettings(max_bytes=2)
     harness.channel_settings = {"": plain, "*": other}
-    options = harness.channels.options
+    options = harness.channels.options.options
     names = ("lobby", "$lobby", "lobby#1", ":lobby", "room:1", "$room:1")
     assert [options(APP, name) for name in names] == [plain] * 4 + [other] * 2
     harness.channel_settings = {"*": other}
@@ -177,7 +177,7 @@ def test_an_app_may_have_only_channels_with_a_row(harness: OptionsHarness, row: 
     known, unknown = ("room:1", "lobby") if row else ("lobby", "room:1")
     harness.channel_settings = {row: FOR_ALL}
     ann = harness.client()
-    assert harness.channels.options(APP, unknown) is UNKNOWN
+    assert harness.channels.options.options(APP, unknown) is UNKNOWN
     assert harness.subscribe(ann, unknown) == UNKNOWN_CHANNEL
     assert {*harness.tries(ann, unknown).values()} == {UNKNOWN_CHANNEL}
     assert harness.subscribe(ann, known) == OK
@@ -192,9 +192,9 @@ def test_not_even_the_back_end_uses_channels_that_an_app_does_not_have(harness: 
     channels, id = harness.channels, harness.table.id_of(ann)
     target = ChannelStreams(channels, harness.hub, harness.connections)
     attempts = (
-        lambda: channels.publish_event(APP, "room:1", event),
-        lambda: channels.join(APP, "room:1", ann),
-        lambda: channels.subscribe_each(ann, {"room:1": Position("", 0)}),
+        lambda: channels.publishing.publish_event(APP, "room:1", event),
+        lambda: channels.subscriptions.join(APP, "room:1", ann),
+        lambda: channels.subscriptions.subscribe_each(ann, {"room:1": Position("", 0)}),
         lambda: harness.connections.join_each(APP, [id], "room:1"),
         lambda: target.check(Mock(app=APP, channel="room:1")),
     )
@@ -202,7 +202,7 @@ def test_not_even_the_back_end_uses_channels_that_an_app_does_not_have(harness: 
         with pytest.raises(ChannelRefused) as refused:
             attempt()
         assert refused.value.reason == "unknown"
-    assert channels.publish(APP, "room:1", event) is Outcome.REFUSED
+    assert channels.publishing.publish(APP, "room:1", event) is Outcome.REFUSED
     assert channels.members.channels_of(ann) == ()
     publishing = Publishing(Mock(), channels, harness.connections, Mock(), Mock())
     publishing._reach.to_each.return_value = [Outcome.SENT]  # type: ignore[attr-defined]
@@ -288,7 +288,7 @@ def test_nobody_may_do_anything_in_an_app_that_wants_a_login(harness: OptionsHar
 def test_requests_of_a_user_are_reviewed_and_counted(harness: OptionsHarness) -> None:
     harness.channel_settings = {"room": ChannelSettings(publish="anybody", publications_per_second=1)}
     bob, client = harness.login(APP, "bob", dialect=ChannelCmdDialect())
-    harness.channels.join(APP, "room:1", bob)
+    harness.channels.subscriptions.join(APP, "room:1", bob)
     harness.consent.review = lambda _client, _channel, event: replace(event, text="reviewed")
     hello = Event("msg", "ann", "hello")
     harness.commands.publish_request(ANN, "127.0.0.1", APP, "room:1", hello)

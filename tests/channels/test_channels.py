@@ -10,10 +10,10 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from imserver.channels import members
-from imserver.channels.channels import Subscribed
 from imserver.channels.client_commands import ChannelAnswers, ChannelCommands
 from imserver.channels.connections import Joined, Left
 from imserver.channels.members import ChannelMember, ChannelRefused, Publication
+from imserver.channels.subscriptions import Subscribed
 from imserver.cluster.history import PAGE_BYTES, HistoryPage, LocalHistory, Position
 from imserver.cluster.nodes import ToChannel
 from imserver.config.settings import ChannelSettings
@@ -68,7 +68,9 @@ def event(text: str) -> Event:
 
 def publish(harness: Harness, *messages: str, channel: str = NEWS) -> list[int]:
     """Publish these texts; their offsets."""
-    positions = [harness.channels.publish_event(MULTI, channel, event(text)).position for text in messages]
+    positions = [
+        harness.channels.publishing.publish_event(MULTI, channel, event(text)).position for text in messages
+    ]
     return [0 if position is None else position.offset for position in positions]
 
 
@@ -76,8 +78,10 @@ def subscribe(
     harness: Harness, connection: Connection, channel: str = NEWS, since: Position | None = None
 ) -> Subscribed:
     channels = harness.channels
-    found = channels.subscribe(connection, channel, channels.options(MULTI, channel), since)
-    channels.answered(connection, channel, found)
+    found = channels.subscriptions.subscribe(
+        connection, channel, channels.options.options(MULTI, channel), since
+    )
+    channels.subscriptions.answered(connection, channel, found)
     return found
 
 
@@ -117,7 +121,7 @@ def test_a_client_that_comes_back_receives_what_it_missed_and_then_what_is_new(h
     assert first.position.offset == 0
     assert publish(harness, "one", "two") == [1, 2]
     assert texts(client) == [["one", "two"]]
-    assert harness.channels.unsubscribe(connection, NEWS)
+    assert harness.channels.subscriptions.unsubscribe(connection, NEWS)
     publish(harness, "three", "four")
     assert texts(client) == [[]]
     again = subscribe(harness, connection, since=Position(first.position.epoch, 2))
@@ -133,12 +137,12 @@ def test_a_page_of_a_history_ends_where_it_is_full_and_its_reader_goes_on(harnes
     read: list[str] = []
     since = Position("", 0)
     for expected in (2, 2, 1, 0):
-        page = harness.channels.history(MULTI, NEWS, since, limit=-1)
+        page = harness.channels.histories.history(MULTI, NEWS, since, limit=-1)
         assert (len(page.publications), page.position.offset) == (expected, 5)
         read += [each.text for each in page.publications]
         since = Position(page.position.epoch, len(read))
     assert read == texts
-    backwards = harness.channels.history(MULTI, NEWS, limit=10, reverse=True)
+    backwards = harness.channels.histories.history(MULTI, NEWS, limit=10, reverse=True)
     assert [each.text[0] for each in backwards.publications] == ["4", "3"]
 
 
@@ -155,7 +159,7 @@ def test_a_client_that_missed_more_than_a_page_reads_the_history_and_knows_the_n
 
 def test_a_client_that_missed_more_than_the_history_has_learns_it(harness: Harness) -> None:
     connection, _, first = subscriber(harness)
-    harness.channels.unsubscribe(connection, NEWS)
+    harness.channels.subscriptions.unsubscribe(connection, NEWS)
     publish(harness, *"abcdefg")
     again = subscribe(harness, connection, since=first.position)
     assert texts_of(again) == [*"cdefg"]
@@ -187,7 +191,7 @@ def test_users_are_counted_exactly_until_a_channel_is_too_large(
         assert presence_stats(harness.channels.members.count_users, MULTI, "plain:1") == PresenceStatsResult(
             count, users
         )
-        harness.channels.unsubscribe(connections[count - 1], "plain:1")
+        harness.channels.subscriptions.unsubscribe(connections[count - 1], "plain:1")
     subscribe(harness, connections[2], "plain:1")
     assert presence_stats(harness.channels.members.count_users, MULTI, "plain:1") == PresenceStatsResult(3, 2)
     harness.hub.attach(harness.hub.apps[MULTI], connections[1], "ann's other name", "")
@@ -214,7 +218,7 @@ def test_others_are_served_while_many_subscribers_are_listed(
 ) -> None:
     monkeypatch.setattr(members, "is_long_turn", lambda: True)
     connections = [subscriber(harness, f"user {number}", "plain:1")[0] for number in range(200)]
-    leaving = gevent.spawn(harness.channels.unsubscribe, connections[-1], "plain:1")
+    leaving = gevent.spawn(harness.channels.subscriptions.unsubscribe, connections[-1], "plain:1")
     page = harness.channels.members.page(MULTI, "plain:1")
     assert leaving.ready()
     assert page.total == len(page.members) == 200
@@ -270,8 +274,8 @@ def test_readers_of_the_same_page_share_its_bytes(
 
 
 def test_publications_of_other_ways_are_in_the_history_too(harness: Harness) -> None:
-    assert harness.channels.publish(MULTI, NEWS, event("one")) is Outcome.SENT
-    page = harness.channels.history(MULTI, NEWS, limit=-1)
+    assert harness.channels.publishing.publish(MULTI, NEWS, event("one")) is Outcome.SENT
+    page = harness.channels.histories.history(MULTI, NEWS, limit=-1)
     assert [each.text for each in page.publications] == ["one"]
 
 
@@ -280,7 +284,7 @@ def test_history_is_read_from_both_ends_and_removed(harness: Harness) -> None:
     since = Position("", 2)
 
     def read(*, after: Position | None = None, limit: int = -1, reverse: bool = False) -> str:
-        page = harness.channels.history(MULTI, NEWS, after, limit, reverse)
+        page = harness.channels.histories.history(MULTI, NEWS, after, limit, reverse)
         assert page.position.offset == 3
         return "".join([each.text for each in page.publications])
 
@@ -290,7 +294,7 @@ def test_history_is_read_from_both_ends_and_removed(harness: Harness) -> None:
     assert read(after=since) == "c"
     assert read(reverse=True, limit=2) == "cb"
     assert read(after=since, reverse=True) == "a"
-    harness.channels.remove_history(MULTI, NEWS)
+    harness.channels.histories.remove_history(MULTI, NEWS)
     assert read() == ""
     assert publish(harness, "d") == [4]
 
@@ -323,7 +327,7 @@ def test_joins_and_leaves_reach_the_others(harness: Harness) -> None:
     connection, _, _ = subscriber(harness, channel="lively:1")
     connection.dialect_state = DialectState(info=b'{"name":"Ann"}')
     subscriber(harness, "bob", channel="lively:1")
-    harness.channels.unsubscribe(connection, "lively:1")
+    harness.channels.subscriptions.unsubscribe(connection, "lively:1")
     kinds = [(each.kind, each.sender) for each in heard]
     assert kinds == [("join", "ann"), ("join", "bob"), ("leave", "ann")]
     assert heard[2].channel is not None
@@ -354,7 +358,7 @@ def test_the_end_of_a_subscription_after_a_gap_is_announced_as_a_leave(harness: 
     heard: list[tuple[str, str]] = []
     harness.channel_settings = {"*": ChannelSettings(join_leave=True, history_size=5, history_seconds=60)}
     plain, _ = harness.login(MULTI, "bob")
-    harness.channels.join(MULTI, NEWS, plain)  # its client cannot subscribe again
+    harness.channels.subscriptions.join(MULTI, NEWS, plain)  # its client cannot subscribe again
     subscriber(harness)
     harness.fanout.to_channel = lambda _name, event, *_skipped: heard.append((event.kind, event.sender)) or 1  # type: ignore[method-assign, assignment]
     publish(harness, "one")
@@ -375,7 +379,7 @@ def test_a_client_that_comes_and_goes_all_the_time_disconnects_no_other_subscrib
             subscribe(harness, connection, channel)
         except ChannelRefused as refusal:
             refused.add(refusal.reason)
-        harness.channels.unsubscribe(connection, channel)
+        harness.channels.subscriptions.unsubscribe(connection, channel)
         turn()
     assert (other.is_open, refused) == (True, {"rate"})
     assert any(b'"cmd":"join"' in payload for payload in client.payloads())
@@ -391,13 +395,13 @@ def test_a_user_who_connects_all_the_time_disconnects_no_other_subscriber(harnes
         connection, _ = harness.login(MULTI, "ann")
         connection.dialect_state = DialectState(info=b'"%b"' % (b"i" * 5000))
         try:
-            found = harness.channels.subscribe_each(connection, wanted)
+            found = harness.channels.subscriptions.subscribe_each(connection, wanted)
         except ChannelRefused as refusal:
             refused.add(refusal.reason)
             assert not harness.channels.members.channels_of(connection)
         else:
             for channel, each in found.items():
-                harness.channels.answered(connection, channel, each)
+                harness.channels.subscriptions.answered(connection, channel, each)
         connection.close(1000)
         turn()
     assert (other.is_open, refused) == (True, {"rate"})
@@ -529,7 +533,7 @@ def test_who_is_left_out_stays_left_out_if_a_publication_comes_early(nodes: Seve
     _, bob, _ = subscriber(c, "bob")
     a.rpc.holding = True
     publish(a, "one")
-    b.channels.publish(MULTI, NEWS, event("two"), except_users=("bob",))
+    b.channels.publishing.publish(MULTI, NEWS, event("two"), except_users=("bob",))
     a.rpc.release()
     assert texts(ann, bob) == [["one", "two"], ["one"]]
 
@@ -550,7 +554,7 @@ def test_the_last_publication_of_a_dead_node_is_found(nodes: Several) -> None:
     _, client, _ = subscriber(c)
     a.rpc.holding = True
     publish(a, "one")
-    c.channels._check_positions()
+    c.channels.subscriptions.check_positions()
     until(lambda: texts(client) == [["one"]])
 
 
@@ -593,7 +597,7 @@ def test_a_history_that_was_lost_ends_the_subscriptions_that_can_begin_again(nod
     a, b, _ = nodes.nodes.values()
     connection, _, _ = subscriber(a)
     plain, plain_client = a.login(MULTI, "bob")
-    assert a.channels.join(MULTI, NEWS, plain)
+    assert a.channels.subscriptions.join(MULTI, NEWS, plain)
     ended: list[Event] = []
     a.fanout.to_connection = lambda _connection, event: ended.append(event)  # type: ignore[method-assign, assignment]
     publish(a, "one")
@@ -696,7 +700,7 @@ def test_a_gap_that_opens_while_another_is_filled_is_filled_too(nodes: Several) 
 def test_members_receive_what_a_failed_subscription_has_held_up(nodes: Several) -> None:
     a, b, _ = nodes.nodes.values()
     plain, client = a.login(MULTI, "bob")
-    assert a.channels.join(MULTI, NEWS, plain)
+    assert a.channels.subscriptions.join(MULTI, NEWS, plain)
     history = nodes.book.history
     history.holding = history.away = True
     connection, _ = a.login(MULTI, "ann")
@@ -754,8 +758,8 @@ def test_without_an_answer_of_the_history_nothing_is_published_or_subscribed(nod
     with pytest.raises(ChannelRefused) as refused:
         publish(a, "one")
     assert refused.value.reason == "unavailable"
-    assert a.channels.publish(MULTI, NEWS, event("two")) is Outcome.FAILED
-    a.channels.unsubscribe(connection, NEWS)
+    assert a.channels.publishing.publish(MULTI, NEWS, event("two")) is Outcome.FAILED
+    a.channels.subscriptions.unsubscribe(connection, NEWS)
     with pytest.raises(ChannelRefused) as refused:
         subscribe(a, connection)
     assert refused.value.reason == "unavailable"
@@ -769,7 +773,7 @@ def test_a_key_is_in_the_history_once(nodes: Several) -> None:
     for text, id, key in ways:
         for node in nodes.nodes.values():
             what = Event("msg", "shop", text, id)
-            position = node.channels.publish_event(MULTI, NEWS, what, key=key).position
+            position = node.channels.publishing.publish_event(MULTI, NEWS, what, key=key).position
             assert position is not None
             found.append(position.offset)
     assert found == [1] * 9 + [2] * 3 + [3, 4, 5]
@@ -779,7 +783,7 @@ def test_the_place_of_a_publication_crosses_nodes(nodes: Several) -> None:
     a, _, c = nodes.nodes.values()
     received: list[ToChannel] = []
     subscriber(c)
-    deliver = c.channels.received
+    deliver = c.channels.publishing.received
     c.node_messages.handle({ToChannel: lambda item: (received.append(item), deliver(item))})
     publish(a, "one")
     assert received[0].event.channel is not None
@@ -796,7 +800,7 @@ def test_what_the_first_subscriber_of_a_node_waited_for_comes_once(harness: Harn
         page = read(*arguments)  # type: ignore[arg-type]
         for offset, text in ((2, "two"), (3, "three")):
             part = ChannelPart(NEWS, offset, page.position.epoch)
-            harness.channels.deliver(MULTI, Publication(NEWS, replace(event(text), channel=part)))
+            harness.channels.publishing.deliver(MULTI, Publication(NEWS, replace(event(text), channel=part)))
         return page
 
     publish(harness, "one")
@@ -806,7 +810,7 @@ def test_what_the_first_subscriber_of_a_node_waited_for_comes_once(harness: Harn
     assert subscribed.position is not None
     assert subscribed.position.offset == 1
     part = ChannelPart(NEWS, 4, subscribed.position.epoch)
-    harness.channels.deliver(MULTI, Publication(NEWS, replace(event("four"), channel=part)))
+    harness.channels.publishing.deliver(MULTI, Publication(NEWS, replace(event("four"), channel=part)))
     state = harness.hub.apps[MULTI].channels[NEWS].position
     assert state is not None
     assert (state.offset, state.early, state.filling) == (4, {}, False), "no gap, so nothing is read again"
@@ -816,16 +820,16 @@ def test_what_the_first_subscriber_of_a_node_waited_for_comes_once(harness: Harn
 def test_a_client_that_wants_all_or_nothing_is_no_member_if_it_cannot_recover(harness: Harness) -> None:
     publish(harness, "one")
     connection, _ = harness.login(MULTI, "ann")
-    options, since = harness.channels.options(MULTI, NEWS), Position("another", 1)
+    options, since = harness.channels.options.options(MULTI, NEWS), Position("another", 1)
     with pytest.raises(ChannelRefused) as refused:
-        harness.channels.subscribe(connection, NEWS, options, since, reject_unrecovered=True)
+        harness.channels.subscriptions.subscribe(connection, NEWS, options, since, reject_unrecovered=True)
     assert refused.value.reason == "unrecoverable"
     assert not harness.channels.members.has(connection, NEWS)
-    found = harness.channels.subscribe(connection, NEWS, options, reject_unrecovered=True)
+    found = harness.channels.subscriptions.subscribe(connection, NEWS, options, reject_unrecovered=True)
     assert not found.recovered
     # It would come again and again: a channel without a history has no position that fits.
-    plain = harness.channels.options(MULTI, "plain:1")
-    harness.channels.subscribe(connection, "plain:1", plain, since, reject_unrecovered=True)
+    plain = harness.channels.options.options(MULTI, "plain:1")
+    harness.channels.subscriptions.subscribe(connection, "plain:1", plain, since, reject_unrecovered=True)
     assert harness.channels.members.has(connection, "plain:1")
 
 
@@ -833,11 +837,11 @@ def test_of_several_subscriptions_all_or_none_stay(harness: Harness) -> None:
     publish(harness, "one", "two", channel="a")
     publish(harness, "one", channel="b")
     connection, _ = harness.login(MULTI, "ann")
-    found = harness.channels.subscribe_each(connection, {"a": None, "b": None, "plain:1": None})
+    found = harness.channels.subscriptions.subscribe_each(connection, {"a": None, "b": None, "plain:1": None})
     offsets = {channel: each.position and each.position.offset for channel, each in found.items()}
     assert offsets == {"a": 2, "b": 1, "plain:1": None}
     subscriber(harness, "bob", "small:2")
     with pytest.raises(ChannelRefused):
-        harness.channels.subscribe_each(connection, {"c": None, "small:2": None})
+        harness.channels.subscriptions.subscribe_each(connection, {"c": None, "small:2": None})
     assert harness.channels.members.channels_of(connection) == ("a", "b", "plain:1")
-    assert harness.channels.subscribe_each(connection, {}) == {}
+    assert harness.channels.subscriptions.subscribe_each(connection, {}) == {}

@@ -46,7 +46,7 @@ def joined(node: ClusterHarness, user: str, *channels: str, app: str = MULTI) ->
     """A session in these channels."""
     connection, client = node.login(app, user)
     for channel in channels:
-        assert node.channels.join(app, channel, connection)
+        assert node.channels.subscriptions.join(app, channel, connection)
     return client
 
 
@@ -79,7 +79,7 @@ def test_members_are_reached_from_any_node(nodes: Several, publisher: int) -> No
     a, b = joined(nodes[1], "ann", LOBBY), joined(nodes[2], "bob", LOBBY)
     other = joined(nodes[2], "cid", "garden")
     texts(a, b, other)
-    assert nodes[publisher].channels.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
+    assert nodes[publisher].channels.publishing.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
     assert texts(a, b, other) == [["hello"], ["hello"], []]
 
 
@@ -88,14 +88,14 @@ def test_only_nodes_with_members_are_sent_anything(nodes: Several) -> None:
     b = joined(nodes[2], "bob", LOBBY)
     sent = items(nodes[1])
     texts(a, b)
-    nodes[1].channels.publish(MULTI, LOBBY, HELLO)
+    nodes[1].channels.publishing.publish(MULTI, LOBBY, HELLO)
     assert [epoch for epoch, _ in nodes[1].rpc.sent[sent:]] == [2]
 
 
 def test_a_channel_without_members_gets_nothing_sent(nodes: Several) -> None:
     sent = items(nodes[1])
-    assert nodes[1].channels.publish(MULTI, LOBBY, HELLO) == Outcome.NOT_SENT
-    assert nodes[1].channels.publish("nowhere", LOBBY, HELLO) == Outcome.NOT_SENT
+    assert nodes[1].channels.publishing.publish(MULTI, LOBBY, HELLO) == Outcome.NOT_SENT
+    assert nodes[1].channels.publishing.publish("nowhere", LOBBY, HELLO) == Outcome.NOT_SENT
     assert items(nodes[1]) == sent
 
 
@@ -103,11 +103,13 @@ def test_a_publish_asks_the_registry_once_and_many_do_too(nodes: Several) -> Non
     joined(nodes[2], "bob", LOBBY, "garden")
     registry = nodes[1].registry
     registry.calls.clear()
-    nodes[1].channels.publish(MULTI, LOBBY, HELLO)
+    nodes[1].channels.publishing.publish(MULTI, LOBBY, HELLO)
     assert registry.calls == ["find_channels"]
     registry.calls.clear()
     channels = [LOBBY, "garden", "attic"]
-    outcomes = nodes[1].channels.publish_each(MULTI, [Publication(channels[n % 3], HELLO) for n in range(90)])
+    outcomes = nodes[1].channels.publishing.publish_each(
+        MULTI, [Publication(channels[n % 3], HELLO) for n in range(90)]
+    )
     assert registry.calls == ["find_channels"]
     assert outcomes == [Outcome.SENT, Outcome.SENT, Outcome.NOT_SENT] * 30
 
@@ -117,7 +119,7 @@ def test_a_lone_node_makes_no_queries() -> None:
         a = joined(nodes[1], "ann", LOBBY)
         texts(a)
         nodes[1].registry.calls.clear()
-        assert nodes[1].channels.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
+        assert nodes[1].channels.publishing.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
         assert nodes[1].registry.calls == []
         assert texts(a) == [["hello"]]
 
@@ -126,15 +128,15 @@ def test_users_and_a_connection_are_left_out_wherever_they_are(nodes: Several) -
     connections, clients = [], []
     for epoch, user in ((1, "ann"), (2, "bob"), (2, "cid"), (3, "ann")):
         connection, client = nodes[epoch].login(MULTI, user)
-        nodes[epoch].channels.join(MULTI, LOBBY, connection)
+        nodes[epoch].channels.subscriptions.join(MULTI, LOBBY, connection)
         connections.append(connection)
         clients.append(client)
     texts(*clients)
-    nodes[3].channels.publish(MULTI, LOBBY, HELLO, ("ann", "cid"))
+    nodes[3].channels.publishing.publish(MULTI, LOBBY, HELLO, ("ann", "cid"))
     assert texts(*clients) == [[], ["hello"], [], []]
-    nodes[3].channels.publish(MULTI, LOBBY, HELLO, (), nodes[2].connections.id_of(connections[1]))
+    nodes[3].channels.publishing.publish(MULTI, LOBBY, HELLO, (), nodes[2].connections.id_of(connections[1]))
     assert texts(*clients) == [["hello"], [], ["hello"], ["hello"]]
-    nodes[1].channels.publish(MULTI, LOBBY, HELLO, (), connections[0])
+    nodes[1].channels.publishing.publish(MULTI, LOBBY, HELLO, (), connections[0])
     assert texts(*clients) == [[], ["hello"], ["hello"], ["hello"]]
 
 
@@ -143,8 +145,8 @@ def test_members_of_other_nodes_count_when_there_may_be_so_many_only(nodes: Seve
     texts(*clients)
     for node in nodes.nodes.values():
         node.registry.calls.clear()
-        assert node.channels.publish(MULTI, LOBBY, HELLO, at_most=2) == Outcome.NOT_SENT
-        assert node.channels.publish(MULTI, LOBBY, HELLO, at_most=3) == Outcome.SENT
+        assert node.channels.publishing.publish(MULTI, LOBBY, HELLO, at_most=2) == Outcome.NOT_SENT
+        assert node.channels.publishing.publish(MULTI, LOBBY, HELLO, at_most=3) == Outcome.SENT
         assert node.registry.calls == ["find_channels"] * 2
     assert texts(*clients) == [["hello"] * 3] * 3
 
@@ -155,15 +157,15 @@ def test_a_node_that_does_not_get_it_is_reported_of(nodes: Several) -> None:
     joined(nodes[3], "cid", "garden")
     texts(a)
     nodes[1].rpc.cut = {2, 3}
-    assert nodes[1].channels.publish(MULTI, LOBBY, HELLO) == Outcome.PARTLY
-    assert nodes[1].channels.publish(MULTI, "garden", HELLO) == Outcome.FAILED
+    assert nodes[1].channels.publishing.publish(MULTI, LOBBY, HELLO) == Outcome.PARTLY
+    assert nodes[1].channels.publishing.publish(MULTI, "garden", HELLO) == Outcome.FAILED
     with pytest.raises(ChannelRefused, match="do not answer") as refused:
-        nodes[1].channels.publish_event(MULTI, "garden", HELLO)
+        nodes[1].channels.publishing.publish_event(MULTI, "garden", HELLO)
     assert refused.value.reason == "unavailable"
     assert texts(a) == [["hello"]]
     nodes[1].channel_settings = {"*": ChannelSettings(history_size=2, history_seconds=60)}
     for channel in (LOBBY, "garden"):
-        found = nodes[1].channels.publish_event(MULTI, channel, HELLO)
+        found = nodes[1].channels.publishing.publish_event(MULTI, channel, HELLO)
         assert (found.outcome, found.position is None) == (Outcome.PARTLY, False), "it is in the history"
 
 
@@ -178,7 +180,7 @@ def test_publications_of_one_node_arrive_in_the_order_of_the_calls(nodes: Severa
     registry.hold()
     under_way = []
     for number in range(30):
-        under_way.append(gevent.spawn(nodes[1].channels.publish, MULTI, LOBBY, event(str(number))))
+        under_way.append(gevent.spawn(nodes[1].channels.publishing.publish, MULTI, LOBBY, event(str(number))))
         turn()
         if number == 10:
             registry.away = True
@@ -195,8 +197,8 @@ def test_a_cancelled_call_does_not_delay_others(nodes: Several) -> None:
     there = joined(nodes[2], "bob", LOBBY)
     texts(there)
     nodes[1].registry.hold()
-    first = gevent.spawn(nodes[1].channels.publish, MULTI, LOBBY, event("first"))
-    second = gevent.spawn(nodes[1].channels.publish, MULTI, LOBBY, event("second"))
+    first = gevent.spawn(nodes[1].channels.publishing.publish, MULTI, LOBBY, event("first"))
+    second = gevent.spawn(nodes[1].channels.publishing.publish, MULTI, LOBBY, event("second"))
     turn()
     first.kill()
     nodes[1].registry.release()
@@ -212,13 +214,13 @@ def test_a_join_is_not_answered_before_the_registry_knows(nodes: Several) -> Non
     connection, client = nodes[2].login(MULTI, "bob")
     texts(client)
     nodes[2].registry.hold()
-    joining = gevent.spawn(nodes[2].channels.join, MULTI, LOBBY, connection)
+    joining = gevent.spawn(nodes[2].channels.subscriptions.join, MULTI, LOBBY, connection)
     turn()
     turn()
     assert not joining.ready()
     nodes[2].registry.release()
     assert joining.get(timeout=60) is True
-    assert nodes[1].channels.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
+    assert nodes[1].channels.publishing.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
     assert texts(client) == [["hello"]]
 
 
@@ -227,7 +229,7 @@ def test_a_second_join_waits_for_the_report_of_the_first(nodes: Several) -> None
     registry = nodes[2].registry
     registry.calls.clear()
     registry.hold()
-    joining = [gevent.spawn(nodes[2].channels.join, MULTI, LOBBY, c) for c in connections]
+    joining = [gevent.spawn(nodes[2].channels.subscriptions.join, MULTI, LOBBY, c) for c in connections]
     turn()
     turn()
     assert not any(greenlet.ready() for greenlet in joining)
@@ -253,26 +255,26 @@ def test_a_channel_that_is_left_is_forgotten_soon(nodes: Several, monkeypatch: p
     for client in clients:
         client.hang_up()
     until(lambda: known(nodes) == {})
-    assert nodes[1].channels.publish(MULTI, LOBBY, HELLO) == Outcome.NOT_SENT
+    assert nodes[1].channels.publishing.publish(MULTI, LOBBY, HELLO) == Outcome.NOT_SENT
 
 
 def test_a_join_during_the_removal_of_the_channel_is_reached(nodes: Several) -> None:
     """The last member leaves, the registry is told, and somebody joins before it has answered."""
     connection, client = nodes[2].login(MULTI, "bob")
     node = nodes[2]
-    node.channels.join(MULTI, LOBBY, connection)
+    node.channels.subscriptions.join(MULTI, LOBBY, connection)
     node.channels.members.leave(MULTI, LOBBY, connection)
     texts(client)
     node.registry.hold()
     reporting = gevent.spawn(node.registrar._report_changes)
     turn()
-    joining = gevent.spawn(node.channels.join, MULTI, LOBBY, connection)
+    joining = gevent.spawn(node.channels.subscriptions.join, MULTI, LOBBY, connection)
     turn()
     node.registry.release()
     gevent.joinall([reporting, joining], timeout=60)
     for _ in range(2):
         assert known(nodes) == {2: 1}
-        assert nodes[1].channels.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
+        assert nodes[1].channels.publishing.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
         assert texts(client) == [["hello"]]
         node.registrar._report_changes()
 
@@ -284,15 +286,15 @@ def test_leaving_during_the_report_of_the_join_does_not_affect_the_next_join(
     node = nodes[2]
     texts(client)
     node.registry.hold()
-    joining = gevent.spawn(node.channels.join, MULTI, LOBBY, connection)
+    joining = gevent.spawn(node.channels.subscriptions.join, MULTI, LOBBY, connection)
     turn()
     node.channels.members.leave(MULTI, LOBBY, connection)
     reporting = gevent.spawn(node.registrar._report_changes)
     turn()
     node.registry.release()
     gevent.joinall([reporting, joining], timeout=60)
-    assert node.channels.join(MULTI, LOBBY, connection)
-    assert nodes[1].channels.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
+    assert node.channels.subscriptions.join(MULTI, LOBBY, connection)
+    assert nodes[1].channels.publishing.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
     assert texts(client) == [["hello"]]
 
 
@@ -300,7 +302,7 @@ def test_a_replaced_session_is_in_no_channel_on_its_old_node(nodes: Several) -> 
     old = joined(nodes[1], "ann", LOBBY, app=NEWEST)
     new = joined(nodes[2], "ann", LOBBY, app=NEWEST)
     texts(old, new)
-    nodes[3].channels.publish(NEWEST, LOBBY, HELLO)
+    nodes[3].channels.publishing.publish(NEWEST, LOBBY, HELLO)
     assert texts(old, new) == [[], ["hello"]]
     until_known(nodes, {2: 1}, NEWEST)
 
@@ -324,7 +326,7 @@ def test_each_member_is_reported_exactly_once_in_a_random_history(
         for who, move in moves:
             node, (connection, _) = nodes[1 + who % 3], people[who]
             if move == "join":
-                assert node.channels.join(MULTI, LOBBY, connection) is (who not in inside)
+                assert node.channels.subscriptions.join(MULTI, LOBBY, connection) is (who not in inside)
                 inside.add(who)
             elif move == "leave":
                 assert node.channels.members.leave(MULTI, LOBBY, connection) is (who in inside)
@@ -332,7 +334,7 @@ def test_each_member_is_reported_exactly_once_in_a_random_history(
             elif move == "tell":
                 node.registrar._report_changes()
             else:
-                outcome = node.channels.publish(MULTI, LOBBY, HELLO)
+                outcome = node.channels.publishing.publish(MULTI, LOBBY, HELLO)
                 assert outcome == Outcome.SENT or not inside
                 assert texts(*clients) == [["hello"] if n in inside else [] for n in range(6)]
 
@@ -347,7 +349,7 @@ def test_while_the_registry_is_away_channels_go_on_and_all_live_nodes_are_sent_t
     late = joined(nodes[2], "bob", LOBBY)
     texts(early, late)
     for epoch in (1, 2, 3):
-        assert nodes[epoch].channels.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
+        assert nodes[epoch].channels.publishing.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
     assert texts(early, late) == [["hello"] * 3, ["hello"] * 3]
 
 
@@ -356,7 +358,7 @@ def test_a_channel_that_one_node_could_not_report_is_reached_by_nodes_that_can_a
     client = joined(nodes[2], "bob", LOBBY)
     texts(client)
     assert known(nodes) == {}
-    assert nodes[1].channels.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
+    assert nodes[1].channels.publishing.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
     assert texts(client) == [["hello"]]
     nodes[2].registry.away = False
     until_known(nodes, {2: 1})
@@ -378,7 +380,7 @@ def test_after_a_flush_every_channel_is_reported_again(nodes: Several) -> None:
     until_known(nodes, {1: 1, 2: 1, 3: 1})
     until(lambda: all(not node.registrar.unsettled() for node in nodes.nodes.values()))
     assert [known(nodes, f"channel{n}") for n in (1, 2, 3)] == [{1: 1}, {2: 1}, {3: 1}]
-    assert nodes[1].channels.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
+    assert nodes[1].channels.publishing.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
     assert texts(*clients) == [["hello"]] * 3
 
 
@@ -386,13 +388,13 @@ def test_a_channel_left_before_a_flush_is_reported_when_it_is_joined_after(
     nodes: Several,
 ) -> None:
     connection, client = nodes[2].login(MULTI, "bob")
-    nodes[2].channels.join(MULTI, LOBBY, connection)
+    nodes[2].channels.subscriptions.join(MULTI, LOBBY, connection)
     nodes[2].channels.members.leave(MULTI, LOBBY, connection)
     nodes.book.flush()
     nodes[2].registrar._report_all()
     texts(client)
-    assert nodes[2].channels.join(MULTI, LOBBY, connection)
-    assert nodes[1].channels.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
+    assert nodes[2].channels.subscriptions.join(MULTI, LOBBY, connection)
+    assert nodes[1].channels.publishing.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
     assert texts(client) == [["hello"]]
 
 
@@ -401,7 +403,7 @@ def test_a_node_unknown_to_the_registry_sends_to_all_nodes(nodes: Several) -> No
     a, b = joined(nodes[1], "ann", LOBBY), joined(nodes[2], "bob", LOBBY)
     texts(a, b)
     nodes.book.channels.clear()
-    assert nodes[1].channels.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
+    assert nodes[1].channels.publishing.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
     assert texts(a, b) == [["hello"], ["hello"]]
 
 
@@ -412,7 +414,7 @@ def test_a_node_under_a_new_epoch_reports_its_channels_again(nodes: Several) -> 
     nodes.nodes[12] = node
     node.take_new_epoch(12)
     until_known(nodes, {12: 1})
-    assert nodes[1].channels.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
+    assert nodes[1].channels.publishing.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
     assert texts(client) == [["hello"]]
 
 
@@ -423,7 +425,7 @@ def test_members_of_a_killed_node_are_removed_without_a_report(nodes: Several) -
         node.channels.members.on_left.append(lambda connection, _: heard.append(connection.user or ""))
     texts(a, b)
     del nodes.book.leases[2]
-    assert nodes[1].channels.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
+    assert nodes[1].channels.publishing.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
     assert [member.user for member in nodes[1].channels.members.page(MULTI, LOBBY).members] == ["ann"]
     assert nodes[1].channels.members.count(MULTI, LOBBY) == 1
     assert texts(a) == [["hello"]]
@@ -583,7 +585,7 @@ def test_connections_join_channels_from_any_node_and_are_reached_at_once(nodes: 
     nodes[2].connections.on_join.append(lambda _, *what: heard.append(what[:3]))
     texts(a)
     assert nodes[1].connections.join(MULTI, connection_id, LOBBY, b"first") == Joined.JOINED
-    assert nodes[3].channels.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
+    assert nodes[3].channels.publishing.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
     assert texts(a) == [["hello"]]
     assert nodes[3].connections.join(MULTI, connection_id, LOBBY, b"again") == Joined.MEMBER
     assert heard == [(LOBBY, b"first", True), (LOBBY, b"again", False)]
@@ -619,7 +621,7 @@ def test_many_connections_join_and_leave_with_one_question_to_each_node(
     expected = [Joined.JOINED, Joined.UNKNOWN, *[Joined.JOINED] * 12]
     assert nodes[1].connections.join_each(MULTI, ids, LOBBY) == expected
     assert sorted(queries) == ["join 2", "join 3"]
-    nodes[1].channels.publish(MULTI, LOBBY, HELLO)
+    nodes[1].channels.publishing.publish(MULTI, LOBBY, HELLO)
     assert texts(*clients) == [["hello"]] * 12
     assert nodes[1].connections.join_each(MULTI, connection_ids, LOBBY) == [Joined.MEMBER] * 12
     nodes[1].rpc.cut = {3}
@@ -723,7 +725,7 @@ def test_clients_on_all_nodes_join_and_receive(nodes: Several) -> None:
     bob, b = browser(nodes[2])
     for connection_id in (ann, bob):
         assert nodes[3].connections.join("system:shop", connection_id, LOBBY) == Joined.JOINED
-    assert nodes[3].channels.publish("system:shop", LOBBY, HELLO) == Outcome.SENT
+    assert nodes[3].channels.publishing.publish("system:shop", LOBBY, HELLO) == Outcome.SENT
     assert nodes[3].connections.push("system:shop", bob, event("bob alone")) == Outcome.SENT
     turn()
     for client, words in ((a, [b"hello"]), (b, [b"hello", b"bob alone"])):
@@ -740,7 +742,7 @@ def test_a_leaving_member_gets_earlier_publications(nodes: Several, monkeypatch:
     assert nodes[1].connections.join(MULTI, name, LOBBY) is Joined.JOINED
     texts(client)
     nodes[1].rpc.holding = True
-    assert nodes[1].channels.publish(MULTI, LOBBY, HELLO) is Outcome.SENT
+    assert nodes[1].channels.publishing.publish(MULTI, LOBBY, HELLO) is Outcome.SENT
     leaving = gevent.spawn(nodes[1].connections.leave, MULTI, name, LOBBY)
     gevent.sleep(0.02)
     assert not leaving.ready(), "the question waits for what was sent before it"

@@ -8,9 +8,9 @@ import pytest
 from gevent.event import Event as Signal
 from msgspec import json
 
-from imserver.channels.channels import Subscribed
 from imserver.channels.contract import Published
 from imserver.channels.members import ChannelRefused, Publication
+from imserver.channels.subscriptions import Subscribed
 from imserver.cluster.history import Position
 from imserver.config.settings import ChannelSettings
 from imserver.dialects.centrifuge.service import CentrifugeState
@@ -56,7 +56,9 @@ def event(text: str, id: str = "") -> Event:
 
 def publish(node: Node, *messages: str, channel: str = NEWS) -> list[int]:
     """Publish these texts; their offsets."""
-    positions = [node.channels.publish_event(APP, channel, event(text)).position for text in messages]
+    positions = [
+        node.channels.publishing.publish_event(APP, channel, event(text)).position for text in messages
+    ]
     assert all(position is not None and position.epoch == EPOCH for position in positions)
     return [position.offset for position in positions if position is not None]
 
@@ -64,8 +66,10 @@ def publish(node: Node, *messages: str, channel: str = NEWS) -> list[int]:
 def subscribe(
     node: Node, connection: Connection, since: Position | None = None, channel: str = NEWS
 ) -> Subscribed:
-    found = node.channels.subscribe(connection, channel, node.channels.options(APP, channel), since)
-    node.channels.answered(connection, channel, found)
+    found = node.channels.subscriptions.subscribe(
+        connection, channel, node.channels.options.options(APP, channel), since
+    )
+    node.channels.subscriptions.answered(connection, channel, found)
     return found
 
 
@@ -89,7 +93,7 @@ def test_offsets_are_ids_of_the_log_and_a_client_that_comes_back_gets_what_it_mi
     assert publish(node, "elsewhere", channel="news:2") == [2]
     assert publish(node, "two") == [3]
     assert texts(client) == [["one", "two"]]
-    assert node.channels.unsubscribe(connection, NEWS)
+    assert node.channels.subscriptions.unsubscribe(connection, NEWS)
     assert publish(node, "three", "four") == [4, 5]
     again = subscribe(node, connection, Position(EPOCH, 1))
     assert texts_of(again) == ["two", "three", "four"]
@@ -114,7 +118,7 @@ def test_a_back_end_subscribes_a_client_from_a_position(
     connection, client = node.login(APP, "ann")
     connection.dialect_state = CentrifugeState()
     answers: list[Position] = []
-    assert node.channels.join_with_position(connection, NEWS, answers.append, since)
+    assert node.channels.subscriptions.join_with_position(connection, NEWS, answers.append, since)
     assert answers == [Position(EPOCH, begin)]
     publish(node, "four")
     assert texts(client) == [[*missed, "four"]]
@@ -195,7 +199,7 @@ def test_what_another_node_commits_at_any_moment_of_a_subscription_arrives_once(
         row = texts(client)[0]
         assert len(row) == live - found.position.offset
         assert [*texts_of(found), *row] == ["meanwhile"] * reached + ["behind"]
-        assert two.channels.unsubscribe(connection, NEWS)
+        assert two.channels.subscriptions.unsubscribe(connection, NEWS)
         since = live
         if not others:
             two.messaging.follower.forget_unwanted(APP)
@@ -247,7 +251,7 @@ def test_an_app_is_followed_while_a_stored_channel_has_subscribers(node: Channel
     follower = node.messaging.follower
     follower.forget_unwanted(APP)
     assert follower.follows(APP)
-    node.channels.unsubscribe(connection, NEWS)
+    node.channels.subscriptions.unsubscribe(connection, NEWS)
     follower.forget_unwanted(APP)
     assert not follower.follows(APP)
 
@@ -260,18 +264,21 @@ def test_publications_of_other_ways_are_stored_and_notices_are_not(node: Channel
         (NEWS, event("two")),
         (NEWS, Event("left", "eve", "bye")),
     ]
-    outcomes = [node.channels.publish(APP, *each) for each in ways]
+    outcomes = [node.channels.publishing.publish(APP, *each) for each in ways]
     assert outcomes == [Outcome.SENT, Outcome.NOT_SENT, Outcome.SENT, Outcome.SENT]
-    page = node.channels.history(APP, NEWS, limit=-1)
+    page = node.channels.histories.history(APP, NEWS, limit=-1)
     assert [each.text for each in page.publications] == ["one", "two"]
-    assert node.channels.publish_event(APP, NEWS, event("unstored"), with_history=False).position is None
-    assert page.position == node.channels.history(APP, NEWS).position
+    assert (
+        node.channels.publishing.publish_event(APP, NEWS, event("unstored"), with_history=False).position
+        is None
+    )
+    assert page.position == node.channels.histories.history(APP, NEWS).position
     assert client.payloads()
 
 
 def test_a_connection_that_the_back_end_subscribes_receives_from_the_log(node: ChannelNode) -> None:
     connection, client = node.login(APP, "ann")
-    assert node.channels.join(APP, NEWS, connection)
+    assert node.channels.subscriptions.join(APP, NEWS, connection)
     publish(node, "one")
     assert texts(client) == [["one"]]
 
@@ -281,7 +288,7 @@ def test_users_and_a_connection_are_left_out(nodes: tuple[ChannelNode, ChannelNo
     own, ann, _ = subscriber(one, "ann")
     _, bob, _ = subscriber(two, "bob")
     _, cid, _ = subscriber(two, "cid")
-    one.channels.publish_event(APP, NEWS, event("x"), except_users=("bob",), except_connection=own)
+    one.channels.publishing.publish_event(APP, NEWS, event("x"), except_users=("bob",), except_connection=own)
     until(lambda: cid.payloads())
     assert (texts(ann), texts(bob), texts(cid)) == ([[]], [[]], [["x"]])
 
@@ -289,19 +296,21 @@ def test_users_and_a_connection_are_left_out(nodes: tuple[ChannelNode, ChannelNo
 def test_an_id_is_stored_once_in_each_channel(node: ChannelNode) -> None:
     _, client, _ = subscriber(node)
     ask = [(NEWS, "a"), (NEWS, "a"), ("news:2", "a"), (NEWS, "b")]
-    found = [node.channels.publish_event(APP, channel, event("x", id)).position for channel, id in ask]
+    found = [
+        node.channels.publishing.publish_event(APP, channel, event("x", id)).position for channel, id in ask
+    ]
     assert [position.offset for position in found if position is not None] == [1, 1, 2, 3]
     assert texts(client) == [["x", "x"]]
-    again = node.channels.publish_event(APP, NEWS, event("x", "shown"), key="a")
+    again = node.channels.publishing.publish_event(APP, NEWS, event("x", "shown"), key="a")
     assert again == Published(Outcome.REPEATED, Position(EPOCH, 1))
 
 
 def test_without_the_database_nothing_is_published_or_subscribed(node: ChannelNode) -> None:
     node.log.away = True
     with pytest.raises(ChannelRefused) as refused:
-        node.channels.publish_event(APP, NEWS, event("x"))
+        node.channels.publishing.publish_event(APP, NEWS, event("x"))
     assert refused.value.reason == "unavailable"
-    assert node.channels.publish(APP, NEWS, event("x")) is Outcome.FAILED
+    assert node.channels.publishing.publish(APP, NEWS, event("x")) is Outcome.FAILED
     connection, _ = node.login(APP, "ann")
     with pytest.raises(ChannelRefused) as refused:
         subscribe(node, connection)
@@ -311,11 +320,11 @@ def test_without_the_database_nothing_is_published_or_subscribed(node: ChannelNo
 
 def test_an_invalid_publication_is_refused_and_the_history_cannot_be_removed(node: ChannelNode) -> None:
     with pytest.raises(ChannelRefused) as refused:
-        node.channels.publish_event(APP, NEWS, Event("msg", "x" * 256, "too long a sender"))
+        node.channels.publishing.publish_event(APP, NEWS, Event("msg", "x" * 256, "too long a sender"))
     assert refused.value.reason == "limit"
-    assert node.channels.publish(APP, NEWS, Event("msg", "x" * 256, "")) is Outcome.REFUSED
+    assert node.channels.publishing.publish(APP, NEWS, Event("msg", "x" * 256, "")) is Outcome.REFUSED
     with pytest.raises(ChannelRefused) as refused:
-        node.channels.remove_history(APP, NEWS)
+        node.channels.histories.remove_history(APP, NEWS)
     assert refused.value.reason == "not_available"
 
 
@@ -323,9 +332,9 @@ def test_an_invalid_publication_is_refused_and_the_history_cannot_be_removed(nod
 def test_a_channel_that_becomes_stored_is_delivered_from_the_log(node: ChannelNode) -> None:
     node.channel_settings = {}
     connection, client = node.login(APP, "ann")
-    node.channels.join(APP, NEWS, connection)
+    node.channels.subscriptions.join(APP, NEWS, connection)
     node.channel_settings = ChannelNode.channel_settings
-    checking = gevent.spawn(node.channels.run)
+    checking = gevent.spawn(node.channels.subscriptions.run)
     try:
         until(lambda: node.messaging.follower.follows(APP))
     finally:
@@ -360,7 +369,7 @@ def test_subscribers_on_every_node_receive_stored_messages_of_a_room_from_the_lo
         until(lambda: len(bob.payloads()) >= 2)
         assert [json.decode(payload)["seq"] for payload in bob.payloads()] == ["s1", "2"]
         assert texts(ann, bob) == [["one", "two"], ["one", "two"]]
-        assert one.channels.publish(APP, "tea", event("live")) is Outcome.SENT
+        assert one.channels.publishing.publish(APP, "tea", event("live")) is Outcome.SENT
         assert texts(ann) == [["live"]]
         assert len(shelf.entries[APP]) == 2
 
@@ -381,7 +390,7 @@ def test_while_the_database_is_away_nobody_subscribes_to_a_channel_that_may_be_a
         connection, _ = node.login(APP, "ann")
         node.log.away = True
         with pytest.raises(ChannelRefused) as refused:
-            node.channels.join(APP, "tea", connection)
+            node.channels.subscriptions.join(APP, "tea", connection)
         assert refused.value.reason == "unavailable"
 
 
@@ -398,7 +407,7 @@ def test_a_publication_is_read_as_it_was_published(node: ChannelNode, wanted: Ev
     stream = StreamPart("s", 2, whole=True, done=True)
     part = ChannelPart(NEWS, info=b'{"user":"ann"}', tags=b'{"lang":"en"}', stream=stream)
     outcome = node.log.writer.append(APP, [draft_of(Publication(NEWS, _with(wanted, part)))])[0]
-    found = node.channels.history(APP, NEWS, limit=1).publications[0]
+    found = node.channels.histories.history(APP, NEWS, limit=1).publications[0]
     assert found == _with(wanted, ChannelPart(NEWS, 1, EPOCH, part.info, part.tags, stream), found.time)
     assert outcome is not None
 
@@ -409,7 +418,10 @@ def test_a_message_whose_meta_is_of_somebody_else_is_a_publication_too(
 ) -> None:
     _, client, _ = subscriber(node)
     commit(node, of_ann("x", meta), of_ann("y"))
-    assert [each.text for each in node.channels.history(APP, NEWS, limit=9).publications] == ["x", "y"]
+    assert [each.text for each in node.channels.histories.history(APP, NEWS, limit=9).publications] == [
+        "x",
+        "y",
+    ]
     assert texts(client) == [["x", "y"]]
 
 
@@ -461,10 +473,10 @@ def test_channels_without_subscribers_are_forgotten(node: ChannelNode) -> None:
         channel = f"news:other{number}"
         subscribe(node, connection, channel=channel)
         assert names == {NEWS, channel}
-        node.channels.unsubscribe(connection, channel)
+        node.channels.subscriptions.unsubscribe(connection, channel)
     with pytest.raises(ChannelRefused):
         subscribe(node, connection, channel="news:" + "x" * 1000)
     assert names == {NEWS}
-    node.channels.unsubscribe(stays, NEWS)
+    node.channels.subscriptions.unsubscribe(stays, NEWS)
     assert not names
     assert not node.channel_log.follows(APP)

@@ -32,10 +32,12 @@ def gateway() -> Iterator[Gateway]:
 @pytest.mark.parametrize(
     "act",
     [
-        lambda channels, ann: channels.publish_event(MULTI, STORED, EVENT),
-        lambda channels, ann: channels.history(MULTI, STORED),
-        lambda channels, ann: channels.join(MULTI, STORED, ann),
-        lambda channels, ann: channels.subscribe(ann, STORED, channels.options(MULTI, STORED)),
+        lambda channels, ann: channels.publishing.publish_event(MULTI, STORED, EVENT),
+        lambda channels, ann: channels.histories.history(MULTI, STORED),
+        lambda channels, ann: channels.subscriptions.join(MULTI, STORED, ann),
+        lambda channels, ann: channels.subscriptions.subscribe(
+            ann, STORED, channels.options.options(MULTI, STORED)
+        ),
     ],
     ids=["publish", "history", "join", "subscribe"],
 )
@@ -47,4 +49,4 @@ def test_a_node_without_the_log_refuses_stored_channels_by_name(
         act(gateway.channels, ann)
     assert refused.value.reason == "not_available"
     assert gateway.channels.members.channels_of(ann) == ()
-    assert gateway.channels.publish(MULTI, STORED, EVENT) is Outcome.REFUSED
+    assert gateway.channels.publishing.publish(MULTI, STORED, EVENT) is Outcome.REFUSED

@@ -64,7 +64,7 @@ def fan_out() -> None:
     with Harness() as harness:
         connections = [harness.login("102", f"u{number}")[0] for number in range(MEMBERS)]
         for connection in connections:
-            harness.channels.join("102", "lobby", connection)
+            harness.channels.subscriptions.join("102", "lobby", connection)
 
         def fastest(run: Callable[[], object]) -> str:
             took = []
@@ -78,7 +78,7 @@ def fan_out() -> None:
             return f"{min(took) / MEMBERS * 1e9:.0f} ns"
 
         print("to all users of an app, each      ", fastest(lambda: harness.fanout.to_app("102", EVENT)))
-        publish = partial(harness.channels.publish, "102", "lobby", EVENT)
+        publish = partial(harness.channels.publishing.publish, "102", "lobby", EVENT)
         print("to a channel, each                   ", fastest(publish))
 
 

@@ -13,7 +13,7 @@ import gevent
 from gevent.event import Event as Signal
 from msgspec.structs import replace
 
-from imserver.channels.channels import Channels
+from imserver.channels.channels import build_channels
 from imserver.channels.connections import Connections
 from imserver.channels.members import ChannelMembers
 from imserver.channels.nodes import ChannelNodes
@@ -398,7 +398,7 @@ class ClusterHarness(Harness):
             {
                 ToUser: self.rerouting.deliver,
                 ToApp: lambda m: self.fanout.to_app(m.app, m.event, m.except_user, m.except_users),
-                ToChannel: self.channels.received,
+                ToChannel: self.channels.publishing.received,
                 ToConnection: self.connections.received,
                 ChannelsUnsettled: lambda m: self.channel_nodes.peer_unsettled(m.epoch),
                 Notice: self.sessions.noticed,
@@ -415,8 +415,8 @@ class ClusterHarness(Harness):
         self.table = ConnectionTable(self.hub, ConnectionIds(b"s" * 32, self.epoch))
         self.registrar = Registrar(self.registry, self.node_messages, self.hub)  # type: ignore[arg-type]
         self.channel_nodes = ChannelNodes(self.others, self.registrar)
-        self.channels = Channels(
-            ChannelMembers(self.hub, self.table, self.settings_of, self.others, self.registrar),
+        self.channels = build_channels(
+            ChannelMembers(self.hub, self.fanout, self.table, self.settings_of, self.others, self.registrar),
             self.hub,
             self.fanout,
             self.metrics,

@@ -9,7 +9,7 @@ from msgspec import json
 
 from imserver.auth.observer import NoObserver
 from imserver.auth.relations import NoRelations
-from imserver.channels.channels import Channels
+from imserver.channels.channels import build_channels
 from imserver.channels.connections import Connections
 from imserver.channels.members import ChannelMembers
 from imserver.cluster.history import LocalHistory
@@ -130,8 +130,8 @@ class Harness(SocketHarness):
     def _add_channels(self) -> None:
         self.table = ConnectionTable(self.hub, ConnectionIds(b"s" * 32, 1))
         self.history = LocalHistory(1_000_000, self.hub.member_count)
-        self.channels = Channels(
-            ChannelMembers(self.hub, self.table, self.settings_of),
+        self.channels = build_channels(
+            ChannelMembers(self.hub, self.fanout, self.table, self.settings_of),
             self.hub,
             self.fanout,
             self.metrics,

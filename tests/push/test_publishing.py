@@ -29,6 +29,7 @@ class Harness:
 
     def __init__(self) -> None:
         self.users = {"ann", "bob"}
+        self.options = self.publishing = self
         self.received: list[tuple[str, ...]] = []
         self.texts: list[str] = []
         """Texts of the pushes to users."""
@@ -226,8 +227,8 @@ def test_a_target_is_written_as_it_was_read() -> None:
 @pytest.mark.parametrize("is_known", [True, False])
 def test_what_a_node_remembers_of_a_stored_channel_is_not_published_again(is_known: bool) -> None:
     """The log may have removed it meanwhile."""
-    channels = Mock(is_stored=lambda _app, _channel: True)
-    channels.publish_event.side_effect = [
+    channels = Mock()
+    channels.publishing.publish_event.side_effect = [
         Published(SENT, Position("e", 1)),
         Published(Outcome.REPEATED, Position("e", 1)),
     ]
@@ -243,4 +244,4 @@ def test_what_a_node_remembers_of_a_stored_channel_is_not_published_again(is_kno
     if not is_known:  # another node has published it
         ids._firsts.clear()
     assert publish() == Published(Outcome.REPEATED, Position("e", 1))
-    assert channels.publish_event.call_count == (1 if is_known else 2)
+    assert channels.publishing.publish_event.call_count == (1 if is_known else 2)

@@ -1,7 +1,6 @@
 """Pushes to users whose channels have a history: each is a publication, and reaches every session once."""
 
 from collections.abc import Iterator
-from unittest.mock import Mock
 
 import pytest
 
@@ -31,7 +30,7 @@ def harness() -> Iterator[Harness]:
 
 def offsets(harness: Harness) -> list[tuple[int, str]]:
     """The history of the channel of the user ann."""
-    page = harness.channels.history(MULTI, OWN, limit=-1)
+    page = harness.channels.histories.history(MULTI, OWN, limit=-1)
     return [(each.channel.offset, each.text) for each in page.publications if each.channel is not None]
 
 
@@ -73,15 +72,15 @@ def test_the_history_has_what_absent_users_miss_and_they_are_reported(harness: H
 
 def test_a_deleted_user_leaves_no_publications(harness: Harness) -> None:
     publishing_of(harness).to_users(MULTI, ["ann"], HELLO)
-    harness.channels.erase_user(MULTI, "bob")
+    harness.channels.histories.erase_user(MULTI, "bob")
     assert offsets(harness) == [(1, "hello")]
-    harness.channels.erase_user(MULTI, "ann")
+    harness.channels.histories.erase_user(MULTI, "ann")
     assert offsets(harness) == []
-    harness.channels._history = Mock(remove=lambda *_: None)
+    harness.history.remove = lambda *_: None  # type: ignore[method-assign, assignment]
     with pytest.raises(StorageUnavailable):
-        harness.channels.erase_user(MULTI, "ann")
+        harness.channels.histories.erase_user(MULTI, "ann")
     harness.channel_settings = {}
-    harness.channels.erase_user(MULTI, "ann")
+    harness.channels.histories.erase_user(MULTI, "ann")
 
 
 def test_a_user_whose_id_is_too_long_for_a_channel_receives_plain_pushes(harness: Harness) -> None:

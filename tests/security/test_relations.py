@@ -275,7 +275,7 @@ def push_twice(pair: Pair) -> Any:
 
 def list_room(pair: Pair) -> Any:
     if pair.online is not None:
-        pair.parts.channels.channels.join(ACTION, "tea", pair.online.connection)
+        pair.parts.channels.channels.subscriptions.join(ACTION, "tea", pair.online.connection)
     return pair.form("GET", "/user/list", {"groupsId": "tea"})
 
 

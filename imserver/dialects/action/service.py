@@ -267,7 +267,7 @@ class ActionService:
         if code != ReplyCode.OK:
             return Reply(code)
         app, user = app_and_user(connection)
-        storing, rooms = self._channels.stores_conversations(app), self._rooms_of(app, user)
+        storing, rooms = self._channels.options.stores_conversations(app), self._rooms_of(app, user)
         state = connection.dialect_state
         # Nobody has an id that is too long.
         reachable = not command.room and self._sessions.takes_user(app, command.peer)
@@ -297,7 +297,7 @@ class ActionService:
         for name in rooms:
             if not connection.is_addressed:
                 return
-            self._channels.join(app, name, connection)
+            self._channels.subscriptions.join(app, name, connection)
         if not connection.is_addressed:
             # A later login came during the query to the registry.
             self._channels.members.leave_all(connection)
@@ -316,9 +316,9 @@ class ActionService:
         app, user = app_and_user(connection)
         state = connection.dialect_state
         peer, room = (state.peer, state.room) if isinstance(state, ActionState) else ("", "")
-        storing = self._channels.stores_conversations(app)
+        storing = self._channels.options.stores_conversations(app)
         if (storing and peer not in ("", user)) or (
-            room and (storing or self._channels.is_stored(app, room))
+            room and (storing or self._channels.options.is_stored(app, room))
         ):
             self._messages.send(connection, command, answer, to=peer, room=room)
             return None
@@ -337,7 +337,7 @@ class ActionService:
                 kind, text = decision.type, decision.body.decode()
         event = Event("msg", user, text, command.id, kind, time=int(time()))
         if room:
-            if self._channels.publish(app, room, event) is Outcome.FAILED:
+            if self._channels.publishing.publish(app, room, event) is Outcome.FAILED:
                 return _NOT_STORED
         elif peer:
             self._acks.reach(app, peer, event)
@@ -357,7 +357,9 @@ class ActionService:
         assert user is not None
         self._messages.finish(connection)
         event = Event("left", user, LEFT_TEXT, time=int(time()))
-        self._channels.publish(app, state.room, event, except_users=(user,), at_most=self._notice_members)
+        self._channels.publishing.publish(
+            app, state.room, event, except_users=(user,), at_most=self._notice_members
+        )
 
 
 def _wait_until_read(connection: Connection) -> None:

@@ -510,7 +510,7 @@ class CentrifugeService:
         if command.token:
             state.by_token = frozenset(wanted)
         positions = {name: Position(*each) for name, each in command.recover.items() if name in wanted}
-        has_options = self._channels.has_user_channel(app, connection.user or "")
+        has_options = self._channels.options.has_user_channel(app, connection.user or "")
         is_member = own != "" and has_options
         if is_member:
             wanted[own] = SubscriptionClaims()
@@ -529,9 +529,9 @@ class CentrifugeService:
             for channel, about in wanted.items():
                 state.set_info(channel, _bytes_of(about.info))
                 _set_end(state, channel, about.expire_at)
-            may = {channel: self._channels.options(app, channel).may_recover for channel in wanted}
+            may = {channel: self._channels.options.options(app, channel).may_recover for channel in wanted}
             since = {channel: positions.get(channel) if may[channel] else None for channel in wanted}
-            found = self._channels.subscribe_each(connection, since)
+            found = self._channels.subscriptions.subscribe_each(connection, since)
             state.by_server = {*found} or None
             # Without options, the channel of the user has no recovery: its publications are stored nowhere.
             personal_result = SubscribeResult(was_recovering=personal in command.recover)
@@ -560,7 +560,7 @@ class CentrifugeService:
             connection.last_seen = 0.0  # pings may follow
             self._catch_up.release(connection)
             for channel, each in found.items():
-                self._channels.answered(connection, channel, each)
+                self._channels.subscriptions.answered(connection, channel, each)
             for channel in (*requested, *choices):
                 self._consent.confirm_member(connection, channel)
         except ChannelRefused as refused:
@@ -582,7 +582,7 @@ class CentrifugeService:
         if len(names) > _MAX_CHOICES:
             raise ChannelRefused("limit", f"a request to connect names at most {_MAX_CHOICES} channels")
         for channel in names:
-            if self._channels.options(app, channel).subscribe == "back_end":
+            if self._channels.options.options(app, channel).subscribe == "back_end":
                 continue
             try:
                 self._commands.permit(connection, channel, "")
@@ -695,7 +695,7 @@ class CentrifugeService:
             result.epoch, result.offset = position.epoch, position.offset
         event = Event("subscribed", "", "", data=_encode(result), channel=ChannelPart(channel))
         self._connections.push(app, self._connections.id_of(connection), event)
-        self._channels.announce("join", connection, channel)
+        self._channels.notices.announce("join", connection, channel)
 
     def refresh_subscription(self, connection: Connection, command: RefreshSubscription) -> Reply | None:
         """Renew the token of a subscription. May switch, as :meth:`ChannelCommands.permit` does."""
@@ -734,7 +734,9 @@ class CentrifugeService:
             ends = {channel: end for channel, end in state.ends.items() if has(connection, channel)}
             state.ends = ends or None
             for channel, end in ends.items():
-                if end <= now and self._answers.are_renewed(app, self._channels.options(app, channel)):
+                if end <= now and self._answers.are_renewed(
+                    app, self._channels.options.options(app, channel)
+                ):
                     ends[channel] = now + RENEWAL_SECONDS
                     gevent.spawn(self._renew, connection, state, channel)
             if any(end < now - GRACE_SECONDS for end in ends.values()):

@@ -307,7 +307,7 @@ def send_to_group(api: ClientApi, app: str, push: PushToGroup) -> HttpResponse:
     """``POST /api/send_to_group``: push to all members of a group."""
     event = _event(api, push)
     group = _required(push.group_name, "GroupName")
-    return _push_answer(event, api.channels.channels.publish(app, group, event))
+    return _push_answer(event, api.channels.channels.publishing.publish(app, group, event))
 
 
 def send_to_system(api: ClientApi, app: str, push: Push) -> HttpResponse:

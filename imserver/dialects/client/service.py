@@ -224,7 +224,7 @@ class ClientService:
         label = state.label if isinstance(state, ClientState) else _NO_LABEL
         member = {"clientId": connection.user, "extend": label.extend, "userId": label.user_id}
         event = Event(kind, "", "", message_id(), data=_to_json(member), time=int(time()))
-        self._channels.publish(app, group, event, at_most=self._notice_members)
+        self._channels.publishing.publish(app, group, event, at_most=self._notice_members)
 
 
 def _app_named(system: str) -> str:

@@ -9,9 +9,9 @@ import msgspec
 from msgspec import Raw, Struct, UnsetType
 
 from imserver import errors
-from imserver.channels.channels import Subscribed
 from imserver.channels.client_commands import ChannelAnswers
 from imserver.channels.members import ChannelMember, ChannelRefused, Reason
+from imserver.channels.subscriptions import Subscribed
 from imserver.cluster.history import Position
 from imserver.dialects.cmd.wire import ChannelCmdDialect, CmdPublicationView, publication_view
 from imserver.message_view import raw_or_none

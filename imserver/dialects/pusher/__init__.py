@@ -15,7 +15,7 @@ from imserver.plugin.services import Core
 
 def _build(core: Core) -> FeatureParts:
     hooks = PusherHooks(webhooks_of(core))
-    apps = PusherApps(core.identity.tenants, hooks, core.channels.channels.set_names)
+    apps = PusherApps(core.identity.tenants, hooks, core.channels.channels.options.set_names)
     core.identity.logins.entrances.append(entrance)
     service = PusherService(core.sessions, core.channels, core.identity.logins, apps, hooks)
     counts = api.ConnectionCounts(core.sessions, core.cluster)

@@ -197,7 +197,7 @@ def _check(api: PusherApi, pusher: PusherApp, event: _Event, channels: list[str]
         if not 0 < len(channel.encode("utf-8", "surrogatepass")) <= Limit.CHANNEL_BYTES:
             raise _invalid(f"Invalid channel name: it has 1 to {Limit.CHANNEL_BYTES} bytes")
         # The ids of users have any characters.
-        is_own = channel.startswith(USER_CHANNEL) or api.channels.channels.is_reserved(channel)
+        is_own = channel.startswith(USER_CHANNEL) or api.channels.channels.options.is_reserved(channel)
         if not is_own and (channel.startswith("#") or not _CHANNEL.fullmatch(channel)):
             raise _invalid(f"Invalid channel name: '{channel}'")
 
@@ -231,7 +231,7 @@ def channels(api: PusherApi, call: Call) -> HttpResponse:
         )
     found: dict[str, Any] = {}
     channels, after, more = api.channels.channels, "", True
-    is_reserved = channels.is_reserved
+    is_reserved = channels.options.is_reserved
     while more:
         page = channels.members.channels(call.app, after, _PAGE)
         for each in page.channels:
@@ -309,7 +309,7 @@ def _attributes(
         except ChannelRefused as refused:
             raise _refused(refused) from None
         if event is not None:
-            seconds = api.channels.channels.options(app, channel).history_seconds
+            seconds = api.channels.channels.options.options(app, channel).history_seconds
             found["cache"] = {"data": data_of(event), "ttl": max(0, int(event.time + seconds - time()))}
     return found
 

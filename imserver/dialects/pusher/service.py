@@ -273,19 +273,19 @@ class PusherService:
             if not connection.user or channel != USER_CHANNEL + connection.user:
                 raise NotPermitted("Only a user who has signed in may subscribe to it", status=403)
             return
-        options = self._channels.known_options(app.app, channel)
+        options = self._channels.options.known_options(app.app, channel)
         rule = options.subscribe
         if rule == "nobody":
             raise NotPermitted("Clients may not subscribe to this channel", status=403)
         is_open = rule == "anybody" or (rule == "" and ":" not in channel)
         is_signed = channel.startswith((PRIVATE, PRESENCE)) or (
-            rule != "members" and self._channels.is_private(app.app, channel)
+            rule != "members" and self._channels.options.is_private(app.app, channel)
         )
         if rule == "members":
             self._consent.check_member(connection, channel)
             is_open = True
         if is_open and not is_signed:
-            self._channels.check_user(connection.user, options)
+            self._channels.options.check_user(connection.user, options)
             return
         if rule == "back_end" and not (is_signed or command.auth):
             self._consent.subscribe(connection, channel)
@@ -305,8 +305,10 @@ class PusherService:
         Returns the subscribers of a presence channel in the order of joining.
         """
         is_cached, rows = channel.startswith(CACHED), list[ChannelMember]()
-        options = self._channels.options(app.app, channel)
-        found = self._channels.subscribe(connection, channel, options, _BEGINNING if is_cached else None)
+        options = self._channels.options.options(app.app, channel)
+        found = self._channels.subscriptions.subscribe(
+            connection, channel, options, _BEGINNING if is_cached else None
+        )
         members = None
         if channel.startswith(PRESENCE):
             # In a cluster this asks other nodes. What is published meanwhile to a cache channel waits.
@@ -315,7 +317,7 @@ class PusherService:
         connection.send(wire.subscribed(channel, members))
         if is_cached:
             self._send_cached(connection, app, channel, found)
-        self._channels.answered(connection, channel, found)
+        self._channels.subscriptions.answered(connection, channel, found)
         self._count(app, channel)
         return rows
 
@@ -331,7 +333,7 @@ class PusherService:
     def unsubscribe(self, connection: Connection, command: PusherUnsubscribe) -> Reply:
         """End a subscription. Never switches."""
         app, channel = self._app_of(connection), command.channel
-        if app is not None and self._channels.unsubscribe(connection, channel):
+        if app is not None and self._channels.subscriptions.unsubscribe(connection, channel):
             if connection.dialect_state is not None:
                 connection.dialect_state.set_info(channel, b"")
             self._count(app, channel)
@@ -367,7 +369,7 @@ class PusherService:
             raise ChannelRefused("exists")
         state.set_info(channel, _encode({"user_id": user, "user_info": member.user_info}))
         try:
-            self._channels.charge_notices(connection, channel)
+            self._channels.notices.charge_notices(connection, channel)
         except ChannelRefused:
             state.set_info(channel, b"")
             raise
@@ -478,9 +480,9 @@ class PusherService:
             event = replace(self._consent.review(connection, channel, event), type=command.name)
             if not self._channels.members.has(connection, channel):  # it may have left during the review
                 return _OK
-            if self._channels.options(app.app, channel).publish == "back_end":
+            if self._channels.options.options(app.app, channel).publish == "back_end":
                 event, _ = self._consent.publish(connection, channel, event)
-            self._channels.publish_event(
+            self._channels.publishing.publish_event(
                 app.app, channel, event, except_connection=connection, with_history=False
             )
         except ChannelRefused as refused:
@@ -498,7 +500,7 @@ class PusherService:
         channel, settings = command.channel, app.settings
         if not channel.startswith((PRIVATE, PRESENCE)) or channel.startswith(ENCRYPTED):
             return "Client events need a private or presence channel that is not encrypted"
-        options = self._channels.options(app.app, channel)
+        options = self._channels.options.options(app.app, channel)
         if options.publish == "nobody" or not (options.anonymous or connection.user):
             return "Clients may not send events to this channel"
         if not self._channels.members.has(connection, channel):
@@ -511,7 +513,9 @@ class PusherService:
         if not (per_second and self._client_events.take(ref(connection), number=per_second)):
             return f"A connection may send {per_second} client events per second"
         limit = options.publications_per_second
-        if limit and not self._channels.count_publication(ref(connection), app.app, channel, limit):
+        if limit and not self._channels.publishing.count_publication(
+            ref(connection), app.app, channel, limit
+        ):
             return f"A connection may send {limit} such events per second"
         return ""
 
@@ -525,7 +529,7 @@ class PusherService:
     ) -> None:
         """Send a notice to the subscribers of a channel. May switch."""
         event = Event(kind, "", "", data=_encode(about), channel=ChannelPart(channel))
-        self._channels.publish_event(
+        self._channels.publishing.publish_event(
             app, channel, event, except_connection=except_connection, with_history=False
         )
 
@@ -561,7 +565,7 @@ class PusherService:
             "msg", "", text, type=name, data=content, time=int(time()), channel=ChannelPart(channel)
         )
         skipped = connection_id_of(except_socket) if except_socket else None
-        self._channels.publish_event(app.app, channel, event, except_connection=skipped)
+        self._channels.publishing.publish_event(app.app, channel, event, except_connection=skipped)
 
     def users(self, app: str, channel: str) -> list[str]:
         """The ids of the members of a presence channel. May switch."""
@@ -569,7 +573,7 @@ class PusherService:
 
     def cached(self, app: str, channel: str) -> Event | None:
         """The last event of a cache channel. May switch. Raises :class:`ChannelRefused`."""
-        page = self._channels.history(app, channel, limit=1, reverse=True)
+        page = self._channels.histories.history(app, channel, limit=1, reverse=True)
         return page.publications[0] if page.publications else None
 
 

@@ -125,7 +125,7 @@ class EventStreams:
         stream.begin(self._encoding(request.app), head())
         try:
             for channel in request.channels:
-                self._channels.join(request.app, channel, stream)
+                self._channels.subscriptions.join(request.app, channel, stream)
         except ChannelRefused as refused:
             stream.close(errors.CloseCode.NOT_ALLOWED, str(refused))
         if not stream.is_open:

@@ -74,7 +74,7 @@ class Ntfy:
         app, channel = self.app(), channel_of(topic)
         parameters = Parameters.of(request, given)
         message = read_message(topic, parameters, body, self._settings.message_bytes)
-        options = self._channels.options(app, channel)
+        options = self._channels.options.options(app, channel)
         kept = parameters.get("cache").lower() not in ("0", "no", "false", "off")
         if kept and options.history_size:
             message.expires = message.time + int(options.history_seconds)
@@ -108,7 +108,7 @@ class Ntfy:
             wish = Wish.read(head.path, parameters)
             principal, token = self.identify(parameters, host)
             self.check(principal, app, wish.channels)
-            options = [self._channels.options(app, each) for each in wish.channels]
+            options = [self._channels.options.options(app, each) for each in wish.channels]
             if wish.since is not None and not all(each.has_history for each in options):
                 raise bad(40008, "the topic keeps no messages: its channel has no history")
             if not self._core.sessions.sessions.begin_for(connection, app, principal, token, NAME, NAME):
@@ -144,19 +144,21 @@ class Ntfy:
             position = None
             if wish.since is not None:
                 position = self._find_start(app, channel, wish.since)
-                while (page := self._channels.history(app, channel, position, PAGE)).publications:
+                while (page := self._channels.histories.history(app, channel, position, PAGE)).publications:
                     send(page.publications)
                     position = _after(page.publications[-1])
                     connection.wait_until_sent()
                 position = page.position
             if not wish.poll and connection.is_open:
-                options = self._channels.options(app, channel)
-                joined.append((channel, self._channels.subscribe(connection, channel, options, position)))
+                options = self._channels.options.options(app, channel)
+                joined.append(
+                    (channel, self._channels.subscriptions.subscribe(connection, channel, options, position))
+                )
         if wish.since is None and not wish.poll:  # what is published from now on reaches the client
             connection.send(opening)
         for channel, found in joined:
             send(found.publications)
-            self._channels.answered(connection, channel, found)
+            self._channels.subscriptions.answered(connection, channel, found)
             self._core.channels.consent.confirm_member(connection, channel)
         if wish.poll:
             connection.close(CloseCode.NORMAL)
@@ -164,7 +166,9 @@ class Ntfy:
     def _find_start(self, app: str, channel: str, is_before: Since) -> Position | None:
         """The position after which messages are wanted; None: all. Reads from the newest one on."""
         position, newer = None, 0
-        while events := self._channels.history(app, channel, position, PAGE, reverse=True).publications:
+        while events := self._channels.histories.history(
+            app, channel, position, PAGE, reverse=True
+        ).publications:
             for event in events:
                 message, position = message_of(event), _after(event)
                 if message is not None and is_before(message, newer):

@@ -67,7 +67,7 @@ class CentrifugeHarness(Harness):
         connection, client = self.connect(dialect=CentrifugeDialect())
         connection.dialect_state = CentrifugeState(ends=dict(ends))
         self.hub.join(self.hub.apps["101"], connection, "ann", "")
-        self.channels.join("101", channel, connection)
+        self.channels.subscriptions.join("101", channel, connection)
         return connection, client
 
 
@@ -143,7 +143,7 @@ def test_pings_may_begin_after_the_answer_to_a_login() -> None:
 def test_a_client_that_connects_too_often_comes_back_later() -> None:
     with CentrifugeHarness() as harness:
         connection, client = harness.subscriber("news")
-        harness.channels.subscribe_each = Mock(side_effect=ChannelRefused("rate"))  # type: ignore[method-assign]
+        harness.channels.subscriptions.subscribe_each = Mock(side_effect=ChannelRefused("rate"))  # type: ignore[method-assign]
         harness.centrifuge._subscribe_each(
             connection, CentrifugeState(), _Admission(ALLOWED), CentrifugeLogin("", {}), print
         )

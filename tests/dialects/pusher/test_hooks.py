@@ -27,8 +27,8 @@ def test_a_back_end_receives_which_channels_have_subscribers_but_not_those_of_th
         Occupancy(harness.channel_services(), harness.table.id_of, webhooks, None)
         ann, _ = harness.login(APP, "ann")
         bob, _ = harness.login(APP, "bob")
-        harness.channels.join(APP, NEWS, ann)
-        harness.channels.join(APP, "#bob", bob)
+        harness.channels.subscriptions.join(APP, NEWS, ann)
+        harness.channels.subscriptions.join(APP, "#bob", bob)
         harness.channels.members.leave(APP, NEWS, ann)
         until(lambda: len(sent) == 2)
         assert b'"name":"channel_occupied","channel":"news"' in sent[0]

@@ -79,7 +79,7 @@ def test_a_user_who_leaves_during_a_subscription_that_is_refused_is_removed(harn
         assert harness.sent == [("member_added", "ann")]
         raise ChannelRefused("full")
 
-    harness.channels.subscribe = refuse  # type: ignore[method-assign, assignment]
+    harness.channels.subscriptions.subscribe = refuse  # type: ignore[method-assign, assignment]
     harness.subscribe(second, "ann")
     turn()
     assert harness.sent == [("member_added", "ann"), ("member_removed", "ann")]
@@ -95,7 +95,7 @@ def test_a_user_who_has_left_and_is_then_refused_is_removed(harness: PusherHarne
         assert harness.sent == [("member_added", "ann")]
         raise ChannelRefused("full")
 
-    harness.channels.subscribe = refuse  # type: ignore[method-assign, assignment]
+    harness.channels.subscriptions.subscribe = refuse  # type: ignore[method-assign, assignment]
     harness.subscribe(connection, "ann")
     turn()
     assert harness.sent == [("member_added", "ann"), ("member_removed", "ann")]
@@ -103,7 +103,7 @@ def test_a_user_who_has_left_and_is_then_refused_is_removed(harness: PusherHarne
 
 def test_a_user_who_was_refused_is_not_removed(harness: PusherHarness) -> None:
     connection, _ = harness.client()
-    harness.channels.subscribe = Mock(side_effect=ChannelRefused("full"))  # type: ignore[method-assign]
+    harness.channels.subscriptions.subscribe = Mock(side_effect=ChannelRefused("full"))  # type: ignore[method-assign]
     harness.subscribe(connection, "ann")
     turn()
     assert harness.sent == []

@@ -61,7 +61,7 @@ def nodes() -> Iterator[Several]:
 
 def joined(node: Any, user: str, channel: str = NEWS) -> Connection:
     connection: Connection = node.login(MULTI, user)[0]
-    assert node.channels.join(MULTI, channel, connection)
+    assert node.channels.subscriptions.join(MULTI, channel, connection)
     return connection
 
 
@@ -71,7 +71,7 @@ def joined(node: Any, user: str, channel: str = NEWS) -> Connection:
 def test_a_channel_is_occupied_by_its_first_subscriber_and_vacated_after_the_last(harness: Harness) -> None:
     notified = Notified(harness)
     ann, bob = joined(harness, "ann"), joined(harness, "bob")
-    assert not harness.channels.join(MULTI, NEWS, ann)
+    assert not harness.channels.subscriptions.join(MULTI, NEWS, ann)
     harness.channels.members.leave(MULTI, NEWS, ann)
     bob.lost()
     until(lambda: len(notified.reports) == 6)
@@ -93,7 +93,7 @@ def test_who_comes_back_soon_vacates_nothing(harness: Harness, monkeypatch: pyte
     notified = Notified(harness, ("occupied", "vacated"))
     ann = joined(harness, "ann")
     harness.channels.members.leave(MULTI, NEWS, ann)
-    harness.channels.join(MULTI, NEWS, ann)
+    harness.channels.subscriptions.join(MULTI, NEWS, ann)
     until(lambda: notified.reports)
     gevent.sleep(0)
     assert notified.reports == [("occupied", NEWS, "")]

@@ -1,0 +1,114 @@
+"""The histories of channels: in memory or in Redis, and that of stored channels."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from msgspec.structs import replace
+
+from imserver.channels.contract import NoStoredHistory, StoredHistory
+from imserver.channels.members import ChannelRefused, Publication
+from imserver.channels.options import ChannelOptions
+from imserver.cluster.history import (
+    PAGE_BYTES,
+    ChannelHistory,
+    HistoryPage,
+    Position,
+    Retained,
+    count_fitting,
+)
+from imserver.config.settings import ChannelSettings
+from imserver.errors import StorageUnavailable
+from imserver.hub.hub import USER_CHANNEL
+from imserver.model import Event
+
+PUBLICATION_BYTES: Final = 100
+"""Counted for each publication of a page, besides its payload."""
+
+
+class ChannelHistories:
+    """The publications that channels retain. ``history`` is that of this node, or the one that all nodes
+    share; the messenger attaches that of stored channels."""
+
+    def __init__(self, options: ChannelOptions, history: ChannelHistory) -> None:
+        self._options = options
+        self._history = history
+        self.stored: StoredHistory = NoStoredHistory()
+
+    def attach_log(self, stored: StoredHistory) -> None:
+        """Set the history of stored channels. Never switches."""
+        self.stored = stored
+
+    def retain(self, app: str, what: Publication, options: ChannelSettings, key: str) -> Publication:
+        """Store a publication to a channel with a history. On a lone node this never switches, so numbers
+        have the order of delivery."""
+        retained = Retained(
+            what.channel, what.event, options.history_size, options.history_seconds, key or what.event.id
+        )
+        events = self._history.append_each(app, (retained,))
+        if events is None:
+            raise ChannelRefused("unavailable", "the history of the channel does not answer")
+        return replace(what, event=events[0])
+
+    def history(
+        self,
+        app: str,
+        channel: str,
+        since: Position | None = None,
+        limit: int = 0,
+        reverse: bool = False,
+    ) -> HistoryPage:
+        """Publications of a channel (:meth:`ChannelHistory.read`), as many as fit into a page. A reader goes
+        on after (with ``reverse``: before) the last one. May switch.
+
+        Raises :class:`ChannelRefused`.
+        """
+        if self._options.is_stored(app, channel):
+            return self.stored.read(app, channel, since, limit, reverse)
+        most = PAGE_BYTES // PUBLICATION_BYTES
+        page = self.retained_page(app, channel, since, most if limit < 0 else min(limit, most), reverse)
+        return replace(page, publications=fitting(page.publications))
+
+    def history_since(
+        self, app: str, channel: str, since: tuple[str, int] | None, limit: int, reverse: bool
+    ) -> HistoryPage:
+        """Publications of a channel, as :meth:`history` returns them. ``since``: an epoch and an offset.
+
+        Raises :class:`ChannelRefused`: ``unavailable``, or ``unrecoverable`` (the history has another epoch).
+        """
+        position = None if since is None else Position(*since)
+        page = self.history(app, channel, position, limit, reverse)
+        if position is not None and position.epoch and position.epoch != page.position.epoch:
+            raise ChannelRefused("unrecoverable")
+        return page
+
+    def retained_page(
+        self, app: str, channel: str, since: Position | None, limit: int, reverse: bool = False
+    ) -> HistoryPage:
+        page = self._history.read(app, channel, since, limit, reverse)
+        if page is None:
+            raise ChannelRefused("unavailable")
+        return page
+
+    def remove_history(self, app: str, channel: str) -> None:
+        """Remove the publications of a channel. May switch. Raises :class:`ChannelRefused`: the log removes
+        entries only by age or number."""
+        if self._options.is_stored(app, channel):
+            raise ChannelRefused("not_available", "the log removes publications, by age")
+        if self._history.remove(app, channel) is None:
+            raise ChannelRefused("unavailable")
+
+    def erase_user(self, app: str, user: str) -> None:
+        """Remove the publications of the channel of a deleted user; those in the log stay, as messages do.
+        May switch. Raises StorageUnavailable."""
+        row = self._options.user_row(app)
+        if row is None or not row.history_size:
+            return
+        if self._history.remove(app, f"{USER_CHANNEL}{user}") is None:
+            raise StorageUnavailable("the histories of channels do not answer")
+
+
+def fitting(publications: list[Event]) -> list[Event]:
+    """The first of some publications that fit into a page."""
+    sizes = (len(each.data) + len(each.text) + PUBLICATION_BYTES for each in publications)
+    return publications[: count_fitting(sizes)]

@@ -1,0 +1,216 @@
+"""Publications to channels, and their delivery on this node."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING
+
+import gevent
+from msgspec.structs import replace
+
+from imserver.auth.rates import PUBLICATIONS, Buckets
+from imserver.channels.contract import Published
+from imserver.channels.histories import ChannelHistories
+from imserver.channels.members import ChannelRefused, Publication
+from imserver.channels.options import ChannelOptions, check_known
+from imserver.channels.positions import OrderedDelivery
+from imserver.clock import serve_others
+from imserver.cluster.history import Position
+from imserver.cluster.nodes import ToChannel
+from imserver.config.settings import ChannelSettings
+from imserver.hub.fanout import Fanout
+from imserver.hub.hub import Hub
+from imserver.metrics import Metrics
+from imserver.model import YIELD_TARGETS, ChannelPart, Event, Outcome
+from imserver.sessions.connection_ids import ConnectionTable
+from imserver.transport.connection import Connection
+
+if TYPE_CHECKING:
+    from imserver.channels.nodes import ChannelNodes, MembersOfNodes
+
+
+class ChannelPublishing:
+    """Publishes to channels on all nodes. ``nodes``: the other nodes; None without a cluster."""
+
+    def __init__(
+        self,
+        options: ChannelOptions,
+        histories: ChannelHistories,
+        ordered: OrderedDelivery,
+        hub: Hub,
+        fanout: Fanout,
+        metrics: Metrics,
+        table: ConnectionTable,
+        nodes: ChannelNodes | None = None,
+    ) -> None:
+        self._options = options
+        self._histories = histories
+        self._ordered = ordered
+        self._hub = hub
+        self._fanout = fanout
+        self._metrics = metrics
+        self._connections = table
+        self._nodes = nodes
+        self._publications = Buckets(PUBLICATIONS)
+
+    def count_publication(self, payer: Hashable, app: str, channel: str, limit: int) -> bool:
+        """Count a publication of a client. False: there were more than ``limit`` in a second. Never
+        switches."""
+        return self._publications.take((payer, self._options.namespace(app, channel)), number=limit)
+
+    def publish(
+        self,
+        app: str,
+        channel: str,
+        event: Event,
+        except_users: tuple[str, ...] = (),
+        except_connection: Connection | str | None = None,
+        at_most: int | None = None,
+        key: str = "",
+    ) -> Outcome:
+        """Publish to a channel (:class:`Publication`), without a limit of the payload. May switch.
+        Publications of one node to a channel arrive in the order of the calls. ``key``: see
+        :meth:`publish_event`.
+
+        NOT_SENT: the channel has no members. PARTLY: a node with members is known not to receive it. FAILED:
+        no node receives it, or the history does not answer. REFUSED: the log cannot store it.
+        """
+        if event.channel is None:
+            event = replace(event, channel=ChannelPart(channel))
+        what = Publication(channel, event, except_users, except_connection, at_most)
+        try:
+            return self._publish(app, what, self._options.options(app, channel), key).outcome
+        except ChannelRefused as refused:
+            return refused.outcome
+
+    def publish_event(
+        self,
+        app: str,
+        channel: str,
+        event: Event,
+        *,
+        except_users: tuple[str, ...] = (),
+        except_connection: Connection | str | None = None,
+        with_history: bool = True,
+        key: str = "",
+    ) -> Published:
+        """Publish to a channel, and to its history unless ``with_history`` is False. May switch.
+
+        A stored channel has one publication for each ``key``, or without one for each id of an event. A
+        history in Redis recognises them for a minute. Raises :class:`ChannelRefused`: ``limit`` (the payload
+        is too long), or ``unavailable`` (the history or the nodes of all subscribers do not answer; nobody
+        receives it, unless it is in the history although the answer was lost).
+        """
+        options = self._options.options(app, channel)
+        limit = options.max_bytes
+        if limit and len(event.data or event.text.encode()) > limit:
+            raise ChannelRefused("limit", f"a publication to the channel has at most {limit} bytes")
+        if event.channel is None:
+            event = replace(event, channel=ChannelPart(channel))
+        what = Publication(channel, event, except_users, except_connection)
+        return self._publish(app, what, options, key, with_history)
+
+    def _publish(
+        self, app: str, what: Publication, options: ChannelSettings, key: str, with_history: bool = True
+    ) -> Published:
+        """Store a publication, if its channel has a history, and send it. May switch. Raises
+        :class:`ChannelRefused`."""
+        check_known(options)
+        if with_history and options.history and what.event.kind == "msg":
+            return self._append(app, what, key)
+        if with_history and options.history_size and what.event.kind != "stream":
+            what = self._histories.retain(app, what, options, key)
+        outcome = self._send_here(app, what) if self._nodes is None else self.publish_each(app, (what,))[0]
+        channel_part = what.event.channel
+        if channel_part is None or not channel_part.offset:
+            if outcome is Outcome.FAILED:
+                raise ChannelRefused("unavailable", "the nodes of the subscribers do not answer")
+            return Published(outcome)
+        # The history has it. A node that does not answer now reads it from there.
+        reached = {Outcome.NOT_SENT: Outcome.SENT, Outcome.FAILED: Outcome.PARTLY}.get(outcome, outcome)
+        return Published(reached, Position(channel_part.epoch, channel_part.offset))
+
+    def _append(self, app: str, what: Publication, key: str) -> Published:
+        """Store a publication in the log, from where it is delivered. Switches."""
+        if isinstance(what.except_connection, Connection):
+            what = replace(what, except_connection=self._connections.id_of(what.except_connection))
+        (published,) = self._histories.stored.append_each(app, (what,), key)
+        self._metrics.pushes += 1
+        return published
+
+    def publish_each(self, app: str, publications: Sequence[Publication]) -> list[Outcome]:
+        """Send many publications, in their order, with one query to the registry, past the history; see
+        :meth:`publish`."""
+        nodes = self._nodes
+        outcomes = []
+        if nodes is None:
+            for number, each in enumerate(publications, 1):
+                outcomes.append(self._send_here(app, each))
+                if not number % YIELD_TARGETS:
+                    serve_others()
+            return outcomes
+        with nodes.turn(app, [each.channel for each in publications]) as found:
+            for number, each in enumerate(publications, 1):
+                outcomes.append(self._send_to(nodes, app, each, found[each.channel]))
+                if not number % YIELD_TARGETS:
+                    serve_others()
+        return outcomes
+
+    def publish_soon(self, app: str, what: Publication) -> None:
+        """Send a publication past the history: at once, in a cluster in a greenlet. Never switches."""
+        if self._nodes is None:
+            self._send_here(app, what)
+        else:
+            gevent.spawn(self.publish_each, app, (what,))
+
+    def _send_here(self, app: str, what: Publication) -> Outcome:
+        """Deliver a publication on a node alone. Never switches."""
+        if what.at_most is not None and self._hub.member_count(app, what.channel) > what.at_most:
+            return Outcome.NOT_SENT
+        if not self.deliver(app, what):
+            return Outcome.NOT_SENT
+        self._metrics.pushes += 1
+        return Outcome.SENT
+
+    def _send_to(
+        self, nodes: ChannelNodes, app: str, what: Publication, found: MembersOfNodes | None
+    ) -> Outcome:
+        """Deliver a publication here, and send it to the others of the nodes ``found``. Never switches."""
+        if what.at_most is not None:
+            members = self._hub.member_count(app, what.channel) + nodes.members_elsewhere(found)
+            if members > what.at_most:
+                return Outcome.NOT_SENT
+        reached = self.deliver(app, what)
+        sent, missed = nodes.send(app, what, found, reached > 0)
+        if not (reached or sent):
+            return Outcome.FAILED if missed else Outcome.NOT_SENT
+        self._metrics.pushes += 1
+        return Outcome.PARTLY if missed else Outcome.SENT
+
+    def received(self, item: ToChannel) -> None:
+        """Deliver a publication of another node. Never switches."""
+        skipped = item.except_connection or None
+        self.deliver(item.app, Publication(item.channel, item.event, item.except_users, skipped))
+
+    def deliver(self, app: str, what: Publication) -> int:
+        """Deliver to the members on this node: publications with an offset in its order. Returns the number
+        of members reached. Never switches."""
+        known = self._hub.apps.get(app)
+        local = None if known is None else known.channels.get(what.channel)
+        if local is None:
+            return 0
+        part = what.event.channel
+        if (
+            part is not None
+            and part.stream
+            and not self._ordered.streams.accept(app, part, part.stream, what.event)
+        ):
+            return 0
+        skipped = what.except_connection
+        if isinstance(skipped, str):
+            skipped = self._connections.find(app, skipped)
+            what = replace(what, except_connection=skipped)
+        if local.position is None:
+            return self._fanout.to_channel(local, what.event, what.except_users, skipped)
+        self._ordered.deliver(local, local.position, what)
+        return len(local.members)

@@ -1,0 +1,351 @@
+"""Subscriptions to channels, with recovery.
+
+A channel with history numbers its publications. Each node delivers them in the order of their numbers, and
+reads from the history what it has missed. So a member that comes back with a position receives exactly what
+came after it, or learns that it must reload.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, NoReturn
+
+import gevent
+from msgspec import Struct
+
+from imserver.channels.histories import ChannelHistories, fitting
+from imserver.channels.members import ChannelMembers, ChannelRefused
+from imserver.channels.notices import ChannelNotices
+from imserver.channels.options import ChannelOptions, check_known
+from imserver.channels.positions import OrderedDelivery
+from imserver.clock import until_beat
+from imserver.cluster.history import HistoryPage, Position
+from imserver.config.settings import ChannelSettings
+from imserver.hub.fanout import Fanout
+from imserver.hub.hub import Hub, LocalChannel
+from imserver.model import Event
+from imserver.protocol.fossil import compressed
+from imserver.transport.connection import Connection
+
+log = logging.getLogger(__name__)
+
+CHECK_SECONDS: Final = 5.0
+"""A publication whose node died before it was sent out reaches other nodes after at most twice this time."""
+
+
+class Subscribed(Struct, frozen=True):
+    """A new subscription: its channel on this node, and the settings of that.
+
+    ``position``: of the last publication before it (None: the channel has no history). ``publications``: what
+    came after the position of the client. ``recovered``: they are all of it. ``delta``: the subscriber
+    receives publications that are :class:`Compressed`.
+    """
+
+    local: LocalChannel
+    options: ChannelSettings
+    position: Position | None = None
+    publications: Sequence[Event] = ()
+    recovered: bool = False
+    delta: bool = False
+
+    def events(self) -> Sequence[Event]:
+        """The publications as the subscriber receives them."""
+        events = self.publications
+        if not self.delta:
+            return events
+        return [compressed(event, before) for before, event in zip((None, *events), events, strict=False)]
+
+
+class ChannelSubscriptions:
+    """Subscribes connections of this node to channels."""
+
+    def __init__(
+        self,
+        members: ChannelMembers,
+        options: ChannelOptions,
+        histories: ChannelHistories,
+        ordered: OrderedDelivery,
+        notices: ChannelNotices,
+        hub: Hub,
+        fanout: Fanout,
+    ) -> None:
+        self._members = members
+        self._options = options
+        self._histories = histories
+        self._ordered = ordered
+        self._notices = notices
+        self._hub = hub
+        self._fanout = fanout
+        members.on_parted.append(self._parted)
+
+    def join(self, app: str, channel: str, connection: Connection) -> bool:
+        """Put a connection into a channel. Publications that begin after the return reach it, from any node.
+        So do the stored messages of the log.
+
+        Returns True if it is a new member. False: it was a member before, or is not in service in this app.
+        Raises :class:`ChannelRefused`, with a text for the caller.
+        """
+        return self._join_live(app, channel, connection, self._options.options(app, channel)) is not None
+
+    def _join_live(
+        self, app: str, channel: str, connection: Connection, options: ChannelSettings
+    ) -> LocalChannel | None:
+        """Do what :meth:`join` does, and return the channel of a new member."""
+        self._histories.stored.follow_channel(app, channel, options, (connection,))
+        local = self._enter(app, channel, connection, options)
+        if local is not None:
+            self._members.report_join(local, connection)
+        else:
+            self._members.await_report(connection, channel)
+        return local
+
+    def _enter(
+        self, app: str, channel: str, connection: Connection, options: ChannelSettings
+    ) -> LocalChannel | None:
+        local = None
+        try:
+            check_known(options)
+            local = self._members.enter(app, channel, connection)
+        finally:
+            if local is None and self._hub.channel(app, channel) is None:
+                self._histories.stored.forget_channel(app, channel)
+        return local
+
+    def _parted(self, connection: Connection, channel: str, was_last: bool) -> None:
+        if was_last:
+            self._histories.stored.forget_channel(connection.app or "", channel)
+
+    def subscribe(
+        self,
+        connection: Connection,
+        channel: str,
+        options: ChannelSettings,
+        since: Position | None = None,
+        delta: bool = False,
+        reject_unrecovered: bool = False,
+    ) -> Subscribed:
+        """Subscribe a connection. The caller answers its client at once, and then calls :meth:`answered`.
+        Everything published afterwards follows the answer.
+
+        ``options``: of the channel. ``since``: the position of a client that comes back. ``delta``: the
+        client reads deltas. ``reject_unrecovered``: refuse it (``unrecoverable``) if the channel has a
+        history from which it does not recover. May switch. Raises :class:`ChannelRefused`.
+        """
+        app = connection.app or ""
+        is_new = not self._members.has(connection, channel)
+        if options.join_leave and is_new and self._notices.is_announced(app, channel):
+            self._notices.charge_notices(connection, channel)
+        try:
+            found = self._join(app, channel, connection, options, since, delta)
+            if connection not in found.local.members:
+                raise ChannelRefused("ended")
+            lost = found.position is not None and since is not None and not found.recovered
+            if reject_unrecovered and lost:
+                self._members.leave(app, channel, connection)
+                raise ChannelRefused("unrecoverable")
+        except ChannelRefused:
+            self._abandon(app, channel)
+            raise
+        return found
+
+    def subscribe_each(
+        self, connection: Connection, wanted: Mapping[str, Position | None]
+    ) -> dict[str, Subscribed]:
+        """Subscribe a connection to several channels. The caller calls :meth:`answered` for each.
+
+        ``wanted``: channel → the position of a client that comes back. See :meth:`subscribe`. If a
+        subscription is refused, none of them stays.
+        """
+        app = connection.app or ""
+        found: dict[str, Subscribed] = {}
+        self._notices.charge_notices(
+            connection, *[each for each in wanted if self._notices.is_announced(app, each)]
+        )
+        try:
+            for channel, since in wanted.items():
+                options = self._options.options(app, channel)
+                found[channel] = self._join(app, channel, connection, options, since, delta=False)
+            for each in found.values():
+                if connection not in each.local.members:
+                    raise ChannelRefused("ended")
+        except BaseException:
+            for channel in found:
+                self._members.leave(app, channel, connection)
+            for channel in wanted:
+                self._abandon(app, channel)
+            raise
+        return found
+
+    def answered(self, connection: Connection, channel: str, found: Subscribed) -> None:
+        """Deliver what follows the answer to a subscription. Never switches."""
+        if found.position is not None:
+            newest = (
+                found.publications[-1] if found.delta and found.recovered and found.publications else None
+            )
+            is_stored = found.options.history != ""
+            self._ordered.release(found.local, connection, found.position, is_stored, newest)
+        self._ordered.streams.subscribed(connection, channel)
+        if found.options.join_leave:
+            self._notices.announce("join", connection, channel)
+
+    def _join(
+        self,
+        app: str,
+        channel: str,
+        connection: Connection,
+        options: ChannelSettings,
+        since: Position | None,
+        delta: bool,
+    ) -> Subscribed:
+        """Make the connection a member that receives nothing yet, and read its channel's history, if any."""
+        limit = options.max_subscribers
+        if (
+            limit
+            and self._members.count(app, channel) >= limit
+            and not self._members.has(connection, channel)
+        ):
+            raise ChannelRefused("full", f"the channel has {limit} subscribers")
+        if options.has_history:
+            return self._join_with_history(app, channel, connection, options, since, delta)
+        found = self._join_live(app, channel, connection, options)
+        return Subscribed(found or self._not_joined(connection, channel), options)
+
+    def _not_joined(self, connection: Connection, channel: str) -> NoReturn:
+        """Raise :class:`ChannelRefused` for a connection that is no new member."""
+        raise ChannelRefused("exists" if self._members.has(connection, channel) else "ended")
+
+    def _join_with_history(
+        self,
+        app: str,
+        channel: str,
+        connection: Connection,
+        options: ChannelSettings,
+        since: Position | None,
+        delta: bool = False,
+    ) -> Subscribed:
+        delta = delta and options.delta
+        found = self._join_waiting(app, channel, connection, options, delta)
+        local = found or self._not_joined(connection, channel)
+        try:
+            limit, delivered = 0 if since is None else -1, -1
+            newest_only = options.recovery_mode == "cache" and since is not None
+            what = (None, 1, True) if newest_only else (since, limit, False)
+            if options.history:
+                page = self._histories.stored.read(app, channel, *what)
+                delivered = self._histories.stored.follow(app)
+            else:
+                page = self._histories.retained_page(app, channel, *what)
+        except BaseException:
+            self._members.leave(app, channel, connection)
+            raise
+        if local.position is None:
+            raise ChannelRefused("ended")
+        local.position.offset = max(local.position.offset, delivered)
+        recovered, missed = page.whole, page.publications
+        if newest_only:
+            recovered, missed = _newest(page, since)
+        elif not options.history:
+            recovered = _is_recovered(page, since)
+            if len(fitting(missed)) < len(missed):
+                recovered, missed = False, missed[-1:]  # the client reads the history, page by page
+        return Subscribed(local, options, page.position, missed, recovered, delta)
+
+    def join_with_position(
+        self,
+        connection: Connection,
+        channel: str,
+        answer: Callable[[Position], object],
+        since: Position | None = None,
+    ) -> bool:
+        """Subscribe a connection for the back end, and call ``answer`` with the position after which it
+        receives publications: that of the newest one, or ``since`` if the history has all after that.
+
+        False: the channel has no history, or it does not answer, or the client cannot use a position, or it
+        is a member already or has ended. Then nothing has changed. May switch. Raises
+        :class:`ChannelRefused`: ``unavailable``, if the log of a stored channel does not answer.
+        """
+        app, state = connection.app or "", connection.dialect_state
+        options = self._options.options(app, channel)
+        can_recover = state is not None and state.resubscribes(channel)
+        if not (can_recover and options.has_history) or self._members.has(connection, channel):
+            return False
+        try:
+            found = self._join_with_history(app, channel, connection, options, since)
+        except ChannelRefused as refused:
+            self._abandon(app, channel)
+            if options.history and refused.reason == "unavailable":
+                raise
+            return False
+        local, position = found.local, found.position
+        if position is None or connection not in local.members:
+            self._abandon(app, channel)
+            return False
+        if since is None or not found.recovered:
+            answer(position)
+        else:
+            answer(Position(position.epoch, since.offset))
+            for event in found.publications:
+                self._fanout.to_connection(connection, event)
+        self._ordered.release(local, connection, position, options.history != "")
+        return True
+
+    def _join_waiting(
+        self, app: str, channel: str, connection: Connection, options: ChannelSettings, delta: bool
+    ) -> LocalChannel | None:
+        self._histories.stored.follow_channel(app, channel, options, (connection,))
+        local = self._enter(app, channel, connection, options)
+        if local is None:
+            return None
+        self._ordered.wait(local, connection, delta)
+        self._members.report_join(local, connection)
+        return local
+
+    def _abandon(self, app: str, channel: str) -> None:
+        """A subscription was refused: nobody may wait for the position of its channel. Never switches."""
+        local = self._hub.channel(app, channel)
+        if local is not None:
+            self._ordered.abandon(local)
+
+    def unsubscribe(self, connection: Connection, channel: str) -> bool:
+        """End a subscription. Returns whether there was one. Never switches."""
+        app = connection.app or ""
+        left = self._members.leave(app, channel, connection)
+        if left:
+            self._notices.announce("leave", connection, channel)
+        return left
+
+    def run(self) -> None:
+        """Greenlet: find publications whose node died before it sent them to this one."""
+        while True:
+            gevent.sleep(until_beat(CHECK_SECONDS))
+            try:
+                self.check_positions()
+            except Exception:
+                log.exception("the positions of channels could not be compared")
+
+    def check_positions(self) -> None:
+        """Compare the positions of this node with the newest ones of the shared history. May switch."""
+        for app in tuple(self._hub.apps.values()):
+            here = []
+            for local in tuple(app.channels.values()):
+                options = self._options.options(app.name, local.name)
+                self._histories.stored.check_channel(local, options)
+                if options.history_size and local.position is not None:
+                    here.append(local)
+            self._ordered.check(app.name, here)
+
+
+def _is_recovered(page: HistoryPage, since: Position | None) -> bool:
+    if since is None or (since.epoch and since.epoch != page.position.epoch):
+        return False
+    return page.position.offset - since.offset == len(page.publications)
+
+
+def _newest(page: HistoryPage, since: Position | None) -> tuple[bool, list[Event]]:
+    """Whether a subscriber has the newest publication of a channel after the answer, and that publication,
+    unless the subscriber has it already. ``page``: only that publication."""
+    if since is not None and since.offset > 0 and since == page.position:
+        return True, []
+    offsets = [each.channel.offset for each in page.publications if each.channel is not None]
+    return (True, page.publications) if offsets == [page.position.offset] else (False, [])
