@@ -143,7 +143,7 @@ class ChannelCommands:
         """Check a subscription with the options that the channel has now; see :meth:`_permit`. The back end
         gets no data."""
         return self._permit(
-            connection, channel, self._channels.options.options(connection.app or "", channel), token
+            connection, channel, self._channels.options.of(connection.app or "", channel), token
         )
 
     def _permit(
@@ -225,7 +225,7 @@ class ChannelCommands:
         """Subscribe to a channel. May switch."""
         answers = self._of(connection)
         channel = answers.channel_of(connection, command.channel)
-        options = self._channels.options.options(connection.app or "", channel)
+        options = self._channels.options.of(connection.app or "", channel)
         try:
             if answers.receives(connection, command.channel):
                 raise ChannelRefused("exists")
@@ -283,7 +283,7 @@ class ChannelCommands:
         with_history: bool = True,
     ) -> Published:
         app = client.app or ""
-        options = self._channels.options.options(app, channel)
+        options = self._channels.options.of(app, channel)
         rule = options.publish
         if rule != "back_end":
             self._check_allowed(client, channel, options, rule)
@@ -320,7 +320,7 @@ class ChannelCommands:
         The caller checks whether the user is banned, as routes do.
         """
         check_name(channel)
-        options = self._channels.options.options(app, channel)
+        options = self._channels.options.of(app, channel)
         check_known(options)
         if principal.may(Needs.READ if action == "subscribe" else Needs.PUSH, app):
             return
@@ -390,7 +390,7 @@ class ChannelCommands:
             self._check_reader(connection, name, options, options.read_history)
             if not options.has_history:
                 raise ChannelRefused("not_available")
-            page = self._channels.histories.history_since(
+            page = self._channels.histories.read_since(
                 app, channel, command.since, command.limit, command.reverse
             )
         except ChannelRefused as refused:
@@ -419,7 +419,7 @@ class ChannelCommands:
     def _find(self, connection: Connection, name: str) -> tuple[str, ChannelSettings]:
         """The channel that a client calls ``name``, and its options."""
         channel = self._of(connection).channel_of(connection, name)
-        return channel, self._channels.options.options(connection.app or "", channel)
+        return channel, self._channels.options.of(connection.app or "", channel)
 
     def _check_reader(
         self, connection: Connection, name: str, options: ChannelSettings, readers: str

@@ -219,7 +219,7 @@ class Connections:
         check_name(channel)
         if channel.startswith(RESERVED) and not app.startswith(SYSTEM_PREFIX):
             raise ChannelRefused("name", "user:… and group:… reach users and members without subscriptions")
-        check_known(self._channels.options.options(app, channel))
+        check_known(self._channels.options.of(app, channel))
         return self._of_each(
             connection_ids,
             "join",

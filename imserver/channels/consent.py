@@ -112,7 +112,7 @@ class ChannelConsent:
     def confirm_member(self, connection: Connection, channel: str) -> None:
         """Check a new subscription again: the user may have left the group before it. From now on the log
         tells who leaves. Raises nothing."""
-        if self._channels.options.options(connection.app or "", channel).subscribe == "members":
+        if self._channels.options.of(connection.app or "", channel).subscribe == "members":
             try:
                 self.check_member(connection, channel)
             except ChannelRefused as refused:

@@ -50,7 +50,7 @@ class ChannelHistories:
             raise ChannelRefused("unavailable", "the history of the channel does not answer")
         return replace(what, event=events[0])
 
-    def history(
+    def read(
         self,
         app: str,
         channel: str,
@@ -66,31 +66,32 @@ class ChannelHistories:
         if self._options.is_stored(app, channel):
             return self.stored.read(app, channel, since, limit, reverse)
         most = PAGE_BYTES // PUBLICATION_BYTES
-        page = self.retained_page(app, channel, since, most if limit < 0 else min(limit, most), reverse)
+        page = self.read_retained(app, channel, since, most if limit < 0 else min(limit, most), reverse)
         return replace(page, publications=fitting(page.publications))
 
-    def history_since(
+    def read_since(
         self, app: str, channel: str, since: tuple[str, int] | None, limit: int, reverse: bool
     ) -> HistoryPage:
-        """Publications of a channel, as :meth:`history` returns them. ``since``: an epoch and an offset.
+        """Publications of a channel, as :meth:`read` returns them. ``since``: an epoch and an offset.
 
         Raises :class:`ChannelRefused`: ``unavailable``, or ``unrecoverable`` (the history has another epoch).
         """
         position = None if since is None else Position(*since)
-        page = self.history(app, channel, position, limit, reverse)
+        page = self.read(app, channel, position, limit, reverse)
         if position is not None and position.epoch and position.epoch != page.position.epoch:
             raise ChannelRefused("unrecoverable")
         return page
 
-    def retained_page(
+    def read_retained(
         self, app: str, channel: str, since: Position | None, limit: int, reverse: bool = False
     ) -> HistoryPage:
+        """The same of a channel that is not stored, of any size. ``limit``: -1 for all."""
         page = self._history.read(app, channel, since, limit, reverse)
         if page is None:
             raise ChannelRefused("unavailable")
         return page
 
-    def remove_history(self, app: str, channel: str) -> None:
+    def remove(self, app: str, channel: str) -> None:
         """Remove the publications of a channel. May switch. Raises :class:`ChannelRefused`: the log removes
         entries only by age or number."""
         if self._options.is_stored(app, channel):

@@ -40,7 +40,7 @@ class ChannelNotices:
         self._notices = Buckets(NOTICES)
         members.on_left.append(self._announce_leaves)
 
-    def charge_notices(self, connection: Connection, *channels: str) -> None:
+    def charge(self, connection: Connection, *channels: str) -> None:
         """Count the notices that the others of these channels get when a client subscribes, and later leaves.
 
         Raises :class:`ChannelRefused`: ``rate``. An end cannot be refused, so it is paid at the beginning.
@@ -55,7 +55,7 @@ class ChannelNotices:
     def is_announced(self, app: str, channel: str) -> bool:
         """Whether the others of a channel get a notice when somebody subscribes or leaves."""
         members = self._hub.member_count(app, channel)
-        return members <= self._fanout.notice_members and self._options.options(app, channel).join_leave
+        return members <= self._fanout.notice_members and self._options.of(app, channel).join_leave
 
     def info_of(self, connection: Connection, channel: str) -> bytes:
         """JSON about a connection for others in a channel. Never switches.

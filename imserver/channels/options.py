@@ -72,14 +72,14 @@ class ChannelOptions:
         if not (options.anonymous or user):
             raise ChannelRefused("denied", "the channel is for users")
 
-    def known_options(self, app: str, channel: str) -> ChannelSettings:
+    def known(self, app: str, channel: str) -> ChannelSettings:
         """The settings of a channel. Raises :class:`ChannelRefused` (``unknown``) if the app has no such
         channel. Never switches."""
-        options = self.options(app, channel)
+        options = self.of(app, channel)
         check_known(options)
         return options
 
-    def options(self, app: str, channel: str) -> ChannelSettings:
+    def of(self, app: str, channel: str) -> ChannelSettings:
         """The settings of a channel. Never switches."""
         if channel.startswith(RESERVED) and not app.startswith(SYSTEM_PREFIX):
             row = self.user_row(app) if channel.startswith(USER_CHANNEL) else None
@@ -117,7 +117,7 @@ class ChannelOptions:
 
     def is_stored(self, app: str, channel: str) -> bool:
         """Whether the history of a channel is the message log. Never switches."""
-        return self.options(app, channel).history != ""
+        return self.of(app, channel).history != ""
 
     def stores_conversations(self, app: str) -> bool:
         """Whether the messages that users of the action dialect send are stored. Never switches."""

@@ -79,7 +79,7 @@ class ChannelPublishing:
             event = replace(event, channel=ChannelPart(channel))
         what = Publication(channel, event, except_users, except_connection, at_most)
         try:
-            return self._publish(app, what, self._options.options(app, channel), key).outcome
+            return self._publish(app, what, self._options.of(app, channel), key).outcome
         except ChannelRefused as refused:
             return refused.outcome
 
@@ -101,7 +101,7 @@ class ChannelPublishing:
         is too long), or ``unavailable`` (the history or the nodes of all subscribers do not answer; nobody
         receives it, unless it is in the history although the answer was lost).
         """
-        options = self._options.options(app, channel)
+        options = self._options.of(app, channel)
         limit = options.max_bytes
         if limit and len(event.data or event.text.encode()) > limit:
             raise ChannelRefused("limit", f"a publication to the channel has at most {limit} bytes")

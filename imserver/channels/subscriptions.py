@@ -86,7 +86,7 @@ class ChannelSubscriptions:
         Returns True if it is a new member. False: it was a member before, or is not in service in this app.
         Raises :class:`ChannelRefused`, with a text for the caller.
         """
-        return self._join_live(app, channel, connection, self._options.options(app, channel)) is not None
+        return self._join_live(app, channel, connection, self._options.of(app, channel)) is not None
 
     def _join_live(
         self, app: str, channel: str, connection: Connection, options: ChannelSettings
@@ -135,7 +135,7 @@ class ChannelSubscriptions:
         app = connection.app or ""
         is_new = not self._members.has(connection, channel)
         if options.join_leave and is_new and self._notices.is_announced(app, channel):
-            self._notices.charge_notices(connection, channel)
+            self._notices.charge(connection, channel)
         try:
             found = self._join(app, channel, connection, options, since, delta)
             if connection not in found.local.members:
@@ -159,12 +159,10 @@ class ChannelSubscriptions:
         """
         app = connection.app or ""
         found: dict[str, Subscribed] = {}
-        self._notices.charge_notices(
-            connection, *[each for each in wanted if self._notices.is_announced(app, each)]
-        )
+        self._notices.charge(connection, *[each for each in wanted if self._notices.is_announced(app, each)])
         try:
             for channel, since in wanted.items():
-                options = self._options.options(app, channel)
+                options = self._options.of(app, channel)
                 found[channel] = self._join(app, channel, connection, options, since, delta=False)
             for each in found.values():
                 if connection not in each.local.members:
@@ -235,7 +233,7 @@ class ChannelSubscriptions:
                 page = self._histories.stored.read(app, channel, *what)
                 delivered = self._histories.stored.follow(app)
             else:
-                page = self._histories.retained_page(app, channel, *what)
+                page = self._histories.read_retained(app, channel, *what)
         except BaseException:
             self._members.leave(app, channel, connection)
             raise
@@ -266,7 +264,7 @@ class ChannelSubscriptions:
         :class:`ChannelRefused`: ``unavailable``, if the log of a stored channel does not answer.
         """
         app, state = connection.app or "", connection.dialect_state
-        options = self._options.options(app, channel)
+        options = self._options.of(app, channel)
         can_recover = state is not None and state.resubscribes(channel)
         if not (can_recover and options.has_history) or self._members.has(connection, channel):
             return False
@@ -329,7 +327,7 @@ class ChannelSubscriptions:
         for app in tuple(self._hub.apps.values()):
             here = []
             for local in tuple(app.channels.values()):
-                options = self._options.options(app.name, local.name)
+                options = self._options.of(app.name, local.name)
                 self._histories.stored.check_channel(local, options)
                 if options.history_size and local.position is not None:
                     here.append(local)

@@ -198,10 +198,7 @@ class ChannelLog:
         for connection in [each for user in users for each in known.sessions_of(user)]:
             for local in connection.channels:
                 name = local.name
-                if (
-                    group_in(name) == group
-                    and self._channels.options.options(app, name).subscribe == "members"
-                ):
+                if group_in(name) == group and self._channels.options.of(app, name).subscribe == "members":
                     self._channels.members.expel(connection, name)
 
     # --- publications ---------------------------------------------------------------------------------------

@@ -271,11 +271,11 @@ class ChannelStreams(StreamTarget):
             self.streams.late.add((connection,), stream, send)
 
     def limit(self, app: str, channel: str) -> int:
-        return self._channels.options.options(app, channel).max_bytes
+        return self._channels.options.of(app, channel).max_bytes
 
     def check(self, stream: OpenStream) -> None:
         check_name(stream.channel)
-        options = self._channels.options.options(stream.app, stream.channel)
+        options = self._channels.options.of(stream.app, stream.channel)
         check_known(options)
         if options.history:
             check_draft(draft_of(Publication(stream.channel, stream.end(True))))
@@ -313,7 +313,7 @@ class ChannelStreams(StreamTarget):
         return self._hub.member_count(stream.app, stream.channel) > 0
 
     def history(self, app: str, channel: str) -> str:
-        options = self._channels.options.options(app, channel)
+        options = self._channels.options.of(app, channel)
         return options.history or ("recent" if options.has_history else "")
 
 

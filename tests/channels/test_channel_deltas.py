@@ -33,7 +33,7 @@ def begin(
     harness: Harness, connection: Connection, channel: str, since: Position | None = None, delta: bool = True
 ) -> Subscribed:
     """Subscribe a connection that waits for the answer."""
-    options = harness.channels.options.options(MULTI, channel)
+    options = harness.channels.options.of(MULTI, channel)
     return harness.channels.subscriptions.subscribe(connection, channel, options, since, delta)
 
 

@@ -164,7 +164,7 @@ def test_whom_the_history_is_closed_to_does_not_read_it_by_recovering(
 def test_channels_without_a_namespace_have_a_row_of_their_own(harness: OptionsHarness) -> None:
     plain, other = ChannelSettings(max_bytes=1), ChannelSettings(max_bytes=2)
     harness.channel_settings = {"": plain, "*": other}
-    options = harness.channels.options.options
+    options = harness.channels.options.of
     names = ("lobby", "$lobby", "lobby#1", ":lobby", "room:1", "$room:1")
     assert [options(APP, name) for name in names] == [plain] * 4 + [other] * 2
     harness.channel_settings = {"*": other}
@@ -177,7 +177,7 @@ def test_an_app_may_have_only_channels_with_a_row(harness: OptionsHarness, row: 
     known, unknown = ("room:1", "lobby") if row else ("lobby", "room:1")
     harness.channel_settings = {row: FOR_ALL}
     ann = harness.client()
-    assert harness.channels.options.options(APP, unknown) is UNKNOWN
+    assert harness.channels.options.of(APP, unknown) is UNKNOWN
     assert harness.subscribe(ann, unknown) == UNKNOWN_CHANNEL
     assert {*harness.tries(ann, unknown).values()} == {UNKNOWN_CHANNEL}
     assert harness.subscribe(ann, known) == OK

@@ -78,9 +78,7 @@ def subscribe(
     harness: Harness, connection: Connection, channel: str = NEWS, since: Position | None = None
 ) -> Subscribed:
     channels = harness.channels
-    found = channels.subscriptions.subscribe(
-        connection, channel, channels.options.options(MULTI, channel), since
-    )
+    found = channels.subscriptions.subscribe(connection, channel, channels.options.of(MULTI, channel), since)
     channels.subscriptions.answered(connection, channel, found)
     return found
 
@@ -137,12 +135,12 @@ def test_a_page_of_a_history_ends_where_it_is_full_and_its_reader_goes_on(harnes
     read: list[str] = []
     since = Position("", 0)
     for expected in (2, 2, 1, 0):
-        page = harness.channels.histories.history(MULTI, NEWS, since, limit=-1)
+        page = harness.channels.histories.read(MULTI, NEWS, since, limit=-1)
         assert (len(page.publications), page.position.offset) == (expected, 5)
         read += [each.text for each in page.publications]
         since = Position(page.position.epoch, len(read))
     assert read == texts
-    backwards = harness.channels.histories.history(MULTI, NEWS, limit=10, reverse=True)
+    backwards = harness.channels.histories.read(MULTI, NEWS, limit=10, reverse=True)
     assert [each.text[0] for each in backwards.publications] == ["4", "3"]
 
 
@@ -275,7 +273,7 @@ def test_readers_of_the_same_page_share_its_bytes(
 
 def test_publications_of_other_ways_are_in_the_history_too(harness: Harness) -> None:
     assert harness.channels.publishing.publish(MULTI, NEWS, event("one")) is Outcome.SENT
-    page = harness.channels.histories.history(MULTI, NEWS, limit=-1)
+    page = harness.channels.histories.read(MULTI, NEWS, limit=-1)
     assert [each.text for each in page.publications] == ["one"]
 
 
@@ -284,7 +282,7 @@ def test_history_is_read_from_both_ends_and_removed(harness: Harness) -> None:
     since = Position("", 2)
 
     def read(*, after: Position | None = None, limit: int = -1, reverse: bool = False) -> str:
-        page = harness.channels.histories.history(MULTI, NEWS, after, limit, reverse)
+        page = harness.channels.histories.read(MULTI, NEWS, after, limit, reverse)
         assert page.position.offset == 3
         return "".join([each.text for each in page.publications])
 
@@ -294,7 +292,7 @@ def test_history_is_read_from_both_ends_and_removed(harness: Harness) -> None:
     assert read(after=since) == "c"
     assert read(reverse=True, limit=2) == "cb"
     assert read(after=since, reverse=True) == "a"
-    harness.channels.histories.remove_history(MULTI, NEWS)
+    harness.channels.histories.remove(MULTI, NEWS)
     assert read() == ""
     assert publish(harness, "d") == [4]
 
@@ -820,7 +818,7 @@ def test_what_the_first_subscriber_of_a_node_waited_for_comes_once(harness: Harn
 def test_a_client_that_wants_all_or_nothing_is_no_member_if_it_cannot_recover(harness: Harness) -> None:
     publish(harness, "one")
     connection, _ = harness.login(MULTI, "ann")
-    options, since = harness.channels.options.options(MULTI, NEWS), Position("another", 1)
+    options, since = harness.channels.options.of(MULTI, NEWS), Position("another", 1)
     with pytest.raises(ChannelRefused) as refused:
         harness.channels.subscriptions.subscribe(connection, NEWS, options, since, reject_unrecovered=True)
     assert refused.value.reason == "unrecoverable"
@@ -828,7 +826,7 @@ def test_a_client_that_wants_all_or_nothing_is_no_member_if_it_cannot_recover(ha
     found = harness.channels.subscriptions.subscribe(connection, NEWS, options, reject_unrecovered=True)
     assert not found.recovered
     # It would come again and again: a channel without a history has no position that fits.
-    plain = harness.channels.options.options(MULTI, "plain:1")
+    plain = harness.channels.options.of(MULTI, "plain:1")
     harness.channels.subscriptions.subscribe(connection, "plain:1", plain, since, reject_unrecovered=True)
     assert harness.channels.members.has(connection, "plain:1")
 

@@ -67,7 +67,7 @@ def subscribe(
     node: Node, connection: Connection, since: Position | None = None, channel: str = NEWS
 ) -> Subscribed:
     found = node.channels.subscriptions.subscribe(
-        connection, channel, node.channels.options.options(APP, channel), since
+        connection, channel, node.channels.options.of(APP, channel), since
     )
     node.channels.subscriptions.answered(connection, channel, found)
     return found
@@ -266,13 +266,13 @@ def test_publications_of_other_ways_are_stored_and_notices_are_not(node: Channel
     ]
     outcomes = [node.channels.publishing.publish(APP, *each) for each in ways]
     assert outcomes == [Outcome.SENT, Outcome.NOT_SENT, Outcome.SENT, Outcome.SENT]
-    page = node.channels.histories.history(APP, NEWS, limit=-1)
+    page = node.channels.histories.read(APP, NEWS, limit=-1)
     assert [each.text for each in page.publications] == ["one", "two"]
     assert (
         node.channels.publishing.publish_event(APP, NEWS, event("unstored"), with_history=False).position
         is None
     )
-    assert page.position == node.channels.histories.history(APP, NEWS).position
+    assert page.position == node.channels.histories.read(APP, NEWS).position
     assert client.payloads()
 
 
@@ -324,7 +324,7 @@ def test_an_invalid_publication_is_refused_and_the_history_cannot_be_removed(nod
     assert refused.value.reason == "limit"
     assert node.channels.publishing.publish(APP, NEWS, Event("msg", "x" * 256, "")) is Outcome.REFUSED
     with pytest.raises(ChannelRefused) as refused:
-        node.channels.histories.remove_history(APP, NEWS)
+        node.channels.histories.remove(APP, NEWS)
     assert refused.value.reason == "not_available"
 
 
@@ -407,7 +407,7 @@ def test_a_publication_is_read_as_it_was_published(node: ChannelNode, wanted: Ev
     stream = StreamPart("s", 2, whole=True, done=True)
     part = ChannelPart(NEWS, info=b'{"user":"ann"}', tags=b'{"lang":"en"}', stream=stream)
     outcome = node.log.writer.append(APP, [draft_of(Publication(NEWS, _with(wanted, part)))])[0]
-    found = node.channels.histories.history(APP, NEWS, limit=1).publications[0]
+    found = node.channels.histories.read(APP, NEWS, limit=1).publications[0]
     assert found == _with(wanted, ChannelPart(NEWS, 1, EPOCH, part.info, part.tags, stream), found.time)
     assert outcome is not None
 
@@ -418,7 +418,7 @@ def test_a_message_whose_meta_is_of_somebody_else_is_a_publication_too(
 ) -> None:
     _, client, _ = subscriber(node)
     commit(node, of_ann("x", meta), of_ann("y"))
-    assert [each.text for each in node.channels.histories.history(APP, NEWS, limit=9).publications] == [
+    assert [each.text for each in node.channels.histories.read(APP, NEWS, limit=9).publications] == [
         "x",
         "y",
     ]

@@ -33,10 +33,10 @@ def gateway() -> Iterator[Gateway]:
     "act",
     [
         lambda channels, ann: channels.publishing.publish_event(MULTI, STORED, EVENT),
-        lambda channels, ann: channels.histories.history(MULTI, STORED),
+        lambda channels, ann: channels.histories.read(MULTI, STORED),
         lambda channels, ann: channels.subscriptions.join(MULTI, STORED, ann),
         lambda channels, ann: channels.subscriptions.subscribe(
-            ann, STORED, channels.options.options(MULTI, STORED)
+            ann, STORED, channels.options.of(MULTI, STORED)
         ),
     ],
     ids=["publish", "history", "join", "subscribe"],

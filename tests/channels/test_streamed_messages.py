@@ -156,7 +156,7 @@ def test_subscribers_receive_pieces_and_at_the_end_one_message(
     end = ("end", "Hello", offset)
     assert early.seen() == [(0, "", "whole"), (1, "Hel"), (2, "lo"), end]
     assert late.seen() == [(1, "Hel", "whole"), (2, "lo"), end]
-    page = harness.channels.histories.history(MULTI, channel, limit=-1)
+    page = harness.channels.histories.read(MULTI, channel, limit=-1)
     assert [each.text for each in page.publications] == ["Hello"] * offset
 
 
@@ -291,7 +291,7 @@ def test_a_message_without_text_is_in_no_history(harness: Harness, streams: Stre
     id = streams.open(MULTI, head(PAST), "")
     assert streams.close(MULTI, id, incomplete=True) == ClosedStream("closed", PAST)
     assert reader.seen() == [(0, "", "whole"), (0, "", "whole", "done", "incomplete")]
-    assert harness.channels.histories.history(MULTI, PAST).position.offset == 0
+    assert harness.channels.histories.read(MULTI, PAST).position.offset == 0
 
 
 def test_a_client_that_recovers_during_a_stream_has_neither_hole_nor_double(
@@ -305,7 +305,7 @@ def test_a_client_that_recovers_during_a_stream_has_neither_hole_nor_double(
     publish(harness, "two", channel=PAST)
     append(streams, id, 2, "b")
     reader.seen()
-    epoch = harness.channels.histories.history(MULTI, PAST).position.epoch
+    epoch = harness.channels.histories.read(MULTI, PAST).position.epoch
     again = subscribe(harness, reader.connection, PAST, Position(epoch, 1))
     assert [each.text for each in again.publications] == ["two"]
     append(streams, id, 3, "c")
@@ -358,7 +358,7 @@ def test_a_history_that_does_not_answer_keeps_no_other_streams_open(harness: Har
     target.silent = False
     streams.look(monotonic() + LIMITS.stream_seconds)
     assert open_streams(harness).all() == []
-    assert len(harness.channels.histories.history(MULTI, PAST, limit=-1).publications) == 2
+    assert len(harness.channels.histories.read(MULTI, PAST, limit=-1).publications) == 2
 
 
 def test_pieces_do_not_overtake_those_that_wait_for_a_check(
@@ -623,5 +623,5 @@ def test_the_message_of_a_killed_node_is_closed_once(cluster: Cluster, channel: 
     gevent.sleep(0.1)
     for reader in readers:
         assert reader.seen() == [(0, "a", "whole"), (1, "b"), ("end", "ab", offset, "incomplete")]
-    page = cluster.nodes[2].channels.histories.history(MULTI, channel, limit=-1)
+    page = cluster.nodes[2].channels.histories.read(MULTI, channel, limit=-1)
     assert [each.text for each in page.publications] == ["ab"] * offset

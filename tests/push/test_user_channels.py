@@ -30,7 +30,7 @@ def harness() -> Iterator[Harness]:
 
 def offsets(harness: Harness) -> list[tuple[int, str]]:
     """The history of the channel of the user ann."""
-    page = harness.channels.histories.history(MULTI, OWN, limit=-1)
+    page = harness.channels.histories.read(MULTI, OWN, limit=-1)
     return [(each.channel.offset, each.text) for each in page.publications if each.channel is not None]
 
 

@@ -281,7 +281,7 @@ def history(api: ChannelApi, call: Call, request: ChannelHistoryQuery) -> Channe
     given and the history has another one, the page is empty: read again without it.
     """
     since = None if request.offset < 0 else Position(request.epoch, request.offset)
-    page = api.channels.histories.history(call.app, request.channel, since, request.limit, request.reverse)
+    page = api.channels.histories.read(call.app, request.channel, since, request.limit, request.reverse)
     if request.epoch and request.epoch != page.position.epoch:
         page = HistoryPage([], page.position)
     shown = [_shown(each) for each in page.publications]
@@ -313,7 +313,7 @@ def remove_history(api: ChannelApi, call: Call, request: ChannelQuery) -> Remove
 
     Stored channels refuse it: the log removes its messages by age or number.
     """
-    api.channels.histories.remove_history(call.app, request.channel)
+    api.channels.histories.remove(call.app, request.channel)
     return Removed(request.channel)
 
 
@@ -327,7 +327,7 @@ def info(api: ChannelApi, call: Call, request: ChannelQuery) -> ChannelInfo:
     """Show how many are subscribed to a channel, and the position of its history."""
     channels = api.channels
     shown = ChannelInfo(request.channel, channels.members.count(call.app, request.channel))
-    if not channels.options.options(call.app, request.channel).has_history:
+    if not channels.options.of(call.app, request.channel).has_history:
         return shown
-    position = channels.histories.history(call.app, request.channel).position
+    position = channels.histories.read(call.app, request.channel).position
     return replace(shown, offset=position.offset, epoch=position.epoch)

@@ -303,7 +303,7 @@ def subscribe(api: CentrifugeApi, app: str, request: _Subscribe) -> dict[str, An
     )
     if request.channel.startswith("#"):
         raise MethodFailed(codes.BAD_DATA, "#… is the channel of a user, who is subscribed to it")
-    api.channels.channels.options.known_options(app, request.channel)
+    api.channels.channels.options.known(app, request.channel)
     ids, since = _connections_of(api, app, request), request.recover_since
     position = None if since is None else Position(since.epoch, _bounded(since.offset))
     api.sessions.connections.join_each(app, ids, request.channel, msgspec.msgpack.encode(about), position)
@@ -314,7 +314,7 @@ def unsubscribe(api: CentrifugeApi, app: str, request: _Unsubscribe) -> dict[str
     """End the subscriptions of a user to a channel; ``""``: to all channels. May switch."""
     connections = api.sessions.connections
     if request.channel and not request.channel.startswith(ALIAS):
-        api.channels.channels.options.known_options(app, request.channel)
+        api.channels.channels.options.known(app, request.channel)
     ids = _connections_of(api, app, request)
     channels = {_channel_of(request.channel): None}
     if not request.channel:
@@ -378,7 +378,7 @@ def _find(api: CentrifugeApi, app: str, name: str) -> tuple[str, ChannelSettings
     channel = _channel_of(name)
     if channel.startswith(ALIAS):
         raise ChannelRefused("not_available")
-    return channel, api.channels.channels.options.known_options(app, channel)
+    return channel, api.channels.channels.options.known(app, channel)
 
 
 def presence(api: CentrifugeApi, app: str, request: _OfChannel) -> dict[str, dict[str, ClientView]]:
@@ -405,7 +405,7 @@ def history(api: CentrifugeApi, app: str, request: _History) -> HistoryResult:
         raise MethodFailed(codes.NOT_AVAILABLE)
     since = None if request.since is None else (request.since.epoch, _bounded(request.since.offset))
     limit = max(request.limit, -1)
-    page = api.channels.channels.histories.history_since(app, channel, since, limit, request.reverse)
+    page = api.channels.channels.histories.read_since(app, channel, since, limit, request.reverse)
     return history_view(page.publications, page.position)
 
 
@@ -414,7 +414,7 @@ def remove_history(api: CentrifugeApi, app: str, request: _OfChannel) -> dict[st
     channel, options = _find(api, app, request.channel)
     if not options.has_history:
         raise MethodFailed(codes.NOT_AVAILABLE)
-    api.channels.channels.histories.remove_history(app, channel)
+    api.channels.channels.histories.remove(app, channel)
     return {}
 
 

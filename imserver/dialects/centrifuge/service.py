@@ -529,7 +529,7 @@ class CentrifugeService:
             for channel, about in wanted.items():
                 state.set_info(channel, _bytes_of(about.info))
                 _set_end(state, channel, about.expire_at)
-            may = {channel: self._channels.options.options(app, channel).may_recover for channel in wanted}
+            may = {channel: self._channels.options.of(app, channel).may_recover for channel in wanted}
             since = {channel: positions.get(channel) if may[channel] else None for channel in wanted}
             found = self._channels.subscriptions.subscribe_each(connection, since)
             state.by_server = {*found} or None
@@ -582,7 +582,7 @@ class CentrifugeService:
         if len(names) > _MAX_CHOICES:
             raise ChannelRefused("limit", f"a request to connect names at most {_MAX_CHOICES} channels")
         for channel in names:
-            if self._channels.options.options(app, channel).subscribe == "back_end":
+            if self._channels.options.of(app, channel).subscribe == "back_end":
                 continue
             try:
                 self._commands.permit(connection, channel, "")
@@ -734,9 +734,7 @@ class CentrifugeService:
             ends = {channel: end for channel, end in state.ends.items() if has(connection, channel)}
             state.ends = ends or None
             for channel, end in ends.items():
-                if end <= now and self._answers.are_renewed(
-                    app, self._channels.options.options(app, channel)
-                ):
+                if end <= now and self._answers.are_renewed(app, self._channels.options.of(app, channel)):
                     ends[channel] = now + RENEWAL_SECONDS
                     gevent.spawn(self._renew, connection, state, channel)
             if any(end < now - GRACE_SECONDS for end in ends.values()):

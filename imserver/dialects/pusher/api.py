@@ -309,7 +309,7 @@ def _attributes(
         except ChannelRefused as refused:
             raise _refused(refused) from None
         if event is not None:
-            seconds = api.channels.channels.options.options(app, channel).history_seconds
+            seconds = api.channels.channels.options.of(app, channel).history_seconds
             found["cache"] = {"data": data_of(event), "ttl": max(0, int(event.time + seconds - time()))}
     return found
 

@@ -273,7 +273,7 @@ class PusherService:
             if not connection.user or channel != USER_CHANNEL + connection.user:
                 raise NotPermitted("Only a user who has signed in may subscribe to it", status=403)
             return
-        options = self._channels.options.known_options(app.app, channel)
+        options = self._channels.options.known(app.app, channel)
         rule = options.subscribe
         if rule == "nobody":
             raise NotPermitted("Clients may not subscribe to this channel", status=403)
@@ -305,7 +305,7 @@ class PusherService:
         Returns the subscribers of a presence channel in the order of joining.
         """
         is_cached, rows = channel.startswith(CACHED), list[ChannelMember]()
-        options = self._channels.options.options(app.app, channel)
+        options = self._channels.options.of(app.app, channel)
         found = self._channels.subscriptions.subscribe(
             connection, channel, options, _BEGINNING if is_cached else None
         )
@@ -369,7 +369,7 @@ class PusherService:
             raise ChannelRefused("exists")
         state.set_info(channel, _encode({"user_id": user, "user_info": member.user_info}))
         try:
-            self._channels.notices.charge_notices(connection, channel)
+            self._channels.notices.charge(connection, channel)
         except ChannelRefused:
             state.set_info(channel, b"")
             raise
@@ -480,7 +480,7 @@ class PusherService:
             event = replace(self._consent.review(connection, channel, event), type=command.name)
             if not self._channels.members.has(connection, channel):  # it may have left during the review
                 return _OK
-            if self._channels.options.options(app.app, channel).publish == "back_end":
+            if self._channels.options.of(app.app, channel).publish == "back_end":
                 event, _ = self._consent.publish(connection, channel, event)
             self._channels.publishing.publish_event(
                 app.app, channel, event, except_connection=connection, with_history=False
@@ -500,7 +500,7 @@ class PusherService:
         channel, settings = command.channel, app.settings
         if not channel.startswith((PRIVATE, PRESENCE)) or channel.startswith(ENCRYPTED):
             return "Client events need a private or presence channel that is not encrypted"
-        options = self._channels.options.options(app.app, channel)
+        options = self._channels.options.of(app.app, channel)
         if options.publish == "nobody" or not (options.anonymous or connection.user):
             return "Clients may not send events to this channel"
         if not self._channels.members.has(connection, channel):
@@ -573,7 +573,7 @@ class PusherService:
 
     def cached(self, app: str, channel: str) -> Event | None:
         """The last event of a cache channel. May switch. Raises :class:`ChannelRefused`."""
-        page = self._channels.histories.history(app, channel, limit=1, reverse=True)
+        page = self._channels.histories.read(app, channel, limit=1, reverse=True)
         return page.publications[0] if page.publications else None
 
 

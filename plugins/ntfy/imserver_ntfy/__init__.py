@@ -74,7 +74,7 @@ class Ntfy:
         app, channel = self.app(), channel_of(topic)
         parameters = Parameters.of(request, given)
         message = read_message(topic, parameters, body, self._settings.message_bytes)
-        options = self._channels.options.options(app, channel)
+        options = self._channels.options.of(app, channel)
         kept = parameters.get("cache").lower() not in ("0", "no", "false", "off")
         if kept and options.history_size:
             message.expires = message.time + int(options.history_seconds)
@@ -108,7 +108,7 @@ class Ntfy:
             wish = Wish.read(head.path, parameters)
             principal, token = self.identify(parameters, host)
             self.check(principal, app, wish.channels)
-            options = [self._channels.options.options(app, each) for each in wish.channels]
+            options = [self._channels.options.of(app, each) for each in wish.channels]
             if wish.since is not None and not all(each.has_history for each in options):
                 raise bad(40008, "the topic keeps no messages: its channel has no history")
             if not self._core.sessions.sessions.begin_for(connection, app, principal, token, NAME, NAME):
@@ -144,13 +144,13 @@ class Ntfy:
             position = None
             if wish.since is not None:
                 position = self._find_start(app, channel, wish.since)
-                while (page := self._channels.histories.history(app, channel, position, PAGE)).publications:
+                while (page := self._channels.histories.read(app, channel, position, PAGE)).publications:
                     send(page.publications)
                     position = _after(page.publications[-1])
                     connection.wait_until_sent()
                 position = page.position
             if not wish.poll and connection.is_open:
-                options = self._channels.options.options(app, channel)
+                options = self._channels.options.of(app, channel)
                 joined.append(
                     (channel, self._channels.subscriptions.subscribe(connection, channel, options, position))
                 )
@@ -166,7 +166,7 @@ class Ntfy:
     def _find_start(self, app: str, channel: str, is_before: Since) -> Position | None:
         """The position after which messages are wanted; None: all. Reads from the newest one on."""
         position, newer = None, 0
-        while events := self._channels.histories.history(
+        while events := self._channels.histories.read(
             app, channel, position, PAGE, reverse=True
         ).publications:
             for event in events:

@@ -373,7 +373,7 @@ def test_messages_to_a_stored_channel_are_stored_in_an_app_that_stores_no_others
         node.log.away = False
         assert ann.say("three") == 200
         bob.receives("one", "two", "three")
-        page = node.channels.histories.history(APP, "news:1", limit=-1)
+        page = node.channels.histories.read(APP, "news:1", limit=-1)
         assert [each.text for each in page.publications] == ["one", "two", "three"]
         # The log's feed reports them.
         assert node.observer.messages == []
