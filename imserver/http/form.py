@@ -7,12 +7,14 @@ import base64
 import json
 import re
 from binascii import a2b_qp
+from collections.abc import Mapping
 from io import BytesIO
 from typing import Any, Final, NoReturn
 
 import msgspec
 
 from imserver.auth.tenants import Tenants
+from imserver.model import ACTION_PREFIX
 from imserver.protocol.forgiving import has_nul
 
 FORM: Final = "application/x-www-form-urlencoded"
@@ -280,6 +282,17 @@ def app_from_json(tenants: Tenants, app_id: object) -> str:
     if type(app_id) is not int or not 0 <= app_id < 2**32:
         raise BadBody("appid: expected a number of 32 bits, or a text")
     return app_named(tenants, str(app_id))
+
+
+def room_id(name: str) -> int | str:
+    """The id of a room, or of a user in it: a plain decimal becomes a number."""
+    return int(name) if app_number(name) == name else name
+
+
+def app_of_rooms(tenants: Tenants, params: Mapping[str, str]) -> str:
+    """The app of an ``appId`` whose rooms are listed; ``""`` if it is not a number."""
+    number = app_number(params.get("appid", ""))
+    return tenants.resolve(f"{ACTION_PREFIX}{number}") if number else ""
 
 
 # --- page cursors -------------------------------------------------------------------------------------------

@@ -8,13 +8,14 @@ from msgspec import Struct
 
 from imserver import errors
 from imserver.message_view import EntryView, entry_view
+from imserver.messages.commands import AskPins, Pin, React
 from imserver.messages.log.contract import (
     Change,
     Rejected,
     RejectReason,
 )
 from imserver.messages.log.message_log import MessageLog
-from imserver.model import AskPins, Pin, React, Reply
+from imserver.model import Reply
 from imserver.storage.store import Store
 from imserver.transport.connection import Connection, app_and_user
 from imserver.transport.dispatch import CommandRow, CommandTable

@@ -27,6 +27,16 @@ from imserver.messages.acks import AckingLogSubscription, AckTracker
 from imserver.messages.action_positions import ActionPositions
 from imserver.messages.annotations import RefusedView
 from imserver.messages.catch_up import CatchUp
+from imserver.messages.commands import (
+    NO_FILTER,
+    Ack,
+    Conversations,
+    History,
+    Search,
+    SearchFilter,
+    Send,
+    Sync,
+)
 from imserver.messages.deliverer import Deliverer, newest_page, oldest_page
 from imserver.messages.log.bots import values_of
 from imserver.messages.log.contract import (
@@ -49,22 +59,7 @@ from imserver.messages.open_streams import OpenStreams
 from imserver.messages.receipts import MarksView, Receipts
 from imserver.messages.stored_channels import ChannelLog
 from imserver.metrics import Metrics
-from imserver.model import (
-    NO_FILTER,
-    Ack,
-    Answer,
-    Conversations,
-    History,
-    Login,
-    LogSubscription,
-    Message,
-    Reply,
-    Resume,
-    Search,
-    SearchFilter,
-    Send,
-    Sync,
-)
+from imserver.model import Answer, Login, LogSubscription, Message, Reply, Resume
 from imserver.sessions.sessions import Sessions
 from imserver.storage.store import Store
 from imserver.transport.connection import Connection, app_and_user

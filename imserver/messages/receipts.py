@@ -18,12 +18,13 @@ from imserver.auth.relations import Relations
 from imserver.cluster.nodes import NodeMessages
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import App, Hub
+from imserver.messages.commands import AskMarks, AskReceipts, CountReceipts, Hide, Read, Received, Typing
 from imserver.messages.log.contract import Conversation, MarkResult, ReceiptCount
 from imserver.messages.log.message_log import MessageLog
 from imserver.messages.log_subscriptions import GroupFollowers
 from imserver.messages.node_messages import ToFollowers
 from imserver.messages.open_streams import OpenStreams
-from imserver.model import AskMarks, AskReceipts, CountReceipts, Hide, Read, Received, Reply, Signal, Typing
+from imserver.model import Reply, Signal
 from imserver.storage.store import Store
 from imserver.transport.connection import Connection, app_and_user
 from imserver.transport.dispatch import CommandRow, CommandTable

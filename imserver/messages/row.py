@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from imserver.messages.api import channels, conversations, messages, streamed
 from imserver.messages.parts import build
 from imserver.messages.tables import TABLES
+from imserver.messages.wire import MESSAGE_COMMANDS
 from imserver.plugin.feature import Feature
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ def _metrics() -> Sequence[Metric]:
 FEATURE = Feature(
     "messages",
     build,
+    wire={"cmd": MESSAGE_COMMANDS, "centrifuge": MESSAGE_COMMANDS},
     metrics=_metrics,
     tables=TABLES,
     rows_check=("imserver.messages.doctor", "check_rows"),

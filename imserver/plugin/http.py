@@ -3,15 +3,12 @@
 from imserver.config.declared import about
 from imserver.http.call import Api, Call, Route
 from imserver.http.field import AccountApp, Acting, ActingPage, NextCursor, PageCursor
-from imserver.http.form import BadBody, read_cursor
+from imserver.http.form import BadBody, app_of_rooms, read_cursor, room_id
 from imserver.http.operation import Header, Refusals, Resource, one_of, refuse
 from imserver.http.reply import PROBLEM, ApiProblem, BatchAnswers, RequestRefused
 from imserver.http.streaming import stream_head, stream_refused
 from imserver.http.views import as_request, to_response
 from imserver.http.wire import page_and_cursor
-from imserver.messages.api.conversations import ConversationId
-from imserver.messages.api.messages import MessageApi, SendRequest
-from imserver.messages.api.streamed import StreamAppended, StreamPieces
 from imserver.transport.exchange import HttpRequest, HttpResponse
 
 __all__ = [
@@ -24,26 +21,23 @@ __all__ = [
     "BadBody",
     "BatchAnswers",
     "Call",
-    "ConversationId",
     "Header",
     "HttpRequest",
     "HttpResponse",
-    "MessageApi",
     "NextCursor",
     "PageCursor",
     "Refusals",
     "RequestRefused",
     "Resource",
     "Route",
-    "SendRequest",
-    "StreamAppended",
-    "StreamPieces",
     "about",
+    "app_of_rooms",
     "as_request",
     "one_of",
     "page_and_cursor",
     "read_cursor",
     "refuse",
+    "room_id",
     "stream_head",
     "stream_refused",
     "to_response",

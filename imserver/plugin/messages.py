@@ -2,6 +2,9 @@
 
 from imserver.cluster.history import count_fitting
 from imserver.messages.annotations import RefusedView
+from imserver.messages.api.conversations import ConversationId
+from imserver.messages.api.messages import MessageApi, SendRequest
+from imserver.messages.api.streamed import StreamAppended, StreamPieces
 from imserver.messages.log.contract import (
     Appended,
     Conversation,
@@ -20,31 +23,32 @@ from imserver.messages.messaging import Messaging
 from imserver.messages.node_messages import ToFollowers
 from imserver.messages.receipts import Signals
 from imserver.messages.services import MessageServices
-from imserver.streams.consumer import Consumer, DeliveryLease, Failure, NotOwner
-from imserver.streams.leased import LeasedWork
+from imserver.messages.wire import FIELDS_OF_COMMANDS, read_send
 
 __all__ = [
+    "FIELDS_OF_COMMANDS",
     "Appended",
-    "Consumer",
     "Conversation",
+    "ConversationId",
     "ConversationSummary",
-    "DeliveryLease",
     "Draft",
     "Entry",
-    "Failure",
     "GroupState",
-    "LeasedWork",
     "LogWindow",
+    "MessageApi",
     "MessageLog",
     "MessageServices",
     "Messaging",
-    "NotOwner",
     "RefusedView",
     "RejectReason",
     "Rejected",
+    "SendRequest",
     "Signals",
     "StorageUnsure",
+    "StreamAppended",
+    "StreamPieces",
     "ToFollowers",
     "UnreadMessages",
     "count_fitting",
+    "read_send",
 ]

@@ -34,6 +34,7 @@ def _fold(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return {key.casefold(): value for key, value in pairs if value is not None}
 
 
+_encode: Final = msgspec.json.Encoder().encode
 _decode: Final = json.JSONDecoder(object_pairs_hook=_fold, parse_constant=_refuse_constant).decode
 
 
@@ -41,6 +42,9 @@ def parse(payload: bytes) -> Any:
     """Parse JSON text. Raises ValueError or RecursionError."""
     return _decode(payload.decode())
 
+
+BAD_FRAME_REPLY: Final = "数据不合法".encode()
+"""Bare text frame that answers an unreadable request, as the original servers send it."""
 
 CONTENT: Final = frozenset({"text", "data", "message"})
 """Keys of message content, which is stored as bytes and may contain anything."""
@@ -127,6 +131,19 @@ class Fields(Struct, frozen=True, gc=False):
             raise Refused(errors.ReplyCode.BAD_PARAMETER)
         return cls(fields)
 
+    @classmethod
+    def verbatim(cls, data: bytes) -> Fields:
+        """The same, but the value of ``data`` is unchanged."""
+        fields = cls.of(data)
+        if "data" in fields.values:
+            whole: dict[str, Any] = json.loads(data)
+            fields.values["data"] = next(
+                value
+                for key, value in reversed(whole.items())
+                if key.casefold() == "data" and value is not None
+            )
+        return fields
+
     @staticmethod
     def frame(payload: bytes, name_key: str) -> tuple[str, str, bytes]:
         """The ``seq`` of a request, its name (under ``name_key``), and its data as JSON.
@@ -195,3 +212,19 @@ class Fields(Struct, frozen=True, gc=False):
         if bool(to) == bool(conversation):
             raise Refused(errors.ReplyCode.BAD_PARAMETER)
         return to, conversation
+
+    def content(self) -> tuple[str, bytes]:
+        """The type and bytes of a content: ``text``, or any JSON as ``data``."""
+        if "data" not in self.values:
+            return self.short_text("type", Limit.TYPE_BYTES) or "text", self.text("text").encode()
+        kind = self.short_text("type", Limit.TYPE_BYTES) or "custom"
+        if "text" in self.values or kind == "text":
+            raise Refused(errors.ReplyCode.BAD_PARAMETER)
+        return kind, _to_json(self.values["data"])
+
+
+def _to_json(value: Any) -> bytes:
+    try:
+        return _encode(value)
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON's escapes can express
+        return well_formed(json.dumps(value, ensure_ascii=False, separators=(",", ":"))).encode()

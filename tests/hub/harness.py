@@ -25,6 +25,7 @@ from imserver.hub.expiry import Sweep
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
 from imserver.messages.acks import AckTracker
+from imserver.messages.wire import MESSAGE_COMMANDS
 from imserver.metrics import Metrics
 from imserver.model import Login
 from imserver.protocol.dialect import Dialect
@@ -40,7 +41,7 @@ from tests.core.admitting import Admitting
 from tests.core.back_end import BackEnd
 from tests.transport.harness import Client, SocketHarness, until
 
-CMD = CmdDialect()
+CMD = CmdDialect().joined(MESSAGE_COMMANDS)
 REGISTRY = SoloRegistry(Lease("node"))
 POLICIES = {"101": "newest", "102": "multi", "103": "single", "104": "refuse"}
 

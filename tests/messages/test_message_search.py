@@ -12,9 +12,9 @@ from imserver.auth.rates import TooManyRequests
 from imserver.cluster.history import PAGE_BYTES
 from imserver.errors import StorageUnavailable
 from imserver.messages import messaging
+from imserver.messages.commands import SearchFilter
 from imserver.messages.log.contract import Entry
 from imserver.messages.messaging import SEARCHES_AT_ONCE, MessageSearch
-from imserver.model import SearchFilter
 from tests.core.memory_log import MemoryStore
 from tests.transport.harness import until
 

@@ -10,7 +10,9 @@ from imserver.dialects.protobuf.commands import ChatLogin, ChatMessage, ChatSync
 from imserver.dialects.protobuf.wire import FullProtobufDialect, ProtobufDialect
 from imserver.dialects.pusher.commands import ClientEvent, PusherSubscribe, PusherUnsubscribe, SignIn
 from imserver.dialects.pusher.wire import PusherDialect
-from imserver.model import Event, Heartbeat, Login, Ping, Publish, Send, Subscribe
+from imserver.messages.commands import Send
+from imserver.messages.wire import MESSAGE_COMMANDS
+from imserver.model import Event, Heartbeat, Login, Ping, Publish, Subscribe
 from tests.dialects.protobuf.test_full_wire import REQUESTS
 from tests.features import DIALECTS
 from tests.hub.harness import Harness
@@ -93,7 +95,7 @@ class TestLine(CommandContract):
 class TestCentrifuge(DialectContract):
     """Whose frames may have several requests, and whose clients may send nothing unreadable."""
 
-    dialect = CentrifugeDialect()
+    dialect = CentrifugeDialect().joined(MESSAGE_COMMANDS)
     requests = {  # noqa: RUF012
         b'{"id":1,"connect":{"token":"a.b.c"}}': CentrifugeLogin,
         b'{"id":2,"subscribe":{"channel":"news","recover":true,"offset":7}}': Subscribe,

@@ -18,6 +18,7 @@ from imserver.dialects.protobuf.wire import (
     uplink_ack,
 )
 from imserver.message_view import entry_view
+from imserver.messages.commands import SearchFilter
 from imserver.messages.messaging import (
     ConversationPage,
     ConversationView,
@@ -25,7 +26,7 @@ from imserver.messages.messaging import (
     SearchPage,
 )
 from imserver.messages.receipts import MarksView, PeerReceiptView, ReadView, ReceiptPage, ReceiptView
-from imserver.model import ChannelPart, Message, Reply, Request, SearchFilter, Signal, StreamPart
+from imserver.model import ChannelPart, Message, Reply, Request, Signal, StreamPart
 from tests.integration import protobuf
 from tests.support import ROOT
 

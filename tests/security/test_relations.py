@@ -40,7 +40,8 @@ from imserver.features.bots.parts import bots_of
 from imserver.features.bots.wire import OpenAnswer
 from imserver.features.groups.wire import CreateGroup, InviteToGroup
 from imserver.http.operation import Operation
-from imserver.model import Event, Pin, React, Reply, Send, Typing
+from imserver.messages.commands import Pin, React, Send, Typing
+from imserver.model import Event, Reply
 from imserver.storage.contract import Account
 from imserver.transport.connection import Connection, Encoding
 from tests.features import DOCUMENTED, ROUTES, sections
@@ -70,7 +71,8 @@ class Session:
         near, self.far = socket.socketpair()
         self.far.setblocking(False)
         near.setblocking(False)
-        encoding = Encoding(dialect or CmdDialect(), self.parts.network.dispatcher.serve, 65536, 0)
+        codec = dialect or self.parts.codec(CmdDialect())
+        encoding = Encoding(codec, self.parts.network.dispatcher.serve, 65536, 0)
         sock = socket._socket.socket(fileno=near.detach())  # type: ignore[attr-defined]
         self.connection = Connection(self.parts.network.context, sock, "192.0.2.1:1", encoding, monotonic())
         self.parts.sessions.hub.join(self.parts.sessions.hub.apps[app], self.connection, user, "")

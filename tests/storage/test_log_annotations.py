@@ -5,11 +5,12 @@ import json
 import gevent
 import pytest
 
+from imserver.messages.commands import SearchFilter
 from imserver.messages.log.annotations import MOST_EMOJI, MOST_PINS, MOST_USERS
 from imserver.messages.log.contract import MOST_UNREAD, Change, Draft, Entry, Rejected
 from imserver.messages.log.message_log import MessageLog
 from imserver.messages.log.writer import BATCH_CHANGES
-from imserver.model import Reaction, SearchFilter
+from imserver.model import Reaction
 
 from .conftest import OpenStore
 from .test_log import APP, ids, say, stored

@@ -2,10 +2,10 @@
 
 import pytest
 
+from imserver.messages.commands import SearchFilter
 from imserver.messages.log import search as log_search
 from imserver.messages.log.contract import Draft
 from imserver.messages.log.message_log import MessageLog
-from imserver.model import SearchFilter
 
 from .conftest import OpenStore, WriteAt
 from .test_log import APP, bodies, ids, say, stored

@@ -6,9 +6,8 @@ from typing import Final
 
 import msgspec
 
-from imserver.dialects.cmd.api import app_of_rooms, room_id
 from imserver.plugin.errors import ReplyCode, reply_text
-from imserver.plugin.http import Call, HttpResponse, Route
+from imserver.plugin.http import Call, HttpResponse, Route, app_of_rooms, room_id
 from imserver.plugin.identity import Needs, Tenants
 
 _encode = msgspec.json.Encoder().encode

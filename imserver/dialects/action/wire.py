@@ -16,10 +16,10 @@ import msgspec
 from msgspec import Raw, Struct, field
 
 from imserver.dialects.action.commands import AckNumber, ActionLogin, Say
-from imserver.dialects.cmd.wire import BAD_FRAME_REPLY
 from imserver.plugin.errors import ReplyCode, reply_text
 from imserver.plugin.settings import MAX_USER_BYTES
 from imserver.plugin.wire import (
+    BAD_FRAME_REPLY,
     BadFrame,
     Command,
     Dialect,

@@ -11,7 +11,7 @@ protobuf.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
@@ -27,8 +27,6 @@ from imserver.dialects.centrifuge.commands import (
     RefreshLogin,
     RefreshSubscription,
 )
-from imserver.dialects.cmd.wire import MESSAGE_COMMANDS
-from imserver.dialects.sse.wire import on_one_line
 from imserver.plugin.errors import ClientError, CloseCode, ReplyCode, reply_text
 from imserver.plugin.wire import (
     AskHistory,
@@ -51,6 +49,7 @@ from imserver.plugin.wire import (
     Unsubscribe,
     entry_view,
     has_nul,
+    on_one_line,
     payload_of,
     without_nulls,
 )
@@ -503,8 +502,8 @@ class CentrifugeDialect(Dialect):
     path = "/connection/websocket"
     app_path = "/connection/*/websocket"
     subprotocol = "centrifuge-json"
-    readers: Readers = MESSAGE_COMMANDS
-    """Methods of ``rpc``."""
+    readers: Mapping[str, Callable[[bytes], Command]] = {}
+    """Methods of ``rpc``, which features bring."""
     bare_tokens = True
     several = True
     close_codes_of_back_ends = True

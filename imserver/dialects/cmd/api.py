@@ -29,11 +29,12 @@ from imserver.http.form import (
     BadBody,
     app_from_json,
     app_named,
-    app_number,
+    app_of_rooms,
     cursor_of,
     fold,
     parse_json,
     read_cursor,
+    room_id,
 )
 from imserver.http.limits import Limits
 from imserver.http.rates import Rates
@@ -379,17 +380,6 @@ def _visible(api: UserApi, call: Call, after: str | None) -> dict[str, Any]:
     if missing:
         data["missingNodes"] = list(missing)
     return data
-
-
-def room_id(name: str) -> int | str:
-    """The id of a room, or of a user in it: a plain decimal becomes a number."""
-    return int(name) if app_number(name) == name else name
-
-
-def app_of_rooms(tenants: Tenants, params: Mapping[str, str]) -> str:
-    """The app of an ``appId`` whose rooms are listed; ``""`` if it is not a number."""
-    number = app_number(params.get("appid", ""))
-    return tenants.resolve(f"{ACTION_PREFIX}{number}") if number else ""
 
 
 def _app_of_list(api: UserApi, params: Mapping[str, str]) -> str:

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 import msgspec
 from msgspec import Struct
 
-from imserver.dialects.cmd.wire import FIELDS_OF_COMMANDS
 from imserver.dialects.protobuf.commands import ChatLogin, ChatMessage, ChatSync
 from imserver.plugin.errors import ReplyCode, reply_text
+from imserver.plugin.messages import FIELDS_OF_COMMANDS
 from imserver.plugin.settings import ConfigError
 from imserver.plugin.wire import (
     BadFrame,

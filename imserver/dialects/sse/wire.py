@@ -13,16 +13,13 @@ from typing import Any, Final
 import msgspec
 
 from imserver import errors
-from imserver.message_view import entry_view, stream_view
+from imserver.message_view import entry_view, on_one_line, stream_view
 from imserver.model import Event, Message, Signal
 from imserver.protocol.dialect import Dialect
 
 NAME: Final = "sse"
 COMMENT: Final = b":\n\n"
 """A comment, which prevents that the connection is idle."""
-
-_LINE_END, _RETURN = b"\n\r"
-_BLANKS: Final = bytes.maketrans(b"\r\n", b"  ")
 
 _encode = msgspec.json.Encoder().encode
 
@@ -56,13 +53,6 @@ class SseDialect(Dialect):
         row = errors.CLOSE.get(code)
         data = {"code": code, "reason": reason, "reconnect": row is None or row.reconnect}
         return b"event: end\ndata: %b\n\n" % _encode(data)
-
-
-def on_one_line(line: bytes) -> bytes:
-    """The same JSON without line ends, which would end an event or a frame."""
-    if _LINE_END in line or _RETURN in line:  # 8 times as fast as b"\n" in line
-        return line.translate(_BLANKS)
-    return line
 
 
 def ready(about: dict[str, Any], retry_milliseconds: int, cursor: int | None = None) -> bytes:

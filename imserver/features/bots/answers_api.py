@@ -10,18 +10,9 @@ from imserver.features.bots.answers import StreamedAnswers
 from imserver.features.bots.api import CHAPTER
 from imserver.features.bots.parts import bots_of
 from imserver.plugin.errors import Problems
-from imserver.plugin.http import (
-    Acting,
-    ApiProblem,
-    Call,
-    Resource,
-    StreamAppended,
-    StreamPieces,
-    about,
-    one_of,
-)
+from imserver.plugin.http import Acting, ApiProblem, Call, Resource, about, one_of
 from imserver.plugin.identity import Needs
-from imserver.plugin.messages import Rejected, RejectReason
+from imserver.plugin.messages import Rejected, RejectReason, StreamAppended, StreamPieces
 from imserver.plugin.settings import MAX_USER_BYTES
 from imserver.plugin.wire import (
     Limit,

@@ -32,7 +32,6 @@ from imserver.plugin.http import (
     ActingPage,
     ApiProblem,
     Call,
-    ConversationId,
     NextCursor,
     Resource,
     about,
@@ -41,6 +40,7 @@ from imserver.plugin.http import (
     refuse,
 )
 from imserver.plugin.identity import Needs
+from imserver.plugin.messages import ConversationId
 from imserver.plugin.runtime import PublicRequests
 
 CHAPTER: Final = "Accounts of programs, with tokens and slash commands."

@@ -16,25 +16,15 @@ import gevent
 import msgspec
 from msgspec import Raw, Struct
 
-from imserver.dialects.cmd.wire import read_send
 from imserver.features.bots.rows import BotHook, HookStore
 from imserver.features.webhooks.event_json import for_bot
 from imserver.features.webhooks.event_rows import EventStore
 from imserver.features.webhooks.requests import MISCONFIGURED, POST_SECONDS, WebhookCounts
 from imserver.plugin.errors import StorageUnavailable
-from imserver.plugin.messages import (
-    Consumer,
-    DeliveryLease,
-    Draft,
-    Entry,
-    Failure,
-    LeasedWork,
-    LogWindow,
-    MessageLog,
-    Messaging,
-)
+from imserver.plugin.messages import Draft, Entry, LogWindow, MessageLog, Messaging, read_send
 from imserver.plugin.runtime import PublicRequests, RateLimitedLog, Unreachable
 from imserver.plugin.storage import Store
+from imserver.plugin.streams import Consumer, DeliveryLease, Failure, LeasedWork
 from imserver.plugin.wire import Refused
 
 log = logging.getLogger(__name__)

@@ -24,14 +24,13 @@ from imserver.plugin.http import (
     ApiProblem,
     Call,
     HttpResponse,
-    MessageApi,
     Resource,
     Route,
-    SendRequest,
     about,
     refuse,
 )
 from imserver.plugin.identity import Needs, Principal
+from imserver.plugin.messages import MessageApi, SendRequest
 from imserver.plugin.services import Core, IdentityServices
 from imserver.plugin.wire import id_of
 

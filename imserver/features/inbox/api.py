@@ -13,16 +13,9 @@ from imserver.features.inbox.problems import HTTP_TOO_MANY_DRAFTS, HTTP_TOO_MANY
 from imserver.features.inbox.rows import Arrangement, TooManyDrafts, TooManyPins
 from imserver.features.inbox.wire import MAX_DRAFT_BYTES, Arrange, DraftMention, UnsentText
 from imserver.plugin.errors import Problems
-from imserver.plugin.http import (
-    Acting,
-    ApiProblem,
-    Call,
-    ConversationId,
-    Resource,
-    about,
-    refuse,
-)
+from imserver.plugin.http import Acting, ApiProblem, Call, Resource, about, refuse
 from imserver.plugin.identity import Needs
+from imserver.plugin.messages import ConversationId
 from imserver.plugin.wire import Limit
 
 Pinned = Annotated[

@@ -37,19 +37,9 @@ from imserver.features.notifications.settings import (
     rules_in,
 )
 from imserver.plugin.errors import Problems
-from imserver.plugin.http import (
-    AccountApp,
-    Acting,
-    Api,
-    ApiProblem,
-    Call,
-    ConversationId,
-    Resource,
-    about,
-    refuse,
-)
+from imserver.plugin.http import AccountApp, Acting, Api, ApiProblem, Call, Resource, about, refuse
 from imserver.plugin.identity import GOCHAT, Buckets, Needs, Tenants
-from imserver.plugin.messages import MessageLog, MessageServices, Signals, ToFollowers
+from imserver.plugin.messages import ConversationId, MessageLog, MessageServices, Signals, ToFollowers
 from imserver.plugin.runtime import BadUrl
 from imserver.plugin.services import Core
 from imserver.plugin.settings import settings_of

@@ -26,8 +26,8 @@ from imserver.features.notifications.rows import NotificationRows
 from imserver.features.notifications.webpush import PushResult, WebPush
 from imserver.features.webhooks.event_rows import NewEvent
 from imserver.plugin.errors import StorageUnavailable
-from imserver.plugin.messages import Consumer, DeliveryLease, Failure
 from imserver.plugin.runtime import RateLimitedLog, is_long_turn, retry_pause, serve_others, steady_time
+from imserver.plugin.streams import Consumer, DeliveryLease, Failure
 
 log = logging.getLogger(__name__)
 

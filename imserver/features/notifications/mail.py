@@ -26,9 +26,10 @@ from imserver.features.notifications.rows import NotificationRows
 from imserver.features.notifications.settings import rules_of
 from imserver.features.webhooks.event_rows import NewEvent
 from imserver.plugin.identity import Tenants
-from imserver.plugin.messages import Consumer, DeliveryLease, Failure, MessageLog
+from imserver.plugin.messages import MessageLog
 from imserver.plugin.runtime import RateLimitedLog
 from imserver.plugin.storage import Account, Store
+from imserver.plugin.streams import Consumer, DeliveryLease, Failure
 from imserver.plugin.wire import (
     Limit,
     id_of,

@@ -22,10 +22,11 @@ from imserver.features.notifications.webpush import WebPush
 from imserver.features.webhooks import webhooks_of
 from imserver.plugin import FeatureParts
 from imserver.plugin.identity import GOCHAT
-from imserver.plugin.messages import DeliveryLease, MessageServices
+from imserver.plugin.messages import MessageServices
 from imserver.plugin.runtime import PublicRequests
 from imserver.plugin.services import Core
 from imserver.plugin.settings import settings_of
+from imserver.plugin.streams import DeliveryLease
 
 
 class NotificationParts(Struct, frozen=True):

@@ -27,8 +27,8 @@ from imserver.features.notifications.contract import (
     Wishes,
 )
 from imserver.features.webhooks.event_rows import NewEvent, add_events
-from imserver.plugin.messages import NotOwner
 from imserver.plugin.storage import PooledStatements, Row, Statements, Store, chunks, marks_of, text_of
+from imserver.plugin.streams import NotOwner
 
 LEASE: Final = " notifications"
 """The name of the lease in the table of feeds, in place of an app. No app has it."""

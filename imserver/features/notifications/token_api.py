@@ -21,18 +21,9 @@ from imserver.features.notifications.tokens import (
     MailToken,
 )
 from imserver.plugin.errors import Problems
-from imserver.plugin.http import (
-    Api,
-    ApiProblem,
-    Call,
-    HttpResponse,
-    MessageApi,
-    Resource,
-    SendRequest,
-    about,
-    refuse,
-)
+from imserver.plugin.http import Api, ApiProblem, Call, HttpResponse, Resource, about, refuse
 from imserver.plugin.identity import Needs, Principal, Tenants
+from imserver.plugin.messages import MessageApi, SendRequest
 from imserver.plugin.services import Core, SessionServices
 
 _ID_BYTES: Final = 18

@@ -13,10 +13,11 @@ from msgspec import Struct
 from imserver.features.webhooks.event_rows import Absence, NewEvent
 from imserver.features.webhooks.feeds import Feed, Feeds
 from imserver.plugin.errors import StorageUnavailable
-from imserver.plugin.messages import Consumer, Conversation, ConversationSummary, Entry, MessageLog
+from imserver.plugin.messages import Conversation, ConversationSummary, Entry, MessageLog
 from imserver.plugin.runtime import steady_time
 from imserver.plugin.services import SessionServices
 from imserver.plugin.storage import Account, Store
+from imserver.plugin.streams import Consumer
 from imserver.plugin.wire import entry_view
 
 GATHER_SECONDS: Final = 0.1

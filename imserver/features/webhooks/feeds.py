@@ -42,16 +42,10 @@ from imserver.features.webhooks.requests import (
     WebhookCounts,
 )
 from imserver.plugin.errors import StorageUnavailable
-from imserver.plugin.messages import (
-    Consumer,
-    DeliveryLease,
-    Entry,
-    Failure,
-    LogWindow,
-    MessageLog,
-)
+from imserver.plugin.messages import Entry, LogWindow, MessageLog
 from imserver.plugin.runtime import Outgoing, Unreachable, until_beat
 from imserver.plugin.storage import Store, chunks
+from imserver.plugin.streams import Consumer, DeliveryLease, Failure
 
 log = logging.getLogger(__name__)
 

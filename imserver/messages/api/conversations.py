@@ -22,17 +22,14 @@ from imserver.http.operation import Resource
 from imserver.http.reply import ApiProblem
 from imserver.http.wire import page_and_cursor
 from imserver.message_view import entry_view
+from imserver.messages.commands import NO_FILTER, SearchFilter
 from imserver.messages.deliverer import newest_page, oldest_page
 from imserver.messages.log.contract import ConversationSummary, Entry
 from imserver.messages.log.message_log import MessageLog
 from imserver.messages.messaging import MessageSearch
 from imserver.messages.receipts import MarksView, Receipts
 from imserver.messages.services import MessageServices
-from imserver.model import (
-    NO_FILTER,
-    Limit,
-    SearchFilter,
-)
+from imserver.model import Limit
 from imserver.storage.store import Store
 
 _MAX_PAGE = 200

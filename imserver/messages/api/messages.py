@@ -25,6 +25,15 @@ from imserver.http.operation import Resource, one_of
 from imserver.http.rates import Rates
 from imserver.http.reply import ApiProblem
 from imserver.messages.api.conversations import ON_BEHALF, ConversationId, MessageId
+from imserver.messages.commands import (
+    MAX_BUTTON_BYTES,
+    MAX_BUTTON_CHARACTERS,
+    MAX_BUTTON_ROWS,
+    MAX_BUTTONS,
+    Send,
+    buttons_objection,
+    mentions_objection,
+)
 from imserver.messages.log.annotations import emoji_objection
 from imserver.messages.log.contract import (
     Change,
@@ -36,17 +45,7 @@ from imserver.messages.log.message_log import MessageLog
 from imserver.messages.messaging import Messaging
 from imserver.messages.receipts import Receipts
 from imserver.messages.services import MessageServices
-from imserver.model import (
-    MAX_BUTTON_BYTES,
-    MAX_BUTTON_CHARACTERS,
-    MAX_BUTTON_ROWS,
-    MAX_BUTTONS,
-    SYSTEM_PREFIX,
-    Limit,
-    Send,
-    buttons_objection,
-    mentions_objection,
-)
+from imserver.model import SYSTEM_PREFIX, Limit
 from imserver.notify import Notify, NotifyField, leads_nowhere_else
 from imserver.storage.store import Store
 

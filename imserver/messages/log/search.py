@@ -16,10 +16,10 @@ from typing import Any, Final
 import msgspec
 
 from imserver.clock import is_long_turn, serve_others
+from imserver.messages.commands import NO_FILTER, SearchFilter
 from imserver.messages.log.contract import Entry
 from imserver.messages.log.read import VISIBLE, fetch, last_before
 from imserver.messages.log.rows import NUMBERS, LogHead, LogTables, head_of
-from imserver.model import NO_FILTER, SearchFilter
 from imserver.storage.statements import Statements, lower_ascii, marks_of
 
 TEXT_TYPE: Final = "text"

@@ -12,7 +12,6 @@ from imserver import errors
 from imserver.config.settings import MAX_USER_BYTES
 from imserver.dialects.action.commands import ActionLogin, Say
 from imserver.dialects.action.wire import ActionDialect
-from imserver.dialects.cmd.wire import BAD_FRAME_REPLY
 from imserver.model import (
     BadFrame,
     Event,
@@ -20,6 +19,7 @@ from imserver.model import (
     Limit,
     Reply,
 )
+from imserver.protocol.forgiving import BAD_FRAME_REPLY
 from tests.support import ROOT
 
 VECTORS = json.loads((ROOT / "tests" / "vectors" / "action.json").read_text(encoding="utf-8"))

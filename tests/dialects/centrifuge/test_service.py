@@ -25,7 +25,9 @@ from imserver.dialects.centrifuge.service import (
 from imserver.dialects.centrifuge.wire import CentrifugeDialect, SubscribeResult
 from imserver.errors import StorageUnavailable
 from imserver.features.webhooks.back_ends import BackEndRequests
-from imserver.model import Login, Reply, Send
+from imserver.messages.commands import Send
+from imserver.messages.wire import MESSAGE_COMMANDS
+from imserver.model import Login, Reply
 from imserver.transport.connection import Connection
 from imserver.transport.dispatch import CommandRow
 from imserver.transport.gate import Head
@@ -64,7 +66,7 @@ class CentrifugeHarness(Harness):
         self.dispatcher.add(self.centrifuge.rows())
 
     def subscriber(self, channel: str, **ends: int) -> tuple[Connection, Client]:
-        connection, client = self.connect(dialect=CentrifugeDialect())
+        connection, client = self.connect(dialect=CentrifugeDialect().joined(MESSAGE_COMMANDS))
         connection.dialect_state = CentrifugeState(ends=dict(ends))
         self.hub.join(self.hub.apps["101"], connection, "ann", "")
         self.channels.subscriptions.join("101", channel, connection)

@@ -37,22 +37,20 @@ from imserver.dialects.centrifuge.wire import (
 from imserver.errors import (
     CloseCode,
 )
+from imserver.messages.commands import AskPins, Pin, React, Send
 from imserver.messages.messaging import StoredView
+from imserver.messages.wire import MESSAGE_COMMANDS
 from imserver.model import (
     AskHistory,
-    AskPins,
     AskPresence,
     BadFrame,
     ChannelPart,
     Command,
     Event,
     Message,
-    Pin,
     Publish,
-    React,
     Reply,
     Request,
-    Send,
     Signal,
     Subscribe,
     Unsubscribe,
@@ -62,7 +60,8 @@ from tests.support import ROOT
 VECTORS: dict[str, Any] = json.loads((ROOT / "tests/vectors/centrifuge.json").read_text(encoding="utf-8"))
 COMMANDS = {row["name"]: row for row in VECTORS["commands"]}
 REPLIES = {row["name"]: row for row in VECTORS["replies"]}
-as_json, as_protobuf = CentrifugeDialect(), CentrifugeProtobufDialect()
+as_json = CentrifugeDialect().joined(MESSAGE_COMMANDS)
+as_protobuf = CentrifugeProtobufDialect().joined(MESSAGE_COMMANDS)
 DIALECTS = (as_json, as_protobuf)
 
 READ: dict[str, Command] = {

@@ -9,8 +9,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imserver import errors
-from imserver.dialects.cmd.wire import BAD_FRAME_REPLY, CmdDialect
-from imserver.model import BadFrame, Command, Event, Heartbeat, Login, Ping, Reply, Request
+from imserver.dialects.cmd.wire import ChannelCmdDialect, CmdDialect
+from imserver.model import (
+    BadFrame,
+    ChannelPart,
+    Command,
+    Event,
+    Heartbeat,
+    Login,
+    Ping,
+    Reply,
+    Request,
+    Signal,
+    StreamPart,
+)
+from imserver.protocol.forgiving import BAD_FRAME_REPLY
 
 cmd = CmdDialect()
 relaxed = settings(deadline=None)
@@ -327,3 +340,11 @@ def test_names_and_texts_arrive_as_they_are(kind: str, sender: str, text: str) -
     frame = json.loads(cmd.encode_event(Event(kind, sender, text, "1")))
     assert frame["cmd"] == kind
     assert frame["response"]["data"] == {"target": "", "type": "text", "msg": text, "from": sender}
+
+
+@pytest.mark.parametrize("dialect", [CmdDialect(), ChannelCmdDialect()])
+def test_a_piece_of_an_answer_names_its_conversation_with_and_without_channels(dialect: Any) -> None:
+    part = ChannelPart("group:7", stream=StreamPart("s1", 1))
+    frame = json.loads(dialect.encode_event(Signal("piece", "bot", "hi", channel=part, conversation=7)))
+    shown = {"from": "bot", "conversation": 7, "stream": "s1", "piece": 1, "text": "hi"}
+    assert (frame["cmd"], frame["response"]["data"]) == ("piece", shown)

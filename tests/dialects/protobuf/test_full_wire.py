@@ -18,6 +18,18 @@ from imserver.dialects.protobuf.wire import (
     as_message,
 )
 from imserver.message_view import entry_view
+from imserver.messages.commands import (
+    Ack,
+    AskMarks,
+    AskReceipts,
+    Conversations,
+    Hide,
+    History,
+    Read,
+    Received,
+    Search,
+    Typing,
+)
 from imserver.messages.messaging import (
     ConversationPage,
     ConversationView,
@@ -25,27 +37,7 @@ from imserver.messages.messaging import (
     SearchPage,
 )
 from imserver.messages.receipts import MarksView, PeerReceiptView, ReadView, ReceiptPage, ReceiptView
-from imserver.model import (
-    Ack,
-    AskMarks,
-    AskReceipts,
-    BadFrame,
-    Command,
-    Conversations,
-    EntryKind,
-    Event,
-    Hide,
-    History,
-    Limit,
-    Message,
-    Read,
-    Received,
-    Reply,
-    Request,
-    Search,
-    Signal,
-    Typing,
-)
+from imserver.model import BadFrame, Command, EntryKind, Event, Limit, Message, Reply, Request, Signal
 from tests.integration import protobuf
 from tests.integration.protobuf import Output, SentMessage, field, further, one, outputs, sent, varint
 

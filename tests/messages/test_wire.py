@@ -7,22 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import json
 
-from imserver.dialects.cmd import wire as cmd
 from imserver.message_view import entry_view
-from imserver.model import (
-    AskPins,
-    ChannelPart,
-    History,
-    Message,
-    Pin,
-    React,
-    Reaction,
-    Search,
-    SearchFilter,
-    Send,
-    Signal,
-    StreamPart,
-)
+from imserver.messages import wire
+from imserver.messages.commands import AskPins, History, Pin, React, Search, SearchFilter, Send
+from imserver.model import Message, Reaction
 from imserver.protocol.forgiving import Refused
 
 NAMES = st.one_of(st.text(max_size=70), st.text("a\0é😀", max_size=70), st.none(), st.integers())
@@ -49,12 +37,12 @@ def read(function: Any, data: bytes) -> Any:
 @given(FIELDS)
 def test_the_fast_path_reads_the_same_as_the_slow_path(fields: dict[str, Any]) -> None:
     data = json.encode(fields)
-    assert read(cmd.read_send, data) == read(cmd._send_anything, data)
+    assert read(wire.read_send, data) == read(wire._send_anything, data)
 
 
 def test_the_quick_way_is_taken_by_a_plain_message() -> None:
     data = b'{"to":"bob","text":"hi","clientMsgID":"a-1"}'
-    assert cmd._send_text(data) == Send("bob", 0, body=b"hi", id="a-1")
+    assert wire._send_text(data) == Send("bob", 0, body=b"hi", id="a-1")
 
 
 @pytest.mark.parametrize(
@@ -67,7 +55,7 @@ def test_the_quick_way_is_taken_by_a_plain_message() -> None:
     ],
 )
 def test_other_spellings_are_read_too(data: bytes, command: Send) -> None:
-    found = cmd.read_send(data)
+    found = wire.read_send(data)
     if command.type == "custom":
         assert json.decode(found.body) == {"Key": [1, 2.0, "é"]}
         return
@@ -75,10 +63,10 @@ def test_other_spellings_are_read_too(data: bytes, command: Send) -> None:
 
 
 def test_half_a_character_is_replaced_everywhere() -> None:
-    request = cmd.read_send(rb'{"to":"bob","data":{"a\ud800":["\udc00"]},"mentions":["\ud800"]}')
+    request = wire.read_send(rb'{"to":"bob","data":{"a\ud800":["\udc00"]},"mentions":["\ud800"]}')
     assert json.decode(request.body) == {"a\ufffd": ["\ufffd"]}
     assert json.decode(request.meta) == {"mentions": ["\ufffd"]}
-    assert json.decode(cmd._edit(rb'{"id":1,"data":"\ud800"}').body) == "\ufffd"
+    assert json.decode(wire._edit(rb'{"id":1,"data":"\ud800"}').body) == "\ufffd"
 
 
 @pytest.mark.parametrize(
@@ -155,7 +143,7 @@ def test_meta_names_the_users_who_joined() -> None:
     ],
 )
 def test_what_is_asked_about_messages_is_read(name: str, data: bytes, command: object) -> None:
-    assert cmd.COMMANDS[name](data) == command
+    assert wire.MESSAGE_COMMANDS[name](data) == command
 
 
 @pytest.mark.parametrize(
@@ -201,7 +189,7 @@ def test_what_is_asked_about_messages_is_read(name: str, data: bytes, command: o
 )
 def test_what_is_asked_wrongly_is_refused(name: str, data: bytes) -> None:
     with pytest.raises(Refused) as refused:
-        cmd.COMMANDS[name](data)
+        wire.MESSAGE_COMMANDS[name](data)
     assert refused.value.code == 1001
 
 
@@ -215,11 +203,3 @@ def test_reactions_are_shown_and_a_digit_is_an_emoji_too() -> None:
     assert shown["meta"] == {"count": 2}
     shown = json.decode(json.encode(entry_view(Message(5, 2, 5, "bob", (), "pin", "remove", about=1))))
     assert (shown["type"], "text" in shown) == ("remove", False)
-
-
-@pytest.mark.parametrize("dialect", [cmd.CmdDialect(), cmd.ChannelCmdDialect()])
-def test_a_piece_of_an_answer_names_its_conversation_with_and_without_channels(dialect: Any) -> None:
-    part = ChannelPart("group:7", stream=StreamPart("s1", 1))
-    frame = json.decode(dialect.encode_event(Signal("piece", "bot", "hi", channel=part, conversation=7)))
-    shown = {"from": "bot", "conversation": 7, "stream": "s1", "piece": 1, "text": "hi"}
-    assert (frame["cmd"], frame["response"]["data"]) == ("piece", shown)
