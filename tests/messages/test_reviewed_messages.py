@@ -7,7 +7,7 @@ import pytest
 from msgspec import json as fast
 
 from imserver.dialects.action.commands import Say
-from imserver.dialects.action.service import ActionMessages
+from imserver.dialects.action.stored import ActionMessages
 from imserver.dialects.action.wire import ActionDialect
 from imserver.errors import ReviewUnavailable
 from imserver.features.webhooks.reviews import ReviewHook

@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from imserver.dialects.action import api
 from imserver.dialects.action.acks import ActionAcks
-from imserver.dialects.action.service import ActionMessages, ActionService
+from imserver.dialects.action.service import ActionService
 from imserver.dialects.action.wire import DIALECT
 from imserver.plugin import DialectParts, Feature, FeatureParts
-from imserver.plugin.messages import MessageServices
 from imserver.plugin.services import Core
 
 
@@ -18,7 +17,15 @@ def _build(core: Core) -> FeatureParts:
         tenant = core.identity.tenants.get(app)
         return {} if tenant is None else tenant.room_members
 
-    acks = ActionAcks(core.push, core.service(MessageServices).messaging, core.cluster)
+    messaging, messages = None, None
+    if "messages" in core.features:
+        # They import the messenger.
+        from imserver.dialects.action.stored import ActionMessages
+        from imserver.plugin.messages import MessageServices
+
+        messaging = core.service(MessageServices).messaging
+        messages = ActionMessages(messaging, core.storage.store)
+    acks = ActionAcks(core.push, messaging, core.cluster)
     core.network.forgotten.insert(-1, acks.clear)  # channels are left last
     core.identity.tenants.on_delete.append(acks.forget)
     service = ActionService(
@@ -26,7 +33,7 @@ def _build(core: Core) -> FeatureParts:
         core.channels,
         members,
         core.config.hub.notice_members,
-        ActionMessages(core.service(MessageServices).messaging, core.storage.store),
+        messages,
         core.identity.reviews,
         core.identity.observer.message,
         acks,
@@ -39,4 +46,4 @@ def _build(core: Core) -> FeatureParts:
     )
 
 
-FEATURE = Feature("action", _build, (DIALECT,), api.ROUTES)
+FEATURE = Feature("action", _build, (DIALECT,), api.ROUTES, uses=("messages?",))

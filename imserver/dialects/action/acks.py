@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from time import monotonic
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import gevent
 from msgspec import Struct
@@ -19,9 +19,11 @@ from msgspec.structs import replace
 from imserver.dialects.action.commands import AckNumber
 from imserver.dialects.action.wire import DIALECT, AckedActionDialect
 from imserver.plugin.errors import ReplyCode
-from imserver.plugin.messages import Messaging
 from imserver.plugin.services import ClusterServices, PushServices
 from imserver.plugin.wire import AckedState, Connection, Event, Outcome, Reply, app_and_user
+
+if TYPE_CHECKING:
+    from imserver.plugin.messages import Messaging
 
 AWAIT_SECONDS: Final = 600
 """Time for which a user is awaited, and for which unstored messages wait."""
@@ -47,14 +49,13 @@ class ActionAcks:
     def __init__(
         self,
         push: PushServices,
-        messaging: Messaging,
+        messaging: Messaging | None,
         cluster: ClusterServices,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self._reach = push.reach
         self._pending = push.pending
-        self._catch_up = messaging.catch_up
-        self._ack_tracker = messaging.ack_tracker
+        self._messaging = messaging
         self._clock = clock
         self._awaited: dict[tuple[str, str], float] = {}
         """(app, user) → monotonic time until which the user is awaited."""
@@ -66,13 +67,20 @@ class ActionAcks:
 
     # --- commands -------------------------------------------------------------------------------------------
 
+    @property
+    def available(self) -> bool:
+        """Whether clients may acknowledge messages: not on a node without stored messages."""
+        return self._messaging is not None
+
     def turn_on(self, connection: Connection) -> None:
-        """Number the messages to a connection from now on. Never switches."""
+        """Number the messages to a connection from now on, if :attr:`available`. Never switches."""
+        if self._messaging is None:
+            return
         state = connection.dialect_state
         if not isinstance(state, AckedState):
             state = connection.dialect_state = AckedState()
         if state.unacked is None:
-            state.unacked = self._ack_tracker.unacked()
+            state.unacked = self._messaging.ack_tracker.unacked()
             connection.encoding = connection.encoding.with_dialect(_ACKED)
 
     def turn_off(self, connection: Connection) -> None:
@@ -94,11 +102,11 @@ class ActionAcks:
         """A client acknowledges the messages up to a number. Never switches."""
         state = connection.dialect_state
         unacked = state.unacked if isinstance(state, AckedState) else None
-        if unacked is None:
+        if unacked is None or self._messaging is None:
             return Reply(ReplyCode.NO_ROUTE)
         id = unacked.ack(connection, command.number)
         if id:
-            self._catch_up.prove(connection, id)
+            self._messaging.catch_up.prove(connection, id)
         return _OK
 
     # --- sending --------------------------------------------------------------------------------------------

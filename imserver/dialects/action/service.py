@@ -1,45 +1,27 @@
 """The action dialect: a user sends messages to one other user, or to a room.
 
-If an app stores these messages (:class:`ActionMessages`), absent users receive them at their next login.
-Messages of a room are delivered from the log. So all messages of a connection have one order, and a message
-that is sent during a login arrives exactly once. A user belongs to a room if the user has a position in it.
-Stored members have one from the first message, other users from their first login to the room. A message
-without proof of arrival (the pong to a ping after it) is sent again at the next login.
-Clients that acknowledge are in :mod:`imserver.dialects.action.acks`.
+If an app stores these messages (:mod:`imserver.dialects.action.stored`), absent users receive them at their
+next login. Clients that acknowledge are in :mod:`imserver.dialects.action.acks`.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
-from functools import partial
-from time import monotonic, time
-from typing import Any, Final
-
-import gevent
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from time import time
+from typing import TYPE_CHECKING, Any, Final
 
 from imserver.dialects.action.acks import ActionAcks, acknowledges
 from imserver.dialects.action.commands import AckNumber, ActionLogin, Say
-from imserver.dialects.action.wire import ActionDialect, with_seq
-from imserver.plugin.errors import CloseCode, ReplyCode, StorageUnavailable
+from imserver.dialects.action.wire import ActionDialect
+from imserver.plugin.errors import ReplyCode
 from imserver.plugin.identity import Relations, Reviews
-from imserver.plugin.messages import (
-    Appended,
-    Draft,
-    MessageLog,
-    Messaging,
-    Rejected,
-    RejectReason,
-)
 from imserver.plugin.services import ChannelRefused, ChannelServices, SessionServices
-from imserver.plugin.storage import Store
 from imserver.plugin.wire import (
     AckedState,
     CommandRow,
     CommandTable,
     Connection,
-    DialectState,
     Event,
     Head,
     Outcome,
@@ -47,13 +29,12 @@ from imserver.plugin.wire import (
     app_and_user,
 )
 
+if TYPE_CHECKING:
+    from imserver.dialects.action.stored import ActionMessages
+
 log = logging.getLogger(__name__)
 
 LEFT_TEXT: Final = "用户已经离开"
-
-RETRY_SECONDS: Final = 1.0
-FINISH_SECONDS: Final = 1.0
-_LOOK_SECONDS: Final = 0.05
 
 Members = Callable[[str], Mapping[str, Sequence[str]]]
 """App → its rooms with stored members, and these members."""
@@ -73,147 +54,15 @@ _OK: Final = Reply(ReplyCode.OK)
 _ACKED: Final = Reply(ReplyCode.OK, {"acks": True})
 _FAILED: Final = Reply(ReplyCode.FAILED)
 _NOT_STORED: Final = Reply(ReplyCode.NOT_STORED)
-_BLOCKED: Final = Reply(Rejected(RejectReason.BLOCKED).reply_code)
-
-
-class ActionMessages:
-    """Delivers missed messages, and stores new ones. Owner of the counts of messages that wait for their
-    commit.
-    """
-
-    def __init__(self, messaging: Messaging, store: Store) -> None:
-        self._messaging = messaging
-        self._catch_up = messaging.catch_up
-        self._positions = messaging.positions
-        self._store = store
-        self._sending: dict[Connection, int] = {}
-        """How many messages of connections are being stored."""
-
-    # --- catch-up -------------------------------------------------------------------------------------------
-
-    def begin(self, connection: Connection, room: str, rooms: Collection[str]) -> None:
-        """Deliver missed messages after the answer to a login, for its ``room`` (``""``: none) and for the
-        ``rooms`` in which the user is a stored member.
-
-        Switches for a login to a room. Messages that are sent there after the return are delivered.
-        """
-        state, (app, user) = connection.dialect_state, app_and_user(connection)
-        read = partial(self._positions_of, app, user, room, rooms)
-        late = partial(read, int(time()))
-        positions: dict[str, int] | None = None
-        if room and room not in rooms:
-            with suppress(StorageUnavailable):
-                positions = read()
-        if state is not None and connection.dialect_state is state:
-            gevent.spawn(self._run, connection, state, positions, late)
-
-    def _run(
-        self,
-        connection: Connection,
-        state: DialectState,
-        positions: dict[str, int] | None,
-        read_positions: Callable[[], dict[str, int]],
-    ) -> None:
-        """Greenlet: deliver all missed messages, and then new ones. Tries again while the database does not
-        answer. Ends when the connection logs in again.
-        """
-        log_subscription = None
-        while connection.is_open and connection.dialect_state is state:
-            try:
-                if log_subscription is None:
-                    positions = positions or read_positions()
-                    if connection.dialect_state is not state:
-                        return
-                    log_subscription = self._catch_up.subscribe_from(
-                        connection, positions, pinged=not acknowledges(connection)
-                    )
-                if connection.log_subscription is log_subscription:
-                    self._catch_up.send_missed(connection, log_subscription.delivered, _wait_until_read)
-                return
-            except StorageUnavailable:
-                gevent.sleep(RETRY_SECONDS)
-            except Exception:
-                log.exception("missed messages could not be sent", extra={"connection": connection.peer})
-                connection.close(CloseCode.INTERNAL_ERROR)
-
-    def _positions_of(
-        self, app: str, user: str, room: str, rooms: Collection[str], login_time: int | None = None
-    ) -> dict[str, int]:
-        """A user's positions, also in the user's rooms. The first login to a room creates a position at the
-        time of the login: now, or ``login_time`` in Unix seconds if the database did not answer then.
-        """
-        positions = self._positions.get(app, user, dict.fromkeys([*rooms, room] if room else rooms))
-        if room and room not in positions:
-            stored = self._store.part(MessageLog)
-            if room in rooms:
-                positions[room] = 0
-            elif login_time is None:
-                positions[room] = stored.entries.head(app)
-            else:
-                positions[room] = stored.entries.stored_before(app, login_time)
-            self._positions.begin(app, user, room, positions[room])
-        return dict.fromkeys(rooms, 0) | positions
-
-    # --- sending --------------------------------------------------------------------------------------------
-
-    def send(
-        self,
-        connection: Connection,
-        command: Say,
-        answer: Callable[[Reply], None],
-        *,
-        to: str = "",
-        room: str = "",
-    ) -> None:
-        """Store a message to a user or to a room. The answer follows the commit. Never switches."""
-        draft = Draft(
-            sender=connection.user or "",
-            type=command.type,
-            body=command.text.encode(),
-            time_ms=int(time() * 1000),
-            meta=with_seq(command.id),
-            to_user=to,
-            room=room,
-        )
-        self._sending[connection] = self._sending.get(connection, 0) + 1
-
-        def done(result: Appended | Rejected | StorageUnavailable) -> None:
-            self._sending[connection] -= 1
-            if not self._sending[connection]:
-                del self._sending[connection]
-            answer(_reply_to(result))
-
-        self._messaging.send_of_user(connection.app or "", draft, done, connection)
-
-    def finish(self, connection: Connection) -> None:
-        """Wait at most a second until the messages of an ended connection are delivered, so that its exit is
-        not announced before them.
-        """
-        deadline = monotonic() + FINISH_SECONDS
-        while connection in self._sending and monotonic() < deadline:
-            gevent.sleep(_LOOK_SECONDS)
-
-
-def _reply_to(result: Appended | Rejected | StorageUnavailable) -> Reply:
-    if isinstance(result, Appended):
-        return _OK
-    if isinstance(result, Rejected) and result.reason == RejectReason.REJECTED:
-        return _rejected(result.detail)
-    if isinstance(result, Rejected):
-        return Reply(result.reply_code)
-    return _NOT_STORED
-
-
-def _rejected(reason: str) -> Reply:
-    return Reply(ReplyCode.UNAUTHORIZED, {"reason": reason})
+_BLOCKED: Final = Reply(ReplyCode.UNAUTHORIZED)
 
 
 class ActionService:
     """Carries out the commands of the action dialect. Owner of :class:`ActionState`.
 
     All sessions of a stored member are in the member's rooms, whatever their receiver is. A room with more
-    than ``notice_members`` members gets no notice when one leaves. ``report`` hears of messages that are not
-    stored.
+    than ``notice_members`` members gets no notice when one leaves. ``messages``: None on a node without
+    stored messages. ``report`` hears of messages that are not stored.
     """
 
     def __init__(
@@ -222,7 +71,7 @@ class ActionService:
         channels: ChannelServices,
         members: Members,
         notice_members: int,
-        messages: ActionMessages,
+        messages: ActionMessages | None,
         reviews: Reviews,
         report: Callable[[str, str, Mapping[str, Any]], object],
         acks: ActionAcks,
@@ -258,22 +107,22 @@ class ActionService:
 
         After the answer 200, messages to the user and to the room reach this connection.
         """
-        acked = acknowledges(connection)
-        if command.acks:
+        acked, acks = acknowledges(connection), command.acks and self._acks.available
+        if acks:
             self._acks.turn_on(connection)
         code = self._sessions.login(connection, command, again=True)
-        if not (command.acks if code == ReplyCode.OK else acked):
+        if not (acks if code == ReplyCode.OK else acked):
             self._acks.turn_off(connection)
         if code != ReplyCode.OK:
             return Reply(code)
         app, user = app_and_user(connection)
-        storing, rooms = self._channels.options.stores_conversations(app), self._rooms_of(app, user)
+        messages, rooms = self._stored_in(app), self._rooms_of(app, user)
         state = connection.dialect_state
         # Nobody has an id that is too long.
         reachable = not command.room and self._sessions.takes_user(app, command.peer)
         connection.dialect_state = ActionState(
             unacked=state.unacked if isinstance(state, AckedState) else None,
-            channels_from_log=storing,
+            channels_from_log=messages is not None,
             peer=command.peer if reachable else "",
             room=command.room,
         )
@@ -285,9 +134,9 @@ class ActionService:
             )
             self._sessions.leave(connection)
             return _FAILED
-        if storing:
-            self._messages.begin(connection, command.room, rooms)
-        if not command.acks:
+        if messages is not None:
+            messages.begin(connection, command.room, rooms)
+        if not acks:
             return _OK
         self._acks.begin(connection)
         return _ACKED
@@ -306,6 +155,10 @@ class ActionService:
         """The rooms of which a user is a stored member."""
         return [name for name, users in self._members(app).items() if user in users]
 
+    def _stored_in(self, app: str) -> ActionMessages | None:
+        """The service of stored messages, if the app stores those of its users."""
+        return self._messages if self._channels.stores_conversations(app) else None
+
     def send(self, connection: Connection, command: Say, answer: Callable[[Reply], None]) -> Reply | None:
         """Send a message to the session's receiver. The answer does not say whether anybody received it. May
         switch.
@@ -316,11 +169,11 @@ class ActionService:
         app, user = app_and_user(connection)
         state = connection.dialect_state
         peer, room = (state.peer, state.room) if isinstance(state, ActionState) else ("", "")
-        storing = self._channels.options.stores_conversations(app)
-        if (storing and peer not in ("", user)) or (
-            room and (storing or self._channels.options.is_stored(app, room))
-        ):
-            self._messages.send(connection, command, answer, to=peer, room=room)
+        messages = self._stored_in(app)
+        if messages is None and room and self._channels.options.is_stored(app, room):
+            messages = self._messages
+        if messages is not None and (room or peer not in ("", user)):
+            messages.send(connection, command, answer, to=peer, room=room)
             return None
         if peer and not self._relations.may_reach(app, user, peer):
             return _BLOCKED
@@ -330,7 +183,7 @@ class ActionService:
             facts = {"kind": "message", "sender": user, **to, "type": kind, "text": text}
             decision = self._reviews.decide(app, facts)
             if decision.action == "reject":
-                return _rejected(decision.reason)
+                return Reply(ReplyCode.UNAUTHORIZED, {"reason": decision.reason})
             if decision.action == "undecided":
                 return _NOT_STORED
             if decision.action == "replace":
@@ -355,18 +208,9 @@ class ActionService:
             return
         assert app is not None
         assert user is not None
-        self._messages.finish(connection)
+        if self._messages is not None:
+            self._messages.finish(connection)
         event = Event("left", user, LEFT_TEXT, time=int(time()))
         self._channels.publishing.publish(
             app, state.room, event, except_users=(user,), at_most=self._notice_members
         )
-
-
-def _wait_until_read(connection: Connection) -> None:
-    """Wait until a page of missed messages has left the outbox, and was acknowledged by a client that does
-    so."""
-    connection.wait_until_sent()
-    state = connection.dialect_state
-    unacked = state.unacked if isinstance(state, AckedState) else None
-    while unacked is not None and unacked.waiting and connection.is_open:
-        gevent.sleep(_LOOK_SECONDS)

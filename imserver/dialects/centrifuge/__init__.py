@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from imserver.dialects.centrifuge import api, streams
 from imserver.dialects.centrifuge.emulation import Emulation
 from imserver.dialects.centrifuge.service import NAME, CentrifugeAnswers, CentrifugeService
@@ -10,9 +12,11 @@ from imserver.dialects.centrifuge.streams import FallbackStreams
 from imserver.dialects.centrifuge.uni import UniStreams
 from imserver.dialects.centrifuge.wire import CentrifugeDialect, CentrifugeProtobufDialect
 from imserver.plugin import DialectParts, Feature, FeatureParts
-from imserver.plugin.messages import MessageServices
 from imserver.plugin.services import Core
 from imserver.plugin.settings import settings_of
+
+if TYPE_CHECKING:
+    from imserver.plugin.messages import Messaging
 
 
 def _build(core: Core) -> FeatureParts:
@@ -26,7 +30,7 @@ def _build(core: Core) -> FeatureParts:
         core.identity.logins,
         answers,
         core.identity.back_ends,
-        core.service(MessageServices).messaging,
+        _messaging(core),
         core.identity.tenants.get,
         settings.app,
         core.config.websocket.client_ping_seconds,
@@ -42,11 +46,20 @@ def _build(core: Core) -> FeatureParts:
     )
 
 
+def _messaging(core: Core) -> Messaging | None:
+    if "messages" not in core.features:
+        return None
+    from imserver.plugin.messages import MessageServices  # imports the messenger
+
+    return core.service(MessageServices).messaging
+
+
 FEATURE = Feature(
     NAME,
     _build,
     (CentrifugeDialect(), CentrifugeProtobufDialect()),
     (*api.ROUTES, *streams.ROUTES),
+    uses=("messages?",),
     settings=SETTINGS,
     commands={
         "from-centrifugo": (

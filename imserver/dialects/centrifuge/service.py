@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 from math import ceil
 from sys import intern
 from time import monotonic, time
-from typing import Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 from urllib.parse import unquote
 
 import gevent
@@ -64,7 +64,6 @@ from imserver.plugin.identity import (
     TokenExpired,
     token_end,
 )
-from imserver.plugin.messages import Messaging
 from imserver.plugin.runtime import is_long_turn, serve_others
 from imserver.plugin.services import (
     ChannelAnswers,
@@ -96,6 +95,9 @@ from imserver.plugin.wire import (
     Stream,
     Subscribe,
 )
+
+if TYPE_CHECKING:
+    from imserver.plugin.messages import Messaging
 
 NAME: Final = "centrifuge"
 GRACE_SECONDS: Final = 25
@@ -312,9 +314,9 @@ class CentrifugeAnswers(ChannelAnswers):
 class CentrifugeService:
     """Carries out the commands of the dialect. Owner of :class:`CentrifugeState`.
 
-    ``answers``: those to commands on channels. ``settings``: app → its settings. ``default_app``: the app of
-    clients whose path names none. ``ping_seconds``: how often clients are pinged. ``run``: carries out a
-    command of this server.
+    ``answers``: those to commands on channels. ``messaging``: None on a node without stored messages.
+    ``settings``: app → its settings. ``default_app``: the app of clients whose path names none.
+    ``ping_seconds``: how often clients are pinged. ``run``: carries out a command of this server.
     """
 
     def __init__(
@@ -325,7 +327,7 @@ class CentrifugeService:
         logins: Logins,
         answers: CentrifugeAnswers,
         back_ends: BackEnds,
-        messaging: Messaging,
+        messaging: Messaging | None,
         settings: Callable[[str], TenantSettings | None],
         default_app: str,
         ping_seconds: float,
@@ -340,7 +342,7 @@ class CentrifugeService:
         self._answers = answers
         self._back_ends = back_ends
         self._connections = sessions.connections
-        self._catch_up = messaging.catch_up
+        self._catch_up = None if messaging is None else messaging.catch_up
         self._settings = settings
         self._default_app = default_app
         self._version = f"imserver {version}"
@@ -558,7 +560,8 @@ class CentrifugeService:
             state.mark(BY_ALIAS, is_member)
             answer(Reply(ReplyCode.OK, result))
             connection.last_seen = 0.0  # pings may follow
-            self._catch_up.release(connection)
+            if self._catch_up is not None:
+                self._catch_up.release(connection)
             for channel, each in found.items():
                 self._channels.subscriptions.answered(connection, channel, each)
             for channel in (*requested, *choices):
@@ -606,7 +609,7 @@ class CentrifugeService:
 
         If the database does not answer, the user logs in, and has to connect again when it does.
         """
-        if connection.user:
+        if connection.user and self._catch_up is not None:
             try:
                 self._catch_up.follow(connection)
             except StorageUnavailable:
@@ -722,7 +725,7 @@ class CentrifugeService:
         if not isinstance(state, CentrifugeState):
             return
         unfollowed = state.marks & _UNFOLLOWED and connection.log_subscription is None
-        if unfollowed and self._catch_up.answers():
+        if unfollowed and self._catch_up is not None and self._catch_up.answers():
             connection.close(CLOSE_INSUFFICIENT_STATE, "insufficient state")
             return
         now, app = int(time()), connection.app or ""

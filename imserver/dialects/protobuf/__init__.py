@@ -42,6 +42,6 @@ FEATURE = Feature(
     _build,
     (PLAIN,),
     api.ROUTES,
-    uses=("accounts", "groups"),
+    uses=("messages", "accounts", "groups"),
     settings=SETTINGS,
 )

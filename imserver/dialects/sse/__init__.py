@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from imserver.core.core import Core, FeatureParts
 from imserver.dialects.sse.api import PATH, Events, routes
 from imserver.dialects.sse.streams import EventStreams
 from imserver.dialects.sse.wire import NAME, SseDialect
-from imserver.messages.services import MessageServices
 from imserver.plugin.feature import Feature
 from imserver.transport.stream import StreamPath
+
+if TYPE_CHECKING:
+    from imserver.dialects.sse.stored import StoredMessages
 
 
 def _build(core: Core) -> FeatureParts:
@@ -17,13 +21,21 @@ def _build(core: Core) -> FeatureParts:
         core.identity.logins,
         core.channels.channels,
         core.sessions.connections,
-        core.service(MessageServices).messaging,
-        core.storage.store,
+        _stored_messages(core),
     )
     events = Events(
         core.identity.tenants, core.identity.authority, core.identity.logins, core.node.request_log, streams
     )
     return FeatureParts(streams=lambda _: {PATH: StreamPath("GET", events.open, events.refuse)})
+
+
+def _stored_messages(core: Core) -> StoredMessages | None:
+    if "messages" not in core.features:
+        return None
+    from imserver.dialects.sse.stored import StoredMessages  # imports the messenger
+    from imserver.plugin.messages import MessageServices
+
+    return StoredMessages(core.service(MessageServices).messaging, core.storage.store)
 
 
 # This row gives the dialect its name in settings. It has no WebSocket path, and a codec for each app.

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import random
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
@@ -16,23 +15,14 @@ from imserver.channels.connections import Connections
 from imserver.channels.members import ChannelRefused
 from imserver.dialects.sse import wire as sse
 from imserver.dialects.sse.wire import SseDialect
-from imserver.errors import ImserverError, StorageUnavailable
-from imserver.messages.catch_up import PAGE
-from imserver.messages.deliverer import oldest_page
-from imserver.messages.log.contract import Entry
-from imserver.messages.log.message_log import MessageLog
-from imserver.messages.messaging import Messaging
-from imserver.model import Login, LogSubscription
+from imserver.errors import ImserverError
+from imserver.model import Login
 from imserver.sessions.sessions import Sessions
-from imserver.storage.store import Store
 from imserver.transport.stream import Stream, StreamEncoding
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from imserver.dialects.sse.stored import StoredMessages
 
-RESUMED: Final = 1000
-"""Limit of the missed entries that a stream delivers after a reconnect. A client that missed more must query
-them.
-"""
 _RETRY_MILLISECONDS: Final = (1000, 5000)
 """Time after which a client reconnects. It differs from client to client, so that they do not all come at
 once.
@@ -63,18 +53,9 @@ class StreamRequest(Struct, frozen=True):
     cursor: int | None = None
 
 
-class _Start(Struct, frozen=True):
-    """The id after which a stream delivers stored messages (None: it delivers none), and whether that is
-    complete. ``first``: the first missed entries.
-    """
-
-    cursor: int | None
-    resumed: bool
-    first: Sequence[Entry] = ()
-
-
 class EventStreams:
-    """Owner of the encodings, one for each app that has had a stream here."""
+    """Owner of the encodings, one for each app that has had a stream here. ``stored``: None on a node without
+    stored messages, whose streams only deliver what happens while they are open."""
 
     def __init__(
         self,
@@ -82,16 +63,13 @@ class EventStreams:
         logins: Logins,
         channels: Channels,
         connections: Connections,
-        messaging: Messaging,
-        store: Store,
+        stored: StoredMessages | None,
     ) -> None:
         self._sessions = sessions
         self._logins = logins
         self._channels = channels
         self._connections = connections
-        self._catch_up = messaging.catch_up
-        self._deliverer = messaging.deliverer
-        self._store = store
+        self._stored = stored
         self._encodings: dict[str, StreamEncoding] = {}
 
     def open(self, stream: Stream, request: StreamRequest, head: Callable[[], bytes]) -> None:
@@ -113,7 +91,7 @@ class EventStreams:
             raise BadUser("`user`: name the user")
         if not self._sessions.takes_user(request.app, user):
             raise BadUser("`user` is longer than this app allows (`max_user_bytes`)")
-        start = self._start(request, user)
+        start = None if self._stored is None else self._stored.start(request.app, user, request.cursor)
         if not stream.is_open:
             return
         login = Login(request.app, user, request.token, request.device)
@@ -130,64 +108,11 @@ class EventStreams:
             stream.close(errors.CloseCode.NOT_ALLOWED, str(refused))
         if not stream.is_open:
             return
-        about = self._about(stream, request, start.resumed)
-        stream.send(sse.ready(about, random.randint(*_RETRY_MILLISECONDS), start.cursor))
-        if start.cursor is not None:
-            self._send_stored(stream, start.cursor, start.first)
-
-    # --- what is stored -------------------------------------------------------------------------------------
-
-    def _start(self, request: StreamRequest, user: str) -> _Start:
-        """The position at which a stream begins. Read before the stream begins, so that ``ready`` is its
-        first event.
-
-        Raises StorageUnavailable if the client sent a cursor. Other clients are served without stored
-        messages.
-        """
-        stored, cursor = self._store.part(MessageLog), request.cursor
-        try:
-            extent = stored.entries.extent(request.app)
-            if cursor is None:
-                return _Start(extent.head, False)
-            if extent.continues(cursor):
-                first, more = oldest_page(*self._catch_up.page(request.app, user, cursor, PAGE))
-                is_all = not more or self._is_all(request.app, user, first)
-                # The pages may lack what expires while they are read, so the extent is read again.
-                if is_all and stored.entries.extent(request.app).continues(cursor):
-                    return _Start(cursor, True, first)
-            return _Start(extent.head, False)
-        except StorageUnavailable:
-            if cursor is not None:
-                raise
-            log.warning(
-                "a stream of %s begins without stored messages: the database does not answer", request.app
-            )
-            return _Start(None, False)
-
-    def _is_all(self, app: str, user: str, first: Sequence[Entry]) -> bool:
-        """Whether a stream may deliver all that a user has missed. ``first``: the first missed entries."""
-        count, more = len(first), True
-        after = first[-1].id
-        while more and count < RESUMED:
-            some, more = self._catch_up.page(app, user, after, min(PAGE, RESUMED - count))
-            count += len(some)
-            after = some[-1].id if some else after
-        return not more
-
-    def _send_stored(self, stream: Stream, cursor: int, first: Sequence[Entry]) -> None:
-        """Deliver the entries after the id ``cursor``, and then all new ones. ``first``: the first of these
-        entries. May switch.
-        """
-        if first:
-            self._deliverer.send(stream, first)
-        try:
-            self._catch_up.subscribe(stream, LogSubscription(), live=False)
-            if first:
-                stream.wait_until_sent()
-            self._catch_up.send_missed(stream, first[-1].id if first else cursor)
-        except StorageUnavailable:
-            # The client reconnects with the last id that it has.
-            stream.close(errors.CloseCode.INTERNAL_ERROR)
+        about = self._about(stream, request, start is not None and start.resumed)
+        cursor = None if start is None else start.cursor
+        stream.send(sse.ready(about, random.randint(*_RETRY_MILLISECONDS), cursor))
+        if self._stored is not None and start is not None:
+            self._stored.send(stream, start)
 
     def _about(self, stream: Stream, request: StreamRequest, resumed: bool) -> dict[str, object]:
         about: dict[str, object] = {

@@ -10,7 +10,7 @@ from msgspec.msgpack import encode
 from imserver import errors
 from imserver.cluster.nodes import NodeMessages
 from imserver.cluster.registry import Lease
-from imserver.dialects.action import service
+from imserver.dialects.action import stored
 from imserver.dialects.action.acks import AWAIT_SECONDS, ActionAcks
 from imserver.messages import acks, catch_up
 from imserver.messages.acks import ACK_SECONDS
@@ -282,7 +282,7 @@ def test_acknowledgements_are_the_position_of_the_next_login_and_nobody_is_pinge
 
 def test_missed_pages_follow_the_acknowledgement_of_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(catch_up, "PAGE", 2)
-    monkeypatch.setattr(service, "_LOOK_SECONDS", 0.001)
+    monkeypatch.setattr(stored, "_LOOK_SECONDS", 0.001)
     with Keeping() as node:
         ann = One(node, "ann", "bob")
         for number in range(5):

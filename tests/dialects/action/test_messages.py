@@ -9,8 +9,9 @@ import pytest
 from gevent.event import Event as Signal
 
 from imserver.config.settings import ChannelSettings
-from imserver.dialects.action import service
-from imserver.dialects.action.service import LEFT_TEXT, ActionMessages
+from imserver.dialects.action import stored
+from imserver.dialects.action.service import LEFT_TEXT
+from imserver.dialects.action.stored import ActionMessages
 from imserver.dialects.action.wire import ActionDialect
 from imserver.messages import acks
 from imserver.messages.acks import PongLogSubscription
@@ -154,7 +155,7 @@ def test_a_position_that_cannot_be_stored_yet_is_stored_later_and_used_meanwhile
 def test_a_login_without_the_database_gets_missed_messages_when_it_answers_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(service, "RETRY_SECONDS", 0.001)
+    monkeypatch.setattr(stored, "RETRY_SECONDS", 0.001)
     with Keeping() as node:
         ann = One(node, "ann", "bob")
         assert ann.say("one") == 200
@@ -257,13 +258,13 @@ def _login(user: str, room: str) -> dict[str, Any]:
 def test_a_first_login_to_a_room_without_the_database_counts_from_its_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(service, "RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(stored, "RETRY_SECONDS", 0.05)
     with Keeping() as node:
         ann = One(node, "ann", room="r")
-        now = service.time()
-        monkeypatch.setattr(service, "time", lambda: now - 5)
+        now = stored.time()
+        monkeypatch.setattr(stored, "time", lambda: now - 5)
         assert ann.say("before") == 200
-        monkeypatch.setattr(service, "time", lambda: now)
+        monkeypatch.setattr(stored, "time", lambda: now)
         node.positions.away = True
         bob = One(node, "bob", room="r")
         assert ann.say("meanwhile") == 200

@@ -9,7 +9,8 @@ import pytest
 
 from imserver.auth.rules import ALLOWED
 from imserver.cluster import history
-from imserver.dialects.sse import streams as event_streams
+from imserver.dialects.sse import stored as event_streams
+from imserver.dialects.sse.stored import StoredMessages
 from imserver.dialects.sse.streams import EventStreams, StreamRequest
 from imserver.messages import catch_up
 from imserver.messages.catch_up import CatchUp
@@ -37,7 +38,7 @@ class FakeLog:
         self.kicks = SimpleNamespace(count=0)
         self.catch_up = self.deliverer = self._deliverer = self.entries = self
 
-    def log(self) -> "FakeLog":
+    def part(self, _kind: object) -> "FakeLog":
         return self
 
     def extent(self, app: str) -> LogExtent:
@@ -86,7 +87,7 @@ def come_back(cursor: int) -> tuple[FakeLog, bool]:
     stream.outbox = None
     stream.begin = lambda encoding, head: None
     stream.wait_until_sent = lambda: Connection.wait_until_sent(stream)
-    EventStreams(fake, fake, fake, fake, fake, fake).open(
+    EventStreams(fake, fake, fake, fake, StoredMessages(fake, fake)).open(
         stream, StreamRequest("101", "ann", cursor=cursor), lambda: b""
     )
     return fake, b'"resumed":true' in sent[0]
@@ -122,9 +123,8 @@ def test_a_client_that_missed_too_much_gets_only_a_notice(monkeypatch: pytest.Mo
     assert come_back(21)[0].received == list(range(22, 31))
 
 
-def streams_of(node: Node) -> EventStreams:
-    unused: Any = None
-    return EventStreams(node.sessions, unused, node.channels, unused, node.messaging, node.store)
+def stored_on(node: Node) -> StoredMessages:
+    return StoredMessages(node.messaging, node.store)
 
 
 @pytest.mark.parametrize("cursor", [None, 0, 1])
@@ -136,10 +136,10 @@ def test_a_node_that_is_behind_delivers_nothing_again(cursor: int | None) -> Non
         ann = first.speaker("ann", 0)
         first.wire = lambda low, _: low != 1
         ann.send("bob", "1")
-        bob, streams = second.speaker("bob"), streams_of(second)
-        start: Any = streams._start(StreamRequest(APP, "bob", cursor=cursor), "bob")
+        bob, stored = second.speaker("bob"), stored_on(second)
+        start = stored.start(APP, "bob", cursor)
         stream: Any = bob.connection
-        streams._send_stored(stream, start.cursor, start.first)
+        stored.send(stream, start)
         ann.send("bob", "2")
         expected = [1, 2] if cursor == 0 else [2]
         until(lambda: [message["id"] for message in bob.pushed()][-1:] == [2])
@@ -152,5 +152,5 @@ def test_a_stream_is_not_resumed_if_entries_expire_while_they_are_read() -> None
         for text in "1234":
             ann.send("bob", text)
         node.log.expires = 3
-        start = streams_of(node)._start(StreamRequest(APP, "bob", cursor=1), "bob")
+        start = stored_on(node).start(APP, "bob", 1)
         assert (start.resumed, start.cursor) == (False, 4)

@@ -1,0 +1,172 @@
+"""Stored messages of the action dialect: what users have missed, and what they send.
+
+Messages of a room are delivered from the log. So all messages of a connection have one order, and a message
+that is sent during a login arrives exactly once. A user belongs to a room if the user has a position in it.
+Stored members have one from the first message, other users from their first login to the room. A message
+without proof of arrival (the pong to a ping after it) is sent again at the next login.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from functools import partial
+from time import monotonic, time
+from typing import Final
+
+import gevent
+
+from imserver.dialects.action.acks import acknowledges
+from imserver.dialects.action.commands import Say
+from imserver.dialects.action.wire import with_seq
+from imserver.plugin.errors import CloseCode, ReplyCode, StorageUnavailable
+from imserver.plugin.messages import Appended, Draft, MessageLog, Messaging, Rejected, RejectReason
+from imserver.plugin.storage import Store
+from imserver.plugin.wire import AckedState, Connection, DialectState, Reply, app_and_user
+
+log = logging.getLogger(__name__)
+
+RETRY_SECONDS: Final = 1.0
+FINISH_SECONDS: Final = 1.0
+_LOOK_SECONDS: Final = 0.05
+_OK: Final = Reply(ReplyCode.OK)
+_NOT_STORED: Final = Reply(ReplyCode.NOT_STORED)
+
+
+class ActionMessages:
+    """Delivers missed messages, and stores new ones. Owner of the counts of messages that wait for their
+    commit.
+    """
+
+    def __init__(self, messaging: Messaging, store: Store) -> None:
+        self._messaging = messaging
+        self._catch_up = messaging.catch_up
+        self._positions = messaging.positions
+        self._store = store
+        self._sending: dict[Connection, int] = {}
+        """How many messages of connections are being stored."""
+
+    # --- catch-up -------------------------------------------------------------------------------------------
+
+    def begin(self, connection: Connection, room: str, rooms: Collection[str]) -> None:
+        """Deliver missed messages after the answer to a login, for its ``room`` (``""``: none) and for the
+        ``rooms`` in which the user is a stored member.
+
+        Switches for a login to a room. Messages that are sent there after the return are delivered.
+        """
+        state, (app, user) = connection.dialect_state, app_and_user(connection)
+        read = partial(self._positions_of, app, user, room, rooms)
+        late = partial(read, int(time()))
+        positions: dict[str, int] | None = None
+        if room and room not in rooms:
+            with suppress(StorageUnavailable):
+                positions = read()
+        if state is not None and connection.dialect_state is state:
+            gevent.spawn(self._run, connection, state, positions, late)
+
+    def _run(
+        self,
+        connection: Connection,
+        state: DialectState,
+        positions: dict[str, int] | None,
+        read_positions: Callable[[], dict[str, int]],
+    ) -> None:
+        """Greenlet: deliver all missed messages, and then new ones. Tries again while the database does not
+        answer. Ends when the connection logs in again.
+        """
+        log_subscription = None
+        while connection.is_open and connection.dialect_state is state:
+            try:
+                if log_subscription is None:
+                    positions = positions or read_positions()
+                    if connection.dialect_state is not state:
+                        return
+                    log_subscription = self._catch_up.subscribe_from(
+                        connection, positions, pinged=not acknowledges(connection)
+                    )
+                if connection.log_subscription is log_subscription:
+                    self._catch_up.send_missed(connection, log_subscription.delivered, _wait_until_read)
+                return
+            except StorageUnavailable:
+                gevent.sleep(RETRY_SECONDS)
+            except Exception:
+                log.exception("missed messages could not be sent", extra={"connection": connection.peer})
+                connection.close(CloseCode.INTERNAL_ERROR)
+
+    def _positions_of(
+        self, app: str, user: str, room: str, rooms: Collection[str], login_time: int | None = None
+    ) -> dict[str, int]:
+        """A user's positions, also in the user's rooms. The first login to a room creates a position at the
+        time of the login: now, or ``login_time`` in Unix seconds if the database did not answer then.
+        """
+        positions = self._positions.get(app, user, dict.fromkeys([*rooms, room] if room else rooms))
+        if room and room not in positions:
+            stored = self._store.part(MessageLog)
+            if room in rooms:
+                positions[room] = 0
+            elif login_time is None:
+                positions[room] = stored.entries.head(app)
+            else:
+                positions[room] = stored.entries.stored_before(app, login_time)
+            self._positions.begin(app, user, room, positions[room])
+        return dict.fromkeys(rooms, 0) | positions
+
+    # --- sending --------------------------------------------------------------------------------------------
+
+    def send(
+        self,
+        connection: Connection,
+        command: Say,
+        answer: Callable[[Reply], None],
+        *,
+        to: str = "",
+        room: str = "",
+    ) -> None:
+        """Store a message to a user or to a room. The answer follows the commit. Never switches."""
+        draft = Draft(
+            sender=connection.user or "",
+            type=command.type,
+            body=command.text.encode(),
+            time_ms=int(time() * 1000),
+            meta=with_seq(command.id),
+            to_user=to,
+            room=room,
+        )
+        self._sending[connection] = self._sending.get(connection, 0) + 1
+
+        def done(result: Appended | Rejected | StorageUnavailable) -> None:
+            self._sending[connection] -= 1
+            if not self._sending[connection]:
+                del self._sending[connection]
+            answer(_reply_to(result))
+
+        self._messaging.send_of_user(connection.app or "", draft, done, connection)
+
+    def finish(self, connection: Connection) -> None:
+        """Wait at most a second until the messages of an ended connection are delivered, so that its exit is
+        not announced before them.
+        """
+        deadline = monotonic() + FINISH_SECONDS
+        while connection in self._sending and monotonic() < deadline:
+            gevent.sleep(_LOOK_SECONDS)
+
+
+def _reply_to(result: Appended | Rejected | StorageUnavailable) -> Reply:
+    if isinstance(result, Appended):
+        return _OK
+    if isinstance(result, Rejected) and result.reason == RejectReason.REJECTED:
+        return Reply(ReplyCode.UNAUTHORIZED, {"reason": result.detail})
+    if isinstance(result, Rejected):
+        return Reply(result.reply_code)
+    return _NOT_STORED
+
+
+def _wait_until_read(connection: Connection) -> None:
+    """Wait until a page of missed messages has left the outbox, and was acknowledged by a client that does
+    so."""
+    connection.wait_until_sent()
+    state = connection.dialect_state
+    unacked = state.unacked if isinstance(state, AckedState) else None
+    while unacked is not None and unacked.waiting and connection.is_open:
+        gevent.sleep(_LOOK_SECONDS)
