@@ -157,7 +157,7 @@ class ActionService:
 
     def _stored_in(self, app: str) -> ActionMessages | None:
         """The service of stored messages, if the app stores those of its users."""
-        return self._messages if self._channels.stores_conversations(app) else None
+        return self._messages if self._channels.options.stores_conversations(app) else None
 
     def send(self, connection: Connection, command: Say, answer: Callable[[Reply], None]) -> Reply | None:
         """Send a message to the session's receiver. The answer does not say whether anybody received it. May
@@ -211,6 +211,7 @@ class ActionService:
         if self._messages is not None:
             self._messages.finish(connection)
         event = Event("left", user, LEFT_TEXT, time=int(time()))
-        self._channels.publishing.publish(
+        members = self._notice_members
+        self._channels.publishing.publish(app, state.room, event, except_users=(user,), at_most=members)
             app, state.room, event, except_users=(user,), at_most=self._notice_members
         )
