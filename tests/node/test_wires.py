@@ -15,7 +15,7 @@ from imserver.dialects.cmd.wire import ChannelCmdDialect, CmdDialect
 from imserver.dialects.protobuf.wire import FULL, PLAIN
 from imserver.dialects.pusher.wire import PusherDialect
 from imserver.errors import StartError
-from imserver.model import BadFrame, Ping, Reply, Request
+from imserver.model import BadFrame, Event, Ping, Reply, Request
 from imserver.node.node import Node
 from tests.integration.protobuf import Output, outputs
 from tests.integration.raw import text
@@ -125,3 +125,46 @@ def test_only_some_dialects_take_commands_of_features() -> None:
         PusherDialect().joined({})
     with pytest.raises(StartError, match=r"^the dialect protobuf: '7' is no number of a kind, which is at"):
         FULL.joined({"7": lambda _: Ping()})
+
+
+def test_without_stored_messages_their_commands_are_unknown(nodes: Nodes) -> None:
+    """Pings, logins without a cursor and channels work as ever."""
+    node = nodes.start()
+    assert nodes.ask(node, "send", '{"to":"bob","text":"hi"}') == [1010, None]
+    assert nodes.ask(node, "publish", '{"channel":"lobby","text":"hi"}')[0] == 1003
+    client = nodes.harness.call(node.core.node.ws_port).upgrade()
+    client.send(text('{"cmd":"login","data":{"userID":"ann","appID":101,"cursor":0}}'))
+    client.send(text('{"cmd":"login","data":{"userID":"ann","appID":101}}'))
+    client.expect(2)
+    assert [json.loads(each)["response"]["code"] for each in client.payloads()] == [1010, 200]
+    node.core.push.reach.to_user("101", "ann", Event("msg", "shop", "hi"))
+    client.expect(3)
+    assert json.loads(client.payloads()[2])["response"]["data"]["msg"] == "hi"
+
+
+def test_without_stored_messages_a_stream_begins_now(nodes: Nodes) -> None:
+    node = nodes.start()
+    stream = nodes.harness.call(node.core.node.http_port)
+    stream.send(b"GET /api/v1/events?app=101&user=ann&cursor=0 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+    stream.expect(b'"resumed":false}\n\n')
+    assert b"\nid: " not in stream.waiting
+    node.core.push.reach.to_user("101", "ann", Event("msg", "shop", "hi"))
+    stream.expect(b'"text":"hi"}\n\n')
+
+
+def test_without_stored_messages_users_of_the_action_dialect_talk_and_acknowledge_nothing(
+    nodes: Nodes,
+) -> None:
+    node = nodes.start("action")
+    login = '{"action":"login","data":{"userId":"%s","appId":1,"toUid":"%s","groupsId":"0","acks":true}}'
+    clients = []
+    for user, peer in (("ann", "bob"), ("bob", "ann")):
+        client = nodes.harness.call(node.core.node.ws_port).upgrade(f"/ws?uid={user}")
+        clients.append(client)
+        client.send(text(login % (user, peer)))
+        client.expect(2)
+        assert json.loads(client.payloads()[1])["response"] == {"code": 200, "msg": "Success", "data": None}
+    clients[0].send(text('{"action":"sendmsg","data":{"msgType":"text","message":"hi"}}'))
+    clients[1].expect(3)
+    message = json.loads(clients[1].payloads()[2])["data"]
+    assert (message["content"], message["from"], "ackId" in message) == ("hi", "ann", False)

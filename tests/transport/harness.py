@@ -169,6 +169,10 @@ class Caller:
         body, self.waiting = self.waiting[:size], self.waiting[size:]
         return int(first.split()[1]), headers, body
 
+    def expect(self, part: bytes) -> None:
+        """Wait until ``part`` has come."""
+        self._await(lambda: part in self.waiting)
+
     def until_ended(self) -> bytes:
         """Wait for the end of the stream; what came before it."""
         until(lambda: self.ended or self._read() or self.ended)
