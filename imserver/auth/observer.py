@@ -1,12 +1,11 @@
-"""The listener to events of the core: logins, messages, absent users, stored entries, changed accounts."""
+"""The listener to events of the core: logins, messages, absent users, changed accounts."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from imserver.config.settings import TenantSettings
-from imserver.messages.log.contract import Entry
 from imserver.model import Event
 from imserver.storage.contract import RecordEvent
 from imserver.transport.connection import Connection
@@ -17,10 +16,6 @@ if TYPE_CHECKING:
 
 class Observer(Protocol):
     """Hears what happens in apps. Where that costs less, a caller first looks whether it wants to hear."""
-
-    @property
-    def apps(self) -> Container[str]:
-        """The apps whose stored entries it hears of. Never switches."""
 
     @property
     def known(self) -> Collection[Connection]:
@@ -42,26 +37,13 @@ class Observer(Protocol):
     def absent(self, app: str, pushes: Sequence[tuple[str, Event]]) -> None:
         """(user, push) for users who are offline. May switch."""
 
-    def committed(self, app: str, first: int, last: int, entries: Sequence[Entry]) -> None:
-        """This node's transaction stored these entries of one of :attr:`apps`. Never switches."""
-
     def recorder(self, app: str, kind: str) -> RecordEvent | None:
         """The function that stores an event of this kind; None: nobody wants it. Never switches."""
-
-    def undelivered(self, app: str) -> int | None:
-        """The position in the log after which entries must stay. None: all may expire. Switches.
-
-        Raises StorageUnavailable.
-        """
-
-    def expire(self) -> None:
-        """Delete stored events that are too old. Switches. Raises StorageUnavailable."""
 
 
 class NoObserver:
     """Nobody hears anything. Never switches."""
 
-    apps: Container[str] = ()
     known: Collection[Connection] = ()
 
     def observes(self, settings: TenantSettings) -> bool:
@@ -80,19 +62,9 @@ class NoObserver:
     def absent(self, app: str, pushes: Sequence[tuple[str, Event]]) -> None:
         """Nothing."""
 
-    def committed(self, app: str, first: int, last: int, entries: Sequence[Entry]) -> None:
-        """Nothing."""
-
     def recorder(self, app: str, kind: str) -> RecordEvent | None:
         """None."""
         return None
-
-    def undelivered(self, app: str) -> int | None:
-        """None."""
-        return None
-
-    def expire(self) -> None:
-        """Nothing."""
 
 
 class Observers:
@@ -100,14 +72,6 @@ class Observers:
 
     def __init__(self, observers: Sequence[Observer]) -> None:
         self._observers = observers
-
-    def __contains__(self, app: object) -> bool:
-        return any(app in each.apps for each in self._observers)
-
-    @property
-    def apps(self) -> Container[str]:
-        """Those of all."""
-        return self
 
     @property
     def known(self) -> Collection[Connection]:
@@ -139,12 +103,6 @@ class Observers:
         for each in self._observers:
             each.absent(app, pushes)
 
-    def committed(self, app: str, first: int, last: int, entries: Sequence[Entry]) -> None:
-        """Tell those that hear of the entries of this app."""
-        for each in self._observers:
-            if app in each.apps:
-                each.committed(app, first, last, entries)
-
     def recorder(self, app: str, kind: str) -> RecordEvent | None:
         """A function that calls theirs."""
         functions = [record for each in self._observers if (record := each.recorder(app, kind)) is not None]
@@ -156,16 +114,6 @@ class Observers:
                 record(sql, app, user, facts)
 
         return record_all
-
-    def undelivered(self, app: str) -> int | None:
-        """The lowest of their positions."""
-        positions = (each.undelivered(app) for each in self._observers)
-        return min((position for position in positions if position is not None), default=None)
-
-    def expire(self) -> None:
-        """Call that of each."""
-        for each in self._observers:
-            each.expire()
 
 
 def observer_of(observers: Sequence[Observer]) -> Observer:

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Mapping
 from typing import Any, Final, Literal, Protocol
 
-from msgspec import Raw, Struct
+from msgspec import Struct
 
 from imserver.auth.tenants import Tenant, Tenants
-from imserver.message_view import entry_view
-from imserver.messages.log.contract import Draft
-from imserver.model import Message
 from imserver.transport.connection import Connection
 
 
@@ -90,15 +87,3 @@ class NoReviews:
     def pass_by(self, then: Then, connection: Connection) -> None:
         """Allow it."""
         then(ALLOWED)
-
-
-def facts_of(draft: Draft) -> dict[str, Any]:
-    """The fields of a draft that a review is about."""
-    seen = entry_view(Message(0, 0, 0, draft.sender, kind=draft.kind, type=draft.type, body=draft.body))
-    facts: dict[str, Any] = {"kind": draft.kind, "sender": draft.sender}
-    to = {"to": draft.to_user, "conversation": draft.conversation, "room": draft.room}
-    facts |= {name: value for name, value in to.items() if value}
-    payload = {"type": seen.type, "text": seen.text, "data": seen.data, "base64": seen.base64}
-    facts |= {name: value for name, value in payload.items() if value is not None}
-    more = {"client_msg_id": draft.client_msg_id, "about": draft.about, "meta": Raw(draft.meta)}
-    return facts | {name: value for name, value in more.items() if value}

@@ -3,9 +3,10 @@ stored messages, and what they share with the HTTP API."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from time import monotonic, time
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from gevent.event import AsyncResult
@@ -15,9 +16,8 @@ from msgspec.structs import replace
 
 from imserver import errors
 from imserver.auth.login import Logins
-from imserver.auth.observer import Observer
 from imserver.auth.rates import SEARCH_MILLISECONDS, SEARCH_TIME, Buckets, SenderRates, TooManyRequests
-from imserver.auth.reviews import ReviewDecision, Reviews, facts_of
+from imserver.auth.reviews import ReviewDecision, Reviews
 from imserver.cluster.nodes import NodeMessages, NodeQueries, OtherNodes, read
 from imserver.errors import ReviewUnavailable, StorageUnavailable, TooManyMessages
 from imserver.hub.fanout import Fanout
@@ -53,6 +53,7 @@ from imserver.messages.log.message_log import MessageLog
 from imserver.messages.log.requests import AppendRequest, Commit, Done
 from imserver.messages.log.rows import decode_meta
 from imserver.messages.log_follower import LogFollower
+from imserver.messages.log_observer import LogObserver
 from imserver.messages.log_subscriptions import LogSubscriptions, PendingLogSubscription
 from imserver.messages.node_messages import broadcast_entries
 from imserver.messages.open_streams import OpenStreams
@@ -95,7 +96,7 @@ class Messaging:
     """Sends drafts, and listens to the log. Owner of the parts that deliver entries.
 
     ``reviews`` asks the back ends of apps about what users send. ``node_messages`` reaches the other nodes;
-    None on a node that is alone. ``observer`` hears of stored entries.
+    None on a node that is alone. ``observers`` hear of stored entries.
     """
 
     def __init__(
@@ -111,7 +112,7 @@ class Messaging:
         sender_rates: SenderRates,
         channel_log: ChannelLog,
         node_messages: NodeMessages | None,
-        observer: Observer,
+        observers: Sequence[LogObserver],
     ) -> None:
         self._store = store
         self._log = store.part(MessageLog)
@@ -120,7 +121,7 @@ class Messaging:
         self._reviews = reviews
         self._sender_rates = sender_rates
         self._node_messages = node_messages
-        self._observer = observer
+        self._observers = observers
         self.log_subscriptions = LogSubscriptions()
         self.positions = positions
         self.ack_tracker = ack_tracker
@@ -260,8 +261,9 @@ class Messaging:
         app = commit.app
         if self._node_messages is not None:
             broadcast_entries(self._node_messages, commit)
-        if app in self._observer.apps:
-            self._observer.committed(app, commit.first, commit.last, commit.entries)
+        for observer in self._observers:
+            if app in observer.apps:
+                observer.committed(app, commit.first, commit.last, commit.entries)
         self.deliverer.widest.pop(app, None)
         self.follower.committed(commit)
 
@@ -270,6 +272,18 @@ class Messaging:
         self._metrics.batched(drafts, seconds)
         widest = self.deliverer.widest.get(app, 0)
         return min(widest * _GATHER_SECONDS, _MAX_GATHER_SECONDS) if widest >= WIDE else 0.0
+
+
+def facts_of(draft: Draft) -> dict[str, Any]:
+    """The fields of a draft that a review is about."""
+    seen = entry_view(Message(0, 0, 0, draft.sender, kind=draft.kind, type=draft.type, body=draft.body))
+    facts: dict[str, Any] = {"kind": draft.kind, "sender": draft.sender}
+    to = {"to": draft.to_user, "conversation": draft.conversation, "room": draft.room}
+    facts |= {name: value for name, value in to.items() if value}
+    payload = {"type": seen.type, "text": seen.text, "data": seen.data, "base64": seen.base64}
+    facts |= {name: value for name, value in payload.items() if value is not None}
+    more = {"client_msg_id": draft.client_msg_id, "about": draft.about, "meta": Raw(draft.meta)}
+    return facts | {name: value for name, value in more.items() if value}
 
 
 # --- commands -----------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from imserver.messages.action_positions import ActionPositions
 from imserver.messages.annotations import AnnotationCommands
 from imserver.messages.log.message_log import MessageLog
 from imserver.messages.log.requests import Commit
+from imserver.messages.log_observer import LogObserver
 from imserver.messages.messaging import MessageCommands, MessageSearch, Messaging
 from imserver.messages.node_messages import ToFollowers
 from imserver.messages.receipts import Receipts, Signals
@@ -65,7 +66,7 @@ def _make_services(core: Core) -> MessageServices:
     )
     identity, table, cluster = core.identity, core.sessions.table, core.cluster
     channels, node_messages, limits = core.channels.channels, cluster.node_messages, core.config.limits
-    positions = ActionPositions(store)
+    positions, observers = ActionPositions(store), list[LogObserver]()
     channel_log = ChannelLog(store, metrics, hub, table, channels)
     messaging = Messaging(
         hub,
@@ -79,7 +80,7 @@ def _make_services(core: Core) -> MessageServices:
         identity.sender_rates,
         channel_log,
         node_messages,
-        identity.observer,
+        observers,
     )
     store.part(MessageLog).writer.listener = messaging
     core.channels.consent.attach_groups(channel_log)
@@ -98,7 +99,7 @@ def _make_services(core: Core) -> MessageServices:
         )
     receipts, search = Receipts(signals, store), MessageSearch(store)
     tenants = identity.tenants
-    retention = Retention(core.config.storage, tenants.get, store, metrics, positions, identity.observer)
+    retention = Retention(core.config.storage, tenants.get, store, metrics, positions, observers)
     commands = MessageCommands(core.sessions.sessions, messaging, receipts, search, store)
     for service in (commands, AnnotationCommands(store), receipts, signals):
         core.network.dispatcher.add(service.rows())
@@ -107,4 +108,6 @@ def _make_services(core: Core) -> MessageServices:
     in_channels = ChannelStreams(channels, hub, core.sessions.connections)
     channel_streams = StreamedMessages(in_channels, table, cluster.queries, limits, cluster.others)
     tenants.on_delete += [streams.forget, channel_streams.forget]
-    return MessageServices(messaging, signals, receipts, search, retention, streams, channel_streams)
+    return MessageServices(
+        messaging, signals, receipts, search, retention, streams, channel_streams, observers
+    )

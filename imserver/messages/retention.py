@@ -7,15 +7,15 @@ anew. Every node does this by itself; deleting twice does no harm.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import gevent
 
-from imserver.auth.observer import Observer
 from imserver.config.settings import StorageSettings, TenantSettings
 from imserver.errors import StorageUnavailable
 from imserver.messages.action_positions import ActionPositions
 from imserver.messages.log.message_log import MessageLog
+from imserver.messages.log_observer import LogObserver
 from imserver.metrics import Metrics
 from imserver.storage.store import Store
 
@@ -24,8 +24,7 @@ log = logging.getLogger(__name__)
 
 class Retention:
     """Runs every ``storage.expire_seconds``. ``settings_of`` gives the settings of an app. Positions of the
-    action dialect expire with the entries. Entries that the
-    observer needs stay."""
+    action dialect expire with the entries. Entries that one of the ``observers`` needs stay."""
 
     def __init__(
         self,
@@ -34,14 +33,14 @@ class Retention:
         store: Store,
         metrics: Metrics,
         positions: ActionPositions,
-        observer: Observer,
+        observers: Sequence[LogObserver],
     ) -> None:
         self._settings = settings
         self._settings_of = settings_of
         self._store = store
         self._metrics = metrics
         self._positions = positions
-        self._observer = observer
+        self._observers = observers
 
     def run(self) -> None:
         """Greenlet: delete what has expired, until it is killed."""
@@ -57,12 +56,12 @@ class Retention:
     def expire(self) -> int:
         """Delete what has expired. Returns the number of entries. Switches. Raises StorageUnavailable."""
         if not self._store.has_database:
-            return 0  # without importing the log, which is half a megabyte
+            return 0
         stored, deleted = self._store.part(MessageLog), 0
         for app in stored.entries.apps():
             seconds, most = self.limits_of(app)
             if seconds or most:
-                upto = self._observer.undelivered(app)
+                upto = self._undelivered(app)
                 some = stored.expire(app, older_than_seconds=seconds, more_than=most, upto=upto)
                 if some:
                     log.info("%d entries of app %s have expired", some, app)
@@ -70,8 +69,12 @@ class Retention:
                 deleted += some
         for app in sorted(self._positions.written):
             self._positions.expire(app, stored.entries.extent(app).floor)
-        self._observer.expire()
         return deleted
+
+    def _undelivered(self, app: str) -> int | None:
+        """The lowest position of the observers."""
+        positions = (each.undelivered(app) for each in self._observers)
+        return min((position for position in positions if position is not None), default=None)
 
     def limits_of(self, app: str) -> tuple[float, int]:
         """For how many seconds, and how many of its newest entries, an app retains; 0: for ever, all."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from imserver.messages.log_observer import LogObserver
 from imserver.messages.messaging import MessageSearch, Messaging
 from imserver.messages.receipts import Receipts, Signals
 from imserver.messages.retention import Retention
@@ -17,7 +18,7 @@ class MessageServices(Struct, frozen=True):
     A feature that gets it names ``messages`` in ``uses``. ``messaging`` stores and delivers messages,
     ``signals`` delivers what is not stored. ``receipts``: who has read what. ``search`` and ``retention``:
     the services of their commands. ``streams``: texts that are stored when their last piece has come.
-    ``channel_streams``: those in channels.
+    ``channel_streams``: those in channels. ``observers``: features that hear of stored entries add theirs.
     """
 
     messaging: Messaging
@@ -27,3 +28,4 @@ class MessageServices(Struct, frozen=True):
     retention: Retention
     streams: StreamedTexts
     channel_streams: StreamedMessages
+    observers: list[LogObserver]

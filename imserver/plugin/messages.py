@@ -18,6 +18,7 @@ from imserver.messages.log.contract import (
 )
 from imserver.messages.log.message_log import MessageLog
 from imserver.messages.log.unread import UnreadMessages
+from imserver.messages.log_observer import LogObserver
 from imserver.messages.log_window import LogWindow
 from imserver.messages.messaging import Messaging
 from imserver.messages.node_messages import ToFollowers
@@ -34,6 +35,7 @@ __all__ = [
     "Draft",
     "Entry",
     "GroupState",
+    "LogObserver",
     "LogWindow",
     "MessageApi",
     "MessageLog",

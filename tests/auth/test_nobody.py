@@ -39,23 +39,19 @@ def test_nobody_hears() -> None:
     observer = NoObserver()
     assert not observer.observes(TenantSettings(webhook=WebhookSettings("http://x/")))
     assert not observer.known
-    assert "101" not in observer.apps
-    assert observer.recorder("101", "account") is observer.undelivered("101") is None
+    assert observer.recorder("101", "account") is None
     observer.began(CONNECTION)
     observer.ended(CONNECTION, 1000)
     observer.message("101", "ann", {})
     observer.absent("101", [])
-    observer.committed("101", 1, 1, [])
-    observer.expire()
 
 
 class Heard(NoObserver):
     """Notes what it hears, if it knows of connections."""
 
-    def __init__(self, apps: Sequence[str], position: int | None, connections: Sequence[Any] = ()) -> None:
+    def __init__(self, apps: Sequence[str], connections: Sequence[Any] = ()) -> None:
         self.apps = apps
         self.known = connections
-        self.position = position
         self.calls: list[str] = []
 
     def observes(self, settings: TenantSettings) -> bool:
@@ -73,43 +69,29 @@ class Heard(NoObserver):
     def absent(self, app: str, pushes: Sequence[tuple[str, Event]]) -> None:
         self.calls.append("absent")
 
-    def committed(self, app: str, first: int, last: int, entries: Sequence[Any]) -> None:
-        self.calls.append(f"committed {first}")
-
     def recorder(self, app: str, kind: str) -> Any:
         return (
             (lambda _sql, _app, user, _facts: self.calls.append(f"{kind} of {user}")) if self.apps else None
         )
 
-    def undelivered(self, app: str) -> int | None:
-        return self.position
-
-    def expire(self) -> None:
-        self.calls.append("expire")
-
 
 def test_several_hear_what_they_want_to_hear() -> None:
-    first, second, third = Heard(["101"], 7), Heard([], None, [CONNECTION]), Heard(["101", "7"], 5)
+    first, second, third = Heard(["101"]), Heard([], [CONNECTION]), Heard(["101", "7"])
     observer = observer_of([first, second, third])
     assert observer.observes(TenantSettings())
-    assert [app for app in ("101", "7", "8") if app in observer.apps] == ["101", "7"]
     assert observer.known == [CONNECTION]
-    assert observer.undelivered("101") == 5
     observer.began(CONNECTION)
     observer.ended(CONNECTION, 1000)
     observer.message("101", "ann", {})
     observer.absent("101", [])
-    observer.committed("7", 3, 3, [])
     record: Any = observer.recorder("101", "account")
     record(None, "101", "bob", {})
-    observer.expire()
     common = ["began", "message of ann", "absent"]
-    assert first.calls == [*common, "account of bob", "expire"]
-    assert second.calls == ["began", "ended 1000", *common[1:], "expire"]
-    assert third.calls == [*common, "committed 3", "account of bob", "expire"]
+    assert first.calls == [*common, "account of bob"]
+    assert second.calls == ["began", "ended 1000", *common[1:]]
+    assert third.calls == [*common, "account of bob"]
     silent = observer_of([second, NoObserver()])
     assert silent.recorder("101", "account") is None
-    assert silent.undelivered("101") is None
 
 
 def test_the_only_observer_is_called_without_another_in_between() -> None:

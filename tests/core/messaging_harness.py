@@ -5,7 +5,6 @@ from typing import Any
 
 from msgspec import json
 
-from imserver.auth.observer import NoObserver
 from imserver.auth.rates import SenderRates
 from imserver.auth.relations import NoRelations
 from imserver.messages.log.contract import Entry
@@ -52,7 +51,7 @@ class Node(Harness):
             SenderRates(0),
             self.channel_log,
             node_messages,
-            NoObserver(),
+            (),
         )
         self.channel_log.attach(self.messaging.follower.follow)
         self.log.listen(self.messaging)

@@ -6,7 +6,6 @@ from typing import Any
 import gevent
 import pytest
 
-from imserver.auth.observer import NoObserver
 from imserver.config.settings import StorageSettings, TenantSettings
 from imserver.errors import StorageUnavailable
 from imserver.messages.retention import Retention
@@ -22,7 +21,6 @@ APPS = {
 
 
 POSITIONS: Any = SimpleNamespace(written=())
-OBSERVER = NoObserver()
 
 
 class ExpiringLog:
@@ -50,7 +48,7 @@ class ExpiringLog:
 
 def test_retention_is_that_of_the_app_or_else_of_the_server() -> None:
     log, metrics = ExpiringLog(), Metrics()
-    retention = Retention(StorageSettings(), APPS.get, MemoryStore(log), metrics, POSITIONS, OBSERVER)
+    retention = Retention(StorageSettings(), APPS.get, MemoryStore(log), metrics, POSITIONS, ())
     assert retention.expire() == 10
     assert log.expirations == [("few", 0, 3), ("old", 60, 0)]
     assert metrics.expired == 10
@@ -61,7 +59,7 @@ def test_retention_is_that_of_the_app_or_else_of_the_server() -> None:
         MemoryStore(log),
         metrics,
         POSITIONS,
-        OBSERVER,
+        (),
     ).expire()
     assert log.expirations == [("all", 9, 7), ("few", 9, 3), ("old", 60, 7), ("unknown", 9, 7)]
 
@@ -69,7 +67,7 @@ def test_retention_is_that_of_the_app_or_else_of_the_server() -> None:
 def test_without_a_database_nothing_expires() -> None:
     assert (
         Retention(
-            StorageSettings(retention_messages=1), APPS.get, MemoryStore(None), Metrics(), POSITIONS, OBSERVER
+            StorageSettings(retention_messages=1), APPS.get, MemoryStore(None), Metrics(), POSITIONS, ()
         ).expire()
         == 0
     )
@@ -79,7 +77,7 @@ def test_it_looks_again_after_the_database_was_away(caplog: pytest.LogCaptureFix
     log = ExpiringLog()
     log.away = True
     retention = Retention(
-        StorageSettings(expire_seconds=0.001), APPS.get, MemoryStore(log), Metrics(), POSITIONS, OBSERVER
+        StorageSettings(expire_seconds=0.001), APPS.get, MemoryStore(log), Metrics(), POSITIONS, ()
     )
     running = gevent.spawn(retention.run)
     until(lambda: log.looks >= 3)

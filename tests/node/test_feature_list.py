@@ -175,6 +175,14 @@ def test_what_a_node_refuses_follows_from_the_settings_of_absent_features() -> N
     assert done.stdout.splitlines() == ["True True False", "[]"]
 
 
+@pytest.mark.parametrize("name", [name for name, row in FEATURE_OF.items() if "messages?" in row.uses])
+def test_what_can_do_without_stored_messages_does_not_import_them(name: str) -> None:
+    (package,) = (each for each in feature_list.FEATURES if each.endswith(f".{name}"))
+    code = f"import sys, {package}; print('imserver.plugin.messages' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == "False\n"
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_settings_of_a_feature_are_refused_without_it(name: str) -> None:
     keys = FEATURE_OF[name].settings.keys

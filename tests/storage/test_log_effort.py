@@ -14,6 +14,7 @@ from imserver.features.accounts.rows import AccountStore
 from imserver.features.webhooks.event_rows import EventStore
 from imserver.features.webhooks.feeds import REQUEST_EVENTS, Feed, Feeds
 from imserver.features.webhooks.requests import Receiver, WebhookCounts
+from imserver.features.webhooks.stored_entries import StoredEntries
 from imserver.messages.log.contract import Appended, Draft
 from imserver.messages.log.message_log import MessageLog
 from imserver.messages.log.transaction import AppTransaction
@@ -227,6 +228,7 @@ def test_looking_for_dead_events_costs_the_same_however_long_the_log_is(tmp_path
     store = Store(StorageSettings(), str(tmp_path), threaded=False)
     back_end: Any = None
     feeds = Feeds(store, EventStore(store), back_end, lambda: "one", WebhookCounts())
+    feeds.log = StoredEntries(store)
     feed = Feed(APP, Receiver(APP, "http://back.end/", b"secret", frozenset({"message"})))
     feed.sender = SimpleNamespace(is_unsaved=False)  # type: ignore[assignment]
     feed.has_retries = False

@@ -26,6 +26,7 @@ from imserver.features.webhooks.absences import Absences
 from imserver.features.webhooks.event_rows import EventStore
 from imserver.features.webhooks.feeds import Feeds
 from imserver.features.webhooks.requests import Receiver, WebhookCounts, WebhookQueue
+from imserver.features.webhooks.stored_entries import StoredEntries
 from imserver.messages.log.contract import Draft
 from imserver.messages.log.message_log import MessageLog
 from imserver.messages.log.requests import Commit
@@ -175,6 +176,7 @@ class FeedNode(Node):
             lambda: self.name,
             self.tally,  # type: ignore[arg-type]
         )
+        self.feeds.log = StoredEntries(self.store)
         for app in RECEIVERS:
             self.feeds.set(app, Receiver(app, f"http://{app}/", b"secret", self.kinds, 3600.0))
         self._run = gevent.spawn(self.feeds.run)

@@ -213,5 +213,3 @@ class ActionService:
         event = Event("left", user, LEFT_TEXT, time=int(time()))
         members = self._notice_members
         self._channels.publishing.publish(app, state.room, event, except_users=(user,), at_most=members)
-            app, state.room, event, except_users=(user,), at_most=self._notice_members
-        )

@@ -32,6 +32,7 @@ FEATURE = Feature(
     metrics=_metrics,
     answers=parts.answers,
     tables=TABLES,
+    uses=("messages?",),
     commands={
         "app events": (
             "imserver.features.webhooks.command",

@@ -24,7 +24,6 @@ from imserver.plugin.http import (
     read_cursor,
 )
 from imserver.plugin.identity import Needs
-from imserver.plugin.messages import MessageLog
 from imserver.plugin.storage import Store
 
 MOST_EVENTS: Final = 1000
@@ -135,7 +134,7 @@ def log(api: EventApi, call: Call, request: LogQuery) -> EventsAnswer:
     feed = feeds.feeds.get(call.app)
     if feed is None:
         raise ApiProblem(Problems.INVALID_REQUEST, "The app has neither `webhook.url` nor `webhook.events`")
-    entries = api.store.part(MessageLog).entries.read(call.app, entry_id, request.limit)
+    entries = feeds.log.read(call.app, entry_id, request.limit)
     rows = feeds.events.read(call.app, event_id, request.limit)
     page = page_of(call.app, entries, rows, feeds.node(), feed.receiver.events, request.limit, _PAGE_BYTES)
     if page.is_full:

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from heapq import merge
 from time import time
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from imserver.features.webhooks.event_rows import StoredEvent
-from imserver.plugin.messages import Entry
 from imserver.plugin.wire import entry_view
+
+if TYPE_CHECKING:
+    from imserver.plugin.messages import Entry
 
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(dict[str, Any]).decode

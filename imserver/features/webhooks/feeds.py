@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from secrets import token_hex
 from time import monotonic, time
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import gevent
 import msgspec
@@ -42,10 +42,13 @@ from imserver.features.webhooks.requests import (
     WebhookCounts,
 )
 from imserver.plugin.errors import StorageUnavailable
-from imserver.plugin.messages import Entry, LogWindow, MessageLog
 from imserver.plugin.runtime import Outgoing, Unreachable, until_beat
 from imserver.plugin.storage import Store, chunks
 from imserver.plugin.streams import Consumer, DeliveryLease, Failure
+
+if TYPE_CHECKING:
+    from imserver.features.webhooks.stored_entries import StoredEntries
+    from imserver.plugin.messages import Entry, LogWindow
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +75,48 @@ _OLD_AFTER: Final = 7
 _encode: Final = msgspec.json.Encoder().encode
 
 
+class NoWindow:
+    """In place of a window, on a node without stored messages: it is empty, and stays at its position."""
+
+    count = page = 0
+
+    def __init__(self, position: int) -> None:
+        self.position = self.head = position
+
+    def committed(self, first: int, last: int, entries: Sequence[Entry]) -> None:
+        """Nothing."""
+
+    def skip(self) -> None:
+        """Nothing."""
+
+    def first(self, limit: int = 0) -> list[Entry]:
+        """None."""
+        return []
+
+    def after(self, seen: int) -> int:
+        """The position."""
+        return self.position
+
+    def take(self, upto: int) -> None:
+        """Nothing."""
+
+
+class NoEntries:
+    """In place of the log, on a node without stored messages."""
+
+    def window(self, app: str, position: int) -> NoWindow:
+        """An empty one."""
+        return NoWindow(position)
+
+    def read(self, app: str, after: int, limit: int) -> list[Entry]:
+        """None."""
+        return []
+
+    def stored_at(self, app: str, ids: Sequence[int]) -> dict[int, int]:
+        """None."""
+        return {}
+
+
 class Feed:
     """The feed of one app on this node. Owner of its positions while this node has the lease."""
 
@@ -83,9 +128,9 @@ class Feed:
         """Where the feed begins, if it is new: before the first entry that this node saw."""
         self.is_known = False
         """Whether this node has tried to get the lease."""
-        self.entries: LogWindow | None = None
+        self.entries: LogWindow | NoWindow | None = None
         """The entries and events to send; None: another node has the lease."""
-        self.noting: LogWindow | None = None
+        self.noting: LogWindow | NoWindow | None = None
         """The entries that the notifications have not read."""
         self.sender: Consumer[_Batch] | None = None
         self.notifier: Consumer[Any] | None = None
@@ -157,6 +202,8 @@ class Feeds:
         self._tally = tally
         self.feeds: dict[str, Feed] = {}
         """Look, do not touch."""
+        self.log: StoredEntries | NoEntries = NoEntries()
+        """Set before :meth:`run`."""
         self.notifier: Callable[[Feed], Consumer[Any]] | None = None
         """Makes the consumer that looks for users to be notified."""
         self._changed = Signal()
@@ -271,8 +318,8 @@ class Feeds:
 
     def _take(self, feed: Feed, row: FeedRow) -> None:
         """Begin to deliver a feed where its last owner has ended."""
-        read = partial(self._read, feed.app)
-        feed.entries, feed.noting = LogWindow(read, row.entry_id), LogWindow(read, row.noted_id)
+        feed.entries = self.log.window(feed.app, row.entry_id)
+        feed.noting = self.log.window(feed.app, row.noted_id)
         feed.event_id, feed.event_head = row.event_id, row.last_id
         feed.saved = feed.positions
         feed.has_retries = True
@@ -289,9 +336,6 @@ class Feeds:
         feed.notifier = None if self.notifier is None else self.notifier(feed)
         for consumer in feed.consumers:
             consumer.wake()
-
-    def _read(self, app: str, after: int, limit: int) -> list[Entry]:
-        return self._store.part(MessageLog).entries.read(app, after, limit)
 
     def save(self, feed: Feed) -> None:
         """Store positions that have moved. Switches. Raises StorageUnavailable."""
@@ -474,7 +518,7 @@ class Feeds:
     def _bury(self, feed: Feed, batch: _Batch, failures: int) -> bool:
         """Move events that have failed for three days to the dead ones. Whether there were any."""
         before = int(time()) - TRY_SECONDS
-        old = batch.begin(self._store.part(MessageLog).entries.stored_at(feed.app, batch.entry_ids), before)
+        old = batch.begin(self.log.stored_at(feed.app, batch.entry_ids), before)
         if old is None:
             return False
         self._advance(feed, old, [_retry_row(event, failures) for event in old.events], dead=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
-from imserver.features.webhooks.absences import Absences
 from imserver.features.webhooks.apps import follow_apps
 from imserver.features.webhooks.occupancy import Occupancy
 from imserver.features.webhooks.webhooks import Webhooks
@@ -40,17 +40,30 @@ def build(core: Core) -> FeatureParts:
         webhooks,
         None if registrar is None else registrar.on_empty,
     )
-    Absences(
-        webhooks.feeds,
-        core.sessions,
-        core.cluster.registry.healthy,
-        core.storage.store,
-        core.identity.accounts.those_of,
-    )
+    if "messages" in core.features:
+        _hear_of_stored_messages(core, webhooks)
     return FeatureParts(
         webhooks,
         prepare=apps.prepare,
         reload=apps.reload,
-        run=(webhooks.feeds.run,),
+        run=(webhooks.feeds.run, partial(webhooks.run, core.config.storage.expire_seconds)),
         finish=lambda: webhooks.stop(_LAST_SECONDS),
     )
+
+
+def _hear_of_stored_messages(core: Core, webhooks: Webhooks) -> None:
+    # Imported here: a node without stored messages saves the memory.
+    from imserver.features.webhooks.absences import Absences
+    from imserver.features.webhooks.stored_entries import StoredEntries
+    from imserver.plugin.messages import MessageServices
+
+    store = core.storage.store
+    webhooks.feeds.log = StoredEntries(store)
+    Absences(
+        webhooks.feeds,
+        core.sessions,
+        core.cluster.registry.healthy,
+        store,
+        core.identity.accounts.those_of,
+    )
+    core.service(MessageServices).observers.append(webhooks)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Container, Mapping, Sequence
 from itertools import count
 from secrets import token_hex
 from time import monotonic, time
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+import gevent
 import msgspec
 
 from imserver.features.webhooks.back_ends import BackEndRequests
@@ -21,11 +23,15 @@ from imserver.features.webhooks.requests import (
 )
 from imserver.features.webhooks.reviews import ReviewRequests
 from imserver.plugin.errors import CloseCode, StorageUnavailable
-from imserver.plugin.messages import Entry
 from imserver.plugin.runtime import Outgoing
 from imserver.plugin.settings import TenantSettings
 from imserver.plugin.storage import PooledStatements, RecordEvent, Store
 from imserver.plugin.wire import Connection, Event, host_of
+
+if TYPE_CHECKING:
+    from imserver.plugin.messages import Entry
+
+log = logging.getLogger(__name__)
 
 _encode = msgspec.json.Encoder().encode
 
@@ -72,6 +78,7 @@ class Webhooks:
         """Other features that hear of pushes to users who are offline, also in apps without a webhook."""
         self.feeds = Feeds(store, EventStore(store), outgoing, node, self.tally)
         self.apps: Container[str] = self.feeds.feeds
+        """The apps whose stored entries it hears of."""
         self.reviews = ReviewRequests(outgoing, node)
         self.back_ends = BackEndRequests(outgoing, connection_id, node)
 
@@ -177,6 +184,17 @@ class Webhooks:
         """Delete events that are older than any attempt, and end the feeds of removed webhooks. Switches.
         Raises StorageUnavailable."""
         self.feeds.events.expire(self.feeds.feeds)
+
+    def run(self, seconds: float) -> None:
+        """Greenlet: call :meth:`expire` every ``seconds``, until it is killed."""
+        while True:
+            gevent.sleep(seconds)
+            try:
+                self.expire()
+            except StorageUnavailable as error:
+                log.debug("events could not be expired: %s", error)
+            except Exception:
+                log.exception("events could not be expired")
 
     def _facts(self, connection: Connection) -> dict[str, Any]:
         return {

@@ -10,6 +10,7 @@ import pytest
 
 from imserver.features.notifications.contract import Shown
 from imserver.features.notifications.parts import notifications_of
+from imserver.messages.services import MessageServices
 from imserver.notify import MAX_NOTIFY_BYTES, Notify, encode_notify
 from tests.features import sections
 from tests.security.node_harness import ADMIN, PUSH, Harness, config
@@ -82,7 +83,8 @@ def test_a_push_that_is_not_stored_notifies_who_is_offline(node: Harness, back_e
 
 
 def test_an_app_without_a_webhook_is_enough(node: Harness, back_end: User, ann: User) -> None:
-    assert "201" not in node.node.core.identity.observer.apps
+    (webhooks,) = node.node.core.service(MessageServices).observers
+    assert "201" not in webhooks.apps
     back_end.post("push", user=ann.user, text="left", notify={})
     assert [shown.body for shown in sent_to(node, ann)] == ["left"]
 

@@ -16,7 +16,7 @@ def test_without_the_feature_messages_of_apps_with_a_reviewer_are_refused(tmp_pa
         given = {"app": app, "settings": {"jwt": JWT, "account_tokens": "required", "webhook": webhook}}
         assert first.call("POST", "/api/v1/apps/create", given, ALL.key)[0] == 201
     first.close()
-    node = Harness(config(tmp_path, features=("accounts",)))
+    node = Harness(config(tmp_path, features=("messages", "accounts")))
     push = next(row for row in ROUTES if row.path == "/user/sendMessage")
     for app, status, code in (("reviewed", 503, 1008), ("free", 200, 200)):
         bob, ann = node.account(app), node.account(app)

@@ -18,6 +18,7 @@ from imserver.features.webhooks.event_json import page_of
 from imserver.features.webhooks.event_rows import EventStore, StoredEvent
 from imserver.features.webhooks.feeds import Feed, Feeds
 from imserver.features.webhooks.requests import Receiver, WebhookCounts
+from imserver.features.webhooks.stored_entries import StoredEntries
 from imserver.messages import log_window
 from imserver.messages.log.contract import Draft, Entry
 from imserver.messages.log.message_log import MessageLog
@@ -56,6 +57,7 @@ class Node:
         name: str = "one",
         url: str = "http://back.end/",
         receives: bool = True,
+        has_messages: bool = True,
     ) -> None:
         self.listener = Listener()
         self.store = Store(StorageSettings(), str(folder), threaded=False)
@@ -63,7 +65,9 @@ class Node:
         self.store.start()
         self.tally = WebhookCounts()
         self.feeds = Feeds(self.store, EventStore(self.store), back_end, lambda: name, self.tally)  # type: ignore[arg-type]
-        self.listener.feeds = self.feeds
+        if has_messages:
+            self.feeds.log = StoredEntries(self.store)
+            self.listener.feeds = self.feeds
         self.receiver = Receiver(APP, url, b"secret", EVENTS)
         if receives:
             self.feeds.set(APP, self.receiver)
@@ -114,6 +118,19 @@ def start(tmp_path: Path) -> Iterator[StartNode]:
 def texts(back_end: BackEnd) -> list[str]:
     """The texts that were taken, each once, in the order of the first time."""
     return list(dict.fromkeys(event["text"] for event in back_end.events if "text" in event))
+
+
+def test_a_node_without_stored_messages_delivers_the_events_and_leaves_the_entries(start: StartNode) -> None:
+    first, second = BackEnd(), BackEnd()
+    node = start(first, has_messages=False)
+    node.feeds.add(APP, "account", [("ann", {"user": "ann", "change": "changed"})])
+    until(lambda: [event["id"] for event in first.events] == ["event-1"])
+    node.send("ann", "a")
+    node.feeds.add(APP, "account", [("bob", {"user": "bob", "change": "changed"})])
+    until(lambda: [event["id"] for event in first.events] == ["event-1", "event-2"])
+    node.stop()
+    start(second)
+    until(lambda: [event["id"] for event in second.events] == ["log-1"])
 
 
 def test_entries_and_events_are_delivered_from_the_first_on(start: StartNode) -> None:

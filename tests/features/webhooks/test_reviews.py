@@ -6,11 +6,12 @@ import gevent
 import pytest
 from msgspec import json
 
-from imserver.auth.reviews import ALLOWED, UNDECIDED, ReviewDecision, facts_of
+from imserver.auth.reviews import ALLOWED, UNDECIDED, ReviewDecision
 from imserver.config.settings import TenantSettings, WebhookSettings
 from imserver.features.webhooks import requests, reviews
 from imserver.features.webhooks.reviews import ReviewHook, ReviewRequests
 from imserver.messages.log.contract import Draft
+from imserver.messages.messaging import facts_of
 from tests.core.back_end import Answer, BackEnd, Post
 from tests.core.login_harness import LoginHarness
 from tests.transport.harness import until
