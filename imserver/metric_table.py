@@ -190,10 +190,6 @@ _PROCESS = (
         "Delay of the event loop at the tick of each second",
         "node.metrics.loop_lags",
     ),
-    histogram(
-        "imserver_batch_messages", "Messages of clients per group commit", "node.metrics.batch_messages"
-    ),
-    histogram("imserver_batch_seconds", "Duration of a group commit", "node.metrics.batch_seconds"),
     gauge(
         "imserver_loop_lag_max_seconds",
         "Longest delay of the event loop since the start",
@@ -297,12 +293,6 @@ _OWN = {
     "logins_refused": "Logins that were refused",
     "sweeps": "Passes over all connections that look for silent ones",
     "swept": "Connections closed by these passes",
-    "stored": "Messages of clients stored",
-    "stored_repeats": "Messages of clients that had been stored before",
-    "not_stored": "Messages of clients that were refused or could not be stored",
-    "expired": "Entries of the log deleted by the retention",
-    "log_gaps": "Times that a node read the log because it had missed a node message",
-    "resent_entries": "Entries sent again because the client had not acknowledged them",
     "messages_in": "Messages read from clients",
     "pushes": "Pushes of back ends and pages that were sent",
     "deliveries": "Frames of pushes and notices given to connections",

@@ -16,10 +16,11 @@ from imserver import assets
 from imserver.config.declared import about
 from imserver.config.load import _parse, dump_config
 from imserver.config.manual import manual_of
-from imserver.config.settings import Config, KeySettings
+from imserver.config.settings import Config, KeySettings, app_settings_of, settings_of
 from imserver.config.values import RENAMED, ConfigError, Declarations
 from imserver.dialects.pusher.settings import pusher_of
 from imserver.errors import StartError
+from imserver.messages.settings import AppRetention, RetentionSettings
 from imserver.node import feature_list
 from imserver.node.feature_list import (
     FEATURES,
@@ -694,9 +695,9 @@ def test_settings_are_read_under_their_old_names_with_a_warning(
 ) -> None:
     text = "storage: {keep_seconds: 5}\napps:\n  101: {keepTalks: true, keep_messages: 4}\n"
     config = load(text, {"IMSERVER_STORAGE_KEEP_MESSAGES": "7"})
-    assert (config.storage.retention_seconds, config.storage.retention_messages) == (5, 7)
+    assert settings_of(config, RetentionSettings) == RetentionSettings(5, 7)
     assert config.apps["101"].store_conversations
-    assert config.apps["101"].retention_messages == 4
+    assert app_settings_of(config.apps["101"], AppRetention).retention_messages == 4
     assert [warning.rpartition(": ")[2] for warning in config.warnings] == [
         f"the old name of {name}, which the next release does not know"
         for name in (

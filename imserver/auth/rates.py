@@ -64,9 +64,6 @@ BOT_MESSAGES: Final = Rate(
 GUEST_MESSAGES: Final = Rate(
     "guest_messages", "messages", "guest", "limits.guest_rate per second", "1008, over HTTP 429", burst=5
 )
-PIECES: Final = Rate(
-    "pieces", "pieces of streamed messages", "app", "limits.pieces_per_second", "1008, over HTTP 429"
-)
 PUBLICATIONS: Final = Rate(
     "publications", "publications to a namespace", "connection", "its publications_per_second", "1008"
 )
@@ -84,15 +81,6 @@ LOGIN_NOTICES: Final = Rate(
     "an eighth of limits.outbox_bytes per second",
     "1008",
 )
-SEARCH_MILLISECONDS: Final = 15_000
-"""The time that the searches of one user may take in a minute."""
-SEARCH_TIME: Final = Rate(
-    "search_time",
-    "milliseconds of searches of messages",
-    "user",
-    f"{SEARCH_MILLISECONDS} a minute",
-    "1008, over HTTP 429",
-)
 REQUESTS: Final = Rate("requests", "requests", "key, user or address", "api.requests_per_second", "429")
 
 RATES: Final = (
@@ -100,11 +88,9 @@ RATES: Final = (
     HTTP_MESSAGES,
     BOT_MESSAGES,
     GUEST_MESSAGES,
-    PIECES,
     PUBLICATIONS,
     NOTICES,
     LOGIN_NOTICES,
-    SEARCH_TIME,
     REQUESTS,
 )
 """The rows of the core."""

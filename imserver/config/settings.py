@@ -110,7 +110,6 @@ class LimitSettings(Struct, frozen=True):
     messages_per_second: Seconds = 0.0
     bot_rate: Seconds = 20.0
     guest_rate: Seconds = 1.0
-    pieces_per_second: Seconds = 0.0
     outbox_bytes: Amount = 1048576
     outbox_seconds: Duration = 30.0
     node_outbox_bytes: Amount = 268435456
@@ -120,9 +119,6 @@ class LimitSettings(Struct, frozen=True):
     pending_pushes: Count = 10000
     pending_bytes: Count = 33554432
     history_bytes: Count = 268435456
-    open_streams: Count = 10000
-    stream_bytes: Amount = 131072
-    stream_seconds: Duration = 60.0
     registered_apps: Count = 100000
 
     @property
@@ -449,19 +445,13 @@ class TenantSettings(Struct, frozen=True):
     known_channels_only: Annotated[
         bool, about("Whether channels are refused that no row of `channels` is for.")
     ] = False
-    retention_seconds: Annotated[
-        Seconds, about("The longest age of stored messages in seconds; 0: the server's setting.")
-    ] = 0.0
-    retention_messages: Annotated[
-        AppCount, about("The maximum number of stored messages; 0: the server's setting.")
-    ] = 0
     room_members: Annotated[
         dict[Annotated[Text, Meta(extra={"api": {"max_length": 255}})], tuple[Text, ...]],
         about("Rooms of the action dialect, with the users who belong to them."),
     ] = field(default_factory=dict)
-    store_conversations: Annotated[bool, about("Whether messages of the `action` dialect are stored.")] = (
-        False
-    )
+    store_conversations: Annotated[
+        bool, about("Whether messages of the `action` dialect are stored.", by_feature=True)
+    ] = False
     max_user_bytes: Annotated[
         int,
         Meta(ge=0, le=MAX_USER_BYTES),
@@ -546,8 +536,6 @@ class StorageSettings(Struct, frozen=True):
     pool_size: Amount = 4
     seconds: Annotated[float, Meta(gt=0, le=60)] = 5.0
     look_seconds: Annotated[float, Meta(gt=0, le=60)] = 2.0
-    retention_seconds: Seconds = 0.0
-    retention_messages: Count = 0
     expire_seconds: Annotated[float, Meta(gt=0, le=86400)] = 60.0
 
 

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from imserver import errors
 from imserver.auth.login import Logins
-from imserver.auth.rates import SEARCH_MILLISECONDS, SEARCH_TIME, Buckets, SenderRates, TooManyRequests
+from imserver.auth.rates import Buckets, SenderRates, TooManyRequests
 from imserver.auth.reviews import ReviewDecision, Reviews
 from imserver.cluster.nodes import NodeMessages, NodeQueries, OtherNodes, read
 from imserver.errors import ReviewUnavailable, StorageUnavailable, TooManyMessages
@@ -58,6 +58,7 @@ from imserver.messages.log_subscriptions import LogSubscriptions, PendingLogSubs
 from imserver.messages.node_messages import broadcast_entries
 from imserver.messages.open_streams import OpenStreams
 from imserver.messages.receipts import MarksView, Receipts
+from imserver.messages.settings import SEARCH_MILLISECONDS, SEARCH_TIME
 from imserver.messages.stored_channels import ChannelLog
 from imserver.metrics import Metrics
 from imserver.model import Answer, Login, LogSubscription, Message, Reply, Resume

@@ -5,9 +5,23 @@ from __future__ import annotations
 from typing import Final
 
 from imserver.messages.log.message_log import MessageLog
-from imserver.plugin.metrics import Metric
+from imserver.metric_table import Metric, counters, histogram
+
+_HELP: Final = {
+    "stored": "Messages of clients stored",
+    "stored_repeats": "Messages of clients that had been stored before",
+    "not_stored": "Messages of clients that were refused or could not be stored",
+    "expired": "Entries of the log deleted by the retention",
+    "log_gaps": "Times that a node read the log because it had missed a node message",
+    "resent_entries": "Entries sent again because the client had not acknowledged them",
+}
 
 METRICS: Final[tuple[Metric, ...]] = (
+    histogram(
+        "imserver_batch_messages", "Messages of clients per group commit", "node.metrics.batch_messages"
+    ),
+    histogram("imserver_batch_seconds", "Duration of a group commit", "node.metrics.batch_seconds"),
+    *counters("imserver", "node.metrics", _HELP),
     Metric(
         "imserver_log_losses_total",
         "counter",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from imserver.config.settings import settings_of
 from imserver.core.core import Core, FeatureParts
 from imserver.messages.acks import AckTracker
 from imserver.messages.action_positions import ActionPositions
@@ -16,6 +17,7 @@ from imserver.messages.node_messages import ToFollowers
 from imserver.messages.receipts import Receipts, Signals
 from imserver.messages.retention import Retention
 from imserver.messages.services import MessageServices
+from imserver.messages.settings import RetentionSettings, StreamLimits
 from imserver.messages.stored_channels import ChannelLog
 from imserver.messages.stored_pushes import LogPushes
 from imserver.messages.streamed import ConversationStreams, StreamedTexts
@@ -99,14 +101,27 @@ def _make_services(core: Core) -> MessageServices:
         )
     receipts, search = Receipts(signals, store), MessageSearch(store)
     tenants = identity.tenants
-    retention = Retention(core.config.storage, tenants.get, store, metrics, positions, observers)
+    retention = Retention(
+        settings_of(core.config, RetentionSettings),
+        core.config.storage.expire_seconds,
+        tenants.get,
+        store,
+        metrics,
+        positions,
+        observers,
+    )
     commands = MessageCommands(core.sessions.sessions, messaging, receipts, search, store)
     for service in (commands, AnnotationCommands(store), receipts, signals):
         core.network.dispatcher.add(service.rows())
+    stream_limits = settings_of(core.config, StreamLimits)
     in_conversations = ConversationStreams(messaging, signals, store, identity.relations)
-    streams = StreamedTexts(in_conversations, table, cluster.queries, limits, cluster.others)
+    streams = StreamedTexts(
+        in_conversations, table, cluster.queries, stream_limits, limits.outbox_bytes, cluster.others
+    )
     in_channels = ChannelStreams(channels, hub, core.sessions.connections)
-    channel_streams = StreamedMessages(in_channels, table, cluster.queries, limits, cluster.others)
+    channel_streams = StreamedMessages(
+        in_channels, table, cluster.queries, stream_limits, limits.outbox_bytes, cluster.others
+    )
     tenants.on_delete += [streams.forget, channel_streams.forget]
     return MessageServices(
         messaging, signals, receipts, search, retention, streams, channel_streams, observers

@@ -11,11 +11,12 @@ from collections.abc import Callable, Sequence
 
 import gevent
 
-from imserver.config.settings import StorageSettings, TenantSettings
+from imserver.config.settings import TenantSettings, app_settings_of
 from imserver.errors import StorageUnavailable
 from imserver.messages.action_positions import ActionPositions
 from imserver.messages.log.message_log import MessageLog
 from imserver.messages.log_observer import LogObserver
+from imserver.messages.settings import AppRetention, RetentionSettings
 from imserver.metrics import Metrics
 from imserver.storage.store import Store
 
@@ -23,12 +24,13 @@ log = logging.getLogger(__name__)
 
 
 class Retention:
-    """Runs every ``storage.expire_seconds``. ``settings_of`` gives the settings of an app. Positions of the
+    """Runs every ``expire_seconds``. ``settings_of`` gives the settings of an app. Positions of the
     action dialect expire with the entries. Entries that one of the ``observers`` needs stay."""
 
     def __init__(
         self,
-        settings: StorageSettings,
+        settings: RetentionSettings,
+        expire_seconds: float,
         settings_of: Callable[[str], TenantSettings | None],
         store: Store,
         metrics: Metrics,
@@ -36,6 +38,7 @@ class Retention:
         observers: Sequence[LogObserver],
     ) -> None:
         self._settings = settings
+        self._expire_seconds = expire_seconds
         self._settings_of = settings_of
         self._store = store
         self._metrics = metrics
@@ -45,7 +48,7 @@ class Retention:
     def run(self) -> None:
         """Greenlet: delete what has expired, until it is killed."""
         while True:
-            gevent.sleep(self._settings.expire_seconds)
+            gevent.sleep(self._expire_seconds)
             try:
                 self.expire()
             except StorageUnavailable as error:
@@ -78,9 +81,8 @@ class Retention:
 
     def limits_of(self, app: str) -> tuple[float, int]:
         """For how many seconds, and how many of its newest entries, an app retains; 0: for ever, all."""
-        own = self._settings_of(app)
-        if own is None:
-            return self._settings.retention_seconds, self._settings.retention_messages
+        tenant = self._settings_of(app)
+        own = AppRetention() if tenant is None else app_settings_of(tenant, AppRetention)
         return (
             own.retention_seconds or self._settings.retention_seconds,
             own.retention_messages or self._settings.retention_messages,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from imserver.messages.api import channels, conversations, messages, streamed
 from imserver.messages.parts import build
+from imserver.messages.settings import SETTINGS
 from imserver.messages.tables import TABLES
 from imserver.messages.wire import MESSAGE_COMMANDS
 from imserver.plugin.feature import Feature
@@ -25,6 +26,7 @@ FEATURE = Feature(
     "messages",
     build,
     wire={"cmd": MESSAGE_COMMANDS, "centrifuge": MESSAGE_COMMANDS},
+    settings=SETTINGS,
     metrics=_metrics,
     tables=TABLES,
     rows_check=("imserver.messages.doctor", "check_rows"),

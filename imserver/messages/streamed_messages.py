@@ -22,7 +22,7 @@ import gevent
 import msgspec
 from msgspec import Struct
 
-from imserver.auth.rates import PIECES, Buckets
+from imserver.auth.rates import Buckets
 from imserver.channels.channels import Channels
 from imserver.channels.connections import Connections
 from imserver.channels.members import ChannelRefused, Publication, check_name
@@ -31,11 +31,11 @@ from imserver.clock import is_long_turn, serve_others, until_beat
 from imserver.cluster.history import Position
 from imserver.cluster.nodes import NodeQueries, OtherNodes
 from imserver.cluster.registry import Lease
-from imserver.config.settings import LimitSettings
 from imserver.hub.hub import Hub
 from imserver.messages.log.contract import Draft, Rejected
 from imserver.messages.log.rows import objection
 from imserver.messages.open_streams import OpenStream, OpenStreams
+from imserver.messages.settings import PIECES, StreamLimits
 from imserver.messages.stored_channels import draft_of
 from imserver.model import YIELD_TARGETS, Event
 from imserver.sessions.connection_ids import ConnectionTable
@@ -334,7 +334,8 @@ class StreamedMessages:
         target: StreamTarget,
         table: ConnectionTable,
         queries: NodeQueries,
-        limits: LimitSettings,
+        limits: StreamLimits,
+        outbox_bytes: int,
         others: OtherNodes | None,
     ) -> None:
         self._target = target
@@ -342,7 +343,7 @@ class StreamedMessages:
         self._table = table
         self._max_streams = limits.open_streams
         # In JSON a byte of text may take six.
-        self._max_bytes = min(limits.stream_bytes, limits.outbox_bytes // 8, MOST_BYTES)
+        self._max_bytes = min(limits.stream_bytes, outbox_bytes // 8, MOST_BYTES)
         self._idle_seconds = limits.stream_seconds
         self._rate = Buckets(PIECES, limits.pieces_per_second)
         self._others = others

@@ -143,7 +143,7 @@ TABLES: Final = (
 """In the order of their deletion."""
 
 
-def _given(sql: Statements) -> tuple[list[Any], list[Any], list[Any]]:
+def _read(sql: Statements) -> tuple[list[Any], list[Any], list[Any]]:
     """The last ids, seqs and versions: (id, conversation, app, part); (seq, conversation, app, part); (user,
     version, app, part)."""
     return (
@@ -157,7 +157,7 @@ def _given(sql: Statements) -> tuple[list[Any], list[Any], list[Any]]:
     )
 
 
-def _keep(sql: Statements, given: tuple[list[Any], list[Any], list[Any]]) -> None:
+def _continue_after(sql: Statements, given: tuple[list[Any], list[Any], list[Any]]) -> None:
     ids, seqs, versions = given
     sql.execute_many(
         "INSERT INTO log (last_id, last_conversation, app, part, floor) VALUES (%s, %s, %s, %s, 0) "
@@ -189,5 +189,5 @@ def _skip(sql: Statements, far: int) -> None:
     )
 
 
-NUMBERS: Final = (GivenNumbers(frozenset({"log", "mark_version"}), _given, _keep, _skip),)
+NUMBERS: Final = (GivenNumbers(frozenset({"log", "mark_version"}), _read, _continue_after, _skip),)
 """What a restored database does not give again."""

@@ -148,7 +148,7 @@ def _given(database: Path, numbers: Sequence[GivenNumbers]) -> list[Any] | None:
     try:
         with closing(_connect(database)) as connection:
             sql = SqliteStatements(connection)
-            return [each.given(sql) for each in numbers]
+            return [each.read(sql) for each in numbers]
     except sqlite3.Error:
         return None
 
@@ -166,7 +166,7 @@ def _move_on(sql: Statements, numbers: Sequence[GivenNumbers], given: list[Any] 
         if given is None:
             each.skip(sql, far)
         else:
-            each.keep(sql, given[position])
+            each.continue_after(sql, given[position])
 
 
 def _last_account(sql: Statements) -> int:
@@ -174,7 +174,7 @@ def _last_account(sql: Statements) -> int:
     return int(rows[0][0]) if rows else 0
 
 
-def _keep_account(sql: Statements, last: int) -> None:
+def _continue_account(sql: Statements, last: int) -> None:
     sql.execute("DELETE FROM sqlite_sequence WHERE name = 'account' AND seq < %s", (last,))
     sql.execute(
         "INSERT INTO sqlite_sequence SELECT 'account', %s WHERE NOT EXISTS "
@@ -187,7 +187,7 @@ def _last_events(sql: Statements) -> list[Row]:
     return sql.query("SELECT app, last_id FROM event_feed") if "event_feed" in _tables(sql) else []
 
 
-def _keep_events(sql: Statements, given: list[Row]) -> None:
+def _continue_events(sql: Statements, given: list[Row]) -> None:
     # A feed without a lease begins at the end of the log.
     sql.execute_many(
         "INSERT INTO event_feed (app, last_id, entry_id, event_id, noted_id, owner, lease_until) "
@@ -203,8 +203,8 @@ def _skip_events(sql: Statements, far: int) -> None:
 
 _OWN: Final = (
     # The first, because MySQL commits with it.
-    GivenNumbers(frozenset({"account"}), _last_account, _keep_account, move_accounts_on),
-    GivenNumbers(frozenset({"event_feed"}), _last_events, _keep_events, _skip_events),
+    GivenNumbers(frozenset({"account"}), _last_account, _continue_account, move_accounts_on),
+    GivenNumbers(frozenset({"event_feed"}), _last_events, _continue_events, _skip_events),
 )
 """The numbers of accounts and events, which also continue when a log has lost entries."""
 

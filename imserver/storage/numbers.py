@@ -17,14 +17,14 @@ MANY: Final = 1 << 32
 class GivenNumbers(Struct, frozen=True):
     """Numbers that a restored database does not give again: clients know the greatest that they have seen.
 
-    ``tables`` have them. A copy without these tables is older than they are. ``given`` reads the last numbers
-    of the SQLite database that is replaced, and ``keep`` lets its copy continue behind these. ``skip`` lets a
+    ``tables`` have them. A copy without these tables is older than they are. ``read`` returns the last numbers
+    of the SQLite database that is replaced, and ``continue_after`` lets its copy continue behind these. ``skip`` lets a
     database continue far beyond its own numbers (``far``: :func:`far_number`), because others are not known.
     """
 
     tables: frozenset[str]
-    given: Callable[[Statements], Any]
-    keep: Callable[[Statements, Any], object]
+    read: Callable[[Statements], Any]
+    continue_after: Callable[[Statements, Any], object]
     skip: Callable[[Statements, int], object]
 
 

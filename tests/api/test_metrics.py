@@ -14,6 +14,7 @@ from imserver.cluster.rpc.queues import RpcCounters
 from imserver.config.settings import KeySettings
 from imserver.dialects.cmd.api import METRICS_TYPE
 from imserver.http.views import create_api
+from imserver.messages.metrics import METRICS as OF_MESSAGES
 from imserver.metric_table import METRICS, merge, render
 from imserver.metrics import Histogram, Metrics
 from tests.features import METRICS as ALL_METRICS
@@ -53,7 +54,8 @@ class AnyNode:
         self.channels = SimpleNamespace(
             channels=SimpleNamespace(members=SimpleNamespace(membership=membership))
         )
-        self.store = SimpleNamespace(id="d1", healthy=lambda: True)
+        log = SimpleNamespace(writer=SimpleNamespace(losses=0))
+        self.store = SimpleNamespace(id="d1", healthy=lambda: True, part=lambda _: log)
         self.tenants = SimpleNamespace(names=lambda: ["101", "105"])
         registry = SimpleNamespace(
             counters=RegistryCounters(), healthy=lambda: True, leases=lambda: {1: 1, 2: 2}
@@ -112,7 +114,7 @@ def test_every_counter_of_every_part_is_in_the_table() -> None:
         for number, field in enumerate(fields, 1):
             if type(getattr(counters, field)) is int:
                 setattr(counters, field, 1000 + number)
-        shown = samples(render(node, "n"))
+        shown = samples(render(node, "n", OF_MESSAGES))
         for number, field in enumerate(fields, 1):
             if type(getattr(counters, field)) is int and field not in SHOWN_OTHERWISE:
                 assert shown[f"{prefix}_{field}_total", 'node="n"'] == 1000 + number

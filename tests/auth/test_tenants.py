@@ -15,13 +15,14 @@ from imserver.auth.tenants import (
     TooManyTenants,
     UnknownTenant,
 )
-from imserver.config.settings import Config, LimitSettings, StorageSettings, TenantSettings
+from imserver.config.settings import Config, LimitSettings, StorageSettings, TenantSettings, app_settings_of
 from imserver.config.values import APP_CHARACTERS, valid_name
 from imserver.dialects.pusher.settings import pusher_of
 from imserver.errors import StorageUnavailable
 from imserver.features.uploads import upload_rows
 from imserver.features.uploads.contract import Upload
 from imserver.hub.hub import Hub
+from imserver.messages.settings import AppRetention
 from imserver.node.feature_list import declarations_of, load_features, objection_of
 from imserver.storage.store import Store
 
@@ -296,7 +297,11 @@ def test_renamed_settings_are_stored_as_the_release_before_reads_them(node: Make
     rows = one.store.read(lambda sql: sql.query("SELECT name, settings FROM app ORDER BY name"))
     assert [json.loads(settings) for _, settings in rows] == [{"keep_seconds": 8.0}, {"keep_talks": True}]
     found = [node().tenants.find(name) for name in ("105", "106")]
-    assert [(each.retention_seconds, each.store_conversations) for each in found if each] == [
+    assert [
+        (app_settings_of(each, AppRetention).retention_seconds, each.store_conversations)
+        for each in found
+        if each
+    ] == [
         (8, False),
         (0, True),
     ]

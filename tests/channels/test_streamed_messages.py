@@ -13,11 +13,12 @@ from imserver import errors
 from imserver.channels.members import ChannelRefused
 from imserver.cluster.history import Position
 from imserver.cluster.nodes import NodeQueries
-from imserver.config.settings import ChannelSettings, LimitSettings
+from imserver.config.settings import ChannelSettings
 from imserver.dialects.cmd.wire import ChannelCmdDialect
 from imserver.messages import streamed_messages as module
 from imserver.messages.api.streamed import routes
 from imserver.messages.open_streams import OpenStream, OpenStreams
+from imserver.messages.settings import StreamLimits
 from imserver.messages.streamed_messages import (
     CHECK_SECONDS,
     LOOK_SECONDS,
@@ -41,7 +42,7 @@ CHANNELS = {
     "short": ChannelSettings(max_bytes=3),
     "kept": ChannelSettings(history="log"),
 }
-LIMITS = LimitSettings(open_streams=3, stream_bytes=20, stream_seconds=30)
+LIMITS = StreamLimits(open_streams=3, stream_bytes=20, stream_seconds=30)
 DIALECT = ChannelCmdDialect()
 
 
@@ -104,7 +105,7 @@ class Target(ChannelStreams):
 
 
 def streams_of(
-    harness: Harness, limits: LimitSettings = LIMITS, target: Target | None = None
+    harness: Harness, limits: StreamLimits = LIMITS, target: Target | None = None
 ) -> StreamedMessages:
     is_alone = not isinstance(harness, ClusterHarness)
     return StreamedMessages(
@@ -112,6 +113,7 @@ def streams_of(
         harness.table,
         NodeQueries() if is_alone else harness.queries,  # type: ignore[attr-defined]
         limits,
+        64 * MOST_BYTES,
         None if is_alone else harness.others,  # type: ignore[attr-defined]
     )
 
@@ -386,7 +388,7 @@ def test_pieces_do_not_overtake_those_that_wait_for_a_check(
 
 
 def test_pieces_do_not_overtake_those_of_a_long_request(harness: Harness) -> None:
-    streams = streams_of(harness, LimitSettings())
+    streams = streams_of(harness, StreamLimits())
     reader = Reader(harness, PLAIN)
     count = YIELD_TARGETS + 1
     ids = [streams.open(MULTI, head(PLAIN), "") for _ in range(count)]
@@ -430,7 +432,7 @@ LONG = "😀" * 25_000
 
 
 def test_a_late_subscriber_receives_many_long_streams_one_after_another(harness: Harness) -> None:
-    streams = streams_of(harness, LimitSettings())
+    streams = streams_of(harness, StreamLimits())
     for number in range(100):
         streams.open(MULTI, head(PLAIN), f"{number} {LONG}")
     reader = Reader(harness, PLAIN)
@@ -465,7 +467,7 @@ def test_nothing_is_looked_at_while_no_message_is_streamed(
 class Cluster:
     """Three nodes with streams. Their greenlets run only when a test calls :meth:`settle`."""
 
-    def __init__(self, nodes: Several, limits: LimitSettings) -> None:
+    def __init__(self, nodes: Several, limits: StreamLimits) -> None:
         self.nodes = nodes
         self.streams = {epoch: streams_of(node, limits) for epoch, node in nodes.nodes.items()}
         self.running = [gevent.spawn(each.run) for each in self.streams.values()]
@@ -527,9 +529,7 @@ def test_pieces_of_streams_of_several_nodes_go_in_one_call(cluster: Cluster) -> 
     assert append(cluster.streams[1], ids[2], 3, "x") == ("appended", 3)
 
 
-@pytest.mark.parametrize(
-    "cluster", [LimitSettings(stream_bytes=4 * MOST_BYTES, outbox_bytes=64 * MOST_BYTES)], indirect=True
-)
+@pytest.mark.parametrize("cluster", [StreamLimits(stream_bytes=4 * MOST_BYTES)], indirect=True)
 def test_long_pieces_for_another_node_are_divided_and_too_long_ones_refused(cluster: Cluster) -> None:
     owner, other = cluster.streams[1], cluster.streams[2]
     ids = [owner.open(MULTI, head(PLAIN), "") for _ in range(3)]
@@ -570,7 +570,7 @@ def test_the_first_subscriber_of_a_node_gets_the_message_with_the_next_piece(clu
     assert late.seen() == [(2, "abc", "whole"), (3, "d")]
 
 
-@pytest.mark.parametrize("cluster", [LimitSettings()], indirect=True)
+@pytest.mark.parametrize("cluster", [StreamLimits()], indirect=True)
 def test_the_first_subscriber_of_a_node_receives_many_long_streams_one_after_another(
     cluster: Cluster,
 ) -> None:

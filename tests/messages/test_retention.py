@@ -6,16 +6,17 @@ from typing import Any
 import gevent
 import pytest
 
-from imserver.config.settings import StorageSettings, TenantSettings
+from imserver.config.settings import TenantSettings
 from imserver.errors import StorageUnavailable
 from imserver.messages.retention import Retention
+from imserver.messages.settings import AppRetention, RetentionSettings
 from imserver.metrics import Metrics
 from tests.core.memory_log import MemoryStore
 from tests.transport.harness import until
 
 APPS = {
-    "old": TenantSettings(retention_seconds=60),
-    "few": TenantSettings(retention_messages=3),
+    "old": TenantSettings(of_features=(AppRetention(retention_seconds=60),)),
+    "few": TenantSettings(of_features=(AppRetention(retention_messages=3),)),
     "all": TenantSettings(),
 }
 
@@ -48,13 +49,14 @@ class ExpiringLog:
 
 def test_retention_is_that_of_the_app_or_else_of_the_server() -> None:
     log, metrics = ExpiringLog(), Metrics()
-    retention = Retention(StorageSettings(), APPS.get, MemoryStore(log), metrics, POSITIONS, ())
+    retention = Retention(RetentionSettings(), 60.0, APPS.get, MemoryStore(log), metrics, POSITIONS, ())
     assert retention.expire() == 10
     assert log.expirations == [("few", 0, 3), ("old", 60, 0)]
     assert metrics.expired == 10
     log.expirations.clear()
     Retention(
-        StorageSettings(retention_seconds=9, retention_messages=7),
+        RetentionSettings(retention_seconds=9, retention_messages=7),
+        60.0,
         APPS.get,
         MemoryStore(log),
         metrics,
@@ -67,7 +69,13 @@ def test_retention_is_that_of_the_app_or_else_of_the_server() -> None:
 def test_without_a_database_nothing_expires() -> None:
     assert (
         Retention(
-            StorageSettings(retention_messages=1), APPS.get, MemoryStore(None), Metrics(), POSITIONS, ()
+            RetentionSettings(retention_messages=1),
+            60.0,
+            APPS.get,
+            MemoryStore(None),
+            Metrics(),
+            POSITIONS,
+            (),
         ).expire()
         == 0
     )
@@ -76,9 +84,7 @@ def test_without_a_database_nothing_expires() -> None:
 def test_it_looks_again_after_the_database_was_away(caplog: pytest.LogCaptureFixture) -> None:
     log = ExpiringLog()
     log.away = True
-    retention = Retention(
-        StorageSettings(expire_seconds=0.001), APPS.get, MemoryStore(log), Metrics(), POSITIONS, ()
-    )
+    retention = Retention(RetentionSettings(), 0.001, APPS.get, MemoryStore(log), Metrics(), POSITIONS, ())
     running = gevent.spawn(retention.run)
     until(lambda: log.looks >= 3)
     log.away = False
