@@ -18,8 +18,9 @@ class GivenNumbers(Struct, frozen=True):
     """Numbers that a restored database does not give again: clients know the greatest that they have seen.
 
     ``tables`` have them. A copy without these tables is older than they are. ``read`` returns the last numbers
-    of the SQLite database that is replaced, and ``continue_after`` lets its copy continue behind these. ``skip`` lets a
-    database continue far beyond its own numbers (``far``: :func:`far_number`), because others are not known.
+    of the SQLite database that is replaced, and ``continue_after`` lets its copy continue behind these.
+    ``skip`` lets a database continue far beyond its own numbers (``far``: :func:`far_number`), because others
+    are not known.
     """
 
     tables: frozenset[str]
