@@ -25,10 +25,12 @@ from imserver.sessions.sessions import (
     ALIVE_SECONDS,
     ENTER_TEXT,
     EXIT_TEXT,
+    SessionRefused,
     Sessions,
 )
 from imserver.storage.store import Store
 from imserver.transport.connection import Connection
+from imserver.transport.states import CLOSING
 
 if TYPE_CHECKING:
     from imserver.cluster.redis.registry import RedisRegistry
@@ -142,16 +144,45 @@ class ClusterSessions(Sessions):
 
     # --- logging in -----------------------------------------------------------------------------------------
 
-    def _begin(self, app: App, connection: Connection, login: Login) -> int:
+    def _begin(self, app: App, connection: Connection, login: Login) -> None:
         session = Session(login.app, login.user, login.device, app.policy, connection.peer, int(time()))
+        registration, replaced = self._register(session, login)
+        if connection.state >= CLOSING:
+            self._departures.add(session, False)
+            raise SessionRefused(errors.ReplyCode.FAILED, "registry")
+        connection.session = session
+        if registration is not None:
+            self._notify_replaced(login.app, login.user, registration.replaced)
+        if replaced and app.policy != "newest":
+            raise SessionRefused(errors.ReplyCode.FAILED, "registry", errors.CloseCode.REPLACED)
+        if replaced or (login.user in app.users and not self._is_newest_here(app, connection, login.user)):
+            self._hub.attach(app, connection, login.user, login.device)
+            return
+        super()._begin(app, connection, login)
+        self._on_login(login.app, login.user)
+        if self._fanout.takes_notices(app):
+            self._node_messages.broadcast(Notice(app.name, Event("enter", login.user, ENTER_TEXT)))
+
+    def _register(self, session: Session, login: Login) -> tuple[SessionRegistration | None, bool]:
+        """Register a session that begins. Switches. Raises SessionRefused.
+
+        Returns the answer of the registry (None: there was none), and whether the session was replaced before
+        the answer came.
+        """
         who = login.app, login.user
         waiting = self._beginning.setdefault(who, {})
         waiting[session.id] = False
         try:
-            registration = self._ask_to_begin(session, login)
+            registration = self._registry.register(session)
+            if (
+                registration is not None
+                and registration.refused
+                and not self._is_any_alive(registration.others, login)
+            ):
+                registration = self._registry.register(session, registration.others)
         except PeerBusy:
             # Nobody knows whether the older session is alive. The client may try again.
-            return errors.ReplyCode.SYSTEM
+            raise SessionRefused(errors.ReplyCode.SYSTEM, "registry") from None
         finally:
             replaced = waiting.pop(session.id)
             if not waiting:
@@ -159,43 +190,14 @@ class ClusterSessions(Sessions):
         if registration is None and self._require_registry:
             # It may be registered: possibly only the answer was lost.
             self._departures.add(session, False)
-            return errors.ReplyCode.SYSTEM
+            raise SessionRefused(errors.ReplyCode.SYSTEM, "registry")
         if registration is not None and registration.refused:
-            connection.close(errors.CloseCode.REFUSED)
-            return errors.ReplyCode.FAILED
-        if not connection.is_open:
-            self._departures.add(session, False)
-            return errors.ReplyCode.FAILED
-        connection.session = session
-        if registration is not None:
-            self._notify_replaced(login.app, login.user, registration.replaced)
-        if replaced and app.policy != "newest":
-            connection.close(errors.CloseCode.REPLACED)
-            return errors.ReplyCode.FAILED
-        if not replaced and (
-            login.user not in app.users or self._is_newest_here(app, connection, login.user)
-        ):
-            code = super()._begin(app, connection, login)
-            self._on_login(login.app, login.user)
-            if self._fanout.takes_notices(app):
-                self._node_messages.broadcast(Notice(app.name, Event("enter", login.user, ENTER_TEXT)))
-            return code
-        self._hub.attach(app, connection, login.user, login.device)
-        return errors.ReplyCode.OK
+            raise SessionRefused(errors.ReplyCode.FAILED, "registry", errors.CloseCode.REFUSED)
+        return registration, replaced
 
     def is_beginning(self, app: str, user: str) -> bool:
         """Whether a login of this user waits for the registry. The registry may know the session already."""
         return (app, user) in self._beginning
-
-    def _ask_to_begin(self, session: Session, login: Login) -> SessionRegistration | None:
-        registration = self._registry.register(session)
-        if (
-            registration is not None
-            and registration.refused
-            and not self._is_any_alive(registration.others, login)
-        ):
-            registration = self._registry.register(session, registration.others)
-        return registration
 
     def _is_newest_here(self, app: App, connection: Connection, user: str) -> bool:
         """False if a later login of the same user was registered first."""

@@ -29,7 +29,7 @@ from imserver.storage.contract import Changes
 from imserver.storage.store import Store
 from imserver.transport.connection import Connection
 from imserver.transport.dispatch import CommandRow, CommandTable
-from imserver.transport.states import UNADDRESSED
+from imserver.transport.states import CLOSING, UNADDRESSED
 
 log = logging.getLogger(__name__)
 
@@ -127,6 +127,24 @@ class RecentKicks:
         return self._numbers.get((app, "", None), 0) > count
 
 
+class SessionRefused(Exception):
+    """A session does not begin, with a reply code.
+
+    ``reason``: for the log and the counters (None: they have it already). ``close``: the code with which the
+    connection is closed (0: it stays open).
+    """
+
+    def __init__(self, code: int, reason: errors.LoginRefusal | None = None, close: int = 0) -> None:
+        super().__init__(code)
+        self.code = code
+        self.reason = reason
+        self.close = close
+
+
+def _banned() -> SessionRefused:
+    return SessionRefused(errors.ReplyCode.UNAUTHORIZED, "banned", errors.CloseCode.BANNED)
+
+
 def _rivals(app: App, login: Login, connection: Connection) -> list[Connection]:
     """The other sessions of the same user on a device of the same name."""
     if login.user not in app.users:
@@ -195,55 +213,72 @@ class Sessions:
         name = self._logins.resolve(login.app)
         if name != login.app:
             login = replace(login, app=name)
-        if not self.takes_user(name, login.user):
-            return self._refuse(connection, login, errors.ReplyCode.BAD_USER, "user")
-        app = self._hub.apps.get(name)
-        if app is None:
-            return self._refuse(connection, login, errors.ReplyCode.UNAUTHORIZED, "app")
-        if connection.user is not None and not again:
-            return self._renew(connection, login)
+        try:
+            if not self._logins.takes_user(name, login.user):
+                raise SessionRefused(errors.ReplyCode.BAD_USER, "user")
+            app = self._app(name)
+            if connection.user is not None and not again:
+                self._renew(connection, login)
+            else:
+                self._log_in(app, connection, login, decision, kicks)
+        except SessionRefused as refused:
+            return self._refuse(connection, login, refused)
+        return errors.ReplyCode.OK
+
+    def _log_in(
+        self, app: App, connection: Connection, login: Login, decision: LoginDecision | None, kicks: int
+    ) -> None:
+        """Begin a session if the login decision, the bans and the policy of the app permit it. May switch.
+        Raises SessionRefused.
+        """
         if decision is None:
             decision = self._check(connection, login)
         if not decision.ok:
-            if decision.final:
-                connection.close(decision.close)
-            return decision.code
+            raise SessionRefused(decision.code, None, decision.close if decision.final else 0)
         if decision.device:
             login = replace(login, device=decision.device)
+        replaced = self._apply_policy(app, connection, login)
+        if connection.state >= CLOSING:
+            raise SessionRefused(errors.ReplyCode.FAILED, "gone")
+        if connection.user:
+            if not self._may_change_user(app, connection, login.user):
+                raise SessionRefused(errors.ReplyCode.NOT_STORED, "rate")
+            self.leave(connection, (app.name, login.user))
+        self._begin(app, connection, login)
+        if kicks != self.kicks.count:
+            self._check_kicks(login, kicks)
+        self._logins.began(connection, decision)
+        for older in replaced:
+            older.close(errors.CloseCode.REPLACED)
+
+    def _apply_policy(self, app: App, connection: Connection, login: Login) -> Collection[Connection]:
+        """The older sessions that a login replaces. Waits under ``refuse``. Raises SessionRefused if one of
+        these is alive, or if the user is banned.
+        """
         if self.is_banned(login.app, login.user):
-            return self._refuse_banned(connection, login)
+            raise _banned()
+        if app.policy not in ("single", "refuse"):
+            return ()
         rivals = _rivals(app, login, connection)
         if app.policy == "refuse" and rivals:
             alive = self._any_alive(rivals)
             # Sessions that began during the wait count as alive.
             rivals, old = _rivals(app, login, connection), rivals
             if alive or any(rival not in old for rival in rivals):
-                connection.close(errors.CloseCode.REFUSED)
-                return self._refuse(connection, login, errors.ReplyCode.FAILED, "policy")
+                raise SessionRefused(errors.ReplyCode.FAILED, "policy", errors.CloseCode.REFUSED)
             if self.is_banned(login.app, login.user):
-                return self._refuse_banned(connection, login)
-        if not connection.is_open:
-            return self._refuse(connection, login, errors.ReplyCode.FAILED, "gone")
-        if connection.user:
-            if not self._may_change_user(app, connection, login.user):
-                return self._refuse(connection, login, errors.ReplyCode.NOT_STORED, "rate")
-            self.leave(connection, (app.name, login.user))
-        code = self._begin(app, connection, login)
-        if code != errors.ReplyCode.OK:
-            return self._refuse(connection, login, code, "registry")
-        if self.kicks.since(kicks, app.name, login.user, login.device):
-            if self.is_banned(app.name, login.user):
-                return self._refuse_banned(connection, login)
-            connection.close(errors.CloseCode.KICKED)
-            return self._refuse(connection, login, errors.ReplyCode.UNAUTHORIZED, "kicked")
-        if self.kicks.app_deleted_since(kicks, name):
-            connection.close(errors.CloseCode.APP_DELETED)
-            return self._refuse(connection, login, errors.ReplyCode.UNAUTHORIZED, "deleted")
-        self._logins.began(connection, decision)
-        if app.policy in ("single", "refuse"):
-            for rival in rivals:
-                rival.close(errors.CloseCode.REPLACED)
-        return code
+                raise _banned()
+        return rivals
+
+    def _check_kicks(self, login: Login, kicks: int) -> None:
+        """Raise SessionRefused if the user was kicked, or the app was deleted, after the first ``kicks``
+        kicks."""
+        if self.kicks.since(kicks, login.app, login.user, login.device):
+            if self.is_banned(login.app, login.user):
+                raise _banned()
+            raise SessionRefused(errors.ReplyCode.UNAUTHORIZED, "kicked", errors.CloseCode.KICKED)
+        if self.kicks.app_deleted_since(kicks, login.app):
+            raise SessionRefused(errors.ReplyCode.UNAUTHORIZED, "deleted", errors.CloseCode.APP_DELETED)
 
     def begin_without_user(
         self, connection: Connection, app: str, decision: LoginDecision, kicks: int | None = None
@@ -253,15 +288,14 @@ class Sessions:
         It is in channels only: no push to users reaches it, and nobody goes online. ``kicks``: the number of
         kicks before the decision, if it may have switched.
         """
-        known = self._hub.apps.get(app)
-        nobody = Login(app, "")
-        if known is None:
-            return self._refuse(connection, nobody, errors.ReplyCode.UNAUTHORIZED, "app")
-        if kicks is not None and self.kicks.app_deleted_since(kicks, app):
-            connection.close(errors.CloseCode.APP_DELETED)
-            return self._refuse(connection, nobody, errors.ReplyCode.UNAUTHORIZED, "deleted")
-        if not connection.is_open:
-            return self._refuse(connection, nobody, errors.ReplyCode.FAILED, "gone")
+        try:
+            known = self._app(app)
+            if kicks is not None and self.kicks.app_deleted_since(kicks, app):
+                raise SessionRefused(errors.ReplyCode.UNAUTHORIZED, "deleted", errors.CloseCode.APP_DELETED)
+            if connection.state >= CLOSING:
+                raise SessionRefused(errors.ReplyCode.FAILED, "gone")
+        except SessionRefused as refused:
+            return self._refuse(connection, Login(app, ""), refused)
         self._hub.attach(known, connection, "", "")
         self._metrics.logins += 1
         self._logins.began(connection, decision)
@@ -317,21 +351,20 @@ class Sessions:
         dialect = connection.encoding.dialect.name
         return self._logins.check(login.app, login.user, login.token, dialect, connection, login.device)
 
-    def _renew(self, connection: Connection, login: Login) -> int:
+    def _renew(self, connection: Connection, login: Login) -> None:
         """Handle another login on a connection that has logged in: it may only renew the token of its
-        session.
+        session. May switch. Raises SessionRefused.
         """
         same = (connection.app, connection.user) == (login.app, login.user)
         if not (same and self._logins.holds_token(connection)):
-            return self._refuse(connection, login, errors.ReplyCode.FAILED, "again")
+            raise SessionRefused(errors.ReplyCode.FAILED, "again")
         decision = self._check(connection, login)
         if not decision.ok:
-            return decision.code
+            raise SessionRefused(decision.code)
         if not connection.is_open:
-            return self._refuse(connection, login, errors.ReplyCode.FAILED, "gone")
+            raise SessionRefused(errors.ReplyCode.FAILED, "gone")
         self._logins.began(connection, decision)
         self.heartbeat(connection)
-        return errors.ReplyCode.OK
 
     def _may_change_user(self, app: App, connection: Connection, user: str) -> bool:
         """Charge a connection for the notices that its next login causes: an exit and an enter. False: it has
@@ -505,23 +538,29 @@ class Sessions:
             while len(self._bans) > MAX_BANS:
                 del self._bans[next(iter(self._bans))]
 
-    def _begin(self, app: App, connection: Connection, login: Login) -> int:
-        """Begin the session. Return a reply code."""
+    def _begin(self, app: App, connection: Connection, login: Login) -> None:
+        """Begin the session. Raises SessionRefused if the registry of a cluster objects."""
         if not connection.encoding.dialect.pinged:
             connection.last_seen = monotonic()
         self._hub.join(app, connection, login.user, login.device)
         self._metrics.logins += 1
         if self._fanout.takes_notices(app):
             self._fanout.notice(app, Event("enter", login.user, ENTER_TEXT), connection)
-        return errors.ReplyCode.OK
 
-    def _refuse(self, connection: Connection, login: Login, code: int, reason: errors.LoginRefusal) -> int:
-        self._logins.refused(reason, login.app, login.user, connection.peer)
-        return code
+    def _app(self, name: str) -> App:
+        """An app of this node. Raises SessionRefused if there is none of this name."""
+        app = self._hub.apps.get(name)
+        if app is None:
+            raise SessionRefused(errors.ReplyCode.UNAUTHORIZED, "app")
+        return app
 
-    def _refuse_banned(self, connection: Connection, login: Login) -> int:
-        connection.close(errors.CloseCode.BANNED)
-        return self._refuse(connection, login, errors.ReplyCode.UNAUTHORIZED, "banned")
+    def _refuse(self, connection: Connection, login: Login, refused: SessionRefused) -> int:
+        """Close the connection if it must end, count and log the refusal, and return its reply code."""
+        if refused.close:
+            connection.close(refused.close)
+        if refused.reason is not None:
+            self._logins.refused(refused.reason, login.app, login.user, connection.peer)
+        return refused.code
 
     def bans(self, app: str) -> dict[str, float]:
         """Banned user → seconds until the end of the ban, according to this node's list. Never switches."""
