@@ -15,17 +15,19 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
+from enum import IntEnum
 from typing import ClassVar, Final
 
 from imserver import errors
 from imserver.metrics import Metrics
 from imserver.model import Event, LogSubscription, Message
 from imserver.transport.connection import Connection
+from imserver.transport.states import Transitions
 
 ACK_SECONDS: Final = 10
 """Time for an acknowledgement. For :class:`Unacked` it is doubled after each resend."""
 TRIES: Final = 3
-"""How often deliveries are sent again before the connection is closed."""
+"""How often deliveries are sent again before the connection is closed: the states of resending."""
 PINGS: Final = 2000
 """Most connections that are pinged in a second: each pong is a position to be stored."""
 MAX_MESSAGES: Final = 1000
@@ -37,12 +39,61 @@ _PING: Final = struct.Struct("!QQ")
 """The payload of a ping: the number of the log subscription, and the id of the last delivered entry."""
 
 
+class AckState(IntEnum):
+    """The state of the deliveries to one connection. In the first four its value is the number of resends
+    since the last acknowledgement."""
+
+    ON_TIME = 0
+    """No time has ended since the last acknowledgement."""
+    RESENT_ONCE = 1
+    RESENT_TWICE = 2
+    RESENT_THRICE = 3
+    FULL = 4
+    """A message found no space. The connection is closed at the end of the second."""
+    EXPIRED = 5
+    """The client has used all its time. The connection is closed."""
+
+
+class AckEvent(IntEnum):
+    """What changes the state of the deliveries to one connection."""
+
+    ACK = 0
+    """The client acknowledges."""
+    LATE = 1
+    """A time has ended without the acknowledgement of all that was delivered before it."""
+    UNREAD = 2
+    """What was late could not be read from the log, so it was not sent again."""
+    OVERFLOW = 3
+    """The next message finds no space."""
+    CLEAR = 4
+    """The session ends. What was not acknowledged is forgotten."""
+
+
+ON_TIME, RESENT_ONCE, RESENT_TWICE, RESENT_THRICE, FULL, EXPIRED = AckState
+ACK, LATE, UNREAD, OVERFLOW, CLEAR = AckEvent
+
+_ROWS: Final[Mapping[AckState, Mapping[AckEvent, AckState]]] = {
+    # UNREAD here: the client has acknowledged during the read.
+    ON_TIME: {ACK: ON_TIME, LATE: RESENT_ONCE, UNREAD: ON_TIME, OVERFLOW: FULL, CLEAR: ON_TIME},
+    RESENT_ONCE: {ACK: ON_TIME, LATE: RESENT_TWICE, UNREAD: ON_TIME, OVERFLOW: FULL, CLEAR: ON_TIME},
+    RESENT_TWICE: {ACK: ON_TIME, LATE: RESENT_THRICE, UNREAD: RESENT_ONCE, OVERFLOW: FULL, CLEAR: ON_TIME},
+    RESENT_THRICE: {ACK: ON_TIME, LATE: EXPIRED, UNREAD: RESENT_TWICE, OVERFLOW: FULL, CLEAR: ON_TIME},
+    FULL: {ACK: FULL, LATE: FULL, OVERFLOW: FULL, CLEAR: ON_TIME},
+    # What comes while the connection closes changes nothing.
+    EXPIRED: {ACK: EXPIRED, UNREAD: EXPIRED, OVERFLOW: EXPIRED, CLEAR: EXPIRED},
+}
+ACK_TRANSITIONS: Final = {state: Transitions(state, row) for state, row in _ROWS.items()}
+"""State → event → the next state. The only way to change a state:
+``acks.state = ACK_TRANSITIONS[acks.state][event]``. Whether a time runs is no state: see ``due`` of
+:data:`Acks`."""
+
+
 class AckingLogSubscription(LogSubscription, gc=False):
     """A log subscription whose client acknowledges entries. For the fields see :data:`Acks`."""
 
     delivered: int = 0
     acked: int = 0
-    tries: int = 0
+    state: AckState = ON_TIME
     due: int = 0
 
 
@@ -75,21 +126,20 @@ class Unacked:
     """The unacknowledged messages of one connection, by number: ``waiting`` begins behind ``acked``. Each is
     the event or the id of the stored message, and its frame. Never switches.
 
-    Numbers count the messages of the connection, over all its logins. ``bytes``: of the frames. ``full``: a
-    message found no space, so the connection must end. For the other fields see :data:`Acks`.
+    Numbers count the messages of the connection, over all its logins. ``bytes``: of the frames. For the other
+    fields see :data:`Acks`.
     """
 
-    __slots__ = ("_tracker", "acked", "bytes", "delivered", "due", "full", "tries", "waiting")
+    __slots__ = ("_tracker", "acked", "bytes", "delivered", "due", "state", "waiting")
 
     def __init__(self, tracker: AckTracker) -> None:
         self._tracker = tracker
         self.delivered = 0
         self.acked = 0
-        self.tries = 0
+        self.state = ON_TIME
         self.due = 0
         self.waiting: list[tuple[Event | int, bytes]] = []
         self.bytes = 0
-        self.full = False
 
     def add(self, connection: Connection, message: Event | Message, frame: bytes) -> None:
         """The next message goes to the connection."""
@@ -97,10 +147,10 @@ class Unacked:
         if not self.waiting:
             self._tracker.wait_whole(connection, self)
         elif len(self.waiting) == MAX_MESSAGES or self.bytes + len(frame) > MAX_BYTES:
-            if not self.full:
+            if self.state is not FULL:
                 self._tracker.full.append((connection, self))
-            self.full = True
-        if not self.full:
+            self.state = ACK_TRANSITIONS[self.state][OVERFLOW]
+        if self.state is not FULL:
             self.waiting.append((message.id if isinstance(message, Message) else message, frame))
             self._count(len(frame))
 
@@ -113,7 +163,7 @@ class Unacked:
         del self.waiting[: len(acked)]
         self._count(-sum([len(frame) for _, frame in acked]))
         self.acked += len(acked)
-        self.tries = 0
+        self.state = ACK_TRANSITIONS[self.state][ACK]
         if self.waiting:
             self._tracker.wait_whole(connection, self)
         return next((message for message, _ in reversed(acked) if isinstance(message, int)), 0)
@@ -123,7 +173,8 @@ class Unacked:
         unstored = [message for message, _ in self.waiting if isinstance(message, Event)]
         self.waiting = []
         self._count(-self.bytes)
-        self.acked, self.tries, self.full = self.delivered, 0, False
+        self.acked = self.delivered
+        self.state = ACK_TRANSITIONS[self.state][CLEAR]
         return unstored
 
     def _count(self, size: int) -> None:
@@ -133,8 +184,8 @@ class Unacked:
 
 Acks = AckingLogSubscription | Unacked
 """The deliveries to one connection that its client acknowledges. ``delivered``: the last number. ``acked``:
-the last one that the client has acknowledged. ``tries``: how often deliveries were sent again since then.
-``due``: the second of the wheel in which the client's time ends (0: no time runs)."""
+the last one that the client has acknowledged. ``state``: changed by :data:`ACK_TRANSITIONS` only. ``due``:
+the second of the wheel in which the client's time ends (0: no time runs)."""
 
 
 class AckTracker:
@@ -178,7 +229,7 @@ class AckTracker:
             log_subscription.acked = min(
                 id, max(log_subscription.delivered, log_subscription.acked, position)
             )
-            log_subscription.tries = 0
+            log_subscription.state = ACK_TRANSITIONS[log_subscription.state][ACK]
 
     def wait(self, connection: Connection, acks: Acks, seconds: int) -> None:
         """Give a client so many seconds, of which this one is the first, for all deliveries until now."""
@@ -223,11 +274,11 @@ class AckTracker:
             elif acks.acked >= number:
                 if acks.acked < acks.delivered:
                     self.wait(connection, acks, ACK_SECONDS)
-            elif acks.tries == TRIES:
-                connection.close(errors.CloseCode.ACK_TIMEOUT)
             else:
-                acks.tries += 1
-                if isinstance(acks, Unacked):
+                acks.state = ACK_TRANSITIONS[acks.state][LATE]
+                if acks.state is EXPIRED:
+                    connection.close(errors.CloseCode.ACK_TIMEOUT)
+                elif isinstance(acks, Unacked):
                     self._resend(connection, acks)
                 else:
                     late.append(connection)
@@ -237,7 +288,7 @@ class AckTracker:
         return late
 
     def _resend(self, connection: Connection, unacked: Unacked) -> None:
-        self.wait(connection, unacked, ACK_SECONDS << unacked.tries)
+        self.wait(connection, unacked, ACK_SECONDS << unacked.state)
         if connection.outbox is None:  # else its client does not read
             self._metrics.resent_entries += len(unacked.waiting)
             for _, frame in unacked.waiting:
@@ -246,7 +297,7 @@ class AckTracker:
     def _close_full(self) -> None:
         full, self.full = self.full, []
         for connection, unacked in full:
-            if unacked.full:
+            if unacked.state is FULL:
                 connection.close(errors.CloseCode.ACK_TIMEOUT)
         if self.bytes > self._limit_bytes:
             rows = [row for slot in self._slots for row in slot]

@@ -15,7 +15,14 @@ from gevent.lock import BoundedSemaphore as Lock
 from imserver import errors
 from imserver.clock import until_beat
 from imserver.errors import StorageUnavailable
-from imserver.messages.acks import ACK_SECONDS, AckingLogSubscription, AckTracker, PongLogSubscription
+from imserver.messages.acks import (
+    ACK_SECONDS,
+    ACK_TRANSITIONS,
+    UNREAD,
+    AckingLogSubscription,
+    AckTracker,
+    PongLogSubscription,
+)
 from imserver.messages.action_positions import ActionPositions
 from imserver.messages.deliverer import Deliverer, oldest_page
 from imserver.messages.log.contract import Entry, LogExtent
@@ -403,7 +410,7 @@ class CatchUp:
                 if self.resend(connection, log_subscription.acked, RESEND_LIMIT):
                     continue
             except StorageUnavailable:
-                log_subscription.tries -= 1
+                log_subscription.state = ACK_TRANSITIONS[log_subscription.state][UNREAD]
                 if not log_subscription.due:
                     self._ack_tracker.wait(connection, log_subscription, ACK_SECONDS)
                 continue

@@ -1,12 +1,32 @@
 """When deliveries are sent again and the connection is closed, wherever they come from."""
 
+import re
 from collections.abc import Iterator
 
 import pytest
 
-from imserver.messages.acks import ACK_SECONDS, TRIES, AckingLogSubscription, AckTracker, Unacked
+from imserver.messages.acks import (
+    ACK,
+    ACK_SECONDS,
+    ACK_TRANSITIONS,
+    CLEAR,
+    EXPIRED,
+    FULL,
+    LATE,
+    MAX_MESSAGES,
+    OVERFLOW,
+    TRIES,
+    UNREAD,
+    AckEvent,
+    AckingLogSubscription,
+    AckState,
+    AckTracker,
+    Unacked,
+)
 from imserver.model import Event
+from imserver.transport.states import ImpossibleTransition
 from tests.hub.harness import Harness
+from tests.support import ROOT
 from tests.transport.harness import turn, until
 
 
@@ -47,7 +67,7 @@ class FromMemory:
         self.acks = Unacked(self.tracker)
 
     def deliver(self) -> None:
-        frame = b"\x82\x01" + bytes([self.acks.delivered + 1])
+        frame = b"\x82\x01" + bytes([(self.acks.delivered + 1) % 256])
         self.acks.add(self.connection, Event("msg", "ann", "x"), frame)
 
     def ack(self, number: int) -> None:
@@ -161,3 +181,88 @@ def test_the_time_of_a_log_subscription_ends_with_it() -> None:
         assert client.resent == []
         pass_time(client, 1)
         assert client.resent == [1]
+
+
+# --- the table of states ------------------------------------------------------------------------------------
+
+
+def bring_to(client: Client, state: AckState) -> None:
+    """Let what happened to the deliveries bring them to a state."""
+    client.deliver()
+    if state is FULL:
+        assert isinstance(client, FromMemory)
+        pass_time(client, ACK_SECONDS)  # the time ends in the next second
+        for _ in range(MAX_MESSAGES):
+            client.deliver()
+        return
+    for _ in range(sum(client.seconds)):
+        if client.acks.state is not state:
+            client.turn()
+
+
+def cause(client: Client, event: AckEvent) -> None:
+    """Let an event happen."""
+    if event is ACK:
+        client.ack(client.acks.delivered)
+    elif event is LATE:
+        before = client.acks.state
+        for _ in range(max(client.seconds)):
+            if client.acks.state is before and client.connection.is_open:
+                client.turn()
+    elif event is OVERFLOW:
+        for _ in range(MAX_MESSAGES):
+            client.deliver()
+    elif event is CLEAR:
+        assert isinstance(client, FromMemory)
+        client.acks.clear()
+
+
+def happens(kind: type[Client], state: AckState, event: AckEvent) -> bool:
+    """Whether an event happens to such deliveries."""
+    of_memory = state is FULL or event in (OVERFLOW, CLEAR)
+    return event is not UNREAD and (kind is FromMemory or not of_memory)
+
+
+CASES = [
+    (kind, state, event)
+    for kind in (FromLog, FromMemory)
+    for state in AckState
+    for event in AckEvent
+    if happens(kind, state, event)
+]
+"""All but what happens to reads of the log: see test_acks. One of these has no test: a read that fails after
+the client has used all its time."""
+
+
+@pytest.mark.parametrize(
+    ("client", "state", "event"), CASES, indirect=["client"], ids=lambda each: getattr(each, "name", "")
+)
+def test_what_the_table_has_happens(client: Client, state: AckState, event: AckEvent) -> None:
+    bring_to(client, state)
+    assert client.acks.state is state
+    cause(client, event)
+    assert client.acks.state is ACK_TRANSITIONS[state].get(event, state)
+    closes = EXPIRED in (state, client.acks.state) or (state, event) == (FULL, LATE)
+    assert client.connection.is_open is not closes
+
+
+def test_a_time_ends_in_no_session_that_has_expired_and_nothing_else_is_impossible() -> None:
+    impossible = {(state, event) for state in AckState for event in AckEvent} - {
+        (state, event) for state, row in ACK_TRANSITIONS.items() for event in row
+    }
+    assert impossible == {(EXPIRED, LATE), (FULL, UNREAD)}
+    for state, event in impossible:
+        with pytest.raises(ImpossibleTransition):
+            ACK_TRANSITIONS[state][event]
+
+
+def test_a_state_is_changed_by_the_table_only() -> None:
+    changes = [
+        line.strip()
+        for folder in ("messages", "dialects/action")
+        for path in (ROOT / "imserver" / folder).rglob("*.py")
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if re.match(r"\s+\w+\.state = ", line)
+    ]
+    by_table = re.compile(r"(\w+)\.state = ACK_TRANSITIONS\[\1\.state\]\[[A-Z]+\]")
+    assert [line for line in changes if not by_table.fullmatch(line)] == ["self.state = ON_TIME"]

@@ -6,8 +6,17 @@ import pytest
 from gevent.event import Event as Signal
 
 from imserver import errors
+from imserver.errors import StorageUnavailable
 from imserver.messages import catch_up
-from imserver.messages.acks import ACK_SECONDS, TRIES
+from imserver.messages.acks import (
+    ACK_SECONDS,
+    ON_TIME,
+    RESENT_ONCE,
+    RESENT_THRICE,
+    RESENT_TWICE,
+    TRIES,
+    AckingLogSubscription,
+)
 from tests.core.messaging_harness import APP, MessageClient, Node
 from tests.transport.harness import turn, until
 
@@ -69,6 +78,49 @@ def test_without_the_database_no_connection_is_closed() -> None:
         node.log.away = False
         pass_time(node)
         until(lambda: bob.texts() == ["1", "1"])
+
+
+def test_what_could_not_be_read_again_costs_no_try() -> None:
+    with Node() as node:
+        ann, bob = node.speaker("ann", 0), acknowledging(node, "bob")
+        ann.send("bob", "1")
+        until(bob.pushed)
+        subscription = bob.connection.log_subscription
+        assert isinstance(subscription, AckingLogSubscription)
+        for state in (ON_TIME, RESENT_ONCE, RESENT_TWICE):
+            assert subscription.state is state
+            node.log.away = True
+            pass_time(node)
+            assert subscription.state is state
+            node.log.away = False
+            pass_time(node)
+        assert subscription.state is RESENT_THRICE
+
+
+def test_an_acknowledgement_while_entries_are_read_again_gives_no_try_too_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with Node() as node:
+        ann, bob = node.speaker("ann", 0), acknowledging(node, "bob")
+        ann.send("bob", "1")
+        until(bob.pushed)
+        subscription = bob.connection.log_subscription
+        assert isinstance(subscription, AckingLogSubscription)
+        reads, go_on = list[int](), Signal()
+
+        def read(_app: str, _user: str, after: int, *_more: Any) -> object:
+            reads.append(after)
+            go_on.wait()
+            raise StorageUnavailable("away")
+
+        monkeypatch.setattr(node.log, "catch_up", read)
+        pass_time(node)
+        until(lambda: reads)
+        assert subscription.state is RESENT_ONCE
+        node.messaging.ack_tracker.acked(bob.connection, 1, 1)
+        go_on.set()
+        pass_time(node, 1)
+        assert subscription.state is ON_TIME
 
 
 def test_a_client_with_too_many_unacknowledged_entries_is_closed_and_resumes(
