@@ -1,5 +1,6 @@
 """The guide to writing a feature: its distribution is built, installed beside the server, and used."""
 
+import re
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import yaml
 from imserver.errors import StartError
 from imserver.node import feature_list
 from tests.conftest import StartServer
-from tests.docs.markdown import Block, blocks
+from tests.docs.markdown import Block, blocks, tables
 from tests.integration.raw import PATIENCE_SECONDS
 from tests.support import ROOT, Server, clean_environment, eventually
 from tests.test_packaging import build
@@ -22,7 +23,7 @@ FILES = {block.words[0]: block.text for block in blocks(GUIDE, "toml", "python")
 
 
 def only(language: str) -> Block:
-    (found,) = blocks(GUIDE, language)
+    (found,) = (block for block in blocks(GUIDE, language) if not block.words)
     return found
 
 
@@ -44,7 +45,7 @@ def here(installed: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The distribution is installed for this process, too."""
     monkeypatch.syspath_prepend(str(installed))
     yield
-    for name in ("imserver_moods", "imserver_lines"):
+    for name in ("imserver_moods", "imserver_greetings", "imserver_lines"):
         sys.modules.pop(name, None)
 
 
@@ -64,8 +65,16 @@ def test_the_guide_does_what_it_says(installed: Path, start_server: StartServer)
                 assert client.recv(PATIENCE_SECONDS) == words
 
 
+def test_all_that_a_module_of_the_page_gets_is_explained() -> None:
+    given = re.findall(r"@property \{.*\} (\w+)", (ROOT / "static/messages/additions.js").read_text("utf-8"))
+    rows = [row["name"] for table in tables(GUIDE) for row in table if "name" in row]
+    explained = [re.match(r"\w+", name)[0] for row in rows for name in re.findall(r"\w+(?:\([^)]*\))?", row)]  # type: ignore[index]
+    assert given
+    assert set(given) <= set(explained)
+
+
 def test_the_tests_of_the_guide_pass(installed: Path, tmp_path: Path) -> None:
-    for name in ("test_moods.py", "test_lines.py"):
+    for name in ("test_moods.py", "test_greetings.py", "test_lines.py"):
         (tmp_path / name).write_text(FILES[name], encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), "."],
