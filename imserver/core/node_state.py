@@ -15,7 +15,12 @@ from imserver.process import DataDirectory, derive_key
 
 
 class NodeState:
-    """Owner of what changes about a node as a whole."""
+    """Owner of what changes about a node as a whole.
+
+    Features read ``version``, ``started_at`` (Unix seconds), ``http_port`` and ``ws_port``. They log requests
+    that they answer themselves with ``request_log``. They append structs of numbers to ``counters``, which
+    the state of the node shows.
+    """
 
     def __init__(self, config: Config, request_log: RequestLog) -> None:
         self.request_log = request_log

@@ -58,6 +58,9 @@ OnForgotten = Callable[[Connection], object]
 class NetworkServices(Struct, frozen=True):
     """The sockets of a node: who may connect, who reads and writes, and who runs commands.
 
+    Features send requests with ``outgoing``, ask ``proxies.trusts(host)`` whether to believe the headers of a
+    proxy, and run a command for a connection with ``dispatcher.run``. The rest is for the core.
+
     ``sweep`` closes silent connections. ``outgoing``: requests to the outside. ``opened``: dialect → its
     function for new connections. ``ended`` and ``forgotten`` are called in their order.
     """
@@ -77,7 +80,7 @@ class NetworkServices(Struct, frozen=True):
 
 
 class StorageServices(Struct, frozen=True):
-    """The database."""
+    """The database: statements, and with ``store.log()`` the :class:`MessageLog` of stored messages."""
 
     store: Store
 

@@ -46,7 +46,7 @@ COMMAND: Final = (sys.executable, "-m", "imserver")
 START_SECONDS: Final = 240.0
 STOP_SECONDS: Final = 60.0
 REQUEST_SECONDS: Final = 60.0
-NOTED_LINES: Final = 40
+LOG_LINES: Final = 40
 """How many lines of the log a failure gets as a note: a traceback is among them."""
 _HTTP: Final = re.compile(r"http://([0-9.]+|\[[0-9a-f:]+\]):(\d+)")
 _WS: Final = re.compile(r"ws://([0-9.]+|\[[0-9a-f:]+\]):(\d+)")
@@ -258,7 +258,7 @@ class NodeProcess:
             assert "Traceback" not in text, text
 
     def _last_lines(self) -> list[str]:
-        return self.log_text.splitlines()[-NOTED_LINES:]
+        return self.log_text.splitlines()[-LOG_LINES:]
 
     def _end(self) -> None:
         self.process.kill()  # nothing if it has ended
