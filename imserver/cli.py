@@ -244,7 +244,7 @@ def check_config(path: str | None, defaults: bool, production: bool, file: str |
     FILE is the same as -c FILE.
 
     With --production, print one line for each setting that a careful operator would change before strangers
-    reach the server. API keys and apps in the database are taken into account.
+    reach the server. API keys and apps in the database count, too.
     """
     path = path if file is None else file
     if defaults:

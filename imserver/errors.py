@@ -361,9 +361,7 @@ class ReviewUnavailable(StorageUnavailable):
 
 
 class TooManyMessages(StorageUnavailable):
-    """A bot or guest has sent too many messages (``limits.bot_rate``, ``limits.guest_rate``), so one was not
-    stored.
-    """
+    """A user with a rate (:class:`imserver.auth.rates.SenderRates`) has sent too many, so one was not stored."""
 
 
 class IssuerUnavailable(Unavailable):

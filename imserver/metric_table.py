@@ -268,7 +268,7 @@ _CONNECTIONS = (
     ),
     counter(
         "imserver_requests_over_rate_total",
-        "Requests over the rate of their key, user, address or account, refused",
+        "Requests over the rate of their key, user or address, refused",
         "node.metrics.http_over_rate",
     ),
     gauge(

@@ -33,7 +33,7 @@ def delete_app(
     name: str,
     settings: StorageSettings,
 ) -> AppContents:
-    """Delete an app: its keys, sessions, accounts, messages, groups, data of features. May switch.
+    """Delete an app: its keys, sessions and rows, and what features have of it. May switch.
 
     Nodes close its sessions within ``storage.look_seconds``. Rows are deleted after that, and after the last
     review of a message, so that no node writes any more. An app of this name that was created anew meanwhile

@@ -1,4 +1,4 @@
-"""Texts by which people know each other: nicknames, names and descriptions of groups and bots, of devices.
+"""Texts by which people know each other: nicknames, names of groups and devices, descriptions.
 
 Such a text can look like another one, or change what stands beside it, by characters that nobody sees. So it
 has no controls, no directions (Unicode's bidi controls) and nothing invisible. Joiners stay where a script or

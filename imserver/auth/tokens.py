@@ -59,8 +59,8 @@ class TokenExpired(BadToken):
 class Claims(Struct, frozen=True):
     """The verified content of a token: ``user`` of ``app``, until ``expires_at`` (Unix seconds).
 
-    ``device``: name of the device at the login of an account; ``""`` if unknown. ``payload``: all claims of
-    a session token; empty for an account token.
+    ``device``: name of the device that logged in; ``""`` if unknown. ``payload``: all claims of a session
+    token of a back end; empty for a token of this server.
     """
 
     user: str

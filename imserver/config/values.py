@@ -434,7 +434,7 @@ STORAGE_SCHEMES: Final = ("sqlite", "postgresql", "postgres", "mysql", "mariadb"
 MIN_KEY_CHARACTERS: Final = 20
 """Shortest accepted API key. Shorter keys can be guessed."""
 MIN_SIGN_KEY_BYTES: Final = 32
-"""Shorter keys of account tokens can be guessed with one token. GoChat accepts them, so we warn only."""
+"""Shorter keys of the tokens that we sign can be guessed with one. GoChat accepts them, so we warn only."""
 MAKE_SECRET: Final = "openssl rand -hex 32"
 """Shell command for a new secret, suggested in error texts."""
 
@@ -467,7 +467,7 @@ def is_placeholder(secret: str) -> bool:
 
 
 def short_sign_key(config: Config) -> str:
-    """The warning about a key of account tokens that is too short; ``""``: it is long enough.
+    """The warning about a ``jwt.sign_key`` that is too short; ``""``: it is long enough.
 
     GoChat's default is valid in demo mode only.
     """
@@ -587,7 +587,7 @@ def check_config(config: Config, locations: Locations) -> None:
 
 
 def _check_secrets(config: Config, locations: Locations) -> None:
-    """Check API keys and the signing key of accounts. Secrets of apps are checked where they are loaded."""
+    """Check API keys and ``jwt.sign_key``. Secrets of apps are checked where they are loaded."""
     keys = [key.key for key in config.api.keys]
     if len(set(keys)) != len(keys):
         raise locations.wrong("api.keys", "one key is given twice")

@@ -26,7 +26,7 @@ class Limits:
         """Longest body that is read of anybody."""
         self.push_characters = settings.push_characters
         self.message_bytes = settings.message_bytes
-        """Longest message of an account: as over a connection."""
+        """Longest message of a user: as over a connection."""
         self._messages_per_second = settings.messages_per_second
 
     def messages_per_second(self, app: str) -> float:

@@ -50,7 +50,7 @@ class Rates:
         self._require(self._requests, _payer(principal, host))
 
     def require_message(self, app: str, user: str) -> None:
-        """Count a message that an account sends over HTTP: as many may be sent as over one connection.
+        """Count a message that a user sends over HTTP: as many may be sent as over one connection.
 
         Raises :class:`ApiProblem`.
         """

@@ -103,7 +103,7 @@ class PendingPushes:
         if queue is None:
             queue = self._queues[app, user] = _Queue()
         queue.pushes[next(self._numbers)] = push
-        self._account(app, 1, push.size)
+        self._count_in(app, 1, push.size)
         self._next_expiry = min(self._next_expiry, push.until)
         self._filled.set()
         return True
@@ -114,7 +114,7 @@ class PendingPushes:
             self.limit_pushes - self.count + pushes
         ) and used + size <= APP_SHARE * (self.limit_bytes - self.bytes + used)
 
-    def _account(self, app: str, pushes: int, size: int) -> None:
+    def _count_in(self, app: str, pushes: int, size: int) -> None:
         self.count += pushes
         self.bytes += size
         before = self._used.get(app, (0, 0))
@@ -212,4 +212,4 @@ class PendingPushes:
         """Remove one push, unless another greenlet has removed it."""
         push = queue.pushes.pop(number, None)
         if push is not None:
-            self._account(app, -1, -push.size)
+            self._count_in(app, -1, -push.size)

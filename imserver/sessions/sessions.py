@@ -92,7 +92,7 @@ class RecentKicks:
     """The last kicks. A login that began before a kick and ends after it is refused.
 
     A kick closes existing sessions. A login in progress has none yet, and its proof may have become invalid:
-    the account may have ended all its sessions, or may be deleted. ``count``: the number of kicks.
+    the user may have ended all sessions, or may be deleted. ``count``: the number of kicks.
     """
 
     def __init__(self) -> None:

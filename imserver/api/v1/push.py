@@ -180,7 +180,7 @@ def event_of(limits: Limits, push: Sending) -> Event:
 
 
 def with_notify(event: Event, notify: Notify | bool) -> Event:
-    """The event of a push with what it says about its notification. Raises :class:`ApiProblem`."""
+    """The event of a push with its field ``notify``. Raises :class:`ApiProblem`."""
     return replace(event, notify=notify_bytes(notify))
 
 
