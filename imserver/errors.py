@@ -361,7 +361,7 @@ class ReviewUnavailable(StorageUnavailable):
 
 
 class TooManyMessages(StorageUnavailable):
-    """A user with a rate (:class:`imserver.auth.rates.SenderRates`) has sent too many, so one was not stored."""
+    """A user with a rate (:class:`imserver.auth.rates.SenderRates`) has sent too many; one was not stored."""
 
 
 class IssuerUnavailable(Unavailable):

@@ -1,10 +1,7 @@
 """The face: statements, and rows as data."""
 
-from imserver.storage.contract import (
-    Account,
-    Erasure,
-    RecordEvent,
-)
+from imserver.auth.accounts import Account
+from imserver.storage.contract import Erasure, RecordEvent
 from imserver.storage.statements import (
     Condition,
     PooledStatements,

@@ -72,42 +72,6 @@ class Changes(Struct, frozen=True):
     bans: tuple[BanRow, ...] = ()
 
 
-class Account(Struct, frozen=True):
-    """An account of an app. Its user id is the account id in decimal.
-
-    ``phone``, ``email``, ``name``: its identifiers; ``""``: it has none of this kind.
-    """
-
-    id: int
-    app: str
-    phone: str
-    nickname: str = ""
-    avatar: str = ""
-    version: int = 0
-    """Increases when the account ends all its sessions. Tokens of an earlier version are invalid."""
-    created: int = 0
-    """Unix seconds."""
-    email: str = ""
-    name: str = ""
-    findable: bool = True
-    """Whether others find it by its identifiers."""
-    show_presence: bool = True
-    """Whether others see when it is online, and was."""
-    last_seen: int = 0
-    """When its last connection ended, in Unix seconds; 0: unknown."""
-    bot: bool = False
-    """Whether it is the account of a bot."""
-    guest: bool = False
-    """Whether its user came by an invitation, without a password."""
-    email_confirmed: bool = False
-    """Whether its owner has confirmed that mails to ``email`` reach them."""
-
-    @property
-    def user(self) -> str:
-        """The user id of this account."""
-        return str(self.id)
-
-
 class Erasure(Struct, frozen=True):
     """Erasure by a feature, of what is more than rows: it erases the rows of ``tables`` with the rest.
 

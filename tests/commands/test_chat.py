@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from imserver.auth.accounts import Account
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.invitations.rows import Invitation, InvitationStore
 from imserver.messages.log.message_log import MessageLog
 from imserver.node.feature_list import load_config
-from imserver.storage.contract import Account
 from imserver.storage.store import Store
 from tests.processes import spawn
 from tests.support import ROOT, clean_environment, run_cli

@@ -15,10 +15,9 @@ from pathlib import Path  # noqa: E402
 
 import gevent  # noqa: E402
 
-from imserver.auth.accounts import AccountSession  # noqa: E402
+from imserver.auth.accounts import Account, AccountSession  # noqa: E402
 from imserver.cli import main  # noqa: E402
 from imserver.features.accounts.tokens import AccountTokens  # noqa: E402
-from imserver.storage.contract import Account  # noqa: E402
 
 STEP_BYTES = 16
 

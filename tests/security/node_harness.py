@@ -14,6 +14,7 @@ import jwt
 import msgspec
 from msgspec.structs import replace
 
+from imserver.auth.accounts import Account
 from imserver.config.settings import (
     ApiSettings,
     Config,
@@ -31,7 +32,6 @@ from imserver.features.bots.parts import bots_of
 from imserver.http.call import Route, answer
 from imserver.node.flask_app import create_app
 from imserver.node.node import Node
-from imserver.storage.contract import Account
 from imserver.transport.exchange import HttpRequest, HttpResponse
 from tests.features import ROUTES
 

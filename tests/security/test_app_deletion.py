@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from imserver.auth import app_deletion
+from imserver.auth.accounts import Account
 from imserver.auth.app_deletion import delete_app
 from imserver.auth.tenants import BadTenant
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.uploads.contract import Upload
 from imserver.features.uploads.uploads import UploadStorage, uploads_of
 from imserver.model import Event
-from imserver.storage.contract import Account
 from imserver.storage.store import Store
 
 from .node_harness import ALL, Harness, config

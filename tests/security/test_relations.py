@@ -25,6 +25,7 @@ import pytest
 from msgspec import Struct
 
 from imserver import errors
+from imserver.auth.accounts import Account
 from imserver.auth.principal import Need
 from imserver.dialects.action.commands import Say
 from imserver.dialects.action.service import ActionState
@@ -41,7 +42,7 @@ from imserver.features.bots.wire import OpenAnswer
 from imserver.features.groups.wire import CreateGroup, InviteToGroup
 from imserver.http.operation import Operation
 from imserver.messages.commands import Pin, React, Send, Typing
-from imserver.model import Event, Reply
+from imserver.model import Event, Pin, React, Reply, Send, Typing
 from imserver.storage.contract import Account
 from imserver.transport.connection import Connection, Encoding
 from tests.features import DOCUMENTED, ROUTES, sections

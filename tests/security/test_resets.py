@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from imserver.auth.accounts import Account
 from imserver.config.settings import AppSettings, TenantSettings
 from imserver.features.accounts import link_mails, resets
 from imserver.features.accounts.mailing import Mail, NotSent, send
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.accounts.settings import AccountsOfApp, AppAccountSettings, SmtpSettings
-from imserver.storage.contract import Account
 from tests.features import sections
 from tests.support import until
 from tests.users import PASSWORD, User

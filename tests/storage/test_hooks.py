@@ -2,11 +2,11 @@
 
 from msgspec.structs import replace
 
+from imserver.auth.accounts import Account
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.bots.rows import BotHook, BotStore, HookStore, IncomingHook
 from imserver.messages.log.contract import Draft
 from imserver.messages.log.message_log import MessageLog
-from imserver.storage.contract import Account
 
 from .conftest import OpenStore
 

@@ -8,6 +8,7 @@ import gevent
 import pytest
 from gevent.event import AsyncResult
 
+from imserver.auth.accounts import Account
 from imserver.cluster.history import PAGE_BYTES
 from imserver.features.accounts.rows import AccountStore
 from imserver.messages.log.contract import (
@@ -25,7 +26,6 @@ from imserver.messages.log.requests import AppendRequest
 from imserver.model import (
     Limit,
 )
-from imserver.storage.contract import Account
 from tests.storage.listening import Listening
 
 from .conftest import OpenStore, WriteAt

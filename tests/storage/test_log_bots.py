@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from imserver.auth.accounts import Account
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.bots.rows import BotCommand, BotStore
 from imserver.messages.log.bots import MOST_BOTS, bots_of, values_of
@@ -18,7 +19,6 @@ from imserver.messages.log.contract import (
 )
 from imserver.messages.log.message_log import MessageLog
 from imserver.model import Reaction
-from imserver.storage.contract import Account
 
 from .conftest import OpenStore
 from .test_log import APP, ids

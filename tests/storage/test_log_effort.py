@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from imserver.auth.accounts import Account
 from imserver.config.settings import StorageSettings
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.webhooks.event_rows import EventStore
@@ -20,7 +21,6 @@ from imserver.messages.log.message_log import MessageLog
 from imserver.messages.log.transaction import AppTransaction
 from imserver.messages.log.uplink_sessions import UplinkSessions
 from imserver.messages.log_window import LogWindow
-from imserver.storage.contract import Account
 from imserver.storage.statements import PooledStatements, SqliteStatements
 from imserver.storage.store import Store
 

@@ -2,10 +2,10 @@
 
 import pytest
 
+from imserver.auth.accounts import Account
 from imserver.features.accounts.contract import Device, Taken
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.oauth.links import AccountLink, LinkStore
-from imserver.storage.contract import Account
 
 from .conftest import OpenStore
 

@@ -2,12 +2,12 @@
 
 import pytest
 
+from imserver.auth.accounts import Account
 from imserver.features.accounts.rows import AccountStore
 from imserver.messages.log.contract import Appended, Draft, LogExtent
 from imserver.messages.log.lost import EntriesLost
 from imserver.messages.log.message_log import MessageLog
 from imserver.messages.log.writer import UplinkSessions, WriteTransaction
-from imserver.storage.contract import Account
 from imserver.storage.statements import Statements
 from imserver.storage.store import Store
 

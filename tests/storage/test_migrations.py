@@ -13,11 +13,11 @@ from alembic.config import Config as AlembicConfig
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect
 
+from imserver.auth.accounts import Account
 from imserver.config.settings import StorageSettings
 from imserver.errors import StartError
 from imserver.features.accounts.rows import AccountStore
 from imserver.storage.address import database_address
-from imserver.storage.contract import Account
 from imserver.storage.engines import make_engine
 from imserver.storage.migrations import FOLDER, HEAD
 from imserver.storage.store import Store

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
+from imserver.auth.accounts import Account
 from imserver.features.accounts.rows import AccountStore, States
 from imserver.features.webhooks.event_rows import EventStore, NewEvent
 from imserver.messages.action_positions import ActionPositions
 from imserver.messages.log.contract import Appended, Change, Draft
 from imserver.messages.log.message_log import MessageLog
-from imserver.storage.contract import Account
 from imserver.storage.statements import PooledStatements, Row
 from imserver.storage.store import Store
 

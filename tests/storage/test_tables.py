@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from sqlalchemy import inspect
 
+from imserver.auth.accounts import Account
 from imserver.config.settings import Config
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.uploads import upload_rows
@@ -13,7 +14,6 @@ from imserver.features.uploads.contract import Upload
 from imserver.messages.log.contract import Draft
 from imserver.messages.log.message_log import MessageLog
 from imserver.node.feature_list import load_features, tables_of, tables_of_server
-from imserver.storage.contract import Account
 from imserver.storage.export_rows import PAGE_ROWS, TablePage
 from imserver.storage.statements import PooledStatements
 from imserver.storage.tables import Reason

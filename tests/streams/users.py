@@ -18,6 +18,7 @@ import gevent
 from gevent.event import Event as Signal
 from msgspec import json
 
+from imserver.auth.accounts import Account
 from imserver.config.settings import StorageSettings
 from imserver.errors import StorageUnavailable
 from imserver.features.bots.hooks import BotHooks
@@ -30,7 +31,6 @@ from imserver.features.webhooks.stored_entries import StoredEntries
 from imserver.messages.log.contract import Draft
 from imserver.messages.log.message_log import MessageLog
 from imserver.messages.log.requests import Commit
-from imserver.storage.contract import Account
 from imserver.storage.store import Store
 from imserver.streams.consumer import Consumer, DeliveryLease
 from tests.core.back_end import Answer, BackEnd, Post

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from imserver.auth import app_deletion
+from imserver.auth.accounts import Account
 from imserver.auth.relations import NoRelations
 from imserver.auth.tokens import BadToken
 from imserver.features.accounts.parts import accounts_of
-from imserver.storage.contract import Account
 from tests.security.node_harness import Harness, config
 
 LISTED = "/api/v1/conversations"

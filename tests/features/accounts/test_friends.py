@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from imserver.auth.accounts import Account
 from imserver.config.settings import StorageSettings
 from imserver.features.accounts import friends
 from imserver.features.accounts.friends import FriendResult, Friends, Oneself, TooManyFriends, UnknownFriend
 from imserver.features.accounts.rows import AccountStore
-from imserver.storage.contract import Account
 from imserver.storage.store import Store
 
 APP = "gochat"

@@ -5,11 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from msgspec.structs import replace
 
+from imserver.auth.accounts import Account
 from imserver.config.settings import StorageSettings
 from imserver.features.accounts.contract import Device, Imported, Taken
 from imserver.features.accounts.rows import AccountStore, States
 from imserver.features.bots.rows import BotStore
-from imserver.storage.contract import Account
 from imserver.storage.statements import Statements
 from imserver.storage.store import Store
 from tests.storage.conftest import OpenStore

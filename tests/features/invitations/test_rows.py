@@ -6,10 +6,10 @@ from threading import Barrier
 import pytest
 from msgspec.structs import replace
 
+from imserver.auth.accounts import Account
 from imserver.config.settings import StorageSettings
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.invitations.rows import Invitation, InvitationStore, use
-from imserver.storage.contract import Account
 from imserver.storage.store import Store
 from tests.storage.conftest import OpenStore
 

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import gevent
 from msgspec import json
 
+from imserver.auth.accounts import Account
 from imserver.config.settings import StorageSettings
 from imserver.features.notifications.contract import Delivery, PushEndpoint, Shown, Wishes
 from imserver.features.notifications.notifier import Notifier
@@ -23,7 +24,6 @@ from imserver.messages.log.requests import Commit
 from imserver.messages.log_follower import LogFollower
 from imserver.messages.receipts import Receipts
 from imserver.metrics import Metrics
-from imserver.storage.contract import Account
 from imserver.storage.statements import text_of
 from imserver.storage.store import Store
 from imserver.streams.consumer import DeliveryLease

@@ -13,6 +13,7 @@ import pytest
 from msgspec import json
 from msgspec.structs import replace
 
+from imserver.auth.accounts import Account
 from imserver.config.settings import AppSettings, settings_of
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.accounts.settings import SmtpSettings
@@ -24,7 +25,6 @@ from imserver.features.notifications.parts import notifications_of
 from imserver.features.notifications.rows import NotificationRows
 from imserver.features.notifications.settings import AppNotifySettings, NotifyOfApp
 from imserver.features.webhooks.event_rows import EventStore, StoredEvent
-from imserver.storage.contract import Account
 from imserver.streams.consumer import DeliveryLease
 from tests.features import sections
 from tests.security.mail import Sink

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from imserver.auth.accounts import Account
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.uploads import uploads_of
-from imserver.storage.contract import Account
 from tests.security.node_harness import ALL, Harness, config
 
 WITHOUT = ("webhooks", "accounts", "action", "pusher")

@@ -9,6 +9,7 @@ from typing import Any
 import gevent
 import pytest
 
+from imserver.auth.accounts import Account
 from imserver.errors import StorageUnavailable
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.bots.rows import BotStore
@@ -20,7 +21,6 @@ from imserver.messages.log.contract import Draft
 from imserver.messages.log.message_log import MessageLog
 from imserver.model import id_of
 from imserver.sessions.presence import Online
-from imserver.storage.contract import Account
 from imserver.streams import consumer
 from tests.core.back_end import BackEnd
 from tests.features.webhooks.test_feeds import APP, EVENTS, Node, quick
