@@ -6,12 +6,38 @@ import more of the gateway than :mod:`imserver.plugin` has.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from imserver.messages.api import channels, conversations, messages, streamed
+from imserver.messages.parts import build
+from imserver.messages.settings import SETTINGS
+from imserver.messages.tables import TABLES
+from imserver.messages.wire import MESSAGE_COMMANDS
+from imserver.plugin.feature import Feature
+
+if TYPE_CHECKING:
+    from imserver.plugin.metrics import Metric
 
 
-def __getattr__(name: str) -> Any:
-    if name != "FEATURE":
-        raise AttributeError(name)
-    from imserver.messages.row import FEATURE
+def _metrics() -> Sequence[Metric]:
+    from imserver.messages.metrics import METRICS
 
-    return FEATURE
+    return METRICS
+
+
+FEATURE = Feature(
+    "messages",
+    build,
+    wire={"cmd": MESSAGE_COMMANDS, "centrifuge": MESSAGE_COMMANDS},
+    settings=SETTINGS,
+    metrics=_metrics,
+    tables=TABLES,
+    rows_check=("imserver.messages.doctor", "check_rows"),
+    operations=(
+        *channels.routes.rows,
+        *streamed.routes.rows,
+        *conversations.routes.rows,
+        *messages.routes.rows,
+    ),
+)

@@ -18,7 +18,7 @@ class GivenNumbers(Struct, frozen=True):
     """Numbers that a restored database does not give again: clients know the greatest that they have seen.
 
     ``tables`` have them. A copy without these tables is older than they are. ``read`` returns the last
-    numbers of the SQLite database that is replaced, and ``continue_after`` lets its copy continue behind them.
+    numbers of the SQLite database that is replaced, and its copy continues after them (``continue_after``).
     ``skip`` lets a database continue far beyond its own numbers (``far``: :func:`far_number`), because others
     are not known.
     """

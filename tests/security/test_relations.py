@@ -42,8 +42,7 @@ from imserver.features.bots.wire import OpenAnswer
 from imserver.features.groups.wire import CreateGroup, InviteToGroup
 from imserver.http.operation import Operation
 from imserver.messages.commands import Pin, React, Send, Typing
-from imserver.model import Event, Pin, React, Reply, Send, Typing
-from imserver.storage.contract import Account
+from imserver.model import Event, Reply
 from imserver.transport.connection import Connection, Encoding
 from tests.features import DOCUMENTED, ROUTES, sections
 from tests.support import until
