@@ -17,9 +17,7 @@ from imserver.hub.hub import LocalChannel
 from imserver.model import ChannelPart, Event, Subscribe
 from imserver.protocol import fossil
 from imserver.transport.connection import Connection
-from tests.channels.test_streamed_messages import streams_of
 from tests.core.cluster_harness import MULTI
-from tests.core.messaging_harness import Node
 from tests.hub.harness import Harness
 from tests.protocol.test_fossil import apply
 from tests.transport.harness import Client, turn
@@ -78,10 +76,10 @@ class Reader:
 BOUNDED = ChannelSettings(history_size=10, history_seconds=60, delta=True)
 
 
-@pytest.fixture(params=[BOUNDED, ChannelSettings(history="log", delta=True)], ids=["bounded", "stored"])
-def harness(request: pytest.FixtureRequest) -> Iterator[Harness]:
-    with Node() as harness:
-        harness.channel_settings = {"prices": request.param, "*": replace(request.param, delta=False)}
+@pytest.fixture
+def harness() -> Iterator[Harness]:
+    with Harness() as harness:
+        harness.channel_settings = {"prices": BOUNDED, "*": replace(BOUNDED, delta=False)}
         yield harness
 
 
@@ -229,36 +227,6 @@ def test_a_publication_of_another_client_names_it(harness: Harness) -> None:
     (payload,) = ann.client.payloads()
     publication = json.decode(payload)["push"]["pub"]
     assert publication == {"data": '"hi"', "info": {"user": "bob"}, "offset": 1, "tags": {"a": "b"}}
-
-
-def test_streamed_messages_between_publications_make_the_same_payloads(harness: Harness) -> None:
-    streams = streams_of(harness)
-    early, plain = Reader(harness, "ann"), Reader(harness, "bob", delta=False)
-    publish(harness, 1, 2)
-    head = Event("stream", "bot", "", channel=ChannelPart(PRICES))
-    id = streams.open(MULTI, head, "a")
-    streams.append(MULTI, [(id, 1, "b")])
-    late = Reader(harness, "cid")
-    offset = publish(harness, 3, 4)
-    streams.append(MULTI, [(id, 2, "c")])
-    streams.close(MULTI, id)
-    publish(harness, 5, 6)
-    for reader in (early, plain, late):
-        reader.read()
-    assert early.payloads == plain.payloads
-    assert [each["text"] for each in plain.payloads if isinstance(each, dict)] == ["a", "b", "c", "abc"]
-    assert late.payloads[0] == {
-        "stream": id,
-        "piece": 1,
-        "text": "ab",
-        "whole": True,
-        "from": "bot",
-        "type": "text",
-    }
-    assert late.payloads[1:] == plain.payloads[4:]
-    assert sum(early.kinds) >= 3
-    back = Reader(harness, "dan", since=Position(early.result.epoch, offset))
-    assert back.payloads == plain.payloads[-3:]
 
 
 def test_subscribers_that_read_deltas_receive_joins_and_leaves_as_such(harness: Harness) -> None:

@@ -17,7 +17,6 @@ from imserver.cluster.history import Position
 from imserver.config.settings import ChannelSettings, TenantSettings
 from imserver.dialects.cmd.answers import CmdAnswers
 from imserver.dialects.cmd.wire import ChannelCmdDialect
-from imserver.messages.streamed_messages import ChannelStreams
 from imserver.model import AskHistory, AskPresence, ChannelPart, Event, Outcome, Publish, Reply, Subscribe
 from imserver.push.push import Publishing
 from imserver.transport.connection import Connection
@@ -190,13 +189,11 @@ def test_not_even_the_back_end_uses_channels_that_an_app_does_not_have(harness: 
     harness.known_channels_only = True
     event, ann = Event("msg", "", "hello"), harness.client()
     channels, id = harness.channels, harness.table.id_of(ann)
-    target = ChannelStreams(channels, harness.hub, harness.connections)
     attempts = (
         lambda: channels.publishing.publish_event(APP, "room:1", event),
         lambda: channels.subscriptions.join(APP, "room:1", ann),
         lambda: channels.subscriptions.subscribe_each(ann, {"room:1": Position("", 0)}),
         lambda: harness.connections.join_each(APP, [id], "room:1"),
-        lambda: target.check(Mock(app=APP, channel="room:1")),
     )
     for attempt in attempts:
         with pytest.raises(ChannelRefused) as refused:

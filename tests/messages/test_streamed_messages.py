@@ -30,6 +30,7 @@ from imserver.messages.streamed_messages import (
     StreamedMessages,
 )
 from imserver.model import YIELD_TARGETS, ChannelPart, Event
+from tests.channels.test_channel_options import OptionsHarness
 from tests.channels.test_channels import Recovering, publish, subscribe
 from tests.core.cluster_harness import MULTI, ClusterHarness, Several
 from tests.hub.harness import Harness
@@ -270,6 +271,14 @@ def test_limits_have_names_and_leave_nothing_behind(harness: Harness, streams: S
     assert streams.open("101", head(PLAIN), "")
     assert streams.close(MULTI, short).status == "closed"
     assert streams.open(MULTI, head(PLAIN), "")
+
+
+def test_no_stream_is_opened_in_a_channel_that_the_app_does_not_have() -> None:
+    with OptionsHarness({}) as harness:
+        harness.known_channels_only = True
+        with pytest.raises(ChannelRefused) as refused:
+            streams_of(harness).open(MULTI, head(PLAIN), "")
+    assert refused.value.reason == "unknown"
 
 
 @pytest.mark.parametrize("channel", [PLAIN, PAST])
