@@ -267,15 +267,24 @@ def numbers_of_server() -> tuple[GivenNumbers, ...]:
     return tuple(each for module in modules for each in getattr(module, "NUMBERS", ()))
 
 
-def objection_of(features: Iterable[Feature]) -> AppObjection:
+def objection_of(features: Sequence[Feature]) -> AppObjection:
     """A function that checks the settings of an app for the core and ``features``. It reads files of keys."""
     own = (each.settings.objection for each in features)
     checks = [rules.objection, *(each for each in own if each is not None)]
+    if all(each.name != "messages" for each in features):
+        checks.append(_stored_channels)
 
     def objection(name: str, settings: TenantSettings) -> str:
         return next(filter(None, (check(name, settings) for check in checks)), "")
 
     return objection
+
+
+def _stored_channels(_name: str, settings: TenantSettings) -> str:
+    """Refuse stored channels of an app on a node without the message log."""
+    if any(row.history for row in settings.channels.values()):
+        return "channels: a stored history needs the feature messages"
+    return ""
 
 
 def check(config: Config, locations: Locations) -> None:

@@ -72,6 +72,10 @@ def test_the_manual_names_all_features() -> None:
             "features: []\naccounts: {friends: 7}\n",
             "line 2: accounts.friends: the setting features leaves this feature out",
         ),
+        (
+            "features: []\napps: {shop: {channels: {news: {history: log}}}}\n",
+            "line 2: apps.shop.channels: a stored history needs the feature messages",
+        ),
     ],
 )
 def test_unknown_features_and_settings_of_absent_ones_are_refused(
