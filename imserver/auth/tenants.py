@@ -95,8 +95,11 @@ class Tenants:
         self._store = store
         self._hub = hub
         self._objection = objection
-        self._stored: dict[str, Tenant] = {}
+        self.by_name: dict[str, Tenant] = {}
+        """Name → app. Read-only for others, who look up with each push."""
         self._configured: dict[str, Tenant] = {}
+        self._hidden: dict[str, Tenant] = {}
+        """Stored apps whose names are configured."""
         self.aliases: dict[str, str] = {}
         """Alias → the app that it stands for. Read-only outside."""
         self._created: dict[str, int] = {}
@@ -116,7 +119,18 @@ class Tenants:
             name: _tenant(name, self._completed(settings), configured=True)
             for name, settings in config.apps.items()
         }
-        for name in {**before, **self._configured}:
+        names = {**before, **self._configured}
+        for name in names:
+            configured, stored = self._configured.get(name), self._hidden.pop(name, None)
+            if name not in before:
+                stored = self.by_name.get(name)
+            if configured is not None and stored is not None:
+                self._hidden[name] = stored
+            if (effective := configured or stored) is not None:
+                self.by_name[name] = effective
+            else:
+                del self.by_name[name]
+        for name in names:
             tenant = self.get(name)
             if tenant is None:
                 self.aliases.pop(name, None)
@@ -127,7 +141,7 @@ class Tenants:
 
     def get(self, name: str) -> Tenant | None:
         """The app of this name, from this node's memory. Never switches."""
-        return self._configured.get(name) or self._stored.get(name)
+        return self.by_name.get(name)
 
     def created(self, name: str) -> int:
         """When a registered app was created, in Unix seconds; 0: it is not registered. Never switches."""
@@ -150,7 +164,7 @@ class Tenants:
 
     def names(self) -> list[str]:
         """The names of all apps, sorted."""
-        return sorted({*self._configured, *self._stored})
+        return sorted(self.by_name)
 
     def all(self) -> list[Tenant]:
         """All apps, sorted by name."""
@@ -169,7 +183,7 @@ class Tenants:
         settings = self._checked(name, {}, fields)
         if self.find(name) is not None:
             return False
-        if len(self._stored) >= self._limit:
+        if len(self.by_name) - len(self._configured) + len(self._hidden) >= self._limit:
             raise TooManyTenants(f"limits.registered_apps {self._limit} is reached")
         if self._store.is_deleted(name) and self._store.read(lambda sql: has_files(name, sql)):
             raise BadTenant(f"app {name}: was deleted, but some of its files are left; delete it again first")
@@ -292,13 +306,19 @@ class Tenants:
             if row.deleted:
                 continue
             self._created[row.name] = row.created
-            self._stored[row.name] = tenant = _tenant(row.name, self._settings(row), stored=True)
-            if row.name not in self._configured:
+            tenant = _tenant(row.name, self._settings(row), stored=True)
+            if row.name in self._configured:
+                self._hidden[row.name] = tenant
+            else:
+                self.by_name[row.name] = tenant
                 self._count(tenant)
 
     def _forget(self, name: str) -> None:
         self._created.pop(name, None)
-        if self._stored.pop(name, None) is None or name in self._configured:
+        if name in self._configured:
+            self._hidden.pop(name, None)
+            return
+        if self.by_name.pop(name, None) is None:
             return
         self.aliases.pop(name, None)
         for listener in self.on_delete:

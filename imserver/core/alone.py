@@ -46,8 +46,8 @@ def build_alone(base: Foundation, logins: Logins) -> TargetServices:
     reach = LocalReach(idempotency, fanout, metrics)
     history = LocalHistory(base.config.limits.history_bytes, hub.member_count)
     tenants.on_delete.append(history.forget)
-    members = ChannelMembers(hub, fanout, table, tenants.get)
-    channels = build_channels(members, hub, fanout, metrics, table, tenants.get, history)
+    members = ChannelMembers(hub, fanout, table, tenants.by_name.get)
+    channels = build_channels(members, hub, fanout, metrics, table, tenants.by_name.get, history)
     return TargetServices(
         sessions,
         Presence(hub, table, registry),

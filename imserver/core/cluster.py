@@ -110,7 +110,7 @@ class ClusterMember:
             hub, fanout, metrics, logins, self._store, others, required, guard.logged_in, lease_lag
         )
         self.registrar = Registrar(registry, messages, hub)
-        members = ChannelMembers(hub, fanout, table, tenants.get, others, self.registrar)
+        members = ChannelMembers(hub, fanout, table, tenants.by_name.get, others, self.registrar)
         self._channel_nodes = ChannelNodes(others, self.registrar)
         channels = build_channels(
             members,
@@ -118,7 +118,7 @@ class ClusterMember:
             fanout,
             metrics,
             table,
-            tenants.get,
+            tenants.by_name.get,
             registry.history,
             self._channel_nodes,
         )
