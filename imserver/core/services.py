@@ -80,7 +80,7 @@ class NetworkServices(Struct, frozen=True):
 
 
 class StorageServices(Struct, frozen=True):
-    """The database: statements, and with ``store.log()`` the :class:`MessageLog` of stored messages."""
+    """The database: statements, and with ``store.part(MessageLog)`` the log of stored messages."""
 
     store: Store
 
