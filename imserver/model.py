@@ -440,6 +440,9 @@ class BadFrame(Exception):
     """An undecodable frame. ``reply``: the payload to answer with (None: no answer). ``close``: the code to
     close the connection with (0: it stays open)."""
 
+    TEXT: Final = "数据不合法".encode()
+    """The bare text frame with which the original servers answer such a frame."""
+
     def __init__(self, reply: bytes | None, close: int = 0) -> None:
         super().__init__("not a request of this dialect")
         self.reply = reply

@@ -101,10 +101,10 @@ def modules() -> Iterator[Path]:
 def layer_of(module: Path) -> str:
     parts = module.relative_to(PACKAGE).parts
     # The command line imports the commands of features; a node never does.
-    of_feature = (parts[0] == "features" and parts[-1] == "command.py") or parts == ("plugin", "commands.py")
+    of_feature = parts[0] in ("features", "messages") and parts[-1] in ("command.py", "doctor.py")
     if parts == ("plugin", "messages.py"):
         return "messages"
-    return "commands" if of_feature else parts[0].removesuffix(".py")
+    return "commands" if of_feature or parts == ("plugin", "commands.py") else parts[0].removesuffix(".py")
 
 
 @cache
@@ -153,7 +153,13 @@ def test_only_its_folder_and_those_that_use_it_name_a_feature() -> None:
     for package, folder in folders.items():
         name = package.rpartition(".")[2]
         own = {name, f"{name}?"}
-        users = {folders[each] for each in FEATURES if not own.isdisjoint(import_module(each).FEATURE.uses)}
+        rows = (*FEATURES, "imserver.dialects.cmd", "imserver.dialects.sse")
+        users = {
+            ROOT.joinpath(*each.split("."))
+            for each in rows
+            if not own.isdisjoint(import_module(each).FEATURE.uses)
+        }
+        users |= {PACKAGE / "plugin"} if name == "messages" else set()  # the face has names of the messenger
         row = re.compile(rf"{re.escape(package)}\b|(dialects|features)\.{name}\b|\b{name}_service\b")
         wrong += [
             f"{module.relative_to(ROOT)} names {package}"

@@ -24,9 +24,7 @@ class Relations(Protocol):
         """Whether something of ``by`` may reach ``user``, wherever that is not a stored message."""
 
     def may_write(self, app: str, by: str, user: str) -> bool:
-        """Whether ``by`` may write to ``user``. The log decides the same about stored messages
-        (:meth:`imserver.messages.log.transaction.AppTransaction.append`).
-        """
+        """Whether ``by`` may write to ``user``. The log decides the same about stored messages."""
 
     def may_gather(self, app: str, by: str) -> bool:
         """Whether ``by`` may make groups, add people to groups, and join groups without an invitation."""

@@ -60,6 +60,7 @@ from imserver.messages.open_streams import OpenStreams
 from imserver.messages.receipts import MarksView, Receipts
 from imserver.messages.settings import SEARCH_MILLISECONDS, SEARCH_TIME
 from imserver.messages.stored_channels import ChannelLog
+from imserver.messages.wire import read_send
 from imserver.metrics import Metrics
 from imserver.model import Answer, Login, LogSubscription, Message, Reply, Resume
 from imserver.sessions.sessions import Sessions
@@ -179,6 +180,13 @@ class Messaging:
             to_user=sent.to,
             conversation=sent.conversation,
         )
+
+    def read(self, app: str, user: str, data: bytes) -> Draft | None:
+        """The draft of a message in JSON, as clients of ``cmd`` send it. See :meth:`draft_of`.
+
+        Raises :class:`imserver.protocol.forgiving.Refused`.
+        """
+        return self.draft_of(app, user, read_send(data))
 
     def send(self, app: str, draft: Draft, done: Done, connection: Connection | None = None) -> None:
         """Store a draft. Never switches.

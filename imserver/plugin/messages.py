@@ -18,13 +18,12 @@ from imserver.messages.log.contract import (
 )
 from imserver.messages.log.message_log import MessageLog
 from imserver.messages.log.unread import UnreadMessages
-from imserver.messages.log_observer import LogObserver
 from imserver.messages.log_window import LogWindow
 from imserver.messages.messaging import Messaging
 from imserver.messages.node_messages import ToFollowers
 from imserver.messages.receipts import Signals
 from imserver.messages.services import MessageServices
-from imserver.messages.wire import FIELDS_OF_COMMANDS, read_send
+from imserver.messages.wire import FIELDS_OF_COMMANDS
 
 __all__ = [
     "FIELDS_OF_COMMANDS",
@@ -35,7 +34,6 @@ __all__ = [
     "Draft",
     "Entry",
     "GroupState",
-    "LogObserver",
     "LogWindow",
     "MessageApi",
     "MessageLog",
@@ -52,5 +50,4 @@ __all__ = [
     "ToFollowers",
     "UnreadMessages",
     "count_fitting",
-    "read_send",
 ]

@@ -1,7 +1,7 @@
 """The face: dialects, commands, events and connections."""
 
 from imserver.hub.fanout import AckedState
-from imserver.message_view import entry_view, on_one_line, payload_of
+from imserver.message_view import entry_view, payload_of
 from imserver.model import (
     AskHistory,
     AskPresence,
@@ -26,7 +26,7 @@ from imserver.model import (
 )
 from imserver.notify import Notify
 from imserver.protocol.dialect import Dialect, Readers
-from imserver.protocol.forgiving import BAD_FRAME_REPLY, Fields, Refused, has_nul, well_formed, without_nulls
+from imserver.protocol.forgiving import Fields, Refused, has_nul, well_formed, without_nulls
 from imserver.protocol.late import LateModule
 from imserver.protocol.partial import Partial
 from imserver.transport.connection import Connection, app_and_user
@@ -35,7 +35,6 @@ from imserver.transport.gate import Head, host_of
 from imserver.transport.stream import Stream, StreamEncoding, StreamPath
 
 __all__ = [
-    "BAD_FRAME_REPLY",
     "AckedState",
     "AskHistory",
     "AskPresence",
@@ -75,7 +74,6 @@ __all__ = [
     "has_nul",
     "host_of",
     "id_of",
-    "on_one_line",
     "payload_of",
     "well_formed",
     "without_nulls",

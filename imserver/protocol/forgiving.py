@@ -43,9 +43,6 @@ def parse(payload: bytes) -> Any:
     return _decode(payload.decode())
 
 
-BAD_FRAME_REPLY: Final = "数据不合法".encode()
-"""Bare text frame that answers an unreadable request, as the original servers send it."""
-
 CONTENT: Final = frozenset({"text", "data", "message"})
 """Keys of message content, which is stored as bytes and may contain anything."""
 

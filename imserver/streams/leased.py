@@ -34,7 +34,7 @@ class LeasedWork:
         self._renew = renew
         self._look = look
         self.news = Signal()
-        """Set when there may be work (:meth:`imserver.messages.log_follower.LogFollower.watch`)."""
+        """Set when there may be work: ``LogFollower.watch`` of the messenger does so."""
         self._trouble = RateLimitedLog(log, f"{name} wait: %s")
         self._has_changed = False
         self.has_ended = False

@@ -243,7 +243,7 @@ class Connection(Writer):
         self.dialect_state: DialectState | None = None
         """Owned by the service of its dialect."""
         self.log_subscription: LogSubscription | None = None
-        """Owned by :class:`imserver.messages.catch_up.CatchUp`."""
+        """Owned by the messenger."""
         self.channels: tuple[Any, ...] = ()
         """The channels of the connection, in the order of joining. Owned by :mod:`imserver.hub.hub`."""
         self.origin = ""

@@ -19,7 +19,6 @@ from imserver.dialects.action.commands import AckNumber, ActionLogin, Say
 from imserver.plugin.errors import ReplyCode, reply_text
 from imserver.plugin.settings import MAX_USER_BYTES
 from imserver.plugin.wire import (
-    BAD_FRAME_REPLY,
     BadFrame,
     Command,
     Dialect,
@@ -158,7 +157,7 @@ class ActionDialect(Dialect):
     def decode(self, payload: bytes) -> Request:
         """Read one request; see the contract."""
         if not payload:
-            raise BadFrame(BAD_FRAME_REPLY)
+            raise BadFrame(BadFrame.TEXT)
         try:
             frame = _decode_frame(payload)
             seq, name, data = frame.seq or "", frame.action or "", bytes(frame.data)
@@ -166,7 +165,7 @@ class ActionDialect(Dialect):
             try:
                 seq, name, data = Fields.frame(payload, "action")
             except (ValueError, RecursionError):
-                raise BadFrame(BAD_FRAME_REPLY) from None
+                raise BadFrame(BadFrame.TEXT) from None
         row = ACTIONS.get(name)
         if row is None:
             return Request(seq, name, None, ReplyCode.NO_ROUTE)

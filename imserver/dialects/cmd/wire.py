@@ -39,7 +39,6 @@ from imserver.model import (
 from imserver.protocol.dialect import Dialect, Readers
 from imserver.protocol.forgiving import (
     BACKSLASH,
-    BAD_FRAME_REPLY,
     Fields,
     Refused,
     has_nul,
@@ -236,7 +235,7 @@ class CmdDialect(Dialect):
     def decode(self, payload: bytes) -> Request:
         """Read one request; see the contract."""
         if not payload:
-            raise BadFrame(BAD_FRAME_REPLY)
+            raise BadFrame(BadFrame.TEXT)
         try:
             frame = _decode_frame(payload)
             seq, name, data = frame.seq or "", frame.cmd or "", bytes(frame.data)
@@ -256,7 +255,7 @@ class CmdDialect(Dialect):
         try:
             return Fields.frame(payload, "cmd")
         except (ValueError, RecursionError):
-            raise BadFrame(BAD_FRAME_REPLY) from None
+            raise BadFrame(BadFrame.TEXT) from None
 
     def encode_reply(self, request: Request, reply: Reply) -> bytes:
         """The answer to ``request``: its ``seq`` and ``cmd``, the code with its text, and data."""

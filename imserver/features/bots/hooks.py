@@ -21,7 +21,7 @@ from imserver.features.webhooks.event_json import for_bot
 from imserver.features.webhooks.event_rows import EventStore
 from imserver.features.webhooks.requests import MISCONFIGURED, POST_SECONDS, WebhookCounts
 from imserver.plugin.errors import StorageUnavailable
-from imserver.plugin.messages import Draft, Entry, LogWindow, MessageLog, Messaging, read_send
+from imserver.plugin.messages import Draft, Entry, LogWindow, MessageLog, Messaging
 from imserver.plugin.runtime import PublicRequests, RateLimitedLog, Unreachable
 from imserver.plugin.storage import Store
 from imserver.plugin.streams import Consumer, DeliveryLease, Failure, LeasedWork
@@ -251,10 +251,9 @@ class _Sender:
             fields["conversation"] = entry.conversation
         fields["clientMsgID"] = f"hook-{entry.id}-{number}"
         try:
-            command = read_send(_encode(fields))
+            return self._hooks.messaging.read(hook.app, hook.bot, _encode(fields))
         except Refused:
             return None
-        return self._hooks.messaging.draft_of(hook.app, hook.bot, command)
 
 
 def messages_of(content: bytes) -> Sequence[dict[str, Any]]:

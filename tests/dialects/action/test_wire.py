@@ -19,7 +19,6 @@ from imserver.model import (
     Limit,
     Reply,
 )
-from imserver.protocol.forgiving import BAD_FRAME_REPLY
 from tests.support import ROOT
 
 VECTORS = json.loads((ROOT / "tests" / "vectors" / "action.json").read_text(encoding="utf-8"))
@@ -51,10 +50,10 @@ def alike(found: bytes, wanted: str) -> bool:
 
 @pytest.mark.parametrize("row", VECTORS["requests"], ids=lambda row: row["name"])
 def test_a_sample_is_read_as_its_answer_says(row: dict[str, Any]) -> None:
-    if row["answer"] == BAD_FRAME_REPLY.decode():
+    if row["answer"] == BadFrame.TEXT.decode():
         with pytest.raises(BadFrame) as bad:
             action.decode(row["send"].encode())
-        assert bad.value.reply == BAD_FRAME_REPLY
+        assert bad.value.reply == BadFrame.TEXT
         return
     request = action.decode(row["send"].encode())
     wanted = json.loads(row["answer"])

@@ -23,7 +23,6 @@ from imserver.model import (
     Signal,
     StreamPart,
 )
-from imserver.protocol.forgiving import BAD_FRAME_REPLY
 
 cmd = CmdDialect()
 relaxed = settings(deadline=None)
@@ -57,7 +56,7 @@ def is_bad(payload: bytes | str) -> bool:
     try:
         cmd.decode(payload.encode() if isinstance(payload, str) else payload)
     except BadFrame as bad:
-        return bad.reply == BAD_FRAME_REPLY == "数据不合法".encode()
+        return bad.reply == BadFrame.TEXT == "数据不合法".encode()
     return False
 
 
