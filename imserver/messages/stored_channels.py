@@ -108,13 +108,13 @@ class ChannelLog:
     def follow_channel(
         self, app: str, channel: str, options: ChannelSettings, members: Collection[Connection]
     ) -> None:
-        """See :class:`StoredHistory`."""
+        """See :class:`imserver.channels.contract.StoredHistory`."""
         if self._needs_log(app, channel, options) and not all(map(follows_log_itself, members)):
             self.follow(app)
             self.channels.setdefault(app, set()).add(channel)
 
     def check_channel(self, local: LocalChannel, options: ChannelSettings) -> None:
-        """See :class:`StoredHistory`."""
+        """See :class:`imserver.channels.contract.StoredHistory`."""
         app = local.app.name
         if local.name not in self.channels.get(app, ()):
             self.follow_channel(app, local.name, options, local.members)
