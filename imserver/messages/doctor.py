@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from time import gmtime, strftime, time
 from typing import Final
 
-from imserver.commands.doctor import Finding
 from imserver.messages.log.lost import ranges_of
+from imserver.plugin.commands import Finding
 from imserver.storage.statements import PooledStatements, text_of
 
 _LOSS_DAYS: Final = 30

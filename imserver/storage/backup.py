@@ -19,7 +19,7 @@ from imserver.errors import StartError, StorageUnavailable
 from imserver.process import open_private
 from imserver.storage.address import DatabaseAddress
 from imserver.storage.database import Database
-from imserver.storage.numbers import GivenNumbers, far_number, move_accounts_on, raised
+from imserver.storage.numbers import GivenNumbers, far_number, move_keys_on, raised
 from imserver.storage.statements import PooledStatements, Row, SqliteStatements, Statements
 
 _SIDE_FILES = ("-wal", "-shm", "-journal")
@@ -203,7 +203,7 @@ def _skip_events(sql: Statements, far: int) -> None:
 
 _OWN: Final = (
     # The first, because MySQL commits with it.
-    GivenNumbers(frozenset({"account"}), _last_account, _continue_account, move_accounts_on),
+    GivenNumbers(frozenset({"account"}), _last_account, _continue_account, partial(move_keys_on, "account")),
     GivenNumbers(frozenset({"event_feed"}), _last_events, _continue_events, _skip_events),
 )
 """The numbers of accounts and events, which also continue when a log has lost entries."""

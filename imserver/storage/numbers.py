@@ -47,17 +47,17 @@ def raised(column: str, far: int) -> str:
     return f"{column} = CASE WHEN {column} + {MANY} < {far} THEN {far} ELSE {column} + {MANY} END"
 
 
-def move_accounts_on(sql: Statements, far: int) -> None:
-    """Let the ids of accounts continue far beyond."""
+def move_keys_on(table: str, sql: Statements, far: int) -> None:
+    """Let the ids that the database gives the rows of a table continue far beyond. MySQL commits with it."""
     if sql.engine == "postgresql":
-        sequence = "pg_get_serial_sequence('account', 'id')"
+        sequence = f"pg_get_serial_sequence('{table}', 'id')"
         sql.query(f"SELECT setval({sequence}, greatest({far}, nextval({sequence}) + {MANY}))")
     elif sql.engine == "mysql":
-        (last,) = sql.query("SELECT coalesce(max(id), 0) FROM account")[0]
-        sql.execute(f"ALTER TABLE account AUTO_INCREMENT = {beyond(last, far)}")
+        (last,) = sql.query(f"SELECT coalesce(max(id), 0) FROM {table}")[0]
+        sql.execute(f"ALTER TABLE {table} AUTO_INCREMENT = {beyond(last, far)}")
     else:
         sql.execute(
-            "INSERT INTO sqlite_sequence SELECT 'account', 0 WHERE NOT EXISTS "
-            "(SELECT 1 FROM sqlite_sequence WHERE name = 'account')"
+            f"INSERT INTO sqlite_sequence SELECT '{table}', 0 WHERE NOT EXISTS "
+            f"(SELECT 1 FROM sqlite_sequence WHERE name = '{table}')"
         )
-        sql.execute(f"UPDATE sqlite_sequence SET {raised('seq', far)} WHERE name = 'account'")
+        sql.execute(f"UPDATE sqlite_sequence SET {raised('seq', far)} WHERE name = '{table}'")

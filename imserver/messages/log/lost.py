@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from imserver.storage.numbers import beyond, far_number, move_accounts_on, raised
+from imserver.storage.numbers import beyond, far_number, move_keys_on, raised
 from imserver.storage.statements import Statements, text_of
 
 _MOST_RANGES: Final = 20
@@ -60,7 +60,7 @@ def move_on(known: Mapping[str, int], sql: Statements) -> dict[str, LostRange]:
     With them the ids of events and accounts. Seqs and versions of marks follow when they are used.
     """
     far = far_number()
-    move_accounts_on(sql, far)  # first, because MySQL commits with it
+    move_keys_on("account", sql, far)  # first, because MySQL commits with it
     for app in sorted(known):
         sql.insert_new("log", "app, part, last_id, last_conversation, floor", [(app, 0, 0, 0, 0)])
     rows = sql.query(
