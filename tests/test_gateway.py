@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from imserver.messages.row import FEATURE as MESSENGER
 
 from imserver.errors import ReplyCode
-from imserver.messages.row import FEATURE as MESSENGER
 from imserver.plugin.testing import check_absent
 from tests.conftest import StartServer
 from tests.integration.action import action_session

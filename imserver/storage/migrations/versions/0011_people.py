@@ -32,7 +32,7 @@ def upgrade() -> None:
     for column in ("email", "name"):
         if f"account_by_{column}" not in there:
             op.create_index(f"account_by_{column}", "account", ["app", column], unique=True)
-    # ``options``: bits, see ``OPTIONS`` of the log.
+    # ``options``: bits, see ``options_of`` of the log.
     _add("conversation", _number("options", 0))
     # The user may read entries after this id; NULL: after ``joined_id``.
     _add("membership", sa.Column("readable_after", sa.BigInteger))
