@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import IntEnum
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, ClassVar, Final
 
 import msgspec
 from msgspec import Struct
@@ -290,76 +290,8 @@ class Signal(Event, frozen=True, gc=False, omit_defaults=True):
         return _encode(data)
 
 
-class Reaction(Struct, frozen=True):
-    """How often users reacted to a message with an emoji.
-
-    ``users``: some of them, the first ones first; all if there are at most 10. ``mine``: the reader is among
-    all of them.
-    """
-
-    emoji: str
-    count: int
-    users: tuple[str, ...] = ()
-    mine: bool = False
-
-
-EntryKind = Literal["message", "recall", "edit", "join", "leave", "group", "reaction", "pin", "press"]
-
-
-class Message(Struct, frozen=True, gc=False):
-    """An entry of the log.
-
-    ``id``: position in the log of its app. ``seq``: position in its conversation. ``members``: the two users
-    of the conversation (``()``: the message is in a group or in ``room``). ``body``: UTF-8 text if ``type``
-    is ``text``, else any bytes of the sender. ``about``: id of the entry that it recalls, edits, replies to,
-    reacts to or pins. ``meta``: JSON (``b""``: none).
-
-    An edited message has the content of its last edit, and the edit's id as ``edited`` in ``meta``. A recall
-    turns the message and all its edits into ``recall`` entries in their own positions. That of the message
-    has its own id as ``about``.
-
-    A ``reaction`` to the message ``about`` has the type ``add`` or ``remove``, the emoji as body, and in
-    ``meta`` how many users react with it from then on (``count``). The message has the id of the last one as
-    ``reacted`` in ``meta``. A ``pin`` has the same types. A ``press`` of a button of the message ``about``
-    has the value of the button as body. It is in the conversation of the user and the bot, wherever the
-    message is.
-    """
-
-    id: int
-    conversation: int
-    seq: int
-    sender: str
-    members: tuple[str, ...] = ()
-    kind: EntryKind = "message"
-    type: str = "text"
-    body: bytes = b""
-    client_msg_id: str = ""
-    time_ms: int = 0
-    about: int = 0
-    meta: bytes = b""
-    room: str = ""
-    reactions: tuple[Reaction, ...] = ()
-
-    @property
-    def to(self) -> str:
-        """The receiver; ``""`` in a group or a room."""
-        return self.peer(self.sender)
-
-    def peer(self, reader: str) -> str:
-        """The other user of the conversation of ``reader``; ``""`` in a group or a room."""
-        if not self.members:
-            return ""
-        return self.members[0] if self.members[1] == reader else self.members[1]
-
-    def may_be_revised(self, user: str) -> bool:
-        """Whether it is a message of this user (``""``: of anybody). A recalled one is too: the recall or
-        edit may be a resend, which gets its first answer again."""
-        was_message = self.kind == "message" or (self.kind == "recall" and self.about == self.id)
-        return was_message and (not user or self.sender == user)
-
-
-Backlog = list[Message | Callable[[], None]] | tuple[Callable[[], None], ...]
-"""Held messages of a log subscription, and functions that acknowledge its own stored drafts."""
+Backlog = list[Any] | tuple[Callable[[], None], ...]
+"""Stored messages that a log subscription holds, and functions that acknowledge its own stored drafts."""
 
 
 class LogSubscription(Struct, gc=False):

@@ -15,8 +15,8 @@ from msgspec.structs import replace
 
 from imserver.hub.hub import App, Hub, LocalChannel
 from imserver.metrics import Metrics
-from imserver.model import ChannelPart, DialectState, Event, Message
-from imserver.protocol.dialect import Payload
+from imserver.model import ChannelPart, DialectState, Event
+from imserver.protocol.dialect import Payload, StoredMessage
 from imserver.transport.connection import Connection, Encoding
 from imserver.transport.outbox import BULK_CONNECTIONS, Flusher
 
@@ -28,7 +28,7 @@ class UnackedMessages(Protocol):
     delivered: int
     waiting: list[tuple[Event | int, bytes]]
 
-    def add(self, connection: Connection, message: Event | Message, frame: bytes) -> None:
+    def add(self, connection: Connection, message: Event | StoredMessage, frame: bytes) -> None:
         """The next message goes to the connection."""
 
     def ack(self, connection: Connection, number: int) -> int:
@@ -53,25 +53,21 @@ _NUMBERED = ("msg", "message")
 _encode = msgspec.json.Encoder().encode
 
 
-def make(encoding: Encoding, event: Event | Message | Part) -> FrameSource:
+def make(encoding: Encoding, event: Event | Part) -> FrameSource:
     """Encode an event for an encoding, once for all its connections."""
     dialect = encoding.dialect
-    # isinstance() of a Struct takes a third of the time of encoding one, and these classes have no
-    # subclasses.
+    # isinstance() of a Struct takes a third of the time of encoding one, and this class has no subclass.
     if type(event) is Part:
         return event.run.pick(encoding, event.indexes)
-    if type(event) is Message:
-        if dialect.personal:
-            return _for_each(encoding, event)
-        return _framed(encoding, dialect.encode_message(event))
     if not dialect.personal:
         payload = dialect.encode_event(event)  # type: ignore[arg-type]
-        return encoding.frame(payload) if type(payload) is bytes else _framed(encoding, payload)
+        return encoding.frame(payload) if type(payload) is bytes else framed(encoding, payload)
     halves = dialect.encode_for(event)  # type: ignore[arg-type]
-    return b"" if halves is None else _named(encoding, event, *halves)  # type: ignore[arg-type]
+    return b"" if halves is None else named(encoding, event, *halves)
 
 
-def _framed(encoding: Encoding, payload: Payload | None) -> FrameSource:
+def framed(encoding: Encoding, payload: Payload | None) -> FrameSource:
+    """The frame with a payload, or a function that makes it."""
     if payload is None:
         return b""
     if type(payload) is bytes:
@@ -85,15 +81,16 @@ def _framed(encoding: Encoding, payload: Payload | None) -> FrameSource:
     return frame
 
 
-def _named(
-    encoding: Encoding, event: Event | Message, before: bytes, behind: bytes
+def named(
+    encoding: Encoding, event: Event | StoredMessage, before: bytes, behind: bytes
 ) -> Callable[[Connection], bytes]:
+    """A function that makes the frame of an event or a stored message with its receiver between two parts."""
     if encoding.dialect.numbered and event.kind in _NUMBERED:
         return partial(_numbered, event, before, behind)
     return lambda connection: encoding.frame(b"%b%b%b" % (before, _encode(connection.user or ""), behind))
 
 
-def _numbered(event: Event | Message, before: bytes, behind: bytes, connection: Connection) -> bytes:
+def _numbered(event: Event | StoredMessage, before: bytes, behind: bytes, connection: Connection) -> bytes:
     """The frame of a message that its client acknowledges."""
     state, encoding = connection.dialect_state, connection.encoding
     assert isinstance(state, AckedState)
@@ -104,56 +101,16 @@ def _numbered(event: Event | Message, before: bytes, behind: bytes, connection: 
     return frame
 
 
-def _for_each(encoding: Encoding, message: Message) -> FrameSource:
-    """Encode a message for a dialect whose frames contain the receiver.
-
-    Other connections of the sender do not receive it, except in rooms.
-    """
-    halves = encoding.dialect.encode_message_for(message)
-    if halves is None:
-        return b""
-    named, sender = _named(encoding, message, *halves), message.sender
-    if message.room:
-        return named
-    return lambda connection: b"" if connection.user == sender else named(connection)
-
-
 def frame_for(source: FrameSource, connection: Connection) -> bytes:
     """The frame for one connection."""
     return source if type(source) is bytes else source(connection)  # type: ignore[operator]
 
 
-class Run:
-    """Messages that are delivered together. Some connections get all, others a part. Each is encoded once."""
-
-    __slots__ = ("_each", "messages")
-
-    def __init__(self, messages: Sequence[Message]) -> None:
-        self.messages = messages
-        self._each: dict[Encoding, list[FrameSource | None]] = {}
-        """Payloads if the dialect puts several into one frame, else frames. None: not encoded yet."""
+class Run(Protocol):
+    """Stored messages that are delivered together. Some connections get all, others a part."""
 
     def pick(self, encoding: Encoding, indexes: Sequence[int]) -> FrameSource:
-        """The messages at these places, as one frame if the dialect supports it."""
-        batches = encoding.dialect.batches
-        each = self._each.get(encoding)
-        if each is None:
-            each = self._each[encoding] = [None] * len(self.messages)
-        some: list[FrameSource] = []
-        for index in indexes:
-            source = each[index]
-            if source is None:
-                source = each[index] = self._encode(encoding, self.messages[index], batches)
-            some.append(source)
-        if batches or all(type(one) is bytes for one in some):
-            joined = b"".join(some)  # type: ignore[arg-type]
-            return encoding.frame(joined) if batches and joined else joined
-        return lambda connection: b"".join([frame_for(one, connection) for one in some])
-
-    def _encode(self, encoding: Encoding, message: Message, batches: bool) -> FrameSource:
-        if not batches:
-            return make(encoding, message)
-        return encoding.dialect.encode_message(message) or b""  # type: ignore[return-value]  # bytes
+        """The messages at these places."""
 
 
 class Part:

@@ -19,8 +19,9 @@ from enum import IntEnum
 from typing import ClassVar, Final
 
 from imserver import errors
+from imserver.messages.model import Message
 from imserver.metrics import Metrics
-from imserver.model import Event, LogSubscription, Message
+from imserver.model import Event, LogSubscription
 from imserver.transport.connection import Connection
 from imserver.transport.states import Transitions
 

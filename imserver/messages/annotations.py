@@ -7,7 +7,6 @@ from collections.abc import Callable
 from msgspec import Struct
 
 from imserver import errors
-from imserver.message_view import EntryView, entry_view
 from imserver.messages.commands import AskPins, Pin, React
 from imserver.messages.log.contract import (
     Change,
@@ -15,6 +14,7 @@ from imserver.messages.log.contract import (
     RejectReason,
 )
 from imserver.messages.log.message_log import MessageLog
+from imserver.messages.model import EntryView
 from imserver.model import Reply
 from imserver.storage.store import Store
 from imserver.transport.connection import Connection, app_and_user
@@ -73,7 +73,7 @@ class AnnotationCommands:
         """The pinned messages of a conversation. Switches."""
         app, user = app_and_user(connection)
         found = self._log.entries.pins(app, user, command.conversation)
-        return Reply(errors.ReplyCode.OK, PinsView([entry_view(entry) for entry in found]))
+        return Reply(errors.ReplyCode.OK, PinsView([entry.view() for entry in found]))
 
     def _change(self, change: Callable[[MessageLog], Change | Rejected]) -> Reply:
         # A change would create the database.

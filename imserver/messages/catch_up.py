@@ -29,8 +29,9 @@ from imserver.messages.log.contract import Entry, LogExtent
 from imserver.messages.log.message_log import MessageLog
 from imserver.messages.log_follower import LogFollower
 from imserver.messages.log_subscriptions import LogSubscriptions, PendingLogSubscription, acks_in, groups_at
+from imserver.messages.model import Message
 from imserver.metrics import Metrics
-from imserver.model import Backlog, LogSubscription, Message
+from imserver.model import Backlog, LogSubscription
 from imserver.storage.store import Store
 from imserver.transport.connection import Connection, app_and_user
 

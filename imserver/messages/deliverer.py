@@ -16,7 +16,7 @@ import gevent
 
 from imserver import errors
 from imserver.cluster.history import count_fitting
-from imserver.hub.fanout import Fanout, Part, Run
+from imserver.hub.fanout import Fanout, Part
 from imserver.hub.hub import Hub
 from imserver.messages.acks import AckingLogSubscription, AckTracker, PongLogSubscription
 from imserver.messages.log.bots import bots_of
@@ -24,9 +24,10 @@ from imserver.messages.log.contract import Appended, Entry, Stored, page_size
 from imserver.messages.log.requests import AppendRequest
 from imserver.messages.log.rows import users_of
 from imserver.messages.log_subscriptions import LogSubscriptions, hold_ack
+from imserver.messages.model import Message
 from imserver.messages.open_streams import OpenStream, OpenStreams
+from imserver.messages.runs import MessageRun
 from imserver.messages.stored_channels import ChannelLog
-from imserver.model import Message
 from imserver.transport.connection import Connection
 
 log = logging.getLogger(__name__)
@@ -166,7 +167,7 @@ class Deliverer:
                 indexes.setdefault(number, []).append(len(messages))
                 messages.append(entry)
         if messages:
-            run = Run(messages)
+            run = MessageRun(messages)
             special = {each.connection for own in mine for each in own if each.connection is not None}
             if self._followers.bots:
                 special.update(*[self._followers.bots.get((app, number), ()) for number in indexes])
@@ -209,7 +210,7 @@ class Deliverer:
         app: str,
         receivers: Collection[Connection],
         special: Collection[Connection],
-        run: Run,
+        run: MessageRun,
         indexes: Sequence[int],
     ) -> None:
         live = []
@@ -232,7 +233,7 @@ class Deliverer:
         entries: Sequence[Entry],
         mine: Sequence[Sequence[AppendRequest]],
         receivers: Receivers,
-        run: Run,
+        run: MessageRun,
     ) -> None:
         """Deliver to each of these receivers, and results to senders in the places of their entries."""
         waiting: dict[Connection, list[int]] = {}
@@ -256,7 +257,7 @@ class Deliverer:
         for connection, some in waiting.items():
             self._deliver_to(app, connection, run, some)
 
-    def _deliver_to(self, app: str, connection: Connection, run: Run, indexes: Sequence[int]) -> None:
+    def _deliver_to(self, app: str, connection: Connection, run: MessageRun, indexes: Sequence[int]) -> None:
         """Deliver a part of a run to one connection."""
         log_subscription = connection.log_subscription
         if log_subscription is None:
@@ -294,7 +295,7 @@ class Deliverer:
     def send(self, connection: Connection, messages: Sequence[Message]) -> None:
         """Send stored messages to one connection."""
         if messages:
-            self._push(connection.app or "", (connection,), Run(messages), range(len(messages)))
+            self._push(connection.app or "", (connection,), MessageRun(messages), range(len(messages)))
 
     def send_streams(self, connection: Connection) -> None:
         """Send a connection that has caught up each streamed answer so far of its conversations, as its
@@ -330,7 +331,9 @@ class Deliverer:
         ]
         self._fanout.to_some(known, receivers, stream.so_far())
 
-    def _push(self, app: str, connections: Collection[Connection], run: Run, indexes: Sequence[int]) -> None:
+    def _push(
+        self, app: str, connections: Collection[Connection], run: MessageRun, indexes: Sequence[int]
+    ) -> None:
         for some in _frames(run.messages, indexes) if len(indexes) > 1 else (indexes,):
             self._fanout.messages(self._hub.apps[app], connections, Part(run, some))
         if self._log_subscriptions.acking:

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from imserver.messages.log.contract import Membership
-from imserver.model import Backlog, LogSubscription, Message
+from imserver.messages.model import Message
+from imserver.model import Backlog, LogSubscription
 from imserver.transport.connection import Connection
 
 

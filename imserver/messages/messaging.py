@@ -22,7 +22,6 @@ from imserver.cluster.nodes import NodeMessages, NodeQueries, OtherNodes, read
 from imserver.errors import ReviewUnavailable, StorageUnavailable, TooManyMessages
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
-from imserver.message_view import EntryView, entry_view
 from imserver.messages.acks import AckingLogSubscription, AckTracker
 from imserver.messages.action_positions import ActionPositions
 from imserver.messages.annotations import RefusedView
@@ -55,6 +54,7 @@ from imserver.messages.log.rows import decode_meta
 from imserver.messages.log_follower import LogFollower
 from imserver.messages.log_observer import LogObserver
 from imserver.messages.log_subscriptions import LogSubscriptions, PendingLogSubscription
+from imserver.messages.model import EntryView, Message
 from imserver.messages.node_messages import broadcast_entries
 from imserver.messages.open_streams import OpenStreams
 from imserver.messages.receipts import MarksView, Receipts
@@ -62,7 +62,7 @@ from imserver.messages.settings import SEARCH_MILLISECONDS, SEARCH_TIME
 from imserver.messages.stored_channels import ChannelLog
 from imserver.messages.wire import read_send
 from imserver.metrics import Metrics
-from imserver.model import Answer, Login, LogSubscription, Message, Reply, Resume
+from imserver.model import Answer, Login, LogSubscription, Reply, Resume
 from imserver.sessions.sessions import Sessions
 from imserver.storage.store import Store
 from imserver.transport.connection import Connection, app_and_user
@@ -285,7 +285,7 @@ class Messaging:
 
 def facts_of(draft: Draft) -> dict[str, Any]:
     """The fields of a draft that a review is about."""
-    seen = entry_view(Message(0, 0, 0, draft.sender, kind=draft.kind, type=draft.type, body=draft.body))
+    seen = Message(0, 0, 0, draft.sender, kind=draft.kind, type=draft.type, body=draft.body).view()
     facts: dict[str, Any] = {"kind": draft.kind, "sender": draft.sender}
     to = {"to": draft.to_user, "conversation": draft.conversation, "room": draft.room}
     facts |= {name: value for name, value in to.items() if value}
@@ -381,7 +381,7 @@ def conversation_view(summary: ConversationSummary, user: str) -> ConversationVi
         known.id, known.kind, summary.unread, summary.read, summary.role, peer, known.name
     )
     if last is not None:
-        view.last = entry_view(last)
+        view.last = last.view()
     if last is None or last.id != summary.position:
         view.position = summary.position
     view.mentions = summary.mentions
@@ -617,7 +617,7 @@ def _reply_to(command: Send, result: Stored) -> Reply:
         entry = result.entry
         view = StoredView(entry.id, entry.conversation, entry.seq, result.repeated)
         if entry.kind == command.kind and (entry.body, entry.type) != (command.body, command.type):
-            stored = entry_view(entry)
+            stored = entry.view()
             view.replaced = ReplacedView(stored.type, stored.text, stored.data, stored.base64)
         return Reply(errors.ReplyCode.OK, view)
     if isinstance(result, Rejected) and result.reason == RejectReason.REJECTED:
@@ -629,10 +629,10 @@ def _reply_to(command: Send, result: Stored) -> Reply:
 
 def _search_page(entries: list[Entry], before: int) -> SearchPage:
     entries, cut = newest_page(entries, False)
-    messages = [entry_view(entry) for entry in entries]
+    messages = [entry.view() for entry in entries]
     before = entries[0].id if cut else before
     return SearchPage(messages, before > 0, before)
 
 
 def _page(messages: list[Message], more: bool, anew: bool, marks: MarksView | UnsetType = UNSET) -> EntryPage:
-    return EntryPage([entry_view(message) for message in messages], more, True if anew else UNSET, marks)
+    return EntryPage([message.view() for message in messages], more, True if anew else UNSET, marks)

@@ -20,6 +20,7 @@ from imserver.messages.log.message_log import MessageLog
 from imserver.messages.log.unread import UnreadMessages
 from imserver.messages.log_window import LogWindow
 from imserver.messages.messaging import Messaging
+from imserver.messages.model import Message
 from imserver.messages.node_messages import ToFollowers
 from imserver.messages.receipts import Signals
 from imserver.messages.services import MessageServices
@@ -35,6 +36,7 @@ __all__ = [
     "Entry",
     "GroupState",
     "LogWindow",
+    "Message",
     "MessageApi",
     "MessageLog",
     "MessageServices",

@@ -1,7 +1,7 @@
 """The face: dialects, commands, events and connections."""
 
 from imserver.hub.fanout import AckedState
-from imserver.message_view import entry_view, payload_of
+from imserver.message_view import payload_of
 from imserver.model import (
     AskHistory,
     AskPresence,
@@ -14,7 +14,6 @@ from imserver.model import (
     Heartbeat,
     Limit,
     Login,
-    Message,
     Outcome,
     Publish,
     Reply,
@@ -54,7 +53,6 @@ __all__ = [
     "LateModule",
     "Limit",
     "Login",
-    "Message",
     "Notify",
     "Outcome",
     "Partial",
@@ -70,7 +68,6 @@ __all__ = [
     "Subscribe",
     "Unsubscribe",
     "app_and_user",
-    "entry_view",
     "has_nul",
     "host_of",
     "id_of",

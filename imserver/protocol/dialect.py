@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
-from typing import Self
+from typing import Any, Self
 
 from imserver.errors import StartError
-from imserver.model import BadFrame, Command, DialectState, Event, Message, Reply, Request
+from imserver.model import BadFrame, Command, DialectState, Event, Reply, Request
 
 Payload = bytes | Callable[[str, DialectState | None], bytes]
 """A payload for all connections of a dialect, or a function that makes it for the user and the state of one;
@@ -21,6 +21,10 @@ Reader = Callable[[bytes], Command]
 """Makes a command from the data of a client. Raises :class:`imserver.protocol.forgiving.Refused`."""
 Readers = Mapping[str, Reader]
 """Name of a command in a dialect → its reader."""
+
+
+StoredMessage = Any
+"""A message of the log (:class:`imserver.messages.model.Message`), which only the messenger makes."""
 
 
 class Dialect:
@@ -127,11 +131,11 @@ class Dialect:
         """
         return None
 
-    def encode_message(self, message: Message) -> Payload | None:
+    def encode_message(self, message: StoredMessage) -> Payload | None:
         """The payload of a stored message. None: the dialect cannot express it."""
         return None
 
-    def encode_message_for(self, message: Message) -> tuple[bytes, bytes] | None:
+    def encode_message_for(self, message: StoredMessage) -> tuple[bytes, bytes] | None:
         """The payload of a stored message: the parts before and after the receiver's id."""
         return None
 

@@ -41,7 +41,8 @@ from bench.figures import FIGURES
 from bench.generator import Generator
 from bench.loop import BenchError, Loop
 from imserver.dialects.protobuf import wire as protobuf
-from imserver.model import Message, Reply, Request
+from imserver.messages.model import Message
+from imserver.model import Reply, Request
 from tests.conftest import StartServer
 
 ANN, BOB = 1, 2

@@ -7,10 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import json
 
-from imserver.message_view import entry_view
 from imserver.messages import wire
 from imserver.messages.commands import AskPins, History, Pin, React, Search, SearchFilter, Send
-from imserver.model import Message, Reaction
+from imserver.messages.model import Message, Reaction
 from imserver.protocol.forgiving import Refused
 
 NAMES = st.one_of(st.text(max_size=70), st.text("a\0é😀", max_size=70), st.none(), st.integers())
@@ -84,18 +83,14 @@ def test_half_a_character_is_replaced_everywhere() -> None:
     ],
 )
 def test_a_body_is_shown_in_its_type(type: str, body: bytes, wanted: dict[str, Any]) -> None:
-    entry = json.decode(
-        json.encode(entry_view(Message(1, 2, 3, "ann", ("ann", "bob"), "message", type, body)))
-    )
+    entry = json.decode(json.encode(Message(1, 2, 3, "ann", ("ann", "bob"), "message", type, body).view()))
     del entry["id"], entry["conversation"], entry["seq"], entry["kind"], entry["from"], entry["to"]
     assert entry.pop("type") == type
     assert entry == wanted
 
 
 def test_meta_names_the_users_who_joined() -> None:
-    entry = json.decode(
-        json.encode(entry_view(Message(1, 2, 3, "ann", kind="join", meta=b'{"users":["bob"]}')))
-    )
+    entry = json.decode(json.encode(Message(1, 2, 3, "ann", kind="join", meta=b'{"users":["bob"]}').view()))
     assert entry["meta"] == {"users": ["bob"]}
     assert "type" not in entry
 
@@ -195,11 +190,11 @@ def test_what_is_asked_wrongly_is_refused(name: str, data: bytes) -> None:
 
 def test_reactions_are_shown_and_a_digit_is_an_emoji_too() -> None:
     reacted = Message(1, 2, 3, "ann", reactions=(Reaction("1", 2, ("bob",), True),))
-    shown = json.decode(json.encode(entry_view(reacted)))
+    shown = json.decode(json.encode(reacted.view()))
     assert shown["reactions"] == [{"emoji": "1", "count": 2, "users": ["bob"], "mine": True}]
     change = Message(4, 2, 4, "bob", (), "reaction", "add", b"1", about=1, meta=b'{"count":2}')
-    shown = json.decode(json.encode(entry_view(change)))
+    shown = json.decode(json.encode(change.view()))
     assert (shown["kind"], shown["type"], shown["text"], shown["about"]) == ("reaction", "add", "1", 1)
     assert shown["meta"] == {"count": 2}
-    shown = json.decode(json.encode(entry_view(Message(5, 2, 5, "bob", (), "pin", "remove", about=1))))
+    shown = json.decode(json.encode(Message(5, 2, 5, "bob", (), "pin", "remove", about=1).view()))
     assert (shown["type"], "text" in shown) == ("remove", False)

@@ -17,7 +17,6 @@ from imserver.dialects.protobuf.wire import (
     refusal,
     uplink_ack,
 )
-from imserver.message_view import entry_view
 from imserver.messages.commands import SearchFilter
 from imserver.messages.messaging import (
     ConversationPage,
@@ -25,8 +24,9 @@ from imserver.messages.messaging import (
     EntryPage,
     SearchPage,
 )
+from imserver.messages.model import Message
 from imserver.messages.receipts import MarksView, PeerReceiptView, ReadView, ReceiptPage, ReceiptView
-from imserver.model import ChannelPart, Message, Reply, Request, Signal, StreamPart
+from imserver.model import ChannelPart, Reply, Request, Signal, StreamPart
 from tests.integration import protobuf
 from tests.support import ROOT
 
@@ -78,16 +78,14 @@ def test_messages_are_declared_as_they_are_written() -> None:
         answer("login", Recovered(True, True)),
     )
     written("SyncOutputMsg", data_of(dialect.page([as_full_message(OWN)], True, True)))
-    written("HistoryOutputMsg", answer("history", EntryPage([entry_view(ENTRY)], True)))
-    written("SearchOutputMsg", answer("search", SearchPage([entry_view(ENTRY)], True, 7)))
+    written("HistoryOutputMsg", answer("history", EntryPage([ENTRY.view()], True)))
+    written("SearchOutputMsg", answer("search", SearchPage([ENTRY.view()], True, 7)))
     written("OutputBatch", uplink_ack(1, 2))
     written("Output", protobuf.fields(uplink_ack(1, 2))[0][1])
 
 
 def test_lists_are_declared_as_they_are_written() -> None:
-    rows = [
-        ConversationView(5, "user", 3, 8, "member", peer, "us", entry_view(ENTRY)) for peer in ("267", "ann")
-    ]
+    rows = [ConversationView(5, "user", 3, 8, "member", peer, "us", ENTRY.view()) for peer in ("267", "ann")]
     payload = answer("conversations", ConversationPage(rows, True))
     written("ConversationsOutputMsg", payload)
     written("Conversation", *[value for number, value in protobuf.fields(payload) if number == 1])

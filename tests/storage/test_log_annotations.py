@@ -10,7 +10,7 @@ from imserver.messages.log.annotations import MOST_EMOJI, MOST_PINS, MOST_USERS
 from imserver.messages.log.contract import MOST_UNREAD, Change, Draft, Entry, Rejected
 from imserver.messages.log.message_log import MessageLog
 from imserver.messages.log.writer import BATCH_CHANGES
-from imserver.model import Reaction
+from imserver.messages.model import Reaction
 
 from .conftest import OpenStore
 from .test_log import APP, ids, say, stored

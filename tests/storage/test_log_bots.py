@@ -18,7 +18,7 @@ from imserver.messages.log.contract import (
     RejectReason,
 )
 from imserver.messages.log.message_log import MessageLog
-from imserver.model import Reaction
+from imserver.messages.model import Reaction
 
 from .conftest import OpenStore
 from .test_log import APP, ids

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import cache
 from itertools import count
 from time import time, time_ns
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 from msgspec import Raw, Struct, field
@@ -26,12 +26,14 @@ from imserver.plugin.wire import (
     Fields,
     Heartbeat,
     Limit,
-    Message,
     Refused,
     Reply,
     Request,
     has_nul,
 )
+
+if TYPE_CHECKING:
+    from imserver.plugin.messages import Message
 
 NOBODY = "null"
 """The value that pages send if they were opened without the id of a user."""

@@ -38,7 +38,6 @@ from imserver.plugin.wire import (
     DialectState,
     Event,
     LateModule,
-    Message,
     Publish,
     Readers,
     Refused,
@@ -47,7 +46,6 @@ from imserver.plugin.wire import (
     Signal,
     Subscribe,
     Unsubscribe,
-    entry_view,
     has_nul,
     payload_of,
     without_nulls,
@@ -57,6 +55,7 @@ if TYPE_CHECKING:
     from google.protobuf import message as protobuf_message
 
     from imserver.dialects.centrifuge import centrifuge_pb2 as pb
+    from imserver.plugin.messages import Message
 else:
     # Imported on first use because they cost 4 MB, which a node without such clients need not spend.
     protobuf_message = LateModule("google.protobuf.message")
@@ -477,7 +476,7 @@ def publication_of(event: Event) -> PublicationView:
 
 def entry_publication(message: Message) -> PublicationView:
     """A stored entry in the own channel of its receiver."""
-    entry = Raw(_encode(entry_view(message)))
+    entry = Raw(_encode(message.view()))
     return PublicationView(entry, offset=message.id, tags={"kind": "message"})
 
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from itertools import count
 from time import time_ns
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import msgspec
 from msgspec import Raw, Struct
 
 from imserver import errors
 from imserver.config.settings import MAX_USER_BYTES
-from imserver.message_view import entry_view, raw_or_none, stream_view
+from imserver.message_view import raw_or_none, stream_view
 from imserver.model import (
     AskHistory,
     AskPresence,
@@ -26,7 +26,6 @@ from imserver.model import (
     Heartbeat,
     Limit,
     Login,
-    Message,
     Ping,
     Publish,
     Reply,
@@ -44,6 +43,9 @@ from imserver.protocol.forgiving import (
     has_nul,
     well_formed,
 )
+
+if TYPE_CHECKING:
+    from imserver.plugin.messages import Message
 
 _MAX_NUMBER: Final = Limit.NUMBER
 _encode = msgspec.json.Encoder().encode
@@ -300,7 +302,7 @@ class CmdDialect(Dialect):
         """Encode a pushed frame with a stored entry."""
         return b'{"seq":"%d","cmd":"message","response":{"code":200,"codeMsg":"Ok","data":%b}}' % (
             message.id,
-            _encode(entry_view(message)),
+            _encode(message.view()),
         )
 
 

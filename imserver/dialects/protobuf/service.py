@@ -27,18 +27,9 @@ from imserver.dialects.protobuf.wire import (
 )
 from imserver.plugin.errors import CloseCode, ReplyCode, StorageUnavailable
 from imserver.plugin.identity import LoginDecision, Logins
-from imserver.plugin.messages import Messaging, count_fitting
+from imserver.plugin.messages import Message, Messaging, count_fitting
 from imserver.plugin.services import SessionServices
-from imserver.plugin.wire import (
-    CommandRow,
-    CommandTable,
-    Connection,
-    Limit,
-    Login,
-    Message,
-    Reply,
-    app_and_user,
-)
+from imserver.plugin.wire import CommandRow, CommandTable, Connection, Limit, Login, Reply, app_and_user
 
 if TYPE_CHECKING:
     from imserver.dialects.protobuf import chat_pb2 as pb

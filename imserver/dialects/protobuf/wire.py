@@ -22,7 +22,7 @@ from msgspec import Struct
 
 from imserver.dialects.protobuf.commands import ChatLogin, ChatMessage, ChatSync
 from imserver.plugin.errors import ReplyCode, reply_text
-from imserver.plugin.messages import FIELDS_OF_COMMANDS
+from imserver.plugin.messages import FIELDS_OF_COMMANDS, Message
 from imserver.plugin.settings import ConfigError
 from imserver.plugin.wire import (
     BadFrame,
@@ -33,7 +33,6 @@ from imserver.plugin.wire import (
     Heartbeat,
     LateModule,
     Limit,
-    Message,
     Readers,
     Refused,
     Reply,

@@ -8,14 +8,17 @@ and ``end``.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from imserver import errors
-from imserver.message_view import entry_view, on_one_line, stream_view
-from imserver.model import Event, Message, Signal
+from imserver.message_view import on_one_line, stream_view
+from imserver.model import Event, Signal
 from imserver.protocol.dialect import Dialect
+
+if TYPE_CHECKING:
+    from imserver.plugin.messages import Message
 
 NAME: Final = "sse"
 COMMENT: Final = b":\n\n"
@@ -41,7 +44,7 @@ class SseDialect(Dialect):
 
     def encode_message(self, message: Message) -> bytes:
         """Encode a stored entry for the stream. A client that reconnects sends its id."""
-        view = entry_view(message)
+        view = message.view()
         own = b""
         if view.client_msg_id:  # named as in /api/v1
             own, view.client_msg_id = b'"client_msg_id":%b,' % _encode(view.client_msg_id), ""

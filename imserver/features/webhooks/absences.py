@@ -18,7 +18,6 @@ from imserver.plugin.runtime import steady_time
 from imserver.plugin.services import SessionServices
 from imserver.plugin.storage import Account, Store
 from imserver.plugin.streams import Consumer
-from imserver.plugin.wire import entry_view
 
 GATHER_SECONDS: Final = 0.1
 """How long new entries wait for others."""
@@ -216,7 +215,7 @@ def _facts(
     if conversation.kind == "group":
         facts |= {"group": str(conversation.id), "name": conversation.name}
     if entry.kind == "message":
-        seen = entry_view(entry)
+        seen = entry.view()
         facts |= {"type": seen.type, "preview": (seen.text or "")[:PREVIEW_CHARACTERS]}
     return facts
 

@@ -12,7 +12,6 @@ from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from imserver.features.webhooks.event_rows import StoredEvent
-from imserver.plugin.wire import entry_view
 
 if TYPE_CHECKING:
     from imserver.plugin.messages import Entry
@@ -148,7 +147,7 @@ def of_row(app: str, row: StoredEvent, node: str, wanted: frozenset[str]) -> Out
 
 
 def _message_event(id: str, app: str, time: int, node: str, entry: Entry) -> MessageEvent:
-    seen = entry_view(entry)
+    seen = entry.view()
     event = MessageEvent(id, "message", app, time, node, entry.sender, kind=entry.kind, type=seen.type)
     if entry.members:
         event.to = seen.to

@@ -21,7 +21,6 @@ from imserver.http.form import read_cursor
 from imserver.http.operation import Resource
 from imserver.http.reply import ApiProblem
 from imserver.http.wire import page_and_cursor
-from imserver.message_view import entry_view
 from imserver.messages.commands import NO_FILTER, SearchFilter
 from imserver.messages.deliverer import newest_page, oldest_page
 from imserver.messages.log.contract import ConversationSummary, Entry
@@ -283,7 +282,7 @@ class ReceiptsAnswer(Struct):
 
 def shown_entry(entry: Entry) -> MessageShown:
     """An entry in the shape of the answer."""
-    view = entry_view(entry)
+    view = entry.view()
     return MessageShown(
         entry.id,
         entry.conversation,

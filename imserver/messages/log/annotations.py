@@ -30,10 +30,8 @@ from imserver.messages.log.rows import (
 )
 from imserver.messages.log.transaction import AppTransaction
 from imserver.messages.log.writer import LogWriter
-from imserver.model import (
-    Limit,
-    Reaction,
-)
+from imserver.messages.model import Reaction
+from imserver.model import Limit
 from imserver.storage.statements import text_objection, text_of
 
 MOST_EMOJI: Final = 20

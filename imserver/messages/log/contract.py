@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from imserver.errors import HttpProblem, Problems, ReplyCode, StorageUnavailable
-from imserver.model import EntryKind, Message
+from imserver.messages.model import EntryKind, Message
 
 ConversationKind = Literal["user", "group", "room"]
 

@@ -27,7 +27,7 @@ from imserver.messages.log.contract import (
 from imserver.messages.log.rows import GROUP, SQLITE_BY_GROUP, ConversationState
 from imserver.messages.log.transaction import AppTransaction, set_group
 from imserver.messages.log.writer import LogWriter
-from imserver.model import EntryKind
+from imserver.messages.model import EntryKind
 from imserver.storage.statements import (
     Condition,
     Statements,

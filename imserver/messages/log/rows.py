@@ -13,11 +13,8 @@ from msgspec.structs import replace
 
 from imserver.config.settings import MAX_USER_BYTES
 from imserver.messages.log.contract import Conversation, ConversationKind, Draft, Entry
-from imserver.model import (
-    EntryKind,
-    Limit,
-    Reaction,
-)
+from imserver.messages.model import EntryKind, Reaction
+from imserver.model import Limit
 from imserver.storage.statements import Statements, text_objection, text_of
 
 if TYPE_CHECKING:

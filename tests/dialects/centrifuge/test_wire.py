@@ -39,6 +39,7 @@ from imserver.errors import (
 )
 from imserver.messages.commands import AskPins, Pin, React, Send
 from imserver.messages.messaging import StoredView
+from imserver.messages.model import Message
 from imserver.messages.wire import MESSAGE_COMMANDS
 from imserver.model import (
     AskHistory,
@@ -47,7 +48,6 @@ from imserver.model import (
     ChannelPart,
     Command,
     Event,
-    Message,
     Publish,
     Reply,
     Request,

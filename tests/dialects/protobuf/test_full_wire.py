@@ -17,7 +17,6 @@ from imserver.dialects.protobuf.wire import (
     as_full_message,
     as_message,
 )
-from imserver.message_view import entry_view
 from imserver.messages.commands import (
     Ack,
     AskMarks,
@@ -36,8 +35,9 @@ from imserver.messages.messaging import (
     EntryPage,
     SearchPage,
 )
+from imserver.messages.model import EntryKind, Message
 from imserver.messages.receipts import MarksView, PeerReceiptView, ReadView, ReceiptPage, ReceiptView
-from imserver.model import BadFrame, Command, EntryKind, Event, Limit, Message, Reply, Request, Signal
+from imserver.model import BadFrame, Command, Event, Limit, Reply, Request, Signal
 from tests.integration import protobuf
 from tests.integration.protobuf import Output, SentMessage, field, further, one, outputs, sent, varint
 
@@ -205,15 +205,15 @@ def test_a_refused_login_is_no_ack_of_a_login_and_1002_is_spelled_as_by_the_orig
 )
 def test_history_and_search_show_entries_as_they_are_pushed(type: str, body: bytes) -> None:
     entry = Message(9, 5, 2, "266", ("266", "267"), "message", type, body, time_ms=1)
-    found = protobuf.fields(answered("history", EntryPage([entry_view(entry)], True)).data)
+    found = protobuf.fields(answered("history", EntryPage([entry.view()], True)).data)
     assert found == [(1, full_message(entry)), (2, 1)]
-    found = protobuf.fields(answered("search", SearchPage([entry_view(entry)], True, 7)).data)
+    found = protobuf.fields(answered("search", SearchPage([entry.view()], True, 7)).data)
     assert found == [(1, full_message(entry)), (2, 1), (3, 7)]
 
 
 def test_a_list_of_conversations_has_what_is_known_of_each() -> None:
     rows = [
-        ConversationView(5, "user", 3, 8, "member", "267", "", entry_view(ENTRY)),
+        ConversationView(5, "user", 3, 8, "member", "267", "", ENTRY.view()),
         ConversationView(6, "group", 0, 0, "owner", "", "us", None, 11),
     ]
     (_, first), (_, second) = protobuf.fields(answered("conversations", ConversationPage(rows, False)).data)

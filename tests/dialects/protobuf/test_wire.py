@@ -27,15 +27,8 @@ from imserver.dialects.protobuf.wire import (
     type_number,
     uplink_ack,
 )
-from imserver.model import (
-    BadFrame,
-    Event,
-    Heartbeat,
-    Limit,
-    Message,
-    Reply,
-    Request,
-)
+from imserver.messages.model import Message
+from imserver.model import BadFrame, Event, Heartbeat, Limit, Reply, Request
 from tests.integration.protobuf import HEARTBEAT, LOGIN, MESSAGE, SYNC, field, outputs, pushed, sent
 from tests.protocol.generate import generate
 from tests.support import ROOT, clean_environment

@@ -15,7 +15,8 @@ from imserver.dialects.sse.streams import EventStreams, StreamRequest
 from imserver.messages import catch_up
 from imserver.messages.catch_up import CatchUp
 from imserver.messages.log.contract import Entry, LogExtent
-from imserver.model import LogSubscription, Message
+from imserver.messages.model import Message
+from imserver.model import LogSubscription
 from imserver.transport.connection import Connection
 from tests.core.messaging_harness import APP, Node
 from tests.messages.test_messaging import two

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from imserver import errors
 from imserver.dialects.sse.wire import COMMENT, SseDialect, ready
-from imserver.model import BadFrame, Event, Message
+from imserver.messages.model import Message
+from imserver.model import BadFrame, Event
 
 DIALECT = SseDialect("system:shop")
 

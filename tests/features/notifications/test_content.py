@@ -22,7 +22,7 @@ from imserver.features.notifications.content import (
 )
 from imserver.features.notifications.contract import Shown, ShownAction
 from imserver.messages.log.contract import Conversation
-from imserver.model import Message
+from imserver.messages.model import Message
 from imserver.notify import Action, Notify
 
 ANN = Author("Ann", "/ann.png")

@@ -1,0 +1,175 @@
+"""Stored messages, and how clients and back ends see them: JSON, in every dialect but those of other servers'
+clients, in webhooks and in the HTTP API."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import msgspec
+from msgspec import Raw, Struct
+
+NESTED: Final = 400
+"""JSON that is nested less deeply is shown as ``data``. Deeper JSON may be shown as text: Python clients read
+at most 1,000 levels, those of the frame and of their own calls among them.
+"""
+
+
+class Reaction(Struct, frozen=True):
+    """How often users reacted to a message with an emoji.
+
+    ``users``: some of them, the first ones first; all if there are at most 10. ``mine``: the reader is among
+    all of them.
+    """
+
+    emoji: str
+    count: int
+    users: tuple[str, ...] = ()
+    mine: bool = False
+
+
+EntryKind = Literal["message", "recall", "edit", "join", "leave", "group", "reaction", "pin", "press"]
+
+
+class Message(Struct, frozen=True, gc=False):
+    """An entry of the log.
+
+    ``id``: position in the log of its app. ``seq``: position in its conversation. ``members``: the two users
+    of the conversation (``()``: the message is in a group or in ``room``). ``body``: UTF-8 text if ``type``
+    is ``text``, else any bytes of the sender. ``about``: id of the entry that it recalls, edits, replies to,
+    reacts to or pins. ``meta``: JSON (``b""``: none).
+
+    An edited message has the content of its last edit, and the edit's id as ``edited`` in ``meta``. A recall
+    turns the message and all its edits into ``recall`` entries in their own positions. That of the message
+    has its own id as ``about``.
+
+    A ``reaction`` to the message ``about`` has the type ``add`` or ``remove``, the emoji as body, and in
+    ``meta`` how many users react with it from then on (``count``). The message has the id of the last one as
+    ``reacted`` in ``meta``. A ``pin`` has the same types. A ``press`` of a button of the message ``about``
+    has the value of the button as body. It is in the conversation of the user and the bot, wherever the
+    message is.
+    """
+
+    id: int
+    conversation: int
+    seq: int
+    sender: str
+    members: tuple[str, ...] = ()
+    kind: EntryKind = "message"
+    type: str = "text"
+    body: bytes = b""
+    client_msg_id: str = ""
+    time_ms: int = 0
+    about: int = 0
+    meta: bytes = b""
+    room: str = ""
+    reactions: tuple[Reaction, ...] = ()
+
+    @property
+    def to(self) -> str:
+        """The receiver; ``""`` in a group or a room."""
+        return self.peer(self.sender)
+
+    def peer(self, reader: str) -> str:
+        """The other user of the conversation of ``reader``; ``""`` in a group or a room."""
+        if not self.members:
+            return ""
+        return self.members[0] if self.members[1] == reader else self.members[1]
+
+    def may_be_revised(self, user: str) -> bool:
+        """Whether it is a message of this user (``""``: of anybody). A recalled one is too: the recall or
+        edit may be a resend, which gets its first answer again."""
+        was_message = self.kind == "message" or (self.kind == "recall" and self.about == self.id)
+        return was_message and (not user or self.sender == user)
+
+    def view(self) -> EntryView:
+        """The entry for clients: a text body as ``text``, a JSON body as ``data``, others as ``base64``."""
+        sender, members = self.sender, self.members
+        # As `to`, without two calls for each encoding of each self.
+        to = "" if not members else members[0] if members[1] == sender else members[1]
+        entry = EntryView(
+            self.id,
+            self.conversation,
+            self.seq,
+            self.kind,
+            sender,
+            to,
+            client_msg_id=self.client_msg_id,
+            about=self.about,
+            time=self.time_ms,
+        )
+        if self.meta:
+            entry.meta = Raw(self.meta)
+        if self.kind in ("message", "edit"):
+            entry.type = self.type
+            if self.type == "text":
+                _show_text(entry, self.body)
+            else:
+                _show_data(entry, self.body)
+            if self.reactions:
+                entry.reactions = self.reactions
+        elif self.kind in ("reaction", "pin", "press"):
+            entry.type = self.type
+            if self.body:
+                _show_text(entry, self.body)
+        return entry
+
+
+class EntryView(msgspec.Struct, omit_defaults=True):
+    """An entry as clients see it."""
+
+    id: int
+    conversation: int
+    seq: int
+    kind: EntryKind
+    sender: str = msgspec.field(name="from")
+    to: str = ""
+    type: str = ""
+    text: str | None = None
+    data: Raw | None = None
+    base64: bytes | None = None
+    client_msg_id: str = msgspec.field(default="", name="clientMsgID")
+    about: int = 0
+    meta: Raw | None = None
+    time: int = 0
+    reactions: tuple[Reaction, ...] = ()
+
+    def message(self) -> Message:
+        """The entry from which it was made, for codecs that are not JSON."""
+        body = self.base64 or b""
+        if self.text is not None:
+            body = self.text.encode()
+        elif self.data is not None:
+            body = bytes(self.data)
+        return Message(
+            self.id,
+            self.conversation,
+            self.seq,
+            self.sender,
+            (self.sender, self.to) if self.to else (),
+            self.kind,
+            self.type or "text",
+            body,
+            self.client_msg_id,
+            self.time,
+            self.about,
+            bytes(self.meta) if isinstance(self.meta, Raw) else b"",
+        )
+
+
+def _show_text(entry: EntryView, body: bytes) -> None:
+    try:
+        entry.text = body.decode()
+    except UnicodeDecodeError:
+        entry.base64 = body
+
+
+def _show_data(entry: EntryView, body: bytes) -> None:
+    try:
+        if body.count(b"[") + body.count(b"{") > NESTED:
+            msgspec.json.decode(b"[" * NESTED + body + b"]" * NESTED)
+        else:
+            msgspec.json.decode(body)
+    except (ValueError, RecursionError):
+        _show_text(entry, body)
+    else:
+        entry.data = Raw(body)
