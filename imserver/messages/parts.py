@@ -9,6 +9,7 @@ from imserver.core.core import Core, FeatureParts
 from imserver.messages.acks import AckTracker
 from imserver.messages.action_positions import ActionPositions
 from imserver.messages.annotations import AnnotationCommands
+from imserver.messages.event_streams import StreamStarts
 from imserver.messages.log.message_log import MessageLog
 from imserver.messages.log.requests import Commit
 from imserver.messages.log_observer import LogObserver
@@ -124,5 +125,13 @@ def _make_services(core: Core) -> MessageServices:
     )
     tenants.on_delete += [streams.forget, channel_streams.forget]
     return MessageServices(
-        messaging, signals, receipts, search, retention, streams, channel_streams, observers
+        messaging,
+        signals,
+        receipts,
+        search,
+        retention,
+        streams,
+        channel_streams,
+        observers,
+        StreamStarts(messaging.catch_up, messaging.deliverer, store),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from imserver.messages.event_streams import StreamStarts
 from imserver.messages.log_observer import LogObserver
 from imserver.messages.messaging import MessageSearch, Messaging
 from imserver.messages.receipts import Receipts, Signals
@@ -19,6 +20,7 @@ class MessageServices(Struct, frozen=True):
     ``signals`` delivers what is not stored. ``receipts``: who has read what. ``search`` and ``retention``:
     the services of their commands. ``streams``: texts that are stored when their last piece has come.
     ``channel_streams``: those in channels. ``observers``: features that hear of stored entries add theirs.
+    ``stream_starts``: where event streams begin.
     """
 
     messaging: Messaging
@@ -29,3 +31,4 @@ class MessageServices(Struct, frozen=True):
     streams: StreamedTexts
     channel_streams: StreamedMessages
     observers: list[LogObserver]
+    stream_starts: StreamStarts

@@ -12,7 +12,7 @@ from imserver.plugin.feature import Feature
 from imserver.transport.stream import StreamPath
 
 if TYPE_CHECKING:
-    from imserver.dialects.sse.stored import StoredMessages
+    from imserver.plugin.messages import MessageServices
 
 
 def _build(core: Core) -> FeatureParts:
@@ -21,7 +21,7 @@ def _build(core: Core) -> FeatureParts:
         core.identity.logins,
         core.channels.channels,
         core.sessions.connections,
-        _stored_messages(core),
+        _messenger(core),
     )
     events = Events(
         core.identity.tenants, core.identity.authority, core.identity.logins, core.node.request_log, streams
@@ -29,13 +29,12 @@ def _build(core: Core) -> FeatureParts:
     return FeatureParts(streams=lambda _: {PATH: StreamPath("GET", events.open, events.refuse)})
 
 
-def _stored_messages(core: Core) -> StoredMessages | None:
+def _messenger(core: Core) -> MessageServices | None:
     if "messages" not in core.features:
         return None
-    from imserver.dialects.sse.stored import StoredMessages  # imports the messenger
-    from imserver.plugin.messages import MessageServices
+    from imserver.plugin.messages import MessageServices  # imports the messenger
 
-    return StoredMessages(core.service(MessageServices).messaging, core.storage.store)
+    return core.service(MessageServices)
 
 
 # This row gives the dialect its name in settings. It has no WebSocket path, and a codec for each app.

@@ -21,7 +21,7 @@ from imserver.sessions.sessions import Sessions
 from imserver.transport.stream import Stream, StreamEncoding
 
 if TYPE_CHECKING:
-    from imserver.dialects.sse.stored import StoredMessages
+    from imserver.plugin.messages import MessageServices
 
 _RETRY_MILLISECONDS: Final = (1000, 5000)
 """Time after which a client reconnects. It differs from client to client, so that they do not all come at
@@ -54,8 +54,8 @@ class StreamRequest(Struct, frozen=True):
 
 
 class EventStreams:
-    """Owner of the encodings, one for each app that has had a stream here. ``stored``: None on a node without
-    stored messages, whose streams only deliver what happens while they are open."""
+    """Owner of the encodings, one for each app that has had a stream here. ``messenger``: None on a node
+    without stored messages, whose streams only deliver what happens while they are open."""
 
     def __init__(
         self,
@@ -63,13 +63,13 @@ class EventStreams:
         logins: Logins,
         channels: Channels,
         connections: Connections,
-        stored: StoredMessages | None,
+        messenger: MessageServices | None,
     ) -> None:
         self._sessions = sessions
         self._logins = logins
         self._channels = channels
         self._connections = connections
-        self._stored = stored
+        self._starts = None if messenger is None else messenger.stream_starts
         self._encodings: dict[str, StreamEncoding] = {}
 
     def open(self, stream: Stream, request: StreamRequest, head: Callable[[], bytes]) -> None:
@@ -91,7 +91,7 @@ class EventStreams:
             raise BadUser("`user`: name the user")
         if not self._sessions.takes_user(request.app, user):
             raise BadUser("`user` is longer than this app allows (`max_user_bytes`)")
-        start = None if self._stored is None else self._stored.start(request.app, user, request.cursor)
+        start = None if self._starts is None else self._starts.start(request.app, user, request.cursor)
         if not stream.is_open:
             return
         login = Login(request.app, user, request.token, request.device)
@@ -111,8 +111,8 @@ class EventStreams:
         about = self._about(stream, request, start is not None and start.resumed)
         cursor = None if start is None else start.cursor
         stream.send(sse.ready(about, random.randint(*_RETRY_MILLISECONDS), cursor))
-        if self._stored is not None and start is not None:
-            self._stored.send(stream, start)
+        if self._starts is not None and start is not None:
+            self._starts.send(stream, start)
 
     def _about(self, stream: Stream, request: StreamRequest, resumed: bool) -> dict[str, object]:
         about: dict[str, object] = {

@@ -9,11 +9,10 @@ import pytest
 
 from imserver.auth.rules import ALLOWED
 from imserver.cluster import history
-from imserver.dialects.sse import stored as event_streams
-from imserver.dialects.sse.stored import StoredMessages
 from imserver.dialects.sse.streams import EventStreams, StreamRequest
-from imserver.messages import catch_up
+from imserver.messages import catch_up, event_streams
 from imserver.messages.catch_up import CatchUp
+from imserver.messages.event_streams import StreamStarts
 from imserver.messages.log.contract import Entry, LogExtent
 from imserver.messages.model import Message
 from imserver.model import LogSubscription
@@ -88,7 +87,7 @@ def come_back(cursor: int) -> tuple[FakeLog, bool]:
     stream.outbox = None
     stream.begin = lambda encoding, head: None
     stream.wait_until_sent = lambda: Connection.wait_until_sent(stream)
-    EventStreams(fake, fake, fake, fake, StoredMessages(fake, fake)).open(
+    EventStreams(fake, fake, fake, fake, SimpleNamespace(stream_starts=StreamStarts(fake, fake, fake))).open(
         stream, StreamRequest("101", "ann", cursor=cursor), lambda: b""
     )
     return fake, b'"resumed":true' in sent[0]
@@ -124,8 +123,8 @@ def test_a_client_that_missed_too_much_gets_only_a_notice(monkeypatch: pytest.Mo
     assert come_back(21)[0].received == list(range(22, 31))
 
 
-def stored_on(node: Node) -> StoredMessages:
-    return StoredMessages(node.messaging, node.store)
+def stored_on(node: Node) -> StreamStarts:
+    return StreamStarts(node.messaging.catch_up, node.messaging.deliverer, node.store)
 
 
 @pytest.mark.parametrize("cursor", [None, 0, 1])

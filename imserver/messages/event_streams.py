@@ -10,10 +10,11 @@ from msgspec import Struct
 
 from imserver import errors
 from imserver.errors import StorageUnavailable
-from imserver.messages.catch_up import PAGE
-from imserver.messages.deliverer import oldest_page
+from imserver.messages.catch_up import PAGE, CatchUp
+from imserver.messages.deliverer import Deliverer, oldest_page
+from imserver.messages.log.contract import Entry
+from imserver.messages.log.message_log import MessageLog
 from imserver.model import LogSubscription
-from imserver.plugin.messages import Entry, MessageLog, Messaging
 from imserver.storage.store import Store
 from imserver.transport.stream import Stream
 
@@ -35,12 +36,12 @@ class StreamStart(Struct, frozen=True):
     first: Sequence[Entry] = ()
 
 
-class StoredMessages:
+class StreamStarts:
     """Begins streams at a cursor, or at the end of the log. Stateless."""
 
-    def __init__(self, messaging: Messaging, store: Store) -> None:
-        self._catch_up = messaging.catch_up
-        self._deliverer = messaging.deliverer
+    def __init__(self, catch_up: CatchUp, deliverer: Deliverer, store: Store) -> None:
+        self._catch_up = catch_up
+        self._deliverer = deliverer
         self._store = store
 
     def start(self, app: str, user: str, cursor: int | None) -> StreamStart:
