@@ -7,17 +7,14 @@ and back end. Login policies and bans belong to :mod:`imserver.sessions.sessions
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from time import time
-from typing import Final
+from typing import Final, Protocol
 
 from imserver import errors
-from imserver.auth.accounts import AccountLookup
 from imserver.auth.back_ends import BackEnds
-from imserver.auth.channel_tokens import ChannelClaims, read_channel_token
-from imserver.auth.issuers import Issuers
+from imserver.auth.channel_tokens import ChannelClaims
+from imserver.auth.login_tokens import LoginTokens
 from imserver.auth.observer import Observer
-from imserver.auth.page_tokens import PAGE_TOKEN_PREFIX, PageTokens
 from imserver.auth.quotas import ConnectionQuota, Expiry
 from imserver.auth.rules import (
     ALLOWED,
@@ -33,7 +30,6 @@ from imserver.auth.rules import (
     LoginDecision,
     LoginRequest,
     Rule,
-    load_app_keys,
 )
 from imserver.auth.tenants import Tenant, Tenants
 from imserver.auth.tokens import (
@@ -43,14 +39,12 @@ from imserver.auth.tokens import (
     Key,
     TokenExpired,
     app_named_by,
-    read_bare_token,
-    read_token,
     unverified,
 )
 from imserver.config.settings import MAX_USER_BYTES, ORIGINAL_USER_BYTES
 from imserver.logging import OncePerMinute
 from imserver.metrics import Metrics
-from imserver.model import ACTION_PREFIX, is_of_device
+from imserver.model import ACTION_PREFIX
 from imserver.transport.connection import Connection, Encoding
 from imserver.transport.gate import OPAQUE, Origins, host_name
 from imserver.transport.states import CLOSING
@@ -64,22 +58,22 @@ _CAUSE_SHOWN: Final = 200
 _USER_SHOWN: Final = 64
 
 
-class Logins:
-    """Owner of the compiled login rules, the connection quota and the end times of sessions.
+class DemoMode(Protocol):
+    """Knows whether the server is in demo mode: the API keys."""
 
-    ``is_demo``: whether the server is in demo mode.
-    """
+    demo: bool
+
+
+class Logins:
+    """Owner of the compiled login rules, the connection quota and the end times of sessions."""
 
     def __init__(
         self,
         tenants: Tenants,
-        pages: PageTokens,
-        accounts: AccountLookup,
-        is_demo: Callable[[], bool],
+        keys: DemoMode,
+        tokens: LoginTokens,
         back_ends: BackEnds,
         observer: Observer,
-        issuers: Issuers,
-        secret: bytes,
         connections: set[Connection],
         metrics: Metrics,
         origins: Origins,
@@ -87,14 +81,11 @@ class Logins:
         self._get = tenants.get
         self.resolve = tenants.resolve
         self._tenants = tenants
-        self._pages = pages
-        self._accounts = accounts
-        self._is_demo = is_demo
+        self._keys = keys
+        self._tokens = tokens
         self._back_ends = back_ends
         self._observer = observer
-        self._issuers = issuers
         self._logged = OncePerMinute(MAX_REFUSALS_LOGGED)
-        self._secret = secret
         self._connections = connections
         self._metrics = metrics
         self._rules: dict[str, Rule] = {}
@@ -142,7 +133,7 @@ class Logins:
         if rule is None:
             return self._denied("app", UNKNOWN_APP, app, user, request)
         if rule.plain and not request.origin:
-            if not token or self._pages.fits(app, user, token):
+            if not token or self._tokens.pages.fits(app, user, token):
                 return ALLOWED
             return self._denied("token", BAD_TOKEN, app, user, request)
         return self._check_all(rule, user, token, dialect, request, device, may_lack_user)
@@ -167,7 +158,8 @@ class Logins:
         if request.origin and not self._is_allowed(rule, request.origin, dialect):
             return self._bad_origin(rule, request)
         try:
-            decision = self._read(rule, user, token, dialect in self.bare_dialects, device, may_lack_user)
+            bare = dialect in self.bare_dialects
+            decision = self._tokens.read(rule, user, token, bare, device, may_lack_user)
         except BadToken as bad:
             self.refused("token", app, user, request.peer, f"{bad}; imserver token check explains more")
             return TOKEN_EXPIRED if isinstance(bad, TokenExpired) else BAD_TOKEN
@@ -202,77 +194,14 @@ class Logins:
             return self._denied("limit", APP_FULL, app, "", connection)
         return ALLOWED
 
-    def _read(
-        self, rule: Rule, user: str, token: str, bare: bool, device: str, may_lack_user: bool
-    ) -> LoginDecision:
-        """Verify the token. ``user`` ``""``: take the user from the token. May switch.
-
-        ``bare``: a token of the app's own keys needs neither ``app`` nor ``exp``. ``device``: what the client
-        calls its device.
-
-        Raises BadToken, StorageUnavailable if the app has accounts, and IssuerUnavailable. Page tokens are
-        refused if the app has a login rule, because opening a page proves nothing.
-        """
-        if rule.accounts:
-            return self._proven(rule, user, self._read_either(rule, token, bare, device), may_lack_user)
-        if rule.keys or rule.issuers:
-            return self._proven(rule, user, self._read_session_token(rule, token, bare), may_lack_user)
-        if token.startswith(PAGE_TOKEN_PREFIX) and not (
-            rule.open and self._pages.fits(rule.name, user, token)
-        ):
-            raise BadToken("the page token is expired, not for this user, or not accepted by this app")
-        return ALLOWED
-
-    def _read_either(self, rule: Rule, token: str, bare: bool, device: str) -> Claims:
-        """Verify an account token, or else a token that a key of the app has signed.
-
-        The device of an account token is the one of its login, or a part of it that the client names.
-        """
-        try:
-            found = self._accounts.holder(token)
-            # A bot names its devices itself.
-            name = device if found.account.bot or is_of_device(device, found.device) else found.device
-            return Claims(found.account.user, found.account.app, found.expires_at, name)
-        except TokenExpired:
-            raise
-        except BadToken:
-            if not (rule.keys or rule.issuers):
-                raise
-            return self._read_session_token(rule, token, bare)
-
-    def _read_session_token(self, rule: Rule, token: str, bare: bool = False) -> Claims:
-        """Verify a token that a key or an issuer of the app has signed.
-
-        May wait for the issuer's keys. Raises BadToken and IssuerUnavailable.
-        """
-        if rule.issuers:
-            claims = self._issuers.claims(rule.name, rule.issuers, token, time(), bare)
-            if claims is not None:
-                return claims
-        if bare:
-            return read_bare_token(token, rule.keys, time(), rule.name)
-        return read_token(token, rule.keys, time())
+    # --- other requests -------------------------------------------------------------------------------------
 
     def read_channel_token(self, rule: Rule, token: str) -> ChannelClaims:
         """Verify a subscription token that a key or an issuer of the app has signed.
 
         May wait for the issuer's keys. Raises BadToken, TokenExpired and IssuerUnavailable.
         """
-        claims = self._issuers.channel_claims(rule.issuers, token, time()) if rule.issuers else None
-        return claims or read_channel_token(token, rule.keys, time())
-
-    def _proven(self, rule: Rule, user: str, claims: Claims, may_lack_user: bool = False) -> LoginDecision:
-        if not (claims.user or may_lack_user) or "\0" in claims.user:
-            raise BadToken("the token names no user, or one with U+0000")
-        if user and claims.user != user:
-            raise BadToken("the token is for another user")
-        if self.resolve(claims.app) != rule.name:
-            raise BadToken("the token is for another app")
-        return LoginDecision(
-            expires_at=claims.expires_at, user=claims.user, device=claims.device, claims=claims
-        )
-
-    # --- other requests -------------------------------------------------------------------------------------
+        return self._tokens.read_channel_token(rule, token)
 
     def rule_of(self, app: str) -> Rule | None:
         """The login rule of an app, which is no alias. Never switches."""
@@ -288,7 +217,7 @@ class Logins:
         if rule is None or not (rule.keys or rule.issuers):
             return None
         try:
-            decision = self._proven(rule, "", self._read_session_token(rule, token))
+            decision = self._tokens.proven(rule, "", self._tokens.read_session_token(rule, token))
         except BadToken:
             return None
         if len(decision.user.encode()) > rule.user_bytes:
@@ -331,7 +260,7 @@ class Logins:
         One line for each app that is open or has a login rule, open apps first; one line for all closed apps.
         Long lists are cut.
         """
-        if self._is_demo():
+        if self._keys.demo:
             return []
         rules = [rule for rule in self._rules.values() if not rule.tenant.same_as]
         closed = sorted(
@@ -360,7 +289,7 @@ class Logins:
     @property
     def takes_unregistered(self) -> bool:
         """Whether clients may connect to systems that are not registered."""
-        return self._is_demo()
+        return self._keys.demo
 
     def lists_origin(self, app: str, origin: str) -> bool:
         """Whether the settings of the app or the node list the page that sent a request."""
@@ -477,7 +406,7 @@ class Logins:
         """
         for tenant in self._tenants.all():
             try:
-                self._take(self._rule(tenant, load_app_keys(tenant.name, tenant, self._secret)))
+                self._take(self._rule(tenant, self._tokens.keys_of(tenant)))
             except BadKey as bad:
                 raise errors.StartError(f"apps.{tenant.name}.{bad}") from None
         self._update_gate()
@@ -512,7 +441,7 @@ class Logins:
         """Compile the rule of an app. If its keys are invalid, its earlier keys stay; without any, it is
         closed."""
         try:
-            keys = load_app_keys(tenant.name, tenant, self._secret)
+            keys = self._tokens.keys_of(tenant)
         except BadKey as bad:
             log.error("apps.%s.%s", tenant.name, bad)
             known = self._rules.get(tenant.name)
@@ -521,7 +450,7 @@ class Logins:
 
     def _rule(self, tenant: Tenant, keys: tuple[Key, ...]) -> Rule:
         has_entrance, is_observed = bool(self._entrances_of(tenant)), self._observer.observes(tenant)
-        return Rule(tenant, keys, self._is_demo(), has_entrance, is_observed)
+        return Rule(tenant, keys, self._keys.demo, has_entrance, is_observed)
 
     def _entrances_of(self, tenant: Tenant) -> str:
         return "; ".join(filter(None, (entrance(tenant) for entrance in self.entrances)))

@@ -14,6 +14,7 @@ from imserver.auth.authority import AllowLists, Authority, Keys
 from imserver.auth.back_ends import BackEnds, NoBackEnds
 from imserver.auth.issuers import Issuers
 from imserver.auth.login import Logins
+from imserver.auth.login_tokens import LoginTokens
 from imserver.auth.observer import Observer, observer_of
 from imserver.auth.page_tokens import PageTokens
 from imserver.auth.rates import SenderRates
@@ -340,13 +341,10 @@ class Core:
         page_tokens = PageTokens(self.config, secret)
         logins = Logins(
             tenants,
-            page_tokens,
-            accounts,
-            lambda: keys.demo,
+            keys,
+            LoginTokens(tenants.resolve, page_tokens, accounts, Issuers(network.outgoing), secret),
             back_ends,
             observer,
-            Issuers(network.outgoing),
-            secret,
             network.context.connections,
             base.node.metrics,
             network.origins,

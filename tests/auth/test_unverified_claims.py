@@ -14,6 +14,7 @@ from imserver.auth import tokens
 from imserver.auth.channel_tokens import ChannelClaims
 from imserver.auth.issuers import Issuers
 from imserver.auth.login import Logins
+from imserver.auth.login_tokens import LoginTokens
 from imserver.config.settings import BackEndSettings, TenantSettings, WebhookSettings
 from imserver.dialects.centrifuge import codes
 from imserver.dialects.centrifuge.claims import ConnectionClaims, ConnectionRequest
@@ -138,13 +139,16 @@ class ClaimsHarness(CentrifugeHarness):
         follow_apps(apps, webhooks).prepare()
         logins = Logins(
             apps,
-            SimpleNamespace(fits=lambda *_: False),  # type: ignore[arg-type]
-            SimpleNamespace(holder=self._holder),  # type: ignore[arg-type]
-            lambda: rule.demo,
+            SimpleNamespace(demo=rule.demo),
+            LoginTokens(
+                apps.resolve,
+                SimpleNamespace(fits=lambda *_: False),  # type: ignore[arg-type]
+                SimpleNamespace(holder=self._holder),  # type: ignore[arg-type]
+                Issuers(web(jwk("EdDSA", "1"))),  # type: ignore[arg-type]
+                b"server",
+            ),
             webhooks.back_ends,
             webhooks,
-            Issuers(web(jwk("EdDSA", "1"))),  # type: ignore[arg-type]
-            b"server",
             set(),
             Metrics(),
             Origins(TrustedProxies(()), GatePolicy()),

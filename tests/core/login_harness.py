@@ -10,6 +10,7 @@ from msgspec.structs import asdict
 from imserver.auth.accounts import NoAccountLookup
 from imserver.auth.issuers import Issuers
 from imserver.auth.login import Logins
+from imserver.auth.login_tokens import LoginTokens
 from imserver.auth.tenants import Tenant
 from imserver.config.settings import JwtSettings, TenantSettings, WebhookSettings
 from imserver.features.webhooks.apps import follow_apps
@@ -80,13 +81,16 @@ class LoginHarness(SocketHarness):
         )
         self.logins = Logins(
             self.apps,  # type: ignore[arg-type]
-            SimpleNamespace(fits=self.may_login),  # type: ignore[arg-type]
-            self.accounts,
-            lambda: self.demo,
+            self,
+            LoginTokens(
+                self.apps.resolve,
+                SimpleNamespace(fits=self.may_login),  # type: ignore[arg-type]
+                self.accounts,
+                Issuers(self.back_end),  # type: ignore[arg-type]
+                b"server",
+            ),
             self.webhooks.back_ends,
             self.webhooks,
-            Issuers(self.back_end),  # type: ignore[arg-type]
-            b"server",
             self.context.connections,
             self.metrics,
             self.origins,
