@@ -42,7 +42,7 @@ from imserver.push.idempotency import Idempotency
 from imserver.push.push import Pushes
 from imserver.push.routing import ClusterReach, ReorderGuard, Rerouting
 from imserver.push.user_channels import UserChannels
-from imserver.sessions.cluster_sessions import ClusterSessions
+from imserver.sessions.cluster_sessions import ClusterSessions, UsersElsewhere
 from imserver.sessions.presence import Presence
 from imserver.storage.store import Store
 
@@ -104,10 +104,10 @@ class ClusterMember:
             api.dedupe_ids, api.dedupe_seconds, shared=base.keys.demo, registry=registry
         )
         guard = ReorderGuard(hub)
-        lease_lag = ceil(config.cluster.renew_seconds) + 2
+        self.elsewhere = UsersElsewhere(hub, fanout, messages, ceil(config.cluster.renew_seconds) + 2)
         required = config.cluster.require_registry
         self.sessions = ClusterSessions(
-            hub, fanout, metrics, logins, self._store, others, required, guard.logged_in, lease_lag
+            hub, fanout, metrics, logins, self._store, others, required, guard.logged_in
         )
         self.registrar = Registrar(registry, messages, hub)
         members = ChannelMembers(hub, fanout, table, tenants.by_name.get, others, self.registrar)
@@ -144,7 +144,7 @@ class ClusterMember:
                 ToApp: self._deliver_to_app,
                 ToChannel: channels.publishing.received,
                 ToConnection: connections.received,
-                Notice: self.sessions.noticed,
+                Notice: self.elsewhere.noticed,
                 Replaced: self._replaced,
                 ChannelsUnsettled: self._unsettled,
             }

@@ -302,7 +302,7 @@ class Node:
             core.node.metrics.lagged(max(now - expected, 0.0))
             self._report()
             if core.member is not None:
-                core.member.sessions.count_elsewhere()
+                core.member.elsewhere.count()
                 core.member.database.check()
             for work in (
                 core.network.flusher.expire,

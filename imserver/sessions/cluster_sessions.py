@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from imserver import errors
 from imserver.auth.login import Logins
-from imserver.cluster.nodes import NodeQueries, Notice, OtherNodes, Replaced, encode, read
+from imserver.cluster.nodes import NodeMessages, NodeQueries, Notice, OtherNodes, Replaced, encode, read
 from imserver.cluster.registry import Lease, Session, SessionRef, SessionRegistration
 from imserver.cluster.rpc.queues import PeerBusy, PeerUnavailable
 from imserver.hub.fanout import Fanout
@@ -106,6 +106,35 @@ class Departures:
         self._unused += 1
 
 
+class UsersElsewhere:
+    """The users of other nodes: their notices and numbers. Owner of ``App.elsewhere`` and ``App.lag``.
+
+    ``lease_lag``: seconds after which all nodes have read a lease with the users of now.
+    """
+
+    def __init__(self, hub: Hub, fanout: Fanout, node_messages: NodeMessages, lease_lag: int) -> None:
+        self._hub = hub
+        self._fanout = fanout
+        self._node_messages = node_messages
+        self._lease_lag = lease_lag
+
+    def noticed(self, notice: Notice) -> None:
+        """A user has entered or left on another node. Never switches."""
+        app = self._hub.apps.get(notice.app)
+        if app is not None:
+            app.elsewhere = max(app.elsewhere + (1 if notice.event.kind == "enter" else -1), 0)
+            app.lag = self._lease_lag
+            self._fanout.notice(app, notice.event)
+
+    def count(self) -> None:
+        """Read from the leases how many users the apps have on other nodes. Called once a second."""
+        peers = self._node_messages.peers()
+        for app in self._hub.apps.values():
+            counted = sum(lease.counts.get(app.name, 0) for lease in peers)
+            app.elsewhere = max(counted, app.elsewhere) if app.lag else counted
+            app.lag = max(app.lag - 1, 0)
+
+
 class ClusterSessions(Sessions):
     """See :class:`imserver.sessions.sessions.Sessions`. Owner of the departures and of the logins
     that wait for the registry.
@@ -124,7 +153,6 @@ class ClusterSessions(Sessions):
         others: OtherNodes,
         require_registry: bool,
         on_login: Callable[[str, str], None],
-        lease_lag: int,
     ) -> None:
         super().__init__(hub, fanout, metrics, logins, store, others)
         self._registry = others.registry
@@ -139,8 +167,6 @@ class ClusterSessions(Sessions):
         """Sessions to be registered again; True: all, False: those that the registry does not know."""
         self._reregistration: gevent.Greenlet[..., None] | None = None
         self._on_login = on_login
-        self._lease_lag = lease_lag
-        """Seconds after which all nodes have read a lease with the users of now."""
 
     # --- logging in -----------------------------------------------------------------------------------------
 
@@ -331,22 +357,6 @@ class ClusterSessions(Sessions):
         self._fanout.notice(app, event)
         if self._fanout.takes_notices(app):
             self._node_messages.broadcast(Notice(app.name, event))
-
-    def noticed(self, notice: Notice) -> None:
-        """A user has entered or left on another node. Never switches."""
-        app = self._hub.apps.get(notice.app)
-        if app is not None:
-            app.elsewhere = max(app.elsewhere + (1 if notice.event.kind == "enter" else -1), 0)
-            app.lag = self._lease_lag
-            self._fanout.notice(app, notice.event)
-
-    def count_elsewhere(self) -> None:
-        """Read from the leases how many users the apps have on other nodes. Called once a second."""
-        peers = self._node_messages.peers()
-        for app in self._hub.apps.values():
-            counted = sum(lease.counts.get(app.name, 0) for lease in peers)
-            app.elsewhere = max(counted, app.elsewhere) if app.lag else counted
-            app.lag = max(app.lag - 1, 0)
 
     def flush(self, seconds: float) -> bool:
         """Wait at most ``seconds`` until all departures are reported. Return whether they are."""

@@ -45,7 +45,7 @@ from imserver.model import Event
 from imserver.push.idempotency import Idempotency
 from imserver.push.push import Pushes
 from imserver.push.routing import ClusterReach, ReorderGuard, Rerouting
-from imserver.sessions.cluster_sessions import ClusterSessions
+from imserver.sessions.cluster_sessions import ClusterSessions, UsersElsewhere
 from imserver.sessions.connection_ids import ConnectionIds, ConnectionTable
 from imserver.sessions.presence import Presence
 from imserver.transport.connection import Connection
@@ -374,8 +374,8 @@ class ClusterHarness(Harness):
             self.others,
             require_registry,
             self.reorder_guard.logged_in,
-            lease_lag=LEASE_LAG,
         )
+        self.elsewhere = UsersElsewhere(self.hub, self.fanout, self.node_messages, LEASE_LAG)
         self.channels.members.on_left.clear()
         self.action_service = self._make_action_service(NotStoring())
         self._make_dispatcher()
@@ -401,7 +401,7 @@ class ClusterHarness(Harness):
                 ToChannel: self.channels.publishing.received,
                 ToConnection: self.connections.received,
                 ChannelsUnsettled: lambda m: self.channel_nodes.peer_unsettled(m.epoch),
-                Notice: self.sessions.noticed,
+                Notice: self.elsewhere.noticed,
                 Replaced: lambda m: self.sessions.replaced(m.app, m.user, m.session_id),
             }
         )

@@ -102,7 +102,7 @@ def test_in_a_large_app_no_notice_travels() -> None:
         _, bob = nodes[2].login(NEWEST, "bob")
         lease = nodes.book.leases[2]
         lease.counts[NEWEST] = 4
-        nodes[1].sessions.count_elsewhere()
+        nodes[1].elsewhere.count()
         _, zoe = nodes[1].login(NEWEST, "zoe")
         ann, _ = nodes[1].login(NEWEST, "ann")
         ann.lost()
@@ -120,13 +120,13 @@ def test_users_of_notices_count_until_the_leases_have_them() -> None:
         app = nodes[1].hub.apps[NEWEST]
         assert app.elsewhere == 2
         for _ in range(LEASE_LAG):
-            nodes[1].sessions.count_elsewhere()
+            nodes[1].elsewhere.count()
             assert app.elsewhere == 2, "the lease of the other node says 0"
         sent = len(nodes[1].rpc.sent)
         nodes[1].login(NEWEST, "cat")
         nodes.settle(bob)
         assert len(nodes[1].rpc.sent) == sent, "the app is too large for notices"
-        nodes[1].sessions.count_elsewhere()
+        nodes[1].elsewhere.count()
         assert app.elsewhere == 0, "what the leases do not confirm is dropped"
 
 
