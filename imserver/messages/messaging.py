@@ -1,48 +1,35 @@
-"""Messaging: drafts go to the log, results and entries come back in its order; the commands of clients about
-stored messages, and what they share with the HTTP API."""
+"""Messaging: drafts go to the log, results and entries come back in its order."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from time import monotonic, time
+from time import time
 from typing import Any, Final
 
 import msgspec
 from gevent.event import AsyncResult
-from gevent.lock import BoundedSemaphore
-from msgspec import UNSET, Raw, Struct, UnsetType, field
+from msgspec import Raw, Struct
 from msgspec.structs import replace
 
-from imserver import errors
 from imserver.auth.login import Logins
-from imserver.auth.rates import Buckets, SenderRates, TooManyRequests
+from imserver.auth.rates import SenderRates
 from imserver.auth.reviews import ReviewDecision, Reviews
 from imserver.cluster.nodes import NodeMessages, NodeQueries, OtherNodes, read
-from imserver.errors import ReviewUnavailable, StorageUnavailable, TooManyMessages
+from imserver.errors import ReviewUnavailable, TooManyMessages
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
-from imserver.messages.acks import AckingLogSubscription, AckTracker
+from imserver.messages.acks import AckTracker
 from imserver.messages.action_positions import ActionPositions
-from imserver.messages.annotations import RefusedView
 from imserver.messages.catch_up import CatchUp
 from imserver.messages.commands import (
-    NO_FILTER,
-    Ack,
-    Conversations,
-    History,
-    Search,
-    SearchFilter,
     Send,
-    Sync,
 )
-from imserver.messages.deliverer import Deliverer, newest_page, oldest_page
+from imserver.messages.deliverer import Deliverer
 from imserver.messages.log.bots import values_of
 from imserver.messages.log.contract import (
     Appended,
-    ConversationSummary,
     Draft,
-    Entry,
     Rejected,
     RejectReason,
     StorageUnsure,
@@ -53,20 +40,15 @@ from imserver.messages.log.requests import AppendRequest, Commit, Done
 from imserver.messages.log.rows import decode_meta
 from imserver.messages.log_follower import LogFollower
 from imserver.messages.log_observer import LogObserver
-from imserver.messages.log_subscriptions import LogSubscriptions, PendingLogSubscription
-from imserver.messages.model import EntryView, Message
+from imserver.messages.log_subscriptions import LogSubscriptions
+from imserver.messages.model import Message
 from imserver.messages.node_messages import broadcast_entries
 from imserver.messages.open_streams import OpenStreams
-from imserver.messages.receipts import MarksView, Receipts
-from imserver.messages.settings import SEARCH_MILLISECONDS, SEARCH_TIME
 from imserver.messages.stored_channels import ChannelLog
 from imserver.messages.wire import read_send
 from imserver.metrics import Metrics
-from imserver.model import Answer, Login, LogSubscription, Reply, Resume
-from imserver.sessions.sessions import Sessions
 from imserver.storage.store import Store
-from imserver.transport.connection import Connection, app_and_user
-from imserver.transport.dispatch import CommandRow, CommandTable
+from imserver.transport.connection import Connection
 
 WIDE: Final = 50
 """After a message to this many connections the app pauses, so that more messages gather: one write to a
@@ -75,18 +57,7 @@ _GATHER_SECONDS: Final = 0.000_1
 """The pause, for each of the connections."""
 _MAX_GATHER_SECONDS: Final = 0.1
 
-SEARCHES_AT_ONCE: Final = 2
-SEARCH_SECONDS: Final = 10.0
-"""How long a search waits for its turn; then it is refused, as while the database does not answer."""
-SEARCHES_WAITING: Final = 40
-"""How many wait; further ones are refused at once. A search may take half a second, so more would wait in
-vain, and over HTTP each of them takes one of ``limits.http_requests``."""
-
 _KNOWN_IDS: Final = "known_ids"
-_NOT_STORED: Final = Reply(errors.ReplyCode.NOT_STORED)
-_REFUSED: Final = Reply(errors.ReplyCode.UNAUTHORIZED)
-_OK: Final = Reply(errors.ReplyCode.OK)
-_TOO_MANY: Final[dict[type[Exception], int]] = {TooManyRequests: errors.ReplyCode.NOT_STORED}
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -295,100 +266,6 @@ def facts_of(draft: Draft) -> dict[str, Any]:
     return facts | {name: value for name, value in more.items() if value}
 
 
-# --- commands -----------------------------------------------------------------------------------------------
-
-
-class ReplacedView(Struct, omit_defaults=True):
-    """The content that was stored in place of the content of the client."""
-
-    type: str
-    text: str | None = None
-    data: Raw | None = None
-    base64: bytes | None = None
-
-
-class StoredView(Struct):
-    """The answer to a send. ``repeated``: the message had been stored before; this is the first answer
-    again."""
-
-    id: int
-    conversation: int
-    seq: int
-    repeated: bool = False
-    replaced: ReplacedView | UnsetType = UNSET
-
-
-class RejectedView(Struct):
-    """The answer to a message that the back end of the app has rejected."""
-
-    reason: str
-
-
-class EntryPage(Struct):
-    """Entries in the order of their ids. ``hasMore``: there are further ones."""
-
-    messages: list[EntryView]
-    more: bool = field(name="hasMore")
-    begin_anew: bool | UnsetType = field(default=UNSET, name="beginAnew")
-    """Something behind the cursor has expired."""
-    marks: MarksView | UnsetType = UNSET
-    """The marks since then, if the client asked for them."""
-
-
-class Resumed(Struct):
-    """The answer to a login with a cursor: what was missed follows, or the client has to sync."""
-
-    recovered: bool
-
-
-class SearchPage(Struct, rename="camel"):
-    """Entries in the order of their ids. ``has_more``: there may be others before ``before``."""
-
-    messages: list[EntryView]
-    has_more: bool
-    before: int
-
-
-class ConversationView(Struct, omit_defaults=True):
-    """A conversation as its member sees it."""
-
-    id: int
-    kind: str
-    unread: int = field(default=-1)
-    read: int = field(default=-1)
-    role: str = ""
-    peer: str = ""
-    name: str = ""
-    last: EntryView | None = None
-    position: int = field(default=0, name="place")
-    """The id to page on from, if it is not that of ``last``, which is the newest entry that is not hidden."""
-    mentions: int = 0
-    avatar: str = ""
-
-
-class ConversationPage(Struct):
-    """Conversations, those with the newest entries first."""
-
-    conversations: list[ConversationView]
-    more: bool = field(name="hasMore")
-
-
-def conversation_view(summary: ConversationSummary, user: str) -> ConversationView:
-    """One of a user's conversations, as the user sees it."""
-    known, last = summary.conversation, summary.last
-    peer = next((each for each in known.members if each != user), "")
-    view = ConversationView(
-        known.id, known.kind, summary.unread, summary.read, summary.role, peer, known.name
-    )
-    if last is not None:
-        view.last = last.view()
-    if last is None or last.id != summary.position:
-        view.position = summary.position
-    view.mentions = summary.mentions
-    view.avatar = known.avatar
-    return view
-
-
 def _completed(stored: MessageLog, app: str, user: str, command: Send) -> Send | None:
     """A command about another message, with what it takes from that."""
     if command.kind == "forward":
@@ -421,218 +298,3 @@ def _forwarded(stored: MessageLog, app: str, user: str, command: Send) -> Send |
     origin = decode_meta(original.meta).get("forwarded") or {"from": original.sender, "id": original.id}
     meta = _encode({"forwarded": origin})
     return replace(command, type=original.type, body=original.body, about=0, meta=meta)
-
-
-class MessageSearch:
-    """Searches of messages. Owner of the turns: few searches run at a time, so that the database has time for
-    everything else. Each user pays for the time that their searches take."""
-
-    def __init__(self, store: Store) -> None:
-        self._log = store.part(MessageLog)
-        self._turns = BoundedSemaphore(SEARCHES_AT_ONCE)
-        self._waiting = 0
-        self._time = Buckets(SEARCH_TIME, SEARCH_MILLISECONDS, 60.0)
-
-    def search(
-        self,
-        app: str,
-        user: str,
-        text: str,
-        conversation: int,
-        before: int,
-        limit: int,
-        filter: SearchFilter = NO_FILTER,
-    ) -> tuple[list[Entry], int]:
-        """As many of the newest results as fit on a page; see
-        :meth:`imserver.messages.log.search.EntrySearch.find`. Raises StorageUnavailable, and TooManyRequests
-        if the user has used up their time.
-        """
-        self._time.require((app, user))
-        self._take_turn()
-        began = monotonic()
-        try:
-            found, upto = self._log.search.find(app, user, text, conversation, before, limit, filter)
-        finally:
-            self._turns.release()
-            self._time.charge((app, user), int((monotonic() - began) * 1000))
-        entries, is_cut = newest_page(found, False)
-        return entries, entries[0].id if is_cut else upto
-
-    def _take_turn(self) -> None:
-        has_turn = self._turns.acquire(blocking=False)
-        if not has_turn and self._waiting < SEARCHES_WAITING:
-            self._waiting += 1
-            try:
-                has_turn = self._turns.acquire(timeout=SEARCH_SECONDS)
-            finally:
-                self._waiting -= 1
-        if not has_turn:
-            raise StorageUnavailable("too many searches at a time")
-
-
-class MessageCommands:
-    """Carries out the commands. A connection follows the log from its login with a cursor on, or from its
-    first ``sync``."""
-
-    def __init__(
-        self,
-        sessions: Sessions,
-        messaging: Messaging,
-        receipts: Receipts,
-        searches: MessageSearch,
-        store: Store,
-    ) -> None:
-        self._sessions = sessions
-        self._messaging = messaging
-        self._catch_up: CatchUp = messaging.catch_up
-        self._receipts = receipts
-        self._searches = searches
-        self._log = store.part(MessageLog)
-
-    def rows(self) -> CommandTable:
-        """The commands that this service runs."""
-        return {
-            Resume: CommandRow(self.resume, needs_session=False, answers=True),
-            Send: CommandRow(self.send, answers=True),
-            Sync: CommandRow(self.sync, answers=True),
-            Ack: CommandRow(self.ack),
-            History: CommandRow(self.history, refusals=_TOO_MANY),
-            Conversations: CommandRow(self.conversations),
-            Search: CommandRow(self.search, refusals=_TOO_MANY),
-        }
-
-    # --- sending --------------------------------------------------------------------------------------------
-
-    def send(self, connection: Connection, command: Send, answer: Answer) -> Reply | None:
-        """Store a message, a recall or an edit; answered after the commit. May switch."""
-        app, user = app_and_user(connection)
-        if command.to == user:
-            return Reply(errors.ReplyCode.BAD_PARAMETER)
-        draft = self._messaging.draft_of(app, user, command)
-        if draft is None:
-            return _UNKNOWN if command.kind in ("forward", "press") else _REFUSED
-        self._messaging.send_of_user(
-            app, draft, lambda result: answer(_reply_to(command, result)), connection
-        )
-        return None
-
-    # --- catch-up -------------------------------------------------------------------------------------------
-
-    def resume(self, connection: Connection, command: Resume, answer: Answer) -> Reply | None:
-        """Log in with a cursor: what was missed follows the reply, or the client has to sync. May switch."""
-        login = Login(command.app, command.user, command.token, command.device)
-        code = self._sessions.login(connection, login)
-        if code != errors.ReplyCode.OK:
-            return Reply(code)
-        if connection.log_subscription is not None:
-            return _OK
-
-        def resumed(recovered: bool, _begin_anew: bool) -> None:
-            answer(_RECOVERED if recovered else _MUST_SYNC)
-
-        try:
-            self._catch_up.resume(connection, command.cursor, command.acks, resumed)
-        except StorageUnavailable:
-            self._catch_up.put_off(connection, PendingLogSubscription(acks=command.acks))
-            return _MUST_SYNC
-        return None
-
-    def sync(self, connection: Connection, command: Sync, answer: Answer) -> Reply | None:
-        """A page of missed entries; after the last one new entries are delivered. May switch."""
-        app, user = app_and_user(connection)
-        now = connection.log_subscription
-        if isinstance(now, PendingLogSubscription) and now.acks:
-            acking = AckingLogSubscription(acked=command.after, delivered=command.after)
-            self._catch_up.subscribe(connection, acking, live=False)
-        elif now is None or isinstance(now, PendingLogSubscription):
-            self._catch_up.subscribe(connection, LogSubscription(), live=False)
-        # The subscription delivers changes of marks from here on, so none is missed.
-        marks = UNSET if command.version < 0 else self._receipts.marks(app, user, command.version)
-        if connection.log_subscription is None:
-            # Another session of the user is addressed, so nothing will be pushed here.
-            entries, more = oldest_page(*self._catch_up.page(app, user, command.after, command.limit))
-            anew = self._catch_up.must_begin_anew(connection, command.after)
-            return Reply(errors.ReplyCode.OK, _page(entries, more, anew, marks))
-
-        def give(messages: list[Message], more: bool, anew: bool) -> bool:
-            answer(Reply(errors.ReplyCode.OK, _page(messages, more, anew, marks)))
-            return not more
-
-        self._catch_up.sync(connection, command.after, command.limit, give, checks=True)
-        return None
-
-    # --- queries --------------------------------------------------------------------------------------------
-
-    def history(self, connection: Connection, command: History) -> Reply:
-        """A page of a conversation. Switches."""
-        app, user = app_and_user(connection)
-        stored = self._log
-        conversation, before, limit = command.conversation, command.before, command.limit
-        if command.types:
-            entries, before = self._searches.search(
-                app, user, "", conversation, before, limit, SearchFilter(types=command.types)
-            )
-            return Reply(errors.ReplyCode.OK, _search_page(entries, before))
-        if command.after >= 0:
-            read = stored.entries.history(app, user, conversation, before, limit, command.after)
-            entries, more = oldest_page(*read)
-        else:
-            entries, more = newest_page(*stored.entries.history(app, user, conversation, before, limit))
-        return Reply(errors.ReplyCode.OK, _page(entries, more, False))
-
-    def conversations(self, connection: Connection, command: Conversations) -> Reply:
-        """The user's conversations. Switches."""
-        app, user = app_and_user(connection)
-        found, more = self._log.conversations.page(app, user, command.before, command.limit)
-        return Reply(
-            errors.ReplyCode.OK, ConversationPage([conversation_view(each, user) for each in found], more)
-        )
-
-    def search(self, connection: Connection, command: Search) -> Reply:
-        """Search in what the user may read. Switches."""
-        entries, before = self._searches.search(
-            *app_and_user(connection),
-            command.text,
-            command.conversation,
-            command.before,
-            command.limit,
-            command.filter,
-        )
-        return Reply(errors.ReplyCode.OK, _search_page(entries, before))
-
-    def ack(self, connection: Connection, command: Ack) -> Reply:
-        """The client has everything up to an id. Never switches."""
-        position = self._messaging.follower.position(connection.app or "")
-        self._messaging.ack_tracker.acked(connection, command.id, position)
-        return _OK
-
-
-_RECOVERED: Final = Reply(errors.ReplyCode.OK, Resumed(True))
-_MUST_SYNC: Final = Reply(errors.ReplyCode.OK, Resumed(False))
-_UNKNOWN: Final = Reply(errors.ReplyCode.NO_DATA, RefusedView(RejectReason.UNKNOWN_MESSAGE))
-
-
-def _reply_to(command: Send, result: Stored) -> Reply:
-    if isinstance(result, Appended):
-        entry = result.entry
-        view = StoredView(entry.id, entry.conversation, entry.seq, result.repeated)
-        if entry.kind == command.kind and (entry.body, entry.type) != (command.body, command.type):
-            stored = entry.view()
-            view.replaced = ReplacedView(stored.type, stored.text, stored.data, stored.base64)
-        return Reply(errors.ReplyCode.OK, view)
-    if isinstance(result, Rejected) and result.reason == RejectReason.REJECTED:
-        return Reply(errors.ReplyCode.UNAUTHORIZED, RejectedView(result.detail))
-    if isinstance(result, Rejected):
-        return Reply(result.reply_code, RefusedView(result.reason))
-    return _NOT_STORED
-
-
-def _search_page(entries: list[Entry], before: int) -> SearchPage:
-    entries, cut = newest_page(entries, False)
-    messages = [entry.view() for entry in entries]
-    before = entries[0].id if cut else before
-    return SearchPage(messages, before > 0, before)
-
-
-def _page(messages: list[Message], more: bool, anew: bool, marks: MarksView | UnsetType = UNSET) -> EntryPage:
-    return EntryPage([message.view() for message in messages], more, True if anew else UNSET, marks)

@@ -13,7 +13,9 @@ from imserver.messages.event_streams import StreamStarts
 from imserver.messages.log.message_log import MessageLog
 from imserver.messages.log.requests import Commit
 from imserver.messages.log_observer import LogObserver
-from imserver.messages.messaging import MessageCommands, MessageSearch, Messaging
+from imserver.messages.message_commands import MessageCommands
+from imserver.messages.message_search import MessageSearch
+from imserver.messages.messaging import Messaging
 from imserver.messages.node_messages import ToFollowers
 from imserver.messages.receipts import Receipts, Signals
 from imserver.messages.retention import Retention

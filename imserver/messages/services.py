@@ -6,7 +6,8 @@ from msgspec import Struct
 
 from imserver.messages.event_streams import StreamStarts
 from imserver.messages.log_observer import LogObserver
-from imserver.messages.messaging import MessageSearch, Messaging
+from imserver.messages.message_search import MessageSearch
+from imserver.messages.messaging import Messaging
 from imserver.messages.receipts import Receipts, Signals
 from imserver.messages.retention import Retention
 from imserver.messages.streamed import StreamedTexts

@@ -9,7 +9,9 @@ from imserver.auth.rates import SenderRates
 from imserver.auth.relations import NoRelations
 from imserver.messages.log.contract import Entry
 from imserver.messages.log.requests import Commit
-from imserver.messages.messaging import MessageCommands, MessageSearch, Messaging
+from imserver.messages.message_commands import MessageCommands
+from imserver.messages.message_search import MessageSearch
+from imserver.messages.messaging import Messaging
 from imserver.messages.node_messages import ToFollowers
 from imserver.messages.receipts import Receipts, Signals
 from imserver.messages.stored_channels import ChannelLog

@@ -14,7 +14,7 @@ from imserver.errors import StorageUnavailable
 from imserver.messages import messaging
 from imserver.messages.commands import SearchFilter
 from imserver.messages.log.contract import Entry
-from imserver.messages.messaging import SEARCHES_AT_ONCE, MessageSearch
+from imserver.messages.message_search import SEARCHES_AT_ONCE, MessageSearch
 from tests.core.memory_log import MemoryStore
 from tests.transport.harness import until
 

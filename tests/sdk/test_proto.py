@@ -18,12 +18,7 @@ from imserver.dialects.protobuf.wire import (
     uplink_ack,
 )
 from imserver.messages.commands import SearchFilter
-from imserver.messages.messaging import (
-    ConversationPage,
-    ConversationView,
-    EntryPage,
-    SearchPage,
-)
+from imserver.messages.message_commands import ConversationPage, ConversationView, EntryPage, SearchPage
 from imserver.messages.model import Message
 from imserver.messages.receipts import MarksView, PeerReceiptView, ReadView, ReceiptPage, ReceiptView
 from imserver.model import ChannelPart, Reply, Request, Signal, StreamPart

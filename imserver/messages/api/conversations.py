@@ -25,7 +25,7 @@ from imserver.messages.commands import NO_FILTER, SearchFilter
 from imserver.messages.deliverer import newest_page, oldest_page
 from imserver.messages.log.contract import ConversationSummary, Entry
 from imserver.messages.log.message_log import MessageLog
-from imserver.messages.messaging import MessageSearch
+from imserver.messages.message_search import MessageSearch
 from imserver.messages.receipts import MarksView, Receipts
 from imserver.messages.services import MessageServices
 from imserver.model import Limit

@@ -29,12 +29,7 @@ from imserver.messages.commands import (
     Search,
     Typing,
 )
-from imserver.messages.messaging import (
-    ConversationPage,
-    ConversationView,
-    EntryPage,
-    SearchPage,
-)
+from imserver.messages.message_commands import ConversationPage, ConversationView, EntryPage, SearchPage
 from imserver.messages.model import EntryKind, Message
 from imserver.messages.receipts import MarksView, PeerReceiptView, ReadView, ReceiptPage, ReceiptView
 from imserver.model import BadFrame, Command, Event, Limit, Reply, Request, Signal

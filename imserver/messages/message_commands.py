@@ -1,0 +1,307 @@
+"""The commands of clients about stored messages, and their answers."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from msgspec import UNSET, Raw, Struct, UnsetType, field
+
+from imserver import errors
+from imserver.auth.rates import TooManyRequests
+from imserver.errors import StorageUnavailable
+from imserver.messages.acks import AckingLogSubscription
+from imserver.messages.annotations import RefusedView
+from imserver.messages.catch_up import CatchUp
+from imserver.messages.commands import (
+    Ack,
+    Conversations,
+    History,
+    Search,
+    SearchFilter,
+    Send,
+    Sync,
+)
+from imserver.messages.deliverer import newest_page, oldest_page
+from imserver.messages.log.contract import (
+    Appended,
+    ConversationSummary,
+    Entry,
+    Rejected,
+    RejectReason,
+    Stored,
+)
+from imserver.messages.log.message_log import MessageLog
+from imserver.messages.log_subscriptions import PendingLogSubscription
+from imserver.messages.message_search import MessageSearch
+from imserver.messages.messaging import Messaging
+from imserver.messages.model import EntryView, Message
+from imserver.messages.receipts import MarksView, Receipts
+from imserver.model import Answer, Login, LogSubscription, Reply, Resume
+from imserver.sessions.sessions import Sessions
+from imserver.storage.store import Store
+from imserver.transport.connection import Connection, app_and_user
+from imserver.transport.dispatch import CommandRow, CommandTable
+
+_NOT_STORED: Final = Reply(errors.ReplyCode.NOT_STORED)
+_REFUSED: Final = Reply(errors.ReplyCode.UNAUTHORIZED)
+_OK: Final = Reply(errors.ReplyCode.OK)
+_TOO_MANY: Final[dict[type[Exception], int]] = {TooManyRequests: errors.ReplyCode.NOT_STORED}
+
+
+class ReplacedView(Struct, omit_defaults=True):
+    """The content that was stored in place of the content of the client."""
+
+    type: str
+    text: str | None = None
+    data: Raw | None = None
+    base64: bytes | None = None
+
+
+class StoredView(Struct):
+    """The answer to a send. ``repeated``: the message had been stored before; this is the first answer
+    again."""
+
+    id: int
+    conversation: int
+    seq: int
+    repeated: bool = False
+    replaced: ReplacedView | UnsetType = UNSET
+
+
+class RejectedView(Struct):
+    """The answer to a message that the back end of the app has rejected."""
+
+    reason: str
+
+
+class EntryPage(Struct):
+    """Entries in the order of their ids. ``hasMore``: there are further ones."""
+
+    messages: list[EntryView]
+    more: bool = field(name="hasMore")
+    begin_anew: bool | UnsetType = field(default=UNSET, name="beginAnew")
+    """Something behind the cursor has expired."""
+    marks: MarksView | UnsetType = UNSET
+    """The marks since then, if the client asked for them."""
+
+
+class Resumed(Struct):
+    """The answer to a login with a cursor: what was missed follows, or the client has to sync."""
+
+    recovered: bool
+
+
+class SearchPage(Struct, rename="camel"):
+    """Entries in the order of their ids. ``has_more``: there may be others before ``before``."""
+
+    messages: list[EntryView]
+    has_more: bool
+    before: int
+
+
+class ConversationView(Struct, omit_defaults=True):
+    """A conversation as its member sees it."""
+
+    id: int
+    kind: str
+    unread: int = field(default=-1)
+    read: int = field(default=-1)
+    role: str = ""
+    peer: str = ""
+    name: str = ""
+    last: EntryView | None = None
+    position: int = field(default=0, name="place")
+    """The id to page on from, if it is not that of ``last``, which is the newest entry that is not hidden."""
+    mentions: int = 0
+    avatar: str = ""
+
+
+class ConversationPage(Struct):
+    """Conversations, those with the newest entries first."""
+
+    conversations: list[ConversationView]
+    more: bool = field(name="hasMore")
+
+
+def conversation_view(summary: ConversationSummary, user: str) -> ConversationView:
+    """One of a user's conversations, as the user sees it."""
+    known, last = summary.conversation, summary.last
+    peer = next((each for each in known.members if each != user), "")
+    view = ConversationView(
+        known.id, known.kind, summary.unread, summary.read, summary.role, peer, known.name
+    )
+    if last is not None:
+        view.last = last.view()
+    if last is None or last.id != summary.position:
+        view.position = summary.position
+    view.mentions = summary.mentions
+    view.avatar = known.avatar
+    return view
+
+
+class MessageCommands:
+    """Carries out the commands. A connection follows the log from its login with a cursor on, or from its
+    first ``sync``."""
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        messaging: Messaging,
+        receipts: Receipts,
+        searches: MessageSearch,
+        store: Store,
+    ) -> None:
+        self._sessions = sessions
+        self._messaging = messaging
+        self._catch_up: CatchUp = messaging.catch_up
+        self._receipts = receipts
+        self._searches = searches
+        self._log = store.part(MessageLog)
+
+    def rows(self) -> CommandTable:
+        """The commands that this service runs."""
+        return {
+            Resume: CommandRow(self.resume, needs_session=False, answers=True),
+            Send: CommandRow(self.send, answers=True),
+            Sync: CommandRow(self.sync, answers=True),
+            Ack: CommandRow(self.ack),
+            History: CommandRow(self.history, refusals=_TOO_MANY),
+            Conversations: CommandRow(self.conversations),
+            Search: CommandRow(self.search, refusals=_TOO_MANY),
+        }
+
+    # --- sending --------------------------------------------------------------------------------------------
+
+    def send(self, connection: Connection, command: Send, answer: Answer) -> Reply | None:
+        """Store a message, a recall or an edit; answered after the commit. May switch."""
+        app, user = app_and_user(connection)
+        if command.to == user:
+            return Reply(errors.ReplyCode.BAD_PARAMETER)
+        draft = self._messaging.draft_of(app, user, command)
+        if draft is None:
+            return _UNKNOWN if command.kind in ("forward", "press") else _REFUSED
+        self._messaging.send_of_user(
+            app, draft, lambda result: answer(_reply_to(command, result)), connection
+        )
+        return None
+
+    # --- catch-up -------------------------------------------------------------------------------------------
+
+    def resume(self, connection: Connection, command: Resume, answer: Answer) -> Reply | None:
+        """Log in with a cursor: what was missed follows the reply, or the client has to sync. May switch."""
+        login = Login(command.app, command.user, command.token, command.device)
+        code = self._sessions.login(connection, login)
+        if code != errors.ReplyCode.OK:
+            return Reply(code)
+        if connection.log_subscription is not None:
+            return _OK
+
+        def resumed(recovered: bool, _begin_anew: bool) -> None:
+            answer(_RECOVERED if recovered else _MUST_SYNC)
+
+        try:
+            self._catch_up.resume(connection, command.cursor, command.acks, resumed)
+        except StorageUnavailable:
+            self._catch_up.put_off(connection, PendingLogSubscription(acks=command.acks))
+            return _MUST_SYNC
+        return None
+
+    def sync(self, connection: Connection, command: Sync, answer: Answer) -> Reply | None:
+        """A page of missed entries; after the last one new entries are delivered. May switch."""
+        app, user = app_and_user(connection)
+        now = connection.log_subscription
+        if isinstance(now, PendingLogSubscription) and now.acks:
+            acking = AckingLogSubscription(acked=command.after, delivered=command.after)
+            self._catch_up.subscribe(connection, acking, live=False)
+        elif now is None or isinstance(now, PendingLogSubscription):
+            self._catch_up.subscribe(connection, LogSubscription(), live=False)
+        # The subscription delivers changes of marks from here on, so none is missed.
+        marks = UNSET if command.version < 0 else self._receipts.marks(app, user, command.version)
+        if connection.log_subscription is None:
+            # Another session of the user is addressed, so nothing will be pushed here.
+            entries, more = oldest_page(*self._catch_up.page(app, user, command.after, command.limit))
+            anew = self._catch_up.must_begin_anew(connection, command.after)
+            return Reply(errors.ReplyCode.OK, _page(entries, more, anew, marks))
+
+        def give(messages: list[Message], more: bool, anew: bool) -> bool:
+            answer(Reply(errors.ReplyCode.OK, _page(messages, more, anew, marks)))
+            return not more
+
+        self._catch_up.sync(connection, command.after, command.limit, give, checks=True)
+        return None
+
+    # --- queries --------------------------------------------------------------------------------------------
+
+    def history(self, connection: Connection, command: History) -> Reply:
+        """A page of a conversation. Switches."""
+        app, user = app_and_user(connection)
+        stored = self._log
+        conversation, before, limit = command.conversation, command.before, command.limit
+        if command.types:
+            entries, before = self._searches.search(
+                app, user, "", conversation, before, limit, SearchFilter(types=command.types)
+            )
+            return Reply(errors.ReplyCode.OK, _search_page(entries, before))
+        if command.after >= 0:
+            read = stored.entries.history(app, user, conversation, before, limit, command.after)
+            entries, more = oldest_page(*read)
+        else:
+            entries, more = newest_page(*stored.entries.history(app, user, conversation, before, limit))
+        return Reply(errors.ReplyCode.OK, _page(entries, more, False))
+
+    def conversations(self, connection: Connection, command: Conversations) -> Reply:
+        """The user's conversations. Switches."""
+        app, user = app_and_user(connection)
+        found, more = self._log.conversations.page(app, user, command.before, command.limit)
+        return Reply(
+            errors.ReplyCode.OK, ConversationPage([conversation_view(each, user) for each in found], more)
+        )
+
+    def search(self, connection: Connection, command: Search) -> Reply:
+        """Search in what the user may read. Switches."""
+        entries, before = self._searches.search(
+            *app_and_user(connection),
+            command.text,
+            command.conversation,
+            command.before,
+            command.limit,
+            command.filter,
+        )
+        return Reply(errors.ReplyCode.OK, _search_page(entries, before))
+
+    def ack(self, connection: Connection, command: Ack) -> Reply:
+        """The client has everything up to an id. Never switches."""
+        position = self._messaging.follower.position(connection.app or "")
+        self._messaging.ack_tracker.acked(connection, command.id, position)
+        return _OK
+
+
+_RECOVERED: Final = Reply(errors.ReplyCode.OK, Resumed(True))
+_MUST_SYNC: Final = Reply(errors.ReplyCode.OK, Resumed(False))
+_UNKNOWN: Final = Reply(errors.ReplyCode.NO_DATA, RefusedView(RejectReason.UNKNOWN_MESSAGE))
+
+
+def _reply_to(command: Send, result: Stored) -> Reply:
+    if isinstance(result, Appended):
+        entry = result.entry
+        view = StoredView(entry.id, entry.conversation, entry.seq, result.repeated)
+        if entry.kind == command.kind and (entry.body, entry.type) != (command.body, command.type):
+            stored = entry.view()
+            view.replaced = ReplacedView(stored.type, stored.text, stored.data, stored.base64)
+        return Reply(errors.ReplyCode.OK, view)
+    if isinstance(result, Rejected) and result.reason == RejectReason.REJECTED:
+        return Reply(errors.ReplyCode.UNAUTHORIZED, RejectedView(result.detail))
+    if isinstance(result, Rejected):
+        return Reply(result.reply_code, RefusedView(result.reason))
+    return _NOT_STORED
+
+
+def _search_page(entries: list[Entry], before: int) -> SearchPage:
+    entries, cut = newest_page(entries, False)
+    messages = [entry.view() for entry in entries]
+    before = entries[0].id if cut else before
+    return SearchPage(messages, before > 0, before)
+
+
+def _page(messages: list[Message], more: bool, anew: bool, marks: MarksView | UnsetType = UNSET) -> EntryPage:
+    return EntryPage([message.view() for message in messages], more, True if anew else UNSET, marks)
