@@ -13,6 +13,7 @@ import pytest
 from imserver.messages.row import FEATURE as MESSENGER
 
 from imserver.errors import ReplyCode
+from imserver.messages import FEATURE as MESSENGER
 from imserver.plugin.testing import check_absent
 from tests.conftest import StartServer
 from tests.integration.action import action_session

@@ -308,3 +308,23 @@ def test_a_node_loads_neither_the_load_tool_nor_what_only_a_cluster_needs() -> N
         [sys.executable, "-c", code], env=clean_environment(), capture_output=True, text=True, check=False
     )
     assert done.stdout.strip() == "[]", done.stderr
+
+
+@pytest.mark.parametrize(
+    "features",
+    [(), ("webhooks", "client", "action", "centrifuge", "pusher", "pages")],
+    ids=["no feature", "those that may use it"],
+)
+def test_a_node_without_the_messenger_loads_nothing_of_it(features: tuple[str, ...]) -> None:
+    code = (
+        "import sys, imserver.cli, imserver.node.serve, imserver.wsgi; from msgspec.structs import replace; "
+        "from imserver.config.settings import Config; "
+        "from imserver.node.feature_list import load_features, with_core; "
+        f"with_core(load_features(replace(Config(), features={features}))); "
+        "print([name for name in sys.modules if name.startswith(('imserver.messages', "
+        "'imserver.plugin.messages'))])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=clean_environment(), capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() == "[]", done.stderr

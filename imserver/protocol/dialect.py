@@ -24,7 +24,7 @@ Readers = Mapping[str, Reader]
 
 
 StoredMessage = Any
-"""A message of the log (:class:`imserver.messages.model.Message`), which only the messenger makes."""
+"""A message of the log. The messenger makes them and gives them to dialects; the gateway looks into none."""
 
 
 class Dialect:

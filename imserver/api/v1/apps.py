@@ -195,7 +195,7 @@ def _shown(tenant: Tenant, shapes: Shapes) -> AppShown:
         "account_tokens": "required" if tenant.wants_accounts(tenant.name) else "ignored",
         "max_user_bytes": tenant.user_bytes_of(tenant.name),
     }
-    fields |= {old: fields[name] for old, name in RENAMED_OF_APPS.items()}
+    fields |= {old: fields[name] for old, name in RENAMED_OF_APPS.items() if name in fields}
     shown: AppShown = msgspec.convert(fields, shapes.shown, from_attributes=True)
     return shown
 
