@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from imserver.messages.row import FEATURE as MESSENGER
 
 from imserver.errors import ReplyCode
 from imserver.messages import FEATURE as MESSENGER

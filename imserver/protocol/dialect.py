@@ -24,7 +24,7 @@ Readers = Mapping[str, Reader]
 
 
 StoredMessage = Any
-"""A message of the log. The messenger makes them and gives them to dialects; the gateway looks into none."""
+"""A message of the log. The messenger makes it and gives it to dialects; the gateway does not look into it."""
 
 
 class Dialect:
