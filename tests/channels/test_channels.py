@@ -184,7 +184,11 @@ def test_users_are_counted_exactly_until_a_channel_is_too_large(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert presence_stats(harness.channels.members.count_users, MULTI, "plain:1") == PresenceStatsResult(0, 0)
-    connections = [subscriber(harness, user, "plain:1")[0] for user in ("ann", "ann", "bob", "eve")]
+    connections = [subscriber(harness, user, "plain:1")[0] for user in ("ann", "bob", "eve")]
+    second, _ = harness.connect()
+    harness.hub.attach(harness.hub.apps[MULTI], second, "ann", "")
+    subscribe(harness, second, "plain:1")
+    connections.insert(1, second)
     for count, users in ((4, 3), (3, 2)):
         assert presence_stats(harness.channels.members.count_users, MULTI, "plain:1") == PresenceStatsResult(
             count, users
@@ -192,9 +196,9 @@ def test_users_are_counted_exactly_until_a_channel_is_too_large(
         harness.channels.subscriptions.unsubscribe(connections[count - 1], "plain:1")
     subscribe(harness, connections[2], "plain:1")
     assert presence_stats(harness.channels.members.count_users, MULTI, "plain:1") == PresenceStatsResult(3, 2)
-    harness.hub.attach(harness.hub.apps[MULTI], connections[1], "ann's other name", "")
+    harness.hub.attach(harness.hub.apps[MULTI], second, "ann's other name", "")
     assert presence_stats(harness.channels.members.count_users, MULTI, "plain:1") == PresenceStatsResult(3, 3)
-    harness.hub.attach(harness.hub.apps[MULTI], connections[1], "ann", "")
+    harness.hub.attach(harness.hub.apps[MULTI], second, "ann", "")
     monkeypatch.setattr(centrifuge_service, "_MAX_PRESENCE", 2)
     assert presence_stats(harness.channels.members.count_users, MULTI, "plain:1") == PresenceStatsResult(3, 3)
 
