@@ -241,7 +241,7 @@ class Event(Struct, frozen=True, gc=False, omit_defaults=True):
     channel: ChannelPart | None = None
     """Set in all events of a channel."""
     notify: bytes = b""
-    """What a push says about its notification (:mod:`imserver.notify`), as JSON; ``b""``: nothing."""
+    """The field ``notify`` of a push (:mod:`imserver.notify`), as JSON; ``b""``: it has none."""
 
 
 class Compressed(Event, frozen=True, gc=False, omit_defaults=True):
@@ -258,9 +258,9 @@ class Signal(Event, frozen=True, gc=False, omit_defaults=True):
 
     ``kind``: ``typing`` (``sender`` is typing to ``to``, or in a ``conversation``), ``receipt`` (``sender``
     has ``read`` or ``received`` a ``conversation`` up to an id), ``hidden`` (``sender`` hid ``ids``),
-    ``contact`` (what ``sender`` and ``to`` are to each other has changed), or ``piece`` (of a message of the
-    bot ``sender``, with ``text``; ``channel`` has the stream). In the others ``text`` is empty. A signal of
-    another kind has its content as JSON in ``data``.
+    ``contact`` (what ``sender`` and ``to`` are to each other has changed), or ``piece`` (of a streamed
+    message of ``sender``, with ``text``; ``channel`` has the stream). In the others ``text`` is empty. A
+    signal of another kind has its content as JSON in ``data``.
     """
 
     to: str = ""

@@ -35,7 +35,7 @@ class App:
     __slots__ = (
         "channels",
         "elsewhere",
-        "guest",
+        "is_registered",
         "lag",
         "memberships",
         "name",
@@ -49,14 +49,14 @@ class App:
         "users",
     )
 
-    def __init__(self, name: str, policy: str, guest: bool = False) -> None:
+    def __init__(self, name: str, policy: str, is_registered: bool = True) -> None:
         self.name = name
         self.policy = policy
-        self.guest = guest
-        """True for an app that is not registered. It exists while somebody is connected."""
+        self.is_registered = is_registered
+        """False for an app that exists while somebody is connected."""
         self.quiet = name.startswith(SYSTEM_PREFIX)
         """True if no enter and exit notices are sent: the users of systems are connections without such
-        notices, and accounts decide who sees their presence."""
+        notices, and elsewhere a feature may decide who sees the presence of users."""
         self.users: dict[str, Connection | list[Connection]] = {}
         self.memberships = 0
         """Number of subscriptions to its channels on this node."""
@@ -107,17 +107,16 @@ class Hub:
         self.now = int(time())
         """Unix seconds, set by the node. All logins of a second share this object."""
 
-    def open(self, name: str, policy: str, guest: bool = False) -> App:
+    def open(self, name: str, policy: str, is_registered: bool = True) -> App:
         """Return the app of this name and create it if needed. An existing app keeps its policy.
 
-        ``guest``: the app is not registered and ends with its last user, unless it is opened otherwise
-        meanwhile.
+        An app that is not registered ends with its last user, unless it is registered meanwhile.
         """
         app = self.apps.get(name)
         if app is None:
-            app = self.apps[name] = App(name, policy, guest)
-        elif not guest:
-            app.guest = False
+            app = self.apps[name] = App(name, policy, is_registered)
+        elif is_registered:
+            app.is_registered = True
         return app
 
     def set_policy(self, name: str, policy: str, quiet: bool = False) -> None:
@@ -131,19 +130,19 @@ class Hub:
         app = self.apps.get(name)
         if app is None:
             return []
-        app.guest = True
-        self.close_guest(name)
+        app.is_registered = False
+        self.close_unregistered(name)
         return [connection for connection in self._connections if connection.app == name]
 
-    def close_guest(self, name: str) -> None:
+    def close_unregistered(self, name: str) -> None:
         """Remove an unregistered app without users."""
         app = self.apps.get(name)
-        if app is not None and app.guest and not app.users and not app.channels:
+        if app is not None and not app.is_registered and not app.users and not app.channels:
             del self.apps[name]
 
     def registered(self) -> Iterator[App]:
         """All registered apps. Do not switch while iterating."""
-        return (app for app in self.apps.values() if not app.guest)
+        return (app for app in self.apps.values() if app.is_registered)
 
     def connections(self) -> set[Connection]:
         """All connections of this node, with or without a login. Do not change it; copy it before a

@@ -122,32 +122,32 @@ def test_the_hub_agrees_with_a_model_of_lists(policy: str, steps: list[tuple[str
             assert all((one.state is ADDRESSED) == (one in app.sessions_of(name)) for one in sessions)
 
 
-def test_an_app_of_guests_goes_with_its_last_user_unless_it_was_registered_meanwhile() -> None:
+def test_an_unregistered_app_goes_with_its_last_user_unless_it_is_registered_meanwhile() -> None:
     hub, _ = make("newest")
-    guests = hub.open("system:shop", "multi", guest=True)
-    assert hub.open("system:shop", "multi", guest=True) is guests
-    assert guests not in hub.registered()
-    one, two = join(hub, guests, "a"), join(hub, guests, "b")
+    unregistered = hub.open("system:shop", "multi", is_registered=False)
+    assert hub.open("system:shop", "multi", is_registered=False) is unregistered
+    assert unregistered not in hub.registered()
+    one, two = join(hub, unregistered, "a"), join(hub, unregistered, "b")
     hub.leave(one)
-    hub.close_guest("system:shop")
-    assert hub.apps["system:shop"] is guests
+    hub.close_unregistered("system:shop")
+    assert hub.apps["system:shop"] is unregistered
     hub.leave(two)
-    hub.close_guest("system:shop")
+    hub.close_unregistered("system:shop")
     assert "system:shop" not in hub.apps
-    hub.close_guest("system:shop")
+    hub.close_unregistered("system:shop")
     assert hub.leave(two) is False, "its app is gone"
 
-    registered = hub.open("system:shop", "multi", guest=True)
+    registered = hub.open("system:shop", "multi", is_registered=False)
     assert hub.open("system:shop", "multi") is registered
     assert registered in hub.registered()
-    hub.close_guest("system:shop")
+    hub.close_unregistered("system:shop")
     assert hub.apps["system:shop"] is registered
 
 
 def test_apps_that_are_configured_are_never_closed() -> None:
     hub, app = make("newest")
-    assert hub.open("101", "multi", guest=True) is app
-    hub.close_guest("101")
+    assert hub.open("101", "multi", is_registered=False) is app
+    hub.close_unregistered("101")
     assert hub.apps["101"] is app
 
 

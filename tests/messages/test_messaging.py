@@ -239,13 +239,13 @@ def test_rooms_are_empty_when_their_connections_have_ended() -> None:
 def test_a_guests_app_that_ends_with_its_session_ends_the_following_too() -> None:
     with Node() as node:
         connection, _ = node.connect()
-        app = node.hub.open("guests", "multi", guest=True)
+        app = node.hub.open("guests", "multi", is_registered=False)
         node.hub.join(app, connection, "bob", "")
         node.log.answering = Signal()
         following = gevent.spawn(node.messaging.catch_up.subscribe, connection, LogSubscription(), False)
         until(lambda: node.messaging.log_subscriptions.by_app)
         connection.lost()
-        node.hub.close_guest("guests")
+        node.hub.close_unregistered("guests")
         node.log.answering.set()
         following.get(timeout=60)
         assert not node.messaging.log_subscriptions.by_app

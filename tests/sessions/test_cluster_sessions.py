@@ -770,7 +770,7 @@ def test_the_logouts_of_a_deleted_app_are_reported_without_a_fault(
 ) -> None:
     nodes[1].login(MULTI, "ann")
     nodes[1].sessions.close_app(MULTI)
-    nodes[1].hub.close_guest(MULTI)
+    nodes[1].hub.close_unregistered(MULTI)
     nodes.settle()
     assert nodes.addressed(MULTI, "ann") == []
     assert "was not reported" not in caplog.text

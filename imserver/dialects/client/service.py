@@ -113,7 +113,7 @@ class ClientService:
             return
         app = self.app_of(system)
         if self._tenants.get(app) is None and self._logins.takes_unregistered:
-            self._begin(app, connection, guest=True)
+            self._begin(app, connection, is_registered=False)
             return
         self._tenants.find(app)  # reads the database: another node may have registered it
         known = self._hub.apps.get(app)
@@ -128,7 +128,7 @@ class ClientService:
             self._logins.refused("deleted", app, "", connection.peer)
             connection.close(CloseCode.APP_DELETED)
             return
-        self._begin(app, connection, guest=False)
+        self._begin(app, connection, is_registered=True)
         if decision.user:
             connection.dialect_state = ClientState(label=Label(decision.user))
         self._logins.began(connection, decision)
@@ -137,16 +137,16 @@ class ClientService:
         connection.send(payload)
         connection.close(code)
 
-    def _begin(self, app: str, connection: Connection, guest: bool) -> None:
+    def _begin(self, app: str, connection: Connection, is_registered: bool) -> None:
         client_id = self._ids.id_of(self._ids.next_number())
-        self._hub.join(self._hub.open(app, POLICY, guest), connection, client_id, "")
+        self._hub.join(self._hub.open(app, POLICY, is_registered), connection, client_id, "")
         self._count_login()
         connection.send(welcome(client_id))
 
     def ended(self, connection: Connection, _code: int) -> None:
         """Handle the end of a connection that has left the hub and its groups. Never switches."""
         if connection.app is not None:
-            self._hub.close_guest(connection.app)
+            self._hub.close_unregistered(connection.app)
 
     def _is_name(self, system: str) -> bool:
         """Whether a name is valid for a system. It must fit in a header, which loses blanks at both ends."""

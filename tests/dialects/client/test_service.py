@@ -141,7 +141,7 @@ def test_clients_of_an_unregistered_system_have_no_login_rule(harness: ClientHar
     harness.directory.decision = BAD_TOKEN
     connection, client = harness.open("systemId=unknown")
     assert frames(client, 1)[0]["code"] == 0
-    assert harness.hub.apps["system:unknown"].guest
+    assert not harness.hub.apps["system:unknown"].is_registered
     connection.lost()
     assert "system:unknown" not in harness.hub.apps
 
