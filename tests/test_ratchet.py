@@ -51,7 +51,6 @@ REASONS: Final = {
     "auth/authority.py": _PRINCIPALS,
     "auth/login.py": _PRINCIPALS,
     "auth/principal.py": _PRINCIPALS,
-    "auth/rates.py": "the rates of messages of some principals",
     "auth/rules.py": "`account_tokens` is a login rule",
     "auth/tenants.py": "`account_tokens` is a login rule",
     "cli.py": "the name of a command of the client",

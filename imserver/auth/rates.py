@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from itertools import islice
 from time import monotonic_ns
-from typing import Final, Literal
+from typing import Final
 
 from msgspec import Struct
 
@@ -24,32 +24,19 @@ _SECOND: Final = 1_000_000_000
 _FULL_BUCKET_STAYS: Final = 10 * _SECOND
 """How long a full bucket stays, in nanoseconds. To make one for each message would cost more."""
 
-Payer = Literal[
-    "account",
-    "account and address",
-    "address",
-    "app",
-    "bot",
-    "connection",
-    "device",
-    "e-mail address",
-    "guest",
-    "key, user or address",
-    "user",
-]
-
 
 class Rate(Struct, frozen=True):
     """What is counted for whom: a row of the table.
 
     ``name``: in Redis, where the nodes of a cluster count together. ``counted``: what takes a token.
+    ``payer``: whose bucket it is, in words.
     ``limit``: how many tokens a bucket gets, and within which time. ``above``: what happens if there are too
     few. ``burst``: a full bucket has so many times the limit.
     """
 
     name: str
     counted: str
-    payer: Payer
+    payer: str
     limit: str
     above: str
     burst: int = 1
@@ -57,13 +44,7 @@ class Rate(Struct, frozen=True):
 
 _MESSAGES: Final = "limits.messages_per_second, and that of the app"
 MESSAGES: Final = Rate("messages", "messages", "connection", _MESSAGES, "close code 4003")
-HTTP_MESSAGES: Final = Rate("http_messages", "messages over HTTP", "account", _MESSAGES, "429")
-BOT_MESSAGES: Final = Rate(
-    "bot_messages", "messages", "bot", "limits.bot_rate per second", "1008, over HTTP 429", burst=5
-)
-GUEST_MESSAGES: Final = Rate(
-    "guest_messages", "messages", "guest", "limits.guest_rate per second", "1008, over HTTP 429", burst=5
-)
+HTTP_MESSAGES: Final = Rate("http_messages", "messages over HTTP", "user", _MESSAGES, "429")
 PUBLICATIONS: Final = Rate(
     "publications", "publications to a namespace", "connection", "its publications_per_second", "1008"
 )
@@ -86,8 +67,6 @@ REQUESTS: Final = Rate("requests", "requests", "key, user or address", "api.requ
 RATES: Final = (
     MESSAGES,
     HTTP_MESSAGES,
-    BOT_MESSAGES,
-    GUEST_MESSAGES,
     PUBLICATIONS,
     NOTICES,
     LOGIN_NOTICES,
@@ -220,36 +199,26 @@ class Buckets:
 
 
 class SenderRates:
-    """Owner of the message rates of the bots and guests that this node knows. Never switches.
+    """Owner of which users have a rate of messages on this node. Never switches.
 
-    They are known here as soon as their token was verified here. ``of_bots``, ``of_guests``: messages per
-    second; 0: no limit.
+    A feature names a user when it has verified their token here, with the buckets that count for them.
     """
 
-    def __init__(self, of_bots: float, of_guests: float = 0) -> None:
-        self.bots = Buckets(BOT_MESSAGES, of_bots)
-        self._guests = Buckets(GUEST_MESSAGES, of_guests)
+    def __init__(self) -> None:
         self.known: dict[tuple[str, str], Buckets] = {}
         """App and user → the buckets that count for them. Read-only for others."""
 
-    def know_bot(self, app: str, bot: str) -> None:
-        """The token of a bot was verified."""
-        self._know(app, bot, self.bots)
-
-    def know_guest(self, app: str, guest: str) -> None:
-        """The token of a guest was verified."""
-        self._know(app, guest, self._guests)
-
-    def forget_guest(self, app: str, user: str) -> None:
-        """The token of a member was verified, who may have been a guest."""
-        if self.known.get((app, user)) is self._guests:
-            del self.known[app, user]
-
-    def _know(self, app: str, user: str, buckets: Buckets) -> None:
+    def limit(self, app: str, user: str, buckets: Buckets) -> None:
+        """Count the messages of a user from now on."""
         if buckets.number and self.known.get((app, user)) is not buckets:
             if len(self.known) >= MAX_PAYERS:
                 del self.known[next(iter(self.known))]
             self.known[app, user] = buckets
+
+    def lift(self, app: str, user: str, buckets: Buckets) -> None:
+        """Count them no more in these buckets."""
+        if self.known.get((app, user)) is buckets:
+            del self.known[app, user]
 
     def take(self, app: str, user: str) -> bool:
         """Count one message of a user. False: there were too many."""

@@ -322,7 +322,7 @@ class Core:
             ConnectionTable(hub, ids),
             tenants,
             keys,
-            SenderRates(config.limits.bot_rate, config.limits.guest_rate),
+            SenderRates(),
         )
         return base, links
 

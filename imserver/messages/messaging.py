@@ -177,7 +177,7 @@ class Messaging:
 
     def send_of_user(self, app: str, draft: Draft, done: Done, connection: Connection | None = None) -> None:
         """Like :meth:`send`, for what a user sends: where the app wants it, its back end reviews it before.
-        Bots and guests have a rate.
+        Some users have a rate.
 
         Drafts of one connection keep their order. Recalls and presses have no content of the user, and only
         wait for their turn.

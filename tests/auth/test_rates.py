@@ -4,6 +4,7 @@ import pytest
 
 from imserver.auth import rates
 from imserver.auth.rates import Buckets, Rate, SenderRates, TooManyRequests, by_address
+from imserver.features.accounts.settings import BOT_MESSAGES, GUEST_MESSAGES
 from imserver.transport.proxies import network_of
 from tests.support import Clock
 
@@ -183,20 +184,21 @@ def test_a_network_pays_in_each_app_and_this_machine_does_not(
     assert by_address("shop", address) == payer
 
 
-def test_known_bots_have_five_seconds_worth(clock: Clock) -> None:
-    bots = SenderRates(2)
-    bots.know_bot("a", "7")
+def test_senders_with_a_rate_may_send_as_much_as_their_buckets_hold(clock: Clock) -> None:
+    bots, of_bots, of_guests = SenderRates(), Buckets(BOT_MESSAGES, 2), Buckets(GUEST_MESSAGES, 1)
+    bots.limit("a", "7", of_bots)
     assert [bots.take("a", "7") for _ in range(11)] == [True] * 10 + [False]
     clock.now += 0.5
     assert [bots.take("a", "7") for _ in range(2)] == [True, False]
     clock.now += 1000
     assert [bots.take("a", "7") for _ in range(11)] == [True] * 10 + [False]
     assert all(bots.take("a", "8") for _ in range(100))
-    both = SenderRates(2, 1)
-    both.know_guest("a", "9")
-    assert [both.take("a", "9") for _ in range(6)] == [True] * 5 + [False]
-    both.forget_guest("a", "9")
-    assert all(both.take("a", "9") for _ in range(100)), "a guest has become a member"
-    unlimited = SenderRates(0)
-    unlimited.know_bot("a", "7")
+    bots.limit("a", "9", of_guests)
+    assert [bots.take("a", "9") for _ in range(6)] == [True] * 5 + [False]
+    bots.lift("a", "9", of_bots)
+    assert not bots.take("a", "9")
+    bots.lift("a", "9", of_guests)
+    assert all(bots.take("a", "9") for _ in range(100)), "a guest has become a member"
+    unlimited = SenderRates()
+    unlimited.limit("a", "7", Buckets(BOT_MESSAGES, 0))
     assert all(unlimited.take("a", "7") for _ in range(100))

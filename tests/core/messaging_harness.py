@@ -50,7 +50,7 @@ class Node(Harness):
             self.positions,
             self.ack_tracker,
             self.reviews,
-            SenderRates(0),
+            SenderRates(),
             self.channel_log,
             node_messages,
             (),

@@ -55,7 +55,7 @@ def accounts(tmp_path: Path) -> Any:
     base: Any = SimpleNamespace(
         config=config,
         node=SimpleNamespace(key_for=lambda purpose: bytes(32)),
-        sender_rates=SenderRates(0),
+        sender_rates=SenderRates(),
         tenants=Tenants(config, store, None, objection),
         keys=SimpleNamespace(demo=True),
     )

@@ -8,6 +8,7 @@ import pytest
 from msgspec import json
 
 from imserver.auth.rates import Buckets
+from imserver.features.accounts.parts import accounts_of
 from imserver.features.bots.parts import bots_of
 from imserver.features.bots.settings import HOOK_REQUESTS
 from imserver.messages.log.bots import MOST_BOTS
@@ -140,7 +141,7 @@ def test_what_comes_in_is_checked_and_limited(node: Harness) -> None:
         status, answer = post(node, url, body, headers)
         assert (status, answer["code"]) == (400, "invalid_request"), body
     assert post(node, url, [{"text": "x" * 65536}])[1]["code"] == "body_too_large"
-    rates = node.node.core.identity.sender_rates.bots
+    rates = accounts_of(node.node.core).tokens.bot_messages
     limit = rates.number
     rates.set(1e-6)
     assert [post(node, url, [{"text": "x"}])[0] for _ in range(2)] == [200, 429], "limits.bot_rate"

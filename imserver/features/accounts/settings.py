@@ -29,6 +29,12 @@ _FAILING: Final = "within accounts.failure_seconds"
 MakeBuckets = Callable[[Rate, float, float], Buckets]
 """(rate, number, seconds) → buckets that all nodes share."""
 
+BOT_MESSAGES: Final = Rate(
+    "bot_messages", "messages", "bot", "limits.bot_rate per second", "1008, over HTTP 429", burst=5
+)
+GUEST_MESSAGES: Final = Rate(
+    "guest_messages", "messages", "guest", "limits.guest_rate per second", "1008, over HTTP 429", burst=5
+)
 REGISTRATIONS: Final = Rate(
     "register", "registrations", "address", f"accounts.registrations_per_address {_AN_HOUR}", "429"
 )

@@ -23,11 +23,12 @@ import msgspec
 from msgspec import Struct
 
 from imserver.features.accounts.rows import AccountStore
-from imserver.features.accounts.settings import AppAccountSettings, rules_of
+from imserver.features.accounts.settings import BOT_MESSAGES, GUEST_MESSAGES, AppAccountSettings, rules_of
 from imserver.plugin.identity import (
     GOCHAT,
     AccountSession,
     BadToken,
+    Buckets,
     TokenExpired,
     token_end,
 )
@@ -153,7 +154,9 @@ class AccountTokens:
 
     def __init__(self, base: Foundation, accounts: AccountStore) -> None:
         self._accounts = accounts
-        self._rates = base.sender_rates
+        self._rates, limits = base.sender_rates, base.config.limits
+        self.bot_messages = Buckets(BOT_MESSAGES, limits.bot_rate)
+        self._guest_messages = Buckets(GUEST_MESSAGES, limits.guest_rate)
         self._tenants = base.tenants
         self._keys = base.keys
         self._settings = base.config.jwt
@@ -221,9 +224,9 @@ class AccountTokens:
             raise BadToken("the app has no accounts")
         app = self._tenants.resolve(account.app)
         if account.guest:
-            self._rates.know_guest(app, account.user)
+            self._rates.limit(app, account.user, self._guest_messages)
         elif self._rates.known:
-            self._rates.forget_guest(app, account.user)
+            self._rates.lift(app, account.user, self._guest_messages)
         return AccountSession(account, text, int(claims.exp), name, claims.device)
 
     def those_of(self, app: str, users: Sequence[str]) -> list[Account]:
@@ -241,8 +244,12 @@ class AccountTokens:
         account = self.bots(min(int(id), Limit.ID), bot_hash(secret))
         if account is None or not self.wanted_in(account.app):
             raise BadToken("the bot does not exist, or its token was replaced")
-        self._rates.know_bot(self._tenants.resolve(account.app), account.user)
+        self.know_bot(self._tenants.resolve(account.app), account.user)
         return AccountSession(account, token, 0)
+
+    def know_bot(self, app: str, bot: str) -> None:
+        """The token of a bot was verified: its messages have a rate. Never switches."""
+        self._rates.limit(app, bot, self.bot_messages)
 
     def _key(self) -> bytes:
         if self._settings.sign_key and (self._keys.demo or not self._settings.is_public):

@@ -9,6 +9,8 @@ from msgspec import Raw, Struct
 
 from imserver.features.accounts import api as accounts
 from imserver.features.accounts.api import Avatar, Nickname
+from imserver.features.accounts.parts import accounts_of
+from imserver.features.accounts.tokens import AccountTokens
 from imserver.features.bots.api import CHAPTER
 from imserver.features.bots.bots import IncomingHooks, TooManyBots, UnknownHook
 from imserver.features.bots.parts import bots_of
@@ -29,9 +31,9 @@ from imserver.plugin.http import (
     about,
     refuse,
 )
-from imserver.plugin.identity import Needs, Principal
+from imserver.plugin.identity import Needs, Principal, Tenants
 from imserver.plugin.messages import MessageApi, SendRequest
-from imserver.plugin.services import Core, IdentityServices
+from imserver.plugin.services import Core
 from imserver.plugin.wire import id_of
 
 PATH: Final = "/hooks/"
@@ -183,12 +185,14 @@ class HookApi(Struct, frozen=True):
     """The services of the route that takes messages."""
 
     incoming: IncomingHooks
-    identity: IdentityServices
+    tenants: Tenants
+    tokens: AccountTokens
     messages: MessageApi
 
 
 def _api(core: Core, api: Api) -> HookApi:
-    return HookApi(bots_of(core).incoming, core.identity, MessageApi.of(core, api))
+    people = accounts_of(core)
+    return HookApi(bots_of(core).incoming, core.identity.tenants, people.tokens, MessageApi.of(core, api))
 
 
 def _read(api: HookApi, call: Call) -> None:
@@ -208,8 +212,8 @@ def _read(api: HookApi, call: Call) -> None:
     taken: dict[str, Any] = {name: given[name] for name in _TAKEN if name in given}
     call.input = call.decode_json(_message, msgspec.json.encode(taken))
     call.input.conversation = hook.group
-    call.app, call.user = api.identity.tenants.resolve(hook.app), str(hook.id)
-    api.identity.sender_rates.know_bot(call.app, call.user)
+    call.app, call.user = api.tenants.resolve(hook.app), str(hook.id)
+    api.tokens.know_bot(call.app, call.user)
     call.principal = Principal("bot", apps=frozenset({call.app}), user=call.user)
 
 

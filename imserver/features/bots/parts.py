@@ -46,7 +46,7 @@ def build(core: Core) -> FeatureParts:
         webhooks.feeds.events,
         requests,
         core.service(MessageServices).messaging,
-        core.identity.sender_rates.know_bot,
+        people.tokens.know_bot,
         core.sessions.sessions.is_banned,
         lambda: core.cluster.registry.lease.node,
         webhooks.tally,

@@ -10,6 +10,7 @@ from gevent.event import Event as Signal
 from msgspec import json
 
 from imserver.errors import StorageUnavailable
+from imserver.features.accounts.parts import accounts_of
 from imserver.features.bots import hooks as module
 from imserver.features.bots.hooks import messages_of
 from imserver.features.bots.parts import bots_of
@@ -279,9 +280,9 @@ def test_an_answer_waits_while_the_bot_has_sent_too_many(
     jay = person(node, "jay")
     bot, url = hooked(jay, "eager")
     receivers.replies[url] = lambda _: (200, json.encode({"messages": [{"text": str(n)} for n in range(5)]}))
-    rates = node.node.core.identity.sender_rates
-    rates.know_bot("201", bot.user)
-    rates.bots.charge(("201", bot.user), 100)
+    tokens = accounts_of(node.node.core).tokens
+    tokens.know_bot("201", bot.user)
+    tokens.bot_messages.charge(("201", bot.user), 100)
     say(jay, bot, "go")
     until(lambda: texts_by(bot, jay) == list("01234"))
     assert receivers.texts(url) == ["go"], "it is not asked again"
