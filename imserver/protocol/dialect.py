@@ -24,7 +24,7 @@ Readers = Mapping[str, Reader]
 
 
 StoredMessage = Any
-"""A message of the log. The messenger makes it and gives it to dialects; the gateway does not look into it."""
+"""A message of the log. The messenger makes it, and gives it to dialects; the gateway does not read it."""
 
 
 class Dialect:

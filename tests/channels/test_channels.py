@@ -9,6 +9,7 @@ import pytest
 from msgspec import Raw
 from msgspec.structs import replace
 
+from imserver.auth.rules import ALLOWED
 from imserver.channels import members
 from imserver.channels.client_commands import ChannelAnswers, ChannelCommands
 from imserver.channels.connections import Joined, Left
@@ -34,6 +35,7 @@ from imserver.model import (
     ChannelPart,
     DialectState,
     Event,
+    Login,
     Outcome,
     Reply,
     Request,
@@ -185,20 +187,19 @@ def test_users_are_counted_exactly_until_a_channel_is_too_large(
 ) -> None:
     assert presence_stats(harness.channels.members.count_users, MULTI, "plain:1") == PresenceStatsResult(0, 0)
     connections = [subscriber(harness, user, "plain:1")[0] for user in ("ann", "bob", "eve")]
-    second, _ = harness.connect()
-    harness.hub.attach(harness.hub.apps[MULTI], second, "ann", "")
-    subscribe(harness, second, "plain:1")
-    connections.insert(1, second)
-    for count, users in ((4, 3), (3, 2)):
+    nameless, _ = harness.connect()
+    assert harness.sessions.begin_without_user(nameless, MULTI, ALLOWED) == 200
+    connections.insert(1, nameless)
+    subscribe(harness, nameless, "plain:1")
+    for count, users in ((4, 4), (3, 3)):
         assert presence_stats(harness.channels.members.count_users, MULTI, "plain:1") == PresenceStatsResult(
             count, users
         )
         harness.channels.subscriptions.unsubscribe(connections[count - 1], "plain:1")
     subscribe(harness, connections[2], "plain:1")
-    assert presence_stats(harness.channels.members.count_users, MULTI, "plain:1") == PresenceStatsResult(3, 2)
-    harness.hub.attach(harness.hub.apps[MULTI], second, "ann's other name", "")
     assert presence_stats(harness.channels.members.count_users, MULTI, "plain:1") == PresenceStatsResult(3, 3)
-    harness.hub.attach(harness.hub.apps[MULTI], second, "ann", "")
+    assert harness.sessions.login(nameless, Login(MULTI, "ann"), again=True) == 200
+    assert presence_stats(harness.channels.members.count_users, MULTI, "plain:1") == PresenceStatsResult(3, 2)
     monkeypatch.setattr(centrifuge_service, "_MAX_PRESENCE", 2)
     assert presence_stats(harness.channels.members.count_users, MULTI, "plain:1") == PresenceStatsResult(3, 3)
 

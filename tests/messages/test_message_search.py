@@ -11,7 +11,7 @@ from imserver.auth import rates
 from imserver.auth.rates import TooManyRequests
 from imserver.cluster.history import PAGE_BYTES
 from imserver.errors import StorageUnavailable
-from imserver.messages import messaging
+from imserver.messages import message_search
 from imserver.messages.commands import SearchFilter
 from imserver.messages.log.contract import Entry
 from imserver.messages.message_search import SEARCHES_AT_ONCE, MessageSearch
@@ -46,7 +46,7 @@ def test_no_more_than_a_few_look_at_a_time() -> None:
 
 
 def test_a_search_that_waits_too_long_is_refused_temporarily(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(messaging, "SEARCH_SECONDS", 0.01)
+    monkeypatch.setattr(message_search, "SEARCH_SECONDS", 0.01)
     log = SlowLog()
     found = MessageSearch(MemoryStore(log))
     searches = [gevent.spawn(found.search, "a", "u", "tea", 0, 0, 10) for _ in range(SEARCHES_AT_ONCE)]
@@ -59,7 +59,7 @@ def test_a_search_that_waits_too_long_is_refused_temporarily(monkeypatch: pytest
 
 
 def test_a_search_is_refused_at_once_while_many_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(messaging, "SEARCHES_WAITING", 1)
+    monkeypatch.setattr(message_search, "SEARCHES_WAITING", 1)
     log = SlowLog()
     found = MessageSearch(MemoryStore(log))
     searches = [gevent.spawn(found.search, "a", "u", "tea", 0, 0, 10) for _ in range(SEARCHES_AT_ONCE + 1)]
@@ -79,7 +79,7 @@ def test_a_user_pays_for_the_time_of_their_searches(monkeypatch: pytest.MonkeyPa
         now += 4.0
         return [], 0
 
-    monkeypatch.setattr(messaging, "monotonic", lambda: now)
+    monkeypatch.setattr(message_search, "monotonic", lambda: now)
     monkeypatch.setattr(rates, "monotonic_ns", lambda: 1)
     log = Mock()
     log.search.find = find
