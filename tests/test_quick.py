@@ -11,7 +11,7 @@ from .support import ROOT
     ("path", "tests"),
     [
         ("imserver/hub/fanout.py", "tests/hub"),
-        ("imserver/storage/log/writer.py", "tests/storage"),
+        ("imserver/messages/log/writer.py", "tests/messages"),
         ("imserver/api/v1/push.py", "tests/api"),
         ("imserver/features/uploads/s3.py", "tests/features/uploads"),
         ("imserver/auth/login.py", "tests/auth"),

@@ -19,8 +19,8 @@ from imserver.messages.log.contract import (
 )
 from imserver.messages.log.message_log import MessageLog
 from imserver.messages.model import Reaction
+from tests.storage.conftest import OpenStore
 
-from .conftest import OpenStore
 from .test_log import APP, ids
 
 

@@ -26,9 +26,8 @@ from imserver.messages.log.requests import AppendRequest
 from imserver.model import (
     Limit,
 )
-from tests.storage.listening import Listening
-
-from .conftest import OpenStore, WriteAt
+from tests.messages.log.listening import Listening
+from tests.storage.conftest import OpenStore, WriteAt
 
 APP = "gochat"
 

@@ -12,10 +12,9 @@ import pytest
 from imserver.messages.log.contract import Appended, Draft
 from imserver.messages.log.message_log import MessageLog
 from tests.processes import end, spawn
+from tests.storage.conftest import OpenStore
+from tests.storage.servers import DatabaseServer
 from tests.support import clean_environment
-
-from .conftest import OpenStore
-from .servers import DatabaseServer
 
 pytestmark = pytest.mark.sqlite_first
 
@@ -23,14 +22,14 @@ Receiver = dict[str, int]
 
 BEFORE = ("begin", "append", "insert_rows", "execute", "commit")
 """Functions of a transaction and of its statements in whose place the process dies
-(:mod:`tests.storage.appending`)."""
+(:mod:`tests.messages.log.appending`)."""
 
 
 class Appending:
-    """A process that appends (:mod:`tests.storage.appending`), and what it asked and told."""
+    """A process that appends (:mod:`tests.messages.log.appending`), and what it asked and told."""
 
     def __init__(self, url: str, folder: Path, turn: str, point: str = "-", transaction: int = 0) -> None:
-        command = [sys.executable, "-m", "tests.storage.appending", url, str(folder), turn, point]
+        command = [sys.executable, "-m", "tests.messages.log.appending", url, str(folder), turn, point]
         self.process = spawn(
             [*command, str(transaction)],
             stdin=subprocess.PIPE,

@@ -24,8 +24,7 @@ from imserver.storage.statements import (
     PostgresqlStatements,
     SqliteStatements,
 )
-
-from .conftest import OpenStore
+from tests.storage.conftest import OpenStore
 
 pytestmark = pytest.mark.sqlite_first
 

@@ -11,8 +11,8 @@ from imserver.messages.log.contract import MOST_UNREAD, Change, Draft, Entry, Re
 from imserver.messages.log.message_log import MessageLog
 from imserver.messages.log.writer import BATCH_CHANGES
 from imserver.messages.model import Reaction
+from tests.storage.conftest import OpenStore
 
-from .conftest import OpenStore
 from .test_log import APP, ids, say, stored
 
 THUMB, HEART = "\N{THUMBS UP SIGN}", "\N{HEAVY BLACK HEART}\N{VARIATION SELECTOR-16}"

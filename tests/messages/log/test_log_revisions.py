@@ -7,8 +7,8 @@ import pytest
 from imserver.messages.log import transaction
 from imserver.messages.log.contract import Appended, Entry, Rejected
 from imserver.messages.log.message_log import MessageLog
+from tests.storage.conftest import OpenStore
 
-from .conftest import OpenStore
 from .test_log import APP, bodies, ids, say, stored
 
 

@@ -10,8 +10,7 @@ from imserver.messages.log.message_log import MessageLog
 from imserver.messages.log.writer import UplinkSessions, WriteTransaction
 from imserver.storage.statements import Statements
 from imserver.storage.store import Store
-
-from .conftest import OpenStore
+from tests.storage.conftest import OpenStore
 
 APP = "shop"
 FAR = 1 << 32

@@ -14,7 +14,7 @@ from imserver.config.settings import StorageSettings
 from imserver.messages.log.contract import Appended, Change, Draft, Rejected
 from imserver.messages.log.message_log import MessageLog
 from imserver.storage.store import Store
-from tests.storage.listening import Listening
+from tests.messages.log.listening import Listening
 
 NODES: list[MessageLog] = []
 """The logs of two nodes that share one database. Each example has an app of its own there."""

@@ -3,8 +3,7 @@
 import pytest
 
 from imserver.messages.action_positions import ActionPositions
-
-from .conftest import OpenStore
+from tests.storage.conftest import OpenStore
 
 MANY = 600
 """More than go into one statement."""

@@ -6,8 +6,8 @@ from imserver.messages.commands import SearchFilter
 from imserver.messages.log import search as log_search
 from imserver.messages.log.contract import Draft
 from imserver.messages.log.message_log import MessageLog
+from tests.storage.conftest import OpenStore, WriteAt
 
-from .conftest import OpenStore, WriteAt
 from .test_log import APP, bodies, ids, say, stored
 
 

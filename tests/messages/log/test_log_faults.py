@@ -22,10 +22,9 @@ from imserver.storage.statements import (
     SqliteStatements,
 )
 from imserver.storage.store import Store
-from tests.storage.listening import Listening
+from tests.messages.log.listening import Listening
+from tests.storage.conftest import OpenStore
 from tests.transport.harness import until
-
-from .conftest import OpenStore
 
 pytestmark = pytest.mark.sqlite_first
 

@@ -18,9 +18,9 @@ from imserver.messages.log.message_log import MessageLog
 from imserver.messages.log.requests import AppendRequest
 from imserver.storage import database
 from imserver.storage.statements import Statements, Unsure
+from tests.storage.conftest import OpenStore
 from tests.transport.harness import until
 
-from .conftest import OpenStore
 from .test_log import APP
 
 REFUSED = Rejected(RejectReason.SUPERSEDED)
