@@ -53,7 +53,7 @@ def test_a_failure_gets_the_end_of_the_log_of_the_node() -> None:
 
 
 def test_a_present_feature_is_not_absent() -> None:
-    with NodeProcess(features=["inbox"]) as node, pytest.raises(AssertionError):
+    with NodeProcess(features=["messages", "inbox"]) as node, pytest.raises(AssertionError):
         check_absent(node, FEATURE)
 
 
