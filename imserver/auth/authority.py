@@ -41,7 +41,7 @@ _TOKENS: Final[dict[Kind, str]] = {
     "session": "a session token",
 }
 """Kinds of users with a token of their own → that token."""
-OF_ACCOUNTS: Final = frozenset({"account", "guest", "bot"})
+TOKEN_HOLDERS: Final = frozenset({"account", "guest", "bot"})
 """Users whose tokens count in demo mode, too."""
 
 
@@ -148,7 +148,7 @@ class Authority:
         of a valid token is returned even if ``need`` does not accept it.
         """
         demo = self._keys.demo
-        if demo and need.scope and need.users.isdisjoint(OF_ACCOUNTS):
+        if demo and need.scope and need.users.isdisjoint(TOKEN_HOLDERS):
             return DEMO
         authorization = headers.get("authorization", "")
         if authorization.startswith("Bearer "):  # as bearer() reads it: most requests have a key

@@ -15,7 +15,7 @@ import gevent
 import msgspec
 from msgspec import UNSET, Struct
 
-from imserver.auth.authority import OF_ACCOUNTS, bearer, refusal
+from imserver.auth.authority import TOKEN_HOLDERS, bearer, refusal
 from imserver.auth.principal import (
     DEMO,
     NOBODY,
@@ -323,9 +323,7 @@ class Endpoint(Struct, frozen=True):
 
 
 _NOT_REACHED: Final = {
-    "account": Problems.TOKEN_INVALID,
-    "guest": Problems.TOKEN_INVALID,
-    "bot": Problems.TOKEN_INVALID,
+    **dict.fromkeys(TOKEN_HOLDERS, Problems.TOKEN_INVALID),
     "session": Problems.NOT_ALLOWED,
 }
 """Kind of a principal → the refusal of a request for an app that it does not reach."""
@@ -417,7 +415,7 @@ def admit(api: Api, endpoint: Endpoint, request: HttpRequest) -> Principal | Htt
     need = route.need
     if need is Needs.ANYONE:
         return NOBODY
-    if api.keys.demo and need.scope and need.users.isdisjoint(OF_ACCOUNTS):  # as identify() finds
+    if api.keys.demo and need.scope and need.users.isdisjoint(TOKEN_HOLDERS):  # as identify() finds
         return DEMO
     if route.signer is not None:
         try:
