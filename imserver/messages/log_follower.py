@@ -20,9 +20,8 @@ from gevent.event import Event as Signal
 from imserver.clock import until_beat
 from imserver.errors import StorageUnavailable
 from imserver.messages.deliverer import Deliverer
-from imserver.messages.log.contract import Entry
+from imserver.messages.log.contract import Commit, Entry
 from imserver.messages.log.message_log import MessageLog
-from imserver.messages.log.requests import Commit
 from imserver.metrics import Metrics
 
 log = logging.getLogger(__name__)

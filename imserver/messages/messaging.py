@@ -29,6 +29,9 @@ from imserver.messages.deliverer import Deliverer
 from imserver.messages.log.bots import values_of
 from imserver.messages.log.contract import (
     Appended,
+    AppendRequest,
+    Commit,
+    Done,
     Draft,
     Rejected,
     RejectReason,
@@ -36,7 +39,6 @@ from imserver.messages.log.contract import (
     Stored,
 )
 from imserver.messages.log.message_log import MessageLog
-from imserver.messages.log.requests import AppendRequest, Commit, Done
 from imserver.messages.log.rows import decode_meta
 from imserver.messages.log_follower import LogFollower
 from imserver.messages.log_observer import LogObserver
@@ -217,7 +219,7 @@ class Messaging:
         return result
 
     def stored(self, request: AppendRequest, result: Stored) -> None:
-        """See :class:`imserver.messages.log.requests.DraftOwner`."""
+        """See :class:`imserver.messages.log.contract.DraftOwner`."""
         if request.unsure is not None:
             request.done = request.unsure.on_known
         if isinstance(result, Appended):

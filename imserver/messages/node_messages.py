@@ -7,8 +7,7 @@ from typing import Final
 from msgspec import Struct
 
 from imserver.cluster.nodes import NodeMessages
-from imserver.messages.log.contract import Entry
-from imserver.messages.log.requests import Commit
+from imserver.messages.log.contract import Commit, Entry
 from imserver.model import Signal
 
 _PIECE_BYTES: Final = 256 * 1024

@@ -10,8 +10,8 @@ from imserver.messages.acks import AckTracker
 from imserver.messages.action_positions import ActionPositions
 from imserver.messages.annotations import AnnotationCommands
 from imserver.messages.event_streams import StreamStarts
+from imserver.messages.log.contract import Commit
 from imserver.messages.log.message_log import MessageLog
-from imserver.messages.log.requests import Commit
 from imserver.messages.log_observer import LogObserver
 from imserver.messages.message_commands import MessageCommands
 from imserver.messages.message_search import MessageSearch

@@ -19,9 +19,8 @@ from imserver.cluster.history import HistoryPage, Position
 from imserver.config.settings import ChannelSettings
 from imserver.errors import StorageUnavailable
 from imserver.hub.hub import Hub, LocalChannel
-from imserver.messages.log.contract import Appended, Draft, Entry, Rejected, Stored
+from imserver.messages.log.contract import Appended, AppendRequest, Draft, Entry, Rejected, Stored
 from imserver.messages.log.message_log import MessageLog
-from imserver.messages.log.requests import AppendRequest
 from imserver.metrics import Metrics
 from imserver.model import (
     ChannelPart,

@@ -18,6 +18,8 @@ from imserver.errors import StorageUnavailable
 from imserver.messages.action_positions import ActionPositions
 from imserver.messages.log.contract import (
     Appended,
+    AppendRequest,
+    Commit,
     Conversation,
     ConversationKind,
     Draft,
@@ -27,7 +29,6 @@ from imserver.messages.log.contract import (
     PublicationPage,
     Rejected,
 )
-from imserver.messages.log.requests import AppendRequest, Commit
 from imserver.messages.log.writer import LogListener, LogWriter, WriteTransaction
 from imserver.storage.statements import CommitGuard, NotStored, Unsure
 

@@ -7,8 +7,7 @@ from msgspec import json
 
 from imserver.auth.rates import SenderRates
 from imserver.auth.relations import NoRelations
-from imserver.messages.log.contract import Entry
-from imserver.messages.log.requests import Commit
+from imserver.messages.log.contract import Commit, Entry
 from imserver.messages.message_commands import MessageCommands
 from imserver.messages.message_search import MessageSearch
 from imserver.messages.messaging import Messaging

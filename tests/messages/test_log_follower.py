@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imserver.messages import log_follower as module
-from imserver.messages.log.contract import Draft, Entry
-from imserver.messages.log.requests import Commit
+from imserver.messages.log.contract import Commit, Draft, Entry
 from imserver.messages.log_follower import LogFollower
 from imserver.metrics import Metrics
 from tests.core.memory_log import MemoryLog

@@ -16,8 +16,7 @@ from imserver.config.settings import ChannelSettings
 from imserver.dialects.centrifuge.service import CentrifugeState
 from imserver.dialects.cmd.wire import ChannelCmdDialect
 from imserver.messages import stored_channels
-from imserver.messages.log.contract import Appended, Draft, Entry
-from imserver.messages.log.requests import Commit
+from imserver.messages.log.contract import Appended, Commit, Draft, Entry
 from imserver.messages.stored_channels import draft_of
 from imserver.model import ChannelPart, Event, Outcome, StreamPart
 from imserver.transport.connection import Connection

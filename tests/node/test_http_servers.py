@@ -61,7 +61,7 @@ def of_dialect(**attributes: str) -> dict[str, Any]:
             of_dialect(path="/ws", chosen_by="uid"),
             "action has the WebSocket path /ws with the parameter uid",
         ),
-        ({"wire": {"cmd": {"send": id}}}, "cmd has the command send of the dialect cmd"),
+        ({"wire": {"cmd": {"send": id}}}, "messages has the command send of the dialect cmd"),
         ({"wire": {"centrifuge": {"groups": id}}}, "groups has the command groups of the dialect centrifuge"),
         ({"routes": (Route("POST", "/api/v1/push", Needs.ANYONE, None),)}, "the core has POST /api/v1/push"),
         ({"routes": (Route("GET", "/api/v1/events", Needs.ANYONE, None),)}, "sse has GET /api/v1/events"),

@@ -28,9 +28,8 @@ from imserver.features.webhooks.event_rows import EventStore
 from imserver.features.webhooks.feeds import Feeds
 from imserver.features.webhooks.requests import Receiver, WebhookCounts, WebhookQueue
 from imserver.features.webhooks.stored_entries import StoredEntries
-from imserver.messages.log.contract import Draft
+from imserver.messages.log.contract import Commit, Draft
 from imserver.messages.log.message_log import MessageLog
-from imserver.messages.log.requests import Commit
 from imserver.storage.store import Store
 from imserver.streams.consumer import Consumer, DeliveryLease
 from tests.core.back_end import Answer, BackEnd, Post

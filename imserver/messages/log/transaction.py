@@ -20,6 +20,7 @@ from imserver.messages.log.bots import (
 )
 from imserver.messages.log.contract import (
     Appended,
+    AppendRequest,
     Change,
     Draft,
     Entry,
@@ -29,7 +30,6 @@ from imserver.messages.log.contract import (
     Stored,
 )
 from imserver.messages.log.lost import next_after_loss
-from imserver.messages.log.requests import AppendRequest
 from imserver.messages.log.revisions import MOST_EDITS, count_edits, recalled_among, revise
 from imserver.messages.log.rows import (
     ENTRY_COLUMNS,

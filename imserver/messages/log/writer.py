@@ -35,7 +35,9 @@ from gevent.event import AsyncResult, Event
 from imserver.errors import StorageUnavailable
 from imserver.messages.log.contract import (
     Appended,
+    AppendRequest,
     Change,
+    Commit,
     Draft,
     Rejected,
     RejectReason,
@@ -43,7 +45,6 @@ from imserver.messages.log.contract import (
     Stored,
 )
 from imserver.messages.log.lost import EntriesLost, move_on
-from imserver.messages.log.requests import AppendRequest, Commit
 from imserver.messages.log.rows import objection, resend_of
 from imserver.messages.log.transaction import (
     AppTransaction,

@@ -18,9 +18,8 @@ from imserver.features.notifications.recipients import Recipients
 from imserver.features.notifications.rows import NotificationRows
 from imserver.features.notifications.settings import AppNotifySettings
 from imserver.features.webhooks.event_rows import EventStore
-from imserver.messages.log.contract import Draft
+from imserver.messages.log.contract import Commit, Draft
 from imserver.messages.log.message_log import MessageLog
-from imserver.messages.log.requests import Commit
 from imserver.messages.log_follower import LogFollower
 from imserver.messages.receipts import Receipts
 from imserver.metrics import Metrics

@@ -20,9 +20,8 @@ from imserver.features.webhooks.feeds import Feed, Feeds
 from imserver.features.webhooks.requests import Receiver, WebhookCounts
 from imserver.features.webhooks.stored_entries import StoredEntries
 from imserver.messages import log_window
-from imserver.messages.log.contract import Draft, Entry
+from imserver.messages.log.contract import Commit, Draft, Entry
 from imserver.messages.log.message_log import MessageLog
-from imserver.messages.log.requests import Commit
 from imserver.storage.store import Store
 from tests.core.back_end import REFUSED, BackEnd, Post
 from tests.streams.users import end

@@ -2,8 +2,7 @@
 
 from collections.abc import Callable
 
-from imserver.messages.log.contract import Entry
-from imserver.messages.log.requests import Commit
+from imserver.messages.log.contract import Commit, Entry
 
 
 class Listening:

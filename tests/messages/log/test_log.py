@@ -14,6 +14,7 @@ from imserver.features.accounts.rows import AccountStore
 from imserver.messages.log.contract import (
     MOST_UNREAD,
     Appended,
+    AppendRequest,
     Change,
     Draft,
     Entry,
@@ -22,7 +23,6 @@ from imserver.messages.log.contract import (
     Stored,
 )
 from imserver.messages.log.message_log import MessageLog
-from imserver.messages.log.requests import AppendRequest
 from imserver.model import (
     Limit,
 )

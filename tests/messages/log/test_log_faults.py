@@ -11,9 +11,8 @@ import pytest
 
 from imserver.errors import StorageUnavailable
 from imserver.messages.log import writer
-from imserver.messages.log.contract import Appended, Draft, Entry, Rejected, StorageUnsure
+from imserver.messages.log.contract import Appended, AppendRequest, Draft, Entry, Rejected, StorageUnsure
 from imserver.messages.log.message_log import MessageLog
-from imserver.messages.log.requests import AppendRequest
 from imserver.messages.log.transaction import lock_head
 from imserver.storage.statements import (
     DirectStatements,

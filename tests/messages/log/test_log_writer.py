@@ -9,8 +9,7 @@ from gevent.event import Event
 
 from imserver.errors import StorageUnavailable
 from imserver.messages.log import writer
-from imserver.messages.log.contract import Change, Draft, Rejected, Stored
-from imserver.messages.log.requests import AppendRequest, Commit
+from imserver.messages.log.contract import AppendRequest, Change, Commit, Draft, Rejected, Stored
 from imserver.messages.log.transaction import ChangeRequest
 from imserver.messages.log.writer import LogWriter, WriteTransaction
 from imserver.storage.database import WriterConnection
