@@ -385,7 +385,8 @@ def publisher(_api: Api, _call: Call) -> HttpResponse:
     `results` of the other targets (of all targets if the push was stored), or `error`. `{"seq": 2, "ping":
     {}}` is answered with `{"seq": 2, "pong": {}}`.
 
-    The paths `channels/stream/open`, `channels/stream/append` and `channels/stream/close` are commands, too,
-    with the bodies of these routes. The answer has `seq` and the fields of the answer of the route.
+    On a server with stored messages the paths `channels/stream/open`, `channels/stream/append` and
+    `channels/stream/close` are commands, too, with the bodies of these routes. The answer has `seq` and the
+    fields of the answer of the route.
     """
     raise ApiProblem(errors.Problems.NOT_AN_UPGRADE)
