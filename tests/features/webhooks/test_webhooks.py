@@ -1,15 +1,19 @@
 """What back ends are told, of whom, and when; and what they are asked."""
 
+from pathlib import Path
 from typing import Any
 
 import gevent
 import pytest
 from msgspec.structs import replace
 
-from imserver.config.settings import TenantSettings, WebhookSettings
+from imserver.config.settings import StorageSettings, TenantSettings, WebhookSettings
 from imserver.features.webhooks import requests as authorise
+from imserver.features.webhooks.event_rows import EventStore, NewEvent
 from imserver.model import Event
 from tests.core.login_harness import ASK, HOOK, JWT, LoginHarness, token_for
+from tests.security.node_harness import Harness as Node
+from tests.security.node_harness import config
 from tests.transport.harness import until
 
 HOOKED = {"101": TenantSettings(webhook=HOOK), "102": TenantSettings()}
@@ -343,3 +347,19 @@ def test_the_settings_that_ask_are_distinguished_from_those_that_notify() -> Non
 
         until(lambda: len(urls()) == 2)
         assert urls() == ["http://ask/", "http://tell/"]
+
+
+# --- stored events ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "features", [("webhooks",), ("messages", "webhooks")], ids=["alone", "with messages"]
+)
+def test_old_events_expire_also_without_stored_messages(tmp_path: Path, features: tuple[str, ...]) -> None:
+    node = Node(config(tmp_path, features=features, storage=StorageSettings(expire_seconds=0.05)))
+    store = node.node.core.storage.store
+    events = EventStore(store)
+    events.append([NewEvent("101", "ann", "account", b"{}")])
+    store.execute("UPDATE event SET time = time - 400000")
+    until(lambda: not events.read("101", 0, 1))
+    node.close()
