@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from imserver.streams import consumer
 from tests.cluster.redis_server import RedisServer
 from tests.processes import end_all
 from tests.support import HTTP_SERVERS, Server
@@ -149,20 +148,6 @@ def _servers(folders: pytest.TempPathFactory) -> Iterator[StartServer]:
             server.stop()
     for server in started:
         server.check()
-
-
-@pytest.fixture
-def hasty_consumers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Short pauses of what delivers to receivers."""
-    for name, seconds in (("FIRST_PAUSE", 0.01), ("LONGEST_PAUSE", 0.05), ("SAVE", 0.02), ("WAIT", 0.02)):
-        monkeypatch.setattr(consumer, f"{name}_SECONDS", seconds)
-
-
-@pytest.fixture
-def patient_consumers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A receiver that failed is not tried again by itself."""
-    for name in ("FIRST_PAUSE_SECONDS", "LONGEST_PAUSE_SECONDS"):
-        monkeypatch.setattr(consumer, name, 3600.0)
 
 
 @pytest.fixture

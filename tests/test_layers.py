@@ -40,7 +40,6 @@ LAYERS = (
     ("channels",),
     ("sessions",),
     ("auth",),
-    ("streams",),
     ("hub", "cluster", "storage"),
     ("transport",),
     ("protocol",),

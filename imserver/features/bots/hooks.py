@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from imserver.features.bots.rows import BotHook, HookStore
+from imserver.features.webhooks.consumer import Consumer, DeliveryLease, Failure, LeasedWork
 from imserver.features.webhooks.event_json import for_bot
 from imserver.features.webhooks.event_rows import EventStore
 from imserver.features.webhooks.requests import MISCONFIGURED, POST_SECONDS, WebhookCounts
@@ -24,7 +25,6 @@ from imserver.plugin.errors import StorageUnavailable
 from imserver.plugin.messages import Draft, Entry, LogWindow, MessageLog, Messaging
 from imserver.plugin.runtime import PublicRequests, RateLimitedLog, Unreachable
 from imserver.plugin.storage import Store
-from imserver.plugin.streams import Consumer, DeliveryLease, Failure, LeasedWork
 from imserver.plugin.wire import Refused
 
 log = logging.getLogger(__name__)

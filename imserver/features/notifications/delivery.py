@@ -24,10 +24,10 @@ from msgspec import Struct, field
 from imserver.features.notifications.contract import Delivery, Kind, PushEndpoint
 from imserver.features.notifications.rows import NotificationRows
 from imserver.features.notifications.webpush import PushResult, WebPush
+from imserver.features.webhooks.consumer import Consumer, DeliveryLease, Failure
 from imserver.features.webhooks.event_rows import NewEvent
 from imserver.plugin.errors import StorageUnavailable
 from imserver.plugin.runtime import RateLimitedLog, is_long_turn, retry_pause, serve_others, steady_time
-from imserver.plugin.streams import Consumer, DeliveryLease, Failure
 
 log = logging.getLogger(__name__)
 

@@ -24,12 +24,12 @@ from imserver.features.notifications.contract import MAIL, MailDue, Wishes
 from imserver.features.notifications.decisions import mail_due, quiet_until
 from imserver.features.notifications.rows import NotificationRows
 from imserver.features.notifications.settings import rules_of
+from imserver.features.webhooks.consumer import Consumer, DeliveryLease, Failure
 from imserver.features.webhooks.event_rows import NewEvent
 from imserver.plugin.identity import Tenants
 from imserver.plugin.messages import MessageLog
 from imserver.plugin.runtime import RateLimitedLog
 from imserver.plugin.storage import Account, Store
-from imserver.plugin.streams import Consumer, DeliveryLease, Failure
 from imserver.plugin.wire import (
     Limit,
     id_of,

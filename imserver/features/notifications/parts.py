@@ -20,13 +20,13 @@ from imserver.features.notifications.settings import VAPID, NotificationSettings
 from imserver.features.notifications.tokens import ActionTokens
 from imserver.features.notifications.webpush import WebPush
 from imserver.features.webhooks import webhooks_of
+from imserver.features.webhooks.consumer import DeliveryLease
 from imserver.plugin import FeatureParts
 from imserver.plugin.identity import GOCHAT
 from imserver.plugin.messages import MessageServices
 from imserver.plugin.runtime import PublicRequests
 from imserver.plugin.services import Core
 from imserver.plugin.settings import settings_of
-from imserver.plugin.streams import DeliveryLease
 
 
 class NotificationParts(Struct, frozen=True):

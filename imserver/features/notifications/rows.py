@@ -26,9 +26,9 @@ from imserver.features.notifications.contract import (
     PushEndpoint,
     Wishes,
 )
+from imserver.features.webhooks.consumer import NotOwner
 from imserver.features.webhooks.event_rows import NewEvent, add_events
 from imserver.plugin.storage import PooledStatements, Row, Statements, Store, chunks, marks_of, text_of
-from imserver.plugin.streams import NotOwner
 
 LEASE: Final = " notifications"
 """The name of the lease in the table of feeds, in place of an app. No app has it."""

@@ -10,6 +10,7 @@ import gevent
 import msgspec
 from msgspec import Struct
 
+from imserver.features.webhooks.consumer import Consumer
 from imserver.features.webhooks.event_rows import Absence, NewEvent
 from imserver.features.webhooks.feeds import Feed, Feeds
 from imserver.plugin.errors import StorageUnavailable
@@ -17,7 +18,6 @@ from imserver.plugin.messages import Conversation, ConversationSummary, Entry, M
 from imserver.plugin.runtime import steady_time
 from imserver.plugin.services import SessionServices
 from imserver.plugin.storage import Account, Store
-from imserver.plugin.streams import Consumer
 
 GATHER_SECONDS: Final = 0.1
 """How long new entries wait for others."""

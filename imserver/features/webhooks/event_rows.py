@@ -17,11 +17,11 @@ import gevent
 from gevent.event import AsyncResult
 from msgspec import Struct
 
+from imserver.features.webhooks.consumer import NotOwner
 from imserver.features.webhooks.dead_events import RETRY_COLUMNS, RetryRow, retry_of
 from imserver.plugin.errors import StorageUnavailable
 from imserver.plugin.settings import MAX_USER_BYTES
 from imserver.plugin.storage import Row, Statements, Store, chunks, marks_of, text_of
-from imserver.plugin.streams import NotOwner
 
 log = logging.getLogger(__name__)
 

@@ -24,6 +24,7 @@ import gevent
 import msgspec
 from gevent.event import Event as Signal
 
+from imserver.features.webhooks.consumer import Consumer, DeliveryLease, Failure
 from imserver.features.webhooks.dead_events import RetryRow
 from imserver.features.webhooks.event_json import EVENT_PREFIX, Outbound, Page, page_of
 from imserver.features.webhooks.event_rows import (
@@ -44,7 +45,6 @@ from imserver.features.webhooks.requests import (
 from imserver.plugin.errors import StorageUnavailable
 from imserver.plugin.runtime import Outgoing, Unreachable, until_beat
 from imserver.plugin.storage import Store, chunks
-from imserver.plugin.streams import Consumer, DeliveryLease, Failure
 
 if TYPE_CHECKING:
     from imserver.features.webhooks.stored_entries import StoredEntries

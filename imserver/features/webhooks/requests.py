@@ -15,9 +15,9 @@ import msgspec
 from gevent.lock import BoundedSemaphore
 from msgspec import Struct
 
+from imserver.features.webhooks.consumer import Consumer, DeliveryLease, Failure
 from imserver.plugin.identity import LoginAnswer
 from imserver.plugin.runtime import Outgoing, RateLimitedLog, Unreachable
-from imserver.plugin.streams import Consumer, DeliveryLease, Failure
 
 log = logging.getLogger(__name__)
 _LOOK_SECONDS: Final = 0.02

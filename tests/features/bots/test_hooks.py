@@ -14,11 +14,10 @@ from imserver.features.accounts.parts import accounts_of
 from imserver.features.bots import hooks as module
 from imserver.features.bots.hooks import messages_of
 from imserver.features.bots.parts import bots_of
-from imserver.features.webhooks import webhooks_of
+from imserver.features.webhooks import consumer, webhooks_of
+from imserver.features.webhooks.consumer import DeliveryLease
 from imserver.messages.log.contract import Draft
 from imserver.messages.log.message_log import MessageLog
-from imserver.streams import leased
-from imserver.streams.consumer import DeliveryLease
 from tests.core.back_end import Answer, BackEnd, Post
 from tests.docs.markdown import blocks
 from tests.features import sections
@@ -50,7 +49,7 @@ class Receivers(BackEnd):
 @pytest.fixture(autouse=True)
 def quick(hasty_consumers: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Short pauses."""
-    monkeypatch.setattr(leased, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(consumer, "LOOK_SECONDS", 0.01)
     monkeypatch.setattr(DeliveryLease, "RENEW_SECONDS", 0.02)
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from imserver.features.notifications import notifier
-from imserver.streams import leased
-from imserver.streams.consumer import DeliveryLease
+from imserver.features.webhooks import consumer
+from imserver.features.webhooks.consumer import DeliveryLease
 
 from .notifying import NotifyingNode, StartNode
 
@@ -16,10 +16,10 @@ from .notifying import NotifyingNode, StartNode
 @pytest.fixture
 def quick(hasty_consumers: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Short pauses."""
-    monkeypatch.setattr(leased, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(consumer, "LOOK_SECONDS", 0.01)
     monkeypatch.setattr(notifier, "READ_SECONDS", 0.01)
     monkeypatch.setattr(DeliveryLease, "RENEW_SECONDS", 0.1)
-    for module in (leased, notifier):
+    for module in (consumer, notifier):
         monkeypatch.setattr(module, "until_beat", lambda seconds=1.0: seconds)
 
 

@@ -17,6 +17,7 @@ from imserver.features.notifications.notifier import Notifier
 from imserver.features.notifications.recipients import Recipients
 from imserver.features.notifications.rows import NotificationRows
 from imserver.features.notifications.settings import AppNotifySettings
+from imserver.features.webhooks.consumer import DeliveryLease
 from imserver.features.webhooks.event_rows import EventStore
 from imserver.messages.log.contract import Commit, Draft
 from imserver.messages.log.message_log import MessageLog
@@ -25,8 +26,7 @@ from imserver.messages.receipts import Receipts
 from imserver.metrics import Metrics
 from imserver.storage.statements import text_of
 from imserver.storage.store import Store
-from imserver.streams.consumer import DeliveryLease
-from tests.streams.users import end
+from tests.features.webhooks.consumer_users import end
 
 APP = "shop"
 HOST = "push.test"

@@ -14,7 +14,7 @@ from imserver.features.notifications import delivery
 from imserver.features.notifications.contract import PushEndpoint
 from imserver.features.notifications.delivery import Deliveries
 from imserver.features.notifications.webpush import PushResult
-from imserver.streams.consumer import DeliveryLease
+from imserver.features.webhooks.consumer import DeliveryLease
 
 from .fakes import FAILED, GONE, TAKEN, FakePush, FakeRows
 

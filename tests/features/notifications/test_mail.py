@@ -24,8 +24,8 @@ from imserver.features.notifications.mail import Mails
 from imserver.features.notifications.parts import notifications_of
 from imserver.features.notifications.rows import NotificationRows
 from imserver.features.notifications.settings import AppNotifySettings, NotifyOfApp
+from imserver.features.webhooks.consumer import DeliveryLease
 from imserver.features.webhooks.event_rows import EventStore, StoredEvent
-from imserver.streams.consumer import DeliveryLease
 from tests.features import sections
 from tests.security.mail import Sink
 from tests.security.node_harness import APPS, Harness, config

@@ -10,9 +10,9 @@ from imserver.errors import StorageUnavailable
 from imserver.features.notifications import decisions
 from imserver.features.notifications.contract import ConversationWish, QuietHours, Shown, Wishes
 from imserver.features.notifications.settings import AppNotifySettings
+from imserver.features.webhooks.consumer import DeliveryLease
 from imserver.messages.log.contract import Draft
 from imserver.messages.log.message_log import MessageLog
-from imserver.streams.consumer import DeliveryLease
 from tests.support import until
 
 from .notifying import APP, HOST, NotifyingNode, PushService, StartNode

@@ -21,13 +21,13 @@ from imserver.features.notifications.contract import (
     Wishes,
 )
 from imserver.features.notifications.rows import HOSTS_OF_USER, LEASE, NotificationRows
+from imserver.features.webhooks.consumer import NotOwner
 from imserver.features.webhooks.event_rows import EventStore, NewEvent
 from imserver.messages.log.contract import Draft
 from imserver.messages.log.message_log import MessageLog
 from imserver.node.feature_list import tables_of_server
 from imserver.storage.statements import PooledStatements
 from imserver.storage.store import Store
-from imserver.streams.consumer import NotOwner
 from tests.storage.conftest import OpenStore
 
 APP = "shop"

@@ -14,14 +14,13 @@ from imserver.errors import StorageUnavailable
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.bots.rows import BotStore
 from imserver.features.webhooks import absences as module
-from imserver.features.webhooks import feeds
+from imserver.features.webhooks import consumer, feeds
 from imserver.features.webhooks.absences import Absences
 from imserver.features.webhooks.requests import Receiver
 from imserver.messages.log.contract import Draft
 from imserver.messages.log.message_log import MessageLog
 from imserver.model import id_of
 from imserver.sessions.presence import Online
-from imserver.streams import consumer
 from tests.core.back_end import BackEnd
 from tests.features.webhooks.test_feeds import APP, EVENTS, Node, quick
 from tests.support import CountingSignal

@@ -24,7 +24,7 @@ from imserver.messages.log.contract import Commit, Draft, Entry
 from imserver.messages.log.message_log import MessageLog
 from imserver.storage.store import Store
 from tests.core.back_end import REFUSED, BackEnd, Post
-from tests.streams.users import end
+from tests.features.webhooks.consumer_users import end
 from tests.support import CountingSignal
 from tests.transport.harness import until
 

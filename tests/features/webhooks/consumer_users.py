@@ -24,6 +24,7 @@ from imserver.errors import StorageUnavailable
 from imserver.features.bots.hooks import BotHooks
 from imserver.features.bots.rows import BotStore, HookStore
 from imserver.features.webhooks.absences import Absences
+from imserver.features.webhooks.consumer import Consumer, DeliveryLease
 from imserver.features.webhooks.event_rows import EventStore
 from imserver.features.webhooks.feeds import Feeds
 from imserver.features.webhooks.requests import Receiver, WebhookCounts, WebhookQueue
@@ -31,7 +32,6 @@ from imserver.features.webhooks.stored_entries import StoredEntries
 from imserver.messages.log.contract import Commit, Draft
 from imserver.messages.log.message_log import MessageLog
 from imserver.storage.store import Store
-from imserver.streams.consumer import Consumer, DeliveryLease
 from tests.core.back_end import Answer, BackEnd, Post
 
 RECEIVERS = ("one", "two")

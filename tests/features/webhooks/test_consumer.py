@@ -10,8 +10,8 @@ import pytest
 from gevent.event import Event as Signal
 
 from imserver.errors import StorageUnavailable
-from imserver.streams import consumer as module
-from imserver.streams.consumer import Consumer, DeliveryLease, Failure, NotOwner
+from imserver.features.webhooks import consumer as module
+from imserver.features.webhooks.consumer import Consumer, DeliveryLease, Failure, NotOwner
 from tests.support import CountingSignal
 from tests.transport.harness import turn, until
 

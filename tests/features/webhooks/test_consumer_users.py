@@ -10,12 +10,11 @@ from typing import Any
 import pytest
 
 from imserver.errors import StorageUnavailable
-from imserver.features.webhooks import absences, feeds
-from imserver.streams import consumer, leased
-from imserver.streams.consumer import DeliveryLease
+from imserver.features.webhooks import absences, consumer, feeds
+from imserver.features.webhooks.consumer import DeliveryLease
 from tests.transport.harness import turn, until
 
-from .users import DURABLE, USERS, Node, Receivers
+from .consumer_users import DURABLE, USERS, Node, Receivers
 
 StartNode = Callable[..., Node]
 
@@ -27,7 +26,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         (feeds, "LOOK_SECONDS", 0.02),
         (feeds, "GATHER_SECONDS", 0.01),
         (feeds, "RENEW_SECONDS", 0.1),
-        (leased, "LOOK_SECONDS", 0.01),
+        (consumer, "LOOK_SECONDS", 0.01),
         (DeliveryLease, "RENEW_SECONDS", 0.1),
         (absences, "GATHER_SECONDS", 0.01),
         (consumer, "FIRST_PAUSE_SECONDS", 0.01),

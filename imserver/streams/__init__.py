@@ -1,1 +1,0 @@
-"""Streams: entries by position, and the consumer that delivers them at least once."""
