@@ -3,39 +3,49 @@
 Registered apps are stored in the database. Every node has all of them in memory. A change on one node reaches
 the others within ``storage.look_seconds``, or at once when they look up an unknown name. If a name is both
 configured and stored, the configuration wins.
+
+:class:`AppSecrets` passes the secrets of apps to features, and :func:`delete_app` deletes an app with all
+that belongs to it.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from operator import attrgetter
-from typing import Any, Final
+from time import sleep
+from typing import Any, Final, Protocol
 
 import msgspec
 
+from imserver.auth.tokens import BadKey, read_key_file
 from imserver.config.declared import marked, plain
-from imserver.config.settings import Config, LoginPolicy, TenantSettings, app_settings_of
+from imserver.config.settings import Config, LoginPolicy, StorageSettings, TenantSettings, app_settings_of
 from imserver.config.values import (
     APP_CHARACTERS,
     CORE,
+    MAKE_SECRET,
     RENAMED_OF_APPS,
     ConfigError,
     Declarations,
     Locations,
     check_tenant,
     fold,
+    is_placeholder,
     stored_fields,
     stored_name,
     valid_name,
 )
+from imserver.errors import StartError
 from imserver.hub.hub import Hub
 from imserver.storage.app_rows import has_files
-from imserver.storage.contract import AppRow, Changes
+from imserver.storage.contract import AppContents, AppRow, Changes, Erasure, tables_of
 from imserver.storage.store import Store
 
 SETTINGS_BYTES: Final = 32768
 """Limit of one registered app's settings, in bytes of JSON."""
+_LOOKS: Final = 1.5
+"""``storage.look_seconds``, times this, is how long all nodes take to close the sessions."""
 
 Objection = Callable[[str, TenantSettings], str]
 """(name, settings) → an error that the configuration check cannot find; ``""``: none."""
@@ -345,3 +355,127 @@ class Tenants:
 def _tenant(name: str, settings: TenantSettings, *, stored: bool = False, configured: bool = False) -> Tenant:
     fields = {field: getattr(settings, field) for field in TenantSettings.__struct_fields__}
     return Tenant(**fields, name=name, stored=stored, configured=configured)
+
+
+class SecretSettings(Protocol):
+    """A group of settings with a secret, or the file of one."""
+
+    @property
+    def secret(self) -> str: ...
+    @property
+    def secret_file(self) -> str: ...
+
+
+class AppSecrets:
+    """Passes each app with its secret to a feature. Owner of the secrets. Never switches.
+
+    ``secret_of``: the secret that the settings of an app name, ``b""``: none; raises BadKey. ``take`` gets
+    an app, new or changed, and its secret. ``forget`` gets the name of an app that is no more.
+    """
+
+    def __init__(
+        self,
+        tenants: Tenants,
+        secret_of: Callable[[TenantSettings], bytes],
+        take: Callable[[Tenant, bytes], None],
+        forget: Callable[[str], None],
+    ) -> None:
+        self._tenants = tenants
+        self._secret_of = secret_of
+        self._take = take
+        self._forget = forget
+        self._secrets: dict[str, bytes] = {}
+        tenants.on_change.append(self.changed)
+        tenants.on_delete.append(self.deleted)
+
+    @staticmethod
+    def read(setting: str, given: SecretSettings) -> bytes:
+        """The secret of the group ``setting``, or the content of its file. Raises BadKey."""
+        if given.secret and given.secret_file:
+            raise BadKey(f"{setting}: secret and secret_file are both given")
+        try:
+            text = read_key_file(given.secret_file) if given.secret_file else given.secret
+        except BadKey as bad:
+            raise BadKey(f"{setting}: {bad}") from None
+        if not text:
+            raise BadKey(f"{setting}.secret: requests are signed with it, so it must be set")
+        if is_placeholder(text):
+            raise BadKey(
+                f"{setting}.secret: this is a placeholder of the documentation; make one with '{MAKE_SECRET}'"
+            )
+        return text.encode()
+
+    def prepare(self) -> None:
+        """Pass all apps at the start. Raises StartError if a secret cannot be used."""
+        for tenant in self._tenants.all():
+            try:
+                self._pass(tenant, self._secret_of(tenant))
+            except BadKey as bad:
+                raise StartError(f"apps.{tenant.name}.{bad}") from None
+
+    def reload(self, _config: Config) -> None:
+        """Pass all apps again, with their secrets from files (SIGHUP)."""
+        tenants = self._tenants.all()
+        for name in self._secrets.keys() - {tenant.name for tenant in tenants}:
+            self.deleted(name)
+        for tenant in tenants:
+            self.changed(tenant)
+
+    def changed(self, tenant: Tenant) -> None:
+        """Pass a new or changed app. If its secret cannot be used, its earlier one stays."""
+        try:
+            secret = self._secret_of(tenant)
+        except BadKey as bad:
+            log.error("apps.%s.%s", tenant.name, bad)
+            secret = self._secrets.get(tenant.name, b"")
+        self._pass(tenant, secret)
+
+    def deleted(self, app: str) -> None:
+        """An app was deleted."""
+        self._secrets.pop(app, None)
+        self._forget(app)
+
+    def _pass(self, tenant: Tenant, secret: bytes) -> None:
+        self._secrets[tenant.name] = secret
+        self._take(tenant, secret)
+
+
+def app_contents(tenants: Tenants, store: Store, name: str) -> AppContents:
+    """The contents that :func:`delete_app` would delete. May switch.
+
+    Raises :class:`UnknownTenant`, :class:`BadTenant` for an app
+    that may not be deleted, and StorageUnavailable.
+    """
+    if not (tenants.find(name) is None and store.is_deleted(name)):
+        tenants.check_deletable(name)
+    return store.contents(name)
+
+
+def delete_app(
+    tenants: Tenants,
+    store: Store,
+    erasures: Sequence[Erasure],
+    name: str,
+    settings: StorageSettings,
+) -> AppContents:
+    """Delete an app: its keys, sessions and rows, and what features have of it. May switch.
+
+    Nodes close its sessions within ``storage.look_seconds``. Rows are deleted after that, and after the last
+    review of a message, so that no node writes any more. An app of this name that was created anew meanwhile
+    keeps what it has. If it fails after the first step, the rest is deleted by calling it again.
+
+    Raises what :func:`app_contents` raises, and Unavailable of features.
+    """
+    found = app_contents(tenants, store, name)
+    tenant = tenants.get(name)
+    try:
+        tenants.delete(name)
+    except UnknownTenant:  # deleted before, but not to the end
+        pass
+    else:
+        reviewing = tenant.webhook.review_seconds if tenant is not None and tenant.webhook.review_url else 0.0
+        sleep(settings.look_seconds * _LOOKS + reviewing)
+    for erasure in erasures:
+        erasure.app(name)
+    store.delete_rows(name, tables_of(erasures))
+    return found

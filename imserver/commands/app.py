@@ -9,7 +9,7 @@ from typing import Any, Final, get_origin
 import click
 import msgspec
 
-from imserver.auth.app_deletion import app_contents, delete_app
+from imserver.auth.tenants import app_contents, delete_app
 from imserver.config.declared import bare, hints_of, marks_of, plain, struct_in
 from imserver.config.load import dump_app, read_value
 from imserver.config.settings import JwtSettings

@@ -1,7 +1,6 @@
 """The face: who acts, what they may do, and how often."""
 
 from imserver.auth.accounts import GOCHAT, AccountLookup, AccountSession
-from imserver.auth.app_secrets import AppSecrets
 from imserver.auth.back_ends import (
     BackEndCall,
     BackEndRefused,
@@ -11,14 +10,13 @@ from imserver.auth.back_ends import (
 )
 from imserver.auth.issuers import Issuer
 from imserver.auth.login import Logins
-from imserver.auth.names import clean_name, is_name
 from imserver.auth.observer import NoObserver, Observer
 from imserver.auth.principal import BadSignature, Need, Needs, Principal
 from imserver.auth.rates import Buckets, Rate, TooManyRequests, by_address
 from imserver.auth.relations import Relations
 from imserver.auth.reviews import ReviewDecision, Reviews
 from imserver.auth.rules import LoginDecision
-from imserver.auth.tenants import BadTenant, Tenant, Tenants, TooManyTenants
+from imserver.auth.tenants import AppSecrets, BadTenant, Tenant, Tenants, TooManyTenants
 from imserver.auth.tokens import (
     BadKey,
     BadToken,
@@ -61,7 +59,5 @@ __all__ = [
     "TooManyTenants",
     "UnverifiedClaims",
     "by_address",
-    "clean_name",
-    "is_name",
     "token_end",
 ]

@@ -21,6 +21,7 @@ from imserver.messages.log.unread import UnreadMessages
 from imserver.messages.log_window import LogWindow
 from imserver.messages.messaging import Messaging
 from imserver.messages.model import Message
+from imserver.messages.names import clean_name, is_name
 from imserver.messages.node_messages import ToFollowers
 from imserver.messages.receipts import Signals
 from imserver.messages.services import MessageServices
@@ -51,5 +52,7 @@ __all__ = [
     "StreamPieces",
     "ToFollowers",
     "UnreadMessages",
+    "clean_name",
     "count_fitting",
+    "is_name",
 ]

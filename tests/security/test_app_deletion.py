@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from imserver.auth import app_deletion
+from imserver.auth import tenants
 from imserver.auth.accounts import Account
-from imserver.auth.app_deletion import delete_app
-from imserver.auth.tenants import BadTenant
+from imserver.auth.tenants import BadTenant, delete_app
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.uploads.contract import Upload
 from imserver.features.uploads.uploads import UploadStorage, uploads_of
@@ -35,7 +34,7 @@ def harness(tmp_path: Path) -> Iterator[Harness]:
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The seconds for which a deletion waited."""
     found: list[float] = []
-    monkeypatch.setattr(app_deletion, "sleep", found.append)
+    monkeypatch.setattr(tenants, "sleep", found.append)
     return found
 
 
@@ -61,7 +60,7 @@ def test_an_app_that_is_created_anew_while_the_old_one_is_deleted_loses_nothing(
         accounts_of(parts).rows.add(Account(0, "shop", "1"), "no hash")
         assert upload(harness)[0] == 201
 
-    monkeypatch.setattr(app_deletion, "sleep", create_anew)
+    monkeypatch.setattr(tenants, "sleep", create_anew)
     delete(harness)
     assert not parts.storage.store.is_deleted("shop")
     found = parts.storage.store.contents("shop")

@@ -12,7 +12,7 @@ from msgspec.structs import asdict
 
 from imserver import errors
 from imserver.api.v1.app_shapes import Field, given_fields, shown_fields
-from imserver.auth import app_deletion
+from imserver.auth import tenants
 from imserver.auth.principal import (
     Needs,
 )
@@ -326,7 +326,7 @@ def delete_app(api: AppApi, call: Call, request: AppDelete) -> AppDeleted:
     tenant = api.tenants.find(request.app)
     if tenant is not None and tenant.configured:
         raise ApiProblem(errors.Problems.APP_CONFIGURED)
-    found = app_deletion.delete_app(api.tenants, api.store, api.erasures(), request.app, api.storage)
+    found = tenants.delete_app(api.tenants, api.store, api.erasures(), request.app, api.storage)
     return AppDeleted(request.app, **msgspec.structs.asdict(found))
 
 

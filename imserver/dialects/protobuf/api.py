@@ -21,7 +21,8 @@ from imserver.features.accounts.passwords import Overloaded
 from imserver.features.groups.groups import BadGroup, Groups, TooManyMembers, UnknownGroup
 from imserver.plugin.errors import HttpProblem
 from imserver.plugin.http import Call, HttpRequest, HttpResponse, Route
-from imserver.plugin.identity import GOCHAT, Needs, Relations, Tenants, TooManyRequests, clean_name
+from imserver.plugin.identity import GOCHAT, Needs, Relations, Tenants, TooManyRequests
+from imserver.plugin.messages import clean_name
 from imserver.plugin.wire import id_of
 
 _DIGITS: Final = 40

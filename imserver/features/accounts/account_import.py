@@ -19,7 +19,7 @@ from imserver.features.accounts.contract import Imported, Taken
 from imserver.features.accounts.identifiers import IDENTIFIERS, BadField, Identifier, checked
 from imserver.features.accounts.rows import AccountStore
 from imserver.plugin.errors import ImserverError
-from imserver.plugin.identity import clean_name
+from imserver.plugin.messages import clean_name
 from imserver.plugin.storage import Account
 from imserver.plugin.wire import Limit
 

@@ -39,13 +39,8 @@ from imserver.features.accounts.settings import (
 )
 from imserver.features.accounts.tokens import AccountTokens, KnownDevice
 from imserver.plugin.errors import ImserverError, LoginRefusal, Unavailable
-from imserver.plugin.identity import (
-    AccountSession,
-    Buckets,
-    TooManyRequests,
-    by_address,
-    is_name,
-)
+from imserver.plugin.identity import AccountSession, Buckets, TooManyRequests, by_address
+from imserver.plugin.messages import is_name
 from imserver.plugin.runtime import network_of
 from imserver.plugin.settings import Config, settings_of
 from imserver.plugin.storage import Account, RecordEvent

@@ -28,8 +28,8 @@ from imserver.features.bots.settings import BotLimits
 from imserver.features.bots.wire import AskBotCommands
 from imserver.features.groups.groups import ADMIN, OWNER, Groups, NotAllowed, UnknownGroup
 from imserver.plugin.errors import ImserverError, ReplyCode
-from imserver.plugin.identity import Buckets, Relations, by_address, is_name
-from imserver.plugin.messages import MessageLog
+from imserver.plugin.identity import Buckets, Relations, by_address
+from imserver.plugin.messages import MessageLog, is_name
 from imserver.plugin.runtime import BadUrl, PublicRequests
 from imserver.plugin.storage import Account, Store
 from imserver.plugin.wire import CommandRow, CommandTable, Connection, Reply, app_and_user, id_of

@@ -24,8 +24,8 @@ from imserver.features.groups.wire import (
     UpdateGroup,
 )
 from imserver.plugin.errors import ImserverError, ReplyCode
-from imserver.plugin.identity import Buckets, Relations, TooManyRequests, is_name
-from imserver.plugin.messages import Conversation, GroupState, MessageLog, Rejected, RejectReason
+from imserver.plugin.identity import Buckets, Relations, TooManyRequests
+from imserver.plugin.messages import Conversation, GroupState, MessageLog, Rejected, RejectReason, is_name
 from imserver.plugin.storage import Condition, Store
 from imserver.plugin.wire import CommandRow, CommandTable, Connection, Reply, app_and_user
 

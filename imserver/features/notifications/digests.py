@@ -16,8 +16,7 @@ from imserver.features.accounts.rows import AccountStore
 from imserver.features.notifications.content import language_of, meta_of, notify_in, text_in
 from imserver.features.notifications.contract import ConversationWish, Level, Wishes
 from imserver.features.notifications.decisions import zone_of
-from imserver.plugin.identity import clean_name
-from imserver.plugin.messages import Conversation, ConversationSummary, Entry
+from imserver.plugin.messages import Conversation, ConversationSummary, Entry, clean_name
 from imserver.plugin.runtime import asset_path
 from imserver.plugin.storage import Account
 from imserver.plugin.wire import id_of

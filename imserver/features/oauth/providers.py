@@ -23,11 +23,8 @@ from msgspec import Struct
 from imserver.features.accounts.contract import AVATAR_CHARACTERS, NICKNAME_CHARACTERS
 from imserver.features.oauth.settings import ProviderSettings
 from imserver.plugin.errors import ImserverError, Unavailable
-from imserver.plugin.identity import (
-    BadToken,
-    Issuer,
-    clean_name,
-)
+from imserver.plugin.identity import BadToken, Issuer
+from imserver.plugin.messages import clean_name
 from imserver.plugin.runtime import Outgoing, Unreachable
 
 SECONDS: Final = 10.0

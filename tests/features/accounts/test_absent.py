@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from imserver.auth import app_deletion
+from imserver.auth import tenants
 from imserver.auth.accounts import Account
 from imserver.auth.relations import NoRelations
 from imserver.auth.tokens import BadToken
@@ -36,7 +36,7 @@ def test_no_token_is_an_accounts(tmp_path: Path) -> None:
 def test_an_app_is_deleted_with_the_accounts_that_it_had(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app_deletion, "sleep", lambda _: None)
+    monkeypatch.setattr(tenants, "sleep", lambda _: None)
     first = Harness(config(tmp_path))
     first.node.core.identity.tenants.register("shop", account_tokens="required")
     people = accounts_of(first.node.core)
@@ -46,7 +46,7 @@ def test_an_app_is_deleted_with_the_accounts_that_it_had(
     parts = node.node.core
     assert parts.identity.logins.wants_tokens("shop"), "nobody gets in who has not shown what the app demands"
     assert parts.storage.store.contents("shop").accounts == 1
-    app_deletion.delete_app(
+    tenants.delete_app(
         parts.identity.tenants, parts.storage.store, parts.erasures, "shop", parts.config.storage
     )
     for table in ("account", "account_device"):

@@ -4,7 +4,7 @@ import unicodedata
 
 import pytest
 
-from imserver.auth.names import clean_name, is_name
+from imserver.messages.names import clean_name, is_name
 
 
 @pytest.mark.parametrize(
