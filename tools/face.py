@@ -48,7 +48,7 @@ _GOT: Final[Mapping[str, Mapping[str, str]]] = {
         "core.cluster.others": "imserver.cluster.nodes:OtherNodes",
         "core.cluster.queries": "imserver.cluster.nodes:NodeQueries",
         "core.network": "imserver.core.services:NetworkServices",
-        "core.node": "imserver.core.node_state:NodeState",
+        "core.node": "imserver.core.services:NodeState",
         "core.sessions.sessions": "imserver.sessions.sessions:Sessions",
         "core.storage": "imserver.core.services:StorageServices",
     },

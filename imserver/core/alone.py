@@ -15,8 +15,7 @@ from imserver.cluster.history import LocalHistory
 from imserver.cluster.nodes import NodeQueries
 from imserver.cluster.registry import Lease, LocalValues, SoloRegistry, node_name
 from imserver.config.settings import Config
-from imserver.core.node_state import NodeState
-from imserver.core.services import ClusterServices, Foundation, TargetServices
+from imserver.core.services import ClusterServices, Foundation, NodeState, TargetServices
 from imserver.push.idempotency import Idempotency
 from imserver.push.push import LocalReach, Pushes
 from imserver.push.user_channels import UserChannels

@@ -29,13 +29,13 @@ from imserver.config.settings import Config
 from imserver.config.values import CORE, Declarations
 from imserver.core.alone import build_alone, no_cluster
 from imserver.core.network import build_network
-from imserver.core.node_state import NodeState
 from imserver.core.services import (
     ChannelServices,
     ClusterServices,
     Foundation,
     IdentityServices,
     NetworkServices,
+    NodeState,
     OnEnded,
     OnForgotten,
     PushServices,

@@ -8,8 +8,7 @@ from collections.abc import Callable
 from gevent.hub import get_hub
 
 from imserver.config.settings import Config
-from imserver.core.node_state import NodeState
-from imserver.core.services import NetworkServices, OnEnded
+from imserver.core.services import NetworkServices, NodeState, OnEnded
 from imserver.hub.expiry import Sweep
 from imserver.process import connection_limit, openable_files
 from imserver.transport import poller

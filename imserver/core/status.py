@@ -14,8 +14,7 @@ from msgspec.structs import asdict, replace
 
 from imserver import __version__
 from imserver.cluster.registry import Lease, Registry
-from imserver.core.node_state import NodeState
-from imserver.core.services import NetworkServices
+from imserver.core.services import NetworkServices, NodeState
 from imserver.hub.hub import Hub
 from imserver.metrics import resident_bytes
 from imserver.push.idempotency import Idempotency

@@ -41,8 +41,7 @@ from imserver.http.form import (
     parse_json,
     parse_pairs,
 )
-from imserver.http.limits import Limits
-from imserver.http.rates import Rates, too_many
+from imserver.http.limits import Limits, Rates, too_many
 from imserver.http.reply import CMD, PROBLEM, ApiProblem, RequestRefused, Style
 from imserver.http.wire import GZIP_BYTES, Headers, compressed, decode_whole, inflate, read_query
 from imserver.protocol.forgiving import BACKSLASH, has_nul

@@ -1,10 +1,23 @@
-"""Limits of requests, which the settings name."""
+"""Limits of requests over HTTP: of sizes, which the settings name, and of rates, with their headers.
+
+Each key has a bucket of ``api.requests_per_second`` tokens. So has each user who proves who they are by a
+token, and each client address of other requests (for IPv6, its network). A request takes one token, a batch
+one for each command.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from imserver.auth.principal import Principal
+from imserver.auth.rates import HTTP_MESSAGES, REQUESTS, Buckets, TooManyRequests
 from imserver.auth.tenants import Tenants
 from imserver.config.settings import LimitSettings
+from imserver.errors import Problems
+from imserver.http.reply import ApiProblem
+from imserver.metrics import Metrics
 from imserver.transport.http1 import MAX_PUBLIC_BODY_BYTES
+from imserver.transport.proxies import network_of
 
 
 class Limits:
@@ -34,3 +47,71 @@ class Limits:
         tenant = self._tenants.get(app)
         limits = (self._messages_per_second, tenant.messages_per_second if tenant is not None else 0.0)
         return min((each for each in limits if each), default=0.0)
+
+
+def too_many(error: TooManyRequests) -> ApiProblem:
+    """The refusal that says when the next attempt is allowed."""
+    return ApiProblem(Problems.TOO_MANY_REQUESTS, headers=(("Retry-After", str(error.seconds)),))
+
+
+class Rates:
+    """Owner of the buckets of requests on one node. ``per_second`` 0: no limit, and no headers.
+
+    ``messages_per_second`` returns the limit of messages of an app; 0: none.
+    """
+
+    def __init__(
+        self, per_second: float, messages_per_second: Callable[[str], float], metrics: Metrics
+    ) -> None:
+        self._messages_per_second = messages_per_second
+        self._metrics = metrics
+        self._requests = Buckets(REQUESTS, per_second)
+        self.per_second = per_second
+        """The limit of requests."""
+        self._messages = Buckets(HTTP_MESSAGES)
+
+    def set(self, per_second: float) -> None:
+        """Change the limit of requests, and fill all buckets."""
+        self.per_second = per_second
+        self._requests.set(per_second)
+
+    def require(self, principal: Principal, host: str) -> None:
+        """Take a token. Raises :class:`ApiProblem` if there is none."""
+        self._require(self._requests, _payer(principal, host))
+
+    def require_message(self, app: str, user: str) -> None:
+        """Count a message that a user sends over HTTP: as many may be sent as over one connection.
+
+        Raises :class:`ApiProblem`.
+        """
+        self._require(self._messages, (app, user), self._messages_per_second(app))
+
+    def _require(self, buckets: Buckets, payer: str | tuple[str, str], number: float = 0) -> None:
+        try:
+            buckets.require(payer, number=number)
+        except TooManyRequests as error:
+            self._metrics.http_over_rate += 1
+            raise too_many(error) from None
+
+    def charge(self, principal: Principal, host: str, tokens: int) -> None:
+        """Take tokens even if there are too few. The missing ones are paid before the next request."""
+        if self.per_second and tokens:
+            self._requests.charge(_payer(principal, host), tokens)
+
+    def headers(self, principal: Principal, host: str) -> tuple[tuple[str, str], ...]:
+        """The headers with the number of requests left."""
+        if not self.per_second:
+            return ()
+        left, seconds = self._requests.left(_payer(principal, host))
+        return (
+            ("RateLimit-Limit", str(int(max(self.per_second, 1)))),
+            ("RateLimit-Remaining", str(left)),
+            ("RateLimit-Reset", str(seconds)),
+        )
+
+
+def _payer(principal: Principal, host: str) -> str | tuple[str, str]:
+    """Whose token a request takes."""
+    if principal.user and principal.kind != "page":  # anybody gets a page token
+        return principal.app, principal.user
+    return principal.key or network_of(host)

@@ -24,9 +24,8 @@ from imserver.model import (
     id_of,
 )
 from imserver.notify import Notify
-from imserver.protocol.dialect import Dialect, Readers
+from imserver.protocol.dialect import Dialect, LateModule, Readers
 from imserver.protocol.forgiving import Fields, Refused, has_nul, well_formed, without_nulls
-from imserver.protocol.late import LateModule
 from imserver.protocol.partial import Partial
 from imserver.transport.connection import Connection, app_and_user
 from imserver.transport.dispatch import CommandRow, CommandTable

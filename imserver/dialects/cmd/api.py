@@ -36,8 +36,7 @@ from imserver.http.form import (
     read_cursor,
     room_id,
 )
-from imserver.http.limits import Limits
-from imserver.http.rates import Rates
+from imserver.http.limits import Limits, Rates
 from imserver.http.reply import (
     BAD_PARAMETER,
     FAILED,

@@ -20,9 +20,8 @@ from imserver.core.core import Core
 from imserver.errors import StorageUnavailable, TooManyMessages
 from imserver.http.call import Api, Call
 from imserver.http.field import Acting
-from imserver.http.limits import Limits
+from imserver.http.limits import Limits, Rates
 from imserver.http.operation import Resource, one_of
-from imserver.http.rates import Rates
 from imserver.http.reply import ApiProblem
 from imserver.messages.api.conversations import ON_BEHALF, ConversationId, MessageId
 from imserver.messages.commands import (

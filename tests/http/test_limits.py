@@ -4,7 +4,7 @@ import pytest
 
 from imserver.auth import rates as module
 from imserver.auth.principal import DEMO, NOBODY, Principal
-from imserver.http.rates import Rates
+from imserver.http.limits import Rates
 from imserver.http.reply import ApiProblem
 from imserver.metrics import Metrics
 from tests.features import ROUTES
