@@ -1,7 +1,7 @@
-"""Responses of the HTTP API: the envelope, the headers, and the styles of refusals.
+"""Responses of the HTTP API: the envelope, the headers, the styles of refusals, and the heads of streams.
 
 A style is the form in which a family of routes refuses a request, as its clients expect. Answers to a
-push are made once, with their headers.
+push are made once, with their headers. A stream over HTTP begins with a head, or gets a refusal in its place.
 """
 
 from __future__ import annotations
@@ -15,7 +15,18 @@ import msgspec
 from imserver import errors
 from imserver.clock import is_long_turn, serve_others
 from imserver.errors import HttpProblem
-from imserver.transport.exchange import HttpRequest, HttpResponse, challenged, constant, problem_body
+from imserver.logging import RequestLog
+from imserver.transport.exchange import (
+    HttpRequest,
+    HttpResponse,
+    challenged,
+    constant,
+    header_block,
+    problem_body,
+    response_head,
+    status_line,
+)
+from imserver.transport.gate import Head
 
 _encode = msgspec.json.Encoder().encode
 
@@ -138,3 +149,60 @@ class _ProblemStyle:
 CMD: Final[Style] = _CmdStyle()
 PROBLEM: Final[Style] = _ProblemStyle()
 """The form of refusals of ``/api/v1``: a matching status, and a problem as JSON."""
+
+_STATUS_OF: Final = {
+    errors.CloseCode.TOKEN_INVALID: errors.Problems.TOKEN_INVALID,
+    errors.CloseCode.NOT_ALLOWED: errors.Problems.NOT_ALLOWED,
+    errors.CloseCode.WRONG_DIALECT: errors.Problems.NOT_ALLOWED,
+    errors.CloseCode.BANNED: errors.Problems.BANNED,
+    errors.CloseCode.KICKED: errors.Problems.BANNED,
+    errors.CloseCode.REFUSED: errors.Problems.ALREADY_ONLINE,
+    errors.CloseCode.REPLACED: errors.Problems.ALREADY_ONLINE,
+    errors.CloseCode.NODE_FULL: errors.Problems.NODE_FULL,
+    errors.CloseCode.INTERNAL_ERROR: errors.Problems.INTERNAL_ERROR,
+}
+"""Close code → the HTTP refusal that means the same; any other: ``not_ready``."""
+_RETRY_AFTER: Final = ("Retry-After", "2")
+_STREAM_HEADERS: Final = (
+    ("Cache-Control", "no-store, no-transform"),
+    # nginx would buffer events until it has 4 KB.
+    ("X-Accel-Buffering", "no"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Access-Control-Allow-Origin", "*"),
+    ("Connection", "close"),
+)
+"""The headers of every stream."""
+
+
+def stream_request(head: Head, host: str) -> HttpRequest:
+    """The request for a stream, as routes get theirs. ``host``: address of the client."""
+    return HttpRequest(head.method, head.path, head.query.encode("latin-1"), b"", head.headers, host)
+
+
+def stream_head(log: RequestLog, head: Head, host: str, content_type: str) -> bytes:
+    """The head of the response that begins a stream; it is logged. ``host``: address of the client."""
+    request = stream_request(head, host)
+    _log_stream(log, request, 200, 0)
+    headers = (("Content-Type", content_type), *_STREAM_HEADERS, ("X-Request-Id", request.id))
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
+    return status_line(200) + f"{lines}\r\n".encode("latin-1")
+
+
+def stream_refused(log: RequestLog, head: Head, host: str, why: int | ApiProblem, style: Style) -> bytes:
+    """The whole response in place of a stream, in this style; it is logged. ``host``: address of the client.
+    ``why``: the close code of a stream that has not begun, or a problem."""
+    request = stream_request(head, host)
+    problem = (
+        why if isinstance(why, ApiProblem) else ApiProblem(_STATUS_OF.get(why, errors.Problems.NOT_READY))
+    )
+    answer = style.refuse(problem.problem, request, problem.detail)
+    headers = problem.headers + ((_RETRY_AFTER,) if problem.problem.temporary else ())
+    lines = header_block(answer)
+    lines += "".join(f"{name}: {value}\r\n" for name, value in headers).encode("latin-1")
+    _log_stream(log, request, answer.status, len(answer.body))
+    return response_head(answer.status, lines, len(answer.body), keep_alive=False) + answer.body
+
+
+def _log_stream(log: RequestLog, request: HttpRequest, status: int, size: int) -> None:
+    # The stream has not ended, so it has no duration.
+    log.add(request.method, request.path, status, 0.0, request.host, size, request.id)

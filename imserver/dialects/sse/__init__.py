@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from imserver.core.core import Core, FeatureParts
-from imserver.dialects.sse.api import PATH, Events, routes
-from imserver.dialects.sse.streams import EventStreams
+from imserver.dialects.sse.api import PATH, Events, EventStreams, routes
 from imserver.dialects.sse.wire import NAME, SseDialect
 from imserver.plugin.feature import Feature
 from imserver.transport.stream import StreamPath

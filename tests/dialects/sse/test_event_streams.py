@@ -9,7 +9,7 @@ import pytest
 
 from imserver.auth.rules import ALLOWED
 from imserver.cluster import history
-from imserver.dialects.sse.streams import EventStreams, StreamRequest
+from imserver.dialects.sse.api import EventStreams, StreamRequest
 from imserver.messages import catch_up, event_streams
 from imserver.messages.catch_up import CatchUp
 from imserver.messages.event_streams import StreamStarts
