@@ -15,7 +15,7 @@ import pytest
 import yaml
 from msgspec import Struct
 
-from imserver.api.v1.app_shapes import given_group, shown_entry, shown_group
+from imserver.api.v1.apps import given_group, shown_entry, shown_group
 from imserver.config.declared import hints_of, struct_in
 from imserver.config.values import RENAMED_OF_APPS
 from imserver.errors import ReplyCode

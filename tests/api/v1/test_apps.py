@@ -4,8 +4,7 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
-from imserver.api.v1.app_shapes import given_entry, given_group, shown_entry, shown_group
-from imserver.api.v1.apps import shapes_of
+from imserver.api.v1.apps import given_entry, given_group, shapes_of, shown_entry, shown_group
 from imserver.config.declared import hints_of, marks_of, struct_in
 from imserver.config.settings import TenantSettings
 from imserver.config.values import CORE, RENAMED_OF_APPS
