@@ -22,7 +22,7 @@ def test_no_token_is_an_accounts(tmp_path: Path) -> None:
     assert first.call("GET", LISTED, None, token, query=app)[0] == 200
     user = accounts_of(first.node.core).tokens.holder(token).account.user
     first.close()
-    node = Harness(config(tmp_path, features=()))
+    node = Harness(config(tmp_path, features=("messages",)))
     parts = node.node.core
     assert node.call("GET", LISTED, None, token, query=app)[0] == 401
     assert parts.identity.logins.session_of(session) is not None

@@ -15,7 +15,7 @@ from tests.security.test_bots import person
 REGISTRATION = sections(accounts={"registration": True, "registrations_per_address": 0})
 
 
-@pytest.mark.parametrize("features", [None, ("accounts",), ("accounts", "groups")])
+@pytest.mark.parametrize("features", [None, ("messages", "accounts"), ("messages", "accounts", "groups")])
 def test_a_deleted_account_leaves_its_groups_and_takes_its_invitations_with_it(
     tmp_path: Path, features: tuple[str, ...] | None
 ) -> None:
@@ -32,7 +32,7 @@ def test_a_deleted_account_leaves_its_groups_and_takes_its_invitations_with_it(
         parts.storage.store.part(MessageLog),
         parts.storage.store.part(MessageLog).entries.head("201"),
     )
-    assert ("groups" in parts.features) == (features != ("accounts",))
+    assert ("groups" in parts.features) == (features != ("messages", "accounts"))
     accounts_of(parts).accounts.remove("201", ann.user)
     assert [row.left_id is None for row in log.conversations.memberships("201", ann.user)] == [False]
     roles = {row.user: row.role for row in log.conversations.members("201", group, "", 10)}

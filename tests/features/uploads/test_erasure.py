@@ -10,7 +10,7 @@ from imserver.features.accounts.parts import accounts_of
 from imserver.features.uploads import uploads_of
 from tests.security.node_harness import ALL, Harness, config
 
-WITHOUT = ("webhooks", "accounts", "action", "pusher")
+WITHOUT = ("messages", "webhooks", "accounts", "action", "pusher")
 
 
 def upload(harness: Harness) -> Any:
