@@ -5,7 +5,7 @@ from imserver.http.call import Api, Call, Route
 from imserver.http.field import AccountApp, Acting, ActingPage, NextCursor, PageCursor
 from imserver.http.form import BadBody, app_of_rooms, read_cursor
 from imserver.http.operation import Header, Refusals, Resource, one_of, refuse
-from imserver.http.reply import PROBLEM, ApiProblem, BatchAnswers, RequestRefused, stream_head
+from imserver.http.reply import PROBLEM, ApiProblem, BatchAnswers, RequestRefused, stream_head, stream_refused
 from imserver.http.views import as_request, to_response
 from imserver.http.wire import page_and_cursor
 from imserver.transport.exchange import HttpRequest, HttpResponse
@@ -37,5 +37,6 @@ __all__ = [
     "read_cursor",
     "refuse",
     "stream_head",
+    "stream_refused",
     "to_response",
 ]

@@ -159,7 +159,7 @@ def test_another_page_is_named_where_the_app_says_so(node: Harness, sink: Sink) 
 
 def test_a_node_without_pages_sends_no_link_to_one(tmp_path: Path) -> None:
     of_features = sections(smtp={"host": "127.0.0.1", "port": 1, "sender": "im@example.com"})
-    harness = Harness(config(tmp_path, features=("accounts",), of_features=of_features))
+    harness = Harness(config(tmp_path, features=("messages", "accounts"), of_features=of_features))
     try:
         status, answer = harness.call("POST", ASK, {"app": "gochat", "login": "ann"})
         assert (status, answer["code"]) == (501, "not_implemented")

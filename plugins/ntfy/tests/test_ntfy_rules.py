@@ -139,9 +139,10 @@ def test_topics_keep_what_the_history_of_their_channels_keeps(
 ) -> None:
     channels = {"ntfy": {"subscribe": "anybody", "publish": "anybody", "history": history}}
     apps = {"default": {"open": True, "channels": channels}}
+    features = ["messages", *CONFIG["features"]] if history else CONFIG["features"]
     server = Server(
         tmp_path_factory.mktemp("history"),
-        config={**CONFIG, "apps": apps, "api": {}, "ntfy": {}},
+        config={**CONFIG, "features": features, "apps": apps, "api": {}, "ntfy": {}},
         environment=installed,
         http_server="wsgi",
     )
