@@ -7,6 +7,7 @@ from typing import ClassVar, Final, Protocol
 
 from msgspec import Struct
 
+from imserver.auth.rights import Role
 from imserver.auth.tokens import BadToken
 
 GOCHAT: Final = "gochat"
@@ -44,6 +45,8 @@ class Account(Struct, frozen=True):
     """Whether its user came by an invitation, without a password."""
     email_confirmed: bool = False
     """Whether its owner has confirmed that mails to ``email`` reach them."""
+    role: Role = ""
+    """Its role in the app."""
 
     @property
     def user(self) -> str:

@@ -19,10 +19,11 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
-from imserver.auth.accounts import BOT_TOKEN_PREFIX, AccountLookup
+from imserver.auth.accounts import BOT_TOKEN_PREFIX, AccountLookup, AccountSession
 from imserver.auth.login import Logins
 from imserver.auth.page_tokens import PAGE_TOKEN_PREFIX, PageTokens
 from imserver.auth.principal import ALL_SCOPES, BAD_TOKEN, DEMO, NOBODY, Kind, Need, Principal
+from imserver.auth.rights import RIGHTS
 from imserver.auth.tenants import Tenant
 from imserver.auth.tokens import BadToken
 from imserver.config.settings import Config
@@ -178,6 +179,8 @@ class Authority:
             if named is None or not self._logins.is_open(named[0]):
                 return None
             return Principal("page", apps=frozenset({self._logins.resolve(named[0])}), user=named[1])
+        if need.right:
+            return self._staff(need, credential)
         if need.users.isdisjoint(_TOKENS):
             return None
         if credential.startswith(BOT_TOKEN_PREFIX):
@@ -198,14 +201,34 @@ class Authority:
 
     def _of_account(self, credential: str, kind: Literal["account", "guest", "bot"]) -> Principal | None:
         """The account or bot with this token. May switch. Raises StorageUnavailable."""
+        session = self._session(credential)
+        if session is None:
+            return None
+        apps = frozenset({self._logins.resolve(session.account.app)})
+        if session.account.guest:
+            kind = "guest"
+        return Principal(kind, apps=apps, user=session.account.user, device=session.device_id)
+
+    def _session(self, credential: str) -> AccountSession | None:
+        """The login of an account or bot with this token. May switch. Raises StorageUnavailable."""
         try:
-            found = self._accounts.holder(credential)
+            return self._accounts.holder(credential)
         except BadToken:
             return None
-        apps = frozenset({self._logins.resolve(found.account.app)})
-        if found.account.guest:
-            kind = "guest"
-        return Principal(kind, apps=apps, user=found.account.user, device=found.device_id)
+
+    def _staff(self, need: Need, credential: str) -> Principal | None:
+        """The account with this token, as one that acts by its role. Who lacks the right stays a user, whom
+        :func:`refusal` answers."""
+        if not is_token(credential):
+            return None
+        session = self._session(credential)
+        if session is None:
+            return BAD_TOKEN
+        account, rights = session.account, RIGHTS[session.account.role]
+        if account.guest or need.right not in rights:
+            return self._of_account(credential, "account")
+        apps = frozenset({self._logins.resolve(account.app)})
+        return Principal("staff", apps=apps, staff=account.user, rights=rights)
 
     def _by_address(self, headers: Mapping[str, str], host: str) -> Principal:
         """Return the back end with this address. Requests from browsers are accepted only if the app or the
@@ -227,6 +250,9 @@ def refusal(principal: Principal, need: Need) -> tuple[HttpProblem, str]:
     if principal is BAD_TOKEN:
         return Problems.TOKEN_INVALID, ""
     if principal.kind in _TOKENS:
+        if need.right:
+            role = f"an account whose role has the right `{need.right}`"
+            return Problems.NOT_ALLOWED, f"This request takes {role}, or an API key of scope `{need.scope}`"
         # Whoever accepts guests accepts accounts, too.
         wanted = " or ".join(name for kind, name in _TOKENS.items() if kind in need.users - {"guest"})
         key = f", or an API key of scope `{need.scope}`" if need.scope else ""

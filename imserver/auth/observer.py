@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from msgspec import Struct
+
+from imserver.auth.principal import Principal
 from imserver.config.settings import TenantSettings
 from imserver.model import Event
 from imserver.storage.contract import RecordEvent
@@ -12,6 +15,45 @@ from imserver.transport.connection import Connection
 
 if TYPE_CHECKING:
     from imserver.storage.statements import PooledStatements
+
+
+class Act(Struct, frozen=True):
+    """Something that was changed, for those who have to prove it.
+
+    ``name``: what was done, as ``accounts.delete``. ``by``: who has done it. ``app`` and ``user``: in which
+    app, to whom; ``""``: to none. ``address``: from where. ``request``: the id of the request. ``facts``:
+    what else it names: ids, numbers and reasons, no texts that users wrote and no secrets.
+    """
+
+    name: str
+    by: Principal
+    app: str = ""
+    user: str = ""
+    address: str = ""
+    request: str = ""
+    facts: Mapping[str, Any] = {}
+
+
+class Denial(Struct, frozen=True):
+    """A login, command or request that was refused.
+
+    ``reason``: a name of the table that its kind has: :data:`imserver.errors.LoginRefusal`, the name of a
+    reply code, or the ``error`` of a problem. ``app``, ``user``, ``account`` (an id) and ``address``: who it
+    concerns; ``""``: unknown. They may be any text of a client, and are short. ``limit``: the rate, setting
+    or list that has refused it. ``until``: when it ends, in Unix seconds; 0: unknown, or
+    by an act of somebody.
+    """
+
+    kind: Literal["login", "command", "request"]
+    reason: str
+    app: str = ""
+    user: str = ""
+    account: str = ""
+    address: str = ""
+    limit: str = ""
+    until: float = 0
+    detail: str = ""
+    request: str = ""
 
 
 class Observer(Protocol):
@@ -40,6 +82,12 @@ class Observer(Protocol):
     def recorder(self, app: str, kind: str) -> RecordEvent | None:
         """The function that stores an event of this kind; None: nobody wants it. Never switches."""
 
+    def acted(self, act: Act) -> None:
+        """Somebody has changed something. May switch; never raises."""
+
+    def refused(self, refusal: Denial) -> None:
+        """A login, command or request was refused. Never switches."""
+
 
 class NoObserver:
     """Nobody hears anything. Never switches."""
@@ -65,6 +113,12 @@ class NoObserver:
     def recorder(self, app: str, kind: str) -> RecordEvent | None:
         """None."""
         return None
+
+    def acted(self, act: Act) -> None:
+        """Nothing."""
+
+    def refused(self, refusal: Denial) -> None:
+        """Nothing."""
 
 
 class Observers:
@@ -114,6 +168,16 @@ class Observers:
                 record(sql, app, user, facts)
 
         return record_all
+
+    def acted(self, act: Act) -> None:
+        """Tell all."""
+        for each in self._observers:
+            each.acted(act)
+
+    def refused(self, refusal: Denial) -> None:
+        """Tell all."""
+        for each in self._observers:
+            each.refused(refusal)
 
 
 def observer_of(observers: Sequence[Observer]) -> Observer:

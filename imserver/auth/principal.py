@@ -6,9 +6,24 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
+from imserver.auth.rights import NO_RIGHTS, Right
 from imserver.errors import ImserverError
 
-Kind = Literal["nobody", "demo", "key", "address", "signature", "session", "account", "guest", "bot", "page"]
+Kind = Literal[
+    "nobody",
+    "demo",
+    "key",
+    "address",
+    "signature",
+    "session",
+    "account",
+    "guest",
+    "bot",
+    "page",
+    "staff",
+    "command",
+    "node",
+]
 
 NO_APPS: Final[frozenset[str]] = frozenset()
 ALL_SCOPES: Final = frozenset({"push", "read", "admin", "any"})
@@ -29,10 +44,13 @@ class Principal(Struct, frozen=True):
     guest     a guest with the token of their account: ``device`` as above
     bot       a bot with its token
     page      a visitor of one of our own pages
+    staff     an account that acts by its role: ``rights``, ``apps``, its user id as ``staff``; no ``user``
+    command   a command of ``imserver`` that changes the database: the name of its system user as ``key``
+    node      a node by itself: its id as ``key``
     ========= ====================================================================
 
-    ``apps``: names of apps, without aliases; None: all apps. The last five kinds have exactly one app and a
-    ``user``.
+    ``apps``: names of apps, without aliases; None: all apps. Users (``session`` to ``page``) have exactly one
+    app and a ``user``. ``rights``: what ``staff`` may do in its only app.
     """
 
     kind: Kind
@@ -41,10 +59,24 @@ class Principal(Struct, frozen=True):
     user: str = ""
     key: str = ""
     device: int = 0
+    staff: str = ""
+    rights: frozenset[Right] = NO_RIGHTS
+
+    @property
+    def label(self) -> str:
+        """Who it is, for the log and the audit log: its kind, and the id of a key, user, account or node.
+
+        Ids of users come with their app.
+        """
+        if user := self.user or self.staff:
+            return f"{self.kind}:{self.app}/{user}"
+        return f"{self.kind}:{self.key}" if self.key else self.kind
 
     def may(self, need: Need, app: str | None = None) -> bool:
         """Whether the principal satisfies ``need`` in ``app`` (a resolved name; None: not known yet)."""
-        if need.scope not in self.scopes and self.kind not in need.users:
+        if need.scope not in self.scopes and (
+            self.kind not in need.users or (self.kind == "staff" and need.right not in self.rights)
+        ):
             return False
         return app is None or self.apps is None or app in self.apps or self.kind == "nobody"
 
@@ -54,7 +86,7 @@ class Principal(Struct, frozen=True):
 
     @property
     def app(self) -> str:
-        """The only app of a user."""
+        """The only app of a user, or of an account that acts by its role."""
         return next(iter(self.apps)) if self.apps else ""
 
 
@@ -68,12 +100,14 @@ class Need(Struct, frozen=True):
     """The requirement of a route: a principal with ``scope``, or one of the kinds in ``users``.
 
     ``users``: kinds of users that may act, each in its own app; ``nobody`` admits everybody. ``address``:
-    back ends may be identified by their address.
+    back ends may be identified by their address. ``right``: accounts whose role has it may act as a back end
+    of their app (``users`` has ``staff``).
     """
 
     scope: str = ""
     users: frozenset[Kind] = frozenset()
     address: bool = False
+    right: Right | Literal[""] = ""
 
 
 class BadSignature(ImserverError):
@@ -133,3 +167,11 @@ class Needs:
     """Anybody: the token in the body identifies the principal. A back end whose key may push does more."""
     ANYONE_OR_READ: Final = Need("read", frozenset({"nobody"}))
     """Anybody. A back end whose key may read gets more."""
+    MODERATE: Final = Need("admin", frozenset({"staff"}), right="moderate")
+    """A back end, or an account that may moderate."""
+    PEOPLE: Final = Need("admin", frozenset({"staff"}), right="people")
+    """A back end, or an account that may list accounts."""
+    OPERATE: Final = Need("admin", frozenset({"staff"}), right="operate")
+    """A back end, or an account that operates its app."""
+    OWN: Final = Need("admin", frozenset({"staff"}), right="own")
+    """A back end, or an account that owns its app."""

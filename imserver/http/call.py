@@ -536,6 +536,8 @@ def authorise(api: Api, route: Route, call: Call) -> None:
             if call.user not in ("", principal.user):
                 raise ApiProblem(Problems.NOT_ALLOWED, "The token belongs to another user")
             call.user = principal.user
+    elif principal.staff and api.sessions.is_banned(principal.app, principal.staff):
+        raise ApiProblem(Problems.BANNED)
     elif route.user == "required" and not call.user:
         raise ApiProblem(Problems.INVALID_REQUEST, "`user`: name the user on whose behalf you ask")
     if route.need_with is not None:

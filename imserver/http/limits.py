@@ -114,4 +114,6 @@ def _payer(principal: Principal, host: str) -> str | tuple[str, str]:
     """Whose token a request takes."""
     if principal.user and principal.kind != "page":  # anybody gets a page token
         return principal.app, principal.user
+    if principal.staff:
+        return principal.app, principal.staff
     return principal.key or network_of(host)

@@ -10,7 +10,7 @@ from imserver.auth.back_ends import (
 )
 from imserver.auth.issuers import Issuer
 from imserver.auth.login import Logins
-from imserver.auth.observer import NoObserver, Observer
+from imserver.auth.observer import Act, Denial, NoObserver, Observer
 from imserver.auth.principal import BadSignature, Need, Needs, Principal
 from imserver.auth.rates import Buckets, Rate, TooManyRequests, by_address
 from imserver.auth.relations import Relations
@@ -29,6 +29,7 @@ __all__ = [
     "GOCHAT",
     "AccountLookup",
     "AccountSession",
+    "Act",
     "AppSecrets",
     "BackEndCall",
     "BackEndRefused",
@@ -39,6 +40,7 @@ __all__ = [
     "BadTenant",
     "BadToken",
     "Buckets",
+    "Denial",
     "Issuer",
     "LoginAnswer",
     "LoginDecision",
