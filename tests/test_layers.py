@@ -50,6 +50,10 @@ LAYERS = (
     ("errors", "assets", "clock", "version", "__init__"),
 )
 
+PRIVILEGE = Path(__file__).with_name("privilege.txt")
+# Lists of `Core`, beside `FeatureParts`, that the messenger alone adds to.
+LISTS_OF_CORE = ("on_drain", "on_join")
+
 # The load tool and the client are packages of their own. The server imports neither: its command line names
 # their commands, by strings.
 BENCH_MAY_USE = {"__init__"}
@@ -182,6 +186,45 @@ def test_features_import_the_face_alone() -> None:
         and not name.startswith(("imserver.plugin.", "imserver.dialects.", "imserver.features.", *own))
     ]
     assert wrong == []
+
+
+def test_the_messenger_uses_exactly_the_names_of_its_privilege_beyond_the_face() -> None:
+    """``privilege.txt`` has them in order. ``ratchet.txt`` has their number, which may only fall."""
+    assert PRIVILEGE.read_text(encoding="utf-8").split() == names_of_the_privilege()
+
+
+def names_of_the_privilege() -> list[str]:
+    messenger = [*(PACKAGE / "messages").rglob("*.py")]
+    names = {
+        name.removeprefix("imserver.")
+        for module in messenger
+        for name, _ in imported(module)
+        if own_layer(name) not in {None, "messages", "plugin"} and name not in names_of_the_face()
+    }
+    names |= {f"core.core.Core.{name}" for module in messenger for name in lists_of_core(module)}
+    return sorted(names)
+
+
+def test_no_feature_adds_to_the_lists_of_the_core() -> None:
+    folders = (PACKAGE / "features", PACKAGE / "dialects", ROOT / "plugins")
+    assert [module for folder in folders for module in folder.rglob("*.py") if lists_of_core(module)] == []
+
+
+@cache
+def names_of_the_face() -> frozenset[str]:
+    """Full names, in the core, of what ``imserver.plugin`` exports."""
+    names: set[str] = set()
+    for module in (PACKAGE / "plugin").glob("*.py"):
+        face = import_module(f"imserver.plugin.{module.stem}")
+        exported = getattr(face, "__all__", ())
+        names |= {name for name, _ in imported(module) if name.rpartition(".")[2] in exported}
+    return frozenset(names)
+
+
+def lists_of_core(module: Path) -> list[str]:
+    """Which of :data:`LISTS_OF_CORE` a module names."""
+    text = module.read_text(encoding="utf-8")
+    return [name for name in LISTS_OF_CORE if f"core.{name}" in text]
 
 
 def test_no_imports_run_in_a_circle() -> None:

@@ -17,6 +17,7 @@ import pytest
 from .support import ROOT
 
 TABLE: Final = Path(__file__).with_name("ratchet.txt")
+PRIVILEGE: Final = Path(__file__).with_name("privilege.txt")
 TESTS: Final = ROOT / "tests"
 PACKAGE: Final = ROOT / "imserver"
 CLIENT: Final = ROOT / "imserver_client"
@@ -120,6 +121,10 @@ def face_names() -> int:
     return sum(map(exported, sources(FACE).values()))
 
 
+def privilege() -> int:
+    return len(PRIVILEGE.read_text(encoding="utf-8").split())
+
+
 def exported(text: str) -> int:
     """How many names ``__all__`` of a module has."""
     names = next((node for node in ast.parse(text).body if ast.unparse(node).startswith("__all__")), None)
@@ -147,6 +152,9 @@ ROWS: Final = {
         "Move what one feature needs into its folder, or ask by a question of the core.",
     ),
     "names of the face": Row(face_names, "Keep what one feature alone needs in that feature."),
+    "names that the messenger uses of the core beyond the face": Row(
+        privilege, "Use what the face has, or ask by a question of the core."
+    ),
 }
 
 
