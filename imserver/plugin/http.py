@@ -3,7 +3,7 @@
 from imserver.config.declared import about
 from imserver.http.call import Api, Call, Route
 from imserver.http.field import AccountApp, Acting, ActingPage, NextCursor, PageCursor
-from imserver.http.form import BadBody, app_of_rooms, read_cursor
+from imserver.http.form import BadBody, app_of_rooms, read_cursor, room_id
 from imserver.http.operation import Header, Refusals, Resource, one_of, refuse
 from imserver.http.reply import PROBLEM, ApiProblem, BatchAnswers, RequestRefused, stream_head, stream_refused
 from imserver.http.views import as_request, to_response
@@ -36,6 +36,7 @@ __all__ = [
     "page_and_cursor",
     "read_cursor",
     "refuse",
+    "room_id",
     "stream_head",
     "stream_refused",
     "to_response",

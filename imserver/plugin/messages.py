@@ -18,12 +18,12 @@ from imserver.messages.log.contract import (
 )
 from imserver.messages.log.message_log import MessageLog
 from imserver.messages.log.unread import UnreadMessages
+from imserver.messages.log_observer import LogObserver
 from imserver.messages.log_window import LogWindow
 from imserver.messages.messaging import Messaging
 from imserver.messages.model import Message
 from imserver.messages.names import clean_name, is_name
 from imserver.messages.node_messages import ToFollowers
-from imserver.messages.receipts import Signals
 from imserver.messages.services import MessageServices
 from imserver.messages.wire import FIELDS_OF_COMMANDS
 
@@ -36,6 +36,7 @@ __all__ = [
     "Draft",
     "Entry",
     "GroupState",
+    "LogObserver",
     "LogWindow",
     "Message",
     "MessageApi",
@@ -46,7 +47,6 @@ __all__ = [
     "RejectReason",
     "Rejected",
     "SendRequest",
-    "Signals",
     "StorageUnsure",
     "StreamAppended",
     "StreamPieces",

@@ -10,7 +10,6 @@ from imserver.core.services import (
     ChannelServices,
     ClusterServices,
     Foundation,
-    IdentityServices,
     PushServices,
     SessionServices,
 )
@@ -23,7 +22,6 @@ __all__ = [
     "ClusterServices",
     "Core",
     "Foundation",
-    "IdentityServices",
     "Joined",
     "Left",
     "Position",

@@ -1,7 +1,7 @@
 """The face: dialects, commands, events and connections."""
 
 from imserver.hub.fanout import AckedState
-from imserver.message_view import payload_of
+from imserver.message_view import on_one_line, payload_of
 from imserver.model import (
     AskHistory,
     AskPresence,
@@ -70,6 +70,7 @@ __all__ = [
     "has_nul",
     "host_of",
     "id_of",
+    "on_one_line",
     "payload_of",
     "well_formed",
     "without_nulls",

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from typing import Final
 
 import msgspec
 
 from imserver.plugin.errors import ReplyCode, reply_text
-from imserver.plugin.http import Call, HttpResponse, Route, app_of_rooms
+from imserver.plugin.http import Call, HttpResponse, Route, app_of_rooms, room_id
 from imserver.plugin.identity import Needs, Tenants
 
 _encode = msgspec.json.Encoder().encode
-_number = re.compile(r"0|-?[1-9][0-9]{0,11}", re.ASCII)
 
 
 def groups_list(tenants: Tenants, call: Call) -> HttpResponse:
@@ -21,13 +19,8 @@ def groups_list(tenants: Tenants, call: Call) -> HttpResponse:
     if tenant is None:
         text = _encode(reply_text(ReplyCode.NO_APP))
         return HttpResponse(200, b'{"code":%d,"msg":%b,"data":null}' % (ReplyCode.NO_APP, text))
-    rooms = _encode([{"ID": _id_of(room)} for room in tenant.room_members])
+    rooms = _encode([{"ID": room_id(room)} for room in tenant.room_members])
     return HttpResponse(200, b'{"code":200,"msg":"Success","data":%b}' % rooms)
-
-
-def _id_of(room: str) -> int | str:
-    """A plain decimal becomes a number, as in the original."""
-    return int(room) if _number.fullmatch(room) else room
 
 
 ROUTES: Final = (

@@ -47,6 +47,7 @@ from imserver.plugin.wire import (
     Subscribe,
     Unsubscribe,
     has_nul,
+    on_one_line,
     payload_of,
     without_nulls,
 )
@@ -102,14 +103,11 @@ CLOSE_REASONS: Final = {
 """Our close code → Centrifugo's reason."""
 
 _to_json = msgspec.json.Encoder().encode
-_LINE_END, _RETURN = b"\n\r"
-_BLANKS: Final = bytes.maketrans(b"\r\n", b"  ")
 
 
 def _encode(content: object) -> bytes:
     """JSON on one line: payloads may contain line ends, which separate frames."""
-    line = _to_json(content)
-    return line.translate(_BLANKS) if _LINE_END in line or _RETURN in line else line
+    return on_one_line(_to_json(content))
 
 
 # --- what clients send --------------------------------------------------------------------------------------

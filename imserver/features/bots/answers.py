@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from time import time
 from typing import Final
 
@@ -14,9 +14,8 @@ from imserver.features.bots.settings import BOT_PIECES, PIECES_PER_SECOND
 from imserver.features.bots.wire import AppendAnswer, CloseAnswer, OpenAnswer
 from imserver.plugin.errors import ReplyCode
 from imserver.plugin.identity import Buckets, TooManyRequests
-from imserver.plugin.messages import MessageLog, RefusedView, Rejected, RejectReason
-from imserver.plugin.services import ChannelRefused, IdentityServices
-from imserver.plugin.storage import Store
+from imserver.plugin.messages import MessageLog, MessageServices, RefusedView, Rejected, RejectReason
+from imserver.plugin.services import ChannelRefused, Core
 from imserver.plugin.wire import CommandRow, CommandTable, Connection, Reply, app_and_user, id_of
 
 MOST_STREAMS: Final = 100
@@ -25,27 +24,12 @@ _MOST_OWNERS: Final = 10_000
 
 
 class StreamedAnswers:
-    """Lets bots stream answers. Every method may switch and raise StorageUnavailable.
+    """Lets bots stream answers. Every method may switch and raise StorageUnavailable."""
 
-    ``open_text``, ``count_of``, ``append`` and ``close_text`` are those of the streams in conversations.
-    """
-
-    def __init__(
-        self,
-        open_text: Callable[[str, str, str, int, str, str, str], str],
-        count_of: Callable[[str, str], int],
-        append: Callable[[str, Sequence[tuple[str, int, str]], str], Sequence[tuple[str, int]]],
-        close_text: Callable[[str, str, bool, str], tuple[str, int] | Rejected],
-        store: Store,
-        bots: BotStore,
-        identity: IdentityServices,
-        accounts: Accounts,
-    ) -> None:
-        self._open_text = open_text
-        self._count_of = count_of
-        self._append = append
-        self._close_text = close_text
-        self._store = store
+    def __init__(self, core: Core, bots: BotStore, accounts: Accounts) -> None:
+        identity = core.identity
+        self._texts = core.service(MessageServices).streams
+        self._store = core.storage.store
         self._bots = bots
         self._logins = identity.logins
         self._accounts = accounts
@@ -91,11 +75,11 @@ class StreamedAnswers:
         if to and self._is_refused_as_first(app, user, to):
             return Rejected(RejectReason.UNKNOWN_ACCOUNT)
         if not is_back_end:
-            if self._count_of(app, user) >= MOST_STREAMS:
+            if self._texts.count_of(app, user) >= MOST_STREAMS:
                 raise ChannelRefused("full", f"the bot has {MOST_STREAMS} open streams on this node")
             if not self._rates.take(app, user):
                 raise TooManyRequests(1)
-        return self._open_text(app, user, found, conversation, text, type, owner)
+        return self._texts.open_text(app, user, found, conversation, text, type, owner)
 
     def _owner_of(self, app: str, bot: str) -> str:
         """Who pays for the streams of a bot (``""``: it is no bot). It never changes, and is remembered."""
@@ -137,14 +121,14 @@ class StreamedAnswers:
             owner = self._owners.get((app, user))
             owner = self._owner_of(app, user) if owner is None else owner
             self._pieces.require_one((app, owner or user), len(pieces))
-        return self._append(app, pieces, user)
+        return self._texts.append(app, pieces, user)
 
     def close(self, app: str, user: str, stream: str, incomplete: bool = False) -> tuple[str, int] | Rejected:
         """Close a stream of a bot. Returns the result, and the id of the stored message (0: there is none).
 
         Rejected: the stream is closed, but its message is not stored. Raises ChannelRefused: ``unavailable``.
         """
-        return self._close_text(app, stream, incomplete, user)
+        return self._texts.close_text(app, stream, incomplete, user)
 
 
 # --- commands of clients ------------------------------------------------------------------------------------

@@ -65,17 +65,7 @@ def build(core: Core) -> FeatureParts:
     )
     rate = Buckets(HOOK_REQUESTS, ADDRESS_REQUESTS, ADDRESS_SECONDS, core.cluster.attempt)
     incoming = IncomingHooks(hook_rows, bots, people.accounts, groups_of(core), rate)
-    texts = core.service(MessageServices).streams
-    answers = StreamedAnswers(
-        texts.open_text,
-        texts.count_of,
-        texts.append,
-        texts.close_text,
-        store,
-        rows,
-        core.identity,
-        people.accounts,
-    )
+    answers = StreamedAnswers(core, rows, people.accounts)
     people.tokens.bots = rows.holder
     return FeatureParts(
         BotParts(bots, incoming, hooks, answers),

@@ -40,8 +40,7 @@ from imserver.plugin.http import (
     read_cursor,
     refuse,
 )
-from imserver.plugin.identity import Needs
-from imserver.plugin.services import IdentityServices
+from imserver.plugin.identity import Needs, Relations, Tenants
 from imserver.plugin.wire import id_of
 
 GroupId = Annotated[
@@ -262,12 +261,13 @@ class GroupApi(Struct, frozen=True):
     """The services that the routes use."""
 
     groups: Groups
-    identity: IdentityServices
+    tenants: Tenants
+    relations: Relations
 
 
 routes = Resource(
     "groups",
-    service=lambda core, _: GroupApi(groups_of(core), core.identity),
+    service=lambda core, _: GroupApi(groups_of(core), core.identity.tenants, core.identity.relations),
     chapter="Stored member lists with stored messages.",
     hot=False,
     examples=(_GROUP, _CHANGED),
@@ -281,7 +281,7 @@ def _check_members(api: GroupApi, call: Call, users: Sequence[str]) -> set[str]:
     In an app with accounts they have to exist. They must not have blocked the user who asks. Raises
     :class:`ApiProblem` and Strangers.
     """
-    tenant = api.identity.tenants.get(call.app)
+    tenant = api.tenants.get(call.app)
     if not call.is_back_end or (tenant is not None and tenant.wants_accounts(call.app)):
         # A back end may name anybody as the user who asks.
         wanted = dict.fromkeys([*users, call.user] if call.is_back_end and call.user else users)
@@ -289,7 +289,7 @@ def _check_members(api: GroupApi, call: Call, users: Sequence[str]) -> set[str]:
         if unknown := [user for user in wanted if user not in known and user != call.principal.user]:
             named = ", ".join(f"`{user}`" for user in unknown[:MOST_NAMED])
             raise ApiProblem(Problems.UNKNOWN_ACCOUNT, f"There is no account {named}")
-    if call.user and users and (blocked := api.identity.relations.blocked_by(call.app, call.user, users)):
+    if call.user and users and (blocked := api.relations.blocked_by(call.app, call.user, users)):
         named = ", ".join(f"`{user}`" for user in blocked[:MOST_NAMED])
         raise ApiProblem(Problems.NOT_ALLOWED, f"`members`: not allowed for {named}")
     return set() if call.is_back_end else api.groups.strangers_among(call.app, call.user, users)

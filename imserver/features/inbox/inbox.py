@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -12,7 +13,7 @@ from imserver.features.inbox.settings import InboxSettings
 from imserver.features.inbox.wire import Arrange, AskArrangements
 from imserver.plugin.errors import ImserverError, ReplyCode
 from imserver.plugin.identity import Buckets, TooManyRequests
-from imserver.plugin.messages import MessageLog, RefusedView, Signals, ToFollowers
+from imserver.plugin.messages import MessageLog, RefusedView, ToFollowers
 from imserver.plugin.storage import Store
 from imserver.plugin.wire import CommandRow, CommandTable, Connection, Reply, Signal, app_and_user
 
@@ -32,14 +33,22 @@ class ArrangementPage(Struct, rename="camel"):
 
 
 class Inbox:
-    """Stores arrangements, and sends them to other sessions of the user. ``changes``: the rate of users."""
+    """Stores arrangements, and sends them to other sessions of the user.
+
+    ``send`` delivers a signal to all of them but one. ``changes``: the rate of users.
+    """
 
     def __init__(
-        self, store: Store, rows: ArrangementRows, signals: Signals, limits: InboxSettings, changes: Buckets
+        self,
+        store: Store,
+        rows: ArrangementRows,
+        send: Callable[[ToFollowers, Connection | None], object],
+        limits: InboxSettings,
+        changes: Buckets,
     ) -> None:
         self._store = store
         self._rows = rows
-        self._signals = signals
+        self._send = send
         self._limits = limits
         self._changes = changes
 
@@ -76,7 +85,7 @@ class Inbox:
         after, has_changed = self._rows.change(app, user, change, self._limits)
         if has_changed:
             signal = Signal("arrangement", user, "", conversation=conversation, data=_encode(after))
-            self._signals.send(ToFollowers(app, (user,), 0, signal), besides)
+            self._send(ToFollowers(app, (user,), 0, signal), besides)
         return after
 
     def since(self, app: str, user: str, version: int, limit: int) -> ArrangementPage:

@@ -22,7 +22,7 @@ def build(core: Core) -> FeatureParts:
     inbox = Inbox(
         core.storage.store,
         ArrangementRows(core.storage.store),
-        core.service(MessageServices).signals,
+        core.service(MessageServices).signals.send,
         settings_of(core.config, InboxSettings),
         Buckets(INBOX_CHANGES, CHANGES, CHANGE_SECONDS),
     )

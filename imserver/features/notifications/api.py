@@ -39,7 +39,7 @@ from imserver.features.notifications.settings import (
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import AccountApp, Acting, Api, ApiProblem, Call, Resource, about, refuse
 from imserver.plugin.identity import GOCHAT, Buckets, Needs, Tenants
-from imserver.plugin.messages import ConversationId, MessageLog, MessageServices, Signals, ToFollowers
+from imserver.plugin.messages import ConversationId, MessageLog, MessageServices, ToFollowers
 from imserver.plugin.runtime import BadUrl
 from imserver.plugin.services import Core
 from imserver.plugin.settings import settings_of
@@ -245,7 +245,7 @@ class NotificationApi(Struct, frozen=True):
     parts: NotificationParts
     tenants: Tenants
     store: Store
-    signals: Signals
+    signal: Callable[[ToFollowers], object]
     wants_accounts: Callable[[str], bool]
     account_of: Callable[[str, str], Account | None]
     has_smtp: bool
@@ -270,7 +270,7 @@ def _service(core: Core, _api: Api) -> NotificationApi:
         notifications_of(core),
         core.identity.tenants,
         core.storage.store,
-        core.service(MessageServices).signals,
+        core.service(MessageServices).signals.send,
         accounts_of(core).tokens.wanted_in,
         accounts_of(core).accounts.get,
         bool(settings_of(config, SmtpSettings).host),
@@ -505,7 +505,7 @@ def update_conversation_wish(
     rows.set_conversation_wish(app, user, wish)
     event = WishEvent(conversation, wish.level, wish.muted_until)
     signal = Signal("wish", user, "", conversation=conversation, data=msgspec.json.encode(event))
-    api.signals.send(ToFollowers(app, (user,), 0, signal))
+    api.signal(ToFollowers(app, (user,), 0, signal))
     return _wish_shown(wish)
 
 

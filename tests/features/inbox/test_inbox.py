@@ -14,9 +14,9 @@ from tests.storage.conftest import OpenStore
 
 def test_a_user_pays_for_changes(open_store: OpenStore) -> None:
     store = open_store()
-    signals: Any = None  # there is nothing to send
+    send: Any = None  # there is nothing to send
     changes = Buckets(INBOX_CHANGES, number=1, seconds=60)
-    inbox = Inbox(store, ArrangementRows(store), signals, InboxSettings(), changes)
+    inbox = Inbox(store, ArrangementRows(store), send, InboxSettings(), changes)
     change = Arrange(1, pinned=1)
     for _ in range(2):
         with pytest.raises(NotInConversation):
