@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from msgspec import Struct
 
 from imserver.auth.principal import Principal
 from imserver.config.settings import TenantSettings
-from imserver.model import Event
+from imserver.model import Command, Event
 from imserver.storage.contract import RecordEvent
 from imserver.transport.connection import Connection
+from imserver.transport.gate import host_of
 
 if TYPE_CHECKING:
     from imserver.storage.statements import PooledStatements
@@ -21,8 +22,12 @@ class Act(Struct, frozen=True):
     """Something that was changed, for those who have to prove it.
 
     ``name``: what was done, as ``accounts.delete``. ``by``: who has done it. ``app`` and ``user``: in which
-    app, to whom; ``""``: to none. ``address``: from where. ``request``: the id of the request. ``facts``:
-    what else it names: ids, numbers and reasons, no texts that users wrote and no secrets.
+    app, to whom or on whose behalf; ``""``: to none. ``address``: from where. ``request``: the id of the
+    request. ``facts``: what else it names, as JSON: ids, numbers and reasons, no texts that users wrote and
+    no secrets. ``users`` among them: the ids of other users of the app. None: they are made of ``given``,
+    the struct or the parameters of the request or command, and of ``answer``, the struct that answers it.
+    They may have texts and secrets, so nobody keeps them. ``gone``: the user was deleted by this, so nobody
+    keeps the name.
     """
 
     name: str
@@ -31,7 +36,10 @@ class Act(Struct, frozen=True):
     user: str = ""
     address: str = ""
     request: str = ""
-    facts: Mapping[str, Any] = {}
+    facts: Mapping[str, Any] | None = None
+    gone: bool = False
+    given: object = None
+    answer: object = None
 
 
 class Denial(Struct, frozen=True):
@@ -185,3 +193,15 @@ def observer_of(observers: Sequence[Observer]) -> Observer:
     if len(observers) == 1:
         return observers[0]
     return Observers(observers) if observers else NoObserver()
+
+
+def report_commands(observer: Observer) -> Callable[[Connection, str, Command], None]:
+    """The function that tells of a command that has succeeded: the connection, the name of the act, and the
+    command. It may switch."""
+
+    def acted(connection: Connection, name: str, command: Command) -> None:
+        app, user = connection.app or "", connection.user or ""
+        by = Principal("session", apps=frozenset({app}), user=user)
+        observer.acted(Act(name, by, app, user, host_of(connection.peer), given=command))
+
+    return acted

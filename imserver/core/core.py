@@ -15,7 +15,7 @@ from imserver.auth.back_ends import BackEnds, NoBackEnds
 from imserver.auth.issuers import Issuers
 from imserver.auth.login import Logins
 from imserver.auth.login_tokens import LoginTokens
-from imserver.auth.observer import Observer, observer_of
+from imserver.auth.observer import Observer, observer_of, report_commands
 from imserver.auth.page_tokens import PageTokens
 from imserver.auth.rates import SenderRates
 from imserver.auth.relations import NoRelations, Relations
@@ -205,6 +205,7 @@ class Core:
         base, links = self._make_foundation(secret)
         self.cluster = base.cluster
         self.identity = identity = self._make_identity(base, secret)
+        self.network.dispatcher.acted = report_commands(identity.observer)
         if links is None:
             targets = build_alone(base, identity.logins)
         else:

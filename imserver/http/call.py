@@ -16,6 +16,7 @@ import msgspec
 from msgspec import UNSET, Struct
 
 from imserver.auth.authority import TOKEN_HOLDERS, bearer, refusal
+from imserver.auth.observer import Act
 from imserver.auth.principal import (
     DEMO,
     NOBODY,
@@ -83,6 +84,7 @@ class Api:
         self.rates = Rates(config.api.requests_per_second, self.limits.messages_per_second, core.node.metrics)
         self.document = document
         self._core = core
+        self._observer = core.identity.observer
         self._services: dict[MakeService, Any] = {}
         self.endpoints = {(row.method, row.path): self.bind(row) for row in routes}
         """Method and path → route, in the order of the routes."""
@@ -134,6 +136,18 @@ class Api:
             raise ApiProblem(*refusal(principal, need))
         return principal
 
+    def acted(self, name: str, call: Call, answer: Any = None, given: Any = None) -> None:
+        """Tell the observer what a call has changed, for routes whose function does not do all of it.
+
+        ``name``: that of the act. ``answer``: the struct that its function returned. ``given``: the input, if
+        it is not that of the call. May switch.
+        """
+        if given is None:
+            given = call.params if call.input is None else call.input
+        request = call.request
+        who = call.principal, call.app, call.user or getattr(given, "user", ""), request.host, request.id
+        self._observer.acted(Act(name, *who, call.facts, call.gone, given, answer))
+
     def style_of(self, path: str) -> Style:
         """The form in which requests for a path are refused."""
         keys = (path, *patterns_of(path))
@@ -163,6 +177,10 @@ class Call(Struct):
     fields of a multipart form. Rows with a ``shape`` or their own ``read`` have ``input`` instead. ``app`` is
     the resolved app, ``""`` if the request names none. ``user`` is the user for whom the request is made (in
     rows with a ``user`` rule). ``cost``: as how many requests it counts against the rate.
+
+    Functions of rows with an ``act`` may set what is told of it: ``act``, another name (``""``: nothing has
+    changed), ``user``, whom it concerns, ``facts`` in place of those that the input has, and ``gone``, see
+    :class:`Act`.
     """
 
     params: dict[str, str]
@@ -175,6 +193,9 @@ class Call(Struct):
     input: Any = None
     user: str = ""
     cost: int = 1
+    act: str | None = None
+    facts: Mapping[str, Any] | None = None
+    gone: bool = False
 
     @property
     def is_back_end(self) -> bool:
@@ -284,7 +305,9 @@ class Route(Struct, frozen=True):
 
     ``status``: if it is set, ``function`` gets ``call.input``, too, and returns the body of an answer with
     this status. ``refusals``: exceptions of such a function → refusals. ``on_publisher``: publisher
-    connections have it as a command, too.
+    connections have it as a command, too. ``act``: the name under which observers hear of each request that
+    has succeeded; ``""``: it changes nothing, or is what users and back ends do all day. ``success``: how the
+    body of such an answer begins, if refusals have the same status.
     """
 
     method: str
@@ -308,6 +331,8 @@ class Route(Struct, frozen=True):
     status: int = 0
     refusals: Mapping[type[Exception], Callable[[Any], ApiProblem]] = {}
     on_publisher: bool = False
+    act: str = ""
+    success: bytes = b""
 
 
 MakeService = Callable[[Core, Api], Any]
@@ -395,10 +420,14 @@ def answer(
         if limited and call.cost > 1:
             api.rates.charge(admitted, request.host, call.cost - 1)
         assert route.function is not None
+        answer = None
         if route.status:
-            finished = call.reply(route.function(endpoint.service, call, call.input), (), route.status)
+            answer = route.function(endpoint.service, call, call.input)
+            finished = call.reply(answer, (), route.status)
         else:
             finished = route.function(endpoint.service, call)
+        if route.act:
+            _report_act(api, route, call, answer, finished)
     except Exception as error:
         finished = refused(route, request, error)
     if api.flusher.bulk_filled != filled:
@@ -576,9 +605,21 @@ def run_command(api: Api, endpoint: Endpoint, principal: Principal, request: Htt
         call = read(api, endpoint, request, principal)
         authorise(api, route, call)
         assert route.function is not None
+        answer = None
+        finished: HttpResponse
         if route.status:
-            return call.reply(route.function(endpoint.service, call, call.input), (), route.status)
-        finished: HttpResponse = route.function(endpoint.service, call)
+            answer = route.function(endpoint.service, call, call.input)
+            finished = call.reply(answer, (), route.status)
+        else:
+            finished = route.function(endpoint.service, call)
+        if route.act:
+            _report_act(api, route, call, answer, finished)
         return finished
     except Exception as error:
         return refused(route, request, error)
+
+
+def _report_act(api: Api, route: Route, call: Call, answer: Any, finished: HttpResponse) -> None:
+    """Tell the observer of a request that may have changed something. May switch."""
+    if call.act != "" and finished.status < 400 and finished.body.startswith(route.success):
+        api.acted(call.act or route.act, call, answer)

@@ -116,11 +116,21 @@ class Operation(Struct, frozen=True):
     """Exceptions of a function that returns the body."""
     on_publisher: bool = False
     """Whether publisher connections have it as a command, too: a POST route with the need ``PUSH``."""
+    act: str | None = None
+    """The name under which observers hear of each request that has succeeded. None: a POST route has its path
+    as ``accounts.delete``. ``""``: it changes nothing, or is what users and back ends do all day."""
 
     @property
     def scope(self) -> str:
         """The scope of the key, if only API keys are accepted; else ``""``."""
         return "" if self.need.users else self.need.scope
+
+    @property
+    def act_name(self) -> str:
+        """The name of its act; ``""``: observers do not hear of it."""
+        if self.act is not None or self.method != "POST":
+            return self.act or ""
+        return self.path.removeprefix(f"{PREFIX}/").replace("/", ".")
 
     @property
     def limited(self) -> bool:
@@ -296,6 +306,7 @@ def route_of(row: Operation) -> Route:
         status=row.status if row.returns else 0,
         refusals=row.refusals,
         on_publisher=row.on_publisher,
+        act=row.act_name,
     )
 
 

@@ -29,7 +29,9 @@ class CommandRow(Struct, frozen=True):
     ``run`` is called with the connection and the command. With ``answers`` it is also called with a function
     that sends the reply. If it returns None, it calls that function once, possibly later. Such replies may
     arrive after the replies to later requests. None without ``answers``: the command has no reply.
-    ``refusals``: the exceptions of ``run`` that are replies with a code.
+    ``refusals``: the exceptions of ``run`` that are replies with a code. ``act``: the name under which
+    observers hear of each command that has succeeded, before its reply; ``""``: it changes nothing, or is
+    what users do all day. Such a command is not ``answers``.
     """
 
     run: Callable[..., Reply | None]
@@ -37,18 +39,27 @@ class CommandRow(Struct, frozen=True):
     answers: bool = False
     without_user: bool = False
     refusals: dict[type[Exception], int] = {}
+    act: str = ""
 
 
 CommandTable = Mapping[type, CommandRow]
 """Command → its row."""
 
 
+def _nobody_hears(_connection: Connection, _act: str, _command: Command) -> None:
+    pass
+
+
 class Dispatcher:
-    """Runs the commands of all dialects from one table. ``tables``: those of the services that run them."""
+    """Runs the commands of all dialects from one table. ``tables``: those of the services that run them.
+
+    ``acted(connection, act, command)`` is called for rows with an ``act``; it may be set later, and switch.
+    """
 
     def __init__(self, tables: Iterable[CommandTable], metrics: Metrics) -> None:
         self.table: dict[type, CommandRow] = {}
         self._metrics = metrics
+        self.acted: Callable[[Connection, str, Command], None] = _nobody_hears
         for rows in tables:
             self.add(rows)
 
@@ -89,6 +100,8 @@ class Dispatcher:
                         reply = row.run(connection, command, partial(_reply, connection, request))
                     else:
                         reply = row.run(connection, command)
+                        if row.act:
+                            self._report_act(connection, row.act, command, reply)
                 except StorageUnavailable:
                     reply = _NOT_STORED
                 except Exception as error:
@@ -108,12 +121,21 @@ class Dispatcher:
         if row.needs_session and not (connection.user or (row.without_user and connection.app)):
             return _NOT_LOGGED_IN
         try:
-            return row.run(connection, command, answer) if row.answers else row.run(connection, command)
+            if row.answers:
+                return row.run(connection, command, answer)
+            reply = row.run(connection, command)
+            if row.act:
+                self._report_act(connection, row.act, command, reply)
+            return reply
         except Exception as error:
             code = row.refusals.get(type(error))
             if code is None:
                 raise
             return Reply(code)
+
+    def _report_act(self, connection: Connection, act: str, command: Command, reply: Reply | None) -> None:
+        if reply is not None and reply.code == errors.ReplyCode.OK:
+            self.acted(connection, act, command)
 
 
 def serve_each(serve: Serve) -> Serve:

@@ -190,6 +190,7 @@ _SENT: Final = ChannelResult("orders:17", "sent", 6, "Zm9vYg")
 @routes.post(
     "/channels/publish",
     Needs.PUSH,
+    act="",
     problems=(errors.Problems.TOO_MANY_TARGETS, errors.Problems.ID_REUSED, errors.Problems.NOT_ACCEPTED),
     headers=(IDEMPOTENCY_KEY,),
     rules=MESSAGE_RULES,
@@ -212,6 +213,7 @@ def publish(api: ChannelApi, call: Call, request: ChannelPublishRequest) -> Chan
 @routes.post(
     "/channels/broadcast",
     Needs.PUSH,
+    act="",
     problems=(errors.Problems.TOO_MANY_TARGETS, errors.Problems.ID_REUSED, errors.Problems.NOT_ACCEPTED),
     headers=(IDEMPOTENCY_KEY,),
     rules=MESSAGE_RULES,

@@ -163,6 +163,7 @@ def user_presence(api: PresenceApi, call: Call, request: PresenceQuery) -> Prese
 @routes.post(
     "/presence",
     Needs.READ,
+    act="",
     problems=(Problems.TOO_MANY_TARGETS,),
     example={"app": "default", "users": ["ann", "nobody"]},
     answer_example=PresenceAnswer(1, [UserPresence("ann", True), UserPresence("nobody", False)], []),

@@ -84,6 +84,7 @@ routes = Resource("push", service=push_api)
 @routes.post(
     "/push",
     Needs.PUSH,
+    act="",
     body=PushRequest,
     answer=PushAnswer,
     problems=SENDING_PROBLEMS,

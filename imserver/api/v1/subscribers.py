@@ -166,6 +166,7 @@ routes = Resource(
 @routes.post(
     "/channels/subscribe",
     Needs.PUSH,
+    act="",
     example=_CHANGE,
     answer_example=SubscribeAnswer(1, [SubscriptionResult("subscribed", _SAMPLE_ID, "ann")], []),
 )
@@ -188,6 +189,7 @@ def subscribe(api: SubscriberApi, call: Call, request: SubscriptionChange) -> Su
 @routes.post(
     "/channels/unsubscribe",
     Needs.PUSH,
+    act="",
     example=_CHANGE,
     answer_example=UnsubscribeAnswer(1, [UnsubscriptionResult("unsubscribed", _SAMPLE_ID, "ann")], []),
 )

@@ -74,6 +74,7 @@ _batches = Resource("push", service=lambda _, api: api)
 @_batches.post(
     "/batch",
     Needs.ANY_KEY,
+    act="",
     body=BatchRequest,
     answer=BatchAnswer,
     problems=(errors.Problems.TOO_MANY_TARGETS,),

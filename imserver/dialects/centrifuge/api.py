@@ -80,9 +80,10 @@ class CentrifugeApi(Struct, frozen=True):
     node: Callable[[], str]
     started_at: float
     version: str
+    http: Api
 
 
-def _api(core: Core, _: Api) -> CentrifugeApi:
+def _api(core: Core, api: Api) -> CentrifugeApi:
     return CentrifugeApi(
         core.push,
         core.sessions,
@@ -92,6 +93,7 @@ def _api(core: Core, _: Api) -> CentrifugeApi:
         lambda: core.status.lease().node,
         core.node.started_at,
         core.node.version,
+        api,
     )
 
 
@@ -476,11 +478,15 @@ def info(api: CentrifugeApi, app: str, _request: _Info) -> dict[str, Any]:
 
 
 class Method(Struct, frozen=True):
-    """One method: what its principal must have proved, its request, and its function."""
+    """One method: what its principal must have proved, its request, its function, and the name of its act.
+
+    It is told here, not by the row of the route: a batch has several methods.
+    """
 
     need: Need
     request: type[Partial]
     function: Callable[[CentrifugeApi, str, Any], Any]
+    act: str = ""
 
 
 METHODS: Final[Mapping[str, Method]] = {
@@ -488,12 +494,12 @@ METHODS: Final[Mapping[str, Method]] = {
     "broadcast": Method(Needs.PUSH, _Broadcast, broadcast),
     "subscribe": Method(Needs.PUSH, _Subscribe, subscribe),
     "unsubscribe": Method(Needs.PUSH, _Unsubscribe, unsubscribe),
-    "disconnect": Method(Needs.ADMIN, _Disconnect, disconnect),
-    "refresh": Method(Needs.ADMIN, _Refresh, refresh),
+    "disconnect": Method(Needs.ADMIN, _Disconnect, disconnect, "disconnect"),
+    "refresh": Method(Needs.ADMIN, _Refresh, refresh, "refresh"),
     "presence": Method(Needs.READ, _OfChannel, presence),
     "presence_stats": Method(Needs.READ, _OfChannel, count_presence),
     "history": Method(Needs.READ, _History, history),
-    "history_remove": Method(Needs.PUSH, _OfChannel, remove_history),
+    "history_remove": Method(Needs.PUSH, _OfChannel, remove_history, "channels.history.remove"),
     "channels": Method(Needs.READ, _Channels, list_channels),
     "info": Method(Needs.READ, _Info, info),
 }
@@ -555,22 +561,25 @@ def _read_commands(decode: Callable[[bytes], list[Any]], api: CentrifugeApi, cal
     call.cost = max(1, len(call.input))
 
 
-def _run(method: Method, api: CentrifugeApi, app: str, request: Partial) -> dict[str, Any]:
+def _run(method: Method, api: CentrifugeApi, call: Call, request: Partial) -> dict[str, Any]:
     """The reply of a method. May switch."""
     try:
         request.check()
     except ValueError as error:
         return _error(codes.BAD_DATA, str(error))
     try:
-        return {"result": method.function(api, app, request)}
+        result = method.function(api, call.app, request)
     except MethodFailed as failed:
         return _error(failed.code, failed.detail)
     except ChannelRefused as refused:
         return _error(REFUSALS[refused.reason].code)
+    if method.act:
+        api.http.acted(method.act, call, given=request)
+    return {"result": result}
 
 
 def _answer(method: Method, api: CentrifugeApi, call: Call) -> HttpResponse:
-    reply = _run(method, api, call.app, call.input)
+    reply = _run(method, api, call, call.input)
     if "error" in reply and call.request.headers.get("x-centrifugo-error-mode") == "transport":
         error = reply["error"]
         return HttpResponse(_STATUSES.get(error["code"], 400), _encode(error))
@@ -614,7 +623,7 @@ def _run_command(api: CentrifugeApi, call: Call, name: str, content: bytes) -> d
     except (ValueError, RecursionError):
         return _error(codes.BAD_DATA)
     try:
-        return _run(method, api, call.app, request)
+        return _run(method, api, call, request)
     except Unavailable:
         return _error(codes.INTERNAL)
     except Exception:  # the other commands have answers

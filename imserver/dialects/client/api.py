@@ -262,7 +262,8 @@ class _Driven(Generic[B]):
     def __call__(self, api: ClientApi, call: Call) -> HttpResponse:
         if not api.service.is_registered(call.input):
             return UNKNOWN_SYSTEM
-        return self._function(api, call.app, self._reader.read(call))
+        body = call.input = self._reader.read(call)
+        return self._function(api, call.app, body)
 
 
 # --- pushing ------------------------------------------------------------------------------------------------
@@ -400,6 +401,7 @@ def register(api: ClientApi, call: Call) -> HttpResponse:
     return DONE if is_new else TAKEN
 
 
+_DONE: Final = b'{"code":0,'
 _ANY: Final = ("POST", "GET", "PUT", "PATCH", "DELETE", "OPTIONS")
 _DRIVEN: Final[tuple[tuple[str, Need, _Driven[Any]], ...]] = (
     ("/api/send_to_client", Needs.PUSH_OR_ADDRESS, _Driven(PushToClient, send_to_client)),
@@ -426,11 +428,25 @@ ROUTES: Final = (
             read=_read_new_system,
             style=STYLE,
             service=_api,
+            act="apps.create",
+            success=_DONE,
         )
         for method in _ANY
     ),
     *(
-        Route("POST", path, need, function, "named", hot=True, read=_read_system, style=STYLE, service=_api)
+        Route(
+            "POST",
+            path,
+            need,
+            function,
+            "named",
+            hot=True,
+            read=_read_system,
+            style=STYLE,
+            service=_api,
+            act="disconnect" if path == "/api/close_client" else "",
+            success=_DONE,
+        )
         for path, need, function in _DRIVEN
     ),
 )

@@ -488,6 +488,9 @@ def kick(sessions: Sessions, call: Call) -> HttpResponse:
     if not (math.isfinite(ban_seconds) and 0 <= ban_seconds <= MAX_BAN_SECONDS):
         return BAD_PARAMETER
     closed = sessions.close(call.app, [user], None, ban_seconds)
+    call.user = user
+    if ban_seconds:
+        call.act, call.facts = "ban", {"seconds": ban_seconds}
     data: dict[str, object] = {"kickResults": closed.total > 0, "kickCount": closed.total}
     if closed.missing:
         data["missingNodes"] = list(closed.missing)
@@ -540,6 +543,8 @@ ROUTES: Final = (
         kick,
         "any",
         hot=True,
+        act="disconnect",
+        success=b'{"code":200,',
         service=lambda core, _: core.sessions.sessions,
     ),
     Route(

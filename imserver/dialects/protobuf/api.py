@@ -115,6 +115,7 @@ def register(api: GoChatApi, call: Call) -> HttpResponse:
         return TOO_MANY_FAILURES
     except (Overloaded, WrongLogin):  # the account was deleted at the same time
         return BUSY
+    call.user = account.user
     return success("登录成功", {"token": session.token, "id": account.user})
 
 
@@ -135,6 +136,7 @@ def login(api: GoChatApi, call: Call) -> HttpResponse:
         return TOO_MANY_FAILURES
     except Overloaded:
         return BUSY
+    call.user = account.user
     return success("登录成功", {"token": session.token, "user_id": account.user})
 
 
@@ -189,6 +191,7 @@ def create_group(api: GoChatApi, call: Call) -> HttpResponse:
         return TOO_MANY_GROUPS
     except TooManyMembers:
         return TOO_MANY_MEMBERS
+    call.user, call.facts = user, {"group": str(group.id), "users": [*dict.fromkeys(filter(None, wanted))]}
     return success("群组创建成功", {"id": str(group.id)})
 
 
@@ -215,15 +218,16 @@ def _id(text: str) -> str:
 
 _ROW: Final[dict[str, Any]] = {
     "style": STYLE,
+    "success": b'{"code":200,',
     "app_of": app_of,
     "service": lambda core, _: core.service(GoChatApi),
 }
 _OF_ACCOUNTS: Final[dict[str, Any]] = {**_ROW, "limited": True, "token_in": "token"}
 
 ROUTES: Final = (
-    Route("POST", "/register", Needs.ANYONE, register, **_ROW),
-    Route("POST", "/login", Needs.ANYONE, login, **_ROW),
+    Route("POST", "/register", Needs.ANYONE, register, act="accounts.register", **_ROW),
+    Route("POST", "/login", Needs.ANYONE, login, act="accounts.login", **_ROW),
     Route("POST", "/friend/add", Needs.ACCOUNT, add_friend, "any", **_OF_ACCOUNTS),
-    Route("POST", "/group/create", Needs.ACCOUNT, create_group, "any", **_OF_ACCOUNTS),
+    Route("POST", "/group/create", Needs.ACCOUNT, create_group, "any", act="groups.create", **_OF_ACCOUNTS),
     Route("GET", "/group_user/list", Needs.ACCOUNT, list_group, "any", **_OF_ACCOUNTS),
 )

@@ -275,7 +275,8 @@ def up(_service: None, _call: Call) -> HttpResponse:
 def terminate(api: PusherApi, call: Call) -> HttpResponse:
     """``POST /apps/{app_id}/users/{id}/terminate_connections``: end all sessions of a user."""
     request: _PusherRequest = call.input
-    api.sessions.sessions.close(call.app, [request.segments[4]])
+    call.user, call.facts = request.segments[4], {}
+    api.sessions.sessions.close(call.app, [call.user])
     return _answer({})
 
 
@@ -340,6 +341,6 @@ ROUTES: Final = (
     Route("GET", "/apps/*/channels/*", Needs.SIGNED, channel, **_ROW),
     Route("GET", "/apps/*/channels/*/users", Needs.SIGNED, users, **_ROW),
     Route("GET", "/apps/*/connections", Needs.SIGNED, connections, **_ROW),
-    Route("POST", "/apps/*/users/*/terminate_connections", Needs.SIGNED, terminate, **_ROW),
+    Route("POST", "/apps/*/users/*/terminate_connections", Needs.SIGNED, terminate, act="disconnect", **_ROW),
     Route("GET", "/up", Needs.ANYONE, up, hot=True, style=_Style()),
 )

@@ -523,8 +523,9 @@ class Accounts:
         found = self._accounts.by_login(app, *candidates(login))
         return found[0] if found is not None and found[1] and found[0].email else None
 
-    def reset_password(self, app: str, code: str, password: str, address: str) -> None:
-        """Replace the password of the account whose code has the hash ``code``, and end its sessions.
+    def reset_password(self, app: str, code: str, password: str, address: str) -> str:
+        """Replace the password of the account whose code has the hash ``code``, and end its sessions. Returns
+        its user.
 
         Raises BadField, NoAccounts, PasswordsOff, UnknownReset, TooManyRequests and Overloaded.
         """
@@ -537,6 +538,7 @@ class Accounts:
         if not self._accounts.use_reset(app, code, int(time()), hashed, self.recorder(app)):
             raise UnknownReset
         self._logged_out(app, str(id))
+        return str(id)
 
     def _known(self, app: str, user: str) -> tuple[Account, str]:
         """The account of a user, and the hash of its password. Raises NoAccounts and UnknownAccount."""

@@ -526,6 +526,7 @@ def delete(api: AccountApi, call: Call, request: AccountDelete) -> AccountDone:
     if not call.is_back_end:
         accounts.confirmed(call.app, call.user, request.password, call.request.host, call.credential)
     accounts.remove(call.app, call.user)
+    call.gone = True
     return AccountDone(call.user)
 
 

@@ -97,6 +97,7 @@ routes = Resource(
 @routes.post(
     "/accounts/find",
     Needs.ADMIN_OR_ACCOUNT,
+    act="",
     problems=(Problems.UNKNOWN_ACCOUNT, Problems.TOO_MANY_REQUESTS),
     example={"user": "1", "text": "bob"},
     user="optional",
@@ -114,6 +115,7 @@ def find(cards: Cards, call: Call, request: FindRequest) -> CardShown:
 @routes.post(
     "/accounts/search",
     Needs.ADMIN_OR_ACCOUNT,
+    act="",
     problems=(Problems.TOO_MANY_REQUESTS,),
     example={"user": "1", "text": "bo"},
     answer_example=PeopleAnswer([_CARD], False),
@@ -133,6 +135,7 @@ def search(cards: Cards, call: Call, request: PeopleRequest) -> PeopleAnswer:
 @routes.post(
     "/accounts/cards",
     Needs.ADMIN_OR_MEMBER,
+    act="",
     example={"user": "1", "users": ["2"]},
     answer_example=CardsAnswer([_CARD]),
     user="optional",

@@ -96,12 +96,19 @@ class Confirmations:
         text = _TEXT.format(link=link, site=self._site, hours=LINK_SECONDS // 3600)
         self._mails.start(lambda: (account, _SUBJECT, text))
 
-    def confirm(self, token: str) -> None:
-        """The owner of a mailbox has confirmed. Switches. Raises UnknownConfirmation and
+    def confirm(self, token: str) -> Account:
+        """The owner of a mailbox has confirmed. Returns the account. Switches. Raises UnknownConfirmation and
         StorageUnavailable."""
         id, digest = self.read(token)
-        if not self._rows.confirm_email(id, lambda account: hmac.compare_digest(digest, _digest(account))):
+        accounts: list[Account] = []
+
+        def is_meant(account: Account) -> bool:
+            accounts.append(account)
+            return hmac.compare_digest(digest, _digest(account))
+
+        if not self._rows.confirm_email(id, is_meant):
             raise UnknownConfirmation("the account has another address now")
+        return accounts[-1]
 
     def read(self, token: str) -> tuple[int, bytes]:
         """The account and the hash of the address that a token names. Raises UnknownConfirmation."""

@@ -49,6 +49,7 @@ routes = Resource(
 @routes.post(
     "/accounts/email/request",
     Needs.ADMIN_OR_ACCOUNT,
+    act="",
     problems=(
         Problems.UNKNOWN_ACCOUNT,
         Problems.NOT_IMPLEMENTED,
@@ -106,11 +107,12 @@ def confirm(confirmations: Confirmations, call: Call) -> HttpResponse:
     """
     wants_page = "text/html" in call.request.headers.get("accept", "")
     try:
-        confirmations.confirm(call.input.token)
+        account = confirmations.confirm(call.input.token)
     except UnknownConfirmation:
         if not wants_page:
             raise ApiProblem(HTTP_UNKNOWN_CONFIRMATION) from None
         return _page(call, "gone", 404)
+    call.app, call.user = account.app, account.user
     return _page(call, "done") if wants_page else call.reply(EmailConfirmed(True))
 
 

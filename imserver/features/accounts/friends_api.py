@@ -125,6 +125,7 @@ def friends(api: FriendApi, call: Call, request: FriendsQuery) -> FriendsAnswer:
 @routes.post(
     "/friends/request",
     Needs.ADMIN_OR_ACCOUNT,
+    act="",
     problems=_NOT_CHANGED,
     example=_TWO,
     answer_example=FriendAnswer("asked"),
@@ -141,6 +142,7 @@ def request(api: FriendApi, call: Call, request: FriendChange) -> FriendAnswer:
 @routes.post(
     "/friends/accept",
     Needs.ADMIN_OR_ACCOUNT,
+    act="",
     problems=_NOT_CHANGED,
     example=_TWO,
     answer_example=FriendAnswer("friends"),
@@ -150,19 +152,19 @@ def accept(api: FriendApi, call: Call, request: FriendChange) -> FriendAnswer:
     return _change(api, call, request, changes.accept)
 
 
-@routes.post("/friends/decline", Needs.ADMIN_OR_ACCOUNT, problems=_NOT_CHANGED, example=_TWO)
+@routes.post("/friends/decline", Needs.ADMIN_OR_ACCOUNT, act="", problems=_NOT_CHANGED, example=_TWO)
 def decline(api: FriendApi, call: Call, request: FriendChange) -> FriendAnswer:
     """Decline a friend request."""
     return _change(api, call, request, changes.decline)
 
 
-@routes.post("/friends/remove", Needs.ADMIN_OR_ACCOUNT, problems=_NOT_CHANGED, example=_TWO)
+@routes.post("/friends/remove", Needs.ADMIN_OR_ACCOUNT, act="", problems=_NOT_CHANGED, example=_TWO)
 def remove(api: FriendApi, call: Call, request: FriendChange) -> FriendAnswer:
     """Remove a friend or withdraw a friend request."""
     return _change(api, call, request, changes.remove)
 
 
-@routes.post("/friends/block", Needs.ADMIN_OR_PERSON, problems=_NOT_CHANGED, example=_TWO)
+@routes.post("/friends/block", Needs.ADMIN_OR_PERSON, act="", problems=_NOT_CHANGED, example=_TWO)
 def block(api: FriendApi, call: Call, request: FriendChange) -> FriendAnswer:
     """Block a user.
 
@@ -171,7 +173,7 @@ def block(api: FriendApi, call: Call, request: FriendChange) -> FriendAnswer:
     return _change(api, call, request, changes.block)
 
 
-@routes.post("/friends/unblock", Needs.ADMIN_OR_PERSON, problems=_NOT_CHANGED, example=_TWO)
+@routes.post("/friends/unblock", Needs.ADMIN_OR_PERSON, act="", problems=_NOT_CHANGED, example=_TWO)
 def unblock(api: FriendApi, call: Call, request: FriendChange) -> FriendAnswer:
     """Unblock a user."""
     return _change(api, call, request, changes.unblock)

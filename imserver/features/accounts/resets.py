@@ -81,12 +81,13 @@ class Resets:
         if may_be_login(login, ""):
             self._mails.start(lambda: self._mail(app, login))
 
-    def finish(self, app: str, code: str, password: str, address: str) -> None:
-        """Set a new password with the code of a mail. All sessions and tokens of the account end.
+    def finish(self, app: str, code: str, password: str, address: str) -> str:
+        """Set a new password with the code of a mail. All sessions and tokens of the account end. Returns its
+        user.
 
         Raises BadField, NoAccounts, PasswordsOff, UnknownReset, TooManyRequests and Overloaded.
         """
-        self._accounts.reset_password(app, hash_of(code), password, address)
+        return self._accounts.reset_password(app, hash_of(code), password, address)
 
     # --- in the background ----------------------------------------------------------------------------------
 

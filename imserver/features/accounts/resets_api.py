@@ -58,6 +58,7 @@ routes = Resource(
 @routes.post(
     "/accounts/reset",
     Needs.ANYONE,
+    act="",
     status=202,
     problems=(HTTP_PASSWORDS_OFF, Problems.NOT_IMPLEMENTED),
     example={"login": "ann@example.com"},
@@ -85,5 +86,5 @@ def finish_reset(resets: Resets, call: Call, request: ResetFinish) -> ResetDone:
 
     A code works once. All sessions and tokens of the account end.
     """
-    resets.finish(call.app, request.code, request.password, call.request.host)
+    call.user = resets.finish(call.app, request.code, request.password, call.request.host)
     return ResetDone()

@@ -92,6 +92,7 @@ routes = Resource(
 @routes.post(
     "/messages/stream/open",
     Needs.ADMIN_OR_BOT,
+    act="",
     rules=one_of("to", "conversation"),
     problems=(Problems.TOO_MANY_STREAMS, Problems.TOO_MANY_REQUESTS, *_NOT_STORED),
     example={**_BOT, "to": "1"},
@@ -118,6 +119,7 @@ def open_stream(answers: StreamedAnswers, call: Call, request: AnswerOpenRequest
 @routes.post(
     "/messages/stream/append",
     Needs.ADMIN_OR_BOT,
+    act="",
     problems=(Problems.NOT_ACCEPTED, Problems.TOO_MANY_REQUESTS),
     example={**_BOT, "pieces": [{"stream": _SAMPLE, "piece": 1, "text": "The answer"}]},
     answer_example={"results": [{"stream": _SAMPLE, "piece": 1, "status": "appended"}]},
@@ -136,6 +138,7 @@ def append(answers: StreamedAnswers, call: Call, request: AnswerAppendRequest) -
 @routes.post(
     "/messages/stream/close",
     Needs.ADMIN_OR_BOT,
+    act="",
     problems=(Problems.NOT_ACCEPTED, *_NOT_STORED),
     example={**_BOT, "stream": _SAMPLE},
     answer_example=AnswerClosed(_SAMPLE, "closed", 8),

@@ -241,6 +241,7 @@ routes = Resource(
 @routes.post(
     "/bots",
     Needs.ADMIN_OR_ACCOUNT,
+    act="bots.create",
     status=201,
     problems=(*_UNKNOWN, HTTP_LOGIN_TAKEN, HTTP_TOO_MANY_BOTS),
     example={"app": "default", "user": "1", "name": "weather", "nickname": "Weather"},
@@ -356,12 +357,14 @@ def delete(bots: Bots, call: Call, request: BotChosen) -> BotDone:
     Its messages remain in the conversations of others. The bots of an account are deleted with the account.
     """
     bots.remove(call.app, call.user, request.bot)
+    call.user, call.gone = request.bot, True
     return BotDone(request.bot)
 
 
 @routes.post(
     "/bots/commands",
     Needs.ADMIN_OR_BOT,
+    act="",
     problems=_UNKNOWN,
     example={"app": "default", "user": "7", "commands": _COMMANDS},
 )

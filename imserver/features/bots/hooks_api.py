@@ -109,6 +109,7 @@ routes = Resource(
 @routes.post(
     "/hooks",
     Needs.ADMIN_OR_ACCOUNT,
+    act="hooks.create",
     status=201,
     problems=(
         HTTP_UNKNOWN_GROUP,

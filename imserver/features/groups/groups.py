@@ -562,13 +562,13 @@ class GroupCommands:
     def rows(self) -> CommandTable:
         """The commands that this service runs."""
         return {
-            CreateGroup: CommandRow(self.create, refusals=GROUP_REFUSALS),
+            CreateGroup: CommandRow(self.create, refusals=GROUP_REFUSALS, act="groups.create"),
             AskGroups: CommandRow(self.ask),
             AskGroupMembers: CommandRow(self.ask_members, refusals=GROUP_REFUSALS),
-            UpdateGroup: CommandRow(self.update, refusals=GROUP_REFUSALS),
-            InviteToGroup: CommandRow(self.invite, refusals=GROUP_REFUSALS),
-            JoinGroup: CommandRow(self.join, refusals=GROUP_REFUSALS),
-            LeaveGroup: CommandRow(self.leave, refusals=GROUP_REFUSALS),
+            UpdateGroup: CommandRow(self.update, refusals=GROUP_REFUSALS, act="groups.update"),
+            InviteToGroup: CommandRow(self.invite, refusals=GROUP_REFUSALS, act="groups.invite"),
+            JoinGroup: CommandRow(self.join, refusals=GROUP_REFUSALS, act="groups.join"),
+            LeaveGroup: CommandRow(self.leave, refusals=GROUP_REFUSALS, act="groups.leave"),
         }
 
     def create(self, connection: Connection, command: CreateGroup) -> Reply:

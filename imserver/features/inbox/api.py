@@ -129,6 +129,7 @@ def inbox(inbox: Inbox, call: Call, request: InboxQuery) -> InboxAnswer:
 @routes.post(
     "/inbox",
     Needs.ADMIN_OR_USER,
+    act="",
     problems=(
         Problems.UNKNOWN_CONVERSATION,
         HTTP_TOO_MANY_PINS,

@@ -322,6 +322,7 @@ def key(api: NotificationApi, call: Call, request: KeyQuery) -> KeyAnswer:
 @routes.post(
     "/notifications/endpoints",
     Needs.ADMIN_OR_USER,
+    act="notifications.endpoints.add",
     status=201,
     problems=(HTTP_NOTIFICATIONS_OFF, Problems.TOO_MANY_REQUESTS),
     example={
@@ -407,6 +408,7 @@ def remove_endpoint(api: NotificationApi, call: Call, request: EndpointChosen) -
 @routes.post(
     "/notifications/test",
     Needs.ADMIN_OR_USER,
+    act="",
     problems=(HTTP_NOTIFICATIONS_OFF, Problems.TOO_MANY_REQUESTS),
     example=_ANN,
     answer_example=NotificationTestAnswer(1),
@@ -436,6 +438,7 @@ def wishes(api: NotificationApi, call: Call, request: Acting) -> WishesShown:
 @routes.post(
     "/notifications/wishes",
     Needs.ADMIN_OR_USER,
+    act="",
     example={**_ANN, "preview": False, "quiet": {"begin": "22:00", "end": "07:30", "zone": "Asia/Tokyo"}},
 )
 def update_wishes(api: NotificationApi, call: Call, request: WishesUpdate) -> WishesShown:
@@ -481,6 +484,7 @@ def conversation_wishes(
 @routes.post(
     "/notifications/conversations",
     Needs.ADMIN_OR_USER,
+    act="",
     problems=(Problems.UNKNOWN_CONVERSATION,),
     example={**_ANN, "conversation": 1, "level": "mentions"},
 )

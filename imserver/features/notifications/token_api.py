@@ -109,6 +109,7 @@ routes = Resource(
 @routes.post(
     "/notifications/act",
     Needs.ANYONE,
+    act="",
     problems=(
         HTTP_UNKNOWN_NOTIFICATION,
         Problems.BANNED,
@@ -181,6 +182,7 @@ def ask_to_unsubscribe(api: TokenApi, call: Call) -> HttpResponse:
 @routes.post(
     "/notifications/unsubscribe",
     Needs.ANYONE,
+    act="",
     query=MailsQuery,
     answer=MailsEnded,
     problems=(

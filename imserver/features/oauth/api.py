@@ -188,6 +188,7 @@ def providers(oauth: OAuth, call: Call, _request: ProvidersQuery) -> ProvidersAn
 @routes.post(
     "/accounts/oauth/start",
     Needs.ANYONE_OR_ACCOUNT,
+    act="",
     problems=(
         Problems.TOKEN_INVALID,
         HTTP_WRONG_LOGIN,
@@ -245,6 +246,7 @@ def finish(oauth: OAuth, call: Call, request: LoginFinish) -> LoginFinished:
     """
     found = oauth.finish(call.app, request.login, request.code, call.request.host)
     if found is None:
+        call.act = ""
         return LoginFinished(pending=True)
     if isinstance(found, str):
         return LoginFinished(linked=found)

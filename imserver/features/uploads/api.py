@@ -289,7 +289,10 @@ def delete_upload(api: UploadApi, call: Call, request: UploadDelete) -> UploadDe
 
     Needs an API key with the scope `push`, or the token of the file's owner.
     """
-    return UploadDeleteAnswer(api.uploads.delete(call.input.id))
+    deleted = api.uploads.delete(call.input.id)
+    if not deleted:
+        call.act = ""
+    return UploadDeleteAnswer(deleted)
 
 
 _ARRIVING: Final = (

@@ -131,6 +131,8 @@ class _TusView:
                 return self._described(http_request, part)
             if method == "DELETE":
                 self._resumable.remove(part)
+                if part.finished:
+                    self._api.acted("uploads.delete", call, given={"id": part.id})
                 return _response(http_request, HTTPStatus.NO_CONTENT)
             if method == "HEAD":
                 about: Headers = (("Upload-Length", str(part.state.length)), ("Cache-Control", "no-store"))

@@ -281,6 +281,7 @@ routes = Resource(
 @routes.post(
     "/messages/send",
     Needs.ADMIN_OR_MEMBER,
+    act="",
     rules={
         "allOf": [
             one_of("text", "data", "forward"),
@@ -380,6 +381,8 @@ def recall(api: MessageApi, call: Call, request: RecallRequest) -> StoredAnswer:
     Nobody can read the message any more. The recall is an entry of its own, sent to everybody who may
     read the message.
     """
+    if call.user:
+        call.act = ""
     return _store(api, call, Send(kind="recall", about=request.id, id=request.client_msg_id))
 
 
@@ -397,6 +400,8 @@ def edit(api: MessageApi, call: Call, request: EditRequest) -> StoredAnswer:
     Nobody can read the old content any more. The edit is an entry of its own, sent to everybody who may
     read the message. A recalled message cannot be edited, nor one that was edited 100 times.
     """
+    if call.user:
+        call.act = ""
     kind, body = _content(api, call, request)
     edited = Send(
         kind="edit",
@@ -412,6 +417,7 @@ def edit(api: MessageApi, call: Call, request: EditRequest) -> StoredAnswer:
 @routes.post(
     "/messages/press",
     Needs.ADMIN_OR_MEMBER,
+    act="",
     problems=_NOT_CHANGED,
     example={**ON_BEHALF, "id": 7, "value": "yes"},
 )
@@ -453,6 +459,7 @@ def _require_may_write(api: MessageApi, call: Call) -> None:
 @routes.post(
     "/messages/react",
     Needs.ADMIN_OR_MEMBER,
+    act="",
     problems=_ANNOTATING,
     example={**ON_BEHALF, "id": 7, "emoji": "+1"},
     answer_example=_ANNOTATED,
@@ -489,6 +496,8 @@ def pin(api: MessageApi, call: Call, request: PinRequest) -> AnnotatedAnswer:
     both may. The pin is an entry of its own, sent to everybody who may read the
     message. A conversation has at most 100 pinned messages.
     """
+    if call.user:
+        call.act = ""
     return _annotated(
         api, call, lambda log: log.annotations.pin(call.app, call.user, request.id, remove=request.remove)
     )
@@ -507,6 +516,7 @@ def _annotated(api: MessageApi, call: Call, change: Callable[[Any], Change | Rej
 @routes.post(
     "/messages/read",
     Needs.ADMIN_OR_MEMBER,
+    act="",
     example={**ON_BEHALF, "conversation": 1, "id": 7},
     answer_example=ReadAnswer(1, 7),
 )
@@ -522,6 +532,7 @@ def mark_read(api: MessageApi, call: Call, request: ReadRequest) -> ReadAnswer:
 @routes.post(
     "/messages/received",
     Needs.ADMIN_OR_MEMBER,
+    act="",
     example={**ON_BEHALF, "conversation": 1, "id": 7},
     answer_example=ReceivedAnswer(1, 7),
 )
@@ -542,7 +553,11 @@ def _mark(api: MessageApi, call: Call, conversation: int, read: int = 0, receive
 
 
 @routes.post(
-    "/messages/hide", Needs.ADMIN_OR_MEMBER, example={**ON_BEHALF, "ids": [6]}, answer_example=HiddenAnswer(5)
+    "/messages/hide",
+    Needs.ADMIN_OR_MEMBER,
+    act="",
+    example={**ON_BEHALF, "ids": [6]},
+    answer_example=HiddenAnswer(5),
 )
 def hide(api: MessageApi, call: Call, request: HideRequest) -> HiddenAnswer:
     """Hide messages from a user.

@@ -155,6 +155,7 @@ routes = Resource(
 @routes.post(
     "/channels/stream/open",
     Needs.PUSH,
+    act="",
     on_publisher=True,
     problems=(errors.Problems.TOO_MANY_STREAMS,),
     example={"app": "default", "channel": "answers:7", "sender": "bot"},
@@ -176,6 +177,7 @@ def open_stream(streams: StreamedMessages, call: Call, request: StreamOpenReques
 @routes.post(
     "/channels/stream/append",
     Needs.PUSH,
+    act="",
     on_publisher=True,
     problems=(errors.Problems.NOT_ACCEPTED, errors.Problems.TOO_MANY_REQUESTS),
     example={"app": "default", "pieces": [{"stream": _SAMPLE, "piece": 1, "text": "The answer"}]},
@@ -193,6 +195,7 @@ def append(streams: StreamedMessages, call: Call, request: StreamAppendRequest) 
 @routes.post(
     "/channels/stream/close",
     Needs.PUSH,
+    act="",
     on_publisher=True,
     problems=(errors.Problems.NOT_ACCEPTED,),
     example={"app": "default", "stream": _SAMPLE},
