@@ -11,6 +11,7 @@ from imserver.messages.log.conversations import ConversationReader
 from imserver.messages.log.groups import GroupWriter
 from imserver.messages.log.marks import MarkStore
 from imserver.messages.log.read import EntryReader
+from imserver.messages.log.removals import RemovalWriter
 from imserver.messages.log.rows import SQLITE_BY_CONVERSATION, LogHead, LogTables, continue_after, head_of
 from imserver.messages.log.search import EntrySearch
 from imserver.messages.log.writer import LogWriter
@@ -36,7 +37,7 @@ class MessageLog:
     ``entries`` reads entries: ``entries.readable(app, user, [id])`` has the message if the user may read it.
     ``conversations`` reads conversations and their members: ``conversations.member(app, conversation, user)``
     is None for who is no member. ``annotations`` makes reactions and pins, ``marks`` knows what users have
-    read.
+    read. ``removals`` removes messages for everybody.
     """
 
     def __init__(self, store: Store) -> None:
@@ -49,6 +50,7 @@ class MessageLog:
         self.search = EntrySearch(tables)
         self.conversations = ConversationReader(tables)
         self.marks = MarkStore(tables)
+        self.removals = RemovalWriter(self.writer, tables)
 
     def close(self) -> None:
         """Store the waiting drafts, and refuse new requests. Switches."""

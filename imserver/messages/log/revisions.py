@@ -59,7 +59,7 @@ def revise(sql: Statements, log: int, entries: Iterable[Entry]) -> None:
     for about, entry in last.items():
         of_it = _edits(sql, log, about)
         if entry.kind == "recall":
-            recalls += [(b"", b"", about, log, id) for id in (about, *of_it)]
+            recalls += [(b"", _mark(entry), about, log, id) for id in (about, *of_it)]
         else:
             edited.append((entry.type, entry.body, _with_edit(entry, before.get(about, b"")), log, about))
             edited += [(entry.type, entry.body, entry.meta, log, id) for id in of_it if id != entry.id]
@@ -75,10 +75,18 @@ def revise(sql: Statements, log: int, entries: Iterable[Entry]) -> None:
 
 def _with_edit(edit: Entry, before: bytes) -> bytes:
     """The ``meta`` of an edited message: that of the edit, its id, and the reactions. The message is not
-    forwarded any more: its content is that of the editor."""
+    forwarded any more: its content is that of the editor. A message that came back is as it was."""
+    new = decode_meta(edit.meta)
+    if not edit.sender and "restored" in new:
+        return before
     old = decode_meta(before)
     reactions = {key: old[key] for key in ("reacted", "reactions") if key in old}
-    return msgspec.json.encode({**decode_meta(edit.meta), "edited": edit.id, **reactions})
+    return msgspec.json.encode({**new, "edited": edit.id, **reactions})
+
+
+def _mark(recall: Entry) -> bytes:
+    """What a recalled message still says: that others than its author have removed it."""
+    return b'{"removed":true}' if decode_meta(recall.meta).get("removed") is True else b""
 
 
 def _mentions(entries: Mapping[int, Entry]) -> list[tuple[str, int, int]]:

@@ -78,7 +78,7 @@ class EntrySearch:
             return [], 0
         floor, upto = head.floor, last_before(head, before)
         if filter.since or filter.until:
-            window = _Window(head, upto, filter)
+            window = TimeWindow(head, upto, filter)
             floor, upto = self._tables.read(window, (floor, upto))
         conditions = _Conditions(text, filter)
         found: list[Entry] = []
@@ -182,7 +182,7 @@ def _words_of(entry: Entry) -> Iterator[str]:
             yield value
 
 
-class _Window:
+class TimeWindow:
     """The ids that a filter of time leaves: (after, up to). ``stored_at`` grows with the ids, but for the
     differences of clocks."""
 

@@ -1,0 +1,277 @@
+"""Messages that are removed for everybody, and may come back for a time.
+
+A removal is a recall that keeps a copy of what it takes away. A restored message is an ``edit`` with the old
+content: clients that have seen the recall get the message back by it. ``meta`` of the recall and of the
+removed message has ``removed``, that of the edit has ``restored``: the entry to which the message replied.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from imserver.messages.commands import SearchFilter
+from imserver.messages.log.contract import Change, Draft, Rejected, RejectReason
+from imserver.messages.log.rows import NUMBERS, LogHead, LogTables, decode_meta
+from imserver.messages.log.search import TimeWindow
+from imserver.messages.log.transaction import AppTransaction
+from imserver.messages.log.writer import LogWriter
+from imserver.storage.statements import Condition, Statements, text_of
+
+MOST_AT_ONCE: Final = 50
+"""Messages that one transaction removes or restores."""
+_BYTES_AT_ONCE: Final = 4 * 1024 * 1024
+_LOOK: Final = 20_000
+"""Ids among which one query looks for the messages of a sender."""
+_MARK: Final = b'{"removed":true}'
+_COPIES: Final = "removed_message"
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class RemovalWriter:
+    """Removes messages, and restores them. Each method may switch and raise StorageUnavailable."""
+
+    def __init__(self, writer: LogWriter, tables: LogTables) -> None:
+        self._writer = writer
+        self._tables = tables
+
+    def remove(
+        self, app: str, act: str, messages: Sequence[int], condition: Condition | None = None
+    ) -> list[int] | None:
+        """Remove some of these messages, at most :data:`MOST_AT_ONCE`, and keep what they were for
+        :meth:`restore`. Returns the ids that were looked at, in order; the others are left for the next call.
+        Recalled messages stay as they are. ``condition``: checked in the transaction; None: it failed.
+        """
+        done: list[int] = []
+
+        def work(transaction: AppTransaction) -> Change | Rejected:
+            done.clear()
+            if condition is not None and not condition(transaction.sql):
+                return Rejected(RejectReason.NOT_ALLOWED)
+            size = 0
+            for message in sorted(messages)[:MOST_AT_ONCE]:
+                if size > _BYTES_AT_ONCE:
+                    break
+                size += _remove(transaction, act, message)
+                done.append(message)
+            return Change(0)
+
+        return None if isinstance(self._writer.change(app, work), Rejected) else done
+
+    def restore(self, app: str, act: str) -> int:
+        """Restore some messages of a removal. Returns their number; 0: none is left."""
+        count = 0
+
+        def work(transaction: AppTransaction) -> Change:
+            nonlocal count
+            statement = (
+                f"SELECT DISTINCT message FROM {_COPIES} WHERE log = %s AND act = %s "
+                "ORDER BY message LIMIT %s"
+            )
+            values = (transaction.log, act, MOST_AT_ONCE)
+            messages = [row[0] for row in transaction.sql.query(statement, values)]
+            count = len(messages)
+            for message in messages:
+                _restore(transaction, act, message)
+            return Change(0)
+
+        self._writer.change(app, work)
+        return count
+
+    def finish(self, app: str, act: str) -> int:
+        """Erase some copies of a removal: what they were is gone. Returns their number; 0: none is left."""
+
+        def work(sql: Statements, head: LogHead) -> int:
+            ids = f"SELECT id FROM {_COPIES} WHERE log = %s AND act = %s ORDER BY id LIMIT 1000"
+            found = sql.query(ids, (head.number, act))
+            if found:
+                statement = f"DELETE FROM {_COPIES} WHERE log = %s AND act = %s AND id <= %s"
+                sql.execute(statement, (head.number, act, found[-1][0]))
+            return len(found)
+
+        return self._tables.change_log(app, work, 0)
+
+    def move(self, app: str, messages: Sequence[int], act: str) -> int:
+        """Let copies of earlier removals belong to this one. Returns the number of messages."""
+
+        def work(sql: Statements, head: LogHead) -> int:
+            statement = f"UPDATE {_COPIES} SET act = %s WHERE log = %s AND message = %s AND act <> %s"
+            return sum(bool(sql.execute(statement, (act, head.number, each, act))) for each in messages)
+
+        return self._tables.change_log(app, work, 0)
+
+    # --- the messages of a user -----------------------------------------------------------------------------
+
+    def extent(self, app: str, since: int, until: int) -> tuple[int, int]:
+        """The ids (after, last) between which the messages of a time are, in Unix milliseconds; 0: no
+        limit."""
+
+        def work(sql: Statements, head: LogHead) -> tuple[int, int]:
+            return TimeWindow(head, head.last_id, SearchFilter(since=since, until=until))(sql)
+
+        return self._tables.read_log(app, work, (0, 0))
+
+    def sent(
+        self, app: str, user: str, since: int, until: int, after: int, last: int
+    ) -> tuple[list[tuple[int, int]], int]:
+        """The next messages of a user after an id: (id, conversation), at most :data:`MOST_AT_ONCE`, and the
+        id up to which it was looked."""
+        statement = (
+            "SELECT id, conversation FROM message WHERE log = %s AND id > %s AND id <= %s AND sender = %s "
+            f"AND kind = {NUMBERS['message']} AND time_ms >= %s AND time_ms < %s ORDER BY id LIMIT %s"
+        )
+        upto = min(after + _LOOK, last)
+
+        def work(sql: Statements, head: LogHead) -> tuple[list[tuple[int, int]], int]:
+            values = (head.number, after, upto, user, since, until or 2**62, MOST_AT_ONCE)
+            rows = [(int(id), int(conversation)) for id, conversation in sql.query(statement, values)]
+            return rows, rows[-1][0] if len(rows) == MOST_AT_ONCE else upto
+
+        nothing: list[tuple[int, int]] = []
+        return self._tables.read_log(app, work, (nothing, upto))
+
+    def count(self, app: str, user: str, since: int, until: int) -> Counter[int]:
+        """Conversation → the number of the user's messages of a time, which are not recalled."""
+        found: Counter[int] = Counter()
+        statement = (
+            "SELECT conversation, count(*) FROM message WHERE log = %s AND id > %s AND id <= %s "
+            f"AND sender = %s AND kind = {NUMBERS['message']} AND time_ms >= %s AND time_ms < %s "
+            "GROUP BY conversation"
+        )
+        after, last = self.extent(app, since, until)
+        while after < last:
+            upto = min(after + _LOOK, last)
+            span = (after, upto, user, since, until or 2**62)
+
+            def work(sql: Statements, head: LogHead, span: tuple[Any, ...] = span) -> list[Any]:
+                return sql.query(statement, (head.number, *span))
+
+            rows: list[Any] = self._tables.read_log(app, work, [])
+            for conversation, count in rows:
+                found[conversation] += count
+            after = upto
+        return found
+
+    def kept(self, app: str, act: str) -> int:
+        """How many messages a removal may still restore."""
+        statement = f"SELECT count(DISTINCT message) FROM {_COPIES} WHERE log = %s AND act = %s"
+        return self._tables.read_log(
+            app, lambda sql, head: int(sql.query(statement, (head.number, act))[0][0]), 0
+        )
+
+
+# --- in the transaction -------------------------------------------------------------------------------------
+
+
+def _remove(transaction: AppTransaction, act: str, message: int) -> int:
+    """Remove a message. Returns the size of its copies."""
+    sql, log = transaction.sql, transaction.log
+    columns = "id, conversation, sender, kind, type, about, meta, body"
+    one = f"SELECT {columns} FROM message WHERE log = %s AND id = %s AND kind = {NUMBERS['message']}"
+    rows = sql.query(one, (log, message))
+    if not rows:
+        return 0
+    conversation = rows[0][1]
+    state = transaction.conversations((conversation,)).get(conversation)
+    if state is None:
+        return 0
+    edits = (
+        f"SELECT {columns.replace('id,', 'm.id,', 1)} FROM hidden h JOIN message m ON m.log = h.log "
+        f"AND m.id = h.id WHERE h.log = %s AND h.member = '' AND h.version = %s "
+        f"AND m.kind = {NUMBERS['edit']}"
+    )
+    rows += sql.query(edits, (log, message))
+    reactions = sql.query(
+        "SELECT emoji, member, id FROM reaction WHERE log = %s AND message = %s", (log, message)
+    )
+    pins = sql.query("SELECT conversation, id FROM pin WHERE log = %s AND message = %s", (log, message))
+    annotations = _encode(
+        {
+            "reactions": [(text_of(emoji), text_of(member), id) for emoji, member, id in reactions],
+            "pins": [tuple(row) for row in pins],
+        }
+    )
+    recall = transaction.enter(
+        state, Draft(sender="", kind="recall", type="", about=message, meta=_MARK, conversation=conversation)
+    )
+    transaction.settle()
+    sql.execute_many(
+        f"INSERT INTO {_COPIES} (log, act, id, message, recall, sender, kind, type, about, meta, body, "
+        "annotations) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+        [
+            (
+                *(log, act, id, message, recall.id, text_of(sender), kind, text_of(type), about),
+                *(bytes(meta), bytes(body), annotations if id == message else b""),
+            )
+            for id, _, sender, kind, type, about, meta, body in rows
+        ],
+    )
+    return sum(len(row[-1]) + len(row[-2]) for row in rows) + len(annotations)
+
+
+def _restore(transaction: AppTransaction, act: str, message: int) -> None:
+    """Bring a removed message back."""
+    sql, log = transaction.sql, transaction.log
+    key = (log, act, message)
+    rows = sql.query(
+        f"SELECT id, recall, kind, type, about, meta, body, annotations FROM {_COPIES} "
+        "WHERE log = %s AND act = %s AND message = %s",
+        key,
+    )
+    sql.execute(f"DELETE FROM {_COPIES} WHERE log = %s AND act = %s AND message = %s", key)
+    original = next(row for row in rows if row[0] == message)
+    recalled = (
+        "UPDATE message SET kind = %s, type = %s, about = %s, meta = %s, body = %s "
+        f"WHERE log = %s AND id = %s AND kind = {NUMBERS['recall']}"
+    )
+    for id, _, kind, type, about, meta, body, _ in rows:
+        changed = sql.execute(recalled, (kind, text_of(type), about, bytes(meta), bytes(body), log, id))
+        if id == message and not changed:
+            return  # it has expired
+    conversation = sql.query("SELECT conversation FROM message WHERE log = %s AND id = %s", (log, message))[
+        0
+    ][0]
+    state = transaction.conversations((conversation,))[conversation]
+    sql.execute("DELETE FROM hidden WHERE log = %s AND member = '' AND id = %s", (log, message))
+    # The recall becomes an edit: who reads the log from an older position finds nothing of the removal.
+    _, recall, _, type, about, meta, body, annotations = original
+    as_edit = (
+        f"UPDATE message SET kind = {NUMBERS['edit']} "
+        f"WHERE log = %s AND id = %s AND kind = {NUMBERS['recall']}"
+    )
+    if sql.execute(as_edit, (log, recall)):
+        sql.execute(
+            "INSERT INTO hidden (log, member, version, id) VALUES (%s, '', %s, %s)", (log, message, recall)
+        )
+    _annotate(sql, log, message, bytes(annotations))
+    seen = {
+        key: value for key, value in decode_meta(bytes(meta)).items() if key not in ("reactions", "reacted")
+    }
+    transaction.enter(
+        state,
+        Draft(
+            sender="",
+            kind="edit",
+            type=text_of(type),
+            body=bytes(body),
+            about=message,
+            meta=_encode({**seen, "restored": about}),
+            conversation=conversation,
+        ),
+    )
+    transaction.settle()
+
+
+def _annotate(sql: Statements, log: int, message: int, annotations: bytes) -> None:
+    kept = decode_meta(annotations)
+    sql.execute_many(
+        "INSERT INTO reaction (log, message, emoji, member, id) VALUES (%s, %s, %s, %s, %s)",
+        [(log, message, *row) for row in kept.get("reactions", ())],
+    )
+    sql.execute_many(
+        "INSERT INTO pin (log, message, conversation, id) VALUES (%s, %s, %s, %s)",
+        [(log, message, *row) for row in kept.get("pins", ())],
+    )
