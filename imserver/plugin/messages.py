@@ -19,7 +19,6 @@ from imserver.messages.log.contract import (
 from imserver.messages.log.message_log import MessageLog
 from imserver.messages.log.unread import UnreadMessages
 from imserver.messages.log_observer import LogObserver
-from imserver.messages.log_window import LogWindow
 from imserver.messages.messaging import Messaging
 from imserver.messages.model import Message
 from imserver.messages.names import clean_name, is_name
@@ -37,7 +36,6 @@ __all__ = [
     "Entry",
     "GroupState",
     "LogObserver",
-    "LogWindow",
     "Message",
     "MessageApi",
     "MessageLog",

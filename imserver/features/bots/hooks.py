@@ -20,9 +20,10 @@ from imserver.features.bots.rows import BotHook, HookStore
 from imserver.features.webhooks.consumer import Consumer, DeliveryLease, Failure, LeasedWork
 from imserver.features.webhooks.event_json import for_bot
 from imserver.features.webhooks.event_rows import EventStore
+from imserver.features.webhooks.log_window import LogWindow
 from imserver.features.webhooks.requests import MISCONFIGURED, POST_SECONDS, WebhookCounts
 from imserver.plugin.errors import StorageUnavailable
-from imserver.plugin.messages import Draft, Entry, LogWindow, MessageLog, Messaging
+from imserver.plugin.messages import Draft, Entry, MessageLog, Messaging
 from imserver.plugin.runtime import PublicRequests, RateLimitedLog, Unreachable
 from imserver.plugin.storage import Store
 from imserver.plugin.wire import Refused

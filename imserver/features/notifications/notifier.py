@@ -44,8 +44,9 @@ from imserver.features.notifications.rows import LEASE, NotificationRows
 from imserver.features.notifications.settings import AppNotifySettings
 from imserver.features.webhooks.consumer import Consumer, DeliveryLease, LeasedWork
 from imserver.features.webhooks.event_rows import EventStore
+from imserver.features.webhooks.log_window import LogWindow
 from imserver.plugin.errors import StorageUnavailable
-from imserver.plugin.messages import Conversation, Entry, LogWindow, MessageLog, UnreadMessages
+from imserver.plugin.messages import Conversation, Entry, MessageLog, UnreadMessages
 from imserver.plugin.runtime import RateLimitedLog, is_long_turn, serve_others, steady_time, until_beat
 from imserver.plugin.storage import Account, Store, chunks
 from imserver.plugin.wire import Notify

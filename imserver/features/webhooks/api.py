@@ -134,7 +134,7 @@ def log(api: EventApi, call: Call, request: LogQuery) -> EventsAnswer:
     feed = feeds.feeds.get(call.app)
     if feed is None:
         raise ApiProblem(Problems.INVALID_REQUEST, "The app has neither `webhook.url` nor `webhook.events`")
-    entries = feeds.log.read(call.app, entry_id, request.limit)
+    entries = feeds.entries_after(call.app, entry_id, request.limit)
     rows = feeds.events.read(call.app, event_id, request.limit)
     page = page_of(call.app, entries, rows, feeds.node(), feed.receiver.events, request.limit, _PAGE_BYTES)
     if page.is_full:

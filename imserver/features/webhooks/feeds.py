@@ -34,6 +34,7 @@ from imserver.features.webhooks.event_rows import (
     NewEvent,
     StoredEvent,
 )
+from imserver.features.webhooks.log_window import LogWindow
 from imserver.features.webhooks.requests import (
     BATCH_BYTES,
     MISCONFIGURED,
@@ -47,8 +48,7 @@ from imserver.plugin.runtime import Outgoing, Unreachable, until_beat
 from imserver.plugin.storage import Store, chunks
 
 if TYPE_CHECKING:
-    from imserver.features.webhooks.stored_entries import StoredEntries
-    from imserver.plugin.messages import Entry, LogWindow
+    from imserver.plugin.messages import Entry, MessageLog
 
 log = logging.getLogger(__name__)
 
@@ -75,48 +75,6 @@ _OLD_AFTER: Final = 7
 _encode: Final = msgspec.json.Encoder().encode
 
 
-class NoWindow:
-    """In place of a window, on a node without stored messages: it is empty, and stays at its position."""
-
-    count = page = 0
-
-    def __init__(self, position: int) -> None:
-        self.position = self.head = position
-
-    def committed(self, first: int, last: int, entries: Sequence[Entry]) -> None:
-        """Nothing."""
-
-    def skip(self) -> None:
-        """Nothing."""
-
-    def first(self, limit: int = 0) -> list[Entry]:
-        """None."""
-        return []
-
-    def after(self, seen: int) -> int:
-        """The position."""
-        return self.position
-
-    def take(self, upto: int) -> None:
-        """Nothing."""
-
-
-class NoEntries:
-    """In place of the log, on a node without stored messages."""
-
-    def window(self, app: str, position: int) -> NoWindow:
-        """An empty one."""
-        return NoWindow(position)
-
-    def read(self, app: str, after: int, limit: int) -> list[Entry]:
-        """None."""
-        return []
-
-    def stored_at(self, app: str, ids: Sequence[int]) -> dict[int, int]:
-        """None."""
-        return {}
-
-
 class Feed:
     """The feed of one app on this node. Owner of its positions while this node has the lease."""
 
@@ -128,9 +86,9 @@ class Feed:
         """Where the feed begins, if it is new: before the first entry that this node saw."""
         self.is_known = False
         """Whether this node has tried to get the lease."""
-        self.entries: LogWindow | NoWindow | None = None
+        self.entries: LogWindow | None = None
         """The entries and events to send; None: another node has the lease."""
-        self.noting: LogWindow | NoWindow | None = None
+        self.noting: LogWindow | None = None
         """The entries that the notifications have not read."""
         self.sender: Consumer[_Batch] | None = None
         self.notifier: Consumer[Any] | None = None
@@ -202,8 +160,8 @@ class Feeds:
         self._tally = tally
         self.feeds: dict[str, Feed] = {}
         """Look, do not touch."""
-        self.log: StoredEntries | NoEntries = NoEntries()
-        """Set before :meth:`run`."""
+        self.log: MessageLog | None = None
+        """The stored messages, set before :meth:`run`; None: this node has none."""
         self.notifier: Callable[[Feed], Consumer[Any]] | None = None
         """Makes the consumer that looks for users to be notified."""
         self._changed = Signal()
@@ -318,8 +276,8 @@ class Feeds:
 
     def _take(self, feed: Feed, row: FeedRow) -> None:
         """Begin to deliver a feed where its last owner has ended."""
-        feed.entries = self.log.window(feed.app, row.entry_id)
-        feed.noting = self.log.window(feed.app, row.noted_id)
+        feed.entries = LogWindow(partial(self.entries_after, feed.app), row.entry_id)
+        feed.noting = LogWindow(partial(self.entries_after, feed.app), row.noted_id)
         feed.event_id, feed.event_head = row.event_id, row.last_id
         feed.saved = feed.positions
         feed.has_retries = True
@@ -336,6 +294,10 @@ class Feeds:
         feed.notifier = None if self.notifier is None else self.notifier(feed)
         for consumer in feed.consumers:
             consumer.wake()
+
+    def entries_after(self, app: str, after: int, limit: int) -> list[Entry]:
+        """The first entries of an app after an id. Switches. Raises StorageUnavailable."""
+        return [] if self.log is None else self.log.entries.read(app, after, limit)
 
     def save(self, feed: Feed) -> None:
         """Store positions that have moved. Switches. Raises StorageUnavailable."""
@@ -365,8 +327,9 @@ class Feeds:
             feed = self.feeds.get(app)
             if feed is None or feed.entries is None or feed.noting is None or feed.sender is None:
                 continue
-            feed.entries.head = max(feed.entries.head, head.entries)
-            feed.noting.head = max(feed.noting.head, head.entries)
+            if self.log is not None:
+                feed.entries.head = max(feed.entries.head, head.entries)
+                feed.noting.head = max(feed.noting.head, head.entries)
             feed.event_head = max(feed.event_head, head.events)
             self.events.known[app] = max(head.events, self.events.known.get(app, 0))
             feed.has_retries = head.has_retries or bool(feed.waiting)
@@ -518,7 +481,9 @@ class Feeds:
     def _bury(self, feed: Feed, batch: _Batch, failures: int) -> bool:
         """Move events that have failed for three days to the dead ones. Whether there were any."""
         before = int(time()) - TRY_SECONDS
-        old = batch.begin(self.log.stored_at(feed.app, batch.entry_ids), before)
+        ids = batch.entry_ids
+        stored_at = {} if self.log is None else self.log.entries.stored_at(feed.app, ids)
+        old = batch.begin(stored_at, before)
         if old is None:
             return False
         self._advance(feed, old, [_retry_row(event, failures) for event in old.events], dead=True)

@@ -54,11 +54,10 @@ def build(core: Core) -> FeatureParts:
 def _hear_of_stored_messages(core: Core, webhooks: Webhooks) -> None:
     # Imported here: a node without stored messages saves the memory.
     from imserver.features.webhooks.absences import Absences
-    from imserver.features.webhooks.stored_entries import StoredEntries
-    from imserver.plugin.messages import MessageServices
+    from imserver.plugin.messages import MessageLog, MessageServices
 
     store = core.storage.store
-    webhooks.feeds.log = StoredEntries(store)
+    webhooks.feeds.log = store.part(MessageLog)
     Absences(
         webhooks.feeds,
         core.sessions,

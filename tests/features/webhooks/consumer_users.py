@@ -28,7 +28,6 @@ from imserver.features.webhooks.consumer import Consumer, DeliveryLease
 from imserver.features.webhooks.event_rows import EventStore
 from imserver.features.webhooks.feeds import Feeds
 from imserver.features.webhooks.requests import Receiver, WebhookCounts, WebhookQueue
-from imserver.features.webhooks.stored_entries import StoredEntries
 from imserver.messages.log.contract import Commit, Draft
 from imserver.messages.log.message_log import MessageLog
 from imserver.storage.store import Store
@@ -175,7 +174,7 @@ class FeedNode(Node):
             lambda: self.name,
             self.tally,  # type: ignore[arg-type]
         )
-        self.feeds.log = StoredEntries(self.store)
+        self.feeds.log = self.store.part(MessageLog)
         for app in RECEIVERS:
             self.feeds.set(app, Receiver(app, f"http://{app}/", b"secret", self.kinds, 3600.0))
         self._run = gevent.spawn(self.feeds.run)

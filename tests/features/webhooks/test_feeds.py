@@ -17,9 +17,8 @@ from imserver.features.webhooks.dead_events import list_retries, replay_dead
 from imserver.features.webhooks.event_json import page_of
 from imserver.features.webhooks.event_rows import EventStore, StoredEvent
 from imserver.features.webhooks.feeds import Feed, Feeds
+from imserver.features.webhooks.log_window import LogWindow
 from imserver.features.webhooks.requests import Receiver, WebhookCounts
-from imserver.features.webhooks.stored_entries import StoredEntries
-from imserver.messages import log_window
 from imserver.messages.log.contract import Commit, Draft, Entry
 from imserver.messages.log.message_log import MessageLog
 from imserver.storage.store import Store
@@ -65,7 +64,7 @@ class Node:
         self.tally = WebhookCounts()
         self.feeds = Feeds(self.store, EventStore(self.store), back_end, lambda: name, self.tally)  # type: ignore[arg-type]
         if has_messages:
-            self.feeds.log = StoredEntries(self.store)
+            self.feeds.log = self.store.part(MessageLog)
             self.listener.feeds = self.feeds
         self.receiver = Receiver(APP, url, b"secret", EVENTS)
         if receives:
@@ -497,7 +496,7 @@ def test_events_that_are_read_before_their_commit_is_known_leave_a_feed_at_rest(
     """A negative number of waiting events would let the sender run without a pause."""
     node = start(BackEnd())
     feed = Feed(APP, node.receiver)
-    feed.entries = log_window.LogWindow(lambda _after, _limit: [], 0)
+    feed.entries = LogWindow(lambda _after, _limit: [], 0)
     feed.event_head = 1
     rows = [StoredEvent(number, "bob", "account", 1, b"{}") for number in range(1, 4)]
     batch = module._Batch(page_of(APP, [], rows, "one", EVENTS, 100, 1 << 20), 0, 3, set())

@@ -14,13 +14,12 @@ from imserver.config.settings import StorageSettings
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.webhooks.event_rows import EventStore
 from imserver.features.webhooks.feeds import REQUEST_EVENTS, Feed, Feeds
+from imserver.features.webhooks.log_window import LogWindow
 from imserver.features.webhooks.requests import Receiver, WebhookCounts
-from imserver.features.webhooks.stored_entries import StoredEntries
 from imserver.messages.log.contract import Appended, Draft
 from imserver.messages.log.message_log import MessageLog
 from imserver.messages.log.transaction import AppTransaction
 from imserver.messages.log.uplink_sessions import UplinkSessions
-from imserver.messages.log_window import LogWindow
 from imserver.storage.statements import PooledStatements, SqliteStatements
 from imserver.storage.store import Store
 
@@ -228,7 +227,7 @@ def test_looking_for_dead_events_costs_the_same_however_long_the_log_is(tmp_path
     store = Store(StorageSettings(), str(tmp_path), threaded=False)
     back_end: Any = None
     feeds = Feeds(store, EventStore(store), back_end, lambda: "one", WebhookCounts())
-    feeds.log = StoredEntries(store)
+    feeds.log = store.part(MessageLog)
     feed = Feed(APP, Receiver(APP, "http://back.end/", b"secret", frozenset({"message"})))
     feed.sender = SimpleNamespace(is_unsaved=False)  # type: ignore[assignment]
     feed.has_retries = False

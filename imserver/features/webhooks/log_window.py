@@ -1,12 +1,13 @@
-"""Sources: what a consumer reads, by position."""
+"""The entries of a log that a consumer reads, by position."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from imserver.messages.log.contract import Entry
+if TYPE_CHECKING:
+    from imserver.plugin.messages import Entry
 
 MAX_BUFFERED: Final = 5000
 """Entries of an app that wait in memory; more are read from the log later."""
@@ -15,7 +16,7 @@ MAX_BUFFERED_BYTES: Final = 4 * 1024 * 1024
 PAGE: Final = 500
 
 
-ReadEntries = Callable[[int, int], Sequence[Entry]]
+ReadEntries = Callable[[int, int], "Sequence[Entry]"]
 """(after, limit) → the first entries after an id, at most so many."""
 
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from imserver.messages import log_window as module
+from imserver.features.webhooks import log_window as module
+from imserver.features.webhooks.log_window import LogWindow
 from imserver.messages.log.contract import Entry
-from imserver.messages.log_window import LogWindow
 
 
 class Log:
