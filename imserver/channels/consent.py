@@ -19,7 +19,6 @@ from imserver.auth.back_ends import (
 from imserver.auth.channel_tokens import ChannelClaims
 from imserver.auth.reviews import Reviews
 from imserver.channels.channels import Channels
-from imserver.channels.contract import MembersOfGroups, NoMembersOfGroups
 from imserver.channels.members import (
     INSUFFICIENT_STATE,
     SERVER_UNSUBSCRIBE,
@@ -86,11 +85,6 @@ class ChannelConsent:
         self._back_ends = back_ends
         self._reviews = reviews
         self._channels = channels
-        self._groups: MembersOfGroups = NoMembersOfGroups()
-
-    def attach_groups(self, groups: MembersOfGroups) -> None:
-        """Set what knows the members of groups. Never switches."""
-        self._groups = groups
 
     def check_member(self, connection: ChannelClient, channel: str) -> None:
         """Refuse a user to whom a channel does not belong: ``user:<id>`` belongs to this user, others to the
@@ -100,8 +94,8 @@ class ChannelConsent:
             is_member = user != "" and channel == f"{USER_CHANNEL}{user}"
         else:
             try:
-                group = group_in(channel)
-                is_member = user != "" and group > 0 and self._groups.is_member(app, group, user)
+                group, groups = group_in(channel), self._channels.options.groups
+                is_member = user != "" and group > 0 and groups.is_member(app, group, user)
             except StorageUnavailable:
                 raise ChannelRefused("unavailable") from None
         if not connection.is_open or ((connection.app or ""), (connection.user or "")) != (app, user):

@@ -7,6 +7,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from imserver.channels.contract import MembersOfGroups, NoMembersOfGroups
 from imserver.channels.members import PRIVATE_PREFIX, ChannelNames, ChannelRefused, needs_token
 from imserver.config.settings import ChannelSettings, TenantSettings
 from imserver.hub.hub import RESERVED, USER_CHANNEL
@@ -47,6 +48,8 @@ class ChannelOptions:
         self._settings = settings
         self.names: dict[str, ChannelNames] = {}
         """App → meaning of the names of its channels, besides its settings. Others call :meth:`set_names`."""
+        self.groups: MembersOfGroups = NoMembersOfGroups()
+        """Who is in the group that a name has. The messenger sets it."""
 
     def set_names(self, app: str, names: ChannelNames | None) -> None:
         """Set what the names of the channels of an app mean; None: nothing besides its settings. Never

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from time import time
 from typing import Any, Final
@@ -12,13 +11,10 @@ from gevent.event import AsyncResult
 from msgspec import Raw, Struct
 from msgspec.structs import replace
 
-from imserver.auth.login import Logins
-from imserver.auth.rates import SenderRates
-from imserver.auth.reviews import ReviewDecision, Reviews
+from imserver.auth.reviews import ReviewDecision
 from imserver.cluster.nodes import NodeMessages, NodeQueries, OtherNodes, read
+from imserver.core.services import IdentityServices, SessionServices
 from imserver.errors import ReviewUnavailable, TooManyMessages
-from imserver.hub.fanout import Fanout
-from imserver.hub.hub import Hub
 from imserver.messages.acks import AckTracker
 from imserver.messages.action_positions import ActionPositions
 from imserver.messages.catch_up import CatchUp
@@ -71,39 +67,36 @@ class Messaging:
     """Sends drafts, and listens to the log. Owner of the parts that deliver entries.
 
     ``reviews`` asks the back ends of apps about what users send. ``node_messages`` reaches the other nodes;
-    None on a node that is alone. ``observers`` hear of stored entries.
+    None on a node that is alone.
     """
 
     def __init__(
         self,
-        hub: Hub,
-        fanout: Fanout,
+        sessions: SessionServices,
+        identity: IdentityServices,
         metrics: Metrics,
         store: Store,
-        logins: Logins,
         positions: ActionPositions,
         ack_tracker: AckTracker,
-        reviews: Reviews,
-        sender_rates: SenderRates,
         channel_log: ChannelLog,
         node_messages: NodeMessages | None,
-        observers: Sequence[LogObserver],
     ) -> None:
         self._store = store
         self._log = store.part(MessageLog)
-        self._account_apps = logins.account_apps
+        self._account_apps = identity.logins.account_apps
         self._metrics = metrics
-        self._reviews = reviews
-        self._sender_rates = sender_rates
+        self._reviews = identity.reviews
+        self._sender_rates = identity.sender_rates
         self._node_messages = node_messages
-        self._observers = observers
+        self.observers: list[LogObserver] = []
+        """They hear of stored entries."""
         self.log_subscriptions = LogSubscriptions()
         self.positions = positions
         self.ack_tracker = ack_tracker
         self.streams = OpenStreams()
         """Of streamed answers, which a feature opens."""
         self.deliverer = Deliverer(
-            hub, fanout, self.log_subscriptions, ack_tracker, channel_log, self.streams
+            sessions.hub, sessions.fanout, self.log_subscriptions, ack_tracker, channel_log, self.streams
         )
         self.follower = LogFollower(self._log, self.deliverer, metrics)
         self.catch_up = CatchUp(
@@ -243,7 +236,7 @@ class Messaging:
         app = commit.app
         if self._node_messages is not None:
             broadcast_entries(self._node_messages, commit)
-        for observer in self._observers:
+        for observer in self.observers:
             if app in observer.apps:
                 observer.committed(app, commit.first, commit.last, commit.entries)
         self.deliverer.widest.pop(app, None)

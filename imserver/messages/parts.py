@@ -12,7 +12,6 @@ from imserver.messages.annotations import AnnotationCommands
 from imserver.messages.event_streams import StreamStarts
 from imserver.messages.log.contract import Commit
 from imserver.messages.log.message_log import MessageLog
-from imserver.messages.log_observer import LogObserver
 from imserver.messages.message_commands import MessageCommands
 from imserver.messages.message_search import MessageSearch
 from imserver.messages.messaging import Messaging
@@ -63,77 +62,85 @@ def build(core: Core) -> FeatureParts:
 
 
 def _make_services(core: Core) -> MessageServices:
-    store, hub, fanout, metrics = (
-        core.storage.store,
-        core.sessions.hub,
-        core.sessions.fanout,
-        core.node.metrics,
-    )
-    identity, table, cluster = core.identity, core.sessions.table, core.cluster
-    channels, node_messages, limits = core.channels.channels, cluster.node_messages, core.config.limits
-    positions, observers = ActionPositions(store), list[LogObserver]()
-    channel_log = ChannelLog(store, metrics, hub, table, channels)
+    store, metrics, sessions = core.storage.store, core.node.metrics, core.sessions
+    channel_log = ChannelLog(store, metrics, sessions.hub, sessions.table, core.channels.channels)
     messaging = Messaging(
-        hub,
-        fanout,
+        sessions,
+        core.identity,
         metrics,
         store,
-        identity.logins,
-        positions,
-        AckTracker(metrics, limits.node_outbox_bytes),
-        identity.reviews,
-        identity.sender_rates,
+        ActionPositions(store),
+        AckTracker(metrics, core.config.limits.node_outbox_bytes),
         channel_log,
-        node_messages,
-        observers,
+        core.cluster.node_messages,
     )
-    store.part(MessageLog).writer.listener = messaging
-    core.channels.consent.attach_groups(channel_log)
-    core.push.publishing.groups = channel_log
     channel_log.attach(messaging.follower.follow)
-    core.push.publishing.stored_pushes = LogPushes(messaging, core.push.idempotency)
-    messaging.add_to(cluster.queries)
-    followers = messaging.log_subscriptions.followers
-    signals = Signals(hub, fanout, followers, store, identity.relations, messaging.streams, node_messages)
-    if node_messages is not None:
-        node_messages.handle(
-            {
-                Commit: messaging.follower.committed,
-                ToFollowers: signals.deliver,
-            }
-        )
+    store.part(MessageLog).writer.listener = messaging
+    messaging.add_to(core.cluster.queries)
+    _answer_questions(core, messaging, channel_log)
+    signals = _make_signals(core, messaging)
     receipts, search = Receipts(signals, store), MessageSearch(store)
-    tenants = identity.tenants
-    retention = Retention(
-        settings_of(core.config, RetentionSettings),
-        core.config.storage.expire_seconds,
-        tenants.get,
-        store,
-        metrics,
-        positions,
-        observers,
-    )
-    commands = MessageCommands(core.sessions.sessions, messaging, receipts, search, store)
+    commands = MessageCommands(sessions.sessions, messaging, receipts, search, store)
     for service in (commands, AnnotationCommands(store), receipts, signals):
         core.network.dispatcher.add(service.rows())
-    stream_limits = settings_of(core.config, StreamLimits)
-    in_conversations = ConversationStreams(messaging, signals, store, identity.relations)
-    streams = StreamedTexts(
-        in_conversations, table, cluster.queries, stream_limits, limits.outbox_bytes, cluster.others
-    )
-    in_channels = ChannelStreams(channels, hub, core.sessions.connections)
-    channel_streams = StreamedMessages(
-        in_channels, table, cluster.queries, stream_limits, limits.outbox_bytes, cluster.others
-    )
-    tenants.on_delete += [streams.forget, channel_streams.forget]
+    streams, channel_streams = _make_streams(core, messaging, signals)
     return MessageServices(
         messaging,
         signals,
         receipts,
         search,
-        retention,
+        _make_retention(core, messaging),
         streams,
         channel_streams,
-        observers,
+        messaging.observers,
         StreamStarts(messaging.catch_up, messaging.deliverer, store),
     )
+
+
+def _answer_questions(core: Core, messaging: Messaging, channel_log: ChannelLog) -> None:
+    """Answer what the core asks: who is in a group, and who stores pushes."""
+    core.channels.channels.options.groups = channel_log
+    core.push.publishing.stored_pushes = LogPushes(messaging, core.push.idempotency)
+
+
+def _make_signals(core: Core, messaging: Messaging) -> Signals:
+    """Build them, with the handlers of node messages."""
+    node_messages = core.cluster.node_messages
+    signals = Signals(
+        core.sessions.hub,
+        core.sessions.fanout,
+        messaging.log_subscriptions.followers,
+        core.storage.store,
+        core.identity.relations,
+        messaging.streams,
+        node_messages,
+    )
+    if node_messages is not None:
+        node_messages.handle({Commit: messaging.follower.committed, ToFollowers: signals.deliver})
+    return signals
+
+
+def _make_retention(core: Core, messaging: Messaging) -> Retention:
+    return Retention(
+        settings_of(core.config, RetentionSettings),
+        core.config.storage.expire_seconds,
+        core.identity.tenants.get,
+        core.storage.store,
+        core.node.metrics,
+        messaging.positions,
+        messaging.observers,
+    )
+
+
+def _make_streams(
+    core: Core, messaging: Messaging, signals: Signals
+) -> tuple[StreamedTexts, StreamedMessages]:
+    """Build the streams of conversations, and those of channels."""
+    sessions, cluster, limits = core.sessions, core.cluster, settings_of(core.config, StreamLimits)
+    others = (sessions.table, cluster.queries, limits, core.config.limits.outbox_bytes, cluster.others)
+    in_conversations = ConversationStreams(messaging, signals, core.storage.store, core.identity.relations)
+    streams = StreamedTexts(in_conversations, *others)
+    in_channels = ChannelStreams(core.channels.channels, sessions.hub, sessions.connections)
+    channel_streams = StreamedMessages(in_channels, *others)
+    core.identity.tenants.on_delete += [streams.forget, channel_streams.forget]
+    return streams, channel_streams

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from imserver.channels.channels import Channels
 from imserver.channels.connections import Connections
-from imserver.channels.contract import MembersOfGroups, NoMembersOfGroups, Published
+from imserver.channels.contract import Published
 from imserver.channels.members import ChannelRefused, check_name, encode_tags
 from imserver.clock import serve_others
 from imserver.cluster.history import Position
@@ -327,9 +327,8 @@ class Publishing:
         self._pending = pending
         self._ids = ids
         self._on_absent = on_absent
-        self.groups: MembersOfGroups = NoMembersOfGroups()
         self.stored_pushes: StoredPushes = NoStoredPushes()
-        """Stores pushes. The messenger sets both."""
+        """Stores pushes. The messenger sets it."""
 
     def to_channels(
         self,
@@ -457,7 +456,7 @@ class Publishing:
         event = replace(event, channel=ChannelPart(f"group:{group}"))
         while True:
             try:
-                members = self.groups.members(app, group, after, _MEMBERS)
+                members = self._channels.options.groups.members(app, group, after, _MEMBERS)
             except StorageUnavailable:
                 outcomes.add(Outcome.FAILED)
                 break

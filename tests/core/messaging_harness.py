@@ -1,6 +1,7 @@
 """A node's inside with messaging over a log in memory, and clients that speak cmd to it."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 from msgspec import json
@@ -38,21 +39,18 @@ class Node(Harness):
         self.stored: list[Entry] = []
         self.positions: Any = MemoryPositions()
         node_messages: Any = self
-        logins: Any = Admitting(lambda app, user, token: True)
+        logins = Admitting(lambda app, user, token: True)
+        identity: Any = SimpleNamespace(logins=logins, reviews=self.reviews, sender_rates=SenderRates())
         self.channel_log = ChannelLog(self.store, self.metrics, self.hub, self.table, self.channels)
         self.messaging = Messaging(
-            self.hub,
-            self.fanout,
+            self.session_services(),
+            identity,
             self.metrics,
             self.store,
-            logins,
             self.positions,
             self.ack_tracker,
-            self.reviews,
-            SenderRates(),
             self.channel_log,
             node_messages,
-            (),
         )
         self.channel_log.attach(self.messaging.follower.follow)
         self.log.listen(self.messaging)

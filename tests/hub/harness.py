@@ -146,6 +146,7 @@ class Harness(SocketHarness):
         """What features get as ``core.sessions``."""
         return SimpleNamespace(
             hub=self.hub,
+            fanout=self.fanout,
             sessions=self.sessions,
             connections=self.connections,
             table=self.table,
@@ -187,17 +188,22 @@ class Harness(SocketHarness):
         alone: Any = SimpleNamespace(node_messages=None)
         messaging: Any = SimpleNamespace(catch_up=self.catch_up, ack_tracker=self.ack_tracker)
         self.acks = ActionAcks(push, messaging, alone, lambda: self.now)
-        return ActionService(
-            self.session_services(),
-            self.channel_services(),
-            lambda app: self._stored_members.get(app, {}),
-            self.fanout.notice_members,
-            messages,
-            self.reviews,
-            self.observer.message,
-            self.acks,
-            NoRelations(),
+
+        def tenant_of(app: str) -> Any:
+            return SimpleNamespace(room_members=self._stored_members.get(app, {}))
+
+        core: Any = SimpleNamespace(
+            sessions=self.session_services(),
+            channels=self.channel_services(),
+            config=SimpleNamespace(hub=SimpleNamespace(notice_members=self.fanout.notice_members)),
+            identity=SimpleNamespace(
+                tenants=SimpleNamespace(get=tenant_of),
+                reviews=self.reviews,
+                observer=self.observer,
+                relations=NoRelations(),
+            ),
         )
+        return ActionService(core, messages, self.acks)
 
     def _make_dispatcher(self, *tables: CommandTable) -> None:
         """Only the commands of services that are here have a row. ``tables``: in addition to earlier ones."""

@@ -6,7 +6,7 @@ from unittest.mock import Mock
 import msgspec
 import pytest
 
-from imserver.channels.contract import Published
+from imserver.channels.contract import MembersOfGroups, NoMembersOfGroups, Published
 from imserver.channels.members import ChannelRefused
 from imserver.cluster.history import Position
 from imserver.errors import Problems
@@ -30,6 +30,7 @@ class Harness:
     def __init__(self) -> None:
         self.users = {"ann", "bob"}
         self.options = self.publishing = self
+        self.groups: MembersOfGroups = NoMembersOfGroups()
         self.received: list[tuple[str, ...]] = []
         self.texts: list[str] = []
         """Texts of the pushes to users."""
@@ -112,7 +113,7 @@ def test_the_channels_of_users_and_groups_reach_their_sessions(harness: Harness)
     group = log.groups.create("101", "ann", ["bob", "eve", "zoe"])
     targets = [Target(channel=f"group:{group}"), Target(channel="user:ann"), Target(group=str(group))]
     publishing = publishing_of(harness)
-    publishing.groups = ChannelLog(harness.store, Mock(), Mock(), Mock(), Mock())  # type: ignore[arg-type]
+    harness.options.groups = ChannelLog(harness.store, Mock(), Mock(), Mock(), Mock())
     assert publishing.to_targets("101", targets, HELLO, ("eve",)) == [SENT, SENT, SENT]
     everybody = ("users", "101", "ann", "bob", "zoe")
     assert harness.received == [everybody, ("users", "101", "ann"), everybody]

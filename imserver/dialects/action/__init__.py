@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 from imserver.dialects.action import api
 from imserver.dialects.action.acks import ActionAcks
 from imserver.dialects.action.service import ActionService
@@ -13,10 +11,6 @@ from imserver.plugin.services import Core
 
 
 def _build(core: Core) -> FeatureParts:
-    def members(app: str) -> Mapping[str, Sequence[str]]:
-        tenant = core.identity.tenants.get(app)
-        return {} if tenant is None else tenant.room_members
-
     messaging, messages = None, None
     if "messages" in core.features:
         # They import the messenger.
@@ -28,17 +22,7 @@ def _build(core: Core) -> FeatureParts:
     acks = ActionAcks(core.push, messaging, core.cluster)
     core.network.forgotten.insert(-1, acks.clear)  # channels are left last
     core.identity.tenants.on_delete.append(acks.forget)
-    service = ActionService(
-        core.sessions,
-        core.channels,
-        members,
-        core.config.hub.notice_members,
-        messages,
-        core.identity.reviews,
-        core.identity.observer.message,
-        acks,
-        core.identity.relations,
-    )
+    service = ActionService(core, messages, acks)
     return FeatureParts(
         commands=service.rows(),
         dialects={DIALECT.name: DialectParts(service.opened)},

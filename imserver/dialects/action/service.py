@@ -7,16 +7,15 @@ next login. Clients that acknowledge are in :mod:`imserver.dialects.action.acks`
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from time import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from imserver.dialects.action.acks import ActionAcks, acknowledges
 from imserver.dialects.action.commands import AckNumber, ActionLogin, Say
 from imserver.dialects.action.wire import ActionDialect
 from imserver.plugin.errors import ReplyCode
-from imserver.plugin.identity import Relations, Reviews
-from imserver.plugin.services import ChannelRefused, ChannelServices, SessionServices
+from imserver.plugin.services import ChannelRefused, Core
 from imserver.plugin.wire import (
     AckedState,
     CommandRow,
@@ -35,9 +34,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LEFT_TEXT: Final = "用户已经离开"
-
-Members = Callable[[str], Mapping[str, Sequence[str]]]
-"""App → its rooms with stored members, and these members."""
 
 
 class ActionState(AckedState, gc=False):
@@ -62,30 +58,20 @@ class ActionService:
 
     All sessions of a stored member are in the member's rooms, whatever their receiver is. A room with more
     than ``notice_members`` members gets no notice when one leaves. ``messages``: None on a node without
-    stored messages. ``report`` hears of messages that are not stored.
+    stored messages.
     """
 
-    def __init__(
-        self,
-        sessions: SessionServices,
-        channels: ChannelServices,
-        members: Members,
-        notice_members: int,
-        messages: ActionMessages | None,
-        reviews: Reviews,
-        report: Callable[[str, str, Mapping[str, Any]], object],
-        acks: ActionAcks,
-        relations: Relations,
-    ) -> None:
-        self._sessions = sessions.sessions
-        self._channels = channels.channels
-        self._members = members
-        self._notice_members = notice_members
+    def __init__(self, core: Core, messages: ActionMessages | None, acks: ActionAcks) -> None:
+        identity = core.identity
+        self._sessions = core.sessions.sessions
+        self._channels = core.channels.channels
+        self._tenants = identity.tenants
+        self._notice_members = core.config.hub.notice_members
         self._messages = messages
-        self._reviews = reviews
-        self._report = report
+        self._reviews = identity.reviews
+        self._report = identity.observer.message
         self._acks = acks
-        self._relations = relations
+        self._relations = identity.relations
         self._channels.members.on_left.append(self.left)
 
     def rows(self) -> CommandTable:
@@ -153,7 +139,9 @@ class ActionService:
 
     def _rooms_of(self, app: str, user: str) -> list[str]:
         """The rooms of which a user is a stored member."""
-        return [name for name, users in self._members(app).items() if user in users]
+        tenant = self._tenants.get(app)
+        rooms = {} if tenant is None else tenant.room_members
+        return [name for name, users in rooms.items() if user in users]
 
     def _stored_in(self, app: str) -> ActionMessages | None:
         """The service of stored messages, if the app stores those of its users."""

@@ -7,36 +7,21 @@ from typing import TYPE_CHECKING
 from imserver.dialects.centrifuge import api, streams
 from imserver.dialects.centrifuge.emulation import Emulation
 from imserver.dialects.centrifuge.service import NAME, CentrifugeAnswers, CentrifugeService
-from imserver.dialects.centrifuge.settings import SETTINGS, CentrifugeSettings
+from imserver.dialects.centrifuge.settings import SETTINGS
 from imserver.dialects.centrifuge.streams import FallbackStreams
 from imserver.dialects.centrifuge.uni import UniStreams
 from imserver.dialects.centrifuge.wire import CentrifugeDialect, CentrifugeProtobufDialect
 from imserver.plugin import DialectParts, Feature, FeatureParts
 from imserver.plugin.services import Core
-from imserver.plugin.settings import settings_of
 
 if TYPE_CHECKING:
     from imserver.plugin.messages import Messaging
 
 
 def _build(core: Core) -> FeatureParts:
-    settings = settings_of(core.config, CentrifugeSettings)
     answers = CentrifugeAnswers(core.identity.back_ends)
     core.channels.commands.answers[NAME] = answers
-    service = CentrifugeService(
-        core.sessions,
-        core.channels,
-        core.cluster,
-        core.identity.logins,
-        answers,
-        core.identity.back_ends,
-        _messaging(core),
-        core.identity.tenants.get,
-        settings.app,
-        core.config.websocket.client_ping_seconds,
-        core.node.version,
-        core.network.dispatcher.run,
-    )
+    service = CentrifugeService(core, answers, _messaging(core))
     both_ways, one_way = FallbackStreams(core, service), UniStreams(core, service)
     return FeatureParts(
         Emulation(core.sessions, core.cluster),

@@ -34,7 +34,11 @@ from imserver.dialects.centrifuge.commands import (
     RefreshLogin,
     RefreshSubscription,
 )
-from imserver.dialects.centrifuge.settings import subscribes_to_own_channel, takes_anonymous_tokens
+from imserver.dialects.centrifuge.settings import (
+    CentrifugeSettings,
+    subscribes_to_own_channel,
+    takes_anonymous_tokens,
+)
 from imserver.dialects.centrifuge.wire import (
     ALIAS,
     BY_ALIAS,
@@ -60,7 +64,6 @@ from imserver.plugin.identity import (
     BackEndUnavailable,
     BadToken,
     LoginDecision,
-    Logins,
     TokenExpired,
     token_end,
 )
@@ -69,18 +72,15 @@ from imserver.plugin.services import (
     ChannelAnswers,
     ChannelMember,
     ChannelRefused,
-    ChannelServices,
-    ClusterServices,
+    Core,
     Position,
-    SessionServices,
     Subscribed,
 )
-from imserver.plugin.settings import ChannelSettings, TenantSettings
+from imserver.plugin.settings import ChannelSettings, settings_of
 from imserver.plugin.wire import (
     AskHistory,
     AskPresence,
     ChannelPart,
-    Command,
     CommandRow,
     CommandTable,
     Connection,
@@ -315,42 +315,27 @@ class CentrifugeService:
     """Carries out the commands of the dialect. Owner of :class:`CentrifugeState`.
 
     ``answers``: those to commands on channels. ``messaging``: None on a node without stored messages.
-    ``settings``: app → its settings. ``default_app``: the app of clients whose path names none.
-    ``ping_seconds``: how often clients are pinged. ``run``: carries out a command of this server.
     """
 
-    def __init__(
-        self,
-        sessions: SessionServices,
-        channels: ChannelServices,
-        cluster: ClusterServices,
-        logins: Logins,
-        answers: CentrifugeAnswers,
-        back_ends: BackEnds,
-        messaging: Messaging | None,
-        settings: Callable[[str], TenantSettings | None],
-        default_app: str,
-        ping_seconds: float,
-        version: str,
-        run: Callable[[Connection, Command, Callable[[Reply], None]], Reply | None],
-    ) -> None:
+    def __init__(self, core: Core, answers: CentrifugeAnswers, messaging: Messaging | None) -> None:
+        sessions, channels, identity = core.sessions, core.channels, core.identity
         self._sessions = sessions.sessions
-        self._logins = logins
+        self._logins = identity.logins
         self._channels = channels.channels
         self._commands = channels.commands
         self._consent = channels.consent
         self._answers = answers
-        self._back_ends = back_ends
+        self._back_ends = identity.back_ends
         self._connections = sessions.connections
         self._catch_up = None if messaging is None else messaging.catch_up
-        self._settings = settings
-        self._default_app = default_app
-        self._version = f"imserver {version}"
-        self._ping = max(1, ceil(ping_seconds))
-        self._run = run
+        self._settings = identity.tenants.get
+        self._default_app = settings_of(core.config, CentrifugeSettings).app
+        self._version = f"imserver {core.node.version}"
+        self._ping = max(1, ceil(core.config.websocket.client_ping_seconds))
+        self._run = core.network.dispatcher.run
         sessions.connections.on_join.append(self._joined)
         channels.channels.members.on_parted.append(_parted)
-        cluster.queries.add("refresh", RefreshConnection, self._refresh_here)
+        core.cluster.queries.add("refresh", RefreshConnection, self._refresh_here)
 
     def rows(self) -> CommandTable:
         """The commands that this service runs."""

@@ -13,6 +13,7 @@ from imserver.channels.client_commands import ChannelCommands
 from imserver.channels.consent import ChannelConsent
 from imserver.channels.members import ChannelRefused
 from imserver.cluster.nodes import NodeQueries
+from imserver.config.settings import Config
 from imserver.dialects.centrifuge import codes
 from imserver.dialects.centrifuge.commands import CallMethod, CentrifugeLogin
 from imserver.dialects.centrifuge.service import (
@@ -22,6 +23,7 @@ from imserver.dialects.centrifuge.service import (
     CentrifugeState,
     _Admission,
 )
+from imserver.dialects.centrifuge.settings import CentrifugeSettings
 from imserver.dialects.centrifuge.wire import CentrifugeDialect, SubscribeResult
 from imserver.errors import StorageUnavailable
 from imserver.features.webhooks.back_ends import BackEndRequests
@@ -49,20 +51,18 @@ class CentrifugeHarness(Harness):
         self.catch_up = Mock()
         back_ends = BackEndRequests(self.back_end, self.table.id_of, str)  # type: ignore[arg-type]
         consent = ChannelConsent(back_ends, Mock(hooks={}), self.channels)
-        self.centrifuge = CentrifugeService(
-            self.session_services(),
-            self.channel_services(consent, ChannelCommands(self.channels, logins, consent, {}, self.table)),
-            SimpleNamespace(queries=NodeQueries()),  # type: ignore[arg-type]
-            logins,
-            CentrifugeAnswers(back_ends),
-            back_ends,
-            Mock(catch_up=self.catch_up),
-            lambda _app: None,
-            "101",
-            25,
-            "0.1.0",
-            self.dispatcher.run,
+        commands = ChannelCommands(self.channels, logins, consent, {}, self.table)
+        config = Config(of_features=(("centrifuge", CentrifugeSettings(app="101")),))
+        core: Any = SimpleNamespace(
+            sessions=self.session_services(),
+            channels=self.channel_services(consent, commands),
+            cluster=SimpleNamespace(queries=NodeQueries()),
+            identity=Mock(logins=logins, back_ends=back_ends, **{"tenants.get": lambda _app: None}),
+            network=SimpleNamespace(dispatcher=self.dispatcher),
+            node=SimpleNamespace(version="0.1.0"),
+            config=config,
         )
+        self.centrifuge = CentrifugeService(core, CentrifugeAnswers(back_ends), Mock(catch_up=self.catch_up))
         self.dispatcher.add(self.centrifuge.rows())
 
     def subscriber(self, channel: str, **ends: int) -> tuple[Connection, Client]:
