@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from imserver.config.settings import LimitSettings
 from imserver.features.bots import bots
 from imserver.messages import streamed_messages
 from tests.features import sections
@@ -23,8 +22,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
     harness = Harness(
         config(
             folder,
-            limits=LimitSettings(bot_rate=0.001),
-            of_features=sections(accounts=accounts),
+            of_features=sections(accounts=accounts, limits={"bot_rate": 0.001}),
         )
     )
     yield harness

@@ -101,6 +101,13 @@ class AccountSettings(Struct, frozen=True):
     friends: Amount = 5000
 
 
+class SenderLimits(Struct, frozen=True):
+    """Keys of section ``limits``: messages per second of a bot, and of a guest, on one node."""
+
+    bot_rate: Annotated[float, Meta(ge=0, le=1_000_000_000)] = 20.0
+    guest_rate: Annotated[float, Meta(ge=0, le=1_000_000_000)] = 1.0
+
+
 class SmtpSettings(Struct, frozen=True):
     """Section ``smtp``: the server that takes mail to users. Without a ``host`` no mail is sent."""
 
@@ -193,7 +200,7 @@ def findings(config: Config, _shared: bool) -> Iterator[tuple[str, str]]:
 
 
 SETTINGS: Final = FeatureSettings(
-    {"accounts": AccountSettings, "smtp": SmtpSettings},
+    {"accounts": AccountSettings, "limits": SenderLimits, "smtp": SmtpSettings},
     AccountsOfApp,
     ("account_tokens",),
     objection,

@@ -23,7 +23,13 @@ import msgspec
 from msgspec import Struct
 
 from imserver.features.accounts.rows import AccountStore
-from imserver.features.accounts.settings import BOT_MESSAGES, GUEST_MESSAGES, AppAccountSettings, rules_of
+from imserver.features.accounts.settings import (
+    BOT_MESSAGES,
+    GUEST_MESSAGES,
+    AppAccountSettings,
+    SenderLimits,
+    rules_of,
+)
 from imserver.plugin.identity import (
     GOCHAT,
     AccountSession,
@@ -33,6 +39,7 @@ from imserver.plugin.identity import (
     token_end,
 )
 from imserver.plugin.services import Foundation
+from imserver.plugin.settings import settings_of
 from imserver.plugin.storage import Account
 from imserver.plugin.wire import (
     Limit,
@@ -154,7 +161,7 @@ class AccountTokens:
 
     def __init__(self, base: Foundation, accounts: AccountStore) -> None:
         self._accounts = accounts
-        self._rates, limits = base.sender_rates, base.config.limits
+        self._rates, limits = base.sender_rates, settings_of(base.config, SenderLimits)
         self.bot_messages = Buckets(BOT_MESSAGES, limits.bot_rate)
         self._guest_messages = Buckets(GUEST_MESSAGES, limits.guest_rate)
         self._tenants = base.tenants
