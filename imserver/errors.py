@@ -118,6 +118,7 @@ LoginRefusal = Literal[
     "key",
     "kicked",
     "limit",
+    "locked",
     "origin",
     "password",
     "policy",

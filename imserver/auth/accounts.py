@@ -47,11 +47,21 @@ class Account(Struct, frozen=True):
     """Whether its owner has confirmed that mails to ``email`` reach them."""
     role: Role = ""
     """Its role in the app."""
+    locked_until: int = 0
+    """Until when it is locked, in Unix seconds; 0: it is not."""
+    lock_reason: str = ""
+    """Why it is or was locked, for its owner."""
+    factor: bool = False
+    """Whether logins with its password take a second factor."""
 
     @property
     def user(self) -> str:
         """The user id of this account."""
         return str(self.id)
+
+    def is_locked(self, now: float) -> bool:
+        """Whether it is locked at this Unix second."""
+        return self.locked_until > now
 
 
 class AccountSession(Struct, frozen=True):

@@ -12,7 +12,7 @@ open the server to everybody.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Final, Literal
@@ -172,6 +172,13 @@ class Authority:
         """Whether an app lists this address, so that its back end needs no key."""
         return bool(self._allowed.apps_of(host))
 
+    def may_act_on(self, principal: Principal, app: str, users: Sequence[str]) -> bool:
+        """Whether a principal may act on these users: a back end on all, an account that acts by its role on
+        those below it. May switch. Raises StorageUnavailable."""
+        if not principal.staff:
+            return True
+        return all(principal.may_act_on(each.role) for each in self._accounts.those_of(app, users))
+
     def _user(self, need: Need, credential: str) -> Principal | None:
         """Return the user of this token. None: it does not look like a token that ``need`` accepts."""
         if "page" in need.users and credential.startswith(PAGE_TOKEN_PREFIX):
@@ -225,8 +232,8 @@ class Authority:
         if session is None:
             return BAD_TOKEN
         account, rights = session.account, RIGHTS[session.account.role]
-        if account.guest or need.right not in rights:
-            return self._of_account(credential, "account")
+        if account.guest or account.bot or need.right not in rights:
+            return self._of_account(credential, "bot" if account.bot else "account")
         apps = frozenset({self._logins.resolve(account.app)})
         return Principal("staff", apps=apps, staff=account.user, rights=rights)
 

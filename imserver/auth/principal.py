@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
-from imserver.auth.rights import NO_RIGHTS, Right
+from imserver.auth.rights import NO_RIGHTS, Right, Role, is_below
 from imserver.errors import ImserverError
 
 Kind = Literal[
@@ -83,6 +83,11 @@ class Principal(Struct, frozen=True):
     def reaches(self, app: str) -> bool:
         """Whether the principal belongs to this app. ``app`` must not be an alias."""
         return self.apps is None or app in self.apps
+
+    def may_act_on(self, role: Role) -> bool:
+        """Whether the principal may act on users with this role: a back end on all, an account that acts by
+        its role on those below it."""
+        return self.kind != "staff" or is_below(role, self.rights)
 
     @property
     def app(self) -> str:
@@ -171,6 +176,8 @@ class Needs:
     """A back end, or an account that may moderate."""
     PEOPLE: Final = Need("admin", frozenset({"staff"}), right="people")
     """A back end, or an account that may list accounts."""
+    READ_OR_OPERATE: Final = Need("read", frozenset({"staff"}), right="operate")
+    """A back end whose key may read, or an account that operates its app."""
     OPERATE: Final = Need("admin", frozenset({"staff"}), right="operate")
     """A back end, or an account that operates its app."""
     OWN: Final = Need("admin", frozenset({"staff"}), right="own")

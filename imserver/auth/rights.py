@@ -25,3 +25,13 @@ RIGHTS: Final[Mapping[str, frozenset[Right]]] = {
 }
 """Role → the rights of a user who has it, in its own app."""
 NO_RIGHTS: Final[frozenset[Right]] = frozenset()
+
+
+def is_below(role: Role, rights: frozenset[Right]) -> bool:
+    """Whether somebody with these rights may act on a user with this role: lock, ban or mute them, and give
+    them another role, which has to be below, too.
+
+    So an owner acts on moderators and members, a moderator on members, and nobody on themselves or on their
+    equals: API keys and commands do that.
+    """
+    return RIGHTS[role] < rights

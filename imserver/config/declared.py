@@ -9,6 +9,8 @@ A setting is a field of a struct. A mark is an entry of ``extra`` in the :class:
 - ``free_bytes``: so many bytes must stay free on the disk of the data folder.
 - ``unique``: no two apps have the same value. It is a setting that a feature declares, in groups only.
 - ``ends_demo``: an app with this setting ends demo mode, because its users or back end prove who they are.
+- ``by_key``: who acts by a role may not change it: it decides who logs in as whom, or it takes more of the
+  server.
 - ``by_feature``: the core reads it, but only with a feature that names it do apps have it (``core_keys``).
 - ``omit``: an answer of ``/api/v1`` leaves out the default.
 - ``number``, ``auto``: spellings, see :mod:`imserver.config.values`.
@@ -33,15 +35,15 @@ Url = Annotated[str, Meta(extra={"url": True, "api": {"pattern": "^https?://"}})
 """The type of a setting: an address to which the server sends requests; empty: to none."""
 
 
-_MARKS: Final = frozenset({"api", "by_feature", "ends_demo", "number", "omit", "unique", "url"})
+_MARKS: Final = frozenset({"api", "by_feature", "by_key", "ends_demo", "number", "omit", "unique", "url"})
 
 
 def about(text: str, **rules: Any) -> Meta:
     """The description of a field of ``/api/v1``, or of a setting of an app, with its rules.
 
     ``rules``: limits as in :class:`msgspec.Meta` (``ge``, ``max_length``, ``pattern``, ``examples``), and for
-    a setting these marks: ``api``, limits that requests have besides, ``by_feature``, ``ends_demo``,
-    ``number``, ``omit``, ``unique`` and ``url``.
+    a setting these marks: ``api``, limits that requests have besides, ``by_feature``, ``by_key``,
+    ``ends_demo``, ``number``, ``omit``, ``unique`` and ``url``.
     """
     marks = {name: rules.pop(name) for name in _MARKS & rules.keys()}
     return Meta(description=text, extra=marks or None, **rules)

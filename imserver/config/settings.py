@@ -209,7 +209,7 @@ class WebhookSettings(Struct, frozen=True):
     secret_file: SecretFile = ""
     events: Annotated[tuple[WebhookEvent, ...], about("The events to post.")] = ()
     authorise_url: Annotated[
-        Url, about("The URL that the server asks at each login whether to allow it.")
+        Url, about("The URL that the server asks at each login whether to allow it.", by_key=True)
     ] = ""
     absent_seconds: Annotated[
         float,
@@ -389,12 +389,13 @@ class TenantSettings(Struct, frozen=True):
         about(
             "The app of which this is an alias; empty: this is not an alias.",
             number=True,
+            by_key=True,
             api={"min_length": 1},
         ),
     ] = ""
-    open: Annotated[bool, about("Whether anybody may log in as any user if the app has no login rule.")] = (
-        False
-    )
+    open: Annotated[
+        bool, about("Whether anybody may log in as any user if the app has no login rule.", by_key=True)
+    ] = False
     dialects: Annotated[tuple[Text, ...], about("Dialects that may log in; an empty list: all.")] = ()
     origins: Annotated[
         tuple[Text, ...], about("Hosts whose pages may connect, in addition to the server's own.")
@@ -406,29 +407,38 @@ class TenantSettings(Struct, frozen=True):
         tuple[Text, ...],
         about(
             "Addresses and networks that may push and read without a key, on the routes of the original "
-            "servers (`/user/…`, and `/api/…` except `/api/v1`)."
+            "servers (`/user/…`, and `/api/…` except `/api/v1`).",
+            by_key=True,
         ),
     ] = ()
     jwt: Annotated[
         tuple[JwtSettings, ...],
-        about("With at least one key, a login needs a session token.", ends_demo=True),
+        about("With at least one key, a login needs a session token.", ends_demo=True, by_key=True),
     ] = ()
     account_tokens: Annotated[
         Literal["", "required", "ignored"],
-        about("Whether a login needs the token of an account of the app, or one of `jwt`.", by_feature=True),
+        about(
+            "Whether a login needs the token of an account of the app, or one of `jwt`.",
+            by_feature=True,
+            by_key=True,
+        ),
     ] = ""
     webhook: Annotated[WebhookSettings, Meta(extra=_BY_FEATURE)] = WebhookSettings()
-    back_ends: Annotated[BackEndSettings, Meta(extra=_BY_FEATURE)] = BackEndSettings()
-    max_connections: Annotated[AppCount, about("The maximum number of sessions on a node; 0: no limit.")] = 0
+    back_ends: Annotated[BackEndSettings, Meta(extra={**_BY_FEATURE, "by_key": True})] = BackEndSettings()
+    max_connections: Annotated[
+        AppCount, about("The maximum number of sessions on a node; 0: no limit.", by_key=True)
+    ] = 0
     messages_per_second: Annotated[
         Annotated[float, Meta(ge=0, le=_LONGEST_SECONDS)],
         about(
             "The maximum number of messages and commands per second of a connection; 0: no limit.",
+            by_key=True,
             api={"le": 1_000_000},
         ),
     ] = 0.0
     max_channels: Annotated[
-        AppCount, about("The maximum number of channels with subscribers on a node; 0: no limit.")
+        AppCount,
+        about("The maximum number of channels with subscribers on a node; 0: no limit.", by_key=True),
     ] = 0
     channels: Annotated[
         dict[
@@ -453,7 +463,9 @@ class TenantSettings(Struct, frozen=True):
     max_user_bytes: Annotated[
         int,
         Meta(ge=0, le=MAX_USER_BYTES),
-        about("The longest user id, in bytes of UTF-8; 0: the usual limit of an app of this name."),
+        about(
+            "The longest user id, in bytes of UTF-8; 0: the usual limit of an app of this name.", by_key=True
+        ),
     ] = 0
     of_features: tuple[Any, ...] = ()
 

@@ -509,7 +509,7 @@ def read(api: Api, endpoint: Endpoint, request: HttpRequest, principal: Principa
         if shape.app:
             if values.app:
                 call.app = api.tenants.aliases.get(values.app, values.app)
-            elif principal.user:
+            elif principal.user or principal.staff:
                 call.app = principal.app
             elif shape.app == "required":
                 raise ApiProblem(Problems.INVALID_REQUEST, "`app`: name the app")

@@ -15,6 +15,7 @@ import msgspec
 from msgspec.structs import replace
 
 from imserver.auth.accounts import Account
+from imserver.auth.principal import Principal
 from imserver.config.settings import (
     ApiSettings,
     Config,
@@ -129,10 +130,13 @@ class Harness:
         """A session token."""
         return jwt.encode({"sub": user, "app": app, "exp": time.time() + 600}, SECRET, "HS256")
 
-    def account(self, app: str) -> str:
+    def account(self, app: str, role: Any = "") -> str:
         """The token of a new account."""
         self._accounts += 1
         answer = accounts_of(self.node.core).rows.add(Account(0, app, f"1380{self._accounts:07}"), "no hash")
+        if role:
+            by = Principal("command", apps=None)
+            accounts_of(self.node.core).people.set_role(by, app, answer.user, role)
         return accounts_of(self.node.core).accounts.token(answer).token
 
     def guest(self, app: str, nickname: str = "Gil") -> str:

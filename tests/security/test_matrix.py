@@ -61,14 +61,19 @@ COLUMNS: Final = (
         "gochat",
         "guest",
         "bot",
+        "moderator",
+        "owner",
         "page",
     ),
     *("address", "browser", "signed", "demo", "demo+bad"),
 )
 """``foreign``: a key with all scopes for 202 only. ``all``: an admin key for all apps. ``gochat``: an account
-of gochat. ``guest``, ``bot``: one of 201. ``browser``: one at the address of a back end. ``signed``: who
+of gochat. ``guest``, ``bot``: one of 201. ``moderator``, ``owner``: an account of 201 with this role.
+``browser``: one at the address of a back end. ``signed``: who
 signs as Pusher's libraries do, with the secret of 201. ``demo``: nobody in demo mode; ``demo+bad``: with a
 token that proves nothing."""
+ROLES: Final = ("moderator", "owner")
+OF_USERS: Final = ("session", "account", "gochat", "guest", "bot", "moderator", "owner", "page")
 REFUSED: Final = frozenset({"unauthorized", "token_invalid", "forbidden", "not_allowed"})
 ROWS: Final = {(row.method, row.path): row for row in OPERATIONS}
 
@@ -103,6 +108,8 @@ def credential(harness: Harness, column: str) -> tuple[str, str, dict[str, str]]
         "gochat": lambda: harness.account("gochat"),
         "guest": lambda: harness.guest("201"),
         "bot": lambda: harness.bot("201"),
+        "moderator": lambda: harness.account("201", "moderator"),
+        "owner": lambda: harness.account("201", "owner"),
         "page": lambda: harness.page("204"),
         "demo+bad": lambda: "eyJhbGciOiJIUzI1NiJ9.e30.x",
     }
@@ -139,7 +146,7 @@ def ask(harness: Harness, route: Route, app: str, column: str) -> bool:
     path = ""
     row, feature = ROWS.get((route.method, route.path)), FEATURE_OF.get((route.method, route.path))
     if row is not None:
-        token_of_user = column in ("session", "account", "gochat", "guest", "bot", "page")
+        token_of_user = column in OF_USERS and not (column in ROLES and row.need.right)
         if row.query is not None:
             query = fill(copy.deepcopy(row.example) or {}, app)
             query |= {"app": app} if "app" in row.query.__struct_fields__ else {}
@@ -198,7 +205,7 @@ def upload(harness: Harness, app: str, column: str) -> bool:
     token, host, headers = credential(harness, column)
     if token:
         headers["authorization"] = f"Bearer {token}"
-    user = "" if column in ("session", "account", "gochat", "guest", "bot", "page") else "&user=u1"
+    user = "" if column in OF_USERS else "&user=u1"
     query = f"?app={app}{user}"
     sent = harness.web.post(
         f"/api/v1/uploads{query}", data=b"x", headers=headers, environ_base={"REMOTE_ADDR": host}
@@ -223,7 +230,7 @@ def upload_in_parts(method: str, others: bool = False) -> Callable[[Harness, str
         name = ResumableUploads(uploads).create(
             Offer(parts.identity.tenants.resolve(app), user, "f", "", 1, host), ""
         )
-        owner = "" if column in ("session", "account", "gochat", "guest", "bot", "page") else f"&user={user}"
+        owner = "" if column in OF_USERS else f"&user={user}"
         headers |= {"tus-resumable": "1.0.0", "upload-offset": "0", "upload-length": "1"}
         headers["content-type"] = "application/offset+octet-stream"
         path = f"/api/v1/uploads/tus{'' if method == 'POST' else f'/{name}'}?app={app}{owner}"
@@ -320,13 +327,15 @@ def login(dialect: str) -> Callable[[Harness, str, str], bool]:
         logins = harness.node.core.identity.logins
         source = SimpleNamespace(peer=f"{host}:1", origin="")
         name = logins.resolve(app if app == "gochat" else family + app)
-        user = "" if dialect == "client" or column in ("account", "gochat", "guest", "bot") else "u1"
+        user = "" if dialect == "client" or column in ("account", "gochat", "guest", "bot", *ROLES) else "u1"
         if column == "page":
             token = harness.page(logins.resolve(family + "204"))
         if column == "session":
             token = harness.session(f"{family}201")
         if column == "account":
             token = harness.account(f"{family}201")
+        if column in ROLES:
+            token = harness.account(f"{family}201", column)
         if column == "guest":
             token = harness.guest(f"{family}201")
         if column == "bot":

@@ -7,7 +7,7 @@ requests and answers, too. What is different there, its marks say (:mod:`imserve
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, partial, reduce
 from operator import or_
 from typing import Annotated, Any, Final, Literal, get_args, get_origin
@@ -22,7 +22,7 @@ from imserver.auth.principal import (
     Needs,
 )
 from imserver.auth.tenants import BadTenant, Tenant, Tenants, TooManyTenants, UnknownTenant
-from imserver.config.declared import about, bare, hints_of, marks_of
+from imserver.config.declared import about, bare, hints_of, marks_of, struct_in
 from imserver.config.settings import ChannelSettings, LoginPolicy, StorageSettings, TenantSettings
 from imserver.config.values import RENAMED_OF_APPS, Declarations
 from imserver.core.core import Core
@@ -330,13 +330,15 @@ def _shown(tenant: Tenant, shapes: Shapes) -> AppShown:
 
 
 class AppApi(Struct, frozen=True):
-    """The services that the routes use. ``erasures``: those of all features."""
+    """The services that the routes use. ``erasures``: those of all features. ``hints``: name of a
+    setting of an app → its type."""
 
     tenants: Tenants
     store: Store
     erasures: Callable[[], tuple[Erasure, ...]]
     storage: StorageSettings
     shapes: Shapes
+    hints: Mapping[str, Any]
 
 
 def _app_api(core: Core, _: Api) -> AppApi:
@@ -346,6 +348,7 @@ def _app_api(core: Core, _: Api) -> AppApi:
         lambda: core.erasures,
         core.config.storage,
         shapes_of(core.declared),
+        core.declared.app_hints,
     )
 
 
@@ -360,7 +363,7 @@ routes = Resource(
 )
 
 
-@routes.get("/apps", Needs.ADMIN, example={"limit": 100})
+@routes.get("/apps", Needs.OPERATE, example={"limit": 100})
 def list_apps(api: AppApi, call: Call, request: AppsQuery) -> AppsAnswer:
     """List the apps that the key reaches, page by page."""
     tenants = api.tenants
@@ -373,7 +376,7 @@ def list_apps(api: AppApi, call: Call, request: AppsQuery) -> AppsAnswer:
 
 @routes.get(
     "/apps/show",
-    Needs.ADMIN,
+    Needs.OPERATE,
     reach="named",
     problems=(errors.Problems.UNKNOWN_APP,),
     example={"app": "shop"},
@@ -413,26 +416,32 @@ def create_app(api: AppApi, call: Call, request: AppCreate) -> AppShown:
 
 @routes.post(
     "/apps/set",
-    Needs.ADMIN,
+    Needs.OWN,
     reach="settings",
     problems=(errors.Problems.UNKNOWN_APP, errors.Problems.APP_CONFIGURED),
-    example={"app": "shop", "settings": {"max_channels": 100}, "unset": ["origins"]},
+    example={"app": "shop", "settings": {"login_policy": "single"}, "unset": ["origins"]},
 )
 def set_app(api: AppApi, call: Call, request: AppSet) -> AppShown:
     """Change the settings of an app that was created at run time.
 
-    Current sessions are not ended.
+    Current sessions are not ended. An account that owns the app changes all but the settings that decide who
+    logs in as whom, or that take more of the server: these take an API key.
     """
     shapes = api.shapes
     if unknown := [name for name in request.unset if name not in shapes.settings]:
         raise ApiProblem(
             errors.Problems.INVALID_REQUEST, f"`unset`: there is no setting `{unknown[0][:100]}`"
         )
-    tenants = api.tenants
+    tenants, fields = api.tenants, _fields(request.settings)
+    if call.principal.staff and (taken := [*_by_key({**dict.fromkeys(request.unset), **fields}, api.hints)]):
+        raise ApiProblem(
+            errors.Problems.NOT_ALLOWED,
+            f"`{taken[0]}`: an API key of scope `admin` changes it, an owner of the app does not",
+        )
     tenant = tenants.find(request.app)
     if tenant is not None and tenant.configured:
         raise ApiProblem(errors.Problems.APP_CONFIGURED)
-    return _shown(tenants.change(request.app, _fields(request.settings), tuple(request.unset)), shapes)
+    return _shown(tenants.change(request.app, fields, tuple(request.unset)), shapes)
 
 
 @routes.post(
@@ -457,6 +466,21 @@ def delete_app(api: AppApi, call: Call, request: AppDelete) -> AppDeleted:
         raise ApiProblem(errors.Problems.APP_CONFIGURED)
     found = tenants.delete_app(api.tenants, api.store, api.erasures(), request.app, api.storage)
     return AppDeleted(request.app, **msgspec.structs.asdict(found))
+
+
+def _by_key(given: Mapping[str, Any], hints: Mapping[str, Any]) -> Iterator[str]:
+    """The names of the given settings that only API keys change. None: the setting is reset as a whole."""
+    for old, value in given.items():
+        name = RENAMED_OF_APPS.get(old, old)
+        hint = hints[name]
+        group = struct_in(hint)
+        if marks_of(hint).get("by_key"):
+            yield name
+        elif group is not None and not isinstance(value, list) and get_origin(bare(hint)) is not dict:
+            inner = hints_of(group)
+            yield from (
+                f"{name}.{each}" for each in _by_key(dict.fromkeys(inner) if value is None else value, inner)
+            )
 
 
 def _fields(settings: Struct) -> dict[str, Any]:

@@ -321,7 +321,7 @@ def remove_history(api: ChannelApi, call: Call, request: ChannelQuery) -> Remove
 
 @routes.get(
     "/channels/info",
-    Needs.READ,
+    Needs.READ_OR_OPERATE,
     example={"app": "default", "channel": "orders:17"},
     answer_example=ChannelInfo("orders:17", 3, 6, "Zm9vYg"),
 )

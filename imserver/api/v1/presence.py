@@ -3,12 +3,14 @@ bans."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from time import time
 from typing import Annotated, Final
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
+from imserver.auth.authority import Authority
 from imserver.auth.principal import (
     Needs,
 )
@@ -142,7 +144,7 @@ routes = Resource(
 
 @routes.get(
     "/presence",
-    Needs.READ,
+    Needs.READ_OR_OPERATE,
     links=(
         Link(
             "connection",
@@ -162,7 +164,7 @@ def user_presence(api: PresenceApi, call: Call, request: PresenceQuery) -> Prese
 
 @routes.post(
     "/presence",
-    Needs.READ,
+    Needs.READ_OR_OPERATE,
     act="",
     problems=(Problems.TOO_MANY_TARGETS,),
     example={"app": "default", "users": ["ann", "nobody"]},
@@ -190,7 +192,7 @@ def _with_sessions(user: str, found: list[SessionInfo]) -> UserPresence:
 
 @routes.get(
     "/users",
-    Needs.READ,
+    Needs.READ_OR_OPERATE,
     links=(
         Link("page", "get_users", {"app": "$request.query.app", "cursor": "$response.body#/next"}),
         Link("user", "get_presence", {"app": "$request.query.app", "user": "$response.body#/users/0"}),
@@ -211,7 +213,7 @@ def users(api: PresenceApi, call: Call, request: field.AppPage) -> UsersAnswer:
 
 @routes.get(
     "/counts",
-    Needs.READ,
+    Needs.READ_OR_OPERATE,
     reach="optional",
     example={"app": "default"},
     answer_example=CountsAnswer([AppCounts("default", 2, 2, 0)], "", []),
@@ -255,7 +257,7 @@ class ConnectionShown(Struct):
 
 @routes.get(
     "/connections/show",
-    Needs.READ,
+    Needs.READ_OR_OPERATE,
     problems=(Problems.UNKNOWN_CONNECTION,),
     example={"app": "default", "connection": _SESSION.connection},
     answer_example=ConnectionShown(
@@ -371,16 +373,26 @@ class SessionApi(Struct, frozen=True):
 
     sessions: Sessions
     connections: Connections
+    authority: Authority
 
 
 sessions = Resource(
-    "sessions", service=lambda core, _: SessionApi(core.sessions.sessions, core.sessions.connections)
+    "sessions",
+    service=lambda core, _: SessionApi(
+        core.sessions.sessions, core.sessions.connections, core.identity.authority
+    ),
 )
+
+
+def _require_below(api: SessionApi, call: Call, users: Sequence[str]) -> None:
+    """Refuse who acts by a role that may not act on one of these users. May switch."""
+    if not api.authority.may_act_on(call.principal, call.app, users):
+        raise ApiProblem(Problems.NOT_ALLOWED, "Your role acts on accounts with fewer rights only")
 
 
 @sessions.post(
     "/disconnect",
-    Needs.ADMIN,
+    Needs.OPERATE,
     example={"app": "default", "users": ["bob"]},
     answer_example=DisconnectAnswer(1, [UserRemoved("bob", 1)], [], []),
 )
@@ -404,16 +416,18 @@ def disconnect(api: SessionApi, call: Call, request: DisconnectRequest) -> Disco
 
 @sessions.post(
     "/ban",
-    Needs.ADMIN,
+    Needs.OPERATE,
     example={"app": "default", "users": ["mallory"], "seconds": 3600},
     answer_example=BanAnswer(0, [UserRemoved("mallory", 0)], True, []),
 )
 def ban(api: SessionApi, call: Call, request: BanRequest) -> BanAnswer:
     """Ban users: end all their sessions and refuse their logins for a time.
 
-    The connections are closed with code 4503. A later ban replaces an earlier one.
+    The connections are closed with code 4503. A later ban replaces an earlier one. An owner of the app bans
+    moderators and members.
     """
     app = call.app
+    _require_below(api, call, request.users)
     removed = api.sessions.close(app, request.users, None, request.seconds)
     users = [UserRemoved(*each) for each in zip(request.users, removed.closed, strict=True)]
     return BanAnswer(removed.total, users, removed.lasting, list(removed.missing))
@@ -421,7 +435,7 @@ def ban(api: SessionApi, call: Call, request: BanRequest) -> BanAnswer:
 
 @sessions.post(
     "/unban",
-    Needs.ADMIN,
+    Needs.OPERATE,
     example={"app": "default", "users": ["mallory"]},
     answer_example=UnbanAnswer([]),
 )
@@ -430,12 +444,13 @@ def unban(api: SessionApi, call: Call, request: UnbanRequest) -> UnbanAnswer:
 
     You may also name users who are not banned.
     """
+    _require_below(api, call, request.users)
     return UnbanAnswer(list(api.sessions.unban(call.app, request.users)))
 
 
 @sessions.get(
     "/bans",
-    Needs.ADMIN,
+    Needs.MODERATE,
     example={"app": "default"},
     answer_example=BansAnswer(1, [BanShown("mallory", 1795159400)], ""),
 )

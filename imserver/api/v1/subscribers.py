@@ -226,7 +226,7 @@ def _ids(named: list[Named]) -> list[str]:
 
 @routes.get(
     "/channels/list",
-    Needs.READ,
+    Needs.READ_OR_OPERATE,
     links=(
         Link(
             "presence",
@@ -248,7 +248,7 @@ def channels(api: SubscriberApi, call: Call, request: field.AppPage) -> Channels
 
 @routes.get(
     "/channels/presence",
-    Needs.READ,
+    Needs.READ_OR_OPERATE,
     links=(
         Link(
             "page",

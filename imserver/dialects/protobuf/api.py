@@ -13,7 +13,14 @@ import msgspec
 from msgspec import Struct
 
 from imserver.features.accounts import friends
-from imserver.features.accounts.accounts import Accounts, Closed, NoAccounts, PasswordsOff, WrongLogin
+from imserver.features.accounts.accounts import (
+    AccountLocked,
+    Accounts,
+    Closed,
+    NoAccounts,
+    PasswordsOff,
+    WrongLogin,
+)
 from imserver.features.accounts.contract import Taken
 from imserver.features.accounts.friends import FriendResult, Friends, Oneself, TooManyFriends, UnknownFriend
 from imserver.features.accounts.identifiers import BadField
@@ -64,6 +71,7 @@ NO_MEMBER: Final = refusal("用户不属于该群")
 TOO_MANY_GROUPS: Final = refusal("系统错误:群数量已达上限")
 TOO_MANY_MEMBERS: Final = refusal("系统错误:群成员数量已达上限")
 CLOSED: Final = refusal("系统错误:注册已关闭")
+LOCKED: Final = refusal("账号已被锁定")
 TOO_MANY_FAILURES: Final = refusal("系统错误:尝试次数过多,请稍后再试")
 BUSY: Final = refusal("系统错误:服务器繁忙,请稍后再试")
 FAILED: Final = refusal("系统错误:服务器内部错误")
@@ -132,6 +140,8 @@ def login(api: GoChatApi, call: Call) -> HttpResponse:
         session = accounts.token(account)
     except (WrongLogin, NoAccounts, PasswordsOff):
         return WRONG_LOGIN
+    except AccountLocked:
+        return LOCKED
     except TooManyRequests:
         return TOO_MANY_FAILURES
     except Overloaded:

@@ -41,11 +41,15 @@ class PusherSettings(Struct, frozen=True):
             "The public key that clients name; empty: the app does not speak it.",
             unique=True,
             ends_demo=True,
+            by_key=True,
         ),
     ] = ""
     secret: Annotated[
         Secret,
-        about("The secret that signs subscriptions, requests and webhooks. It has at least 16 bytes."),
+        about(
+            "The secret that signs subscriptions, requests and webhooks. It has at least 16 bytes.",
+            by_key=True,
+        ),
     ] = ""
     secret_file: SecretFile = ""
     webhook_url: Annotated[Url, about("The URL to which Pusher's webhooks go.")] = ""

@@ -9,6 +9,7 @@ from imserver.features.accounts import (
     friends_api,
     guests_api,
     parts,
+    people_api,
     resets_api,
 )
 from imserver.features.accounts.problems import PROBLEMS
@@ -21,13 +22,16 @@ FEATURE = Feature(
     parts.build,
     operations=(
         *api.routes.rows,
+        *people_api.routes.rows,
         *guests_api.routes.rows,
         *resets_api.routes.rows,
         *confirmations_api.routes.rows,
         *cards_api.routes.rows,
         *friends_api.routes.rows,
     ),
-    commands={"account": ("imserver.features.accounts.command", "account", "Import accounts of users.")},
+    commands={
+        "account": ("imserver.features.accounts.command", "account", "List, lock and import accounts.")
+    },
     answers=parts.answers,
     uses=("messages",),
     settings=SETTINGS,

@@ -10,10 +10,16 @@ import logging
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from secrets import randbits
-from time import time
+from time import gmtime, strftime, time
 from typing import Any, Final
 
-from imserver.features.accounts.contract import AVATAR_CHARACTERS, NICKNAME_CHARACTERS, Device, Taken
+from imserver.features.accounts.contract import (
+    AVATAR_CHARACTERS,
+    FOR_GOOD,
+    NICKNAME_CHARACTERS,
+    Device,
+    Taken,
+)
 from imserver.features.accounts.identifiers import (
     IDENTIFIERS,
     LOGIN_CHARACTERS,
@@ -80,6 +86,13 @@ def _check(text: str, name: str, least: int, most: int) -> None:
 
 log: Final = logging.getLogger(__name__)
 
+
+def _require_unlocked(account: Account) -> None:
+    """Raise AccountLocked if a login to an account is refused."""
+    if account.is_locked(time()):
+        raise AccountLocked(account)
+
+
 SessionCloser = Callable[[str, Sequence[str], str | None], object]
 """Called with (app, users, device)."""
 Erase = Callable[[str, str], object]
@@ -110,11 +123,22 @@ class WrongLogin(ImserverError):
     """The account does not exist, or the password is wrong."""
 
 
+class AccountLocked(ImserverError):
+    """The account is locked. The text says until when and why: only who has proved the login gets it."""
+
+    def __init__(self, account: Account) -> None:
+        until = account.locked_until
+        end = "" if until == FOR_GOOD else f" until {strftime('%Y-%m-%d %H:%M', gmtime(until))} UTC"
+        reason = f": {account.lock_reason}" if account.lock_reason else ""
+        super().__init__(f"The account is locked{end}{reason}")
+
+
 _REFUSALS: Final[Mapping[type[Exception], LoginRefusal]] = {
     NoAccounts: "closed",
     PasswordsOff: "closed",
     Closed: "closed",
     WrongLogin: "password",
+    AccountLocked: "locked",
     TooManyRequests: "attempts",
     Overloaded: "busy",
 }
@@ -272,7 +296,7 @@ class Accounts:
         """The account with this identifier and this password. ``earlier``: an older token of the account,
         expired or not.
 
-        Raises NoAccounts, PasswordsOff, WrongLogin, TooManyRequests and Overloaded.
+        Raises NoAccounts, PasswordsOff, WrongLogin, AccountLocked, TooManyRequests and Overloaded.
         """
         with self.counting_refusals(app, address, _REFUSALS):
             self._require_passwords(app)
@@ -281,7 +305,9 @@ class Accounts:
                 raise WrongLogin
             names = candidates(login)
             found = self._accounts.by_login(app, *names)
-            return self._verified(app, found, names[0][1], password, address, device)
+            account = self._verified(app, found, names[0][1], password, address, device)
+            _require_unlocked(account)
+            return account
 
     @contextmanager
     def counting_refusals(
@@ -397,11 +423,14 @@ class Accounts:
     ) -> tuple[AccountSession, str] | None:
         """A token for the account of :meth:`linked`, on a device of this name, and the provider of the link.
 
-        Raises BadField.
+        Raises BadField and AccountLocked.
         """
         login = self._new_login(device)
         found = self._accounts.log_in_linked(app, providers, subjects, login, self._devices)
-        return None if found is None else (self._session(found[0], login), found[1])
+        if found is None:
+            return None
+        _require_unlocked(found[0])
+        return self._session(found[0], login), found[1]
 
     def add_linked(self, new: Account, provider: str, subject: str) -> Account:
         """Make an account for an identity at a provider. Raises Taken if the identity has one."""

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final
 from msgspec import UNSET, Struct, UnsetType
 
 from imserver.features.accounts.accounts import (
+    AccountLocked,
     Accounts,
     Closed,
     NoAccounts,
@@ -29,6 +30,7 @@ from imserver.features.accounts.identifiers import (
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.accounts.passwords import Overloaded
 from imserver.features.accounts.problems import (
+    HTTP_ACCOUNT_LOCKED,
     HTTP_LOGIN_TAKEN,
     HTTP_PASSWORDS_OFF,
     HTTP_REGISTRATION_CLOSED,
@@ -278,6 +280,7 @@ REFUSALS: Final[Refusals] = {
     PasswordsOff: refuse(HTTP_PASSWORDS_OFF),
     Closed: refuse(HTTP_REGISTRATION_CLOSED),
     WrongLogin: refuse(HTTP_WRONG_LOGIN),
+    AccountLocked: refuse(HTTP_ACCOUNT_LOCKED, "{}"),
     UnknownAccount: refuse(Problems.UNKNOWN_ACCOUNT),
     UnknownDevice: refuse(HTTP_UNKNOWN_DEVICE),
     Overloaded: refuse(Problems.BUSY),
@@ -362,6 +365,7 @@ def register(api: AccountApi, call: Call, request: Registration) -> SessionAnswe
     problems=(
         Problems.TOO_MANY_REQUESTS,
         HTTP_WRONG_LOGIN,
+        HTTP_ACCOUNT_LOCKED,
         Problems.NOT_ALLOWED,
         HTTP_PASSWORDS_OFF,
     ),
@@ -371,7 +375,8 @@ def register(api: AccountApi, call: Call, request: Registration) -> SessionAnswe
 def login(api: AccountApi, call: Call, request: AccountLogin) -> SessionAnswer:
     """Log in with the password and get a token.
 
-    `login` is any identifier of the account. The answer does not say which of the two was wrong. After too
+    `login` is any identifier of the account. The answer does not say which of the two was wrong. With the
+    right password `account_locked` says until when an account is locked, and why. After too
     many failures, whichever identifier they name, further logins must wait. A device that sends an earlier
     token of the account as `Authorization: Bearer`, even an expired one, cannot be locked out by others: only
     its own failures count for it.

@@ -11,9 +11,27 @@ from imserver.plugin.storage import Account
 
 NICKNAME_CHARACTERS: Final = 64
 AVATAR_CHARACTERS: Final = 1000
+FOR_GOOD: Final = 2**53 - 1
+"""The end of a lock that does not end by itself, in Unix seconds."""
 
 ListName = Literal["friends", "incoming", "outgoing", "blocked"]
 """Friends, incoming requests, outgoing requests, or blocked users."""
+
+
+StoredRole = Literal["", "moderator", "owner"]
+"""A role of the core, as it is stored."""
+RoleName = Literal["owner", "moderator", "member"]
+"""A role by its name for people."""
+
+
+def role_named(name: RoleName) -> StoredRole:
+    """The role with this name."""
+    return "" if name == "member" else name
+
+
+def name_of(role: StoredRole) -> RoleName:
+    """The name of a role."""
+    return role or "member"
 
 
 class Taken(ImserverError):

@@ -13,6 +13,7 @@ from imserver.features.accounts.confirmations import Confirmations
 from imserver.features.accounts.friends import Friends
 from imserver.features.accounts.guests import Guests
 from imserver.features.accounts.link_mails import LinkMails
+from imserver.features.accounts.people import People, PeopleStore
 from imserver.features.accounts.relations import AccountRelations
 from imserver.features.accounts.resets import Resets
 from imserver.features.accounts.rows import AccountStore
@@ -32,6 +33,7 @@ class AccountParts(Struct, frozen=True):
     tokens: AccountTokens
     accounts: Accounts
     friends: Friends
+    people: People
     guests: Guests
     cards: Cards
     link_mails: LinkMails
@@ -75,6 +77,7 @@ def build(core: Core) -> FeatureParts:
     friends = Friends(
         rows, settings_of(config, AccountSettings).friends, core.service(MessageServices).signals.send
     )
+    people = People(PeopleStore(core.storage.store), rows, accounts, core.sessions)
     cards = Cards(config, accounts, rows, relations, core.sessions, buckets)
     guests = Guests(config, accounts, rows, core.sessions, buckets)
     smtp, server = settings_of(config, SmtpSettings), config.app.http_url.rstrip("/")
@@ -90,7 +93,9 @@ def build(core: Core) -> FeatureParts:
         accounts.close()
 
     return FeatureParts(
-        AccountParts(rows, tokens, accounts, friends, guests, cards, mails, resets, confirmations, last_seen),
+        AccountParts(
+            rows, tokens, accounts, friends, people, guests, cards, mails, resets, confirmations, last_seen
+        ),
         ended=(last_seen.ended,),
         run=(guests.run,),
         stop=stop,

@@ -13,6 +13,7 @@ HTTP_REGISTRATION_CLOSED: Final = HttpProblem(
 HTTP_PASSWORDS_OFF: Final = HttpProblem(
     403, "passwords_off", "Accounts of this app have no passwords (accounts.passwords)."
 )
+HTTP_ACCOUNT_LOCKED: Final = HttpProblem(403, "account_locked", "The account is locked.")
 HTTP_UNKNOWN_DEVICE: Final = HttpProblem(
     404, "unknown_device", "The account has no such device, or its login has ended."
 )
@@ -34,6 +35,7 @@ PROBLEMS: Final = (
     HTTP_WRONG_LOGIN,
     HTTP_REGISTRATION_CLOSED,
     HTTP_PASSWORDS_OFF,
+    HTTP_ACCOUNT_LOCKED,
     HTTP_UNKNOWN_DEVICE,
     HTTP_UNKNOWN_RESET,
     HTTP_UNKNOWN_CONFIRMATION,

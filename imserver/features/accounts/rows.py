@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from imserver.features.accounts.contract import Contact, Device, Imported, ListName, Taken
+from imserver.features.accounts.contract import Contact, Device, Imported, ListName, StoredRole, Taken
 from imserver.features.accounts.identifiers import IDENTIFIERS, Identifier
 from imserver.plugin.storage import (
     Account,
@@ -38,7 +38,8 @@ _STORED: Final = (
 )
 _ACCOUNTS: Final = (
     "SELECT id, app, phone, nickname, avatar, version, created, password, email, name, findable, "
-    "show_presence, last_seen, bot, guest, confirmed_email FROM account"
+    "show_presence, last_seen, bot, guest, confirmed_email, role, locked_until, lock_reason, factor_since "
+    "FROM account"
 )
 _LINKED: Final = (
     f"{_ACCOUNTS} WHERE id = "
@@ -193,7 +194,7 @@ class AccountStore:
                 _forget_resets(sql, id)
             found = _by_id(sql, app, id)
             if found is not None:
-                _report(sql, record, "changed", found[0])
+                report(sql, record, "changed", found[0])
             return None if found is None else found[0]
 
         return self._store.write_or(None, work)
@@ -321,6 +322,8 @@ class AccountStore:
             sql.execute("DELETE FROM bot WHERE id = %s", (id,))
             sql.execute("DELETE FROM incoming_hook WHERE id = %s", (id,))
             sql.execute("DELETE FROM oauth_link WHERE account = %s", (id,))
+            sql.execute("DELETE FROM account_factor WHERE account = %s", (id,))
+            sql.execute("DELETE FROM recovery_code WHERE account = %s", (id,))
             _forget_devices(sql, id)
             _forget_resets(sql, id)
             return True
@@ -372,7 +375,7 @@ class AccountStore:
             _forget_devices(sql, id)
             found = _by_id(sql, app, id)
             if found is not None:
-                _report(sql, record, "changed", found[0])
+                report(sql, record, "changed", found[0])
             return None if found is None else found[0]
 
         return self._store.write_or(None, work)
@@ -414,11 +417,12 @@ class AccountStore:
     def log_in_linked(
         self, app: str, providers: Sequence[str], subjects: Sequence[str], new: Device, most: int
     ) -> tuple[Account, str] | None:
-        """As :meth:`linked`, and store a login of the account that was found, as :meth:`add_device` does."""
+        """As :meth:`linked`, and store a login of the account that was found, as :meth:`add_device` does,
+        unless it is locked."""
 
         def work(sql: PooledStatements) -> tuple[Account, str] | None:
             found = _linked(sql, app, providers, subjects, sql.for_update)
-            if found is not None:
+            if found is not None and not found[0].is_locked(new.since):
                 _add_device(sql, found[0].id, new, most)
             return found
 
@@ -569,7 +573,7 @@ def add_account(sql: PooledStatements, new: Account, password: str, record: Reco
     with _taken():
         id = sql.insert(f"INSERT INTO account ({_STORED}) VALUES {marks_of(12)}", _row(new, password))
     added = replace(new, id=id)
-    _report(sql, record, "registered", added)
+    report(sql, record, "registered", added)
     return added
 
 
@@ -579,9 +583,14 @@ def accounts_in(sql: PooledStatements, app: str, ids: Sequence[int]) -> list[Acc
     return sorted(map(_account, rows), key=lambda account: account.id)
 
 
+def accounts_where(sql: PooledStatements, condition: str, values: Sequence[Any]) -> list[Account]:
+    """The accounts that meet a condition, in its order."""
+    return list(map(_account, sql.query(f"{_ACCOUNTS} WHERE {condition}", values)))
+
+
 def _account(row: Row) -> Account:
     (id, app, phone, nickname, avatar, version, created, _, *more) = row
-    email, name, findable, shown, seen, bot, guest, confirmed = more
+    email, name, findable, shown, seen, bot, guest, confirmed, role, locked_until, reason, factor = more
     phone = text_of(phone)
     return Account(
         id,
@@ -599,7 +608,15 @@ def _account(row: Row) -> Account:
         bool(bot),
         bool(guest),
         email is not None and email == confirmed,
+        _ROLES.get(text_of(role), ""),
+        locked_until,
+        reason or "",
+        factor > 0,
     )
+
+
+_ROLES: Final[Mapping[str, StoredRole]] = {"owner": "owner", "moderator": "moderator"}
+"""Roles as they are stored. One that this release does not know is that of a member."""
 
 
 def _identifier(kind: str, text: str) -> str | None:
@@ -631,7 +648,7 @@ def _linked(
     return None
 
 
-def _report(sql: PooledStatements, record: RecordEvent | None, change: str, account: Account) -> None:
+def report(sql: PooledStatements, record: RecordEvent | None, change: str, account: Account) -> None:
     """Store an event about an account, if it is wanted."""
     if record is not None:
         facts = {
@@ -646,7 +663,7 @@ def _report(sql: PooledStatements, record: RecordEvent | None, change: str, acco
 def _report_by_id(sql: PooledStatements, record: RecordEvent, change: str, app: str | None, id: int) -> None:
     found = _by_id(sql, app, id)
     if found is not None:
-        _report(sql, record, change, found[0])
+        report(sql, record, change, found[0])
 
 
 def _row(new: Account, password: str) -> Row:

@@ -8,6 +8,7 @@ from imserver.plugin.storage import Reason, Table
 
 _WITH_ACCOUNT: Final = Reason("the deletion of the account erases it, in one transaction")
 _SECRET: Final = Reason("codes that reset a password")
+_FACTOR: Final = Reason("secrets of a second factor")
 
 TABLES: Final = (
     Table(
@@ -28,6 +29,22 @@ TABLES: Final = (
         columns=_SECRET,
     ),
     Table(
+        name="account_factor",
+        key=("account",),
+        of_app=Table.OF_ACCOUNTS,
+        of_user=_FACTOR,
+        erase_user=_WITH_ACCOUNT,
+        columns=_FACTOR,
+    ),
+    Table(
+        name="recovery_code",
+        key=("account", "code"),
+        of_app=Table.OF_ACCOUNTS,
+        of_user=_FACTOR,
+        erase_user=_WITH_ACCOUNT,
+        columns=_FACTOR,
+    ),
+    Table(
         name="relation",
         key=("account", "other"),
         of_app=Table.OF_ACCOUNTS,
@@ -45,6 +62,7 @@ TABLES: Final = (
         columns=(
             *("id", "phone", "email", "confirmed_email", "name", "nickname", "avatar", "created"),
             *("last_seen", "findable", "show_presence", "bot", "guest"),
+            *("role", "locked_until", "lock_reason", "factor_since"),
         ),
     ),
 )

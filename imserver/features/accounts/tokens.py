@@ -214,7 +214,8 @@ class AccountTokens:
             raise BadToken("this is not a token") from None
         if text.startswith(AccountSession.bot_prefix):
             return self._bot(text)
-        claims = read(text, self._key(), time())
+        now = time()
+        claims = read(text, self._key(), now)
         if claims.device:
             known = self._accounts.by_device(claims.user_id, claims.device)
             if known is None:
@@ -227,6 +228,8 @@ class AccountTokens:
             account, name = found[0], ""
         if account.version != claims.version:
             raise BadToken("the account has ended its sessions")
+        if account.is_locked(now):
+            raise BadToken("the account is locked")
         if not self.wanted_in(account.app):
             raise BadToken("the app has no accounts")
         app = self._tenants.resolve(account.app)
@@ -251,6 +254,8 @@ class AccountTokens:
         account = self.bots(min(int(id), Limit.ID), bot_hash(secret))
         if account is None or not self.wanted_in(account.app):
             raise BadToken("the bot does not exist, or its token was replaced")
+        if account.is_locked(time()):
+            raise BadToken("the account of the bot is locked")
         self.know_bot(self._tenants.resolve(account.app), account.user)
         return AccountSession(account, token, 0)
 

@@ -11,6 +11,7 @@ from typing import Final
 import click
 from msgspec import to_builtins
 
+from imserver.features.accounts.people import PeopleStore
 from imserver.features.accounts.resets import hash_of
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.accounts.settings import AppAccountSettings, rules_of
@@ -37,6 +38,11 @@ For all others, until {until} UTC. Whoever opens the link {how}:
 
   {link}
 """
+_FOR_MORE_OWNERS: Final = """
+The owner governs the chat. To make another account an owner or a moderator:
+
+  imserver account role gochat/NAME owner
+"""
 _NO_GUESTS: Final = (
     "The settings file defines the app gochat without guests: others need an account. To let them in with a "
     "name only, set apps.gochat.accounts.guests to true, and call this again."
@@ -51,7 +57,7 @@ def chat(path: str | None, data_dir: str | None, group: str, owner: bool) -> Non
     """Make a chat for people. Print a link for its owner and one for others.
 
     The chat is the page /home/messages, that of the app gochat, which is made if it is missing. The owner is
-    its account with the user name "owner", and owns a first group. Servers may run meanwhile.
+    its account with the user name and the role "owner", and owns a first group. Servers may run meanwhile.
     """
     with opened(path, data_dir) as (config, store, tenants):
         takes_guests = _take_guests(tenants)
@@ -71,6 +77,7 @@ def chat(path: str | None, data_dir: str | None, group: str, owner: bool) -> Non
         click.echo(_FOR_OTHERS.format(until=_time(invitation.expires_at), link=link, how=how))
         if not takes_guests:
             click.echo(_NO_GUESTS)
+        click.echo(_FOR_MORE_OWNERS)
 
 
 def _take_guests(tenants: Tenants) -> bool:
@@ -95,7 +102,10 @@ def _owner(store: Store) -> tuple[Account, str]:
     """The account of the owner, and the hash of its password; ``""``: none yet."""
     accounts = AccountStore(store)
     found = accounts.by_login(GOCHAT, ("name", _OWNER))
-    return found or (accounts.add(Account(0, GOCHAT, "", name=_OWNER), ""), "")
+    if found is not None:
+        return found
+    added = accounts.add(Account(0, GOCHAT, "", name=_OWNER), "")
+    return PeopleStore(store).set_role(GOCHAT, added.id, "owner", lambda _: True, None) or added, ""
 
 
 def _group_of(store: Store, owner: Account, name: str) -> int:

@@ -14,7 +14,11 @@ from imserver.features.accounts.api import (
     DeviceName,
     session_answer,
 )
-from imserver.features.accounts.problems import HTTP_REGISTRATION_CLOSED, HTTP_WRONG_LOGIN
+from imserver.features.accounts.problems import (
+    HTTP_ACCOUNT_LOCKED,
+    HTTP_REGISTRATION_CLOSED,
+    HTTP_WRONG_LOGIN,
+)
 from imserver.features.oauth.oauth import (
     LOGIN_SECONDS,
     POLL_SECONDS,
@@ -230,6 +234,7 @@ def start(oauth: OAuth, call: Call, request: LoginStart) -> LoginStarted:
     problems=(
         HTTP_WRONG_LOGIN,
         HTTP_REGISTRATION_CLOSED,
+        HTTP_ACCOUNT_LOCKED,
         HTTP_LOGIN_REFUSED,
         HTTP_UNKNOWN_LOGIN,
         HTTP_UNKNOWN_PROVIDER,

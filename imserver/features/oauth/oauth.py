@@ -29,7 +29,7 @@ import msgspec
 from gevent.lock import BoundedSemaphore
 from msgspec import Struct
 
-from imserver.features.accounts.accounts import Accounts, Closed, check_device
+from imserver.features.accounts.accounts import AccountLocked, Accounts, Closed, check_device
 from imserver.features.accounts.contract import Taken
 from imserver.features.accounts.identifiers import BadField
 from imserver.features.oauth.links import AccountLink, LinkStore
@@ -142,6 +142,7 @@ _REFUSALS: Final[Mapping[type[Exception], LoginRefusal]] = {
     UnknownLogin: "provider",
     LoginRefused: "provider",
     Closed: "closed",
+    AccountLocked: "locked",
     TooManyRequests: "attempts",
 }
 """Prefixes of keys; the hash of a secret follows. The last two lead to a login."""
@@ -349,9 +350,9 @@ class OAuth:
         """The session of a login, or the provider with which its account was linked. None: not yet.
 
         A handle works once. The first login of an identity makes an account, if the provider's ``register``
-        is on. Raises NoAccounts, UnknownProvider, UnknownLogin, LoginRefused, LinkTaken, Closed, WrongLogin
-        (the account was deleted meanwhile, or its sessions ended), and TooManyRequests (by ``address``, for
-        unknown handles).
+        is on. Raises NoAccounts, UnknownProvider, UnknownLogin, LoginRefused, LinkTaken, Closed,
+        AccountLocked, WrongLogin (the account was deleted meanwhile, or its sessions ended), and
+        TooManyRequests (by ``address``, for unknown handles).
         """
         with self._accounts.counting_refusals(app, address, _REFUSALS):
             return self._finish(app, login, code, address)

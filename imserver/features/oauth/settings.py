@@ -55,7 +55,7 @@ class OAuthOfApp(Struct, frozen=True):
         dict[
             Annotated[Text, Meta(extra={"api": {"pattern": "^[a-z0-9][a-z0-9_-]{0,31}$"}})], ProviderSettings
         ],
-        about("Name → provider with which accounts log in."),
+        about("Name → provider with which accounts log in.", by_key=True),
     ] = field(default_factory=dict)
 
 

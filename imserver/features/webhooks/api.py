@@ -77,7 +77,9 @@ class DeadEvent(Struct):
     user: str
     attempts: int
     since: Annotated[int, about("The time of the first failure, in Unix seconds.")]
-    event: Annotated[Any, about("The event as it was sent.")]
+    event: Annotated[
+        Any, about("The event as it was sent; for an account that operates the app without its contents.")
+    ]
 
 
 class DeadAnswer(Struct):
@@ -150,31 +152,41 @@ def log(api: EventApi, call: Call, request: LogQuery) -> EventsAnswer:
 
 @routes.get(
     "/events/dead",
-    Needs.ADMIN,
+    Needs.OPERATE,
     example={"app": "101"},
     answer_example=DeadAnswer([DeadEvent("log-7", "ann", 870, 1795155801, _EVENT)], ""),
 )
 def dead(api: EventApi, call: Call, request: DeadQuery) -> DeadAnswer:
-    """List the events that the webhook of an app did not take for three days."""
+    """List the events that the webhook of an app did not take for three days.
+
+    An account that operates the app sees of an event its `id`, `event` and `time`, and no contents.
+    """
     behind = read_cursor(request.cursor)
     number = 0 if behind is None else _number("cursor", behind)
+    shown_of = _head_of if call.principal.staff else msgspec.Raw
     found = dead_events.list_retries(api.store, call.app, True, number, request.limit + 1)
     rows, following = page_and_cursor(found, request.limit, lambda row: str(row.number))
     shown = [
-        DeadEvent(row.event, row.user, row.attempts, row.first_failed, msgspec.Raw(row.body)) for row in rows
+        DeadEvent(row.event, row.user, row.attempts, row.first_failed, shown_of(row.body)) for row in rows
     ]
     return DeadAnswer(shown, following)
 
 
 @routes.post(
     "/events/replay",
-    Needs.ADMIN,
+    Needs.OPERATE,
     example={"app": "101", "id": "log-7"},
     answer_example=ReplayAnswer(1),
 )
 def replay(api: EventApi, call: Call, request: ReplayRequest) -> ReplayAnswer:
     """Send dead events again, for up to three days."""
     return ReplayAnswer(dead_events.replay_dead(api.store, call.app, request.id))
+
+
+def _head_of(body: bytes) -> dict[str, Any]:
+    """What an event says of itself, without what users wrote."""
+    event: dict[str, Any] = msgspec.json.decode(body)
+    return {name: event[name] for name in ("id", "event", "app", "time") if name in event}
 
 
 def _positions(cursor: str) -> tuple[int, int]:

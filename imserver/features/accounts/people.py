@@ -1,0 +1,293 @@
+"""The accounts of an app for those who answer for it: list and search, roles, locks.
+
+A lock refuses each login of an account and of its bots, and their tokens, until it ends. It is also a ban of
+these users, which ends their sessions on all nodes: nodes learn of bans, also of those that a command has
+made. When a lock is lifted, a ban that ends later stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from time import monotonic, time
+from typing import Final, Literal
+
+from msgspec import Struct
+
+from imserver.features.accounts.accounts import Accounts, UnknownAccount
+from imserver.features.accounts.contract import FOR_GOOD, StoredRole
+from imserver.features.accounts.rows import AccountStore, accounts_where, report
+from imserver.plugin.errors import ImserverError
+from imserver.plugin.identity import Principal
+from imserver.plugin.services import SessionServices
+from imserver.plugin.storage import Account, PooledStatements, RecordEvent, Row, Statements, Store
+from imserver.plugin.wire import id_of
+
+REASON_CHARACTERS: Final = 200
+SEARCH_SECONDS: Final = 0.15
+"""Time after which a search begins no further step. Its next page continues."""
+_FIRST_STEP: Final = 4096
+"""Ids that the first step of a search looks at, in one transaction."""
+_SHORT_SECONDS: Final = 0.01
+"""After a shorter step the next one is four times as long."""
+CENTURY: Final = 36525 * 86400
+"""The ban of a lock that does not end by itself, in seconds."""
+_A_MOMENT: Final = 5
+"""The seconds by which the clocks of a node and its database may differ."""
+_CONTAINS: Final = {
+    "sqlite": "instr({}, %s) > 0",
+    "postgresql": "position(%s in {}) > 0",
+    "mysql": "LOCATE(%s, {}) > 0",
+}
+"""Engine → condition: a column contains a text. No patterns, so no letter has a meaning."""
+
+Kind = Literal["person", "guest", "bot"]
+_OF_KIND: Final[dict[Kind, str]] = {
+    "person": "guest = 0 AND bot = 0",
+    "guest": "guest = 1",
+    "bot": "bot = 1",
+}
+
+
+class NotBelow(ImserverError):
+    """The role of who asks does not permit to act on this account, or to give it this role."""
+
+
+class NoRole(ImserverError):
+    """The account is that of a guest or a bot, which have no roles."""
+
+
+class PeopleFilter(Struct, frozen=True):
+    """Which accounts of an app to list: all, or those that meet each condition that is given.
+
+    ``text``: an id, or a part of the nickname or the user name; with ``contacts`` also of the e-mail address
+    or the phone number. ``locked``: whether they are locked now.
+    """
+
+    app: str
+    text: str = ""
+    contacts: bool = False
+    role: StoredRole | None = None
+    kind: Kind | None = None
+    locked: bool | None = None
+
+
+class LockChange(Struct, frozen=True):
+    """An account that was locked or unlocked. ``users``: it and its bots. ``end``: when its old and its new lock
+    have ended, in Unix seconds. Bans that end later are not by a lock, and stay."""
+
+    account: Account
+    users: list[str]
+    end: int
+
+    def bans_end(self, now: float) -> int:
+        """When bans by its locks have ended at the latest, in Unix seconds."""
+        return min(self.end, int(now) + CENTURY) + _A_MOMENT
+
+
+class PeopleStore:
+    """The accounts in a store, for those who answer for an app. Each method is one transaction, may switch,
+    and raises StorageUnavailable."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def page(self, wanted: PeopleFilter, after: int, before: int, limit: int, now: int) -> list[Account]:
+        """The newest of these accounts with ``after < id < before``."""
+
+        def work(sql: PooledStatements) -> list[Account]:
+            conditions, values = _conditions(wanted, now, sql.engine)
+            condition = " AND ".join(("app = %s", "id > %s", "id < %s", *conditions))
+            values = [wanted.app, after, before, *values, limit]
+            return accounts_where(sql, f"{condition} ORDER BY id DESC LIMIT %s", values)
+
+        return self._store.read_or([], work)
+
+    def set_role(
+        self, app: str, id: int, role: StoredRole, may: Callable[[Account], bool], record: RecordEvent | None
+    ) -> Account | None:
+        """Give an account a role, if ``may`` permits it. None: it does not exist. Raises NotBelow and
+        NoRole."""
+
+        def work(sql: PooledStatements) -> Account | None:
+            if (before := _permitted(sql, app, id, may)) is None:
+                return None
+            if role and (before.guest or before.bot):
+                raise NoRole(before.user)
+            sql.execute("UPDATE account SET role = %s WHERE id = %s", (role, id))
+            return _changed(sql, app, id, record, "role")
+
+        return self._store.write_or(None, work)
+
+    def lock(
+        self,
+        app: str,
+        id: int,
+        until: int,
+        reason: str,
+        may: Callable[[Account], bool],
+        record: RecordEvent | None,
+    ) -> LockChange | None:
+        """Lock an account and its bots until a Unix second; 0: unlock them. None: it does not exist. Raises
+        NotBelow."""
+
+        def work(sql: PooledStatements) -> LockChange | None:
+            if (before := _permitted(sql, app, id, may)) is None:
+                return None
+            ids = [id, *(row[0] for row in sql.query("SELECT id FROM bot WHERE owner = %s", (id,)))]
+            sql.execute_many(
+                "UPDATE account SET locked_until = %s, lock_reason = %s WHERE id = %s",
+                [(until, reason or None, each) for each in ids],
+            )
+            account = _changed(sql, app, id, record, "locked" if until else "unlocked")
+            if account is None:
+                return None
+            return LockChange(account, list(map(str, ids)), max(before.locked_until, until))
+
+        return self._store.write_or(None, work)
+
+    def banned_after(self, app: str, users: Sequence[str], until: int) -> set[str]:
+        """The ones of these users whose ban ends after this Unix second."""
+        statement = "SELECT member FROM ban WHERE app = %s AND until > %s AND member IN {}"
+        values, members = (app, until * 1000), [user.encode() for user in users]
+        rows: list[Row] = self._store.read_or([], lambda sql: sql.query_in(statement, values, members))
+        return {bytes(row[0]).decode() for row in rows}
+
+
+def _permitted(sql: PooledStatements, app: str, id: int, may: Callable[[Account], bool]) -> Account | None:
+    """The account, whose row is locked. None: it does not exist. Raises NotBelow."""
+    found = accounts_where(sql, f"id = %s AND app = %s{sql.for_update}", (id, app))
+    if not found:
+        return None
+    if not may(found[0]):
+        raise NotBelow(found[0].role)
+    return found[0]
+
+
+def _changed(
+    sql: PooledStatements, app: str, id: int, record: RecordEvent | None, change: str
+) -> Account | None:
+    """An account that was changed; its event is stored."""
+    found = accounts_where(sql, "id = %s AND app = %s", (id, app))
+    if not found:
+        return None
+    report(sql, record, change, found[0])
+    return found[0]
+
+
+def _conditions(wanted: PeopleFilter, now: int, engine: str) -> tuple[list[str], list[object]]:
+    """The conditions of a filter besides its app, and their values."""
+    conditions: list[str] = []
+    values: list[object] = []
+    if wanted.role is not None:
+        conditions.append("role = %s")
+        values.append(wanted.role)
+    if wanted.kind is not None:
+        conditions.append(_OF_KIND[wanted.kind])
+    if wanted.locked is not None:
+        conditions.append("locked_until > %s" if wanted.locked else "locked_until <= %s")
+        values.append(now)
+    if text := wanted.text.strip():
+        contains = _CONTAINS[engine].format
+        either = [contains("lower(nickname)")] * len(words := Statements.spellings(text))
+        columns = ("name", "email") if wanted.contacts else ("name",)
+        either += map(contains, columns)
+        values += [*words, *[text.lower()] * len(columns)]
+        if wanted.contacts:
+            # An account without a phone number has a random text there, which begins with U+0001.
+            either.append(f"(phone > %s AND {contains('phone')})")
+            values += ["\x02", text.translate(_SEPARATORS) or text]
+        if id := id_of(text):
+            either.append("id = %s")
+            values.append(id)
+        conditions.append(f"({' OR '.join(either)})")
+    return conditions, values
+
+
+_SEPARATORS: Final = str.maketrans("", "", " -.()")
+
+
+class People:
+    """Lists accounts, gives them roles, and locks them. Every method may switch and raise StorageUnavailable.
+
+    ``by``: who asks. Raises NotBelow if who acts by a role may not act on the account.
+    """
+
+    def __init__(
+        self, rows: PeopleStore, all_rows: AccountStore, accounts: Accounts, sessions: SessionServices
+    ):
+        self._rows = rows
+        self._all_rows = all_rows
+        self._accounts = accounts
+        self._sessions = sessions.sessions
+
+    def page(self, wanted: PeopleFilter, before: int, limit: int) -> tuple[list[Account], int]:
+        """The newest of these accounts with an id below ``before`` (0: all), and the id below which the next
+        page begins; 0: there is none.
+
+        A search looks at more and more ids at a time, as long as that is fast, for about
+        :data:`SEARCH_SECONDS`. A page may so have few accounts, or none. Raises NoAccounts.
+        """
+        self._accounts.rules_of(wanted.app)
+        accounts: list[Account] = []
+        upto, step, began, now = before or self._all_rows.last_id() + 1, _FIRST_STEP, monotonic(), int(time())
+        while upto > 1 and len(accounts) < limit:
+            after, step_began = max(upto - 1 - step, 0), monotonic()
+            if step_began - began > SEARCH_SECONDS:
+                break
+            missing = limit - len(accounts)
+            some = self._rows.page(wanted, after, upto, missing, now)
+            accounts += some
+            upto = some[-1].id if len(some) == missing else after + 1
+            if monotonic() - step_began < _SHORT_SECONDS:
+                step *= 4
+        return accounts, upto if upto > 1 else 0
+
+    def set_role(self, by: Principal, app: str, user: str, role: StoredRole) -> Account:
+        """Give an account a role. All nodes follow at once. Raises NoAccounts, UnknownAccount, NotBelow and
+        NoRole."""
+
+        def may(account: Account) -> bool:
+            return by.may_act_on(account.role) and by.may_act_on(role)
+
+        changed = self._rows.set_role(app, id_of(user), role, may, self._accounts.recorder(app))
+        if changed is None:
+            raise self._unknown(app, user)
+        return changed
+
+    def lock(
+        self, by: Principal, app: str, user: str, seconds: int, reason: str
+    ) -> tuple[Account, list[str]]:
+        """Lock an account for ``seconds``; 0: for good. Returns it, and the nodes that did not answer: they
+        end its sessions a little later. Raises NoAccounts, UnknownAccount and NotBelow."""
+        change = self._store_lock(by, app, user, int(time()) + seconds if seconds else FOR_GOOD, reason)
+        left, end = self._sessions.bans(app), change.bans_end(now := time()) - now
+        users = [each for each in change.users if left.get(each, 0) <= end]
+        closed = self._sessions.close(app, users, None, seconds or CENTURY)
+        return change.account, list(closed.missing)
+
+    def unlock(self, by: Principal, app: str, user: str) -> tuple[Account, list[str]]:
+        """Lift the lock of an account, and its ban if that ends no later. Returns it, and the nodes that did
+        not answer: they follow a little later. Raises NoAccounts, UnknownAccount and NotBelow."""
+        change = self._store_lock(by, app, user, 0, "")
+        left, end = self._sessions.bans(app), change.bans_end(now := time()) - now
+        users = [each for each in change.users if 0 < left.get(each, 0) <= end]
+        return change.account, list(self._sessions.unban(app, users)) if users else []
+
+    def locked(self, app: str, user: str) -> int:
+        """Until when an account is locked, in Unix seconds; 0: it is not, or there is no such account."""
+        account = self._accounts.get(app, user)
+        return account.locked_until if account is not None and account.is_locked(time()) else 0
+
+    def _store_lock(self, by: Principal, app: str, user: str, until: int, reason: str) -> LockChange:
+        def may(account: Account) -> bool:
+            return by.may_act_on(account.role)
+
+        change = self._rows.lock(app, id_of(user), until, reason, may, self._accounts.recorder(app))
+        if change is None:
+            raise self._unknown(app, user)
+        return change
+
+    def _unknown(self, app: str, user: str) -> UnknownAccount:
+        """The error for an account that does not exist. Raises NoAccounts in an app without accounts."""
+        self._accounts.rules_of(app)
+        return UnknownAccount(user)

@@ -1,0 +1,274 @@
+"""Accounts for those who answer for an app: list, roles, locks."""
+
+from __future__ import annotations
+
+from time import time
+from typing import Annotated, Final
+
+from msgspec import UNSET, Struct, UnsetType
+
+from imserver.features.accounts.api import (
+    CHAPTER,
+    REFUSALS,
+    Avatar,
+    EmailConfirmed,
+    Nickname,
+    UserId,
+)
+from imserver.features.accounts.contract import FOR_GOOD, RoleName, name_of, role_named
+from imserver.features.accounts.parts import accounts_of
+from imserver.features.accounts.people import (
+    REASON_CHARACTERS,
+    Kind,
+    NoRole,
+    NotBelow,
+    People,
+    PeopleFilter,
+)
+from imserver.plugin.errors import Problems
+from imserver.plugin.http import AccountApp, Call, Resource, about, refuse
+from imserver.plugin.identity import GOCHAT, Needs, Principal
+from imserver.plugin.storage import Account
+from imserver.plugin.wire import id_of
+
+MOST_SECONDS: Final = 10 * 366 * 86400
+"""The longest lock that ends by itself."""
+
+User = Annotated[str, about("The id of the account.", min_length=1, max_length=255)]
+Role = Annotated[RoleName, about("The role of the account in its app.")]
+LockReason = Annotated[
+    str,
+    about(
+        "Why the account is or was locked. Its owner sees it at a login.",
+        max_length=REASON_CHARACTERS,
+        pattern=r"^[^\x00-\x1f\x7f-\x9f]*$",
+    ),
+]
+
+
+class PeopleQuery(Struct, forbid_unknown_fields=True):
+    """Which accounts of an app."""
+
+    app: AccountApp = GOCHAT
+    text: Annotated[
+        str,
+        about(
+            "An id, or a part of the nickname or the user name. Who may operate the app finds accounts by a "
+            "part of the e-mail address or the phone number, too.",
+            max_length=254,
+        ),
+    ] = ""
+    role: Annotated[RoleName | UnsetType, about("Only accounts with this role.")] = UNSET
+    kind: Annotated[Kind | UnsetType, about("Only accounts of this kind.")] = UNSET
+    locked: Annotated[bool | UnsetType, about("Only accounts that are locked, or that are not.")] = UNSET
+    after: Annotated[
+        str, about("Where to continue: `next` of the previous page.", pattern="^([1-9][0-9]{0,18})?$")
+    ] = ""
+    limit: Annotated[int, about("The maximum number of entries on this page.", ge=1, le=1000)] = 100
+
+
+class PersonShown(Struct, kw_only=True):
+    """An account, as those see it who answer for the app."""
+
+    user: UserId
+    nickname: Nickname
+    avatar: Avatar
+    name: Annotated[str, about("The user name; empty: none.")]
+    phone: Annotated[str | UnsetType, about("The phone number. Only who may operate the app sees it.")] = (
+        UNSET
+    )
+    email: Annotated[str | UnsetType, about("The e-mail address. Only who may operate the app sees it.")] = (
+        UNSET
+    )
+    email_confirmed: EmailConfirmed | UnsetType = UNSET
+    kind: Annotated[Kind, about("Whether it is the account of a person, a guest or a bot.")]
+    role: Role
+    second_factor: Annotated[bool, about("Whether its logins take a second factor.")]
+    created: Annotated[int, about("When it was created, in Unix seconds.")]
+    last_seen: Annotated[int, about("When its last connection ended, in Unix seconds; 0: unknown.")]
+    locked: Annotated[bool, about("Whether it is locked.")]
+    locked_until: Annotated[
+        int, about("When the lock ends or has ended, in Unix seconds; 0: not by itself, or it has none.")
+    ]
+    lock_reason: LockReason
+
+
+class PeoplePage(Struct):
+    """A page of the accounts, the newest first."""
+
+    accounts: list[PersonShown]
+    next: Annotated[
+        str,
+        about(
+            "`after` of the next page; empty on the last page. A page may have fewer accounts than `limit`."
+        ),
+    ]
+
+
+class RoleSet(Struct, forbid_unknown_fields=True, kw_only=True):
+    """A role for an account."""
+
+    app: AccountApp = GOCHAT
+    user: User
+    role: Role
+
+
+class AccountLock(Struct, forbid_unknown_fields=True, kw_only=True):
+    """A lock of an account."""
+
+    app: AccountApp = GOCHAT
+    user: User
+    seconds: Annotated[int, about("For how long; 0: until somebody unlocks it.", ge=0, le=MOST_SECONDS)] = 0
+    reason: LockReason = ""
+
+
+class AccountUnlock(Struct, forbid_unknown_fields=True, kw_only=True):
+    """The account to unlock."""
+
+    app: AccountApp = GOCHAT
+    user: User
+
+
+class LockAnswer(Struct):
+    """The account was locked or unlocked."""
+
+    account: PersonShown
+    missing_nodes: Annotated[
+        list[str], about("Nodes that did not answer in time. They follow within `storage.look_seconds`.")
+    ]
+
+
+_PERSON: Final = PersonShown(
+    user="1",
+    nickname="Ann",
+    avatar="",
+    name="ann",
+    phone="13800000001",
+    email="",
+    email_confirmed=False,
+    kind="person",
+    role="member",
+    second_factor=False,
+    created=1795155801,
+    last_seen=1795159400,
+    locked=False,
+    locked_until=0,
+    lock_reason="",
+)
+_LOCKED: Final = LockAnswer(_PERSON, [])
+
+routes = Resource(
+    "accounts",
+    service=lambda core, _: accounts_of(core).people,
+    hot=False,
+    chapter=CHAPTER,
+    examples=(_PERSON, _LOCKED),
+    refusals={
+        **REFUSALS,
+        NotBelow: refuse(
+            Problems.NOT_ALLOWED,
+            "Your role acts on accounts with fewer rights, and gives roles with fewer rights, only: use an "
+            "API key or `imserver account`",
+        ),
+        NoRole: refuse(Problems.INVALID_REQUEST, "Guests and bots have no role"),
+    },
+)
+
+
+def _shown(account: Account, by: Principal, now: float) -> PersonShown:
+    sees_contacts = by.may(Needs.OPERATE)
+    locked = account.is_locked(now)
+    return PersonShown(
+        user=account.user,
+        nickname=account.nickname,
+        avatar=account.avatar,
+        name=account.name,
+        phone=account.phone if sees_contacts else UNSET,
+        email=account.email if sees_contacts else UNSET,
+        email_confirmed=account.email_confirmed if sees_contacts else UNSET,
+        kind="bot" if account.bot else "guest" if account.guest else "person",
+        role=name_of(account.role),
+        second_factor=account.factor,
+        created=account.created,
+        last_seen=account.last_seen,
+        locked=locked,
+        locked_until=0 if account.locked_until == FOR_GOOD else account.locked_until,
+        lock_reason=account.lock_reason,
+    )
+
+
+@routes.get(
+    "/accounts/list",
+    Needs.PEOPLE,
+    example={"text": "ann"},
+    answer_example=PeoplePage([_PERSON], ""),
+)
+def page(people: People, call: Call, request: PeopleQuery) -> PeoplePage:
+    """List the accounts of an app, or search them.
+
+    The newest come first. A search that takes long answers with what it has, and `next` continues it. An
+    account with the role `moderator` sees and searches no e-mail addresses and no phone numbers.
+    """
+    by = call.principal
+    wanted = PeopleFilter(
+        call.app,
+        request.text,
+        by.may(Needs.OPERATE),
+        None if request.role is UNSET else role_named(request.role),
+        None if request.kind is UNSET else request.kind,
+        None if request.locked is UNSET else request.locked,
+    )
+    accounts, behind = people.page(wanted, id_of(request.after) if request.after else 0, request.limit)
+    now = time()
+    return PeoplePage([_shown(each, by, now) for each in accounts], str(behind) if behind else "")
+
+
+@routes.post(
+    "/accounts/role",
+    Needs.OWN,
+    problems=(Problems.UNKNOWN_ACCOUNT,),
+    example={"user": "1", "role": "moderator"},
+)
+def set_role(people: People, call: Call, request: RoleSet) -> PersonShown:
+    """Give an account a role.
+
+    An owner makes moderators of members, and members of moderators. Owners are made by an API key or by
+    `imserver account role`. All nodes follow at once.
+    """
+    by = call.principal
+    changed = people.set_role(by, call.app, request.user, role_named(request.role))
+    return _shown(changed, by, time())
+
+
+@routes.post(
+    "/accounts/lock",
+    Needs.OPERATE,
+    problems=(Problems.UNKNOWN_ACCOUNT,),
+    example={"user": "1", "seconds": 3600, "reason": "lost phone"},
+)
+def lock(people: People, call: Call, request: AccountLock) -> LockAnswer:
+    """Lock an account.
+
+    Its logins are refused, also those of its bots, and its tokens do nothing until the lock ends. Sessions
+    are closed with 4503 on all nodes. At a login with the right password the user is told until when, and
+    why. Owners lock moderators and members. A later lock replaces an earlier one.
+    """
+    by = call.principal
+    locked, missing = people.lock(by, call.app, request.user, request.seconds, request.reason)
+    return LockAnswer(_shown(locked, by, time()), missing)
+
+
+@routes.post(
+    "/accounts/unlock",
+    Needs.OPERATE,
+    problems=(Problems.UNKNOWN_ACCOUNT,),
+    example={"user": "1"},
+)
+def unlock(people: People, call: Call, request: AccountUnlock) -> LockAnswer:
+    """Unlock an account.
+
+    Its password and its tokens work again. A ban of the user that ends later than the lock stays.
+    """
+    by = call.principal
+    unlocked, missing = people.unlock(by, call.app, request.user)
+    return LockAnswer(_shown(unlocked, by, time()), missing)

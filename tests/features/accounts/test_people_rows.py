@@ -1,0 +1,109 @@
+"""Listing, roles and locks of accounts, as each kind of database keeps them."""
+
+from typing import Any
+
+import pytest
+
+from imserver.auth.accounts import Account
+from imserver.features.accounts.contract import FOR_GOOD
+from imserver.features.accounts.people import NoRole, NotBelow, PeopleFilter, PeopleStore
+from imserver.features.accounts.rows import AccountStore
+from imserver.features.bots.rows import BotStore
+from imserver.storage.store import Store
+from tests.storage.conftest import OpenStore
+
+NOW = 1_800_000_000
+
+
+def anybody(_account: Account) -> bool:
+    return True
+
+
+def names(store: Store, **wanted: Any) -> list[str]:
+    found = PeopleStore(store).page(PeopleFilter("gochat", **wanted), 0, 2**53, 100, NOW)
+    return [account.nickname for account in found]
+
+
+@pytest.fixture
+def people(url: str, open_store: OpenStore) -> Store:
+    store: Store = open_store(url)
+    rows = AccountStore(store)
+    for account in (
+        Account(0, "gochat", "13800000001", "Ann Li", name="ann", email="ann@example.com"),
+        Account(0, "gochat", "", "王小伟", name="wei"),
+        Account(0, "gochat", "", "100%", guest=True),
+        Account(0, "other", "13800000001", "Ann elsewhere"),
+    ):
+        rows.add(account, "a hash")
+    return store
+
+
+def test_the_newest_account_comes_first(people: Store) -> None:
+    assert names(people) == ["100%", "王小伟", "Ann Li"]
+    first, second = PeopleStore(people).page(PeopleFilter("gochat"), 0, 2**53, 2, NOW)
+    rest = PeopleStore(people).page(PeopleFilter("gochat"), 0, second.id, 2, NOW)
+    assert [account.nickname for account in rest] == ["Ann Li"]
+    assert first.id > second.id
+
+
+@pytest.mark.parametrize(
+    ("text", "contacts", "expected"),
+    [
+        ("ANN", False, ["Ann Li"]),
+        ("小", False, ["王小伟"]),
+        ("%", False, ["100%"]),
+        ("example", True, ["Ann Li"]),
+        ("example", False, []),
+        ("138-0000", True, ["Ann Li"]),
+        ("138", False, []),
+        ("\x01", True, []),
+    ],
+)
+def test_a_text_is_searched_where_it_may_be(
+    people: Store, text: str, contacts: bool, expected: list[str]
+) -> None:
+    assert names(people, text=text, contacts=contacts) == expected
+
+
+def test_an_account_is_found_by_its_id(people: Store) -> None:
+    ann = AccountStore(people).by_login("gochat", ("name", "ann"))
+    assert ann is not None
+    assert names(people, text=ann[0].user)[-1] == "Ann Li"
+    assert names(people, kind="guest") == ["100%"]
+    assert names(people, kind="person") == ["王小伟", "Ann Li"]
+
+
+def test_a_role_is_given_to_people_only(people: Store) -> None:
+    store = PeopleStore(people)
+    guest, _, ann = store.page(PeopleFilter("gochat"), 0, 2**53, 3, NOW)
+    changed = store.set_role("gochat", ann.id, "owner", anybody, None)
+    assert changed is not None
+    assert changed.role == "owner"
+    assert names(people, role="owner") == ["Ann Li"]
+    assert names(people, role="") == ["100%", "王小伟"]
+    assert store.set_role("other", ann.id, "", anybody, None) is None
+    with pytest.raises(NoRole):
+        store.set_role("gochat", guest.id, "moderator", anybody, None)
+    with pytest.raises(NotBelow):
+        store.set_role("gochat", ann.id, "", lambda account: account.role != "owner", None)
+    assert names(people, role="owner") == ["Ann Li"]
+
+
+def test_a_lock_is_that_of_the_bots_of_an_account_too(people: Store) -> None:
+    store, rows = PeopleStore(people), AccountStore(people)
+    ann = rows.by_login("gochat", ("name", "ann"))
+    assert ann is not None
+    bot = BotStore(people).add(Account(0, "gochat", "", "Bot"), ann[0].id, "hash", 10, None)
+    assert bot is not None
+    locked = store.lock("gochat", ann[0].id, FOR_GOOD, "lost phone", anybody, None)
+    assert locked is not None
+    assert (locked.account.locked_until, locked.account.lock_reason) == (FOR_GOOD, "lost phone")
+    assert locked.users == [ann[0].user, bot.account.user]
+    assert names(people, locked=True) == ["Bot", "Ann Li"]
+    assert names(people, locked=False) == ["100%", "王小伟"]
+    unlocked = store.lock("gochat", ann[0].id, 0, "", anybody, None)
+    assert unlocked is not None
+    assert unlocked.account == ann[0]
+    assert names(people, locked=True) == []
+    with pytest.raises(NotBelow):
+        store.lock("gochat", ann[0].id, FOR_GOOD, "", lambda _: False, None)

@@ -1,0 +1,219 @@
+"""What accounts with a role may do to others, that nobody raises themselves, and what a lock stops."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imserver.features.bots.parts import bots_of
+from tests.features import sections
+from tests.support import until
+from tests.users import PASSWORD, User
+
+from .node_harness import ADMIN, ALL, FOREIGN, PUSH, Harness, config
+from .test_relations import Session
+
+HOOK = {"url": "http://1.1.1.1/", "secret": "a secret of the webhook"}
+ROLES = ("owner", "moderator", "member")
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
+    of_features = sections(
+        accounts={"registration": True, "registrations_per_address": 0, "logins_per_address": 0}
+    )
+    harness = Harness(config(Path(tmp_path_factory.mktemp("roles")), of_features=of_features))
+    yield harness
+    harness.close()
+
+
+def back_end(node: Harness, key: str = ADMIN.key) -> User:
+    return User(node, key, app="201")
+
+
+def person(node: Harness, role: str = "member", app: str = "201", **fields: Any) -> User:
+    """An account with a role. With ``name`` it has a password."""
+    if "name" in fields:
+        user = User.register(node, app, **fields)
+    else:
+        user = User(node, token := node.account(app), _user_of(node, token), app)
+    if role != "member":
+        User(node, ALL.key, app=app).post("accounts/role", user=user.user, role=role)
+    return user
+
+
+def row_of(node: Harness, user: User) -> Any:
+    """What a back end sees of an account."""
+    rows = back_end(node).get("accounts/list", text=user.user, limit=1000)["accounts"]
+    return next(row for row in rows if row["user"] == user.user)
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("of", ROLES)
+@pytest.mark.parametrize("wanted", ROLES)
+def test_an_owner_gives_roles_below_its_own_to_those_below_it(
+    node: Harness, role: str, of: str, wanted: str
+) -> None:
+    one, other = person(node, role), person(node, of)
+    may = role == "owner" and "owner" not in (of, wanted)
+    status, _ = one.ask("POST", "accounts/role", {"user": other.user, "role": wanted})
+    assert (status == 200) == may
+    assert row_of(node, other)["role"] == (wanted if may else of)
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("of", ROLES)
+def test_an_owner_locks_those_below_it(node: Harness, role: str, of: str) -> None:
+    one, other = person(node, role), person(node, of)
+    may = role == "owner" and of != "owner"
+    for route in ("accounts/lock", "accounts/unlock", "ban", "unban"):
+        about = {"users": [other.user]} if "ban" in route else {"user": other.user}
+        about |= {"seconds": 60} if route in ("accounts/lock", "ban") else {}
+        status, answer = one.ask("POST", route, about)
+        assert (status == 200) == may, (route, answer)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_nobody_raises_themselves(node: Harness, role: str) -> None:
+    one = person(node, role)
+    for wanted in ROLES:
+        if wanted != role:
+            assert one.refused("accounts/role", user=one.user, role=wanted) == (403, "not_allowed")
+    assert row_of(node, one)["role"] == role
+
+
+def test_a_role_counts_in_its_own_app_only(node: Harness) -> None:
+    owner, other = person(node, "owner"), person(node, app="202")
+    answer = owner.ask("POST", "accounts/role", {"app": "202", "user": other.user, "role": "moderator"})
+    assert (answer[0], answer[1]["code"]) == (403, "forbidden")
+    assert owner.refused_get("accounts/list", app="202") == (403, "forbidden")
+    assert owner.refused("accounts/lock", user=other.user) == (404, "unknown_account")
+
+
+def test_keys_do_as_before(node: Harness) -> None:
+    one = person(node, "owner")
+    for key, status in ((PUSH.key, 403), (FOREIGN.key, 403), (ADMIN.key, 200)):
+        assert back_end(node, key).ask("POST", "accounts/lock", {"user": one.user})[0] == status
+        assert back_end(node, key).ask("GET", "accounts/list", {})[0] == status
+
+
+def test_guests_and_bots_get_no_role(node: Harness) -> None:
+    keyed = back_end(node)
+    for user in (_user_of(node, node.bot("201")), _user_of(node, node.guest("201"))):
+        assert keyed.refused("accounts/role", user=user, role="moderator") == (400, "invalid_request")
+
+
+def _user_of(node: Harness, token: str) -> str:
+    return node.node.core.identity.accounts.holder(token).account.user
+
+
+def test_a_moderator_sees_no_contacts(node: Harness) -> None:
+    ann = person(node, email="ann@example.com", name="ann")
+    moderator, owner, member = person(node, "moderator"), person(node, "owner"), person(node)
+    seen = moderator.get("accounts/list", text="ann")["accounts"][0]
+    assert seen["user"] == ann.user
+    assert "email" not in seen
+    assert "phone" not in seen
+    assert moderator.get("accounts/list", text="example.com")["accounts"] == []
+    found = owner.get("accounts/list", text="example.com")["accounts"]
+    assert [each["email"] for each in found] == ["ann@example.com"]
+    assert member.refused_get("accounts/list") == (403, "not_allowed")
+
+
+def test_pages_lead_through_all_accounts(node: Harness) -> None:
+    people = [person(node, app="gochat").user for _ in range(5)]
+    keyed, seen, after = User(node, ALL.key, app="gochat"), [], ""
+    while True:
+        page = keyed.get("accounts/list", limit=2, after=after)
+        seen += [each["user"] for each in page["accounts"]]
+        after = page["next"]
+        if not after:
+            break
+    assert [each for each in seen if each in people] == people[::-1]
+
+
+# --- locks --------------------------------------------------------------------------------------------------
+
+
+def test_a_lock_stops_logins_and_tokens_until_it_is_lifted(node: Harness) -> None:
+    ann, owner = person(node, name="ann_locked"), person(node, "owner")
+    bot = User(node, bots_of(node.node.core).bots.create("201", ann.user, "")[1], app="201")
+    login = {"login": "ann_locked", "password": PASSWORD}
+    answer = owner.post("accounts/lock", user=ann.user, reason="lost phone")
+    assert answer["account"]["locked"]
+    assert answer["missing_nodes"] == []
+    for user in (ann, bot):
+        assert user.refused_get("accounts/show") == (401, "token_invalid")
+    anybody = User(node, "", app="201")
+    status, document = anybody.ask("POST", "accounts/login", login)
+    assert (status, document["code"]) == (403, "account_locked")
+    assert document["message"] == "The account is locked: lost phone"
+    wrong = anybody.refused("accounts/login", login="ann_locked", password="wrong horse")
+    assert wrong == (401, "wrong_login")
+    row = row_of(node, ann)
+    assert (row["locked"], row["locked_until"], row["lock_reason"]) == (True, 0, "lost phone")
+    owner.post("accounts/unlock", user=ann.user)
+    assert ann.get("accounts/show")["user"] == ann.user
+    assert bot.get("accounts/show")["user"]
+    assert anybody.post("accounts/login", **login)["token"]
+    row = row_of(node, ann)
+    assert (row["locked"], row["lock_reason"]) == (False, "")
+
+
+def test_a_lock_says_when_it_ends(node: Harness) -> None:
+    ann = person(node, name="ann_waits")
+    back_end(node).post("accounts/lock", user=ann.user, seconds=3600, reason="spam")
+    status, document = User(node, "", app="201").ask(
+        "POST", "accounts/login", {"login": "ann_waits", "password": PASSWORD}
+    )
+    assert status == 403
+    assert document["message"].startswith("The account is locked until 20")
+    assert document["message"].endswith(" UTC: spam")
+
+
+def test_a_lock_closes_sessions_and_a_longer_ban_stays(node: Harness) -> None:
+    ann, keyed = person(node), back_end(node)
+    session = Session(node, "201", ann.user)
+    with closing(session.far):
+        keyed.post("accounts/lock", user=ann.user, seconds=60)
+        until(lambda: not session.connection.is_open)
+    keyed.post("accounts/unlock", user=ann.user)
+    assert ann.get("accounts/show")
+    keyed.post("ban", users=[ann.user], seconds=3600)
+    keyed.post("accounts/lock", user=ann.user, seconds=60)
+    keyed.post("accounts/unlock", user=ann.user)
+    assert ann.refused_get("accounts/show") == (403, "banned")
+    keyed.post("unban", users=[ann.user])
+    assert ann.get("accounts/show")
+
+
+# --- settings -----------------------------------------------------------------------------------------------
+
+
+def test_an_owner_changes_what_does_not_let_others_in(node: Harness) -> None:
+    keyed = User(node, ALL.key)
+    keyed.post("apps/create", app="shop", settings={"account_tokens": "required"})
+    owner, moderator = person(node, "owner", "shop"), person(node, "moderator", "shop")
+    shown = owner.post("apps/set", settings={"login_policy": "single", "webhook": HOOK})
+    assert (shown["login_policy"], shown["webhook"]["url"]) == ("single", "http://1.1.1.1/")
+    assert moderator.refused("apps/set", settings={"login_policy": "multi"}) == (403, "not_allowed")
+    assert moderator.refused_get("apps/show") == (403, "not_allowed")
+    for settings in (
+        {"open": True},
+        {"same_as": "shop"},
+        {"jwt": []},
+        {"account_tokens": "ignored"},
+        {"max_connections": 0},
+        {"webhook": {"authorise_url": "http://1.1.1.1/"}},
+        {"oauth": {}},
+    ):
+        status, document = owner.ask("POST", "apps/set", {"settings": settings})
+        assert (status, document["code"]) == (403, "not_allowed"), settings
+        assert "an API key of scope `admin` changes it" in document["message"]
+    for name in ("account_tokens", "webhook"):
+        assert owner.refused("apps/set", settings={}, unset=[name]) == (403, "not_allowed")
+    assert [each["app"] for each in User(node, owner.token).get("apps")["apps"]] == ["shop"]
+    assert owner.refused("apps/create", app="another", settings={}) == (401, "unauthorized")
+    assert owner.refused("apps/delete", confirm="shop") == (401, "unauthorized")
