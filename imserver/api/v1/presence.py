@@ -387,7 +387,7 @@ sessions = Resource(
 def _require_below(api: SessionApi, call: Call, users: Sequence[str]) -> None:
     """Refuse who acts by a role that may not act on one of these users. May switch."""
     if not api.authority.may_act_on(call.principal, call.app, users):
-        raise ApiProblem(Problems.NOT_ALLOWED, "Your role acts on accounts with fewer rights only")
+        raise ApiProblem(Problems.NOT_ALLOWED, "Your role acts on users with fewer rights only")
 
 
 @sessions.post(

@@ -72,8 +72,8 @@ class PeopleFilter(Struct, frozen=True):
 
 
 class LockChange(Struct, frozen=True):
-    """An account that was locked or unlocked. ``users``: it and its bots. ``end``: when its old and its new lock
-    have ended, in Unix seconds. Bans that end later are not by a lock, and stay."""
+    """An account that was locked or unlocked. ``users``: it and its bots. ``end``: when its old and its new
+    lock have ended, in Unix seconds. Bans that end later are not by a lock, and stay."""
 
     account: Account
     users: list[str]
