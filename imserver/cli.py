@@ -25,7 +25,7 @@ _LAZY: Final[Mapping[str, tuple[str, str, str]]] = {
     "bot": ("imserver_client.bot", "bot", "Make, list and delete bots; set their webhooks."),
     "doctor": ("imserver.commands.doctor", "doctor", "Check machine, database, Redis and public addresses."),
     "init": ("imserver.commands.init", "init", "Write imserver.yaml with an app, an API key and a secret."),
-    "key": ("imserver.commands.key", "key", "Create, list and revoke API keys."),
+    "key": ("imserver.commands.key", "key", "Create, list, show, rotate and revoke API keys."),
     "outbox": ("imserver_client.outbox", "outbox", "Push the rows of a table in a PostgreSQL database."),
     "restore": ("imserver.commands.backup", "restore", "Replace the database by a copy."),
     "token": ("imserver.commands.token", "token", "Create session tokens of users."),

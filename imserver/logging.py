@@ -30,9 +30,15 @@ _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:/+=-]{1,64}", re.ASCII)
 _MIDDLES: Final = 256
 _MIDDLE_CHARACTERS: Final = 256
 """Limit of cached middle parts of request log lines, and the longest of them in characters."""
-_Entry = tuple[float, str, str, int, float, str, int, str]
+_NAME_CHARACTERS: Final = 128
+"""Longer names of principals are cut off."""
+_Entry = tuple[float, str, str, int, float, str, int, str, str]
 """An answered request: its time, then the arguments of :meth:`RequestLog.add`."""
 
+_NOBODY: Final = "nobody"
+"""The label of whoever has proved nothing."""
+_SPACE: Final = r"\x20"
+"""In a name. A user id with spaces could look like another field of the line."""
 _STDERR: Final = 2
 _IDS: Final = ("connection", "request")
 _PIPE_BYTES: Final = 4096
@@ -265,6 +271,7 @@ class RequestLog:
         self._enabled = enabled
         self._stamp = Stamps()
         self._middles: dict[tuple[str, str, str, int], str] = {}
+        self._names: dict[str, str] = {}
         self._waiting: list[_Entry] = []
 
     def add(
@@ -276,12 +283,14 @@ class RequestLog:
         peer: str,
         bytes_out: int,
         request_id: str = "",
+        by: str = "",
     ) -> None:
-        """Add an answered request. ``path`` must not contain the query, which may hold tokens."""
+        """Add an answered request. ``path`` must not contain the query, which may hold tokens. ``by``: the
+        label of the principal; ``""``: unknown."""
         if not self._enabled:
             return
         waiting = self._waiting
-        waiting.append((time.time(), method, path, status, seconds, peer, bytes_out, request_id))
+        waiting.append((time.time(), method, path, status, seconds, peer, bytes_out, request_id, by))
         if len(waiting) >= _FLUSH_LINES:
             self.flush()
 
@@ -296,7 +305,8 @@ class RequestLog:
         lines = []
         since, until, stamp = 1.0, 0.0, ""
         node = f"B node={shown(self._node)}" if self._node else "B"
-        for moment, method, path, status, seconds, peer, size, request in waiting:
+        names = self._names
+        for moment, method, path, status, seconds, peer, size, request, by in waiting:
             if not since <= moment < until:  # another millisecond than the line before
                 since, until, stamp = moment, (int(moment * 1000) + 1) / 1000, self._stamp(moment)
             middle = self._middles.get((peer, method, path, status))
@@ -304,7 +314,11 @@ class RequestLog:
                 middle = self._middle(peer, method, path, status)
             if request:
                 request = f" request={request if request.isprintable() else shown(request)}"
-            lines.append(f"{stamp}{middle}{seconds * 1000:.2f}ms {size}{node}{request}\n")
+            if by and (name := names.get(by)) is not None:
+                by = name
+            elif by:
+                by = self._name(by)
+            lines.append(f"{stamp}{middle}{seconds * 1000:.2f}ms {size}{node}{request}{by}\n")
         return "".join(lines).encode("utf-8", "backslashreplace")
 
     def _middle(self, peer: str, method: str, path: str, status: int) -> str:
@@ -314,6 +328,14 @@ class RequestLog:
                 self._middles.clear()
             self._middles[peer, method, path, status] = middle
         return middle
+
+    def _name(self, by: str) -> str:
+        """The principal with this label, as the end of a line."""
+        name = "" if by == _NOBODY else f" by={shown(_cut(by)).replace(' ', _SPACE)}"
+        if len(self._names) >= _MIDDLES:
+            self._names.clear()
+        self._names[by] = name
+        return name
 
     def _json_lines(self, waiting: list[_Entry]) -> bytes:
         return b"".join([self._json_line(*entry) for entry in waiting])
@@ -328,6 +350,7 @@ class RequestLog:
         peer: str,
         size: int,
         request: str,
+        by: str,
     ) -> bytes:
         line: dict[str, Any] = {
             "time": self._stamp(moment),
@@ -343,7 +366,13 @@ class RequestLog:
             line["node"] = self._node
         if request:
             line["request"] = request
+        if by and by != _NOBODY:
+            line["by"] = _cut(by)
         return as_json(line) + b"\n"
+
+
+def _cut(by: str) -> str:
+    return by if len(by) <= _NAME_CHARACTERS else f"{by[: _NAME_CHARACTERS - 1]}…"
 
 
 class Logs:

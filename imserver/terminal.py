@@ -14,6 +14,21 @@ import click
 from imserver.config.load import ENVIRONMENT_KEY
 
 
+class GroupWithFeatures(click.Group):
+    """Its commands, and those that features add to it: in their rows, the names begin with its own."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        root, names, prefix = ctx.find_root(), super().list_commands(ctx), f"{self.name} "
+        assert isinstance(root.command, click.Group)
+        more = [name for name in root.command.list_commands(root) if name.startswith(prefix)]
+        return sorted([*names, *(name.removeprefix(prefix) for name in more)])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        root = ctx.find_root()
+        assert isinstance(root.command, click.Group)
+        return super().get_command(ctx, cmd_name) or root.command.get_command(root, f"{self.name} {cmd_name}")
+
+
 def fail(error: object) -> NoReturn:
     """Print an error and exit with status 1."""
     click.echo(f"imserver: {error}", err=True)

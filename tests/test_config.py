@@ -434,7 +434,10 @@ def test_yaml_anchors_and_merges_work(load: Load) -> None:
             "my.yaml, line 2: server.extra_listen[0].host: expected an address, got '1.2.3'",
         ),
         ("server: {origins: ['https://']}", "my.yaml, line 1: server.origins: expected hosts such as "),
-        ("app: {log_file: 2020-13-45}", "my.yaml, month must be in 1..12"),
+        (
+            "api: {keys: [{key: key-of-the-tests-1234, scopes: [push], expires: 2020-13-45}]}",
+            "my.yaml, line 1: api.keys[0].expires: expected a day such as 2027-01-31, got '2020-13-45'",
+        ),
         ("!!python/object/apply:os.system [ls]", "my.yaml, line 1: not valid YAML: "),
     ],
 )

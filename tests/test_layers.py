@@ -69,7 +69,7 @@ IMPORTERS = {
     "click": (
         *("cli.py", "commands/", "offline.py", "terminal.py"),
         *("features/accounts/command.py", "features/invitations/command.py", "features/webhooks/command.py"),
-        "dialects/centrifuge/command.py",
+        *("features/keys/command.py", "dialects/centrifuge/command.py"),
     ),
     "qrcode": ("features/invitations/command.py",),
     "rich": ("features/accounts/command.py",),

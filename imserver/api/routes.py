@@ -57,7 +57,8 @@ def unread_body_limit(api: Api, method: str, path: str, headers: Mapping[str, st
         known = row.need.address and api.authority.lists_address(host)
         return limits.body_bytes if known else public
     credential = bearer(authorization)
-    if api.keys.find(credential) is not None:
+    key = api.keys.find(credential)
+    if key is not None and key.scopes:
         return limits.body_bytes
     return min(_TOKEN_BODY_BYTES, limits.body_bytes) if row.need.users and is_token(credential) else public
 

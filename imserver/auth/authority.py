@@ -2,7 +2,8 @@
 
 A back end sends ``Authorization: Bearer <key>``. Keys are configured (``api.keys``) or made at run time and
 stored (``imserver key create``). Memory holds only their SHA-256 digests. A key is found by its digest, so
-the cost does not grow with the number of keys and the lookup time reveals nothing about a key.
+the cost does not grow with the number of keys and the lookup time reveals nothing about a key. A key that has
+expired is still known, so that its requests are refused with the reason, and under its name.
 
 Without any key the node is in demo mode: every local program may do everything, and the transport refuses
 foreign hosts and origins. A stored key ends demo mode permanently. Otherwise, revoking the last key would
@@ -15,6 +16,8 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
+from math import inf
+from time import time
 from typing import Final, Literal
 
 from msgspec import Struct
@@ -26,12 +29,14 @@ from imserver.auth.principal import ALL_SCOPES, BAD_TOKEN, DEMO, NOBODY, Kind, N
 from imserver.auth.rights import RIGHTS
 from imserver.auth.tenants import Tenant
 from imserver.auth.tokens import BadToken
-from imserver.config.settings import Config
+from imserver.config.settings import Config, KeySettings
 from imserver.errors import (
+    CloseCode,
     HttpProblem,
     Problems,
 )
-from imserver.storage.contract import Changes
+from imserver.storage.contract import Changes, KeyRow
+from imserver.transport.connection import Connection
 from imserver.transport.proxies import address_of
 
 _BY_ADDRESS: Final = frozenset({"push", "read"})
@@ -47,6 +52,15 @@ TOKEN_HOLDERS: Final = frozenset({"account", "guest", "bot"})
 
 
 Resolve = Callable[[str], str]
+KeyUse = tuple[str, str, str, str]
+"""The id of a key, a route as method and pattern of its path, the app (``""``: none), and an address."""
+
+CONFIGURED: Final = "config:"
+"""The prefix of ids of keys in the settings."""
+MAX_USES: Final = 1000
+"""Rows of what keys did that a node holds in memory."""
+OTHER_USES: Final = "other"
+"""Stands for the route of what is beyond that."""
 
 
 class _Key(Struct, frozen=True):
@@ -55,21 +69,68 @@ class _Key(Struct, frozen=True):
     id: str
     scopes: tuple[str, ...]
     apps: tuple[str, ...]
+    expires: int = 0
+    """Unix seconds; 0: never."""
 
-    def principal(self, resolve: Resolve) -> Principal:
-        """The principal of a request with this key. ``resolve`` replaces aliases."""
+    def principal(self, resolve: Resolve, now: float) -> Principal:
+        """The principal of a request with this key at the time ``now``. ``resolve`` replaces aliases."""
+        if 0 < self.expires <= now:
+            return Principal("key", key=self.id)
         scopes = ALL_SCOPES if "admin" in self.scopes else frozenset({*self.scopes, "any"})
         return Principal("key", scopes, frozenset(map(resolve, self.apps)) or None, key=self.id)
+
+
+class KeyUses:
+    """What keys did since :meth:`take`: key, route, app, address → numbers of answered and refused requests.
+
+    Owner of these numbers. They are bounded: beyond :data:`MAX_USES` rows a request counts for its key alone.
+    Nobody counts until a feature has said that it takes them (``wanted``). Never switches.
+    """
+
+    def __init__(self) -> None:
+        self.wanted = False
+        self._answered: dict[KeyUse, int] = {}
+        self._refused: dict[KeyUse, int] = {}
+
+    def add(self, use: KeyUse, refused: bool, number: int = 1) -> None:
+        """Count ``number`` requests. Called only if it is :attr:`wanted`."""
+        uses = self._refused if refused else self._answered
+        try:
+            uses[use] += number
+        except KeyError:
+            if len(self._refused) + len(self._answered) >= MAX_USES:
+                use = (use[0], OTHER_USES, "", "")
+            uses[use] = uses.get(use, 0) + number
+
+    def take(self) -> dict[KeyUse, tuple[int, int]]:
+        """The numbers so far, answered and refused; counting begins anew."""
+        answered, self._answered = self._answered, {}
+        refused, self._refused = self._refused, {}
+        return {use: (answered.get(use, 0), refused.get(use, 0)) for use in (answered | refused)}
+
+
+def configured_key(row: KeySettings) -> KeyRow:
+    """A key of the settings, as one of the database. Its id begins with :data:`CONFIGURED`."""
+    digest = hashlib.sha256(row.key.encode()).hexdigest()
+    return KeyRow(f"{CONFIGURED}{digest[:8]}", digest, row.scopes, row.apps, expires=row.expires_at)
 
 
 class Keys:
     """Owner of the API keys and of the demo mode flag. ``resolve`` returns the app of an alias.
 
-    The node calls :meth:`reload` on SIGHUP.
+    The node calls :meth:`reload` on SIGHUP, and :meth:`expire` once a second. Features read ``configured``,
+    the keys of the settings, and take what keys did from ``uses``.
     """
 
-    def __init__(self, config: Config, resolve: Resolve) -> None:
+    def __init__(self, config: Config, resolve: Resolve, clock: Callable[[], float] = time) -> None:
         self._resolve = resolve
+        self._clock = clock
+        self.uses = KeyUses()
+        self.configured: list[KeyRow] = []
+        self._holders: dict[Connection, str] = {}
+        """Connections that were opened with a key, and its id."""
+        self._next_end = inf
+        """When the next key expires, in Unix seconds."""
         self._configured: dict[bytes, _Key] = {}
         self._stored: dict[bytes, _Key] = {}
         self._known: dict[bytes, Principal] = {}
@@ -80,10 +141,9 @@ class Keys:
     def reload(self, config: Config) -> None:
         """Replace the configured keys by those of ``config``."""
         self.demo = config.demo and not self.closed
-        self._configured = {}
-        for row in config.api.keys:
-            digest = hashlib.sha256(row.key.encode()).digest()
-            self._configured[digest] = _Key(f"config:{digest.hex()[:8]}", row.scopes, row.apps)
+        self._configured, self.configured = {}, [configured_key(row) for row in config.api.keys]
+        for row in self.configured:
+            self._configured[bytes.fromhex(row.digest)] = _Key(row.id, row.scopes, row.apps, row.expires)
         self._resolve_all()
 
     def learn(self, changes: Changes) -> bool:
@@ -93,7 +153,7 @@ class Keys:
             if row.revoked:
                 self._stored.pop(digest, None)
             else:
-                self._stored[digest] = _Key(row.id, row.scopes, row.apps)
+                self._stored[digest] = _Key(row.id, row.scopes, row.apps, row.expires)
         if changes.keys:
             self._resolve_all()
         return bool(changes.keys) and self.close()
@@ -112,7 +172,30 @@ class Keys:
     def _resolve_all(self) -> None:
         keys = {**self._stored, **self._configured}
         self._named = {app for key in keys.values() for app in key.apps}
-        self._known = {digest: key.principal(self._resolve) for digest, key in keys.items()}
+        now = self._clock()
+        self._known = {digest: key.principal(self._resolve, now) for digest, key in keys.items()}
+        self._next_end = min((key.expires for key in keys.values() if key.expires > now), default=inf)
+        self._close_holders()
+
+    def expire(self) -> None:
+        """End the keys whose time is over. Called once a second; never switches."""
+        if self._clock() >= self._next_end:
+            self._resolve_all()
+
+    def hold(self, key: str, connection: Connection) -> None:
+        """A connection was opened with this key, and is closed with it."""
+        self._holders[connection] = key
+
+    def ended(self, connection: Connection, _code: int) -> None:
+        """A connection has ended (``ConnectionContext.ended``)."""
+        self._holders.pop(connection, None)
+
+    def _close_holders(self) -> None:
+        """Close the connections whose key was revoked, or has expired."""
+        if self._holders:
+            valid = {each.key for each in self._known.values() if each.scopes}
+            for connection in [each for each, key in self._holders.items() if key not in valid]:
+                connection.close(CloseCode.TOKEN_INVALID)
 
     def close(self) -> bool:
         """End demo mode permanently, because the database holds a secret. Return True if it was demo mode."""
@@ -264,6 +347,8 @@ def refusal(principal: Principal, need: Need) -> tuple[HttpProblem, str]:
         wanted = " or ".join(name for kind, name in _TOKENS.items() if kind in need.users - {"guest"})
         key = f", or an API key of scope `{need.scope}`" if need.scope else ""
         return Problems.NOT_ALLOWED, f"This request takes {wanted}{key}, not {_TOKENS[principal.kind]}"
+    if principal.kind == "key" and not principal.scopes:
+        return Problems.UNAUTHORIZED, "The API key has expired"
     if principal.key:
         lacks = f"The key lacks the scope `{need.scope}`"
         return Problems.FORBIDDEN, lacks if need.scope else "This request takes no API key"

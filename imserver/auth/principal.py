@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final, Literal
 
 from msgspec import Struct
+from msgspec.structs import force_setattr
 
 from imserver.auth.rights import NO_RIGHTS, Right, Role, is_below
 from imserver.errors import ImserverError
@@ -61,16 +62,18 @@ class Principal(Struct, frozen=True):
     device: int = 0
     staff: str = ""
     rights: frozenset[Right] = NO_RIGHTS
+    label: str = ""
+    """Who it is, for the log and the audit log: its kind, and the id of a key, user, account or node.
 
-    @property
-    def label(self) -> str:
-        """Who it is, for the log and the audit log: its kind, and the id of a key, user, account or node.
+    Ids of users come with their app. It is made here, once for all requests with one key.
+    """
 
-        Ids of users come with their app.
-        """
+    def __post_init__(self) -> None:
         if user := self.user or self.staff:
-            return f"{self.kind}:{self.app}/{user}"
-        return f"{self.kind}:{self.key}" if self.key else self.kind
+            label = f"{self.kind}:{self.app}/{user}"
+        else:
+            label = f"{self.kind}:{self.key}" if self.key else self.kind
+        force_setattr(self, "label", label)
 
     def may(self, need: Need, app: str | None = None) -> bool:
         """Whether the principal satisfies ``need`` in ``app`` (a resolved name; None: not known yet)."""

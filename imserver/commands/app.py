@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Set
 from contextlib import ExitStack
-from typing import Any, Final, get_origin
+from typing import Any, get_origin
 
 import click
 import msgspec
@@ -17,29 +17,10 @@ from imserver.config.values import fold
 from imserver.errors import Unavailable
 from imserver.node.feature_list import load_features
 from imserver.offline import opened, settings_options
-from imserver.terminal import fail, read_text, table
+from imserver.terminal import GroupWithFeatures, fail, read_text, table
 
 
-class _AppCommands(click.Group):
-    """These commands, and those of features."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        root, names = ctx.find_root(), super().list_commands(ctx)
-        assert isinstance(root.command, click.Group)
-        more = [name for name in root.command.list_commands(root) if name.startswith(_PREFIX)]
-        return sorted([*names, *(name.removeprefix(_PREFIX) for name in more)])
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        root = ctx.find_root()
-        assert isinstance(root.command, click.Group)
-        return super().get_command(ctx, cmd_name) or root.command.get_command(root, _PREFIX + cmd_name)
-
-
-_PREFIX: Final = "app "
-"""Begins the names of these commands in the rows of features."""
-
-
-@click.group(cls=_AppCommands)
+@click.group(cls=GroupWithFeatures)
 def app() -> None:
     """Create, list, show, change and delete apps. Running servers follow within two seconds.
 

@@ -2,31 +2,42 @@
 
 from __future__ import annotations
 
-import hashlib
-import secrets
-from typing import Final
+import re
+from time import time
+from typing import Any, Final
 
 import click
 
+from imserver.auth.authority import CONFIGURED, configured_key
+from imserver.config.settings import Config
 from imserver.offline import day, opened, settings_options
 from imserver.storage.contract import KeyRow
-from imserver.terminal import fail, table
-
-PREFIX: Final = "imk_"
-"""The prefix of keys. By it people, and tools that look for leaked secrets, recognise a key."""
-NOTE_CHARACTERS: Final = 200
+from imserver.terminal import GroupWithFeatures, fail, table
 
 _Scope: Final = click.Choice(["push", "read", "admin"])
-_SECRET_BYTES: Final = 32
-_ID_BYTES: Final = 6
 _CLOSED_SHOWN: Final = 20
-_CONFIGURED: Final = "config:"
-"""The prefix of ids of keys in the settings."""
+_TIME: Final = re.compile(r"(\d{1,6})([mhdw])")
+_UNITS: Final = {"m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 
 
-@click.group()
+class _Time(click.ParamType[int]):
+    """A time span, as ``90d``, in seconds."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        if value == "0":
+            return 0
+        if (given := _TIME.fullmatch(value)) is None:
+            self.fail(f"{value}: expected a number with m, h, d or w, as 90d", param, ctx)
+        return int(given[1]) * _UNITS[given[2]]
+
+
+@click.group(cls=GroupWithFeatures)
 def key() -> None:
-    """Create, list and revoke API keys. Running servers follow within two seconds."""
+    """Create, list, show, rotate and revoke API keys. Running servers follow within two seconds."""
 
 
 @key.command()
@@ -36,6 +47,7 @@ def key() -> None:
 )
 @click.option("--app", "apps", multiple=True, metavar="NAME", help="Limit the key to this app; repeatable.")
 @click.option("--note", default="", help="A note for people.")
+@click.option("--expires", type=_Time(), metavar="TIME", help="It ends after this time: 90d, 12h, 4w.")
 @click.argument("scopes", type=_Scope, nargs=-1, metavar="SCOPE...")
 def create(
     path: str | None,
@@ -43,6 +55,7 @@ def create(
     more: tuple[str, ...],
     apps: tuple[str, ...],
     note: str,
+    expires: int | None,
     scopes: tuple[str, ...],
 ) -> None:
     """Create a key and print it once. Only its digest is stored.
@@ -52,17 +65,18 @@ def create(
     scopes = tuple(dict.fromkeys((*scopes, *more)))
     if not scopes:
         raise click.UsageError("Missing argument 'SCOPE...': push, read or admin.")
-    if len(note) > NOTE_CHARACTERS:
-        fail(f"--note: at most {NOTE_CHARACTERS} characters")
+    if expires == 0:
+        fail("--expires: expected a time such as 90d")
+    if len(note) > KeyRow.NOTE_CHARACTERS:
+        fail(f"--note: at most {KeyRow.NOTE_CHARACTERS} characters")
     if not note.isprintable():
         fail("--note: expected one line of printable text")
-    secret = PREFIX + secrets.token_urlsafe(_SECRET_BYTES)
     with opened(path, data_dir) as (settings, store, tenants):
         for name in apps:
             if tenants.get(name) is None:
                 fail(f"--app {name}: this app does not exist")
         bound = dict.fromkeys(map(tenants.resolve, apps))
-        row = KeyRow(secrets.token_hex(_ID_BYTES), _digest(secret), scopes, tuple(bound), note)
+        row, secret = KeyRow.make(scopes, tuple(bound), note, int(time()) + expires if expires else 0)
         first = settings.demo and not list(store.keys())
         store.add_key(row)
         closed = [
@@ -88,32 +102,65 @@ def create(
 @key.command("list")
 @settings_options
 def list_keys(path: str | None, data_dir: str | None) -> None:
-    """List all keys, the revoked ones too."""
+    """List all keys, also those that were revoked or have expired."""
     with opened(path, data_dir) as (settings, store, _):
-        rows = store.keys()
-    body = [
-        (
-            f"{_CONFIGURED}{_digest(each.key)[:8]}",
-            ",".join(each.scopes),
-            ",".join(each.apps) or "all",
-            "",
-            "",
-            "",
-        )
-        for each in settings.api.keys
-    ]
-    body += [
-        (
-            row.id,
-            ",".join(row.scopes),
-            ",".join(row.apps) or "all",
-            day(row.created),
-            day(row.revoked),
-            row.note,
-        )
-        for row in rows
-    ]
-    click.echo(table(("id", "scopes", "apps", "created", "revoked", "note"), body))
+        rows = [*_configured(settings), *store.keys()]
+    head = ("id", "scopes", "apps", "created", "expires", "revoked", "last used", "from", "note")
+    click.echo(table(head, map(_cells, rows)))
+
+
+@key.command()
+@settings_options
+@click.argument("name", metavar="ID")
+def show(path: str | None, data_dir: str | None, name: str) -> None:
+    """Show the key with this id, one line for each of its fields."""
+    with opened(path, data_dir) as (settings, store, _):
+        row = next((each for each in (*_configured(settings), *store.keys()) if each.id == name), None)
+    if row is None:
+        fail(f"no key has the id {name}")
+    id, scopes, apps, created, expires, revoked, used, address, note = _cells(row)
+    state = "revoked" if row.revoked else "expired" if row.has_ended(time()) else "valid"
+    used = f"{used} from {address}" if used else "never"
+    lines = {
+        "id": id,
+        "state": state,
+        "scopes": scopes,
+        "apps": apps,
+        "created": created,
+        "expires": expires or "never",
+        "revoked": revoked,
+        "last used": "" if id.startswith(CONFIGURED) else used,
+        "note": note,
+    }
+    click.echo("\n".join(f"{label:<10}{text}" for label, text in lines.items() if text))
+
+
+@key.command()
+@settings_options
+@click.option(
+    "--grace",
+    type=_Time(),
+    default="1d",
+    show_default=True,
+    metavar="TIME",
+    help="The old key ends after this time; 0: at once.",
+)
+@click.option("--expires", type=_Time(), metavar="TIME", help="The new key ends after this time: 90d.")
+@click.argument("name", metavar="ID")
+def rotate(path: str | None, data_dir: str | None, grace: int, expires: int | None, name: str) -> None:
+    """Create a key in place of the key with this id, and print it once.
+
+    It has the same scopes, apps and note. The old key ends after the time of --grace.
+    """
+    _refuse_configured(name)
+    row, secret = KeyRow.make(expires=int(time()) + expires if expires else 0)
+    with opened(path, data_dir) as (_, store, _):
+        stored = store.rotate_key(name, row, grace) if store.address.exists else None
+    if stored is None:
+        fail(f"no valid key has the id {name}")
+    ends = f"The key {name} ends at {day(int(time()) + grace)} UTC" if grace else f"The key {name} has ended"
+    click.echo(f"{ends}. The id of the new key is {stored.id}. Save it: it is not shown again.", err=True)
+    click.echo(secret)
 
 
 @key.command()
@@ -121,8 +168,7 @@ def list_keys(path: str | None, data_dir: str | None) -> None:
 @click.argument("name", metavar="ID")
 def revoke(path: str | None, data_dir: str | None, name: str) -> None:
     """Revoke the key with this id. This cannot be undone."""
-    if name.startswith(_CONFIGURED):
-        fail(f"{name} is a key of the settings: remove it from api.keys, then send SIGHUP to running servers")
+    _refuse_configured(name)
     with opened(path, data_dir) as (_, store, _):
         revoked = store.revoke_key(name) if store.address.exists else None
     if revoked is None:
@@ -130,5 +176,25 @@ def revoke(path: str | None, data_dir: str | None, name: str) -> None:
     click.echo("revoked" if revoked else "already revoked")
 
 
-def _digest(secret: str) -> str:
-    return hashlib.sha256(secret.encode()).hexdigest()
+def _refuse_configured(name: str) -> None:
+    if name.startswith(CONFIGURED):
+        fail(f"{name} is a key of the settings: remove it from api.keys, then send SIGHUP to running servers")
+
+
+def _configured(settings: Config) -> list[KeyRow]:
+    """The keys of the settings."""
+    return list(map(configured_key, settings.api.keys))
+
+
+def _cells(row: KeyRow) -> tuple[str, ...]:
+    return (
+        row.id,
+        ",".join(row.scopes),
+        ",".join(row.apps) or "all",
+        day(row.created),
+        day(row.expires),
+        day(row.revoked),
+        day(row.used),
+        row.used_from,
+        row.note,
+    )

@@ -4,6 +4,7 @@
 :mod:`imserver.config.load` reads the values.
 """
 
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta, Struct, field
@@ -500,11 +501,22 @@ def usual_policy(name: str) -> LoginPolicy:
 
 
 class KeySettings(Struct, frozen=True):
-    """An entry of ``api.keys``: a key of a back end, its scopes, and its apps (none: all)."""
+    """An entry of ``api.keys``: a key of a back end, its scopes, and its apps (none: all).
+
+    ``expires``: the day (``2027-01-31``) at whose begin in UTC it ends; ``""``: never.
+    """
 
     key: Annotated[Text, Meta(extra={"secret": True})]
     scopes: tuple[Scope, ...]
     apps: tuple[AppName, ...] = ()
+    expires: str = ""
+
+    @property
+    def expires_at(self) -> int:
+        """The end in Unix seconds; 0: never. Raises ValueError if the text is no day."""
+        if not self.expires:
+            return 0
+        return int(datetime.strptime(self.expires, "%Y-%m-%d").replace(tzinfo=UTC).timestamp())
 
 
 class ApiSettings(Struct, frozen=True):

@@ -599,6 +599,12 @@ def _check_secrets(config: Config, locations: Locations) -> None:
             raise locations.wrong(
                 name, f"expected at least {MIN_KEY_CHARACTERS} characters, got {len(key)}; {_MAKE_KEY}"
             )
+    for number, row in enumerate(config.api.keys):
+        try:
+            _ = row.expires_at
+        except ValueError:
+            name = f"api.keys[{number}].expires"
+            raise locations.wrong(name, f"expected a day such as 2027-01-31, got {row.expires!r}") from None
     if is_placeholder(config.jwt.sign_key):
         raise locations.wrong(
             "jwt.sign_key", f"this is a placeholder of the documentation; make one with '{MAKE_SECRET}'"

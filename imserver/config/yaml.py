@@ -48,6 +48,8 @@ def _construct_number(loader: _Loader, node: yaml.ScalarNode) -> Any:
 
 for _tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float"):
     _Loader.add_constructor(_tag, _construct_number)
+# A day stays text, as in JSON.
+_Loader.add_constructor("tag:yaml.org,2002:timestamp", lambda _, node: node.value)
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _construct_mapping)
 
 
@@ -62,7 +64,7 @@ def read_yaml(text: str, where: str) -> Any:
         raise ConfigError(f"{where}{line}: not valid YAML: {problem}") from None
     except RecursionError:
         raise ConfigError(f"{where}: too many levels of nesting") from None
-    except (ConfigError, ValueError) as error:  # ValueError: an invalid date
+    except ConfigError as error:
         raise ConfigError(f"{where}, {error}") from None
 
 

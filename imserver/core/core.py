@@ -409,6 +409,7 @@ class Core:
             (
                 members.ended,
                 self.sessions.table.ended,
+                self.identity.keys.ended,
                 self.identity.logins.ended,
                 self.sessions.sessions.ended,
             )

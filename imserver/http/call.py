@@ -75,6 +75,7 @@ class Api:
         config = core.config
         self.authority = core.identity.authority
         self.keys = core.identity.keys
+        self.uses = core.identity.keys.uses
         self.tenants = core.identity.tenants
         self.sessions = core.sessions.sessions
         self.apps = core.sessions.hub.apps
@@ -93,12 +94,12 @@ class Api:
 
     def bind(self, route: Route) -> Endpoint:
         """The route with its service, which is made here unless another route has it already."""
-        make = route.service
+        make, name = route.service, f"{route.method} {route.path}"
         if make is None:
-            return Endpoint(route, None)
+            return Endpoint(route, None, name)
         if make not in self._services:
             self._services[make] = make(self._core, self)
-        return Endpoint(route, self._services[make])
+        return Endpoint(route, self._services[make], name)
 
     def described(self) -> bytes:
         """The OpenAPI document of this server as JSON: with its limits, and with keys where it needs them."""
@@ -113,10 +114,23 @@ class Api:
         principal = admit(self, endpoint, request)
         if isinstance(principal, HttpResponse):
             raise RequestRefused(principal)
-        call = read(self, endpoint, request, principal)
-        authorise(self, endpoint.route, call)
-        self.rates.require(principal, request.host)
+        app, refuses = "", True
+        try:
+            call = read(self, endpoint, request, principal)
+            app = call.app
+            authorise(self, endpoint.route, call)
+            self.rates.require(principal, request.host)
+            refuses = False
+        finally:
+            self.count(endpoint, principal, app, request, refuses)
         return call
+
+    def count(
+        self, endpoint: Endpoint, principal: Principal, app: str, request: HttpRequest, refused: bool
+    ) -> None:
+        """Count a request with an API key. ``app``: ``""`` if it names none, or is not read yet."""
+        if self.uses.wanted and principal.kind == "key":
+            self.uses.add((principal.key, endpoint.name, app, request.host), refused)
 
     def read_json(self, call: Call, decoder: msgspec.json.Decoder[T]) -> T:
         """Decode the body of a request, which known principals may compress. Raises :class:`ApiProblem`."""
@@ -130,7 +144,8 @@ class Api:
         """
         principal, host = call.principal, call.request.host
         if token and not (principal.key or principal.user):
-            call.principal = principal = self.authority.identify(need, {}, host, token)
+            principal = self.authority.identify(need, {}, host, token)
+            call.act_as(principal)
             self.rates.require(principal, host)
         if principal.kind == "nobody":
             raise ApiProblem(*refusal(principal, need))
@@ -196,6 +211,10 @@ class Call(Struct):
     act: str | None = None
     facts: Mapping[str, Any] | None = None
     gone: bool = False
+
+    def act_as(self, principal: Principal) -> None:
+        """Another credential than the headers has shown who makes the request."""
+        self.principal, self.request.by = principal, principal.label
 
     @property
     def is_back_end(self) -> bool:
@@ -340,10 +359,11 @@ MakeService = Callable[[Core, Api], Any]
 
 
 class Endpoint(Struct, frozen=True):
-    """A route on one node. ``service``: what its functions get first."""
+    """A route on one node. ``service``: what its functions get first. ``name``: method and path."""
 
     route: Route
     service: Any
+    name: str
 
 
 _NOT_REACHED: Final = {
@@ -409,6 +429,7 @@ def answer(
         admitted = found
     filled = api.flusher.bulk_filled
     limited = route.limited and api.rates.per_second > 0
+    app, refuses = "", False
     try:
         if limited:
             api.rates.require(admitted, request.host)
@@ -416,6 +437,7 @@ def answer(
         if request.too_large or (size > api.limits.public_body_bytes and size > body_limit(api, admitted)):
             raise ApiProblem(Problems.BODY_TOO_LARGE)
         call = read(api, endpoint, request, admitted)
+        app = call.app
         authorise(api, route, call)
         if limited and call.cost > 1:
             api.rates.charge(admitted, request.host, call.cost - 1)
@@ -429,7 +451,9 @@ def answer(
         if route.act:
             _report_act(api, route, call, answer, finished)
     except Exception as error:
-        finished = refused(route, request, error)
+        finished, refuses = refused(route, request, error), True
+    if api.uses.wanted and admitted.kind == "key":  # as count(), without a call
+        api.uses.add((admitted.key, endpoint.name, app, request.host), refuses)
     if api.flusher.bulk_filled != filled:
         wait_for_broadcast(api, filled)
     if limited:
@@ -444,10 +468,13 @@ def admit(api: Api, endpoint: Endpoint, request: HttpRequest) -> Principal | Htt
     if need is Needs.ANYONE:
         return NOBODY
     if api.keys.demo and need.scope and need.users.isdisjoint(TOKEN_HOLDERS):  # as identify() finds
+        request.by = DEMO.label
         return DEMO
     if route.signer is not None:
         try:
-            return route.signer(endpoint.service, request)
+            principal = route.signer(endpoint.service, request)
+            request.by = principal.label
+            return principal
         except BadSignature as bad:
             return route.style.refuse(Problems.SIGNATURE_INVALID, request, str(bad))
         except (ApiProblem, Unavailable) as error:
@@ -458,8 +485,10 @@ def admit(api: Api, endpoint: Endpoint, request: HttpRequest) -> Principal | Htt
         principal = api.authority.identify(need, headers, request.host, token)
     except Unavailable as error:
         return route.style.refuse(error.problem, request)
+    request.by = principal.label
     if principal.may(need):
         return principal
+    api.count(endpoint, principal, "", request, refused=True)
     problem, message = refusal(principal, need)
     if route.limited:
         try:
@@ -598,11 +627,13 @@ def refused(route: Route, request: HttpRequest, error: Exception) -> HttpRespons
 def run_command(api: Api, endpoint: Endpoint, principal: Principal, request: HttpRequest) -> HttpResponse:
     """Answer a command of a batch or of a publisher connection, as its route would. May switch."""
     route = endpoint.route
-    if not principal.may(route.need):
-        problem, message = refusal(principal, route.need)
-        return route.style.refuse(problem, request, message)
+    app, refuses = "", True
     try:
+        if not principal.may(route.need):
+            problem, message = refusal(principal, route.need)
+            return route.style.refuse(problem, request, message)
         call = read(api, endpoint, request, principal)
+        app = call.app
         authorise(api, route, call)
         assert route.function is not None
         answer = None
@@ -614,9 +645,12 @@ def run_command(api: Api, endpoint: Endpoint, principal: Principal, request: Htt
             finished = route.function(endpoint.service, call)
         if route.act:
             _report_act(api, route, call, answer, finished)
+        refuses = False
         return finished
     except Exception as error:
         return refused(route, request, error)
+    finally:
+        api.count(endpoint, principal, app, request, refuses)
 
 
 def _report_act(api: Api, route: Route, call: Call, answer: Any, finished: HttpResponse) -> None:

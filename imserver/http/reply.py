@@ -179,18 +179,22 @@ def stream_request(head: Head, host: str) -> HttpRequest:
     return HttpRequest(head.method, head.path, head.query.encode("latin-1"), b"", head.headers, host)
 
 
-def stream_head(log: RequestLog, head: Head, host: str, content_type: str) -> bytes:
-    """The head of the response that begins a stream; it is logged. ``host``: address of the client."""
+def stream_head(log: RequestLog, head: Head, host: str, content_type: str, by: str = "") -> bytes:
+    """The head of the response that begins a stream; it is logged. ``host``: address of the client. ``by``:
+    the label of the principal; ``""``: it is not known yet."""
     request = stream_request(head, host)
-    _log_stream(log, request, 200, 0)
+    _log_stream(log, request, 200, 0, by)
     headers = (("Content-Type", content_type), *_STREAM_HEADERS, ("X-Request-Id", request.id))
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
     return status_line(200) + f"{lines}\r\n".encode("latin-1")
 
 
-def stream_refused(log: RequestLog, head: Head, host: str, why: int | ApiProblem, style: Style) -> bytes:
+def stream_refused(
+    log: RequestLog, head: Head, host: str, why: int | ApiProblem, style: Style, by: str = ""
+) -> bytes:
     """The whole response in place of a stream, in this style; it is logged. ``host``: address of the client.
-    ``why``: the close code of a stream that has not begun, or a problem."""
+    ``why``: the close code of a stream that has not begun, or a problem. ``by``: as for
+    :func:`stream_head`."""
     request = stream_request(head, host)
     problem = (
         why if isinstance(why, ApiProblem) else ApiProblem(_STATUS_OF.get(why, errors.Problems.NOT_READY))
@@ -199,10 +203,10 @@ def stream_refused(log: RequestLog, head: Head, host: str, why: int | ApiProblem
     headers = problem.headers + ((_RETRY_AFTER,) if problem.problem.temporary else ())
     lines = header_block(answer)
     lines += "".join(f"{name}: {value}\r\n" for name, value in headers).encode("latin-1")
-    _log_stream(log, request, answer.status, len(answer.body))
+    _log_stream(log, request, answer.status, len(answer.body), by)
     return response_head(answer.status, lines, len(answer.body), keep_alive=False) + answer.body
 
 
-def _log_stream(log: RequestLog, request: HttpRequest, status: int, size: int) -> None:
+def _log_stream(log: RequestLog, request: HttpRequest, status: int, size: int, by: str) -> None:
     # The stream has not ended, so it has no duration.
-    log.add(request.method, request.path, status, 0.0, request.host, size, request.id)
+    log.add(request.method, request.path, status, 0.0, request.host, size, request.id, by)

@@ -45,6 +45,7 @@ FEATURES: Final = (
     "imserver.features.uploads",
     "imserver.features.notifications",
     "imserver.features.inbox",
+    "imserver.features.keys",
 )
 """Packages. Each has its row in ``FEATURE``. Nothing else of the server names them. The first of the dialects
 whose parameter (``chosen_by``) a client names serves it."""

@@ -26,7 +26,7 @@ from imserver.http.views import (
 )
 from imserver.logging import request_id
 from imserver.node.http_servers import LISTENER_KEY, Servers
-from imserver.transport.exchange import pattern_of
+from imserver.transport.exchange import HttpRequest, pattern_of
 
 log = logging.getLogger(__name__)
 
@@ -124,6 +124,7 @@ class _Requests:
 
     def end(self, response: Response) -> Response:
         """Log the request."""
+        read: HttpRequest | None = g.get("http_request")
         self._log.add(
             request.method,
             request.path,
@@ -132,6 +133,7 @@ class _Requests:
             g.host,
             response.content_length or 0,
             g.request_id,
+            "" if read is None else read.by,
         )
         return response
 

@@ -157,7 +157,9 @@ class Servers:
         self._streamed = tuple(each.streamed for each in views if each.streamed is not None)
         table = api_table_of(features, core.declared)
         self.api = Api(core, table.routes, table.commands, table.document)
-        publisher = Publisher(self.api, push_api(core, self.api), config.limits.body_bytes)
+        publisher = Publisher(
+            self.api, push_api(core, self.api), config.limits.body_bytes, core.node.request_log
+        )
         paths = ws_routes(
             config,
             core.network.dispatcher.serve,

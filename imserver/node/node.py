@@ -308,6 +308,7 @@ class Node:
                 core.network.flusher.expire,
                 core.network.context.expire,
                 core.identity.logins.expire,
+                core.identity.keys.expire,
                 self.servers.expire,
                 core.node.request_log.flush,
             ):

@@ -8,7 +8,9 @@ from imserver.plugin.feature import Feature, FeatureSettings, Views
 
 VERSION: Final = 2
 """The version of the face. It rises with each name or field that is added, changed or removed."""
-SINCE: Final[Mapping[str, int]] = dict.fromkeys(("Act", "Denial", "LogObserver", "on_one_line", "room_id"), 2)
+SINCE: Final[Mapping[str, int]] = dict.fromkeys(
+    ("Act", "Denial", "KeyRow", "LogObserver", "on_one_line", "room_id"), 2
+)
 """Name of the face → the version since when it exists, for those that are newer than version 1."""
 
 __all__ = [

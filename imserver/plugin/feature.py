@@ -99,9 +99,9 @@ class Feature(Struct, frozen=True, eq=False):
     ``metrics``: rows of the table of metrics, imported at the first scrape. ``uses``: names of features that
     it needs; they come before it in the list. ``"webhooks?"`` is one that it uses if it is there.
     ``answers``: makes the answers to questions of the core, before there are logins.
-    ``commands``: name of a command of ``imserver`` (one of ``imserver app`` begins with ``app`` and a space)
-    → its module, which only the command imports, its attribute there, and one line of help. Settings need not
-    name the feature.
+    ``commands``: name of a command of ``imserver`` (one of ``imserver app`` or ``imserver key`` begins with
+    that word and a space) → its module, which only the command imports, its attribute there, and one line of
+    help. Settings need not name the feature.
     ``doctor``: option of ``imserver doctor`` that tries something out → the module and attribute of its
     function, one line of help, and what its value is. The function gets the settings, the store, the apps and
     the value of the option, and yields findings (:class:`imserver.commands.doctor.Finding`).

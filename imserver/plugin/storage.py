@@ -1,7 +1,7 @@
 """The face: statements, and rows as data."""
 
 from imserver.auth.accounts import Account
-from imserver.storage.contract import Erasure, RecordEvent
+from imserver.storage.contract import Erasure, KeyRow, RecordEvent
 from imserver.storage.statements import (
     Condition,
     PooledStatements,
@@ -18,6 +18,7 @@ __all__ = [
     "Account",
     "Condition",
     "Erasure",
+    "KeyRow",
     "PooledStatements",
     "Reason",
     "RecordEvent",

@@ -6,12 +6,17 @@ Importing this loads no database driver.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from hashlib import sha256
+from secrets import token_hex, token_urlsafe
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from msgspec import Struct
 
 if TYPE_CHECKING:
     from imserver.storage.statements import PooledStatements
+
+_SECRET_BYTES: Final = 32
+_ID_BYTES: Final = 6
 
 RecordEvent = Callable[["PooledStatements", str, str, Mapping[str, Any]], object]
 """Stores an event in the caller's transaction: its app, the user whose events stay in order, its fields."""
@@ -42,6 +47,10 @@ class AppContents(Struct, frozen=True):
 class KeyRow(Struct, frozen=True):
     """A stored API key. ``digest``: its SHA-256 in hexadecimal. The key itself is not stored."""
 
+    NOTE_CHARACTERS: ClassVar[int] = 200
+    PREFIX: ClassVar[str] = "imk_"
+    """The prefix of keys. By it people, and tools that look for leaked secrets, recognise a key."""
+
     id: str
     digest: str
     scopes: tuple[str, ...]
@@ -51,7 +60,26 @@ class KeyRow(Struct, frozen=True):
     created: int = 0
     """Unix seconds."""
     revoked: int = 0
-    """Unix seconds; 0: the key is valid."""
+    """Unix seconds; 0: the key was not revoked."""
+    expires: int = 0
+    """Unix seconds; 0: never."""
+    used: int = 0
+    """When it was last used, in Unix seconds, exact to a minute; 0: never."""
+    used_from: str = ""
+    """The address of the request that has last used it."""
+
+    @classmethod
+    def make(
+        cls, scopes: tuple[str, ...] = (), apps: tuple[str, ...] = (), note: str = "", expires: int = 0
+    ) -> tuple[KeyRow, str]:
+        """A new key: its row, which is not stored yet, and the key itself, which nobody can read again."""
+        secret = cls.PREFIX + token_urlsafe(_SECRET_BYTES)
+        digest = sha256(secret.encode()).hexdigest()
+        return cls(token_hex(_ID_BYTES), digest, scopes, apps, note, expires=expires), secret
+
+    def has_ended(self, now: float) -> bool:
+        """Whether it was revoked, or has expired at this time (Unix seconds)."""
+        return bool(self.revoked) or 0 < self.expires <= now
 
 
 class BanRow(Struct, frozen=True):

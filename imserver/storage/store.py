@@ -7,7 +7,7 @@ first write, and no database library is imported before the file exists.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -418,10 +418,33 @@ class Store:
         row = replace(row, created=_now())
 
         def work(sql: Statements, version: int) -> KeyRow:
+            _insert_key(sql, row, version)
+            return row
+
+        return self._write_version(work)
+
+    def rotate_key(self, old: str, new: KeyRow, grace_seconds: int) -> KeyRow | None:
+        """Store a key with the scopes, apps and note of the key ``old``, which ends in ``grace_seconds``, or
+        earlier if it would have. ``new`` has the other fields.
+
+        Returns the stored row. None: there is no key ``old``, or it has ended. Raises StorageUnavailable.
+        """
+        now = _now()
+
+        def work(sql: Statements, version: int) -> KeyRow | None:
+            rows = sql.query(f"{_KEYS} WHERE id = %s", (old,))
+            before = _key_row(rows[0]) if rows else None
+            if before is None or before.has_ended(now):
+                return None
+            row = replace(new, scopes=before.scopes, apps=before.apps, note=before.note, created=now)
+            _insert_key(sql, row, version)
+            ends = now + grace_seconds
+            if before.expires:
+                ends = min(ends, before.expires)
+            # Without a grace it is revoked, which no clock decides.
             sql.execute(
-                "INSERT INTO api_key (id, digest, scopes, apps, note, version, created, revoked) "
-                "VALUES (%s, %s, %s, %s, %s, %s, %s, 0)",
-                (row.id, row.digest, _text(row.scopes), _text(row.apps), row.note, version, row.created),
+                "UPDATE api_key SET expires = %s, revoked = %s, version = %s WHERE id = %s",
+                (ends, 0 if grace_seconds else now, version, old),
             )
             return row
 
@@ -444,6 +467,17 @@ class Store:
         if self._database is None and not self.address.exists:
             return ()
         return tuple(map(_key_row, self.read(lambda sql: sql.query(f"{_KEYS} ORDER BY created, id"))))
+
+    def note_key_uses(self, uses: Iterable[tuple[str, int, str]]) -> None:
+        """Store when keys were last used: their ids, Unix seconds and addresses. Raises StorageUnavailable.
+
+        Nodes do not learn of it. Keys of the settings have no row.
+        """
+        statement = (
+            "UPDATE api_key SET used = %s, used_from = %s WHERE id = %s AND (used IS NULL OR used < %s)"
+        )
+        rows = [(moment, address, key, moment) for key, moment, address in uses]
+        self.write_or(None, lambda sql: sql.execute_many(statement, rows))
 
     def ban(self, app: str, users: Sequence[str], seconds: float) -> None:
         """Store bans that end in ``seconds``, in place of earlier ones. 0: lift the bans. Users whose ids are
@@ -492,7 +526,26 @@ def _file_has_data(file: Path) -> bool:
         return False
 
 
-_KEYS: Final = "SELECT id, digest, scopes, apps, note, created, revoked FROM api_key"
+_KEYS: Final = (
+    "SELECT id, digest, scopes, apps, note, created, revoked, expires, used, used_from FROM api_key"
+)
+
+
+def _insert_key(sql: Statements, row: KeyRow, version: int) -> None:
+    sql.execute(
+        "INSERT INTO api_key (id, digest, scopes, apps, note, version, created, revoked, expires) "
+        "VALUES (%s, %s, %s, %s, %s, %s, %s, 0, %s)",
+        (
+            row.id,
+            row.digest,
+            _text(row.scopes),
+            _text(row.apps),
+            row.note,
+            version,
+            row.created,
+            row.expires or None,
+        ),
+    )
 
 
 def _read_changes(known: int, sql: Statements) -> Changes:
@@ -533,5 +586,16 @@ def _now() -> int:
 
 
 def _key_row(row: Row) -> KeyRow:
-    id, digest, scopes, apps, note, created, revoked = row
-    return KeyRow(id, digest, tuple(_decode(scopes)), tuple(_decode(apps)), note, created, revoked)
+    id, digest, scopes, apps, note, created, revoked, expires, used, used_from = row
+    return KeyRow(
+        id,
+        digest,
+        tuple(_decode(scopes)),
+        tuple(_decode(apps)),
+        note,
+        created,
+        revoked,
+        expires or 0,
+        used or 0,
+        text_of(used_from or ""),
+    )

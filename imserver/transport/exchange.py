@@ -109,6 +109,8 @@ class HttpRequest(Struct, gc=False):
     too_large: bool = False
     given_id: str = ""
     """The id that was already logged; ``""``: the client's id, or a new one made on first use."""
+    by: str = ""
+    """The label of its principal, for the log; ``""``: unknown."""
 
     @property
     def id(self) -> str:

@@ -410,7 +410,7 @@ class HttpConnection(Writer):
         if front.request_log is not None:
             seconds = perf_counter() - began
             given = request.id if "x-request-id" in headers else request.given_id
-            front.request_log(parsed.method, path, response.status, seconds, host, size, given)
+            front.request_log(parsed.method, path, response.status, seconds, host, size, given, request.by)
         self._answer(whole, keep_alive)
         if size > LARGE_BYTES and rest and keep_alive:
             self._buffer = rest  # it counts while it waits

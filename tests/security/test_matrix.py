@@ -285,6 +285,7 @@ def stream_channels(harness: Harness, app: str, column: str) -> bool:
             parts.identity.logins,
             parts.node.request_log,
             None,
+            parts.identity.keys,
         )._wish(  # type: ignore[arg-type]
             HttpRequest("GET", "/api/v1/events", query, b"", headers, host)
         )

@@ -46,6 +46,7 @@ from imserver.errors import HttpProblem
 from imserver.http.call import Api, Call, require_app, run_command
 from imserver.http.operation import APP_PROBLEMS, Resource
 from imserver.http.reply import ApiProblem
+from imserver.logging import RequestLog, request_id
 from imserver.model import ACCEPTED, DialectState, Outcome
 from imserver.protocol.dialect import PublisherDialect
 from imserver.push.idempotency import UNTRACKED, Claimed, Waiting
@@ -81,6 +82,10 @@ class PublishRefusal(Struct):
     temporary: bool
 
 
+_PUSHES: Final = f"{PublisherDialect.path} publish"
+"""Stands for pushes of these connections in what keys did."""
+
+
 class _Numbered(Struct):
     seq: Seq = 0
 
@@ -101,11 +106,12 @@ class PublisherState(DialectState, kw_only=True):
 
 
 class Publisher:
-    """Serves publisher connections. ``sending`` carries out their pushes."""
+    """Serves publisher connections. ``sending`` carries out their pushes. ``log``: who has opened one."""
 
     path = PublisherDialect.path
 
-    def __init__(self, api: Api, sending: PushApi, message_bytes: int) -> None:
+    def __init__(self, api: Api, sending: PushApi, message_bytes: int, log: RequestLog) -> None:
+        self._log = log
         self._api = api
         self._sending = sending
         self._path = DialectPath(PublisherDialect(), self.serve, message_bytes, opened=self.opened)
@@ -129,13 +135,30 @@ class Publisher:
         principal = self._api.authority.identify(Needs.PUSH, head.headers, head.host)
         if principal.may(Needs.PUSH):
             return self._path
+        self._count(principal, "", head.host, self.path, refused=1)
         problem, message = refusal(principal, Needs.PUSH)
         return replace(problem, message=message or problem.message)
 
     def opened(self, connection: Connection, head: Head) -> None:
-        """A connection begins."""
+        """A connection begins. It ends with its key."""
         headers = {"authorization": head.headers.get("authorization", "")}
         connection.dialect_state = PublisherState(headers=headers)
+        principal = self._api.authority.identify(Needs.PUSH, headers, head.host)
+        if principal.kind == "key":
+            self._api.keys.hold(principal.key, connection)
+        self._count(principal, "", head.host, self.path, answered=1)
+        host, id = head.host, request_id(head.headers.get("x-request-id", ""))
+        self._log.add("GET", self.path, 101, 0.0, host, 0, id, principal.label)
+
+    def _count(
+        self, principal: Principal, app: str, host: str, route: str, answered: int = 0, refused: int = 0
+    ) -> None:
+        """Count what a key did."""
+        uses = self._api.uses
+        if uses.wanted and principal.kind == "key":
+            for number, refuses in ((answered, False), (refused, True)):
+                if number:
+                    uses.add((principal.key, f"GET {route}", app, host), refuses, number)
 
     def serve(self, connection: Connection, payload: bytes, _text: bool) -> None:
         """Take one message. Waits while the connection has too many commands."""
@@ -184,6 +207,7 @@ class Publisher:
             return []
         commands = [self._read(payload, principal, connection) for payload in payloads]
         run = _Run(api, self._sending, principal)
+        host = host_of(connection.peer)
         for command in commands:
             if isinstance(command, bytes):
                 run.results.append(command)
@@ -195,6 +219,9 @@ class Publisher:
                 run.finish()
                 run.results.append(self._run_route(command, principal, connection))
         run.finish()
+        for app, (answered, refused) in run.counts.items():
+            self._count(principal, app, host, _PUSHES, answered, refused)
+        self._count(principal, "", host, _PUSHES, refused=sum([isinstance(each, bytes) for each in commands]))
         return [
             result if isinstance(result, bytes) else _answer(command, result)
             for command, result in zip(commands, run.results, strict=True)
@@ -274,10 +301,12 @@ class _Run:
         self._app = ""
         self._is_stored = False
         self._ids: set[str] = set()
+        self.counts: dict[str, tuple[int, int]] = {}
+        """App → numbers of its pushes that were answered, and refused."""
 
     def take(self, push: PushRequest) -> None:
         """The next push. May switch."""
-        api, results, id = self._api, self.results, push.id
+        api, results, id, app = self._api, self.results, push.id, ""
         try:
             app = api.tenants.aliases.get(push.app, push.app)
             require_app(api, self._principal, Needs.PUSH, app)
@@ -286,7 +315,7 @@ class _Run:
             if push.notify is not UNSET:
                 event = with_notify(event, push.notify)
         except ApiProblem as problem:
-            results.append(problem)
+            self._finish_with(app, problem)
             return
         is_plain = push.user is not UNSET and push.device is UNSET and not push.ttl_seconds
         alone = not (push.store or is_plain)
@@ -294,9 +323,9 @@ class _Run:
             self.finish()
         if alone:
             try:
-                results.append(send(self._sending, app, push, event, id))
+                self._finish_with(app, send(self._sending, app, push, event, id))
             except ApiProblem as problem:
-                results.append(problem)
+                self._finish_with(app, problem)
             return
         self._waiting.append(CheckedPush(app, push, event, id))
         self._indexes.append(len(results))
@@ -305,6 +334,15 @@ class _Run:
         if id:
             self._ids.add(id)
 
+    def _finish_with(self, app: str, result: PushResult | ApiProblem) -> None:
+        self.results.append(result)
+        self._count(app, [result])
+
+    def _count(self, app: str, results: Sequence[PushResult | ApiProblem]) -> None:
+        refused = sum([isinstance(result, ApiProblem) for result in results])
+        before = self.counts.get(app, (0, 0))
+        self.counts[app] = before[0] + len(results) - refused, before[1] + refused
+
     def finish(self) -> None:
         """Carry out the waiting pushes. May switch."""
         pushes, indexes = self._waiting, self._indexes
@@ -312,7 +350,9 @@ class _Run:
             return
         self._waiting, self._indexes, self._ids = [], [], set()
         carry_out = store_each if self._is_stored else _send_each
-        for index, result in zip(indexes, carry_out(self._sending, pushes), strict=True):
+        results = carry_out(self._sending, pushes)
+        self._count(self._app, results)
+        for index, result in zip(indexes, results, strict=True):
             self.results[index] = result
 
 

@@ -23,7 +23,12 @@ def _build(core: Core) -> FeatureParts:
         _messenger(core),
     )
     events = Events(
-        core.identity.tenants, core.identity.authority, core.identity.logins, core.node.request_log, streams
+        core.identity.tenants,
+        core.identity.authority,
+        core.identity.logins,
+        core.node.request_log,
+        streams,
+        core.identity.keys,
     )
     return FeatureParts(streams=lambda _: {PATH: StreamPath("GET", events.open, events.refuse)})
 

@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Final
 from msgspec import UNSET, Struct, UnsetType
 
 from imserver import errors
-from imserver.auth.authority import Authority, bearer
+from imserver.auth.authority import Authority, Keys, bearer, refusal
 from imserver.auth.login import Logins
-from imserver.auth.principal import (
-    Needs,
-)
+from imserver.auth.principal import Needs, Principal
 from imserver.auth.tenants import Tenants
 from imserver.channels.channels import Channels
 from imserver.channels.connections import Connections
@@ -127,8 +125,9 @@ class EventStreams:
         self._starts = None if messenger is None else messenger.stream_starts
         self._encodings: dict[str, StreamEncoding] = {}
 
-    def open(self, stream: Stream, request: StreamRequest, head: Callable[[], bytes]) -> None:
-        """Log in, answer with ``head``, subscribe to the channels, and send ``ready``; or close the stream.
+    def open(self, stream: Stream, request: StreamRequest, head: Callable[[str], bytes]) -> None:
+        """Log in, answer with ``head`` (of the user whom a token proves), subscribe to the channels, and send
+        ``ready``; or close the stream.
 
         May switch. Raises :class:`BadUser` and StorageUnavailable.
         """
@@ -155,7 +154,7 @@ class EventStreams:
             stream.close(_CLOSE_OF.get(code, errors.CloseCode.INTERNAL_ERROR))
             return
         # Nothing switches between the login and here, so no event can precede the head.
-        stream.begin(self._encoding(request.app), head())
+        stream.begin(self._encoding(request.app), head("" if decision.claims is None else user))
         try:
             for channel in request.channels:
                 self._channels.subscriptions.join(request.app, channel, stream)
@@ -199,7 +198,9 @@ class Events:
         logins: Logins,
         request_log: RequestLog,
         streams: EventStreams,
+        keys: Keys,
     ) -> None:
+        self._keys = keys
         self._tenants = tenants
         self._authority = authority
         self._logins = logins
@@ -209,39 +210,53 @@ class Events:
     def open(self, stream: Stream, head: Head) -> None:
         """Begin the stream of a request, or refuse it. May switch."""
         request = stream_request(head, host_of(stream.peer))
+
+        def begin(user: str) -> bytes:
+            by = principal.label
+            if user and principal.kind == "nobody":
+                by = Principal("session", apps=frozenset({wish.app}), user=user).label
+            return stream_head(self._log, head, request.host, f"{_TEXT}; charset=utf-8", by)
+
+        def refuse(why: ApiProblem, code: int = errors.CloseCode.POLICY) -> None:
+            stream.refuse(stream_refused(self._log, head, request.host, why, PROBLEM, request.by), code)
+
         try:
-            wish = self._wish(request)
-            self._streams.open(
-                stream, wish, lambda: stream_head(self._log, head, request.host, f"{_TEXT}; charset=utf-8")
-            )
+            wish, principal = self._wish(request)
+            if principal.kind == "key":
+                self._keys.hold(principal.key, stream)
+                if self._keys.uses.wanted:
+                    self._keys.uses.add((principal.key, f"GET {PATH}", wish.app, request.host), False)
+            self._streams.open(stream, wish, begin)
         except BadUser as bad:
             problem = ApiProblem(errors.Problems.INVALID_REQUEST, str(bad))
             stream.refuse(
-                stream_refused(self._log, head, request.host, problem, PROBLEM), errors.CloseCode.POLICY
+                stream_refused(self._log, head, request.host, problem, PROBLEM, request.by),
+                errors.CloseCode.POLICY,
             )
         except ApiProblem as refused:
             stream.refuse(
-                stream_refused(self._log, head, request.host, refused, PROBLEM), errors.CloseCode.POLICY
+                stream_refused(self._log, head, request.host, refused, PROBLEM, request.by),
+                errors.CloseCode.POLICY,
             )
         except errors.Unavailable as error:
-            problem = ApiProblem(error.problem)
-            stream.refuse(
-                stream_refused(self._log, head, request.host, problem, PROBLEM),
-                errors.CloseCode.INTERNAL_ERROR,
-            )
+            refuse(ApiProblem(error.problem), errors.CloseCode.INTERNAL_ERROR)
 
     def refuse(self, head: Head, host: str, code: int) -> bytes:
         """The response to a request whose stream is closed before it has begun. ``host``: of the client."""
         return stream_refused(self._log, head, host, code, PROBLEM)
 
-    def _wish(self, request: HttpRequest) -> StreamRequest:
-        """Read a request. May switch. Raises :class:`ApiProblem` and StorageUnavailable."""
+    def _wish(self, request: HttpRequest) -> tuple[StreamRequest, Principal]:
+        """Read a request: what it asks for, and who makes it. May switch. Raises :class:`ApiProblem` and
+        StorageUnavailable."""
         query = read_query(request, EventsQuery)
         app = self._tenants.resolve(query.app)
         if self._tenants.find(app) is None:
             self._logins.refused("app", app, query.user, request.host)
             raise ApiProblem(errors.Problems.UNKNOWN_APP)
         principal = self._authority.identify(Needs.ANYONE_OR_READ, request.headers, request.host)
+        request.by = principal.label
+        if principal.kind == "key" and not principal.scopes:
+            raise ApiProblem(*refusal(principal, Needs.ANYONE_OR_READ))
         channels = tuple(dict.fromkeys(name for name in query.channels.split(",") if name))
         if channels and not principal.may(Needs.READ, app):
             raise ApiProblem(errors.Problems.FORBIDDEN, "`channels` needs an API key with the scope read")
@@ -257,7 +272,7 @@ class Events:
         cursor = _last_event_id(request)
         if cursor is None and query.cursor is not UNSET:
             cursor = query.cursor
-        return StreamRequest(app, query.user, token, query.device, channels, query.with_id, cursor)
+        return StreamRequest(app, query.user, token, query.device, channels, query.with_id, cursor), principal
 
 
 def _last_event_id(request: HttpRequest) -> int | None:

@@ -215,7 +215,7 @@ def _read(api: HookApi, call: Call) -> None:
     call.input.conversation = hook.group
     call.app, call.user = api.tenants.resolve(hook.app), str(hook.id)
     api.tokens.know_bot(call.app, call.user)
-    call.principal = Principal("bot", apps=frozenset({call.app}), user=call.user)
+    call.act_as(Principal("bot", apps=frozenset({call.app}), user=call.user))
 
 
 def post(api: HookApi, call: Call) -> HttpResponse:

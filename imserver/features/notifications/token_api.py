@@ -89,7 +89,7 @@ class TokenApi(Struct, frozen=True):
         if self.tenants.find(app) is None:
             raise ApiProblem(HTTP_UNKNOWN_NOTIFICATION)
         call.app, call.user = app, user
-        call.principal = Principal("session", apps=frozenset({app}), user=user)
+        call.act_as(Principal("session", apps=frozenset({app}), user=user))
         self.messages.rates.require(call.principal, call.request.host)
 
 

@@ -36,7 +36,7 @@ from imserver.features.pages.visitors import (
 )
 from imserver.plugin.errors import HttpProblem, Problems, Unavailable
 from imserver.plugin.http import HttpResponse, as_request, to_response
-from imserver.plugin.identity import Needs
+from imserver.plugin.identity import Needs, Principal
 from imserver.plugin.services import Core
 
 if TYPE_CHECKING:
@@ -466,12 +466,14 @@ class _Chat:
             abort(error.problem.status)
         if holder is None or holder.app != app:
             abort(Problems.TOKEN_INVALID.status)
+        as_request().by = Principal("session", apps=frozenset({app}), user=holder.user).label
         return holder.user, holder.expires_at
 
     def renew_token(self) -> AnyResponse:
         """``POST /home/token`` (``appID``, ``userID``, bearer: their valid page token): a fresh token."""
         http_request = as_request()
         visitor = self._authority.identify(Needs.VISITOR, http_request.headers, http_request.host)
+        http_request.by = visitor.label
         if visitor.kind != "page" or visitor.app != self._tenants.resolve(parameter("appid")):
             abort(Problems.UNAUTHORIZED.status)
         if parameter("userid") != visitor.user:

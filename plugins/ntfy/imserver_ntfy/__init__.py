@@ -122,7 +122,11 @@ class Ntfy:
                 connection.close(CloseCode.NOT_ALLOWED if denied else CloseCode.POLICY, str(problem))
             return
         if isinstance(connection, Stream):
-            connection.begin(self._encodings[codec], stream_head(log, head, host, codec.content_type))
+            connection.begin(
+                self._encodings[codec], stream_head(log, head, host, codec.content_type, principal.label)
+            )
+        if principal.kind == "key":
+            self._core.identity.keys.hold(principal.key, connection)
         connection.dialect_state = wish
         try:
             self._deliver(connection, app, wish, codec)

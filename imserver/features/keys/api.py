@@ -1,0 +1,368 @@
+"""API keys: list, create, rotate, revoke, and what each of them did."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from time import time
+from typing import Annotated, Final, Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from imserver.features.keys.problems import HTTP_UNKNOWN_KEY
+from imserver.features.keys.rows import UseRow, uses_of
+from imserver.features.keys.usage import MINUTE, KeyUsage
+from imserver.plugin.errors import Problems
+from imserver.plugin.http import (
+    ApiProblem,
+    Call,
+    NextCursor,
+    PageCursor,
+    Resource,
+    about,
+    page_and_cursor,
+    read_cursor,
+)
+from imserver.plugin.identity import Needs, Principal
+from imserver.plugin.services import Core, IdentityServices
+from imserver.plugin.storage import KeyRow, Store
+
+_DAY: Final = 86_400
+MOST_SECONDS: Final = 3650 * _DAY
+MOST_GRACE: Final = 90 * _DAY
+_MOST_ROWS: Final = 1000
+
+KeyId = Annotated[str, about("The id of a key. It is no secret.", min_length=1, max_length=32)]
+KeyScope = Literal["push", "read", "admin"]
+Scopes = Annotated[
+    list[KeyScope],
+    about("What the key may do: `push`, `read`, or `admin`, which includes all.", min_length=1),
+]
+Note = Annotated[
+    str,
+    about("A note for people.", max_length=KeyRow.NOTE_CHARACTERS, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$"),
+]
+ExpiresIn = Annotated[
+    int, about("The key ends after so many seconds; 0: it does not expire.", ge=0, le=MOST_SECONDS)
+]
+Secret = Annotated[str, about("The key itself, which is shown only here.")]
+
+
+class KeysQuery(Struct, forbid_unknown_fields=True):
+    """Which keys."""
+
+    app: Annotated[str, about("Only keys that reach this app; empty: all that you may see.")] = ""
+    ended: Annotated[bool, about("Whether to list keys that were revoked or have expired, too.")] = False
+
+
+class KeyCreate(Struct, forbid_unknown_fields=True):
+    """A new key."""
+
+    scopes: Scopes
+    apps: Annotated[
+        list[str], about("The apps to which the key is limited; empty: all.", max_length=100)
+    ] = []
+    note: Note = ""
+    expires_seconds: ExpiresIn = 0
+
+
+class KeyRevoke(Struct, forbid_unknown_fields=True):
+    """A key that ends now."""
+
+    id: KeyId
+
+
+class KeyRotate(Struct, forbid_unknown_fields=True):
+    """A key that gets a successor."""
+
+    id: KeyId
+    grace_seconds: Annotated[
+        int, about("The old key ends after so many seconds; 0: at once.", ge=0, le=MOST_GRACE)
+    ] = _DAY
+    expires_seconds: ExpiresIn = 0
+
+
+class UsageQuery(Struct, forbid_unknown_fields=True):
+    """Which key, and which time."""
+
+    id: KeyId
+    since: Annotated[int, about("From this time on, in Unix seconds; 0: all that is stored.", ge=0)] = 0
+    until: Annotated[int, about("Until this time, in Unix seconds; 0: now.", ge=0)] = 0
+    cursor: PageCursor = ""
+    limit: Annotated[int, about("The maximum number of entries on this page.", ge=1, le=_MOST_ROWS)] = 100
+
+
+class KeyShown(Struct):
+    """A key, without the key itself."""
+
+    id: KeyId
+    scopes: list[KeyScope]
+    apps: Annotated[list[str], about("The apps to which it is limited; empty: all.")]
+    note: str
+    state: Annotated[
+        Literal["valid", "expired", "revoked"], about("Whether requests with it are answered, or why not.")
+    ]
+    configured: Annotated[bool, about("Whether it is in the settings. Then it can only be changed there.")]
+    created: Annotated[int, about("Unix seconds; 0: unknown.")]
+    expires: Annotated[int, about("When it ends, in Unix seconds; 0: it does not expire.")]
+    revoked: Annotated[int, about("Unix seconds; 0: it was not revoked.")]
+    last_used: Annotated[int, about("Unix seconds, exact to a minute; 0: never.")]
+    last_used_from: Annotated[str, about("The address of that request.")]
+
+
+class KeysAnswer(Struct):
+    """Keys, the oldest first."""
+
+    keys: list[KeyShown]
+
+
+class KeyCreated(Struct):
+    """A new key."""
+
+    key: KeyShown
+    secret: Secret
+
+
+class KeyUse(Struct):
+    """What a key did in a minute."""
+
+    time: Annotated[int, about("When the minute began, in Unix seconds.")]
+    route: Annotated[
+        str, about("Method and path of the route; `other`: more than the server counts in a minute.")
+    ]
+    app: Annotated[str, about("The app; empty: the requests named none that exists.")]
+    address: Annotated[str, about("The address of the client.")]
+    answered: Annotated[int, about("The number of requests that were answered.")]
+    refused: Annotated[int, about("The number of requests that were refused.")]
+
+
+class UsageAnswer(Struct):
+    """A page of what a key did, the newest first."""
+
+    uses: list[KeyUse]
+    next: NextCursor
+
+
+class KeysApi(Struct, frozen=True):
+    """What the routes of keys need."""
+
+    store: Store
+    identity: IdentityServices
+    usage: KeyUsage
+
+    def all(self) -> Iterable[KeyRow]:
+        """The keys of the settings, then those of the database. May switch. Raises StorageUnavailable."""
+        for row in self.identity.keys.configured:
+            last = self.usage.last_use(row.id)
+            yield replace(row, used=last.time, used_from=last.address)
+        yield from self.store.keys()
+
+    def sees(self, principal: Principal, row: KeyRow) -> bool:
+        """Whether a principal may see and end a key: it reaches all apps, or all that the key reaches."""
+        return principal.apps is None or (bool(row.apps) and self.apps_of(row) <= principal.apps)
+
+    def apps_of(self, row: KeyRow) -> frozenset[str]:
+        """The apps of a key, without aliases; empty: all."""
+        return frozenset(map(self.identity.tenants.resolve, row.apps))
+
+    def find(self, principal: Principal, id: str) -> KeyRow:
+        """The key with this id. Raises ApiProblem if the principal may not see it."""
+        row = next((each for each in self.all() if each.id == id), None)
+        if row is None or not self.sees(principal, row):
+            raise ApiProblem(HTTP_UNKNOWN_KEY)
+        return row
+
+    def changeable(self, principal: Principal, id: str) -> KeyRow:
+        """The same, of a key that is not in the settings."""
+        row = self.find(principal, id)
+        if _is_configured(row):
+            raise ApiProblem(
+                Problems.INVALID_REQUEST,
+                "The key is in the settings: change `api.keys` there, then send SIGHUP",
+            )
+        return row
+
+    def end_of(self, principal: Principal, seconds: int) -> int:
+        """When a key ends that a principal makes now, in Unix seconds; 0: never. Raises ApiProblem if it
+        would outlive the key that makes it."""
+        expires = int(time()) + seconds if seconds else 0
+        if principal.kind == "key":
+            own = self.find(principal, principal.key).expires
+            if own and not 0 < expires <= own:
+                raise ApiProblem(
+                    Problems.FORBIDDEN, f"`expires_seconds`: your key ends at {own}, and no key of it later"
+                )
+        return expires
+
+
+def _is_configured(row: KeyRow) -> bool:
+    return not row.created
+
+
+def _shown(row: KeyRow) -> KeyShown:
+    state: Literal["valid", "expired", "revoked"] = "valid"
+    if row.has_ended(time()):
+        state = "revoked" if row.revoked else "expired"
+    scopes: list[KeyScope] = [each for each in _SCOPES if each in row.scopes]
+    return KeyShown(
+        row.id,
+        scopes,
+        list(row.apps),
+        row.note,
+        state,
+        _is_configured(row),
+        row.created,
+        row.expires,
+        row.revoked,
+        row.used,
+        row.used_from,
+    )
+
+
+_SCOPES: Final[tuple[KeyScope, ...]] = ("push", "read", "admin")
+_SHOWN: Final = KeyShown(
+    "9f2c41d07be3",
+    ["push"],
+    ["default"],
+    "shop",
+    "valid",
+    False,
+    1795155801,
+    1802931801,
+    0,
+    1795159380,
+    "192.0.2.7",
+)
+
+
+def _api(core: Core, _api: object) -> KeysApi:
+    return KeysApi(core.storage.store, core.identity, core.service(KeyUsage))
+
+
+routes = Resource(
+    "keys",
+    service=_api,
+    chapter="API keys: which there are, and what each of them did.",
+    hot=False,
+    problems=(Problems.FORBIDDEN, Problems.STORAGE_UNAVAILABLE),
+    examples=(
+        KeysAnswer([_SHOWN]),
+        KeyCreated(_SHOWN, "imk_…"),
+        _SHOWN,
+    ),
+)
+
+
+@routes.get("/keys", Needs.OWN, reach="optional", example={"app": "default"})
+def keys(api: KeysApi, call: Call, request: KeysQuery) -> KeysAnswer:
+    """List the API keys.
+
+    A key or account that reaches only some apps sees the keys that are limited to these apps.
+    """
+    now, rows = time(), []
+    for row in api.all():
+        reached = api.apps_of(row)
+        if (
+            api.sees(call.principal, row)
+            and (request.ended or not row.has_ended(now))
+            and (not call.app or not reached or call.app in reached)
+        ):
+            rows.append(_shown(row))
+    return KeysAnswer(rows)
+
+
+@routes.post(
+    "/keys/create",
+    Needs.OWN,
+    problems=(Problems.UNKNOWN_APP,),
+    example={"scopes": ["push"], "apps": ["default"], "note": "shop", "expires_seconds": 90 * _DAY},
+)
+def create(api: KeysApi, call: Call, request: KeyCreate) -> KeyCreated:
+    """Create an API key.
+
+    The answer has the key itself, which nobody can read again. A key or account that reaches only some apps
+    makes keys for these apps only, and no key outlives the key that has made it. In demo mode the first key
+    ends demo mode.
+    """
+    principal, tenants = call.principal, api.identity.tenants
+    for name in request.apps:
+        if principal.apps is None and tenants.find(name) is None:
+            raise ApiProblem(Problems.UNKNOWN_APP, f"There is no app `{name}`")
+    apps = tuple(dict.fromkeys(map(tenants.resolve, request.apps)))
+    if principal.apps is not None and not (apps and principal.apps.issuperset(apps)):
+        raise ApiProblem(Problems.FORBIDDEN, "`apps`: name apps that you reach; your key is for them only")
+    expires = api.end_of(principal, request.expires_seconds)
+    row, secret = KeyRow.make(tuple(dict.fromkeys(request.scopes)), apps, request.note, expires)
+    return KeyCreated(_shown(api.store.add_key(row)), secret)
+
+
+@routes.post(
+    "/keys/revoke",
+    Needs.OWN,
+    problems=(HTTP_UNKNOWN_KEY,),
+    example={"id": "9f2c41d07be3"},
+)
+def revoke(api: KeysApi, call: Call, request: KeyRevoke) -> KeyShown:
+    """Revoke an API key.
+
+    All nodes refuse it within two seconds, and close the connections that were opened with it. This cannot be
+    undone. A key that was revoked before stays as it is.
+    """
+    row = api.changeable(call.principal, request.id)
+    api.store.revoke_key(row.id)
+    return _shown(api.find(call.principal, row.id))
+
+
+@routes.post(
+    "/keys/rotate",
+    Needs.OWN,
+    problems=(HTTP_UNKNOWN_KEY,),
+    example={"id": "9f2c41d07be3", "grace_seconds": 3600},
+)
+def rotate(api: KeysApi, call: Call, request: KeyRotate) -> KeyCreated:
+    """Create an API key in place of another one.
+
+    The new key has the same scopes, apps and note. The old one ends after `grace_seconds`: until then both
+    are valid. If a key was stolen, set `grace_seconds` to 0.
+    """
+    row = api.changeable(call.principal, request.id)
+    new, secret = KeyRow.make(expires=api.end_of(call.principal, request.expires_seconds))
+    stored = api.store.rotate_key(row.id, new, request.grace_seconds)
+    if stored is None:
+        raise ApiProblem(Problems.INVALID_REQUEST, "The key was revoked, or has expired")
+    return KeyCreated(_shown(stored), secret)
+
+
+@routes.get(
+    "/keys/usage",
+    Needs.OWN,
+    problems=(HTTP_UNKNOWN_KEY,),
+    example={"id": "9f2c41d07be3"},
+    answer_example=UsageAnswer([KeyUse(1795159380, "POST /api/v1/push", "default", "192.0.2.7", 112, 0)], ""),
+)
+def usage(api: KeysApi, call: Call, request: UsageQuery) -> UsageAnswer:
+    """List what an API key did.
+
+    There is an entry for each minute, route, app and address. The server stores them once a minute, and keeps
+    them for `keys.usage_days`. Each command of a batch or of a publisher connection counts as a request.
+    """
+    row = api.find(call.principal, request.id)
+    until, skip = (request.until or int(time())) // MINUTE, 0
+    if request.cursor:
+        minute, _, number = (read_cursor(request.cursor) or "").partition(".")
+        if not (minute.isdecimal() and number.isdecimal() and len(minute) < 12 and len(number) < 8):
+            raise ApiProblem(Problems.INVALID_REQUEST, "`cursor`: expected `next` of the previous page")
+        until, skip = int(minute), int(number)
+    since = -(-request.since // MINUTE) if request.since else 0
+    rows = uses_of(api.store, row.id, since, until, skip, request.limit + 1)
+    first = [each.time for each in rows[: request.limit]]
+
+    def continuation(last: UseRow) -> str:
+        """The minute of the last row, and how many rows of it were listed."""
+        listed = first.count(last.time) + (skip if last.time == until * MINUTE else 0)
+        return f"{last.time // MINUTE}.{listed}"
+
+    page, after = page_and_cursor(rows, request.limit, continuation)
+    return UsageAnswer(
+        [KeyUse(e.time, e.route, e.app, e.address, e.answered, e.refused) for e in page], after
+    )

@@ -1,0 +1,115 @@
+"""Stores what keys did, and when each was last used, once a minute."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from itertools import count
+from time import time
+from typing import Final
+
+import gevent
+from msgspec import Struct
+
+from imserver.features.keys.rows import add_uses, delete_before, uses_of
+from imserver.plugin.errors import Unavailable
+from imserver.plugin.identity import Tenants
+from imserver.plugin.runtime import RateLimitedLog
+from imserver.plugin.services import IdentityServices
+from imserver.plugin.storage import Row, Store
+
+log = logging.getLogger(__name__)
+
+MINUTE: Final = 60
+PERIOD_SECONDS: Final = 60.0
+"""After so many it is stored what keys did."""
+_DAY_MINUTES: Final = 24 * 60
+_CLEANUP_MINUTES: Final = 60
+_MOST_WAITING: Final = 10_000
+"""Rows that wait while the database is away. Then the oldest are lost."""
+_ADDRESS_CHARACTERS: Final = 64
+
+
+class LastUse(Struct, frozen=True):
+    """When a key was last used, in Unix seconds exact to a minute, and the address. 0: never."""
+
+    time: int = 0
+    address: str = ""
+
+
+class KeyUsage:
+    """Owner of the rows that wait for the database, and of the last uses on this node.
+
+    ``node``: the random number of this process. ``days``: how long rows are kept; 0: none are stored.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        identity: IdentityServices,
+        node: int,
+        days: int,
+        clock: Callable[[], float] = time,
+    ) -> None:
+        self._store = store
+        self._uses = identity.keys.uses
+        self._tenants: Tenants = identity.tenants
+        self._node = node
+        self._days = days
+        self._clock = clock
+        self._number = count().__next__
+        self._minute = int(clock()) // MINUTE
+        """The minute in which what was not taken yet has begun."""
+        self._rows: list[Row] = []
+        self._last: dict[str, LastUse] = {}
+        self._unwritten: set[str] = set()
+        self._cleaned = 0
+        self._failed = RateLimitedLog(log, "what API keys did cannot be stored now: %s")
+        self._uses.wanted = True
+
+    def run(self) -> None:
+        """Greenlet: store what keys did at the end of each minute, until killed."""
+        while True:
+            gevent.sleep(PERIOD_SECONDS - self._clock() % PERIOD_SECONDS)
+            try:
+                self.store()
+            except Exception:
+                log.exception("storing what API keys did failed")
+
+    def last_use(self, key: str) -> LastUse:
+        """The last use of a key that has no row of its own. May switch. Raises StorageUnavailable."""
+        here = self._last.get(key, LastUse())
+        rows = uses_of(self._store, key, 0, int(self._clock()) // MINUTE, 0, 1)
+        if rows and rows[0].time > here.time:
+            return LastUse(rows[0].time, rows[0].address)
+        return here
+
+    def store(self) -> None:
+        """Store what keys did since the last call. May switch."""
+        minute, self._minute = self._minute, int(self._clock()) // MINUTE
+        for (key, route, app, address), (answered, refused) in self._uses.take().items():
+            address = address[:_ADDRESS_CHARACTERS]
+            if address:
+                self._last[key] = LastUse(minute * MINUTE, address)
+                self._unwritten.add(key)
+            if self._days:
+                app = app if self._tenants.get(app) is not None else ""
+                row = minute, self._node, self._number(), key, route, app, address, answered, refused
+                self._rows.append(row)
+        del self._rows[:-_MOST_WAITING]
+        try:
+            if self._rows:
+                rows = tuple(self._rows)
+                add_uses(self._store, rows)
+                del self._rows[: len(rows)]
+            if self._unwritten:
+                keys = tuple(self._unwritten)
+                self._store.note_key_uses(
+                    [(key, (last := self._last[key]).time, last.address) for key in keys]
+                )
+                self._unwritten.difference_update(keys)
+            if self._minute - self._cleaned >= _CLEANUP_MINUTES:
+                delete_before(self._store, self._minute - self._days * _DAY_MINUTES)
+                self._cleaned = self._minute
+        except Unavailable as error:
+            self._failed(error)
