@@ -22,6 +22,7 @@ from bench.loop import Json
 from imserver.cluster.registry import Lease
 from imserver.cluster.rpc import queues
 from imserver.cluster.rpc.server import Rpc
+from imserver.process import Secret
 
 SECRET = b"bench" * 8
 PAUSE_SECONDS = 0.0005
@@ -35,7 +36,7 @@ class End:
 
     def __init__(self, epoch: int) -> None:
         self.latency: Latency | None = None
-        self.rpc = Rpc(SECRET, lambda _kind, body: body, self._received)
+        self.rpc = Rpc(Secret(SECRET), lambda _kind, body: body, self._received)
         self.rpc.start("127.0.0.1", 0, 0)
         self.rpc.epoch = epoch
         self.peer = Lease("")

@@ -15,7 +15,7 @@ from imserver.auth.tenants import BadTenant, Tenants, UnknownTenant
 from imserver.config.settings import Config
 from imserver.errors import StartError, StorageUnavailable
 from imserver.node.feature_list import declarations_of, load_config, load_features, objection_of, tables_of
-from imserver.process import DataDirectory, derive_key
+from imserver.process import DataDirectory
 from imserver.storage.store import Store
 from imserver.terminal import fail
 
@@ -67,7 +67,7 @@ def opened(path: str | None, data_dir: str | None) -> Iterator[tuple[Config, Sto
 
 def key_for(settings: Config, purpose: str) -> bytes:
     """The key for one purpose, as the nodes of these settings derive it. Raises StartError."""
-    return derive_key(DataDirectory(settings.server.data_dir).secret(settings.server.secret_file), purpose)
+    return DataDirectory(settings.server.data_dir).secrets(settings.server).keys(purpose)[0]
 
 
 def day(seconds: int) -> str:

@@ -17,8 +17,9 @@ from typing import Final
 
 import msgspec
 from gevent import monkey
+from msgspec import Struct
 
-from imserver.config.settings import Config
+from imserver.config.settings import Config, ServerSettings
 from imserver.errors import StartError
 
 _log = logging.getLogger(__name__)
@@ -140,6 +141,28 @@ def plan_processes(config: Config) -> tuple[Config, str]:
     return msgspec.structs.replace(config, server=server, limits=limits), f"processes: {number} ({why})"
 
 
+class Secret(Struct, frozen=True):
+    """The server's secret, from which keys are derived. ``second``: one that is still accepted, while an
+    operator changes the secret; ``b""``: none."""
+
+    first: bytes
+    second: bytes = b""
+
+    @property
+    def accepted(self) -> tuple[bytes, ...]:
+        """The first one, and the second one if there is any."""
+        return (self.first, self.second) if self.second else (self.first,)
+
+    def keys(self, purpose: str) -> tuple[bytes, ...]:
+        """The keys for one purpose: what is new is signed with the first, and each of them verifies."""
+        return tuple(derive_key(each, purpose) for each in self.accepted)
+
+
+def fingerprint_of(secret: bytes) -> str:
+    """What nodes tell each other of a secret, which does not reveal it."""
+    return hashlib.sha256(derive_key(secret, "cluster fingerprint")).hexdigest()[:32]
+
+
 class DataDirectory:
     """The data directory of the server. A lock in it prevents a second server.
 
@@ -194,6 +217,14 @@ class DataDirectory:
             os.close(self._lock)
             self._lock = -1
 
+    def secrets(self, server: ServerSettings) -> Secret:
+        """The secret of a server with these settings, with the second one. Raises StartError, as
+        :meth:`secret`."""
+        first, second = self.secret(server.secret_file), b""
+        if server.second_secret_file:
+            second = _read_secret(Path(server.second_secret_file))
+        return Secret(first, b"" if second == first else second)
+
     def secret(self, secret_file: str = "") -> bytes:
         """The server's secret, from ``secret_file`` or from this directory, where the first start creates it.
 
@@ -204,14 +235,9 @@ class DataDirectory:
         try:
             if not secret_file and not path.exists():
                 self._make_secret(path)
-            secret = path.read_bytes().strip()
         except OSError as error:
             raise StartError(f"the secret {path} cannot be read or made: {error.strerror}") from None
-        if len(secret) < _SECRET_BYTES:
-            raise StartError(f"the secret {path} has {len(secret)} bytes; it needs at least {_SECRET_BYTES}")
-        if path.stat().st_mode & 0o077:
-            _log.warning("the secret %s can be read by others than its owner; chmod 600 it", path)
-        return secret
+        return _read_secret(path)
 
     def _make_secret(self, path: Path) -> None:
         lock = None if self._lock >= 0 else DataDirectory(str(self.path))
@@ -225,6 +251,19 @@ class DataDirectory:
         finally:
             if lock is not None:
                 lock.stop()
+
+
+def _read_secret(path: Path) -> bytes:
+    """Raises StartError."""
+    try:
+        secret = path.read_bytes().strip()
+    except OSError as error:
+        raise StartError(f"the secret {path} cannot be read or made: {error.strerror}") from None
+    if len(secret) < _SECRET_BYTES:
+        raise StartError(f"the secret {path} has {len(secret)} bytes; it needs at least {_SECRET_BYTES}")
+    if path.stat().st_mode & 0o077:
+        _log.warning("the secret %s can be read by others than its owner; chmod 600 it", path)
+    return secret
 
 
 def open_private(path: Path, like: Path | None = None) -> int:

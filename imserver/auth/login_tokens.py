@@ -13,6 +13,7 @@ from imserver.auth.rules import ALLOWED, LoginDecision, Rule, load_app_keys
 from imserver.auth.tenants import Tenant
 from imserver.auth.tokens import BadToken, Claims, Key, TokenExpired, read_bare_token, read_token
 from imserver.model import is_of_device
+from imserver.process import Secret
 
 
 class LoginTokens:
@@ -27,7 +28,7 @@ class LoginTokens:
         pages: PageTokens,
         accounts: AccountLookup,
         issuers: Issuers,
-        secret: bytes,
+        secret: Secret,
     ) -> None:
         self._resolve = resolve
         self.pages = pages

@@ -8,7 +8,7 @@ from typing import Final
 from itsdangerous import BadSignature, URLSafeTimedSerializer
 
 from imserver.config.settings import Config
-from imserver.process import derive_key
+from imserver.process import Secret
 
 PAGE_TOKEN_PREFIX: Final = "page."
 
@@ -21,8 +21,10 @@ class PageTokens:
     list the app's users and send to all of them.
     """
 
-    def __init__(self, config: Config, secret: bytes) -> None:
-        self._signer = URLSafeTimedSerializer(derive_key(secret, "page tokens"), salt="page")
+    def __init__(self, config: Config, secret: Secret) -> None:
+        # The library signs with the last key, and verifies with each.
+        keys = [*reversed(secret.keys("page tokens"))]
+        self._signer = URLSafeTimedSerializer(keys, salt="page")
         self.reload(config)
 
     def reload(self, config: Config) -> None:

@@ -17,6 +17,7 @@ from imserver.config.settings import (
 from imserver.config.values import Locations
 from imserver.errors import StartError
 from imserver.model import SYSTEM_PREFIX
+from imserver.process import Secret
 from imserver.transport.connection import Connection, Encoding
 from imserver.transport.gate import listed_host
 
@@ -82,7 +83,7 @@ Entrance = Callable[["Tenant"], str]
 """Another way into an app than a login: who uses it, and what for; ``""`` if the app does not have it."""
 
 
-def load_app_keys(name: str, settings: TenantSettings, secret: bytes) -> tuple[Key, ...]:
+def load_app_keys(name: str, settings: TenantSettings, secret: Secret) -> tuple[Key, ...]:
     """Load the keys of the app ``name`` for session tokens. Reads key files.
 
     Raises :class:`imserver.auth.tokens.BadKey`. Its text begins with the name of the setting.
@@ -198,7 +199,7 @@ def objection(name: str, settings: TenantSettings) -> str:
                     "channels: an app of the client dialect has no message log: no stored history, no groups"
                 )
     try:
-        load_app_keys(name, settings, b"")
+        load_app_keys(name, settings, Secret(b""))
     except BadKey as bad:
         return str(bad)
     return ""

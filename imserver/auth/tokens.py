@@ -20,7 +20,7 @@ from msgspec import UNSET, Struct, UnsetType
 from imserver.config.settings import JwtSettings
 from imserver.config.values import MAKE_SECRET, is_placeholder
 from imserver.errors import ImserverError
-from imserver.process import derive_key
+from imserver.process import Secret, derive_key
 from imserver.protocol.forgiving import without_nulls
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ def read_key_file(path: str) -> str:
     return text
 
 
-def text_of_key(row: JwtSettings, secret: bytes, app: str) -> str:
+def text_of_key(row: JwtSettings, secret: Secret, app: str) -> str:
     """Return the key text of a ``jwt`` row: its value, its file's content, or a derived secret.
 
     Raises :class:`BadKey`.
@@ -234,12 +234,21 @@ def text_of_key(row: JwtSettings, secret: bytes, app: str) -> str:
         return row.key
     if row.algorithm != "HS256":
         raise BadKey(f"{row.algorithm} needs a public key: give key or key_file")
-    return derived_secret(secret, app)
+    return derived_secret(secret.first, app)
 
 
-def load_keys(rows: Sequence[JwtSettings], secret: bytes, app: str) -> tuple[Key, ...]:
-    """Load the keys of an app. Raises :class:`BadKey`. Reads files, so it may block briefly."""
-    return tuple(_load_key(row, text_of_key(row, secret, app)) for row in rows if not row.issuer)
+def load_keys(rows: Sequence[JwtSettings], secret: Secret, app: str) -> tuple[Key, ...]:
+    """Load the keys of an app. Raises :class:`BadKey`. Reads files, so it may block briefly.
+
+    A derived key has another one beside it while the server accepts a second secret.
+    """
+    keys = []
+    for row in rows:
+        if not row.issuer:
+            keys.append(_load_key(row, text_of_key(row, secret, app)))
+            if secret.second and not (row.key or row.key_file):
+                keys.append(_load_key(row, derived_secret(secret.second, app)))
+    return tuple(keys)
 
 
 def key_of_jwk(row: Mapping[str, Any]) -> Key | None:

@@ -60,6 +60,8 @@ class Lease(Struct, frozen=True):
     """The id of its database; empty if it has none."""
     features: str = ""
     """``core`` and the sorted names of its features, with spaces between; empty: an older version."""
+    second_fingerprint: str = ""
+    """That of the second secret that it accepts; empty: none, or an older version."""
     file: str = ""
     """The SQLite file that it makes at its first write; empty: it had a database at the start."""
 

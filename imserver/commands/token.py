@@ -24,7 +24,7 @@ from imserver.auth.tokens import (
 from imserver.config.settings import Config, JwtSettings
 from imserver.errors import IssuerUnavailable
 from imserver.offline import opened, settings_options
-from imserver.process import DataDirectory
+from imserver.process import DataDirectory, Secret
 from imserver.terminal import fail, required_once
 from imserver.transport.outgoing import Outgoing
 
@@ -96,7 +96,7 @@ def secret(path: str | None, data_dir: str | None, option: str | None, app: str 
         row = next((row for row in tenant.jwt if not (row.key or row.key_file)), None)
         if row is None:
             fail(f"app {tenant.name} has no jwt entry without a key")
-        text = derived_secret(_secret(settings, row), tenant.name)
+        text = derived_secret(_secret(settings, row).first, tenant.name)
     click.echo(text)
 
 
@@ -123,7 +123,7 @@ def check(path: str | None, data_dir: str | None, name: str, shown: str) -> None
             claims = Issuers(outgoing).claims(tenant.name, rows, shown, time()) if rows else None
             if claims is None:
                 needs_secret = [row for row in tenant.jwt if not (row.issuer or row.key or row.key_file)]
-                secret = _secret(settings, needs_secret[0]) if needs_secret else b""
+                secret = _secret(settings, needs_secret[0]) if needs_secret else Secret(b"")
                 claims = read_token(shown, load_keys(tenant.jwt, secret, tenant.name), time())
             if tenants.resolve(claims.app) != tenant.name:
                 raise BadToken(f"the token is for another app, {claims.app!r}")
@@ -164,8 +164,8 @@ def _row(tenant: Tenant, kid: str | None) -> JwtSettings:
     return named[0]
 
 
-def _secret(settings: Config, row: JwtSettings) -> bytes:
+def _secret(settings: Config, row: JwtSettings) -> Secret:
     """The server's secret, if the row needs it."""
     if row.key or row.key_file:
-        return b""
-    return DataDirectory(settings.server.data_dir).secret(settings.server.secret_file)
+        return Secret(b"")
+    return DataDirectory(settings.server.data_dir).secrets(settings.server)

@@ -86,6 +86,7 @@ class ServerSettings(Struct, frozen=True):
     reuse_port: bool = False
     data_dir: Text = "data"
     secret_file: str = ""
+    second_secret_file: str = ""
     insecure: bool = False
     trusted_proxies: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
     backlog: Amount = 4096

@@ -5,7 +5,6 @@ Loaded only if Redis is configured.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import socket
 from collections.abc import Iterable
@@ -37,7 +36,7 @@ from imserver.cluster.registry import Lease, RegistryEvents, advertised_address
 from imserver.cluster.rpc.server import Rpc
 from imserver.config.settings import Config
 from imserver.core.services import ClusterServices, Foundation, TargetServices
-from imserver.process import derive_key
+from imserver.process import Secret, fingerprint_of
 from imserver.push.idempotency import Idempotency
 from imserver.push.push import Pushes
 from imserver.push.routing import ClusterReach, ReorderGuard, Rerouting
@@ -58,9 +57,10 @@ _OTHER_DATABASE = f"the cluster uses another database for apps and keys: {_ONE_D
 class ClusterLinks:
     """What reaches the other nodes. Owner of each part. ``services``: the same for everybody."""
 
-    def __init__(self, config: Config, secret: bytes, store: Store, tenants: Tenants) -> None:
+    def __init__(self, config: Config, secret: Secret, store: Store, tenants: Tenants) -> None:
         cluster, queries = config.cluster, NodeQueries()
-        self.fingerprint = hashlib.sha256(derive_key(secret, "cluster fingerprint")).hexdigest()[:32]
+        self.fingerprints = tuple(map(fingerprint_of, secret.accepted))
+        """Of its secret, then of the second one that it accepts."""
         self.registry = registry = RedisRegistry(
             config.redis, cluster, tuple(config.apps), config.api.dedupe_seconds, tenants.created
         )
@@ -95,7 +95,7 @@ class ClusterMember:
         self._store = base.storage.store
         self._fanout = fanout
         self._table = table
-        self._fingerprint = links.fingerprint
+        self._fingerprints = links.fingerprints
         self._queries = base.cluster.queries
         self._registry, self._rpc, self._node_messages = registry, links.rpc, messages
         self.database, self.others = links.database, others
@@ -176,7 +176,8 @@ class ClusterMember:
                 f"{address}:{control}",
                 control=f"tcp://{address}:{control}",
                 data=f"tcp://{address}:{data}",
-                fingerprint=self._fingerprint,
+                fingerprint=self._fingerprints[0],
+                second_fingerprint="".join(self._fingerprints[1:]),
                 started_at=time(),
                 host=socket.gethostname(),
                 public_ws_url=public_ws_url,
@@ -208,7 +209,7 @@ class ClusterMember:
                 log.warning("peer %s: no answer to the hello of this node", node)
 
     def _hello(self, lease: Lease) -> bool:
-        if lease.fingerprint != self._fingerprint:
+        if lease.fingerprint not in self._fingerprints:
             return False
         self._registry.add_lease(lease)
         self._leases_changed()

@@ -49,6 +49,7 @@ from imserver.hub.expiry import Check
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
 from imserver.logging import RequestLog
+from imserver.process import Secret
 from imserver.protocol.dialect import Dialect, Readers
 from imserver.push.pending import PendingPushes
 from imserver.push.push import Publishing
@@ -294,7 +295,7 @@ class Core:
 
     # --- services of the core -------------------------------------------------------------------------------
 
-    def _make_foundation(self, secret: bytes) -> tuple[Foundation, ClusterLinks | None]:
+    def _make_foundation(self, secret: Secret) -> tuple[Foundation, ClusterLinks | None]:
         """Build what a node has before it can log in users. The links: None on a node alone."""
         config, network, store = self.config, self.network, self.storage.store
         policies = {
@@ -327,7 +328,7 @@ class Core:
         )
         return base, links
 
-    def _make_identity(self, base: Foundation, secret: bytes) -> IdentityServices:
+    def _make_identity(self, base: Foundation, secret: Secret) -> IdentityServices:
         """Build authentication and login rules. Features answer first."""
         tenants, keys, network = base.tenants, base.keys, base.network
         answers = [answers_of(base) for answers_of in self._answers]

@@ -31,7 +31,7 @@ from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
 from imserver.logging import RequestLog
 from imserver.metrics import Metrics
-from imserver.process import DataDirectory, derive_key
+from imserver.process import DataDirectory, Secret
 from imserver.push.idempotency import Idempotency
 from imserver.push.pending import PendingPushes
 from imserver.push.push import Publishing, Pushes, Reach
@@ -84,18 +84,26 @@ class NodeState:
         """Address of this server's own page for chats, which a feature sets; ``""``: it has none."""
         self.http_port = config.app.http_port
         self.ws_port = config.app.websocket_port
-        self._secret_file = config.server.secret_file
-        self._secret = b""
+        self._settings = config.server
+        self._secret = Secret(b"")
 
-    def start(self) -> bytes:
+    def start(self) -> Secret:
         """Take the data folder. Returns the common secret of all nodes. Raises StartError."""
         self.data.start()
-        self._secret = self.data.secret(self._secret_file)
+        self._secret = self.data.secrets(self._settings)
         return self._secret
 
+    def keys_for(self, purpose: str) -> tuple[bytes, ...]:
+        """The keys for one purpose, which all nodes derive from their common secret.
+
+        What is new is signed with the first. While the operator changes the secret there is another one, and
+        each of them verifies.
+        """
+        return self._secret.keys(purpose)
+
     def key_for(self, purpose: str) -> bytes:
-        """A key for one purpose, which all nodes derive from their common secret."""
-        return derive_key(self._secret, purpose)
+        """The first of :meth:`keys_for`, for what nobody verifies later."""
+        return self.keys_for(purpose)[0]
 
 
 class NetworkServices(Struct, frozen=True):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from imserver.cluster.nodes import OtherNodes
 from imserver.hub.hub import Hub
-from imserver.process import derive_key
+from imserver.process import Secret
 from imserver.transport.connection import Connection
 from imserver.transport.states import CLOSING
 
@@ -53,7 +53,7 @@ class ConnectionIds:
     The cryptography library is loaded with the first id.
     """
 
-    def __init__(self, secret: bytes, birth: int, purpose: str = _PURPOSE) -> None:
+    def __init__(self, secret: Secret, birth: int, purpose: str = _PURPOSE) -> None:
         self.birth = birth
         self.next_number = count(1).__next__
         """Numbers of connections of this process; each is given once."""
@@ -65,33 +65,44 @@ class ConnectionIds:
         return ConnectionIds(self._secret, self.birth, purpose)
 
     @cached_property
-    def _cipher(self) -> AESSIV:
+    def _ciphers(self) -> tuple[AESSIV, ...]:
+        """That of new ids, then those of all that are read."""
         from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
-        return AESSIV(derive_key(self._secret, self._purpose))
+        return tuple(map(AESSIV, self._secret.keys(self._purpose)))
 
     def id_of(self, number: int) -> str:
         """The id of this process's connection ``number``."""
         birth = self.birth.to_bytes(_NUMBER_BYTES, "big")
-        sealed = self._cipher.encrypt(birth + number.to_bytes(_NUMBER_BYTES, "big"), None)
+        sealed = self._ciphers[0].encrypt(birth + number.to_bytes(_NUMBER_BYTES, "big"), None)
         return urlsafe_b64encode(sealed).rstrip(b"=").decode()
 
     def read(self, text: str) -> Address | None:
         """Return the location of the connection with this id. None: the text is not an id of this cluster."""
         if len(text) != ID_CHARACTERS or not text.isascii():
             return None
-        from cryptography.exceptions import InvalidTag
-
         try:
             sealed = urlsafe_b64decode(text + "==")
-            content = self._cipher.decrypt(sealed, None)
-        except (InvalidTag, binascii.Error, ValueError):
+        except (binascii.Error, ValueError):
+            return None
+        content = self._opened(sealed)
+        if content is None:
             return None
         address = Address(
             int.from_bytes(content[:_NUMBER_BYTES], "big"), int.from_bytes(content[_NUMBER_BYTES:], "big")
         )
         # Base64 has spare bits: of several texts that decode alike, only one is the id.
         return address if urlsafe_b64encode(sealed).rstrip(b"=").decode() == text else None
+
+    def _opened(self, sealed: bytes) -> bytes | None:
+        from cryptography.exceptions import InvalidTag
+
+        for cipher in self._ciphers:
+            try:
+                return cipher.decrypt(sealed, None)
+            except (InvalidTag, ValueError):
+                pass
+        return None
 
 
 class ConnectionTable:

@@ -195,7 +195,16 @@ LAST_PORT: Final = 65535
 #: Settings that the supervisor has already applied, or on which all processes must agree.
 _FIXED: Final = {
     "app": ("log_file", "http_port", "websocket_port", "rpc_port"),
-    "server": ("host", "reuse_port", "extra_listen", "data_dir", "secret_file", "backlog", "processes"),
+    "server": (
+        "host",
+        "reuse_port",
+        "extra_listen",
+        "data_dir",
+        "secret_file",
+        "second_secret_file",
+        "backlog",
+        "processes",
+    ),
     "redis": ("url", "addr", "db"),
     "cluster": ("advertise", "bind"),
 }

@@ -52,7 +52,7 @@ def run(config: Config, read_config: Callable[[], Config], announce: Callable[[s
         raise_file_limit()
         hold_signals()
         data.start()
-        data.secret(config.server.secret_file)
+        data.secrets(config.server)
         listeners = listening.listen(config, config.server.processes)
         supervisor = Supervisor(given, config, read_config, announce, logs, data, listeners)
         _prepare_memory(config)

@@ -34,6 +34,7 @@ from imserver.metrics import Metrics
 from imserver.model import Event
 from imserver.node.feature_list import declarations_of, load_features
 from imserver.plugin import FeatureParts
+from imserver.process import Secret
 from imserver.push.idempotency import Idempotency
 from imserver.push.push import LocalReach, Pushes
 from imserver.sessions.presence import Presence
@@ -144,7 +145,7 @@ class FakeNode:
         self.keys = Keys(self.config, self.tenants.resolve)
         config = self.config.api
         self.idempotency = ids = Idempotency(config.dedupe_ids, config.dedupe_seconds, shared=self.keys.demo)
-        self.page_tokens = PageTokens(self.config, SECRET)
+        self.page_tokens = PageTokens(self.config, Secret(SECRET))
         self.proxies = TrustedProxies(self.config.server.trusted_proxies)
         self.metrics = Metrics()
         self.flusher = SimpleNamespace(bulk_filled=0)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from imserver.auth.authority import Keys
+from imserver.auth.authority import Keys, refusal
 from imserver.auth.page_tokens import PAGE_TOKEN_PREFIX, PageTokens
 from imserver.auth.principal import (
     ALL_SCOPES,
@@ -14,7 +14,10 @@ from imserver.auth.principal import (
     Needs,
 )
 from imserver.config.settings import ApiSettings, Config, KeySettings, TenantSettings
+from imserver.errors import Problems
+from imserver.process import Secret
 from imserver.storage.contract import AppRow, Changes, KeyRow
+from tests.support import Clock
 
 SECRET = b"0123456789abcdef0123456789abcdef"
 KEYED = Config(
@@ -39,7 +42,7 @@ def keys() -> Keys:
 
 @pytest.fixture
 def pages() -> PageTokens:
-    return PageTokens(KEYED, SECRET)
+    return PageTokens(KEYED, Secret(SECRET))
 
 
 def test_without_any_key_this_is_demo_mode(keys: Keys) -> None:
@@ -52,6 +55,32 @@ def test_a_key_is_known_by_the_bytes_that_were_sent(keys: Keys) -> None:
     known = keys.find("钥匙".encode().decode("latin-1"))
     assert (known.scopes, known.apps) == ({"read", "any"}, {"101"})
     assert keys.find("the keys") is None
+
+
+def test_a_page_token_of_the_second_secret_is_read_and_none_is_made_with_it(pages: PageTokens) -> None:
+    new = b"another secret of thirty-two by."
+    changing, after = PageTokens(KEYED, Secret(new, SECRET)), PageTokens(KEYED, Secret(new))
+    assert changing.read(pages.make("101", "ann")) == ("101", "ann")
+    assert after.read(changing.make("101", "ann")) == ("101", "ann")
+    assert after.read(pages.make("101", "ann")) is None
+
+
+def test_a_key_ends_at_its_time_and_is_still_known_by_its_name() -> None:
+    clock = Clock()
+    config = Config(api=ApiSettings(keys=(KeySettings("k", ("push",), expires="1970-01-02"),)))
+    keys = Keys(config, str, clock)
+    stored, secret = KeyRow.make(("read",), expires=2000)
+    keys.learn(Changes(1, keys=(stored,)))
+    assert keys.find(secret).may(Needs.READ)
+    clock.now = 2000
+    keys.expire()
+    assert not keys.find(secret).may(Needs.READ)
+    assert keys.find(secret).label == f"key:{stored.id}"
+    assert refusal(keys.find(secret), Needs.READ) == (Problems.UNAUTHORIZED, "The API key has expired")
+    assert keys.find("k").may(Needs.PUSH)
+    clock.now = 86_400
+    keys.expire()
+    assert not keys.find("k").may(Needs.PUSH)
 
 
 def test_admin_has_all_scopes() -> None:
@@ -102,12 +131,12 @@ def test_a_page_token_that_was_tampered_with_is_worth_nothing(pages: PageTokens)
 
 
 def test_a_page_token_of_another_secret_is_worth_nothing(pages: PageTokens) -> None:
-    token = PageTokens(KEYED, b"another secret of thirty-two by.").make("101", "马远")
+    token = PageTokens(KEYED, Secret(b"another secret of thirty-two by.")).make("101", "马远")
     assert not pages.fits("101", "马远", token)
 
 
 def test_nodes_that_share_the_secret_take_each_others_tokens(pages: PageTokens) -> None:
-    assert pages.fits("101", "马远", PageTokens(Config(), SECRET).make("101", "马远"))
+    assert pages.fits("101", "马远", PageTokens(Config(), Secret(SECRET)).make("101", "马远"))
 
 
 def test_a_page_token_ends_with_its_time(pages: PageTokens, monkeypatch: pytest.MonkeyPatch) -> None:

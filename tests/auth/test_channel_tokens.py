@@ -26,11 +26,12 @@ from imserver.dialects.centrifuge.claims import (
     connection_request,
     decode_connection,
 )
+from imserver.process import Secret
 from tests.auth.test_tokens import RSA, SECRET, pem
 
 LONG_SECRET = SECRET * 2
 NOW = 1_800_000_000
-KEYS = load_keys((JwtSettings("HS256", SECRET),), b"server", "shop")
+KEYS = load_keys((JwtSettings("HS256", SECRET),), Secret(b"server"), "shop")
 CURVES = {"ES256": ec.SECP256R1(), "ES384": ec.SECP384R1(), "ES512": ec.SECP521R1()}
 
 
@@ -52,7 +53,7 @@ def signed(key: str = SECRET, algorithm: str = "HS256", **claims: Any) -> str:
 
 @pytest.mark.parametrize("algorithm", ["HS384", "HS512"])
 def test_secrets_of_longer_hashes(algorithm: str) -> None:
-    keys = load_keys((JwtSettings(algorithm, LONG_SECRET),), b"server", "shop")  # type: ignore[arg-type]
+    keys = load_keys((JwtSettings(algorithm, LONG_SECRET),), Secret(b"server"), "shop")  # type: ignore[arg-type]
     written = signed(LONG_SECRET, algorithm, sub="ann")
     assert read_bare_token(written, keys, NOW, "shop").user == "ann"
     with pytest.raises(BadToken):
@@ -61,14 +62,14 @@ def test_secrets_of_longer_hashes(algorithm: str) -> None:
 
 @pytest.mark.parametrize("algorithm", ["RS256", "RS384", "RS512"])
 def test_rsa_with_any_hash(algorithm: str) -> None:
-    keys = load_keys((JwtSettings(algorithm, RSA[1]),), b"server", "shop")  # type: ignore[arg-type]
+    keys = load_keys((JwtSettings(algorithm, RSA[1]),), Secret(b"server"), "shop")  # type: ignore[arg-type]
     assert read_bare_token(signed(RSA[0], algorithm, sub="ann"), keys, NOW, "shop").user == "ann"
 
 
 @pytest.mark.parametrize("algorithm", CURVES)
 def test_elliptic_curves(algorithm: str) -> None:
     private, public = pem(ec.generate_private_key(CURVES[algorithm]))
-    keys = load_keys((JwtSettings(algorithm, public),), b"server", "shop")  # type: ignore[arg-type]
+    keys = load_keys((JwtSettings(algorithm, public),), Secret(b"server"), "shop")  # type: ignore[arg-type]
     assert read_bare_token(signed(private, algorithm, sub="ann"), keys, NOW, "shop").user == "ann"
 
 
@@ -76,7 +77,7 @@ def test_elliptic_curves(algorithm: str) -> None:
 @pytest.mark.parametrize("key", ["short", RSA[1]])
 def test_a_secret_must_be_one(algorithm: str, key: str) -> None:
     with pytest.raises(BadKey):
-        load_keys((JwtSettings(algorithm, key),), b"server", "shop")  # type: ignore[arg-type]
+        load_keys((JwtSettings(algorithm, key),), Secret(b"server"), "shop")  # type: ignore[arg-type]
 
 
 # --- connections --------------------------------------------------------------------------------------------

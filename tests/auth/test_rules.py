@@ -21,6 +21,7 @@ from imserver.dialects.cmd.wire import ChannelCmdDialect, CmdDialect
 from imserver.hub.hub import App, LocalChannel
 from imserver.model import Subscribe
 from imserver.node.feature_list import load_config
+from imserver.process import Secret
 from imserver.transport.connection import Encoding
 from tests.core.login_harness import ASK, HOOK, JWT
 from tests.support import run_cli
@@ -30,7 +31,7 @@ PLACEHOLDER = "replace-me: openssl rand -hex 32"
 
 def rule(**settings: Any) -> Rule:
     tenant = Tenant(name="101", **settings)
-    keys = load_app_keys("101", tenant, b"server")
+    keys = load_app_keys("101", tenant, Secret(b"server"))
     return Rule(tenant, keys, demo=True, is_observed=bool(tenant.webhook.url))
 
 
@@ -81,7 +82,7 @@ def test_what_cannot_be_is_reported(settings: TenantSettings, why: str) -> None:
     assert bool(found) == bool(why)
     if why:
         with pytest.raises(BadKey):
-            load_app_keys("101", settings, b"server")
+            load_app_keys("101", settings, Secret(b"server"))
 
 
 def test_an_app_of_the_client_dialect_has_no_stored_history() -> None:
@@ -136,7 +137,7 @@ def test_a_key_is_replaced_while_tokens_of_both_are_accepted(tmp_path: Path, nam
     for rows, accepted in (([old], [True, False]), ([old, new], [True, True]), ([new], [False, True])):
         listed = [{"key": row.key, **({"kid": row.kid} if row.kid else {})} for row in rows]
         file.write_text(json.dumps({"apps": {"101": {"jwt": listed}}}))
-        keys = load_app_keys("101", load_config(str(file), environ={}).apps["101"], b"server")
+        keys = load_app_keys("101", load_config(str(file), environ={}).apps["101"], Secret(b"server"))
         for token, is_accepted in zip(tokens, accepted, strict=True):
             if is_accepted:
                 assert read_token(token, keys, 0).user == "ann"

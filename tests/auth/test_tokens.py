@@ -26,6 +26,7 @@ from imserver.auth.tokens import (
     read_token,
 )
 from imserver.config.settings import JwtSettings
+from imserver.process import Secret
 
 SECRET = "a secret that is long enough to be one"
 OTHER = "another secret, which is as long as that"
@@ -54,7 +55,7 @@ STRANGERS = {"HS256": OTHER, "RS256": OTHER_RSA[0], "EdDSA": OTHER_ED[0]}
 
 
 def keys(*rows: JwtSettings) -> Any:
-    return load_keys(rows or (JwtSettings("HS256", SECRET),), b"server", "101")
+    return load_keys(rows or (JwtSettings("HS256", SECRET),), Secret(b"server"), "101")
 
 
 def signed(claims: Any = None, key: str = SECRET, algorithm: str = "HS256", **headers: Any) -> str:
@@ -229,6 +230,15 @@ def test_a_private_key_verifies_as_its_public_key_does() -> None:
         assert read_token(signed(key=private, algorithm=algorithm), known, NOW).user == "ann"
 
 
+def test_a_token_of_the_second_secret_is_accepted() -> None:
+    keys = load_keys((JwtSettings(),), Secret(b"new", b"server"), "101")
+    for secret in (b"new", b"server"):
+        assert read_token(signed(key=derived_secret(secret, "101")), keys, NOW).user == "ann"
+    own = load_keys((JwtSettings("HS256", SECRET),), Secret(b"new", b"server"), "101")
+    with pytest.raises(BadToken):
+        read_token(signed(key=derived_secret(b"server", "101")), own, NOW)
+
+
 def test_without_a_key_the_secret_is_the_server_s_own_and_each_app_s() -> None:
     known = keys(JwtSettings())
     assert read_token(signed(key=derived_secret(b"server", "101")), known, NOW).user == "ann"
@@ -277,7 +287,9 @@ import sys
 from imserver.auth.tokens import BadToken, load_keys, read_token
 from imserver.config.settings import JwtSettings
 token, secret, now = sys.argv[1], sys.argv[2], float(sys.argv[3])
-keys = load_keys((JwtSettings("HS256", secret),), b"server", "101")
+from imserver.process import Secret
+
+keys = load_keys((JwtSettings("HS256", secret),), Secret(b"server"), "101")
 print(read_token(token, keys, now).user, "jwt" in sys.modules)
 """
 

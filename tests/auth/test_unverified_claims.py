@@ -26,6 +26,7 @@ from imserver.features.webhooks.apps import follow_apps
 from imserver.features.webhooks.webhooks import Webhooks
 from imserver.metrics import Metrics
 from imserver.model import ClientFacts, Reply
+from imserver.process import Secret
 from imserver.transport.connection import Connection
 from imserver.transport.gate import GatePolicy, Origins
 from imserver.transport.proxies import TrustedProxies
@@ -145,7 +146,7 @@ class ClaimsHarness(CentrifugeHarness):
                 SimpleNamespace(fits=lambda *_: False),  # type: ignore[arg-type]
                 SimpleNamespace(holder=self._holder),  # type: ignore[arg-type]
                 Issuers(web(jwk("EdDSA", "1"))),  # type: ignore[arg-type]
-                b"server",
+                Secret(b"server"),
             ),
             webhooks.back_ends,
             webhooks,
@@ -159,7 +160,7 @@ class ClaimsHarness(CentrifugeHarness):
 
     @staticmethod
     def _holder(token: str) -> Any:
-        found = account_tokens.read(token, ACCOUNT_KEY, time.time())
+        found = account_tokens.read(token, (ACCOUNT_KEY,), time.time())
         account = SimpleNamespace(user=str(found.user_id), app=APP, bot=False)
         return SimpleNamespace(account=account, expires_at=int(found.exp), device="")
 

@@ -23,6 +23,7 @@ from gevent.fileobject import FileObject
 from imserver.cluster.registry import Lease
 from imserver.cluster.rpc import queues
 from imserver.cluster.rpc.server import Rpc
+from imserver.process import Secret
 
 ROOT = Path(__file__).resolve().parents[2]
 ITEM_BYTES = 150
@@ -38,7 +39,7 @@ class Worker:
 
     def __init__(self, epoch: int) -> None:
         self.delays: list[float] = []
-        self.rpc = Rpc(b"measure" * 8, lambda kind, body: body, self.received)
+        self.rpc = Rpc(Secret(b"measure" * 8), lambda kind, body: body, self.received)
         self.rpc.start("127.0.0.1", 0, 0)
         self.rpc.epoch = epoch
         self.timed = False

@@ -15,6 +15,7 @@ from imserver.cluster.rpc.curve import CurveKeys
 from imserver.cluster.rpc.peer import SECONDS, RpcSeconds
 from imserver.cluster.rpc.queues import PeerUnavailable
 from imserver.cluster.rpc.server import Rpc
+from imserver.process import Secret, fingerprint_of
 from tests.ports import free_ports
 from tests.support import until as until
 
@@ -41,6 +42,7 @@ class Node:
         epoch: int,
         *,
         secret: bytes = SECRET,
+        second: bytes = b"",
         control_port: int = 0,
         data_port: int = 0,
         seconds: RpcSeconds = SECONDS,
@@ -51,14 +53,19 @@ class Node:
         self.batches: list[tuple[int, int]] = []
         self.answer: Callable[[str, bytes], bytes] = lambda kind, body: kind.encode() + b":" + body
         self.rpc = PatientRpc(
-            secret, lambda kind, body: self.answer(kind, body), self.received, seconds=seconds, **options
+            Secret(secret, second),
+            lambda kind, body: self.answer(kind, body),
+            self.received,
+            seconds=seconds,
+            **options,
         )
         control_port = control_port or free_ports(2)
         self.rpc.start("127.0.0.1", control_port, data_port or control_port + 1)
         self.rpc.epoch = epoch
         self.counters = self.rpc.counters
         until(lambda: self.rpc._server._acceptor_task and self.rpc._receiver._receiver_task)
-        self.lease = lease(epoch, self.rpc.control_address, self.rpc.data_address, options.get("version", 1))
+        addresses = self.rpc.control_address, self.rpc.data_address
+        self.lease = lease(epoch, *addresses, options.get("version", 1), fingerprint_of(secret))
 
     def received(self, sender: int, items: list[bytes]) -> None:
         self.items += items
@@ -79,8 +86,9 @@ class Node:
         return Node(epoch, **self.ports, seconds=self._seconds, **options)
 
 
-def lease(epoch: int, control: str, data: str, version: int = 1) -> Lease:
-    return Lease(control.removeprefix("tcp://"), epoch=epoch, control=control, data=data, version=version)
+def lease(epoch: int, control: str, data: str, version: int = 1, fingerprint: str = "") -> Lease:
+    node = control.removeprefix("tcp://")
+    return Lease(node, epoch, control, data, fingerprint=fingerprint, version=version)
 
 
 def lease_of_nobody(epoch: int) -> Lease:

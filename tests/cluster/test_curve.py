@@ -56,6 +56,17 @@ def test_a_node_of_another_cluster_cannot_ask_or_send(nodes: Nodes) -> None:
     assert node.counters.answered == 0
 
 
+def test_nodes_reach_each_other_while_the_secret_changes(nodes: Nodes) -> None:
+    before, after = nodes(1, second=FOREIGN), nodes(2, secret=FOREIGN, second=SECRET)
+    for one, other in ((before, after), (after, before)):
+        assert one.rpc.query(other.lease, "kind", b"") == b"kind:"
+        assert one.rpc.send(other.lease, b"item")
+        until(lambda other=other: other.items == [b"item"])
+    stranger_node = nodes(3)  # it knows the old secret only
+    with pytest.raises(PeerUnavailable):
+        stranger_node.rpc.query(after.lease, "kind", b"", 0.3)
+
+
 @CHANNELS
 def test_who_knows_the_servers_public_key_still_needs_the_clusters_own(
     nodes: Nodes, channel: str, kind: int, caplog: pytest.LogCaptureFixture

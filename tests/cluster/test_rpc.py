@@ -21,6 +21,7 @@ from imserver.cluster.rpc.peer import SLOW_CALLS_IN_FLIGHT, RpcSeconds
 from imserver.cluster.rpc.queues import ITEM_BYTES, PeerBusy, PeerUnavailable
 from imserver.cluster.rpc.server import Rpc
 from imserver.errors import StartError
+from imserver.process import Secret
 from tests.cluster.rpc_harness import (
     KEYS,
     SECRET,
@@ -662,7 +663,7 @@ def test_nothing_is_left_after_a_stop(nodes: Nodes) -> None:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "*", "224.0.0.1", "no.such.host.invalid"])
 def test_the_ports_are_private(host: str) -> None:
-    rpc = Rpc(SECRET, lambda kind, body: b"", lambda sender, items: None)
+    rpc = Rpc(Secret(SECRET), lambda kind, body: b"", lambda sender, items: None)
     with pytest.raises(StartError, match=r"cluster\.bind"):
         rpc.start(host, 0, 0)
 
@@ -680,7 +681,7 @@ def test_ports_answer_only_at_their_address(nodes: Nodes) -> None:
 def test_a_taken_port_is_one_clear_error_and_leaves_nothing_behind(nodes: Nodes) -> None:
     node, before = nodes(1), greenlets()
     for ports in (node.ports, {**node.ports, "control_port": 0}):
-        rpc = Rpc(SECRET, lambda kind, body: b"", lambda sender, items: None)
+        rpc = Rpc(Secret(SECRET), lambda kind, body: b"", lambda sender, items: None)
         with pytest.raises(StartError, match=r"the RPC cannot listen on 127\.0\.0\.1:"):
             rpc.start("127.0.0.1", *ports.values())
     until(lambda: greenlets() <= before)
@@ -693,7 +694,7 @@ def test_ipv6_works_where_the_machine_has_it(nodes: Nodes) -> None:
     except OSError:
         pytest.skip("no IPv6 on this machine")
     a = nodes(1)
-    six = Rpc(SECRET, lambda kind, body: b"six", lambda sender, items: None)
+    six = Rpc(Secret(SECRET), lambda kind, body: b"six", lambda sender, items: None)
     six.start("::1", 0, 0)
     six.epoch = 6
     assert six.control_address.startswith("tcp://[::1]:")

@@ -42,6 +42,7 @@ from imserver.cluster.registry import (
 )
 from imserver.cluster.rpc.queues import PeerBusy, PeerUnavailable
 from imserver.model import Event
+from imserver.process import Secret
 from imserver.push.idempotency import Idempotency
 from imserver.push.push import Pushes
 from imserver.push.routing import ClusterReach, ReorderGuard, Rerouting
@@ -412,7 +413,7 @@ class ClusterHarness(Harness):
         self.registrar.start()
 
     def _add_channels(self) -> None:
-        self.table = ConnectionTable(self.hub, ConnectionIds(b"s" * 32, self.epoch))
+        self.table = ConnectionTable(self.hub, ConnectionIds(Secret(b"s" * 32), self.epoch))
         self.registrar = Registrar(self.registry, self.node_messages, self.hub)  # type: ignore[arg-type]
         self.channel_nodes = ChannelNodes(self.others, self.registrar)
         self.channels = build_channels(

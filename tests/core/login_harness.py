@@ -16,6 +16,7 @@ from imserver.config.settings import JwtSettings, TenantSettings, WebhookSetting
 from imserver.features.webhooks.apps import follow_apps
 from imserver.features.webhooks.webhooks import Webhooks
 from imserver.metrics import Metrics
+from imserver.process import Secret
 from imserver.transport.connection import Connection
 from imserver.transport.gate import GatePolicy, Origins
 from imserver.transport.proxies import TrustedProxies
@@ -87,7 +88,7 @@ class LoginHarness(SocketHarness):
                 SimpleNamespace(fits=self.may_login),  # type: ignore[arg-type]
                 self.accounts,
                 Issuers(self.back_end),  # type: ignore[arg-type]
-                b"server",
+                Secret(b"server"),
             ),
             self.webhooks.back_ends,
             self.webhooks,

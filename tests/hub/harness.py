@@ -28,6 +28,7 @@ from imserver.messages.acks import AckTracker
 from imserver.messages.wire import MESSAGE_COMMANDS
 from imserver.metrics import Metrics
 from imserver.model import Login
+from imserver.process import Secret
 from imserver.protocol.dialect import Dialect
 from imserver.push.idempotency import Idempotency
 from imserver.push.pending import PendingPushes
@@ -129,7 +130,7 @@ class Harness(SocketHarness):
         self.sweep.checks.update(dict.fromkeys(by_traffic or (), lambda connection: self.look(connection)))
 
     def _add_channels(self) -> None:
-        self.table = ConnectionTable(self.hub, ConnectionIds(b"s" * 32, 1))
+        self.table = ConnectionTable(self.hub, ConnectionIds(Secret(b"s" * 32), 1))
         self.history = LocalHistory(1_000_000, self.hub.member_count)
         self.channels = build_channels(
             ChannelMembers(self.hub, self.fanout, self.table, self.settings_of),

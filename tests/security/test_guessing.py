@@ -54,7 +54,7 @@ def accounts(tmp_path: Path) -> Any:
     config, account_store = Config(of_features=of_features, apps=apps), AccountStore(store)
     base: Any = SimpleNamespace(
         config=config,
-        node=SimpleNamespace(key_for=lambda purpose: bytes(32)),
+        node=SimpleNamespace(keys_for=lambda purpose: (bytes(32),)),
         sender_rates=SenderRates(),
         tenants=Tenants(config, store, None, objection),
         keys=SimpleNamespace(demo=True),

@@ -7,18 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from imserver.process import Secret
 from imserver.sessions.connection_ids import ID_CHARACTERS, Address, ConnectionIds, new_birth
 from tests.support import clean_environment
 
 SECRET = b"s" * 32
 numbers = st.integers(1, (1 << 48) - 1)
-OURS = ConnectionIds(SECRET, 77)
+OURS = ConnectionIds(Secret(SECRET), 77)
 URL_SAFE = set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
 
 
 @given(birth=numbers, number=numbers)
 def test_an_id_shows_any_node_with_the_secret_where_its_connection_is(birth: int, number: int) -> None:
-    connection_id = ConnectionIds(SECRET, birth).id_of(number)
+    connection_id = ConnectionIds(Secret(SECRET), birth).id_of(number)
     assert OURS.read(connection_id) == Address(birth, number)
 
 
@@ -32,7 +33,15 @@ def test_a_connection_has_one_id_that_fits_into_an_address(number: int) -> None:
 
 @given(number=numbers)
 def test_another_secret_reads_nothing(number: int) -> None:
-    assert ConnectionIds(b"t" * 32, 77).read(OURS.id_of(number)) is None
+    assert ConnectionIds(Secret(b"t" * 32), 77).read(OURS.id_of(number)) is None
+
+
+@given(number=numbers)
+def test_a_second_secret_reads_its_ids_and_makes_none(number: int) -> None:
+    changing = ConnectionIds(Secret(b"t" * 32, SECRET), 78)
+    assert changing.read(OURS.id_of(number)) == Address(77, number)
+    assert changing.read(changing.id_of(number)) == Address(78, number)
+    assert OURS.read(changing.id_of(number)) is None
 
 
 @given(number=numbers, index=st.integers(0, ID_CHARACTERS - 1), letter=st.sampled_from(sorted(URL_SAFE)))
@@ -59,7 +68,7 @@ def test_ids_of_one_node_show_nothing_in_common() -> None:
 
 
 def test_each_number_is_given_once() -> None:
-    ids = ConnectionIds(SECRET, 1)
+    ids = ConnectionIds(Secret(SECRET), 1)
     given_out = [ids.next_number() for _ in range(1000)]
     assert len(set(given_out)) == 1000
     assert 0 not in given_out
@@ -73,8 +82,9 @@ def test_births_are_not_repeated() -> None:
 
 def test_nothing_of_cryptography_is_loaded_before_the_first_id() -> None:
     code = (
-        "import sys; from imserver.sessions.connection_ids import ConnectionIds; "
-        "ids = ConnectionIds(b's' * 32, 1); before = 'cryptography' in sys.modules; ids.id_of(1); "
+        "import sys; from imserver.process import Secret; "
+        "from imserver.sessions.connection_ids import ConnectionIds; "
+        "ids = ConnectionIds(Secret(b's' * 32), 1); before = 'cryptography' in sys.modules; ids.id_of(1); "
         "print(before, 'cryptography' in sys.modules)"
     )
     done = subprocess.run(

@@ -135,7 +135,7 @@ class LeaseKeeper:
         data, began = _encode(lease), clock()
         milliseconds, database = int(self._lease_seconds * 1000), lease.database
         known = max(table.last_epoch, past, *self.past_epochs, *table.live)
-        identity = (lease.node, lease.host, lease.fingerprint)
+        identity = (lease.node, lease.host, "")
         arguments = (*identity, milliseconds, data, database, known, lease.features)
         reply = self._reply(("EVALSHA", JOIN, 8, *lease_keys(0), *arguments))
         if reply[0] != b"ok":
@@ -259,7 +259,8 @@ def _refusal(reason: bytes, other: str, lease: Lease) -> str:
     if reason == b"fingerprint":
         return (
             f"the cluster has another secret than this node (seen at node {other}): give all nodes the "
-            "same server.secret_file, or the same server.data_dir"
+            "same server.secret_file, or the same server.data_dir. To change the secret, first let all nodes "
+            "accept the new one, too (server.second_secret_file)"
         )
     if reason == b"database":
         return (

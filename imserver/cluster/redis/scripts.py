@@ -318,16 +318,22 @@ for _, epoch in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now)) do exp
 JOIN: Final = script(
     _EXPIRE
     + """
--- ARGV: node, host, fingerprint, milliseconds of the lease, lease, database, highest epoch that it knows,
+-- ARGV: node, host, empty, milliseconds of the lease, lease, database, highest epoch that it knows,
 -- features.
 -- The epoch is above all earlier ones, also if Redis has come back with older data.
 -- Returns 'ok', epoch | 'fingerprint', a node that has another | 'database', likewise
 -- | 'features', likewise | 'address', whose machine has it.
 local lives = redis.call('HGETALL', KEYS[2])
 local twins = {}
+local own = cjson.decode(ARGV[5])
+-- Whether a node accepts the first secret of another one.
+local function accepts(one, other)
+  return other.fingerprint == one.fingerprint
+    or (other.fingerprint ~= '' and other.fingerprint == one.second_fingerprint)
+end
 for k = 1, #lives, 2 do
   local other = cjson.decode(lives[k + 1])
-  if other.fingerprint ~= ARGV[3] then return {'fingerprint', other.node} end
+  if not (accepts(own, other) and accepts(other, own)) then return {'fingerprint', other.node} end
   if (other.database or '') ~= '' and other.database ~= ARGV[6] then return {'database', other.node} end
   if other.node == ARGV[1] then
     if other.host ~= ARGV[2] then return {'address', other.host} end

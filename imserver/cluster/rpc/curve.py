@@ -7,6 +7,7 @@ once per connection and refuses clients with a foreign key.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from struct import Struct
 from typing import Any, Final, NamedTuple
 
@@ -71,11 +72,14 @@ def _public(secret: bytes) -> bytes:
 
 
 class Authenticator:
-    """The ZAP handler, and a count of refused connections. Owner of its greenlets and sockets."""
+    """The ZAP handler, and a count of refused connections. Owner of its greenlets and sockets.
 
-    def __init__(self, context: zmq.Context[Any], keys: CurveKeys, counters: RpcCounters) -> None:
+    ``keys``: of each secret that this node accepts.
+    """
+
+    def __init__(self, context: zmq.Context[Any], keys: Iterable[CurveKeys], counters: RpcCounters) -> None:
         self._context = context
-        self._key = keys.client_public
+        self._accepted = [[b"CURVE", each.client_public] for each in keys]
         self._counters = counters
         self._zap = ZmqSocket(context, zmq.ROUTER)
         self._zap.socket.bind(_ZAP_ENDPOINT)
@@ -108,7 +112,7 @@ class Authenticator:
             # Only ZeroMQ writes here, from its own thread.
             if len(request) < 5:
                 continue
-            known = len(request) == _ZAP_REQUEST_PARTS and request[7:] == [b"CURVE", self._key]
+            known = len(request) == _ZAP_REQUEST_PARTS and request[7:] in self._accepted
             if not known:
                 self._foreign_key(request[5].decode("ascii", "replace") if len(request) > 5 else "a peer")
             status = (b"200", b"OK") if known else (b"400", b"Unknown key")

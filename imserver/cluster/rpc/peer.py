@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import Final
 
@@ -302,13 +302,19 @@ SECONDS: Final = RpcSeconds()
 class RpcContext(Struct):
     """Shared by all channels of one node. Owner: the RPC."""
 
-    keys: CurveKeys
+    own_keys: CurveKeys
+    accepted: Mapping[str, CurveKeys]
+    """Fingerprint of each secret that this node accepts → its keys."""
     counters: RpcCounters
     version: int
     seconds: RpcSeconds
     epoch: int = 0
     context: zerorpc.Context = None
     """Created when the RPC starts."""
+
+    def keys_of(self, lease: Lease) -> CurveKeys:
+        """The keys of the secret with which a node serves."""
+        return self.accepted.get(lease.fingerprint, self.own_keys)
 
     def version_for(self, lease: Lease) -> int:
         """The RPC version for a node: the lower of the two."""
@@ -321,7 +327,7 @@ class RpcContext(Struct):
         zmq_socket = None
         try:
             zmq_socket = ZmqSocket(self.context, kind, on_writable)
-            self.keys.connect_to(zmq_socket.socket)
+            self.keys_of(lease).connect_to(zmq_socket.socket)
             zmq_socket.connect(endpoint)
         except zmq.ZMQError as error:
             if zmq_socket is not None:

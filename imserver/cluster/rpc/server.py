@@ -50,6 +50,7 @@ from imserver.cluster.rpc.wire import (
 )
 from imserver.errors import StartError
 from imserver.logging import RateLimitedLog
+from imserver.process import Secret, fingerprint_of
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ class Rpc:
 
     def __init__(
         self,
-        secret: bytes,
+        secret: Secret,
         answer: Callable[[str, bytes], bytes],
         received: Callable[[int, list[bytes]], None],
         *,
@@ -85,7 +86,13 @@ class Rpc:
         self._answer = answer
         self._received = received
         self._version = version
-        self._rpc = RpcContext(CurveKeys.derive(secret), self.counters, version, seconds)
+        self._rpc = RpcContext(
+            CurveKeys.derive(secret.first),
+            {fingerprint_of(each): CurveKeys.derive(each) for each in secret.accepted},
+            self.counters,
+            version,
+            seconds,
+        )
         self._sequences = SequenceTracker(self.counters)
         self.peers = PeerTable(self._rpc, queue_items, queue_bytes)
         self._greenlets: list[gevent.Greenlet[..., None]] = []
@@ -100,7 +107,7 @@ class Rpc:
         address = private_address(host)
         context = self._rpc.context = zerorpc.Context()
         context.set(zmq.MAX_SOCKETS, _SOCKETS)
-        self._authenticator = Authenticator(context, self._rpc.keys, self.counters)
+        self._authenticator = Authenticator(context, self._rpc.accepted.values(), self.counters)
         control, data = ZmqSocket(context, zmq.ROUTER), ZmqSocket(context, zmq.PULL)
         try:
             self.control_address = self._listen(control, "control", address, control_port)
@@ -121,7 +128,7 @@ class Rpc:
         self.peers.start()
 
     def _listen(self, zmq_socket: ZmqSocket, name: str, address: str, port: int) -> str:
-        self._rpc.keys.serve(zmq_socket.socket)
+        self._rpc.own_keys.serve(zmq_socket.socket)
         self._authenticator.watch(zmq_socket.socket, name)
         try:
             return zmq_socket.bind(f"tcp://{address}:{port}")

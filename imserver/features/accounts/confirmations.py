@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Sequence
 from contextlib import suppress
 from hashlib import sha256
 from struct import Struct as Layout
@@ -50,14 +51,20 @@ class UnknownConfirmation(ImserverError):
 class Confirmations:
     """Asks for confirmations by mail, and notes them.
 
-    ``key`` signs the links. ``server``: the address of this server, with which links begin. ``site``: its
-    name in mails.
+    The first of ``keys`` signs the links, and each verifies them. ``server``: the address of this server,
+    with which links begin. ``site``: its name in mails.
     """
 
     def __init__(
-        self, key: bytes, accounts: Accounts, rows: AccountStore, mails: LinkMails, server: str, site: str
+        self,
+        keys: Sequence[bytes],
+        accounts: Accounts,
+        rows: AccountStore,
+        mails: LinkMails,
+        server: str,
+        site: str,
     ) -> None:
-        self._key = key
+        self._keys = keys
         self._accounts = accounts
         self._rows = rows
         self._mails = mails
@@ -116,8 +123,9 @@ class Confirmations:
             content = urlsafe_b64decode(token.encode("ascii"))
         except ValueError:
             content = b""
-        if len(content) != _LAYOUT.size or not hmac.compare_digest(
-            content[-_SIGNATURE_BYTES:], self._signature(content[:-_SIGNATURE_BYTES])
+        signed, given = content[:-_SIGNATURE_BYTES], content[-_SIGNATURE_BYTES:]
+        if len(content) != _LAYOUT.size or not any(
+            hmac.compare_digest(given, _signature(signed, key)) for key in self._keys
         ):
             raise UnknownConfirmation("this is no token of this server")
         id, end, digest, _ = _LAYOUT.unpack(content)
@@ -129,10 +137,11 @@ class Confirmations:
         content = _LAYOUT.pack(account.id, int(time()) + LINK_SECONDS, _digest(account), b"")[
             :-_SIGNATURE_BYTES
         ]
-        return urlsafe_b64encode(content + self._signature(content)).decode()
+        return urlsafe_b64encode(content + _signature(content, self._keys[0])).decode()
 
-    def _signature(self, content: bytes) -> bytes:
-        return hmac.digest(self._key, content, "sha256")[:_SIGNATURE_BYTES]
+
+def _signature(content: bytes, key: bytes) -> bytes:
+    return hmac.digest(key, content, "sha256")[:_SIGNATURE_BYTES]
 
 
 def _digest(account: Account) -> bytes:

@@ -83,8 +83,8 @@ def build(core: Core) -> FeatureParts:
     smtp, server = settings_of(config, SmtpSettings), config.app.http_url.rstrip("/")
     mails = LinkMails(smtp, config.accounts.rate_seconds, buckets)
     resets = Resets(accounts, rows, mails, lambda: core.node.chat_page)
-    key = core.node.key_for("e-mail confirmations")
-    confirmations = Confirmations(key, accounts, rows, mails, server, urlsplit(server).netloc)
+    keys = core.node.keys_for("e-mail confirmations")
+    confirmations = Confirmations(keys, accounts, rows, mails, server, urlsplit(server).netloc)
     last_seen = LastSeen(rows, tokens.wanted_in)
 
     def stop() -> None:

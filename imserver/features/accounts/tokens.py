@@ -93,8 +93,8 @@ def make(id: int, version: int, expires_at: int, key: bytes, device: int = 0) ->
     return (signed + b"." + _signature(signed, key)).decode()
 
 
-def read(token: str, key: bytes, now: float) -> AccountClaims:
-    """Verify ``token`` at Unix time ``now`` and return its claims. Raises BadToken.
+def read(token: str, keys: Sequence[bytes], now: float) -> AccountClaims:
+    """Verify ``token`` by one of the keys at Unix time ``now`` and return its claims. Raises BadToken.
 
     Only HMAC-SHA256 is accepted, whatever algorithm the header names.
     """
@@ -102,7 +102,8 @@ def read(token: str, key: bytes, now: float) -> AccountClaims:
     if len(parts) != 3 or len(token) > MAX_TOKEN_CHARACTERS or not token.isascii():
         raise BadToken("this is not a token")
     signed = f"{parts[0]}.{parts[1]}".encode()
-    if not hmac.compare_digest(_signature(signed, key), parts[2].encode()):
+    given = parts[2].encode()
+    if not any(hmac.compare_digest(_signature(signed, key), given) for key in keys):
         raise BadToken("the token was signed with another key")
     try:
         algorithm = _decode_header(_bytes_of(parts[0])).alg
@@ -167,7 +168,7 @@ class AccountTokens:
         self._tenants = base.tenants
         self._keys = base.keys
         self._settings = base.config.jwt
-        self._derived_key = base.node.key_for("account tokens")
+        self._derived_keys = base.node.keys_for("account tokens")
         self.bots: Callable[[int, str], Account | None] = _no_bot
         """The holder of a token of a bot: by the id of the account and the hash of the secret. It may switch,
         and raise StorageUnavailable."""
@@ -186,7 +187,7 @@ class AccountTokens:
 
     def make(self, id: int, version: int, expires_at: int, device: int) -> str:
         """Make a token for a login of an account. ``expires_at``: Unix seconds."""
-        return make(id, version, expires_at, self._key(), device)
+        return make(id, version, expires_at, self._keys_of_tokens()[0], device)
 
     def device_of(self, token: str) -> KnownDevice | None:
         """The device of the login that an account token was made for. The token may have expired.
@@ -196,7 +197,7 @@ class AccountTokens:
         if not token or (self._settings.is_public and self._keys.demo):  # anybody could have signed it
             return None
         try:
-            claims = read(token, self._key(), 0)
+            claims = read(token, self._keys_of_tokens(), 0)
         except BadToken:
             return None
         return KnownDevice(claims.user_id, claims.device)
@@ -215,7 +216,7 @@ class AccountTokens:
         if text.startswith(AccountSession.bot_prefix):
             return self._bot(text)
         now = time()
-        claims = read(text, self._key(), now)
+        claims = read(text, self._keys_of_tokens(), now)
         if claims.device:
             known = self._accounts.by_device(claims.user_id, claims.device)
             if known is None:
@@ -263,7 +264,8 @@ class AccountTokens:
         """The token of a bot was verified: its messages have a rate. Never switches."""
         self._rates.limit(app, bot, self.bot_messages)
 
-    def _key(self) -> bytes:
+    def _keys_of_tokens(self) -> tuple[bytes, ...]:
+        """The key that signs tokens, then another one that verifies them."""
         if self._settings.sign_key and (self._keys.demo or not self._settings.is_public):
-            return self._settings.sign_key.encode()
-        return self._derived_key
+            return (self._settings.sign_key.encode(),)
+        return self._derived_keys

@@ -89,7 +89,7 @@ def build(core: Core) -> FeatureParts:
     lease = DeliveryLease()
     requests = PublicRequests(settings.allow_loopback, connections=settings.requests_per_host)
     webpush = WebPush(requests, settings, core.node.key_for(VAPID), core.config.app.http_url)
-    tokens = ActionTokens(core.node.key_for("notification tokens"))
+    tokens = ActionTokens(core.node.keys_for("notification tokens"))
     rules = partial(rules_in, core.identity.tenants)
     recipients = Recipients(core.storage.store, core.identity.relations, core.sessions.sessions.is_banned)
 

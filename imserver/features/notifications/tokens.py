@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import time
 from typing import Final, Literal
 
@@ -55,10 +55,10 @@ _decode_mail: Final = msgspec.msgpack.Decoder(MailToken).decode
 
 
 class ActionTokens:
-    """Makes and reads tokens, signed with ``key``. Never switches."""
+    """Makes and reads tokens: signed with the first of ``keys``, verified with each. Never switches."""
 
-    def __init__(self, key: bytes, clock: Callable[[], float] = time) -> None:
-        self._key = key
+    def __init__(self, keys: Sequence[bytes], clock: Callable[[], float] = time) -> None:
+        self._keys = keys
         self._clock = clock
 
     def make(
@@ -98,7 +98,7 @@ class ActionTokens:
 
     def _signed(self, content: ActionToken | MailToken) -> str:
         encoded = _encode(content)
-        return urlsafe_b64encode(self._signature(encoded) + encoded).rstrip(b"=").decode()
+        return urlsafe_b64encode(_signature(encoded, self._keys[0]) + encoded).rstrip(b"=").decode()
 
     def _content(self, token: str) -> bytes:
         """The signed content of a token. Raises BadActionToken, and ValueError for what is no base64url."""
@@ -106,9 +106,10 @@ class ActionTokens:
             raise BadActionToken("this is no token")
         signed = urlsafe_b64decode(token + "=" * (-len(token) % 4))
         signature, content = signed[:_SIGNATURE_BYTES], signed[_SIGNATURE_BYTES:]
-        if not hmac.compare_digest(signature, self._signature(content)):
+        if not any(hmac.compare_digest(signature, _signature(content, key)) for key in self._keys):
             raise BadActionToken("this is no token of this server")
         return content
 
-    def _signature(self, content: bytes) -> bytes:
-        return hmac.digest(self._key, content, _HASH)[:_SIGNATURE_BYTES]
+
+def _signature(content: bytes, key: bytes) -> bytes:
+    return hmac.digest(key, content, _HASH)[:_SIGNATURE_BYTES]

@@ -12,6 +12,7 @@ from gevent.event import Event
 from imserver.cluster.nodes import NodeQueries, encode
 from imserver.dialects.centrifuge.emulation import MAX_WAITING, Emulated, EmulatedCommands, Emulation
 from imserver.dialects.centrifuge.wire import CentrifugeDialect
+from imserver.process import Secret
 from imserver.sessions.connection_ids import ConnectionIds
 from imserver.transport.connection import Connection
 from imserver.transport.stream import Stream, StreamEncoding
@@ -108,11 +109,11 @@ def test_commands_of_a_stream_elsewhere_are_sent_to_its_node(room: Room) -> None
 
     others: Any = SimpleNamespace(born={7: "lease"}.get, query_behind=query)
     emulation = room.emulation_with(NodeQueries(), others)
-    elsewhere = ConnectionIds(b"s" * 32, 7).with_purpose("emulation sessions").id_of(3)
+    elsewhere = ConnectionIds(Secret(b"s" * 32), 7).with_purpose("emulation sessions").id_of(3)
     assert emulation.serve(elsewhere, b"x") is Emulated.ACCEPTED
     assert emulation.serve(elsewhere, b"y") is Emulated.FAILED, "the node does not answer"
     assert queries == [("lease", "emulate", b"x"), ("lease", "emulate", b"y")]
-    dead = ConnectionIds(b"s" * 32, 8).with_purpose("emulation sessions").id_of(3)
+    dead = ConnectionIds(Secret(b"s" * 32), 8).with_purpose("emulation sessions").id_of(3)
     assert emulation.serve(dead, b"x") is Emulated.UNKNOWN, "no such node lives"
     assert room.emulation.serve(elsewhere, b"x") is Emulated.UNKNOWN, "a lone node has no others"
 

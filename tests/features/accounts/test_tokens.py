@@ -29,12 +29,12 @@ def test_ours_is_read_by_others_and_by_us() -> None:
         "version": 3,
         "exp": int(NOW) + 60,
     }
-    claims = account_tokens.read(token, KEY, NOW)
+    claims = account_tokens.read(token, (KEY,), NOW)
     assert (claims.user_id, claims.version, claims.exp) == (267, 3, NOW + 60)
 
 
 def test_one_of_gochat_is_of_the_first_version() -> None:
-    claims = account_tokens.read(theirs({"user_id": 266, "exp": NOW + 1}), KEY, NOW)
+    claims = account_tokens.read(theirs({"user_id": 266, "exp": NOW + 1}), (KEY,), NOW)
     assert (claims.user_id, claims.version) == (266, 0)
 
 
@@ -62,14 +62,14 @@ def test_one_of_gochat_is_of_the_first_version() -> None:
 )
 def test_an_invalid_proof_is_refused(token: str) -> None:
     with pytest.raises(BadToken):
-        account_tokens.read(token, KEY, NOW)
+        account_tokens.read(token, (KEY,), NOW)
 
 
 def test_a_header_that_says_another_algorithm_is_refused_though_the_signature_is_right() -> None:
     signed = encoded({"alg": "HS384"}) + "." + encoded({"user_id": 1, "exp": NOW + 60})
     signature = account_tokens._signature(signed.encode(), KEY).decode()
     with pytest.raises(BadToken, match="HS256"):
-        account_tokens.read(f"{signed}.{signature}", KEY, NOW)
+        account_tokens.read(f"{signed}.{signature}", (KEY,), NOW)
 
 
 def test_every_bit_of_a_token_counts() -> None:
@@ -77,4 +77,4 @@ def test_every_bit_of_a_token_counts() -> None:
     for index in range(0, len(token), 7):
         changed = token[:index] + ("A" if token[index] != "A" else "B") + token[index + 1 :]
         with pytest.raises(BadToken):
-            account_tokens.read(changed, KEY, NOW)
+            account_tokens.read(changed, (KEY,), NOW)

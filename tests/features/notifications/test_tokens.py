@@ -21,7 +21,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def tokens(clock: Clock) -> ActionTokens:
-    return ActionTokens(KEY, clock)
+    return ActionTokens((KEY,), clock)
 
 
 def test_a_token_has_what_its_notification_is_about(tokens: ActionTokens, clock: Clock) -> None:
@@ -73,7 +73,7 @@ def test_a_changed_token_and_one_of_another_server_are_refused(tokens: ActionTok
         with pytest.raises(BadActionToken):
             tokens.read(changed)
     with pytest.raises(BadActionToken):
-        ActionTokens(b"another key", clock).read(token)
+        ActionTokens((b"another key",), clock).read(token)
 
 
 def test_the_longest_names_fit(tokens: ActionTokens) -> None:

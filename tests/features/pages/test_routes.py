@@ -30,6 +30,7 @@ from imserver.errors import (
 )
 from imserver.features.pages.address import check
 from imserver.features.pages.blueprint import create_pages, refusal
+from imserver.process import Secret
 from imserver.transport.proxies import TrustedProxies
 
 POLICY = (
@@ -44,7 +45,7 @@ class FakeNode:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.proxies = TrustedProxies(config.server.trusted_proxies)
-        self.page_tokens = PageTokens(config, b"s" * 32)
+        self.page_tokens = PageTokens(config, Secret(b"s" * 32))
         self.online: set[tuple[str, str]] = set()
         self.tokens: dict[str, Claims] = {}
         """Session token → what it is good for."""
@@ -125,7 +126,7 @@ def test_the_room_is_the_one_asked_for_or_101(client: FlaskClient, query: str, a
 
 def test_name_and_token_belong_together(client: FlaskClient) -> None:
     data = page_data(open_home(client, "?appID=102").text)
-    tokens = PageTokens(Config(), b"s" * 32)
+    tokens = PageTokens(Config(), Secret(b"s" * 32))
     assert tokens.fits("102", data["user"], data["token"])
     assert not tokens.fits("101", data["user"], data["token"])
     assert not tokens.fits("102", "somebody", data["token"])
@@ -371,7 +372,7 @@ def test_a_page_token_is_renewed_for_its_own_app_and_user_only(client: FlaskClie
     assert answer.status_code == 200
     assert answer.headers["Cache-Control"] == "no-store"
     assert answer.json["seconds"] == Config().api.page_token_seconds
-    assert PageTokens(Config(), b"s" * 32).fits("101", data["user"], answer.json["token"])
+    assert PageTokens(Config(), Secret(b"s" * 32)).fits("101", data["user"], answer.json["token"])
     assert renew(client, data["token"], "102", data["user"]).status_code == 401
     assert renew(client, data["token"], "101", "somebody").status_code == 401
 

@@ -1,0 +1,99 @@
+"""The secret of a cluster is changed while its users stay: two nodes restart one after the other."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+
+from tests.support import Server, run_cli
+from tests.users import User
+
+from .clusters import Nodes, nodes_of
+from .cmd import logged_in, send_message
+from .v1 import good, refused, sessions_of
+
+APPS = {
+    "7101": {"open": True},
+    "7102": {"jwt": [{"algorithm": "HS256"}]},
+    "gochat": {"account_tokens": "required"},
+}
+
+
+def session_token(server: Server) -> str:
+    """A token as the back end of an app makes it, with the secret that the server derives for it now."""
+    key = run_cli("token", "secret", "7102", "--config", str(server.config_file)).stdout.strip()
+    return jwt.encode({"sub": "ann", "app": "7102", "exp": time.time() + 3600}, key, "HS256")
+
+
+def accepts(server: Server, account: str, session: str) -> None:
+    good(server.http, "accounts/show", app="gochat", key=account)
+    with logged_in(server.ws, "ann", 7102, token=session):
+        pass
+
+
+def reach_each_other(nodes: Nodes) -> None:
+    """Pushes by user and by connection id, in both directions."""
+    here, there = nodes.running
+    for via, to in ((here, there), (there, here)):
+        with logged_in(to.ws, "bob", 7101) as client:
+            assert send_message(via.http, 7101, "bob", "hi") == {"sendResults": True}
+            client.push("msg")
+            (session,) = sessions_of(via.http, 7101, "bob")
+            shown = good(via.http, "connections/show", app="7101", connection=session["connection"])
+            assert shown["user"] == "bob"
+
+
+@pytest.mark.full
+def test_tokens_and_connections_survive_until_the_second_secret_goes(tmp_path: Path) -> None:
+    files = {name: tmp_path / name for name in ("old", "new")}
+    for file in files.values():
+        file.write_text(file.name * 20)
+        file.chmod(0o600)
+
+    def settings(first: str, second: str = "") -> dict[str, Any]:
+        more = {"second_secret_file": str(files[second])} if second else {}
+        return {"server": {"secret_file": str(files[first]), **more}}
+
+    with nodes_of(tmp_path / "cluster", 0, apps=APPS, accounts={"registration": True}) as nodes:
+        for _ in range(2):
+            nodes.start(settings("old"))
+        nodes.wait_until_met()
+        before = User.register(nodes.servers[0]).token, session_token(nodes.servers[0])
+        refusal = run_cli("serve", **joining(nodes, settings("new", "old")))
+        assert "another secret" in refusal.stderr, "the other node does not accept the new one yet"
+        after = before
+        for first, second in (("old", "new"), ("new", "old")):
+            for _ in range(2):
+                nodes.running[0].stop()
+                node = nodes.start(settings(first, second))
+                nodes.wait_until_met()
+                reach_each_other(nodes)
+                for server in nodes.running:
+                    accepts(server, *before)
+                after = User.register(node).token, session_token(node)
+                for server in nodes.running:
+                    accepts(server, *after)
+        for _ in range(2):
+            nodes.running[0].stop()
+            node = nodes.start(settings("new"))
+            nodes.wait_until_met()
+            reach_each_other(nodes)
+            accepts(node, *after)
+            assert refused(node.http, "accounts/show", app="gochat", key=before[0])[:2] == (401, "token_invalid")
+            output = run_cli("token", "check", "--app", "7102", before[1], "--config", str(node.config_file))
+            assert output.returncode == 1
+
+
+def joining(nodes: Nodes, config: dict[str, Any]) -> dict[str, str]:
+    """The environment of one more node of the cluster."""
+    return {
+        "IMSERVER_SERVER_DATA_DIR": str(nodes.folder / "data"),
+        "IMSERVER_REDIS_ADDR": f"127.0.0.1:{nodes.redis.port}",
+        "IMSERVER_CLUSTER_ADVERTISE": "127.0.0.1",
+        "IMSERVER_APP_HTTP_PORT": "0",
+        "IMSERVER_APP_WEBSOCKET_PORT": "0",
+        "IMSERVER_APP_RPC_PORT": "0",
+        **{f"IMSERVER_SERVER_{name.upper()}": value for name, value in config["server"].items()},
+    }
