@@ -10,6 +10,7 @@ from imserver.core.services import (
     ChannelServices,
     ClusterServices,
     Foundation,
+    IdentityServices,
     PushServices,
     SessionServices,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "ClusterServices",
     "Core",
     "Foundation",
+    "IdentityServices",
     "Joined",
     "Left",
     "Position",
