@@ -172,10 +172,14 @@ class Request(Struct, gc=False):
 
 
 class Reply(Struct, gc=False):
-    """The answer to one request: a reply code (``errors.REPLY_…``) and data (None: no data)."""
+    """The answer to one request: a reply code (``errors.REPLY_…``) and data (None: no data).
+
+    ``why``: the reason of a refusal, if the code is of several; only operators see it.
+    """
 
     code: int
     data: Any = None
+    why: str = ""
 
 
 Answer = Callable[[Reply], None]

@@ -14,7 +14,7 @@ from imserver import errors
 from imserver.auth.back_ends import BackEnds
 from imserver.auth.channel_tokens import ChannelClaims
 from imserver.auth.login_tokens import LoginTokens
-from imserver.auth.observer import Observer
+from imserver.auth.observer import Denial, Observer
 from imserver.auth.quotas import ConnectionQuota, Expiry
 from imserver.auth.rules import (
     ALLOWED,
@@ -46,7 +46,7 @@ from imserver.logging import OncePerMinute
 from imserver.metrics import Metrics
 from imserver.model import ACTION_PREFIX
 from imserver.transport.connection import Connection, Encoding
-from imserver.transport.gate import OPAQUE, Origins, host_name
+from imserver.transport.gate import OPAQUE, Origins, host_name, host_of
 from imserver.transport.states import CLOSING
 
 log = logging.getLogger(__name__)
@@ -167,11 +167,11 @@ class Logins:
             self.refused("undecided", app, user, request.peer, str(unavailable))
             return UNDECIDED
         if self._quota.full(rule.name, rule.tenant.max_connections, request):
-            return self._denied("limit", APP_FULL, app, user, request)
+            return self._full(app, user, request)
         if rule.by_back_end:
             decision = self._ask_back_end(app, decision, user, token, dialect, request, device)
             if decision.ok and self._quota.full(rule.name, rule.tenant.max_connections, request):
-                return self._denied("limit", APP_FULL, app, user, request)
+                return self._full(app, user, request)
         if decision.ok and isinstance(request, Connection) and request.state < CLOSING:
             # The connection may have closed during the webhook.
             self._quota.take(rule.name, rule.tenant.max_connections, request)
@@ -191,7 +191,7 @@ class Logins:
         if connection.origin and not self._is_allowed(rule, connection.origin, dialect):
             return self._bad_origin(rule, connection)
         if self._quota.full(rule.name, rule.tenant.max_connections, connection):
-            return self._denied("limit", APP_FULL, app, "", connection)
+            return self._full(app, "", connection)
         return ALLOWED
 
     # --- other requests -------------------------------------------------------------------------------------
@@ -339,6 +339,17 @@ class Logins:
         setting = "server.origins" if rule.origins is None else f"origins of app {rule.name}"
         self._origins.log_refused(f"login to {rule.name}", request.origin, setting, request.peer)
         self._metrics.login_refused("origin")
+        self._observer.refused(
+            Denial(
+                "login",
+                "origin",
+                rule.name,
+                address=host_of(request.peer),
+                limit=setting,
+                detail=request.origin,
+                request=request.peer,
+            )
+        )
         return BAD_ORIGIN
 
     def _denied(
@@ -347,18 +358,48 @@ class Logins:
         self.refused(reason, app, user, request.peer)
         return decision
 
-    def refused(self, reason: errors.LoginRefusal, app: str, user: str, peer: str, detail: str = "") -> None:
-        """Count a refused login by its reason, and log it: a line per cause and minute, and at most
-        :data:`MAX_REFUSALS_LOGGED` per minute. Never switches.
+    def _full(self, app: str, user: str, request: LoginRequest) -> LoginDecision:
+        self.refused("limit", app, user, request.peer, limit="max_connections")
+        return APP_FULL
+
+    def refused(
+        self,
+        reason: errors.LoginRefusal,
+        app: str,
+        user: str,
+        peer: str,
+        detail: str = "",
+        *,
+        account: str = "",
+        limit: str = "",
+        until: float = 0,
+    ) -> None:
+        """Count a refused login by its reason, tell the observer, and log it: a line per cause and minute,
+        and at most :data:`MAX_REFUSALS_LOGGED` per minute. Never switches.
 
         ``app`` and ``user`` may be any text of a client, and ``detail`` may quote its token: each is cut.
+        ``peer``: its address, with or without a port. ``account``: the id of the account whose login it is.
+        ``limit``: what has refused it, ``until`` when that ends (Unix seconds; 0: unknown).
         """
         self._metrics.login_refused(reason)
         detail, user = detail[:_CAUSE_SHOWN], user[:_USER_SHOWN]
-        if log.isEnabledFor(logging.INFO) and self._logged.is_new(app, f"{reason} {user} {detail}"):
+        known = app if self._get(app) is not None else ""
+        explanation = detail if known or not app else f"app {app[:_USER_SHOWN]!r}"
+        address = host_of(peer)
+        connection = "" if peer == address else peer
+        self._observer.refused(
+            Denial("login", reason, known, user, account, address, limit, until, explanation, connection)
+        )
+        if log.isEnabledFor(logging.INFO) and self._logged.is_new(app, f"{reason} {user}{account} {detail}"):
             cause = f"{reason} ({detail})" if detail else reason
-            shown = app if self._get(app) is not None else repr(app[:_USER_SHOWN])
-            log.info("login of %r in %s refused: %s", user, shown, cause, extra={"connection": peer})
+            who = f"account {account}" if account else repr(user)
+            log.info(
+                "login of %s in %s refused: %s",
+                who,
+                known or repr(app[:_USER_SHOWN]),
+                cause,
+                extra={"connection": peer},
+            )
 
     def holds_token(self, connection: Connection) -> bool:
         """Whether the session of ``connection`` ends with a token. A new login may renew such a session."""

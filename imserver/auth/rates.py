@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
-from itertools import islice
+from collections.abc import Callable, Hashable, Iterator
+from itertools import chain, islice
 from time import monotonic_ns
 from typing import Final
 
 from msgspec import Struct
 
+from imserver.clock import is_long_turn, serve_others
 from imserver.errors import ImserverError
 from imserver.transport.proxies import is_loopback, network_of
 
@@ -76,11 +77,13 @@ RATES: Final = (
 
 
 class TooManyRequests(ImserverError):
-    """Somebody has no token left. ``seconds``: time until the next request is allowed."""
+    """Somebody has no token left. ``seconds``: time until the next request is allowed. ``limit``: the name of
+    the rate."""
 
-    def __init__(self, seconds: int) -> None:
+    def __init__(self, seconds: int, limit: str = "") -> None:
         super().__init__(f"too many requests; the next one may be tried in {seconds} s")
         self.seconds = seconds
+        self.limit = limit
 
 
 Shared = Callable[[str, float, float, float], float | None]
@@ -91,8 +94,8 @@ class Buckets:
     """Owner of the buckets of one rate on a node: one for each payer.
 
     A bucket gets ``number`` tokens every ``seconds``; 0: no limit. ``shared``: the nodes of a cluster count
-    together, in :meth:`require`, :meth:`give_back` and :meth:`forget`, which may switch then. While Redis
-    does not answer, each node counts by itself. Nothing else switches.
+    together, in :meth:`require`, :meth:`give_back`, :meth:`forget` and :meth:`wait`, which may switch then.
+    While Redis does not answer, each node counts by itself. Nothing else switches.
     """
 
     __slots__ = ("_capacity", "_each", "_full_at", "_shared", "number", "rate", "seconds")
@@ -141,13 +144,13 @@ class Buckets:
             return
         seconds = self._count_shared(payer, tokens)
         if seconds:
-            raise TooManyRequests(math.ceil(seconds))
+            raise TooManyRequests(math.ceil(seconds), self.rate.name)
         if seconds is not None:
             self.charge(payer, tokens)
         elif not self.take(payer, tokens, number):
             each, capacity = self._measured(number or self.number)
             missing = self._debt(payer) + tokens * each - capacity
-            raise TooManyRequests(max(math.ceil(missing / _SECOND), 1))
+            raise TooManyRequests(max(math.ceil(missing / _SECOND), 1), self.rate.name)
 
     def require_one(self, payer: Hashable, tokens: int) -> None:
         """Take tokens if there is one, even if there are too few: for what is as many as its caller likes.
@@ -174,6 +177,24 @@ class Buckets:
         self._count_shared(payer, -self.number)
         self._full_at.pop(payer, None)
 
+    def payers(self) -> list[Hashable]:
+        """Those whose buckets this node has filled less than wholly, in the order of their last payment."""
+        return list(self._full_at)
+
+    def wait(self, payer: Hashable) -> int:
+        """Seconds until a payer has a token, rounded up. 0: it has one, or its limit is not known here."""
+        if not self.number:
+            return 0
+        seconds = self._count_shared(payer, 0)
+        if seconds is None:
+            seconds = (self._debt(payer) + self._each - self._capacity) / _SECOND
+        return max(math.ceil(seconds), 0)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether the nodes of a cluster count together."""
+        return self._shared is not None
+
     def left(self, payer: Hashable) -> tuple[int, int]:
         """How many tokens a payer has left, and the seconds until its bucket is full, rounded up."""
         debt = self._debt(payer)
@@ -184,7 +205,9 @@ class Buckets:
         return max(self._full_at.get(payer, 0) - monotonic_ns(), 0)
 
     def _count_shared(self, payer: Hashable, tokens: float) -> float | None:
-        """Count for all nodes: 0, or the seconds until there are enough tokens. None: count here."""
+        """Count for all nodes: 0, or the seconds until there are enough tokens. None: count here.
+
+        ``tokens`` 0: only look whether there is one."""
         if self._shared is None or not self.number:
             return None
         return self._shared(f"{self.rate.name}:{payer!r}", self.number, self.seconds / self.number, tokens)
@@ -196,6 +219,72 @@ class Buckets:
             if full_at[oldest] > now - _FULL_BUCKET_STAYS and len(full_at) <= MAX_PAYERS:
                 break
             del full_at[oldest]
+
+
+class Payers(Struct, frozen=True):
+    """Somebody whose buckets are searched, by all the names under which they pay.
+
+    ``app``: what they pay in this app. ``names``: their user id and the number of their account; what they
+    have typed as their login, too. ``networks``: of their addresses, as :func:`network_of` returns them.
+    ``everywhere``: also what does not belong to an app, as requests from an address.
+    """
+
+    app: str
+    names: frozenset[Hashable]
+    networks: frozenset[str] = frozenset()
+    everywhere: bool = False
+
+    def has(self, payer: Hashable) -> bool:
+        """Whether this is somebody who pays. All payers are tuples with the app first, or texts."""
+        if not isinstance(payer, tuple):
+            return self.everywhere and payer in self.networks
+        app, *rest = payer
+        is_here = app == self.app or (self.everywhere and app == "")
+        return is_here and not (self.names.isdisjoint(rest) and self.networks.isdisjoint(rest))
+
+    def likely(self) -> Iterator[Hashable]:
+        """Payers that other nodes may have counted, also one that has ended since."""
+        apps = (self.app, "") if self.everywhere else (self.app,)
+        for app in apps:
+            yield from ((app, name) for name in chain(self.names, self.networks))
+            yield from ((app, name, network) for name in self.names for network in self.networks)
+        if self.everywhere:
+            yield from self.networks
+
+
+class BucketList:
+    """Owner of the list of the buckets of a node whose payers may wait for longer than seconds.
+
+    What a connection pays by the second is not in it: its bucket is full again before anybody looks.
+    """
+
+    def __init__(self) -> None:
+        self.all: list[Buckets] = []
+        """Read-only for others."""
+
+    def make(
+        self, rate: Rate, number: float = 0, seconds: float = 1.0, shared: Shared | None = None
+    ) -> Buckets:
+        """New buckets (:class:`Buckets`), which are in the list."""
+        buckets = Buckets(rate, number, seconds, shared)
+        self.all.append(buckets)
+        return buckets
+
+    def find(self, who: Payers, likely: bool = False) -> Iterator[tuple[Buckets, Hashable]]:
+        """The buckets of somebody that are not full on this node. May switch.
+
+        ``likely``: also those that only other nodes may have counted.
+        """
+        for buckets in tuple(self.all):
+            payers: dict[Hashable, None] = {}
+            for payer in buckets.payers():
+                if who.has(payer):
+                    payers[payer] = None
+                if is_long_turn():
+                    serve_others()
+            if likely and buckets.is_shared:
+                payers.update(dict.fromkeys(who.likely()))
+            yield from ((buckets, payer) for payer in payers)
 
 
 class SenderRates:

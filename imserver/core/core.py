@@ -12,10 +12,11 @@ from msgspec.structs import astuple
 from imserver.auth.accounts import AccountLookup, NoAccountLookup
 from imserver.auth.authority import AllowLists, Authority, Keys
 from imserver.auth.back_ends import BackEnds, NoBackEnds
+from imserver.auth.denials import Denials
 from imserver.auth.issuers import Issuers
 from imserver.auth.login import Logins
 from imserver.auth.login_tokens import LoginTokens
-from imserver.auth.observer import Observer, observer_of, report_commands
+from imserver.auth.observer import NoObserver, Observer, observer_of, report_commands
 from imserver.auth.page_tokens import PageTokens
 from imserver.auth.rates import SenderRates
 from imserver.auth.relations import NoRelations, Relations
@@ -172,6 +173,7 @@ class Core:
         self.sessions: SessionServices
         self.push: PushServices
         self.channels: ChannelServices
+        self.denials: Denials
         self.member: ClusterMember | None = None
         """This node as a member of a cluster; None on a node alone."""
         self.status: NodeStatus
@@ -226,6 +228,7 @@ class Core:
         )
         self.network.dispatcher.add(targets.sessions.rows())
         self.push = self._make_push(targets)
+        self.denials = self._make_denials()
         self.channels = self._make_channels(targets)
         self._hear_of_connections()
         self.status = self._make_status()
@@ -394,6 +397,16 @@ class Core:
         return PushServices(
             targets.idempotency, targets.reach, targets.pushes, pending, publishing, targets.rerouting
         )
+
+    def _make_denials(self) -> Denials:
+        """Build what tells the observers of refusals. Where nobody hears them, nothing is called."""
+        observer, network = self.identity.observer, self.network
+        denials = Denials(observer, self.sessions.sessions.banned_until)
+        if type(observer) is not NoObserver:
+            network.origins.on_refused.append(denials.connection)
+            network.dispatcher.refused = denials.command
+            network.ended.append(denials.ended)
+        return denials
 
     def _make_channels(self, targets: TargetServices) -> ChannelServices:
         """Build the commands of clients on channels."""

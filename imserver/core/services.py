@@ -15,7 +15,7 @@ from imserver.auth.back_ends import BackEnds
 from imserver.auth.login import Logins
 from imserver.auth.observer import Observer
 from imserver.auth.page_tokens import PageTokens
-from imserver.auth.rates import SenderRates, Shared
+from imserver.auth.rates import BucketList, SenderRates, Shared
 from imserver.auth.relations import Relations
 from imserver.auth.reviews import Reviews
 from imserver.auth.tenants import Tenants
@@ -63,8 +63,8 @@ class NodeState:
     """Owner of what changes about a node as a whole.
 
     Features read ``version``, ``started_at`` (Unix seconds), ``http_port`` and ``ws_port``. They log requests
-    that they answer themselves with ``request_log``. They append structs of numbers to ``counters``, which
-    the state of the node shows.
+    that they answer themselves with ``request_log``, and count what somebody pays for in buckets of
+    ``buckets.make``. They append structs of numbers to ``counters``, which the state of the node shows.
     """
 
     def __init__(self, config: Config, request_log: RequestLog) -> None:
@@ -75,6 +75,8 @@ class NodeState:
         self.data = DataDirectory(config.server.data_dir, shared=config.clustered)
         self.counters: list[Struct] = []
         """Numbers of features since the start, for its state."""
+        self.buckets = BucketList()
+        """What is counted for whom, so that it can be found and lifted."""
         self.serving = False
         """True from the end of the start to the beginning of the drain."""
         self.draining = False

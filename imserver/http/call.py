@@ -78,11 +78,17 @@ class Api:
         self.uses = core.identity.keys.uses
         self.tenants = core.identity.tenants
         self.sessions = core.sessions.sessions
+        self._denials = core.denials
         self.apps = core.sessions.hub.apps
         """Apps of the hub, by name. Most requests name one of them."""
         self.flusher = core.network.flusher
         self.limits = Limits(config.limits, core.identity.tenants)
-        self.rates = Rates(config.api.requests_per_second, self.limits.messages_per_second, core.node.metrics)
+        self.rates = Rates(
+            config.api.requests_per_second,
+            self.limits.messages_per_second,
+            core.node.metrics,
+            core.node.buckets,
+        )
         self.document = document
         self._core = core
         self._observer = core.identity.observer
@@ -114,15 +120,17 @@ class Api:
         principal = admit(self, endpoint, request)
         if isinstance(principal, HttpResponse):
             raise RequestRefused(principal)
-        app, refuses = "", True
+        call, refuses = None, True
         try:
             call = read(self, endpoint, request, principal)
-            app = call.app
             authorise(self, endpoint.route, call)
             self.rates.require(principal, request.host)
             refuses = False
+        except ApiProblem as problem:
+            self.report(request, problem, principal, call)
+            raise
         finally:
-            self.count(endpoint, principal, app, request, refuses)
+            self.count(endpoint, principal, "" if call is None else call.app, request, refuses)
         return call
 
     def count(
@@ -131,6 +139,15 @@ class Api:
         """Count a request with an API key. ``app``: ``""`` if it names none, or is not read yet."""
         if self.uses.wanted and principal.kind == "key":
             self.uses.add((principal.key, endpoint.name, app, request.host), refused)
+
+    def report(
+        self, request: HttpRequest, refusal: ApiProblem, principal: Principal, call: Call | None = None
+    ) -> None:
+        """Tell the observers of a refused request. ``call``: None, it was not read. Never switches."""
+        app, user = ("", "") if call is None else (call.app, call.user)
+        rate = refusal.rate
+        limit, seconds = ("", 0) if rate is None else (rate.limit, rate.seconds)
+        self._denials.request(request, refusal.problem, principal, app, user, refusal.detail, limit, seconds)
 
     def read_json(self, call: Call, decoder: msgspec.json.Decoder[T]) -> T:
         """Decode the body of a request, which known principals may compress. Raises :class:`ApiProblem`."""
@@ -427,9 +444,8 @@ def answer(
             return found
         assert type(found) is Principal
         admitted = found
-    filled = api.flusher.bulk_filled
+    filled, call, refuses = api.flusher.bulk_filled, None, False
     limited = route.limited and api.rates.per_second > 0
-    app, refuses = "", False
     try:
         if limited:
             api.rates.require(admitted, request.host)
@@ -437,7 +453,6 @@ def answer(
         if request.too_large or (size > api.limits.public_body_bytes and size > body_limit(api, admitted)):
             raise ApiProblem(Problems.BODY_TOO_LARGE)
         call = read(api, endpoint, request, admitted)
-        app = call.app
         authorise(api, route, call)
         if limited and call.cost > 1:
             api.rates.charge(admitted, request.host, call.cost - 1)
@@ -451,8 +466,9 @@ def answer(
         if route.act:
             _report_act(api, route, call, answer, finished)
     except Exception as error:
-        finished, refuses = refused(route, request, error), True
+        finished, refuses = refused(api, route, request, error, admitted, call), True
     if api.uses.wanted and admitted.kind == "key":  # as count(), without a call
+        app = "" if call is None else call.app
         api.uses.add((admitted.key, endpoint.name, app, request.host), refuses)
     if api.flusher.bulk_filled != filled:
         wait_for_broadcast(api, filled)
@@ -476,26 +492,25 @@ def admit(api: Api, endpoint: Endpoint, request: HttpRequest) -> Principal | Htt
             request.by = principal.label
             return principal
         except BadSignature as bad:
-            return route.style.refuse(Problems.SIGNATURE_INVALID, request, str(bad))
+            return refused(api, route, request, ApiProblem(Problems.SIGNATURE_INVALID, str(bad)))
         except (ApiProblem, Unavailable) as error:
-            return refused(route, request, error)
+            return refused(api, route, request, error)
     try:
         token = _token_of(route, request) if route.token_in else ""
         headers = with_key(route, request.headers) if route.key_in else request.headers
         principal = api.authority.identify(need, headers, request.host, token)
     except Unavailable as error:
-        return route.style.refuse(error.problem, request)
+        return refused(api, route, request, error)
     request.by = principal.label
     if principal.may(need):
         return principal
     api.count(endpoint, principal, "", request, refused=True)
-    problem, message = refusal(principal, need)
     if route.limited:
         try:
             api.rates.require(NOBODY, request.host)
         except ApiProblem as above:
-            return route.style.refuse(above.problem, request).with_headers(above.headers)
-    return route.style.refuse(problem, request, message)
+            return refused(api, route, request, above, principal)
+    return refused(api, route, request, ApiProblem(*refusal(principal, need)), principal)
 
 
 def with_key(route: Route, headers: Mapping[str, str]) -> Mapping[str, str]:
@@ -604,21 +619,32 @@ def authorise(api: Api, route: Route, call: Call) -> None:
             raise ApiProblem(Problems.FORBIDDEN)
 
 
-def refused(route: Route, request: HttpRequest, error: Exception) -> HttpResponse:
-    """The answer to a request that ended with this error, which is being handled."""
+def refused(
+    api: Api,
+    route: Route,
+    request: HttpRequest,
+    error: Exception,
+    principal: Principal = NOBODY,
+    call: Call | None = None,
+) -> HttpResponse:
+    """The answer to a request that ended with this error. The observers are told if that refuses it.
+
+    ``call``: None, it was not read.
+    """
     if (refusal_of := route.refusals.get(type(error))) is not None:
         error = refusal_of(error)
     if isinstance(error, TooManyRequests):
         error = too_many(error)
     if isinstance(error, RequestRefused):
         return error.answer
+    if isinstance(error, BadBody):
+        error = ApiProblem(Problems.BAD_REQUEST)
+    elif isinstance(error, Unavailable):
+        error = ApiProblem(error.problem)
     if isinstance(error, ApiProblem):
+        api.report(request, error, principal, call)
         finished = route.style.refuse(error.problem, request, error.detail)
         return finished.with_headers(error.headers) if error.headers else finished
-    if isinstance(error, BadBody):
-        return route.style.refuse(Problems.BAD_REQUEST, request)
-    if isinstance(error, Unavailable):
-        return route.style.refuse(error.problem, request)
     text = "%s %s from %s failed"
     log.error(text, request.method, route.path, request.host, extra={"request": request.id}, exc_info=error)
     return route.style.refuse(Problems.INTERNAL_ERROR, request)
@@ -627,13 +653,11 @@ def refused(route: Route, request: HttpRequest, error: Exception) -> HttpRespons
 def run_command(api: Api, endpoint: Endpoint, principal: Principal, request: HttpRequest) -> HttpResponse:
     """Answer a command of a batch or of a publisher connection, as its route would. May switch."""
     route = endpoint.route
-    app, refuses = "", True
+    call, refuses = None, True
     try:
         if not principal.may(route.need):
-            problem, message = refusal(principal, route.need)
-            return route.style.refuse(problem, request, message)
+            return refused(api, route, request, ApiProblem(*refusal(principal, route.need)), principal)
         call = read(api, endpoint, request, principal)
-        app = call.app
         authorise(api, route, call)
         assert route.function is not None
         answer = None
@@ -648,9 +672,9 @@ def run_command(api: Api, endpoint: Endpoint, principal: Principal, request: Htt
         refuses = False
         return finished
     except Exception as error:
-        return refused(route, request, error)
+        return refused(api, route, request, error, principal, call)
     finally:
-        api.count(endpoint, principal, app, request, refuses)
+        api.count(endpoint, principal, "" if call is None else call.app, request, refuses)
 
 
 def _report_act(api: Api, route: Route, call: Call, answer: Any, finished: HttpResponse) -> None:

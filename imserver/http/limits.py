@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from imserver.auth.principal import Principal
-from imserver.auth.rates import HTTP_MESSAGES, REQUESTS, Buckets, TooManyRequests
+from imserver.auth.rates import HTTP_MESSAGES, REQUESTS, BucketList, Buckets, TooManyRequests
 from imserver.auth.tenants import Tenants
 from imserver.config.settings import LimitSettings
 from imserver.errors import Problems
@@ -51,7 +51,7 @@ class Limits:
 
 def too_many(error: TooManyRequests) -> ApiProblem:
     """The refusal that says when the next attempt is allowed."""
-    return ApiProblem(Problems.TOO_MANY_REQUESTS, headers=(("Retry-After", str(error.seconds)),))
+    return ApiProblem(Problems.TOO_MANY_REQUESTS, "", (("Retry-After", str(error.seconds)),), error)
 
 
 class Rates:
@@ -61,14 +61,18 @@ class Rates:
     """
 
     def __init__(
-        self, per_second: float, messages_per_second: Callable[[str], float], metrics: Metrics
+        self,
+        per_second: float,
+        messages_per_second: Callable[[str], float],
+        metrics: Metrics,
+        buckets: BucketList,
     ) -> None:
         self._messages_per_second = messages_per_second
         self._metrics = metrics
-        self._requests = Buckets(REQUESTS, per_second)
+        self._requests = buckets.make(REQUESTS, per_second)
         self.per_second = per_second
         """The limit of requests."""
-        self._messages = Buckets(HTTP_MESSAGES)
+        self._messages = buckets.make(HTTP_MESSAGES)
 
     def set(self, per_second: float) -> None:
         """Change the limit of requests, and fill all buckets."""

@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from imserver import errors
+from imserver.auth.rates import TooManyRequests
 from imserver.clock import is_long_turn, serve_others
 from imserver.errors import HttpProblem
 from imserver.logging import RequestLog
@@ -97,15 +98,21 @@ REPEATED: Final = constant(success({}))
 
 
 class ApiProblem(Exception):
-    """Refuses a request with this problem. ``detail`` replaces its usual message."""
+    """Refuses a request with this problem. ``detail`` replaces its usual message. ``rate``: the rate that
+    refuses it, and the time until the next request is allowed."""
 
     def __init__(
-        self, problem: HttpProblem, detail: str = "", headers: tuple[tuple[str, str], ...] = ()
+        self,
+        problem: HttpProblem,
+        detail: str = "",
+        headers: tuple[tuple[str, str], ...] = (),
+        rate: TooManyRequests | None = None,
     ) -> None:
         super().__init__(detail or problem.message)
         self.problem = problem
         self.detail = detail
         self.headers = headers
+        self.rate = rate
 
 
 class Style(Protocol):

@@ -8,7 +8,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType, field
 
 from imserver import errors
 from imserver.auth.rates import TooManyRequests
-from imserver.errors import StorageUnavailable
+from imserver.errors import StorageUnavailable, TooManyMessages
 from imserver.messages.acks import AckingLogSubscription
 from imserver.messages.annotations import RefusedView
 from imserver.messages.catch_up import CatchUp
@@ -43,6 +43,7 @@ from imserver.transport.connection import Connection, app_and_user
 from imserver.transport.dispatch import CommandRow, CommandTable
 
 _NOT_STORED: Final = Reply(errors.ReplyCode.NOT_STORED)
+_TOO_MANY_MESSAGES: Final = Reply(errors.ReplyCode.NOT_STORED, None, "rate")
 _REFUSED: Final = Reply(errors.ReplyCode.UNAUTHORIZED)
 _OK: Final = Reply(errors.ReplyCode.OK)
 _TOO_MANY: Final[dict[type[Exception], int]] = {TooManyRequests: errors.ReplyCode.NOT_STORED}
@@ -290,10 +291,10 @@ def _reply_to(command: Send, result: Stored) -> Reply:
             view.replaced = ReplacedView(stored.type, stored.text, stored.data, stored.base64)
         return Reply(errors.ReplyCode.OK, view)
     if isinstance(result, Rejected) and result.reason == RejectReason.REJECTED:
-        return Reply(errors.ReplyCode.UNAUTHORIZED, RejectedView(result.detail))
+        return Reply(errors.ReplyCode.UNAUTHORIZED, RejectedView(result.detail), result.reason)
     if isinstance(result, Rejected):
-        return Reply(result.reply_code, RefusedView(result.reason))
-    return _NOT_STORED
+        return Reply(result.reply_code, RefusedView(result.reason), result.reason)
+    return _TOO_MANY_MESSAGES if isinstance(result, TooManyMessages) else _NOT_STORED
 
 
 def _search_page(entries: list[Entry], before: int) -> SearchPage:

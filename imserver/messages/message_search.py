@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import monotonic
 from typing import Final
 
 from gevent.lock import BoundedSemaphore
 
-from imserver.auth.rates import Buckets
+from imserver.auth.rates import Buckets, Rate
 from imserver.errors import StorageUnavailable
 from imserver.messages.commands import (
     NO_FILTER,
@@ -33,11 +34,11 @@ class MessageSearch:
     """Searches of messages. Owner of the turns: few searches run at a time, so that the database has time for
     everything else. Each user pays for the time that their searches take."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, buckets: Callable[[Rate, float, float], Buckets] = Buckets) -> None:
         self._log = store.part(MessageLog)
         self._turns = BoundedSemaphore(SEARCHES_AT_ONCE)
         self._waiting = 0
-        self._time = Buckets(SEARCH_TIME, SEARCH_MILLISECONDS, 60.0)
+        self._time = buckets(SEARCH_TIME, SEARCH_MILLISECONDS, 60.0)
 
     def search(
         self,

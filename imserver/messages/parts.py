@@ -79,7 +79,7 @@ def _make_services(core: Core) -> MessageServices:
     messaging.add_to(core.cluster.queries)
     _answer_questions(core, messaging, channel_log)
     signals = _make_signals(core, messaging)
-    receipts, search = Receipts(signals, store), MessageSearch(store)
+    receipts, search = Receipts(signals, store), MessageSearch(store, core.node.buckets.make)
     commands = MessageCommands(sessions.sessions, messaging, receipts, search, store)
     for service in (commands, AnnotationCommands(store), receipts, signals):
         core.network.dispatcher.add(service.rows())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Sequence
 from itertools import chain
-from time import monotonic
+from time import monotonic, time
 from typing import Final
 from weakref import ref
 
@@ -131,18 +131,17 @@ class SessionRefused(Exception):
     """A session does not begin, with a reply code.
 
     ``reason``: for the log and the counters (None: they have it already). ``close``: the code with which the
-    connection is closed (0: it stays open).
+    connection is closed (0: it stays open). ``until``: when what refuses it ends, in Unix seconds.
     """
 
-    def __init__(self, code: int, reason: errors.LoginRefusal | None = None, close: int = 0) -> None:
+    def __init__(
+        self, code: int, reason: errors.LoginRefusal | None = None, close: int = 0, until: float = 0
+    ) -> None:
         super().__init__(code)
         self.code = code
         self.reason = reason
         self.close = close
-
-
-def _banned() -> SessionRefused:
-    return SessionRefused(errors.ReplyCode.UNAUTHORIZED, "banned", errors.CloseCode.BANNED)
+        self.until = until
 
 
 def _rivals(app: App, login: Login, connection: Connection) -> list[Connection]:
@@ -256,7 +255,7 @@ class Sessions:
         these is alive, or if the user is banned.
         """
         if self.is_banned(login.app, login.user):
-            raise _banned()
+            raise self._banned(login)
         if app.policy not in ("single", "refuse"):
             return ()
         rivals = _rivals(app, login, connection)
@@ -267,15 +266,19 @@ class Sessions:
             if alive or any(rival not in old for rival in rivals):
                 raise SessionRefused(errors.ReplyCode.FAILED, "policy", errors.CloseCode.REFUSED)
             if self.is_banned(login.app, login.user):
-                raise _banned()
+                raise self._banned(login)
         return rivals
+
+    def _banned(self, login: Login) -> SessionRefused:
+        until = self.banned_until(login.app, login.user)
+        return SessionRefused(errors.ReplyCode.UNAUTHORIZED, "banned", errors.CloseCode.BANNED, until)
 
     def _check_kicks(self, login: Login, kicks: int) -> None:
         """Raise SessionRefused if the user was kicked, or the app was deleted, after the first ``kicks``
         kicks."""
         if self.kicks.since(kicks, login.app, login.user, login.device):
             if self.is_banned(login.app, login.user):
-                raise _banned()
+                raise self._banned(login)
             raise SessionRefused(errors.ReplyCode.UNAUTHORIZED, "kicked", errors.CloseCode.KICKED)
         if self.kicks.app_deleted_since(kicks, login.app):
             raise SessionRefused(errors.ReplyCode.UNAUTHORIZED, "deleted", errors.CloseCode.APP_DELETED)
@@ -559,7 +562,7 @@ class Sessions:
         if refused.close:
             connection.close(refused.close)
         if refused.reason is not None:
-            self._logins.refused(refused.reason, login.app, login.user, connection.peer)
+            self._logins.refused(refused.reason, login.app, login.user, connection.peer, until=refused.until)
         return refused.code
 
     def bans(self, app: str) -> dict[str, float]:
@@ -568,6 +571,12 @@ class Sessions:
         return {
             user: until - now for (name, user), until in self._bans.items() if name == app and until > now
         }
+
+    def banned_until(self, app: str, user: str) -> float:
+        """When the ban of a user ends, in Unix seconds, according to this node's list; 0: there is none.
+        Never switches."""
+        until = self._bans.get((app, user), 0.0) - monotonic()
+        return time() + until if until > 0 else 0.0
 
     def is_banned(self, app: str, user: str) -> bool:
         """Whether a user is banned, according to this node's list. Never switches."""

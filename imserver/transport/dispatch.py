@@ -17,6 +17,7 @@ from imserver.transport.connection import Connection, Serve
 
 log = logging.getLogger(__name__)
 
+_OK: Final = errors.ReplyCode.OK
 _NOT_LOGGED_IN: Final = Reply(errors.ReplyCode.NOT_LOGGED_IN)
 _FAILED: Final = Reply(errors.ReplyCode.SYSTEM)
 _NOT_STORED: Final = Reply(errors.ReplyCode.NOT_STORED)
@@ -54,12 +55,15 @@ class Dispatcher:
     """Runs the commands of all dialects from one table. ``tables``: those of the services that run them.
 
     ``acted(connection, act, command)`` is called for rows with an ``act``; it may be set later, and switch.
+    ``refused(connection, request, reply, error)`` is called with each reply that refuses a command, and the
+    exception that is the reason; it may be set later.
     """
 
     def __init__(self, tables: Iterable[CommandTable], metrics: Metrics) -> None:
         self.table: dict[type, CommandRow] = {}
         self._metrics = metrics
         self.acted: Callable[[Connection, str, Command], None] = _nobody_hears
+        self.refused: Callable[[Connection, Request, Reply, Exception | None], None] = _nobody_hears
         for rows in tables:
             self.add(rows)
 
@@ -86,6 +90,7 @@ class Dispatcher:
             return
         command = request.command
         reply: Reply | None
+        reason: Exception | None = None
         if command is None:
             reply = Reply(request.code)
         else:
@@ -97,7 +102,7 @@ class Dispatcher:
             else:
                 try:
                     if row.answers:
-                        reply = row.run(connection, command, partial(_reply, connection, request))
+                        reply = row.run(connection, command, partial(self._reply, connection, request))
                     else:
                         reply = row.run(connection, command)
                         if row.act:
@@ -108,9 +113,18 @@ class Dispatcher:
                     code = row.refusals.get(type(error))
                     if code is None:
                         log.exception("%s failed", request.name, extra={"connection": connection.peer})
-                    reply = _FAILED if code is None else Reply(code)
+                    reply, reason = _FAILED if code is None else Reply(code), error
         if reply is not None:
-            _reply(connection, request, reply)
+            self._reply(connection, request, reply, reason)
+
+    def _reply(
+        self, connection: Connection, request: Request, reply: Reply, reason: Exception | None = None
+    ) -> None:
+        if reply.code != _OK:
+            self.refused(connection, request, reply, reason)
+        payload = connection.encoding.dialect.encode_reply(request, reply)
+        if payload is not None:
+            connection.send(payload)
 
     def run(self, connection: Connection, command: Command, answer: Callable[[Reply], None]) -> Reply | None:
         """Run a command that the row of another command stands for. Its arguments and result are those of
@@ -153,9 +167,3 @@ def serve_each(serve: Serve) -> Serve:
             serve(connection, request, text)
 
     return serve_requests
-
-
-def _reply(connection: Connection, request: Request, reply: Reply) -> None:
-    payload = connection.encoding.dialect.encode_reply(request, reply)
-    if payload is not None:
-        connection.send(payload)

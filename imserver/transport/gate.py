@@ -109,6 +109,8 @@ class Origins:
         self._warned = False
         self._warn_at = 0.0
         self._pages = OncePerMinute(_ORIGINS_LOGGED)
+        self.on_refused: list[Callable[[str, str, str], object]] = []
+        """Called with the setting that refuses a connection, its ``peer``, and the host of its page."""
         self.set_policy(policy)
 
     def set_policy(self, policy: GatePolicy) -> None:
@@ -228,6 +230,11 @@ class Origins:
             or origin in self._apps
         )
 
+    def report_refused(self, limit: str, peer: str, origin: str = "") -> None:
+        """Report that a connection is refused by this setting."""
+        for listener in self.on_refused:
+            listener(limit, peer, origin)
+
     def log_refused(self, what: str, origin: str, setting: str, peer: str) -> None:
         """Log a page of the host ``origin``, which ``setting`` does not list: once a minute for each host.
 
@@ -345,8 +352,8 @@ def accept_token(key: str) -> str:
 
 
 def host_of(peer: str) -> str:
-    """The host in a connection's ``peer``, without the brackets of IPv6."""
-    return peer.rpartition(":")[0].strip("[]")
+    """The host in a ``peer``, without the brackets of IPv6. That of a request may have no port."""
+    return peer.rpartition(":")[0].strip("[]") if peer[:1] == "[" or peer.count(":") == 1 else peer
 
 
 class Gate:
@@ -455,17 +462,23 @@ class Gate:
         if self.full:
             return errors.CloseCode.GOING_AWAY
         if self.limit and self.connections >= self.limit:
-            return errors.CloseCode.NODE_FULL
+            return self._full("limits.max_connections", peer)
         if (
             self._limit_per_address
             and self.per_address[network_of(host)] >= self._limit_per_address
             and not is_loopback(host)
         ):
-            return errors.CloseCode.NODE_FULL
+            return self._full("limits.max_connections_per_address", peer)
         if not self.origins.passes(origin, dialect.any_origin):
-            self.origins.log_refused("connection", origin, "server.origins, or to origins of an app", peer)
+            setting = "server.origins, or to origins of an app"
+            self.origins.log_refused("connection", origin, setting, peer)
+            self.origins.report_refused("server.origins", peer, origin)
             return errors.CloseCode.NOT_ALLOWED
         return 0
+
+    def _full(self, limit: str, peer: str) -> int:
+        self.origins.report_refused(limit, peer)
+        return errors.CloseCode.NODE_FULL
 
     def _negotiate(self, headers: Mapping[str, str]) -> tuple[str, int]:
         """Accept the first usable permessage-deflate offer (RFC 7692). Returns the response and our

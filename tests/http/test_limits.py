@@ -4,6 +4,7 @@ import pytest
 
 from imserver.auth import rates as module
 from imserver.auth.principal import DEMO, NOBODY, Principal
+from imserver.auth.rates import BucketList
 from imserver.http.limits import Rates
 from imserver.http.reply import ApiProblem
 from imserver.metrics import Metrics
@@ -23,7 +24,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def rates_of(per_second: float, metrics: Metrics | None = None) -> Rates:
     """``per_second`` requests, and messages of accounts in all apps but ``free``."""
     limits = {"free": 0.0}
-    return Rates(per_second, lambda app: limits.get(app, per_second), metrics or Metrics())
+    return Rates(per_second, lambda app: limits.get(app, per_second), metrics or Metrics(), BucketList())
 
 
 def takes(rates: Rates, principal: Principal = ONE, host: str = "h") -> bool:

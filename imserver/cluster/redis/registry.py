@@ -255,8 +255,9 @@ class RedisRegistry:
     def attempt(self, name: str, most: float, each_seconds: float, weight: float) -> float | None:
         """Count ``weight`` attempts under a name for all nodes, at most ``most``.
 
-        Each attempt expires after ``each_seconds``. A negative weight takes some back. Returns 0, or the
-        seconds after which they would be counted. None: the caller must count locally.
+        Each attempt expires after ``each_seconds``. A negative weight takes some back. 0 counts nothing, and
+        asks about one. Returns 0, or the seconds after which they would be counted. None: the caller must
+        count locally.
         """
         key = ATTEMPTS + sha256(encoded(name)).hexdigest()  # names contain phone numbers
         replies = self.pipeline.execute_all([("EVALSHA", ATTEMPT, 1, key, most, each_seconds * 1000, weight)])

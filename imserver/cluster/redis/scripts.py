@@ -202,10 +202,11 @@ return gone
 
 ATTEMPT: Final = script("""
 -- KEYS: attempts under a name. ARGV: how many there may be, milliseconds after which each is forgotten,
--- how many to count (negative: to take back). Returns 0, or the milliseconds to wait.
+-- how many to count (negative: to take back; 0: only look for one). Returns 0, or the milliseconds to wait.
 local most, each, weight = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local found = redis.call('HMGET', KEYS[1], 'count', 'since')
 local count = math.max(0, tonumber(found[1] or '0') - (now - tonumber(found[2] or '0')) / each)
+if weight == 0 then return math.max(0, math.ceil((count + 1 - most) * each)) end
 local above = count + weight - most
 if weight > 0 and above > 0 then return math.ceil(above * each) end
 count = math.max(0, count + weight)

@@ -117,7 +117,7 @@ CLOSE_SUBSCRIPTION_EXPIRED: Final = 3006
 _DENIED: Final = Reply(codes.PERMISSION_DENIED)
 _EXPIRED: Final = Reply(codes.TOKEN_EXPIRED)
 _INTERNAL: Final = Reply(codes.INTERNAL)
-REFUSALS: Final = {
+_REPLIES: Final = {
     "name": Reply(codes.BAD_DATA),
     "unknown": Reply(codes.UNKNOWN_CHANNEL),
     "denied": _DENIED,
@@ -131,6 +131,7 @@ REFUSALS: Final = {
     "not_available": Reply(codes.NOT_AVAILABLE),
     "unrecoverable": Reply(codes.UNRECOVERABLE),
 }
+REFUSALS: Final = {reason: replace(reply, why=reason) for reason, reply in _REPLIES.items()}
 """Reason of a :class:`ChannelRefused` → the error of the client."""
 
 
@@ -251,7 +252,7 @@ class CentrifugeAnswers(ChannelAnswers):
     def refused(self, refused: ChannelRefused) -> Reply:
         """An error of Centrifugo, or that of the back end."""
         if refused.error is not None:
-            return Reply(codes.PERMISSION_DENIED, refused.error)
+            return Reply(codes.PERMISSION_DENIED, refused.error, refused.reason)
         return REFUSALS[refused.reason]
 
     def are_renewed(self, app: str, options: ChannelSettings) -> bool:

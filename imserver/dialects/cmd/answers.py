@@ -102,7 +102,7 @@ class CmdAnswers(ChannelAnswers):
         data: dict[str, Any] = {"refused": refused.reason}
         if refused.error is not None:
             data["error"] = {"code": refused.error.code, "message": refused.error.message}
-        return Reply(CODE_OF[refused.reason], data)
+        return Reply(CODE_OF[refused.reason], data, refused.reason)
 
     def subscribed(
         self, connection: Connection, command: Subscribe, found: Subscribed, _data: Raw | UnsetType, _end: int

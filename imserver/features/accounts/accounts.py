@@ -13,6 +13,8 @@ from secrets import randbits
 from time import gmtime, strftime, time
 from typing import Any, Final
 
+from msgspec import Struct
+
 from imserver.features.accounts.contract import (
     AVATAR_CHARACTERS,
     FOR_GOOD,
@@ -97,8 +99,8 @@ SessionCloser = Callable[[str, Sequence[str], str | None], object]
 """Called with (app, users, device)."""
 Erase = Callable[[str, str], object]
 """(app, user): deletes the data of an account elsewhere. May switch. Does nothing the second time."""
-Refused = Callable[[LoginRefusal, str, str, str], object]
-"""Called with (reason, app, user, address) of a refused login. Identifiers are personal: user is ``""``."""
+Refused = Callable[..., object]
+"""See ``Logins.refused``. Identifiers are personal: the user is ``""``, and an account is named by its id."""
 _DEVICE_BITS: Final = 53
 """Bits of a login number: exact in the JSON of every language."""
 
@@ -150,6 +152,17 @@ class UnknownAccount(ImserverError):
 
 class UnknownDevice(ImserverError):
     """The account has no such login."""
+
+
+class Attempt(Struct):
+    """A login that may be refused. ``account``: the user id of its account, when it is known; for operators
+    only, because no answer says whether an account exists."""
+
+    account: str = ""
+
+
+def _payer(app: str, device: KnownDevice) -> tuple[str, int, int]:
+    return app, device.account, device.login
 
 
 class Accounts:
@@ -298,13 +311,14 @@ class Accounts:
 
         Raises NoAccounts, PasswordsOff, WrongLogin, AccountLocked, TooManyRequests and Overloaded.
         """
-        with self.counting_refusals(app, address, _REFUSALS):
+        with self.counting_refusals(app, address, _REFUSALS) as attempt:
             self._require_passwords(app)
             device = self._charge(app, address, earlier)
             if not may_be_login(login, password):
                 raise WrongLogin
             names = candidates(login)
             found = self._accounts.by_login(app, *names)
+            attempt.account = "" if found is None else found[0].user
             account = self._verified(app, found, names[0][1], password, address, device)
             _require_unlocked(account)
             return account
@@ -312,12 +326,18 @@ class Accounts:
     @contextmanager
     def counting_refusals(
         self, app: str, address: str, reasons: Mapping[type[Exception], LoginRefusal]
-    ) -> Iterator[None]:
+    ) -> Iterator[Attempt]:
         """Count the login in this block as refused if it raises one of these exceptions."""
+        attempt = Attempt()
         try:
-            yield
+            yield attempt
         except tuple(reasons) as error:
-            self._refused(reasons[type(error)], app, "", address)
+            limit, until = "", 0.0
+            if isinstance(error, TooManyRequests):
+                limit, until = error.limit, time() + error.seconds
+            self._refused(
+                reasons[type(error)], app, "", address, account=attempt.account, limit=limit, until=until
+            )
             raise
 
     def _charge(self, app: str, address: str, earlier: str) -> KnownDevice | None:
@@ -326,7 +346,7 @@ class Accounts:
         Returns the device, which may be one of another account. Raises TooManyRequests.
         """
         device = self._tokens.device_of(earlier)
-        self._logins.require(device or by_address(app, address))
+        self._logins.require(by_address(app, address) if device is None else _payer(app, device))
         return device
 
     def _verified(
@@ -350,7 +370,7 @@ class Accounts:
             device = None
             self._logins.require(by_address(app, address))
         if device is not None:
-            own = (self._by_device, device)
+            own = (self._by_device, _payer(app, device))
             counts: list[tuple[Buckets, Hashable]] = [own]
         else:
             network = network_of(address)
@@ -546,6 +566,11 @@ class Accounts:
         """
         self._require_passwords(app)
         self._logins.require(by_address(app, address))
+
+    def with_login(self, app: str, login: str) -> Account | None:
+        """The account with this identifier, for operators: no answer to others says whether it exists."""
+        found = self._accounts.by_login(app, *candidates(login)) if self._tokens.wanted_in(app) else None
+        return None if found is None else found[0]
 
     def may_reset(self, app: str, login: str) -> Account | None:
         """The account with this identifier, if it has a password to reset and an e-mail address."""

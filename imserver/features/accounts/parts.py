@@ -20,7 +20,6 @@ from imserver.features.accounts.rows import AccountStore
 from imserver.features.accounts.settings import AccountSettings, SmtpSettings
 from imserver.features.accounts.tokens import AccountTokens
 from imserver.plugin import Answers, FeatureParts
-from imserver.plugin.identity import Buckets
 from imserver.plugin.messages import MessageServices
 from imserver.plugin.services import Core, Foundation
 from imserver.plugin.settings import settings_of
@@ -62,7 +61,7 @@ def build(core: Core) -> FeatureParts:
     """Build the rest, and join it to the core."""
     config, rows = core.config, AccountStore(core.storage.store)
     tokens, relations = core.service(AccountTokens), core.service(AccountRelations)
-    buckets = partial(Buckets, shared=core.cluster.attempt)
+    buckets = partial(core.node.buckets.make, shared=core.cluster.attempt)
     accounts = Accounts(
         config,
         tokens,

@@ -34,7 +34,6 @@ from imserver.plugin.identity import (
     GOCHAT,
     AccountSession,
     BadToken,
-    Buckets,
     TokenExpired,
     token_end,
 )
@@ -163,8 +162,8 @@ class AccountTokens:
     def __init__(self, base: Foundation, accounts: AccountStore) -> None:
         self._accounts = accounts
         self._rates, limits = base.sender_rates, settings_of(base.config, SenderLimits)
-        self.bot_messages = Buckets(BOT_MESSAGES, limits.bot_rate)
-        self._guest_messages = Buckets(GUEST_MESSAGES, limits.guest_rate)
+        self.bot_messages = base.node.buckets.make(BOT_MESSAGES, limits.bot_rate)
+        self._guest_messages = base.node.buckets.make(GUEST_MESSAGES, limits.guest_rate)
         self._tenants = base.tenants
         self._keys = base.keys
         self._settings = base.config.jwt

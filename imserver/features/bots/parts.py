@@ -13,7 +13,6 @@ from imserver.features.bots.settings import HOOK_REQUESTS, BotLimits, BotSetting
 from imserver.features.groups.parts import groups_of
 from imserver.features.webhooks import webhooks_of
 from imserver.plugin import FeatureParts
-from imserver.plugin.identity import Buckets
 from imserver.plugin.messages import MessageServices
 from imserver.plugin.runtime import PublicRequests
 from imserver.plugin.services import Core
@@ -63,7 +62,7 @@ def build(core: Core) -> FeatureParts:
         hooks.work.changed,
         core.identity.relations,
     )
-    rate = Buckets(HOOK_REQUESTS, ADDRESS_REQUESTS, ADDRESS_SECONDS, core.cluster.attempt)
+    rate = core.node.buckets.make(HOOK_REQUESTS, ADDRESS_REQUESTS, ADDRESS_SECONDS, core.cluster.attempt)
     incoming = IncomingHooks(hook_rows, bots, people.accounts, groups_of(core), rate)
     answers = StreamedAnswers(core, rows, people.accounts)
     people.tokens.bots = rows.holder

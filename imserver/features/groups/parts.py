@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from imserver.features.groups.groups import GroupCommands, Groups
 from imserver.features.groups.settings import NEW_GROUPS, GroupLimits
 from imserver.plugin import FeatureParts
-from imserver.plugin.identity import Buckets
 from imserver.plugin.services import Core
 from imserver.plugin.settings import settings_of
 
@@ -20,7 +19,7 @@ def groups_of(core: Core) -> Groups:
 def build(core: Core) -> FeatureParts:
     """Build them."""
     limits, seconds = settings_of(core.config, GroupLimits), core.config.accounts.rate_seconds
-    creations = Buckets(NEW_GROUPS, limits.groups_per_user, seconds, core.cluster.attempt)
+    creations = core.node.buckets.make(NEW_GROUPS, limits.groups_per_user, seconds, core.cluster.attempt)
 
     def accounts_among(app: str, users: Sequence[str]) -> set[str]:
         return {account.user for account in core.identity.accounts.those_of(app, users)}

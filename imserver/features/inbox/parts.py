@@ -6,7 +6,6 @@ from imserver.features.inbox.inbox import Inbox
 from imserver.features.inbox.rows import ArrangementRows
 from imserver.features.inbox.settings import CHANGE_SECONDS, CHANGES, INBOX_CHANGES, InboxSettings
 from imserver.plugin import FeatureParts
-from imserver.plugin.identity import Buckets
 from imserver.plugin.messages import MessageServices
 from imserver.plugin.services import Core
 from imserver.plugin.settings import settings_of
@@ -24,6 +23,6 @@ def build(core: Core) -> FeatureParts:
         ArrangementRows(core.storage.store),
         core.service(MessageServices).signals.send,
         settings_of(core.config, InboxSettings),
-        Buckets(INBOX_CHANGES, CHANGES, CHANGE_SECONDS),
+        core.node.buckets.make(INBOX_CHANGES, CHANGES, CHANGE_SECONDS),
     )
     return FeatureParts(inbox, inbox.rows())

@@ -265,7 +265,7 @@ class NotificationApi(Struct, frozen=True):
 
 
 def _service(core: Core, _api: Api) -> NotificationApi:
-    config = core.config
+    config, buckets = core.config, core.node.buckets
     return NotificationApi(
         notifications_of(core),
         core.identity.tenants,
@@ -275,8 +275,8 @@ def _service(core: Core, _api: Api) -> NotificationApi:
         accounts_of(core).accounts.get,
         bool(settings_of(config, SmtpSettings).host),
         settings_of(config, NotificationSettings).endpoints,
-        Buckets(SUBSCRIPTIONS, SUBSCRIPTION_REQUESTS, AN_HOUR, core.cluster.attempt),
-        Buckets(TESTS, TEST_REQUESTS, AN_HOUR, core.cluster.attempt),
+        buckets.make(SUBSCRIPTIONS, SUBSCRIPTION_REQUESTS, AN_HOUR, core.cluster.attempt),
+        buckets.make(TESTS, TEST_REQUESTS, AN_HOUR, core.cluster.attempt),
     )
 
 

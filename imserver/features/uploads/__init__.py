@@ -26,7 +26,11 @@ __all__ = ["FEATURE", "Uploads", "uploads_of"]
 def _build(core: Core) -> FeatureParts:
     config = core.config
     uploads = Uploads(
-        settings_of(config, UploadSettings), config.server.data_dir, core.storage.store, core.identity.reviews
+        settings_of(config, UploadSettings),
+        config.server.data_dir,
+        core.storage.store,
+        core.identity.reviews,
+        core.node.buckets.make,
     )
     core.node.counters.append(uploads.counters)
     return FeatureParts(uploads, erasure=uploads.erasure, stop=uploads.close)

@@ -52,7 +52,7 @@ from imserver.features.uploads.problems import (
 from imserver.features.uploads.settings import UPLOADED_BYTES, UploadSettings
 from imserver.features.uploads.transfers import Pieces, Transfer, TransferRefused, Transfers
 from imserver.plugin.errors import Problems, StorageUnavailable
-from imserver.plugin.identity import Buckets, Reviews
+from imserver.plugin.identity import Buckets, Rate, Reviews
 from imserver.plugin.runtime import network_of
 from imserver.plugin.services import Core
 from imserver.plugin.storage import Erasure, PooledStatements, Store
@@ -187,7 +187,12 @@ class Uploads:
     """
 
     def __init__(
-        self, settings: UploadSettings, data_dir: str, store: Store, reviews: Reviews | None = None
+        self,
+        settings: UploadSettings,
+        data_dir: str,
+        store: Store,
+        reviews: Reviews | None = None,
+        buckets: Callable[[Rate, float, float], Buckets] = Buckets,
     ) -> None:
         self.settings = settings
         self._reviews = reviews
@@ -200,7 +205,7 @@ class Uploads:
         self._leaving = Transfers(settings)
         self._awaited = 0
         """Bytes of all files that arrive."""
-        self._bytes = Buckets(UPLOADED_BYTES, settings.daily_address_bytes, _DAY_SECONDS)
+        self._bytes = buckets(UPLOADED_BYTES, settings.daily_address_bytes, _DAY_SECONDS)
         self._swept = float("-inf")
 
     # --- in -------------------------------------------------------------------------------------------------

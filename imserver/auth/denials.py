@@ -1,0 +1,137 @@
+"""Tells the observers what was refused: connections, commands, requests, and sessions that a limit ends.
+
+Logins are told by :meth:`imserver.auth.login.Logins.refused`. Nothing here switches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import time
+from typing import TYPE_CHECKING, Final
+
+from imserver import errors
+from imserver.auth.observer import Denial, Observer
+from imserver.auth.principal import Principal
+from imserver.auth.rates import MESSAGES, TooManyRequests
+from imserver.model import Reply, Request
+from imserver.transport.connection import Connection
+from imserver.transport.gate import host_of
+
+if TYPE_CHECKING:
+    from imserver.transport.exchange import HttpRequest
+
+_DETAIL: Final = 200
+_NAME: Final = 64
+_REPLIES: Final = {
+    code: name.lower()
+    for name, code in vars(errors.ReplyCode).items()
+    if isinstance(code, int) and code != errors.ReplyCode.OK
+}
+"""Reply code → its name."""
+_LIMITS: Final = {
+    errors.CloseCode.RATE_LIMIT: MESSAGES.name,
+    errors.CloseCode.SLOW_READER: "limits.outbox_bytes, limits.outbox_seconds",
+    errors.CloseCode.TOO_BIG: "limits.message_bytes",
+    errors.CloseCode.BANNED: "",
+    errors.CloseCode.TOKEN_INVALID: "",
+}
+"""Close codes that end a session because something was refused → the limit."""
+CLOSES: Final = {code: errors.close_reason(code) for code in _LIMITS}
+"""The same → the reason."""
+
+
+class Denials:
+    """Makes a :class:`Denial` of each refusal. ``banned_until``: when a ban ends, in Unix seconds."""
+
+    def __init__(self, observer: Observer, banned_until: Callable[[str, str], float]) -> None:
+        self._observer = observer
+        self._banned_until = banned_until
+
+    def connection(self, limit: str, peer: str, detail: str = "") -> None:
+        """The gate has refused a connection."""
+        reason = "limit" if limit.startswith("limits.") else "origin"
+        self._observer.refused(
+            Denial("login", reason, address=host_of(peer), limit=limit, detail=detail[:_DETAIL], request=peer)
+        )
+
+    def command(
+        self, connection: Connection, request: Request, reply: Reply, error: Exception | None = None
+    ) -> None:
+        """A command was answered with a reply that refuses it, because of this ``error`` if there is one."""
+        app = connection.app
+        if app is None:  # refused logins were told, and others have done nothing yet
+            return
+        about = getattr(request.command, "channel", "")
+        limit, until = "", 0.0
+        if isinstance(error, TooManyRequests):
+            limit, until = error.limit, time() + error.seconds
+        self._observer.refused(
+            Denial(
+                "command",
+                reply.why or _REPLIES.get(reply.code, f"code {reply.code}"),
+                app,
+                connection.user or "",
+                "",
+                host_of(connection.peer),
+                limit,
+                until,
+                f"{request.name} {about}".rstrip()[:_DETAIL],
+                connection.peer,
+            )
+        )
+
+    def ended(self, connection: Connection, code: int) -> None:
+        """A connection is over. If a limit has ended its session, that is told."""
+        app = connection.app
+        if code not in CLOSES or app is None:
+            return
+        user, until = connection.user or "", 0.0
+        if code == errors.CloseCode.BANNED:
+            until = self._banned_until(app, user)
+        self._observer.refused(
+            Denial(
+                "command",
+                CLOSES[code],
+                app,
+                user,
+                "",
+                host_of(connection.peer),
+                _LIMITS[code],
+                until,
+                "",
+                connection.peer,
+            )
+        )
+
+    def request(
+        self,
+        request: HttpRequest,
+        problem: errors.HttpProblem,
+        principal: Principal,
+        app: str = "",
+        user: str = "",
+        detail: str = "",
+        limit: str = "",
+        seconds: float = 0,
+    ) -> None:
+        """A request was refused with a problem. ``app``, ``user``: those that it names, if they were read.
+        ``seconds``: until it may be tried again; 0: unknown."""
+        app = app or principal.app
+        user = principal.user or principal.staff or user
+        until = time() + seconds if seconds else 0.0
+        if problem is errors.Problems.BANNED:
+            until = self._banned_until(app, user)
+        self._observer.refused(
+            Denial(
+                "request",
+                problem.code,
+                app,
+                user[:_NAME],
+                "",
+                request.host,
+                limit,
+                until,
+                f"{request.method} {request.path}: {detail or problem.message}"[:_DETAIL],
+                request.id,
+            )
+        )
