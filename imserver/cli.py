@@ -6,15 +6,13 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import click
-import msgspec
 
 from imserver import assets, errors
 from imserver.config.load import dump_config, settings_file
 from imserver.config.settings import Config
-from imserver.terminal import fail, given_once, read_key, server_address, table
+from imserver.terminal import fail, given_once, read_key, request_json, server_address, table
 from imserver.version import full_version
 
 #: commands whose modules a node never loads: name -> (module, attribute, one line of help)
@@ -357,8 +355,9 @@ def status(option: str | None, key_file: str | None, debug: bool, url: str | Non
     url = server_address(given_once("URL", url, option) or "http://127.0.0.1:8080")
     key = read_key(key_file)
     try:
-        health, _ = _get(url, "/health", key)
-        state_status, state = _get(url, f"/system/state?detail=true{'&isDebug=true' if debug else ''}", key)
+        health, _ = request_json(url, "GET", "/health", key, seconds=_STATUS_SECONDS)
+        path = f"/system/state?detail=true{'&isDebug=true' if debug else ''}"
+        state_status, state = request_json(url, "GET", path, key, seconds=_STATUS_SECONDS)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else None
         fail(f"{url} does not answer: {reason or error}")
@@ -370,24 +369,6 @@ def status(option: str | None, key_file: str | None, debug: bool, url: str | Non
         fail("this server requires an API key with the scope admin: set IMSERVER_KEY, or give --key-file")
     if health != 200 or state_status != 200 or state.get("code") != errors.ReplyCode.OK:
         sys.exit(1)
-
-
-def _get(url: str, path: str, key: str) -> tuple[int, Any]:
-    parts = urlsplit(url)
-    # Imported here: a node saves the memory.
-    from http import client
-
-    kind = client.HTTPSConnection if parts.scheme == "https" else client.HTTPConnection
-    connection = kind(parts.hostname or "", parts.port, timeout=_STATUS_SECONDS)
-    try:
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        connection.request("GET", parts.path.rstrip("/") + path, headers=headers)
-        answer = connection.getresponse()
-        return answer.status, msgspec.json.decode(answer.read() or b"null")
-    except client.HTTPException:  # its text may have bytes that a terminal obeys
-        raise ValueError("the answer is not HTTP") from None
-    finally:
-        connection.close()
 
 
 @main.command()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
-from urllib.parse import urlsplit
+from typing import Any, Final, NoReturn
+from urllib.parse import urlencode, urlsplit
 
 import click
+import msgspec
 
 from imserver.config.load import ENVIRONMENT_KEY
 
@@ -76,6 +77,64 @@ def server_address(url: str) -> str:
     except ValueError:
         pass  # the port
     fail(f"{url}: expected an http:// or https:// address")
+
+
+_ANSWER_SECONDS: Final = 30
+
+
+def request_json(
+    url: str, method: str, path: str, key: str, body: bytes = b"", seconds: float = _ANSWER_SECONDS
+) -> tuple[int, Any]:
+    """The status and the JSON of the answer of a running server. Raises OSError and ValueError."""
+    parts = urlsplit(url)
+    # Imported here: a node saves the memory.
+    from http import client
+
+    kind = client.HTTPSConnection if parts.scheme == "https" else client.HTTPConnection
+    connection = kind(parts.hostname or "", parts.port, timeout=seconds)
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    if body:
+        headers["Content-Type"] = "application/json"
+    try:
+        connection.request(method, parts.path.rstrip("/") + path, body or None, headers)
+        answer = connection.getresponse()
+        return answer.status, msgspec.json.decode(answer.read() or b"null")
+    except client.HTTPException:  # its text may have bytes that a terminal obeys
+        raise ValueError("the answer is not HTTP") from None
+    finally:
+        connection.close()
+
+
+class ServerApi:
+    """``/api/v1`` of a running server, for commands. What goes wrong ends the command, with one line.
+
+    ``url``: the server's HTTP port. ``key_file``: see :func:`read_key`.
+    """
+
+    def __init__(self, url: str, key_file: str | None) -> None:
+        self._url = server_address(url)
+        self._key = read_key(key_file)
+
+    def get(self, path: str, query: Mapping[str, str]) -> Any:
+        """The answer to ``GET /api/v1/{path}``, with the parameters that are not empty."""
+        given = urlencode({name: value for name, value in query.items() if value})
+        return self._call("GET", f"{path}?{given}", b"")
+
+    def post(self, path: str, body: Mapping[str, Any]) -> Any:
+        """The answer to ``POST /api/v1/{path}``."""
+        return self._call("POST", path, msgspec.json.encode(body))
+
+    def _call(self, method: str, path: str, body: bytes) -> Any:
+        try:
+            status, answer = request_json(self._url, method, f"/api/v1/{path}", self._key, body)
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else None
+            fail(f"{self._url} does not answer: {reason or error}")
+        if status >= 400:
+            problem = answer if isinstance(answer, dict) else {}
+            hint = "" if status != 401 or self._key else ": set IMSERVER_KEY, or give --key-file"
+            fail(f"{problem.get('code', f'HTTP {status}')}: {problem.get('message', '')}{hint}".rstrip(": "))
+        return answer
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -70,6 +70,7 @@ IMPORTERS = {
         *("cli.py", "commands/", "offline.py", "terminal.py"),
         *("features/accounts/command.py", "features/invitations/command.py", "features/webhooks/command.py"),
         *("features/keys/command.py", "dialects/centrifuge/command.py"),
+        "features/refusals/command.py",
     ),
     "qrcode": ("features/invitations/command.py",),
     "rich": ("features/accounts/command.py",),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from itertools import chain, islice
 from time import monotonic_ns
 from typing import Final
@@ -221,12 +221,12 @@ class Buckets:
             del full_at[oldest]
 
 
-class Payers(Struct, frozen=True):
-    """Somebody whose buckets are searched, by all the names under which they pay.
+class Payer(Struct, frozen=True):
+    """Somebody whose buckets are looked for, by all the ids under which they pay.
 
-    ``app``: what they pay in this app. ``names``: their user id and the number of their account; what they
-    have typed as their login, too. ``networks``: of their addresses, as :func:`network_of` returns them.
-    ``everywhere``: also what does not belong to an app, as requests from an address.
+    ``app``: what they pay in this app. ``names``: their ids there, also as numbers. ``networks``: of their
+    addresses, as :func:`network_of` returns them. ``everywhere``: also what does not belong to an app, as
+    requests from an address.
     """
 
     app: str
@@ -234,7 +234,7 @@ class Payers(Struct, frozen=True):
     networks: frozenset[str] = frozenset()
     everywhere: bool = False
 
-    def has(self, payer: Hashable) -> bool:
+    def is_one(self, payer: Hashable) -> bool:
         """Whether this is somebody who pays. All payers are tuples with the app first, or texts."""
         if not isinstance(payer, tuple):
             return self.everywhere and payer in self.networks
@@ -270,15 +270,24 @@ class BucketList:
         self.all.append(buckets)
         return buckets
 
-    def find(self, who: Payers, likely: bool = False) -> Iterator[tuple[Buckets, Hashable]]:
-        """The buckets of somebody that are not full on this node. May switch.
+    def find(
+        self,
+        app: str,
+        names: Iterable[Hashable],
+        networks: Iterable[str],
+        *,
+        everywhere: bool = False,
+        likely: bool = False,
+    ) -> Iterator[tuple[Buckets, Hashable]]:
+        """The buckets of somebody (:class:`Payer`) that are not full on this node, with who pays. May switch.
 
         ``likely``: also those that only other nodes may have counted.
         """
+        who = Payer(app, frozenset(names), frozenset(networks), everywhere)
         for buckets in tuple(self.all):
             payers: dict[Hashable, None] = {}
             for payer in buckets.payers():
-                if who.has(payer):
+                if who.is_one(payer):
                     payers[payer] = None
                 if is_long_turn():
                     serve_others()

@@ -46,6 +46,7 @@ FEATURES: Final = (
     "imserver.features.notifications",
     "imserver.features.inbox",
     "imserver.features.keys",
+    "imserver.features.refusals",
 )
 """Packages. Each has its row in ``FEATURE``. Nothing else of the server names them. The first of the dialects
 whose parameter (``chosen_by``) a client names serves it."""

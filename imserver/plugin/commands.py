@@ -3,10 +3,11 @@
 from imserver.commands.doctor import Finding
 from imserver.config.yaml import read_yaml, write_yaml
 from imserver.offline import key_for, opened, settings_options
-from imserver.terminal import fail
+from imserver.terminal import ServerApi, fail
 
 __all__ = [
     "Finding",
+    "ServerApi",
     "fail",
     "key_for",
     "opened",

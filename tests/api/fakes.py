@@ -13,7 +13,10 @@ import msgspec
 
 from imserver.auth.accounts import NoAccountLookup
 from imserver.auth.authority import AllowLists, Authority, Keys
+from imserver.auth.denials import Denials
+from imserver.auth.observer import NoObserver
 from imserver.auth.page_tokens import PageTokens
+from imserver.auth.rates import BucketList
 from imserver.auth.relations import NoRelations
 from imserver.auth.rules import objection
 from imserver.auth.tenants import Tenants
@@ -27,6 +30,7 @@ from imserver.features.bots.bots import UnknownHook
 from imserver.features.bots.parts import BotParts
 from imserver.features.notifications.parts import NotificationParts
 from imserver.features.oauth.oauth import OAuth, UnknownLogin
+from imserver.features.refusals.limits import Refusals
 from imserver.features.webhooks.webhooks import Webhooks
 from imserver.http.call import Api, answer
 from imserver.messages.services import MessageServices
@@ -136,6 +140,7 @@ class FakeNode:
             OAuth: SimpleNamespace(settings_of=lambda _app: {}, returned=_no_login, agree=_no_login),
             NotificationParts: SimpleNamespace(webpush=SimpleNamespace(public_key="")),
             PusherApi: SimpleNamespace(apps=apps_of()),
+            Refusals: Mock(),
         }
         self.apps: dict[str, Any] = {}
         """Apps that somebody is connected to: of the hub, not of the users who count as online."""
@@ -148,6 +153,8 @@ class FakeNode:
         self.page_tokens = PageTokens(self.config, Secret(SECRET))
         self.proxies = TrustedProxies(self.config.server.trusted_proxies)
         self.metrics = Metrics()
+        self.buckets = BucketList()
+        self.denials = Denials(NoObserver(), lambda _app, _user: 0.0)
         self.flusher = SimpleNamespace(bulk_filled=0)
         self.delivered: list[tuple[str, str, Event]] = []
         self.kicked: list[tuple[str, str, float]] = []

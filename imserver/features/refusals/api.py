@@ -1,0 +1,202 @@
+"""``/api/v1/refusals`` and ``/api/v1/limits/lift``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+from msgspec import Struct
+
+from imserver.features.refusals.limits import Hold, Refusals, refusals_of
+from imserver.features.refusals.log import RefusalRow, Wanted
+from imserver.features.refusals.reasons import reason_of
+from imserver.plugin.errors import Problems
+from imserver.plugin.http import ApiProblem, Call, Resource, about
+from imserver.plugin.identity import Needs
+from imserver.plugin.runtime import network_of
+
+_Missing = Annotated[list[str], about("Nodes that did not answer in time. The answer lacks their part.")]
+_Address = Annotated[str, about("An address of clients; for IPv6 its network of 64 bits.", max_length=64)]
+_User = Annotated[
+    str,
+    about(
+        "A user id, or the phone number, e-mail address or user name with which an account logs in.",
+        max_length=255,
+    ),
+]
+_MAX_ROWS: Final = 1000
+
+
+class RefusalsQuery(Struct, forbid_unknown_fields=True):
+    """Whose refusals are wanted."""
+
+    app: Annotated[str, about("The app; empty: all that the key reaches.")] = ""
+    user: _User = ""
+    account: Annotated[str, about("The id of an account; the same as `user`.", max_length=255)] = ""
+    address: _Address = ""
+    request: Annotated[
+        str,
+        about("The id of a request, or the address and port of a connection, as in the log.", max_length=128),
+    ] = ""
+    limit: Annotated[int, about("The most refusals of the answer.", ge=1, le=_MAX_ROWS)] = 100
+
+
+class RefusalShown(Struct):
+    """Refusals that are equal but for their time."""
+
+    kind: Annotated[Literal["login", "command", "request"], about("What was refused.")]
+    reason: Annotated[
+        str, about("The reason of a login or command, or the code of the problem of a request.")
+    ]
+    app: Annotated[str, about("The app; empty: none of this server was named.")]
+    user: Annotated[str, about("The user whom the client named, or who made the request; empty: unknown.")]
+    account: Annotated[str, about("The account whose password was checked; empty: none, or unknown.")]
+    address: Annotated[str, about("The address of the client.")]
+    count: Annotated[int, about("How often, within the last hour.")]
+    first: Annotated[float, about("The first one, in Unix seconds.")]
+    last: Annotated[float, about("The last one, in Unix seconds.")]
+    limit: Annotated[str, about("The rate or setting that has refused the last one; empty: none.")]
+    until: Annotated[float, about("When that ends, in Unix seconds; 0: unknown, or when somebody lifts it.")]
+    detail: Annotated[str, about("The command or request, and what was wrong with it.")]
+    request: Annotated[
+        str, about("The id of the last request, or the address and port of its connection: the log has them.")
+    ]
+    meaning: Annotated[str, about("What the reason means.")]
+    lift: Annotated[str, about("How to lift it; empty: there is nothing to lift.")]
+
+
+class HoldShown(Struct):
+    """Something that refuses now."""
+
+    kind: Annotated[Literal["ban", "lock", "rate"], about("A ban, the lock of an account, or a rate.")]
+    name: Annotated[str, about("The name of the rate; of others their kind.")]
+    who: Annotated[str, about("Whom it refuses: a user, an account, a network, or several of them.")]
+    until: Annotated[float, about("When it ends, in Unix seconds; 0: when somebody lifts it.")]
+    detail: Annotated[str, about("What the rate counts, and its setting; or the reason of a lock.")]
+
+
+class RefusalsAnswer(Struct):
+    """Refusals, the latest first, and what refuses now."""
+
+    refusals: list[RefusalShown]
+    holds: Annotated[list[HoldShown], about("What refuses this user or address now. Without either, empty.")]
+    users: Annotated[list[str], about("The ids under which the user was looked for.")]
+    missing_nodes: _Missing
+
+
+class LiftRequest(Struct, forbid_unknown_fields=True):
+    """Whom to let in again: a user, an address, or both."""
+
+    app: Annotated[str, about("The app: a tenant of this server.", min_length=1)]
+    user: _User = ""
+    address: _Address = ""
+
+
+class LiftAnswer(Struct):
+    """What was lifted."""
+
+    lifted: list[HoldShown]
+    missing_nodes: _Missing
+
+
+_HOLD: Final = HoldShown(
+    "rate",
+    "pair",
+    "17, 192.0.2.7",
+    1795156701.0,
+    "wrong passwords of one account and address: accounts.failures within accounts.failure_seconds",
+)
+_SHOWN: Final = RefusalShown(
+    "login",
+    "attempts",
+    "gochat",
+    "",
+    "17",
+    "192.0.2.7",
+    3,
+    1795155801.0,
+    1795155808.5,
+    "pair",
+    1795156701.0,
+    "",
+    "",
+    "Too many logins, or too many wrong passwords.",
+    "It ends by itself. To lift it at once: imserver why APP/USER --lift.",
+)
+routes = Resource(
+    "refusals",
+    service=lambda core, _: refusals_of(core),
+    chapter="Why logins, commands and requests were refused within the last hour, and lifting what refuses.",
+    hot=False,
+)
+
+
+@routes.get(
+    "/refusals",
+    Needs.OPERATE,
+    reach="optional",
+    example={"app": "gochat", "user": "ann"},
+    answer_example=RefusalsAnswer([_SHOWN], [_HOLD], ["17", "ann"], []),
+)
+def refusals(refusals: Refusals, call: Call, request: RefusalsQuery) -> RefusalsAnswer:
+    """List what was refused within the last hour, on all nodes.
+
+    With a `user` or `address`, the answer also has what refuses them now: bans, locks and rates. Refusals
+    that name no app of this server are only for keys that reach all apps. They are in the memory of the
+    nodes: a restart forgets them.
+    """
+    reach, user = call.principal.apps, request.user or request.account
+    apps = frozenset({call.app}) if call.app else reach
+    names = refusals.names_of(call.app, user)
+    wanted = Wanted(apps, names, network_of(request.address), request.request)
+    rows, missing = refusals.select(wanted)
+    holds: list[Hold] = []
+    if call.app and (names or request.address):
+        holds, more = refusals.holds(call.app, names, request.address, reach is None, rows)
+        missing = sorted({*missing, *more})
+    shown = [_shown(row) for row in rows[: request.limit]]
+    return RefusalsAnswer(shown, list(map(_shown_hold, holds)), sorted(names), missing)
+
+
+@routes.post(
+    "/limits/lift",
+    Needs.OPERATE,
+    example={"app": "gochat", "user": "ann"},
+    answer_example=LiftAnswer([_HOLD], []),
+)
+def lift(refusals: Refusals, call: Call, request: LiftRequest) -> LiftAnswer:
+    """Lift what refuses a user or an address now, on all nodes: bans, locks of accounts, rates.
+
+    Of a user, the rates of the addresses from which they were refused are lifted, too. Rates that belong to
+    no app, as requests from an address, are only lifted with a key that reaches all apps.
+    """
+    if not (request.user or request.address):
+        raise ApiProblem(Problems.INVALID_REQUEST, "Give `user`, `address` or both")
+    names, everywhere = refusals.names_of(call.app, request.user), call.principal.apps is None
+    rows = refusals.select(Wanted(frozenset({call.app}), names))[0] if names else []
+    lifted, missing = refusals.lift(call.app, names, request.address, everywhere, rows)
+    return LiftAnswer(list(map(_shown_hold, lifted)), missing)
+
+
+def _shown(row: RefusalRow) -> RefusalShown:
+    reason = reason_of(row.kind, row.reason)
+    return RefusalShown(
+        row.kind,  # type: ignore[arg-type]
+        row.reason,
+        row.app,
+        row.user,
+        row.account,
+        row.address,
+        row.count,
+        round(row.first, 1),
+        round(row.last, 1),
+        row.limit,
+        round(row.until, 1),
+        row.detail,
+        row.request,
+        reason.meaning,
+        reason.lift,
+    )
+
+
+def _shown_hold(hold: Hold) -> HoldShown:
+    return HoldShown(hold.kind, hold.name, hold.who, round(hold.until, 1), hold.detail)

@@ -1,0 +1,133 @@
+"""``imserver why``: why somebody was refused, and lifting what refuses them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from time import time
+from typing import Any, Final
+
+import click
+
+from imserver.plugin.commands import ServerApi, fail
+
+_MINUTE: Final = 60
+_HOUR: Final = 3600
+_KINDS: Final = {"ban": "banned", "lock": "locked", "rate": "rate"}
+
+
+@click.command()
+@click.option(
+    "--url",
+    default="http://127.0.0.1:8080",
+    show_default=True,
+    metavar="URL",
+    help="The server's HTTP port.",
+)
+@click.option(
+    "--key-file", metavar="FILE", help="File with an API key of the scope admin; - is standard input."
+)
+@click.option("--address", default="", metavar="ADDR", help="Refusals of clients at this address.")
+@click.option("--request", default="", metavar="ID", help="The refusal of this request or connection.")
+@click.option("--lift", is_flag=True, help="Lift bans, locks and rates that refuse them now.")
+@click.argument("whom", metavar="[APP[/USER]]", default="")
+def why(url: str, key_file: str | None, address: str, request: str, lift: bool, whom: str) -> None:
+    """Say why a user was refused within the last hour, and what refuses them now.
+
+    USER is a user id, or the phone number, e-mail address or name with which an account logs in. Without
+    USER, the refusals of the app are listed, without APP those of all apps.
+
+    The server must run. Where it wants an API key, set the environment variable IMSERVER_KEY or give
+    --key-file.
+    """
+    app, _, user = whom.partition("/")
+    if lift and not (app and (user or address)):
+        raise click.UsageError("--lift needs APP/USER, or APP and --address.")
+    api = ServerApi(url, key_file)
+    if lift:
+        answer = api.post("limits/lift", {"app": app, "user": user, "address": address})
+        _say_lifted(answer)
+        return
+    query = {"app": app, "user": user, "address": address, "request": request}
+    answer = api.get("refusals", query)
+    ids = [each for each in answer["users"] if each != user]
+    if ids:
+        click.echo(f"{user} is account {', '.join(ids)} of {app}.\n")
+    if holds := answer["holds"]:
+        click.echo("Now")
+        click.echo("\n".join(_hold_lines(holds)))
+        click.echo(
+            f"  To lift all of it: imserver why {whom}{f' --address {address}' * bool(address)} --lift\n"
+        )
+    rows = answer["refusals"]
+    if rows:
+        click.echo("Within the last hour, the latest first")
+        for row in rows:
+            click.echo("\n".join(_refusal_lines(row, with_app=not app)))
+    elif not holds:
+        click.echo("Nothing was refused within the last hour, and nothing refuses now.")
+    _say_missing(answer)
+
+
+def _say_lifted(answer: Mapping[str, Any]) -> None:
+    if lifted := answer["lifted"]:
+        click.echo("Lifted")
+        click.echo("\n".join(_hold_lines(lifted)))
+    else:
+        click.echo("Nothing refuses them now.")
+    _say_missing(answer)
+
+
+def _say_missing(answer: Mapping[str, Any]) -> None:
+    if missing := answer["missing_nodes"]:
+        fail(f"these nodes did not answer: {', '.join(missing)}")
+
+
+def _hold_lines(holds: Iterable[Mapping[str, Any]]) -> list[str]:
+    return [
+        f"  {_KINDS.get(hold['kind'], hold['kind'])}  {hold['who']}{_until(hold['until'])}"
+        + (f"\n        {hold['name']}: {hold['detail']}" if hold["kind"] == "rate" else "")
+        + (f"\n        {hold['detail']}" if hold["kind"] != "rate" and hold["detail"] else "")
+        for hold in holds
+    ]
+
+
+def _refusal_lines(row: Mapping[str, Any], with_app: bool) -> Iterable[str]:
+    """A refusal in a few lines: when and who, why, how to lift it."""
+    who = [f"app {row['app'] or '(none)'}"] if with_app else []
+    who += [f"user {row['user']}"] if row["user"] else []
+    who += [f"account {row['account']}"] if row["account"] else []
+    who += [f"from {row['address']}"] if row["address"] else []
+    times = "once" if row["count"] == 1 else f"{row['count']} times"
+    since = "" if row["count"] == 1 else f"{_clock(row['first'])} to "
+    yield ""
+    yield f"  {since}{_clock(row['last'])}  {times}  {row['kind']} refused: {row['reason']}  {', '.join(who)}"
+    yield f"    {row['meaning']}"
+    if row["limit"]:
+        yield f"    Limit: {row['limit']}{_until(row['until'])}"
+    elif row["until"]:
+        yield f"    It ends{_until(row['until'])}"
+    if row["detail"] and row["detail"] != row["meaning"]:
+        yield f"    Detail: {row['detail']}"
+    if row["lift"]:
+        yield f"    {row['lift']}"
+    if row["request"]:
+        yield f"    In the log: {row['request']}"
+
+
+def _clock(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%H:%M:%S")
+
+
+def _until(seconds: float) -> str:
+    """Until when, and how long that is; nothing if it is unknown or over."""
+    left = seconds - time()
+    if left <= 0:
+        return ""
+    if left < 2 * _MINUTE:
+        words = f"{left:.0f} s"
+    elif left < 2 * _HOUR:
+        words = f"{left / _MINUTE:.0f} min"
+    else:
+        words = f"{left / _HOUR:.0f} h"
+    return f" until {datetime.fromtimestamp(seconds, UTC).strftime('%Y-%m-%d %H:%M:%S')} UTC (in {words})"

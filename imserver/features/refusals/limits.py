@@ -1,0 +1,193 @@
+"""What refuses somebody now: bans, locks of accounts, rates. One act lifts all of it, on all nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Hashable
+from time import time
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import msgspec
+from msgspec import Struct
+
+from imserver.features.refusals.log import RefusalLog, RefusalRow, Wanted, merged
+from imserver.plugin.identity import Rate
+from imserver.plugin.runtime import network_of
+from imserver.plugin.services import ClusterServices, Core
+
+if TYPE_CHECKING:
+    pass
+
+_LIST: Final = "refusals.list"
+_RATES: Final = "refusals.rates"
+_FORGET: Final = "refusals.forget"
+
+
+class Hold(Struct, array_like=True):
+    """Something that refuses now. ``name``: of a ban ``ban``, of a lock ``lock``, else of the rate.
+    ``who``: whom it refuses. ``until``: Unix seconds; 0: until somebody lifts it."""
+
+    kind: Literal["ban", "lock", "rate"]
+    name: str
+    who: str
+    until: float = 0
+    detail: str = ""
+
+
+class PeopleHooks(Struct, frozen=True):
+    """What accounts say: the defaults are those of a node without them. All may switch.
+
+    ``find(app, login)``: the user id of the account with this phone number, e-mail address or name.
+    ``locked(app, user)``: when its lock ends and why; None: it has none. ``unlock(app, user)`` ends it.
+    """
+
+    find: Callable[[str, str], str] = lambda app, login: ""
+    locked: Callable[[str, str], tuple[float, str] | None] = lambda app, user: None
+    unlock: Callable[[str, str], object] = lambda app, user: None
+
+
+class RatesQuery(Struct, frozen=True, array_like=True):
+    """The rates that refuse somebody, as ``core.node.buckets`` finds them; ``lift``: fill their buckets."""
+
+    app: str
+    names: tuple[str | int, ...]
+    networks: tuple[str, ...]
+    everywhere: bool
+    lift: bool = False
+
+
+class ForgetQuery(Struct, frozen=True, array_like=True):
+    """Forget the refusals of a user who was deleted."""
+
+    app: str
+    names: tuple[str, ...]
+
+
+class Refusals:
+    """The refusals and limits of all nodes. Everything may switch. ``missing``: nodes that did not answer."""
+
+    def __init__(self, core: Core, log: RefusalLog, people: PeopleHooks) -> None:
+        self._log = log
+        self._people = people
+        self._sessions = core.sessions.sessions
+        self._buckets = core.node.buckets
+        self._cluster: ClusterServices = core.cluster
+        queries = core.cluster.queries
+        queries.add(_LIST, Wanted, log.select)
+        queries.add(_RATES, RatesQuery, self._rates_here)
+        queries.add(_FORGET, ForgetQuery, self._forget_here)
+
+    def names_of(self, app: str, user: str) -> frozenset[str]:
+        """The ids under which somebody is known: what an operator has typed, and the id of its account."""
+        if not user:
+            return frozenset()
+        return frozenset(filter(None, (user, self._people.find(app, user) if app else "")))
+
+    def select(self, wanted: Wanted) -> tuple[list[RefusalRow], list[str]]:
+        """The refusals of all nodes, the latest first, and the nodes that are missing."""
+        lists, missing = self._ask(_LIST, wanted, list[RefusalRow])
+        return merged([self._log.select(wanted), *lists]), missing
+
+    def holds(
+        self, app: str, names: Collection[str], address: str, everywhere: bool, rows: Collection[RefusalRow]
+    ) -> tuple[list[Hold], list[str]]:
+        """What refuses somebody now, and the nodes that are missing. ``rows``: their refusals, whose
+        addresses count too. ``everywhere``: also the limits of no app."""
+        query = self._query(app, names, address, everywhere, rows)
+        rates, missing = self._rates(query)
+        return [*self._bans_and_locks(app, names), *rates], missing
+
+    def lift(
+        self, app: str, names: Collection[str], address: str, everywhere: bool, rows: Collection[RefusalRow]
+    ) -> tuple[list[Hold], list[str]]:
+        """Lift all that refuses somebody now. Returns it, and the nodes that are missing.
+
+        Raises StorageUnavailable.
+        """
+        query = self._query(app, names, address, everywhere, rows)
+        others = self._bans_and_locks(app, names)
+        for hold in others:
+            if hold.kind == "ban":
+                self._sessions.unban(app, [hold.who])
+            else:
+                self._people.unlock(app, hold.who)
+        rates, missing = self._rates(msgspec.structs.replace(query, lift=True))
+        return [*others, *rates], missing
+
+    def forget(self, app: str, user: str) -> None:
+        """Forget the refusals of a user who was deleted, on all nodes that answer."""
+        query = ForgetQuery(app, (user,))
+        self._forget_here(query)
+        self._ask(_FORGET, query, bool)
+
+    def _forget_here(self, query: ForgetQuery) -> bool:
+        self._log.forget(query.app, query.names)
+        return True
+
+    def _bans_and_locks(self, app: str, names: Collection[str]) -> list[Hold]:
+        holds = []
+        for name in sorted(names):
+            if until := self._sessions.banned_until(app, name):
+                holds.append(Hold("ban", "ban", name, until))
+            lock = self._people.locked(app, name)
+            if lock is not None:
+                holds.append(Hold("lock", "lock", name, *lock))
+        return holds
+
+    def _query(
+        self, app: str, names: Collection[str], address: str, everywhere: bool, rows: Collection[RefusalRow]
+    ) -> RatesQuery:
+        numbers = (int(name) for name in names if name.isascii() and name.isdecimal() and len(name) < 20)
+        networks = {network_of(row.address) for row in rows if names and row.limit and row.address}
+        if address:
+            networks.add(network_of(address))
+        return RatesQuery(app, (*sorted(names), *numbers), tuple(sorted(networks)), everywhere)
+
+    def _rates(self, query: RatesQuery) -> tuple[list[Hold], list[str]]:
+        """The rates that refuse somebody, on all nodes. Each node fills the buckets that it has counted."""
+        if not (query.names or query.networks):
+            return [], []
+        lists, missing = self._ask(_RATES, query, list[Hold])
+        holds: dict[tuple[str, str], Hold] = {}
+        for hold in (*(hold for each in lists for hold in each), *self._rates_here(query, likely=True)):
+            known = holds.get((hold.name, hold.who))
+            if known is None or known.until < hold.until:
+                holds[hold.name, hold.who] = hold
+        return list(holds.values()), missing
+
+    def _rates_here(self, query: RatesQuery, likely: bool = False) -> list[Hold]:
+        holds, now = [], time()
+        rows = self._buckets.find(
+            query.app, query.names, query.networks, everywhere=query.everywhere, likely=likely
+        )
+        for buckets, payer in list(rows):
+            seconds = buckets.wait(payer)
+            if query.lift:
+                buckets.forget(payer)
+            if seconds:
+                holds.append(
+                    Hold("rate", buckets.rate.name, _words(payer), now + seconds, _about(buckets.rate))
+                )
+        return holds
+
+    def _ask(self, kind: str, query: object, answer: Any) -> tuple[list[Any], list[str]]:
+        """The answers of the other nodes, and the nodes that are missing."""
+        if self._cluster.others is None:
+            return [], []
+        answers, missing = self._cluster.others.query(kind, query)
+        return [msgspec.msgpack.decode(each, type=answer) for each in answers.values()], missing
+
+
+def _words(payer: Hashable) -> str:
+    """Who pays, without the app."""
+    if not isinstance(payer, tuple):
+        return str(payer)
+    return ", ".join(str(part) for part in payer[1:])
+
+
+def _about(rate: Rate) -> str:
+    return f"{rate.counted} of one {rate.payer}: {rate.limit}"
+
+
+def refusals_of(core: Core) -> Refusals:
+    """The refusals of a node."""
+    return core.service(Refusals)

@@ -1,0 +1,211 @@
+"""The refusals of the last hour on one node, in bounded memory.
+
+Equal refusals are one row with a count. Rows are bounded for each *payer*: the account, the user of a
+session, or else the network of the address. They are bounded for each cause (kind, reason and app), and in
+all. So a stranger who is refused again and again pushes out no rows but those of the own network.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterable
+from functools import lru_cache
+from time import time
+from typing import Final
+
+from msgspec import Struct
+
+from imserver.plugin.identity import Denial, NoObserver
+from imserver.plugin.runtime import network_of
+
+STAY_SECONDS: Final = 3600
+ROWS_OF_PAYER: Final = 50
+ROWS_OF_CAUSE: Final = 2_000
+MAX_ROWS: Final = 10_000
+"""Limits of the rows of a node. A row takes less than 1 KB."""
+_PRUNE_SECONDS: Final = 60
+_NAME: Final = 64
+_DETAIL: Final = 200
+_REQUEST: Final = 128
+
+_network: Final = lru_cache(4096)(network_of)
+
+
+class RefusalRow(Struct, array_like=True):
+    """Equal refusals. ``first`` and ``last``: Unix seconds. The other fields are those of :class:`Denial`;
+    ``limit``, ``until``, ``detail`` and ``request`` are those of the last one."""
+
+    kind: str
+    reason: str
+    app: str
+    user: str
+    account: str
+    address: str
+    count: int
+    first: float
+    last: float
+    limit: str = ""
+    until: float = 0
+    detail: str = ""
+    request: str = ""
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What equal refusals have in common."""
+        return self.kind, self.reason, self.app, self.user, self.account, self.address
+
+
+class Wanted(Struct, frozen=True, array_like=True):
+    """Which refusals are wanted. ``apps``: of these apps (None: of all, also of no known app). ``names``: of
+    users and accounts with one of these ids (empty: of all). ``address``: of this address or its network."""
+
+    apps: frozenset[str] | None = None
+    names: frozenset[str] = frozenset()
+    address: str = ""
+    request: str = ""
+
+    def has(self, row: RefusalRow) -> bool:
+        """Whether a row is wanted."""
+        return (
+            (self.apps is None or row.app in self.apps)
+            and (not self.names or row.user in self.names or row.account in self.names)
+            and (not self.address or _network(row.address) == self.address or row.address == self.address)
+            and (not self.request or row.request == self.request)
+        )
+
+
+_Rows = OrderedDict[tuple[str, str, str], RefusalRow]
+"""Of a payer: (user, account, address) → row. The one that was seen last is the last one."""
+
+
+class _Cause:
+    """The rows of one cause, by payer. The payer that was seen last is the last one."""
+
+    __slots__ = ("payers", "size")
+
+    def __init__(self) -> None:
+        self.payers: OrderedDict[str, _Rows] = OrderedDict()
+        self.size = 0
+
+
+class RefusalLog(NoObserver):
+    """Owner of the refusals of a node. ``is_app``: whether a name is that of an app. Never switches."""
+
+    def __init__(self, is_app: Callable[[str], bool]) -> None:
+        self._is_app = is_app
+        self._causes: dict[tuple[str, str, str], _Cause] = {}
+        self._pruned = time()
+        self.size = 0
+        """Rows. Read-only for others."""
+
+    def refused(self, refusal: Denial) -> None:
+        """Count a refusal."""
+        now = time()
+        if now - self._pruned > _PRUNE_SECONDS:
+            self._prune(now)
+        app = refusal.app if self._is_app(refusal.app) else ""
+        key = refusal.kind, refusal.reason, app
+        cause = self._causes.get(key)
+        if cause is None:
+            cause = self._causes[key] = _Cause()
+        user, account, address = refusal.user[:_NAME], refusal.account, refusal.address[:_NAME]
+        payer = account or (user if refusal.kind == "command" else "") or _network(address)
+        rows = cause.payers.get(payer)
+        if rows is None:
+            rows = cause.payers[payer] = OrderedDict()
+        else:
+            cause.payers.move_to_end(payer)
+        who = user, account, address
+        row = rows.get(who)
+        if row is None:
+            row = rows[who] = RefusalRow(*key, *who, 0, now, now)
+            cause.size += 1
+            self.size += 1
+            self._bound(cause, rows)
+        else:
+            rows.move_to_end(who)
+        row.count += 1
+        row.last = now
+        row.limit, row.until = refusal.limit, refusal.until
+        row.detail, row.request = refusal.detail[:_DETAIL], refusal.request[:_REQUEST]
+
+    def select(self, wanted: Wanted) -> list[RefusalRow]:
+        """The rows that are wanted, in no order."""
+        self._prune(time())
+        return [
+            row
+            for cause in self._causes.values()
+            for rows in cause.payers.values()
+            for row in rows.values()
+            if wanted.has(row)
+        ]
+
+    def forget(self, app: str, names: Collection[str] = ()) -> None:
+        """Remove the rows of users and accounts with these ids, or all of an app."""
+        for key, cause in list(self._causes.items()):
+            if key[2] != app:
+                continue
+            for payer, rows in list(cause.payers.items()):
+                gone = [who for who in rows if not names or who[0] in names or who[1] in names]
+                for who in gone:
+                    del rows[who]
+                self._shrunk(cause, payer, len(gone))
+            if not cause.payers:
+                del self._causes[key]
+
+    def _bound(self, cause: _Cause, rows: _Rows) -> None:
+        """Remove rows if there is one too many, after the newest was added."""
+        if len(rows) > ROWS_OF_PAYER:
+            rows.popitem(last=False)
+            cause.size -= 1
+            self.size -= 1
+        elif cause.size > ROWS_OF_CAUSE:
+            self._drop_oldest(cause)
+        if self.size > MAX_ROWS:
+            largest = max(self._causes.values(), key=lambda each: each.size)
+            for _ in range((largest.size + 1) // 2):  # half at once: the next ones look for no largest
+                self._drop_oldest(largest)
+
+    def _drop_oldest(self, cause: _Cause) -> None:
+        """Remove a row of the payer that was not seen for the longest time."""
+        payer, rows = next(iter(cause.payers.items()))
+        rows.popitem(last=False)
+        self._shrunk(cause, payer, 1)
+
+    def _prune(self, now: float) -> None:
+        """Remove what is older than an hour."""
+        self._pruned, before = now, now - STAY_SECONDS
+        for key, cause in list(self._causes.items()):
+            for payer, rows in list(cause.payers.items()):
+                count = 0
+                for who, row in list(rows.items()):
+                    if row.last >= before:
+                        break
+                    del rows[who]
+                    count += 1
+                self._shrunk(cause, payer, count)
+                if rows:
+                    break  # the following payers were seen later
+            if not cause.payers:
+                del self._causes[key]
+
+    def _shrunk(self, cause: _Cause, payer: str, count: int) -> None:
+        cause.size -= count
+        self.size -= count
+        if not cause.payers[payer]:
+            del cause.payers[payer]
+
+
+def merged(lists: Iterable[Iterable[RefusalRow]]) -> list[RefusalRow]:
+    """The rows of several nodes, those with an equal key joined, the latest first."""
+    rows: dict[tuple[str, ...], RefusalRow] = {}
+    for row in (row for each in lists for row in each):
+        known = rows.get(row.key)
+        if known is None:
+            rows[row.key] = row
+            continue
+        newer, older = (row, known) if row.last > known.last else (known, row)
+        newer.count += older.count
+        newer.first = min(newer.first, older.first)
+        rows[row.key] = newer
+    return sorted(rows.values(), key=lambda row: row.last, reverse=True)

@@ -1,0 +1,206 @@
+"""Why something was refused, and lifting it: of one node, and of two with one Redis."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+
+from tests.conftest import StartServer
+from tests.support import Server, run_cli
+from tests.users import PASSWORD, User
+
+from . import v1
+from .clusters import nodes_of
+from .cmd import cmd_client, command, logged_in
+from .gochat import code_and_message, form, fresh_phone
+from .setting import MULTI
+
+ADMIN, READ, OF_SHOP = "admin-key-of-the-tests", "read-key-of-the-tests", "key-of-the-shop-tests"
+CONFIG: dict[str, Any] = {
+    "api": {
+        "keys": [
+            {"key": ADMIN, "scopes": ["admin"]},
+            {"key": READ, "scopes": ["read"]},
+            {"key": OF_SHOP, "scopes": ["admin"], "apps": ["shop"]},
+        ]
+    },
+    "accounts": {"failures": 2, "registration": True},
+    "apps": {
+        "shop": {"account_tokens": "required"},
+        "other": {"account_tokens": "required"},
+        "gochat": {"account_tokens": "required"},
+        str(MULTI): {"open": True, "login_policy": "multi"},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def server(start_shared_server: StartServer) -> Server:
+    return start_shared_server(config=CONFIG)
+
+
+def fail_until_limited(server: Server, phone: str) -> None:
+    """Type wrong passwords until the server takes no more."""
+    codes = [log_in(server, phone, "wrong")[1] for _ in range(3)]
+    assert codes == ["wrong_login", "wrong_login", "too_many_requests"]
+
+
+def log_in(server: Server, phone: str, password: str = PASSWORD) -> tuple[int, str]:
+    body = {"app": "shop", "login": phone, "password": password}
+    answer = v1.call(server.http, "accounts/login", body)
+    return answer.status, answer.json.get("code", "")
+
+
+def refusals(server: Server, key: str = ADMIN, **query: str) -> Any:
+    return v1.good(server.http, f"refusals?{urlencode(query)}", key=key)
+
+
+def logins(answer: Any) -> list[tuple[str, str, int]]:
+    return sorted((row["reason"], row["account"], row["count"]) for row in answer["refusals"])
+
+
+def test_she_logs_in_at_once_when_an_operator_has_lifted_her_limit(server: Server) -> None:
+    ann = User.register(server, "shop", name="ann")
+    fail_until_limited(server, "ann")
+    assert log_in(server, "ann") == (429, "too_many_requests")
+    answer = refusals(server, app="shop", user="ann")
+    assert logins(answer) == [("attempts", ann.user, 2), ("password", ann.user, 2)]
+    attempts = answer["refusals"][0]
+    assert (attempts["reason"], attempts["limit"], attempts["user"]) == ("attempts", "pair", "")
+    assert attempts["until"] > attempts["last"]
+    assert attempts["meaning"]
+    assert attempts["lift"]
+    (hold,) = answer["holds"]
+    assert (hold["kind"], hold["name"], hold["until"] > attempts["last"]) == ("rate", "pair", True)
+    assert set(answer["users"]) == {"ann", ann.user}
+    lifted = v1.good(server.http, "limits/lift", {"app": "shop", "user": "ann"}, key=ADMIN)
+    assert [each["name"] for each in lifted["lifted"]] == ["pair"]
+    assert log_in(server, "ann") == (200, "")
+    assert refusals(server, app="shop", user="ann")["holds"] == []
+    assert f"login of account {ann.user} in shop refused: password" in server.log_text
+    assert "'ann'" not in server.log_text
+
+
+def test_a_login_of_gochat_names_its_account(server: Server) -> None:
+    phone = fresh_phone()
+    user = User.register(server, "gochat", phone=phone).user
+    body = {"password": "wrong"}
+    known, unknown = (form(server.http, "/login", {**body, "phone_number": each}) for each in (phone, "1"))
+    assert code_and_message(known) == code_and_message(unknown)
+    (row,) = refusals(server, app="gochat", account=user)["refusals"]
+    assert (row["reason"], row["account"], row["user"], row["count"]) == ("password", user, "", 1)
+
+
+def test_a_ban_is_shown_and_lifted(server: Server) -> None:
+    app = str(MULTI)
+    v1.good(server.http, "ban", {"app": app, "users": ["bea"], "seconds": 600}, key=ADMIN)
+    with cmd_client(server.ws) as bea:
+        bea.send(command("login", {"appID": MULTI, "userID": "bea"}))
+        bea.closed(4503)
+    answer = refusals(server, app=app, user="bea")
+    (row,) = answer["refusals"]
+    assert (row["kind"], row["reason"], row["user"]) == ("login", "banned", "bea")
+    assert [hold["kind"] for hold in answer["holds"]] == ["ban"]
+    assert 0 < answer["holds"][0]["until"] - row["last"] <= 601
+    assert abs(row["until"] - answer["holds"][0]["until"]) < 2
+    lifted = v1.good(server.http, "limits/lift", {"app": app, "user": "bea"}, key=ADMIN)["lifted"]
+    assert [each["kind"] for each in lifted] == ["ban"]
+    with logged_in(server.ws, "bea", MULTI):
+        pass
+
+
+def test_a_command_and_its_channel_are_named(server: Server) -> None:
+    with logged_in(server.ws, "cat", MULTI) as cat:
+        assert cat.ask_cmd("subscribe", {"channel": "news"})[0] == 200
+        assert cat.ask_cmd("subscribe", {"channel": "news"})[0] != 200
+    (row,) = refusals(server, app=str(MULTI), user="cat")["refusals"]
+    assert (row["kind"], row["reason"]) == ("command", "exists")
+    assert row["detail"] == "subscribe news"
+    assert row["request"].startswith("127.0.0.1:")
+
+
+def test_a_request_is_found_by_its_id(server: Server) -> None:
+    wrong = v1.call(server.http, "push", {"app": "shop", "user": "ann", "text": "one"}, key=READ)
+    assert wrong.status in (401, 403)
+    (row,) = refusals(server, request=wrong.header("X-Request-Id"))["refusals"]
+    assert (row["kind"], row["reason"]) == ("request", wrong.json["code"])
+    assert row["detail"].startswith("POST /api/v1/push: ")
+
+
+def test_a_key_of_one_app_sees_that_app_only(server: Server) -> None:
+    log_in(server, "nobody", "wrong")
+    body = {"app": "other", "login": "nobody", "password": "wrong"}
+    assert v1.call(server.http, "accounts/login", body).status == 401
+    v1.call(server.http, "presence", app="shop", user="ann", key="no-such-key")
+    everything = refusals(server)["refusals"]
+    assert {"shop", "other", ""} <= {row["app"] for row in everything}
+    assert {row["app"] for row in refusals(server, key=OF_SHOP)["refusals"]} == {"shop"}
+    assert v1.refused(server.http, "refusals", key=OF_SHOP, app="other")[0] == 403
+    lift = {"app": "other", "user": "ann"}
+    assert v1.refused(server.http, "limits/lift", lift, key=OF_SHOP)[0] == 403
+    assert v1.refused(server.http, "refusals", key=READ, app="shop")[0] in (401, 403)
+    assert v1.refused(server.http, "limits/lift", {"app": "shop"}, key=ADMIN)[0] == 400
+
+
+def test_the_command_explains_and_lifts(server: Server) -> None:
+    dan = User.register(server, "shop", name="dan")
+    fail_until_limited(server, "dan")
+    explained = run_cli("why", "shop/dan", "--url", server.http_url, IMSERVER_KEY=ADMIN)
+    assert explained.returncode == 0, explained.stderr
+    for text in (
+        f"dan is account {dan.user} of shop.",
+        "Now",
+        "pair: ",
+        "imserver why shop/dan --lift",
+        "2 times",
+    ):
+        assert text in explained.stdout, explained.stdout
+    lifted = run_cli("why", "shop/dan", "--lift", "--url", server.http_url, IMSERVER_KEY=ADMIN)
+    assert lifted.stdout.startswith("Lifted\n  rate")
+    assert log_in(server, "dan") == (200, "")
+    again = run_cli("why", "shop/dan", "--lift", "--url", server.http_url, IMSERVER_KEY=ADMIN)
+    assert again.stdout == "Nothing refuses them now.\n"
+    without = run_cli("why", "shop/dan", "--url", server.http_url)
+    assert without.returncode == 1
+    assert "set IMSERVER_KEY" in without.stderr
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    with nodes_of(tmp_path_factory.mktemp("refusals"), 2, **CONFIG) as nodes:
+        yield nodes
+
+
+def test_two_nodes_answer_and_lift_together(nodes: Any) -> None:
+    one, two = nodes.servers
+    eve = User.register(one, "shop", name="eve")
+    assert [log_in(each, "eve", "wrong")[1] for each in (one, two, one)] == [
+        "wrong_login",
+        "wrong_login",
+        "too_many_requests",
+    ]
+    for each in (one, two):
+        answer = refusals(each, app="shop", user="eve")
+        assert logins(answer) == [("attempts", eve.user, 1), ("password", eve.user, 2)]
+        assert [hold["name"] for hold in answer["holds"]] == ["pair"]
+    # A node that has not counted her attempts asks Redis.
+    v1.good(two.http, "limits/lift", {"app": "shop", "user": "eve"}, key=ADMIN)
+    assert log_in(one, "eve") == (200, "")
+
+
+def test_a_limit_that_only_redis_knows_is_lifted(tmp_path: Path) -> None:
+    with nodes_of(tmp_path, 1, **CONFIG) as nodes:
+        (first,) = nodes.servers
+        User.register(first, "shop", name="fay")
+        fail_until_limited(first, "fay")
+        address = refusals(first, app="shop", user="fay")["refusals"][0]["address"]
+        nodes.stop()
+        second = nodes.start()
+        assert log_in(second, "fay") == (429, "too_many_requests")
+        answer = refusals(second, app="shop", user="fay", address=address)
+        assert [hold["name"] for hold in answer["holds"]] == ["pair"]
+        lift = {"app": "shop", "user": "fay", "address": address}
+        assert v1.good(second.http, "limits/lift", lift, key=ADMIN)["lifted"]
+        assert log_in(second, "fay") == (200, "")
