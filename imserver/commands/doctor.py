@@ -527,8 +527,20 @@ def _expiry(host: str, port: int) -> float:
     return ssl.cert_time_to_seconds(str(shown["notAfter"])) if shown else 0.0
 
 
+def _second_secret(config: Config) -> Findings:
+    if file := config.server.second_secret_file:
+        yield Finding(
+            "warn",
+            "second secret",
+            file,
+            "what it has signed is accepted, too: tokens of users, and other nodes",
+            "when nobody needs it any more, remove server.second_secret_file and restart all nodes",
+        )
+
+
 CHECKS: Final[tuple[Callable[[Config], Findings], ...]] = (
     _files,
+    _second_secret,
     _processes,
     _listen_queues,
     _ports,

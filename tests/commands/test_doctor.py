@@ -295,3 +295,13 @@ def test_the_command_prints_and_fails_where_a_check_fails(tmp_path: Path) -> Non
     assert done.returncode == 1, done.stderr
     assert "fail  Redis: redis://127.0.0.1:1/0 does not answer" in done.stdout
     assert "      to mend: redis-cli" in done.stdout
+
+
+def test_a_second_secret_is_named_until_it_is_removed(tmp_path: Path) -> None:
+    file = str(tmp_path / "secret.old")
+    changing = config(tmp_path)
+    changing = msgspec.structs.replace(
+        changing, server=msgspec.structs.replace(changing.server, second_secret_file=file)
+    )
+    assert by_name(changing)["second secret"].found == file
+    assert "second secret" not in by_name(config(tmp_path))

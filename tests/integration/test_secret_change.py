@@ -81,9 +81,13 @@ def test_tokens_and_connections_survive_until_the_second_secret_goes(tmp_path: P
             nodes.wait_until_met()
             reach_each_other(nodes)
             accepts(node, *after)
-            assert refused(node.http, "accounts/show", app="gochat", key=before[0])[:2] == (401, "token_invalid")
-            output = run_cli("token", "check", "--app", "7102", before[1], "--config", str(node.config_file))
-            assert output.returncode == 1
+            assert refused(node.http, "accounts/show", app="gochat", key=before[0])[:2] == (
+                401,
+                "token_invalid",
+            )
+            check = "token", "check", "--app", "7102", "--config", str(node.config_file)
+            assert run_cli(*check, before[1]).returncode == 1
+            assert run_cli(*check, after[1]).returncode == 0
 
 
 def joining(nodes: Nodes, config: dict[str, Any]) -> dict[str, str]:

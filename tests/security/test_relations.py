@@ -400,6 +400,7 @@ _END: Final = "ends something between the two, or limits the other"
 _STREAM: Final = "what the row of its beginning allows goes on, and ends with a block"
 _SECRET: Final = "whoever knows the id, code or password"
 _NOBODY: Final = "anybody, and no other user is named or shown"
+_OPERATOR: Final = "who owns the app acts as its back end, and no user is named or shown"
 
 NO_ROW: Final[dict[str, str]] = {
     **dict.fromkeys(
@@ -487,6 +488,13 @@ NO_ROW: Final[dict[str, str]] = {
             *("POST /api/v1/friends/block", "POST /api/v1/friends/unblock"),
         ),
         _END,
+    ),
+    **dict.fromkeys(
+        (
+            *("GET /api/v1/keys", "POST /api/v1/keys/create", "POST /api/v1/keys/revoke"),
+            *("POST /api/v1/keys/rotate", "GET /api/v1/keys/usage"),
+        ),
+        _OPERATOR,
     ),
     **dict.fromkeys(
         (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from time import time
 from typing import Annotated, Final, Literal
 
@@ -23,8 +23,8 @@ from imserver.plugin.http import (
     page_and_cursor,
     read_cursor,
 )
-from imserver.plugin.identity import Needs, Principal
-from imserver.plugin.services import Core, IdentityServices
+from imserver.plugin.identity import Needs, Principal, Tenants
+from imserver.plugin.services import Core
 from imserver.plugin.storage import KeyRow, Store
 
 _DAY: Final = 86_400
@@ -144,15 +144,16 @@ class UsageAnswer(Struct):
 
 
 class KeysApi(Struct, frozen=True):
-    """What the routes of keys need."""
+    """What the routes of keys need. ``configured`` returns the keys of the settings."""
 
     store: Store
-    identity: IdentityServices
+    tenants: Tenants
+    configured: Callable[[], Iterable[KeyRow]]
     usage: KeyUsage
 
     def all(self) -> Iterable[KeyRow]:
         """The keys of the settings, then those of the database. May switch. Raises StorageUnavailable."""
-        for row in self.identity.keys.configured:
+        for row in self.configured():
             last = self.usage.last_use(row.id)
             yield replace(row, used=last.time, used_from=last.address)
         yield from self.store.keys()
@@ -163,7 +164,7 @@ class KeysApi(Struct, frozen=True):
 
     def apps_of(self, row: KeyRow) -> frozenset[str]:
         """The apps of a key, without aliases; empty: all."""
-        return frozenset(map(self.identity.tenants.resolve, row.apps))
+        return frozenset(map(self.tenants.resolve, row.apps))
 
     def find(self, principal: Principal, id: str) -> KeyRow:
         """The key with this id. Raises ApiProblem if the principal may not see it."""
@@ -219,6 +220,14 @@ def _shown(row: KeyRow) -> KeyShown:
     )
 
 
+def _name_act(call: Call, row: KeyRow) -> None:
+    """Say what an observer hears of. A change of a key of one app is one in this app."""
+    call.app = row.apps[0] if len(row.apps) == 1 else ""
+    call.facts = {"id": row.id, "scopes": row.scopes, "apps": row.apps}
+    if row.expires:
+        call.facts["expires_at"] = row.expires
+
+
 _SCOPES: Final[tuple[KeyScope, ...]] = ("push", "read", "admin")
 _SHOWN: Final = KeyShown(
     "9f2c41d07be3",
@@ -236,7 +245,8 @@ _SHOWN: Final = KeyShown(
 
 
 def _api(core: Core, _api: object) -> KeysApi:
-    return KeysApi(core.storage.store, core.identity, core.service(KeyUsage))
+    keys = core.identity.keys
+    return KeysApi(core.storage.store, core.identity.tenants, lambda: keys.configured, core.service(KeyUsage))
 
 
 routes = Resource(
@@ -284,7 +294,7 @@ def create(api: KeysApi, call: Call, request: KeyCreate) -> KeyCreated:
     makes keys for these apps only, and no key outlives the key that has made it. In demo mode the first key
     ends demo mode.
     """
-    principal, tenants = call.principal, api.identity.tenants
+    principal, tenants = call.principal, api.tenants
     for name in request.apps:
         if principal.apps is None and tenants.find(name) is None:
             raise ApiProblem(Problems.UNKNOWN_APP, f"There is no app `{name}`")
@@ -293,7 +303,9 @@ def create(api: KeysApi, call: Call, request: KeyCreate) -> KeyCreated:
         raise ApiProblem(Problems.FORBIDDEN, "`apps`: name apps that you reach; your key is for them only")
     expires = api.end_of(principal, request.expires_seconds)
     row, secret = KeyRow.make(tuple(dict.fromkeys(request.scopes)), apps, request.note, expires)
-    return KeyCreated(_shown(api.store.add_key(row)), secret)
+    row = api.store.add_key(row)
+    _name_act(call, row)
+    return KeyCreated(_shown(row), secret)
 
 
 @routes.post(
@@ -310,6 +322,7 @@ def revoke(api: KeysApi, call: Call, request: KeyRevoke) -> KeyShown:
     """
     row = api.changeable(call.principal, request.id)
     api.store.revoke_key(row.id)
+    _name_act(call, row)
     return _shown(api.find(call.principal, row.id))
 
 
@@ -330,6 +343,8 @@ def rotate(api: KeysApi, call: Call, request: KeyRotate) -> KeyCreated:
     stored = api.store.rotate_key(row.id, new, request.grace_seconds)
     if stored is None:
         raise ApiProblem(Problems.INVALID_REQUEST, "The key was revoked, or has expired")
+    _name_act(call, row)
+    call.facts = {"id": row.id, "key": stored.id, "grace_seconds": request.grace_seconds}
     return KeyCreated(_shown(stored), secret)
 
 

@@ -12,5 +12,7 @@ from imserver.plugin.settings import settings_of
 def build(core: Core) -> FeatureParts:
     """Build them."""
     days = settings_of(core.config, KeyUsageSettings).usage_days
-    usage = KeyUsage(core.storage.store, core.identity, core.sessions.ids.birth, days)
+    uses = core.identity.keys.uses
+    uses.wanted = True
+    usage = KeyUsage(core.storage.store, core.identity.tenants, uses.take, core.sessions.ids.birth, days)
     return FeatureParts(usage, run=(usage.run,), stop=usage.store)

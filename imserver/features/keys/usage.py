@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import count
 from time import time
 from typing import Final
@@ -15,7 +15,6 @@ from imserver.features.keys.rows import add_uses, delete_before, uses_of
 from imserver.plugin.errors import Unavailable
 from imserver.plugin.identity import Tenants
 from imserver.plugin.runtime import RateLimitedLog
-from imserver.plugin.services import IdentityServices
 from imserver.plugin.storage import Row, Store
 
 log = logging.getLogger(__name__)
@@ -40,20 +39,22 @@ class LastUse(Struct, frozen=True):
 class KeyUsage:
     """Owner of the rows that wait for the database, and of the last uses on this node.
 
-    ``node``: the random number of this process. ``days``: how long rows are kept; 0: none are stored.
+    ``take``: returns what keys did since it was called. ``node``: the random number of this process.
+    ``days``: how long rows are kept; 0: none are stored.
     """
 
     def __init__(
         self,
         store: Store,
-        identity: IdentityServices,
+        tenants: Tenants,
+        take: Callable[[], Mapping[tuple[str, str, str, str], tuple[int, int]]],
         node: int,
         days: int,
         clock: Callable[[], float] = time,
     ) -> None:
         self._store = store
-        self._uses = identity.keys.uses
-        self._tenants: Tenants = identity.tenants
+        self._tenants = tenants
+        self._take = take
         self._node = node
         self._days = days
         self._clock = clock
@@ -65,7 +66,6 @@ class KeyUsage:
         self._unwritten: set[str] = set()
         self._cleaned = 0
         self._failed = RateLimitedLog(log, "what API keys did cannot be stored now: %s")
-        self._uses.wanted = True
 
     def run(self) -> None:
         """Greenlet: store what keys did at the end of each minute, until killed."""
@@ -87,7 +87,7 @@ class KeyUsage:
     def store(self) -> None:
         """Store what keys did since the last call. May switch."""
         minute, self._minute = self._minute, int(self._clock()) // MINUTE
-        for (key, route, app, address), (answered, refused) in self._uses.take().items():
+        for (key, route, app, address), (answered, refused) in self._take().items():
             address = address[:_ADDRESS_CHARACTERS]
             if address:
                 self._last[key] = LastUse(minute * MINUTE, address)

@@ -88,7 +88,8 @@ def build(core: Core) -> FeatureParts:
     rows.added, rows.known = feeds.added, feeds.events.known
     lease = DeliveryLease()
     requests = PublicRequests(settings.allow_loopback, connections=settings.requests_per_host)
-    webpush = WebPush(requests, settings, core.node.key_for(VAPID), core.config.app.http_url)
+    key, *before = core.node.keys_for(VAPID)
+    webpush = WebPush(requests, settings, key, core.config.app.http_url, *before)
     tokens = ActionTokens(core.node.keys_for("notification tokens"))
     rules = partial(rules_in, core.identity.tenants)
     recipients = Recipients(core.storage.store, core.identity.relations, core.sessions.sessions.is_banned)

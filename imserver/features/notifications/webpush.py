@@ -179,12 +179,19 @@ class WebPush:
     """Sends notifications. Owner of the key by which push services know this server, and of its tokens.
 
     ``key``: 32 bytes, from which that key is derived unless the settings have one. ``http_url``: the contact
-    for push services if the settings have none, and it has https.
+    for push services if the settings have none, and it has https. ``second``: the key of devices that
+    subscribed before the server had this one; ``b""``: there is none.
     """
 
     def __init__(
-        self, requests: PublicRequests, settings: NotificationSettings, key: bytes, http_url: str = ""
+        self,
+        requests: PublicRequests,
+        settings: NotificationSettings,
+        key: bytes,
+        http_url: str = "",
+        second: bytes = b"",
     ) -> None:
+        self._before = WebPush(requests, settings, second, http_url) if second else None
         self._requests = requests
         self._seed = key
         self._settings = settings
@@ -261,6 +268,8 @@ class WebPush:
             )
         except Unreachable as error:
             return PushResult("later", problem=str(error))
+        if status in (401, 403) and self._before is not None:
+            return self._before.hand_over(endpoint, content, ttl, urgency, topic)
         outcome = _outcome(status)
         if outcome in ("taken", "gone"):
             return PushResult(outcome, status)

@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from imserver.auth.authority import MAX_USES, OTHER_USES, Keys
-from imserver.config.settings import Config
+from imserver.auth.authority import MAX_USES, OTHER_USES, KeyUses
 from imserver.features.keys import FEATURE
 from imserver.features.keys.rows import UseRow, add_uses, delete_before, uses_of
 from imserver.features.keys.usage import KeyUsage, LastUse
@@ -20,21 +19,13 @@ NOON = 1_795_156_200
 """Seconds at the beginning of a minute."""
 
 
-class Identity:
-    """The part of the services that is needed here."""
-
-    def __init__(self) -> None:
-        self.keys = Keys(Config(), str)
-        self.tenants = {"shop": object()}
-
-
 class Node:
     """One node with its tally."""
 
     def __init__(self, store: Store, clock: Callable[[], float], number: int = 1, days: int = 30) -> None:
-        identity: Any = Identity()
-        self.uses = identity.keys.uses
-        self.usage = KeyUsage(store, identity, number, days, clock)
+        self.uses = KeyUses()
+        tenants: Any = {"shop": object()}
+        self.usage = KeyUsage(store, tenants, self.uses.take, number, days, clock)
 
     def did(self, key: str, app: str = "shop", address: str = "192.0.2.7", refused: bool = False) -> None:
         self.uses.add((key, PUSH, app, address), refused)
