@@ -57,6 +57,20 @@ class Subscribed(Struct, frozen=True):
         return [compressed(event, before) for before, event in zip((None, *events), events, strict=False)]
 
 
+class _Wish(Struct, frozen=True, gc=False):
+    """A connection that wants to enter a channel, which has these options.
+
+    ``since``: the position of a client that comes back. ``delta``: the client reads deltas.
+    """
+
+    app: str
+    connection: Connection
+    channel: str
+    options: ChannelSettings
+    since: Position | None = None
+    delta: bool = False
+
+
 class ChannelSubscriptions:
     """Subscribes connections of this node to channels."""
 
@@ -86,30 +100,28 @@ class ChannelSubscriptions:
         Returns True if it is a new member. False: it was a member before, or is not in service in this app.
         Raises :class:`ChannelRefused`, with a text for the caller.
         """
-        return self._join_live(app, channel, connection, self._options.of(app, channel)) is not None
+        wish = _Wish(app, connection, channel, self._options.of(app, channel))
+        return self._join_live(wish) is not None
 
-    def _join_live(
-        self, app: str, channel: str, connection: Connection, options: ChannelSettings
-    ) -> LocalChannel | None:
+    def _join_live(self, wish: _Wish) -> LocalChannel | None:
         """Do what :meth:`join` does, and return the channel of a new member."""
-        self._histories.stored.follow_channel(app, channel, options, (connection,))
-        local = self._enter(app, channel, connection, options)
+        local = self._enter(wish)
         if local is not None:
-            self._members.report_join(local, connection)
+            self._members.report_join(local, wish.connection)
         else:
-            self._members.await_report(connection, channel)
+            self._members.await_report(wish.connection, wish.channel)
         return local
 
-    def _enter(
-        self, app: str, channel: str, connection: Connection, options: ChannelSettings
-    ) -> LocalChannel | None:
-        local = None
+    def _enter(self, wish: _Wish) -> LocalChannel | None:
+        """Make the connection a member. The other nodes do not know it yet."""
+        app, channel, stored, local = wish.app, wish.channel, self._histories.stored, None
+        stored.follow_channel(app, channel, wish.options, (wish.connection,))
         try:
-            check_known(options)
-            local = self._members.enter(app, channel, connection)
+            check_known(wish.options)
+            local = self._members.enter(app, channel, wish.connection)
         finally:
             if local is None and self._hub.channel(app, channel) is None:
-                self._histories.stored.forget_channel(app, channel)
+                stored.forget_channel(app, channel)
         return local
 
     def _parted(self, connection: Connection, channel: str, was_last: bool) -> None:
@@ -137,7 +149,7 @@ class ChannelSubscriptions:
         if options.join_leave and is_new and self._notices.is_announced(app, channel):
             self._notices.charge(connection, channel)
         try:
-            found = self._join(app, channel, connection, options, since, delta)
+            found = self._join(_Wish(app, connection, channel, options, since, delta))
             if connection not in found.local.members:
                 raise ChannelRefused("ended")
             lost = found.position is not None and since is not None and not found.recovered
@@ -163,7 +175,7 @@ class ChannelSubscriptions:
         try:
             for channel, since in wanted.items():
                 options = self._options.of(app, channel)
-                found[channel] = self._join(app, channel, connection, options, since, delta=False)
+                found[channel] = self._join(_Wish(app, connection, channel, options, since))
             for each in found.values():
                 if connection not in each.local.members:
                     raise ChannelRefused("ended")
@@ -187,44 +199,28 @@ class ChannelSubscriptions:
         if found.options.join_leave:
             self._notices.announce("join", connection, channel)
 
-    def _join(
-        self,
-        app: str,
-        channel: str,
-        connection: Connection,
-        options: ChannelSettings,
-        since: Position | None,
-        delta: bool,
-    ) -> Subscribed:
+    def _join(self, wish: _Wish) -> Subscribed:
         """Make the connection a member that receives nothing yet, and read its channel's history, if any."""
-        limit = options.max_subscribers
+        limit, has = wish.options.max_subscribers, self._members.has
         if (
             limit
-            and self._members.count(app, channel) >= limit
-            and not self._members.has(connection, channel)
+            and self._members.count(wish.app, wish.channel) >= limit
+            and not has(wish.connection, wish.channel)
         ):
             raise ChannelRefused("full", f"the channel has {limit} subscribers")
-        if options.has_history:
-            return self._join_with_history(app, channel, connection, options, since, delta)
-        found = self._join_live(app, channel, connection, options)
-        return Subscribed(found or self._not_joined(connection, channel), options)
+        if wish.options.has_history:
+            return self._join_with_history(wish)
+        return Subscribed(self._join_live(wish) or self._not_joined(wish), wish.options)
 
-    def _not_joined(self, connection: Connection, channel: str) -> NoReturn:
+    def _not_joined(self, wish: _Wish) -> NoReturn:
         """Raise :class:`ChannelRefused` for a connection that is no new member."""
-        raise ChannelRefused("exists" if self._members.has(connection, channel) else "ended")
+        is_member = self._members.has(wish.connection, wish.channel)
+        raise ChannelRefused("exists" if is_member else "ended")
 
-    def _join_with_history(
-        self,
-        app: str,
-        channel: str,
-        connection: Connection,
-        options: ChannelSettings,
-        since: Position | None,
-        delta: bool = False,
-    ) -> Subscribed:
-        delta = delta and options.delta
-        found = self._join_waiting(app, channel, connection, options, delta)
-        local = found or self._not_joined(connection, channel)
+    def _join_with_history(self, wish: _Wish) -> Subscribed:
+        app, channel, options, since = wish.app, wish.channel, wish.options, wish.since
+        delta = wish.delta and options.delta
+        local = self._join_waiting(wish, delta) or self._not_joined(wish)
         try:
             limit, delivered = 0 if since is None else -1, -1
             newest_only = options.recovery_mode == "cache" and since is not None
@@ -235,7 +231,7 @@ class ChannelSubscriptions:
             else:
                 page = self._histories.read_retained(app, channel, *what)
         except BaseException:
-            self._members.leave(app, channel, connection)
+            self._members.leave(app, channel, wish.connection)
             raise
         if local.position is None:
             raise ChannelRefused("ended")
@@ -269,7 +265,7 @@ class ChannelSubscriptions:
         if not (can_recover and options.has_history) or self._members.has(connection, channel):
             return False
         try:
-            found = self._join_with_history(app, channel, connection, options, since)
+            found = self._join_with_history(_Wish(app, connection, channel, options, since))
         except ChannelRefused as refused:
             self._abandon(app, channel)
             if options.history and refused.reason == "unavailable":
@@ -288,15 +284,11 @@ class ChannelSubscriptions:
         self._ordered.release(local, connection, position, options.history != "")
         return True
 
-    def _join_waiting(
-        self, app: str, channel: str, connection: Connection, options: ChannelSettings, delta: bool
-    ) -> LocalChannel | None:
-        self._histories.stored.follow_channel(app, channel, options, (connection,))
-        local = self._enter(app, channel, connection, options)
-        if local is None:
-            return None
-        self._ordered.wait(local, connection, delta)
-        self._members.report_join(local, connection)
+    def _join_waiting(self, wish: _Wish, delta: bool) -> LocalChannel | None:
+        local = self._enter(wish)
+        if local is not None:
+            self._ordered.wait(local, wish.connection, delta)
+            self._members.report_join(local, wish.connection)
         return local
 
     def _abandon(self, app: str, channel: str) -> None:

@@ -190,7 +190,10 @@ class Core:
         """The service or answer of a feature that has exactly this type. Raises LookupError: none has."""
         service = self.find(kind)
         if service is None:
-            raise LookupError(f"no feature of this node has {kind.__name__}")
+            names = ", ".join(self.features) or "none"
+            raise LookupError(
+                f"no feature of this node has {kind.__name__} of {kind.__module__}; its features: {names}"
+            )
         return service
 
     def find(self, kind: type[S]) -> S | None:

@@ -55,8 +55,7 @@ class Friends:
     """Changes the relation between two accounts. Every method may switch and raise StorageUnavailable.
 
     A user who is no account of the app has no lists. The connections of both users that follow the log
-    receive signals about changes that they may see; ``send``:
-    :meth:`imserver.messages.receipts.Signals.send`.
+    receive signals about changes that they may see, by ``send``.
     """
 
     def __init__(self, accounts: AccountStore, limit: int, send: Callable[[ToFollowers], object]) -> None:

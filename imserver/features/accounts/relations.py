@@ -65,9 +65,7 @@ class AccountRelations:
         return user == by or not self._is_guest(app, by) or self._have_written(app, by, user)
 
     def may_write(self, app: str, by: str, user: str) -> bool:
-        """Whether ``by`` may write to ``user``. The log decides the same about stored messages
-        (:meth:`imserver.messages.log.transaction.AppTransaction.append`).
-        """
+        """Whether ``by`` may write to ``user``. The log decides the same about stored messages."""
         if self.may_reach(app, by, user):
             return True
         goes_on = not self._blocked_by(app, by, (user,), False)

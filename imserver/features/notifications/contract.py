@@ -99,8 +99,7 @@ class MailDue(Struct, frozen=True):
     """A user who may need a mail at ``due`` (Unix milliseconds; 0: none is needed).
 
     ``mailed``: when the last one was sent, Unix milliseconds; 0: none was. ``entry``: the last entry of the
-    log then; ``marks``: the version of the user's marks then
-    (:class:`imserver.messages.log.contract.Marks`).
+    log then; ``marks``: the version of the user's marks then.
     """
 
     user: str
