@@ -29,6 +29,7 @@ from imserver.cluster.nodes import Overview, StateQuery
 from imserver.config.settings import Config
 from imserver.config.values import CORE, Declarations
 from imserver.core.alone import build_alone, no_cluster
+from imserver.core.draining import Draining
 from imserver.core.network import build_network
 from imserver.core.services import (
     ChannelServices,
@@ -177,6 +178,7 @@ class Core:
         self.member: ClusterMember | None = None
         """This node as a member of a cluster; None on a node alone."""
         self.status: NodeStatus
+        self.draining: Draining
         self.overview: Overview
         """State and metrics of all nodes."""
         self.on_join: list[Callable[[], object]] = []
@@ -234,6 +236,7 @@ class Core:
         self.denials = self._make_denials()
         self.channels = self._make_channels(targets)
         self._hear_of_connections()
+        self.draining = Draining(self.node, self.network, self.push.pending, self.on_drain, config)
         self.status = self._make_status()
         self.overview = self._make_overview()
 

@@ -80,6 +80,10 @@ class NodeState:
         self.serving = False
         """True from the end of the start to the beginning of the drain."""
         self.draining = False
+        """True from the beginning of its end."""
+        self.paused = False
+        """True while an operator wants no clients here. Owned by
+        :class:`imserver.core.draining.Draining`."""
         self.max_connections = 0
         """As many as this process may open files for."""
         self.chat_page = ""
@@ -102,6 +106,11 @@ class NodeState:
         each of them verifies.
         """
         return self._secret.keys(purpose)
+
+    @property
+    def leaving(self) -> bool:
+        """Whether its clients have to go to other nodes."""
+        return self.draining or self.paused
 
     def key_for(self, purpose: str) -> bytes:
         """The first of :meth:`keys_for`, for what nobody verifies later."""

@@ -63,6 +63,8 @@ class NodeStatus:
         """Why this node cannot serve clients; ``""``: it can."""
         if not self._node.serving:
             return "it starts or stops"
+        if self._node.paused:
+            return "it is drained"
         if not self._registry.healthy():
             return "Redis is away, or the lease is lost"
         if not self._store.healthy():
@@ -77,7 +79,7 @@ class NodeStatus:
             self._registry.lease,
             connections=len(self._network.context.connections),
             counts=self.counts(),
-            draining=self._node.draining,
+            draining=self._node.leaving,
         )
 
     def counts(self) -> dict[str, int]:

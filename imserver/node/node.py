@@ -8,16 +8,15 @@ import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from time import monotonic, time
-from typing import Any
 
 import gevent
 from gevent.event import Event as Signal
 
-from imserver import errors
 from imserver.auth.tenants import Tenant
 from imserver.clock import until_beat
 from imserver.config.settings import Config
 from imserver.core.core import Core
+from imserver.core.draining import wait_while
 from imserver.core.network import gate_policy
 from imserver.errors import StartError
 from imserver.hub.expiry import Pings
@@ -39,7 +38,6 @@ log = logging.getLogger(__name__)
 
 _GC_THRESHOLDS = (50_000, 20, 100)
 _TICK_SECONDS = 1.0
-_CLOSES_PER_TURN = 200
 _JOIN_SECONDS = 1.0
 """Time for the other nodes to say what they know of the logs."""
 _KILL_SECONDS = 5.0
@@ -142,7 +140,7 @@ class Node:
             Stage("requests to the outside", stop=core.network.outgoing.close),
             Stage("request log", stop=core.node.request_log.flush),
             Stage("pending pushes", drain=core.push.pending.pass_on),
-            Stage("connections", drain=self._close_clients, stop=core.network.poller.close),
+            Stage("connections", drain=core.draining.close_clients, stop=core.network.poller.close),
             Stage("work of clients", drain=lambda: [call() for call in core.on_drain]),
             Stage(
                 "registry",
@@ -325,7 +323,7 @@ class Node:
         registrar = core.channels.registrar
         unsettled = registrar is not None and registrar.unsettled()
         core.cluster.registry.report(
-            len(core.network.context.connections), core.status.counts(), core.node.draining, unsettled
+            len(core.network.context.connections), core.status.counts(), core.node.leaving, unsettled
         )
 
     # --- stop -----------------------------------------------------------------------------------------------
@@ -350,23 +348,9 @@ class Node:
         self.core.network.gate.full = True
         self.servers.drain()
         # A proxy must not repeat a POST if its connection ends, so idle connections end after a while only.
-        _wait_while(lambda: self.servers.connected, _IDLE_SECONDS)
+        wait_while(lambda: self.servers.connected, _IDLE_SECONDS)
         self.servers.end_idle()
-        _wait_while(lambda: self.servers.busy, _LAST_REQUESTS_SECONDS)
-
-    def _close_clients(self) -> None:
-        """Close all clients with 1001, spread over time so that they do not all reconnect at once."""
-        connections, config = self.core.network.context.connections, self.core.config
-        clients = [c for c in connections if c.is_open]
-        turns = -(-len(clients) // _CLOSES_PER_TURN)
-        pause = max(config.drain.close_seconds / turns if turns > 1 else 0.0, 0.001)
-        for index, connection in enumerate(clients):
-            if index and index % _CLOSES_PER_TURN == 0:
-                gevent.sleep(pause)
-            connection.close(errors.CloseCode.GOING_AWAY)
-        _wait_while(lambda: bool(connections), config.websocket.close_seconds + 1)
-        for connection in tuple(connections):
-            connection.lost()
+        wait_while(lambda: self.servers.busy, _LAST_REQUESTS_SECONDS)
 
     # --- reload ---------------------------------------------------------------------------------------------
 
@@ -401,10 +385,3 @@ class Node:
         )
         self.servers.api.reload(config)
         core.network.gate.set_policy(gate_policy(config, core.node.max_connections, core.identity.keys.demo))
-
-
-def _wait_while(condition: Callable[[], Any], seconds: float) -> None:
-    """Wait until ``condition`` is false, at most ``seconds``."""
-    deadline = monotonic() + seconds
-    while condition() and monotonic() < deadline:
-        gevent.sleep(0.01)

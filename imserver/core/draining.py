@@ -1,0 +1,87 @@
+"""Takes the clients off a node: at its end, and while an operator wants none there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import Any, Final
+
+import gevent
+
+from imserver import errors
+from imserver.config.settings import Config
+from imserver.core.services import NetworkServices, NodeState
+from imserver.push.pending import PendingPushes
+
+_CLOSES_PER_TURN: Final = 200
+
+
+class Draining:
+    """Closes the clients of this node. ``on_drain``: called before that, while the node is drained. Owner of
+    :attr:`NodeState.paused`."""
+
+    def __init__(
+        self,
+        node: NodeState,
+        network: NetworkServices,
+        pending: PendingPushes,
+        on_drain: Sequence[Callable[[], object]],
+        config: Config,
+    ) -> None:
+        self._node = node
+        self._network = network
+        self._pending = pending
+        self._on_drain = on_drain
+        self._config = config
+
+    def close_clients(self) -> None:
+        """Close all clients with 1001, spread over time so that they do not all reconnect at once.
+
+        Switches.
+        """
+        connections = self._network.context.connections
+        self._close(lambda: True)
+        wait_while(lambda: bool(connections), self._config.websocket.close_seconds + 1)
+        for connection in tuple(connections):
+            connection.lost()
+
+    def pause(self) -> None:
+        """Refuse new clients and close the others, as at the end of the node, which goes on and answers
+        requests. Switches."""
+        node = self._node
+        if node.paused:
+            return
+        node.paused = True
+        gevent.sleep(self._config.drain.delay_seconds)
+        if not node.paused:
+            return
+        self._network.gate.full = True
+        for call in self._on_drain:
+            call()
+        self._close(lambda: node.paused)
+        if node.paused:
+            self._pending.pass_on()
+
+    def resume(self) -> None:
+        """Serve clients again. Never switches."""
+        self._node.paused = False
+        self._network.gate.full = self._node.draining
+
+    def _close(self, goes_on: Callable[[], bool]) -> None:
+        """Begin to close all clients while ``goes_on``. Switches."""
+        clients = [each for each in self._network.context.connections if each.is_open]
+        turns = -(-len(clients) // _CLOSES_PER_TURN)
+        pause = max(self._config.drain.close_seconds / turns if turns > 1 else 0.0, 0.001)
+        for index, connection in enumerate(clients):
+            if index and index % _CLOSES_PER_TURN == 0:
+                gevent.sleep(pause)
+                if not goes_on():
+                    return
+            connection.close(errors.CloseCode.GOING_AWAY)
+
+
+def wait_while(condition: Callable[[], Any], seconds: float) -> None:
+    """Wait until ``condition`` is false, at most ``seconds``. Switches."""
+    deadline = monotonic() + seconds
+    while condition() and monotonic() < deadline:
+        gevent.sleep(0.01)
