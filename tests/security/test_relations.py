@@ -646,8 +646,8 @@ def test_a_refused_push_has_the_code_and_reason_of_a_refused_message() -> None:
 
 
 def of_users(need: Need) -> bool:
-    """Whether others than back ends may ask."""
-    return not need.users <= {"signature"}
+    """Whether others than back ends, and accounts that act as one by their role, may ask."""
+    return not need.users <= {"signature", "staff"}
 
 
 def test_every_route_and_command_of_users_has_a_row() -> None:

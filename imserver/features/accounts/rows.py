@@ -131,6 +131,19 @@ class AccountStore:
 
         return self._store.read_or(None, work)
 
+    def anywhere(
+        self, apps: Sequence[str], id: int, logins: Sequence[tuple[Identifier, str]]
+    ) -> list[Account]:
+        """The accounts of these apps with this id (0: none), or with one of these identifiers."""
+
+        def work(sql: PooledStatements) -> list[Account]:
+            rows = sql.query_in(f"{_ACCOUNTS} WHERE id = %s AND app IN {{}}", (id,), apps) if id else []
+            for kind, text in logins:
+                rows += sql.query_in(f"{_ACCOUNTS} WHERE {kind} = %s AND app IN {{}}", (text,), apps)
+            return list({account.id: account for account in map(_account, rows)}.values())
+
+        return self._store.read_or([], work)
+
     def by_id(self, app: str, id: int) -> tuple[Account, str] | None:
         """The account with this id, and its password hash."""
         return self._store.read_or(None, lambda sql: _by_id(sql, app, id))

@@ -239,6 +239,41 @@ class NotificationTestAnswer(Struct):
     endpoints: Annotated[int, about("The number of endpoints that it is sent to.")]
 
 
+class RecentRequest(Struct, forbid_unknown_fields=True):
+    """The app, and perhaps a user."""
+
+    app: Annotated[str, about("The app: a tenant of this server.", min_length=1)]
+    user: Annotated[str, about("The user; empty: all.", max_length=255)] = ""
+    limit: Annotated[int, about("The maximum number of entries.", ge=1, le=100)] = 50
+
+
+class RecentShown(Struct):
+    """A notification that was sent, or not."""
+
+    time: Annotated[int, about("When, in Unix seconds.")]
+    user: str
+    kind: Annotated[str, about("`message`, `push`, `test` or `close`.")]
+    host: Annotated[str, about("The push service.")]
+    endpoint: Annotated[int, about("The number of the endpoint.")]
+    outcome: Annotated[
+        str,
+        about(
+            "`taken`, `later` (it is tried again), `gone` (the endpoint has ended), `refused`, `expired`, "
+            "`replaced`, `read` or `removed`."
+        ),
+    ]
+    problem: Annotated[str, about("What the push service said, or why there was no answer.")]
+
+
+class RecentAnswer(Struct):
+    """What became of the last notifications, the newest first."""
+
+    deliveries: list[RecentShown]
+    missing_nodes: Annotated[
+        list[str], about("Nodes that did not answer in time. The answer lacks their part.")
+    ]
+
+
 class NotificationApi(Struct, frozen=True):
     """The services that the routes use. ``most``: endpoints of a user. ``has_smtp``: mails can be sent."""
 
@@ -298,6 +333,23 @@ routes = Resource(
         EndpointTaken: refuse(Problems.INVALID_REQUEST, "`endpoint`: another user has it, with other `keys`"),
     },
 )
+
+
+@routes.get(
+    "/notifications/recent",
+    Needs.OPERATE,
+    example={"app": "gochat"},
+    answer_example=RecentAnswer(
+        [RecentShown(1795155801, "1", "message", "push.example.com", 7, "taken", "")], []
+    ),
+)
+def recent(api: NotificationApi, call: Call, request: RecentRequest) -> RecentAnswer:
+    """Show what became of the last notifications of an app.
+
+    Each node keeps the last 100 of each app in memory. Contents are not kept.
+    """
+    found, missing = api.parts.deliveries.recent.of(call.app, request.user, request.limit)
+    return RecentAnswer(msgspec.convert(found, list[RecentShown], from_attributes=True), missing)
 
 
 @routes.get(

@@ -22,6 +22,7 @@ from gevent.event import Event as Signal
 from msgspec import Struct, field
 
 from imserver.features.notifications.contract import Delivery, Kind, PushEndpoint
+from imserver.features.notifications.recent import RecentDeliveries
 from imserver.features.notifications.rows import NotificationRows
 from imserver.features.notifications.webpush import PushResult, WebPush
 from imserver.features.webhooks.consumer import Consumer, DeliveryLease, Failure
@@ -107,6 +108,7 @@ class Deliveries:
         lease: DeliveryLease,
         wants: Callable[[str, str], bool],
         requests_per_host: int,
+        recent: RecentDeliveries,
     ) -> None:
         self.rows = rows
         self.webpush = webpush
@@ -114,6 +116,7 @@ class Deliveries:
         self.lease = lease
         self.wants = wants
         self.requests_per_host = requests_per_host
+        self.recent = recent
         self.counts: Counter[tuple[Kind, str]] = Counter()
         """Kind of notification and result → their number."""
         self._hosts: dict[str, Host] = {}
@@ -452,7 +455,7 @@ class Host:
         if not self._is_fast and monotonic() >= self._slow_until:
             self._is_fast = True
             self._owner.freed()
-        self._drop(one, outcome)
+        self._drop(one, outcome, result.problem)
         if outcome == "taken":
             if one.kind in ("message", "push") and self._owner.wants(one.app, "notified"):
                 facts = {
@@ -475,8 +478,9 @@ class Host:
         wanted = result.retry_after or 0.0
         pause = max(wanted, retry_pause(one.attempts + 1, FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS))
         if time() + pause > one.created + max(one.ttl, LATE_SECONDS):
-            self._drop(one, "expired")
+            self._drop(one, "expired", result.problem)
         else:
+            self._owner.recent.note(one, "later", result.problem)
             self._owner.counts[one.kind, "later"] += 1
             self._results.retry.append((one.id, int((steady_time() + pause) * 1000)))
         self._failures += 1
@@ -489,7 +493,8 @@ class Host:
             self._is_fast = False
             _silence(self._name, result.problem)
 
-    def _drop(self, one: Delivery, outcome: str) -> None:
+    def _drop(self, one: Delivery, outcome: str, problem: str = "") -> None:
+        self._owner.recent.note(one, outcome, problem)
         self._owner.counts[one.kind, outcome] += 1
         self._results.done.append(one.id)
 

@@ -14,6 +14,7 @@ from imserver.features.notifications.delivery import Deliveries
 from imserver.features.notifications.mail import Mails
 from imserver.features.notifications.notifier import Notifier
 from imserver.features.notifications.pushes import PushNotifications
+from imserver.features.notifications.recent import RecentDeliveries
 from imserver.features.notifications.recipients import Recipients
 from imserver.features.notifications.rows import NotificationRows
 from imserver.features.notifications.settings import VAPID, NotificationSettings, rules_in
@@ -113,7 +114,13 @@ def build(core: Core) -> FeatureParts:
     )
     mails = build_mails(core, rows, lease, tokens, lambda: notifier.apps)
     deliveries = Deliveries(
-        rows, webpush, recipients.are_over, lease, feeds.wants, settings.requests_per_host
+        rows,
+        webpush,
+        recipients.are_over,
+        lease,
+        feeds.wants,
+        settings.requests_per_host,
+        RecentDeliveries(core.cluster),
     )
     notifier.on_lease += [deliveries.restart, mails.restart]
     core.service(MessageServices).receipts.on_read.append(notifier.read)

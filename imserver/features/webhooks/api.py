@@ -1,4 +1,4 @@
-"""Durable events: read them from a cursor, list dead ones, replay them."""
+"""Durable events: read them from a cursor, list dead ones, replay them; the state of webhooks."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from imserver.features.webhooks import dead_events
 from imserver.features.webhooks.event_json import page_of
 from imserver.features.webhooks.feeds import Feeds
 from imserver.features.webhooks.parts import webhooks_of
+from imserver.features.webhooks.state import WebhookState, WebhookStates
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import (
+    Api,
     ApiProblem,
     Call,
     NextCursor,
@@ -24,6 +26,7 @@ from imserver.plugin.http import (
     read_cursor,
 )
 from imserver.plugin.identity import Needs
+from imserver.plugin.services import Core
 from imserver.plugin.storage import Store
 
 MOST_EVENTS: Final = 1000
@@ -95,6 +98,54 @@ class ReplayAnswer(Struct):
     replayed: Annotated[int, about("The number of events that are sent again.")]
 
 
+class WebhooksQuery(Struct, forbid_unknown_fields=True):
+    """One app, or a page of all apps."""
+
+    app: Annotated[str, about("The app; empty: all that the key reaches.")] = ""
+    cursor: PageCursor = ""
+    limit: Annotated[int, about("The maximum number of webhooks on this page.", ge=1, le=100)] = 50
+
+
+class AnswerShown(Struct):
+    """What the receiver has answered to a request."""
+
+    time: Annotated[int, about("When, in Unix seconds.")]
+    status: Annotated[int, about("The status of the answer; 0: there was none.")]
+    problem: Annotated[str, about("Why it failed; empty: the receiver took the events.")]
+    seconds: Annotated[float, about("How long it took.")]
+    events: Annotated[int, about("The number of events in the request.")]
+
+
+class WebhookShown(Struct):
+    """The webhook of an app."""
+
+    app: str
+    url: Annotated[str, about("The address of the receiver; empty: the back end reads the events itself.")]
+    events: Annotated[list[str], about("The events that it wants.")]
+    failing: Annotated[bool, about("Whether the last request of a node has failed.")]
+    waiting: Annotated[int, about("Events that wait in memory.")]
+    stored: Annotated[int, about("Durable events that have to be delivered, as far as it is known.")]
+    aside: Annotated[int, about("Events that were refused and are tried again, or wait behind such a one.")]
+    dead: Annotated[int, about("Events that the receiver did not take for three days.")]
+    answers: Annotated[list[AnswerShown], about("The last answers of all nodes, the newest first.")]
+
+
+class WebhooksAnswer(Struct):
+    """The webhook of one app, or a page of those that the key reaches, ordered by app."""
+
+    webhooks: list[WebhookShown]
+    next: NextCursor
+    missing_nodes: Annotated[
+        list[str], about("Nodes that did not answer in time. The answer lacks their part.")
+    ]
+
+
+class TestRequest(Struct, forbid_unknown_fields=True):
+    """The app whose webhook is tried."""
+
+    app: App
+
+
 _EVENT: Final = {
     "id": "log-7",
     "event": "message",
@@ -114,9 +165,16 @@ class EventApi(Struct, frozen=True):
 
     feeds: Feeds
     store: Store
+    states: WebhookStates
 
 
-routes = Resource("events", lambda core, _: EventApi(webhooks_of(core).feeds, core.storage.store), hot=False)
+def _event_api(core: Core, _: Api) -> EventApi:
+    webhooks = webhooks_of(core)
+    states = WebhookStates(core, webhooks)
+    return EventApi(webhooks.feeds, core.storage.store, states)
+
+
+routes = Resource("events", _event_api, hot=False)
 
 
 @routes.get(
@@ -187,6 +245,67 @@ def _head_of(body: bytes) -> dict[str, Any]:
     """What an event says of itself, without what users wrote."""
     event: dict[str, Any] = msgspec.json.decode(body)
     return {name: event[name] for name in ("id", "event", "app", "time") if name in event}
+
+
+_ANSWER: Final = AnswerShown(1795155801, 503, "it answered with status 503", 0.012, 3)
+_WEBHOOK: Final = WebhookShown(
+    "101", "https://shop.example.com/events", ["message"], True, 3, 120, 2, 1, [_ANSWER]
+)
+
+
+@routes.get(
+    "/webhooks",
+    Needs.OPERATE,
+    reach="optional",
+    example={"app": "101"},
+    answer_example=WebhooksAnswer([_WEBHOOK], "", []),
+)
+def webhooks(api: EventApi, call: Call, request: WebhooksQuery) -> WebhooksAnswer:
+    """Show what waits for webhooks, and their last answers.
+
+    Of one app, or of all apps that the key reaches and that have a webhook, page by page. Nodes keep the last
+    20 answers of each app in memory.
+    """
+    if request.app:
+        names, following = [call.app], ""
+    else:
+        after = read_cursor(request.cursor) or ""
+        behind = [app for app in api.states.apps() if app > after and call.principal.reaches(app)]
+        page, following = page_and_cursor(behind, request.limit, str)
+        names = list(page)
+    states, missing = api.states.of(names)
+    return WebhooksAnswer([_shown(state) for state in states], following, missing)
+
+
+@routes.post(
+    "/webhooks/test",
+    Needs.OPERATE,
+    example={"app": "101"},
+    answer_example=AnswerShown(1795155801, 200, "", 0.012, 1),
+)
+def test(api: EventApi, call: Call, request: TestRequest) -> AnswerShown:
+    """Send an event `test` to the webhook of an app, and show its answer.
+
+    The event is signed as all are, and does not wait behind others.
+    """
+    answer = api.states.test(call.app)
+    if answer is None:
+        raise ApiProblem(Problems.INVALID_REQUEST, "The app has no `webhook.url`, or no secret to sign with")
+    return msgspec.convert(answer, AnswerShown, from_attributes=True)
+
+
+def _shown(state: WebhookState) -> WebhookShown:
+    return WebhookShown(
+        state.app,
+        state.receiver.url,
+        sorted(state.receiver.events),
+        state.failing,
+        state.waiting,
+        state.stored,
+        state.aside,
+        state.dead,
+        msgspec.convert(state.answers, list[AnswerShown], from_attributes=True),
+    )
 
 
 def _positions(cursor: str) -> tuple[int, int]:

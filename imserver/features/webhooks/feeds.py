@@ -24,6 +24,7 @@ import gevent
 import msgspec
 from gevent.event import Event as Signal
 
+from imserver.features.webhooks.answers import LastAnswers
 from imserver.features.webhooks.consumer import Consumer, DeliveryLease, Failure
 from imserver.features.webhooks.dead_events import RetryRow
 from imserver.features.webhooks.event_json import EVENT_PREFIX, Outbound, Page, page_of
@@ -38,7 +39,6 @@ from imserver.features.webhooks.log_window import LogWindow
 from imserver.features.webhooks.requests import (
     BATCH_BYTES,
     MISCONFIGURED,
-    POST_SECONDS,
     REFUSED_PAUSE_SECONDS,
     Receiver,
     WebhookCounts,
@@ -164,6 +164,7 @@ class Feeds:
         """The stored messages, set before :meth:`run`; None: this node has none."""
         self.notifier: Callable[[Feed], Consumer[Any]] | None = None
         """Makes the consumer that looks for users to be notified."""
+        self.answers = LastAnswers()
         self._changed = Signal()
         self._online: set[tuple[str, str]] = set()
         """(app, user): who came online since the last look."""
@@ -401,15 +402,16 @@ class Feeds:
 
     def _post(self, feed: Feed, events: Sequence[Outbound], delivery: str) -> _Problem | None:
         """Send events; the problem, if there is one."""
-        receiver = feed.receiver
-        body = b'{"events":[%b]}' % b",".join([event.body for event in events])
+        receiver, problem, status, began = feed.receiver, None, 0, monotonic()
+        body = receiver.body(b",".join([event.body for event in events]))
         try:
-            status, _ = self._outgoing.post(
-                receiver.url, receiver.secret, body, int(time()), delivery, POST_SECONDS
-            )
+            status = receiver.post(self._outgoing, body, delivery)
+            if not 200 <= status < 300:
+                problem = _Problem(status, f"it answered with status {status}")
         except Unreachable as error:
-            return _Problem(0, str(error), error.is_refused)
-        return None if 200 <= status < 300 else _Problem(status, f"it answered with status {status}")
+            problem = _Problem(0, str(error), error.is_refused)
+        self.answers.note(feed.app, status, problem.text if problem else "", began, len(events))
+        return problem
 
     def _succeeded(self, feed: Feed, count: int) -> None:
         self._tally.delivered += count

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Final
 
+from imserver.features.webhooks.answers import QUERY
 from imserver.features.webhooks.apps import follow_apps
 from imserver.features.webhooks.occupancy import Occupancy
 from imserver.features.webhooks.webhooks import Webhooks
@@ -32,6 +33,7 @@ def answers(base: Foundation) -> Answers:
 def build(core: Core) -> FeatureParts:
     """Build what uses the services of the core."""
     webhooks = webhooks_of(core)
+    core.cluster.queries.add(QUERY, list[str], webhooks.parts_of)
     apps = follow_apps(core.identity.tenants, webhooks)
     registrar = core.channels.registrar
     Occupancy(

@@ -15,6 +15,7 @@ import msgspec
 from gevent.lock import BoundedSemaphore
 from msgspec import Struct
 
+from imserver.features.webhooks.answers import LastAnswers
 from imserver.features.webhooks.consumer import Consumer, DeliveryLease, Failure
 from imserver.plugin.identity import LoginAnswer
 from imserver.plugin.runtime import Outgoing, RateLimitedLog, Unreachable
@@ -91,10 +92,13 @@ class WebhookQueue:
     at the same time. They stay short while the back end refuses connections.
     """
 
-    def __init__(self, receiver: Receiver, outgoing: Outgoing, tally: WebhookCounts) -> None:
+    def __init__(
+        self, receiver: Receiver, outgoing: Outgoing, tally: WebhookCounts, answers: LastAnswers
+    ) -> None:
         self.receiver = receiver
         """May be replaced; used from the next request on."""
         self._outgoing = outgoing
+        self._answers = answers
         self._tally = tally
         self._waiting: deque[bytes] = deque()
         self._sent = 0
@@ -120,6 +124,11 @@ class WebhookQueue:
         tally.waiting += 1
         tally.waiting_bytes += len(event)
         self._consumer.wake()
+
+    @property
+    def waiting(self) -> int:
+        """The number of events that wait, those of a request that is under way among them."""
+        return self._sent + len(self._waiting)
 
     @property
     def busy(self) -> bool:
@@ -170,7 +179,7 @@ class WebhookQueue:
 
     def _deliver(self, batch: _Batch) -> Failure | None:
         """Send a request. After ten minutes its events are dropped."""
-        app, longest_pause = self.receiver.app, None
+        app, longest_pause, status, began = self.receiver.app, None, 0, monotonic()
         try:
             status = self.receiver.post(self._outgoing, batch.body, batch.delivery)
             problem = "" if 200 <= status < 300 else f"it answered with status {status}"
@@ -180,6 +189,7 @@ class WebhookQueue:
         except Exception as error:  # the other events must be sent
             log.exception("webhook of %s failed", app)
             problem = str(error)
+        self._answers.note(app, status, problem, began, batch.count)
         if not problem:
             self._tally.delivered += batch.count
             self._sent = 0
@@ -324,6 +334,7 @@ class WebhookQueues:
     def __init__(self, outgoing: Outgoing, tally: WebhookCounts) -> None:
         self._outgoing = outgoing
         self._tally = tally
+        self.answers = LastAnswers()
         self._queues: dict[str, WebhookQueue] = {}
 
     def __contains__(self, app: str) -> bool:
@@ -341,7 +352,7 @@ class WebhookQueues:
                 del self._queues[app]
                 queue.stop()
         elif queue is None:
-            self._queues[app] = WebhookQueue(receiver, self._outgoing, self._tally)
+            self._queues[app] = WebhookQueue(receiver, self._outgoing, self._tally, self.answers)
         else:
             queue.receiver = receiver
 

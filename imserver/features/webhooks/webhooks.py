@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import gevent
 import msgspec
 
+from imserver.features.webhooks.answers import NodePart
 from imserver.features.webhooks.back_ends import BackEndRequests
 from imserver.features.webhooks.event_rows import EventStore, NewEvent, add_events
 from imserver.features.webhooks.feeds import Feeds
@@ -72,7 +73,7 @@ class Webhooks(NoObserver):
         self._numbers = count(1)
         self._origin = token_hex(6)
         self.tally = WebhookCounts()
-        self._queues = WebhookQueues(outgoing, self.tally)
+        self.queues = WebhookQueues(outgoing, self.tally)
         self.forms: list[WebhookForm] = []
         """Forms of other servers, in which back ends may also want events of channels."""
         self.on_absent: list[Callable[[str, Sequence[tuple[str, Event]]], None]] = []
@@ -85,8 +86,26 @@ class Webhooks(NoObserver):
 
     def set(self, app: str, receiver: Receiver | None) -> None:
         """Set the receiver of an app, also for waiting events. Without one they are dropped."""
+        if receiver is None:
+            self.queues.answers.forget(app)
+            self.feeds.answers.forget(app)
         self.feeds.set(app, receiver)
-        self._queues.set(app, receiver)
+        self.queues.set(app, receiver)
+
+    def parts_of(self, apps: Sequence[str]) -> list[NodePart]:
+        """What this node knows of the webhooks of these apps. Never switches."""
+        return [self._part_of(app) for app in apps]
+
+    def _part_of(self, app: str) -> NodePart:
+        queue, feed = self.queues.get(app), self.feeds.feeds.get(app)
+        is_sending = feed is not None and feed.owned and bool(feed.receiver.url)
+        failures = feed.sender.failures if feed is not None and feed.sender is not None else 0
+        return NodePart(
+            0 if queue is None else queue.waiting,
+            feed.count if feed is not None and is_sending else 0,
+            (queue is not None and queue.failing) or failures > 0,
+            (*self.queues.answers.of(app), *self.feeds.answers.of(app)),
+        )
 
     # --- what happens ---------------------------------------------------------------------------------------
 
@@ -100,7 +119,7 @@ class Webhooks(NoObserver):
         if self.known and connection in self.known and self.known[connection][0] != app:
             self.ended(connection, CloseCode.NORMAL)
         self.feeds.came_online(app, connection.user or "")
-        queue = self._queues.get(app)
+        queue = self.queues.get(app)
         if queue is None:
             return
         if connection not in self.known:
@@ -114,31 +133,31 @@ class Webhooks(NoObserver):
         known = self.known.get(connection) if self.known else None
         if known is None:
             return
-        queue = self._queues.get(known[0])
+        queue = self.queues.get(known[0])
         if queue is not None:
             self._add(queue, "disconnect", {**self._facts(connection), "code": code})
         del self.known[connection]
 
     def message(self, app: str, sender: str, facts: Mapping[str, Any]) -> None:
         """A user has sent a message; ``facts`` are its ``type``, ``text`` and receiver."""
-        queue = self._queues.get(app)
+        queue = self.queues.get(app)
         if queue is not None:
             self._add(queue, "message", {"sender": sender, **facts})
 
     def wants_any(self, app: str, events: frozenset[str]) -> bool:
         """Whether the app's back end is sent one of these events of connections. Never switches."""
-        queue = self._queues.get(app)
+        queue = self.queues.get(app)
         if queue is not None and not events.isdisjoint(queue.receiver.events):
             return True
         return any(form.wants(app, events) for form in self.forms)
 
     def has_receiver(self, app: str) -> bool:
         """Whether the app's back end is sent any events, in whatever form. Never switches."""
-        return app in self._queues or any(app in form.queues for form in self.forms)
+        return app in self.queues or any(app in form.queues for form in self.forms)
 
     def channel(self, app: str, event: str, channel: str, facts: Mapping[str, Any]) -> None:
         """Something has happened to a channel, or to one of its subscribers. Never switches."""
-        queue = self._queues.get(app)
+        queue = self.queues.get(app)
         if queue is not None:
             self._add(queue, event, {"channel": channel, **facts})
         for form in self.forms:
@@ -157,7 +176,7 @@ class Webhooks(NoObserver):
         try:
             self.feeds.add(app, "absent", facts)
         except StorageUnavailable:
-            queue = self._queues.get(app)
+            queue = self.queues.get(app)
             if queue is not None:
                 for _, each in facts:
                     self._add(queue, "absent", each)
@@ -209,9 +228,13 @@ class Webhooks(NoObserver):
     def _add(self, queue: WebhookQueue, event: str, facts: Mapping[str, Any]) -> None:
         receiver = queue.receiver
         if event in receiver.events:
-            number = f"{self._origin}-{next(self._numbers)}"
-            head = {"id": number, "event": event, "app": receiver.app, "time": int(time())}
-            queue.add(_encode({**head, "node": self._node(), **facts}))
+            queue.add(self.event(receiver.app, event, facts))
+
+    def event(self, app: str, event: str, facts: Mapping[str, Any]) -> bytes:
+        """An event that is not stored, as JSON. Never switches."""
+        number = f"{self._origin}-{next(self._numbers)}"
+        head = {"id": number, "event": event, "app": app, "time": int(time())}
+        return _encode({**head, "node": self._node(), **facts})
 
     # --- at the end -----------------------------------------------------------------------------------------
 
@@ -219,7 +242,7 @@ class Webhooks(NoObserver):
         """Send the waiting events for at most ``seconds``, except to failing back ends; drop the rest."""
         deadline = monotonic() + seconds
         self.feeds.stop(seconds)
-        for queues in (self._queues, *(form.queues for form in self.forms)):
+        for queues in (self.queues, *(form.queues for form in self.forms)):
             queues.stop(deadline)
 
 

@@ -56,6 +56,14 @@ _HAVE_WRITTEN: Final = (
     f"AND m.kind = {NUMBERS['message']}) AND c.pair IN {{{{}}}}"
 )
 """``{}``: place of an index hint. Each conversation is read up to the first message of the other."""
+_NAME_HAS: Final = {
+    "sqlite": "instr(lower(c.name), %s) > 0",
+    "postgresql": "position(%s in lower(c.name)) > 0",
+    "mysql": "LOCATE(%s, LOWER(c.name)) > 0",
+}
+"""Engine → condition: the name has a text. No patterns, so no letter has a meaning."""
+_SEARCHED: Final = 20_000
+"""Conversations among which groups are searched: the newest."""
 
 
 class ConversationReader:
@@ -80,6 +88,22 @@ class ConversationReader:
     def between(self, app: str, user: str, other: str) -> Conversation | None:
         """The conversation of two users, None if they have none."""
         return next(iter(self._conversations(app, "c.pair = %s", pair_of(user, other))), None)
+
+    def groups_named(self, app: str, text: str, limit: int) -> list[Conversation]:
+        """The newest groups whose name contains a text, among the newest conversations."""
+
+        def work(sql: Statements, head: LogHead) -> list[Conversation]:
+            spellings = sql.spellings(text)
+            has_text = " OR ".join([_NAME_HAS[sql.engine]] * len(spellings))
+            where = f"c.id > %s AND c.kind = {CONVERSATION_KINDS.index('group')} AND ({has_text})"
+            first = head.last_conversation - _SEARCHED
+            rows = sql.query(
+                f"{_CONVERSATIONS} {where} ORDER BY c.id DESC LIMIT %s",
+                (head.number, first, *spellings, limit),
+            )
+            return list(map(conversation_of, rows))
+
+        return self._tables.read_log(app, work, [])
 
     def _conversations(self, app: str, where: str, value: Any) -> list[Conversation]:
         def work(sql: Statements, head: LogHead) -> list[Conversation]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from time import monotonic, time
+from types import SimpleNamespace
 from typing import Any
 
 import gevent
@@ -10,9 +11,11 @@ import pytest
 from gevent.event import Event as Signal
 from msgspec.structs import replace
 
+from imserver.cluster.nodes import NodeQueries
 from imserver.features.notifications import delivery
 from imserver.features.notifications.contract import PushEndpoint
 from imserver.features.notifications.delivery import Deliveries
+from imserver.features.notifications.recent import RecentDeliveries
 from imserver.features.notifications.webpush import PushResult
 from imserver.features.webhooks.consumer import DeliveryLease
 
@@ -31,8 +34,15 @@ class Bench:
         self.wanted = {"notified", "gone"}
         rows: Any = self.rows
         push: Any = self.push
+        cluster: Any = SimpleNamespace(queries=NodeQueries(), others=None)
         self.deliveries = Deliveries(
-            rows, push, self.rows.is_read, self.lease, self._wants, requests_per_host
+            rows,
+            push,
+            self.rows.is_read,
+            self.lease,
+            self._wants,
+            requests_per_host,
+            RecentDeliveries(cluster),
         )
         self.greenlet = gevent.spawn(self.deliveries.run)
 

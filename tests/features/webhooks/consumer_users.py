@@ -24,6 +24,7 @@ from imserver.errors import StorageUnavailable
 from imserver.features.bots.hooks import BotHooks
 from imserver.features.bots.rows import BotStore, HookStore
 from imserver.features.webhooks.absences import Absences
+from imserver.features.webhooks.answers import LastAnswers
 from imserver.features.webhooks.consumer import Consumer, DeliveryLease
 from imserver.features.webhooks.event_rows import EventStore
 from imserver.features.webhooks.feeds import Feeds
@@ -291,6 +292,7 @@ class QueueNode(Node):
                 Receiver(app, f"http://{app}/", b"secret", frozenset()),
                 BackEnd(self.reply),  # type: ignore[arg-type]
                 self.tally,
+                LastAnswers(),
             )
             for app in RECEIVERS
         }

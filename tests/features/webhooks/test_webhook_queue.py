@@ -9,6 +9,7 @@ import pytest
 
 from imserver.features.webhooks import consumer
 from imserver.features.webhooks import requests as module
+from imserver.features.webhooks.answers import LastAnswers
 from imserver.features.webhooks.requests import Receiver, WebhookCounts, WebhookQueue
 from imserver.transport.outgoing import Outgoing, Unreachable
 from tests.core.back_end import REFUSED, BackEnd
@@ -48,7 +49,7 @@ class One:
 
     def another(self, app: str) -> WebhookQueue:
         receiver = Receiver(app, f"http://{app}/", b"secret", EVENTS)
-        return WebhookQueue(receiver, self.back_end, self.tally)  # type: ignore[arg-type]
+        return WebhookQueue(receiver, self.back_end, self.tally, LastAnswers())  # type: ignore[arg-type]
 
     def add(self, *numbers: int, queue: WebhookQueue | None = None) -> None:
         for number in numbers:

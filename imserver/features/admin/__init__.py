@@ -1,0 +1,16 @@
+"""The admin page: those who answer for a server find, see and mend, in the browser. Nothing on it that
+``/api/v1`` cannot do.
+"""
+
+from __future__ import annotations
+
+from imserver.features.admin import api
+from imserver.features.admin.parts import build
+from imserver.plugin import Feature
+
+FEATURE = Feature(
+    "admin",
+    build,
+    operations=tuple(api.routes.rows),
+    uses=("pages", "messages?", "accounts?"),
+)

@@ -1,0 +1,347 @@
+"""What the admin page asks besides the routes of others: search, rights, connections, nodes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Struct
+
+from imserver.features.admin.finder import MOST_APPS, FindRequest, Kind
+from imserver.features.admin.nodes import SILENT, NodeView
+from imserver.features.admin.parts import AdminParts
+from imserver.plugin.errors import Problems
+from imserver.plugin.http import (
+    Api,
+    ApiProblem,
+    Call,
+    NextCursor,
+    PageCursor,
+    Resource,
+    about,
+    page_and_cursor,
+    read_cursor,
+)
+from imserver.plugin.identity import Needs, Tenants
+from imserver.plugin.services import Core
+
+App = Annotated[str, about("The app: a tenant of this server.", min_length=1)]
+NodeName = Annotated[str, about("The name of the node.", min_length=1, max_length=255)]
+Missing = Annotated[list[str], about("Nodes that did not answer in time. The answer lacks their part.")]
+
+
+class RightsQuery(Struct, forbid_unknown_fields=True):
+    """Nothing."""
+
+
+class RightsAnswer(Struct):
+    """Who asks, and what they may do on this server."""
+
+    kind: Annotated[str, about("`demo`, `key` or `staff` (an account that acts by its role).")]
+    id: Annotated[str, about("The id of the key, or of the user.")]
+    apps: Annotated[list[str] | None, about("The apps that they reach; null: all.")]
+    rights: Annotated[list[str], about("The rights of the role of an account.")]
+    routes: Annotated[list[str], about("The routes of `/api/v1` that they may use, as `GET accounts/list`.")]
+    version: Annotated[str, about("The version of the server.")]
+
+
+class FindQuery(Struct, forbid_unknown_fields=True):
+    """A text that may name anything."""
+
+    text: Annotated[
+        str, about("An id, an identifier, or a part of a name.", min_length=1, max_length=200, pattern=r"\S")
+    ]
+    app: Annotated[str, about("The app; empty: all that the principal reaches.")] = ""
+    limit: Annotated[int, about("The maximum number of results of each type.", ge=1, le=50)] = 8
+
+
+class HitShown(Struct):
+    """Something that the text may name."""
+
+    type: Annotated[Kind, about("What it is.")]
+    id: Annotated[str, about("Its id.")]
+    app: Annotated[str, about("Its app. Of a key: the apps to which it is limited, with commas between.")]
+    label: Annotated[str, about("Its name, or else its id.")]
+    detail: Annotated[str, about("What else helps to recognise it.")]
+
+
+class FindAnswer(Struct):
+    """What was found, by type, exact ids first."""
+
+    results: list[HitShown]
+
+
+class NodeShown(Struct):
+    """A node."""
+
+    node: NodeName
+    host: Annotated[str, about("Its machine.")]
+    url: Annotated[str, about("The public address of its WebSocket; empty: it has none of its own.")]
+    own: Annotated[bool, about("Whether it is the node that answers.")]
+    answers: Annotated[bool, about("Whether it answers. If not, its figures are 0.")]
+    ready: Annotated[bool, about("Whether it can serve clients.")]
+    reason: Annotated[str, about("Why it cannot; empty: it can, or does not answer.")]
+    drained: Annotated[bool, about("Whether somebody has drained it.")]
+    leaving: Annotated[bool, about("Whether it is drained, or stops.")]
+    version: str
+    started: Annotated[int, about("When it started, in Unix seconds.")]
+    connections: int
+    most: Annotated[int, about("The most connections that it accepts; 0: no limit.")]
+    users: Annotated[int, about("Users who are online there.")]
+    memory: Annotated[int, about("Its memory, in bytes.")]
+    cpu: Annotated[float, about("The processor time since its start, in seconds.")]
+    cpus: Annotated[int, about("The processors of its machine.")]
+    lag: Annotated[float, about("How late its event loop was last, in seconds.")]
+
+
+class NodesQuery(Struct, forbid_unknown_fields=True):
+    """Nothing."""
+
+
+class NodesAnswer(Struct):
+    """All live nodes, ordered by name."""
+
+    nodes: list[NodeShown]
+
+
+class NodeRequest(Struct, forbid_unknown_fields=True):
+    """A node."""
+
+    node: NodeName
+
+
+class NodeDone(Struct):
+    """It was told."""
+
+    node: NodeName
+    drained: bool
+
+
+class LiveQuery(Struct, forbid_unknown_fields=True):
+    """The connections of a user, or a page of those of an app."""
+
+    app: App
+    user: Annotated[str, about("The user; empty: all, page by page.", max_length=255)] = ""
+    cursor: PageCursor = ""
+    limit: Annotated[int, about("The maximum number of users on this page.", ge=1, le=200)] = 50
+
+
+class ListedConnection(Struct):
+    """A connection that is logged in."""
+
+    connection: Annotated[str, about("Its id.")]
+    user: str
+    device: Annotated[str, about("The name that the client gave its device; empty: none.")]
+    dialect: str
+    since: Annotated[int, about("When the session began, in Unix seconds.")]
+    peer: Annotated[str, about("The remote address and port.")]
+    node: Annotated[str, about("The node that holds the connection.")]
+    channels: Annotated[int, about("The number of its channels.")]
+
+
+class ConnectionsAnswer(Struct):
+    """Connections, in the order of their users."""
+
+    users: Annotated[int, about("The number of users online, on all pages together.")]
+    connections: list[ListedConnection]
+    next: NextCursor
+    missing_nodes: Missing
+
+
+_CONNECTION: Final = "dGm8cCzJGMUlcIWDc_5cEwvMvk-lT7Gn6_VXnA"
+_NODE: Final = NodeShown(
+    node="10.0.0.1:9001",
+    host="10.0.0.1",
+    url="wss://im1.example.com/acc",
+    own=True,
+    answers=True,
+    ready=True,
+    reason="",
+    drained=False,
+    leaving=False,
+    version="1.0",
+    started=1795155801,
+    connections=1200,
+    most=10000,
+    users=1100,
+    memory=120000000,
+    cpu=361.5,
+    cpus=8,
+    lag=0.0004,
+)
+
+
+class AdminApi(Struct, frozen=True):
+    """The services that the routes use."""
+
+    parts: AdminParts
+    tenants: Tenants
+    core: Core
+    api: Api
+
+
+def _admin_api(core: Core, api: Api) -> AdminApi:
+    return AdminApi(core.service(AdminParts), core.identity.tenants, core, api)
+
+
+routes = Resource(
+    "admin",
+    _admin_api,
+    hot=False,
+    chapter=(
+        "What those who answer for a server see and do: search, connections, nodes. Use an "
+        "API key with the scope `admin`, or the token of an account whose role has the right."
+    ),
+)
+
+
+@routes.get(
+    "/admin/rights",
+    Needs.PEOPLE,
+    example={},
+    answer_example=RightsAnswer(
+        "staff", "1", ["shop"], ["moderate", "people"], ["GET accounts/list", "GET find"], "1.0"
+    ),
+)
+def rights(api: AdminApi, call: Call, request: RightsQuery) -> RightsAnswer:
+    """Show who asks, and which routes they may use."""
+    principal = call.principal
+    routes = [
+        f"{method} {path.removeprefix('/api/v1/')}"
+        for (method, path), endpoint in api.api.endpoints.items()
+        if path.startswith("/api/v1/") and principal.may(endpoint.route.need)
+    ]
+    return RightsAnswer(
+        principal.kind,
+        principal.staff or principal.key,
+        None if principal.apps is None else sorted(principal.apps),
+        sorted(principal.rights),
+        routes,
+        api.core.node.version,
+    )
+
+
+@routes.get(
+    "/find",
+    Needs.PEOPLE,
+    reach="optional",
+    example={"text": "ann", "app": "default"},
+    answer_example=FindAnswer([HitShown("account", "1", "shop", "Ann", "ann · ann@example.com")]),
+)
+def find(api: AdminApi, call: Call, request: FindQuery) -> FindAnswer:
+    """Find what a text may name.
+
+    People by any identifier, connections, channels, groups, apps, API keys and requests. A principal finds
+    what it may see, in the apps that it reaches. Nothing that people wrote is searched.
+    """
+    principal = call.principal
+    names = [call.app] if call.app else [tenant.name for tenant in api.tenants.all() if not tenant.same_as]
+    apps = [name for name in names if principal.reaches(name)]
+    question = FindRequest(request.text.strip(), apps[:MOST_APPS], request.limit, principal)
+    hits = api.parts.finder.find(question)
+    return FindAnswer(msgspec.convert(hits, list[HitShown], from_attributes=True))
+
+
+# --- connections -----------------------------------------------------------------------
+
+
+@routes.get(
+    "/connections/list",
+    Needs.OPERATE,
+    example={"app": "default", "limit": 10},
+    answer_example=ConnectionsAnswer(
+        1,
+        [ListedConnection(_CONNECTION, "ann", "", "cmd", 1795155801, "192.0.2.7:50516", "10.0.0.1:9001", 1)],
+        "",
+        [],
+    ),
+)
+def list_connections(api: AdminApi, call: Call, request: LiveQuery) -> ConnectionsAnswer:
+    """List live connections, page by page.
+
+    Those of a user, or of an app in the order of its users, on all nodes.
+    """
+    live = api.parts.live
+    if request.user:
+        page = live.of_user(call.app, request.user)
+    else:
+        page = live.page(call.app, read_cursor(request.cursor), request.limit)
+    _, following = page_and_cursor(page.users, request.limit, str)
+    return ConnectionsAnswer(
+        page.total,
+        msgspec.convert(page.connections, list[ListedConnection], from_attributes=True),
+        following,
+        page.missing,
+    )
+
+
+# --- nodes --------------------------------------------------------------------------------------------------
+
+
+@routes.get("/nodes", Needs.ADMIN, example={}, answer_example=NodesAnswer([_NODE]))
+def nodes(api: AdminApi, call: Call, request: NodesQuery) -> NodesAnswer:
+    """Show how each node is. The key must reach all apps."""
+    _require_all(call)
+    return NodesAnswer([_shown(view) for view in api.parts.nodes.all()])
+
+
+@routes.post(
+    "/nodes/drain",
+    Needs.ADMIN,
+    example={"node": "10.0.0.1:9001"},
+    answer_example=NodeDone("10.0.0.1:9001", True),
+)
+def drain(api: AdminApi, call: Call, request: NodeRequest) -> NodeDone:
+    """Drain a node.
+
+    It refuses new clients and closes the others with 1001 over `drain.close_seconds`, so that they reconnect
+    to other nodes. `/ready` answers 503. It goes on to answer HTTP requests. The key must reach all apps.
+    """
+    return _drain(api, call, request.node, True)
+
+
+@routes.post(
+    "/nodes/undrain",
+    Needs.ADMIN,
+    example={"node": "10.0.0.1:9001"},
+    answer_example=NodeDone("10.0.0.1:9001", False),
+)
+def undrain(api: AdminApi, call: Call, request: NodeRequest) -> NodeDone:
+    """Let a node that was drained serve clients again. The key must reach all apps."""
+    return _drain(api, call, request.node, False)
+
+
+def _require_all(call: Call) -> None:
+    if call.principal.apps is not None:
+        raise ApiProblem(Problems.FORBIDDEN, "The key does not reach all apps")
+
+
+def _drain(api: AdminApi, call: Call, node: str, drained: bool) -> NodeDone:
+    _require_all(call)
+    if not api.parts.nodes.drain(node, drained):
+        raise ApiProblem(Problems.INVALID_REQUEST, "`node`: no live node of this name answers")
+    return NodeDone(node, drained)
+
+
+def _shown(view: NodeView) -> NodeShown:
+    facts = view.facts or SILENT
+    return NodeShown(
+        node=view.node,
+        host=view.host,
+        url=view.url,
+        own=view.own,
+        answers=view.facts is not None,
+        ready=view.facts is not None and not facts.reason,
+        reason=facts.reason,
+        drained=facts.drained,
+        leaving=view.leaving or facts.drained,
+        version=facts.version,
+        started=facts.started,
+        connections=view.connections if view.facts is None else facts.connections,
+        most=facts.most,
+        users=facts.users,
+        memory=facts.memory,
+        cpu=facts.cpu,
+        cpus=facts.cpus,
+        lag=facts.lag,
+    )

@@ -1,0 +1,198 @@
+"""Finds what a text may name: people, connections, channels, groups, apps, keys, requests.
+
+Each kind of thing has a function that searches it. Those of features that a node does not have are not there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Final, Literal
+
+from msgspec import Struct
+
+from imserver.features.admin.live import LiveConnections
+from imserver.plugin.identity import Principal
+from imserver.plugin.services import Core
+from imserver.plugin.storage import Statements
+
+if TYPE_CHECKING:
+    from imserver.features.accounts.rows import AccountStore
+    from imserver.plugin.messages import MessageLog
+
+Kind = Literal["account", "user", "connection", "channel", "group", "app", "key", "request"]
+MOST_APPS: Final = 1000
+"""Apps that are searched."""
+MOST_DETAILED_APPS: Final = 20
+"""Apps whose channels, groups and nicknames are searched, if the request names none."""
+_SEARCHED: Final = 50_000
+"""Accounts whose names are searched: the newest."""
+_MOST_ID: Final = 2**63
+
+
+class Hit(Struct, frozen=True):
+    """Something whose id or name fits the text. ``label``: what people call it. ``detail``: what else helps
+    to recognise it."""
+
+    type: Kind
+    id: str
+    app: str
+    label: str
+    detail: str = ""
+
+
+class FindRequest(Struct, frozen=True):
+    """What is searched. ``apps``: resolved names that the principal reaches. ``limit``: of each kind."""
+
+    text: str
+    apps: Sequence[str]
+    limit: int
+    principal: Principal
+
+    def may(self, right: str) -> bool:
+        """Whether a back end asks, or an account whose role has this right."""
+        return self.principal.kind != "staff" or right in self.principal.rights
+
+
+Search = Callable[[FindRequest], Iterable[Hit]]
+
+
+class Finder:
+    """Searches every kind of thing that the node has. Calls switch."""
+
+    def __init__(self, core: Core, live: LiveConnections) -> None:
+        self._core = core
+        self._live = live
+        self._searches: list[Search] = [
+            self._apps,
+            self._users,
+            self._connections,
+            self._channels,
+            self._keys,
+        ]
+        if "messages" in core.features:
+            from imserver.plugin.messages import MessageLog
+
+            self._searches.insert(1, GroupSearch(core.storage.store.part(MessageLog)).find)
+        if "accounts" in core.features:
+            from imserver.features.accounts.parts import accounts_of
+
+            self._searches.insert(0, PeopleSearch(accounts_of(core).rows).find)
+
+    def find(self, question: FindRequest) -> list[Hit]:
+        """What the text may name: at most ``limit`` of each kind, exact ids first."""
+        hits: list[Hit] = []
+        for search in self._searches:
+            some: dict[tuple[str, str], Hit] = {}
+            for hit in search(question):
+                some.setdefault((hit.app, hit.id), hit)
+                if len(some) == question.limit:
+                    break
+            hits += some.values()
+        known = {(hit.app, hit.id) for hit in hits if hit.type == "account"}
+        return [hit for hit in hits if hit.type != "user" or (hit.app, hit.id) not in known]
+
+    # --- the core -------------------------------------------------------------------------------------------
+
+    def _apps(self, question: FindRequest) -> Iterable[Hit]:
+        if not question.may("operate"):
+            return
+        resolve = self._core.identity.tenants.resolve
+        names = [
+            name
+            for name in self._core.identity.tenants.names()
+            if question.text.lower() in name.lower() and resolve(name) in question.apps
+        ]
+        for name in sorted(names, key=lambda name: (name != question.text, name)):
+            target = resolve(name)
+            yield Hit("app", name, name, name, "" if target == name else f"→ {target}")
+
+    def _users(self, question: FindRequest) -> Iterable[Hit]:
+        """Users who are online, or banned."""
+        apps, user = question.apps, question.text
+        online = [app for app in apps if self._core.sessions.hub.is_online(app, user)]
+        others = self._core.cluster.others
+        if others is not None and (found := others.registry.find_in_apps(apps, user)) is not None:
+            online += [app for app, refs in zip(apps, found, strict=True) if refs]
+        sessions = self._core.sessions.sessions
+        for app in dict.fromkeys(online):
+            yield Hit("user", user, app, user, "online")
+        for app in apps:
+            if sessions.is_banned(app, user):
+                yield Hit("user", user, app, user, "banned")
+
+    def _connections(self, question: FindRequest) -> Iterable[Hit]:
+        if question.may("operate"):
+            info = self._live.find(question.text)
+            if info is not None and info.app in question.apps:
+                detail = f"{info.dialect} · {info.node}"
+                yield Hit("connection", question.text, info.app, info.user or question.text, detail)
+
+    def _channels(self, question: FindRequest) -> Iterable[Hit]:
+        """Channels with subscribers whose name begins with the text."""
+        if not question.may("operate"):
+            return
+        text, members = question.text, self._core.channels.channels.members
+        before = text[:-1] + (chr(ord(text[-1]) - 1) + "\U0010ffff" if ord(text[-1]) else "")
+        for app in question.apps[:MOST_DETAILED_APPS]:
+            for each in members.channels(app, before, question.limit).channels:
+                if each.channel.startswith(text):
+                    yield Hit("channel", each.channel, app, each.channel, str(each.members))
+
+    def _keys(self, question: FindRequest) -> Iterable[Hit]:
+        """Stored keys by id or note."""
+        if not question.may("own"):
+            return
+        principal, text = question.principal, question.text.lower()
+        resolve = self._core.identity.tenants.resolve
+        rows = self._core.storage.store.keys()
+        for row in rows:
+            apps = set(map(resolve, row.apps))
+            is_reached = principal.apps is None or (apps and apps <= principal.apps)
+            if is_reached and (row.id.lower().startswith(text) or text in row.note.lower()):
+                yield Hit("key", row.id, ",".join(row.apps), row.note or row.id, " ".join(row.scopes))
+
+
+class PeopleSearch:
+    """Accounts: by id, identifier, or a part of their name."""
+
+    def __init__(self, rows: AccountStore) -> None:
+        self._rows = rows
+
+    def find(self, question: FindRequest) -> Iterable[Hit]:
+        """The accounts that the text names exactly, then those whose name has it."""
+        from imserver.features.accounts.identifiers import candidates
+
+        text = question.text
+        number = int(text) if text.isascii() and text.isdecimal() and int(text) < _MOST_ID else 0
+        accounts = self._rows.anywhere(question.apps, number, candidates(text))
+        words, last = Statements.spellings(text), self._rows.last_id()
+        for app in question.apps[:MOST_DETAILED_APPS]:
+            if len(accounts) < question.limit:
+                accounts += self._rows.named(app, words, last - _SEARCHED, last, question.limit)
+        for account in accounts:
+            names = [each for each in (account.name, account.email, account.phone) if each]
+            yield Hit(
+                "account",
+                account.user,
+                account.app,
+                account.nickname or next(iter(names), account.user),
+                " · ".join([*names, *([account.role] if account.role else [])]),
+            )
+
+
+class GroupSearch:
+    """Groups: by id, or a part of their name."""
+
+    def __init__(self, log: MessageLog) -> None:
+        self._conversations = log.conversations
+
+    def find(self, question: FindRequest) -> Iterable[Hit]:
+        """The group with this id, then those whose name has the text."""
+        text = question.text
+        for app in question.apps[:MOST_DETAILED_APPS]:
+            found = self._conversations.groups_named(app, text, question.limit)
+            if text.isascii() and text.isdecimal() and int(text) < _MOST_ID:
+                exact = self._conversations.get(app, int(text))
+                found = [*([exact] if exact is not None and exact.kind == "group" else []), *found]
+            for group in found:
+                yield Hit("group", str(group.id), app, group.name or str(group.id), f"group:{group.id}")

@@ -1,0 +1,78 @@
+"""What became of the last notifications of each app, on all nodes."""
+
+from __future__ import annotations
+
+from collections import deque
+from itertools import islice
+from time import time
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from imserver.features.notifications.contract import Delivery
+from imserver.plugin.services import ClusterServices
+
+MOST_RECENT: Final = 100
+"""Notifications of one app that a node remembers."""
+QUERY: Final = "notifications.recent"
+_CHARACTERS: Final = 200
+"""Longest text of a problem."""
+
+
+class RecentDelivery(Struct, frozen=True, array_like=True):
+    """A notification, and what became of it. ``host``: the push service. ``endpoint``: its number. ``time``:
+    Unix seconds."""
+
+    time: int
+    user: str
+    kind: str
+    host: str
+    endpoint: int
+    outcome: str
+    problem: str
+
+
+class RecentQuery(Struct, frozen=True, array_like=True):
+    """The last deliveries of the queried node: of an app, or of a user of it."""
+
+    app: str
+    user: str
+    limit: int
+
+
+class RecentDeliveries:
+    """Owner of those of this node. Only :meth:`of` switches."""
+
+    def __init__(self, cluster: ClusterServices) -> None:
+        self._by_app: dict[str, deque[RecentDelivery]] = {}
+        self._cluster = cluster
+        cluster.queries.add(QUERY, RecentQuery, self._here)
+
+    def note(self, one: Delivery, outcome: str, problem: str = "") -> None:
+        """Note what became of a delivery."""
+        recent = RecentDelivery(
+            int(time()), one.user, one.kind, one.host, one.endpoint, outcome, problem[:_CHARACTERS]
+        )
+        self._by_app.setdefault(one.app, deque(maxlen=MOST_RECENT)).appendleft(recent)
+
+    def of(self, app: str, user: str, limit: int) -> tuple[list[RecentDelivery], list[str]]:
+        """The last deliveries of all nodes, the newest first, and the nodes that did not answer. ``user``: of
+        this user; ``""``: of all."""
+        query = RecentQuery(app, user, limit)
+        found, missing = self._here(query), list[str]()
+        if self._cluster.others is not None:
+            answers, missing = self._cluster.others.query(QUERY, query)
+            for data in answers.values():
+                try:
+                    found += _decode(data)
+                except ValueError:
+                    continue  # a node of another version
+        return sorted(found, key=lambda one: -one.time)[:limit], missing
+
+    def _here(self, query: RecentQuery) -> list[RecentDelivery]:
+        recent = self._by_app.get(query.app, ())
+        return list(islice((one for one in recent if query.user in ("", one.user)), query.limit))
+
+
+_decode = msgspec.msgpack.Decoder(list[RecentDelivery]).decode

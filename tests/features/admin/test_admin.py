@@ -1,0 +1,170 @@
+"""The routes of the admin page: search, rights, live connections, nodes."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.conftest import StartServer
+from tests.integration.clusters import Nodes, name_of, nodes_of
+from tests.integration.cmd import logged_in
+from tests.integration.receiver import SECRET, Receiver
+from tests.integration.v1 import good, refused
+from tests.support import Server, eventually
+
+ADMIN = "an-admin-key-of-this-test"
+OF_SHOP = "an-admin-key-of-the-shop"
+KEYS = {"keys": [{"key": ADMIN, "scopes": ["admin"]}, {"key": OF_SHOP, "scopes": ["admin"], "apps": ["7"]}]}
+ACCOUNTS: dict[str, Any] = {
+    "account_tokens": "required",
+    "accounts": {"identifiers": ["name", "email", "phone"]},
+}
+APPS: dict[str, Any] = {"7": {"open": True}, "8": {"open": True}, "people": ACCOUNTS}
+
+
+@pytest.fixture(scope="module")
+def server(start_shared_server: StartServer) -> Server:
+    return start_shared_server(config={"api": KEYS, "apps": APPS, "accounts": {"registration": True}})
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    with nodes_of(tmp_path_factory.mktemp("cluster"), 2) as two:
+        yield two
+
+
+def found(server: Server, text: str, key: str = ADMIN, **query: Any) -> list[tuple[str, str, str]]:
+    """(type, id, app) of what a text names."""
+    results = good(server.http, "find", key=key, text=text, **query)["results"]
+    return [(each["type"], each["id"], each["app"]) for each in results]
+
+
+def test_one_text_finds_people_connections_channels_groups_and_apps(server: Server) -> None:
+    registration = {"app": "people", "name": "ann", "email": "ann@example.com", "password": "correct horse"}
+    ann = good(server.http, "accounts/register", {**registration, "nickname": "Ann of Accounting"})
+    user = ann["account"]["user"]
+    for text in (user, "ann", "ANN@example.com", "accounting"):
+        assert ("account", user, "people") in found(server, text), text
+    group = good(
+        server.http, "groups/create", {"app": "people", "user": user, "name": "The lamp makers"}, key=ADMIN
+    )
+    assert ("group", str(group["group"]), "people") in found(server, "LAMP")
+    with logged_in(server.ws, "bob", 7) as bob:
+        assert bob.ask_cmd("subscribe", {"channel": "news:lamps"})[0] == 200
+        (session,) = good(server.http, "presence", key=ADMIN, app=7, user="bob")["users"][0]["sessions"]
+        assert found(server, session["connection"]) == [("connection", session["connection"], "7")]
+        assert found(server, "bob") == [("user", "bob", "7")]
+        assert found(server, "news:la") == [("channel", "news:lamps", "7")]
+    assert found(server, "7") == [("app", "7", "7")]
+    assert found(server, "nobody at all") == []
+
+
+def test_a_key_finds_only_what_it_reaches(server: Server) -> None:
+    registration = {"app": "people", "name": "cid", "password": "correct horse"}
+    good(server.http, "accounts/register", registration)
+    assert found(server, "cid")
+    with logged_in(server.ws, "cid", 8) as cid:
+        assert ("user", "cid", "8") in found(server, "cid")
+        assert cid.ask_cmd("subscribe", {"channel": "secret"})[0] == 200
+        (session,) = good(server.http, "presence", key=ADMIN, app=8, user="cid")["users"][0]["sessions"]
+        for text in ("cid", "8", "secret", session["connection"]):
+            assert found(server, text, OF_SHOP) == [], text
+        assert refused(server.http, "find", key=OF_SHOP, text="cid", app=8)[0] == 403
+
+
+def test_it_says_what_one_may_do(server: Server) -> None:
+    rights = good(server.http, "admin/rights", key=OF_SHOP)
+    assert (rights["kind"], rights["apps"]) == ("key", ["7"])
+    assert "GET find" in rights["routes"]
+    assert refused(server.http, "admin/rights")[1] == "unauthorized"
+
+
+def test_live_connections_are_listed_page_by_page(server: Server) -> None:
+    with (
+        logged_in(server.ws, "dan", 7),
+        logged_in(server.ws, "eve", 7, device="phone"),
+        logged_in(server.ws, "flo", 7),
+    ):
+        seen = []
+        cursor = ""
+        while True:
+            page = good(server.http, "connections/list", key=OF_SHOP, app=7, limit=2, cursor=cursor)
+            seen += page["connections"]
+            cursor = page["next"]
+            if not cursor:
+                break
+        assert [each["user"] for each in seen] == ["dan", "eve", "flo"]
+        assert page["users"] == 3
+        assert all(each["peer"].startswith("127.0.0.1:") for each in seen)
+        (one,) = good(server.http, "connections/list", key=OF_SHOP, app=7, user="eve")["connections"]
+        assert (one["user"], one["device"], one["dialect"]) == ("eve", "phone", "cmd")
+        closed = good(
+            server.http, "disconnect", {"app": "7", "connections": [one["connection"]]}, key=OF_SHOP
+        )
+        assert closed["closed"] == 1
+
+
+def test_a_drained_node_refuses_clients_until_it_may_serve_again(start_server: StartServer) -> None:
+    server = start_server(config={"apps": APPS, "drain": {"close_seconds": 0}})
+    (node,) = good(server.http, "nodes")["nodes"]
+    assert (node["ready"], node["reason"], node["own"], node["answers"]) == (True, "", True, True)
+    with logged_in(server.ws, "ann", 7) as ann:
+        assert good(server.http, "nodes/drain", {"node": node["node"]})["drained"]
+        ann.closed(1001)
+    (drained,) = good(server.http, "nodes")["nodes"]
+    assert (drained["ready"], drained["reason"], drained["drained"]) == (False, "it is drained", True)
+    assert server.get("/ready")[0] == 503
+    assert good(server.http, "counts", app=7)["apps"][0]["users"] == 0
+    assert not good(server.http, "nodes/undrain", {"node": node["node"]})["drained"]
+    assert server.get("/ready")[0] == 200
+    with logged_in(server.ws, "ann", 7):
+        assert good(server.http, "counts", app=7)["apps"][0]["users"] == 1
+
+
+def test_nodes_are_for_keys_of_all_apps(server: Server) -> None:
+    assert refused(server.http, "nodes", key=OF_SHOP)[0] == 403
+    (node,) = good(server.http, "nodes", key=ADMIN)["nodes"]
+    assert refused(server.http, "nodes/drain", {"node": node["node"]}, key=OF_SHOP)[0] == 403
+    status, _, message = refused(server.http, "nodes/drain", {"node": "10.9.9.9:1"}, key=ADMIN)
+    assert (status, message) == (400, "`node`: no live node of this name answers")
+
+
+def test_each_node_shows_and_drains_the_other(nodes: Nodes) -> None:
+    here, there = nodes.servers
+    with logged_in(there.ws, "ann", 101) as ann:
+        page = good(here.http, "connections/list", app=101)
+        assert [(each["user"], each["node"]) for each in page["connections"]] == [("ann", name_of(there))]
+        connection = page["connections"][0]["connection"]
+        assert found(here, connection, "") == [("connection", connection, "101")]
+        assert ("user", "ann", "101") in found(here, "ann", "")
+        assert good(here.http, "nodes/drain", {"node": name_of(there)})["drained"]
+        ann.closed(1001)
+
+    def ready() -> dict[str, bool]:
+        return {node["node"]: node["ready"] for node in good(here.http, "nodes")["nodes"]}
+
+    eventually(lambda: ready() == {name_of(here): True, name_of(there): False}, what="the other is drained")
+    good(there.http, "nodes/undrain", {"node": name_of(there)})
+    assert ready() == {name_of(here): True, name_of(there): True}
+
+
+def test_the_last_answers_of_a_webhook_are_shown_and_it_can_be_tried(start_server: StartServer) -> None:
+    with Receiver() as receiver:
+        receiver.reply = lambda post: (503, b"") if "test" not in str(post.json) else (200, b"")
+        settings = {"open": True, "webhook": {"url": receiver.url, "secret": SECRET, "events": ["connect"]}}
+        server = start_server(config={"apps": {"7": settings, "8": {"open": True}}})
+        with logged_in(server.ws, "ann", 7):
+
+            def state() -> dict[str, Any]:
+                (webhook,) = good(server.http, "webhooks")["webhooks"]
+                assert webhook["app"] == "7"
+                return dict(webhook)
+
+            eventually(lambda: state()["answers"], what="an answer")
+            shown = state()
+            assert (shown["failing"], shown["waiting"], shown["dead"]) == (True, 1, 0)
+            assert shown["answers"][0]["status"] == 503
+            answer = good(server.http, "webhooks/test", {"app": "7"})
+            assert (answer["status"], answer["problem"]) == (200, "")
+            assert good(server.http, "webhooks", app=8)["webhooks"] == []
+            assert refused(server.http, "webhooks/test", {"app": "8"})[0] == 400
