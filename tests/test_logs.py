@@ -137,6 +137,32 @@ def test_what_a_client_says_can_neither_fake_a_line_nor_drive_the_terminal(logs_
     assert len(lines(path)) == 2
 
 
+@pytest.mark.parametrize(
+    ("by", "end", "value"),
+    [
+        ("key:4f1d", "B request=r by=key:4f1d", "key:4f1d"),
+        ("nobody", "B request=r", None),
+        ("", "B request=r", None),
+        (
+            "session:shop/a by=key:1\nx",
+            r"B request=r by=session:shop/a\x20by=key:1\nx",
+            "session:shop/a by=key:1\nx",
+        ),
+        ("session:shop/" + "a" * 200, "a" * 114 + "…", "session:shop/" + "a" * 114 + "…"),
+    ],
+)
+def test_a_line_ends_with_its_principal(logs_to: OpenLogs, by: str, end: str, value: str | None) -> None:
+    logs, path = logs_to()
+    for _ in range(2):
+        logs.requests.add("GET", "/", 200, 0.001, "127.0.0.1:1", 5, "r", by)
+    logs.requests.flush()
+    assert all(line.endswith(end) for line in lines(path)), lines(path)
+    logs, path = logs_to(format="json")
+    logs.requests.add("GET", "/", 200, 0.001, "127.0.0.1:1", 5, "r", by)
+    logs.requests.flush()
+    assert json.loads(lines(path)[-1]).get("by") == value
+
+
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_bytes_that_are_no_text_can_be_logged(logs_to: OpenLogs, form: str) -> None:
     logs, path = logs_to(format=form)

@@ -132,7 +132,7 @@ def show(path: str | None, data_dir: str | None, name: str) -> None:
         "last used": "" if id.startswith(CONFIGURED) else used,
         "note": note,
     }
-    click.echo("\n".join(f"{label:<10}{text}" for label, text in lines.items() if text))
+    click.echo("\n".join(f"{label:<11}{text}" for label, text in lines.items() if text))
 
 
 @key.command()

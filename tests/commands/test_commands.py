@@ -4,6 +4,7 @@ import re
 import sqlite3
 import subprocess
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,31 @@ def test_to_ask_makes_nothing(run: Run, tmp_path: Path) -> None:
     run("key", "revoke", "none", fails=True)
     run("app", "set", "none", "max_channels=1", fails=True)
     assert not (tmp_path / "data").exists()
+
+
+def test_a_key_is_rotated_and_shown(run: Run) -> None:
+    first = run("key", "create", "push", "--note", "till", "--expires", "90d").stdout.strip()
+    ((name, *_),) = rows(run("key", "list").stdout)
+    lines = dict(re.split(r" {2,}", line) for line in run("key", "show", name).stdout.splitlines())
+    assert lines["state"] == "valid"
+    assert lines["note"] == "till"
+    assert lines["last used"] == "never"
+    assert datetime.fromisoformat(lines["expires"]) - datetime.fromisoformat(lines["created"]) == timedelta(
+        90
+    )
+    done = run("key", "rotate", name, "--grace", "2h", "--expires", "4w")
+    assert done.stdout.startswith("imk_")
+    assert done.stdout.strip() != first
+    assert f"The key {name} ends at " in done.stderr
+    new = re.search(r"new key is (\w+)\.", done.stderr)[1]  # type: ignore[index]
+    assert "expires" in run("key", "show", new).stdout
+    run("key", "rotate", new, "--grace", "0")
+    assert "state      revoked" in run("key", "show", new).stdout
+    assert f"no valid key has the id {new}" in run("key", "rotate", new, fails=True).stderr
+    assert "no key has the id none" in run("key", "show", "none", fails=True).stderr
+    assert "is a key of the settings" in run("key", "rotate", "config:1", fails=True).stderr
+    assert rows(run("key", "usage", name).stdout) == []
+    assert "no key has the id none" in run("key", "usage", "none", fails=True).stderr
 
 
 def test_keys_of_the_configuration_are_listed_by_their_digest(run: Run) -> None:
@@ -329,6 +355,8 @@ def test_settings_before_a_group_reach_its_commands(tmp_path: Path) -> None:
     [
         ("key", "create"),
         ("key", "create", "everything"),
+        ("key", "create", "push", "--expires", "90"),
+        ("key", "rotate", "4f1d", "--grace", "tomorrow"),
         ("token", "create", "--app", "101"),
         ("token", "create", "--app", "101", "ann", "--user", "bob"),
         ("token", "secret"),

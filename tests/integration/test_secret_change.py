@@ -11,9 +11,10 @@ from tests.support import Server, run_cli
 from tests.users import User
 
 from .clusters import Nodes, nodes_of
-from .cmd import logged_in, send_message
-from .v1 import good, refused, sessions_of
+from .cmd import logged_in
+from .v1 import good, refused
 
+KEY = "admin-key-of-the-tests"
 APPS = {
     "7101": {"open": True},
     "7102": {"jwt": [{"algorithm": "HS256"}]},
@@ -29,7 +30,7 @@ def session_token(server: Server) -> str:
 
 def accepts(server: Server, account: str, session: str) -> None:
     good(server.http, "accounts/show", app="gochat", key=account)
-    with logged_in(server.ws, "ann", 7102, token=session):
+    with logged_in(server.ws, "ann", 7102, serviceToken=session):
         pass
 
 
@@ -38,11 +39,13 @@ def reach_each_other(nodes: Nodes) -> None:
     here, there = nodes.running
     for via, to in ((here, there), (there, here)):
         with logged_in(to.ws, "bob", 7101) as client:
-            assert send_message(via.http, 7101, "bob", "hi") == {"sendResults": True}
+            push = {"app": "7101", "user": "bob", "text": "hi"}
+            assert good(via.http, "push", push, key=KEY)["sent"] == 1
             client.push("msg")
-            (session,) = sessions_of(via.http, 7101, "bob")
-            shown = good(via.http, "connections/show", app="7101", connection=session["connection"])
-            assert shown["user"] == "bob"
+            users = good(via.http, "presence", key=KEY, app="7101", user="bob")["users"]
+            (session,) = users[0]["sessions"]
+            named = {"app": "7101", "connection": session["connection"]}
+            assert good(via.http, "connections/show", key=KEY, **named)["user"] == "bob"
 
 
 @pytest.mark.full
@@ -56,7 +59,8 @@ def test_tokens_and_connections_survive_until_the_second_secret_goes(tmp_path: P
         more = {"second_secret_file": str(files[second])} if second else {}
         return {"server": {"secret_file": str(files[first]), **more}}
 
-    with nodes_of(tmp_path / "cluster", 0, apps=APPS, accounts={"registration": True}) as nodes:
+    api = {"keys": [{"key": KEY, "scopes": ["admin"]}]}
+    with nodes_of(tmp_path / "cluster", 0, apps=APPS, api=api, accounts={"registration": True}) as nodes:
         for _ in range(2):
             nodes.start(settings("old"))
         nodes.wait_until_met()

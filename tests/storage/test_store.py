@@ -162,6 +162,35 @@ def test_nodes_learn_what_is_stored_after_the_database_has_lost_changes(
     assert ("kept", {}) in news.apps, "all is read again"
 
 
+def test_a_rotated_key_has_a_successor_and_ends(url: str, open_store: OpenStore) -> None:
+    store = open_store(url)
+    news = News(store)
+    stored = store.add_key(KEY)
+    (second, _), (third, _) = KeyRow.make(expires=2**40), KeyRow.make()
+    after = store.rotate_key(KEY.id, second, 3600)
+    assert (after.scopes, after.apps, after.note) == (KEY.scopes, KEY.apps, KEY.note)
+    assert after.expires == 2**40
+    assert store.rotate_key(second.id, third, 0).id == third.id
+    first, ended, valid = (
+        next(row for row in news.keys[::-1] if row.id == id) for id in (KEY.id, second.id, third.id)
+    )
+    assert 0 <= first.expires - stored.created - 3600 < 60
+    assert not first.revoked
+    assert ended.revoked
+    assert not valid.has_ended(2**50)
+    for id in (second.id, "none"):
+        assert store.rotate_key(id, KeyRow.make()[0], 60) is None
+
+
+def test_the_last_use_of_a_key_goes_only_forward(url: str, open_store: OpenStore) -> None:
+    store = open_store(url)
+    store.add_key(KEY)
+    for moment, address in ((5, "192.0.2.1"), (9, "192.0.2.2"), (7, "192.0.2.3")):
+        store.note_key_uses([(KEY.id, moment, address), ("config:1", moment, address)])
+    (row,) = store.keys()
+    assert (row.used, row.used_from) == (9, "192.0.2.2")
+
+
 def test_a_key_is_stored_and_revoked_once(url: str, open_store: OpenStore) -> None:
     store = open_store(url)
     news = News(store)
