@@ -279,7 +279,7 @@ def _manual(path: str | None) -> str:
     text = assets.DEFAULT_CONFIG.read_text(encoding="utf-8")
     if path is None:
         return text
-    from imserver.config.manual import manual_of
+    from imserver.config.yaml import manual_of
     from imserver.node import feature_list
 
     try:

@@ -15,9 +15,9 @@ from msgspec import Struct
 from imserver import assets
 from imserver.config.declared import about
 from imserver.config.load import _parse, dump_config
-from imserver.config.manual import manual_of
 from imserver.config.settings import Config, KeySettings, app_settings_of, settings_of
 from imserver.config.values import RENAMED, ConfigError, Declarations
+from imserver.config.yaml import manual_of
 from imserver.dialects.pusher.settings import pusher_of
 from imserver.errors import StartError
 from imserver.messages.settings import AppRetention, RetentionSettings

@@ -29,6 +29,7 @@ from imserver.messages.log.contract import (
     Commit,
     Done,
     Draft,
+    LogObserver,
     Rejected,
     RejectReason,
     StorageUnsure,
@@ -37,7 +38,6 @@ from imserver.messages.log.contract import (
 from imserver.messages.log.message_log import MessageLog
 from imserver.messages.log.rows import decode_meta
 from imserver.messages.log_follower import LogFollower
-from imserver.messages.log_observer import LogObserver
 from imserver.messages.log_subscriptions import LogSubscriptions
 from imserver.messages.model import Message
 from imserver.messages.node_messages import broadcast_entries

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from imserver.messages.event_streams import StreamStarts
-from imserver.messages.log_observer import LogObserver
+from imserver.messages.log.contract import LogObserver
 from imserver.messages.message_search import MessageSearch
 from imserver.messages.messaging import Messaging
 from imserver.messages.receipts import Receipts, Signals

@@ -12,13 +12,13 @@ from imserver.messages.log.contract import (
     Draft,
     Entry,
     GroupState,
+    LogObserver,
     Rejected,
     RejectReason,
     StorageUnsure,
 )
 from imserver.messages.log.message_log import MessageLog
 from imserver.messages.log.unread import UnreadMessages
-from imserver.messages.log_observer import LogObserver
 from imserver.messages.messaging import Messaging
 from imserver.messages.model import Message
 from imserver.messages.names import clean_name, is_name

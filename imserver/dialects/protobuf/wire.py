@@ -399,12 +399,6 @@ def _id(number: int) -> int:
     return min(number, _MAX_ID)
 
 
-def _needed(number: int) -> int:
-    if not number:
-        raise ValueError("an id is missing")
-    return _id(number)
-
-
 def _command(name: str, **fields: object) -> Command:
     """The command of this name with these fields. Raises Refused."""
     return FIELDS_OF_COMMANDS[name](Fields(fields))

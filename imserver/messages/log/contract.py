@@ -8,7 +8,7 @@ Its ``seq`` is contiguous in its conversation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from typing import ClassVar, Final, Literal, Protocol
 
 import msgspec
@@ -431,3 +431,21 @@ class Commit(Struct, frozen=True, gc=False, tag="l", array_like=True):
     first: int
     last: int
     entries: list[Entry]
+
+
+class LogObserver(Protocol):
+    """Hears what this node stores in the logs of some apps. It adds itself to ``MessageServices.observers``
+    when its feature is built."""
+
+    @property
+    def apps(self) -> Container[str]:
+        """The apps whose stored entries it hears of. Never switches."""
+
+    def committed(self, app: str, first: int, last: int, entries: Sequence[Entry]) -> None:
+        """This node's transaction stored these entries of one of :attr:`apps`. Never switches."""
+
+    def undelivered(self, app: str) -> int | None:
+        """The position in the log after which entries must stay. None: all may expire. Switches.
+
+        Raises StorageUnavailable.
+        """

@@ -184,7 +184,7 @@ class AppTransaction:
         """Recalled messages among those that drafts edit."""
         self._edits: dict[int, int] = {}
         """The number of edits of the messages that drafts edit."""
-        self._after_loss = next_after_loss(self.head.lost)
+        self._after_loss = next_after_loss(self.head.lost) if self.head.lost else 0
         """The first seq of a conversation that had entries before the database lost some; 0: none were
         lost."""
         self._revises = False
