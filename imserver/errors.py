@@ -114,6 +114,7 @@ LoginRefusal = Literal[
     "closed",
     "deleted",
     "dialect",
+    "factor",
     "gone",
     "key",
     "kicked",

@@ -68,7 +68,8 @@ class AccountSession(Struct, frozen=True):
     """A login of an account, and the token that proves it until ``expires_at`` (Unix seconds; 0: always).
 
     ``device``: name of the device at login. ``device_id``: login number (0: not in the token).
-    ``bot_prefix``: how the tokens of bots begin.
+    ``lacks``: what the account lacks to act by its role, in words; ``""``: nothing. ``bot_prefix``: how the
+    tokens of bots begin.
     """
 
     bot_prefix: ClassVar[str] = BOT_TOKEN_PREFIX
@@ -78,6 +79,7 @@ class AccountSession(Struct, frozen=True):
     expires_at: int
     device: str = ""
     device_id: int = 0
+    lacks: str = ""
 
 
 class AccountLookup(Protocol):

@@ -318,6 +318,8 @@ class Authority:
         if account.guest or account.bot or need.right not in rights:
             return self._of_account(credential, "bot" if account.bot else "account")
         apps = frozenset({self._logins.resolve(account.app)})
+        if session.lacks:
+            return Principal("account", apps=apps, user=account.user, lacks=session.lacks)
         return Principal("staff", apps=apps, staff=account.user, rights=rights)
 
     def _by_address(self, headers: Mapping[str, str], host: str) -> Principal:
@@ -340,6 +342,8 @@ def refusal(principal: Principal, need: Need) -> tuple[HttpProblem, str]:
     if principal is BAD_TOKEN:
         return Problems.TOKEN_INVALID, ""
     if principal.kind in _TOKENS:
+        if need.right and principal.lacks:
+            return Problems.NOT_ALLOWED, f"The role of the account takes {principal.lacks}"
         if need.right:
             role = f"an account whose role has the right `{need.right}`"
             return Problems.NOT_ALLOWED, f"This request takes {role}, or an API key of scope `{need.scope}`"

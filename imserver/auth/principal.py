@@ -51,7 +51,8 @@ class Principal(Struct, frozen=True):
     ========= ====================================================================
 
     ``apps``: names of apps, without aliases; None: all apps. Users (``session`` to ``page``) have exactly one
-    app and a ``user``. ``rights``: what ``staff`` may do in its only app.
+    app and a ``user``. ``rights``: what ``staff`` may do in its only app. ``lacks``: what an ``account``
+    lacks to act by its role, in words.
     """
 
     kind: Kind
@@ -62,6 +63,7 @@ class Principal(Struct, frozen=True):
     device: int = 0
     staff: str = ""
     rights: frozenset[Right] = NO_RIGHTS
+    lacks: str = ""
     label: str = ""
     """Who it is, for the log and the audit log: its kind, and the id of a key, user, account or node.
 

@@ -22,6 +22,7 @@ from imserver.features.accounts.accounts import (
     WrongLogin,
 )
 from imserver.features.accounts.contract import Taken
+from imserver.features.accounts.factors import FactorRequired, WrongCode
 from imserver.features.accounts.friends import FriendResult, Friends, Oneself, TooManyFriends, UnknownFriend
 from imserver.features.accounts.identifiers import BadField
 from imserver.features.accounts.passwords import Overloaded
@@ -71,6 +72,7 @@ NO_MEMBER: Final = refusal("用户不属于该群")
 TOO_MANY_GROUPS: Final = refusal("系统错误:群数量已达上限")
 TOO_MANY_MEMBERS: Final = refusal("系统错误:群成员数量已达上限")
 CLOSED: Final = refusal("系统错误:注册已关闭")
+NEEDS_CODE: Final = refusal("该账号已启用两步验证,请提供正确的验证码")
 LOCKED: Final = refusal("账号已被锁定")
 TOO_MANY_FAILURES: Final = refusal("系统错误:尝试次数过多,请稍后再试")
 BUSY: Final = refusal("系统错误:服务器繁忙,请稍后再试")
@@ -128,20 +130,22 @@ def register(api: GoChatApi, call: Call) -> HttpResponse:
 
 
 def login(api: GoChatApi, call: Call) -> HttpResponse:
-    """``POST /login``: a token for a phone number and password."""
+    """``POST /login``: a token for a phone number and password; with a second factor also ``code``."""
     phone, password = call.params.get("phone_number", ""), call.params.get("password", "")
     if not (phone and password):
         return BAD_PARAMETER
     accounts = api.accounts
     try:
-        account = accounts.login(
-            call.app, phone, password, call.request.host, call.request.headers.get("token", "")
-        )
+        earlier = call.request.headers.get("token", "")
+        code = call.params.get("code", "")
+        account = accounts.login(call.app, phone, password, call.request.host, earlier, code)
         session = accounts.token(account)
     except (WrongLogin, NoAccounts, PasswordsOff):
         return WRONG_LOGIN
     except AccountLocked:
         return LOCKED
+    except (FactorRequired, WrongCode):
+        return NEEDS_CODE
     except TooManyRequests:
         return TOO_MANY_FAILURES
     except Overloaded:

@@ -6,6 +6,7 @@ from imserver.features.accounts import (
     api,
     cards_api,
     confirmations_api,
+    factors_api,
     friends_api,
     guests_api,
     parts,
@@ -22,6 +23,7 @@ FEATURE = Feature(
     parts.build,
     operations=(
         *api.routes.rows,
+        *factors_api.routes.rows,
         *people_api.routes.rows,
         *guests_api.routes.rows,
         *resets_api.routes.rows,

@@ -22,6 +22,7 @@ from imserver.features.accounts.contract import (
     Device,
     Taken,
 )
+from imserver.features.accounts.factors import FactorRequired, Factors, WrongCode
 from imserver.features.accounts.identifiers import (
     IDENTIFIERS,
     LOGIN_CHARACTERS,
@@ -141,6 +142,8 @@ _REFUSALS: Final[Mapping[type[Exception], LoginRefusal]] = {
     Closed: "closed",
     WrongLogin: "password",
     AccountLocked: "locked",
+    FactorRequired: "factor",
+    WrongCode: "factor",
     TooManyRequests: "attempts",
     Overloaded: "busy",
 }
@@ -185,8 +188,10 @@ class Accounts:
         erase: Erase,
         recorder: Callable[[str, str], RecordEvent | None],
         refused: Refused,
+        factors: Factors,
     ) -> None:
         settings = settings_of(config, AccountSettings)
+        self.factors = factors
         self._refused = refused
         self._tokens = tokens
         self._accounts = accounts
@@ -305,11 +310,14 @@ class Accounts:
             if found is not None and found[0].id != own:
                 raise Taken("identifier")
 
-    def login(self, app: str, login: str, password: str, address: str, earlier: str = "") -> Account:
+    def login(
+        self, app: str, login: str, password: str, address: str, earlier: str = "", code: str = ""
+    ) -> Account:
         """The account with this identifier and this password. ``earlier``: an older token of the account,
-        expired or not.
+        expired or not. ``code``: of its second factor.
 
-        Raises NoAccounts, PasswordsOff, WrongLogin, AccountLocked, TooManyRequests and Overloaded.
+        Raises NoAccounts, PasswordsOff, WrongLogin, AccountLocked, FactorRequired, WrongCode, TooManyRequests
+        and Overloaded.
         """
         with self.counting_refusals(app, address, _REFUSALS) as attempt:
             self._require_passwords(app)
@@ -321,6 +329,8 @@ class Accounts:
             attempt.account = "" if found is None else found[0].user
             account = self._verified(app, found, names[0][1], password, address, device)
             _require_unlocked(account)
+            known = device if device is not None and device.account == account.id else None
+            self.factors.require(account, code, known)
             return account
 
     @contextmanager
@@ -468,6 +478,16 @@ class Accounts:
         if known[1] and self.rules_of(app).passwords:
             self._verified(app, known, "", password, address, device)
         return known[0]
+
+    def with_factor(self, app: str, user: str, code: str, token: str) -> Account:
+        """The account of a user, with whose second factor this code was made. ``token``: that with which the
+        user is asking.
+
+        Raises UnknownAccount, FactorRequired, WrongCode and TooManyRequests.
+        """
+        account, device = self.known(app, user), self._tokens.device_of(token)
+        self.factors.require(account, code, device if device and device.account == account.id else None)
+        return account
 
     # --- asking ---------------------------------------------------------------------------------------------
 

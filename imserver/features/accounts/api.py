@@ -17,7 +17,8 @@ from imserver.features.accounts.accounts import (
     WrongLogin,
     check_device,
 )
-from imserver.features.accounts.contract import Taken
+from imserver.features.accounts.contract import RoleName, Taken, name_of
+from imserver.features.accounts.factors import CODE_CHARACTERS, FactorRequired, WrongCode
 from imserver.features.accounts.identifiers import (
     EMAIL_BYTES,
     IDENTIFIERS,
@@ -31,10 +32,12 @@ from imserver.features.accounts.parts import accounts_of
 from imserver.features.accounts.passwords import Overloaded
 from imserver.features.accounts.problems import (
     HTTP_ACCOUNT_LOCKED,
+    HTTP_FACTOR_REQUIRED,
     HTTP_LOGIN_TAKEN,
     HTTP_PASSWORDS_OFF,
     HTTP_REGISTRATION_CLOSED,
     HTTP_UNKNOWN_DEVICE,
+    HTTP_WRONG_CODE,
     HTTP_WRONG_LOGIN,
 )
 from imserver.features.accounts.resets import Resets
@@ -107,6 +110,15 @@ Guest = Annotated[
 ]
 Findable = Annotated[bool, about("Whether other users find the account by its identifiers.")]
 ShowPresence = Annotated[bool, about("Whether other users see when the user is online, and was.")]
+Role = Annotated[RoleName, about("The role of the account in its app.")]
+SecondFactor = Annotated[bool, about("Whether its logins take a second factor.")]
+FactorCode = Annotated[
+    str,
+    about(
+        "A code of the second factor: six digits of the authenticator app, or a recovery code.",
+        max_length=CODE_CHARACTERS,
+    ),
+]
 DeviceName = Annotated[str, about("The name of the device.", max_length=64, pattern=_SHOWN)]
 DeviceId = Annotated[str, about("A login of the account.", pattern="^[1-9][0-9]{0,15}$")]
 
@@ -132,6 +144,7 @@ class AccountLogin(Struct, forbid_unknown_fields=True, kw_only=True):
     login: Login | UnsetType = UNSET
     phone: Login | UnsetType = UNSET
     password: Password
+    code: FactorCode = ""
     app: AccountApp = GOCHAT
     device: DeviceName = ""
 
@@ -190,6 +203,8 @@ class AccountShown(Struct, kw_only=True):
     findable: Findable | UnsetType = UNSET
     show_presence: ShowPresence | UnsetType = UNSET
     email_confirmed: EmailConfirmed | UnsetType = UNSET
+    role: Role | UnsetType = UNSET
+    second_factor: SecondFactor | UnsetType = UNSET
 
 
 class RulesQuery(Struct, forbid_unknown_fields=True):
@@ -265,6 +280,8 @@ _ACCOUNT: Final = AccountShown(
     findable=True,
     show_presence=True,
     email_confirmed=False,
+    role="member",
+    second_factor=False,
 )
 _SESSION: Final = SessionAnswer("eyJ…", 1797747801, _ACCOUNT)
 _ACTING: Final = {"app": "gochat", "user": "1"}
@@ -281,6 +298,8 @@ REFUSALS: Final[Refusals] = {
     Closed: refuse(HTTP_REGISTRATION_CLOSED),
     WrongLogin: refuse(HTTP_WRONG_LOGIN),
     AccountLocked: refuse(HTTP_ACCOUNT_LOCKED, "{}"),
+    FactorRequired: refuse(HTTP_FACTOR_REQUIRED),
+    WrongCode: refuse(HTTP_WRONG_CODE),
     UnknownAccount: refuse(Problems.UNKNOWN_ACCOUNT),
     UnknownDevice: refuse(HTTP_UNKNOWN_DEVICE),
     Overloaded: refuse(Problems.BUSY),
@@ -365,6 +384,8 @@ def register(api: AccountApi, call: Call, request: Registration) -> SessionAnswe
     problems=(
         Problems.TOO_MANY_REQUESTS,
         HTTP_WRONG_LOGIN,
+        HTTP_FACTOR_REQUIRED,
+        HTTP_WRONG_CODE,
         HTTP_ACCOUNT_LOCKED,
         Problems.NOT_ALLOWED,
         HTTP_PASSWORDS_OFF,
@@ -376,7 +397,8 @@ def login(api: AccountApi, call: Call, request: AccountLogin) -> SessionAnswer:
     """Log in with the password and get a token.
 
     `login` is any identifier of the account. The answer does not say which of the two was wrong. With the
-    right password `account_locked` says until when an account is locked, and why. After too
+    right password `account_locked` says until when an account is locked, and why, and
+    `second_factor_required` that it takes a `code`, too. After too
     many failures, whichever identifier they name, further logins must wait. A device that sends an earlier
     token of the account as `Authorization: Bearer`, even an expired one, cannot be locked out by others: only
     its own failures count for it.
@@ -392,6 +414,7 @@ def login(api: AccountApi, call: Call, request: AccountLogin) -> SessionAnswer:
         request.password,
         call.request.host,
         call.credential,
+        request.code,
     )
     session = accounts.token(account, request.device)
     return session_answer(session)
@@ -553,6 +576,8 @@ def _shown(account: Account, whole: bool) -> AccountShown:
         findable=account.findable if whole else UNSET,
         show_presence=account.show_presence if whole else UNSET,
         email_confirmed=account.email_confirmed if whole else UNSET,
+        role=name_of(account.role) if whole else UNSET,
+        second_factor=account.factor if whole else UNSET,
     )
 
 

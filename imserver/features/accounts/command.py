@@ -17,6 +17,7 @@ from rich.progress import Progress
 from imserver.features.accounts.account_import import BadImport, accounts_of, read_rows, store
 from imserver.features.accounts.accounts import check_password
 from imserver.features.accounts.contract import FOR_GOOD, RoleName, name_of, role_named
+from imserver.features.accounts.factor_rows import FactorStore
 from imserver.features.accounts.identifiers import BadField, candidates
 from imserver.features.accounts.passwords import Passwords
 from imserver.features.accounts.people import CENTURY, REASON_CHARACTERS, NoRole, PeopleFilter, PeopleStore
@@ -203,6 +204,17 @@ def role(path: str | None, data_dir: str | None, target: str, role: RoleName) ->
         if changed is None:
             fail(f"{named.shown} was deleted")
         click.echo(f"{named.shown} is {'an' if role == 'owner' else 'a'} {role}")
+
+
+@account.command("remove-factor")
+@settings_options
+@click.argument("target", metavar="APP/LOGIN")
+def remove_factor(path: str | None, data_dir: str | None, target: str) -> None:
+    """Turn off the second factor of an account, whose owner has lost it and all recovery codes."""
+    with _named(path, data_dir, target) as named:
+        if not FactorStore(named.store).remove(named.account.id):
+            fail(f"{named.shown} has no second factor")
+        click.echo(f"{named.shown} has no second factor any more")
 
 
 @account.command()

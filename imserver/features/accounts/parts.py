@@ -10,6 +10,8 @@ from msgspec import Struct
 from imserver.features.accounts.accounts import Accounts
 from imserver.features.accounts.cards import Cards, LastSeen
 from imserver.features.accounts.confirmations import Confirmations
+from imserver.features.accounts.factor_rows import FactorStore
+from imserver.features.accounts.factors import Factors
 from imserver.features.accounts.friends import Friends
 from imserver.features.accounts.guests import Guests
 from imserver.features.accounts.link_mails import LinkMails
@@ -62,6 +64,7 @@ def build(core: Core) -> FeatureParts:
     config, rows = core.config, AccountStore(core.storage.store)
     tokens, relations = core.service(AccountTokens), core.service(AccountRelations)
     buckets = partial(core.node.buckets.make, shared=core.cluster.attempt)
+    factors = Factors(FactorStore(core.storage.store), buckets)
     accounts = Accounts(
         config,
         tokens,
@@ -72,6 +75,7 @@ def build(core: Core) -> FeatureParts:
         core.erase_user,
         core.identity.observer.recorder,
         core.identity.logins.refused,
+        factors,
     )
     friends = Friends(
         rows, settings_of(config, AccountSettings).friends, core.service(MessageServices).signals.send

@@ -13,6 +13,8 @@ from imserver.features.accounts.api import (
     Avatar,
     EmailConfirmed,
     Nickname,
+    Role,
+    SecondFactor,
     UserId,
 )
 from imserver.features.accounts.contract import FOR_GOOD, RoleName, name_of, role_named
@@ -35,7 +37,6 @@ MOST_SECONDS: Final = 10 * 366 * 86400
 """The longest lock that ends by itself."""
 
 User = Annotated[str, about("The id of the account.", min_length=1, max_length=255)]
-Role = Annotated[RoleName, about("The role of the account in its app.")]
 LockReason = Annotated[
     str,
     about(
@@ -83,7 +84,7 @@ class PersonShown(Struct, kw_only=True):
     email_confirmed: EmailConfirmed | UnsetType = UNSET
     kind: Annotated[Kind, about("Whether it is the account of a person, a guest or a bot.")]
     role: Role
-    second_factor: Annotated[bool, about("Whether its logins take a second factor.")]
+    second_factor: SecondFactor
     created: Annotated[int, about("When it was created, in Unix seconds.")]
     last_seen: Annotated[int, about("When its last connection ended, in Unix seconds; 0: unknown.")]
     locked: Annotated[bool, about("Whether it is locked.")]

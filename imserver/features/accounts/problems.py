@@ -13,6 +13,14 @@ HTTP_REGISTRATION_CLOSED: Final = HttpProblem(
 HTTP_PASSWORDS_OFF: Final = HttpProblem(
     403, "passwords_off", "Accounts of this app have no passwords (accounts.passwords)."
 )
+HTTP_FACTOR_REQUIRED: Final = HttpProblem(
+    401, "second_factor_required", "The account has a second factor: send a code of it as well."
+)
+HTTP_WRONG_CODE: Final = HttpProblem(
+    401, "wrong_code", "The code of the second factor is wrong, or was used before."
+)
+HTTP_FACTOR_ON: Final = HttpProblem(409, "second_factor_on", "The account has a second factor already.")
+HTTP_FACTOR_OFF: Final = HttpProblem(409, "second_factor_off", "The account has no second factor.")
 HTTP_ACCOUNT_LOCKED: Final = HttpProblem(403, "account_locked", "The account is locked.")
 HTTP_UNKNOWN_DEVICE: Final = HttpProblem(
     404, "unknown_device", "The account has no such device, or its login has ended."
@@ -35,6 +43,10 @@ PROBLEMS: Final = (
     HTTP_WRONG_LOGIN,
     HTTP_REGISTRATION_CLOSED,
     HTTP_PASSWORDS_OFF,
+    HTTP_FACTOR_REQUIRED,
+    HTTP_WRONG_CODE,
+    HTTP_FACTOR_ON,
+    HTTP_FACTOR_OFF,
     HTTP_ACCOUNT_LOCKED,
     HTTP_UNKNOWN_DEVICE,
     HTTP_UNKNOWN_RESET,

@@ -14,6 +14,7 @@ from typing import Any, Final
 from msgspec.structs import replace
 
 from imserver.features.accounts.contract import Contact, Device, Imported, ListName, StoredRole, Taken
+from imserver.features.accounts.factor_rows import forget as forget_factor
 from imserver.features.accounts.identifiers import IDENTIFIERS, Identifier
 from imserver.plugin.storage import (
     Account,
@@ -335,8 +336,7 @@ class AccountStore:
             sql.execute("DELETE FROM bot WHERE id = %s", (id,))
             sql.execute("DELETE FROM incoming_hook WHERE id = %s", (id,))
             sql.execute("DELETE FROM oauth_link WHERE account = %s", (id,))
-            sql.execute("DELETE FROM account_factor WHERE account = %s", (id,))
-            sql.execute("DELETE FROM recovery_code WHERE account = %s", (id,))
+            forget_factor(sql, id)
             _forget_devices(sql, id)
             _forget_resets(sql, id)
             return True

@@ -54,6 +54,9 @@ FAILURES_OF_ADDRESS: Final = Rate(
 FAILURES_OF_DEVICE: Final = Rate(
     "device", "wrong passwords", "device", f"accounts.failures {_FAILING}", "429"
 )
+FACTOR_CODES: Final = Rate(
+    "factor", "wrong codes of a second factor", "account or known device", "20 within a day", "429"
+)
 GUESTS: Final = Rate("guest", "guests", "address", f"accounts.guests_per_address {_AN_HOUR}", "429")
 FINDS: Final = Rate(
     "find", "searches for an account", "account", f"accounts.finds_per_account {_AN_HOUR}", "429"
@@ -134,6 +137,10 @@ class AppAccountSettings(Struct, frozen=True):
         bool, about("Whether accounts find each other by a part of their nickname or user name.")
     ] = False
     passwords: Annotated[bool, about("Whether accounts log in with a password.")] = True
+    factor_for: Annotated[
+        tuple[Literal["owner", "moderator"], ...],
+        about("Roles that an account may use only with a second factor.", by_key=True),
+    ] = ()
     guests: Annotated[
         bool, about("Whether members make invitations to groups that let people without an account in.")
     ] = False

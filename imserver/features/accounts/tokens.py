@@ -21,6 +21,7 @@ from typing import Final
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.accounts.settings import (
@@ -237,7 +238,10 @@ class AccountTokens:
             self._rates.limit(app, account.user, self._guest_messages)
         elif self._rates.known:
             self._rates.lift(app, account.user, self._guest_messages)
-        return AccountSession(account, text, int(claims.exp), name, claims.device)
+        session = AccountSession(account, text, int(claims.exp), name, claims.device)
+        if account.role and not account.factor and account.role in self.rules_of(app).factor_for:
+            return replace(session, lacks="a second factor: set one up first")
+        return session
 
     def those_of(self, app: str, users: Sequence[str]) -> list[Account]:
         """The existing accounts of these users, in the order of their ids. May switch.

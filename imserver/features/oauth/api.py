@@ -12,11 +12,14 @@ from imserver.features.accounts.api import (
     AccountDone,
     AccountShown,
     DeviceName,
+    FactorCode,
     session_answer,
 )
 from imserver.features.accounts.problems import (
     HTTP_ACCOUNT_LOCKED,
+    HTTP_FACTOR_REQUIRED,
     HTTP_REGISTRATION_CLOSED,
+    HTTP_WRONG_CODE,
     HTTP_WRONG_LOGIN,
 )
 from imserver.features.oauth.oauth import (
@@ -116,6 +119,7 @@ class LoginFinish(Struct, forbid_unknown_fields=True, kw_only=True):
         str,
         about("The code from the fragment of the address, if there is a `return_to`.", max_length=100),
     ] = ""
+    factor: FactorCode = ""
     app: AccountApp = GOCHAT
 
 
@@ -235,6 +239,8 @@ def start(oauth: OAuth, call: Call, request: LoginStart) -> LoginStarted:
         HTTP_WRONG_LOGIN,
         HTTP_REGISTRATION_CLOSED,
         HTTP_ACCOUNT_LOCKED,
+        HTTP_FACTOR_REQUIRED,
+        HTTP_WRONG_CODE,
         HTTP_LOGIN_REFUSED,
         HTTP_UNKNOWN_LOGIN,
         HTTP_UNKNOWN_PROVIDER,
@@ -248,8 +254,10 @@ def finish(oauth: OAuth, call: Call, request: LoginFinish) -> LoginFinished:
 
     The answer is `{"pending": true}` until the user has agreed. Then it is that of `accounts/login`, or
     `linked`. The first login makes an account if the provider may do so. It takes over nickname and picture.
+    If the account has a second factor, the login takes a code of it as `factor`; without a right one it stays
+    to be finished.
     """
-    found = oauth.finish(call.app, request.login, request.code, call.request.host)
+    found = oauth.finish(call.app, request.login, request.code, call.request.host, request.factor)
     if found is None:
         call.act = ""
         return LoginFinished(pending=True)

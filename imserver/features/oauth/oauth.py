@@ -31,6 +31,7 @@ from msgspec import Struct
 
 from imserver.features.accounts.accounts import AccountLocked, Accounts, Closed, check_device
 from imserver.features.accounts.contract import Taken
+from imserver.features.accounts.factors import FactorRequired, WrongCode
 from imserver.features.accounts.identifiers import BadField
 from imserver.features.oauth.links import AccountLink, LinkStore
 from imserver.features.oauth.providers import (
@@ -143,6 +144,8 @@ _REFUSALS: Final[Mapping[type[Exception], LoginRefusal]] = {
     LoginRefused: "provider",
     Closed: "closed",
     AccountLocked: "locked",
+    FactorRequired: "factor",
+    WrongCode: "factor",
     TooManyRequests: "attempts",
 }
 """Prefixes of keys; the hash of a secret follows. The last two lead to a login."""
@@ -346,8 +349,13 @@ class OAuth:
         row.step = "done" if agreed else "failed"
         self._put(key, row)
 
-    def finish(self, app: str, login: str, code: str, address: str) -> AccountSession | str | None:
+    def finish(
+        self, app: str, login: str, code: str, address: str, factor: str = ""
+    ) -> AccountSession | str | None:
         """The session of a login, or the provider with which its account was linked. None: not yet.
+
+        ``factor``: a code of the second factor of the account. Without it a handle stays: FactorRequired,
+        WrongCode.
 
         A handle works once. The first login of an identity makes an account, if the provider's ``register``
         is on. Raises NoAccounts, UnknownProvider, UnknownLogin, LoginRefused, LinkTaken, Closed,
@@ -355,9 +363,11 @@ class OAuth:
         TooManyRequests (by ``address``, for unknown handles).
         """
         with self._accounts.counting_refusals(app, address, _REFUSALS):
-            return self._finish(app, login, code, address)
+            return self._finish(app, login, code, address, factor)
 
-    def _finish(self, app: str, login: str, code: str, address: str) -> AccountSession | str | None:
+    def _finish(
+        self, app: str, login: str, code: str, address: str, factor: str
+    ) -> AccountSession | str | None:
         key = _hash(login)
         row = self._row(key)
         if row is None or row.app != app:
@@ -365,11 +375,16 @@ class OAuth:
             raise UnknownLogin
         if row.step not in ("done", "failed"):
             return None
+        is_right = not row.code or hmac.compare_digest(row.code, _hash(code))
+        if row.found is not None and row.step == "done" and is_right and not row.account:
+            linked = self._linked(app, row.provider, row.found.subjects)
+            if linked is not None:
+                self._accounts.factors.require(linked[0], factor, None)
         if not self._values.remove_value(_LOGIN + key):
             raise UnknownLogin
         if row.found is None or row.step == "failed":
             raise LoginRefused
-        if row.code and not hmac.compare_digest(row.code, _hash(code)):
+        if not is_right:
             raise LoginRefused
         if row.account:
             self._link(row, row.found)

@@ -1,0 +1,179 @@
+"""The second factor of accounts: codes of an authenticator app (TOTP, RFC 6238), and recovery codes.
+
+A login takes a code, too, when its account has a factor. A code of six digits holds for half a minute, and
+for one before and after it, because clocks differ. It is used once, on all nodes. A recovery code stands for
+it, once. The library is imported with the first code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from base64 import b32encode
+from collections.abc import Hashable
+from secrets import token_bytes
+from time import time
+from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
+
+from imserver.features.accounts.factor_rows import FactorStore
+from imserver.features.accounts.settings import FACTOR_CODES, MakeBuckets
+from imserver.features.accounts.tokens import KnownDevice
+from imserver.plugin.errors import ImserverError
+from imserver.plugin.storage import Account
+
+if TYPE_CHECKING:
+    from pyotp import TOTP
+
+STEP_SECONDS: Final = 30
+CODES: Final = 10
+"""How many recovery codes an account gets."""
+CODE_CHARACTERS: Final = 40
+"""The longest code that is looked at."""
+WRONG_CODES: Final = 20
+_A_DAY: Final = 86400
+_DRIFT: Final = (0, -1, 1)
+"""The half minutes whose codes are accepted: the present one, and one before and after it."""
+_SECRET_BYTES: Final = 20
+_CODE_BYTES: Final = 10
+
+
+class FactorRequired(ImserverError):
+    """The password is right, and the account has a second factor, of which no code was given."""
+
+
+class WrongCode(ImserverError):
+    """The code of the second factor is wrong, or was used before."""
+
+
+class FactorOn(ImserverError):
+    """The account has a second factor already."""
+
+
+class FactorOff(ImserverError):
+    """The account has no second factor, or none was begun."""
+
+
+class FactorBegun(Struct, frozen=True):
+    """A second factor to be confirmed: its secret in base32, and the same as an address for authenticator
+    apps."""
+
+    secret: str
+    address: str
+
+
+class Factors:
+    """Checks the second factor of logins, turns it on and off. All methods may switch and raise
+    StorageUnavailable.
+
+    Wrong codes count by account; those of a device that has logged in to it before count for that device, so
+    others cannot lock it out. Above the limit codes are refused: TooManyRequests.
+    """
+
+    def __init__(self, rows: FactorStore, buckets: MakeBuckets) -> None:
+        self._rows = rows
+        self._wrong = buckets(FACTOR_CODES, WRONG_CODES, _A_DAY)
+
+    def require(self, account: Account, code: str, device: KnownDevice | None) -> None:
+        """Use up a code of an account that has a factor; of others nothing is asked.
+
+        ``device``: the one that has logged in to the account before. Raises FactorRequired, WrongCode and
+        TooManyRequests.
+        """
+        if not account.factor:
+            return
+        if not code:
+            raise FactorRequired(account.user)
+        payer: Hashable = (account.app, account.id, device.login if device is not None else 0)
+        # Counted before the check, so that parallel attempts cannot exceed the limit.
+        self._wrong.require(payer)
+        if not self._use(account.id, code[:CODE_CHARACTERS]):
+            raise WrongCode(account.user)
+        self._wrong.give_back(payer)
+
+    def _use(self, id: int, code: str) -> bool:
+        """Use up a code. False: it is wrong, or was used before."""
+        plain = code.replace(" ", "").replace("-", "")
+        if len(plain) == 6 and plain.isascii() and plain.isdecimal():
+            step = _step_of(self._rows.secret(id), plain)
+            return step > 0 and self._rows.use_step(id, step)
+        return self._rows.use_code(id, _hash_of(plain.lower()))
+
+    def begin(self, account: Account, issuer: str) -> FactorBegun:
+        """Make the secret of a factor. It counts when a code of it confirms it. Raises FactorOn.
+
+        ``issuer``: the name of this server in the authenticator app.
+        """
+        secret = b32encode(token_bytes(_SECRET_BYTES)).decode()
+        if not self._rows.begin(account.id, secret):
+            raise FactorOn(account.user)
+        name = account.name or account.email or account.phone or account.user
+        address = _totp(secret).provisioning_uri(name=name, issuer_name=issuer)
+        return FactorBegun(secret, address)
+
+    def confirm(self, account: Account, code: str) -> list[str]:
+        """Turn on the factor that was begun, with a code of it. Returns the recovery codes.
+
+        Raises FactorOn, FactorOff, WrongCode and TooManyRequests.
+        """
+        if account.factor:
+            raise FactorOn(account.user)
+        secret = self._rows.secret(account.id)
+        if not secret:
+            raise FactorOff(account.user)
+        payer = (account.app, account.id, 0)
+        self._wrong.require(payer)
+        step = _step_of(secret, code.replace(" ", ""))
+        if not step:
+            raise WrongCode(account.user)
+        self._wrong.give_back(payer)
+        codes = _new_codes()
+        if not self._rows.confirm(account.id, secret, step, list(map(_hash_of, codes)), int(time())):
+            raise FactorOn(account.user)
+        return list(map(_shown, codes))
+
+    def renew_codes(self, account: Account) -> list[str]:
+        """New recovery codes, in place of all earlier ones. Raises FactorOff."""
+        codes = _new_codes()
+        if not self._rows.replace_codes(account.id, list(map(_hash_of, codes))):
+            raise FactorOff(account.user)
+        return list(map(_shown, codes))
+
+    def remove(self, account: Account) -> None:
+        """Turn off the factor of an account. Raises FactorOff."""
+        if not self._rows.remove(account.id):
+            raise FactorOff(account.user)
+
+
+def _totp(secret: str) -> TOTP:
+    from pyotp import TOTP
+
+    return TOTP(secret, interval=STEP_SECONDS)
+
+
+def _step_of(secret: str, code: str) -> int:
+    """The number of the half minute of which this is the code; 0: of none that is accepted."""
+    if not secret:
+        return 0
+    totp, step = _totp(secret), int(time()) // STEP_SECONDS
+    right = [step + drift for drift in _DRIFT if _same(totp.generate_otp(step + drift), code)]
+    return right[0] if right else 0
+
+
+def _same(one: str, other: str) -> bool:
+    return hmac.compare_digest(one.encode(), other.encode())
+
+
+def _new_codes() -> list[str]:
+    return [b32encode(token_bytes(_CODE_BYTES)).decode().lower() for _ in range(CODES)]
+
+
+def _hash_of(code: str) -> str:
+    """The hash of a recovery code. It has 80 random bits, so it needs no salt and no slow hash."""
+    return hashlib.sha256(code.encode("utf-8", "replace")).hexdigest()
+
+
+def _shown(code: str) -> str:
+    """A recovery code in groups of four."""
+    return "-".join(code[at : at + 4] for at in range(0, len(code), 4))

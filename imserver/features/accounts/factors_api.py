@@ -1,0 +1,163 @@
+"""The second factor of an account: turn it on and off, new recovery codes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+from urllib.parse import urlsplit
+
+from msgspec import Struct
+
+from imserver.features.accounts.accounts import Accounts
+from imserver.features.accounts.api import CHAPTER, REFUSALS, AccountDone, CurrentPassword, FactorCode
+from imserver.features.accounts.factors import FactorOff, FactorOn
+from imserver.features.accounts.parts import accounts_of
+from imserver.features.accounts.problems import (
+    HTTP_FACTOR_OFF,
+    HTTP_FACTOR_ON,
+    HTTP_WRONG_CODE,
+    HTTP_WRONG_LOGIN,
+)
+from imserver.plugin.errors import Problems
+from imserver.plugin.http import Acting, Api, Call, Resource, about, refuse
+from imserver.plugin.identity import Needs
+from imserver.plugin.services import Core
+
+
+class FactorBegin(Acting):
+    """A second factor to be turned on."""
+
+    password: CurrentPassword = ""
+
+
+class FactorStarted(Struct):
+    """The secret of a second factor, which counts when a code confirms it."""
+
+    secret: Annotated[str, about("The secret in base32, to be typed into an authenticator app.")]
+    address: Annotated[
+        str,
+        about("The same as an `otpauth://` address: it opens such an app, and its QR code is read by one."),
+    ]
+
+
+class FactorConfirm(Acting, kw_only=True):
+    """A code of the authenticator app."""
+
+    code: FactorCode
+
+
+class FactorRemove(Acting):
+    """The second factor to turn off. A back end leaves out both."""
+
+    password: CurrentPassword = ""
+    code: FactorCode = ""
+
+
+class RecoveryCodes(Struct):
+    """The recovery codes of an account. Each stands for a code once. They are shown only here."""
+
+    codes: list[str]
+
+
+class FactorApi(Struct, frozen=True):
+    """The services that the routes use. ``issuer``: the name of this server in authenticator apps."""
+
+    accounts: Accounts
+    issuer: str
+
+
+def _api(core: Core, _: Api) -> FactorApi:
+    return FactorApi(accounts_of(core).accounts, urlsplit(core.config.app.http_url).hostname or "imserver")
+
+
+_CODES: Final = RecoveryCodes(["mfrg-gzdf-mztw-q2lk"])
+
+routes = Resource(
+    "accounts",
+    service=_api,
+    hot=False,
+    chapter=CHAPTER,
+    examples=(_CODES,),
+    refusals={**REFUSALS, FactorOn: refuse(HTTP_FACTOR_ON), FactorOff: refuse(HTTP_FACTOR_OFF)},
+)
+
+
+@routes.post(
+    "/accounts/factor/begin",
+    Needs.ACCOUNT,
+    problems=(Problems.UNKNOWN_ACCOUNT, Problems.TOO_MANY_REQUESTS, HTTP_WRONG_LOGIN, HTTP_FACTOR_ON),
+    example={"password": "correct horse"},
+    answer_example=FactorStarted("JBSWY3DPEHPK3PXP", "otpauth://totp/…"),
+)
+def begin(api: FactorApi, call: Call, request: FactorBegin) -> FactorStarted:
+    """Begin to turn on the second factor of an account.
+
+    Show the secret to an authenticator app, and confirm with a code of it. Takes the password, so that a
+    stolen token cannot do it. Counts as a login.
+    """
+    account = api.accounts.confirmed(
+        call.app, call.user, request.password, call.request.host, call.credential
+    )
+    begun = api.accounts.factors.begin(account, api.issuer)
+    return FactorStarted(begun.secret, begun.address)
+
+
+@routes.post(
+    "/accounts/factor/confirm",
+    Needs.ACCOUNT,
+    problems=(
+        *(Problems.UNKNOWN_ACCOUNT, Problems.TOO_MANY_REQUESTS),
+        *(HTTP_WRONG_CODE, HTTP_FACTOR_ON, HTTP_FACTOR_OFF),
+    ),
+    example={"code": "492039"},
+)
+def confirm(api: FactorApi, call: Call, request: FactorConfirm) -> RecoveryCodes:
+    """Turn on the second factor of an account, with a code of it.
+
+    From now on, logins with the password take a code. The answer has ten recovery codes for the day when the
+    authenticator app is lost.
+    """
+    account = api.accounts.known(call.app, call.user)
+    return RecoveryCodes(api.accounts.factors.confirm(account, request.code))
+
+
+@routes.post(
+    "/accounts/factor/codes",
+    Needs.ACCOUNT,
+    problems=(
+        *(Problems.UNKNOWN_ACCOUNT, Problems.TOO_MANY_REQUESTS),
+        *(HTTP_WRONG_CODE, HTTP_FACTOR_OFF),
+    ),
+    example={"code": "492039"},
+)
+def renew_codes(api: FactorApi, call: Call, request: FactorConfirm) -> RecoveryCodes:
+    """Make new recovery codes.
+
+    All earlier ones are worth nothing any more.
+    """
+    account = api.accounts.with_factor(call.app, call.user, request.code, call.credential)
+    return RecoveryCodes(api.accounts.factors.renew_codes(account))
+
+
+@routes.post(
+    "/accounts/factor/remove",
+    Needs.ADMIN_OR_ACCOUNT,
+    problems=(
+        *(Problems.UNKNOWN_ACCOUNT, Problems.TOO_MANY_REQUESTS),
+        *(HTTP_WRONG_LOGIN, HTTP_WRONG_CODE, HTTP_FACTOR_OFF),
+    ),
+    example={"user": "1"},
+    answer_example=AccountDone("1"),
+)
+def remove(api: FactorApi, call: Call, request: FactorRemove) -> AccountDone:
+    """Turn off the second factor of an account.
+
+    Its owner sends the password and a code. A back end does it without, for somebody who has lost both.
+    """
+    accounts = api.accounts
+    if call.is_back_end:
+        account = accounts.known(call.app, call.user)
+    else:
+        accounts.confirmed(call.app, call.user, request.password, call.request.host, call.credential)
+        account = accounts.with_factor(call.app, call.user, request.code, call.credential)
+    accounts.factors.remove(account)
+    return AccountDone(call.user)
