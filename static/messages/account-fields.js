@@ -9,6 +9,8 @@ import { input } from "./form.js";
 export const IDENTIFIERS = /** @type {const} */ (["phone", "email", "name"]);
 export const NAME_LENGTH = 64;
 export const PASSWORD_LENGTH = 250;
+/** Of a code of a second factor. */
+export const CODE_LENGTH = 40;
 export const LEAST_PASSWORD = 8;
 const IDENTIFIER_LENGTH = 254;
 

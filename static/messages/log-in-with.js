@@ -2,7 +2,7 @@
 /** Logging in with a provider, its links in the profile, and forgotten passwords. Loaded when it is needed. */
 
 import { fill, make } from "../text.js";
-import { LEAST_PASSWORD, PASSWORD_LENGTH, deviceName, identifierInput, loadRules } from "./account-fields.js";
+import { CODE_LENGTH, LEAST_PASSWORD, PASSWORD_LENGTH, deviceName, identifierInput, loadRules } from "./account-fields.js";
 import { ApiError, callApi } from "./api.js";
 import { attempt, field, input, namedList, noteLine, section, show } from "./form.js";
 import { icon } from "./media/file.js";
@@ -97,9 +97,32 @@ export async function finishLogin({ app, text: words }, code, onLogin) {
   sessionStorage.removeItem(STARTED);
   if (!started) return; // another tab has begun this
   const { login, device } = started;
-  const { token, account } = await callApi(app, "", "POST", "accounts/oauth/finish", { login, code });
-  if (token) onLogin({ token, user: account.user, nickname: account.nickname, device });
-  else toast(words.messages_provider_linked);
+  /** @param {string} [factor]  a code of the second factor */
+  const finish = async (factor) => {
+    const { token, account } = await callApi(app, "", "POST", "accounts/oauth/finish", { login, code, ...(factor && { factor }) });
+    if (token) onLogin({ token, user: account.user, nickname: account.nickname, device });
+    else toast(words.messages_provider_linked);
+  };
+  await finish().catch((error) => {
+    if (error.code !== "second_factor_required") throw error;
+    openCode(words, finish);
+  });
+}
+
+/**
+ * Asks for a code of the second factor before a login with a provider is finished.
+ *
+ * @param {Record<string, string>} words
+ * @param {(code: string) => Promise<void>} finish
+ */
+function openCode(words, finish) {
+  const code = input({ name: "code", autocomplete: "one-time-code", maxLength: CODE_LENGTH, required: true });
+  const { form, go, note, layer } = dialogForm(words.messages_factor, words.messages_login, field(words.messages_factor_code, code, words.messages_factor_code_hint));
+  code.focus();
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    if (code.value.trim() && (await attempt(go, note, words, () => finish(code.value.trim())))) layer.close();
+  });
 }
 
 /**

@@ -1,8 +1,8 @@
 // @ts-check
 /** The form to log in or to create an account, by phone number, e-mail address or user name. */
 
-import { element, make } from "../text.js";
-import { IDENTIFIERS, LEAST_PASSWORD, NAME_LENGTH, PASSWORD_LENGTH, deviceName, identifierInput, loadRules } from "./account-fields.js";
+import { element, fill, make } from "../text.js";
+import { CODE_LENGTH, IDENTIFIERS, LEAST_PASSWORD, NAME_LENGTH, PASSWORD_LENGTH, deviceName, identifierInput, loadRules } from "./account-fields.js";
 import { ApiError, callApi } from "./api.js";
 import { attempt, field, input, noteLine, show, withModule } from "./form.js";
 
@@ -13,6 +13,8 @@ import { attempt, field, input, noteLine, show, withModule } from "./form.js";
 
 export class LoginView {
   #isNew = false;
+  /** Whether the account has asked for a code of its second factor. */
+  #takesCode = false;
   /** Whether another form is shown in place of ours. */
   #hasOther = false;
   /** @type {Rules} */
@@ -129,6 +131,8 @@ export class LoginView {
     const password = input({
       name: "password", id: "password", type: "password", autocomplete: isNew ? "new-password" : "current-password", maxLength: PASSWORD_LENGTH, required: true,
     });
+    const code = input({ name: "code", id: "code", autocomplete: "one-time-code", maxLength: CODE_LENGTH, spellcheck: false });
+    const takesCode = this.#takesCode && !isNew;
     const label = words[`messages_login_${IDENTIFIERS.filter((kind) => identifiers.includes(kind)).join("_")}`] ?? words.messages_login_phone_email_name;
     const reveal = /** @type {HTMLButtonElement} */ (make("button", "link reveal", words.messages_password_show));
     reveal.type = "button";
@@ -148,6 +152,7 @@ export class LoginView {
       ...(isNew ? [field(words.messages_your_name, nickname, words.messages_name_hint)] : []),
       field(label, identifier, isNew && identifiers.includes("name") ? words.messages_login_name_hint : ""),
       make("div", "password-field", field(words.messages_password, password, isNew ? words.messages_password_hint : ""), reveal),
+      ...(takesCode ? [field(words.messages_factor_code, code, words.messages_factor_code_hint)] : []),
       this.#note, submit, ...(registration ? [this.#switch(isNew)] : []), ...(reset && !isNew ? [this.#forgotten()] : []), this.#providers,
     ));
     form.id = "login-form";
@@ -155,7 +160,7 @@ export class LoginView {
     form.setAttribute("aria-labelledby", heading.id);
     form.addEventListener("submit", (event) => {
       event.preventDefault();
-      this.#submit(submit, isNew, nickname, identifier, password);
+      this.#submit(submit, isNew, nickname, identifier, password, code);
     });
     for (const each of form.querySelectorAll("input")) each.value = String(values[each.name] ?? "");
     this.#root.replaceChildren(form);
@@ -196,8 +201,9 @@ export class LoginView {
    * @param {HTMLInputElement} nickname
    * @param {HTMLInputElement} identifier
    * @param {HTMLInputElement} password
+   * @param {HTMLInputElement} code
    */
-  async #submit(submit, isNew, nickname, identifier, password) {
+  async #submit(submit, isNew, nickname, identifier, password, code) {
     const { words } = this;
     const name = nickname.value.trim();
     /** @type {[boolean, HTMLInputElement, string][]} */
@@ -206,7 +212,7 @@ export class LoginView {
       [!identifier.value.trim(), identifier, words.messages_fault_identifier],
       [password.value.length < (isNew ? LEAST_PASSWORD : 1), password, isNew ? words.messages_fault_password : words.messages_fault_no_password],
     ];
-    for (const each of [nickname, identifier, password]) each.removeAttribute("aria-invalid");
+    for (const each of [nickname, identifier, password, code]) each.removeAttribute("aria-invalid");
     submit.before(this.#note);
     const fault = faults.find(([isWrong]) => isWrong);
     if (fault) {
@@ -214,22 +220,39 @@ export class LoginView {
       return this.#mark(fault[1]);
     }
     const device = deviceName();
-    const fields = { login: identifier.value.trim(), password: password.value, device };
+    const given = code.value.trim();
+    const fields = { login: identifier.value.trim(), password: password.value, device, ...(this.#takesCode && !isNew && given && { code: given }) };
     /** @type {HTMLInputElement | null} */
     let wrong = null;
+    let lock = "";
     await attempt(submit, this.#note, words, async () => {
       const route = isNew ? "accounts/register" : "accounts/login";
-      const { token, account } = await callApi(this.app, isNew ? "" : this.saved.earlier, "POST", route, isNew ? { ...fields, nickname: name } : fields).catch((error) => {
+      const answer = await callApi(this.app, isNew ? "" : this.saved.earlier, "POST", route, isNew ? { ...fields, nickname: name } : fields).catch((error) => {
         if (error.code === "wrong_login") password.focus(); // it may be the other
         if (error.code === "login_taken") wrong = identifier;
+        if (error.code === "wrong_code") wrong = code;
+        if (error.code === "second_factor_required" && !this.#takesCode) return this.#askForCode();
+        if (error.code === "account_locked") lock = lockText(error.message, words);
         if (error.code !== "invalid_request") throw error;
         wrong = { nickname, password }[/** @type {string} */ (error.message).split(":")[0]] ?? identifier; // the message begins with the field
         throw wrong === identifier ? new ApiError("login_form", error.message) : error;
       });
+      if (!answer) return; // the form asks for a code now
+      const { token, account } = answer;
       password.value = "";
+      this.#takesCode = false;
       this.onLogin({ token, user: account.user, nickname: account.nickname, device });
     });
     if (wrong) this.#mark(wrong);
+    if (lock) show(this.#note, lock);
+  }
+
+  /** The password was right, and the account has a second factor. */
+  #askForCode() {
+    this.#takesCode = true;
+    this.#draw();
+    show(this.#note, this.words.messages_fault_second_factor_required);
+    element("code", HTMLInputElement).focus();
   }
 
   /** @param {HTMLInputElement} wrong  the note beside it says why */
@@ -239,4 +262,16 @@ export class LoginView {
     [...(wrong.form?.children ?? [])].find((each) => each.contains(wrong))?.after(this.#note);
     wrong.focus();
   }
+}
+
+/**
+ * @param {string} message  of the problem `account_locked`: it says until when, and why
+ * @param {Record<string, string>} words
+ * @returns {string} the same in the language of the page
+ */
+function lockText(message, words) {
+  const [, day, hour, reason] = /^The account is locked(?: until (\S+) (\S+) UTC)?(?:: (.*))?$/.exec(message) ?? [];
+  const until = day ? new Date(`${day}T${hour}Z`).toLocaleString(document.documentElement.lang, { dateStyle: "medium", timeStyle: "short" }) : "";
+  const end = until ? fill(words.messages_locked_until, { until }) : words.messages_fault_account_locked;
+  return reason ? `${end}${words.messages_locked_colon}${reason}` : end;
 }

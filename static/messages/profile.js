@@ -21,6 +21,7 @@ import { memberSection } from "./welcome.js";
  * @property {boolean} guest
  * @property {boolean} findable
  * @property {boolean} show_presence
+ * @property {boolean} second_factor
  */
 
 /** @typedef {{ device: string, name: string, since: number, current: boolean, online: boolean }} Device */
@@ -184,6 +185,9 @@ class ProfileView {
     const password = button(words.messages_password_change);
     password.dataset.key = "password";
     password.addEventListener("click", () => this.#changePassword());
+    const factor = button(words.messages_factor);
+    factor.id = "second-factor";
+    factor.addEventListener("click", () => withModule(import("./second-factor.js"), words, ({ openSecondFactor }) => openSecondFactor(session, /** @type {Account} */ (this.#account), this.#passwords, () => this.#load())));
     const bots = button(words.messages_my_bots);
     bots.id = "bots";
     bots.addEventListener("click", () => withModule(import("./bots.js"), words, ({ openBots }) => openBots(session)));
@@ -200,7 +204,7 @@ class ProfileView {
       if (!(await confirm(words.messages_logout_all_question, { yes: words.messages_logout_all, danger: true }))) return;
       await attempt(everywhere, null, words, () => session.api("POST", "accounts/logout", {}));
     });
-    return make("p", "panel-buttons", ...(session.isGuest ? [out] : [bots, ...(this.#passwords ? [password] : []), out, everywhere]));
+    return make("p", "panel-buttons", ...(session.isGuest ? [out] : [bots, ...(this.#passwords ? [password] : []), factor, out, everywhere]));
   }
 
   #changePassword() {
