@@ -10,7 +10,6 @@ import pytest
 from msgspec.structs import replace
 
 from imserver.features.accounts.factor_rows import FactorStore
-from imserver.features.accounts.parts import accounts_of
 from imserver.features.accounts.settings import AccountsOfApp, AppAccountSettings
 from tests.features import sections
 from tests.users import PASSWORD, User
@@ -152,4 +151,3 @@ def test_roles_take_a_second_factor_where_the_app_says_so(node: Harness) -> None
     assert document["message"] == "The role of the account takes a second factor: set one up first"
     ann.turn_on()
     assert ann.user.get("accounts/list")["accounts"]
-    assert accounts_of(node.node.core).people.locked("guarded", ann.user.user) == 0

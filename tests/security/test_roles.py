@@ -162,6 +162,19 @@ def test_a_lock_stops_logins_and_tokens_until_it_is_lifted(node: Harness) -> Non
     assert (row["locked"], row["lock_reason"]) == (False, "")
 
 
+def test_a_lock_is_lifted_with_all_else_by_those_above(node: Harness) -> None:
+    ann, owner, moderator = person(node), person(node, "owner"), person(node, "moderator")
+    keyed = back_end(node)
+    for user in (ann, owner):
+        keyed.post("accounts/lock", user=user.user, seconds=60, reason="spam")
+    other = person(node, "owner")
+    assert moderator.refused("limits/lift", user=ann.user) == (403, "not_allowed")
+    assert other.refused("limits/lift", user=owner.user) == (403, "not_allowed")
+    lifted = other.post("limits/lift", user=ann.user)["lifted"]
+    assert sorted(each["kind"] for each in lifted) == ["ban", "lock"]
+    assert ann.get("accounts/show")
+
+
 def test_a_lock_says_when_it_ends(node: Harness) -> None:
     ann = person(node, name="ann_waits")
     back_end(node).post("accounts/lock", user=ann.user, seconds=3600, reason="spam")

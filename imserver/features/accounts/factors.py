@@ -85,7 +85,9 @@ class Factors:
             return
         if not code:
             raise FactorRequired(account.user)
-        payer: Hashable = (account.app, account.id, device.login if device is not None else 0)
+        payer: Hashable = (account.app, account.id)
+        if device is not None:
+            payer = (account.app, account.id, device.login)
         # Counted before the check, so that parallel attempts cannot exceed the limit.
         self._wrong.require(payer)
         if not self._use(account.id, code[:CODE_CHARACTERS]):
@@ -122,7 +124,7 @@ class Factors:
         secret = self._rows.secret(account.id)
         if not secret:
             raise FactorOff(account.user)
-        payer = (account.app, account.id, 0)
+        payer = (account.app, account.id)
         self._wrong.require(payer)
         step = _step_of(secret, code.replace(" ", ""))
         if not step:

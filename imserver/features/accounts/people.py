@@ -84,6 +84,11 @@ class LockChange(Struct, frozen=True):
         return min(self.end, int(now) + CENTURY) + _A_MOMENT
 
 
+def end_of(account: Account) -> int:
+    """When the lock of an account ends or has ended, in Unix seconds; 0: not by itself, or it has none."""
+    return 0 if account.locked_until == FOR_GOOD else account.locked_until
+
+
 class PeopleStore:
     """The accounts in a store, for those who answer for an app. Each method is one transaction, may switch,
     and raises StorageUnavailable."""
@@ -273,10 +278,13 @@ class People:
         users = [each for each in change.users if 0 < left.get(each, 0) <= end]
         return change.account, list(self._sessions.unban(app, users)) if users else []
 
-    def locked(self, app: str, user: str) -> int:
-        """Until when an account is locked, in Unix seconds; 0: it is not, or there is no such account."""
+    def locked(self, app: str, user: str) -> tuple[int, str] | None:
+        """Until when an account is locked, in Unix seconds (0: not by itself), and why. None: it is not, or
+        there is no such account."""
         account = self._accounts.get(app, user)
-        return account.locked_until if account is not None and account.is_locked(time()) else 0
+        if account is None or not account.is_locked(time()):
+            return None
+        return end_of(account), account.lock_reason
 
     def _store_lock(self, by: Principal, app: str, user: str, until: int, reason: str) -> LockChange:
         def may(account: Account) -> bool:

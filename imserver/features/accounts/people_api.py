@@ -17,7 +17,7 @@ from imserver.features.accounts.api import (
     SecondFactor,
     UserId,
 )
-from imserver.features.accounts.contract import FOR_GOOD, RoleName, name_of, role_named
+from imserver.features.accounts.contract import RoleName, name_of, role_named
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.accounts.people import (
     REASON_CHARACTERS,
@@ -26,6 +26,7 @@ from imserver.features.accounts.people import (
     NotBelow,
     People,
     PeopleFilter,
+    end_of,
 )
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import AccountApp, Call, Resource, about, refuse
@@ -193,7 +194,7 @@ def _shown(account: Account, by: Principal, now: float) -> PersonShown:
         created=account.created,
         last_seen=account.last_seen,
         locked=locked,
-        locked_until=0 if account.locked_until == FOR_GOOD else account.locked_until,
+        locked_until=end_of(account),
         lock_reason=account.lock_reason,
     )
 

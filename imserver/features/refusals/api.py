@@ -172,6 +172,8 @@ def lift(refusals: Refusals, call: Call, request: LiftRequest) -> LiftAnswer:
     if not (request.user or request.address):
         raise ApiProblem(Problems.INVALID_REQUEST, "Give `user`, `address` or both")
     names, everywhere = refusals.names_of(call.app, request.user), call.principal.apps is None
+    if not refusals.may_act_on(call.principal, call.app, sorted(names)):
+        raise ApiProblem(Problems.NOT_ALLOWED, "Your role acts on users with fewer rights only")
     rows = refusals.select(Wanted(frozenset({call.app}), names))[0] if names else []
     lifted, missing = refusals.lift(call.app, names, request.address, everywhere, rows)
     return LiftAnswer(list(map(_shown_hold, lifted)), missing)

@@ -70,6 +70,7 @@ class Refusals:
         self._people = people
         self._sessions = core.sessions.sessions
         self._buckets = core.node.buckets
+        self.may_act_on = core.identity.authority.may_act_on
         self._cluster: ClusterServices = core.cluster
         queries = core.cluster.queries
         queries.add(_LIST, Wanted, log.select)

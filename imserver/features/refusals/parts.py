@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from imserver.features.refusals.limits import PeopleHooks, Refusals
 from imserver.features.refusals.log import RefusalLog
 from imserver.plugin import Answers, FeatureParts
+from imserver.plugin.identity import Principal
 from imserver.plugin.services import Core, Foundation
 from imserver.plugin.storage import Erasure
+
+_NODE: Final = Principal("node")
+"""Unlocks accounts. Who may lift was decided before."""
 
 
 def answers(base: Foundation) -> Answers:
@@ -28,10 +34,13 @@ def _people(core: Core) -> PeopleHooks:
     # Imported here: a node may have no accounts.
     from imserver.features.accounts.parts import accounts_of
 
-    accounts = accounts_of(core).accounts
+    accounts, people = accounts_of(core).accounts, accounts_of(core).people
 
     def find(app: str, login: str) -> str:
         account = accounts.with_login(app, login)
         return "" if account is None else account.user
 
-    return PeopleHooks(find)
+    def unlock(app: str, user: str) -> None:
+        people.unlock(_NODE, app, user)
+
+    return PeopleHooks(find, people.locked, unlock)

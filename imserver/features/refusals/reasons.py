@@ -35,6 +35,10 @@ LOGINS: Final[Mapping[str, ReasonRow]] = {
     ),
     "deleted": ReasonRow("The app was deleted during the login."),
     "dialect": ReasonRow("The app does not allow this dialect.", "Add it to dialects of the app."),
+    "factor": ReasonRow(
+        "The password is right, and the code of the second factor is missing, wrong or used.",
+        "The user takes the next code or a recovery code; who has lost both: imserver account remove-factor.",
+    ),
     "gone": ReasonRow("The connection closed during the login.", "The client connects again."),
     "key": ReasonRow(
         "The keys of the app cannot be used, or its back end cannot be asked.",
