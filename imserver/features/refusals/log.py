@@ -89,18 +89,19 @@ class _Cause:
 
 
 class RefusalLog(NoObserver):
-    """Owner of the refusals of a node. ``is_app``: whether a name is that of an app. Never switches."""
+    """Owner of the refusals of a node. ``is_app``: whether a name is that of an app. ``clock``: Unix seconds. Never switches."""
 
-    def __init__(self, is_app: Callable[[str], bool]) -> None:
+    def __init__(self, is_app: Callable[[str], bool], clock: Callable[[], float] = time) -> None:
         self._is_app = is_app
+        self._clock = clock
         self._causes: dict[tuple[str, str, str], _Cause] = {}
-        self._pruned = time()
+        self._pruned = clock()
         self.size = 0
         """Rows. Read-only for others."""
 
     def refused(self, refusal: Denial) -> None:
         """Count a refusal."""
-        now = time()
+        now = self._clock()
         if now - self._pruned > _PRUNE_SECONDS:
             self._prune(now)
         app = refusal.app if self._is_app(refusal.app) else ""
@@ -131,7 +132,7 @@ class RefusalLog(NoObserver):
 
     def select(self, wanted: Wanted) -> list[RefusalRow]:
         """The rows that are wanted, in no order."""
-        self._prune(time())
+        self._prune(self._clock())
         return [
             row
             for cause in self._causes.values()

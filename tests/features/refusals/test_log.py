@@ -6,7 +6,6 @@ from typing import get_args
 import pytest
 
 from imserver.auth.denials import CLOSES
-from imserver.features.refusals import log as module
 from imserver.features.refusals.log import (
     MAX_ROWS,
     ROWS_OF_CAUSE,
@@ -83,9 +82,9 @@ def test_all_causes_together_are_bounded() -> None:
     assert of(rows, "ann")
 
 
-def test_rows_go_after_an_hour(rows: RefusalLog, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_go_after_an_hour() -> None:
     clock = Clock()
-    monkeypatch.setattr(module, "time", clock)
+    rows = RefusalLog(APPS.__contains__, clock)
     rows.refused(wrong_token("ann"))
     clock.now += STAY_SECONDS - 1
     rows.refused(wrong_token("bob"))
