@@ -5,6 +5,8 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from time import time
 from typing import Any, Final
 
 import click
@@ -356,6 +358,7 @@ def status(option: str | None, key_file: str | None, debug: bool, url: str | Non
     key = read_key(key_file)
     try:
         health, _ = request_json(url, "GET", "/health", key, seconds=_STATUS_SECONDS)
+        _, ready = request_json(url, "GET", "/ready", key, seconds=_STATUS_SECONDS)
         path = f"/system/state?detail=true{'&isDebug=true' if debug else ''}"
         state_status, state = request_json(url, "GET", path, key, seconds=_STATUS_SECONDS)
     except (OSError, ValueError) as error:
@@ -364,11 +367,24 @@ def status(option: str | None, key_file: str | None, debug: bool, url: str | Non
     if isinstance(data := state.get("data"), dict):
         data.pop("numGoroutine", None)  # of the original's wire; this server has no goroutines
     click.echo(f"health  {'ok' if health == 200 else f'HTTP {health}'}")
+    click.echo(f"ready   {_readiness(ready)}")
     click.echo(json.dumps(state, ensure_ascii=False, indent=2))
     if state.get("code") == errors.ReplyCode.UNAUTHORIZED:
         fail("this server requires an API key with the scope admin: set IMSERVER_KEY, or give --key-file")
     if health != 200 or state_status != 200 or state.get("code") != errors.ReplyCode.OK:
         sys.exit(1)
+
+
+def _readiness(answer: Any) -> str:
+    """The answer of ``/ready`` in words."""
+    if not isinstance(answer, dict) or "reason" not in answer:
+        return "yes"
+    words = f"no: {answer['reason']}"
+    if stage := answer.get("stage"):
+        words += f" ({stage})"
+    if since := answer.get("since"):
+        words += f", since {datetime.fromtimestamp(since, UTC):%H:%M:%S} UTC ({int(time() - since)} s)"
+    return words
 
 
 @main.command()

@@ -79,6 +79,8 @@ class NodeState:
         """What is counted for whom, so that it can be found and lifted."""
         self.serving = False
         """True from the end of the start to the beginning of the drain."""
+        self.stage = "setup"
+        """The part of the node that starts or ends now, while it does not serve."""
         self.draining = False
         """True from the beginning of its end."""
         self.paused = False

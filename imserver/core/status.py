@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from time import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
 from gevent import Greenlet
-from msgspec import Struct
+from msgspec import Struct, to_builtins
 from msgspec.structs import asdict, replace
 
 from imserver import __version__
@@ -29,8 +29,28 @@ _greenlets: WeakSet[Greenlet[..., Any]] = WeakSet()
 Greenlet.add_spawn_callback(_greenlets.add)
 
 
+class Unready(Struct, frozen=True, omit_defaults=True):
+    """Why a node cannot serve clients. ``reason``: in words. ``dependency``: what does not answer it:
+    ``redis`` or ``database``; ``""``: nothing. ``stage``: the part of the node that starts or ends.
+    ``since``: when it was noticed, at most a second late, in whole Unix seconds.
+    """
+
+    reason: str
+    dependency: str = ""
+    stage: str = ""
+    since: int = 0
+
+
+_DRAINED: Final = Unready("it is drained")
+_REDIS: Final = Unready("Redis is away, or the lease is lost", "redis")
+_DATABASE: Final = Unready("the database is away, or refuses writes", "database")
+_OTHER_DATABASE: Final = Unready("the database is not that of the cluster", "database")
+
+
 class NodeStatus:
     """Reads the state of the node off its services. ``counters``: of features. Never switches.
+
+    Owner of the time since when this node is not ready.
 
     ``database`` compares the databases of all nodes; None on a node alone.
     """
@@ -54,24 +74,36 @@ class NodeStatus:
         self._idempotency = idempotency
         self._counters = counters
         self._database = database
+        self._reason = ""
+        self._since = 0
 
     def ready(self) -> bool:
         """Whether this node can serve clients."""
-        return not self.unready()
+        return self.unready() is None
 
-    def unready(self) -> str:
-        """Why this node cannot serve clients; ``""``: it can."""
-        if not self._node.serving:
-            return "it starts or stops"
-        if self._node.paused:
-            return "it is drained"
+    def unready(self) -> Unready | None:
+        """Why this node cannot serve clients; None: it can. Called once a second, too."""
+        found = self._objection()
+        if found is None:
+            self._reason = ""
+            return None
+        if found.reason != self._reason:
+            self._reason, self._since = found.reason, int(time())
+        return replace(found, since=self._since)
+
+    def _objection(self) -> Unready | None:
+        node = self._node
+        if not node.serving:
+            return Unready("it stops" if node.draining else "it starts", stage=node.stage)
+        if node.paused:
+            return _DRAINED
         if not self._registry.healthy():
-            return "Redis is away, or the lease is lost"
+            return _REDIS
         if not self._store.healthy():
-            return "the database is away, or refuses writes"
+            return _DATABASE
         if self._database is not None and self._database.wrong:
-            return "the database is not that of the cluster"
-        return ""
+            return _OTHER_DATABASE
+        return None
 
     def lease(self) -> Lease:
         """The current lease of this node. On a single node only operators see it."""
@@ -112,12 +144,14 @@ class NodeStatus:
         }
         if not detail:
             return state
+        unready = self.unready()
         of_features = {name: value for each in self._counters for name, value in asdict(each).items()}
         return {
             **state,
             "apps": apps,
             "version": __version__,
-            "ready": self.ready(),
+            "ready": unready is None,
+            **({} if unready is None else {"unready": to_builtins(unready)}),
             "clustered": self._database is not None,
             "maxConnections": network.gate.limit,
             "uptimeSeconds": round(time() - self._node.started_at, 1),

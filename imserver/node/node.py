@@ -259,6 +259,7 @@ class Node:
 
     def _start_stages(self) -> None:
         for stage in self._stages:
+            self.core.node.stage = stage.name
             stage.start()
         self.core.node.serving = True
 
@@ -299,6 +300,7 @@ class Node:
             core.sessions.hub.now = int(time())
             core.node.metrics.lagged(max(now - expected, 0.0))
             self._report()
+            core.status.unready()  # so it knows since when
             if core.member is not None:
                 core.member.elsewhere.count()
                 core.member.database.check()
@@ -335,12 +337,14 @@ class Node:
         if core.node.draining:
             return
         core.node.draining = True
-        core.node.serving = False
+        core.node.serving, core.node.stage = False, "delay"
         self._report()
         gevent.sleep(core.config.drain.delay_seconds)
         for stage in reversed(self._stages):
+            core.node.stage = stage.name
             stage.drain()
         for stage in reversed(self._stages):
+            core.node.stage = stage.name
             stage.stop()
         self._stopped.set()
 

@@ -240,7 +240,7 @@ class ClusterReach:
         if reached:
             self._metrics.pushes += 1
             return Outcome.SENT
-        if refs is None and (not own or self._node_messages.peers()):
+        if refs is None:  # also without peers: a node that starts meanwhile serves users by itself
             return Outcome.UNKNOWN
         return Outcome.FAILED if failed else Outcome.NOT_SENT
 

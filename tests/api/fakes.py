@@ -24,6 +24,7 @@ from imserver.auth.tokens import Claims
 from imserver.cluster.nodes import Overview
 from imserver.cluster.registry import Lease
 from imserver.config.settings import ApiSettings, Config, KeySettings, LimitSettings
+from imserver.core.status import Unready
 from imserver.dialects.pusher.api import PusherApi
 from imserver.features.accounts.parts import AccountParts
 from imserver.features.bots.bots import UnknownHook
@@ -140,7 +141,9 @@ class FakeNode:
             OAuth: SimpleNamespace(settings_of=lambda _app: {}, returned=_no_login, agree=_no_login),
             NotificationParts: SimpleNamespace(webpush=SimpleNamespace(public_key="")),
             PusherApi: SimpleNamespace(apps=apps_of()),
-            Refusals: Mock(),
+            Refusals: SimpleNamespace(
+                names_of=lambda _app, _user: frozenset(), select=lambda _wanted: ([], [])
+            ),
         }
         self.apps: dict[str, Any] = {}
         """Apps that somebody is connected to: of the hub, not of the users who count as online."""
@@ -249,8 +252,8 @@ class FakeNode:
     def lease(self) -> Lease:
         return OWN_LEASE
 
-    def unready(self) -> str:
-        return "" if self.is_ready else "it starts or stops"
+    def unready(self) -> Unready | None:
+        return None if self.is_ready else Unready("it starts")
 
     @property
     def texts(self) -> list[tuple[str, str]]:

@@ -13,7 +13,7 @@ from tests.users import PASSWORD, User
 
 from . import v1
 from .clusters import nodes_of
-from .cmd import cmd_client, command, logged_in
+from .cmd import cmd_client, command, logged_in, login_code
 from .gochat import code_and_message, form, fresh_phone
 from .setting import MULTI
 
@@ -165,6 +165,13 @@ def test_the_command_explains_and_lifts(server: Server) -> None:
     without = run_cli("why", "shop/dan", "--url", server.http_url)
     assert without.returncode == 1
     assert "set IMSERVER_KEY" in without.stderr
+
+
+def test_a_terminal_obeys_no_text_of_a_stranger(server: Server) -> None:
+    assert login_code(server.ws, "\x1b[31mred", "shop") == 1003
+    shown = run_cli("why", "shop", "--url", server.http_url, IMSERVER_KEY=ADMIN).stdout
+    assert "[31mred" in shown
+    assert "\x1b" not in shown
 
 
 @pytest.fixture(scope="module")

@@ -1,15 +1,16 @@
 """What back ends send by ``/api/v1`` to one node reaches whoever is connected to another."""
 
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.support import eventually
+from tests.support import eventually, run_cli
 
 from .clusters import Nodes, app_with, nodes_of
-from .cmd import CmdClient, fresh, logged_in
+from .cmd import CmdClient, fresh, logged_in, send_message
 from .raw import open_socket, text
 from .v1 import call, good, sessions_of
 
@@ -151,7 +152,28 @@ def test_while_redis_is_away_users_of_the_node_are_reached_and_the_answer_is_qui
             one.redis.kill()
             push = {"app": app, "users": ["ann", "x"], "text": "still", "id": "r1"}
             answer = eventually(
-                lambda: statuses(good(one.http[0], "push", {**push, "id": fresh()})) == ["sent", "absent"]
+                lambda: statuses(good(one.http[0], "push", {**push, "id": fresh()})) == ["sent", "failed"]
             )
             assert answer
             assert texts(ann, 1) == ["still"]
+
+
+def test_while_redis_is_away_nobody_who_may_be_on_another_node_is_called_absent(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    app = str(app_with("multi"))
+    with nodes_of(tmp_path_factory.mktemp("unknown"), 1) as nodes:
+        (one,) = nodes.servers
+        push = {"app": app, "user": "bob", "text": "one"}
+        assert statuses(good(one.http, "push", push)) == ["absent"]
+        nodes.redis.kill()
+        eventually(lambda: call(one.http, "push", push).status == 503, what="it knows that Redis is away")
+        two = nodes.start()
+        with logged_in(two.ws, "bob", int(app)):
+            assert call(one.http, "push", push).json["code"] == "not_accepted"
+            assert send_message(one.http, int(app), "bob", "one") == {"sendResults": False}
+        why = json.loads(one.get("/ready")[1])
+        assert (why["status"], why["dependency"]) == ("not ready", "redis")
+        assert 0 < why["since"] <= time.time()
+        shown = run_cli("status", one.http_url)
+        assert "ready   no: Redis is away, or the lease is lost, since " in shown.stdout

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, to_builtins
 
 from imserver import errors
 from imserver.auth.observer import Observer
@@ -21,6 +21,7 @@ from imserver.channels.channels import Channels
 from imserver.clock import serve_others
 from imserver.cluster.nodes import Overview
 from imserver.core.core import Core
+from imserver.core.status import Unready
 from imserver.errors import (
     ReplyCode,
 )
@@ -442,7 +443,7 @@ METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 class StateApi(Struct, frozen=True):
     """The services of the routes about the node."""
 
-    unready: Callable[[], str]
+    unready: Callable[[], Unready | None]
     state: Callable[[bool, bool], dict[str, Any]]
     overview: Overview
 
@@ -457,9 +458,9 @@ def health(_api: StateApi, _call: Call) -> HttpResponse:
 
 
 def ready(api: StateApi, _call: Call) -> HttpResponse:
-    """``GET /ready``: 200 if the node serves clients; 503 while it starts or stops."""
-    if reason := api.unready():
-        return HttpResponse(503, msgspec.json.encode({"status": "not ready", "reason": reason}))
+    """``GET /ready``: 200 if the node serves clients; 503, and why, while it does not."""
+    if (why := api.unready()) is not None:
+        return HttpResponse(503, msgspec.json.encode({"status": "not ready", **to_builtins(why)}))
     return READY
 
 

@@ -46,50 +46,43 @@ def why(url: str, key_file: str | None, address: str, request: str, lift: bool, 
     api = ServerApi(url, key_file)
     if lift:
         answer = api.post("limits/lift", {"app": app, "user": user, "address": address})
-        _say_lifted(answer)
+        lifted = _hold_lines(answer["lifted"])
+        _say(["Lifted", *lifted] if lifted else ["Nothing refuses them now."], answer)
         return
     query = {"app": app, "user": user, "address": address, "request": request}
     answer = api.get("refusals", query)
-    ids = [each for each in answer["users"] if each != user]
-    if ids:
-        click.echo(f"{user} is account {', '.join(ids)} of {app}.\n")
+    lines = []
+    if ids := [each for each in answer["users"] if each != user]:
+        lines += [f"{user} is account {', '.join(ids)} of {app}.", ""]
     if holds := answer["holds"]:
-        click.echo("Now")
-        click.echo("\n".join(_hold_lines(holds)))
-        click.echo(
-            f"  To lift all of it: imserver why {whom}{f' --address {address}' * bool(address)} --lift\n"
-        )
-    rows = answer["refusals"]
-    if rows:
-        click.echo("Within the last hour, the latest first")
+        more = f" --address {address}" if address else ""
+        lines += ["Now", *_hold_lines(holds), f"  To lift all of it: imserver why {whom}{more} --lift", ""]
+    if rows := answer["refusals"]:
+        lines.append("Within the last hour, the latest first")
         for row in rows:
-            click.echo("\n".join(_refusal_lines(row, with_app=not app)))
+            lines += ["", *_refusal_lines(row, with_app=not app)]
     elif not holds:
-        click.echo("Nothing was refused within the last hour, and nothing refuses now.")
-    _say_missing(answer)
+        lines.append("Nothing was refused within the last hour, and nothing refuses now.")
+    _say(lines, answer)
 
 
-def _say_lifted(answer: Mapping[str, Any]) -> None:
-    if lifted := answer["lifted"]:
-        click.echo("Lifted")
-        click.echo("\n".join(_hold_lines(lifted)))
-    else:
-        click.echo("Nothing refuses them now.")
-    _say_missing(answer)
-
-
-def _say_missing(answer: Mapping[str, Any]) -> None:
+def _say(lines: Iterable[str], answer: Mapping[str, Any]) -> None:
+    """Print lines. They have texts of strangers, of which a terminal must obey none."""
+    for line in lines:
+        click.echo("".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in line))
     if missing := answer["missing_nodes"]:
         fail(f"these nodes did not answer: {', '.join(missing)}")
 
 
 def _hold_lines(holds: Iterable[Mapping[str, Any]]) -> list[str]:
-    return [
-        f"  {_KINDS.get(hold['kind'], hold['kind'])}  {hold['who']}{_until(hold['until'])}"
-        + (f"\n        {hold['name']}: {hold['detail']}" if hold["kind"] == "rate" else "")
-        + (f"\n        {hold['detail']}" if hold["kind"] != "rate" and hold["detail"] else "")
-        for hold in holds
-    ]
+    lines = []
+    for hold in holds:
+        lines.append(f"  {_KINDS.get(hold['kind'], hold['kind'])}  {hold['who']}{_until(hold['until'])}")
+        if hold["kind"] == "rate":
+            lines.append(f"        {hold['name']}: {hold['detail']}")
+        elif hold["detail"]:
+            lines.append(f"        {hold['detail']}")
+    return lines
 
 
 def _refusal_lines(row: Mapping[str, Any], with_app: bool) -> Iterable[str]:
@@ -100,7 +93,6 @@ def _refusal_lines(row: Mapping[str, Any], with_app: bool) -> Iterable[str]:
     who += [f"from {row['address']}"] if row["address"] else []
     times = "once" if row["count"] == 1 else f"{row['count']} times"
     since = "" if row["count"] == 1 else f"{_clock(row['first'])} to "
-    yield ""
     yield f"  {since}{_clock(row['last'])}  {times}  {row['kind']} refused: {row['reason']}  {', '.join(who)}"
     yield f"    {row['meaning']}"
     if row["limit"]:

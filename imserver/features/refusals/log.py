@@ -89,7 +89,10 @@ class _Cause:
 
 
 class RefusalLog(NoObserver):
-    """Owner of the refusals of a node. ``is_app``: whether a name is that of an app. ``clock``: Unix seconds. Never switches."""
+    """Owner of the refusals of a node. Never switches.
+
+    ``is_app``: whether a name is that of an app. ``clock``: Unix seconds.
+    """
 
     def __init__(self, is_app: Callable[[str], bool], clock: Callable[[], float] = time) -> None:
         self._is_app = is_app
