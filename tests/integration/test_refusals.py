@@ -111,6 +111,20 @@ def test_a_ban_is_shown_and_lifted(server: Server) -> None:
         pass
 
 
+def test_the_lock_of_an_account_is_shown_and_ended(server: Server) -> None:
+    gil = User.register(server, "shop", name="gil")
+    lock = {"app": "shop", "user": gil.user, "reason": "stolen phone"}
+    v1.good(server.http, "accounts/lock", lock, key=ADMIN)
+    assert log_in(server, "gil")[0] == 403
+    answer = refusals(server, app="shop", user="gil")
+    assert ("locked", gil.user, 1) in logins(answer)
+    holds = {hold["kind"]: hold for hold in answer["holds"]}
+    assert (holds["lock"]["until"], holds["lock"]["detail"]) == (0, "stolen phone")
+    lifted = v1.good(server.http, "limits/lift", {"app": "shop", "user": "gil"}, key=ADMIN)["lifted"]
+    assert {each["kind"] for each in lifted} == {"lock", "ban"}
+    assert log_in(server, "gil") == (200, "")
+
+
 def test_a_command_and_its_channel_are_named(server: Server) -> None:
     with logged_in(server.ws, "cat", MULTI) as cat:
         assert cat.ask_cmd("subscribe", {"channel": "news"})[0] == 200
@@ -126,7 +140,7 @@ def test_a_request_is_found_by_its_id(server: Server) -> None:
     assert wrong.status in (401, 403)
     (row,) = refusals(server, request=wrong.header("X-Request-Id"))["refusals"]
     assert (row["kind"], row["reason"]) == ("request", wrong.json["code"])
-    assert row["detail"].startswith("POST /api/v1/push: ")
+    assert (row["detail"], row["meaning"]) == ("POST /api/v1/push", wrong.json["message"])
 
 
 def test_a_key_of_one_app_sees_that_app_only(server: Server) -> None:

@@ -134,6 +134,7 @@ class AccountLocked(ImserverError):
         end = "" if until == FOR_GOOD else f" until {strftime('%Y-%m-%d %H:%M', gmtime(until))} UTC"
         reason = f": {account.lock_reason}" if account.lock_reason else ""
         super().__init__(f"The account is locked{end}{reason}")
+        self.until = 0 if until == FOR_GOOD else until
 
 
 _REFUSALS: Final[Mapping[type[Exception], LoginRefusal]] = {
@@ -345,6 +346,8 @@ class Accounts:
             limit, until = "", 0.0
             if isinstance(error, TooManyRequests):
                 limit, until = error.limit, time() + error.seconds
+            elif isinstance(error, AccountLocked):
+                limit, until = "lock", error.until
             self._refused(
                 reasons[type(error)], app, "", address, account=attempt.account, limit=limit, until=until
             )

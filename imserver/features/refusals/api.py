@@ -171,16 +171,16 @@ def lift(refusals: Refusals, call: Call, request: LiftRequest) -> LiftAnswer:
     """
     if not (request.user or request.address):
         raise ApiProblem(Problems.INVALID_REQUEST, "Give `user`, `address` or both")
-    names, everywhere = refusals.names_of(call.app, request.user), call.principal.apps is None
+    names = refusals.names_of(call.app, request.user)
     if not refusals.may_act_on(call.principal, call.app, sorted(names)):
         raise ApiProblem(Problems.NOT_ALLOWED, "Your role acts on users with fewer rights only")
     rows = refusals.select(Wanted(frozenset({call.app}), names))[0] if names else []
-    lifted, missing = refusals.lift(call.app, names, request.address, everywhere, rows)
+    lifted, missing = refusals.lift(call.principal, call.app, names, request.address, rows)
     return LiftAnswer(list(map(_shown_hold, lifted)), missing)
 
 
 def _shown(row: RefusalRow) -> RefusalShown:
-    reason = reason_of(row.kind, row.reason)
+    reason = reason_of(row.kind, row.reason, row.detail)
     return RefusalShown(
         row.kind,  # type: ignore[arg-type]
         row.reason,
@@ -193,7 +193,7 @@ def _shown(row: RefusalRow) -> RefusalShown:
         round(row.last, 1),
         row.limit,
         round(row.until, 1),
-        row.detail,
+        reason.detail,
         row.request,
         reason.meaning,
         reason.lift,

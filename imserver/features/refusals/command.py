@@ -13,6 +13,7 @@ from imserver.plugin.commands import ServerApi, fail
 
 _MINUTE: Final = 60
 _HOUR: Final = 3600
+_YEAR: Final = 366 * 24 * _HOUR
 _KINDS: Final = {"ban": "banned", "lock": "locked", "rate": "rate"}
 
 
@@ -60,7 +61,7 @@ def why(url: str, key_file: str | None, address: str, request: str, lift: bool, 
     if rows := answer["refusals"]:
         lines.append("Within the last hour, the latest first")
         for row in rows:
-            lines += ["", *_refusal_lines(row, with_app=not app)]
+            lines += ["", *_refusal_lines(row, whom, bool(holds))]
     elif not holds:
         lines.append("Nothing was refused within the last hour, and nothing refuses now.")
     _say(lines, answer)
@@ -85,9 +86,9 @@ def _hold_lines(holds: Iterable[Mapping[str, Any]]) -> list[str]:
     return lines
 
 
-def _refusal_lines(row: Mapping[str, Any], with_app: bool) -> Iterable[str]:
-    """A refusal in a few lines: when and who, why, how to lift it."""
-    who = [f"app {row['app'] or '(none)'}"] if with_app else []
+def _refusal_lines(row: Mapping[str, Any], whom: str, holds: bool) -> Iterable[str]:
+    """A refusal in a few lines: when, who, why, how to lift it. ``holds``: whether anything refuses now."""
+    who = [] if whom else [f"app {row['app'] or '(none)'}"]
     who += [f"user {row['user']}"] if row["user"] else []
     who += [f"account {row['account']}"] if row["account"] else []
     who += [f"from {row['address']}"] if row["address"] else []
@@ -96,13 +97,11 @@ def _refusal_lines(row: Mapping[str, Any], with_app: bool) -> Iterable[str]:
     yield f"  {since}{_clock(row['last'])}  {times}  {row['kind']} refused: {row['reason']}  {', '.join(who)}"
     yield f"    {row['meaning']}"
     if row["limit"]:
-        yield f"    Limit: {row['limit']}{_until(row['until'])}"
-    elif row["until"]:
-        yield f"    It ends{_until(row['until'])}"
-    if row["detail"] and row["detail"] != row["meaning"]:
+        yield f"    Limit: {row['limit']}{_until(row['until']) if holds else ''}"
+    if row["detail"]:
         yield f"    Detail: {row['detail']}"
     if row["lift"]:
-        yield f"    {row['lift']}"
+        yield f"    {row['lift'].replace('APP/USER', whom) if '/' in whom else row['lift']}"
     if row["request"]:
         yield f"    In the log: {row['request']}"
 
@@ -118,6 +117,8 @@ def _until(seconds: float) -> str:
         return ""
     if left < 2 * _MINUTE:
         words = f"{left:.0f} s"
+    elif left > _YEAR:
+        return " for good"
     elif left < 2 * _HOUR:
         words = f"{left / _MINUTE:.0f} min"
     else:

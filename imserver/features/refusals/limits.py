@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from imserver.features.refusals.log import RefusalLog, RefusalRow, Wanted, merged
-from imserver.plugin.identity import Rate
+from imserver.plugin.identity import Principal, Rate
 from imserver.plugin.runtime import network_of
 from imserver.plugin.services import ClusterServices, Core
 
@@ -37,12 +37,13 @@ class PeopleHooks(Struct, frozen=True):
     """What accounts say: the defaults are those of a node without them. All may switch.
 
     ``find(app, login)``: the user id of the account with this phone number, e-mail address or name.
-    ``locked(app, user)``: when its lock ends and why; None: it has none. ``unlock(app, user)`` ends it.
+    ``locked(app, user)``: when its lock ends (0: never) and why; None: it has none. ``unlock(by, app, user)``
+    ends it; False: ``by`` may not.
     """
 
     find: Callable[[str, str], str] = lambda app, login: ""
     locked: Callable[[str, str], tuple[float, str] | None] = lambda app, user: None
-    unlock: Callable[[str, str], object] = lambda app, user: None
+    unlock: Callable[[Principal, str, str], bool] = lambda by, app, user: False
 
 
 class RatesQuery(Struct, frozen=True, array_like=True):
@@ -98,21 +99,23 @@ class Refusals:
         return [*self._bans_and_locks(app, names), *rates], missing
 
     def lift(
-        self, app: str, names: Collection[str], address: str, everywhere: bool, rows: Collection[RefusalRow]
+        self, by: Principal, app: str, names: Collection[str], address: str, rows: Collection[RefusalRow]
     ) -> tuple[list[Hold], list[str]]:
-        """Lift all that refuses somebody now. Returns it, and the nodes that are missing.
+        """Lift all that refuses somebody now, as ``by`` may. Returns it, and the nodes that are missing.
 
         Raises StorageUnavailable.
         """
-        query = self._query(app, names, address, everywhere, rows)
-        others = self._bans_and_locks(app, names)
-        for hold in others:
-            if hold.kind == "ban":
-                self._sessions.unban(app, [hold.who])
-            else:
-                self._people.unlock(app, hold.who)
+        query = self._query(app, names, address, by.apps is None, rows)
+        holds = self._bans_and_locks(app, names)
+        # A lock has made the ban of its account: who may not end the one leaves the other.
+        stay = {
+            hold.who for hold in holds if hold.kind == "lock" and not self._people.unlock(by, app, hold.who)
+        }
+        lifted = [hold for hold in holds if hold.who not in stay]
+        if banned := [hold.who for hold in lifted if hold.kind == "ban"]:
+            self._sessions.unban(app, banned)
         rates, missing = self._rates(msgspec.structs.replace(query, lift=True))
-        return [*others, *rates], missing
+        return [*lifted, *rates], missing
 
     def forget(self, app: str, user: str) -> None:
         """Forget the refusals of a user who was deleted, on all nodes that answer."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from time import time
+
 from imserver.features.refusals.limits import PeopleHooks, Refusals
 from imserver.features.refusals.log import RefusalLog
 from imserver.plugin import Answers, FeatureParts
@@ -32,9 +34,13 @@ def _people(core: Core) -> PeopleHooks:
     if "accounts" not in core.features:
         return PeopleHooks()
     # Imported here: a node may have no accounts.
+    from imserver.features.accounts.accounts import UnknownAccount
+    from imserver.features.accounts.contract import FOR_GOOD
     from imserver.features.accounts.parts import accounts_of
+    from imserver.features.accounts.people import NotBelow
 
-    accounts, people = accounts_of(core).accounts, accounts_of(core).people
+    parts, people = accounts_of(core)
+    accounts, people = parts.accounts, accounts_of(core).people, parts.people
 
     def find(app: str, login: str) -> str:
         account = accounts.with_login(app, login)
@@ -43,4 +49,17 @@ def _people(core: Core) -> PeopleHooks:
     def unlock(app: str, user: str) -> None:
         people.unlock(_NODE, app, user)
 
-    return PeopleHooks(find, people.locked, unlock)
+    def locked(app: str, user: str) -> tuple[float, str] | None:
+        account = accounts.get(app, user)
+        if account is None or not account.is_locked(time()):
+            return None
+        return 0 if account.locked_until == FOR_GOOD else account.locked_until, account.lock_reason
+
+    def unlock(by: Principal, app: str, user: str) -> bool:
+        try:
+            people.unlock(by, app, user)
+        except (NotBelow, UnknownAccount):
+            return False
+        return True
+
+    return PeopleHooks(find, people.locked, unlock, locked, unlock)

@@ -7,7 +7,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from imserver.plugin.errors import HttpProblem, Problems
+from imserver.plugin.errors import Problems
 
 
 class ReasonRow(Struct, frozen=True):
@@ -155,17 +155,21 @@ REQUESTS: Final[Mapping[str, str]] = {
     Problems.BUSY.code: "The client tries again; raise limits.http_requests if it stays.",
     Problems.NODE_FULL.code: "Raise the limit of connections, or start another node.",
 }
-"""Code of a problem → how to lift it. The detail of the refusal has what it means."""
-
-_MEANINGS: Final = {
-    each.code: each.message for each in vars(Problems).values() if isinstance(each, HttpProblem)
-}
+"""Code of a problem → how to lift it."""
 
 
-def reason_of(kind: str, reason: str) -> ReasonRow:
-    """The row of a reason."""
-    if kind == "login":
-        return LOGINS.get(reason, ReasonRow(f"The login was refused: {reason}."))
-    if kind == "command":
-        return COMMANDS.get(reason, ReasonRow(f"The command was refused: {reason}."))
-    return ReasonRow(_MEANINGS.get(reason, f"The request was refused: {reason}."), REQUESTS.get(reason, ""))
+class Explanation(Struct, frozen=True):
+    """A refusal in words: what it means, how to lift it, and what it was."""
+
+    meaning: str
+    lift: str
+    detail: str
+
+
+def reason_of(kind: str, reason: str, detail: str) -> Explanation:
+    """The row of a reason, with the detail of a refusal; that of a request ends with its message."""
+    if kind == "request":
+        what, _, meaning = detail.partition(": ")
+        return Explanation(meaning or f"{reason}.", REQUESTS.get(reason, ""), what)
+    row = (LOGINS if kind == "login" else COMMANDS).get(reason, ReasonRow(f"It was refused: {reason}."))
+    return Explanation(row.meaning, row.lift, detail)
