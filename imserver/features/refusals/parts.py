@@ -39,15 +39,12 @@ def _people(core: Core) -> PeopleHooks:
     from imserver.features.accounts.parts import accounts_of
     from imserver.features.accounts.people import NotBelow
 
-    parts, people = accounts_of(core)
-    accounts, people = parts.accounts, accounts_of(core).people, parts.people
+    parts = accounts_of(core)
+    accounts, people = parts.accounts, parts.people
 
     def find(app: str, login: str) -> str:
         account = accounts.with_login(app, login)
         return "" if account is None else account.user
-
-    def unlock(app: str, user: str) -> None:
-        people.unlock(_NODE, app, user)
 
     def locked(app: str, user: str) -> tuple[float, str] | None:
         account = accounts.get(app, user)
@@ -62,4 +59,4 @@ def _people(core: Core) -> PeopleHooks:
             return False
         return True
 
-    return PeopleHooks(find, people.locked, unlock, locked, unlock)
+    return PeopleHooks(find, locked, unlock)
