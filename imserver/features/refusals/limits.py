@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable
 from time import time
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 from msgspec import Struct
@@ -13,9 +13,6 @@ from imserver.features.refusals.log import RefusalLog, RefusalRow, Wanted, merge
 from imserver.plugin.identity import Principal, Rate
 from imserver.plugin.runtime import network_of
 from imserver.plugin.services import ClusterServices, Core
-
-if TYPE_CHECKING:
-    pass
 
 _LIST: Final = "refusals.list"
 _RATES: Final = "refusals.rates"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from time import time
 
 from imserver.features.refusals.limits import PeopleHooks, Refusals
@@ -12,9 +10,6 @@ from imserver.plugin import Answers, FeatureParts
 from imserver.plugin.identity import Principal
 from imserver.plugin.services import Core, Foundation
 from imserver.plugin.storage import Erasure
-
-_NODE: Final = Principal("node")
-"""Unlocks accounts. Who may lift was decided before."""
 
 
 def answers(base: Foundation) -> Answers:
