@@ -81,7 +81,7 @@ class CloseCode:
     REPLACED: Final = _close(4500, "replaced", "a newer login of the same user took over", reconnect=False)
     REFUSED: Final = _close(4501, "refused", "the user is already online", reconnect=False)
     KICKED: Final = _close(4502, "kicked", "the back end ended the session", reconnect=False)
-    BANNED: Final = _close(4503, "banned", "the user is banned for a time", reconnect=False)
+    BANNED: Final = _close(4503, "banned", "the user is banned", reconnect=False)
     TOKEN_INVALID: Final = _close(4504, "token invalid", "the token is wrong or has expired", reconnect=False)
     NOT_ALLOWED: Final = _close(
         4505, "not allowed", "the origin, the app or the login is not allowed", reconnect=False
@@ -250,12 +250,12 @@ class Problems:
     NOT_ALLOWED: Final = _problem(
         403, "not_allowed", "The app does not allow this user, this origin or this way to connect."
     )
-    BANNED: Final = _problem(403, "banned", "The user is banned for a time.")
+    BANNED: Final = _problem(403, "banned", "The user is banned.")
     ORIGIN_REFUSED: Final = _problem(403, "origin_refused", "This origin is not allowed.")
     HOST_REFUSED: Final = _problem(403, "host_refused", "This server does not serve this host.")
     ROLE_TOO_LOW: Final = _problem(403, "role_too_low", "The role of the member does not permit this.")
     REJECTED: Final = _problem(403, "rejected", "The back end of the app has rejected this message or file.")
-    MUTED: Final = _problem(403, "muted", "The user is muted in this group.")
+    MUTED: Final = _problem(403, "muted", "The user is muted, in this group or in the app.")
     UNKNOWN_ACCOUNT: Final = _problem(404, "unknown_account", "No such account.")
     UNKNOWN_CONVERSATION: Final = _problem(
         404, "unknown_conversation", "No such conversation, or the user is not part of it."

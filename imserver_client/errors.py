@@ -64,7 +64,7 @@ CLOSE_CODES: Final[dict[int | str, ErrorRow]] = {
         ErrorRow(4500, "a newer login of this user replaced this one", "Use one client per user and device."),
         ErrorRow(4501, "the user is already online", "End the other session first."),
         ErrorRow(4502, "the back end ended the session", "Ask the user before you log in again."),
-        ErrorRow(4503, "the user is banned for a time", "Wait until the ban ends, or lift it."),
+        ErrorRow(4503, "the user is banned", "Its reason says until when. Wait until it ends, or lift it."),
         ErrorRow(
             CLOSE_TOKEN_INVALID,
             "the session token is wrong or has expired",

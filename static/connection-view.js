@@ -8,6 +8,9 @@ import { element, fill } from "./text.js";
 /** The browser says that the network has gone: without an answer in this time, the connection has, too. */
 export const OFFLINE_PROBE_MS = 1_000;
 
+/** Close code of a user who is banned; its reason says until when and why. */
+const BANNED = 4503;
+
 export class ConnectionView {
   #pill = element("state", HTMLElement);
   #pillText = element("state-text", HTMLElement);
@@ -63,6 +66,7 @@ export class ConnectionView {
   #refusal({ code, reason }) {
     const { words } = this;
     if (!code) return fill(words.refused_0, { reason });
+    if (code === BANNED && words[`refused_${code}`]) return reason && reason !== "banned" ? `${words[`refused_${code}`]}: ${reason.replace(/^banned /, "")}` : words[`refused_${code}`];
     const login = code < 4000 ? fill(words.refused_login, { reason }) : words.refused_other;
     return `${words[`refused_${code}`] ?? login} (${fill(words.code, { code })})`;
   }

@@ -184,6 +184,8 @@ ChannelEvent = Literal["occupied", "vacated", "joined", "left"]
 """Events of channels: the first subscriber came, the last one left, a member came, a member left."""
 NotificationEvent = Literal["notified", "gone"]
 """Events of the feature notifications."""
+SafetyEvent = Literal["report", "moderation"]
+"""Events of the feature safety."""
 WebhookEvent = Literal[
     "connect",
     "disconnect",
@@ -194,6 +196,7 @@ WebhookEvent = Literal[
     "absent",
     ChannelEvent,
     NotificationEvent,
+    SafetyEvent,
 ]
 """The events that the webhook of an app may get."""
 

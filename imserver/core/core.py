@@ -417,7 +417,7 @@ class Core:
     def _make_channels(self, targets: TargetServices) -> ChannelServices:
         """Build the commands of clients on channels."""
         identity, sessions, channels = self.identity, self.sessions, targets.channels
-        consent = ChannelConsent(identity.back_ends, identity.reviews, channels)
+        consent = ChannelConsent(identity.back_ends, identity.reviews, channels, identity.sender_rates)
         commands = ChannelCommands(channels, identity.logins, consent, {}, sessions.table)
         self.network.dispatcher.add(commands.rows())
         return ChannelServices(channels, consent, commands, targets.registrar)

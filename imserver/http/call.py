@@ -590,6 +590,11 @@ def _unpacked_body(limits: Limits, call: Call) -> bytes:
     return inflate(call.body, limits.body_bytes)
 
 
+def _require_no_ban(api: Api, app: str, user: str) -> None:
+    if ban := api.sessions.ban_of(app, user):
+        raise ApiProblem(Problems.BANNED, ban.text)
+
+
 def authorise(api: Api, route: Route, call: Call) -> None:
     """Check the permission of an admitted principal for the app and the user of a call that was read.
 
@@ -601,18 +606,18 @@ def authorise(api: Api, route: Route, call: Call) -> None:
     elif rule:
         require_app(api, principal, route.need, call.app, rule)
     if principal.user:
-        if api.sessions.is_banned(principal.app, principal.user):
-            raise ApiProblem(Problems.BANNED)
+        _require_no_ban(api, principal.app, principal.user)
         if route.user_in and call.params.get(route.user_in) != principal.user:
             raise ApiProblem(Problems.FORBIDDEN)
         if route.user:
             if call.user not in ("", principal.user):
                 raise ApiProblem(Problems.NOT_ALLOWED, "The token belongs to another user")
             call.user = principal.user
-    elif principal.staff and api.sessions.is_banned(principal.app, principal.staff):
-        raise ApiProblem(Problems.BANNED)
-    elif route.user == "required" and not call.user:
-        raise ApiProblem(Problems.INVALID_REQUEST, "`user`: name the user on whose behalf you ask")
+    else:
+        if principal.staff:
+            _require_no_ban(api, principal.app, principal.staff)
+        if route.user == "required" and not call.user:
+            raise ApiProblem(Problems.INVALID_REQUEST, "`user`: name the user on whose behalf you ask")
     if route.need_with is not None:
         name, need = route.need_with
         if call.params.get(name) == "true" and not principal.may(need):

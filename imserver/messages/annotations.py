@@ -29,10 +29,13 @@ class AnnotatedView(Struct, omit_defaults=True):
     seq: int = 0
 
 
-class RefusedView(Struct):
-    """The answer to a refused message, reaction or pin: the reason for programmers."""
+class RefusedView(Struct, omit_defaults=True):
+    """The answer to a refused message, reaction or pin: the reason for programmers. ``reason`` and ``until``
+    (Unix seconds): of somebody who is muted in the whole app, for people."""
 
     refused: str
+    reason: str = ""
+    until: int = 0
 
 
 class PinsView(Struct):

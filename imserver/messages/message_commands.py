@@ -293,7 +293,9 @@ def _reply_to(command: Send, result: Stored) -> Reply:
     if isinstance(result, Rejected) and result.reason == RejectReason.REJECTED:
         return Reply(errors.ReplyCode.UNAUTHORIZED, RejectedView(result.detail), result.reason)
     if isinstance(result, Rejected):
-        return Reply(result.reply_code, RefusedView(result.reason), result.reason)
+        text = result.detail if result.until else ""
+        refused = RefusedView(result.reason, text, result.until)
+        return Reply(result.reply_code, refused, result.reason)
     return _TOO_MANY_MESSAGES if isinstance(result, TooManyMessages) else _NOT_STORED
 
 

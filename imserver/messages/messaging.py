@@ -172,12 +172,17 @@ class Messaging:
 
     def send_of_user(self, app: str, draft: Draft, done: Done, connection: Connection | None = None) -> None:
         """Like :meth:`send`, for what a user sends: where the app wants it, its back end reviews it before.
-        Some users have a rate.
+        Some users have a rate, and who is muted in the app sends nothing.
 
         Drafts of one connection keep their order. Recalls and presses have no content of the user, and only
         wait for their turn.
         """
         request = AppendRequest(app, draft, done, self, connection)
+        if self._sender_rates.muted and draft.kind not in ("recall", "press"):
+            mute = self._sender_rates.mute_of(app, draft.sender)
+            if mute is not None:
+                self.stored(request, Rejected(RejectReason.MUTED, mute.text, mute.until))
+                return
         if self._sender_rates.known and not self._sender_rates.take(app, draft.sender):
             self.stored(request, TooManyMessages("the user has sent too many messages"))
             return

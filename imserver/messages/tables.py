@@ -82,6 +82,15 @@ TABLES: Final = (
         columns=("member", "conversation", "id"),
     ),
     Table(
+        name="removed_message",
+        key=("log", "act", "id"),
+        of_app=OF_LOGS,
+        of_user="sender = %s",
+        erase_user=(f"DELETE FROM removed_message WHERE {OF_LOGS} AND sender = %s",),
+        columns=("id", "message", "sender", "kind", "type", "about", "meta", "body"),
+        scan=True,
+    ),
+    Table(
         name="message",
         key=("log", "id"),
         of_app=OF_LOGS,

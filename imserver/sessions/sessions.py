@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Sequence
+from datetime import UTC, datetime
 from itertools import chain
 from time import monotonic, time
 from typing import Final
@@ -43,11 +44,40 @@ _LOOKS = 30
 MAX_BANS: Final = 100_000
 """Number of bans that a node knows."""
 MAX_BAN_SECONDS: Final = 366 * 86400
-"""The longest ban that a request may ask for."""
+"""The longest ban that a request may ask for that ends. One that lasts longer is for good."""
+BAN_FOR_GOOD: Final = 100.0 * MAX_BAN_SECONDS
+"""How long a ban for good lasts."""
 _NOTICE_BYTES: Final = 100
 """Of a notice without its user."""
 MAX_KICKS: Final = 10_000
 """Number of kicks that are remembered; more than can happen during one login."""
+
+
+class Ban(Struct, frozen=True):
+    """The ban of a user on this node. ``ends``: by the clock of this process. ``reason``: shown to the
+    user."""
+
+    ends: float
+    reason: str = ""
+
+    @property
+    def seconds(self) -> float:
+        """How long it still lasts."""
+        return self.ends - monotonic()
+
+    @property
+    def until(self) -> int | None:
+        """Its end in Unix seconds; None: it is for good."""
+        return None if self.seconds > MAX_BAN_SECONDS else int(time() + self.seconds)
+
+    @property
+    def text(self) -> str:
+        """What the user is told, in one line."""
+        until = self.until
+        end = (
+            "for good" if until is None else f"until {datetime.fromtimestamp(until, UTC):%Y-%m-%d %H:%M UTC}"
+        )
+        return f"banned {end}" + (f": {self.reason}" if self.reason else "")
 
 
 class CloseSessions(Struct, frozen=True, array_like=True):
@@ -55,7 +85,8 @@ class CloseSessions(Struct, frozen=True, array_like=True):
     each.
 
     ``device``: only sessions of a device of this name (None: all). ``ban_seconds``: refuse their logins for
-    so long. ``online``: users with an addressed session on some node; their older connections are closed too.
+    so long, and tell them the ``reason``. ``online``: users with an addressed session on some node; their
+    older connections are closed too.
     """
 
     app: str
@@ -63,6 +94,7 @@ class CloseSessions(Struct, frozen=True, array_like=True):
     device: str | None = None
     ban_seconds: float = 0
     online: Sequence[str] = ()
+    reason: str = ""
 
 
 class Unban(Struct, frozen=True, array_like=True):
@@ -131,17 +163,29 @@ class SessionRefused(Exception):
     """A session does not begin, with a reply code.
 
     ``reason``: for the log and the counters (None: they have it already). ``close``: the code with which the
-    connection is closed (0: it stays open). ``until``: when what refuses it ends, in Unix seconds.
+    connection is closed (0: it stays open), and ``text`` its reason. ``until``: when what refuses it ends, in
+    Unix seconds.
     """
 
     def __init__(
-        self, code: int, reason: errors.LoginRefusal | None = None, close: int = 0, until: float = 0
+        self,
+        code: int,
+        reason: errors.LoginRefusal | None = None,
+        close: int = 0,
+        until: float = 0,
+        text: str = "",
     ) -> None:
         super().__init__(code)
+        self.text = text
         self.code = code
         self.reason = reason
         self.close = close
         self.until = until
+
+
+def _banned(ban: Ban) -> SessionRefused:
+    until = time() + ban.seconds
+    return SessionRefused(errors.ReplyCode.UNAUTHORIZED, "banned", errors.CloseCode.BANNED, until, ban.text)
 
 
 def _rivals(app: App, login: Login, connection: Connection) -> list[Connection]:
@@ -169,7 +213,7 @@ class Sessions:
         self._logins = logins
         self._store = store
         self._others = others
-        self._bans: dict[tuple[str, str], float] = {}
+        self._bans: dict[tuple[str, str], Ban] = {}
         self.kicks = RecentKicks()
         self._notices = Buckets(LOGIN_NOTICES)
 
@@ -254,8 +298,8 @@ class Sessions:
         """The older sessions that a login replaces. Waits under ``refuse``. Raises SessionRefused if one of
         these is alive, or if the user is banned.
         """
-        if self.is_banned(login.app, login.user):
-            raise self._banned(login)
+        if ban := self.ban_of(login.app, login.user):
+            raise _banned(ban)
         if app.policy not in ("single", "refuse"):
             return ()
         rivals = _rivals(app, login, connection)
@@ -265,20 +309,16 @@ class Sessions:
             rivals, old = _rivals(app, login, connection), rivals
             if alive or any(rival not in old for rival in rivals):
                 raise SessionRefused(errors.ReplyCode.FAILED, "policy", errors.CloseCode.REFUSED)
-            if self.is_banned(login.app, login.user):
-                raise self._banned(login)
+            if ban := self.ban_of(login.app, login.user):
+                raise _banned(ban)
         return rivals
-
-    def _banned(self, login: Login) -> SessionRefused:
-        until = self.banned_until(login.app, login.user)
-        return SessionRefused(errors.ReplyCode.UNAUTHORIZED, "banned", errors.CloseCode.BANNED, until)
 
     def _check_kicks(self, login: Login, kicks: int) -> None:
         """Raise SessionRefused if the user was kicked, or the app was deleted, after the first ``kicks``
         kicks."""
         if self.kicks.since(kicks, login.app, login.user, login.device):
-            if self.is_banned(login.app, login.user):
-                raise self._banned(login)
+            if ban := self.ban_of(login.app, login.user):
+                raise _banned(ban)
             raise SessionRefused(errors.ReplyCode.UNAUTHORIZED, "kicked", errors.CloseCode.KICKED)
         if self.kicks.app_deleted_since(kicks, login.app):
             raise SessionRefused(errors.ReplyCode.UNAUTHORIZED, "deleted", errors.CloseCode.APP_DELETED)
@@ -412,34 +452,40 @@ class Sessions:
         queries.add("unban", Unban, self.unban_here)
 
     def close(
-        self, app: str, users: Sequence[str], device: str | None = None, ban_seconds: float = 0
+        self,
+        app: str,
+        users: Sequence[str],
+        device: str | None = None,
+        ban_seconds: float = 0,
+        reason: str = "",
     ) -> ClosedSessions:
-        """Close the sessions of users on all nodes with a terminal code; refuse logins for ``ban_seconds``.
+        """Close the sessions of users on all nodes with a terminal code; refuse logins for ``ban_seconds``,
+        for a ``reason`` that the users see.
 
         ``device``: only sessions of a device of this name, or of a part of it (None: all). May switch.
         """
         missing: list[str] = []
         if self._others is None:
-            closed = self.close_here(CloseSessions(app, users, device, ban_seconds))
+            closed = self.close_here(CloseSessions(app, users, device, ban_seconds, reason=reason))
         else:
             found = self._others.registry.find(app, users) if users else []
             online = [user for user, refs in zip(users, found or [()] * len(users), strict=True) if refs]
-            query = CloseSessions(app, users, device, ban_seconds, online)
+            query = CloseSessions(app, users, device, ban_seconds, online, reason)
             closed = self.close_here(query)
             answers, missing = self._query(self._others, "close_sessions", query)
             for counts in read(answers, list[int]).values():
                 closed = [here + there for here, there in zip(closed, counts, strict=False)]
         # Last: a node that reads a new ban closes the sessions, and would not count them here.
-        lasting = ban_seconds <= 0 or self._store_bans(app, users, ban_seconds)
+        lasting = ban_seconds <= 0 or self._store_bans(app, users, ban_seconds, reason)
         return ClosedSessions(closed, tuple(missing), lasting)
 
-    def _store_bans(self, app: str, users: Sequence[str], seconds: float) -> bool:
+    def _store_bans(self, app: str, users: Sequence[str], seconds: float, reason: str) -> bool:
         """Store bans for nodes that start later, and for this one. Return whether they are stored."""
         # Nodes of a cluster with databases of their own refuse to run: only a lone node creates one.
         if app not in self._hub.apps or not (self._store.has_database or self._others is None):
             return False
         try:
-            self._store.ban(app, users, seconds)
+            self._store.ban(app, users, seconds, reason)
         except StorageUnavailable as error:
             log.warning("a ban in %s was not stored: %s", app, error)
             return False
@@ -461,13 +507,13 @@ class Sessions:
         A user who is banned here already has no sessions: looking for them again would cost a walk over all
         connections.
         """
-        by_app: dict[tuple[str, float], list[str]] = {}
+        by_app: dict[tuple[str, float, str], list[str]] = {}
         for row in changes.bans:
             if row.seconds > 0 and not self.is_banned(row.app, row.user):
-                by_app.setdefault((row.app, row.seconds), []).append(row.user)
-            self.ban(row.app, row.user, row.seconds)  # also if this node does not know the app yet
-        for (app, seconds), users in by_app.items():
-            self.close_here(CloseSessions(app, users, None, seconds))
+                by_app.setdefault((row.app, row.seconds, row.reason), []).append(row.user)
+            self.ban(row.app, row.user, row.seconds, row.reason)  # also of apps that come later
+        for (app, seconds, reason), users in by_app.items():
+            self.close_here(CloseSessions(app, users, None, seconds, reason=reason))
 
     def _query(
         self, others: OtherNodes, kind: str, query: CloseSessions | Unban
@@ -487,7 +533,7 @@ class Sessions:
         if app is None:
             return [0] * len(query.users)
         for user in query.users if query.ban_seconds > 0 else ():
-            self.ban(query.app, user, query.ban_seconds)
+            self.ban(query.app, user, query.ban_seconds, query.reason)
         victims = [
             [c for c in app.sessions_of(user) if query.device is None or is_of_device(c.device, query.device)]
             for user in query.users
@@ -495,7 +541,8 @@ class Sessions:
         code = errors.CloseCode.BANNED if query.ban_seconds > 0 else errors.CloseCode.KICKED
         closed = [len(each) for each in victims]
         for connection in [*self._older(app, query, closed), *chain.from_iterable(victims)]:
-            connection.close(code)
+            ban = self.ban_of(query.app, connection.user or "") if query.ban_seconds > 0 else None
+            connection.close(code, "" if ban is None else ban.text)
         return closed
 
     def close_app(self, app: str) -> None:
@@ -530,14 +577,14 @@ class Sessions:
             self.ban(query.app, user, 0)
         return True
 
-    def ban(self, app: str, user: str, seconds: float) -> None:
+    def ban(self, app: str, user: str, seconds: float, reason: str = "") -> None:
         """Refuse logins of a user on this node for ``seconds`` (0: lift the ban). Closes nothing.
 
         Beyond ``MAX_BANS`` the oldest is dropped.
         """
         self._bans.pop((app, user), None)
         if seconds > 0:
-            self._bans[app, user] = monotonic() + seconds
+            self._bans[app, user] = Ban(monotonic() + seconds, reason)
             while len(self._bans) > MAX_BANS:
                 del self._bans[next(iter(self._bans))]
 
@@ -560,33 +607,33 @@ class Sessions:
     def _refuse(self, connection: Connection, login: Login, refused: SessionRefused) -> int:
         """Close the connection if it must end, count and log the refusal, and return its reply code."""
         if refused.close:
-            connection.close(refused.close)
+            connection.close(refused.close, refused.text)
         if refused.reason is not None:
             self._logins.refused(refused.reason, login.app, login.user, connection.peer, until=refused.until)
         return refused.code
 
-    def bans(self, app: str) -> dict[str, float]:
-        """Banned user → seconds until the end of the ban, according to this node's list. Never switches."""
+    def bans(self, app: str) -> dict[str, Ban]:
+        """Banned user → the ban, according to this node's list. Never switches."""
         now = monotonic()
-        return {
-            user: until - now for (name, user), until in self._bans.items() if name == app and until > now
-        }
+        return {user: ban for (name, user), ban in self._bans.items() if name == app and ban.ends > now}
 
     def banned_until(self, app: str, user: str) -> float:
         """When the ban of a user ends, in Unix seconds, according to this node's list; 0: there is none.
         Never switches."""
-        until = self._bans.get((app, user), 0.0) - monotonic()
-        return time() + until if until > 0 else 0.0
+        ban = self.ban_of(app, user)
+        return 0.0 if ban is None else time() + ban.seconds
 
     def is_banned(self, app: str, user: str) -> bool:
         """Whether a user is banned, according to this node's list. Never switches."""
-        until = self._bans.get((app, user))
-        if until is None:
-            return False
-        if until < monotonic():
+        return self.ban_of(app, user) is not None
+
+    def ban_of(self, app: str, user: str) -> Ban | None:
+        """The ban of a user, according to this node's list. Never switches."""
+        ban = self._bans.get((app, user))
+        if ban is not None and ban.ends < monotonic():
             del self._bans[app, user]
-            return False
-        return True
+            return None
+        return ban
 
     def _any_alive(self, rivals: list[Connection]) -> bool:
         """Ping ``rivals`` and wait until one answers or the time is over."""

@@ -89,6 +89,8 @@ class BanRow(Struct, frozen=True):
     user: str
     seconds: float
     """How long it still lasts, by the clock of the database. 0 or less: it has ended, or was lifted."""
+    reason: str = ""
+    """Shown to the user."""
 
 
 class Changes(Struct, frozen=True):

@@ -479,9 +479,9 @@ class Store:
         rows = [(moment, address, key, moment) for key, moment, address in uses]
         self.write_or(None, lambda sql: sql.execute_many(statement, rows))
 
-    def ban(self, app: str, users: Sequence[str], seconds: float) -> None:
+    def ban(self, app: str, users: Sequence[str], seconds: float, reason: str = "") -> None:
         """Store bans that end in ``seconds``, in place of earlier ones. 0: lift the bans. Users whose ids are
-        too long for a login are ignored.
+        too long for a login are ignored. ``reason``: shown to the users.
 
         Raises StorageUnavailable.
         """
@@ -494,8 +494,8 @@ class Store:
                 "DELETE FROM ban WHERE app = %s AND member = %s", [(app, user) for user in banned]
             )
             sql.execute_many(
-                "INSERT INTO ban (app, member, until, version) VALUES (%s, %s, %s, %s)",
-                [(app, user, until, version) for user in banned],
+                "INSERT INTO ban (app, member, until, version, reason) VALUES (%s, %s, %s, %s, %s)",
+                [(app, user, until, version, reason or None) for user in banned],
             )
             sql.execute("DELETE FROM ban WHERE until < %s", (now - _ENDED_BANS_MS,))
             return True
@@ -559,7 +559,7 @@ def _read_changes(known: int, sql: Statements) -> Changes:
     newer = "WHERE version > %s AND version <= %s"
     apps = sql.query(f"SELECT name, settings, created FROM app {newer}", (known, version))
     keys = sql.query(f"{_KEYS} {newer}", (known, version))
-    bans = sql.query(f"SELECT app, member, until FROM ban {newer} ORDER BY until", (known, version))
+    bans = sql.query(f"SELECT app, member, until, reason FROM ban {newer} ORDER BY until", (known, version))
     now = _clock_ms(sql) if bans else 0
     return Changes(
         version,
@@ -568,7 +568,10 @@ def _read_changes(known: int, sql: Statements) -> Changes:
             for name, settings, created in apps
         ),
         tuple(map(_key_row, keys)),
-        tuple(BanRow(text_of(app), bytes(user).decode(), (until - now) / 1000) for app, user, until in bans),
+        tuple(
+            BanRow(text_of(app), bytes(user).decode(), (until - now) / 1000, text_of(reason or ""))
+            for app, user, until, reason in bans
+        ),
     )
 
 

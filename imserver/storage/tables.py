@@ -85,7 +85,7 @@ CORE_TABLES: Final = (
         of_user="member = %s",
         user_as="bytes",
         erase_user=Reason("a ban outlives the account: nobody comes back under the same id"),
-        columns=("member", "until"),
+        columns=("member", "until", "reason"),
     ),
     _of_server("app", "name", "all nodes learn from it that the app was deleted; its settings have secrets"),
     _of_server("api_key", "id", "the deletion of an app takes it out of keys, which belong to operators"),

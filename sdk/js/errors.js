@@ -37,7 +37,7 @@ export const CLOSE_CODES = {
   4500: ["a newer login of this user replaced this one", "Use one client per user and device."],
   4501: ["the user is already online", "End the other session first."],
   4502: ["the back end ended the session", "Ask the user before you log in again."],
-  4503: ["the user is banned for a time", "Wait until the ban ends, or lift it."],
+  4503: ["the user is banned", "Its reason says until when. Wait until it ends, or lift it."],
   4504: ["the session token is wrong or has expired", "Get a new token and log in again."],
   4505: ["the app does not allow this login", "Check its origins and login rule."],
   4506: ["the app was deleted", "Create the app again, or log in to another one."],

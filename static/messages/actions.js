@@ -1,7 +1,7 @@
 // @ts-check
 /** What the user can do with a message: the menu of a row, and the functions behind it. */
 
-import { copyText, element, make } from "../text.js";
+import { copyText, drawn, element, make } from "../text.js";
 import { reasonOf } from "./api.js";
 import { attempt, withModule } from "./form.js";
 import { button, confirm, openDialog, toast } from "./panel.js";
@@ -23,6 +23,16 @@ const GAP_PX = 4;
  * @property {(id: number) => boolean} isPinned
  * @property {() => boolean} membersPin  whether every member of the open group may pin
  */
+
+/** @typedef {{ word: string, act: () => unknown, danger?: boolean }} MessageAction */
+/** @typedef {(session: Session, conversation: Conversation, entry: Entry) => MessageAction[]} MakeMessageActions */
+/** Of features of the server, behind those of the page. @type {MakeMessageActions[]} */
+const added = [];
+
+/** @param {MakeMessageActions} makeActions */
+export function addMessageAction(makeActions) {
+  added.push(makeActions);
+}
 
 /** Owns the open menu. */
 export class MessageActions {
@@ -163,6 +173,9 @@ export class MessageActions {
     if (mayPin) rows.push([isPinned ? words.messages_unpin : words.messages_pin, () => this.pin(entry, isPinned)]);
     if (own) rows.push([words.messages_recall, () => this.recall(entry), true]);
     rows.push([words.messages_hide, () => this.hide(entry), true]);
+    for (const makeActions of added) {
+      for (const { word, act, danger } of drawn(() => makeActions(this.session, conversation, entry), () => [])) rows.push([word, () => void act(), danger]);
+    }
     return rows;
   }
 

@@ -4,6 +4,7 @@
 import { CODE } from "../../sdk/imserver.js";
 import { CommandRefused } from "../../sdk/errors.js";
 import { drawn, fill, make } from "../text.js";
+import { addMessageAction } from "./actions.js";
 import { reasonOf } from "./api.js";
 import { addAction } from "./conversation-menu.js";
 import { loadStyle } from "./form.js";
@@ -20,6 +21,7 @@ import { redraw, registerView } from "./summary.js";
  * @property {typeof registerView} registerView
  * @property {(message: number) => void} redraw  calls `draw` of the view of a message again
  * @property {typeof addAction} addAction  adds an entry to the menu of a conversation
+ * @property {typeof addMessageAction} addMessageAction  adds entries to the menu of a message
  * @property {(command: string, data?: object) => Promise<any>} request  sends a command of the user; resolves to the data of its answer
  * @property {Session["api"]} api  sends a request of the user over HTTP
  * @property {(kind: string, listener: (data: any) => void) => void} hear  hears signals of a kind
@@ -57,7 +59,7 @@ export async function addFeatures(page, current) {
 async function start({ text: words, additions }) {
   /** @type {Additions} */
   const face = {
-    words, registerView, addAction, request, openPanel, openDialog, confirm, toast, button, make, fill,
+    words, registerView, addAction, addMessageAction, request, openPanel, openDialog, confirm, toast, button, make, fill,
     api: (method, path, body) => session.api(method, path, body),
     hear: (kind, listener) => void listeners.set(kind, [...(listeners.get(kind) ?? []), listener]),
     reason: (error) => reasonOf(error, words),

@@ -73,12 +73,26 @@ export function isRevision({ kind, about, id, type }) {
  * @returns {Entry} the entry after the revision
  */
 export function revised(entry, revision, self) {
-  if (revision.about !== entry.id || entry.kind !== "message") return entry;
-  if (revision.kind === "recall") return { ...entry, kind: "recall", about: entry.id, text: undefined, data: undefined, reactions: undefined };
+  if (revision.about !== entry.id) return entry;
+  if (revision.kind === "edit" && !revision.from && revision.meta && "restored" in revision.meta) return restored(entry, revision);
+  if (entry.kind !== "message") return entry;
+  if (revision.kind === "recall") return { ...entry, kind: "recall", about: entry.id, text: undefined, data: undefined, reactions: undefined, meta: revision.meta };
   if (revision.kind === "reaction") return { ...entry, reactions: reacted(entry, revision, self), meta: { ...entry.meta, reacted: revision.id } };
   if (revision.kind !== "edit") return entry;
   const { text, data, type, meta } = revision;
   return { ...entry, text, data, type, meta: { ...meta, edited: revision.id, ...(entry.meta?.reacted && { reacted: entry.meta.reacted }) } };
+}
+
+/**
+ * A message that moderators had removed, and have brought back.
+ *
+ * @param {Entry} entry
+ * @param {Entry} revision
+ * @returns {Entry}
+ */
+function restored(entry, { text, data, type, meta }) {
+  const { restored: about, ...rest } = meta ?? {};
+  return { ...entry, kind: "message", about: Number(about) || undefined, text, data, type, meta: rest };
 }
 
 /**

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Collection, Sequence
+from time import monotonic
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
@@ -43,7 +44,7 @@ from imserver.process import Secret
 from imserver.push.idempotency import Idempotency
 from imserver.push.push import LocalReach, Pushes
 from imserver.sessions.presence import Presence
-from imserver.sessions.sessions import ClosedSessions
+from imserver.sessions.sessions import Ban, ClosedSessions
 from imserver.transport.exchange import HttpRequest, HttpResponse
 from imserver.transport.proxies import TrustedProxies
 from tests.core.back_end import AwayStore, BackEnd
@@ -222,8 +223,8 @@ class FakeNode:
     def is_online(self, app: str, user: str) -> bool:
         return user in self.users.get(app, [])
 
-    def is_banned(self, app: str, user: str) -> bool:
-        return (app, user) in self.banned
+    def ban_of(self, app: str, user: str) -> Ban | None:
+        return Ban(monotonic() + 60, "spam") if (app, user) in self.banned else None
 
     def to_user(self, app: str, user: str, event: Event, device: str | None = None) -> int:
         self.on_delivery()

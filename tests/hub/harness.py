@@ -8,6 +8,7 @@ from unittest.mock import Mock
 from msgspec import json
 
 from imserver.auth.observer import NoObserver
+from imserver.auth.rates import SenderRates
 from imserver.auth.relations import NoRelations
 from imserver.channels.channels import build_channels
 from imserver.channels.connections import Connections
@@ -63,7 +64,7 @@ class Bans:
     def __init__(self) -> None:
         self.seconds: dict[tuple[str, str], float] = {}
 
-    def ban(self, app: str, users: Sequence[str], seconds: float) -> None:
+    def ban(self, app: str, users: Sequence[str], seconds: float, reason: str = "") -> None:
         """Store bans."""
         if self.away:
             raise StorageUnavailable("away")
@@ -200,6 +201,7 @@ class Harness(SocketHarness):
             identity=SimpleNamespace(
                 tenants=SimpleNamespace(get=tenant_of),
                 reviews=self.reviews,
+                sender_rates=SenderRates(),
                 observer=self.observer,
                 relations=NoRelations(),
             ),

@@ -4,7 +4,6 @@ bans."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from time import time
 from typing import Annotated, Final
 
 import msgspec
@@ -30,7 +29,7 @@ from imserver.http.reply import ApiProblem
 from imserver.http.wire import page_of, reached, require_few
 from imserver.model import Outcome
 from imserver.sessions.presence import Presence, SessionInfo
-from imserver.sessions.sessions import MAX_BAN_SECONDS, Sessions
+from imserver.sessions.sessions import BAN_FOR_GOOD, MAX_BAN_SECONDS, Sessions
 
 
 class PresenceQuery(Struct, forbid_unknown_fields=True):
@@ -275,6 +274,8 @@ def connection(api: PresenceApi, call: Call, request: ConnectionQuery) -> Connec
 # --- ending sessions ----------------------------------------------------------------------------------------
 
 MOST_USERS: Final = 1000
+MOST_REASON: Final = 250
+"""Characters of a reason that a user sees."""
 
 Users = Annotated[list[field.User], about("The users.", max_length=MOST_USERS)]
 
@@ -293,13 +294,15 @@ class DisconnectRequest(Struct, forbid_unknown_fields=True):
 
 
 class BanRequest(Struct, forbid_unknown_fields=True):
-    """The users to ban, and for how long."""
+    """The users to ban, for how long, and why."""
 
     app: field.App
     users: Users
     seconds: Annotated[
-        float, about("How long to refuse their logins, at most a year.", gt=0, le=MAX_BAN_SECONDS)
+        float,
+        about("How long to refuse their logins, at most a year; 0: for good.", ge=0, le=MAX_BAN_SECONDS),
     ]
+    reason: Annotated[str, about("Why. The users see it.", max_length=MOST_REASON)] = ""
 
 
 class UnbanRequest(Struct, forbid_unknown_fields=True):
@@ -357,7 +360,8 @@ class BanShown(Struct):
     """A banned user."""
 
     user: str
-    until: Annotated[int, about("The end of the ban, in Unix seconds.")]
+    until: Annotated[int | None, about("The end of the ban, in Unix seconds; null: it is for good.")]
+    reason: Annotated[str, about("Why. The user sees it.")] = ""
 
 
 class BansAnswer(Struct):
@@ -421,14 +425,14 @@ def disconnect(api: SessionApi, call: Call, request: DisconnectRequest) -> Disco
     answer_example=BanAnswer(0, [UserRemoved("mallory", 0)], True, []),
 )
 def ban(api: SessionApi, call: Call, request: BanRequest) -> BanAnswer:
-    """Ban users: end all their sessions and refuse their logins for a time.
+    """Ban users: end all their sessions and refuse their logins, for a time or for good.
 
-    The connections are closed with code 4503. A later ban replaces an earlier one. An owner of the app bans
-    moderators and members.
+    The connections are closed with code 4503, whose reason says until when and why. A later ban replaces an
+    earlier one. An owner of the app bans moderators and members.
     """
     app = call.app
     _require_below(api, call, request.users)
-    removed = api.sessions.close(app, request.users, None, request.seconds)
+    removed = api.sessions.close(app, request.users, None, request.seconds or BAN_FOR_GOOD, request.reason)
     users = [UserRemoved(*each) for each in zip(request.users, removed.closed, strict=True)]
     return BanAnswer(removed.total, users, removed.lasting, list(removed.missing))
 
@@ -456,6 +460,8 @@ def unban(api: SessionApi, call: Call, request: UnbanRequest) -> UnbanAnswer:
 )
 def bans(api: SessionApi, call: Call, request: field.AppPage) -> BansAnswer:
     """List banned users, page by page."""
-    found, now = api.sessions.bans(call.app), time()
+    found = api.sessions.bans(call.app)
     page, following = page_of(sorted(found), request.cursor, request.limit)
-    return BansAnswer(len(found), [BanShown(user, int(now + found[user])) for user in page], following)
+    return BansAnswer(
+        len(found), [BanShown(user, found[user].until, found[user].reason) for user in page], following
+    )

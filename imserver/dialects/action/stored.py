@@ -158,7 +158,8 @@ def _reply_to(result: Appended | Rejected | StorageUnavailable) -> Reply:
     if isinstance(result, Rejected) and result.reason == RejectReason.REJECTED:
         return Reply(ReplyCode.UNAUTHORIZED, {"reason": result.detail})
     if isinstance(result, Rejected):
-        return Reply(result.reply_code)
+        data = {"reason": result.detail, "until": result.until} if result.until else None
+        return Reply(result.reply_code, data)
     return _NOT_STORED
 
 

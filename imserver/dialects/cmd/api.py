@@ -14,6 +14,7 @@ from imserver.auth.observer import Observer
 from imserver.auth.principal import (
     Needs,
 )
+from imserver.auth.rates import SenderRates
 from imserver.auth.relations import Relations
 from imserver.auth.reviews import Reviews
 from imserver.auth.tenants import Tenants
@@ -80,6 +81,7 @@ class SendApi(Struct, frozen=True):
     pushes: Pushes
     relations: Relations
     reviews: Reviews
+    senders: SenderRates
     observer: Observer
     tenants: Tenants
     rates: Rates
@@ -91,6 +93,7 @@ def _send_api(core: Core, api: Api) -> SendApi:
         core.push.pushes,
         core.identity.relations,
         core.identity.reviews,
+        core.identity.sender_rates,
         core.identity.observer,
         core.identity.tenants,
         api.rates,
@@ -157,12 +160,16 @@ def _require_sender(api: SendApi, app: str, sender: str) -> None:
 
 
 def _reviewed(api: SendApi, call: Call, to: str, text: str) -> str:
-    """The text to send: where the app wants it, its back end reviews what a user sends. May switch.
+    """The text to send: where the app wants it, its back end reviews what a user sends. May switch. Who is
+    muted sends nothing.
 
     Raises RequestRefused.
     """
-    reviews = api.reviews
-    if not call.principal.user or call.app not in reviews.apps:
+    reviews, sender = api.reviews, call.principal.user
+    if sender and (mute := api.senders.mute_of(call.app, sender)) is not None:
+        data = {"refused": "muted", "reason": mute.text, "until": mute.until}
+        raise RequestRefused(refusal(ReplyCode.UNAUTHORIZED, data))
+    if not sender or call.app not in reviews.apps:
         return text
     facts = {"kind": "message", "sender": call.principal.user, "to": to, "type": "text", "text": text}
     decision = reviews.decide(call.app, facts)

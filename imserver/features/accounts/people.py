@@ -265,16 +265,16 @@ class People:
         """Lock an account for ``seconds``; 0: for good. Returns it, and the nodes that did not answer: they
         end its sessions a little later. Raises NoAccounts, UnknownAccount and NotBelow."""
         change = self._store_lock(by, app, user, int(time()) + seconds if seconds else FOR_GOOD, reason)
-        left, end = self._sessions.bans(app), change.bans_end(now := time()) - now
+        left, end = self._bans(app), change.bans_end(now := time()) - now
         users = [each for each in change.users if left.get(each, 0) <= end]
-        closed = self._sessions.close(app, users, None, seconds or CENTURY)
+        closed = self._sessions.close(app, users, None, seconds or CENTURY, reason)
         return change.account, list(closed.missing)
 
     def unlock(self, by: Principal, app: str, user: str) -> tuple[Account, list[str]]:
         """Lift the lock of an account, and its ban if that ends no later. Returns it, and the nodes that did
         not answer: they follow a little later. Raises NoAccounts, UnknownAccount and NotBelow."""
         change = self._store_lock(by, app, user, 0, "")
-        left, end = self._sessions.bans(app), change.bans_end(now := time()) - now
+        left, end = self._bans(app), change.bans_end(now := time()) - now
         users = [each for each in change.users if 0 < left.get(each, 0) <= end]
         return change.account, list(self._sessions.unban(app, users)) if users else []
 
@@ -285,6 +285,10 @@ class People:
         if account is None or not account.is_locked(time()):
             return None
         return end_of(account), account.lock_reason
+
+    def _bans(self, app: str) -> dict[str, float]:
+        """User → seconds until the ban of the user ends."""
+        return {user: ban.seconds for user, ban in self._sessions.bans(app).items()}
 
     def _store_lock(self, by: Principal, app: str, user: str, until: int, reason: str) -> LockChange:
         def may(account: Account) -> bool:

@@ -63,6 +63,8 @@ class StreamedAnswers:
         owner = self._owner_of(app, user)
         if not owner:
             return Rejected(RejectReason.NOT_BOT, "only bots stream answers")
+        if not is_back_end and (mute := self._rates.mute_of(app, user)) is not None:
+            return Rejected(RejectReason.MUTED, mute.text, mute.until)
         if not is_back_end and app in self._reviews.apps:
             return Rejected(
                 RejectReason.REJECTED, "messages are reviewed here, so only a back end streams them"

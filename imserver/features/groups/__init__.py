@@ -9,6 +9,7 @@ from imserver.features.groups import api
 from imserver.features.groups.parts import build
 from imserver.features.groups.problems import PROBLEMS
 from imserver.features.groups.settings import SETTINGS
+from imserver.features.groups.tables import TABLES
 from imserver.features.groups.wire import METHODS
 from imserver.plugin import Feature
 
@@ -20,4 +21,5 @@ FEATURE = Feature(
     uses=("messages",),
     settings=SETTINGS,
     problems=PROBLEMS,
+    tables=TABLES,
 )

@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+from imserver.features.groups.rows import RemovedMembers, removed_among
 from imserver.features.groups.wire import (
     AskGroupMembers,
     AskGroups,
@@ -26,7 +27,7 @@ from imserver.features.groups.wire import (
 from imserver.plugin.errors import ImserverError, ReplyCode
 from imserver.plugin.identity import Buckets, Relations, TooManyRequests
 from imserver.plugin.messages import Conversation, GroupState, MessageLog, Rejected, RejectReason, is_name
-from imserver.plugin.storage import Condition, Store
+from imserver.plugin.storage import Condition, Statements, Store
 from imserver.plugin.wire import CommandRow, CommandTable, Connection, Reply, app_and_user
 
 T = TypeVar("T")
@@ -136,6 +137,7 @@ class Groups:
         self._relations = relations
         self.limit = limit
         self._creations = creations
+        self._removals = RemovedMembers(store)
         self.accounts_among = accounts_among
         self.invite_strangers: InviteStrangers | None = None
         """Set by a feature with invitations."""
@@ -192,11 +194,19 @@ class Groups:
         return self.show(app, change.conversation, owner)
 
     def invite(self, app: str, group: int, by: str, users: Sequence[str]) -> tuple[str, ...]:
-        """Add members. Return the new ones. Raises BadGroup, NotAllowed and TooManyMembers."""
+        """Add members. Return the new ones. Only the owner and admins add somebody who was removed. Raises
+        BadGroup, NotAllowed and TooManyMembers.
+        """
         log = self._log_with(group)
         self._check_gathering(app, by)
         right = _permitted(by, "invite", _INVITING)
-        return _done(log.groups.join(app, group, users, by, most=self.limit, right=right)).users
+        again = self._removals.among(app, group, users)
+        if again and not self._is_led_by(app, group, by):
+            raise NotAllowed("only the owner and admins add somebody who was removed")
+        new = _done(log.groups.join(app, group, users, by, most=self.limit, right=right)).users
+        if again:
+            self._removals.forget(app, group, list(again), int(time()))
+        return new
 
     def strangers_among(self, app: str, by: str, users: Sequence[str]) -> set[str]:
         """The users among ``users`` whom a user only invites. Raises Strangers if nobody invites."""
@@ -246,14 +256,24 @@ class Groups:
         return found
 
     def accept(
-        self, app: str, group: int, user: str, invited_by: str, condition: Condition, by_user: bool = True
+        self,
+        app: str,
+        group: int,
+        user: str,
+        invited_by: str,
+        condition: Condition,
+        by_user: bool = True,
+        sent: int = 0,
     ) -> bool:
         """Add a user who has accepted the invitation of a member or (``""``) a back end.
 
-        ``by_user``: see :meth:`create`. False: the user is a member already. Raises UnknownGroup also if a
-        new member does not meet the condition, TooManyRequests, TooManyMembers, and NotAllowed if the member
-        may no longer invite.
+        ``by_user``: see :meth:`create`. ``sent``: when the invitation was sent to this user alone, in Unix
+        seconds; 0: it is for anybody. Somebody who was removed needs one that an admin has sent since.
+        False: the user is a member already. Raises UnknownGroup also if a new member does not meet the
+        condition, TooManyRequests, TooManyMembers, and NotAllowed if the member may no longer invite.
         """
+        if sent and self._is_led_by(app, group, invited_by):
+            self._removals.forget(app, group, [user], sent)
         right = _permitted(invited_by, "invite", _INVITING)
         return self._enter(app, group, user, right, by_user, invited_by, condition)
 
@@ -285,6 +305,10 @@ class Groups:
         log = self._log_with(group)
         if by_user:
             self._creations.require((app, user))
+
+        def may_enter(sql: Statements) -> bool:
+            return not removed_among(sql, app, group, [user]) and (condition is None or condition(sql))
+
         is_new = False
         try:
             joined = log.groups.join(
@@ -295,7 +319,7 @@ class Groups:
                 most=self.limit,
                 right=right,
                 invited_by=invited_by,
-                condition=condition,
+                condition=may_enter,
             )
             is_new = bool(_done(joined).users)
         finally:
@@ -321,9 +345,17 @@ class Groups:
         _done(log.groups.leave(app, group, [user], user, heir=True, right=_ranked(user, MEMBER)))
 
     def remove(self, app: str, group: int, by: str, users: Sequence[str]) -> tuple[str, ...]:
-        """Remove members. Return those who were members. Raises BadGroup and NotAllowed."""
+        """Remove members. Return those who were members. They do not come back by themselves: an admin has to
+        add them, or to send them an invitation. Raises BadGroup and NotAllowed.
+        """
         log = self._log_with(group)
-        return _done(log.groups.leave(app, group, users, by, heir=True, right=_above(by, users))).users
+        gone = _done(log.groups.leave(app, group, users, by, heir=True, right=_above(by, users))).users
+        self._removals.add(app, group, gone)
+        return gone
+
+    def _is_led_by(self, app: str, group: int, user: str) -> bool:
+        """Whether a user is the owner or an admin. A back end (``""``) counts as one."""
+        return self.role(app, group, user) in ("", OWNER, ADMIN)
 
     def delete(self, app: str, group: int, by: str) -> int:
         """Close the group, delete its invitations and remove all members. Return the number of those.

@@ -218,7 +218,8 @@ class Invitations:
         try:
             if not found.group:
                 return Accepted(self._befriend(app, user, found, is_used), found)
-            is_new = self._groups.accept(app, found.group, user, found.user, is_used, by_user)
+            sent = found.created if message is not None else 0
+            is_new = self._groups.accept(app, found.group, user, found.user, is_used, by_user, sent)
         except (UnknownGroup, NotAllowed, UnknownFriend):
             raise UnknownInvitation(code) from None
         self._settle(found, message, "accepted")

@@ -29,7 +29,7 @@ def _build(core: Core) -> FeatureParts:
         settings_of(config, UploadSettings),
         config.server.data_dir,
         core.storage.store,
-        core.identity.reviews,
+        core,
         core.node.buckets.make,
     )
     core.node.counters.append(uploads.counters)

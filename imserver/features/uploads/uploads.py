@@ -183,7 +183,7 @@ class UploadCounters(Struct):
 class Uploads:
     """Owner of the storage of files, and of the transfers in both directions. One per node.
 
-    ``reviews``: decide about files of users; None in commands, which receive none.
+    ``core``: says who may send files, and reviews them; None in commands, which receive none.
     """
 
     def __init__(
@@ -191,11 +191,11 @@ class Uploads:
         settings: UploadSettings,
         data_dir: str,
         store: Store,
-        reviews: Reviews | None = None,
+        core: Core | None = None,
         buckets: Callable[[Rate, float, float], Buckets] = Buckets,
     ) -> None:
         self.settings = settings
-        self._reviews = reviews
+        self._identity = None if core is None else core.identity
         self._store = store
         self.counters = UploadCounters()
         self._storage = UploadStorage(settings, data_dir)
@@ -265,6 +265,10 @@ class Uploads:
             raise TransferRefused(HTTP_KIND_REFUSED)
         if not 0 < len(offer.user.encode()) <= UPLOAD_USER_BYTES or "\0" in offer.user:
             raise TransferRefused(Problems.INVALID_REQUEST, f"`user` has 1 to {UPLOAD_USER_BYTES} bytes")
+        if offer.by_user and self._identity is not None:
+            mute = self._identity.sender_rates.mute_of(offer.app, offer.user)
+            if mute is not None:
+                raise TransferRefused(Problems.MUTED, mute.text)
 
     def limit_of(self, kind: str) -> int:
         """The maximum number of bytes of a file of a kind; of an unknown kind (``""``), of any file."""
@@ -331,8 +335,8 @@ class Uploads:
         if source is not path or not sha256:
             row = replace(row, sha256=self.on_disk(_sha256_of, source))
         self._demand(MediaType(row.kind, row.type), offer)
-        if offer.by_user and self._reviews is not None and offer.app in self._reviews.apps:
-            self._review(self._reviews, row)
+        if offer.by_user and self._identity is not None and offer.app in self._identity.reviews.apps:
+            self._review(self._identity.reviews, row)
         self._save(row, source, _beside(path, _THUMBNAIL))
         return row
 

@@ -31,7 +31,7 @@ class RejectReason:
     NOT_MEMBER: Final = "not_member"
     """The sender is not (or no longer) a member."""
     MUTED: Final = "muted"
-    """The sender is muted."""
+    """The sender is muted, in the group or in the whole app."""
     INVALID: Final = "invalid"
     """The draft is invalid."""
     RECALLED: Final = "recalled"
@@ -128,6 +128,8 @@ class Rejected(Struct, frozen=True):
     """``unknown_conversation``, ``unknown_account``, ``not_member``, ``muted``, ``invalid``, ``recalled``,
     ``blocked``, ``rejected`` or ``superseded``."""
     detail: str = ""
+    until: int = 0
+    """The end of a mute in the whole app, in Unix seconds; 0: it is none."""
 
     @property
     def reply_code(self) -> int:

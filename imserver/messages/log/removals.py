@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from imserver.messages.commands import SearchFilter
-from imserver.messages.log.contract import Change, Draft, Rejected, RejectReason
+from imserver.messages.log.contract import Change, Draft, Entry, Rejected, RejectReason
 from imserver.messages.log.rows import NUMBERS, LogHead, LogTables, decode_meta
 from imserver.messages.log.search import TimeWindow
 from imserver.messages.log.transaction import AppTransaction
@@ -103,6 +103,28 @@ class RemovalWriter:
 
         return self._tables.change_log(app, work, 0)
 
+    def copy(self, app: str, message: int) -> Entry | None:
+        """A removed message as it was; None: it was not removed, or it is gone."""
+        statement = (
+            f"SELECT m.id, m.conversation, m.seq, m.sender, c.type, c.body, m.time_ms FROM {_COPIES} c "
+            "JOIN message m ON m.log = c.log AND m.id = c.id "
+            f"WHERE c.log = %s AND c.id = %s AND c.message = %s AND m.kind = {NUMBERS['recall']}"
+        )
+
+        def work(sql: Statements, head: LogHead) -> Entry | None:
+            for id, conversation, seq, sender, type, body, time in sql.query(
+                statement, (head.number, message, message)
+            ):
+                return Entry(
+                    *(id, conversation, seq, text_of(sender)),
+                    type=text_of(type),
+                    body=bytes(body),
+                    time_ms=time,
+                )
+            return None
+
+        return self._tables.read_log(app, work, None)
+
     # --- the messages of a user -----------------------------------------------------------------------------
 
     def extent(self, app: str, since: int, until: int) -> tuple[int, int]:
@@ -155,7 +177,7 @@ class RemovalWriter:
             after = upto
         return found
 
-    def kept(self, app: str, act: str) -> int:
+    def copies(self, app: str, act: str) -> int:
         """How many messages a removal may still restore."""
         statement = f"SELECT count(DISTINCT message) FROM {_COPIES} WHERE log = %s AND act = %s"
         return self._tables.read_log(
@@ -266,12 +288,12 @@ def _restore(transaction: AppTransaction, act: str, message: int) -> None:
 
 
 def _annotate(sql: Statements, log: int, message: int, annotations: bytes) -> None:
-    kept = decode_meta(annotations)
+    annotated = decode_meta(annotations)
     sql.execute_many(
         "INSERT INTO reaction (log, message, emoji, member, id) VALUES (%s, %s, %s, %s, %s)",
-        [(log, message, *row) for row in kept.get("reactions", ())],
+        [(log, message, *row) for row in annotated.get("reactions", ())],
     )
     sql.execute_many(
         "INSERT INTO pin (log, message, conversation, id) VALUES (%s, %s, %s, %s)",
-        [(log, message, *row) for row in kept.get("pins", ())],
+        [(log, message, *row) for row in annotated.get("pins", ())],
     )

@@ -38,7 +38,7 @@ def test_a_removed_message_is_gone_and_comes_back_as_it_was(log: MessageLog) -> 
     assert bodies(log.search.find(APP, "bob", "spam", 0, 0, 10)[0]) == []
     assert log.entries.pins(APP, "bob", group) == []
     assert b"spam" not in b"".join(entry.body for entry in log.entries.read(APP, 0, 100))
-    assert log.removals.kept(APP, "act") == 2
+    assert log.removals.copies(APP, "act") == 2
 
     assert log.removals.restore(APP, "act") == 2
     assert log.removals.restore(APP, "act") == 0
@@ -67,7 +67,7 @@ def test_a_recalled_message_is_not_removed_and_a_removal_ends_where_it_may_not_g
     one, other = stored(log, say("ann", "bob", "one"), say("ann", "bob", "other"))
     stored(log, say("ann", 1, kind="recall", about=one.id))
     assert log.removals.remove(APP, "act", [one.id]) == [one.id]
-    assert log.removals.kept(APP, "act") == 0
+    assert log.removals.copies(APP, "act") == 0
     assert log.removals.remove(APP, "act", [other.id], lambda sql: False) is None
     assert log.entries.find(APP, [other.id])[0].body == b"other"
 
@@ -91,4 +91,4 @@ def test_copies_move_to_a_later_removal(log: MessageLog) -> None:
     sent = stored(log, say("ann", "bob", "spam"), say("ann", "bob", "ham"))
     log.removals.remove(APP, "hide", ids(sent))
     assert log.removals.move(APP, [sent[0].id, 99], "delete") == 1
-    assert (log.removals.kept(APP, "hide"), log.removals.kept(APP, "delete")) == (1, 1)
+    assert (log.removals.copies(APP, "hide"), log.removals.copies(APP, "delete")) == (1, 1)

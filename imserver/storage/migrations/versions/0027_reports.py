@@ -1,5 +1,5 @@
-"""Reports, removed messages that may come back, mutes in the whole app, members who were removed from a group,
-and why a user is banned."""
+"""Reports, removed messages that may come back, mutes in the whole app, members who were removed from a
+group, and why a user is banned."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ def upgrade() -> None:
         Columns.need("meta", Columns.CONTENT),
         Columns.need("body", Columns.CONTENT),
         Columns.need("annotations", Columns.CONTENT),
+        sa.UniqueConstraint("log", "id", "act", name="removed_message_by_id"),
         if_not_exists=True,
         **Columns.MYSQL_OPTIONS,
     )

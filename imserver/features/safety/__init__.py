@@ -1,0 +1,33 @@
+"""Safety of communities: users report messages and people, and moderators act.
+
+Moderators see messages of others only around one that somebody has reported who can read it. What they do is
+a removal of messages that can be undone for a minute, or an act on a person, who sees the reason.
+"""
+
+from __future__ import annotations
+
+from imserver.features.safety import api
+from imserver.features.safety.parts import build
+from imserver.features.safety.problems import PROBLEMS
+from imserver.features.safety.settings import SETTINGS
+from imserver.features.safety.tables import TABLES
+from imserver.features.safety.wire import COMMANDS
+from imserver.plugin import Feature
+
+FEATURE = Feature(
+    "safety",
+    build,
+    operations=(*api.reports.rows, *api.moderation.rows),
+    wire={"cmd": COMMANDS, "centrifuge": COMMANDS},
+    uses=("messages", "groups?"),
+    settings=SETTINGS,
+    problems=PROBLEMS,
+    tables=TABLES,
+    commands={
+        "moderate": (
+            "imserver.features.safety.command",
+            "moderate",
+            "Delete messages, mute and ban users, list reports.",
+        )
+    },
+)

@@ -1,0 +1,591 @@
+"""Reports, and what moderators do."""
+
+from __future__ import annotations
+
+from time import time
+from typing import Annotated, Any, Final, Literal
+
+from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec.structs import asdict
+
+from imserver.features.safety.moderation import (
+    MOST_MESSAGES,
+    WAIT_SECONDS,
+    NoGroups,
+    Protected,
+    UnknownMessages,
+)
+from imserver.features.safety.parts import SafetyParts
+from imserver.features.safety.problems import HTTP_TOO_MANY_REPORTS, HTTP_UNKNOWN_ACT, HTTP_UNKNOWN_REPORT
+from imserver.features.safety.removals import UnknownAct
+from imserver.features.safety.reports import (
+    BadReport,
+    ReportRow,
+    TooManyReports,
+    UnknownMessage,
+    UnknownPerson,
+    UnknownReport,
+)
+from imserver.features.safety.settings import REASON_BYTES
+from imserver.features.safety.wire import TEXT_CHARACTERS, Report
+from imserver.plugin.errors import Problems
+from imserver.plugin.http import (
+    AccountApp,
+    Acting,
+    Call,
+    NextCursor,
+    PageCursor,
+    Resource,
+    about,
+    page_and_cursor,
+    read_cursor,
+    refuse,
+)
+from imserver.plugin.identity import GOCHAT, Needs
+from imserver.plugin.messages import Entry
+from imserver.plugin.wire import Limit, id_of
+
+LONGEST: Final = 366 * 86400
+REASON_CHARACTERS: Final = 250
+
+User = Annotated[str, about("A user of the app.", min_length=1, max_length=255)]
+MessageId = Annotated[int, about("The id of a message.", ge=1, le=Limit.ID)]
+ReportId = Annotated[str, about("The id of a report.", min_length=1, max_length=32)]
+ActId = Annotated[
+    str, about("The id of the removal, with which it can be undone.", min_length=1, max_length=32)
+]
+Reason = Annotated[str, about("Why. The user sees it.", max_length=REASON_CHARACTERS)]
+ReportReason = Annotated[
+    str, about("One of the reasons of the app (`safety.reasons`).", min_length=1, max_length=REASON_BYTES)
+]
+GroupId = Annotated[str, about("The id of a group.", pattern="^[1-9][0-9]{0,18}$")]
+Since = Annotated[
+    int, about("Only messages that were sent at or after this time, in Unix seconds; 0: all.", ge=0, le=2**40)
+]
+Until = Annotated[
+    int,
+    about("Only messages that were sent before this time, in Unix seconds; 0: until now.", ge=0, le=2**40),
+]
+Outcome = Literal["dismissed", "hidden", "deleted", "warned", "muted", "removed", "banned", "other"]
+
+
+class ReportSend(Acting, kw_only=True):
+    """A message or a user, and why it is reported."""
+
+    message: Annotated[int, about("The message; 0: a user is reported.", ge=0, le=Limit.ID)] = 0
+    person: Annotated[str, about("The user who is reported; empty: a message is.", max_length=255)] = ""
+    reason: ReportReason
+    text: Annotated[str, about("What the reporter adds. Moderators read it.", max_length=TEXT_CHARACTERS)] = (
+        ""
+    )
+
+
+class ReportSent(Struct):
+    """The report. Reports of the same message are one."""
+
+    report: ReportId
+
+
+class ReasonsQuery(Struct, forbid_unknown_fields=True):
+    """The app."""
+
+    app: AccountApp = GOCHAT
+
+
+class ReasonsAnswer(Struct):
+    """The reasons of the app."""
+
+    reasons: list[ReportReason]
+
+
+class ReportsQuery(Struct, forbid_unknown_fields=True, kw_only=True):
+    """Which reports, and which page of them."""
+
+    app: AccountApp = GOCHAT
+    state: Annotated[Literal["open", "closed"], about("Open reports, or closed ones.")] = "open"
+    cursor: PageCursor = ""
+    limit: Annotated[int, about("The maximum number of entries on this page.", ge=1, le=200)] = 50
+
+
+class ReportShown(Struct, kw_only=True):
+    """A report."""
+
+    id: ReportId
+    user: Annotated[str, about("The user who is reported, or has sent the message.")]
+    message: Annotated[int, about("The message; 0: the user is reported.")]
+    conversation: Annotated[int, about("The conversation of the message; 0: the user is reported.")]
+    reporters: Annotated[int, about("How many users have reported it.")]
+    reasons: Annotated[dict[str, int], about("Reason → how many reporters gave it.")]
+    opened: Annotated[int, about("When it was reported first, in Unix seconds.")]
+    changed: Annotated[int, about("When it was last reported, or closed, in Unix seconds.")]
+    closed: Annotated[int, about("When it was closed, in Unix seconds; 0: it is open.")]
+    closed_by: Annotated[str, about("Who has closed it: a key, or an account.")]
+    outcome: Annotated[str, about("What was done.")]
+    note: Annotated[str, about("What the moderator wrote for other moderators.")]
+
+
+class ReportsAnswer(Struct):
+    """A page of reports, the one that changed last first."""
+
+    reports: list[ReportShown]
+    next: NextCursor
+
+
+class ReportQuery(Struct, forbid_unknown_fields=True, kw_only=True):
+    """A report."""
+
+    app: AccountApp = GOCHAT
+    id: ReportId
+
+
+class ReporterShown(Struct):
+    """A user who has reported it."""
+
+    user: User
+    time: Annotated[int, about("When, in Unix seconds.")]
+    reason: ReportReason
+    text: Annotated[str, about("What the reporter added.")]
+
+
+class ReportedMessage(Struct, kw_only=True, omit_defaults=True):
+    """A message as moderators see it."""
+
+    id: MessageId
+    sender: Annotated[str, about("The user who has sent it.")]
+    time: Annotated[int, about("When it was sent, in Unix milliseconds.")]
+    type: Annotated[str, about("Its type.")] = ""
+    text: Annotated[str | UnsetType, about("Its text.")] = UNSET
+    data: Annotated[Any, about("Its content, if that is JSON.")] = UNSET
+    removed: Annotated[bool, about("Whether it was removed or recalled.")] = False
+
+
+class ReportDetail(ReportShown, kw_only=True):
+    """A report, its reporters, and the message with a few around it."""
+
+    people: Annotated[list[ReporterShown], about("Its reporters, at most 50.")]
+    messages: Annotated[
+        list[ReportedMessage],
+        about("The message with at most five before and five after it, as a reporter sees them."),
+    ]
+
+
+class ReportClose(Struct, forbid_unknown_fields=True, kw_only=True):
+    """A report, and what was done."""
+
+    app: AccountApp = GOCHAT
+    id: ReportId
+    outcome: Annotated[Outcome, about("What was done.")]
+    note: Annotated[str, about("For other moderators.", max_length=500)] = ""
+
+
+class ReportClosed(Struct):
+    """The closed report."""
+
+    id: ReportId
+
+
+class MessagesToRemove(Struct, forbid_unknown_fields=True, kw_only=True):
+    """Messages, and why they go."""
+
+    app: AccountApp = GOCHAT
+    messages: Annotated[list[MessageId], about("Ids of messages.", min_length=1, max_length=MOST_MESSAGES)]
+    reason: Reason = ""
+
+
+class OfUser(Struct, forbid_unknown_fields=True, kw_only=True):
+    """A user."""
+
+    app: AccountApp = GOCHAT
+    user: User
+
+
+class WarnRequest(OfUser, kw_only=True):
+    """A user, and what the server tells them."""
+
+    reason: Annotated[str, about("Why. The user sees it.", min_length=1, max_length=REASON_CHARACTERS)]
+
+
+class MuteRequest(OfUser, kw_only=True):
+    """A user, for how long they send nothing, and why."""
+
+    seconds: Annotated[int, about("For how long, at most a year.", ge=1, le=LONGEST)]
+    reason: Reason = ""
+
+
+class BanUserRequest(OfUser, kw_only=True):
+    """A user, for how long they do not log in, and why."""
+
+    seconds: Annotated[int, about("For how long, at most a year; 0: for good.", ge=0, le=LONGEST)]
+    reason: Reason = ""
+
+
+class RemoveRequest(OfUser, kw_only=True):
+    """A member of a group, and why they go."""
+
+    group: GroupId
+    reason: Reason = ""
+
+
+class CountQuery(OfUser, kw_only=True):
+    """A user, and a time."""
+
+    since: Since = 0
+    until: Until = 0
+
+
+class ClearRequest(CountQuery, kw_only=True):
+    """A user, a time, and why the messages go."""
+
+    reason: Reason = ""
+
+
+class ConversationCount(Struct):
+    """How many messages of the user are in a conversation."""
+
+    conversation: int
+    messages: int
+
+
+class CountAnswer(Struct):
+    """The number of messages by conversation, without texts."""
+
+    count: Annotated[int, about("In all conversations together.")]
+    conversations: Annotated[list[ConversationCount], about("At most 1,000, those with most messages first.")]
+
+
+class UndoRequest(Struct, forbid_unknown_fields=True, kw_only=True):
+    """A removal of messages."""
+
+    app: AccountApp = GOCHAT
+    act: ActId
+
+
+class RemovalAnswer(Struct):
+    """The removal of messages."""
+
+    act: ActId
+    messages: Annotated[int, about("How many messages are removed so far.")]
+    done: Annotated[bool, about("Whether that is all; else the server goes on.")]
+    until: Annotated[int, about("Until when it can be undone, in Unix seconds; 0: until somebody decides.")]
+
+
+class UndoAnswer(Struct):
+    """The messages that are still to come back; the server goes on."""
+
+    act: ActId
+    messages: Annotated[int, about("How many messages are still to come back.")]
+    done: bool
+
+
+class UserAnswer(Struct):
+    """The user."""
+
+    user: User
+
+
+class MuteAnswer(UserAnswer):
+    """The user, and the end of the mute."""
+
+    until: Annotated[int, about("The end of the mute, in Unix seconds.")]
+
+
+class BanUserAnswer(UserAnswer):
+    """The user, the end of the ban, and the sessions that it has ended."""
+
+    until: Annotated[int | None, about("The end of the ban, in Unix seconds; null: it is for good.")]
+    closed: Annotated[int, about("The number of ended sessions.")]
+
+
+_SHOWN: Final = ReportShown(
+    id="5f0c",
+    user="2",
+    message=7,
+    conversation=1,
+    reporters=1,
+    reasons={"spam": 1},
+    opened=1795155803,
+    changed=1795155803,
+    closed=0,
+    closed_by="",
+    outcome="",
+    note="",
+)
+_REMOVAL: Final = RemovalAnswer("9d1e", 30, True, 1795155863)
+_OF_USER: Final = {"user": "2"}
+_PROTECTED: Final = (Problems.ROLE_TOO_LOW,)
+
+reports = Resource(
+    "reports",
+    service=lambda core, _: core.service(SafetyParts),
+    chapter="Messages and people that users report, and the queue of reports for moderators.",
+    hot=False,
+    examples=(_SHOWN,),
+    refusals={
+        BadReport: refuse(Problems.INVALID_REQUEST, "{}"),
+        UnknownMessage: refuse(Problems.UNKNOWN_MESSAGE),
+        UnknownPerson: refuse(Problems.UNKNOWN_ACCOUNT),
+        TooManyReports: refuse(HTTP_TOO_MANY_REPORTS),
+        UnknownReport: refuse(HTTP_UNKNOWN_REPORT),
+    },
+)
+moderation = Resource(
+    "moderation",
+    service=lambda core, _: core.service(SafetyParts),
+    chapter="What moderators do: remove messages, warn, mute, remove and ban people.",
+    hot=False,
+    examples=(_REMOVAL,),
+    refusals={
+        Protected: refuse(Problems.ROLE_TOO_LOW, "the user's role is not below yours"),
+        UnknownMessages: refuse(Problems.UNKNOWN_MESSAGE),
+        UnknownAct: refuse(HTTP_UNKNOWN_ACT),
+        NoGroups: refuse(Problems.NOT_IMPLEMENTED),
+    },
+)
+
+
+@reports.post(
+    "/reports/send",
+    Needs.ADMIN_OR_USER,
+    status=201,
+    problems=(
+        Problems.UNKNOWN_MESSAGE,
+        Problems.UNKNOWN_ACCOUNT,
+        HTTP_TOO_MANY_REPORTS,
+        Problems.TOO_MANY_REQUESTS,
+    ),
+    example={"user": "1", "message": 7, "reason": "spam"},
+    answer_example=ReportSent("5f0c"),
+)
+def send(parts: SafetyParts, call: Call, request: ReportSend) -> ReportSent:
+    """Report a message or a user to the moderators.
+
+    A user reports only messages that they can read. Who is reported does not learn by whom.
+    """
+    report = Report(request.message, request.person, request.reason, request.text)
+    return ReportSent(parts.reports.send(call.app, call.user, report, not call.is_back_end))
+
+
+@reports.get(
+    "/reports/reasons",
+    Needs.ANYONE,
+    answer_example=ReasonsAnswer(["spam", "other"]),
+)
+def reasons(parts: SafetyParts, call: Call, _request: ReasonsQuery) -> ReasonsAnswer:
+    """List the reasons for which users report."""
+    return ReasonsAnswer(list(parts.reports.rules_of(call.app).reasons))
+
+
+@reports.get("/reports", Needs.MODERATE, answer_example=ReportsAnswer([_SHOWN], ""))
+def queue(parts: SafetyParts, call: Call, request: ReportsQuery) -> ReportsAnswer:
+    """List reports, page by page."""
+    behind = (read_cursor(request.cursor) or "").split(" ")
+    before = (int(behind[0]), behind[1]) if len(behind) == 2 and behind[0].isdecimal() else None
+    found = parts.reports.page(call.app, request.state, before, request.limit + 1)
+    page, following = page_and_cursor(found, request.limit, lambda row: f"{row.changed} {row.id}")
+    return ReportsAnswer([ReportShown(**_fields(row)) for row in page], following)
+
+
+@reports.get(
+    "/reports/show",
+    Needs.MODERATE,
+    problems=(HTTP_UNKNOWN_REPORT,),
+    example={"id": "5f0c"},
+    answer_example=ReportDetail(**asdict(_SHOWN), people=[], messages=[]),
+)
+def show(parts: SafetyParts, call: Call, request: ReportQuery) -> ReportDetail:
+    """Show a report, the reported message, and a few messages around it.
+
+    Messages of private conversations are shown nowhere else.
+    """
+    shown = parts.reports.show(call.app, request.id)
+    people = [ReporterShown(each.user, each.time, each.reason, each.text) for each in shown.reporters]
+    messages = [
+        _message(each) if shown.copy is None or each.id != shown.copy.id else _message(shown.copy, True)
+        for each in shown.messages
+    ]
+    return ReportDetail(**_fields(shown.report), people=people, messages=messages)
+
+
+@reports.post(
+    "/reports/close",
+    Needs.MODERATE,
+    problems=(HTTP_UNKNOWN_REPORT,),
+    example={"id": "5f0c", "outcome": "dismissed"},
+)
+def close(parts: SafetyParts, call: Call, request: ReportClose) -> ReportClosed:
+    """Close a report, and say what was done.
+
+    A later report of the same message opens a new one.
+    """
+    parts.reports.close(call.app, request.id, call.principal.label, request.outcome, request.note)
+    return ReportClosed(request.id)
+
+
+@moderation.post(
+    "/moderation/delete",
+    Needs.MODERATE,
+    problems=(Problems.UNKNOWN_MESSAGE, *_PROTECTED),
+    example={"messages": [7]},
+    answer_example=_REMOVAL,
+)
+def delete(parts: SafetyParts, call: Call, request: MessagesToRemove) -> RemovalAnswer:
+    """Delete messages for everybody.
+
+    They disappear at once. Within a minute the removal can be undone; then their content is erased.
+    """
+    return _removed(parts, call, request, undecided=False)
+
+
+@moderation.post(
+    "/moderation/hide",
+    Needs.MODERATE,
+    problems=(Problems.UNKNOWN_MESSAGE, *_PROTECTED),
+    example={"messages": [7]},
+    answer_example=RemovalAnswer("9d1e", 1, True, 0),
+)
+def hide(parts: SafetyParts, call: Call, request: MessagesToRemove) -> RemovalAnswer:
+    """Hide messages from everybody until somebody decides.
+
+    `moderation/undo` shows them again, `moderation/delete` deletes them.
+    """
+    return _removed(parts, call, request, undecided=True)
+
+
+@moderation.get(
+    "/moderation/count",
+    Needs.MODERATE,
+    example=_OF_USER,
+    answer_example=CountAnswer(30, [ConversationCount(1, 30)]),
+)
+def count(parts: SafetyParts, call: Call, request: CountQuery) -> CountAnswer:
+    """Count the messages of a user in a time, by conversation, without texts."""
+    found = parts.moderation.count(call.app, request.user, request.since * 1000, request.until * 1000)
+    shown = [ConversationCount(each.conversation, each.messages) for each in found[:1000]]
+    return CountAnswer(sum(each.messages for each in found), shown)
+
+
+@moderation.post(
+    "/moderation/clear",
+    Needs.MODERATE,
+    problems=_PROTECTED,
+    example={**_OF_USER, "since": 1795152203},
+    answer_example=_REMOVAL,
+)
+def clear(parts: SafetyParts, call: Call, request: ClearRequest) -> RemovalAnswer:
+    """Delete all messages of a user in a time, in all conversations.
+
+    They disappear at once. Within a minute the removal can be undone; then their content is erased.
+    """
+    span = request.since * 1000, request.until * 1000
+    removal = parts.moderation.clear(call.principal, call.app, request.user, *span, request.reason)
+    done = parts.removals.wait(removal, WAIT_SECONDS)
+    return RemovalAnswer(removal.id, parts.removals.count(call.app, removal.id), done, removal.ends)
+
+
+@moderation.post(
+    "/moderation/undo",
+    Needs.MODERATE,
+    problems=(HTTP_UNKNOWN_ACT,),
+    example={"act": "9d1e"},
+    answer_example=UndoAnswer("9d1e", 0, True),
+)
+def undo(parts: SafetyParts, call: Call, request: UndoRequest) -> UndoAnswer:
+    """Bring back the messages of a removal, for everybody."""
+    removal = parts.moderation.undo(call.principal, call.app, request.act)
+    done = parts.removals.wait(removal, WAIT_SECONDS)
+    return UndoAnswer(request.act, parts.removals.count(call.app, request.act), done)
+
+
+@moderation.post(
+    "/moderation/warn", Needs.MODERATE, problems=_PROTECTED, example={**_OF_USER, "reason": "No advertising."}
+)
+def warn(parts: SafetyParts, call: Call, request: WarnRequest) -> UserAnswer:
+    """Warn a user by a message of the server."""
+    parts.moderation.warn(call.principal, call.app, request.user, request.reason)
+    return UserAnswer(request.user)
+
+
+@moderation.post(
+    "/moderation/mute", Needs.MODERATE, problems=_PROTECTED, example={**_OF_USER, "seconds": 3600}
+)
+def mute(parts: SafetyParts, call: Call, request: MuteRequest) -> MuteAnswer:
+    """Mute a user in the whole app for a time.
+
+    What they send is refused, in every dialect, with the end and the reason. A later mute replaces an earlier
+    one.
+    """
+    who = call.principal, call.app, request.user
+    return MuteAnswer(request.user, parts.moderation.mute(*who, request.seconds, request.reason))
+
+
+@moderation.post("/moderation/unmute", Needs.MODERATE, problems=_PROTECTED, example=_OF_USER)
+def unmute(parts: SafetyParts, call: Call, request: OfUser) -> UserAnswer:
+    """Let a muted user send again."""
+    parts.moderation.unmute(call.principal, call.app, request.user)
+    return UserAnswer(request.user)
+
+
+@moderation.post(
+    "/moderation/remove", Needs.MODERATE, problems=_PROTECTED, example={**_OF_USER, "group": "1"}
+)
+def remove(parts: SafetyParts, call: Call, request: RemoveRequest) -> UserAnswer:
+    """Remove a user from a group and from its invitation links.
+
+    They come back only if the owner or an admin of the group adds them or sends them an invitation.
+    """
+    if parts.groups is None:
+        raise NoGroups
+    group = id_of(request.group)
+    parts.moderation.check(call.principal, call.app, request.user)
+    parts.groups.remove(call.app, group, "", [request.user])
+    parts.moderation.removed_from_group(call.principal, call.app, request.user, group, request.reason)
+    return UserAnswer(request.user)
+
+
+@moderation.post(
+    "/moderation/ban",
+    Needs.MODERATE,
+    problems=_PROTECTED,
+    example={**_OF_USER, "seconds": 0, "reason": "Spam."},
+    answer_example=BanUserAnswer("2", None, 1),
+)
+def ban(parts: SafetyParts, call: Call, request: BanUserRequest) -> BanUserAnswer:
+    """Ban a user: end their sessions and refuse their logins, for a time or for good.
+
+    The close reason says until when and why.
+    """
+    who = call.principal, call.app, request.user
+    closed = parts.moderation.ban(*who, request.seconds, request.reason)
+    until = int(time()) + request.seconds if request.seconds else None
+    return BanUserAnswer(request.user, until, closed)
+
+
+@moderation.post("/moderation/unban", Needs.MODERATE, problems=_PROTECTED, example=_OF_USER)
+def unban(parts: SafetyParts, call: Call, request: OfUser) -> UserAnswer:
+    """Let a banned user log in again."""
+    parts.moderation.unban(call.principal, call.app, request.user)
+    return UserAnswer(request.user)
+
+
+def _removed(parts: SafetyParts, call: Call, request: MessagesToRemove, undecided: bool) -> RemovalAnswer:
+    who = call.principal, call.app
+    removal = parts.moderation.remove_messages(*who, request.messages, request.reason, undecided)
+    return RemovalAnswer(removal.id, parts.removals.count(call.app, removal.id), True, removal.ends)
+
+
+def _fields(row: ReportRow) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in ReportShown.__struct_fields__}
+
+
+def _message(entry: Entry, removed: bool = False) -> ReportedMessage:
+    view = entry.view()
+    shown = ReportedMessage(
+        id=entry.id, sender=entry.sender, time=entry.time_ms, removed=removed or entry.kind == "recall"
+    )
+    if entry.kind == "message":
+        shown.type = view.type
+        if view.text is not None:
+            shown.text = view.text
+        if isinstance(view.data, Raw):
+            shown.data = view.data
+    return shown

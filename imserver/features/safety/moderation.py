@@ -1,0 +1,186 @@
+"""What moderators do: remove messages of others, warn, mute and ban people, and remove them from groups."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from time import time
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from imserver.features.safety.mutes import Mutes
+from imserver.features.safety.removals import Removals
+from imserver.features.safety.rows import Removal
+from imserver.plugin.errors import ImserverError
+from imserver.plugin.identity import Principal
+from imserver.plugin.messages import Draft, MessageLog, MessageServices
+from imserver.plugin.services import Core
+
+FOR_GOOD: Final = 100 * 366 * 86400.0
+"""How long a ban for good lasts: longer than any that ends."""
+MOST_MESSAGES: Final = 100
+"""Messages that one request removes."""
+WAIT_SECONDS: Final = 5.0
+"""How long a request waits for many messages. The work goes on behind it."""
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class Protected(ImserverError):
+    """The user has a role that is not below that of whoever acts."""
+
+
+class UnknownMessages(ImserverError):
+    """None of the messages exists."""
+
+
+class NoGroups(ImserverError):
+    """There are no groups on this node."""
+
+
+class Count(Struct, frozen=True):
+    """How many messages of a user there are in a conversation."""
+
+    conversation: int
+    messages: int
+
+
+class Moderation:
+    """Carries out what moderators do. Everything may switch, and raise StorageUnavailable; what names a user
+    raises Protected."""
+
+    def __init__(self, core: Core, mutes: Mutes, removals: Removals) -> None:
+        self._store = core.storage.store
+        self._accounts = core.identity.accounts
+        self._observer = core.identity.observer
+        self._sessions = core.sessions.sessions
+        self._messaging = core.service(MessageServices).messaging
+        self._mutes = mutes
+        self.removals = removals
+
+    # --- messages -------------------------------------------------------------------------------------------
+
+    def remove_messages(
+        self, by: Principal, app: str, messages: Sequence[int], reason: str, undecided: bool = False
+    ) -> Removal:
+        """Remove messages for everybody. ``undecided``: until somebody decides; else it is final after a
+        minute. Raises UnknownMessages."""
+        log = self._store.part(MessageLog)
+        found = log.entries.find(app, list(messages)) if self._store.has_database else []
+        found = [each for each in found if each.kind == "message" or log.removals.copy(app, each.id)]
+        if not found:
+            raise UnknownMessages(str(messages))
+        senders = list(dict.fromkeys(each.sender for each in found))
+        self._check(by, app, *senders)
+        user = senders[0] if len(senders) == 1 else ""
+        removal = self.removals.remove(app, user, [each.id for each in found], undecided)
+        act = "hide" if undecided else "delete"
+        for sender in senders:
+            self._notify(app, sender, act, reason)
+            ids = [each.id for each in found if each.sender == sender]
+            self._record(by, app, sender, act, reason, messages=ids)
+        return removal
+
+    def count(self, app: str, user: str, since: int, until: int) -> list[Count]:
+        """How many messages a user has sent in this time, Unix milliseconds, to each conversation."""
+        if not self._store.has_database:
+            return []
+        counts = self._store.part(MessageLog).removals.count(app, user, since, until)
+        return [Count(*each) for each in counts.most_common()]
+
+    def clear(self, by: Principal, app: str, user: str, since: int, until: int, reason: str) -> Removal:
+        """Remove all messages of a user that were sent in this time."""
+        self._check(by, app, user)
+        removal = self.removals.begin(app, user, since, until)
+        self._notify(app, user, "clear", reason)
+        self._record(by, app, user, "clear", reason, removal=removal.id)
+        return removal
+
+    def undo(self, by: Principal, app: str, act: str) -> Removal:
+        """Bring back what a removal has taken away. Raises UnknownAct."""
+        removal = self.removals.undo(app, act)
+        self._record(by, app, removal.user, "undo", "", removal=act)
+        return removal
+
+    # --- people ---------------------------------------------------------------------------------------------
+
+    def warn(self, by: Principal, app: str, user: str, reason: str) -> None:
+        """Send a user a message of the server that has the reason."""
+        self._check(by, app, user)
+        self._notify(app, user, "warn", reason)
+        self._record(by, app, user, "warn", reason)
+
+    def mute(self, by: Principal, app: str, user: str, seconds: float, reason: str) -> int:
+        """Let a user send nothing in the whole app for a time. Returns its end in Unix seconds."""
+        self._check(by, app, user)
+        until = self._mutes.mute(app, user, seconds, reason)
+        self._notify(app, user, "mute", reason, until)
+        self._record(by, app, user, "mute", reason, until=until)
+        return until
+
+    def unmute(self, by: Principal, app: str, user: str) -> None:
+        """Let a user send again."""
+        self._check(by, app, user)
+        self._mutes.mute(app, user, 0, "")
+        self._record(by, app, user, "unmute", "")
+
+    def ban(self, by: Principal, app: str, user: str, seconds: float, reason: str) -> int:
+        """End a user's sessions, and refuse logins for a time; 0 seconds: for good. Returns the number of
+        sessions that ended."""
+        self._check(by, app, user)
+        closed = self._sessions.close(app, [user], None, seconds or FOR_GOOD, reason).total
+        until = int(time() + seconds) if seconds else None
+        self._record(by, app, user, "ban", reason, until=until)
+        return closed
+
+    def unban(self, by: Principal, app: str, user: str) -> None:
+        """Let a user log in again."""
+        self._check(by, app, user)
+        self._sessions.unban(app, [user])
+        self._record(by, app, user, "unban", "")
+
+    def removed_from_group(self, by: Principal, app: str, user: str, group: int, reason: str) -> None:
+        """A user was removed from a group: tell them why."""
+        self._notify(app, user, "remove", reason)
+        self._record(by, app, user, "remove", reason, group=str(group))
+
+    def check(self, by: Principal, app: str, user: str) -> None:
+        """Raise Protected if whoever acts may not act on this user."""
+        self._check(by, app, user)
+
+    # --- parts ----------------------------------------------------------------------------------------------
+
+    def _check(self, by: Principal, app: str, *users: str) -> None:
+        """An account acts on users whose role is below its own. Back ends and commands act on all."""
+        if by.kind == "staff":
+            for account in self._accounts.those_of(app, users):
+                if not by.may_act_on(account.role):
+                    raise Protected(account.user)
+
+    def _notify(self, app: str, user: str, act: str, reason: str, until: int = 0) -> None:
+        """Send a user a message of the server about what was done, with its reason. Without a reason only
+        who is muted hears of it."""
+        if not user or not (reason or until):
+            return
+        facts: dict[str, Any] = {"act": act}
+        text = reason
+        if until:
+            facts["until"] = until
+            end = f"Muted until {datetime.fromtimestamp(until, UTC):%Y-%m-%d %H:%M UTC}"
+            text = f"{end}: {reason}" if reason else end
+        draft = Draft(
+            sender="",
+            body=text.encode(),
+            time_ms=int(time() * 1000),
+            meta=_encode({"moderation": facts}),
+            to_user=user,
+        )
+        self._messaging.store(app, draft, by_user=False)
+
+    def _record(self, by: Principal, app: str, user: str, act: str, reason: str, **facts: Any) -> None:
+        """Store the event for the app's back end."""
+        record = self._observer.recorder(app, "moderation")
+        if record is not None:
+            body = {"user": user, "act": act, "by": by.label, "reason": reason, **facts}
+            self._store.write(lambda sql: record(sql, app, user, body))

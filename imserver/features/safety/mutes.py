@@ -1,0 +1,83 @@
+"""Mutes in whole apps: in the database, and known to every node."""
+
+from __future__ import annotations
+
+import logging
+from time import time
+from typing import Final
+
+import gevent
+from msgspec import Struct
+
+from imserver.features.safety.rows import MuteRow, SafetyRows
+from imserver.plugin.errors import StorageUnavailable
+from imserver.plugin.runtime import until_beat
+from imserver.plugin.services import Core
+
+log = logging.getLogger(__name__)
+
+TICK_SECONDS: Final = 5.0
+_OVERLAP_SECONDS: Final = 60
+"""The clocks of nodes, and the commits of transactions, may differ by so much."""
+_DAY: Final = 86400
+
+
+class Muted(Struct, frozen=True, array_like=True, tag="safety.muted"):
+    """A node message: the mute of a user, until this Unix second; in the past: it ends."""
+
+    app: str
+    user: str
+    until: int
+    reason: str
+
+
+class Mutes:
+    """Tells the core who is muted. It owns what this node knows."""
+
+    def __init__(self, rows: SafetyRows, core: Core) -> None:
+        self._rows = rows
+        self._senders = core.identity.sender_rates
+        self._node_messages = core.cluster.node_messages
+        self._known = 0
+        """Changes before this Unix second are known."""
+        if self._node_messages is not None:
+            self._node_messages.handle({Muted: self._learn})
+
+    def mute(self, app: str, user: str, seconds: float, reason: str) -> int:
+        """Mute a user on all nodes; 0 seconds: let them send again. Returns the end in Unix seconds.
+        Switches. Raises StorageUnavailable."""
+        now = int(time())
+        until = now + int(seconds) if seconds > 0 else now - 1
+        self._rows.mute(MuteRow(app, user, until, reason), now)
+        mute = Muted(app, user, until, reason)
+        self._learn(mute)
+        if self._node_messages is not None:
+            self._node_messages.broadcast(mute)
+        return until
+
+    def _learn(self, mute: Muted | MuteRow) -> None:
+        self._senders.mute(mute.app, mute.user, mute.until, mute.reason)
+
+    def load(self) -> None:
+        """Learn what was changed since the last time. Switches. Raises StorageUnavailable."""
+        if not self._rows.store.has_database:
+            return
+        now = int(time())
+        for row in self._rows.mutes(self._known):
+            self._learn(row)
+        self._known = max(now - _OVERLAP_SECONDS, 0)
+
+    def run(self) -> None:
+        """Greenlet: learn of mutes that commands have stored, until killed."""
+        swept = time()
+        while True:
+            gevent.sleep(until_beat(TICK_SECONDS))
+            try:
+                self.load()
+                if self._rows.store.has_database and time() > swept + _DAY:
+                    swept = time()
+                    self._rows.forget_mutes(int(swept) - _DAY)
+            except StorageUnavailable as error:
+                log.debug("mutes could not be read: %s", error)
+            except Exception:
+                log.exception("mutes could not be read")

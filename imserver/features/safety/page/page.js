@@ -1,0 +1,173 @@
+// @ts-check
+/** Reports of messages and people, and what moderators do, in the menus of the messages page. */
+
+const DAY = 86_400;
+/** Seconds; 0: for good. */
+const MUTES = [600, 3600, DAY, 7 * DAY];
+const BANS = [DAY, 7 * DAY, 30 * DAY, 0];
+/** How far back messages are deleted with an act on a person. */
+const CLEARED_SECONDS = DAY;
+
+/** @type {any} */
+let page;
+/** The role of the user in the app. */
+let role = "";
+
+/** @param {any} additions */
+export function start(additions) {
+  page = additions;
+  const { addAction, addMessageAction, api, words } = page;
+  api("GET", "accounts/show").then((/** @type {any} */ account) => void (role = account.role ?? ""), () => {}); // an app without accounts has no roles
+  addMessageAction((/** @type {any} */ session, /** @type {any} */ conversation, /** @type {any} */ entry) => {
+    if (!entry.from || entry.from === session.user) return [];
+    const person = { user: entry.from, name: session.people.nameOf(entry.from), group: conversation.group ? conversation.id : 0 };
+    const rows = [{ word: words.safety_report, act: () => report({ message: entry.id }, words.safety_report_message) }];
+    if (role) rows.push({ word: words.safety_delete, act: () => remove(entry), danger: true }, ...actsOn(person));
+    return rows;
+  });
+  const onPerson = (/** @type {(person: any) => any} */ makeRow) => addAction((/** @type {any} */ session, /** @type {any} */ conversation) => {
+    if (!conversation.peer || conversation.peer === session.user) return null;
+    const row = makeRow({ user: conversation.peer, name: session.people.nameOf(conversation.peer), group: 0 });
+    return row && { key: "", ...row };
+  });
+  onPerson(({ user, name }) => ({ word: words.safety_report, act: () => report({ person: user }, page.fill(words.safety_report_person, { name })) }));
+  onPerson((person) => (role ? actsOn(person)[0] : null));
+  onPerson((person) => (role ? actsOn(person).at(-1) : null));
+}
+
+/**
+ * @param {{ user: string, name: string, group: number }} person
+ * @returns {{ word: string, act: () => void, danger: boolean }[]} mute, remove from the group, ban
+ */
+function actsOn(person) {
+  const { words } = page;
+  const acts = [{ word: words.safety_mute, act: () => actOn("mute", person, MUTES), danger: true }];
+  if (person.group) acts.push({ word: words.safety_remove, act: () => actOn("remove", person, []), danger: true });
+  acts.push({ word: words.safety_ban, act: () => actOn("ban", person, BANS), danger: true });
+  return acts;
+}
+
+/**
+ * @param {{ message?: number, person?: string }} target
+ * @param {string} title
+ */
+async function report(target, title) {
+  const { api, words, toast } = page;
+  /** @type {string[]} */
+  let reasons;
+  try {
+    ({ reasons } = await api("GET", "reports/reasons"));
+  } catch (error) {
+    return toast(page.reason(error));
+  }
+  const reason = select(reasons.map((each) => [each, words[`safety_reason_${each}`] ?? each]));
+  const text = page.make("textarea", "");
+  Object.assign(text, { rows: 3, maxLength: 1000 });
+  form(title, words.safety_send, false, [field(words.safety_why, reason), field(words.safety_more, text)], async () => {
+    await api("POST", "reports/send", { ...target, reason: reason.value, text: text.value.trim() });
+    toast(words.safety_sent);
+  });
+}
+
+/** @param {any} entry */
+function remove(entry) {
+  const { api, words } = page;
+  const reason = reasonField();
+  form(words.safety_delete_ask, words.safety_delete, true, [field(words.safety_why_shown, reason)], async () => {
+    const { act } = await api("POST", "moderation/delete", { messages: [entry.id], reason: reason.value.trim() });
+    sayRemoved(1, act);
+  });
+}
+
+/**
+ * @param {"mute" | "remove" | "ban"} kind
+ * @param {{ user: string, name: string, group: number }} person
+ * @param {number[]} spans  seconds among which one chooses
+ */
+async function actOn(kind, person, spans) {
+  const { api, words, toast } = page;
+  const { user, name, group } = person;
+  const span = select(spans.map((each) => [String(each), words[`safety_for_${each}`]]));
+  const reason = reasonField();
+  const clear = page.make("input", "");
+  clear.type = "checkbox";
+  const since = Math.floor(Date.now() / 1000) - CLEARED_SECONDS;
+  const count = page.make("span", "", words.safety_clear);
+  api("GET", "moderation/count", { user, since }).then((/** @type {any} */ found) => {
+    count.textContent = `${words.safety_clear} (${found.count})`;
+  }, () => {});
+  const rows = [field(words.safety_why_shown, reason), page.make("label", "safety-check", clear, count)];
+  if (spans.length) rows.unshift(field(words.safety_how_long, span));
+  form(page.fill(words[`safety_${kind}_ask`], { name }), words[`safety_${kind}`].replace("…", ""), true, rows, async () => {
+    const fields = { user, reason: reason.value.trim() };
+    if (clear.checked) {
+      const removal = await api("POST", "moderation/clear", { ...fields, reason: "", since });
+      sayRemoved(removal.messages, removal.act);
+    }
+    if (kind === "remove") await api("POST", "moderation/remove", { ...fields, group: String(group) });
+    else await api("POST", `moderation/${kind}`, { ...fields, seconds: Number(span.value) });
+    toast(page.fill(words[`safety_${kind}_done`], { name }));
+  });
+}
+
+/**
+ * @param {number} messages
+ * @param {string} act
+ */
+function sayRemoved(messages, act) {
+  const { api, words, toast } = page;
+  const undo = () => api("POST", "moderation/undo", { act }).then(() => toast(words.safety_undone), (/** @type {unknown} */ error) => toast(page.reason(error)));
+  toast(page.fill(words.safety_deleted, { count: messages }), { label: words.safety_undo, act: undo });
+}
+
+/**
+ * Opens a dialog with fields, and runs `act` once.
+ *
+ * @param {string} title
+ * @param {string} yes     the word on the button
+ * @param {boolean} danger
+ * @param {HTMLElement[]} fields
+ * @param {() => Promise<void>} act
+ */
+function form(title, yes, danger, fields, act) {
+  const { button, make, words } = page;
+  const no = button(words.messages_cancel);
+  const go = button(yes, danger ? "wide danger" : "wide");
+  go.type = "submit";
+  const note = make("p", "note");
+  note.setAttribute("role", "alert");
+  const body = make("form", "safety-form", ...fields, note, make("p", "card-row", no, go));
+  const dialog = page.openDialog(title, body);
+  no.addEventListener("click", () => dialog.close());
+  body.addEventListener("submit", async (/** @type {Event} */ event) => {
+    event.preventDefault();
+    go.disabled = true;
+    try {
+      await act();
+      dialog.close();
+    } catch (error) {
+      note.textContent = page.reason(error);
+      go.disabled = false;
+    }
+  });
+}
+
+/**
+ * @param {string} label
+ * @param {HTMLElement} control
+ */
+function field(label, control) {
+  return page.make("label", "field-label", page.make("span", "", label), control);
+}
+
+function reasonField() {
+  const made = page.make("input", "");
+  return Object.assign(made, { type: "text", maxLength: 250, autocomplete: "off" });
+}
+
+/** @param {[value: string, label: string][]} options */
+function select(options) {
+  const made = page.make("select", "");
+  made.append(...options.map(([value, label]) => new Option(label, value)));
+  return made;
+}

@@ -1,0 +1,340 @@
+"""Reports of users, and the queue of them for moderators.
+
+Reports of the same message, or of the same person, are one as long as it is open. Moderators see a reported
+message as its reporter does: with a few messages around it, of that conversation.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from secrets import token_hex
+from time import time
+from typing import Final, Literal
+
+import gevent
+from msgspec import Struct
+
+from imserver.features.safety.settings import SafetySettings
+from imserver.features.safety.wire import Report
+from imserver.plugin.errors import ImserverError, ReplyCode, StorageUnavailable
+from imserver.plugin.identity import Buckets, TooManyRequests
+from imserver.plugin.messages import Entry, MessageLog
+from imserver.plugin.services import Core
+from imserver.plugin.storage import PooledStatements, Row, Statements, text_of
+from imserver.plugin.wire import CommandRow, CommandTable, Connection, Reply, app_and_user
+
+log = logging.getLogger(__name__)
+
+MOST_OPEN: Final = 10_000
+"""Open reports of an app."""
+MOST_REPORTERS: Final = 50
+"""Reporters of one report who are kept. Further ones are counted."""
+AROUND: Final = 5
+"""Messages before and after a reported one that moderators see."""
+_LOOK: Final = 20
+_SWEEP_SECONDS: Final = 3600.0
+_DAY: Final = 86400
+State = Literal["open", "closed"]
+_COLUMNS: Final = (
+    "id, message, conversation, member, reporters, opened, changed, closed, closed_by, outcome, note"
+)
+
+
+class BadReport(ImserverError):
+    """The report is not complete. The text says why."""
+
+
+class UnknownMessage(ImserverError):
+    """The reporter can read no such message of somebody else."""
+
+
+class UnknownPerson(ImserverError):
+    """There is no such user, or it is the reporter."""
+
+
+class UnknownReport(ImserverError):
+    """There is no such report."""
+
+
+class TooManyReports(ImserverError):
+    """The app has too many open reports."""
+
+
+class ReportRow(Struct, frozen=True):
+    """A report. ``message`` 0: about the person ``user``. Times are Unix seconds; ``closed`` 0: it is
+    open."""
+
+    id: str
+    message: int
+    conversation: int
+    user: str
+    reporters: int
+    opened: int
+    changed: int
+    closed: int
+    closed_by: str
+    outcome: str
+    note: str
+    reasons: dict[str, int] = {}
+
+
+class Reporter(Struct, frozen=True):
+    """Who has reported it, when and why."""
+
+    user: str
+    time: int
+    reason: str
+    text: str
+
+
+class ReportInContext(Struct, frozen=True):
+    """A report with what moderators see: its reporters, the message, and those around it. ``copy``: a removed
+    message as it was."""
+
+    report: ReportRow
+    reporters: list[Reporter]
+    messages: list[Entry]
+    copy: Entry | None
+
+
+class Reports:
+    """Takes reports, and shows them. Everything may switch, and raise StorageUnavailable.
+
+    ``rates``: how many a user makes. ``rules_of``: the rules of an app.
+    """
+
+    def __init__(self, core: Core, rates: Buckets, rules_of: Callable[[str], SafetySettings]) -> None:
+        self._store = core.storage.store
+        self._identity = core.identity
+        self._rates = rates
+        self.rules_of = rules_of
+
+    # --- users ----------------------------------------------------------------------------------------------
+
+    def send(self, app: str, reporter: str, report: Report, by_user: bool = True) -> str:
+        """Report a message or a user; returns the id of the report. ``by_user``: it counts for the user.
+
+        Raises BadReport, UnknownMessage, UnknownPerson, TooManyReports and TooManyRequests.
+        """
+        if report.reason not in self.rules_of(app).reasons:
+            raise BadReport(f"`reason`: one of {', '.join(self.rules_of(app).reasons)}")
+        if bool(report.message) == bool(report.user):
+            raise BadReport("`message`, `user`: expected one of them")
+        if by_user:
+            self._rates.require((app, reporter))
+        user, conversation = report.user, 0
+        if report.message:
+            entry = self._message(app, reporter, report.message)
+            user, conversation = entry.sender, entry.conversation
+        else:
+            self._check_person(app, reporter, user)
+        subject = f"message {report.message}" if report.message else f"user {user}"
+        record, now, new = self._identity.observer.recorder(app, "report"), int(time()), token_hex(8)
+
+        def work(sql: PooledStatements) -> str | None:
+            id = _open_report(sql, app, subject)
+            if id is None:
+                count = "SELECT count(*) FROM report WHERE app = %s AND closed = 0"
+                if sql.query(count, (app,))[0][0] >= MOST_OPEN:
+                    return None
+                row = (app, new, subject, report.message, conversation, user, 0, now, now, 0, "", "", "")
+                sql.insert_new("report", f"app, id, subject, {_COLUMNS[4:]}", [row])
+                id = _open_report(sql, app, subject)
+            assert id is not None
+            own = "SELECT 1 FROM reporter WHERE app = %s AND report = %s AND member = %s"
+            if sql.query(own, (app, id, reporter)):
+                return id
+            count_reporters = "SELECT count(*) FROM reporter WHERE app = %s AND report = %s"
+            if sql.query(count_reporters, (app, id))[0][0] < MOST_REPORTERS:
+                values = (app, id, reporter, now, report.reason, report.text)
+                sql.insert_new("reporter", "app, report, member, created, reason, text", [values])
+            change = "UPDATE report SET reporters = reporters + 1, changed = %s WHERE app = %s AND id = %s"
+            sql.execute(change, (now, app, id))
+            if record is not None:
+                facts = {"user": user, "report": id, "message": report.message, "reason": report.reason}
+                record(sql, app, user, facts)
+            return id
+
+        id = self._store.write(work)
+        if id is None:
+            raise TooManyReports(app)
+        return id
+
+    def _message(self, app: str, reporter: str, message: int) -> Entry:
+        """A message that the reporter can read and somebody else has sent."""
+        entries = self._store.part(MessageLog).entries
+        found = entries.readable(app, reporter, [message]) if self._store.has_database else []
+        if not found or found[0].kind != "message" or found[0].sender in ("", reporter) or found[0].room:
+            raise UnknownMessage(str(message))
+        return found[0]
+
+    def _check_person(self, app: str, reporter: str, user: str) -> None:
+        tenant = self._identity.tenants.get(app)
+        needs_account = tenant is not None and tenant.wants_accounts(app)
+        if user == reporter or (needs_account and not self._identity.accounts.those_of(app, [user])):
+            raise UnknownPerson(user)
+
+    # --- moderators -----------------------------------------------------------------------------------------
+
+    def page(self, app: str, state: State, before: tuple[int, str] | None, limit: int) -> list[ReportRow]:
+        """A page of the reports of an app, the one that changed last first; ``before``: (change, id)."""
+        condition, values = "closed = 0" if state == "open" else "closed > 0", [app]
+        behind: tuple[object, ...] = ()
+        if before is not None:
+            condition += " AND (changed < %s OR (changed = %s AND id < %s))"
+            behind = (before[0], *before)
+        statement = (
+            f"SELECT {_COLUMNS} FROM report WHERE app = %s AND {condition} "
+            "ORDER BY changed DESC, id DESC LIMIT %s"
+        )
+
+        def work(sql: PooledStatements) -> list[ReportRow]:
+            rows = sql.query(statement, (*values, *behind, limit))
+            return _with_reasons(sql, app, rows)
+
+        return self._store.read_or([], work)
+
+    def show(self, app: str, id: str) -> ReportInContext:
+        """A report, and what its reporters can read around the message. Raises UnknownReport."""
+
+        def work(sql: PooledStatements) -> tuple[list[ReportRow], list[Reporter]]:
+            rows = sql.query(f"SELECT {_COLUMNS} FROM report WHERE app = %s AND id = %s", (app, id))
+            statement = (
+                "SELECT member, created, reason, text FROM reporter WHERE app = %s AND report = %s "
+                "ORDER BY created, member"
+            )
+            reporters = [
+                Reporter(text_of(user), created, text_of(reason), text_of(text))
+                for user, created, reason, text in sql.query(statement, (app, id))
+            ]
+            return _with_reasons(sql, app, rows), reporters
+
+        nothing: tuple[list[ReportRow], list[Reporter]] = [], []
+        rows, reporters = self._store.read_or(nothing, work)
+        if not rows:
+            raise UnknownReport(id)
+        report = rows[0]
+        if not report.message:
+            return ReportInContext(report, reporters, [], None)
+        copy = self._store.part(MessageLog).removals.copy(app, report.message)
+        return ReportInContext(report, reporters, self._around(app, report, reporters), copy)
+
+    def _around(self, app: str, report: ReportRow, reporters: Sequence[Reporter]) -> list[Entry]:
+        """The reported message and those around it, as the first reporter who can read it does."""
+        entries = self._store.part(MessageLog).entries
+        for reporter in reporters:
+            if entries.readable(app, reporter.user, [report.message]):
+                key = app, reporter.user, report.conversation
+                before = entries.history(*key, report.message, _LOOK)[0]
+                after = entries.history(*key, 0, _LOOK, after=report.message)[0]
+                this = entries.find(app, [report.message])
+                return [*_messages(before)[-AROUND:], *this, *_messages(after)[:AROUND]]
+        return []
+
+    def close(self, app: str, id: str, by: str, outcome: str, note: str) -> None:
+        """Close a report. Raises UnknownReport also if it is closed."""
+        now = int(time())
+        statement = (
+            "UPDATE report SET subject = id, closed = %s, changed = %s, closed_by = %s, outcome = %s, "
+            "note = %s WHERE app = %s AND id = %s AND closed = 0"
+        )
+        if not self._store.execute(statement, (now, now, by, outcome, note, app, id)):
+            raise UnknownReport(id)
+
+    # --- old reports ----------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Greenlet: delete closed reports that are old, until killed."""
+        while True:
+            gevent.sleep(_SWEEP_SECONDS)
+            try:
+                self.expire(int(time()))
+            except StorageUnavailable as error:
+                log.debug("reports could not be expired: %s", error)
+            except Exception:
+                log.exception("reports could not be expired")
+
+    def expire(self, now: int) -> None:
+        """Delete closed reports for which the app's time is over."""
+        for app in {text_of(row[0]) for row in self._store.rows("SELECT DISTINCT app FROM report")}:
+            before = now - self.rules_of(app).retention_days * _DAY
+            old = "app = %s AND closed > 0 AND closed < %s"
+
+            def work(sql: PooledStatements, key: tuple[str, int] = (app, before), old: str = old) -> None:
+                of_old = f"app = %s AND report IN (SELECT id FROM report WHERE {old})"
+                sql.execute(f"DELETE FROM reporter WHERE {of_old}", (key[0], *key))
+                sql.execute(f"DELETE FROM report WHERE {old}", key)
+
+            self._store.write(work)
+
+
+def _messages(entries: Sequence[Entry]) -> list[Entry]:
+    """Messages, and the places of recalled ones."""
+    return [each for each in entries if each.kind == "message" or each.about == each.id]
+
+
+def _open_report(sql: Statements, app: str, subject: str) -> str | None:
+    rows = sql.query(f"SELECT id FROM report WHERE app = %s AND subject = %s{sql.for_update}", (app, subject))
+    return text_of(rows[0][0]) if rows else None
+
+
+def _with_reasons(sql: Statements, app: str, rows: Sequence[Row]) -> list[ReportRow]:
+    ids = [text_of(row[0]) for row in rows]
+    reasons: dict[str, dict[str, int]] = {id: {} for id in ids}
+    statement = "SELECT report, reason FROM reporter WHERE app = %s AND report IN {}"
+    for report, reason in sql.query_in(statement, (app,), ids, many=True) if ids else ():
+        counts = reasons[text_of(report)]
+        counts[text_of(reason)] = counts.get(text_of(reason), 0) + 1
+    return [
+        ReportRow(
+            id,
+            *(message, conversation, text_of(user), reporters, opened, changed, closed),
+            *(text_of(closed_by), text_of(outcome), text_of(note)),
+            reasons[id],
+        )
+        for id, (
+            _,
+            message,
+            conversation,
+            user,
+            reporters,
+            opened,
+            changed,
+            closed,
+            closed_by,
+            outcome,
+            note,
+        ) in zip(ids, rows, strict=True)
+    ]
+
+
+# --- commands of clients ------------------------------------------------------------------------------------
+
+
+class ReportView(Struct):
+    """The answer to a report."""
+
+    report: str
+
+
+class ReportCommands:
+    """Carries out the command."""
+
+    def __init__(self, reports: Reports) -> None:
+        self._reports = reports
+
+    def rows(self) -> CommandTable:
+        """The commands that this service runs."""
+        refusals: dict[type[Exception], int] = {
+            BadReport: ReplyCode.BAD_PARAMETER,
+            UnknownMessage: ReplyCode.NO_DATA,
+            UnknownPerson: ReplyCode.NO_DATA,
+            TooManyReports: ReplyCode.NOT_ADDED,
+            TooManyRequests: ReplyCode.NOT_STORED,
+        }
+        return {Report: CommandRow(self._report, refusals=refusals, act="reports.send")}
+
+    def _report(self, connection: Connection, command: Report) -> Reply:
+        app, user = app_and_user(connection)
+        return Reply(ReplyCode.OK, ReportView(self._reports.send(app, user, command)))

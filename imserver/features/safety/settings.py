@@ -1,0 +1,51 @@
+"""The settings of an app about reports, and their rate."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from msgspec import Meta, Struct
+
+from imserver.plugin import FeatureSettings
+from imserver.plugin.http import about
+from imserver.plugin.identity import Rate, Tenant
+from imserver.plugin.settings import TenantSettings, app_settings_of
+
+REPORTS: Final = 20
+REPORT_SECONDS: Final = 3600.0
+USER_REPORTS: Final = Rate("reports", "reports", "user", f"{REPORTS} an hour", "1008, over HTTP 429")
+REASON_BYTES: Final = 64
+
+_Reason = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=REASON_BYTES,
+        pattern="^[a-z0-9_]+$",
+        extra={"api": {"pattern": "^[a-z0-9_]+$"}},
+    ),
+]
+
+
+class SafetySettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """What users report, and for how long."""
+
+    reasons: Annotated[
+        tuple[_Reason, ...],
+        about("The reasons among which somebody chooses who reports a message or a person."),
+    ] = ("spam", "harassment", "hate", "violence", "sexual", "scam", "other")
+    retention_days: Annotated[int, about("How long closed reports stay, in days.", ge=1, le=3660)] = 90
+
+
+class SafetyOfApp(Struct, frozen=True):
+    """The keys of an app."""
+
+    safety: Annotated[SafetySettings, about("Reports of users.")] = SafetySettings()
+
+
+SETTINGS: Final = FeatureSettings(of_app=SafetyOfApp)
+
+
+def rules_of(tenant: Tenant | TenantSettings | None) -> SafetySettings:
+    """The rules of an app; None: of one that does not exist."""
+    return SafetySettings() if tenant is None else app_settings_of(tenant, SafetyOfApp).safety

@@ -1,0 +1,45 @@
+"""Tables of reports, mutes, and removals of messages."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from imserver.plugin.storage import Table
+
+TABLES: Final = (
+    Table(
+        name="reporter",
+        key=("app", "report", "member"),
+        of_user="member = %s",
+        erase_user=(
+            "DELETE FROM reporter WHERE app = %s AND member = %s",
+            "DELETE FROM reporter WHERE app = %s AND report IN (SELECT id FROM report WHERE member = %s)",
+        ),
+        columns=("report", "member", "created", "reason", "text"),
+        scan=True,
+    ),
+    Table(
+        name="report",
+        key=("app", "id"),
+        of_user="member = %s",
+        erase_user=("DELETE FROM report WHERE app = %s AND member = %s",),
+        # Not who has closed it, and what moderators wrote for each other.
+        columns=("id", "message", "conversation", "member", "opened", "closed", "outcome"),
+        scan=True,
+    ),
+    Table(
+        name="mute",
+        key=("app", "member"),
+        of_user="member = %s",
+        erase_user=("DELETE FROM mute WHERE app = %s AND member = %s",),
+        columns=("member", "until", "reason"),
+    ),
+    Table(
+        name="removal",
+        key=("app", "id"),
+        of_user="member = %s",
+        erase_user=("DELETE FROM removal WHERE app = %s AND member = %s",),
+        columns=("id", "member", "since", "until", "created"),
+        scan=True,
+    ),
+)

@@ -1,0 +1,211 @@
+"""Reports and acts of moderators over ``/api/v1``: what others see at once, and what nobody sees."""
+
+from time import time
+from typing import Any
+
+import pytest
+
+from tests.support import Server
+from tests.users import User
+
+from .cmd import CmdClient, logged_in
+
+KEY = "admin-key-of-the-tests"
+
+
+@pytest.fixture
+def moderator(locked: Server) -> User:
+    """A back end with an admin key."""
+    return User(locked, KEY)
+
+
+def texts(page: Any) -> list[str]:
+    return [each["text"] for each in page["messages"] if each["kind"] == "message"]
+
+
+def entries(client: CmdClient, count: int) -> list[dict[str, Any]]:
+    """The next so many entries that a client receives."""
+    found: list[dict[str, Any]] = []
+    while len(found) < count:
+        frame = client.pushed.pop(0) if client.pushed else client.message()
+        if frame.json["cmd"] == "message":
+            found.append(frame.json["response"]["data"])
+    return found
+
+
+def test_the_messages_of_a_spammer_go_everywhere_at_once_and_come_back_within_a_minute(
+    locked: Server, moderator: User, ann: User, bob: User, cid: User
+) -> None:
+    group = ann.group(bob, cid)
+    cursor = ann.post("messages/send", conversation=int(group), text="welcome")["id"]
+    with (
+        logged_in(locked.ws, bob.user, "gochat", serviceToken=bob.token, cursor=cursor) as phone,
+        logged_in(
+            locked.ws, bob.user, "gochat", serviceToken=bob.token, cursor=cursor, device="laptop"
+        ) as laptop,
+    ):
+        sent = [cid.post("messages/send", conversation=int(group), text=f"spam {i}")["id"] for i in range(20)]
+        private = cid.post("messages/send", to=ann.user, text="spam in private")["id"]
+        since = int(time()) - 3600
+        count = moderator.get("moderation/count", user=cid.user, since=since)
+        assert count["count"] == 21
+        assert count["conversations"][0] == {"conversation": int(group), "messages": 20}
+        assert moderator.get("moderation/count", user=cid.user, until=since)["count"] == 0
+
+        act = moderator.post("moderation/clear", user=cid.user, since=since, reason="No advertising.")
+        assert (act["messages"], act["done"]) == (21, True)
+        for client in (phone, laptop):
+            assert [each["text"] for each in entries(client, 20)] == [f"spam {i}" for i in range(20)]
+            recalls = entries(client, 20)
+            assert [(each["kind"], each["about"]) for each in recalls] == [("recall", id) for id in sent]
+            assert recalls[0]["meta"] == {"removed": True}
+        assert texts(bob.get("messages", conversation=int(group))) == ["welcome"]
+        assert bob.get("messages/search", text="spam")["messages"] == []
+        assert ann.get("messages/search", text="spam")["messages"] == []
+        lasts = [each["last"] for each in cid.get("conversations")["conversations"]]
+        (notice,) = [each for each in lasts if each["kind"] == "message"]
+        assert (notice["from"], notice["text"]) == ("", "No advertising.")
+        assert notice["meta"] == {"moderation": {"act": "clear"}}
+
+        assert moderator.post("moderation/undo", act=act["act"]) == {
+            "act": act["act"],
+            "messages": 0,
+            "done": True,
+        }
+        for client in (phone, laptop):
+            back = entries(client, 20)
+            assert [(each["kind"], each["about"]) for each in back] == [("edit", id) for id in sent]
+            assert back[3]["text"] == "spam 3"
+        assert texts(ann.get("messages", conversation=int(group), limit=100))[1:] == [
+            f"spam {i}" for i in range(20)
+        ]
+        assert [each["id"] for each in ann.get("messages/search", text="private")["messages"]] == [private]
+    assert moderator.refused("moderation/undo", act=act["act"]) == (404, "unknown_act")
+
+
+def test_a_message_is_hidden_until_somebody_decides(moderator: User, ann: User, bob: User) -> None:
+    first = ann.post("messages/send", to=bob.user, text="rude")
+    second = ann.post("messages/send", to=bob.user, text="ruder")
+    act = moderator.post("moderation/hide", messages=[first["id"], second["id"]])
+    assert (act["messages"], act["until"]) == (2, 0)
+    assert texts(bob.get("messages", conversation=first["conversation"])) == []
+    deleted = moderator.post("moderation/delete", messages=[second["id"]], reason="Be polite.")
+    assert deleted["messages"] == 1
+    moderator.post("moderation/undo", act=act["act"])
+    assert texts(bob.get("messages", conversation=first["conversation"])) == ["rude"]
+    assert moderator.refused("moderation/delete", messages=[10**9]) == (404, "unknown_message")
+    assert ann.refused("moderation/delete", messages=[first["id"]])[0] in (401, 403)
+
+
+def test_who_is_muted_sends_nothing_and_learns_why(
+    locked: Server, moderator: User, ann: User, bob: User
+) -> None:
+    message = ann.post("messages/send", to=bob.user, text="hello")
+    until = moderator.post("moderation/mute", user=ann.user, seconds=3600, reason="Calm down.")["until"]
+    assert ann.refused("messages/send", to=bob.user, text="but") == (403, "muted")
+    assert ann.refused("messages/edit", id=message["id"], text="but") == (403, "muted")
+    with logged_in(locked.ws, ann.user, "gochat", serviceToken=ann.token, cursor=message["id"]) as client:
+        (notice,) = entries(client, 1)
+        assert notice["meta"]["moderation"] == {"act": "mute", "until": until}
+        assert notice["text"].endswith("UTC: Calm down.")
+        code, _, data = client.ask_cmd("send", {"to": bob.user, "text": "but"})
+        assert (code, data["refused"], data["until"]) == (1003, "muted", until)
+        assert data["reason"].endswith("Calm down.")
+        assert client.ask_cmd("recall", {"id": message["id"]})[0] == 200, "who is muted may still take back"
+    moderator.post("moderation/unmute", user=ann.user)
+    ann.post("messages/send", to=bob.user, text="sorry")
+
+
+def test_who_is_banned_for_good_sees_the_reason(locked: Server, moderator: User, ann: User) -> None:
+    with logged_in(locked.ws, ann.user, "gochat", serviceToken=ann.token) as client:
+        answer = moderator.post("moderation/ban", user=ann.user, seconds=0, reason="Spam.")
+        assert answer == {"user": ann.user, "until": None, "closed": 1}
+        frame = client.frame()
+        assert (frame.close_code, frame.close_reason) == (4503, "banned for good: Spam.")
+    status, problem = ann.ask("GET", "groups", {})
+    assert (status, problem["code"], problem["message"]) == (403, "banned", "banned for good: Spam.")
+    (row,) = [each for each in moderator.get("bans", app="gochat")["bans"] if each["user"] == ann.user]
+    assert row == {"user": ann.user, "until": None, "reason": "Spam."}
+    moderator.post("moderation/unban", user=ann.user)
+    ann.get("groups")
+
+
+def test_who_was_removed_does_not_come_back_by_the_same_link(moderator: User, ann: User, bob: User) -> None:
+    group = ann.group()
+    link = ann.post("invitations/create", group=group)["code"]
+    bob.post("invitations/accept", code=link)
+    moderator.post("moderation/remove", user=bob.user, group=group, reason="Not here.")
+    assert bob.user not in ann.roles(group)
+    assert bob.refused("invitations/accept", code=link) == (404, "unknown_invitation")
+    assert (
+        bob.refused("invitations/accept", code=ann.post("invitations/create", group=group)["code"])[0] == 404
+    )
+    ann.post("groups/open", group=group, open=True)
+    assert bob.refused("groups/join", group=group)[0] == 404
+    ann.post("groups/invite", group=group, members=[bob.user])
+    assert ann.roles(group)[bob.user] == "member"
+    bob.post("groups/leave", group=group)
+    bob.post("invitations/accept", code=link)
+
+
+def test_a_member_does_not_bring_back_who_was_removed(ann: User, bob: User, cid: User) -> None:
+    group = ann.group(bob, cid)
+    ann.post("groups/remove", group=group, members=[cid.user])
+    assert bob.refused("groups/invite", group=group, members=[cid.user]) == (403, "role_too_low")
+
+
+def test_moderators_see_a_private_conversation_only_around_a_reported_message(
+    moderator: User, ann: User, bob: User, cid: User
+) -> None:
+    sent = [ann.post("messages/send", to=bob.user, text=f"text {i}") for i in range(20)]
+    other = ann.post("messages/send", to=cid.user, text="another conversation")
+    bad = sent[9]["id"]
+    first = bob.post("reports/send", message=bad, reason="harassment", text="He goes on.")
+    assert bob.post("reports/send", message=bad, reason="spam") == first
+    assert cid.refused("reports/send", message=bad, reason="spam") == (404, "unknown_message")
+    assert ann.refused("reports/send", message=bad, reason="spam") == (404, "unknown_message")
+    assert bob.refused("reports/send", message=bad, reason="boring")[0] == 400
+    assert bob.refused("reports/send", message=bad, person=ann.user, reason="spam")[0] == 400
+
+    (row,) = [each for each in moderator.get("reports")["reports"] if each["message"] == bad]
+    assert (row["user"], row["reporters"], row["reasons"]) == (ann.user, 1, {"harassment": 1})
+    shown = moderator.get("reports/show", id=row["id"])
+    assert [each["text"] for each in shown["messages"]] == [f"text {i}" for i in range(4, 15)]
+    assert shown["people"][0]["user"] == bob.user
+    assert shown["people"][0]["text"] == "He goes on."
+    assert str(other["id"]) not in [str(each["id"]) for each in shown["messages"]]
+
+    moderator.post("moderation/hide", messages=[bad])
+    shown = moderator.get("reports/show", id=row["id"])
+    assert [(each["text"], each["removed"]) for each in shown["messages"] if each["id"] == bad] == [
+        ("text 9", True)
+    ]
+    moderator.post("reports/close", id=row["id"], outcome="hidden", note="Once more and out.")
+    assert moderator.refused("reports/close", id=row["id"], outcome="other") == (404, "unknown_report")
+    assert row["id"] in [each["id"] for each in moderator.get("reports", state="closed")["reports"]]
+    assert row["id"] not in [each["id"] for each in moderator.get("reports")["reports"]]
+    assert bob.refused_get("reports")[0] in (401, 403)
+
+
+def test_reports_of_a_person_are_one_and_say_how_many(
+    locked: Server, moderator: User, ann: User, bob: User, cid: User
+) -> None:
+    report = bob.post("reports/send", person=ann.user, reason="scam")["report"]
+    with logged_in(locked.ws, cid.user, "gochat", serviceToken=cid.token) as client:
+        code, _, data = client.ask_cmd("report", {"user": ann.user, "reason": "spam", "text": "again"})
+        assert (code, data) == (200, {"report": report})
+        assert client.ask_cmd("report", {"user": ann.user, "reason": "boring"})[0] == 1001
+        assert client.ask_cmd("report", {"user": "999999", "reason": "spam"})[0] == 1005
+    shown = moderator.get("reports/show", id=report)
+    assert (shown["reporters"], shown["reasons"]) == (2, {"scam": 1, "spam": 1})
+    assert shown["messages"] == []
+
+
+def test_a_warning_is_a_message_of_the_server(moderator: User, ann: User) -> None:
+    moderator.post("moderation/warn", user=ann.user, reason="No advertising.")
+    last = ann.get("conversations")["conversations"][0]["last"]
+    assert (last["from"], last["text"], last["meta"]) == (
+        "",
+        "No advertising.",
+        {"moderation": {"act": "warn"}},
+    )
