@@ -385,9 +385,16 @@ class Api:
         more = {} if device is None else {"device": device}
         return self._change("disconnect", "closed", app, users, connections, **more)
 
-    def ban(self, app: str, users: Sequence[str], seconds: float) -> int:
-        """Ban users for a time; return how many sessions that ended."""
-        return self._post("ban", {"app": app, "users": list(users), "seconds": seconds}, int, "closed")
+    def ban(self, app: str, users: Sequence[str], seconds: float, reason: str = "") -> int:
+        """Ban users for a time, or (0 seconds) for good; return how many sessions that ended. They see the
+        reason."""
+        body = {"app": app, "users": list(users), "seconds": seconds} | ({"reason": reason} if reason else {})
+        return self._post("ban", body, int, "closed")
+
+    def moderate(self, act: str, app: str, fields: dict[str, Any]) -> dict[str, Any]:
+        """Act as a moderator: ``moderate("delete", "shop", {"messages": [7]})`` posts to
+        ``/api/v1/moderation/delete``. Returns the answer, which has the ``act`` to undo a removal with."""
+        return self._post(f"moderation/{act}", {"app": app, **fields}, dict[str, Any])
 
     def unban(self, app: str, users: Sequence[str]) -> None:
         """Lift the ban of users."""

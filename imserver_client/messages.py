@@ -182,6 +182,12 @@ class ArrangementPage(Struct, frozen=True):
     more: bool = field(name="hasMore")
 
 
+class Reported(Struct, frozen=True):
+    """The id of a report to the moderators of the app."""
+
+    report: str
+
+
 class ConversationWish(Struct, frozen=True, kw_only=True):
     """Another device of yours has changed what you wish to be notified of in a conversation.
 

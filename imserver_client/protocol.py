@@ -39,6 +39,7 @@ from imserver_client.messages import (
     PinPage,
     ReceiptCounts,
     ReceiptPage,
+    Reported,
     Sent,
     Signal,
     UnsentText,
@@ -469,6 +470,15 @@ def arrange(
 def arrangements(version: int = 0, limit: int = 50) -> Command[ArrangementPage]:
     """Get what you, on any device, have changed with :func:`arrange` since a version."""
     return Command("arrangements", {"version": version, "limit": limit}, ArrangementPage)
+
+
+def report(id: int = 0, *, user: str = "", reason: str, text: str = "") -> Command[Reported]:
+    """Report a message of somebody else, or a user, to the moderators of the app.
+
+    ``reason``: one of ``safety.reasons`` of the app. ``text``: what moderators should know besides.
+    """
+    given = {"id": id, "user": user, "reason": reason, "text": text}
+    return Command("report", {name: value for name, value in given.items() if value}, Reported)
 
 
 def marks(version: int = 0) -> Command[Marks]:

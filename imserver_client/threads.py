@@ -377,6 +377,7 @@ class Messenger(ThreadSession[MessengerEvent]):
     hide = _command(protocol.hide)
     arrange = _command(protocol.arrange)
     arrangements = _command(protocol.arrangements)
+    report = _command(protocol.report)
     marks = _command(protocol.marks)
     receipts = _command(protocol.receipts)
     receipt_counts = _command(protocol.receipt_counts)

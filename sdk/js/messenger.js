@@ -512,6 +512,18 @@ export class Messenger extends ImClient {
   }
 
   /**
+   * Reports a message of somebody else, or a person, to the moderators of the app.
+   *
+   * @param {{ id: number } | { user: string }} target
+   * @param {string} reason  one of `safety.reasons` of the app
+   * @param {string} [text]  what moderators should know besides
+   * @returns {Promise<{ report: string }>}
+   */
+  report(target, reason, text) {
+    return this.#sendUntilAnswered("report", { ...target, reason, ...(text && { text }) });
+  }
+
+  /**
    * What any of our devices has changed with {@link Messenger#arrange} since a version.
    *
    * @param {number} [version]

@@ -439,6 +439,10 @@ NO_ROW: Final[dict[str, str]] = {
         _CONVERSATION,
     ),
     **dict.fromkeys(
+        ("POST /api/v1/reports/send", "Report"),
+        "what the user can read, or an account that exists; moderators alone hear of it",
+    ),
+    **dict.fromkeys(
         ("GET /api/v1/bots/listed", "GET /api/v1/bots/show"),
         "bots; those of owners who have blocked the user are left out (tests/security/test_bots.py)",
     ),

@@ -747,6 +747,21 @@ export declare class Messenger extends ImClient<MessengerEvents> {
         draft?: Draft;
     }): Promise<Arrangement>;
     /**
+     * Reports a message of somebody else, or a person, to the moderators of the app.
+     *
+     * @param {{ id: number } | { user: string }} target
+     * @param {string} reason  one of `safety.reasons` of the app
+     * @param {string} [text]  what moderators should know besides
+     * @returns {Promise<{ report: string }>}
+     */
+    report(target: {
+        id: number;
+    } | {
+        user: string;
+    }, reason: string, text?: string): Promise<{
+        report: string;
+    }>;
+    /**
      * What any of our devices has changed with {@link Messenger#arrange} since a version.
      *
      * @param {number} [version]

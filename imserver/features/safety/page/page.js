@@ -65,7 +65,7 @@ async function report(target, title) {
   Object.assign(text, { rows: 3, maxLength: 1000 });
   form(title, words.safety_send, false, [field(words.safety_why, reason), field(words.safety_more, text)], async () => {
     await api("POST", "reports/send", { ...target, reason: reason.value, text: text.value.trim() });
-    toast(words.safety_sent);
+    return () => toast(words.safety_sent);
   });
 }
 
@@ -75,7 +75,7 @@ function remove(entry) {
   const reason = reasonField();
   form(words.safety_delete_ask, words.safety_delete, true, [field(words.safety_why_shown, reason)], async () => {
     const { act } = await api("POST", "moderation/delete", { messages: [entry.id], reason: reason.value.trim() });
-    sayRemoved(1, act);
+    return () => sayRemoved(1, act);
   });
 }
 
@@ -100,13 +100,13 @@ async function actOn(kind, person, spans) {
   if (spans.length) rows.unshift(field(words.safety_how_long, span));
   form(page.fill(words[`safety_${kind}_ask`], { name }), words[`safety_${kind}`].replace("…", ""), true, rows, async () => {
     const fields = { user, reason: reason.value.trim() };
-    if (clear.checked) {
-      const removal = await api("POST", "moderation/clear", { ...fields, reason: "", since });
-      sayRemoved(removal.messages, removal.act);
-    }
+    const removal = clear.checked ? await api("POST", "moderation/clear", { ...fields, reason: "", since }) : null;
     if (kind === "remove") await api("POST", "moderation/remove", { ...fields, group: String(group) });
     else await api("POST", `moderation/${kind}`, { ...fields, seconds: Number(span.value) });
-    toast(page.fill(words[`safety_${kind}_done`], { name }));
+    return () => {
+      if (removal) sayRemoved(removal.messages, removal.act);
+      toast(page.fill(words[`safety_${kind}_done`], { name }));
+    };
   });
 }
 
@@ -121,13 +121,13 @@ function sayRemoved(messages, act) {
 }
 
 /**
- * Opens a dialog with fields, and runs `act` once.
+ * Opens a dialog with fields, and runs `act` once. What `act` resolves to is called when the dialog is closed.
  *
  * @param {string} title
  * @param {string} yes     the word on the button
  * @param {boolean} danger
  * @param {HTMLElement[]} fields
- * @param {() => Promise<void>} act
+ * @param {() => Promise<() => void>} act
  */
 function form(title, yes, danger, fields, act) {
   const { button, make, words } = page;
@@ -143,8 +143,9 @@ function form(title, yes, danger, fields, act) {
     event.preventDefault();
     go.disabled = true;
     try {
-      await act();
+      const say = await act();
       dialog.close();
+      say();
     } catch (error) {
       note.textContent = page.reason(error);
       go.disabled = false;
