@@ -56,6 +56,7 @@ STORED: Final[Mapping[str, Json]] = {
     "streamAppend": {"pieces": [{"stream": "x", "piece": number, "text": "x"} for number in range(1, 101)]},
     "streamClose": {"stream": "x"},
     "botCommands": {"conversation": 1},
+    "report": {"user": OTHER, "reason": "spam", "text": "x" * 1_000},
 }
 """Commands on messages → their data. In the centrifuge dialect they are methods of ``rpc``. Ids are
 replaced by those that the attacker may use.

@@ -47,8 +47,8 @@ FEATURES: Final = (
     "imserver.features.inbox",
     "imserver.features.keys",
     "imserver.features.refusals",
-    "imserver.features.admin",
     "imserver.features.safety",
+    "imserver.features.admin",
 )
 """Packages. Each has its row in ``FEATURE``. Nothing else of the server names them. The first of the dialects
 whose parameter (``chosen_by``) a client names serves it."""

@@ -472,7 +472,7 @@ COMMANDS: Final = {
         (
             *("Heartbeat", "Say", "ChatMessage", "ChatSync", "Send", "Sync", "Ack", "Search", "Typing"),
             *("AckNumber", "Read", "Received", "Hide", "History", "Conversations", "AskMarks", "AskReceipts"),
-            *("CountReceipts", "Arrange", "AskArrangements"),
+            *("CountReceipts", "Arrange", "AskArrangements", "Report"),
             *("React", "Pin", "AskPins"),
             # a session without a user may use these
             *("RefreshLogin", "Subscribe", "RefreshSubscription", "Unsubscribe", "Publish"),

@@ -13,6 +13,7 @@ from imserver.features.safety.moderation import (
     WAIT_SECONDS,
     NoGroups,
     Protected,
+    UnknownMember,
     UnknownMessages,
 )
 from imserver.features.safety.parts import SafetyParts
@@ -338,6 +339,7 @@ moderation = Resource(
         Protected: refuse(Problems.ROLE_TOO_LOW, "the user's role is not below yours"),
         UnknownMessages: refuse(Problems.UNKNOWN_MESSAGE),
         UnknownAct: refuse(HTTP_UNKNOWN_ACT),
+        UnknownMember: refuse(Problems.UNKNOWN_CONVERSATION),
         NoGroups: refuse(Problems.NOT_IMPLEMENTED),
     },
 )
@@ -526,18 +528,21 @@ def unmute(parts: SafetyParts, call: Call, request: OfUser) -> UserAnswer:
 
 
 @moderation.post(
-    "/moderation/remove", Needs.MODERATE, problems=_PROTECTED, example={**_OF_USER, "group": "1"}
+    "/moderation/remove",
+    Needs.MODERATE,
+    problems=(*_PROTECTED, Problems.UNKNOWN_CONVERSATION),
+    example={**_OF_USER, "group": "1"},
 )
 def remove(parts: SafetyParts, call: Call, request: RemoveRequest) -> UserAnswer:
     """Remove a user from a group and from its invitation links.
 
     They come back only if the owner or an admin of the group adds them or sends them an invitation.
     """
-    if parts.groups is None:
+    if parts.remove is None:
         raise NoGroups
     group = id_of(request.group)
     parts.moderation.check(call.principal, call.app, request.user)
-    parts.groups.remove(call.app, group, "", [request.user])
+    parts.remove(call.app, group, request.user)
     parts.moderation.removed_from_group(call.principal, call.app, request.user, group, request.reason)
     return UserAnswer(request.user)
 

@@ -35,6 +35,10 @@ class UnknownMessages(ImserverError):
     """None of the messages exists."""
 
 
+class UnknownMember(ImserverError):
+    """The group has no such member."""
+
+
 class NoGroups(ImserverError):
     """There are no groups on this node."""
 
