@@ -209,3 +209,32 @@ def test_a_warning_is_a_message_of_the_server(moderator: User, ann: User) -> Non
         "No advertising.",
         {"moderation": {"act": "warn"}},
     )
+
+
+def test_a_moderator_acts_on_members_only_and_reads_nothing_that_nobody_reported(
+    moderator: User, ann: User, bob: User, cid: User
+) -> None:
+    moderator.post("accounts/role", app="gochat", user=ann.user, role="moderator")
+    moderator.post("accounts/role", app="gochat", user=bob.user, role="owner")
+    sent = bob.post("messages/send", to=cid.user, text="between us")
+    answer = cid.post("messages/send", to=bob.user, text="of course")
+    assert ann.get("reports/reasons")["moderates"] is True
+    assert cid.get("reports/reasons")["moderates"] is False
+
+    assert ann.refused("moderation/mute", user=bob.user, seconds=60) == (403, "role_too_low")
+    assert ann.refused("moderation/ban", user=ann.user, seconds=0) == (403, "role_too_low")
+    assert ann.refused("moderation/delete", messages=[sent["id"]]) == (403, "role_too_low")
+    assert ann.refused("moderation/clear", user=bob.user) == (403, "role_too_low")
+    assert bob.post("moderation/mute", user=ann.user, seconds=60)["user"] == ann.user
+    bob.post("moderation/unmute", user=ann.user)
+
+    pages = [
+        ann.get("moderation/count", user=cid.user),
+        ann.get("reports"),
+        ann.post("moderation/hide", messages=[answer["id"]]),
+        ann.post("moderation/clear", user=cid.user),
+    ]
+    assert not any(text in str(pages) for text in ("between us", "of course"))
+    assert ann.get("messages", conversation=sent["conversation"])["messages"] == []
+    assert ann.refused("reports/send", message=answer["id"], reason="spam") == (404, "unknown_message")
+    assert cid.refused("moderation/warn", user=ann.user, reason="no") == (403, "forbidden")

@@ -439,7 +439,7 @@ NO_ROW: Final[dict[str, str]] = {
         _CONVERSATION,
     ),
     **dict.fromkeys(
-        ("POST /api/v1/reports/send", "Report"),
+        ("POST /api/v1/reports/send", "GET /api/v1/reports/reasons", "Report"),
         "what the user can read, or an account that exists; moderators alone hear of it",
     ),
     **dict.fromkeys(

@@ -87,16 +87,13 @@ class ReportSent(Struct):
     report: ReportId
 
 
-class ReasonsQuery(Struct, forbid_unknown_fields=True):
-    """The app."""
-
-    app: AccountApp = GOCHAT
-
-
 class ReasonsAnswer(Struct):
-    """The reasons of the app."""
+    """The reasons of the app, and whether the user moderates it."""
 
     reasons: list[ReportReason]
+    moderates: Annotated[bool, about("Whether the acting user is a moderator or an owner of the app.")] = (
+        False
+    )
 
 
 class ReportsQuery(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -369,12 +366,15 @@ def send(parts: SafetyParts, call: Call, request: ReportSend) -> ReportSent:
 
 @reports.get(
     "/reports/reasons",
-    Needs.ANYONE,
+    Needs.ADMIN_OR_USER,
+    example={"user": "1"},
     answer_example=ReasonsAnswer(["spam", "other"]),
+    user="optional",
 )
-def reasons(parts: SafetyParts, call: Call, _request: ReasonsQuery) -> ReasonsAnswer:
-    """List the reasons for which users report."""
-    return ReasonsAnswer(list(parts.reports.rules_of(call.app).reasons))
+def reasons(parts: SafetyParts, call: Call, request: Acting) -> ReasonsAnswer:
+    """List the reasons for which users report, and say whether the user is a moderator."""
+    moderates = bool(call.user) and parts.moderation.is_moderator(call.app, call.user)
+    return ReasonsAnswer(list(parts.reports.rules_of(call.app).reasons), moderates)
 
 
 @reports.get("/reports", Needs.MODERATE, answer_example=ReportsAnswer([_SHOWN], ""))
@@ -575,6 +575,8 @@ def unban(parts: SafetyParts, call: Call, request: OfUser) -> UserAnswer:
 def _removed(parts: SafetyParts, call: Call, request: MessagesToRemove, undecided: bool) -> RemovalAnswer:
     who = call.principal, call.app
     removal = parts.moderation.remove_messages(*who, request.messages, request.reason, undecided)
+    call.user = removal.user
+    call.facts = {"act": removal.id, "messages": request.messages, "reason": request.reason}
     return RemovalAnswer(removal.id, parts.removals.count(call.app, removal.id), True, removal.ends)
 
 

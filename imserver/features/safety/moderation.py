@@ -149,6 +149,10 @@ class Moderation:
         self._notify(app, user, "remove", reason)
         self._record(by, app, user, "remove", reason, group=str(group))
 
+    def is_moderator(self, app: str, user: str) -> bool:
+        """Whether a user has an account with a role that may moderate."""
+        return any(each.role for each in self._accounts.those_of(app, [user]))
+
     def check(self, by: Principal, app: str, user: str) -> None:
         """Raise Protected if whoever acts may not act on this user."""
         self._check(by, app, user)

@@ -10,19 +10,19 @@ const CLEARED_SECONDS = DAY;
 
 /** @type {any} */
 let page;
-/** The role of the user in the app. */
-let role = "";
+/** Whether the user moderates the app. */
+let moderates = false;
 
 /** @param {any} additions */
 export function start(additions) {
   page = additions;
   const { addAction, addMessageAction, api, words } = page;
-  api("GET", "accounts/show").then((/** @type {any} */ account) => void (role = account.role ?? ""), () => {}); // an app without accounts has no roles
+  api("GET", "reports/reasons").then((/** @type {any} */ answer) => void (moderates = answer.moderates), () => {}); // then nobody moderates here
   addMessageAction((/** @type {any} */ session, /** @type {any} */ conversation, /** @type {any} */ entry) => {
     if (!entry.from || entry.from === session.user) return [];
     const person = { user: entry.from, name: session.people.nameOf(entry.from), group: conversation.group ? conversation.id : 0 };
     const rows = [{ word: words.safety_report, act: () => report({ message: entry.id }, words.safety_report_message) }];
-    if (role) rows.push({ word: words.safety_delete, act: () => remove(entry), danger: true }, ...actsOn(person));
+    if (moderates) rows.push({ word: words.safety_delete, act: () => remove(entry), danger: true }, ...actsOn(person));
     return rows;
   });
   const onPerson = (/** @type {(person: any) => any} */ makeRow) => addAction((/** @type {any} */ session, /** @type {any} */ conversation) => {
@@ -31,8 +31,8 @@ export function start(additions) {
     return row && { key: "", ...row };
   });
   onPerson(({ user, name }) => ({ word: words.safety_report, act: () => report({ person: user }, page.fill(words.safety_report_person, { name })) }));
-  onPerson((person) => (role ? actsOn(person)[0] : null));
-  onPerson((person) => (role ? actsOn(person).at(-1) : null));
+  onPerson((person) => (moderates ? actsOn(person)[0] : null));
+  onPerson((person) => (moderates ? actsOn(person).at(-1) : null));
 }
 
 /**
