@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from functools import partial
 from itertools import accumulate
 from operator import attrgetter
@@ -14,7 +15,7 @@ from typing import Any, Final, Literal
 
 from msgspec import Struct
 
-from imserver.metrics import Histogram, resident_bytes
+from imserver.metrics import OTHER, Histogram, resident_bytes
 
 Kind = Literal["counter", "gauge", "histogram"]
 Value = float | Histogram | Mapping[Any, float]
@@ -33,7 +34,8 @@ class Metric(Struct, frozen=True):
 
     ``read`` gets the services of a node (``Core``). It returns a number, a :class:`Histogram`, or, if there
     is a ``label``, a number for each value of that label; None if this node has no such thing. Several labels
-    are separated by spaces; their values are tuples then.
+    are separated by spaces; their values are tuples then. A label ``app`` names registered apps; all others
+    together are ``other``.
     """
 
     name: str
@@ -160,6 +162,11 @@ def _sessions(core: Any) -> dict[str, int]:
         else len(app.users)
         for app in core.sessions.hub.registered()
     }
+
+
+def _denials(core: Any) -> dict[tuple[str, str], int]:
+    denials = core.node.metrics.denials.items()
+    return {(app, reason): number for reason, counts in denials for app, number in counts.items()}
 
 
 def _requests(core: Any) -> dict[str, int]:
@@ -289,22 +296,29 @@ _OWN = {
     "handshakes": "WebSocket upgrades carried out",
     "handshakes_refused": "WebSocket upgrades refused with an HTTP status",
     "streams": "Requests for an event stream that reached the login",
-    "logins": "Logins that succeeded",
-    "logins_refused": "Logins that were refused",
     "sweeps": "Passes over all connections that look for silent ones",
     "swept": "Connections closed by these passes",
     "messages_in": "Messages read from clients",
-    "pushes": "Pushes of back ends and pages that were sent",
     "deliveries": "Frames of pushes and notices given to connections",
     "slow_readers": "Connections closed because they did not read",
 }
 
-_LOGINS = (
+_OF_APPS = (
+    counter("imserver_logins_total", "Logins that succeeded", "node.metrics.logins", "app"),
+    counter(
+        "imserver_logins_refused_total", "Logins that were refused", "node.metrics.logins_refused", "app"
+    ),
+    counter(
+        "imserver_pushes_total",
+        "Pushes of back ends and pages that were sent",
+        "node.metrics.pushes",
+        "app",
+    ),
     counter(
         "imserver_logins_denied_total",
         "Refused logins, by reason",
-        "node.metrics.denials",
-        "reason",
+        _denials,
+        "app reason",
     ),
 )
 
@@ -317,7 +331,7 @@ METRICS: Final = (
     *_PROCESS,
     *_CONNECTIONS,
     *counters("imserver", "node.metrics", _OWN),
-    *_LOGINS,
+    *_OF_APPS,
     *counters("imserver_message_id", "push.idempotency", _MESSAGE_IDS),
     *CLUSTER_METRICS,
 )
@@ -330,13 +344,27 @@ def render(core: Any, name: str, more: Iterable[Metric] = ()) -> str:
     Does not switch to another greenlet.
     """
     lines: list[str] = []
+    apps = {app.name for app in core.sessions.hub.registered()}
     for metric in (*METRICS, *more):
         value = metric.read(core)
         if value is not None:
+            if isinstance(value, Mapping) and "app" in metric.label.split():
+                value = _of_apps(metric.label.split(), value, apps)
             lines.append(f"# HELP {metric.name} {metric.help}")
             lines.append(f"# TYPE {metric.name} {metric.kind}")
             lines += _samples(metric, value, _labels(node=name))
     return "\n".join((*lines, ""))
+
+
+def _of_apps(names: Sequence[str], values: Mapping[Any, float], apps: Set[str]) -> dict[Any, float]:
+    """The values with those of apps that are not registered added up under one name."""
+    index, added = names.index("app"), Counter[Any]()
+    for key, number in values.items():
+        labels = (key,) if len(names) == 1 else key
+        if labels[index] not in apps:
+            labels = (*labels[:index], OTHER, *labels[index + 1 :])
+        added[labels[0] if len(names) == 1 else labels] += number  # type: ignore[assignment]
+    return dict(added)
 
 
 def _samples(metric: Metric, value: Value, labels: str) -> Iterator[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import imserver
-from imserver.metrics import Histogram, Metrics, resident_bytes
+from imserver.metrics import MAX_APPS, CountsByApp, Histogram, Metrics, resident_bytes
 
 SOURCE = "\n".join(
     path.read_text(encoding="utf-8")
@@ -28,7 +28,7 @@ def test_a_new_node_has_counted_nothing() -> None:
 
 @pytest.mark.parametrize("name", [name for name in Metrics.__slots__ if not name.startswith(OWN)])
 def test_every_counter_is_raised_somewhere(name: str) -> None:
-    assert re.search(rf"metrics\.{name}(\[\w+\])? (\+=|=) ", SOURCE)
+    assert re.search(rf"metrics\.{name}((\[\w+\])? (\+=|=) |\.add\b)", SOURCE)
 
 
 @pytest.mark.parametrize("method", ["batched", "closed", "lagged", "login_refused", "watch_collector"])
@@ -43,13 +43,22 @@ def test_closes_are_counted_by_code() -> None:
     assert metrics.closes == {1000: 2, 1006: 1}
 
 
+def test_strangers_cannot_make_names_of_apps_without_end() -> None:
+    counts = CountsByApp()
+    for number in range(MAX_APPS + 5):
+        counts.add(f"a{number}")
+    counts.add("a0")
+    assert (len(counts), counts["other"], counts["a0"]) == (MAX_APPS + 1, 5, 2)
+    assert counts.total == MAX_APPS + 6
+
+
 def test_a_snapshot_stays_as_it_was() -> None:
     metrics = Metrics()
     metrics.closed(1000)
-    metrics.logins += 1
+    metrics.logins.add("default")
     snapshot = metrics.snapshot()
     metrics.closed(1000)
-    metrics.logins += 1
+    metrics.logins.add("default")
     assert set(snapshot) == set(Metrics.__slots__) - {"batch_messages", "batch_seconds", "loop_lags"}
     assert (snapshot["closes"], snapshot["logins"]) == ({1000: 1}, 1)
 

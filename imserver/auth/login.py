@@ -43,7 +43,7 @@ from imserver.auth.tokens import (
 )
 from imserver.config.settings import MAX_USER_BYTES, ORIGINAL_USER_BYTES
 from imserver.logging import OncePerMinute
-from imserver.metrics import Metrics
+from imserver.metrics import OTHER, Metrics
 from imserver.model import ACTION_PREFIX
 from imserver.transport.connection import Connection, Encoding
 from imserver.transport.gate import OPAQUE, Origins, host_name, host_of
@@ -338,7 +338,7 @@ class Logins:
     def _bad_origin(self, rule: Rule, request: LoginRequest) -> LoginDecision:
         setting = "server.origins" if rule.origins is None else f"origins of app {rule.name}"
         self._origins.log_refused(f"login to {rule.name}", request.origin, setting, request.peer)
-        self._metrics.login_refused("origin")
+        self._metrics.login_refused("origin", rule.name)
         self._observer.refused(
             Denial(
                 "login",
@@ -381,9 +381,9 @@ class Logins:
         ``peer``: its address, with or without a port. ``account``: the id of the account whose login it is.
         ``limit``: what has refused it, ``until`` when that ends (Unix seconds; 0: unknown).
         """
-        self._metrics.login_refused(reason)
-        detail, user = detail[:_CAUSE_SHOWN], user[:_USER_SHOWN]
         known = app if self._get(app) is not None else ""
+        self._metrics.login_refused(reason, known or OTHER)
+        detail, user = detail[:_CAUSE_SHOWN], user[:_USER_SHOWN]
         explanation = detail if known or not app else f"app {app[:_USER_SHOWN]!r}"
         address = host_of(peer)
         connection = "" if peer == address else peer

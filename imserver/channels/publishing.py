@@ -135,7 +135,7 @@ class ChannelPublishing:
         if isinstance(what.except_connection, Connection):
             what = replace(what, except_connection=self._connections.id_of(what.except_connection))
         (published,) = self._histories.stored.append_each(app, (what,), key)
-        self._metrics.pushes += 1
+        self._metrics.pushes.add(app)
         return published
 
     def publish_each(self, app: str, publications: Sequence[Publication]) -> list[Outcome]:
@@ -169,7 +169,7 @@ class ChannelPublishing:
             return Outcome.NOT_SENT
         if not self.deliver(app, what):
             return Outcome.NOT_SENT
-        self._metrics.pushes += 1
+        self._metrics.pushes.add(app)
         return Outcome.SENT
 
     def _send_to(
@@ -184,7 +184,7 @@ class ChannelPublishing:
         sent, missed = nodes.send(app, what, found, reached > 0)
         if not (reached or sent):
             return Outcome.FAILED if missed else Outcome.NOT_SENT
-        self._metrics.pushes += 1
+        self._metrics.pushes.add(app)
         return Outcome.PARTLY if missed else Outcome.SENT
 
     def received(self, item: ToChannel) -> None:

@@ -224,7 +224,7 @@ class Messaging:
             if result.repeated:
                 self._metrics.stored_repeats += 1
             else:
-                self._metrics.stored += 1
+                self._metrics.stored.add(request.app)
             if request.done is not None and self.follower.is_behind(request.app, result.entry.id):
                 self.deliverer.settle_in_order(request, result)
                 if result.repeated:

@@ -192,7 +192,7 @@ class Pushes:
                 if outcome is _NOT_SENT:
                     # It counts as sent if no node is known to have missed it, even if no user is online.
                     outcome = _SENT
-                    self._metrics.pushes += 1
+                    self._metrics.pushes.add(app)
         finally:
             self._ids.settle(claim, outcome in ACCEPTED)
         return outcome
@@ -252,7 +252,7 @@ class LocalReach:
     def to_user(self, app: str, user: str, event: Event, device: str | None = None) -> Outcome:
         if not self._to_user(app, user, event, device):
             return _NOT_SENT
-        self._metrics.pushes += 1
+        self._metrics.pushes.add(app)
         return _SENT
 
     to_user_once = to_user  # no other node has accepted its id
@@ -272,7 +272,7 @@ class LocalReach:
             found.append(_SENT if user and to_user(app, user, event, device) else _NOT_SENT)
             if not len(found) % _YIELD_PUSHES:
                 serve_others()
-        self._metrics.pushes += found.count(_SENT)
+        self._metrics.pushes.add(app, found.count(_SENT))
         return found
 
     def to_each_once(self, app: str, pushes: Sequence[UserPush]) -> tuple[list[Outcome], Sequence[int]]:
@@ -292,7 +292,7 @@ class LocalReach:
             outcomes.append(_SENT if sent else _NOT_SENT)
             if not len(outcomes) % _YIELD_PUSHES:
                 serve_others()
-        self._metrics.pushes += outcomes.count(_SENT)
+        self._metrics.pushes.add(app, outcomes.count(_SENT))
         return outcomes, ()
 
     def to_app(
@@ -300,7 +300,7 @@ class LocalReach:
     ) -> Outcome:
         if not self._to_app(app, event, except_user, except_users):
             return _NOT_SENT
-        self._metrics.pushes += 1
+        self._metrics.pushes.add(app)
         return _SENT
 
 

@@ -164,7 +164,7 @@ class ClusterReach:
         failed = self._node_messages.broadcast(ToApp(app, except_user, event, except_users))
         if not here and failed == others:
             return Outcome.FAILED if failed else Outcome.NOT_SENT
-        self._metrics.pushes += 1
+        self._metrics.pushes.add(app)
         return Outcome.PARTLY if failed else Outcome.SENT
 
     # --- finding and sending --------------------------------------------------------------------------------
@@ -221,7 +221,7 @@ class ClusterReach:
                 return Outcome.NOT_SENT
             if self._routes.may_be_elsewhere(app, user):
                 self._reorder_guard.reached(app, user, self._origin, number)
-            self._metrics.pushes += 1
+            self._metrics.pushes.add(app)
             return Outcome.SENT
         epochs = {ref.epoch for ref in refs or () if device is None or ref.device == device}
         reached = failed = 0
@@ -238,7 +238,7 @@ class ClusterReach:
             reached += sent
             failed += not sent
         if reached:
-            self._metrics.pushes += 1
+            self._metrics.pushes.add(app)
             return Outcome.SENT
         if refs is None:  # also without peers: a node that starts meanwhile serves users by itself
             return Outcome.UNKNOWN

@@ -25,7 +25,7 @@ def node() -> Iterator[FakeNode]:
 
 def received(node: FakeNode) -> list[tuple[str, str, str]]:
     """(user, message id, text) of the absent, once all is told."""
-    until(lambda: node.webhooks.tally.waiting == 0 and not node.back_end.busy)
+    until(lambda: node.webhooks.tally.waiting.total() == 0 and not node.back_end.busy)
     return [(event["user"], event["message"], event["text"]) for event in node.back_end.events]
 
 

@@ -166,6 +166,18 @@ def test_closes_and_requests_are_distinguished_by_a_label() -> None:
     assert shown["imserver_http_requests_total", 'node="n",by="flask"'] == 3
 
 
+def test_apps_that_are_not_registered_are_one_label() -> None:
+    node = AnyNode(clustered=False)
+    for app, number in (("101", 2), ("a system", 3), ("another", 4)):
+        node.metrics.pushes.add(app, number)
+        node.metrics.login_refused("token", app)
+    shown = samples(render(node, "n"))
+    pushes = {labels: value for (name, labels), value in shown.items() if name == "imserver_pushes_total"}
+    assert pushes == {'node="n",app="101"': 2, 'node="n",app="other"': 7}
+    assert shown["imserver_logins_denied_total", 'node="n",app="other",reason="token"'] == 2
+    assert shown["imserver_logins_refused_total", 'node="n",app="101"'] == 1
+
+
 def test_a_distribution_adds_up_its_buckets() -> None:
     node = AnyNode(clustered=False)
     node.metrics.loop_lags = Histogram((0.01, 0.1))

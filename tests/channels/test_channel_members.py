@@ -125,7 +125,7 @@ def test_publications_arrive_in_their_order(harness: Harness, channels: Channels
     )
     assert outcomes == [Outcome.SENT, Outcome.SENT, Outcome.NOT_SENT] * 200
     assert texts(a) == [[str(n) for n in range(600) if n % 3 != 2]]
-    assert harness.metrics.pushes == 400
+    assert harness.metrics.pushes.total == 400
 
 
 def test_users_and_the_publishers_connection_are_left_out(harness: Harness, channels: Channels) -> None:

@@ -32,7 +32,7 @@ class Admitting:
 
     def refused(self, reason: LoginRefusal, app: str, user: str, peer: str, detail: str = "") -> None:
         self.reasons.append(reason)
-        self._metrics.login_refused(reason)
+        self._metrics.login_refused(reason, app)
 
     def began(self, connection: Connection, decision: LoginDecision) -> None:
         self.began_with.append((connection, decision))

@@ -293,7 +293,8 @@ def test_what_a_back_end_does_not_take_is_sent_again_until_it_does(
     assert again[1].time - again[0].time > 0.2, "with a pause"
     assert "webhook of 101" in one.log_text
     metrics = ask(one.http, request("/metrics")).body.decode()
-    assert 'imserver_webhook_failures_total{node="' in metrics
+    assert re.search(r'^imserver_webhook_failures_total\{[^}]*,app="101"\} [1-9]', metrics, re.MULTILINE)
+    assert re.search(r'^imserver_webhook_dropped_total\{[^}]*,app="101"\} 0$', metrics, re.MULTILINE)
 
 
 def test_the_last_events_are_sent_before_the_end(

@@ -94,7 +94,7 @@ def test_a_repeat_gets_the_first_answer_and_is_not_delivered() -> None:
         first = ann.send("bob", "hi", clientMsgID="x")
         again = ann.send("bob", "hi", clientMsgID="x")
         assert again == (200, {**first[1], "repeated": True})
-        assert (node.metrics.stored, node.metrics.stored_repeats) == (1, 1)
+        assert (node.metrics.stored.total, node.metrics.stored_repeats) == (1, 1)
         bob.settle()
         assert bob.texts() == ["hi"]
 
@@ -129,7 +129,7 @@ def test_a_message_found_stored_after_its_refusal_is_delivered_once() -> None:
         ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
         node.log.late = late = []
         assert ann.send("bob", "hi", clientMsgID="x") == (1008, None)
-        assert node.metrics.not_stored == node.metrics.stored == 0
+        assert node.metrics.not_stored == node.metrics.stored.total == 0
         node.log.late = None
         late.pop()(True)
         assert ann.send("bob", "hi", clientMsgID="x")[1] == {
@@ -140,7 +140,7 @@ def test_a_message_found_stored_after_its_refusal_is_delivered_once() -> None:
         }
         until(bob.pushed)
         assert (ann.texts(), bob.texts(), [each.id for each in node.stored]) == (["hi"], ["hi"], [1])
-        assert (node.metrics.stored, node.metrics.stored_repeats) == (1, 1)
+        assert (node.metrics.stored.total, node.metrics.stored_repeats) == (1, 1)
 
 
 @pytest.mark.parametrize(

@@ -147,7 +147,7 @@ def test_a_client_logs_in_is_pushed_to_and_goes(harness: Harness, http_server: s
     assert (
         node.core.network.gate.connections,
         node.core.node.metrics.handshakes,
-        node.core.node.metrics.logins,
+        node.core.node.metrics.logins.total,
     ) == (
         2,
         2,

@@ -51,7 +51,7 @@ def test_a_user_is_reached_from_every_node_by_one_question(nodes: Several, via: 
     assert nodes[via].pushes.to_user(NEWEST, UserPush("ann", msg_id, "hello")) == SENT
     assert len(nodes[via].registry.calls) == 1
     assert texts(nodes, ann, bob) == [["hello"], []]
-    assert [node.metrics.pushes for node in nodes.nodes.values()] == [int(via == 1), int(via == 2)]
+    assert [node.metrics.pushes.total for node in nodes.nodes.values()] == [int(via == 1), int(via == 2)]
 
 
 def test_only_the_newest_session_is_reached(nodes: Several) -> None:

@@ -16,7 +16,7 @@ def _build(core: Core) -> FeatureParts:
         core.cluster,
         core.identity.tenants,
         core.identity.logins,
-        core.node.metrics.count_login,
+        core.node.metrics.logins.add,
         core.config.hub.notice_members,
     )
     return FeatureParts(service, dialects={NAME: DialectParts(service.opened)}, ended=(service.ended,))

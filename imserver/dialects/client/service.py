@@ -78,7 +78,7 @@ class ClientService:
         cluster: ClusterServices,
         tenants: Tenants,
         logins: Logins,
-        count_login: Callable[[], None],
+        count_login: Callable[[str], None],
         notice_members: int,
     ) -> None:
         self._hub = sessions.hub
@@ -140,7 +140,7 @@ class ClientService:
     def _begin(self, app: str, connection: Connection, is_registered: bool) -> None:
         client_id = self._ids.id_of(self._ids.next_number())
         self._hub.join(self._hub.open(app, POLICY, is_registered), connection, client_id, "")
-        self._count_login()
+        self._count_login(app)
         connection.send(welcome(client_id))
 
     def ended(self, connection: Connection, _code: int) -> None:

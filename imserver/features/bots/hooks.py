@@ -206,7 +206,7 @@ class _Sender:
         if not 200 <= status < 300:
             is_final = 400 <= status < 500 and status not in MISCONFIGURED
             return self._failed(entry, f"it answered with status {status}", is_final)
-        hooks.tally.delivered += 1
+        hooks.tally.delivered[self.hook.app] += 1
         if not self._send_answer(entry, answer):
             return Failure("the lease has ended")
         self.window.take(entry.id)
@@ -214,9 +214,9 @@ class _Sender:
 
     def _failed(self, entry: Entry, problem: str, is_final: bool = False) -> Failure:
         """A request failed. After a refusal, and after a day, the entry is dropped."""
-        self._hooks.tally.failures += 1
+        self._hooks.tally.failures[self.hook.app] += 1
         if is_final or monotonic() - self.consumer.since > TRY_SECONDS:
-            self._hooks.tally.dropped += 1
+            self._hooks.tally.dropped[self.hook.app] += 1
             self._hooks.warn(self.hook.bot, f"an event was dropped: {problem}")
             self.window.take(entry.id)
             return Failure(problem, is_dead=True)

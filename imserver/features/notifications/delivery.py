@@ -117,7 +117,8 @@ class Deliveries:
         self.wants = wants
         self.requests_per_host = requests_per_host
         self.recent = recent
-        self.counts: Counter[tuple[Kind, str]] = Counter()
+        self.counts: Counter[tuple[str, Kind, str]] = Counter()
+        """(app, kind, result) → notifications."""
         """Kind of notification and result → their number."""
         self._hosts: dict[str, Host] = {}
         self._queues: dict[Pace, dict[str, None]] = {pace: {} for pace in PACES}
@@ -481,7 +482,7 @@ class Host:
             self._drop(one, "expired", result.problem)
         else:
             self._owner.recent.note(one, "later", result.problem)
-            self._owner.counts[one.kind, "later"] += 1
+            self._owner.counts[one.app, one.kind, "later"] += 1
             self._results.retry.append((one.id, int((steady_time() + pause) * 1000)))
         self._failures += 1
         if self._failures >= (self._owner.requests_per_host if self._is_fast else 1):
@@ -495,7 +496,7 @@ class Host:
 
     def _drop(self, one: Delivery, outcome: str, problem: str = "") -> None:
         self._owner.recent.note(one, outcome, problem)
-        self._owner.counts[one.kind, outcome] += 1
+        self._owner.counts[one.app, one.kind, outcome] += 1
         self._results.done.append(one.id)
 
     def _settle(self) -> None:

@@ -93,7 +93,7 @@ class Mails:
         self._wants = wants
         self._ask_once = ask_once
         self._is_banned = is_banned
-        self.counts: Counter[tuple[str, str]] = Counter()
+        self.counts: Counter[tuple[str, str, str]] = Counter()
         """(``mail``, result) → mails since the start."""
         self._next: dict[str, float] = {}
         """App → when the next mail is due, Unix milliseconds. An app that is not here is to be looked at."""
@@ -217,11 +217,11 @@ class Mails:
             if problem.is_temporary and (later := self._next_try(app, due.user, now)):
                 self._settle(app, due, replace(due, due=later), later)
                 return
-            self.counts[MAIL, "refused"] += 1
+            self.counts[app, MAIL, "refused"] += 1
             self._refused(app, due.user, problem)
             events = []
         else:
-            self.counts[MAIL, "taken"] += 1
+            self.counts[app, MAIL, "taken"] += 1
             log.info("app %s: the account %s was sent a digest", app, due.user)
             events = self._events(app, due.user)
         self._settle(app, due, MailDue(due.user, 0, now, entry, marks), following, events)

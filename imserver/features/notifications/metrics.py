@@ -8,8 +8,8 @@ from imserver.features.notifications.parts import NotificationParts, notificatio
 from imserver.plugin.metrics import Metric
 
 
-def _by_kind(parts: NotificationParts) -> dict[tuple[str, str], int]:
-    """(kind, result) → notifications and mails."""
+def _by_kind(parts: NotificationParts) -> dict[tuple[str, str, str], int]:
+    """(app, kind, result) → notifications and mails."""
     return {**dict(parts.deliveries.counts.items()), **parts.mails.counts}
 
 
@@ -19,12 +19,13 @@ METRICS: Final[tuple[Metric, ...]] = (
         "counter",
         "Notifications by kind, and what became of them",
         lambda node: _by_kind(notifications_of(node)),
-        label="kind result",
+        label="app kind result",
     ),
     Metric(
         "imserver_notifications_lost_total",
         "counter",
         "Users for whom the notification of a push could not be stored",
         lambda node: notifications_of(node).pushes.lost,
+        label="app",
     ),
 )

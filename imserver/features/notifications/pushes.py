@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from base64 import urlsafe_b64encode
+from collections import Counter
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from secrets import token_bytes
@@ -54,8 +55,8 @@ class PushNotifications:
         self._rows = rows
         self._wake = wake
         self._rules = rules
-        self.lost = 0
-        """Users for whom the notification of a push could not be stored."""
+        self.lost: Counter[str] = Counter()
+        """App → users for whom the notification of a push could not be stored."""
 
     def absent(self, app: str, pushes: Sequence[tuple[str, Event]]) -> None:
         """(user, push) for users who are offline. Switches if a push has ``notify``. Never raises
@@ -74,7 +75,7 @@ class PushNotifications:
                 self._rows.add_deliveries(deliveries)
                 self._wake()
         except StorageUnavailable as error:
-            self.lost += len(wanted)
+            self.lost[app] += len(wanted)
             _lost(error)
 
     def _deliveries(

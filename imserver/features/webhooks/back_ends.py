@@ -7,6 +7,7 @@ kind of request.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from time import time
 from typing import Annotated, Any, Final, TypeVar, get_args
@@ -87,8 +88,8 @@ class BackEndRequests:
         self._asking = {call: Asking(outgoing, f"back_ends.{call}") for call in get_args(BackEndCall)}
         self.hooks: dict[str, BackEndHook] = {}
         """App → its hook. Do not change it."""
-        self.asked = 0
-        self.failed = 0
+        self.asked: Counter[str] = Counter()
+        self.failed: Counter[str] = Counter()
         """Without a valid answer in time."""
 
     def set(
@@ -108,6 +109,7 @@ class BackEndRequests:
             self._authorise.pop(app, None)
         else:
             self._authorise[app] = authorise
+            self.authoriser.undecided[app] += 0  # a metric that begins with its first event shows no increase
         if is_ready:
             self._ready.add(app)
         else:
@@ -166,7 +168,7 @@ class BackEndRequests:
         Raises :class:`BackEndUnavailable` and :class:`BackEndRefused`.
         """
         asking, hook = self._asking[call], self.hooks.get(app)
-        self.asked += 1
+        self.asked[app] += 1
         try:
             if hook is None or call not in hook.urls:
                 raise Unreachable("it is not set")
@@ -178,7 +180,7 @@ class BackEndRequests:
             finally:
                 asking.finished(app)
         except Unreachable as problem:
-            self.failed += 1
+            self.failed[app] += 1
             asking.warn(app, problem)
             raise BackEndUnavailable(str(problem)) from None
         if answer.disconnect is not None:

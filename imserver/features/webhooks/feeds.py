@@ -231,9 +231,9 @@ class Feeds:
                     self._changed.set()
 
     @property
-    def backlog(self) -> int:
-        """Entries and events that this node has to deliver to receivers, as far as it is known."""
-        return sum(feed.count for feed in self.feeds.values() if feed.receiver.url)
+    def backlog(self) -> dict[str, int]:
+        """App → entries and events that this node has to deliver to its receiver, as far as it is known."""
+        return {app: feed.count for app, feed in self.feeds.items() if feed.receiver.url}
 
     def came_online(self, app: str, user: str) -> None:
         """A user has logged in, so absences may be reported again. Never switches."""
@@ -414,7 +414,7 @@ class Feeds:
         return problem
 
     def _succeeded(self, feed: Feed, count: int) -> None:
-        self._tally.delivered += count
+        self._tally.delivered[feed.app] += count
         if feed.sender is not None and feed.sender.failures:
             log.info("webhook of %s: the back end answers again", feed.app)
 
@@ -422,7 +422,7 @@ class Feeds:
         """A request failed. Its events are sent one by one, moved to the dead ones, or tried again: after an
         hour every five minutes, but every two seconds while the receiver refuses connections."""
         assert feed.sender is not None
-        self._tally.failures += 1
+        self._tally.failures[feed.app] += 1
         failures = feed.sender.failures + 1
         if failures == 1:
             log.warning("webhook of %s: %s; trying again", feed.app, problem.text)
@@ -506,7 +506,7 @@ class Feeds:
                 problem = self._post(feed, [Outbound(row.event, row.user, now, row.body)], token_hex(16))
                 if problem is None:
                     self.events.end_retry(row)
-                    self._tally.delivered += 1
+                    self._tally.delivered[feed.app] += 1
                 elif not problem.status:
                     return
                 else:
@@ -514,7 +514,7 @@ class Feeds:
             feed.waiting = self.events.waiting_users(feed.app)
 
     def _put_off(self, feed: Feed, row: RetryRow, now: int) -> None:
-        self._tally.failures += 1
+        self._tally.failures[feed.app] += 1
         if self.events.put_off(row, now, min(2 ** min(row.attempts, 10), MAX_RETRY_SECONDS)):
             log.error("webhook of %s: event %s is dead after three days", feed.app, row.event)
 

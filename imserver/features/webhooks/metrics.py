@@ -43,7 +43,7 @@ def _read(path: str) -> Callable[[Any], Any]:
 
 def _counters(prefix: str, path: str, helps: Mapping[str, str]) -> Iterator[Metric]:
     for name, help_ in helps.items():
-        yield Metric(f"{prefix}_{name}_total", "counter", help_, _read(f"{path}.{name}"))
+        yield Metric(f"{prefix}_{name}_total", "counter", help_, _read(f"{path}.{name}"), "app")
 
 
 METRICS: Final = (
@@ -52,11 +52,12 @@ METRICS: Final = (
         "gauge",
         "Events that wait to be sent to back ends and bots",
         _read("tally.waiting"),
+        "app",
     ),
     Metric(
         "imserver_webhook_waiting_bytes",
         "gauge",
-        "Bytes of these events",
+        "Bytes of these events, of all apps",
         _read("tally.waiting_bytes"),
     ),
     Metric(
@@ -64,6 +65,7 @@ METRICS: Final = (
         "gauge",
         "Durable events, and entries of logs, that this node has to deliver",
         _read("feeds.backlog"),
+        "app",
     ),
     *_counters("imserver_webhook", "tally", _EVENTS),
     *_counters("imserver_authorise", "back_ends.authoriser", _AUTHORISE),

@@ -42,12 +42,12 @@ _LOG_SECONDS: Final = 10.0
 
 
 class WebhookCounts(Struct):
-    """Counts of all apps together. ``waiting`` and ``waiting_bytes`` are as of now."""
+    """Counts by app; ``waiting_bytes``: of all apps. ``waiting`` and ``waiting_bytes`` are as of now."""
 
-    delivered: int = 0
-    failures: int = 0
-    dropped: int = 0
-    waiting: int = 0
+    delivered: Counter[str] = msgspec.field(default_factory=Counter)
+    failures: Counter[str] = msgspec.field(default_factory=Counter)
+    dropped: Counter[str] = msgspec.field(default_factory=Counter)
+    waiting: Counter[str] = msgspec.field(default_factory=Counter)
     waiting_bytes: int = 0
 
 
@@ -100,6 +100,9 @@ class WebhookQueue:
         self._outgoing = outgoing
         self._answers = answers
         self._tally = tally
+        # A metric that begins with its first event shows no increase.
+        for counts in (tally.delivered, tally.failures, tally.dropped, tally.waiting):
+            counts[receiver.app] += 0
         self._waiting: deque[bytes] = deque()
         self._sent = 0
         """The number of events in the request that is under way."""
@@ -121,7 +124,7 @@ class WebhookQueue:
             self._drop(1, "too much of other apps waits")
             return
         self._waiting.append(event)
-        tally.waiting += 1
+        tally.waiting[self.receiver.app] += 1
         tally.waiting_bytes += len(event)
         self._consumer.wake()
 
@@ -153,12 +156,12 @@ class WebhookQueue:
 
     def _take(self) -> bytes:
         event = self._waiting.popleft()
-        self._tally.waiting -= 1
+        self._tally.waiting[self.receiver.app] -= 1
         self._tally.waiting_bytes -= len(event)
         return event
 
     def _drop(self, count: int, why: str) -> None:
-        self._tally.dropped += count
+        self._tally.dropped[self.receiver.app] += count
         self._unlogged += count
         now = monotonic()
         if not self._logged_at or now - self._logged_at > _LOG_SECONDS:
@@ -191,12 +194,12 @@ class WebhookQueue:
             problem = str(error)
         self._answers.note(app, status, problem, began, batch.count)
         if not problem:
-            self._tally.delivered += batch.count
+            self._tally.delivered[app] += batch.count
             self._sent = 0
             if self.failing:
                 log.info("webhook of %s: the back end answers again", app)
             return None
-        self._tally.failures += 1
+        self._tally.failures[app] += 1
         if not self.failing:
             log.warning("webhook of %s: %s; trying again", app, problem)
         if monotonic() - self._consumer.since <= REPEAT_SECONDS:
@@ -286,13 +289,13 @@ _NO: Final = LoginAnswer()
 
 
 class Authoriser:
-    """Asks back ends about logins. Owner of the counters."""
+    """Asks back ends about logins. Owner of the counters, each by app."""
 
     def __init__(self, outgoing: Outgoing) -> None:
         self._asking = Asking(outgoing, "authorise_url")
-        self.asked = 0
-        self.refused = 0
-        self.undecided = 0
+        self.asked: Counter[str] = Counter()
+        self.refused: Counter[str] = Counter()
+        self.undecided: Counter[str] = Counter()
         """Without a valid answer in time."""
 
     def ask(self, where: AuthoriseHook, facts: Mapping[str, Any]) -> LoginAnswer | None:
@@ -300,7 +303,7 @@ class Authoriser:
 
         Status 2xx with ``{"allow": true}`` allows the login; ``{"allow": false}``, 401 or 403 refuse it.
         """
-        self.asked += 1
+        self.asked[where.app] += 1
         asking, answer = self._asking, None
         if asking.waiting[where.app] >= MAX_WAITING:
             asking.warn(where.app, f"{MAX_WAITING} logins are already waiting")
@@ -312,8 +315,10 @@ class Authoriser:
                 asking.warn(where.app, problem)
             finally:
                 asking.finished(where.app)
-        self.undecided += answer is None
-        self.refused += answer is not None and not answer.allow
+        if answer is None:
+            self.undecided[where.app] += 1
+        elif not answer.allow:
+            self.refused[where.app] += 1
         return answer
 
     def _ask(self, where: AuthoriseHook, body: bytes) -> LoginAnswer:

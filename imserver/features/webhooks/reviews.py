@@ -113,10 +113,10 @@ class ReviewRequests:
         self._bytes: Counter[str] = Counter()
         self._lanes: dict[Connection, deque[_Question]] = {}
         """Connection → its messages that wait, in their order."""
-        self.asked = 0
-        self.replaced = 0
-        self.rejected = 0
-        self.undecided = 0
+        self.asked: Counter[str] = Counter()
+        self.replaced: Counter[str] = Counter()
+        self.rejected: Counter[str] = Counter()
+        self.undecided: Counter[str] = Counter()
         """Without a valid answer in time."""
 
     def set(self, app: str, hook: ReviewHook | None) -> None:
@@ -125,6 +125,7 @@ class ReviewRequests:
             self.apps.pop(app, None)
         else:
             self.apps[app] = hook
+            self.undecided[app] += 0  # a metric that begins with its first event shows no increase
 
     def decide(self, app: str, facts: Mapping[str, Any]) -> ReviewDecision:
         """Ask about a message and wait for the decision. Switches."""
@@ -146,9 +147,9 @@ class ReviewRequests:
         hook = self.apps[app]
         question = _Question(facts, then, connection)
         if connection is not None and not self._queue(question, connection):
-            self.undecided += 1
+            self.undecided[app] += 1
             return
-        self.asked += 1
+        self.asked[app] += 1
         if problem := self._objection(hook, question):
             self._asking.warn(app, problem)
             self._fail(hook, question)
@@ -216,8 +217,8 @@ class ReviewRequests:
             if decision is None:
                 self._fail(hook, question)
             else:
-                self.replaced += decision.action == "replace"
-                self.rejected += decision.action == "reject"
+                self.replaced[hook.app] += decision.action == "replace"
+                self.rejected[hook.app] += decision.action == "reject"
                 self._decide(question, decision)
 
     def _decisions(self, batch: _Batch) -> list[ReviewDecision | None]:
@@ -260,7 +261,7 @@ class ReviewRequests:
     # --- decisions ------------------------------------------------------------------------------------------
 
     def _fail(self, hook: ReviewHook, question: _Question) -> None:
-        self.undecided += 1
+        self.undecided[hook.app] += 1
         self._decide(question, _ALLOWED if hook.allows_failure else _UNDECIDED)
 
     def _decide(self, question: _Question, decision: ReviewDecision) -> None:

@@ -88,7 +88,7 @@ class ClientHarness(Harness):
             SimpleNamespace(queries=self.queries),  # type: ignore[arg-type]
             self.directory,
             self.directory,
-            self.metrics.count_login,
+            self.metrics.logins.add,
             notice_members,
         )
         self.connections._queries = self.queries
@@ -127,7 +127,7 @@ def test_a_client_is_a_user_of_its_system_under_its_own_id(harness: ClientHarnes
     assert harness.connections.id_of(connection) == client_id
     assert harness.connections.find("system:other", client_id) is None
     assert harness.directory.began_with == [connection]
-    assert harness.metrics.logins == 1
+    assert harness.metrics.logins.total == 1
 
 
 def test_a_system_is_resolved_as_an_alias(harness: ClientHarness) -> None:

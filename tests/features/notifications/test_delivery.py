@@ -61,7 +61,7 @@ class Bench:
         self.until(lambda: not self.rows.waiting)
 
     def count(self, result: str) -> int:
-        return sum(number for (_, of), number in self.deliveries.counts.items() if of == result)
+        return sum(number for (_, _, of), number in self.deliveries.counts.items() if of == result)
 
 
 @pytest.fixture(autouse=True)
@@ -87,7 +87,7 @@ class TestSending:
         bench.all_gone()
         assert sorted(bench.push.urls) == sorted(f"{URL}{number}" for number in range(250))
         assert bench.push.at_once == {"push.example": 4}
-        assert bench.deliveries.counts == {("message", "taken"): 250}
+        assert bench.deliveries.counts == {("shop", "message", "taken"): 250}
         assert bench.rows.looks <= 5
         assert bench.rows.settled <= 5
 
@@ -258,7 +258,7 @@ class TestFailures:
         bench.push.answer = answer
         bench.rows.add(URL)
         bench.all_gone()
-        assert bench.deliveries.counts == {("message", "later"): 3, ("message", "taken"): 1}
+        assert bench.deliveries.counts == {("shop", "message", "later"): 3, ("shop", "message", "taken"): 1}
         assert times[-1] - times[0] > 0.01
 
     def test_it_is_dropped_after_its_time_to_live(

@@ -84,7 +84,7 @@ def test_events_are_sent_in_their_order_and_together(one: One) -> None:
     one.finish()
     assert one.received() == list(range(250))
     assert [len(post.json["events"]) for post in one.back_end.posts] == [100, 100, 50]
-    assert (one.tally.delivered, one.tally.waiting, one.tally.waiting_bytes) == (250, 0, 0)
+    assert (one.tally.delivered.total(), one.tally.waiting.total(), one.tally.waiting_bytes) == (250, 0, 0)
 
 
 def test_a_batch_is_bounded_in_bytes_but_for_a_single_event(one: One) -> None:
@@ -106,7 +106,7 @@ def test_what_fails_is_sent_again_unchanged_and_before_what_comes_later(one: One
     assert len({post.delivery for post in one.back_end.posts[:5]}) == 1
     assert len({post.body for post in one.back_end.posts[:5]}) == 1
     assert one.back_end.posts[5].delivery != one.back_end.posts[0].delivery
-    assert (one.tally.delivered, one.tally.failures, one.tally.dropped) == (2, 4, 0)
+    assert (one.tally.delivered.total(), one.tally.failures.total(), one.tally.dropped.total()) == (2, 4, 0)
 
 
 def test_a_back_end_that_refuses_connections_is_tried_every_two_seconds(one: One, sleeper: Sleeper) -> None:
@@ -141,8 +141,8 @@ def test_a_batch_that_is_never_taken_is_dropped_logged_and_counted(
     with caplog.at_level(logging.WARNING):
         one.finish()
     assert one.received()[-1] == 2
-    assert one.received().count(1) == one.tally.failures > 5
-    assert (one.tally.delivered, one.tally.dropped) == (1, 1)
+    assert one.received().count(1) == one.tally.failures.total() > 5
+    assert (one.tally.delivered.total(), one.tally.dropped.total()) == (1, 1)
     assert sum(sleeper.pauses) >= module.REPEAT_SECONDS
     assert "1 events were dropped" in caplog.text
     assert "101" in caplog.text
@@ -158,11 +158,11 @@ def test_of_too_many_the_oldest_are_dropped(
     until(lambda: one.back_end.posts)
     with caplog.at_level(logging.WARNING):
         one.add(*range(1, 8))
-    assert one.tally.waiting == 3
+    assert one.tally.waiting.total() == 3
     one.back_end.open.set()
     one.finish()
     assert one.received() == [0, 5, 6, 7]
-    assert (one.tally.delivered, one.tally.dropped) == (4, 4)
+    assert (one.tally.delivered.total(), one.tally.dropped.total()) == (4, 4)
     assert "dropped" in caplog.text
 
 
@@ -175,9 +175,9 @@ def test_what_waits_of_all_apps_is_bounded_in_bytes(one: One, monkeypatch: pytes
     until(lambda: len(one.back_end.posts) == 2)
     one.add(*range(1, 9))
     assert one.tally.waiting_bytes <= 50
-    dropped = one.tally.dropped
+    dropped = one.tally.dropped.total()
     one.add(1, queue=other)
-    assert one.tally.dropped == dropped + 1, "the other app has nothing of its own to give way"
+    assert one.tally.dropped.total() == dropped + 1, "the other app has nothing of its own to give way"
     assert one.tally.waiting_bytes <= 50
     one.back_end.open.set()
     one.finish()
@@ -207,7 +207,7 @@ def test_what_is_left_at_the_end_is_counted_as_dropped(one: One, caplog: pytest.
     with caplog.at_level(logging.WARNING):
         one.queue.stop()
     assert not one.queue.busy
-    assert (one.tally.dropped, one.tally.waiting, one.tally.waiting_bytes) == (3, 0, 0)
+    assert (one.tally.dropped.total(), one.tally.waiting.total(), one.tally.waiting_bytes) == (3, 0, 0)
     assert "3 events were dropped: the node stops" in caplog.text
 
 
