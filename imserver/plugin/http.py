@@ -6,7 +6,6 @@ from imserver.http.field import AccountApp, Acting, ActingPage, NextCursor, Page
 from imserver.http.form import BadBody, app_of_rooms, read_cursor, room_id
 from imserver.http.operation import Header, Refusals, Resource, one_of, refuse
 from imserver.http.reply import PROBLEM, ApiProblem, BatchAnswers, RequestRefused, stream_head, stream_refused
-from imserver.http.views import as_request, to_response
 from imserver.http.wire import page_and_cursor
 from imserver.transport.exchange import HttpRequest, HttpResponse
 
@@ -31,7 +30,6 @@ __all__ = [
     "Route",
     "about",
     "app_of_rooms",
-    "as_request",
     "one_of",
     "page_and_cursor",
     "read_cursor",
@@ -39,5 +37,4 @@ __all__ = [
     "room_id",
     "stream_head",
     "stream_refused",
-    "to_response",
 ]

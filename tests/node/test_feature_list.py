@@ -179,6 +179,17 @@ def test_what_a_node_refuses_follows_from_the_settings_of_absent_features() -> N
     assert done.stdout.splitlines() == ["True True False", "[]"]
 
 
+def test_the_features_of_a_node_load_neither_flask_nor_the_table_of_metrics() -> None:
+    """They load with the first request that needs them: 7 MB of a node's memory."""
+    code = (
+        "import sys; from imserver.config.settings import Config; import imserver.node.feature_list as own;"
+        "own.load_features(Config());"
+        "print([name for name in ('flask', 'imserver.metric_table') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == "[]\n"
+
+
 @pytest.mark.parametrize("name", [name for name, row in FEATURE_OF.items() if "messages?" in row.uses])
 def test_what_can_do_without_stored_messages_does_not_import_them(name: str) -> None:
     (package,) = (each for each in feature_list.FEATURES if each.endswith(f".{name}"))

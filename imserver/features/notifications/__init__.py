@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from imserver.features.notifications import api, token_api
 from imserver.features.notifications.parts import build
@@ -11,7 +11,9 @@ from imserver.features.notifications.problems import PROBLEMS
 from imserver.features.notifications.settings import SETTINGS
 from imserver.features.notifications.tables import TABLES
 from imserver.plugin import Feature
-from imserver.plugin.metrics import Metric
+
+if TYPE_CHECKING:
+    from imserver.plugin.metrics import Metric
 
 _COMMANDS: Final = "imserver.features.notifications.command"
 

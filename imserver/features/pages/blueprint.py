@@ -35,9 +35,10 @@ from imserver.features.pages.visitors import (
     requested_language,
 )
 from imserver.plugin.errors import HttpProblem, Problems, Unavailable
-from imserver.plugin.http import HttpResponse, as_request, to_response
+from imserver.plugin.http import HttpResponse
 from imserver.plugin.identity import Needs, Principal
 from imserver.plugin.services import Core
+from imserver.plugin.views import as_request, to_response
 
 if TYPE_CHECKING:
     from imserver.features.pages.reference import Reference

@@ -29,8 +29,8 @@ from imserver.plugin.http import (
     Call,
     HttpRequest,
     HttpResponse,
-    to_response,
 )
+from imserver.plugin.views import to_response
 
 EXTENSIONS: Final = "creation,creation-with-upload,expiration,termination,checksum"
 MAX_METADATA: Final = 4096

@@ -32,9 +32,8 @@ from imserver.plugin.http import (
     HttpRequest,
     HttpResponse,
     RequestRefused,
-    as_request,
-    to_response,
 )
+from imserver.plugin.views import as_request, to_response
 
 _RETRY_AFTER: Final = ("Retry-After", "2")
 _OWN_RANGE: Final = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
