@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from functools import partial
 from itertools import accumulate
 from operator import attrgetter
+from shutil import disk_usage
 from typing import Any, Final, Literal
 
 from msgspec import Struct
@@ -169,6 +170,16 @@ def _denials(core: Any) -> dict[tuple[str, str], int]:
     return {(app, reason): number for reason, counts in denials for app, number in counts.items()}
 
 
+def _disks(core: Any, field: str) -> dict[str, int]:
+    """Folder → bytes of its disk."""
+    folders = {"data": core.config.server.data_dir}
+    if core.config.app.log_file:
+        folders["log"] = os.path.dirname(core.config.app.log_file) or "."
+    return {
+        name: getattr(disk_usage(folder), field) for name, folder in folders.items() if os.path.isdir(folder)
+    }
+
+
 def _requests(core: Any) -> dict[str, int]:
     counted = core.node.metrics
     return {"front": counted.http_fast, "flask": counted.http_handed_over, "nobody": counted.http_refused}
@@ -192,6 +203,13 @@ _PROCESS = (
         "Resident memory; memory that forked nodes share is counted in each",
         lambda _: resident_bytes(),
     ),
+    gauge(
+        "imserver_disk_free_bytes",
+        "Bytes that are free on the disk of the data folder, and of the log file",
+        lambda core: _disks(core, "free"),
+        "folder",
+    ),
+    gauge("imserver_disk_bytes", "Bytes of this disk", lambda core: _disks(core, "total"), "folder"),
     histogram(
         "imserver_loop_lag_seconds",
         "Delay of the event loop at the tick of each second",

@@ -95,11 +95,12 @@ def cannot_listen(host: str, port: int, error: OSError) -> StartError:
     """The error of an address that is not available; on Linux with the process that listens on the port, if
     this user may see it."""
     text = f"cannot listen on {host}:{port}: {error.strerror or error}"
-    pid = _listening_process(port) if error.errno == errno.EADDRINUSE else None
+    pid = listening_process(port) if error.errno == errno.EADDRINUSE else None
     return StartError(f"{text}, by the process {pid}" if pid else text)
 
 
-def _listening_process(port: int) -> int | None:
+def listening_process(port: int) -> int | None:
+    """A process that listens on a port, if this user may see it; only on Linux."""
     sockets = set()
     for table in ("tcp", "tcp6"):
         with suppress(OSError):
@@ -112,6 +113,17 @@ def _listening_process(port: int) -> int | None:
             if os.readlink(file) in sockets:
                 return int(file.parts[2])
     return None
+
+
+def belongs_to(pid: int, owner: int) -> bool:
+    """Whether a process is ``owner`` or a descendant of it; only on Linux."""
+    while pid > 1 and pid != owner:
+        try:
+            # The name of the program, in brackets, may have spaces. The parent is the second field behind it.
+            pid = int(Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[1])
+        except OSError:
+            return False
+    return pid == owner > 1
 
 
 def plan_processes(config: Config) -> tuple[Config, str]:
@@ -202,6 +214,14 @@ class DataDirectory:
                 + (", which is not a node of a cluster" if self._shared else "")
             )
         self._lock = lock
+
+    def owner(self) -> int:
+        """The process that has taken the lock first, which may have crashed; 0: there is none."""
+        try:
+            text = (self.path / "lock").read_text("ascii").strip()
+        except (OSError, ValueError):
+            return 0
+        return int(text) if text.isdecimal() else 0
 
     def stop(self) -> None:
         """Release the lock."""

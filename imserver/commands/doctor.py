@@ -10,7 +10,9 @@ import socket
 import ssl
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from errno import EADDRINUSE
 from functools import partial
+from http.client import OK, HTTPConnection, HTTPException
 from importlib import import_module
 from itertools import chain
 from pathlib import Path
@@ -21,6 +23,7 @@ from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 import click
+import msgspec
 from msgspec import Struct
 
 from imserver.cluster.redis.connection import address_of, connection_to
@@ -31,7 +34,14 @@ from imserver.errors import StartError
 from imserver.node.feature_list import load_features, offered
 from imserver.offline import load_settings, opened, settings_options
 from imserver.plugin.feature import Feature
-from imserver.process import SPARE_FILES_OF_A_CLUSTER, cores, plan_processes
+from imserver.process import (
+    SPARE_FILES_OF_A_CLUSTER,
+    DataDirectory,
+    belongs_to,
+    cores,
+    listening_process,
+    plan_processes,
+)
 from imserver.storage.address import database_address
 from imserver.storage.engines import probe
 from imserver.storage.statements import PooledStatements
@@ -58,6 +68,8 @@ _TIMEX_BYTES: Final = 512
 _TIME_ERROR: Final = 5
 """The result of adjtimex while no service steers the clock."""
 _DAY: Final = 86_400
+_LOOPBACK: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
+"""An address on which a server listens → one on which this machine reaches it."""
 
 
 class Finding(Struct, frozen=True):
@@ -150,7 +162,7 @@ def _listen_queues(config: Config) -> Findings:
 
 
 def _ports(config: Config) -> Findings:
-    listeners = _listeners(config)
+    listeners, own = _listeners(config), DataDirectory(config.server.data_dir).owner()
     try:
         check_ports(plan_processes(config)[0])
     except StartError as error:
@@ -171,6 +183,9 @@ def _ports(config: Config) -> Findings:
             try:
                 socket.create_server((host, port), family=_family(host)).close()
             except OSError as error:
+                if error.errno == EADDRINUSE and belongs_to(listening_process(port) or 0, own):
+                    yield Finding("ok", where, f"the server of this data folder listens (pid {own})")
+                    break
                 yield Finding(
                     "warn",
                     where,
@@ -194,6 +209,56 @@ def _ports(config: Config) -> Findings:
         f"an outgoing connection may take {_list(inside)} before the server starts",
         _sysctl("net.ipv4.ip_local_reserved_ports", _list(sorted({*everything, *reserved}))),
     )
+
+
+def _server(config: Config) -> Findings:
+    """The running server of these settings: its version, and whether it is ready."""
+    own, port = DataDirectory(config.server.data_dir).owner(), config.app.http_port
+    if not port or not belongs_to(listening_process(port) or 0, own):
+        return
+    host = _LOOPBACK.get(config.server.host, config.server.host)
+    try:
+        status, answer = _get(host, port, "/ready", "")
+        version = _version(config, host, port)
+    except (OSError, ValueError) as error:
+        yield Finding(
+            "fail",
+            "server",
+            f"runs (pid {own}), and does not answer: {error}",
+            "its loop is blocked, or this machine has no time for it",
+            f"kill -USR2 {own}  # writes the stacks of all greenlets to the log",
+        )
+        return
+    yield _finding(
+        status != OK,
+        "server",
+        f"{version} runs (pid {own}) and is {answer.get('status', f'at status {status}')}",
+        f"/ready says: {answer.get('reason', '')}",
+        "see the finding about it, or the log of the server",
+    )
+
+
+def _version(config: Config, host: str, port: int) -> str:
+    """The version of the running server, which it tells whoever has a key for everything."""
+    keys = [each.key for each in config.api.keys if "admin" in each.scopes and not each.apps]
+    key = os.environ.get("IMSERVER_KEY", "") or next(iter(keys), "")
+    status, answer = _get(host, port, "/system/state?detail=true", key)
+    data = answer.get("data") if status == OK else None
+    version = data.get("version", "") if isinstance(data, dict) else ""
+    return f"imserver {version}" if version else "a server (for its version, set IMSERVER_KEY)"
+
+
+def _get(host: str, port: int, path: str, key: str) -> tuple[int, dict[str, Any]]:
+    """Status and answer of a request to the server. Raises OSError and ValueError."""
+    connection = HTTPConnection(host, port, timeout=PROBE_SECONDS)
+    try:
+        connection.request("GET", path, headers={"Authorization": f"Bearer {key}"} if key else {})
+        answer = connection.getresponse()
+        return answer.status, msgspec.json.decode(answer.read() or b"{}", type=dict[str, Any])
+    except HTTPException:  # its text may have bytes that a terminal obeys
+        raise ValueError("the answer is not HTTP") from None
+    finally:
+        connection.close()
 
 
 def _listeners(config: Config) -> list[tuple[str, str, Sequence[int]]]:
@@ -544,6 +609,7 @@ CHECKS: Final[tuple[Callable[[Config], Findings], ...]] = (
     _processes,
     _listen_queues,
     _ports,
+    _server,
     _socket_memory,
     _disk,
     _synchronised,

@@ -37,6 +37,9 @@ class AnyNode:
     def __init__(self, clustered: bool) -> None:
         self.metrics = Metrics()
         self.started_at = 1.5
+        self.config = SimpleNamespace(
+            server=SimpleNamespace(data_dir="/"), app=SimpleNamespace(log_file="/log")
+        )
         self.poller = SimpleNamespace(count=1, ready=[])
         self.context = SimpleNamespace(connections={1, 2, 3})
         self.gate = SimpleNamespace(limit=100)
@@ -155,6 +158,13 @@ def test_sessions_count_each_of_a_user_with_several() -> None:
     shown = samples(render(AnyNode(clustered=False), "n"))
     assert shown["imserver_users", 'node="n",app="101"'] == 2
     assert shown["imserver_sessions", 'node="n",app="101"'] == 3
+
+
+def test_the_disks_of_the_data_folder_and_the_log_are_measured() -> None:
+    shown = samples(render(AnyNode(clustered=False), "n"))
+    for folder in ("data", "log"):
+        free = shown["imserver_disk_free_bytes", f'node="n",folder="{folder}"']
+        assert 0 <= free <= shown["imserver_disk_bytes", f'node="n",folder="{folder}"']
 
 
 def test_closes_and_requests_are_distinguished_by_a_label() -> None:

@@ -2,8 +2,11 @@
 
 import errno
 import os
+import re
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +16,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from imserver import __version__
 from imserver.commands import doctor
 from imserver.config.settings import (
     AppSettings,
@@ -36,7 +40,7 @@ from imserver.storage.store import Store
 from tests.features import sections
 from tests.integration.test_webhooks import certificate_of_loopback
 from tests.ports import free_ports
-from tests.support import run_cli
+from tests.support import clean_environment, run_cli
 
 
 def by_name(config: Config) -> dict[str, doctor.Finding]:
@@ -286,6 +290,36 @@ def test_certificates_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     # It expires within the hour.
     assert found.level == ("warn" if trusted else "fail")
     assert ("0 more days" if trusted else "verify failed") in found.found
+
+
+def test_its_own_running_server_is_no_stranger_on_its_ports(tmp_path: Path) -> None:
+    file = tmp_path / "im.yaml"
+    key = "a key of an operator who sees all"
+    ports = free_ports(2)
+    file.write_text(
+        f"app: {{http_port: {ports}, websocket_port: {ports + 1}}}\n"
+        f"server: {{data_dir: {tmp_path}/data, host: 127.0.0.1}}\n"
+        f"api: {{keys: [{{key: '{key}', scopes: [admin]}}]}}\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-m", "imserver", "serve", "-c", str(file)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=clean_environment(),
+    ) as server:
+        try:
+            assert server.stdout is not None
+            next(line for line in server.stdout if f":{ports + 1}" in line)
+            done = run_cli("doctor", "-c", str(file))
+        finally:
+            server.terminate()
+    for name in ("http_port", "websocket_port"):
+        assert re.search(
+            rf"^ok    app\.{name} \d+: the server of this data folder listens", done.stdout, re.M
+        )
+    running = f"ok    server: imserver {__version__} runs (pid {server.pid}) and is ready"
+    assert running in done.stdout.splitlines()
 
 
 def test_the_command_prints_and_fails_where_a_check_fails(tmp_path: Path) -> None:

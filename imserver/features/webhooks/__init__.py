@@ -40,4 +40,12 @@ FEATURE = Feature(
             "List or replay events that a webhook refused.",
         )
     },
+    doctor={
+        "--webhook": (
+            "imserver.features.webhooks.trial",
+            "webhook",
+            "Send a test event to the back end of an app.",
+            "APP",
+        )
+    },
 )
