@@ -351,9 +351,10 @@ class Unavailable(ImserverError):
 
 
 class StorageUnavailable(Unavailable):
-    """The database does not answer in time."""
+    """The database does not answer in time. ``until``: when to try again, in Unix seconds; 0: soon."""
 
     problem = Problems.STORAGE_UNAVAILABLE
+    until: int = 0
 
 
 class ReviewUnavailable(StorageUnavailable):
@@ -364,6 +365,16 @@ class ReviewUnavailable(StorageUnavailable):
 
 class TooManyMessages(StorageUnavailable):
     """A user with a rate (:class:`imserver.auth.rates.SenderRates`) has sent too many; one was not stored."""
+
+
+class QuotaSpent(StorageUnavailable):
+    """An app has used up a quota of a day. ``until``: when the day ends."""
+
+    problem = Problems.TOO_MANY_REQUESTS
+
+    def __init__(self, text: str, until: int) -> None:
+        super().__init__(text)
+        self.until = until
 
 
 class IssuerUnavailable(Unavailable):

@@ -10,10 +10,12 @@ import os
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from time import perf_counter
+from time import perf_counter, time
 from typing import Any, Final
 
-from imserver.errors import LoginRefusal
+from msgspec import Struct
+
+from imserver.errors import LoginRefusal, QuotaSpent
 
 SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 """Upper bounds of the buckets for durations."""
@@ -42,12 +44,47 @@ class Histogram:
         self.total += value
 
 
+class _Stop(Struct, frozen=True):
+    """Where an app has to stop: at a ``count``, until a Unix second. ``text`` says why."""
+
+    count: int
+    until: int
+    text: str
+
+
 class CountsByApp(dict[str, int]):
     """App → a count since the start. Owner: the observer.
 
     Without API keys strangers may choose names of apps: those beyond :data:`MAX_APPS` count as
-    :data:`OTHER`.
+    :data:`OTHER`. A feature that limits apps says where they have to stop.
     """
+
+    __slots__ = ("stops",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stops: dict[str, _Stop] = {}
+        """App → where it has to stop. Read-only for others."""
+
+    def stop_at(self, app: str, count: int, until: int, text: str) -> None:
+        """Let an app stop when its count is ``count``, until a Unix second. ``text`` says why."""
+        self.stops[app] = _Stop(count, until, text)
+
+    def go_on(self, app: str) -> None:
+        """Let an app go on without end."""
+        self.stops.pop(app, None)
+
+    def spent(self, app: str) -> QuotaSpent | None:
+        """Why the app has to stop now; None: it may go on. Never switches."""
+        stop = self.stops.get(app)
+        if stop is not None and self.get(app, 0) >= stop.count and time() < stop.until:
+            return QuotaSpent(stop.text, stop.until)
+        return None
+
+    def require(self, app: str) -> None:
+        """Raise QuotaSpent if the app has to stop. Never switches."""
+        if self.stops and (spent := self.spent(app)) is not None:
+            raise spent
 
     def add(self, app: str, number: int = 1) -> None:
         """Count ``number`` more for an app."""

@@ -289,6 +289,7 @@ class ChannelCommands:
             self._check_allowed(client, channel, options, rule)
         elif not isinstance(client, Connection):
             raise _only_connections()
+        self._channels.publishing.require_quota(app)
         limit = options.publications_per_second
         if limit and not self._channels.publishing.count_publication(payer, app, channel, limit):
             raise ChannelRefused("rate")

@@ -18,6 +18,7 @@ from imserver.clock import serve_others
 from imserver.cluster.history import Position
 from imserver.cluster.nodes import ToChannel
 from imserver.config.settings import ChannelSettings
+from imserver.errors import QuotaSpent
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
 from imserver.metrics import Metrics
@@ -109,6 +110,13 @@ class ChannelPublishing:
             event = replace(event, channel=ChannelPart(channel))
         what = Publication(channel, event, except_users, except_connection)
         return self._publish(app, what, options, key, with_history)
+
+    def require_quota(self, app: str) -> None:
+        """Refuse a client if the app has used up its quota of pushes. Raises :class:`ChannelRefused`."""
+        try:
+            self._metrics.pushes.require(app)
+        except QuotaSpent as spent:
+            raise ChannelRefused("rate", str(spent)) from None
 
     def _publish(
         self, app: str, what: Publication, options: ChannelSettings, key: str, with_history: bool = True

@@ -398,6 +398,7 @@ class Core:
             targets.connections,
             pending,
             targets.idempotency,
+            self.node.metrics.pushes,
             self.identity.observer.absent,
         )
         return PushServices(

@@ -30,6 +30,7 @@ from imserver.config.settings import Config
 from imserver.core.core import Core
 from imserver.errors import (
     Problems,
+    QuotaSpent,
     Unavailable,
 )
 from imserver.http.form import (
@@ -42,7 +43,7 @@ from imserver.http.form import (
     parse_json,
     parse_pairs,
 )
-from imserver.http.limits import Limits, Rates, too_many
+from imserver.http.limits import Limits, Rates, spent, too_many
 from imserver.http.reply import CMD, PROBLEM, ApiProblem, RequestRefused, Style
 from imserver.http.wire import GZIP_BYTES, Headers, compressed, decode_whole, inflate, read_query
 from imserver.protocol.forgiving import BACKSLASH, has_nul
@@ -640,6 +641,8 @@ def refused(
         error = refusal_of(error)
     if isinstance(error, TooManyRequests):
         error = too_many(error)
+    if isinstance(error, QuotaSpent):
+        error = spent(error)
     if isinstance(error, RequestRefused):
         return error.answer
     if isinstance(error, BadBody):

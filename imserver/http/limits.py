@@ -7,13 +7,15 @@ one for each command.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from time import time
 
 from imserver.auth.principal import Principal
 from imserver.auth.rates import HTTP_MESSAGES, REQUESTS, BucketList, Buckets, TooManyRequests
 from imserver.auth.tenants import Tenants
 from imserver.config.settings import LimitSettings
-from imserver.errors import Problems
+from imserver.errors import Problems, QuotaSpent
 from imserver.http.reply import ApiProblem
 from imserver.metrics import Metrics
 from imserver.transport.http1 import MAX_PUBLIC_BODY_BYTES
@@ -52,6 +54,12 @@ class Limits:
 def too_many(error: TooManyRequests) -> ApiProblem:
     """The refusal that says when the next attempt is allowed."""
     return ApiProblem(Problems.TOO_MANY_REQUESTS, "", (("Retry-After", str(error.seconds)),), error)
+
+
+def spent(error: QuotaSpent) -> ApiProblem:
+    """The refusal that says when the quota of an app begins anew."""
+    seconds = max(math.ceil(error.until - time()), 1)
+    return ApiProblem(error.problem, str(error), headers=(("Retry-After", str(seconds)),))
 
 
 class Rates:

@@ -75,6 +75,13 @@ class RejectedView(Struct):
     reason: str
 
 
+class QuotaView(Struct):
+    """The answer to a message for which the app has no quota left: until when, in Unix seconds."""
+
+    reason: str
+    until: int
+
+
 class EntryPage(Struct):
     """Entries in the order of their ids. ``hasMore``: there are further ones."""
 
@@ -296,6 +303,8 @@ def _reply_to(command: Send, result: Stored) -> Reply:
         text = result.detail if result.until else ""
         refused = RefusedView(result.reason, text, result.until)
         return Reply(result.reply_code, refused, result.reason)
+    if result.until:
+        return Reply(errors.ReplyCode.NOT_STORED, QuotaView(str(result), result.until))
     return _TOO_MANY_MESSAGES if isinstance(result, TooManyMessages) else _NOT_STORED
 
 

@@ -165,6 +165,9 @@ class Messaging:
 
     def _send(self, request: AppendRequest) -> None:
         draft = request.draft
+        if draft.kind == "message" and (spent := self._metrics.stored.spent(request.app)) is not None:
+            self.stored(request, spent)
+            return
         request.to_account = (
             request.app in self._account_apps and draft.to_user != "" and not draft.to_anybody
         )

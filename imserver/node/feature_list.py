@@ -49,6 +49,7 @@ FEATURES: Final = (
     "imserver.features.refusals",
     "imserver.features.safety",
     "imserver.features.admin",
+    "imserver.features.quotas",
 )
 """Packages. Each has its row in ``FEATURE``. Nothing else of the server names them. The first of the dialects
 whose parameter (``chosen_by``) a client names serves it."""

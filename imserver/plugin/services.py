@@ -14,6 +14,7 @@ from imserver.core.services import (
     PushServices,
     SessionServices,
 )
+from imserver.metrics import CountsByApp
 
 __all__ = [
     "ChannelAnswers",
@@ -22,6 +23,7 @@ __all__ = [
     "ChannelServices",
     "ClusterServices",
     "Core",
+    "CountsByApp",
     "Foundation",
     "IdentityServices",
     "Joined",

@@ -24,7 +24,7 @@ from imserver.cluster.history import Position
 from imserver.errors import StorageUnavailable
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import RESERVED, USER_CHANNEL
-from imserver.metrics import Metrics
+from imserver.metrics import CountsByApp, Metrics
 from imserver.model import (
     ACCEPTED,
     SYSTEM_PREFIX,
@@ -111,7 +111,8 @@ class Reach(Protocol):
 
 class Pushes:
     """Pushes with message ids: claims the id, delivers through ``reach``, settles the claim. Every call may
-    switch. ``channels``: delivers in apps whose channels of users have a history."""
+    switch, and raises QuotaSpent if the app has used up its quota. ``channels``: delivers in apps whose
+    channels of users have a history."""
 
     def __init__(
         self, ids: Idempotency, reach: Reach, metrics: Metrics, channels: UserChannels | None = None
@@ -127,6 +128,7 @@ class Pushes:
 
     def to_user(self, app: str, push: UserPush) -> Outcome:
         """Push of a back end to one user. It names the receiver as its sender, as in the original."""
+        self._metrics.pushes.require(app)
         user, msg_id, channels = push.user, push.msg_id, self._stores(app)
         # Claimed on this node only: the reach claims in the cluster, in one query with the lookup.
         key = self._ids.claim(app, msg_id, None, channels is None)
@@ -144,6 +146,7 @@ class Pushes:
 
     def from_user(self, app: str, sender: str, push: UserPush) -> Outcome:
         """Push of a user to another one."""
+        self._metrics.pushes.require(app)
         claim = self._ids.claim(app, _id_of_user(sender, push.msg_id))
         if claim is None:
             return _REPEATED
@@ -161,6 +164,7 @@ class Pushes:
 
     def to_each(self, app: str, pushes: Sequence[UserPush]) -> list[Outcome]:
         """Push many messages, each with its own user and message id."""
+        self._metrics.pushes.require(app)
         if self._stores(app):
             return [self.to_user(app, push) for push in _paced(pushes)]
         outcomes, waiting = self._reach.to_each_once(app, pushes)
@@ -181,6 +185,7 @@ class Pushes:
     ) -> Outcome:
         """Push to all users of an app except ``sender`` and ``except_users``. ``by_user``: the sender asks,
         not the back end."""
+        self._metrics.pushes.require(app)
         claim = self._ids.claim(app, _id_of_user(sender, msg_id) if by_user else msg_id)
         if claim is None:
             return _REPEATED
@@ -202,6 +207,7 @@ class Pushes:
 
         The id is claimed once. It is accepted if at least one user was reached.
         """
+        self._metrics.pushes.require(app)
         claim = self._ids.claim(app, msg_id)
         if claim is None:
             return None
@@ -309,7 +315,8 @@ OnAbsent = Callable[[str, Sequence[tuple[str, Event]]], None]
 
 
 class Publishing:
-    """Sends to targets of all kinds, on all nodes. Every call may switch."""
+    """Sends to targets of all kinds, on all nodes. Every call may switch, and raises QuotaSpent if the app
+    has used up its quota, by its ``counts``."""
 
     def __init__(
         self,
@@ -318,8 +325,10 @@ class Publishing:
         connections: Connections,
         pending: PendingPushes,
         ids: Idempotency,
+        counts: CountsByApp,
         on_absent: OnAbsent | None = None,
     ) -> None:
+        self._counts = counts
         self._reach = reach
         self._channels = channels
         self._user_channels = UserChannels(channels, reach.to_user)
@@ -351,6 +360,7 @@ class Publishing:
         it is raised before anything is published. The channels of groups, and those of users without a
         history, have no tags. Raises :class:`ChannelRefused` (``limit``) for too many ``tags``.
         """
+        self._counts.require(app)
         encoded_tags = encode_tags(tags) if tags else b""
 
         def publish(channel: str) -> Published | ChannelRefused:
@@ -414,6 +424,7 @@ class Publishing:
         ``except_users`` do not receive it through channels, groups and ``all``. Absent users receive it if
         they log in within ``ttl_seconds``. ``key``: see :meth:`Channels.publish_event`.
         """
+        self._counts.require(app)
         outcomes: list[Outcome] = []
         users: list[str] = []
         # Channels of a system have any names: there, `user:1` is not the channel of a user.

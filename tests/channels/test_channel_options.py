@@ -17,6 +17,7 @@ from imserver.cluster.history import Position
 from imserver.config.settings import ChannelSettings, TenantSettings
 from imserver.dialects.cmd.answers import CmdAnswers
 from imserver.dialects.cmd.wire import ChannelCmdDialect
+from imserver.metrics import CountsByApp
 from imserver.model import AskHistory, AskPresence, ChannelPart, Event, Outcome, Publish, Reply, Subscribe
 from imserver.push.push import Publishing
 from imserver.transport.connection import Connection
@@ -201,7 +202,7 @@ def test_not_even_the_back_end_uses_channels_that_an_app_does_not_have(harness: 
         assert refused.value.reason == "unknown"
     assert channels.publishing.publish(APP, "room:1", event) is Outcome.REFUSED
     assert channels.members.channels_of(ann) == ()
-    publishing = Publishing(Mock(), channels, harness.connections, Mock(), Mock())
+    publishing = Publishing(Mock(), channels, harness.connections, Mock(), Mock(), CountsByApp())
     publishing._reach.to_each.return_value = [Outcome.SENT]  # type: ignore[attr-defined]
     (published,) = publishing.to_channels(APP, ["user:ann"], event)
     assert not isinstance(published, ChannelRefused), "users and groups are always known"

@@ -13,6 +13,7 @@ from imserver.errors import Problems
 from imserver.messages.log.contract import Draft
 from imserver.messages.log.message_log import MessageLog
 from imserver.messages.stored_channels import ChannelLog
+from imserver.metrics import CountsByApp
 from imserver.model import Event, Outcome
 from imserver.push.idempotency import Idempotency
 from imserver.push.pending import PendingPushes
@@ -80,7 +81,7 @@ def harness() -> Harness:
 
 def publishing_of(harness: Harness, on_absent: OnAbsent | None = None) -> Publishing:
     pending = PendingPushes(harness.to_user, harness, 100, 100_000)
-    return Publishing(harness, harness, harness, pending, Mock(), on_absent)  # type: ignore[arg-type]
+    return Publishing(harness, harness, harness, pending, Mock(), CountsByApp(), on_absent)  # type: ignore[arg-type]
 
 
 def test_targets_of_all_kinds_receive_the_event_in_order(harness: Harness) -> None:
@@ -196,7 +197,7 @@ def test_pending_pushes_arrive_before_a_later_push(harness: Harness) -> None:
 
 def test_a_push_for_which_there_is_no_room_to_hold_it_is_absent(harness: Harness) -> None:
     pending = PendingPushes(harness.to_user, harness, 0, 0)
-    publishing = Publishing(harness, harness, harness, pending, Mock())  # type: ignore[arg-type]
+    publishing = Publishing(harness, harness, harness, pending, Mock(), CountsByApp())  # type: ignore[arg-type]
     assert publishing.to_users("101", ["zoe"], HELLO, 60) == [ABSENT]
 
 
@@ -234,7 +235,7 @@ def test_what_a_node_remembers_of_a_stored_channel_is_not_published_again(is_kno
         Published(Outcome.REPEATED, Position("e", 1)),
     ]
     ids = Idempotency(100, 100)
-    publishing = Publishing(Mock(), channels, Mock(), Mock(), ids)
+    publishing = Publishing(Mock(), channels, Mock(), Mock(), ids, CountsByApp())
 
     def publish() -> Published:
         (found,) = publishing.to_channels("shop", ["news"], HELLO, key="m-1", digest=1)

@@ -7,6 +7,7 @@ import pytest
 from imserver.channels.members import ChannelRefused
 from imserver.config.settings import ChannelSettings
 from imserver.errors import StorageUnavailable
+from imserver.metrics import CountsByApp
 from imserver.model import Event, Outcome
 from imserver.push.idempotency import Idempotency
 from imserver.push.push import Publishing, Pushes, UserPush
@@ -36,7 +37,7 @@ def offsets(harness: Harness) -> list[tuple[int, str]]:
 
 def publishing_of(harness: Harness) -> Publishing:
     ids, services = Idempotency(100, 60), (harness.channels, harness.connections, harness.pending)
-    return Publishing(harness.reach, *services, ids, harness.observer.absent)
+    return Publishing(harness.reach, *services, ids, CountsByApp(), harness.observer.absent)
 
 
 def pushes_of(harness: Harness) -> Pushes:

@@ -1,0 +1,18 @@
+"""Quotas: how many pushes and stored messages an app may have in a day, and how many it had."""
+
+from __future__ import annotations
+
+from imserver.features.quotas import api
+from imserver.features.quotas.quotas import build
+from imserver.features.quotas.settings import SETTINGS
+from imserver.features.quotas.tables import TABLES
+from imserver.plugin import Feature
+
+FEATURE = Feature(
+    "quotas",
+    build,
+    operations=tuple(api.routes.rows),
+    settings=SETTINGS,
+    tables=TABLES,
+    uses=("messages?",),
+)

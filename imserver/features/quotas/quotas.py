@@ -1,0 +1,148 @@
+"""Counts what apps with quotas use, on all nodes together, and stops them where a quota is spent.
+
+The core counts pushes and stored messages anyway. Every :data:`LOOK_SECONDS` each node adds to the database
+what it has counted for apps with quotas, reads the sum of all nodes, and sets the count at which an app has
+to stop here. One node stops exactly. Of several, each may use what was left at its last look.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from time import gmtime, strftime, time
+from typing import Final
+
+from gevent.event import Event as Signal
+from gevent.lock import BoundedSemaphore
+
+from imserver.features.quotas.rows import UsageRows, Used
+from imserver.features.quotas.settings import QuotaSettings, quotas_of
+from imserver.plugin import FeatureParts
+from imserver.plugin.errors import StorageUnavailable
+from imserver.plugin.identity import Tenant
+from imserver.plugin.runtime import until_beat
+from imserver.plugin.services import Core, CountsByApp
+
+log = logging.getLogger(__name__)
+LOOK_SECONDS: Final = 5.0
+"""Time between two looks at what all nodes have counted."""
+_DAY: Final = 86_400
+
+
+class Quotas:
+    """Owner of the quotas of apps, and of where they stop. An app without quotas costs nothing."""
+
+    def __init__(self, rows: UsageRows, pushes: CountsByApp, messages: CountsByApp) -> None:
+        self.rows = rows
+        self._pushes = pushes
+        self._messages = messages
+        self._quotas: dict[str, QuotaSettings] = {}
+        self._stored: dict[str, Used] = {}
+        """App → the counts of this node that are in the database already; their day is no matter."""
+        self._day = _today()
+        self._changed = Signal()
+        self._turn = BoundedSemaphore()
+
+    def of(self, app: str) -> QuotaSettings:
+        """The quotas of an app. Never switches."""
+        return self._quotas.get(app, QuotaSettings())
+
+    def days(self, app: str, since: int) -> list[Used]:
+        """What an app has used on the days since one, the last day first. Switches. Raises
+        StorageUnavailable."""
+        self.look()
+        return self.rows.days(app, since)
+
+    def changed(self, tenant: Tenant) -> None:
+        """An app is new or has other settings. Never switches."""
+        app, quotas = tenant.name, quotas_of(tenant)
+        if tenant.same_as or not (quotas.pushes_per_day or quotas.messages_per_day):
+            self.deleted(app)
+            return
+        if app not in self._quotas:
+            self._stored[app] = self._counted(app)
+        self._quotas[app] = quotas
+        self._changed.set()
+
+    def deleted(self, app: str) -> None:
+        """An app has no quotas any more. Never switches."""
+        self._quotas.pop(app, None)
+        self._stored.pop(app, None)
+        self._pushes.go_on(app)
+        self._messages.go_on(app)
+
+    def run(self) -> None:
+        """Greenlet: look every few seconds, until it is killed."""
+        while True:
+            try:
+                self.look()
+            except StorageUnavailable as error:
+                log.debug("the usage of apps could not be counted: %s", error)
+            except Exception:
+                log.exception("the usage of apps could not be counted")
+            self._changed.clear()
+            self._changed.wait(until_beat(LOOK_SECONDS) if self._quotas else None)
+
+    def look(self) -> None:
+        """Add what was counted here, and set where apps stop. Switches. Raises StorageUnavailable."""
+        with self._turn:
+            counted = {app: self._counted(app) for app in self._quotas}
+            more = {
+                app: Used(self._day, now.pushes - before.pushes, now.messages - before.messages)
+                for app, now in counted.items()
+                if now != (before := self._stored[app])
+            }
+            if more:
+                self.rows.add(self._day, more)
+                self._stored.update((app, counted[app]) for app in more if app in self._quotas)
+            self._day = _today()
+            if counted:
+                self._set_stops(self.rows.read(self._day, list(counted)))
+
+    def _set_stops(self, used: Mapping[str, Used]) -> None:
+        """Let apps stop when this node has counted what is left of their quotas."""
+        until = (self._day + 1) * _DAY
+        end = strftime("%Y-%m-%dT%H:%M:%SZ", gmtime(until))
+        for app, quotas in self._quotas.items():
+            whole, here = used.get(app, Used(self._day)), self._stored[app]
+            for counts, what, quota, left in (
+                (self._pushes, "pushes", quotas.pushes_per_day, here.pushes - whole.pushes),
+                (self._messages, "stored messages", quotas.messages_per_day, here.messages - whole.messages),
+            ):
+                if quota:
+                    text = f"The app has used its {quota} {what} of today; the next day begins at {end}"
+                    counts.stop_at(app, quota + left, until, text)
+                else:
+                    counts.go_on(app)
+
+    def _counted(self, app: str) -> Used:
+        return Used(0, self._pushes.get(app, 0), self._messages.get(app, 0))
+
+    def finish(self) -> None:
+        """Add what was counted last. Switches."""
+        try:
+            self.look()
+        except StorageUnavailable as error:
+            log.warning("the last pushes and messages of apps with quotas were not counted: %s", error)
+
+
+def _today() -> int:
+    return int(time()) // _DAY
+
+
+def build(core: Core) -> FeatureParts:
+    """Build the quotas of a node."""
+    metrics, tenants = core.node.metrics, core.identity.tenants
+    quotas = Quotas(UsageRows(core.storage.store), metrics.pushes, metrics.stored)
+    tenants.on_change.append(quotas.changed)
+    tenants.on_delete.append(quotas.deleted)
+
+    def prepare() -> None:
+        for tenant in tenants.all():
+            quotas.changed(tenant)
+        try:
+            quotas.look()
+        except StorageUnavailable as error:
+            log.warning("what apps have used today is not known yet: %s", error)
+
+    return FeatureParts(quotas, prepare=prepare, run=(quotas.run,), finish=quotas.finish)

@@ -1,0 +1,34 @@
+"""The quotas of an app."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from msgspec import Meta, Struct
+
+from imserver.plugin import FeatureSettings
+from imserver.plugin.http import about
+from imserver.plugin.settings import TenantSettings, app_settings_of
+
+_PerDay = Annotated[int, Meta(ge=0, extra={"api": {"le": 2**53}})]
+
+
+class QuotaSettings(Struct, frozen=True):
+    """How much an app may send in a day (UTC). Today's numbers are in `/api/v1/apps/usage`."""
+
+    pushes_per_day: Annotated[_PerDay, about("The most pushes of a day; 0: any number.")] = 0
+    messages_per_day: Annotated[_PerDay, about("The most stored messages of a day; 0: any number.")] = 0
+
+
+class QuotasOfApp(Struct, frozen=True):
+    """The keys of an app."""
+
+    quotas: QuotaSettings = QuotaSettings()
+
+
+def quotas_of(tenant: TenantSettings) -> QuotaSettings:
+    """The quotas of an app."""
+    return app_settings_of(tenant, QuotasOfApp).quotas
+
+
+SETTINGS: Final = FeatureSettings(of_app=QuotasOfApp)
