@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from imserver.messages.log.message_log import MessageLog
-from imserver.metric_table import Metric, counter, counters, histogram
+from imserver.metric_table import Metric, counters, histogram
 
 _HELP: Final = {
     "stored_repeats": "Messages of clients that had been stored before",
@@ -20,7 +20,13 @@ METRICS: Final[tuple[Metric, ...]] = (
         "imserver_batch_messages", "Messages of clients per group commit", "node.metrics.batch_messages"
     ),
     histogram("imserver_batch_seconds", "Duration of a group commit", "node.metrics.batch_seconds"),
-    counter("imserver_stored_total", "Messages of clients stored", "node.metrics.stored", "app"),
+    Metric(
+        "imserver_stored_total",
+        "counter",
+        "Messages of clients stored",
+        lambda core: core.node.metrics.stored,
+        "app",
+    ),
     *counters("imserver", "node.metrics", _HELP),
     Metric(
         "imserver_log_losses_total",

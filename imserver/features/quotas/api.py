@@ -8,7 +8,7 @@ from typing import Annotated
 from msgspec import Struct
 
 from imserver.features.quotas.quotas import Quotas
-from imserver.features.quotas.rows import KEPT_DAYS
+from imserver.features.quotas.rows import STORED_DAYS
 from imserver.plugin.http import Call, Resource, about
 from imserver.plugin.identity import Needs
 
@@ -19,7 +19,7 @@ class UsageQuery(Struct, forbid_unknown_fields=True):
     """Which app, and how many days."""
 
     app: Annotated[str, about("The app.", min_length=1, max_length=191)]
-    days: Annotated[int, about("The number of days, today among them.", ge=1, le=KEPT_DAYS)] = 7
+    days: Annotated[int, about("The number of days, today among them.", ge=1, le=STORED_DAYS)] = 7
 
 
 class UsageOfDay(Struct):

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from imserver.plugin.storage import PooledStatements, Row, Store, text_of
 
-KEPT_DAYS: Final = 35
+STORED_DAYS: Final = 35
 
 
 class Used(Struct, frozen=True):
@@ -38,7 +38,7 @@ class UsageRows:
                     "WHERE app = %s AND day = %s",
                     (used.pushes, used.messages, app, day),
                 )
-                sql.execute("DELETE FROM app_usage WHERE app = %s AND day < %s", (app, day - KEPT_DAYS))
+                sql.execute("DELETE FROM app_usage WHERE app = %s AND day < %s", (app, day - STORED_DAYS))
 
         self._store.write(work)
 
