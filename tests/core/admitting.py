@@ -30,7 +30,9 @@ class Admitting:
     ) -> LoginDecision:
         return ALLOWED if self._may_login(app, user, token) else BAD_TOKEN
 
-    def refused(self, reason: LoginRefusal, app: str, user: str, peer: str, detail: str = "") -> None:
+    def refused(
+        self, reason: LoginRefusal, app: str, user: str, peer: str, detail: str = "", until: float = 0
+    ) -> None:
         self.reasons.append(reason)
         self._metrics.login_refused(reason, app)
 

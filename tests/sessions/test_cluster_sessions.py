@@ -12,7 +12,6 @@ from imserver.cluster.nodes import Replaced
 from imserver.cluster.registry import Session
 from imserver.model import Login
 from imserver.sessions import cluster_sessions as departures
-from imserver.sessions import sessions as module
 from imserver.sessions.sessions import ENTER_TEXT, EXIT_TEXT
 from imserver.storage.contract import BanRow, Changes
 from imserver.transport.connection import Connection
@@ -27,8 +26,8 @@ from tests.core.cluster_harness import (
     Several,
     received_since,
 )
-from tests.integration.raw import CLOSE, PING, PONG, frame
-from tests.transport.harness import Client, look, turn, until
+from tests.sessions.conftest import answer_pings
+from tests.transport.harness import look, turn, until
 
 ENTER_ANN = ("enter", "ann", ENTER_TEXT)
 EXIT_ANN = ("exit", "ann", EXIT_TEXT)
@@ -40,12 +39,6 @@ def nodes() -> Iterator[Several]:
         yield several
 
 
-@pytest.fixture
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An old connection has a second to show that it lives."""
-    monkeypatch.setattr(module, "ALIVE_SECONDS", 1.0)
-
-
 def begin_login(node: ClusterHarness, app: str, user: str, device: str = "") -> tuple:  # type: ignore[type-arg]
     """A login under way: its greenlet, connection and client."""
     connection, client = node.connect()
@@ -53,18 +46,6 @@ def begin_login(node: ClusterHarness, app: str, user: str, device: str = "") -> 
     via = len(node.registry.calls)
     until(lambda: len(node.registry.calls) > via or node.hub.is_online(app, user))
     return greenlet, connection, client
-
-
-def answer_pings(client: Client) -> bool:
-    if any(found.opcode == PING for found in client.read()):
-        client.frames[:] = [found for found in client.frames if found.opcode != PING]
-        client.send(frame(PONG))
-        return True
-    return False
-
-
-def is_closed(client: Client) -> bool:
-    return any(found.opcode == CLOSE for found in client.read())
 
 
 # --- logging in ---------------------------------------------------------------------------------------------
@@ -159,14 +140,6 @@ def test_a_login_refused_for_want_of_an_answer_leaves_nothing_behind() -> None:
         connection, _ = nodes[1].connect()
         assert nodes[1].sessions.login(connection, Login(NEWEST, "ann")) == 1004
         until(lambda: nodes.addressed(NEWEST, "ann") == [])
-
-
-def test_a_ban_counts_on_all_nodes(nodes: Several) -> None:
-    nodes[1].sessions.close(NEWEST, ["ann"], ban_seconds=60)
-    connection, client = nodes[2].connect()
-    assert nodes[2].sessions.login(connection, Login(NEWEST, "ann")) == 1003
-    assert client.close_code() == 4503
-    assert nodes.addressed(NEWEST, "ann") == []
 
 
 def test_a_node_learns_the_bans_that_it_has_not_heard_of(
@@ -268,87 +241,6 @@ def test_a_login_that_is_replaced_before_its_answer_has_come_is_no_stale_session
 # --- policies across nodes ----------------------------------------------------------------------------------
 
 
-def test_under_newest_the_older_connection_elsewhere_stays_open_and_its_end_is_no_exit(
-    nodes: Several,
-) -> None:
-    _, bob = nodes[1].login(NEWEST, "bob")
-    older, first = nodes[1].login(NEWEST, "ann")
-    newer, _ = nodes[2].login(NEWEST, "ann")
-    nodes.settle(bob, first)
-    assert received_since(bob) == [ENTER_ANN, ENTER_ANN]
-    assert nodes.listed(NEWEST) == ["ann", "bob"]
-    assert (older.is_open, older.user) == (True, "ann")
-    older.lost()
-    nodes.settle(bob)
-    assert received_since(bob) == []
-    assert nodes.addressed(NEWEST, "ann") == [2]
-    newer.lost()
-    nodes.settle(bob)
-    assert received_since(bob) == [EXIT_ANN]
-    assert nodes.addressed(NEWEST, "ann") == []
-
-
-def test_under_newest_the_end_of_the_newest_is_the_exit_although_an_older_one_lives(nodes: Several) -> None:
-    older, _ = nodes[1].login(NEWEST, "ann")
-    newer, _ = nodes[2].login(NEWEST, "ann")
-    _, bob = nodes[1].login(NEWEST, "bob")
-    newer.lost()
-    nodes.settle(bob)
-    assert received_since(bob) == [EXIT_ANN]
-    assert nodes.listed(NEWEST) == ["bob"]
-    assert older.is_open
-    older.lost()
-    nodes.settle(bob)
-    assert received_since(bob) == []
-
-
-def test_under_multi_the_end_of_the_last_session_on_any_node_is_the_exit(nodes: Several) -> None:
-    sessions = [nodes[epoch].login(MULTI, "ann")[0] for epoch in (1, 2, 1)]
-    _, bob = nodes[2].login(MULTI, "bob")
-    for connection in sessions:
-        nodes.settle(bob)
-        assert received_since(bob) == []
-        connection.lost()
-    nodes.settle(bob)
-    assert received_since(bob) == [EXIT_ANN]
-
-
-def test_under_single_a_login_closes_the_session_of_that_device_elsewhere_with_4500(nodes: Several) -> None:
-    older, first = nodes[1].login(SINGLE, "ann", "phone")
-    laptop, _ = nodes[1].login(SINGLE, "ann", "laptop")
-    _, bob = nodes[1].login(SINGLE, "bob")
-    nodes[2].login(SINGLE, "ann", "phone")
-    assert first.close_code() == 4500
-    assert laptop.is_open
-    first.hang_up()
-    until(lambda: older in [connection for connection, _ in nodes[1].ended])
-    nodes.settle(bob)
-    assert received_since(bob) == [ENTER_ANN], "no exit: the user is still there"
-    assert sorted(nodes.addressed(SINGLE, "ann")) == [1, 2]
-
-
-@pytest.mark.usefixtures("hasty")
-def test_under_refuse_the_newer_one_is_closed_while_the_older_elsewhere_answers(nodes: Several) -> None:
-    older, first = nodes[1].login(REFUSE, "ann")
-    login, newer, second = begin_login(nodes[2], REFUSE, "ann")
-    until(lambda: answer_pings(first))
-    assert login.get() == 1009
-    assert second.close_code() == 4501
-    assert newer.user is None
-    assert older.is_open
-    assert nodes.addressed(REFUSE, "ann") == [1]
-
-
-@pytest.mark.usefixtures("hasty")
-def test_under_refuse_an_older_one_elsewhere_that_shows_no_life_gives_way(nodes: Several) -> None:
-    _, first = nodes[1].login(REFUSE, "ann")
-    login, _, _ = begin_login(nodes[2], REFUSE, "ann")
-    assert login.get() == 200
-    assert first.close_code() == 4500
-    assert nodes.addressed(REFUSE, "ann") == [2]
-    assert nodes.listed(REFUSE) == ["ann"]
-
-
 @pytest.mark.usefixtures("hasty")
 def test_under_refuse_sessions_of_a_silent_node_do_not_block_logins(nodes: Several) -> None:
     nodes[1].login(REFUSE, "ann")
@@ -371,13 +263,6 @@ def test_under_refuse_a_login_is_answered_with_1004_if_nobody_knows_whether_the_
     nodes[2].rpc.busy = False
     assert nodes[2].sessions.login(newer, Login(REFUSE, "ann")) == 200
     assert nodes.addressed(REFUSE, "ann") == [2]
-
-
-@pytest.mark.usefixtures("hasty")
-def test_under_refuse_another_device_logs_in_at_once(nodes: Several) -> None:
-    nodes[1].login(REFUSE, "ann", "phone")
-    nodes[2].login(REFUSE, "ann", "laptop")
-    assert sorted(nodes.addressed(REFUSE, "ann")) == [1, 2]
 
 
 @pytest.mark.usefixtures("hasty")
@@ -560,28 +445,11 @@ def test_a_kick_on_any_node_closes_sessions_on_all(nodes: Several, via: int) -> 
     assert received_since(bob) == [EXIT_ANN]
 
 
-@pytest.mark.parametrize("via", [1, 2])
-@pytest.mark.parametrize("seconds", [0, 60])
-def test_a_kick_under_newest_closes_older_connections_on_all_nodes_too(
-    nodes: Several, via: int, seconds: float
-) -> None:
-    _, older = nodes[1].login(NEWEST, "ann")
-    _, newest = nodes[2].login(NEWEST, "ann")
-    assert nodes[via].sessions.close(NEWEST, ["ann"], ban_seconds=seconds).total == 1
-    code = 4503 if seconds else 4502
-    assert (older.close_code(), newest.close_code()) == (code, code)
-
-
 def test_a_kick_says_whom_it_did_not_reach(nodes: Several, caplog: pytest.LogCaptureFixture) -> None:
     nodes[1].login(MULTI, "ann")
     nodes[1].rpc.cut.add(2)
     assert nodes[1].sessions.close(MULTI, ["ann"]).total == 1
     assert "127.0.0.1:9002" in caplog.text
-
-
-def test_a_kick_in_an_unknown_app_does_nothing(nodes: Several) -> None:
-    assert nodes[1].sessions.close("999", ["ann"], ban_seconds=60).total == 0
-    assert nodes.book.store.seconds == {}
 
 
 # --- registering again --------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Logging in under each policy, being refused, kicked and banned."""
+"""Logging in, being refused, kicked and banned on one node; see also ``test_policies``."""
 
 from collections.abc import Iterator
 from time import monotonic
@@ -9,12 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imserver.auth.rules import ALLOWED
-from imserver.model import Event, Login
+from imserver.model import Login
 from imserver.sessions import sessions as module
 from imserver.transport.connection import Connection
-from tests.hub.harness import Harness, received
-from tests.integration.raw import CLOSE, PING, PONG, frame
-from tests.transport.harness import Client, look, turn, until
+from tests.hub.harness import Harness
+from tests.transport.harness import look, until
 
 NEWEST, MULTI, SINGLE, REFUSE = "101", "102", "103", "104"
 
@@ -23,30 +22,6 @@ NEWEST, MULTI, SINGLE, REFUSE = "101", "102", "103", "104"
 def harness() -> Iterator[Harness]:
     with Harness() as one:
         yield one
-
-
-@pytest.fixture
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An old connection has a second to show that it lives."""
-    monkeypatch.setattr(module, "ALIVE_SECONDS", 1.0)
-
-
-def settled(*clients: Client) -> None:
-    turn()
-    for client in clients:
-        client.probe(b"settled")
-
-
-def answer_pings(client: Client) -> bool:
-    """Answer a ping, if one came."""
-    if any(found.opcode == PING for found in client.read()):
-        client.send(frame(PONG))
-        return True
-    return False
-
-
-def closed_with(client: Client) -> int | None:
-    return next((found.close_code for found in client.read() if found.opcode == CLOSE), None)
 
 
 # --- who may ------------------------------------------------------------------------------------------------
@@ -89,77 +64,7 @@ def test_a_connection_that_is_closing_cannot_log_in(harness: Harness) -> None:
     assert not harness.hub.is_online(NEWEST, "ann")
 
 
-# --- newest -------------------------------------------------------------------------------------------------
-
-
-def test_under_newest_the_older_connection_stays_open_and_gets_no_pushes(harness: Harness) -> None:
-    old, first = harness.login(NEWEST, "ann", "phone")
-    new, second = harness.login(NEWEST, "ann", "phone")
-    harness.fanout.to_user(NEWEST, "ann", Event("msg", "eve", "hello", "7"))
-    settled(first, second)
-    assert (old.is_open, new.is_open) == (True, True)
-    assert received(first) == []
-    assert received(second) == [("msg", "eve", "hello")]
-
-
-def test_under_newest_only_the_end_of_the_newest_takes_a_user_offline(harness: Harness) -> None:
-    _, bob = harness.login(NEWEST, "bob")
-    old, _ = harness.login(NEWEST, "ann")
-    new, _ = harness.login(NEWEST, "ann")
-    settled(bob)
-    bob.frames.clear()
-    old.lost()
-    settled(bob)
-    assert received(bob) == []
-    assert harness.hub.is_online(NEWEST, "ann")
-    new.lost()
-    settled(bob)
-    assert received(bob) == [("exit", "ann", module.EXIT_TEXT)]
-
-
-def test_under_newest_a_user_is_offline_although_an_older_connection_lives(harness: Harness) -> None:
-    old, _ = harness.login(NEWEST, "ann")
-    new, _ = harness.login(NEWEST, "ann")
-    new.lost()
-    assert not harness.hub.is_online(NEWEST, "ann")
-    harness.sessions.heartbeat(old)
-    assert not harness.hub.is_online(NEWEST, "ann")
-    assert old.is_open
-
-
-# --- multi --------------------------------------------------------------------------------------------------
-
-
-def test_under_multi_all_connections_are_addressed_and_the_last_end_is_the_exit(harness: Harness) -> None:
-    _, bob = harness.login(MULTI, "bob")
-    sessions = [harness.login(MULTI, "ann", device) for device in ("phone", "phone", "laptop")]
-    assert harness.fanout.to_user(MULTI, "ann", Event("msg", "eve", "hello", "7")) == 3
-    settled(bob)
-    bob.frames.clear()
-    for connection, _ in sessions:
-        assert harness.hub.is_online(MULTI, "ann")
-        connection.lost()
-    settled(bob)
-    assert received(bob) == [("exit", "ann", module.EXIT_TEXT)]
-
-
 # --- single -------------------------------------------------------------------------------------------------
-
-
-def test_under_single_a_login_closes_the_older_connection_of_that_device_with_4500(harness: Harness) -> None:
-    _, bob = harness.login(SINGLE, "bob")
-    old, first = harness.login(SINGLE, "ann", "phone")
-    laptop, _ = harness.login(SINGLE, "ann", "laptop")
-    settled(bob)
-    bob.frames.clear()
-    new, _ = harness.login(SINGLE, "ann", "phone")
-    assert first.close_code() == 4500
-    assert (laptop.is_open, new.is_open) == (True, True)
-    assert harness.hub.apps[SINGLE].sessions_of("ann") == (laptop, new)
-    settled(bob)
-    assert [row[0] for row in received(bob)] == ["enter"], "no exit: the user is still here"
-    assert harness.metrics.closes == {4500: 1}
-    assert not old.is_open
 
 
 def test_no_device_is_a_device_too(harness: Harness) -> None:
@@ -186,31 +91,6 @@ def test_under_single_a_user_has_one_session_per_device(logins: list[tuple[int, 
 # --- refuse -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("hasty")
-def test_under_refuse_the_newer_connection_is_closed_with_4501_while_the_older_lives(
-    harness: Harness,
-) -> None:
-    old, first = harness.login(REFUSE, "ann", "phone")
-    new, second = harness.connect()
-    login = gevent.spawn(harness.sessions.login, new, Login(REFUSE, "ann", device="phone"))
-    until(lambda: answer_pings(first))
-    assert second.close_code() == 4501
-    assert login.get() == 1009
-    assert old.is_open
-    assert harness.hub.apps[REFUSE].sessions_of("ann") == (old,)
-
-
-@pytest.mark.usefixtures("hasty")
-def test_under_refuse_an_older_connection_that_shows_no_life_gives_way(harness: Harness) -> None:
-    dead, first = harness.login(REFUSE, "ann")
-    new, _ = harness.connect()
-    login = gevent.spawn(harness.sessions.login, new, Login(REFUSE, "ann"))
-    assert login.get() == 200
-    assert first.close_code() == 4500
-    assert harness.hub.apps[REFUSE].sessions_of("ann") == (new,)
-    assert not dead.is_open
-
-
 def test_under_refuse_an_older_connection_that_ends_makes_room_at_once(harness: Harness) -> None:
     old, _ = harness.login(REFUSE, "ann")
     new, _ = harness.connect()
@@ -220,12 +100,6 @@ def test_under_refuse_an_older_connection_that_ends_makes_room_at_once(harness: 
     old.lost()
     until(login.ready)
     assert login.get() == 200
-
-
-def test_under_refuse_another_device_logs_in_at_once(harness: Harness) -> None:
-    old, _ = harness.login(REFUSE, "ann", "phone")
-    new, _ = harness.login(REFUSE, "ann", "laptop")
-    assert (old.is_open, new.is_open) == (True, True)
 
 
 @pytest.mark.usefixtures("hasty")
@@ -300,21 +174,6 @@ def test_kicks_of_others_do_not_end_a_login_and_are_forgotten(
 # --- kicking and banning ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("app", "addressed"), [(NEWEST, 1), (MULTI, 2), (SINGLE, 2), (REFUSE, 2)])
-def test_a_kick_closes_all_connections_of_a_user_with_4502(
-    harness: Harness, app: str, addressed: int
-) -> None:
-    clients = [harness.login(app, "ann", device)[1] for device in ("phone", "laptop")]
-    _, other_user = harness.login(app, "bob")
-    _, other_app = harness.login(MULTI if app == NEWEST else NEWEST, "ann")
-    assert harness.sessions.close(app, ["ann"]).total == addressed
-    assert [client.close_code() for client in clients] == [4502, 4502]
-    settled(other_user, other_app)
-    assert closed_with(other_user) is closed_with(other_app) is None
-    assert not harness.hub.is_online(app, "ann")
-    assert harness.login(app, "ann")[0].is_open, "kicked is not banned"
-
-
 @pytest.mark.parametrize("user", ["ann", ""])
 def test_a_decision_about_a_deleted_app_does_not_count_in_a_new_one_of_its_name(
     harness: Harness, user: str
@@ -337,11 +196,6 @@ def test_a_decision_about_a_deleted_app_does_not_count_in_a_new_one_of_its_name(
     assert begin(harness.sessions.kicks.count) == 200
 
 
-def test_a_kick_of_no_user_closes_no_session(harness: Harness) -> None:
-    assert harness.sessions.close(NEWEST, ["nobody"]).total == 0
-    assert harness.sessions.close("no such app", ["ann"], ban_seconds=60).total == 0
-
-
 def test_a_banned_user_is_closed_with_4503_and_stays_out_for_the_time(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -357,12 +211,6 @@ def test_a_banned_user_is_closed_with_4503_and_stays_out_for_the_time(
     monkeypatch.setattr(module, "monotonic", lambda: monotonic() + 601)
     connection, _ = harness.connect()
     assert harness.sessions.login(connection, Login(NEWEST, "ann")) == 200
-
-
-def test_an_absent_user_can_be_banned(harness: Harness) -> None:
-    assert harness.sessions.close(NEWEST, ["ann"], ban_seconds=60).total == 0
-    connection, _ = harness.connect()
-    assert harness.sessions.login(connection, Login(NEWEST, "ann")) == 1003
 
 
 def test_a_later_ban_replaces_an_earlier_one(harness: Harness) -> None:
