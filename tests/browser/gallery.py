@@ -8,9 +8,11 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from tests.browser.messenger import Story
+from tests.browser.chromium import Browser
+from tests.browser.messenger import APP, Story
 from tests.browser.screenshots import SIZES, VIEWS, running, settle
-from tests.support import ROOT
+from tests.integration.v1 import call
+from tests.support import ROOT, Server, eventually
 
 SHOTS: Final = {
     "conversation": ("album", "desktop", "light", "en"),
@@ -51,9 +53,25 @@ def make(target: Path) -> int:
             clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": scale}
             shot = chat.page.command("Page.captureScreenshot", format="webp", quality=QUALITY, clip=clip)
             total += (target / f"{name}.webp").write_bytes(base64.b64decode(shot["data"]))
+        total += _admin(server, browser, stories["en"], target / "admin.webp")
     return total
+
+
+def _admin(server: Server, browser: Browser, story: Story, target: Path) -> int:
+    """Write the picture of somebody on the admin page whose logins are refused; return its bytes."""
+    ann = story.ann
+    for _ in range(12):
+        call(server.http, "accounts/login", {"app": APP, "login": ann.phone, "password": "wrong"})
+    page = browser.open(f"{server.http_url}/admin?lang=en#person/{APP}/{ann.user}")
+    eventually(lambda: page.shown("main.place table"), what="why logins are refused")
+    settle(page, "main.place table")
+    eventually(lambda: not page.texts("main [aria-busy=true]"), what="all is there")
+    width, height = SIZES["desktop"]
+    clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
+    shot = page.command("Page.captureScreenshot", format="webp", quality=QUALITY, clip=clip)
+    return target.write_bytes(base64.b64decode(shot["data"]))
 
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs/images/gallery"
-    print(f"{len(SHOTS)} pictures in {folder}: {make(folder) / 1000:.0f} kB")
+    print(f"{len(SHOTS) + 1} pictures in {folder}: {make(folder) / 1000:.0f} kB")

@@ -51,6 +51,8 @@ PAGES: Final = {
     "channels": ("/home/channels", "#subscriptions .channel"),
     "status": ("/status", "#figures:not([hidden])"),
     "cluster": ("/cluster", "#figures:not([hidden])"),
+    "admin": ("/admin", "#sections a"),
+    **{f"admin-{view}": (f"/admin#{view}", "main.place h1") for view in ("apps", "webhooks", "nodes")},
     "reference": ("/api/v1/docs", "h1"),
     "not-found": ("/none", "h1"),
     "login": ("/home/messages", "form"),
@@ -308,7 +310,9 @@ def make(target: Path) -> int:
                 for dark in (False, True):
                     name = f"{size}-{'dark' if dark else 'light'}-{language}.png"
                     for view, (path, ready) in PAGES.items():
-                        address = f"{server.http_url}{path}{'&' if '?' in path else '?'}lang={language}"
+                        place, mark, part = path.partition("#")
+                        start = f"{server.http_url}{place}{'&' if '?' in place else '?'}"
+                        address = f"{start}lang={language}{mark}{part}"
                         page = browser.open(address, size=window, dark=dark)
                         settle(page, ready)
                         save(page, target / view / name)

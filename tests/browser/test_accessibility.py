@@ -72,6 +72,7 @@ def violations(page: Page) -> list[str]:
         ("/home/messages", "form"),
         ("/status", "#apps tr"),
         ("/cluster", "#apps tr"),
+        ("/admin", "#sections a"),
         ("/api/v1/docs", "h1"),
         ("/none", "h1"),
     ],

@@ -4,13 +4,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 from imserver.features.admin import api
 from imserver.features.admin.parts import build
-from imserver.plugin import Feature
+from imserver.plugin import Feature, Views
+from imserver.plugin.http import Api
+from imserver.plugin.services import Core
+
+
+def _blueprints(_core: Core, _api: Api) -> Iterable[Any]:
+    from imserver.features.admin.page import create_page  # which loads Flask
+
+    return (create_page(),)
+
 
 FEATURE = Feature(
     "admin",
     build,
     operations=tuple(api.routes.rows),
-    uses=("pages", "messages?", "accounts?"),
+    views=Views(_blueprints),
+    uses=("pages", "messages?", "accounts?", "refusals?"),
 )

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Struct
 
-from imserver.features.admin.finder import MOST_APPS, FindRequest, Kind
+from imserver.features.admin.finder import MOST_APPS, Kind, TextQuestion
 from imserver.features.admin.nodes import SILENT, NodeView
 from imserver.features.admin.parts import AdminParts
 from imserver.plugin.errors import Problems
@@ -237,7 +237,7 @@ def find(api: AdminApi, call: Call, request: FindQuery) -> FindAnswer:
     principal = call.principal
     names = [call.app] if call.app else [tenant.name for tenant in api.tenants.all() if not tenant.same_as]
     apps = [name for name in names if principal.reaches(name)]
-    question = FindRequest(request.text.strip(), apps[:MOST_APPS], request.limit, principal)
+    question = TextQuestion(request.text.strip(), apps[:MOST_APPS], request.limit, principal)
     hits = api.parts.finder.find(question)
     return FindAnswer(msgspec.convert(hits, list[HitShown], from_attributes=True))
 

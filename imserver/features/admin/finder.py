@@ -17,6 +17,7 @@ from imserver.plugin.storage import Statements
 
 if TYPE_CHECKING:
     from imserver.features.accounts.rows import AccountStore
+    from imserver.features.refusals.limits import Refusals
     from imserver.plugin.messages import MessageLog
 
 Kind = Literal["account", "user", "connection", "channel", "group", "app", "key", "request"]
@@ -40,7 +41,7 @@ class Hit(Struct, frozen=True):
     detail: str = ""
 
 
-class FindRequest(Struct, frozen=True):
+class TextQuestion(Struct, frozen=True):
     """What is searched. ``apps``: resolved names that the principal reaches. ``limit``: of each kind."""
 
     text: str
@@ -53,7 +54,7 @@ class FindRequest(Struct, frozen=True):
         return self.principal.kind != "staff" or right in self.principal.rights
 
 
-Search = Callable[[FindRequest], Iterable[Hit]]
+Search = Callable[[TextQuestion], Iterable[Hit]]
 
 
 class Finder:
@@ -73,12 +74,16 @@ class Finder:
             from imserver.plugin.messages import MessageLog
 
             self._searches.insert(1, GroupSearch(core.storage.store.part(MessageLog)).find)
+        if "refusals" in core.features:
+            from imserver.features.refusals.limits import refusals_of
+
+            self._searches.append(RefusedRequests(refusals_of(core)).find)
         if "accounts" in core.features:
             from imserver.features.accounts.parts import accounts_of
 
             self._searches.insert(0, PeopleSearch(accounts_of(core).rows).find)
 
-    def find(self, question: FindRequest) -> list[Hit]:
+    def find(self, question: TextQuestion) -> list[Hit]:
         """What the text may name: at most ``limit`` of each kind, exact ids first."""
         hits: list[Hit] = []
         for search in self._searches:
@@ -93,7 +98,7 @@ class Finder:
 
     # --- the core -------------------------------------------------------------------------------------------
 
-    def _apps(self, question: FindRequest) -> Iterable[Hit]:
+    def _apps(self, question: TextQuestion) -> Iterable[Hit]:
         if not question.may("operate"):
             return
         resolve = self._core.identity.tenants.resolve
@@ -106,7 +111,7 @@ class Finder:
             target = resolve(name)
             yield Hit("app", name, name, name, "" if target == name else f"→ {target}")
 
-    def _users(self, question: FindRequest) -> Iterable[Hit]:
+    def _users(self, question: TextQuestion) -> Iterable[Hit]:
         """Users who are online, or banned."""
         apps, user = question.apps, question.text
         online = [app for app in apps if self._core.sessions.hub.is_online(app, user)]
@@ -120,14 +125,14 @@ class Finder:
             if sessions.is_banned(app, user):
                 yield Hit("user", user, app, user, "banned")
 
-    def _connections(self, question: FindRequest) -> Iterable[Hit]:
+    def _connections(self, question: TextQuestion) -> Iterable[Hit]:
         if question.may("operate"):
             info = self._live.find(question.text)
             if info is not None and info.app in question.apps:
                 detail = f"{info.dialect} · {info.node}"
                 yield Hit("connection", question.text, info.app, info.user or question.text, detail)
 
-    def _channels(self, question: FindRequest) -> Iterable[Hit]:
+    def _channels(self, question: TextQuestion) -> Iterable[Hit]:
         """Channels with subscribers whose name begins with the text."""
         if not question.may("operate"):
             return
@@ -138,14 +143,13 @@ class Finder:
                 if each.channel.startswith(text):
                     yield Hit("channel", each.channel, app, each.channel, str(each.members))
 
-    def _keys(self, question: FindRequest) -> Iterable[Hit]:
+    def _keys(self, question: TextQuestion) -> Iterable[Hit]:
         """Stored keys by id or note."""
         if not question.may("own"):
             return
         principal, text = question.principal, question.text.lower()
         resolve = self._core.identity.tenants.resolve
-        rows = self._core.storage.store.keys()
-        for row in rows:
+        for row in (*self._core.identity.keys.configured, *self._core.storage.store.keys()):
             apps = set(map(resolve, row.apps))
             is_reached = principal.apps is None or (apps and apps <= principal.apps)
             if is_reached and (row.id.lower().startswith(text) or text in row.note.lower()):
@@ -158,7 +162,7 @@ class PeopleSearch:
     def __init__(self, rows: AccountStore) -> None:
         self._rows = rows
 
-    def find(self, question: FindRequest) -> Iterable[Hit]:
+    def find(self, question: TextQuestion) -> Iterable[Hit]:
         """The accounts that the text names exactly, then those whose name has it."""
         from imserver.features.accounts.identifiers import candidates
 
@@ -186,7 +190,7 @@ class GroupSearch:
     def __init__(self, log: MessageLog) -> None:
         self._conversations = log.conversations
 
-    def find(self, question: FindRequest) -> Iterable[Hit]:
+    def find(self, question: TextQuestion) -> Iterable[Hit]:
         """The group with this id, then those whose name has the text."""
         text = question.text
         for app in question.apps[:MOST_DETAILED_APPS]:
@@ -196,3 +200,20 @@ class GroupSearch:
                 found = [*([exact] if exact is not None and exact.kind == "group" else []), *found]
             for group in found:
                 yield Hit("group", str(group.id), app, group.name or str(group.id), f"group:{group.id}")
+
+
+class RefusedRequests:
+    """Requests that were refused, by id."""
+
+    def __init__(self, refusals: Refusals) -> None:
+        self._refusals = refusals
+
+    def find(self, question: TextQuestion) -> Iterable[Hit]:
+        """The request with this id."""
+        from imserver.features.refusals.log import Wanted
+
+        if question.may("operate"):
+            apps = None if question.principal.apps is None else frozenset(question.apps)
+            rows, _ = self._refusals.select(Wanted(apps, request=question.text))
+            for row in rows:
+                yield Hit("request", question.text, row.app, question.text, row.reason)

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import asdict
 
 from imserver.features.webhooks import dead_events
 from imserver.features.webhooks.event_json import page_of
@@ -25,7 +26,7 @@ from imserver.plugin.http import (
     page_and_cursor,
     read_cursor,
 )
-from imserver.plugin.identity import Needs
+from imserver.plugin.identity import BadTenant, Needs, Tenants
 from imserver.plugin.services import Core
 from imserver.plugin.storage import Store
 
@@ -140,6 +141,13 @@ class WebhooksAnswer(Struct):
     ]
 
 
+class AddressRequest(Struct, forbid_unknown_fields=True):
+    """An app that was created at run time, and the new address of its webhook."""
+
+    app: App
+    url: Annotated[str, about("The URL to which the server posts events.", min_length=1, max_length=2000)]
+
+
 class TestRequest(Struct, forbid_unknown_fields=True):
     """The app whose webhook is tried."""
 
@@ -166,12 +174,13 @@ class EventApi(Struct, frozen=True):
     feeds: Feeds
     store: Store
     states: WebhookStates
+    tenants: Tenants
 
 
 def _event_api(core: Core, _: Api) -> EventApi:
     webhooks = webhooks_of(core)
     states = WebhookStates(core, webhooks)
-    return EventApi(webhooks.feeds, core.storage.store, states)
+    return EventApi(webhooks.feeds, core.storage.store, states, core.identity.tenants)
 
 
 routes = Resource("events", _event_api, hot=False)
@@ -275,6 +284,34 @@ def webhooks(api: EventApi, call: Call, request: WebhooksQuery) -> WebhooksAnswe
         names = list(page)
     states, missing = api.states.of(names)
     return WebhooksAnswer([_shown(state) for state in states], following, missing)
+
+
+@routes.post(
+    "/webhooks/address",
+    Needs.OWN,
+    problems=(Problems.APP_CONFIGURED,),
+    example={"app": "shop", "url": "https://shop.example.com/events"},
+    answer_example=_WEBHOOK,
+)
+def set_address(api: EventApi, call: Call, request: AddressRequest) -> WebhookShown:
+    """Change the address of the webhook of an app.
+
+    Its secret and its other settings stay. What waits goes to the new address, at once.
+    """
+    tenant = api.tenants.find(call.app)
+    if tenant is None:
+        raise ApiProblem(Problems.UNKNOWN_APP)
+    if tenant.configured:
+        raise ApiProblem(Problems.APP_CONFIGURED)
+    before = {name: value for name, value in asdict(tenant.webhook).items() if value != ""}
+    try:
+        api.tenants.change(call.app, {"webhook": {**before, "url": request.url}})
+    except BadTenant as bad:
+        raise ApiProblem(Problems.INVALID_REQUEST, str(bad)) from None
+    states, _ = api.states.of([call.app])
+    if not states:
+        raise ApiProblem(Problems.INVALID_REQUEST, "The app has no secret to sign with")
+    return _shown(states[0])
 
 
 @routes.post(

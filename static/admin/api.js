@@ -1,0 +1,175 @@
+// @ts-check
+/** Requests to `/api/v1` as the principal who has logged in, and what this principal may do. */
+
+import { fill, listOf, recordOf, textOf } from "../text.js";
+
+const TIMEOUT_MS = 20_000;
+/** Where the tab keeps the key or token. It is never in an address. */
+const CREDENTIAL_ITEM = "imserver:admin-page";
+
+/** A request that was refused. `code` is that of the problem, or `no_answer`. */
+export class Refused extends Error {
+  /**
+   * @param {string} code
+   * @param {string} message  of the server, in English
+   * @param {number} status
+   */
+  constructor(code, message, status) {
+    super(message);
+    this.code = code;
+    this.status = status;
+  }
+
+  /** @returns {boolean} whether another key or login is needed */
+  get isOfLogin() {
+    return this.status === 401;
+  }
+}
+
+/**
+ * @typedef {object} Rights  who asks, and what they may do
+ * @property {string} kind
+ * @property {string} id
+ * @property {string[] | null} apps  null: all
+ * @property {string[]} rights
+ * @property {string} version
+ */
+
+export class Api {
+  constructor() {
+    this.credential = stored();
+    /** @type {Rights} */
+    this.rights = { kind: "", id: "", apps: [], rights: [], version: "" };
+    /** @type {Set<string>} */
+    this.routes = new Set();
+    /** Called when a request needs another login. */
+    this.onLoginNeeded = () => {};
+  }
+
+  /**
+   * Asks who this is. Rejected with {@link Refused} if the server takes the credential for nobody.
+   *
+   * @param {string} credential  an API key, or the token of an account; empty: none
+   */
+  async enter(credential) {
+    this.credential = credential;
+    const rights = await this.ask("GET", "admin/rights", {});
+    const { kind, id, apps, rights: named, version } = rights;
+    this.rights = { kind: textOf(kind), id: textOf(id), apps: apps === null ? null : listOf(apps), rights: listOf(named), version: textOf(version) };
+    this.routes = new Set(listOf(rights.routes));
+    keep(credential);
+  }
+
+  leave() {
+    this.credential = "";
+    this.routes.clear();
+    keep("");
+  }
+
+  /** @returns {boolean} whether the principal reaches all apps */
+  get reachesAll() {
+    return this.rights.apps === null;
+  }
+
+  /**
+   * @param {...string} routes  such as `GET accounts/list`
+   * @returns {boolean} whether the node has all of them, and the principal may use them
+   */
+  may(...routes) {
+    return routes.every((route) => this.routes.has(route));
+  }
+
+  /**
+   * @param {string} path
+   * @param {Record<string, string | number | boolean>} [query]  empty texts are left out
+   * @returns {Promise<Record<string, any>>}
+   */
+  async get(path, query = {}) {
+    return this.checked("GET", path, query);
+  }
+
+  /**
+   * @param {string} path
+   * @param {Record<string, any>} body
+   * @returns {Promise<Record<string, any>>}
+   */
+  async post(path, body) {
+    return this.checked("POST", path, body);
+  }
+
+  /**
+   * @param {"GET" | "POST"} method
+   * @param {string} path
+   * @param {Record<string, any>} fields
+   */
+  async checked(method, path, fields) {
+    try {
+      return await this.ask(method, path, fields);
+    } catch (error) {
+      if (error instanceof Refused && error.isOfLogin) this.onLoginNeeded();
+      throw error;
+    }
+  }
+
+  /**
+   * @param {"GET" | "POST"} method
+   * @param {string} path
+   * @param {Record<string, any>} fields
+   * @returns {Promise<Record<string, any>>}
+   */
+  async ask(method, path, fields) {
+    const isPost = method === "POST";
+    const given = Object.entries(fields).filter(([, value]) => value !== "").map(([name, value]) => [name, String(value)]);
+    const query = isPost || !given.length ? "" : `?${new URLSearchParams(given)}`;
+    let response;
+    try {
+      response = await fetch(`/api/v1/${path}${query}`, {
+        method,
+        body: isPost ? JSON.stringify(fields) : undefined,
+        headers: {
+          ...(isPost && { "Content-Type": "application/json" }),
+          ...(this.credential && { Authorization: `Bearer ${this.credential}` }),
+        },
+        cache: "no-store",
+        credentials: "omit",
+        signal: AbortSignal.timeout(TIMEOUT_MS),
+      });
+    } catch (error) {
+      throw new Refused("no_answer", String(error), 0);
+    }
+    const answer = recordOf(await response.json().catch(() => null));
+    if (!response.ok) throw new Refused(textOf(answer.code) || `http_${response.status}`, textOf(answer.message), response.status);
+    return answer;
+  }
+}
+
+/**
+ * @param {unknown} error
+ * @param {Record<string, string>} words
+ * @returns {string} what went wrong, in the language of the page where it has words for it
+ */
+export function reasonOf(error, words) {
+  if (!(error instanceof Refused)) return String(error);
+  const known = words[`admin_fault_${error.code}`];
+  if (known) return known;
+  return error.message ? fill(words.admin_fault, { message: error.message }) : fill(words.admin_fault_code, { code: error.code });
+}
+
+/** @returns {string} */
+function stored() {
+  try {
+    return sessionStorage.getItem(CREDENTIAL_ITEM) ?? "";
+  } catch {
+    return ""; // no storage: the page asks at each load
+  }
+}
+
+/** @param {string} credential */
+function keep(credential) {
+  try {
+    if (credential) sessionStorage.setItem(CREDENTIAL_ITEM, credential);
+    else sessionStorage.removeItem(CREDENTIAL_ITEM);
+  } catch {
+    // no storage
+  }
+}

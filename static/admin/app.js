@@ -1,0 +1,295 @@
+// @ts-check
+/** The admin page: login, navigation between sections, the app that is looked at. */
+
+import { element, fill, listOf, make, recordOf, textOf } from "../text.js";
+import { Api, reasonOf, Refused } from "./api.js";
+import { drawApp, drawApps, drawKey } from "./apps.js";
+import { drawAudit } from "./audit.js";
+import { drawChannel, drawConnection, drawConnections, drawGroup } from "./connections.js";
+import { Finder } from "./find.js";
+import { drawNodes } from "./nodes.js";
+import { drawNotifications } from "./notifications.js";
+import { drawPeople, drawPerson } from "./people.js";
+import { drawRefusals } from "./refusals.js";
+import { drawReport, drawReports } from "./reports.js";
+import { button, card, fieldOf, heading, link, page, toast, valuesOf, words } from "./ui.js";
+import { drawWebhook, drawWebhooks } from "./webhooks.js";
+
+/**
+ * What a section is drawn for.
+ *
+ * @typedef {object} Place
+ * @property {Api} api
+ * @property {string} app  the app that is looked at; empty: all
+ * @property {() => boolean} isShown  whether the section is still shown
+ */
+
+/**
+ * @typedef {object} Section
+ * @property {string} key
+ * @property {string} label
+ * @property {string[]} routes  that it needs
+ * @property {boolean} [needsApp]
+ * @property {boolean} [needsAll]  whether only who reaches all apps sees it
+ * @property {(at: Place, ...parts: string[]) => Node[]} draw
+ */
+
+/** @type {Section[]} */
+const SECTIONS = [
+  { key: "people", label: words.admin_people, routes: ["GET accounts/list"], needsApp: true, draw: drawPeople },
+  { key: "connections", label: words.admin_connections, routes: ["GET connections/list"], needsApp: true, draw: drawConnections },
+  { key: "reports", label: words.admin_reports, routes: ["GET reports"], needsApp: true, draw: drawReports },
+  { key: "refusals", label: words.admin_refusals, routes: ["GET refusals"], draw: drawRefusals },
+  { key: "apps", label: words.admin_apps_and_keys, routes: ["GET apps"], draw: drawApps },
+  { key: "webhooks", label: words.admin_webhooks, routes: ["GET webhooks"], draw: drawWebhooks },
+  { key: "notifications", label: words.admin_notifications, routes: ["GET notifications/recent"], needsApp: true, draw: drawNotifications },
+  { key: "nodes", label: words.admin_nodes, routes: ["GET nodes"], needsAll: true, draw: drawNodes },
+  { key: "audit", label: words.admin_audit, routes: ["GET audit"], draw: drawAudit },
+];
+/** What links of other sections and hits lead to → the section in which it is. @type {Record<string, [string, (at: Place, ...parts: string[]) => Node[]]>} */
+const DETAILS = {
+  person: ["people", drawPerson],
+  connection: ["connections", drawConnection],
+  channel: ["connections", drawChannel],
+  group: ["people", drawGroup],
+  app: ["apps", drawApp],
+  key: ["apps", drawKey],
+  report: ["reports", drawReport],
+  webhook: ["webhooks", drawWebhook],
+  request: ["refusals", drawRequest],
+};
+const APP_ITEM = "imserver:admin-app";
+/** Apps that are buttons where one must be chosen. */
+const MOST_OFFERED = 24;
+const MOST_APPS = 10_000;
+
+const api = new Api();
+const main = element("main", HTMLElement);
+const finder = new Finder(api, element("find-form", HTMLFormElement));
+/** @type {string[]} */
+let apps = [];
+let app = "";
+let turn = 0;
+
+/** @param {Section} section */
+const isThere = (section) => api.may(...section.routes) && (!section.needsAll || api.reachesAll);
+
+// --- login ----------------------------------------------------------------------------------------------------------
+
+async function start() {
+  api.onLoginNeeded = () => {
+    api.leave();
+    showLogin(words.admin_login_ended);
+  };
+  try {
+    await api.enter(api.credential); // in demo mode nobody needs a login
+    await enter();
+  } catch (error) {
+    showLogin(api.credential ? loginProblem(error) : error instanceof Refused && error.status === 401 ? "" : reasonOf(error, words));
+    api.leave();
+  }
+}
+
+/** @param {unknown} error */
+function loginProblem(error) {
+  if (!(error instanceof Refused)) return reasonOf(error, words);
+  if (error.status === 401) return words.admin_login_wrong;
+  return error.status === 403 ? words.admin_login_no_right : reasonOf(error, words);
+}
+
+/** @param {string} text  why a login is needed */
+function showLogin(text) {
+  document.body.dataset.view = "login";
+  const reason = make("p", "problem", text);
+  reason.setAttribute("role", "alert");
+  reason.hidden = !text;
+  /** @type {import("./ui.js").Field[]} */
+  const ofAccount = [
+    { name: "app", label: words.admin_app, value: page.accountsApp, required: true },
+    { name: "login", label: words.admin_login, hint: words.admin_login_hint, required: true },
+    { name: "password", label: words.admin_login_password, type: "password", required: true },
+  ];
+  const account = loginForm(words.admin_login_account, ofAccount, words.admin_enter, async (values) => {
+    const session = await api.ask("POST", "accounts/login", { ...values, device: words.admin_title });
+    await api.enter(textOf(session.token));
+  });
+  const key = loginForm(words.admin_login_key, [
+    { name: "key", label: words.admin_key, type: "password", required: true, hint: words.admin_login_key_hint },
+  ], words.admin_enter, (values) => api.enter(values.key));
+  element("login-place", HTMLElement).replaceChildren(reason, key, make("p", "or", words.admin_or), account);
+  key.querySelector("input")?.focus();
+
+  /**
+   * @param {string} title
+   * @param {import("./ui.js").Field[]} fields
+   * @param {string} yes
+   * @param {(values: Record<string, string>) => Promise<void>} act
+   */
+  function loginForm(title, fields, yes, act) {
+    const go = /** @type {HTMLButtonElement} */ (make("button", "primary", yes));
+    const form = /** @type {HTMLFormElement} */ (make("form", "card ask", make("h2", "", title), ...fields.map(fieldOf), go));
+    form.addEventListener("submit", async (event) => {
+      event.preventDefault();
+      go.disabled = true;
+      reason.hidden = true;
+      try {
+        await act(valuesOf(form));
+        await enter();
+      } catch (error) {
+        api.leave();
+        reason.textContent = loginProblem(error);
+        reason.hidden = false;
+      } finally {
+        go.disabled = false;
+      }
+    });
+    return form;
+  }
+}
+
+/** The principal is known: show what it may see. */
+async function enter() {
+  element("login-place", HTMLElement).replaceChildren();
+  apps = await appNames();
+  const [first = ""] = apps;
+  app = apps.length === 1 ? first : remembered();
+  if (app && !apps.includes(app)) app = "";
+  document.body.dataset.view = "page";
+  drawFrame();
+  show();
+}
+
+/** @returns {Promise<string[]>} the apps that the principal may look at */
+async function appNames() {
+  if (api.rights.apps) return api.rights.apps;
+  if (!api.may("GET apps")) return [];
+  const answer = await api.get("apps", { limit: MOST_APPS });
+  return listOf(answer.apps).map(recordOf).filter((each) => !each.same_as).map((each) => textOf(each.app));
+}
+
+function drawFrame() {
+  const { kind, id, rights, version } = api.rights;
+  const role = rights.includes("own") ? words.admin_role_owner : words.admin_role_moderator;
+  const who = kind === "demo" ? words.admin_demo : kind === "key" ? fill(words.admin_with_key, { id }) : fill(words.admin_with_role, { user: id, role });
+  element("who", HTMLElement).textContent = who;
+  element("version", HTMLElement).textContent = version ? `imserver ${version}` : "";
+  const leave = element("leave", HTMLElement);
+  leave.hidden = kind === "demo";
+  const places = SECTIONS.filter(isThere).map((section) => {
+    const made = link(section.label, section.key);
+    made.dataset.section = section.key;
+    return make("li", "", made);
+  });
+  element("sections", HTMLElement).replaceChildren(...places);
+  const choose = element("app", HTMLSelectElement);
+  const options = ["", ...apps].map((each) => {
+    const option = /** @type {HTMLOptionElement} */ (make("option", "", each || words.admin_all_apps));
+    option.value = each;
+    return option;
+  });
+  choose.replaceChildren(...(apps.length === 1 ? options.slice(1) : options));
+  choose.value = app;
+  element("app-place", HTMLElement).hidden = apps.length < 2;
+}
+
+// --- navigation -----------------------------------------------------------------------------------------------------
+
+/** Draws what the address names. */
+function show() {
+  if (document.body.dataset.view !== "page") return;
+  const [key = "", ...parts] = location.hash.slice(1).split("/").map(decoded);
+  const mine = ++turn;
+  const at = { api, app, isShown: () => mine === turn };
+  const [inside, drawDetail] = DETAILS[key] ?? ["", null];
+  const section = SECTIONS.find((each) => each.key === (inside || key) && (inside || isThere(each)));
+  for (const each of document.querySelectorAll("[data-section]")) {
+    if (each instanceof HTMLElement && each.dataset.section === section?.key) each.setAttribute("aria-current", "page");
+    else each.removeAttribute("aria-current");
+  }
+  document.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
+  document.title = `${section?.label ?? words.admin_title} · imserver`;
+  if (drawDetail && parts.every(Boolean) && parts.length) main.replaceChildren(...drawDetail(at, ...parts));
+  else if (!section) main.replaceChildren(...drawStart());
+  else if (section.needsApp && !app) main.replaceChildren(...chooseApp(section));
+  else main.replaceChildren(...section.draw(at));
+  scrollTo(0, 0);
+}
+
+/** @param {string} part */
+function decoded(part) {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return "";
+  }
+}
+
+/** What is shown first: what one can do here. */
+function drawStart() {
+  const places = SECTIONS.filter(isThere).map((section) => {
+    const made = link(make("b", "", section.label), section.key);
+    made.append(make("span", "muted", words[`admin_${section.key}_hint`] ?? ""));
+    return make("li", "", made);
+  });
+  return [heading(words.admin_start, words.admin_start_hint), make("ul", "start", ...places)];
+}
+
+/** @param {Section} section */
+function chooseApp(section) {
+  const offered = apps.slice(0, MOST_OFFERED).map((each) => button(each, () => choose(each)));
+  return [heading(section.label), card("", make("p", "", apps.length ? words.admin_choose_app : words.admin_no_apps), make("p", "choices", ...offered))];
+}
+
+/** @param {string} chosen */
+function choose(chosen) {
+  app = chosen;
+  element("app", HTMLSelectElement).value = chosen;
+  try {
+    sessionStorage.setItem(APP_ITEM, chosen);
+  } catch {
+    // no storage
+  }
+  show();
+}
+
+function remembered() {
+  try {
+    return sessionStorage.getItem(APP_ITEM) ?? "";
+  } catch {
+    return "";
+  }
+}
+
+/**
+ * A request, by its id: why it was refused, and what it has changed.
+ *
+ * @param {Place} at
+ * @param {string} id
+ */
+function drawRequest(at, id) {
+  const anywhere = { ...at, app: "" };
+  return [
+    ...(api.may("GET refusals") ? drawRefusals(anywhere, id) : []),
+    ...(api.may("GET audit") ? drawAudit(anywhere, id) : []),
+  ];
+}
+
+addEventListener("hashchange", show);
+addEventListener("keydown", (event) => {
+  const { target } = event;
+  const isTyping = target instanceof HTMLElement && target.matches("input, textarea, select");
+  if (event.key !== "/" || event.ctrlKey || event.metaKey || event.altKey || isTyping || document.querySelector("dialog")) return;
+  event.preventDefault();
+  finder.focus();
+});
+element("app", HTMLSelectElement).addEventListener("change", (event) => {
+  if (event.target instanceof HTMLSelectElement) choose(event.target.value);
+});
+element("leave", HTMLElement).addEventListener("click", () => {
+  api.leave();
+  location.hash = "";
+  main.replaceChildren();
+  showLogin("");
+  toast(words.admin_left);
+});
+start();

@@ -1,0 +1,142 @@
+// @ts-check
+/** Live connections of an app, on all nodes, and one connection by its id. */
+
+import { fill, listOf, numberOf, recordOf, textOf } from "../text.js";
+import { ask, button, card, code, facts, heading, link, list, missing, name, number, place, table, time, toast, words } from "./ui.js";
+
+/** @typedef {import("./app.js").Place} Place */
+/** @typedef {import("./ui.js").Filled} Filled */
+/** @typedef {import("./api.js").Api} Api */
+
+const PAGE = 50;
+
+/** @param {Place} at */
+export function drawConnections({ api, app }) {
+  /** @type {Filled} */
+  const rows = list(async (cursor) => {
+    const answer = await api.get("connections/list", { app, cursor, limit: PAGE });
+    const total = fill(words.admin_online, { count: numberOf(answer.users) });
+    const count = document.createElement("p");
+    count.className = "muted";
+    count.textContent = total;
+    return { rows: listOf(answer.connections), next: textOf(answer.next), above: [...missing(answer), count] };
+  }, (connections) => connectionTable(api, app, connections, () => rows.again(), true));
+  return [heading(words.admin_connections, words.admin_connections_hint), card("", rows)];
+}
+
+/**
+ * @param {Api} api
+ * @param {string} app
+ * @param {any[]} connections
+ * @param {() => unknown} changed
+ * @param {boolean} [hasUsers]  whether they are of several users
+ */
+export function connectionTable(api, app, connections, changed, hasUsers = false) {
+  const mayClose = api.may("POST disconnect");
+  const columns = [
+    ...(hasUsers ? [words.admin_user] : []),
+    words.admin_address, words.admin_device, words.admin_dialect, words.admin_since, words.admin_node, ...(mayClose ? [""] : []),
+  ];
+  return table(words.admin_connections, columns, connections.map(recordOf).map((each) => [
+    ...(hasUsers ? [link(name(each.user), "person", app, textOf(each.user))] : []),
+    link(code(each.peer), "connection", app, textOf(each.connection)),
+    name(each.device), name(each.dialect), time(each.since), code(each.node),
+    ...(mayClose ? [closeButton(api, app, textOf(each.connection), changed)] : []),
+  ]), words.admin_no_connections);
+}
+
+/**
+ * @param {Api} api
+ * @param {string} app
+ * @param {string} connection
+ * @param {() => unknown} changed
+ */
+function closeButton(api, app, connection, changed) {
+  return button(words.admin_disconnect, async () => {
+    await api.post("disconnect", { app, connections: [connection] });
+    toast(words.admin_disconnected);
+    await changed();
+  });
+}
+
+/**
+ * @param {Place} at
+ * @param {string} app
+ * @param {string} connection
+ */
+export function drawConnection({ api }, app, connection) {
+  /** @type {Filled} */
+  const shown = place(async () => {
+    /** @type {Record<string, any>} */
+    const nothing = {};
+    return api.may("GET connections/show") ? api.get("connections/show", { app, connection }) : nothing;
+  }, (each) => [card("", facts([
+    [words.admin_user, link(name(each.user), "person", app, textOf(each.user))],
+    [words.admin_address, code(each.peer)],
+    [words.admin_device, name(each.device)],
+    [words.admin_dialect, name(each.dialect)],
+    [words.admin_since, time(each.since)],
+    [words.admin_node, code(each.node)],
+    [words.admin_channels, channelsOf(app, listOf(each.channels))],
+  ]))]);
+  const actions = api.may("POST disconnect") ? [button(words.admin_disconnect, () => ask({
+    title: words.admin_disconnect,
+    text: words.admin_disconnect_text,
+    yes: words.admin_disconnect,
+    act: async () => {
+      await api.post("disconnect", { app, connections: [connection] });
+      toast(words.admin_disconnected);
+    },
+  }))] : [];
+  return [heading(words.admin_connection, code(connection), ...actions), shown];
+}
+
+/**
+ * @param {string} app
+ * @param {any[]} channels
+ */
+function channelsOf(app, channels) {
+  const made = document.createElement("span");
+  made.className = "badges";
+  made.append(...channels.map((channel) => link(name(channel), "channel", app, textOf(channel))));
+  if (!channels.length) made.append("–");
+  return made;
+}
+
+/**
+ * A channel and its subscribers.
+ *
+ * @param {Place} at
+ * @param {string} app
+ * @param {string} channel
+ */
+export function drawChannel({ api }, app, channel) {
+  /** @type {Filled} */
+  const rows = list(async (cursor) => {
+    const answer = await api.get("channels/presence", { app, channel, cursor, limit: PAGE });
+    return { rows: listOf(answer.subscribers), next: textOf(answer.next), above: missing(answer) };
+  }, (subscribers) => table(words.admin_subscribers, [words.admin_user, words.admin_device, words.admin_dialect, words.admin_since], subscribers.map(recordOf).map((each) => [
+    link(name(each.user), "person", app, textOf(each.user)), name(each.device), name(each.dialect), time(each.joined),
+  ]), words.admin_no_connections));
+  return [heading(name(channel), code(`${app} / ${channel}`)), card(words.admin_subscribers, rows)];
+}
+
+/**
+ * A group and its members.
+ *
+ * @param {Place} at
+ * @param {string} app
+ * @param {string} group
+ */
+export function drawGroup({ api }, app, group) {
+  /** @type {Filled} */
+  const shown = place(() => api.get("groups/show", { app, group }), (each) => [heading(name(each.name), code(`${app} / ${group}`))]);
+  /** @type {Filled} */
+  const rows = list(async (cursor) => {
+    const answer = await api.get("groups/members", { app, group, cursor, limit: PAGE });
+    return { rows: listOf(answer.members), next: textOf(answer.next) };
+  }, (members) => table(words.admin_members, [words.admin_user, words.admin_role, words.admin_muted_until], members.map(recordOf).map((each) => [
+    link(name(each.user), "person", app, textOf(each.user)), name(words[`admin_role_${textOf(each.role)}`] ?? each.role), time(each.muted_until),
+  ]), words.admin_no_people));
+  return api.may("GET groups/show", "GET groups/members") ? [shown, card(words.admin_members, rows)] : [heading(words.admin_group, code(`${app} / ${group}`))];
+}

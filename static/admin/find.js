@@ -1,0 +1,129 @@
+// @ts-check
+/** The box that finds what a text names: people, connections, channels, groups, apps, keys, requests. */
+
+import { listOf, make, recordOf, textOf } from "../text.js";
+import { reasonOf } from "./api.js";
+import { addressOf, badge, name, problem, words } from "./ui.js";
+
+const PAUSE_MS = 250;
+/** Type of a hit → the detail to which it leads, with its app where that belongs to the address. @type {Record<string, (hit: Record<string, any>) => string[]>} */
+const PLACES = {
+  account: (hit) => ["person", hit.app, hit.id],
+  user: (hit) => ["person", hit.app, hit.id],
+  connection: (hit) => ["connection", hit.app, hit.id],
+  channel: (hit) => ["channel", hit.app, hit.id],
+  group: (hit) => ["group", hit.app, hit.id],
+  app: (hit) => ["app", hit.id],
+  key: (hit) => ["key", hit.id],
+  request: (hit) => ["request", hit.id],
+};
+
+export class Finder {
+  /**
+   * @param {import("./api.js").Api} api
+   * @param {HTMLFormElement} form
+   */
+  constructor(api, form) {
+    this.api = api;
+    this.form = form;
+    this.field = /** @type {HTMLInputElement} */ (form.querySelector("input"));
+    this.hits = make("div", "hits");
+    this.hits.hidden = true;
+    this.status = make("p", "heard");
+    this.status.setAttribute("role", "status");
+    form.append(this.hits, this.status);
+    this.turn = 0;
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    this.timer = undefined;
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.find();
+    });
+    this.field.addEventListener("input", () => {
+      clearTimeout(this.timer);
+      this.timer = setTimeout(() => this.find(), PAUSE_MS);
+    });
+    this.field.addEventListener("focus", () => { this.hits.hidden = !this.hits.childElementCount; });
+    form.addEventListener("keydown", (event) => this.press(event));
+    form.addEventListener("focusout", (event) => {
+      if (!(event.relatedTarget instanceof Node && form.contains(event.relatedTarget))) this.hits.hidden = true;
+    });
+    this.hits.addEventListener("mousedown", (event) => event.preventDefault()); // the box keeps the focus until the click
+    this.hits.addEventListener("click", (event) => {
+      if (event.target instanceof Element && event.target.closest("a")) this.close();
+    });
+  }
+
+  focus() {
+    this.field.focus();
+    this.field.select();
+  }
+
+  close() {
+    this.hits.hidden = true;
+    this.hits.replaceChildren();
+    this.field.value = "";
+    this.field.blur();
+  }
+
+  /** @param {KeyboardEvent} event */
+  press(event) {
+    const links = [...this.hits.querySelectorAll("a")];
+    const index = links.findIndex((each) => each === document.activeElement);
+    if (event.key === "Escape") {
+      this.close();
+    } else if (event.key === "ArrowDown" && links.length) {
+      event.preventDefault();
+      links[Math.min(index + 1, links.length - 1)].focus();
+    } else if (event.key === "ArrowUp" && index >= 0) {
+      event.preventDefault();
+      if (index) links[index - 1].focus();
+      else this.field.focus();
+    }
+  }
+
+  async find() {
+    clearTimeout(this.timer);
+    const text = this.field.value.trim();
+    const turn = ++this.turn;
+    if (!text) {
+      this.hits.hidden = true;
+      this.hits.replaceChildren();
+      return;
+    }
+    let content;
+    try {
+      const { results } = await this.api.get("find", { text });
+      content = this.draw(listOf(results).map(recordOf));
+    } catch (error) {
+      content = [problem(reasonOf(error, words))];
+    }
+    if (turn !== this.turn) return;
+    this.hits.replaceChildren(...content);
+    this.hits.hidden = false;
+  }
+
+  /**
+   * @param {Record<string, any>[]} hits
+   * @returns {Node[]}
+   */
+  draw(hits) {
+    const shown = hits.filter((hit) => Object.hasOwn(PLACES, textOf(hit.type)));
+    this.status.textContent = shown.length ? "" : words.admin_nothing;
+    if (!shown.length) return [make("p", "empty-note", words.admin_nothing)];
+    return [make("ul", "", ...shown.map((hit) => {
+      const type = textOf(hit.type);
+      const parts = PLACES[type]({ ...hit, id: textOf(hit.id), app: textOf(hit.app) });
+      const made = make("a", "hit", badge(words[`admin_type_${type}`] ?? type), make("span", "hit-words", name(hit.label), make("small", "muted", name(detailOf(hit)))));
+      made.setAttribute("href", addressOf(...parts));
+      return make("li", "", made);
+    }))];
+  }
+}
+
+/** @param {Record<string, any>} hit */
+function detailOf(hit) {
+  const of = hit.type === "user" ? words[`admin_user_${textOf(hit.detail)}`] ?? textOf(hit.detail) : textOf(hit.detail);
+  const id = hit.id === hit.label || hit.type === "channel" ? "" : textOf(hit.id);
+  return [hit.type === "app" ? "" : textOf(hit.app), id, hit.type === "channel" ? "" : of].filter(Boolean).join(" · ");
+}

@@ -1,0 +1,88 @@
+// @ts-check
+/** The nodes of the cluster: how they are, and draining one. */
+
+import { fill, listOf, make, numberOf, recordOf, textOf } from "../text.js";
+import { ask, badge, button, card, duration, facts, heading, name, number, place, size, toast, words } from "./ui.js";
+
+/** @typedef {import("./app.js").Place} Place */
+/** @typedef {import("./ui.js").Filled} Filled */
+
+const LOOK_MS = 5_000;
+
+/** @param {Place} at */
+export function drawNodes({ api, isShown }) {
+  /** Node → its processor seconds, and when they were read. @type {Map<string, [number, number]>} */
+  const before = new Map();
+  /** @type {Filled} */
+  const shown = place(() => api.get("nodes"), (answer) => {
+    const nodes = listOf(answer.nodes).map(recordOf);
+    return [make("div", "nodes", ...nodes.map((node) => nodeCard(node, nodes.length)))];
+  });
+  const timer = setInterval(() => {
+    if (!isShown()) clearInterval(timer);
+    else if (!document.hidden && !document.querySelector("dialog") && !shown.contains(document.activeElement)) shown.again();
+  }, LOOK_MS);
+  return [heading(words.admin_nodes, words.admin_nodes_hint), shown];
+
+  /**
+   * @param {Record<string, any>} node
+   * @param {number} count  of all nodes
+   */
+  function nodeCard(node, count) {
+    const state = !node.answers ? badge(words.admin_silent, "bad") : node.ready ? badge(words.admin_ready, "good") : badge(words.admin_not_ready, node.drained ? "warn" : "bad");
+    const why = node.drained ? words.admin_drained : textOf(node.reason);
+    const most = numberOf(node.most);
+    const connections = number.format(numberOf(node.connections)) + (most ? ` / ${number.format(most)}` : "");
+    const made = card("", make("header", "node-head", make("h2", "", name(node.node)), state, ...(node.own ? [badge(words.admin_own_node)] : [])),
+      ...(why && !node.ready ? [make("p", "warning", fill(words.admin_why_not, { reason: why }))] : []),
+      facts([
+        [words.admin_connections, connections],
+        [words.admin_users, number.format(numberOf(node.users))],
+        [words.admin_load, load(node)],
+        [words.admin_lag, fill(words.admin_milliseconds, { count: number.format(Math.round(numberOf(node.lag) * 10_000) / 10) })],
+        [words.admin_memory, size(numberOf(node.memory))],
+        [words.admin_up, node.started ? duration(Date.now() / 1000 - numberOf(node.started)) : "–"],
+        [words.admin_version, name(node.version)],
+        [words.admin_machine, name(node.host)],
+      ]));
+    if (node.drained ? api.may("POST nodes/undrain") : api.may("POST nodes/drain") && node.answers) made.append(make("p", "dialog-row", node.drained ? undrain(node) : drain(node, count)));
+    return made;
+  }
+
+  /** @param {Record<string, any>} node */
+  function load(node) {
+    const now = Date.now() / 1000;
+    const cpu = numberOf(node.cpu);
+    const [lastCpu, lastTime] = before.get(textOf(node.node)) ?? [0, numberOf(node.started)];
+    if (now - lastTime > 1) before.set(textOf(node.node), [cpu, now]);
+    const share = now > lastTime ? Math.max(0, (cpu - lastCpu) / (now - lastTime)) : 0;
+    return fill(words.admin_load_of, { share: number.format(Math.round(share * 100)), cpus: numberOf(node.cpus) });
+  }
+
+  /**
+   * @param {Record<string, any>} node
+   * @param {number} count
+   */
+  function drain(node, count) {
+    return button(words.admin_drain, () => ask({
+      title: fill(words.admin_drain_title, { node: textOf(node.node) }),
+      text: count > 1 ? words.admin_drain_text : words.admin_drain_alone,
+      yes: words.admin_drain,
+      danger: true,
+      act: async () => {
+        await api.post("nodes/drain", { node: node.node });
+        toast(words.admin_draining);
+        await shown.again();
+      },
+    }));
+  }
+
+  /** @param {Record<string, any>} node */
+  function undrain(node) {
+    return button(words.admin_undrain, async () => {
+      await api.post("nodes/undrain", { node: node.node });
+      toast(words.admin_serves_again);
+      await shown.again();
+    }, "primary");
+  }
+}

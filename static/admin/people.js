@@ -1,0 +1,401 @@
+// @ts-check
+/** People of an app: the list, one person with all that concerns them, and what one does with them. */
+
+import { fill, listOf, make, numberOf, recordOf, textOf } from "../text.js";
+import { acts } from "./audit.js";
+import { connectionTable } from "./connections.js";
+import { recentTable } from "./notifications.js";
+import { holdTable, refusalTable } from "./refusals.js";
+import { ask, badge, button, card, code, facts, filters, heading, link, list, missing, name, number, place, table, time, toast, words } from "./ui.js";
+
+/** @typedef {import("./app.js").Place} Place */
+/** @typedef {import("./ui.js").Filled} Filled */
+
+const DAY = 86_400;
+const PAGE = 50;
+const ACCOUNT_ID = /^[1-9]\d{0,17}$/;
+const RECENT = 20;
+/** Of new passwords: letters that nobody takes for another one. */
+const LETTERS = "abcdefghijkmnpqrstuvwxyz23456789";
+const PASSWORD_LETTERS = 14;
+
+/**
+ * The list of the accounts of an app.
+ *
+ * @param {Place} at
+ */
+export function drawPeople({ api, app }) {
+  let wanted = { text: "", role: "", locked: "" };
+  const rows = list(async (after) => {
+    const answer = await api.get("accounts/list", { app, ...wanted, after, limit: PAGE });
+    return { rows: listOf(answer.accounts), next: textOf(answer.next) };
+  }, (accounts) => table(words.admin_people, [words.admin_name, words.admin_identifiers, words.admin_role, words.admin_state, words.admin_last_seen],
+    accounts.map((account) => [
+      link(name(account.nickname || account.name || account.user), "person", app, textOf(account.user)),
+      identifiers(account),
+      roleWord(account.role),
+      make("span", "badges", ...stateOf(account)),
+      time(account.last_seen, words.admin_never),
+    ]), words.admin_no_people));
+  const choose = filters([
+    { name: "text", label: words.admin_people_text },
+    { name: "role", label: words.admin_role, type: "select", options: [["", words.admin_any], ...roles()] },
+    { name: "locked", label: words.admin_state, type: "select", options: [["", words.admin_any], ["true", words.admin_locked], ["false", words.admin_not_locked]] },
+  ], (values) => {
+    wanted = { text: values.text, role: values.role, locked: values.locked };
+    return rows.again();
+  });
+  return [heading(words.admin_people, words.admin_people_hint), choose, card("", rows)];
+}
+
+/** @returns {[string, string][]} */
+function roles() {
+  return [["member", words.admin_role_member], ["moderator", words.admin_role_moderator], ["owner", words.admin_role_owner]];
+}
+
+/** @param {unknown} role */
+function roleWord(role) {
+  return words[`admin_role_${textOf(role)}`] ?? (textOf(role) || words.admin_role_member);
+}
+
+/** @param {Record<string, any>} account */
+function identifiers(account) {
+  const texts = [account.name, account.email, account.phone].map(textOf).filter(Boolean);
+  return name(texts.join(" · "));
+}
+
+/** @param {Record<string, any>} account */
+function stateOf(account) {
+  const found = [];
+  if (account.locked) found.push(badge(words.admin_locked, "bad"));
+  if (account.kind === "guest") found.push(badge(words.admin_guest));
+  if (account.kind === "bot") found.push(badge(words.admin_bot));
+  if (account.second_factor) found.push(badge(words.admin_second_factor, "good"));
+  return found;
+}
+
+/**
+ * One person: an account, or a user of the app without one.
+ *
+ * @param {Place} at
+ * @param {string} app
+ * @param {string} user
+ */
+export function drawPerson(at, app, user) {
+  const { api } = at;
+  /** @type {Record<string, any>} */
+  let account = {};
+  const head = place(async () => {
+    if (!api.may("GET accounts/list") || !ACCOUNT_ID.test(user)) return {};
+    const after = String(BigInt(user) + 1n); // the newest account before this one is that with the id, if it exists
+    const answer = await api.get("accounts/list", { app, after, limit: 1 }).catch(() => ({}));
+    account = listOf(recordOf(answer).accounts).map(recordOf).find((each) => each.user === user) ?? {};
+    return account;
+  }, () => [
+    heading(name(account.nickname || account.name || user), make("span", "badges", code(`${app} / ${user}`), ...stateOf(account)), ...actions()),
+    ...(account.user ? [card("", facts([
+      [words.admin_identifiers, identifiers(account)],
+      [words.admin_role, roleWord(account.role)],
+      [words.admin_created, time(account.created)],
+      [words.admin_last_seen, time(account.last_seen, words.admin_never)],
+      ...(account.locked ? /** @type {[string, Node | string][]} */ ([
+        [words.admin_locked_until, time(account.locked_until, words.admin_for_good)], [words.admin_reason, name(account.lock_reason)],
+      ]) : []),
+    ]))] : []),
+  ]);
+  /** @type {HTMLElement[]} */
+  const parts = [head];
+
+  /** @type {Filled | false} */
+  const why = api.may("GET refusals") && place(() => api.get("refusals", { app, user, limit: RECENT }), (answer) => {
+    const holds = listOf(answer.holds).map(recordOf);
+    const lift = api.may("POST limits/lift") && holds.length ? [button(words.admin_lift, async () => {
+      const { lifted } = await api.post("limits/lift", { app, user });
+      toast(fill(words.admin_lifted, { count: listOf(lifted).length }));
+      await redraw();
+    }, "primary")] : [];
+    return [
+      ...missing(answer),
+      ...(holds.length ? [holdTable(holds)] : []),
+      ...lift,
+      refusalTable(listOf(answer.refusals), false),
+    ];
+  });
+  if (why) parts.push(card(words.admin_why, why));
+
+  /** @type {Filled | false} */
+  const live = api.may("GET connections/list") && place(() => api.get("connections/list", { app, user }), (answer) => [
+    ...missing(answer), connectionTable(api, app, listOf(answer.connections), () => live && live.again()),
+  ]);
+  if (live) parts.push(card(words.admin_connections, live));
+
+  if (api.may("GET groups")) {
+    /** @type {Filled} */
+    const groups = place(() => api.get("groups", { app, user, limit: PAGE }), (answer) => [
+      groupTable(api, app, user, listOf(answer.groups), () => groups.again()),
+    ]);
+    parts.push(card(words.admin_groups, groups));
+  }
+  if (api.may("GET accounts/devices")) {
+    const devices = place(() => api.get("accounts/devices", { app, user }).catch(() => ({})), (answer) => [
+      table(words.admin_devices, [words.admin_device, words.admin_since, words.admin_expires], listOf(recordOf(answer).devices).map(recordOf).map((each) => [
+        name(each.name), time(each.since), time(each.expires_at),
+      ]), words.admin_no_devices),
+    ]);
+    parts.push(card(words.admin_devices, devices));
+  }
+  if (api.may("GET notifications/recent")) {
+    const recent = place(() => api.get("notifications/recent", { app, user, limit: RECENT }), (answer) => [recentTable(app, listOf(answer.deliveries))]);
+    parts.push(card(words.admin_notifications, recent));
+  }
+  if (api.may("GET audit")) {
+    parts.push(card(words.admin_audit, acts(api, { app, user, limit: RECENT })));
+  }
+  return parts;
+
+  async function redraw() {
+    await Promise.all([head.again(), why && why.again(), live && live.again()]);
+  }
+
+  /** What may be done with this person, the usual things first. */
+  function actions() {
+    const found = [];
+    const hasAccount = Boolean(account.user);
+    const ban = api.may("POST moderation/ban") ? "moderation/ban" : api.may("POST ban") ? "ban" : "";
+    const unban = api.may("POST moderation/unban") ? "moderation/unban" : "unban";
+    if (api.may("POST moderation/clear", "GET moderation/count")) found.push(button(words.admin_clear, () => clearMessages(), "quiet danger"));
+    if (ban) found.push(button(words.admin_ban, () => banUser(ban, unban), "quiet danger"));
+    if (hasAccount && api.may("POST accounts/lock")) found.push(account.locked ? unlockButton() : lockButton());
+    if (hasAccount && api.may("POST accounts/password")) found.push(button(words.admin_password, setPassword));
+    found.push(...more(hasAccount, unban));
+    return found;
+  }
+
+  /**
+   * @param {boolean} hasAccount
+   * @param {string} unban
+   */
+  function more(hasAccount, unban) {
+    /** @type {HTMLElement[]} */
+    const found = [];
+    if (api.may(`POST ${unban}`)) found.push(button(words.admin_unban, () => done(unban, unban === "unban" ? { users: [user] } : { user }, words.admin_unbanned)));
+    if (api.may("POST moderation/warn")) found.push(button(words.admin_warn, warn));
+    if (api.may("POST moderation/mute")) found.push(button(words.admin_mute, mute));
+    if (api.may("POST moderation/unmute")) found.push(button(words.admin_unmute, () => done("moderation/unmute", { user }, words.admin_unmuted)));
+    if (hasAccount && api.may("POST accounts/role")) found.push(button(words.admin_set_role, setRole));
+    if (hasAccount && api.may("POST accounts/logout")) found.push(button(words.admin_end_sessions, endSessions));
+    else if (api.may("POST disconnect")) found.push(button(words.admin_end_sessions, disconnect));
+    if (hasAccount && account.second_factor && api.may("POST accounts/factor/remove")) found.push(button(words.admin_factor_off, factorOff));
+    if (!found.length) return [];
+    const menu = make("div", "", ...found);
+    const details = /** @type {HTMLDetailsElement} */ (make("details", "more-actions", make("summary", "quiet", words.admin_more_actions), menu));
+    menu.addEventListener("click", (event) => {
+      if (event.target instanceof HTMLButtonElement) details.open = false;
+    });
+    return [details];
+  }
+
+  /**
+   * @param {string} path
+   * @param {Record<string, any>} body
+   * @param {string} text
+   */
+  async function done(path, body, text) {
+    await api.post(path, { app, ...body });
+    toast(text);
+    await redraw();
+  }
+
+  /** @returns {import("./ui.js").Field} */
+  function reasonField(required = false) {
+    return { name: "reason", label: words.admin_reason, hint: words.admin_reason_hint, most: 250, required };
+  }
+
+  /**
+   * @param {string} label
+   * @param {string} value
+   * @param {boolean} hasEnd  whether it always ends
+   * @returns {import("./ui.js").Field}
+   */
+  function timeField(label, value, hasEnd = false) {
+    const times = [3_600, DAY, 7 * DAY, 30 * DAY, 365 * DAY].map((seconds) => /** @type {[string, string]} */ ([String(seconds), spanOf(seconds)]));
+    return { name: "seconds", label, type: "select", value, options: hasEnd ? times : [...times, ["0", words.admin_for_good]] };
+  }
+
+  function clearMessages() {
+    const text = make("p", "muted");
+    text.setAttribute("role", "status");
+    const opened = ask({
+      title: words.admin_clear,
+      text: words.admin_clear_text,
+      fields: [{
+        name: "span", label: words.admin_clear_span, type: "select", value: String(DAY),
+        options: [["3600", spanOf(3_600)], [String(DAY), spanOf(DAY)], [String(7 * DAY), spanOf(7 * DAY)], ["0", words.admin_clear_all]],
+      }, reasonField()],
+      yes: words.admin_clear_yes,
+      danger: true,
+      act: async ({ span, reason }) => {
+        const answer = await api.post("moderation/clear", { app, user, since: sinceOf(span), reason });
+        const act = textOf(answer.act);
+        toast(fill(words.admin_cleared, { count: numberOf(answer.messages) }), { label: words.admin_undo, act: async () => {
+          await api.post("moderation/undo", { app, act });
+          toast(words.admin_undone);
+        } });
+      },
+    });
+    const select = document.querySelector("dialog select");
+    select?.closest(".field")?.append(text);
+    const count = async () => {
+      text.textContent = words.admin_counting;
+      const answer = await api.get("moderation/count", { app, user, since: sinceOf(select instanceof HTMLSelectElement ? select.value : "") });
+      text.textContent = fill(words.admin_clear_count, { count: number.format(numberOf(answer.count)), talks: number.format(listOf(answer.conversations).length) });
+    };
+    const counted = () => count().catch(() => { text.textContent = ""; });
+    select?.addEventListener("change", counted);
+    counted();
+    return opened;
+  }
+
+  /**
+   * @param {string} path
+   * @param {string} unban
+   */
+  function banUser(path, unban) {
+    const isOfApi = path === "ban";
+    return ask({
+      title: words.admin_ban,
+      text: words.admin_ban_text,
+      fields: [timeField(words.admin_how_long, isOfApi ? String(30 * DAY) : "0", isOfApi), ...(isOfApi ? [] : [reasonField()])],
+      yes: words.admin_ban_yes,
+      danger: true,
+      act: async ({ seconds, reason }) => {
+        await api.post(path, isOfApi ? { app, users: [user], seconds: Number(seconds) } : { app, user, seconds: Number(seconds), reason });
+        toast(words.admin_banned, { label: words.admin_undo, act: () => done(unban, isOfApi ? { users: [user] } : { user }, words.admin_unbanned) });
+        await redraw();
+      },
+    });
+  }
+
+  function lockButton() {
+    return button(words.admin_lock, () => ask({
+      title: words.admin_lock,
+      text: words.admin_lock_text,
+      fields: [timeField(words.admin_how_long, "0"), reasonField()],
+      yes: words.admin_lock,
+      danger: true,
+      act: ({ seconds, reason }) => done("accounts/lock", { user, seconds: Number(seconds), reason }, words.admin_locked_now),
+    }));
+  }
+
+  function unlockButton() {
+    return button(words.admin_unlock, () => done("accounts/unlock", { user }, words.admin_unlocked), "primary");
+  }
+
+  function setPassword() {
+    return ask({
+      title: words.admin_password,
+      text: words.admin_password_text,
+      fields: [{ name: "password", label: words.admin_new_password, value: newPassword(), required: true, hint: words.admin_password_hint, most: 250 }],
+      yes: words.admin_password_yes,
+      act: ({ password }) => done("accounts/password", { user, password }, words.admin_password_set),
+    });
+  }
+
+  function setRole() {
+    return ask({
+      title: words.admin_set_role,
+      text: words.admin_role_text,
+      fields: [{ name: "role", label: words.admin_role, type: "select", value: textOf(account.role) || "member", options: roles() }],
+      yes: words.admin_save,
+      act: ({ role }) => done("accounts/role", { user, role }, words.admin_saved),
+    });
+  }
+
+  function endSessions() {
+    return ask({
+      title: words.admin_end_sessions,
+      text: words.admin_end_sessions_text,
+      yes: words.admin_end_sessions,
+      danger: true,
+      act: () => done("accounts/logout", { user }, words.admin_sessions_ended),
+    });
+  }
+
+  function disconnect() {
+    return done("disconnect", { users: [user] }, words.admin_sessions_ended);
+  }
+
+  function factorOff() {
+    return ask({
+      title: words.admin_factor_off,
+      text: words.admin_factor_off_text,
+      yes: words.admin_factor_off,
+      danger: true,
+      act: () => done("accounts/factor/remove", { user }, words.admin_saved),
+    });
+  }
+
+  function warn() {
+    return ask({
+      title: words.admin_warn,
+      text: words.admin_warn_text,
+      fields: [reasonField(true)],
+      yes: words.admin_warn,
+      act: ({ reason }) => done("moderation/warn", { user, reason }, words.admin_warned),
+    });
+  }
+
+  function mute() {
+    return ask({
+      title: words.admin_mute,
+      text: words.admin_mute_text,
+      fields: [timeField(words.admin_how_long, String(DAY), true), reasonField()],
+      yes: words.admin_mute,
+      act: ({ seconds, reason }) => done("moderation/mute", { user, seconds: Number(seconds), reason }, words.admin_muted),
+    });
+  }
+}
+
+/**
+ * @param {import("./api.js").Api} api
+ * @param {string} app
+ * @param {string} user
+ * @param {any[]} groups
+ * @param {() => unknown} changed
+ */
+function groupTable(api, app, user, groups, changed) {
+  const isRemovable = api.may("POST moderation/remove");
+  return table(words.admin_groups, [words.admin_name, words.admin_id, words.admin_role, ...(isRemovable ? [""] : [])], groups.map(recordOf).map((group) => {
+    const id = String(group.group);
+    return [
+      name(group.name), code(id), name(words[`admin_role_${textOf(group.role)}`] ?? group.role),
+      ...(isRemovable ? [button(words.admin_remove, () => ask({
+        title: words.admin_remove_title,
+        text: fill(words.admin_remove_text, { group: textOf(group.name) || id }),
+        fields: [{ name: "reason", label: words.admin_reason, hint: words.admin_reason_hint, most: 250 }],
+        yes: words.admin_remove,
+        danger: true,
+        act: async ({ reason }) => {
+          await api.post("moderation/remove", { app, user, group: id, reason });
+          toast(words.admin_removed);
+          await changed();
+        },
+      }))] : []),
+    ];
+  }), words.admin_no_groups);
+}
+
+/** @param {number} seconds */
+function spanOf(seconds) {
+  return seconds >= DAY ? fill(words.admin_days, { count: seconds / DAY }) : fill(words.admin_hours, { count: seconds / 3_600 });
+}
+
+/** @param {string} span  seconds; `0`: all */
+function sinceOf(span) {
+  return Number(span) ? Math.floor(Date.now() / 1000) - Number(span) : 0;
+}
+
+function newPassword() {
+  const random = crypto.getRandomValues(new Uint32Array(PASSWORD_LETTERS));
+  return Array.from(random, (each) => LETTERS[each % LETTERS.length]).join("");
+}

@@ -1,0 +1,160 @@
+// @ts-check
+/** The queue of reports, one report with its context, and what moderators do about it. */
+
+import { fill, listOf, make, numberOf, recordOf, textOf } from "../text.js";
+import { ask, badge, button, card, facts, filters, heading, link, list, name, number, place, table, time, toast, words } from "./ui.js";
+
+/** @typedef {import("./app.js").Place} Place */
+/** @typedef {import("./ui.js").Filled} Filled */
+
+const PAGE = 50;
+const DAY = 86_400;
+/** Longest text of a message that is shown. */
+const MOST_CHARACTERS = 2_000;
+
+/** @param {Place} at */
+export function drawReports({ api, app }) {
+  let state = "open";
+  /** @type {Filled} */
+  const rows = list(async (cursor) => {
+    const answer = await api.get("reports", { app, state, cursor, limit: PAGE });
+    return { rows: listOf(answer.reports), next: textOf(answer.next) };
+  }, (reports) => table(words.admin_reports, [words.admin_reported, words.admin_reasons, words.admin_reporters, words.admin_last, words.admin_outcome], reports.map(recordOf).map((each) => [
+    link(name(each.user), "report", app, textOf(each.id)), name(reasonsOf(each)), number.format(numberOf(each.reporters)), time(each.changed), outcome(each),
+  ]), state === "open" ? words.admin_no_reports : words.admin_no_closed));
+  const choose = filters([{ name: "state", label: words.admin_state, type: "select", value: state, options: [["open", words.admin_open], ["closed", words.admin_closed]] }], (values) => {
+    ({ state } = values);
+    return rows.again();
+  });
+  return [heading(words.admin_reports, words.admin_reports_hint), choose, card("", rows)];
+}
+
+/** @param {Record<string, any>} report */
+function reasonsOf(report) {
+  return Object.entries(recordOf(report.reasons)).map(([reason, count]) => (numberOf(count) > 1 ? `${reason} × ${count}` : reason)).join(", ");
+}
+
+/** @param {Record<string, any>} report */
+function outcome(report) {
+  if (!report.closed) return badge(words.admin_open, "warn");
+  return badge(words[`admin_outcome_${textOf(report.outcome)}`] ?? textOf(report.outcome));
+}
+
+/**
+ * @param {Place} at
+ * @param {string} app
+ * @param {string} id
+ */
+export function drawReport({ api }, app, id) {
+  /** @type {Filled} */
+  const shown = place(() => api.get("reports/show", { app, id }), (report) => {
+    const user = textOf(report.user);
+    const messages = listOf(report.messages).map(recordOf);
+    return [
+      heading(fill(report.message ? words.admin_report_message : words.admin_report_person, { user }), reasonsOf(report), ...actions(report, user)),
+      ...(messages.length ? [card(words.admin_context, make("ol", "talk", ...messages.map((each) => message(each, each.id === report.message))))] : []),
+      card(words.admin_reporters, table(words.admin_reporters, [words.admin_user, words.admin_reasons, words.admin_text, words.admin_last], listOf(report.people).map(recordOf).map((each) => [
+        link(name(each.user), "person", app, textOf(each.user)), name(each.reason), name(each.text), time(each.time),
+      ]), "")),
+      card("", facts([
+        [words.admin_reported, link(name(user), "person", app, user)],
+        [words.admin_state, outcome(report)],
+        ...(report.closed ? /** @type {[string, Node][]} */ ([[words.admin_closed_by, name(report.closed_by)], [words.admin_last, time(report.closed)], [words.admin_note, name(report.note)]]) : []),
+      ])),
+    ];
+  });
+  return [shown];
+
+  /**
+   * @param {Record<string, any>} report
+   * @param {string} user
+   */
+  function actions(report, user) {
+    const found = [];
+    /** @type {import("./ui.js").Field} */
+    const reason = { name: "reason", label: words.admin_reason, hint: words.admin_reason_hint, most: 250 };
+    if (report.message && api.may("POST moderation/delete")) {
+      found.push(button(words.admin_delete_message, () => ask({
+        title: words.admin_delete_message,
+        text: words.admin_delete_text,
+        fields: [reason],
+        yes: words.admin_delete,
+        danger: true,
+        act: async (values) => {
+          const { act } = await api.post("moderation/delete", { app, messages: [report.message], reason: values.reason });
+          await close("deleted");
+          toast(words.admin_deleted, { label: words.admin_undo, act: async () => {
+            await api.post("moderation/undo", { app, act });
+            toast(words.admin_undone);
+          } });
+        },
+      }), "quiet danger"));
+    }
+    if (report.message && api.may("POST moderation/hide")) {
+      found.push(button(words.admin_hide, async () => {
+        const { act } = await api.post("moderation/hide", { app, messages: [report.message] });
+        toast(words.admin_hidden, { label: words.admin_undo, act: () => api.post("moderation/undo", { app, act }) });
+        await shown.again();
+      }));
+    }
+    if (api.may("POST moderation/warn")) found.push(act(words.admin_warn, words.admin_warn_text, "warned", "moderation/warn", user, { ...reason, required: true }));
+    if (api.may("POST moderation/mute")) found.push(act(words.admin_mute, words.admin_mute_day, "muted", "moderation/mute", user, reason, { seconds: DAY }));
+    if (api.may("POST moderation/ban")) found.push(act(words.admin_ban, words.admin_ban_text, "banned", "moderation/ban", user, reason, { seconds: 0 }));
+    if (!report.closed && api.may("POST reports/close")) {
+      found.push(button(words.admin_dismiss, () => ask({
+        title: words.admin_dismiss,
+        text: words.admin_dismiss_text,
+        fields: [{ name: "note", label: words.admin_note, hint: words.admin_note_hint, type: "textarea", most: 500 }],
+        yes: words.admin_dismiss,
+        act: ({ note }) => close("dismissed", note),
+      }), "primary"));
+    }
+    return found;
+  }
+
+  /**
+   * @param {string} label
+   * @param {string} text
+   * @param {string} result  what is written into the report
+   * @param {string} path
+   * @param {string} user
+   * @param {import("./ui.js").Field} reason
+   * @param {Record<string, any>} [more]
+   */
+  function act(label, text, result, path, user, reason, more = {}) {
+    return button(label, () => ask({
+      title: label,
+      text,
+      fields: [reason],
+      yes: label,
+      danger: result === "banned",
+      act: async (values) => {
+        await api.post(path, { app, user, reason: values.reason, ...more });
+        await close(result);
+      },
+    }), result === "banned" ? "quiet danger" : "quiet");
+  }
+
+  /**
+   * @param {string} result
+   * @param {string} [note]
+   */
+  async function close(result, note = "") {
+    if (api.may("POST reports/close")) await api.post("reports/close", { app, id, outcome: result, note });
+    toast(words.admin_report_closed);
+    await shown.again();
+  }
+}
+
+/**
+ * A message as text: moderators see what it says, and nothing of it is loaded or run.
+ *
+ * @param {Record<string, any>} each
+ * @param {boolean} isReported
+ */
+function message(each, isReported) {
+  const text = typeof each.text === "string" ? each.text : each.data === undefined ? "" : JSON.stringify(each.data);
+  const type = textOf(each.type);
+  const body = each.removed ? badge(words.admin_removed_message, "warn") : make("bdi", "said", text.slice(0, MOST_CHARACTERS) || `[${type || "?"}]`);
+  return make("li", isReported ? "reported" : "", make("p", "muted", name(each.sender), " ", time(numberOf(each.time) / 1000)), body);
+}

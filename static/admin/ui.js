@@ -1,0 +1,476 @@
+// @ts-check
+/** What all sections are made of: cards, tables, facts, times, dialogs with fields, notices. Texts are never read as HTML. */
+
+import { copyText, fill, listOf, make, pageData, textOf, timeOf } from "../text.js";
+import { reasonOf } from "./api.js";
+
+/** @typedef {HTMLElement & { again: () => Promise<void> }} Filled  a place that can load its content again */
+/** @typedef {{ language: string, text: Record<string, string>, accountsApp: string }} Page */
+
+export const page = /** @type {Page} */ (pageData());
+export const words = page.text;
+export const number = new Intl.NumberFormat(page.language);
+const TOAST_MS = 8_000;
+const MINUTE = 60;
+const HOUR = 3_600;
+const DAY = 86_400;
+const absolute = new Intl.DateTimeFormat(page.language, { dateStyle: "full", timeStyle: "medium" });
+const relative = new Intl.RelativeTimeFormat(page.language, { numeric: "auto", style: "short" });
+const short = new Intl.DateTimeFormat(page.language, { dateStyle: "medium", timeStyle: "short" });
+
+// --- elements -------------------------------------------------------------------------------------------------------
+
+/**
+ * @param {string} label
+ * @param {() => unknown} act
+ * @param {string} [classes]
+ * @returns {HTMLButtonElement}
+ */
+export function button(label, act, classes = "quiet") {
+  const made = /** @type {HTMLButtonElement} */ (make("button", classes, label));
+  made.type = "button";
+  made.addEventListener("click", async () => {
+    if (made.getAttribute("aria-busy") === "true") return;
+    made.setAttribute("aria-busy", "true");
+    try {
+      await act();
+    } catch (error) {
+      toast(reasonOf(error, words), { isProblem: true });
+    } finally {
+      made.removeAttribute("aria-busy");
+    }
+  });
+  return made;
+}
+
+/**
+ * The address of a section within the page.
+ *
+ * @param {...string} parts
+ */
+export function addressOf(...parts) {
+  return `#${parts.map(encodeURIComponent).join("/")}`;
+}
+
+/**
+ * @param {string | Node} label
+ * @param {...string} parts
+ * @returns {HTMLElement}
+ */
+export function link(label, ...parts) {
+  const made = make("a", "", label);
+  made.setAttribute("href", addressOf(...parts));
+  return made;
+}
+
+/**
+ * A name that others have chosen: in its own direction, and with a word in its place if it is empty.
+ *
+ * @param {unknown} text
+ * @returns {HTMLElement}
+ */
+export function name(text) {
+  return make("bdi", "", textOf(text) || "–");
+}
+
+/** @param {unknown} text  an id, an address or another text for programs */
+export function code(text) {
+  return make("code", "", textOf(text) || "–");
+}
+
+/**
+ * @param {string} text
+ * @param {"good" | "bad" | "warn" | ""} [kind]
+ */
+export function badge(text, kind = "") {
+  return make("span", `badge ${kind}`, text);
+}
+
+/** @param {unknown} seconds  since 1970 */
+export function absoluteTime(seconds) {
+  return absolute.format(new Date(timeOf(seconds)));
+}
+
+/**
+ * A time in the words of people, with the whole time as its title.
+ *
+ * @param {unknown} seconds  since 1970; 0: none
+ * @param {string} [none]
+ * @returns {HTMLElement}
+ */
+export function time(seconds, none = "–") {
+  const moment = timeOf(seconds);
+  if (!moment) return make("span", "muted", none);
+  const away = (moment - Date.now()) / 1000;
+  const size = Math.abs(away);
+  let text = short.format(new Date(moment));
+  if (size < MINUTE) text = relative.format(Math.trunc(away), "second");
+  else if (size < HOUR) text = relative.format(Math.trunc(away / MINUTE), "minute");
+  else if (size < DAY) text = relative.format(Math.trunc(away / HOUR), "hour");
+  const made = make("time", "", text);
+  made.setAttribute("datetime", new Date(moment).toISOString());
+  made.title = absolute.format(new Date(moment));
+  return made;
+}
+
+/**
+ * @param {number} seconds
+ * @returns {string} in its largest unit
+ */
+export function duration(seconds) {
+  const units = /** @type {const} */ ([["days", DAY], ["hours", HOUR], ["minutes", MINUTE]]);
+  for (const [unit, length] of units) {
+    if (seconds >= length) return fill(words[`unit_${unit}`], { count: Math.floor(seconds / length) });
+  }
+  return fill(words.unit_seconds, { count: Math.floor(seconds) });
+}
+
+/**
+ * @param {number} bytes
+ * @returns {string}
+ */
+export function size(bytes) {
+  const units = ["B", "KB", "MB", "GB", "TB"];
+  let unit = 0;
+  let value = bytes;
+  for (; value >= 1024 && unit < units.length - 1; unit++) value /= 1024;
+  return `${new Intl.NumberFormat(page.language, { maximumFractionDigits: value < 10 ? 1 : 0 }).format(value)} ${units[unit]}`;
+}
+
+/**
+ * @param {string} title
+ * @param {...(Node | string)} content
+ * @returns {HTMLElement}
+ */
+export function card(title, ...content) {
+  return make("section", "card", ...(title ? [make("h2", "", title)] : []), ...content);
+}
+
+/**
+ * The heading of a section, and what can be done there.
+ *
+ * @param {string | Node} title
+ * @param {string | Node} [hint]
+ * @param {...Node} actions
+ */
+export function heading(title, hint = "", ...actions) {
+  const text = make("div", "", make("h1", "", title), ...(hint ? [make("p", "muted", hint)] : []));
+  return make("header", "section-head", text, ...(actions.length ? [make("div", "actions", ...actions)] : []));
+}
+
+/**
+ * @param {[string, Node | string][]} pairs
+ * @returns {HTMLElement}
+ */
+export function facts(pairs) {
+  return make("dl", "facts", ...pairs.map(([label, value]) => make("div", "", make("dt", "", label), make("dd", "", value))));
+}
+
+/**
+ * A table; in a narrow window each row is a block with the headings beside the values.
+ *
+ * @param {string} label
+ * @param {string[]} columns
+ * @param {(Node | string)[][]} rows  the first cell of each names the row
+ * @param {string} empty  what is shown without rows
+ * @returns {HTMLElement}
+ */
+export function table(label, columns, rows, empty) {
+  if (!rows.length) return make("p", "empty-note", empty);
+  const head = columns.map((column) => {
+    const cell = make("th", "", column || make("span", "heard", words.admin_actions));
+    cell.setAttribute("scope", "col");
+    return cell;
+  });
+  const body = rows.map((cells) => make("tr", "", ...cells.map((cell, index) => {
+    const made = make(index ? "td" : "th", columns[index] ? "" : "row-actions", cell);
+    if (index) made.dataset.label = columns[index];
+    else made.setAttribute("scope", "row");
+    return made;
+  })));
+  const made = make("table", "", make("thead", "", make("tr", "", ...head)), make("tbody", "", ...body));
+  made.setAttribute("aria-label", label);
+  return made;
+}
+
+/**
+ * @param {string} text
+ * @returns {HTMLElement}
+ */
+export function problem(text) {
+  const made = make("p", "problem", text);
+  made.setAttribute("role", "alert");
+  return made;
+}
+
+/**
+ * Nodes that did not answer: what is shown lacks their part.
+ *
+ * @param {Record<string, any>} answer
+ * @returns {HTMLElement[]}
+ */
+export function missing(answer) {
+  const nodes = listOf(answer.missing_nodes);
+  return nodes.length ? [make("p", "warning", fill(words.admin_missing, { nodes: nodes.join(", ") }))] : [];
+}
+
+// --- loading --------------------------------------------------------------------------------------------------------
+
+/**
+ * Loads something and draws it in a place; meanwhile the place says so. If it fails, the place says why, with a button that tries again.
+ *
+ * @template T
+ * @param {HTMLElement} place
+ * @param {() => Promise<T>} load
+ * @param {(loaded: T) => (Node | string)[]} draw
+ * @returns {Promise<void>}
+ */
+export async function fillPlace(place, load, draw) {
+  const turn = String(Number(place.dataset.turn ?? 0) + 1);
+  place.dataset.turn = turn;
+  place.setAttribute("aria-busy", "true");
+  if (!place.childElementCount) place.append(make("p", "empty-note", words.admin_loading));
+  let content;
+  try {
+    content = draw(await load());
+  } catch (error) {
+    const again = button(words.admin_retry, () => fillPlace(place, load, draw));
+    content = [make("div", "failed", problem(reasonOf(error, words)), again)];
+  }
+  if (place.dataset.turn !== turn) return; // something else is loaded meanwhile
+  place.removeAttribute("aria-busy");
+  place.replaceChildren(...content);
+}
+
+/**
+ * A place that loads its content at once.
+ *
+ * @template T
+ * @param {() => Promise<T>} load
+ * @param {(loaded: T) => (Node | string)[]} draw
+ * @returns {Filled}
+ */
+export function place(load, draw) {
+  const made = Object.assign(make("div", "place"), { again: () => fillPlace(made, load, draw) });
+  made.again();
+  return made;
+}
+
+/**
+ * A list whose pages are loaded one after the other.
+ *
+ * @param {(cursor: string) => Promise<{ rows: any[], next: string, above?: HTMLElement[] }>} load  `""`: the first page
+ * @param {(rows: any[]) => HTMLElement} draw
+ * @returns {Filled}
+ */
+export function list(load, draw) {
+  /** @type {any[]} */
+  let rows = [];
+  const made = place(async () => {
+    const first = await load("");
+    ({ rows } = first);
+    return first;
+  }, show);
+
+  /** @param {{ next: string, above?: HTMLElement[] }} page */
+  function show({ next, above = [] }) {
+    const more = button(words.admin_more, async () => {
+      const following = await load(next);
+      rows = [...rows, ...following.rows];
+      made.replaceChildren(...show(following));
+    });
+    return [...above, draw(rows), ...(next ? [make("p", "more", more)] : [])];
+  }
+  return made;
+}
+
+// --- dialogs --------------------------------------------------------------------------------------------------------
+
+/**
+ * @typedef {object} Field
+ * @property {string} name
+ * @property {string} label
+ * @property {"text" | "password" | "select" | "textarea" | "checkbox" | "url"} [type]
+ * @property {string} [value]
+ * @property {[string, string][]} [options]  value and label, of a select
+ * @property {boolean} [required]
+ * @property {string} [hint]
+ * @property {number} [most]  characters
+ */
+
+/**
+ * Asks for some values, and does something with them. It stays open, with the reason, if that fails.
+ *
+ * @param {object} options
+ * @param {string} options.title
+ * @param {string} [options.text]  what happens; of what cannot be undone, a sentence that says so
+ * @param {Field[]} [options.fields]
+ * @param {string} options.yes  the word on the button
+ * @param {boolean} [options.danger]
+ * @param {(values: Record<string, string>) => Promise<unknown>} options.act
+ * @returns {Promise<boolean>} whether it was done
+ */
+export async function ask({ title, text = "", fields = [], yes, danger = false, act }) {
+  const form = /** @type {HTMLFormElement} */ (make("form", "ask"));
+  const reason = make("p", "problem");
+  reason.setAttribute("role", "alert");
+  reason.hidden = true;
+  const go = /** @type {HTMLButtonElement} */ (make("button", danger ? "primary danger" : "primary", yes));
+  form.append(...(text ? [make("p", "", text)] : []), ...fields.map(fieldOf), reason);
+  const { dialog, closed, close } = openDialog(title, form);
+  form.append(make("p", "dialog-row", button(words.admin_cancel, close), go));
+  let isDone = false;
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    if (go.disabled) return;
+    go.disabled = true;
+    go.setAttribute("aria-busy", "true");
+    reason.hidden = true;
+    try {
+      await act(valuesOf(form));
+      isDone = true;
+      close();
+    } catch (error) {
+      reason.textContent = reasonOf(error, words);
+      reason.hidden = false;
+    } finally {
+      go.disabled = false;
+      go.removeAttribute("aria-busy");
+    }
+  });
+  const first = fields.length ? form.querySelector("input, select, textarea") : dialog.querySelector(".dialog-row button");
+  if (first instanceof HTMLElement) first.focus();
+  await closed;
+  return isDone;
+}
+
+/**
+ * Shows something that is shown only once, such as a new key.
+ *
+ * @param {string} title
+ * @param {string} text
+ * @param {string} secret
+ */
+export async function showSecret(title, text, secret) {
+  const field = /** @type {HTMLInputElement} */ (make("input", "secret"));
+  field.readOnly = true;
+  field.value = secret;
+  field.setAttribute("aria-label", title);
+  const copy = button(words.admin_copy, async () => {
+    const isCopied = await copyText(secret);
+    copy.textContent = isCopied ? words.admin_copied : words.admin_copy_failed;
+  }, "primary");
+  const content = make("div", "ask", make("p", "", text), field);
+  const { closed, close } = openDialog(title, content);
+  content.append(make("p", "dialog-row", button(words.admin_close, close), copy));
+  field.select();
+  await closed;
+}
+
+/**
+ * @param {string} title
+ * @param {HTMLElement} content
+ */
+function openDialog(title, content) {
+  const dialog = /** @type {HTMLDialogElement} */ (make("dialog", "", make("h2", "", title), content));
+  dialog.setAttribute("aria-label", title);
+  document.body.append(dialog);
+  for (const opener of document.querySelectorAll("button[aria-busy]")) opener.removeAttribute("aria-busy"); // now the person is asked
+  /** @type {Promise<void>} */
+  const closed = new Promise((resolve) => {
+    dialog.addEventListener("close", () => {
+      dialog.remove();
+      resolve();
+    });
+  });
+  dialog.addEventListener("mousedown", (event) => {
+    if (event.target === dialog) dialog.close(); // beside it
+  });
+  dialog.showModal();
+  return { dialog, closed, close: () => dialog.close() };
+}
+
+/** @param {Field} field */
+export function fieldOf({ name: key, label, type = "text", value = "", options = [], required = false, hint = "", most = 0 }) {
+  const tag = type === "select" || type === "textarea" ? type : "input";
+  const control = /** @type {HTMLInputElement} */ (make(tag, ""));
+  control.id = `field-${key}`;
+  control.name = key;
+  if (tag === "input") control.type = type;
+  if (type === "select") {
+    control.append(...options.map(([each, text]) => {
+      const option = /** @type {HTMLOptionElement} */ (make("option", "", text));
+      option.value = each;
+      return option;
+    }));
+  }
+  if (type === "checkbox") control.checked = value === "true";
+  else control.value = value;
+  control.required = required;
+  control.autocomplete = "off";
+  control.spellcheck = false;
+  if (most) control.maxLength = most;
+  const heard = make("label", "", label);
+  heard.setAttribute("for", control.id);
+  const note = hint ? [make("small", "muted", hint)] : [];
+  if (hint) {
+    note[0].id = `${control.id}-hint`;
+    control.setAttribute("aria-describedby", note[0].id);
+  }
+  return make("div", type === "checkbox" ? "field check" : "field", ...(type === "checkbox" ? [control, heard] : [heard, control]), ...note);
+}
+
+/**
+ * @param {HTMLFormElement} form
+ * @returns {Record<string, string>}  of a checkbox `true` or empty
+ */
+export function valuesOf(form) {
+  /** @type {Record<string, string>} */
+  const values = {};
+  for (const control of form.elements) {
+    if (control instanceof HTMLInputElement && control.type === "checkbox") values[control.name] = control.checked ? "true" : "";
+    else if (control instanceof HTMLInputElement || control instanceof HTMLSelectElement || control instanceof HTMLTextAreaElement) {
+      if (control.name) values[control.name] = control.value.trim();
+    }
+  }
+  return values;
+}
+
+/**
+ * Fields above a list that choose what it shows.
+ *
+ * @param {Field[]} fields
+ * @param {(values: Record<string, string>) => unknown} act  called at each change
+ */
+export function filters(fields, act) {
+  const form = /** @type {HTMLFormElement} */ (make("form", "filters", ...fields.map(fieldOf)));
+  form.setAttribute("role", "search");
+  if (fields.some(({ type = "text" }) => type === "text")) form.append(make("button", "quiet", words.admin_show));
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    act(valuesOf(form));
+  });
+  form.addEventListener("change", () => act(valuesOf(form)));
+  return form;
+}
+
+// --- notices --------------------------------------------------------------------------------------------------------
+
+/**
+ * Shows a short notice. Screen readers announce it.
+ *
+ * @param {string} text
+ * @param {{ label?: string, act?: () => unknown, isProblem?: boolean }} [options]  a button in it
+ */
+export function toast(text, { label = "", act, isProblem = false } = {}) {
+  const region = document.getElementById("toasts");
+  const made = make("p", isProblem ? "toast bad" : "toast", make("span", "", text));
+  if (act) {
+    made.append(button(label, async () => {
+      await act();
+      made.remove();
+    }, "link"));
+  }
+  region?.append(made);
+  setTimeout(() => made.remove(), TOAST_MS * (act ? 6 : 1)); // what can be undone stays for as long as that is so
+}

@@ -1,0 +1,132 @@
+// @ts-check
+/** Webhooks: what waits, the last answers, dead events; another address, a try, and sending again. */
+
+import { fill, listOf, numberOf, recordOf, textOf } from "../text.js";
+import { ask, badge, button, card, code, facts, heading, link, list, missing, name, number, place, table, time, toast, words } from "./ui.js";
+
+/** @typedef {import("./app.js").Place} Place */
+/** @typedef {import("./ui.js").Filled} Filled */
+
+const PAGE = 50;
+const MOST_CHARACTERS = 400;
+
+/** @param {Place} at */
+export function drawWebhooks({ api, app }) {
+  /** @type {Filled} */
+  const rows = list(async (cursor) => {
+    const answer = await api.get("webhooks", { app, cursor, limit: PAGE });
+    return { rows: listOf(answer.webhooks), next: textOf(answer.next), above: missing(answer) };
+  }, (webhooks) => table(words.admin_webhooks, [words.admin_app, words.admin_state, words.admin_waiting, words.admin_aside, words.admin_dead, words.admin_last_answer], webhooks.map(recordOf).map((each) => [
+    link(name(each.app), "webhook", textOf(each.app)),
+    stateOf(each),
+    number.format(numberOf(each.waiting) + numberOf(each.stored)),
+    number.format(numberOf(each.aside)),
+    number.format(numberOf(each.dead)),
+    lastOf(each),
+  ]), words.admin_no_webhooks));
+  return [heading(words.admin_webhooks, words.admin_webhooks_hint), card("", rows)];
+}
+
+/** @param {Record<string, any>} webhook */
+function stateOf(webhook) {
+  if (!webhook.url) return badge(words.admin_reads_itself);
+  return webhook.failing ? badge(words.admin_failing, "bad") : badge(words.admin_works, "good");
+}
+
+/** @param {Record<string, any>} webhook */
+function lastOf(webhook) {
+  const last = recordOf(listOf(webhook.answers)[0]);
+  return last.time ? time(last.time) : name("");
+}
+
+/**
+ * @param {Place} at
+ * @param {string} app
+ */
+export function drawWebhook({ api }, app) {
+  /** @type {Filled} */
+  const shown = place(async () => {
+    const answer = await api.get("webhooks", { app });
+    return { answer, webhook: recordOf(listOf(answer.webhooks)[0]) };
+  }, ({ answer, webhook }) => [
+    heading(fill(words.admin_webhook_of, { app }), code(webhook.url || ""), ...actions(textOf(webhook.url))),
+    ...missing(answer),
+    ...(webhook.app ? [
+      card("", facts([
+        [words.admin_state, stateOf(webhook)],
+        [words.admin_waiting, number.format(numberOf(webhook.waiting) + numberOf(webhook.stored))],
+        [words.admin_aside, number.format(numberOf(webhook.aside))],
+        [words.admin_dead, number.format(numberOf(webhook.dead))],
+        [words.admin_events, name(listOf(webhook.events).join(", "))],
+      ])),
+      card(words.admin_last_answers, table(words.admin_last_answers, [words.admin_last, words.admin_status, words.admin_problem, words.admin_took, words.admin_events], listOf(webhook.answers).map(recordOf).map((each) => [
+        time(each.time), each.problem ? badge(String(each.status || "–"), "bad") : badge(String(each.status), "good"), name(each.problem),
+        fill(words.admin_milliseconds, { count: number.format(Math.round(numberOf(each.seconds) * 1000)) }), number.format(numberOf(each.events)),
+      ]), words.admin_no_answers)),
+    ] : [card("", words.admin_no_webhook)]),
+  ]);
+  /** @type {Filled} */
+  const dead = list(async (cursor) => {
+    const answer = await api.get("events/dead", { app, cursor, limit: PAGE });
+    return { rows: listOf(answer.events), next: textOf(answer.next) };
+  }, (events) => {
+    all.hidden = !events.length;
+    return deadTable(events);
+  });
+  const all = button(words.admin_send_all_again, () => replay(""));
+  all.hidden = true;
+  return [shown, ...(api.may("GET events/dead") ? [card(words.admin_dead_events, dead, ...(api.may("POST events/replay") ? [all] : []))] : [])];
+
+  /** @param {any[]} events */
+  function deadTable(events) {
+    return table(words.admin_dead_events, [words.admin_event, words.admin_user, words.admin_attempts, words.admin_first_failed, words.admin_content, ...(api.may("POST events/replay") ? [""] : [])], events.map(recordOf).map((each) => [
+    code(each.id), name(each.user), number.format(numberOf(each.attempts)), time(each.since), content(each.event),
+    ...(api.may("POST events/replay") ? [button(words.admin_send_again, () => replay(textOf(each.id)))] : []),
+  ]), words.admin_no_dead);
+  }
+
+  /** @param {string} id  empty: all */
+  async function replay(id) {
+    const { replayed } = await api.post("events/replay", { app, id });
+    toast(fill(words.admin_replayed, { count: numberOf(replayed) }));
+    await Promise.all([shown.again(), dead.again()]);
+  }
+
+  /** @param {string} url */
+  function actions(url) {
+    const found = [];
+    if (api.may("POST webhooks/address")) {
+      found.push(button(words.admin_change_address, () => ask({
+        title: words.admin_change_address,
+        text: words.admin_change_address_text,
+        fields: [{ name: "url", label: words.admin_address_url, type: "url", value: url, required: true }],
+        yes: words.admin_save,
+        act: async (values) => {
+          await api.post("webhooks/address", { app, url: values.url });
+          toast(words.admin_saved);
+          await shown.again();
+        },
+      })));
+    }
+    if (url && api.may("POST webhooks/test")) {
+      found.push(button(words.admin_try, async () => {
+        const { status, problem } = await api.post("webhooks/test", { app });
+        if (problem) toast(fill(words.admin_tried_failed, { problem: textOf(problem) }), { isProblem: true });
+        else toast(fill(words.admin_tried, { status: numberOf(status) }));
+        await shown.again();
+      }, "primary"));
+    }
+    return found;
+  }
+}
+
+/** @param {unknown} event */
+function content(event) {
+  const made = document.createElement("details");
+  const summary = document.createElement("summary");
+  summary.textContent = textOf(recordOf(event).event) || words.admin_content;
+  const body = document.createElement("pre");
+  body.textContent = JSON.stringify(event, null, 1).slice(0, 10 * MOST_CHARACTERS);
+  made.append(summary, body);
+  return made;
+}

@@ -1,0 +1,385 @@
+"""The admin page in a real browser: what those who answer for a server mend, in how many clicks."""
+
+import json
+from typing import Any
+
+import pytest
+from selenium.webdriver.common.keys import Keys
+from websockets.sync.client import connect
+
+from tests.browser.chromium import Page
+from tests.browser.conftest import Pair
+from tests.browser.messenger import NAMED
+from tests.browser.test_accessibility import LOOKS, violations
+from tests.conftest import StartServer
+from tests.integration.receiver import SECRET, Receiver
+from tests.integration.v1 import good, refused
+from tests.support import Server, eventually
+
+pytestmark = pytest.mark.full
+
+KEY = "an-admin-key-of-this-test"
+OF_SHOP = "an-admin-key-of-the-shop"
+PASSWORD = "correct horse"
+CONFIG: dict[str, Any] = {
+    "api": {
+        "keys": [{"key": KEY, "scopes": ["admin"]}, {"key": OF_SHOP, "scopes": ["admin"], "apps": ["shop"]}]
+    },
+    "accounts": {"registration": True, "registrations_per_address": 0},
+    "apps": {
+        "gochat": {"account_tokens": "required", "accounts": {"identifiers": ["name", "email"]}},
+        "shop": {"open": True},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def server(start_shared_server: StartServer) -> Server:
+    return start_shared_server(config=CONFIG)
+
+
+class Admin:
+    """The page, and the clicks that were needed. Typing is no click."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.clicks = 0
+
+    def find(self, text: str, label: str) -> None:
+        """Type into the box, and click a hit."""
+        self.page.run("document.activeElement.blur()")
+        self.page.press("/")
+        eventually(lambda: self.page.focused == "find", what="the box has the focus")
+        self.page.press(text)
+        self.click(label, "link", ".hits")
+
+    def click(self, label: str, role: str = "button", within: str = "") -> None:
+        """Click what a screen reader calls so, as soon as it is there."""
+
+        def act() -> bool:
+            found = self.page.run(NAMED.replace("=== name", ".startsWith(name)"), role, label, within or None)
+            if found is None or not found.is_enabled():
+                return False
+            self.page.run("arguments[0].click()", found)
+            return True
+
+        eventually(act, what=f"{role} {label!r} is there, and clicked")
+        self.clicks += 1
+
+    def shows(self, text: str, selector: str = "main.place") -> None:
+        eventually(lambda: any(text in each for each in self.page.texts(selector)), what=f"{text!r} is shown")
+
+    def section(self, name: str) -> None:
+        """Open a section with the mouse."""
+        self.click(name, "link", ".sections")
+
+
+def opened(pair: Pair, server: Server, *, key: str = KEY, language: str = "en", **options: Any) -> Admin:
+    """The page of somebody who has logged in with a key."""
+    pair.expects("Failed to load resource")  # 401 says that a login is needed
+    page = pair[0].open(f"{server.http_url}/admin?lang={language}", **options)
+    if key:
+        eventually(lambda: page.shown("#field-key"), what="the login")
+        page.press(key, Keys.ENTER)
+    eventually(lambda: page.shown("#sections a"), what="the sections")
+    return Admin(page)
+
+
+def register(server: Server, name: str, nickname: str = "") -> str:
+    """A new account; its id."""
+    registration = {"app": "gochat", "name": name, "password": PASSWORD, "nickname": nickname}
+    return str(good(server.http, "accounts/register", registration)["account"]["user"])
+
+
+def test_ann_cannot_log_in_and_it_is_mended(pair: Pair, start_server: StartServer) -> None:
+    server = start_server(config={**CONFIG, "accounts": {**CONFIG["accounts"], "failures": 3}})
+    register(server, "ann", "Ann of Accounting")
+    login = {"app": "gochat", "login": "ann", "password": PASSWORD}
+    for _ in range(5):
+        refused(server.http, "accounts/login", {**login, "password": "wrong"})
+    assert refused(server.http, "accounts/login", login)[0] == 429
+    admin = opened(pair, server)
+    admin.find("ann", "AccountAnn of Accounting")
+    admin.shows("Refuses now")
+    admin.click("Lift what refuses")
+    admin.shows("Lifted", "#toasts")
+    assert admin.clicks <= 5
+    assert good(server.http, "accounts/login", login)["token"]
+
+
+def test_a_stolen_key_is_looked_at_and_replaced(pair: Pair, server: Server) -> None:
+    key = good(server.http, "keys/create", {"scopes": ["push"], "apps": ["shop"], "note": "till 7"}, key=KEY)
+    for _ in range(3):
+        good(server.http, "push", {"app": "shop", "user": "ann", "text": "hi"}, key=key["secret"])
+    used = {"id": key["key"]["id"], "key": KEY}  # it is stored once a minute
+    eventually(lambda: good(server.http, "keys/usage", **used)["uses"], 150, "what the key did is stored")
+    admin = opened(pair, server)
+    admin.find("till", "Keytill 7")
+    admin.shows("POST /api/v1/push")
+    admin.click("Replace")
+    admin.click("Replace", within="dialog")
+    admin.shows("Copy it now", "dialog")
+    secret = admin.page.run("return document.querySelector('.secret').value")
+    admin.click("Close", within="dialog")
+    admin.shows("Revoked")
+    assert admin.clicks <= 6
+    push = {"app": "shop", "user": "ann", "text": "hi"}
+    eventually(
+        lambda: server.post("/api/v1/push", push, key=key["secret"])[0] == 401, what="the old key ends"
+    )
+    assert good(server.http, "push", push, key=secret)
+    assert secret not in admin.page.driver.page_source
+
+
+def test_a_dead_webhook_is_found_mended_and_its_events_are_sent_again(
+    pair: Pair, start_server: StartServer
+) -> None:
+    with Receiver() as receiver:
+        server = start_server(config=CONFIG)
+        hook = {"url": "http://127.0.0.1:9/gone", "secret": SECRET, "events": ["login", "account"]}
+        settings = {"account_tokens": "required", "accounts": {"identifiers": ["name"]}, "webhook": hook}
+        good(server.http, "apps/create", {"app": "lamps", "settings": settings}, key=KEY)
+        good(server.http, "accounts/register", {"app": "lamps", "name": "ann", "password": PASSWORD}, key=KEY)
+        admin = opened(pair, server)
+        admin.section("Webhooks")
+        admin.shows("Failing")
+        admin.click("lamps", "link", "table")
+        admin.shows("refused")
+        admin.click("Change address")
+        field = admin.page.find("#field-url")
+        field.clear()
+        field.send_keys(f"{receiver.url}/events", Keys.ENTER)
+        admin.shows("Saved", "#toasts")
+        admin.click("Try")
+        admin.shows("The receiver took the test event", "#toasts")
+        assert admin.clicks <= 5
+        assert receiver.wait_for(1, "account")
+        assert receiver.wait_for(1, "test")
+
+
+def test_the_messages_of_a_spammer_go_and_the_person_is_banned(pair: Pair, server: Server) -> None:
+    ann, mallory = register(server, "ann2", "Ann"), register(server, "spammer", "Mallory")
+    group = good(
+        server.http,
+        "groups/create",
+        {"app": "gochat", "user": ann, "name": "Tea", "members": [mallory]},
+        key=KEY,
+    )["group"]
+    for number in range(30):
+        message = {"app": "gochat", "user": mallory, "conversation": int(group), "text": f"cheap {number}"}
+        good(server.http, "messages/send", message, key=KEY)
+
+    def texts() -> int:
+        page = good(
+            server.http, "messages", key=KEY, app="gochat", user=ann, conversation=int(group), limit=100
+        )
+        return sum("cheap" in str(each) for each in page["messages"])
+
+    assert texts() == 30
+    admin = opened(pair, server)
+    admin.find("spammer", "AccountMallory")
+    admin.click("Clear messages")
+    admin.shows("Messages: 30.", "dialog")
+    admin.click("Delete them", within="dialog")
+    admin.shows("30 messages are gone", "#toasts")
+    admin.click("Ban")
+    admin.click("Ban", within="dialog")
+    admin.shows("Banned", "#toasts")
+    assert admin.clicks <= 5
+    eventually(lambda: texts() == 0, what="nobody sees them any more")
+    login = {"app": "gochat", "user": mallory}
+    assert good(server.http, "presence", key=KEY, **login)["online_count"] == 0
+    assert [each["user"] for each in good(server.http, "bans", key=KEY, app="gochat")["bans"]] == [mallory]
+
+
+def test_people_are_locked_and_get_a_new_password(pair: Pair, server: Server) -> None:
+    user = register(server, "cid", "Cid")
+    admin = opened(pair, server)
+    admin.find("cid", "AccountCid")
+    admin.click("Lock account")
+    admin.page.find("#field-reason").send_keys("lost phone")
+    admin.click("Lock account", within="dialog")
+    admin.shows("lost phone")
+    assert refused(server.http, "accounts/login", {"app": "gochat", "login": "cid", "password": PASSWORD})
+    admin.click("Unlock account")
+    admin.shows("Lock account")
+    admin.click("Reset password")
+    password = admin.page.run("return document.querySelector('#field-password').value")
+    admin.click("Set password", within="dialog")
+    admin.shows("The password is set", "#toasts")
+    login = {"app": "gochat", "login": "cid", "password": password}
+    assert good(server.http, "accounts/login", login)["account"]["user"] == user
+
+
+def test_a_node_is_drained_and_serves_again(pair: Pair, start_server: StartServer) -> None:
+    server = start_server(config=CONFIG)
+    admin = opened(pair, server)
+    with connect(server.ws_url, proxy=None) as socket:
+        socket.send(json.dumps({"seq": "1", "cmd": "login", "data": {"userID": "ann", "app": "shop"}}))
+        socket.recv(60)
+        admin.section("Nodes")
+        admin.shows("Serves this page")
+        admin.click("Drain")
+        admin.shows("This is the only node", "dialog")
+        admin.click("Drain", within="dialog")
+        admin.shows("somebody has drained it")
+        eventually(lambda: server.get("/ready")[0] == 503, what="it is not ready")
+    admin.click("Serve again")
+    eventually(lambda: server.get("/ready")[0] == 200, what="it serves again")
+
+
+def test_a_key_of_one_app_sees_its_app_only(pair: Pair, server: Server) -> None:
+    register(server, "eve", "Eve")
+    admin = opened(pair, server, key=OF_SHOP)
+    assert "Nodes" not in admin.page.texts("#sections a")
+    assert not admin.page.shown("#app-place")
+    admin.page.press("/")
+    admin.page.press("eve")
+    admin.shows("Nothing has this id or name", ".hits")
+
+
+def test_an_owner_logs_in_with_the_account_and_a_member_does_not(pair: Pair, server: Server) -> None:
+    owner = register(server, "dan", "Dan")
+    register(server, "flo", "Flo")
+    good(server.http, "accounts/role", {"app": "gochat", "user": owner, "role": "owner"}, key=KEY)
+    pair.expects("Failed to load resource")
+    page = pair[0].open(f"{server.http_url}/admin?lang=en")
+    for name, is_let_in in (("flo", False), ("dan", True)):
+        eventually(lambda: page.shown("#field-login"), what="the login")
+        for field, text in (("app", "gochat"), ("login", name), ("password", PASSWORD)):
+            page.run("document.getElementById(arguments[0]).value = ''", f"field-{field}")
+            page.find(f"#field-{field}").send_keys(text)
+        page.press(Keys.ENTER)
+        if is_let_in:
+            eventually(lambda: page.shown("#sections a"), what="the owner is let in")
+        else:
+            eventually(lambda: "may not administrate" in page.texts("[role=alert]")[0], what="the refusal")
+    assert "People" in page.texts("#sections a")
+    assert page.texts("#who") == [f"Account {owner}, Owner"]
+
+
+def test_texts_of_people_are_text_and_the_key_stays_in_the_tab(pair: Pair, server: Server) -> None:
+    register(server, "mallory", '<img src=x onerror="document.title=1"><b>bold</b>')
+    admin = opened(pair, server)
+    admin.find("mallory", "Account<img src=x")
+    admin.shows("<b>bold</b>", "h1")
+    assert not admin.page.run("return document.querySelectorAll('main.place img, main.place b').length")
+    assert KEY not in admin.page.driver.current_url
+    assert admin.page.run("return localStorage.length") == 0
+    assert admin.page.run("return document.cookie") == ""
+    admin.page.driver.refresh()
+    admin.shows("<b>bold</b>", "h1")
+    admin.click("Log out")
+    eventually(lambda: admin.page.shown("#field-key"), what="the login")
+    assert admin.page.run("return sessionStorage.getItem('imserver:admin-page')") is None
+
+
+@pytest.fixture(scope="module")
+def full(start_shared_server: StartServer) -> tuple[Server, list[str]]:
+    """A server with something in each section, and the places of the page."""
+    hook = {"url": "http://127.0.0.1:9/gone", "secret": SECRET, "events": ["connect"]}
+    apps = {**CONFIG["apps"], "shop": {"open": True, "webhook": hook}}
+    server = start_shared_server(config={**CONFIG, "apps": apps})
+    user = register(server, "ann", "Ann")
+    refused(server.http, "accounts/login", {"app": "gochat", "login": "ann", "password": "wrong"})
+    good(server.http, "groups/create", {"app": "gochat", "user": user, "name": "Lamps"}, key=KEY)
+    key = good(server.http, "keys/create", {"scopes": ["push"], "note": "till"}, key=KEY)["key"]["id"]
+    places = ["", f"person/gochat/{user}", "people", "connections", "apps", "app/shop", f"key/{key}"]
+    places += ["refusals", "reports", "webhooks", "webhook/shop", "notifications", "nodes", "audit"]
+    return server, [*places, "group/gochat/1"]
+
+
+@pytest.mark.needs("axe-core")
+@pytest.mark.parametrize("look", LOOKS, ids=lambda look: f"{look[0]}-{'dark' if look[1] else 'light'}")
+def test_no_section_has_a_violation_or_is_too_wide(
+    pair: Pair, full: tuple[Server, list[str]], look: tuple[str, bool, tuple[int, int]]
+) -> None:
+    (server, places), (language, dark, size) = full, look
+    with connect(server.ws_url, proxy=None) as socket:
+        socket.send(json.dumps({"seq": "1", "cmd": "login", "data": {"userID": "ann", "app": "shop"}}))
+        socket.recv(60)
+        page = opened(pair, server, language=language, dark=dark, size=size).page
+        found = []
+        for place in places:
+            page.run(CHOOSE, "shop" if place == "connections" else "gochat")
+            page.run("location.hash = arguments[0]", f"#{place}")
+            eventually(lambda: page.shown("main.place h1"), what="the section is drawn")
+            found += [f"{place}: {each}" for each in violations(page)]
+            page.fits()
+        page.press("/")
+        page.press("ann")
+        eventually(lambda: page.shown(".hit"), what="the hits")
+        found += [f"hits: {each}" for each in violations(page)]
+        page.press(Keys.ARROW_DOWN, Keys.ENTER)
+        eventually(lambda: page.run(OPEN_DIALOG), what="a dialog")
+        found += [f"dialog: {each}" for each in violations(page)]
+        page.press(Keys.ESCAPE)
+    assert not found, "\n".join(dict.fromkeys(found))
+
+
+CHOOSE = """
+const choose = document.getElementById("app");
+choose.value = arguments[0];
+choose.dispatchEvent(new Event("change"));
+"""
+OPEN_DIALOG = """
+if (!document.querySelector("dialog[open]")) document.querySelector("main.place .actions > .danger")?.click();
+return document.querySelector("dialog[open]") !== null;
+"""
+
+
+def test_demo_mode_needs_no_login_and_everything_goes_by_keys(pair: Pair, start_server: StartServer) -> None:
+    server = start_server(config={"apps": {"shop": {"open": True}}})
+    admin = opened(pair, server, key="", size=(320, 640))
+    page = admin.page
+    page.fits()
+    page.press("/")
+    assert page.focused == "find"
+    page.press("shop")
+    eventually(lambda: page.shown(".hit"), what="the hits")
+    page.press(Keys.ARROW_DOWN)
+    page.press(Keys.ENTER)
+    admin.shows("shop", "h1")
+    page.fits()
+
+
+def test_it_says_when_the_server_is_gone_and_tries_again(pair: Pair, start_server: StartServer) -> None:
+    pair.expects("/api/v1", "Failed to load resource")
+    server = start_server(config={"apps": {"shop": {"open": True}}})
+    admin = opened(pair, server, key="")
+    server.stop()
+    admin.section("Nodes")
+    admin.shows("The server does not answer")
+    assert admin.page.shown(".failed button")
+
+
+MALFORMED = """
+const real = window.fetch;
+const broken = {
+  results: [7, null, { type: "none" }, { type: "app", id: 3, label: {} }],
+  apps: [null, 5, { app: 7 }], nodes: [null, { node: 3, cpu: "x" }],
+  webhooks: [{ app: {}, answers: 3 }, null],
+  keys: "none", refusals: 7, next: 5,
+};
+window.fetch = async (...given) => {
+  const answer = await real(...given);
+  if (String(given[0]).includes("admin/rights")) return answer;
+  return new Response(JSON.stringify(broken), { status: 200 });
+};
+"""
+"""Every answer of the API is something else than the page expects."""
+
+
+def test_it_survives_answers_that_it_does_not_understand(pair: Pair, start_server: StartServer) -> None:
+    server = start_server(config={"apps": {"shop": {"open": True}}})
+    admin = opened(pair, server, key="", script=MALFORMED)
+    for section in ("Apps and keys", "Webhooks", "Nodes", "Refusals"):
+        admin.section(section)
+        eventually(
+            lambda: not admin.page.run("return document.querySelectorAll('main [aria-busy=true]').length"),
+            what="it is drawn",
+        )
+        assert admin.page.shown("main.place h1")
+    admin.page.press("/")
+    admin.page.press("x")
+    eventually(lambda: admin.page.shown(".hits"), what="the hits")
