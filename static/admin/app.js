@@ -93,6 +93,7 @@ async function start() {
 /** @param {unknown} error */
 function loginProblem(error) {
   if (!(error instanceof Refused)) return reasonOf(error, words);
+  if (words[`admin_fault_${error.code}`] && error.code !== "not_allowed") return reasonOf(error, words);
   if (error.status === 401) return words.admin_login_wrong;
   return error.status === 403 ? words.admin_login_no_right : reasonOf(error, words);
 }
@@ -137,6 +138,7 @@ function showLogin(text) {
         await enter();
       } catch (error) {
         api.leave();
+        if (error instanceof Refused && error.code === "second_factor_required") askForCode();
         reason.textContent = loginProblem(error);
         reason.hidden = false;
       } finally {
@@ -144,6 +146,13 @@ function showLogin(text) {
       }
     });
     return form;
+
+    /** The password was right, and the account has a second factor. */
+    function askForCode() {
+      if (form.querySelector("[name=code]")) return;
+      go.before(fieldOf({ name: "code", label: words.admin_login_code, hint: words.admin_login_code_hint, required: true }));
+      form.querySelector("input[name=code]")?.setAttribute("inputmode", "numeric");
+    }
   }
 }
 

@@ -310,8 +310,8 @@ def make(target: Path) -> int:
                 for dark in (False, True):
                     name = f"{size}-{'dark' if dark else 'light'}-{language}.png"
                     for view, (path, ready) in PAGES.items():
-                        place, mark, part = path.partition("#")
-                        start = f"{server.http_url}{place}{'&' if '?' in place else '?'}"
+                        before, mark, part = path.partition("#")
+                        start = f"{server.http_url}{before}{'&' if '?' in before else '?'}"
                         address = f"{start}lang={language}{mark}{part}"
                         page = browser.open(address, size=window, dark=dark)
                         settle(page, ready)

@@ -276,7 +276,7 @@ def test_texts_of_people_are_text_and_the_key_stays_in_the_tab(pair: Pair, serve
 
 @pytest.fixture(scope="module")
 def full(start_shared_server: StartServer) -> tuple[Server, list[str]]:
-    """A server with something in each section, and the places of the page."""
+    """A server with something in each section, and the parts of the page."""
     hook = {"url": "http://127.0.0.1:9/gone", "secret": SECRET, "events": ["connect"]}
     apps = {**CONFIG["apps"], "shop": {"open": True, "webhook": hook}}
     server = start_shared_server(config={**CONFIG, "apps": apps})
@@ -284,9 +284,9 @@ def full(start_shared_server: StartServer) -> tuple[Server, list[str]]:
     refused(server.http, "accounts/login", {"app": "gochat", "login": "ann", "password": "wrong"})
     good(server.http, "groups/create", {"app": "gochat", "user": user, "name": "Lamps"}, key=KEY)
     key = good(server.http, "keys/create", {"scopes": ["push"], "note": "till"}, key=KEY)["key"]["id"]
-    places = ["", f"person/gochat/{user}", "people", "connections", "apps", "app/shop", f"key/{key}"]
-    places += ["refusals", "reports", "webhooks", "webhook/shop", "notifications", "nodes", "audit"]
-    return server, [*places, "group/gochat/1"]
+    parts = ["", f"person/gochat/{user}", "people", "connections", "apps", "app/shop", f"key/{key}"]
+    parts += ["refusals", "reports", "webhooks", "webhook/shop", "notifications", "nodes", "audit"]
+    return server, [*parts, "group/gochat/1"]
 
 
 @pytest.mark.needs("axe-core")
@@ -294,17 +294,17 @@ def full(start_shared_server: StartServer) -> tuple[Server, list[str]]:
 def test_no_section_has_a_violation_or_is_too_wide(
     pair: Pair, full: tuple[Server, list[str]], look: tuple[str, bool, tuple[int, int]]
 ) -> None:
-    (server, places), (language, dark, size) = full, look
+    (server, parts), (language, dark, size) = full, look
     with connect(server.ws_url, proxy=None) as socket:
         socket.send(json.dumps({"seq": "1", "cmd": "login", "data": {"userID": "ann", "app": "shop"}}))
         socket.recv(60)
         page = opened(pair, server, language=language, dark=dark, size=size).page
         found = []
-        for place in places:
-            page.run(CHOOSE, "shop" if place == "connections" else "gochat")
-            page.run("location.hash = arguments[0]", f"#{place}")
+        for part in parts:
+            page.run(CHOOSE, "shop" if part == "connections" else "gochat")
+            page.run("location.hash = arguments[0]", f"#{part}")
             eventually(lambda: page.shown("main.place h1"), what="the section is drawn")
-            found += [f"{place}: {each}" for each in violations(page)]
+            found += [f"{part}: {each}" for each in violations(page)]
             page.fits()
         page.press("/")
         page.press("ann")
