@@ -151,7 +151,7 @@ function showLogin(text) {
     function askForCode() {
       if (form.querySelector("[name=code]")) return;
       go.before(fieldOf({ name: "code", label: words.admin_login_code, hint: words.admin_login_code_hint, required: true }));
-      form.querySelector("input[name=code]")?.setAttribute("inputmode", "numeric");
+
     }
   }
 }

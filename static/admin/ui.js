@@ -444,7 +444,6 @@ export function valuesOf(form) {
  */
 export function filters(fields, act) {
   const form = /** @type {HTMLFormElement} */ (make("form", "filters", ...fields.map(fieldOf)));
-  form.setAttribute("role", "search");
   if (fields.some(({ type = "text" }) => type === "text")) form.append(make("button", "quiet", words.admin_show));
   form.addEventListener("submit", (event) => {
     event.preventDefault();
