@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import logging
+import os
+import pwd
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from imserver.auth.observer import Act
+from imserver.auth.principal import ALL_SCOPES, Principal
 from imserver.auth.tenants import BadTenant, Tenants, UnknownTenant
 from imserver.config.settings import Config
-from imserver.errors import StartError, StorageUnavailable
+from imserver.errors import ImserverError, StartError, StorageUnavailable
 from imserver.node.feature_list import declarations_of, load_config, load_features, objection_of, tables_of
 from imserver.process import DataDirectory
 from imserver.storage.store import Store
@@ -63,6 +68,32 @@ def opened(path: str | None, data_dir: str | None) -> Iterator[tuple[Config, Sto
     finally:
         if store is not None:
             store.close()
+
+
+def record_act(
+    settings: Config, store: Store, name: str, app: str = "", user: str = "", /, **facts: Any
+) -> None:
+    """Tell the features that hear of acts what a command has done: see
+    :class:`imserver.auth.observer.Act`. ``facts`` are JSON.
+
+    The command is done: what goes wrong here is said, and does not end it.
+    """
+    act = Act(name, Principal("command", ALL_SCOPES, None, key=_system_user()), app, user, facts=facts)
+    for feature in load_features(settings):
+        if feature.acts is not None:
+            module, attribute = feature.acts
+            try:
+                getattr(import_module(module), attribute)(store, act)
+            except ImserverError as error:
+                click.echo(f"imserver: the {feature.name} log lacks this act ({name}): {error}", err=True)
+
+
+def _system_user() -> str:
+    """The name of the user who runs this, or their number."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
 
 
 def key_for(settings: Config, purpose: str) -> bytes:

@@ -16,7 +16,7 @@ from imserver.config.settings import JwtSettings
 from imserver.config.values import fold
 from imserver.errors import Unavailable
 from imserver.node.feature_list import load_features
-from imserver.offline import opened, settings_options
+from imserver.offline import opened, record_act, settings_options
 from imserver.terminal import GroupWithFeatures, fail, read_text, table
 
 
@@ -39,9 +39,11 @@ def app() -> None:
 @click.argument("settings", nargs=-1, metavar="[SETTING=VALUE]...")
 def create(path: str | None, data_dir: str | None, name: str, settings: tuple[str, ...]) -> None:
     """Create an app."""
-    with opened(path, data_dir) as (_, _, tenants):
-        if not tenants.register(name, **_fields(settings, {}, tenants.declared.app_hints)):
+    with opened(path, data_dir) as (config, store, tenants):
+        fields = _fields(settings, {}, tenants.declared.app_hints)
+        if not tenants.register(name, **fields):
             fail(f"app {name} already exists")
+        record_act(config, store, "apps.create", name, settings=list(fields))
     click.echo(f"app {name} created")
 
 
@@ -86,11 +88,13 @@ def change(
 
     Apps of the configuration file are changed in that file.
     """
-    with opened(path, data_dir) as (_, _, tenants):
+    with opened(path, data_dir) as (config, store, tenants):
         before = tenants.get(name)
         given = {} if before is None else plain(before)
         whole = [each for each in unset if "." not in each]
-        tenant = tenants.change(name, _fields(settings, given, tenants.declared.app_hints, unset), whole)
+        fields = _fields(settings, given, tenants.declared.app_hints, unset)
+        tenant = tenants.change(name, fields, whole)
+        record_act(config, store, "apps.set", name, settings=list(fields), unset=whole)
     click.echo(dump_app(tenant), nl=False)
 
 
@@ -118,6 +122,7 @@ def delete(path: str | None, data_dir: str | None, yes: bool, name: str) -> None
                 delete_app(tenants, store, erasures, name, settings.storage)
             except Unavailable as error:
                 fail(f"{error}: not everything is deleted, try again later")
+        record_act(settings, store, "apps.delete", name)
     click.echo(f"app {name} deleted")
 
 

@@ -9,7 +9,7 @@ import click
 from imserver.config.settings import Config
 from imserver.errors import StartError
 from imserver.node.feature_list import numbers_of_server
-from imserver.offline import load_settings, settings_options
+from imserver.offline import load_settings, opened, record_act, settings_options
 from imserver.process import DataDirectory
 from imserver.storage import backup as copies
 from imserver.storage.address import DatabaseAddress, database_address
@@ -64,6 +64,8 @@ def restore(path: str | None, data_dir: str | None, file: Path | None) -> None:
             lock.stop()
     except StartError as error:
         fail(error)
+    with opened(path, data_dir) as (settings, store, _):
+        record_act(settings, store, "database.restore")
     click.echo(done)
 
 

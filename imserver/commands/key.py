@@ -10,7 +10,7 @@ import click
 
 from imserver.auth.authority import CONFIGURED, configured_key
 from imserver.config.settings import Config
-from imserver.offline import day, opened, settings_options
+from imserver.offline import day, opened, record_act, settings_options
 from imserver.storage.contract import KeyRow
 from imserver.terminal import GroupWithFeatures, fail, table
 
@@ -79,6 +79,8 @@ def create(
         row, secret = KeyRow.make(scopes, tuple(bound), note, int(time()) + expires if expires else 0)
         first = settings.demo and not list(store.keys())
         store.add_key(row)
+        one_app = row.apps[0] if len(row.apps) == 1 else ""
+        record_act(settings, store, "keys.create", one_app, key=row.id, scopes=row.scopes, apps=row.apps)
         closed = [
             each.name for each in tenants.all() if not (each.open or each.has_login_rule or each.same_as)
         ]
@@ -154,8 +156,11 @@ def rotate(path: str | None, data_dir: str | None, grace: int, expires: int | No
     """
     _refuse_configured(name)
     row, secret = KeyRow.make(expires=int(time()) + expires if expires else 0)
-    with opened(path, data_dir) as (_, store, _):
+    with opened(path, data_dir) as (settings, store, _):
         stored = store.rotate_key(name, row, grace) if store.address.exists else None
+        if stored is not None:
+            app = stored.apps[0] if len(stored.apps) == 1 else ""
+            record_act(settings, store, "keys.rotate", app, key=name, id=stored.id, grace_seconds=grace)
     if stored is None:
         fail(f"no valid key has the id {name}")
     ends = f"The key {name} ends at {day(int(time()) + grace)} UTC" if grace else f"The key {name} has ended"
@@ -169,8 +174,10 @@ def rotate(path: str | None, data_dir: str | None, grace: int, expires: int | No
 def revoke(path: str | None, data_dir: str | None, name: str) -> None:
     """Revoke the key with this id. This cannot be undone."""
     _refuse_configured(name)
-    with opened(path, data_dir) as (_, store, _):
+    with opened(path, data_dir) as (settings, store, _):
         revoked = store.revoke_key(name) if store.address.exists else None
+        if revoked:
+            record_act(settings, store, "keys.revoke", key=name)
     if revoked is None:
         fail(f"no key has the id {name}")
     click.echo("revoked" if revoked else "already revoked")

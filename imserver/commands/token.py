@@ -23,7 +23,7 @@ from imserver.auth.tokens import (
 )
 from imserver.config.settings import Config, JwtSettings
 from imserver.errors import IssuerUnavailable
-from imserver.offline import opened, settings_options
+from imserver.offline import opened, record_act, settings_options
 from imserver.process import DataDirectory, Secret
 from imserver.terminal import fail, required_once
 from imserver.transport.outgoing import Outgoing
@@ -60,7 +60,7 @@ def create(
 ) -> None:
     """Create a session token for USER and print it."""
     user = required_once("USER", user, option)
-    with opened(path, data_dir) as (settings, _, tenants):
+    with opened(path, data_dir) as (settings, store, tenants):
         tenant = _tenant(tenants, name)
         row = _row(tenant, kid)
         longest = tenant.user_bytes_of(tenant.name)
@@ -78,6 +78,9 @@ def create(
             text = make_token(user, tenant.name, int(time()) + seconds, row, key, channel)
         except (BadKey, OSError, UnicodeDecodeError) as error:
             fail(error)
+        if store.has_database:
+            facts = {"channel": channel} if channel else {}
+            record_act(settings, store, "tokens.create", tenant.name, user, seconds=seconds, **facts)
     click.echo(text)
 
 
@@ -91,12 +94,14 @@ def secret(path: str | None, data_dir: str | None, option: str | None, app: str 
     It is derived from the server's secret, so it is the same on all nodes. The app's back end signs with it.
     """
     name = required_once("APP", app, option)
-    with opened(path, data_dir) as (settings, _, tenants):
+    with opened(path, data_dir) as (settings, store, tenants):
         tenant = _tenant(tenants, name)
         row = next((row for row in tenant.jwt if not (row.key or row.key_file)), None)
         if row is None:
             fail(f"app {tenant.name} has no jwt entry without a key")
         text = derived_secret(_secret(settings, row).first, tenant.name)
+        if store.has_database:
+            record_act(settings, store, "tokens.secret", tenant.name)
     click.echo(text)
 
 

@@ -45,6 +45,7 @@ FEATURES: Final = (
     "imserver.features.uploads",
     "imserver.features.notifications",
     "imserver.features.inbox",
+    "imserver.features.audit",
     "imserver.features.keys",
     "imserver.features.refusals",
     "imserver.features.safety",

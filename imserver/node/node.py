@@ -12,6 +12,8 @@ from time import monotonic, time
 import gevent
 from gevent.event import Event as Signal
 
+from imserver.auth.observer import Act
+from imserver.auth.principal import Principal
 from imserver.auth.tenants import Tenant
 from imserver.clock import until_beat
 from imserver.config.settings import Config
@@ -262,6 +264,12 @@ class Node:
             self.core.node.stage = stage.name
             stage.start()
         self.core.node.serving = True
+        self._report_act("node.start")
+
+    def _report_act(self, name: str) -> None:
+        """Tell features what this node does by itself, or because a signal says so."""
+        by = Principal("node", key=self.core.status.lease().node)
+        self.core.identity.observer.acted(Act(name, by))
 
     def _join(self) -> None:
         """Join the cluster, before clients can connect. A node alone has its lease already."""
@@ -339,6 +347,7 @@ class Node:
         core.node.draining = True
         core.node.serving, core.node.stage = False, "delay"
         self._report()
+        self._report_act("node.drain")
         gevent.sleep(core.config.drain.delay_seconds)
         for stage in reversed(self._stages):
             core.node.stage = stage.name
@@ -375,6 +384,7 @@ class Node:
         for feature in core.features.values():
             feature.reload(config)
         self._apply_limits()
+        self._report_act("node.reload")
         core.storage.store.try_refresh()
         # Closing connections were already subtracted.
         core.network.gate.recount(host_of(c.peer) for c in core.network.context.connections if c.is_open)

@@ -2,7 +2,7 @@
 
 from imserver.commands.doctor import Finding
 from imserver.config.yaml import read_yaml, write_yaml
-from imserver.offline import key_for, opened, settings_options
+from imserver.offline import key_for, opened, record_act, settings_options
 from imserver.terminal import ServerApi, fail
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "key_for",
     "opened",
     "read_yaml",
+    "record_act",
     "settings_options",
     "write_yaml",
 ]

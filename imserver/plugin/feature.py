@@ -107,6 +107,9 @@ class Feature(Struct, frozen=True, eq=False):
     the value of the option, and yields findings (:class:`imserver.commands.doctor.Finding`).
     ``rows_check``: module and attribute of a function that ``imserver doctor`` calls with statements that
     read the database. It yields findings about the feature's rows.
+    ``acts``: module and attribute of a function that commands call with the store and each
+    :class:`imserver.auth.observer.Act` that they have done there, where no node runs. It may raise
+    ImserverError.
     ``erasing``: the context with its :class:`Erasure` in a command, where no node runs.
     ``tables``: its tables, in the order of their deletion. A feature of this server has them in a module
     ``tables``, which imports nothing else of it: nodes without the feature read it, too.
@@ -128,6 +131,7 @@ class Feature(Struct, frozen=True, eq=False):
     commands: Mapping[str, tuple[str, str, str]] = {}
     doctor: Mapping[str, tuple[str, str, str, str]] = {}
     rows_check: tuple[str, str] | None = None
+    acts: tuple[str, str] | None = None
     answers: Callable[[Foundation], Answers] | None = None
     problems: tuple[HttpProblem, ...] = ()
     wire: Mapping[str, Readers] = {}

@@ -51,6 +51,11 @@ class Statements(ABC):
         nodes differ."""
         return NOW[self.engine]
 
+    @property
+    def clock(self) -> str:
+        """The expression for Unix seconds of the database's clock, with a fraction."""
+        return CLOCK[self.engine]
+
     def on_sqlite(self, hint: str) -> str:
         """An index hint of SQLite; ``""`` on the other engines."""
         return hint if self.engine == "sqlite" else ""

@@ -22,7 +22,7 @@ from imserver.features.accounts.identifiers import BadField, candidates
 from imserver.features.accounts.passwords import Passwords
 from imserver.features.accounts.people import CENTURY, REASON_CHARACTERS, NoRole, PeopleFilter, PeopleStore
 from imserver.features.accounts.rows import AccountStore
-from imserver.plugin.commands import fail, opened, settings_options
+from imserver.plugin.commands import fail, opened, record_act, settings_options
 from imserver.plugin.identity import GOCHAT, Tenants
 from imserver.plugin.messages import MessageLog
 from imserver.plugin.settings import Config
@@ -164,6 +164,7 @@ def lock(path: str | None, data_dir: str | None, seconds: int | None, reason: st
     with _named(path, data_dir, target) as named:
         until = int(time()) + seconds if seconds else FOR_GOOD
         _store_lock(named, until, reason, seconds or CENTURY)
+        _record(named, "accounts.lock", seconds=seconds or 0, reason=reason)
         click.echo(f"{named.shown} is locked{'' if until == FOR_GOOD else f' until {_time(until)}'}")
 
 
@@ -174,7 +175,12 @@ def unlock(path: str | None, data_dir: str | None, target: str) -> None:
     """Unlock an account and its bots. A ban that ends later stays."""
     with _named(path, data_dir, target) as named:
         _store_lock(named, 0, "", 0)
+        _record(named, "accounts.unlock")
         click.echo(f"{named.shown} is not locked")
+
+
+def _record(named: _Named, act: str, **facts: Any) -> None:
+    record_act(named.config, named.store, act, named.account.app, named.account.user, **facts)
 
 
 def _store_lock(named: _Named, until: int, reason: str, ban_seconds: int) -> None:
@@ -203,6 +209,7 @@ def role(path: str | None, data_dir: str | None, target: str, role: RoleName) ->
             fail(f"{named.shown} is a {_kind_of(one)}, which has no role")
         if changed is None:
             fail(f"{named.shown} was deleted")
+        _record(named, "accounts.role", role=role)
         click.echo(f"{named.shown} is {'an' if role == 'owner' else 'a'} {role}")
 
 
@@ -245,6 +252,7 @@ def password(path: str | None, data_dir: str | None, target: str) -> None:
             fail("the password was changed meanwhile; nothing was done")
         if not PeopleStore(named.store).banned_after(one.app, [one.user], int(time())):
             named.store.ban(one.app, [one.user], _CLOSING_SECONDS)
+        _record(named, "accounts.password")
         click.echo(f"{named.shown} has a new password")
 
 
@@ -276,7 +284,7 @@ def import_accounts(
             click.echo(f"{len(found)} accounts could be imported")
             return
         progress = Progress(console=Console(stderr=True), transient=True)
-        with opened(path, data_dir) as (_, database, tenants), progress:
+        with opened(path, data_dir) as (settings, database, tenants), progress:
             name = tenants.resolve(app)
             if tenants.find(name) is None:
                 fail(f"app {app} does not exist")
@@ -288,6 +296,7 @@ def import_accounts(
             )
             if last_seq:
                 database.part(MessageLog).continue_after(name, last_seq)
+            record_act(settings, database, "accounts.import", name, count=count)
     except (BadImport, UnicodeDecodeError) as error:
         fail(error)
     click.echo(f"{count} accounts imported, {len(found) - count} already existed")

@@ -8,6 +8,7 @@ What a guest may do is decided where others are asked, too: routes by the kind o
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from time import time
 from typing import Final
 
@@ -45,6 +46,7 @@ class Guests:
     """Makes accounts of guests, makes members of them, and deletes those that nobody uses.
 
     A guest who was not connected for ``accounts.guest_days`` is deleted; ``sessions`` tell who is connected.
+    ``deleted`` is called with each of them.
     Every node looks by itself; deleting twice does no harm. Every method may switch and raise
     StorageUnavailable.
     """
@@ -56,8 +58,10 @@ class Guests:
         rows: AccountStore,
         sessions: SessionServices,
         buckets: MakeBuckets,
+        deleted: Callable[[Account], object],
     ) -> None:
         settings = settings_of(config, AccountSettings)
+        self._deleted = deleted
         self._accounts = accounts
         self._rows = rows
         self._presence = sessions.presence
@@ -127,6 +131,7 @@ class Guests:
                 if not (online.users[0] or online.missing):
                     try:
                         self._accounts.remove(guest.app, guest.user)
+                        self._deleted(guest)
                         deleted += 1
                     except UnknownAccount:
                         pass  # another node was faster

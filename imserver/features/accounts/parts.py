@@ -22,9 +22,11 @@ from imserver.features.accounts.rows import AccountStore
 from imserver.features.accounts.settings import AccountSettings, SmtpSettings
 from imserver.features.accounts.tokens import AccountTokens
 from imserver.plugin import Answers, FeatureParts
+from imserver.plugin.identity import Act, Principal
 from imserver.plugin.messages import MessageServices
 from imserver.plugin.services import Core, Foundation
 from imserver.plugin.settings import settings_of
+from imserver.plugin.storage import Account
 
 
 class AccountParts(Struct, frozen=True):
@@ -82,7 +84,13 @@ def build(core: Core) -> FeatureParts:
     )
     people = People(PeopleStore(core.storage.store), rows, accounts, core.sessions)
     cards = Cards(config, accounts, rows, relations, core.sessions, buckets)
-    guests = Guests(config, accounts, rows, core.sessions, buckets)
+
+    def guest_deleted(guest: Account) -> None:
+        by = Principal("node", key=core.status.lease().node)
+        act = Act("accounts.delete", by, guest.app, guest.user, facts={"reason": "unused"}, gone=True)
+        core.identity.observer.acted(act)
+
+    guests = Guests(config, accounts, rows, core.sessions, buckets, guest_deleted)
     smtp, server = settings_of(config, SmtpSettings), config.app.http_url.rstrip("/")
     mails = LinkMails(smtp, config.accounts.rate_seconds, buckets)
     resets = Resets(accounts, rows, mails, lambda: core.node.chat_page)

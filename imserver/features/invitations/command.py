@@ -17,7 +17,7 @@ from imserver.features.accounts.rows import AccountStore
 from imserver.features.accounts.settings import AppAccountSettings, rules_of
 from imserver.features.invitations.invitations import CODE_BYTES
 from imserver.features.invitations.rows import Invitation, InvitationStore
-from imserver.plugin.commands import fail, opened, settings_options
+from imserver.plugin.commands import fail, opened, record_act, settings_options
 from imserver.plugin.identity import GOCHAT, Tenants
 from imserver.plugin.messages import MessageLog, Rejected
 from imserver.plugin.settings import HTTP_URL, Config
@@ -72,6 +72,7 @@ def chat(path: str | None, data_dir: str | None, group: str, owner: bool) -> Non
             if sys.stdout.isatty():
                 click.echo(_qr_code(link))
         invitation = _invitation(store, account, group_id, takes_guests, now)
+        record_act(config, store, "chat", GOCHAT, account.user, group=group_id, owner=owner or not password)
         how = "gives a name and is in" if takes_guests else "logs in and is in"
         link = f"{page}#invite={invitation.code}"
         click.echo(_FOR_OTHERS.format(until=_time(invitation.expires_at), link=link, how=how))

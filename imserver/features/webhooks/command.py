@@ -8,7 +8,7 @@ from typing import Final
 import click
 
 from imserver.features.webhooks.dead_events import list_retries, replay_dead
-from imserver.plugin.commands import fail, opened, settings_options
+from imserver.plugin.commands import fail, opened, record_act, settings_options
 
 _MOST: Final = 1000
 _HEAD: Final = ("event", "user", "attempts", "first failed")
@@ -24,7 +24,7 @@ def events(path: str | None, data_dir: str | None, dead: bool, replay: str | Non
 
     Without --dead it lists the oldest 1000 that are still tried again.
     """
-    with opened(path, data_dir) as (_, store, tenants):
+    with opened(path, data_dir) as (settings, store, tenants):
         if tenants.get(name) is None:
             fail(f"app {name} does not exist")
         app = tenants.resolve(name)
@@ -32,6 +32,7 @@ def events(path: str | None, data_dir: str | None, dead: bool, replay: str | Non
             count = replay_dead(store, app, "" if replay == "all" else replay)
             if not count and replay != "all":
                 fail(f"app {name} has no dead event {replay}")
+            record_act(settings, store, "events.replay", app, id=replay, count=count)
             click.echo(f"{count} events are sent again")
             return
         rows = list_retries(store, app, dead, 0, _MOST)

@@ -1,0 +1,113 @@
+"""``/api/v1/audit``: the acts in the audit log."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated, Any, Final
+from urllib.parse import urlencode
+
+import msgspec
+from msgspec import Struct
+
+from imserver.features.audit.chain import Actor, ActShown, shown
+from imserver.features.audit.rows import NO_ACTS, ActSearch, search
+from imserver.plugin.errors import Problems
+from imserver.plugin.http import ApiProblem, Call, HttpResponse, Resource, about
+from imserver.plugin.identity import Needs
+from imserver.plugin.storage import Store
+
+NDJSON: Final = "application/x-ndjson"
+_MOST: Final = 1000
+_Time = Annotated[int, about("Unix milliseconds; 0: no limit.", ge=0)]
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class AuditQuery(Struct, forbid_unknown_fields=True, kw_only=True):
+    """Which acts are wanted. What is empty does not matter."""
+
+    app: Annotated[str, about("The app; empty: all that the key reaches.")] = ""
+    user: Annotated[
+        str, about("A user of the app who has done something, or is concerned by it.", max_length=255)
+    ] = ""
+    by: Annotated[
+        str,
+        about(
+            "Who has done it: a kind as `key`, or a kind with an id as `key:1f2e`, `staff:APP/USER`.",
+            max_length=800,
+        ),
+    ] = ""
+    name: Annotated[str, about("What was done, as `accounts.login`.", max_length=100)] = ""
+    request: Annotated[str, about("The id of a request.", max_length=64)] = ""
+    since: _Time = 0
+    until: _Time = 0
+    after: Annotated[int, about("Only older acts than that of this number.", ge=0, le=2**53)] = 0
+    limit: Annotated[int, about("The most acts.", ge=1, le=_MOST)] = 100
+
+
+class AuditAnswer(Struct):
+    """Acts, the newest first."""
+
+    acts: list[ActShown]
+    next: Annotated[int, about("Pass it as `after` for older acts; 0: there are none.")]
+
+
+_ACT: Final = ActShown(
+    7,
+    1795155801000,
+    "ban",
+    Actor("key", "1f2e3d4c5b6a", ""),
+    "shop",
+    "",
+    "192.0.2.7",
+    "8c1f4b8f0d7a2e61",
+    {"seconds": 3600, "users": ["bob"]},
+)
+
+routes = Resource(
+    "audit",
+    service=lambda core, _: core.storage.store,
+    hot=False,
+    chapter="Who has changed what, to whom, when and from where.",
+)
+
+
+@routes.get(
+    "/audit",
+    Needs.OPERATE,
+    query=AuditQuery,
+    answer=AuditAnswer,
+    reach="optional",
+    problems=(Problems.INVALID_REQUEST,),
+    example={"app": "shop", "user": "bob"},
+    answer_example=AuditAnswer([_ACT], 0),
+)
+def audit(store: Store, call: Call) -> HttpResponse:
+    """ActSearch the audit log.
+
+    An account that operates its app, and a key of one app, see the acts in that app. A key for all apps also
+    sees those that belong to no app. `user` needs an app. A search looks through 10,000 acts: if `next` is
+    not 0, go on there, also behind a page with fewer acts than `limit`. Names that were erased are null.
+
+    With `Accept: application/x-ndjson` the answer has one act a line, and the header `Link` leads to older
+    ones.
+    """
+    request: AuditQuery = call.input
+    apps = call.principal.apps
+    app = call.app
+    if not app and apps is not None:
+        if len(apps) != 1:
+            raise ApiProblem(Problems.INVALID_REQUEST, "`app`: name one of those that the key reaches")
+        (app,) = apps
+    if request.user and not app:
+        raise ApiProblem(Problems.INVALID_REQUEST, "`app`: name the app of the user")
+    fields: dict[str, Any] = {**msgspec.structs.asdict(request), "app": app}
+    acts, following = store.read_or((NO_ACTS, 0), partial(search, ActSearch(**fields)))
+    rows = [shown(row.number, row.time, row.entry, names) for row, names in acts]
+    if NDJSON not in call.request.headers.get("accept", ""):
+        return call.reply(AuditAnswer(rows, following))
+    headers = [("X-Request-Id", call.request.id)]
+    if following:
+        given = {name: value for name, value in fields.items() if value}
+        headers.append(("Link", f'</api/v1/audit?{urlencode({**given, "after": following})}>; rel="next"'))
+    lines = b"".join(_encode(row) + b"\n" for row in rows)
+    return HttpResponse(200, lines, NDJSON, tuple(headers))

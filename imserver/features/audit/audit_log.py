@@ -1,0 +1,166 @@
+"""The audit log of a node: acts wait for a group commit. If it fails, lines in the log stand in for them."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from functools import partial
+from itertools import islice
+from time import monotonic
+from typing import Final
+
+import gevent
+from gevent.event import Event as Signal
+from msgspec import Struct
+
+from imserver.features.audit.chain import entry_of, line_of
+from imserver.features.audit.rows import ActBatch, NewAct, append, remove_before
+from imserver.plugin.errors import StorageUnavailable
+from imserver.plugin.identity import Act, NoObserver
+from imserver.plugin.runtime import retry_pause
+from imserver.plugin.storage import Store
+
+log = logging.getLogger(__name__)
+lines = logging.getLogger("imserver.audit")
+
+WAIT_SECONDS: Final = 5.0
+"""An act of a request waits so long for the database. Then the request is answered, and the act stays in the
+queue."""
+LAST_SECONDS: Final = 5.0
+"""Time limit for the acts that wait when the node ends."""
+MOST_WAITING: Final = 10_000
+_AT_ONCE: Final = 200
+_DAY_MS: Final = 86_400_000
+_LOOK_SECONDS: Final = 600.0
+_FIRST_PAUSE: Final = 0.25
+_LONGEST_PAUSE: Final = 5.0
+
+
+class AuditCounts(Struct):
+    """Since the start of the node."""
+
+    stored: int = 0
+    logged: int = 0
+    """Acts that a line in the log has had to stand in for."""
+
+
+class _Waiting(Struct):
+    act: Act
+    new: NewAct
+    stored: Signal
+    is_logged: bool = False
+
+
+class AuditLog(NoObserver):
+    """Appends acts to the chain in the database. Owner of the acts that wait.
+
+    ``days``: after so many an act is removed; 0: never.
+    """
+
+    def __init__(self, store: Store, days: int) -> None:
+        self._store = store
+        self._days = days
+        self._queue: deque[_Waiting] = deque()
+        self._fails = False
+        self._writer: gevent.Greenlet[[], None] | None = None
+        self.counts = AuditCounts()
+
+    @property
+    def waiting(self) -> int:
+        """The number of acts that wait for the database."""
+        return len(self._queue)
+
+    def prepare(self) -> None:
+        """Say at the start that there is no database."""
+        if not self._store.has_database:
+            log.info("there is no database yet: acts are written to the log only, as imserver.audit")
+
+    def acted(self, act: Act) -> None:
+        """Store an act. Returns when it is stored, but for one of a node, or after :data:`WAIT_SECONDS`, and
+        at once while the database fails."""
+        try:
+            self._add(act)
+        except Exception:
+            log.exception("the act %s is missing in the audit log", act.name)
+
+    def _add(self, act: Act) -> None:
+        if not self._store.has_database or len(self._queue) >= MOST_WAITING:
+            if act.by.kind != "node":  # which logs what it does
+                self._write_line(act)
+            return
+        waiting = _Waiting(act, NewAct(*entry_of(act), monotonic()), Signal())
+        self._queue.append(waiting)
+        if self._writer is None:
+            self._writer = gevent.spawn(self._write)
+        if self._fails or (act.by.kind != "node" and not waiting.stored.wait(WAIT_SECONDS)):
+            self._log_once(waiting)
+
+    def _log_once(self, waiting: _Waiting) -> None:
+        if not waiting.is_logged:
+            waiting.is_logged = True
+            self._write_line(waiting.act)
+
+    def _write_line(self, act: Act) -> None:
+        self.counts.logged += 1
+        lines.info("%s", line_of(act).decode())
+
+    # --- greenlets ------------------------------------------------------------------------------------------
+
+    def _write(self) -> None:
+        """Store what waits, then end."""
+        try:
+            while self._queue:
+                some = list(islice(self._queue, _AT_ONCE))
+                self._store_some(some)
+                for waiting in some:
+                    self._queue.popleft()
+                    waiting.stored.set()
+        finally:
+            self._writer = None
+
+    def _store_some(self, some: list[_Waiting]) -> None:
+        """Store acts, however long it takes. What the database refuses becomes a line in the log."""
+        batch, failures = ActBatch([each.new for each in some]), 0
+        while True:
+            try:
+                self._store.write(partial(append, batch))
+                self.counts.stored += len(some)
+                self._fails = False
+                return
+            except StorageUnavailable:
+                self._fails = True
+                for each in some:
+                    self._log_once(each)
+                failures += 1
+                gevent.sleep(retry_pause(failures, _FIRST_PAUSE, _LONGEST_PAUSE))
+            except Exception:
+                if len(some) == 1:
+                    log.exception("the act %s cannot be stored in the audit log", some[0].act.name)
+                    self._log_once(some[0])
+                    return
+                for each in some:
+                    self._store_some([each])
+                return
+
+    def run(self) -> None:
+        """Greenlet: remove acts that are too old, until it is killed."""
+        while True:
+            gevent.sleep(_LOOK_SECONDS)
+            try:
+                self.expire()
+            except StorageUnavailable as error:
+                log.debug("old acts could not be removed: %s", error)
+            except Exception:
+                log.exception("old acts could not be removed")
+
+    def expire(self) -> None:
+        """Remove acts that are too old. Switches. Raises StorageUnavailable."""
+        while self._days and self._store.write_or(0, partial(remove_before, self._days * _DAY_MS)):
+            pass
+
+    def finish(self) -> None:
+        """Store what waits, for a short time."""
+        if self._writer is not None:
+            self._writer.join(LAST_SECONDS)
+        for waiting in self._queue:
+            self._log_once(waiting)

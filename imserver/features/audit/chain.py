@@ -1,0 +1,201 @@
+"""The rows of the audit log as data: what is hashed, and what may be erased.
+
+A row has the hash of the row before, so a row that was changed, removed or put in breaks the chain. What
+names people stands beside the row: the row has only a commitment to it, the SHA-256 of the name with a random
+salt. To erase a name and its salt leaves the chain as it was, and nobody can find the name by trying.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from imserver.features.audit.facts import facts_of, user_in
+from imserver.plugin.identity import Act, Principal
+
+NO_HASH: Final = "0" * 64
+"""In place of the hash of the row before the first."""
+_APP_BYTES: Final = 500
+_NAME_BYTES: Final = 100
+_MEMBER_BYTES: Final = 255
+_SALT_BYTES: Final = 16
+
+_encode: Final = msgspec.json.Encoder().encode
+_decode: Final = msgspec.json.decode
+
+
+class Name(Struct, frozen=True):
+    """Something that an act names.
+
+    ``part``: ``by``, ``user``, ``address``, ``facts``, or ``users/`` and a number. ``app`` and ``member``:
+    the person whose row it is, which goes with them; with no ``app``, ``member`` is the id of a key, node or
+    system user, or empty. ``text``: what it says besides.
+    """
+
+    part: str
+    app: str
+    member: str
+    text: str
+    salt: bytes
+
+    @property
+    def commitment(self) -> str:
+        """The hash that the row of the act has of it."""
+        return _digest([self.salt.hex(), self.part, self.app, self.member, self.text])
+
+
+class Entry(Struct, frozen=True):
+    """An act without its place in the chain. ``names``: part → commitment, as JSON."""
+
+    name: str
+    kind: str
+    app: str
+    request: str
+    names: bytes
+
+
+class AuditRow(Struct, frozen=True):
+    """An act in the chain. ``time``: Unix milliseconds."""
+
+    number: int
+    time: int
+    entry: Entry
+    previous: str
+    hash: str
+
+    @property
+    def expected(self) -> str:
+        """The hash that its content has."""
+        return hash_of(self.number, self.time, self.entry, self.previous)
+
+
+def hash_of(number: int, time: int, entry: Entry, previous: str) -> str:
+    """The hash of a row with this content."""
+    content = [number, time, entry.name, entry.kind, entry.app, entry.request, entry.names.decode(), previous]
+    return _digest(content)
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(_encode(content)).hexdigest()
+
+
+# --- from an act --------------------------------------------------------------------------------------------
+
+
+def entry_of(act: Act) -> tuple[Entry, tuple[Name, ...]]:
+    """The row of an act, and its names. Those of a user who is gone are committed to, but not stored."""
+    names = tuple(_names(act))
+    commitments = _encode({each.part: each.commitment for each in names})
+    entry = Entry(
+        _clean(act.name, _NAME_BYTES),
+        act.by.kind,
+        _clean(act.app, _APP_BYTES),
+        act.request,
+        commitments,
+    )
+    if act.gone:
+        gone = (entry.app, _clean(act.user or user_in(act.answer), _MEMBER_BYTES))
+        names = tuple(each for each in names if (each.app, each.member) != gone)
+    return entry, names
+
+
+def _names(act: Act) -> Iterator[Name]:
+    app = _clean(act.app, _APP_BYTES)
+    by = _person(act.by)
+    if by is not None:
+        yield _name("by", *by)
+    elif act.by.key:
+        yield _name("by", "", _clean(act.by.key, _MEMBER_BYTES))
+    user = _clean(act.user or user_in(act.answer), _MEMBER_BYTES)
+    target = (app, user) if user else None
+    if target is not None:
+        yield _name("user", *target)
+    # The address of a login is that of the one who logs in.
+    near = by or (target if act.by.kind == "nobody" else None) or ("", "")
+    if act.address:
+        yield _name("address", *near, act.address)
+    facts = dict(facts_of(act.given, act.answer, act.user) if act.facts is None else act.facts)
+    users = facts.pop("users", ())
+    if facts:
+        text = _clean(_encode(facts).decode(errors="replace"), 1 << 20)
+        yield _name("facts", *(target or by or ("", "")), text)
+    for number, each in enumerate(users):
+        yield _name(f"users/{number}", app, _clean(each, _MEMBER_BYTES))
+
+
+def _name(part: str, app: str, member: str, text: str = "") -> Name:
+    return Name(part, app, member, text, secrets.token_bytes(_SALT_BYTES))
+
+
+def _person(by: Principal) -> tuple[str, str] | None:
+    """The app and user of a principal that is a person, or their bot."""
+    user = by.user or by.staff
+    return (_clean(by.app, _APP_BYTES), _clean(user, _MEMBER_BYTES)) if user else None
+
+
+def _clean(text: str, most: int) -> str:
+    """A text that every database stores, cut to so many bytes."""
+    return text.replace("\0", "").encode("utf-8", "replace")[:most].decode("utf-8", "ignore")
+
+
+# --- as shown -----------------------------------------------------------------------------------------------
+
+
+class Actor(Struct):
+    """Who has done something. ``id`` is null if it was erased."""
+
+    kind: str
+    id: str | None
+    app: str
+
+
+class ActShown(Struct):
+    """An act. What was erased is null."""
+
+    number: int
+    time: int
+    name: str
+    by: Actor
+    app: str
+    user: str | None
+    address: str | None
+    request: str
+    facts: dict[str, Any] | None
+
+
+def shown(number: int, time: int, entry: Entry, names: Sequence[Name]) -> ActShown:
+    """An act with what is left of its names."""
+    rest = {each.part: each for each in names}
+    parts: Mapping[str, str] = _decode(entry.names)
+
+    def member(part: str) -> str | None:
+        if part not in parts:
+            return ""
+        return rest[part].member if part in rest else None
+
+    def text(part: str) -> str | None:
+        if part not in parts:
+            return ""
+        return rest[part].text if part in rest else None
+
+    by = rest.get("by")
+    facts = None if (written := text("facts")) is None else (_decode(written) if written else {})
+    users = [member(part) for part in parts if part.startswith("users/")]
+    if users:
+        facts = {**(facts or {}), "users": users}
+    actor = Actor(entry.kind, member("by"), by.app if by is not None else entry.app if "by" in parts else "")
+    who = entry.app, member("user"), text("address"), entry.request
+    return ActShown(number, time, entry.name, actor, *who, facts)
+
+
+def line_of(act: Act) -> bytes:
+    """An act that is not stored, as JSON."""
+    entry, names = entry_of(act)
+    fields = msgspec.to_builtins(shown(0, 0, entry, names))
+    del fields["number"], fields["time"]
+    return _encode(fields)

@@ -1,0 +1,23 @@
+"""The tables of the audit log."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from imserver.plugin.storage import Reason, Table
+
+_ACT: Final = Reason("an act stays, to prove what was done; whom it names stands in audit_name")
+_HEAD: Final = Reason("it says where the chain ends")
+
+TABLES: Final = (
+    Table(
+        name="audit_name",
+        key=("number", "part"),
+        of_user="member = %s",
+        erase_user=("DELETE FROM audit_name WHERE app = %s AND member = %s",),
+        columns=("number", "part", "text"),
+    ),
+    Table(name="audit", key=("number",), of_app=_ACT, of_user=_ACT, erase_user=_ACT, columns=_ACT),
+    Table(name="audit_head", key=("one",), of_app=_HEAD, of_user=_HEAD, erase_user=_HEAD, columns=_HEAD),
+)
+"""In the order of their deletion."""
