@@ -118,7 +118,7 @@ class Operation(Struct, frozen=True):
     """Whether publisher connections have it as a command, too: a POST route with the need ``PUSH``."""
     act: str | None = None
     """The name under which observers hear of each request that has succeeded. None: a POST route has its path
-    as ``apps.delete``. ``""``: it changes nothing, or is what users and back ends do all day."""
+    as ``groups.delete``. ``""``: it changes nothing, or is what users and back ends do all day."""
 
     @property
     def scope(self) -> str:

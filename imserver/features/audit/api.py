@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 import msgspec
 from msgspec import Struct
 
-from imserver.features.audit.chain import Actor, ActShown, shown
+from imserver.features.audit.chain import ActMaker, ActShown, shown
 from imserver.features.audit.rows import NO_ACTS, ActSearch, search
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import ApiProblem, Call, HttpResponse, Resource, about
@@ -55,7 +55,7 @@ _ACT: Final = ActShown(
     7,
     1795155801000,
     "ban",
-    Actor("key", "1f2e3d4c5b6a", ""),
+    ActMaker("key", "1f2e3d4c5b6a", ""),
     "shop",
     "",
     "192.0.2.7",
@@ -82,7 +82,7 @@ routes = Resource(
     answer_example=AuditAnswer([_ACT], 0),
 )
 def audit(store: Store, call: Call) -> HttpResponse:
-    """ActSearch the audit log.
+    """Search the audit log.
 
     An account that operates its app, and a key of one app, see the acts in that app. A key for all apps also
     sees those that belong to no app. `user` needs an app. A search looks through 10,000 acts: if `next` is

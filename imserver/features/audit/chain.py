@@ -146,7 +146,7 @@ def _clean(text: str, most: int) -> str:
 # --- as shown -----------------------------------------------------------------------------------------------
 
 
-class Actor(Struct):
+class ActMaker(Struct):
     """Who has done something. ``id`` is null if it was erased."""
 
     kind: str
@@ -160,7 +160,7 @@ class ActShown(Struct):
     number: int
     time: int
     name: str
-    by: Actor
+    by: ActMaker
     app: str
     user: str | None
     address: str | None
@@ -188,7 +188,9 @@ def shown(number: int, time: int, entry: Entry, names: Sequence[Name]) -> ActSho
     users = [member(part) for part in parts if part.startswith("users/")]
     if users:
         facts = {**(facts or {}), "users": users}
-    actor = Actor(entry.kind, member("by"), by.app if by is not None else entry.app if "by" in parts else "")
+    actor = ActMaker(
+        entry.kind, member("by"), by.app if by is not None else entry.app if "by" in parts else ""
+    )
     who = entry.app, member("user"), text("address"), entry.request
     return ActShown(number, time, entry.name, actor, *who, facts)
 

@@ -25,7 +25,7 @@ _encode: Final = msgspec.json.Encoder().encode
 
 @click.group()
 def audit() -> None:
-    """ActSearch, verify and export the audit log. Servers may run meanwhile."""
+    """Search, verify and export the audit log. Servers may run meanwhile."""
 
 
 class _Moment(click.ParamType):  # type: ignore[type-arg]

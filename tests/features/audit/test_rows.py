@@ -14,8 +14,8 @@ from imserver.features.audit.doctor import check_rows
 from imserver.features.audit.rows import (
     MOST_LOOKED,
     ActBatch,
-    NewAct,
     ActSearch,
+    NewAct,
     append,
     head,
     remove_before,
@@ -160,9 +160,9 @@ def test_what_was_done_to_the_rows_is_named(store: Store, change: Change, compla
 
 def test_a_chain_that_was_written_anew_has_another_head(store: Store) -> None:
     add(store, ban("ann"), ban("bob"))
-    kept = verify(store).head
+    earlier = verify(store).head
     add(store, ban("eve"))
-    assert wrong(store, kept) == []
+    assert wrong(store, earlier) == []
 
     def rewrite(sql: Any) -> None:
         for table in ("audit", "audit_name"):
@@ -172,8 +172,10 @@ def test_a_chain_that_was_written_anew_has_another_head(store: Store) -> None:
     store.write(rewrite)
     add(store, ban("ann"), ban("jan"), ban("eve"))
     assert wrong(store) == []
-    assert wrong(store, kept) == ["row 2 has another hash than the given head: rows up to it were rewritten"]
-    assert wrong(store, (9, kept[1])) == ["row 9, the given head, is missing"]
+    assert wrong(store, earlier) == [
+        "row 2 has another hash than the given head: rows up to it were rewritten"
+    ]
+    assert wrong(store, (9, earlier[1])) == ["row 9, the given head, is missing"]
 
 
 def test_an_erasure_takes_the_names_of_one_and_the_chain_holds(store: Store) -> None:
@@ -216,16 +218,16 @@ def test_the_acts_of_a_deleted_app_stay_without_the_names_of_its_users(store: St
 
 def test_old_acts_go_and_leave_an_anchor(store: Store) -> None:
     add(store, *(ban(user) for user in ("ann", "bob", "eve")))
-    kept = verify(store).head
+    earlier = verify(store).head
     assert store.write(partial(remove_before, 3_600_000)) == 0
     assert store.write(partial(remove_before, -1000)) == 3
     assert (acts(store), wrong(store)) == ([], [])
-    assert wrong(store, kept) == []
+    assert wrong(store, earlier) == []
     add(store, ban("jan"))
     result = verify(store)
-    assert (result.wrong, result.anchor, result.rows, result.head[0]) == ([], kept, 1, 4)
+    assert (result.wrong, result.anchor, result.rows, result.head[0]) == ([], earlier, 1, 4)
     assert store.rows("SELECT count(*) FROM audit_name WHERE number < 4") == [(0,)]
-    assert wrong(store, (2, kept[1])) == ["row 2 was removed for its age: its hash cannot be compared"]
+    assert wrong(store, (2, earlier[1])) == ["row 2 was removed for its age: its hash cannot be compared"]
     end = store.read(head)
     assert end is not None
     assert (end.number, end.anchor) == (4, 3)

@@ -1,0 +1,117 @@
+"""Acts of all ways over two nodes that share a database: each is stored once, by the right principal."""
+
+import json
+import random
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imserver.plugin.testing import NodeProcess
+
+KEY = "admin-key-of-the-tests"
+APP = "7101"
+SETTINGS: dict[str, Any] = {
+    "api": {"keys": [{"key": KEY, "scopes": ["admin"]}]},
+    "apps": {APP: {"open": True, "account_tokens": "required"}},
+}
+
+
+class World:
+    """Two nodes and a command, and what they have done: (name, principal, users) → how often."""
+
+    def __init__(self, nodes: list[NodeProcess], seed: int) -> None:
+        self.nodes = nodes
+        self.choice = random.Random(seed)
+        self.done: Counter[tuple[str, str, str]] = Counter()
+        self.key_id = ""
+        account = self.post("accounts/register", KEY, app=APP, name="annlee", password="correct horse b")
+        self.user, self.token = account["account"]["user"], account["token"]
+        self.group = self.post("groups/create", self.token, app=APP, name="tea")["group"]
+        self.done.clear()
+
+    def post(self, path: str, key: str, **body: Any) -> Any:
+        answer = self.choice.choice(self.nodes).post(f"/api/v1/{path}", body, key=key)
+        assert answer.status < 300, (path, answer)
+        return answer.json
+
+    def ban(self, number: int) -> None:
+        self.post("ban", KEY, app=APP, users=[f"u{number}"], seconds=60)
+        self.done["ban", "key", f"u{number}"] += 1
+
+    def unban_in_a_batch(self, number: int) -> None:
+        command = {"unban": {"app": APP, "users": [f"u{number}", "x"]}}
+        self.post("batch", KEY, commands=[command, {"push": {"app": APP, "user": "x", "text": "no act"}}])
+        self.done["unban", "key", f"u{number},x"] += 1
+
+    def rename(self, number: int) -> None:
+        self.post("groups/rename", self.token, app=APP, group=self.group, name=f"tea {number}")
+        self.done["groups.rename", f"account:{self.user}", ""] += 1
+
+    def kick(self, number: int) -> None:
+        body = {"appID": int(APP), "userID": f"u{number}"}
+        assert self.choice.choice(self.nodes).post("/user/kick", body, key=KEY).json["code"] == 200
+        self.done["disconnect", "key", f"u{number}"] += 1
+
+    def command(self, number: int) -> None:
+        subprocess.run(
+            [sys.executable, "-m", "imserver", "app", "create", f"app{number}"]
+            + ["-c", str(self.nodes[0].config_file)],
+            check=True,
+            capture_output=True,
+        )
+        self.done["apps.create", "command", ""] += 1
+
+    def refused(self, number: int) -> None:
+        assert self.nodes[0].post("/api/v1/ban", {"app": APP, "users": ["x"]}, key=KEY).status == 400
+        assert self.nodes[0].post("/api/v1/unban", {"app": APP, "users": ["x"]}, key="none").status == 401
+
+    def acts(self) -> Counter[tuple[str, str, str]]:
+        stored: Counter[tuple[str, str, str]] = Counter()
+        after = 0
+        while True:
+            page = self.nodes[1].get(f"/api/v1/audit?limit=1000&after={after}", key=KEY).json
+            for act in page["acts"]:
+                by = act["by"]["kind"] + (f":{act['by']['id']}" if act["by"]["kind"] == "account" else "")
+                user = act["user"] if act["user"] != self.user else ""
+                users = ",".join([*filter(None, [user]), *act["facts"].get("users", ())])
+                stored[act["name"], by, users] += 1
+            after = page["next"]
+            if not after:
+                return stored
+
+
+@pytest.mark.parametrize("number", [40, pytest.param(1000, marks=pytest.mark.full)])
+def test_each_act_is_found_once(url: str, redis_url: str, tmp_path: Path, number: int) -> None:
+    address = redis_url.removeprefix("redis://").partition("/")[0]
+    more = {
+        "storage": {"url": url},
+        "redis": {"addr": address},
+        "cluster": {"advertise": "127.0.0.1", "redis_seconds": 10, "rpc_seconds": 10},
+    }
+    with NodeProcess(settings={**SETTINGS, **more}, folder=tmp_path / "node") as first:
+        with first.another() as second:
+            world = World([first, second], seed=number)
+            ways = [world.ban, world.unban_in_a_batch, world.rename, world.kick, world.refused]
+            before = world.acts()
+            for step in range(number):
+                way = world.command if step % 50 == 25 else world.choice.choice(ways)
+                way(step)
+            assert world.acts() - before == world.done
+    verified = subprocess.run(
+        [sys.executable, "-m", "imserver", "audit", "verify", "-c", str(first.config_file)],
+        capture_output=True,
+        text=True,
+    )
+    assert verified.returncode == 0, verified
+    exported = subprocess.run(
+        [sys.executable, "-m", "imserver", "audit", "export", "-c", str(first.config_file)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    numbers = [json.loads(line)["number"] for line in exported.stdout.splitlines()]
+    assert numbers == list(range(1, len(numbers) + 1))
