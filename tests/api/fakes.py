@@ -131,6 +131,7 @@ class FakeNode:
                 resets=SimpleNamespace(offered_in=lambda _app: False),
                 cards=None,
                 friends=None,
+                people=None,
                 confirmations=None,
             ),
             BotParts: SimpleNamespace(

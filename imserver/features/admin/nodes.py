@@ -115,10 +115,11 @@ class Nodes:
     def _facts(self) -> NodeFacts:
         core = self._core
         state: Mapping[str, Any] = core.status.state(False, detail=True)
+        unready = core.status.unready()
         return NodeFacts(
             state["version"],
             int(time() - state["uptimeSeconds"]),
-            core.status.unready(),
+            "" if unready is None else unready.reason,
             core.node.paused,
             state["managerInfo"]["clientsLen"],
             state["managerInfo"]["usersLen"],
