@@ -88,7 +88,7 @@ def come_back(cursor: int) -> tuple[FakeLog, bool]:
     stream.begin = lambda encoding, head: None
     stream.wait_until_sent = lambda: Connection.wait_until_sent(stream)
     EventStreams(fake, fake, fake, fake, SimpleNamespace(stream_starts=StreamStarts(fake, fake, fake))).open(
-        stream, StreamRequest("101", "ann", cursor=cursor), lambda: b""
+        stream, StreamRequest("101", "ann", cursor=cursor), lambda _: b""
     )
     return fake, b'"resumed":true' in sent[0]
 
