@@ -1,0 +1,80 @@
+"""Roles, locks and second factors on two nodes: what one node decides holds for the other at once."""
+
+from collections.abc import Iterator
+from time import time
+from typing import Any
+
+import pyotp
+import pytest
+
+from tests.support import run_cli
+from tests.users import PASSWORD, User
+
+from .clusters import Nodes, nodes_of
+from .cmd import logged_in
+from .test_v1_cluster import close_code
+from .v1 import KEYS
+
+KEY = "admin-key-of-the-tests"
+APP = "77"
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    apps = {APP: {"account_tokens": "required"}}
+    accounts = {"registration": True, "registrations_per_address": 0, "logins_per_address": 0}
+    folder = tmp_path_factory.mktemp("accounts")
+    with nodes_of(folder, 2, apps=apps, accounts=accounts, api=KEYS) as two:
+        yield two
+
+
+def both(nodes: Nodes, token: str, user: str = "") -> list[User]:
+    """Somebody who asks one node, and the other."""
+    return [User(server, token, user, APP) for server in nodes.servers]
+
+
+def person(nodes: Nodes, **fields: Any) -> list[User]:
+    one = User.register(nodes.servers[0], APP, **fields)
+    return both(nodes, one.token, one.user)
+
+
+def test_a_role_counts_on_the_other_node_at_once(nodes: Nodes) -> None:
+    (keyed, _), (_, ann) = both(nodes, KEY), person(nodes)
+    assert ann.refused_get("accounts/list") == (403, "not_allowed")
+    keyed.post("accounts/role", user=ann.user, role="moderator")
+    assert ann.get("accounts/list")["accounts"]
+    keyed.post("accounts/role", user=ann.user, role="member")
+    assert ann.refused_get("accounts/list") == (403, "not_allowed")
+
+
+def test_a_lock_ends_sessions_and_tokens_on_the_other_node(nodes: Nodes) -> None:
+    (keyed, _), (_, ann) = both(nodes, KEY), person(nodes, name="ann")
+    _, second = nodes.servers
+    with logged_in(second.ws, ann.user, int(APP), serviceToken=ann.token) as session:
+        assert keyed.post("accounts/lock", user=ann.user, reason="lost phone")["missing_nodes"] == []
+        assert close_code(session) == 4503
+    assert ann.refused_get("accounts/show") == (401, "token_invalid")
+    assert ann.refused("accounts/login", login="ann", password=PASSWORD) == (403, "account_locked")
+    keyed.post("accounts/unlock", user=ann.user)
+    with logged_in(second.ws, ann.user, int(APP), serviceToken=ann.token):
+        assert ann.get("accounts/show")
+
+
+def test_a_command_locks_while_nodes_run(nodes: Nodes) -> None:
+    _, ann = person(nodes, name="cli")
+    first, second = nodes.servers
+    with logged_in(second.ws, ann.user, int(APP), serviceToken=ann.token) as session:
+        done = run_cli("account", "lock", "-c", str(first.config_file), f"{APP}/cli", folder=first.folder)
+        assert done.stdout == f"{APP}/cli is locked\n", done.stderr
+        assert close_code(session) == 4503
+    assert ann.refused_get("accounts/show") == (401, "token_invalid")
+
+
+def test_a_code_is_used_once_on_all_nodes(nodes: Nodes) -> None:
+    one, other = person(nodes, name="factor")
+    secret = one.post("accounts/factor/begin", password=PASSWORD)["secret"]
+    codes = [pyotp.TOTP(secret).generate_otp(int(time()) // 30 + drift) for drift in (0, 1)]
+    other.post("accounts/factor/confirm", code=codes[0])
+    login = {"login": "factor", "password": PASSWORD, "code": codes[1]}
+    assert other.post("accounts/login", **login)["token"]
+    assert one.refused("accounts/login", **login) == (401, "wrong_code")
