@@ -305,6 +305,11 @@ REFUSED: Final[Mapping[str, str]] = {
         ("GET /oauth/callback/*", "POST /oauth/callback/*"),
         "a provider makes the state, which works once",
     ),
+    **dict.fromkeys(
+        ("POST /api/v1/accounts/factor/confirm", "POST /api/v1/accounts/factor/codes"),
+        "the code comes from an authenticator app",
+    ),
+    "POST /api/v1/accounts/factor/remove": "the account has no second factor",
     "POST /api/v1/accounts/reset/finish": "the code comes by mail",
     "POST /api/v1/accounts/email/request": "the account has no e-mail address",
     **dict.fromkeys(

@@ -91,7 +91,7 @@ def test_a_user_sets_up_a_second_factor_and_logs_in_with_it(
     says(page, {"en": "The second factor is off", "zh": "两步验证已关闭"}[language])
 
 
-def test_a_locked_user_is_told_until_when_and_why(pair: Pair, server: Server) -> None:
+def test_a_locked_user_reads_until_when_and_why(pair: Pair, server: Server) -> None:
     page = open_page(pair[0], server, script=TOASTS)
     name = register(page, "Bob")
     found = good(server.http, "accounts/list", key=KEY, text=name)["accounts"]
