@@ -1,4 +1,4 @@
-"""Logging in to an account with a provider, its links, forgotten passwords (docs/guides/log-in-with.md)."""
+"""Logging in to an account, with a password or a provider (docs/guides/log-in-with.md); its second factor."""
 
 from __future__ import annotations
 
@@ -55,6 +55,11 @@ class ProviderLink(Struct, frozen=True):
     since: int
 
 
+def _session(answer: Any) -> AccountLogin:
+    account = answer["account"]
+    return AccountLogin(answer["token"], answer["expires_at"], account["user"], account["nickname"])
+
+
 def ask_user(started: StartedLogin) -> None:
     """Print where the user has to go, and the code to compare."""
     print(f"Open {started.url} and check that the page shows {started.shown}")
@@ -88,6 +93,33 @@ class Accounts:
     def __exit__(self, *error: object) -> None:
         self.close()
 
+    # --- passwords and second factors -----------------------------------------------------------------------
+
+    def log_in(self, login: str, password: str, *, code: str = "", device: str = "") -> AccountLogin:
+        """Log in with an identifier of an account and its password. ``code``: of its second factor; without
+        one, an account that has it refuses with ``second_factor_required``."""
+        body = {"login": login, "password": password, "device": device, **({"code": code} if code else {})}
+        return _session(self._account("login", body))
+
+    def begin_factor(self, password: str) -> tuple[str, str]:
+        """Begin to turn on the second factor of the account of the token: the secret for an authenticator
+        app, and the same as an address for such apps."""
+        answer = self._account("factor/begin", {"password": password})
+        return answer["secret"], answer["address"]
+
+    def confirm_factor(self, code: str) -> tuple[str, ...]:
+        """Turn it on, with a code of the authenticator app. Returns recovery codes; each stands for a code
+        once."""
+        return tuple(self._account("factor/confirm", {"code": code})["codes"])
+
+    def renew_codes(self, code: str) -> tuple[str, ...]:
+        """New recovery codes in place of all earlier ones."""
+        return tuple(self._account("factor/codes", {"code": code})["codes"])
+
+    def remove_factor(self, password: str, code: str) -> None:
+        """Turn off the second factor of the account of the token."""
+        self._account("factor/remove", {"password": password, "code": code})
+
     # --- providers ------------------------------------------------------------------------------------------
 
     def oauth_providers(self) -> tuple[LoginProvider, ...]:
@@ -103,15 +135,16 @@ class Accounts:
         body = {"provider": provider, "device": device, "link": link, "password": password}
         return msgspec.convert(self._post("start", body), StartedLogin)
 
-    def oauth_finish(self, started: StartedLogin) -> AccountLogin | str | None:
-        """The session of a login, or the provider that was linked. None: the user has not agreed yet."""
-        answer = self._post("finish", {"login": started.login})
+    def oauth_finish(self, started: StartedLogin, factor: str = "") -> AccountLogin | str | None:
+        """The session of a login, or the provider that was linked. None: the user has not agreed yet.
+
+        ``factor``: a code of the second factor. An account that has one refuses a login without it with
+        ``second_factor_required``; the login may then be finished again.
+        """
+        answer = self._post("finish", {"login": started.login, **({"factor": factor} if factor else {})})
         if answer.get("pending"):
             return None
-        if "linked" in answer:
-            return str(answer["linked"])
-        account = answer["account"]
-        return AccountLogin(answer["token"], answer["expires_at"], account["user"], account["nickname"])
+        return str(answer["linked"]) if "linked" in answer else _session(answer)
 
     def oauth_login(
         self, provider: str, *, device: str = "", show: Callable[[StartedLogin], object] = ask_user
@@ -162,6 +195,9 @@ class Accounts:
         """Set a new password with the code of a mail. All sessions of the account end."""
         body = {"app": self._app, "code": code, "password": password}
         self._api.call("POST", "accounts/reset/finish", body)
+
+    def _account(self, route: str, body: dict[str, Any]) -> Any:
+        return self._api.call("POST", f"accounts/{route}", {"app": self._app, **body})
 
     def _post(self, route: str, body: dict[str, Any]) -> Any:
         return self._api.call("POST", _OAUTH + route, {"app": self._app, **body})

@@ -1,6 +1,6 @@
 // @ts-check
 /**
- * Logging in to an account with a provider, its links, and forgotten passwords. For any engine with `fetch`.
+ * Logging in to an account with a password or a provider, its second factor, and forgotten passwords. For any engine with `fetch`.
  *
  *     const accounts = new Accounts({ url: "http://127.0.0.1:8080", app: "gochat" });
  *     const { token, user } = await accounts.oauthLogin("github", { show: ({ url, shown }) => console.log(url, shown) });
@@ -51,6 +51,55 @@ export class Accounts {
     this.timeoutMs = timeoutMs;
   }
 
+  /**
+   * Logs in with an identifier of an account and its password. Without a `code` an account with a second factor refuses with
+   * `second_factor_required`.
+   *
+   * @param {string} login
+   * @param {string} password
+   * @param {{ code?: string, device?: string }} [options]
+   * @returns {Promise<AccountLogin>}
+   */
+  async login(login, password, { code = "", device = "" } = {}) {
+    return sessionOf(await this.#call("POST", "login", { login, password, device, ...(code && { code }) }));
+  }
+
+  /**
+   * Begins to turn on the second factor of the account of the token.
+   *
+   * @param {string} password
+   * @returns {Promise<{ secret: string, address: string }>} for an authenticator app
+   */
+  beginFactor(password) {
+    return this.#call("POST", "factor/begin", { password });
+  }
+
+  /**
+   * Turns it on, with a code of the authenticator app.
+   *
+   * @param {string} code
+   * @returns {Promise<string[]>} recovery codes; each stands for a code once
+   */
+  async confirmFactor(code) {
+    return (await this.#call("POST", "factor/confirm", { code })).codes;
+  }
+
+  /**
+   * @param {string} code
+   * @returns {Promise<string[]>} new recovery codes in place of all earlier ones
+   */
+  async renewCodes(code) {
+    return (await this.#call("POST", "factor/codes", { code })).codes;
+  }
+
+  /**
+   * @param {string} password
+   * @param {string} code
+   */
+  async removeFactor(password, code) {
+    await this.#call("POST", "factor/remove", { password, code });
+  }
+
   /** @returns {Promise<LoginProvider[]>} the providers of the app */
   async oauthProviders() {
     return (await this.#call("GET", "oauth/providers")).providers;
@@ -70,14 +119,13 @@ export class Accounts {
   /**
    * @param {StartedLogin} started
    * @param {string} [code]  from the fragment of the address, if the login has a `returnTo`
+   * @param {string} [factor]  a code of the second factor, after `second_factor_required`
    * @returns {Promise<AccountLogin | { linked: string } | null>} null: the user has not agreed yet
    */
-  async oauthFinish({ login }, code = "") {
-    const answer = await this.#call("POST", "oauth/finish", { login, code });
+  async oauthFinish({ login }, code = "", factor = "") {
+    const answer = await this.#call("POST", "oauth/finish", { login, code, ...(factor && { factor }) });
     if (answer.pending) return null;
-    if (answer.linked) return { linked: answer.linked };
-    const { token, expires_at: expiresAt, account } = answer;
-    return { token, expiresAt, user: account.user, nickname: account.nickname };
+    return answer.linked ? { linked: answer.linked } : sessionOf(answer);
   }
 
   /**
@@ -173,4 +221,12 @@ export class Accounts {
     if (!response.ok) throw new RequestRefused(response.status, answer);
     return answer;
   }
+}
+
+/**
+ * @param {any} answer  to a login
+ * @returns {AccountLogin}
+ */
+function sessionOf({ token, expires_at: expiresAt, account }) {
+  return { token, expiresAt, user: account.user, nickname: account.nickname };
 }

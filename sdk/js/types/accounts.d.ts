@@ -1,5 +1,5 @@
 /**
- * Logging in to an account with a provider, its links, and forgotten passwords. For any engine with `fetch`.
+ * Logging in to an account with a password or a provider, its second factor, and forgotten passwords. For any engine with `fetch`.
  *
  *     const accounts = new Accounts({ url: "http://127.0.0.1:8080", app: "gochat" });
  *     const { token, user } = await accounts.oauthLogin("github", { show: ({ url, shown }) => console.log(url, shown) });
@@ -103,6 +103,46 @@ export declare class Accounts {
         token?: string;
         timeoutMs?: number;
     });
+    /**
+     * Logs in with an identifier of an account and its password. Without a `code` an account with a second factor refuses with
+     * `second_factor_required`.
+     *
+     * @param {string} login
+     * @param {string} password
+     * @param {{ code?: string, device?: string }} [options]
+     * @returns {Promise<AccountLogin>}
+     */
+    login(login: string, password: string, { code, device }?: {
+        code?: string;
+        device?: string;
+    }): Promise<AccountLogin>;
+    /**
+     * Begins to turn on the second factor of the account of the token.
+     *
+     * @param {string} password
+     * @returns {Promise<{ secret: string, address: string }>} for an authenticator app
+     */
+    beginFactor(password: string): Promise<{
+        secret: string;
+        address: string;
+    }>;
+    /**
+     * Turns it on, with a code of the authenticator app.
+     *
+     * @param {string} code
+     * @returns {Promise<string[]>} recovery codes; each stands for a code once
+     */
+    confirmFactor(code: string): Promise<string[]>;
+    /**
+     * @param {string} code
+     * @returns {Promise<string[]>} new recovery codes in place of all earlier ones
+     */
+    renewCodes(code: string): Promise<string[]>;
+    /**
+     * @param {string} password
+     * @param {string} code
+     */
+    removeFactor(password: string, code: string): Promise<void>;
     /** @returns {Promise<LoginProvider[]>} the providers of the app */
     oauthProviders(): Promise<LoginProvider[]>;
     /**
@@ -116,9 +156,10 @@ export declare class Accounts {
     /**
      * @param {StartedLogin} started
      * @param {string} [code]  from the fragment of the address, if the login has a `returnTo`
+     * @param {string} [factor]  a code of the second factor, after `second_factor_required`
      * @returns {Promise<AccountLogin | { linked: string } | null>} null: the user has not agreed yet
      */
-    oauthFinish({ login }: StartedLogin, code?: string): Promise<AccountLogin | {
+    oauthFinish({ login }: StartedLogin, code?: string, factor?: string): Promise<AccountLogin | {
         linked: string;
     } | null>;
     /**
