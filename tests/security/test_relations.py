@@ -400,8 +400,6 @@ _END: Final = "ends something between the two, or limits the other"
 _STREAM: Final = "what the row of its beginning allows goes on, and ends with a block"
 _SECRET: Final = "whoever knows the id, code or password"
 _NOBODY: Final = "anybody, and no other user is named or shown"
-_STAFF: Final = "only accounts with a role, whatever they are to Ann: tests/security/test_roles.py"
-_OPERATOR: Final = "who owns the app acts as its back end, and no user is named or shown"
 
 NO_ROW: Final[dict[str, str]] = {
     **dict.fromkeys(
@@ -499,31 +497,6 @@ NO_ROW: Final[dict[str, str]] = {
             *("POST /api/v1/friends/block", "POST /api/v1/friends/unblock"),
         ),
         _END,
-    ),
-    **dict.fromkeys(
-        (
-            *("GET /api/v1/keys", "POST /api/v1/keys/create", "POST /api/v1/keys/revoke"),
-            *("POST /api/v1/keys/rotate", "GET /api/v1/keys/usage"),
-            *("GET /api/v1/apps", "GET /api/v1/apps/show", "POST /api/v1/apps/set"),
-            *("GET /api/v1/events/dead", "POST /api/v1/events/replay"),
-        ),
-        _OPERATOR,
-    ),
-    **dict.fromkeys(
-        (
-            *("GET /api/v1/accounts/list", "POST /api/v1/accounts/role", "POST /api/v1/accounts/lock"),
-            *("POST /api/v1/accounts/unlock", "POST /api/v1/ban", "POST /api/v1/unban", "GET /api/v1/bans"),
-            *(
-                "POST /api/v1/disconnect",
-                "GET /api/v1/presence",
-                "POST /api/v1/presence",
-                "GET /api/v1/users",
-            ),
-            *("GET /api/v1/counts", "GET /api/v1/connections/show", "GET /api/v1/channels/info"),
-            *("GET /api/v1/channels/list", "GET /api/v1/channels/presence"),
-            *("GET /api/v1/refusals", "POST /api/v1/limits/lift"),
-        ),
-        _STAFF,
     ),
     **dict.fromkeys(
         (
