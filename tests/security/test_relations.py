@@ -486,10 +486,6 @@ NO_ROW: Final[dict[str, str]] = {
         ),
         _CHANNEL,
     ),
-    **dict.fromkeys(
-        ("GET /api/v1/refusals", "POST /api/v1/limits/lift"),
-        "accounts act by their role, as a back end of their app",
-    ),
     "GET /api/v1/accounts/show": _PROFILE,
     **dict.fromkeys(
         (
