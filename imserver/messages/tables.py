@@ -87,7 +87,10 @@ TABLES: Final = (
         of_app=OF_LOGS,
         of_user="sender = %s",
         erase_user=(f"DELETE FROM removed_message WHERE {OF_LOGS} AND sender = %s",),
-        columns=("id", "message", "sender", "kind", "type", "about", "meta", "body"),
+        columns=(
+            *("act", "id", "message", "recall", "sender", "kind", "type", "about", "meta", "body"),
+            "annotations",
+        ),
         scan=True,
     ),
     Table(

@@ -32,14 +32,17 @@ TABLES: Final = (
         key=("app", "member"),
         of_user="member = %s",
         erase_user=("DELETE FROM mute WHERE app = %s AND member = %s",),
-        columns=("member", "until", "reason"),
+        columns=("member", "until", "changed", "reason"),
     ),
     Table(
         name="removal",
         key=("app", "id"),
         of_user="member = %s",
         erase_user=("DELETE FROM removal WHERE app = %s AND member = %s",),
-        columns=("id", "member", "since", "until", "created"),
+        columns=(
+            *("id", "member", "state", "since", "until", "reached", "last", "messages", "created", "ends"),
+            "leased",
+        ),
         scan=True,
     ),
 )
