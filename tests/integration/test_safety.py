@@ -237,4 +237,4 @@ def test_a_moderator_acts_on_members_only_and_reads_nothing_that_nobody_reported
     assert not any(text in str(pages) for text in ("between us", "of course"))
     assert ann.get("messages", conversation=sent["conversation"])["messages"] == []
     assert ann.refused("reports/send", message=answer["id"], reason="spam") == (404, "unknown_message")
-    assert cid.refused("moderation/warn", user=ann.user, reason="no") == (403, "forbidden")
+    assert cid.refused("moderation/warn", user=ann.user, reason="no") == (403, "not_allowed")
