@@ -40,7 +40,10 @@ tag = full_version(ROOT).removeprefix(__version__)
 setup(
     packages=[*find_packages(include=["imserver", "imserver.*"]), *ASSETS],
     package_dir=ASSETS,
-    package_data={"imserver": ["py.typed", "**/*.pyi", "features/*/page/*"], **{package: ["*", "**/*"] for package in ASSETS}},
+    package_data={
+        "imserver": ["py.typed", "**/*.pyi", "features/*/page/*"],
+        **{package: ["*", "**/*"] for package in ASSETS},
+    },
     include_package_data=False,
     cmdclass={"build_py": BuildWithVersion},
     options={"egg_info": {"tag_build": tag}} if tag else {},

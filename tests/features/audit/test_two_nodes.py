@@ -58,8 +58,10 @@ class World:
 
     def command(self, number: int) -> None:
         subprocess.run(
-            [sys.executable, "-m", "imserver", "app", "create", f"app{number}"]
-            + ["-c", str(self.nodes[0].config_file)],
+            [
+                *(sys.executable, "-m", "imserver", "app", "create", f"app{number}"),
+                *("-c", str(self.nodes[0].config_file)),
+            ],
             check=True,
             capture_output=True,
         )
@@ -92,15 +94,17 @@ def test_each_act_is_found_once(url: str, redis_url: str, tmp_path: Path, number
         "redis": {"addr": address},
         "cluster": {"advertise": "127.0.0.1", "redis_seconds": 10, "rpc_seconds": 10},
     }
-    with NodeProcess(settings={**SETTINGS, **more}, folder=tmp_path / "node") as first:
-        with first.another() as second:
-            world = World([first, second], seed=number)
-            ways = [world.ban, world.unban_in_a_batch, world.rename, world.kick, world.refused]
-            before = world.acts()
-            for step in range(number):
-                way = world.command if step % 50 == 25 else world.choice.choice(ways)
-                way(step)
-            assert world.acts() - before == world.done
+    with (
+        NodeProcess(settings={**SETTINGS, **more}, folder=tmp_path / "node") as first,
+        first.another() as second,
+    ):
+        world = World([first, second], seed=number)
+        ways = [world.ban, world.unban_in_a_batch, world.rename, world.kick, world.refused]
+        before = world.acts()
+        for step in range(number):
+            way = world.command if step % 50 == 25 else world.choice.choice(ways)
+            way(step)
+        assert world.acts() - before == world.done
     verified = subprocess.run(
         [sys.executable, "-m", "imserver", "audit", "verify", "-c", str(first.config_file)],
         capture_output=True,
