@@ -15,14 +15,14 @@ from imserver.plugin.identity import Needs
 _DAY = 86_400
 
 
-class UsageQuery(Struct, forbid_unknown_fields=True):
+class AppUsageQuery(Struct, forbid_unknown_fields=True):
     """Which app, and how many days."""
 
     app: Annotated[str, about("The app.", min_length=1, max_length=191)]
     days: Annotated[int, about("The number of days, today among them.", ge=1, le=STORED_DAYS)] = 7
 
 
-class UsageOfDay(Struct):
+class AppUsageOfDay(Struct):
     """What an app has used on a day, on all nodes together."""
 
     day: Annotated[str, about("The day in UTC, as in `2026-11-26`.")]
@@ -30,14 +30,14 @@ class UsageOfDay(Struct):
     messages: Annotated[int, about("Messages that were stored.")]
 
 
-class UsageAnswer(Struct):
+class AppUsageAnswer(Struct):
     """The quotas of an app, and what it has used, the last day first. Days without anything are left out."""
 
     app: str
     pushes_per_day: Annotated[int, about("The most pushes of a day; 0: any number.")]
     messages_per_day: Annotated[int, about("The most stored messages of a day; 0: any number.")]
     ends: Annotated[int, about("When the day ends, in Unix seconds.")]
-    days: list[UsageOfDay]
+    days: list[AppUsageOfDay]
 
 
 routes = Resource(
@@ -52,16 +52,16 @@ routes = Resource(
     "/apps/usage",
     Needs.OPERATE,
     example={"app": "default"},
-    answer_example=UsageAnswer("default", 1000, 0, 1795219200, [UsageOfDay("2026-11-20", 17, 3)]),
+    answer_example=AppUsageAnswer("default", 1000, 0, 1795219200, [AppUsageOfDay("2026-11-20", 17, 3)]),
 )
-def usage(quotas: Quotas, call: Call, request: UsageQuery) -> UsageAnswer:
+def usage(quotas: Quotas, call: Call, request: AppUsageQuery) -> AppUsageAnswer:
     """Show the quotas of an app, and what it has used of them.
 
     Only apps with quotas are counted. Other nodes add what they have counted every 5 seconds.
     """
     own, today = quotas.of(call.app), int(time()) // _DAY
     days = [
-        UsageOfDay(strftime("%Y-%m-%d", gmtime(each.day * _DAY)), each.pushes, each.messages)
+        AppUsageOfDay(strftime("%Y-%m-%d", gmtime(each.day * _DAY)), each.pushes, each.messages)
         for each in quotas.days(call.app, today - request.days + 1)
     ]
-    return UsageAnswer(call.app, own.pushes_per_day, own.messages_per_day, (today + 1) * _DAY, days)
+    return AppUsageAnswer(call.app, own.pushes_per_day, own.messages_per_day, (today + 1) * _DAY, days)
