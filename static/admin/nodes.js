@@ -2,7 +2,7 @@
 /** The nodes of the cluster: how they are, and draining one. */
 
 import { fill, listOf, make, numberOf, recordOf, textOf } from "../text.js";
-import { ask, badge, button, card, duration, facts, heading, name, number, place, size, toast, words } from "./ui.js";
+import { ask, badge, button, card, duration, facts, heading, name, number, place, size, time, toast, words } from "./ui.js";
 
 /** @typedef {import("./app.js").Place} Place */
 /** @typedef {import("./ui.js").Filled} Filled */
@@ -34,7 +34,7 @@ export function drawNodes({ api, isShown }) {
     const most = numberOf(node.most);
     const connections = number.format(numberOf(node.connections)) + (most ? ` / ${number.format(most)}` : "");
     const made = card("", make("header", "node-head", make("h2", "", name(node.node)), state, ...(node.own ? [badge(words.admin_own_node)] : [])),
-      ...(why && !node.ready ? [make("p", "warning", fill(words.admin_why_not, { reason: why }))] : []),
+      ...(why && !node.ready ? [make("p", "warning", fill(words.admin_why_not, { reason: why }), " ", time(node.since, ""))] : []),
       facts([
         [words.admin_connections, connections],
         [words.admin_users, number.format(numberOf(node.users))],

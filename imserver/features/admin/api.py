@@ -81,6 +81,7 @@ class NodeShown(Struct):
     answers: Annotated[bool, about("Whether it answers. If not, its figures are 0.")]
     ready: Annotated[bool, about("Whether it can serve clients.")]
     reason: Annotated[str, about("Why it cannot; empty: it can, or does not answer.")]
+    since: Annotated[int, about("Since when it cannot, in Unix seconds; 0: it can, or does not answer.")]
     drained: Annotated[bool, about("Whether somebody has drained it.")]
     leaving: Annotated[bool, about("Whether it is drained, or stops.")]
     version: str
@@ -157,6 +158,7 @@ _NODE: Final = NodeShown(
     answers=True,
     ready=True,
     reason="",
+    since=0,
     drained=False,
     leaving=False,
     version="1.0",
@@ -333,6 +335,7 @@ def _shown(view: NodeView) -> NodeShown:
         answers=view.facts is not None,
         ready=view.facts is not None and not facts.reason,
         reason=facts.reason,
+        since=facts.since,
         drained=facts.drained,
         leaving=view.leaving or facts.drained,
         version=facts.version,

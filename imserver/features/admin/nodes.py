@@ -16,7 +16,8 @@ from imserver.plugin.services import Core
 
 
 class NodeFacts(Struct, frozen=True):
-    """What a node tells of itself. ``reason``: why it is not ready; ``""``: it is.
+    """What a node tells of itself. ``reason``: why it is not ready; ``""``: it is. ``since``: since when it is
+    not, in Unix seconds.
 
     ``lag``: how late its loop was last, in seconds. ``cpu``: seconds of processor time since the start.
     """
@@ -32,6 +33,7 @@ class NodeFacts(Struct, frozen=True):
     cpus: int
     lag: float
     most: int
+    since: int = 0
 
 
 SILENT: Final = NodeFacts("", 0, "", False, 0, 0, 0, 0.0, 0, 0.0, 0)
@@ -128,6 +130,7 @@ class Nodes:
             os.cpu_count() or 1,
             state["metrics"]["loop_lag_seconds"],
             state["maxConnections"],
+            0 if unready is None else unready.since,
         )
 
 
