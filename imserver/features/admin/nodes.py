@@ -16,8 +16,8 @@ from imserver.plugin.services import Core
 
 
 class NodeFacts(Struct, frozen=True):
-    """What a node tells of itself. ``reason``: why it is not ready; ``""``: it is. ``since``: since when it is
-    not, in Unix seconds.
+    """What a node tells of itself. ``reason``: why it is not ready; ``""``: it is. ``since``: since when, in
+    Unix seconds.
 
     ``lag``: how late its loop was last, in seconds. ``cpu``: seconds of processor time since the start.
     """
