@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class Act(Struct, frozen=True):
     """Something that was changed, for those who have to prove it.
 
-    ``name``: what was done, as ``accounts.delete``. ``by``: who has done it. ``app`` and ``user``: in which
+    ``name``: what was done, as ``groups.delete``. ``by``: who has done it. ``app`` and ``user``: in which
     app, to whom or on whose behalf; ``""``: to none. ``address``: from where. ``request``: the id of the
     request. ``facts``: what else it names, as JSON: ids, numbers and reasons, no texts that users wrote and
     no secrets. ``users`` among them: the ids of other users of the app. None: they are made of ``given``,

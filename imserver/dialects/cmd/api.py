@@ -488,6 +488,7 @@ def kick(sessions: Sessions, call: Call) -> HttpResponse:
     """``POST /user/kick``: close a user's connections, and refuse their logins for ``banSeconds``."""
     user = call.params.get("userid", "")
     if not user or not call.app:
+        call.act = ""
         return success({"kickResults": False, "kickCount": 0})
     try:
         ban_seconds = float(call.params.get("banseconds") or 0)

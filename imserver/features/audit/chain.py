@@ -188,9 +188,8 @@ def shown(number: int, time: int, entry: Entry, names: Sequence[Name]) -> ActSho
     users = [member(part) for part in parts if part.startswith("users/")]
     if users:
         facts = {**(facts or {}), "users": users}
-    actor = ActMaker(
-        entry.kind, member("by"), by.app if by is not None else entry.app if "by" in parts else ""
-    )
+    by_app = by.app if by is not None else entry.app if "by" in parts else ""
+    actor = ActMaker(entry.kind, member("by"), by_app)
     who = entry.app, member("user"), text("address"), entry.request
     return ActShown(number, time, entry.name, actor, *who, facts)
 

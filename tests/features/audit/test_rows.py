@@ -172,9 +172,8 @@ def test_a_chain_that_was_written_anew_has_another_head(store: Store) -> None:
     store.write(rewrite)
     add(store, ban("ann"), ban("jan"), ban("eve"))
     assert wrong(store) == []
-    assert wrong(store, earlier) == [
-        "row 2 has another hash than the given head: rows up to it were rewritten"
-    ]
+    complaint = "row 2 has another hash than the given head: rows up to it were rewritten"
+    assert wrong(store, earlier) == [complaint]
     assert wrong(store, (9, earlier[1])) == ["row 9, the given head, is missing"]
 
 
