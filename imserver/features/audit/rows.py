@@ -272,16 +272,11 @@ def _numbers(
 
 
 def _wanted(query: ActSearch, kind: str, numbers: Sequence[int], sql: PooledStatements) -> Iterator[AuditRow]:
-    for found in sql.query_in(f"{_ROWS} WHERE number IN {{}}", (), numbers):
-        row = _row(found)
-        entry = row.entry
-        if (
-            query.app in ("", entry.app)
-            and query.name in ("", entry.name)
-            and query.request in ("", entry.request)
-            and kind in ("", entry.kind)
-        ):
-            yield row
+    """Those of the acts that are wanted. The database looks: a row costs more to read here than there."""
+    wanted = {"app": query.app, "name": query.name, "request": query.request, "kind": kind}
+    where = "".join(f"{column} = %s AND " for column, value in wanted.items() if value)
+    values = tuple(filter(None, wanted.values()))
+    return map(_row, sql.query_in(f"{_ROWS} WHERE {where}number IN {{}}", values, numbers))
 
 
 def _naming(rows: list[AuditRow], app: str, member: str, parts: str, sql: PooledStatements) -> list[AuditRow]:
