@@ -9,7 +9,7 @@ from imserver.plugin.feature import Feature, FeatureSettings, Views
 VERSION: Final = 2
 """The version of the face. It rises with each name or field that is added, changed or removed."""
 SINCE: Final[Mapping[str, int]] = dict.fromkeys(
-    ("Act", "CountsByApp", "Denial", "KeyRow", "LogObserver", "ServerApi", "on_one_line", "room_id"), 2
+    ("Act", "Denial", "KeyRow", "LogObserver", "ServerApi", "record_act", "on_one_line", "room_id"), 2
 )
 """Name of the face → the version since when it exists, for those that are newer than version 1."""
 

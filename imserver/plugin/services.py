@@ -10,11 +10,9 @@ from imserver.core.services import (
     ChannelServices,
     ClusterServices,
     Foundation,
-    IdentityServices,
     PushServices,
     SessionServices,
 )
-from imserver.metrics import CountsByApp
 
 __all__ = [
     "ChannelAnswers",
@@ -23,9 +21,7 @@ __all__ = [
     "ChannelServices",
     "ClusterServices",
     "Core",
-    "CountsByApp",
     "Foundation",
-    "IdentityServices",
     "Joined",
     "Left",
     "Position",

@@ -48,6 +48,7 @@ class KeyRow(Struct, frozen=True):
     """A stored API key. ``digest``: its SHA-256 in hexadecimal. The key itself is not stored."""
 
     NOTE_CHARACTERS: ClassVar[int] = 200
+    """The most characters of a note."""
     PREFIX: ClassVar[str] = "imk_"
     """The prefix of keys. By it people, and tools that look for leaked secrets, recognise a key."""
 

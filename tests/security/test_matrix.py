@@ -389,6 +389,7 @@ ANYBODY_MAY: Final = frozenset(
             "/home/messages",
             "/home/messages.webmanifest",
             "/home/messages-worker.js",
+            "/admin",
             "/api/v1/docs",
             "/status",
             "/cluster",

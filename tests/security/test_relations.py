@@ -529,7 +529,6 @@ NO_ROW: Final[dict[str, str]] = {
                 "GET /health",
                 "GET /ready",
                 "GET /up",
-                "GET /api/v1/apps/usage",
                 "POST /api/v1/accounts/register",
                 "POST /register",
             ),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from time import gmtime, strftime, time
-from typing import Final
+from typing import Final, Protocol
 
 from gevent.event import Event as Signal
 from gevent.lock import BoundedSemaphore
@@ -21,7 +21,7 @@ from imserver.plugin import FeatureParts
 from imserver.plugin.errors import StorageUnavailable
 from imserver.plugin.identity import Tenant
 from imserver.plugin.runtime import until_beat
-from imserver.plugin.services import Core, CountsByApp
+from imserver.plugin.services import Core
 
 log = logging.getLogger(__name__)
 LOOK_SECONDS: Final = 5.0
@@ -29,10 +29,23 @@ LOOK_SECONDS: Final = 5.0
 _DAY: Final = 86_400
 
 
+class Counted(Protocol):
+    """What the node counts by app, and where an app has to stop."""
+
+    def get(self, app: str, default: int, /) -> int:
+        """How many an app has had since the start."""
+
+    def stop_at(self, app: str, count: int, until: int, text: str) -> None:
+        """Let an app stop at a count, until a Unix second."""
+
+    def go_on(self, app: str) -> None:
+        """Let an app go on."""
+
+
 class Quotas:
     """Owner of the quotas of apps, and of where they stop. An app without quotas costs nothing."""
 
-    def __init__(self, rows: UsageRows, pushes: CountsByApp, messages: CountsByApp) -> None:
+    def __init__(self, rows: UsageRows, pushes: Counted, messages: Counted) -> None:
         self.rows = rows
         self._pushes = pushes
         self._messages = messages

@@ -21,7 +21,7 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-class World:
+class ActingNodes:
     """Two nodes and a command, and what they have done: (name, principal, users) → how often."""
 
     def __init__(self, nodes: list[NodeProcess], seed: int) -> None:
@@ -94,13 +94,13 @@ def test_each_act_is_found_once(url: str, redis_url: str, tmp_path: Path, number
     }
     node = NodeProcess(features=FEATURES, settings={**SETTINGS, **more}, folder=tmp_path / "node")
     with node as first, first.another() as second:
-        world = World([first, second], seed=number)
-        ways = [world.ban, world.unban_in_a_batch, world.rename, world.kick, world.refused]
-        before = world.acts()
+        acting = ActingNodes([first, second], seed=number)
+        ways = [acting.ban, acting.unban_in_a_batch, acting.rename, acting.kick, acting.refused]
+        before = acting.acts()
         for step in range(number):
-            way = world.command if step % 50 == 25 else world.choice.choice(ways)
+            way = acting.command if step % 50 == 25 else acting.choice.choice(ways)
             way(step)
-        assert world.acts() - before == world.done
+        assert acting.acts() - before == acting.done
     verified = subprocess.run(
         [sys.executable, "-m", "imserver", "audit", "verify", "-c", str(first.config_file)],
         capture_output=True,
