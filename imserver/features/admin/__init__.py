@@ -25,5 +25,5 @@ FEATURE = Feature(
     build,
     operations=tuple(api.routes.rows),
     views=Views(_blueprints),
-    uses=("pages", "messages?", "accounts?", "refusals?"),
+    uses=("pages", "messages?", "accounts?", "audit?", "refusals?"),
 )

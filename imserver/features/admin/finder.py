@@ -6,6 +6,7 @@ Each kind of thing has a function that searches it. Those of features that a nod
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final, Literal
 
 from msgspec import Struct
@@ -13,7 +14,7 @@ from msgspec import Struct
 from imserver.features.admin.live import LiveConnections
 from imserver.plugin.identity import Principal
 from imserver.plugin.services import Core
-from imserver.plugin.storage import Statements
+from imserver.plugin.storage import Statements, Store
 
 if TYPE_CHECKING:
     from imserver.features.accounts.rows import AccountStore
@@ -78,6 +79,8 @@ class Finder:
             from imserver.features.refusals.limits import refusals_of
 
             self._searches.append(RefusedRequests(refusals_of(core)).find)
+        if "audit" in core.features:
+            self._searches.append(AuditedRequests(core.storage.store).find)
         if "accounts" in core.features:
             from imserver.features.accounts.parts import accounts_of
 
@@ -217,3 +220,22 @@ class RefusedRequests:
             rows, _ = self._refusals.select(Wanted(apps, request=question.text))
             for row in rows:
                 yield Hit("request", question.text, row.app, question.text, row.reason)
+
+
+class AuditedRequests:
+    """Requests that have changed something, by id."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def find(self, question: TextQuestion) -> Iterable[Hit]:
+        """The request with this id, once for each of its acts."""
+        from imserver.features.audit.rows import NO_ACTS, ActSearch, search
+
+        if question.may("operate"):
+            query = ActSearch(request=question.text, limit=question.limit)
+            acts, _ = self._store.read_or((NO_ACTS, 0), partial(search, query))
+            for row, _ in acts:
+                app = row.entry.app
+                if question.principal.apps is None or app in question.apps:
+                    yield Hit("request", question.text, app, question.text, row.entry.name)

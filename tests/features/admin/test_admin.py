@@ -59,6 +59,13 @@ def test_one_text_finds_people_connections_channels_groups_and_apps(server: Serv
     assert found(server, "nobody at all") == []
 
 
+def test_the_id_of_a_request_finds_what_it_has_changed(server: Server) -> None:
+    good(server.http, "ban", {"app": "8", "users": ["mallory"], "seconds": 60}, key=ADMIN)
+    (act,) = good(server.http, "audit", key=ADMIN, app=8, name="ban")["acts"]
+    assert found(server, act["request"]) == [("request", act["request"], "8")]
+    assert found(server, act["request"], key=OF_SHOP) == []
+
+
 def test_a_key_finds_only_what_it_reaches(server: Server) -> None:
     registration = {"app": "people", "name": "cid", "password": "correct horse"}
     good(server.http, "accounts/register", registration)
