@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import Server
+from tests.support import Server, eventually, run_cli
 from tests.users import User
 
 from .cmd import CmdClient, logged_in
@@ -238,3 +238,32 @@ def test_a_moderator_acts_on_members_only_and_reads_nothing_that_nobody_reported
     assert ann.get("messages", conversation=sent["conversation"])["messages"] == []
     assert ann.refused("reports/send", message=answer["id"], reason="spam") == (404, "unknown_message")
     assert cid.refused("moderation/warn", user=ann.user, reason="no") == (403, "not_allowed")
+
+
+def test_each_act_is_a_command(locked: Server, ann: User, bob: User, cid: User) -> None:
+    group = ann.group(bob, cid)
+    sent = [cid.post("messages/send", conversation=int(group), text=f"spam {i}")["id"] for i in range(3)]
+    report = ann.post("reports/send", message=sent[0], reason="spam")["report"]
+
+    def moderate(command: str, *arguments: object) -> str:
+        words = ("moderate", "--url", locked.http_url, *command.split(), *map(str, arguments))
+        done = run_cli(*words, IMSERVER_KEY=KEY)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert f"message {sent[0]} of {cid.user}, by 1" in moderate("reports gochat")
+    assert moderate("clear --count gochat", cid.user) == "3 messages\n"
+    removed = moderate("delete gochat", *sent)
+    assert removed.startswith("3 messages removed; to undo it until ")
+    assert texts(bob.get("messages", conversation=group)) == []
+    assert moderate("undo gochat", removed.split()[-1]).startswith("the messages ")
+    eventually(lambda: len(texts(bob.get("messages", conversation=group))) == 3)
+    assert "3 messages removed" in moderate("clear gochat", cid.user)
+    assert moderate("warn --reason Calm gochat", cid.user) == f"{cid.user} is warned\n"
+    assert f"{cid.user} is muted until 20" in moderate("mute gochat", cid.user)
+    assert moderate("unmute gochat", cid.user) == f"{cid.user} may send\n"
+    moderate("remove gochat", group, cid.user)
+    assert f"{cid.user} is banned for good" in moderate("ban gochat", cid.user)
+    assert moderate("unban gochat", cid.user) == f"{cid.user} may log in\n"
+    moderate("close --outcome deleted gochat", report)
+    assert moderate("reports gochat").find(report) == -1

@@ -27,7 +27,7 @@ from imserver.features.safety.reports import (
     UnknownPerson,
     UnknownReport,
 )
-from imserver.features.safety.settings import REASON_BYTES
+from imserver.features.safety.settings import REASON_BYTES, Outcome
 from imserver.features.safety.wire import TEXT_CHARACTERS, Report
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import (
@@ -67,7 +67,6 @@ Until = Annotated[
     int,
     about("Only messages that were sent before this time, in Unix seconds; 0: until now.", ge=0, le=2**40),
 ]
-Outcome = Literal["dismissed", "hidden", "deleted", "warned", "muted", "removed", "banned", "other"]
 
 
 class ReportSend(Acting, kw_only=True):

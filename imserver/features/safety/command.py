@@ -1,164 +1,199 @@
-"""``imserver moderate``: what moderators do, by commands that change the database. Servers follow."""
+"""``imserver moderate``: what moderators do, as commands that ask a running server."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from time import time
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import click
 
-from imserver.features.safety.moderation import FOR_GOOD
-from imserver.features.safety.removals import Removals, UnknownAct
-from imserver.features.safety.rows import MuteRow, Removal, SafetyRows
-from imserver.plugin.commands import fail, opened, settings_options
-from imserver.plugin.messages import MessageLog
-from imserver.plugin.storage import Store, text_of
+from imserver.features.safety.settings import Outcome
+from imserver.plugin.commands import ServerApi, fail
 
 _HOUR: Final = 3600
+_YEAR: Final = 366 * 24 * _HOUR
 _reason: Final = click.option("--reason", default="", help="Why. The user sees it.")
+_app: Final = click.argument("app")
+_user: Final = click.argument("user")
 
 
 @click.group()
-def moderate() -> None:
-    """Delete messages, mute and ban users, list reports. Servers may run meanwhile."""
-
-
-@contextmanager
-def _app(path: str | None, data_dir: str | None, name: str) -> Iterator[tuple[Store, str]]:
-    with opened(path, data_dir) as (_, store, tenants):
-        app = tenants.resolve(name)
-        if tenants.find(app) is None:
-            fail(f"app {name} does not exist")
-        yield store, app
-
-
-@moderate.command()
-@settings_options
-@click.argument("app")
-@click.argument("messages", nargs=-1, required=True, type=int)
-def delete(path: str | None, data_dir: str | None, app: str, messages: Sequence[int]) -> None:
-    """Delete messages for everybody. They may come back for a minute."""
-    with _app(path, data_dir, app) as (store, name):
-        _say(Removals(SafetyRows(store)).remove(name, "", messages, False), store)
-
-
-@moderate.command()
-@settings_options
-@click.argument("app")
-@click.argument("user")
 @click.option(
-    "--hours", type=click.IntRange(1, 24 * 366), default=24, show_default=True, help="How far back."
+    "--url",
+    default="http://127.0.0.1:8080",
+    show_default=True,
+    metavar="URL",
+    help="The server's HTTP port.",
+)
+@click.option(
+    "--key-file", metavar="FILE", help="File with an API key of the scope admin; - is standard input."
+)
+@click.pass_context
+def moderate(context: click.Context, url: str, key_file: str | None) -> None:
+    """Delete messages, warn, mute, remove and ban users, list and close reports.
+
+    The server must run. Where it wants an API key, set the environment variable IMSERVER_KEY or give
+    --key-file.
+    """
+    context.obj = lambda: ServerApi(url, key_file)
+
+
+def _ask(path: str, **fields: object) -> Mapping[str, Any]:
+    make: Callable[[], ServerApi] = click.get_current_context().obj
+    answer: Mapping[str, Any] = make().post(path, {name: each for name, each in fields.items() if each != ""})
+    return answer
+
+
+def _get(path: str, **fields: object) -> Mapping[str, Any]:
+    make: Callable[[], ServerApi] = click.get_current_context().obj
+    answer: Mapping[str, Any] = make().get(path, {name: str(each) for name, each in fields.items()})
+    return answer
+
+
+# --- messages -----------------------------------------------------------------------------------------------
+
+
+@moderate.command()
+@_reason
+@_app
+@click.argument("messages", nargs=-1, required=True, type=int)
+def delete(app: str, messages: Sequence[int], reason: str) -> None:
+    """Delete messages for everybody. They may come back for a minute."""
+    _say_removal(_ask("moderation/delete", app=app, messages=messages, reason=reason))
+
+
+@moderate.command()
+@_reason
+@_app
+@click.argument("messages", nargs=-1, required=True, type=int)
+def hide(app: str, messages: Sequence[int], reason: str) -> None:
+    """Hide messages from everybody until somebody decides."""
+    _say_removal(_ask("moderation/hide", app=app, messages=messages, reason=reason))
+
+
+@moderate.command()
+@click.option(
+    "--hours", type=click.IntRange(1, _YEAR // _HOUR), default=24, show_default=True, help="How far back."
 )
 @click.option("--count", is_flag=True, help="Only count them.")
-def clear(path: str | None, data_dir: str | None, app: str, user: str, hours: int, count: bool) -> None:
+@_reason
+@_app
+@_user
+def clear(app: str, user: str, hours: int, count: bool, reason: str) -> None:
     """Delete the messages of a user for everybody. They may come back for a minute."""
-    with _app(path, data_dir, app) as (store, name):
-        since = (int(time()) - hours * _HOUR) * 1000
-        if count:
-            click.echo(
-                f"{sum(store.part(MessageLog).removals.count(name, user, since, 0).values())} messages"
-            )
-            return
-        removals = Removals(SafetyRows(store))
-        removal = removals.begin(name, user, since, 0)
-        while not removals.wait(removal, _HOUR):
-            pass
-        _say(removal, store)
+    since = int(time()) - hours * _HOUR
+    if count:
+        click.echo(f"{_get('moderation/count', app=app, user=user, since=since)['count']} messages")
+    else:
+        _say_removal(_ask("moderation/clear", app=app, user=user, since=since, reason=reason))
 
 
 @moderate.command()
-@settings_options
-@click.argument("app")
+@_app
 @click.argument("act")
-def undo(path: str | None, data_dir: str | None, app: str, act: str) -> None:
-    """Bring deleted messages back."""
-    with _app(path, data_dir, app) as (store, name):
-        removals = Removals(SafetyRows(store))
-        try:
-            removal = removals.undo(name, act)
-        except UnknownAct:
-            fail(f"there is no removal {act}, or its time to be undone is over")
-        while not removals.wait(removal, _HOUR):
-            pass
-        click.echo("the messages are back")
+def undo(app: str, act: str) -> None:
+    """Bring deleted or hidden messages back."""
+    answer = _ask("moderation/undo", app=app, act=act)
+    click.echo("the messages are back" if answer["done"] else "the messages come back")
+
+
+# --- users --------------------------------------------------------------------------------------------------
 
 
 @moderate.command()
-@settings_options
-@click.argument("app")
-@click.argument("user")
-@click.option("--seconds", type=click.IntRange(1, 366 * 86400), default=_HOUR, show_default=True)
+@click.option("--reason", required=True, help="What the user is told.")
+@_app
+@_user
+def warn(app: str, user: str, reason: str) -> None:
+    """Tell a user what they must not do."""
+    _ask("moderation/warn", app=app, user=user, reason=reason)
+    click.echo(f"{user} is warned")
+
+
+@moderate.command()
+@click.option("--seconds", type=click.IntRange(1, _YEAR), default=_HOUR, show_default=True)
 @_reason
-def mute(path: str | None, data_dir: str | None, app: str, user: str, seconds: int, reason: str) -> None:
+@_app
+@_user
+def mute(app: str, user: str, seconds: int, reason: str) -> None:
     """Let a user send nothing in an app for a time."""
-    with _app(path, data_dir, app) as (store, name):
-        until = int(time()) + seconds
-        SafetyRows(store).mute(MuteRow(name, user, until, reason), int(time()))
-        click.echo(f"{user} is muted until {_when(until)}")
+    answer = _ask("moderation/mute", app=app, user=user, seconds=seconds, reason=reason)
+    click.echo(f"{user} is muted until {_when(answer['until'])}")
 
 
 @moderate.command()
-@settings_options
-@click.argument("app")
-@click.argument("user")
-def unmute(path: str | None, data_dir: str | None, app: str, user: str) -> None:
+@_app
+@_user
+def unmute(app: str, user: str) -> None:
     """Let a muted user send again."""
-    with _app(path, data_dir, app) as (store, name):
-        SafetyRows(store).mute(MuteRow(name, user, int(time()) - 1, ""), int(time()))
-        click.echo(f"{user} may send")
+    _ask("moderation/unmute", app=app, user=user)
+    click.echo(f"{user} may send")
 
 
 @moderate.command()
-@settings_options
-@click.argument("app")
-@click.argument("user")
-@click.option(
-    "--seconds",
-    type=click.IntRange(0, 366 * 86400),
-    default=0,
-    help="For how long; 0, the default: for good.",
-)
 @_reason
-def ban(path: str | None, data_dir: str | None, app: str, user: str, seconds: int, reason: str) -> None:
+@_app
+@click.argument("group")
+@_user
+def remove(app: str, group: str, user: str, reason: str) -> None:
+    """Remove a user from a group, and from its invitation links."""
+    _ask("moderation/remove", app=app, group=group, user=user, reason=reason)
+    click.echo(f"{user} is no member of group {group} any more")
+
+
+@moderate.command()
+@click.option("--seconds", type=click.IntRange(0, _YEAR), default=0, help="0, the default: for good.")
+@_reason
+@_app
+@_user
+def ban(app: str, user: str, seconds: int, reason: str) -> None:
     """End the sessions of a user and refuse logins."""
-    with _app(path, data_dir, app) as (store, name):
-        store.ban(name, [user], seconds or FOR_GOOD, reason)
-        click.echo(f"{user} is banned {'until ' + _when(int(time()) + seconds) if seconds else 'for good'}")
+    answer = _ask("moderation/ban", app=app, user=user, seconds=seconds, reason=reason)
+    end = "for good" if answer["until"] is None else f"until {_when(answer['until'])}"
+    click.echo(f"{user} is banned {end}; {answer['closed']} sessions ended")
 
 
 @moderate.command()
-@settings_options
-@click.argument("app")
-@click.argument("user")
-def unban(path: str | None, data_dir: str | None, app: str, user: str) -> None:
+@_app
+@_user
+def unban(app: str, user: str) -> None:
     """Let a banned user log in again."""
-    with _app(path, data_dir, app) as (store, name):
-        store.ban(name, [user], 0)
-        click.echo(f"{user} may log in")
+    _ask("moderation/unban", app=app, user=user)
+    click.echo(f"{user} may log in")
+
+
+# --- reports ------------------------------------------------------------------------------------------------
 
 
 @moderate.command()
-@settings_options
-@click.argument("app")
-def reports(path: str | None, data_dir: str | None, app: str) -> None:
-    """List the open reports of an app."""
-    with _app(path, data_dir, app) as (store, name):
-        statement = (
-            "SELECT id, member, message, reporters, changed FROM report WHERE app = %s AND closed = 0 "
-            "ORDER BY changed DESC LIMIT 1000"
-        )
-        rows: list[Any] = store.rows(statement, (name,))
-        for id, user, message, reporters, changed in rows:
-            what = f"message {message} of {text_of(user)}" if message else f"{text_of(user)}"
-            click.echo(f"{text_of(id)}  {_when(changed)}  {what}, by {reporters}")
+@_app
+def reports(app: str) -> None:
+    """List the newest open reports of an app."""
+    for row in _get("reports", app=app, limit=200)["reports"]:
+        user = "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in row["user"])
+        what = f"message {row['message']} of {user}" if row["message"] else user
+        click.echo(f"{row['id']}  {_when(row['changed'])}  {what}, by {row['reporters']}")
 
 
-def _say(removal: Removal, store: Store) -> None:
-    count = store.part(MessageLog).removals.copies(removal.app, removal.id)
-    click.echo(f"{count} messages deleted; to undo it until {_when(removal.ends)}: {removal.id}")
+@moderate.command()
+@click.option("--outcome", type=click.Choice(get_args(Outcome)), required=True, help="What was done.")
+@click.option("--note", default="", help="For other moderators.")
+@_app
+@click.argument("report")
+def close(app: str, report: str, outcome: str, note: str) -> None:
+    """Close a report."""
+    _ask("reports/close", app=app, id=report, outcome=outcome, note=note)
+    click.echo(f"report {report} is closed")
+
+
+def _say_removal(answer: Mapping[str, Any]) -> None:
+    if not answer["messages"] and answer["done"]:
+        fail("none of these messages is there")
+    end = f" until {_when(answer['until'])}" if answer["until"] else ""
+    more = "" if answer["done"] else " so far; the server goes on"
+    click.echo(f"{answer['messages']} messages removed{more}; to undo it{end}: {answer['act']}")
 
 
 def _when(seconds: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
@@ -15,6 +15,8 @@ REPORTS: Final = 20
 REPORT_SECONDS: Final = 3600.0
 USER_REPORTS: Final = Rate("reports", "reports", "user", f"{REPORTS} an hour", "1008, over HTTP 429")
 REASON_BYTES: Final = 64
+Outcome = Literal["dismissed", "hidden", "deleted", "warned", "muted", "removed", "banned", "other"]
+"""What was done because of a report."""
 
 _Reason = Annotated[
     str,
