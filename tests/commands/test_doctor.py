@@ -40,6 +40,7 @@ from imserver.storage.store import Store
 from tests.features import sections
 from tests.integration.test_webhooks import certificate_of_loopback
 from tests.ports import free_ports
+from tests.processes import end, spawn
 from tests.support import clean_environment, run_cli
 
 
@@ -301,19 +302,19 @@ def test_its_own_running_server_is_no_stranger_on_its_ports(tmp_path: Path) -> N
         f"server: {{data_dir: {tmp_path}/data, host: 127.0.0.1}}\n"
         f"api: {{keys: [{{key: '{key}', scopes: [admin]}}]}}\n"
     )
-    with subprocess.Popen(
+    server = spawn(
         [sys.executable, "-m", "imserver", "serve", "-c", str(file)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         env=clean_environment(),
-    ) as server:
-        try:
-            assert server.stdout is not None
-            next(line for line in server.stdout if f":{ports + 1}" in line)
-            done = run_cli("doctor", "-c", str(file))
-        finally:
-            server.terminate()
+    )
+    try:
+        assert server.stdout is not None
+        next(line for line in server.stdout if f":{ports + 1}" in line)
+        done = run_cli("doctor", "-c", str(file))
+    finally:
+        end(server)
     for name in ("http_port", "websocket_port"):
         assert re.search(
             rf"^ok    app\.{name} \d+: the server of this data folder listens", done.stdout, re.M

@@ -31,6 +31,8 @@ NOT_EXPORTED = {
     "hidden": {"log", "version"},
     "incoming_hook": {"app", "token_hash"},
     "invitation": {"app", "code"},
+    "audit_name": {"app", "member", "salt"},
+    "key_use": {"app", "node", "number"},
     "message": {"log", "resend", "batch"},
     "notify_endpoint": {"app", "digest", "url", "p256dh", "auth"},
     "notify_person": {"app", "mail_due", "mailed_id", "mailed_marks"},
