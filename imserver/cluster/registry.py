@@ -59,11 +59,14 @@ class Lease(Struct, frozen=True):
     database: str = ""
     """The id of its database; empty if it has none."""
     features: str = ""
-    """``core`` and the sorted names of its features, with spaces between; empty: an older version."""
+    """Empty: nodes of the release before compare it with the names of their features, of which there are
+    fewer."""
     second_fingerprint: str = ""
     """That of the second secret that it accepts; empty: none, or an older version."""
     file: str = ""
     """The SQLite file that it makes at its first write; empty: it had a database at the start."""
+    feature_names: str = ""
+    """``core`` and the sorted names of its features, with spaces between; empty: an older version."""
 
 
 class Session(Struct, gc=False, eq=False):

@@ -184,8 +184,8 @@ class ClusterMember:
                 database=self._store.id,
                 birth=self._table.ids.birth,
                 clients=f"{address}:{port}",
-                features=" ".join(("core", *sorted(features))),
                 file=self._store.future_file,
+                feature_names=" ".join(("core", *sorted(features))),
             ),
             RegistryEvents(
                 sessions=self.sessions.registered_sessions,

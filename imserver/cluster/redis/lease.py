@@ -136,7 +136,7 @@ class LeaseKeeper:
         milliseconds, database = int(self._lease_seconds * 1000), lease.database
         known = max(table.last_epoch, past, *self.past_epochs, *table.live)
         identity = (lease.node, lease.host, "")
-        arguments = (*identity, milliseconds, data, database, known, lease.features)
+        arguments = (*identity, milliseconds, data, database, known, lease.feature_names)
         reply = self._reply(("EVALSHA", JOIN, 8, *lease_keys(0), *arguments))
         if reply[0] != b"ok":
             raise StartError(_refusal(reply[0], reply[1].decode("utf-8", "replace"), lease))
@@ -269,7 +269,7 @@ def _refusal(reason: bytes, other: str, lease: Lease) -> str:
         )
     if reason == b"features":
         return (
-            f"the cluster has other features than this node, which has {lease.features} (node {other}): give "
+            f"the cluster has other features than this node, which has {lease.feature_names} (node {other}): give "
             "all nodes the same list in the setting features"
         )
     return (

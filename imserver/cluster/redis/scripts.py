@@ -339,8 +339,8 @@ for k = 1, #lives, 2 do
   if other.node == ARGV[1] then
     if other.host ~= ARGV[2] then return {'address', other.host} end
     twins[#twins + 1] = lives[k]
-  elseif (other.features or '') ~= '' and other.features ~= ARGV[8] then
-    return {'features', other.node .. ': ' .. other.features}
+  elseif (other.feature_names or '') ~= '' and other.feature_names ~= ARGV[8] then
+    return {'features', other.node .. ': ' .. other.feature_names}
   end
 end
 for _, epoch in ipairs(twins) do expire(epoch) end
