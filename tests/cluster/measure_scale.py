@@ -57,7 +57,9 @@ def look_at_leases(server: RedisServer, node: RedisRegistry, count: int) -> None
     keeper = node.keeper
     with server.client() as client:
         for number in range(1000, 1000 + count):
-            each = lease_of(number, features=NAMES, fingerprint="f" * 32, database="d" * 32, birth=1 << 60)
+            each = lease_of(
+                number, feature_names=NAMES, fingerprint="f" * 32, database="d" * 32, birth=1 << 60
+            )
             each = replace(each, connections=60_000, counts={"101": 60_000}, data=each.control, host="h" * 32)
             client.hset(LEASE_DATA, str(number), leases._encode(each).decode())
         size = sum(map(len, client.hvals(LEASE_DATA))) / client.hlen(LEASE_DATA)

@@ -189,10 +189,18 @@ def test_a_node_with_another_secret_does_not_join(server: RedisServer, start_nod
 
 
 def test_a_node_with_other_features_does_not_join(server: RedisServer, start_node: StartNode) -> None:
-    start_node(server, 1, lease={"features": "core pusher"})
+    start_node(server, 1, lease={"feature_names": "core pusher"})
     with pytest.raises(StartError, match=r"has core \(node 127\.0\.0\.1:9002: core pusher\).*features"):
-        start_node(server, 2, lease={"features": "core"})
-    start_node(server, 3, lease={"features": "core pusher"})
+        start_node(server, 2, lease={"feature_names": "core"})
+    start_node(server, 3, lease={"feature_names": "core pusher"})
+
+
+def test_nodes_of_the_release_before_may_have_fewer_features(
+    server: RedisServer, start_node: StartNode
+) -> None:
+    start_node(server, 1, lease={"features": "core"})
+    node = start_node(server, 2, lease={"feature_names": "core pusher"})
+    assert node.lease.features == "", "they compare it with theirs, unless it is empty"
 
 
 @pytest.mark.parametrize("own", ["d2", ""])
