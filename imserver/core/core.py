@@ -46,7 +46,7 @@ from imserver.core.services import (
     TargetServices,
 )
 from imserver.core.status import NodeStatus
-from imserver.errors import StartError
+from imserver.errors import StartError, StorageUnavailable
 from imserver.hub.expiry import Check
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
@@ -97,14 +97,14 @@ class FeatureParts(Struct, frozen=True):
 
     ``service``: what its routes and other features use, found by its type (``core.service``). ``dialects``:
     name of a dialect → what the node does with its connections. ``ended``: called with each that has ended.
-    ``prepare`` reads the settings of all apps before the node serves, and may raise StartError. ``reload``
-    reads them again, and applies new limits (SIGHUP). ``streams``: path of streams → how it is served, made
-    from the function that serves messages. ``run``: functions of greenlets, from the start of the node until
-    they are killed. ``erasure``: of what is more than rows. ``page``: the folder of what it adds to the
-    messages page: a module ``page.js``, a style sheet ``page.css``, ``words.<language>.json``, and what these
-    load. ``finish``: called when all connections have ended, while the greenlets of the node still run: it
-    stores positions, and gives leases back. ``stop``: called at the end of the node, before its store is
-    closed.
+    ``prepare`` reads the settings of all apps before the node serves, and may raise StartError or
+    StorageUnavailable. ``reload`` reads them again, and applies new limits (SIGHUP). ``streams``: path of
+    streams → how it is served, made from the function that serves messages. ``run``: functions of greenlets,
+    from the start of the node until they are killed. ``erasure``: of what is more than rows. ``page``: the
+    folder of what it adds to the messages page: a module ``page.js``, a style sheet ``page.css``,
+    ``words.<language>.json``, and what these load. ``finish``: called when all connections have ended, while
+    the greenlets of the node still run: it stores positions, and gives leases back. ``stop``: called at the
+    end of the node, before its store is closed.
     """
 
     service: object = None
@@ -280,8 +280,11 @@ class Core:
     def prepare(self) -> None:
         """Read the settings of all apps. Raises StartError."""
         self.identity.logins.prepare()
-        for feature in self.features.values():
-            feature.prepare()
+        try:
+            for feature in self.features.values():
+                feature.prepare()
+        except StorageUnavailable as error:
+            raise StartError(str(error)) from None
 
     # --- erasure --------------------------------------------------------------------------------------------
 

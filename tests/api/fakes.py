@@ -17,7 +17,7 @@ from imserver.auth.authority import AllowLists, Authority, Keys
 from imserver.auth.denials import Denials
 from imserver.auth.observer import NoObserver
 from imserver.auth.page_tokens import PageTokens
-from imserver.auth.rates import BucketList
+from imserver.auth.rates import BucketList, SenderRates
 from imserver.auth.relations import NoRelations
 from imserver.auth.rules import objection
 from imserver.auth.tenants import Tenants
@@ -28,11 +28,13 @@ from imserver.config.settings import ApiSettings, Config, KeySettings, LimitSett
 from imserver.core.status import Unready
 from imserver.dialects.pusher.api import PusherApi
 from imserver.features.accounts.parts import AccountParts
+from imserver.features.admin.parts import AdminParts
 from imserver.features.bots.bots import UnknownHook
 from imserver.features.bots.parts import BotParts
 from imserver.features.notifications.parts import NotificationParts
 from imserver.features.oauth.oauth import OAuth, UnknownLogin
 from imserver.features.refusals.limits import Refusals
+from imserver.features.safety.parts import SafetyParts
 from imserver.features.webhooks.webhooks import Webhooks
 from imserver.http.call import Api, answer
 from imserver.messages.services import MessageServices
@@ -120,6 +122,7 @@ class FakeNode:
         self.node = self.status = self.channels = self
         self.features = {feature.name: FeatureParts() for feature in FEATURES}
         self.of_features: dict[type, Any] = {
+            AdminParts: SimpleNamespace(nodes=SimpleNamespace(all=list)),
             AccountParts: SimpleNamespace(
                 accounts=SimpleNamespace(
                     get=lambda _app, _user: None,
@@ -131,7 +134,7 @@ class FakeNode:
                 resets=SimpleNamespace(offered_in=lambda _app: False),
                 cards=None,
                 friends=None,
-                people=None,
+                people=SimpleNamespace(page=lambda *_: ([], 0)),
                 confirmations=None,
             ),
             BotParts: SimpleNamespace(
@@ -143,6 +146,11 @@ class FakeNode:
             OAuth: SimpleNamespace(settings_of=lambda _app: {}, returned=_no_login, agree=_no_login),
             NotificationParts: SimpleNamespace(webpush=SimpleNamespace(public_key="")),
             PusherApi: SimpleNamespace(apps=apps_of()),
+            SafetyParts: SimpleNamespace(
+                reports=SimpleNamespace(
+                    page=lambda *_: [], rules_of=lambda _app: SimpleNamespace(reasons=("spam",))
+                )
+            ),
             Refusals: SimpleNamespace(
                 names_of=lambda _app, _user: frozenset(), select=lambda _wanted: ([], [])
             ),
@@ -207,7 +215,10 @@ class FakeNode:
         self.streams = SimpleNamespace(paths={})
         self.is_ready, self.started_at, self.version = True, 0.0, "0.1.0"
         self.publishing = self.messaging = self.connections = self.signals = None
-        self.store = self.search = self.receipts = self.sender_rates = None
+        self.store = SimpleNamespace(keys=list, read_or=lambda nothing, _work: nothing)
+        self.others = None
+        self.search = self.receipts = None
+        self.sender_rates = SenderRates()
         self.attempt = None
         """Parts that no test of this folder uses."""
         self.silent: list[str] = []

@@ -36,7 +36,7 @@ def node() -> FakeNode:
 def test_a_message_reaches_its_user_and_names_them_as_sender(node: FakeNode) -> None:
     assert node.post(ONE, appID=101, userID="马远", msgID="1", message="你好 <b>&") == SENT
     assert node.delivered == [("101", "马远", Event("msg", "马远", "你好 <b>&", "1"))]
-    assert node.metrics.pushes == {"default": 1}
+    assert node.metrics.pushes == {"101": 1}
 
 
 def test_the_answer_is_what_the_original_writes(node: FakeNode) -> None:
@@ -253,7 +253,7 @@ def test_each_message_of_a_batch_has_a_result_in_its_order(node: FakeNode) -> No
     }
     assert node.texts == [("马远", "a"), ("黄帝", "e")]
     assert node.delivered[0][2] == Event("msg", "马远", "a", "1")
-    assert node.metrics.pushes == {"default": 2}
+    assert node.metrics.pushes == {"101": 2}
 
 
 def test_a_batch_may_be_written_in_any_spelling(node: FakeNode) -> None:

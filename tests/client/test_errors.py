@@ -27,7 +27,7 @@ def test_problem_codes_exist_and_are_as_temporary_as_the_server_says() -> None:
     ("error", "code", "text"),
     [
         (NotConnected("nobody there"), "not_connected", "nobody there"),
-        (Closed(4503), 4503, "closed: 4503 the user is banned for a time"),
+        (Closed(4503), 4503, "closed: 4503 the user is banned"),
         (Closed(4999), 4999, "closed: 4999 unknown code"),
         (LoginRefused(1003, "未授权"), 1003, "login refused: 1003 not authorized"),
         (CommandRefused("send", 1008), 1008, "send refused: 1008 the message could not be stored"),

@@ -21,7 +21,7 @@ from tests.integration.cmd import users
 from tests.processes import spawn
 from tests.support import ROOT, eventually, run_cli
 
-GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
+GUIDES = [*sorted((ROOT / "docs" / "guides").glob("*.md")), ROOT / "docs" / "operations.md"]
 PUSH = ROOT / "docs" / "guides" / "send-a-push.md"
 UNSHOWN = {
     ("GET", path) for path in ("/api/v1/openapi.json", "/health", "/ready", "/metrics", "/system/state")

@@ -177,5 +177,5 @@ def test_metrics_say_what_became_of_notifications(server: Server, service: PushS
     bob.shown(1)
     text = ask(server.http, bearer(request("/metrics"), KEY)).body.decode()
     assert 'imserver_notifications_total{node="' in text
-    assert ',app="default",kind="test",result="taken"} ' in text
+    assert f',app="{APP}",kind="test",result="taken"}} ' in text
     assert "imserver_notifications_lost_total" in text

@@ -272,7 +272,7 @@ def close_code(cmd_client: Any) -> int | None:
         ("presence", b"\xff", {}),
         ("presence", b"", {}),
         ("channels/subscribe", {"app": "101", "channel": ""}, {}),
-        ("ban", {"app": "101", "users": ["a"], "seconds": 0}, {}),
+        ("ban", {"app": "101", "users": ["a"], "seconds": -1}, {}),
         ("ban", {"app": "101", "users": ["a"], "seconds": 31622401}, {}),
         ("disconnect", {"app": "101", "users": ["a"] * 1001}, {}),
     ],

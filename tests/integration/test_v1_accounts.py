@@ -40,6 +40,8 @@ def test_a_registered_user_can_read_and_change_their_account(ann: User) -> None:
         "show_presence": True,
         "guest": False,
         "email_confirmed": False,
+        "role": "member",
+        "second_factor": False,
     }
     assert ann.post("accounts/set", nickname="Anne")["avatar"] == "https://example.org/a.png"
 

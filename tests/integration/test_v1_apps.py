@@ -33,12 +33,18 @@ DEFAULTS: dict[str, Any] = {
         "find": True,
         "search": False,
         "passwords": True,
+        "factor_for": [],
         "guests": False,
         "ask_strangers": False,
         "reset_url": "",
     },
     "oauth": {},
     "notify": {"enabled": True, "after_seconds": 10.0, "again_seconds": 60.0, "preview": True},
+    "safety": {
+        "reasons": ["spam", "harassment", "hate", "violence", "sexual", "scam", "other"],
+        "retention_days": 90,
+    },
+    "quotas": {"pushes_per_day": 0, "messages_per_day": 0},
     "known_channels_only": False,
     "subscribe_to_own_channel": True,
     "anonymous_tokens": False,
@@ -164,7 +170,8 @@ def test_lists_hold_only_what_the_key_reaches(keyed: Server) -> None:
 
 def test_the_document_needs_no_key_and_says_who_does(keyed: Server) -> None:
     document = good(keyed.http, "openapi.json")
-    assert document["paths"]["/api/v1/ban"]["post"]["security"] == [{"key": ["admin"]}]
+    assert document["paths"]["/api/v1/ban"]["post"]["security"] == [{"key": ["admin"]}, {"token": []}]
+    assert document["paths"]["/api/v1/apps/create"]["post"]["security"] == [{"key": ["admin"]}]
 
 
 # --- apps ---------------------------------------------------------------------------------------------------

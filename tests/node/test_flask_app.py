@@ -11,6 +11,7 @@ from flask.testing import FlaskClient
 from werkzeug.exceptions import ImATeapot
 from werkzeug.test import TestResponse
 
+from imserver.auth.principal import DEMO
 from imserver.dialects.centrifuge import api as centrifugo
 from imserver.http.reply import CMD, PREFLIGHT
 from imserver.node.flask_app import create_app
@@ -240,14 +241,15 @@ def test_a_request_id_that_is_no_plain_word_is_replaced(app: App, given: str) ->
 
 def test_requests_are_logged_without_their_query(app: App) -> None:
     app.client.get("/user/list?token=secret", headers={"X-Request-Id": "mine-1"})
-    ((method, path, status, seconds, host, size, request_id),) = app.logged
-    assert (method, path, status, host, size, request_id) == (
+    ((method, path, status, seconds, host, size, request_id, by),) = app.logged
+    assert (method, path, status, host, size, request_id, by) == (
         "GET",
         "/user/list",
         200,
         "127.0.0.1",
         65,
         "mine-1",
+        DEMO.label,
     )
     assert 0 < seconds < 60
 

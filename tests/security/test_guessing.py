@@ -7,7 +7,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from imserver.auth.rates import Buckets, SenderRates, TooManyRequests
+from imserver.auth.rates import BucketList, Buckets, SenderRates, TooManyRequests
 from imserver.auth.rules import objection
 from imserver.auth.tenants import Tenants
 from imserver.config.settings import (
@@ -19,6 +19,8 @@ from imserver.config.settings import (
 )
 from imserver.features.accounts.accounts import Accounts, NoAccounts, WrongLogin
 from imserver.features.accounts.contract import Taken
+from imserver.features.accounts.factor_rows import FactorStore
+from imserver.features.accounts.factors import Factors
 from imserver.features.accounts.passwords import MAX_WAITING, Overloaded
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.accounts.settings import AccountSettings
@@ -54,7 +56,7 @@ def accounts(tmp_path: Path) -> Any:
     config, account_store = Config(of_features=of_features, apps=apps), AccountStore(store)
     base: Any = SimpleNamespace(
         config=config,
-        node=SimpleNamespace(keys_for=lambda purpose: (bytes(32),)),
+        node=SimpleNamespace(keys_for=lambda purpose: (bytes(32),), buckets=BucketList()),
         sender_rates=SenderRates(),
         tenants=Tenants(config, store, None, objection),
         keys=SimpleNamespace(demo=True),
@@ -70,6 +72,7 @@ def accounts(tmp_path: Path) -> Any:
         erase=Mock(),
         recorder=Mock(return_value=None),
         refused=Mock(),
+        factors=Factors(FactorStore(store), Buckets),
     )
     one.register("gochat", "1", PASSWORD)
     one.register("shop", "1", PASSWORD)

@@ -133,7 +133,7 @@ def test_registration_is_off_once_there_are_keys_unless_it_is_set(demo: Harness,
 
         return Accounts(
             *(settings, people.tokens, people.rows, unused, lambda: is_demo),
-            *(partial(Buckets, shared=None), unused, unused, unused),
+            *(partial(Buckets, shared=None), unused, unused, unused, people.accounts.factors),
         )
 
     for registration, is_demo, wanted in (

@@ -158,7 +158,10 @@ def show(path: str | None, data_dir: str | None, target: str) -> None:
 @click.option("--reason", default="", help="Why. The owner of the account sees it at a login.")
 @click.argument("target", metavar="APP/LOGIN")
 def lock(path: str | None, data_dir: str | None, seconds: int | None, reason: str, target: str) -> None:
-    """Lock an account and its bots: end their sessions, and refuse their logins and tokens."""
+    """Lock an account and its bots.
+
+    Their sessions end. Their logins and tokens are refused.
+    """
     if len(reason) > REASON_CHARACTERS or not (reason.isprintable()):
         fail(f"--reason: expected one line of at most {REASON_CHARACTERS} characters")
     with _named(path, data_dir, target) as named:
@@ -198,7 +201,7 @@ def _store_lock(named: _Named, until: int, reason: str, ban_seconds: int) -> Non
 @click.argument("target", metavar="APP/LOGIN")
 @click.argument("role", type=_ROLE)
 def role(path: str | None, data_dir: str | None, target: str, role: RoleName) -> None:
-    """Give an account a role in its app: owner, moderator or member."""
+    """Give an account a role: owner, moderator or member."""
     with _named(path, data_dir, target) as named:
         one = named.account
         try:
@@ -217,7 +220,10 @@ def role(path: str | None, data_dir: str | None, target: str, role: RoleName) ->
 @settings_options
 @click.argument("target", metavar="APP/LOGIN")
 def remove_factor(path: str | None, data_dir: str | None, target: str) -> None:
-    """Turn off the second factor of an account, whose owner has lost it and all recovery codes."""
+    """Turn off the second factor of an account.
+
+    For an owner who has lost it and all recovery codes.
+    """
     with _named(path, data_dir, target) as named:
         if not FactorStore(named.store).remove(named.account.id):
             fail(f"{named.shown} has no second factor")
@@ -228,9 +234,10 @@ def remove_factor(path: str | None, data_dir: str | None, target: str) -> None:
 @settings_options
 @click.argument("target", metavar="APP/LOGIN")
 def password(path: str | None, data_dir: str | None, target: str) -> None:
-    """Give an account a new password, read from the terminal or from a line of standard input.
+    """Give an account a new password.
 
-    All its sessions end. For some seconds it cannot log in.
+    It is read from the terminal, or from a line of standard input. All sessions of the account end. For
+    some seconds it cannot log in.
     """
     if sys.stdin.isatty():
         new = click.prompt("New password", hide_input=True, confirmation_prompt=True, err=True)

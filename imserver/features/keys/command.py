@@ -22,9 +22,10 @@ _HEAD: Final = ("minute", "address", "route", "app", "answered", "refused")
 )
 @click.argument("name", metavar="ID")
 def usage(path: str | None, data_dir: str | None, hours: int, name: str) -> None:
-    """Show what the key with this id did, by the minute, address, route and app, the newest first.
+    """Show what the key with this id did, the newest first.
 
-    Of each minute the server stores 1000 rows at most, and the rest as the route "other". It lists 1000 rows.
+    A line is for a minute, an address, a route and an app. Of each minute the server stores 1000 rows at
+    most, and the rest as the route "other". It lists 1000 rows.
     """
     now = int(time()) // 60
     with opened(path, data_dir) as (_, store, _):

@@ -214,6 +214,9 @@ def test_a_stolen_key_leaves_a_trace(start_server: StartServer, requests: bool) 
     shown = run_cli("key", "show", id, "--config", str(server.config_file)).stdout
     assert "from 127.0.0.1" in shown
     assert "state      valid" in shown
-    lines = [line for line in server.log_text.splitlines() if line.endswith(f"by=key:{id}")]
-    assert len(lines) == (5 if requests else 0), lines
+
+    def lines() -> list[str]:
+        return [line for line in server.log_text.splitlines() if line.endswith(f"by=key:{id}")]
+
+    eventually(lambda: len(lines()) == (5 if requests else 0), what="the lines of the requests")
     assert key not in server.log_text

@@ -301,7 +301,7 @@ def test_the_sessions_of_the_user_get_a_wish_for_a_conversation(
     ann, bob = person(node), person(node)
     conversation = ann.post("messages/send", to=bob.user, text="hi")["conversation"]
     sent: list[ToFollowers] = []
-    monkeypatch.setattr(Signals, "send", lambda _, message: sent.append(message))
+    monkeypatch.setattr(Signals, "deliver", lambda _, message, besides=None: sent.append(message))
     bob.post("notifications/conversations", conversation=conversation, mute_until=7)
     wish = b'{"conversation":%d,"level":"all","muteUntil":7}' % conversation
     signal = Signal("wish", bob.user, "", conversation=conversation, data=wish)

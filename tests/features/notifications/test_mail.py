@@ -442,7 +442,7 @@ def test_mails_wait_for_a_server_that_is_away_and_are_not_sent_when_read_meanwhi
     post.mails._smtp = replace(post.mails._smtp, port=post.sink.port)
     until(lambda: not (post.due_of(hugo) or post.due_of(iris)))
     assert [to for _, to, _ in post.sink.mails[before:]] == [["iris@example.com"]]
-    assert post.mails.counts == {("mail", "taken"): 1}
+    assert post.mails.counts == {("gochat", "mail", "taken"): 1}
 
 
 def test_a_mail_that_is_refused_for_now_waits_alone(
@@ -471,7 +471,7 @@ def test_a_mail_that_is_refused_for_good_is_dropped_and_the_wish_stays(
     post.sink.answers = ["550 no such mailbox"]
     assert post.send(ned) == []
     assert "550" in caplog.text
-    assert post.mails.counts == {("mail", "refused"): 1}
+    assert post.mails.counts == {("gochat", "mail", "refused"): 1}
     assert post.rows.wishes("gochat", [ned.user])[ned.user].mail == "soon"
     post.hours_pass(1)
     say(ona, ned, "again")

@@ -188,7 +188,7 @@ def test_a_database_that_is_away_fails_no_push() -> None:
     rows.away = True
     pushed = Pushed(rows)
     pushed.absent(("ann", push(Notify())))
-    assert pushed.pushes.lost == 1
+    assert pushed.pushes.lost == {"shop": 1}
 
 
 @pytest.mark.parametrize(("language", "title"), [("en", "Test"), ("zh-CN", "测试"), ("fr", "Test")])

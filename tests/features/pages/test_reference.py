@@ -65,8 +65,8 @@ def test_every_operation_is_shown_with_its_scope_fields_and_refusals(
         article = words_of(articles[operation["operationId"]])
         assert path in article
         assert method.upper() in article
-        summary = re.sub("`", "", operation["summary"])
-        assert other.get(summary, summary) in article
+        summary = other.get(operation["summary"], operation["summary"])
+        assert summary.replace("`", "") in article
         credentials = {name: scopes for need in operation["security"] for name, scopes in need.items()}
         for scope in credentials.get("key", ()):
             assert f"{REFERENCE[language]['scope']} {scope}" in article
@@ -150,7 +150,7 @@ def test_fields_show_their_bounds_defaults_and_shapes() -> None:
     found = {field.name: field for field in fields_of({"$ref": "#/components/schemas/BanRequest"}, DOCUMENT)}
     assert (found["app"].required, found["app"].bounds) == (True, (("minLength", "1"),))
     assert found["users"].bounds == (("maxItems", "1000"),)
-    assert found["seconds"].bounds == (("exclusiveMinimum", "0"), ("maximum", "31622400"))
+    assert found["seconds"].bounds == (("minimum", "0"), ("maximum", "31622400"))
     answer = fields_of({"$ref": "#/components/schemas/PresenceAnswer"}, DOCUMENT)
     assert [field.shape for field in answer] == ["", "UserPresence", ""]
     request = fields_of({"$ref": "#/components/schemas/PresenceRequest"}, DOCUMENT)
