@@ -269,8 +269,8 @@ def _refusal(reason: bytes, other: str, lease: Lease) -> str:
         )
     if reason == b"features":
         return (
-            f"the cluster has other features than this node, which has {lease.feature_names} (node {other}): give "
-            "all nodes the same list in the setting features"
+            f"the cluster has other features than this node, which has {lease.feature_names} (node {other}): "
+            "give all nodes the same list in the setting features"
         )
     return (
         f"the live node {lease.node} on machine {other} has the address of this one: set cluster.advertise "
