@@ -59,6 +59,8 @@ CONFIGURED: Final = "config:"
 """The prefix of ids of keys in the settings."""
 MAX_USES: Final = 1000
 """Rows of what keys did that a node holds in memory."""
+MAX_APP_CHARACTERS: Final = 255
+"""A longer text is the name of no app, and counts as none."""
 OTHER_USES: Final = "other"
 """Stands for the route of what is beyond that."""
 
@@ -98,6 +100,8 @@ class KeyUses:
         try:
             uses[use] += number
         except KeyError:
+            if len(use[2]) > MAX_APP_CHARACTERS:  # a client may name any text
+                use = (use[0], use[1], "", use[3])
             if len(self._refused) + len(self._answered) >= MAX_USES:
                 use = (use[0], OTHER_USES, "", "")
             uses[use] = uses.get(use, 0) + number

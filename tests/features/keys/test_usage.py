@@ -131,3 +131,10 @@ def test_nothing_is_stored_if_the_settings_say_so(store: Store, clock: Clock) ->
     assert listed(store, key) == []
     (row,) = store.keys()
     assert row.used == NOON
+
+
+def test_a_long_text_is_not_kept_as_the_name_of_an_app() -> None:
+    uses = KeyUses()
+    for number in range(2):
+        uses.add(("k", "POST /api/v1/push", f"{number}" * 1_000_000, "192.0.2.7"), refused=True)
+    assert uses.take() == {("k", "POST /api/v1/push", "", "192.0.2.7"): (0, 2)}
