@@ -20,7 +20,7 @@ CHOSEN := $(foreach test,$(filter tests/% plugins/%,$(ARGS)),$(firstword $(subst
 NPM_TESTS = $(if $(CHOSEN),$(shell grep -rlsE '$(NPM_WORDS)' --include='*.py' $(CHOSEN)),all)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve quick test test-all style types coverage faults schema sdk bench smoke million screenshots page-speed autobahn wheel release guide-check example lock proto clean
+.PHONY: help serve quick test test-all style types coverage faults schema sdk bench smoke million screenshots page-speed autobahn wheel release site guide-check example lock proto clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1@\2/p' $(MAKEFILE_LIST) | while IFS=@ read -r t h; do printf '  %-11s %s\n' "$$t" "$$h"; done
@@ -87,6 +87,9 @@ wheel: $(VENV)/runtime  ## build the wheels of server and client in dist/
 release: $(VENV)/dev  ## build all files of a release in dist/; ARGS=v0.1.0: of that tag
 	rm -rf dist
 	$(RUN) -m tools.release $(ARGS)
+
+site: $(VENV)/dev  ## build the documents as a site with search in build/site
+	$(RUN) -m tools.site $(ARGS)
 
 guide-check: wheel  ## follow docs/guides/your-product.md in a new environment and time each step
 	$(RUN) -m tests.docs.guide_check dist

@@ -1,0 +1,171 @@
+"""The site of the documents: order, links, search, and what a browser fetches for it."""
+
+import json
+import re
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from tests.browser.chromium import Browser
+from tests.browser.site import serve_folder
+from tests.support import ROOT, eventually
+from tests.tools import require
+from tools import site
+
+SEARCH = Path(__file__).parent / "search.mjs"
+
+QUESTIONS = (
+    ("How do I send a push with curl?", "send push curl", "guides/send-a-push/"),
+    ("How do users log in?", "log in tokens", "guides/session-tokens/"),
+    ("How do I run two nodes?", "run two nodes", "guides/cluster/"),
+    ("How do I run it behind nginx?", "nginx", "guides/deploy/"),
+    ("How do I back up and restore?", "backup", "operations/"),
+    ("What does a connection cost?", "connection cost", "reference/sizing/"),
+    ("How do I move from Centrifugo?", "centrifugo", "guides/from-centrifugo/"),
+    ("How do I delete a user and their data?", "delete user data", "questions/"),
+    ("How do I add a login with Google?", "google login", "guides/log-in-with/"),
+    ("How do phones get notifications?", "notifications phones", "guides/notifications/"),
+)
+"""Question of a newcomer → what they type → the page that answers it."""
+
+
+def listed_pages() -> list[str]:
+    def walk(entries: list[Any]) -> Iterator[str]:
+        for entry in entries:
+            for value in entry.values() if isinstance(entry, dict) else [entry]:
+                yield from walk(value) if isinstance(value, list) else [value]
+
+    config = tomllib.loads((ROOT / site.CONFIG).read_text(encoding="utf-8"))
+    return list(walk(config["project"]["nav"]))
+
+
+def test_every_page_has_its_place() -> None:
+    pages = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
+    pages -= {page for page in pages if page.startswith("decisions/0")}  # their list has them
+    listed = listed_pages()
+    assert len(listed) == len(set(listed))
+    assert {page for page in listed if not page.startswith(f"{site.FILES}/")} == pages
+
+
+def test_files_beside_the_documents_become_pages(tmp_path: Path) -> None:
+    tree, target = (
+        small_tree(tmp_path, "[all](../config/all.yaml), [more](guides/more.md#a-part)"),
+        tmp_path / "t",
+    )
+    site.stage(tree, target)
+    assert (
+        "[all](files/config/all.yaml.md), [more](guides/more.md#a-part)" in (target / "README.md").read_text()
+    )
+    assert (target / "files/config/all.yaml.md").read_text() == "# config/all.yaml\n\n````yaml\na: 1\n````\n"
+    more = (target / "guides/more.md").read_text()
+    assert "```console\n$ [not](a-link)\n```" in more
+    assert "[start](../README.md)" in more
+
+
+def small_tree(folder: Path, start: str) -> Path:
+    files = {
+        "config/all.yaml": "a: 1\n",
+        "docs/README.md": f"# Start\n\n{start}\n",
+        "docs/guides/more.md": (
+            "# More\n\n## A part\n\n```console init\n$ [not](a-link)\n```\n\n[start](../README.md)\n"
+        ),
+        site.CONFIG: '[project]\nsite_name = "small"\nnav = ["README.md", "guides/more.md"]\n',
+    }
+    for name, text in files.items():
+        path = folder / "tree" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return folder / "tree"
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("link", ["guides/no-page.md", "guides/more.md#no-part"])
+def test_a_broken_link_fails_the_build(link: str, tmp_path: Path) -> None:
+    target = tmp_path / "site"
+    with pytest.raises(click.ClickException, match=r"README\.md:3"):
+        site.build(small_tree(tmp_path, f"[broken]({link})"), target)
+    assert not target.exists()
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site") / "below"
+    site.build(ROOT, folder)
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
+
+
+@pytest.mark.full
+def test_two_builds_are_the_same_bytes(built: Path, tmp_path: Path) -> None:
+    site.build(ROOT, tmp_path / "again")
+    assert contents(tmp_path / "again") == contents(built)
+
+
+@pytest.mark.full
+def test_nothing_comes_from_another_host(built: Path) -> None:
+    """And each address is relative, so that the site works below any path."""
+    for path in built.rglob("*.html"):
+        text = path.read_text(encoding="utf-8")
+        loaded = re.findall(r"<(?:script|img|source|iframe)\b[^>]*?\ssrc=\"?([^\s\">]+)", text)
+        loaded += re.findall(r"<link\b[^>]*?\shref=\"?([^\s\">]+)", text)
+        assert loaded
+        assert [each for each in loaded if re.match(r"[a-z]+:|/", each)] == [], path
+    for path in built.rglob("*.css"):
+        addresses = re.findall(r"(?:url\(|@import\s)\s*[\"']?([^\"')]+)", path.read_text(encoding="utf-8"))
+        assert [each for each in addresses if re.match(r"https?:|/", each)] == [], path
+
+
+@pytest.mark.full
+@pytest.mark.needs("node")
+def test_questions_of_newcomers_are_answered_by_the_first_three_hits(built: Path) -> None:
+    """Both for the words that one types, by the page itself, and for the whole question."""
+    typed = [words for _, words, _ in QUESTIONS] + [question for question, _, _ in QUESTIONS]
+    command = [require("node"), str(SEARCH), str(built)]
+    done = subprocess.run(command, input=json.dumps(typed), capture_output=True, text=True, check=True)
+    hits = dict(zip(typed, json.loads(done.stdout), strict=True))
+    missed = {}
+    for question, words, page in QUESTIONS:
+        for query, answers in ((words, (page,)), (question, (page, "questions/#"))):
+            if not any(hit.startswith(answers) for hit in hits[query][:3]):
+                missed[query] = hits[query][:5]
+    assert missed == {}
+
+
+_HITS = """
+const shadows = [...document.querySelectorAll("*")].map(({ shadowRoot }) => shadowRoot).filter(Boolean);
+return shadows.flatMap((root) => [...root.querySelectorAll("ol a")].map(({ href }) => href));
+"""
+_LOADED = "return performance.getEntriesByType('resource').map(({ name }) => name)"
+_COLOUR = "return getComputedStyle(document.body).backgroundColor"
+
+
+@pytest.mark.full
+@pytest.mark.needs("chromium", "chromedriver")
+def test_the_site_works_below_a_path_of_a_static_server(built: Path, tmp_path: Path) -> None:
+    with serve_folder(built.parent) as address:
+        browser = Browser(tmp_path / "profile")
+        try:
+            url = f"{address}/{built.name}/guides/send-a-push/"
+            light = browser.open(url).run(_COLOUR)
+            page = browser.open(url, dark=True)
+            assert page.run(_COLOUR) != light
+            page.click(".md-search__button")
+            for key in "send push curl":
+                page.press(key)
+            eventually(lambda: [hit for hit in page.run(_HITS)[:3] if hit.startswith(url)], what="hits")
+            assert [
+                name for name in page.run(_LOADED) if not name.startswith(f"{address}/{built.name}/")
+            ] == []
+            assert browser.complaints() == []
+        finally:
+            browser.quit()

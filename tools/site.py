@@ -1,0 +1,131 @@
+"""Builds the documents as a site, with search: ``make site``.
+
+The pages are those of ``docs/``. Files beside that folder to which they link become pages, too: other
+documents, settings, examples, files of ``deploy/``. zensical.toml has the order. A broken link or anchor
+fails the build. Two builds of the same sources are the same bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+import click
+
+ROOT: Final = Path(__file__).parents[1]
+CONFIG: Final = "zensical.toml"
+FILES: Final = "files"
+"""Folder of the site for files that are not below ``docs/``."""
+LANGUAGES: Final = {
+    ".conf": "ini",
+    ".js": "js",
+    ".json": "json",
+    ".proto": "proto",
+    ".py": "python",
+    ".service": "ini",
+    ".yaml": "yaml",
+}
+"""Suffix of a file that is no document → the language of its block. Any other is plain text."""
+
+_FENCED: Final = re.compile(r"^```([\w-]*)[^\n]*\n.*?^```$", re.MULTILINE | re.DOTALL)
+_LINK: Final = re.compile(r"(\]\()([^)\s]+)(\))")
+_COLOURS: Final = re.compile(r"\x1b\[[\d;]*m")
+_EXTERNAL: Final = re.compile(r"[a-z]+:")
+_PICTURES: Final = {".png", ".svg", ".webp"}
+
+
+@click.command()
+@click.option("--out", default="build/site", show_default=True, help="Folder of the site. It is replaced.")
+def main(out: str) -> None:
+    """Build the site of the documents in this tree."""
+    target = Path(out)
+    build(ROOT, target)
+    files = [path for path in target.rglob("*") if path.is_file()]
+    size = sum(path.stat().st_size for path in files)
+    click.echo(f"{len(files)} files, {size / 1e6:.1f} MB, in {target}")
+    click.echo(f"To read it: python3 -m http.server --bind 127.0.0.1 --directory {target}")
+
+
+def build(tree: Path, target: Path) -> None:
+    """Build the site of the documents in ``tree``. Raises ClickException, which names each broken link."""
+    with TemporaryDirectory() as folder:
+        work = Path(folder)
+        shutil.copy(tree / CONFIG, work)
+        stage(tree, work / "docs")
+        command = (sys.executable, "-m", "zensical", "build", "--clean", "--strict")
+        done = subprocess.run(command, cwd=work, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            issues = _COLOURS.sub("", done.stdout + done.stderr).partition("Traceback")[0]
+            raise click.ClickException(f"the site was not built:\n{issues}")
+        (work / "site/404.html").unlink()  # its addresses begin with "/": it would be wrong below a path
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(work / "site", target)
+
+
+def stage(tree: Path, target: Path) -> None:
+    """Write the pages of the site as Markdown into the new folder ``target``."""
+    docs = tree / "docs"
+    shutil.copytree(docs, target, ignore=lambda _, names: [name for name in names if name.endswith(".md")])
+    waiting = sorted(docs.rglob("*.md"))
+    written: set[Path] = set()
+    while waiting:
+        source = waiting.pop()
+        page = page_of(tree, source)
+        if page in written:
+            continue
+        written.add(page)
+        text = source.read_text(encoding="utf-8")
+        if source.suffix == ".md":
+            text, files = as_page(tree, source, text)
+            waiting += files
+        else:
+            language = LANGUAGES.get(source.suffix, "text")
+            text = f"# {source.relative_to(tree)}\n\n````{language}\n{text.rstrip()}\n````\n"
+        (target / page).parent.mkdir(parents=True, exist_ok=True)
+        (target / page).write_text(text, encoding="utf-8")
+
+
+def page_of(tree: Path, source: Path) -> Path:
+    """The page of the site that shows a file of the tree, below its folder of documents."""
+    if source == tree / "README.md":
+        return Path("README.md")  # for readers in the sources; docs/README.md is the start of the site
+    if source.is_relative_to(tree / "docs"):
+        return source.relative_to(tree / "docs")
+    path = source.relative_to(tree)
+    return Path(FILES) / (path if path.suffix == ".md" else f"{path}.md")
+
+
+def as_page(tree: Path, source: Path, text: str) -> tuple[str, list[Path]]:
+    """The text of a document for the site, and the files beside ``docs/`` to which it links."""
+    files: list[Path] = []
+    page = page_of(tree, source)
+
+    def aim(link: re.Match[str]) -> str:
+        if _EXTERNAL.match(link[2]) or link[2].startswith("#"):
+            return link[0]
+        path, hash_mark, anchor = link[2].partition("#")
+        aim_at = Path(os.path.normpath(source.parent / path))
+        if not aim_at.is_file():
+            return link[0]  # which zensical complains about
+        to = page_of(tree, aim_at) if aim_at.suffix not in _PICTURES else aim_at.relative_to(tree / "docs")
+        if to.parts[0] == FILES:
+            files.append(aim_at)
+        return f"{link[1]}{os.path.relpath(to, page.parent)}{hash_mark}{anchor}{link[3]}"
+
+    parts: list[str] = []
+    end = 0
+    for block in _FENCED.finditer(text):
+        # The words after a language are for the tests of the documents.
+        parts += [_LINK.sub(aim, text[end : block.start()]), re.sub(r"^(```[\w-]*)[^\n]*", r"\1", block[0])]
+        end = block.end()
+    return "".join([*parts, _LINK.sub(aim, text[end:])]), files
+
+
+if __name__ == "__main__":
+    main()
