@@ -3,4 +3,4 @@
 Importing this package never monkey-patches; only ``python -m imserver`` (and the console script) does.
 """
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"

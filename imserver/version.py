@@ -13,7 +13,7 @@ def full_version(root: Path = ROOT) -> str:
     """The version of the source tree in the folder ``root``, in the form of PEP 440.
 
     A git checkout that is not the tagged release is a development version with its commit, such as
-    ``0.1.0.dev0+g84b2fa58c0de.dirty`` (``dirty``: with changes that are not committed). A tree without
+    ``1.0.0.dev0+g84b2fa58c0de.dirty`` (``dirty``: with changes that are not committed). A tree without
     ``.git`` has the version that its files name: a release, or what was built from a checkout. Waits for git.
     """
     if not (root / ".git").exists():

@@ -96,7 +96,7 @@ from imserver_client.session import Backoff, MessengerEvent, State
 from imserver_client.streams import AsyncTextStream, PieceRefused, TextStream
 from imserver_client.threads import Client, Messenger
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
 
 __all__ = [
     "AccountLogin",

@@ -213,7 +213,7 @@ class FakeNode:
         )
         self.pending = SimpleNamespace(reload=lambda *_: None)
         self.streams = SimpleNamespace(paths={})
-        self.is_ready, self.started_at, self.version = True, 0.0, "0.1.0"
+        self.is_ready, self.started_at, self.version = True, 0.0, "1.0.0"
         self.publishing = self.messaging = self.connections = self.signals = None
         self.store = SimpleNamespace(keys=list, read_or=lambda nothing, _work: nothing)
         self.others = None

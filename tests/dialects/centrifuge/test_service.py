@@ -60,7 +60,7 @@ class CentrifugeHarness(Harness):
             cluster=SimpleNamespace(queries=NodeQueries()),
             identity=Mock(logins=logins, back_ends=back_ends, **{"tenants.get": lambda _app: None}),
             network=SimpleNamespace(dispatcher=self.dispatcher),
-            node=SimpleNamespace(version="0.1.0"),
+            node=SimpleNamespace(version="1.0.0"),
             config=config,
         )
         self.centrifuge = CentrifugeService(core, CentrifugeAnswers(back_ends), Mock(catch_up=self.catch_up))
