@@ -84,7 +84,7 @@ wheel: $(VENV)/runtime  ## build the wheels of server and client in dist/
 	$(VENV)/bin/pip wheel -q --disable-pip-version-check --no-deps --wheel-dir dist $(ARGS) . ./imserver_client
 	rm -rf imserver_client/build imserver_client/*.egg-info
 
-release: $(VENV)/dev  ## build all files of a release in dist/; ARGS=v1.0.0: of that tag
+release: $(VENV)/dev  ## build all files of a release in dist/; ARGS="v1.0.0 --key FILE": of that tag, signed
 	rm -rf dist
 	$(RUN) -m tools.release $(ARGS)
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tarfile
+import venv
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def test_all_packages_have_one_version() -> None:
 
 
 def test_each_package_carries_the_license() -> None:
-    for package in release.PYTHON_PACKAGES:
+    for package in release.python_packages(ROOT):
         assert (ROOT / package / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
 
 
@@ -36,10 +37,15 @@ def test_each_package_carries_the_license() -> None:
 def test_the_bill_of_materials_names_all_packages_and_what_needs_them() -> None:
     bill = release.bill_of_materials(ROOT, __version__, EPOCH)
     pins = [line for line in (ROOT / "requirements.lock").read_text("utf-8").splitlines() if "==" in line]
-    assert len(bill["components"]) == len(pins) + 2  # our own client, and the names of emoji
+    plugins = [release.read_project(ROOT / plugin)["name"] for plugin in release.plugins(ROOT)]
+    # Our own client, and the names of emoji.
+    assert len(bill["components"]) == len(pins) + 2 + len(plugins)
     needs = {row["ref"]: row["dependsOn"] for row in bill["dependencies"]}
+    server = bill["metadata"]["component"]["bom-ref"]
+    refs = [each["bom-ref"] for each in bill["components"] if each["name"] in plugins]
+    assert all(server in needs[ref] for ref in refs)
     reached: set[str] = set()
-    waiting = [bill["metadata"]["component"]["bom-ref"]]
+    waiting = [server, *refs]
     while waiting:
         if (ref := waiting.pop()) not in reached:
             reached.add(ref)
@@ -81,6 +87,75 @@ def test_release_notes_are_the_section_of_the_version() -> None:
         release.release_notes(CHANGES, "0.3.0")
 
 
+# --- what a stranger checks --------------------------------------------------------------------------------
+
+
+def make_key(folder: Path) -> tuple[Path, str]:
+    """A key of minisign without a password; its file, and the public key."""
+    secret, public = folder / "release.key", folder / "release.pub"
+    command = ["minisign", "-G", "-W", "-s", str(secret), "-p", str(public)]
+    subprocess.run(command, check=True, capture_output=True)
+    return secret, public.read_text("utf-8").splitlines()[1]
+
+
+def verified(files: Path, public: str) -> bool:
+    """Whether the two commands of the guide accept the files of a folder."""
+    commands = (
+        ["minisign", "-Vm", release.CHECKSUMS, "-P", public],
+        ["sha256sum", "--check", "--strict", release.CHECKSUMS],
+    )
+    return all(
+        subprocess.run(command, cwd=files, capture_output=True, check=False).returncode == 0
+        for command in commands
+    )
+
+
+def change_a_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def assert_every_change_is_refused(files: Path, public: str) -> None:
+    assert verified(files, public)
+    for path in [each for each in files.rglob("*") if each.is_file()]:
+        content = path.read_bytes()
+        change_a_byte(path)
+        assert not verified(files, public), path
+        path.unlink()
+        assert not verified(files, public), path
+        path.write_bytes(content)
+    assert verified(files, public)
+
+
+@pytest.mark.needs("minisign", "sha256sum")
+def test_a_file_that_was_changed_or_removed_is_refused(tmp_path: Path) -> None:
+    files = tmp_path / "files"
+    for name in ("imserver-1.2.3.tar.gz", "wheels/flask-3.0-py3-none-any.whl"):
+        write(files / name, "content")
+    secret, public = make_key(tmp_path)
+    release.write_checksums(files)
+    release.sign(files / release.CHECKSUMS, secret, "imserver 1.2.3", f"The key: `{public}`.\n")
+    assert_every_change_is_refused(files, public)
+    (tmp_path / "other").mkdir()
+    other, _ = make_key(tmp_path / "other")
+    with pytest.raises(release.click.ClickException, match=r"SECURITY\.md has no public key"):
+        release.sign(files / release.CHECKSUMS, other, "imserver 1.2.3", public)
+
+
+def test_the_requirements_name_the_hash_of_each_wheel(tmp_path: Path) -> None:
+    ours = {"imserver-1.2.3-py3-none-any.whl", "imserver_client-1.2.3-py3-none-any.whl"}
+    for name in (*ours, "wheels/two_b-2.0-py3-none-any.whl"):
+        write(tmp_path / name, name)
+    sums = {path.name: release.checksum(path) for path in tmp_path.rglob("*.whl")}
+    lines = release.requirements(tmp_path, LOCK).splitlines()
+    for name, requirement in zip(sorted(ours), ("imserver", "imserver-client"), strict=True):
+        assert f"{requirement}==1.2.3 --hash=sha256:{sums[name]}" in lines
+    built = lines.index("two-b==2.0 \\")
+    assert lines[built + 1] == f"    --hash=sha256:{sums['two_b-2.0-py3-none-any.whl']} \\"
+    assert [line for line in lines if line in LOCK.splitlines()] == LOCK.splitlines()
+
+
 # --- what is refused ----------------------------------------------------------------------------------------
 
 
@@ -105,13 +180,14 @@ def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "sources"
     for package in ("imserver", "imserver_client"):
         write(folder / package / "__init__.py", '__version__ = "1.2.3"\n')
-    for package in ("bench", "plugins/ntfy"):
+    for package in ("bench", "plugins/one"):
         write(folder / package / "pyproject.toml", '[project]\nversion = "1.2.3"\n')
     for package in release.NPM_PACKAGES:
         write(folder / package / "package.json", {"version": "1.2.3"})
     rows = {Path(package).name: {"version": "1.2.3"} for package in release.NPM_PACKAGES}
     write(folder / "sdk/package-lock.json", {"packages": rows})
     write(folder / "CHANGELOG.md", "## 1.2.3 (unreleased)\n\nNew.\n")
+    write(folder / "SECURITY.md", "")
     git(folder, "init", "-q")
     git(folder, "add", ".")
     git(folder, "commit", "-q", "-m", "First")
@@ -161,6 +237,11 @@ def test_a_commit_without_a_tag_is_built_with_a_warning(
     assert "not committed" in capsys.readouterr().err
 
 
+@pytest.mark.needs("git")
+def test_a_key_whose_public_part_nobody_can_know_signs_nothing(sources: Path) -> None:
+    assert "SECURITY.md has no public key" in refusal("--key", "release.key")
+
+
 def test_a_folder_with_other_files_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "made" / "other.txt", "")
     monkeypatch.chdir(tmp_path)
@@ -170,35 +251,57 @@ def test_a_folder_with_other_files_is_refused(tmp_path: Path, monkeypatch: pytes
 # --- the files ----------------------------------------------------------------------------------------------
 
 
-def released(clone: Path, umask: int, **environment: str) -> dict[str, bytes]:
+def clone_with_key(folder: Path, public: str) -> Path:
+    """A clone of this repository whose SECURITY.md names a public key."""
+    git(folder.parent, "clone", "-q", str(ROOT), str(folder))
+    policy = folder / "SECURITY.md"
+    policy.write_text(f"{policy.read_text('utf-8')}\n`{public}`\n", encoding="utf-8")
+    date = "2026-01-02T03:04:05Z"
+    who = ("-c", "user.name=tests", "-c", "user.email=tests")
+    environment = {**os.environ, "GIT_AUTHOR_DATE": date, "GIT_COMMITTER_DATE": date}
+    command = ["git", "-c", "safe.directory=*", *who, "commit", "-q", "-a", "-m", "Name the key"]
+    subprocess.run(command, cwd=folder, env=environment, check=True)
+    return folder
+
+
+def released(clone: Path, umask: int, secret: Path, **environment: str) -> dict[str, bytes]:
     """The files of a release that are built in a clone of this repository."""
     subprocess.run(
-        [sys.executable, "-m", "tools.release", "--out", "made"],
+        [sys.executable, "-m", "tools.release", "--out", "made", "--key", str(secret)],
         cwd=clone,
         env=clean_environment(PYTHONPATH="", **environment),
         umask=umask,
         check=True,
     )
-    return {path.name: path.read_bytes() for path in (clone / "made").iterdir()}
+    made = clone / "made"
+    return {
+        path.relative_to(made).as_posix(): path.read_bytes() for path in made.rglob("*") if path.is_file()
+    }
 
 
 @pytest.mark.full
 @pytest.mark.slow
-@pytest.mark.needs("git", "npm")
-def test_two_builds_of_a_commit_are_equal_byte_for_byte(tmp_path: Path) -> None:
+@pytest.mark.timeout(900)
+@pytest.mark.needs("git", "npm", "minisign", "sha256sum")
+def test_two_builds_of_a_commit_are_equal_byte_for_byte_and_no_other_file_is_accepted(tmp_path: Path) -> None:
     if not (ROOT / ".git").exists():
         leave_out("this is no repository")
-    one, other = tmp_path / "one", tmp_path / "a folder elsewhere"
-    for clone in (one, other):
-        git(tmp_path, "clone", "-q", str(ROOT), str(clone))
-    files = released(one, 0o022, TZ="UTC")
-    assert files == released(other, 0o077, TZ="Asia/Shanghai")
+    secret, public = make_key(tmp_path)
+    one, other = (clone_with_key(tmp_path / name, public) for name in ("one", "a folder elsewhere"))
+    files = released(one, 0o022, secret, TZ="UTC")
+    assert files == released(other, 0o077, secret, TZ="Asia/Shanghai")
     version = full_version(one)
-    assert sorted(files) == sorted(
+    plugins = [
+        release.read_project(one / plugin)["name"].replace("-", "_") for plugin in release.plugins(one)
+    ]
+    assert plugins
+    assert sorted(name for name in files if not name.startswith("wheels/")) == sorted(
         [
             "SHA256SUMS",
+            "SHA256SUMS.minisig",
             f"imserver-{__version__}-container.tar.gz",
             f"imserver-{__version__}-notes.md",
+            f"imserver-{__version__}-requirements.txt",
             f"imserver-{version}-py3-none-any.whl",
             f"imserver-{__version__}.cdx.json",
             f"imserver-{version}.tar.gz",
@@ -206,13 +309,15 @@ def test_two_builds_of_a_commit_are_equal_byte_for_byte(tmp_path: Path) -> None:
             f"imserver-react-{__version__}.tgz",
             f"imserver_client-{__version__}-py3-none-any.whl",
             f"imserver_client-{__version__}.tar.gz",
-            f"imserver_ntfy-{__version__}-py3-none-any.whl",
-            f"imserver_ntfy-{__version__}.tar.gz",
+            *(f"{plugin}-{__version__}-py3-none-any.whl" for plugin in plugins),
+            *(f"{plugin}-{__version__}.tar.gz" for plugin in plugins),
         ]
     )
     sums = dict(line.split("  ")[::-1] for line in files["SHA256SUMS"].decode().splitlines())
     assert sums == {
-        name: hashlib.sha256(content).hexdigest() for name, content in files.items() if name != "SHA256SUMS"
+        name: hashlib.sha256(content).hexdigest()
+        for name, content in files.items()
+        if not name.startswith("SHA256SUMS")
     }
     with tarfile.open(one / "made" / f"imserver-{version}.tar.gz") as source:
         names = {name.partition("/")[2] for name in source.getnames()}
@@ -221,3 +326,26 @@ def test_two_builds_of_a_commit_are_equal_byte_for_byte(tmp_path: Path) -> None:
     with tarfile.open(one / "made" / f"imserver-{__version__}-container.tar.gz") as container:
         names = {name.partition("/")[2] for name in container.getnames()}
     assert {"Dockerfile", "compose.yaml", "deploy/nginx.conf", "requirements.lock", "imserver"} <= names
+    assert_every_change_is_refused(one / "made", public)
+    assert_pip_installs_no_other_wheel(one / "made", tmp_path)
+
+
+def assert_pip_installs_no_other_wheel(made: Path, folder: Path) -> None:
+    """Without a look at the checksums, too."""
+
+    def install() -> subprocess.CompletedProcess[str]:
+        venv.create(folder / "venv", with_pip=False, clear=True)
+        (file,) = made.glob("imserver-*-requirements.txt")
+        python = str(folder / "venv/bin/python")
+        how = ("install", "--quiet", "--no-index", "--require-hashes", "--requirement", str(file))
+        command = [sys.executable, "-m", "pip", "--python", python, *how]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    done = install()
+    assert done.returncode == 0, done.stderr
+    for pattern in ("imserver-*.whl", "wheels/flask-*.whl", "wheels/http_ece-*.whl"):
+        (wheel,) = made.glob(pattern)
+        content = wheel.read_bytes()
+        change_a_byte(wheel)
+        assert "DO NOT MATCH THE HASHES" in install().stderr, wheel
+        wheel.write_bytes(content)

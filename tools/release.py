@@ -1,6 +1,6 @@
 """Builds the files of a release from one commit: ``make release``. Nothing is published.
 
-Two runs on the same commit, with the packages of the lock files, give the same bytes.
+Two runs on the same commit, with the packages of the lock files and the same key, give the same bytes.
 """
 
 from __future__ import annotations
@@ -26,17 +26,23 @@ import click
 
 from tools import emoji
 
-PYTHON_PACKAGES: Final = (".", "imserver_client", "plugins/ntfy")
 NPM_PACKAGES: Final = ("sdk/js", "sdk/react")
 CONTAINER_FILES: Final = ("Dockerfile", ".dockerignore", "compose.yaml", "deploy/nginx.conf")
 """The versions of an image, besides the sources that .dockerignore lets in."""
 CHECKSUMS: Final = "SHA256SUMS"
+SIGNATURE: Final = "SHA256SUMS.minisig"
+WHEELS: Final = "wheels"
+"""The folder of the packages that the server needs."""
 
 
 @click.command()
 @click.argument("tag", default="")
 @click.option("--out", default="dist", show_default=True, help="Empty or new folder for the files.")
-def main(tag: str, out: str) -> None:
+@click.option("--key", default="", help="File of the secret key (minisign) that signs the checksums.")
+@click.option(
+    "--wheels/--no-wheels", default=True, help="With the packages that the server needs, or without."
+)
+def main(tag: str, out: str, key: str, wheels: bool) -> None:
     """Build the files of a release from TAG (default: the current commit) of the repository here."""
     target = Path(out).resolve()
     if target.exists() and any(target.iterdir()):
@@ -55,16 +61,24 @@ def main(tag: str, out: str) -> None:
             # As in imserver/version.py, which finds no repository in this tree.
             label = f"[egg_info]\ntag_build = .dev0+g{commit[:12]}\n"
             (tree / "setup.cfg").write_text(label, encoding="utf-8")
-        build(tree, files, version, commit_time(commit))
+        policy = (tree / "SECURITY.md").read_text(encoding="utf-8") if key else ""
+        if key and not public_keys(policy):
+            raise click.ClickException(NO_PUBLIC_KEY.format(key=key))
+        build(tree, files, version, commit_time(commit), wheels)
+        if key:
+            sign(files / CHECKSUMS, Path(key), f"imserver {version}, commit {commit}", policy)
+        else:
+            click.echo("warning: the files are not signed (--key FILE signs them)", err=True)
         shutil.copytree(files, target, dirs_exist_ok=True)
     click.echo(f"imserver {version} of {commit}, in {target}:")
     for path in sorted(target.iterdir()):
-        click.echo(f"  {path.stat().st_size:>9,}  {path.name}")
+        size = sum(each.stat().st_size for each in (path, *path.glob("*")) if each.is_file())
+        click.echo(f"  {size:>10,}  {path.name}{'/' if path.is_dir() else ''}")
 
 
-def build(tree: Path, files: Path, version: str, epoch: int) -> None:
+def build(tree: Path, files: Path, version: str, epoch: int, wheels: bool) -> None:
     """Build all files of a release from the sources in ``tree``. ``epoch``: their age, Unix seconds."""
-    for package in PYTHON_PACKAGES:
+    for package in python_packages(tree):
         build_python(tree / package, files, epoch)
     for package in NPM_PACKAGES:
         pack_npm(tree / package, files)
@@ -74,10 +88,11 @@ def build(tree: Path, files: Path, version: str, epoch: int) -> None:
     changes = (tree / "CHANGELOG.md").read_text(encoding="utf-8")
     notes = release_notes(changes, version)
     (files / f"imserver-{version}-notes.md").write_text(notes, encoding="utf-8")
-    sums = [
-        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}" for path in sorted(files.iterdir())
-    ]
-    (files / CHECKSUMS).write_text("\n".join(sums) + "\n", encoding="utf-8")
+    if wheels:
+        build_wheels(tree / "requirements.lock", files / WHEELS, epoch)
+    lock = (tree / "requirements.lock").read_text(encoding="utf-8")
+    (files / f"imserver-{version}-requirements.txt").write_text(requirements(files, lock), encoding="utf-8")
+    write_checksums(files)
 
 
 # --- the commit and its version -----------------------------------------------------------------------------
@@ -121,6 +136,16 @@ def export(commit: str, tree: Path) -> None:
     unpack(archive, tree)
 
 
+def plugins(tree: Path) -> list[str]:
+    """The folders of the plug-ins."""
+    return sorted(f"plugins/{path.parent.name}" for path in tree.glob("plugins/*/pyproject.toml"))
+
+
+def python_packages(tree: Path) -> list[str]:
+    """The folders of the Python packages: server, client, plug-ins."""
+    return [".", "imserver_client", *plugins(tree)]
+
+
 def versions(tree: Path) -> dict[str, str]:
     """The version that each file of the sources names."""
     found = {}
@@ -128,9 +153,8 @@ def versions(tree: Path) -> dict[str, str]:
         name = f"{package}/__init__.py"
         text = (tree / name).read_text(encoding="utf-8")
         found[name] = re.findall(r'^__version__ = "(.+)"$', text, re.MULTILINE)[0]
-    for name in ("bench/pyproject.toml", "plugins/ntfy/pyproject.toml"):
-        project = tomllib.loads((tree / name).read_text(encoding="utf-8"))
-        found[name] = project["project"]["version"]
+    for package in ("bench", *plugins(tree)):
+        found[f"{package}/pyproject.toml"] = read_project(tree / package)["version"]
     locked = read_json(tree / "sdk/package-lock.json")["packages"]
     for package in NPM_PACKAGES:
         found[f"{package}/package.json"] = read_json(tree / package / "package.json")["version"]
@@ -229,6 +253,83 @@ def pack(folder: Path, target: Path, epoch: int) -> None:
             archive.add(path, path.relative_to(folder), recursive=False, filter=plain)
 
 
+# --- what a stranger checks --------------------------------------------------------------------------------
+
+
+def build_wheels(lock: Path, folder: Path, epoch: int) -> None:
+    """Fetch the packages of the lock file as wheels for this Python and platform.
+
+    Those of which the registry has none are built.
+    """
+    command = (sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check")
+    how = ("--no-deps", "--no-build-isolation", "--require-hashes", "--wheel-dir", str(folder))
+    run(*command, *how, "--requirement", str(lock), SOURCE_DATE_EPOCH=str(epoch))
+
+
+def requirements(files: Path, lock: str) -> str:
+    """A file for ``pip install --require-hashes``: server, client and the packages of the lock file.
+
+    ``files``: the folder with the wheels. A wheel that was built here has its own hash besides those of
+    the lock.
+    """
+    lines = ["--find-links .", f"--find-links {WHEELS}"]
+    for wheel in (*files.glob("imserver-*.whl"), *files.glob("imserver_client-*.whl")):
+        name, version = wheel.name.split("-")[:2]
+        lines.append(f"{name.replace('_', '-')}=={version} --hash=sha256:{checksum(wheel)}")
+    wheels = {
+        path.name.split("-")[0].replace("_", "-").lower(): path for path in files.glob(f"{WHEELS}/*.whl")
+    }
+    for line in lock.splitlines():
+        lines.append(line)
+        pin = re.match(r"([\w.-]+)(?:\[.*\])?==", line)
+        wheel_of_pin = wheels.get(re.sub(r"[-_.]+", "-", pin[1]).lower()) if pin else None
+        if wheel_of_pin is not None and (digest := checksum(wheel_of_pin)) not in lock:
+            lines.append(f"    --hash=sha256:{digest} \\")
+    return "\n".join(lines) + "\n"
+
+
+def checksum(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def write_checksums(files: Path) -> None:
+    """Write the checksums of all files in a folder and below, as sha256sum does."""
+    names = sorted(path.relative_to(files).as_posix() for path in files.rglob("*") if path.is_file())
+    sums = "".join(f"{checksum(files / name)}  {name}\n" for name in names)
+    (files / CHECKSUMS).write_text(sums, encoding="utf-8")
+
+
+NO_PUBLIC_KEY: Final = (
+    "SECURITY.md has no public key that verifies what {key} signs: "
+    "commit it there first (minisign -R -s {key} -p FILE writes it)"
+)
+
+
+def public_keys(policy: str) -> list[str]:
+    """The public keys of minisign in a text."""
+    return re.findall(r"\bRW[A-Za-z0-9+/]{54}", policy)
+
+
+def sign(sums: Path, key: Path, comment: str, policy: str) -> None:
+    """Sign the checksums, and check the signature with the public keys of SECURITY.md (``policy``).
+
+    minisign asks for the password of the key itself. Raises ClickException.
+    """
+    signature = sums.with_name(SIGNATURE)
+    command = ("minisign", "-S", "-s", str(key), "-m", str(sums), "-x", str(signature), "-t", comment)
+    try:
+        done = subprocess.run(command, check=False)
+    except FileNotFoundError as error:
+        raise click.ClickException("minisign is not installed (Debian: apt install minisign)") from error
+    if done.returncode:
+        raise click.ClickException(f"minisign did not sign with {key}")
+    for public in public_keys(policy):
+        check = ("minisign", "-V", "-q", "-m", str(sums), "-x", str(signature), "-P", public)
+        if subprocess.run(check, capture_output=True, check=False).returncode == 0:
+            return
+    raise click.ClickException(NO_PUBLIC_KEY.format(key=key))
+
+
 # --- documents ----------------------------------------------------------------------------------------------
 
 
@@ -251,17 +352,28 @@ def bill_of_materials(tree: Path, version: str, epoch: int) -> dict[str, Any]:
         name: [components[user]["bom-ref"] for user in row["users"] if user in components]
         for name, row in packages.items()
     }
-    project = tomllib.loads((tree / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    project = read_project(tree)
     direct = names_of([*project["dependencies"], *project["optional-dependencies"]["client"]])
-    project = tomllib.loads((tree / "imserver_client/pyproject.toml").read_text(encoding="utf-8"))["project"]
-    for name in names_of(project["dependencies"]):
+    for name in names_of(read_project(tree / "imserver_client")["dependencies"]):
         users[name].append(client["bom-ref"])
     components[client["name"]] = client
+    needs_server = []
+    for package in plugins(tree):
+        project = read_project(tree / package)
+        plugin = components[project["name"]] = component("pypi", project["name"], version)
+        needs_server.append(plugin["bom-ref"])
+        for name in names_of(project["dependencies"]):
+            if name not in users and name != "imserver":
+                raise click.ClickException(f"{package} needs {name}, which requirements.lock does not pin")
+            users.setdefault(name, []).append(plugin["bom-ref"])
+    users.pop("imserver", None)
     components[emoji.PACKAGE] = component("npm", emoji.PACKAGE, emoji.VERSION, "data")
     users[emoji.PACKAGE] = [server["bom-ref"]]
     for name in direct:
         users.setdefault(name, []).append(server["bom-ref"])
     depends: dict[str, list[str]] = {each["bom-ref"]: [] for each in (server, *components.values())}
+    for ref in needs_server:
+        depends[ref].append(server["bom-ref"])
     for name, refs in users.items():
         for ref in refs:
             depends[ref].append(components[name]["bom-ref"])
@@ -305,6 +417,11 @@ def read_lock(text: str) -> dict[str, Any]:
 
 def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def read_project(package: Path) -> Any:
+    """The table ``project`` of a Python package."""
+    return tomllib.loads((package / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
 if __name__ == "__main__":
