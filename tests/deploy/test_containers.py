@@ -40,7 +40,11 @@ class Instruction(NamedTuple):
 
 def instructions() -> list[Instruction]:
     """The Dockerfile, a line each."""
-    text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    return instructions_of((ROOT / "Dockerfile").read_text(encoding="utf-8"))
+
+
+def instructions_of(text: str) -> list[Instruction]:
+    """The instructions of a Dockerfile, a line each."""
     lines = re.sub(r"^#.*\n", "", text, flags=re.MULTILINE).replace("\\\n", " ").splitlines()
     return [Instruction(*line.split(maxsplit=1)) for line in lines if line.strip()]
 

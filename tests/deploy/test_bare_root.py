@@ -1,0 +1,235 @@
+"""A bare Debian, as a stranger has it: the files of a release alone, and the steps of the Dockerfile."""
+
+import json
+import os
+import re
+import shutil
+import string
+import subprocess
+import tarfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from imserver import __version__
+from tests.ports import fixed_ports
+from tests.processes import ended_on_failure
+from tests.support import ROOT, eventually
+from tests.test_release import clone_with_key, git, make_key, released
+from tests.tools import leave_out
+
+from .bare_root import BareRoot, copy, make_base, say
+from .test_containers import instructions_of
+
+pytestmark = [
+    pytest.mark.full,
+    pytest.mark.slow,
+    pytest.mark.linux,
+    pytest.mark.timeout(1800),
+    pytest.mark.needs("git", "npm", "minisign", "debootstrap", "unshare", "curl"),
+]
+
+MEGABYTES = 98
+"""What /opt/imserver of the image may take on the disk. The guide says what it takes."""
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("bare") / "base"
+    begin = time.monotonic()
+    make_base(folder)
+    say(f"debootstrap: {time.monotonic() - begin:.0f} s")
+    yield folder
+    shutil.rmtree(folder.parent)
+
+
+class Dist:
+    """The files of a release, and the public key that verifies them."""
+
+    def __init__(self, folder: Path) -> None:
+        secret, self.public = make_key(folder)
+        clone = clone_with_key(folder / "clone", self.public)
+        git(clone, "tag", f"v{__version__}")
+        released(clone, 0o022, secret)
+        self.files = clone / "made"
+
+
+@pytest.fixture(scope="module")
+def dist(tmp_path_factory: pytest.TempPathFactory) -> Dist:
+    if not (ROOT / ".git").exists():
+        leave_out("this is no repository")
+    return Dist(tmp_path_factory.mktemp("dist"))
+
+
+def documented_steps() -> str:
+    """The commands of the documents that verify and install the files of a release."""
+    pages = [path.read_text(encoding="utf-8") for path in (ROOT / "docs").rglob("*.md")]
+    blocks = [
+        block for page in pages for block in re.findall(r"^```sh\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    ]
+    (steps,) = [block for block in blocks if "minisign -Vm" in block and "venv" in block]
+    return steps
+
+
+@contextmanager
+def serving(root: BareRoot, *command: str, **environment: str) -> Iterator[str]:
+    """A time in which a server runs in the root; the address of its HTTP server."""
+    ports = fixed_ports()
+    environment |= {f"IMSERVER_APP_{name.upper()}": str(port) for name, port in ports.items()}
+    url = f"http://127.0.0.1:{ports['http_port']}"
+    output = root.folder.parent / "output.txt"
+    process = root.start(*command, output=output, **environment)
+    with ended_on_failure(process):
+
+        def ready() -> bool:
+            assert process.poll() is None, output.read_text()
+            get = ["curl", "-fso", "/dev/null", f"{url}/ready"]
+            return subprocess.run(get, check=False).returncode == 0
+
+        eventually(ready, 60, f"the server serves, {output}")
+        yield url
+    process.terminate()
+    assert process.wait(100) == 0
+
+
+def push(root: BareRoot, url: str, key: str) -> str:
+    """Push by curl, in the root; the status."""
+    body = json.dumps({"app": "default", "user": "ann", "text": "hello", "store": True})
+    headers = ("-H", f"Authorization: Bearer {key}", "-H", "Content-Type: application/json")
+    answer = root.run("curl", "-sS", f"{url}/api/v1/push", *headers, "-d", body)
+    return str(json.loads(answer)["results"][0]["status"])
+
+
+def test_a_stranger_verifies_installs_and_serves(base: Path, dist: Dist, tmp_path: Path) -> None:
+    """From the files of the release alone: no package registry but Debian's."""
+    begin = time.monotonic()
+
+    def tell(step: str) -> None:
+        say(f"{step}: at {time.monotonic() - begin:.0f} s")
+
+    copy(base, tmp_path / "root")
+    root = BareRoot(tmp_path / "root")
+    copy(dist.files, root.path("/root/dist"))
+    root.install("python3-venv", "minisign", "curl", "ca-certificates")
+    tell("packages of Debian")
+    root.workdir = "/root"
+    steps = documented_steps().replace("RW…", dist.public)
+    # No registry can be reached: neither that of the settings of this machine nor the usual one.
+    root.run("/bin/sh", "-ec", steps, PIP_INDEX_URL="http://127.0.0.1:9/")
+    tell("verified and installed")
+    assert root.run("/opt/imserver/bin/imserver", "version").strip() == __version__
+    root.run("/opt/imserver/bin/pip", "check")
+    root.path("/srv/im").mkdir()
+    root.workdir = "/srv/im"
+    root.run("/opt/imserver/bin/imserver", "init")
+    key = re.findall(r"key: (\S+)", root.path("/srv/im/imserver.yaml").read_text(encoding="utf-8"))[0].strip(
+        "\"'"
+    )
+    with serving(root, "/opt/imserver/bin/imserver", "serve") as url:
+        tell("serves")
+        assert push(root, url, key) == "stored"
+    tell("pushed")
+    say(f"/root/dist: {root.megabytes('/root/dist')} MB, /opt/imserver: {root.megabytes('/opt/imserver')} MB")
+
+
+# --- the Dockerfile -----------------------------------------------------------------------------------------
+
+
+class Image:
+    """Runs the instructions of a Dockerfile; copies of a root stand for its base image.
+
+    ``context``: the folder of the Dockerfile. ``root``: the last stage, as far as it was made.
+    """
+
+    def __init__(self, base: Path, context: Path, folder: Path) -> None:
+        self._base = base
+        self._context = context
+        self._folder = folder
+        self._stages: dict[str, BareRoot] = {}
+        self.root: BareRoot
+        self.words: dict[str, str] = {}
+        """The words of the last HEALTHCHECK, ENTRYPOINT and so on."""
+        for name, words in instructions_of((context / "Dockerfile").read_text(encoding="utf-8")):
+            self.words[name] = words
+            if (step := getattr(self, f"_{name.lower()}", None)) is not None:
+                step(words)
+
+    def _from(self, words: str) -> None:
+        _, _, name = words.partition(" AS ")
+        folder = self._folder / (name or "image")
+        copy(self._base, folder)
+        self.root = self._stages[name] = BareRoot(folder)
+
+    def _run(self, words: str) -> None:
+        self.root.run("/bin/sh", "-c", words)
+
+    def _copy(self, words: str) -> None:
+        source: BareRoot | None = None
+        *names, target = words.split()
+        if names[0].startswith("--from="):
+            source = self._stages[names.pop(0).removeprefix("--from=")]
+        place = self.root.path(target)
+        for name in names:
+            path = self._context / name if source is None else source.path(name)
+            if path.is_dir():
+                copy(path, place)
+            else:
+                place.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, place)
+
+    def _env(self, words: str) -> None:
+        for pair in words.split():
+            name, _, value = pair.partition("=")
+            self.root.environment[name] = string.Template(value).substitute(self.root.environment)
+
+    def _user(self, words: str) -> None:
+        self.root.user = words
+
+    def _workdir(self, words: str) -> None:
+        self.root.workdir = words
+
+
+@pytest.fixture(scope="module")
+def python_image(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """What stands for the image of Python: ``python`` and ``pip`` are in /usr/local/bin."""
+    folder = tmp_path_factory.mktemp("python") / "image"
+    copy(base, folder)
+    root = BareRoot(folder)
+    root.install("python3-venv", "ca-certificates")
+    for name in ("/etc/ssl/certs/ca-certificates.crt",):  # installed anew: it knew those of this machine
+        shutil.copy(name, root.path(name))
+    root.run("python3", "-m", "venv", "/usr/local")
+    yield folder
+    shutil.rmtree(folder.parent)
+
+
+def test_the_steps_of_the_dockerfile_make_a_server_of_half_the_size(
+    python_image: Path, dist: Dist, tmp_path: Path
+) -> None:
+    with tarfile.open(dist.files / f"imserver-{__version__}-container.tar.gz") as archive:
+        archive.extractall(tmp_path / "context", filter="data")
+    (context,) = (tmp_path / "context").iterdir()
+    begin = time.monotonic()
+    image = Image(python_image, context, tmp_path)
+    root = image.root
+    size = root.megabytes("/opt/imserver")
+    say(f"/opt/imserver of the image: {size} MB, made in {time.monotonic() - begin:.0f} s")
+    assert size <= MEGABYTES
+    assert os.stat(root.path("/data")).st_uid == int(root.user) > 1000
+    command = [*json.loads(image.words["ENTRYPOINT"]), *json.loads(image.words["CMD"])]
+    _, _, health = image.words["HEALTHCHECK"].partition("CMD ")
+    loopback = {"IMSERVER_SERVER_HOST": "127.0.0.1", "IMSERVER_CLUSTER_ADVERTISE": "127.0.0.1"}
+    with serving(root, *command, **loopback) as url:
+        root.run(*json.loads(health), IMSERVER_APP_HTTP_PORT=url.rpartition(":")[2])
+        assert push_without_key(url) == "absent"
+    assert sorted(path.name for path in root.path("/data").iterdir())
+
+
+def push_without_key(url: str) -> str:
+    body = json.dumps({"app": "default", "user": "ann", "text": "hello"})
+    command = ["curl", "-sS", f"{url}/api/v1/push", "-H", "Content-Type: application/json", "-d", body]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return str(json.loads(answer)["results"][0]["status"])
