@@ -163,7 +163,12 @@ def git(folder: Path, *arguments: str) -> str:
     who = {f"GIT_{role}_{what}": "tests" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
     command = ["git", "-c", "safe.directory=*", *arguments]
     done = subprocess.run(
-        command, cwd=folder, env={**os.environ, **who}, capture_output=True, text=True, check=True
+        command,
+        cwd=folder,
+        env={**os.environ, **who, "TZ": "UTC"},
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return done.stdout.strip()
 
@@ -217,9 +222,13 @@ def test_a_tag_exists_and_names_the_version(sources: Path) -> None:
 
 
 @pytest.mark.needs("git")
-def test_a_tagged_version_has_a_date(sources: Path) -> None:
+def test_a_tagged_version_has_the_date_of_its_commit(sources: Path) -> None:
+    day = git(sources, "show", "--no-patch", "--format=%cd", "--date=format-local:%Y-%m-%d", "HEAD")
     git(sources, "tag", "v1.2.3")
-    assert "CHANGELOG.md gives version 1.2.3 no date" in refusal("v1.2.3")
+    heading = f"## 1.2.3 ({day})"
+    assert f"CHANGELOG.md has no line '{heading}'" in refusal("v1.2.3")
+    commit = release.find_commit("v1.2.3")
+    assert release.check_tag("v1.2.3", commit, "1.2.3", f"# Changes\n\n{heading}\n")
 
 
 @pytest.mark.needs("git")
@@ -273,9 +282,9 @@ def released(clone: Path, umask: int, secret: Path, **environment: str) -> dict[
         umask=umask,
         check=True,
     )
-    made = clone / "made"
+    dist = clone / "made"
     return {
-        path.relative_to(made).as_posix(): path.read_bytes() for path in made.rglob("*") if path.is_file()
+        path.relative_to(dist).as_posix(): path.read_bytes() for path in dist.rglob("*") if path.is_file()
     }
 
 
@@ -330,12 +339,12 @@ def test_two_builds_of_a_commit_are_equal_byte_for_byte_and_no_other_file_is_acc
     assert_pip_installs_no_other_wheel(one / "made", tmp_path)
 
 
-def assert_pip_installs_no_other_wheel(made: Path, folder: Path) -> None:
+def assert_pip_installs_no_other_wheel(dist: Path, folder: Path) -> None:
     """Without a look at the checksums, too."""
 
     def install() -> subprocess.CompletedProcess[str]:
         venv.create(folder / "venv", with_pip=False, clear=True)
-        (file,) = made.glob("imserver-*-requirements.txt")
+        (file,) = dist.glob("imserver-*-requirements.txt")
         python = str(folder / "venv/bin/python")
         how = ("install", "--quiet", "--no-index", "--require-hashes", "--requirement", str(file))
         command = [sys.executable, "-m", "pip", "--python", python, *how]
@@ -344,7 +353,7 @@ def assert_pip_installs_no_other_wheel(made: Path, folder: Path) -> None:
     done = install()
     assert done.returncode == 0, done.stderr
     for pattern in ("imserver-*.whl", "wheels/flask-*.whl", "wheels/http_ece-*.whl"):
-        (wheel,) = made.glob(pattern)
+        (wheel,) = dist.glob(pattern)
         content = wheel.read_bytes()
         change_a_byte(wheel)
         assert "DO NOT MATCH THE HASHES" in install().stderr, wheel

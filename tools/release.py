@@ -172,15 +172,20 @@ def common_version(tree: Path) -> str:
 
 
 def check_tag(tag: str, commit: str, version: str, changes: str) -> bool:
-    """Refuse the tag of another version, or of one without a date; warn if what is built has no tag.
+    """Refuse the tag of another version, or of one with a wrong date; warn if what is built has no tag.
 
-    ``changes``: the content of CHANGELOG.md. Returns whether the commit has the tag. Raises ClickException.
+    ``changes``: the content of CHANGELOG.md, which dates a version by the day (UTC) of the tagged commit.
+    Returns whether the commit has the tag. Raises ClickException.
     """
     expected = f"v{version}"
     if tag and tag != expected:
         raise click.ClickException(f"the tag of version {version} is {expected}, not {tag}")
-    if tag and f"## {version} (unreleased)" in changes.splitlines():
-        raise click.ClickException(f"CHANGELOG.md gives version {version} no date")
+    if tag:
+        heading = f"## {version} ({datetime.fromtimestamp(commit_time(commit), UTC):%Y-%m-%d})"
+        if heading not in changes.splitlines():
+            raise click.ClickException(
+                f"CHANGELOG.md has no line {heading!r}, with the day of the tagged commit"
+            )
     tagged = expected in git("tag", "--points-at", commit).splitlines()
     if not tagged:
         click.echo(f"warning: {commit} is not tagged {expected}", err=True)

@@ -34,8 +34,8 @@ def make_base(folder: Path) -> None:
         leave_out("chroot needs root")
     if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode:
         leave_out("this machine permits no mounts")
-    if made := os.environ.get("BARE_ROOT"):
-        copy(Path(made), folder)
+    if existing := os.environ.get("BARE_ROOT"):
+        copy(Path(existing), folder)
     else:
         command = ["debootstrap", "--variant=minbase", RELEASE, str(folder), MIRROR]
         done = subprocess.run(command, capture_output=True, text=True, check=False)

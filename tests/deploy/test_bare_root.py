@@ -107,19 +107,19 @@ def test_a_stranger_verifies_installs_and_serves(base: Path, dist: Dist, tmp_pat
     """From the files of the release alone: no package registry but Debian's."""
     begin = time.monotonic()
 
-    def tell(step: str) -> None:
+    def log_step(step: str) -> None:
         say(f"{step}: at {time.monotonic() - begin:.0f} s")
 
     copy(base, tmp_path / "root")
     root = BareRoot(tmp_path / "root")
     copy(dist.files, root.path("/root/dist"))
     root.install("python3-venv", "minisign", "curl", "ca-certificates")
-    tell("packages of Debian")
+    log_step("packages of Debian")
     root.workdir = "/root"
     steps = documented_steps().replace("RW…", dist.public)
     # No registry can be reached: neither that of the settings of this machine nor the usual one.
     root.run("/bin/sh", "-ec", steps, PIP_INDEX_URL="http://127.0.0.1:9/")
-    tell("verified and installed")
+    log_step("verified and installed")
     assert root.run("/opt/imserver/bin/imserver", "version").strip() == __version__
     root.run("/opt/imserver/bin/pip", "check")
     root.path("/srv/im").mkdir()
@@ -129,9 +129,9 @@ def test_a_stranger_verifies_installs_and_serves(base: Path, dist: Dist, tmp_pat
         "\"'"
     )
     with serving(root, "/opt/imserver/bin/imserver", "serve") as url:
-        tell("serves")
+        log_step("serves")
         assert push(root, url, key) == "stored"
-    tell("pushed")
+    log_step("pushed")
     say(f"/root/dist: {root.megabytes('/root/dist')} MB, /opt/imserver: {root.megabytes('/opt/imserver')} MB")
 
 
@@ -171,14 +171,14 @@ class Image:
         *names, target = words.split()
         if names[0].startswith("--from="):
             source = self._stages[names.pop(0).removeprefix("--from=")]
-        place = self.root.path(target)
+        destination = self.root.path(target)
         for name in names:
             path = self._context / name if source is None else source.path(name)
             if path.is_dir():
-                copy(path, place)
+                copy(path, destination)
             else:
-                place.mkdir(parents=True, exist_ok=True)
-                shutil.copy(path, place)
+                destination.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, destination)
 
     def _env(self, words: str) -> None:
         for pair in words.split():
