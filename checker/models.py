@@ -1,0 +1,73 @@
+"""What an object does, one operation after the other: the specification that answers are compared with.
+
+A model has a hashable state. It says for an operation and its answer which state follows, or that the
+answer is impossible.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from checker.history import Operation
+
+State = Any
+"""Hashable."""
+IMPOSSIBLE: Final = object()
+"""In place of a state: the answer cannot be given in this state."""
+Step = Callable[[State, Operation], State]
+
+
+def _register(state: State, operation: Operation) -> State:
+    """``write value`` and ``get`` → ``value``. A login is a write of the connection that holds a user."""
+    if operation.name == "write":
+        return operation.arguments["value"]
+    return _answers(operation, "value", state, state)
+
+
+def _maximum(state: State, operation: Operation) -> State:
+    """``raise value`` and ``get`` → ``value``: the greatest value yet. A read position."""
+    if operation.name == "raise":
+        return max(state, operation.arguments["value"])
+    return _answers(operation, "value", state, state)
+
+
+def _lock(state: State, operation: Operation) -> State:
+    """``acquire`` → ``granted`` and ``release``; ``holder``: who asks, else the client. A claim or lease.
+
+    ``acquire`` by the holder is granted again. ``release`` by another changes nothing. ``expire`` ends it.
+    """
+    holder = operation.arguments.get("holder", operation.client)
+    if operation.name == "acquire":
+        free = state is None or state == holder
+        return _answers(operation, "granted", free, holder if free else state)
+    if operation.name == "expire":
+        return None
+    return None if state == holder else state
+
+
+def _once(state: State, operation: Operation) -> State:
+    """``decide value`` → ``value``: the first value, for all who ask. An answer that is given once."""
+    first = operation.arguments["value"] if state is None else state
+    return _answers(operation, "value", first, first)
+
+
+def _answers(operation: Operation, name: str, value: object, state: State) -> State:
+    """The state if the answer is this value, or unknown; else IMPOSSIBLE."""
+    return state if operation.outcome != "ok" or operation.answer[name] == value else IMPOSSIBLE
+
+
+MODELS: Final[dict[str, tuple[State, Step]]] = {
+    "register": (None, _register),
+    "maximum": (0, _maximum),
+    "lock": (None, _lock),
+    "once": (None, _once),
+}
+"""Model → its first state and its step. The name of an object begins with its model: ``lock:cron``."""
+
+OPERATIONS: Final = {
+    "register": {"write", "get"},
+    "maximum": {"raise", "get"},
+    "lock": {"acquire", "release", "expire"},
+    "once": {"decide"},
+}

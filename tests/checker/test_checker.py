@@ -1,0 +1,90 @@
+"""The checker finds each planted fault, and nothing where nothing is wrong."""
+
+import json
+from collections.abc import Iterable
+
+import pytest
+
+from checker.cli import check, main
+from checker.history import BadHistory, read
+from tests.checker.faulty_world import FAULTS, WITHOUT_PLACES, World
+
+
+def rules_of(lines: Iterable[str]) -> set[str]:
+    return {each.rule for each in check(read(lines))}
+
+
+@pytest.mark.parametrize("places", [True, False])
+def test_it_finds_nothing_where_nothing_is_wrong(places: bool) -> None:
+    for seed in range(8):
+        assert rules_of(World(seed, places=places).run()) == set(), seed
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_it_finds_each_planted_fault(fault: str) -> None:
+    for seed in range(3):
+        rules = rules_of(World(seed, fault, places=fault not in WITHOUT_PLACES).run())
+        assert FAULTS[fault] in rules, (seed, rules)
+
+
+def test_an_answer_that_is_unknown_may_have_happened_or_not() -> None:
+    ask = {
+        "event": "ask",
+        "number": 1,
+        "client": "a",
+        "name": "write",
+        "object": "register:x",
+        "at": 1,
+        "value": 5,
+    }
+    for value in (None, 5):
+        get = {"event": "ask", "number": 2, "client": "b", "name": "get", "object": "register:x", "at": 2}
+        end = {"event": "ok", "number": 2, "at": 3, "value": value}
+        assert rules_of(map(json.dumps, (ask, get, end))) == set()
+    assert rules_of(map(json.dumps, (ask, get, end | {"value": 6}))) == {"not linearizable"}
+
+
+def test_too_many_operations_at_once_are_not_judged_as_good() -> None:
+    def lines() -> Iterable[str]:
+        for number in range(60):
+            event = {
+                "event": "ask",
+                "number": number,
+                "client": f"c{number}",
+                "name": "write",
+                "value": number,
+            }
+            yield json.dumps(event | {"object": "register:x", "at": 1})
+        for number in range(60):
+            yield json.dumps({"event": "ok", "number": number, "at": 2})
+
+    assert rules_of(lines()) == {"undecided"}
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ("no json", "line 1 is not JSON"),
+        ("[]", "line 1 is not an object"),
+        ('{"event": "ok", "number": 1, "at": 1}', "line 1: KeyError 1"),
+        ('{"event": "do"}', "line 1: ValueError there is no event 'do'"),
+    ],
+)
+def test_a_bad_line_is_named(line: str, text: str) -> None:
+    with pytest.raises(BadHistory, match=text):
+        read([line])
+
+
+def test_the_command_answers_by_its_exit_status(tmp_path, capsys) -> None:
+    good, bad, broken = tmp_path / "good", tmp_path / "bad", tmp_path / "broken"
+    good.write_text("\n".join(World(1).run()))
+    bad.write_text("\n".join(World(1, "acknowledges without storing").run()))
+    broken.write_text("{")
+    assert main([str(good)]) == 0
+    assert "no rule was broken" in capsys.readouterr().out
+    assert main(["--json", str(good), str(bad)]) == 1
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert rows[0]["findings"] == []
+    assert {each["rule"] for each in rows[1]["findings"]} >= {"lost"}
+    assert main([str(broken)]) == 2
+    assert main([]) == 2
