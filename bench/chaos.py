@@ -328,6 +328,9 @@ class ChaosOptions:
     notifications: bool = parameter(False, "Check the notifications of absent users, too.")
     stall: str = text_parameter("", "Library for slow fsync [default: from tests/faults/slow_fsync.c].")
     folder: str = text_parameter("", "Where logs and data are to stay [default: nowhere].")
+    history: str = text_parameter(
+        "", "A file for what clients sent and were shown, which `python -m checker` reads."
+    )
 
 
 class ChaosRun:
@@ -391,6 +394,7 @@ class ChaosRun:
             "clients": options.clients,
             "app": CMD_APP,
             "dialects": DIALECTS[options.dialect],
+            "history": options.history and str(Path(options.history).resolve()),
         }
 
     def _play_rounds(self, begin: float) -> None:

@@ -55,8 +55,10 @@ class Reader:
     than the last one), ``changed`` (a known id with different content).
     """
 
-    def __init__(self, name: str, faults: Faults) -> None:
+    def __init__(self, name: str, faults: Faults, on_new: Callable[[Entry], None] | None = None) -> None:
         self.name = name
+        self.on_new = on_new
+        """Is called with each entry that is no repeat."""
         self.faults = faults
         self.ids, self.marks = array("Q"), array("Q")
         self.seqs: dict[int, int] = {}
@@ -80,6 +82,8 @@ class Reader:
             else:
                 self.repeats += not answer
             return
+        if self.on_new is not None:
+            self.on_new(entry)
         self.ids.append(entry.id)
         self.marks.append(entry.mark)
         if entry.seq:
@@ -168,8 +172,8 @@ class Clients:
 class Client:
     """One user with one connection at a time. Owner of its socket and of its unacknowledged messages.
 
-    It uses the nodes in turn, from ``index`` on. ``name`` is for error texts. ``on_acked(message)`` is called
-    at the first acknowledgement of each message.
+    It uses the nodes in turn, from ``index`` on. ``name`` is for error texts. ``on_acked(message, entry)`` is
+    called at the first acknowledgement of each message.
     """
 
     def __init__(
@@ -179,7 +183,7 @@ class Client:
         dialect: Dialect,
         name: str,
         acknowledged: AcknowledgedIds,
-        on_acked: Callable[[Outgoing], None] = lambda message: None,
+        on_acked: Callable[[Outgoing, Entry], None] = lambda message, entry: None,
     ) -> None:
         self.loop = shared.loop
         self.addresses = shared.addresses
@@ -349,7 +353,7 @@ class Client:
             message, _ = self.waiting.pop(event.mark, (None, 0.0))
             self.reader.take(event.entry, answer=True)
             if self.acknowledged.add(event.mark, event.entry.id) and message is not None:
-                self.on_acked(message)
+                self.on_acked(message, event.entry)
             self._send_due(now)
         elif isinstance(event, Page):
             self._take_page(event, now)

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from bench.accounts import create_group, register
@@ -23,12 +24,14 @@ from bench.chat_dialects import (
     MARK_BITS,
     CmdDialect,
     Dialect,
+    Entry,
     Outgoing,
     ProtobufDialect,
     mark_of,
     text_of,
 )
 from bench.generator import Generator
+from bench.history import History
 from bench.latency import Latency
 from bench.loop import BenchError, Json
 
@@ -97,10 +100,17 @@ class ChatClients(Clients):
     """
 
     def __init__(
-        self, generator: Generator, addresses: list[list[Any]], app: int, names: list[str], seed: int
+        self,
+        generator: Generator,
+        addresses: list[list[Any]],
+        app: int,
+        names: list[str],
+        seed: int,
+        history: History | None,
     ) -> None:
         super().__init__(generator.loop, addresses)
         self.app = app
+        self.history = history
         self.chance = random.Random(seed)
         self.accounts: list[tuple[int, str]] = generator.state["accounts"]
         self.latency = Latency(STEP_US)
@@ -110,6 +120,8 @@ class ChatClients(Clients):
             for index in range(len(self.accounts))
         ]
         self.groups: list[tuple[int, list[int]]] = []
+        self.talks: dict[str, list[int]] = {}
+        """Conversation → the numbers of its clients, if a history is written."""
         self.sent = self.acked = self.held_back = 0
         self.longest_silence = self._acked_at = 0.0
         self._sent_at: dict[int, int] = {}
@@ -121,11 +133,15 @@ class ChatClients(Clients):
         if dialect_name == "protobuf":  # every second one behaves like a client of GoChat
             dialect = ProtobufDialect(account, token, first_half, first_half and index % 8 < 4)
         client = Client(self, index, dialect, name, self.acknowledged[index], self._note_ack)
+        if self.history is not None and resumes:
+            client.reader.on_new = partial(self.history.shown, name)
         if index % LAZY == 0:
             client.ack_seconds = LAZY_ACK_SECONDS
         return client
 
-    def _note_ack(self, message: Outgoing) -> None:
+    def _note_ack(self, message: Outgoing, entry: Entry) -> None:
+        if self.history is not None:
+            self.history.acknowledged(entry._replace(mark=message.mark))
         self.acked += 1
         self._acked_at = time.monotonic()
         self.latency.add((time.monotonic_ns() - self._sent_at.pop(message.mark)) // 1000)
@@ -160,8 +176,16 @@ class ChatClients(Clients):
         else:
             other = (index + self.chance.randrange(1, len(self.clients))) % len(self.clients)
             receiver = self.accounts[other][0]
+            pair = sorted((index + 1, other + 1))
+        if self.history is not None:
+            where = f"group {receiver}" if to_group else f"clients {pair[0]} and {pair[1]}"
+            self.history.sent(client.reader.name, mark, where)
+            self.talks.setdefault(where, self._members(receiver) if to_group else pair)
         self._sent_at[mark] = time.monotonic_ns()
         client.send(Outgoing(mark, receiver, to_group, text))
+
+    def _members(self, group: int) -> list[int]:
+        return next([index + 1 for index in members] for id, members in self.groups if id == group)
 
     def calm(self) -> bool:
         return all(client.phase == LIVE and not client.waiting for client in self.clients)
@@ -194,8 +218,15 @@ class ChatClients(Clients):
                 self._client(index, "cmd", name, resumes=False)
                 for index, name in zip(indexes, names, strict=True)
             ]
+            began = time.monotonic()
+            entries: list[list[Entry]] = [[] for _ in readers]
+            for each, its_entries in zip(readers, entries, strict=True):
+                each.reader.on_new = its_entries.append if self.history is not None else None
             if not self.until(readers, partial(_all_live, readers), seconds):
                 raise BenchError("what is stored cannot be read")
+            if self.history is not None:
+                for each, its_entries in zip(readers, entries, strict=True):
+                    self.history.read(each.reader.name, began, its_entries)
             for client in readers:
                 client.leave()
             truths += [client.reader for client in readers]
@@ -214,10 +245,12 @@ def meet(
     dialects: list[str],
     seed: int,
     seconds: float,
+    history: str = "",
 ) -> Json:
-    """Task: make accounts and groups, and log all clients in."""
+    """Task: make accounts and groups, and log all clients in. ``history``: the file for the checker."""
     register(generator, clients, seconds)
-    chat = ChatClients(generator, addresses, app, dialects, seed)
+    recorder = History(Path(history)) if history else None
+    chat = ChatClients(generator, addresses, app, dialects, seed, recorder)
     generator.state["chat"] = chat
     members = min(GROUP_MEMBERS, clients)
     for _ in range(-(-clients // members)):
@@ -248,6 +281,11 @@ def audit(generator: Generator, seconds: float) -> Json:
     chat: ChatClients = generator.state["chat"]
     counts = {**vars(chat.counts), "repeats": sum(client.reader.repeats for client in chat.clients)}
     sums = chat.compare(chat.read_anew(seconds))
+    if chat.history is not None:
+        for conversation, numbers in chat.talks.items():
+            for number in numbers:
+                chat.history.followed(chat.clients[number - 1].reader.name, conversation)
+        chat.history.close()
     return {
         **chat.status(),
         **counts,

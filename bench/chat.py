@@ -29,6 +29,7 @@ from bench.chaos_client import (
 from bench.chat_dialects import (
     CmdDialect,
     Dialect,
+    Entry,
     Outgoing,
     ProtobufDialect,
     mark_of,
@@ -231,7 +232,7 @@ class Members(Clients):
         ]
         self.members = members
 
-    def client(self, index: int, on_acked: Callable[[Outgoing], None] = lambda message: None) -> Client:
+    def client(self, index: int, on_acked: Callable[[Outgoing, Entry], None] = lambda *_: None) -> Client:
         """The client of an account; the first ones are those of the members."""
         account, token = self.accounts[index]
         dialect: Dialect = CmdDialect(self.app, account, token, acks=False)
@@ -261,7 +262,7 @@ def prepare(
     acked = 0
     senders: list[Client] = []
 
-    def on_acked(sender: int, messages: Iterator[Outgoing], _message: Outgoing) -> None:
+    def on_acked(sender: int, messages: Iterator[Outgoing], *_: object) -> None:
         nonlocal acked
         acked += 1
         for message in islice(messages, 1):

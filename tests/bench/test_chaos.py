@@ -40,6 +40,8 @@ from bench.connections import Target
 from bench.figures import FIGURES
 from bench.generator import Generator
 from bench.loop import BenchError, Loop
+from checker.cli import check
+from checker.history import read
 from imserver.dialects.protobuf import wire as protobuf
 from imserver.messages.model import Message
 from imserver.model import Reply, Request
@@ -290,18 +292,29 @@ def test_a_network_carries_holds_back_and_loses() -> None:
 
 
 @pytest.fixture
-def generator(loop: Loop, start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> Generator:
-    """A process with clients, and a server for them; its database is ``generator.kept["file"]``."""
+def generator(
+    loop: Loop, start_server: StartServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Generator:
+    """A process with clients, and a server for them: ``generator.state`` names its database ``file`` and the
+    ``history`` of the clients.
+    """
     monkeypatch.setattr(chaos_tasks, "QUIET_SECONDS", 0.3)  # nothing breaks, nothing comes late
     apps = {"gochat": {"login_policy": ""}, str(CMD_APP): {"same_as": "gochat"}}
     server = start_server(config={"apps": apps})
     one = Generator(loop)
     one.aim(asdict(Target("127.0.0.1", server.ws.port, "/acc", "127.0.0.1", server.http.port)), 0)
-    chaos_tasks.meet(one, [["127.0.0.1", server.ws.port]], 6, CMD_APP, ["cmd", "protobuf"], 1, 20)
+    one.state["history"] = history = tmp_path / "history.jsonl"
+    addresses = [["127.0.0.1", server.ws.port]]
+    chaos_tasks.meet(one, addresses, 6, CMD_APP, ["cmd", "protobuf"], 1, 20, str(history))
     while chaos_tasks.chat(one, 0.5, 200)["sent"] < 50:
         pass  # a process that was held up has said little
     one.state["file"] = server.folder / "data" / "imserver.db"
     return one
+
+
+def broken_rules(generator: Generator) -> set[str]:
+    """What the checker says of the history of the clients."""
+    return {each.rule for each in check(read(generator.state["history"].read_text().splitlines()))}
 
 
 @pytest.mark.full
@@ -312,6 +325,7 @@ def test_a_conversation_without_faults_has_none(generator: Generator) -> None:
     assert audit["faults"] == {}
     assert audit["sent"] == audit["acked"] > 0
     assert audit["compared"]["messages"] > 2 * audit["acked"]
+    assert broken_rules(generator) == set()
 
 
 @pytest.mark.linux
@@ -337,6 +351,7 @@ def test_rows_that_vanish_and_rows_that_double_are_found(generator: Generator) -
     assert faults["unknown"] >= 2, "both sides of the conversation were told what is gone"
     assert faults["missing"] >= 2, "and nobody of what stands twice"
     assert faults["holes"] >= 2
+    assert broken_rules(generator) >= {"lost", "doubled", "hole"}
 
 
 # --- channels -----------------------------------------------------------------------------------------------

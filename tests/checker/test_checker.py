@@ -1,10 +1,14 @@
 """The checker finds each planted fault, and nothing where nothing is wrong."""
 
+import ast
 import json
+import sys
 from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 
+import checker
 from checker.cli import check, main
 from checker.history import BadHistory, read
 from tests.checker.faulty_world import FAULTS, WITHOUT_PLACES, World
@@ -88,3 +92,14 @@ def test_the_command_answers_by_its_exit_status(tmp_path, capsys) -> None:
     assert {each["rule"] for each in rows[1]["findings"]} >= {"lost"}
     assert main([str(broken)]) == 2
     assert main([]) == 2
+
+
+def test_it_imports_nothing_but_itself_and_the_standard_library() -> None:
+    folder = Path(checker.__file__).parent
+    for file in folder.glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = [each.name for each in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            for name in names:
+                package = name.partition(".")[0]
+                assert package == "checker" or package in sys.stdlib_module_names, (file.name, name)

@@ -1,0 +1,82 @@
+"""The history of a chaos run, as the checker reads it: who sent what when, and what everybody was shown.
+
+``checker/README.md`` has the format. A conversation is named by its members or its group, since a dialect may
+leave out its number; a place is the ``seq`` of an entry.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from bench.chat_dialects import Entry, text_of
+
+
+class History:
+    """Writes the events of the clients of one process to a file."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file.open("w", encoding="utf-8")
+        self._conversations: dict[int, str] = {}
+        """The mark of a message → its conversation."""
+        self._names: dict[int, str] = {}
+        """The number of a conversation → its name; known as soon as one of its messages has arrived."""
+        self._reads = 0
+
+    def close(self) -> None:
+        self._file.close()
+
+    def sent(self, client: str, mark: int, conversation: str) -> None:
+        """A client sends a message, and will send it again until it is acknowledged."""
+        self._conversations[mark] = conversation
+        self._write(
+            "ask", number=mark, client=client, name="send", object=conversation, message=text_of(mark)
+        )
+
+    def acknowledged(self, entry: Entry) -> None:
+        """The message of an entry is acknowledged for the first time."""
+        place = {"place": entry.seq} if entry.seq else {}
+        self._write("ok", number=entry.mark, **place)
+
+    def shown(self, client: str, entry: Entry) -> None:
+        """A client has received an entry that it did not have. Entries that are no messages are left out
+        until a message has told the name of their conversation."""
+        if (conversation := self._name(entry)) is not None:
+            place = {"place": entry.seq} if entry.seq else {}
+            self._write("see", client=client, object=conversation, message=_message(entry), **place)
+
+    def read(self, client: str, began: float, entries: list[Entry]) -> None:
+        """A client has read all its conversations from the beginning to the end. ``began``: monotonic."""
+        rows: dict[str, list[tuple[int, str | None]]] = defaultdict(list)
+        for entry in entries:
+            self._name(entry)
+        for entry in entries:
+            if (conversation := self._name(entry)) is not None:
+                rows[conversation].append((entry.seq, _message(entry)))
+        for conversation, messages in rows.items():
+            self._reads -= 1
+            where = {"client": client, "name": "read", "object": conversation, "whole": True}
+            self._write("ask", at=began, number=self._reads, **where)
+            self._write("ok", number=self._reads, messages=messages)
+
+    def followed(self, client: str, conversation: str) -> None:
+        """A client followed the conversation until all was quiet."""
+        self._write("followed", client=client, object=conversation)
+
+    def _name(self, entry: Entry) -> str | None:
+        if not entry.mark:
+            return self._names.get(entry.conversation)
+        name = self._conversations.get(entry.mark, "unknown")
+        if entry.conversation:
+            self._names.setdefault(entry.conversation, name)
+        return name
+
+    def _write(self, event: str, **fields: Any) -> None:
+        self._file.write(json.dumps({"event": event, "at": time.monotonic(), **fields}) + "\n")
+
+
+def _message(entry: Entry) -> str | None:
+    return text_of(entry.mark) if entry.mark else None
