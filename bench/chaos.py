@@ -11,18 +11,18 @@ import random
 import re
 import shutil
 import socket
-import subprocess
 import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
-from bench import channel_dialects, chaos_channels, chaos_notifications, chaos_tasks
+from bench import channel_dialects, chaos_channels, chaos_notifications, chaos_tasks, power
 from bench.chaos_notifications import AbsentUsers
 from bench.context import RunContext, parameter, text_parameter
 from bench.events import EventReceiver
@@ -30,12 +30,13 @@ from bench.figures import Figures
 from bench.generator import aim
 from bench.latency import Latency
 from bench.loop import BenchError, Json
-from bench.servers import ENGINES, DatabaseProcess, NodeProcess, RedisProcess
+from bench.servers import ENGINES, DatabaseProcess, NodeProcess, RedisProcess, compiled
 from bench.workers import SOURCE, WorkerPool
 
 CMD_APP: Final = 105
 """The appID by which the cmd dialect reaches the accounts of the protobuf dialect."""
 STALL_SOURCE: Final = SOURCE / "tests" / "faults" / "slow_fsync.c"
+RECORD_SOURCE: Final = SOURCE / "tests" / "faults" / "record_writes.c"
 STALL_LIMIT_SECONDS: Final = 600
 SLOW_MS: Final = 60
 RECEIVE_BYTES: Final = 65_536
@@ -238,15 +239,7 @@ def _library(stall: str, folder: Path) -> Path | None:
         return None
     if source.suffix != ".c":
         return source.resolve()
-    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if compiler is None:
-        return None
-    library = folder / "slow_fsync.so"
-    command = [compiler, "-O2", "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"]
-    done = subprocess.run(command, capture_output=True, check=False)
-    if done.returncode:
-        raise BenchError(f"{source} does not compile: {done.stderr.decode(errors='replace')[-1000:]}")
-    return library
+    return compiled(source, folder)
 
 
 @dataclass(frozen=True)
@@ -309,6 +302,12 @@ class ChaosOptions:
     nodes: int = parameter(2, "Nodes of the cluster.", most=16)
     clients: int = parameter(24, "Clients, spread over the nodes.", least=2, most=1000)
     rate: float = parameter(50.0, "Messages a second, of all clients together.", least=0.1, most=5000)
+    power: int = parameter(
+        0,
+        "No faults: record all writes, and cut the power so often, offline. One node.",
+        least=0,
+        most=1_000_000,
+    )
     database: str = text_parameter("sqlite", "sqlite, postgresql, mysql; or a URL, which is not broken.")
     dialect: str = text_parameter("both", "What the clients speak.", DIALECTS)
     faults: str = text_parameter("", f"Only these, separated by commas: {', '.join(FAULTS)} [default: all].")
@@ -531,6 +530,80 @@ class ChannelChaosRun(ChaosRun):
         }
 
 
+class PowerRun:
+    """A chat on one node whose writes are recorded, and the power cuts that are made of it."""
+
+    def __init__(
+        self, pool: WorkerPool, options: ChaosOptions, folder: Path, show_phase: Callable[[str], None]
+    ) -> None:
+        self.pool, self.options, self.folder, self.show_phase = pool, options, folder, show_phase
+        self.seed = options.seed or random.randrange(1, 2**31)
+
+    def play(self) -> tuple[Figures, Json]:
+        options, folder = self.options, self.folder
+        library = compiled(RECORD_SOURCE, folder)
+        if library is None:
+            raise BenchError("power cuts need a C compiler")
+        database = None if options.database == "sqlite" else ENGINES[options.database]({})
+        root = folder / "data" if database is None else database.data
+        if database is None:
+            root.mkdir()
+        else:
+            database.prepare()
+        disk = power.Disk(root)
+        disk.load()
+        recording, history = folder / "writes", folder / "history.jsonl"
+        recording.touch()
+        recording.chmod(0o666)
+        preload = {"LD_PRELOAD": str(library), "RECORD_FILE": str(recording), "RECORD_ROOT": str(root)}
+        if database is not None:
+            database.environment = preload
+            self.pool.start(database)
+            database.create()
+            preload = {"IMSERVER_STORAGE_URL": database.url}
+        self._chat(preload, history)
+        read: Callable[[Path], power.Stored] = power.read_sqlite
+        if database is not None:
+            database.control("kill")
+            read = partial(power.read_server, options.database)
+        self.show_phase("the power is cut")
+        acks, state = power.acknowledged(history), folder / "state"
+        verdict = power.cut_all(disk, recording, acks, options.power, self.seed, state, read, self.show_phase)
+        return power.figures(verdict), {"seed": self.seed, "faults": verdict.notes}
+
+    def _chat(self, environment: dict[str, str], history: Path) -> None:
+        """Let clients chat for the time that the options say. Everything is acknowledged at the end."""
+        options = self.options
+        config = self.folder / "config.yaml"
+        config.write_text(_CONFIG.format(""), encoding="utf-8")
+        node = self.pool.start(
+            NodeProcess(
+                arguments=["--config", str(config)],
+                environment=environment,
+                data_directory=str(self.folder / "data"),
+                folder=str(self.folder / "node"),
+            )
+        )
+        (worker,) = self.pool.start_workers(1)
+        self.pool.ask(worker, aim, target=asdict(node.target), index=worker.index)
+        self.pool.ask(
+            worker,
+            chaos_tasks.meet,
+            seed=self.seed,
+            seconds=MEET_SECONDS,
+            addresses=_addresses([node]),
+            clients=options.clients,
+            app=CMD_APP,
+            dialects=DIALECTS[options.dialect],
+            history=str(history),
+        )
+        self.show_phase("clients chat")
+        self.pool.ask(worker, chaos_tasks.chat, seconds=options.minutes * 60, rate=options.rate)
+        self.pool.ask(worker, chaos_tasks.settle, seconds=SETTLE_SECONDS)
+        self.pool.ask(worker, chaos_tasks.audit, seconds=AUDIT_SECONDS)
+        node.control("kill")
+
+
 def _addresses(nodes: Sequence[NodeProcess]) -> list[list[Any]]:
     return [[node.target.ws_host, node.target.ws_port] for node in nodes]
 
@@ -543,7 +616,9 @@ def run(context: RunContext, options: ChaosOptions) -> Figures:
     where = "one node, no Redis" if options.alone else f"{options.nodes} nodes"
     what = f"channels, {options.database}" if options.channels else options.database
     title = f"chaos for {options.minutes:g} minutes, {where}, {what}"
-    kind = ChannelChaosRun if options.channels else ChaosRun
+    if options.power:
+        title = f"{options.power} power cuts, {options.database}"
+    kind = PowerRun if options.power else ChannelChaosRun if options.channels else ChaosRun
     try:
         figures, notes = kind(context.pool, options, folder.resolve(), context.show_phase).play()
     finally:

@@ -76,6 +76,19 @@ def found_program(*names: str, package: str = "", folder: str = "bin", hint: str
     raise BenchError(f"no {' or '.join(names)} here{hint}")
 
 
+def compiled(source: Path, folder: Path) -> Path | None:
+    """Compile a library that is to be preloaded; None if there is no compiler. Raises BenchError."""
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        return None
+    library = folder / f"{source.stem}.so"
+    command = [compiler, "-O2", "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"]
+    done = subprocess.run(command, capture_output=True, check=False)
+    if done.returncode:
+        raise BenchError(f"{source} does not compile: {done.stderr.decode(errors='replace')[-1000:]}")
+    return library
+
+
 def _end_with_parent(number: int) -> None:
     """Let the kernel send a signal to this process when its parent ends."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)

@@ -1,0 +1,401 @@
+"""Power loss: what a disk may hold when the power goes, made from a recording of all writes and syncs.
+
+A library records the calls of a server on which clients chat (``tests/faults/record_writes.c``). Then the
+power is cut at many moments, offline: what was synchronised is kept; other writes are dropped, kept or torn
+by sectors, as a seed says. Names are kept up to the last synchronised folder, and some after it. The database
+is opened as at a start, and compared with what clients had been told until that moment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import shutil
+import sqlite3
+import struct
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from bench.chat_dialects import mark_of
+from bench.figures import Figures
+from bench.loop import BenchError
+from bench.servers import ENGINES, DatabaseProcess
+
+_HEAD: Final = struct.Struct("<QQQQII")
+WRITE, TRUNCATE, SYNC_BEGIN, SYNC_END, NAME, RENAME, UNLINK, FOLDER_BEGIN, FOLDER_END, EXTEND = range(1, 11)
+SECTOR: Final = 512
+HOW: Final = ("drop", "keep", "some", "torn")
+"""What becomes of writes that were not synchronised: of all, of all, of each, of each sector."""
+MARK: Final = re.compile(rb"(\d+):(\d+):")
+
+
+class Record(NamedTuple):
+    """One call. ``offset``: also a size. ``number``: a begin and its end have the same."""
+
+    at: float
+    inode: int
+    offset: int
+    number: int
+    kind: int
+    data: bytes
+
+
+def read_records(file: Path) -> Iterator[Record]:
+    """The calls of a recording, in their order."""
+    with file.open("rb") as source:
+        while len(head := source.read(_HEAD.size)) == _HEAD.size:
+            time_ns, inode, offset, number, kind, length = _HEAD.unpack(head)
+            yield Record(time_ns / 1e9, inode, offset, number, kind, source.read(length))
+
+
+class _Change(NamedTuple):
+    """A change of a file's content that is not synchronised. ``position``: of its record."""
+
+    position: int
+    kind: int
+    offset: int
+    data: bytes
+
+
+@dataclass
+class _Content:
+    """What is surely on the disk of a file, and what may be."""
+
+    sure: bytearray = field(default_factory=bytearray)
+    pending: list[_Change] = field(default_factory=list)
+
+    def settle(self, before: int) -> None:
+        """All changes before this position are synchronised."""
+        for change in self.pending:
+            if change.position < before:
+                _change(self.sure, change)
+        self.pending = [change for change in self.pending if change.position >= before]
+
+
+def _change(content: bytearray, change: _Change) -> None:
+    if change.kind == TRUNCATE:
+        del content[change.offset :]
+    end = change.offset + len(change.data)
+    if len(content) < end:
+        content.extend(bytes(end - len(content)))
+    content[change.offset : end] = change.data
+
+
+class Disk:
+    """A disk that follows a recording. ``root``: the folder that is recorded."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = str(root.resolve())
+        self._contents: dict[int, _Content] = {}
+        self._names: dict[str, int] = {}
+        """Surely on the disk: path → inode."""
+        self._renames: list[tuple[int, Record]] = []
+        """Changes of names that are not synchronised."""
+        self.folders: list[str] = []
+        """Those that were there from the beginning, below the root."""
+        self._begins: dict[int, int] = {}
+        self._linked: Counter[int] = Counter()
+        self._now: dict[str, int] = {}
+        """Path → inode, as programs see it."""
+
+    def load(self) -> None:
+        """Take the files of the folder as synchronised."""
+        for path in Path(self.root).rglob("*"):
+            if path.is_dir():
+                self.folders.append(str(path.relative_to(self.root)))
+            if path.is_file() and not path.is_symlink():
+                inode = path.stat().st_ino
+                self._contents[inode] = _Content(bytearray(path.read_bytes()))
+                self._names[str(path)] = self._now[str(path)] = inode
+                self._linked[inode] += 1
+
+    def follow(self, position: int, record: Record) -> None:
+        """The next call was made."""
+        kind = record.kind
+        if kind in (WRITE, TRUNCATE, EXTEND):
+            data = record.data
+            if kind == EXTEND:
+                kind, data = WRITE, b""
+            change = _Change(position, kind, record.offset, data)
+            self._contents.setdefault(record.inode, _Content()).pending.append(change)
+        elif kind in (SYNC_BEGIN, FOLDER_BEGIN):
+            self._begins[record.number] = position
+        elif kind == SYNC_END:
+            self._contents.setdefault(record.inode, _Content()).settle(self._begins.pop(record.number))
+        elif kind == FOLDER_END:
+            before = self._begins.pop(record.number)
+            for where, change_of_name in self._renames:
+                if where < before:
+                    _rename(self._names, change_of_name)
+            self._renames = [row for row in self._renames if row[0] >= before]
+        else:
+            self._name(position, record)
+
+    def _name(self, position: int, record: Record) -> None:
+        if record.kind == NAME:
+            path = record.data.decode()
+            if self._now.get(path) == record.inode:
+                return  # it was only opened
+            if not self._linked[record.inode]:
+                self._contents[record.inode] = _Content()  # a new file has the number of one that is gone
+        before = dict(self._now)
+        _rename(self._now, record)
+        for path in before.keys() | self._now.keys():
+            old, new = before.get(path), self._now.get(path)
+            if old != new:
+                self._linked[old or 0] -= old is not None
+                self._linked[new or 0] += new is not None
+        self._renames.append((position, record))
+
+    def cut(self, how: str, chance: random.Random) -> dict[str, bytes]:
+        """The power goes now: the files of the disk, by path below the folder."""
+        names = dict(self._names)
+        kept = {"drop": 0, "keep": len(self._renames)}.get(how, chance.randint(0, len(self._renames)))
+        for _, record in self._renames[:kept]:
+            _rename(names, record)
+        files = {}
+        for path, inode in names.items():
+            content = self._contents.get(inode, _Content())
+            files[os.path.relpath(path, self.root)] = _content_after(content, how, chance)
+        return files
+
+
+def _rename(names: dict[str, int], record: Record) -> None:
+    if record.kind == NAME:
+        names[record.data.decode()] = record.inode
+    elif record.kind == UNLINK:
+        names.pop(record.data.decode(), None)
+    else:
+        before, _, after = record.data.decode().partition("\0")
+        inode = names.pop(before, None)
+        if inode is not None:
+            names[after] = inode
+
+
+def _content_after(content: _Content, how: str, chance: random.Random) -> bytes:
+    if not content.pending or how == "drop":
+        return bytes(content.sure)
+    data = bytearray(content.sure)
+    for change in content.pending:
+        if how == "keep" or (change.kind == TRUNCATE and chance.random() < 0.5):
+            _change(data, change)
+        elif change.kind != TRUNCATE and how == "some":
+            if chance.random() < 0.5:
+                _change(data, change)
+        elif change.kind != TRUNCATE:
+            _tear(data, change, chance)
+    return bytes(data)
+
+
+def _tear(content: bytearray, change: _Change, chance: random.Random) -> None:
+    """Write some of the sectors of a write."""
+    start, end = change.offset, change.offset + len(change.data)
+    position = start
+    while position < end:
+        until = min(end, position // SECTOR * SECTOR + SECTOR)
+        if chance.random() < 0.5:
+            part = change.data[position - start : until - start]
+            _change(content, _Change(0, WRITE, position, part))
+        position = until
+
+
+# --- what stands on it --------------------------------------------------------------------------------------
+
+
+@dataclass
+class Stored:
+    """The messages of a database: mark → how often, and the places of each conversation."""
+
+    marks: Counter[int] = field(default_factory=Counter)
+    places: dict[int, list[int]] = field(default_factory=dict)
+    broken: str = ""
+    """Why the database cannot be used."""
+
+    def add(self, rows: Sequence[Sequence[Any]]) -> None:
+        for conversation, seq, body in rows:
+            self.places.setdefault(conversation, []).append(seq)
+            found = MARK.search(bytes(body)) if body is not None else None
+            if found is not None:
+                self.marks[mark_of(int(found[1]), int(found[2]))] += 1
+
+    @property
+    def holes(self) -> int:
+        return sum(max(places) - min(places) + 1 - len(set(places)) for places in self.places.values())
+
+
+_STATEMENT: Final = "SELECT conversation, seq, body FROM message"
+
+
+def read_sqlite(folder: Path) -> Stored:
+    """Open the database as a start would, and read it."""
+    stored = Stored()
+    try:
+        with closing(sqlite3.connect(folder / "imserver.db")) as database:
+            (intact,) = database.execute("PRAGMA integrity_check(1)").fetchone()
+            if intact != "ok":
+                stored.broken = intact
+            if database.execute("SELECT count(*) FROM sqlite_master WHERE name = 'message'").fetchone()[0]:
+                stored.add(database.execute(_STATEMENT).fetchall())
+    except sqlite3.Error as error:
+        stored.broken = f"{type(error).__name__}: {error}"
+    return stored
+
+
+def read_server(engine: str, folder: Path) -> Stored:
+    """Start a database server on a folder, wait for its recovery, and read the messages."""
+    server = ENGINES[engine]({})
+    server.keep_folder = False
+    shutil.move(folder, server.data)
+    stored = Stored()
+    try:
+        if server.identity:
+            for path in (server.data, *server.data.rglob("*")):
+                os.chown(path, server.identity["user"], server.identity["group"])
+        server.data.chmod(0o700)
+        for name in ("postmaster.pid", "postmaster.opts"):
+            (server.data / name).unlink(missing_ok=True)
+        server.start()
+        stored.add(_rows(engine, server))
+    except BenchError as error:
+        stored.broken = str(error)
+    finally:
+        server.end()
+    return stored
+
+
+def _rows(engine: str, server: DatabaseProcess) -> Sequence[Sequence[Any]]:
+    if engine == "postgresql":
+        import psycopg
+
+        with psycopg.connect(
+            host="127.0.0.1", port=server.port, user="imserver", dbname="postgres"
+        ) as opened:
+            (there,) = opened.execute("SELECT to_regclass('message')").fetchone() or (None,)
+            return opened.execute(_STATEMENT).fetchall() if there else []
+    import pymysql
+
+    with (
+        pymysql.connect(host="127.0.0.1", port=server.port, user="root") as session,
+        session.cursor() as cursor,
+    ):
+        cursor.execute("SELECT 1 FROM information_schema.tables WHERE table_name = 'message'")
+        if not cursor.fetchall():
+            return []
+        cursor.execute(f"{_STATEMENT.replace('message', 'imserver.message')}")
+        return list(cursor.fetchall())
+
+
+# --- the comparison -----------------------------------------------------------------------------------------
+
+
+def acknowledged(history: Path) -> list[tuple[float, int]]:
+    """When which message was first acknowledged, in the order of time."""
+    rows = []
+    with history.open(encoding="utf-8") as lines:
+        for line in lines:
+            event = json.loads(line)
+            if event["event"] == "ok" and event["number"] > 0:
+                rows.append((event["at"], event["number"]))
+    return sorted(rows)
+
+
+@dataclass
+class Verdict:
+    """What all cuts together have shown. ``notes``: the first faults in words."""
+
+    cuts: int = 0
+    compared: int = 0
+    lost: int = 0
+    doubled: int = 0
+    holes: int = 0
+    broken: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    def note(self, text: str) -> None:
+        if len(self.notes) < 20:
+            self.notes.append(text)
+
+
+def cut_all(
+    disk: Disk,
+    recording: Path,
+    acks: list[tuple[float, int]],
+    cuts: int,
+    seed: int,
+    folder: Path,
+    read: Callable[[Path], Stored],
+    show: Callable[[str], None] = lambda text: None,
+) -> Verdict:
+    """Follow the recording, cut the power so often, and compare."""
+    chance = random.Random(seed)
+    count = sum(1 for _ in read_records(recording))
+    if not count or not acks:
+        raise BenchError("nothing was recorded")
+    first = sum(1 for record in read_records(recording) if record.at < acks[0][0])
+    moments = sorted(chance.randrange(first, count) for _ in range(cuts))
+    verdict, told = Verdict(), time.monotonic()
+    for position, record in enumerate(read_records(recording)):
+        while moments and moments[0] == position:
+            moments.pop(0)
+            verdict.cuts += 1
+            how = HOW[verdict.cuts % len(HOW)]
+            _compare(verdict, disk, record.at, how, chance, acks, folder, read)
+            if time.monotonic() > told + 10:
+                told = time.monotonic()
+                show(f"cut {verdict.cuts} of {cuts}")
+        disk.follow(position, record)
+    return verdict
+
+
+def _compare(
+    verdict: Verdict,
+    disk: Disk,
+    at: float,
+    how: str,
+    chance: random.Random,
+    acks: list[tuple[float, int]],
+    folder: Path,
+    read: Callable[[Path], Stored],
+) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for name in disk.folders:
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    for name, content in disk.cut(how, chance).items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    stored = read(folder)
+    where = f"cut {verdict.cuts} ({how}) at {at:.6f}"
+    if stored.broken:
+        verdict.broken += 1
+        verdict.note(f"{where}: {stored.broken}")
+    told = [mark for moment, mark in acks if moment < at]
+    verdict.compared += len(told)
+    lost = [mark for mark in told if not stored.marks[mark]]
+    doubled = [mark for mark, times in stored.marks.items() if times > 1]
+    verdict.lost += len(lost)
+    verdict.doubled += len(doubled)
+    verdict.holes += stored.holes
+    if lost or doubled or stored.holes:
+        verdict.note(
+            f"{where}: {len(lost)} of {len(told)} lost, {len(doubled)} doubled, {stored.holes} holes"
+        )
+
+
+def figures(verdict: Verdict) -> Figures:
+    return {
+        "power_cuts": verdict.cuts,
+        "power_compared": verdict.compared,
+        "power_lost": verdict.lost,
+        "power_doubled": verdict.doubled,
+        "power_holes": verdict.holes,
+        "power_broken": verdict.broken,
+    }

@@ -1,0 +1,95 @@
+"""Power cuts that are made of a recording: what was synchronised is there, and what was not may be gone."""
+
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.chaos import RECORD_SOURCE
+from bench.chat_dialects import MARK_BITS
+from bench.power import Disk, acknowledged, cut_all, read_records, read_sqlite
+from bench.servers import compiled
+
+pytestmark = pytest.mark.linux
+
+_WRITER = """
+import json, os, sqlite3, sys, time
+folder, history, mode = sys.argv[1:]
+database = sqlite3.connect(folder + "/imserver.db", isolation_level=None)
+database.execute("PRAGMA journal_mode=WAL")
+database.execute(f"PRAGMA synchronous={mode}")
+database.execute("CREATE TABLE message (conversation, seq, body)")
+with open(history, "w") as acks:
+    for number in range(1, 101):
+        database.execute("INSERT INTO message VALUES (1, ?, ?)", (number, b"1:%d:" % number))
+        mark = 1 << int(os.environ["BITS"]) | number
+        acks.write(json.dumps({"event": "ok", "number": mark, "at": time.monotonic()}) + "\\n")
+"""
+_FILES = """
+import os, sys
+os.chdir(sys.argv[1])
+def write(name, text, sync):
+    with open(name, "wb", buffering=0) as file:
+        file.write(text)
+        if sync:
+            os.fsync(file.fileno())
+def sync_folder():
+    folder = os.open(".", os.O_RDONLY)
+    os.fsync(folder)
+    os.close(folder)
+write("kept", b"old" * 1000, True)
+write("nameless", b"x", True)
+os.rename("nameless", "named")
+sync_folder()
+write("new", b"new" * 1000, True)
+os.rename("new", "kept")
+write("torn", b"y" * 5000, False)
+"""
+
+
+def record(folder: Path, *command: str, **environment: str) -> tuple[Disk, Path]:
+    """Run a program whose calls are recorded; its files, and the recording."""
+    library = compiled(RECORD_SOURCE, folder)
+    if library is None:
+        pytest.skip("needs a C compiler")
+    root, recording = folder / "root", folder / "writes"
+    root.mkdir()
+    preload = {"LD_PRELOAD": str(library), "RECORD_FILE": str(recording), "RECORD_ROOT": str(root)}
+    subprocess.run([sys.executable, "-c", *command], check=True, env={**os.environ, **preload, **environment})
+    return Disk(root), recording
+
+
+def play(disk: Disk, recording: Path) -> Disk:
+    for position, each in enumerate(read_records(recording)):
+        disk.follow(position, each)
+    return disk
+
+
+def test_names_and_contents_are_kept_as_far_as_they_were_synchronised(tmp_path: Path) -> None:
+    disk = play(*record(tmp_path, _FILES, str(tmp_path / "root")))
+    assert disk.cut("drop", random.Random(1)) == {"kept": b"old" * 1000, "named": b"x"}
+    assert disk.cut("keep", random.Random(1)) == {"kept": b"new" * 1000, "named": b"x", "torn": b"y" * 5000}
+    contents = {disk.cut("torn", random.Random(seed)).get("torn") for seed in range(50)}
+    assert len(contents) > 10, "the file that was not synchronised may hold any of its sectors"
+    kept = {disk.cut("some", random.Random(seed))["kept"] for seed in range(50)}
+    assert kept == {b"old" * 1000, b"new" * 1000}, "a rename is done or not"
+
+
+@pytest.mark.parametrize(("mode", "loses"), [("FULL", False), ("OFF", True)])
+def test_a_commit_that_was_not_synchronised_is_lost_in_some_cuts(
+    tmp_path: Path, mode: str, loses: bool
+) -> None:
+    history = tmp_path / "history"
+    disk, recording = record(
+        tmp_path, _WRITER, str(tmp_path / "root"), str(history), mode, BITS=str(MARK_BITS)
+    )
+    acks = acknowledged(history)
+    assert len(acks) == 100
+    verdict = cut_all(disk, recording, acks, 60, 7, tmp_path / "state", read_sqlite)
+    assert verdict.cuts == 60
+    assert verdict.compared > 1000
+    assert bool(verdict.lost or verdict.broken) == loses, verdict.notes
+    assert verdict.doubled == 0
