@@ -169,7 +169,23 @@ PERSONS: Final = frozenset({"session", "account", "guest", "bot", "page", "staff
 """Kinds of principals whose ids are those of users of an app."""
 MOST_LOOKED: Final = 10_000
 """Through so many acts a search looks. Then it returns what it has, and where to go on."""
-_STEP: Final = 1000
+
+
+_LOOKED_UP: Final = ", ".join(f"a.{column}" for column in _COLUMNS.split(", "))
+_NAMES_ONE: Final = (
+    " AND EXISTS (SELECT 1 FROM audit_name m WHERE m.number = a.number AND m.app = %s AND m.member = %s{})"
+)
+# Each engine goes through the numbers in falling order, and looks each row up: without statistics it would
+# read the whole table.
+_JOIN: Final = {
+    "sqlite": f"SELECT {_LOOKED_UP} FROM (SELECT{{span}} %s) n CROSS JOIN audit a "
+    "WHERE a.number = n.number{wanted} ORDER BY a.number DESC LIMIT %s",
+    "mysql": f"SELECT {_LOOKED_UP} FROM (SELECT{{span}} %s) n STRAIGHT_JOIN audit a "
+    "WHERE a.number = n.number{wanted} ORDER BY a.number DESC LIMIT %s",
+    "postgresql": f"SELECT x.* FROM (SELECT{{span}} %s) n CROSS JOIN LATERAL "
+    f"(SELECT {_LOOKED_UP} FROM audit a WHERE a.number = n.number{{wanted}} LIMIT 1) x "
+    "ORDER BY x.number DESC LIMIT %s",
+}
 
 
 class ActSearch(Struct, frozen=True):
@@ -193,33 +209,34 @@ class ActSearch(Struct, frozen=True):
 def search(query: ActSearch, sql: PooledStatements) -> tuple[Acts, int]:
     """The newest acts that are wanted, and the number after which more follow; 0: no more.
 
-    One index leads to the acts, at most :data:`_STEP` at a time; what else is wanted of them is looked up by
-    number.
+    One index leads to the acts, to more at each step. The database looks whether they are wanted: it holds
+    the loop for none of them.
     """
-    low, position = _bounds(query, sql)
-    kind, app, member = _label(query.by)
+    low, high = _bounds(query, sql)
+    by = _label(query.by)
+    source, values = _source(query, by)
+    span = f"{source} number > %s AND number < %s ORDER BY number DESC LIMIT"
+    wanted, sought = _wanted(query, by)
+    statement = _JOIN[sql.engine].format(span=span, wanted=wanted)
+    below = f"SELECT{span} 1 OFFSET %s"
     acts: list[AuditRow] = []
-    looked = following = 0
-    step = query.limit + 1
-    while position > low:
-        numbers = _numbers(query, (app, member), low, position, step, sql)
-        rows = sorted(_wanted(query, kind, numbers, sql), key=lambda row: -row.number)
-        if query.user and query.request:
-            rows = _naming(rows, query.app, query.user, "", sql)
-        if member and (query.user or query.request):
-            rows = _naming(rows, app, member, " AND part = 'by'", sql)
-        acts += rows
+    left, step, following = MOST_LOOKED, query.limit + 1, 0
+    while True:
+        between = (*values, low, high)
+        most = query.limit + 1 - len(acts)
+        acts += map(_row, sql.query(statement, (*between, step, *sought, most)))
         if len(acts) > query.limit:
             del acts[query.limit :]
             following = acts[-1].number
             break
-        looked += len(numbers)
-        if len(numbers) < step:
+        last = sql.query(below, (*between, step - 1))
+        if not last:
             break
-        position, step = numbers[-1], min(4 * step, _STEP)
-        if looked >= MOST_LOOKED:
-            following = position
+        high, left = last[0][0], left - step
+        if left <= 0:
+            following = high
             break
+        step = min(4 * step, left)
     return _with_names(sql, acts), following
 
 
@@ -235,7 +252,10 @@ def _bounds(query: ActSearch, sql: PooledStatements) -> tuple[int, int]:
     return low, high
 
 
-def _label(by: str) -> tuple[str, str, str]:
+Label = tuple[str, str, str]
+
+
+def _label(by: str) -> Label:
     """Kind, app and id of a label. ``staff:shop/ann`` → staff, shop, ann; ``key:1f`` → key, nothing, 1f."""
     kind, _, id = by.partition(":")
     if kind not in PERSONS:
@@ -244,44 +264,34 @@ def _label(by: str) -> tuple[str, str, str]:
     return kind, app, user
 
 
-def _numbers(
-    query: ActSearch, by: tuple[str, str], low: int, high: int, most: int, sql: PooledStatements
-) -> list[int]:
-    """The newest numbers between these that one index leads to, in falling order."""
-    where: str
-    values: tuple[str, ...]
-    table, where, values = "audit", "", ()
+def _source(query: ActSearch, by: Label) -> tuple[str, tuple[str, ...]]:
+    """The start of a query for the numbers of acts: the conditions of one index, and their values."""
+    _, app, member = by
     if query.request:
-        where, values = "request = %s AND ", (query.request,)
-    elif query.user:
-        table, where, values = "audit_name", "app = %s AND member = %s AND ", (query.app, query.user)
-    elif by[1]:
-        table, where, values = "audit_name", "app = %s AND member = %s AND part = 'by' AND ", by
-    elif query.app and query.name:
-        where, values = "app = %s AND name = %s AND ", (query.app, query.name)
-    elif query.app:
-        where, values = "app = %s AND ", (query.app,)
-    elif query.name:
-        where, values = "name = %s AND ", (query.name,)
-    distinct = "DISTINCT " if query.user and not query.request else ""
-    statement = (
-        f"SELECT {distinct}number FROM {table} WHERE {where}number > %s AND number < %s "
-        "ORDER BY number DESC LIMIT %s"
-    )
-    return [row[0] for row in sql.query(statement, (*values, low, high, most))]
+        return " number FROM audit WHERE request = %s AND", (query.request,)
+    if query.user:
+        who = query.app, query.user
+        return " DISTINCT number FROM audit_name WHERE app = %s AND member = %s AND", who
+    if member:
+        who = app, member
+        return " number FROM audit_name WHERE app = %s AND member = %s AND part = 'by' AND", who
+    if query.app and query.name:
+        return " number FROM audit WHERE app = %s AND name = %s AND", (query.app, query.name)
+    if query.app:
+        return " number FROM audit WHERE app = %s AND", (query.app,)
+    if query.name:
+        return " number FROM audit WHERE name = %s AND", (query.name,)
+    return " number FROM audit WHERE", ()
 
 
-def _wanted(query: ActSearch, kind: str, numbers: Sequence[int], sql: PooledStatements) -> Iterator[AuditRow]:
-    """Those of the acts that are wanted. The database looks: a row costs more to read here than there."""
-    wanted = {"app": query.app, "name": query.name, "request": query.request, "kind": kind}
-    where = "".join(f"{column} = %s AND " for column, value in wanted.items() if value)
-    values = tuple(filter(None, wanted.values()))
-    return map(_row, sql.query_in(f"{_ROWS} WHERE {where}number IN {{}}", values, numbers))
-
-
-def _naming(rows: list[AuditRow], app: str, member: str, parts: str, sql: PooledStatements) -> list[AuditRow]:
-    """Those of the acts that name this person or id. ``parts``: a condition of their parts."""
-    statement = f"SELECT number FROM audit_name WHERE app = %s AND member = %s{parts} AND number IN {{}}"
-    numbers = [row.number for row in rows]
-    naming = {row[0] for row in sql.query_in(statement, (app, member), numbers, many=True)}
-    return [row for row in rows if row.number in naming]
+def _wanted(query: ActSearch, by: Label) -> tuple[str, tuple[str, ...]]:
+    """The conditions of a wanted act, each behind an AND, with their values."""
+    kind, app, member = by
+    columns = {"app": query.app, "name": query.name, "request": query.request, "kind": kind}
+    text = "".join(f" AND a.{column} = %s" for column, value in columns.items() if value)
+    values = tuple(filter(None, columns.values()))
+    if query.user and query.request:
+        text, values = text + _NAMES_ONE.format(""), (*values, query.app, query.user)
+    if member and (query.user or query.request):
+        text, values = text + _NAMES_ONE.format(" AND m.part = 'by'"), (*values, app, member)
+    return text, values

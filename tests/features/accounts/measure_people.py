@@ -19,6 +19,7 @@ from imserver.config.settings import StorageSettings
 from imserver.features.accounts.contract import Imported
 from imserver.features.accounts.parts import accounts_of
 from tests.security.node_harness import ALL, Harness, config
+from tests.support import Ticks
 from tests.users import User
 
 ACCOUNTS = 100_000
@@ -48,20 +49,6 @@ def fill(harness: Harness) -> None:
                 for id in range(start, start + 1000)
             ]
         )
-
-
-class Ticks:
-    """The longest time for which the loop was held, in seconds."""
-
-    def __init__(self) -> None:
-        self.longest = 0.0
-
-    def run(self) -> None:
-        last = perf_counter()
-        while True:
-            gevent.sleep(0.001)
-            now = perf_counter()
-            self.longest, last = max(self.longest, now - last - 0.001), now
 
 
 def main(url: str) -> None:

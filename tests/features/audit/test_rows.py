@@ -24,7 +24,7 @@ from imserver.features.audit.rows import (
 )
 from imserver.features.audit.verification import verify
 from imserver.plugin.identity import Act, Principal
-from imserver.plugin.storage import Store
+from imserver.plugin.storage import PooledStatements, Row, Store
 from imserver.plugin.testing import check_tables
 from tests.storage.conftest import OpenStore
 
@@ -121,6 +121,26 @@ def test_a_search_that_finds_little_says_where_to_go_on(store: Store) -> None:
     assert (rows, 0 < position < 110) == ([], True)
     rows, position = store.read(partial(search, structs.replace(query, after=position)))
     assert ([row.number for row, _ in rows], position) == ([1], 0)
+
+
+def test_a_search_reads_no_act_that_is_not_wanted(store: Store) -> None:
+    """What a thread reads holds the loop."""
+
+    class Counted(PooledStatements):
+        rows = 0
+
+        def query(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
+            rows = super().query(statement, values)
+            self.rows += len(rows)
+            return rows
+
+    def rows_of(sql: PooledStatements) -> int:
+        counted = Counted(sql.connection)
+        search(ActSearch(app="tea", by="key:1f2e", limit=10), counted)
+        return counted.rows
+
+    add(store, ban("bob", app="tea"), *(ban("eve") for _ in range(2000)))
+    assert store.read(rows_of) < 20
 
 
 def test_a_batch_whose_commit_was_unclear_is_stored_once(store: Store) -> None:
