@@ -1,6 +1,8 @@
 // @ts-check
 /** The addresses that a page connects to. */
 
+import { ROOT } from "./text.js";
+
 /**
  * @typedef {object} PageAddress
  * @property {string} websocketUrl   full, or starts with // to use the page's own scheme
@@ -17,7 +19,7 @@
  */
 export function websocketUrl(page, path) {
   const moved = page.seenHost && page.seenHost !== location.host;
-  return withScheme(moved ? `//${location.host}${path}` : page.websocketUrl, location.protocol === "https:" ? "wss:" : "ws:");
+  return withScheme(moved ? `//${location.host}${ROOT}${path}` : page.websocketUrl, location.protocol === "https:" ? "wss:" : "ws:");
 }
 
 /**

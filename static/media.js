@@ -4,7 +4,7 @@
  * cannot make the browsers of the readers call a foreign server.
  */
 
-import { fill, make } from "./text.js";
+import { fileAddress, fill, make } from "./text.js";
 
 const SHOWN_AS = new Map([["image", "img"], ["video", "video"], ["voice", "audio"]]);
 
@@ -36,7 +36,7 @@ export function mediaOf(type, text, words) {
 function addressIn(text) {
   if (!/^(https?:\/\/|\/(?!\/))\S+$/i.test(text)) return null;
   try {
-    return new URL(text, location.origin);
+    return new URL(fileAddress(text), location.origin);
   } catch {
     return null;
   }

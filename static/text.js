@@ -4,6 +4,19 @@
  * version of the page: a value of another type counts as missing.
  */
 
+/** The path below which a proxy serves this server, as `/im`; empty: none. */
+export const ROOT = /^https?:\/\/[^/]+(.*?)(\/release\/\w+)?\/static\/text\.js$/.exec(import.meta.url)?.[1] ?? "";
+
+/**
+ * The address of a file, which the API names without {@link ROOT}: messages outlive the address of their server.
+ *
+ * @param {string} url
+ * @returns {string}
+ */
+export function fileAddress(url) {
+  return /^\/(?!\/)/.test(url) ? ROOT + url : url;
+}
+
 const HUES = 10; // the number of hues in chat.css
 /** In the year 9999, in milliseconds since 1970: a later time cannot be shown. */
 const LATEST = 253_402_300_799_000;

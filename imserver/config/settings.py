@@ -56,6 +56,12 @@ class AppSettings(Struct, frozen=True):
     websocket_url: str = ""
     salt: str = "gogogoChat"
 
+    @property
+    def root(self) -> str:
+        """The path of ``http_url``, below which a proxy serves this server, as ``/im``; ``""``: none."""
+        _, _, address = self.http_url.rpartition("//")
+        return "".join(address.partition("/")[1:]).rstrip("/")
+
 
 class ListenSettings(Struct, frozen=True):
     """An entry of ``server.extra_listen``: an additional port that serves everything.

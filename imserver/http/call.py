@@ -62,8 +62,8 @@ class Api:
     """The parts that answer requests: permissions, limits, and all routes with their services.
 
     ``core`` goes to the functions that make the services of routes, once each. ``commands``: what a batch may
-    contain, by name. ``document`` makes the OpenAPI document of ``limits.batch_targets`` and demo mode, as
-    JSON. Owner: the node. One instance serves both HTTP servers.
+    contain, by name. ``document`` makes the OpenAPI document of ``limits.batch_targets``, demo mode and
+    ``app.root``, as JSON. Owner: the node. One instance serves both HTTP servers.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Api:
         core: Core,
         routes: Sequence[Route],
         commands: Mapping[str, Route],
-        document: Callable[[int, bool], bytes],
+        document: Callable[[int, bool, str], bytes],
     ) -> None:
         config = core.config
         self.authority = core.identity.authority
@@ -110,7 +110,7 @@ class Api:
 
     def described(self) -> bytes:
         """The OpenAPI document of this server as JSON: with its limits, and with keys where it needs them."""
-        return self.document(self.limits.batch_targets, self.keys.demo)
+        return self.document(self.limits.batch_targets, self.keys.demo, self._core.config.app.root)
 
     def call_of(self, endpoint: Endpoint, request: HttpRequest) -> Call:
         """Admit, read and authorise a request whose body its caller reads, and count it against the rate.

@@ -65,12 +65,12 @@ class Problem(Struct):
 
 
 def document(
-    operations: Iterable[Operation], numbers: Mapping[str, int], demo: bool = False
+    operations: Iterable[Operation], numbers: Mapping[str, int], demo: bool = False, root: str = ""
 ) -> dict[str, Any]:
     """The document as JSON's Python types.
 
     ``numbers`` are limits of this server, by setting: a schema that names a setting gets its number.
-    ``demo``: no key is needed.
+    ``demo``: no key is needed. ``root``: the path below which a proxy serves this server.
     """
     rows = tuple(operations)
     references, schemas = _schemas(rows, numbers)
@@ -90,7 +90,7 @@ def document(
             "description": _markdown(_DESCRIPTION),
             "license": {"name": "MIT", "identifier": "MIT"},
         },
-        "servers": [{"url": "/"}],
+        "servers": [{"url": root or "/"}],
         "tags": [{"name": name, "description": text} for name, text in chapters.items() if name in tags],
         "paths": paths,
         "components": {

@@ -55,7 +55,7 @@ def create_app(servers: Servers) -> Flask:
     app = Flask("imserver", static_folder=None, template_folder=None)
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
     app.url_map.merge_slashes = False  # a path with another spelling is another path
-    app.wsgi_app = _AbsoluteTarget(app.wsgi_app)  # type: ignore[method-assign]
+    app.wsgi_app = _Target(app.wsgi_app, servers.core.config.app.root)  # type: ignore[method-assign]
     api = servers.api
     requests = _Requests(api, servers)
     requests.register(app)
@@ -78,16 +78,20 @@ def create_app(servers: Servers) -> Flask:
     return app
 
 
-class _AbsoluteTarget:
-    """Accepts an absolute request target, ``GET http://host/path`` (RFC 9112 section 3.2.2)."""
+class _Target:
+    """Accepts an absolute request target, ``GET http://host/path`` (RFC 9112 section 3.2.2). Tells Flask the
+    path ``root`` that a proxy has removed, so that links begin with it."""
 
-    def __init__(self, application: Callable[..., Iterable[bytes]]) -> None:
+    def __init__(self, application: Callable[..., Iterable[bytes]], root: str) -> None:
         self._application = application
+        self._root = root
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         path: str = environ["PATH_INFO"]
         if path.startswith(("http://", "https://")):
             environ["PATH_INFO"] = "/" + path.partition("://")[2].partition("/")[2]
+        if self._root:
+            environ["SCRIPT_NAME"] = self._root
         return self._application(environ, start_response)
 
 

@@ -303,7 +303,7 @@ class ApiTable(NamedTuple):
 
     routes: tuple[Route, ...]
     commands: Mapping[str, Route]
-    document: Callable[[int, bool], bytes]
+    document: Callable[[int, bool, str], bytes]
 
 
 @cache

@@ -78,7 +78,8 @@
   const show = async (shown) => {
     const { kind, tag, title = "", body = "", icon, time, count = 0, token } = shown;
     const known = await record();
-    const picture = addressOf(icon, known?.url ?? location.origin);
+    const server = known?.url ?? location.origin;
+    const picture = addressOf(typeof icon === "string" && /^\/(?!\/)/.test(icon) ? server + icon : icon, server); // the server may be below a path
     const { reply, read } = wordsOf(known);
     const actions = shown.actions ?? (kind === "message" && token ? [{ action: "reply", title: reply, type: "text", placeholder: reply }, { action: "read", title: read }] : []);
     await scope.registration.showNotification(title, {

@@ -1,7 +1,7 @@
 // @ts-check
 /** Requests to `/api/v1` as the principal who has logged in, and what this principal may do. */
 
-import { fill, listOf, recordOf, textOf } from "../text.js";
+import { fill, listOf, recordOf, ROOT, textOf } from "../text.js";
 
 const TIMEOUT_MS = 20_000;
 /** Where the tab keeps the key or token. It is never in an address. */
@@ -123,7 +123,7 @@ export class Api {
     const query = isPost || !given.length ? "" : `?${new URLSearchParams(given)}`;
     let response;
     try {
-      response = await fetch(`/api/v1/${path}${query}`, {
+      response = await fetch(`${ROOT}/api/v1/${path}${query}`, {
         method,
         body: isPost ? JSON.stringify(fields) : undefined,
         headers: {

@@ -2,7 +2,7 @@
 /** HTTP requests to `/api/v1`, and the reasons of failures in the language of the page. */
 
 import { Closed, CommandRefused, ImError, NotConnected, RequestRefused } from "../../sdk/errors.js";
-import { fill } from "../text.js";
+import { fill, ROOT } from "../text.js";
 
 const TIMEOUT_MS = 15_000;
 /** Close code after a message that is larger than the server allows. */
@@ -39,7 +39,7 @@ export async function callApi(app, token, method, path, body = {}) {
   let response;
   let answer;
   try {
-    response = await fetch(`/api/v1/${path}${query}`, {
+    response = await fetch(`${ROOT}/api/v1/${path}${query}`, {
       method,
       body: isPost ? JSON.stringify({ app, ...body }) : undefined,
       headers: { ...(isPost && { "Content-Type": "application/json" }), ...(token && { Authorization: `Bearer ${token}` }) },

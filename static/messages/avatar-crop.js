@@ -4,7 +4,7 @@
  * square window.
  */
 
-import { make } from "../text.js";
+import { make, ROOT } from "../text.js";
 import { ApiError } from "./api.js";
 import { attempt, input, show } from "./form.js";
 import { button, openDialog } from "./panel.js";
@@ -292,7 +292,7 @@ async function upload({ app, user, token }, picture) {
   let response;
   let answer;
   try {
-    response = await fetch(`/api/v1/uploads?${query}`, {
+    response = await fetch(`${ROOT}/api/v1/uploads?${query}`, {
       method: "POST", body: picture, headers: { Authorization: `Bearer ${token}` }, credentials: "omit", signal: AbortSignal.timeout(UPLOAD_MS),
     });
     answer = await response.json();

@@ -1,7 +1,7 @@
 // @ts-check
 /** The user's own bots, the incoming webhooks of a group, and adding a bot to a group. */
 
-import { fill, make } from "../text.js";
+import { fill, make, ROOT } from "../text.js";
 import { rowsOf } from "./api.js";
 import { pictureButtons } from "./avatar-crop.js";
 import { attempt, copyButton, field, input, load, namedList, newId, noteLine, redraw, section, show, switchBox } from "./form.js";
@@ -270,7 +270,7 @@ export class HooksView {
       if (!nickname.value.trim()) return show(note, words.messages_fault_nickname);
       attempt(go, note, words, async () => {
         const { url } = await session.api("POST", "hooks", { group, nickname: nickname.value.trim() });
-        showOnce(form, secretForm(words, words.messages_hook_url, words.messages_hook_url_hint, new URL(url, location.origin).href));
+        showOnce(form, secretForm(words, words.messages_hook_url, words.messages_hook_url_hint, location.origin + ROOT + url));
         await this.#load();
       });
     });

@@ -3,6 +3,7 @@
 
 import { Messenger } from "../../sdk/messenger.js";
 import { websocketUrl } from "../address.js";
+import { ROOT } from "../text.js";
 
 /** @typedef {import("../address.js").PageAddress & { app: string }} Page */
 /** @typedef {import("./saved-login.js").Login} Login */
@@ -40,6 +41,7 @@ export class Connection {
     this.login = login;
     this.messenger = new PageMessenger({
       url: websocketUrl(page, "/acc"),
+      httpUrl: location.origin + ROOT,
       app: page.app,
       user: login.user,
       token: login.token,

@@ -1,7 +1,9 @@
 // @ts-check
 /** Makes the page an application: starts its service worker, and shows the number of unread messages on its icons. */
 
-const ICON = "/static/favicon.svg";
+import { ROOT } from "../text.js";
+
+const ICON = `${ROOT}/static/favicon.svg`;
 /** More have an icon of their own. */
 const MOST_ON_ICON = 9;
 
@@ -19,7 +21,7 @@ export function startWorker(url, changed) {
 export function showUnread(count) {
   const shown = count ? navigator.setAppBadge?.(count) : navigator.clearAppBadge?.();
   shown?.catch(() => {}); // the page is not installed
-  const icon = count ? `/static/icons/unread-${count > MOST_ON_ICON ? "more" : count}.svg` : ICON;
+  const icon = count ? `${ROOT}/static/icons/unread-${count > MOST_ON_ICON ? "more" : count}.svg` : ICON;
   const link = document.querySelector("link[rel=icon]");
   if (link instanceof HTMLLinkElement && link.getAttribute("href") !== icon) link.href = icon;
 }

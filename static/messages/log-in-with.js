@@ -1,7 +1,7 @@
 // @ts-check
 /** Logging in with a provider, its links in the profile, and forgotten passwords. Loaded when it is needed. */
 
-import { fill, make } from "../text.js";
+import { fill, make, ROOT } from "../text.js";
 import { CODE_LENGTH, LEAST_PASSWORD, PASSWORD_LENGTH, deviceName, identifierInput, loadRules } from "./account-fields.js";
 import { ApiError, callApi } from "./api.js";
 import { attempt, field, input, namedList, noteLine, section, show } from "./form.js";
@@ -37,7 +37,7 @@ async function loadProviders(app) {
  */
 async function leave(app, token, provider, password = "") {
   const device = deviceName();
-  const asked = { provider, device, return_to: location.pathname + location.search, ...(token && { link: true, password }) };
+  const asked = { provider, device, return_to: location.pathname.slice(ROOT.length) + location.search, ...(token && { link: true, password }) };
   const { url, login } = await callApi(app, token, "POST", "accounts/oauth/start", asked);
   sessionStorage.setItem(STARTED, JSON.stringify({ login, device }));
   location.assign(url);

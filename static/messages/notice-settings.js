@@ -2,7 +2,7 @@
 /** What the user is notified of: the section of the profile, and the dialog of a conversation. */
 
 import { hasNotifications } from "../../sdk/notifications.js";
-import { fill, make } from "../text.js";
+import { fill, make, ROOT } from "../text.js";
 import { attempt, field, input, namedList, redraw, section, select, switchBox } from "./form.js";
 import { disable, enable, stateHere } from "./notices.js";
 import { button, openDialog, toast } from "./panel.js";
@@ -259,7 +259,7 @@ export function openNotices(session, conversation) {
 
 /** @returns {Promise<number>} id of the endpoint of this browser */
 async function endpointHere() {
-  const registration = await navigator.serviceWorker.getRegistration("/home/messages");
+  const registration = await navigator.serviceWorker.getRegistration(`${ROOT}/home/messages`);
   const stored = registration && (await (await caches.open("imserver:notifications")).match(registration.scope));
   return stored ? (await stored.json()).id : 0;
 }

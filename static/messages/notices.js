@@ -2,7 +2,7 @@
 /** Notifications of this login on this device: the question at a good moment, the sound, and what a click on a notification opens. */
 
 import { disableNotifications, enableNotifications, hasNotifications, notificationState, onNotification } from "../../sdk/notifications.js";
-import { element, make } from "../text.js";
+import { element, make, ROOT } from "../text.js";
 import { ApiError } from "./api.js";
 import { mentions } from "./entries.js";
 import { attempt } from "./form.js";
@@ -107,7 +107,7 @@ export class Notices {
 
 /** @param {Session} session */
 const options = ({ login, language }) => ({
-  scope: "/home/messages", page: `/home/messages?lang=${language.split("-")[0]}#c/{conversation}/{id}`, language,
+  scope: `${ROOT}/home/messages`, page: `${ROOT}/home/messages?lang=${language.split("-")[0]}#c/{conversation}/{id}`, language,
   ...(login.device && { device: login.device.replace(/ #\w+$/, "") }),
 });
 

@@ -143,7 +143,7 @@ class FakeNode:
                 answers=None,
             ),
             MessageServices: Mock(),
-            OAuth: SimpleNamespace(settings_of=lambda _app: {}, returned=_no_login, agree=_no_login),
+            OAuth: SimpleNamespace(settings_of=lambda _app: {}, returned=_no_login, agree=_no_login, root=""),
             NotificationParts: SimpleNamespace(webpush=SimpleNamespace(public_key="")),
             PusherApi: SimpleNamespace(apps=apps_of()),
             SafetyParts: SimpleNamespace(

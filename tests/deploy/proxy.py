@@ -27,7 +27,7 @@ class Nginx:
     """nginx in the foreground with all its files in ``folder``; listens at ``address``.
 
     ``text`` is its configuration, in which the addresses ``nodes`` stand for the two servers: the ports of
-    their usual listeners, or for ``ports``.
+    their usual listeners, or for ``ports``. ``port``: where it listens; 0: any.
     """
 
     def __init__(
@@ -37,8 +37,9 @@ class Nginx:
         text: str = "",
         nodes: Sequence[str] = NODES,
         ports: Sequence[int] = (),
+        port: int = 0,
     ) -> None:
-        self.address: Address = ("127.0.0.1", free_ports())
+        self.address: Address = ("127.0.0.1", port or free_ports())
         self.folder = folder
         text = text or CONFIG.read_text(encoding="utf-8")
         ports = ports or [port for server in servers for port in (server.http.port, server.ws.port)]

@@ -18,6 +18,7 @@ from tests.integration.action import action_session
 from tests.integration.cmd import cmd_client, form_request, fresh, get, json_request, logged_in, post
 from tests.integration.pusher import Client as PusherClient
 from tests.integration.raw import Address, Ended, Raw, ask, request
+from tests.ports import free_ports
 from tests.support import ROOT, Server, eventually
 from tests.tools import require
 
@@ -126,7 +127,10 @@ def test_the_largest_file_passes(nginx: Nginx) -> None:
     assert ask(nginx.address, request(path, method="POST", headers=more)).status == 413
 
 
-def test_the_recipe_of_the_guide_serves_below_a_path(tmp_path: Path, servers: list[Server]) -> None:
+def test_the_recipe_of_the_guide_serves_below_a_path(tmp_path: Path, start_server: StartServer) -> None:
+    require("nginx")
+    port = free_ports()
+    server = start_server(config={**SETTINGS, "app": {"http_url": f"http://127.0.0.1:{port}/im"}})
     (recipe,) = [block for block in blocks(GUIDE, "sh") if block.text.startswith("sed ")]
     config_path = tmp_path / "nginx-im.conf"
     assert recipe.text.rstrip().endswith(f" > {config_path.name}")
@@ -135,7 +139,7 @@ def test_the_recipe_of_the_guide_serves_below_a_path(tmp_path: Path, servers: li
     )
     subprocess.run(["sh", "-c", command], check=True)
     # One node twice: two share no files here.
-    with Nginx(tmp_path, servers[:1] * 2, config_path.read_text(encoding="utf-8")) as nginx:
+    with Nginx(tmp_path, [server] * 2, config_path.read_text(encoding="utf-8"), port=port) as nginx:
         for path in ("/im/acc", "/im/ws", "/im/connection/websocket", "/im/app/key"):
             with Raw(nginx.address) as client:
                 client.upgrade(path)
@@ -152,6 +156,8 @@ def test_the_recipe_of_the_guide_serves_below_a_path(tmp_path: Path, servers: li
         location = ask(nginx.address, parts).header("Location")
         assert location
         assert location.startswith("/im/api/v1/uploads/tus/")
+        assert ask(nginx.address, request("/im")).header("Location") == "/im/"
+        assert get(nginx.address, "/im/gateway").json == {"url": f"ws://127.0.0.1:{port}/im/acc"}
         assert post(nginx.address, "/im/hooks/secret-token").status == 404
         assert get(nginx.address, "/im/metrics").status == 404
         eventually(lambda: "POST /hooks/* HTTP/1.1" in nginx.access_log, what="nginx has logged")

@@ -158,16 +158,17 @@ def openapi(api: Api, call: Call) -> HttpResponse:
     return call.reply(api.described())
 
 
-def document_of(operations: Iterable[Operation]) -> Callable[[int, bool], bytes]:
+def document_of(operations: Iterable[Operation]) -> Callable[[int, bool, str], bytes]:
     """Make the function that writes the document of these operations."""
     documented = tuple(operations)
 
     @lru_cache(maxsize=2)
-    def write(batch_targets: int, demo: bool) -> bytes:
+    def write(batch_targets: int, demo: bool, root: str = "") -> bytes:
         # Loaded when it is first asked for: with the page that reads it, it takes half a megabyte.
         from imserver.http.openapi import document
 
-        return msgspec.json.encode(document(documented, {"limits.batch_targets": batch_targets}, demo))
+        numbers = {"limits.batch_targets": batch_targets}
+        return msgspec.json.encode(document(documented, numbers, demo, root))
 
     return write
 

@@ -31,14 +31,14 @@ def returned(oauth: OAuth, call: Call) -> HttpResponse:
             given.get("iss", ""),
         )
     except UnknownLogin:
-        return _page(call, "unknown", 404)
+        return _page(oauth, call, "unknown", 404)
     except (LoginRefused, NoAccounts):
-        return _page(call, "refused", 403)
+        return _page(oauth, call, "refused", 403)
     except (ProviderUnavailable, StorageUnavailable):
-        return _page(call, "unavailable", 503)
+        return _page(oauth, call, "unavailable", 503)
     if question.address:
         return _answered(303, "", ("Location", question.address))
-    return _page(call, "question", 200, question)
+    return _page(oauth, call, "question", 200, question)
 
 
 def agree(oauth: OAuth, call: Call) -> HttpResponse:
@@ -47,13 +47,15 @@ def agree(oauth: OAuth, call: Call) -> HttpResponse:
     try:
         oauth.agree(call.params.get("code", ""), agreed)
     except UnknownLogin:
-        return _page(call, "unknown", 404)
+        return _page(oauth, call, "unknown", 404)
     except StorageUnavailable:
-        return _page(call, "unavailable", 503)
-    return _page(call, "done" if agreed else "refused", 200)
+        return _page(oauth, call, "unavailable", 503)
+    return _page(oauth, call, "done" if agreed else "refused", 200)
 
 
-def _page(call: Call, outcome: str, status: int, question: Question | None = None) -> HttpResponse:
+def _page(
+    oauth: OAuth, call: Call, outcome: str, status: int, question: Question | None = None
+) -> HttpResponse:
     # Imported at the first page: most nodes never need the templates, and they take memory.
     from werkzeug.datastructures import LanguageAccept
     from werkzeug.http import parse_accept_header
@@ -63,23 +65,27 @@ def _page(call: Call, outcome: str, status: int, question: Question | None = Non
     accepted = parse_accept_header(call.request.headers.get("accept-language"), LanguageAccept)
     language = choose_language("", accepted)
     if question is None:
-        content = _outcome(language, outcome)
+        content = _outcome(oauth.root, language, outcome)
     else:
-        content = _rendered(language, outcome, question, call.request.path)
+        content = _rendered(oauth.root, language, outcome, question, call.request.path)
     return _answered(status, content, ("Vary", "Accept-Language"))
 
 
-def _rendered(language: str, outcome: str, question: Question | None = None, path: str = "") -> str:
+def _rendered(
+    root: str, language: str, outcome: str, question: Question | None = None, path: str = ""
+) -> str:
     from imserver.features.pages.text import TEXT, html_of
 
     words = TEXT[language]
-    return html_of("callback.html", language, words, data={}, outcome=outcome, question=question, path=path)
+    return html_of(
+        "callback.html", language, words, root, data={}, outcome=outcome, question=question, path=root + path
+    )
 
 
 @cache
-def _outcome(language: str, outcome: str) -> str:
+def _outcome(root: str, language: str, outcome: str) -> str:
     """A page without a question. Each is rendered once: strangers may ask for many in one packet."""
-    return _rendered(language, outcome)
+    return _rendered(root, language, outcome)
 
 
 def _answered(status: int, content: str, *more: tuple[str, str]) -> HttpResponse:

@@ -164,6 +164,8 @@ class OAuth:
         outgoing: Outgoing,
     ) -> None:
         self._base = config.app.http_url.rstrip("/")
+        self.root = config.app.root
+        """The path below which a proxy serves this server."""
         self._tenants = tenants
         self._accounts = accounts
         self._links = links

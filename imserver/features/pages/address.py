@@ -98,12 +98,15 @@ def resolve(
     """The addresses for a page requested under ``host`` (a valid Host header).
 
     Without a configured address the WebSocket is on the request's host: on the WebSocket listener's port if
-    the page came from the HTTP listener's port, else on the same port (a proxy serves both).
+    the page came from the HTTP listener's port, else on the same port (a proxy serves both). It has the path
+    of ``http``.
     """
     seen_host = ""
     if websocket is None:
         seen_host = host
-        websocket = Configured("", _websocket_host(host, ports), "")
+        path = "" if http is None else http.path
+        # Below a path there is a proxy, whatever its port.
+        websocket = Configured("", host if path else _websocket_host(host, ports), path)
     path = websocket.path.removesuffix(_WEBSOCKET_PATH) + _WEBSOCKET_PATH
     scheme = _WEBSOCKET_SCHEMES.get(websocket.scheme, "")
     sources = ["'self'", *_sources(scheme, ("ws", "wss"), websocket.host)]

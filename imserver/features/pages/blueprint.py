@@ -385,7 +385,7 @@ class _Chat:
         if not self._has_messages():
             abort(Problems.NOT_FOUND.status)
         text = _texts(language[1], "messages_", "talk_") | self._additions.words(language[0])
-        base = f"{installable.RELEASES}{installable.release(self._additions)}"
+        base = f"{request.script_root}{installable.RELEASES}{installable.release(self._additions)}"
         data = {
             "app": _ACCOUNTS_APP,
             "workerUrl": url_for("pages.worker"),
@@ -507,7 +507,7 @@ def _board(name: str, state_url: str) -> AnyResponse:
     """An operators' page. Its script reads the state, with the key that the operator enters."""
     language, words = language_of_visitor()
     data = {
-        "stateUrl": state_url,
+        "stateUrl": request.script_root + state_url,
         "seconds": _STATUS_SECONDS,
         "language": words["html_lang"],
         "text": {

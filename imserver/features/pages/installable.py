@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-from flask import Response, url_for
+from flask import Response, request, url_for
 
 from imserver.features.pages import assets
 from imserver.features.pages.additions import NOTHING, Additions
@@ -197,7 +197,7 @@ def manifest() -> Response:
 def worker(pages: Iterable[bytes], additions: Additions = NOTHING) -> Response:
     """``GET /home/messages-worker.js``: the service worker, with its version and its files. ``pages``: the
     page in each language, which the worker stores."""
-    now = release(additions)
+    now, root = release(additions), request.script_root
     code = b"\n".join([path.read_bytes() for path in _WORKER_PARTS])
     digest = sha256(code)
     for part in (now.encode(), *pages):
@@ -206,10 +206,10 @@ def worker(pages: Iterable[bytes], additions: Additions = NOTHING) -> Response:
         "version": digest.hexdigest()[:16],
         "page": url_for("pages.messages"),
         "languages": LANGUAGES,
-        "releases": RELEASES,
-        "release": f"{RELEASES}{now}/",
+        "releases": f"{root}{RELEASES}",
+        "release": f"{root}{RELEASES}{now}/",
         "files": [
-            f"{RELEASES}{now}/{address}" if address.endswith((".js", ".css")) else f"/{address}"
+            root + (f"{RELEASES}{now}/{address}" if address.endswith((".js", ".css")) else f"/{address}")
             for address in (SHEET, *files(), *additions.files)
             if address.removeprefix("static/") not in styles()
         ]

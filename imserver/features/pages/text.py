@@ -69,11 +69,19 @@ def named_in_rooms(language: str) -> str | None:
     return None if language == LANGUAGES[0] else language
 
 
-def html_of(template: str, language: str, words: dict[str, str], in_address: str = "", **values: Any) -> str:
-    """A page. ``in_address``: the language in its address (``""``: none), which its links keep."""
+def html_of(
+    template: str, language: str, words: dict[str, str], root: str, in_address: str = "", **values: Any
+) -> str:
+    """A page. ``root``: the path below which a proxy serves this server (``""``: none). ``in_address``: the
+    language in its address (``""``: none), which its links keep."""
     other = next(each for each in TEXT if each != language)
     return _templates.get_template(template).render(
-        text=words, in_rooms=named_in_rooms(language), other_language=other, in_address=in_address, **values
+        text=words,
+        root=root,
+        in_rooms=named_in_rooms(language),
+        other_language=other,
+        in_address=in_address,
+        **values,
     )
 
 

@@ -126,7 +126,10 @@ class Seen:
 
 def render(template: str, language: str, words: dict[str, str], **values: Any) -> Response:
     """Render a page as an answer that is not cached."""
-    answer = Response(html_of(template, language, words, language_parameter(), url_for=url_for, **values))
+    html = html_of(
+        template, language, words, request.script_root, language_parameter(), url_for=url_for, **values
+    )
+    answer = Response(html)
     answer.headers["Cache-Control"] = "no-store"
     answer.headers["Vary"] = "Accept-Language"
     return answer

@@ -118,7 +118,8 @@ class _TusView:
             if _body_bytes(http_request):
                 self._append(call, part, offer, 0)
             owner = {"app": call.app, "user": call.user} if call.is_back_end else {}
-            location = f"{TUS_PATH}/{part.id}" + (f"?{urlencode(owner)}" if owner else "")
+            location = f"{request.script_root}{TUS_PATH}/{part.id}"
+            location += f"?{urlencode(owner)}" if owner else ""
             headers = (("Location", location), *_progress(part))
         return _response(http_request, HTTPStatus.CREATED, headers)
 

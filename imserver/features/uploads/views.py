@@ -107,7 +107,7 @@ class _UploadView:
         except BaseException:
             uploads.delete(row.id)  # nothing else would delete the file
             raise
-        headers = (("Location", f"{PATH}/{row.id}"), ("X-Request-Id", http_request.id))
+        headers = (("Location", f"{request.script_root}{PATH}/{row.id}"), ("X-Request-Id", http_request.id))
         return to_response(HttpResponse(HTTPStatus.CREATED, _encode(shown(row)), headers=headers))
 
     # --- out ------------------------------------------------------------------------------------------------

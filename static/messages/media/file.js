@@ -1,7 +1,7 @@
 // @ts-check
 /** Messages with files that are not shown: a link with name and size. Helpers for all media. */
 
-import { listOf, make, numberOf, recordOf, textOf } from "../../text.js";
+import { fileAddress, listOf, make, numberOf, recordOf, ROOT, textOf } from "../../text.js";
 
 /**
  * The content of a message with media.
@@ -90,8 +90,9 @@ const FILES = /^\/(api\/v1\/uploads|static)\/[^%]*$/;
  */
 export function ownAddress(text) {
   if (typeof text !== "string" || !URL.canParse(text, location.href)) return "";
-  const url = new URL(text, location.href);
-  return url.origin === location.origin && FILES.test(url.pathname) ? url.href : "";
+  const url = new URL(fileAddress(text), location.href);
+  const { origin, pathname } = url;
+  return origin === location.origin && pathname.startsWith(ROOT) && FILES.test(pathname.slice(ROOT.length)) ? url.href : "";
 }
 
 /**
@@ -151,7 +152,7 @@ export function fileView(data, word) {
   if (data.bytes && data.bytes > 0) about.append(make("small", "", sizeText(data.bytes)));
   if (data.url === undefined) return make("span", "file", sign, about);
   if (!data.url || !URL.canParse(data.url, location.href)) return null;
-  const url = new URL(data.url, location.href);
+  const url = new URL(fileAddress(data.url), location.href);
   if (!/^https?:$/.test(url.protocol)) return null;
   if (url.origin !== location.origin) about.append(make("small", "", url.host));
   const link = make("a", "file", sign, about);

@@ -1,6 +1,7 @@
 // @ts-check
 /** Uploads that continue after the line was lost (tus 1.0), with progress, cancel and retry. */
 
+import { ROOT } from "../../text.js";
 import { ApiError } from "../api.js";
 
 /** @typedef {import("../session.js").Session} Session */
@@ -49,7 +50,7 @@ import { ApiError } from "../api.js";
 
 /** @typedef {{ header: (name: string) => string, text: string }} Answer */
 
-const PATH = "/api/v1/uploads/tus";
+const PATH = `${ROOT}/api/v1/uploads/tus`;
 const PIECE_BYTES = 4 << 20; // a proxy may buffer a request, and a node has a time limit for each
 const DELAYS_MS = [300, 1_000, 2_000, 4_000, 8_000, 15_000, 30_000];
 const SILENT_MS = 60_000;

@@ -74,6 +74,12 @@ def test_a_configured_http_address_wins(setting: str, http: str, source: list[st
     assert list(addresses.sources[3:]) == source
 
 
+def test_below_a_path_the_websocket_has_the_path_too() -> None:
+    addresses = resolve("www.example.com:8080", PORTS, None, parse_configured("www.example.com:8080/im"))
+    assert addresses.websocket == "//www.example.com:8080/im/acc", "a proxy has the port of the page"
+    assert addresses.seen_host == "www.example.com:8080"
+
+
 def test_nothing_configured_is_none() -> None:
     assert parse_configured("") is None
     assert parse_configured("h:1") == Configured("", "h:1", "")
