@@ -349,7 +349,8 @@ def codes() -> None:
 def status(option: str | None, key_file: str | None, debug: bool, url: str | None) -> None:
     """Show /health and /system/state of a running server.
 
-    URL is the server's HTTP port, by default http://127.0.0.1:8080.
+    URL is the server's HTTP port, by default http://127.0.0.1:8080, or a Unix socket such as
+    unix:/run/imserver/im.sock.
 
     Where the server wants an API key, set the environment variable IMSERVER_KEY or give --key-file: other
     users of the machine can see the arguments of a command.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -68,7 +69,10 @@ def read_key(path: str | None) -> str:
 
 
 def server_address(url: str) -> str:
-    """The address of a server's HTTP port, with a scheme; the default scheme is http."""
+    """The address of a server's HTTP port, with a scheme; the default scheme is http. Or that of its Unix
+    socket, as ``unix:/run/imserver/im.sock``."""
+    if url.startswith("unix:/"):
+        return url
     address = url if "://" in url else f"http://{url}"
     try:
         parts = urlsplit(address)
@@ -91,11 +95,17 @@ def request_json(
     from http import client
 
     kind = client.HTTPSConnection if parts.scheme == "https" else client.HTTPConnection
-    connection = kind(parts.hostname or "", parts.port, timeout=seconds)
+    connection = kind(parts.hostname or "localhost", parts.port, timeout=seconds)
+    if parts.scheme == "unix":
+        connection.sock = socket.socket(socket.AF_UNIX)
+        connection.sock.settimeout(seconds)
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     if body:
         headers["Content-Type"] = "application/json"
     try:
+        if parts.scheme == "unix":
+            connection.sock.connect(parts.path)
+            parts = parts._replace(path="")
         connection.request(method, parts.path.rstrip("/") + path, body or None, headers)
         answer = connection.getresponse()
         return answer.status, msgspec.json.decode(answer.read() or b"null")

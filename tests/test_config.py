@@ -433,6 +433,18 @@ def test_yaml_anchors_and_merges_work(load: Load) -> None:
             "server:\n  extra_listen: [{port: 1, host: 1.2.3}]",
             "my.yaml, line 2: server.extra_listen[0].host: expected an address, got '1.2.3'",
         ),
+        (
+            "server: {extra_listen: [{ws_dialect: client}]}",
+            "my.yaml, line 1: server.extra_listen[0]: expected either a port or a socket",
+        ),
+        (
+            "server: {extra_listen: [{port: 1, socket: /run/a}]}",
+            "my.yaml, line 1: server.extra_listen[0]: expected either a port or a socket",
+        ),
+        (
+            "server: {extra_listen: [{socket: /run/a}, {socket: /run/a}]}",
+            "my.yaml, line 1: server.extra_listen: the socket /run/a is given twice",
+        ),
         ("server: {origins: ['https://']}", "my.yaml, line 1: server.origins: expected hosts such as "),
         (
             "api: {keys: [{key: key-of-the-tests-1234, scopes: [push], expires: 2020-13-45}]}",

@@ -47,6 +47,7 @@ from imserver.storage.engines import probe
 from imserver.storage.statements import PooledStatements
 from imserver.supervisor.slot import LAST_PORT, PORTS_PER_NODE, check_ports
 from imserver.terminal import fail
+from imserver.transport.listener import refuse_taken
 
 Level = Literal["ok", "warn", "fail"]
 
@@ -211,6 +212,28 @@ def _ports(config: Config) -> Findings:
     )
 
 
+def _unix_sockets(config: Config) -> Findings:
+    """Whether the server can make its Unix sockets, or has done so."""
+    own = DataDirectory(config.server.data_dir).owner()
+    for number, row in enumerate(config.server.extra_listen):
+        if not row.socket:
+            continue
+        name, folder = f"server.extra_listen[{number}]", os.path.dirname(row.socket)
+        try:
+            refuse_taken(row.socket)
+        except StartError as error:
+            where = f"a server listens on {row.socket}" if own else str(error)
+            yield _finding(not own, name, where, "the server does not start", f"ss -lxp src {row.socket}")
+            continue
+        yield _finding(
+            not os.access(folder, os.W_OK | os.X_OK),
+            name,
+            row.socket,
+            f"this user may not make a socket in {folder}, so the server does not start",
+            f"install -d -o USER {folder}, or RuntimeDirectory= in the unit",
+        )
+
+
 def _server(config: Config) -> Findings:
     """The running server of these settings: its version, and whether it is ready."""
     own, port = DataDirectory(config.server.data_dir).owner(), config.app.http_port
@@ -269,7 +292,8 @@ def _listeners(config: Config) -> list[tuple[str, str, Sequence[int]]]:
         ("app.websocket_port", host, (app.websocket_port,)),
     ]
     for number, row in enumerate(config.server.extra_listen):
-        found.append((f"server.extra_listen[{number}]", row.host or host, (row.port,)))
+        if not row.socket:
+            found.append((f"server.extra_listen[{number}]", row.host or host, (row.port,)))
     if config.clustered and app.rpc_port:
         nodes = plan_processes(config)[0].server.processes
         only_local = config.demo and not config.server.insecure
@@ -609,6 +633,7 @@ CHECKS: Final[tuple[Callable[[Config], Findings], ...]] = (
     _processes,
     _listen_queues,
     _ports,
+    _unix_sockets,
     _server,
     _socket_memory,
     _disk,

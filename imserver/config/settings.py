@@ -14,6 +14,8 @@ from imserver.config.declared import Secret, SecretFile, Settings, Url, about, m
 _LONGEST_SECONDS: Final = 1_000_000_000.0
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
+NO_PORT: Final = -1
+"""The port of a listener that has none: a Unix socket."""
 Count = Annotated[int, Meta(ge=0)]
 """The type of a setting: a whole number, 0 or more."""
 Amount = Annotated[int, Meta(ge=1)]
@@ -64,14 +66,17 @@ class AppSettings(Struct, frozen=True):
 
 
 class ListenSettings(Struct, frozen=True):
-    """An entry of ``server.extra_listen``: an additional port that serves everything.
+    """An entry of ``server.extra_listen``: an additional port, or Unix socket, that serves everything.
 
-    ``ws_dialect``: the dialect on ``/ws`` for clients whose query names none. ``path``: it serves only what
-    is under this path, which its clients leave out (``""``: everything).
+    ``socket``: the path of a Unix socket, and ``mode`` its permissions in octal. ``ws_dialect``: the dialect
+    on ``/ws`` for clients whose query names none. ``path``: it serves only what is under this path, which its
+    clients leave out (``""``: everything).
     """
 
-    port: Port
+    port: Port = NO_PORT
     host: str = ""
+    socket: Annotated[str, Meta(pattern=r"^(/[^\0]{1,106})?$")] = ""
+    mode: Annotated[str, Meta(pattern=r"^0?[0-7]{3}$")] = "660"
     ws_dialect: Literal["", "client", "action", "protobuf"] = ""
     path: MountPath = ""
 

@@ -14,6 +14,7 @@ from msgspec import inspect
 
 from imserver.config.declared import HIDDEN, bare, hints_of, marked, marks_of, plain
 from imserver.config.settings import (
+    NO_PORT,
     PUBLIC_SIGN_KEY,
     AppName,
     Config,
@@ -617,9 +618,16 @@ def _check_listening(config: Config, locations: Locations) -> None:
     if app.http_port and app.http_port == app.websocket_port:
         raise ConfigError(f"{locations.of('app.http_port')} and app.websocket_port are both {app.http_port}")
     ports = [app.http_port, app.websocket_port, *(row.port for row in config.server.extra_listen)]
-    for row in config.server.extra_listen:
-        if row.port and ports.count(row.port) > 1:
+    sockets = [row.socket for row in config.server.extra_listen]
+    for number, row in enumerate(config.server.extra_listen):
+        if (row.port == NO_PORT) != bool(row.socket):
+            raise locations.wrong(f"server.extra_listen[{number}]", "expected either a port or a socket")
+        if row.socket and row.host:
+            raise locations.wrong(f"server.extra_listen[{number}]", "a socket has no host")
+        if row.port > 0 and ports.count(row.port) > 1:
             raise locations.wrong("server.extra_listen", f"port {row.port} is given twice")
+        if row.socket and sockets.count(row.socket) > 1:
+            raise locations.wrong("server.extra_listen", f"the socket {row.socket} is given twice")
         if row.path and row.ws_dialect:
             raise locations.wrong("server.extra_listen", f"there is no /ws under {row.path}: no ws_dialect")
     names = [row.host.lower() for row in config.server.extra_hosts]

@@ -36,7 +36,16 @@ from imserver.transport.gate import Admission, Choose, DialectPath, Head, Opened
 from imserver.transport.handover import HandOver, ListenerContext
 from imserver.transport.http import FrontServer
 from imserver.transport.http1 import Mounts
-from imserver.transport.listener import Listener, bind, bind_raw, text_of
+from imserver.transport.listener import (
+    Listener,
+    bind,
+    bind_raw,
+    bind_unix,
+    port_of,
+    refuse_taken,
+    text_of,
+    wrapped,
+)
 from imserver.transport.stream import StreamEncoding, StreamPath, Streams
 
 if TYPE_CHECKING:
@@ -93,7 +102,9 @@ def check_listeners(config: Config) -> None:
     """Raise StartError if another process listens where a node with these settings would."""
     for name, row in listeners_of(config).items():
         try:
-            if row.port and not config.server.reuse_port:
+            if row.socket:
+                refuse_taken(row.socket)
+            elif row.port and not config.server.reuse_port:
                 bind_raw(row.host, row.port, False).close()
         except OSError as error:
             refusal = cannot_listen(row.host, row.port, error)
@@ -115,7 +126,10 @@ def bind_all(config: Config) -> dict[str, socket.socket]:
     sockets: dict[str, socket.socket] = {}
     try:
         for name, row in listeners_of(config).items():
-            sockets[name] = bind(row.host, row.port, server.backlog, server.reuse_port)
+            if row.socket:
+                sockets[name] = wrapped(bind_unix(row.socket, row.mode, server.backlog))
+            else:
+                sockets[name] = bind(row.host, row.port, server.backlog, server.reuse_port)
     except StartError:
         for sock in sockets.values():
             sock.close()
@@ -132,9 +146,14 @@ def addresses_of(config: Config, listeners: Mapping[str, Any]) -> dict[str, str]
         "http": f"http://{http}",
         "websocket": f"ws://{where.pop('websocket')}/acc",
         **{
-            name: f"http://{address}, {also[name] or f'ws://{address}/ws'}" for name, address in where.items()
+            name: f"{_scheme('http', address)}, {also[name] or _scheme('ws', address) + '/ws'}"
+            for name, address in where.items()
         },
     }
+
+
+def _scheme(scheme: str, address: str) -> str:
+    return address if address.startswith("unix:") else f"{scheme}://{address}"
 
 
 class Servers:
@@ -199,7 +218,7 @@ class Servers:
 
     def announce(self, sockets: Mapping[str, socket.socket]) -> None:
         """Record ports and addresses, before the listeners accept."""
-        self._ports = {name: sock.getsockname()[1] for name, sock in sockets.items()}
+        self._ports = {name: port_of(sock) for name, sock in sockets.items()}
         self.core.node.http_port, self.core.node.ws_port = self._ports["http"], self._ports["websocket"]
         self.addresses = addresses_of(self._config, sockets)
 
@@ -390,7 +409,7 @@ def _client_hosts(config: Config) -> dict[str, str]:
     rows = enumerate(config.server.extra_listen)
     return {
         "server.host": config.server.host,
-        **{f"server.extra_listen[{n}].host": row.host for n, row in rows},
+        **{f"server.extra_listen[{n}].host": row.host for n, row in rows if not row.socket},
     }
 
 

@@ -1,4 +1,5 @@
-"""Listening sockets: one per child and port, which share the port with SO_REUSEPORT.
+"""Listening sockets: one per child and port, which share the port with SO_REUSEPORT. A Unix socket cannot be
+shared so: all children accept from one queue.
 
 The supervisor creates and keeps them, and each child inherits its own: connections in the accept queue of a
 killed child wait for its successor. The sockets are raw, because a gevent socket would start a loop.
@@ -6,6 +7,7 @@ killed child wait for its successor. The sockets are raw, because a gevent socke
 
 import _socket
 import logging
+import os
 import sys
 from array import array
 from collections.abc import Mapping, Sequence
@@ -16,7 +18,7 @@ from imserver.config.settings import Config
 from imserver.errors import StartError
 from imserver.node.http_servers import listeners_of
 from imserver.process import cannot_listen
-from imserver.transport.listener import bind_raw
+from imserver.transport.listener import bind_raw, bind_unix
 
 _log = logging.getLogger(__name__)
 
@@ -47,17 +49,29 @@ def listen(config: Config, count: int) -> list[Listeners]:
     for name, row in listeners_of(config).items():
         port = row.port
         try:
+            if row.socket:
+                _share(bind_unix(row.socket, row.mode, server.backlog), name, shares)
+                continue
             if port and not server.reuse_port:
                 bind_raw(row.host, port, False).close()
             for listeners in shares:
                 sock = listeners[name] = bind_raw(row.host, port, True)
                 sock.listen(server.backlog)
                 port = sock.getsockname()[1]
-        except OSError as error:
+        except (OSError, StartError) as error:
             for listeners in shares:
                 close(listeners)
-            raise cannot_listen(row.host, port, error) from None
+            refused = error if isinstance(error, StartError) else cannot_listen(row.host, port, error)
+            raise refused from None
     return shares
+
+
+def _share(sock: _socket.socket, name: str, shares: Sequence[Listeners]) -> None:
+    """Give each child its own descriptor of one listening socket."""
+    for listeners in shares:
+        fd = os.dup(sock.fileno())
+        listeners[name] = _socket.socket(sock.family, sock.type, sock.proto, fd)
+    sock.close()
 
 
 def close(listeners: Mapping[str, _socket.socket]) -> None:
@@ -80,7 +94,7 @@ class ConnectionSteering:
     def __init__(self, all_listeners: Sequence[Listeners], possible: bool = True) -> None:
         self._count = len(all_listeners)
         # One program applies to all sockets of the port.
-        self._firsts = tuple(all_listeners[0].values())
+        self._firsts = [each for each in all_listeners[0].values() if each.family != _socket.AF_UNIX]
         self._closed: frozenset[int] = frozenset()
         self._possible = possible and sys.platform == "linux"
 

@@ -44,7 +44,12 @@ FOREVER: Final = float("inf")
 
 
 def quiet_seconds(sock: _socket.socket) -> float:
-    """Seconds since data last passed in either direction; :data:`FOREVER` if the kernel cannot report it."""
+    """Seconds since data last passed in either direction; :data:`FOREVER` if the kernel cannot report it.
+
+    On a Unix socket always 0: it never does, and the proxy at the other end has a time limit of its own.
+    """
+    if sock.family == _socket.AF_UNIX:
+        return 0.0
     try:
         info = sock.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_INFO, _INFO_BYTES)
     except OSError:

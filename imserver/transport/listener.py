@@ -5,11 +5,15 @@ from __future__ import annotations
 import _socket
 import errno
 import logging
+import os
 import socket
+import stat
 import sys
 from collections.abc import Callable
-from typing import Any
+from contextlib import closing, suppress
+from typing import Any, Final
 
+from imserver.errors import StartError
 from imserver.metrics import Metrics
 from imserver.process import cannot_listen
 from imserver.transport.poller import Parked, Poller
@@ -22,6 +26,8 @@ _NO_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _FULL = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 _INHERITED = sys.platform == "linux"
 """Linux passes TCP_NODELAY and non-blocking mode of a listener to its connections. Elsewhere each is set."""
+LOCAL_PEER: Final = ("127.0.0.1", 0)
+"""The address of every peer of a Unix socket, which has none: a program of this machine."""
 
 
 def bind(host: str, port: int, backlog: int, reuse_port: bool) -> socket.socket:
@@ -34,6 +40,11 @@ def bind(host: str, port: int, backlog: int, reuse_port: bool) -> socket.socket:
         raw.listen(backlog)
     except OSError as exc:
         raise cannot_listen(host, port, exc) from exc
+    return wrapped(raw)
+
+
+def wrapped(raw: _socket.socket) -> socket.socket:
+    """The same listening socket as one of this process's kind."""
     sock = socket.socket(raw.family, raw.type, raw.proto, raw.detach())
     sock.setblocking(False)
     return sock
@@ -62,8 +73,56 @@ def bind_raw(host: str, port: int, reuse_port: bool) -> _socket.socket:
     return sock
 
 
+def bind_unix(path: str, mode: str, backlog: int) -> _socket.socket:
+    """Create a listening non-blocking Unix socket, a raw one; ``mode``: the permissions of its file in octal.
+
+    The file of a server that has ended is replaced. Raises :class:`StartError` with a one-line message.
+    """
+    refuse_taken(path)
+    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    try:
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+        sock.bind(path)
+        os.chmod(path, int(mode, 8))  # before listen(): nobody connects with other permissions
+        sock.listen(backlog)
+    except OSError as error:
+        sock.close()
+        raise _no_unix(path, error.strerror) from None
+    sock.setblocking(False)
+    return sock
+
+
+def refuse_taken(path: str) -> None:
+    """Raise :class:`StartError` if another server listens at a path, or it is something else."""
+    with closing(_socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)) as probe:
+        probe.setblocking(False)
+        try:
+            if not stat.S_ISSOCK(os.stat(path).st_mode):
+                raise _no_unix(path, "the file is no socket")
+            probe.connect(path)
+        except BlockingIOError:
+            pass  # its queue is full
+        except (FileNotFoundError, ConnectionRefusedError):
+            return
+        except OSError as error:
+            raise _no_unix(path, error.strerror) from None
+    raise _no_unix(path, "another process listens there")
+
+
+def _no_unix(path: str, reason: str | None) -> StartError:
+    return StartError(f"cannot listen on {path}: {reason}")
+
+
+def port_of(sock: Any) -> int:
+    """The port of a listening socket. A Unix socket has none: 0."""
+    return 0 if sock.family == _socket.AF_UNIX else int(sock.getsockname()[1])
+
+
 def text_of(address: Any) -> str:
-    """``"host:port"`` of a socket address. IPv6 hosts are in brackets."""
+    """``"host:port"`` of a socket address, or ``"unix:path"``. IPv6 hosts are in brackets."""
+    if isinstance(address, str):
+        return f"unix:{address}"
     host, port = address[0], address[1]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
@@ -117,7 +176,7 @@ class Listener(Parked):
         metrics: Metrics,
         accepted: Callable[[_socket.socket, Any], None],
     ) -> None:
-        self.port: int = sock.getsockname()[1]
+        self.port = port_of(sock)
         self.address = text_of(sock.getsockname())
         self._family = sock.family
         super().__init__(_socket.socket(sock.family, sock.type, sock.proto, sock.detach()))
@@ -145,10 +204,10 @@ class Listener(Parked):
                 return
             sock = _socket.socket(self._family, _socket.SOCK_STREAM, 0, fd)
             sock.setblocking(False)
-            if not _INHERITED:
+            if not _INHERITED and self._family != _socket.AF_UNIX:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._metrics.accepted += 1
-            self._accepted(sock, address)
+            self._accepted(sock, address or LOCAL_PEER)
 
     def on_writable(self) -> None:
         """Never called."""

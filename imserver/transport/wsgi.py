@@ -41,6 +41,7 @@ from imserver.transport.http1 import (
     streams,
     wants_upgrade,
 )
+from imserver.transport.listener import LOCAL_PEER, port_of
 from imserver.transport.one_request import OneRequestHandler
 from imserver.transport.reader import RECEIVE_BYTES, WRITE_SECONDS, Reader
 
@@ -336,7 +337,11 @@ class WsgiServer(WSGIServer):
         """True: no connection waits for a next request any more."""
         self.listener_context = context
         self.metrics = metrics
-        self.port: int = listener.getsockname()[1]
+        self.port = port_of(listener)
+
+    def handle(self, client_socket: Any, address: Any) -> None:
+        """Serve one connection. A peer of a Unix socket gets an address."""
+        super().handle(client_socket, address or LOCAL_PEER)  # type: ignore[arg-type]
 
     def update_environ(self) -> None:
         """Set the server name without a DNS lookup."""

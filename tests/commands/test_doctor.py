@@ -102,6 +102,19 @@ def test_a_port_in_use_is_named(tmp_path: Path) -> None:
     assert str(port) in found.mend
 
 
+def test_a_unix_socket_needs_a_folder_that_the_server_may_write(tmp_path: Path) -> None:
+    path = tmp_path / "im.sock"
+    rows = (ListenSettings(socket=str(path)), ListenSettings(socket=str(tmp_path / "absent" / "im.sock")))
+    settings = config(tmp_path, server=ServerSettings(data_dir=str(tmp_path), extra_listen=rows))
+    found = by_name(settings)
+    assert found["server.extra_listen[0]"].level == "ok"
+    assert "so the server does not start" in found["server.extra_listen[1]"].meaning
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(path))
+        other.listen()
+        assert "another process listens there" in by_name(settings)["server.extra_listen[0]"].found
+
+
 def test_the_ports_of_all_listeners_are_checked(tmp_path: Path) -> None:
     first = free_ports(4)
     server = ServerSettings(

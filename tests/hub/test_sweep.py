@@ -212,8 +212,13 @@ def test_the_kernel_reports_when_something_was_read_or_written_last() -> None:
 
 
 def test_a_socket_of_which_the_kernel_reports_nothing_counts_as_quiet() -> None:
-    with socket.socket(socket.AF_UNIX) as other:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
         assert quiet_seconds(other) == FOREVER
+
+
+def test_the_proxy_at_a_unix_socket_decides_who_is_quiet() -> None:
+    with socket.socket(socket.AF_UNIX) as other:
+        assert quiet_seconds(other) == 0
 
 
 @pytest.mark.parametrize("by", ["a frame of the client", "a push"])

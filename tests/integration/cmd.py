@@ -98,7 +98,7 @@ class CmdClient(Raw):
 
 
 @contextlib.contextmanager
-def cmd_client(address: Address, path: str = "/acc", **options: Any) -> Iterator[CmdClient]:
+def cmd_client(address: Address | str, path: str = "/acc", **options: Any) -> Iterator[CmdClient]:
     """An upgraded connection that has not logged in."""
     with CmdClient(address) as one:
         yield one.upgrade(path, **options)

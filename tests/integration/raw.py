@@ -227,13 +227,15 @@ def bearer(data: bytes, key: str) -> bytes:
 
 
 class Raw:
-    """One TCP connection to the server. Owned by the test that opened it; a context manager closes it."""
+    """One connection to a server, by TCP or to the path of a Unix socket. Owned by the test that opened it; a
+    context manager closes it."""
 
     answers_pings = False
     """Pings are answered when they are read, and nothing is told of them."""
 
-    def __init__(self, address: Address, *, receive_buffer_bytes: int = 0, source: str = "") -> None:
-        self.sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    def __init__(self, address: Address | str, *, receive_buffer_bytes: int = 0, source: str = "") -> None:
+        family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
+        self.sock = socket.socket(family, socket.SOCK_STREAM)
         if receive_buffer_bytes:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
         self.sock.settimeout(PATIENCE_SECONDS)
@@ -244,7 +246,8 @@ class Raw:
         except BaseException:  # nobody has this object: its socket would fail a later test
             self.sock.close()
             raise
-        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if family == socket.AF_INET:
+            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.address = address
         self.waiting = bytearray()
 
@@ -415,7 +418,7 @@ def select_readable(sock: socket.socket, seconds: float) -> bool:
     return bool(poll.poll(max(0.0, seconds) * 1000))
 
 
-def ask(address: Address, data: bytes) -> Response:
+def ask(address: Address | str, data: bytes) -> Response:
     """One request on a connection of its own."""
     with Raw(address) as raw:
         return raw.ask(data)

@@ -6,6 +6,7 @@ import socket
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -75,6 +76,21 @@ def test_nobody_is_kept_away_when_there_is_nowhere_else(all_listeners: list[List
     steering.exclude(frozenset({1}))
     steering.exclude(frozenset(range(COUNT)))
     assert taken_by(all_listeners, "http").keys() == set(range(COUNT))
+
+
+def test_children_share_one_queue_of_a_unix_socket(tmp_path: Path) -> None:
+    path = str(tmp_path / "im.sock")
+    ports = {"app.http_port": 0, "app.websocket_port": 0}
+    settings = load_config(os.devnull, {}, {**ports, "server.extra_listen": [{"socket": path}]})
+    shares = listen(settings, 3)
+    ConnectionSteering(shares).exclude(frozenset({0}))
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(path)
+        close(shares[0])
+        close(shares[1])
+        fd, _ = shares[2]["extra 1"]._accept()  # type: ignore[attr-defined]
+        _socket.close(fd)
+    close(shares[2])
 
 
 def test_where_it_is_not_possible_nothing_happens(all_listeners: list[Listeners]) -> None:
