@@ -26,6 +26,7 @@ _LAZY: Final[Mapping[str, tuple[str, str, str]]] = {
     "doctor": ("imserver.commands.doctor", "doctor", "Check machine, database, Redis and public addresses."),
     "init": ("imserver.commands.init", "init", "Write imserver.yaml with an app, an API key and a secret."),
     "key": ("imserver.commands.key", "key", "Create, list, show, rotate and revoke API keys."),
+    "move": ("imserver.commands.move", "move", "Copy the database to another engine, and compare."),
     "outbox": ("imserver_client.outbox", "outbox", "Push the rows of a table in a PostgreSQL database."),
     "restore": ("imserver.commands.backup", "restore", "Replace the database by a copy."),
     "token": ("imserver.commands.token", "token", "Create session tokens of users."),

@@ -7,6 +7,7 @@ import socket
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from time import monotonic
 from typing import Any, Final, NoReturn
 from urllib.parse import urlencode, urlsplit
 
@@ -145,6 +146,42 @@ class ServerApi:
             hint = "" if status != 401 or self._key else ": set IMSERVER_KEY, or give --key-file"
             fail(f"{problem.get('code', f'HTTP {status}')}: {problem.get('message', '')}{hint}".rstrip(": "))
         return answer
+
+
+class Progress:
+    """One line about long work, on the standard error: rewritten on a terminal, else repeated from time to
+    time."""
+
+    def __init__(self) -> None:
+        self._is_terminal = sys.stderr.isatty()
+        self._began = monotonic()
+        self._next = self._began if self._is_terminal else self._began + _REPEAT_SECONDS
+        self._has_line = False
+
+    @property
+    def seconds(self) -> float:
+        """How long the work has taken."""
+        return monotonic() - self._began
+
+    def show_rows(self, what: str, done: int, total: int) -> None:
+        """Say how many of ``total`` rows are done. Cheap: it says so now and then."""
+        now = monotonic()
+        if now < self._next:
+            return
+        self._next = now + (_REWRITE_SECONDS if self._is_terminal else _REPEAT_SECONDS)
+        text = f"{what} {done} of {total} rows, {self.seconds:.0f} s"
+        self._has_line = self._is_terminal
+        click.echo(f"\r\x1b[K{text}" if self._is_terminal else text, nl=not self._is_terminal, err=True)
+
+    def end(self) -> None:
+        """Remove the line of a terminal."""
+        if self._has_line:
+            click.echo("\r\x1b[K", nl=False, err=True)
+            self._has_line = False
+
+
+_REWRITE_SECONDS: Final = 0.2
+_REPEAT_SECONDS: Final = 10.0
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

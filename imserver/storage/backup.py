@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
@@ -95,20 +95,25 @@ def move_on(address: DatabaseAddress, settings: StorageSettings, numbers: Sequen
     database = Database(address, settings, threaded=False)
     try:
         database.open()
-        deadline = time.monotonic() + _OPEN_SECONDS
-        while others := database.read(_other_connections):
-            if time.monotonic() > deadline:
-                raise StartError(
-                    f"the database {address.shown} has other connections ({others}): stop all servers that "
-                    "use "
-                    "it, and close other clients"
-                )
-            time.sleep(0.1)
+        wait_until_alone(database.read, address.shown)
         database.write_long(partial(_skip, numbers))
     except StorageUnavailable as error:
         raise StartError(f"storage: {address.shown} cannot be used: {error}") from None
     finally:
         database.close()
+
+
+def wait_until_alone(read: Callable[[Callable[[PooledStatements], int]], int], shown: str) -> None:
+    """Wait until a database server has only this connection to a database. ``read``: runs work there.
+    ``shown``: the address of the database. Raises StartError if others stay connected."""
+    deadline = time.monotonic() + _OPEN_SECONDS
+    while others := read(_other_connections):
+        if time.monotonic() > deadline:
+            raise StartError(
+                f"the database {shown} has other connections ({others}): stop all servers that use "
+                "it, and close other clients"
+            )
+        time.sleep(0.1)
 
 
 def _other_connections(sql: PooledStatements) -> int:

@@ -56,7 +56,8 @@ T = TypeVar("T")
 Work = Callable[[PooledStatements], T]
 """The work of one transaction. On SQLite it runs in another thread, so it must use only the statements."""
 
-_LONG_SECONDS: Final = 3600.0
+LONG_SECONDS: Final = 3600.0
+"""The time limit of changes of many rows."""
 _DEADLOCKS: Final = 3
 """Number of retries after a deadlock, within the time limit."""
 _CLOSE_SECONDS: Final = 1.0
@@ -180,7 +181,7 @@ class Database:
                 self._lock = open_private(Path(f"{self.address.file}.lock"))
             before, recorded = self.runner.run(self._steps, self._settings.seconds)
             if not migrations.is_current(before) or feature_steps.are_due(self._features, recorded):
-                self.runner.run(self._migrate, _LONG_SECONDS)
+                self.runner.run(self._migrate, LONG_SECONDS)
             self.id, laxness = self.runner.run(self._look_at, self._settings.seconds)
         except OSError as error:
             file = error.filename or self.address.shown
@@ -221,7 +222,7 @@ class Database:
 
     def _write_long(self, work: Callable[[Connection], T]) -> T:
         # A change of a large table may be slow.
-        patient = make_engine(self.address, replace(self._settings, seconds=_LONG_SECONDS))
+        patient = make_engine(self.address, replace(self._settings, seconds=LONG_SECONDS))
         try:
             with self.writing(), _connected(patient, writes=True) as connection, connection.begin():
                 return work(connection)
@@ -230,8 +231,13 @@ class Database:
 
     def _look_at(self) -> tuple[str, str]:
         with self._connected() as connection:
-            found = connection.exec_driver_sql("SELECT id FROM directory").scalar_one()
-            return str(found), laxness_of(connection)
+            id = connection.exec_driver_sql("SELECT id FROM directory").scalar_one_or_none()
+            if id is None:
+                raise StartError(
+                    f"storage: the database {self.address.shown} is the target of a move that has not ended: "
+                    "run 'imserver move' again, which goes on with it"
+                )
+            return str(id), laxness_of(connection)
 
     def read(self, work: Work[T]) -> T:
         """Run ``work``, which only reads. All its queries see the database as it was at the first one.
@@ -251,7 +257,7 @@ class Database:
         return self._guarded(
             lambda: self._write_long(lambda connection: work(PooledStatements(connection))),
             wrote=True,
-            seconds=_LONG_SECONDS,
+            seconds=LONG_SECONDS,
         )
 
     def retry_write(self) -> None:

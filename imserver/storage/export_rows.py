@@ -130,7 +130,7 @@ def _page(part: _Part, after: Row, sql: PooledStatements) -> tuple[list[Row], Ro
     """The next rows, and the key up to which was looked; ``()``: up to the end."""
     where, values = part.scope, list(part.values)
     if after:
-        text, more = _behind(sql.engine, part.order, after)
+        text, more = behind(sql.engine, part.order, after)
         where, values = f"{where} AND {text}", [*values, *more]
     order, upto = ", ".join(part.order), ()
     if part.scan:
@@ -148,7 +148,7 @@ def _page(part: _Part, after: Row, sql: PooledStatements) -> tuple[list[Row], Ro
     return sql.query(statement, (*values, PAGE_ROWS)), upto
 
 
-def _behind(engine: str, order: tuple[str, ...], key: Row) -> tuple[str, list[Any]]:
+def behind(engine: str, order: tuple[str, ...], key: Row) -> tuple[str, list[Any]]:
     """The condition of rows behind a key, and its values. MySQL finds no index for a row of values."""
     if engine != "mysql":
         marks = ", ".join(["%s"] * len(order))

@@ -1,0 +1,468 @@
+"""Copy all tables of a database into an empty one of any engine: page by page, resumable, and verified.
+
+What was copied, and the key up to which, is stored in the table ``move_state`` of the target, in the
+transaction of each page. The row of ``directory``, without which no server opens a database, comes last.
+Code here blocks: it runs in a process of its own, not in a node.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from msgspec import Struct, json, msgpack
+from msgspec.structs import replace
+from sqlalchemy import Connection, Engine, inspect
+from sqlalchemy.exc import SQLAlchemyError
+
+from imserver.config.settings import StorageSettings
+from imserver.errors import StartError
+from imserver.process import open_private
+from imserver.storage import migrations
+from imserver.storage.address import DatabaseAddress
+from imserver.storage.backup import wait_until_alone
+from imserver.storage.database import LONG_SECONDS, prepare_file
+from imserver.storage.engines import WRITES, make_engine
+from imserver.storage.migrations import feature_steps
+from imserver.storage.row_pages import (
+    RowReader,
+    RowWriter,
+    TableLayout,
+    TableSum,
+    give_after,
+    last_given,
+    layout_of,
+    open_reader,
+    sum_of,
+)
+from imserver.storage.statements import PooledStatements, Row, text_of
+from imserver.storage.tables import StoreTables, Table
+
+T = TypeVar("T")
+
+_STATE: Final = "move_state"
+_MOVE: Final = ""
+"""The name of the row of ``move_state`` about the whole move; the others are named as tables."""
+_OF_STEPS: Final = ("alembic_version", "feature_schema")
+"""Tables whose rows the migration steps write, the same in both databases."""
+_LAST: Final = "directory"
+_MAKE_STATE: Final = {
+    "sqlite": f"CREATE TABLE {_STATE} (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
+    "postgresql": f"CREATE TABLE {_STATE} (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
+    "mysql": f"CREATE TABLE {_STATE} (name VARBINARY(255) PRIMARY KEY, value BLOB NOT NULL) ENGINE=InnoDB",
+}
+
+Note = Callable[[str, int, int], object]
+"""Hears of each page: what is done (``copied``, ``verified``), and how many rows of how many. What is counted
+is stored."""
+
+
+class _Begun(Struct, frozen=True):
+    """A move that has begun: the id of the source, the last step, and the tables."""
+
+    source: str
+    step: str
+    tables: list[str]
+
+
+class _Position(Struct, frozen=True):
+    """How far a table is copied: its rows, and the key of the last one in hexadecimal."""
+
+    rows: int
+    after: str
+
+
+class Moved(Struct, frozen=True):
+    """What a move has copied. ``tables``: the count and checksum of each. ``strangers``: tables of others in
+    the source, which were not copied. ``resumed``: it had begun before."""
+
+    tables: dict[str, TableSum]
+    strangers: tuple[str, ...]
+    resumed: bool
+
+    @property
+    def rows(self) -> int:
+        """The number of all rows."""
+        return sum(each.rows for each in self.tables.values())
+
+
+class _End(Struct, frozen=True):
+    """One of the two databases."""
+
+    address: DatabaseAddress
+    engine: Engine
+
+    def read(self, work: Callable[[PooledStatements], T]) -> T:
+        with self.engine.connect() as connection:
+            return work(PooledStatements(connection))
+
+    def write(self, work: Callable[[Connection], T]) -> T:
+        connected = self.engine.connect().execution_options(**{WRITES: True})
+        with connected as connection, connection.begin():
+            return work(connection)
+
+    def tables(self) -> set[str]:
+        return set(self.read(lambda sql: inspect(sql.connection).get_table_names()))
+
+    def layouts(self, tables: Sequence[Table]) -> dict[str, TableLayout]:
+        def work(sql: PooledStatements) -> dict[str, TableLayout]:
+            inspector = inspect(sql.connection)
+            return {table.name: layout_of(inspector, table.name, table.key) for table in tables}
+
+        return self.read(work)
+
+
+@contextmanager
+def _opened(address: DatabaseAddress, settings: StorageSettings) -> Iterator[_End]:
+    engine = make_engine(address, replace(settings, seconds=LONG_SECONDS))
+    try:
+        yield _End(address, engine)
+    except (SQLAlchemyError, OSError) as error:
+        cause = getattr(error, "orig", None) or error
+        words = " ".join(str(cause).split())
+        raise StartError(f"the database {address.shown} cannot be used: {words}") from None
+    finally:
+        engine.dispose()
+
+
+def move(
+    source: DatabaseAddress,
+    target: DatabaseAddress,
+    settings: StorageSettings,
+    tables: StoreTables,
+    note: Note,
+    *,
+    without: Collection[str] = (),
+    is_live: bool = False,
+) -> Moved:
+    """Copy a database, which is only read, into an empty one, or go on with that. Raises StartError.
+
+    ``settings``: time limits. ``without``: features of other distributions whose tables stay behind.
+    ``is_live``: servers may use the source; then the copy is as the source was at the beginning, and cannot
+    be resumed. Otherwise nobody may be connected to it.
+    """
+    if not source.exists:
+        raise StartError(f"{source.shown}: there is no such database")
+    if _is_same(source, target):
+        raise StartError("the target is the database itself")
+    with ExitStack() as stack:
+        first = stack.enter_context(_opened(source, settings))
+        second = stack.enter_context(_opened(target, settings))
+        if target.file is not None:
+            stack.enter_context(_locked(target.file))
+        for end in (second,) if is_live else (first, second):
+            if end.address.file is None:
+                wait_until_alone(end.read, end.address.shown)
+        return _Move(first, second, tables, note, without).run(stack)
+
+
+def _is_same(source: DatabaseAddress, target: DatabaseAddress) -> bool:
+    if source.file is not None and target.file is not None:
+        return source.file.resolve() == target.file.resolve()
+    return source.url == target.url
+
+
+@contextmanager
+def _locked(file: Path) -> Iterator[None]:
+    """Make a SQLite file if there is none, and lock out others that write or move to it."""
+    prepare_file(file)
+    lock = open_private(Path(f"{file}.lock"))
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise StartError(f"{file} is in use by another process") from None
+    finally:
+        os.close(lock)
+
+
+class _Move:
+    """One run of a move."""
+
+    def __init__(
+        self, source: _End, target: _End, tables: StoreTables, note: Note, without: Collection[str]
+    ) -> None:
+        self._source = source
+        self._target = target
+        self._features = [each for each in tables.of_others if each.feature not in without]
+        self._without = set(without)
+        ordered = (*(table for each in self._features for table in each.tables), *tables.of_server())
+        # Parents before their children.
+        self._tables = [table for table in reversed(ordered) if table.name not in (*_OF_STEPS, _LAST)]
+        self._last = [table for table in ordered if table.name == _LAST]
+        self._note = note
+
+    def run(self, stack: ExitStack) -> Moved:
+        strangers = self._check_source()
+        id = self._id_of(self._source)
+        assert id is not None
+        resumed = self._prepare_target(id)
+        positions = self._positions()
+        if _MOVE not in positions:  # the last run has done all but the end
+            return self._finished(stack, strangers)
+        layouts = self._source.layouts([*self._tables, *self._last])
+        stored = self._target.layouts([*self._tables, *self._last])
+        _compare(layouts, stored)
+        reader = open_reader(self._source.address, self._source.engine)
+        stack.callback(reader.close)
+        total = self._count(layouts)
+        writer = RowWriter(self._target.address, self._target.engine)
+        stack.callback(writer.close)
+        self._copy(reader, writer, layouts, stored, positions, total)
+        self._continue_numbers(layouts, stored)
+        sums = self._verify(reader, layouts, stored, total)
+        self._end(reader, writer, layouts[_LAST], stored[_LAST])
+        sums[_LAST] = sum_of(reader.pages(layouts[_LAST]))
+        return Moved(sums, strangers, resumed)
+
+    # --- what may be moved ----------------------------------------------------------------------------------
+
+    def _check_source(self) -> tuple[str, ...]:
+        """Refuse a database of another release or without tables of ours. Returns the tables of others."""
+        shown = self._source.address.shown
+        step, records = self._source.read(
+            lambda sql: (
+                (found := migrations.step_of(sql.connection)),
+                feature_steps.recorded(sql.connection) if migrations.is_current(found) else {},
+            )
+        )
+        if step != migrations.HEAD:
+            if migrations.is_current(step):
+                raise StartError(
+                    f"the database {shown} belongs to a newer release, at step {step}: move it "
+                    f"with that release (this one is at step {migrations.HEAD})"
+                )
+            raise StartError(
+                f"the database {shown} is at step {step or 'none'}, and this release at step "
+                f"{migrations.HEAD}: start and stop its server once with this release, then move it"
+            )
+        names = {each.feature for each in self._features} | self._without
+        if absent := sorted(records.keys() - names):
+            raise StartError(
+                f"the database {shown} has tables of {', '.join(absent)}, which the settings do not name: "
+                f"add it to the setting features, or leave its tables behind: --without {absent[0]}"
+            )
+        if feature_steps.are_due(self._features, records):
+            raise StartError(
+                f"the database {shown} lacks steps of a feature: start and stop its server once, then move it"
+            )
+        present, wanted = self._source.tables(), {table.name for table in (*self._tables, *self._last)}
+        if _STATE in present:
+            raise StartError(f"the database {shown} is itself the target of a move that has not ended")
+        if missing := sorted(wanted - present):
+            raise StartError(f"the database {shown} is damaged: it has no {', '.join(missing)}")
+        return tuple(sorted(present - wanted - {*_OF_STEPS, *self._left_behind(records)}))
+
+    def _left_behind(self, records: dict[str, Any]) -> set[str]:
+        return {
+            table.name
+            for feature, record in records.items()
+            if feature in self._without
+            for table in json.decode(record.tables, type=list[Table])
+        }
+
+    def _id_of(self, end: _End) -> str | None:
+        """The id of a database; None: it has none yet."""
+        rows = end.read(lambda sql: sql.query("SELECT id FROM directory"))
+        return text_of(rows[0][0]) if rows else None
+
+    def _prepare_target(self, source: str) -> bool:
+        """Make the tables of the target. Returns whether the move had begun before."""
+        target, names = self._target, self._target.tables()
+        if names and _STATE not in names:
+            if _LAST in names and self._id_of(target) == source:
+                raise StartError(
+                    f"the database {target.address.shown} has the id of the source: it is the "
+                    "same database, or a copy, or a move to it has ended"
+                )
+            raise StartError(
+                f"the database {target.address.shown} is not empty ({_some(sorted(names))}): "
+                "name an empty one"
+            )
+        if target.address.engine != "sqlite":
+            target.read(_check_encoding)
+        if not names:
+            target.write(
+                lambda connection: PooledStatements(connection).execute(_MAKE_STATE[target.address.engine])
+            )
+        begun = self._begun()
+        tables = [table.name for table in self._tables]
+        if begun is not None:
+            if begun.source != source:
+                raise StartError(
+                    f"the database {target.address.shown} is the target of an interrupted move of "
+                    "another database: name an empty one"
+                )
+            if begun.step != migrations.HEAD or begun.tables != tables:
+                raise StartError(
+                    f"the move to {target.address.shown} was begun with another release or other "
+                    "features: go on with these, or begin again with an empty database"
+                )
+            return True
+        if _LAST in names and self._id_of(target) == source:
+            return True  # only the end is missing
+        shown = target.address.shown
+        target.write(lambda connection: migrations.migrate(connection, shown, self._features))
+        target.write(lambda connection: self._begin(connection, _Begun(source, migrations.HEAD, tables)))
+        return False
+
+    def _begin(self, connection: Connection, begun: _Begun) -> None:
+        sql = PooledStatements(connection)
+        for table in (*self._tables, *self._last):  # steps have written rows of their own
+            sql.execute(f'DELETE FROM "{table.name}"')
+        _set_state(sql, _MOVE, json.encode(begun).decode())
+
+    def _begun(self) -> _Begun | None:
+        written = self._positions().get(_MOVE)
+        return None if written is None else json.decode(written, type=_Begun)
+
+    def _positions(self) -> dict[str, str]:
+        rows = self._target.read(lambda sql: sql.query(f"SELECT name, value FROM {_STATE}"))
+        return {text_of(name): text_of(value) for name, value in rows}
+
+    # --- copying --------------------------------------------------------------------------------------------
+
+    def _count(self, layouts: dict[str, TableLayout]) -> int:
+        return self._source.read(
+            lambda sql: sum(int(sql.query(f'SELECT count(*) FROM "{table}"')[0][0]) for table in layouts)
+        )
+
+    def _copy(
+        self,
+        reader: RowReader,
+        writer: RowWriter,
+        layouts: dict[str, TableLayout],
+        stored: dict[str, TableLayout],
+        positions: dict[str, str],
+        total: int,
+    ) -> None:
+        known = {name: json.decode(positions[name], type=_Position) for name in layouts if name in positions}
+        done = sum(each.rows for each in known.values())
+        for table in self._tables:
+            position = known.get(table.name, _Position(0, ""))
+            after: Row = tuple(msgpack.decode(bytes.fromhex(position.after))) if position.after else ()
+            rows = position.rows
+            for page in reader.pages(layouts[table.name], after):
+                rows += len(page)
+                done += len(page)
+                key = layouts[table.name].key_of(page[-1])
+                state = _Position(rows, msgpack.encode(key).hex())
+                writer.sql.begin()
+                try:
+                    writer.insert(stored[table.name], page)
+                    _set_state(writer.sql, table.name, json.encode(state).decode())
+                    writer.sql.commit()
+                except writer.errors as error:
+                    words = " ".join(str(error).split())
+                    raise StartError(
+                        f"the target stopped storing rows of {table.name}: {words}; run the same "
+                        "command again to go on"
+                    ) from None
+                self._note("copied", done, total)
+
+    def _continue_numbers(self, layouts: dict[str, TableLayout], stored: dict[str, TableLayout]) -> None:
+        """Let the target give the next numbers where the source would have."""
+        given = self._source.read(
+            lambda sql: {name: last_given(sql, layout) for name, layout in layouts.items()}
+        )
+        for name, last in given.items():
+            if last is not None:
+                number = last
+                self._target.write(
+                    lambda connection, name=name, number=number: give_after(  # type: ignore[misc]
+                        PooledStatements(connection), stored[name], number
+                    )
+                )
+
+    # --- the end --------------------------------------------------------------------------------------------
+
+    def _verify(
+        self,
+        reader: RowReader,
+        layouts: dict[str, TableLayout],
+        stored: dict[str, TableLayout],
+        total: int,
+    ) -> dict[str, TableSum]:
+        """Read both databases, and compare them. Returns the counts and checksums of the tables."""
+        done = 0
+
+        def note(rows: int) -> None:
+            nonlocal done
+            done += rows
+            self._note("verified", done // 2, total)
+
+        other = open_reader(self._target.address, self._target.engine)
+        try:
+            sums = {}
+            for table in self._tables:
+                name = table.name
+                sums[name] = sum_of(reader.pages(layouts[name]), note)
+                copied = sum_of(other.pages(stored[name]), note)
+                if copied != sums[name]:
+                    raise StartError(
+                        f"the copy of {name} differs: {sums[name].rows} rows, checksum "
+                        f"{sums[name].checksum}; {copied.rows} rows, checksum {copied.checksum}. Something "
+                        "changed a database meanwhile: stop that, and begin again with an empty one"
+                    )
+            return sums
+        finally:
+            other.close()
+
+    def _end(self, reader: RowReader, writer: RowWriter, layout: TableLayout, stored: TableLayout) -> None:
+        writer.sql.begin()
+        for page in reader.pages(layout):
+            writer.insert(stored, page)
+        writer.sql.execute(f"DELETE FROM {_STATE}")
+        writer.sql.commit()
+        self._drop_state()
+
+    def _drop_state(self) -> None:
+        def work(connection: Connection) -> None:
+            PooledStatements(connection).execute(f"DROP TABLE {_STATE}")
+            if self._target.address.engine == "postgresql":
+                PooledStatements(connection).execute(
+                    "ANALYZE"
+                )  # until it does so by itself, plans are guesses
+
+        self._target.write(work)
+        if self._target.address.engine == "sqlite":
+            with self._target.engine.connect() as connection:
+                connection.connection.driver_connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # type: ignore[union-attr]
+
+    def _finished(self, stack: ExitStack, strangers: tuple[str, ...]) -> Moved:
+        """End a move whose last run was interrupted after its verification."""
+        self._drop_state()
+        reader = open_reader(self._target.address, self._target.engine)
+        stack.callback(reader.close)
+        stored = self._target.layouts([*self._tables, *self._last])
+        return Moved({name: sum_of(reader.pages(stored[name])) for name in stored}, strangers, True)
+
+
+def _set_state(sql: Any, name: str, value: str) -> None:
+    sql.execute(f"DELETE FROM {_STATE} WHERE name = %s", (name,))
+    sql.execute(f"INSERT INTO {_STATE} (name, value) VALUES (%s, %s)", (name, value))
+
+
+def _check_encoding(sql: PooledStatements) -> None:
+    """Refuse a database that cannot have all characters."""
+    if sql.engine == "postgresql":
+        encoding = text_of(sql.query("SHOW server_encoding")[0][0])
+        if encoding != "UTF8":
+            raise StartError(f"the target has the encoding {encoding}: make it with ENCODING 'UTF8'")
+
+
+def _compare(layouts: dict[str, TableLayout], stored: dict[str, TableLayout]) -> None:
+    for name, layout in layouts.items():
+        own, other = ([column.name for column in each.columns] for each in (layout, stored[name]))
+        if own != other:
+            raise StartError(
+                f"the table {name} has other columns in the target ({_some(sorted({*own} ^ {*other}))})"
+            )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
