@@ -71,6 +71,7 @@ IMPORTERS = {
         *("features/accounts/command.py", "features/invitations/command.py", "features/webhooks/command.py"),
         *("features/keys/command.py", "dialects/centrifuge/command.py"),
         *("features/refusals/command.py", "features/audit/command.py", "features/safety/command.py"),
+        "features/uploads/command.py",
     ),
     "pyotp": ("features/accounts/factors.py",),
     "qrcode": ("features/invitations/command.py",),

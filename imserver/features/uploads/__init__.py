@@ -67,6 +67,13 @@ FEATURE = Feature(
     views=Views(_blueprints, is_streamed, preload=_preload),
     metrics=_metrics,
     erasing=_erasing,
+    commands={
+        "uploads": (
+            "imserver.features.uploads.command",
+            "uploads",
+            "Move uploaded files between the folder and the bucket.",
+        )
+    },
     settings=SETTINGS,
     problems=PROBLEMS,
     tables=TABLES,

@@ -110,6 +110,18 @@ def some_of_app(sql: PooledStatements, app: str, limit: int) -> list[Upload]:
     return list(map(_upload, rows))
 
 
+def all_after(sql: PooledStatements, name: str, limit: int) -> list[Upload]:
+    """The files of all apps in the order of their ids, behind this id."""
+    rows = sql.query(f"SELECT {_COLUMNS} FROM upload WHERE id > %s ORDER BY id LIMIT %s", (name, limit))
+    return list(map(_upload, rows))
+
+
+def move(sql: PooledStatements, row: Upload, store_name: str) -> bool:
+    """Note that the bytes of a file are in another store; False if the file is gone, or was moved."""
+    statement = "UPDATE upload SET place = %s WHERE id = %s AND place = %s"
+    return bool(sql.execute(statement, (store_name, row.id, row.store_name)))
+
+
 def remove(sql: PooledStatements, name: str) -> Upload | None:
     """Delete a file's row and return its bytes to the quota. Returns the row, None if it does not exist."""
     row = find(sql, name)
