@@ -1,4 +1,4 @@
-"""The server as it was before its core and features were told apart, from the history of this repository."""
+"""Releases of before, from the history of this repository."""
 
 import io
 import subprocess
@@ -14,12 +14,21 @@ from tests.support import ROOT, clean_environment
 from tests.tools import leave_out, require
 
 BEFORE: Final = "84b2fa58f800e3d5126cc585147bb55d317ce72a"
-"""The commit from which users upgrade. Its nodes put no list of features into their lease."""
-_FOLDERS: Final = ("imserver", "config", "templates", "static", "sdk/js")
+"""The commit from which users upgrade to version 1.0. Its nodes put no list of features into their lease."""
+_PATHS: Final = (
+    *("imserver", "config", "templates", "static", "sdk/js"),
+    *("setup.py", "pyproject.toml", "README.md", "LICENSE"),
+)
 
 
-def unpack(folder: Path) -> Path:
-    """Write the tree of :data:`BEFORE` to a folder, and check that Python finds it there.
+def last_release() -> str:
+    """The newest tag ``v*`` before the current commit; :data:`BEFORE` if there is none."""
+    command = [require("git"), "-C", str(ROOT), "describe", "--tags", "--abbrev=0", "--match", "v*", "HEAD^"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or BEFORE
+
+
+def unpack(folder: Path, commit: str = BEFORE) -> Path:
+    """Write the tree of a commit or tag to a folder, and check that Python finds it there.
 
     A tree without history (an archive, a shallow clone) cannot have the commit: the test is skipped, also
     where the environment says ``CI=true``. In a whole clone it must be there.
@@ -27,8 +36,8 @@ def unpack(folder: Path) -> Path:
     git = [require("git"), "-C", str(ROOT)]
     shallow = subprocess.run([*git, "rev-parse", "--is-shallow-repository"], capture_output=True, check=False)
     if shallow.stdout.strip() != b"false":
-        pytest.skip(f"this tree has no whole history, so the release before ({BEFORE[:8]}) is not in it")
-    archive = subprocess.run([*git, "archive", BEFORE, *_FOLDERS], capture_output=True, check=False)
+        pytest.skip(f"this tree has no whole history, so the release before ({commit[:8]}) is not in it")
+    archive = subprocess.run([*git, "archive", commit, *_PATHS], capture_output=True, check=False)
     if archive.returncode:
         leave_out(f"the release before is not in this clone: {archive.stderr.decode()}")
     with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:

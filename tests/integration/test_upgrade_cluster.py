@@ -3,28 +3,24 @@
 Every test of clusters is run once more with each second node of the release before: people, pushes, channels,
 histories, stored messages, signals, policies, kicks, bans, queries between nodes. What only a cluster of two
 releases can do wrong has its tests below. The data that one server leaves to the next: ``test_upgrade.py``.
+Nodes that are replaced one after the other, up and down: ``tests/upgrade``.
 """
 
 import os
-import random
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
 
-from tests.support import ROOT, eventually
+from tests.support import ROOT
 
 from . import v1
 from .clusters import OTHER_RELEASE, Nodes, nodes_of
-from .cmd import CmdClient, cmd_client, logged_in
-from .raw import CLOSE, TEXT, Ended
+from .cmd import logged_in
 from .release import environment_of, unpack
-from .test_upgrade import ENGINES, IN_LOG, PAST, database_of
 
 pytestmark = [pytest.mark.full, pytest.mark.needs("redis-server")]
 
@@ -125,156 +121,3 @@ def pair(old: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]
             nodes.start(environment=environment_of(tree))
         nodes.wait_until_met()
         yield nodes
-
-
-# --- node by node -------------------------------------------------------------------------------------------
-
-
-class Reader(threading.Thread):
-    """Reads what is pushed to one user, and comes back at any node when its connection ends.
-
-    A client with a cursor, or a subscriber with a position. ``read``: the texts, in their order.
-    """
-
-    def __init__(self, nodes: Nodes, begin: Callable[[CmdClient], list[Any]]) -> None:
-        super().__init__(daemon=True)
-        self.read: list[str] = []
-        self.problems: list[str] = []
-        self.over = threading.Event()
-        self._nodes = nodes
-        self._begin = begin
-
-    def run(self) -> None:
-        while not self.over.is_set():
-            # A node that ends refuses, or closes where an answer should come.
-            with suppress(Ended, OSError), cmd_client(random.choice(self._nodes.running).ws) as one:
-                self._follow(one)
-
-    def _follow(self, one: CmdClient) -> None:
-        try:
-            self._take(self._begin(one))
-        except AssertionError as problem:
-            if "opcode=8" not in str(problem):
-                self.problems.append(str(problem))
-            return
-        while not self.over.is_set():
-            found = one.pushed.pop(0) if one.pushed else one.frame()
-            if found.opcode == CLOSE:
-                return
-            if found.opcode == TEXT and found.json["cmd"] in ("message", "publication"):
-                self._take([found.json["response"]["data"]])
-
-    def _take(self, entries: list[Any]) -> None:
-        for each in entries:
-            self.note(each)
-            self.read.append(each["text"])
-
-    def note(self, entry: Any) -> None:
-        """Keep the position of what was read."""
-
-
-class CursorReader(Reader):
-    """Stored messages to a user."""
-
-    def __init__(self, nodes: Nodes) -> None:
-        super().__init__(nodes, self._log_in)
-        self._cursor = 0
-
-    def _log_in(self, one: CmdClient) -> list[Any]:
-        one.login("ann", "hall", cursor=self._cursor)
-        return []
-
-    def note(self, entry: Any) -> None:
-        self._cursor = entry["id"]
-
-
-class ChannelReader(Reader):
-    """Publications of a channel."""
-
-    def __init__(self, nodes: Nodes, channel: str) -> None:
-        super().__init__(nodes, self._subscribe)
-        self._channel = channel
-        self._position: dict[str, Any] = {}
-
-    def _subscribe(self, one: CmdClient) -> list[Any]:
-        one.login(f"u {self._channel}", "hall")
-        code, _, answer = one.ask_cmd("subscribe", {"channel": self._channel, **self._position})
-        assert code == 200, code
-        if self._position:
-            assert answer["recovered"] is True
-            publications: list[Any] = answer.get("publications", [])
-            return publications
-        self._position = {name: answer[name] for name in ("epoch", "offset")}
-        return []
-
-    def note(self, entry: Any) -> None:
-        assert entry["offset"] > self._position["offset"]
-        self._position["offset"] = entry["offset"]
-
-
-def send(nodes: Nodes, route: str, body: dict[str, Any]) -> None:
-    """Ask any node until one accepts; the id makes sure that it counts once."""
-
-    def accepted() -> bool:
-        with suppress(Ended, OSError):
-            answer = v1.call(random.choice(nodes.running).http, route, body)
-            if answer.status == 200:
-                results = answer.json.get("results", [answer.json])
-                return results[0]["status"] in ("stored", "sent", "repeated")
-        return False
-
-    eventually(accepted, what=f"{route} {body}")
-
-
-@pytest.mark.parametrize("engine", ENGINES)
-def test_nodes_are_replaced_one_after_the_other_and_clients_miss_nothing(
-    old: Path, tmp_path: Path, engine: str
-) -> None:
-    """Two nodes of the release before, then one of each, then two of this one. All write at all times."""
-    hall = {"open": True, "login_policy": "multi", "channels": {"past": PAST, "kept": IN_LOG}}
-    with ExitStack() as stack:
-        database = stack.enter_context(database_of(engine))
-        storage = {"url": "" if database is None else database.new_url(), "seconds": 60}
-        nodes = stack.enter_context(nodes_of(tmp_path, 0, apps={"hall": hall}, storage=storage))
-        for _ in range(2):
-            nodes.start(environment=environment_of(old))
-        nodes.wait_until_met()
-        readers: dict[str, Reader] = {
-            "": CursorReader(nodes),
-            **{channel: ChannelReader(nodes, channel) for channel in ("past:1", "kept:1")},
-        }
-        for reader in readers.values():
-            reader.start()
-        texts: list[str] = []
-
-        def write(count: int) -> None:
-            for _ in range(count):
-                text = str(len(texts))
-                stored = {"user": "ann", "sender": "bob", "store": True}
-                send(nodes, "push", {"app": "hall", "text": text, "id": f"m{text}", **stored})
-                for channel in ("past:1", "kept:1"):
-                    body = {"app": "hall", "channel": channel, "text": text, "id": f"{channel} {text}"}
-                    send(nodes, "channels/publish", body)
-                texts.append(text)
-
-        eventually(lambda: len(subscribed(nodes)) == 2, what="readers of both channels are there")
-        write(20)
-        for number in range(2):
-            nodes.start()
-            nodes.wait_until_met()
-            write(20)
-            nodes.servers[number].begin_to_stop()
-            write(20)
-            assert nodes.servers[number].stop() == 0
-            nodes.wait_until_met()
-            write(20)
-        for name, reader in readers.items():
-            eventually(lambda reader=reader: len(reader.read) >= len(texts), what=f"all, by {name!r}")
-            reader.over.set()
-            assert (reader.read, reader.problems) == (texts, []), name
-
-
-def subscribed(nodes: Nodes) -> list[str]:
-    """The channels with subscribers."""
-    listed = v1.good(nodes.http[0], "channels/list", app="hall")["channels"]
-    return [each["channel"] for each in listed]

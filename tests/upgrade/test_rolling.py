@@ -1,0 +1,242 @@
+"""The files of the last release and those of this tree, installed beside each other: up, and down again.
+
+``last_release`` of :mod:`tests.integration.release` says which commit the last release is.
+"""
+
+import random
+import shutil
+import subprocess
+import sys
+import sysconfig
+import threading
+import venv
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from tests.integration import v1
+from tests.integration.clusters import Nodes, nodes_of
+from tests.integration.cmd import CmdClient, cmd_client, logged_in
+from tests.integration.raw import CLOSE, TEXT, Ended
+from tests.integration.release import last_release, unpack
+from tests.integration.test_upgrade import ENGINES, IN_LOG, PAST, database_of
+from tests.support import ROOT, clean_environment, eventually
+from tests.test_packaging import IGNORED, SOURCES, build
+
+pytestmark = [
+    pytest.mark.full,
+    pytest.mark.slow,
+    pytest.mark.needs("redis-server", "git"),
+    pytest.mark.timeout(900),
+]
+
+
+class Installed(NamedTuple):
+    """A wheel of the server in an environment of its own, and the arguments of ``Nodes.start`` for it."""
+
+    version: str
+    options: dict[str, Any]
+
+
+def install(tree: Path, folder: Path) -> Installed:
+    """Build the wheel of a tree and install it; the packages of others are borrowed from this environment."""
+    wheel = build(tree)
+    home = folder / "venv"
+    venv.create(home, with_pip=False)
+    python = home / "bin" / "python"
+    how = ("install", "-q", "--no-deps", "--no-index", str(wheel))
+    command = [sys.executable, "-m", "pip", "--python", str(python), *how]
+    subprocess.run(command, env=clean_environment(PYTHONPATH=""), check=True)
+    (packages,) = home.glob("lib/python*/site-packages")
+    (packages / "borrowed.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
+    options = {"command": (str(home / "bin" / "imserver"),), "environment": {"PYTHONPATH": ""}}
+    return Installed(wheel.name.split("-")[1], options)
+
+
+@pytest.fixture(scope="module")
+def old(tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    """The last release."""
+    folder = tmp_path_factory.mktemp("old")
+    return install(unpack(folder / "tree", last_release()), folder)
+
+
+@pytest.fixture(scope="module")
+def new(tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    """This tree."""
+    folder = tmp_path_factory.mktemp("new")
+    for name in SOURCES:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, folder / "tree" / name, ignore=IGNORED)
+        else:
+            shutil.copy(ROOT / name, folder / "tree" / name)
+    return install(folder / "tree", folder)
+
+
+class Reader(threading.Thread):
+    """Reads what is pushed to one user, and comes back at any node when its connection ends.
+
+    A client with a cursor, or a subscriber with a position. ``read``: the texts, in their order.
+    """
+
+    def __init__(self, nodes: Nodes, begin: Callable[[CmdClient], list[Any]]) -> None:
+        super().__init__(daemon=True)
+        self.read: list[str] = []
+        self.problems: list[str] = []
+        self.over = threading.Event()
+        self._nodes = nodes
+        self._begin = begin
+
+    def run(self) -> None:
+        while not self.over.is_set():
+            # A node that ends refuses, or closes where an answer should come.
+            with suppress(Ended, OSError), cmd_client(random.choice(self._nodes.running).ws) as one:
+                self._follow(one)
+
+    def _follow(self, one: CmdClient) -> None:
+        try:
+            self._take(self._begin(one))
+        except AssertionError as problem:
+            if "opcode=8" not in str(problem):
+                self.problems.append(str(problem))
+            return
+        while not self.over.is_set():
+            found = one.pushed.pop(0) if one.pushed else one.frame()
+            if found.opcode == CLOSE:
+                return
+            if found.opcode == TEXT and found.json["cmd"] in ("message", "publication"):
+                self._take([found.json["response"]["data"]])
+
+    def _take(self, entries: list[Any]) -> None:
+        for each in entries:
+            self.note(each)
+            self.read.append(each["text"])
+
+    def note(self, entry: Any) -> None:
+        """Keep the position of what was read."""
+
+
+class CursorReader(Reader):
+    """Stored messages to a user."""
+
+    def __init__(self, nodes: Nodes) -> None:
+        super().__init__(nodes, self._log_in)
+        self._cursor = 0
+
+    def _log_in(self, one: CmdClient) -> list[Any]:
+        one.login("ann", "hall", cursor=self._cursor)
+        return []
+
+    def note(self, entry: Any) -> None:
+        self._cursor = entry["id"]
+
+
+class ChannelReader(Reader):
+    """Publications of a channel."""
+
+    def __init__(self, nodes: Nodes, channel: str) -> None:
+        super().__init__(nodes, self._subscribe)
+        self._channel = channel
+        self._position: dict[str, Any] = {}
+
+    def _subscribe(self, one: CmdClient) -> list[Any]:
+        one.login(f"u {self._channel}", "hall")
+        code, _, answer = one.ask_cmd("subscribe", {"channel": self._channel, **self._position})
+        assert code == 200, code
+        if self._position:
+            assert answer["recovered"] is True
+            publications: list[Any] = answer.get("publications", [])
+            return publications
+        self._position = {name: answer[name] for name in ("epoch", "offset")}
+        return []
+
+    def note(self, entry: Any) -> None:
+        assert entry["offset"] > self._position["offset"]
+        self._position["offset"] = entry["offset"]
+
+
+def send(nodes: Nodes, route: str, body: dict[str, Any]) -> None:
+    """Ask any node until one accepts; the id makes sure that it counts once."""
+
+    def accepted() -> bool:
+        with suppress(Ended, OSError):
+            answer = v1.call(random.choice(nodes.running).http, route, body)
+            if answer.status == 200:
+                results = answer.json.get("results", [answer.json])
+                return results[0]["status"] in ("stored", "sent", "repeated")
+        return False
+
+    eventually(accepted, what=f"{route} {body}")
+
+
+def subscribed(nodes: Nodes) -> list[str]:
+    """The channels with subscribers."""
+    listed = v1.good(nodes.running[0].http, "channels/list", app="hall")["channels"]
+    return [each["channel"] for each in listed]
+
+
+def assert_each_reaches_all(nodes: Nodes) -> None:
+    """A user at each node gets what each node pushes, live."""
+    for there in nodes.running:
+        with logged_in(there.ws, f"live {there.http.port}", "hall") as one:
+            for here in nodes.running:
+                body = {"app": "hall", "user": f"live {there.http.port}", "text": f"from {here.http.port}"}
+                assert v1.good(here.http, "push", body)["sent"] == 1
+                assert one.push("msg").json["response"]["data"]["msg"] == body["text"]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_nodes_are_replaced_one_after_the_other_and_clients_miss_nothing(
+    old: Installed, new: Installed, tmp_path: Path, engine: str
+) -> None:
+    """Two nodes of the last release become two of this one, and these two of the last release again.
+
+    All write at all times: stored messages, publications with a history in Redis and in the database, pushes.
+    """
+    hall = {"open": True, "login_policy": "multi", "channels": {"past": PAST, "kept": IN_LOG}}
+    with ExitStack() as stack:
+        database = stack.enter_context(database_of(engine))
+        storage = {"url": "" if database is None else database.new_url(), "seconds": 60}
+        nodes = stack.enter_context(nodes_of(tmp_path, 0, apps={"hall": hall}, storage=storage))
+        for _ in range(2):
+            nodes.start(**old.options)
+        nodes.wait_until_met()
+        readers: dict[str, Reader] = {
+            "": CursorReader(nodes),
+            **{channel: ChannelReader(nodes, channel) for channel in ("past:1", "kept:1")},
+        }
+        for reader in readers.values():
+            reader.start()
+        texts: list[str] = []
+
+        def write(count: int) -> None:
+            for _ in range(count):
+                text = str(len(texts))
+                stored = {"user": "ann", "sender": "bob", "store": True}
+                send(nodes, "push", {"app": "hall", "text": text, "id": f"m{text}", **stored})
+                for channel in ("past:1", "kept:1"):
+                    body = {"app": "hall", "channel": channel, "text": text, "id": f"{channel} {text}"}
+                    send(nodes, "channels/publish", body)
+                texts.append(text)
+
+        eventually(lambda: len(subscribed(nodes)) == 2, what="readers of both channels are there")
+        write(20)
+        for number, release in enumerate((new, new, old, old)):
+            nodes.start(**release.options)
+            nodes.wait_until_met()
+            write(20)
+            assert_each_reaches_all(nodes)
+            nodes.servers[number].begin_to_stop()
+            write(20)
+            assert nodes.servers[number].stop() == 0
+            nodes.wait_until_met()
+            write(20)
+            assert_each_reaches_all(nodes)
+        for name, reader in readers.items():
+            eventually(lambda reader=reader: len(reader.read) >= len(texts), what=f"all, by {name!r}")
+            reader.over.set()
+            assert (reader.read, reader.problems) == (texts, []), name
+        versions = [server.get("/system/state")[1] for server in nodes.running]
+        assert all(f'"version":"{old.version}"'.encode() in answer for answer in versions), versions
