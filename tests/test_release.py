@@ -290,7 +290,7 @@ def released(clone: Path, umask: int, secret: Path, **environment: str) -> dict[
 
 @pytest.mark.full
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.needs("git", "npm", "minisign", "sha256sum")
 def test_two_builds_of_a_commit_are_equal_byte_for_byte_and_no_other_file_is_accepted(tmp_path: Path) -> None:
     if not (ROOT / ".git").exists():
