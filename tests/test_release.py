@@ -311,6 +311,7 @@ def test_two_builds_of_a_commit_are_equal_byte_for_byte_and_no_other_file_is_acc
             f"imserver-{__version__}-container.tar.gz",
             f"imserver-{__version__}-notes.md",
             f"imserver-{__version__}-requirements.txt",
+            f"imserver-{__version__}-site.tar.gz",
             f"imserver-{version}-py3-none-any.whl",
             f"imserver-{__version__}.cdx.json",
             f"imserver-{version}.tar.gz",

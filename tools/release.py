@@ -25,6 +25,7 @@ from uuid import NAMESPACE_URL, uuid5
 import click
 
 from tools import emoji
+from tools import site as documents
 
 NPM_PACKAGES: Final = ("sdk/js", "sdk/react")
 CONTAINER_FILES: Final = ("Dockerfile", ".dockerignore", "compose.yaml", "deploy/nginx.conf")
@@ -83,6 +84,7 @@ def build(tree: Path, files: Path, version: str, epoch: int, wheels: bool) -> No
     for package in NPM_PACKAGES:
         pack_npm(tree / package, files)
     pack_container(tree, files / f"imserver-{version}-container.tar.gz", epoch)
+    pack_site(tree, files / f"imserver-{version}-site.tar.gz", epoch)
     bill = json.dumps(bill_of_materials(tree, version, epoch), indent=2) + "\n"
     (files / f"imserver-{version}.cdx.json").write_text(bill, encoding="utf-8")
     changes = (tree / "CHANGELOG.md").read_text(encoding="utf-8")
@@ -232,6 +234,13 @@ def pack_container(tree: Path, target: Path, epoch: int) -> None:
                 shutil.copytree(tree / name, top / name)
             else:
                 shutil.copy(tree / name, top / name)
+        pack(Path(folder), target, epoch)
+
+
+def pack_site(tree: Path, target: Path, epoch: int) -> None:
+    """Pack the documents as a site, as one folder."""
+    with TemporaryDirectory() as folder:
+        documents.build(tree, Path(folder) / target.name.removesuffix(".tar.gz"))
         pack(Path(folder), target, epoch)
 
 
