@@ -18,7 +18,7 @@ _CLOSES_PER_TURN: Final = 200
 
 class Draining:
     """Closes the clients of this node. ``on_drain``: called before that, while the node is drained. Owner of
-    :attr:`NodeState.paused`."""
+    :attr:`NodeState.drained`."""
 
     def __init__(
         self,
@@ -45,27 +45,27 @@ class Draining:
         for connection in tuple(connections):
             connection.lost()
 
-    def pause(self) -> None:
+    def drain(self) -> None:
         """Refuse new clients and close the others, as at the end of the node, which goes on and answers
         requests. Switches."""
         node = self._node
-        if node.paused:
+        if node.drained:
             return
-        node.paused = True
+        node.drained = True
         gevent.sleep(self._config.drain.delay_seconds)
-        if not node.paused:
+        if not node.drained:
             return
         self._network.gate.full = True
         for call in self._on_drain:
             call()
-        self._close(lambda: node.paused)
-        if node.paused:
+        self._close(lambda: node.drained)
+        if node.drained:
             self._pending.pass_on()
 
-    def resume(self) -> None:
+    def undrain(self) -> None:
         """Serve clients again. Never switches."""
-        self._node.paused = False
-        self._network.gate.full = self._node.draining
+        self._node.drained = False
+        self._network.gate.full = self._node.stopping
 
     def _close(self, goes_on: Callable[[], bool]) -> None:
         """Begin to close all clients while ``goes_on``. Switches."""

@@ -81,9 +81,9 @@ class NodeState:
         """True from the end of the start to the beginning of the drain."""
         self.stage = "setup"
         """The part of the node that starts or ends now, while it does not serve."""
-        self.draining = False
+        self.stopping = False
         """True from the beginning of its end."""
-        self.paused = False
+        self.drained = False
         """True while an operator wants no clients here. Owned by
         :class:`imserver.core.draining.Draining`."""
         self.max_connections = 0
@@ -110,9 +110,9 @@ class NodeState:
         return self._secret.keys(purpose)
 
     @property
-    def leaving(self) -> bool:
-        """Whether its clients have to go to other nodes."""
-        return self.draining or self.paused
+    def draining(self) -> bool:
+        """Whether its clients have to go to other nodes: it stops, or an operator has drained it."""
+        return self.stopping or self.drained
 
     def key_for(self, purpose: str) -> bytes:
         """The first of :meth:`keys_for`, for what nobody verifies later."""

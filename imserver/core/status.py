@@ -94,8 +94,8 @@ class NodeStatus:
     def _objection(self) -> Unready | None:
         node = self._node
         if not node.serving:
-            return Unready("it stops" if node.draining else "it starts", stage=node.stage)
-        if node.paused:
+            return Unready("it stops" if node.stopping else "it starts", stage=node.stage)
+        if node.drained:
             return _DRAINED
         if not self._registry.healthy():
             return _REDIS
@@ -111,7 +111,7 @@ class NodeStatus:
             self._registry.lease,
             connections=len(self._network.context.connections),
             counts=self.counts(),
-            draining=self._node.leaving,
+            draining=self._node.draining,
         )
 
     def counts(self) -> dict[str, int]:

@@ -333,7 +333,7 @@ class Node:
         registrar = core.channels.registrar
         unsettled = registrar is not None and registrar.unsettled()
         core.cluster.registry.report(
-            len(core.network.context.connections), core.status.counts(), core.node.leaving, unsettled
+            len(core.network.context.connections), core.status.counts(), core.node.draining, unsettled
         )
 
     # --- stop -----------------------------------------------------------------------------------------------
@@ -342,9 +342,9 @@ class Node:
         """Drain: refuse new work, finish running work, close clients with 1001 at a limited rate; then
         stop."""
         core = self.core
-        if core.node.draining:
+        if core.node.stopping:
             return
-        core.node.draining = True
+        core.node.stopping = True
         core.node.serving, core.node.stage = False, "delay"
         self._report()
         self._report_act("node.drain")

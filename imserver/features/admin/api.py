@@ -83,7 +83,7 @@ class NodeShown(Struct):
     reason: Annotated[str, about("Why it cannot; empty: it can, or does not answer.")]
     since: Annotated[int, about("Since when it cannot, in Unix seconds; 0: it can, or does not answer.")]
     drained: Annotated[bool, about("Whether somebody has drained it.")]
-    leaving: Annotated[bool, about("Whether it is drained, or stops.")]
+    draining: Annotated[bool, about("Whether it is drained, or stops.")]
     version: str
     started: Annotated[int, about("When it started, in Unix seconds.")]
     connections: int
@@ -160,7 +160,7 @@ _NODE: Final = NodeShown(
     reason="",
     since=0,
     drained=False,
-    leaving=False,
+    draining=False,
     version="1.0",
     started=1795155801,
     connections=1200,
@@ -337,7 +337,7 @@ def _shown(view: NodeView) -> NodeShown:
         reason=facts.reason,
         since=facts.since,
         drained=facts.drained,
-        leaving=view.leaving or facts.drained,
+        draining=view.draining or facts.drained,
         version=facts.version,
         started=facts.started,
         connections=view.connections if view.facts is None else facts.connections,

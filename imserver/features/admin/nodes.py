@@ -53,7 +53,7 @@ class NodeView(Struct, frozen=True):
     host: str
     url: str
     own: bool
-    leaving: bool
+    draining: bool
     connections: int
     facts: NodeFacts | None
 
@@ -109,9 +109,9 @@ class Nodes:
     def _drain_here(self, query: Drain) -> bool:
         draining = self._core.draining
         if query.drained:
-            gevent.spawn(draining.pause)
+            gevent.spawn(draining.drain)
         else:
-            draining.resume()
+            draining.undrain()
         return True
 
     def _facts(self) -> NodeFacts:
@@ -122,7 +122,7 @@ class Nodes:
             state["version"],
             int(time() - state["uptimeSeconds"]),
             "" if unready is None else unready.reason,
-            core.node.paused,
+            core.node.drained,
             state["managerInfo"]["clientsLen"],
             state["managerInfo"]["usersLen"],
             state["memoryBytes"],
