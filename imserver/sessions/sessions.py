@@ -45,7 +45,7 @@ MAX_BANS: Final = 100_000
 """Number of bans that a node knows."""
 MAX_BAN_SECONDS: Final = 366 * 86400
 """The longest ban that a request may ask for that ends. One that lasts longer is for good."""
-BAN_FOR_GOOD: Final = 100.0 * MAX_BAN_SECONDS
+_FOR_GOOD: Final = 100.0 * MAX_BAN_SECONDS
 """How long a ban for good lasts."""
 _NOTICE_BYTES: Final = 100
 """Of a notice without its user."""
@@ -459,12 +459,13 @@ class Sessions:
         ban_seconds: float = 0,
         reason: str = "",
     ) -> ClosedSessions:
-        """Close the sessions of users on all nodes with a terminal code; refuse logins for ``ban_seconds``,
-        for a ``reason`` that the users see.
+        """Close the sessions of users on all nodes with a terminal code; refuse logins for ``ban_seconds``
+        (infinity: for good), for a ``reason`` that the users see.
 
         ``device``: only sessions of a device of this name, or of a part of it (None: all). May switch.
         """
         missing: list[str] = []
+        ban_seconds = min(ban_seconds, _FOR_GOOD)
         if self._others is None:
             closed = self.close_here(CloseSessions(app, users, device, ban_seconds, reason=reason))
         else:

@@ -4,6 +4,7 @@ bans."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 from typing import Annotated, Final
 
 import msgspec
@@ -29,7 +30,7 @@ from imserver.http.reply import ApiProblem
 from imserver.http.wire import page_of, reached, require_few
 from imserver.model import Outcome
 from imserver.sessions.presence import Presence, SessionInfo
-from imserver.sessions.sessions import BAN_FOR_GOOD, MAX_BAN_SECONDS, Sessions
+from imserver.sessions.sessions import MAX_BAN_SECONDS, Sessions
 
 
 class PresenceQuery(Struct, forbid_unknown_fields=True):
@@ -432,7 +433,7 @@ def ban(api: SessionApi, call: Call, request: BanRequest) -> BanAnswer:
     """
     app = call.app
     _require_below(api, call, request.users)
-    removed = api.sessions.close(app, request.users, None, request.seconds or BAN_FOR_GOOD, request.reason)
+    removed = api.sessions.close(app, request.users, None, request.seconds or inf, request.reason)
     users = [UserRemoved(*each) for each in zip(request.users, removed.closed, strict=True)]
     return BanAnswer(removed.total, users, removed.lasting, list(removed.missing))
 

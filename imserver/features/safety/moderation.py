@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from math import inf
 from time import time
 from typing import Any, Final
 
@@ -18,8 +19,6 @@ from imserver.plugin.identity import Principal
 from imserver.plugin.messages import Draft, MessageLog, MessageServices
 from imserver.plugin.services import Core
 
-FOR_GOOD: Final = 100 * 366 * 86400.0
-"""How long a ban for good lasts: longer than any that ends."""
 MOST_MESSAGES: Final = 100
 """Messages that one request removes."""
 WAIT_SECONDS: Final = 5.0
@@ -57,6 +56,7 @@ class Moderation:
     def __init__(self, core: Core, mutes: Mutes, removals: Removals) -> None:
         self._store = core.storage.store
         self._accounts = core.identity.accounts
+        self._authority = core.identity.authority
         self._observer = core.identity.observer
         self._sessions = core.sessions.sessions
         self._messaging = core.service(MessageServices).messaging
@@ -76,7 +76,7 @@ class Moderation:
         if not found:
             raise UnknownMessages(str(messages))
         senders = list(dict.fromkeys(each.sender for each in found))
-        self._check(by, app, *senders)
+        self.check(by, app, *senders)
         user = senders[0] if len(senders) == 1 else ""
         removal = self.removals.remove(app, user, [each.id for each in found], undecided)
         act = "hide" if undecided else "delete"
@@ -95,7 +95,7 @@ class Moderation:
 
     def clear(self, by: Principal, app: str, user: str, since: int, until: int, reason: str) -> Removal:
         """Remove all messages of a user that were sent in this time."""
-        self._check(by, app, user)
+        self.check(by, app, user)
         removal = self.removals.begin(app, user, since, until)
         self._notify(app, user, "clear", reason)
         self._record(by, app, user, "clear", reason, removal=removal.id)
@@ -111,13 +111,13 @@ class Moderation:
 
     def warn(self, by: Principal, app: str, user: str, reason: str) -> None:
         """Send a user a message of the server that has the reason."""
-        self._check(by, app, user)
+        self.check(by, app, user)
         self._notify(app, user, "warn", reason)
         self._record(by, app, user, "warn", reason)
 
     def mute(self, by: Principal, app: str, user: str, seconds: float, reason: str) -> int:
         """Let a user send nothing in the whole app for a time. Returns its end in Unix seconds."""
-        self._check(by, app, user)
+        self.check(by, app, user)
         until = self._mutes.mute(app, user, seconds, reason)
         self._notify(app, user, "mute", reason, until)
         self._record(by, app, user, "mute", reason, until=until)
@@ -125,22 +125,22 @@ class Moderation:
 
     def unmute(self, by: Principal, app: str, user: str) -> None:
         """Let a user send again."""
-        self._check(by, app, user)
+        self.check(by, app, user)
         self._mutes.mute(app, user, 0, "")
         self._record(by, app, user, "unmute", "")
 
     def ban(self, by: Principal, app: str, user: str, seconds: float, reason: str) -> int:
         """End a user's sessions, and refuse logins for a time; 0 seconds: for good. Returns the number of
         sessions that ended."""
-        self._check(by, app, user)
-        closed = self._sessions.close(app, [user], None, seconds or FOR_GOOD, reason).total
+        self.check(by, app, user)
+        closed = self._sessions.close(app, [user], None, seconds or inf, reason).total
         until = int(time() + seconds) if seconds else None
         self._record(by, app, user, "ban", reason, until=until)
         return closed
 
     def unban(self, by: Principal, app: str, user: str) -> None:
         """Let a user log in again."""
-        self._check(by, app, user)
+        self.check(by, app, user)
         self._sessions.unban(app, [user])
         self._record(by, app, user, "unban", "")
 
@@ -153,18 +153,12 @@ class Moderation:
         """Whether a user has an account with a role that may moderate."""
         return any(each.role for each in self._accounts.those_of(app, [user]))
 
-    def check(self, by: Principal, app: str, user: str) -> None:
-        """Raise Protected if whoever acts may not act on this user."""
-        self._check(by, app, user)
+    def check(self, by: Principal, app: str, *users: str) -> None:
+        """Raise Protected if whoever acts may not act on these users."""
+        if not self._authority.may_act_on(by, app, users):
+            raise Protected(", ".join(users))
 
     # --- parts ----------------------------------------------------------------------------------------------
-
-    def _check(self, by: Principal, app: str, *users: str) -> None:
-        """An account acts on users whose role is below its own. Back ends and commands act on all."""
-        if by.kind == "staff":
-            for account in self._accounts.those_of(app, users):
-                if not by.may_act_on(account.role):
-                    raise Protected(account.user)
 
     def _notify(self, app: str, user: str, act: str, reason: str, until: int = 0) -> None:
         """Send a user a message of the server about what was done, with its reason. Without a reason only
