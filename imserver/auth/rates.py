@@ -9,9 +9,8 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from datetime import UTC, datetime
 from itertools import chain, islice
-from time import monotonic_ns, time
+from time import monotonic_ns
 from typing import Final
 
 from msgspec import Struct
@@ -297,28 +296,13 @@ class BucketList:
             yield from ((buckets, payer) for payer in payers)
 
 
-class Mute(Struct, frozen=True):
-    """A user sends nothing in the whole app until this Unix second. ``reason``: shown to the user."""
-
-    until: int
-    reason: str = ""
-
-    @property
-    def text(self) -> str:
-        """What the user is told, in one line."""
-        end = datetime.fromtimestamp(self.until, UTC).strftime("%Y-%m-%d %H:%M UTC")
-        return f"muted until {end}" + (f": {self.reason}" if self.reason else "")
-
-
 class SenderRates:
-    """Owner of which users have a rate of messages on this node, and who is muted. Never switches.
+    """Owner of which users have a rate of messages on this node. Never switches.
 
     A feature names a user when it has verified their token here, with the buckets that count for them.
     """
 
     def __init__(self) -> None:
-        self.muted: dict[tuple[str, str], Mute] = {}
-        """App and user → until when the user sends nothing. Read-only for others."""
         self.known: dict[tuple[str, str], Buckets] = {}
         """App and user → the buckets that count for them. Read-only for others."""
 
@@ -333,22 +317,6 @@ class SenderRates:
         """Count them no more in these buckets."""
         if self.known.get((app, user)) is buckets:
             del self.known[app, user]
-
-    def mute(self, app: str, user: str, until: int, reason: str = "") -> None:
-        """Mute a user until this Unix second; in the past: let them send again."""
-        self.muted.pop((app, user), None)
-        if until > time():
-            self.muted[app, user] = Mute(until, reason)
-            if len(self.muted) > MAX_PAYERS:
-                del self.muted[next(iter(self.muted))]
-
-    def mute_of(self, app: str, user: str) -> Mute | None:
-        """The mute of a user in the whole app; None: they may send."""
-        mute = self.muted.get((app, user))
-        if mute is None or mute.until > time():
-            return mute
-        del self.muted[app, user]
-        return None
 
     def take(self, app: str, user: str) -> bool:
         """Count one message of a user. False: there were too many."""

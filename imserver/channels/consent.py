@@ -17,7 +17,7 @@ from imserver.auth.back_ends import (
     BackEndUnavailable,
 )
 from imserver.auth.channel_tokens import ChannelClaims
-from imserver.auth.rates import SenderRates
+from imserver.auth.mutes import MutedUsers
 from imserver.auth.reviews import Reviews
 from imserver.channels.channels import Channels
 from imserver.channels.members import (
@@ -82,12 +82,10 @@ class ChannelConsent:
     ``unavailable``, or ``ended``.
     """
 
-    def __init__(
-        self, back_ends: BackEnds, reviews: Reviews, channels: Channels, senders: SenderRates
-    ) -> None:
+    def __init__(self, back_ends: BackEnds, reviews: Reviews, channels: Channels, mutes: MutedUsers) -> None:
         self._back_ends = back_ends
         self._reviews = reviews
-        self._senders = senders
+        self._mutes = mutes
         self._channels = channels
 
     def check_member(self, connection: ChannelClient, channel: str) -> None:
@@ -146,7 +144,7 @@ class ChannelConsent:
     def review(self, connection: ChannelClient, channel: str, event: Event) -> Event:
         """The publication of a client event after the back end's review."""
         app, user = connection.app or "", connection.user
-        if user and (mute := self._senders.mute_of(app, user)) is not None:
+        if user and (mute := self._mutes.mute_of(app, user)) is not None:
             error = errors.ClientError(errors.ReplyCode.REJECTED, mute.text)
             raise ChannelRefused("denied", mute.text, error)
         if app not in self._reviews.apps:

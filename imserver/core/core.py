@@ -16,6 +16,7 @@ from imserver.auth.denials import Denials
 from imserver.auth.issuers import Issuers
 from imserver.auth.login import Logins
 from imserver.auth.login_tokens import LoginTokens
+from imserver.auth.mutes import MutedUsers
 from imserver.auth.observer import NoObserver, Observer, observer_of, report_commands
 from imserver.auth.page_tokens import PageTokens
 from imserver.auth.rates import SenderRates
@@ -371,6 +372,7 @@ class Core:
             tenants,
             keys,
             base.sender_rates,
+            MutedUsers(),
             page_tokens,
             accounts,
             relations,
@@ -421,7 +423,7 @@ class Core:
     def _make_channels(self, targets: TargetServices) -> ChannelServices:
         """Build the commands of clients on channels."""
         identity, sessions, channels = self.identity, self.sessions, targets.channels
-        consent = ChannelConsent(identity.back_ends, identity.reviews, channels, identity.sender_rates)
+        consent = ChannelConsent(identity.back_ends, identity.reviews, channels, identity.mutes)
         commands = ChannelCommands(channels, identity.logins, consent, {}, sessions.table)
         self.network.dispatcher.add(commands.rows())
         return ChannelServices(channels, consent, commands, targets.registrar)

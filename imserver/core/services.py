@@ -13,6 +13,7 @@ from imserver.auth.accounts import AccountLookup
 from imserver.auth.authority import AllowLists, Authority, Keys
 from imserver.auth.back_ends import BackEnds
 from imserver.auth.login import Logins
+from imserver.auth.mutes import MutedUsers
 from imserver.auth.observer import Observer
 from imserver.auth.page_tokens import PageTokens
 from imserver.auth.rates import BucketList, SenderRates, Shared
@@ -195,6 +196,7 @@ class IdentityServices(Struct, frozen=True):
     tenants: Tenants
     keys: Keys
     sender_rates: SenderRates
+    mutes: MutedUsers
     page_tokens: PageTokens
     accounts: AccountLookup
     relations: Relations

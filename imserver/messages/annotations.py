@@ -14,6 +14,7 @@ from imserver.messages.log.contract import (
     RejectReason,
 )
 from imserver.messages.log.message_log import MessageLog
+from imserver.messages.messaging import Messaging
 from imserver.messages.model import EntryView
 from imserver.model import Reply
 from imserver.storage.store import Store
@@ -37,6 +38,11 @@ class RefusedView(Struct, omit_defaults=True):
     reason: str = ""
     until: int = 0
 
+    @staticmethod
+    def of(result: Rejected) -> RefusedView:
+        """The answer to what was rejected."""
+        return RefusedView(result.reason, result.detail if result.until else "", result.until)
+
 
 class PinsView(Struct):
     """Pinned messages, the one that was pinned last first."""
@@ -48,8 +54,9 @@ class AnnotationCommands:
     """Carries out the commands. The answer may come before or after the entry, which all connections of the
     user receive. Stateless."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, messaging: Messaging) -> None:
         self._store = store
+        self._messaging = messaging
         self._log = store.part(MessageLog)
 
     def rows(self) -> CommandTable:
@@ -64,13 +71,17 @@ class AnnotationCommands:
         """React to a message, or remove the reaction. Switches."""
         app, user = app_and_user(connection)
         return self._change(
-            lambda log: log.annotations.react(app, user, command.id, command.emoji, remove=command.remove)
+            None if command.remove else self._messaging.mute_of(app, user),
+            lambda log: log.annotations.react(app, user, command.id, command.emoji, remove=command.remove),
         )
 
     def pin(self, connection: Connection, command: Pin) -> Reply:
         """Pin a message, or remove its pin. Switches."""
         app, user = app_and_user(connection)
-        return self._change(lambda log: log.annotations.pin(app, user, command.id, remove=command.remove))
+        return self._change(
+            self._messaging.mute_of(app, user),
+            lambda log: log.annotations.pin(app, user, command.id, remove=command.remove),
+        )
 
     def pins(self, connection: Connection, command: AskPins) -> Reply:
         """The pinned messages of a conversation. Switches."""
@@ -78,12 +89,12 @@ class AnnotationCommands:
         found = self._log.entries.pins(app, user, command.conversation)
         return Reply(errors.ReplyCode.OK, PinsView([entry.view() for entry in found]))
 
-    def _change(self, change: Callable[[MessageLog], Change | Rejected]) -> Reply:
+    def _change(self, mute: Rejected | None, change: Callable[[MessageLog], Change | Rejected]) -> Reply:
         # A change would create the database.
         may_know = self._store.has_database
-        result = change(self._log) if may_know else Rejected(RejectReason.UNKNOWN_MESSAGE)
+        result = mute or (change(self._log) if may_know else Rejected(RejectReason.UNKNOWN_MESSAGE))
         if isinstance(result, Rejected):
-            return Reply(result.reply_code, RefusedView(result.reason))
+            return Reply(result.reply_code, RefusedView.of(result), result.reason)
         entry = result.entry
         position = (entry.id, entry.seq) if entry else ()
         return Reply(errors.ReplyCode.OK, AnnotatedView(result.conversation, *position))

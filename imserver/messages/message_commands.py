@@ -300,9 +300,7 @@ def _reply_to(command: Send, result: Stored) -> Reply:
     if isinstance(result, Rejected) and result.reason == RejectReason.REJECTED:
         return Reply(errors.ReplyCode.UNAUTHORIZED, RejectedView(result.detail), result.reason)
     if isinstance(result, Rejected):
-        text = result.detail if result.until else ""
-        refused = RefusedView(result.reason, text, result.until)
-        return Reply(result.reply_code, refused, result.reason)
+        return Reply(result.reply_code, RefusedView.of(result), result.reason)
     if result.until:
         return Reply(errors.ReplyCode.NOT_STORED, QuotaView(str(result), result.until))
     return _TOO_MANY_MESSAGES if isinstance(result, TooManyMessages) else _NOT_STORED

@@ -87,6 +87,7 @@ class Messaging:
         self._metrics = metrics
         self._reviews = identity.reviews
         self._sender_rates = identity.sender_rates
+        self._mutes = identity.mutes
         self._node_messages = node_messages
         self.observers: list[LogObserver] = []
         """They hear of stored entries."""
@@ -175,6 +176,11 @@ class Messaging:
         )
         self._log.writer.send(request)
 
+    def mute_of(self, app: str, user: str) -> Rejected | None:
+        """The refusal of what a user does who is muted in the app; None: they are not. Never switches."""
+        mute = self._mutes.mute_of(app, user) if self._mutes.all else None
+        return None if mute is None else Rejected(RejectReason.MUTED, mute.text, mute.until)
+
     def send_of_user(self, app: str, draft: Draft, done: Done, connection: Connection | None = None) -> None:
         """Like :meth:`send`, for what a user sends: where the app wants it, its back end reviews it before.
         Some users have a rate, and who is muted in the app sends nothing.
@@ -183,11 +189,9 @@ class Messaging:
         wait for their turn.
         """
         request = AppendRequest(app, draft, done, self, connection)
-        if self._sender_rates.muted and draft.kind not in ("recall", "press"):
-            mute = self._sender_rates.mute_of(app, draft.sender)
-            if mute is not None:
-                self.stored(request, Rejected(RejectReason.MUTED, mute.text, mute.until))
-                return
+        if draft.kind not in ("recall", "press") and (mute := self.mute_of(app, draft.sender)) is not None:
+            self.stored(request, mute)
+            return
         if self._sender_rates.known and not self._sender_rates.take(app, draft.sender):
             self.stored(request, TooManyMessages("the user has sent too many messages"))
             return

@@ -81,7 +81,7 @@ def _make_services(core: Core) -> MessageServices:
     signals = _make_signals(core, messaging)
     receipts, search = Receipts(signals, store), MessageSearch(store, core.node.buckets.make)
     commands = MessageCommands(sessions.sessions, messaging, receipts, search, store)
-    for service in (commands, AnnotationCommands(store), receipts, signals):
+    for service in (commands, AnnotationCommands(store, messaging), receipts, signals):
         core.network.dispatcher.add(service.rows())
     streams, channel_streams = _make_streams(core, messaging, signals)
     return MessageServices(

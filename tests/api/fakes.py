@@ -15,6 +15,7 @@ import msgspec
 from imserver.auth.accounts import NoAccountLookup
 from imserver.auth.authority import AllowLists, Authority, Keys
 from imserver.auth.denials import Denials
+from imserver.auth.mutes import MutedUsers
 from imserver.auth.observer import NoObserver
 from imserver.auth.page_tokens import PageTokens
 from imserver.auth.rates import BucketList, SenderRates
@@ -219,6 +220,7 @@ class FakeNode:
         self.others = None
         self.search = self.receipts = None
         self.sender_rates = SenderRates()
+        self.mutes = MutedUsers()
         self.attempt = None
         """Parts that no test of this folder uses."""
         self.silent: list[str] = []

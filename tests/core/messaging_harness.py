@@ -6,6 +6,7 @@ from typing import Any
 
 from msgspec import json
 
+from imserver.auth.mutes import MutedUsers
 from imserver.auth.rates import SenderRates
 from imserver.auth.relations import NoRelations
 from imserver.messages.log.contract import Commit, Entry
@@ -40,7 +41,9 @@ class Node(Harness):
         self.positions: Any = MemoryPositions()
         node_messages: Any = self
         logins = Admitting(lambda app, user, token: True)
-        identity: Any = SimpleNamespace(logins=logins, reviews=self.reviews, sender_rates=SenderRates())
+        identity: Any = SimpleNamespace(
+            logins=logins, reviews=self.reviews, sender_rates=SenderRates(), mutes=MutedUsers()
+        )
         self.channel_log = ChannelLog(self.store, self.metrics, self.hub, self.table, self.channels)
         self.messaging = Messaging(
             self.session_services(),

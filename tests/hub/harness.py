@@ -7,6 +7,7 @@ from unittest.mock import Mock
 
 from msgspec import json
 
+from imserver.auth.mutes import MutedUsers
 from imserver.auth.observer import NoObserver
 from imserver.auth.rates import SenderRates
 from imserver.auth.relations import NoRelations
@@ -202,6 +203,7 @@ class Harness(SocketHarness):
                 tenants=SimpleNamespace(get=tenant_of),
                 reviews=self.reviews,
                 sender_rates=SenderRates(),
+                mutes=MutedUsers(),
                 observer=self.observer,
                 relations=NoRelations(),
             ),

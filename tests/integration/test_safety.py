@@ -104,6 +104,9 @@ def test_who_is_muted_sends_nothing_and_learns_why(
     until = moderator.post("moderation/mute", user=ann.user, seconds=3600, reason="Calm down.")["until"]
     assert ann.refused("messages/send", to=bob.user, text="but") == (403, "muted")
     assert ann.refused("messages/edit", id=message["id"], text="but") == (403, "muted")
+    assert ann.refused("messages/react", id=message["id"], emoji="+1") == (403, "muted")
+    assert ann.refused("messages/pin", id=message["id"]) == (403, "muted")
+    ann.post("messages/react", id=message["id"], emoji="+1", remove=True)
     with logged_in(locked.ws, ann.user, "gochat", serviceToken=ann.token, cursor=message["id"]) as client:
         (notice,) = entries(client, 1)
         assert notice["meta"]["moderation"] == {"act": "mute", "until": until}
@@ -111,6 +114,8 @@ def test_who_is_muted_sends_nothing_and_learns_why(
         code, _, data = client.ask_cmd("send", {"to": bob.user, "text": "but"})
         assert (code, data["refused"], data["until"]) == (1003, "muted", until)
         assert data["reason"].endswith("Calm down.")
+        code, _, data = client.ask_cmd("react", {"id": message["id"], "emoji": "+1"})
+        assert (code, data["refused"], data["until"]) == (1003, "muted", until)
         assert client.ask_cmd("recall", {"id": message["id"]})[0] == 200, "who is muted may still take back"
     moderator.post("moderation/unmute", user=ann.user)
     ann.post("messages/send", to=bob.user, text="sorry")

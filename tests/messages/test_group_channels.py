@@ -5,7 +5,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from imserver.auth.rates import SenderRates
+from imserver.auth.mutes import MutedUsers
 from imserver.channels.client_commands import ChannelCommands
 from imserver.channels.consent import ChannelConsent
 from imserver.dialects.cmd.answers import CmdAnswers
@@ -46,7 +46,7 @@ def test_who_leaves_while_subscribing_does_not_stay_subscribed(failure: bool) ->
     with Node() as node:
         group = node.log.create(APP, "ann", ["ann", "bob"])
         ann, bob = node.speaker("ann"), node.speaker("bob")
-        consent = Consent(Mock(), Mock(hooks={}), node.channels, SenderRates())
+        consent = Consent(Mock(), Mock(hooks={}), node.channels, MutedUsers())
         node.channels.options.groups = node.channel_log
         channel = f"group:{group}"
 

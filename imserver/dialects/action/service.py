@@ -69,7 +69,7 @@ class ActionService:
         self._notice_members = core.config.hub.notice_members
         self._messages = messages
         self._reviews = identity.reviews
-        self._senders = identity.sender_rates
+        self._mutes = identity.mutes
         self._report = identity.observer.message
         self._acks = acks
         self._relations = identity.relations
@@ -167,7 +167,7 @@ class ActionService:
         if peer and not self._relations.may_reach(app, user, peer):
             return _BLOCKED
         to = {"room": room} if room else {"to": peer}
-        if (mute := self._senders.mute_of(app, user)) is not None:
+        if (mute := self._mutes.mute_of(app, user)) is not None:
             return Reply(ReplyCode.UNAUTHORIZED, {"reason": mute.text, "until": mute.until})
         kind, text = command.type, command.text
         if app in self._reviews.apps:

@@ -10,11 +10,11 @@ import msgspec
 from msgspec import Struct, to_builtins
 
 from imserver import errors
+from imserver.auth.mutes import MutedUsers
 from imserver.auth.observer import Observer
 from imserver.auth.principal import (
     Needs,
 )
-from imserver.auth.rates import SenderRates
 from imserver.auth.relations import Relations
 from imserver.auth.reviews import Reviews
 from imserver.auth.tenants import Tenants
@@ -81,7 +81,7 @@ class SendApi(Struct, frozen=True):
     pushes: Pushes
     relations: Relations
     reviews: Reviews
-    senders: SenderRates
+    mutes: MutedUsers
     observer: Observer
     tenants: Tenants
     rates: Rates
@@ -93,7 +93,7 @@ def _send_api(core: Core, api: Api) -> SendApi:
         core.push.pushes,
         core.identity.relations,
         core.identity.reviews,
-        core.identity.sender_rates,
+        core.identity.mutes,
         core.identity.observer,
         core.identity.tenants,
         api.rates,
@@ -166,7 +166,7 @@ def _reviewed(api: SendApi, call: Call, to: str, text: str) -> str:
     Raises RequestRefused.
     """
     reviews, sender = api.reviews, call.principal.user
-    if sender and (mute := api.senders.mute_of(call.app, sender)) is not None:
+    if sender and (mute := api.mutes.mute_of(call.app, sender)) is not None:
         data = {"refused": "muted", "reason": mute.text, "until": mute.until}
         raise RequestRefused(refusal(ReplyCode.UNAUTHORIZED, data))
     if not sender or call.app not in reviews.apps:

@@ -34,7 +34,7 @@ class StreamedAnswers:
         self._logins = identity.logins
         self._accounts = accounts
         self._relations = identity.relations
-        self._rates = identity.sender_rates
+        self._mutes, self._rates = identity.mutes, identity.sender_rates
         self._reviews = identity.reviews
         self._pieces = Buckets(BOT_PIECES, PIECES_PER_SECOND)
         self._owners: dict[tuple[str, str], str] = {}
@@ -63,7 +63,7 @@ class StreamedAnswers:
         owner = self._owner_of(app, user)
         if not owner:
             return Rejected(RejectReason.NOT_BOT, "only bots stream answers")
-        if not is_back_end and (mute := self._rates.mute_of(app, user)) is not None:
+        if not is_back_end and (mute := self._mutes.mute_of(app, user)) is not None:
             return Rejected(RejectReason.MUTED, mute.text, mute.until)
         if not is_back_end and app in self._reviews.apps:
             return Rejected(
@@ -196,7 +196,7 @@ class AnswerCommands:
         except ChannelRefused as refused:
             return _refusal(refused)
         if isinstance(found, Rejected):
-            return Reply(found.reply_code, RefusedView(found.reason))
+            return Reply(found.reply_code, RefusedView.of(found))
         return Reply(ReplyCode.OK, OpenedView(found))
 
     def append(self, connection: Connection, command: AppendAnswer) -> Reply:
@@ -220,5 +220,5 @@ class AnswerCommands:
         except ChannelRefused as refused:
             return _refusal(refused)
         if isinstance(closed, Rejected):
-            return Reply(closed.reply_code, RefusedView(closed.reason))
+            return Reply(closed.reply_code, RefusedView.of(closed))
         return Reply(ReplyCode.OK, ClosedView(command.stream, *closed))

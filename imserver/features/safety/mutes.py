@@ -36,7 +36,7 @@ class Mutes:
 
     def __init__(self, rows: SafetyRows, core: Core) -> None:
         self._rows = rows
-        self._senders = core.identity.sender_rates
+        self._users = core.identity.mutes
         self._node_messages = core.cluster.node_messages
         self._known = 0
         """Changes before this Unix second are known."""
@@ -56,7 +56,7 @@ class Mutes:
         return until
 
     def _learn(self, mute: Muted | MuteRow) -> None:
-        self._senders.mute(mute.app, mute.user, mute.until, mute.reason)
+        self._users.mute(mute.app, mute.user, mute.until, mute.reason)
 
     def load(self) -> None:
         """Learn what was changed since the last time. Switches. Raises StorageUnavailable."""

@@ -266,7 +266,7 @@ class Uploads:
         if not 0 < len(offer.user.encode()) <= UPLOAD_USER_BYTES or "\0" in offer.user:
             raise TransferRefused(Problems.INVALID_REQUEST, f"`user` has 1 to {UPLOAD_USER_BYTES} bytes")
         if offer.by_user and self._identity is not None:
-            mute = self._identity.sender_rates.mute_of(offer.app, offer.user)
+            mute = self._identity.mutes.mute_of(offer.app, offer.user)
             if mute is not None:
                 raise TransferRefused(Problems.MUTED, mute.text)
 

@@ -472,6 +472,8 @@ def react(api: MessageApi, call: Call, request: ReactRequest) -> AnnotatedAnswer
     """
     if wrong := emoji_objection(request.emoji):
         raise ApiProblem(errors.Problems.INVALID_REQUEST, f"`{wrong.replace(':', '`:', 1)}")
+    if not request.remove:
+        _require_voice(api, call)
     return _annotated(
         api,
         call,
@@ -498,9 +500,16 @@ def pin(api: MessageApi, call: Call, request: PinRequest) -> AnnotatedAnswer:
     """
     if call.user:
         call.act = ""
+    _require_voice(api, call)
     return _annotated(
         api, call, lambda log: log.annotations.pin(call.app, call.user, request.id, remove=request.remove)
     )
+
+
+def _require_voice(api: MessageApi, call: Call) -> None:
+    """Refuse who is muted in the app. Back ends may always write."""
+    if not call.is_back_end and (mute := api.messaging.mute_of(call.app, call.user)) is not None:
+        raise ApiProblem(mute.problem, mute.explanation)
 
 
 def _annotated(api: MessageApi, call: Call, change: Callable[[Any], Change | Rejected]) -> AnnotatedAnswer:

@@ -8,7 +8,7 @@ from unittest.mock import Mock
 import pytest
 
 from imserver import errors
-from imserver.auth.rates import SenderRates
+from imserver.auth.mutes import MutedUsers
 from imserver.auth.rules import ALLOWED
 from imserver.channels.client_commands import ChannelCommands
 from imserver.channels.consent import ChannelConsent
@@ -51,7 +51,7 @@ class CentrifugeHarness(Harness):
             logins.bare_dialects.add("centrifuge")
         self.catch_up = Mock()
         back_ends = BackEndRequests(self.back_end, self.table.id_of, str)  # type: ignore[arg-type]
-        consent = ChannelConsent(back_ends, Mock(hooks={}), self.channels, SenderRates())
+        consent = ChannelConsent(back_ends, Mock(hooks={}), self.channels, MutedUsers())
         commands = ChannelCommands(self.channels, logins, consent, {}, self.table)
         config = Config(of_features=(("centrifuge", CentrifugeSettings(app="101")),))
         core: Any = SimpleNamespace(
