@@ -296,12 +296,14 @@ class Authority:
     def _of_account(self, credential: str, kind: Literal["account", "guest", "bot"]) -> Principal | None:
         """The account or bot with this token. May switch. Raises StorageUnavailable."""
         session = self._session(credential)
-        if session is None:
-            return None
-        apps = frozenset({self._logins.resolve(session.account.app)})
-        if session.account.guest:
-            kind = "guest"
-        return Principal(kind, apps=apps, user=session.account.user, device=session.device_id)
+        return None if session is None else self._user_of(session, kind)
+
+    def _user_of(self, session: AccountSession, kind: Literal["account", "guest", "bot"]) -> Principal:
+        account = session.account
+        apps = frozenset({self._logins.resolve(account.app)})
+        return Principal(
+            "guest" if account.guest else kind, apps=apps, user=account.user, device=session.device_id
+        )
 
     def _session(self, credential: str) -> AccountSession | None:
         """The login of an account or bot with this token. May switch. Raises StorageUnavailable."""
@@ -320,7 +322,7 @@ class Authority:
             return BAD_TOKEN
         account, rights = session.account, RIGHTS[session.account.role]
         if account.guest or account.bot or need.right not in rights:
-            return self._of_account(credential, "bot" if account.bot else "account")
+            return self._user_of(session, "bot" if account.bot else "account")
         apps = frozenset({self._logins.resolve(account.app)})
         if session.lacks:
             return Principal("account", apps=apps, user=account.user, lacks=session.lacks)

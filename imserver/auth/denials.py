@@ -62,44 +62,37 @@ class Denials:
         if app is None:  # refused logins were told, and others have done nothing yet
             return
         about = getattr(request.command, "channel", "")
+        reason = reply.why or _REPLIES.get(reply.code, f"code {reply.code}")
         limit, until = "", 0.0
         if isinstance(error, TooManyRequests):
             limit, until = error.limit, time() + error.seconds
-        self._observer.refused(
-            Denial(
-                "command",
-                reply.why or _REPLIES.get(reply.code, f"code {reply.code}"),
-                app,
-                connection.user or "",
-                "",
-                host_of(connection.peer),
-                limit,
-                until,
-                f"{request.name} {about}".rstrip()[:_DETAIL],
-                connection.peer,
-            )
-        )
+        self._of(connection, app, reason, limit, until, f"{request.name} {about}".rstrip()[:_DETAIL])
 
     def ended(self, connection: Connection, code: int) -> None:
         """A connection is over. If a limit has ended its session, that is told."""
         app = connection.app
         if code not in CLOSES or app is None:
             return
-        user, until = connection.user or "", 0.0
+        until = 0.0
         if code == errors.CloseCode.BANNED:
-            until = self._banned_until(app, user)
+            until = self._banned_until(app, connection.user or "")
+        self._of(connection, app, CLOSES[code], _LIMITS[code], until)
+
+    def _of(
+        self, connection: Connection, app: str, reason: str, limit: str, until: float, detail: str = ""
+    ) -> None:
+        """A command of a connection, or its session, was refused."""
         self._observer.refused(
             Denial(
                 "command",
-                CLOSES[code],
+                reason,
                 app,
-                user,
-                "",
-                host_of(connection.peer),
-                _LIMITS[code],
-                until,
-                "",
-                connection.peer,
+                connection.user or "",
+                address=host_of(connection.peer),
+                limit=limit,
+                until=until,
+                detail=detail,
+                request=connection.peer,
             )
         )
 
@@ -127,11 +120,10 @@ class Denials:
                 problem.code,
                 app,
                 user[:_NAME],
-                "",
-                request.host,
-                limit,
-                until,
-                f"{request.method} {request.path}: {detail or problem.message}"[:_DETAIL],
-                request.id,
+                address=request.host,
+                limit=limit,
+                until=until,
+                detail=f"{request.method} {request.path}: {detail or problem.message}"[:_DETAIL],
+                request=request.id,
             )
         )

@@ -144,6 +144,7 @@ class Observers:
         self._sessions = self._all_that_have("began")
         self._recorders = self._all_that_have("recorder")
         self._refusals = self._all_that_have("refused")
+        self._acts = self._all_that_have("acted")
 
     def _all_that_have(self, method: str) -> tuple[Observer, ...]:
         inherited = getattr(NoObserver, method)
@@ -198,7 +199,7 @@ class Observers:
 
     def acted(self, act: Act) -> None:
         """Tell all."""
-        for each in self._observers:
+        for each in self._acts:
             each.acted(act)
 
     def refused(self, refusal: Denial) -> None:
