@@ -20,6 +20,10 @@ ACTION_PREFIX: Final = "action:"
 """Prefix of the apps of the action dialect, before an ``appId``."""
 
 
+ERASED: Final = "deleted:"
+"""How the name begins that stands in place of the id of an erased user. Nobody logs in under such a name."""
+
+
 class Limit:
     """The limits of what clients and back ends may send."""
 

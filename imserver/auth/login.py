@@ -44,7 +44,7 @@ from imserver.auth.tokens import (
 from imserver.config.settings import MAX_USER_BYTES, ORIGINAL_USER_BYTES
 from imserver.logging import OncePerMinute
 from imserver.metrics import OTHER, Metrics
-from imserver.model import ACTION_PREFIX
+from imserver.model import ACTION_PREFIX, ERASED
 from imserver.transport.connection import Connection, Encoding
 from imserver.transport.gate import OPAQUE, Origins, host_name, host_of
 from imserver.transport.states import CLOSING
@@ -103,15 +103,15 @@ class Logins:
     # --- before a login -------------------------------------------------------------------------------------
 
     def takes_user(self, app: str, user: str) -> bool:
-        """Whether a user id is short enough for an app. For an unknown app whose name is a number, the limit
-        of the originals counts. Never switches."""
+        """Whether a user id is short enough for an app, and not that of an erased user. For an unknown app
+        whose name is a number, the limit of the originals counts. Never switches."""
         rule = self._rules.get(app) or self._learn(app)
         if rule is not None:
             limit = rule.user_bytes
         else:
             is_number = app.removeprefix(ACTION_PREFIX).isdecimal()
             limit = ORIGINAL_USER_BYTES if is_number else MAX_USER_BYTES
-        return len(user.encode()) <= limit
+        return len(user.encode()) <= limit and not user.startswith(ERASED)
 
     def check(
         self,

@@ -99,6 +99,13 @@ class ToPending(Struct, frozen=True, gc=False, tag="p", array_like=True):
     device: str | None = None
 
 
+class ForgetPending(Struct, frozen=True, gc=False, tag="e", array_like=True):
+    """Forget the pending pushes of a user who is erased."""
+
+    app: str
+    user: str
+
+
 class ToConnection(Struct, frozen=True, gc=False, tag="c", array_like=True):
     """Deliver to one connection; without an event, close it with ``code`` and ``reason``.
 

@@ -58,6 +58,7 @@ from imserver.push.pending import PendingPushes
 from imserver.push.push import Publishing
 from imserver.sessions.connection_ids import ConnectionIds, ConnectionTable, new_birth
 from imserver.storage.contract import Erasure, tables_of
+from imserver.storage.erasures import PURPOSE, Erasures
 from imserver.storage.store import Store
 from imserver.storage.tables import OF_CORE, StoreTables
 from imserver.transport.connection import Connection, Serve
@@ -168,7 +169,8 @@ class Core:
         """Functions that return the metrics of features."""
         self.config = config
         self.node = NodeState(config, request_log)
-        self.storage = StorageServices(Store(config.storage, config.server.data_dir, tables=tables))
+        store = Store(config.storage, config.server.data_dir, tables=tables)
+        self.storage = StorageServices(store, Erasures(store, lambda: self.node.keys_for(PURPOSE)))
         self.network: NetworkServices
         self.cluster: ClusterServices
         self.identity: IdentityServices
@@ -295,16 +297,29 @@ class Core:
         return tuple(each.erasure for each in reversed(self.features.values()) if each.erasure is not None)
 
     def erase_user(self, app: str, user: str) -> None:
-        """Erase what features and the core have of a deleted user, in this order.
+        """Erase a user of any kind: sessions, a ban, the account, and what features and the core have of
+        them, in this order. Whoever comes under the same name is another user.
 
-        May switch. May be called again: then it erases what was added meanwhile. Raises Unavailable.
+        Switches. May be called again: after an error it goes on, otherwise it erases what was added since.
+        Raises Unavailable.
         """
-        store = self.storage.store
-        # Features first: a bucket may be unavailable while everything else is reachable.
-        for erasure in self.erasures:
-            erasure.user(app, user)
-        self.channels.channels.histories.erase_user(app, user)
-        store.delete_rows_of_user(app, user, tables_of(self.erasures))
+        storage, sessions = self.storage, self.sessions.sessions
+        is_stored = storage.store.has_database
+        if is_stored:
+            storage.erasures.begin(app, user)
+            if storage.store.has_ban(app, user):
+                sessions.unban(app, [user])
+        # Twice: a request that was served meanwhile may have added something.
+        for _ in range(2):
+            sessions.close(app, [user])
+            self.push.pending.forget_user(app, user)
+            # Features first: a bucket may be unavailable while everything else is reachable.
+            for erasure in self.erasures:
+                erasure.user(app, user)
+            self.channels.channels.histories.erase_user(app, user)
+            storage.store.delete_rows_of_user(app, user, tables_of(self.erasures))
+        if is_stored:
+            storage.erasures.end(app, user)
 
     # --- services of the core -------------------------------------------------------------------------------
 

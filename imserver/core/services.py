@@ -39,6 +39,7 @@ from imserver.push.push import Publishing, Pushes, Reach
 from imserver.sessions.connection_ids import ConnectionIds, ConnectionTable
 from imserver.sessions.presence import Presence
 from imserver.sessions.sessions import Sessions
+from imserver.storage.erasures import Erasures
 from imserver.storage.store import Store
 from imserver.transport.connection import Connection, ConnectionContext
 from imserver.transport.dispatch import Dispatcher
@@ -145,9 +146,11 @@ class NetworkServices(Struct, frozen=True):
 
 
 class StorageServices(Struct, frozen=True):
-    """The database: statements, and with ``store.part(MessageLog)`` the log of stored messages."""
+    """The database: statements, and with ``store.part(MessageLog)`` the log of stored messages. ``erasures``:
+    those of users."""
 
     store: Store
+    erasures: Erasures
 
 
 class ClusterServices(Struct, frozen=True):

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from imserver.messages.api import channels, conversations, messages, streamed
-from imserver.messages.parts import build
+from imserver.messages.parts import build, erasing
 from imserver.messages.settings import SETTINGS
 from imserver.messages.tables import TABLES
 from imserver.messages.wire import MESSAGE_COMMANDS
@@ -32,6 +32,7 @@ FEATURE = Feature(
     wire={"cmd": MESSAGE_COMMANDS, "centrifuge": MESSAGE_COMMANDS},
     settings=SETTINGS,
     metrics=_metrics,
+    erasing=erasing,
     tables=TABLES,
     rows_check=("imserver.messages.doctor", "check_rows"),
     operations=(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 
-from imserver.config.settings import settings_of
+from imserver.config.settings import Config, settings_of
 from imserver.core.core import Core, FeatureParts
 from imserver.messages.acks import AckTracker
 from imserver.messages.action_positions import ActionPositions
@@ -25,6 +27,7 @@ from imserver.messages.stored_pushes import LogPushes
 from imserver.messages.streamed import ConversationStreams, StreamedTexts
 from imserver.messages.streamed_messages import ChannelStreams, StreamedMessages
 from imserver.storage.contract import Erasure
+from imserver.storage.store import Store
 
 
 def build(core: Core) -> FeatureParts:
@@ -39,12 +42,6 @@ def build(core: Core) -> FeatureParts:
     if core.member is not None:
         core.on_join.append(partial(messaging.learn, core.member.others))
     core.on_drain += [services.streams.close_all, services.channel_streams.close_all]
-    store = core.storage.store
-
-    def erase_user(app: str, user: str) -> None:
-        store.part(MessageLog).erase_user(app, user)
-        positions.forget(app, user)
-
     return FeatureParts(
         services,
         run=(
@@ -57,8 +54,23 @@ def build(core: Core) -> FeatureParts:
         ),
         # Clients acknowledge until their connections end.
         finish=positions.store_proved,
-        erasure=Erasure(frozenset(), erase_user, lambda _: None),
+        erasure=_erasure(core.storage.store, positions),
     )
+
+
+@contextmanager
+def erasing(_config: Config, store: Store) -> Iterator[Erasure]:
+    """The erasure of users from the log in a command."""
+    yield _erasure(store, ActionPositions(store))
+
+
+def _erasure(store: Store, positions: ActionPositions) -> Erasure:
+    def erase_user(app: str, user: str) -> None:
+        if store.has_database:
+            store.part(MessageLog).erase_user(app, user, store.pseudonym_of(app, user))
+            positions.forget(app, user)
+
+    return Erasure(frozenset(), erase_user, lambda _: None)
 
 
 def _make_services(core: Core) -> MessageServices:

@@ -9,7 +9,7 @@ from imserver.storage.statements import Statements
 from imserver.storage.tables import OF_LOGS, Reason, Table
 
 _BY_MARKS: Final = Reason("the log erases it with the marks of the user")
-_BY_LOG: Final = Reason("the user leaves the conversation; what they wrote stays with the others")
+_BY_LOG: Final = Reason("the log takes the user out: entries stay without content, under another name")
 _BY_POSITIONS: Final = Reason("the node forgets the positions, also those in memory")
 _OF_MEMBERS: Final = Reason("it belongs to all members of a conversation")
 _NUMBERS: Final = Reason("numbers that say nothing of a user")

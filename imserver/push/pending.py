@@ -20,7 +20,7 @@ from gevent.lock import BoundedSemaphore
 from msgspec import Struct
 
 from imserver.clock import until_beat
-from imserver.cluster.nodes import NodeMessages, ToPending
+from imserver.cluster.nodes import ForgetPending, NodeMessages, ToPending
 from imserver.model import Event, Outcome
 from imserver.sessions.presence import Presence
 
@@ -92,7 +92,7 @@ class PendingPushes:
         """Set while there are pending pushes."""
         self._node_messages = node_messages
         if node_messages is not None:
-            node_messages.handle({ToPending: self._passed})
+            node_messages.handle({ToPending: self._passed, ForgetPending: self._forget_user})
 
     def add(self, app: str, user: str, event: Event, seconds: float, device: str | None = None) -> bool:
         """Store a push for ``seconds``. Return False if there is no room for it. Never switches."""
@@ -145,9 +145,23 @@ class PendingPushes:
     def forget(self, app: str) -> None:
         """Remove all pushes of a deleted app. Never switches."""
         for key in [key for key in self._queues if key[0] == app]:
-            queue = self._queues.pop(key)
-            for number in tuple(queue.pushes):
-                self._drop(app, queue, number)
+            self._remove(*key)
+
+    def forget_user(self, app: str, user: str) -> None:
+        """Remove all pushes of an erased user, on all nodes. Never switches."""
+        message = ForgetPending(app, user)
+        self._forget_user(message)
+        if self._node_messages is not None:
+            self._node_messages.broadcast(message)
+
+    def _forget_user(self, message: ForgetPending) -> None:
+        if (message.app, message.user) in self._queues:
+            self._remove(message.app, message.user)
+
+    def _remove(self, app: str, user: str) -> None:
+        queue = self._queues.pop((app, user))
+        for number in tuple(queue.pushes):
+            self._drop(app, queue, number)
 
     def pass_on(self) -> None:
         """Pass all pushes to nodes that are not stopping, those of one user to the same node. Switches."""

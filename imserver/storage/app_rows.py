@@ -9,8 +9,10 @@ from typing import Final
 
 from msgspec import json
 
+from imserver.config.settings import MAX_USER_BYTES
+from imserver.model import id_of
 from imserver.storage.contract import AppContents
-from imserver.storage.statements import PooledStatements
+from imserver.storage.statements import PooledStatements, text_objection
 from imserver.storage.tables import OF_APP, OF_LOGS, Reason, Table
 
 log = logging.getLogger(__name__)
@@ -70,17 +72,24 @@ def tables_of_others(sql: PooledStatements) -> list[Table]:
 _decode: Final = json.Decoder(tuple[Table, ...]).decode
 
 
-def delete_of_user(
-    app: str, user: str, spared: Set[str], tables: Sequence[Table], sql: PooledStatements
-) -> None:
-    """Delete the rows of a user in the tables of features, but in those of ``spared``."""
-    for table in (*tables_of_others(sql), *tables):
-        if table.name in spared or isinstance(table.erase_user, Reason):
-            continue
-        rows, *others = table.erase_user
-        _warn_of_files(table.name, sql.execute(rows, (app, user)))
-        for statement in others:
-            sql.execute(statement, (app, user))
+def delete_of_user(app: str, user: str, table: Table, sql: PooledStatements) -> None:
+    """Delete the rows of a user in a table."""
+    form = form_of(table, user)
+    if isinstance(table.erase_user, Reason) or not form:
+        return
+    for number, statement in enumerate(table.erase_user):
+        rows = sql.execute(statement, (app, form))
+        if not number:
+            _warn_of_files(table.name, rows)
+
+
+def form_of(table: Table, user: str) -> str | bytes | int:
+    """How a user stands in the rows of a table; empty or 0: they have none there."""
+    if table.user_as == "account":
+        return id_of(user)
+    if table.user_as == "bytes":
+        return user.encode()
+    return "" if text_objection(user, MAX_USER_BYTES) else user
 
 
 def _warn_of_files(table: str, rows: int) -> None:

@@ -12,10 +12,8 @@ from typing import Any, Final, Protocol, TypeVar
 
 from msgspec import Struct
 
-from imserver.config.settings import MAX_USER_BYTES
-from imserver.model import id_of
-from imserver.storage.app_rows import tables_of_others
-from imserver.storage.statements import PooledStatements, Row, text_objection
+from imserver.storage.app_rows import form_of, tables_of_others
+from imserver.storage.statements import PooledStatements, Row
 from imserver.storage.tables import OF_APP, OF_LOGS, Reason, Table
 
 T = TypeVar("T")
@@ -68,10 +66,8 @@ def read_app(read: ReadWork, tables: Sequence[Table], app: str) -> Iterator[Tabl
 
 def read_user(read: ReadWork, tables: Sequence[Table], app: str, user: str) -> Iterator[TablePage]:
     """The rows of a user. Switches. Raises StorageUnavailable."""
-    forms: dict[str, Any] = {"account": id_of(user), "bytes": user.encode()}
-    forms["text"] = "" if text_objection(user, MAX_USER_BYTES) else user
     for table in (*read(tables_of_others), *tables):
-        form = forms[table.user_as]
+        form = form_of(table, user)
         if isinstance(table.of_app, Reason) or isinstance(table.columns, Reason):
             continue
         if isinstance(table.of_user, Reason) or not form:

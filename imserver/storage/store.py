@@ -28,7 +28,7 @@ from imserver.storage.app_rows import DELETED
 from imserver.storage.contract import AppContents, AppRow, BanRow, Changes, KeyRow
 from imserver.storage.export_rows import TablePage
 from imserver.storage.statements import CLOCK, PooledStatements, Row, Statements, text_of
-from imserver.storage.tables import OF_CORE, StoreTables
+from imserver.storage.tables import OF_CORE, Reason, StoreTables
 
 if TYPE_CHECKING:
     from imserver.storage.database import Database
@@ -397,8 +397,23 @@ class Store:
 
         Raises StorageUnavailable.
         """
-        tables = self._tables.of_server()
-        self.write_or(None, partial(app_rows.delete_of_user, app, user, spared, tables))
+        if not self.has_database:
+            return
+        for table in (*self.read(app_rows.tables_of_others), *self._tables.of_server()):
+            if table.name not in spared and not isinstance(table.erase_user, Reason):
+                # One by one, so that writers wait only briefly.
+                self.write(partial(app_rows.delete_of_user, app, user, table))
+
+    def pseudonym_of(self, app: str, user: str) -> str:
+        """The name that stands in place of a user whose erasure is under way. Raises LookupError."""
+        statement = "SELECT name FROM erasure WHERE app = %s AND member = %s AND ended = 0"
+        for (name,) in self.rows(statement, (app, user)):
+            return text_of(name)
+        raise LookupError(f"no erasure of this user is under way in {app}")
+
+    def has_ban(self, app: str, user: str) -> bool:
+        """Whether there is a ban of a user, also one that was lifted. Raises StorageUnavailable."""
+        return bool(self.rows("SELECT 1 FROM ban WHERE app = %s AND member = %s", (app, user.encode())))
 
     def rows_of_app(self, app: str) -> Iterator[TablePage]:
         """The rows of an app, as an export reads them: table by table, in pages. Raises StorageUnavailable.

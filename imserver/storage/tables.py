@@ -78,17 +78,27 @@ def _of_server(name: str, key: str, why: str) -> Table:
     )
 
 
+_ERASURES: Final = Reason("a restored database needs it, and it has no name of a user")
+
 CORE_TABLES: Final = (
     Table(
         name="ban",
         key=("app", "member"),
         of_user="member = %s",
         user_as="bytes",
-        erase_user=Reason("a ban outlives the account: nobody comes back under the same id"),
+        erase_user=("DELETE FROM ban WHERE app = %s AND member = %s",),
         columns=("member", "until", "reason"),
     ),
     _of_server("app", "name", "all nodes learn from it that the app was deleted; its settings have secrets"),
     _of_server("api_key", "id", "the deletion of an app takes it out of keys, which belong to operators"),
+    Table(
+        name="erasure",
+        key=("digest", "ended"),
+        of_app=_ERASURES,
+        of_user=_ERASURES,
+        erase_user=_ERASURES,
+        columns=_ERASURES,
+    ),
     _of_server("directory", "one", "it names the database"),
     _of_server("feature_schema", "feature", "it names tables of features"),
     _of_server("alembic_version", "version_num", "it names the last migration"),

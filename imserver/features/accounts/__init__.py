@@ -21,6 +21,7 @@ from imserver.plugin import Feature
 FEATURE = Feature(
     "accounts",
     parts.build,
+    erasing=parts.erasing,
     operations=(
         *api.routes.rows,
         *factors_api.routes.rows,

@@ -47,7 +47,7 @@ from imserver.features.accounts.settings import (
     MakeBuckets,
 )
 from imserver.features.accounts.tokens import AccountTokens, KnownDevice
-from imserver.plugin.errors import ImserverError, LoginRefusal, Unavailable
+from imserver.plugin.errors import ImserverError, LoginRefusal
 from imserver.plugin.identity import AccountSession, Buckets, TooManyRequests, by_address
 from imserver.plugin.messages import is_name
 from imserver.plugin.runtime import network_of
@@ -99,7 +99,7 @@ def _require_unlocked(account: Account) -> None:
 SessionCloser = Callable[[str, Sequence[str], str | None], object]
 """Called with (app, users, device)."""
 Erase = Callable[[str, str], object]
-"""(app, user): deletes the data of an account elsewhere. May switch. Does nothing the second time."""
+"""(app, user): erases a user. May switch. Does nothing the second time."""
 Refused = Callable[..., object]
 """See ``Logins.refused``. Identifiers are personal: the user is ``""``, and an account is named by its id."""
 _DEVICE_BITS: Final = 53
@@ -174,7 +174,7 @@ class Accounts:
 
     ``close_sessions`` is :meth:`imserver.sessions.sessions.Sessions.close`. ``is_demo``: whether the
     server is in demo mode; then anybody may register, unless ``accounts.registration`` says otherwise.
-    ``erase`` is called before and after the deletion of an account. ``recorder`` returns what stores events
+    ``erase`` erases a user wholly, :meth:`erase` with the rest. ``recorder`` returns what stores events
     of a kind, ``refused`` counts refused logins.
     """
 
@@ -213,7 +213,7 @@ class Accounts:
         self._by_address = buckets(FAILURES_OF_ADDRESS, settings.failures_per_address, failing)
         self._by_device = buckets(FAILURES_OF_DEVICE, settings.failures, failing)
         self._seconds = int(config.jwt.expire_time * 3600)
-        self._erase_elsewhere = erase
+        self._erase_user = erase
         self._recorder = recorder
 
     @property
@@ -665,26 +665,16 @@ class Accounts:
         self._logged_out(app, user, ended)
 
     def remove(self, app: str, user: str) -> None:
-        """Delete an account with all of its data. Raises NoAccounts and UnknownAccount.
+        """Delete an account with all of its data. Raises NoAccounts and UnknownAccount."""
+        self._erase_user(app, self.known(app, user).user)
 
-        The account is deleted last, so that a failed request can be repeated. Data that requests and
-        connections in progress add meanwhile is deleted after it.
-        """
-        account = self.known(app, user)
-        self._erase(account)
-        if not self._accounts.remove(app, account.id, self.recorder(app)):
-            raise UnknownAccount(user)
-        self._close_sessions(app, [user], None)
-        try:
-            self._erase(account)
-        except Unavailable as error:
-            log.warning("data of the deleted account %s in %s may be left: %s", user, app, error)
-
-    def _erase(self, account: Account) -> None:
-        """Delete the accounts of programs that belong to an account, and all its data elsewhere."""
-        for owned in self._accounts.owned_by(account.app, account.id):
-            self.remove(account.app, str(owned))
-        self._erase_elsewhere(account.app, account.user)
+    def erase(self, app: str, user: str) -> None:
+        """Delete the row of an account, and the accounts of programs that belong to it."""
+        id = id_of(user)
+        for owned in self._accounts.owned_by(app, id):
+            self._erase_user(app, str(owned))
+        if id:
+            self._accounts.remove(app, id, self.recorder(app))
 
     def close(self) -> None:
         """Stop the threads that hash."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from urllib.parse import urlsplit
 
@@ -25,8 +27,9 @@ from imserver.plugin import Answers, FeatureParts
 from imserver.plugin.identity import Act, Principal
 from imserver.plugin.messages import MessageServices
 from imserver.plugin.services import Core, Foundation
-from imserver.plugin.settings import settings_of
-from imserver.plugin.storage import Account
+from imserver.plugin.settings import Config, settings_of
+from imserver.plugin.storage import Account, Erasure, Store
+from imserver.plugin.wire import id_of
 
 
 class AccountParts(Struct, frozen=True):
@@ -59,6 +62,17 @@ def answers(base: Foundation) -> Answers:
         rows, store, tokens.wanted_in, lambda app: tokens.rules_of(app).ask_strangers
     )
     return Answers(accounts=tokens, relations=relations)
+
+
+@contextmanager
+def erasing(_config: Config, store: Store) -> Iterator[Erasure]:
+    """The erasure of accounts in a command. Their bots are users with erasures of their own."""
+    rows = AccountStore(store)
+
+    def erase_user(app: str, user: str) -> None:
+        rows.remove(app, id_of(user))
+
+    yield Erasure(frozenset(), erase_user, lambda _: None)
 
 
 def build(core: Core) -> FeatureParts:
@@ -109,5 +123,6 @@ def build(core: Core) -> FeatureParts:
         ),
         ended=(last_seen.ended,),
         run=(guests.run,),
+        erasure=Erasure(frozenset(), accounts.erase, lambda _: None),
         stop=stop,
     )

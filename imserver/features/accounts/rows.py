@@ -329,7 +329,7 @@ class AccountStore:
 
         def work(sql: PooledStatements) -> bool:
             if record is not None:
-                _report_by_id(sql, record, "removed", app, id)
+                _report_removal(sql, record, app, id)
             if sql.execute("DELETE FROM account WHERE id = %s AND app = %s", (id, app)) != 1:
                 return False
             sql.execute("DELETE FROM relation WHERE account = %s OR other = %s", (id, id))
@@ -671,6 +671,13 @@ def report(sql: PooledStatements, record: RecordEvent | None, change: str, accou
             "avatar": account.avatar,
         }
         record(sql, account.app, account.user, facts)
+
+
+def _report_removal(sql: PooledStatements, record: RecordEvent, app: str, id: int) -> None:
+    """Tell the back end that an account was removed. It has no name any more."""
+    if _by_id(sql, app, id) is not None:
+        user = str(id)
+        record(sql, app, user, {"user": user, "change": "removed", "nickname": "", "avatar": ""})
 
 
 def _report_by_id(sql: PooledStatements, record: RecordEvent, change: str, app: str | None, id: int) -> None:

@@ -28,6 +28,7 @@ from imserver.plugin.messages import MessageServices
 from imserver.plugin.runtime import PublicRequests
 from imserver.plugin.services import Core
 from imserver.plugin.settings import settings_of
+from imserver.plugin.storage import Erasure
 
 
 class NotificationParts(Struct, frozen=True):
@@ -136,6 +137,7 @@ def build(core: Core) -> FeatureParts:
     return FeatureParts(
         NotificationParts(rows, notifier, webpush, tokens, pushes, deliveries, mails),
         run=(notifier.work.run, deliveries.run),
+        erasure=Erasure(frozenset(), rows.erase_about, lambda _: None),
         finish=finish,
         stop=webpush.close,
     )

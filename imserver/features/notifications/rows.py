@@ -220,6 +220,15 @@ class NotificationRows:
 
         self._store.write_or(None, work)
 
+    def erase_about(self, app: str, user: str) -> None:
+        """Delete notifications of others that are not sent yet, of messages of a user who is erased."""
+        self._store.execute(
+            "DELETE FROM notify_delivery WHERE app = %s AND entry_id > 0 AND EXISTS (SELECT 1 FROM message m "
+            "JOIN log l ON l.number = m.log WHERE l.app = %s AND m.id = notify_delivery.entry_id "
+            "AND m.sender = %s)",
+            (app, app, user),
+        )
+
     # --- wishes ---------------------------------------------------------------------------------------------
 
     def wishes(self, app: str, users: Sequence[str]) -> dict[str, Wishes]:

@@ -7,10 +7,12 @@ from typing import Final
 
 from imserver.features.webhooks.answers import QUERY
 from imserver.features.webhooks.apps import follow_apps
+from imserver.features.webhooks.erasure import erase_user
 from imserver.features.webhooks.occupancy import Occupancy
 from imserver.features.webhooks.webhooks import Webhooks
 from imserver.plugin import Answers, FeatureParts
 from imserver.plugin.services import Core, Foundation
+from imserver.plugin.storage import Erasure
 
 _LAST_SECONDS: Final = 2.0
 """Time limit for sending the last events."""
@@ -49,6 +51,7 @@ def build(core: Core) -> FeatureParts:
         prepare=apps.prepare,
         reload=apps.reload,
         run=(webhooks.feeds.run, partial(webhooks.run, core.config.storage.expire_seconds)),
+        erasure=Erasure(frozenset(), partial(erase_user, core.storage.store), lambda _: None),
         finish=lambda: webhooks.stop(_LAST_SECONDS),
     )
 

@@ -6,7 +6,7 @@ from typing import Final
 
 from imserver.plugin.storage import Reason, Table
 
-_EVENTS: Final = Reason("the back end of the app still has to hear of the user, and that they are deleted")
+_EVENTS: Final = Reason("the feature deletes them, and those of others that name the user")
 _FEED: Final = Reason("it stays with the last id, which is not given again if the app is created anew")
 
 TABLES: Final = (

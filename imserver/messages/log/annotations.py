@@ -62,45 +62,11 @@ class AnnotationWriter:
             found = _find(transaction, user, message)
             if isinstance(found, Rejected):
                 return found
-            sql, log = transaction.sql, transaction.log
-            row = (log, message, emoji, user)
+            sql, row = transaction.sql, (transaction.log, message, emoji, user)
             there = "SELECT id FROM reaction WHERE log = %s AND message = %s AND emoji = %s AND member = %s"
             if bool(sql.query(there, row)) is not remove:
                 return Change(found.state.id)
-            meta = decode_meta(found.meta)
-            totals = _totals(meta)
-            if not remove and emoji not in totals and len(totals) >= MOST_EMOJI:
-                return Rejected(RejectReason.FULL, f"at most {MOST_EMOJI} different emoji")
-            before = totals.get(emoji, Reaction(emoji, 0))
-            count = before.count + (-1 if remove else 1)
-            entry = record(
-                transaction,
-                found.state,
-                "reaction",
-                user,
-                {"count": count},
-                emoji.encode(),
-                type="remove" if remove else "add",
-                about=found.id,
-                time_ms=time_ms,
-            )
-            if remove:
-                sql.execute(
-                    "DELETE FROM reaction WHERE log = %s AND message = %s AND emoji = %s AND member = %s", row
-                )
-            else:
-                sql.execute(
-                    "INSERT INTO reaction (log, message, emoji, member, id) VALUES (%s, %s, %s, %s, %s)",
-                    (*row, entry.id),
-                )
-            users = tuple(each for each in before.users if each != user)
-            if not remove and len(users) < MOST_USERS:
-                users = (*users, user)
-            if len(users) < min(count, MOST_USERS) and count <= MOST_USERS:
-                users = _users(transaction, message, emoji)
-            totals[emoji] = Reaction(emoji, count, users)
-            _write_totals(transaction, message, meta, totals, entry.id)
-            return Change(found.state.id, entry)
+            return _react(transaction, found, user, emoji, remove, time_ms)
 
         return self._writer.change(app, work)
 
@@ -206,6 +172,60 @@ def _find(transaction: AppTransaction, user: str, message: int) -> _Found | Reje
         if transaction.blocks(peers):
             return Rejected(RejectReason.BLOCKED)
     return _Found(message, state, role, bytes(meta))
+
+
+def _react(
+    transaction: AppTransaction, found: _Found, user: str, emoji: str, remove: bool, time_ms: int
+) -> Change | Rejected:
+    """Add a reaction that is not there, or remove one that is."""
+    sql, message = transaction.sql, found.id
+    row = (transaction.log, message, emoji, user)
+    meta = decode_meta(found.meta)
+    totals = _totals(meta)
+    if not remove and emoji not in totals and len(totals) >= MOST_EMOJI:
+        return Rejected(RejectReason.FULL, f"at most {MOST_EMOJI} different emoji")
+    before = totals.get(emoji, Reaction(emoji, 0))
+    count = before.count + (-1 if remove else 1)
+    entry = record(
+        transaction,
+        found.state,
+        "reaction",
+        user,
+        {"count": count},
+        emoji.encode(),
+        type="remove" if remove else "add",
+        about=message,
+        time_ms=time_ms,
+    )
+    if remove:
+        sql.execute(
+            "DELETE FROM reaction WHERE log = %s AND message = %s AND emoji = %s AND member = %s", row
+        )
+    else:
+        sql.execute(
+            "INSERT INTO reaction (log, message, emoji, member, id) VALUES (%s, %s, %s, %s, %s)",
+            (*row, entry.id),
+        )
+    users = tuple(each for each in before.users if each != user)
+    if not remove and len(users) < MOST_USERS:
+        users = (*users, user)
+    if len(users) < min(count, MOST_USERS) and count <= MOST_USERS:
+        users = _users(transaction, message, emoji)
+    totals[emoji] = Reaction(emoji, count, users)
+    _write_totals(transaction, message, meta, totals, entry.id)
+    return Change(found.state.id, entry)
+
+
+def withdraw(transaction: AppTransaction, user: str, message: int, emoji: str) -> None:
+    """Remove a reaction that is there, whether or not the user may still read the message."""
+    found = _find(transaction, "", message)
+    if isinstance(found, Rejected):
+        transaction.sql.execute(
+            "DELETE FROM reaction WHERE log = %s AND message = %s AND emoji = %s AND member = %s",
+            (transaction.log, message, emoji, user),
+        )
+    else:
+        _react(transaction, found, user, emoji, True, 0)
 
 
 def _totals(meta: dict[str, Any]) -> dict[str, Reaction]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from imserver.messages.log.annotations import AnnotationWriter
 from imserver.messages.log.conversations import ConversationReader
+from imserver.messages.log.erasure import UserEraser
 from imserver.messages.log.groups import GroupWriter
 from imserver.messages.log.marks import MarkStore
 from imserver.messages.log.read import EntryReader
@@ -51,6 +52,7 @@ class MessageLog:
         self.conversations = ConversationReader(tables)
         self.marks = MarkStore(tables)
         self.removals = RemovalWriter(self.writer, tables)
+        self._eraser = UserEraser(self.writer, tables)
 
     def close(self) -> None:
         """Store the waiting drafts, and refuse new requests. Switches."""
@@ -60,14 +62,17 @@ class MessageLog:
         """Give the next entry of an app an id above ``last_id``."""
         self._store.write(partial(continue_after, app, last_id))
 
-    def erase_user(self, app: str, user: str) -> None:
-        """Remove a deleted user from all groups, whose entries say so, and delete the user's marks.
+    def erase_user(self, app: str, user: str, name: str) -> None:
+        """Erase a user: what they wrote, their reactions and marks, and their name. They leave all groups,
+        whose entries say so. ``name`` stands in place of the user from then on.
 
-        Their messages stay. It may be called again after an error.
+        It may be called again after an error.
         """
         for row in self.conversations.memberships(app, user):
             if row.left_id is None and row.kind_of_conversation == "group":
                 self.groups.leave(app, row.conversation, [user], user, heir=True)
+        if self.entries.head(app):
+            self._eraser.erase(app, user, name)
         self.marks.forget(app, user)
 
     def expire(

@@ -27,6 +27,8 @@ _SET_CONTENT: Final = (
     f"WHERE log = %s AND id = %s AND kind IN ({NUMBERS['message']}, {NUMBERS['edit']})"
 )
 
+_MARKS: Final = {mark: msgspec.json.encode({mark: True}) for mark in ("erased", "removed")}
+
 
 def recalled_among(sql: Statements, log: int, ids: Collection[int]) -> set[int]:
     """Those of these messages that were recalled."""
@@ -85,8 +87,10 @@ def _with_edit(edit: Entry, before: bytes) -> bytes:
 
 
 def _mark(recall: Entry) -> bytes:
-    """What a recalled message still says: that others than its author have removed it."""
-    return b'{"removed":true}' if decode_meta(recall.meta).get("removed") is True else b""
+    """What a recalled message still says: that others than its author have removed it, or that its author
+    was erased."""
+    meta = decode_meta(recall.meta)
+    return next((_MARKS[mark] for mark in _MARKS if meta.get(mark) is True), b"")
 
 
 def _mentions(entries: Mapping[int, Entry]) -> list[tuple[str, int, int]]:

@@ -1,0 +1,271 @@
+"""Takes an erased user out of the log of an app: what they wrote, their reactions, and their name.
+
+Ids and seqs stay contiguous: each entry keeps its place, without content, and with another name as its
+sender. Clients learn it by recalls, one for each message, whose sender is the other name and whose ``meta``
+has ``erased``. Everything runs in transactions of a few entries, so others write in between, and it may be
+repeated.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any, Final
+
+import msgspec
+
+from imserver.clock import is_long_turn, serve_others
+from imserver.messages.log.annotations import withdraw
+from imserver.messages.log.contract import Change, Draft
+from imserver.messages.log.rows import (
+    NUMBERS,
+    SQLITE_BY_GROUP,
+    USER,
+    LogHead,
+    LogTables,
+    decode_meta,
+    members_of,
+    pair_of,
+)
+from imserver.messages.log.transaction import AppTransaction
+from imserver.messages.log.writer import LogWriter
+from imserver.storage.statements import Statements, text_of
+
+AT_ONCE: Final = 50
+"""Entries that one transaction changes."""
+_LOOK: Final = 10_000
+"""Ids among which one query looks for entries of a user."""
+_MARK: Final = b'{"erased":true}'
+_NAMING: Final = frozenset(
+    ("users", "mentions", "invited_by", "forwarded", "bots", "reactions", "except_users", "user", "by")
+)
+"""The fields of ``meta`` in which the server or a client names users."""
+_encode: Final = msgspec.json.Encoder().encode
+_CONTAINS: Final = {
+    "sqlite": "instr({}, %s) > 0",
+    "postgresql": "position(%s in {}) > 0",
+    "mysql": "LOCATE(%s, {}) > 0",
+}
+"""Engine → the condition for bytes that contain others."""
+
+
+class UserEraser:
+    """Erases users. May switch and raise StorageUnavailable."""
+
+    def __init__(self, writer: LogWriter, tables: LogTables) -> None:
+        self._writer = writer
+        self._tables = tables
+
+    def erase(self, app: str, user: str, name: str) -> None:
+        """Erase a user, who has left all groups. ``name`` stands in their place from then on."""
+        self._change(app, partial(_rename_pairs, user, name))
+        self._change(app, partial(_withdraw_some, user))
+        # What others wrote about this user later is not before this id.
+        last = self._tables.read_log(app, lambda sql, head: head.last_id, 0)
+        needles = _needles(user)
+        after, nothing = 0, (list[int](), last)
+        while after < last:
+            ids, after = self._tables.read_log(app, _Look(user, needles, after, last), nothing)
+            if ids:
+                self._change(app, partial(_erase_some, user, name, ids))
+            if is_long_turn():
+                serve_others()
+        self._change(app, partial(_forget_copies, user, name, needles))
+        self._change(app, partial(_forget_memberships, user))
+
+    def _change(self, app: str, work: Callable[[AppTransaction], bool]) -> None:
+        """Run work in transactions, until it returns that nothing is left to do."""
+        left = True
+
+        def one(transaction: AppTransaction) -> Change:
+            nonlocal left
+            left = work(transaction)
+            return Change(0)
+
+        while left:
+            self._writer.change(app, one)
+
+
+class _Look:
+    """Finds the next entries that have a user: their ids, and the id up to which was looked."""
+
+    def __init__(self, user: str, needles: Sequence[bytes], after: int, last: int) -> None:
+        self._user = user
+        self._needles = needles
+        self._after = after
+        self._last = last
+
+    def __call__(self, sql: Statements, head: LogHead) -> tuple[list[int], int]:
+        after = max(self._after, head.floor)
+        upto = min(after + _LOOK, self._last)
+        named = " OR ".join([_CONTAINS[sql.engine].format("meta")] * len(self._needles))
+        rows = sql.query(
+            "SELECT id FROM message WHERE log = %s AND id > %s AND id <= %s "
+            f"AND (sender = %s OR {named}) ORDER BY id LIMIT %s",
+            (head.number, after, upto, self._user, *self._needles, AT_ONCE),
+        )
+        ids = [int(id) for (id,) in rows]
+        return ids, ids[-1] if len(ids) == AT_ONCE else upto
+
+
+# --- in the transaction -------------------------------------------------------------------------------------
+
+
+def _rename_pairs(user: str, name: str, transaction: AppTransaction) -> bool:
+    """Name some conversations of two anew. True: there may be more."""
+    sql, log = transaction.sql, transaction.log
+    rows = sql.query(
+        "SELECT c.id, c.pair FROM membership s JOIN conversation c ON c.log = s.log "
+        f"AND c.id = s.conversation WHERE s.log = %s AND s.member = %s AND c.kind = {USER} LIMIT %s",
+        (log, user, AT_ONCE),
+    )
+    for id, pair in rows:
+        one, other = (name if each == user else each for each in members_of(pair))
+        sql.execute(
+            "UPDATE conversation SET pair = %s WHERE log = %s AND id = %s", (pair_of(one, other), log, id)
+        )
+        sql.execute(
+            "UPDATE membership SET member = %s WHERE log = %s AND member = %s AND conversation = %s",
+            (name, log, user, id),
+        )
+    return bool(rows)
+
+
+def _withdraw_some(user: str, transaction: AppTransaction) -> bool:
+    """Take back some reactions. True: there may be more."""
+    sql, log = transaction.sql, transaction.log
+    rows = sql.query(
+        "SELECT message, emoji FROM reaction WHERE log = %s AND member = %s LIMIT %s", (log, user, AT_ONCE)
+    )
+    for message, emoji in rows:
+        withdraw(transaction, user, message, text_of(emoji))
+    return bool(rows)
+
+
+def _erase_some(user: str, name: str, ids: Sequence[int], transaction: AppTransaction) -> bool:
+    """Erase some entries, or the name in them."""
+    sql, log = transaction.sql, transaction.log
+    statement = "SELECT id, conversation, sender, kind, about, meta FROM message WHERE log = %s AND id IN {}"
+    rows = sorted(sql.query_in(statement, (log,), ids))
+    states = transaction.conversations({row[1] for row in rows})
+    empty = _empty_groups(sql, log, {row[1] for row in rows if row[3] in _OF_GROUPS})
+    messages = {row[0] for row in rows if row[3] == NUMBERS["message"] and text_of(row[2]) == user}
+    changed: list[tuple[Any, ...]] = []
+    for id, conversation, sender, kind, about, meta in rows:
+        before = bytes(meta)
+        after = _renamed(before, user, name)
+        if text_of(sender) != user:
+            if after != before:
+                sql.execute("UPDATE message SET meta = %s WHERE log = %s AND id = %s", (after, log, id))
+            continue
+        changed.append((name, log, id))
+        if id in messages and conversation in states:
+            transaction.enter(states[conversation], _recall_of(id, conversation, name))
+        elif kind in _WITH_CONTENT and about not in messages:
+            # A message without its conversation, or an edit without its message, has no readers.
+            recalled = NUMBERS["press"] if kind == NUMBERS["press"] else NUMBERS["recall"]
+            _set(sql, log, id, kind=recalled, body=b"", meta=b"")
+        elif kind == NUMBERS["group"]:
+            # The names of a group are those of its members: without any, nobody's.
+            after = _kind_of_change(after) if conversation in empty else after
+            _set(sql, log, id, kind=kind, body=b"", meta=after)
+        elif after != before:
+            _set(sql, log, id, kind=kind, meta=after)
+    statement = "UPDATE message SET sender = %s, client_msg_id = '', resend = NULL WHERE log = %s AND id = %s"
+    sql.execute_many(statement, changed)
+    for conversation in empty:
+        sql.execute(
+            "UPDATE conversation SET name = '', avatar = NULL, description = NULL WHERE log = %s AND id = %s",
+            (log, conversation),
+        )
+    return False
+
+
+def _recall_of(id: int, conversation: int, name: str) -> Draft:
+    return Draft(sender=name, kind="recall", type="", about=id, meta=_MARK, conversation=conversation)
+
+
+_OF_GROUPS: Final = (NUMBERS["group"], NUMBERS["leave"])
+_WITH_CONTENT: Final = (NUMBERS["message"], NUMBERS["edit"], NUMBERS["press"])
+
+
+def _set(sql: Statements, log: int, id: int, **values: Any) -> None:
+    columns = ", ".join(f"{column} = %s" for column in values)
+    sql.execute(f"UPDATE message SET {columns} WHERE log = %s AND id = %s", (*values.values(), log, id))
+
+
+def _empty_groups(sql: Statements, log: int, groups: Iterable[int]) -> set[int]:
+    """Those of these groups that have no members."""
+    member = (
+        f"SELECT 1 FROM membership {sql.on_sqlite(SQLITE_BY_GROUP)} WHERE log = %s AND conversation = %s "
+        "AND left_id IS NULL LIMIT 1"
+    )
+    return {id for id in groups if not sql.query(member, (log, id))}
+
+
+def _forget_copies(user: str, name: str, needles: Sequence[bytes], transaction: AppTransaction) -> bool:
+    """Take the user out of what removed messages of others were."""
+    sql, log = transaction.sql, transaction.log
+    contains = _CONTAINS[sql.engine]
+    named = " OR ".join(contains.format(column) for column in ("meta", "annotations") for _ in needles)
+    rows = sql.query(
+        "SELECT act, id, meta, annotations FROM removed_message "
+        f"WHERE log = %s AND sender <> %s AND ({named})",
+        (log, user, *needles, *needles),
+    )
+    for act, id, meta, added in rows:
+        copies = decode_meta(bytes(added))
+        if "reactions" in copies:
+            copies["reactions"] = [row for row in copies["reactions"] if row[1] != user]
+        totals = decode_meta(_renamed(bytes(meta), user, name))
+        sql.execute(
+            "UPDATE removed_message SET meta = %s, annotations = %s WHERE log = %s AND act = %s AND id = %s",
+            (_encode(totals) if meta else b"", _encode(copies) if added else b"", log, text_of(act), id),
+        )
+    return False
+
+
+def _forget_memberships(user: str, transaction: AppTransaction) -> bool:
+    """The user was never there: whoever comes under the same name sees nothing of it."""
+    sql, log = transaction.sql, transaction.log
+    rows = sql.query(
+        "SELECT conversation, joined_id FROM membership WHERE log = %s AND member = %s LIMIT %s",
+        (log, user, AT_ONCE),
+    )
+    sql.execute_many(
+        "DELETE FROM membership WHERE log = %s AND member = %s AND conversation = %s AND joined_id = %s",
+        [(log, user, conversation, joined) for conversation, joined in rows],
+    )
+    return bool(rows)
+
+
+# --- names in ``meta`` --------------------------------------------------------------------------------------
+
+
+def _needles(user: str) -> list[bytes]:
+    """How JSON writes the id of a user."""
+    return list(dict.fromkeys((_encode(user), json.dumps(user).encode())))
+
+
+def _renamed(meta: bytes, user: str, name: str) -> bytes:
+    """``meta`` with another name in place of a user, wherever it names users."""
+    fields = decode_meta(meta)
+    after = {key: _replaced(value, user, name) if key in _NAMING else value for key, value in fields.items()}
+    return meta if after == fields else _encode(after)
+
+
+def _replaced(value: Any, user: str, name: str) -> Any:
+    if isinstance(value, str):
+        return name if value == user else value
+    if isinstance(value, list):
+        return [_replaced(each, user, name) for each in value]
+    if isinstance(value, dict):
+        return {key: each if key == "emoji" else _replaced(each, user, name) for key, each in value.items()}
+    return value
+
+
+def _kind_of_change(meta: bytes) -> bytes:
+    """What a change of a group was, without its texts."""
+    fields = decode_meta(meta)
+    return _encode({key: fields[key] for key in ("change", "users", "role", "members") if key in fields})

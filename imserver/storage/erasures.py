@@ -1,0 +1,140 @@
+"""Erasures of users: which are under way, and under which names what stays of users stands.
+
+The id of a user is a name, so no row keeps it after the erasure. What stays has a random name instead; a
+digest of app and user, by a key of the server, says whose it was. A restored database needs it: there the
+user is erased again.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from secrets import token_hex
+from time import time
+from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
+
+from imserver.model import ERASED
+from imserver.storage.app_rows import tables_of_others
+from imserver.storage.statements import PooledStatements, Row, text_of
+from imserver.storage.tables import OF_APP, OF_LOGS, Reason, Table
+
+if TYPE_CHECKING:
+    from imserver.storage.store import Store
+
+PURPOSE: Final = "erasures"
+"""Of the keys that digests are made with."""
+LEASE_SECONDS: Final = 60
+"""Another node goes on with an erasure that nobody has renewed for so long."""
+_NAME_BYTES: Final = 12
+_COLUMNS: Final = "digest, ended, app, name"
+
+
+class ErasureRow(Struct, frozen=True):
+    """An erasure. ``name``: what stands in place of the user. ``ended``: Unix milliseconds; 0: it is under
+    way."""
+
+    digest: str
+    ended: int
+    app: str
+    name: str
+
+
+class Erasures:
+    """The erasures in a store. ``keys``: the first one digests, all of them are tried. Methods switch, and
+    raise StorageUnavailable."""
+
+    def __init__(self, store: Store, keys: Callable[[], Sequence[bytes]]) -> None:
+        self._store = store
+        self._keys = keys
+
+    def begin(self, app: str, user: str) -> str:
+        """Begin the erasure of a user, or go on with it. Returns the name in place of the user.
+
+        The lease is renewed: nobody else goes on with it for :data:`LEASE_SECONDS`.
+        """
+        return self._begin(ErasureRow(self.digests(app, user)[0], 0, app, new_name()), user)
+
+    def _begin(self, row: ErasureRow, user: str) -> str:
+        def work(sql: PooledStatements) -> str:
+            until = int(time()) + LEASE_SECONDS
+            new = (row.digest, 0, row.app, row.name, user, until)
+            sql.insert_new("erasure", f"{_COLUMNS}, member, leased", [new])
+            sql.execute("UPDATE erasure SET leased = %s WHERE digest = %s AND ended = 0", (until, row.digest))
+            (name,) = sql.query("SELECT name FROM erasure WHERE digest = %s AND ended = 0", (row.digest,))[0]
+            return text_of(name)
+
+        return self._store.write(work)
+
+    def repeat(self, row: ErasureRow, user: str) -> None:
+        """Begin an erasure anew that ended in another copy of this database: the name is the same."""
+        self._begin(row, user)
+
+    def end(self, app: str, user: str, ended: int = 0) -> ErasureRow | None:
+        """The user is erased. ``ended`` 0: now. None: another node has ended it."""
+        digest, now = self.digests(app, user)[0], ended or int(time() * 1000)
+
+        def work(sql: PooledStatements) -> ErasureRow | None:
+            rows = sql.query("SELECT name FROM erasure WHERE digest = %s AND ended = 0", (digest,))
+            sql.execute(
+                "UPDATE erasure SET ended = %s, member = '', leased = 0 WHERE digest = %s AND ended = 0",
+                (now, digest),
+            )
+            return ErasureRow(digest, now, app, text_of(rows[0][0])) if rows else None
+
+        return self._store.write(work)
+
+    def interrupted(self) -> list[tuple[str, str]]:
+        """The erasures (app, user) under way on which no node works."""
+        rows = self._store.rows(
+            "SELECT app, member FROM erasure WHERE ended = 0 AND leased < %s", (int(time()),)
+        )
+        return [(text_of(app), text_of(user)) for app, user in rows]
+
+    def ended(self, after: int = 0) -> list[ErasureRow]:
+        """The erasures that ended after a time, in Unix milliseconds, the first one first."""
+        rows = self._store.rows(
+            f"SELECT {_COLUMNS} FROM erasure WHERE ended > %s ORDER BY ended, digest", (after,)
+        )
+        return [
+            ErasureRow(text_of(digest), int(end), text_of(app), text_of(name))
+            for digest, end, app, name in rows
+        ]
+
+    def digests(self, app: str, user: str) -> list[str]:
+        """What an erasure of a user has instead of the user, by each of the keys."""
+        whole = f"{app}\0{user}".encode()
+        return [hmac.digest(key, whole, "sha256").hex() for key in self._keys()]
+
+    def whose(self, rows: Iterable[ErasureRow], tables: Sequence[Table]) -> list[tuple[ErasureRow, str]]:
+        """The users of these erasures that a database has rows of: (erasure, user)."""
+        missing: dict[str, list[ErasureRow]] = {}
+        for row in rows:
+            missing.setdefault(row.app, []).append(row)
+        found: list[tuple[ErasureRow, str]] = []
+        for app, some in missing.items():
+            users: set[str] = self._store.read_or(set(), partial(_users, app, tables))
+            by_digest = {digest: user for user in users for digest in self.digests(app, user)}
+            found += [(row, by_digest[row.digest]) for row in some if row.digest in by_digest]
+        return found
+
+
+def new_name() -> str:
+    """A name in place of a user: nobody can tell from it whose it was."""
+    return ERASED + token_hex(_NAME_BYTES)
+
+
+def _users(app: str, tables: Sequence[Table], sql: PooledStatements) -> set[str]:
+    """All users of whom an app has rows."""
+    return {user for table in (*tables_of_others(sql), *tables) for user in _users_in(table, app, sql)}
+
+
+def _users_in(table: Table, app: str, sql: PooledStatements) -> Iterator[str]:
+    if isinstance(table.of_user, Reason) or table.of_app not in (OF_APP, OF_LOGS, Table.OF_ACCOUNTS):
+        return
+    column = table.of_user.removesuffix(" = %s")
+    rows: list[Row] = sql.query(f"SELECT DISTINCT {column} FROM {table.name} WHERE {table.of_app}", (app,))
+    for (user,) in rows:
+        yield str(user) if isinstance(user, int) else text_of(user)
