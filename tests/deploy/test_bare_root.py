@@ -125,9 +125,8 @@ def test_a_stranger_verifies_installs_and_serves(base: Path, dist: Dist, tmp_pat
     root.path("/srv/im").mkdir()
     root.workdir = "/srv/im"
     root.run("/opt/imserver/bin/imserver", "init")
-    key = re.findall(r"key: (\S+)", root.path("/srv/im/imserver.yaml").read_text(encoding="utf-8"))[0].strip(
-        "\"'"
-    )
+    settings = root.path("/srv/im/imserver.yaml").read_text(encoding="utf-8")
+    key = re.findall(r'{key: "(\w+)"', settings)[0]
     with serving(root, "/opt/imserver/bin/imserver", "serve") as url:
         log_step("serves")
         assert push(root, url, key) == "stored"
@@ -199,8 +198,8 @@ def python_image(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     copy(base, folder)
     root = BareRoot(folder)
     root.install("python3-venv", "ca-certificates")
-    for name in ("/etc/ssl/certs/ca-certificates.crt",):  # installed anew: it knew those of this machine
-        shutil.copy(name, root.path(name))
+    authorities = "/etc/ssl/certs/ca-certificates.crt"
+    shutil.copy(authorities, root.path(authorities))  # the package has written it anew
     root.run("python3", "-m", "venv", "/usr/local")
     yield folder
     shutil.rmtree(folder.parent)
