@@ -87,6 +87,11 @@ def test_release_notes_are_the_section_of_the_version() -> None:
         release.release_notes(CHANGES, "0.3.0")
 
 
+def test_the_notes_of_this_version_fit_a_page() -> None:
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert len(release.release_notes(changes, __version__).splitlines()) <= 150
+
+
 # --- what a stranger checks --------------------------------------------------------------------------------
 
 
