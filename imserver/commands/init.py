@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -60,7 +61,12 @@ _CHAT: Final = """\
   gochat:
     # The chat for people, /home/messages. They log in to accounts. New people come by invitations; guests
     # need no account. Nobody is put into a group of strangers: they get an invitation.
-    accounts: {guests: true, ask_strangers: true}
+    accounts: {{guests: true, ask_strangers: true}}
+
+chat:                        # how the chat looks to people
+  name: {name}
+  # colour: "#2457a6"
+  # picture: logo.png        # a square PNG of 192 to 1024 pixels
 """
 _URL: Final = "  http_url: {url}    # where people open the server, for links\n"
 
@@ -77,6 +83,8 @@ Wrote {file}: app {app}, an API key, one with the scope admin, a secret for sess
 _CHAT_APP: Final = "gochat"
 _GROUP: Final = "Everybody"
 _QUESTION: Final = "Is it for people who chat in the browser, with a chat page and accounts?"
+_NAME_QUESTION: Final = "The name of the chat, which people see (Enter: none)"
+_LONGEST_NAME: Final = 40
 _NEXT_CHAT: Final = """\
 Wrote {file}: a chat, app {app}, an API key, one with the scope admin, a secret for session tokens. Next:
 
@@ -89,6 +97,7 @@ Wrote {file}: a chat, app {app}, an API key, one with the scope admin, a secret 
 @click.argument("folder", default=".", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--app", default="default", show_default=True, metavar="NAME", help="Name of the app.")
 @click.option("--chat/--no-chat", default=None, help="With a chat page for people; asked in a terminal.")
+@click.option("--name", default=None, metavar="NAME", help="Name of the chat, which people see.")
 @click.option(
     "--url",
     default="",
@@ -96,7 +105,9 @@ Wrote {file}: a chat, app {app}, an API key, one with the scope admin, a secret 
     help="Where people open the chat, http://192.168.1.7:8080 or https://chat.example.org.",
 )
 @click.pass_context
-def init(context: click.Context, folder: Path, app: str, chat: bool | None, url: str) -> None:
+def init(
+    context: click.Context, folder: Path, app: str, chat: bool | None, name: str | None, url: str
+) -> None:
     """Write imserver.yaml into FOLDER (default: here) with an app, an API key and a secret.
 
     Only your user may read the file. A file that exists is left alone. Commands that run in FOLDER use it
@@ -114,6 +125,13 @@ def init(context: click.Context, folder: Path, app: str, chat: bool | None, url:
     key, secret = token_hex(32), token_hex(32)
     if chat is None:
         chat = not file.exists() and sys.stdin.isatty() and click.confirm(_QUESTION, err=True)
+    if chat and name is None and sys.stdin.isatty():
+        name = click.prompt(_NAME_QUESTION, default="", show_default=False, err=True)
+    name = (name or "").strip()
+    if len(name) > _LONGEST_NAME or not name.isprintable():
+        fail(f"expected a name of at most {_LONGEST_NAME} characters, got {name!r}")
+    if name and not chat:
+        fail("--name is the name of a chat: add --chat")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -123,7 +141,7 @@ def init(context: click.Context, folder: Path, app: str, chat: bool | None, url:
         fail(f"{file} cannot be written: {error.strerror}")
     try:
         with open(descriptor, "w", encoding="utf-8") as opened:
-            opened.write(_settings(app, key, secret, url, chat))
+            opened.write(_settings(app, key, secret, url, name if chat else None))
     except OSError as error:
         file.unlink()  # an incomplete file would lack the keys that end demo mode
         fail(f"{file} cannot be written: {error.strerror}")
@@ -137,9 +155,9 @@ def init(context: click.Context, folder: Path, app: str, chat: bool | None, url:
         context.invoke(links, path=str(file), data_dir=None, group=_GROUP, owner=False)
 
 
-def _settings(app: str, key: str, secret: str, url: str, chat: bool) -> str:
-    """The text of the file."""
-    names = [app, *([_CHAT_APP] if chat else [])]
+def _settings(app: str, key: str, secret: str, url: str, chat: str | None) -> str:
+    """The text of the file. ``chat``: the name of the chat; None: there is none."""
+    names = [app, *([_CHAT_APP] if chat is not None else [])]
     parts = urlsplit(url)
     is_open = parts.scheme == "http" and not is_loopback(parts.hostname or "")
     return _SETTINGS.format(
@@ -151,5 +169,5 @@ def _settings(app: str, key: str, secret: str, url: str, chat: bool) -> str:
         host="0.0.0.0   " if is_open else "127.0.0.1",
         port=(parts.port or 80) if parts.scheme == "http" else 8080,
         url=_URL.format(url=url) if url else "",
-        chat=_CHAT if chat else "",
+        chat="" if chat is None else _CHAT.format(name=json.dumps(chat, ensure_ascii=False)),
     )

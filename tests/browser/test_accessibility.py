@@ -61,6 +61,32 @@ def violations(page: Page) -> list[str]:
     ] + page.run(CONTRAST)
 
 
+@pytest.fixture(scope="module")
+def named(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Story]]:
+    """A server whose chat has a name and a light colour."""
+    config = CONFIG | {"chat": {"name": "Tea house", "colour": "#f0b429"}}
+    server = Server(tmp_path_factory.mktemp("named"), config=config)
+    yield server, Story(server, "en")
+    server.stop()
+    server.check()
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_a_chat_with_a_colour_of_its_own_has_no_violation(
+    pair: Pair, named: tuple[Server, Story], dark: bool
+) -> None:
+    server, story = named
+    wrong = {}
+    for path, ready in (("/", "#to-chat"), ("/home/messages", "form")):
+        page = pair[0].open(f"{server.http_url}{path}?lang=en", size=PHONE, dark=dark, forget=True)
+        eventually(lambda page=page, ready=ready: page.shown(ready), what=f"{path} shows {ready}")
+        wrong[path] = violations(page)
+    chat = story.open(pair[0], "en", size=DESKTOP, dark=dark)
+    VIEWS["conversation"](chat, story)
+    wrong["conversation"] = violations(chat.page)
+    assert {path: found for path, found in wrong.items() if found} == {}
+
+
 @pytest.mark.parametrize(
     ("path", "ready"),
     [

@@ -12,8 +12,10 @@ import pytest
 from imserver.auth.accounts import Account
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.invitations.rows import Invitation, InvitationStore
+from imserver.features.pages.settings import ChatSettings
 from imserver.messages.log.message_log import MessageLog
 from imserver.node.feature_list import load_config
+from imserver.plugin.settings import settings_of
 from imserver.storage.store import Store
 from tests.processes import spawn
 from tests.support import ROOT, clean_environment, run_cli
@@ -129,6 +131,20 @@ def test_the_app_of_the_chat_has_no_other_settings(tmp_path: Path) -> None:
     assert not (tmp_path / "imserver.yaml").exists()
 
 
+def test_a_chat_may_have_a_name(tmp_path: Path) -> None:
+    links(tmp_path, "init", "--chat", "--name", 'Tea: "green"')
+    config = load_config(str(tmp_path / "imserver.yaml"))
+    assert settings_of(config, ChatSettings).name == 'Tea: "green"'
+
+
+@pytest.mark.parametrize("arguments", [("--chat", "--name", "x" * 41), ("--no-chat", "--name", "Tea")])
+def test_a_name_that_no_chat_can_have_is_refused(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    done = run_cli("init", *arguments, folder=tmp_path)
+    assert done.returncode == 1
+    assert "name" in done.stderr
+    assert not (tmp_path / "imserver.yaml").exists()
+
+
 @pytest.mark.parametrize(("answer", "wanted"), [("y", True), ("n", False), ("", False)])
 def test_in_a_terminal_init_asks_for_a_chat_and_draws_a_code(
     tmp_path: Path, answer: str, wanted: bool
@@ -140,7 +156,7 @@ def test_in_a_terminal_init_asks_for_a_chat_and_draws_a_code(
         command, cwd=tmp_path, env=environment, stdin=inner, stdout=inner, stderr=inner, close_fds=True
     )
     os.close(inner)
-    os.write(outer, f"{answer}\n".encode())
+    os.write(outer, f"{answer}\nTea\n".encode())
     printed = b""
     try:
         while part := os.read(outer, 65536):
@@ -150,5 +166,7 @@ def test_in_a_terminal_init_asks_for_a_chat_and_draws_a_code(
     os.close(outer)
     assert process.wait() == 0, printed
     assert b"chat in the browser" in printed
-    assert ("gochat" in load_config(str(tmp_path / "imserver.yaml")).apps) is wanted
+    config = load_config(str(tmp_path / "imserver.yaml"))
+    assert ("gochat" in config.apps) is wanted
+    assert settings_of(config, ChatSettings).name == ("Tea" if wanted else "")
     assert ("▀".encode() in printed) is wanted

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from imserver.features.pages import address, settings
 from imserver.features.pages.additions import additions_of
-from imserver.features.pages.address import check
 from imserver.plugin import Feature, FeatureParts, FeatureSettings, Views
 from imserver.plugin.errors import HttpProblem
 from imserver.plugin.http import Api
 from imserver.plugin.services import Core
+from imserver.plugin.settings import Config, Locations
 
 
 def _build(core: Core) -> FeatureParts:
@@ -36,9 +37,14 @@ def _preload() -> None:
     text.precompile()
 
 
+def _check(config: Config, locations: Locations) -> None:
+    address.check(config, locations)
+    settings.check(config, locations)
+
+
 FEATURE = Feature(
     "pages",
     _build,
     views=Views(_blueprints, refusal=_refusal, preload=_preload),
-    settings=FeatureSettings(check=check),
+    settings=FeatureSettings(settings.SETTINGS.sections, check=_check),
 )

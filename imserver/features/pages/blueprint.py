@@ -24,6 +24,8 @@ from werkzeug.wrappers import Response as AnyResponse
 from imserver.features.pages import assets, installable
 from imserver.features.pages.additions import Additions, additions_of
 from imserver.features.pages.address import Ports, websocket_address
+from imserver.features.pages.look import COLOURS, PICTURE, Look
+from imserver.features.pages.settings import ChatSettings
 from imserver.features.pages.text import HEADERS, LANGUAGES, TEXT, named_in_rooms, policy
 from imserver.features.pages.visitors import (
     Seen,
@@ -38,6 +40,7 @@ from imserver.plugin.errors import HttpProblem, Problems, Unavailable
 from imserver.plugin.http import HttpResponse
 from imserver.plugin.identity import Needs, Principal
 from imserver.plugin.services import Core
+from imserver.plugin.settings import settings_of
 from imserver.plugin.views import as_request, to_response
 
 if TYPE_CHECKING:
@@ -140,7 +143,8 @@ def create_pages(core: Core, document: Callable[[], bytes]) -> Blueprint:
         lambda: Ports(core.node.http_port, core.node.ws_port),
     )
     additions = additions_of(core)
-    chat = _Chat(core, seen, additions)
+    look = Look(settings_of(core.config, ChatSettings))
+    chat = _Chat(core, seen, additions, look)
     released = _Released(additions)
     gateway = Gateway(core, seen)
 
@@ -157,7 +161,9 @@ def create_pages(core: Core, document: Callable[[], bytes]) -> Blueprint:
         ("/home/index", "home", chat.index),
         ("/home/room", "room", chat.room),
         ("/home/messages", "messages", chat.messages),
-        ("/home/messages.webmanifest", "manifest", installable.manifest),
+        ("/home/messages.webmanifest", "manifest", lambda: installable.manifest(look)),
+        (PICTURE, "picture", chat.picture),
+        (COLOURS, "colours", chat.colours),
         ("/home/messages-worker.js", "worker", chat.messages_worker),
         ("/home/channels", "channels", chat.channels),
         ("/api/v1/docs", "reference", lambda: references().page()),
@@ -187,9 +193,10 @@ def create_pages(core: Core, document: Callable[[], bytes]) -> Blueprint:
 class _Chat:
     """The chat pages. Owner of the names given to visitors. Never blocks."""
 
-    def __init__(self, core: Core, seen: Seen, additions: Additions) -> None:
+    def __init__(self, core: Core, seen: Seen, additions: Additions, look: Look) -> None:
         self._config = core.config
         self._additions = additions
+        self._look = look
         self._features = core.features
         self._keys = core.identity.keys
         self._tenants = core.identity.tenants
@@ -248,13 +255,16 @@ class _Chat:
                     "pages.home", appID=room if demo else None, lang=in_address or named_in_rooms(language[0])
                 )
                 links.insert(0, (chat, "start_room", "start_room_hint"))
+        has_messages = self._has_messages()
         return render(
             "start.html",
             *language,
             data={},
+            look=self._look,
+            for_people=has_messages and (self._look.has_name or not demo),
             demo=demo,
             insecure=self._config.server.insecure,
-            chat=url_for("pages.messages", lang=in_address) if self._has_messages() else "",
+            chat=url_for("pages.messages", lang=in_address) if has_messages else "",
             links=links,
             app=app,
             apps=self._tenants.names() if demo else (),
@@ -379,7 +389,24 @@ class _Chat:
         return installable.worker(
             [page.headers["Content-Security-Policy"].encode() + page.get_data() for page in pages],
             self._additions,
+            self._look,
         )
+
+    def picture(self) -> AnyResponse:
+        """``GET /home/messages.png``: the picture of the chat; 404 if it has none."""
+        return self._of_look(self._look.picture, "image/png")
+
+    def colours(self) -> AnyResponse:
+        """``GET /home/messages.css``: the colours of the chat; 404 if they are those of all pages."""
+        return self._of_look(self._look.sheet.encode(), "text/css")
+
+    def _of_look(self, content: bytes, kind: str) -> AnyResponse:
+        if not content:
+            abort(Problems.NOT_FOUND.status)
+        answer = Response(content, mimetype=kind)
+        is_named = parameter("v") == self._look.version
+        answer.headers["Cache-Control"] = "public, max-age=31536000, immutable" if is_named else "no-cache"
+        return answer
 
     def _messages(self, language: tuple[str, dict[str, str]]) -> AnyResponse:
         if not self._has_messages():
@@ -400,6 +427,7 @@ class _Chat:
             "next_modules": installable.next_modules(),
             "sheet": installable.SHEET,
             "release": base,
+            "look": self._look,
         }
         answer = self._render("messages.html", language, text, data, media, **shown)
         answer.headers["Content-Security-Policy"] += "; manifest-src 'self'; worker-src 'self'"

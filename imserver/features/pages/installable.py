@@ -21,6 +21,7 @@ from flask import Response, request, url_for
 
 from imserver.features.pages import assets
 from imserver.features.pages.additions import NOTHING, Additions
+from imserver.features.pages.look import PLAIN, Look
 from imserver.features.pages.text import LANGUAGES
 from imserver.features.pages.visitors import language_of_visitor
 
@@ -164,28 +165,27 @@ _WORKER_PARTS: Final = (assets.SDK / "notifications-worker.js", assets.STATIC / 
 """In one text: browsers ask for each part that a worker imports."""
 
 
-def manifest() -> Response:
+def manifest(look: Look = PLAIN) -> Response:
     """``GET /home/messages.webmanifest``: name, icons and colours, in the visitor's language."""
     language, words = language_of_visitor()
     page = url_for("pages.messages")
+    icons = [(url_for("pages.static", name=f"icons/{name}"), *rest) for name, *rest in _ICONS]
+    if look.picture:
+        icons = [(look.picture_url, f"{look.side}x{look.side}", "image/png", "any")]
     shown: dict[str, Any] = {
         "id": page,
-        "name": f"imserver · {words['messages_title']}",
-        "short_name": words["messages_title"],
+        "name": look.name if look.has_name else f"{look.name} · {words['messages_title']}",
+        "short_name": look.name if look.has_name else words["messages_title"],
         "description": words["start_app_hint"],
         "lang": words["html_lang"],
         "start_url": f"{page}?lang={language}",
         "scope": page,
         "display": "standalone",
         **_COLOURS,
+        **({"theme_color": look.colour} if look.colour else {}),
         "icons": [
-            {
-                "src": url_for("pages.static", name=f"icons/{name}"),
-                "sizes": sizes,
-                "type": kind,
-                "purpose": purpose,
-            }
-            for name, sizes, kind, purpose in _ICONS
+            {"src": address, "sizes": sizes, "type": kind, "purpose": purpose}
+            for address, sizes, kind, purpose in icons
         ],
     }
     answer = Response(msgspec.json.encode(shown), mimetype="application/manifest+json")
@@ -194,7 +194,7 @@ def manifest() -> Response:
     return answer
 
 
-def worker(pages: Iterable[bytes], additions: Additions = NOTHING) -> Response:
+def worker(pages: Iterable[bytes], additions: Additions = NOTHING, look: Look = PLAIN) -> Response:
     """``GET /home/messages-worker.js``: the service worker, with its version and its files. ``pages``: the
     page in each language, which the worker stores."""
     now, root = release(additions), request.script_root
@@ -213,7 +213,8 @@ def worker(pages: Iterable[bytes], additions: Additions = NOTHING) -> Response:
             for address in (SHEET, *files(), *additions.files)
             if address.removeprefix("static/") not in styles()
         ]
-        + [url_for("pages.manifest", lang=language) for language in (None, *LANGUAGES)],
+        + [url_for("pages.manifest", lang=language) for language in (None, *LANGUAGES)]
+        + [address for address in (look.colours_url, look.picture_url) if address],
     }
     answer = Response(
         b"self.SHELL = " + msgspec.json.encode(shell) + b";\n" + code, mimetype="text/javascript"

@@ -1,0 +1,128 @@
+"""A chat has a name, a picture and a colour of its own: on the pages, and in what browsers install."""
+
+import io
+import itertools
+import json
+import re
+from pathlib import Path
+
+import pytest
+from flask.testing import FlaskClient
+from PIL import Image
+
+from imserver.config.settings import ApiSettings, Config, KeySettings
+from imserver.features.pages.look import PLAIN, contrast, palette
+from imserver.features.pages.settings import LONGEST_NAME, ChatSettings
+from imserver.node.feature_list import check, load_with_locations
+from imserver.plugin.settings import ConfigError
+from tests.features.pages.test_colours import BACKGROUNDS, LEAST, themes
+from tests.features.pages.test_routes import client_of
+
+KEYS = ApiSettings(keys=(KeySettings("k" * 20, ("push",)),))
+COLOURS = ["#" + "".join(part * 2 for part in parts) for parts in itertools.product("058bf", repeat=3)]
+
+
+def png(width: int, height: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (width, height), "#2457a6").save(file, "PNG")
+    return file.getvalue()
+
+
+def client_with(settings: ChatSettings, api: ApiSettings = KEYS) -> FlaskClient:
+    return client_of(Config(of_features=(("chat", settings),), api=api))
+
+
+@pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
+@pytest.mark.parametrize("colour", COLOURS)
+def test_texts_can_be_read_in_every_colour(colour: str, theme: int) -> None:
+    plain, own = themes()[theme], palette(colour)[theme]
+    for ground in (*(plain[name] for name in BACKGROUNDS if name != "theirs"), own["jade-soft"]):
+        assert contrast(own["jade"], ground) >= LEAST, ground
+    for ground in ("jade", "jade-strong"):
+        assert contrast(own["on-jade"], own[ground]) >= LEAST, ground
+    light = themes()[0]
+    for text in ("on-mine", "on-mine-muted", "read-on-mine"):
+        assert contrast(plain.get(text, light.get(text, "#ffffff")), own["mine"]) >= LEAST, text
+    for text in ("ink", "muted", "seal"):
+        assert contrast(plain[text], own["jade-soft"]) >= LEAST, text
+
+
+def test_a_colour_that_can_be_read_stays() -> None:
+    light, dark = palette("#2457a6")
+    assert light["jade"] == light["mine"] == dark["mine"] == "#2457a6"
+    assert palette("#ffcc00")[1]["jade"] == "#ffcc00"
+
+
+def test_the_pages_have_name_picture_and_colour(tmp_path: Path) -> None:
+    picture = tmp_path / "logo.png"
+    picture.write_bytes(png(256, 256))
+    client = client_with(ChatSettings("Tea & <house>", "#2457a6", str(picture)))
+    messages, start = (
+        client.get(path, headers={"Accept-Language": "en"}) for path in ("/home/messages", "/")
+    )
+    for page in (messages.text, start.text):
+        assert "<title>Tea &amp; &lt;house&gt;</title>" in page
+        assert "<b>Tea &amp; &lt;house&gt;</b>" in page
+        assert 'class="seal" src="/home/messages.png?v=' in page
+        (sheet,) = re.findall(r'<link rel="stylesheet" href="(/home/messages\.css\?v=\w+)">', page)
+        (icon,) = re.findall(r'<link rel="icon" href="([^"]+)" type="image/png">', page)
+        assert page.index("theme.css") < page.index(sheet)
+    assert client.get(icon).data == picture.read_bytes()
+    colours = client.get(sheet)
+    assert (colours.mimetype, "#2457a6" in colours.text) == ("text/css", True)
+    assert "immutable" in colours.headers["Cache-Control"]
+    assert client.get("/home/messages.css?v=other").headers["Cache-Control"] == "no-cache"
+    manifest = json.loads(client.get("/home/messages.webmanifest?lang=en").data)
+    assert (manifest["name"], manifest["short_name"]) == ("Tea & <house>",) * 2
+    assert manifest["theme_color"] == "#2457a6"
+    assert manifest["icons"] == [{"src": icon, "sizes": "256x256", "type": "image/png", "purpose": "any"}]
+    worker = client.get("/home/messages-worker.js").text
+    assert sheet in worker, "the page opens from its store with its colours"
+    assert icon in worker
+    assert worker != client_with(ChatSettings("Tea")).get("/home/messages-worker.js").text
+
+
+def test_a_chat_without_settings_looks_as_before() -> None:
+    client = client_with(ChatSettings())
+    page = client.get("/home/messages?lang=en").text
+    assert "<title>Messages · imserver</title>" in page
+    assert "/home/messages.css" not in page
+    assert 'href="/static/favicon.svg"' in page
+    assert (PLAIN.name, PLAIN.colours_url, PLAIN.picture_url) == ("imserver", "", "")
+    for path in ("/home/messages.css", "/home/messages.png"):
+        assert client.get(path).status_code == 404
+
+
+def test_the_start_of_a_chat_leads_people_there_and_developers_to_curl() -> None:
+    start = client_with(ChatSettings("Tea")).get("/?lang=en").text
+    assert '<h1 class="heard">Tea</h1>' in start
+    assert start.index('id="to-chat"') < start.index("<details") < start.index("/api/v1/push")
+    demo = client_with(ChatSettings(), ApiSettings()).get("/?lang=en").text
+    assert "<details" not in demo, "who tries it is a developer"
+    assert "<h1>imserver is running</h1>" in demo
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("name", "x" * (LONGEST_NAME + 1)),
+        ("name", "two\nlines"),
+        ("name", " Tea"),
+        ("colour", "blue"),
+        ("colour", "#12345"),
+        ("picture", "none.png"),
+        ("picture", "text.png"),
+        ("picture", "wide.png"),
+        ("picture", "small.png"),
+    ],
+)
+def test_what_no_page_can_show_stops_the_start(
+    setting: str, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("text.png").write_text("no picture")
+    Path("wide.png").write_bytes(png(256, 192))
+    Path("small.png").write_bytes(png(64, 64))
+    Path("my.yaml").write_text(f"chat: {{{setting}: {json.dumps(value)}}}\n")
+    with pytest.raises(ConfigError, match=rf"chat\.{setting}"):
+        check(*load_with_locations("my.yaml"))
