@@ -438,6 +438,10 @@ def test_yaml_anchors_and_merges_work(load: Load) -> None:
             "my.yaml, line 1: server.extra_listen[0]: expected either a port or a socket",
         ),
         (
+            "server: {http: wsgi, extra_listen: [{port: 1, proxy_protocol: true}]}",
+            "my.yaml, line 1: server.extra_listen[0].proxy_protocol: only server.http: front reads the PROXY",
+        ),
+        (
             "server: {extra_listen: [{port: 1, socket: /run/a}]}",
             "my.yaml, line 1: server.extra_listen[0]: expected either a port or a socket",
         ),

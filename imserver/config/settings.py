@@ -71,6 +71,7 @@ class ListenSettings(Struct, frozen=True):
     ``socket``: the path of a Unix socket, and ``mode`` its permissions in octal. ``ws_dialect``: the dialect
     on ``/ws`` for clients whose query names none. ``path``: it serves only what is under this path, which its
     clients leave out (``""``: everything).
+    ``proxy_protocol``: only trusted proxies connect, which name each client in the PROXY protocol.
     """
 
     port: Port = NO_PORT
@@ -79,6 +80,7 @@ class ListenSettings(Struct, frozen=True):
     mode: Annotated[str, Meta(pattern=r"^0?[0-7]{3}$")] = "660"
     ws_dialect: Literal["", "client", "action", "protobuf"] = ""
     path: MountPath = ""
+    proxy_protocol: bool = False
 
 
 class HostSettings(Struct, frozen=True):

@@ -624,6 +624,9 @@ def _check_listening(config: Config, locations: Locations) -> None:
             raise locations.wrong(f"server.extra_listen[{number}]", "expected either a port or a socket")
         if row.socket and row.host:
             raise locations.wrong(f"server.extra_listen[{number}]", "a socket has no host")
+        if row.proxy_protocol and config.server.http != "front":
+            where = f"server.extra_listen[{number}].proxy_protocol"
+            raise locations.wrong(where, "only server.http: front reads the PROXY protocol")
         if row.port > 0 and ports.count(row.port) > 1:
             raise locations.wrong("server.extra_listen", f"port {row.port} is given twice")
         if row.socket and sockets.count(row.socket) > 1:

@@ -247,7 +247,9 @@ class Servers:
         )
         self._servers.append(front)
         loop = get_hub().loop
-        self._listeners.append(Listener(sock, self.core.network.poller, loop, self._metrics, front.accept))
+        proxied = listeners_of(self._config)[name].proxy_protocol
+        accept = front.accept_proxied if proxied else front.accept
+        self._listeners.append(Listener(sock, self.core.network.poller, loop, self._metrics, accept))
 
     def _open_wsgi_server(self, name: str, sock: socket.socket) -> None:
         # Imported here: only this server needs gevent-websocket.

@@ -46,6 +46,7 @@ from imserver.transport.http1 import (
 )
 from imserver.transport.outbox import MANY_CONNECTIONS, Backlog, Writer
 from imserver.transport.poller import NO_SOCKET
+from imserver.transport.proxies import PROXY_HEADER_BYTES, read_proxy_header
 from imserver.transport.reader import RECEIVE_BYTES
 from imserver.transport.states import (
     CLOSE,
@@ -112,6 +113,13 @@ class FrontServer:
     def accept(self, sock: _socket.socket, address: Any) -> None:
         """Park a new connection (``accepted`` of a listener)."""
         self.park(HttpConnection(self, sock, address))
+
+    def accept_proxied(self, sock: _socket.socket, address: Any) -> None:
+        """The same on a listener to which only trusted proxies connect, with the PROXY protocol."""
+        if self.listener.gate.proxies.trusts(address[0]):
+            self.park(ProxiedConnection(self, sock, address))
+        else:
+            sock.close()
 
     def park(self, connection: HttpConnection) -> None:
         """Wait for the next request on ``connection``."""
@@ -598,3 +606,51 @@ class HttpConnection(Writer):
         self._front.context.flusher.budget.set(self, 0)
         sock, self.sock = self.sock, NO_SOCKET
         return sock
+
+
+class ProxiedConnection(HttpConnection):
+    """A connection that begins with a header in which a proxy names the client (PROXY protocol).
+
+    A wrong header, or none in time, ends it without an answer. Exactly the header is read before the first
+    request, so all else is that of any other connection.
+    """
+
+    __slots__ = ("_header",)
+
+    def __init__(self, front: FrontServer, sock: _socket.socket, address: Any) -> None:
+        super().__init__(front, sock, address)
+        self._header: bytes | None = b""
+
+    def on_readable(self) -> None:
+        """Read the header first."""
+        if self._header is None or self._read_header(self._header):
+            super().on_readable()
+
+    def expire(self) -> None:
+        """Time limit: the same, but an unfinished header gets no answer."""
+        if self._header is None:
+            super().expire()
+        else:
+            self.lost()
+
+    def _read_header(self, begun: bytes) -> bool:
+        """Continue the header that has ``begun``; returns whether it is complete."""
+        try:
+            data = self.sock.recv(PROXY_HEADER_BYTES, _socket.MSG_PEEK)
+            if not data:
+                raise ValueError("the connection ended before the PROXY header")
+            header = read_proxy_header(begun + data)
+            if header is None:
+                self._header = begun + self.sock.recv(len(data))
+                return False
+        except (BlockingIOError, InterruptedError):
+            return False
+        except (OSError, ValueError) as error:
+            log.debug("refused: %s", error, extra={"connection": self.peer})
+            self.lost()
+            return False
+        size, client = header
+        self.sock.recv(size - len(begun))
+        self.address = client or self.address
+        self._header = None
+        return True

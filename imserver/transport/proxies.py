@@ -1,9 +1,11 @@
-"""The client's address behind trusted proxies (X-Forwarded-For, X-Forwarded-Host)."""
+"""The client's address behind trusted proxies (X-Forwarded-For, X-Forwarded-Host, the PROXY protocol)."""
 
 from __future__ import annotations
 
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from struct import Struct
+from typing import Final
 
 FORWARDING_HEADERS = ("x-forwarded-for", "forwarded", "x-forwarded-host", "x-real-ip", "via")
 """Headers that only proxies send."""
@@ -67,6 +69,69 @@ def _without_port(hop: str) -> str:
     if hop.startswith("["):
         return hop[1:].partition("]")[0]
     return hop.partition(":")[0] if hop.count(":") == 1 else hop
+
+
+PROXY_HEADER_BYTES: Final = 4096
+"""The longest PROXY header that is accepted. Without extensions none has more than 216 bytes."""
+_LINE_BYTES: Final = 107
+_LINE: Final = b"PROXY "
+_SIGNATURE: Final = b"\r\n\r\n\0\r\nQUIT\n"
+_HEAD: Final = Struct("!12sBBH")
+_LOCAL, _PROXY = 0x20, 0x21
+_WIDTHS: Final = {0x11: 4, 0x21: 16}
+"""Bytes of an address, by family and transport: TCP over IPv4, TCP over IPv6."""
+_WITHOUT_ADDRESS: Final = (0x00, 0x31)
+"""Unspecified, and Unix sockets."""
+
+
+def read_proxy_header(data: bytes) -> tuple[int, tuple[str, int] | None] | None:
+    """The header of the PROXY protocol, version 1 or 2, at the beginning of ``data``.
+
+    Returns its size, and address and port of the client (None: the proxy speaks for itself, or names none).
+    None: it is incomplete. Raises ValueError if there is none, or it is invalid. Extensions are skipped.
+    https://www.haproxy.org/download/2.9/doc/proxy-protocol.txt
+    """
+    if data.startswith(_SIGNATURE[: len(data)]):
+        return _read_binary(data)
+    if data.startswith(_LINE[: len(data)]):
+        return _read_line(data)
+    raise ValueError("no PROXY header")
+
+
+def _read_binary(data: bytes) -> tuple[int, tuple[str, int] | None] | None:
+    if len(data) < _HEAD.size:
+        return None
+    _, command, family, length = _HEAD.unpack_from(data)
+    size, width = _HEAD.size + length, _WIDTHS.get(family, 0)
+    if command not in (_LOCAL, _PROXY) or size > PROXY_HEADER_BYTES:
+        raise ValueError("an invalid PROXY header")
+    if len(data) < size:
+        return None
+    if command == _LOCAL or family in _WITHOUT_ADDRESS:
+        return size, None
+    if not width or length < 2 * width + 4:
+        raise ValueError("an invalid PROXY header")
+    start, ports = _HEAD.size, _HEAD.size + 2 * width
+    host = str(ip_address(data[start : start + width]))
+    return size, (host, int.from_bytes(data[ports : ports + 2]))
+
+
+def _read_line(data: bytes) -> tuple[int, tuple[str, int] | None] | None:
+    end = data.find(b"\r\n", 0, _LINE_BYTES)
+    if end < 0:
+        if len(data) >= _LINE_BYTES:
+            raise ValueError("an invalid PROXY header")
+        return None
+    words = data[:end].decode("ascii").split(" ")
+    if words[1] == "UNKNOWN":
+        return end + 2, None
+    _, transport, source, target, *ports = words
+    versions = {ip_address(source).version, ip_address(target).version}
+    if versions != {{"TCP4": 4, "TCP6": 6}.get(transport)} or len(ports) != 2:
+        raise ValueError("an invalid PROXY header")
+    if not all(port.isdecimal() and int(port) <= 65_535 for port in ports):
+        raise ValueError("an invalid PROXY header")
+    return end + 2, (source, int(ports[0]))
 
 
 def network_of(address: str) -> str:

@@ -3,7 +3,7 @@
 import re
 import socket
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -76,6 +76,31 @@ class Nginx:
     @property
     def error_log(self) -> str:
         return (self.folder / "error.log").read_text(encoding="utf-8")
+
+
+HAPROXY = ROOT / "deploy" / "haproxy.cfg"
+
+
+class HaProxy:
+    """haproxy in the foreground; listens at ``address``. ``moved``: address in its configuration → ours."""
+
+    def __init__(self, folder: Path, text: str, moved: Mapping[str, str]) -> None:
+        self.address: Address = ("127.0.0.1", free_ports())
+        text = replaced(text, "bind :80\n", f"bind 127.0.0.1:{self.address[1]}\n")
+        for written, address in moved.items():
+            text = replaced(text, f" {written} ", f" {address} ")
+        file = folder / "haproxy.cfg"
+        file.write_text(re.sub("maxconn +[0-9]+", "maxconn 512", text), encoding="utf-8")
+        self.command = [require("haproxy"), "-db", "-f", str(file)]
+
+    def __enter__(self) -> Self:
+        self._process = started(self.command, self.address)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        end(self._process)
 
 
 def around(site: str) -> str:
