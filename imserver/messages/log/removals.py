@@ -19,7 +19,7 @@ from imserver.messages.log.rows import NUMBERS, LogHead, LogTables, decode_meta
 from imserver.messages.log.search import TimeWindow
 from imserver.messages.log.transaction import AppTransaction
 from imserver.messages.log.writer import LogWriter
-from imserver.storage.statements import Condition, Statements, text_of
+from imserver.storage.statements import Condition, Row, Statements, text_of
 
 MOST_AT_ONCE: Final = 50
 """Messages that one transaction removes or restores."""
@@ -74,8 +74,9 @@ class RemovalWriter:
             values = (transaction.log, act, MOST_AT_ONCE)
             messages = [row[0] for row in transaction.sql.query(statement, values)]
             count = len(messages)
+            copies = _copies(transaction, act, messages[-1]) if messages else {}
             for message in messages:
-                _restore(transaction, act, message)
+                _restore(transaction, message, copies[message])
             return Change(0)
 
         self._writer.change(app, work)
@@ -234,16 +235,24 @@ def _remove(transaction: AppTransaction, act: str, message: int) -> int:
     return sum(len(row[-1]) + len(row[-2]) for row in rows) + len(annotations)
 
 
-def _restore(transaction: AppTransaction, act: str, message: int) -> None:
-    """Bring a removed message back."""
+def _copies(transaction: AppTransaction, act: str, last: int) -> dict[int, list[Row]]:
+    """Message → its copies, which are deleted. ``last``: the last of these messages. One query has all: no
+    index leads to the copies of one message."""
     sql, log = transaction.sql, transaction.log
-    key = (log, act, message)
-    rows = sql.query(
-        f"SELECT id, recall, kind, type, about, meta, body, annotations FROM {_COPIES} "
-        "WHERE log = %s AND act = %s AND message = %s",
-        key,
-    )
-    sql.execute(f"DELETE FROM {_COPIES} WHERE log = %s AND act = %s AND message = %s", key)
+    copies: dict[int, list[Row]] = {}
+    for message, *row in sql.query(
+        f"SELECT message, id, recall, kind, type, about, meta, body, annotations FROM {_COPIES} "
+        "WHERE log = %s AND act = %s AND message <= %s",
+        (log, act, last),
+    ):
+        copies.setdefault(message, []).append(tuple(row))
+    sql.execute(f"DELETE FROM {_COPIES} WHERE log = %s AND act = %s AND message <= %s", (log, act, last))
+    return copies
+
+
+def _restore(transaction: AppTransaction, message: int, rows: Sequence[Row]) -> None:
+    """Bring a removed message back. ``rows``: its copies."""
+    sql, log = transaction.sql, transaction.log
     original = next(row for row in rows if row[0] == message)
     recalled = (
         "UPDATE message SET kind = %s, type = %s, about = %s, meta = %s, body = %s "
