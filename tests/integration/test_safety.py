@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.support import Server, eventually, run_cli
+from tests.conftest import StartServer
+from tests.support import Server, eventually, run_cli, with_constants
 from tests.users import User
 
 from .cmd import CmdClient, logged_in
@@ -95,6 +96,17 @@ def test_a_message_is_hidden_until_somebody_decides(moderator: User, ann: User, 
     assert texts(bob.get("messages", conversation=first["conversation"])) == ["rude"]
     assert moderator.refused("moderation/delete", messages=[10**9]) == (404, "unknown_message")
     assert ann.refused("moderation/delete", messages=[first["id"]])[0] in (401, 403)
+
+
+def test_who_counts_messages_pays_for_all_that_are_looked_at(start_server: StartServer) -> None:
+    few = with_constants({"imserver.features.safety.parts.LOOKS": 5})
+    config: dict[str, Any] = {"api": {"keys": [{"key": KEY, "scopes": ["admin"]}]}}
+    server = start_server(config={**config, "accounts": {"registration": True}}, command=few)
+    moderator, ann, bob = User(server, KEY), User.register(server), User.register(server)
+    for number in range(7):
+        ann.post("messages/send", to=bob.user, text=f"hello {number}")
+    assert moderator.get("moderation/count", user=bob.user)["count"] == 0
+    assert moderator.refused("moderation/clear", user=bob.user) == (429, "too_many_requests")
 
 
 def test_who_is_muted_sends_nothing_and_learns_why(

@@ -455,12 +455,15 @@ def hide(parts: SafetyParts, call: Call, request: MessagesToRemove) -> RemovalAn
 @moderation.get(
     "/moderation/count",
     Needs.MODERATE,
+    problems=(Problems.TOO_MANY_REQUESTS,),
     example=_OF_USER,
     answer_example=CountAnswer(30, [ConversationCount(1, 30)]),
 )
 def count(parts: SafetyParts, call: Call, request: CountQuery) -> CountAnswer:
     """Count the messages of a user in a time, by conversation, without texts."""
-    found = parts.moderation.count(call.app, request.user, request.since * 1000, request.until * 1000)
+    found = parts.moderation.count(
+        call.principal, call.app, request.user, request.since * 1000, request.until * 1000
+    )
     shown = [ConversationCount(each.conversation, each.messages) for each in found[:1000]]
     return CountAnswer(sum(each.messages for each in found), shown)
 
@@ -468,7 +471,7 @@ def count(parts: SafetyParts, call: Call, request: CountQuery) -> CountAnswer:
 @moderation.post(
     "/moderation/clear",
     Needs.MODERATE,
-    problems=_PROTECTED,
+    problems=(*_PROTECTED, Problems.TOO_MANY_REQUESTS),
     example={**_OF_USER, "since": 1795152203},
     answer_example=_REMOVAL,
 )

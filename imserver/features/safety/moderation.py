@@ -15,7 +15,7 @@ from imserver.features.safety.mutes import Mutes
 from imserver.features.safety.removals import Removals
 from imserver.features.safety.rows import Removal
 from imserver.plugin.errors import ImserverError
-from imserver.plugin.identity import Principal
+from imserver.plugin.identity import Buckets, Principal
 from imserver.plugin.messages import Draft, MessageLog, MessageServices
 from imserver.plugin.services import Core
 
@@ -53,7 +53,7 @@ class Moderation:
     """Carries out what moderators do. Everything may switch, and raise StorageUnavailable; what names a user
     raises Protected."""
 
-    def __init__(self, core: Core, mutes: Mutes, removals: Removals) -> None:
+    def __init__(self, core: Core, mutes: Mutes, removals: Removals, looks: Buckets) -> None:
         self._store = core.storage.store
         self._accounts = core.identity.accounts
         self._authority = core.identity.authority
@@ -61,6 +61,7 @@ class Moderation:
         self._sessions = core.sessions.sessions
         self._messaging = core.service(MessageServices).messaging
         self._mutes = mutes
+        self._looks = looks
         self.removals = removals
 
     # --- messages -------------------------------------------------------------------------------------------
@@ -86,16 +87,19 @@ class Moderation:
             self._record(by, app, sender, act, reason, messages=ids)
         return removal
 
-    def count(self, app: str, user: str, since: int, until: int) -> list[Count]:
-        """How many messages a user has sent in this time, Unix milliseconds, to each conversation."""
+    def count(self, by: Principal, app: str, user: str, since: int, until: int) -> list[Count]:
+        """How many messages a user has sent in this time, Unix milliseconds, to each conversation. Raises
+        TooManyRequests."""
         if not self._store.has_database:
             return []
+        self._pay(by, app, since, until)
         counts = self._store.part(MessageLog).removals.count(app, user, since, until)
         return [Count(*each) for each in counts.most_common()]
 
     def clear(self, by: Principal, app: str, user: str, since: int, until: int, reason: str) -> Removal:
-        """Remove all messages of a user that were sent in this time."""
+        """Remove all messages of a user that were sent in this time. Raises TooManyRequests."""
         self.check(by, app, user)
+        self._pay(by, app, since, until)
         removal = self.removals.begin(app, user, since, until)
         self._notify(app, user, "clear", reason)
         self._record(by, app, user, "clear", reason, removal=removal.id)
@@ -159,6 +163,13 @@ class Moderation:
             raise Protected(", ".join(users))
 
     # --- parts ----------------------------------------------------------------------------------------------
+
+    def _pay(self, by: Principal, app: str, since: int, until: int) -> None:
+        """Let who asks pay for the messages of a time, of whoever they are: each of them is looked at."""
+        payer = app, by.label
+        self._looks.require(payer)
+        after, last = self._store.part(MessageLog).removals.extent(app, since, until)
+        self._looks.charge(payer, max(last - after, 0))
 
     def _notify(self, app: str, user: str, act: str, reason: str, until: int = 0) -> None:
         """Send a user a message of the server about what was done, with its reason. Without a reason only

@@ -12,7 +12,15 @@ from imserver.features.safety.mutes import Mutes
 from imserver.features.safety.removals import Removals
 from imserver.features.safety.reports import ReportCommands, Reports
 from imserver.features.safety.rows import SafetyRows
-from imserver.features.safety.settings import REPORT_SECONDS, REPORTS, USER_REPORTS, rules_of
+from imserver.features.safety.settings import (
+    LOOK_SECONDS,
+    LOOKS,
+    MESSAGES_LOOKED_AT,
+    REPORT_SECONDS,
+    REPORTS,
+    USER_REPORTS,
+    rules_of,
+)
 from imserver.plugin import FeatureParts
 from imserver.plugin.services import Core
 
@@ -35,9 +43,10 @@ def build(core: Core) -> FeatureParts:
     rows = SafetyRows(core.storage.store)
     mutes, removals = Mutes(rows, core), Removals(rows)
     buckets = core.node.buckets.make(USER_REPORTS, REPORTS, REPORT_SECONDS, core.cluster.attempt)
+    looks = core.node.buckets.make(MESSAGES_LOOKED_AT, LOOKS, LOOK_SECONDS)
     tenants = core.identity.tenants
     reports = Reports(core, buckets, lambda app: rules_of(tenants.get(app)))
-    parts = SafetyParts(Moderation(core, mutes, removals), removals, reports, _remover(core))
+    parts = SafetyParts(Moderation(core, mutes, removals, looks), removals, reports, _remover(core))
     return FeatureParts(
         parts,
         ReportCommands(reports).rows(),

@@ -14,6 +14,15 @@ from imserver.plugin.settings import TenantSettings, app_settings_of
 REPORTS: Final = 20
 REPORT_SECONDS: Final = 3600.0
 USER_REPORTS: Final = Rate("reports", "reports", "user", f"{REPORTS} an hour", "1008, over HTTP 429")
+LOOKS: Final = 10_000_000
+LOOK_SECONDS: Final = 60.0
+MESSAGES_LOOKED_AT: Final = Rate(
+    "looks",
+    "messages that a count or a removal of one user's messages looks at",
+    "who asks, in the app",
+    "10,000,000 a minute",
+    "429",
+)
 REASON_BYTES: Final = 64
 Outcome = Literal["dismissed", "hidden", "deleted", "warned", "muted", "removed", "banned", "other"]
 """What was done because of a report."""
