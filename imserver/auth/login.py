@@ -414,6 +414,7 @@ class Logins:
         """
         if connection.state >= CLOSING:
             return
+        connection.kind = "session" if decision.claims is None else decision.claims.kind
         if decision.expires_at or self._ends:
             self._expiry.end_at(connection, decision.expires_at)
         rule = self._rules.get(connection.app or "")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from msgspec import Struct
 
-from imserver.auth.principal import Principal
+from imserver.auth.principal import Kind, Principal
 from imserver.config.settings import TenantSettings
 from imserver.model import Command, Event
 from imserver.storage.contract import RecordEvent
@@ -221,7 +221,7 @@ def report_commands(observer: Observer) -> Callable[[Connection, str, Command], 
 
     def acted(connection: Connection, name: str, command: Command) -> None:
         app, user = connection.app or "", connection.user or ""
-        by = Principal("session", apps=frozenset({app}), user=user)
+        by = Principal(cast(Kind, connection.kind), apps=frozenset({app}), user=user)
         observer.acted(Act(name, by, app, user, host_of(connection.peer), given=command))
 
     return acted

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NewType, TypeVar
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
+from imserver.auth.principal import Kind
 from imserver.config.settings import JwtSettings
 from imserver.config.values import MAKE_SECRET, is_placeholder
 from imserver.errors import ImserverError
@@ -60,7 +61,7 @@ class Claims(Struct, frozen=True):
     """The verified content of a token: ``user`` of ``app``, until ``expires_at`` (Unix seconds).
 
     ``device``: name of the device that logged in; ``""`` if unknown. ``payload``: all claims of a session
-    token of a back end; empty for a token of this server.
+    token of a back end; empty for a token of this server. ``kind``: of the principal that it proves.
     """
 
     user: str
@@ -68,6 +69,7 @@ class Claims(Struct, frozen=True):
     expires_at: int
     device: str = ""
     payload: VerifiedPayload = VerifiedPayload(b"")
+    kind: Kind = "session"
 
     def read(self, decode: Callable[[bytes], _T]) -> _T:
         """All claims of a session token, by a decoder of JSON. Null counts as missing. Raises BadToken."""

@@ -212,6 +212,7 @@ class Connection(Writer):
         "device",
         "dialect_state",
         "encoding",
+        "kind",
         "last_seen",
         "log_subscription",
         "number",
@@ -243,6 +244,8 @@ class Connection(Writer):
         self.app: str | None = None
         self.user: str | None = None
         self.device = ""
+        self.kind = "session"
+        """What has proved its user: the kind of a principal. Owned by :class:`imserver.auth.login.Logins`."""
         self.session: Any = None
         """The session in the registry of a cluster; None on a single node."""
         self.dialect_state: DialectState | None = None

@@ -12,7 +12,7 @@ import pytest
 
 from imserver.plugin.testing import NodeProcess
 
-FEATURES = ("messages", "accounts", "groups", "audit")
+FEATURES = ("centrifuge", "messages", "accounts", "groups", "audit")
 KEY = "admin-key-of-the-tests"
 APP = "7101"
 SETTINGS: dict[str, Any] = {
@@ -31,6 +31,9 @@ class ActingNodes:
         self.key_id = ""
         account = self.post("accounts/register", KEY, app=APP, name="annlee", password="correct horse b")
         self.user, self.token = account["account"]["user"], account["token"]
+        owner = self.post("accounts/register", KEY, app=APP, name="danlee", password="correct horse b")
+        self.owner, self.staff = owner["account"]["user"], owner["token"]
+        self.post("accounts/role", KEY, app=APP, user=self.owner, role="owner")
         self.group = self.post("groups/create", self.token, app=APP, name="tea")["group"]
         self.done.clear()
 
@@ -51,6 +54,25 @@ class ActingNodes:
     def rename(self, number: int) -> None:
         self.post("groups/rename", self.token, app=APP, group=self.group, name=f"tea {number}")
         self.done["groups.rename", f"account:{self.user}", ""] += 1
+
+    def unban_by_role(self, number: int) -> None:
+        self.post("unban", self.staff, app=APP, users=[f"u{number}"])
+        self.done["unban", f"staff:{self.owner}", f"u{number}"] += 1
+
+    def create_over_a_socket(self, number: int) -> None:
+        method = {"method": "imserver:createGroup", "data": {"name": f"tea {number}", "members": []}}
+        with self.choice.choice(self.nodes).connect(f"/connection/{APP}/websocket") as socket:
+            for id, command in enumerate(({"connect": {"token": self.token}}, {"rpc": method}), 1):
+                socket.send(json.dumps({"id": id, **command}))
+                answer = json.loads(socket.recv(60))
+                assert "error" not in answer, answer
+        self.done["groups.create", f"account:{self.user}", ""] += 1
+
+    def add_a_node(self, _number: int) -> None:
+        with self.nodes[0].another():
+            pass
+        for name in ("node.start", "node.drain"):
+            self.done[name, "node", ""] += 1
 
     def kick(self, number: int) -> None:
         node = self.choice.choice(self.nodes)
@@ -75,7 +97,9 @@ class ActingNodes:
         while True:
             page = self.nodes[1].get(f"/api/v1/audit?limit=1000&after={after}", key=KEY).json
             for act in page["acts"]:
-                by = act["by"]["kind"] + (f":{act['by']['id']}" if act["by"]["kind"] == "account" else "")
+                by = act["by"]["kind"]
+                if by in ("account", "staff"):
+                    by += f":{act['by']['id']}"
                 user = act["user"] if act["user"] != self.user else ""
                 users = ",".join([*filter(None, [user]), *act["facts"].get("users", ())])
                 stored[act["name"], by, users] += 1
@@ -97,8 +121,10 @@ def test_each_act_is_found_once(url: str, redis_url: str, tmp_path: Path, number
         acting = ActingNodes([first, second], seed=number)
         ways = [acting.ban, acting.unban_in_a_batch, acting.rename, acting.kick, acting.refused]
         before = acting.acts()
+        ways += [acting.unban_by_role, acting.create_over_a_socket]
+        rare = {number // 2: acting.add_a_node, number // 3: acting.create_over_a_socket}
         for step in range(number):
-            way = acting.command if step % 50 == 25 else acting.choice.choice(ways)
+            way = acting.command if step % 50 == 25 else rare.get(step) or acting.choice.choice(ways)
             way(step)
         assert acting.acts() - before == acting.done
     verified = subprocess.run(
