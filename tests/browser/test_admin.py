@@ -9,12 +9,12 @@ from websockets.sync.client import connect
 
 from tests.browser.chromium import Page
 from tests.browser.conftest import Pair
-from tests.browser.messenger import NAMED
+from tests.browser.messenger import APP, NAMED, Account, Chat
 from tests.browser.test_accessibility import LOOKS, violations
 from tests.conftest import StartServer
 from tests.integration.receiver import SECRET, Receiver
 from tests.integration.v1 import good, refused
-from tests.support import Server, eventually
+from tests.support import Server, eventually, with_constants
 
 pytestmark = pytest.mark.full
 
@@ -155,6 +155,71 @@ def test_a_dead_webhook_is_found_mended_and_its_events_are_sent_again(
         assert admin.clicks <= 5
         assert receiver.wait_for(1, "account")
         assert receiver.wait_for(1, "test")
+
+
+def test_dead_events_are_sent_again(pair: Pair, start_server: StartServer) -> None:
+    soon = {f"imserver.features.webhooks.{module}.TRY_SECONDS": 2 for module in ("event_rows", "feeds")}
+    with Receiver() as receiver:
+        server = start_server(config=CONFIG, command=with_constants(soon))
+        hook = {"url": "http://127.0.0.1:9/gone", "secret": SECRET, "events": ["account"]}
+        settings = {"account_tokens": "required", "accounts": {"identifiers": ["name"]}, "webhook": hook}
+        good(server.http, "apps/create", {"app": "lamps", "settings": settings}, key=KEY)
+        good(server.http, "accounts/register", {"app": "lamps", "name": "ann", "password": PASSWORD}, key=KEY)
+        eventually(
+            lambda: good(server.http, "events/dead", key=KEY, app="lamps")["events"], what="the event is dead"
+        )
+        admin = opened(pair, server)
+        admin.section("Webhooks")
+        admin.click("lamps", "link", "table")
+        admin.click("Change address")
+        field = admin.page.find("#field-url")
+        field.clear()
+        field.send_keys(f"{receiver.url}/events", Keys.ENTER)
+        admin.shows("Saved", "#toasts")
+        admin.click("Send again", within="table")
+        admin.shows("1 event is sent again", "#toasts")
+        assert admin.clicks <= 5
+        assert receiver.wait_for(1, "account")
+
+
+CHEAP = """
+const texts = [...document.querySelectorAll("#log .line .text")];
+return texts.filter((each) => each.textContent.startsWith("cheap")).length;
+"""
+"""How many messages of the spammer an open conversation shows."""
+
+
+def test_the_messages_of_a_spammer_go_from_two_open_pages_and_from_their_searches(
+    pair: Pair, start_server: StartServer
+) -> None:
+    accounts = {"registration": True, "registrations_per_address": 0}
+    server = start_server(config={"api": CONFIG["api"], "accounts": accounts})
+    ann, bob, mallory = (Account(server, name) for name in ("Ann", "Bob", "Mallory"))
+    group = ann.create_group("Tea", bob, mallory)
+    ann.post("messages/send", conversation=group, text="welcome")
+    for number in range(30):
+        mallory.post("messages/send", conversation=group, text=f"cheap {number}")
+    chats = [Chat(pair[number], account) for number, account in enumerate((ann, bob))]
+    for chat in chats:
+        chat.open(group)
+        eventually(lambda page=chat.page: page.run(CHEAP) > 10, what="the messages are shown")
+        chat.page.find("#search").send_keys("cheap")
+        eventually(lambda page=chat.page: page.shown("#hits .hit"), what="the search finds them")
+        chat.page.press(Keys.ESCAPE)
+    spammer = {"app": APP, "user": mallory.user}
+    assert good(server.http, "moderation/clear", spammer, key=KEY)["messages"] == 30
+    for chat in chats:
+        eventually(lambda page=chat.page: page.run(CHEAP) == 0, what="they are gone")
+        assert "welcome" in " ".join(chat.page.texts("#log .line .text"))
+        eventually(
+            lambda page=chat.page: "cheap" not in " ".join(page.texts("#conversations-list")),
+            what="the list has none of them",
+        )
+        chat.page.find("#search").send_keys(Keys.CONTROL + "a" + Keys.NULL + "cheap")
+        eventually(
+            lambda page=chat.page: page.texts("#hits .hit") == [] and page.shown("#hits"), what="no hits"
+        )
+        assert chat.account.get("messages/search", text="cheap")["messages"] == []
 
 
 def test_the_messages_of_a_spammer_go_and_the_person_is_banned(pair: Pair, server: Server) -> None:
