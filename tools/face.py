@@ -40,6 +40,7 @@ _GOT: Final[Mapping[str, Mapping[str, str]]] = {
         "log.annotations": "imserver.messages.log.annotations:AnnotationWriter",
         "log.conversations": "imserver.messages.log.conversations:ConversationReader",
         "log.entries": "imserver.messages.log.read:EntryReader",
+        "log.import_past: what `work` gets": "imserver.messages.log.log_import:LogImport",
         "log.marks": "imserver.messages.log.marks:MarkStore",
     },
     "imserver.plugin.services": {

@@ -59,14 +59,10 @@ class AnnotationWriter:
             return Rejected(RejectReason.INVALID, wrong)
 
         def work(transaction: AppTransaction) -> Change | Rejected:
-            found = _find(transaction, user, message)
+            found = find_message(transaction, user, message)
             if isinstance(found, Rejected):
                 return found
-            sql, row = transaction.sql, (transaction.log, message, emoji, user)
-            there = "SELECT id FROM reaction WHERE log = %s AND message = %s AND emoji = %s AND member = %s"
-            if bool(sql.query(there, row)) is not remove:
-                return Change(found.state.id)
-            return _react(transaction, found, user, emoji, remove, time_ms)
+            return change_reaction(transaction, found, user, emoji, remove=remove, time_ms=time_ms)
 
         return self._writer.change(app, work)
 
@@ -76,7 +72,7 @@ class AnnotationWriter:
         """Pin a message in its conversation, or remove its pin. ``user`` ``""`` is a back end."""
 
         def work(transaction: AppTransaction) -> Change | Rejected:
-            found = _find(transaction, user, message)
+            found = find_message(transaction, user, message)
             if isinstance(found, Rejected):
                 return found
             if user and found.state.kind != USER and found.role == MEMBER:
@@ -85,31 +81,7 @@ class AnnotationWriter:
                     return Rejected(
                         RejectReason.NOT_ALLOWED, "only the owner and admins of this group pin messages"
                     )
-            sql, log, conversation = transaction.sql, transaction.log, found.state.id
-            there = sql.query("SELECT id FROM pin WHERE log = %s AND message = %s", (log, message))
-            if bool(there) is not remove:
-                return Change(conversation)
-            if not remove:
-                count = "SELECT count(*) FROM pin WHERE log = %s AND conversation = %s"
-                if sql.query(count, (log, conversation))[0][0] >= MOST_PINS:
-                    return Rejected(RejectReason.FULL, f"at most {MOST_PINS} pinned messages")
-            entry = record(
-                transaction,
-                found.state,
-                "pin",
-                user,
-                type="remove" if remove else "add",
-                about=found.id,
-                time_ms=time_ms,
-            )
-            if remove:
-                sql.execute("DELETE FROM pin WHERE log = %s AND message = %s", (log, message))
-            else:
-                sql.execute(
-                    "INSERT INTO pin (log, message, conversation, id) VALUES (%s, %s, %s, %s)",
-                    (log, message, conversation, entry.id),
-                )
-            return Change(conversation, entry)
+            return change_pin(transaction, found, user, remove=remove, time_ms=time_ms)
 
         return self._writer.change(app, work)
 
@@ -129,7 +101,7 @@ def emoji_objection(emoji: str) -> str:
 # --- in the transaction -------------------------------------------------------------------------------------
 
 
-class _Found(Struct):
+class FoundMessage(Struct):
     """A message that the user can read, and the user's role (``""`` for a back end)."""
 
     id: int
@@ -138,7 +110,7 @@ class _Found(Struct):
     meta: bytes
 
 
-def _find(transaction: AppTransaction, user: str, message: int) -> _Found | Rejected:
+def find_message(transaction: AppTransaction, user: str, message: int) -> FoundMessage | Rejected:
     """The message, or the reason of a refusal. ``user`` ``""`` may read everything."""
     sql, log, unknown = transaction.sql, transaction.log, Rejected(RejectReason.UNKNOWN_MESSAGE)
     statement = "SELECT conversation, kind, about, meta FROM message WHERE log = %s AND id = %s"
@@ -171,15 +143,25 @@ def _find(transaction: AppTransaction, user: str, message: int) -> _Found | Reje
         peers = {(each, user) for each in state.members if each != user}
         if transaction.blocks(peers):
             return Rejected(RejectReason.BLOCKED)
-    return _Found(message, state, role, bytes(meta))
+    return FoundMessage(message, state, role, bytes(meta))
 
 
-def _react(
-    transaction: AppTransaction, found: _Found, user: str, emoji: str, remove: bool, time_ms: int
+def change_reaction(
+    transaction: AppTransaction,
+    found: FoundMessage,
+    user: str,
+    emoji: str,
+    *,
+    remove: bool = False,
+    time_ms: int = 0,
+    resend: bytes | None = None,
 ) -> Change | Rejected:
-    """Add a reaction that is not there, or remove one that is."""
-    sql, message = transaction.sql, found.id
-    row = (transaction.log, message, emoji, user)
+    """Add the reaction of a user to a message, or remove it."""
+    sql, log = transaction.sql, transaction.log
+    message, row = found.id, (log, found.id, emoji, user)
+    there = "SELECT id FROM reaction WHERE log = %s AND message = %s AND emoji = %s AND member = %s"
+    if bool(sql.query(there, row)) is not remove:
+        return Change(found.state.id)
     meta = decode_meta(found.meta)
     totals = _totals(meta)
     if not remove and emoji not in totals and len(totals) >= MOST_EMOJI:
@@ -194,8 +176,9 @@ def _react(
         {"count": count},
         emoji.encode(),
         type="remove" if remove else "add",
-        about=message,
+        about=found.id,
         time_ms=time_ms,
+        resend=resend,
     )
     if remove:
         sql.execute(
@@ -216,16 +199,54 @@ def _react(
     return Change(found.state.id, entry)
 
 
+def change_pin(
+    transaction: AppTransaction,
+    found: FoundMessage,
+    user: str,
+    *,
+    remove: bool = False,
+    time_ms: int = 0,
+    resend: bytes | None = None,
+) -> Change | Rejected:
+    """Pin a message in its conversation, or remove its pin."""
+    sql, log, message, conversation = transaction.sql, transaction.log, found.id, found.state.id
+    there = sql.query("SELECT id FROM pin WHERE log = %s AND message = %s", (log, message))
+    if bool(there) is not remove:
+        return Change(conversation)
+    if not remove:
+        count = "SELECT count(*) FROM pin WHERE log = %s AND conversation = %s"
+        if sql.query(count, (log, conversation))[0][0] >= MOST_PINS:
+            return Rejected(RejectReason.FULL, f"at most {MOST_PINS} pinned messages")
+    entry = record(
+        transaction,
+        found.state,
+        "pin",
+        user,
+        type="remove" if remove else "add",
+        about=found.id,
+        time_ms=time_ms,
+        resend=resend,
+    )
+    if remove:
+        sql.execute("DELETE FROM pin WHERE log = %s AND message = %s", (log, message))
+    else:
+        sql.execute(
+            "INSERT INTO pin (log, message, conversation, id) VALUES (%s, %s, %s, %s)",
+            (log, message, conversation, entry.id),
+        )
+    return Change(conversation, entry)
+
+
 def withdraw(transaction: AppTransaction, user: str, message: int, emoji: str) -> None:
     """Remove a reaction that is there, whether or not the user may still read the message."""
-    found = _find(transaction, "", message)
+    found = find_message(transaction, "", message)
     if isinstance(found, Rejected):
         transaction.sql.execute(
             "DELETE FROM reaction WHERE log = %s AND message = %s AND emoji = %s AND member = %s",
             (transaction.log, message, emoji, user),
         )
     else:
-        _react(transaction, found, user, emoji, True, 0)
+        change_reaction(transaction, found, user, emoji, remove=True)
 
 
 def _totals(meta: dict[str, Any]) -> dict[str, Reaction]:

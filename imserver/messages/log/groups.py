@@ -119,7 +119,7 @@ class GroupWriter:
             new = [user for user in dict.fromkeys(users) if user not in there]
             if not new:
                 return Change(conversation)
-            count = _count(transaction, conversation) + len(new)
+            count = count_members(transaction, conversation) + len(new)
             if most and count > most:
                 return Rejected(RejectReason.FULL)
             bots = bots_among(transaction.sql, app, new)
@@ -127,7 +127,7 @@ class GroupWriter:
                 return _TOO_MANY_BOTS
             if condition is not None and not condition(transaction.sql):
                 return Rejected(RejectReason.UNKNOWN_CONVERSATION)
-            readable_after = _readable_after(transaction, conversation, new)
+            readable_after = start_of_history(transaction, conversation, new)
             transaction.admit(
                 state, new, role, readable_after, bots, _last_mutes(transaction, conversation, new)
             )
@@ -180,9 +180,9 @@ class GroupWriter:
                 return Change(conversation)
             if heir and users is not None and any(there[user][1] == OWNER for user in leaving):
                 _promote_heir(transaction, state, leaving, by)
-            count = _count(transaction, conversation) - len(leaving)
+            count = count_members(transaction, conversation) - len(leaving)
             entry = record(transaction, state, "leave", by, {"users": leaving, "members": count})
-            _end_members(sql, transaction.log, conversation, leaving, state.last_id)
+            end_members(sql, transaction.log, conversation, leaving, state.last_id)
             if any(bot in leaving for bot in state.bots):
                 transaction.set_bots(state, tuple(bot for bot in state.bots if bot not in leaving))
                 transaction.settle()
@@ -359,6 +359,7 @@ def record(
     type: str = "",
     about: int = 0,
     time_ms: int = 0,
+    resend: bytes | None = None,
 ) -> Entry:
     """Add an entry about a change to its conversation. ``details``: its ``meta``. ``time_ms`` 0: now."""
     draft = Draft(
@@ -371,7 +372,7 @@ def record(
         meta=_encode(details) if details else b"",
         conversation=state.id,
     )
-    entry = transaction.enter(state, draft)
+    entry = transaction.enter(state, draft, resend)
     transaction.settle()
     return entry
 
@@ -401,7 +402,7 @@ def _with_options(bits: int, given: Mapping[str, str]) -> int:
     return bits
 
 
-def _count(transaction: AppTransaction, conversation: int) -> int:
+def count_members(transaction: AppTransaction, conversation: int) -> int:
     """The number of members."""
     sql = transaction.sql
     statement = (
@@ -435,7 +436,7 @@ def _group_texts(transaction: AppTransaction, conversation: int) -> dict[GroupTe
     return dict(zip(TEXT_BYTES, (text_of(each or "") for each in row), strict=True))
 
 
-def _readable_after(transaction: AppTransaction, conversation: int, users: Sequence[str]) -> dict[str, int]:
+def start_of_history(transaction: AppTransaction, conversation: int, users: Sequence[str]) -> dict[str, int]:
     """User → id after which a new member may read earlier entries, if the group shows its whole history.
 
     It is the end of an earlier membership, so that no entry belongs to two memberships.
@@ -491,7 +492,7 @@ def _wrong_role(role: str) -> Rejected | None:
     return None if role in ROLES else Rejected(RejectReason.INVALID, "role: unknown")
 
 
-def _end_members(sql: Statements, log: int, conversation: int, users: Sequence[str], left_id: int) -> None:
+def end_members(sql: Statements, log: int, conversation: int, users: Sequence[str], left_id: int) -> None:
     """End memberships."""
     sql.execute_many(
         "UPDATE membership SET left_id = %s "

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import partial
 from time import time
 from typing import TYPE_CHECKING, Any, Final
 
 from imserver.messages.log.annotations import AnnotationWriter
+from imserver.messages.log.contract import Change
 from imserver.messages.log.conversations import ConversationReader
 from imserver.messages.log.erasure import UserEraser
 from imserver.messages.log.groups import GroupWriter
+from imserver.messages.log.log_import import LogImport
 from imserver.messages.log.marks import MarkStore
 from imserver.messages.log.read import EntryReader
 from imserver.messages.log.removals import RemovalWriter
 from imserver.messages.log.rows import SQLITE_BY_CONVERSATION, LogHead, LogTables, continue_after, head_of
 from imserver.messages.log.search import EntrySearch
+from imserver.messages.log.transaction import AppTransaction
 from imserver.messages.log.writer import LogWriter
 from imserver.storage.statements import Row, Statements
 
@@ -38,7 +42,7 @@ class MessageLog:
     ``entries`` reads entries: ``entries.readable(app, user, [id])`` has the message if the user may read it.
     ``conversations`` reads conversations and their members: ``conversations.member(app, conversation, user)``
     is None for who is no member. ``annotations`` makes reactions and pins, ``marks`` knows what users have
-    read. ``removals`` removes messages for everybody.
+    read. ``removals`` removes messages for everybody. ``import_past`` stores what another server had.
     """
 
     def __init__(self, store: Store) -> None:
@@ -61,6 +65,22 @@ class MessageLog:
     def continue_after(self, app: str, last_id: int) -> None:
         """Give the next entry of an app an id above ``last_id``."""
         self._store.write(partial(continue_after, app, last_id))
+
+    def import_past(self, app: str, keys: Sequence[str], work: Callable[[LogImport], object]) -> None:
+        """Store what has happened on another server, in one transaction. For commands: no connection hears of
+        it.
+
+        ``keys``: all that ``work`` uses. ``work`` may run again, and in another thread. Raises StorageUnsure
+        if the result is unknown: call it again.
+        """
+
+        def change(transaction: AppTransaction) -> Change:
+            past = LogImport(transaction, keys)
+            work(past)
+            past.finish()
+            return Change(0)
+
+        self.writer.change(app, change)
 
     def erase_user(self, app: str, user: str, name: str) -> None:
         """Erase a user: what they wrote, their reactions and marks, and their name. They leave all groups,

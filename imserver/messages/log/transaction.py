@@ -166,6 +166,8 @@ class AppTransaction:
         self.app = app
         self.batch = batch
         self.now = now
+        self.stored_at = now
+        """When the next entries were stored, Unix seconds: earlier only for what is imported."""
         self.head = lock_head(sql, app)
         self.log = self.head.number
         """The number of the log."""
@@ -208,7 +210,7 @@ class AppTransaction:
             self.head.last_conversation, kind, members, 0, 0, name if kind == ROOM else ""
         )
         pair = pair_of(*members) if kind == USER else pair_of_room(name) if kind == ROOM else None
-        self._created.append((state, pair, name, self.now, options))
+        self._created.append((state, pair, name, self.stored_at, options))
         if kind == USER:
             self.admit(state, [user for user in dict.fromkeys(members) if user], "member")
         return state
@@ -277,7 +279,7 @@ class AppTransaction:
                 resend,
                 entry.time_ms,
                 entry.about,
-                self.now,
+                self.stored_at,
                 self.batch,
                 entry.meta,
                 entry.body,
