@@ -1,7 +1,8 @@
-"""``python -m tools.emoji FOLDER``: write the names of all emoji, in ``static/messages/emoji``.
+"""``python -m tools.emoji FOLDER``: write the names of all emoji, in ``static/messages/emoji``; and those of
+Slack, for the plug-in ``slack``.
 
 ``FOLDER`` is the npm package ``emojibase-data`` in :data:`VERSION`, unpacked: ``npm pack``, then
-``tar xzf``. Its names and keywords are those of the Unicode CLDR.
+``tar xzf``. Its names and keywords are those of the Unicode CLDR; Slack has those of ``iamcal``.
 """
 
 import json
@@ -15,6 +16,7 @@ from imserver.assets import STATIC
 PACKAGE: Final = "emojibase-data"
 VERSION: Final = "17.0.0"
 LANGUAGES: Final = ("en", "zh")
+SLACK: Final = Path(__file__).parent.parent / "plugins" / "slack" / "imserver_slack" / "emoji.json"
 _COMPONENTS: Final = 2
 """Number of the group of skin tones and hair, which are no emoji of their own."""
 _TONES: Final = "🏻🏼🏽🏾🏿"
@@ -51,5 +53,25 @@ def write(package: Path, folder: Path) -> None:
         (folder / f"{language}.json").write_text(f"{rows}\n", encoding="utf-8")
 
 
+def slack_names(package: Path) -> dict[str, str]:
+    """Slack's name of an emoji → the emoji."""
+    emoji = json.loads((package / "en" / "data.json").read_text(encoding="utf-8"))
+    names = json.loads((package / "en" / "shortcodes" / "iamcal.json").read_text(encoding="utf-8"))
+    found: dict[str, str] = {}
+    for each in emoji:
+        own = names.get(each["hexcode"], ())
+        # What is drawn as an emoji anyway needs no selector: so clients type it.
+        text = each["emoji"].removesuffix("\ufe0f") if each.get("type") == 1 else each["emoji"]
+        found |= dict.fromkeys([own] if isinstance(own, str) else own, text)
+    return dict(sorted(found.items()))
+
+
+def write_slack(package: Path, file: Path) -> None:
+    """Write the table of Slack's names."""
+    rows = json.dumps(slack_names(package), ensure_ascii=False, indent=0, separators=(",", ":"))
+    file.write_text(f"{rows}\n", encoding="utf-8")
+
+
 if __name__ == "__main__":
+    write_slack(Path(sys.argv[1]), SLACK)
     write(Path(sys.argv[1]), STATIC / "messages" / "emoji")

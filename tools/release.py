@@ -155,7 +155,7 @@ def versions(tree: Path) -> dict[str, str]:
         name = f"{package}/__init__.py"
         text = (tree / name).read_text(encoding="utf-8")
         found[name] = re.findall(r'^__version__ = "(.+)"$', text, re.MULTILINE)[0]
-    for package in ("bench", *plugins(tree)):
+    for package in ("bench", "checker", *plugins(tree)):
         found[f"{package}/pyproject.toml"] = read_project(tree / package)["version"]
     locked = read_json(tree / "sdk/package-lock.json")["packages"]
     for package in NPM_PACKAGES:

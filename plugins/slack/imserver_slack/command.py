@@ -1,0 +1,211 @@
+"""``imserver slack-import``: imports an export of Slack into an app."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterable
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Final
+
+import click
+from rich.console import Console
+from rich.progress import Progress
+
+from imserver.features.accounts.settings import rules_of
+from imserver.features.uploads.settings import UploadSettings
+from imserver.features.uploads.uploads import Uploads
+from imserver.plugin.commands import fail, key_for, opened, record_act, settings_options
+from imserver.plugin.identity import GOCHAT, Tenants
+from imserver.plugin.settings import HTTP_URL, Config, settings_of
+
+from .export import BadExport, Export, Problems
+from .importer import Importer
+from .people import People
+from .survey import Survey, survey
+from .uploads import FileIndex, FileUploads
+
+_KINDS: Final = (
+    ("channel", "public channels"),
+    ("private", "private channels"),
+    ("group", "direct messages of several people"),
+    ("direct", "direct messages of two"),
+    ("message", "messages"),
+    ("reply", "replies in threads"),
+    ("reaction", "reactions"),
+    ("event", "joins, leaves, renames and topics"),
+    ("passed over", "events that are not imported"),
+)
+_LINK_DAYS: Final = 14
+
+
+@click.command()
+@settings_options
+@click.argument("export", type=click.Path(exists=True, path_type=Path))
+@click.option("--app", required=True, help="The app that gets everything. Its users are accounts.")
+@click.option(
+    "--files",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder with files by their id at Slack: F….png, F…-name or F…/name; U….jpg: pictures of people.",
+)
+@click.option(
+    "--links",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write a CSV file: a link for each person, with which they claim their account.",
+)
+@click.option(
+    "--days",
+    type=click.IntRange(1, 90),
+    default=_LINK_DAYS,
+    show_default=True,
+    help="For how long the links are valid.",
+)
+@click.option("--unread", is_flag=True, help="Leave the messages unread.")
+@click.option("--dry-run", is_flag=True, help="Say what would come. Nothing is opened or stored.")
+def slack_import(
+    path: str | None,
+    data_dir: str | None,
+    export: Path,
+    app: str,
+    files: Path | None,
+    links: Path | None,
+    days: int,
+    unread: bool,
+    dry_run: bool,
+) -> None:
+    """Import EXPORT, a zip file or a folder that Slack has made.
+
+    Channels and direct messages of several people become groups, people become accounts to be claimed,
+    threads replies. Call it again after an interruption, or with a later export: nothing is stored twice.
+    """
+    try:
+        given = Export(export)
+        index = FileIndex(given, files)
+    except (BadExport, OSError) as error:
+        fail(error)
+    progress = Progress(console=Console(stderr=True), transient=True)
+    with progress:
+        task = progress.add_task("reading", total=None)
+        found = survey(given, lambda count: progress.update(task, completed=count))
+    _print_survey(given, found, index)
+    if dry_run:
+        _print_problems(given.problems)
+        return
+    began = perf_counter()
+    with opened(path, data_dir) as (config, store, tenants):
+        name = _app_of(tenants, app)
+        page = _page_of(config, tenants, name) if links is not None else ""
+        first, problems = given.problems, Problems()
+        given.problems = problems  # the second reading meets the same
+        uploads = Uploads(settings_of(config, UploadSettings), config.server.data_dir, store)
+        with closing(uploads), progress:
+            people = People(store, name, rules_of(_tenant(tenants, name)), problems)
+            task = progress.add_task("people", total=len(found.people))
+            for number, person in enumerate(found.people.values(), 1):
+                people.find(person)
+                progress.update(task, completed=number)
+            sent = FileUploads(uploads, index, name, key_for(config, "slack-import"), problems)
+            for id in found.people:
+                if id in index and (picture := sent.upload(id, people[id].user, id, "picture")) is not None:
+                    people.set_avatar(id, f"/api/v1/uploads/{picture.id}")
+            importer = Importer(given, found, store, name, people, sent)
+            task = progress.add_task("messages", total=found.counts["message"])
+            importer.run(lambda count: progress.update(task, completed=count))
+            seconds = perf_counter() - began
+            if not unread:
+                importer.mark_read()
+        if links is not None:
+            _write_links(links, people.links(found.people, page, days))
+        record_act(config, store, "slack.import", name, **_facts(people, importer, sent))
+    _print_result(importer, people, sent, found, seconds)
+    problems.counts |= first.counts
+    problems.broken = list(dict.fromkeys((*first.broken, *problems.broken)))
+    _print_problems(problems)
+
+
+def _app_of(tenants: Tenants, app: str) -> str:
+    name = tenants.resolve(app)
+    tenant = tenants.find(name)
+    if tenant is None:
+        fail(f"app {app} does not exist; `imserver chat` makes gochat, that of the messages page")
+    if not tenant.wants_accounts(name):
+        fail(f"app {app} has no accounts: set its account_tokens to required")
+    return name
+
+
+def _tenant(tenants: Tenants, name: str) -> Any:
+    return tenants.find(name)
+
+
+def _page_of(config: Config, tenants: Tenants, app: str) -> str:
+    """The page on which a link gives an account a password."""
+    rules = rules_of(_tenant(tenants, app))
+    if not rules.passwords:
+        fail("--links: accounts of this app have no passwords")
+    if rules.reset_url:
+        return str(rules.reset_url)
+    if app != GOCHAT:
+        fail(f"--links: set accounts.reset_url of app {app}, the page that the links open")
+    url = config.app.http_url.rstrip("/")
+    base = url if HTTP_URL.match(url) else f"http://127.0.0.1:{config.app.http_port}"
+    return f"{base}/home/messages"
+
+
+def _write_links(path: Path, rows: Iterable[tuple[str, str, str]]) -> None:
+    """Write the links, for this user only."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("login", "email", "link"))
+        writer.writerows(rows)
+
+
+def _facts(people: People, importer: Importer, files: FileUploads) -> dict[str, int]:
+    return {
+        "accounts": people.new,
+        "groups": importer.added["begin"],
+        "messages": importer.added["message"],
+        "files": files.new,
+    }
+
+
+def _day(moment_us: int) -> str:
+    return datetime.fromtimestamp(moment_us / 1_000_000, UTC).strftime("%Y-%m-%d")
+
+
+def _print_survey(export: Export, found: Survey, index: FileIndex) -> None:
+    members = sum(person.is_member for person in found.people.values())
+    rows = [("people", members), ("bots, apps and those who have left", len(found.people) - members)]
+    rows += [(words, found.counts[kind]) for kind, words in _KINDS]
+    rows.append(("files", len(found.files)))
+    rows.append(("  of these with bytes", sum(id in index for id in found.files)))
+    for words, count in rows:
+        click.echo(f"{count:>10,}  {words}")
+    if found.last_us:
+        click.echo(f"            from {_day(found.first_us)} to {_day(found.last_us)}")
+
+
+def _print_result(
+    importer: Importer, people: People, files: FileUploads, found: Survey, seconds: float
+) -> None:
+    added = importer.added
+    rate = found.counts["message"] / max(seconds, 0.001)
+    click.echo(
+        f"new: {people.new:,} accounts, {added['begin']:,} groups, {added['message']:,} messages, "
+        f"{added['reaction']:,} reactions, {files.new:,} files"
+    )
+    click.echo(f"{seconds:.1f} s, {rate:,.0f} messages a second")
+
+
+def _print_problems(problems: Problems) -> None:
+    counts = {kind: count for kind, count in problems.counts.items() if count > 0}
+    if not counts:
+        return
+    click.echo("not understood:")
+    for kind, count in sorted(counts.items(), key=lambda row: (-row[1], row[0])):
+        click.echo(f"{count:>10,}  {kind}")
+    for line in problems.broken:
+        click.echo(f"  {line}", err=True)

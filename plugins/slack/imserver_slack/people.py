@@ -1,0 +1,137 @@
+"""People of Slack as accounts that their owners claim: without a password, and linked with their id at Slack.
+
+The link is that of a login with the provider ``slack``. So an account is found again at the next import, and
+its owner may also claim it by such a login.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from secrets import token_urlsafe
+from time import time
+from typing import Final
+
+from msgspec import Struct
+
+from imserver.features.accounts.contract import NICKNAME_CHARACTERS, Taken
+from imserver.features.accounts.identifiers import BadField, Identifier, checked
+from imserver.features.accounts.resets import hash_of
+from imserver.features.accounts.rows import AccountStore
+from imserver.features.accounts.settings import AppAccountSettings
+from imserver.plugin.messages import clean_name
+from imserver.plugin.storage import Account, Store
+
+from .export import Problems, Profile, User
+
+PROVIDER: Final = "slack"
+SLACKBOT: Final = "USLACKBOT"
+_CODE_BYTES: Final = 32
+_DAY: Final = 86400
+_PAGE: Final = 500
+
+
+class Person(Struct):
+    """Somebody, or an app, who has written in Slack. ``name`` and ``email``: of members only, with which they
+    log in. ``rank``: from how good a source the nickname is."""
+
+    id: str
+    nickname: str
+    name: str = ""
+    email: str = ""
+    rank: int = 0
+
+    @property
+    def is_member(self) -> bool:
+        """Whether somebody may claim the account."""
+        return bool(self.name or self.email)
+
+
+def person_of(user: User) -> Person:
+    """The person of a row of ``users.json``. Bots and deactivated users have nothing to log in with."""
+    profile = user.profile or Profile()
+    shown = (profile.display_name, profile.real_name, user.real_name, user.name)
+    person = Person(user.id, nickname_of(*shown) or user.id, rank=2)
+    if not user.deleted and not user.is_bot and user.id != SLACKBOT:
+        person.name, person.email = user.name or "", profile.email or ""
+    return person
+
+
+def nickname_of(*names: str | None) -> str:
+    """The first of these names that can be seen, as a nickname."""
+    return next(
+        (name for each in names if (name := clean_name(each or "")[:NICKNAME_CHARACTERS].strip())), ""
+    )
+
+
+class People:
+    """The accounts of the persons of an export. Every method may switch and raise StorageUnavailable."""
+
+    def __init__(self, store: Store, app: str, rules: AppAccountSettings, problems: Problems) -> None:
+        self._accounts = AccountStore(store)
+        self._app, self._rules, self._problems = app, rules, problems
+        self._found: dict[str, Account] = {}
+        self.new = 0
+
+    def __getitem__(self, id: str) -> Account:
+        return self._found[id]
+
+    def get(self, id: str) -> Account | None:
+        """The account of a user of Slack."""
+        return self._found.get(id)
+
+    def find(self, person: Person) -> None:
+        """Find the account of a person, or make it."""
+        found = self._accounts.linked(self._app, (PROVIDER,), (person.id,))
+        if found is None:
+            self._found[person.id] = self._add(person)
+        else:
+            self._found[person.id] = found[0]
+
+    def _add(self, person: Person) -> Account:
+        given = dict(self._identifiers(person))
+        account = Account(
+            0, self._app, "", person.nickname, email=given.get("email", ""), name=given.get("name", "")
+        )
+        self.new += 1
+        try:
+            return self._accounts.add_linked(account, PROVIDER, person.id)
+        except Taken:  # somebody has registered meanwhile
+            self._problems.note("identifier that another account has")
+            return self._accounts.add_linked(Account(0, self._app, "", person.nickname), PROVIDER, person.id)
+
+    def _identifiers(self, person: Person) -> Iterator[tuple[Identifier, str]]:
+        """What the person logs in with, as far as the app has it and it is free. An account that somebody has
+        registered with the same address is not theirs for sure, so it does not become theirs."""
+        kinds: tuple[tuple[Identifier, str], ...] = (("email", person.email), ("name", person.name))
+        for kind, text in kinds:
+            if not text or kind not in self._rules.identifiers:
+                continue
+            try:
+                text = checked(kind, text)
+            except BadField:
+                self._problems.note(f"{kind} that accounts cannot have")
+                continue
+            if self._accounts.by_login(self._app, (kind, text)) is None:
+                yield kind, text
+            else:
+                self._problems.note(f"{kind} that another account has")
+
+    def set_avatar(self, id: str, avatar: str) -> None:
+        """Give an account a picture, if it has none."""
+        account = self._found[id]
+        if not account.avatar:
+            self._found[id] = self._accounts.change(self._app, account.id, {"avatar": avatar}) or account
+
+    def links(self, persons: Mapping[str, Person], page: str, days: int) -> Iterator[tuple[str, str, str]]:
+        """(login, e-mail address, link) of each account without a password. A link gives it one, once."""
+        now = int(time())
+        for id, person in persons.items():
+            account = self._found[id]
+            if not person.is_member or not (account.email or account.name):
+                continue
+            found = self._accounts.by_id(self._app, account.id)
+            if found is None or found[1]:
+                continue
+            code = token_urlsafe(_CODE_BYTES)
+            if self._accounts.add_reset(account.id, account.email, hash_of(code), now, now + days * _DAY):
+                yield account.name or account.email, account.email, f"{page}#reset={code}"

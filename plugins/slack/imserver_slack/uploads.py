@@ -1,0 +1,110 @@
+"""Files of an export as uploads: their bytes come from a folder, or from the export itself.
+
+An upload has an id that follows from that of the file at Slack and the secret of the server. So a repeated
+import finds it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from base64 import urlsafe_b64encode
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Final
+
+from imserver.features.uploads.contract import MediaUnavailable, Upload
+from imserver.features.uploads.transfers import TransferRefused
+from imserver.features.uploads.uploads import Offer, Uploads, new_id
+from imserver.plugin.errors import StorageUnavailable
+
+from .export import Export, Problems
+
+_OF_FILE: Final = re.compile(r"([FUW][A-Z0-9]{5,31})(?![A-Z0-9])", re.ASCII)
+"""The id of a file or user, with which the name of a file begins."""
+_ID_BYTES: Final = 24
+
+
+class FileIndex:
+    """Finds the bytes of files by their id. ``folder`` has ``F….png``, ``F…-name``, ``F…/name``; pictures of
+    people have the id of the user (``U….jpg``)."""
+
+    def __init__(self, export: Export, folder: Path | None) -> None:
+        self._opened: dict[str, Callable[[], IO[bytes]]] = {}
+        for id, name in export.uploads():
+            self._opened.setdefault(id, lambda name=name: export.open(name))  # type: ignore[misc]
+        for path in sorted(folder.iterdir()) if folder is not None else ():
+            match = _OF_FILE.match(path.name)
+            if match is None or path.is_symlink():
+                continue
+            if path.is_dir():
+                inside = [each for each in sorted(path.iterdir()) if each.is_file() and not each.is_symlink()]
+                if not inside:
+                    continue
+                path = inside[0]
+            self._opened[match[1]] = lambda path=path: path.open("rb")  # type: ignore[misc]
+
+    def __contains__(self, id: str) -> bool:
+        return id in self._opened
+
+    def __len__(self) -> int:
+        return len(self._opened)
+
+    def open(self, id: str) -> IO[bytes]:
+        """The bytes of a file. Raises OSError, and what a broken zip file raises."""
+        return self._opened[id]()
+
+
+class FileUploads:
+    """Uploads the files of an export, each once. ``key``: from which ids are made."""
+
+    def __init__(self, uploads: Uploads, index: FileIndex, app: str, key: bytes, problems: Problems) -> None:
+        self._uploads, self._index, self._app, self._key = uploads, index, app, key
+        self._problems = problems
+        self.new = 0
+
+    def upload(self, id: str, user: str, name: str, kind: str = "") -> Upload | None:
+        """The upload of a file, for the account of a user. None: there are no bytes, or they are refused."""
+        if id not in self._index:
+            return None
+        digest = hashlib.blake2b(f"{self._app}\0{id}".encode(), key=self._key[:64], digest_size=_ID_BYTES)
+        own_id = urlsafe_b64encode(digest.digest()).decode()
+        if (found := self._uploads.find(own_id)) is not None:
+            return found
+        try:
+            with self._index.open(id) as file:
+                length = _length_of(file, self._uploads.limit_of(kind))
+            with self._index.open(id) as file:
+                added = self._store(Offer(self._app, user, name, kind, length), file, own_id)
+        except StorageUnavailable:
+            raise
+        except (TransferRefused, MediaUnavailable) as error:
+            self._problems.note(f"file that is refused: {error}")
+            return None
+        except Exception as error:  # also of a decompressor
+            self._problems.note_broken(f"file {id}", error)
+            return None
+        self.new += 1
+        return added
+
+    def _store(self, offer: Offer, file: IO[bytes], own_id: str) -> Upload:
+        uploads = self._uploads
+        with uploads.arriving(offer, offer.length) as transfer:
+            uploads.admit(offer, offer.length)
+            path = uploads.incoming() / new_id()
+            digest = hashlib.sha256()
+            try:
+                uploads.write(offer, file.read, path, transfer, 0, offer.length, digest)
+                return uploads.finish(offer, path, own_id, digest.hexdigest())
+            finally:
+                uploads.discard(path)
+
+
+def _length_of(file: IO[bytes], most: int) -> int:
+    """The number of bytes, as they are unpacked; one more than ``most`` if there are more."""
+    length = 0
+    while piece := file.read(1 << 16):
+        length += len(piece)
+        if length > most:
+            return most + 1
+    return length

@@ -1,0 +1,95 @@
+"""Sites, and imports into them: in this process, or by the distribution as it is installed."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from workspace import Workspace
+
+from imserver.config.settings import StorageSettings
+from imserver.messages.log.message_log import MessageLog
+from imserver.storage.store import Store
+from tests.storage.conftest import database_servers, sqlite_model, url
+from tests.support import ROOT, clean_environment
+from tests.test_packaging import build
+
+__all__ = ["database_servers", "sqlite_model", "url"]
+
+PLUGIN = Path(__file__).parents[1]
+sys.path.insert(0, str(PLUGIN))  # as it is here; `installed` has the distribution
+
+from imserver_slack.command import slack_import  # noqa: E402
+
+APP = "gochat"
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of a command beside which the distribution is installed."""
+    tree = tmp_path_factory.mktemp("slack") / "tree"
+    shutil.copytree(
+        PLUGIN, tree, ignore=shutil.ignore_patterns("tests", "build", "*.egg-info", "__pycache__")
+    )
+    target = tree.parent / "installed"
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", str(target)]
+    subprocess.run([*pip, str(build(tree))], env=clean_environment(PYTHONPATH=""), check=True)
+    return clean_environment(PYTHONPATH=f"{ROOT}:{target}")
+
+
+class Site:
+    """A folder of a server with an app, and imports into it."""
+
+    def __init__(self, folder: Path, url: str = "") -> None:
+        self.folder = folder
+        self.config = folder / "imserver.yaml"
+        data, storage = {"data_dir": str(folder / "data")}, {"url": url} if url else {}
+        self.settings = {"server": data, "storage": storage, "apps": {APP: {}}}
+        self.config.write_text(json.dumps(self.settings), encoding="utf-8")
+
+    def arguments(self, workspace: Path, *options: str) -> list[str]:
+        """Those of the command."""
+        return ["--config", str(self.config), "--app", APP, str(workspace), *options]
+
+    def run(self, workspace: Path, *options: str, status: int = 0) -> str:
+        """Import in this process, and return what the command has said."""
+        done = CliRunner().invoke(slack_import, self.arguments(workspace, *options), catch_exceptions=False)
+        assert done.exit_code == status, done.output
+        return done.output
+
+    @contextmanager
+    def store(self) -> Iterator[Store]:
+        """What the site has stored, until the end of ``with``."""
+        document = json.loads(self.config.read_text(encoding="utf-8"))
+        settings = StorageSettings(document["storage"].get("url", ""), seconds=30)
+        with closing(Store(settings, str(self.folder / "data"))) as store:
+            store.start()
+            yield store
+
+    @contextmanager
+    def log(self) -> Iterator[MessageLog]:
+        """Its message log."""
+        with self.store() as store:
+            yield store.part(MessageLog)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    """A server on SQLite."""
+    return Site(tmp_path)
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[Workspace, str], Path]:
+    """``write(workspace, name)``: as a zip file if the name ends so, else as a folder."""
+
+    def write(workspace: Workspace, name: str) -> Path:
+        path = tmp_path / name
+        return workspace.write_zip(path) if name.endswith(".zip") else workspace.write_folder(path)
+
+    return write

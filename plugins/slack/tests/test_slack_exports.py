@@ -1,0 +1,157 @@
+"""Exports that are broken or hostile, and what texts become."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from zipfile import ZIP_DEFLATED, ZipFile
+
+import pytest
+from conftest import Site
+from imserver_slack import export as export_module
+from imserver_slack.export import BadExport, Export, microseconds_of
+from imserver_slack.survey import survey
+from imserver_slack.text import Texts, emoji_named, text_of
+from test_slack_import import ANN, imported, small
+from workspace import BEGIN, Workspace, make, ts
+
+Write = Callable[[Workspace, str], Path]
+TEXTS = Texts({"U1": ("17", "Ann & Bob")}.get, {"C1": "general"})
+
+
+@pytest.mark.parametrize(
+    ("slack", "ours", "mentions"),
+    [
+        ("a &lt;b&gt; &amp;amp;", "a <b> &amp;", []),
+        ("<@U1> and <@U2|old>", "@Ann & Bob and @old", ["17"]),
+        ("<!here> <!channel> <!subteam^S1|@team>", "@all @all @team", ["all"]),
+        ("<#C1> <#C2|secret> <#C3>", "#general #secret #C3", []),
+        ("<https://a.org/?a=1&amp;b=2>", "https://a.org/?a=1&b=2", []),
+        ("<https://a.org|A page> <http://a.org|a.org>", "A page (https://a.org) http://a.org", []),
+        ("<mailto:a@b.org|a@b.org>", "a@b.org", []),
+        ("<!date^1392734382^{date}|Feb 18>", "Feb 18", []),
+        (":smile: :wave::skin-tone-3: :party_parrot: 10:30:00", "😄 👋🏼 :party_parrot: 10:30:00", []),
+        ("*bold* _italic_ ~gone~ `~a~ :smile:`", "*bold* _italic_ ~~gone~~ `~a~ :smile:`", []),
+        ("```x &lt; 1\n~y~```", "```x < 1\n~y~```", []),
+        ("a\x00b\x07\u202e", "ab\u202e", []),
+    ],
+)
+def test_texts_are_converted(slack: str, ours: str, mentions: list[str]) -> None:
+    assert TEXTS.convert(slack) == (ours, mentions)
+
+
+def test_every_text_has_a_limit_and_takes_linear_time() -> None:
+    for text in ("<" * 200_000, "`" * 100_000, ":a" * 100_000, "~a" * 100_000, "x" * 200_000):
+        assert len(TEXTS.convert(text)[0].encode()) <= 70_000
+
+
+def test_apps_say_it_in_attachments_and_blocks() -> None:
+    message = export_module.Message(
+        "1.0",
+        attachments=[export_module.Attachment(title="Build", title_link="https://ci.org", text="failed")],
+    )
+    assert TEXTS.convert(text_of(message))[0] == "Build (https://ci.org)\nfailed"
+    parts: list[dict[str, Any]] = [{"type": "text", "text": "hi "}, {"type": "emoji", "name": "tada"}]
+    blocks = [{"type": "rich_text", "elements": [{"type": "rich_text_section", "elements": parts}]}]
+    assert TEXTS.convert(text_of(export_module.Message("1.0", blocks=blocks)))[0] == "hi 🎉"
+    deep: Any = {"type": "section"}
+    for _ in range(500):
+        deep = {"type": "section", "elements": [deep]}
+    assert text_of(export_module.Message("1.0", blocks=[deep])) == ""
+
+
+def test_names_of_emoji_and_times() -> None:
+    assert [emoji_named(name) for name in ("+1", "heart", "us", "nothing")] == ["👍", "❤️", "🇺🇸", ""]
+    times = [microseconds_of(ts) for ts in ("1600000000.000200", "7.5", "", "x", "1.2.3", "99999999999999.1")]
+    assert times == [1_600_000_000_000_200, 7_500_000, 0, 0, 0, 0]
+
+
+def test_conversations_are_merged_by_time(write: Write) -> None:
+    workspace = make(5, 400)
+    for name in ("as-folder", "as.zip"):
+        export = Export(write(workspace, name))
+        times = [message.time_us for _, message in export.merged() if message is not None]
+        assert len(times) == 400
+        assert times == sorted(times)
+
+
+def test_what_is_broken_is_named_and_the_rest_is_imported(site: Site, write: Write) -> None:
+    path = write(small({"text": "good"}), "export")
+    tea = path / "tea"
+    (tea / "2020-09-15.json").write_text('[{"ts": "1.0", "text":')
+    (tea / "2020-09-16.json").write_text('[{"ts": 7}, 3, {"text": "no time"}, {"ts": "x"}]')
+    (tea / "2020-09-17.json").write_bytes(b'[{"ts": "1600300000.0", "text": "\xff"}]')
+    (tea / "2020-09-18.json").write_text(
+        json.dumps([{"ts": ts(BEGIN + 400_000), "user": ANN, "text": "end"}])
+    )
+    (tea / "notes.txt").write_text("x")
+    (path / "canvases.json").write_text("[]")
+    (path / "lost").mkdir()
+    (path / "lost" / "2020-09-18.json").write_text("[]")
+    said = site.run(path)
+    assert "tea/2020-09-15.json: " in said
+    assert "tea/2020-09-16.json, message 2: " in said
+    assert "6  broken" in said
+    for kind in ("file canvases.json", "folder lost", "file in the folder of a conversation"):
+        assert f"1  {kind}" in said
+    with site.log() as log:
+        assert [each.body for each in log.entries.read("gochat", 0, 10) if each.kind == "message"] == [
+            b"good",
+            b"end",
+        ]
+
+
+def test_a_zip_file_reaches_nothing_outside_and_fills_no_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "export.zip"
+    small({"text": "good"}).write_zip(path)
+    with ZipFile(path, "a", ZIP_DEFLATED) as archive:
+        archive.writestr("../../evil.json", "[]")
+        archive.writestr("tea/../../../2020-09-20.json", "[]")
+        archive.writestr("tea/2020-09-21.json", b"[" + b" " * 5_000_000 + b"]")
+    monkeypatch.setattr(export_module, "MOST_JSON_BYTES", 1_000_000)
+    export = Export(path)
+    assert survey(export).counts["message"] == 1
+    assert export.problems.broken == ["tea/2020-09-21.json: more than 1000000 bytes"]
+    assert [each.name for each in tmp_path.iterdir()] == ["export.zip"]
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"x" * 100])
+def test_what_is_no_export_is_refused(site: Site, tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "export.zip"
+    path.write_bytes(content)
+    assert "is no zip file" in site.run(path, status=1)
+    with ZipFile(path, "w") as archive:
+        archive.writestr("readme.txt", "x")
+    with pytest.raises(BadExport, match=r"no users\.json"):
+        Export(path)
+
+
+def test_senders_whom_no_list_names_have_names(site: Site, write: Write) -> None:
+    entries = imported(
+        site,
+        write(
+            small(
+                {
+                    "subtype": "bot_message",
+                    "user": None,
+                    "bot_id": "B1",
+                    "username": "Deploy",
+                    "text": "done",
+                },
+                {"user": "UFOREIGN", "user_profile": {"real_name": "Zoë"}, "text": "from elsewhere"},
+                {"user": None, "text": "nobody"},
+                {"subtype": "me_message", "text": "waves"},
+                {"subtype": "something_new", "text": "what"},
+                {"text": "gone?", "thread_ts": ts(BEGIN)},
+            ),
+            "export",
+        ),
+    )
+    bodies = [each.body.decode() for each in entries if each.kind == "message"]
+    assert bodies == ["done", "from elsewhere", "_waves_", "what", "gone?"]
+    said = site.run(site.folder / "export")
+    assert "message without a sender" in said
+    assert "kind something_new (imported as text)" in said
+    assert "reply to a message that is not there" in said
