@@ -72,6 +72,7 @@ IMPORTERS = {
         *("features/keys/command.py", "dialects/centrifuge/command.py"),
         *("features/refusals/command.py", "features/audit/command.py", "features/safety/command.py"),
         "features/uploads/command.py",
+        "features/exports/command.py",
     ),
     "pyotp": ("features/accounts/factors.py",),
     "qrcode": ("features/invitations/command.py",),

@@ -182,6 +182,22 @@ class Tenants:
 
     # --- changes --------------------------------------------------------------------------------------------
 
+    def described(self, name: str) -> tuple[dict[str, Any], list[str]]:
+        """The settings of an app for another server, as :meth:`register` takes them, and the names of those
+        that it needs besides: secrets, and files of this machine. Raises UnknownTenant."""
+        tenant = self.find(name)
+        if tenant is None:
+            raise UnknownTenant(name)
+        left_out = sorted(each for mark in ("secret", "file") for each, _ in marked(tenant, mark))
+        whole = {each.partition(".")[0].partition("[")[0] for each in left_out}
+        given = {**plain(tenant, kind=TenantSettings), "same_as": ""}
+        fields = {
+            key: value
+            for key, value in given.items()
+            if key not in whole and value != self._defaults.get(key) and key != "same_as"
+        }
+        return fields, left_out
+
     def register(self, name: str, **fields: Any) -> bool:
         """Create and store an app; False if the name exists. May switch.
 

@@ -23,7 +23,7 @@ TABLES: Final = (
         of_app=OF_LOGS,
         of_user="member = %s",
         erase_user=_BY_MARKS,
-        columns=("member", "id"),
+        columns=("member", "id", "version"),
     ),
     Table(
         name="read_position",
@@ -31,7 +31,7 @@ TABLES: Final = (
         of_app=OF_LOGS,
         of_user="member = %s",
         erase_user=_BY_MARKS,
-        columns=("member", "conversation", "read_id", "received_id"),
+        columns=("member", "conversation", "read_id", "received_id", "version", "peer_version"),
     ),
     Table(
         name="mark_version",
@@ -39,7 +39,7 @@ TABLES: Final = (
         of_app=OF_LOGS,
         of_user=_NUMBERS,
         erase_user=_BY_MARKS,
-        columns=_NUMBERS,
+        columns=("member", "version"),
     ),
     Table(
         name="uplink_session",
@@ -91,6 +91,7 @@ TABLES: Final = (
             *("act", "id", "message", "recall", "sender", "kind", "type", "about", "meta", "body"),
             "annotations",
         ),
+        imported=Reason("what was removed stays removed"),
         scan=True,
     ),
     Table(
@@ -101,8 +102,9 @@ TABLES: Final = (
         erase_user=_BY_LOG,
         columns=(
             *("id", "conversation", "seq", "sender", "kind", "type", "client_msg_id", "time_ms", "about"),
-            *("stored_at", "meta", "body"),
+            *("stored_at", "meta", "body", "resend"),
         ),
+        imported=(("batch", 0),),
         scan=True,
     ),
     Table(
@@ -149,7 +151,8 @@ TABLES: Final = (
         erase_user=_HEAD,
         # Clients with an old cursor begin anew.
         erase_app=("UPDATE log SET floor = last_id WHERE app = %s AND floor < last_id",),
-        columns=_HEAD,
+        stays="app = %s",
+        columns=("last_id", "last_conversation", "floor", "lost"),
     ),
 )
 """In the order of their deletion."""

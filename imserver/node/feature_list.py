@@ -51,6 +51,7 @@ FEATURES: Final = (
     "imserver.features.safety",
     "imserver.features.admin",
     "imserver.features.quotas",
+    "imserver.features.exports",
 )
 """Packages. Each has its row in ``FEATURE``. Nothing else of the server names them. The first of the dialects
 whose parameter (``chosen_by``) a client names serves it."""
@@ -246,7 +247,12 @@ def tables_of(features: Sequence[Feature]) -> StoreTables:
         for feature in features
         if feature.name not in own and (feature.tables or feature.migrations)
     )
-    return StoreTables(partial(tables_of_server, tuple(features)), tuple(others))
+    return StoreTables(
+        partial(tables_of_server, tuple(features)),
+        tuple(others),
+        tuple(each.exports for each in features if each.exports is not None),
+        tuple(each.imports for each in features if each.imports is not None),
+    )
 
 
 @cache

@@ -110,6 +110,14 @@ class Feature(Struct, frozen=True, eq=False):
     ``acts``: module and attribute of a function that commands call with the store and each
     :class:`imserver.auth.observer.Act` that they have done there, where no node runs. It may raise
     ImserverError.
+    ``exports``: module and attribute of a function that yields what an archive of an app, or of a user, has
+    of the feature besides its rows. It gets the settings, the store, the app and the user (``""``: of the
+    whole app), and yields the name of each file and an iterator of its bytes, which may raise
+    FileNotFoundError before the first: the archive goes without it. Names are always the same, and those of
+    files of one kind have a folder.
+    ``imports``: module and attribute of a function that gets the settings, the store and the app, and returns
+    a context with a function. That gets the name and the path of each such file, and says whether it has
+    stored it; it may be called again.
     ``erasing``: the context with its :class:`Erasure` in a command, where no node runs.
     ``tables``: its tables, in the order of their deletion. A feature of this server has them in a module
     ``tables``, which imports nothing else of it: nodes without the feature read it, too.
@@ -132,6 +140,8 @@ class Feature(Struct, frozen=True, eq=False):
     doctor: Mapping[str, tuple[str, str, str, str]] = {}
     rows_check: tuple[str, str] | None = None
     acts: tuple[str, str] | None = None
+    exports: tuple[str, str] | None = None
+    imports: tuple[str, str] | None = None
     answers: Callable[[Foundation], Answers] | None = None
     problems: tuple[HttpProblem, ...] = ()
     wire: Mapping[str, Readers] = {}

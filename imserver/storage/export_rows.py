@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
-from msgspec import Struct
+from msgspec import Struct, msgpack
 
+from imserver.model import id_of
 from imserver.storage.app_rows import form_of, tables_of_others
-from imserver.storage.statements import PooledStatements, Row
+from imserver.storage.statements import PooledStatements, Row, text_of
 from imserver.storage.tables import OF_APP, OF_LOGS, Reason, Table
 
 T = TypeVar("T")
@@ -25,11 +26,25 @@ _ACCOUNTS_AT_ONCE: Final = 500
 
 
 class TablePage(Struct, frozen=True):
-    """Rows of one table. ``columns``: their names; bytes in UTF-8 are text."""
+    """Rows of one table. ``columns``: their names; bytes in UTF-8 are text. ``position``: what a later call
+    takes to go on behind this page."""
 
     table: str
     columns: tuple[str, ...]
     rows: list[Row]
+    position: bytes = b""
+
+
+class _Position(Struct, frozen=True, array_like=True):
+    """Where a page ends: its table, the values of the condition of its rows, and the key of the last row."""
+
+    table: str
+    values: tuple[Any, ...]
+    key: tuple[Any, ...]
+
+
+_write_position: Final = msgpack.Encoder().encode
+_read_position: Final = msgpack.Decoder(_Position).decode
 
 
 class ReadWork(Protocol):
@@ -54,18 +69,28 @@ class _Part(Struct, frozen=True):
     scan: bool = False
 
 
-def read_app(read: ReadWork, tables: Sequence[Table], app: str) -> Iterator[TablePage]:
-    """The rows of an app. Switches. Raises StorageUnavailable."""
+def read_app(read: ReadWork, tables: Sequence[Table], app: str, position: bytes = b"") -> Iterator[TablePage]:
+    """The rows of an app, behind the position of a page. Switches. Raises StorageUnavailable."""
+    yield from _from(read, _parts_of_app(read, tables, app), position)
+
+
+def _parts_of_app(read: ReadWork, tables: Sequence[Table], app: str) -> Iterator[_Part]:
     for table in (*read(tables_of_others), *tables):
-        if isinstance(table.of_app, Reason) or isinstance(table.columns, Reason):
+        if isinstance(table.columns, Reason) or not table.exported:
             continue
-        each = _accounts if table.of_app == Table.OF_ACCOUNTS else _scopes
-        for scope, values in each(read, table.of_app, app):
-            yield from _pages(read, _Part(table.name, _order(table), table.columns, scope, values))
+        each = _accounts if table.exported == Table.OF_ACCOUNTS else _scopes
+        for scope, values in each(read, table.exported, app):
+            yield _Part(table.name, _order(table), table.columns, scope, values)
 
 
-def read_user(read: ReadWork, tables: Sequence[Table], app: str, user: str) -> Iterator[TablePage]:
-    """The rows of a user. Switches. Raises StorageUnavailable."""
+def read_user(
+    read: ReadWork, tables: Sequence[Table], app: str, user: str, position: bytes = b""
+) -> Iterator[TablePage]:
+    """The rows of a user, behind the position of a page. Switches. Raises StorageUnavailable."""
+    yield from _from(read, _parts_of_user(read, tables, app, user), position)
+
+
+def _parts_of_user(read: ReadWork, tables: Sequence[Table], app: str, user: str) -> Iterator[_Part]:
     for table in (*read(tables_of_others), *tables):
         form = form_of(table, user)
         if isinstance(table.of_app, Reason) or isinstance(table.columns, Reason):
@@ -74,7 +99,18 @@ def read_user(read: ReadWork, tables: Sequence[Table], app: str, user: str) -> I
             continue
         for scope, values in _scopes(read, table.of_app, app):
             whose = (table.of_user, (form,), table.scan)
-            yield from _pages(read, _Part(table.name, _order(table), table.columns, scope, values, *whose))
+            yield _Part(table.name, _order(table), table.columns, scope, values, *whose)
+
+
+def _from(read: ReadWork, parts: Iterator[_Part], position: bytes) -> Iterator[TablePage]:
+    """The pages of all parts; with a position, of those behind it."""
+    begin = _read_position(position) if position else None
+    for part in parts:
+        if begin is None:
+            yield from _pages(read, part)
+        elif (part.table, part.values) == (begin.table, begin.values):
+            yield from _pages(read, part, begin.key)
+            begin = None
 
 
 def _order(table: Table) -> tuple[str, ...]:
@@ -106,14 +142,14 @@ def _next_accounts(app: str, after: int, sql: PooledStatements) -> list[Row]:
     return sql.query(statement, (app, after, _ACCOUNTS_AT_ONCE))
 
 
-def _pages(read: ReadWork, part: _Part) -> Iterator[TablePage]:
-    after: Row = ()
+def _pages(read: ReadWork, part: _Part, after: Row = ()) -> Iterator[TablePage]:
     width = len(part.order)
     names = tuple(column.strip('"') for column in part.columns)
     while True:
         rows, upto = read(partial(_page, part, after))
         if rows:
-            yield TablePage(part.table, names, [tuple(map(_plain, row[width:])) for row in rows])
+            end = _write_position(_Position(part.table, tuple(part.values), tuple(rows[-1][:width])))
+            yield TablePage(part.table, names, [tuple(map(_plain, row[width:])) for row in rows], end)
         if len(rows) == PAGE_ROWS:
             after = rows[-1][:width]
         elif upto:
@@ -166,3 +202,10 @@ def _plain(value: Any) -> Any:
         except UnicodeDecodeError:
             return bytes(value)
     return value
+
+
+def names_of(app: str, users: Sequence[str], sql: PooledStatements) -> dict[str, str]:
+    """User → the name of the account, for those who are accounts of an app and have a name."""
+    ids = [id for user in users if (id := id_of(user))]
+    rows = sql.query_in("SELECT id, nickname, name FROM account WHERE app = %s AND id IN {}", (app,), ids)
+    return {str(id): text_of(nickname or name) for id, nickname, name in rows if nickname or name}

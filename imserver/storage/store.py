@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from time import time
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
@@ -20,13 +21,14 @@ from msgspec import json
 from msgspec.structs import replace
 
 from imserver.clock import until_beat
-from imserver.config.settings import MAX_USER_BYTES, StorageSettings
+from imserver.config.settings import MAX_USER_BYTES, Config, StorageSettings
 from imserver.errors import StartError, StorageUnavailable
 from imserver.storage import app_rows, export_rows
 from imserver.storage.address import DEFAULT_FILE, database_address
 from imserver.storage.app_rows import DELETED
 from imserver.storage.contract import AppContents, AppRow, BanRow, Changes, KeyRow
 from imserver.storage.export_rows import TablePage
+from imserver.storage.import_rows import ImportedRows
 from imserver.storage.statements import CLOCK, PooledStatements, Row, Statements, text_of
 from imserver.storage.tables import OF_CORE, Reason, StoreTables
 
@@ -415,18 +417,56 @@ class Store:
         """Whether there is a ban of a user, also one that was lifted. Raises StorageUnavailable."""
         return bool(self.rows("SELECT 1 FROM ban WHERE app = %s AND member = %s", (app, user.encode())))
 
-    def rows_of_app(self, app: str) -> Iterator[TablePage]:
+    def rows_of_app(self, app: str, position: bytes = b"") -> Iterator[TablePage]:
         """The rows of an app, as an export reads them: table by table, in pages. Raises StorageUnavailable.
 
-        Each page is a transaction of its own, so what changes meanwhile may be missing or in two states.
+        Each page is a transaction of its own, so what changes meanwhile may be missing or in two states. With
+        the ``position`` of a page, the pages behind it.
         """
         if self.has_database:
-            yield from export_rows.read_app(self.read, self._tables.of_server(), app)
+            yield from export_rows.read_app(self.read, self._tables.of_server(), app, position)
 
-    def rows_of_user(self, app: str, user: str) -> Iterator[TablePage]:
+    def rows_of_user(self, app: str, user: str, position: bytes = b"") -> Iterator[TablePage]:
         """The rows of a user, as :meth:`rows_of_app`."""
         if self.has_database:
-            yield from export_rows.read_user(self.read, self._tables.of_server(), app, user)
+            yield from export_rows.read_user(self.read, self._tables.of_server(), app, user, position)
+
+    def files_of(self, config: Config, app: str, user: str) -> Iterator[tuple[str, Iterator[bytes]]]:
+        """What features have of a user, or of the whole app (``""``), besides rows: names of files and their
+        bytes. Raises Unavailable."""
+        for module, attribute in self._tables.exports:
+            yield from getattr(import_module(module), attribute)(config, self, app, user)
+
+    @contextmanager
+    def importing_files(self, config: Config, app: str) -> Iterator[Callable[[str, str], bool]]:
+        """A context with a function that stores such files of an app, by name and path. It returns whether a
+        feature has taken the file. Raises Unavailable."""
+        with ExitStack() as stack:
+            takers = [
+                stack.enter_context(getattr(import_module(module), attribute)(config, self, app))
+                for module, attribute in self._tables.imports
+            ]
+            yield lambda name, path: any(take(name, path) for take in takers)
+
+    def names_of(self, app: str, users: Sequence[str]) -> dict[str, str]:
+        """User → the display name or user name of the account, for those who are accounts of the app with
+        a name. Raises StorageUnavailable."""
+        return self.read_or({}, partial(export_rows.names_of, app, users))
+
+    def importing(self, app: str) -> ImportedRows:
+        """What imports the rows of an app. Raises StorageUnavailable."""
+        return self.read(partial(ImportedRows, app, self._tables.of_server()))
+
+    def finish_import(self, app: str, last: Callable[[PooledStatements], object]) -> None:
+        """Run ``last`` in the transaction from which on nodes hear of the bans of an app that was imported.
+        Raises StorageUnavailable."""
+
+        def work(sql: Statements, version: int) -> bool:
+            sql.execute("UPDATE ban SET version = %s WHERE app = %s", (version, app))
+            last(sql)  # type: ignore[arg-type]
+            return True
+
+        self._write_version(work)
 
     def add_key(self, row: KeyRow) -> KeyRow:
         """Store a key and return the stored row. Raises StorageUnavailable."""

@@ -40,7 +40,9 @@ class Table(Struct, frozen=True, kw_only=True):
     ``erase_app``: statements that run first when an app is deleted, with the app as value, for rows that
     stay. ``columns``: those that an export of an app or a user reads. They are no secrets: no password,
     token, code or key. ``scan``: no index leads to the rows of a user, so all rows of the app are looked
-    through.
+    through. ``stays``: the condition of an app's rows where they stay when it is deleted (``of_app`` says
+    why), and an export reads them. ``imported``: the values of the other columns in rows that an import of
+    an app makes, besides its app or log; or why it makes none.
     """
 
     name: str
@@ -52,9 +54,18 @@ class Table(Struct, frozen=True, kw_only=True):
     erase_app: tuple[str, ...] = ()
     columns: tuple[str, ...] | Reason
     scan: bool = False
+    stays: str = ""
+    imported: tuple[tuple[str, str | int], ...] | Reason = ()
 
     OF_ACCOUNTS: ClassVar[str] = "account IN (SELECT id FROM account WHERE app = %s)"
     """For ``of_app``: the rows whose column ``account`` has the id of an account of the app."""
+
+    @property
+    def exported(self) -> str:
+        """The condition of the rows that an export of an app reads; ``""``: it reads none."""
+        if isinstance(self.columns, Reason):
+            return ""
+        return self.stays if isinstance(self.of_app, Reason) else self.of_app
 
 
 class FeatureTables(Struct, frozen=True):
@@ -88,6 +99,7 @@ CORE_TABLES: Final = (
         user_as="bytes",
         erase_user=("DELETE FROM ban WHERE app = %s AND member = %s",),
         columns=("member", "until", "reason"),
+        imported=(("version", 0),),
     ),
     _of_server("app", "name", "all nodes learn from it that the app was deleted; its settings have secrets"),
     _of_server("api_key", "id", "the deletion of an app takes it out of keys, which belong to operators"),
@@ -109,10 +121,13 @@ CORE_TABLES: Final = (
 class StoreTables(Struct, frozen=True):
     """The tables of a store. ``of_server()``: those of the core and of all features of this server, also of
     those that the node does not have, in the order of their deletion. ``of_others``: of features of other
-    distributions that the node has."""
+    distributions that the node has. ``exports`` and ``imports``: what features have besides rows, see
+    :class:`imserver.plugin.feature.Feature`."""
 
     of_server: Callable[[], Sequence[Table]] = lambda: CORE_TABLES
     of_others: tuple[FeatureTables, ...] = ()
+    exports: tuple[tuple[str, str], ...] = ()
+    imports: tuple[tuple[str, str], ...] = ()
 
 
 OF_CORE: Final = StoreTables()

@@ -5,9 +5,9 @@ import { CODE } from "../../sdk/imserver.js";
 import { CommandRefused } from "../../sdk/errors.js";
 import { drawn, fill, make } from "../text.js";
 import { addMessageAction } from "./actions.js";
-import { reasonOf } from "./api.js";
+import { downloadFile, reasonOf } from "./api.js";
 import { addAction } from "./conversation-menu.js";
-import { loadStyle } from "./form.js";
+import { addSettings, loadStyle } from "./form.js";
 import { button, confirm, openDialog, openPanel, toast } from "./panel.js";
 import { redraw, registerView } from "./summary.js";
 
@@ -22,8 +22,10 @@ import { redraw, registerView } from "./summary.js";
  * @property {(message: number) => void} redraw  calls `draw` of the view of a message again
  * @property {typeof addAction} addAction  adds an entry to the menu of a conversation
  * @property {typeof addMessageAction} addMessageAction  adds entries to the menu of a message
+ * @property {typeof addSettings} addSettings  adds a section to the settings
  * @property {(command: string, data?: object) => Promise<any>} request  sends a command of the user; resolves to the data of its answer
  * @property {Session["api"]} api  sends a request of the user over HTTP
+ * @property {(path: string, query: Record<string, string>, name: string) => Promise<void>} download  saves a file of the user
  * @property {(kind: string, listener: (data: any) => void) => void} hear  hears signals of a kind
  * @property {(error: unknown) => string} reason  why `request` or `api` has failed, in the language of the page
  * @property {typeof openPanel} openPanel
@@ -59,8 +61,9 @@ export async function addFeatures(page, current) {
 async function start({ text: words, additions }) {
   /** @type {Additions} */
   const face = {
-    words, registerView, addAction, addMessageAction, request, openPanel, openDialog, confirm, toast, button, make, fill,
+    words, registerView, addAction, addMessageAction, addSettings, request, openPanel, openDialog, confirm, toast, button, make, fill,
     api: (method, path, body) => session.api(method, path, body),
+    download: (path, query, name) => downloadFile(session.app, session.token, path, query, name),
     hear: (kind, listener) => void listeners.set(kind, [...(listeners.get(kind) ?? []), listener]),
     reason: (error) => reasonOf(error, words),
     redraw: (message) => {

@@ -56,6 +56,30 @@ export async function callApi(app, token, method, path, body = {}) {
 }
 
 /**
+ * Saves a file that only the user may fetch. Rejected with {@link ApiError}.
+ *
+ * @param {string} app
+ * @param {string} token
+ * @param {string} path
+ * @param {Record<string, string>} query
+ * @param {string} name  for the file
+ */
+export async function downloadFile(app, token, path, query, name) {
+  let response;
+  let content;
+  try {
+    response = await fetch(`/api/v1/${path}?${new URLSearchParams({ app, ...query })}`, { headers: { Authorization: `Bearer ${token}` }, cache: "no-store", credentials: "omit" });
+    content = response.ok ? await response.blob() : await response.json();
+  } catch (error) {
+    throw new ApiError("no_answer", String(error));
+  }
+  if (!response.ok) throw new ApiError(String(content.code), String(content.message));
+  const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(content), download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000); // the browser has begun to save it
+}
+
+/**
  * The rows of a list whose pages have the cursor `next`: at least {@link MOST_ROWS} of them, or all.
  *
  * @param {string} key  of the rows in a page

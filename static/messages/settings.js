@@ -2,7 +2,7 @@
 /** The settings of this device and of the user's notifications, and the table of keys. Loaded when it is needed. */
 
 import { make } from "../text.js";
-import { input, loadStyle, mayHaveKeys, newId, redraw, section } from "./form.js";
+import { addedSettings, input, loadStyle, mayHaveKeys, newId, redraw, section } from "./form.js";
 import { button, openDialog, openPanel } from "./panel.js";
 
 /** @typedef {import("./session.js").Session} Session */
@@ -18,7 +18,8 @@ export async function openSettings(session) {
   await loadStyle(STYLE);
   const body = make("div", "settings");
   openPanel(words.messages_settings, body);
-  const parts = [lookSection(words), ...(mayHaveKeys() ? [keysSection(session)] : [])];
+  const added = addedSettings.map((makeSection) => makeSection());
+  const parts = [lookSection(words), ...(mayHaveKeys() ? [keysSection(session)] : []), ...added.map(({ title, content }) => section(title, content))];
   redraw(body, parts);
   if (!session.hasNotifications) return;
   const notices = await import("./notice-settings.js").catch(() => null).then((module) => module?.noticeSection(session) ?? []);

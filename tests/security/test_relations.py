@@ -458,6 +458,8 @@ NO_ROW: Final[dict[str, str]] = {
             *("POST /api/v1/accounts/factor/codes", "POST /api/v1/accounts/factor/remove"),
             *("POST /api/v1/accounts/logout", "POST /api/v1/accounts/delete", "GET /api/v1/accounts/devices"),
             "POST /api/v1/accounts/promote",
+            *("POST /api/v1/exports/start/self", "GET /api/v1/exports/show/self"),
+            "GET /api/v1/exports/file/self",
             *("POST /api/v1/accounts/devices/logout", "GET /api/v1/accounts/oauth/links"),
             *("POST /api/v1/accounts/oauth/unlink", "POST /api/v1/accounts/oauth/start", "POST /api/v1/bots"),
             *("POST /api/v1/bots/update", "POST /api/v1/bots/rotate", "POST /api/v1/bots/delete"),

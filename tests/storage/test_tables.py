@@ -25,20 +25,18 @@ NOT_EXPORTED = {
     # what moderators wrote for each other, and what says the same as others
     "report": {"app", "subject", "reporters", "changed", "closed_by", "note"},
     "account": {"app", "password", "version"},
-    "arrangement": {"app", "version"},
     "bot": {"app", "token_hash", "hook_url", "hook_secret", "hook_entry"},
     "event_retry": {"app", "number"},
-    "hidden": {"log", "version"},
     "incoming_hook": {"app", "token_hash"},
     "invitation": {"app", "code"},
     "audit_name": {"app", "member", "salt"},
     "key_use": {"app", "node", "number"},
-    "message": {"log", "resend", "batch"},
+    "message": {"log", "batch"},
     "notify_endpoint": {"app", "digest", "url", "p256dh", "auth"},
     "notify_person": {"app", "mail_due", "mailed_id", "mailed_marks"},
-    "read_position": {"log", "version", "peer_version"},
     "upload": {"app", "place"},
     "ban": {"app", "version"},
+    "log": {"number", "app", "part"},
 }
 """The columns that no export reads, besides that of the app or log: secrets, and positions of the server."""
 

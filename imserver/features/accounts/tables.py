@@ -19,6 +19,7 @@ TABLES: Final = (
         user_as="account",
         erase_user=_WITH_ACCOUNT,
         columns=("account", "id", "name", "since", "expires_at"),
+        imported=Reason("a device logs in again: its token is signed by the server that it came from"),
     ),
     Table(
         name="password_reset",
@@ -64,6 +65,8 @@ TABLES: Final = (
             *("last_seen", "findable", "show_presence", "bot", "guest"),
             *("role", "locked_until", "lock_reason", "factor_since"),
         ),
+        # Nobody knows this password: people set one by a link.
+        imported=(("password", ""), ("version", 0)),
     ),
 )
 """In the order of their deletion: accounts last, because the others are found by them."""

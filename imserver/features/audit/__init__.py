@@ -36,5 +36,6 @@ FEATURE = Feature(
         )
     },
     rows_check=("imserver.features.audit.doctor", "check_rows"),
+    exports=("imserver.features.audit.archive", "read"),
     acts=("imserver.features.audit.rows", "store_act"),
 )

@@ -16,6 +16,7 @@ TABLES: Final = (
         of_user="member = %s",
         erase_user=("DELETE FROM audit_name WHERE app = %s AND member = %s",),
         columns=("number", "part", "text"),
+        imported=Reason("acts stay in the log of the server where they were done"),
     ),
     Table(name="audit", key=("number",), of_app=_ACT, of_user=_ACT, erase_user=_ACT, columns=_ACT),
     Table(name="audit_head", key=("one",), of_app=_HEAD, of_user=_HEAD, erase_user=_HEAD, columns=_HEAD),

@@ -16,6 +16,7 @@ TABLES: Final = (
         user_as="account",
         erase_user=_WITH_ACCOUNT,
         columns=("id", "conversation", "created"),
+        imported=Reason("the address of a webhook is its secret: its owner makes a new one"),
     ),
     Table(
         name="bot",
@@ -25,6 +26,7 @@ TABLES: Final = (
         erase_user=_WITH_ACCOUNT,
         # Not the address of its webhook: some have a secret in it.
         columns=("id", "owner", "commands", "description", "listed"),
+        imported=(("token_hash", ""), ("hook_url", ""), ("hook_secret", "")),
     ),
 )
 """In the order of their deletion."""

@@ -12,6 +12,6 @@ TABLES: Final = (
         key=("app", "member", "conversation"),
         of_user="member = %s",
         erase_user=("DELETE FROM arrangement WHERE app = %s AND member = %s",),
-        columns=("member", "conversation", "pinned", "archived", "marked", "draft"),
+        columns=("member", "conversation", "pinned", "archived", "marked", "draft", "version"),
     ),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from imserver.plugin.storage import Table
+from imserver.plugin.storage import Reason, Table
 
 TABLES: Final = (
     Table(
@@ -14,5 +14,6 @@ TABLES: Final = (
         erase_user=("DELETE FROM invitation WHERE app = %s AND member = %s",),
         # Not the code: it lets people in.
         columns=("member", "conversation", "created", "expires_at", "uses", "max_uses", "guests"),
+        imported=Reason("its code is a secret"),
     ),
 )

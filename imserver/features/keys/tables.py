@@ -15,5 +15,6 @@ TABLES: Final = (
         of_user=_OF_KEYS,
         erase_user=_OF_KEYS,
         columns=("minute", "key_id", "route", "address", "answered", "refused"),
+        imported=Reason("it counts what keys of the other server did"),
     ),
 )

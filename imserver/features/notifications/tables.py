@@ -24,6 +24,7 @@ TABLES: Final = (
         erase_user=("DELETE FROM notify_endpoint WHERE app = %s AND member = %s",),
         # Not the address and the keys: who has them notifies the user.
         columns=("id", "member", "device", "language", "enabled", "login", "created"),
+        imported=Reason("the device subscribes again: without its keys nothing can be sent to it"),
     ),
     Table(
         name="notify_person",
@@ -31,6 +32,7 @@ TABLES: Final = (
         of_user="member = %s",
         erase_user=("DELETE FROM notify_person WHERE app = %s AND member = %s",),
         columns=("member", "wishes", "mail", "mailed"),
+        imported=(("mail_due", 0), ("mailed_id", 0), ("mailed_marks", 0)),
     ),
     Table(
         name="notify_conversation",
@@ -45,6 +47,7 @@ TABLES: Final = (
         of_user="member = %s",
         erase_user=("DELETE FROM notify_due WHERE app = %s AND member = %s",),
         columns=("member", "conversation", "entry_id", "due", "notified_id", "notified_at"),
+        imported=_QUEUE,
     ),
     Table(
         name="notify_delivery",

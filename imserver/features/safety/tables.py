@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from imserver.plugin.storage import Table
+from imserver.plugin.storage import Reason, Table
+
+_DECIDED: Final = Reason("moderators decide it on the server where it was reported")
 
 TABLES: Final = (
     Table(
@@ -16,6 +18,7 @@ TABLES: Final = (
             "DELETE FROM reporter WHERE app = %s AND report IN (SELECT id FROM report WHERE member = %s)",
         ),
         columns=("report", "member", "created", "reason", "text"),
+        imported=_DECIDED,
         scan=True,
     ),
     Table(
@@ -25,6 +28,7 @@ TABLES: Final = (
         erase_user=("DELETE FROM report WHERE app = %s AND member = %s",),
         # Not who has closed it, and what moderators wrote for each other.
         columns=("id", "message", "conversation", "member", "opened", "closed", "outcome"),
+        imported=_DECIDED,
         scan=True,
     ),
     Table(
@@ -43,6 +47,7 @@ TABLES: Final = (
             *("id", "member", "state", "since", "until", "reached", "last", "messages", "created", "ends"),
             "leased",
         ),
+        imported=Reason("what was removed stays removed"),
         scan=True,
     ),
 )

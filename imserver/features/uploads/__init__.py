@@ -77,4 +77,6 @@ FEATURE = Feature(
     settings=SETTINGS,
     problems=PROBLEMS,
     tables=TABLES,
+    exports=("imserver.features.uploads.archive", "read"),
+    imports=("imserver.features.uploads.archive", "write"),
 )

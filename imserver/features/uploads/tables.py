@@ -20,6 +20,7 @@ TABLES: Final = (
             *("id", '"user"', "kind", "type", "name", "bytes", "sha256", "created", "width", "height"),
             *("thumbnail_bytes", "thumbnail_type"),
         ),
+        imported=(("place", ""),),
     ),
     Table(
         name="upload_usage",

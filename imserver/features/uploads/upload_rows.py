@@ -104,6 +104,14 @@ def page(sql: PooledStatements, app: str, user: str, before: tuple[int, str], li
     return list(map(_upload, rows))
 
 
+def after(app: str, user: str, last: str, limit: int, sql: PooledStatements) -> list[Upload]:
+    """Files of a user (``""``: of the app) in the order of their ids, behind the id ``last``."""
+    statement, values = f"SELECT {_COLUMNS} FROM upload WHERE app = %s AND id > %s", [app, last]
+    if user:
+        statement, values = f'{statement} AND "user" = %s', [*values, user]
+    return list(map(_upload, sql.query(f"{statement} ORDER BY id LIMIT %s", (*values, limit))))
+
+
 def some_of_app(sql: PooledStatements, app: str, limit: int) -> list[Upload]:
     """Some files of an app, whoever owns them."""
     rows = sql.query(f"SELECT {_COLUMNS} FROM upload WHERE app = %s LIMIT %s", (app, limit))

@@ -118,6 +118,12 @@ class UploadStorage:
             digest = hashlib.sha256(content).hexdigest()
             store.put(name_of(row, True), str(thumbnail), len(content), digest, row.thumbnail_type)
 
+    def take(self, row: Upload, thumbnail: bool, path: Path) -> None:
+        """Move a file of an import, or its thumbnail, to where new files go. Switches."""
+        digest = self.files.do(_sha256_of, path)
+        size, kind = (row.thumbnail_bytes, row.thumbnail_type) if thumbnail else (row.bytes, row.type)
+        self._by_name[self.current].put(name_of(row, thumbnail), str(path), size, digest, kind)
+
     def delete(self, row: Upload) -> None:
         """Delete the bytes of a file. Raises MediaUnavailable."""
         store = self.of(row)

@@ -8,6 +8,7 @@ from imserver.plugin.storage import Reason, Table
 
 _EVENTS: Final = Reason("the feature deletes them, and those of others that name the user")
 _FEED: Final = Reason("it stays with the last id, which is not given again if the app is created anew")
+_HEARD: Final = Reason("the back end hears of it from the server where it happened")
 
 TABLES: Final = (
     Table(
@@ -16,6 +17,7 @@ TABLES: Final = (
         of_user="member = %s",
         erase_user=("DELETE FROM absence WHERE app = %s AND member = %s",),
         columns=("member", "conversation", "entry_id", "due"),
+        imported=_HEARD,
     ),
     Table(
         name="event",
@@ -23,6 +25,7 @@ TABLES: Final = (
         of_user="member = %s",
         erase_user=_EVENTS,
         columns=("id", "member", "kind", "time", "body"),
+        imported=_HEARD,
         scan=True,
     ),
     Table(
@@ -31,6 +34,7 @@ TABLES: Final = (
         of_user="member = %s",
         erase_user=_EVENTS,
         columns=("event", "member", "attempts", "next_try", "first_failed", "dead", "body"),
+        imported=_HEARD,
     ),
     Table(
         name="event_feed",

@@ -28,6 +28,7 @@ GENERATED = re.compile(
 #: problems that a program must solve, or that the page solves itself: a person sees their code
 FOR_PROGRAMS = """
     already_online answer_too_large app_configured app_exists bad_request checksum_mismatch
+    export_unfinished unknown_export
     headers_too_large host_refused http_version id_reused method_not_allowed node_full not_accepted
     not_an_upgrade not_found not_implemented offset_mismatch origin_refused range_not_satisfiable
     signature_invalid timeout too_many_apps too_many_drafts too_many_pins too_many_streams too_many_targets

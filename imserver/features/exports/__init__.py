@@ -1,0 +1,65 @@
+"""Exports: all data of a user or an app as one archive, and the import of an app's archive."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from imserver.features.exports import api
+from imserver.features.exports.exports import Exports
+from imserver.features.exports.problems import PROBLEMS
+from imserver.features.exports.settings import DAY_SECONDS, EXPORTS, SETTINGS, ExportSettings
+from imserver.features.exports.tables import TABLES
+from imserver.plugin import Feature, FeatureParts, Views
+from imserver.plugin.http import Api
+from imserver.plugin.services import Core
+from imserver.plugin.settings import Config, settings_of
+from imserver.plugin.storage import Erasure, Store
+
+
+def _build(core: Core) -> FeatureParts:
+    per_day = settings_of(core.config, ExportSettings).per_day
+    buckets = core.node.buckets.make(EXPORTS, per_day, DAY_SECONDS, core.cluster.attempt)
+    exports = Exports(core.config, core.storage.store, buckets, core.node.version)
+    return FeatureParts(
+        exports,
+        run=(exports.run_users, exports.run_apps),
+        erasure=exports.erasure,
+        page=Path(__file__).parent / "page",
+        stop=exports.close,
+    )
+
+
+def _blueprints(core: Core, http: Api) -> Iterable[Any]:
+    from imserver.features.exports.views import create_export_view
+
+    return (create_export_view(core.service(Exports), http),)
+
+
+@contextmanager
+def _erasing(config: Config, store: Store) -> Iterator[Erasure]:
+    with closing(Exports(config, store)) as exports:
+        yield exports.erasure
+
+
+FEATURE = Feature(
+    "exports",
+    _build,
+    operations=tuple(api.routes.rows),
+    views=Views(_blueprints),
+    erasing=_erasing,
+    uses=("messages?", "audit?", "uploads?"),
+    settings=SETTINGS,
+    problems=PROBLEMS,
+    tables=TABLES,
+    commands={
+        "export": (
+            "imserver.features.exports.command",
+            "export",
+            "Write all data of an app or a user to a file.",
+        ),
+        "import": ("imserver.features.exports.command", "import_app", "Make an app from an archive of one."),
+    },
+)

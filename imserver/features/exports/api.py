@@ -1,0 +1,170 @@
+"""``/api/v1/exports``: archives of users and apps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal
+
+from msgspec import Struct
+
+from imserver.features.exports.contents import Subject
+from imserver.features.exports.exports import Exports, Unfinished, UnknownExport
+from imserver.features.exports.problems import HTTP_EXPORT_UNFINISHED, HTTP_UNKNOWN_EXPORT
+from imserver.features.exports.rows import DONE, FAILED, UNDER_WAY, Job
+from imserver.plugin.errors import Problems
+from imserver.plugin.http import Acting, Call, Header, Refusals, Resource, about, refuse
+from imserver.plugin.identity import Needs, Tenants
+from imserver.plugin.services import Core
+
+ExportId = Annotated[str, about("The id of the export.", max_length=32)]
+_App = Annotated[str, about("The app.", max_length=255)]
+_STATES: Final[Mapping[int, Literal["under way", "done", "failed"]]] = {
+    UNDER_WAY: "under way",
+    DONE: "done",
+    FAILED: "failed",
+}
+
+
+class ExportRequest(Struct, forbid_unknown_fields=True):
+    """Whose data are wanted."""
+
+    app: _App
+    user: Annotated[str, about("The user; empty: the whole app.", max_length=255)] = ""
+
+
+class ExportQuery(Struct, forbid_unknown_fields=True):
+    """Which export is wanted."""
+
+    app: _App
+    id: ExportId
+
+
+class OwnExport(Acting):
+    """The user whose data are wanted."""
+
+
+class OwnExportQuery(Acting, kw_only=True):
+    """Which export of the user is wanted."""
+
+    id: Annotated[str, about("The id of the export; empty: the newest one.", max_length=32)] = ""
+
+
+class ExportShown(Struct):
+    """An export, and how far it is."""
+
+    id: ExportId
+    app: _App
+    user: Annotated[str, about("The user; empty: the whole app.")]
+    state: Annotated[
+        Literal["under way", "done", "failed"],
+        about("`done`: the archive can be fetched. `failed`: the log of the server says why."),
+    ]
+    created: Annotated[int, about("When it was started, in Unix seconds.")]
+    ends: Annotated[int, about("When the archive is deleted, in Unix seconds.")]
+    entries: Annotated[int, about("The number of files in the archive so far.")]
+    records: Annotated[int, about("The number of rows in it so far.")]
+    bytes: Annotated[int, about("The size of the archive; before it is done, that of its contents so far.")]
+
+
+class ExportApi(Struct, frozen=True):
+    """The services that the routes use."""
+
+    exports: Exports
+    tenants: Tenants
+
+
+def _service(core: Core, _: Any) -> ExportApi:
+    return ExportApi(core.service(Exports), core.identity.tenants)
+
+
+REFUSALS: Final[Refusals] = {
+    UnknownExport: refuse(HTTP_UNKNOWN_EXPORT),
+    Unfinished: refuse(HTTP_EXPORT_UNFINISHED),
+}
+_ID: Final = "6a1f0c3b9d2e47586a1f0c3b9d2e4758"
+_SHOWN: Final = ExportShown(_ID, "shop", "ann", "done", 1795155801, 1795242201, 12, 340, 48213)
+_ASK: Final = {"app": "default", "user": "ann"}
+_AGAIN: Final = (Problems.TOO_MANY_REQUESTS,)
+_FILE: Final = (HTTP_UNKNOWN_EXPORT, HTTP_EXPORT_UNFINISHED)
+_HEADERS: Final = (Header("Content-Disposition", "The name for the file.", example="attachment"),)
+
+routes = Resource(
+    "exports",
+    _service,
+    hot=False,
+    refusals=REFUSALS,
+    examples=(_SHOWN,),
+    chapter="All data of a user or an app as one archive.",
+)
+
+
+@routes.post(
+    "/exports/start", Needs.OPERATE, problems=_AGAIN, example={"app": "shop", "user": "ann"}, status=202
+)
+def start(api: ExportApi, call: Call, request: ExportRequest) -> ExportShown:
+    """Start an export of a user or of an app.
+
+    It is made in the background. While one of the same user or app is under way, the answer shows that.
+    """
+    settings, left_out = ({}, []) if request.user else api.tenants.described(call.app)
+    return shown(api.exports.start(Subject(call.app, request.user, settings, left_out)))
+
+
+@routes.get(
+    "/exports/show", Needs.OPERATE, problems=(HTTP_UNKNOWN_EXPORT,), example={"app": "shop", "id": _ID}
+)
+def show(api: ExportApi, call: Call, request: ExportQuery) -> ExportShown:
+    """Show how far an export is."""
+    return shown(api.exports.show(call.app, request.id))
+
+
+@routes.post("/exports/start/self", Needs.ADMIN_OR_USER, problems=_AGAIN, example=_ASK, status=202)
+def start_own(api: ExportApi, call: Call, request: OwnExport) -> ExportShown:
+    """Start an export of one's own data.
+
+    The archive has the user's profile, messages as far as the user may read them, files, memberships,
+    settings, devices, what was done by the user or to them, and a page to read it without a network.
+    """
+    return shown(api.exports.start(Subject(call.app, call.user)))
+
+
+@routes.get(
+    "/exports/show/self", Needs.ADMIN_OR_USER, problems=(HTTP_UNKNOWN_EXPORT,), example={**_ASK, "id": _ID}
+)
+def show_own(api: ExportApi, call: Call, request: OwnExportQuery) -> ExportShown:
+    """Show how far an export of one's own data is."""
+    return shown(api.exports.show(call.app, request.id, call.user))
+
+
+FILE: Final = routes.elsewhere(
+    "GET",
+    "/exports/file",
+    Needs.OPERATE,
+    """Fetch the archive of an export.
+
+    It is a zip file. It is deleted after `exports.retention_seconds`.
+    """,
+    query=ExportQuery,
+    content_type="application/zip",
+    answer_headers=_HEADERS,
+    problems=(*_FILE, Problems.TOO_MANY_REQUESTS),
+    example={"app": "shop", "id": _ID},
+)
+OWN_FILE: Final = routes.elsewhere(
+    "GET",
+    "/exports/file/self",
+    Needs.ADMIN_OR_USER,
+    """Fetch the archive of one's own data.""",
+    query=OwnExportQuery,
+    user="required",
+    content_type="application/zip",
+    answer_headers=_HEADERS,
+    problems=(*_FILE, Problems.TOO_MANY_REQUESTS),
+    example={**_ASK, "id": _ID},
+)
+
+
+def shown(job: Job) -> ExportShown:
+    """An export as the routes show it."""
+    numbers = job.created, job.ends, job.entries, job.records, job.size
+    return ExportShown(job.id, job.app, job.user, _STATES[job.state], *numbers)

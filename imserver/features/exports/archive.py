@@ -1,0 +1,266 @@
+"""Writes an archive: a zip file that grows entry by entry, and goes on after a kill.
+
+Beside the file stand its directory and its checksums so far, and a state that says how long each of the three
+is. What is behind these lengths was written by a process that was killed, and is cut off. So neither the
+number of entries nor their size needs memory. Sizes are those of ZIP64 (APPNOTE.TXT 6.3, sections 4.3 and
+4.5.3).
+
+All methods block on the disk and compress, so they run in a thread.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
+from hashlib import sha256
+from pathlib import Path
+from time import gmtime, monotonic, time
+from typing import IO, Any, Final
+
+import msgspec
+from msgspec import Struct
+
+NAME: Final = "archive.zip"
+CHECKSUMS: Final = "checksums.jsonl"
+"""The entry with a line for each of the others. It is the last one but for the manifest."""
+MANIFEST: Final = "manifest.json"
+_DIRECTORY: Final = "directory"
+_STATE: Final = "state"
+_SAVE_SECONDS: Final = 1.0
+_LOCAL: Final = struct.Struct("<4s5H3I2H")
+_CENTRAL: Final = struct.Struct("<4s6H3I5H2I")
+_SIZES: Final = struct.Struct("<2H2Q")
+_EXTRA: Final = struct.Struct("<2H3Q")
+_END64: Final = struct.Struct("<4sQ2H2I4Q")
+_LOCATOR: Final = struct.Struct("<4sIQI")
+_END: Final = struct.Struct("<4s4H2IH")
+_VERSION: Final = 45
+"""Of the format: the first with ZIP64."""
+_UTF8: Final = 0x800
+_DEFLATE: Final = 8
+_ALL: Final = 0xFFFFFFFF
+"""In place of a size or an offset: it stands in the extra field."""
+_PIECE: Final = 1 << 16
+
+
+class EntryChecksum(Struct, frozen=True):
+    """An entry of the archive: its name, its bytes and their SHA-256, and how many rows it has."""
+
+    name: str
+    bytes: int
+    sha256: str
+    rows: int = 0
+
+
+class ArchiveState(Struct):
+    """How far an archive is. ``stage`` and ``position``: where its maker goes on. ``entries``, ``rows`` and
+    ``size`` (bytes): of what is in it."""
+
+    stage: int = 0
+    position: bytes = b""
+    entries: int = 0
+    rows: int = 0
+    size: int = 0
+    lengths: tuple[int, int, int] = (0, 0, 0)
+    begun: int = 0
+    """Unix seconds."""
+    counts: dict[str, int] = {}
+    """Table → its rows."""
+    part: int = 0
+    """The number of the last entry with rows."""
+    missing: int = 0
+    """Files that were not where they were stored."""
+    profile: dict[str, Any] = {}
+    """The account of the user."""
+
+
+_encode: Final = msgspec.json.Encoder().encode
+_write_state: Final = msgspec.msgpack.Encoder().encode
+_read_state: Final = msgspec.msgpack.Decoder(ArchiveState).decode
+
+
+class ArchiveWriter:
+    """Owner of a folder with an archive that grows, and of its open files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.state = ArchiveState(begun=int(time()))
+        self._files: list[IO[bytes]] = []
+        self._saved = monotonic()
+        self._entry: _Entry | None = None
+
+    def open(self) -> None:
+        """Begin, or go on behind what was saved. Raises OSError."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            self.state = _read_state((self.folder / _STATE).read_bytes())
+        except (FileNotFoundError, msgspec.MsgspecError):
+            self.state = ArchiveState(begun=int(time()))
+        paths = (self.folder / name for name in (NAME, _DIRECTORY, CHECKSUMS))
+        for path, length in zip(paths, self.state.lengths, strict=True):
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            file = os.fdopen(descriptor, "r+b")
+            file.truncate(length)
+            file.seek(length)
+            self._files.append(file)
+
+    def names(self) -> set[str]:
+        """The names of the entries so far."""
+        with (self.folder / CHECKSUMS).open("rb") as lines:
+            return {msgspec.json.decode(line, type=EntryChecksum).name for line in lines}
+
+    def begin(self, name: str) -> None:
+        """Begin an entry."""
+        self._entry = _Entry(self._files[0], name)
+
+    def write(self, piece: bytes) -> None:
+        """Write bytes of the entry."""
+        assert self._entry is not None
+        self._entry.write(piece)
+
+    def end(self, rows: int = 0, table: str = "") -> None:
+        """End the entry. ``table``: whose rows it has. It counts when :meth:`save` was called."""
+        assert self._entry is not None
+        entry, state = self._entry, self.state
+        _, directory, checksums = self._files
+        directory.write(entry.end())
+        if entry.name not in (CHECKSUMS, MANIFEST):
+            line = EntryChecksum(entry.name, entry.size, entry.digest.hexdigest(), rows)
+            checksums.write(_encode(line) + b"\n")
+        state.entries += 1
+        state.rows += rows
+        state.size += entry.size
+        if table:
+            state.counts[table] = state.counts.get(table, 0) + rows
+        self._entry = None
+
+    def save(self, at_once: bool = False) -> bool:
+        """Let what was ended outlast a kill, once a second; ``at_once``: now. Returns whether it did."""
+        if not at_once and monotonic() - self._saved < _SAVE_SECONDS:
+            return False
+        for file in self._files:
+            file.flush()
+            os.fsync(file.fileno())
+        self.state.lengths = tuple(map(_length_of, self._files))  # type: ignore[assignment]
+        target = self.folder / _STATE
+        fresh = target.with_suffix(".new")
+        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(_write_state(self.state))
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(target)
+        self._saved = monotonic()
+        return True
+
+    def finish(self, manifest: bytes) -> Path:
+        """Write checksums, manifest and directory. Returns the path of the archive, which is whole."""
+        self._files[2].flush()
+        self.begin(CHECKSUMS)
+        with (self.folder / CHECKSUMS).open("rb") as lines:
+            for piece in iter(lambda: lines.read(_PIECE), b""):
+                self.write(piece)
+        self.end()
+        self.begin(MANIFEST)
+        self.write(manifest)
+        self.end()
+        archive, directory, _ = self._files
+        start = _length_of(archive)
+        directory.flush()
+        with (self.folder / _DIRECTORY).open("rb") as source:
+            shutil.copyfileobj(source, archive)
+        archive.write(_ends(self.state.entries, start, _length_of(archive)))
+        archive.flush()
+        os.fsync(archive.fileno())
+        self.close()
+        for name in (_DIRECTORY, CHECKSUMS, _STATE):
+            (self.folder / name).unlink(missing_ok=True)
+        return self.folder / NAME
+
+    def close(self) -> None:
+        """Close the files, and leave what was saved."""
+        for file in self._files:
+            file.close()
+        self._files.clear()
+
+
+class _Entry:
+    """One entry that is being written."""
+
+    def __init__(self, file: IO[bytes], name: str) -> None:
+        self.name = name
+        self.size = 0
+        self.digest = sha256()
+        self._file = file
+        self._start = _length_of(file)
+        self._packed = 0
+        self._crc = 0
+        self._packer = zlib.compressobj(6, zlib.DEFLATED, -15)
+        self._time = _dos_time()
+        file.write(self._head())
+
+    def write(self, piece: bytes) -> None:
+        self.size += len(piece)
+        self.digest.update(piece)
+        self._crc = zlib.crc32(piece, self._crc)
+        self._add(self._packer.compress(piece))
+
+    def _add(self, packed: bytes) -> None:
+        self._packed += len(packed)
+        self._file.write(packed)
+
+    def end(self) -> bytes:
+        """Complete the entry. Returns its record in the directory."""
+        self._add(self._packer.flush())
+        end = _length_of(self._file)
+        self._file.seek(self._start)
+        self._file.write(self._head())
+        self._file.seek(end)
+        name = self.name.encode()
+        writer = _VERSION | 3 << 8  # Unix, whose modes stand in the upper half of the attributes
+        head = _CENTRAL.pack(
+            *(b"PK\1\2", writer, _VERSION, _UTF8, _DEFLATE, *self._time, self._crc, _ALL, _ALL),
+            *(len(name), _EXTRA.size, 0, 0, 0, 0o100600 << 16, _ALL),
+        )
+        return head + name + _EXTRA.pack(1, 24, self.size, self._packed, self._start)
+
+    def _head(self) -> bytes:
+        name = self.name.encode()
+        fields = _VERSION, _UTF8, _DEFLATE, *self._time, self._crc, _ALL, _ALL, len(name), _SIZES.size
+        return _LOCAL.pack(b"PK\3\4", *fields) + name + _SIZES.pack(1, 16, self.size, self._packed)
+
+
+def _length_of(file: IO[bytes]) -> int:
+    """Where the next byte goes."""
+    return file.seek(0, os.SEEK_CUR)
+
+
+def _dos_time() -> tuple[int, int]:
+    """Now, in UTC: time and date."""
+    now = gmtime()
+    time_ = now.tm_hour << 11 | now.tm_min << 5 | now.tm_sec // 2
+    return time_, (now.tm_year - 1980) << 9 | now.tm_mon << 5 | now.tm_mday
+
+
+def _ends(entries: int, start: int, end: int) -> bytes:
+    """The records behind the directory."""
+    size = end - start
+    few = min(entries, 0xFFFF)
+    return (
+        _END64.pack(b"PK\6\6", 44, _VERSION, _VERSION, 0, 0, entries, entries, size, start)
+        + _LOCATOR.pack(b"PK\6\7", 0, end, 1)
+        + _END.pack(b"PK\5\6", 0, 0, few, few, min(size, _ALL), min(start, _ALL), 0)
+    )
+
+
+def lines_of(columns: Iterable[str], rows: Iterable[Any]) -> Iterator[bytes]:
+    """Rows as lines of JSON objects. Bytes that are no text are ``{"base64": …}``."""
+    names = list(columns)
+    for row in rows:
+        yield _encode({name: _shown(value) for name, value in zip(names, row, strict=True)}) + b"\n"
+
+
+def _shown(value: Any) -> Any:
+    return {"base64": value} if isinstance(value, bytes) else value

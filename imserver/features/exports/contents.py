@@ -1,0 +1,316 @@
+"""What is in an archive, in stages that go on where an earlier attempt has stopped.
+
+An archive of a user has the user's rows, files and acts, every conversation as far as the user may read it,
+and a page to read it. An archive of an app has all rows, files and acts, and the settings without secrets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from hashlib import sha256
+from itertools import chain
+from pathlib import Path
+from time import time
+from typing import Any, Final, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from imserver.features.exports import offline_page
+from imserver.features.exports.archive import CHECKSUMS, ArchiveState, ArchiveWriter, lines_of
+from imserver.plugin.messages import Conversation, Message, MessageLog
+from imserver.plugin.settings import Config
+from imserver.plugin.storage import Row, Store
+
+T = TypeVar("T")
+
+FORMAT: Final = "imserver archive"
+VERSION: Final = 1
+"""Of the format. An import refuses a newer one."""
+PART_ROWS: Final = 5000
+"""Rows of one entry. What was ended stays after a kill."""
+_PAGE: Final = 200
+_MOST_NAMES: Final = 10_000
+_PIECE: Final = 1 << 15
+_encode: Final = msgspec.json.Encoder().encode
+
+Run = Callable[..., Any]
+"""Runs a function with these arguments where it may block, and returns its result: in a thread, or here."""
+Proceed = Callable[[ArchiveState], None]
+"""Called after each piece of work. Raises what is to stop the work."""
+
+
+class Manifest(Struct, kw_only=True):
+    """What an archive is, and what is in it.
+
+    ``tables``: name → number of rows. ``checksums``: SHA-256 of the entry with those of all others.
+    ``left_out``: settings that an importer has to add. ``missing``: files that were not where they were
+    stored.
+    """
+
+    format: str = FORMAT
+    version: int = VERSION
+    server: str
+    app: str
+    user: str = ""
+    begun: int
+    ended: int
+    entries: int
+    tables: dict[str, int]
+    missing: int = 0
+    settings: dict[str, Any] = {}
+    left_out: list[str] = []
+    checksums: str
+
+
+class Subject(Struct, frozen=True):
+    """Whose archive it is. ``user`` ``""``: the whole app's. ``settings``, ``left_out``: of the app."""
+
+    app: str
+    user: str
+    settings: dict[str, Any] = {}
+    left_out: list[str] = []
+
+
+class ArchiveMaker:
+    """Makes one archive. ``run`` and ``proceed``: see :data:`Run` and :data:`Proceed`. ``release``: that of
+    the server."""
+
+    def __init__(
+        self, config: Config, store: Store, subject: Subject, folder: Path, run: Run, release: str
+    ) -> None:
+        self._config = config
+        self._store = store
+        self._subject = subject
+        self._run = run
+        self._release = release
+        self._writer = ArchiveWriter(folder)
+        self._there: set[str] = set()
+        self._names: dict[str, str] = {}
+        self._files_by_id: dict[str, str] = {}
+        self._proceed: Proceed = lambda _state: None
+
+    @property
+    def state(self) -> ArchiveState:
+        """How far the archive is."""
+        return self._writer.state
+
+    def make(self, proceed: Proceed) -> Path:
+        """Make the archive, or go on with it. Returns its path. Switches. Raises OSError, Unavailable, and
+        what ``proceed`` raises; then it may be called again."""
+        self._proceed = proceed
+        writer, subject = self._writer, self._subject
+        self._run(writer.open)
+        try:
+            self._there = self._run(writer.names)
+            stages = [self._rows, self._files]
+            if subject.user:
+                stages += [self._conversations, self._page]
+            for number, stage in enumerate(stages):
+                if number >= writer.state.stage:
+                    stage()
+                    state = writer.state
+                    state.stage, state.position = number + 1, b""
+                    self._run(writer.save, True)
+            return self._run(writer.finish, self._manifest())  # type: ignore[no-any-return]
+        finally:
+            self._run(writer.close)
+
+    def _manifest(self) -> bytes:
+        state, subject = self._writer.state, self._subject
+        digest = self._run(lambda: sha256_of(self._writer.folder / CHECKSUMS))
+        manifest = Manifest(
+            server=self._release,
+            app=subject.app,
+            user=subject.user,
+            begun=state.begun,
+            ended=int(time()),
+            entries=state.entries,
+            tables=state.counts,
+            missing=state.missing,
+            settings=subject.settings,
+            left_out=subject.left_out,
+            checksums=digest,
+        )
+        return msgspec.json.format(_encode(manifest))
+
+    # --- rows -----------------------------------------------------------------------------------------------
+
+    def _rows(self) -> None:
+        """All rows, table by table."""
+        store, subject, writer = self._store, self._subject, self._writer
+        state = writer.state
+        if subject.user:
+            pages = store.rows_of_user(subject.app, subject.user, state.position)
+        else:
+            pages = store.rows_of_app(subject.app, state.position)
+        table, rows, position = "", 0, b""
+        for page in pages:
+            if table and (page.table != table or rows >= PART_ROWS):
+                self._end_part(table, rows, position)
+                table = ""
+            if not table:
+                table, rows = page.table, 0
+                self._run(writer.begin, f"rows/{table}/{state.part + 1:06}.jsonl")
+            self._run(self._write_rows, page.columns, page.rows)
+            if subject.user and page.table == "account":
+                state.profile = dict(zip(page.columns, page.rows[0], strict=True))
+            rows, position = rows + len(page.rows), page.position
+            self._proceed(state)
+        if table:
+            self._end_part(table, rows, position)
+
+    def _write_rows(self, columns: Iterable[str], rows: Iterable[Row]) -> None:
+        for line in lines_of(columns, rows):
+            self._writer.write(line)
+
+    def _end_part(self, table: str, rows: int, position: bytes) -> None:
+        state = self._writer.state
+        state.part, state.position = state.part + 1, position
+        self._end(rows, table)
+
+    def _end(self, rows: int = 0, table: str = "") -> None:
+        self._run(self._writer.end, rows, table)
+        self._run(self._writer.save)
+        self._proceed(self._writer.state)
+
+    def _entry(self, name: str, pieces: Iterable[bytes]) -> None:
+        """Write a whole entry, unless an earlier attempt has."""
+        if name in self._there:
+            return
+        self._run(self._writer.begin, name)
+        for piece in _joined(pieces):
+            self._run(self._writer.write, piece)
+            self._proceed(self._writer.state)
+        self._end()
+
+    # --- files of features ----------------------------------------------------------------------------------
+
+    def _files(self) -> None:
+        """What features have besides rows."""
+        subject, state = self._subject, self._writer.state
+        for name, content in self._store.files_of(self._config, subject.app, subject.user):
+            if name in self._there:
+                continue
+            pieces = iter(content)
+            try:
+                first = next(pieces, b"")
+            except FileNotFoundError:
+                state.missing += 1
+                continue
+            self._entry(name, chain((first,), pieces))
+            if subject.user:
+                self._there.add(name)
+
+    # --- what the user reads --------------------------------------------------------------------------------
+
+    def _conversations(self) -> None:
+        """Every conversation of the user: its entries as lines, and as a page."""
+        for one in self._of_user():
+            self._entry(f"conversations/{one.id}.jsonl", self._lines(one))
+            self._entry(f"conversations/{one.id}.html", self._page_of(one))
+
+    def _of_user(self) -> Iterator[Conversation]:
+        """The conversations of the user, in the order of their ids."""
+        app, user = self._subject.app, self._subject.user
+        reader = self._store.part(MessageLog).conversations
+        ids = sorted({each.conversation for each in reader.memberships(app, user)})
+        for start in range(0, len(ids), _PAGE):
+            yield from reader.find(app, ids[start : start + _PAGE])
+
+    def _entries(self, one: Conversation) -> Iterator[list[Message]]:
+        """Pages of what the user may read and has not hidden, the oldest first."""
+        app, user = self._subject.app, self._subject.user
+        reader, last, more = self._store.part(MessageLog).entries, 0, True
+        while more:
+            entries, more = reader.history(app, user, one.id, 0, _PAGE, after=last)
+            if entries:
+                yield entries
+                last = entries[-1].id
+
+    def _lines(self, one: Conversation) -> Iterator[bytes]:
+        for page in self._entries(one):
+            names = self._names_of({entry.sender for entry in page})
+            for entry in page:
+                name = names.get(entry.sender)
+                head = b"{" if not name else b'{"name":%b,' % _encode(name)
+                yield head + _encode(entry.view())[1:] + b"\n"
+
+    def _page_of(self, one: Conversation) -> Iterator[bytes]:
+        yield offline_page.conversation_head(self._title(one))
+        for page in self._entries(one):
+            names = self._names_of({entry.sender for entry in page})
+            for entry in page:
+                yield offline_page.shown(entry, self._subject.user, names, self._own_files())
+        yield offline_page.CONVERSATION_END
+
+    def _own_files(self) -> dict[str, str]:
+        """Id of a file → its name in the archive, of files of the user."""
+        if not self._files_by_id:
+            names = (name for name in self._there if name.startswith("files/"))
+            self._files_by_id = {name.split("/")[1]: name for name in names}
+        return self._files_by_id
+
+    def _title(self, one: Conversation) -> str:
+        if one.kind == "user":
+            (peer,) = [each for each in one.members if each != self._subject.user] or [self._subject.user]
+            return self._names_of({peer}).get(peer, peer)
+        return one.name or f"#{one.id}"
+
+    def _names_of(self, users: set[str]) -> dict[str, str]:
+        """User → name of the account, of these users at least."""
+        if unknown := [user for user in users if user not in self._names]:
+            if len(self._names) > _MOST_NAMES:
+                self._names.clear()
+                unknown = list(users)
+            found = self._store.names_of(self._subject.app, unknown)
+            self._names |= {user: found.get(user, "") for user in unknown}
+        return {user: name for user, name in self._names.items() if name}
+
+    # --- the page -------------------------------------------------------------------------------------------
+
+    def _page(self) -> None:
+        """Who the user is, the list of the conversations, and the page that links them."""
+        profile = {"app": self._subject.app, "user": self._subject.user, **self._writer.state.profile}
+        self._entry("profile.json", [msgspec.json.format(_encode(profile))])
+        self._entry("conversations.jsonl", self._list())
+        self._entry("index.html", self._index(profile))
+
+    def _list(self) -> Iterator[bytes]:
+        app, user = self._subject.app, self._subject.user
+        spans: dict[int, list[Any]] = {}
+        for each in self._store.part(MessageLog).conversations.memberships(app, user):
+            span = {"joined_id": each.joined_id, "left_id": each.left_id, "role": each.role}
+            spans.setdefault(each.conversation, []).append(span)
+        for one in self._of_user():
+            line = {"id": one.id, "kind": one.kind, "name": self._title(one), "members": one.members}
+            yield _encode({**line, "created": one.created, "memberships": spans.get(one.id, [])}) + b"\n"
+
+    def _index(self, profile: dict[str, Any]) -> Iterator[bytes]:
+        state = self._writer.state
+        titles = ((one.id, self._title(one), one.kind) for one in self._of_user())
+        yield from offline_page.index(profile, titles, self._own_files().values(), state.counts, state.begun)
+
+
+def _joined(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Small pieces as larger ones: each costs a turn of a thread."""
+    some: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        some.append(piece)
+        size += len(piece)
+        if size >= _PIECE:
+            yield b"".join(some)
+            some, size = [], 0
+    if some:
+        yield b"".join(some)
+
+
+def sha256_of(path: Path) -> str:
+    """The digest of a file. Blocks on the disk."""
+    digest = sha256()
+    with path.open("rb") as file:
+        for piece in iter(partial(file.read, 1 << 16), b""):
+            digest.update(piece)
+    return digest.hexdigest()

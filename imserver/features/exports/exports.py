@@ -1,0 +1,273 @@
+"""Makes archives of users and apps, keeps them for a while, and deletes them.
+
+An export is a row. The node that takes it makes its archive in a folder of its own, so another node that has
+the same folder goes on with it, and one that has not begins it again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from secrets import token_hex
+from time import monotonic, time
+from typing import Any, Final
+
+import gevent
+import msgspec
+from gevent.event import Event as Signal
+
+from imserver.features.exports.archive import NAME, ArchiveState
+from imserver.features.exports.contents import ArchiveMaker, Subject
+from imserver.features.exports.rows import DONE, FAILED, UNDER_WAY, Job, JobRows
+from imserver.features.exports.settings import ExportSettings
+from imserver.plugin.errors import ImserverError, StorageUnavailable, Unavailable
+from imserver.plugin.identity import Buckets
+from imserver.plugin.settings import Config, settings_of
+from imserver.plugin.storage import Erasure, Store
+
+log = logging.getLogger(__name__)
+
+LEASE_SECONDS: Final = 15
+TICK_SECONDS: Final = 5.0
+_REACH_SECONDS: Final = 1.0
+_SWEEP_SECONDS: Final = 600.0
+_PIECE_BYTES: Final = 1 << 16
+_ID_BYTES: Final = 16
+
+
+class UnknownExport(ImserverError):
+    """There is no such export, or it was deleted."""
+
+
+class Unfinished(ImserverError):
+    """The export is not finished yet."""
+
+
+class Lost(ImserverError):
+    """The export was deleted, or another node has taken it over."""
+
+
+class Threads:
+    """Runs what blocks on the disk, or takes long, in native threads. Owner of them."""
+
+    def __init__(self) -> None:
+        self._pool: Any = None
+
+    def run(self, function: Callable[..., Any], *arguments: object) -> Any:
+        """Run ``function`` in a thread, and return or raise its result. Switches."""
+        returned: list[Any] = []
+        failed: list[BaseException] = []
+
+        def work() -> None:
+            # The loop would print an exception that leaves the thread.
+            try:
+                returned.append(function(*arguments))
+            except BaseException as error:
+                failed.append(error)
+
+        if self._pool is None:
+            from gevent.threadpool import ThreadPool
+
+            self._pool = ThreadPool(2)
+        self._pool.spawn(work).get()
+        if failed:
+            raise failed.pop()
+        return returned[0]
+
+    def close(self) -> None:
+        """End the threads."""
+        if self._pool is not None:
+            with suppress(TimeoutError), gevent.Timeout(1.0, TimeoutError):
+                self._pool.kill()
+
+
+def folder_of(config: Config) -> Path:
+    """The folder of archives."""
+    settings = settings_of(config, ExportSettings)
+    return Path(settings.directory or Path(config.server.data_dir) / "exports")
+
+
+class Exports:
+    """Makes, shows and deletes exports. Owner of the folders of archives of this node."""
+
+    def __init__(
+        self, config: Config, store: Store, buckets: Buckets | None = None, release: str = ""
+    ) -> None:
+        self._config = config
+        self._settings = settings_of(config, ExportSettings)
+        self._rows = JobRows(store)
+        self._root = folder_of(config)
+        self._buckets = buckets
+        self._release = release
+        self._threads = Threads()
+        self._wakes = Signal(), Signal()
+        """Of the greenlets for exports of users and of apps."""
+        self._swept = float("-inf")
+
+    # --- requests -------------------------------------------------------------------------------------------
+
+    def start(self, subject: Subject) -> Job:
+        """Start an export, or return the one of the same subject that is under way. Switches. Raises
+        TooManyRequests and StorageUnavailable."""
+        newest = self._rows.newest(subject.app, subject.user)
+        if newest is not None and newest.state == UNDER_WAY:
+            return newest
+        if self._buckets is not None:
+            self._buckets.require((subject.app, subject.user))
+        now = int(time())
+        ends = now + int(self._settings.retention_seconds)
+        packed = msgspec.json.encode(subject)
+        job = Job(subject.app, token_hex(_ID_BYTES), subject.user, UNDER_WAY, now, ends, 0, subject=packed)
+        self._rows.add(job)
+        self._wakes[not subject.user].set()
+        return job
+
+    def show(self, app: str, id: str, user: str | None = None) -> Job:
+        """An export. ``user``: the one whose it has to be; without an ``id`` the newest one of the user.
+        Raises UnknownExport and StorageUnavailable."""
+        job = self._rows.get(app, id) if id else self._rows.newest(app, user or "")
+        if job is None or (user is not None and job.user != user) or job.ends < time():
+            raise UnknownExport(id)
+        return job
+
+    def open(self, job: Job) -> tuple[int, Iterator[bytes]]:
+        """The archive of an export: its size and its bytes. Raises UnknownExport and Unfinished."""
+        if job.state != DONE:
+            raise Unfinished(job.id)
+        try:
+            file = self._threads.run((self._root / job.id / NAME).open, "rb")
+        except FileNotFoundError:
+            log.error("the archive %s is not in the folder of this node", job.id)
+            raise UnknownExport(job.id) from None
+        return os.fstat(file.fileno()).st_size, self._pieces(file)
+
+    def _pieces(self, file: Any) -> Iterator[bytes]:
+        try:
+            while piece := self._threads.run(file.read, _PIECE_BYTES):
+                yield piece
+        finally:
+            file.close()
+
+    # --- work -----------------------------------------------------------------------------------------------
+
+    def run_users(self) -> None:
+        """Greenlet: make archives of users, and delete old ones, until it is killed."""
+        self._run(False)
+
+    def run_apps(self) -> None:
+        """Greenlet: make archives of apps, until it is killed. They take long, and nobody waits for them."""
+        self._run(True)
+
+    def _run(self, of_apps: bool) -> None:
+        wake = self._wakes[of_apps]
+        while True:
+            wake.wait(TICK_SECONDS)
+            wake.clear()
+            try:
+                self.tick(of_apps)
+            except StorageUnavailable as error:
+                log.debug("exports could not be read: %s", error)
+            except Exception:
+                log.exception("exports could not be read")
+
+    def tick(self, of_apps: bool) -> None:
+        """Work on what waits. Switches. Raises StorageUnavailable."""
+        if not self._rows.store.has_database:
+            return
+        for job in self._rows.waiting(int(time()), of_apps):
+            self._work(job)
+        if not of_apps:
+            for job in self._rows.ended(int(time())):
+                self._delete(job)
+            self._sweep()
+
+    def _work(self, job: Job) -> None:
+        until = int(time()) + LEASE_SECONDS
+        if not self._rows.lease(job, until):
+            return
+        try:
+            progress = self._make(job, until)
+        except Lost:
+            log.info("the export %s of %s was deleted, or another node makes it", job.id, job.app)
+            return
+        except (Unavailable, OSError) as error:
+            log.warning("the export %s of %s has to wait: %s", job.id, job.app, error)
+            return
+        except Exception:
+            log.exception("the export %s of %s has failed", job.id, job.app)
+            self._remove(job.id)
+            self._rows.end(job, FAILED, (0, 0, 0), job.ends)
+            return
+        ends = int(time()) + int(self._settings.retention_seconds)
+        if not self._rows.end(job, DONE, progress, ends):
+            self._remove(job.id)
+
+    def _make(self, job: Job, leased: int) -> tuple[int, int, int]:
+        """Make the archive. Returns its entries, rows and bytes."""
+        subject = msgspec.json.decode(job.subject, type=Subject)
+        lease_end, reached = leased, monotonic()
+
+        def proceed(state: ArchiveState) -> None:
+            nonlocal lease_end, reached
+            if monotonic() - reached < _REACH_SECONDS:
+                return
+            until = max(int(time()) + LEASE_SECONDS, lease_end + 1)
+            if not self._rows.reach(job, (state.entries, state.rows, state.size), lease_end, until):
+                if self._rows.get(job.app, job.id) is None:
+                    self._remove(job.id)
+                raise Lost(job.id)
+            lease_end, reached = until, monotonic()
+
+        maker = ArchiveMaker(
+            self._config, self._rows.store, subject, self._root / job.id, self._threads.run, self._release
+        )
+        path = maker.make(proceed)
+        return maker.state.entries, maker.state.rows, path.stat().st_size
+
+    # --- away -----------------------------------------------------------------------------------------------
+
+    def _delete(self, job: Job) -> None:
+        """The archive first, so that a failed deletion is repeated."""
+        self._remove(job.id)
+        self._rows.forget(job)
+
+    def _remove(self, id: str) -> None:
+        self._threads.run(lambda: shutil.rmtree(self._root / id, ignore_errors=True))
+
+    def _sweep(self) -> None:
+        """Remove archives whose rows another node has deleted."""
+        if monotonic() - self._swept < _SWEEP_SECONDS:
+            return
+        self._swept = monotonic()
+        ids: list[str] = self._threads.run(self._old)
+        for id in set(ids) - self._rows.known(ids):
+            self._remove(id)
+
+    def _old(self) -> list[str]:
+        if not self._root.is_dir():
+            return []
+        before = time() - self._settings.retention_seconds
+        return [each.name for each in self._root.iterdir() if each.stat().st_mtime < before]
+
+    def forget(self, app: str, user: str) -> None:
+        """Delete the exports of a user. Raises StorageUnavailable."""
+        for job in self._rows.of(app, user):
+            self._delete(job)
+
+    def forget_app(self, app: str) -> None:
+        """Delete all exports of an app."""
+        for job in self._rows.of(app, None):
+            self._delete(job)
+
+    @property
+    def erasure(self) -> Erasure:
+        """The erasure of the archives of deleted users and apps."""
+        return Erasure(frozenset({"export_job"}), self.forget, self.forget_app)
+
+    def close(self) -> None:
+        """End the threads."""
+        self._threads.close()

@@ -1,0 +1,268 @@
+"""Imports an app's archive: verifies it, stores its rows and files, and makes the app last of all.
+
+Each transaction stores rows and says how far the import is, so it may be killed anywhere and repeated:
+nothing is stored twice. Until everything is there, the app does not exist, or has no messages yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from tempfile import mkstemp
+from typing import Any, Final
+from zipfile import BadZipFile, ZipFile
+
+import msgspec
+
+from imserver.features.exports.archive import CHECKSUMS, MANIFEST, EntryChecksum
+from imserver.features.exports.contents import FORMAT, VERSION, Manifest
+from imserver.features.exports.rows import Progress, begin_import, go_on, progress_of
+from imserver.plugin.errors import ImserverError
+from imserver.plugin.identity import Tenants
+from imserver.plugin.settings import Config
+from imserver.plugin.storage import PooledStatements, Row, Store
+
+AT_ONCE: Final = 1000
+"""Rows of one transaction."""
+_AT_ONCE_BYTES: Final = 4 << 20
+_MOST_LINE: Final = 64 << 20
+_PIECE: Final = 1 << 16
+_ROWS: Final = "rows/"
+
+Report = Callable[[str], object]
+
+
+class BadArchive(ImserverError):
+    """The archive cannot be imported. The text says why."""
+
+
+class Archive:
+    """An archive that is read. Raises BadArchive."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._zip = ZipFile(path)
+            written = self._zip.read(MANIFEST)
+            self.manifest = msgspec.json.decode(written, type=Manifest)
+        except (OSError, BadZipFile, KeyError, msgspec.MsgspecError) as error:
+            raise BadArchive(f"{path} is no archive of imserver, or is damaged: {error}") from None
+        if self.manifest.format != FORMAT or self.manifest.version > VERSION:
+            raise BadArchive(
+                f"{path}: its format has version {self.manifest.version}, this server reads {VERSION}"
+            )
+        if self.manifest.user:
+            raise BadArchive(
+                f"{path} is the archive of the user {self.manifest.user}: only an app can be imported"
+            )
+        self.digest = sha256(written).hexdigest()
+
+    def entries(self) -> Iterator[EntryChecksum]:
+        """The entries, in their order."""
+        with self._zip.open(CHECKSUMS) as lines:
+            for line in lines:
+                yield msgspec.json.decode(line, type=EntryChecksum)
+
+    def pieces(self, name: str) -> Iterator[bytes]:
+        """The bytes of an entry."""
+        with self._zip.open(name) as file:
+            yield from iter(partial(file.read, _PIECE), b"")
+
+    def lines(self, name: str) -> Iterator[dict[str, Any]]:
+        """The rows of an entry."""
+        with self._zip.open(name) as file:
+            while line := file.readline(_MOST_LINE):
+                yield msgspec.json.decode(line, type=dict[str, Any])
+
+    def verify(self) -> None:
+        """Compare all checksums and counts with the manifest."""
+        try:
+            whole = sha256()
+            for piece in self.pieces(CHECKSUMS):
+                whole.update(piece)
+            if whole.hexdigest() != self.manifest.checksums:
+                raise BadArchive(f"the entry {CHECKSUMS} was changed")
+            tables: dict[str, int] = {}
+            for entry in self.entries():
+                digest, size = sha256(), 0
+                for piece in self.pieces(entry.name):
+                    digest.update(piece)
+                    size += len(piece)
+                if (digest.hexdigest(), size) != (entry.sha256, entry.bytes):
+                    raise BadArchive(f"the entry {entry.name} was changed")
+                if entry.name.startswith(_ROWS):
+                    table = table_of(entry.name)
+                    tables[table] = tables.get(table, 0) + entry.rows
+        except (BadZipFile, KeyError, OSError, msgspec.MsgspecError) as error:
+            raise BadArchive(f"the archive is damaged: {error}") from None
+        if tables != self.manifest.tables:
+            raise BadArchive("the archive does not have the rows of its manifest")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._zip.close()
+
+
+def table_of(name: str) -> str:
+    """The table of an entry with rows."""
+    return name.split("/")[1]
+
+
+class Import:
+    """Imports one archive into one app. ``report``: called with what it does."""
+
+    def __init__(
+        self, config: Config, store: Store, tenants: Tenants, archive: Archive, app: str, report: Report
+    ) -> None:
+        self._config = config
+        self._store = store
+        self._tenants = tenants
+        self._archive = archive
+        self._app = app
+        self._report = report
+        self._rows = store.importing(app)
+        self._progress = Progress(archive.digest)
+        self._counts: dict[str, int] = {}
+        self._heads: dict[str, dict[str, Any]] = {}
+
+    def run(self) -> None:
+        """Import it, or go on with it. Raises BadArchive, BadRows and Unavailable."""
+        there = self._store.read(partial(progress_of, self._app))
+        if there is not None and there.digest != self._archive.digest:
+            raise BadArchive(f"the import of another archive into the app {self._app} was begun")
+        if there is not None and there.finished:
+            self._report(f"the app {self._app} has this archive already")
+            return
+        self._archive.verify()
+        self._report("the archive is whole")
+        self._require_settings()
+        if there is None:
+            self._require_free()
+            self._store.write(partial(begin_import, self._app, self._archive.digest))
+        else:
+            self._report(f"goes on behind {there.entry} entries")
+            self._progress = there
+        with self._store.importing_files(self._config, self._app) as take:
+            for number, entry in enumerate(self._archive.entries()):
+                if entry.name.startswith(_ROWS):
+                    self._take_rows(number, entry)
+                elif number >= self._progress.entry:
+                    self._take_file(number, entry, take)
+        self._finish()
+
+    # --- before anything is stored --------------------------------------------------------------------------
+
+    def _require_settings(self) -> None:
+        manifest = self._archive.manifest
+        if self._tenants.get(self._app) is None and manifest.left_out:
+            raise BadArchive(
+                f"the archive does not have the secrets of the app ({', '.join(manifest.left_out)}): create "
+                f"the app first, with its secrets (imserver app create {self._app} …), then import into it"
+            )
+
+    def _require_free(self) -> None:
+        """The app is new or empty, and no key of the archive is that of a row elsewhere."""
+        if self._store.is_deleted(self._app):
+            raise BadArchive(f"an app {self._app} was deleted: name another one with --app")
+        for page in self._store.rows_of_app(self._app):
+            if not self._rows.reason(page.table) and not (
+                self._rows.stays(page.table)
+                and dict(zip(page.columns, page.rows[0], strict=True))["last_id"] == 0
+            ):
+                raise BadArchive(
+                    f"the app {self._app} is not empty, it has rows of the table {page.table}: name a new "
+                    "app with --app"
+                )
+        for entry in self._archive.entries():
+            if entry.name.startswith(_ROWS) and not self._rows.reason(table_of(entry.name)):
+                for columns, rows in self._batches(entry, 0):
+                    taken = partial(self._taken, table_of(entry.name), columns, rows)
+                    if key := self._store.read(taken):
+                        raise BadArchive(
+                            f"{table_of(entry.name)} {key} exists on this server already: import into a "
+                            "server without it"
+                        )
+
+    def _taken(self, table: str, columns: list[str], rows: list[Row], sql: PooledStatements) -> str:
+        return self._rows.taken(sql, table, columns, rows)
+
+    # --- rows and files -------------------------------------------------------------------------------------
+
+    def _batches(self, entry: EntryChecksum, done: int) -> Iterator[tuple[list[str], list[Row]]]:
+        """Rows of an entry behind the first ones, as many as one transaction takes."""
+        columns: list[str] = []
+        rows: list[Row] = []
+        size = 0
+        for number, line in enumerate(self._archive.lines(entry.name)):
+            if number < done:
+                continue
+            if rows and (list(line) != columns or len(rows) >= AT_ONCE or size >= _AT_ONCE_BYTES):
+                yield columns, rows
+                rows, size = [], 0
+            columns = list(line)
+            rows.append(tuple(line.values()))
+            size += sum(len(value) for value in line.values() if isinstance(value, str))
+        if rows:
+            yield columns, rows
+
+    def _take_rows(self, number: int, entry: EntryChecksum) -> None:
+        table = table_of(entry.name)
+        if self._rows.reason(table):
+            return
+        self._counts[table] = self._counts.get(table, 0) + entry.rows
+        if self._rows.stays(table):
+            for line in self._archive.lines(entry.name):
+                self._heads[table] = line
+            return
+        if number < self._progress.entry:
+            return
+        done = self._progress.done if number == self._progress.entry else 0
+        for columns, rows in self._batches(entry, done):
+            done += len(rows)
+            last = done == entry.rows
+            after = Progress(self._archive.digest, number + 1 if last else number, 0 if last else done)
+            self._store.write(partial(self._store_rows, table, columns, rows, after))
+            self._progress = after
+        self._report(f"{entry.name}: {entry.rows} rows")
+
+    def _store_rows(
+        self, table: str, columns: list[str], rows: list[Row], after: Progress, sql: PooledStatements
+    ) -> None:
+        if not go_on(self._app, self._progress, after, sql):
+            raise BadArchive(f"another process imports into the app {self._app}")
+        self._rows.add(sql, table, columns, rows)
+
+    def _take_file(self, number: int, entry: EntryChecksum, take: Callable[[str, str], bool]) -> None:
+        handle, path = mkstemp(prefix="imserver-")
+        try:
+            with open(handle, "wb") as file:
+                for piece in self._archive.pieces(entry.name):
+                    file.write(piece)
+            take(entry.name, path)
+        finally:
+            Path(path).unlink(missing_ok=True)
+        after = Progress(self._archive.digest, number + 1)
+        self._store.write(partial(go_on, self._app, self._progress, after))
+        self._progress = after
+
+    def _finish(self) -> None:
+        """Compare the counts, and open the app."""
+        for table, count in self._counts.items():
+            if not self._rows.stays(table):
+                there = self._store.read(partial(self._count, table))
+                if there != count:
+                    raise BadArchive(f"the table {table} has {there} rows of the app in place of {count}")
+        self._store.finish_import(self._app, lambda sql: self._rows.finish(sql, self._heads))
+        if self._tenants.get(self._app) is None:
+            self._tenants.register(self._app, **self._archive.manifest.settings)
+        after = msgspec.structs.replace(self._progress, finished=True)
+        self._store.write(partial(go_on, self._app, self._progress, after))
+
+    def _count(self, table: str, sql: PooledStatements) -> int:
+        return self._rows.count(sql, table)
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Table → why none of its rows were imported."""
+        return {name: why for name in self._archive.manifest.tables if (why := self._rows.reason(name))}

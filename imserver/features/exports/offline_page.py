@@ -1,0 +1,173 @@
+"""The pages of an archive: what a user reads without a network, from a folder, in any browser.
+
+The list is on the left, a conversation on the right in a frame; on a phone it takes the place of the list. A
+page needs no script: that only chooses the language and shows times as those of the reader.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from html import escape
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+import msgspec
+
+from imserver.plugin.messages import Message
+
+_WORDS: Final = {
+    "export": ("Your data", "你的数据"),
+    "conversations": ("Conversations", "会话"),
+    "files": ("Files", "文件"),
+    "about": ("About this archive", "关于此存档"),
+    "made": ("Made", "生成时间"),
+    "rows": ("What the server has about you, as JSON lines", "服务器上与你有关的数据（JSON 行）"),
+    "records": ("records", "条"),
+    "recalled": ("This message was deleted", "此消息已删除"),
+    "changed": ("The group has changed", "群组有变更"),
+    "joined": ("Somebody joined", "有人加入"),
+    "left": ("Somebody left", "有人离开"),
+    "edited": ("edited", "已编辑"),
+    "back": ("Back", "返回"),
+    "choose": (
+        "Choose a conversation. Your browser searches in it with Ctrl+F.",
+        "选择一个会话。用浏览器的查找（Ctrl+F）可在其中搜索。",
+    ),
+    "profile": ("Profile", "个人资料"),
+    "acts": ("What was done by you, or to you", "你的操作记录"),
+    "none": ("There are none.", "没有。"),
+}
+
+_OFFLINE: Final = Path(__file__).parent / "offline"
+_STYLE: Final = (_OFFLINE / "page.css").read_text("utf-8")
+_SCRIPT: Final = (_OFFLINE / "page.js").read_text("utf-8")
+_UPLOAD: Final = re.compile(rb"/api/v1/uploads/([A-Za-z0-9_-]{16,64})")
+_PICTURES: Final = ("png", "jpg", "jpeg", "gif", "webp", "avif", "svg", "bmp")
+
+
+def _words(key: str) -> str:
+    english, chinese = _WORDS[key]
+    return f'<span lang="en">{english}</span><span lang="zh">{chinese}</span>'
+
+
+def _head(title: str, kind: str) -> str:
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{_STYLE}</style><script>{_SCRIPT}</script></head>"
+        f'<body class="{kind}">'
+    )
+
+
+def _time(milliseconds: int) -> str:
+    try:
+        moment = datetime.fromtimestamp(milliseconds / 1000, UTC)
+    except (ValueError, OverflowError, OSError):  # the time is that of the sender
+        return ""
+    return f'<time datetime="{moment:%Y-%m-%dT%H:%M:%SZ}">{moment:%Y-%m-%d %H:%M} UTC</time>'
+
+
+# --- a conversation -----------------------------------------------------------------------------------------
+
+CONVERSATION_END: Final = b"</main></body></html>\n"
+
+
+def conversation_head(title: str) -> bytes:
+    """The page of a conversation, up to its first entry."""
+    back = f'<a class="back" href="../index.html">{_words("back")}</a>'
+    return (_head(title, "talk") + f"<header>{back}<h1>{escape(title)}</h1></header><main>\n").encode()
+
+
+def shown(entry: Message, user: str, names: Mapping[str, str], files: Mapping[str, str]) -> bytes:
+    """One entry. ``names``: user → name. ``files``: id of an upload → its name in the archive."""
+    if entry.kind in ("join", "leave", "group"):
+        word = {"join": "joined", "leave": "left", "group": "changed"}[entry.kind]
+        return f'<div class="note">{_words(word)} · {_time(entry.time_ms)}</div>\n'.encode()
+    if entry.kind == "recall" and entry.about == entry.id:
+        content = f'<p class="soft">{_words("recalled")}</p>'
+    elif entry.kind == "message":
+        content = _content(entry, files)
+    else:  # what it changes is shown where it stands
+        return b""
+    own = ' class="own"' if entry.sender == user else ""
+    name = escape(names.get(entry.sender) or entry.sender)
+    edited = f" · {_words('edited')}" if b'"edited"' in entry.meta else ""
+    reactions = " ".join(f"{escape(each.emoji)} {each.count}" for each in entry.reactions)
+    foot = f"<div><small>{reactions}</small></div>" if reactions else ""
+    head = f"<small>{name} · {_time(entry.time_ms)}{edited}</small>"
+    return f'<article id="m{entry.id}"{own}>{head}{content}{foot}</article>\n'.encode(errors="replace")
+
+
+def _content(entry: Message, files: Mapping[str, str]) -> str:
+    text = entry.body.decode(errors="replace")
+    if entry.type == "text":
+        return f"<p>{escape(text)}</p>"
+    link = _UPLOAD.search(entry.body)
+    name = files.get(link[1].decode(), "") if link else ""
+    if name:
+        address = escape(f"../{quote(name)}")
+        last = name.rpartition("/")[2]
+        if last.rpartition(".")[2].lower() in _PICTURES or entry.type == "picture":
+            return f'<a href="{address}"><img src="{address}" alt="{escape(last)}" loading="lazy"></a>'
+        return f'<p><a href="{address}">{escape(last)}</a></p>'
+    return f'<p class="soft">{escape(entry.type)}: {escape(_short(entry.body, text))}</p>'
+
+
+def _short(body: bytes, text: str) -> str:
+    """What a message that is no text says: its name or text, else all of it."""
+    try:
+        data = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return text[:300]
+    if isinstance(data, dict):
+        for key in ("text", "title", "name", "url"):
+            if isinstance(data.get(key), str) and data[key]:
+                return str(data[key])[:300]
+    return text[:300]
+
+
+# --- the list -----------------------------------------------------------------------------------------------
+
+
+def index(
+    profile: Mapping[str, Any],
+    conversations: Iterable[tuple[int, str, str]],
+    files: Iterable[str],
+    tables: Mapping[str, int],
+    begun: int,
+) -> Iterator[bytes]:
+    """The first page. ``conversations``: id, title and kind. ``tables``: name → rows."""
+    name = str(profile.get("nickname") or profile.get("name") or profile["user"])
+    yield (
+        _head(f"{name} · {profile['app']}", "index")
+        + f"<nav><h1>{escape(name)}</h1><small>{escape(profile['app'])} · "
+        f"{_words('made')} {_time(begun * 1000)}</small><h2>{_words('conversations')}</h2><ul>\n"
+    ).encode()
+    count = 0
+    for id, title, _ in conversations:
+        count += 1
+        yield f'<li><a target="view" href="conversations/{id}.html">{escape(title)}</a></li>\n'.encode()
+    if not count:
+        yield f'<li class="soft">{_words("none")}</li>'.encode()
+    yield f"</ul><h2>{_words('files')}</h2><ul>\n".encode()
+    count = 0
+    for file in files:
+        count += 1
+        last = file.rpartition("/")[2]
+        yield f'<li><a target="view" href="{escape(quote(file))}">{escape(last)}</a></li>\n'.encode()
+    if not count:
+        yield f'<li class="soft">{_words("none")}</li>'.encode()
+    yield (
+        f"</ul><h2>{_words('about')}</h2><ul>"
+        f'<li><a target="view" href="profile.json">{_words("profile")}</a></li>'
+        f'<li><a target="view" href="audit.jsonl">{_words("acts")}</a></li></ul>'
+        f"<h2>{_words('rows')}</h2><ul class='soft'>\n"
+    ).encode()
+    for table, rows in sorted(tables.items()):
+        yield f"<li>rows/{escape(table)}: {rows} {_words('records')}</li>\n".encode()
+    start = f'{_head(name, "")}<p class="start">{_words("choose")}</p></body></html>'
+    frame = f'<iframe name="view" title="" srcdoc="{escape(start)}"></iframe>'
+    yield f"</ul></nav>{frame}</body></html>\n".encode()

@@ -1,0 +1,60 @@
+"""The views of archives, which are sent in pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from http import HTTPStatus
+
+from flask import Blueprint, Response
+
+from imserver.features.exports.api import FILE, OWN_FILE, REFUSALS
+from imserver.features.exports.exports import Exports, Unfinished, UnknownExport
+from imserver.plugin.errors import Unavailable
+from imserver.plugin.http import PROBLEM, Api, ApiProblem, RequestRefused, Route
+from imserver.plugin.views import as_request, to_response
+
+
+def create_export_view(exports: Exports, api: Api) -> Blueprint:
+    """The blueprint of the paths of archives."""
+    blueprint = Blueprint("exports", __name__)
+    for name, route, own in (("file", FILE, False), ("own_file", OWN_FILE, True)):
+        blueprint.add_url_rule(
+            route.path, endpoint=name, view_func=_view(exports, api, route, own), methods=["GET"]
+        )
+    return blueprint
+
+
+def _view(exports: Exports, api: Api, route: Route, own: bool) -> Callable[[], Response]:
+    endpoint = api.bind(route)
+
+    def view() -> Response:
+        http_request = as_request()
+        try:
+            call = api.call_of(endpoint, http_request)
+            job = exports.show(call.app, call.input.id, call.user if own else None)
+            size, pieces = exports.open(job)
+        except RequestRefused as refused:
+            return to_response(refused.answer)
+        except Unavailable as error:
+            return to_response(PROBLEM.refuse(error.problem, http_request))
+        except (ApiProblem, UnknownExport, Unfinished) as error:
+            problem = error if isinstance(error, ApiProblem) else REFUSALS[type(error)](error)
+            answer = to_response(PROBLEM.refuse(problem.problem, http_request, problem.detail))
+            answer.headers.extend(problem.headers)
+            return answer
+        response = Response(pieces, HTTPStatus.OK, direct_passthrough=True)
+        name = "".join(each if each.isalnum() else "-" for each in f"{job.app}-{job.user}").strip("-")
+        response.headers.clear()
+        response.headers.extend(
+            {
+                "Content-Type": "application/zip",
+                "Content-Length": str(size),
+                "Content-Disposition": f'attachment; filename="{name if name.isascii() else "export"}.zip"',
+                "Cache-Control": "no-store",
+                "X-Content-Type-Options": "nosniff",
+                "X-Request-Id": http_request.id,
+            }
+        )
+        return response
+
+    return view

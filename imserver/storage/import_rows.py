@@ -1,0 +1,129 @@
+"""The rows of an app that an import makes, from those that an export has read."""
+
+from __future__ import annotations
+
+from base64 import b64decode
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from imserver.errors import ImserverError
+from imserver.storage.app_rows import tables_of_others
+from imserver.storage.statements import PooledStatements, Row, marks_of
+from imserver.storage.tables import OF_APP, OF_LOGS, Reason, Table
+
+BASE64: Final = "base64"
+"""The only name in an object that stands for bytes that are no text."""
+
+
+class BadRows(ImserverError):
+    """These rows cannot be imported. The text says why."""
+
+
+class ImportedRows:
+    """Stores rows of an app. Its methods run in the transactions of their callers.
+
+    Owner of what it knows of the columns of tables, and of the number of the log of the app.
+    """
+
+    def __init__(self, app: str, tables: Sequence[Table], sql: PooledStatements) -> None:
+        self._app = app
+        self._tables = {table.name: table for table in (*tables_of_others(sql), *tables) if table.exported}
+        self._columns: dict[str, dict[str, bool]] = {}
+        self._log = 0
+
+    def reason(self, name: str) -> str:
+        """Why an import makes no rows of a table; ``""``: it does."""
+        table = self._tables.get(name)
+        if table is None:
+            return "this server has no such table"
+        return table.imported.why if isinstance(table.imported, Reason) else ""
+
+    def stays(self, name: str) -> bool:
+        """Whether a table has a row of each app, which is changed last of all (:meth:`finish`)."""
+        return bool(self._tables[name].stays)
+
+    def taken(self, sql: PooledStatements, name: str, columns: Sequence[str], rows: Sequence[Row]) -> str:
+        """A key among those of these rows that a row has already, whatever its app; ``""``: there is none.
+
+        Keys that begin with the app or its log are free: the app is empty.
+        """
+        table = self._tables[name]
+        if table.exported != OF_APP or len(table.key) != 1 or table.key[0] not in columns:
+            return ""
+        at = columns.index(table.key[0])
+        statement = f"SELECT {table.key[0]} FROM {name} WHERE {table.key[0]} IN {{}}"
+        there = sql.query_in(statement, (), [row[at] for row in rows])
+        return str(there[0][0]) if there else ""
+
+    def add(self, sql: PooledStatements, name: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
+        """Store rows. Raises BadRows."""
+        table = self._tables[name]
+        assert not isinstance(table.imported, Reason)
+        fixed: dict[str, Any] = dict(table.imported)
+        if table.exported == OF_APP:
+            fixed["app"] = self._app
+        elif table.exported == OF_LOGS:
+            fixed["log"] = self._number(sql)
+        binary = self._binary(sql, name, columns)
+        names = ", ".join(f'"{column}"' for column in (*columns, *fixed))
+        statement = f"INSERT INTO {name} ({names}) VALUES {marks_of(len(columns) + len(fixed))}"
+        values = (*fixed.values(),)
+        sql.execute_many(statement, [(*map(_stored, row, binary), *values) for row in rows])
+
+    def count(self, sql: PooledStatements, name: str) -> int:
+        """The number of rows of the app in a table."""
+        table = self._tables[name]
+        return int(sql.query(f"SELECT count(*) FROM {name} WHERE {table.exported}", (self._app,))[0][0])
+
+    def finish(self, sql: PooledStatements, heads: Mapping[str, Mapping[str, Any]]) -> None:
+        """Change the rows that stay: table → its columns. From then on the app has what was imported, and
+        new rows get ids above it."""
+        for name, fields in heads.items():
+            self._number(sql)
+            binary = self._binary(sql, name, list(fields))
+            changes = ", ".join(f'"{column}" = %s' for column in fields)
+            statement = f"UPDATE {name} SET {changes} WHERE {self._tables[name].stays}"
+            sql.execute(statement, (*map(_stored, fields.values(), binary), self._app))
+        if sql.engine == "postgresql":
+            # The other engines continue after the greatest id by themselves.
+            for name, table in self._tables.items():
+                sequence = f"pg_get_serial_sequence('{name}', 'id')"
+                if table.key == ("id",) and sql.query(f"SELECT {sequence}")[0][0] is not None:
+                    most = f"(SELECT max(id) FROM {name})"
+                    sql.query(f"SELECT setval({sequence}, GREATEST({most}, nextval({sequence})))")
+
+    def _number(self, sql: PooledStatements) -> int:
+        """The number of the log of the app, which is made if there is none."""
+        if not self._log:
+            find = "SELECT number FROM log WHERE app = %s AND part = 0"
+            if not sql.query(find, (self._app,)):
+                sql.insert_new(
+                    "log", "app, part, last_id, last_conversation, floor", [(self._app, 0, 0, 0, 0)]
+                )
+            self._log = sql.query(find, (self._app,))[0][0]
+        return self._log
+
+    def _binary(self, sql: PooledStatements, name: str, columns: Sequence[str]) -> list[bool]:
+        """Which of these columns have bytes. Raises BadRows."""
+        if name not in self._columns:
+            from sqlalchemy import inspect  # imported by who has a database
+
+            there = inspect(sql.connection).get_columns(name)
+            self._columns[name] = {each["name"]: each["type"].python_type is bytes for each in there}
+        known = self._columns[name]
+        if unknown := [column for column in columns if column not in known]:
+            raise BadRows(f"the table {name} has no column {unknown[0]}: the archive is of a newer release")
+        return [known[column] for column in columns]
+
+
+def _stored(value: Any, binary: bool) -> Any:
+    """A value of an export as the driver takes it. Raises BadRows."""
+    if isinstance(value, dict):
+        try:
+            value = b64decode(value[BASE64], validate=True)
+        except (KeyError, TypeError, ValueError):
+            raise BadRows("an object stands in place of a value") from None
+        return value if binary else value.decode(errors="replace")
+    if isinstance(value, list):
+        raise BadRows("a list stands in place of a value")
+    return value.encode() if binary and isinstance(value, str) else value

@@ -1,0 +1,253 @@
+"""An archive has all rows of its user or app and nothing of others; an import makes the same app of it."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
+
+import pytest
+
+from imserver.features.exports.importing import Archive, BadArchive, Import
+from imserver.features.uploads import upload_rows
+from imserver.features.uploads.contract import Upload
+from imserver.messages.log.contract import Draft
+from imserver.messages.log.message_log import MessageLog
+from imserver.node.feature_list import tables_of_server
+from imserver.storage.statements import PooledStatements
+from imserver.storage.tables import Reason
+
+from .rows import Storage, exported_of_app, fill, messages, tables_in
+
+ANN, BOB = "701", "702"
+
+
+class Killed(Exception):
+    """In storage of a kill."""
+
+
+@pytest.fixture
+def storage(url: str, tmp_path: Path) -> Iterator[Storage]:
+    """A server, once on each engine."""
+    one = Storage(url, tmp_path / "one")
+    one.tenants.register("shop")
+    yield one
+    one.store.close()
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[Storage]:
+    """A server with an empty database of SQLite."""
+    one = Storage(f"sqlite:///{tmp_path}/other.db", tmp_path / "other")
+    yield one
+    one.store.close()
+
+
+def add_upload(row: Upload, sql: PooledStatements) -> bool:
+    return upload_rows.add(sql, row, 10**7, 10**7)
+
+
+def run_import(
+    storage: Storage, path: Path, app: str = "shop", report: Callable[[str], object] = len
+) -> Import:
+    archive = Archive(path)
+    job = Import(storage.config, storage.store, storage.tenants, archive, app, report)
+    try:
+        job.run()
+    finally:
+        archive.close()
+    return job
+
+
+def names(archive: Path) -> list[str]:
+    with ZipFile(archive) as file:
+        return file.namelist()
+
+
+def test_the_archive_of_a_user_has_a_row_of_each_table_and_nothing_of_others(storage: Storage) -> None:
+    fill(storage.store, "shop", [ANN, BOB])
+    archive = storage.export("shop", ANN)
+    found = tables_in(archive)
+    wanted = {
+        table.name
+        for table in tables_of_server()
+        if isinstance(table.of_user, str)
+        and isinstance(table.of_app, str)
+        and not isinstance(table.columns, Reason)
+    }
+    assert found.keys() == wanted
+    assert {name: len(rows) for name, rows in found.items()} == dict.fromkeys(wanted, 1)
+    with ZipFile(archive) as file:
+        manifest = json.loads(file.read("manifest.json"))
+        assert manifest["tables"] == dict.fromkeys(wanted, 1)
+        for name in file.namelist():
+            assert f"of {BOB}".encode() not in file.read(name), name
+    assert {"index.html", "profile.json", "conversations.jsonl", "audit.jsonl"} <= set(names(archive))
+
+
+def test_an_app_comes_back_from_its_archive(storage: Storage, other: Storage) -> None:
+    fill(storage.store, "shop", [ANN, BOB])
+    archive = storage.export("shop")
+    found = tables_in(archive)
+    assert found.keys() == exported_of_app().keys()
+    job = run_import(other, archive)
+    again = tables_in(other.export("shop"))
+    imported = {name for name, table in exported_of_app().items() if not isinstance(table.imported, Reason)}
+    assert again.keys() == imported
+    assert {name: again[name] for name in imported} == {name: found[name] for name in imported}
+    assert job.left_out.keys() == found.keys() - imported
+    assert other.tenants.get("shop") is not None
+    texts: list[str] = []
+    run_import(other, archive, report=texts.append)
+    assert texts == ["the app shop has this archive already"]
+    assert tables_in(other.export("shop", name="third")) == again
+
+
+def test_a_second_archive_a_changed_one_and_a_full_app_are_refused(storage: Storage, other: Storage) -> None:
+    fill(storage.store, "shop", [ANN])
+    archive = storage.export("shop")
+    run_import(other, archive)
+    fill(storage.store, "tea", [BOB], 1000)
+    storage.tenants.register("tea")
+    tea = storage.export("tea", name="tea")
+    with pytest.raises(BadArchive, match="another archive"):
+        run_import(other, tea)
+    with pytest.raises(BadArchive, match="exists on this server"):
+        run_import(other, archive, "copy")
+    storage.tenants.register("cup")
+    storage.store.part(MessageLog).writer.append("cup", [Draft(sender="ann", to_user="bob")])
+    with pytest.raises(BadArchive, match="not empty"):
+        run_import(storage, archive, "cup")
+    with ZipFile(tea) as file:
+        entries = {name: file.read(name) for name in file.namelist()}
+    (name,) = [name for name in entries if name.startswith("rows/account/")]
+    entries[name] = entries[name].replace(BOB.encode(), b"703")
+    with ZipFile(tea, "w") as file:
+        for each, content in entries.items():
+            file.writestr(each, content)
+    with pytest.raises(BadArchive, match=f"the entry {name} was changed"):
+        run_import(other, tea, "tea")
+    tea.write_bytes(tea.read_bytes()[:-100])
+    with pytest.raises(BadArchive):
+        run_import(other, tea, "tea")
+    assert other.tenants.get("tea") is None
+
+
+def test_an_app_with_secrets_is_made_before_its_import(storage: Storage, other: Storage) -> None:
+    storage.tenants.register("safe", max_channels=7, jwt=[{"algorithm": "HS256", "key": "x" * 40}])
+    archive = storage.export("safe")
+    with ZipFile(archive) as file:
+        assert b"xxxx" not in b"".join(file.read(name) for name in file.namelist())
+    with pytest.raises(BadArchive, match=r"jwt\[0\]\.key"):
+        run_import(other, archive, "safe")
+    other.tenants.register("safe", jwt=[{"algorithm": "HS256", "key": "y" * 40}])
+    run_import(other, archive, "safe")
+
+
+def test_a_user_reads_no_more_than_in_the_chat(storage: Storage) -> None:
+    log = storage.store.part(MessageLog)
+    group = log.groups.create("shop", "ann", "tea", ["bob"]).conversation  # type: ignore[union-attr]
+    write = log.writer.append
+
+    def say(sender: str, text: str) -> None:
+        write("shop", [Draft(sender=sender, conversation=group, body=text.encode())])
+
+    say("bob", "first")
+    log.groups.leave("shop", group, ["bob"], "ann")
+    say("ann", "without bob")
+    log.groups.join("shop", group, ["bob"], "ann")
+    say("ann", "<b>again</b>")
+    write("shop", [Draft(sender="ann", to_user="cat", body=b"between ann and cat")])
+    archive = storage.export("shop", "bob")
+    with ZipFile(archive) as file:
+        whole = b"".join(file.read(name) for name in file.namelist())
+        page = file.read(f"conversations/{group}.html").decode()
+        lines = [json.loads(each) for each in file.read(f"conversations/{group}.jsonl").splitlines()]
+    assert [each["text"] for each in lines if each["kind"] == "message"] == ["first", "<b>again</b>"]
+    assert "&lt;b&gt;again&lt;/b&gt;" in page
+    assert "<b>again" not in page
+    assert b"without bob" not in whole
+    assert b"between ann" not in whole
+
+
+def test_files_are_in_the_archive_and_come_back(storage: Storage, other: Storage) -> None:
+    content = random.Random(1).randbytes(200_000)
+    folder = Path(storage.config.server.data_dir) / "uploads"
+    for user, id in (("ann", "a" * 22), ("bob", "b" * 22), ("ann", "c" * 22)):
+        row = Upload(id, "shop", user, "file", "text/plain", f"{user}'s.txt", len(content), "", 1)
+        assert storage.store.write(partial(add_upload, row))
+        if id[0] != "c":  # its bytes were lost
+            path = folder / id[:2] / id
+            path.parent.mkdir(parents=True)
+            path.write_bytes(content)
+    own = storage.export("shop", "ann", name="own")
+    with ZipFile(own) as file:
+        assert [each for each in file.namelist() if each.startswith("files/")] == [
+            f"files/{'a' * 22}/ann's.txt"
+        ]
+        assert file.read(f"files/{'a' * 22}/ann's.txt") == content
+        assert json.loads(file.read("manifest.json"))["missing"] == 1
+    run_import(other, storage.export("shop"))
+    copy = Path(other.config.server.data_dir) / "uploads" / "bb" / ("b" * 22)
+    assert copy.read_bytes() == content
+
+
+def test_an_export_and_an_import_go_on_after_kills(
+    storage: Storage, other: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    messages(storage.store, 12_000)
+    dice = random.Random(7)
+    whole = tables_in(storage.export("shop", name="whole"))
+    user = storage.export("shop", "ann", name="user")
+    for target, expected in (("", whole), ("ann", tables_in(user))):
+        left, kills = 0, 0
+
+        def proceed(_state: Any) -> None:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                raise Killed
+
+        monkeypatch.setattr("imserver.features.exports.archive._SAVE_SECONDS", 0.0)
+        while True:
+            left = dice.randint(2, 60)
+            try:
+                archive = storage.export("shop", target, proceed, "parts" + target)
+                break
+            except Killed:
+                kills += 1
+                # what was written behind the last save
+                with (file_path := storage.folder / f"parts{target}" / "archive.zip").open("ab") as file:
+                    file.write(dice.randbytes(dice.randint(0, 5000)))
+                assert file_path.exists()
+        assert kills > 1
+        assert tables_in(archive) == expected
+    assert sorted(names(archive)) == sorted(names(user))
+    left, kills = 0, 0
+
+    def report(_text: str) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            raise Killed
+
+    archive = storage.folder / "parts" / "archive.zip"
+    while True:
+        left = dice.randint(3, 5)
+        try:
+            run_import(other, archive, report=report)
+            break
+        except Killed:
+            kills += 1
+            assert other.tenants.get("shop") is None, "an app that is not whole is not there"
+    assert kills > 1
+    again = tables_in(other.export("shop"))
+    assert again == {name: rows for name, rows in whole.items() if name in again}
+    log = other.store.part(MessageLog)
+    assert log.entries.head("shop") == storage.store.part(MessageLog).entries.head("shop")
+    (after,) = log.writer.append("shop", [Draft(sender="ann", to_user="u1", body=b"next")])
+    assert after.entry.id == log.entries.head("shop")  # type: ignore[union-attr]

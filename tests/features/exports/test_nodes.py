@@ -1,0 +1,138 @@
+"""Exports over two nodes that share a database: by a person, a session and a back end; killed and fetched."""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from time import time
+from typing import Any
+from zipfile import ZipFile
+
+import pytest
+
+from imserver.auth.tokens import make_token
+from imserver.config.settings import JwtSettings
+from imserver.messages.log.message_log import MessageLog
+from imserver.plugin.testing import Answer, NodeProcess, eventually
+
+from .rows import Storage, messages, tables_in
+
+FEATURES = ("messages", "accounts", "groups", "uploads", "audit", "exports")
+KEY = "admin-key-of-the-tests"
+PASSWORD = "correct horse"
+SECRET = "a secret of the tests that is long enough"
+SETTINGS: dict[str, Any] = {
+    "api": {"keys": [{"key": KEY, "scopes": ["admin"]}]},
+    "exports": {"per_day": 3},
+    "apps": {
+        "shop": {"account_tokens": "required"},
+        "tea": {"jwt": [{"algorithm": "HS256", "key": SECRET}]},
+    },
+}
+
+
+@pytest.fixture
+def nodes(url: str, redis_url: str, tmp_path: Path) -> Iterator[tuple[NodeProcess, NodeProcess]]:
+    """A cluster of two nodes with one folder of data, once on each engine."""
+    more = {
+        "storage": {"url": url},
+        "redis": {"addr": redis_url.removeprefix("redis://").partition("/")[0]},
+        "cluster": {"advertise": "127.0.0.1", "redis_seconds": 10, "rpc_seconds": 10},
+    }
+    node = NodeProcess(features=FEATURES, settings={**SETTINGS, **more}, folder=tmp_path / "node")
+    with node as first, first.another() as second:
+        yield first, second
+
+
+def good(answer: Answer) -> Any:
+    assert answer.status < 300, answer
+    return answer.json
+
+
+def zip_of(answer: Answer) -> ZipFile:
+    assert answer.status == 200, answer
+    return ZipFile(io.BytesIO(answer.body))
+
+
+def done(node: NodeProcess, path: str, key: str) -> Any:
+    return eventually(lambda: (shown := good(node.get(path, key=key)))["state"] == "done" and shown)
+
+
+def test_a_person_exports_their_own_data_and_nobody_else_gets_them(
+    nodes: tuple[NodeProcess, NodeProcess],
+) -> None:
+    one, two = nodes
+    ann, bob = (
+        good(
+            one.post(
+                "/api/v1/accounts/register", {"app": "shop", "name": name, "password": PASSWORD}, key=KEY
+            )
+        )
+        for name in ("ann_lee", "bob_lee")
+    )
+    good(
+        one.post(
+            "/api/v1/messages/send",
+            {"app": "shop", "to": bob["account"]["user"], "text": "hi"},
+            key=ann["token"],
+        )
+    )
+    start = good(one.post("/api/v1/exports/start/self", {"app": "shop"}, key=ann["token"]))
+    query = f"app=shop&id={start['id']}"
+    shown = done(two, f"/api/v1/exports/show/self?{query}", ann["token"])
+    assert shown["bytes"] > 0
+    assert good(two.get("/api/v1/exports/show/self?app=shop", key=ann["token"])) == shown
+    with zip_of(two.get(f"/api/v1/exports/file/self?{query}", key=ann["token"])) as file:
+        assert json.loads(file.read("profile.json"))["name"] == "ann_lee"
+        assert b'"text":"hi"' in file.read("conversations/1.jsonl")
+        assert b"accounts.register" in file.read("audit.jsonl")
+    for path in ("show/self", "file/self"):
+        assert two.get(f"/api/v1/exports/{path}?{query}", key=bob["token"]).status == 404
+        assert two.get(f"/api/v1/exports/{path}?{query}").status == 401
+    for path in ("show", "file"):
+        assert two.get(f"/api/v1/exports/{path}?{query}", key=ann["token"]).status == 403
+        assert two.get(f"/api/v1/exports/{path}?{query}", key=KEY).status == 200
+    good(one.post("/api/v1/accounts/delete", {"app": "shop", "password": PASSWORD}, key=ann["token"]))
+    eventually(lambda: two.get(f"/api/v1/exports/file?{query}", key=KEY).status == 404)
+    eventually(lambda: not list((one.folder / "data" / "exports").glob(start["id"])))
+
+
+def test_exports_of_a_session_are_counted(nodes: tuple[NodeProcess, NodeProcess]) -> None:
+    one, _ = nodes
+    token = make_token("cat", "tea", int(time()) + 3600, JwtSettings("HS256", SECRET), SECRET)
+    for number in range(4):
+        answer = one.post("/api/v1/exports/start/self", {"app": "tea"}, key=token)
+        if number == 3:
+            assert answer.status == 429
+            break
+        query = f"app=tea&id={good(answer)['id']}"
+        done(one, f"/api/v1/exports/show/self?{query}", token)
+        with zip_of(one.get(f"/api/v1/exports/file/self?{query}", key=token)) as file:
+            assert json.loads(file.read("manifest.json"))["user"] == "cat"
+
+
+@pytest.mark.full
+def test_a_node_goes_on_with_the_export_of_a_killed_one(tmp_path: Path) -> None:
+    storage = Storage("", tmp_path / "n" / "data")
+    storage.store.part(MessageLog)
+    messages(storage.store, 30_000)
+    whole = tables_in(storage.export("shop", "ann"))
+    storage.store.close()
+    settings = {"api": {"keys": [{"key": KEY, "scopes": ["admin"]}]}, "apps": {"shop": {"open": True}}}
+    given: dict[str, Any] = {
+        "features": ("messages", "exports"),
+        "settings": settings,
+        "folder": tmp_path / "n",
+    }
+    with NodeProcess(**given) as node:
+        start = good(node.post("/api/v1/exports/start", {"app": "shop", "user": "ann"}, key=KEY))
+        path = f"/api/v1/exports/show?app=shop&id={start['id']}"
+        eventually(lambda: good(node.get(path, key=KEY))["entries"] > 0)
+        node.stop(signal.SIGKILL)
+    with NodeProcess(**given) as node:
+        done(node, path, KEY)
+        (tmp_path / "again.zip").write_bytes(node.get(path.replace("show", "file"), key=KEY).body)
+    assert tables_in(tmp_path / "again.zip") == whole
