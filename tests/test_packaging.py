@@ -49,14 +49,8 @@ SDIST = BUILD.replace("build_wheel", "build_sdist")
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
-    tree = folder / "tree"
-    tree.mkdir()
-    for name in SOURCES:
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, tree / name, ignore=IGNORED)
-        else:
-            shutil.copy(ROOT / name, tree / name)
+    tree = tmp_path_factory.mktemp("wheel") / "tree"
+    copy_sources(ROOT, tree)
     return build(tree)
 
 
@@ -65,6 +59,16 @@ def client_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tree = tmp_path_factory.mktemp("client") / "tree"
     shutil.copytree(ROOT / "imserver_client", tree, ignore=shutil.ignore_patterns("__pycache__", "build"))
     return build(tree)
+
+
+def copy_sources(source: Path, tree: Path) -> None:
+    """Copy what the server is built from into a new folder."""
+    tree.mkdir(parents=True)
+    for name in SOURCES:
+        if (source / name).is_dir():
+            shutil.copytree(source / name, tree / name, ignore=IGNORED)
+        else:
+            shutil.copy(source / name, tree / name)
 
 
 def build(tree: Path, program: str = BUILD) -> Path:

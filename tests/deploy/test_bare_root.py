@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from imserver import __version__
 from tests.ports import fixed_ports
 from tests.processes import ended_on_failure
 from tests.support import ROOT, eventually
+from tests.test_packaging import build, copy_sources
 from tests.test_release import clone_with_key, git, make_key, released
 from tests.tools import leave_out
 
@@ -55,6 +57,16 @@ class Dist:
         git(clone, "tag", f"v{__version__}")
         released(clone, 0o022, secret)
         self.files = clone / "made"
+        self._clone = clone
+
+    def next_wheel(self, folder: Path) -> Path:
+        """The wheel of the server of a later release, built in a new folder below ``folder``."""
+        tree = folder / "next" / "tree"
+        copy_sources(self._clone, tree)
+        package = tree / "imserver" / "__init__.py"
+        text = package.read_text(encoding="utf-8")
+        package.write_text(text.replace(f'"{__version__}"', '"99.0.0"'), encoding="utf-8")
+        return build(tree)
 
 
 @pytest.fixture(scope="module")
@@ -95,15 +107,16 @@ def serving(root: BareRoot, *command: str, **environment: str) -> Iterator[str]:
     assert process.wait(100) == 0
 
 
-def push(root: BareRoot, url: str, key: str) -> str:
-    """Push by curl, in the root; the status."""
-    body = json.dumps({"app": "default", "user": "ann", "text": "hello", "store": True})
+def push(root: BareRoot, url: str, key: str, id: str) -> Any:
+    """Push a message that is stored, by curl in the root; the result."""
+    body = json.dumps({"app": "default", "user": "ann", "text": "hello", "store": True, "id": id})
     headers = ("-H", f"Authorization: Bearer {key}", "-H", "Content-Type: application/json")
-    answer = root.run("curl", "-sS", f"{url}/api/v1/push", *headers, "-d", body)
-    return str(json.loads(answer)["results"][0]["status"])
+    return json.loads(root.run("curl", "-sS", f"{url}/api/v1/push", *headers, "-d", body))["results"][0]
 
 
-def test_a_stranger_verifies_installs_and_serves(base: Path, dist: Dist, tmp_path: Path) -> None:
+def test_a_stranger_verifies_installs_serves_upgrades_and_goes_back(
+    base: Path, dist: Dist, tmp_path: Path
+) -> None:
     """From the files of the release alone: no package registry but Debian's."""
     begin = time.monotonic()
 
@@ -129,8 +142,19 @@ def test_a_stranger_verifies_installs_and_serves(base: Path, dist: Dist, tmp_pat
     key = re.findall(r'{key: "(\w+)"', settings)[0]
     with serving(root, "/opt/imserver/bin/imserver", "serve") as url:
         log_step("serves")
-        assert push(root, url, key) == "stored"
+        first = push(root, url, key, "first")
+        assert first["status"] == "stored"
     log_step("pushed")
+    wheel = dist.next_wheel(tmp_path)
+    shutil.copy(wheel, root.path("/root"))
+    root.run("python3", "-m", "venv", "/opt/next")
+    how = ("--no-index", "--find-links", "/root/dist/wheels")
+    root.run("/opt/next/bin/pip", "install", "--quiet", *how, f"/root/{wheel.name}")
+    for folder in ("/opt/next", "/opt/imserver"):
+        with serving(root, f"{folder}/bin/imserver", "serve") as url:
+            assert push(root, url, key, "first") == first, "it is known"
+            assert push(root, url, key, folder)["status"] == "stored"
+        log_step(f"served by {folder}")
     say(f"/root/dist: {root.megabytes('/root/dist')} MB, /opt/imserver: {root.megabytes('/opt/imserver')} MB")
 
 

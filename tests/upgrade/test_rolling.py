@@ -4,7 +4,6 @@
 """
 
 import random
-import shutil
 import subprocess
 import sys
 import sysconfig
@@ -24,7 +23,7 @@ from tests.integration.raw import CLOSE, TEXT, Ended
 from tests.integration.release import last_release, unpack
 from tests.integration.test_upgrade import ENGINES, IN_LOG, PAST, database_of
 from tests.support import ROOT, clean_environment, eventually
-from tests.test_packaging import IGNORED, SOURCES, build
+from tests.test_packaging import build, copy_sources
 
 pytestmark = [
     pytest.mark.full,
@@ -70,11 +69,7 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Options:
 def new(tmp_path_factory: pytest.TempPathFactory) -> Options:
     """This tree."""
     folder = tmp_path_factory.mktemp("new")
-    for name in SOURCES:
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, folder / "tree" / name, ignore=IGNORED)
-        else:
-            shutil.copy(ROOT / name, folder / "tree" / name)
+    copy_sources(ROOT, folder / "tree")
     return install(folder / "tree", folder)
 
 
