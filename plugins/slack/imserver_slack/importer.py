@@ -138,8 +138,6 @@ class Importer:
     def _begin(self, conversation: Conversation) -> None:
         activity = self._survey.activities[conversation.id]
         if conversation.kind == "direct":
-            if not 1 <= len(conversation.users) <= 2:
-                self._problems.note("direct messages of nobody or of more than two")
             return
         listed = conversation.users
         if conversation.is_archived:  # its members have gone, and its writers may read it
@@ -214,7 +212,7 @@ class Importer:
         to_user = ""
         if conversation.kind == "direct":
             ids = conversation.users
-            if message.sender not in ids:
+            if message.sender not in ids or len(ids) > 2:
                 self._problems.note("direct message of a third")
                 return
             other = self._people.get(next((id for id in ids if id != message.sender), message.sender))
@@ -338,8 +336,8 @@ class Importer:
                 before, id, is_new = past.added, event.conversation.id, not past.find(event.key)
                 if event.kind == "message":
                     stored = self._append(past, event, groups.get(id, 0), refused)
-                    last[id] = max(last.get(id, 0), stored)
-                    if event.to_user and stored:
+                    if stored:
+                        last[id] = max(last.get(id, 0), stored)
                         groups[id] = past.conversation_of(event.key)
                     added["message"] += bool(is_new and stored)
                     added["reaction"] += past.added - before - bool(is_new and stored)

@@ -42,6 +42,8 @@ class FileIndex:
                 if not inside:
                     continue
                 path = inside[0]
+            elif not path.is_file():
+                continue
             self._opened[match[1]] = lambda path=path: path.open("rb")  # type: ignore[misc]
 
     def __contains__(self, id: str) -> bool:

@@ -12,7 +12,7 @@ from imserver_slack import export as export_module
 from imserver_slack.export import BadExport, Export, microseconds_of
 from imserver_slack.survey import survey
 from imserver_slack.text import Texts, emoji_named, text_of
-from test_slack_import import ANN, imported, small
+from test_slack_import import ANN, BOB, CAT, imported, small
 from workspace import BEGIN, Workspace, make, ts
 
 Write = Callable[[Workspace, str], Path]
@@ -155,3 +155,39 @@ def test_senders_whom_no_list_names_have_names(site: Site, write: Write) -> None
     assert "message without a sender" in said
     assert "kind something_new (imported as text)" in said
     assert "reply to a message that is not there" in said
+
+
+def test_conversations_without_known_members_are_counted(site: Site, write: Write) -> None:
+    export = small({"text": "kept"})
+    export.files["channels.json"].append({"id": "C0EMPTY", "name": "empty", "members": []})
+    export.files["empty/2020-09-13.json"] = [{"ts": ts(BEGIN + 70), "user": ANN, "text": "lost"}]
+    export.files["dms.json"] = [{"id": "D0THREE", "members": [ANN, BOB, CAT]}]
+    export.files["D0THREE/2020-09-13.json"] = [{"ts": ts(BEGIN + 80), "user": ANN, "text": "to whom"}]
+    said = site.run(write(export, "export.zip"))
+    assert "1 groups, 1 messages" in said
+    for kind in (
+        "conversation of nobody",
+        "message in a conversation of nobody",
+        "direct message of a third",
+    ):
+        assert f"1  {kind}" in said
+
+
+def test_direct_messages_of_two_and_of_several(site: Site, write: Write) -> None:
+    export = small({"text": "to all"})
+    export.files["dms.json"] = [{"id": "D0TWO", "created": BEGIN, "members": [ANN, BOB]}]
+    export.files["D0TWO/2020-09-13.json"] = [{"ts": ts(BEGIN + 70), "user": BOB, "text": "psst"}]
+    export.files["mpims.json"] = [{"id": "G0SOME", "name": "mpdm-ann--bob-1", "members": [ANN, BOB, CAT]}]
+    export.files["mpdm-ann--bob-1/2020-09-13.json"] = [
+        {"ts": ts(BEGIN + 80), "user": CAT, "text": "we three"}
+    ]
+    entries = [each for each in imported(site, write(export, "export.zip")) if each.kind == "message"]
+    assert [each.body for each in entries] == [b"to all", b"psst", b"we three"]
+    with site.log() as log:
+        pair, group = (log.conversations.get("gochat", entries[number].conversation) for number in (1, 2))
+        assert pair is not None
+        assert group is not None
+        assert (pair.kind, set(pair.members)) == ("user", {entries[1].sender, entries[1].to})
+        assert (group.name, group.open) == ("Ann, Bob, User2", False)
+        unread = log.conversations.page("gochat", entries[1].to, 0, 10)[0]
+        assert [each.unread for each in unread] == [0, 0, 0]

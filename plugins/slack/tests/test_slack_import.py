@@ -127,6 +127,7 @@ def test_an_import_that_is_killed_has_everything_once(
 
 @pytest.mark.full
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_hundred_thousand_messages_and_five_kills(
     site: Site, write: Write, installed: dict[str, str]
 ) -> None:
