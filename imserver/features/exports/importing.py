@@ -18,7 +18,7 @@ import msgspec
 
 from imserver.features.exports.archive import CHECKSUMS, MANIFEST, EntryChecksum
 from imserver.features.exports.contents import FORMAT, VERSION, Manifest
-from imserver.features.exports.rows import Progress, begin_import, go_on, progress_of
+from imserver.features.exports.rows import ImportProgress, begin_import, go_on, progress_of
 from imserver.plugin.errors import ImserverError
 from imserver.plugin.identity import Tenants
 from imserver.plugin.settings import Config
@@ -122,7 +122,7 @@ class Import:
         self._app = app
         self._report = report
         self._rows = store.importing(app)
-        self._progress = Progress(archive.digest)
+        self._progress = ImportProgress(archive.digest)
         self._counts: dict[str, int] = {}
         self._heads: dict[str, dict[str, Any]] = {}
 
@@ -221,13 +221,13 @@ class Import:
         for columns, rows in self._batches(entry, done):
             done += len(rows)
             last = done == entry.rows
-            after = Progress(self._archive.digest, number + 1 if last else number, 0 if last else done)
+            after = ImportProgress(self._archive.digest, number + 1 if last else number, 0 if last else done)
             self._store.write(partial(self._store_rows, table, columns, rows, after))
             self._progress = after
         self._report(f"{entry.name}: {entry.rows} rows")
 
     def _store_rows(
-        self, table: str, columns: list[str], rows: list[Row], after: Progress, sql: PooledStatements
+        self, table: str, columns: list[str], rows: list[Row], after: ImportProgress, sql: PooledStatements
     ) -> None:
         if not go_on(self._app, self._progress, after, sql):
             raise BadArchive(f"another process imports into the app {self._app}")
@@ -242,7 +242,7 @@ class Import:
             take(entry.name, path)
         finally:
             Path(path).unlink(missing_ok=True)
-        after = Progress(self._archive.digest, number + 1)
+        after = ImportProgress(self._archive.digest, number + 1)
         self._store.write(partial(go_on, self._app, self._progress, after))
         self._progress = after
 

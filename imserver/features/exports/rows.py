@@ -119,7 +119,7 @@ def _job(row: Row) -> Job:
 # --- imports ------------------------------------------------------------------------------------------------
 
 
-class Progress(Struct, frozen=True):
+class ImportProgress(Struct, frozen=True):
     """How far the import of an app is: the digest of the archive's manifest, entries that are stored, rows of
     the next one that are, and whether all is done."""
 
@@ -129,12 +129,12 @@ class Progress(Struct, frozen=True):
     finished: bool = False
 
 
-def progress_of(app: str, sql: PooledStatements) -> Progress | None:
+def progress_of(app: str, sql: PooledStatements) -> ImportProgress | None:
     """The import of an app; None: none was begun."""
     statement = "SELECT digest, entry, done, finished FROM archive_import WHERE app = %s"
     rows = sql.query(statement, (app,))
     for digest, entry, done, finished in rows:
-        return Progress(text_of(digest), entry, done, bool(finished))
+        return ImportProgress(text_of(digest), entry, done, bool(finished))
     return None
 
 
@@ -143,7 +143,7 @@ def begin_import(app: str, digest: str, sql: PooledStatements) -> None:
     sql.insert_new("archive_import", "app, digest, entry, done, finished", [(app, digest, 0, 0, 0)])
 
 
-def go_on(app: str, before: Progress, after: Progress, sql: PooledStatements) -> bool:
+def go_on(app: str, before: ImportProgress, after: ImportProgress, sql: PooledStatements) -> bool:
     """Move an import on; False: another process has."""
     statement = (
         "UPDATE archive_import SET entry = %s, done = %s, finished = %s "
