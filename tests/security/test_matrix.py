@@ -213,6 +213,21 @@ def upload(harness: Harness, app: str, column: str) -> bool:
     return sent.status_code not in (401, 403)
 
 
+def fetch_export(others: bool) -> Callable[[Harness, str, str], bool]:
+    """Whether a principal may fetch an archive: as who operates the app, or its own."""
+
+    def check(harness: Harness, app: str, column: str) -> bool:
+        token, host, headers = credential(harness, column)
+        if token:
+            headers["authorization"] = f"Bearer {token}"
+        user = "" if others or column in OF_USERS else "&user=u1"
+        path = f"/api/v1/exports/file{'' if others else '/self'}?app={app}&id=none{user}"
+        sent = harness.web.get(path, headers=headers, environ_base={"REMOTE_ADDR": host})
+        return sent.status_code not in (401, 403)
+
+    return check
+
+
 def upload_in_parts(method: str, others: bool = False) -> Callable[[Harness, str, str], bool]:
     """Whether a principal may use an upload in parts: its own one (a back end: of any user), or another."""
 
@@ -357,6 +372,8 @@ OTHERS: Final[dict[str, Callable[[Harness, str, str], bool]]] = {
         for method in ("HEAD", "PATCH", "GET", "DELETE")
         for path, others in (("/api/v1/uploads/tus/{id}", False), ("uploads/tus of somebody else", True))
     },
+    "GET /api/v1/exports/file": fetch_export(others=True),
+    "GET /api/v1/exports/file/self": fetch_export(others=False),
     "uploads/delete of an own file": delete_file(others=False),
     "uploads/delete of somebody else": delete_file(others=True),
     "GET /api/v1/events?channels=": stream_channels,
