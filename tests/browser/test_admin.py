@@ -199,27 +199,30 @@ def test_the_messages_of_a_spammer_go_from_two_open_pages_and_from_their_searche
     ann.post("messages/send", conversation=group, text="welcome")
     for number in range(30):
         mallory.post("messages/send", conversation=group, text=f"cheap {number}")
+
+    def open_and_search(chat: Chat) -> None:
+        chat.open(group)
+        eventually(lambda: chat.page.run(CHEAP) > 10, what="the messages are shown")
+        chat.page.find("#search").send_keys("cheap")
+        eventually(lambda: chat.page.shown("#hits .hit"), what="the search finds them")
+        chat.page.press(Keys.ESCAPE)
+
+    def find_none(chat: Chat) -> None:
+        page = chat.page
+        eventually(lambda: page.run(CHEAP) == 0, what="they are gone")
+        assert "welcome" in " ".join(page.texts("#log .line .text"))
+        eventually(lambda: "cheap" not in " ".join(page.texts("#conversations-list")), what="no preview")
+        page.find("#search").send_keys(Keys.CONTROL + "a" + Keys.NULL + "cheap")
+        eventually(lambda: page.shown("#hits") and not page.texts("#hits .hit"), what="no hits")
+        assert chat.account.get("messages/search", text="cheap")["messages"] == []
+
     chats = [Chat(pair[number], account) for number, account in enumerate((ann, bob))]
     for chat in chats:
-        chat.open(group)
-        eventually(lambda page=chat.page: page.run(CHEAP) > 10, what="the messages are shown")
-        chat.page.find("#search").send_keys("cheap")
-        eventually(lambda page=chat.page: page.shown("#hits .hit"), what="the search finds them")
-        chat.page.press(Keys.ESCAPE)
+        open_and_search(chat)
     spammer = {"app": APP, "user": mallory.user}
     assert good(server.http, "moderation/clear", spammer, key=KEY)["messages"] == 30
     for chat in chats:
-        eventually(lambda page=chat.page: page.run(CHEAP) == 0, what="they are gone")
-        assert "welcome" in " ".join(chat.page.texts("#log .line .text"))
-        eventually(
-            lambda page=chat.page: "cheap" not in " ".join(page.texts("#conversations-list")),
-            what="the list has none of them",
-        )
-        chat.page.find("#search").send_keys(Keys.CONTROL + "a" + Keys.NULL + "cheap")
-        eventually(
-            lambda page=chat.page: page.texts("#hits .hit") == [] and page.shown("#hits"), what="no hits"
-        )
-        assert chat.account.get("messages/search", text="cheap")["messages"] == []
+        find_none(chat)
 
 
 def test_the_messages_of_a_spammer_go_and_the_person_is_banned(pair: Pair, server: Server) -> None:
