@@ -2,7 +2,7 @@
 /** Why logins, commands and requests were refused, and lifting what refuses. */
 
 import { fill, listOf, numberOf, recordOf, textOf } from "../text.js";
-import { badge, button, card, code, filters, heading, link, missing, name, number, place, table, time, toast, words } from "./ui.js";
+import { badge, button, card, code, filters, heading, link, missing, name, number, page, place, table, time, toast, words } from "./ui.js";
 
 /** @typedef {import("./app.js").Place} Place */
 /** @typedef {import("./ui.js").Filled} Filled */
@@ -65,7 +65,8 @@ function reason(each) {
   const kind = words[`admin_refused_${textOf(each.kind)}`] ?? textOf(each.kind);
   const meaning = document.createElement("small");
   meaning.className = "muted";
-  meaning.textContent = textOf(each.meaning);
+  const text = textOf(each.meaning);
+  meaning.textContent = page.meanings[text] ?? text;
   made.append(kind, " ", code(each.reason), meaning);
   return made;
 }

@@ -5,7 +5,7 @@ import { copyText, fill, listOf, make, pageData, textOf, timeOf } from "../text.
 import { reasonOf } from "./api.js";
 
 /** @typedef {HTMLElement & { again: () => Promise<void> }} Filled  a place that can load its content again */
-/** @typedef {{ language: string, text: Record<string, string>, accountsApp: string }} Page */
+/** @typedef {{ language: string, text: Record<string, string>, accountsApp: string, meanings: Record<string, string> }} Page */
 
 export const page = /** @type {Page} */ (pageData());
 export const words = page.text;

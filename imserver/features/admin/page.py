@@ -4,14 +4,17 @@ has proved.
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from typing import TYPE_CHECKING
 
 from flask import Blueprint
 
-from imserver.features.pages.assets import STATIC
+from imserver.features.pages.assets import STATIC, TEMPLATES
+from imserver.features.pages.reference import chinese
 from imserver.features.pages.text import HEADERS, policy
 from imserver.features.pages.visitors import language_of_visitor, render
+from imserver.plugin.errors import HttpProblem, Problems
 from imserver.plugin.identity import GOCHAT
 
 if TYPE_CHECKING:
@@ -35,10 +38,19 @@ def _page() -> Response:
         "language": words["html_lang"],
         "text": {key: text for key, text in words.items() if key.startswith(_TEXTS)},
         "accountsApp": GOCHAT,
+        "meanings": chinese_meanings() if language == "zh" else {},
     }
     answer = render("admin.html", language, words, data=data, modules=_modules())
     answer.headers.update({**HEADERS, "Content-Security-Policy": policy("'self'")})
     return answer
+
+
+@cache
+def chinese_meanings() -> dict[str, str]:
+    """What refusals mean: English, as the API says it → Chinese."""
+    meanings: dict[str, str] = json.loads((TEMPLATES / "refusals.zh.json").read_text(encoding="utf-8"))
+    problems = [each.message for each in vars(Problems).values() if isinstance(each, HttpProblem)]
+    return meanings | {text: chinese()[text] for text in problems if text in chinese()}
 
 
 @cache
