@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import pwd
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
@@ -21,6 +21,8 @@ from imserver.config.settings import Config
 from imserver.errors import ImserverError, StartError, StorageUnavailable
 from imserver.node.feature_list import declarations_of, load_config, load_features, objection_of, tables_of
 from imserver.process import DataDirectory
+from imserver.storage.contract import tables_of as spared_by
+from imserver.storage.erasures import PURPOSE, ErasureRow, Erasures
 from imserver.storage.store import Store
 from imserver.terminal import fail
 
@@ -86,6 +88,30 @@ def record_act(
                 getattr(import_module(module), attribute)(store, act)
             except ImserverError as error:
                 click.echo(f"imserver: the {feature.name} log lacks this act ({name}): {error}", err=True)
+
+
+def erase_again(settings: Config, store: Store, rows: Iterable[ErasureRow]) -> int:
+    """Erase the users of these erasures, which the database does not have: it is older. Returns their number.
+
+    Raises Unavailable and StartError.
+    """
+    keys = DataDirectory(settings.server.data_dir).secrets(settings.server).keys(PURPOSE)
+    erasures = Erasures(store, lambda: keys)
+    known = {row.name for row in erasures.ended()}
+    features = load_features(settings)
+    missing = [row for row in {row.name: row for row in rows}.values() if row.name not in known]
+    found = erasures.whose(missing, tables_of(features).of_server())
+    with ExitStack() as stack:
+        erasing = [feature.erasing for feature in features if feature.erasing is not None]
+        parts = [stack.enter_context(each(settings, store)) for each in reversed(erasing)]
+        for row, user in found:
+            erasures.repeat(row, user)
+            for each in parts:
+                each.user(row.app, user)
+            store.delete_rows_of_user(row.app, user, spared_by(parts))
+            erasures.end(row.app, user, row.ended)
+    erasures.note(missing)
+    return len(found)
 
 
 def _system_user() -> str:

@@ -7,12 +7,13 @@ from pathlib import Path
 import click
 
 from imserver.config.settings import Config
-from imserver.errors import StartError
+from imserver.errors import StartError, Unavailable
 from imserver.node.feature_list import numbers_of_server
-from imserver.offline import load_settings, opened, record_act, settings_options
+from imserver.offline import erase_again, load_settings, opened, record_act, settings_options
 from imserver.process import DataDirectory
 from imserver.storage import backup as copies
 from imserver.storage.address import DatabaseAddress, database_address
+from imserver.storage.erasures import JOURNAL, erasures_of, read_journal
 from imserver.terminal import fail
 
 
@@ -33,13 +34,25 @@ def backup(path: str | None, data_dir: str | None, file: Path) -> None:
 
 @click.command()
 @settings_options
+@click.option(
+    "--erasures",
+    "journal",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    metavar="FILE",
+    help="A journal of erasures besides that of the data folder.",
+)
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False), required=False)
-def restore(path: str | None, data_dir: str | None, file: Path | None) -> None:
+def restore(path: str | None, data_dir: str | None, journal: Path | None, file: Path | None) -> None:
     """Replace the SQLite database by the copy FILE. No server may run meanwhile.
 
     On PostgreSQL and MySQL, load a copy with their own tools first. Then run this without FILE, so that no id
     is given twice.
+
+    Users who were erased since the copy are erased again: the journal of the data folder (erasures.jsonl)
+    names them by digests, and so does the database that is replaced. Keep a copy of the journal, and the
+    secret, beside your backups.
     """
+    before: Path | None = None
     try:
         settings, address = _database_address(path, data_dir)
         # A server holds this lock as long as it runs.
@@ -65,8 +78,17 @@ def restore(path: str | None, data_dir: str | None, file: Path | None) -> None:
     except StartError as error:
         fail(error)
     with opened(path, data_dir) as (settings, store, _):
-        record_act(settings, store, "database.restore")
+        rows = [] if before is None else erasures_of(before)
+        rows += read_journal(Path(settings.server.data_dir) / JOURNAL)
+        rows += [] if journal is None else read_journal(journal)
+        try:
+            count = erase_again(settings, store, rows)
+        except Unavailable as error:
+            fail(f"{error}: run imserver restore again before you start a server")
+        record_act(settings, store, "database.restore", count=count)
     click.echo(done)
+    if count:
+        click.echo(f"{count} users who were erased since the copy are erased again")
 
 
 def _database_address(path: str | None, data_dir: str | None) -> tuple[Config, DatabaseAddress]:

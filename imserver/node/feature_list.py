@@ -52,6 +52,7 @@ FEATURES: Final = (
     "imserver.features.admin",
     "imserver.features.quotas",
     "imserver.features.exports",
+    "imserver.features.erasure",
 )
 """Packages. Each has its row in ``FEATURE``. Nothing else of the server names them. The first of the dialects
 whose parameter (``chosen_by``) a client names serves it."""

@@ -31,6 +31,7 @@ from imserver.storage import migrations
 from imserver.storage.address import DatabaseAddress
 from imserver.storage.engines import (
     WRITES,
+    compact,
     direct_statements,
     driver_errors,
     is_deadlock,
@@ -259,6 +260,20 @@ class Database:
             wrote=True,
             seconds=LONG_SECONDS,
         )
+
+    def compact(self) -> None:
+        """Write all tables anew, so that files have nothing of deleted rows. Switches. Raises
+        StorageUnavailable."""
+        patient = make_engine(self.address, replace(self._settings, seconds=_LONG_SECONDS))
+
+        def work() -> None:
+            with self.writing(), patient.connect() as connection:
+                compact(connection.execution_options(isolation_level="AUTOCOMMIT"))
+
+        try:
+            self._guarded(work, wrote=True, seconds=_LONG_SECONDS)
+        finally:
+            patient.dispose()
 
     def retry_write(self) -> None:
         """If the last write failed, write something. Switches. Raises StorageUnavailable."""

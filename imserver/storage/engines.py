@@ -19,7 +19,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
 from imserver.config.settings import StorageSettings
-from imserver.errors import StartError
+from imserver.errors import StartError, StorageUnavailable
 from imserver.storage.address import DatabaseAddress
 from imserver.storage.statements import (
     CLOCK,
@@ -46,6 +46,10 @@ _DEADLOCK_STATES: Final = ("40P01", "40001")
 _MYSQL_DEADLOCK: Final = 1213
 
 
+_ERASING: Final = "secure_delete=ON"
+"""SQLite writes zeros over what is deleted."""
+
+
 def make_engine(address: DatabaseAddress, settings: StorageSettings) -> Engine:
     """Make the engine of a database without connecting. Raises StartError for an invalid address."""
     logging.getLogger("sqlalchemy.pool.impl.QueuePool").addFilter(_in_one_line)
@@ -53,6 +57,22 @@ def make_engine(address: DatabaseAddress, settings: StorageSettings) -> Engine:
         return _MAKERS[address.engine](address, settings)
     except (ArgumentError, ValueError, TypeError) as error:
         raise StartError(f"storage: {address.shown} is not a database address: {error}") from None
+
+
+def compact(connection: Connection) -> None:
+    """Write all tables anew, without what was deleted. The connection commits by itself."""
+    name = connection.dialect.name
+    if name == "sqlite":
+        file: Any = connection.connection.driver_connection
+        file.rollback()  # VACUUM is no part of a transaction
+        file.execute("VACUUM")
+        if file.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+            raise StorageUnavailable("the database is in use: stop all servers")
+    elif name == "postgresql":
+        connection.exec_driver_sql("VACUUM FULL")
+    else:
+        for (table,) in connection.exec_driver_sql("SHOW TABLES").all():
+            connection.exec_driver_sql(f"ALTER TABLE `{table}` FORCE")
 
 
 def _in_one_line(record: logging.LogRecord) -> bool:
@@ -73,7 +93,7 @@ def _sqlite(address: DatabaseAddress, _settings: StorageSettings) -> Engine:
     @event.listens_for(engine, "connect")
     def _prepare(connection: Any, _record: object) -> None:
         connection.isolation_level = None  # the server begins transactions, not the driver
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", _ERASING):
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")
@@ -206,7 +226,7 @@ def direct_statements(address: DatabaseAddress, engine: Engine) -> DirectStateme
             check_same_thread=False,
             cached_statements=_STATEMENTS,
         )
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", f"wal_autocheckpoint={_WAL_PAGES}"):
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", f"wal_autocheckpoint={_WAL_PAGES}", _ERASING):
             file.execute(f"PRAGMA {pragma}")
         return SqliteStatements(file)
     lent = engine.raw_connection()

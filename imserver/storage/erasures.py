@@ -8,12 +8,16 @@ user is erased again.
 from __future__ import annotations
 
 import hmac
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, suppress
 from functools import partial
+from pathlib import Path
 from secrets import token_hex
 from time import time
 from typing import TYPE_CHECKING, Final
 
+import msgspec
 from msgspec import Struct
 
 from imserver.model import ERASED
@@ -28,6 +32,10 @@ PURPOSE: Final = "erasures"
 """Of the keys that digests are made with."""
 LEASE_SECONDS: Final = 60
 """Another node goes on with an erasure that nobody has renewed for so long."""
+JOURNAL: Final = "erasures.jsonl"
+"""The file in the data folder with the erasures that have ended, one JSON object a line."""
+_CLOCKS_MS: Final = 86_400_000
+"""The clocks of nodes differ by less."""
 _NAME_BYTES: Final = 12
 _COLUMNS: Final = "digest, ended, app, name"
 
@@ -40,6 +48,9 @@ class ErasureRow(Struct, frozen=True):
     ended: int
     app: str
     name: str
+
+
+_decode: Final = msgspec.json.Decoder(ErasureRow).decode
 
 
 class Erasures:
@@ -70,7 +81,12 @@ class Erasures:
 
     def repeat(self, row: ErasureRow, user: str) -> None:
         """Begin an erasure anew that ended in another copy of this database: the name is the same."""
-        self._begin(row, user)
+        self._begin(ErasureRow(self.digests(row.app, user)[0], 0, row.app, row.name), user)
+
+    def note(self, rows: Iterable[ErasureRow]) -> None:
+        """Note erasures that ended in another copy of this database: they are not repeated again."""
+        new = [(row.digest, row.ended, row.app, row.name, "", 0) for row in rows]
+        self._store.write_or(None, lambda sql: sql.insert_new("erasure", f"{_COLUMNS}, member, leased", new))
 
     def end(self, app: str, user: str, ended: int = 0) -> ErasureRow | None:
         """The user is erased. ``ended`` 0: now. None: another node has ended it."""
@@ -109,9 +125,10 @@ class Erasures:
         return [hmac.digest(key, whole, "sha256").hex() for key in self._keys()]
 
     def whose(self, rows: Iterable[ErasureRow], tables: Sequence[Table]) -> list[tuple[ErasureRow, str]]:
-        """The users of these erasures that a database has rows of: (erasure, user)."""
+        """The users of these erasures that a database has rows of: (erasure, user). Of several of one name it
+        has the first."""
         missing: dict[str, list[ErasureRow]] = {}
-        for row in rows:
+        for row in {row.digest: row for row in sorted(rows, key=lambda row: -row.ended)}.values():
             missing.setdefault(row.app, []).append(row)
         found: list[tuple[ErasureRow, str]] = []
         for app, some in missing.items():
@@ -119,6 +136,49 @@ class Erasures:
             by_digest = {digest: user for user in users for digest in self.digests(app, user)}
             found += [(row, by_digest[row.digest]) for row in some if row.digest in by_digest]
         return found
+
+    # --- the journal ----------------------------------------------------------------------------------------
+
+    def write_journal(self, folder: Path) -> None:
+        """Add the erasures that have ended to the journal in a data folder. Raises OSError."""
+        known = read_journal(folder / JOURNAL)
+        last = max((row.ended for row in known), default=0)
+        names = {row.name for row in known}
+        new = [row for row in self.ended(last - _CLOCKS_MS) if row.name not in names]
+        if new:
+            add_to_journal(folder / JOURNAL, new)
+
+
+def erasures_of(database: Path) -> list[ErasureRow]:
+    """The erasures that a SQLite file has; none if it cannot be read."""
+    import sqlite3  # only for this rare case
+
+    statement = f"SELECT {_COLUMNS} FROM erasure WHERE ended > 0"
+    try:
+        with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            return [ErasureRow(*row) for row in connection.execute(statement)]
+    except sqlite3.Error:
+        return []
+
+
+def read_journal(file: Path) -> list[ErasureRow]:
+    """The erasures in a journal. A line that was cut off is left out. Raises OSError."""
+    rows = []
+    for line in file.read_bytes().splitlines() if file.exists() else ():
+        with suppress(msgspec.MsgspecError):
+            rows.append(_decode(line))
+    return rows
+
+
+def add_to_journal(file: Path, rows: Sequence[ErasureRow]) -> None:
+    """Write erasures behind those of a journal. Raises OSError."""
+    lines = b"".join(b"\n" + msgspec.json.encode(row) for row in rows)
+    descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(descriptor, lines)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def new_name() -> str:

@@ -417,6 +417,12 @@ class Store:
         """Whether there is a ban of a user, also one that was lifted. Raises StorageUnavailable."""
         return bool(self.rows("SELECT 1 FROM ban WHERE app = %s AND member = %s", (app, user.encode())))
 
+    def compact(self) -> None:
+        """Write the database anew, without what was deleted from it. Takes long: no server should run. Raises
+        StorageUnavailable."""
+        if self.has_database:
+            self.database().compact()
+
     def rows_of_app(self, app: str, position: bytes = b"") -> Iterator[TablePage]:
         """The rows of an app, as an export reads them: table by table, in pages. Raises StorageUnavailable.
 

@@ -547,8 +547,8 @@ def log_out(api: AccountApi, call: Call, _request: Acting) -> AccountDone:
 def delete(api: AccountApi, call: Call, request: AccountDelete) -> AccountDone:
     """Delete an account.
 
-    This deletes its profile, friends, memberships, files and marks. Its messages remain in the
-    conversations of others. A user's requests count as logins of their address.
+    The user is erased: with the account go its friends, memberships, files, messages and marks. A user's
+    requests count as logins of their address.
     """
     accounts = api.accounts
     if not call.is_back_end:

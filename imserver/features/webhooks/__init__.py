@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from imserver.features.webhooks import api, parts
+from imserver.features.webhooks.erasure import erasing
 from imserver.features.webhooks.parts import webhooks_of
 from imserver.features.webhooks.settings import SETTINGS
 from imserver.features.webhooks.tables import TABLES
@@ -31,6 +32,7 @@ FEATURE = Feature(
     operations=tuple(api.routes.rows),
     metrics=_metrics,
     answers=parts.answers,
+    erasing=erasing,
     tables=TABLES,
     uses=("messages?",),
     commands={

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Final
 
 import msgspec
 
-from imserver.plugin.storage import Statements, Store, text_of
+from imserver.plugin.settings import Config
+from imserver.plugin.storage import Erasure, Statements, Store, text_of
 
 _AT_ONCE: Final = 500
 _ORDER: Final = (("event", "id"), ("event_retry", "number"))
@@ -28,6 +31,12 @@ def erase_user(store: Store, app: str, user: str) -> None:
             last := store.write_or(0, partial(_erase_some, app, user, names, table, number, after))
         ) > after:
             after = last
+
+
+@contextmanager
+def erasing(_config: Config, store: Store) -> Iterator[Erasure]:
+    """The same in a command."""
+    yield Erasure(frozenset(), partial(erase_user, store), lambda _: None)
 
 
 def _erase_some(

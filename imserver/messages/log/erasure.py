@@ -35,7 +35,7 @@ from imserver.storage.statements import Statements, text_of
 AT_ONCE: Final = 50
 """Entries that one transaction changes."""
 _LOOK: Final = 10_000
-"""Ids among which one query looks for entries of a user."""
+"""Entries among which one query looks for those of a user."""
 _MARK: Final = b'{"erased":true}'
 _NAMING: Final = frozenset(
     ("users", "mentions", "invited_by", "forwarded", "bots", "reactions", "except_users", "user", "by")
@@ -98,7 +98,10 @@ class _Look:
 
     def __call__(self, sql: Statements, head: LogHead) -> tuple[list[int], int]:
         after = max(self._after, head.floor)
-        upto = min(after + _LOOK, self._last)
+        # Not by the ids: after a restore they have a gap that is wider than all entries.
+        ends = "SELECT id FROM message WHERE log = %s AND id > %s ORDER BY id LIMIT 1 OFFSET %s"
+        end = sql.query(ends, (head.number, after, _LOOK - 1))
+        upto = min(end[0][0], self._last) if end else self._last
         named = " OR ".join([_CONTAINS[sql.engine].format("meta")] * len(self._needles))
         rows = sql.query(
             "SELECT id FROM message WHERE log = %s AND id > %s AND id <= %s "

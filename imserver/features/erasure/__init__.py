@@ -1,0 +1,22 @@
+"""Erasure of users: by operators, back ends and the users themselves.
+
+What erases is in the core and in each feature (:class:`imserver.plugin.storage.Erasure`). Here are the
+routes and the command, and what goes on with erasures that a node could not end. The journal of erasures is a
+file in the data folder: a restored backup needs it.
+"""
+
+from __future__ import annotations
+
+from imserver.features.erasure import api
+from imserver.features.erasure.parts import build
+from imserver.plugin import Feature
+
+FEATURE = Feature(
+    "erasure",
+    build,
+    operations=tuple(api.routes.rows),
+    uses=("messages?", "accounts?"),
+    commands={
+        "erase": ("imserver.features.erasure.command", "erase", "Erase a user, or compact the database.")
+    },
+)

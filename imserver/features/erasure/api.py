@@ -1,0 +1,85 @@
+"""Routes that erase users."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Struct
+
+from imserver.features.erasure.parts import UserErasure
+from imserver.plugin.errors import Problems
+from imserver.plugin.http import Acting, Call, Resource, about
+from imserver.plugin.identity import Needs
+
+_USER = r"^[^\x00]+$"
+
+
+class UserErase(Struct, forbid_unknown_fields=True):
+    """Who is to be erased."""
+
+    app: Annotated[str, about("The app.", min_length=1, max_length=191)]
+    user: Annotated[str, about("The id of the user.", min_length=1, max_length=255, pattern=_USER)]
+
+
+class OwnErase(Acting):
+    """The proof that it is the user who wants it."""
+
+    password: Annotated[
+        str, about("The password of the account. Users without one leave it out.", max_length=250)
+    ] = ""
+    code: Annotated[
+        str, about("In place of the password, a code of the second factor of the account.", max_length=40)
+    ] = ""
+
+
+class ErasedAnswer(Struct):
+    """Nothing of the user is left."""
+
+    erased: Annotated[bool, about("Always true.")] = True
+
+
+routes = Resource(
+    "erasure",
+    service=lambda core, _: core.service(UserErasure),
+    chapter="Erase users of any kind, with all that they wrote.",
+    hot=False,
+)
+
+
+@routes.post(
+    "/users/erase",
+    Needs.OPERATE,
+    problems=(Problems.MEDIA_UNAVAILABLE,),
+    example={"app": "default", "user": "ann"},
+    answer_example=ErasedAnswer(),
+)
+def erase(erasure: UserErasure, call: Call, request: UserErase) -> ErasedAnswer:
+    """Erase a user: their account, texts, files, reactions, and their name.
+
+    Entries keep their ids, without content. Others see a deleted user. A ban ends. A request that failed may
+    be repeated, and goes on.
+    """
+    erasure.erase(call.app, request.user)
+    call.gone = True
+    return ErasedAnswer()
+
+
+@routes.post(
+    "/users/erase/self",
+    Needs.ADMIN_OR_USER,
+    problems=(Problems.MEDIA_UNAVAILABLE, Problems.TOO_MANY_REQUESTS),
+    example={"password": "correct horse"},
+    answer_example=ErasedAnswer(),
+)
+def erase_self(erasure: UserErasure, call: Call, request: OwnErase) -> ErasedAnswer:
+    """Erase the acting user.
+
+    An account proves itself by its password, or by a code of its second factor. For a user of a session
+    token, that token is the proof. A back end needs no proof.
+    """
+    if erasure.proof is not None and not call.is_back_end:
+        host, token = call.request.host, call.credential
+        erasure.proof(call.app, call.user, request.password, request.code, host, token)
+    erasure.erase(call.app, call.user)
+    call.gone = True
+    return ErasedAnswer()

@@ -1,0 +1,85 @@
+"""The parts of erasure on one node."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final
+
+import gevent
+
+from imserver.plugin import FeatureParts
+from imserver.plugin.errors import Unavailable
+from imserver.plugin.runtime import until_beat
+from imserver.plugin.services import Core
+
+log = logging.getLogger(__name__)
+
+_LOOK_SECONDS: Final = 60.0
+
+Proof = Callable[[str, str, str, str, str, str], None]
+"""(app, user, password, code, address, token): raises if the owner of an account has proved nothing."""
+
+
+class UserErasure:
+    """Erases users, goes on with erasures that were interrupted, and writes the journal."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self.proof = _proof_of(core)
+
+    def erase(self, app: str, user: str) -> None:
+        """Erase a user of any kind. Switches. Raises Unavailable."""
+        self._core.erase_user(app, user)
+        self._write_journal()
+
+    def run(self) -> None:
+        """Greenlet: go on with what was interrupted, until it is killed."""
+        while True:
+            gevent.sleep(until_beat(_LOOK_SECONDS))
+            try:
+                self.look()
+            except Unavailable as error:
+                log.debug("erasures could not go on: %s", error)
+            except Exception:
+                log.exception("erasures could not go on")
+
+    def look(self) -> None:
+        """Go on with erasures that were interrupted, and note what other nodes have erased. Switches. Raises
+        Unavailable."""
+        for app, user in self._core.storage.erasures.interrupted():
+            self._core.erase_user(app, user)
+            log.info("an interrupted erasure in %s has ended", app)
+        self._write_journal()
+
+    def _write_journal(self) -> None:
+        try:
+            self._core.storage.erasures.write_journal(self._core.node.data.path)
+        except OSError as error:
+            log.error("the journal of erasures cannot be written: %s", error.strerror)
+
+
+def build(core: Core) -> FeatureParts:
+    """Build them."""
+    erasure = UserErasure(core)
+    return FeatureParts(erasure, run=(erasure.run,))
+
+
+def _proof_of(core: Core) -> Proof | None:
+    if "accounts" not in core.features:
+        return None
+    # Imported here: a node may have no accounts.
+    from imserver.features.accounts.parts import accounts_of
+
+    accounts = accounts_of(core).accounts
+
+    def prove(app: str, user: str, password: str, code: str, address: str, token: str) -> None:
+        account = accounts.get(app, user)
+        if account is None:
+            return  # the user of a token, which is the proof
+        if code and account.factor:
+            accounts.with_factor(app, user, code, token)
+        else:
+            accounts.confirmed(app, user, password, address, token)
+
+    return prove
