@@ -76,7 +76,7 @@ export function revised(entry, revision, self) {
   if (revision.about !== entry.id) return entry;
   if (revision.kind === "edit" && !revision.from && revision.meta && "restored" in revision.meta) return restored(entry, revision);
   if (entry.kind !== "message") return entry;
-  if (revision.kind === "recall") return { ...entry, kind: "recall", about: entry.id, text: undefined, data: undefined, reactions: undefined, meta: revision.meta };
+  if (revision.kind === "recall") return { ...entry, ...(revision.meta?.erased && { from: revision.from }), kind: "recall", about: entry.id, text: undefined, data: undefined, reactions: undefined, meta: revision.meta };
   if (revision.kind === "reaction") return { ...entry, reactions: reacted(entry, revision, self), meta: { ...entry.meta, reacted: revision.id } };
   if (revision.kind !== "edit") return entry;
   const { text, data, type, meta } = revision;

@@ -84,6 +84,7 @@ export class People {
    * @returns {string} the name, or a word for somebody whose name is not known
    */
   nameOf(user) {
+    if (user.startsWith("deleted:")) return this.session.words.messages_deleted_user;
     const card = this.#cards.get(user);
     return card?.nickname || card?.name || (NUMBER.test(user) ? this.session.words.messages_somebody : user);
   }

@@ -94,6 +94,7 @@ function noticeOf(entry, { words, people, user, language }) {
   const inside = (/** @type {string} */ each) => (each === user ? words.messages_you_inside : people.nameOf(each));
   const names = others.map(inside).join(words.messages_and);
   if (kind === "recall" && meta.removed) return words.messages_moderated;
+  if (kind === "recall" && meta.erased) return words.messages_erased;
   if (kind === "recall") return say(words.messages_recalled, { name: by });
   if (kind === "pin") return say(words.messages_pinned, { name: by });
   if (kind === "join" && meta.invited_by) return say(words.messages_joined_by_link, { names: by });

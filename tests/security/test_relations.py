@@ -457,6 +457,7 @@ NO_ROW: Final[dict[str, str]] = {
             *("POST /api/v1/accounts/factor/begin", "POST /api/v1/accounts/factor/confirm"),
             *("POST /api/v1/accounts/factor/codes", "POST /api/v1/accounts/factor/remove"),
             *("POST /api/v1/accounts/logout", "POST /api/v1/accounts/delete", "GET /api/v1/accounts/devices"),
+            "POST /api/v1/users/erase/self",
             "POST /api/v1/accounts/promote",
             *("POST /api/v1/exports/start/self", "GET /api/v1/exports/show/self"),
             "GET /api/v1/exports/file/self",

@@ -9,7 +9,8 @@ from typing import Final
 import gevent
 
 from imserver.plugin import FeatureParts
-from imserver.plugin.errors import Unavailable
+from imserver.plugin.errors import Problems, Unavailable
+from imserver.plugin.http import ApiProblem
 from imserver.plugin.runtime import until_beat
 from imserver.plugin.services import Core
 
@@ -69,7 +70,10 @@ def _proof_of(core: Core) -> Proof | None:
     if "accounts" not in core.features:
         return None
     # Imported here: a node may have no accounts.
+    from imserver.features.accounts.accounts import AccountLocked, WrongLogin
+    from imserver.features.accounts.factors import FactorRequired, WrongCode
     from imserver.features.accounts.parts import accounts_of
+    from imserver.features.accounts.passwords import Overloaded
 
     accounts = accounts_of(core).accounts
 
@@ -77,9 +81,14 @@ def _proof_of(core: Core) -> Proof | None:
         account = accounts.get(app, user)
         if account is None:
             return  # the user of a token, which is the proof
-        if code and account.factor:
-            accounts.with_factor(app, user, code, token)
-        else:
-            accounts.confirmed(app, user, password, address, token)
+        try:
+            if code and account.factor:
+                accounts.with_factor(app, user, code, token)
+            else:
+                accounts.confirmed(app, user, password, address, token)
+        except (WrongLogin, WrongCode, FactorRequired, AccountLocked):
+            raise ApiProblem(Problems.NOT_ALLOWED, "The password or code is wrong") from None
+        except Overloaded:
+            raise ApiProblem(Problems.BUSY) from None
 
     return prove
