@@ -124,6 +124,7 @@ class ConnectionSet:
         self.socket_bytes = socket_bytes
         self.by_fd: dict[int, Connection] = {}
         self.lost = 0
+        self.pings = 0
         self.closes: dict[str, int] = {}
         self.buffer = bytearray(BUFFER_BYTES)
         self.view = memoryview(self.buffer)
@@ -311,6 +312,7 @@ class ConnectionSet:
     def control(self, conn: Connection, opcode: int, payload: bytes) -> None:
         """Answer a ping, or record the code of a close."""
         if opcode == PING:
+            self.pings += 1
             conn.sock.send(client_frame(payload, PONG))
         elif opcode == CLOSE:
             self.lose(conn, f"close {int.from_bytes(payload[:2], 'big')}")

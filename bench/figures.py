@@ -64,6 +64,8 @@ FIGURES: dict[str, Figure] = {
     "rss_opened_bytes": Figure("RSS a connection without subscriptions", "bytes"),
     "rss_connection_bytes": Figure("RSS a connection", "bytes"),
     "idle_cpu_percent": Figure("idle CPU of the server", "% of a core", 3),
+    "pings": Figure("pings answered"),
+    "ping_cpu_us": Figure("CPU a ping, of an idle server with its clients", "µs", 2),
     "connections": Figure("connections"),
     "messages": Figure("messages pushed"),
     "pieces_per_second": Figure("pieces/s"),

@@ -218,16 +218,25 @@ def handshake(context: RunContext, options: HandshakeOptions) -> Figures:
 class IdleOptions:
     connections: int = parameter(15_000, "Connections.", most=MOST_CONNECTIONS)
     seconds: float = seconds_parameter(10.0, "How long to watch the idle CPU")
+    ping_seconds: int = parameter(0, "Seconds between two pings; 0: none, or as --url does it.", least=0)
     dialect: str = text_parameter("cmd", "What the connections speak.", OPENERS)
 
     @property
     def environment(self) -> dict[str, str]:
-        return dict(OPENERS[self.dialect].environment)
+        pings = {"IMSERVER_WEBSOCKET_PING_SECONDS": str(self.ping_seconds)} if self.ping_seconds else {}
+        return {**OPENERS[self.dialect].environment, **pings}
+
+
+def attend(generator: Generator, seconds: float) -> Json:
+    """Task: answer pings for so long."""
+    generator.connections.pings = 0
+    generator.loop.until(lambda: False, seconds)
+    return {"pings": generator.connections.pings}
 
 
 def idle(context: RunContext, options: IdleOptions) -> Figures:
     """Measure memory and CPU of idle connections."""
-    if options.environment and not context.folder:
+    if OPENERS[options.dialect].environment and not context.folder:
         raise BenchError(f"--dialect {options.dialect} needs a server of our own, which has our key")
     empty = memory(context.pids).rss_bytes
     workers = context.start_workers(-(-options.connections // CONNECTIONS_A_PROCESS))
@@ -239,14 +248,16 @@ def idle(context: RunContext, options: IdleOptions) -> Figures:
     context.rest()
     after = memory(context.pids).rss_bytes
     with context.measured() as span:
-        time.sleep(options.seconds)
+        attended = context.ask(workers, attend, seconds=options.seconds)
     answers = context.ask(workers, settle, quiet_seconds=0.1)
+    pings = sum(answer["pings"] for answer in attended)
     return {
         "rss_empty_mb": empty / 1e6,
         "rss_warm_mb": before / 1e6,
         "rss_full_mb": after / 1e6,
         "rss_connection_bytes": (after - before) / options.connections,
         "idle_cpu_percent": span.server_us / 1e4 / span.seconds,
+        **({"pings": pings, "ping_cpu_us": span.server_us / pings} if pings else {}),
         "connections": sum(answer["connections"] for answer in answers),
         "dropped": sum(answer["lost"] for answer in answers),
     }
