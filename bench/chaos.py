@@ -562,14 +562,14 @@ class PowerRun:
             database.create()
             preload = {"IMSERVER_STORAGE_URL": database.url}
         self._chat(preload, history)
-        read: Callable[[Path], power.Stored] = power.read_sqlite
+        read: Callable[[Path], power.StoredMessages] = power.read_sqlite
         if database is not None:
             database.control("kill")
             read = partial(power.read_server, options.database)
         self.show_phase("the power is cut")
         acks, state = power.acknowledged(history), folder / "state"
-        verdict = power.cut_all(disk, recording, acks, options.power, self.seed, state, read, self.show_phase)
-        return power.figures(verdict), {"seed": self.seed, "faults": verdict.notes}
+        tally = power.cut_all(disk, recording, acks, options.power, self.seed, state, read, self.show_phase)
+        return power.figures(tally), {"seed": self.seed, "faults": tally.notes}
 
     def _chat(self, environment: dict[str, str], history: Path) -> None:
         """Let clients chat for the time that the options say. Everything is acknowledged at the end."""

@@ -120,7 +120,7 @@ class ChatClients(Clients):
             for index in range(len(self.accounts))
         ]
         self.groups: list[tuple[int, list[int]]] = []
-        self.talks: dict[str, list[int]] = {}
+        self.conversations: dict[str, list[int]] = {}
         """Conversation → the numbers of its clients, if a history is written."""
         self.sent = self.acked = self.held_back = 0
         self.longest_silence = self._acked_at = 0.0
@@ -180,7 +180,7 @@ class ChatClients(Clients):
         if self.history is not None:
             where = f"group {receiver}" if to_group else f"clients {pair[0]} and {pair[1]}"
             self.history.sent(client.reader.name, mark, where)
-            self.talks.setdefault(where, self._members(receiver) if to_group else pair)
+            self.conversations.setdefault(where, self._members(receiver) if to_group else pair)
         self._sent_at[mark] = time.monotonic_ns()
         client.send(Outgoing(mark, receiver, to_group, text))
 
@@ -282,7 +282,7 @@ def audit(generator: Generator, seconds: float) -> Json:
     counts = {**vars(chat.counts), "repeats": sum(client.reader.repeats for client in chat.clients)}
     sums = chat.compare(chat.read_anew(seconds))
     if chat.history is not None:
-        for conversation, numbers in chat.talks.items():
+        for conversation, numbers in chat.conversations.items():
             for number in numbers:
                 chat.history.followed(chat.clients[number - 1].reader.name, conversation)
         chat.history.close()

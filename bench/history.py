@@ -38,15 +38,15 @@ class History:
 
     def acknowledged(self, entry: Entry) -> None:
         """The message of an entry is acknowledged for the first time."""
-        place = {"place": entry.seq} if entry.seq else {}
-        self._write("ok", number=entry.mark, **place)
+        seq = {"place": entry.seq} if entry.seq else {}
+        self._write("ok", number=entry.mark, **seq)
 
     def shown(self, client: str, entry: Entry) -> None:
         """A client has received an entry that it did not have. Entries that are no messages are left out
         until a message has told the name of their conversation."""
         if (conversation := self._name(entry)) is not None:
-            place = {"place": entry.seq} if entry.seq else {}
-            self._write("see", client=client, object=conversation, message=_message(entry), **place)
+            seq = {"place": entry.seq} if entry.seq else {}
+            self._write("see", client=client, object=conversation, message=_message(entry), **seq)
 
     def read(self, client: str, began: float, entries: list[Entry]) -> None:
         """A client has read all its conversations from the beginning to the end. ``began``: monotonic."""

@@ -157,8 +157,8 @@ class Disk:
     def cut(self, how: str, chance: random.Random) -> dict[str, bytes]:
         """The power goes now: the files of the disk, by path below the folder."""
         names = dict(self._names)
-        kept = {"drop": 0, "keep": len(self._renames)}.get(how, chance.randint(0, len(self._renames)))
-        for _, record in self._renames[:kept]:
+        count = {"drop": 0, "keep": len(self._renames)}.get(how, chance.randint(0, len(self._renames)))
+        for _, record in self._renames[:count]:
             _rename(names, record)
         files = {}
         for path, inode in names.items():
@@ -210,32 +210,32 @@ def _tear(content: bytearray, change: _Change, chance: random.Random) -> None:
 
 
 @dataclass
-class Stored:
-    """The messages of a database: mark → how often, and the places of each conversation."""
+class StoredMessages:
+    """The messages of a database: mark → how often, and the seqs of each conversation."""
 
     marks: Counter[int] = field(default_factory=Counter)
-    places: dict[int, list[int]] = field(default_factory=dict)
+    seqs: dict[int, list[int]] = field(default_factory=dict)
     broken: str = ""
     """Why the database cannot be used."""
 
     def add(self, rows: Sequence[Sequence[Any]]) -> None:
         for conversation, seq, body in rows:
-            self.places.setdefault(conversation, []).append(seq)
+            self.seqs.setdefault(conversation, []).append(seq)
             found = MARK.search(bytes(body)) if body is not None else None
             if found is not None:
                 self.marks[mark_of(int(found[1]), int(found[2]))] += 1
 
     @property
     def holes(self) -> int:
-        return sum(max(places) - min(places) + 1 - len(set(places)) for places in self.places.values())
+        return sum(max(seqs) - min(seqs) + 1 - len(set(seqs)) for seqs in self.seqs.values())
 
 
 _STATEMENT: Final = "SELECT conversation, seq, body FROM message"
 
 
-def read_sqlite(folder: Path) -> Stored:
+def read_sqlite(folder: Path) -> StoredMessages:
     """Open the database as a start would, and read it."""
-    stored = Stored()
+    stored = StoredMessages()
     try:
         with closing(sqlite3.connect(folder / "imserver.db")) as database:
             (intact,) = database.execute("PRAGMA integrity_check(1)").fetchone()
@@ -248,12 +248,12 @@ def read_sqlite(folder: Path) -> Stored:
     return stored
 
 
-def read_server(engine: str, folder: Path) -> Stored:
+def read_server(engine: str, folder: Path) -> StoredMessages:
     """Start a database server on a folder, wait for its recovery, and read the messages."""
     server = ENGINES[engine]({})
     server.keep_folder = False
     shutil.move(folder, server.data)
-    stored = Stored()
+    stored = StoredMessages()
     try:
         if server.identity:
             for path in (server.data, *server.data.rglob("*")):
@@ -307,7 +307,7 @@ def acknowledged(history: Path) -> list[tuple[float, int]]:
 
 
 @dataclass
-class Verdict:
+class CutTally:
     """What all cuts together have shown. ``notes``: the first faults in words."""
 
     cuts: int = 0
@@ -330,9 +330,9 @@ def cut_all(
     cuts: int,
     seed: int,
     folder: Path,
-    read: Callable[[Path], Stored],
+    read: Callable[[Path], StoredMessages],
     show: Callable[[str], None] = lambda text: None,
-) -> Verdict:
+) -> CutTally:
     """Follow the recording, cut the power so often, and compare."""
     chance = random.Random(seed)
     count = sum(1 for _ in read_records(recording))
@@ -340,29 +340,29 @@ def cut_all(
         raise BenchError("nothing was recorded")
     first = sum(1 for record in read_records(recording) if record.at < acks[0][0])
     moments = sorted(chance.randrange(first, count) for _ in range(cuts))
-    verdict, told = Verdict(), time.monotonic()
+    tally, shown_at = CutTally(), time.monotonic()
     for position, record in enumerate(read_records(recording)):
         while moments and moments[0] == position:
             moments.pop(0)
-            verdict.cuts += 1
-            how = HOW[verdict.cuts % len(HOW)]
-            _compare(verdict, disk, record.at, how, chance, acks, folder, read)
-            if time.monotonic() > told + 10:
-                told = time.monotonic()
-                show(f"cut {verdict.cuts} of {cuts}")
+            tally.cuts += 1
+            how = HOW[tally.cuts % len(HOW)]
+            _compare(tally, disk, record.at, how, chance, acks, folder, read)
+            if time.monotonic() > shown_at + 10:
+                shown_at = time.monotonic()
+                show(f"cut {tally.cuts} of {cuts}")
         disk.follow(position, record)
-    return verdict
+    return tally
 
 
 def _compare(
-    verdict: Verdict,
+    tally: CutTally,
     disk: Disk,
     at: float,
     how: str,
     chance: random.Random,
     acks: list[tuple[float, int]],
     folder: Path,
-    read: Callable[[Path], Stored],
+    read: Callable[[Path], StoredMessages],
 ) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -373,29 +373,27 @@ def _compare(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     stored = read(folder)
-    where = f"cut {verdict.cuts} ({how}) at {at:.6f}"
+    where = f"cut {tally.cuts} ({how}) at {at:.6f}"
     if stored.broken:
-        verdict.broken += 1
-        verdict.note(f"{where}: {stored.broken}")
-    told = [mark for moment, mark in acks if moment < at]
-    verdict.compared += len(told)
-    lost = [mark for mark in told if not stored.marks[mark]]
+        tally.broken += 1
+        tally.note(f"{where}: {stored.broken}")
+    acked = [mark for moment, mark in acks if moment < at]
+    tally.compared += len(acked)
+    lost = [mark for mark in acked if not stored.marks[mark]]
     doubled = [mark for mark, times in stored.marks.items() if times > 1]
-    verdict.lost += len(lost)
-    verdict.doubled += len(doubled)
-    verdict.holes += stored.holes
+    tally.lost += len(lost)
+    tally.doubled += len(doubled)
+    tally.holes += stored.holes
     if lost or doubled or stored.holes:
-        verdict.note(
-            f"{where}: {len(lost)} of {len(told)} lost, {len(doubled)} doubled, {stored.holes} holes"
-        )
+        tally.note(f"{where}: {len(lost)} of {len(acked)} lost, {len(doubled)} doubled, {stored.holes} holes")
 
 
-def figures(verdict: Verdict) -> Figures:
+def figures(tally: CutTally) -> Figures:
     return {
-        "power_cuts": verdict.cuts,
-        "power_compared": verdict.compared,
-        "power_lost": verdict.lost,
-        "power_doubled": verdict.doubled,
-        "power_holes": verdict.holes,
-        "power_broken": verdict.broken,
+        "power_cuts": tally.cuts,
+        "power_compared": tally.compared,
+        "power_lost": tally.lost,
+        "power_doubled": tally.doubled,
+        "power_holes": tally.holes,
+        "power_broken": tally.broken,
     }

@@ -73,6 +73,7 @@ IMPORTERS = {
         *("features/refusals/command.py", "features/audit/command.py", "features/safety/command.py"),
         "features/uploads/command.py",
         "features/exports/command.py",
+        "features/erasure/command.py",
     ),
     "pyotp": ("features/accounts/factors.py",),
     "qrcode": ("features/invitations/command.py",),

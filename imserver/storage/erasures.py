@@ -23,7 +23,7 @@ from msgspec import Struct
 from imserver.model import ERASED
 from imserver.storage.app_rows import tables_of_others
 from imserver.storage.statements import PooledStatements, Row, text_of
-from imserver.storage.tables import OF_APP, OF_LOGS, Reason, Table
+from imserver.storage.tables import CONDITIONS_OF_APP, Reason, Table
 
 if TYPE_CHECKING:
     from imserver.storage.store import Store
@@ -192,7 +192,7 @@ def _users(app: str, tables: Sequence[Table], sql: PooledStatements) -> set[str]
 
 
 def _users_in(table: Table, app: str, sql: PooledStatements) -> Iterator[str]:
-    if isinstance(table.of_user, Reason) or table.of_app not in (OF_APP, OF_LOGS, Table.OF_ACCOUNTS):
+    if isinstance(table.of_user, Reason) or table.of_app not in CONDITIONS_OF_APP:
         return
     column = table.of_user.removesuffix(" = %s")
     rows: list[Row] = sql.query(f"SELECT DISTINCT {column} FROM {table.name} WHERE {table.of_app}", (app,))

@@ -68,6 +68,10 @@ class Table(Struct, frozen=True, kw_only=True):
         return self.stays if isinstance(self.of_app, Reason) else self.of_app
 
 
+CONDITIONS_OF_APP: Final = (OF_APP, OF_LOGS, Table.OF_ACCOUNTS)
+"""What ``of_app`` may be where a table has rows of users."""
+
+
 class FeatureTables(Struct, frozen=True):
     """The tables of a feature of another distribution, in the order of their deletion, and the steps that
     make them, numbered from 1."""

@@ -74,8 +74,8 @@ def test_names_and_contents_are_kept_as_far_as_they_were_synchronised(tmp_path: 
     assert disk.cut("keep", random.Random(1)) == {"kept": b"new" * 1000, "named": b"x", "torn": b"y" * 5000}
     contents = {disk.cut("torn", random.Random(seed)).get("torn") for seed in range(50)}
     assert len(contents) > 10, "the file that was not synchronised may hold any of its sectors"
-    kept = {disk.cut("some", random.Random(seed))["kept"] for seed in range(50)}
-    assert kept == {b"old" * 1000, b"new" * 1000}, "a rename is done or not"
+    first_files = {disk.cut("some", random.Random(seed))["kept"] for seed in range(50)}
+    assert first_files == {b"old" * 1000, b"new" * 1000}, "a rename is done or not"
 
 
 @pytest.mark.parametrize(("mode", "loses"), [("FULL", False), ("OFF", True)])
@@ -88,8 +88,8 @@ def test_a_commit_that_was_not_synchronised_is_lost_in_some_cuts(
     )
     acks = acknowledged(history)
     assert len(acks) == 100
-    verdict = cut_all(disk, recording, acks, 60, 7, tmp_path / "state", read_sqlite)
-    assert verdict.cuts == 60
-    assert verdict.compared > 1000
-    assert bool(verdict.lost or verdict.broken) == loses, verdict.notes
-    assert verdict.doubled == 0
+    tally = cut_all(disk, recording, acks, 60, 7, tmp_path / "state", read_sqlite)
+    assert tally.cuts == 60
+    assert tally.compared > 1000
+    assert bool(tally.lost or tally.broken) == loses, tally.notes
+    assert tally.doubled == 0

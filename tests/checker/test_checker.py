@@ -11,23 +11,23 @@ import pytest
 import checker
 from checker.cli import check, main
 from checker.history import BadHistory, read
-from tests.checker.faulty_world import FAULTS, WITHOUT_PLACES, World
+from tests.checker.faulty_system import FAULTS, WITHOUT_SEQS, FaultySystem
 
 
 def rules_of(lines: Iterable[str]) -> set[str]:
     return {each.rule for each in check(read(lines))}
 
 
-@pytest.mark.parametrize("places", [True, False])
-def test_it_finds_nothing_where_nothing_is_wrong(places: bool) -> None:
+@pytest.mark.parametrize("has_seqs", [True, False])
+def test_it_finds_nothing_where_nothing_is_wrong(has_seqs: bool) -> None:
     for seed in range(8):
-        assert rules_of(World(seed, places=places).run()) == set(), seed
+        assert rules_of(FaultySystem(seed, has_seqs=has_seqs).run()) == set(), seed
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_it_finds_each_planted_fault(fault: str) -> None:
     for seed in range(3):
-        rules = rules_of(World(seed, fault, places=fault not in WITHOUT_PLACES).run())
+        rules = rules_of(FaultySystem(seed, fault, has_seqs=fault not in WITHOUT_SEQS).run())
         assert FAULTS[fault] in rules, (seed, rules)
 
 
@@ -81,8 +81,8 @@ def test_a_bad_line_is_named(line: str, text: str) -> None:
 
 def test_the_command_answers_by_its_exit_status(tmp_path, capsys) -> None:
     good, bad, broken = tmp_path / "good", tmp_path / "bad", tmp_path / "broken"
-    good.write_text("\n".join(World(1).run()))
-    bad.write_text("\n".join(World(1, "acknowledges without storing").run()))
+    good.write_text("\n".join(FaultySystem(1).run()))
+    bad.write_text("\n".join(FaultySystem(1, "acknowledges without storing").run()))
     broken.write_text("{")
     assert main([str(good)]) == 0
     assert "no rule was broken" in capsys.readouterr().out

@@ -20,8 +20,8 @@ FAULTS: Final = {
     "leaves a message out": "skipped",
     "stops showing": "missing",
     "acknowledges a wrong place": "moved",
-    "gives a place twice": "two at one place",
-    "leaves a place out": "hole",
+    "gives a seq twice": "two at one place",
+    "leaves a seq out": "hole",
     "reads an old state": "stale",
     "shows what nobody sent": "invented",
     "changes a text": "invented",
@@ -36,26 +36,26 @@ FAULTS: Final = {
     "shows other orders to others": "other order",
 }
 """Fault → the rule that it breaks."""
-WITHOUT_PLACES: Final = {"shows other orders to others"}
+WITHOUT_SEQS: Final = {"shows other orders to others"}
 CLIENTS: Final = 5
 ROUNDS: Final = 60
 
 
-class World:
+class FaultySystem:
     """One run. ``lines``: its history, in the order of virtual time."""
 
-    def __init__(self, seed: int, fault: str = "", *, places: bool = True) -> None:
+    def __init__(self, seed: int, fault: str = "", *, has_seqs: bool = True) -> None:
         self.random = Random(seed)
         self.fault, self.at_round = fault, self.random.randrange(ROUNDS // 3, ROUNDS // 2)
-        self.places = places
+        self.has_seqs = has_seqs
         self.time, self.number = 0.0, 0
         self._due: list[tuple[float, int, Callable[[], None]]] = []
         self.lines: list[str] = []
         self.log: list[str] = []
-        self.skipped_places = 0
+        self.skipped_seqs = 0
         self.reserved: int | None = None
         self.last_shown = [0.0] * CLIENTS
-        self.held: dict[int, tuple[int | None, str]] = {}
+        self.delayed: dict[int, tuple[int | None, str]] = {}
         self.stopped: set[int] = set()
         self.lock: str | None = None
         self.login: str | None = None
@@ -125,11 +125,11 @@ class World:
 
     def _store(self, message: str, round: int, fault: str) -> dict[str, Any] | None:
         if fault == "acknowledges without storing":
-            return self._acknowledgement(len(self.log) + self.skipped_places + 1)
+            return self._acknowledgement(len(self.log) + self.skipped_seqs + 1)
         if round % 13 == 7 and not fault:
             return None  # refused, as it may be
-        if fault == "leaves a place out":
-            self.skipped_places += 1
+        if fault == "leaves a seq out":
+            self.skipped_seqs += 1
         if fault == "lets a later message overtake":
             self.reserved = len(self.log)
             self.log.append("")
@@ -137,64 +137,64 @@ class World:
             # It takes the place before one that was acknowledged long ago; only now all are shown.
             index, self.reserved = self.reserved, None
             self.log[index] = message
-            for place in range(index + 1, len(self.log) + 1):
+            for seq in range(index + 1, len(self.log) + 1):
                 for client in range(CLIENTS):
-                    self._show(client, place, self.log[place - 1])
+                    self._show(client, seq, self.log[seq - 1])
             return self._acknowledgement(index + 1)
-        place = self._append(message, shown=True, fault=fault)
+        seq = self._append(message, shown=True, fault=fault)
         if fault == "stores a retried message twice":
             self._append(message, shown=False)
         if fault == "stores in another order than shown":
             self.log[-1], self.log[-2] = self.log[-2], self.log[-1]
-        if fault == "gives a place twice":
+        if fault == "gives a seq twice":
             self.log.append("twin")
             for other in range(1, CLIENTS, 2):
-                self._show(other, place, "twin")
+                self._show(other, seq, "twin")
         if fault == "forgets after a restart":
             self._later(3.0, lambda: self.log.__delitem__(slice(-3, None)))
         if fault == "stores what it refused":
             return None
-        answer = self._acknowledgement(place + (fault == "acknowledges a wrong place"))
+        answer = self._acknowledgement(seq + (fault == "acknowledges a wrong place"))
         if round % 17 == 11 and not fault:
             answer["unknown"] = True  # the answer is lost, as it may be
         return answer
 
-    def _acknowledgement(self, place: int) -> dict[str, Any]:
-        return {"place": place} if self.places else {}
+    def _acknowledgement(self, seq: int) -> dict[str, Any]:
+        return {"place": seq} if self.has_seqs else {}
 
     def _append(self, message: str, *, shown: bool, fault: str = "") -> int:
         self.log.append(message)
-        place = len(self.log) + self.skipped_places
+        seq = len(self.log) + self.skipped_seqs
         if shown and self.reserved is None:
             victim = self.random.randrange(CLIENTS)
             for client in range(CLIENTS):
-                self._deliver(client, place, message, fault if client == victim else "")
-        return place
+                self._deliver(client, seq, message, fault if client == victim else "")
+        return seq
 
-    def _deliver(self, client: int, place: int, message: str, fault: str) -> None:
+    def _deliver(self, client: int, seq: int, message: str, fault: str) -> None:
         if fault == "stops showing":
             self.stopped.add(client)
         if client in self.stopped or fault == "leaves a message out":
             return
         if fault in ("shows two messages in the wrong order", "shows other orders to others"):
-            self.held[client] = (place, message)
+            self.delayed[client] = (seq, message)
             return
         shown = message
         if fault == "changes a text":
             shown = message + "!"
-        self._show(client, place, shown)
-        if client in self.held:
-            self._show(client, *self.held.pop(client))
+        self._show(client, seq, shown)
+        if client in self.delayed:
+            self._show(client, *self.delayed.pop(client))
         if fault == "shows a message twice":
-            self._show(client, place, message)
+            self._show(client, seq, message)
         if fault == "shows what nobody sent":
             self._show(client, None, "ghost")
 
-    def _show(self, client: int, place: int | None, message: str) -> None:
+    def _show(self, client: int, seq: int | None, message: str) -> None:
         # In the order of the calls for one client, with a delay.
         at = max(self.last_shown[client], self.time + self.random.random())
         self.last_shown[client] = at + 0.001
-        fields: dict[str, Any] = {"place": place} if self.places and place is not None else {}
+        fields: dict[str, Any] = {"place": seq} if self.has_seqs and seq is not None else {}
         self._later(
             self.last_shown[client] - self.time,
             lambda: self._write("see", client=self._name(client), object="talk", message=message, **fields),
@@ -203,14 +203,12 @@ class World:
     def _read(self, client: int, old: bool) -> None:
         def state() -> dict[str, Any]:
             log = self.log[:3] if old and self.fault == "reads an old state" else self.log[: self.reserved]
-            first = 1 + self.skipped_places  # what was left out is before the newest ones
-            places = [*range(1, len(log) + 1)]
-            if self.skipped_places and len(log) > self.at_round // 2:
-                places = [place if place < first + 3 else place + 1 for place in places]
+            first = 1 + self.skipped_seqs  # what was left out is before the newest ones
+            seqs = [*range(1, len(log) + 1)]
+            if self.skipped_seqs and len(log) > self.at_round // 2:
+                seqs = [seq if seq < first + 3 else seq + 1 for seq in seqs]
             return {
-                "messages": [
-                    [place if self.places else None, m] for place, m in zip(places, log, strict=True)
-                ]
+                "messages": [[seq if self.has_seqs else None, m] for seq, m in zip(seqs, log, strict=True)]
             }
 
         self._ask(client, "read", "talk", state, whole=True)
