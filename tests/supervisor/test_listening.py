@@ -20,6 +20,12 @@ COUNT = 5
 
 
 @pytest.fixture
+def accept_and_close(listener: _socket.socket) -> None:
+    """Raises BlockingIOError if no connection waits."""
+    fd, _ = listener._accept()  # type: ignore[attr-defined]
+    _socket.close(fd)
+
+
 def all_listeners() -> Iterator[list[Listeners]]:
     settings = load_config(os.devnull, {}, {"app.http_port": 0, "app.websocket_port": 0})
     result = listen(settings, COUNT)
@@ -38,10 +44,9 @@ def taken_by(all_listeners: list[Listeners], name: str, clients: int = 200) -> C
         for number, listeners in enumerate(all_listeners):
             while True:
                 try:
-                    fd, _ = listeners[name]._accept()  # type: ignore[attr-defined]
+                    accept_and_close(listeners[name])
                 except BlockingIOError:
                     break
-                _socket.close(fd)
                 got[number] += 1
         return got.total() == clients
 
@@ -88,8 +93,7 @@ def test_children_share_one_queue_of_a_unix_socket(tmp_path: Path) -> None:
         client.connect(path)
         close(shares[0])
         close(shares[1])
-        fd, _ = shares[2]["extra 1"]._accept()  # type: ignore[attr-defined]
-        _socket.close(fd)
+        accept_and_close(shares[2]["extra 1"])
     close(shares[2])
 
 

@@ -29,7 +29,7 @@ CHECKSUMS: Final = "checksums.jsonl"
 MANIFEST: Final = "manifest.json"
 _DIRECTORY: Final = "directory"
 _STATE: Final = "state"
-_SAVE_SECONDS: Final = 1.0
+SAVE_SECONDS: Final = 1.0
 _LOCAL: Final = struct.Struct("<4s5H3I2H")
 _CENTRAL: Final = struct.Struct("<4s6H3I5H2I")
 _SIZES: Final = struct.Struct("<2H2Q")
@@ -139,7 +139,7 @@ class ArchiveWriter:
 
     def save(self, at_once: bool = False) -> bool:
         """Let what was ended outlast a kill, once a second; ``at_once``: now. Returns whether it did."""
-        if not at_once and monotonic() - self._saved < _SAVE_SECONDS:
+        if not at_once and monotonic() - self._saved < SAVE_SECONDS:
             return False
         for file in self._files:
             file.flush()

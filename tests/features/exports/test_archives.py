@@ -212,7 +212,7 @@ def test_an_export_and_an_import_go_on_after_kills(
             if left == 0:
                 raise Killed
 
-        monkeypatch.setattr("imserver.features.exports.archive._SAVE_SECONDS", 0.0)
+        monkeypatch.setattr("imserver.features.exports.archive.SAVE_SECONDS", 0.0)
         while True:
             left = dice.randint(2, 60)
             try:
