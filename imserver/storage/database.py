@@ -264,14 +264,14 @@ class Database:
     def compact(self) -> None:
         """Write all tables anew, so that files have nothing of deleted rows. Switches. Raises
         StorageUnavailable."""
-        patient = make_engine(self.address, replace(self._settings, seconds=_LONG_SECONDS))
+        patient = make_engine(self.address, replace(self._settings, seconds=LONG_SECONDS))
 
         def work() -> None:
             with self.writing(), patient.connect() as connection:
                 compact(connection.execution_options(isolation_level="AUTOCOMMIT"))
 
         try:
-            self._guarded(work, wrote=True, seconds=_LONG_SECONDS)
+            self._guarded(work, wrote=True, seconds=LONG_SECONDS)
         finally:
             patient.dispose()
 
