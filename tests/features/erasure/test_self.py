@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+from imserver.config.settings import JwtSettings, TenantSettings
 from imserver.features.accounts.parts import accounts_of
+from imserver.messages.log.contract import Draft
+from imserver.messages.log.message_log import MessageLog
 from imserver.storage.erasures import JOURNAL, read_journal
 from tests.features import sections
-from tests.security.node_harness import Harness, config
+from tests.security.node_harness import APPS, SECRET, Harness, config
 from tests.security.test_bots import person
 from tests.users import PASSWORD
 
@@ -25,10 +28,17 @@ def test_an_account_needs_its_password_and_is_gone(tmp_path: Path) -> None:
 
 
 def test_the_user_of_a_session_token_needs_nothing_else(tmp_path: Path) -> None:
-    node = Harness(config(tmp_path))
-    token = node.session("204", "bob")
-    status, answer = node.call("POST", "/api/v1/users/erase/self", {"app": "204"}, token)
-    assert (status, answer) in ((200, {"erased": True}), (401, answer))
+    apps = {**APPS, "300": TenantSettings(jwt=(JwtSettings("HS256", SECRET),))}
+    node = Harness(config(tmp_path, apps=apps))
+    log = node.node.core.storage.store.part(MessageLog)
+    log.writer.append("300", [Draft(sender="bob", to_user="ann", body=b"hello")])
+    token = node.session("300", "bob")
+    answer = node.call("POST", "/api/v1/users/erase/self", {"app": "300"}, token)
+    assert answer == (200, {"erased": True})
+    (first, recall) = log.entries.read("300", 0, 10)
+    assert (first.kind, first.body, recall.about) == ("recall", b"", first.id)
+    assert first.sender == recall.sender != "bob"
+    assert log.entries.sync("300", "bob", 0, 10)[0] == []
     node.close()
 
 
