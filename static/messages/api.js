@@ -68,7 +68,7 @@ export async function downloadFile(app, token, path, query, name) {
   let response;
   let content;
   try {
-    response = await fetch(`/api/v1/${path}?${new URLSearchParams({ app, ...query })}`, { headers: { Authorization: `Bearer ${token}` }, cache: "no-store", credentials: "omit" });
+    response = await fetch(`${ROOT}/api/v1/${path}?${new URLSearchParams({ app, ...query })}`, { headers: { Authorization: `Bearer ${token}` }, cache: "no-store", credentials: "omit" });
     content = response.ok ? await response.blob() : await response.json();
   } catch (error) {
     throw new ApiError("no_answer", String(error));

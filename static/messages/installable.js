@@ -3,7 +3,7 @@
 
 import { ROOT } from "../text.js";
 
-const ICON = document.querySelector(`${ROOT}link[rel=icon]")?.getAttribute("href") ?? "`;
+const ICON = document.querySelector("link[rel=icon]")?.getAttribute("href") ?? "";
 /** More have an icon of their own. */
 const MOST_ON_ICON = 9;
 

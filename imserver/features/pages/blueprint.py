@@ -143,7 +143,7 @@ def create_pages(core: Core, document: Callable[[], bytes]) -> Blueprint:
         lambda: Ports(core.node.http_port, core.node.ws_port),
     )
     additions = additions_of(core)
-    look = Look(settings_of(core.config, ChatSettings))
+    look = Look(settings_of(core.config, ChatSettings), app.root)
     chat = _Chat(core, seen, additions, look)
     released = _Released(additions)
     gateway = Gateway(core, seen)

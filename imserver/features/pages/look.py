@@ -30,10 +30,12 @@ class Look:
     """The look of the chat. ``name`` is that of the server without one of its own.
 
     ``sheet``: rules that replace colours of theme.css; ``picture``: a PNG, and ``side`` its pixels. They are
-    empty without settings. ``version`` changes with all of it.
+    empty without settings. ``version`` changes with all of it. ``root``: the path below which a proxy serves
+    this server.
     """
 
-    def __init__(self, settings: ChatSettings) -> None:
+    def __init__(self, settings: ChatSettings, root: str = "") -> None:
+        self._root = root
         self.has_name = bool(settings.name)
         self.name = settings.name or _NAME
         self.colour = settings.colour
@@ -46,12 +48,12 @@ class Look:
     @property
     def picture_url(self) -> str:
         """The address of the picture; ``""``: there is none."""
-        return f"{PICTURE}?v={self.version}" if self.picture else ""
+        return f"{self._root}{PICTURE}?v={self.version}" if self.picture else ""
 
     @property
     def colours_url(self) -> str:
         """The address of the colours; ``""``: they are those of theme.css."""
-        return f"{COLOURS}?v={self.version}" if self.sheet else ""
+        return f"{self._root}{COLOURS}?v={self.version}" if self.sheet else ""
 
 
 PLAIN: Final = Look(ChatSettings())

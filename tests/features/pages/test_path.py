@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from imserver.features.pages.assets import STATIC as ASSETS
 from tests.conftest import StartServer
 from tests.integration.cmd import get, post
 from tests.integration.raw import Address, ask, request
@@ -19,7 +20,9 @@ PAGES = (
 
 @pytest.fixture(scope="module", params=HTTP_SERVERS)
 def server(request: pytest.FixtureRequest, start_shared_server: StartServer) -> Server:
-    config = {"app": {"http_url": f"https://www.example.com{ROOT}/"}}
+    picture = ASSETS / "icons" / "app-192.png"
+    look = {"colour": "#2457a6", "picture": str(picture)}
+    config = {"app": {"http_url": f"https://www.example.com{ROOT}/"}, "chat": look}
     return start_shared_server(http_server=request.param, config=config)
 
 
