@@ -63,7 +63,7 @@ class Api:
 
     ``core`` goes to the functions that make the services of routes, once each. ``commands``: what a batch may
     contain, by name. ``document`` makes the OpenAPI document of ``limits.batch_targets``, demo mode and
-    ``app.root``, as JSON. Owner: the node. One instance serves both HTTP servers.
+    the path of ``app.http_url``, as JSON. Owner: the node. One instance serves both HTTP servers.
     """
 
     def __init__(
