@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from imserver.commands import everything as whole
 from imserver.config.settings import Config
 from imserver.errors import StartError, Unavailable
 from imserver.node.feature_list import numbers_of_server
@@ -14,16 +15,23 @@ from imserver.process import DataDirectory
 from imserver.storage import backup as copies
 from imserver.storage.address import DatabaseAddress, database_address
 from imserver.storage.erasures import JOURNAL, erasures_of, read_journal
+from imserver.storage.archive import is_archive
 from imserver.terminal import fail
 
 
 @click.command()
 @settings_options
+@click.option(
+    "--everything", is_flag=True, help="With secrets and uploaded files, of any database, in one archive."
+)
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-def backup(path: str | None, data_dir: str | None, file: Path) -> None:
+def backup(path: str | None, data_dir: str | None, everything: bool, file: Path) -> None:
     """Copy the SQLite database to a new FILE. Servers may run meanwhile."""
     try:
-        _, address = _database_address(path, data_dir)
+        settings, address = _database_address(path, data_dir)
+        if everything:
+            click.echo(whole.backup(settings, address, file))
+            return
         if address.file is None:
             raise StartError(f"{address.shown} is not a SQLite database: use {_TOOLS[address.engine][0]}")
         copies.backup(address.file, file)
@@ -45,6 +53,7 @@ def backup(path: str | None, data_dir: str | None, file: Path) -> None:
 def restore(path: str | None, data_dir: str | None, journal: Path | None, file: Path | None) -> None:
     """Replace the SQLite database by the copy FILE. No server may run meanwhile.
 
+    FILE may be an archive of backup --everything, which any database takes that is empty, or SQLite.
     On PostgreSQL and MySQL, load a copy with their own tools first. Then run this without FILE, so that no id
     is given twice.
 
@@ -59,14 +68,17 @@ def restore(path: str | None, data_dir: str | None, journal: Path | None, file: 
         lock = DataDirectory(settings.server.data_dir)
         if address.file is not None and file is None:
             raise StartError(f"{address.file} is a SQLite database: name the FILE to restore")
-        if address.file is None and file is not None:
+        has_everything = file is not None and is_archive(file)
+        if address.file is None and file is not None and not has_everything:
             raise StartError(
                 f"{address.shown} is not a SQLite database: load {file} with {_TOOLS[address.engine][1]}, "
                 "then run imserver restore without a file"
             )
         lock.start()
         try:
-            if address.file is None or file is None:
+            if file is not None and has_everything:
+                done = whole.restore(settings, address, file)
+            elif address.file is None or file is None:
                 copies.move_on(address, settings.storage, numbers_of_server())
                 done = f"{address.shown} continues after all ids that were given since the copy"
             else:

@@ -119,6 +119,10 @@ class Feature(Struct, frozen=True, eq=False):
     a context with a function. That gets the name and the path of each such file, and says whether it has
     stored it; it may be called again.
     ``erasing``: the context with its :class:`Erasure` in a command, where no node runs.
+    ``files``: a module, and two functions in it, for archives that commands make and put back
+    (``imserver backup --everything``). Both get the settings and the store. The first yields name, size and
+    pieces of each file that the feature has besides its rows. The second also gets names and open files, of
+    which it reads each before the next, and returns how many it has stored. They may raise ImserverError.
     ``tables``: its tables, in the order of their deletion. A feature of this server has them in a module
     ``tables``, which imports nothing else of it: nodes without the feature read it, too.
     ``migrations``: the steps that make the tables of a feature of another distribution, numbered from 1.
@@ -134,6 +138,7 @@ class Feature(Struct, frozen=True, eq=False):
     views: Views | None = None
     metrics: Callable[[], Sequence[Metric]] = _no_metrics
     erasing: Callable[[Config, Store], AbstractContextManager[Erasure]] | None = None
+    files: tuple[str, str, str] | None = None
     uses: tuple[str, ...] = ()
     settings: FeatureSettings = FeatureSettings()
     commands: Mapping[str, tuple[str, str, str]] = {}

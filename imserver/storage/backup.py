@@ -216,7 +216,7 @@ _OWN: Final = (
 
 def _set_aside(database: Path) -> Path:
     """Rename a database and its files, also if damaged. Returns the new name."""
-    aside = _free(database.with_name(f"{database.name}.before"))
+    aside = free_name(database.with_name(f"{database.name}.before"))
     # The content of its write-ahead log belongs to it.
     with suppress(sqlite3.Error), closing(sqlite3.connect(database)) as old:
         old.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -228,7 +228,7 @@ def _set_aside(database: Path) -> Path:
     return aside
 
 
-def _free(path: Path) -> Path:
+def free_name(path: Path) -> Path:
     """A name that is not in use, so that no earlier copy is overwritten."""
     number, found = 1, path
     while found.exists():

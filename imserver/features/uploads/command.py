@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from imserver.features.uploads import upload_rows
 from imserver.features.uploads.contract import Media, MediaUnavailable, Upload
 from imserver.features.uploads.directory import open_private
+from imserver.features.uploads.saving import all_rows, parts_of
 from imserver.features.uploads.settings import UploadSettings
 from imserver.features.uploads.uploads import UploadStorage, name_of, new_id
 from imserver.plugin.commands import fail, opened, record_act, settings_options
@@ -24,7 +25,6 @@ from imserver.plugin.storage import Store
 
 _NAMES: Final = {"directory": "", "s3": "s3"}
 """Value of ``--to`` → the name of the store in rows."""
-_ROWS: Final = 200
 _REPEAT_SECONDS: Final = 10.0
 
 
@@ -58,26 +58,20 @@ class MediaMove:
 
     def run(self) -> Iterator[None]:
         """Move all files; yields after each page of rows. Raises StorageUnavailable and MediaUnavailable."""
-        after = ""
-        while rows := self._rows(after):
+        for rows in all_rows(self._store):
             for row in rows:
                 if row.store_name != self._to:
                     self._move(row)
                 elif self._delete_source:
                     self._delete_copies(row)
-            after = rows[-1].id
             yield
-
-    def _rows(self, after: str) -> list[Upload]:
-        nothing: list[Upload] = []
-        return self._store.read_or(nothing, lambda sql: upload_rows.all_after(sql, after, _ROWS))
 
     def _move(self, row: Upload) -> None:
         moved = replace(row, store_name=self._to)
         source, target = self._storage.of(row), self._storage.of(moved)
         try:
-            for thumbnail in _parts(row):
-                self._copy(row, thumbnail, source, target)
+            for is_thumbnail, size in parts_of(row):
+                self._copy(row, is_thumbnail, size, source, target)
         except FileNotFoundError:
             self.report.bad[row.id] = "its bytes are not where its row says"
             return
@@ -93,9 +87,9 @@ class MediaMove:
             self._storage.delete(row)
             self.report.deleted += 1
 
-    def _copy(self, row: Upload, thumbnail: bool, source: Media, target: Media) -> None:
+    def _copy(self, row: Upload, is_thumbnail: bool, size: int, source: Media, target: Media) -> None:
         """Copy a file or its thumbnail, and read it back. Raises FileNotFoundError."""
-        name, size = name_of(row, thumbnail), _size(row, thumbnail)
+        name = name_of(row, is_thumbnail)
         path = self._storage.directory.incoming() / new_id()
         try:
             with open_private(path) as file:
@@ -104,9 +98,9 @@ class MediaMove:
                     digest.update(piece)
                     file.write(piece)
             sha256 = digest.hexdigest()
-            if not thumbnail and sha256 != row.sha256:
+            if not is_thumbnail and sha256 != row.sha256:
                 raise _Damaged
-            target.put(name, str(path), size, sha256, row.thumbnail_type if thumbnail else row.type)
+            target.put(name, str(path), size, sha256, row.thumbnail_type if is_thumbnail else row.type)
         finally:
             path.unlink(missing_ok=True)
         if not _has(target, name) or _sha256(target, name, size) != sha256:
@@ -122,15 +116,6 @@ class MediaMove:
             raise MediaUnavailable(f"the copy of the file {row.id} differs, so the first one stays")
         self._storage.delete(before)
         self.report.deleted += 1
-
-
-def _parts(row: Upload) -> tuple[bool, ...]:
-    """The file, and its thumbnail if it has one."""
-    return (False, True) if row.thumbnail_bytes else (False,)
-
-
-def _size(row: Upload, thumbnail: bool) -> int:
-    return row.thumbnail_bytes if thumbnail else row.bytes
 
 
 def _sha256(store: Media, name: str, size: int) -> str:

@@ -61,13 +61,14 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_THUMBNAIL: Final = ".t"
+THUMBNAIL: Final = ".t"
+"""The end of the name of a thumbnail."""
 _CLEANED: Final = ".c"
 
 
 def name_of(row: Upload, thumbnail: bool) -> str:
     """The storage name of a file, or of its thumbnail."""
-    return row.id + _THUMBNAIL if thumbnail else row.id
+    return row.id + THUMBNAIL if thumbnail else row.id
 
 
 def _beside(path: Path, suffix: str) -> Path:
@@ -141,7 +142,7 @@ class UploadStorage:
         """Delete the temporary files of an upload."""
 
         def work() -> None:
-            for each in (path, _beside(path, _THUMBNAIL), _beside(path, _CLEANED)):
+            for each in (path, _beside(path, THUMBNAIL), _beside(path, _CLEANED)):
                 each.unlink(missing_ok=True)
 
         try:
@@ -343,7 +344,7 @@ class Uploads:
         self._demand(MediaType(row.kind, row.type), offer)
         if offer.by_user and self._identity is not None and offer.app in self._identity.reviews.apps:
             self._review(self._identity.reviews, row)
-        self._save(row, source, _beside(path, _THUMBNAIL))
+        self._save(row, source, _beside(path, THUMBNAIL))
         return row
 
     def _review(self, reviews: Reviews, row: Upload) -> None:
@@ -421,7 +422,7 @@ class Uploads:
         """Add size and thumbnail of a picture. Return its row, and the file to be stored: upright and without
         metadata. An unreadable picture becomes a plain file.
         """
-        target, cleaned = _beside(path, _THUMBNAIL), _beside(path, _CLEANED)
+        target, cleaned = _beside(path, THUMBNAIL), _beside(path, _CLEANED)
         try:
             found = self._pictures.look(path, row.type, target, cleaned, row.app, row.user)
         except PictureTooCostly as costly:

@@ -1,0 +1,171 @@
+"""The archive of ``imserver backup --everything``, and how ``imserver restore`` puts it back."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final
+
+from imserver.config.settings import Config, StorageSettings
+from imserver.errors import ImserverError, StartError
+from imserver.node.feature_list import load_features, numbers_of_server, tables_of
+from imserver.plugin.feature import Feature
+from imserver.process import open_private
+from imserver.storage import backup as copies
+from imserver.storage.address import DatabaseAddress, database_address
+from imserver.storage.archive import Archive, FeatureFile, write
+from imserver.storage.store import Store
+from imserver.terminal import Progress
+
+_SECRETS: Final = ("secret", "second_secret")
+
+
+def backup(settings: Config, address: DatabaseAddress, file: Path) -> str:
+    """Write all that a server has stored to a new archive. Servers may run. Returns what was done. Raises
+    StartError."""
+    if file.exists():
+        raise StartError(f"{file} exists already")
+    features = load_features(settings)
+    progress = Progress()
+    with tempfile.TemporaryDirectory(prefix=f".{file.name}.", dir=file.absolute().parent) as folder:
+        copy = Path(folder, "database.db")
+        try:
+            if address.file is not None:
+                copies.backup(address.file, copy)
+            else:
+                from imserver.storage.move import move  # needs the drivers
+
+                target = _of_file(copy)
+                move(address, target, settings.storage, tables_of(features), progress.show_rows, is_live=True)
+                with closing(sqlite3.connect(copy)) as connection:
+                    connection.execute("PRAGMA journal_mode=DELETE")
+        finally:
+            progress.end()
+        secrets = {
+            name: path.read_text("ascii") for name, path in _paths(settings).items() if path and path.exists()
+        }
+        store = _store(settings, features)
+        try:
+            store.start()
+            count = write(file, copy, secrets, _read_files(settings, store, features))
+        except ImserverError as error:
+            raise StartError(str(error)) from None
+        finally:
+            store.close()
+    return f"copied the database, {len(secrets)} secrets and {count} files to {file}"
+
+
+def _read_files(settings: Config, store: Store, features: Sequence[Feature]) -> Iterator[FeatureFile]:
+    for feature in features:
+        if feature.files is not None:
+            module, read, _ = feature.files
+            for name, size, pieces in getattr(import_module(module), read)(settings, store):
+                yield FeatureFile(feature.name, name, size, pieces)
+
+
+def restore(settings: Config, address: DatabaseAddress, file: Path) -> str:
+    """Put all of an archive back. No server runs. Returns what was done. Raises StartError.
+
+    SQLite: the database is replaced. Otherwise it must be empty, or that of an interrupted restore.
+    """
+    archive, features = Archive(file), load_features(settings)
+    folder = Path(settings.server.data_dir)
+    with tempfile.TemporaryDirectory(prefix=".restore.", dir=folder) as parts:
+        copy = Path(parts, "database.db")
+        archive.extract_database(copy)
+        copies.check(copy)
+        if address.file is not None:
+            address.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            before = copies.restore(address.file, copy, numbers_of_server())
+            done = [f"restored {address.file}" + (f"; the previous database is {before}" if before else "")]
+        else:
+            _load(settings, address, copy, features)
+            done = [f"restored {address.shown}"]
+    done += _put_secrets(settings, archive.head.secrets)
+    store = _store(settings, features)
+    try:
+        store.start()
+        for feature in features:
+            if feature.files is not None:
+                module, _, write_back = feature.files
+                count = getattr(import_module(module), write_back)(
+                    settings, store, archive.files(feature.name)
+                )
+                done.append(f"restored {count} files of {feature.name}")
+    except ImserverError as error:
+        raise StartError(f"{error}; run the same command again") from None
+    finally:
+        store.close()
+    names = {feature.name for feature in features}
+    done += [
+        f"left out the files of {name}, which the settings do not name"
+        for name in sorted(archive.features - names)
+    ]
+    return "\n".join(done)
+
+
+def _load(settings: Config, address: DatabaseAddress, copy: Path, features: Sequence[Feature]) -> None:
+    from imserver.storage.move import move  # needs the drivers
+
+    tables, progress = tables_of(features), Progress()
+    # A copy of the release before gets the tables of this one.
+    store = Store(StorageSettings(f"sqlite:///{copy}"), str(copy.parent), threaded=False, tables=tables)
+    try:
+        store.start()
+    finally:
+        store.close()
+    try:
+        move(_of_file(copy), address, settings.storage, tables, progress.show_rows)
+    finally:
+        progress.end()
+    copies.move_on(address, settings.storage, numbers_of_server())
+
+
+def _of_file(path: Path) -> DatabaseAddress:
+    return database_address(StorageSettings(f"sqlite:///{path.absolute()}"), "")
+
+
+def _store(settings: Config, features: Sequence[Feature]) -> Store:
+    return Store(settings.storage, settings.server.data_dir, threaded=False, tables=tables_of(features))
+
+
+def _paths(settings: Config) -> dict[str, Path | None]:
+    """Where the secrets are; None: the settings name no second one."""
+    server = settings.server
+    first = Path(server.secret_file) if server.secret_file else Path(server.data_dir, "secret")
+    second = Path(server.second_secret_file) if server.second_secret_file else None
+    return dict(zip(_SECRETS, (first, second), strict=True))
+
+
+def _put_secrets(settings: Config, secrets: dict[str, Any]) -> list[str]:
+    done = []
+    for name, path in _paths(settings).items():
+        if (content := secrets.get(name)) is None:
+            continue
+        if path is None:
+            done.append(
+                "the archive has a second secret, for which the settings have no server.second_secret_file"
+            )
+            continue
+        try:
+            if path.exists():
+                if path.read_text("ascii").strip() == content.strip():
+                    continue
+                before = copies.free_name(path.with_name(f"{path.name}.before"))
+                path.rename(before)
+                done.append(f"the previous {name} is {before}")
+            descriptor = open_private(path)
+            try:
+                os.write(descriptor, content.encode())
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise StartError(f"the secret {path} cannot be written: {error.strerror}") from None
+        done.append(f"restored {path}")
+    return done

@@ -1,0 +1,160 @@
+"""One file with all that a server has stored: the database as a SQLite file, secrets, and files of features.
+
+It is a tar file without compression. Its last member says that it is complete.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tarfile
+from collections.abc import Iterable, Iterator
+from io import BytesIO
+from pathlib import Path
+from time import time
+from typing import IO, Any, Final
+
+from msgspec import Struct, ValidationError, json
+
+from imserver.errors import StartError
+
+_HEAD: Final = "imserver.json"
+_END: Final = "end"
+_DATABASE: Final = "database.db"
+_FILES: Final = "files/"
+_FORMAT: Final = 1
+_BLOCK: Final = 512
+
+
+class ArchiveHead(Struct, frozen=True):
+    """The first member. ``secrets``: name → content. ``created``: Unix seconds."""
+
+    format: int
+    created: int
+    secrets: dict[str, str]
+
+
+class FeatureFile(Struct, frozen=True):
+    """A file of a feature. ``read``: its bytes, in pieces."""
+
+    feature: str
+    name: str
+    size: int
+    read: Iterable[bytes]
+
+
+class _Pieces:
+    """Pieces as a file."""
+
+    def __init__(self, pieces: Iterable[bytes]) -> None:
+        self._pieces = iter(pieces)
+        self._rest = bytearray()
+
+    def read(self, size: int) -> bytes:
+        while len(self._rest) < size and (piece := next(self._pieces, b"")):
+            self._rest += piece
+        found = bytes(self._rest[:size])
+        del self._rest[:size]
+        return found
+
+
+def write(path: Path, database: Path, secrets: dict[str, str], files: Iterable[FeatureFile]) -> int:
+    """Write a new archive, which is complete or absent. Returns the number of files. Raises StartError."""
+    if path.exists():
+        raise StartError(f"{path} exists already")
+    unfinished = path.with_name(f"{path.name}.part")
+    count = 0
+    try:
+        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as out:
+            with tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT) as tar:
+                _add(tar, _HEAD, json.encode(ArchiveHead(_FORMAT, int(time()), secrets)))
+                with database.open("rb") as file:
+                    tar.addfile(_member(_DATABASE, database.stat().st_size), file)
+                for each in files:
+                    pieces: Any = _Pieces(each.read)
+                    tar.addfile(_member(f"{_FILES}{each.feature}/{each.name}", each.size), pieces)
+                    count += 1
+                _add(tar, _END, b"%d" % count)
+            out.flush()
+            os.fsync(out.fileno())
+        unfinished.rename(path)
+    except OSError as error:
+        raise StartError(f"{path} cannot be written: {error.strerror or error}") from None
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return count
+
+
+def _member(name: str, size: int) -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)
+    member.size, member.mode, member.mtime = size, 0o600, int(time())
+    return member
+
+
+def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    tar.addfile(_member(name, len(content)), BytesIO(content))
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a file begins as an archive."""
+    try:
+        with path.open("rb") as file:
+            return file.read(_BLOCK).startswith(_HEAD.encode() + b"\0")
+    except OSError:
+        return False
+
+
+class Archive:
+    """An archive that is complete. Owner of the open file."""
+
+    def __init__(self, path: Path) -> None:
+        """Read all of it once. Raises StartError if it is damaged."""
+        self._path = path
+        self.features: set[str] = set()
+        """Those that have files."""
+        try:
+            with tarfile.open(path, "r|") as tar:
+                last, count = "", 0
+                for member in tar:
+                    content = tar.extractfile(member)
+                    if member.name == _HEAD and content is not None:
+                        self.head = json.decode(content.read(), type=ArchiveHead)
+                    if member.name.startswith(_FILES):
+                        count += 1
+                        self.features.add(member.name.split("/")[1])
+                    last = member.name
+                    if last == _END and content is not None and int(content.read()) != count:
+                        raise ValueError("files are absent")
+            if last != _END:
+                raise ValueError("its end is absent")
+            if self.head.format != _FORMAT:
+                raise StartError(f"{path} belongs to a newer release: its format is {self.head.format}")
+        except (tarfile.TarError, OSError, ValueError, AttributeError, ValidationError) as error:
+            raise StartError(f"{path} is damaged: {error}") from None
+
+    def extract_database(self, target: Path) -> None:
+        """Write the database to a new file. Raises StartError."""
+        try:
+            for member, content in self._members():
+                if member.name == _DATABASE:
+                    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+                    with os.fdopen(descriptor, "wb") as file:
+                        shutil.copyfileobj(content, file)
+                    return
+        except OSError as error:
+            raise StartError(f"{target} cannot be written: {error.strerror}") from None
+        raise StartError(f"{self._path} has no database")
+
+    def files(self, feature: str) -> Iterator[tuple[str, IO[bytes]]]:
+        """Name and content of each file of a feature, to be read before the next one."""
+        start = f"{_FILES}{feature}/"
+        for member, content in self._members():
+            if member.name.startswith(start):
+                yield member.name.removeprefix(start), content
+
+    def _members(self) -> Iterator[tuple[tarfile.TarInfo, IO[bytes]]]:
+        with tarfile.open(self._path, "r|") as tar:
+            for member in tar:
+                if (content := tar.extractfile(member)) is not None:
+                    yield member, content

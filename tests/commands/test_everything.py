@@ -1,0 +1,142 @@
+"""``imserver backup --everything``: database, secrets and files in one archive, for every engine."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from imserver.config.settings import StorageSettings
+from imserver.features.uploads import upload_rows
+from imserver.messages.log.contract import Draft
+from imserver.messages.log.message_log import MessageLog
+from imserver.storage.store import Store
+from tests.features.uploads.bucket import Standin, standing_in
+from tests.features.uploads.test_move import Machine
+from tests.storage.conftest import TABLES
+from tests.storage.servers import KINDS, DatabaseServer
+from tests.support import run_cli
+
+ENGINES = ("sqlite", "postgresql", "mysql")
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[dict[str, DatabaseServer]]:
+    started: dict[str, DatabaseServer] = {}
+    yield started
+    for server in started.values():
+        server.remove()
+
+
+@pytest.fixture
+def bucket() -> Iterator[Standin]:
+    with standing_in() as one:
+        yield one
+
+
+@pytest.fixture
+def machine(tmp_path: Path, bucket: Standin) -> Iterator[Machine]:
+    one = Machine(tmp_path, bucket)
+    say(one.store, "one", "two")
+    (one.data / "secret").write_text("a" * 64 + "\n")
+    (one.data / "secret").chmod(0o600)
+    yield one
+    one.store.close()
+
+
+def say(store: Store, *words: str) -> list[str]:
+    log = store.part(MessageLog)
+    log.writer.append("app", [Draft(sender="a", to_user="b", body=word.encode()) for word in words])
+    return [entry.body.decode() for entry in log.entries.read("app", 0, 100)]
+
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def run(*words: object, data: Path, url: str = "", fails: bool = False) -> subprocess.CompletedProcess[str]:
+    done = run_cli(*map(str, words), IMSERVER_SERVER_DATA_DIR=str(data), IMSERVER_STORAGE_URL=url)
+    assert done.returncode == (1 if fails else 0), done
+    if fails:
+        assert done.stderr.startswith("imserver: ")
+        assert done.stderr.count("\n") == 1
+    return done
+
+
+def files_of(data: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (data / "uploads").rglob("*") if path.is_file()}
+
+
+@pytest.mark.sqlite_first
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_archive_comes_back_on_every_engine(
+    machine: Machine, engine: str, servers: dict[str, DatabaseServer], tmp_path: Path
+) -> None:
+    archive, data, url = tmp_path / "all.tar", tmp_path / "other", ""
+    output = run("backup", "--everything", archive, data=machine.data).stdout
+    assert output == f"copied the database, 1 secrets and 33 files to {archive}\n"
+    assert archive.stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+    if engine != "sqlite":
+        servers[engine] = servers.get(engine) or KINDS[engine]()
+        url = servers[engine].new_url()
+    output = run("restore", archive, data=data, url=url).stdout
+    assert "restored 33 files of uploads" in output
+    assert (data / "secret").read_text() == "a" * 64 + "\n"
+    assert files_of(data) == machine.files()
+    store = Store(StorageSettings(url, seconds=60), str(data), threaded=False, tables=TABLES)
+    try:
+        assert say(store, "three") == ["one", "two", "three"]
+        assert store.database_id() == machine.store.database_id()
+        (last,) = store.part(MessageLog).entries.read("app", 3, 1)
+        assert last.id > 1 << 32, "no id is given twice"
+        # The archive of this engine is the same file.
+        again = tmp_path / "again.tar"
+        run("backup", "--everything", again, data=data, url=url)
+    finally:
+        store.close()
+    third = tmp_path / "third"
+    run("restore", again, data=third)
+    store = Store(StorageSettings(), str(third), threaded=False, tables=TABLES)
+    assert say(store)[:3] == ["one", "two", "three"]
+    store.close()
+    assert files_of(third) == machine.files()
+
+
+def test_what_was_there_is_put_aside(machine: Machine, tmp_path: Path) -> None:
+    archive = tmp_path / "all.tar"
+    run("backup", "--everything", archive, data=machine.data)
+    assert "exists already" in run("backup", "--everything", archive, data=machine.data, fails=True).stderr
+    say(machine.store, "three")
+    machine.store.close()
+    (machine.data / "secret").write_text("b" * 64)
+    output = run("restore", archive, data=machine.data).stdout
+    assert "imserver.db.before" in output
+    assert (machine.data / "secret.before").read_text() == "b" * 64
+    assert (machine.data / "secret").read_text() == "a" * 64 + "\n"
+    assert (machine.data / "imserver.db.before").exists()
+
+
+def test_a_damaged_archive_changes_nothing(machine: Machine, tmp_path: Path) -> None:
+    archive, data = tmp_path / "all.tar", tmp_path / "other"
+    run("backup", "--everything", archive, data=machine.data)
+    whole = archive.read_bytes()
+    for size in (len(whole) // 2, len(whole) - 20_480, len(whole) // 2 // 512 * 512):
+        archive.write_bytes(whole[:size])
+        assert "is damaged" in run("restore", archive, data=data, fails=True).stderr
+        assert not (data / "imserver.db").exists()
+        assert not (data / "secret").exists()
+
+
+def test_files_of_a_bucket_come_back_in_a_folder(machine: Machine, bucket: Standin, tmp_path: Path) -> None:
+    before, archive, data = machine.files(), tmp_path / "all.tar", tmp_path / "other"
+    assert machine.move("s3", "--delete-source").returncode == 0
+    config = tmp_path / "imserver.yaml"
+    run("backup", "--everything", "-c", config, archive, data=machine.data)
+    run("restore", archive, data=data)
+    assert files_of(data) == before
+    store = Store(StorageSettings(), str(data), threaded=False, tables=TABLES)
+    rows = store.read(lambda sql: upload_rows.all_after(sql, "", 100))
+    assert {row.store_name for row in rows} == {""}
+    store.close()
