@@ -24,13 +24,16 @@ from imserver.terminal import fail
 @click.option(
     "--everything", is_flag=True, help="With secrets and uploaded files, of any database, in one archive."
 )
+@whole.without_option
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-def backup(path: str | None, data_dir: str | None, everything: bool, file: Path) -> None:
+def backup(
+    path: str | None, data_dir: str | None, everything: bool, without: tuple[str, ...], file: Path
+) -> None:
     """Copy the SQLite database to a new FILE. Servers may run meanwhile."""
     try:
         settings, address = _database_address(path, data_dir)
         if everything:
-            click.echo(whole.backup(settings, address, file))
+            click.echo(whole.backup(settings, address, file, without))
             return
         if address.file is None:
             raise StartError(f"{address.shown} is not a SQLite database: use {_TOOLS[address.engine][0]}")
@@ -49,8 +52,9 @@ def backup(path: str | None, data_dir: str | None, everything: bool, file: Path)
     metavar="FILE",
     help="A journal of erasures besides that of the data folder.",
 )
+@whole.without_option
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False), required=False)
-def restore(path: str | None, data_dir: str | None, journal: Path | None, file: Path | None) -> None:
+def restore(path: str | None, data_dir: str | None, journal: Path | None, without: tuple[str, ...], file: Path | None) -> None:
     """Replace the SQLite database by the copy FILE. No server may run meanwhile.
 
     FILE may be an archive of backup --everything, which any database takes that is empty, or SQLite.
@@ -77,7 +81,7 @@ def restore(path: str | None, data_dir: str | None, journal: Path | None, file: 
         lock.start()
         try:
             if file is not None and has_everything:
-                done = whole.restore(settings, address, file)
+                done = whole.restore(settings, address, file, without)
             elif address.file is None or file is None:
                 copies.move_on(address, settings.storage, numbers_of_server())
                 done = f"{address.shown} continues after all ids that were given since the copy"

@@ -11,6 +11,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
+import click
+
 from imserver.config.settings import Config, StorageSettings
 from imserver.errors import ImserverError, StartError
 from imserver.node.feature_list import load_features, numbers_of_server, tables_of
@@ -22,12 +24,20 @@ from imserver.storage.archive import Archive, FeatureFile, write
 from imserver.storage.store import Store
 from imserver.terminal import Progress
 
+without_option: Final = click.option(
+    "--without",
+    multiple=True,
+    metavar="FEATURE",
+    help="Leave the tables of this feature of another distribution behind.",
+)
 _SECRETS: Final = ("secret", "second_secret")
 
 
-def backup(settings: Config, address: DatabaseAddress, file: Path) -> str:
-    """Write all that a server has stored to a new archive. Servers may run. Returns what was done. Raises
-    StartError."""
+def backup(settings: Config, address: DatabaseAddress, file: Path, without: Sequence[str]) -> str:
+    """Write all that a server has stored to a new archive. Servers may run. Returns what was done.
+
+    ``without``: features whose tables stay behind if the database is no SQLite file. Raises StartError.
+    """
     if file.exists():
         raise StartError(f"{file} exists already")
     features = load_features(settings)
@@ -41,7 +51,8 @@ def backup(settings: Config, address: DatabaseAddress, file: Path) -> str:
                 from imserver.storage.move import move  # needs the drivers
 
                 target = _of_file(copy)
-                move(address, target, settings.storage, tables_of(features), progress.show_rows, is_live=True)
+                tables, note = tables_of(features), progress.show_rows
+                move(address, target, settings.storage, tables, note, without=without, is_live=True)
                 with closing(sqlite3.connect(copy)) as connection:
                     connection.execute("PRAGMA journal_mode=DELETE")
         finally:
@@ -68,10 +79,11 @@ def _read_files(settings: Config, store: Store, features: Sequence[Feature]) -> 
                 yield FeatureFile(feature.name, name, size, pieces)
 
 
-def restore(settings: Config, address: DatabaseAddress, file: Path) -> str:
+def restore(settings: Config, address: DatabaseAddress, file: Path, without: Sequence[str]) -> str:
     """Put all of an archive back. No server runs. Returns what was done. Raises StartError.
 
-    SQLite: the database is replaced. Otherwise it must be empty, or that of an interrupted restore.
+    SQLite: the database is replaced. Otherwise it must be empty, or that of an interrupted restore, and
+    ``without`` names features whose tables stay behind.
     """
     archive, features = Archive(file), load_features(settings)
     folder = Path(settings.server.data_dir)
@@ -84,7 +96,7 @@ def restore(settings: Config, address: DatabaseAddress, file: Path) -> str:
             before = copies.restore(address.file, copy, numbers_of_server())
             done = [f"restored {address.file}" + (f"; the previous database is {before}" if before else "")]
         else:
-            _load(settings, address, copy, features)
+            _load(settings, address, copy, features, without)
             done = [f"restored {address.shown}"]
     done += _put_secrets(settings, archive.head.secrets)
     store = _store(settings, features)
@@ -98,7 +110,8 @@ def restore(settings: Config, address: DatabaseAddress, file: Path) -> str:
                 )
                 done.append(f"restored {count} files of {feature.name}")
     except ImserverError as error:
-        raise StartError(f"{error}; run the same command again") from None
+        first = "" if address.file is not None else "empty the database, then "
+        raise StartError(f"{error}; {first}run the same command again") from None
     finally:
         store.close()
     names = {feature.name for feature in features}
@@ -109,7 +122,13 @@ def restore(settings: Config, address: DatabaseAddress, file: Path) -> str:
     return "\n".join(done)
 
 
-def _load(settings: Config, address: DatabaseAddress, copy: Path, features: Sequence[Feature]) -> None:
+def _load(
+    settings: Config,
+    address: DatabaseAddress,
+    copy: Path,
+    features: Sequence[Feature],
+    without: Sequence[str],
+) -> None:
     from imserver.storage.move import move  # needs the drivers
 
     tables, progress = tables_of(features), Progress()
@@ -120,7 +139,7 @@ def _load(settings: Config, address: DatabaseAddress, copy: Path, features: Sequ
     finally:
         store.close()
     try:
-        move(_of_file(copy), address, settings.storage, tables, progress.show_rows)
+        move(_of_file(copy), address, settings.storage, tables, progress.show_rows, without=without)
     finally:
         progress.end()
     copies.move_on(address, settings.storage, numbers_of_server())

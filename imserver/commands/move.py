@@ -7,6 +7,7 @@ from typing import Final
 
 import click
 
+from imserver.commands.everything import without_option
 from imserver.config.settings import Config
 from imserver.errors import StartError
 from imserver.node.feature_list import load_features, load_with_locations, tables_of
@@ -25,12 +26,7 @@ _URL_VARIABLE: Final = "IMSERVER_STORAGE_URL"
 @click.option(
     "--to", required=True, metavar="URL", help="The empty database, as in storage.url; - is standard input."
 )
-@click.option(
-    "--without",
-    multiple=True,
-    metavar="FEATURE",
-    help="Leave the tables of this feature of another distribution behind.",
-)
+@without_option
 def move(path: str | None, data_dir: str | None, to: str, without: tuple[str, ...]) -> None:
     """Copy the database to another one: SQLite, PostgreSQL, MariaDB or MySQL, in any direction.
 

@@ -283,8 +283,8 @@ class _Move:
                 f"the database {target.address.shown} is not empty ({_some(sorted(names))}): "
                 "name an empty one"
             )
-        if target.address.engine != "sqlite":
-            target.read(_check_encoding)
+        for end in (self._source, target):
+            _check_encoding(end)
         if not names:
             target.write(
                 lambda connection: PooledStatements(connection).execute(_MAKE_STATE[target.address.engine])
@@ -447,12 +447,15 @@ def _set_state(sql: Any, name: str, value: str) -> None:
     sql.execute(f"INSERT INTO {_STATE} (name, value) VALUES (%s, %s)", (name, value))
 
 
-def _check_encoding(sql: PooledStatements) -> None:
-    """Refuse a database that cannot have all characters."""
-    if sql.engine == "postgresql":
-        encoding = text_of(sql.query("SHOW server_encoding")[0][0])
+def _check_encoding(end: _End) -> None:
+    """Refuse a database that does not have texts in UTF-8, and so not all characters."""
+    if end.address.engine == "postgresql":
+        encoding = end.read(lambda sql: text_of(sql.query("SHOW server_encoding")[0][0]))
         if encoding != "UTF8":
-            raise StartError(f"the target has the encoding {encoding}: make it with ENCODING 'UTF8'")
+            raise StartError(
+                f"the database {end.address.shown} has the encoding {encoding}, which is not copied: "
+                "it needs ENCODING 'UTF8'"
+            )
 
 
 def _compare(layouts: dict[str, TableLayout], stored: dict[str, TableLayout]) -> None:
