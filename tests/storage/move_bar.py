@@ -2,13 +2,15 @@
 
     python -m tests.storage.move_bar [MESSAGES [KILLS]]
 
-Prints seconds and rows a second of each part, and whether all counts and checksums are equal.
+Prints seconds, seconds of CPU of the command and rows a second of each part, and whether all counts and
+checksums are equal.
 """
 
 from __future__ import annotations
 
 import os
 import random
+import resource
 import subprocess
 import sys
 import tempfile
@@ -114,6 +116,12 @@ def move(folder: Path, source: str, target: str, kills: list[float]) -> tuple[fl
         return time.monotonic() - began, killed, output
 
 
+def cpu() -> float:
+    """Seconds of CPU of all commands that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def main(messages: int, kills: int) -> None:
     numbers = random.Random(57)
     servers = [KINDS["postgresql"](), KINDS["mysql"]()]
@@ -131,13 +139,15 @@ def main(messages: int, kills: int) -> None:
                 share = kills // 3 + (number < kills % 3)
                 # In the copy of a large table for the most part, and now and then in the verification.
                 points = [numbers.uniform(2.0, 3.0 + messages / 10_000) for _ in range(share)]
+                before = cpu()
                 seconds, killed, output = move(folder, source, target, points)
                 first, *lines = output.splitlines()
                 rows = int(first.split()[1])
                 # The act of the move before is a row of the audit log.
                 sums.append({line for line in lines[:-1] if not line.startswith("audit")})
                 print(
-                    f"{first}; with {killed} killed runs {seconds:.0f} s, {rows / seconds:.0f} rows a second",
+                    f"{first}; with {killed} killed runs {seconds:.0f} s, {rows / seconds:.0f} rows a "
+                    f"second; {cpu() - before:.1f} s of CPU",
                     flush=True,
                 )
             print("equal" if sums[0] == sums[1] == sums[2] else "NOT EQUAL")

@@ -166,7 +166,7 @@ def move(path: str | None, data_dir: str | None, to: str, delete_source: bool) -
             except MediaUnavailable as error:
                 fail(f"{error}; moved {report.files} files; run the same command again to go on")
             if report.files or report.deleted:
-                record_act(config, store, "uploads.move", to=to, files=report.files, deleted=report.deleted)
+                record_act(config, store, "files.move", to=to, files=report.files, deleted=report.deleted)
             folder = storage.directory.root
     where = f"the bucket {settings.s3_bucket}" if to == "s3" else f"the folder {Path(folder)}"
     click.echo(f"moved {report.files} files, {report.bytes} bytes, to {where}; sizes and checksums are equal")
