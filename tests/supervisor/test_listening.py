@@ -6,6 +6,7 @@ import socket
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -19,13 +20,13 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="steering needs 
 COUNT = 5
 
 
-@pytest.fixture
 def accept_and_close(listener: _socket.socket) -> None:
     """Raises BlockingIOError if no connection waits."""
     fd, _ = listener._accept()  # type: ignore[attr-defined]
     _socket.close(fd)
 
 
+@pytest.fixture
 def all_listeners() -> Iterator[list[Listeners]]:
     settings = load_config(os.devnull, {}, {"app.http_port": 0, "app.websocket_port": 0})
     result = listen(settings, COUNT)
@@ -42,12 +43,10 @@ def taken_by(all_listeners: list[Listeners], name: str, clients: int = 200) -> C
 
     def all_taken() -> bool:
         for number, listeners in enumerate(all_listeners):
-            while True:
-                try:
+            with suppress(BlockingIOError):
+                while True:
                     accept_and_close(listeners[name])
-                except BlockingIOError:
-                    break
-                got[number] += 1
+                    got[number] += 1
         return got.total() == clients
 
     eventually(all_taken)
