@@ -14,8 +14,8 @@ from imserver.offline import erase_again, load_settings, opened, record_act, set
 from imserver.process import DataDirectory
 from imserver.storage import backup as copies
 from imserver.storage.address import DatabaseAddress, database_address
-from imserver.storage.erasures import JOURNAL, erasures_of, read_journal
 from imserver.storage.archive import is_archive
+from imserver.storage.erasures import JOURNAL, erasures_of, read_journal
 from imserver.terminal import fail
 
 
@@ -54,7 +54,9 @@ def backup(
 )
 @whole.without_option
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False), required=False)
-def restore(path: str | None, data_dir: str | None, journal: Path | None, without: tuple[str, ...], file: Path | None) -> None:
+def restore(
+    path: str | None, data_dir: str | None, journal: Path | None, without: tuple[str, ...], file: Path | None
+) -> None:
     """Replace the SQLite database by the copy FILE. No server may run meanwhile.
 
     FILE may be an archive of backup --everything, which any database takes that is empty, or SQLite.
