@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 PURPOSE: Final = "erasures"
 """Of the keys that digests are made with."""
-LEASE_SECONDS: Final = 60
+LEASE_SECONDS: Final = 600
 """Another node goes on with an erasure that nobody has renewed for so long."""
 JOURNAL: Final = "erasures.jsonl"
 """The file in the data folder with the erasures that have ended, one JSON object a line."""
