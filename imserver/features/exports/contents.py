@@ -12,16 +12,18 @@ from hashlib import sha256
 from itertools import chain
 from pathlib import Path
 from time import time
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 from msgspec import Struct
 
 from imserver.features.exports import offline_page
 from imserver.features.exports.archive import CHECKSUMS, ArchiveState, ArchiveWriter, lines_of
-from imserver.plugin.messages import Conversation, Message, MessageLog
 from imserver.plugin.settings import Config
 from imserver.plugin.storage import Row, Store
+
+if TYPE_CHECKING:
+    from imserver.plugin.messages import Conversation, Message, MessageLog
 
 T = TypeVar("T")
 
@@ -211,10 +213,16 @@ class ArchiveMaker:
             self._entry(f"conversations/{one.id}.jsonl", self._lines(one))
             self._entry(f"conversations/{one.id}.html", self._page_of(one))
 
+    @property
+    def _log(self) -> MessageLog:
+        from imserver.plugin.messages import MessageLog  # a node may do without
+
+        return self._store.part(MessageLog)
+
     def _of_user(self) -> Iterator[Conversation]:
         """The conversations of the user, in the order of their ids."""
         app, user = self._subject.app, self._subject.user
-        reader = self._store.part(MessageLog).conversations
+        reader = self._log.conversations
         ids = sorted({each.conversation for each in reader.memberships(app, user)})
         for start in range(0, len(ids), _PAGE):
             yield from reader.find(app, ids[start : start + _PAGE])
@@ -222,7 +230,7 @@ class ArchiveMaker:
     def _entries(self, one: Conversation) -> Iterator[list[Message]]:
         """Pages of what the user may read and has not hidden, the oldest first."""
         app, user = self._subject.app, self._subject.user
-        reader, last, more = self._store.part(MessageLog).entries, 0, True
+        reader, last, more = self._log.entries, 0, True
         while more:
             entries, more = reader.history(app, user, one.id, 0, _PAGE, after=last)
             if entries:
@@ -280,7 +288,7 @@ class ArchiveMaker:
     def _list(self) -> Iterator[bytes]:
         app, user = self._subject.app, self._subject.user
         spans: dict[int, list[Any]] = {}
-        for each in self._store.part(MessageLog).conversations.memberships(app, user):
+        for each in self._log.conversations.memberships(app, user):
             span = {"joined_id": each.joined_id, "left_id": each.left_id, "role": each.role}
             spans.setdefault(each.conversation, []).append(span)
         for one in self._of_user():

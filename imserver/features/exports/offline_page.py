@@ -11,12 +11,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 import msgspec
 
-from imserver.plugin.messages import Message
+if TYPE_CHECKING:
+    from imserver.plugin.messages import Message
 
 _WORDS: Final = {
     "export": ("Your data", "你的数据"),
