@@ -27,7 +27,7 @@ QUESTIONS = (
     ("How do I back up and restore?", "backup", "operations/"),
     ("What does a connection cost?", "connection cost", "reference/sizing/"),
     ("How do I move from Centrifugo?", "centrifugo", "guides/from-centrifugo/"),
-    ("How do I delete a user and their data?", "delete user data", "questions/"),
+    ("How do I delete a user and their data?", "delete user data", "operations/#erase-users"),
     ("How do I add a login with Google?", "google login", "guides/log-in-with/"),
     ("How do phones get notifications?", "notifications phones", "guides/notifications/"),
 )
