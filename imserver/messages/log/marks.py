@@ -52,6 +52,18 @@ class MarkStore:
             app, lambda sql, head: _note(sql, head, user, conversation, read, received), None
         )
 
+    def advance(self, app: str, group: int, users: Sequence[str], read: int) -> None:
+        """Advance the read positions of members of a group up to an entry. Nobody gets a receipt."""
+
+        def work(sql: Statements, head: LogHead) -> None:
+            for user in sorted(users):  # always in this order, to avoid deadlocks
+                before = _position(sql, head, user, group)
+                if before is None or before[0] < read:
+                    version = _raise(sql, head, user)
+                    _move(sql, (head.number, user, group), (read, read, version, 0), before)
+
+        self._tables.change_log(app, work, None)
+
     def hide(self, app: str, user: str, ids: Sequence[int]) -> int:
         """Hide entries from a user; returns the version of the user's marks."""
         if text_objection(user, MAX_USER_BYTES):

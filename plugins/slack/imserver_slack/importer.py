@@ -84,6 +84,7 @@ class Importer:
         self._log, self._app, self._problems = store.part(MessageLog), app, export.problems
         channels = {each.id: each.name or each.id for each in export.conversations}
         self._texts = Texts(self._named, channels)
+        self._direct = {each.id for each in export.conversations if each.kind == "direct"}
         self._groups: dict[str, int] = {}
         """Slack's id of a conversation → the id of ours."""
         self._last: dict[str, int] = {}
@@ -121,9 +122,12 @@ class Importer:
             while page := log.conversations.members(self._app, group, after, _PAGE):
                 after, users = page[-1].user, [row.user for row in page]
                 positions = log.conversations.read_positions(self._app, {group: users})
-                for user in users:
-                    if positions.get((user, group), last) < last:
+                behind = [user for user in users if positions.get((user, group), last) < last]
+                if id in self._direct:
+                    for user in behind:  # the other one sees it
                         log.marks.note(self._app, user, group, read=last)
+                elif behind:
+                    log.marks.advance(self._app, group, behind, last)
 
     # --- conversations --------------------------------------------------------------------------------------
 
