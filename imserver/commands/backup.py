@@ -83,7 +83,7 @@ def restore(
         lock.start()
         try:
             if file is not None and has_everything:
-                done = whole.restore(settings, address, file, without)
+                done, before = whole.restore(settings, address, file, without)
             elif address.file is None or file is None:
                 copies.move_on(address, settings.storage, numbers_of_server())
                 done = f"{address.shown} continues after all ids that were given since the copy"

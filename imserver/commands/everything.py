@@ -20,7 +20,7 @@ from imserver.plugin.feature import Feature
 from imserver.process import open_private
 from imserver.storage import backup as copies
 from imserver.storage.address import DatabaseAddress, database_address
-from imserver.storage.archive import Archive, FeatureFile, write
+from imserver.storage.archive import BackupArchive, FeatureFile, write
 from imserver.storage.store import Store
 from imserver.terminal import Progress
 
@@ -79,14 +79,18 @@ def _read_files(settings: Config, store: Store, features: Sequence[Feature]) -> 
                 yield FeatureFile(feature.name, name, size, pieces)
 
 
-def restore(settings: Config, address: DatabaseAddress, file: Path, without: Sequence[str]) -> str:
-    """Put all of an archive back. No server runs. Returns what was done. Raises StartError.
+def restore(
+    settings: Config, address: DatabaseAddress, file: Path, without: Sequence[str]
+) -> tuple[str, Path | None]:
+    """Put all of an archive back. No server runs. Returns what was done, and the previous database if it is a
+    file. Raises StartError.
 
     SQLite: the database is replaced. Otherwise it must be empty, or that of an interrupted restore, and
     ``without`` names features whose tables stay behind.
     """
-    archive, features = Archive(file), load_features(settings)
+    archive, features = BackupArchive(file), load_features(settings)
     folder = Path(settings.server.data_dir)
+    before: Path | None = None
     with tempfile.TemporaryDirectory(prefix=".restore.", dir=folder) as parts:
         copy = Path(parts, "database.db")
         archive.extract_database(copy)
@@ -119,7 +123,7 @@ def restore(settings: Config, address: DatabaseAddress, file: Path, without: Seq
         f"left out the files of {name}, which the settings do not name"
         for name in sorted(archive.features - names)
     ]
-    return "\n".join(done)
+    return "\n".join(done), before
 
 
 def _load(

@@ -26,7 +26,7 @@ _FORMAT: Final = 1
 _BLOCK: Final = 512
 
 
-class ArchiveHead(Struct, frozen=True):
+class BackupHead(Struct, frozen=True):
     """The first member. ``secrets``: name → content. ``created``: Unix seconds."""
 
     format: int
@@ -68,7 +68,7 @@ def write(path: Path, database: Path, secrets: dict[str, str], files: Iterable[F
         descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "wb") as out:
             with tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT) as tar:
-                _add(tar, _HEAD, json.encode(ArchiveHead(_FORMAT, int(time()), secrets)))
+                _add(tar, _HEAD, json.encode(BackupHead(_FORMAT, int(time()), secrets)))
                 with database.open("rb") as file:
                     tar.addfile(_member(_DATABASE, database.stat().st_size), file)
                 for each in files:
@@ -105,7 +105,7 @@ def is_archive(path: Path) -> bool:
         return False
 
 
-class Archive:
+class BackupArchive:
     """An archive that is complete. Owner of the open file."""
 
     def __init__(self, path: Path) -> None:
@@ -119,7 +119,7 @@ class Archive:
                 for member in tar:
                     content = tar.extractfile(member)
                     if member.name == _HEAD and content is not None:
-                        self.head = json.decode(content.read(), type=ArchiveHead)
+                        self.head = json.decode(content.read(), type=BackupHead)
                     if member.name.startswith(_FILES):
                         count += 1
                         self.features.add(member.name.split("/")[1])
