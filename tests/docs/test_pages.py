@@ -214,7 +214,7 @@ def test_every_module_that_is_named_exists(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_setting_that_is_named_exists(page: Path) -> None:
     for section, key in re.findall(rf"`({SECTIONS})\.(\w+)`", prose(page)):
-        assert key in DEFAULTS[section] or key in ("py", "yaml"), f"{page.name}: {section}.{key}"
+        assert key in DEFAULTS[section] or key in ("jsonl", "py", "yaml"), f"{page.name}: {section}.{key}"
     known = {folded.replace(".", "") for folded in DECLARED.by_folded} | {"config", "key"}
     for name in re.findall(r"\bIMSERVER_([A-Z_]+)\b", page.read_text(encoding="utf-8")):
         assert fold(name) in known, f"{page.name}: IMSERVER_{name}"
