@@ -405,6 +405,8 @@ ANYBODY_MAY: Final = frozenset(
             "/",
             "/home/messages",
             "/home/messages.webmanifest",
+            "/home/messages.css",
+            "/home/messages.png",
             "/home/messages-worker.js",
             "/admin",
             "/api/v1/docs",
