@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from math import inf
 from time import monotonic
 from typing import Final
 
@@ -98,20 +100,31 @@ class Sweep:
                 self._close(connection, errors.CloseCode.HEARTBEAT_EXPIRED)
 
     def run_pings(self) -> None:
-        """Greenlet: ping all clients every ``ping_seconds``; close those silent for ``pong_seconds`` after
-        it."""
+        """Greenlet: ping all clients every ``ping_seconds``; close those that answer no ping within
+        ``pong_seconds``."""
+        ends: deque[float] = deque()
+        """When the rounds of pings ended whose answers are not checked yet."""
+        next_round = monotonic() + self.ping_seconds
         while True:
-            gevent.sleep(self.ping_seconds)
-            connections = _paced(self._context.connections)
-            pinged = [connection for connection in connections if not connection.encoding.dialect.pinged]
-            for connection in _paced(pinged):
+            check = ends[0] + self.pong_seconds if ends else inf
+            gevent.sleep(max(min(check, next_round) - monotonic(), 0.0))
+            if check <= next_round:
+                self._close_overdue(ends.popleft())
+            else:
+                next_round = monotonic() + self.ping_seconds
+                self._ping_all()
+                ends.append(monotonic())
+
+    def _ping_all(self) -> None:
+        for connection in _paced(self._context.connections):
+            if not connection.encoding.dialect.pinged:
                 connection.ping()
-            gevent.sleep(self.pong_seconds)
-            # Another function may have pinged it later: only a ping of this round is overdue.
-            overdue = monotonic() - self.pong_seconds / 2
-            for connection in _paced(pinged):
-                if 0 < connection.pinged_at < overdue:
-                    self._close(connection, errors.CloseCode.HEARTBEAT_EXPIRED)
+
+    def _close_overdue(self, ended: float) -> None:
+        """Close who has not answered a ping of the round that ended then."""
+        for connection in _paced(self._context.connections):
+            if 0 < connection.pinged_at <= ended and not connection.encoding.dialect.pinged:
+                self._close(connection, errors.CloseCode.HEARTBEAT_EXPIRED)
 
     def _close(self, connection: Connection, code: int) -> None:
         self._metrics.swept += 1

@@ -201,7 +201,7 @@ class Connection(Writer):
 
     ``is_open``: whether it is in service. ``peer``: ``"address:port"`` of the client. ``last_seen``:
     monotonic time of the last sign of life, as its dialect defines it (0: the node pings the client instead).
-    ``pinged_at``: time of an unanswered ping (0: none); any received data answers it.
+    ``pinged_at``: time of the first unanswered ping (0: none); any received data answers it.
     """
 
     __slots__ = (
@@ -410,7 +410,8 @@ class Connection(Writer):
 
     def ping(self) -> None:
         """Send a ping. Any received data resets ``pinged_at`` to 0."""
-        self.pinged_at = monotonic()
+        if not self.pinged_at:
+            self.pinged_at = monotonic()
         self.send_frame(self.encoding.ping_frame)
 
     def probe(self, data: bytes) -> None:

@@ -177,6 +177,23 @@ def test_a_peer_that_does_not_answer_a_ping_is_closed_and_one_that_does_is_not(s
         assert live.is_open
 
 
+def test_pings_do_not_wait_until_the_answers_to_earlier_ones_are_due(spawned: list[Any]) -> None:
+    with Harness(ping_seconds=0.01, pong_seconds=3600) as harness:
+        silent, client = harness.connect()
+        spawned.append(gevent.spawn(harness.sweep.run_pings))
+        until(lambda: sum(found.opcode == PING for found in client.read()) >= 3)
+        assert silent.is_open
+
+
+def test_a_peer_is_closed_when_its_answer_is_due_and_not_at_a_later_ping(spawned: list[Any]) -> None:
+    with Harness(ping_seconds=0.5, pong_seconds=0.01) as harness:
+        dead, client = harness.connect()
+        spawned.append(gevent.spawn(harness.sweep.run_pings))
+        until(lambda: not dead.is_open)
+        assert client.close_code() == 4001
+        assert [found.opcode for found in client.frames].count(PING) == 1
+
+
 @pytest.mark.full
 def test_a_peer_that_sends_anything_need_not_answer_the_ping(spawned: list[Any]) -> None:
     with Harness(ping_seconds=0.01, pong_seconds=5.0) as harness:

@@ -236,6 +236,14 @@ def test_whatever_is_read_is_a_sign_of_life(harness: SocketHarness) -> None:
     until(lambda: not connection.pinged_at)
 
 
+def test_a_later_ping_gives_no_more_time_to_answer_an_earlier_one(harness: SocketHarness) -> None:
+    connection, _ = harness.connect()
+    connection.ping()
+    first = connection.pinged_at
+    connection.ping()
+    assert connection.pinged_at == first
+
+
 # --- closing ------------------------------------------------------------------------------------------------
 
 
