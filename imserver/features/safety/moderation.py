@@ -168,8 +168,7 @@ class Moderation:
         """Let who asks pay for the messages of a time, of whoever they are: each of them is looked at."""
         payer = app, by.label
         self._looks.require(payer)
-        after, last = self._store.part(MessageLog).removals.extent(app, since, until)
-        self._looks.charge(payer, max(last - after, 0))
+        self._looks.charge(payer, self._store.part(MessageLog).removals.size(app, since, until))
 
     def _notify(self, app: str, user: str, act: str, reason: str, until: int = 0) -> None:
         """Send a user a message of the server about what was done, with its reason. Without a reason only

@@ -18,6 +18,7 @@ import msgspec
 from imserver.clock import is_long_turn, serve_others
 from imserver.messages.log.annotations import withdraw
 from imserver.messages.log.contract import Change, Draft
+from imserver.messages.log.read import end_of_look
 from imserver.messages.log.rows import (
     NUMBERS,
     SQLITE_BY_GROUP,
@@ -35,7 +36,7 @@ from imserver.storage.statements import Statements, text_of
 AT_ONCE: Final = 50
 """Entries that one transaction changes."""
 _LOOK: Final = 10_000
-"""Entries among which one query looks for those of a user."""
+"""Ids among which one query looks for those of a user."""
 _MARK: Final = b'{"erased":true}'
 _NAMING: Final = frozenset(
     ("users", "mentions", "invited_by", "forwarded", "bots", "reactions", "except_users", "user", "by")
@@ -98,10 +99,7 @@ class _Look:
 
     def __call__(self, sql: Statements, head: LogHead) -> tuple[list[int], int]:
         after = max(self._after, head.floor)
-        # Not by the ids: after a restore they have a gap that is wider than all entries.
-        ends = "SELECT id FROM message WHERE log = %s AND id > %s ORDER BY id LIMIT 1 OFFSET %s"
-        end = sql.query(ends, (head.number, after, _LOOK - 1))
-        upto = min(end[0][0], self._last) if end else self._last
+        upto = end_of_look(sql, head.number, after, self._last, _LOOK)
         named = " OR ".join([_CONTAINS[sql.engine].format("meta")] * len(self._needles))
         rows = sql.query(
             "SELECT id FROM message WHERE log = %s AND id > %s AND id <= %s "

@@ -304,6 +304,15 @@ def last_before(head: LogHead, before: int) -> int:
     return min(before - 1, head.last_id) if before > 0 else head.last_id
 
 
+def end_of_look(sql: Statements, log: int, after: int, last: int, many: int) -> int:
+    """The id up to which one query looks, at most ``last``: ``many`` ids from the next entry on. After a
+    restore the ids have a gap that is wider than all entries."""
+    following = sql.query(
+        "SELECT id FROM message WHERE log = %s AND id > %s ORDER BY id LIMIT 1", (log, after)
+    )
+    return min(following[0][0] + many - 1, last) if following else last
+
+
 # --- catch-up -----------------------------------------------------------------------------------------------
 
 _WINDOW: Final = 5000

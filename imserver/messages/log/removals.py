@@ -9,16 +9,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from imserver.messages.commands import SearchFilter
 from imserver.messages.log.contract import Change, Draft, Entry, Rejected, RejectReason
+from imserver.messages.log.read import end_of_look
 from imserver.messages.log.rows import NUMBERS, LogHead, LogTables, decode_meta
 from imserver.messages.log.search import TimeWindow
 from imserver.messages.log.transaction import AppTransaction
 from imserver.messages.log.writer import LogWriter
+from imserver.storage.numbers import beyond
 from imserver.storage.statements import Condition, Row, Statements, text_of
 
 MOST_AT_ONCE: Final = 50
@@ -137,6 +139,23 @@ class RemovalWriter:
 
         return self._tables.read_log(app, work, (0, 0))
 
+    def size(self, app: str, since: int, until: int) -> int:
+        """How many ids the messages of a time have, without the gaps that restores have made."""
+        after, last = self.extent(app, since, until)
+
+        def work(sql: Statements, head: LogHead) -> int:
+            begin = "SELECT id FROM message WHERE log = %s AND id > %s AND id <= %s ORDER BY id LIMIT 1"
+            end = "SELECT id FROM message WHERE log = %s AND id <= %s ORDER BY id DESC LIMIT 1"
+            size, reached = 0, after
+            while rows := sql.query(begin, (head.number, reached, last)):
+                # After a restore no id is nearer than this; without one, no entry is so far from another.
+                first = rows[0][0]
+                reached = sql.query(end, (head.number, min(beyond(first, 0) - 1, last)))[0][0]
+                size += reached - first + 1
+            return size
+
+        return self._tables.read_log(app, work, 0)
+
     def sent(
         self, app: str, user: str, since: int, until: int, after: int, last: int
     ) -> tuple[list[tuple[int, int]], int]:
@@ -146,15 +165,15 @@ class RemovalWriter:
             "SELECT id, conversation FROM message WHERE log = %s AND id > %s AND id <= %s AND sender = %s "
             f"AND kind = {NUMBERS['message']} AND time_ms >= %s AND time_ms < %s ORDER BY id LIMIT %s"
         )
-        upto = min(after + _LOOK, last)
 
         def work(sql: Statements, head: LogHead) -> tuple[list[tuple[int, int]], int]:
+            upto = end_of_look(sql, head.number, after, last, _LOOK)
             values = (head.number, after, upto, user, since, until or 2**62, MOST_AT_ONCE)
             rows = [(int(id), int(conversation)) for id, conversation in sql.query(statement, values)]
             return rows, rows[-1][0] if len(rows) == MOST_AT_ONCE else upto
 
         nothing: list[tuple[int, int]] = []
-        return self._tables.read_log(app, work, (nothing, upto))
+        return self._tables.read_log(app, work, (nothing, last))
 
     def count(self, app: str, user: str, since: int, until: int) -> Counter[int]:
         """Conversation → the number of the user's messages of a time, which are not recalled."""
@@ -165,17 +184,17 @@ class RemovalWriter:
             "GROUP BY conversation"
         )
         after, last = self.extent(app, since, until)
+
+        def work(sql: Statements, head: LogHead) -> tuple[list[Row], int]:
+            upto = end_of_look(sql, head.number, after, last, _LOOK)
+            values = (head.number, after, upto, user, since, until or 2**62)
+            return sql.query(statement, values), upto
+
+        nothing: list[Row] = []
         while after < last:
-            upto = min(after + _LOOK, last)
-            span = (after, upto, user, since, until or 2**62)
-
-            def work(sql: Statements, head: LogHead, span: tuple[Any, ...] = span) -> list[Any]:
-                return sql.query(statement, (head.number, *span))
-
-            rows: list[Any] = self._tables.read_log(app, work, [])
+            rows, after = self._tables.read_log(app, work, (nothing, last))
             for conversation, count in rows:
                 found[conversation] += count
-            after = upto
         return found
 
     def copies(self, app: str, act: str) -> int:

@@ -9,6 +9,8 @@ from sqlalchemy import inspect
 from imserver.messages.log.contract import Change, Commit
 from imserver.messages.log.erasure import AT_ONCE
 from imserver.messages.log.message_log import MessageLog
+from imserver.messages.tables import NUMBERS
+from imserver.storage.numbers import far_number
 from imserver.storage.statements import PooledStatements, Row, text_of
 from imserver.storage.store import Store
 from tests.storage.conftest import OpenStore
@@ -128,3 +130,13 @@ def test_many_messages_are_erased_in_small_transactions(log: MessageLog) -> None
     assert max(sizes) <= AT_ONCE
     entries = log.entries.read(APP, 0, 1000)
     assert [entry.body for entry in entries if entry.kind == "message"] == [b"mine"] * len(others)
+
+
+def test_an_erasure_skips_the_ids_that_a_restore_leaves_out(store: Store, log: MessageLog) -> None:
+    stored(log, say(ANN, "bob", SECRET), say("bob", ANN, "hello"))
+    for numbers in NUMBERS:
+        store.write(lambda sql, numbers=numbers: numbers.skip(sql, far_number()))
+    assert stored(log, say(ANN, "bob", SECRET))[0].id > 1 << 32
+    log.erase_user(APP, ANN, "deleted:1")
+    assert ANN not in everything(store)
+    assert SECRET not in everything(store)

@@ -8,6 +8,8 @@ import pytest
 from imserver.messages.log.contract import Change
 from imserver.messages.log.message_log import MessageLog
 from imserver.messages.log.removals import MOST_AT_ONCE
+from imserver.messages.tables import NUMBERS
+from imserver.storage.numbers import far_number
 from tests.storage.conftest import OpenStore
 
 from .test_log import APP, bodies, ids, say, stored
@@ -85,6 +87,29 @@ def test_the_messages_of_a_user_are_counted_and_found_in_steps(log: MessageLog) 
     found, after = log.removals.sent(APP, "ann", 0, 0, after, last)
     assert [conversation for _, conversation in found] == [1] * 10 + [2]
     assert after == last
+
+
+def test_looks_for_the_messages_of_a_user_skip_the_ids_that_a_restore_leaves_out(
+    url: str, open_store: OpenStore
+) -> None:
+    store = open_store(url, seconds=10)
+    log = store.part(MessageLog)
+    before = stored(log, say("ann", "bob"), say("bob", "ann"))
+    for _ in range(2):
+        for numbers in NUMBERS:
+            store.write(lambda sql, numbers=numbers: numbers.skip(sql, far_number()))
+        before += stored(log, say("ann", "bob"), say("bob", "ann"))
+    assert before[-1].id > 1 << 32
+    after, last = log.removals.extent(APP, 0, 0)
+    found, looks = list[int](), 0
+    while after < last:
+        some, after = log.removals.sent(APP, "ann", 0, 0, after, last)
+        found += [id for id, _ in some]
+        looks += 1
+        assert looks <= 4
+    assert found == ids(before[::2])
+    assert log.removals.count(APP, "ann", 0, 0) == {1: 3}
+    assert log.removals.size(APP, 0, 0) == 6
 
 
 def test_copies_move_to_a_later_removal(log: MessageLog) -> None:
