@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from imserver.features.erasure.parts import UserErasure
 from imserver.plugin.errors import Problems
-from imserver.plugin.http import Acting, Call, Resource, about
+from imserver.plugin.http import Acting, ApiProblem, Call, Resource, about
 from imserver.plugin.identity import Needs
 
 _USER = r"^[^\x00]+$"
@@ -59,6 +59,8 @@ def erase(erasure: UserErasure, call: Call, request: UserErase) -> ErasedAnswer:
     Entries keep their ids, without content. Others see a deleted user. A ban ends. A request that failed may
     be repeated, and goes on.
     """
+    if not erasure.may_act_on(call.principal, call.app, [request.user]):
+        raise ApiProblem(Problems.NOT_ALLOWED, "Your role acts on users with fewer rights only")
     erasure.erase(call.app, request.user)
     call.gone = True
     return ErasedAnswer()

@@ -28,6 +28,7 @@ class UserErasure:
     def __init__(self, core: Core) -> None:
         self._core = core
         self.proof = _proof_of(core)
+        self.may_act_on = core.identity.authority.may_act_on
 
     def erase(self, app: str, user: str) -> None:
         """Erase a user of any kind. Switches. Raises Unavailable."""
