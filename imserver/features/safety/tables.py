@@ -25,7 +25,12 @@ TABLES: Final = (
         name="report",
         key=("app", "id"),
         of_user="member = %s",
-        erase_user=("DELETE FROM report WHERE app = %s AND member = %s",),
+        erase_user=(
+            "DELETE FROM report WHERE app = %s AND member = %s",
+            # As Principal.label names who acts by a role. Engines join texts in different ways.
+            "UPDATE report SET closed_by = '', note = '' WHERE app = %s "
+            "AND closed_by = REPLACE(REPLACE('staff:@/#', '#', %s), '@', app)",
+        ),
         # Not who has closed it, and what moderators wrote for each other.
         columns=("id", "message", "conversation", "member", "opened", "closed", "outcome"),
         imported=_DECIDED,
