@@ -7,7 +7,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from imserver.channels.contract import NoStoredHistory, StoredHistory
-from imserver.channels.members import ChannelRefused, Publication
+from imserver.channels.members import ChannelRefused, Publication, is_limited_to
 from imserver.channels.options import ChannelOptions
 from imserver.cluster.history import (
     PAGE_BYTES,
@@ -99,13 +99,18 @@ class ChannelHistories:
         if self._history.remove(app, channel) is None:
             raise ChannelRefused("unavailable")
 
-    def erase_user(self, app: str, user: str) -> None:
-        """Remove the publications of the channel of a deleted user; those in the log stay, as messages do.
-        May switch. Raises StorageUnavailable."""
-        row = self._options.user_row(app)
-        if row is None or not row.history_size:
-            return
-        if self._history.remove(app, f"{USER_CHANNEL}{user}") is None:
+    def erase_user(self, app: str, user: str, name: str) -> None:
+        """Erase what a user has published; ``name`` stands in their place. Their channel, and those that are
+        limited to them and others by name, lose their histories. What is in the log is erased there.
+        Switches. Raises StorageUnavailable."""
+        own = f"{USER_CHANNEL}{user}"
+
+        def is_own(channel: str) -> bool:
+            return channel == own or (
+                is_limited_to(channel, user) and self._options.of(app, channel).user_limited
+            )
+
+        if self._history.erase_user(app, user, name, is_own) is None:
             raise StorageUnavailable("the histories of channels do not answer")
 
 

@@ -17,6 +17,7 @@ from imserver.channels.members import Publication
 from imserver.cluster.history import ChannelHistory, HistoryPage, Position
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import ChannelPosition, LocalChannel
+from imserver.message_view import payload_of
 from imserver.model import Event
 from imserver.protocol.fossil import compressed
 from imserver.transport.connection import Connection
@@ -76,8 +77,10 @@ class OrderedDelivery:
         if state is None:
             return
         if newest is not None and newest.channel is not None and state.deltas is not None:
-            state.deltas[connection] = newest.channel.offset
             state.last = state.last or newest
+            # An erasure may have taken the content that the others have received.
+            if payload_of(state.last) == payload_of(newest):
+                state.deltas[connection] = newest.channel.offset
         if is_stored:
             self._release_stored(local, state, connection, position)
             return

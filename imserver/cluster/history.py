@@ -15,6 +15,7 @@ from typing import Final, Protocol
 from msgspec import Struct
 from msgspec.structs import replace
 
+from imserver.clock import serve_others
 from imserver.model import Event
 
 EPOCH_SECONDS: Final = 86400.0
@@ -25,6 +26,8 @@ A page is one frame: this is half of the default bound of an outbox, so that oth
 that is on its way."""
 _ENTRY_BYTES: Final = 400
 _STREAM_BYTES: Final = 1200
+_ERASED_TOGETHER: Final = 10_000
+"""Publications that an erasure looks at before others are served."""
 _LOOKED_AT: Final = 10
 """Channels with subscribers that a search for one without looks at."""
 
@@ -85,6 +88,11 @@ class ChannelHistory(Protocol):
         """Remove all publications of a channel. Its numbers go on."""
         ...
 
+    def erase_user(self, app: str, user: str, name: str, is_own: Callable[[str], bool]) -> bool | None:
+        """Take a user out of the histories of an app: their publications are :func:`erased`, and the channels
+        that are their own go with their positions. Switches. May be called again."""
+        ...
+
 
 def count_fitting(sizes: Iterable[int]) -> int:
     """How many bodies of these sizes fit on a page; at least one."""
@@ -95,6 +103,12 @@ def numbered(event: Event, epoch: str, offset: int) -> Event:
     """The publication ``event`` with its place in the history."""
     assert event.channel is not None
     return replace(event, channel=replace(event.channel, epoch=epoch, offset=offset))
+
+
+def erased(event: Event, name: str) -> Event:
+    """A publication of an erased user: its place in the history, under the ``name`` of a deleted user."""
+    assert event.channel is not None
+    return Event(event.kind, name, "", time=event.time, channel=replace(event.channel, info=b"", tags=b""))
 
 
 def select(
@@ -247,6 +261,28 @@ class LocalHistory:
         stream = self._find(app, channel)
         if stream is not None:
             self._clear(stream)
+        return True
+
+    def erase_user(self, app: str, user: str, name: str, is_own: Callable[[str], bool]) -> bool:
+        """See :class:`ChannelHistory`."""
+        for streams in (self._streams, self._unused):
+            looked_at = 0
+            for key in [key for key in streams if key[0] == app]:
+                stream = streams.get(key)
+                if stream is None:  # forgotten meanwhile
+                    continue
+                if is_own(key[1]):
+                    self.bytes -= streams.pop(key).bytes
+                    continue
+                publications = stream.publications
+                for index, event in enumerate(publications):
+                    if event.sender == user:
+                        publications[index] = erased(event, name)
+                        self._grow(stream, _size(publications[index]) - _size(event))
+                looked_at += len(publications) + 1
+                if looked_at >= _ERASED_TOGETHER:
+                    looked_at = 0
+                    serve_others()
         return True
 
     def forget(self, app: str) -> None:

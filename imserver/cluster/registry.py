@@ -213,6 +213,11 @@ class Registry(Protocol):
         """Update the own lease; other nodes see it at the next renewal. Never switches."""
         ...
 
+    def forget_user(self, app: str, user: str) -> None:
+        """Remove what is left of a user who was erased, and whose sessions are being closed. Switches. Raises
+        StorageUnavailable."""
+        ...
+
 
 class TemporaryValues(Protocol):
     """Values by key that nodes share for minutes, such as logins with a provider that are running.
@@ -292,6 +297,9 @@ class SoloRegistry:
             self.lease, connections=connections, counts=dict(counts), draining=draining, unsettled=unsettled
         )
         self._leases = {EPOCH: self.lease}
+
+    def forget_user(self, app: str, user: str) -> None:
+        """Nothing is left."""
 
 
 class LocalValues:

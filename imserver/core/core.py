@@ -58,7 +58,7 @@ from imserver.push.pending import PendingPushes
 from imserver.push.push import Publishing
 from imserver.sessions.connection_ids import ConnectionIds, ConnectionTable, new_birth
 from imserver.storage.contract import Erasure, tables_of
-from imserver.storage.erasures import PURPOSE, Erasures
+from imserver.storage.erasures import PURPOSE, Erasures, new_name
 from imserver.storage.store import Store
 from imserver.storage.tables import OF_CORE, StoreTables
 from imserver.transport.connection import Connection, Serve
@@ -305,8 +305,9 @@ class Core:
         """
         storage, sessions = self.storage, self.sessions.sessions
         is_stored = storage.store.has_database
+        name = new_name()
         if is_stored:
-            storage.erasures.begin(app, user)
+            name = storage.erasures.begin(app, user)
             if storage.store.has_ban(app, user):
                 sessions.unban(app, [user])
         # Twice: a request that was served meanwhile may have added something.
@@ -316,8 +317,9 @@ class Core:
             # Features first: a bucket may be unavailable while everything else is reachable.
             for erasure in self.erasures:
                 erasure.user(app, user)
-            self.channels.channels.histories.erase_user(app, user)
+            self.channels.channels.histories.erase_user(app, user, name)
             storage.store.delete_rows_of_user(app, user, tables_of(self.erasures))
+        self.cluster.registry.forget_user(app, user)
         if is_stored:
             storage.erasures.end(app, user)
 

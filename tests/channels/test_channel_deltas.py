@@ -160,6 +160,20 @@ def test_one_that_did_not_receive_a_publication_gets_the_next_one_whole(harness:
     assert bob.kinds == [False, True, True, True]
 
 
+def test_who_recovers_an_erased_publication_gets_the_next_one_whole(harness: Harness) -> None:
+    bob = Reader(harness, "bob")
+    publish(harness, 1)
+    harness.channels.histories.erase_user(MULTI, "shop", "deleted:1")
+    ann = Reader(harness, "ann", since=Position(bob.result.epoch, 0))
+    publish(harness, 2, 3)
+    ann.read()
+    assert ann.result.recovered
+    assert ann.payloads == ["", [SHARED * 3, 2], [SHARED * 3, 3]]
+    assert ann.kinds == [False, False, True]
+    assert numbers(bob) == [1, 2, 3]
+    assert bob.kinds == [False, True, True]
+
+
 def test_a_publication_beside_the_history_is_whole_and_so_is_the_next(harness: Harness) -> None:
     ann = Reader(harness, "ann")
     publish(harness, 1, 2)

@@ -445,3 +445,35 @@ def test_a_publication_that_is_tried_again_on_another_node_is_stored_once(
     assert publish(other, "order 18") == 2
     assert publish(one, "order 17", "other") == 1
     assert read(one)[1] == 2
+
+
+def test_an_erased_user_leaves_places_without_content_and_others_recover(history: ChannelHistory) -> None:
+    append(history, *[f"text {number}" for number in range(250)], size=1000)
+    for channel in ("user:ann", "talk#ann,bob"):
+        append(history, "a", channel=channel)
+    part = ChannelPart(NEWS, info=b'{"user":"bob"}')
+    history.append_each(
+        "101", [Retained(NEWS, Event("msg", "bob", "by bob, for shop", channel=part), 1000, 60)]
+    )
+    append(history, "of another app", app="10")
+    before = history.positions("101", [NEWS, "user:ann"])
+    for _ in range(2):
+        is_own = {"user:ann", "talk#ann,bob"}.__contains__
+        assert history.erase_user("101", "shop", "deleted:1", is_own)
+    after = history.positions("101", [NEWS, "user:ann"])
+    assert before is not None
+    assert after is not None
+    assert (after[0], after[1].offset) == (before[0], 0)
+    assert after[1].epoch != before[1].epoch
+    page = history.read("101", NEWS, Position(before[0].epoch, 0), -1)
+    assert page is not None
+    *erased, last = page.publications
+    assert [each.channel and each.channel.offset for each in erased] == list(range(1, 251))
+    assert {(each.sender, each.text, each.data) for each in erased} == {("deleted:1", "", b"")}
+    assert {each.channel and (each.channel.info, each.channel.tags) for each in erased} == {(b"", b"")}
+    assert (last.sender, last.text) == ("bob", "by bob, for shop")
+    assert last.channel is not None
+    assert last.channel.info == b'{"user":"bob"}'
+    page = history.read("10", NEWS, limit=-1)
+    assert page is not None
+    assert [each.sender for each in page.publications] == ["shop"]

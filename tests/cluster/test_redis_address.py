@@ -231,6 +231,21 @@ def test_nodes_share_the_history_of_a_channel_in_a_redis_cluster(
     assert a.history.positions("101", ["news"]) == b.history.positions("101", ["news"])
 
 
+@pytest.mark.full
+def test_an_erasure_reaches_all_masters_of_a_redis_cluster(
+    cluster: list[RedisServer], start_node: StartNode
+) -> None:
+    node = start_node(RedisSettings(url=f"redis+cluster://127.0.0.1:{cluster[0].port}"))
+    channels = [f"room {number}" for number in range(50)]
+    for channel in channels:
+        event = Event("msg", "ann", "x", channel=ChannelPart(channel))
+        assert node.history.append_each("101", [Retained(channel, event, 10, 60)])
+    assert node.history.erase_user("101", "ann", "deleted:1", lambda channel: channel == channels[0])
+    pages = [node.history.read("101", channel, limit=-1) for channel in channels]
+    senders = [[each.sender for each in page.publications] for page in pages if page is not None]
+    assert senders == [[], *[["deleted:1"]] * 49]
+
+
 def record_there(cluster: list[RedisServer], user: str) -> bool:
     for server in cluster:
         with server.client() as client:

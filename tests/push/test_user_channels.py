@@ -73,15 +73,13 @@ def test_the_history_has_what_absent_users_miss_and_they_are_reported(harness: H
 
 def test_a_deleted_user_leaves_no_publications(harness: Harness) -> None:
     publishing_of(harness).to_users(MULTI, ["ann"], HELLO)
-    harness.channels.histories.erase_user(MULTI, "bob")
+    harness.channels.histories.erase_user(MULTI, "bob", "deleted:1")
     assert offsets(harness) == [(1, "hello")]
-    harness.channels.histories.erase_user(MULTI, "ann")
+    harness.channels.histories.erase_user(MULTI, "ann", "deleted:1")
     assert offsets(harness) == []
-    harness.history.remove = lambda *_: None  # type: ignore[method-assign, assignment]
+    harness.history.erase_user = lambda *_: None  # type: ignore[method-assign, assignment]
     with pytest.raises(StorageUnavailable):
-        harness.channels.histories.erase_user(MULTI, "ann")
-    harness.channel_settings = {}
-    harness.channels.histories.erase_user(MULTI, "ann")
+        harness.channels.histories.erase_user(MULTI, "ann", "deleted:1")
 
 
 def test_a_user_whose_id_is_too_long_for_a_channel_receives_plain_pushes(harness: Harness) -> None:

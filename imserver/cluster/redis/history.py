@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
@@ -9,16 +10,30 @@ from typing import Any, Final
 
 import msgspec
 
-from imserver.cluster.history import EPOCH_SECONDS, HistoryPage, Position, Retained, numbered
+from imserver.cluster.history import EPOCH_SECONDS, HistoryPage, Position, Retained, erased, numbered
 from imserver.cluster.redis.pipeline import Command, Pipeline
-from imserver.cluster.redis.records import encoded
-from imserver.cluster.redis.scripts import APPEND_HISTORY, HISTORY, LIFE, READ_HISTORY
+from imserver.cluster.redis.records import decoded, encoded
+from imserver.cluster.redis.scripts import (
+    APPEND_HISTORY,
+    FIND_PUBLICATIONS,
+    HISTORY,
+    LIFE,
+    READ_HISTORY,
+    REPLACE_PUBLICATIONS,
+)
 from imserver.model import Event
 
 ID_SECONDS: Final = 60
 _CALL_SECONDS: Final = 10
 """How long a call can be repeated: longer than a pipeline takes."""
 _ID_BYTES: Final = 12
+_SCANNED_TOGETHER: Final = 1000
+"""Keys of Redis that a step of an erasure looks at."""
+_ERASED_TOGETHER: Final = 100
+"""Publications that a step of an erasure looks at."""
+_LIST: Final = b":list"
+_KEY: Final = re.compile(rb"(.*?)\}(|:list|:id:.{%d})" % _ID_BYTES, re.DOTALL)
+"""What follows the app in a key: the channel, and what the key has of it."""
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Event).decode
 
@@ -85,6 +100,53 @@ class RedisHistory:
         _, publications = self._keys(app, channel)
         return None if self.pipeline.execute_all([("DEL", publications)]) is None else True
 
+    def erase_user(self, app: str, user: str, name: str, is_own: Callable[[str], bool]) -> bool | None:
+        """See :class:`ChannelHistory`. Reads the names of all keys in Redis, in steps."""
+        start = self._key(app, "").removesuffix(b"}")
+        pattern = re.sub(rb"([\\\[\]*?])", rb"\\\1", start) + b"*"
+        cursor = b""
+        while cursor != b"0":
+            scan = ("SCAN", cursor or b"0", "MATCH", pattern, "COUNT", _SCANNED_TOGETHER)
+            replies = self.pipeline.execute_all([scan])
+            if replies is None:
+                return None
+            cursor, keys = replies[0]
+            for key in keys:
+                found = _KEY.fullmatch(key, len(start))
+                if found is None:
+                    continue
+                if is_own(decoded(found[1])):
+                    replies = self.pipeline.execute_all([("DEL", key)])
+                elif found[2] == _LIST:
+                    replies = self._erase(key, user, name)
+                if replies is None:
+                    return None
+        return True
+
+    def _erase(self, key: bytes, user: str, name: str) -> Any:
+        """Erase the publications of a user in a list, the newest first: what is added or removed meanwhile
+        hides none. None: Redis does not answer."""
+        number, looked_at = _ERASED_TOGETHER, 0
+        while number == _ERASED_TOGETHER:
+            last = -1 - looked_at
+            find = ("EVALSHA", FIND_PUBLICATIONS, 1, key, last - number + 1, last, encoded(user))
+            replies = self.pipeline.execute_all([find])
+            if replies is None:
+                return None
+            number, publications = replies[0]
+            looked_at += number
+            pairs: list[bytes] = []
+            for each in publications:
+                event = _decode(each)
+                if event.sender == user:
+                    pairs += each, _encode(erased(event, name))
+            if (
+                pairs
+                and self.pipeline.execute_all([("EVALSHA", REPLACE_PUBLICATIONS, 1, key, *pairs)]) is None
+            ):
+                return None
+        return True
+
     def _reading(self, app: str, channel: str, since: Position | None, limit: int, reverse: bool) -> Command:
         return (
             "EVALSHA",
@@ -100,9 +162,12 @@ class RedisHistory:
         )
 
     def _keys(self, app: str, channel: str) -> tuple[bytes, bytes]:
+        key = self._key(app, channel)
+        return key, key + _LIST
+
+    def _key(self, app: str, channel: str) -> bytes:
         # U+0000 is in no name of an app, a colon may be in both.
-        key = b"%b%d:{%b\0%b}" % (HISTORY.encode(), self._created(app), encoded(app), encoded(channel))
-        return key, key + b":list"
+        return b"%b%d:{%b\0%b}" % (HISTORY.encode(), self._created(app), encoded(app), encoded(channel))
 
 
 def _page(reply: Any, reverse: bool) -> HistoryPage:

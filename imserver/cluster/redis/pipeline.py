@@ -610,11 +610,28 @@ class ClusterLink:
         self.counters.commands += len(commands)
         began = monotonic()
         pipeline = self._client.pipeline()
-        for command in commands:
-            pipeline.execute_command(*_words(command))
+        scans: dict[int, Any] = {}
+        for index, command in enumerate(commands):
+            words = _words(command)
+            if words[0] == "SCAN":
+                scans[index] = self._scan(self._client, *words[1:])
+            else:
+                pipeline.execute_command(*words)
         replies = list(pipeline.execute(raise_on_error=False))
+        for index, reply in scans.items():
+            replies.insert(index, reply)
         self.counters.seconds.observe(monotonic() - began)
         return replies
+
+    def _scan(self, client: RedisCluster, cursor: bytes, *options: Any) -> list[Any]:
+        """One step of a SCAN through the masters, one after the other: the cursor also says which."""
+        masters = sorted(client.get_primaries(), key=lambda node: str(node.name))
+        position, index = divmod(int(cursor), len(masters))
+        positions, keys = client.execute_command("SCAN", position, *options, target_nodes=masters[index])
+        (position,) = positions.values()
+        if not position:
+            index = (index + 1) % len(masters)
+        return [b"%d" % (position * len(masters) + index), keys]
 
     def begin(self, commands: Sequence[Command], done: Done) -> bool:
         """See :class:`RedisLink`."""

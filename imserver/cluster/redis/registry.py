@@ -22,7 +22,7 @@ from imserver.cluster.redis.history import RedisHistory
 from imserver.cluster.redis.lease import LeaseKeeper
 from imserver.cluster.redis.pipeline import Pipeline, RedisUnavailable, open_link
 from imserver.cluster.redis.presence import ChannelLookup, Lookup, SessionCommands
-from imserver.cluster.redis.records import RECORD_SECONDS, decoded, encoded
+from imserver.cluster.redis.records import RECORD_SECONDS, decoded, encoded, record_key
 from imserver.cluster.redis.recovery import EVERYTHING, UNREGISTERED, Extent, RegistryRecovery
 from imserver.cluster.redis.scripts import ATTEMPT, ATTEMPTS, VALUES
 from imserver.cluster.redis.tracking import TrackedKeys
@@ -42,6 +42,9 @@ log = logging.getLogger(__name__)
 _REREGISTER_SESSIONS: Final = 200
 _REREGISTER_PAUSE_SECONDS: Final = 0.01
 _UNREPORTED_LIMIT: Final = 100_000
+_END_SECONDS: Final = 5.0
+"""How long an erasure waits for the end of the sessions of its user."""
+_LOOK_SECONDS: Final = 0.05
 
 
 class RedisRegistry:
@@ -251,6 +254,18 @@ class RedisRegistry:
             # The queue overflows: a new epoch invalidates all of them.
             self._unreported_ends.clear()
             self.recovery.rejoin = True
+
+    def forget_user(self, app: str, user: str) -> None:
+        """Delete the readable record, when the last session has ended: its end writes the record. A user who
+        is online again keeps it. Raises StorageUnavailable."""
+        end = monotonic() + _END_SECONDS
+        while (found := self.find(app, [user])) is not None and found[0]:
+            if monotonic() > end:
+                return
+            gevent.sleep(_LOOK_SECONDS)
+        key = record_key(app, encoded(user))
+        if found is None or self.pipeline.execute_all([("DEL", key)]) is None:
+            raise StorageUnavailable("Redis does not answer")
 
     def attempt(self, name: str, most: float, each_seconds: float, weight: float) -> float | None:
         """Count ``weight`` attempts under a name for all nodes, at most ``most``.

@@ -509,3 +509,29 @@ return {epoch, offset, oldest + from, redis.call('LRANGE', KEYS[2], from, to)}
 """,
     timed=False,
 )
+
+FIND_PUBLICATIONS: Final = script(
+    """
+-- KEYS: list. ARGV: first and last index, bytes.
+-- Returns how many publications are there, and those that contain the bytes.
+local all, found = redis.call('LRANGE', KEYS[1], ARGV[1], ARGV[2]), {}
+for _, each in ipairs(all) do
+  if string.find(each, ARGV[3], 1, true) then found[#found + 1] = each end
+end
+return {#all, found}
+""",
+    timed=False,
+)
+
+REPLACE_PUBLICATIONS: Final = script(
+    """
+-- KEYS: list. ARGV: pairs of a publication and what shall stand in its place.
+local others = {}
+for k = 1, #ARGV, 2 do others[ARGV[k]] = ARGV[k + 1] end
+for index, each in ipairs(redis.call('LRANGE', KEYS[1], 0, -1)) do
+  if others[each] then redis.call('LSET', KEYS[1], index - 1, others[each]) end
+end
+return 1
+""",
+    timed=False,
+)
