@@ -26,6 +26,7 @@ import { redraw, registerView } from "./summary.js";
  * @property {(command: string, data?: object) => Promise<any>} request  sends a command of the user; resolves to the data of its answer
  * @property {Session["api"]} api  sends a request of the user over HTTP
  * @property {(path: string, query: Record<string, string>, name: string) => Promise<void>} download  saves a file of the user
+ * @property {Session["endBy"]} endLogin  does what ends the login, and then forgets what the browser has stored
  * @property {(kind: string, listener: (data: any) => void) => void} hear  hears signals of a kind
  * @property {(error: unknown) => string} reason  why `request` or `api` has failed, in the language of the page
  * @property {typeof openPanel} openPanel
@@ -64,6 +65,7 @@ async function start({ text: words, additions }) {
     words, registerView, addAction, addMessageAction, addSettings, request, openPanel, openDialog, confirm, toast, button, make, fill,
     api: (method, path, body) => session.api(method, path, body),
     download: (path, query, name) => downloadFile(session.app, session.token, path, query, name),
+    endLogin: (act) => session.endBy(act),
     hear: (kind, listener) => void listeners.set(kind, [...(listeners.get(kind) ?? []), listener]),
     reason: (error) => reasonOf(error, words),
     redraw: (message) => {

@@ -276,4 +276,5 @@ export const addedSettings = [];
 /** @param {() => { title: string, content: HTMLElement }} makeSection */
 export function addSettings(makeSection) {
   addedSettings.push(makeSection);
+  dispatchEvent(new Event("settings")); // they may be open
 }

@@ -55,6 +55,8 @@ export class Session {
   /** @type {Map<string, Set<(detail: any) => void>>} */
   #listeners = new Map();
   #isOver = false;
+  /** What is about to end this login. @type {Promise<unknown> | null} */
+  #ending = null;
   #connection;
 
   /**
@@ -123,7 +125,11 @@ export class Session {
     const { words } = this;
     // a logout in another tab or on another device kicks this session
     const end = { 1003: words.messages_expired, 4502: words.messages_logged_out, 4504: words.messages_expired }[change.code];
-    if (change.state === "refused" && end) return this.#end(end);
+    if (change.state === "refused" && end) {
+      if (!this.#ending) return this.#end(end);
+      this.#ending.catch(() => this.#end(end));
+      return;
+    }
     if (change.state === "online") {
       this.store.forgetStreams();
       this.store.sendReceipts();
@@ -202,10 +208,7 @@ export class Session {
   /** Logs this device out, forgets what the browser has stored, and ends the session. */
   async logOut() {
     const { token } = this;
-    this.#end("");
-    if (this.wishes.device.on) await import("./notices.js").then((module) => module.disable(this)).catch(() => {}); // the push service ends it then
-    for (const each of [this.drafts, this.inbox, this.people, this.rows, this.wishes]) each.forget();
-    await this.database.forget();
+    await this.#forget();
     try {
       const { devices } = await callApi(this.app, token, "GET", "accounts/devices");
       const here = devices.find((/** @type {any} */ each) => each.current);
@@ -213,6 +216,28 @@ export class Session {
     } catch {
       // the token expires anyway
     }
+  }
+
+  /**
+   * Does what ends this login, then forgets what the browser has stored. Rejected if that fails: the login stays.
+   *
+   * @param {() => Promise<unknown>} act
+   */
+  async endBy(act) {
+    this.#ending = act(); // meanwhile the server may say that the login is over
+    try {
+      await this.#ending;
+    } finally {
+      this.#ending = null;
+    }
+    await this.#forget();
+  }
+
+  async #forget() {
+    this.#end("");
+    if (this.wishes.device.on) await import("./notices.js").then((module) => module.disable(this)).catch(() => {}); // the push service ends it then
+    for (const each of [this.drafts, this.inbox, this.people, this.rows, this.wishes]) each.forget();
+    await this.database.forget();
   }
 
   /** The page goes away. */

@@ -17,13 +17,26 @@ export async function openSettings(session) {
   const { words } = session;
   await loadStyle(STYLE);
   const body = make("div", "settings");
-  openPanel(words.messages_settings, body);
-  const added = addedSettings.map((makeSection) => makeSection());
-  const parts = [lookSection(words), ...(mayHaveKeys() ? [keysSection(session)] : []), ...added.map(({ title, content }) => section(title, content))];
-  redraw(body, parts);
+  const layer = openPanel(words.messages_settings, body);
+  const look = lookSection(words);
+  const keys = mayHaveKeys() ? [keysSection(session)] : [];
+  /** @type {HTMLElement[]} */
+  let notices = [];
+  /** @type {HTMLElement[]} */
+  const added = [];
+  const draw = () => {
+    for (const makeSection of addedSettings.slice(added.length)) {
+      const { title, content } = makeSection();
+      added.push(section(title, content));
+    }
+    redraw(body, [look, ...notices, ...keys, ...added]);
+  };
+  addEventListener("settings", draw); // features may be loading still
+  layer.closed.then(() => removeEventListener("settings", draw));
+  draw();
   if (!session.hasNotifications) return;
-  const notices = await import("./notice-settings.js").catch(() => null).then((module) => module?.noticeSection(session) ?? []);
-  redraw(body, [parts[0], ...notices, ...parts.slice(1)]);
+  notices = await import("./notice-settings.js").catch(() => null).then((module) => module?.noticeSection(session) ?? []);
+  draw();
 }
 
 /** @param {Session} session */

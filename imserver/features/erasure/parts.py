@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 import gevent
@@ -64,7 +65,7 @@ class UserErasure:
 def build(core: Core) -> FeatureParts:
     """Build them."""
     erasure = UserErasure(core)
-    return FeatureParts(erasure, run=(erasure.run,))
+    return FeatureParts(erasure, run=(erasure.run,), page=Path(__file__).parent / "page")
 
 
 def _proof_of(core: Core) -> Proof | None:
