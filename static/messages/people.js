@@ -190,6 +190,13 @@ export class People {
     if (!this.#isForgotten) this.#storing ??= setTimeout(() => this.#store(), STORE_AFTER_MS);
   }
 
+  /** @param {string} user  who is no more: their card goes */
+  erase(user) {
+    this.#cards.set(user, emptyCard(user, this.session.words.messages_deleted_user));
+    this.session.peopleChanged();
+    if (!this.#isForgotten) this.#storing ??= setTimeout(() => this.#store(), STORE_AFTER_MS);
+  }
+
   /**
    * Keeps the presence of people fresh while they are on the screen.
    *

@@ -347,17 +347,22 @@ export class Store {
    * @param {Entry} revision
    */
   async #revise(conversation, revision) {
-    const { user, database } = this.session;
-    conversation.last &&= revised(conversation.last, revision, user);
+    const { user, database, people } = this.session;
+    const revise = (/** @type {Entry} */ entry) => {
+      const after = revised(entry, revision, user);
+      if (after.from !== entry.from) people.erase(entry.from);
+      return after;
+    };
+    conversation.last &&= revise(conversation.last);
     conversation.pending?.push(revision);
     const { entries } = conversation;
     const index = entries?.findIndex(({ id }) => id === revision.about) ?? -1;
     if (entries && index >= 0) {
-      entries[index] = revised(entries[index], revision, user);
+      entries[index] = revise(entries[index]);
       return database.put("entries", [entries[index]]);
     }
     const stored = entryOf(await database.get("entries", revision.about ?? 0));
-    if (stored) await database.put("entries", [revised(stored, revision, user)]);
+    if (stored) await database.put("entries", [revise(stored)]);
   }
 
   /**

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from time import time
 from zipfile import ZipFile
@@ -12,16 +13,23 @@ import pytest
 
 from tests.browser.chromium import Page
 from tests.browser.conftest import Pair
-from tests.browser.messenger import APP, PASSWORD, Account, Chat
+from tests.browser.messenger import APP, Account, Chat
 from tests.conftest import StartServer
 from tests.support import Server, eventually
+from tests.users import PASSWORD
+
+pytestmark = pytest.mark.full
 
 SIZES = {"phone": (390, 844), "desktop": (1280, 800)}
 STORED = """
 const done = arguments[0];
 indexedDB.databases().then((all) => done([...Object.keys(localStorage), ...all.map(({ name }) => name)]));
 """
-EXPORT, DELETE = {"en": "Export my data", "zh": "导出我的数据"}, {"en": "Delete my account", "zh": "删除我的账号"}
+LOG = "return document.querySelector('[role=log]').textContent"
+EXPORT, DELETE = (
+    {"en": "Export my data", "zh": "导出我的数据"},
+    {"en": "Delete my account", "zh": "删除我的账号"},
+)
 DONE = {"en": "Your account is deleted", "zh": "你的账号已删除"}
 WRONG = {"en": "The password or code is wrong", "zh": "密码或验证码不正确"}
 
@@ -29,7 +37,9 @@ WRONG = {"en": "The password or code is wrong", "zh": "密码或验证码不正�
 @pytest.fixture
 def server(start_server: StartServer) -> Server:
     """A server with all features."""
-    return start_server(config={"accounts": {"registrations_per_address": 0}, "apps": {APP: {"accounts": {"guests": True}}}})
+    return start_server(
+        config={"accounts": {"registrations_per_address": 0}, "apps": {APP: {"accounts": {"guests": True}}}}
+    )
 
 
 def shows(page: Page, text: str) -> None:
@@ -44,7 +54,8 @@ def picture(chat: Chat, name: str) -> None:
 
 def open_settings(chat: Chat, button: str) -> None:
     chat.click(chat.word("messages_settings"))
-    chat.named("button", button)
+    element = chat.named("button", button)
+    chat.page.run("arguments[0].scrollIntoView({ block: 'center' })", element)
 
 
 @pytest.mark.parametrize(("language", "size", "dark"), [("en", "desktop", False), ("zh", "phone", True)])
@@ -59,12 +70,11 @@ def test_a_person_exports_what_is_theirs(
     open_settings(chat, EXPORT[language])
     chat.click(EXPORT[language])
     chat.click({"en": "Download", "zh": "下载"}[language])
-    files: list[Path] = []
-    eventually(lambda: files.extend(tmp_path.glob("*.zip")) or files, what="the file")
+    files = eventually(lambda: list(tmp_path.glob("*.zip")), what="the file")
     picture(chat, f"export-{language}-{size}")
     with ZipFile(files[0]) as archive:
         content = b"".join(archive.read(name) for name in archive.namelist())
-    assert "the tea is ready".encode() in content
+    assert b"the tea is ready" in content
 
 
 @pytest.mark.parametrize(("language", "size", "dark"), [("en", "phone", False), ("zh", "desktop", True)])
@@ -101,9 +111,9 @@ def test_a_person_deletes_the_account(
         what="nothing of the account is stored",
     )
     assert chat.page.run("return localStorage.getItem(arguments[0])", f"imserver:account:{APP}") is None
-    shows(other.page, other.word("messages_deleted_user"))
-    eventually(lambda: "the tea is ready" not in other.page.run("return document.body.textContent"))
+    eventually(lambda: other.word("messages_deleted_user") in other.page.run(LOG), 30, what="a deleted user")
     picture(other, f"other-{language}-{size}")
+    assert not re.findall("the tea is ready|Ann", other.page.run(LOG))
 
 
 def test_a_code_of_the_second_factor_deletes_the_account(pair: Pair, server: Server) -> None:
