@@ -99,7 +99,7 @@ routes = Resource(
 
 
 @routes.post(
-    "/exports/start", Needs.OPERATE, problems=_AGAIN, example={"app": "shop", "user": "ann"}, status=202
+    "/exports/start", Needs.ADMIN, problems=_AGAIN, example={"app": "shop", "user": "ann"}, status=202
 )
 def start(api: ExportApi, call: Call, request: ExportRequest) -> ExportShown:
     """Start an export of a user or of an app.
@@ -111,7 +111,7 @@ def start(api: ExportApi, call: Call, request: ExportRequest) -> ExportShown:
 
 
 @routes.get(
-    "/exports/show", Needs.OPERATE, problems=(HTTP_UNKNOWN_EXPORT,), example={"app": "shop", "id": _ID}
+    "/exports/show", Needs.ADMIN, problems=(HTTP_UNKNOWN_EXPORT,), example={"app": "shop", "id": _ID}
 )
 def show(api: ExportApi, call: Call, request: ExportQuery) -> ExportShown:
     """Show how far an export is."""
@@ -139,7 +139,7 @@ def show_own(api: ExportApi, call: Call, request: OwnExportQuery) -> ExportShown
 FILE: Final = routes.elsewhere(
     "GET",
     "/exports/file",
-    Needs.OPERATE,
+    Needs.ADMIN,
     """Fetch the archive of an export.
 
     It is a zip file. It is deleted after `exports.retention_seconds`.
