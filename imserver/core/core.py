@@ -296,15 +296,18 @@ class Core:
         """The erasures of all features: of each before those of the features that it uses."""
         return tuple(each.erasure for each in reversed(self.features.values()) if each.erasure is not None)
 
-    def erase_user(self, app: str, user: str) -> None:
+    def erase_user(self, app: str, user: str, *, keeps_messages: bool = False) -> None:
         """Erase a user of any kind: sessions, a ban, the account, and what features and the core have of
         them, in this order. Whoever comes under the same name is another user.
+
+        ``keeps_messages``: what they wrote stays with the others, under the same id, which is given to nobody
+        again: they are a bot, or a guest who is long unused.
 
         Switches. May be called again: after an error it goes on, otherwise it erases what was added since.
         Raises Unavailable.
         """
         storage, sessions = self.storage, self.sessions.sessions
-        is_stored = storage.store.has_database
+        is_stored = storage.store.has_database and not keeps_messages
         name = new_name()
         if is_stored:
             name = storage.erasures.begin(app, user)
@@ -317,7 +320,8 @@ class Core:
             # Features first: a bucket may be unavailable while everything else is reachable.
             for erasure in self.erasures:
                 erasure.user(app, user)
-            self.channels.channels.histories.erase_user(app, user, name)
+            if not keeps_messages:
+                self.channels.channels.histories.erase_user(app, user, name)
             storage.store.delete_rows_of_user(app, user, tables_of(self.erasures))
         self.cluster.registry.forget_user(app, user)
         if is_stored:

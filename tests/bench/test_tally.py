@@ -37,7 +37,7 @@ class FakeConnections(ConnectionSet):
 
     def __init__(self, conns: int) -> None:
         self.by_fd = {number: Connection(FakeSocket(number), number) for number in range(conns)}  # type: ignore[arg-type]
-        self.lost, self.closes = 0, {}
+        self.lost, self.pings, self.closes = 0, 0, {}
         self.buffer = bytearray(BUFFER_BYTES)
         self.view = memoryview(self.buffer)
         self.take = self.skim

@@ -181,14 +181,14 @@ def test_a_stream_is_refused_where_a_message_to_no_account_is_refused(server: Se
     kim, lou = person(server, "kim"), person(server, "lou")
     bot = kim.bot("opener")
     bot.post("messages/send", to=lou.user, text="hello")
-    lou.post("accounts/delete", password="correct horse")
     for nobody in ("x" * MAX_USER_BYTES, str(10**9), "0" + kim.user):
         for route in ("messages/send", "messages/stream/open"):
             assert bot.refused(route, to=nobody, text="a") == (404, "unknown_account")
     with online(bot, server.ws) as at_bot:
         assert at_bot.ask_cmd("streamOpen", {"to": "nobody"})[0] == 1005
+    lou.post("accounts/delete", password="correct horse")
     for route in ("messages/send", "messages/stream/open"):
-        assert bot.post(route, to=lou.user, text="a"), "it is not the first"
+        assert bot.refused(route, to=lou.user, text="a") == (404, "unknown_account"), "it was erased"
 
 
 @pytest.mark.full

@@ -98,8 +98,8 @@ def _require_unlocked(account: Account) -> None:
 
 SessionCloser = Callable[[str, Sequence[str], str | None], object]
 """Called with (app, users, device)."""
-Erase = Callable[[str, str], object]
-"""(app, user): erases a user. May switch. Does nothing the second time."""
+Erase = Callable[..., object]
+"""See :meth:`imserver.plugin.services.Core.erase_user`."""
 Refused = Callable[..., object]
 """See ``Logins.refused``. Identifiers are personal: the user is ``""``, and an account is named by its id."""
 _DEVICE_BITS: Final = 53
@@ -664,9 +664,10 @@ class Accounts:
             raise UnknownDevice(str(device))
         self._logged_out(app, user, ended)
 
-    def remove(self, app: str, user: str) -> None:
-        """Delete an account with all of its data. Raises NoAccounts and UnknownAccount."""
-        self._erase_user(app, self.known(app, user).user)
+    def remove(self, app: str, user: str, *, keeps_messages: bool = False) -> None:
+        """Delete an account with all of its data, but with ``keeps_messages`` what it wrote stays with the
+        others. Raises NoAccounts and UnknownAccount."""
+        self._erase_user(app, self.known(app, user).user, keeps_messages=keeps_messages)
 
     def erase(self, app: str, user: str) -> None:
         """Delete the row of an account, and the accounts of programs that belong to it."""

@@ -130,7 +130,7 @@ class Guests:
                 online = self._presence.online(guest.app, [guest.user])
                 if not (online.users[0] or online.missing):
                     try:
-                        self._accounts.remove(guest.app, guest.user)
+                        self._accounts.remove(guest.app, guest.user, keeps_messages=True)
                         self._deleted(guest)
                         deleted += 1
                     except UnknownAccount:

@@ -354,7 +354,7 @@ def rotate(bots: Bots, call: Call, request: BotChosen) -> BotTokenAnswer:
 def delete(bots: Bots, call: Call, request: BotChosen) -> BotDone:
     """Delete a bot and its account.
 
-    It is erased, with its messages. The bots of an account are deleted with the account.
+    Its messages remain in the conversations of others. The bots of an account are erased with the account.
     """
     bots.remove(call.app, call.user, request.bot)
     call.user, call.gone = request.bot, True

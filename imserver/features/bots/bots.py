@@ -207,7 +207,7 @@ class Bots:
     def remove(self, app: str, by: str, bot: str) -> None:
         """Delete a bot with its account. Raises UnknownBot and MediaUnavailable."""
         self.get(app, by, bot)
-        self._accounts.remove(app, bot)
+        self._accounts.remove(app, bot, keeps_messages=True)
 
     def set_commands(self, app: str, bot: str, commands: Sequence[BotCommand]) -> None:
         """Replace the commands of a bot. Raises BadField and UnknownBot."""
@@ -296,7 +296,7 @@ class IncomingHooks:
             self._require_role(app, by, found.group)
         except UnknownGroup:
             raise UnknownHook(str(hook)) from None
-        self._accounts.remove(app, str(hook))
+        self._accounts.remove(app, str(hook), keeps_messages=True)
 
     def with_token(self, token: str, address: str) -> IncomingHook:
         """The incoming webhook with this token, for a request from an address.

@@ -110,9 +110,7 @@ def start(api: ExportApi, call: Call, request: ExportRequest) -> ExportShown:
     return shown(api.exports.start(Subject(call.app, request.user, settings, left_out)))
 
 
-@routes.get(
-    "/exports/show", Needs.ADMIN, problems=(HTTP_UNKNOWN_EXPORT,), example={"app": "shop", "id": _ID}
-)
+@routes.get("/exports/show", Needs.ADMIN, problems=(HTTP_UNKNOWN_EXPORT,), example={"app": "shop", "id": _ID})
 def show(api: ExportApi, call: Call, request: ExportQuery) -> ExportShown:
     """Show how far an export is."""
     return shown(api.exports.show(call.app, request.id))

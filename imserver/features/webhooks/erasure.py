@@ -24,6 +24,8 @@ def erase_user(store: Store, app: str, user: str) -> None:
 
     Switches. Raises StorageUnavailable.
     """
+    if not store.pseudonym_of(app, user):
+        return  # the user is only deleted, and what they wrote stays
     names = {_encode(user), json.dumps(user).encode()}
     for table, number in _ORDER:
         after = 0

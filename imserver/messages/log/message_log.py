@@ -84,14 +84,15 @@ class MessageLog:
 
     def erase_user(self, app: str, user: str, name: str) -> None:
         """Erase a user: what they wrote, their reactions and marks, and their name. They leave all groups,
-        whose entries say so. ``name`` stands in place of the user from then on.
+        whose entries say so. ``name`` stands in place of the user from then on; ``""``: what they wrote stays
+        under their own.
 
         It may be called again after an error.
         """
         for row in self.conversations.memberships(app, user):
             if row.left_id is None and row.kind_of_conversation == "group":
                 self.groups.leave(app, row.conversation, [user], user, heir=True)
-        if self.entries.head(app):
+        if name and self.entries.head(app):
             self._eraser.erase(app, user, name)
         self.marks.forget(app, user)
 

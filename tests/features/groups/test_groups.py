@@ -288,7 +288,9 @@ def test_who_became_an_admin_a_moment_ago_is_not_removed_by_one(groups: Groups, 
 
 
 def test_who_is_erased_and_is_removed_at_once_is_gone(groups: Groups, group: int, log: MessageLog) -> None:
-    errors = at_once((groups.remove, group, "ann", ["cid"]), (log.erase_user, "cid"), (log.erase_user, "ann"))
+    errors = at_once(
+        (groups.remove, group, "ann", ["cid"]), (log.erase_user, "cid", ""), (log.erase_user, "ann", "")
+    )
     assert errors == [""] * 3
     assert roles(groups, group) == {"bob": OWNER, "dan": MEMBER}
     assert groups.page(APP, "cid", 0, 10) == (0, [])

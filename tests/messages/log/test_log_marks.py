@@ -196,7 +196,7 @@ def test_a_deleted_user_leaves_all_groups_and_their_marks_go(log: MessageLog) ->
     log.groups.leave(APP, groups[0], ["ann"], "ann", heir=True)
     end = log.entries.head(APP)
     for _ in range(2):
-        log.erase_user(APP, "ann")
+        log.erase_user(APP, "ann", "")
     assert [entry.kind for entry in log.entries.read(APP, end, 10)] == ["group", "leave"], (
         "of the group that was left"
     )
