@@ -66,7 +66,7 @@ REASONS: Final = {
     "node/feature_list.py": "the list of features",
     "notify.py": "a push says what its notification shows",
     "storage/app_rows.py": _DELETED,
-    "storage/backup.py": "the database numbers accounts, and continues after a restore",
+    "copies/backup.py": "the database numbers accounts, and continues after a restore",
     "storage/contract.py": _DELETED,
     "storage/export_rows.py": _ROWS,
     "storage/migrations/__init__.py": "a command that imports a database of GoChat",

@@ -10,13 +10,13 @@ import pytest
 
 from imserver.auth.accounts import Account
 from imserver.config.settings import StorageSettings
+from imserver.copies import backup as copies
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.webhooks.event_rows import EventStore, NewEvent
 from imserver.messages.log.contract import Appended, Draft
 from imserver.messages.log.message_log import MessageLog
 from imserver.node.feature_list import numbers_of_server
 from imserver.process import DataDirectory
-from imserver.storage import backup as copies
 from imserver.storage.store import Store
 from tests.support import run_cli
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from sqlalchemy import inspect
 from sqlalchemy.types import BigInteger, SmallInteger
 
-from imserver.storage.row_pages import layout_of
+from imserver.copies.row_pages import layout_of
 from imserver.storage.statements import PooledStatements, marks_of
 from imserver.storage.tables import Table
 

@@ -16,12 +16,12 @@ from pathlib import Path
 import pytest
 
 from imserver.config.settings import StorageSettings
+from imserver.copies.move import Moved, move
 from imserver.errors import StartError
 from imserver.messages.log.contract import Draft
 from imserver.messages.log.message_log import MessageLog
 from imserver.node.feature_list import tables_of_server
 from imserver.storage.address import DatabaseAddress, database_address
-from imserver.storage.move import Moved, move
 from imserver.storage.store import Store
 from tests.conftest import StartServer
 from tests.integration.cmd import CmdClient, logged_in
@@ -115,7 +115,7 @@ def test_every_table_comes_through_all_engines_unchanged(full: str, new_url: New
 _KILLED = """
 import os, signal, sys
 from imserver.config.settings import StorageSettings
-from imserver.storage.move import move
+from imserver.copies.move import move
 from tests.storage.conftest import TABLES
 from tests.storage.test_move import address_of
 left = int(sys.argv[3])

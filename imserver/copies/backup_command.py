@@ -6,15 +6,15 @@ from pathlib import Path
 
 import click
 
-from imserver.commands import everything as whole
 from imserver.config.settings import Config
+from imserver.copies import backup as copies
+from imserver.copies import everything as whole
+from imserver.copies.archive import is_archive
 from imserver.errors import StartError, Unavailable
 from imserver.node.feature_list import numbers_of_server
 from imserver.offline import erase_again, load_settings, opened, record_act, settings_options
 from imserver.process import DataDirectory
-from imserver.storage import backup as copies
 from imserver.storage.address import DatabaseAddress, database_address
-from imserver.storage.archive import is_archive
 from imserver.storage.erasures import JOURNAL, erasures_of, read_journal
 from imserver.terminal import fail
 

@@ -20,15 +20,8 @@ from sqlalchemy import Connection, Engine, inspect
 from sqlalchemy.exc import SQLAlchemyError
 
 from imserver.config.settings import StorageSettings
-from imserver.errors import StartError
-from imserver.process import open_private
-from imserver.storage import migrations
-from imserver.storage.address import DatabaseAddress
-from imserver.storage.backup import wait_until_alone
-from imserver.storage.database import LONG_SECONDS, prepare_file
-from imserver.storage.engines import WRITES, make_engine
-from imserver.storage.migrations import feature_steps
-from imserver.storage.row_pages import (
+from imserver.copies.backup import wait_until_alone
+from imserver.copies.row_pages import (
     RowReader,
     RowWriter,
     TableLayout,
@@ -39,6 +32,13 @@ from imserver.storage.row_pages import (
     open_reader,
     sum_of,
 )
+from imserver.errors import StartError
+from imserver.process import open_private
+from imserver.storage import migrations
+from imserver.storage.address import DatabaseAddress
+from imserver.storage.database import LONG_SECONDS, prepare_file
+from imserver.storage.engines import WRITES, make_engine
+from imserver.storage.migrations import feature_steps
 from imserver.storage.statements import PooledStatements, Row, text_of
 from imserver.storage.tables import StoreTables, Table
 

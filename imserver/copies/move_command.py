@@ -7,8 +7,8 @@ from typing import Final
 
 import click
 
-from imserver.commands.everything import without_option
 from imserver.config.settings import Config
+from imserver.copies.everything import without_option
 from imserver.errors import StartError
 from imserver.node.feature_list import load_features, load_with_locations, tables_of
 from imserver.offline import record_act, settings_options
@@ -46,7 +46,7 @@ def move(path: str | None, data_dir: str | None, to: str, without: tuple[str, ..
         lock.start()
         try:
             # Imported here: the check of the settings needs no database library.
-            from imserver.storage import move as moving
+            from imserver.copies import move as moving
 
             tables = tables_of(load_features(settings))
             report = moving.move(

@@ -14,13 +14,13 @@ from typing import Any, Final
 import click
 
 from imserver.config.settings import Config, StorageSettings
+from imserver.copies import backup as copies
+from imserver.copies.archive import BackupArchive, FeatureFile, write
 from imserver.errors import ImserverError, StartError
 from imserver.node.feature_list import load_features, numbers_of_server, tables_of
 from imserver.plugin.feature import Feature
 from imserver.process import open_private
-from imserver.storage import backup as copies
 from imserver.storage.address import DatabaseAddress, database_address
-from imserver.storage.archive import BackupArchive, FeatureFile, write
 from imserver.storage.store import Store
 from imserver.terminal import Progress
 
@@ -48,7 +48,7 @@ def backup(settings: Config, address: DatabaseAddress, file: Path, without: Sequ
             if address.file is not None:
                 copies.backup(address.file, copy)
             else:
-                from imserver.storage.move import move  # needs the drivers
+                from imserver.copies.move import move  # needs the drivers
 
                 target = _of_file(copy)
                 tables, note = tables_of(features), progress.show_rows
@@ -133,7 +133,7 @@ def _load(
     features: Sequence[Feature],
     without: Sequence[str],
 ) -> None:
-    from imserver.storage.move import move  # needs the drivers
+    from imserver.copies.move import move  # needs the drivers
 
     tables, progress = tables_of(features), Progress()
     # A copy of the release before gets the tables of this one.

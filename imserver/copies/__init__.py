@@ -1,0 +1,1 @@
+"""Copies of what a node stores: backups, restores, moves to another engine. No server imports them."""
