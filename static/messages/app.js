@@ -95,6 +95,7 @@ class App {
     session.on("ended", ({ reason }) => this.#stop(reason));
     this.#drawMe();
     showView("list");
+    this.#around((around) => around.watch(session));
     session.start().then(() => this.#route()); // the browser may have stored the conversation of the address
   }
 
@@ -129,7 +130,7 @@ class App {
   #prepare() {
     whenIdle(async () => {
       if (this.#session) await this.#loadView();
-      if (this.#hasWorker) return;
+      if (this.#hasWorker || this.page.isEmbedded) return;
       this.#hasWorker = true;
       startWorker(this.page.workerUrl, () => toast(this.words.messages_new_version, { label: this.words.messages_reload, act: () => location.reload() }));
     });
@@ -162,9 +163,23 @@ class App {
 
   /** @param {string} reason */
   async #showLogin(reason) {
+    if (this.page.isEmbedded) return this.#around(async (around) => {
+      await around.giveLogin();
+      const login = this.saved.get();
+      if (login) this.#start(login);
+    });
     showView("login");
     await this.#withLogin((view) => view.show(reason));
     this.#prepare();
+  }
+
+  /**
+   * In a frame: the page around this one.
+   *
+   * @param {(around: import("./embedded.js").Surroundings) => unknown} use
+   */
+  async #around(use) {
+    if (this.page.isEmbedded) await withModule(import("./embedded.js"), this.words, ({ surroundings }) => use(surroundings(this.page)));
   }
 
   async #loadList() {
@@ -358,6 +373,7 @@ class App {
   }
 
   async #back() {
+    if (document.body.dataset.embedded === "one") return this.#around((around) => around.leave());
     const left = this.#conversation?.open?.id ?? 0;
     await navigate("");
     this.#search?.close();

@@ -3,6 +3,14 @@
 
 /** @typedef {{ token: string, user: string, nickname: string, device?: string, guest?: boolean }} Login  `device`: the name that it has in the list of devices */
 
+/** Where logins are; null: in the browser. @type {Pick<Storage, "getItem" | "setItem" | "removeItem"> | null} */
+let place = null;
+
+/** @param {typeof place} other  where logins are from now on */
+export function keepLogins(other) {
+  place = other;
+}
+
 /** The login that the browser remembers, so that a reload needs no password. */
 export class SavedLogin {
   /** @param {string} app */
@@ -12,7 +20,7 @@ export class SavedLogin {
 
   #read() {
     try {
-      return JSON.parse(localStorage.getItem(this.key) ?? "null");
+      return JSON.parse((place ?? localStorage).getItem(this.key) ?? "null");
     } catch {
       return null;
     }
@@ -38,8 +46,8 @@ export class SavedLogin {
   /** @param {Login | { earlier: string } | null} login  null: forget it */
   set(login) {
     try {
-      if (login) localStorage.setItem(this.key, JSON.stringify(login));
-      else localStorage.removeItem(this.key);
+      if (login) (place ?? localStorage).setItem(this.key, JSON.stringify(login));
+      else (place ?? localStorage).removeItem(this.key);
     } catch {
       // no storage: the login ends with this page
     }

@@ -22,6 +22,7 @@ import { Wishes } from "./wishes.js";
  * @property {string} websocketUrl
  * @property {string} seenHost
  * @property {string} language
+ * @property {boolean} isEmbedded     whether the page is in a frame of another one, which gives the login
  * @property {boolean} notifications  whether this server has them
  * @property {{ module: string, style: string }[]} additions  addresses of what features of the server add; empty: it has none
  * @property {Record<string, string>} text

@@ -25,7 +25,9 @@ async function start() {
   import("./app.js").catch(() => {}); // the console says why; a reload tries again
 }
 
-if (login && showStored(page, login.user)) {
+if (page.isEmbedded) {
+  import("./embedded.js").then(({ surroundings }) => surroundings(page).giveLogin()).then(() => import("./app.js")).catch(() => {});
+} else if (login && showStored(page, login.user)) {
   requestAnimationFrame(() => setTimeout(start));
   setTimeout(start, PAINT_MS);
 } else start();

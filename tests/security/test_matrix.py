@@ -404,6 +404,7 @@ ANYBODY_MAY: Final = frozenset(
         *(
             "/",
             "/home/messages",
+            "/home/embed",
             "/home/messages.webmanifest",
             "/home/messages.css",
             "/home/messages.png",

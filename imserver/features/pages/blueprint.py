@@ -26,7 +26,14 @@ from imserver.features.pages.additions import Additions, additions_of
 from imserver.features.pages.address import Ports, websocket_address
 from imserver.features.pages.look import COLOURS, PICTURE, Look
 from imserver.features.pages.settings import ChatSettings
-from imserver.features.pages.text import HEADERS, LANGUAGES, TEXT, named_in_rooms, policy
+from imserver.features.pages.text import (
+    HEADERS,
+    LANGUAGES,
+    TEXT,
+    frame_ancestors,
+    named_in_rooms,
+    policy,
+)
 from imserver.features.pages.visitors import (
     Seen,
     has_parameter,
@@ -161,6 +168,7 @@ def create_pages(core: Core, document: Callable[[], bytes]) -> Blueprint:
         ("/home/index", "home", chat.index),
         ("/home/room", "room", chat.room),
         ("/home/messages", "messages", chat.messages),
+        ("/home/embed", "embedded", chat.embedded),
         ("/home/messages.webmanifest", "manifest", lambda: installable.manifest(look)),
         (PICTURE, "picture", chat.picture),
         (COLOURS, "colours", chat.colours),
@@ -215,6 +223,7 @@ class _Chat:
         text: dict[str, str],
         data: dict[str, Any],
         media: str = "'none'",
+        around: str = "'none'",
         **shown: Any,
     ) -> AnyResponse:
         """A page whose script connects to this server and has ``text``."""
@@ -227,7 +236,9 @@ class _Chat:
             **data,
         }
         answer = render(template, *language, data=data, **shown)
-        answer.headers["Content-Security-Policy"] = policy(" ".join(addresses.sources), media)
+        answer.headers["Content-Security-Policy"] = policy(
+            " ".join(addresses.sources), media, ancestors=around
+        )
         return answer
 
     def start(self) -> AnyResponse:
@@ -376,7 +387,21 @@ class _Chat:
 
         404 if the app does not exist, or nobody may log in to it.
         """
-        answer = self._messages(language_of_visitor())
+        return self._packed(self._messages(language_of_visitor()))
+
+    def embedded(self) -> AnyResponse:
+        """``GET /home/embed?appID=``: the same page for a frame. The page around it gives the login.
+
+        404 if the app does not exist, nobody may log in to it, or it lists no origins.
+        """
+        app = self._tenants.resolve(parameter("appid") or _ACCOUNTS_APP)
+        tenant = self._tenants.get(app)
+        around = frame_ancestors(() if tenant is None else tenant.origins)
+        if not around or self._logins.is_closed(app):
+            abort(Problems.NOT_FOUND.status)
+        return self._packed(self._messages(language_of_visitor(), app, around))
+
+    def _packed(self, answer: AnyResponse) -> AnyResponse:
         answer.headers["Vary"] += ", Accept-Encoding"
         if request.accept_encodings["gzip"]:  # the page has no secret that its length could reveal
             answer.set_data(zlib.compress(answer.get_data(), 6, _GZIP))
@@ -408,15 +433,19 @@ class _Chat:
         answer.headers["Cache-Control"] = "public, max-age=31536000, immutable" if is_named else "no-cache"
         return answer
 
-    def _messages(self, language: tuple[str, dict[str, str]]) -> AnyResponse:
-        if not self._has_messages():
+    def _messages(
+        self, language: tuple[str, dict[str, str]], app: str = _ACCOUNTS_APP, around: str = ""
+    ) -> AnyResponse:
+        """``around``: the origins that may have the page in a frame; ``""``: it is in none."""
+        if not around and not self._has_messages():
             abort(Problems.NOT_FOUND.status)
         text = _texts(language[1], "messages_", "talk_") | self._additions.words(language[0])
         base = f"{request.script_root}{installable.RELEASES}{installable.release(self._additions)}"
         data = {
-            "app": _ACCOUNTS_APP,
+            "app": app,
+            "isEmbedded": bool(around),
             "workerUrl": url_for("pages.worker"),
-            "notifications": "notifications" in self._features,
+            "notifications": "notifications" in self._features and not around,
             "additions": self._additions.shown(base),
         }
         # Videos are measured before they are sent, from addresses of the browser.
@@ -429,7 +458,9 @@ class _Chat:
             "release": base,
             "look": self._look,
         }
-        answer = self._render("messages.html", language, text, data, media, **shown)
+        answer = self._render(
+            "messages.html", language, text, data, media, around or "'none'", embedded=bool(around), **shown
+        )
         answer.headers["Content-Security-Policy"] += "; manifest-src 'self'; worker-src 'self'"
         return answer
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -53,15 +55,37 @@ HEADERS: Final = {
 """Headers of the answers of all pages."""
 
 
-def policy(connect: str, media: str = "'none'", form: str = "'none'") -> str:
-    """The Content-Security-Policy of a page that may connect to ``connect``, play from ``media`` and send
-    forms to ``form``.
+def policy(connect: str, media: str = "'none'", form: str = "'none'", ancestors: str = "'none'") -> str:
+    """The Content-Security-Policy of a page that may connect to ``connect``, play from ``media``, send forms
+    to ``form``, and be in frames of ``ancestors``.
     """
     return (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
         + (f"media-src {media}; " if media != "'none'" else "")
-        + f"connect-src {connect}; base-uri 'none'; form-action {form}; frame-ancestors 'none'"
+        + f"connect-src {connect}; base-uri 'none'; form-action {form}; frame-ancestors {ancestors}"
     )
+
+
+def frame_ancestors(origins: Iterable[str]) -> str:
+    """The sources of ``frame-ancestors`` for the origins that an app lists; ``""``: none can be one.
+
+    Ports count in no list of origins, so each port may be there.
+    """
+    sources = []
+    for scheme, host in filter(None, map(_origin, origins)):
+        sources += [f"{each}://{host}:*" for each in ([scheme] if scheme else ["https", "http"])]
+    return " ".join(sources)
+
+
+def _origin(text: str) -> tuple[str, str] | None:
+    """Scheme and host of an origin; None: what would end the source, and begin another one."""
+    match = _ORIGIN.fullmatch(text)
+    return match and (match["scheme"] or "", match["host"])
+
+
+_ORIGIN: Final = re.compile(
+    r"((?P<scheme>https?)://)?(?P<host>[\w.-]+|\[[0-9A-Fa-f:.]+\])(:\d+)?/?", re.ASCII
+)
 
 
 def named_in_rooms(language: str) -> str | None:

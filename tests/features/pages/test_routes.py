@@ -90,6 +90,28 @@ def client() -> Iterator[FlaskClient]:
         yield client
 
 
+@pytest.mark.parametrize(
+    ("origins", "around"),
+    [
+        (("https://shop.example.org",), "https://shop.example.org:*"),
+        (("shop.example.org:8443",), "https://shop.example.org:* http://shop.example.org:*"),
+        (("a.example; script-src *", "http://[::1]"), "http://[::1]:*"),
+    ],
+)
+def test_the_origins_of_an_app_may_have_its_chat_in_a_frame(origins: tuple[str, ...], around: str) -> None:
+    with client_of(Config(apps={"shop": TenantSettings(origins=origins)})) as client:
+        answer = client.get("/home/embed?appID=shop")
+        assert answer.headers["Content-Security-Policy"].count(f"frame-ancestors {around};") == 1
+        assert page_data(answer.text)["isEmbedded"] is True
+
+
+def test_an_app_without_origins_is_in_no_frame() -> None:
+    apps = {"shop": TenantSettings(), "odd": TenantSettings(origins=("a b",))}
+    with client_of(Config(apps=apps)) as client:
+        for app in ("shop", "odd", "nobody"):
+            assert client.get(f"/home/embed?appID={app}").status_code == 404
+
+
 def page_data(text: str) -> dict[str, Any]:
     found = re.search(r'<script type="application/json" id="page-data">(.*?)</script>', text, re.S)
     assert found
@@ -276,6 +298,7 @@ def test_a_page_for_operators_names_only_itself(client: FlaskClient, path: str, 
         ("/static/theme.css", "text/css; charset=utf-8"),
         ("/static/favicon.svg", "image/svg+xml; charset=utf-8"),
         ("/favicon.ico", "image/svg+xml; charset=utf-8"),
+        ("/static/embed.js", "text/javascript; charset=utf-8"),
         ("/sdk/errors.js", "text/javascript; charset=utf-8"),
         ("/sdk/imserver.js", "text/javascript; charset=utf-8"),
         ("/sdk/messenger.js", "text/javascript; charset=utf-8"),
