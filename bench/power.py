@@ -1,9 +1,9 @@
 """Power loss: what a disk may hold when the power goes, made from a recording of all writes and syncs.
 
-A library records the calls of a server on which clients chat (``tests/faults/record_writes.c``). Then the
-power is cut at many moments, offline: what was synchronised is kept; other writes are dropped, kept or torn
-by sectors, as a seed says. Names are kept up to the last synchronised folder, and some after it. The database
-is opened as at a start, and compared with what clients had been told until that moment.
+A library records the calls of a server that clients use (``tests/faults/record_writes.c``). Then the power
+is cut at many moments, offline: what was synchronised is kept; other writes are dropped, kept or torn by
+sectors, as a seed says. Names are kept up to the last time that their folder was synchronised, and some after
+it. What is left is opened as at a start, and compared with what clients had been told until that moment.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ from bench.loop import BenchError
 from bench.servers import ENGINES, DatabaseProcess
 
 _HEAD: Final = struct.Struct("<QQQQII")
-WRITE, TRUNCATE, SYNC_BEGIN, SYNC_END, NAME, RENAME, UNLINK, FOLDER_BEGIN, FOLDER_END, EXTEND = range(1, 11)
+WRITE, TRUNCATE, SYNC_BEGIN, SYNC_END, NAME, RENAME, UNLINK, FOLDER_BEGIN, FOLDER_END, EXTEND, FOLDER = range(
+    1, 12
+)
 SECTOR: Final = 512
 HOW: Final = ("drop", "keep", "some", "torn")
 """What becomes of writes that were not synchronised: of all, of all, of each, of each sector."""
@@ -88,33 +90,60 @@ def _change(content: bytearray, change: _Change) -> None:
     content[change.offset : end] = change.data
 
 
-class Disk:
-    """A disk that follows a recording. ``root``: the folder that is recorded."""
+class _Naming(NamedTuple):
+    """A change of names. ``names``: path → file, or None where there is none any more."""
 
-    def __init__(self, root: Path) -> None:
+    position: int
+    names: dict[str, int | None]
+
+    def is_in(self, folder: str) -> bool:
+        return any(os.path.dirname(path) == folder for path in self.names)
+
+
+_IS_FOLDER: Final = -1
+"""In place of a file."""
+
+
+class Disk:
+    """A disk that follows a recording. ``root``: the folder that is recorded.
+
+    ``journal``: a folder that is synchronised keeps all changes of names before, as file systems with a
+    journal do (ext4, XFS). Otherwise only its own.
+    """
+
+    def __init__(self, root: Path, journal: bool = False) -> None:
         self.root = str(root.resolve())
-        self._contents: dict[int, _Content] = {}
+        self._journal = journal
+        self._files: dict[int, int] = {}
+        """Inode → file. The number of an inode is given again when its file is gone."""
+        self._contents: list[_Content] = []
+        """By the number of the file."""
         self._names: dict[str, int] = {}
-        """Surely on the disk: path → inode."""
-        self._renames: list[tuple[int, Record]] = []
-        """Changes of names that are not synchronised."""
-        self.folders: list[str] = []
-        """Those that were there from the beginning, below the root."""
-        self._begins: dict[int, int] = {}
-        self._linked: Counter[int] = Counter()
+        """Surely on the disk: path → file."""
+        self._namings: list[_Naming] = []
+        """Those that are not synchronised."""
+        self._begins: dict[int, tuple[int, str]] = {}
+        self._links: Counter[int] = Counter()
+        """File → how many names it has now."""
         self._now: dict[str, int] = {}
-        """Path → inode, as programs see it."""
+        """Path → file, as programs see it."""
 
     def load(self) -> None:
         """Take the files of the folder as synchronised."""
         for path in Path(self.root).rglob("*"):
             if path.is_dir():
-                self.folders.append(str(path.relative_to(self.root)))
-            if path.is_file() and not path.is_symlink():
-                inode = path.stat().st_ino
-                self._contents[inode] = _Content(bytearray(path.read_bytes()))
-                self._names[str(path)] = self._now[str(path)] = inode
-                self._linked[inode] += 1
+                self._names[str(path)] = self._now[str(path)] = _IS_FOLDER
+            elif path.is_file() and not path.is_symlink():
+                file = self._file(path.stat().st_ino)
+                self._contents[file].sure[:] = path.read_bytes()
+                self._names[str(path)] = self._now[str(path)] = file
+                self._links[file] += 1
+
+    def _file(self, inode: int) -> int:
+        if inode not in self._files:
+            self._files[inode] = len(self._contents)
+            self._contents.append(_Content())
+        return self._files[inode]
 
     def follow(self, position: int, record: Record) -> None:
         """The next call was made."""
@@ -124,59 +153,70 @@ class Disk:
             if kind == EXTEND:
                 kind, data = WRITE, b""
             change = _Change(position, kind, record.offset, data)
-            self._contents.setdefault(record.inode, _Content()).pending.append(change)
+            self._contents[self._file(record.inode)].pending.append(change)
         elif kind in (SYNC_BEGIN, FOLDER_BEGIN):
-            self._begins[record.number] = position
+            self._begins[record.number] = position, record.data.decode()
         elif kind == SYNC_END:
-            self._contents.setdefault(record.inode, _Content()).settle(self._begins.pop(record.number))
+            before, _ = self._begins.pop(record.number)
+            self._contents[self._file(record.inode)].settle(before)
         elif kind == FOLDER_END:
-            before = self._begins.pop(record.number)
-            for where, change_of_name in self._renames:
-                if where < before:
-                    _rename(self._names, change_of_name)
-            self._renames = [row for row in self._renames if row[0] >= before]
+            self._settle_names(*self._begins.pop(record.number))
         else:
-            self._name(position, record)
+            self._rename(position, record)
 
-    def _name(self, position: int, record: Record) -> None:
-        if record.kind == NAME:
-            path = record.data.decode()
-            if self._now.get(path) == record.inode:
-                return  # it was only opened
-            if not self._linked[record.inode]:
-                self._contents[record.inode] = _Content()  # a new file has the number of one that is gone
-        before = dict(self._now)
-        _rename(self._now, record)
-        for path in before.keys() | self._now.keys():
-            old, new = before.get(path), self._now.get(path)
-            if old != new:
-                self._linked[old or 0] -= old is not None
-                self._linked[new or 0] += new is not None
-        self._renames.append((position, record))
+    def _settle_names(self, before: int, folder: str) -> None:
+        pending = []
+        for naming in self._namings:
+            if naming.position < before and (self._journal or naming.is_in(folder)):
+                _apply(self._names, naming)
+            else:
+                pending.append(naming)
+        self._namings = pending
 
-    def cut(self, how: str, chance: random.Random) -> dict[str, bytes]:
-        """The power goes now: the files of the disk, by path below the folder."""
+    def _rename(self, position: int, record: Record) -> None:
+        path, _, after = record.data.decode().partition("\0")
+        names: dict[str, int | None] = {path: None}
+        if record.kind == FOLDER:
+            names = {path: _IS_FOLDER}
+        elif record.kind == NAME:
+            if not self._links[self._file(record.inode)]:
+                del self._files[record.inode]  # a new file has the number of one that is gone
+            names = {path: self._file(record.inode)}
+        elif record.kind == RENAME:
+            names[after] = self._now.get(path)
+        if all(self._now.get(name) == file for name, file in names.items()):
+            return  # it was only opened
+        for name, file in names.items():
+            before = self._now.get(name)
+            if before is not None:
+                self._links[before] -= 1
+            if file is not None:
+                self._links[file] += 1
+        naming = _Naming(position, names)
+        _apply(self._now, naming)
+        self._namings.append(naming)
+
+    def cut(self, how: str, chance: random.Random) -> dict[str, bytes | None]:
+        """The power goes now: the files of the disk, by path below the root; None: a folder."""
         names = dict(self._names)
-        count = {"drop": 0, "keep": len(self._renames)}.get(how, chance.randint(0, len(self._renames)))
-        for _, record in self._renames[:count]:
-            _rename(names, record)
-        files = {}
-        for path, inode in names.items():
-            content = self._contents.get(inode, _Content())
-            files[os.path.relpath(path, self.root)] = _content_after(content, how, chance)
+        count = {"drop": 0, "keep": len(self._namings)}.get(how, chance.randint(0, len(self._namings)))
+        for naming in self._namings[:count]:
+            _apply(names, naming)
+        files: dict[str, bytes | None] = {}
+        for path, file in sorted(names.items()):
+            folder, below = os.path.dirname(path), os.path.relpath(path, self.root)
+            if folder != self.root and os.path.dirname(below) not in files:
+                continue  # nothing leads there: its folder is lost
+            files[below] = None if file == _IS_FOLDER else _content_after(self._contents[file], how, chance)
         return files
 
 
-def _rename(names: dict[str, int], record: Record) -> None:
-    if record.kind == NAME:
-        names[record.data.decode()] = record.inode
-    elif record.kind == UNLINK:
-        names.pop(record.data.decode(), None)
-    else:
-        before, _, after = record.data.decode().partition("\0")
-        inode = names.pop(before, None)
-        if inode is not None:
-            names[after] = inode
+def _apply(names: dict[str, int], naming: _Naming) -> None:
+    for path, file in naming.names.items():
+        if file is None:
+            names.pop(path, None)
+        else:
+            names[path] = file
 
 
 def _content_after(content: _Content, how: str, chance: random.Random) -> bytes:
@@ -366,12 +406,11 @@ def _compare(
 ) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    for name in disk.folders:
-        (folder / name).mkdir(parents=True, exist_ok=True)
     for name, content in disk.cut(how, chance).items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        if content is None:
+            (folder / name).mkdir()
+        else:
+            (folder / name).write_bytes(content)
     stored = read(folder)
     where = f"cut {tally.cuts} ({how}) at {at:.6f}"
     if stored.broken:

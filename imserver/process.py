@@ -193,8 +193,7 @@ class DataDirectory:
         """Create the directory and take its lock. Never switches. Raises StartError."""
         file, lock = self.path / "lock", -1
         try:
-            if not self.path.exists():
-                self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(self.path)
             lock = open_private(file)
             self._first = first = _locked(lock, fcntl.LOCK_EX)
             if first:
@@ -286,6 +285,28 @@ def _read_secret(path: Path) -> bytes:
     return secret
 
 
+def make_folder(folder: Path) -> None:
+    """Create a folder for its owner only, and those above it, so that they survive a power failure. Raises
+    OSError."""
+    if not folder.exists():
+        make_folder(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        synchronise(folder.parent)
+
+
+def synchronise(path: Path) -> None:
+    """Write a file, or the names in a folder, to the disk, so that they survive a power failure. Raises
+    OSError."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except PermissionError:  # a folder in which this user may make files and list none
+        return
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def open_private(path: Path, like: Path | None = None) -> int:
     """Open a file for reading and writing, or create it for its owner only. Raises OSError.
 
@@ -333,8 +354,8 @@ def _write_secret(path: Path) -> None:
         pass
     except OSError:  # a file system without hard links
         draft.rename(path)
-        return
-    draft.unlink()
+    draft.unlink(missing_ok=True)
+    synchronise(path.parent)
 
 
 def derive_key(secret: bytes, purpose: str) -> bytes:

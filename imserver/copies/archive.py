@@ -17,6 +17,7 @@ from typing import IO, Any, Final
 from msgspec import Struct, ValidationError, json
 
 from imserver.errors import StartError
+from imserver.process import synchronise
 
 _HEAD: Final = "imserver.json"
 _END: Final = "end"
@@ -79,6 +80,7 @@ def write(path: Path, database: Path, secrets: dict[str, str], files: Iterable[F
             out.flush()
             os.fsync(out.fileno())
         unfinished.rename(path)
+        synchronise(path.parent)
     except OSError as error:
         raise StartError(f"{path} cannot be written: {error.strerror or error}") from None
     finally:

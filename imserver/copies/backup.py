@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from imserver.config.settings import StorageSettings
 from imserver.errors import StartError, StorageUnavailable
-from imserver.process import open_private
+from imserver.process import open_private, synchronise
 from imserver.storage.address import DatabaseAddress
 from imserver.storage.database import Database
 from imserver.storage.numbers import GivenNumbers, far_number, move_keys_on, raised
@@ -43,9 +43,9 @@ def backup(database: Path, copy: Path) -> None:
             source.backup(target)
             target.execute("PRAGMA journal_mode=DELETE")
         check(unfinished)
-        _last(unfinished)
+        synchronise(unfinished)
         unfinished.rename(copy)
-        _last(copy.parent)
+        synchronise(copy.parent)
     except OSError as error:
         raise StartError(f"{copy} cannot be written: {error.strerror}") from None
     except sqlite3.Error as error:
@@ -71,13 +71,13 @@ def restore(database: Path, copy: Path, numbers: Sequence[GivenNumbers]) -> Path
             source.backup(target)
             with target:
                 _move_on(SqliteStatements(target), numbers, _given(database, numbers))
-        _last(unfinished)
+        synchronise(unfinished)
         if database.exists():
             before = _set_aside(database)
         for end in _SIDE_FILES:
             database.with_name(database.name + end).unlink(missing_ok=True)
         unfinished.rename(database)
-        _last(database.parent)
+        synchronise(database.parent)
     except OSError as error:
         raise StartError(f"{database} cannot be written: {error.strerror}") from None
     except sqlite3.Error as error:
@@ -239,11 +239,3 @@ def free_name(path: Path) -> Path:
 
 def _connect(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)
-
-
-def _last(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -19,7 +19,7 @@ from imserver.copies.archive import BackupArchive, FeatureFile, write
 from imserver.errors import ImserverError, StartError
 from imserver.node.feature_list import load_features, numbers_of_server, tables_of
 from imserver.plugin.feature import Feature
-from imserver.process import open_private
+from imserver.process import open_private, synchronise
 from imserver.storage.address import DatabaseAddress, database_address
 from imserver.storage.store import Store
 from imserver.terminal import Progress
@@ -188,6 +188,7 @@ def _put_secrets(settings: Config, secrets: dict[str, Any]) -> list[str]:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
+            synchronise(path.parent)
         except OSError as error:
             raise StartError(f"the secret {path} cannot be written: {error.strerror}") from None
         done.append(f"restored {path}")

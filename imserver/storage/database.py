@@ -26,7 +26,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from imserver.config.settings import StorageSettings
 from imserver.errors import StartError, StorageUnavailable
-from imserver.process import open_private
+from imserver.process import make_folder, open_private
 from imserver.storage import migrations
 from imserver.storage.address import DatabaseAddress
 from imserver.storage.engines import (
@@ -503,5 +503,5 @@ def _words(error: BaseException) -> str:
 
 def prepare_file(path: Path) -> None:
     """Create the folder of a SQLite file, and the file with access for its owner only. Raises OSError."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(path.parent)
     os.close(open_private(path))

@@ -21,6 +21,7 @@ import msgspec
 from msgspec import Struct
 
 from imserver.model import ERASED
+from imserver.process import synchronise
 from imserver.storage.app_rows import tables_of_others
 from imserver.storage.statements import PooledStatements, Row, text_of
 from imserver.storage.tables import CONDITIONS_OF_APP, Reason, Table
@@ -179,6 +180,7 @@ def add_to_journal(file: Path, rows: Sequence[ErasureRow]) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+    synchronise(file.parent)  # it may be new
 
 
 def new_name() -> str:

@@ -48,6 +48,33 @@ write("new", b"new" * 1000, True)
 os.rename("new", "kept")
 write("torn", b"y" * 5000, False)
 """
+_FOLDERS = """
+import os, sys
+os.chdir(sys.argv[1])
+def write(name, text):
+    with open(name, "wb", buffering=0) as file:
+        file.write(text)
+        os.fsync(file.fileno())
+def sync(folder):
+    descriptor = os.open(folder, os.O_RDONLY)
+    os.fsync(descriptor)
+    os.close(descriptor)
+os.mkdir("a")
+os.mkdir("a/b")
+write("a/b/lost", b"1")
+sync("a/b")
+sync(".")
+os.mkdir("c")
+write("c/draft", b"22")
+os.link("c/draft", "c/kept")
+os.unlink("c/draft")
+os.truncate("c/kept", 1)
+write("c/kept", b"3")
+sync("c")
+sync(".")
+os.unlink("c/kept")
+write("c/next", b"4")
+"""
 
 
 def record(folder: Path, *command: str, **environment: str) -> tuple[Disk, Path]:
@@ -76,6 +103,21 @@ def test_names_and_contents_are_kept_as_far_as_they_were_synchronised(tmp_path: 
     assert len(contents) > 10, "the file that was not synchronised may hold any of its sectors"
     first_files = {disk.cut("some", random.Random(seed))["kept"] for seed in range(50)}
     assert first_files == {b"old" * 1000, b"new" * 1000}, "a rename is done or not"
+
+
+def test_a_file_is_lost_if_a_folder_above_it_was_not_synchronised(tmp_path: Path) -> None:
+    disk, recording = record(tmp_path, _FOLDERS, str(tmp_path / "root"))
+    play(disk, recording)
+    assert disk.cut("drop", random.Random(1)) == {"a": None, "c": None, "c/kept": b"3"}
+    assert disk.cut("keep", random.Random(1)) == {
+        "a": None,
+        "a/b": None,
+        "a/b/lost": b"1",
+        "c": None,
+        "c/next": b"4",
+    }
+    in_journal = play(Disk(tmp_path / "root", journal=True), recording)
+    assert in_journal.cut("drop", random.Random(1)).keys() == {"a", "a/b", "a/b/lost", "c", "c/kept"}
 
 
 @pytest.mark.parametrize(("mode", "loses"), [("FULL", False), ("OFF", True)])

@@ -21,7 +21,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { WRITE = 1, TRUNCATE, SYNC_BEGIN, SYNC_END, NAME, RENAME, UNLINK, FOLDER_BEGIN, FOLDER_END, EXTEND };
+enum { WRITE = 1, TRUNCATE, SYNC_BEGIN, SYNC_END, NAME, RENAME, UNLINK, FOLDER_BEGIN, FOLDER_END, EXTEND, FOLDER };
 
 struct head {
     uint64_t time, inode, offset, number;
@@ -213,15 +213,32 @@ int rename(const char *before, const char *after)
     return done;
 }
 
-int unlink(const char *name)
+/* A name below the root is new (its inode), or gone (0). */
+static void named(uint32_t kind, const char *name)
 {
     char path[PATH_MAX];
-    REAL(int, unlink, const char *);
-    int done = real(name);
-    if (done == 0 && below(name, path))
-        record(UNLINK, 0, 0, 0, path, strlen(path));
-    return done;
+    struct stat found;
+    int before = errno;
+
+    if (below(name, path))
+        record(kind, kind != UNLINK && lstat(path, &found) == 0 ? found.st_ino : 0, 0, 0, path, strlen(path));
+    errno = before;
 }
+
+#define NAMES(function, kind, name, types, arguments) \
+    int function types \
+    { \
+        static int(*real) types; \
+        if (!real) real = (int(*) types)dlsym(RTLD_NEXT, #function); \
+        int done = real arguments; \
+        if (done == 0) named(kind, name); \
+        return done; \
+    }
+
+NAMES(link, NAME, after, (const char *before, const char *after), (before, after))
+NAMES(mkdir, FOLDER, name, (const char *name, mode_t mode), (name, mode))
+NAMES(unlink, UNLINK, name, (const char *name), (name))
+NAMES(rmdir, UNLINK, name, (const char *name), (name))
 
 /* --- contents ------------------------------------------------------------------------------------------- */
 
@@ -343,6 +360,35 @@ int ftruncate64(int descriptor, off64_t size)
     int done = real(descriptor, size);
     if (done == 0)
         resized(descriptor, TRUNCATE, (uint64_t)size);
+    return done;
+}
+
+static void cut_off(const char *name, uint64_t size)
+{
+    char path[PATH_MAX];
+    struct stat found;
+    int before = errno;
+
+    if (below(name, path) && stat(path, &found) == 0)
+        record(TRUNCATE, found.st_ino, size, 0, "", 0);
+    errno = before;
+}
+
+int truncate(const char *name, off_t size)
+{
+    REAL(int, truncate, const char *, off_t);
+    int done = real(name, size);
+    if (done == 0)
+        cut_off(name, (uint64_t)size);
+    return done;
+}
+
+int truncate64(const char *name, off64_t size)
+{
+    REAL(int, truncate64, const char *, off64_t);
+    int done = real(name, size);
+    if (done == 0)
+        cut_off(name, (uint64_t)size);
     return done;
 }
 

@@ -40,10 +40,21 @@ def open_private(path: Path) -> IO[bytes]:
 
 
 def make_private(folder: Path) -> None:
-    """Create a folder and its parents for this user only."""
+    """Create a folder and its parents for this user only. They survive a power failure."""
     if not folder.is_dir():
         make_private(folder.parent)
         folder.mkdir(mode=0o700, exist_ok=True)
+        with suppress(PermissionError):  # a folder in which this user may make files and list none
+            synchronise(folder.parent)
+
+
+def synchronise(path: Path) -> None:
+    """Write a file, or the names in a folder, to the disk, so that they survive a power failure."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def folder_of(app: str, user: str) -> str:
@@ -175,16 +186,11 @@ class Directory:
             raise _unavailable(error) from None
 
     def _move(self, source: Path, target: Path) -> None:
-        with source.open("rb") as file:
-            os.fsync(file.fileno())
+        synchronise(source)
         make_private(target.parent)
         source.replace(target)
         for folder in (target.parent, target.parent.parent):
-            descriptor = os.open(folder, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            synchronise(folder)
 
     def get(self, name: str, first: int, last: int) -> Iterator[bytes]:
         """The bytes from ``first`` to ``last``. Raises FileNotFoundError, MediaUnavailable."""

@@ -5,6 +5,10 @@ size is the offset. Both are in the folder of their user within the folder of in
 process and node with that folder can continue. A lock on the state file admits one request at a time; it ends
 with its process. The last byte counts once the row of the file is committed. Until then the client sends it
 again.
+
+After a power failure a part file may have any bytes behind those that were synchronised. So a third file
+notes how many these are at the end of each request, and in which life of the machine. In another life, or on
+another machine, only they count.
 """
 
 from __future__ import annotations
@@ -24,8 +28,15 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from imserver.features.uploads.contract import Upload
-from imserver.features.uploads.directory import STALE_SECONDS, STATE, folder_of, make_private, open_private
+from imserver.features.uploads.contract import MediaUnavailable, Upload
+from imserver.features.uploads.directory import (
+    STALE_SECONDS,
+    STATE,
+    folder_of,
+    make_private,
+    open_private,
+    synchronise,
+)
 from imserver.features.uploads.problems import (
     HTTP_CHECKSUM_MISMATCH,
     HTTP_FILE_TOO_LARGE,
@@ -47,6 +58,9 @@ _DONE: Final = ".done"
 """Suffix of the state file of a finished upload."""
 _CHECKED: Final = ".from"
 """Suffix of the file with the offset to return to, while bytes arrive whose checksum is not verified."""
+_SURE: Final = ".sure"
+"""Suffix of the file about the bytes that were synchronised. Both its values have a fixed length."""
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _NEW: Final = ".new"
 """Suffix of the state file while it is written."""
 _PIECE_BYTES: Final = 16384
@@ -94,8 +108,10 @@ class ResumableUploads:
     :class:`TransferRefused`, MediaUnavailable and StorageUnavailable.
     """
 
-    def __init__(self, uploads: Uploads) -> None:
+    def __init__(self, uploads: Uploads, boot: str = "") -> None:
+        """``boot``: the life of the machine; ``""``: as the kernel says."""
         self._uploads = uploads
+        self._boot = boot or _boot_id()
         self._locked: dict[str, PartialUpload | None] = {}
 
     def create(self, offer: Offer, metadata: str) -> str:
@@ -108,7 +124,7 @@ class ResumableUploads:
         path = self._folder(offer.app, offer.user) / name
         try:
             self._uploads.on_disk(
-                _create, path, _encode(State(offer.length, offer.name, offer.kind, metadata))
+                _create, path, _encode(State(offer.length, offer.name, offer.kind, metadata)), self._boot
             )
             waiting = self._uploads.unfinished(offer)
             if len(waiting) > MAX_UNFINISHED:
@@ -151,7 +167,7 @@ class ResumableUploads:
             raise TransferRefused(HTTP_UNKNOWN_UPLOAD)
         self._locked[name] = None
         try:
-            part = self._uploads.on_disk(_open, self._folder(app, user) / name)
+            part = self._uploads.on_disk(_open, self._folder(app, user) / name, self._boot)
             try:
                 self._locked[name] = part
                 self._settle(part)
@@ -197,7 +213,13 @@ class ResumableUploads:
             with self._uploads.arriving(offer, length) as transfer:
                 part.transfer = transfer
                 self._uploads.check_disk()
-                self._receive(part, offer, length, read, checksum)
+                try:
+                    self._receive(part, offer, length, read, checksum)
+                except BaseException:
+                    with suppress(MediaUnavailable):
+                        self._synchronise(part)
+                    raise
+                self._synchronise(part)
                 part.offset += length
                 if part.offset < state.length:
                     return None
@@ -214,6 +236,15 @@ class ResumableUploads:
         self._uploads.on_disk(_rename, part.path)
         part.finished = True
         return row
+
+    def _synchronise(self, part: PartialUpload) -> None:
+        """Let the bytes so far survive a power failure."""
+
+        def work() -> None:
+            synchronise(part.path)
+            _write_sure(part.path, part.path.stat().st_size, self._boot)
+
+        self._uploads.on_disk(work)
 
     def _receive(
         self,
@@ -263,14 +294,47 @@ def _write(path: Path, content: bytes) -> None:
         file.write(content)
 
 
-def _create(path: Path, state: bytes) -> None:
+def _boot_id() -> str:
+    try:
+        return _BOOT_ID.read_text("ascii").strip()
+    except OSError:
+        return ""
+
+
+def _write_sure(path: Path, size: int, boot: str) -> None:
+    # In place: a sector is written whole or not at all.
+    descriptor = os.open(path.with_suffix(_SURE), os.O_WRONLY | os.O_CREAT, 0o600)
+    try:
+        os.pwrite(descriptor, f"{size:020d} {boot}".encode(), 0)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _drop_unsure(path: Path, boot: str) -> None:
+    """After a power failure: drop the bytes that may be others."""
+    try:
+        size, _, before = path.with_suffix(_SURE).read_text("ascii").partition(" ")
+    except FileNotFoundError:  # begun by a release before
+        return
+    if before != boot:
+        with suppress(FileNotFoundError):
+            if path.stat().st_size > int(size):
+                os.truncate(path, int(size))
+        _write_sure(path, int(size), boot)
+
+
+def _create(path: Path, state: bytes, boot: str) -> None:
     make_private(path.parent)
     open_private(path).close()
+    _write_sure(path, 0, boot)
     _write(path.with_suffix(_NEW), state)
+    synchronise(path.with_suffix(_NEW))
     path.with_suffix(_NEW).replace(path.with_suffix(STATE))  # others read it whole
+    synchronise(path.parent)
 
 
-def _open(path: Path) -> PartialUpload:
+def _open(path: Path, boot: str) -> PartialUpload:
     """Lock an upload. Raises :class:`TransferRefused`."""
     lock, finished = _locked(path)
     try:
@@ -283,6 +347,8 @@ def _open(path: Path) -> PartialUpload:
             raise TransferRefused(HTTP_UNKNOWN_UPLOAD) from None
         os.utime(lock)
         _restore(path)
+        if not finished:
+            _drop_unsure(path, boot)
         offset = 0
         with suppress(FileNotFoundError):
             offset = path.stat().st_size
@@ -326,8 +392,9 @@ def _restore(path: Path) -> None:
 def _rename(path: Path) -> None:
     with suppress(FileNotFoundError):  # the user was deleted
         path.with_suffix(STATE).replace(path.with_suffix(_DONE))
+    path.with_suffix(_SURE).unlink(missing_ok=True)
 
 
 def _remove(path: Path) -> None:
-    for suffix in (STATE, _DONE, _CHECKED, _NEW):
+    for suffix in (STATE, _DONE, _CHECKED, _SURE, _NEW):
         path.with_suffix(suffix).unlink(missing_ok=True)

@@ -311,12 +311,15 @@ def test_an_upload_expires_a_day_after_its_last_request(
         path = next(root.rglob(name))
         os.utime(path, (long_ago, long_ago))
         if name == names[0]:
-            os.utime(path.with_suffix(".json"), (long_ago, long_ago))
+            for suffix in (".json", ".sure"):
+                os.utime(path.with_suffix(suffix), (long_ago, long_ago))
     assert refusal(lambda: offset_of(parts, names[0])) is HTTP_UNKNOWN_UPLOAD
     # The first upload has started a sweep of its own, which may remove a file before this one does.
     uploads._storage.directory.sweep()
     left = {path.name for path in root.rglob("*") if path.is_file()}
-    assert left == {names[1], f"{names[1]}.json"}, "a request has come for the second upload"
+    assert left == {names[1], f"{names[1]}.json", f"{names[1]}.sure"}, (
+        "a request has come for the second upload"
+    )
     assert offset_of(parts, names[1]) == 0
 
 
