@@ -30,13 +30,13 @@ from bench.figures import Figures
 from bench.generator import aim
 from bench.latency import Latency
 from bench.loop import BenchError, Json
+from bench.power_runs import REDIS_LOSES_SECONDS, TRAFFIC, PowerTraffic
 from bench.servers import ENGINES, DatabaseProcess, NodeProcess, RedisProcess, compiled
 from bench.workers import SOURCE, WorkerPool
 
 CMD_APP: Final = 105
 """The appID by which the cmd dialect reaches the accounts of the protobuf dialect."""
 STALL_SOURCE: Final = SOURCE / "tests" / "faults" / "slow_fsync.c"
-RECORD_SOURCE: Final = SOURCE / "tests" / "faults" / "record_writes.c"
 STALL_LIMIT_SECONDS: Final = 600
 SLOW_MS: Final = 60
 RECEIVE_BYTES: Final = 65_536
@@ -308,6 +308,12 @@ class ChaosOptions:
         least=0,
         most=1_000_000,
     )
+    of: str = text_parameter(
+        "messages",
+        "With --power, what was acknowledged: messages; uploads; histories of channels in Redis; an outbox.",
+        ("messages", *TRAFFIC),
+    )
+    appendfsync: str = text_parameter("always", "With --of histories: of Redis.", REDIS_LOSES_SECONDS)
     database: str = text_parameter("sqlite", "sqlite, postgresql, mysql; or a URL, which is not broken.")
     dialect: str = text_parameter("both", "What the clients speak.", DIALECTS)
     faults: str = text_parameter("", f"Only these, separated by commas: {', '.join(FAULTS)} [default: all].")
@@ -541,21 +547,16 @@ class PowerRun:
 
     def play(self) -> tuple[Figures, Json]:
         options, folder = self.options, self.folder
-        library = compiled(RECORD_SOURCE, folder)
-        if library is None:
-            raise BenchError("power cuts need a C compiler")
         database = None if options.database == "sqlite" else ENGINES[options.database]({})
         root = folder / "data" if database is None else database.data
         if database is None:
             root.mkdir()
         else:
             database.prepare()
-        disk = power.Disk(root)
+        disk = power.Disk(root, journal=database is not None)
         disk.load()
-        recording, history = folder / "writes", folder / "history.jsonl"
-        recording.touch()
-        recording.chmod(0o666)
-        preload = {"LD_PRELOAD": str(library), "RECORD_FILE": str(recording), "RECORD_ROOT": str(root)}
+        preload, recording = power.recorder(folder, root)
+        history = folder / "history.jsonl"
         if database is not None:
             database.environment = preload
             self.pool.start(database)
@@ -567,8 +568,8 @@ class PowerRun:
             database.control("kill")
             read = partial(power.read_server, options.database)
         self.show_phase("the power is cut")
-        acks, state = power.acknowledged(history), folder / "state"
-        tally = power.cut_all(disk, recording, acks, options.power, self.seed, state, read, self.show_phase)
+        told, state = power.acknowledged(history), folder / "state"
+        tally = power.cut_all(disk, recording, told, options.power, self.seed, state, read, self.show_phase)
         return power.figures(tally), {"seed": self.seed, "faults": tally.notes}
 
     def _chat(self, environment: dict[str, str], history: Path) -> None:
@@ -617,8 +618,9 @@ def run(context: RunContext, options: ChaosOptions) -> Figures:
     what = f"channels, {options.database}" if options.channels else options.database
     title = f"chaos for {options.minutes:g} minutes, {where}, {what}"
     if options.power:
-        title = f"{options.power} power cuts, {options.database}"
-    kind = PowerRun if options.power else ChannelChaosRun if options.channels else ChaosRun
+        title = f"{options.power} power cuts, {options.database if options.of == 'messages' else options.of}"
+    kinds: dict[str, type[ChaosRun] | type[PowerRun] | type[PowerTraffic]] = {"messages": PowerRun, **TRAFFIC}
+    kind = kinds[options.of] if options.power else ChannelChaosRun if options.channels else ChaosRun
     try:
         figures, notes = kind(context.pool, options, folder.resolve(), context.show_phase).play()
     finally:

@@ -259,11 +259,14 @@ FIGURES: dict[str, Figure] = {
     "unproved": Figure("commands and routes all of whose requests were refused", worst=True),
     "attacks_over": Figure("attacks over a limit", worst=True),
     "power_cuts": Figure("power cuts"),
-    "power_compared": Figure("acknowledged messages that were looked for, all cuts together"),
+    "power_compared": Figure("what was acknowledged and looked for, all cuts together"),
     "power_lost": Figure("of them not stored", fault=True),
+    "power_newest": Figure("newer ones, which the setting may lose"),
+    "power_newest_lost": Figure("of them not stored"),
     "power_doubled": Figure("messages stored twice", fault=True),
     "power_holes": Figure("holes in conversations", fault=True),
     "power_broken": Figure("databases that could not be opened, or were not intact", fault=True),
+    "power_mended": Figure("of which Redis's own tool had to cut off the end"),
     "tracebacks": Figure("tracebacks in the logs of the nodes", fault=True),
 }
 

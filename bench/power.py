@@ -26,7 +26,10 @@ from typing import Any, Final, NamedTuple
 from bench.chat_dialects import mark_of
 from bench.figures import Figures
 from bench.loop import BenchError
-from bench.servers import ENGINES, DatabaseProcess
+from bench.servers import ENGINES, DatabaseProcess, compiled
+from bench.workers import SOURCE
+
+RECORD_SOURCE: Final = SOURCE / "tests" / "faults" / "record_writes.c"
 
 _HEAD: Final = struct.Struct("<QQQQII")
 WRITE, TRUNCATE, SYNC_BEGIN, SYNC_END, NAME, RENAME, UNLINK, FOLDER_BEGIN, FOLDER_END, EXTEND, FOLDER = range(
@@ -47,6 +50,17 @@ class Record(NamedTuple):
     number: int
     kind: int
     data: bytes
+
+
+def recorder(folder: Path, root: Path) -> tuple[dict[str, str], Path]:
+    """Variables that let a server record what it does below a folder; its recording. Raises BenchError."""
+    library = compiled(RECORD_SOURCE, folder)
+    if library is None:
+        raise BenchError("power cuts need a C compiler")
+    recording = folder / "writes"
+    recording.touch()
+    recording.chmod(0o666)
+    return {"LD_PRELOAD": str(library), "RECORD_FILE": str(recording), "RECORD_ROOT": str(root)}, recording
 
 
 def read_records(file: Path) -> Iterator[Record]:
@@ -257,13 +271,13 @@ class StoredMessages:
     seqs: dict[int, list[int]] = field(default_factory=dict)
     broken: str = ""
     """Why the database cannot be used."""
+    mended: bool = False
+    """Whether its own tool had to cut off a file before it started."""
 
     def add(self, rows: Sequence[Sequence[Any]]) -> None:
         for conversation, seq, body in rows:
             self.seqs.setdefault(conversation, []).append(seq)
-            found = MARK.search(bytes(body)) if body is not None else None
-            if found is not None:
-                self.marks[mark_of(int(found[1]), int(found[2]))] += 1
+            self.marks.update(marks_in(bytes(body or b"")))
 
     @property
     def holes(self) -> int:
@@ -288,8 +302,16 @@ def read_sqlite(folder: Path) -> StoredMessages:
     return stored
 
 
-def read_server(engine: str, folder: Path) -> StoredMessages:
-    """Start a database server on a folder, wait for its recovery, and read the messages."""
+def marks_in(body: bytes) -> list[int]:
+    """The mark of a message; nothing if it has none."""
+    found = MARK.search(body)
+    return [] if found is None else [mark_of(int(found[1]), int(found[2]))]
+
+
+def read_server(
+    engine: str, folder: Path, rows: Callable[[str, DatabaseProcess], Sequence[Sequence[Any]]] | None = None
+) -> StoredMessages:
+    """Start a database server on a folder, wait for its recovery, and read messages, or these ``rows``."""
     server = ENGINES[engine]({})
     server.keep_folder = False
     shutil.move(folder, server.data)
@@ -302,7 +324,7 @@ def read_server(engine: str, folder: Path) -> StoredMessages:
         for name in ("postmaster.pid", "postmaster.opts"):
             (server.data / name).unlink(missing_ok=True)
         server.start()
-        stored.add(_rows(engine, server))
+        stored.add((rows or _rows)(engine, server))
     except BenchError as error:
         stored.broken = str(error)
     finally:
@@ -335,15 +357,35 @@ def _rows(engine: str, server: DatabaseProcess) -> Sequence[Sequence[Any]]:
 # --- the comparison -----------------------------------------------------------------------------------------
 
 
-def acknowledged(history: Path) -> list[tuple[float, int]]:
-    """When which message was first acknowledged, in the order of time."""
+@dataclass
+class Told:
+    """What clients had been told.
+
+    ``acks``: when which number was acknowledged, in the order of time. ``elsewhere``: when which number came
+    to a place that keeps its power. What was acknowledged within ``loses_seconds`` before a cut may be lost.
+    """
+
+    acks: list[tuple[float, int]]
+    loses_seconds: float = 0.0
+    elsewhere: list[tuple[float, int]] = field(default_factory=list)
+
+    def until(self, moment: float) -> tuple[list[int], list[int]]:
+        """The numbers that must be stored at a moment, and those that may be."""
+        surely = moment - self.loses_seconds
+        there = {number for at, number in self.elsewhere if at < moment}
+        told = [(at, number) for at, number in self.acks if at < moment and number not in there]
+        return [number for at, number in told if at < surely], [number for at, number in told if at >= surely]
+
+
+def acknowledged(history: Path) -> Told:
+    """What a chat had acknowledged."""
     rows = []
     with history.open(encoding="utf-8") as lines:
         for line in lines:
             event = json.loads(line)
             if event["event"] == "ok" and event["number"] > 0:
                 rows.append((event["at"], event["number"]))
-    return sorted(rows)
+    return Told(sorted(rows))
 
 
 @dataclass
@@ -353,9 +395,12 @@ class CutTally:
     cuts: int = 0
     compared: int = 0
     lost: int = 0
+    newest: int = 0
+    newest_lost: int = 0
     doubled: int = 0
     holes: int = 0
     broken: int = 0
+    mended: int = 0
     notes: list[str] = field(default_factory=list)
 
     def note(self, text: str) -> None:
@@ -366,19 +411,19 @@ class CutTally:
 def cut_all(
     disk: Disk,
     recording: Path,
-    acks: list[tuple[float, int]],
+    told: Told,
     cuts: int,
     seed: int,
     folder: Path,
     read: Callable[[Path], StoredMessages],
     show: Callable[[str], None] = lambda text: None,
 ) -> CutTally:
-    """Follow the recording, cut the power so often, and compare."""
+    """Follow the recording, cut the power so often, and compare what is stored with what was ``told``."""
     chance = random.Random(seed)
     count = sum(1 for _ in read_records(recording))
-    if not count or not acks:
+    if not count or not told.acks:
         raise BenchError("nothing was recorded")
-    first = sum(1 for record in read_records(recording) if record.at < acks[0][0])
+    first = sum(1 for record in read_records(recording) if record.at < told.acks[0][0])
     moments = sorted(chance.randrange(first, count) for _ in range(cuts))
     tally, shown_at = CutTally(), time.monotonic()
     for position, record in enumerate(read_records(recording)):
@@ -386,7 +431,10 @@ def cut_all(
             moments.pop(0)
             tally.cuts += 1
             how = HOW[tally.cuts % len(HOW)]
-            _compare(tally, disk, record.at, how, chance, acks, folder, read)
+            _make(folder, disk.cut(how, chance))
+            _compare(
+                tally, f"cut {tally.cuts} ({how}) at {record.at:.6f}", *told.until(record.at), read(folder)
+            )
             if time.monotonic() > shown_at + 10:
                 shown_at = time.monotonic()
                 show(f"cut {tally.cuts} of {cuts}")
@@ -394,37 +442,35 @@ def cut_all(
     return tally
 
 
-def _compare(
-    tally: CutTally,
-    disk: Disk,
-    at: float,
-    how: str,
-    chance: random.Random,
-    acks: list[tuple[float, int]],
-    folder: Path,
-    read: Callable[[Path], StoredMessages],
-) -> None:
+def _make(folder: Path, files: dict[str, bytes | None]) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    for name, content in disk.cut(how, chance).items():
+    for name, content in files.items():
         if content is None:
             (folder / name).mkdir()
         else:
             (folder / name).write_bytes(content)
-    stored = read(folder)
-    where = f"cut {tally.cuts} ({how}) at {at:.6f}"
+
+
+def _compare(
+    tally: CutTally, where: str, surely: list[int], newest: list[int], stored: StoredMessages
+) -> None:
     if stored.broken:
         tally.broken += 1
         tally.note(f"{where}: {stored.broken}")
-    acked = [mark for moment, mark in acks if moment < at]
-    tally.compared += len(acked)
-    lost = [mark for mark in acked if not stored.marks[mark]]
+    lost = [mark for mark in surely if not stored.marks[mark]]
     doubled = [mark for mark, times in stored.marks.items() if times > 1]
+    tally.compared += len(surely)
     tally.lost += len(lost)
+    tally.newest += len(newest)
+    tally.newest_lost += sum(not stored.marks[mark] for mark in newest)
     tally.doubled += len(doubled)
     tally.holes += stored.holes
+    tally.mended += stored.mended
     if lost or doubled or stored.holes:
-        tally.note(f"{where}: {len(lost)} of {len(acked)} lost, {len(doubled)} doubled, {stored.holes} holes")
+        tally.note(
+            f"{where}: {len(lost)} of {len(surely)} lost, {len(doubled)} doubled, {stored.holes} holes"
+        )
 
 
 def figures(tally: CutTally) -> Figures:
@@ -432,7 +478,10 @@ def figures(tally: CutTally) -> Figures:
         "power_cuts": tally.cuts,
         "power_compared": tally.compared,
         "power_lost": tally.lost,
+        "power_newest": tally.newest,
+        "power_newest_lost": tally.newest_lost,
         "power_doubled": tally.doubled,
         "power_holes": tally.holes,
         "power_broken": tally.broken,
+        "power_mended": tally.mended,
     }

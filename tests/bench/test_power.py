@@ -8,12 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.chaos import RECORD_SOURCE
 from bench.chat_dialects import MARK_BITS
-from bench.power import Disk, acknowledged, cut_all, read_records, read_sqlite
-from bench.servers import compiled
+from bench.power import Disk, acknowledged, cut_all, read_records, read_sqlite, recorder
 
-pytestmark = pytest.mark.linux
+pytestmark = [pytest.mark.linux, pytest.mark.needs("cc")]
 
 _WRITER = """
 import json, os, sqlite3, sys, time
@@ -79,12 +77,9 @@ write("c/next", b"4")
 
 def record(folder: Path, *command: str, **environment: str) -> tuple[Disk, Path]:
     """Run a program whose calls are recorded; its files, and the recording."""
-    library = compiled(RECORD_SOURCE, folder)
-    if library is None:
-        pytest.skip("needs a C compiler")
-    root, recording = folder / "root", folder / "writes"
+    root = folder / "root"
     root.mkdir()
-    preload = {"LD_PRELOAD": str(library), "RECORD_FILE": str(recording), "RECORD_ROOT": str(root)}
+    preload, recording = recorder(folder, root)
     subprocess.run([sys.executable, "-c", *command], check=True, env={**os.environ, **preload, **environment})
     return Disk(root), recording
 
@@ -128,9 +123,9 @@ def test_a_commit_that_was_not_synchronised_is_lost_in_some_cuts(
     disk, recording = record(
         tmp_path, _WRITER, str(tmp_path / "root"), str(history), mode, BITS=str(MARK_BITS)
     )
-    acks = acknowledged(history)
-    assert len(acks) == 100
-    tally = cut_all(disk, recording, acks, 60, 7, tmp_path / "state", read_sqlite)
+    told = acknowledged(history)
+    assert len(told.acks) == 100
+    tally = cut_all(disk, recording, told, 60, 7, tmp_path / "state", read_sqlite)
     assert tally.cuts == 60
     assert tally.compared > 1000
     assert bool(tally.lost or tally.broken) == loses, tally.notes

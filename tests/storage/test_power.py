@@ -11,9 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.chaos import RECORD_SOURCE
-from bench.power import Disk, read_records
-from bench.servers import compiled
+from bench.power import Disk, read_records, recorder
 from imserver.config.settings import StorageSettings
 from imserver.features.uploads.resumable import ResumableUploads
 from imserver.features.uploads.settings import UploadSettings
@@ -22,7 +20,7 @@ from imserver.storage.store import Store
 from tests.conftest import StartServer
 from tests.support import Server
 
-pytestmark = pytest.mark.linux
+pytestmark = [pytest.mark.linux, pytest.mark.needs("cc")]
 
 CONTENT = os.urandom(40_000)
 OWNER = "app=default&user=ann"
@@ -40,16 +38,9 @@ class Recorded:
     """A node whose calls are recorded, with a data folder that it makes itself."""
 
     def __init__(self, folder: Path, start: StartServer) -> None:
-        library = compiled(RECORD_SOURCE, folder)
-        if library is None:
-            pytest.skip("needs a C compiler")
-        self._root, self._recording = folder / "root", folder / "writes"
+        self._root = folder / "root"
         self._root.mkdir()
-        preload = {
-            "LD_PRELOAD": str(library),
-            "RECORD_FILE": str(self._recording),
-            "RECORD_ROOT": str(self._root),
-        }
+        preload, self._recording = recorder(folder, self._root)
         self.data = self._root / "new" / "data"
         config = {"server": {"data_dir": str(self.data)}, "uploads": {"min_free_bytes": 0}}
         self.node: Server = start(folder=folder / "node", config=config, environment=preload)

@@ -1,0 +1,410 @@
+"""Power cuts of what is not a message: uploads, what only Redis has, and the outbox of a back end."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import closing
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Any, Final
+
+from redis import Redis
+
+from bench import power
+from bench.chat_dialects import mark_of
+from bench.connections import Target
+from bench.figures import Figures
+from bench.loop import BenchError, Json
+from bench.servers import (
+    DatabaseProcess,
+    NodeProcess,
+    PostgresProcess,
+    RedisProcess,
+    ServerProcess,
+    found_program,
+)
+from bench.workers import WorkerPool
+
+APP: Final = "power"
+OWNER: Final = f"app={APP}&user=ann"
+CHANNEL: Final = "live:1"
+HISTORY_SIZE: Final = 100_000
+REDIS_LOSES_SECONDS: Final = {"always": 0.0, "everysec": 2.0}
+"""What an ``appendfsync`` may lose: of ``everysec``, a second and a sync that is under way."""
+ANSWER_SECONDS: Final = 30.0
+AGAIN_SECONDS: Final = 0.05
+THREADS: Final = 3
+_KEY: Final = "the-key-of-this-run-alone"
+_PART: Final = {"Tus-Resumable": "1.0.0", "Content-Type": "application/offset+octet-stream"}
+_CONFIG: Final = f"""\
+api: {{keys: [{{key: {_KEY}, scopes: [push, read]}}]}}
+uploads: {{min_free_bytes: 0, daily_address_bytes: 0, quota_bytes: 0}}
+apps:
+  {APP}:
+    open: true
+    channels: {{live: {{subscribe: anybody, history_size: {HISTORY_SIZE}, history_seconds: 86400}}}}
+"""
+
+
+class Answer(Exception):
+    """An HTTP status that was not expected."""
+
+
+def ask(
+    target: Target, method: str, path: str, body: bytes = b"", headers: Json | None = None
+) -> tuple[dict[str, str], bytes]:
+    """Headers and body of an answer. Raises Answer, if its status is no success, and OSError."""
+    with closing(HTTPConnection(target.http_host, target.http_port, timeout=ANSWER_SECONDS)) as connection:
+        try:
+            own = {"Authorization": f"Bearer {_KEY}", "Content-Type": "application/json"}
+            connection.request(method, path, body, {**own, **(headers or {})})
+            response = connection.getresponse()
+            content = response.read()
+        except HTTPException as error:
+            raise OSError(str(error)) from None
+        if response.status >= 300:
+            raise Answer(f"{response.status} {content[:200]!r}")
+        return dict(response.getheaders()), content
+
+
+class PowerTraffic(ABC):
+    """Traffic on a server that is recorded, and the power cuts that are made of it."""
+
+    loses_seconds = 0.0
+    """What was acknowledged within this time before a cut may be lost."""
+    disk: power.Disk
+    recorded: Any
+    """The server."""
+
+    def __init__(
+        self, pool: WorkerPool, options: Any, folder: Path, show_phase: Callable[[str], None]
+    ) -> None:
+        self.pool, self.options, self.folder, self.show_phase = pool, options, folder, show_phase
+        self.seed = options.seed or random.randrange(1, 2**31)
+        self.root = self.make_root()
+        self.acks: list[tuple[float, int]] = []
+        """When the thing of which number was acknowledged."""
+        self.config = folder / "config.yaml"
+        self.config.write_text(_CONFIG, encoding="utf-8")
+
+    def play(self) -> tuple[Figures, Json]:
+        """Let the traffic flow, cut the power, and compare."""
+        environment, recording = power.recorder(self.folder, self.root)
+        self.start(environment)
+        self.show_phase("traffic flows")
+        self._run_threads()
+        self.stop()
+        self.show_phase("the power is cut")
+        options, state = self.options, self.folder / "state"
+        tally = power.cut_all(
+            self.disk,
+            recording,
+            power.Told(sorted(self.acks), self.loses_seconds, self.elsewhere()),
+            options.power,
+            self.seed,
+            state,
+            self.read,
+            self.show_phase,
+        )
+        return power.figures(tally), {"seed": self.seed, "faults": tally.notes}
+
+    def make_root(self) -> Path:
+        """The folder that is recorded."""
+        root = self.folder / "disk"
+        root.mkdir()
+        return root
+
+    @abstractmethod
+    def start(self, environment: dict[str, str]) -> None:
+        """Start the servers, one of them with this environment; load the disk."""
+
+    @abstractmethod
+    def send(self, number: int) -> bool:
+        """Do one thing. Returns whether it was acknowledged."""
+
+    @abstractmethod
+    def read(self, folder: Path) -> power.StoredMessages:
+        """What a start from this folder finds."""
+
+    def elsewhere(self) -> list[tuple[float, int]]:
+        """When which number came to another place."""
+        return []
+
+    def node(self, environment: dict[str, str], data: Path) -> NodeProcess:
+        return self.pool.start(
+            NodeProcess(
+                arguments=["--config", str(self.config)],
+                environment=environment,
+                data_directory=str(data),
+                folder=str(self.folder / "node"),
+            )
+        )
+
+    def stop(self) -> None:
+        """End what is recorded."""
+        self.recorded.control("kill")
+
+    def _run_threads(self) -> None:
+        end = time.monotonic() + self.options.minutes * 60
+        pause = THREADS / self.options.rate
+        faults: list[BaseException] = []
+
+        def work(first: int) -> None:
+            number = first
+            try:
+                while time.monotonic() < end:
+                    if self.send(number):
+                        self.acks.append((time.monotonic(), mark_of(1, number)))
+                    number += THREADS
+                    time.sleep(pause)
+            except BaseException as error:
+                faults.append(error)
+
+        threads = [threading.Thread(target=work, args=(first + 1,)) for first in range(THREADS)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if faults:
+            raise BenchError(f"traffic: {type(faults[0]).__name__}: {faults[0]}")
+
+
+class UploadTraffic(PowerTraffic):
+    """Uploads, half of them in parts. A file that was acknowledged is whole; an upload in parts goes on."""
+
+    def start(self, environment: dict[str, str]) -> None:
+        self.disk = power.Disk(self.root)
+        self.recorded = self.node(environment, self.root / "data")
+        self.paths: dict[int, str] = {}
+        """Where each file is, or its upload in parts."""
+
+    def content(self, number: int) -> bytes:
+        chance = random.Random(f"{self.seed} {number}")
+        return chance.randbytes(chance.randint(1, 60_000))
+
+    def send(self, number: int) -> bool:
+        target, content = self.recorded.target, self.content(number)
+        if number % 2:
+            _, body = ask(target, "POST", f"/api/v1/uploads?{OWNER}", content)
+            self.paths[number] = json.loads(body)["url"]
+            return True
+        length = {**_PART, "Upload-Length": str(len(content))}
+        middle = len(content) // 2
+        headers, _ = ask(target, "POST", f"/api/v1/uploads/tus?{OWNER}", content[:middle], length)
+        self.paths[number] = headers["Location"]
+        self._continue(target, number, middle)
+        return True
+
+    def _continue(self, target: Target, number: int, offset: int) -> None:
+        rest = self.content(number)[offset:]
+        ask(target, "PATCH", self.paths[number], rest, {**_PART, "Upload-Offset": str(offset)})
+
+    def read(self, folder: Path) -> power.StoredMessages:
+        stored = power.StoredMessages()
+        for each in folder.rglob("*.sure"):  # another life of the machine
+            each.write_text(each.read_text()[:21] + "another")
+        node = NodeProcess(arguments=["--config", str(self.config)], data_directory=str(folder / "data"))
+        try:
+            node.start()
+            for number, path in self.paths.items():
+                try:
+                    content = self._file(node.target, number, path)
+                except Answer as answer:
+                    if not str(answer).startswith("404"):
+                        stored.broken = f"{path}: {answer}"
+                    continue
+                if content == self.content(number):
+                    stored.marks[mark_of(1, number)] += 1
+                else:
+                    stored.broken = f"{path} has other bytes"
+        except (BenchError, OSError) as error:
+            stored.broken = str(error)
+        finally:
+            node.end()
+        return stored
+
+    def _file(self, target: Target, number: int, path: str) -> bytes:
+        """The bytes of a file; an upload in parts is ended first."""
+        if "/tus/" in path:
+            headers, _ = ask(target, "HEAD", path, headers=_PART)
+            if int(headers["Upload-Offset"]) < len(self.content(number)):
+                self._continue(target, number, int(headers["Upload-Offset"]))
+            _, body = ask(target, "GET", path)
+            path = json.loads(body)["url"]
+        return ask(target, "GET", path)[1]
+
+
+class _DurableRedis(RedisProcess):
+    """A Redis with an append-only file in ``data``, on the port of another one if it is given."""
+
+    def __init__(self, data: Path, fsync: str, port: int = 0) -> None:
+        super().__init__()
+        self.port = port or self.port
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.data, self.fsync = data, fsync
+
+    def command(self) -> list[str]:
+        words = [self.path, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.data)]
+        return [*words, "--save", "", "--appendonly", "yes", "--appendfsync", self.fsync]
+
+
+class HistoryTraffic(PowerTraffic):
+    """Publications to a channel whose history Redis has, and ids of pushes.
+
+    What Redis has of them is what its setting promises. The node begins the history anew: it never shows one
+    with the epoch of before, in which something may be missing.
+    """
+
+    def start(self, environment: dict[str, str]) -> None:
+        self.loses_seconds = REDIS_LOSES_SECONDS[self.options.appendfsync]
+        self.recorded = self.pool.start(_DurableRedis(self.root, self.options.appendfsync))
+        self.recorded.control("stop")  # it has made its files, by calls that are not recorded
+        self.disk = power.Disk(self.root)
+        self.disk.load()
+        self.recorded.environment = environment
+        self.recorded.control("again")
+        self.service = self.node({"IMSERVER_REDIS_URL": self.recorded.url}, self.folder / "data")
+        self.epochs: set[str] = set()
+
+    def send(self, number: int) -> bool:
+        message = {"app": APP, "text": f"1:{number}:", "id": f"id-{number}"}
+        path, more = "/api/v1/channels/publish", {"channel": CHANNEL}
+        _, body = ask(self.service.target, "POST", path, json.dumps({**message, **more}).encode())
+        self.epochs.add(json.loads(body)["epoch"])
+        return True
+
+    def read(self, folder: Path) -> power.StoredMessages:
+        stored = power.StoredMessages()
+        server = _DurableRedis(folder, self.options.appendfsync, self.recorded.port)
+        try:
+            try:
+                server.start()
+            except BenchError:
+                stored.mended = True
+                _mend(folder)
+                server.start()
+            with closing(Redis.from_url(server.url)) as redis:
+                for key in redis.keys("imserver:history:*:list"):
+                    stored.add([(0, seq, body) for seq, body in enumerate(redis.lrange(key, 0, -1))])
+            epoch = self._epoch()
+            if epoch in self.epochs:
+                stored.broken = f"the history goes on in its epoch {epoch}"
+        except BenchError as error:
+            stored.broken = str(error)
+        finally:
+            server.end()
+        return stored
+
+    def _epoch(self) -> str:
+        """The epoch of the history, as the node says when it has found Redis again."""
+        path = f"/api/v1/channels/history?app={APP}&channel={CHANNEL}&limit=1"
+        end = time.monotonic() + ANSWER_SECONDS
+        while True:
+            try:
+                return str(json.loads(ask(self.service.target, "GET", path)[1])["epoch"])
+            except Answer as answer:
+                if time.monotonic() > end:
+                    raise BenchError(f"the node does not find Redis: {answer}") from None
+            time.sleep(AGAIN_SECONDS)
+
+
+def _mend(folder: Path) -> None:
+    """Cut off what Redis does not understand, as it says: nothing behind it was synchronised."""
+    check = found_program("redis-check-aof")
+    for manifest in folder.glob("appendonlydir/*.manifest"):
+        subprocess.run([check, "--fix", str(manifest)], input=b"y\n", capture_output=True, check=False)
+
+
+class _OutboxProcess(ServerProcess):
+    """``imserver-client outbox``."""
+
+    def __init__(self, database: str, target: Target, key_file: Path) -> None:
+        super().__init__({"OUTBOX_DATABASE_URL": database})
+        self.words = [sys.executable, "-m", "imserver_client", "outbox", "--key-file", str(key_file)]
+        self.words += ["--url", f"http://{target.http_host}:{target.http_port}"]
+
+    def command(self) -> list[str]:
+        return self.words
+
+    def ready(self) -> bool:
+        return "pushing the rows" in self.console.read_text(errors="replace")
+
+
+class OutboxTraffic(PowerTraffic):
+    """Rows of a back end's outbox in PostgreSQL: each is there, or the server has stored its message."""
+
+    def start(self, environment: dict[str, str]) -> None:
+        self.recorded.environment = environment
+        self.disk = power.Disk(self.root, journal=True)
+        self.disk.load()
+        self.pool.start(self.recorded)
+        self.service = self.node({}, self.folder / "data")
+        key_file = self.folder / "key"
+        key_file.write_text(_KEY)
+        outbox = _OutboxProcess(self.recorded.url, self.service.target, key_file)
+        subprocess.run(
+            [*outbox.words, "--create"],
+            env={**os.environ, **outbox.environment},
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+        self.outbox = self.pool.start(outbox)
+
+    def make_root(self) -> Path:
+        self.recorded: PostgresProcess = PostgresProcess({})
+        self.recorded.prepare()
+        return self.recorded.data
+
+    def send(self, number: int) -> bool:
+        import psycopg
+
+        push = {"app": APP, "user": "ann", "text": f"1:{number}:", "store": True}
+        with psycopg.connect(self.recorded.url) as connection:
+            connection.execute("INSERT INTO im_outbox (push) VALUES (%s)", (json.dumps(push),))
+        return True
+
+    def stop(self) -> None:
+        self.recorded.control("kill")
+        self.outbox.end()
+        self.service.control("kill")
+
+    def elsewhere(self) -> list[tuple[float, int]]:
+        ahead = time.time() - time.monotonic()
+        with closing(sqlite3.connect(self.folder / "data" / "imserver.db")) as database:
+            rows = database.execute("SELECT time_ms, body FROM message").fetchall()
+        return [
+            (created / 1000 - ahead, mark) for created, body in rows for mark in power.marks_in(bytes(body))
+        ]
+
+    def read(self, folder: Path) -> power.StoredMessages:
+        return power.read_server("postgresql", folder, _waiting)
+
+
+def _waiting(_engine: str, server: DatabaseProcess) -> list[tuple[int, int, bytes]]:
+    """The rows of the outbox, each as a conversation of its own."""
+    import psycopg
+
+    with psycopg.connect(
+        host="127.0.0.1", port=server.port, user="imserver", dbname="postgres"
+    ) as connection:
+        (there,) = connection.execute("SELECT to_regclass('im_outbox')").fetchone() or (None,)
+        if not there:
+            return []
+        rows = connection.execute("SELECT id, push::text FROM im_outbox WHERE refused IS NULL").fetchall()
+        return [(number, 0, push.encode()) for number, push in rows]
+
+
+TRAFFIC: Final[dict[str, type[PowerTraffic]]] = {
+    "uploads": UploadTraffic,
+    "histories": HistoryTraffic,
+    "outbox": OutboxTraffic,
+}
