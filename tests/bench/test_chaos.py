@@ -15,7 +15,7 @@ import pytest
 
 from bench import channel_dialects, chaos_channels, chaos_tasks
 from bench.channel_dialects import CmdChannelDialect, Subscribed
-from bench.chaos import CMD_APP, FAULTS, Network, chosen
+from bench.chaos import CMD_APP
 from bench.chaos_client import (
     AcknowledgedIds,
     Faults,
@@ -37,6 +37,7 @@ from bench.chat_dialects import (
     text_of,
 )
 from bench.connections import Target
+from bench.faults import FAULTS, Network, chosen
 from bench.figures import FIGURES
 from bench.generator import Generator
 from bench.loop import BenchError, Loop

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from bench.chaos import FAULTS
+from bench.faults import FAULTS
 from tests.bench.play import run
 from tests.tools import require
 
