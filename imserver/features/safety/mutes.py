@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from time import time
+from time import monotonic
 from typing import Final
 
 import gevent
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 TICK_SECONDS: Final = 5.0
 _OVERLAP_SECONDS: Final = 60
-"""The clocks of nodes, and the commits of transactions, may differ by so much."""
+"""A transaction may be committed so long after its time."""
 _DAY: Final = 86400
 
 
@@ -46,14 +46,11 @@ class Mutes:
     def mute(self, app: str, user: str, seconds: float, reason: str) -> int:
         """Mute a user on all nodes; 0 seconds: let them send again. Returns the end in Unix seconds.
         Switches. Raises StorageUnavailable."""
-        now = int(time())
-        until = now + int(seconds) if seconds > 0 else now - 1
-        self._rows.mute(MuteRow(app, user, until, reason), now)
-        mute = Muted(app, user, until, reason)
-        self._learn(mute)
+        row = self._rows.mute(app, user, int(seconds), reason)
+        self._learn(row)
         if self._node_messages is not None:
-            self._node_messages.broadcast(mute)
-        return until
+            self._node_messages.broadcast(Muted(app, user, row.until, reason))
+        return row.until
 
     def _learn(self, mute: Muted | MuteRow) -> None:
         self._users.mute(mute.app, mute.user, mute.until, mute.reason)
@@ -62,21 +59,21 @@ class Mutes:
         """Learn what was changed since the last time. Switches. Raises StorageUnavailable."""
         if not self._rows.store.has_database:
             return
-        now = int(time())
-        for row in self._rows.mutes(self._known):
+        rows, now = self._rows.mutes(self._known)
+        for row in rows:
             self._learn(row)
         self._known = max(now - _OVERLAP_SECONDS, 0)
 
     def run(self) -> None:
         """Greenlet: learn of mutes that commands have stored, until killed."""
-        swept = time()
+        swept = monotonic()
         while True:
             gevent.sleep(until_beat(TICK_SECONDS))
             try:
                 self.load()
-                if self._rows.store.has_database and time() > swept + _DAY:
-                    swept = time()
-                    self._rows.forget_mutes(int(swept) - _DAY)
+                if self._rows.store.has_database and monotonic() > swept + _DAY:
+                    swept = monotonic()
+                    self._rows.forget_mutes(_DAY)
             except StorageUnavailable as error:
                 log.debug("mutes could not be read: %s", error)
             except Exception:

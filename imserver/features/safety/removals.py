@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from secrets import token_hex
-from time import monotonic, time
+from time import monotonic
 from typing import Final
 
 import gevent
@@ -55,16 +55,14 @@ class Removals:
         """Begin to remove the messages of a user that were sent in this time, Unix milliseconds (``until``
         0: until now). Switches. Raises StorageUnavailable."""
         reached, last = self._log.removals.extent(app, since, until)
-        removal = _new(app, user, UNDER_WAY, since, until, reached, last)
-        self._rows.add(removal)
+        removal = self._add(app, user, UNDER_WAY, since, until, reached, last)
         gevent.spawn(self._work, removal)
         return removal
 
     def remove(self, app: str, user: str, messages: Sequence[int], undecided: bool) -> Removal:
         """Remove some messages at once. ``undecided``: until somebody decides. Switches. Raises
         StorageUnavailable."""
-        removal = _new(app, user, DONE, 0, 0, 0, 0, undecided)
-        self._rows.add(removal)
+        removal = self._add(app, user, DONE, 0, 0, 0, 0, undecided)
         self._log.removals.move(app, messages, removal.id)
         left = sorted(set(messages))
         while left:
@@ -75,9 +73,8 @@ class Removals:
     def undo(self, app: str, act: str) -> Removal:
         """Bring the messages of a removal back. Switches. Raises UnknownAct and StorageUnavailable."""
         removal = self._rows.get(app, act)
-        if removal is None or not self._rows.change_state(
-            removal, UNDOING, int(time()), (UNDER_WAY, DONE, UNDOING)
-        ):
+        among = UNDER_WAY, DONE, UNDOING
+        if removal is None or not self._rows.change_state(removal, UNDOING, among):
             raise UnknownAct(act)
         gevent.spawn(self._work, removal)
         return removal
@@ -95,6 +92,20 @@ class Removals:
             gevent.sleep(_LOOK_SECONDS)
         return True
 
+    def _add(
+        self,
+        app: str,
+        user: str,
+        state: int,
+        since: int,
+        until: int,
+        reached: int,
+        last: int,
+        undecided: bool = False,
+    ) -> Removal:
+        new = Removal(app, token_hex(8), user, state, since, until, reached, last)
+        return self._rows.add(new, 0 if undecided else UNDO_SECONDS)
+
     # --- work -----------------------------------------------------------------------------------------------
 
     def run(self) -> None:
@@ -111,7 +122,7 @@ class Removals:
     def tick(self) -> None:
         """Work on what waits. Switches. Raises StorageUnavailable."""
         if self._rows.store.has_database:
-            for removal in self._rows.waiting(int(time())):
+            for removal in self._rows.waiting():
                 self._work(removal)
 
     def _work(self, removal: Removal) -> None:
@@ -130,7 +141,7 @@ class Removals:
 
     def _go_on(self, removal: Removal) -> None:
         current: Removal | None = removal
-        if not self._rows.lease(removal, _lease()):
+        if not self._rows.lease(removal, LEASE_SECONDS):
             return
         while (current := self._rows.get(removal.app, removal.id)) is not None:
             if current.state == UNDER_WAY:
@@ -139,8 +150,7 @@ class Removals:
                 while self._log.removals.restore(current.app, current.id):
                     pass
                 self._rows.forget(current)
-            elif current.state == ENDING or (0 < current.ends <= time()):
-                self._rows.change_state(current, ENDING, 0, (DONE, ENDING))
+            elif self._rows.change_state(current, ENDING, (DONE, ENDING)):
                 while self._log.removals.finish(current.app, current.id):
                     pass
                 self._rows.forget(current)
@@ -161,17 +171,5 @@ class Removals:
                 if len(done) < len(ids):
                     upto = done[-1]
             reached = upto
-            self._rows.reach(removal, reached, _lease())
-        self._rows.change_state(removal, DONE, 0, (UNDER_WAY,))
-
-
-def _new(
-    app: str, user: str, state: int, since: int, until: int, reached: int, last: int, undecided: bool = False
-) -> Removal:
-    now = int(time())
-    ends = 0 if undecided else now + UNDO_SECONDS
-    return Removal(app, token_hex(8), user, state, since, until, reached, last, now, ends, now)
-
-
-def _lease() -> int:
-    return int(time()) + LEASE_SECONDS
+            self._rows.reach(removal, reached, LEASE_SECONDS)
+        self._rows.change_state(removal, DONE, (UNDER_WAY,))

@@ -1,4 +1,7 @@
-"""Rows of mutes and removals. Each method is one transaction, may switch, and raises StorageUnavailable."""
+"""Rows of mutes and removals. Each method is one transaction, may switch, and raises StorageUnavailable.
+
+All times are of the clock of the database, because the clocks of nodes differ.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from imserver.plugin.storage import PooledStatements, Row, Statements, Store, text_of
 
@@ -34,9 +38,9 @@ class Removal(Struct, frozen=True):
     until: int
     reached: int
     last: int
-    created: int
-    ends: int
-    leased: int
+    created: int = 0
+    ends: int = 0
+    leased: int = 0
 
 
 class MuteRow(Struct, frozen=True):
@@ -56,49 +60,71 @@ class SafetyRows:
 
     # --- removals -------------------------------------------------------------------------------------------
 
-    def add(self, removal: Removal) -> None:
-        """Store a new removal."""
-        values = (
-            *(removal.app, removal.id, removal.user, removal.state, removal.since, removal.until),
-            *(removal.reached, removal.last, removal.created, removal.ends, removal.leased),
-        )
-        self.store.write(lambda sql: sql.insert_new("removal", f"{_COLUMNS}, messages", [(*values, 0)]))
+    def add(self, new: Removal, undo_seconds: int) -> Removal:
+        """Store a new removal, which is final after so many seconds; 0: when somebody decides."""
+
+        def work(sql: PooledStatements) -> Removal:
+            now = _now(sql)
+            removal = replace(new, created=now, ends=now + undo_seconds if undo_seconds else 0, leased=now)
+            values = (
+                *(removal.app, removal.id, removal.user, removal.state, removal.since, removal.until),
+                *(removal.reached, removal.last, removal.created, removal.ends, removal.leased),
+            )
+            sql.insert_new("removal", f"{_COLUMNS}, messages", [(*values, 0)])
+            return removal
+
+        return self.store.write(work)
 
     def get(self, app: str, id: str) -> Removal | None:
         """A removal; None: there is no such one, or it is final."""
         rows = self.store.rows(f"SELECT {_COLUMNS} FROM removal WHERE app = %s AND id = %s", (app, id))
         return _removal(rows[0]) if rows else None
 
-    def waiting(self, now: int) -> list[Removal]:
+    def waiting(self) -> list[Removal]:
         """The removals on which a node has to work, and none does."""
-        statement = (
-            f"SELECT {_COLUMNS} FROM removal WHERE leased < %s "
-            f"AND (state <> {DONE} OR (ends > 0 AND ends <= %s))"
-        )
-        return [_removal(row) for row in self.store.rows(statement, (now, now))]
 
-    def change_state(self, removal: Removal, to: int, now: int, among: Sequence[int]) -> bool:
+        def work(sql: PooledStatements) -> list[Row]:
+            return sql.query(
+                f"SELECT {_COLUMNS} FROM removal WHERE leased < {sql.now} "
+                f"AND (state <> {DONE} OR (ends > 0 AND ends <= {sql.now}))"
+            )
+
+        nothing: list[Row] = []
+        return [_removal(row) for row in self.store.read_or(nothing, work)]
+
+    def change_state(self, removal: Removal, to: int, among: Sequence[int]) -> bool:
         """Set the state of a removal that has one of these; False: it has another. A removal that is to be
-        undone must not have ended."""
-        statement = (
-            "UPDATE removal SET state = %s WHERE app = %s AND id = %s AND (ends = 0 OR ends > %s OR %s > 0) "
-            f"AND state IN ({', '.join(map(str, among))})"
-        )
-        late = int(to != UNDOING)
-        return self.store.write(
-            lambda sql: sql.execute(statement, (to, removal.app, removal.id, now, late)) > 0
-        )
+        undone must not have ended, one whose end begins must have."""
+        states = f"state IN ({', '.join(map(str, among))})"
 
-    def lease(self, removal: Removal, until: int) -> bool:
-        """Take over the work on a removal; False: another node has."""
+        def work(sql: PooledStatements) -> bool:
+            in_time = {
+                UNDOING: f" AND (ends = 0 OR ends > {sql.now})",
+                ENDING: f" AND (state = {ENDING} OR (ends > 0 AND ends <= {sql.now}))",
+            }.get(to, "")
+            statement = f"UPDATE removal SET state = %s WHERE app = %s AND id = %s AND {states}{in_time}"
+            return sql.execute(statement, (to, removal.app, removal.id)) > 0
+
+        return self.store.write(work)
+
+    def lease(self, removal: Removal, seconds: int) -> bool:
+        """Take over the work on a removal for so many seconds; False: another node has."""
         statement = "UPDATE removal SET leased = %s WHERE app = %s AND id = %s AND leased = %s"
-        values = (until, removal.app, removal.id, removal.leased)
-        return until == removal.leased or self.store.write(lambda sql: sql.execute(statement, values) > 0)
 
-    def reach(self, removal: Removal, reached: int, leased: int) -> None:
-        """Messages up to an id were looked at."""
-        statement = "UPDATE removal SET reached = %s, leased = %s WHERE app = %s AND id = %s"
-        self.store.execute(statement, (reached, leased, removal.app, removal.id))
+        def work(sql: PooledStatements) -> bool:
+            until = max(_now(sql) + seconds, removal.leased + 1)
+            return sql.execute(statement, (until, removal.app, removal.id, removal.leased)) > 0
+
+        return self.store.write(work)
+
+    def reach(self, removal: Removal, reached: int, seconds: int) -> None:
+        """Messages up to an id were looked at, and the next ones are, for so many seconds."""
+
+        def work(sql: PooledStatements) -> None:
+            statement = f"UPDATE removal SET reached = %s, leased = {sql.now} + %s WHERE app = %s AND id = %s"
+            sql.execute(statement, (reached, seconds, removal.app, removal.id))
+
+        self.store.write(work)
 
     def forget(self, removal: Removal) -> None:
         """Delete a removal that is final or undone."""
@@ -106,29 +132,43 @@ class SafetyRows:
 
     # --- mutes ----------------------------------------------------------------------------------------------
 
-    def mute(self, row: MuteRow, now: int) -> None:
-        """Store a mute in place of an earlier one."""
+    def mute(self, app: str, user: str, seconds: int, reason: str) -> MuteRow:
+        """Store a mute in place of an earlier one; 0 seconds: one that has ended."""
+
+        def work(sql: PooledStatements) -> MuteRow:
+            now = _now(sql)
+            until = now + seconds if seconds > 0 else now - 1
+            sql.execute("DELETE FROM mute WHERE app = %s AND member = %s", (app, user))
+            row = (app, user, until, now, reason)
+            sql.insert_new("mute", "app, member, until, changed, reason", [row])
+            return MuteRow(app, user, until, reason)
+
+        return self.store.write(work)
+
+    def mutes(self, since: int) -> tuple[list[MuteRow], int]:
+        """The mutes that were changed at this Unix second or later, 0: all; and the second of the reading."""
+
+        def work(sql: PooledStatements) -> tuple[list[Row], int]:
+            now, columns = _now(sql), "app, member, until, reason"
+            return sql.query(f"SELECT {columns} FROM mute WHERE changed >= %s", (since,)), now
+
+        nothing: tuple[list[Row], int] = ([], 0)
+        rows, now = self.store.read_or(nothing, work)
+        return [
+            MuteRow(text_of(app), text_of(user), until, text_of(reason)) for app, user, until, reason in rows
+        ], now
+
+    def forget_mutes(self, seconds: int) -> None:
+        """Delete mutes that ended so many seconds ago."""
 
         def work(sql: PooledStatements) -> None:
-            sql.execute("DELETE FROM mute WHERE app = %s AND member = %s", (row.app, row.user))
-            sql.insert_new(
-                "mute",
-                "app, member, until, changed, reason",
-                [(row.app, row.user, row.until, now, row.reason)],
-            )
+            sql.execute(f"DELETE FROM mute WHERE until < {sql.now} - %s", (seconds,))
 
         self.store.write(work)
 
-    def mutes(self, since: int) -> list[MuteRow]:
-        """The mutes that were changed at this Unix second or later; 0: all."""
-        rows = self.store.rows("SELECT app, member, until, reason FROM mute WHERE changed >= %s", (since,))
-        return [
-            MuteRow(text_of(app), text_of(user), until, text_of(reason)) for app, user, until, reason in rows
-        ]
 
-    def forget_mutes(self, before: int) -> None:
-        """Delete mutes that ended before this Unix second."""
-        self.store.execute("DELETE FROM mute WHERE until < %s", (before,))
+def _now(sql: Statements) -> int:
+    return int(sql.query(f"SELECT {sql.now}")[0][0])
 
 
 def is_under_way(sql: Statements, app: str, id: str) -> bool:

@@ -1,20 +1,40 @@
 """Removals go on after the end of a node, come back within their time only, and end for good."""
 
+import subprocess
+import sys
+from pathlib import Path
 from time import time
 
 import pytest
-from msgspec.structs import replace
 
 from imserver.features.safety.removals import Removals, UnknownAct
-from imserver.features.safety.rows import DONE, ENDING, UNDER_WAY, UNDOING, MuteRow, Removal, SafetyRows
+from imserver.features.safety.rows import DONE, ENDING, UNDER_WAY, UNDOING, Removal, SafetyRows
 from imserver.messages.log.contract import Appended, Draft
 from imserver.messages.log.message_log import MessageLog
 from imserver.storage.store import Store
 from tests.storage.conftest import OpenStore
+from tests.tools import require
 
 APP = "shop"
 MESSAGES = 120
 """More than two transactions remove."""
+OTHER_NODE = """\
+import sys
+from imserver.config.settings import StorageSettings
+from imserver.features.safety.removals import Removals
+from imserver.features.safety.rows import SafetyRows
+from imserver.node.feature_list import tables_of_server
+from imserver.storage.store import Store
+from imserver.storage.tables import StoreTables
+
+url, folder, user = sys.argv[1:]
+store = Store(StorageSettings(url), folder, tables=StoreTables(tables_of_server))
+store.start()
+rows = SafetyRows(store)
+Removals(rows).tick()
+rows.mute("shop", user, 600, "spam")
+store.close()
+"""
 
 
 @pytest.fixture
@@ -34,12 +54,11 @@ def bodies(store: Store) -> list[bytes]:
     return [each.body for each in store.part(MessageLog).entries.read(APP, 0, 1000) if each.kind == "message"]
 
 
-def left(rows: SafetyRows, **changes: int) -> Removal:
-    """A removal that a node has left under way, whose lease is over."""
+def left(rows: SafetyRows, state: int = UNDER_WAY) -> Removal:
+    """A removal that a node has left, whose lease is over."""
     reached, last = rows.store.part(MessageLog).removals.extent(APP, 0, 0)
-    now = int(time())
-    removal = Removal(APP, "act", "ann", UNDER_WAY, 0, 0, reached, last, now, now + 60, now - 60)
-    rows.add(replace(removal, **changes))
+    removal = rows.add(Removal(APP, "act", "ann", state, 0, 0, reached, last), 60)
+    rows.reach(removal, reached, -60)
     return removal
 
 
@@ -53,8 +72,8 @@ def test_another_node_goes_on_with_a_removal_and_a_third_undoes_it(store: Store)
     assert found is not None
     assert found.state == DONE
     assert Removals(rows).count(APP, "act") == MESSAGES
-    assert rows.change_state(removal, UNDOING, int(time()), (UNDER_WAY, DONE))
-    rows.reach(removal, 0, int(time()) - 60)
+    assert rows.change_state(removal, UNDOING, (UNDER_WAY, DONE))
+    rows.reach(removal, 0, -60)
     Removals(rows).tick()
     assert bodies(store) == [b"spam"] * MESSAGES + [b"ham"]
     assert rows.get(APP, "act") is None
@@ -94,9 +113,35 @@ def test_a_node_that_ended_while_copies_were_erased_is_replaced(store: Store) ->
 
 def test_mutes_are_read_by_when_they_were_changed(store: Store) -> None:
     rows = SafetyRows(store)
-    rows.mute(MuteRow(APP, "ann", 500, "spam"), 100)
-    rows.mute(MuteRow(APP, "ann", 600, "more spam"), 200)
-    rows.mute(MuteRow(APP, "bob", 700, ""), 150)
-    assert rows.mutes(160) == [MuteRow(APP, "ann", 600, "more spam")]
-    rows.forget_mutes(650)
-    assert rows.mutes(0) == [MuteRow(APP, "bob", 700, "")]
+    rows.mute(APP, "ann", 500, "spam")
+    ann = rows.mute(APP, "ann", 600, "more spam")
+    bob = rows.mute(APP, "bob", 0, "")
+    found, now = rows.mutes(0)
+    assert sorted(found, key=lambda row: row.user) == [ann, bob]
+    assert bob.until < now < ann.until
+    assert rows.mutes(now + 60)[0] == []
+    rows.forget_mutes(-60)
+    assert rows.mutes(0)[0] == [ann]
+
+
+@pytest.mark.needs("faketime")
+@pytest.mark.parametrize(  # SQLite has the clock of its node
+    "url", ["postgresql", pytest.param("mysql", marks=pytest.mark.full)], indirect=True
+)
+def test_a_node_whose_clock_is_wrong_neither_ends_a_removal_early_nor_hides_a_mute(
+    store: Store, url: str, tmp_path: Path
+) -> None:
+    rows = SafetyRows(store)
+    removals = Removals(rows)
+    removal = removals.remove(APP, "ann", range(1, MESSAGES + 1), False)
+    others = []
+    for clock in ("+1h", "-1h"):
+        command = [require("faketime"), "-m", "-f", clock, sys.executable, "-c", OTHER_NODE, url]
+        others.append(subprocess.Popen([*command, str(tmp_path / clock), clock]))
+    assert [other.wait(60) for other in others] == [0, 0]
+    removals.undo(APP, removal.id)
+    assert removals.wait(removal, 60)
+    assert bodies(store) == [b"spam"] * MESSAGES + [b"ham"]
+    found, now = rows.mutes(int(time()) - 60)
+    assert {row.user for row in found} == {"+1h", "-1h"}
+    assert all(now < row.until <= now + 600 for row in found)
