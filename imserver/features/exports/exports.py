@@ -178,7 +178,7 @@ class Exports:
         """Work on what waits. Switches. Raises StorageUnavailable."""
         if not self._rows.store.has_database:
             return
-        for job in self._rows.waiting(int(time()), of_apps):
+        for job in self._rows.waiting(of_apps):
             self._work(job)
         if not of_apps:
             for job in self._rows.ended(int(time())):
@@ -186,11 +186,11 @@ class Exports:
             self._sweep()
 
     def _work(self, job: Job) -> None:
-        until = int(time()) + LEASE_SECONDS
-        if not self._rows.lease(job, until):
+        leased = self._rows.lease(job, LEASE_SECONDS)
+        if not leased:
             return
         try:
-            progress = self._make(job, until)
+            progress = self._make(job, leased)
         except Lost:
             log.info("the export %s of %s was deleted, or another node makes it", job.id, job.app)
             return
@@ -215,12 +215,13 @@ class Exports:
             nonlocal lease_end, reached
             if monotonic() - reached < _REACH_SECONDS:
                 return
-            until = max(int(time()) + LEASE_SECONDS, lease_end + 1)
-            if not self._rows.reach(job, (state.entries, state.rows, state.size), lease_end, until):
+            progress = state.entries, state.rows, state.size
+            lease_end = self._rows.reach(job, progress, lease_end, LEASE_SECONDS)
+            if not lease_end:
                 if self._rows.get(job.app, job.id) is None:
                     self._remove(job.id)
                 raise Lost(job.id)
-            lease_end, reached = until, monotonic()
+            reached = monotonic()
 
         maker = ArchiveMaker(
             self._config, self._rows.store, subject, self._root / job.id, self._threads.run, self._release
