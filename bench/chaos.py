@@ -133,6 +133,8 @@ class ChaosRun:
         (self.talkers,) = pool.start_workers(1)
         self.rounds: list[Json] = []
         """Each fault that was played, and what the judge had found when it was over."""
+        self.skipped: list[str] = []
+        """The names of faults that are not possible here."""
         self._seen: Counter[str] = Counter()
 
     def play(self) -> tuple[Figures, Json]:
@@ -177,7 +179,7 @@ class ChaosRun:
         """Cause one fault after the other, each at least once."""
         options = self.options
         end = begin + options.minutes * 60
-        possible = chosen(options.faults or self.faults, self.system)
+        possible, self.skipped = chosen(options.faults or self.faults, self.system)
         while time.monotonic() < end or len(self.rounds) < len(possible):
             if len(self.rounds) % len(possible) == 0:
                 self.chance.shuffle(possible)
@@ -254,6 +256,7 @@ class ChaosRun:
             **{name: audit[name] for name in ("compared", "held_back", "severed", "ended") if name in audit},
             "found": audit["notes"],
             "rounds": self.rounds,
+            "skipped": self.skipped,
             "tracebacks": self.system.tracebacks()[:_MOST_NOTES],
         }
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shutil
 import socket
+import subprocess
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from bench.events import EventReceiver
 from bench.loop import BenchError
@@ -18,9 +21,40 @@ from bench.workers import SOURCE, WorkerPool
 STALL_SOURCE: Final = SOURCE / "tests" / "faults" / "slow_fsync.c"
 STALL_LIMIT_SECONDS: Final = 600
 SLOW_MS: Final = 60
+STEP_SECONDS: Final = 3600
+DRIFT: Final = 1.05
+RIGHT_CLOCK: Final = "+0 x1"
+"""For libfaketime: the clock of the machine. Without a rate it would keep the last one."""
 RECEIVE_BYTES: Final = 65_536
 _WEBHOOK: Final = ", webhook: {{url: '{}', secret: a secret of this run alone, events: [message, account]}}"
 Pair = tuple[socket.socket, socket.socket]
+
+REQUESTS: Final = "requests"
+ANSWERS: Final = "answers"
+_LOST: Final = {"cut": {REQUESTS, ANSWERS}, "deaf": {REQUESTS}, "mute": {ANSWERS}}
+
+
+class Breakable(Protocol):
+    """A part of the system that a fault breaks and mends."""
+
+    def control(self, how: str) -> None:
+        """Do what the word says."""
+
+
+class ControlFile:
+    """A file that a preloaded library reads. ``control`` writes it, and removes it if there is no text."""
+
+    def __init__(self, path: Path, text: str = "") -> None:
+        self.path = path
+        self.control(text)
+
+    def control(self, how: str) -> None:
+        if how:
+            fresh = self.path.with_suffix(".new")
+            fresh.write_text(f"{how}\n", encoding="ascii")
+            fresh.rename(self.path)
+        else:
+            self.path.unlink(missing_ok=True)
 
 
 class Network:
@@ -33,7 +67,8 @@ class Network:
     def __init__(self) -> None:
         self.listeners: list[socket.socket] = []
         self.pairs: set[Pair] = set()
-        self.is_cut = False
+        self.lost: set[str] = set()
+        """What disappears: ``REQUESTS`` go to the listeners, ``ANSWERS`` come from them."""
         self.flows = threading.Event()
         self.flows.set()
 
@@ -43,18 +78,19 @@ class Network:
         threading.Thread(target=self._accept, args=(listener, port), daemon=True).start()
 
     def control(self, how: str) -> None:
-        """``cut``: drop all data; connections stay open, and new ones are accepted. ``hold``: delay all data.
-        ``heal``: forward again; delayed data is sent, and cut connections must be made again.
+        """``cut``: drop all data; connections stay open, and new ones are accepted. ``deaf``: drop what comes
+        to the listeners. ``mute``: drop what they answer. ``hold``: delay all data. ``heal``: forward again;
+        delayed data is sent, and connections that may have lost data must be made again.
         """
         if how == "heal":
-            for pair in [*self.pairs] if self.is_cut else []:
+            for pair in [*self.pairs] if self.lost else []:
                 self._end(pair)
-            self.is_cut = False
+            self.lost = set()
             self.flows.set()
-        elif how == "cut":
-            self.is_cut = True
-        else:
+        elif how == "hold":
             self.flows.clear()
+        else:
+            self.lost = _LOST[how]
 
     def close(self) -> None:
         for sock in self.listeners:
@@ -73,18 +109,18 @@ class Network:
                     near.close()
                     continue
                 self.pairs.add(pair)
-                for ends in (pair, pair[::-1]):
+                for what, ends in ((REQUESTS, pair), (ANSWERS, pair[::-1])):
                     ends[0].setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                    threading.Thread(target=self._carry, args=(*ends, pair), daemon=True).start()
+                    threading.Thread(target=self._carry, args=(what, *ends, pair), daemon=True).start()
 
-    def _carry(self, source: socket.socket, sink: socket.socket, pair: Pair) -> None:
+    def _carry(self, what: str, source: socket.socket, sink: socket.socket, pair: Pair) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(RECEIVE_BYTES):
                 self.flows.wait()
-                if not self.is_cut:
+                if what not in self.lost:
                     sink.sendall(data)
         self.flows.wait()
-        if not self.is_cut:  # otherwise the other side does not learn of the end
+        if what not in self.lost:  # otherwise the other side does not learn of the end
             self._end(pair)
 
     def _end(self, pair: Pair) -> None:
@@ -101,6 +137,8 @@ class System:
     ``database``: ``sqlite``, ``postgresql``, ``mysql``, or a URL, which is never broken. ``stall``: the
     library that delays fsync, or its source (empty: the one of a source tree, if there is a compiler).
     ``alone``: one node without a Redis. ``config``: the settings of a node, with ``{}`` for the webhook.
+
+    Each node reaches the others, Redis and the database through networks of its own.
     """
 
     def __init__(
@@ -117,25 +155,28 @@ class System:
         self.pool = pool
         self.receiver = EventReceiver() if webhook else None
         self.folder = folder
-        self.stall_file = folder / "stall"
+        self.disk = ControlFile(folder / "stall")
+        self.clocks: dict[str, ControlFile] = {}
+        """Kind of server, with the number of a node → its clock."""
         self.library = _library(stall, folder)
-        preload = {"LD_PRELOAD": str(self.library), "SLOW_FSYNC_FILE": str(self.stall_file)}
+        self.clock_library = _clock_library()
+        stalling = {} if self.library is None else {"SLOW_FSYNC_FILE": str(self.disk.path)}
         self.redis = None if alone else pool.start(RedisProcess())
         self.database: DatabaseProcess | None = None
         if database in ENGINES:
-            self.database = pool.start(ENGINES[database](preload if self.library else {}))
+            preloads = self._preloads("database", self.library)
+            self.database = pool.start(ENGINES[database](stalling | preloads))
             database = self.database.url
         self.embedded = database == "sqlite"
         self.can_stall = self.library is not None and (self.embedded or self.database is not None)
-        self.network = Network()
+        self.networks: dict[str, list[Network]] = {"rpc": [], "redis link": [], "database link": []}
+        """Kind → the network of each node."""
         self.nodes: list[NodeProcess] = []
-        environment = {}
-        if self.redis is not None:
-            environment = {"IMSERVER_REDIS_URL": self.redis.url, "IMSERVER_CLUSTER_BIND": "127.0.0.1"}
-        if not self.embedded:
+        environment = {} if self.redis is None else {"IMSERVER_CLUSTER_BIND": "127.0.0.1"}
+        if self.embedded:
+            environment |= stalling
+        elif self.database is None:
             environment["IMSERVER_STORAGE_URL"] = database
-        elif self.library:
-            environment |= preload
         file = folder / "config.yaml"
         webhook_setting = "" if self.receiver is None else _WEBHOOK.format(self.receiver.url)
         file.write_text(config.format(webhook_setting), encoding="utf-8")
@@ -144,28 +185,75 @@ class System:
 
     def _add_node(self, number: int, environment: dict[str, str], config: Path) -> None:
         address = f"127.0.1.{number + 1}"
+        settings = dict(environment)
+        if self.redis is not None:
+            settings["IMSERVER_CLUSTER_ADVERTISE"] = address
+            settings["IMSERVER_REDIS_URL"] = self._link(
+                "redis link", address, self.redis.url, self.redis.port
+            )
+        if self.database is not None:
+            port = self.database.port
+            settings["IMSERVER_STORAGE_URL"] = self._link("database link", address, self.database.url, port)
+        preloads = self._preloads(f"node {number}", self.library if self.embedded else None)
         own = NodeProcess(
             arguments=["--config", str(config)],
-            environment={**environment, "IMSERVER_CLUSTER_ADVERTISE": address} if self.redis else environment,
+            environment=settings | preloads,
             data_directory=str(self.folder / "data"),
             folder=str(self.folder / f"node{number + 1}"),
         )
         self.nodes.append(self.pool.start(own))
+        network = Network()
         for port in (own.rpc_port, own.rpc_port + 1):
-            self.network.listen(address, port)
+            network.listen(address, port)
+        self.networks["rpc"].append(network)
 
-    def control(self, what: str, how: str | int, node: int) -> None:
-        """Do ``how`` to a node, Redis, the database or the network, or delay fsync by milliseconds."""
+    def _preloads(self, name: str, *others: Path | None) -> dict[str, str]:
+        """The environment of a server with a clock of its own, and with other libraries."""
+        libraries = [each for each in others if each is not None]
+        settings = {}
+        if self.clock_library is not None:
+            libraries.append(self.clock_library)
+            self.clocks[name] = clock = ControlFile(self.folder / f"clock of {name}", RIGHT_CLOCK)
+            settings = {
+                "FAKETIME_TIMESTAMP_FILE": str(clock.path),
+                "FAKETIME_CACHE_DURATION": "1",
+                "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+                "NO_FAKE_STAT": "1",
+            }
+        return {"LD_PRELOAD": ":".join(map(str, libraries)), **settings} if libraries else {}
+
+    def _link(self, kind: str, address: str, url: str, port: int) -> str:
+        """Make a network of this kind that leads from an address to a port; return the URL for the node."""
+        network = Network()
+        network.listen(address, port)
+        self.networks[kind].append(network)
+        return url.replace(f"127.0.0.1:{port}", f"{address}:{port}")
+
+    def parts(self, what: str, node: int) -> Sequence[Breakable | None]:
+        """What a fault breaks: parts of this node, or of all; None: it is not here."""
+        if what in ("network", "rpc") and len(self.nodes) == 1:
+            return []
         if what == "network":
-            self.network.control(str(how))
-        elif what != "disk":
-            (self.nodes[node] if what == "node" else getattr(self, what)).control(str(how))
-        elif how:
-            fresh = self.stall_file.with_suffix(".new")
-            fresh.write_text(str(how), encoding="ascii")
-            fresh.rename(self.stall_file)
-        else:
-            self.stall_file.unlink(missing_ok=True)
+            return self.networks["rpc"]
+        if what in self.networks:
+            return self.networks[what][node : node + 1]
+        if what == "database links":
+            return self.networks["database link"]
+        if what == "clock" and self.embedded:  # its nodes are on one machine
+            return [clock for name, clock in self.clocks.items() if name.startswith("node")]
+        if what == "clock":
+            return [self.clocks.get(f"node {node}")]
+        if what == "database clock":
+            return [self.clocks.get("database")]
+        if what == "disk":
+            return [self.disk] if self.can_stall else []
+        return [self.nodes[node] if what == "node" else getattr(self, what)]
+
+    def control(self, what: str, how: str, node: int) -> None:
+        """Do ``how`` to all parts."""
+        for part in self.parts(what, node):
+            if part is not None:
+                part.control(how)
 
     def tracebacks(self) -> list[str]:
         """The last lines of all tracebacks in the logs of the nodes."""
@@ -189,27 +277,31 @@ def _library(stall: str, folder: Path) -> Path | None:
     return compiled(source, folder)
 
 
+def _clock_library() -> Path | None:
+    """The library that changes the clock of a process; None if it is not installed."""
+    if (program := shutil.which("faketime")) is None:
+        return None
+    command = [program, "-m", "-f", "+0", "sh", "-c", "echo $LD_PRELOAD"]
+    done = subprocess.run(command, capture_output=True, check=False, text=True)
+    return Path(done.stdout.strip()) if done.stdout.strip() else None
+
+
 @dataclass(frozen=True)
 class Fault:
-    """A fault of ``least`` to ``most`` seconds: ``how`` is done to ``what``, and ``mend`` at the end."""
+    """A fault of ``least`` to ``most`` seconds: ``how`` is done to ``what``, and ``mend`` at the end.
+
+    ``what``: see :meth:`System.parts`.
+    """
 
     name: str
     least: float
     most: float
     what: str
-    how: str | int
-    mend: str | int
+    how: str
+    mend: str
 
     def possible(self, system: System) -> bool:
-        several, database = len(system.nodes) > 1, system.database is not None
-        receiver = system.receiver is not None
-        return {
-            "network": several,
-            "database": database,
-            "disk": system.can_stall,
-            "receiver": receiver,
-            "redis": system.redis is not None,
-        }.get(self.what, True)
+        return any(part is not None for part in system.parts(self.what, 0))
 
 
 FAULTS: dict[str, Fault] = {
@@ -217,21 +309,38 @@ FAULTS: dict[str, Fault] = {
     for fault in (
         Fault("kill", 0.0, 5.0, "node", "kill", "again"),
         Fault("restart", 0.0, 2.0, "node", "stop", "again"),
-        Fault("pause", 1.0, 14.0, "node", "pause", "resume"),
+        Fault("pause", 1.0, 60.0, "node", "pause", "resume"),
+        Fault("ahead", 3.0, 30.0, "clock", f"+{STEP_SECONDS}", RIGHT_CLOCK),
+        Fault("behind", 3.0, 30.0, "clock", f"-{STEP_SECONDS}", RIGHT_CLOCK),
+        Fault("drift", 3.0, 30.0, "clock", f"+0 x{DRIFT}", RIGHT_CLOCK),
         Fault("redis", 0.0, 5.0, "redis", "kill", "again"),
         Fault("flush", 0.0, 0.0, "redis", "flush", "resume"),
+        Fault("replica", 0.5, 3.0, "redis", "save", "revert"),
+        Fault("full", 1.0, 15.0, "redis", "fill", "free"),
+        Fault("pause_redis", 1.0, 60.0, "redis", "pause", "resume"),
+        Fault("no_redis", 1.0, 30.0, "redis link", "cut", "heal"),
+        Fault("no_answers", 1.0, 15.0, "redis link", "mute", "heal"),
         Fault("database", 0.0, 5.0, "database", "kill", "again"),
+        Fault("pause_database", 1.0, 60.0, "database", "pause", "resume"),
+        Fault("database_ahead", 3.0, 30.0, "database clock", f"+{STEP_SECONDS}", RIGHT_CLOCK),
+        Fault("database_behind", 3.0, 30.0, "database clock", f"-{STEP_SECONDS}", RIGHT_CLOCK),
+        Fault("hang", 1.0, 30.0, "database links", "cut", "heal"),
+        Fault("no_database", 1.0, 30.0, "database link", "cut", "heal"),
         Fault("receiver", 0.0, 10.0, "receiver", "kill", "again"),
         Fault("cut", 1.0, 15.0, "network", "cut", "heal"),
         Fault("hold", 0.5, 5.0, "network", "hold", "heal"),
-        Fault("stall", 1.0, 10.0, "disk", STALL_LIMIT_SECONDS * 1000, 0),
-        Fault("slow", 2.0, 8.0, "disk", SLOW_MS, 0),
+        Fault("deaf", 1.0, 15.0, "rpc", "deaf", "heal"),
+        Fault("mute", 1.0, 15.0, "rpc", "mute", "heal"),
+        Fault("stall", 1.0, 10.0, "disk", str(STALL_LIMIT_SECONDS * 1000), ""),
+        Fault("slow", 2.0, 8.0, "disk", str(SLOW_MS), ""),
     )
 }
 
 
-def chosen(names: str, system: System) -> list[Fault]:
-    """The faults with these names, separated by commas (none: all), that are possible here."""
+def chosen(names: str, system: System) -> tuple[list[Fault], list[str]]:
+    """The faults with these names, separated by commas (none: all), that are possible here; and the names of
+    the others.
+    """
     wanted = [name.strip() for name in names.split(",") if name.strip()]
     for name in wanted:
         if name not in FAULTS:
@@ -240,4 +349,4 @@ def chosen(names: str, system: System) -> list[Fault]:
     possible = [fault for fault in found if fault.possible(system)]
     if not possible:
         raise BenchError("there is nothing to break here")
-    return possible
+    return possible, [fault.name for fault in found if fault not in possible]

@@ -119,6 +119,11 @@ class ServerProcess(ABC):
         self.identity: dict[str, Any] = {}
         """User and groups of the process, where it is not to run as ours."""
 
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The process, and its children if there are any."""
+        return self.process.pid, *children(self.process.pid)
+
     @abstractmethod
     def command(self) -> list[str]:
         """Return the command line."""
@@ -160,16 +165,19 @@ class ServerProcess(ABC):
         return self.console.read_text(errors="replace").strip()[-2000:]
 
     def control(self, how: str) -> None:
-        """``kill``, ``stop``, ``pause`` or ``resume`` it, or start it ``again``."""
+        """``kill``, ``stop``, ``pause`` or ``resume`` it with its children, or start it ``again``."""
         if how == "again":
             self.start()
             return
         if self.process.poll() is not None:
             code, words = self.process.returncode, self._last_words()
             raise BenchError(f"a server has ended by itself, with {code}:\n{words}")
-        signals = {"kill": self.kill_signal, "stop": signal.SIGTERM, "pause": signal.SIGSTOP}
-        self.process.send_signal(signals.get(how, signal.SIGCONT))
-        if how in ("kill", "stop"):
+        if how in ("pause", "resume"):
+            for pid in self.pids:
+                with contextlib.suppress(ProcessLookupError):  # a child has ended
+                    os.kill(pid, signal.SIGSTOP if how == "pause" else signal.SIGCONT)
+        else:
+            self.process.send_signal(self.kill_signal if how == "kill" else signal.SIGTERM)
             try:
                 self.process.wait(self.end_seconds)
             except subprocess.TimeoutExpired:
@@ -219,11 +227,6 @@ class NodeProcess(ServerProcess):
         self.target = Target("127.0.0.1", self.ws_port, "/acc", "127.0.0.1", self.http_port)
         self.start_seconds = start_seconds
         self.arguments = [*(["--processes", str(processes)] if processes > 1 else []), *arguments]
-
-    @property
-    def pids(self) -> tuple[int, ...]:
-        """The process, and its children if there are any."""
-        return self.process.pid, *children(self.process.pid)
 
     def command(self) -> list[str]:
         ports = {"http": self.http_port, "ws": self.ws_port, "rpc": self.rpc_port}
@@ -294,9 +297,22 @@ class RedisProcess(ServerProcess):
         return bool(ask_redis(self.url, "PING"))
 
     def control(self, how: str) -> None:
-        """See :class:`ServerProcess`. ``flush``: it loses its data and goes on."""
-        if how == "flush":
-            ask_redis(self.url, "FLUSHALL")
+        """See :class:`ServerProcess`. ``flush``: it loses its data and goes on. ``fill``: it refuses writes,
+        because its memory is full, until ``free``. ``save`` its data; ``revert`` to them, as when a replica
+        takes over that is behind.
+        """
+        commands = {
+            "flush": ("FLUSHALL",),
+            "fill": ("CONFIG", "SET", "maxmemory", "1"),
+            "free": ("CONFIG", "SET", "maxmemory", "0"),
+            "save": ("SAVE",),
+        }
+        if how in commands:
+            ask_redis(self.url, *commands[how])
+        elif how == "revert":
+            self.control("kill")
+            self.control("again")
+            (self.folder / "dump.rdb").unlink()  # after the next kill it is empty again
         else:
             super().control(how)
 

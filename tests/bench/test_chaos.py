@@ -37,7 +37,7 @@ from bench.chat_dialects import (
     text_of,
 )
 from bench.connections import Target
-from bench.faults import FAULTS, Network, chosen
+from bench.faults import FAULTS, Network, System, chosen
 from bench.figures import FIGURES
 from bench.generator import Generator
 from bench.loop import BenchError, Loop
@@ -247,12 +247,13 @@ class Line:
         self.near.send(data)
         return self.event(seconds)
 
+    def answer(self, data: bytes, seconds: float = 60) -> bytes:
+        """Send from the far end; what arrives at the near one."""
+        self.far.send(data)
+        return _received(self.near, seconds)
+
     def event(self, seconds: float = 60) -> bytes:
-        self.far.settimeout(seconds)
-        try:
-            return self.far.recv(100)
-        except TimeoutError:
-            return b""
+        return _received(self.far, seconds)
 
     def ended(self) -> bool:
         try:
@@ -263,6 +264,14 @@ class Line:
     def close(self) -> None:
         self.near.close()
         self.far.close()
+
+
+def _received(end: socket.socket, seconds: float) -> bytes:
+    end.settimeout(seconds)
+    try:
+        return end.recv(100)
+    except TimeoutError:
+        return b""
 
 
 @pytest.mark.linux
@@ -281,6 +290,20 @@ def test_a_network_carries_holds_back_and_loses() -> None:
         assert line.say(b"three", 0.2) == b""
         network.control("heal")
         assert line.ended(), "a connection with a hole"
+        line.close()
+        line = Line(port, listener)
+        network.control("deaf")
+        assert line.say(b"lost", 0.2) == b""
+        assert line.answer(b"answered") == b"answered"
+        network.control("heal")
+        assert line.ended()
+        line.close()
+        line = Line(port, listener)
+        network.control("mute")
+        assert line.say(b"received") == b"received"
+        assert line.answer(b"lost", 0.2) == b""
+        network.control("heal")
+        assert line.ended()
         line.close()
         line = Line(port, listener)
         assert line.say(b"four") == b"four"
@@ -558,31 +581,46 @@ def test_a_publication_that_subscribers_skip_is_found(
 # --- what is broken -----------------------------------------------------------------------------------------
 
 
-class FakeGround:
-    """Says what could be broken."""
+class FakeSystem:
+    """Has parts that could be broken."""
 
-    def __init__(self, nodes: int, can_stall: bool) -> None:
+    parts = System.parts
+
+    def __init__(
+        self, nodes: int, *, redis: bool = True, receiver: bool = False, clocks: bool = False
+    ) -> None:
         self.nodes = [object()] * nodes
+        self.redis = object() if redis else None
         self.database = None
-        self.can_stall = can_stall
-        self.receiver: object | None = None
-        self.redis: object | None = object()
+        self.receiver = object() if receiver else None
+        self.embedded = True
+        self.can_stall = False
+        self.clocks = {f"node {number}": object() for number in range(nodes)} if clocks else {}
+        links = [object()] * nodes
+        self.networks = {"rpc": links, "redis link": links if redis else [], "database link": []}
+
+
+def possible_names(names: str, system: FakeSystem) -> set[str]:
+    possible, skipped = chosen(names, system)  # type: ignore[arg-type]
+    assert not names or not skipped
+    return {fault.name for fault in possible}
 
 
 def test_only_what_is_there_is_broken() -> None:
-    lone = {fault.name for fault in chosen("", FakeGround(1, False))}  # type: ignore[arg-type]
-    assert lone == {"kill", "restart", "pause", "redis", "flush"}
-    alone = FakeGround(1, False)
-    alone.redis = None
-    assert {fault.name for fault in chosen("", alone)} == {"kill", "restart", "pause"}  # type: ignore[arg-type]
-    assert {fault.name for fault in chosen("kill, cut", FakeGround(2, False))} == {"kill", "cut"}  # type: ignore[arg-type]
-    with_webhook = FakeGround(1, False)
-    with_webhook.receiver = object()
-    assert {fault.name for fault in chosen("", with_webhook)} == lone | {"receiver"}  # type: ignore[arg-type]
+    alone = {"kill", "restart", "pause"}
+    assert possible_names("", FakeSystem(1, redis=False)) == alone
+    redis = {"redis", "flush", "replica", "full", "pause_redis", "no_redis", "no_answers"}
+    assert possible_names("", FakeSystem(1)) == alone | redis
+    assert possible_names("", FakeSystem(1, receiver=True)) == alone | redis | {"receiver"}
+    clocks = {"ahead", "behind", "drift"}
+    assert possible_names("", FakeSystem(1, clocks=True)) == alone | redis | clocks
+    assert possible_names("", FakeSystem(2)) == alone | redis | {"cut", "hold", "deaf", "mute"}
+    assert possible_names("kill, cut", FakeSystem(2)) == {"kill", "cut"}
+    assert chosen("kill, ahead", FakeSystem(2))[1] == ["ahead"], "the report names it"  # type: ignore[arg-type]
     with pytest.raises(BenchError, match="nothing to break"):
-        chosen("database", FakeGround(2, True))  # type: ignore[arg-type]
+        chosen("database", FakeSystem(2))  # type: ignore[arg-type]
     with pytest.raises(BenchError, match="no fault flood"):
-        chosen("flood", FakeGround(2, True))  # type: ignore[arg-type]
+        chosen("flood", FakeSystem(2))  # type: ignore[arg-type]
 
 
 def test_every_fault_is_counted_by_a_figure() -> None:
