@@ -144,7 +144,8 @@ class Network:
     """Copies bytes between two ports, until it is told to swallow them, or to cut all connections."""
 
     def __init__(self, address: str) -> None:
-        self.swallows = False
+        self.swallows: tuple[str, ...] = ()
+        """What disappears: ``requests`` to the port, ``answers`` from it."""
         self._to = tuple(address.removeprefix("tcp://").rsplit(":", 1))
         self._listener = green.socket()
         self._listener.bind(("127.0.0.1", 0))
@@ -158,12 +159,15 @@ class Network:
             inner, _ = self._listener.accept()
             outer = green.create_connection(self._to)
             self._pairs.append((inner, outer))
-            self._greenlets += [gevent.spawn(self._copy, *pair) for pair in ((inner, outer), (outer, inner))]
+            self._greenlets += [
+                gevent.spawn(self._copy, "requests", inner, outer),
+                gevent.spawn(self._copy, "answers", outer, inner),
+            ]
 
-    def _copy(self, source: green.socket, target: green.socket) -> None:
+    def _copy(self, what: str, source: green.socket, target: green.socket) -> None:
         try:
             while data := source.recv(65536):
-                if not self.swallows:
+                if what not in self.swallows:
                     target.sendall(data)
         except OSError:
             pass
@@ -199,17 +203,19 @@ class Between:
             network.close()
 
 
-def test_a_partition_is_noticed_and_what_it_swallowed_is_counted(nodes: Nodes) -> None:
+@pytest.mark.parametrize("what", [("requests", "answers"), ("requests",), ("answers",)], ids="-".join)
+def test_a_partition_is_noticed_and_what_it_swallowed_is_counted(nodes: Nodes, what: tuple[str, ...]) -> None:
+    """Of one direction, too: then b does not receive, or its answers get lost."""
     a, b = nodes.pair()
     between = Between(b)
     assert a.rpc.send(between.lease, b"%08d" % 0)
     until(lambda: len(b.items) == 1)
     for network in between.networks:
-        network.swallows = True
+        network.swallows = what
     sent = send_until_refused(a, between.lease, 1)
-    assert len(b.items) == 1
+    assert len(b.items) == (1 if "requests" in what else sent)
     for network in between.networks:
-        network.swallows = False
+        network.swallows = ()
         network.cut()
     until(lambda: a.rpc.send(between.lease, b"%08d" % sent), what="the peer to be back")
     until(lambda: b.items[-1] == b"%08d" % sent)
