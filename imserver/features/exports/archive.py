@@ -10,6 +10,7 @@ All methods block on the disk and compress, so they run in a thread.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import struct
@@ -93,19 +94,21 @@ class ArchiveWriter:
         self._entry: _Entry | None = None
 
     def open(self) -> None:
-        """Begin, or go on behind what was saved. Raises OSError."""
+        """Begin, or go on behind what was saved. Raises OSError, also while another process writes: one that
+        slept until its lease was over would write into the archive of the next one.
+        """
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name in (NAME, _DIRECTORY, CHECKSUMS):
+            descriptor = os.open(self.folder / name, os.O_RDWR | os.O_CREAT, 0o600)
+            self._files.append(os.fdopen(descriptor, "r+b"))
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         try:
             self.state = _read_state((self.folder / _STATE).read_bytes())
         except (FileNotFoundError, msgspec.MsgspecError):
             self.state = ArchiveState(begun=int(time()))
-        paths = (self.folder / name for name in (NAME, _DIRECTORY, CHECKSUMS))
-        for path, length in zip(paths, self.state.lengths, strict=True):
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-            file = os.fdopen(descriptor, "r+b")
+        for file, length in zip(self._files, self.state.lengths, strict=True):
             file.truncate(length)
             file.seek(length)
-            self._files.append(file)
 
     def names(self) -> set[str]:
         """The names of the entries so far."""

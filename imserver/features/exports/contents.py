@@ -103,8 +103,8 @@ class ArchiveMaker:
         what ``proceed`` raises; then it may be called again."""
         self._proceed = proceed
         writer, subject = self._writer, self._subject
-        self._run(writer.open)
         try:
+            self._run(writer.open)
             self._there = self._run(writer.names)
             stages = [self._rows, self._files]
             if subject.user:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from time import time
 from typing import Any
 from zipfile import ZipFile
 
 import pytest
 
+from imserver.features.exports.archive import ArchiveWriter
 from imserver.features.exports.importing import Archive, BadArchive, Import
+from imserver.features.exports.rows import UNDER_WAY, Job, JobRows
 from imserver.features.uploads import upload_rows
 from imserver.features.uploads.contract import Upload
 from imserver.messages.log.contract import Draft
@@ -20,10 +25,26 @@ from imserver.messages.log.message_log import MessageLog
 from imserver.node.feature_list import tables_of_server
 from imserver.storage.statements import PooledStatements
 from imserver.storage.tables import Reason
+from tests.tools import require
 
 from .rows import Storage, exported_of_app, fill, messages, tables_in
 
 ANN, BOB = "701", "702"
+
+
+OTHER_NODE = """\
+import sys
+from imserver.config.settings import StorageSettings
+from imserver.features.exports.rows import JobRows
+from imserver.node.feature_list import tables_of_server
+from imserver.storage.store import Store
+from imserver.storage.tables import StoreTables
+
+store = Store(StorageSettings(sys.argv[1]), sys.argv[2], tables=StoreTables(tables_of_server))
+store.start()
+print(JobRows(store).waiting(of_apps=False))
+store.close()
+"""
 
 
 class Killed(Exception):
@@ -251,3 +272,39 @@ def test_an_export_and_an_import_go_on_after_kills(
     assert log.entries.head("shop") == storage.store.part(MessageLog).entries.head("shop")
     (after,) = log.writer.append("shop", [Draft(sender="ann", to_user="u1", body=b"next")])
     assert after.entry.id == log.entries.head("shop")  # type: ignore[union-attr]
+
+
+def test_a_process_that_still_writes_keeps_the_next_one_away(tmp_path: Path) -> None:
+    """It slept until its lease was over."""
+    first, second = ArchiveWriter(tmp_path), ArchiveWriter(tmp_path)
+    first.open()
+    first.begin("tables/message.jsonl")
+    first.write(b"hi")
+    with pytest.raises(BlockingIOError):
+        second.open()
+    second.close()
+    first.end(1, "message")
+    with ZipFile(first.finish(b"{}")) as archive:
+        assert archive.read("tables/message.jsonl") == b"hi"
+    second.open()
+    second.close()
+
+
+@pytest.mark.full
+@pytest.mark.needs("faketime")
+@pytest.mark.parametrize("url", ["postgresql", "mysql"], indirect=True)  # SQLite has the clock of its node
+def test_a_node_whose_clock_is_wrong_takes_no_export_from_another_one(
+    storage: Storage, url: str, tmp_path: Path
+) -> None:
+    rows = JobRows(storage.store)
+    job = Job("shop", "of-ann", ANN, UNDER_WAY, int(time()), int(time()) + 600, 0)
+    rows.add(job)
+    assert rows.waiting(of_apps=False) == [job]
+    leased = rows.lease(job, 60)
+    assert rows.waiting(of_apps=False) == []
+    for clock in ("+1h", "-1h"):
+        command = [require("faketime"), "-m", "-f", clock, sys.executable, "-c", OTHER_NODE, url]
+        done = subprocess.run([*command, str(tmp_path / "another")], capture_output=True, check=True)
+        assert done.stdout == b"[]\n"
+    assert rows.reach(job, (1, 2, 3), leased, 60) > leased
+    assert rows.reach(job, (1, 2, 3), leased, 60) == 0, "that lease is over"
