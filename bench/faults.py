@@ -16,11 +16,14 @@ from typing import Final, Protocol
 from bench.events import EventReceiver
 from bench.loop import BenchError
 from bench.servers import ENGINES, DatabaseProcess, NodeProcess, RedisProcess, compiled
-from bench.workers import SOURCE, WorkerPool
+from bench.workers import SOURCE, Server, WorkerPool
 
 STALL_SOURCE: Final = SOURCE / "tests" / "faults" / "slow_fsync.c"
 STALL_LIMIT_SECONDS: Final = 600
 SLOW_MS: Final = 60
+START_SECONDS: Final = 120.0
+END_SECONDS: Final = 60.0
+"""For a server that starts or ends on a busy machine, which is no fault."""
 STEP_SECONDS: Final = 3600
 DRIFT: Final = 1.05
 RIGHT_CLOCK: Final = "+0 x1"
@@ -161,11 +164,11 @@ class System:
         self.library = _library(stall, folder)
         self.clock_library = _clock_library()
         stalling = {} if self.library is None else {"SLOW_FSYNC_FILE": str(self.disk.path)}
-        self.redis = None if alone else pool.start(RedisProcess())
+        self.redis = None if alone else self._start(RedisProcess())
         self.database: DatabaseProcess | None = None
         if database in ENGINES:
             preloads = self._preloads("database", self.library)
-            self.database = pool.start(ENGINES[database](stalling | preloads))
+            self.database = self._start(ENGINES[database](stalling | preloads))
             database = self.database.url
         self.embedded = database == "sqlite"
         self.can_stall = self.library is not None and (self.embedded or self.database is not None)
@@ -182,6 +185,10 @@ class System:
         file.write_text(config.format(webhook_setting), encoding="utf-8")
         for number in range(nodes):
             self._add_node(number, environment, file)
+
+    def _start(self, server: Server) -> Server:
+        server.start_seconds, server.end_seconds = START_SECONDS, END_SECONDS
+        return self.pool.start(server)
 
     def _add_node(self, number: int, environment: dict[str, str], config: Path) -> None:
         address = f"127.0.1.{number + 1}"
@@ -201,7 +208,7 @@ class System:
             data_directory=str(self.folder / "data"),
             folder=str(self.folder / f"node{number + 1}"),
         )
-        self.nodes.append(self.pool.start(own))
+        self.nodes.append(self._start(own))
         network = Network()
         for port in (own.rpc_port, own.rpc_port + 1):
             network.listen(address, port)
