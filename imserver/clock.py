@@ -11,6 +11,8 @@ from typing import Final
 import gevent
 from gevent.hub import get_hub
 
+CLOCK_SECONDS: Final = 1.0
+"""Difference of the clocks of two machines above which tokens expire too early or too late."""
 _GOLDEN: Final = 0.618_033_988_749_895
 _TOO_SOON: Final = 0.25
 """Part of a period that is too short for a pause: a timer that fired early must not fire twice."""

@@ -26,6 +26,7 @@ import click
 import msgspec
 from msgspec import Struct
 
+from imserver.clock import CLOCK_SECONDS
 from imserver.cluster.redis.connection import address_of, connection_to
 from imserver.cluster.registry import advertised_address
 from imserver.config.declared import marked
@@ -57,8 +58,6 @@ PROBE_SECONDS: Final = 3.0
 """Time limit of each question to another machine."""
 SLOW_SECONDS: Final = 0.005
 """Round trip or fsync above which every login or stored message is noticeably slow."""
-CLOCK_SECONDS: Final = 1.0
-"""Difference of clocks above which tokens expire too early or too late."""
 MIN_FREE_BYTES: Final = 1 << 30
 CERTIFICATE_DAYS: Final = 14
 MIN_REDIS: Final = (6, 2)

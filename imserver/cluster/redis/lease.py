@@ -106,6 +106,9 @@ class LeaseKeeper:
         """The last epochs of this process before the current one."""
         self.cleans_up = False
         """Whether this node does the dead-node cleanup."""
+        self.clock_seconds = 0.0
+        """By how much the clock of this node was ahead of that of Redis at the last refresh, or behind it
+        (negative)."""
         self._lease_seconds = lease_seconds
         self._renew_seconds = renew_seconds
         self._on_replaced = on_replaced
@@ -178,7 +181,7 @@ class LeaseKeeper:
 
         Raises RedisUnavailable and :class:`LeaseLost`.
         """
-        began = clock()
+        began, asked_at = clock(), time.time()
         renews = began - self._renewed_at >= self._renew_seconds * 0.99
         reply = self._reply(self._renewal(renews), *self._listing(began))
         if reply[0] == 0:
@@ -186,6 +189,9 @@ class LeaseKeeper:
             raise LeaseLost
         if renews:
             self._until, self._renewed_at = began + self._lease_seconds, began
+        redis_time = int(reply[7]) / 1000
+        # Somewhere within the round trip.
+        self.clock_seconds = max(asked_at - redis_time, 0.0) + min(time.time() - redis_time, 0.0)
         changed = self.table.update(reply[1], reply[2], reply[3], reply[6])
         self._replaced_seen, self.cleans_up = reply[4], bool(reply[5])
         if self._replaced_seen:

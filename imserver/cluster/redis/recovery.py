@@ -10,7 +10,7 @@ from typing import Final, Literal
 import gevent
 from gevent.event import Event as Signal
 
-from imserver.clock import until_beat
+from imserver.clock import CLOCK_SECONDS, until_beat
 from imserver.cluster.redis.cleanup import DeadNodeCleanup, Interrupted
 from imserver.cluster.redis.lease import LeaseKeeper, LeaseLost
 from imserver.cluster.redis.pipeline import Pipeline, RedisLink, RedisUnavailable
@@ -65,6 +65,7 @@ class RegistryRecovery:
         self._leases_changed = leases_changed
         self._epoch = 0
         self._refusal = ""
+        self._is_clock_wrong = False
         self._connects = 0
         self._life = b""
         """The life of the data in Redis; ``b""``: not known."""
@@ -157,9 +158,26 @@ class RegistryRecovery:
         except LeaseLost:
             log.warning("the lease of epoch %d was lost, taking a new epoch", keeper.lease.epoch)
             self._rejoin()
+        self._check_clock()
         self._joined()
         if changed:
             self._leases_changed()
+
+    def _check_clock(self) -> None:
+        """Tell the operator when the clock of this node begins or ends to differ from that of Redis."""
+        ahead = self._keeper.clock_seconds
+        if (abs(ahead) > CLOCK_SECONDS) == self._is_clock_wrong:
+            return
+        self._is_clock_wrong = not self._is_clock_wrong
+        if self._is_clock_wrong:
+            log.warning(
+                "the clock of this node is %.1f s %s that of Redis: tokens expire too %s, and times of "
+                "messages are wrong. Let a time service set it",
+                abs(ahead),
+                *(("ahead of", "early") if ahead > 0 else ("behind", "late")),
+            )
+        else:
+            log.info("the clock of this node agrees with that of Redis")
 
     def _rejoin(self) -> None:
         try:

@@ -359,7 +359,8 @@ RENEW: Final = script(
 -- ARGV: epoch, milliseconds of the lease (0: only look), lease ('': as it was), version known,
 --       how many of the replaced sessions are done, the first of them, node, its birth.
 -- Returns 0 (the lease is lost, or is that of another node) | 1, version, last epoch, dead epochs,
---         replaced, whether to clean up, lives or ''. Two lives of the data may count to the same version.
+--         replaced, whether to clean up, lives or '', Unix time in milliseconds. Two lives of the data may
+--         count to the same version.
 local epoch = ARGV[1]
 if not redis.call('ZSCORE', KEYS[1], epoch) then return {0} end
 if ARGV[2] ~= '0' then
@@ -385,7 +386,8 @@ end
 local version = (redis.call('HGET', KEYS[8], 'life') or '') .. ':' .. (redis.call('GET', KEYS[4]) or '0')
 local lives = version ~= ARGV[4] and redis.call('HGETALL', KEYS[2]) or ''
 local replaced = redis.call('LRANGE', KEYS[7], 0, 499)
-return {1, version, redis.call('GET', KEYS[5]) or '0', dead, replaced, clean, lives}
+local unix_time = text(now + 1767225600000)
+return {1, version, redis.call('GET', KEYS[5]) or '0', dead, replaced, clean, lives, unix_time}
 """
 )
 
