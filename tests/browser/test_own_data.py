@@ -116,7 +116,7 @@ def test_a_person_deletes_the_account(
     assert not re.findall("the tea is ready|Ann", other.page.run(LOG))
 
 
-def test_a_code_of_the_second_factor_deletes_the_account(pair: Pair, server: Server) -> None:
+def test_an_account_with_a_second_factor_is_deleted_by_password_and_code(pair: Pair, server: Server) -> None:
     ann = Account(server, "Ann")
     secret = ann.post("accounts/factor/begin", app=APP, password=PASSWORD)["secret"]
     code = pyotp.TOTP(secret).generate_otp(int(time()) // 30)
@@ -127,6 +127,7 @@ def test_a_code_of_the_second_factor_deletes_the_account(pair: Pair, server: Ser
     chat.click(DELETE["en"])
     field = chat.named("field", chat.word("messages_factor_code"), within="dialog.card")
     picture(chat, "delete-factor")
+    chat.named("field", chat.word("messages_password_old"), within="dialog.card").send_keys(PASSWORD)
     field.send_keys(codes[0])
     chat.click(DELETE["en"], within="dialog.card")
     shows(chat.page, DONE["en"])

@@ -482,6 +482,15 @@ class Accounts:
             self._verified(app, known, "", password, address, device)
         return known[0]
 
+    def proved(self, app: str, user: str, password: str, code: str, address: str, token: str) -> Account:
+        """The account of a user who proves to be its owner as at a login: by the password, and by a code of
+        the second factor if the account has one.
+
+        Raises what :meth:`confirmed` and :meth:`with_factor` raise.
+        """
+        self.confirmed(app, user, password, address, token)
+        return self.with_factor(app, user, code, token)
+
     def with_factor(self, app: str, user: str, code: str, token: str) -> Account:
         """The account of a user, with whose second factor this code was made. ``token``: that with which the
         user is asking.

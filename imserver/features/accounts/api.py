@@ -178,9 +178,10 @@ class PasswordSet(Acting, kw_only=True):
 
 
 class AccountDelete(Acting):
-    """The account to delete."""
+    """The account to delete. A back end leaves out both."""
 
     password: CurrentPassword = ""
+    code: FactorCode = ""
 
 
 class AccountQuery(Acting):
@@ -539,6 +540,8 @@ def log_out(api: AccountApi, call: Call, _request: Acting) -> AccountDone:
     problems=(
         *_UNKNOWN,
         HTTP_WRONG_LOGIN,
+        HTTP_FACTOR_REQUIRED,
+        HTTP_WRONG_CODE,
         Problems.TOO_MANY_REQUESTS,
         Problems.MEDIA_UNAVAILABLE,
     ),
@@ -547,12 +550,15 @@ def log_out(api: AccountApi, call: Call, _request: Acting) -> AccountDone:
 def delete(api: AccountApi, call: Call, request: AccountDelete) -> AccountDone:
     """Delete an account.
 
-    The user is erased: with the account go its friends, memberships, files, messages and marks. A user's
-    requests count as logins of their address.
+    The user is erased: with the account go its friends, memberships, files, messages and marks. A user proves
+    it as at a login, by the password and, if the account has a second factor, by a `code`. A user's requests
+    count as logins of their address.
     """
     accounts = api.accounts
     if not call.is_back_end:
-        accounts.confirmed(call.app, call.user, request.password, call.request.host, call.credential)
+        accounts.proved(
+            call.app, call.user, request.password, request.code, call.request.host, call.credential
+        )
     accounts.remove(call.app, call.user)
     call.gone = True
     return AccountDone(call.user)

@@ -157,7 +157,8 @@ def remove(api: FactorApi, call: Call, request: FactorRemove) -> AccountDone:
     if call.is_back_end:
         account = accounts.known(call.app, call.user)
     else:
-        accounts.confirmed(call.app, call.user, request.password, call.request.host, call.credential)
-        account = accounts.with_factor(call.app, call.user, request.code, call.credential)
+        account = accounts.proved(
+            call.app, call.user, request.password, request.code, call.request.host, call.credential
+        )
     accounts.factors.remove(account)
     return AccountDone(call.user)

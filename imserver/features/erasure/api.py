@@ -28,7 +28,8 @@ class OwnErase(Acting):
         str, about("The password of the account. Users without one leave it out.", max_length=250)
     ] = ""
     code: Annotated[
-        str, about("In place of the password, a code of the second factor of the account.", max_length=40)
+        str,
+        about("A code of the second factor, or a recovery code, if the account has a factor.", max_length=40),
     ] = ""
 
 
@@ -76,8 +77,8 @@ def erase(erasure: UserErasure, call: Call, request: UserErase) -> ErasedAnswer:
 def erase_self(erasure: UserErasure, call: Call, request: OwnErase) -> ErasedAnswer:
     """Erase the acting user.
 
-    An account proves itself by its password, or by a code of its second factor. For a user of a session
-    token, that token is the proof. A back end needs no proof.
+    An account proves itself as at a login: by its password, and by a code of its second factor if it has one.
+    For a user of a session token, that token is the proof. A back end needs no proof.
     """
     if erasure.proof is not None and not call.is_back_end:
         host, token = call.request.host, call.credential

@@ -84,11 +84,10 @@ def _proof_of(core: Core) -> Proof | None:
         if account is None:
             return  # the user of a token, which is the proof
         try:
-            if code and account.factor:
-                accounts.with_factor(app, user, code, token)
-            else:
-                accounts.confirmed(app, user, password, address, token)
-        except (WrongLogin, WrongCode, FactorRequired, AccountLocked):
+            accounts.proved(app, user, password, code, address, token)
+        except FactorRequired:
+            raise ApiProblem(Problems.NOT_ALLOWED, "The account takes a code of its second factor") from None
+        except (WrongLogin, WrongCode, AccountLocked):
             raise ApiProblem(Problems.NOT_ALLOWED, "The password or code is wrong") from None
         except Overloaded:
             raise ApiProblem(Problems.BUSY) from None

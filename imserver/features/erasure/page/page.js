@@ -41,8 +41,8 @@ async function ask(open) {
   if (rules.passwords && !account.guest) {
     const name = Object.assign(input("text", "username"), { value: account.name || account.email || account.phone, readOnly: true, hidden: true }); // for password managers
     fields.push(name, field(words.messages_password_old, password, words.messages_password_if_any));
-    if (account.second_factor) fields.push(field(words.messages_factor_code, code, words.erasure_code_hint));
   }
+  if (account.second_factor) fields.push(field(words.messages_factor_code, code, words.messages_factor_code_hint));
   const no = button(words.messages_cancel);
   const go = button(words.erasure_start, "wide danger");
   go.type = "submit";
@@ -50,7 +50,7 @@ async function ask(open) {
   note.setAttribute("role", "alert");
   const form = make("form", "panel-form", make("p", "", words.erasure_question), ...fields, note, make("p", "card-row", no, go));
   const layer = page.openDialog(words.erasure_ask, form);
-  (fields.length ? password : no).focus();
+  (fields.length ? form.querySelector("input:not([hidden])") : no).focus();
   no.addEventListener("click", () => layer.close());
   form.addEventListener("submit", async (/** @type {Event} */ event) => {
     event.preventDefault();
