@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from imserver.plugin.commands import ServerApi, opened, settings_options
+from imserver.plugin.commands import ServerApi, opened, record_act, settings_options
 
 
 @click.command()
@@ -37,8 +37,9 @@ def erase(
     if compacts:
         if target is not None:
             raise click.UsageError("--compact names no user")
-        with opened(path, data_dir) as (_, store, _):
+        with opened(path, data_dir) as (settings, store, _):
             store.compact()
+            record_act(settings, store, "database.compact")
             click.echo(f"{store.address.shown} has nothing of what was deleted")
         return
     app, _, user = (target or "").partition("/")
