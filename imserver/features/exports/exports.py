@@ -32,7 +32,8 @@ from imserver.plugin.storage import Erasure, Store
 log = logging.getLogger(__name__)
 
 LEASE_SECONDS: Final = 15
-TICK_SECONDS: Final = 5.0
+LOOK_SECONDS: Final = 60.0
+"""Between two looks at what other nodes have left behind. A node works at once on what is started there."""
 _REACH_SECONDS: Final = 1.0
 _SWEEP_SECONDS: Final = 600.0
 _PIECE_BYTES: Final = 1 << 16
@@ -165,25 +166,31 @@ class Exports:
     def _run(self, of_apps: bool) -> None:
         wake = self._wakes[of_apps]
         while True:
-            wake.wait(TICK_SECONDS)
             wake.clear()
+            seconds = LOOK_SECONDS
             try:
-                self.tick(of_apps)
+                if self.look(of_apps):
+                    seconds = LEASE_SECONDS
             except StorageUnavailable as error:
                 log.debug("exports could not be read: %s", error)
             except Exception:
                 log.exception("exports could not be read")
+            wake.wait(seconds)
 
-    def tick(self, of_apps: bool) -> None:
-        """Work on what waits. Switches. Raises StorageUnavailable."""
+    def look(self, of_apps: bool) -> bool:
+        """Work on what waits. Whether there was something: another node may die over it. Switches. Raises
+        StorageUnavailable."""
         if not self._rows.store.has_database:
-            return
-        for job in self._rows.waiting(of_apps):
-            self._work(job)
+            return False
+        jobs, now = self._rows.under_way(of_apps)
+        for job in jobs:
+            if job.leased < now:
+                self._work(job)
         if not of_apps:
             for job in self._rows.ended(int(time())):
                 self._delete(job)
             self._sweep()
+        return bool(jobs)
 
     def _work(self, job: Job) -> None:
         leased = self._rows.lease(job, LEASE_SECONDS)
