@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import pwd
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from importlib import import_module
@@ -21,6 +21,7 @@ from imserver.config.settings import Config
 from imserver.errors import ImserverError, StartError, StorageUnavailable
 from imserver.node.feature_list import declarations_of, load_config, load_features, objection_of, tables_of
 from imserver.process import DataDirectory
+from imserver.storage.contract import Erasure, programs_of
 from imserver.storage.contract import tables_of as spared_by
 from imserver.storage.erasures import PURPOSE, ErasureRow, Erasures
 from imserver.storage.store import Store
@@ -106,12 +107,18 @@ def erase_again(settings: Config, store: Store, rows: Iterable[ErasureRow]) -> i
         parts = [stack.enter_context(each(settings, store)) for each in reversed(erasing)]
         for row, user in found:
             erasures.repeat(row, user)
-            for each in parts:
-                each.user(row.app, user)
-            store.delete_rows_of_user(row.app, user, spared_by(parts))
+            for program in programs_of(parts, row.app, user):
+                _erase(store, parts, row.app, program, "")
+            _erase(store, parts, row.app, user, row.name)
             erasures.end(row.app, user, row.ended)
     erasures.note(missing)
     return len(found)
+
+
+def _erase(store: Store, parts: Sequence[Erasure], app: str, user: str, name: str) -> None:
+    for each in parts:
+        each.user(app, user, name)
+    store.delete_rows_of_user(app, user, spared_by(parts))
 
 
 def _system_user() -> str:

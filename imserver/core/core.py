@@ -57,7 +57,7 @@ from imserver.protocol.dialect import Dialect, Readers
 from imserver.push.pending import PendingPushes
 from imserver.push.push import Publishing
 from imserver.sessions.connection_ids import ConnectionIds, ConnectionTable, new_birth
-from imserver.storage.contract import Erasure, tables_of
+from imserver.storage.contract import Erasure, programs_of, tables_of
 from imserver.storage.erasures import PURPOSE, Erasures, new_name
 from imserver.storage.store import Store
 from imserver.storage.tables import OF_CORE, StoreTables
@@ -301,29 +301,31 @@ class Core:
         them, in this order. Whoever comes under the same name is another user.
 
         ``keeps_messages``: what they wrote stays with the others, under the same id, which is given to nobody
-        again: they are a bot, or a guest who is long unused.
+        again: they are a bot, or a guest who is long unused. The bots of a user are deleted in this way.
 
         Switches. May be called again: after an error it goes on, otherwise it erases what was added since.
         Raises Unavailable.
         """
         storage, sessions = self.storage, self.sessions.sessions
         is_stored = storage.store.has_database and not keeps_messages
-        name = new_name()
+        name = "" if keeps_messages else new_name()
         if is_stored:
             name = storage.erasures.begin(app, user)
             if storage.store.has_ban(app, user):
                 sessions.unban(app, [user])
         # Twice: a request that was served meanwhile may have added something.
         for _ in range(2):
+            for program in programs_of(self.erasures, app, user):
+                self.erase_user(app, program, keeps_messages=True)
             sessions.close(app, [user])
             self.push.pending.forget_user(app, user)
-            # Features first: a bucket may be unavailable while everything else is reachable.
+            # What may be unavailable first, and the account behind it: who asks again has to find it.
+            self.cluster.registry.forget_user(app, user)
             for erasure in self.erasures:
-                erasure.user(app, user)
-            if not keeps_messages:
+                erasure.user(app, user, name)
+            if name:
                 self.channels.channels.histories.erase_user(app, user, name)
             storage.store.delete_rows_of_user(app, user, tables_of(self.erasures))
-        self.cluster.registry.forget_user(app, user)
         if is_stored:
             storage.erasures.end(app, user)
 

@@ -65,9 +65,9 @@ def erasing(_config: Config, store: Store) -> Iterator[Erasure]:
 
 
 def _erasure(store: Store, positions: ActionPositions) -> Erasure:
-    def erase_user(app: str, user: str) -> None:
+    def erase_user(app: str, user: str, name: str) -> None:
         if store.has_database:
-            store.part(MessageLog).erase_user(app, user, store.pseudonym_of(app, user))
+            store.part(MessageLog).erase_user(app, user, name)
             positions.forget(app, user)
 
     return Erasure(frozenset(), erase_user, lambda _: None)

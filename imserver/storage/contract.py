@@ -106,14 +106,22 @@ class Changes(Struct, frozen=True):
 class Erasure(Struct, frozen=True):
     """Erasure by a feature, of what is more than rows: it erases the rows of ``tables`` with the rest.
 
-    ``user(app, user)`` erases what belongs to a deleted user; ``app(name)``, to a deleted app. Both may
-    switch, may be called again, and may raise :class:`imserver.errors.Unavailable`. The core erases the rows
-    of tables that no feature erases.
+    ``user(app, user, name)`` erases what belongs to a deleted user; ``name`` stands in place of them in what
+    stays; ``""``: what they wrote stays under their own. ``app(name)`` erases what belongs to a deleted app.
+    ``programs(app, user)`` are the users that are nobody without this one, such as bots of an account: they
+    are deleted before, and what they wrote stays. The functions may switch, may be called again, and may
+    raise :class:`imserver.errors.Unavailable`. The core erases the rows of tables that no feature erases.
     """
 
     tables: frozenset[str]
-    user: Callable[[str, str], object]
+    user: Callable[[str, str, str], object]
     app: Callable[[str], object]
+    programs: Callable[[str, str], Iterable[str]] = lambda _app, _user: ()
+
+
+def programs_of(erasures: Iterable[Erasure], app: str, user: str) -> list[str]:
+    """The users that are deleted with this one."""
+    return [program for erasure in erasures for program in erasure.programs(app, user)]
 
 
 def tables_of(erasures: Iterable[Erasure]) -> frozenset[str]:

@@ -406,13 +406,6 @@ class Store:
                 # One by one, so that writers wait only briefly.
                 self.write(partial(app_rows.delete_of_user, app, user, table))
 
-    def pseudonym_of(self, app: str, user: str) -> str:
-        """The name that stands in place of a user whose erasure is under way; "": none is. Raises
-        StorageUnavailable."""
-        statement = "SELECT name FROM erasure WHERE app = %s AND member = %s AND ended = 0"
-        rows = self.rows(statement, (app, user)) if self.has_database else []
-        return text_of(rows[0][0]) if rows else ""
-
     def has_ban(self, app: str, user: str) -> bool:
         """Whether there is a ban of a user, also one that was lifted. Raises StorageUnavailable."""
         return bool(self.rows("SELECT 1 FROM ban WHERE app = %s AND member = %s", (app, user.encode())))

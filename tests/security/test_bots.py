@@ -93,9 +93,17 @@ def test_a_new_token_replaces_the_old_one(node: Harness) -> None:
 def test_bots_end_with_their_owner(node: Harness) -> None:
     dan = person(node, "dan")
     mine, other = dan.bot("mine"), dan.bot("other")
+    mia = person(node, "friend_of_dan")
+    for bot in (mine, other):
+        bot.post("messages/send", to=mia.user, text="sunny")
     dan.post("bots/delete", bot=other.user)
     assert other.refused("messages/send", to=dan.user, text="x") == (401, "token_invalid")
     dan.post("accounts/delete", password=PASSWORD)
+    texts = [
+        [each.get("text") for each in mia.get("messages", conversation=one["conversation"])["messages"]]
+        for one in mia.get("conversations")["conversations"]
+    ]
+    assert texts == [["sunny"], ["sunny"]], "what bots wrote stays, however they end"
     assert mine.refused("messages/send", to=dan.user, text="x") == (401, "token_invalid")
     assert User(node, ADMIN.key, app="201").refused("bots/rotate", bot=mine.user) == (404, "unknown_account")
 

@@ -678,12 +678,9 @@ class Accounts:
         others. Raises NoAccounts and UnknownAccount."""
         self._erase_user(app, self.known(app, user).user, keeps_messages=keeps_messages)
 
-    def erase(self, app: str, user: str) -> None:
-        """Delete the row of an account, and the accounts of programs that belong to it."""
-        id = id_of(user)
-        for owned in self._accounts.owned_by(app, id):
-            self._erase_user(app, str(owned))
-        if id:
+    def erase(self, app: str, user: str, _name: str) -> None:
+        """Delete the row of an account."""
+        if id := id_of(user):
             self._accounts.remove(app, id, self.recorder(app))
 
     def close(self) -> None:

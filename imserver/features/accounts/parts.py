@@ -66,13 +66,13 @@ def answers(base: Foundation) -> Answers:
 
 @contextmanager
 def erasing(_config: Config, store: Store) -> Iterator[Erasure]:
-    """The erasure of accounts in a command. Their bots are users with erasures of their own."""
+    """The erasure of accounts in a command."""
     rows = AccountStore(store)
 
-    def erase_user(app: str, user: str) -> None:
+    def erase_user(app: str, user: str, _name: str) -> None:
         rows.remove(app, id_of(user))
 
-    yield Erasure(frozenset(), erase_user, lambda _: None)
+    yield Erasure(frozenset(), erase_user, lambda _: None, rows.programs_of)
 
 
 def build(core: Core) -> FeatureParts:
@@ -123,6 +123,6 @@ def build(core: Core) -> FeatureParts:
         ),
         ended=(last_seen.ended,),
         run=(guests.run,),
-        erasure=Erasure(frozenset(), accounts.erase, lambda _: None),
+        erasure=Erasure(frozenset(), accounts.erase, lambda _: None, rows.programs_of),
         stop=stop,
     )

@@ -26,6 +26,7 @@ from imserver.plugin.storage import (
     marks_of,
     text_of,
 )
+from imserver.plugin.wire import id_of
 
 States = tuple[str, str]
 """The states of two accounts towards each other: ``asked``, ``friend``, ``blocked`` or ``""``."""
@@ -343,10 +344,10 @@ class AccountStore:
 
         return self._store.write_or(False, work)
 
-    def owned_by(self, app: str, owner: int) -> list[int]:
-        """The ids of the accounts of programs (bots) that belong to an account."""
-        statement = "SELECT id FROM bot WHERE app = %s AND owner = %s ORDER BY id"
-        return [id for (id,) in self._store.rows(statement, (app, owner))] if owner else []
+    def programs_of(self, app: str, user: str) -> list[str]:
+        """The bots that belong to the account of a user."""
+        owner, statement = id_of(user), "SELECT id FROM bot WHERE app = %s AND owner = %s ORDER BY id"
+        return [str(id) for (id,) in self._store.rows(statement, (app, owner))] if owner else []
 
     def saw(self, rows: Sequence[tuple[str, int, int]]) -> None:
         """Store when accounts were last seen: (app, id, Unix seconds)."""

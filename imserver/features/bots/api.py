@@ -354,7 +354,8 @@ def rotate(bots: Bots, call: Call, request: BotChosen) -> BotTokenAnswer:
 def delete(bots: Bots, call: Call, request: BotChosen) -> BotDone:
     """Delete a bot and its account.
 
-    Its messages remain in the conversations of others. The bots of an account are erased with the account.
+    Its messages remain in the conversations of others. The bots of an account are deleted with the account,
+    and their messages remain, too.
     """
     bots.remove(call.app, call.user, request.bot)
     call.user, call.gone = request.bot, True

@@ -261,7 +261,7 @@ class Exports:
         before = time() - self._settings.retention_seconds
         return [each.name for each in self._root.iterdir() if each.stat().st_mtime < before]
 
-    def forget(self, app: str, user: str) -> None:
+    def forget(self, app: str, user: str, _name: str = "") -> None:
         """Delete the exports of a user. Raises StorageUnavailable."""
         for job in self._rows.of(app, user):
             self._delete(job)

@@ -114,7 +114,7 @@ class Refusals:
         rates, missing = self._rates(msgspec.structs.replace(query, lift=True))
         return [*lifted, *rates], missing
 
-    def forget(self, app: str, user: str) -> None:
+    def forget(self, app: str, user: str, _name: str) -> None:
         """Forget the refusals of a user who was deleted, on all nodes that answer."""
         query = ForgetQuery(app, (user,))
         self._forget_here(query)

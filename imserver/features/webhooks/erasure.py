@@ -19,13 +19,14 @@ _ORDER: Final = (("event", "id"), ("event_retry", "number"))
 _encode: Final = msgspec.json.Encoder().encode
 
 
-def erase_user(store: Store, app: str, user: str) -> None:
+def erase_user(store: Store, app: str, user: str, name: str) -> None:
     """Delete the events of a user, and those that name them, but the one that their account was removed.
 
-    Switches. Raises StorageUnavailable.
+    Without a ``name`` in their place what they wrote stays, and so do its events. Switches. Raises
+    StorageUnavailable.
     """
-    if not store.pseudonym_of(app, user):
-        return  # the user is only deleted, and what they wrote stays
+    if not name:
+        return
     names = {_encode(user), json.dumps(user).encode()}
     for table, number in _ORDER:
         after = 0

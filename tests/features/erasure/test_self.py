@@ -6,6 +6,8 @@ from imserver.config.settings import JwtSettings, TenantSettings
 from imserver.features.accounts.parts import accounts_of
 from imserver.messages.log.contract import Draft
 from imserver.messages.log.message_log import MessageLog
+from imserver.plugin import FeatureParts
+from imserver.plugin.storage import Erasure
 from imserver.storage.erasures import JOURNAL, read_journal
 from tests.features import sections
 from tests.security.node_harness import APPS, SECRET, Harness, config
@@ -52,4 +54,22 @@ def test_an_interrupted_erasure_goes_on(tmp_path: Path) -> None:
     core.erase_user("201", ann.user)
     assert core.storage.erasures.interrupted() == []
     assert len(core.storage.erasures.ended()) == 1
+    node.close()
+
+
+def test_what_another_node_has_ended_meanwhile_is_erased_all_the_same(tmp_path: Path) -> None:
+    node = Harness(config(tmp_path, of_features=REGISTRATION))
+    core, ann = node.node.core, person(node, "ann")
+    log = core.storage.store.part(MessageLog)
+    log.writer.append("201", [Draft(sender=ann.user, to_user="bob", body=b"hello")])
+
+    def other_node(app: str, user: str, *_: str) -> None:
+        core.storage.erasures.end(app, user)
+
+    # The erasure of the feature that joined last is the first one.
+    core.join("other", FeatureParts(erasure=Erasure(frozenset(), other_node, lambda _: None)))
+    core.erase_user("201", ann.user)
+    (row,) = core.storage.erasures.ended()
+    (first, *_) = log.entries.read("201", 0, 10)
+    assert (first.sender, first.body) == (row.name, b"")
     node.close()
