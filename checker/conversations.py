@@ -1,23 +1,25 @@
 """The rules of a conversation: one order, dense, with everything that was acknowledged, and nothing twice.
 
 A place is the sequence number that the system gives. In a system without places the orders that clients have
-seen are compared: there must be one order that has them all.
+seen are compared: there must be one order that has them all, and nobody leaves out what it has between.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
 from math import inf
-from typing import Final
+from typing import Any, Final
 
 from checker.findings import Finding
 from checker.history import History, Operation, Sight
 
 MOST_OF_A_RULE: Final = 20
 """Findings of one rule in one conversation that are told one by one."""
+Row = Sequence[Any]
+"""Place and message, as a read returns them."""
 
 
 @dataclass
@@ -29,11 +31,30 @@ class Conversation:
     reads: list[Operation] = field(default_factory=list)
     sights: list[Sight] = field(default_factory=list)
     followers: set[str] = field(default_factory=set)
+    log: list[Row] = field(default_factory=list)
+    """The longest read from the beginning, of those that are beginnings of each other."""
+    extents: dict[int, int] = field(default_factory=dict)
+    """Number of a read → how much of ``log`` it has; only of those that have nothing else."""
+    news: list[tuple[Operation, Sequence[Row]]] = field(default_factory=list)
+    """The reads, and what each has that :attr:`log` did not have before."""
+
+    def compare_reads(self) -> None:
+        """Fill the last three. A whole read mostly repeats the one before it: to go through all of its rows
+        each time would take the square of their number."""
+        for read in self.reads:
+            rows = read.answer.get("messages", ())
+            if read.arguments.get("whole") and rows[: len(self.log)] == self.log[: len(rows)]:
+                self.extents[read.number] = len(rows)
+                self.news.append((read, rows[len(self.log) :]))
+                self.log += rows[len(self.log) :]
+            else:
+                self.news.append((read, rows))
 
 
 def check_conversation(talk: Conversation) -> list[Finding]:
     """Judge a conversation."""
     sends = {each.arguments["message"]: each for each in talk.sends}
+    talk.compare_reads()
     found = [
         *_places(talk),
         *_senders(talk, sends),
@@ -51,8 +72,8 @@ def _seen(talk: Conversation) -> Iterator[tuple[int | None, str | None, int]]:
     """Place, message and line of all that was acknowledged, read or shown."""
     for sight in talk.sights:
         yield sight.place, sight.message, sight.line
-    for read in talk.reads:
-        for place, message in read.answer.get("messages", ()):
+    for read, rows in talk.news:
+        for place, message in rows:
             yield place, message, read.line
     for send in talk.sends:
         if send.outcome == "ok" and send.answer.get("place") is not None:
@@ -60,7 +81,7 @@ def _seen(talk: Conversation) -> Iterator[tuple[int | None, str | None, int]]:
 
 
 def _places(talk: Conversation) -> Iterator[Finding]:
-    """One message at each place, one place for each message."""
+    """One message at each place, one place for each message. Without places: once in what is read at once."""
     at_place: dict[int, tuple[str | None, int]] = {}
     of_message: dict[str, tuple[int, int]] = {}
     moved = {
@@ -82,6 +103,11 @@ def _places(talk: Conversation) -> Iterator[Finding]:
         if moved.get(message, place) != place:
             text = f"{message} was acknowledged at {moved[message]} and stands at {place}"
             yield Finding("moved", talk.name, text, (line,))
+    for read, rows in talk.news:
+        messages = [message for place, message in rows if place is None and message is not None]
+        if len(set(messages)) < len(messages):
+            for message in sorted({each for each in messages if messages.count(each) > 1}):
+                yield Finding("doubled", talk.name, f"{read.client} reads {message} twice", (read.line,))
 
 
 def _senders(talk: Conversation, sends: dict[str, Operation]) -> Iterator[Finding]:
@@ -124,16 +150,19 @@ class _Arrival:
 
 
 def _receiver(talk: str, client: str, arrivals: list[_Arrival]) -> Iterator[Finding]:
-    last, shown = None, set[str]()
+    last, shown, fetched = None, set[str](), set[str]()
     for arrival in arrivals:
         line = arrival.line
         for place, message in arrival.rows:
             if message is not None and arrival.shown:
-                if message in shown:
+                # With places, what is shown after it was read is "backwards".
+                if message in shown or (place is None and message in fetched):
                     yield Finding("seen twice", talk, f"{client}: {message}", (line,))
                     continue
                 shown.add(message)
             if place is None:
+                if message is not None:
+                    fetched.add(message)
                 continue
             if last is not None and place > last + 1:
                 yield Finding("skipped", talk, f"{client}: from {last} to {place}", (line,))
@@ -159,15 +188,18 @@ def _real_time(talk: Conversation) -> Iterator[Finding]:
 
 
 def _place_of_each(talk: Conversation) -> dict[str, float]:
-    """Message → its first known place; in a system without places, its position in the read to the end."""
+    """Message → its first known place; in a system without places, its position in the read to the end, else
+    among what the client was shown that was shown most."""
     places: dict[str, float] = {}
     for place, message, _ in _seen(talk):
         if message is not None and place is not None:
             places.setdefault(message, place)
     if not places:
-        for index, (_, message) in enumerate(_last_read(talk) or ()):
-            if message is not None:
-                places.setdefault(message, index)
+        order = [message for _, message in _last_read(talk) or () if message is not None]
+        if not order:
+            order = [*max(_orders(talk).values(), key=len, default={})]
+        for index, message in enumerate(order):
+            places.setdefault(message, index)
     return places
 
 
@@ -181,18 +213,33 @@ def _last_read(talk: Conversation) -> list[tuple[int | None, str | None]] | None
 
 def _stale(talk: Conversation) -> Iterator[Finding]:
     """A read to the end has all that was acknowledged, or read in this way, before it began."""
+    position = {message: index for index, (_, message) in enumerate(talk.log)}
     reads = [each for each in talk.reads if each.outcome == "ok" and each.arguments.get("whole")]
-    sets = {id(each): {message for _, message in each.answer["messages"] if message} for each in reads}
-    known: list[tuple[float, set[str]]] = [(each.ended, sets[id(each)]) for each in reads]
-    known += [(send.ended, {send.arguments["message"]}) for send in talk.sends if send.outcome == "ok"]
+    # When something became known: messages, and how much of the log.
+    known: list[tuple[float, list[str], int]] = [
+        (send.ended, [send.arguments["message"]], 0) for send in talk.sends if send.outcome == "ok"
+    ]
+    for read in reads:
+        extent = talk.extents.get(read.number)
+        known.append((read.ended, [], extent) if extent is not None else (read.ended, [*_texts(read)], 0))
     known.sort(key=lambda row: row[0])
-    position, before = 0, set[str]()
+    index, before, beginning, furthest = 0, list[str](), 0, -1.0
     for read in sorted(reads, key=lambda each: each.began):
-        while position < len(known) and known[position][0] < read.began:
-            before |= known[position][1]
-            position += 1
-        for message in sorted(before - sets[id(read)]):
-            yield Finding("stale", talk.name, f"{read.client} does not read {message}", (read.line,))
+        while index < len(known) and known[index][0] < read.began:
+            _, messages, extent = known[index]
+            before += messages
+            beginning = max(beginning, extent)
+            furthest = max([furthest, *(position.get(each, inf) for each in messages)])
+            index += 1
+        own = talk.extents.get(read.number)
+        if own is None or beginning > own or furthest >= own:
+            due = {*before, *(message for _, message in talk.log[:beginning] if message is not None)}
+            for message in sorted(due - set(_texts(read))):
+                yield Finding("stale", talk.name, f"{read.client} does not read {message}", (read.line,))
+
+
+def _texts(read: Operation) -> Iterator[str]:
+    return (message for _, message in read.answer["messages"] if message is not None)
 
 
 def _end(talk: Conversation, sends: dict[str, Operation]) -> Iterator[Finding]:
@@ -228,20 +275,62 @@ def _missing(
             yield Finding("missing", talk.name, f"{client} has not seen {message}")
 
 
+def _orders(talk: Conversation) -> dict[str, dict[str, int]]:
+    """Client → what it was shown or has read to catch up, in the order in which it was new, with the line."""
+    arrivals = [(each.at, each.line, each.client, [each.message]) for each in talk.sights]
+    arrivals += [
+        (each.ended, each.line, each.client, [*_texts(each)])
+        for each in talk.reads
+        if each.outcome == "ok" and each.arguments.get("catches_up")
+    ]
+    orders: dict[str, dict[str, int]] = {}
+    for _, line, client, messages in sorted(arrivals, key=lambda each: each[:2]):
+        order = orders.setdefault(client, {})
+        for message in messages:
+            if message is not None:
+                order.setdefault(message, line)
+    return orders
+
+
 def _one_order(talk: Conversation) -> Iterator[Finding]:
-    """Without places: there is one order of which each client has seen a part."""
-    before: dict[str, set[str]] = {}
-    last: dict[str, str] = {}
-    for sight in talk.sights:
-        if sight.message is None:
-            continue
-        if (other := last.get(sight.client)) is not None and other != sight.message:
-            before.setdefault(sight.message, set()).add(other)
-        last[sight.client] = sight.message
+    """Without places: there is one order of which each client has seen a part, without gaps."""
+    orders = _orders(talk)
+    end = [message for _, message in _last_read(talk) or () if message is not None]
+    after: dict[str, set[str]] = {}
+    for order in (*orders.values(), end):
+        for message, follower in pairwise(order):
+            after.setdefault(message, set()).add(follower)
+            after.setdefault(follower, set())
     try:
-        TopologicalSorter(before).prepare()
+        backwards = [*TopologicalSorter(after).static_order()]
     except CycleError as error:
-        yield Finding("other order", talk.name, " before ".join(error.args[1][:10]))
+        yield Finding("other order", talk.name, " before ".join(error.args[1][:0:-1][:10]))
+        return
+    rank = {message: -index for index, message in enumerate(backwards)}
+    gaps = {
+        (message, follower)
+        for message, followers in after.items()
+        for follower in _later(followers, after, rank)
+    }
+    for client, order in orders.items():
+        for message, follower in pairwise(order):
+            if (message, follower) in gaps:
+                text = f"{client}: from {message} to {follower}"
+                yield Finding("skipped", talk.name, text, (order[follower],))
+
+
+def _later(messages: set[str], after: dict[str, set[str]], rank: dict[str, int]) -> set[str]:
+    """Those of some messages that come after others of them in the one order."""
+    if len(messages) < 2:
+        return set()
+    last = max(rank[each] for each in messages)
+    later, work = set[str](), [*messages]
+    while work:
+        for follower in after[work.pop()]:
+            if follower not in later and rank[follower] <= last:
+                later.add(follower)
+                work.append(follower)
+    return messages & later
 
 
 def _few(findings: list[Finding]) -> list[Finding]:

@@ -10,7 +10,7 @@ RULES: Final = {
     "missing": "a client that followed to the end has not seen a message that is there",
     "hole": "the places of a conversation at the end are not dense",
     "skipped": "a client has seen a later place before an earlier one was shown or read",
-    "doubled": "a message has two places",
+    "doubled": "a message has two places, or is twice in what is read at once",
     "seen twice": "a client was shown a message twice",
     "two at one place": "clients have seen different messages at one place",
     "moved": "a message is not at the place that its acknowledgement named",

@@ -3,19 +3,21 @@
 import ast
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
 import checker
 from checker.cli import check, main
-from checker.history import BadHistory, read
-from tests.checker.faulty_system import FAULTS, WITHOUT_SEQS, FaultySystem
+from checker.conversations import check_conversation, conversations_of
+from checker.history import BadHistory
+from checker.history import read as read_history
+from tests.checker.faulty_system import FAULTS, OF_WITHOUT_SEQS, WITHOUT_SEQS, FaultySystem
 
 
 def rules_of(lines: Iterable[str]) -> set[str]:
-    return {each.rule for each in check(read(lines))}
+    return {each.rule for each in check(read_history(lines))}
 
 
 @pytest.mark.parametrize("has_seqs", [True, False])
@@ -29,6 +31,74 @@ def test_it_finds_each_planted_fault(fault: str) -> None:
     for seed in range(3):
         rules = rules_of(FaultySystem(seed, fault, has_seqs=fault not in WITHOUT_SEQS).run())
         assert FAULTS[fault] in rules, (seed, rules)
+
+
+@pytest.mark.parametrize("fault", OF_WITHOUT_SEQS)
+def test_it_finds_faults_of_a_system_without_seqs(fault: str) -> None:
+    for seed in range(3):
+        rules = rules_of(FaultySystem(seed, fault, has_seqs=False).run())
+        assert OF_WITHOUT_SEQS[fault] in rules, (seed, rules)
+
+
+@pytest.mark.parametrize("fault", ["leaves a message out", "shows a message twice", "stops showing"])
+def test_what_followers_of_a_system_without_seqs_and_reads_have_seen_is_compared(fault: str) -> None:
+    for seed in range(3):
+        lines = FaultySystem(seed, fault, has_seqs=False).run()
+        reads = {row["number"] for row in map(json.loads, lines) if row.get("name") == "read"}
+        shown = [line for line in lines if json.loads(line).get("number") not in reads]
+        assert OF_WITHOUT_SEQS[fault] in rules_of(shown), seed
+
+
+def test_what_was_read_to_catch_up_and_is_shown_again_was_seen_twice() -> None:
+    send = {
+        "event": "ask",
+        "number": 1,
+        "client": "a",
+        "name": "send",
+        "object": "t",
+        "at": 1,
+        "message": "m",
+    }
+    read = {"event": "ask", "number": 2, "client": "b", "name": "read", "object": "t", "at": 3}
+    lines: list[dict[str, object]] = [
+        send,
+        {"event": "ok", "number": 1, "at": 2},
+        read | {"catches_up": True},
+        {"event": "ok", "number": 2, "at": 4, "messages": [[None, "m"]]},
+    ]
+    assert rules_of(map(json.dumps, lines)) == set()
+    again = {"event": "see", "client": "b", "object": "t", "at": 5, "message": "m"}
+    assert rules_of(map(json.dumps, [*lines, again])) == {"seen twice"}
+
+
+class CountingRows(list[list[object]]):
+    """Counts how many rows are gone through, one by one."""
+
+    count = 0
+
+    def __iter__(self) -> Iterator[list[object]]:
+        CountingRows.count += len(self)
+        return super().__iter__()
+
+
+def test_a_row_that_many_reads_have_is_gone_through_once() -> None:
+    lines = []
+    for number in range(1, 201):
+        message = f"m{number}"
+        send = {"event": "ask", "client": "a", "name": "send", "object": "t", "message": message}
+        lines += [send | {"number": 2 * number, "at": number}]
+        lines += [{"event": "ok", "number": 2 * number, "at": number + 0.1, "place": number}]
+        read = {"event": "ask", "client": "b", "name": "read", "object": "t", "whole": True}
+        lines += [read | {"number": 2 * number + 1, "at": number + 0.2}]
+        rows = [[each, f"m{each}"] for each in range(1, number + 1)]
+        lines += [{"event": "ok", "number": 2 * number + 1, "at": number + 0.3, "messages": rows}]
+    history = read_history(map(json.dumps, lines))
+    for operation in history.operations:
+        if operation.name == "read":
+            operation.answer["messages"] = CountingRows(operation.answer["messages"])
+    (conversation,) = conversations_of(history)
+    assert check_conversation(conversation) == []
+    assert CountingRows.count < 10 * 200
 
 
 def test_an_answer_that_is_unknown_may_have_happened_or_not() -> None:
@@ -76,7 +146,7 @@ def test_too_many_operations_at_once_are_not_judged_as_good() -> None:
 )
 def test_a_bad_line_is_named(line: str, text: str) -> None:
     with pytest.raises(BadHistory, match=text):
-        read([line])
+        read_history([line])
 
 
 def test_the_command_answers_by_its_exit_status(tmp_path, capsys) -> None:
