@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
-from bench import channel_dialects, chaos_channels, chaos_notifications, chaos_tasks, power
+from bench import channel_dialects, chaos_channels, chaos_notifications, chaos_objects, chaos_tasks, power
 from bench.chaos_notifications import AbsentUsers
 from bench.context import RunContext, parameter, text_parameter
 from bench.events import EventReceiver
@@ -26,10 +26,10 @@ from bench.faults import FAULTS, Fault, System, chosen
 from bench.figures import Figures
 from bench.generator import aim
 from bench.latency import Latency
-from bench.loop import BenchError, Json
+from bench.loop import Json
 from bench.power_runs import REDIS_LOSES_SECONDS, TRAFFIC, PowerTraffic
-from bench.servers import ENGINES, NodeProcess, compiled
-from bench.workers import SOURCE, WorkerPool
+from bench.servers import ENGINES, NodeProcess
+from bench.workers import WorkerPool
 
 CMD_APP: Final = 105
 """The appID by which the cmd dialect reaches the accounts of the protobuf dialect."""
@@ -39,6 +39,7 @@ EVENT_SECONDS: Final = 90.0
 """For the last events after everything has settled: a lease may have to end first."""
 _CONFIG: Final = f"""\
 {chaos_notifications.CONFIG}\
+{chaos_objects.CONFIG}\
   {EVENT_APP}: {{{{login_policy: ""{{}}}}}}
   "{CMD_APP}": {{{{same_as: {EVENT_APP}}}}}
 """
@@ -105,7 +106,9 @@ class ChaosOptions:
     stall: str = text_parameter("", "Library for slow fsync [default: from tests/faults/slow_fsync.c].")
     folder: str = text_parameter("", "Where logs and data are to stay [default: nowhere].")
     history: str = text_parameter(
-        "", "A file for what clients sent and were shown, which `python -m checker` reads."
+        "",
+        "A file for what clients sent and were shown, read positions, ids and sessions, which "
+        "`python -m checker` reads.",
     )
 
 
@@ -173,7 +176,17 @@ class ChaosRun:
             "app": CMD_APP,
             "dialects": DIALECTS[options.dialect],
             "history": options.history and str(Path(options.history).resolve()),
+            "http_ports": [node.target.http_port for node in self.system.nodes],
+            "locks": self._has_locks(),
         }
+
+    def _has_locks(self) -> bool:
+        """Whether sessions that refuse others exclude each other at any time. While nodes reach neither Redis
+        nor each other, each lets its own users in."""
+        names = [name.strip() for name in self.options.faults.split(",") if name.strip() in FAULTS]
+        return self.options.alone or (
+            bool(names) and not any(FAULTS[name].what in ("redis", "network") for name in names)
+        )
 
     def _play_rounds(self, begin: float) -> None:
         """Cause one fault after the other, each at least once."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from bench.chaos_client import (
     Clients,
     Reader,
 )
+from bench.chaos_objects import Askers, Rivals
 from bench.chat_dialects import (
     MARK_BITS,
     CmdDialect,
@@ -30,6 +31,7 @@ from bench.chat_dialects import (
     mark_of,
     text_of,
 )
+from bench.connections import Target
 from bench.generator import Generator
 from bench.history import History
 from bench.latency import Latency
@@ -111,6 +113,8 @@ class ChatClients(Clients):
         super().__init__(generator.loop, addresses)
         self.app = app
         self.history = history
+        self.rivals: Rivals | None = None
+        self.askers: Askers | None = None
         self.chance = random.Random(seed)
         self.accounts: list[tuple[int, str]] = generator.state["accounts"]
         self.latency = Latency(STEP_US)
@@ -147,7 +151,8 @@ class ChatClients(Clients):
         self.latency.add((time.monotonic_ns() - self._sent_at.pop(message.mark)) // 1000)
 
     def turn(self, clients: Iterable[Client], seconds: float) -> float:
-        now = super().turn(clients, seconds)
+        rivals = self.rivals
+        now = super().turn(clients if rivals is None else [*clients, *rivals.all], seconds)
         self.longest_silence = max(self.longest_silence, now - self._acked_at) if self._acked_at else 0.0
         return now
 
@@ -159,6 +164,8 @@ class ChatClients(Clients):
                 sent += 1
                 self._say()
             now = self.turn(self.clients, min(LOOK_SECONDS, 1 / rate))
+            if self.rivals is not None:
+                self.rivals.look(now)
 
     def _say(self) -> None:
         index = self.chance.randrange(len(self.clients))
@@ -188,7 +195,9 @@ class ChatClients(Clients):
         return next([index + 1 for index in members] for id, members in self.groups if id == group)
 
     def calm(self) -> bool:
-        return all(client.phase == LIVE and not client.waiting for client in self.clients)
+        return all(client.phase == LIVE and not client.waiting for client in self.clients) and (
+            self.rivals is None or self.rivals.calm()
+        )
 
     def status(self) -> Json:
         return {
@@ -246,8 +255,11 @@ def meet(
     seed: int,
     seconds: float,
     history: str = "",
+    http_ports: Sequence[int] = (),
+    locks: bool = False,
 ) -> Json:
-    """Task: make accounts and groups, and log all clients in. ``history``: the file for the checker."""
+    """Task: make accounts and groups, and log all clients in. ``history``: the file for the checker, also for
+    what is done besides the chat at nodes with ``http_ports``. ``locks``: see :class:`Rivals`."""
     register(generator, clients, seconds)
     recorder = History(Path(history)) if history else None
     chat = ChatClients(generator, addresses, app, dialects, seed, recorder)
@@ -259,6 +271,13 @@ def meet(
     if not chat.until(chat.clients, chat.calm, seconds):
         live = sum(client.phase == LIVE for client in chat.clients)
         raise BenchError(f"{live} of {clients} clients came online")
+    if recorder is not None and http_ports:
+        targets = [
+            Target(host, ws_port, "/acc", host, http_port)
+            for (host, ws_port), http_port in zip(addresses, http_ports, strict=True)
+        ]
+        chat.rivals = Rivals(chat, recorder, seed, locks)
+        chat.askers = Askers(recorder, targets, seed)
     return chat.status()
 
 
@@ -271,6 +290,8 @@ def chat(generator: Generator, seconds: float, rate: float) -> Json:
 def settle(generator: Generator, seconds: float) -> Json:
     """Task: wait at most so many seconds until everything is acknowledged and delivered."""
     chat: ChatClients = generator.state["chat"]
+    if chat.askers is not None:
+        chat.askers.stop()
     calm = chat.until(chat.clients, chat.calm, seconds)
     chat.until(chat.clients, lambda: False, QUIET_SECONDS)
     return {**chat.status(), "calm": calm}
@@ -280,6 +301,8 @@ def audit(generator: Generator, seconds: float) -> Json:
     """Task: compare the entries of all clients with the stored ones."""
     chat: ChatClients = generator.state["chat"]
     counts = {**vars(chat.counts), "repeats": sum(client.reader.repeats for client in chat.clients)}
+    if chat.rivals is not None:
+        chat.rivals.finish()
     sums = chat.compare(chat.read_anew(seconds))
     if chat.history is not None:
         for conversation, numbers in chat.conversations.items():

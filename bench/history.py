@@ -1,4 +1,4 @@
-"""The history of a chaos run, as the checker reads it: who sent what when, and what everybody was shown.
+"""A history as the checker reads it: who sent what when, what everybody was shown, and what else was done.
 
 ``checker/README.md`` has the format. A conversation is named by its members or its group, since a dialect may
 leave out its number; a place is the ``seq`` of an entry.
@@ -7,8 +7,10 @@ leave out its number; a place is the ``seq`` of an entry.
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections import defaultdict
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,9 @@ class History:
         self._names: dict[int, str] = {}
         """The number of a conversation → its name; known as soon as one of its messages has arrived."""
         self._reads = 0
+        self._numbers = count(1)
+        """Of operations without a mark; marks are greater."""
+        self._lock = threading.Lock()
 
     def close(self) -> None:
         self._file.close()
@@ -66,6 +71,17 @@ class History:
         """A client followed the conversation until all was quiet."""
         self._write("followed", client=client, object=conversation)
 
+    def ask(self, client: str, name: str, object: str, **more: Any) -> int:
+        """A client asks for an operation. Returns its number. ``at`` is now, if it is not given."""
+        with self._lock:
+            number = next(self._numbers)
+        self._write("ask", number=number, client=client, name=name, object=object, **more)
+        return number
+
+    def answered(self, number: int, **answer: Any) -> None:
+        """An operation has happened."""
+        self._write("ok", number=number, **answer)
+
     def _name(self, entry: Entry) -> str | None:
         if not entry.mark:
             return self._names.get(entry.conversation)
@@ -75,7 +91,9 @@ class History:
         return name
 
     def _write(self, event: str, **fields: Any) -> None:
-        self._file.write(json.dumps({"event": event, "at": time.monotonic(), **fields}) + "\n")
+        line = json.dumps({"event": event, "at": time.monotonic(), **fields}) + "\n"
+        with self._lock:
+            self._file.write(line)
 
 
 def _message(entry: Entry) -> str | None:

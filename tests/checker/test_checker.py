@@ -118,6 +118,19 @@ def test_an_answer_that_is_unknown_may_have_happened_or_not() -> None:
     assert rules_of(map(json.dumps, (ask, get, end | {"value": 6}))) == {"not linearizable"}
 
 
+@pytest.mark.parametrize("name", ["register", "maximum", "once"])
+def test_what_was_not_answered_and_nobody_has_seen_costs_nothing(name: str) -> None:
+    change = {"register": "write", "maximum": "raise", "once": "decide"}[name]
+    ask = {"event": "ask", "client": "a", "name": change, "object": f"{name}:x"}
+    lines = []
+    for number in range(0, 200, 2):
+        value = number if name == "maximum" else -1 if name == "once" else number
+        lines += [ask | {"number": number, "at": number, "value": value}]
+        lines += [{"event": "ok", "number": number, "at": number + 0.5, "value": value}]
+        lines += [ask | {"number": number + 1, "at": number, "value": number - 100.5}]
+    assert rules_of(map(json.dumps, lines)) == set()
+
+
 def test_too_many_operations_at_once_are_not_judged_as_good() -> None:
     def lines() -> Iterable[str]:
         for number in range(60):

@@ -169,7 +169,7 @@ class Exports:
             wake.clear()
             seconds = LOOK_SECONDS
             try:
-                if self.look(of_apps):
+                if self.tick(of_apps):
                     seconds = LEASE_SECONDS
             except StorageUnavailable as error:
                 log.debug("exports could not be read: %s", error)
@@ -177,20 +177,18 @@ class Exports:
                 log.exception("exports could not be read")
             wake.wait(seconds)
 
-    def look(self, of_apps: bool) -> bool:
-        """Work on what waits. Whether there was something: another node may die over it. Switches. Raises
-        StorageUnavailable."""
+    def tick(self, of_apps: bool) -> bool:
+        """Work on what waits. Whether something is under way still: another node may die over it. Switches.
+        Raises StorageUnavailable."""
         if not self._rows.store.has_database:
             return False
-        jobs, now = self._rows.under_way(of_apps)
-        for job in jobs:
-            if job.leased < now:
-                self._work(job)
+        for job in self._rows.waiting(of_apps):
+            self._work(job)
         if not of_apps:
             for job in self._rows.ended(int(time())):
                 self._delete(job)
             self._sweep()
-        return bool(jobs)
+        return self._rows.are_under_way(of_apps)
 
     def _work(self, job: Job) -> None:
         leased = self._rows.lease(job, LEASE_SECONDS)

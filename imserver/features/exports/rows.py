@@ -63,17 +63,22 @@ class JobRows:
         where, values = ("", [app]) if user is None else (" AND member = %s", [app, user])
         return list(map(_job, self.store.rows(f"{_JOBS} WHERE app = %s{where}", values)))
 
-    def under_way(self, of_apps: bool) -> tuple[list[Job], int]:
-        """The exports that are not made yet, the oldest first; and the second of the reading."""
+    def waiting(self, of_apps: bool) -> list[Job]:
+        """The exports on which no node works, the oldest first."""
         whose = "=" if of_apps else "<>"
 
-        def work(sql: PooledStatements) -> tuple[list[Row], int]:
-            statement = f"{_JOBS} WHERE state = {UNDER_WAY} AND member {whose} %s ORDER BY created"
-            return sql.query(statement, ("",)), int(sql.query(f"SELECT {sql.now}")[0][0])
+        def work(sql: PooledStatements) -> list[Row]:
+            where = f"state = {UNDER_WAY} AND leased < {sql.now} AND member {whose} %s"
+            return sql.query(f"{_JOBS} WHERE {where} ORDER BY created", ("",))
 
-        nothing: tuple[list[Row], int] = ([], 0)
-        rows, now = self.store.read_or(nothing, work)
-        return list(map(_job, rows)), now
+        nothing: list[Row] = []
+        return list(map(_job, self.store.read_or(nothing, work)))
+
+    def are_under_way(self, of_apps: bool) -> bool:
+        """Whether there are exports that are not made yet."""
+        whose = "=" if of_apps else "<>"
+        statement = f"SELECT 1 FROM export_job WHERE state = {UNDER_WAY} AND member {whose} %s LIMIT 1"
+        return bool(self.store.rows(statement, ("",)))
 
     def ended(self, now: int) -> list[Job]:
         """The exports whose archives are to be deleted."""
