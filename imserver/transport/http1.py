@@ -145,6 +145,8 @@ def parse_head(data: bytes, mounts: Mounts = NO_MOUNTS) -> ParsedHead:
     if data[:1] in b"\r\n":
         raise BadHead(Problems.BAD_REQUEST, "no request line")
     first, line_end, rest = data.partition(b"\r\n")
+    if first.count(b" ") != 2:  # the parser accepts more (RFC 9112 section 3)
+        raise BadHead(Problems.BAD_REQUEST, "no request line")
     if not first.isascii():
         parsed.altered = True
         data = _NOT_ASCII.sub(_percent, first) + line_end + rest
@@ -162,6 +164,8 @@ def parse_head(data: bytes, mounts: Mounts = NO_MOUNTS) -> ParsedHead:
         raise BadHead(Problems.VERSION_NOT_SUPPORTED, f"HTTP/{parsed.version}")
     if parsed.version == "1.1" and "host" not in headers:
         raise BadHead(Problems.BAD_REQUEST, "no Host")
+    if _HOST.fullmatch(headers.get("host", "")) is None:
+        raise BadHead(Problems.BAD_REQUEST, "an invalid Host")
     if parsed.url[:1] != b"/":
         _, separator, rest = parsed.url.partition(b"://")
         if separator:
@@ -192,6 +196,8 @@ def parse_head(data: bytes, mounts: Mounts = NO_MOUNTS) -> ParsedHead:
     return parsed
 
 
+_HOST: Final = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")
+"""The characters of a host with a port (RFC 3986 section 3.2)."""
 _NOT_ASCII: Final = re.compile(rb"[\x80-\xff]")
 
 
@@ -320,6 +326,7 @@ Streamed = Callable[[str, str], bool]
 """(method, path) → whether the body of such a request may be too large for memory."""
 
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})(;[\t\x20-\x7e]*)?")
+_TRAILER = re.compile(rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*\r\n)+")
 _REPLACED = (b"content-length", b"transfer-encoding", b"expect")
 
 
@@ -397,10 +404,14 @@ class Body:
         if raw[start : start + 2] == b"\r\n":
             return bytes(raw[start + 2 :])
         end = raw.find(b"\r\n\r\n", start)
-        trailer = raw[start:] if end < 0 else raw[start : end + 4]
+        trailer = raw[start:] if end < 0 else raw[start : end + 2]
         if len(trailer) > MAX_TRAILER_BYTES or trailer.count(b"\n") != trailer.count(b"\r\n"):
             raise BadHead(Problems.BAD_REQUEST, "broken trailer")
-        return None if end < 0 else bytes(raw[end + 4 :])
+        if end < 0:
+            return None
+        if _TRAILER.fullmatch(trailer) is None:
+            raise BadHead(Problems.BAD_REQUEST, "broken trailer")
+        return bytes(raw[end + 4 :])
 
 
 def _may_become_size(raw: bytearray) -> bool:

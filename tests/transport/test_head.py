@@ -95,6 +95,24 @@ def test_an_upgrade_is_a_head_like_any_other() -> None:
     assert parsed.headers["upgrade"] == "websocket"
 
 
+@pytest.mark.parametrize("host", [b"x y", b"x/y", b"x\\y", b"x@y", b"x#", b"\xe9", b"x?", b"<x>", b"x\ty"])
+def test_a_host_with_other_characters_is_refused(host: bytes) -> None:
+    """RFC 9112 section 3.2."""
+    assert status_of(GOOD.replace(b"chat.example", host)) == 400
+
+
+@pytest.mark.parametrize(
+    "host", [b"", b"x_y:80", b"[2001:db8::7]:80", b"CHAT.example.", b"192.0.2.7", b"%41"]
+)
+def test_a_host_may_be_any_that_a_url_can_name(host: bytes) -> None:
+    assert parse_head(GOOD.replace(b"chat.example", host)).headers["host"] == host.decode()
+
+
+@pytest.mark.parametrize("first", [b"GET  / HTTP/1.1", b"GET /  HTTP/1.1", b"GET / HTTP/1.1 "])
+def test_single_spaces_divide_the_first_line(first: bytes) -> None:
+    assert status_of(head(first=first)) == 400
+
+
 @pytest.mark.parametrize(
     ("version", "connection", "keep_alive"),
     [
