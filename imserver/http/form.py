@@ -198,6 +198,8 @@ def read_multipart(body: bytes, content_type: str) -> list[tuple[str, str]]:
     except Exception as error:  # the parser raises errors of several kinds, including HTTP errors
         raise BadBody(str(error)) from None
     pairs = list(form.items(multi=True))
+    if any(name is None for name, _ in pairs):
+        raise BadBody("a field has no name")
     if any("\0" in name or "\0" in value for name, value in pairs):
         raise BadBody("a field contains U+0000")
     return pairs
@@ -286,7 +288,7 @@ def app_from_json(tenants: Tenants, app_id: object) -> str:
 
 def room_id(name: str) -> int | str:
     """The id of a room, or of a user in it: a plain decimal becomes a number."""
-    return int(name) if app_number(name) == name else name
+    return int(name) if name and app_number(name) == name else name
 
 
 def app_of_rooms(tenants: Tenants, params: Mapping[str, str]) -> str:
