@@ -52,6 +52,8 @@ def _is_allowed(text: str, at: int) -> bool:
     character = text[at]
     if character in (_JOINER, _NON_JOINER):
         before, after = text[at - 1 : at], text[at + 1 : at + 2]
+        if _INVISIBLE.match(before) or _INVISIBLE.match(after):
+            return False
         if _is_joined(before) and _is_joined(after):
             return True
         return character == _JOINER and _ends_emoji(before) and _is_emoji(after)
