@@ -488,7 +488,7 @@ class Api:
             return answer.data
         try:
             problem = msgspec.json.decode(answer.data, type=_Problem)
-        except msgspec.DecodeError:
+        except (ValueError, RecursionError):
             problem = _Problem("", answer.data[:200].decode("utf-8", "replace"), answer.status >= 500)
         wait = answer.headers.get("Retry-After", "")
         raise RequestRefused(
@@ -507,5 +507,5 @@ def decode_answer(body: bytes | str, answer: type[T], field: str = "") -> T:
     try:
         data = msgspec.json.decode(body)
         return msgspec.convert(data[field] if field else data, answer)
-    except (ValueError, LookupError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise ClientError(f"malformed answer: {error!r}") from error

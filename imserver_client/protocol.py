@@ -252,7 +252,7 @@ class CmdCodec:
         """Decode a frame of the server; None if it is malformed."""
         try:
             read = _decode(frame)
-        except (msgspec.DecodeError, RecursionError):  # what somebody has sent may be nested too deeply
+        except (ValueError, RecursionError):  # what somebody has sent may be nested too deeply
             return None
         response = read.response
         if read.cmd in _PUSHES and isinstance(response.data, dict):

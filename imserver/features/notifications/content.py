@@ -200,7 +200,7 @@ def _about(entry: Entry) -> _About:
         return _NOTHING
     try:
         return _decode_about(entry.body)
-    except msgspec.MsgspecError:
+    except (ValueError, RecursionError):
         return _NOTHING
 
 
