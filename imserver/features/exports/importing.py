@@ -6,6 +6,7 @@ nothing is stored twice. Until everything is there, the app does not exist, or h
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from hashlib import sha256
@@ -38,6 +39,13 @@ class BadArchive(ImserverError):
     """The archive cannot be imported. The text says why."""
 
 
+_DAMAGED: Final = (
+    *(OSError, BadZipFile, KeyError, EOFError, RuntimeError, NotImplementedError, zlib.error),
+    *(ValueError, RecursionError),
+)
+"""What the libraries raise for a zip file which is broken, or encrypted, and for broken JSON."""
+
+
 class Archive:
     """An archive that is read. Raises BadArchive."""
 
@@ -46,7 +54,7 @@ class Archive:
             self._zip = ZipFile(path)
             written = self._zip.read(MANIFEST)
             self.manifest = msgspec.json.decode(written, type=Manifest)
-        except (OSError, BadZipFile, KeyError, msgspec.MsgspecError) as error:
+        except _DAMAGED as error:
             raise BadArchive(f"{path} is no archive of imserver, or is damaged: {error}") from None
         if self.manifest.format != FORMAT or self.manifest.version > VERSION:
             raise BadArchive(
@@ -94,7 +102,7 @@ class Archive:
                 if entry.name.startswith(_ROWS):
                     table = table_of(entry.name)
                     tables[table] = tables.get(table, 0) + entry.rows
-        except (BadZipFile, KeyError, OSError, msgspec.MsgspecError) as error:
+        except _DAMAGED as error:
             raise BadArchive(f"the archive is damaged: {error}") from None
         if tables != self.manifest.tables:
             raise BadArchive("the archive does not have the rows of its manifest")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from base64 import b64decode, b64encode, urlsafe_b64decode
 from collections.abc import Iterator, Mapping
+from email.errors import MessageError
 from email.header import decode_header, make_header
 from secrets import token_urlsafe
 from time import time
@@ -120,7 +121,7 @@ class Parameters:
         value = next((each for source in self._sources for key in keys if (each := source.get(key))), "")
         try:
             return str(make_header(decode_header(value))).strip() if "=?" in value else value.strip()
-        except (LookupError, ValueError):
+        except (LookupError, ValueError, MessageError):
             raise bad(40000, f"`{names[0]}` is not encoded as in RFC 2047") from None
 
     def credential(self) -> str:

@@ -235,7 +235,7 @@ class ZipSource:
     def __init__(self, path: Path) -> None:
         try:
             self._zip = ZipFile(path)
-        except (OSError, BadZipFile, NotImplementedError) as error:
+        except (OSError, BadZipFile, NotImplementedError, ValueError) as error:
             raise BadExport(f"{path} is no zip file: {error}") from None
         infos = [info for info in self._zip.infolist() if not info.is_dir()]
         if len(infos) > MOST_NAMES:
