@@ -134,7 +134,7 @@ def look_up(host: str, port: int) -> list[str]:
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
-class _Answer:
+class AnswerReader:
     """The callbacks of a parser for one answer, of which at most ``limit`` bytes of the body are read."""
 
     def __init__(self, limit: int) -> None:
@@ -225,8 +225,8 @@ class PublicRequests(Outgoing):
         is_reusable = False
         try:
             sock.sendall(request)
-            answer = _Answer(answer_bytes)
-            is_reusable, status = _read_answer(sock, answer, answer_bytes + _HEAD_BYTES)
+            answer = AnswerReader(answer_bytes)
+            is_reusable, status = read_answer(sock, answer, answer_bytes + _HEAD_BYTES)
         finally:
             if is_reusable:
                 self._add_idle(origin, sock)
@@ -293,7 +293,7 @@ class PublicRequests(Outgoing):
                 each.close()
 
 
-def _read_answer(sock: socket.socket, answer: _Answer, limit: int) -> tuple[bool, int]:
+def read_answer(sock: socket.socket, answer: AnswerReader, limit: int) -> tuple[bool, int]:
     """Read an answer of at most ``limit`` bytes: whether another request may follow, and the status. Raises
     like :meth:`PublicRequests._ask`."""
     parser = HttpResponseParser(answer)

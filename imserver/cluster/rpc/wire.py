@@ -74,9 +74,9 @@ class _Head(Struct):
 _Batch = tuple[int, Epoch, Epoch, Annotated[int, Meta(ge=1)], Annotated[list[bytes], Meta(min_length=1)]]
 _Query = tuple[int, Epoch, Annotated[str, Meta(max_length=64)], bytes]
 _encode = msgspec.msgpack.Encoder().encode
-_read_batch = msgspec.msgpack.Decoder(tuple[_Head, str, _Batch]).decode
-_read_query = msgspec.msgpack.Decoder(tuple[_Head, str, _Query]).decode
-_read_answer = msgspec.msgpack.Decoder(tuple[_Head, str, msgspec.Raw]).decode
+read_batch = msgspec.msgpack.Decoder(tuple[_Head, str, _Batch]).decode
+read_query = msgspec.msgpack.Decoder(tuple[_Head, str, _Query]).decode
+read_answer = msgspec.msgpack.Decoder(tuple[_Head, str, msgspec.Raw]).decode
 _read_result = msgspec.msgpack.Decoder(tuple[Answer]).decode
 
 
@@ -177,7 +177,7 @@ class DataReceiver(zerorpc.Puller):  # type: ignore[misc]
 def _batch_event(parts: list[bytes]) -> Any:
     if len(parts) != 1:
         raise Malformed
-    _, name, batch = _read_batch(parts[0])
+    _, name, batch = read_batch(parts[0])
     if name != "batch":
         raise Malformed
     return zerorpc.Event(name, batch, None, {})
@@ -206,7 +206,7 @@ class ControlServer(zerorpc.Server):  # type: ignore[misc]
     def _query_event(self, parts: list[bytes]) -> Any:
         if len(parts) != 3:
             raise Malformed
-        head, name, query = _read_query(parts[2])
+        head, name, query = read_query(parts[2])
         # A second call under the id of one that is in work would take its answer, then break its end.
         wrong = name != "ask" or head.v != 3 or head.response_to is not None
         if wrong or not head.message_id or head.message_id in self._in_work:
@@ -289,7 +289,7 @@ class ControlClient(zerorpc.Client):  # type: ignore[misc]
     def _answer_event(self, parts: list[bytes]) -> Any:
         if len(parts) != 2:
             raise Malformed
-        head, name, raw = _read_answer(parts[1])
+        head, name, raw = read_answer(parts[1])
         result = _read_result(raw)[0] if name == "OK" else (FAILED, b"")
         # None in flight under this id: the answer is late. A second answer would stop up the client.
         call = self._multiplexer.active_channels.get(head.response_to)
