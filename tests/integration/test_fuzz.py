@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from tests.fuzz.target import mutated
 from tests.support import Server, eventually
 
 from .cmd import command, form_request, get, good, json_request
@@ -46,48 +47,6 @@ def conversations() -> list[bytes]:
         request("/home/index?appID=101") + request("/user/kick", method="POST", body=b"appID=101&userID=f"),
         request("/user/onlineBatch", method="POST", headers=[("Expect", "100-continue")], body=b"userIDs=a"),
     ]
-
-
-SPICES = [
-    b"\x00",
-    b"\xff",
-    b"\r\n",
-    b"\n",
-    b"\r\n\r\n",
-    b": ",
-    b"\x80",
-    b"\x7f",
-    b"{",
-    b'"',
-    b"%",
-    b"\x88\x80\0\0\0\0",
-]
-
-
-def mutated(chance: random.Random, data: bytes, others: list[bytes]) -> bytes:
-    """The stream with a few things wrong."""
-    stream = bytearray(data)
-    for _ in range(chance.randint(1, 6)):
-        at = chance.randrange(len(stream) + 1)
-        to = min(len(stream), at + chance.choice((1, 2, 4, 16, 64)))
-        match chance.randrange(8):
-            case 0 if at < len(stream):
-                stream[at] ^= 1 << chance.randrange(8)
-            case 1:
-                del stream[at:to]
-            case 2:
-                stream[at:at] = stream[at:to]
-            case 3:
-                stream[at:at] = chance.choice(SPICES)
-            case 4:
-                stream[at:to] = chance.randbytes(to - at)
-            case 5:
-                del stream[at:]
-            case 6:
-                stream += chance.choice(others)[: chance.randrange(200)]
-            case _:
-                stream[at:at] = chance.randbytes(chance.randrange(1, 40))
-    return bytes(stream)
 
 
 def stream_of(seed: int, number: int, honest: list[bytes]) -> bytes:

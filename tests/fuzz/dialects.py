@@ -1,0 +1,177 @@
+"""Frames of clients in each dialect. The dialects client and sse read none."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from msgspec.structs import replace
+
+from imserver.dialects.action.wire import ActionDialect
+from imserver.dialects.centrifuge.wire import CentrifugeDialect, CentrifugeProtobufDialect, read_emulation
+from imserver.dialects.centrifuge.wire import read_login as read_uni_login
+from imserver.dialects.cmd.wire import CmdDialect
+from imserver.dialects.protobuf.wire import FullProtobufDialect, ProtobufDialect
+from imserver.dialects.pusher.wire import PusherDialect
+from imserver.dialects.sse.wire import SseDialect
+from imserver.errors import ReplyCode
+from imserver.features.notifications.content import meta_of, notify_in, text_in
+from imserver.messages.model import Message
+from imserver.model import BadFrame, Command, Reply, Request
+from imserver.plugin.wire import Refused
+from imserver.protocol.dialect import Dialect
+from imserver_client.protocol import CmdCodec
+from tests.features import READERS
+
+from .target import Target
+
+VECTORS = Path(__file__).parents[1] / "vectors"
+CODES = (ReplyCode.OK, ReplyCode.BAD_PARAMETER, ReplyCode.NO_ROUTE)
+
+
+def check(dialect: Dialect, data: bytes) -> None:
+    """A frame is refused with BadFrame, or it is requests that can be answered in the same dialect."""
+    try:
+        requests = dialect.split(data)
+    except BadFrame:
+        return
+    for each in requests:
+        try:
+            request = dialect.decode(each)
+        except BadFrame:
+            continue
+        assert isinstance(request, Request)
+        assert request.command is None or isinstance(request.command, Command)
+        if request.command is None:
+            answers = [dialect.encode_reply(request, Reply(request.code))]
+        else:
+            answers = [dialect.encode_reply(request, Reply(code)) for code in CODES if code]
+            repr(request.command)
+        for answer in answers:
+            if answer and dialect.text:
+                json.loads(answer)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All texts in a document."""
+    if isinstance(value, str):
+        yield value
+    for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _texts(each)
+
+
+def _vectors(name: str) -> list[bytes]:
+    """Whatever could be a frame among the samples of a dialect."""
+    found = []
+    for text in _texts(json.loads((VECTORS / f"{name}.json").read_text(encoding="utf-8"))):
+        if text.startswith("{"):
+            found.append(text.encode())
+        elif len(text) > 3:
+            try:
+                found.append(bytes.fromhex(text))
+            except ValueError:
+                continue
+    return found
+
+
+def _json_frames(form: str, names: Iterable[str]) -> list[bytes]:
+    """A frame of each command of features, with the fields that commands have."""
+    fields = (
+        '{"id":1,"conversation":2,"to":"bob","text":"hi","type":"text","limit":5,"name":"a","users":["bob"]}'
+    )
+    return [(form % (name, fields)).encode() for name in names]
+
+
+def _row(dialect: Dialect, name: str, form: str = "", vectors: str = "") -> Target:
+    readers = READERS.get(dialect.name)
+    whole = dialect.joined(readers) if readers else dialect
+
+    def seeds() -> Iterable[bytes]:
+        yield from _vectors(vectors or dialect.name)
+        if form and readers:
+            yield from _json_frames(form, readers)
+
+    return Target(name, partial(check, whole), seeds)
+
+
+def check_uni(data: bytes) -> None:
+    """What clients of Centrifugo send in requests."""
+    for read, errors in (
+        (read_uni_login, (ValueError, RecursionError, Refused)),
+        (read_emulation, ValueError),
+    ):
+        try:
+            read(data)
+        except errors:  # type: ignore[misc]
+            continue
+
+
+def check_client(data: bytes) -> None:
+    """A frame of a server never breaks the Python client."""
+    codec = CmdCodec()
+    codec.read(data)
+    codec.read(data.decode("utf-8", "replace"))
+
+
+_TYPES = ("text", "picture", "album", "custom", "video")
+_KINDS = ("message", "edit", "press", "reaction")
+
+
+def check_stored(data: bytes) -> None:
+    """Whatever is stored as a message, every dialect can send it on, and notifications can show it.
+
+    Before the content: a byte for the type, and one for the kind.
+    """
+    body = data[2:]
+    form, kind = data[:1] or b"\0", data[1:2] or b"\0"
+    message = Message(
+        *(7, 3, 2, "ann"),
+        ("ann", "bob"),
+        _KINDS[kind[0] % len(_KINDS)],  # type: ignore[arg-type]
+        _TYPES[form[0] % len(_TYPES)],
+        body,
+        time_ms=1_800_000_000_000,
+    )
+    for dialect in (SseDialect("shop"), CmdDialect(), *PERSONAL):
+        payload = dialect.encode_message(message)
+        if callable(payload):
+            payload = payload("bob", None)
+        halves = dialect.encode_message_for(message)
+        for each in (payload, None if halves is None else b'%b"bob"%b' % halves):
+            if each and dialect.text and dialect.name != "sse":
+                json.loads(each)
+    assert message.view().message().body == body or not body or message.kind == "reaction"
+    assert "\n" not in text_in(message, "en")
+    meta_of(replace(message, meta=body))
+    notify_in(replace(message, meta=b'{"notify":%b}' % body))
+
+
+PERSONAL = (ActionDialect(), CentrifugeDialect(), CentrifugeProtobufDialect(), FullProtobufDialect())
+
+
+def _stored() -> Iterator[bytes]:
+    yield b"\0\0hello \xe9\xa9\xac"
+    yield b'\1\0{"url":"/x","caption":"a","items":[{"type":"picture"}],"notify":{"title":"t","ttl":5}}'
+    yield b'\2\1{"items":[{"type":"video"},{"type":"video"}]}'
+
+
+def _pushes() -> Iterator[bytes]:
+    yield from islice(_vectors("cmd"), 100)
+
+
+TARGETS: tuple[Target, ...] = (
+    _row(CmdDialect(), "cmd", '{"seq":"1","cmd":"%s","data":%s}'),
+    _row(ActionDialect(), "action"),
+    _row(PusherDialect(), "pusher"),
+    _row(CentrifugeDialect(), "centrifuge_json", '{"id":1,"rpc":{"method":"imserver:%s","data":%s}}'),
+    _row(CentrifugeProtobufDialect(), "centrifuge_protobuf"),
+    _row(ProtobufDialect(), "protobuf"),
+    _row(FullProtobufDialect(), "protobuf_full"),
+    Target("centrifuge_requests", check_uni, lambda: _vectors("centrifuge")),
+    Target("stored", check_stored, _stored),
+    Target("client", check_client, _pushes),
+)

@@ -1,0 +1,84 @@
+"""Each parser with its corpus, and with what a seed makes of that; in ``make test-all`` also guided by
+coverage."""
+
+from __future__ import annotations
+
+import logging
+import random
+import subprocess
+import sys
+import tracemalloc
+import warnings
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support import ROOT
+
+from .table import CORPUS, MODULES, inputs_of, targets_of
+from .target import Target, mutated, run
+
+TARGETS = {name: target for module in MODULES for name, target in targets_of(module)}
+MUTATIONS = 200
+MEMORY_BYTES = 32 << 20
+GUIDED_SECONDS = 2
+
+every_parser = pytest.mark.parametrize("name", TARGETS)
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """Parsers log what they refuse, and libraries warn of it."""
+    logging.disable()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+    logging.disable(logging.NOTSET)
+
+
+def give(name: str, target: Target, data: bytes) -> None:
+    try:
+        run(target, data)
+    except Exception as error:
+        error.add_note(f"the input of {name}: {data!r}")
+        raise
+
+
+@every_parser
+def test_no_input_breaks_a_parser(name: str) -> None:
+    """The corpus, which has an input for each defect that was mended, and mutations of it."""
+    target = TARGETS[name]
+    inputs = [*inputs_of(name, target)]
+    for data in inputs:
+        give(name, target, data)
+    chance = random.Random(name)
+    for _ in range(MUTATIONS):
+        give(name, target, mutated(chance, chance.choice(inputs), inputs))
+
+
+@every_parser
+def test_no_input_takes_much_memory(name: str) -> None:
+    target = TARGETS[name]
+    inputs = [*inputs_of(name, target)]
+    target.check(inputs[0])  # what it imports is not of the input
+    tracemalloc.start()
+    try:
+        for data in inputs[:20]:
+            tracemalloc.reset_peak()
+            before = tracemalloc.get_traced_memory()[0]
+            target.check(data)
+            assert tracemalloc.get_traced_memory()[1] - before < MEMORY_BYTES, data
+    finally:
+        tracemalloc.stop()
+
+
+def test_each_folder_of_the_corpus_is_that_of_a_parser() -> None:
+    assert {folder.name for folder in CORPUS.iterdir()} <= TARGETS.keys()
+
+
+@pytest.mark.full
+@every_parser
+def test_a_guided_run_finds_nothing(name: str) -> None:
+    command = [sys.executable, "-m", "tests.fuzz", "--seconds", str(GUIDED_SECONDS), name]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, errors="replace", timeout=280)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]

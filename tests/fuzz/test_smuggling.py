@@ -1,0 +1,124 @@
+"""No stream is read in two ways: what h11 or nginx refuses, we refuse, or read as they do.
+
+Go's ``net/http`` is not among them: it would be a compiler of 200 MB for a few dozen lines.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+import pytest
+
+from tests.deploy.proxy import started
+from tests.ports import free_ports
+from tests.processes import end
+from tests.tools import require
+
+from .smuggling import INNER, NEXT, STREAMS, Reading, by_h11, by_us
+
+Address = tuple[str, int]
+PATIENCE_SECONDS: Final = 60.0
+_EMPTY_LINES: Final = "empty lines before a request are dropped, as RFC 9112 section 2.2 says, and by nginx"
+H11: Final = {
+    "HTTP/1.0 that keeps alive": "h11 closes each connection of HTTP/1.0",
+    "an empty line between": _EMPTY_LINES,
+    "a bare line feed between": _EMPTY_LINES,
+    "a return between": _EMPTY_LINES,
+    r"the first line b'\r\nPOST /outer HTTP/1.1'": _EMPTY_LINES,
+    r"the first line b'\nPOST /outer HTTP/1.1'": _EMPTY_LINES,
+    r"the first line b'\r\n\r\n\r\nPOST /outer HTTP/1.1'": _EMPTY_LINES,
+    f"the length {b'0' * 40!r}": "h11 reads 20 digits at most; it is 0 whoever reads it",
+    r"the first line b'POST /ou\xe9ter HTTP/1.1'": "raw UTF-8 in a target, which clients in Go send",
+}
+"""Streams that we read otherwise than h11, and why nobody can use that."""
+_TABS: Final = "nginx refuses tabs around a value, which RFC 9110 section 5.5 permits"
+_NO_BODY: Final = "it is answered with 404, and has no body"
+NGINX: Final = {
+    "TE of HTTP/1.0": "we read it and close the connection, as RFC 9112 section 6.1 says, and h11 does",
+    "TE of HTTP/1.0 that keeps alive": "the same: the connection is closed in spite of what it says",
+    "an empty Host": "RFC 9112 section 3.2 permits it",
+    r"the length b'0\t'": _TABS,
+    r"the encoding b'\tchunked'": _TABS,
+    r"the encoding b'\tchunked' without a blank": _TABS,
+    "the first line b'POST * HTTP/1.1'": _NO_BODY,
+    "the first line b'CONNECT x:80 HTTP/1.1'": _NO_BODY,
+}
+"""The same for nginx."""
+
+
+def differences(name: str, other: Reading) -> str:
+    """How our reading of a stream differs from another one; ``""``: we refuse it, or it does not."""
+    ours = by_us(STREAMS[name] + NEXT)
+    if ours == other or (ours.refused and other.targets[: len(ours.targets)] == ours.targets):
+        return ""
+    return f"we read {ours}, the other {other}"
+
+
+def check(readings: dict[str, Reading], known: dict[str, str]) -> None:
+    """All differences are those of a table."""
+    found = {name: text for name, other in readings.items() if (text := differences(name, other))}
+    new = [f"{name}: {text}" for name, text in found.items() if name not in known]
+    assert not new, "\n".join(new)
+    assert found.keys() == known.keys(), "the table has what does not differ"
+
+
+def test_what_h11_refuses_is_refused_or_means_the_same() -> None:
+    check({name: by_h11(stream + NEXT) for name, stream in STREAMS.items()}, H11)
+
+
+def test_nothing_that_is_smuggled_is_served() -> None:
+    """A body is none of the requests: the inner one of a stream is served only where nothing hides it."""
+    open_ = {
+        *("an empty line between", "a bare line feed between", "a return between"),
+        "a length with an underscore",  # which is another header, for h11 and nginx, too
+    }
+    served = {name for name, stream in STREAMS.items() if "/inner" in by_us(stream + NEXT).targets}
+    assert served == open_
+
+
+@pytest.fixture
+def nginx(tmp_path: Path) -> Iterator[Address]:
+    """nginx that says which requests it serves."""
+    address = ("127.0.0.1", free_ports())
+    paths = "".join(
+        f"{name}_temp_path {tmp_path}/{name};"
+        for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    served = 'location / { add_header X-Target $request_uri always; return 200 "ok"; }'
+    text = (
+        f"pid {tmp_path}/pid; error_log {tmp_path}/error.log; events {{ worker_connections 64; }}\n"
+        f"http {{ {paths} access_log off; server {{ listen {address[0]}:{address[1]}; {served} }} }}\n"
+    )
+    file = tmp_path / "nginx.conf"
+    file.write_text(text, encoding="utf-8")
+    process = started([require("nginx"), "-p", str(tmp_path), "-c", str(file), "-g", "daemon off;"], address)
+    yield address
+    end(process)
+
+
+def by_nginx(address: Address, stream: bytes) -> Reading:
+    """How nginx reads a stream."""
+    answer = b""
+    with socket.create_connection(address, timeout=PATIENCE_SECONDS) as sock:
+        try:
+            sock.sendall(stream)
+            sock.shutdown(socket.SHUT_WR)
+            while data := sock.recv(65536):
+                answer += data
+        except ConnectionError:
+            assert answer, stream
+    heads = re.findall(rb"HTTP/1\.1 (\d+) [^\r]*\r\n((?:[^\r\n]+\r\n)*)", answer)
+    found = [(status, re.search(rb"X-Target: ([^\r]*)", lines)) for status, lines in heads]
+    targets = [quote(target[1], safe="/*:?%#") for status, target in found if status == b"200" and target]
+    return Reading(targets, any(status != b"200" for status, _ in found))
+
+
+@pytest.mark.needs("nginx")
+def test_what_nginx_refuses_is_refused_or_means_the_same(nginx: Address) -> None:
+    assert by_nginx(nginx, INNER + NEXT) == Reading(["/inner", "/next"], False)
+    check({name: by_nginx(nginx, stream + NEXT) for name, stream in STREAMS.items()}, NGINX)
