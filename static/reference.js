@@ -1,6 +1,8 @@
 // What the reference page does beyond being read: samples are copied, the contents say where one is and can be
 // searched, requests are tried.
 
+import { copyText } from "./text.js";
+
 const narrow = matchMedia("(max-width: 52rem)");
 const contents = document.getElementById("contents");
 
@@ -18,10 +20,8 @@ contents.addEventListener("click", (event) => {
 
 for (const button of document.querySelectorAll(".copy")) {
   const said = button.textContent;
-  button.hidden = !navigator.clipboard;
   button.addEventListener("click", async () => {
-    await navigator.clipboard.writeText(button.closest(".sample").querySelector("code").textContent);
-    button.textContent = button.dataset.done;
+    if (await copyText(button.closest(".sample").querySelector("code").textContent)) button.textContent = button.dataset.done;
     setTimeout(() => {
       button.textContent = said;
     }, 2000);

@@ -74,7 +74,7 @@ class NoticeSettings {
   /** @returns {HTMLElement[]} */
   #device() {
     const { words, session } = this;
-    if (this.#state === "unsupported") return [make("p", "muted", isApple() ? words.messages_notify_apple : words.messages_notify_unsupported)];
+    if (this.#state === "unsupported") return [make("p", "muted", !isSecureContext ? words.messages_notify_needs_https : isApple() ? words.messages_notify_apple : words.messages_notify_unsupported)];
     if (this.#state === "blocked") return [make("p", "muted", words.messages_notify_blocked)];
     const box = switchBox(words.messages_notify_here, this.#state === "on", words, async (on) => {
       if (on) {

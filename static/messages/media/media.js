@@ -83,9 +83,10 @@ export function startMedia(session, { place, before, after, form, conversation, 
   before.append(attach);
   listenForFiles(place, words, offer, signal);
   signal.addEventListener("abort", () => attach.remove());
-  if (!canRecord()) return;
+  if (!canRecord() && isSecureContext) return;
   const record = tool("microphone", words.messages_media_record, async () => {
     const target = conversation();
+    if (!canRecord()) return toast(words.messages_media_needs_https);
     if (!target || form.classList.contains("records")) return;
     form.classList.add("records");
     try {
