@@ -50,7 +50,7 @@ const MAX_TEXT = 100_000;
 const WIDE_FROM = 0x2e80; // nearly all characters from here on are two columns wide
 const LONE_EMOJI = /^(?:\p{Extended_Pictographic}[\p{Emoji_Modifier}\u200d\ufe0f\p{Extended_Pictographic}]*){1,3}$/u;
 /** Views that need no bubble around them. */
-const BARE = ".media-picture, .media-video, .media-waiting, .album";
+const BARE = ".media-picture, .media-waiting, .album";
 /** Text from whose start the language is taken, in characters. */
 const LANGUAGE_CHARACTERS = 500;
 /** The longest movement of the style sheet. */
