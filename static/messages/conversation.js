@@ -514,10 +514,6 @@ export class ConversationView {
       event.preventDefault();
       this.actions.open(this.open, found.entry, found.row, true, { x: event.clientX, y: event.clientY });
     }, { signal });
-    this.#log.addEventListener("dblclick", (event) => {
-      const found = entryAt(event);
-      if (found && !(event.target instanceof Element && event.target.closest("button, a"))) this.composer.reply(found.entry);
-    }, { signal });
     onLongPress(this.#log, (target) => {
       const found = target instanceof Element && !target.closest("input, .face") ? entryAt({ target }) : null;
       if (!found || !this.open) return false;
