@@ -2,7 +2,7 @@
 /** The page of one node. */
 
 import { Chart, Dashboard, duration, el, milliseconds, number, page, showApps, size, words } from "./dashboard.js";
-import { fill, make } from "./text.js";
+import { fill, make, moments } from "./text.js";
 
 const MANY = 1_000; // below this, memory per connection is not meaningful
 const chart = new Chart();
@@ -20,7 +20,7 @@ function show(data) {
   if (data.uptimeSeconds) {
     el("uptime").textContent = duration(data.uptimeSeconds);
     const started = new Date(Date.now() - data.uptimeSeconds * 1000);
-    el("started").textContent = started.toLocaleString(page.language, { dateStyle: "medium", timeStyle: "short" });
+    el("started").textContent = moments(page.language).format(started);
   }
   el("memory-tile").hidden = !data.memoryBytes;
   if (data.memoryBytes) {

@@ -183,6 +183,17 @@ export function timeOf(seconds) {
 }
 
 /**
+ * A day with its time, as all pages show it: the hours of a day are 0 to 23, as in the rows of messages.
+ *
+ * @param {string} language
+ * @param {"short" | "medium" | "full"} [dateStyle]
+ * @returns {Intl.DateTimeFormat}
+ */
+export function moments(language, dateStyle = "medium") {
+  return new Intl.DateTimeFormat(language, { dateStyle, timeStyle: "short", hourCycle: "h23" });
+}
+
+/**
  * @param {unknown} value
  * @returns {any[]}
  */

@@ -1,7 +1,7 @@
 // @ts-check
 /** What all sections are made of: cards, tables, facts, times, dialogs with fields, notices. Texts are never read as HTML. */
 
-import { copyText, fill, listOf, make, pageData, textOf, timeOf } from "../text.js";
+import { copyText, fill, listOf, make, moments, pageData, textOf, timeOf } from "../text.js";
 import { reasonOf } from "./api.js";
 
 /** @typedef {HTMLElement & { again: () => Promise<void> }} Filled  a place that can load its content again */
@@ -14,9 +14,9 @@ const TOAST_MS = 8_000;
 const MINUTE = 60;
 const HOUR = 3_600;
 const DAY = 86_400;
-const absolute = new Intl.DateTimeFormat(page.language, { dateStyle: "full", timeStyle: "medium" });
+const absolute = new Intl.DateTimeFormat(page.language, { dateStyle: "full", timeStyle: "medium", hourCycle: "h23" });
 const relative = new Intl.RelativeTimeFormat(page.language, { numeric: "auto", style: "short" });
-const short = new Intl.DateTimeFormat(page.language, { dateStyle: "medium", timeStyle: "short" });
+const short = moments(page.language);
 
 // --- elements -------------------------------------------------------------------------------------------------------
 

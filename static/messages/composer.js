@@ -1,7 +1,7 @@
 // @ts-check
 /** The text box: drafts, replies, edits, mentions and emoji. It never loses a text: what cannot be sent waits in the outbox. */
 
-import { element, fill, leftOf, leftText, make, timeOf } from "../text.js";
+import { element, fill, leftOf, leftText, make, moments, timeOf } from "../text.js";
 import { rowsOf } from "./api.js";
 import { ALL_NAMES, mentionable } from "./entries.js";
 import { withModule } from "./form.js";
@@ -128,8 +128,7 @@ export class Composer {
     const { left = false, mutedUntil = 0 } = this.#conversation ?? {};
     if (left) return words.messages_fault_unknown_group;
     if (mutedUntil * 1000 <= Date.now()) return "";
-    const date = new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "short" });
-    return fill(words.messages_muted_until, { when: date.format(timeOf(mutedUntil)) });
+    return fill(words.messages_muted_until, { when: moments(language).format(timeOf(mutedUntil)) });
   }
 
   /** Shows the text box, or why one cannot write. */

@@ -174,7 +174,7 @@ function bell(words) {
 }
 
 /**
- * Times for lists: the hour today, the weekday in the last days, else the date.
+ * Times for lists: the hour today, the weekday in the last days, else the date; its year if it is long ago.
  *
  * @param {string} language
  * @returns {(time: number) => string}
@@ -182,11 +182,13 @@ function bell(words) {
 export function shortTimes(language) {
   const hour = new Intl.DateTimeFormat(language, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
   const weekday = new Intl.DateTimeFormat(language, { weekday: "short" });
-  const date = new Intl.DateTimeFormat(language, { year: "numeric", month: "numeric", day: "numeric" });
+  const date = new Intl.DateTimeFormat(language, { month: "short", day: "numeric" });
+  const old = new Intl.DateTimeFormat(language, { dateStyle: "medium" });
   return (time) => {
     const days = (new Date().setHours(0, 0, 0, 0) - new Date(time).setHours(0, 0, 0, 0)) / 86_400_000;
     if (days <= 0) return hour.format(time);
-    return (days < 6.5 ? weekday : date).format(time);
+    const isOld = new Date(time).getFullYear() < new Date().getFullYear() && days > 180;
+    return (days < 6.5 ? weekday : isOld ? old : date).format(time);
   };
 }
 

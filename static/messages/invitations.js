@@ -1,7 +1,7 @@
 // @ts-check
 /** Invitation links: to a group, or to become contacts. Each is shown with a QR code. */
 
-import { fill, make } from "../text.js";
+import { fill, make, moments } from "../text.js";
 import { callApi, reasonOf } from "./api.js";
 import { loadRules } from "./account-fields.js";
 import { attempt, copyButton, field, input, load, namedList, noteLine, redraw, section, select, show, withModule } from "./form.js";
@@ -231,7 +231,7 @@ class InvitationsView {
   #limits({ expires_at: end, uses, max_uses: most, guests }) {
     const { words, language } = this.session;
     const forGuests = guests ? `${words.messages_link_for_guests} · ` : "";
-    const until = forGuests + (end ? fill(words.messages_link_until, { when: new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "short" }).format(end * 1000) }) : words.messages_link_forever);
+    const until = forGuests + (end ? fill(words.messages_link_until, { when: moments(language).format(end * 1000) }) : words.messages_link_forever);
     if (!uses) return `${until} · ${words.messages_link_unused}`;
     const used = most ? fill(words.messages_link_used_of, { count: uses, most }) : fill(words.messages_link_used, { count: uses });
     return `${until} · ${used}`;

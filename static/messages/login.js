@@ -1,7 +1,7 @@
 // @ts-check
 /** The form to log in or to create an account, by phone number, e-mail address or user name. */
 
-import { element, fill, make } from "../text.js";
+import { element, fill, make, moments } from "../text.js";
 import { CODE_LENGTH, IDENTIFIERS, LEAST_PASSWORD, NAME_LENGTH, PASSWORD_LENGTH, deviceName, identifierInput, loadRules } from "./account-fields.js";
 import { ApiError, callApi } from "./api.js";
 import { attempt, field, input, noteLine, show, withModule } from "./form.js";
@@ -271,7 +271,7 @@ export class LoginView {
  */
 function lockText(message, words) {
   const [, day, hour, reason] = /^The account is locked(?: until (\S+) (\S+) UTC)?(?:: (.*))?$/.exec(message) ?? [];
-  const until = day ? new Date(`${day}T${hour}Z`).toLocaleString(document.documentElement.lang, { dateStyle: "medium", timeStyle: "short" }) : "";
+  const until = day ? moments(document.documentElement.lang).format(new Date(`${day}T${hour}Z`)) : "";
   const end = until ? fill(words.messages_locked_until, { until }) : words.messages_fault_account_locked;
   return reason ? `${end}${words.messages_locked_colon}${reason}` : end;
 }

@@ -1,7 +1,7 @@
 // @ts-check
 /** The rows of a conversation: messages by their type, system lines and dividers. */
 
-import { cut, fill, make } from "../text.js";
+import { cut, fill, make, moments } from "../text.js";
 import { ALL_NAMES, mentions } from "./entries.js";
 import { formatted } from "./format.js";
 import { icon } from "./media/file.js";
@@ -72,7 +72,7 @@ export class MessageView {
     this.session = session;
     this.actions = actions;
     this.clock = new Intl.DateTimeFormat(session.language, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
-    this.exact = new Intl.DateTimeFormat(session.language, { dateStyle: "full", timeStyle: "short" });
+    this.exact = moments(session.language, "full");
   }
 
   /**

@@ -2,7 +2,7 @@
 /** What the user is notified of: the section of the profile, and the dialog of a conversation. */
 
 import { hasNotifications } from "../../sdk/notifications.js";
-import { fill, make, ROOT } from "../text.js";
+import { fill, make, moments, ROOT } from "../text.js";
 import { attempt, field, input, namedList, redraw, section, select, switchBox } from "./form.js";
 import { disable, enable, stateHere } from "./notices.js";
 import { button, openDialog, toast } from "./panel.js";
@@ -225,8 +225,7 @@ export function openNotices(session, conversation) {
   const mutes = () => {
     const { until } = wishes.of(conversation);
     if (until) {
-      const when = new Intl.DateTimeFormat(session.language, { dateStyle: "medium", timeStyle: "short" });
-      const text = until >= FOR_GOOD ? words.messages_notify_muted_for_good : fill(words.messages_notify_muted, { when: when.format(until * 1000) });
+      const text = until >= FOR_GOOD ? words.messages_notify_muted_for_good : fill(words.messages_notify_muted, { when: moments(session.language).format(until * 1000) });
       const end = button(words.messages_notify_unmute);
       end.dataset.key = "unmute";
       end.addEventListener("click", () => change(end, { mute_until: 0 }));

@@ -1,7 +1,7 @@
 // @ts-check
 /** The user's own profile: name, picture, identifiers, privacy, devices, password. */
 
-import { fill, make } from "../text.js";
+import { fill, make, moments } from "../text.js";
 import { IDENTIFIERS, NAME_LENGTH, PASSWORD_LENGTH, identifierInput, loadRules } from "./account-fields.js";
 import { pictureButtons } from "./avatar-crop.js";
 import { attempt, field, input, load, namedList, noteLine, redraw, section, show, switchBox, withModule } from "./form.js";
@@ -161,7 +161,7 @@ class ProfileView {
 
   #deviceList() {
     const { session, words } = this;
-    const date = new Intl.DateTimeFormat(session.language, { dateStyle: "medium", timeStyle: "short" });
+    const date = moments(session.language);
     const rows = this.#devices.map(({ device, name, since, current, online }) => {
       const marks = current ? [make("span", "mark", words.messages_this_device)] : [];
       const state = online && !current ? `${words.messages_online} · ` : "";

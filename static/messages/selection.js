@@ -1,7 +1,7 @@
 // @ts-check
 /** Several messages of a conversation are chosen, to forward, copy or delete them. */
 
-import { copyText, fill, make } from "../text.js";
+import { copyText, fill, make, moments } from "../text.js";
 import { reasonOf } from "./api.js";
 import { loadStyle, switchBox } from "./form.js";
 import { openForward } from "./forward.js";
@@ -24,7 +24,7 @@ const MOST_SUMMARY = 1000;
  * @returns {string}
  */
 export function copied(entries, { user, words, language, people }) {
-  const when = new Intl.DateTimeFormat(language, { dateStyle: "short", timeStyle: "short" });
+  const when = moments(language, "short");
   const nameOf = (/** @type {string} */ from) => (from === user ? words.you : people.nameOf(from));
   return entries.map((entry) => `[${when.format(entry.time)}] ${nameOf(entry.from)}\n${entry.text ?? summaryOf(entry, words, MOST_SUMMARY)}`).join("\n\n");
 }

@@ -14,6 +14,6 @@ it("each message has its author, its time and its text, or what it is", () => {
     { id: 2, kind: "message", from: "2", type: "poll", data: {}, time: time + 60_000 },
   ];
   const [first, second] = copied(entries, session).split("\n\n");
-  assert.match(first, /^\[11\/25\/26, 8:52\sAM\] You\ntea\?\nor coffee$/);
-  assert.match(second, /^\[11\/25\/26, 8:53\sAM\] Bob\nOther message$/);
+  assert.match(first, /^\[11\/25\/26, 08:52\] You\ntea\?\nor coffee$/);
+  assert.match(second, /^\[11\/25\/26, 08:53\] Bob\nOther message$/);
 });

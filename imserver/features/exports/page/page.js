@@ -32,7 +32,7 @@ function panel() {
     fetchIt.hidden = shown?.state !== "done";
     if (!shown) return;
     if (shown.state === "failed") state.textContent = words.exports_failed;
-    else if (shown.state === "done") state.textContent = page.fill(words.exports_done, { size: sizeOf(shown.bytes), until: new Date(shown.ends * 1000).toLocaleString(document.documentElement.lang) });
+    else if (shown.state === "done") state.textContent = page.fill(words.exports_done, { size: sizeOf(shown.bytes), until: new Intl.DateTimeFormat(document.documentElement.lang, { dateStyle: "medium", timeStyle: "short", hourCycle: "h23" }).format(shown.ends * 1000) });
     else state.textContent = page.fill(words.exports_under_way, { records: shown.records });
     if (shown.state === "under way") setTimeout(look, LOOK_MS, shown.id);
   }
