@@ -53,6 +53,10 @@ const LONE_EMOJI = /^(?:\p{Extended_Pictographic}[\p{Emoji_Modifier}\u200d\ufe0f
 const BARE = ".media-picture, .media-waiting, .album";
 /** Text from whose start the language is taken, in characters. */
 const LANGUAGE_CHARACTERS = 500;
+/** A longer text is read in the row itself. */
+const HEARD_CHARACTERS = 300;
+/** One Han character says as much as so many letters. */
+const LETTERS_OF_HAN = 3;
 /** The longest movement of the style sheet. */
 const MOVES_MS = 320;
 const TICKS = { "": "", sent: "✓", received: "✓✓", read: "✓✓" };
@@ -434,8 +438,11 @@ export function languageOf(text, page) {
   const isChinese = page.startsWith("zh");
   if (/[\u3040-\u30ff]/.test(start)) return "ja";
   if (/[\uac00-\ud7af]/.test(start)) return "ko";
-  if (/\p{Script=Han}/u.test(start)) return isChinese ? null : "zh-Hans";
-  return isChinese && /\p{L}/u.test(start) ? "" : null;
+  const han = start.match(/\p{Script=Han}/gu)?.length ?? 0;
+  const letters = (start.match(/\p{L}/gu)?.length ?? 0) - han;
+  const isHan = han * LETTERS_OF_HAN >= letters; // a few characters in a text do not change its font
+  if (isHan && han) return isChinese ? null : "zh-Hans";
+  return isChinese && !isHan ? "" : null;
 }
 
 /**

@@ -10,6 +10,12 @@ it("fonts and screen readers know the language of a text that is not that of the
   assert.deepEqual(texts.map((text) => languageOf(text, "en")), ["zh-Hans", "ja", "ko", null, null]);
 });
 
+it("a few Chinese characters in a text of other letters do not change its font", () => {
+  const texts = ["Let us eat 饺子 today", "饺子 today?", "看 Ann 的消息"];
+  assert.deepEqual(texts.map((text) => languageOf(text, "en")), [null, "zh-Hans", "zh-Hans"]);
+  assert.deepEqual(texts.map((text) => languageOf(text, "zh-CN")), ["", null, null]);
+});
+
 it("what is drawn again while it moves goes on from where it was", (t) => {
   t.mock.timers.enable({ apis: ["Date"], now: 10_000 });
   const shown = (since) => {
