@@ -89,6 +89,10 @@ export class Composer {
       this.#changed();
       this.#sendTyping();
     }, { signal });
+    const drawEnter = () => { this.#field.enterKeyHint = sendsOnEnter() ? "send" : "enter"; };
+    addEventListener("look", drawEnter, { signal });
+    drawEnter();
+    new ResizeObserver(() => this.#grow()).observe(this.#field); // in another width it has other lines
     this.#asFile.addEventListener("click", () => this.#sendAsFile(), { signal });
     this.#field.addEventListener("blur", () => setTimeout(() => this.#closeNames(), 150), { signal });
     this.#opener.addEventListener("click", () => (this.#grid.hidden ? this.#openEmoji() : this.#toggleEmoji(false)), { signal });
@@ -321,7 +325,8 @@ export class Composer {
       event.preventDefault();
       return this.edit(last);
     }
-    if (event.key !== "Enter" || event.shiftKey || event.altKey || event.ctrlKey || event.metaKey) return;
+    const isSent = sendsOnEnter() ? !event.shiftKey && !event.altKey && !event.ctrlKey && !event.metaKey : event.ctrlKey || event.metaKey;
+    if (event.key !== "Enter" || !isSent) return;
     event.preventDefault();
     this.#submit();
   }
@@ -506,4 +511,9 @@ export class Composer {
     this.#names.hidden = true;
     this.#field.removeAttribute("aria-activedescendant");
   }
+}
+
+/** @returns {boolean} false: Enter begins a new line, as the settings say, or as phones do it */
+function sendsOnEnter() {
+  return document.documentElement.dataset.enter !== "line";
 }

@@ -1,6 +1,6 @@
 // @ts-check
 /**
- * How the page looks on this device: theme, size of texts and language, as the settings have stored them.
+ * How the page looks on this device: theme, size of texts, language, and what Enter does, as the settings have stored them.
  *
  * This is no module: it runs before the page is drawn for the first time, so that nobody sees another look. It looks again at
  * each event `look`.
@@ -10,7 +10,7 @@
   const DARK = "(prefers-color-scheme: dark)";
   const root = document.documentElement;
 
-  /** @returns {{ theme?: "light" | "dark", size?: number, language?: string }} missing: that of the system or browser */
+  /** @returns {{ theme?: "light" | "dark", size?: number, language?: string, enter?: "send" | "line" }} missing: that of the system or browser */
   const stored = () => {
     try {
       return JSON.parse(localStorage.getItem(KEY) ?? "{}");
@@ -24,7 +24,8 @@
   const colours = [...document.querySelectorAll("meta[name=theme-color]")].map((meta) => ({ meta, isDark: meta.getAttribute("media") === DARK, media: meta.getAttribute("media") ?? "" }));
 
   const show = () => {
-    const { theme, size } = stored();
+    const { theme, size, enter } = stored();
+    root.dataset.enter = enter ?? (matchMedia("(hover: none) and (pointer: coarse)").matches ? "line" : "send"); // the keyboard of a phone has no Shift + Enter
     root.style.colorScheme = theme ?? "";
     root.style.fontSize = size ? `${size}%` : "";
     for (const rule of dark) if (rule instanceof CSSMediaRule) rule.media.mediaText = theme ? (theme === "dark" ? "all" : "not all") : DARK;

@@ -6,7 +6,7 @@ import { addedSettings, input, loadStyle, mayHaveKeys, newId, redraw, section } 
 import { button, openDialog, openPanel } from "./panel.js";
 
 /** @typedef {import("./session.js").Session} Session */
-/** @typedef {{ theme?: "light" | "dark", size?: number, language?: string }} Look  missing: that of the system or browser */
+/** @typedef {{ theme?: "light" | "dark", size?: number, language?: string, enter?: "send" | "line" }} Look  missing: that of the system or browser */
 
 /** Where `look.js` finds it. */
 const KEY = "imserver:look";
@@ -75,6 +75,7 @@ function lookSection(words) {
     words.messages_look,
     choice(words.messages_theme, themes, theme, (value) => saveLook({ theme: value === "" ? undefined : /** @type {"light" | "dark"} */ (value) })),
     choice(words.messages_size, sizes, String(size), (value) => saveLook({ size: value === "100" ? undefined : Number(value) })),
+    choice(words.messages_enter, [["send", words.messages_enter_send], ["line", words.messages_enter_line]], document.documentElement.dataset.enter ?? "send", (value) => saveLook({ enter: /** @type {"send" | "line"} */ (value) })),
     choice(words.messages_language, languages, language, (value) => {
       saveLook({ language: value || undefined });
       const address = new URL(location.href);
