@@ -92,7 +92,14 @@ export class Composer {
     const drawEnter = () => { this.#field.enterKeyHint = sendsOnEnter() ? "send" : "enter"; };
     addEventListener("look", drawEnter, { signal });
     drawEnter();
-    new ResizeObserver(() => this.#grow()).observe(this.#field); // in another width it has other lines
+    let width = 0;
+    const sizes = new ResizeObserver(([{ contentRect }]) => {
+      if (contentRect.width === width) return;
+      width = contentRect.width;
+      requestAnimationFrame(() => this.#grow()); // the text has other lines
+    });
+    sizes.observe(this.#field);
+    signal.addEventListener("abort", () => sizes.disconnect());
     this.#asFile.addEventListener("click", () => this.#sendAsFile(), { signal });
     this.#field.addEventListener("blur", () => setTimeout(() => this.#closeNames(), 150), { signal });
     this.#opener.addEventListener("click", () => (this.#grid.hidden ? this.#openEmoji() : this.#toggleEmoji(false)), { signal });
@@ -331,10 +338,16 @@ export class Composer {
     this.#submit();
   }
 
-  #changed() {
+  /** The text box gets the height of its text. */
+  #grow() {
+    const { clientWidth } = this.#field;
+    if (!clientWidth) return; // it is hidden, and has the height of one row
     this.#field.style.height = "auto";
-    const { scrollHeight } = this.#field;
-    if (scrollHeight) this.#field.style.height = `${scrollHeight}px`; // 0: it is hidden, and has the height of one row
+    this.#field.style.height = `${this.#field.scrollHeight}px`;
+  }
+
+  #changed() {
+    this.#grow();
     const isOver = leftOf(this.#field) < 0;
     const text = leftText(this.#field, this.session.words);
     if (this.#left.textContent !== text) this.#left.textContent = text;
