@@ -135,9 +135,10 @@ export class Composer {
 
   /** @returns {string} why one cannot write in the open conversation; empty: one can */
   get readOnlyReason() {
-    const { words, language } = this.session;
-    const { left = false, mutedUntil = 0 } = this.#conversation ?? {};
+    const { words, language, people } = this.session;
+    const { left = false, mutedUntil = 0, peer = "" } = this.#conversation ?? {};
     if (left) return words.messages_fault_unknown_group;
+    if (people.card(peer)?.relation === "blocked") return fill(words.messages_blocked_here, { name: people.nameOf(peer) });
     if (mutedUntil * 1000 <= Date.now()) return "";
     return fill(words.messages_muted_until, { when: moments(language).format(timeOf(mutedUntil)) });
   }

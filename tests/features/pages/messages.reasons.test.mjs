@@ -9,13 +9,14 @@ import { fill } from "./static/text.js";
 
 const WORDS = {
   messages_fault_no_answer: "没有回答", no_reason: "没有说明", send_rejected: "被拒绝：{reason}", refused_other: "连接结束了", messages_too_large: "消息太大",
-  messages_refused_1003: "没有权限", messages_refused_1003_send: "不能发送", messages_refused_other: "服务器拒绝了（{code}）",
+  messages_refused_1003: "没有权限", messages_refused_blocked: "对方不接收", messages_refused_1003_send: "不能发送", messages_refused_other: "服务器拒绝了（{code}）",
   messages_fault_busy: "繁忙", messages_fault_unavailable: "暂时不可用", messages_fault_other: "请求失败（{code}）", messages_fault_disk_full: "空间不足",
 };
 
 for (const [error, reason] of /** @type {[Error, string][]} */ ([
   [new CommandRefused("send", 1003), "不能发送"],
   [new CommandRefused("pin", 1003), "没有权限"],
+  [new CommandRefused("send", 1003, "", { refused: "blocked" }), "对方不接收"],
   [new CommandRefused("recall", 1007), "服务器拒绝了（1007）"],
   [new CommandRefused("send", 1003, "", { reason: "spam" }), "被拒绝：spam"],
   [new CommandRefused("send", 1003, "", { reason: "" }), "被拒绝：没有说明"],
