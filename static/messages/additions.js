@@ -65,7 +65,7 @@ async function start({ text: words, additions }) {
     words, registerView, addAction, addMessageAction, addSettings, request, openPanel, openDialog, confirm, toast, button, make, fill,
     api: (method, path, body) => session.api(method, path, body),
     download: (path, query, name) => downloadFile(session.app, session.token, path, query, name),
-    endLogin: (act) => session.endBy(act),
+    endLogin: (act, done) => session.endBy(act, done),
     hear: (kind, listener) => void listeners.set(kind, [...(listeners.get(kind) ?? []), listener]),
     reason: (error) => reasonOf(error, words),
     redraw: (message) => {

@@ -92,7 +92,7 @@ class App {
     session.people.watch(() => [this.#conversation?.open?.peer ?? ""]);
     session.on("entry", (entry) => entry.kind === "message" && entry.from !== session.user && this.#notify((notices) => notices.heard(entry)));
     session.on("open", (target) => this.#open(target));
-    session.on("ended", ({ reason }) => this.#stop(reason));
+    session.on("ended", (ended) => this.#stop(ended));
     this.#drawMe();
     showView("list");
     this.#around((around) => around.watch(session));
@@ -148,9 +148,9 @@ class App {
     });
   }
 
-  /** @param {string} reason */
-  #stop(reason) {
-    if (this.saved.get()?.token === this.#session?.token) reason ? this.saved.retire() : this.saved.set(null); // another tab may have logged in meanwhile
+  /** @param {import("./session.js").Ended} ended */
+  #stop({ reason, isGood, isForgotten }) {
+    if (this.saved.get()?.token === this.#session?.token) isForgotten ? this.saved.set(null) : this.saved.retire(); // another tab may have logged in meanwhile
     this.#list?.stop();
     this.#conversation?.stop();
     this.#search?.stop();
@@ -158,18 +158,21 @@ class App {
     this.#session = this.#notices = this.#list = this.#conversation = this.#loading = this.#search = null;
     this.#askBeforeLeaving();
     navigate("", true);
-    this.#showLogin(reason);
+    this.#showLogin(reason, isGood);
   }
 
-  /** @param {string} reason */
-  async #showLogin(reason) {
+  /**
+   * @param {string} reason
+   * @param {boolean} [isGood]
+   */
+  async #showLogin(reason, isGood = false) {
     if (this.page.isEmbedded) return this.#around(async (around) => {
       await around.giveLogin();
       const login = this.saved.get();
       if (login) this.#start(login);
     });
     showView("login");
-    await this.#withLogin((view) => view.show(reason));
+    await this.#withLogin((view) => view.show(reason, isGood));
     this.#prepare();
   }
 

@@ -21,6 +21,8 @@ export class LoginView {
   #rules = { registration: true, identifiers: [...IDENTIFIERS], find: true, passwords: true, reset: false };
   #root = element("login-place", HTMLElement);
   #note = noteLine();
+  /** What the user has done, which has ended the login before. */
+  #done = make("p", "done");
   #invited = make("p", "invited");
   #providers = make("div", "providers");
 
@@ -36,15 +38,24 @@ export class LoginView {
     this.words = page.text;
     this.onLogin = onLogin;
     this.#note.id = "login-note";
-    this.#invited.hidden = true;
+    this.#done.hidden = this.#invited.hidden = true;
+    this.#done.setAttribute("role", "status");
     this.#providers.hidden = true;
     this.#draw();
     addEventListener("hashchange", () => this.#showInvitation());
   }
 
-  /** @param {string} reason  why a login is needed; may be empty */
-  show(reason) {
-    show(this.#note, reason);
+  /**
+   * @param {string} reason  why a login is needed; may be empty
+   * @param {boolean} isGood  it is what the user wanted
+   */
+  show(reason, isGood) {
+    show(this.#note, isGood ? "" : reason);
+    show(this.#done, isGood ? reason : "");
+    if (this.#isNew) {
+      this.#isNew = false; // whoever logs out has an account
+      this.#draw();
+    }
     this.#focus();
     this.#load();
     this.#showInvitation();
@@ -146,9 +157,9 @@ export class LoginView {
     submit.id = "login-submit";
     const heading = make("h1", "", title);
     heading.id = "login-title";
-    if (!passwords) return this.#root.replaceChildren(make("div", "card", make("div", "panel-form", heading, this.#invited, this.#note, this.#providers)));
+    if (!passwords) return this.#root.replaceChildren(make("div", "card", make("div", "panel-form", heading, this.#done, this.#invited, this.#note, this.#providers)));
     const form = /** @type {HTMLFormElement} */ (make(
-      "form", "card", heading, this.#invited,
+      "form", "card", heading, this.#done, this.#invited,
       ...(isNew ? [field(words.messages_your_name, nickname, words.messages_name_hint)] : []),
       field(label, identifier, isNew && identifiers.includes("name") ? words.messages_login_name_hint : ""),
       make("div", "password-field", field(words.messages_password, password, isNew ? words.messages_password_hint : ""), reveal),
@@ -213,6 +224,7 @@ export class LoginView {
       [password.value.length < (isNew ? LEAST_PASSWORD : 1), password, isNew ? words.messages_fault_password : words.messages_fault_no_password],
     ];
     for (const each of [nickname, identifier, password, code]) each.removeAttribute("aria-invalid");
+    show(this.#done, "");
     submit.before(this.#note);
     const fault = faults.find(([isWrong]) => isWrong);
     if (fault) {

@@ -223,7 +223,7 @@ class ProfileView {
     old.focus();
     form.addEventListener("submit", (event) => {
       event.preventDefault();
-      attempt(go, note, words, () => session.api("POST", "accounts/password", { old_password: old.value, password: next.value }).catch(asPassword));
+      attempt(go, note, words, () => session.endBy(() => session.api("POST", "accounts/password", { old_password: old.value, password: next.value }).catch(asPassword), words.messages_reset_done, false));
     });
   }
 

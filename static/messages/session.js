@@ -36,6 +36,8 @@ import { Wishes } from "./wishes.js";
  * @typedef {{ conversation: number, message?: number } | { user: string }} Target
  */
 
+/** @typedef {{ reason: string, isGood?: boolean, isForgotten?: boolean }} Ended  `reason`: what the page says about it; `isGood`: the user wanted it; `isForgotten`: the browser knows nothing of it any more */
+
 /**
  * @typedef {object} SessionEvents
  * @property {StateChange} state    of the connection
@@ -49,7 +51,7 @@ import { Wishes } from "./wishes.js";
  * @property {string} draft         the draft of a conversation has come from another device: its key
  * @property {{ kind: string, data: any }} signal  of a feature of the server, or an answer to a command
  * @property {Target} open          open this conversation
- * @property {{ reason: string }} ended  this login is over; `reason`: what the page says about it
+ * @property {Ended} ended  this login is over
  */
 
 export class Session {
@@ -127,8 +129,8 @@ export class Session {
     // a logout in another tab or on another device kicks this session
     const end = { 1003: words.messages_expired, 4502: words.messages_logged_out, 4504: words.messages_expired }[change.code];
     if (change.state === "refused" && end) {
-      if (!this.#ending) return this.#end(end);
-      this.#ending.catch(() => this.#end(end));
+      if (!this.#ending) return this.#end({ reason: end });
+      this.#ending.catch(() => this.#end({ reason: end }));
       return;
     }
     if (change.state === "online") {
@@ -220,22 +222,26 @@ export class Session {
   }
 
   /**
-   * Does what ends this login, then forgets what the browser has stored. Rejected if that fails: the login stays.
+   * Does what ends this login. Rejected if that fails: the login stays.
    *
    * @param {() => Promise<unknown>} act
+   * @param {string} [done]  what the page says then
+   * @param {boolean} [forgets]  what the browser has stored
    */
-  async endBy(act) {
+  async endBy(act, done = "", forgets = true) {
     this.#ending = act(); // meanwhile the server may say that the login is over
     try {
       await this.#ending;
     } finally {
       this.#ending = null;
     }
-    await this.#forget();
+    if (forgets) await this.#forget(done);
+    else this.#end({ reason: done, isGood: true });
   }
 
-  async #forget() {
-    this.#end("");
+  /** @param {string} [done]  what the page says */
+  async #forget(done = "") {
+    this.#end({ reason: done, isGood: true, isForgotten: true });
     if (this.wishes.device.on) await import("./notices.js").then((module) => module.disable(this)).catch(() => {}); // the push service ends it then
     for (const each of [this.drafts, this.inbox, this.people, this.rows, this.wishes]) each.forget();
     await this.database.forget();
@@ -248,10 +254,10 @@ export class Session {
     this.messenger.close();
   }
 
-  /** @param {string} reason */
-  #end(reason) {
+  /** @param {Ended} ended */
+  #end(ended) {
     if (this.#isOver) return;
-    this.#emit("ended", { reason });
+    this.#emit("ended", ended);
     this.close();
   }
 

@@ -57,8 +57,7 @@ async function ask(open) {
     go.disabled = true;
     note.textContent = "";
     try {
-      await page.endLogin(() => api("POST", "users/erase/self", { password: password.value, code: code.value.trim() }));
-      toast(words.erasure_done);
+      await page.endLogin(() => api("POST", "users/erase/self", { password: password.value, code: code.value.trim() }), words.erasure_done);
     } catch (error) {
       note.textContent = /** @type {any} */ (error).code === "not_allowed" ? words.erasure_wrong : page.reason(error);
       go.disabled = false;
