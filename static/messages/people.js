@@ -18,6 +18,7 @@ import { seal } from "./seal.js";
  * @property {number} last_seen     Unix seconds; 0: hidden, not known, or online
  * @property {boolean} [bot]        a program
  * @property {boolean} [guest]      somebody without a password
+ * @property {boolean} [deleted]    there is no such account any more
  */
 
 /** The number of hues of names in people.css. */
@@ -84,8 +85,8 @@ export class People {
    * @returns {string} the name, or a word for somebody whose name is not known
    */
   nameOf(user) {
-    if (user.startsWith("deleted:")) return this.session.words.messages_deleted_user;
     const card = this.#cards.get(user);
+    if (card?.deleted || user.startsWith("deleted:")) return this.session.words.messages_deleted_user;
     return card?.nickname || card?.name || (NUMBER.test(user) ? this.session.words.messages_somebody : user);
   }
 
@@ -192,7 +193,7 @@ export class People {
 
   /** @param {string} user  who is no more: their card goes */
   erase(user) {
-    this.#cards.set(user, emptyCard(user, this.session.words.messages_deleted_user));
+    this.#cards.set(user, { ...emptyCard(user), deleted: true });
     this.session.peopleChanged();
     if (!this.#isForgotten) this.#storing ??= setTimeout(() => this.#store(), STORE_AFTER_MS);
   }
@@ -229,6 +230,8 @@ export class People {
       try {
         const { cards } = await this.session.api("POST", "accounts/cards", { users: part });
         this.add(cards);
+        const existing = new Set(cards.map((/** @type {Card} */ each) => each.user));
+        for (const user of part) if (!existing.has(user) && this.#cards.get(user)?.nickname) this.erase(user); // this device was away then
       } catch {
         for (const user of part) this.#requests.delete(user);
       }
@@ -238,7 +241,7 @@ export class People {
   #store() {
     clearTimeout(this.#storing);
     this.#storing = undefined;
-    const cards = [...this.#cards.values()].slice(-MAX_STORED).map(({ user, nickname, avatar, name, bot, guest }) => ({ user, nickname, avatar, name, bot, guest }));
+    const cards = [...this.#cards.values()].slice(-MAX_STORED).map(({ user, nickname, avatar, name, bot, guest, deleted }) => ({ user, nickname, avatar, name, bot, guest, deleted }));
     try {
       localStorage.setItem(this.#key, JSON.stringify(cards));
     } catch {
@@ -259,7 +262,7 @@ export class People {
 }
 
 /** The types of the fields of a card. */
-const PATTERN = { ...emptyCard(""), bot: false, guest: false };
+const PATTERN = { ...emptyCard(""), bot: false, guest: false, deleted: false };
 
 /**
  * @param {string} user

@@ -26,6 +26,21 @@ it("names are not stored after a logout, whatever arrives later", async () => {
   assert.equal(rows.size, 0);
 });
 
+it("somebody of whom the server has no card any more is a deleted user, on a device that was away, too", async () => {
+  globalThis.localStorage = /** @type {any} */ ({ getItem: () => JSON.stringify([{ user: "2", nickname: "Bob", avatar: "/b.png" }, { user: "3", nickname: "Cat" }]), setItem() {}, removeItem() {} });
+  const ends = [];
+  const words = { messages_deleted_user: "Deleted user", messages_somebody: "Somebody" };
+  const api = async () => ({ cards: [{ user: "3", nickname: "Cat" }] });
+  const session = { app: "gochat", user: "1", login: { nickname: "Ann" }, words, api, peopleChanged() {}, on: (_, listener) => ends.push(listener) };
+  const people = new People(/** @type {any} */ (session));
+  for (const end of ends) end();
+  assert.equal(people.nameOf("2"), "Bob");
+  await people.load(["2", "3", "4"]);
+  people.forget();
+  assert.deepEqual(["2", "3", "4", "deleted:x"].map((user) => people.nameOf(user)), ["Deleted user", "Cat", "Somebody", "Deleted user"]);
+  assert.equal(people.card("2")?.avatar, "");
+});
+
 it("a browser that forbids IndexedDB can log out", async () => {
   assert.equal(globalThis.indexedDB, undefined);
   await new Database("gochat:1").forget();
