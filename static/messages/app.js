@@ -276,6 +276,10 @@ class App {
       withModule(import("./invitations.js"), this.words, ({ followInvitation, invitationCode }) => this.#session && followInvitation(this.#session, invitationCode(hash)));
     }
     const [, kind, name, about = ""] = /^#([cu])\/([^/]+)(?:\/(\d+))?$/.exec(location.hash) ?? []; // notifications name a message
+    if (!name && location.hash.length > 1 && store.isLoaded && !/^#(invite|reset|owner|oauth)=/.test(location.hash)) {
+      toast(this.words.messages_fault_link);
+      await navigate("", true);
+    }
     const user = kind === "u" ? decoded(name) : "";
     const conversation = (user ? this.#conversationWith(user) : store.conversations.get(Number(name))) ?? null;
     if (name && !conversation && store.isLoaded) {
@@ -285,7 +289,7 @@ class App {
       if (location.hash !== hash || store !== this.#session?.store) return;
       if (isSomebody) store.withUser(user);
       if (isLoaded || isSomebody) return this.#route(message);
-      if (user) toast(this.words.messages_fault_unknown_account);
+      toast(user ? this.words.messages_fault_unknown_account : this.words.messages_fault_unknown_conversation);
       await navigate("", true);
       if (location.hash !== hash) return this.#route(); // browsers ignore too many changes of the address: then the list is shown
     }
