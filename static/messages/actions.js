@@ -127,6 +127,12 @@ export class MessageActions {
   }
 
   /** @param {Entry} entry */
+  async copyLink({ conversation, id }) {
+    const { words } = this.session;
+    toast((await copyText(`${location.origin}${location.pathname}#c/${conversation}/${id}`)) ? words.messages_copied : words.messages_copy_failed);
+  }
+
+  /** @param {Entry} entry */
   async recall(entry) {
     const { words, messenger, user } = this.session;
     if (!(await confirm(words.messages_recall_ask, { yes: words.messages_recall, danger: true }))) return;
@@ -168,6 +174,7 @@ export class MessageActions {
     const rows = [[words.messages_reply, () => this.composing.reply(entry)]];
     if (own && text && !entry.meta?.forwarded) rows.push([words.messages_edit, () => this.composing.edit(entry)]);
     if (textOf(entry)) rows.push([words.messages_copy, () => this.copy(entry)]);
+    rows.push([words.messages_copy_message_link, () => this.copyLink(entry)]);
     rows.push([words.messages_forward, () => this.forward(entry)], [words.messages_select, () => this.composing.select(entry)]);
     if (own && conversation.group) rows.push([words.messages_readers, () => this.readers(entry)]);
     if (mayPin) rows.push([isPinned ? words.messages_unpin : words.messages_pin, () => this.pin(entry, isPinned)]);
