@@ -23,7 +23,7 @@ import { playSound } from "./sound.js";
  */
 
 const HOUR = 3_600;
-/** Muted for good: the server's `mute_until` without an end. */
+/** Muted for good, as other clients may do it: the server's `mute_until` without an end. */
 const FOR_GOOD = 2 ** 40;
 const QUIET = { begin: "22:00", end: "07:00" };
 
@@ -232,11 +232,11 @@ export function openNotices(session, conversation) {
       return section(words.messages_notify_mute, make("p", "muted", text), make("p", "panel-buttons", end));
     }
     /** @type {[number, string][]} */
-    const offered = [[1, words.messages_notify_hour], [8, words.messages_notify_hours], [7 * 24, words.messages_notify_week], [0, words.messages_notify_for_good]];
+    const offered = [[1, words.messages_notify_hour], [8, words.messages_notify_hours], [7 * 24, words.messages_notify_week]]; // for good: the level “nothing”
     const buttons = offered.map(([hours, label]) => {
       const made = button(label);
       made.dataset.key = `mute:${hours}`;
-      made.addEventListener("click", () => change(made, { mute_until: hours ? Math.floor(Date.now() / 1000) + hours * HOUR : FOR_GOOD }));
+      made.addEventListener("click", () => change(made, { mute_until: Math.floor(Date.now() / 1000) + hours * HOUR }));
       return made;
     });
     return section(words.messages_notify_mute, make("p", "panel-buttons", ...buttons));

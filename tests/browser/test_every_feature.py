@@ -531,7 +531,7 @@ class Company:
         for each in (ann, again):
             each.lists("Tea pinned", "Bob marked")
         ann.key_on_row("Tea", "m")
-        ann.use(ann.word("messages_notify_for_good"))
+        ann.use(ann.word("messages_notify_week"))
         ann.press(Keys.ESCAPE)
         again.page.driver.refresh()
         for each in (ann, again):
