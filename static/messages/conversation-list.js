@@ -141,10 +141,10 @@ export class ConversationList {
       if (focused >= 0) /** @type {HTMLElement | null} */ (again)?.focus({ preventScroll: true });
     }
     const isEmpty = store.conversations.size === 0;
-    this.#note.textContent = this.#fault || (store.isLoaded ? words.messages_none_hint : words.messages_loading);
+    this.#note.textContent = this.#fault || (store.isLoaded ? (this.session.isGuest ? words.messages_none_guest : words.messages_none_hint) : words.messages_loading);
     this.#note.hidden = !isEmpty && !this.#fault;
     this.#more.hidden = !store.hasMore && shown.length <= this.#shown;
-    this.#find.hidden = !isEmpty || !store.isLoaded;
+    this.#find.hidden = !isEmpty || !store.isLoaded || this.session.isGuest;
     showUnread(store.unread);
     document.title = store.unread ? `(${store.unread}) ${this.#title}` : this.#title;
   }

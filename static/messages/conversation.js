@@ -77,7 +77,9 @@ export class ConversationView {
   #latestText = element("latest-text", HTMLElement);
   #empty = element("empty", HTMLElement);
   #start = element("start-card", HTMLElement);
-  #retry = element("empty-retry", HTMLButtonElement);
+  #emptyButton = element("empty-button", HTMLButtonElement);
+  /** What the button does that is shown instead of messages. */
+  #emptyAct = () => {};
   #name = element("conversation-name", HTMLElement);
   #status = element("conversation-status", HTMLElement);
   #face = element("conversation-avatar", HTMLElement);
@@ -125,7 +127,7 @@ export class ConversationView {
       onMove: () => this.#drawLatest(),
     });
     this.#latest.addEventListener("click", () => this.toEnd(), { signal });
-    this.#retry.addEventListener("click", () => this.#showAgain(), { signal });
+    this.#emptyButton.addEventListener("click", () => this.#emptyAct(), { signal });
     element("conversation-open", HTMLButtonElement).addEventListener("click", () => this.open && opened.info(this.open), { signal });
     this.#bell.addEventListener("click", () => this.open && opened.notices(this.open), { signal });
     element("pinned-jump", HTMLButtonElement).addEventListener("click", () => this.#nextPin(), { signal });
@@ -216,16 +218,18 @@ export class ConversationView {
     this.#bell.hidden = !session.hasNotifications || !open?.id || open.left;
     this.#bell.dataset.quiet = String(session.wishes.isQuiet(open?.id ?? 0, true));
     this.#drawPins();
-    if (!open) this.#drawEmpty(session.store.isLoaded && !session.store.conversations.size ? session.words.messages_none : session.words.messages_choose, session.words.messages_choose_hint);
+    if (!open) this.#drawEmpty(session.store.isLoaded && !session.store.conversations.size ? session.words.messages_none : session.words.messages_choose, session.isGuest ? "" : session.words.messages_choose_hint);
     if (!open || !this.#isShown) return;
     this.timeline.update(this.#items());
     this.#selection?.draw();
     const isEmpty = !open.entries?.length && !session.outbox.of(open).length && !session.store.streamsOf(open).length;
     const { words } = session;
     const isMissing = !open.entries || open.cached;
-    if (isEmpty && isMissing) this.#drawEmpty(words.messages_not_loaded, this.#fault || noAnswer(words), true);
+    const isAlone = !isMissing && this.#isAlone(open);
+    if (isEmpty && isMissing) this.#drawEmpty(words.messages_not_loaded, this.#fault || noAnswer(words), { label: words.messages_retry, act: () => this.#showAgain() });
+    else if (isAlone) this.#drawEmpty(words.messages_alone, words.messages_alone_hint, { label: words.messages_group_link, act: () => this.#invite(open) });
     else if (isEmpty) this.#drawEmpty(fill(words.messages_empty, { name: session.store.nameOf(open) }), open.group ? words.messages_empty_group : words.messages_empty_hint);
-    this.#empty.hidden = !isEmpty;
+    this.#empty.hidden = !isEmpty && !isAlone;
     this.#drawStart(isEmpty && !isMissing && session.people.card(open.peer)?.bot ? open.peer : "");
     this.#drawLatest();
   }
@@ -235,12 +239,29 @@ export class ConversationView {
    *
    * @param {string} title
    * @param {string} hint
-   * @param {boolean} [canRetry]
+   * @param {{ label: string, act: () => void } | null} [button]
    */
-  #drawEmpty(title, hint, canRetry = false) {
+  #drawEmpty(title, hint, button = null) {
     element("empty-title", HTMLElement).textContent = title;
     element("empty-hint", HTMLElement).textContent = hint;
-    this.#retry.hidden = !canRetry;
+    this.#emptyButton.hidden = !button;
+    if (!button) return;
+    this.#emptyButton.textContent = button.label;
+    this.#emptyAct = button.act;
+  }
+
+  /**
+   * @param {Conversation} open
+   * @returns {boolean} whether it is a group of ours in which nobody is but us, and nothing was written
+   */
+  #isAlone({ group, role, members, left, entries, hasOlder }) {
+    return group && members === 1 && !left && ["owner", "admin"].includes(role) && !hasOlder && !entries?.some(({ kind }) => kind === "message");
+  }
+
+  /** @param {Conversation} group */
+  #invite({ id, name }) {
+    const { session } = this;
+    withModule(import("./invitations.js"), session.words, ({ openInvitations }) => openInvitations(session, { id: String(id), name }));
   }
 
   /** @param {string} bot  whose card is shown, because the conversation with it is empty; empty: none */

@@ -627,12 +627,12 @@ def test_messages_that_could_not_be_loaded_are_loaded_by_a_button(
     history(server, bob, ann, 2)
     page = ann.log_in(open_page(pair[0], server, language, script=BROKEN_HISTORY))
     choose(page, "Bob")
-    eventually(lambda: page.shown("#empty-retry"), what="a button to try again")
+    eventually(lambda: page.shown("#empty-button"), what="a button to try again")
     assert page.texts("#empty-title, #empty-hint") == shown
-    page.click("#empty-retry")
-    eventually(lambda: page.shown("#empty-retry"), what="it has failed again")
+    page.click("#empty-button")
+    eventually(lambda: page.shown("#empty-button"), what="it has failed again")
     page.run("window.isBroken = false")
-    page.click("#empty-retry")
+    page.click("#empty-button")
     page.has_received("Bob", "number 1")
     assert not page.shown("#empty")
 
