@@ -48,6 +48,7 @@ export function actionsOf(session, conversation) {
     const openMutes = () => withModule(import("./notice-settings.js"), words, ({ openNotices }) => openNotices(session, id));
     add("m", isMuted ? words.messages_notify_unmute : words.messages_mute, isMuted ? () => tryOut(session, () => wishes.change(id, { mute_until: 0 })) : openMutes);
   }
+  if (inbox.isOffered && conversation.left) add("", words.messages_remove_left, () => removeLeft(session, conversation));
   if (inbox.isOffered) add("a", isArchived ? words.messages_unarchive : words.messages_archive, () => (isArchived ? change({ archived: 0 }) : archive(session, conversation)));
   for (const makeAction of added) {
     const action = drawn(() => makeAction(session, conversation), () => null);
@@ -136,6 +137,16 @@ async function archive(session, conversation) {
   if (!(await tryOut(session, () => inbox.change(conversation, { archived: newestOf(conversation) })))) return;
   const undo = () => tryOut(session, () => inbox.change(conversation, pinned ? { pinned } : { archived: 0 }));
   toast(words.messages_is_archived, { label: words.messages_undo, act: undo });
+}
+
+/**
+ * @param {Session} session
+ * @param {Conversation} conversation  a group that we have left
+ */
+async function removeLeft(session, conversation) {
+  const { inbox, words } = session;
+  if (!(await tryOut(session, () => inbox.remove(conversation)))) return;
+  toast(words.messages_is_removed, { label: words.messages_undo, act: () => tryOut(session, () => inbox.change(conversation, { archived: 0 })) });
 }
 
 /**

@@ -17,6 +17,8 @@ const DRAFT_AFTER_MS = 1_500;
 const MOST_DRAFT_BYTES = 16_384;
 /** Answer code of a server that does not know the command. */
 const UNKNOWN_COMMAND = 1010;
+/** `archived` of a conversation that the user has left and removed from the list: no entry has such an id. */
+const GONE = 2 ** 52;
 const NONE = { version: 0, pinned: 0, archived: 0, marked: 0 };
 
 /** Owns the arrangements. The browser stores them, so that the list is right before the server answers. */
@@ -66,7 +68,25 @@ export class Inbox {
   isArchived(conversation) {
     const { archived } = this.of(conversation.id);
     const { id, last, position } = conversation;
-    return archived > 0 && ((last?.id ?? position) <= archived || this.session.wishes.isQuiet(id, true));
+    return archived > 0 && archived < GONE && ((last?.id ?? position) <= archived || this.session.wishes.isQuiet(id, true));
+  }
+
+  /**
+   * We have left the group, and removed it from the list. It comes back when we join again.
+   *
+   * @param {Conversation} conversation
+   */
+  isGone({ id, left }) {
+    return left && this.of(id).archived >= GONE;
+  }
+
+  /**
+   * Removes a group from the list that we have left.
+   *
+   * @param {Conversation} conversation
+   */
+  remove(conversation) {
+    return this.change(conversation, { archived: GONE });
   }
 
   /**

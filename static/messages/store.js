@@ -140,7 +140,8 @@ export class Store {
 
   /** @returns {{ listed: Conversation[], archived: Conversation[] }} in their order */
   get lists() {
-    const { sorted, session: { inbox } } = this;
+    const { inbox } = this.session;
+    const sorted = this.sorted.filter((each) => !inbox.isGone(each));
     return { listed: sorted.filter((each) => !inbox.isArchived(each)), archived: sorted.filter((each) => inbox.isArchived(each)) };
   }
 

@@ -53,6 +53,17 @@ it("a change is shown at once, and taken back if it is refused", async () => {
   assert.equal(fake().inbox.pinOf(TEA), 5, "the browser has stored it");
 });
 
+it("a group that was left can go from the list, and comes back when it is joined again", async () => {
+  const { inbox, requests } = fake();
+  const tea = { ...TEA, left: true };
+  const removal = inbox.remove(/** @type {any} */ (tea));
+  requests[0].answer(1, requests[0].change);
+  await removal;
+  assert.deepEqual([inbox.isGone(tea), inbox.isArchived(tea)], [true, false], "it is in neither list");
+  const again = { ...tea, left: false };
+  assert.deepEqual([inbox.isGone(again), inbox.isArchived(again)], [false, false]);
+});
+
 it("an earlier change that comes later changes nothing", () => {
   const { inbox } = fake();
   inbox.receive(row(2, { pinned: 2 }));

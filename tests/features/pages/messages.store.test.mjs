@@ -19,7 +19,7 @@ function fakeStore() {
     isOnline: true,
     changed() {},
     people: { load: async () => {} },
-    inbox: { pinOf: ({ pin = 0 }) => pin, isArchived: ({ archived = false }) => archived, isMarked: ({ marked = false }) => marked, load: async () => {}, settle() {} },
+    inbox: { pinOf: ({ pin = 0 }) => pin, isArchived: ({ archived = false }) => archived, isGone: ({ gone = false }) => gone, isMarked: ({ marked = false }) => marked, load: async () => {}, settle() {} },
     wishes: { load: async () => {} },
     messenger: { history, receipts: async () => ({ receipts: [] }), receiptCounts: async () => ({ counts: [] }), read: async () => {}, received: async () => {} },
     database: {
