@@ -6,7 +6,7 @@ import { rowsOf } from "./api.js";
 import { pictureButtons } from "./avatar-crop.js";
 import { attempt, copyButton, field, input, load, namedList, newId, noteLine, redraw, section, show, switchBox } from "./form.js";
 import { button, confirm, openDialog, openPanel, toast } from "./panel.js";
-import { avatarOf, personRow } from "./people.js";
+import { avatarOf, hueOf, personRow } from "./people.js";
 
 /** @typedef {import("./session.js").Session} Session */
 
@@ -103,7 +103,7 @@ class BotsView {
     Object.assign(description, { id: "bot-description", rows: 3, maxLength: DESCRIPTION_LENGTH, value: bot.description });
     const listed = switchBox(words.messages_bot_listed, bot.listed, words, (on) => session.api("POST", "bots/update", { bot: id, listed: on }).then((answer) => Object.assign(bot, answer)));
     const face = make("div", "card-head");
-    const drawFace = () => redraw(face, [avatarOf(bot.nickname || bot.name, bot.avatar, "large"), ...(bot.name ? [make("p", "card-handle", `@${bot.name}`)] : []), pictureButtons(session, bot.avatar, note, async (avatar) => {
+    const drawFace = () => redraw(face, [avatarOf(bot.nickname || bot.name, bot.avatar, `${hueOf(String(bot.id))} large`), ...(bot.name ? [make("p", "card-handle", `@${bot.name}`)] : []), pictureButtons(session, bot.avatar, note, async (avatar) => {
       Object.assign(bot, await session.api("POST", "bots/update", { bot: id, avatar }));
       drawFace();
       await this.#load();

@@ -7,6 +7,7 @@ import { MOST_STORED, archiveRow, conversationRow, shortTimes } from "./first-vi
 import { withModule } from "./form.js";
 import { showUnread } from "./installable.js";
 import { onLongPress } from "./long-press.js";
+import { hueOf } from "./people.js";
 import { keyOf } from "./store.js";
 import { noticeText, summaryOf } from "./summary.js";
 
@@ -156,7 +157,7 @@ export class ConversationList {
   #plain({ id, group, unread, mentions }) {
     const { words } = this.session;
     /** @type {Row} */
-    const row = { id, isOpen: false, isPinned: false, isMarked: false, isQuiet: false, isGroup: group, unread, mentions, name: words.messages_custom, avatar: "", mark: "", time: 0, preview: words.messages_unshown, draft: "" };
+    const row = { id, isOpen: false, isPinned: false, isMarked: false, isQuiet: false, isGroup: group, unread, mentions, name: words.messages_custom, avatar: "", hue: "", mark: "", time: 0, preview: words.messages_unshown, draft: "" };
     return conversationRow(row, words, this.when, () => this.session.open({ conversation: id }));
   }
 
@@ -187,7 +188,7 @@ export class ConversationList {
     const { id, group, peer, avatar, last, unread, mentions } = conversation;
     const { bot = false, guest = false, avatar: face = "" } = people.card(peer) ?? {};
     return {
-      id, isOpen, isPinned: inbox.pinOf(conversation) > 0, isMarked: inbox.isMarked(conversation), unread, mentions, isGroup: group, avatar: group ? avatar : face,
+      id, isOpen, isPinned: inbox.pinOf(conversation) > 0, isMarked: inbox.isMarked(conversation), unread, mentions, isGroup: group, avatar: group ? avatar : face, hue: peer ? hueOf(peer) : "",
       mark: bot ? "bot" : guest ? "guest" : "", isQuiet: wishes.isQuiet(id, true), name: store.nameOf(conversation), time: last?.time ?? 0,
       preview: this.#preview(conversation), draft: isOpen ? "" : cut(drafts.get(keyOf(conversation)).text.trim().replace(/\s+/g, " "), PREVIEW_LENGTH),
     };

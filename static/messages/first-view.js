@@ -3,7 +3,7 @@
 
 import { drawn, element, fill, make } from "../text.js";
 import { icon } from "./media/file.js";
-import { avatarOf } from "./people.js";
+import { avatarOf, hueOf } from "./people.js";
 
 /** More rows are not stored: they fill the screen of a phone. */
 export const MOST_STORED = 12;
@@ -22,6 +22,7 @@ export const MOST_STORED = 12;
  * @property {number} mentions
  * @property {string} name
  * @property {string} avatar     address of the picture; empty: none
+ * @property {string} hue        class of the seal of a person; empty: that of a group
  * @property {"" | "bot" | "guest"} mark
  * @property {number} time       of the newest message, in Unix milliseconds; 0: none
  * @property {string} preview
@@ -87,7 +88,7 @@ export function showStored(page, user) {
       ...(archive.count ? [archiveRow(archive, page.text, false, () => {})] : []),
       ...rows.map((row) => conversationRow(row, page.text, when, () => { location.hash = `#c/${row.id}`; })), // the page reads the address when it starts
     ];
-    showMe(me.name, avatarOf(me.name, me.avatar), me.isGuest);
+    showMe(me.name, avatarOf(me.name, me.avatar, hueOf(user)), me.isGuest);
     element("conversations", HTMLElement).replaceChildren(...all);
     showView("list");
     return true;
@@ -128,7 +129,7 @@ export function showMe(name, avatar, isGuest) {
  * @returns {HTMLElement}
  */
 export function conversationRow(row, words, when, open) {
-  const { id, isOpen, isPinned, isMarked, unread, mentions, isGroup, avatar, mark, isQuiet, name, time, preview, draft } = row;
+  const { id, isOpen, isPinned, isMarked, unread, mentions, isGroup, avatar, hue, mark, isQuiet, name, time, preview, draft } = row;
   const marks = mark ? [make("span", "mark", mark === "bot" ? words.messages_bot : words.messages_guest)] : [];
   const heading = make("span", "row-line", make("b", "", make("bdi", "", name), ...marks), ...(isQuiet ? [bell(words)] : []), make("time", "", time ? when(time) : ""));
   const below = make("span", "row-line", make("span", "preview", ...(draft ? [make("i", "draft", words.messages_draft), draft] : [preview])));
@@ -136,7 +137,7 @@ export function conversationRow(row, words, when, open) {
   if (unread) below.append(counter("count", unread > 999 ? "999+" : String(unread), fill(words.messages_unread, { count: unread })));
   else if (isMarked) below.append(counter("count dot", "", words.messages_is_marked));
   else if (isPinned) below.append(counter("pin-mark", icon("pin"), words.messages_is_pinned));
-  const button = make("button", "conversation", avatarOf(name, avatar, isGroup ? "group" : ""), make("span", "row-words", heading, below));
+  const button = make("button", "conversation", avatarOf(name, avatar, isGroup ? "group" : hue), make("span", "row-words", heading, below));
   button.setAttribute("type", "button");
   button.dataset.conversation = String(id);
   if (isOpen) button.setAttribute("aria-current", "true");

@@ -6,7 +6,7 @@ import { callApi, reasonOf } from "./api.js";
 import { loadRules } from "./account-fields.js";
 import { attempt, copyButton, field, input, load, namedList, noteLine, redraw, section, select, show, withModule } from "./form.js";
 import { button, confirm, openDialog, openPanel, toast } from "./panel.js";
-import { avatarOf } from "./people.js";
+import { avatarOf, hueOf } from "./people.js";
 
 /** @typedef {import("./session.js").Session} Session */
 
@@ -117,7 +117,7 @@ export async function followInvitation(session, code) {
   const no = button(words.messages_not_now);
   const yes = button(preview.group ? words.messages_join : words.messages_accept, "wide");
   yes.id = "invitation-accept";
-  const picture = preview.group ? avatarOf(preview.name, preview.group_avatar, "group large") : avatarOf(preview.nickname, preview.avatar, "large");
+  const picture = preview.group ? avatarOf(preview.name, preview.group_avatar, "group large") : avatarOf(preview.nickname, preview.avatar, `${hueOf(preview.user)} large`);
   const text = make("p", "invitation-text", invitationText(preview, words));
   const members = preview.group ? [make("p", "muted", membersText(preview.members, words)), make("p", "card-text", preview.description)] : [];
   const content = make("div", "card-of-person", make("div", "card-head", picture, text, ...members), note, make("p", "card-row", no, yes));

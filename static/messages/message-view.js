@@ -6,6 +6,7 @@ import { ALL_NAMES, mentions } from "./entries.js";
 import { formatted } from "./format.js";
 import { icon } from "./media/file.js";
 import { button } from "./panel.js";
+import { hueOf } from "./people.js";
 import { contentOf, noticeText, summaryOf } from "./summary.js";
 
 /** @typedef {import("./session.js").Session} Session */
@@ -93,7 +94,7 @@ export class MessageView {
       edit ? { ...entry, text: edit.text, meta: { ...entry.meta, mentions: edit.mentions } } : entry,
       edit ? [this.#status(edit)] : this.#time(entry, own, around),
     );
-    const parts = make("div", "words", ...(own ? [] : [make("p", "from", make("bdi", entry.to ? "" : people.hueOf(entry.from), name), ...people.marks(entry.from))]), make("div", "bubble-row", bubble));
+    const parts = make("div", "words", ...(own ? [] : [make("p", "from", make("bdi", entry.to ? "" : hueOf(entry.from), name), ...people.marks(entry.from))]), make("div", "bubble-row", bubble));
     if (edit && edit.state !== "sending") parts.append(this.#pendingLine(edit));
     if (entry.meta?.buttons?.length) parts.append(this.#buttons(entry));
     if (entry.reactions?.length) parts.append(this.#reactions(entry));

@@ -106,7 +106,7 @@ export class People {
    * @returns {HTMLElement}
    */
   avatar(user, classes = "") {
-    return avatarOf(this.nameOf(user), this.#cards.get(user)?.avatar ?? "", classes);
+    return avatarOf(this.nameOf(user), this.#cards.get(user)?.avatar ?? "", `${hueOf(user)} ${classes}`);
   }
 
   /**
@@ -117,14 +117,6 @@ export class People {
     const { words } = this.session;
     if (!group) return peer ? this.avatar(peer) : avatarOf(words.messages_server, "");
     return avatarOf(name || words.messages_group, avatar, "group");
-  }
-
-  /**
-   * @param {string} user
-   * @returns {string} a class: the hue of their name in groups
-   */
-  hueOf(user) {
-    return `tint-${((hashOf(user) >>> 8) * HUE_STEP) % HUES}`;
   }
 
   /**
@@ -271,6 +263,14 @@ const PATTERN = { ...emptyCard(""), bot: false, guest: false, deleted: false };
  */
 function emptyCard(user, nickname = "") {
   return { user, nickname, avatar: "", name: "", relation: "", presence: "", last_seen: 0 };
+}
+
+/**
+ * @param {string} user
+ * @returns {string} a class: the hue of their name in groups, and of their seal
+ */
+export function hueOf(user) {
+  return `tint-${((hashOf(user) >>> 8) * HUE_STEP) % HUES}`;
 }
 
 /**
