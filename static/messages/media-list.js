@@ -5,7 +5,7 @@ import { drawn, make } from "../text.js";
 import { attempt, noteLine } from "./form.js";
 import { partsOf } from "./media/album.js";
 import { mediaOf } from "./media/file.js";
-import { tile } from "./media/viewer.js";
+import { tile, withOrigin } from "./media/viewer.js";
 import { button, openPanel } from "./panel.js";
 import { contentOf } from "./summary.js";
 
@@ -102,7 +102,7 @@ class MediaPages {
   #item(entry) {
     const { session } = this;
     const isPicture = this.types.includes("picture");
-    const content = isPicture && entry.data?.url ? tile({ ...mediaOf(entry.data), type: entry.type }, session.words) : contentOf(entry, session);
+    const content = isPicture && entry.data?.url ? withOrigin(tile({ ...mediaOf(entry.data), type: entry.type }, session.words), { session, entry, caption: "" }) : contentOf(entry, session);
     if (!content) return null;
     if (isPicture) return make("li", "", content);
     const when = new Intl.DateTimeFormat(session.language, { dateStyle: "medium" }).format(entry.time);

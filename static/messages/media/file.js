@@ -58,6 +58,7 @@ const ICONS = {
   download: "M12 4v11M7 10.5l5 5 5-5M5 20h14",
   previous: "M14.5 5.5 8 12l6.5 6.5",
   next: "M9.5 5.5 16 12l-6.5 6.5",
+  forward: "M14.5 7l5 5-5 5M19.5 12H9a5 5 0 0 0-5 5v1",
   more: "M12 5v14M5 12h14",
   less: "M5 12h14",
   pin: "M9 4.5h6M10 4.5v5.2L7.5 13h9L14 9.7V4.5M12 13v6.5",

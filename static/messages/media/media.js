@@ -10,7 +10,7 @@ import { albumSummary, albumView, captioned, captionOf, captionSummary } from ".
 import { fileView, icon, mediaOf, timeText } from "./file.js";
 import { chooseFiles, listenForFiles } from "./pick.js";
 import { videoView } from "./video.js";
-import { pictureView } from "./viewer.js";
+import { pictureView, withOrigin } from "./viewer.js";
 import { canRecord, recordVoice, voiceView } from "./voice.js";
 
 /** @typedef {import("../session.js").Session} Session */
@@ -24,10 +24,11 @@ const DRAW = /** @type {Record<string, (data: MediaData, words: Record<string, s
 
 for (const [type, draw] of Object.entries(DRAW)) {
   registerView(type, {
-    draw: (entry, { words }) => {
+    draw: (entry, session) => {
       const { data, text } = entry;
-      const content = draw(mediaOf(data && typeof data === "object" ? data : { url: text ?? "" }), words);
-      return content && captioned(content, captionOf(entry));
+      const content = draw(mediaOf(data && typeof data === "object" ? data : { url: text ?? "" }), session.words);
+      const caption = captionOf(entry);
+      return withOrigin(content && captioned(content, caption), { session, entry, caption });
     },
     summary: (entry, words) => {
       const { name, seconds } = mediaOf(entry.data);
@@ -39,9 +40,10 @@ for (const [type, draw] of Object.entries(DRAW)) {
   });
 }
 registerView("album", {
-  draw: (entry, { words }) => {
-    const content = albumView(entry, words);
-    return content && captioned(content, captionOf(entry));
+  draw: (entry, session) => {
+    const content = albumView(entry, session.words);
+    const caption = captionOf(entry);
+    return withOrigin(content && captioned(content, caption), { session, entry, caption });
   },
   summary: (entry, words) => (captionOf(entry) ? captionSummary(entry) : albumSummary(entry, words)),
 });

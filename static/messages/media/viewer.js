@@ -1,13 +1,15 @@
 // @ts-check
 /** Messages with pictures, and the viewer: the whole screen, zoom, swipe and keyboard. */
 
-import { fill, make } from "../../text.js";
+import { fill, make, moments } from "../../text.js";
+import { withModule } from "../form.js";
 import { button, openDialog } from "../panel.js";
 import { fileIcon, fileView, icon, ownAddress, reserve, timeText } from "./file.js";
 import { pauseOthers } from "./video.js";
 
 /** @typedef {import("./file.js").MediaData} MediaData */
-/** A part of an album has its type. @typedef {MediaData & { type?: string }} Item */
+/** The message of a picture: who has sent it, when, with which caption. @typedef {{ session: import("../session.js").Session, entry: import("../entries.js").Entry, caption: string }} Origin */
+/** A part of an album has its type. @typedef {MediaData & { type?: string, origin?: Origin }} Item */
 
 const SWIPE_PIXELS = 60;
 const MOST_ZOOM = 8;
@@ -69,6 +71,22 @@ export function tile(data, words) {
 }
 
 /**
+ * Says of what message the pictures in an element are.
+ *
+ * @template {HTMLElement | null} T
+ * @param {T} content
+ * @param {Origin} origin
+ * @returns {T} the same
+ */
+export function withOrigin(content, origin) {
+  for (const each of content ? [content, ...content.querySelectorAll(".media-picture")] : []) {
+    const item = shown.get(each);
+    if (item) shown.set(each, { ...item, origin });
+  }
+  return content;
+}
+
+/**
  * Lets the picture of a viewer grow from its place in the list.
  *
  * @param {HTMLElement} from
@@ -108,7 +126,7 @@ export function openViewer(pictures, index, words) {
   save.setAttribute("aria-label", words.messages_media_download);
   save.title = words.messages_media_download;
   const view = new Stage(stage, image, (step) => turn(step), () => layer.close());
-  const tool = (/** @type {"previous" | "next" | "more" | "less"} */ sign, /** @type {string} */ label, /** @type {() => void} */ act) => {
+  const tool = (/** @type {"previous" | "next" | "more" | "less" | "forward"} */ sign, /** @type {string} */ label, /** @type {() => void} */ act) => {
     const made = button("", "round");
     made.append(icon(sign));
     made.setAttribute("aria-label", label);
@@ -119,7 +137,13 @@ export function openViewer(pictures, index, words) {
   const previous = tool("previous", words.messages_media_previous, () => turn(-1));
   const next = tool("next", words.messages_media_next, () => turn(1));
   const bar = make("div", "viewer-bar", count, tool("less", words.messages_media_zoom_out, () => view.zoom(1 / STEP)), tool("more", words.messages_media_zoom_in, () => view.zoom(STEP)), save);
-  const layer = openDialog(words.messages_picture, make("div", "viewer-body", stage, previous, next, bar));
+  const forward = tool("forward", words.messages_forward, () => {
+    const { session, entry } = pictures[index].origin ?? {};
+    if (session && entry) withModule(import("../forward.js"), words, ({ openForward }) => void openForward(session, [entry]));
+  });
+  bar.append(forward);
+  const about = make("div", "viewer-about");
+  const layer = openDialog(words.messages_picture, make("div", "viewer-body", stage, previous, next, make("div", "viewer-foot", about, bar)));
   layer.dialog.classList.add("viewer");
   previous.classList.add("viewer-previous");
   next.classList.add("viewer-next");
@@ -136,6 +160,18 @@ export function openViewer(pictures, index, words) {
   turn(0);
   layer.closed.then(() => video.removeAttribute("src"));
   return layer;
+
+  /** @param {Origin} [origin]  missing: the message is not known, or not sent yet */
+  function drawAbout(origin) {
+    forward.hidden = !origin?.entry.id;
+    about.hidden = !origin;
+    if (!origin) return;
+    const { session, entry, caption } = origin;
+    const name = entry.from === session.user ? words.you : session.people.nameOf(entry.from);
+    const text = make("p", "viewer-caption", caption);
+    text.dir = "auto";
+    about.replaceChildren(make("p", "", make("bdi", "", name), ` · ${moments(session.language).format(entry.time)}`), ...(caption ? [text] : []));
+  }
 
   /** @param {number} step */
   function turn(step) {
@@ -168,6 +204,7 @@ export function openViewer(pictures, index, words) {
     }
     save.href = address;
     save.download = picture.name || "";
+    drawAbout(picture.origin);
     count.textContent = fill(words.messages_media_position, { number: index + 1, count: pictures.length });
     previous.hidden = index === 0;
     next.hidden = index === pictures.length - 1;
