@@ -1,10 +1,10 @@
 // @ts-check
 /**
  * Formatting as typed: `code`, ```blocks```, *bold*, **bold** as language models write it, _italic_, ~~struck~~, lists, quotes, links and mentions.
- * It never interprets markup.
+ * Texts of bots are Markdown: headings, tables and links with a text, too. It never interprets markup.
  */
 
-import { make } from "../text.js";
+import { copyText, make } from "../text.js";
 
 /** @typedef {{ kind: "text" | "code" | "bold" | "italic" | "struck" | "mention", text: string }} Marked */
 /** @typedef {{ kind: "link", text: string, address: string }} Link */
@@ -16,14 +16,25 @@ import { make } from "../text.js";
  * @typedef {{ kind: "block", text: string, language: string }} Code
  * @typedef {{ kind: "list", text: string, first: number, items: { depth: number, parts: Inline[] }[] }} List  `first`: number of the first item; 0: no numbers
  * @typedef {{ kind: "quote", text: string, parts: Inline[] }} Quote
- * @typedef {Inline | Code | List | Quote} Part
+ * @typedef {{ kind: "heading", text: string, parts: Inline[] }} Heading
+ * @typedef {{ kind: "table", text: string, rows: Inline[][][] }} Table  the first row is its head
+ * @typedef {Inline | Code | List | Quote | Heading | Table} Part
  */
+
+/** Kinds of parts that fill lines. */
+const BLOCK_KINDS = new Set(["block", "list", "quote", "heading", "table"]);
 
 const BLOCKS = /```(?:([A-Za-z][\w+#.-]{0,19})?\n)?([\s\S]+?)\n?```\n?/g;
 const LINE = /^( {0,8})(?:[-*•]|(\d{1,3})[.)]) +(?=\S)|^> (?=\S)/; // “>_<” is no quote
 const HAS_LINES = new RegExp(LINE.source, "m");
+const HEADING = /^#{1,6} +(?=\S)/;
+const HAS_MORE_LINES = /^(?:#{1,6} +\S|\|.*\|)/m;
+const TABLE_ROW = /^ {0,3}\|(.*)\| *$/;
+const TABLE_RULE = /^ {0,3}\|(?: *:?-+:? *\|)+ *$/;
 const WORD = "\\p{Lu}\\p{Ll}\\p{N}";
-const MARKS = new RegExp([
+/** Their lengths are limited, which keeps the time linear. */
+const LINK = "\\[(?<label>[^\\[\\]\\n]{1,200})\\]\\((?<target>https?:\\/\\/[^\\s()<>\"]{1,2000})\\)";
+const PATTERNS = [
   "`(?<code>[^`\\n]+)`",
   `(?<![${WORD}*])(?<stars>\\*\\*?)(?! )(?<bold>[^*\\n]+?)(?<! )\\k<stars>(?![${WORD}*])`,
   `(?<![${WORD}_/\\\\])_(?! )(?<italic>[^_\\n]+?)(?<! )_(?![${WORD}_/\\\\])`,
@@ -31,55 +42,89 @@ const MARKS = new RegExp([
   "(?<address>https?:\\/\\/[^\\s<>\"'`，。；！？、（）《》「」]+)",
   `(?<![${WORD}._/@-])(?<site>www\\.[^\\s<>"'\`，。；！？、（）《》「」]+)`,
   `(?<![${WORD}._%+/@-])(?<mail>[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\\.){1,8}[A-Za-z]{2,24})(?![${WORD}@-])`,
-].join("|"), "gu");
+];
+const MARKS = new RegExp(PATTERNS.join("|"), "gu");
+const MARKDOWN = new RegExp([LINK, ...PATTERNS].join("|"), "gu");
 const KINDS = /** @type {Marked["kind"][]} */ (["code", "bold", "italic", "struck"]);
 const END_OF_SENTENCE = /(?<![.,:;!?'"*])[.,:;!?'"*]+$/; // looking behind keeps the time linear
 const TAGS = { code: "code", bold: "strong", italic: "em", struck: "s" };
 
+/** How a text is read: `mentions` are names after an @; null: there are none. @typedef {{ mentions: RegExp | null, isMarkdown: boolean }} Reading */
+
 /**
  * @param {string} text
  * @param {string[]} [names]  names after an @ that are marked
+ * @param {boolean} [isMarkdown]  it has headings, tables and links with a text
  * @returns {Part[]}
  */
-export function parse(text, names = []) {
-  const mentions = mentionsOf(names);
+export function parse(text, names = [], isMarkdown = false) {
+  const reading = { mentions: mentionsOf(names), isMarkdown };
   /** @type {Part[]} */
   const parts = [];
   let end = 0;
   for (const match of text.matchAll(BLOCKS)) {
-    parts.push(...linesOf(text.slice(end, match.index), mentions), { kind: "block", text: match[2], language: match[1] ?? "" });
+    parts.push(...linesOf(text.slice(end, match.index), reading), { kind: "block", text: match[2], language: match[1] ?? "" });
     end = match.index + match[0].length;
   }
-  return [...parts, ...linesOf(text.slice(end), mentions)];
+  return [...parts, ...linesOf(text.slice(end), reading)];
 }
 
 /**
  * @param {string} text
+ * @param {boolean} [isMarkdown]
  * @returns {string} without its marks; blocks end with a space
  */
-export function unformatted(text) {
-  return parse(text).map(({ kind, text: part }) => (kind === "block" || kind === "list" || kind === "quote" ? `${part} ` : part)).join("");
+export function unformatted(text, isMarkdown = false) {
+  return parse(text, [], isMarkdown).map(({ kind, text: part }) => (BLOCK_KINDS.has(kind) ? `${part} ` : part)).join("");
 }
 
 /**
  * @param {string} text
  * @param {string[]} [names]
+ * @param {{ isMarkdown?: boolean, words?: Record<string, string> }} [options]  `words`: code has a button that copies it
  * @returns {(Node | string)[]}
  */
-export function formatted(text, names = []) {
-  return parse(text, names).map((part) => {
-    if (part.kind === "block") {
-      const block = make("pre", "", make("code", "", part.text));
-      block.tabIndex = 0; // long lines are scrolled by the keyboard, too
-      if (part.language) block.dataset.language = part.language;
-      return block;
-    }
+export function formatted(text, names = [], { isMarkdown = false, words } = {}) {
+  return parse(text, names, isMarkdown).map((part) => {
+    if (part.kind === "block") return words ? make("div", "code", codeBlock(part), copyButton(part.text, words)) : codeBlock(part);
+    if (part.kind === "heading") return make("strong", "heading", ...part.parts.map(drawn));
+    if (part.kind === "table") return tableOf(part);
     if (part.kind === "quote") return make("blockquote", "", ...part.parts.map(drawn));
     if (part.kind !== "list") return drawn(part);
     const list = make(part.first ? "ol" : "ul", "", ...part.items.map(({ depth, parts }) => make("li", depth ? "deeper" : "", ...parts.map(drawn))));
     if (part.first > 1) list.setAttribute("start", String(part.first));
     return list;
   });
+}
+
+/** @param {Code} part */
+function codeBlock({ text, language }) {
+  const block = make("pre", "", make("code", "", text));
+  block.tabIndex = 0; // long lines are scrolled by the keyboard, too
+  block.dir = "ltr";
+  if (language) block.dataset.language = language;
+  return block;
+}
+
+/**
+ * @param {string} text
+ * @param {Record<string, string>} words
+ */
+function copyButton(text, words) {
+  const copy = make("button", "copy-code", words.messages_copy);
+  copy.setAttribute("type", "button");
+  copy.addEventListener("click", async () => {
+    copy.textContent = (await copyText(text)) ? words.messages_copied : words.messages_copy_failed;
+  });
+  return copy;
+}
+
+/** @param {Table} part */
+function tableOf({ rows: [head, ...rows] }) {
+  const row = (/** @type {string} */ tag, /** @type {Inline[][]} */ cells) => make("tr", "", ...cells.map((cell) => make(tag, "", ...cell.map(drawn))));
+  const table = make("div", "table", make("table", "", make("thead", "", row("th", head)), make("tbody", "", ...rows.map((cells) => row("td", cells)))));
+  table.tabIndex = 0; // as long lines of code
+  return table;
 }
 
 /** @param {Inline} part */
@@ -89,39 +134,57 @@ function drawn(part) {
   if (part.kind !== "link") return make(TAGS[part.kind], "", part.text);
   const link = make("a", "", part.text);
   link.setAttribute("href", part.address);
+  if (!part.address.endsWith(part.text)) link.setAttribute("title", part.address); // where it leads
   link.setAttribute("target", "_blank");
   link.setAttribute("rel", "noopener noreferrer nofollow");
   return link;
 }
 
 /**
- * Text, lists and quotes.
+ * Text, lists, quotes, headings and tables.
  *
  * @param {string} text
- * @param {RegExp | null} mentions
+ * @param {Reading} reading
  * @returns {Part[]}
  */
-function linesOf(text, mentions) {
-  if (!HAS_LINES.test(text)) return inline(text, mentions);
-  /** @type {{ kind: "text" | "quote" | "list", isNumbered: boolean, first: number, rows: { depth: number, text: string }[] }[]} */
+function linesOf(text, reading) {
+  const { isMarkdown } = reading;
+  if (!HAS_LINES.test(text) && !(isMarkdown && HAS_MORE_LINES.test(text))) return inline(text, reading);
+  /** @type {{ kind: "text" | "quote" | "list" | "heading" | "table", isNumbered: boolean, first: number, rows: { depth: number, text: string }[] }[]} */
   const groups = [];
-  for (const line of text.split("\n")) {
-    const match = LINE.exec(line);
-    const kind = !match ? "text" : match[0].startsWith(">") ? "quote" : "list";
+  const lines = text.split("\n");
+  for (const [index, line] of lines.entries()) {
+    const match = LINE.exec(line) ?? (isMarkdown ? HEADING.exec(line) : null);
+    const isTable = isMarkdown && TABLE_ROW.test(line) && (groups.at(-1)?.kind === "table" || TABLE_RULE.test(lines[index + 1] ?? ""));
+    const kind = isTable ? "table" : !match ? "text" : match[0].startsWith("#") ? "heading" : match[0].startsWith(">") ? "quote" : "list";
     const isNumbered = match?.[2] !== undefined;
     const before = groups.at(-1);
     const row = { depth: Math.floor((match?.[1]?.length ?? 0) / 2), text: line.slice(match?.[0].length ?? 0) };
-    if (before && before.kind === kind && before.isNumbered === isNumbered) before.rows.push(row);
+    if (before && before.kind === kind && before.isNumbered === isNumbered && kind !== "heading") before.rows.push(row);
     else groups.push({ kind, isNumbered, first: Number(match?.[2] ?? 0), rows: [row] });
   }
   return groups.flatMap(/** @returns {Part[]} */ ({ kind, first, rows }) => {
     if (kind === "list") {
-      const items = rows.map(({ depth, text: item }) => ({ depth, parts: inline(item, mentions) }));
+      const items = rows.map(({ depth, text: item }) => ({ depth, parts: inline(item, reading) }));
       return [{ kind, first, items, text: items.map(({ parts }) => plainOf(parts)).join(" ") }];
     }
-    const parts = inline(rows.map((row) => row.text).join("\n"), mentions);
+    if (kind === "table") {
+      const cells = rows.filter((row) => !TABLE_RULE.test(row.text)).map((row) => cellsOf(row.text, reading));
+      return [{ kind, rows: cells, text: cells.map((each) => each.map(plainOf).join(" ")).join(" ") }];
+    }
+    const parts = inline(rows.map((row) => row.text).join("\n"), reading);
+    if (kind === "heading") return [{ kind, parts, text: plainOf(parts) }];
     return kind === "quote" ? [{ kind, parts, text: plainOf(parts) }] : parts;
   });
+}
+
+/**
+ * @param {string} row  of a table
+ * @param {Reading} reading
+ * @returns {Inline[][]}
+ */
+function cellsOf(row, reading) {
+  return (TABLE_ROW.exec(row)?.[1] ?? "").split(/(?<!\\)\|/).map((cell) => inline(cell.trim().replaceAll("\\|", "|"), reading));
 }
 
 /** @param {Inline[]} parts */
@@ -131,14 +194,14 @@ function plainOf(parts) {
 
 /**
  * @param {string} text
- * @param {RegExp | null} mentions
+ * @param {Reading} reading
  * @returns {Inline[]}
  */
-function inline(text, mentions) {
+function inline(text, { mentions, isMarkdown }) {
   /** @type {Inline[]} */
   const parts = [];
   let end = 0;
-  for (const match of text.matchAll(MARKS)) {
+  for (const match of text.matchAll(isMarkdown ? MARKDOWN : MARKS)) {
     const groups = match.groups ?? {};
     const link = linkOf(groups);
     const kind = KINDS.find((each) => groups[each] !== undefined);
@@ -146,7 +209,7 @@ function inline(text, mentions) {
     parts.push(...plain(text.slice(end, match.index), mentions));
     if (kind) parts.push({ kind, text: groups[kind] });
     else if (link) parts.push(link);
-    end = match.index + (link ? link.text.length : match[0].length);
+    end = match.index + (link && !groups.label ? link.text.length : match[0].length);
   }
   parts.push(...plain(text.slice(end), mentions));
   return parts;
@@ -183,7 +246,8 @@ function mentionsOf(names) {
  * @param {Record<string, string | undefined>} groups  of a match
  * @returns {Link | null}
  */
-function linkOf({ address, site, mail }) {
+function linkOf({ address, site, mail, label, target: named }) {
+  if (label && named) return URL.canParse(named) ? { kind: "link", text: label, address: named } : null;
   if (mail) return { kind: "link", text: mail, address: `mailto:${mail}` };
   const text = withoutEnd(address ?? site ?? "");
   const target = site ? `https://${text}` : text;

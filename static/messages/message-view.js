@@ -239,7 +239,7 @@ export class MessageView {
    * @param {string} text  all of it so far
    */
   grow(row, text) {
-    row.querySelector(".text")?.replaceChildren(...formatted(cut(text, MAX_TEXT)), make("span", "caret"));
+    row.querySelector(".text")?.replaceChildren(...formatted(cut(text, MAX_TEXT), [], { isMarkdown: true }), make("span", "caret"));
   }
 
   /**
@@ -291,9 +291,10 @@ export class MessageView {
     const { words, people, store } = this.session;
     const mentioned = /** @type {string[]} */ (entry.meta?.mentions ?? []);
     const names = mentioned.flatMap((user) => (user === "all" ? ALL_NAMES : [people.nameOf(user)]));
+    const options = { isMarkdown: people.card(entry.from)?.bot, words };
     const short = store.wasStreamed(entry) ? text : startOf(text);
     const language = languageOf(text, this.session.language);
-    if (short === text) return directed(make("div", "text", ...formatted(text, names)), language);
+    if (short === text) return directed(make("div", "text", ...formatted(text, names, options)), language);
     const id = entry.clientMsgID || entry.id;
     const shown = directed(make("div", "text"), language);
     const more = button("", "more");
@@ -301,7 +302,7 @@ export class MessageView {
       const open = this.#expanded.has(id);
       more.setAttribute("aria-expanded", String(open));
       more.textContent = open ? words.less : words.more;
-      shown.replaceChildren(...formatted(open ? text : `${short}…`, names), more);
+      shown.replaceChildren(...formatted(open ? text : `${short}…`, names, options), more);
       return open;
     };
     more.addEventListener("click", () => {

@@ -35,6 +35,23 @@ it("formats what is typed", () => {
   ]) assert.deepEqual(shown(text), parts, text);
 });
 
+it("texts of bots are Markdown", () => {
+  const markdown = (text) => parse(text, [], true).map(({ kind, text: content }) => (kind === "text" ? content : `<${kind}>${content}`));
+  for (const [text, ...parts] of [
+    ["# Tea *now*\n## Two\nend #3", "<heading>Tea now", "<heading>Two", "end #3"],
+    ["a\n| Tea | Price |\n|:--|--:|\n| *green* | 3 \\| 4 |\nb", "a", "<table>Tea Price green 3 | 4", "b"],
+    ["see [the *map*](https://a.example/x), [no](javascript:alert(1)) [x](y)", "see ", "<link>the *map*", ", [no](javascript:alert(1)) [x](y)"],
+    ["| no table |\nx", "| no table |\nx"],
+    ["#no heading", "#no heading"],
+  ]) assert.deepEqual(markdown(text), parts, text);
+  assert.deepEqual(shown("# Tea\n[a](https://a.example)")[0], "# Tea\n[a](", "texts of people are not");
+  const [link] = parse("[a](https://b.example)", [], true);
+  assert.deepEqual([link.text, link.address], ["a", "https://b.example"]);
+  const began = performance.now();
+  for (const text of ["[".repeat(100_000), "[a](".repeat(25_000), "| ".repeat(50_000), `|${" -".repeat(50_000)}`]) markdown(`${text}\n${text}`);
+  assert.ok(performance.now() - began < 10_000);
+});
+
 it("links lead where their text says, and blocks know their language", () => {
   const links = (text) => parse(text).map((part) => part.address).filter(Boolean);
   assert.deepEqual(links("http://a.example www.b.example c@d.example"), ["http://a.example", "https://www.b.example", "mailto:c@d.example"]);
