@@ -606,8 +606,11 @@ export class ConversationView {
     if (entry.kind === "recall" && this.#pins.some(({ id }) => id === entry.about)) this.#loadPins(open);
     if (entry.id <= this.#announced || entry.from === session.user || ["edit", "reaction", "press"].includes(entry.kind)) return;
     this.#announced = entry.id;
-    const text = entry.kind === "message" ? `${session.people.nameOf(entry.from)}: ${summaryOf(entry, session.words)}` : noticeText(entry, session);
-    this.#announcer.textContent = text;
+    session.people.load([entry.from, ...usersIn(entry)]).then(() => { // else it would be of somebody
+      if (open !== this.open) return;
+      const text = entry.kind === "message" ? `${session.people.nameOf(entry.from)}: ${summaryOf(entry, session.words)}` : noticeText(entry, session);
+      this.#announcer.textContent = text;
+    });
   }
 
   /** @param {string} stream  its row has more text */

@@ -110,7 +110,7 @@ export class MessageView {
     row.append(parts);
     row.tabIndex = -1;
     row.dataset.id = String(entry.id);
-    row.setAttribute("aria-label", fill(words.messages_row, { name, time: this.clock.format(entry.time) }));
+    row.setAttribute("aria-label", fill(words.messages_row, { name, text: this.#heard(entry), time: this.clock.format(entry.time) }));
     if (mentions(entry, user)) row.classList.add("mentioned");
     return row;
   }
@@ -160,8 +160,16 @@ export class MessageView {
     const parts = make("div", "words", make("div", "bubble-row", this.#bubble(entry, [this.#status(pending)])), this.#pendingLine(pending, isLast));
     const row = make("article", `line own pending ${state}${follows ? " follows" : ""}${this.isStranded(pending) ? " stranded" : ""}`, parts);
     row.tabIndex = -1;
-    row.setAttribute("aria-label", `${words.you}, ${this.#stateOf(pending)}`);
+    row.setAttribute("aria-label", fill(words.messages_row, { name: words.you, text: this.#heard(entry), time: this.#stateOf(pending) }));
     return row;
+  }
+
+  /**
+   * @param {Entry} entry
+   * @returns {string} what a screen reader says of a message when its row gets the focus
+   */
+  #heard(entry) {
+    return entry.text === undefined ? summaryOf(entry, this.session.words) : cut(entry.text, HEARD_CHARACTERS);
   }
 
   /**
