@@ -259,7 +259,48 @@ export function namedList(name, items) {
   const list = make("ul", "people-list", ...items);
   list.setAttribute("role", "list"); // without bullets, Safari does not call it a list
   list.setAttribute("aria-label", name);
+  oneTabStop(list);
   return list;
+}
+
+/**
+ * Makes a list one stop of the Tab key. Arrow keys lead from row to row, and along the controls of a row.
+ *
+ * @param {HTMLElement} list  its children are the rows
+ * @returns {() => void} call it when the rows have changed
+ */
+export function oneTabStop(list) {
+  /** @type {HTMLElement | null} */
+  let stop = null;
+  const controlsIn = (/** @type {Element} */ part) => /** @type {HTMLElement[]} */ ([...part.querySelectorAll("button, a[href], input")]);
+  const settle = () => {
+    const all = controlsIn(list);
+    if (!stop || !all.includes(stop)) stop = all.find((each) => each.getAttribute("aria-current") === "true") ?? all[0] ?? null;
+    for (const each of all) each.tabIndex = each === stop ? 0 : -1;
+  };
+  list.addEventListener("focusin", ({ target }) => {
+    if (!(target instanceof HTMLElement) || target === stop) return;
+    stop = target;
+    settle();
+  });
+  list.addEventListener("keydown", (event) => {
+    const { key, target } = event;
+    if (!(target instanceof HTMLElement) || event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
+    const rows = [...list.children].map(controlsIn).filter((row) => row.length);
+    const at = rows.findIndex((row) => row.includes(target));
+    if (at < 0) return;
+    const beside = rows[at].indexOf(target);
+    const forward = getComputedStyle(list).direction === "rtl" ? -1 : 1;
+    const next = {
+      ArrowDown: rows[at + 1]?.[0], ArrowUp: rows[at - 1]?.[0], Home: rows[0][0], End: rows[rows.length - 1][0],
+      ArrowRight: rows[at][beside + forward], ArrowLeft: rows[at][beside - forward],
+    }[key];
+    if (!next) return;
+    event.preventDefault();
+    next.focus();
+  });
+  settle();
+  return settle;
 }
 
 let ids = 0;
