@@ -744,9 +744,9 @@ def test_messages_to_a_group_and_recalls(pair: Pair, server: Server) -> None:
     second.has_received("Ann", "at five?")
     lines = eventually(lambda: use_tool(second), what="the tools of the message under the pointer")
     assert "Reply" in lines
-    assert not {"Recall", "Pin"} & set(lines)
+    assert not {"Delete for everyone", "Pin"} & set(lines)
     second.press(Keys.ESCAPE)
-    act(first, "at five?", "Recall")
+    act(first, "at five?", "Delete for everyone")
     first.click("dialog .danger")
     eventually(lambda: first.own == [], what="recalled on the own page")
     eventually(lambda: second.received == [], what="recalled on the other page")

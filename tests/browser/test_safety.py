@@ -57,9 +57,9 @@ def test_a_user_reports_a_message_and_a_moderator_acts(pair: Pair, server: Serve
     eventually(lambda: "buy more" in desk.page.run(TEXT))
     desk.menu("hello", "")
     picture(desk, "menu")
-    desk.menu("hello", "Delete for everybody")
+    desk.menu("hello", "Delete for everyone")
     picture(desk, "delete")
-    desk.click("Delete for everybody", within="dialog[open]")
+    desk.click("Delete for everyone", within="dialog[open]")
     for each in (desk, chat):
         eventually(lambda each=each: "Moderators have removed a message" in each.page.run(TEXT))
         assert "hello" not in each.page.run(TEXT)
