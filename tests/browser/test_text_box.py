@@ -121,20 +121,3 @@ def test_texts_are_copied_without_https_and_a_failure_is_said(pair: Pair, server
     chat.page.run("document.execCommand = () => false")
     copy()
     eventually(lambda: chat.word("messages_copy_failed") in toasts(".toast"), what="it says so")
-
-
-@pytest.mark.full
-def test_the_time_covers_no_more_of_a_video_than_its_line(pair: Pair, server: Server) -> None:
-    chat = open_conversation(pair, server)
-    eventually(lambda: chat.texts == ["hello"], what="a bubble")
-    high = """
-      const video = document.createElement("video"), time = document.createElement("span");
-      [video.className, time.className, time.textContent] = ["media-video", "when", "12:00"];
-      Object.assign(video.style, { width: "160px", height: "280px", display: "block" });
-      const bubble = document.createElement("div");
-      bubble.className = "bubble holds bare";
-      bubble.append(video, time);
-      document.querySelector("[role=log] .bubble-row").append(bubble);
-      return time.getBoundingClientRect().height;
-    """
-    assert 0 < chat.page.run(high) < 30
