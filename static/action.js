@@ -8,7 +8,8 @@ import { ConnectionView } from "./connection-view.js";
 import { mediaOf } from "./media.js";
 import { MessageList } from "./message-list.js";
 import { followTab, TabSession, tabStorage } from "./tab-session.js";
-import { avatar, element, fill, pageData } from "./text.js";
+import { avatar } from "./page-parts.js";
+import { element, fill, pageData } from "./text.js";
 
 /**
  * @typedef {object} Page  data from the server

@@ -5,7 +5,8 @@ import { ImClient } from "../sdk/imserver.js";
 import { websocketUrl } from "./address.js";
 import { Channel } from "./channel.js";
 import { ConnectionView } from "./connection-view.js";
-import { avatar, cut, element, fill, make, pageData, showNote } from "./text.js";
+import { avatar, showNote } from "./page-parts.js";
+import { cut, element, fill, make, pageData } from "./text.js";
 
 /**
  * @typedef {object} Page  data from the server

@@ -8,7 +8,8 @@ import { ConnectionView } from "./connection-view.js";
 import { MessageList } from "./message-list.js";
 import { OnlineUsers } from "./online-users.js";
 import { followTab, TabSession, tabStorage } from "./tab-session.js";
-import { avatar, copyText, element, fill, make, pageData } from "./text.js";
+import { avatar, copyText } from "./page-parts.js";
+import { element, fill, make, pageData } from "./text.js";
 
 /**
  * @typedef {object} Page  data from the server

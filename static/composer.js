@@ -3,7 +3,8 @@
 
 import { makeEmojiGrid } from "./emoji.js";
 import { CommandRefused, ImError, newId, NotConnected } from "../sdk/imserver.js";
-import { element, fill, leftOf, leftText } from "./text.js";
+import { leftOf, leftText } from "./page-parts.js";
+import { element, fill } from "./text.js";
 
 /** @typedef {import("../sdk/imserver.js").ImClient} ImClient */
 

@@ -2,7 +2,8 @@
 /** The messages and notices of a room or conversation. Draws in batches, limits the lines, and never interprets markup. */
 
 import { MAX_SINGLE_NOTICES } from "./tab-session.js";
-import { avatar, cut, fill, make } from "./text.js";
+import { avatar } from "./page-parts.js";
+import { cut, fill, make } from "./text.js";
 
 /** @typedef {import("./tab-session.js").Line} Line */
 

@@ -4,7 +4,8 @@
  * the server sends no notices: then the list is read every minute.
  */
 
-import { avatar, fill, make } from "./text.js";
+import { avatar } from "./page-parts.js";
+import { fill, make } from "./text.js";
 
 const FIRST_READ_MS = 500;
 const READ_EACH_MS = 60_000;

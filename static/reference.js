@@ -1,7 +1,7 @@
 // What the reference page does beyond being read: samples are copied, the contents say where one is and can be
 // searched, requests are tried.
 
-import { copyText } from "./text.js";
+import { copyText } from "./page-parts.js";
 
 const narrow = matchMedia("(max-width: 52rem)");
 const contents = document.getElementById("contents");
@@ -20,6 +20,7 @@ contents.addEventListener("click", (event) => {
 
 for (const button of document.querySelectorAll(".copy")) {
   const said = button.textContent;
+  button.hidden = false;
   button.addEventListener("click", async () => {
     if (await copyText(button.closest(".sample").querySelector("code").textContent)) button.textContent = button.dataset.done;
     setTimeout(() => {

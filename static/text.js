@@ -17,7 +17,6 @@ export function fileAddress(url) {
   return /^\/(?!\/)/.test(url) ? ROOT + url : url;
 }
 
-const HUES = 10; // the number of hues in chat.css
 /** In the year 9999, in milliseconds since 1970: a later time cannot be shown. */
 const LATEST = 253_402_300_799_000;
 
@@ -52,28 +51,6 @@ export function cut(text, length) {
   if (text.length <= length) return text;
   const end = (text.charCodeAt(length - 1) & 0xfc00) === 0xd800 ? length - 1 : length;
   return text.slice(0, end);
-}
-
-/** From so many characters on, a text box says how many are left. */
-const WARN_LEFT = 400;
-
-/**
- * @param {HTMLTextAreaElement} field  a text box with a limit: it takes more, so that what is pasted is not cut
- * @returns {number} characters that are left; below 0: too many
- */
-export function leftOf({ value, dataset }) {
-  return Number(dataset.limit) - value.trim().length;
-}
-
-/**
- * @param {HTMLTextAreaElement} field
- * @param {Record<string, string>} words
- * @returns {string} what is below it; empty: the limit is far
- */
-export function leftText(field, words) {
-  const left = leftOf(field);
-  if (left < 0) return fill(words.over_limit, { count: -left, limit: field.dataset.limit ?? "" });
-  return left <= WARN_LEFT ? fill(words.too_long, { count: left }) : "";
 }
 
 /**
@@ -113,49 +90,6 @@ export function hashOf(text) {
   let hash = 2_166_136_261;
   for (const character of text) hash = Math.imul(hash ^ (character.codePointAt(0) ?? 0), 16_777_619) >>> 0;
   return hash;
-}
-
-/**
- * A square with the first character of a name. Its colour depends on the name only.
- *
- * @param {string} name
- * @returns {HTMLElement}
- */
-export function avatar(name) {
-  const made = make("span", `avatar hue-${(hashOf(name) >>> 8) % HUES}`, Array.from(name.trim())[0] ?? "?");
-  made.setAttribute("aria-hidden", "true");
-  return made;
-}
-
-/**
- * Copies a text. Pages without https have no clipboard: they copy what is selected.
- *
- * @param {string} text
- * @returns {Promise<boolean>} false: the browser does not let the page copy
- */
-export async function copyText(text) {
-  if (await navigator.clipboard?.writeText(text).then(() => true, () => false)) return true;
-  const { activeElement } = document;
-  const field = /** @type {HTMLTextAreaElement} */ (make("textarea", "skip"));
-  field.value = text;
-  (activeElement?.closest("dialog") ?? document.body).append(field); // beside a modal dialog nothing can be selected
-  field.select();
-  const isCopied = document.execCommand("copy");
-  field.remove();
-  if (activeElement instanceof HTMLElement) activeElement.focus({ preventScroll: true });
-  return isCopied;
-}
-
-/**
- * Shows a note, or hides it if the text is empty.
- *
- * @param {string} id
- * @param {string} text
- */
-export function showNote(id, text) {
-  const note = element(id, HTMLElement);
-  note.textContent = text;
-  note.hidden = !text;
 }
 
 /**

@@ -1,7 +1,8 @@
 // @ts-check
 /** What all sections are made of: cards, tables, facts, times, dialogs with fields, notices. Texts are never read as HTML. */
 
-import { copyText, fill, listOf, make, moments, pageData, textOf, timeOf } from "../text.js";
+import { copyText } from "../page-parts.js";
+import { fill, listOf, make, moments, pageData, textOf, timeOf } from "../text.js";
 import { reasonOf } from "./api.js";
 
 /** @typedef {HTMLElement & { again: () => Promise<void> }} Filled  a place that can load its content again */

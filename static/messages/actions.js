@@ -1,7 +1,8 @@
 // @ts-check
 /** What the user can do with a message: the menu of a row, and the functions behind it. */
 
-import { copyText, drawn, element, make } from "../text.js";
+import { copyText } from "../page-parts.js";
+import { drawn, element, make } from "../text.js";
 import { reasonOf } from "./api.js";
 import { attempt, withModule } from "./form.js";
 import { button, confirm, openDialog, toast } from "./panel.js";

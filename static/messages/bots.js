@@ -4,7 +4,8 @@
 import { fill, make, ROOT } from "../text.js";
 import { rowsOf } from "./api.js";
 import { pictureButtons } from "./avatar-crop.js";
-import { attempt, copyButton, field, input, load, namedList, newId, noteLine, redraw, section, show, switchBox } from "./form.js";
+import { copyButton } from "./copy-button.js";
+import { attempt, field, input, load, namedList, newId, noteLine, redraw, section, show, switchBox } from "./form.js";
 import { button, confirm, openDialog, openPanel, toast } from "./panel.js";
 import { avatarOf, hueOf, personRow } from "./people.js";
 

@@ -1,7 +1,8 @@
 // @ts-check
 /** The text box: drafts, replies, edits, mentions and emoji. It never loses a text: what cannot be sent waits in the outbox. */
 
-import { element, fill, leftOf, leftText, make, moments, timeOf } from "../text.js";
+import { leftOf, leftText } from "../page-parts.js";
+import { element, fill, make, moments, timeOf } from "../text.js";
 import { rowsOf } from "./api.js";
 import { ALL_NAMES, mentionable } from "./entries.js";
 import { withModule } from "./form.js";

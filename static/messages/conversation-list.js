@@ -4,7 +4,7 @@
 import { cut, drawn, element, fill } from "../text.js";
 import { reasonOf } from "./api.js";
 import { MOST_STORED, archiveRow, conversationRow, shortTimes } from "./first-view.js";
-import { oneTabStop, withModule } from "./form.js";
+import { withModule } from "./form.js";
 import { showUnread } from "./installable.js";
 import { onLongPress } from "./long-press.js";
 import { hueOf } from "./people.js";
@@ -22,7 +22,6 @@ const STEP = 50;
 /** Owns the list; reads the conversations from the store of the session. */
 export class ConversationList {
   #list = element("conversations", HTMLElement);
-  #settleTabs = oneTabStop(this.#list);
   #note = element("conversations-note", HTMLElement);
   #more = element("conversations-more", HTMLButtonElement);
   #find = element("find-people", HTMLButtonElement);
@@ -139,7 +138,6 @@ export class ConversationList {
       const focused = [...this.#list.children].findIndex((each) => each.contains(document.activeElement));
       const { conversation = "" } = focused < 0 ? {} : /** @type {HTMLElement} */ (document.activeElement).dataset;
       this.#list.replaceChildren(...rows);
-      this.#settleTabs();
       const again = this.#list.querySelector(`[data-conversation="${conversation}"]`) ?? this.#list.children[Math.min(focused, rows.length - 1)]?.querySelector("button");
       if (focused >= 0) /** @type {HTMLElement | null} */ (again)?.focus({ preventScroll: true });
     }
@@ -243,6 +241,13 @@ export class ConversationList {
   /** @param {KeyboardEvent} event */
   #onKey(event) {
     if (!(event.target instanceof HTMLElement)) return;
+    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    if (step) {
+      event.preventDefault();
+      const rows = /** @type {HTMLElement[]} */ ([...this.#list.querySelectorAll(".conversation")]);
+      rows[rows.indexOf(event.target) + step]?.focus();
+      return;
+    }
     const found = /^[pumaPUMA]$/.test(event.key) && !event.ctrlKey && !event.metaKey && !event.altKey ? this.#at(event.target) : null;
     if (!found) return;
     event.preventDefault();

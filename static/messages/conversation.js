@@ -94,6 +94,7 @@ export class ConversationView {
   constructor(session, opened) {
     this.session = session;
     const { signal } = this.#ends;
+    import("./list-keys.js").catch(() => {}); // without it, Tab goes through all rows
     this.days = new Intl.DateTimeFormat(session.language, { dateStyle: "full" });
     this.actions = new MessageActions(session, { reply: (entry) => this.composer.reply(entry), edit: (entry) => this.composer.edit(entry), select: (entry) => this.#select(entry), isPinned: (id) => this.isPinned(id), membersPin: () => this.#membersPin });
     this.composer = new Composer(session, { sent: () => this.#sent(opened), last: () => this.#lastOwn() });

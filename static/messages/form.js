@@ -1,27 +1,9 @@
 // @ts-check
 /** Parts of forms and lists in the panels. */
 
-import { copyText, make } from "../text.js";
+import { make } from "../text.js";
 import { noAnswer, reasonOf } from "./api.js";
 import { button, toast } from "./panel.js";
-
-/**
- * A button that copies the text of a field. A click into the field selects it all.
- *
- * @param {HTMLInputElement} shown
- * @param {string} label
- * @param {Record<string, string>} words
- * @returns {HTMLButtonElement}
- */
-export function copyButton(shown, label, words) {
-  const copy = button(label, "wide");
-  shown.addEventListener("focus", () => shown.select());
-  copy.addEventListener("click", async () => {
-    shown.select();
-    toast((await copyText(shown.value)) ? words.messages_copied : words.messages_copy_failed);
-  });
-  return copy;
-}
 
 /**
  * A labelled field. The hint is read out with it.
@@ -259,48 +241,7 @@ export function namedList(name, items) {
   const list = make("ul", "people-list", ...items);
   list.setAttribute("role", "list"); // without bullets, Safari does not call it a list
   list.setAttribute("aria-label", name);
-  oneTabStop(list);
   return list;
-}
-
-/**
- * Makes a list one stop of the Tab key. Arrow keys lead from row to row, and along the controls of a row.
- *
- * @param {HTMLElement} list  its children are the rows
- * @returns {() => void} call it when the rows have changed
- */
-export function oneTabStop(list) {
-  /** @type {HTMLElement | null} */
-  let stop = null;
-  const controlsIn = (/** @type {Element} */ part) => /** @type {HTMLElement[]} */ ([...part.querySelectorAll("button, a[href], input")]);
-  const settle = () => {
-    const all = controlsIn(list);
-    if (!stop || !all.includes(stop)) stop = all.find((each) => each.getAttribute("aria-current") === "true") ?? all[0] ?? null;
-    for (const each of all) each.tabIndex = each === stop ? 0 : -1;
-  };
-  list.addEventListener("focusin", ({ target }) => {
-    if (!(target instanceof HTMLElement) || target === stop) return;
-    stop = target;
-    settle();
-  });
-  list.addEventListener("keydown", (event) => {
-    const { key, target } = event;
-    if (!(target instanceof HTMLElement) || event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
-    const rows = [...list.children].map(controlsIn).filter((row) => row.length);
-    const at = rows.findIndex((row) => row.includes(target));
-    if (at < 0) return;
-    const beside = rows[at].indexOf(target);
-    const forward = getComputedStyle(list).direction === "rtl" ? -1 : 1;
-    const next = {
-      ArrowDown: rows[at + 1]?.[0], ArrowUp: rows[at - 1]?.[0], Home: rows[0][0], End: rows[rows.length - 1][0],
-      ArrowRight: rows[at][beside + forward], ArrowLeft: rows[at][beside - forward],
-    }[key];
-    if (!next) return;
-    event.preventDefault();
-    next.focus();
-  });
-  settle();
-  return settle;
 }
 
 let ids = 0;

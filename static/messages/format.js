@@ -4,8 +4,6 @@
  * Texts of bots are Markdown: headings, tables and links with a text, too. It never interprets markup.
  */
 
-import { copyText, make } from "../text.js";
-
 /** @typedef {{ kind: "text" | "code" | "bold" | "italic" | "struck" | "mention", text: string }} Marked */
 /** @typedef {{ kind: "link", text: string, address: string }} Link */
 /** @typedef {Marked | Link} Inline */
@@ -47,7 +45,6 @@ const MARKS = new RegExp(PATTERNS.join("|"), "gu");
 const MARKDOWN = new RegExp([LINK, ...PATTERNS].join("|"), "gu");
 const KINDS = /** @type {Marked["kind"][]} */ (["code", "bold", "italic", "struck"]);
 const END_OF_SENTENCE = /(?<![.,:;!?'"*])[.,:;!?'"*]+$/; // looking behind keeps the time linear
-const TAGS = { code: "code", bold: "strong", italic: "em", struck: "s" };
 
 /** How a text is read: `mentions` are names after an @; null: there are none. @typedef {{ mentions: RegExp | null, isMarkdown: boolean }} Reading */
 
@@ -76,68 +73,6 @@ export function parse(text, names = [], isMarkdown = false) {
  */
 export function unformatted(text, isMarkdown = false) {
   return parse(text, [], isMarkdown).map(({ kind, text: part }) => (BLOCK_KINDS.has(kind) ? `${part} ` : part)).join("");
-}
-
-/**
- * @param {string} text
- * @param {string[]} [names]
- * @param {{ isMarkdown?: boolean, words?: Record<string, string> }} [options]  `words`: code has a button that copies it
- * @returns {(Node | string)[]}
- */
-export function formatted(text, names = [], { isMarkdown = false, words } = {}) {
-  return parse(text, names, isMarkdown).map((part) => {
-    if (part.kind === "block") return words ? make("div", "code", codeBlock(part), copyButton(part.text, words)) : codeBlock(part);
-    if (part.kind === "heading") return make("strong", "heading", ...part.parts.map(drawn));
-    if (part.kind === "table") return tableOf(part);
-    if (part.kind === "quote") return make("blockquote", "", ...part.parts.map(drawn));
-    if (part.kind !== "list") return drawn(part);
-    const list = make(part.first ? "ol" : "ul", "", ...part.items.map(({ depth, parts }) => make("li", depth ? "deeper" : "", ...parts.map(drawn))));
-    if (part.first > 1) list.setAttribute("start", String(part.first));
-    return list;
-  });
-}
-
-/** @param {Code} part */
-function codeBlock({ text, language }) {
-  const block = make("pre", "", make("code", "", text));
-  block.tabIndex = 0; // long lines are scrolled by the keyboard, too
-  block.dir = "ltr";
-  if (language) block.dataset.language = language;
-  return block;
-}
-
-/**
- * @param {string} text
- * @param {Record<string, string>} words
- */
-function copyButton(text, words) {
-  const copy = make("button", "copy-code", words.messages_copy);
-  copy.setAttribute("type", "button");
-  copy.addEventListener("click", async () => {
-    copy.textContent = (await copyText(text)) ? words.messages_copied : words.messages_copy_failed;
-  });
-  return copy;
-}
-
-/** @param {Table} part */
-function tableOf({ rows: [head, ...rows] }) {
-  const row = (/** @type {string} */ tag, /** @type {Inline[][]} */ cells) => make("tr", "", ...cells.map((cell) => make(tag, "", ...cell.map(drawn))));
-  const table = make("div", "table", make("table", "", make("thead", "", row("th", head)), make("tbody", "", ...rows.map((cells) => row("td", cells)))));
-  table.tabIndex = 0; // as long lines of code
-  return table;
-}
-
-/** @param {Inline} part */
-function drawn(part) {
-  if (part.kind === "text") return part.text;
-  if (part.kind === "mention") return make("span", "mention", part.text);
-  if (part.kind !== "link") return make(TAGS[part.kind], "", part.text);
-  const link = make("a", "", part.text);
-  link.setAttribute("href", part.address);
-  if (!part.address.endsWith(part.text)) link.setAttribute("title", part.address); // where it leads
-  link.setAttribute("target", "_blank");
-  link.setAttribute("rel", "noopener noreferrer nofollow");
-  return link;
 }
 
 /**

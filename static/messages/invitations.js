@@ -4,7 +4,8 @@
 import { fill, make, moments } from "../text.js";
 import { callApi, reasonOf } from "./api.js";
 import { loadRules } from "./account-fields.js";
-import { attempt, copyButton, field, input, load, namedList, noteLine, redraw, section, select, show, withModule } from "./form.js";
+import { copyButton } from "./copy-button.js";
+import { attempt, field, input, load, namedList, noteLine, redraw, section, select, show, withModule } from "./form.js";
 import { button, confirm, openDialog, openPanel, toast } from "./panel.js";
 import { avatarOf, hueOf } from "./people.js";
 

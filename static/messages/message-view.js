@@ -3,7 +3,7 @@
 
 import { cut, fill, make, moments } from "../text.js";
 import { ALL_NAMES, mentions } from "./entries.js";
-import { formatted } from "./format.js";
+import { formatted } from "./formatted.js";
 import { icon } from "./media/file.js";
 import { button } from "./panel.js";
 import { hueOf } from "./people.js";

@@ -1,9 +1,11 @@
 // @ts-check
 /** The second factor of the account: turn it on and off, new recovery codes. Loaded when it is opened. */
 
-import { copyText, make } from "../text.js";
+import { copyText } from "../page-parts.js";
+import { make } from "../text.js";
 import { CODE_LENGTH, PASSWORD_LENGTH } from "./account-fields.js";
-import { attempt, copyButton, field, input, noteLine } from "./form.js";
+import { copyButton } from "./copy-button.js";
+import { attempt, field, input, noteLine } from "./form.js";
 import { asPassword } from "./log-in-with.js";
 import { button, openDialog, toast } from "./panel.js";
 import { qrPicture } from "./qr.js";

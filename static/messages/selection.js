@@ -1,7 +1,8 @@
 // @ts-check
 /** Several messages of a conversation are chosen, to forward, copy or delete them. */
 
-import { copyText, fill, make, moments } from "../text.js";
+import { copyText } from "../page-parts.js";
+import { fill, make, moments } from "../text.js";
 import { reasonOf } from "./api.js";
 import { loadStyle, switchBox } from "./form.js";
 import { openForward } from "./forward.js";

@@ -2,7 +2,8 @@
 /** Messages with several pictures, videos and files, and captions. */
 
 import { cut, fill, listOf, make } from "../../text.js";
-import { formatted, unformatted } from "../format.js";
+import { unformatted } from "../format.js";
+import { formatted } from "../formatted.js";
 import { fileView, mediaOf } from "./file.js";
 import { tile } from "./viewer.js";
 

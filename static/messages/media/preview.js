@@ -1,7 +1,8 @@
 // @ts-check
 /** Files before they are sent: what the browser can say about them, their order, a caption, and the messages that they become. */
 
-import { fill, leftOf, leftText, make } from "../../text.js";
+import { leftOf, leftText } from "../../page-parts.js";
+import { fill, make } from "../../text.js";
 import { loadStyle } from "../form.js";
 import { button, openDialog } from "../panel.js";
 import { MOST_IN_ALBUM } from "./album.js";
