@@ -163,5 +163,21 @@ WORDS: Final = {
         "done": "您的邮箱已确认。",
         "gone": "链接已过期，或您的账号已更换邮箱。请重新申请。",
     },
+    "de": {
+        "title": "Deine E-Mail-Adresse",
+        "question": "Gehört diese Adresse zu deinem Konto hier? "
+        "Dann darf dieser Server E-Mails an sie senden.",
+        "button": "Bestätigen",
+        "done": "Deine E-Mail-Adresse ist bestätigt.",
+        "gone": "Der Link ist abgelaufen, oder dein Konto hat inzwischen eine andere Adresse. "
+        "Fordere einen neuen an.",
+    },
+    "ar": {
+        "title": "بريدك الإلكتروني",
+        "question": "هل هذا عنوان حسابك هنا؟ عندها يمكن لهذا الخادم أن يرسل إليه رسائل البريد.",
+        "button": "تأكيد",
+        "done": "تم تأكيد بريدك الإلكتروني.",
+        "gone": "انتهت صلاحية الرابط، أو أصبح لحسابك عنوان آخر. اطلب رابطًا جديدًا.",
+    },
 }
 """Language → words of the page."""

@@ -117,7 +117,8 @@ def confirm(confirmations: Confirmations, call: Call) -> HttpResponse:
 
 
 def _page(call: Call, content: str, status: int = 200) -> HttpResponse:
-    language = "zh" if call.request.headers.get("accept-language", "").lower().startswith("zh") else "en"
+    accepted = call.request.headers.get("accept-language", "").lower()
+    language = next((each for each in WORDS if accepted.startswith(each)), "en")
     words = WORDS[language]
     button = words["button"] if content == "question" else ""
     page = button_page(language, words["title"], words[content], button)

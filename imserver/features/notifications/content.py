@@ -18,7 +18,6 @@ from imserver.plugin.messages import Conversation, Entry
 from imserver.plugin.runtime import asset_path
 from imserver.plugin.wire import Notify
 
-LANGUAGES: Final = ("en", "zh")
 TTL_SECONDS: Final = 3 * 86400
 """How long push services hold a notification whose sender does not say it."""
 TEXT_CHARACTERS: Final = 200
@@ -27,11 +26,12 @@ MOST_BYTES: Final = 3000
 """Most bytes of a notification. A push service takes 4,096 with all that encryption adds."""
 
 WORDS: Final[dict[str, dict[str, str]]] = {
-    language: msgspec.json.decode(asset_path(f"templates/notifications/words.{language}.json").read_bytes())
-    for language in LANGUAGES
+    file.stem.partition(".")[2]: msgspec.json.decode(file.read_bytes())
+    for file in sorted(asset_path("templates/notifications").glob("words.*.json"))
 }
-"""Language → key → text. Two forms of a text, for one and for more, are separated by ``|``."""
+"""Language → key → text. The forms of a text for different numbers are separated by ``|``."""
 
+_ARABIC_FORMS: Final = 6
 _encode: Final = msgspec.json.Encoder().encode
 _HOST_BYTES: Final = 255
 _HOST: Final = re.compile(r"\w+://(?:[^/?#@]*@)?([^/?#]*)")
@@ -53,8 +53,20 @@ def language_of(tag: str) -> str:
 
 def in_words(language: str, key: str, count: int = 1, **values: str) -> str:
     """A text in a language (of :func:`language_of`), in the form for ``count``."""
-    forms = WORDS[language][key].split("|")
-    return forms[-1 if count != 1 else 0].format(count=count, **values)
+    return form_for(WORDS[language][key], count).format(count=count, **values)
+
+
+def form_for(text: str, count: int) -> str:
+    """The form of a text for a number. It has one form, those for one and for more, or the six of Arabic:
+    zero, one, two, few, many, other (Unicode CLDR).
+    """
+    forms = text.split("|")
+    if len(forms) != _ARABIC_FORMS:
+        return forms[0 if count == 1 else -1]
+    if count <= 2:
+        return forms[count]
+    last = count % 100
+    return forms[3 if 3 <= last <= 10 else 4 if last > 10 else 5]
 
 
 @lru_cache(10_000)

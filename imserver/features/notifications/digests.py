@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from imserver.features.accounts.mailing import Mail, button_page
 from imserver.features.accounts.rows import AccountStore
-from imserver.features.notifications.content import language_of, meta_of, notify_in, text_in
+from imserver.features.notifications.content import form_for, language_of, meta_of, notify_in, text_in
 from imserver.features.notifications.contract import ConversationWish, Level, Wishes
 from imserver.features.notifications.decisions import zone_of
 from imserver.plugin.messages import Conversation, ConversationSummary, Entry, clean_name
@@ -34,6 +34,8 @@ OLDEST_SECONDS: Final = 7 * 86_400
 """Messages that are older are no news."""
 TEXT_CHARACTERS: Final = 280
 _PAGE: Final = 50
+_MANY: Final = 100
+"""Stands for a number that is not known exactly."""
 _HUES: Final = (
     "#2f6690",
     "#3a7a5b",
@@ -171,7 +173,7 @@ def mail_of(
     if is_single:  # one button leads to it
         url, shown[0]["url"] = shown[0]["url"], ""
     subject = _subject(digest, [each["title"] for each in shown], total, words)
-    tag = {"zh": "zh-CN"}.get(language, language)
+    tag = words["tag"]
     values = {
         "language": tag,
         "words": words,
@@ -271,10 +273,9 @@ def _time(time_ms: int, zone: str, language: str) -> str:
         moment = datetime.fromtimestamp(time_ms / 1000, zone_of(zone))
     except (ValueError, OverflowError, OSError):
         return ""  # a clock of a client was far wrong
-    if language == "zh":
-        text = f"{moment.month}月{moment.day}日 {moment:%H:%M}"
-    else:
-        text = f"{moment:%b} {moment.day}, {moment:%H:%M}"
+    words = _words(language)
+    month = words["months"].split("|")[moment.month - 1]
+    text = words["moment"].format(month=month, day=moment.day, time=f"{moment:%H:%M}")
     return f"{text} UTC" if zone == "UTC" else text
 
 
@@ -283,9 +284,8 @@ def _number(count: int, has_more: bool = False) -> str:
 
 
 def _counted(forms: str, count: int, has_more: bool = False, **values: str) -> str:
-    """A text from its forms for one and for more."""
-    one, _, many = forms.partition("|")
-    form = one if (count == 1 and not has_more) or not many else many
+    """A text from its forms."""
+    form = form_for(forms, _MANY if has_more else count)
     return form.format(count=_number(count, has_more), **values)
 
 
