@@ -1,8 +1,11 @@
-"""``python -m tools.emoji FOLDER``: write the names of all emoji, in ``static/messages/emoji``; and those of
-Slack, for the plug-in ``slack``.
+"""``python -m tools.emoji FOLDER [CLDR]``: write the names of all emoji, in ``static/messages/emoji``; and
+those of Slack, for the plug-in ``slack``.
 
 ``FOLDER`` is the npm package ``emojibase-data`` in :data:`VERSION`, unpacked: ``npm pack``, then
 ``tar xzf``. Its names and keywords are those of the Unicode CLDR; Slack has those of ``iamcal``.
+
+``CLDR`` is the npm packages ``cldr-annotations-modern`` and ``cldr-annotations-derived-modern`` in
+:data:`CLDR_VERSION`, unpacked into one folder: for languages that ``emojibase-data`` does not have.
 """
 
 import json
@@ -15,7 +18,9 @@ from imserver.assets import STATIC
 
 PACKAGE: Final = "emojibase-data"
 VERSION: Final = "17.0.0"
-LANGUAGES: Final = ("en", "zh")
+LANGUAGES: Final = ("de", "en", "zh")
+CLDR_VERSION: Final = "45.0.0"
+CLDR_LANGUAGES: Final = ("ar",)
 SLACK: Final = Path(__file__).parent.parent / "plugins" / "slack" / "imserver_slack" / "emoji.json"
 _COMPONENTS: Final = 2
 """Number of the group of skin tones and hair, which are no emoji of their own."""
@@ -44,13 +49,42 @@ def has_tones(emoji: dict[str, Any]) -> bool:
     return forms == [re.sub("^(.)\ufe0f?", rf"\g<1>{tone}", emoji["emoji"]) for tone in _TONES]
 
 
-def write(package: Path, folder: Path) -> None:
+def write(package: Path, cldr: Path | None, folder: Path) -> None:
     """Write a file for each language."""
     folder.mkdir(parents=True, exist_ok=True)
     for language in LANGUAGES:
-        emoji = json.loads((package / language / "data.json").read_text(encoding="utf-8"))
-        rows = json.dumps(table(emoji), ensure_ascii=False, separators=(",", ":")).replace("]],[[", "]],\n[[")
-        (folder / f"{language}.json").write_text(f"{rows}\n", encoding="utf-8")
+        _write(_emoji(package, language), folder / f"{language}.json")
+    for language in CLDR_LANGUAGES if cldr else ():
+        names = annotations(cldr, language) if cldr else {}
+        emoji = [named(each, names) for each in _emoji(package, "en")]
+        _write(emoji, folder / f"{language}.json")
+
+
+def annotations(cldr: Path, language: str) -> dict[str, Any]:
+    """Emoji without selectors → its name and keywords."""
+    found: dict[str, Any] = {}
+    for kind in ("annotationsDerived", "annotations"):
+        file = json.loads((cldr / kind / language / "annotations.json").read_text(encoding="utf-8"))
+        found |= file[kind]["annotations"]
+    return {emoji.replace("\ufe0f", ""): names for emoji, names in found.items()}
+
+
+def named(emoji: dict[str, Any], names: dict[str, Any]) -> dict[str, Any]:
+    """An emoji with the name of another language; one that is newer than the names stays as it is."""
+    found = names.get(emoji["emoji"].replace("\ufe0f", ""), {})
+    if "tts" not in found:
+        return emoji
+    return emoji | {"label": found["tts"][0], "tags": found.get("default", [])}
+
+
+def _emoji(package: Path, language: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((package / language / "data.json").read_text(encoding="utf-8"))
+    return found
+
+
+def _write(emoji: list[dict[str, Any]], file: Path) -> None:
+    rows = json.dumps(table(emoji), ensure_ascii=False, separators=(",", ":")).replace("]],[[", "]],\n[[")
+    file.write_text(f"{rows}\n", encoding="utf-8")
 
 
 def slack_names(package: Path) -> dict[str, str]:
@@ -74,4 +108,4 @@ def write_slack(package: Path, file: Path) -> None:
 
 if __name__ == "__main__":
     write_slack(Path(sys.argv[1]), SLACK)
-    write(Path(sys.argv[1]), STATIC / "messages" / "emoji")
+    write(Path(sys.argv[1]), Path(sys.argv[2]) if sys.argv[2:] else None, STATIC / "messages" / "emoji")

@@ -25,7 +25,7 @@ const ROW_EMOJI = 9;
 const tables = new Map();
 
 /**
- * @param {string} language  `en` or `zh`
+ * @param {string} language  as `en`
  * @returns {Promise<Row[][]>} the groups; rejected if they cannot be loaded
  */
 function table(language) {
@@ -78,9 +78,9 @@ export function searched(groups, query, others = []) {
  * @returns {Promise<Picker>}
  */
 export async function makePicker(root, { words, language: tag }, onPick) {
-  const language = tag.startsWith("zh") ? "zh" : "en";
+  const [language] = tag.split("-");
   const [groups] = await Promise.all([
-    table(language).catch(() => /** @type {Row[][]} */ ([EMOJI.map((emoji) => /** @type {Row} */ ([emoji, "", "", 0, 0]))])),
+    table(language).catch(() => table("en")).catch(() => /** @type {Row[][]} */ ([EMOJI.map((emoji) => /** @type {Row} */ ([emoji, "", "", 0, 0]))])),
     loadStyle(new URL("./later/emoji-picker.css", import.meta.url)),
   ]);
   return new Picker(root, words, language, groups, onPick);
@@ -245,7 +245,7 @@ export class Picker {
       this.#markTab();
     };
     draw([]);
-    const spoken = /\p{Script=Han}/u.test(query) ? "zh" : "en"; // words of both languages find emoji
+    const spoken = /\p{Script=Han}/u.test(query) ? "zh" : "en"; // words of other languages find emoji, too
     if (spoken === this.language) return;
     const other = await table(spoken).catch(() => null);
     if (other && this.#field.value === query) draw([drawnHere(other)]);
