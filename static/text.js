@@ -30,14 +30,31 @@ export function pageData() {
   return JSON.parse(document.getElementById("page-data")?.textContent ?? "{}");
 }
 
+/** What the forms of a text are for, in their order. */
+const FORMS = ["zero", "one", "two", "few", "many", "other"];
+
 /**
- * @param {string} template  text with names in braces; it may have two forms, for a `count` of one and for more: `{count} day|{count} days`
+ * The form of a text for a number.
+ *
+ * @param {string[]} forms  for one and for more; or as many as the language of the page has, in the order zero, one, two, few, many, other
+ * @param {unknown} count
+ * @returns {string}
+ */
+function formFor(forms, count) {
+  if (forms.length <= 2) return forms[String(count) === "1" ? 0 : forms.length - 1];
+  const rules = new Intl.PluralRules(document.documentElement.lang);
+  const has = rules.resolvedOptions().pluralCategories;
+  const at = FORMS.filter((form) => has.includes(/** @type {Intl.LDMLPluralRule} */ (form))).indexOf(rules.select(Number(count)));
+  return forms[at] ?? forms[forms.length - 1];
+}
+
+/**
+ * @param {string} template  text with names in braces; it may have forms for different values of `count`: `{count} day|{count} days`
  * @param {Record<string, string | number>} values
  * @returns {string}
  */
 export function fill(template, values) {
-  const [one, more = one] = template.split("|");
-  return (String(values.count) === "1" ? one : more).replace(/\{(\w+)\}/g, (whole, name) => (name in values ? String(values[name]) : whole));
+  return formFor(template.split("|"), values.count).replace(/\{(\w+)\}/g, (whole, name) => (name in values ? String(values[name]) : whole));
 }
 
 /**

@@ -374,8 +374,9 @@ class App {
     palette.addEventListener("click", () => this.#openPalette());
     if (/Mac|iP/.test(navigator.platform)) element("palette-keys", HTMLElement).textContent = "⌘ K";
     element("settings", HTMLButtonElement).addEventListener("click", () => this.#openSettings("openSettings"));
-    const [language] = document.querySelectorAll("a.language");
-    language?.addEventListener("click", () => language instanceof HTMLAnchorElement && (language.hash = location.hash)); // the page shows the same in the other language
+    document.querySelector(".languages")?.addEventListener("click", ({ target }) => {
+      if (target instanceof HTMLAnchorElement) target.hash = location.hash; // the page shows the same in the other language
+    });
     addEventListener("keydown", (event) => this.#onKey(event));
   }
 

@@ -10,7 +10,7 @@ const REVISIONS = new Set(["edit", "recall", "reaction", "press"]);
 const SILENT = new Set([...REVISIONS, "pin"]);
 
 /** What a mention of all is called in a text, in each language of the page: who reads it may use another one. */
-export const ALL_NAMES = ["all", "所有人"];
+export const ALL_NAMES = ["all", "所有人", "alle", "الكل"];
 
 /**
  * Whether a message mentions a user, who has not written it.

@@ -1,6 +1,6 @@
 // @ts-check
 /**
- * What is typed into a search: words, and filters as `from:ada has:file before:2026-11-01`, in English or Chinese.
+ * What is typed into a search: words, and filters as `from:ada has:file before:2026-11-01`, in any language of the page.
  *
  * A value with spaces has quotes: `from:"Ada L"`.
  */
@@ -21,10 +21,13 @@
  */
 
 /** @type {Record<FilterName, string[]>} */
-const NAMES = { from: ["from", "来自"], in: ["in", "在"], has: ["has", "包含", "含"], before: ["before", "早于"], after: ["after", "晚于"] };
+const NAMES = {
+  from: ["from", "来自", "von", "من"], in: ["in", "在", "في"], has: ["has", "包含", "含", "mit", "فيه"], before: ["before", "早于", "vor", "قبل"], after: ["after", "晚于", "nach", "بعد"],
+};
 /** @type {Record<Content, string[]>} */
 const CONTENTS = {
-  picture: ["picture", "image", "photo", "图片", "照片"], video: ["video", "视频"], voice: ["voice", "audio", "语音"], file: ["file", "文件"], link: ["link", "链接"],
+  picture: ["picture", "image", "photo", "图片", "照片", "bild", "foto", "صورة"], video: ["video", "视频", "فيديو"], voice: ["voice", "audio", "语音", "sprache", "صوت"],
+  file: ["file", "文件", "datei", "ملف"], link: ["link", "链接", "رابط"],
 };
 const FILTER = new RegExp(`(?<=^|\\s)(${Object.values(NAMES).flat().join("|")})[:：](?:"([^"]*)("?)|(\\S*))`, "giu");
 const DATE = /^(\d{4})(?:[-/.年](\d{1,2})(?:[-/.月](\d{1,2}))?)?[年月日]?$/u;

@@ -23,6 +23,7 @@ import { Wishes } from "./wishes.js";
  * @property {string} seenHost
  * @property {string} language
  * @property {boolean} isEmbedded     whether the page is in a frame of another one, which gives the login
+ * @property {[language: string, name: string][]} languages  that the page has, each with its name in itself
  * @property {boolean} notifications  whether this server has them
  * @property {{ module: string, style: string }[]} additions  addresses of what features of the server add; empty: it has none
  * @property {Record<string, string>} text
@@ -70,6 +71,7 @@ export class Session {
     this.app = page.app;
     this.words = page.text;
     this.language = page.language;
+    this.languages = page.languages;
     this.hasNotifications = page.notifications;
     this.login = login;
     this.user = login.user;

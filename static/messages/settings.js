@@ -2,7 +2,7 @@
 /** The settings of this device and of the user's notifications, and the table of keys. Loaded when it is needed. */
 
 import { make } from "../text.js";
-import { addedSettings, input, loadStyle, mayHaveKeys, newId, redraw, section } from "./form.js";
+import { addedSettings, field, input, loadStyle, mayHaveKeys, newId, redraw, section, select } from "./form.js";
 import { button, openDialog, openPanel } from "./panel.js";
 
 /** @typedef {import("./session.js").Session} Session */
@@ -18,7 +18,7 @@ export async function openSettings(session) {
   await loadStyle(STYLE);
   const body = make("div", "settings");
   const layer = openPanel(words.messages_settings, body);
-  const look = lookSection(words);
+  const look = lookSection(session);
   const keys = mayHaveKeys() ? [keysSection(session)] : [];
   /** @type {HTMLElement[]} */
   let notices = [];
@@ -62,28 +62,39 @@ function keysSection(session) {
   return section(session.words.messages_shortcuts, make("p", "panel-buttons", show));
 }
 
-/** @param {Record<string, string>} words */
-function lookSection(words) {
+/** @param {Session} session */
+function lookSection({ words, languages }) {
   const { theme = "", size = 100, language = "" } = readLook();
   /** @type {[string, string][]} */
   const themes = [["", words.messages_theme_system], ["light", words.messages_theme_light], ["dark", words.messages_theme_dark]];
   /** In percent. @type {[string, string][]} */
   const sizes = [["87.5", words.messages_size_small], ["100", words.messages_size_normal], ["112.5", words.messages_size_large], ["125", words.messages_size_larger]];
-  /** @type {[string, string][]} */
-  const languages = [["", words.messages_language_browser], ["zh", "中文"], ["en", "English"]];
   return section(
     words.messages_look,
     choice(words.messages_theme, themes, theme, (value) => saveLook({ theme: value === "" ? undefined : /** @type {"light" | "dark"} */ (value) })),
     choice(words.messages_size, sizes, String(size), (value) => saveLook({ size: value === "100" ? undefined : Number(value) })),
     choice(words.messages_enter, [["send", words.messages_enter_send], ["line", words.messages_enter_line]], document.documentElement.dataset.enter ?? "send", (value) => saveLook({ enter: /** @type {"send" | "line"} */ (value) })),
-    choice(words.messages_language, languages, language, (value) => {
-      saveLook({ language: value || undefined });
-      const address = new URL(location.href);
-      if (value) address.searchParams.set("lang", value);
-      else address.searchParams.delete("lang");
-      location.replace(address); // the words come with the page
-    }),
+    languageChoice(words, languages, language),
   );
+}
+
+/**
+ * @param {Record<string, string>} words
+ * @param {[language: string, name: string][]} languages
+ * @param {string} present  empty: that of the browser
+ */
+function languageChoice(words, languages, present) {
+  const box = select([["", words.messages_language_browser], ...languages], present);
+  box.dataset.key = "language";
+  for (const option of box.options) option.lang = option.value; // its name is in itself
+  box.addEventListener("change", () => {
+    saveLook({ language: box.value || undefined });
+    const address = new URL(location.href);
+    if (box.value) address.searchParams.set("lang", box.value);
+    else address.searchParams.delete("lang");
+    location.replace(address); // the words come with the page
+  });
+  return field(words.messages_language, box);
 }
 
 /**
@@ -103,8 +114,6 @@ function choice(label, offered, present, onPick) {
     box.dataset.key = `${label}:${value}`;
     box.addEventListener("change", () => onPick(value));
     const shown = make("span", "", text);
-    if (text === "中文") shown.lang = "zh-Hans";
-    if (text === "English") shown.lang = "en";
     return make("label", "segment", box, shown);
   }));
   group.setAttribute("role", "radiogroup");

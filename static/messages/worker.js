@@ -5,7 +5,7 @@
  */
 
 /**
- * @typedef {{ version: string, page: string, languages: string[], releases: string, release: string, files: string[] }} Shell
+ * @typedef {{ version: string, page: string, manifest: string, languages: string[], releases: string, release: string, files: string[] }} Shell
  *   `releases`: files below it never change; `release`: those of this version are below it
  */
 /** @typedef {{ request: Request, respondWith(answer: Promise<Response>): void }} FetchEvent */
@@ -28,22 +28,39 @@ scope.addEventListener("fetch", (/** @type {FetchEvent} */ event) => {
   const { request } = event;
   const url = new URL(request.url);
   if (request.method !== "GET" || url.origin !== location.origin) return;
-  if (request.mode === "navigate" && url.pathname === shell.page) event.respondWith(open(`${shell.page}?lang=${languageOf(url)}`, request));
-  else if (files.has(url.pathname + url.search) || url.pathname.startsWith(shell.releases)) event.respondWith(open(url.pathname + url.search, request));
+  if (request.mode === "navigate" && url.pathname === shell.page) event.respondWith(openPage(languageOf(url), request));
+  else if (url.pathname === shell.manifest || files.has(url.pathname + url.search) || url.pathname.startsWith(shell.releases)) event.respondWith(open(url.pathname + url.search, request));
 });
 
-/** Fetches all files and the page in each language. If one fails, the worker before this one stays. */
+/** Fetches all files, and the page in the languages in which it is open. If one fails, the worker before this one stays. */
 async function install() {
   const cache = await caches.open(store);
-  const pages = shell.languages.map((language) => `${shell.page}?lang=${language}`);
-  await Promise.all([...shell.files, ...pages].map(async (address) => {
+  const windows = await scope.clients.matchAll({ type: "window", includeUncontrolled: true });
+  const opened = windows.map((/** @type {{ url: string }} */ each) => new URL(each.url)).filter((/** @type {URL} */ url) => url.pathname === shell.page);
+  const languages = new Set(opened.map(languageOf));
+  if (!languages.size) languages.add(languageOf(new URL(location.href)));
+  await Promise.all([...[...languages].map(addPage), ...shell.files.map(async (address) => {
     const isReleased = address.startsWith(shell.release);
     const answer = await fetch(address, { cache: isReleased ? "default" : "no-cache" });
-    const isOther = isReleased ? !answer.headers.get("Cache-Control")?.includes("immutable") : pages.includes(address) && !(await answer.clone().text()).includes(shell.release);
+    const isOther = isReleased && !answer.headers.get("Cache-Control")?.includes("immutable");
     if (!answer.ok || isOther) throw new Error(`${address}: ${answer.status}`); // or the node has another release
-    await cache.put(address, pages.includes(address) ? await delayed(answer) : answer);
-  }));
+    await cache.put(address, answer);
+  })]);
   await scope.skipWaiting();
+}
+
+/**
+ * Stores the page in a language.
+ *
+ * @param {string} language
+ */
+async function addPage(language) {
+  const [address, manifest] = [shell.page, shell.manifest].map((each) => `${each}?lang=${language}`);
+  const answer = await fetch(address, { cache: "no-cache" });
+  const isOther = !(await answer.clone().text()).includes(shell.release);
+  if (!answer.ok || isOther) throw new Error(`${address}: ${answer.status}`); // or the node has another release
+  const cache = await caches.open(store);
+  await Promise.all([cache.put(address, await delayed(answer)), cache.add(manifest)]);
 }
 
 /**
@@ -70,6 +87,22 @@ async function activate() {
 async function open(address, request) {
   const cache = await caches.open(store);
   return (await cache.match(address, { ignoreVary: true })) ?? (await caches.match(address, { ignoreVary: true })) ?? fetch(request);
+}
+
+/**
+ * The page in a language, which is stored when it is first opened. Without a network it may be in another one.
+ *
+ * @param {string} language
+ * @param {Request} request
+ * @returns {Promise<Response>}
+ */
+async function openPage(language, request) {
+  const cache = await caches.open(store);
+  const address = `${shell.page}?lang=${language}`;
+  if (!(await cache.match(address, { ignoreVary: true }))) await addPage(language).catch(() => {}); // the server may have another release
+  const others = (await cache.keys()).filter(({ url }) => new URL(url).pathname === shell.page);
+  const other = others.length ? await cache.match(others[0], { ignoreVary: true }) : undefined;
+  return open(address, request).catch((error) => other ?? Promise.reject(error));
 }
 
 /**

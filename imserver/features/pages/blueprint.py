@@ -32,6 +32,7 @@ from imserver.features.pages.text import (
     TEXT,
     frame_ancestors,
     named_in_rooms,
+    names_of_languages,
     policy,
 )
 from imserver.features.pages.visitors import (
@@ -447,6 +448,7 @@ class _Chat:
             "workerUrl": url_for("pages.worker"),
             "notifications": "notifications" in self._features and not around,
             "additions": self._additions.shown(base),
+            "languages": names_of_languages(),
         }
         # Videos are measured before they are sent, from addresses of the browser.
         media = "'self' blob:"

@@ -196,7 +196,7 @@ def manifest(look: Look = PLAIN) -> Response:
 
 def worker(pages: Iterable[bytes], additions: Additions = NOTHING, look: Look = PLAIN) -> Response:
     """``GET /home/messages-worker.js``: the service worker, with its version and its files. ``pages``: the
-    page in each language, which the worker stores."""
+    page in each language, of which the worker stores those that are opened."""
     now, root = release(additions), request.script_root
     code = b"\n".join([path.read_bytes() for path in _WORKER_PARTS])
     digest = sha256(code)
@@ -205,6 +205,7 @@ def worker(pages: Iterable[bytes], additions: Additions = NOTHING, look: Look = 
     shell = {
         "version": digest.hexdigest()[:16],
         "page": url_for("pages.messages"),
+        "manifest": url_for("pages.manifest"),
         "languages": LANGUAGES,
         "releases": f"{root}{RELEASES}",
         "release": f"{root}{RELEASES}{now}/",
@@ -213,7 +214,7 @@ def worker(pages: Iterable[bytes], additions: Additions = NOTHING, look: Look = 
             for address in (SHEET, *files(), *additions.files)
             if address.removeprefix("static/") not in styles()
         ]
-        + [url_for("pages.manifest", lang=language) for language in (None, *LANGUAGES)]
+        + [url_for("pages.manifest")]
         + [address for address in (look.colours_url, look.picture_url) if address],
     }
     answer = Response(

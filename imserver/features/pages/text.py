@@ -1,4 +1,7 @@
-"""The texts of the pages in both languages, and their templates. Needs no Flask."""
+"""The texts of the pages in each language, and their templates. Needs no Flask.
+
+A language is the file ``words.<language>.json``; nothing else names it.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,18 @@ from imserver.features.pages import assets
 if TYPE_CHECKING:
     from werkzeug.datastructures import LanguageAccept
 
-LANGUAGES: Final = ("zh", "en")
+_FIRST: Final = ("zh", "en")
+"""The language of the original pages, and that of visitors whose language there is not."""
+LANGUAGES: Final = (
+    *_FIRST,
+    *sorted({path.stem.partition(".")[2] for path in assets.TEMPLATES.glob("words.*.json")} - {*_FIRST}),
+)
 
 _WORDS: Final[dict[str, dict[str, dict[str, Any]]]] = {
     language: msgspec.json.decode((assets.TEMPLATES / f"words.{language}.json").read_bytes())
     for language in LANGUAGES
 }
-"""Language → page → key → text. Two forms of a text, for one and for more, are separated by ``|``."""
+"""Language → page → key → text. The forms of a text for different numbers are separated by ``|``."""
 
 REFERENCE: Final = {language: words.pop("reference") for language, words in _WORDS.items()}
 """Language → the texts of the API reference, which no other page uses."""
@@ -98,15 +106,20 @@ def html_of(
 ) -> str:
     """A page. ``root``: the path below which a proxy serves this server (``""``: none). ``in_address``: the
     language in its address (``""``: none), which its links keep."""
-    other = next(each for each in TEXT if each != language)
     return _templates.get_template(template).render(
         text=words,
         root=root,
         in_rooms=named_in_rooms(language),
-        other_language=other,
+        page=TEXT[language],
+        other_languages=[each for each in names_of_languages() if each[0] != language],
         in_address=in_address,
         **values,
     )
+
+
+def names_of_languages() -> list[tuple[str, str]]:
+    """Each language, and its name in itself."""
+    return [(language, words["language_name"]) for language, words in TEXT.items()]
 
 
 _templates: Final = Environment(loader=FileSystemLoader(assets.TEMPLATES), autoescape=True, auto_reload=False)

@@ -62,13 +62,13 @@ _ENDING: Final = 6
 
 
 def pick_name(language: str) -> str:
-    """A random name for a visitor, in the script of ``language``.
+    """A random name for a visitor, in Chinese or Latin letters.
 
     Two visitors get the same name only by chance (one in ten billion), because a visitor must not see the
     files of an earlier one.
     """
     ending = "".join(secrets.choice(_LETTERS) for _ in range(_ENDING))
-    return f"{random.choice(FIGURES[language])}-{ending}"
+    return f"{random.choice(FIGURES.get(language, FIGURES['en']))}-{ending}"
 
 
 class Seen:

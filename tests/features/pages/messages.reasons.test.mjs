@@ -36,6 +36,12 @@ it("one and more have their own forms", () => {
   assert.equal(fill("{count} 条新消息", { count: 1 }), "1 条新消息");
 });
 
+it("a language with more than two forms has them all", () => {
+  globalThis.document = /** @type {any} */ ({ documentElement: { lang: "ar" } });
+  const text = "zero|one|two|few {count}|many {count}|other {count}";
+  assert.deepEqual([0, 1, 2, 3, 11, 100].map((count) => fill(text, { count })), ["zero", "one", "two", "few 3", "many 11", "other 100"]);
+});
+
 it("an upload to a full disk fails at once, with that reason", async () => {
   let requests = 0;
   globalThis.XMLHttpRequest = /** @type {any} */ (class {

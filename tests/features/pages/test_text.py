@@ -3,11 +3,14 @@
 import json
 import re
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from werkzeug.datastructures import LanguageAccept
 
 from imserver.assets import STATIC, TEMPLATES
+from imserver.features import pages
+from imserver.features.accounts.confirmations import WORDS as CONFIRMATION_WORDS
 from imserver.features.pages.text import LANGUAGES, REFERENCE, TEXT, choose_language
 from tests.features import PROBLEMS
 
@@ -64,16 +67,58 @@ def test_the_reference_has_the_same_texts_in_every_language() -> None:
             assert other[group].keys() == first[group].keys()
 
 
+def blanks(text: str) -> set[str]:
+    return set(re.findall(r"\{\w+\}", text))
+
+
+@pytest.mark.parametrize("name", ["words", "mail"])
+def test_words_beside_those_of_the_pages_are_in_every_language(name: str) -> None:
+    """Those of notifications and mails, and of features that add to the messages page."""
+    features = Path(pages.__file__).parent.parent.glob(f"*/page/{name}.*.json")
+    files = [*(TEMPLATES / "notifications").glob(f"{name}.*.json"), *features]
+    for folder in {file.parent for file in files}:
+        first, *others = (
+            json.loads((folder / f"{name}.{language}.json").read_text("utf-8")) for language in LANGUAGES
+        )
+        for other in others:
+            assert other.keys() == first.keys(), folder
+            for key, text in first.items():
+                assert blanks(text) == blanks(other[key]), (folder, key)
+    first = CONFIRMATION_WORDS["en"]
+    assert {language: words.keys() for language, words in CONFIRMATION_WORDS.items()} == dict.fromkeys(
+        LANGUAGES, first.keys()
+    )
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_text_has_forms_for_all_numbers_or_for_one_and_more(language: str) -> None:
+    """Arabic has six: zero, one, two, few, many, other."""
+    forms = {key: len(text.split("|")) for key, text in TEXT[language].items()}
+    del forms["messages_emoji_groups"]
+    assert set(forms.values()) <= ({1, 2, 6} if language == "ar" else {1, 2})
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_search_understands_the_filters_of_each_language(language: str) -> None:
+    source = (STATIC / "messages" / "search-query.js").read_text("utf-8")
+    names = re.compile("messages_(filter_(from|in|has|before|after)|has_(picture|video|voice|file|link))")
+    for key, text in TEXT[language].items():
+        if names.fullmatch(key):
+            assert f'"{text.lower()}"' in source, key
+
+
 def test_every_text_is_there_in_every_language_with_the_same_blanks() -> None:
     first, *others = (TEXT[language] for language in LANGUAGES)
     for other in others:
         assert other.keys() == first.keys()
         for key, text in first.items():
-            assert set(re.findall(r"\{\w+\}", text)) == set(re.findall(r"\{\w+\}", other[key])), key
+            assert blanks(text) == blanks(other[key]), key
 
 
 def test_every_text_is_used_and_every_used_text_exists() -> None:
-    used = {key for source in TEMPLATE_SOURCES for key in re.findall(r"(?<!['\"])\btext\.(\w+)", source)}
+    used = {
+        key for source in TEMPLATE_SOURCES for key in re.findall(r"(?<!['\"])\b(?:text|page)\.(\w+)", source)
+    }
     for source in SCRIPT_SOURCES:
         used |= set(re.findall(r"\bwords\.(\w+)", source))
         for names in re.findall(r"const \{([^}]+)\} = this\.words", source):
@@ -91,7 +136,8 @@ def test_every_text_is_used_and_every_used_text_exists() -> None:
         ("", [("en-US", 1), ("zh", 0.8)], "en"),
         ("", [("fr", 1), ("zh-TW", 0.5)], "zh"),
         ("", [("fr", 1)], "en"),
-        ("", [("zh", 0), ("de", 1)], "en"),
+        ("", [("zh", 0), ("de-AT", 1)], "de"),
+        ("", [("ar-EG", 1), ("en", 0.5)], "ar"),
         ("zh", [("en", 1)], "zh"),
         ("en", [], "en"),
         ("xx", [("zh", 1)], "zh"),
