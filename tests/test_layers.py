@@ -74,6 +74,7 @@ IMPORTERS = {
         "features/uploads/command.py",
         "features/exports/command.py",
         "features/erasure/command.py",
+        "messages/command.py",
     ),
     "pyotp": ("features/accounts/factors.py",),
     "qrcode": ("features/invitations/command.py",),

@@ -34,6 +34,7 @@ FEATURE = Feature(
     metrics=_metrics,
     erasing=erasing,
     tables=TABLES,
+    commands={"search": ("imserver.messages.command", "search", "Make the index of words anew.")},
     rows_check=("imserver.messages.doctor", "check_rows"),
     operations=(
         *channels.routes.rows,

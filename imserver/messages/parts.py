@@ -26,6 +26,7 @@ from imserver.messages.stored_channels import ChannelLog
 from imserver.messages.stored_pushes import LogPushes
 from imserver.messages.streamed import ConversationStreams, StreamedTexts
 from imserver.messages.streamed_messages import ChannelStreams, StreamedMessages
+from imserver.messages.word_indexing import WordIndexing
 from imserver.storage.contract import Erasure
 from imserver.storage.store import Store
 
@@ -48,6 +49,7 @@ def build(core: Core) -> FeatureParts:
             messaging.follower.run,
             positions.run,
             services.retention.run,
+            WordIndexing(core.storage.store).run,
             services.channel_streams.run,
             services.streams.run,
             catch_up.run,

@@ -16,7 +16,26 @@ _NUMBERS: Final = Reason("numbers that say nothing of a user")
 
 _HEAD: Final = Reason("it stays with the last ids, none of which is given again if the app is created anew")
 
+_OF_MESSAGES: Final = Reason("the log takes out the words of what it erases")
+_FROM_MESSAGES: Final = Reason("it is made of the messages")
+
 TABLES: Final = (
+    Table(
+        name="word",
+        key=("log", "segment", "bucket"),
+        of_app=OF_LOGS,
+        of_user=_OF_MEMBERS,
+        erase_user=_OF_MESSAGES,
+        columns=_FROM_MESSAGES,
+    ),
+    Table(
+        name="word_position",
+        key=("log",),
+        of_app=OF_LOGS,
+        of_user=_NUMBERS,
+        erase_user=_OF_MESSAGES,
+        columns=_NUMBERS,
+    ),
     Table(
         name="hidden",
         key=("log", "member", "id"),

@@ -30,6 +30,7 @@ from imserver.messages.log.rows import (
     pair_of,
 )
 from imserver.messages.log.transaction import AppTransaction
+from imserver.messages.log.word_index import revise_words
 from imserver.messages.log.writer import LogWriter
 from imserver.storage.statements import Statements, text_of
 
@@ -165,6 +166,7 @@ def _erase_some(user: str, name: str, ids: Sequence[int], transaction: AppTransa
             transaction.enter(states[conversation], _recall_of(id, conversation, name))
         elif kind in _WITH_CONTENT and about not in messages:
             # A message without its conversation, or an edit without its message, has no readers.
+            revise_words(sql, log, {id: None})
             recalled = NUMBERS["press"] if kind == NUMBERS["press"] else NUMBERS["recall"]
             _set(sql, log, id, kind=recalled, body=b"", meta=b"")
         elif kind == NUMBERS["group"]:

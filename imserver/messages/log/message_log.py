@@ -19,6 +19,7 @@ from imserver.messages.log.removals import RemovalWriter
 from imserver.messages.log.rows import SQLITE_BY_CONVERSATION, LogHead, LogTables, continue_after, head_of
 from imserver.messages.log.search import EntrySearch
 from imserver.messages.log.transaction import AppTransaction
+from imserver.messages.log.word_index import WordIndex, expire_words
 from imserver.messages.log.writer import LogWriter
 from imserver.storage.statements import Row, Statements
 
@@ -42,7 +43,8 @@ class MessageLog:
     ``entries`` reads entries: ``entries.readable(app, user, [id])`` has the message if the user may read it.
     ``conversations`` reads conversations and their members: ``conversations.member(app, conversation, user)``
     is None for who is no member. ``annotations`` makes reactions and pins, ``marks`` knows what users have
-    read. ``removals`` removes messages for everybody. ``import_past`` stores what another server had.
+    read. ``removals`` removes messages for everybody. ``words`` is the index of
+    ``search``. ``import_past`` stores what another server had.
     """
 
     def __init__(self, store: Store) -> None:
@@ -53,6 +55,7 @@ class MessageLog:
         self.annotations = AnnotationWriter(self.writer)
         self.entries = EntryReader(tables)
         self.search = EntrySearch(tables)
+        self.words = WordIndex(tables)
         self.conversations = ConversationReader(tables)
         self.marks = MarkStore(tables)
         self.removals = RemovalWriter(self.writer, tables)
@@ -186,6 +189,7 @@ def _delete_some(sql: Statements, log: int, floor: int) -> int | None:
     if first is None:
         return None
     upto = min(floor, first + _EXPIRED_AT_ONCE - 1)
+    expire_words(sql, log, first, upto)
     for table, column in (
         ("reaction", "message"),
         ("pin", "message"),

@@ -14,6 +14,7 @@ from imserver.config.settings import MAX_USER_BYTES
 from imserver.messages.log.bots import EVERYBODY
 from imserver.messages.log.contract import Entry
 from imserver.messages.log.rows import NUMBERS, decode_meta
+from imserver.messages.log.word_index import revise_words
 from imserver.storage.statements import Statements, text_objection
 
 MOST_EDITS: Final = 100
@@ -52,6 +53,11 @@ def revise(sql: Statements, log: int, entries: Iterable[Entry]) -> None:
         if mentions:
             _add_mentions(sql, log, _mentions(mentions))
         return
+    revise_words(
+        sql,
+        log,
+        {about: (entry.type, entry.body) if entry.kind == "edit" else None for about, entry in last.items()},
+    )
     _add_edits(sql, log, edits)
     mentions |= {about: entry for about, entry in last.items() if entry.kind == "edit" and not entry.room}
     _forget_mentions(sql, log, list(last))

@@ -1,30 +1,34 @@
 """Searches of messages: by their words, sender, type, links and time.
 
-A search scans backwards through the messages that a user may read, in short steps. It uses no full-text
-index: without extensions the engines do not split Chinese words, they differ from each other, and an index
-makes every stored message more expensive.
+A search goes backwards through the messages that a user may read, in short steps. Words are looked up in the
+index (:mod:`imserver.messages.log.word_index`); the messages that are not in it yet are scanned, as are all
+where no words are wanted.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Sequence
+from functools import partial
 from time import monotonic
 from typing import Any, Final
-
-import msgspec
 
 from imserver.clock import is_long_turn, serve_others
 from imserver.messages.commands import NO_FILTER, SearchFilter
 from imserver.messages.log.contract import Entry
 from imserver.messages.log.read import VISIBLE, fetch, last_before
 from imserver.messages.log.rows import NUMBERS, LogHead, LogTables, head_of
-from imserver.storage.statements import Statements, lower_ascii, marks_of
-
-TEXT_TYPE: Final = "text"
-WORD_FIELDS: Final = frozenset(("name", "title", "text", "caption"))
-"""The fields of JSON content, at any depth, in which words are found: of files, pictures and links."""
+from imserver.messages.log.word_index import (
+    SEGMENT,
+    conversation_rows,
+    in_conversations,
+    indexed_before,
+    newest_segment,
+    offsets_with,
+    rows_with,
+)
+from imserver.messages.log.words import TEXT_TYPE, Term, WordQuery, searched_text
+from imserver.storage.statements import Row, Statements, marks_of
 
 SEARCH_SECONDS: Final = 0.5
 """Time after which a search returns. The caller may continue it."""
@@ -35,6 +39,14 @@ _SHORT_SECONDS: Final = 0.005
 half as many. So writers wait only briefly."""
 _STRETCH_GROWTH: Final = 4
 _LEAST_STRETCH: Final = 256
+_FIRST_SEGMENTS: Final = 4
+_SEGMENTS_GROWTH: Final = 4
+_MOST_SEGMENTS: Final = 128
+"""Segments of the index in which one step looks up the words."""
+_CHECKED_AT_ONCE: Final = 64
+"""Messages with the words that one query reads."""
+_MOST_UNITS: Final = 8
+"""Words by which the database leaves messages out."""
 _CLOCKS_SECONDS: Final = 600
 """The clocks of the nodes, and the clock of a sender, may differ by so much."""
 _LINKS: Final = ("http://", "https://", "www.")
@@ -42,6 +54,11 @@ _LINK: Final = re.compile("https?://|www\\.", re.IGNORECASE | re.ASCII)
 
 EVERYBODY: Final = ""
 """The member in ``hidden`` that means everybody: for recalled entries and edits."""
+_IS_FOUND: Final = (
+    f"m.kind = {NUMBERS['message']} AND NOT EXISTS (SELECT 1 FROM hidden h WHERE h.log = m.log "
+    f"AND h.id = m.id AND h.member IN ('{EVERYBODY}', %s))"
+)
+"""Condition: a message that the user has not hidden."""
 
 
 class EntrySearch:
@@ -63,69 +80,54 @@ class EntrySearch:
         """Search for ``text``, backwards from an id (0: the end), in one conversation or (0) in all.
 
         Without ``text``, the ``filter`` alone decides. Its default types are ``text``, or all if neither text
-        nor links are wanted.
+        nor links are wanted. :class:`imserver.messages.log.words.WordQuery` says what a text is found by.
 
         Returns the entries in order, and the id to continue from (0: the search is complete). Finds only what
-        the user may read, and nothing that is hidden or recalled. ASCII letters match in any case. Other
-        letters match in any case if the word is in lower case, in upper case or capitalized. In JSON, the
-        words of :data:`WORD_FIELDS` are found.
+        the user may read, and nothing that is hidden or recalled.
 
         Returns after half a second with the result so far, which may be empty. Each step is a transaction of
         its own.
         """
+        wanted = _Wanted(user, text, conversation, filter)
         head: LogHead | None = self._tables.read(lambda sql: head_of(sql, app), None)
-        if head is None:
+        if head is None or wanted.is_nothing:
             return [], 0
         floor, upto = head.floor, last_before(head, before)
         if filter.since or filter.until:
             window = TimeWindow(head, upto, filter)
             floor, upto = self._tables.read(window, (floor, upto))
-        conditions = _Conditions(text, filter)
-        found: list[Entry] = []
-        stretch = _FIRST_STRETCH
+        indexed = self._tables.read(lambda sql: indexed_before(sql, head.number), 0) if text else 0
+        scan = _Scan(self._tables, head.number, wanted, indexed)
+        look_up = _LookUp(self._tables, head.number, wanted, scan)
+        newest: list[Entry] = []
         deadline = monotonic() + SEARCH_SECONDS
         while upto > floor:
-            began = monotonic()
-            after = max(upto - stretch, floor)
-            count = limit + 1 - len(found)
-            step = _Step(head.number, user, conditions, conversation, after, upto, count)
-            some: list[Entry] = self._tables.read(step, [])
-            found = _checked(some, conditions) + found
-            if len(found) > limit:
-                return found[-limit:], found[-limit].id
-            # If the limit cut the step short, the rest of the step remains to be scanned.
-            upto = some[0].id - 1 if len(some) == step.count else after
-            now = monotonic()
-            if now > deadline and upto > floor:
-                return found, upto + 1
-            took = now - began
-            if took < _SHORT_SECONDS:
-                stretch *= _STRETCH_GROWTH
-            elif took > _STRETCH_GROWTH * _SHORT_SECONDS:
-                stretch = max(stretch // 2, _LEAST_STRETCH)
-        return found, 0
+            step = scan if upto >= scan.begin else look_up
+            entries, upto = step.take(floor, upto, limit + 1 - len(newest))
+            newest = entries + newest
+            if len(newest) > limit:
+                return newest[-limit:], newest[-limit].id
+            if monotonic() > deadline and upto > floor:
+                return newest, upto + 1
+        return newest, 0
 
 
-class _Conditions:
-    """What the messages of a search have: as SQL, and checked again, because engines compare differently."""
+class _Wanted:
+    """What a user searches for: as SQL, and checked again, because engines compare differently."""
 
-    def __init__(self, text: str, filter: SearchFilter) -> None:
-        self._folded = text.casefold()
+    def __init__(self, user: str, text: str, conversation: int, filter: SearchFilter) -> None:
+        self.user = user
+        self.conversation = conversation
+        self.words = WordQuery(text)
+        self.is_nothing = bool(text) and not self.words.units
+        """Whether the text has no word, so that no message has it."""
         self._filter = filter
         self._types = filter.types or ((TEXT_TYPE,) if text or filter.link else ())
-        self._words = Statements.spellings(text) if text else []
-        if self._words and self._types != (TEXT_TYPE,):
-            # JSON escapes quotes and backslashes, and some writers all letters but those of ASCII.
-            escaped = (
-                lower_ascii(json.dumps(word, ensure_ascii=ascii_only)[1:-1])
-                for ascii_only in (False, True)
-                for word in self._words
-            )
-            self._words = list(dict.fromkeys([*self._words, *escaped]))
 
-    def sql(self, engine: str) -> tuple[str, list[Any]]:
-        """The condition for ``m``, and its values."""
-        matches, needle = _MATCHES[engine]
+    def sql(self, engine: str, with_words: bool) -> tuple[str, list[Any]]:
+        """The condition for ``m``, and its values. ``with_words``: most messages without the words are left
+        out."""
+        contains, is_wide = _MATCHES[engine]
         parts: list[str] = []
         values: list[Any] = []
         if self._filter.sender:
@@ -138,48 +140,30 @@ class _Conditions:
         if self._types:
             parts.append(f"m.type IN {marks_of(len(self._types))}")
             values += self._types
-        for words in (self._words, _LINKS if self._filter.link else ()):
-            if words:
-                parts.append(f"({' OR '.join([matches] * len(words))})")
-                values += map(needle, words)
+        for unit in self.words.units[:_MOST_UNITS] if with_words else ():
+            # In other letters a text has many spellings, and JSON may have escapes in place of them.
+            parts.append(f"({contains} OR {is_wide})" if unit.isascii() else is_wide)
+            values += [unit] * unit.isascii()
+        if self._filter.link:
+            parts.append(f"({' OR '.join([contains] * len(_LINKS))})")
+            values += _LINKS
         return " AND ".join(parts) or "1 = 1", values
 
-    def hold(self, entry: Entry) -> bool:
-        """Whether an entry that the database found has the words and a link."""
-        if not (self._folded or self._filter.link):
+    def checked(self, entries: list[Entry]) -> list[Entry]:
+        """The entries that have what is wanted. Long texts take time: others are served meanwhile."""
+        hits = []
+        for entry in entries:
+            if self._holds(entry):
+                hits.append(entry)
+            if is_long_turn():
+                serve_others()
+        return hits
+
+    def _holds(self, entry: Entry) -> bool:
+        if not (self.words.units or self._filter.link):
             return True
-        words = "\n".join(_words_of(entry))
-        return self._folded in words.casefold() and not (self._filter.link and _LINK.search(words) is None)
-
-
-def _checked(entries: list[Entry], conditions: _Conditions) -> list[Entry]:
-    """The entries that have what is wanted. Long texts take time: others are served meanwhile."""
-    found = []
-    for entry in entries:
-        if conditions.hold(entry):
-            found.append(entry)
-        if is_long_turn():
-            serve_others()
-    return found
-
-
-def _words_of(entry: Entry) -> Iterator[str]:
-    """The texts of a message that a reader sees."""
-    if entry.type == TEXT_TYPE:
-        yield entry.body.decode(errors="replace")
-        return
-    try:
-        waiting: list[tuple[str, Any]] = [("text", msgspec.json.decode(entry.body))]
-    except (ValueError, RecursionError):
-        return
-    while waiting:
-        name, value = waiting.pop()
-        if isinstance(value, dict):
-            waiting += value.items()
-        elif isinstance(value, list):
-            waiting += ((name, each) for each in value)
-        elif isinstance(value, str) and name in WORD_FIELDS:
-            yield value
+        text = searched_text(entry.type, entry.body)
+        return self.words.is_in(text) and not (self._filter.link and _LINK.search(text) is None)
 
 
 class TimeWindow:
@@ -213,56 +197,161 @@ class TimeWindow:
         return low
 
 
+class _Scan:
+    """Looks through the messages that are not in the index, from ``begin`` on."""
+
+    def __init__(self, tables: LogTables, log: int, wanted: _Wanted, begin: int) -> None:
+        self._tables = tables
+        self._log = log
+        self._wanted = wanted
+        self.begin = begin
+        self._stretch = _FIRST_STRETCH
+
+    def take(self, floor: int, upto: int, count: int) -> tuple[list[Entry], int]:
+        """At most ``count`` of the newest entries of the next ids, and the last id that remains."""
+        began = monotonic()
+        after = max(upto - self._stretch, floor, self.begin - 1)
+        step = _Step(self._log, self._wanted, after, upto, count)
+        entries: list[Entry] = self._tables.read(step, [])
+        # If the limit cut the step short, the rest of the step remains to be scanned.
+        rest = entries[0].id - 1 if len(entries) == count else after
+        hits = self._wanted.checked(entries)
+        took = monotonic() - began
+        if took < _SHORT_SECONDS:
+            self._stretch *= _STRETCH_GROWTH
+        elif took > _STRETCH_GROWTH * _SHORT_SECONDS:
+            self._stretch = max(self._stretch // 2, _LEAST_STRETCH)
+        return hits, rest
+
+
 class _Step:
     """One step: at most ``count`` entries, the newest with ``after < id <= upto``."""
 
-    def __init__(
-        self,
-        log: int,
-        user: str,
-        conditions: _Conditions,
-        conversation: int,
-        after: int,
-        upto: int,
-        count: int,
-    ) -> None:
-        self.count = count
+    def __init__(self, log: int, wanted: _Wanted, after: int, upto: int, count: int) -> None:
+        self._count = count
         self._log = log
-        self._conditions = conditions
-        self._one = f"AND s.conversation = {int(conversation)} " if conversation else ""
-        self._user = user
-        self._values = (log, user, after, upto, user)
+        self._wanted = wanted
+        self._one = f"AND s.conversation = {int(wanted.conversation)} " if wanted.conversation else ""
+        self._values = (log, wanted.user, after, upto, wanted.user)
 
     def __call__(self, sql: Statements) -> list[Entry]:
-        condition, wanted = self._conditions.sql(sql.engine)
+        condition, values = self._wanted.sql(sql.engine, with_words=True)
         statement = (
             f"SELECT m.id FROM membership s, message m WHERE s.log = %s AND s.member = %s {self._one}"
             f"AND {VISIBLE} AND m.id > %s AND m.id <= %s "
-            f"AND m.kind = {NUMBERS['message']} "
-            f"AND NOT EXISTS (SELECT 1 FROM hidden h WHERE h.log = m.log AND h.id = m.id "
-            f"AND h.member IN ('{EVERYBODY}', %s)) "
-            f"AND {condition} ORDER BY m.id DESC LIMIT %s"
+            f"AND {_IS_FOUND} AND {condition} ORDER BY m.id DESC LIMIT %s"
         )
-        ids = [row[0] for row in sql.query(statement, (*self._values, *wanted, self.count))]
-        return fetch(sql, self._log, ids, self._user) if ids else []
+        ids = [row[0] for row in sql.query(statement, (*self._values, *values, self._count))]
+        return fetch(sql, self._log, ids, self._wanted.user) if ids else []
 
 
-def _escaped(word: str) -> str:
-    """Escape bytes as PostgreSQL does, so that invalid text is not an error."""
-    pieces = []
-    for byte in word.encode():
-        if byte == 0x5C:
-            pieces.append("\\\\")
-        else:
-            pieces.append(chr(byte) if 0 < byte < 0x80 else f"\\{byte:03o}")
-    return "".join(pieces)
+class _LookUp:
+    """Looks up the words in the index, segment by segment, the newest first."""
+
+    def __init__(self, tables: LogTables, log: int, wanted: _Wanted, scan: _Scan) -> None:
+        self._tables = tables
+        self._log = log
+        self._wanted = wanted
+        self._scan = scan
+        self._terms = list(wanted.words.terms)
+        self._seen = dict.fromkeys(self._terms, 0)
+        """Term → how many messages had it, of those that were looked up."""
+        self._conversations: set[int] | None = None
+        self._segments = _FIRST_SEGMENTS
+        self._rest: list[int] = []
+        """Messages that have the words and were not checked, in order."""
+        self._after = 0
+        """The last id before the segments of these messages."""
+
+    def take(self, floor: int, upto: int, count: int) -> tuple[list[Entry], int]:
+        """At most ``count`` of the newest entries of the next ids, and the last id that remains."""
+        if not self._rest:
+            nothing: tuple[int, int | None] = (0, None)
+            begin, newest = self._tables.read(partial(self._extent, upto), nothing)
+            if begin <= upto:  # the index is made anew
+                self._scan.begin = begin
+                return [], upto
+            if newest is None:
+                return [], floor
+            segments = range(max(newest - self._segments + 1, floor // SEGMENT, 0), newest + 1)
+            self._segments = min(self._segments * _SEGMENTS_GROWTH, _MOST_SEGMENTS)
+            self._rest = [id for id in self._ids_in(segments) if floor < id <= upto]
+            self._after = max(segments[0] * SEGMENT - 1, floor)
+        some, self._rest = self._rest[-_CHECKED_AT_ONCE:], self._rest[:-_CHECKED_AT_ONCE]
+        entries = self._wanted.checked(self._tables.read(partial(self._readable, some), [])) if some else []
+        return entries, some[0] - 1 if self._rest else self._after
+
+    def _ids_in(self, segments: Sequence[int]) -> list[int]:
+        """The messages of these segments that have all terms and are in conversations of the user."""
+        offsets_of: dict[int, set[int]] = {}
+        self._terms.sort(key=self._seen.__getitem__)  # the rarest first
+        for number, term in enumerate(self._terms):
+            among = list(offsets_of) if number else list(segments)
+            if not among:
+                break
+            rows: list[Row] = self._tables.read(partial(self._rows_with, term, among), [])
+            offsets: dict[int, set[int]] = {}
+            for segment, terms in rows:
+                offsets.setdefault(segment, set()).update(offsets_with(terms, term))
+                if is_long_turn():
+                    serve_others()
+            self._seen[term] += sum(map(len, offsets.values()))
+            both = offsets if not number else {each: offsets_of[each] & offsets[each] for each in offsets}
+            offsets_of = {segment: some for segment, some in both.items() if some}
+        if offsets_of:
+            mine = self._own_conversations()
+            rows = self._tables.read(partial(self._conversation_rows, list(offsets_of)), [])
+            for segment, row in rows:
+                offsets_of[segment] = in_conversations(row, offsets_of[segment], mine)
+                if is_long_turn():
+                    serve_others()
+        return sorted(segment * SEGMENT + offset for segment, some in offsets_of.items() for offset in some)
+
+    def _extent(self, upto: int, sql: Statements) -> tuple[int, int | None]:
+        return indexed_before(sql, self._log), newest_segment(sql, self._log, upto)
+
+    def _rows_with(self, term: Term, segments: Sequence[int], sql: Statements) -> list[Row]:
+        return rows_with(sql, self._log, term, segments)
+
+    def _conversation_rows(self, segments: Sequence[int], sql: Statements) -> list[Row]:
+        return conversation_rows(sql, self._log, segments)
+
+    def _own_conversations(self) -> set[int]:
+        """The conversations in which a message is worth a look."""
+        if self._wanted.conversation:
+            return {self._wanted.conversation}
+        if self._conversations is None:
+            statement = "SELECT DISTINCT conversation FROM membership WHERE log = %s AND member = %s"
+            values = (self._log, self._wanted.user)
+            rows: list[Row] = self._tables.read(lambda sql: sql.query(statement, values), [])
+            self._conversations = {row[0] for row in rows}
+        return self._conversations
+
+    def _readable(self, ids: Sequence[int], sql: Statements) -> list[Entry]:
+        """Those of these messages that the user may read and the filter lets through."""
+        user = self._wanted.user
+        condition, values = self._wanted.sql(sql.engine, with_words=False)
+        statement = (
+            f"SELECT m.id FROM message m WHERE EXISTS (SELECT 1 FROM membership s WHERE s.member = %s "
+            f"AND {VISIBLE}) AND {_IS_FOUND} AND {condition} AND m.log = %s AND m.id IN {{}}"
+        )
+        rows = sql.query_in(statement, (user, user, *values, self._log), ids)
+        return fetch(sql, self._log, [row[0] for row in rows], user) if rows else []
 
 
-_MYSQL: Final = ("LOCATE(CONVERT(%s USING utf8mb4), CONVERT(m.body USING utf8mb4)) > 0", str)
-_MATCHES: Final[dict[str, tuple[str, Callable[[str], str]]]] = {
-    "sqlite": ("instr(lower(CAST(m.body AS TEXT)), %s) > 0", str),
-    "postgresql": ("position(%s in lower(encode(m.body, 'escape'))) > 0", _escaped),
-    "mysql": _MYSQL,
+_MATCHES: Final[dict[str, tuple[str, str]]] = {
+    "sqlite": (
+        "instr(lower(CAST(m.body AS TEXT)), %s) > 0",
+        "(length(m.body) <> length(CAST(m.body AS TEXT)) OR instr(m.body, X'5C') > 0)",
+    ),
+    "postgresql": (
+        "position(%s in lower(encode(m.body, 'escape'))) > 0",
+        "position(chr(92) in encode(m.body, 'escape')) > 0",
+    ),
+    "mysql": (
+        "LOCATE(CONVERT(%s USING utf8mb4), CONVERT(m.body USING utf8mb4)) > 0",
+        "(LENGTH(m.body) <> CHAR_LENGTH(CONVERT(m.body USING utf8mb4)) OR LOCATE(CHAR(92), m.body) > 0)",
+    ),
 }
-"""Engine → (condition for a body that contains a word, conversion of the word). False hits are removed
-afterwards."""
+"""Engine → (condition for a body that contains a word in ASCII, in small letters; condition for one that has
+other characters, or a backslash). False hits are removed afterwards."""

@@ -6,6 +6,7 @@ from imserver.messages.commands import SearchFilter
 from imserver.messages.log import search as log_search
 from imserver.messages.log.contract import Draft
 from imserver.messages.log.message_log import MessageLog
+from imserver.messages.log.word_index import SEGMENT
 from tests.storage.conftest import OpenStore, WriteAt
 
 from .test_log import APP, bodies, ids, say, stored
@@ -39,27 +40,50 @@ def test_a_user_finds_what_the_user_may_read_and_nothing_else(log: MessageLog) -
     assert log.search.find("no such app", "a", "tea", 0, 0, 10) == ([], 0)
 
 
+@pytest.mark.sqlite_first
 @pytest.mark.parametrize(
     ("body", "text", "is_found"),
     [
         ("Good Morning", "good m", True),
+        ("Good Morning", "morning good", True),
+        ("Good Morning", "go morning", False),
+        ("good morning, ann", '"good morning"', True),
+        ("good grey morning", '"good morning"', False),
+        ("good mornings", '"good morning"', False),
+        ("good mornings", '"good morning', True),
+        ("see example.com/path", "example.com", True),
+        ("com example", "example.com", False),
+        ("École", "ecole", True),
+        ("wörter", "WORTER", True),
+        ("worter", "wörter", True),
+        ("Straße", "strasse", True),
+        ("ＦＵＬＬ", "full", True),
         ("今天晚上八点在老地方见", "老地方", True),
-        ("École", "école", True),
-        ("ÉCOLE", "école", True),
-        ("école", "ÉCOLE", True),
+        ("今天晚上八点在老地方见", "老地方 今天", True),
+        ("今天晚上八点在老地方见", "点", True),
+        ("今天晚上八点在老地方见", "见", True),
+        ("今天晚上八点在老地方见", "今晚", False),
+        ("明天，见", "天见", False),
+        ("カタカナ", "ﾀｶ", True),
+        ("한국어를", "국어", True),
+        ("हिन्दी में", "हिन्दी", True),
+        ("हिन्दी में", "हन्दी", False),
         ("100% sure_", "% sure_", True),
         ("100 percent", "%", False),
         ("a\\b", "a\\b", True),
         ("a'; DROP TABLE message; --", "'; drop", True),
         ("é", "30", False),
-        ("é", "\\303", False),
-        ("wörter", "worter", False),
         ("👍 yes", "👍", True),
-        ("two\nlines", "two\nlines", True),
+        ("two\nlines", "lines two", True),
+        ("abcdefghijklmnopqrstuvwxyz", "abcdefghijklmnopqrstu", True),
+        ("abcdefghijklmnopqrstuvwxyz", "abcdefghijklmnopqrstux", False),
     ],
 )
 def test_what_counts_as_found(log: MessageLog, body: str, text: str, is_found: bool) -> None:
     stored(log, say("a", "b", body))
+    assert found(log, "b", text) == ([body] if is_found else [])
+    stored(log, *(say("x", "y", "of others") for _ in range(SEGMENT)))
+    assert log.words.fill(APP), "now it is in the index"
     assert found(log, "b", text) == ([body] if is_found else [])
 
 
