@@ -535,7 +535,8 @@ def search(
     since: int = 0,
     until: int = 0,
 ) -> Command[MessagePage]:
-    """Get the messages that contain ``text``, in one conversation or in all of yours.
+    """Get the messages that have all words of ``text``, in one conversation or in all of yours: the last
+    word may be unfinished, and a phrase stands in double quotes.
 
     Filters: messages of the ``sender``; of these ``types`` (default: ``text`` if ``text`` or ``link`` is
     given, else all); with a ``link``; sent at or after ``since`` and before ``until``, in Unix milliseconds.

@@ -589,7 +589,7 @@ export class Messenger extends ImClient {
   }
 
   /**
-   * Messages that contain `text`. With a filter `text` may be empty.
+   * Messages with all words of `text`; the last may be unfinished, and a phrase stands in double quotes. With a filter `text` may be empty.
    *
    * @param {string} text
    * @param {SearchPage} [page]

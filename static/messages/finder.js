@@ -8,9 +8,9 @@ import { cut, drawn, fill, make } from "../text.js";
 import { loadRules } from "./account-fields.js";
 import { reasonOf } from "./api.js";
 import { shortTimes } from "./first-view.js";
-import { loadStyle } from "./form.js";
+import { loadStyle, withModule } from "./form.js";
 import { button } from "./panel.js";
-import { dateText, isFiltered, parse, withFilter, withoutContent } from "./search-query.js";
+import { dateText, hitsIn, isFiltered, parse, withFilter, withoutContent } from "./search-query.js";
 import { summaryOf } from "./summary.js";
 
 /** @typedef {import("./session.js").Session} Session */
@@ -39,6 +39,8 @@ const FIRST_FILES = 4;
 const FIRST_NAMES = 5;
 const SUGGESTED = 8;
 const AROUND = 30;
+/** Characters behind the first hit in which others are marked. */
+const MARKED = 120;
 /** The server stops a search after a time. So many times it is continued without a result. */
 const EMPTY_PAGES = 5;
 /** The server searches texts of 256 bytes. */
@@ -254,14 +256,26 @@ export class Finder {
       chip.addEventListener("click", () => this.#type(isOn ? (text) => withoutContent(text, content) : (text) => withFilter(text, words.messages_filter_has, words[`messages_has_${content}`])));
       return chip;
     });
-    const names = /** @type {const} */ (["from", "in", "before", "after"]).filter((name) => name !== "in" || !this.options.within?.()).map((name) => {
-      const chip = button(`${words[`messages_filter_${name}`]}:`, "chip");
-      chip.addEventListener("click", () => this.#type((text) => withFilter(text, words[`messages_filter_${name}`], "")));
-      return chip;
-    });
+    const menu = button(words.messages_filters, "chip");
+    menu.setAttribute("aria-haspopup", "dialog");
+    menu.addEventListener("click", () => this.#openFilters());
     const focused = [...chips.children].indexOf(/** @type {Element} */ (document.activeElement));
-    chips.replaceChildren(...names, ...contents);
+    chips.replaceChildren(menu, ...contents);
     /** @type {HTMLElement | undefined} */ (chips.children[focused])?.focus();
+  }
+
+  #openFilters() {
+    const { session, options } = this;
+    const { words, store, people } = session;
+    withModule(import("./search-filters.js"), words, ({ openFilters }) => openFilters(session, {
+      query: parse(options.field.value),
+      names: this.#writers().map((user) => people.nameOf(user)),
+      places: store.sorted.filter(({ id }) => id).map((each) => ({ id: each.id, name: store.nameOf(each) })),
+      within: options.within?.()?.id ?? 0,
+      contents: CONTENTS,
+      apply: (text) => this.#type(() => text),
+      go: options.go ?? ((act) => act()),
+    }));
   }
 
   /** @param {(text: string) => string} change */
@@ -482,12 +496,19 @@ function note(text) {
 /**
  * @param {string} text
  * @param {string} wanted
- * @returns {(Node | string)[]} the text around the first hit, which is marked
+ * @returns {(Node | string)[]} the text around the first hit; hits are marked
  */
 function marked(text, wanted) {
-  const at = wanted ? text.toLowerCase().indexOf(wanted.toLowerCase()) : -1;
-  if (at < 0) return [cut(text, 120)];
-  const near = [...text.slice(0, at)].slice(-AROUND).join("");
-  const before = near.length < at ? `…${near.slice(near.indexOf(" ") + 1)}` : near;
-  return [before, make("mark", "", text.slice(at, at + wanted.length)), cut(text.slice(at + wanted.length), 120)];
+  const hits = hitsIn(text, wanted);
+  if (!hits.length) return [cut(text, 120)];
+  const [[first]] = hits;
+  const near = [...text.slice(0, first)].slice(-AROUND).join("");
+  const made = /** @type {(Node | string)[]} */ ([near.length < first ? `…${near.slice(near.indexOf(" ") + 1)}` : near]);
+  let at = first;
+  for (const [start, end] of hits) {
+    if (start > first + MARKED) break;
+    made.push(text.slice(at, start), make("mark", "", text.slice(start, end)));
+    at = end;
+  }
+  return [...made, cut(text.slice(at), 120)];
 }

@@ -30,6 +30,10 @@ const CONTENTS = {
   file: ["file", "文件", "datei", "ملف"], link: ["link", "链接", "رابط"],
 };
 const FILTER = new RegExp(`(?<=^|\\s)(${Object.values(NAMES).flat().join("|")})[:：](?:"([^"]*)("?)|(\\S*))`, "giu");
+/** Words as the server finds them: letters and digits, or one picture. */
+const UNIT = /[\p{L}\p{N}]+|\p{Extended_Pictographic}/gu;
+/** Scripts without spaces between words: any part is found. */
+const RUN = /[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Hangul}\p{Script=Thai}\p{Script=Lao}\p{Script=Khmer}\p{Script=Myanmar}\p{Extended_Pictographic}]/u;
 const DATE = /^(\d{4})(?:[-/.年](\d{1,2})(?:[-/.月](\d{1,2}))?)?[年月日]?$/u;
 
 /**
@@ -91,6 +95,34 @@ export function timeOf(value) {
 /** @param {Date} date  as a filter has it, in local time */
 export function dateText(date) {
   return [date.getFullYear(), date.getMonth() + 1, date.getDate()].map((part) => String(part).padStart(2, "0")).join("-");
+}
+
+/**
+ * @param {string} text
+ * @param {string} words  of a search
+ * @returns {[number, number][]} where the words begin and end in the text, in order; case, accents and width make no difference
+ */
+export function hitsIn(text, words) {
+  const units = new Set(folded(words).match(UNIT) ?? []);
+  if (!units.size) return [];
+  let plain = "";
+  /** Index in `plain` → index in the text. @type {number[]} */
+  const places = [];
+  let place = 0;
+  for (const character of text) {
+    const part = folded(character);
+    for (let count = 0; count < part.length; count++) places.push(place);
+    plain += part;
+    place += character.length;
+  }
+  places.push(place);
+  const hit = new RegExp([...units].map((unit) => (RUN.test(unit) ? unit : `(?<![\\p{L}\\p{N}])${unit}`)).join("|"), "gu");
+  return [...plain.matchAll(hit)].map(({ 0: { length }, index }) => [places[index], places[index + length]]);
+}
+
+/** @param {string} text */
+function folded(text) {
+  return text.normalize("NFKD").replace(/\p{M}/gu, "").toLowerCase();
 }
 
 /**

@@ -79,7 +79,7 @@ export class Search {
   /** @param {EventTarget | null} target  keys have led to it: nothing is searched, so the filters are hidden again */
   #onFocus(target) {
     const isSearched = this.#chips.hidden || this.#within || this.#field.value.trim();
-    if (isSearched || !(target instanceof Element) || target.closest("[role=search], #search-chips") || !target.matches(":focus-visible")) return; // a click must not move what it is on
+    if (isSearched || !(target instanceof Element) || target.closest("[role=search], #search-chips, dialog") || !target.matches(":focus-visible")) return; // a click must not move what it is on
     this.close();
   }
 

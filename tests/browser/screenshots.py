@@ -132,6 +132,13 @@ def _filters(chat: Chat, story: Story) -> None:
     eventually(lambda: chat.page.texts("#hits .preview"), what="the messages with a link")
 
 
+def _filter_menu(chat: Chat, story: Story) -> None:
+    chat.named("field", chat.word("messages_search")).send_keys("make")
+    eventually(lambda: chat.page.shown(".chip"), what="the filters")
+    chat.click(chat.word("messages_filters"))
+    eventually(lambda: chat.page.shown(".filter-form"), what="the menu")
+
+
 def _palette(chat: Chat, story: Story) -> None:
     chat.click(chat.word("messages_palette"))
     eventually(lambda: chat.page.shown(".palette .hit"), what="the palette")
@@ -260,6 +267,7 @@ VIEWS: Final[dict[str, Callable[[Chat, Story], None]]] = {
     "files": _files,
     "search": _search,
     "search-filters": _filters,
+    "search-menu": _filter_menu,
     "palette": _palette,
     "contacts": _contacts,
     "profile": _profile,

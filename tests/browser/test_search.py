@@ -88,3 +88,36 @@ def test_filters_are_typed_and_clicked(pair: Pair, server: Server) -> None:
     )
     field.send_keys(Keys.ESCAPE)
     eventually(lambda: not page.shown("#search-chips"), what="the list")
+
+
+@pytest.mark.full
+def test_the_menu_has_all_filters_and_leads_to_a_day(pair: Pair, server: Server) -> None:
+    ann, bob = Account(server, "Ann"), Account(server, "Bob B")
+    tea = ann.create_group("Tea club", bob)
+    bob.say(tea, "red kettle of Bob", "kettle")
+    ann.say(tea, "kettle, red, of Ann")
+    page = Chat(pair[0], ann).page
+
+    def hits() -> list[str]:
+        return page.texts("#hits .preview")
+
+    page.find("#search").send_keys("kettle re")
+    eventually(lambda: hits() == ["kettle, red, of Ann", "red kettle of Bob"], what="words in any order")
+    assert page.texts("#hits mark") == ["kettle", "re", "re", "kettle"]
+    page.click("#search-chips .chip")
+    eventually(lambda: page.shown(".filter-form"), what="the menu")
+    page.find(".filter-form [list]").send_keys("Bob B")
+    page.click(".filter-form [type=submit]")
+    eventually(lambda: hits() == ["red kettle of Bob"], what="the message of Bob")
+    page.click("#search-chips .chip")
+    eventually(lambda: page.shown(".filter-form"), what="the menu")
+    assert page.find(".filter-form [list]").get_attribute("value") == "Bob B"
+    page.click(".filter-jump .wide")
+    eventually(lambda: page.shown(".filters .note"), what="what is missing")
+    page.run(
+        "document.querySelector('.filter-form select').value = 'Tea club';"
+        "document.querySelector('.filter-jump input').value = '2020-01-01'"
+    )
+    page.click(".filter-jump .wide")
+    eventually(lambda: page.texts("#conversation-name") == ["Tea club"], what="the conversation")
+    assert not page.shown(".filter-menu")

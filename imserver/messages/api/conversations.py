@@ -415,9 +415,10 @@ def pins(api: ConversationApi, call: Call, request: PinsQuery) -> PinsAnswer:
 def search(api: ConversationApi, call: Call, request: SearchQuery) -> MessagesAnswer:
     """Search messages.
 
-    Searches the messages that the user may read, by their text or a filter. ASCII letters match in either
-    case. Of messages with JSON, the words in `name`, `title`, `text` and `caption` are found. The searches
-    of a user may take 15 seconds in a minute.
+    Searches the messages that the user may read, by their words or a filter. All words of `text` must occur,
+    in any order, the last one perhaps as the beginning of a word; "words in quotes" follow each other. Case,
+    accents and width make no difference. Of messages with JSON, the words in `name`, `title`, `text` and
+    `caption` are found. The searches of a user may take 15 seconds in a minute.
     """
     text, types = request.text, _types_of(request.types)
     filter = SearchFilter(request.sender, types, request.link, request.since, request.until)

@@ -853,7 +853,7 @@ export declare class Messenger extends ImClient<MessengerEvents> {
         before?: number;
     }>;
     /**
-     * Messages that contain `text`. With a filter `text` may be empty.
+     * Messages with all words of `text`; the last may be unfinished, and a phrase stands in double quotes. With a filter `text` may be empty.
      *
      * @param {string} text
      * @param {SearchPage} [page]

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { it } from "node:test";
 
-import { dateText, isFiltered, parse, timeOf, withFilter, withoutContent } from "./static/messages/search-query.js";
+import { dateText, hitsIn, isFiltered, parse, timeOf, withFilter, withoutContent } from "./static/messages/search-query.js";
 
 const day = (year, month, date = 1) => new Date(year, month - 1, date).getTime();
 
@@ -34,4 +34,12 @@ it("a chip types a filter, in place of one that is open, and takes it away", () 
   assert.equal(withFilter("tea from:ad", "from", "Ada L"), 'tea from:"Ada L" ');
   assert.equal(withFilter("", "has", "file"), "has:file ");
   assert.equal(withoutContent("has:file tea 含:文件 has:link", "file"), "tea has:link");
+});
+
+it("words are marked where the server finds them", () => {
+  const marks = (text, words) => hitsIn(text, words).map(([start, end]) => text.slice(start, end));
+  assert.deepEqual(marks("Two École, ecoles and scole", 'ecole "two x"'), ["Two", "École", "ecole"]);
+  assert.deepEqual(marks("今天晚上八点在老地方见", "地方 点"), ["点", "地方"]);
+  assert.deepEqual(marks("ＦＵＬＬ 👍 e\u0301tude", "full etude 👍"), ["ＦＵＬＬ", "👍", "e\u0301tude"]);
+  assert.deepEqual(marks("a.b", "? ("), []);
 });
