@@ -149,17 +149,17 @@ class Rival(Client):
         self.object = f"{'register' if app == SINGLE else 'lock'}:user {user}"
         self.session = ""
         self.wanted = False
-        self._asked_at = 0.0
+        self._login_at = 0.0
 
     def _take_upgrade(self, now: float) -> None:
         super()._take_upgrade(now)
         if self.phase == LOGGING_IN:
-            self._asked_at = now
+            self._login_at = now
 
     def _logged_in(self, event: LoggedIn, now: float) -> None:
         self.phase, self._pause = LIVE, FIRST_PAUSE_SECONDS
         self.session = f"session {next(self.rivals.numbers)}"
-        self.rivals.began(self, self._asked_at)
+        self.rivals.began(self, self._login_at)
 
     def _frame(self, opcode: int, payload: bytes, now: float) -> None:
         if opcode == CLOSE and int.from_bytes(payload[:2]) in (REPLACED, REFUSED):
@@ -210,12 +210,12 @@ class Rivals:
         elif rival.phase == AWAY:
             rival.wanted = True
 
-    def began(self, rival: Rival, asked_at: float) -> None:
+    def began(self, rival: Rival, login_at: float) -> None:
         """A session of the rival has begun."""
         is_lock = rival.object.startswith("lock")
         what: dict[str, Any] = {"holder": rival.session} if is_lock else {"value": rival.session}
         name = "acquire" if is_lock else "write"
-        number = self.history.ask(rival.reader.name, name, rival.object, at=asked_at, **what)
+        number = self.history.ask(rival.reader.name, name, rival.object, at=login_at, **what)
         self.history.answered(number, **({"granted": True} if is_lock else {}))
         for end in self._ends.pop(rival.object, ()):
             self.history.answered(end)

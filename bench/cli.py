@@ -229,11 +229,18 @@ def versus_command(pairs: int, one_tool: bool, as_json: bool, other: Path, comma
 
 
 def peers_command(
-    runs: int, as_json: bool, only: tuple[str, ...], cache: str, losses: bool, into: Path | None
+    runs: int,
+    as_json: bool,
+    only: tuple[str, ...],
+    cache: str,
+    losses: bool,
+    history: Path | None,
+    into: Path | None,
 ) -> None:
+    names, runs, losses = only or peers.USUAL, 0 if history else runs, losses or history is not None
     with report.ProgressBar() as watcher:
-        found = peers.compare(only or peers.USUAL, Path(cache).expanduser(), runs, losses, watcher)
-    sections = {peers.MARK: peers.tables(found)}
+        found = peers.compare(names, Path(cache).expanduser(), runs, losses, watcher, history)
+    sections = {peers.MARK: peers.tables(found)} if runs else {}
     if losses:
         sections[peers.LOSSES_MARK] = peers.losses_table(found)
     if into is not None:
@@ -253,6 +260,13 @@ add(
     ),
     click.option("--cache", default="~/.cache/imserver-bench", show_default=True, help="Folder of builds."),
     click.option("--losses", is_flag=True, help="Count also what is lost when servers are killed."),
+    click.option(
+        "--history",
+        type=click.Path(file_okay=False, path_type=Path),
+        metavar="FOLDER",
+        help="Only count what is lost, and write what followers of each server saw into files for "
+        "`python -m checker`.",
+    ),
     click.option(
         "--into",
         type=click.Path(exists=True, dir_okay=False, path_type=Path),

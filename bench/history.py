@@ -67,6 +67,10 @@ class History:
             self._write("ask", at=began, number=self._reads, **where)
             self._write("ok", number=self._reads, messages=messages)
 
+    def saw(self, client: str, conversation: str, message: str) -> None:
+        """A client has received a message that has no number."""
+        self._write("see", client=client, object=conversation, message=message)
+
     def followed(self, client: str, conversation: str) -> None:
         """A client followed the conversation until all was quiet."""
         self._write("followed", client=client, object=conversation)

@@ -13,12 +13,15 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from shutil import copyfileobj
 from typing import Final
 
 from bench.connections import Connection, ConnectionSet, Opener
 from bench.context import RunContext
 from bench.frames import CLOSE, client_frame, scan, upgrade_request
 from bench.generator import Generator
+from bench.history import History
 from bench.http_client import JSON
 from bench.loop import BenchError, Json
 from bench.servers import ServerProcess
@@ -42,7 +45,8 @@ Position = dict[str, str | int]
 @dataclass(frozen=True)
 class Wire:
     """How a follower connects, from a position (empty: for the first time); how it reads its position, and
-    whether the server has announced that it has missed something.
+    whether the server has announced that it has missed something. ``has_ids``: a message that was not
+    accepted may be published again, under the same id.
     """
 
     path: str
@@ -51,6 +55,7 @@ class Wire:
     read: Callable[[bytes, Position], bool]
     push: Callable[[int], tuple[str, str]] = lambda number: ("/push/all", f'{{"n":"#{number:07d}"}}')
     fields: str = ""
+    has_ids: bool = False
 
 
 def _read_offset(payload: bytes, position: Position) -> bool:
@@ -100,7 +105,9 @@ def _read_nchan(payload: bytes, position: Position) -> bool:
 
 
 WIRES: Final = {
-    "imserver": Wire("/connection/101/websocket", _own_login, b'{"id":1', _read_offset, _own_push),
+    "imserver": Wire(
+        "/connection/101/websocket", _own_login, b'{"id":1', _read_offset, _own_push, has_ids=True
+    ),
     "centrifuge": Wire("/connection/websocket", _library_login, b'{"id":1', _read_offset),
     "socket.io": Wire("/socket.io/?EIO=4&transport=websocket", _socketio_login, b"40{", _read_socketio),
     "nchan": Wire(
@@ -110,11 +117,15 @@ WIRES: Final = {
 
 
 class Followers(ConnectionSet):
-    """The followers of one process. Owner of their positions and of what each has received."""
+    """The followers of one process. Owner of their positions and of what each has received.
 
-    def __init__(self, generator: Generator, wire: Wire) -> None:
+    A follower that was told that it has missed something has another name in the history from then on.
+    """
+
+    def __init__(self, generator: Generator, wire: Wire, history: History | None) -> None:
         super().__init__(generator.loop, generator.target, generator.index)
         self.wire = wire
+        self.history = history
         self.positions: list[Position] = [{} for _ in range(FOLLOWERS)]
         self.seen: list[Counter[int]] = [Counter() for _ in range(FOLLOWERS)]
         self.announced = [0] * FOLLOWERS
@@ -149,12 +160,35 @@ class Followers(ConnectionSet):
 
     def _note(self, conn: Connection, payload: bytes) -> None:
         self.announced[conn.number] += self.wire.read(payload, self.positions[conn.number])
-        self.seen[conn.number].update(map(int, NUMBER.findall(payload)))
+        numbers = [*map(int, NUMBER.findall(payload))]
+        self.seen[conn.number].update(numbers)
+        if self.history is not None:
+            for each in numbers:
+                self.history.saw(self._name(conn.number), CHANNEL, message_of(each))
+
+    def _name(self, number: int) -> str:
+        gaps = self.announced[number]
+        return f"follower {number + 1}" + (f", after {gaps} gaps" if gaps else "")
+
+    def finish(self) -> None:
+        """End all connections. Who was told of no gap has to have seen everything."""
+        self.close()
+        if self.history is not None:
+            for number, gaps in enumerate(self.announced):
+                if not gaps:
+                    self.history.followed(self._name(number), CHANNEL)
+            self.history.close()
 
 
-def join(generator: Generator, wire: str) -> Json:
-    """Task: connect the followers."""
-    generator.state["followers"] = followers = Followers(generator, WIRES[wire])
+def message_of(number: int) -> str:
+    """The text of a message."""
+    return f"#{number:07d}"
+
+
+def join(generator: Generator, wire: str, history: str) -> Json:
+    """Task: connect the followers. ``history``: a file for what they see; empty: none."""
+    recorder = History(Path(history)) if history else None
+    generator.state["followers"] = followers = Followers(generator, WIRES[wire], recorder)
     followers.complete()
     if not followers.wire.fields:  # nchan gives the first position with the first message
         generator.loop.until(lambda: all(followers.positions), LAST_SECONDS)
@@ -182,47 +216,64 @@ def collect(generator: Generator, last: int) -> Json:
     while time.monotonic() < end and not all(last in seen for seen in followers.seen):
         followers.complete()
         generator.loop.turn(0.05)
-    followers.close()
+    followers.finish()
     return {"seen": [list(seen.items()) for seen in followers.seen], "announced": followers.announced}
 
 
 class PublishingThread(threading.Thread):
-    """Publishes one message after the other, each until the server has accepted it."""
+    """Publishes one message after the other. One that is not accepted is published again if it has an id, and
+    else given up: it may have been accepted."""
 
-    def __init__(self, context: RunContext, wire: Wire, first: int) -> None:
+    def __init__(self, context: RunContext, wire: Wire, first: int, history: History | None) -> None:
         super().__init__(daemon=True)
         target = context.target
         self.http = HTTPConnection(target.http_host, target.http_port, timeout=5)
-        self.wire, self.number = wire, first
+        self.wire, self.number, self.history = wire, first, history
         self.acknowledged: list[int] = []
         self.ended = threading.Event()
 
     def run(self) -> None:
+        history, sent, operation = self.history, -1, 0
         while not self.ended.wait(PAUSE_SECONDS):
             path, body = self.wire.push(self.number)
-            try:
-                self.http.request("POST", path, body, {"Content-Type": JSON})
-                answer = self.http.getresponse()
-                answer.read()
-            except (OSError, HTTPException):
-                self.http.close()
-                continue
-            if answer.status < 300:
+            if history is not None and sent != self.number:
+                sent = self.number
+                operation = history.ask("publisher", "send", CHANNEL, message=message_of(sent))
+            is_accepted = self._publish(path, body)
+            if is_accepted:
                 self.acknowledged.append(self.number)
+                if history is not None:
+                    history.answered(operation)
+            if is_accepted or not self.wire.has_ids:
                 self.number += 1
         self.http.close()
 
+    def _publish(self, path: str, body: str) -> bool:
+        try:
+            self.http.request("POST", path, body, {"Content-Type": JSON})
+            with self.http.getresponse() as answer:
+                answer.read()
+        except (OSError, HTTPException):
+            self.http.close()
+            return False
+        return answer.status < 300
 
-def measure(context: RunContext, server: ServerProcess, name: str) -> Json:
-    """Return what followers have missed after the server was killed, and after their connections were cut."""
+
+def measure(context: RunContext, server: ServerProcess, name: str, folder: Path | None) -> Json:
+    """Return what followers have missed after the server was killed, and after their connections were cut.
+    ``folder``: where a history of each goes, ``NAME-kill.jsonl`` and ``NAME-cut.jsonl``.
+    """
     found: Json = {}
     for first, fault in ((0, "kill"), (5_000_000, "cut")):
         (worker,) = context.start_workers(1)
-        (joined,) = context.ask([worker], join, wire=name)
+        file = None if folder is None else folder / f"{name}-{fault}.jsonl"
+        part = None if file is None else file.with_suffix(".part").resolve()
+        (joined,) = context.ask([worker], join, wire=name, history="" if part is None else str(part))
         if joined["connected"] < FOLLOWERS:
             raise BenchError(f"{name}: {joined['connected']} of {FOLLOWERS} followers connected")
         worker.ask(follow, cuts=FAULTS if fault == "cut" else 0)
-        publisher = PublishingThread(context, WIRES[name], first)
+        history = None if file is None else History(file)
+        publisher = PublishingThread(context, WIRES[name], first, history)
         publisher.start()
         for _ in range(FAULTS):
             time.sleep(CALM_SECONDS)
@@ -240,6 +291,11 @@ def measure(context: RunContext, server: ServerProcess, name: str) -> Json:
             raise BenchError(f"{name}: no message was acknowledged")
         (answer,) = context.ask([worker], collect, last=publisher.acknowledged[-1])
         found[fault] = losses(publisher.acknowledged, answer["seen"], answer["announced"])
+        if history is not None and file is not None and part is not None:
+            history.close()
+            with file.open("ab") as whole, part.open("rb") as rest:
+                copyfileobj(rest, whole)
+            part.unlink()
     return found
 
 

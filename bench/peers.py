@@ -271,11 +271,18 @@ def _measured(name: str, home: Path, cores: Cores, watcher: ProgressBar) -> Figu
     return figures
 
 
-def compare(names: Sequence[str], cache: Path, runs: int, losses: bool, watcher: ProgressBar) -> Json:
+def compare(
+    names: Sequence[str],
+    cache: Path,
+    runs: int,
+    losses: bool,
+    watcher: ProgressBar,
+    histories: Path | None = None,
+) -> Json:
     """Build the peers ``names``; measure this server and each of them in alternation, ``runs`` times.
 
     Returns two rows per peer, and what each server loses if ``losses``. A peer that cannot be built or
-    measured here has no row; ``missing`` has the reason.
+    measured here has no row; ``missing`` has the reason. ``histories``: the folder for what followers saw.
     """
     cores, rows, versions, missing = Cores.divided(), list[Json](), {OWN: "this tree"}, dict[str, str]()
     for name in names:
@@ -292,6 +299,8 @@ def compare(names: Sequence[str], cache: Path, runs: int, losses: bool, watcher:
             missing[name] = str(error)
             continue
         versions[name] = version
+        if not runs:
+            continue
         for each, found in zip((OWN, name), zip(*pairs, strict=True), strict=True):
             ranges = {figure: _range([run[figure] or 0 for run in found]) for figure in found[0]}
             rows.append({"peer": name, "server": each, "version": versions[each], **ranges})
@@ -299,7 +308,7 @@ def compare(names: Sequence[str], cache: Path, runs: int, losses: bool, watcher:
     found_losses = []
     for name in lossy:
         watcher.begin(f"{name}: losses")
-        found_losses.append({"server": name, **losses_of(name, cache / name)})
+        found_losses.append({"server": name, **losses_of(name, cache / name, histories)})
     return {
         "suite": "peers",
         "machine": machine(),
@@ -315,11 +324,13 @@ def _range(values: Sequence[float]) -> list[float]:
     return [statistics.median(values), min(values), max(values)]
 
 
-def losses_of(name: str, home: Path) -> Json:
+def losses_of(name: str, home: Path, histories: Path | None = None) -> Json:
+    if histories is not None:
+        histories.mkdir(parents=True, exist_ok=True)
     pool = WorkerPool()
     try:
         own = pool.start(_server(name, home, pool.start(RedisProcess()).url))
-        return peer_losses.measure(RunContext(own.target, (), pool), own, name)
+        return peer_losses.measure(RunContext(own.target, (), pool), own, name, histories)
     finally:
         pool.end()
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from bench import channel_dialects, chaos_channels, chaos_tasks
+from bench import channel_dialects, chaos_channels, chaos_objects, chaos_tasks
 from bench.channel_dialects import CmdChannelDialect, Subscribed
 from bench.chaos import CMD_APP
 from bench.chaos_client import (
@@ -47,6 +48,7 @@ from imserver.dialects.protobuf import wire as protobuf
 from imserver.messages.model import Message
 from imserver.model import Reply, Request
 from tests.conftest import StartServer
+from tests.support import eventually
 
 ANN, BOB = 1, 2
 
@@ -323,13 +325,17 @@ def generator(
     ``history`` of the clients.
     """
     monkeypatch.setattr(chaos_tasks, "QUIET_SECONDS", 0.3)  # nothing breaks, nothing comes late
-    apps = {"gochat": {"login_policy": ""}, str(CMD_APP): {"same_as": "gochat"}}
+    monkeypatch.setattr(chaos_objects, "LOGIN_SECONDS", 0.02)
+    monkeypatch.setattr(chaos_objects, "PAUSE_SECONDS", 0.05)
+    apps: dict[str, Any] = {"gochat": {"login_policy": ""}, str(CMD_APP): {"same_as": "gochat"}}
+    apps |= yaml.safe_load(chaos_objects.CONFIG.format())
     server = start_server(config={"apps": apps})
     one = Generator(loop)
     one.aim(asdict(Target("127.0.0.1", server.ws.port, "/acc", "127.0.0.1", server.http.port)), 0)
     one.state["history"] = history = tmp_path / "history.jsonl"
     addresses = [["127.0.0.1", server.ws.port]]
-    chaos_tasks.meet(one, addresses, 6, CMD_APP, ["cmd", "protobuf"], 1, 20, str(history))
+    dialects, ports = ["cmd", "protobuf"], [server.http.port]
+    chaos_tasks.meet(one, addresses, 6, CMD_APP, dialects, 1, 20, str(history), ports, locks=True)
     while chaos_tasks.chat(one, 0.5, 200)["sent"] < 50:
         pass  # a process that was held up has said little
     one.state["file"] = server.folder / "data" / "imserver.db"
@@ -344,12 +350,19 @@ def broken_rules(generator: Generator) -> set[str]:
 @pytest.mark.full
 @pytest.mark.linux
 def test_a_conversation_without_faults_has_none(generator: Generator) -> None:
+    askers = generator.state["chat"].askers
+    eventually(lambda: askers.reading is not None, what="messages to read")
+    chaos_tasks.chat(generator, 4, 50)
     assert chaos_tasks.settle(generator, 60)["calm"]
     audit = chaos_tasks.audit(generator, 60)
     assert audit["faults"] == {}
     assert audit["sent"] == audit["acked"] > 0
     assert audit["compared"]["messages"] > 2 * audit["acked"]
     assert broken_rules(generator) == set()
+    rows = map(json.loads, generator.state["history"].read_text().splitlines())
+    kinds = Counter((row["object"].partition(":")[0], row["name"]) for row in rows if row["event"] == "ask")
+    assert kinds.keys() >= {("register", "write"), ("register", "get"), ("lock", "acquire")}
+    assert kinds.keys() >= {("maximum", "raise"), ("maximum", "get")}
 
 
 @pytest.mark.linux

@@ -1,5 +1,6 @@
 """What the comparison reads from other servers: frames of several lines, positions, losses, the tables."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,8 @@ from bench.frames import FINAL, TEXT, server_frame
 from bench.latency import stamp_us
 from bench.peer_losses import WIRES, Position, losses
 from bench.push import PeerBroadcasts, PeerPushes
+from checker.cli import check
+from checker.history import read
 from tests.bench.test_tally import TAG, FakeConnections, Tally
 
 EPOCH = b'"epoch":"e"'
@@ -80,6 +83,23 @@ def test_a_follower_knows_whether_it_has_missed_something(
 ) -> None:
     assert not WIRES[server].read(recovered, {**position})
     assert WIRES[server].read(missed, {**position})
+
+
+@pytest.mark.full
+@pytest.mark.linux
+def test_followers_of_a_server_write_a_history_that_the_checker_reads(tmp_path: Path) -> None:
+    found = peers.losses_of(peers.OWN, tmp_path, tmp_path / "histories")
+    for fault in ("kill", "cut"):
+        lines = (tmp_path / "histories" / f"imserver-{fault}.jsonl").read_text().splitlines()
+        history = read(lines)
+        assert check(history) == []
+        assert len(history.sights) == found[fault]["due"]
+        assert len(history.followers[peer_losses.CHANNEL]) == peer_losses.FOLLOWERS
+        seen = [number for number, row in enumerate(lines) if '"see"' in row]
+        assert {each.rule for each in check(read(lines[: seen[99]] + lines[seen[100] :]))} == {
+            "missing",
+            "skipped",
+        }
 
 
 def test_losses_are_counted_for_each_follower() -> None:
