@@ -355,8 +355,8 @@ class PowerRun:
             database.control("kill")
             read = partial(power.read_server, options.database)
         self.show_phase("the power is cut")
-        told, state = power.acknowledged(history), folder / "state"
-        tally = power.cut_all(disk, recording, told, options.power, self.seed, state, read, self.show_phase)
+        acks, state = power.acknowledged(history), folder / "state"
+        tally = power.cut_all(disk, recording, acks, options.power, self.seed, state, read, self.show_phase)
         return power.figures(tally), {"seed": self.seed, "faults": tally.notes}
 
     def _chat(self, environment: dict[str, str], history: Path) -> None:

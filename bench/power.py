@@ -358,14 +358,14 @@ def _rows(engine: str, server: DatabaseProcess) -> Sequence[Sequence[Any]]:
 
 
 @dataclass
-class Told:
+class Acknowledged:
     """What clients had been told.
 
-    ``acks``: when which number was acknowledged, in the order of time. ``elsewhere``: when which number came
+    ``rows``: when which number was acknowledged, in the order of time. ``elsewhere``: when which number came
     to a place that keeps its power. What was acknowledged within ``loses_seconds`` before a cut may be lost.
     """
 
-    acks: list[tuple[float, int]]
+    rows: list[tuple[float, int]]
     loses_seconds: float = 0.0
     elsewhere: list[tuple[float, int]] = field(default_factory=list)
 
@@ -373,11 +373,11 @@ class Told:
         """The numbers that must be stored at a moment, and those that may be."""
         surely = moment - self.loses_seconds
         there = {number for at, number in self.elsewhere if at < moment}
-        told = [(at, number) for at, number in self.acks if at < moment and number not in there]
-        return [number for at, number in told if at < surely], [number for at, number in told if at >= surely]
+        rows = [(at, number) for at, number in self.rows if at < moment and number not in there]
+        return [number for at, number in rows if at < surely], [number for at, number in rows if at >= surely]
 
 
-def acknowledged(history: Path) -> Told:
+def acknowledged(history: Path) -> Acknowledged:
     """What a chat had acknowledged."""
     rows = []
     with history.open(encoding="utf-8") as lines:
@@ -385,7 +385,7 @@ def acknowledged(history: Path) -> Told:
             event = json.loads(line)
             if event["event"] == "ok" and event["number"] > 0:
                 rows.append((event["at"], event["number"]))
-    return Told(sorted(rows))
+    return Acknowledged(sorted(rows))
 
 
 @dataclass
@@ -411,19 +411,19 @@ class CutTally:
 def cut_all(
     disk: Disk,
     recording: Path,
-    told: Told,
+    acks: Acknowledged,
     cuts: int,
     seed: int,
     folder: Path,
     read: Callable[[Path], StoredMessages],
     show: Callable[[str], None] = lambda text: None,
 ) -> CutTally:
-    """Follow the recording, cut the power so often, and compare what is stored with what was ``told``."""
+    """Follow the recording, cut the power so often, and compare what is stored with ``acks``."""
     chance = random.Random(seed)
     count = sum(1 for _ in read_records(recording))
-    if not count or not told.acks:
+    if not count or not acks.rows:
         raise BenchError("nothing was recorded")
-    first = sum(1 for record in read_records(recording) if record.at < told.acks[0][0])
+    first = sum(1 for record in read_records(recording) if record.at < acks.rows[0][0])
     moments = sorted(chance.randrange(first, count) for _ in range(cuts))
     tally, shown_at = CutTally(), time.monotonic()
     for position, record in enumerate(read_records(recording)):
@@ -433,7 +433,7 @@ def cut_all(
             how = HOW[tally.cuts % len(HOW)]
             _make(folder, disk.cut(how, chance))
             _compare(
-                tally, f"cut {tally.cuts} ({how}) at {record.at:.6f}", *told.until(record.at), read(folder)
+                tally, f"cut {tally.cuts} ({how}) at {record.at:.6f}", *acks.until(record.at), read(folder)
             )
             if time.monotonic() > shown_at + 10:
                 shown_at = time.monotonic()

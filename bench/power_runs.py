@@ -108,7 +108,7 @@ class PowerTraffic(ABC):
         tally = power.cut_all(
             self.disk,
             recording,
-            power.Told(sorted(self.acks), self.loses_seconds, self.elsewhere()),
+            power.Acknowledged(sorted(self.acks), self.loses_seconds, self.elsewhere()),
             options.power,
             self.seed,
             state,

@@ -294,6 +294,12 @@ def make_folder(folder: Path) -> None:
         synchronise(folder.parent)
 
 
+def write_all(descriptor: int, content: bytes) -> None:
+    """Write all of it. A disk that is nearly full takes a part before it refuses the rest. Raises OSError."""
+    while content:
+        content = content[os.write(descriptor, content) :]
+
+
 def synchronise(path: Path) -> None:
     """Write a file, or the names in a folder, to the disk, so that they survive a power failure. Raises
     OSError."""
@@ -344,7 +350,7 @@ def _write_secret(path: Path) -> None:
     draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
     descriptor = open_private(draft)
     try:
-        os.write(descriptor, secrets.token_hex(_SECRET_BYTES).encode() + b"\n")
+        write_all(descriptor, secrets.token_hex(_SECRET_BYTES).encode() + b"\n")
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

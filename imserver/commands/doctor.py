@@ -7,6 +7,7 @@ import os
 import resource
 import shutil
 import socket
+import sqlite3
 import ssl
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -44,6 +45,7 @@ from imserver.process import (
     plan_processes,
 )
 from imserver.storage.address import database_address
+from imserver.storage.damage import damage_of, lost_commits
 from imserver.storage.engines import probe
 from imserver.storage.statements import PooledStatements
 from imserver.supervisor.slot import LAST_PORT, PORTS_PER_NODE, check_ports
@@ -417,6 +419,11 @@ def _database(config: Config) -> Findings:
     if not address.exists:
         yield Finding("ok", "database", f"{address.shown} does not exist yet; it is created at first use")
         return
+    if address.file is not None:
+        damage = list(_damage(address.file))
+        yield from damage
+        if any(each.level == "fail" for each in damage):
+            return  # a look at its rows would change it
     in_rows: list[Finding] = []
     looks = [partial(_look, row, in_rows) for row in _checks_of_rows(config)]
     try:
@@ -445,6 +452,31 @@ def _database(config: Config) -> Findings:
     yield from in_rows
     if state.clock_difference is not None:
         yield _clock("clock and database", state.clock_difference)
+
+
+def _damage(database: Path) -> Findings:
+    """Whether the pages of SQLite and its write-ahead log are as they were written."""
+    mend = f"stop the server; imserver restore with a backup, or without one with a copy of {database.name}"
+    try:
+        commits = lost_commits(database)
+        words = damage_of(database, PROBE_SECONDS)
+    except (sqlite3.Error, OSError) as error:
+        commits, words = 0, str(error)
+    yield _finding(
+        commits > 0,
+        "write-ahead log",
+        f"{commits} commits in {database}-wal cannot be read" if commits else "no damage",
+        "messages that were acknowledged are gone; the server does not start",
+        mend + " alone",
+        "fail",
+    )
+    if words is None:
+        words, found = "", f"no damage in what was read of it in {PROBE_SECONDS:g} s"
+    else:
+        found = f"{database}: {words}" if words else "no damage"
+    yield _finding(
+        bool(words), "pages of SQLite", found, "some rows cannot be read, or are wrong", mend, "fail"
+    )
 
 
 def _disk(config: Config) -> Findings:

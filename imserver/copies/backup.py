@@ -18,6 +18,7 @@ from imserver.config.settings import StorageSettings
 from imserver.errors import StartError, StorageUnavailable
 from imserver.process import open_private, synchronise
 from imserver.storage.address import DatabaseAddress
+from imserver.storage.damage import lost_commits
 from imserver.storage.database import Database
 from imserver.storage.numbers import GivenNumbers, far_number, move_keys_on, raised
 from imserver.storage.statements import PooledStatements, Row, SqliteStatements, Statements
@@ -149,8 +150,10 @@ def check(copy: Path) -> None:
 
 
 def _given(database: Path, numbers: Sequence[GivenNumbers]) -> list[Any] | None:
-    """The last numbers of a database; None if it does not exist or cannot be read."""
+    """The last numbers of a database; None if it does not exist, or cannot be read whole."""
     try:
+        if not database.exists() or lost_commits(database):
+            return None
         with closing(_connect(database)) as connection:
             sql = SqliteStatements(connection)
             return [each.read(sql) for each in numbers]
@@ -218,8 +221,10 @@ def _set_aside(database: Path) -> Path:
     """Rename a database and its files, also if damaged. Returns the new name."""
     aside = free_name(database.with_name(f"{database.name}.before"))
     # The content of its write-ahead log belongs to it.
-    with suppress(sqlite3.Error), closing(sqlite3.connect(database)) as old:
-        old.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    with suppress(sqlite3.Error):
+        if not lost_commits(database):  # else it is what is left of them
+            with closing(sqlite3.connect(database)) as old:
+                old.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     database.replace(aside)
     for end in _SIDE_FILES:
         side = database.with_name(database.name + end)

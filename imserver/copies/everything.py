@@ -19,7 +19,7 @@ from imserver.copies.archive import BackupArchive, FeatureFile, write
 from imserver.errors import ImserverError, StartError
 from imserver.node.feature_list import load_features, numbers_of_server, tables_of
 from imserver.plugin.feature import Feature
-from imserver.process import open_private, synchronise
+from imserver.process import open_private, synchronise, write_all
 from imserver.storage.address import DatabaseAddress, database_address
 from imserver.storage.store import Store
 from imserver.terminal import Progress
@@ -184,7 +184,7 @@ def _put_secrets(settings: Config, secrets: dict[str, Any]) -> list[str]:
                 done.append(f"the previous {name} is {before}")
             descriptor = open_private(path)
             try:
-                os.write(descriptor, content.encode())
+                write_all(descriptor, content.encode())
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)

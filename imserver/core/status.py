@@ -43,7 +43,10 @@ class Unready(Struct, frozen=True, omit_defaults=True):
 
 _DRAINED: Final = Unready("it is drained")
 _REDIS: Final = Unready("Redis is away, or the lease is lost", "redis")
-_DATABASE: Final = Unready("the database is away, or refuses writes", "database")
+_DATABASE: Final = Unready("the database is away", "database")
+_NO_WRITES: Final = Unready(
+    "the database takes no writes: its disk is full or fails, or it is read-only", "database"
+)
 _OTHER_DATABASE: Final = Unready("the database is not that of the cluster", "database")
 
 
@@ -100,7 +103,7 @@ class NodeStatus:
         if not self._registry.healthy():
             return _REDIS
         if not self._store.healthy():
-            return _DATABASE
+            return _NO_WRITES if self._store.answers() else _DATABASE
         if self._database is not None and self._database.wrong:
             return _OTHER_DATABASE
         return None

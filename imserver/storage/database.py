@@ -29,11 +29,13 @@ from imserver.errors import StartError, StorageUnavailable
 from imserver.process import make_folder, open_private
 from imserver.storage import migrations
 from imserver.storage.address import DatabaseAddress
+from imserver.storage.damage import refuse_damaged
 from imserver.storage.engines import (
     WRITES,
     compact,
     direct_statements,
     driver_errors,
+    is_damage,
     is_deadlock,
     is_refusal,
     laxness_of,
@@ -180,6 +182,7 @@ class Database:
             if self.address.file is not None:
                 prepare_file(self.address.file)
                 self._lock = open_private(Path(f"{self.address.file}.lock"))
+                refuse_damaged(self.address.file)
             before, recorded = self.runner.run(self._steps, self._settings.seconds)
             if not migrations.is_current(before) or feature_steps.are_due(self._features, recorded):
                 self.runner.run(self._migrate, LONG_SECONDS)
@@ -311,11 +314,13 @@ class Database:
 
     def failed(self, words: str, wrote: bool, cause: BaseException | None = None) -> StorageUnavailable:
         """Record a failed operation. ``cause``: the error of the driver. Returns the error to raise."""
+        refused = wrote and is_refusal(cause)
         if self.healthy:
-            log.error("the database %s does not answer: %s", self.address.shown, words)
-        self.answers = False
+            how = "takes no writes" if refused else "does not answer"
+            log.error("the database %s %s: %s", self.address.shown, how, words)
+        self.answers = refused
         self._write_failed = self._write_failed or wrote
-        if wrote and is_refusal(cause):
+        if refused:
             self._refused_at = monotonic()
         return StorageUnavailable(f"the database does not answer: {words}")
 
@@ -368,7 +373,7 @@ class Database:
         except (OperationalError, InterfaceError, InternalError, PoolTimeout, _Late) as error:
             raise self.failed(_words(error), wrote, error) from None
         except DBAPIError as error:
-            if not error.connection_invalidated:
+            if not (error.connection_invalidated or is_damage(error)):
                 raise
             raise self.failed(_words(error), wrote, error) from None
         self.answered(wrote)

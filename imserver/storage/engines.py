@@ -342,6 +342,14 @@ _REFUSALS_OF_MYSQL: Final = (3, 1021, 1026, 1030, 1114, 1290, 1792, 1836)
 """Errors of files and disks, a full table, three ways to be read-only."""
 
 
+def is_damage(error: DBAPIError) -> bool:
+    """Whether SQLite has found that its file is damaged. The others say so by errors of the common kinds."""
+    return getattr(error.orig, "sqlite_errorcode", 0) & 0xFF in (
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_NOTADB,
+    )
+
+
 def is_refusal(error: BaseException | None) -> bool:
     """Whether the database answered that it cannot write (full, read-only, a failing disk), rather than being
     away for a moment."""

@@ -21,7 +21,7 @@ import msgspec
 from msgspec import Struct
 
 from imserver.model import ERASED
-from imserver.process import synchronise
+from imserver.process import synchronise, write_all
 from imserver.storage.app_rows import tables_of_others
 from imserver.storage.statements import PooledStatements, Row, text_of
 from imserver.storage.tables import CONDITIONS_OF_APP, Reason, Table
@@ -176,7 +176,7 @@ def add_to_journal(file: Path, rows: Sequence[ErasureRow]) -> None:
     lines = b"".join(b"\n" + msgspec.json.encode(row) for row in rows)
     descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        os.write(descriptor, lines)
+        write_all(descriptor, lines)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

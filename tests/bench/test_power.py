@@ -123,9 +123,9 @@ def test_a_commit_that_was_not_synchronised_is_lost_in_some_cuts(
     disk, recording = record(
         tmp_path, _WRITER, str(tmp_path / "root"), str(history), mode, BITS=str(MARK_BITS)
     )
-    told = acknowledged(history)
-    assert len(told.acks) == 100
-    tally = cut_all(disk, recording, told, 60, 7, tmp_path / "state", read_sqlite)
+    acks = acknowledged(history)
+    assert len(acks.rows) == 100
+    tally = cut_all(disk, recording, acks, 60, 7, tmp_path / "state", read_sqlite)
     assert tally.cuts == 60
     assert tally.compared > 1000
     assert bool(tally.lost or tally.broken) == loses, tally.notes

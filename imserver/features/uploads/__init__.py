@@ -75,6 +75,14 @@ FEATURE = Feature(
             "Move uploaded files between the folder and the bucket.",
         )
     },
+    doctor={
+        "--files": (
+            "imserver.features.uploads.command",
+            "check_files",
+            "Read all files of an app, and compare them with their checksums.",
+            "APP",
+        )
+    },
     settings=SETTINGS,
     problems=PROBLEMS,
     tables=TABLES,

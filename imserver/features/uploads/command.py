@@ -15,12 +15,13 @@ from msgspec.structs import replace
 
 from imserver.features.uploads import upload_rows
 from imserver.features.uploads.contract import Media, MediaUnavailable, Upload
-from imserver.features.uploads.directory import open_private
+from imserver.features.uploads.directory import open_private, write_all
 from imserver.features.uploads.saving import all_rows, parts_of
 from imserver.features.uploads.settings import UploadSettings
 from imserver.features.uploads.uploads import UploadStorage, name_of, new_id
-from imserver.plugin.commands import fail, opened, record_act, settings_options
-from imserver.plugin.settings import settings_of
+from imserver.plugin.commands import Finding, fail, opened, record_act, settings_options
+from imserver.plugin.identity import Tenants
+from imserver.plugin.settings import Config, settings_of
 from imserver.plugin.storage import Store
 
 _NAMES: Final = {"directory": "", "s3": "s3"}
@@ -96,7 +97,7 @@ class MediaMove:
                 digest = hashlib.sha256()
                 for piece in source.get(name, 0, size - 1):
                     digest.update(piece)
-                    file.write(piece)
+                    write_all(file, piece)
             sha256 = digest.hexdigest()
             if not is_thumbnail and sha256 != row.sha256:
                 raise _Damaged
@@ -132,6 +133,33 @@ def _has(store: Media, name: str) -> bool:
     except FileNotFoundError:
         return False
     return True
+
+
+def check_files(config: Config, store: Store, _tenants: Tenants, app: str) -> Iterator[Finding]:
+    """Whether the files of an app are those that were stored."""
+    count = damaged = 0
+    with closing(UploadStorage(settings_of(config, UploadSettings), config.server.data_dir)) as storage:
+        for row in (row for rows in all_rows(store) for row in rows if row.app == app):
+            count += 1
+            if words := _damage_of(storage, row):
+                damaged += 1
+                meaning = f"{row.user} sent it, {row.bytes} bytes; it is not sent to others"
+                yield Finding("fail", f"file {row.id}", words, meaning, "put it back from a backup")
+    if not damaged:
+        yield Finding("ok", f"files of {app}", f"{count} files are those that were stored")
+
+
+def _damage_of(storage: UploadStorage, row: Upload) -> str:
+    try:
+        if _sha256(storage.of(row), row.id, row.bytes) != row.sha256:
+            return "it has other bytes than were stored"
+        if row.thumbnail_bytes and not _has(storage.of(row), name_of(row, True)):
+            return "its thumbnail is not where its row says"
+    except FileNotFoundError:
+        return "it is not where its row says"
+    except MediaUnavailable as error:
+        return str(error)
+    return ""
 
 
 @click.group()

@@ -7,6 +7,7 @@ while the calling greenlet waits.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +21,8 @@ from imserver.features.uploads.contract import MediaUnavailable
 
 if TYPE_CHECKING:
     from gevent.threadpool import ThreadPool
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -37,6 +40,13 @@ _INCOMING: Final = "incoming"
 def open_private(path: Path) -> IO[bytes]:
     """Open a file for appending, unbuffered. A new file may be read and written only by this user."""
     return open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab", 0)
+
+
+def write_all(file: IO[bytes], piece: bytes) -> None:
+    """Write a piece. A disk that is nearly full takes a part of it before it refuses the rest."""
+    rest = memoryview(piece)
+    while rest:
+        rest = rest[file.write(rest) :]
 
 
 def make_private(folder: Path) -> None:
@@ -132,10 +142,7 @@ class Directory:
 
     def incoming(self) -> Path:
         """The folder for incoming files, created if needed. Raises MediaUnavailable."""
-        try:
-            return self._files.do(self._make_incoming)
-        except OSError as error:
-            raise _unavailable(error) from None
+        return self.do(self._make_incoming)
 
     def _make_incoming(self) -> Path:
         folder = self.root / _INCOMING
@@ -172,18 +179,12 @@ class Directory:
 
     def free_bytes(self) -> int:
         """Free bytes of the disk. Raises MediaUnavailable."""
-        try:
-            disk = self._files.do(lambda: os.statvfs(self.root))
-        except OSError as error:
-            raise _unavailable(error) from None
+        disk = self.do(os.statvfs, self.root)
         return disk.f_bavail * disk.f_frsize
 
     def put(self, name: str, path: str, _size: int, _sha256: str, _kind: str) -> None:
         """Move a finished file into the store. It survives a power failure once this returns."""
-        try:
-            self._files.do(self._move, Path(path), self._path(name))
-        except OSError as error:
-            raise _unavailable(error) from None
+        self.do(self._move, Path(path), self._path(name))
 
     def _move(self, source: Path, target: Path) -> None:
         synchronise(source)
@@ -199,14 +200,17 @@ class Directory:
         except FileNotFoundError:
             raise
         except OSError as error:
-            raise _unavailable(error) from None
-        return self._pieces(file.fileno(), file.close, first, last)
+            raise self._unavailable(error) from None
+        return self._pieces(name, file.fileno(), file.close, first, last)
 
-    def _pieces(self, descriptor: int, close: Callable[[], None], first: int, last: int) -> Iterator[bytes]:
+    def _pieces(
+        self, name: str, descriptor: int, close: Callable[[], None], first: int, last: int
+    ) -> Iterator[bytes]:
         try:
             while first <= last:
-                piece = self._files.do(os.pread, descriptor, min(PIECE_BYTES, last + 1 - first), first)
+                piece = self.do(os.pread, descriptor, min(PIECE_BYTES, last + 1 - first), first)
                 if not piece:
+                    log.error("the file %s is shorter than its recorded size", name)
                     raise MediaUnavailable("a file is shorter than its recorded size")
                 first += len(piece)
                 yield piece
@@ -215,10 +219,7 @@ class Directory:
 
     def delete(self, name: str) -> None:
         """Delete a file."""
-        try:
-            self._files.do(lambda: self._path(name).unlink(missing_ok=True))
-        except OSError as error:
-            raise _unavailable(error) from None
+        self.do(lambda: self._path(name).unlink(missing_ok=True))
 
     def close(self) -> None:
         """Nothing to release."""
@@ -226,6 +227,13 @@ class Directory:
     def _path(self, name: str) -> Path:
         return self.root / name[:2] / name
 
+    def do(self, function: Callable[..., T], *arguments: object) -> T:
+        """Access the folder in a thread. Switches. Raises MediaUnavailable."""
+        try:
+            return self._files.do(function, *arguments)
+        except OSError as error:
+            raise self._unavailable(error) from None
 
-def _unavailable(error: OSError) -> MediaUnavailable:
-    return MediaUnavailable(f"the folder of uploads cannot be used: {error.strerror}")
+    def _unavailable(self, error: OSError) -> MediaUnavailable:
+        log.error("the folder of uploads %s cannot be used: %s", error.filename or self.root, error.strerror)
+        return MediaUnavailable(f"the folder of uploads cannot be used: {error.strerror}")

@@ -241,7 +241,11 @@ class ResumableUploads:
         """Let the bytes so far survive a power failure."""
 
         def work() -> None:
-            synchronise(part.path)
+            try:
+                synchronise(part.path)
+            except OSError:  # nobody knows which of the new bytes the disk has
+                _drop_unsure(part.path)
+                raise
             _write_sure(part.path, part.path.stat().st_size, self._boot)
 
         self._uploads.on_disk(work)
@@ -311,8 +315,8 @@ def _write_sure(path: Path, size: int, boot: str) -> None:
         os.close(descriptor)
 
 
-def _drop_unsure(path: Path, boot: str) -> None:
-    """After a power failure: drop the bytes that may be others."""
+def _drop_unsure(path: Path, boot: str = "") -> None:
+    """Drop the bytes that were not synchronised, unless they are of this life of the machine."""
     try:
         size, _, before = path.with_suffix(_SURE).read_text("ascii").partition(" ")
     except FileNotFoundError:  # begun by a release before
@@ -321,7 +325,8 @@ def _drop_unsure(path: Path, boot: str) -> None:
         with suppress(FileNotFoundError):
             if path.stat().st_size > int(size):
                 os.truncate(path, int(size))
-        _write_sure(path, int(size), boot)
+        if boot:
+            _write_sure(path, int(size), boot)
 
 
 def _create(path: Path, state: bytes, boot: str) -> None:

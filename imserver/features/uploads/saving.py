@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from imserver.features.uploads import upload_rows
 from imserver.features.uploads.contract import MediaUnavailable, Upload
-from imserver.features.uploads.directory import PIECE_BYTES, open_private
+from imserver.features.uploads.directory import PIECE_BYTES, open_private, write_all
 from imserver.features.uploads.settings import UploadSettings
 from imserver.features.uploads.uploads import THUMBNAIL, UploadStorage, name_of, new_id
 from imserver.plugin.settings import Config, settings_of
@@ -83,7 +83,8 @@ def _write(storage: UploadStorage, row: Upload, is_thumbnail: bool, content: IO[
         with open_private(path) as file:
             while piece := content.read(PIECE_BYTES):
                 digest.update(piece)
-                size += file.write(piece)
+                write_all(file, piece)
+                size += len(piece)
         sha256 = digest.hexdigest()
         if not is_thumbnail and sha256 != row.sha256:
             raise MediaUnavailable(f"the bytes of the file {row.id} in the archive are damaged")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 import gevent
 
+from imserver.features.uploads.contract import MediaUnavailable
 from imserver.features.uploads.settings import UploadSettings
 from imserver.plugin.errors import HttpProblem, ImserverError, Problems
 from imserver.plugin.runtime import network_of
@@ -144,7 +145,10 @@ class Pieces:
     def __next__(self) -> bytes:
         if self._transfer.ended or monotonic() > self._transfers.deadline(self._transfer):
             raise BrokenPipeError(errno.EPIPE, "the client fetches the file too slowly")
-        piece = next(self._pieces)
+        try:
+            piece = next(self._pieces)
+        except MediaUnavailable as error:  # the head of the answer has left
+            raise BrokenPipeError(errno.EPIPE, str(error)) from None
         self._transfer.bytes += len(piece)
         return piece
 

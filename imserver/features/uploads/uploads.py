@@ -32,7 +32,15 @@ from imserver.features.uploads.contract import (
     Upload,
     Usage,
 )
-from imserver.features.uploads.directory import PIECE_BYTES, STATE, Directory, Files, folder_of, open_private
+from imserver.features.uploads.directory import (
+    PIECE_BYTES,
+    STATE,
+    Directory,
+    Files,
+    folder_of,
+    open_private,
+    write_all,
+)
 from imserver.features.uploads.media import (
     HEAD_BYTES,
     UNKNOWN,
@@ -398,16 +406,13 @@ class Uploads:
         def work() -> None:
             if digest is not None:
                 digest.update(piece)
-            file.write(piece)
+            write_all(file, piece)
 
         self.on_disk(work)
 
     def on_disk(self, function: Callable[..., T], *arguments: object) -> T:
         """Access the folder of uploads in a thread. Raises MediaUnavailable."""
-        try:
-            return self.files.do(function, *arguments)
-        except OSError as error:
-            raise MediaUnavailable(f"the folder of uploads cannot be used: {error.strerror}") from None
+        return self._storage.directory.do(function, *arguments)
 
     def _demand(self, media: MediaType, offer: Offer) -> None:
         """Refuse content of a kind that is not accepted or not offered, or that is too large for its kind."""
@@ -478,6 +483,8 @@ class Uploads:
             self._leaving.free(transfer)
             raise
         self.counters.downloads += 1
+        if not thumbnail and last + 1 - first == row.bytes:
+            pieces = _compared(pieces, row)
         return Pieces(pieces, transfer, self._leaving)
 
     def usage(self, app: str, user: str) -> Usage:
@@ -543,6 +550,21 @@ class Uploads:
         """Stop threads and close connections."""
         self._pictures.close()
         self._storage.close()
+
+
+def _compared(pieces: Iterator[bytes], row: Upload) -> Iterator[bytes]:
+    """The pieces of a whole file; without the last one, if it is not the file that was stored. Its reader
+    then has less than the announced length. Raises MediaUnavailable."""
+    digest, before = hashlib.sha256(), b""
+    for piece in pieces:
+        digest.update(piece)
+        if before:
+            yield before
+        before = piece
+    if digest.hexdigest() != row.sha256:
+        log.error("the file %s has other bytes than were stored: its disk is damaged", row.id)
+        raise MediaUnavailable("a file has other bytes than were stored")
+    yield before
 
 
 def uploads_of(core: Core) -> Uploads:
