@@ -184,6 +184,8 @@ class UploadTraffic(PowerTraffic):
     def start(self, environment: dict[str, str]) -> None:
         self.disk = power.Disk(self.root)
         self.recorded = self.node(environment, self.root / "data")
+        self.small = self.folder / "small.yaml"
+        self.small.write_text(f"features: [uploads]\n{_CONFIG}", encoding="utf-8")
         self.paths: dict[int, str] = {}
         """Where each file is, or its upload in parts."""
 
@@ -212,7 +214,7 @@ class UploadTraffic(PowerTraffic):
         stored = power.StoredMessages()
         for each in folder.rglob("*.sure"):  # another life of the machine
             each.write_text(each.read_text()[:21] + "another")
-        node = NodeProcess(arguments=["--config", str(self.config)], data_directory=str(folder / "data"))
+        node = NodeProcess(arguments=["--config", str(self.small)], data_directory=str(folder / "data"))
         try:
             node.start()
             for number, path in self.paths.items():
