@@ -121,8 +121,8 @@ _IS_FOLDER: Final = -1
 class Disk:
     """A disk that follows a recording. ``root``: the folder that is recorded.
 
-    ``journal``: a folder that is synchronised keeps all changes of names before, as file systems with a
-    journal do (ext4, XFS). Otherwise only its own.
+    ``journal``: whatever is synchronised keeps all changes of names before, as on file systems with a journal
+    (ext4). Otherwise only a folder keeps its own.
     """
 
     def __init__(self, root: Path, journal: bool = False) -> None:
@@ -173,6 +173,8 @@ class Disk:
         elif kind == SYNC_END:
             before, _ = self._begins.pop(record.number)
             self._contents[self._file(record.inode)].settle(before)
+            if self._journal:
+                self._settle_names(before, "")
         elif kind == FOLDER_END:
             self._settle_names(*self._begins.pop(record.number))
         else:
@@ -325,7 +327,7 @@ def read_server(
             (server.data / name).unlink(missing_ok=True)
         server.start()
         stored.add((rows or _rows)(engine, server))
-    except BenchError as error:
+    except Exception as error:  # also those of drivers
         stored.broken = str(error)
     finally:
         server.end()

@@ -11,6 +11,8 @@ import pytest
 from bench.chat_dialects import MARK_BITS
 from bench.power import Disk, acknowledged, cut_all, read_records, read_sqlite, recorder
 
+from .play import found
+
 pytestmark = [pytest.mark.linux, pytest.mark.needs("cc")]
 
 _WRITER = """
@@ -112,7 +114,7 @@ def test_a_file_is_lost_if_a_folder_above_it_was_not_synchronised(tmp_path: Path
         "c/next": b"4",
     }
     in_journal = play(Disk(tmp_path / "root", journal=True), recording)
-    assert in_journal.cut("drop", random.Random(1)).keys() == {"a", "a/b", "a/b/lost", "c", "c/kept"}
+    assert in_journal.cut("drop", random.Random(1)).keys() == {"a", "a/b", "a/b/lost", "c", "c/next"}
 
 
 @pytest.mark.parametrize(("mode", "loses"), [("FULL", False), ("OFF", True)])
@@ -130,3 +132,16 @@ def test_a_commit_that_was_not_synchronised_is_lost_in_some_cuts(
     assert tally.compared > 1000
     assert bool(tally.lost or tally.broken) == loses, tally.notes
     assert tally.doubled == 0
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(
+    ("of", "more"),
+    [("uploads", ()), ("histories", ()), ("histories", ("--appendfsync", "everysec")), ("outbox", ())],
+)
+def test_what_was_acknowledged_is_there_after_a_few_cuts(of: str, more: tuple[str, ...]) -> None:
+    report = found("chaos", "--power", "4", "--of", of, *more, "--minutes", "0.1", "--rate", "40")
+    figures = report["figures"]
+    assert figures["power_cuts"] == 4
+    assert figures["power_compared"] + figures["power_newest"] > 0
+    assert report["faults"] == {}
