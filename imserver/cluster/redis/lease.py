@@ -181,7 +181,7 @@ class LeaseKeeper:
 
         Raises RedisUnavailable and :class:`LeaseLost`.
         """
-        began, asked_at = clock(), time.time()
+        began, earliest = clock(), time.time()
         renews = began - self._renewed_at >= self._renew_seconds * 0.99
         reply = self._reply(self._renewal(renews), *self._listing(began))
         if reply[0] == 0:
@@ -191,7 +191,7 @@ class LeaseKeeper:
             self._until, self._renewed_at = began + self._lease_seconds, began
         redis_time = int(reply[7]) / 1000
         # Somewhere within the round trip.
-        self.clock_seconds = max(asked_at - redis_time, 0.0) + min(time.time() - redis_time, 0.0)
+        self.clock_seconds = max(earliest - redis_time, 0.0) + min(time.time() - redis_time, 0.0)
         changed = self.table.update(reply[1], reply[2], reply[3], reply[6])
         self._replaced_seen, self.cleans_up = reply[4], bool(reply[5])
         if self._replaced_seen:
