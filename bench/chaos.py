@@ -56,7 +56,7 @@ apps:
 """
 LEAD_SECONDS = 1.0
 """Chat without faults before the first fault."""
-MEET_SECONDS = 60.0
+MEET_SECONDS = 300.0
 SETTLE_SECONDS = 60.0
 AUDIT_SECONDS = 300.0
 CHAT_SECONDS = 600.0

@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -257,10 +258,16 @@ class System:
         return [self.nodes[node] if what == "node" else getattr(self, what)]
 
     def control(self, what: str, how: str, node: int) -> None:
-        """Do ``how`` to all parts."""
+        """Do ``how`` to all parts. What does not start is started again, as a service manager would."""
+        deadline = time.monotonic() + START_SECONDS
         for part in self.parts(what, node):
-            if part is not None:
-                part.control(how)
+            while part is not None:
+                try:
+                    part.control(how)
+                    break
+                except BenchError:
+                    if how != "again" or time.monotonic() > deadline:
+                        raise
 
     def tracebacks(self) -> list[str]:
         """The last lines of all tracebacks in the logs of the nodes."""
