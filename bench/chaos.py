@@ -63,6 +63,8 @@ CHAT_SECONDS = 600.0
 """Time limit of a fault with its repair."""
 DIALECTS = {"both": ["cmd", "protobuf"], "cmd": ["cmd"], "protobuf": ["protobuf"]}
 _MOST_NOTES = 20
+_HARMLESS = ("node", "database", "receiver", "disk")
+"""What can break while nodes reach Redis and each other, or end."""
 _FINDINGS = ("lost", "twice", "holes", "inversions", "missing", "unknown", "changed", "anew")
 #: Kind of finding → figure.
 KINDS = {**{kind: f"chaos_{kind}" for kind in _FINDINGS}, "refused": "refused", "unreadable": "errors"}
@@ -184,9 +186,7 @@ class ChaosRun:
         """Whether sessions that refuse others exclude each other at any time. While nodes reach neither Redis
         nor each other, each lets its own users in."""
         names = [name.strip() for name in self.options.faults.split(",") if name.strip() in FAULTS]
-        return self.options.alone or (
-            bool(names) and not any(FAULTS[name].what in ("redis", "network") for name in names)
-        )
+        return self.options.alone or (bool(names) and all(FAULTS[name].what in _HARMLESS for name in names))
 
     def _play_rounds(self, begin: float) -> None:
         """Cause one fault after the other, each at least once."""
