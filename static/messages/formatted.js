@@ -34,7 +34,6 @@ export function formatted(text, names = [], { isMarkdown = false, words } = {}) 
 function codeBlock({ text, language }) {
   const block = make("pre", "", make("code", "", text));
   block.tabIndex = 0; // long lines are scrolled by the keyboard, too
-  block.dir = "ltr";
   if (language) block.dataset.language = language;
   return block;
 }

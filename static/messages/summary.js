@@ -86,7 +86,8 @@ function noticeOf(entry, { words, people, user, language }) {
   const { kind, from, meta = {} } = entry;
   const say = (/** @type {string} */ template, /** @type {Record<string, string>} */ values) => {
     const own = language.startsWith("zh") ? Object.keys(values).filter((key) => values[key] === words.messages_you) : []; // names have spaces around them, 你 has none
-    return fill(own.reduce((text, key) => text.replace(new RegExp(` ?\\{${key}\\} ?`), `{${key}}`), template), values);
+    const count = (values.name ?? values.names) === words.messages_you ? 2 : 1; // the second form of a text is for what we have done
+    return fill(own.reduce((text, key) => text.replace(new RegExp(` ?\\{${key}\\} ?`), `{${key}}`), template), { ...values, count });
   };
   const nameOf = (/** @type {string} */ each) => (each === user ? words.messages_you : people.nameOf(each));
   const by = from ? nameOf(from) : words.messages_server;

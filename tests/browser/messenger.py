@@ -334,12 +334,48 @@ TEXTS = {
         "好的",
         "我有个会到十二点十分，你们先吃。",
     ),
+    "de": (
+        "Guten Morgen! Ist das Paket angekommen?",
+        "Ja, gegen neun. Der Karton war *durchnässt*, aber innen ist alles trocken.",
+        "Prima. Ich habe es unter https://example.com/parcels/4711 aufgeschrieben",
+        "Versuchst du noch einmal `make serve`? Hier startet es jetzt.",
+        "Geht:\n```\nlistening on http://127.0.0.1:8080\n```",
+        "👍",
+        "Mittagessen um zwölf? In dem Laden an der Ecke gibt es heute Nudeln.",
+        "Ja, gern",
+        "Ich telefoniere bis zehn nach, fangt ohne mich an.",
+    ),
+    "ar": (
+        "صباح الخير! هل وصل الطرد؟",
+        "نعم، نحو التاسعة. كان الصندوق *مبتلًا*، لكن ما بداخله جاف.",
+        "ممتاز. كتبته في https://example.com/parcels/4711",
+        "هل تجرب `make serve` مرة أخرى؟ إنه يعمل عندي الآن.",
+        "يعمل:\n```\nlistening on http://127.0.0.1:8080\n```",
+        "👍",
+        "غداء عند الثانية عشرة؟ في المطعم عند الزاوية معكرونة اليوم.",
+        "نعم، من فضلك",
+        "لديّ مكالمة حتى الثانية عشرة وعشر دقائق، ابدؤوا من دوني.",
+    ),
 }
+NAMES = {
+    "en": ("Ann", "Bob", "Cat", "Tea at five", "Menu"),
+    "zh": ("安安", "小波", "阿凯", "五点喝茶", "菜单"),
+    "de": ("Ann", "Bob", "Cat", "Tee um fünf", "Speisekarte"),
+    "ar": ("آن", "بوب", "كات", "شاي الخامسة", "قائمة الطعام"),
+}
+"""Of three people, a group and a bot."""
 
 
 GUIDE = {
     "en": ("Weather", "Rain, sun and wind for your town.", "The weather of today", "A good hour for a walk"),
     "zh": ("天气", "你所在城市的阴晴与风力。", "今天的天气", "适合散步的时间"),
+    "de": (
+        "Wetter",
+        "Regen, Sonne und Wind in deiner Stadt.",
+        "Das Wetter heute",
+        "Eine gute Stunde zum Gehen",
+    ),
+    "ar": ("الطقس", "المطر والشمس والرياح في مدينتك.", "طقس اليوم", "ساعة مناسبة للمشي"),
 }
 
 
@@ -347,11 +383,9 @@ class Story:
     """Three accounts, a group and two conversations with what people send each other."""
 
     def __init__(self, server: Server, language: str) -> None:
-        names = ("Ann", "Bob", "Cat") if language == "en" else ("安安", "小波", "阿凯")
+        *names, group, bot = NAMES[language]
         self.ann, self.bob, self.cat = people = [Account(server, name) for name in names]
-        self.group = self.ann.create_group(
-            "Tea at five" if language == "en" else "五点喝茶", self.bob, self.cat
-        )
+        self.group = self.ann.create_group(group, self.bob, self.cat)
         texts = TEXTS[language]
         for turn in range(12):
             for number, text in enumerate(texts):
@@ -367,9 +401,7 @@ class Story:
         items = [{"type": "picture", **media(stored)} for stored in album]
         self.cat.send(self.group, "album", {"items": items, "caption": texts[1]})
         self.cat.say(self.group, *texts[6:9])
-        self.bot = self.ann.post(
-            "bots", app=APP, name=f"menu_{language}", nickname="Menu" if language == "en" else "菜单"
-        )
+        self.bot = self.ann.post("bots", app=APP, name=f"menu_{language}", nickname=bot)
         self._let_the_bot_speak(texts[6])
         self.guide = self._offer_a_bot(language)
         self.invitation: str = self.ann.post("invitations/create", group=str(self.group), guests=True)["code"]

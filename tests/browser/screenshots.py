@@ -1,6 +1,6 @@
 """``python -m tests.browser.screenshots [FOLDER]``: a picture of every view of every page.
 
-Phones, tablet and desktop, light and dark, Chinese and English, with three accounts and a group that has
+Phones, tablet and desktop, light and dark, in each language, with three accounts and a group that has
 talked for a while. The default folder is ``build/screenshots``.
 """
 
@@ -19,7 +19,7 @@ from selenium.webdriver.common.keys import Keys
 
 from imserver.assets import DEFAULT_CONFIG
 from imserver.config.yaml import read_yaml
-from imserver.features.pages.text import TEXT
+from imserver.features.pages.text import LANGUAGES, TEXT
 from tests.browser.chromium import Browser, Page
 from tests.browser.messenger import APP, TEXTS, Chat, Story, save
 from tests.support import Server, eventually
@@ -147,7 +147,7 @@ def _palette(chat: Chat, story: Story) -> None:
 def _offline(chat: Chat, story: Story) -> None:
     _open_group(chat, story)
     chat.cut()
-    chat.say(TEXTS["zh" if chat.words is TEXT["zh"] else "en"][-2])
+    chat.say(next(TEXTS[language][-2] for language, words in TEXT.items() if chat.words is words))
     eventually(lambda: chat.page.shown(".pending .status"), what="the message waits")
 
 
@@ -312,7 +312,7 @@ def make(target: Path) -> int:
     """Write all pictures; return their number."""
     number = 0
     with tempfile.TemporaryDirectory() as folder, running(Path(folder)) as (server, browser):
-        for language in ("zh", "en"):
+        for language in LANGUAGES:
             story = Story(server, language)
             for size, window in SIZES.items():
                 for dark in (False, True):

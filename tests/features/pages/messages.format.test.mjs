@@ -85,6 +85,13 @@ it("a mention of all is one in each language, but none of its author; all are th
   assert.deepEqual([offered(""), offered("a"), offered("al"), offered("x"), offered("", 2)], [["ann", "bob", "ali", "all"], ["ann", "ali", "all"], ["ali", "all"], [], ["ann", "all"]]);
 });
 
+it("a text may have a form for what oneself has done", () => {
+  const words = { messages_you: "Du", messages_you_inside: "dich", messages_and: ", ", messages_left: "{name} ist gegangen|Du bist gegangen", messages_removed: "{name} hat {names} entfernt|Du hast {names} entfernt" };
+  const session = /** @type {any} */ ({ words, language: "de", user: "ann", people: { nameOf: (user) => user.toUpperCase() } });
+  const line = (from, users) => noticeText(/** @type {any} */ ({ kind: "leave", from, time: 1_000, meta: { users } }), session);
+  assert.deepEqual([line("ann", ["bob"]), line("bob", ["ann"]), line("ann", []), line("bob", [])], ["Du hast BOB entfernt", "BOB hat dich entfernt", "Du bist gegangen", "BOB ist gegangen"]);
+});
+
 it("lines about oneself are sentences", () => {
   const words = {
     messages_you: "You", messages_you_inside: "you", messages_and: ", ", messages_joined: "{names} joined", messages_added: "{name} added {names}",
