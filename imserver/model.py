@@ -211,6 +211,7 @@ class ChannelPart(Struct, frozen=True, gc=False, array_like=True, omit_defaults=
     ``offset``: number of a publication in the history of its channel (0: the channel has no history).
     ``epoch``: the life of that history. ``info``: JSON about the client that published, joined or left
     (``b""``: the back end). ``tags``: a JSON object of strings. ``stream``: of a streamed message.
+    ``thread``: the message in whose thread a streamed answer is a reply (0: none).
     """
 
     name: str
@@ -219,6 +220,7 @@ class ChannelPart(Struct, frozen=True, gc=False, array_like=True, omit_defaults=
     info: bytes = b""
     tags: bytes = b""
     stream: StreamPart | None = None
+    thread: int = 0
 
 
 class Event(Struct, frozen=True, gc=False, omit_defaults=True):
@@ -292,6 +294,8 @@ class Signal(Event, frozen=True, gc=False, omit_defaults=True):
             data |= {"stream": stream.id, "piece": stream.piece, "text": self.text}
             if self.type != "text":
                 data["type"] = self.type
+            if self.channel.thread:
+                data["thread"] = self.channel.thread
             for flag in ("whole", "done"):
                 if getattr(stream, flag):
                     data[flag] = True

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from imserver.messages.api import channels, conversations, messages, streamed
+from imserver.messages.api import channels, conversations, messages, streamed, threads
 from imserver.messages.parts import build, erasing
 from imserver.messages.settings import SETTINGS
 from imserver.messages.tables import TABLES
@@ -41,5 +41,6 @@ FEATURE = Feature(
         *streamed.routes.rows,
         *conversations.routes.rows,
         *messages.routes.rows,
+        *threads.routes.rows,
     ),
 )

@@ -62,6 +62,10 @@ class Send(Command, frozen=True, gc=False):
     id: str = ""
     about: int = 0
     meta: bytes = b""
+    thread: int = 0
+    """A message of the conversation: this one is a reply in its thread."""
+    also: bool = False
+    """The conversation shows the reply, too."""
 
 
 class Sync(Command, frozen=True, gc=False):
@@ -144,6 +148,35 @@ class CountReceipts(Command, frozen=True, gc=False):
 
     conversation: int
     ids: tuple[int, ...]
+
+
+class AskThreads(Command, frozen=True, gc=False):
+    """Request the threads that the user follows whose last reply is before the id ``before`` (0: all)."""
+
+    before: int
+    limit: int
+
+
+class AskThread(Command, frozen=True, gc=False):
+    """Request the last replies in the thread of a message, before the id ``before`` (0: the newest)."""
+
+    thread: int
+    before: int
+    limit: int
+
+
+class FollowThread(Command, frozen=True, gc=False):
+    """Follow the thread of a message, or mute it (``remove``)."""
+
+    thread: int
+    remove: bool = False
+
+
+class ReadThread(Command, frozen=True, gc=False):
+    """Set up to which reply the user has read the thread of a message."""
+
+    thread: int
+    id: int
 
 
 class AskMarks(Command, frozen=True, gc=False):

@@ -148,6 +148,8 @@ class Messaging:
             meta=sent.meta,
             to_user=sent.to,
             conversation=sent.conversation,
+            thread=sent.thread,
+            also=sent.also,
         )
 
     def read(self, app: str, user: str, data: bytes) -> Draft | None:
@@ -271,7 +273,12 @@ def facts_of(draft: Draft) -> dict[str, Any]:
     facts |= {name: value for name, value in to.items() if value}
     payload = {"type": seen.type, "text": seen.text, "data": seen.data, "base64": seen.base64}
     facts |= {name: value for name, value in payload.items() if value is not None}
-    more = {"client_msg_id": draft.client_msg_id, "about": draft.about, "meta": Raw(draft.meta)}
+    more = {
+        "client_msg_id": draft.client_msg_id,
+        "about": draft.about,
+        "thread": draft.thread,
+        "meta": Raw(draft.meta),
+    }
     return facts | {name: value for name, value in more.items() if value}
 
 

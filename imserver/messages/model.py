@@ -46,7 +46,7 @@ class Message(Struct, frozen=True, gc=False):
     ``meta`` how many users react with it from then on (``count``). The message has the id of the last one as
     ``reacted`` in ``meta``. A ``pin`` has the same types. A ``press`` of a button of the message ``about``
     has the value of the button as body. It is in the conversation of the user and the bot, wherever the
-    message is.
+    message is. :mod:`imserver.messages.log.threads` says what ``meta`` has of threads.
     """
 
     id: int
@@ -74,6 +74,25 @@ class Message(Struct, frozen=True, gc=False):
         if not self.members:
             return ""
         return self.members[0] if self.members[1] == reader else self.members[1]
+
+    @property
+    def thread(self) -> int:
+        """The id of the message with which its thread begins; 0: it is no reply in a thread."""
+        return self._in_thread().thread
+
+    @property
+    def is_beside(self) -> bool:
+        """Whether it is shown in its thread alone, not in its conversation."""
+        thread = self._in_thread()
+        return thread.thread > 0 and not thread.also
+
+    def _in_thread(self) -> _InThread:
+        if _THREAD not in self.meta:
+            return _NO_THREAD
+        try:
+            return _decode_thread(self.meta)
+        except (ValueError, RecursionError):
+            return _NO_THREAD
 
     def may_be_revised(self, user: str) -> bool:
         """Whether it is a message of this user (``""``: of anybody). A recalled one is too: the recall or
@@ -112,6 +131,18 @@ class Message(Struct, frozen=True, gc=False):
             if self.body:
                 _show_text(entry, self.body)
         return entry
+
+
+class _InThread(Struct, frozen=True):
+    """What ``meta`` says about the thread of a reply."""
+
+    thread: int = 0
+    also: bool = False
+
+
+_THREAD: Final = b'"thread":'
+_NO_THREAD: Final = _InThread()
+_decode_thread: Final = msgspec.json.Decoder(_InThread).decode
 
 
 class EntryView(msgspec.Struct, omit_defaults=True):

@@ -27,6 +27,7 @@ from imserver.messages.stored_pushes import LogPushes
 from imserver.messages.streamed import ConversationStreams, StreamedTexts
 from imserver.messages.streamed_messages import ChannelStreams, StreamedMessages
 from imserver.messages.word_indexing import WordIndexing
+from imserver.messages.threads import ThreadCommands
 from imserver.storage.contract import Erasure
 from imserver.storage.store import Store
 
@@ -93,15 +94,17 @@ def _make_services(core: Core) -> MessageServices:
     messaging.add_to(core.cluster.queries)
     _answer_questions(core, messaging, channel_log)
     signals = _make_signals(core, messaging)
+    threads = ThreadCommands(signals, store)
     receipts, search = Receipts(signals, store), MessageSearch(store, core.node.buckets.make)
     commands = MessageCommands(sessions.sessions, messaging, receipts, search, store)
-    for service in (commands, AnnotationCommands(store, messaging), receipts, signals):
+    for service in (commands, AnnotationCommands(store, messaging), receipts, threads, signals):
         core.network.dispatcher.add(service.rows())
     streams, channel_streams = _make_streams(core, messaging, signals)
     return MessageServices(
         messaging,
         signals,
         receipts,
+        threads,
         search,
         _make_retention(core, messaging),
         streams,

@@ -12,13 +12,15 @@ from imserver.messages.receipts import Receipts, Signals
 from imserver.messages.retention import Retention
 from imserver.messages.streamed import StreamedTexts
 from imserver.messages.streamed_messages import StreamedMessages
+from imserver.messages.threads import ThreadCommands
 
 
 class MessageServices(Struct, frozen=True):
     """Stored messages, and texts that are sent in pieces: ``core.service(MessageServices)``.
 
     A feature that gets it names ``messages`` in ``uses``. ``messaging`` stores and delivers messages,
-    ``signals`` delivers what is not stored. ``receipts``: who has read what. ``search`` and ``retention``:
+    ``signals`` delivers what is not stored. ``receipts``: who has read what. ``threads``: who
+    follows which. ``search`` and ``retention``:
     the services of their commands. ``streams``: texts that are stored when their last piece has come.
     ``channel_streams``: those in channels. ``observers``: features that hear of stored entries add theirs.
     ``stream_starts``: where event streams begin.
@@ -27,6 +29,7 @@ class MessageServices(Struct, frozen=True):
     messaging: Messaging
     signals: Signals
     receipts: Receipts
+    threads: ThreadCommands
     search: MessageSearch
     retention: Retention
     streams: StreamedTexts

@@ -119,6 +119,7 @@ def _draft_of(end: Event) -> Draft:
         meta=_INCOMPLETE if part.stream.incomplete else b"",
         to_user=to,
         conversation=conversation,
+        thread=part.thread,
     )
 
 
@@ -147,13 +148,15 @@ class StreamedTexts(StreamedMessages):
         text: str = "",
         type: str = "text",
         owner: str = "",
+        thread: int = 0,
     ) -> str:
         """Open a stream to the user ``to``, or in a group, and return its id. May switch.
 
         Whether the sender may write there is not checked. ``owner``: who pays for its bytes, besides the app.
+        ``thread``: a message in whose thread it is a reply (0: none).
         Raises :class:`ChannelRefused`: ``full`` or ``limit``.
         """
-        part = ChannelPart(f"{_USER}{to}" if to else f"{_GROUP}{conversation}")
+        part = ChannelPart(f"{_USER}{to}" if to else f"{_GROUP}{conversation}", thread=thread)
         return self.open(app, _signal(Event("piece", sender, "", type=type, channel=part)), text, owner)
 
     def close_text(

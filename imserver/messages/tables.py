@@ -101,6 +101,22 @@ TABLES: Final = (
         columns=("member", "conversation", "id"),
     ),
     Table(
+        name="thread_reply",
+        key=("log", "conversation", "id"),
+        of_app=OF_LOGS,
+        of_user=_NUMBERS,
+        erase_user=_NUMBERS,
+        columns=("conversation", "id", "root", "also"),
+    ),
+    Table(
+        name="thread_reader",
+        key=("log", "member", "root"),
+        of_app=OF_LOGS,
+        of_user="member = %s",
+        erase_user=_BY_MARKS,
+        columns=("member", "root", "conversation", "read_id", "follows"),
+    ),
+    Table(
         name="removed_message",
         key=("log", "act", "id"),
         of_app=OF_LOGS,

@@ -19,13 +19,17 @@ from imserver.messages.commands import (
     AskMarks,
     AskPins,
     AskReceipts,
+    AskThread,
+    AskThreads,
     Conversations,
     CountReceipts,
+    FollowThread,
     Hide,
     History,
     Pin,
     React,
     Read,
+    ReadThread,
     Received,
     Search,
     SearchFilter,
@@ -141,11 +145,15 @@ def _send_anything(data: bytes) -> Send:
             raise Refused(errors.ReplyCode.BAD_PARAMETER)
         return Send(to, conversation, "forward", id=client_id, about=fields.needed_id("forward"))
     kind, body = _content(fields)
-    about = fields.id("replyto")
-    return Send(to, conversation, "message", kind, body, client_id, about, _meta(fields))
+    about, thread, also = fields.id("replyto"), fields.id("thread"), fields.flag("also")
+    if also and not thread:
+        raise Refused(errors.ReplyCode.BAD_PARAMETER)
+    return Send(to, conversation, "message", kind, body, client_id, about, _meta(fields), thread, also)
 
 
-_CONTENT_FIELDS: Final = frozenset({"text", "data", "type", "replyto", "mentions", "buttons"})
+_CONTENT_FIELDS: Final = frozenset(
+    {"text", "data", "type", "replyto", "mentions", "buttons", "thread", "also"}
+)
 """Fields that a forwarded message cannot have: the server copies it."""
 
 
@@ -179,6 +187,26 @@ def _edit(data: bytes) -> Send:
     client_id = fields.short_text("clientmsgid", Limit.CLIENT_MSG_ID_BYTES)
     about = fields.needed_id("id")
     return Send(kind="edit", type=kind, body=body, id=client_id, about=about, meta=_meta(fields))
+
+
+def _thread(data: bytes) -> AskThread:
+    fields = Fields.of(data)
+    return AskThread(fields.needed_id("thread"), fields.id("before"), fields.limit())
+
+
+def _threads(data: bytes) -> AskThreads:
+    fields = Fields.of(data)
+    return AskThreads(fields.id("before"), fields.limit())
+
+
+def _follow_thread(data: bytes) -> FollowThread:
+    fields = Fields.of(data)
+    return FollowThread(fields.needed_id("thread"), fields.flag("remove"))
+
+
+def _read_thread(data: bytes) -> ReadThread:
+    fields = Fields.of(data)
+    return ReadThread(fields.needed_id("thread"), fields.needed_id("id"))
 
 
 def _sync(data: bytes) -> Sync:
@@ -290,6 +318,10 @@ MESSAGE_COMMANDS: Final[Readers] = {
     "pin": _pin,
     "pins": lambda data: AskPins(Fields.of(data).needed_id("conversation")),
     "receiptCounts": _count_receipts,
+    "thread": _thread,
+    "threads": _threads,
+    "followThread": _follow_thread,
+    "readThread": _read_thread,
     **{name: _from_json(make) for name, make in FIELDS_OF_COMMANDS.items()},
 }
 """The commands on stored messages."""

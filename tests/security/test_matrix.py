@@ -495,6 +495,7 @@ COMMANDS: Final = {
             *("AckNumber", "Read", "Received", "Hide", "History", "Conversations", "AskMarks", "AskReceipts"),
             *("CountReceipts", "Arrange", "AskArrangements", "Report"),
             *("React", "Pin", "AskPins"),
+            *("AskThread", "AskThreads", "FollowThread", "ReadThread"),
             # a session without a user may use these
             *("RefreshLogin", "Subscribe", "RefreshSubscription", "Unsubscribe", "Publish"),
             *("AskPresence", "AskPresenceStats", "AskHistory", "CallMethod"),

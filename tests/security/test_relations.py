@@ -423,7 +423,9 @@ NO_ROW: Final[dict[str, str]] = {
             *("GET /api/v1/groups/show", "POST /api/v1/groups/join", "GET /group_user/list"),
             *("POST /api/v1/hooks", "GET /api/v1/hooks", "POST /api/v1/hooks/revoke", "POST /hooks/*"),
             *("AskPins", "History", "Conversations", "Search", "Read", "Received", "AskReceipts", "AskMarks"),
-            "CountReceipts",
+            *("CountReceipts", "AskThread", "AskThreads", "FollowThread", "ReadThread"),
+            *("GET /api/v1/threads/list", "GET /api/v1/threads/get", "POST /api/v1/threads/follow"),
+            "POST /api/v1/threads/read",
             *("Arrange", "AskArrangements", "GET /api/v1/inbox", "POST /api/v1/inbox"),
             *(
                 "Sync",

@@ -49,8 +49,10 @@ class StreamedAnswers:
         text: str = "",
         type: str = "text",
         is_back_end: bool = False,
+        thread: int = 0,
     ) -> str | Rejected:
-        """Open a stream to a user or in a conversation, and return its id.
+        """Open a stream to a user or in a conversation, and return its id. ``thread``: a message in whose
+        thread the answer is a reply (0: none).
 
         Unless a back end opens it, it counts as a message of the bot, which has at most :data:`MOST_STREAMS`,
         and it is refused in an app whose back end reviews messages: pieces cannot be reviewed.
@@ -81,7 +83,7 @@ class StreamedAnswers:
                 raise ChannelRefused("full", f"the bot has {MOST_STREAMS} open streams on this node")
             if not self._rates.take(app, user):
                 raise TooManyRequests(1)
-        return self._texts.open_text(app, user, found, conversation, text, type, owner)
+        return self._texts.open_text(app, user, found, conversation, text, type, owner, thread)
 
     def _owner_of(self, app: str, bot: str) -> str:
         """Who pays for the streams of a bot (``""``: it is no bot). It never changes, and is remembered."""
@@ -192,7 +194,7 @@ class AnswerCommands:
         app, user = app_and_user(connection)
         where = command.to, command.conversation
         try:
-            found = self._answers.open(app, user, *where, command.text, command.type)
+            found = self._answers.open(app, user, *where, command.text, command.type, thread=command.thread)
         except ChannelRefused as refused:
             return _refusal(refused)
         if isinstance(found, Rejected):

@@ -26,6 +26,10 @@ class AnswerOpenRequest(Acting, kw_only=True):
 
     to: Annotated[str, about("The receiver. They may be offline.", max_length=MAX_USER_BYTES)] = ""
     conversation: Annotated[int, about("A conversation or group, instead of `to`.", ge=0, le=Limit.ID)] = 0
+    thread: Annotated[
+        int,
+        about("A message of the conversation: the answer is a reply in its thread.", ge=0, le=Limit.ID),
+    ] = 0
     text: Annotated[str, about("The beginning of the text, if there is one already.")] = ""
     type: Annotated[
         str,
@@ -107,7 +111,9 @@ def open_stream(answers: StreamedAnswers, call: Call, request: AnswerOpenRequest
     the stream, and `meta` of the message has `incomplete`.
     """
     found = answers.open(
-        call.app, call.user, request.to, request.conversation, request.text, request.type, call.is_back_end
+        *(call.app, call.user, request.to, request.conversation, request.text, request.type),
+        call.is_back_end,
+        request.thread,
     )
     if isinstance(found, Rejected):
         if found.reason == RejectReason.NOT_BOT:

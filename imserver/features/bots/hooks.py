@@ -250,6 +250,8 @@ class _Sender:
             fields["to"] = peer
         else:
             fields["conversation"] = entry.conversation
+        if entry.thread and "thread" not in fields:
+            fields["thread"] = entry.thread
         fields["clientMsgID"] = f"hook-{entry.id}-{number}"
         try:
             return self._hooks.messaging.read(hook.app, hook.bot, _encode(fields))

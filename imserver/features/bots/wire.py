@@ -22,12 +22,14 @@ _MAX_STREAM_BYTES: Final = 64
 
 
 class OpenAnswer(Command, frozen=True, gc=False):
-    """Open a streamed message to the user ``to``, or in a ``conversation``."""
+    """Open a streamed message to the user ``to``, or in a ``conversation``. ``thread``: a message of it, in
+    whose thread the answer is a reply (0: none)."""
 
     to: str = ""
     conversation: int = 0
     text: str = ""
     type: str = "text"
+    thread: int = 0
 
 
 class AppendAnswer(Command, frozen=True, gc=False):
@@ -59,7 +61,7 @@ def _open_answer(data: bytes) -> OpenAnswer:
     fields = Fields.of(data)
     to, conversation = fields.receiver()
     kind = fields.short_text("type", Limit.TYPE_BYTES) or "text"
-    return OpenAnswer(to, conversation, fields.text("text"), kind)
+    return OpenAnswer(to, conversation, fields.text("text"), kind, fields.id("thread"))
 
 
 def _append_answer(data: bytes) -> AppendAnswer:

@@ -134,6 +134,7 @@ def _unread(
         if entry.kind == "message"
         and entry.id > max(summary.read, after)
         and entry.sender != user
+        and not entry.is_beside
         and notify_in(entry) is not False
         and (level == "all" or mentions(entry, user))
     ]

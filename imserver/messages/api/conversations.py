@@ -176,7 +176,9 @@ class MessageShown(Struct, omit_defaults=True):
         about(
             "Users who are mentioned, joined or left; `edited`, `reacted`: the last edit of the message, and "
             "reaction; `forwarded`: `from` and `id` of the original; `count`: of a reaction, how many users "
-            "react with its emoji from then on."
+            "react with its emoji from then on; `thread`: the message with which the thread of this reply "
+            "begins; `also`: the conversation shows the reply, too; `replies`: `count`, `last` (id), `time` "
+            "and `users` of the replies in the thread of this message."
         ),
     ] = UNSET
     time: Annotated[int, about("When it was sent, in Unix milliseconds.")] = 0

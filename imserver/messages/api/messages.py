@@ -115,6 +115,11 @@ class SendRequest(Content, kw_only=True):
     to: Annotated[str, about("The receiver. They may be offline.", max_length=MAX_USER_BYTES)] = ""
     conversation: Annotated[int, about("A conversation or group, instead of `to`.", ge=0, le=Limit.ID)] = 0
     reply_to: Annotated[int, about("The message to which this one replies.", ge=0, le=Limit.ID)] = 0
+    thread: Annotated[
+        int,
+        about("A message of the conversation: this one is a reply in its thread.", ge=0, le=Limit.ID),
+    ] = 0
+    also: Annotated[bool, about("The conversation shows the reply, too.")] = False
     forward: Forwarded | UnsetType = UNSET
     notify: NotifyField | UnsetType = UNSET
 
@@ -256,6 +261,8 @@ class MessageApi(Struct, frozen=True):
                 )
         if request.forward is not UNSET:
             return _forward(self, call, request, request.forward)
+        if request.also and not request.thread:
+            raise ApiProblem(errors.Problems.INVALID_REQUEST, "`also`: only a reply in a `thread` has it")
         kind, body = _content(self, call, request)
         message = Send(
             to=request.to,
@@ -265,6 +272,8 @@ class MessageApi(Struct, frozen=True):
             id=request.client_msg_id,
             about=request.reply_to,
             meta=_meta(request, b"" if request.notify is UNSET else notify_bytes(request.notify)),
+            thread=request.thread,
+            also=request.also,
         )
         return _store(self, call, message)
 
@@ -315,7 +324,7 @@ def send(api: MessageApi, call: Call, request: SendRequest) -> StoredAnswer:
 
 def _forward(api: MessageApi, call: Call, request: SendRequest, id: int) -> StoredAnswer:
     content = request.type or request.reply_to or request.mentions or request.buttons
-    content = content or request.notify is not UNSET
+    content = content or request.notify is not UNSET or request.thread
     if request.text is not UNSET or request.data is not UNSET or content:
         raise ApiProblem(errors.Problems.INVALID_REQUEST, "`forward`: the server copies the content")
     to, conversation = request.to, request.conversation

@@ -85,6 +85,10 @@ class Draft(Struct, frozen=True, kw_only=True):
     """True: ``conversation`` must be a group. False: it may be any conversation of the sender."""
     room: str = ""
     """The name of a room of the ``action`` dialect, or of a channel with the history ``log``."""
+    thread: int = 0
+    """Id of a message of the same conversation: this one is a reply in its thread; 0: it is in none."""
+    also: bool = False
+    """The conversation shows the reply, too, not its thread alone."""
     uplink_session: int = 0
     """The session that sends it, where only the sender's newest one may
     (:meth:`imserver.messages.log.writer.LogWriter.begin_uplink`); 0: every session may."""

@@ -27,6 +27,7 @@ from imserver.messages.log.rows import (
     conversation_of,
     pair_of,
 )
+from imserver.messages.log.threads import beside, has_threads
 from imserver.messages.log.unread import UnreadMessages, read_positions, read_unread
 from imserver.model import (
     Limit,
@@ -186,7 +187,8 @@ class ConversationReader:
 
         def work(sql: Statements, head: LogHead) -> tuple[list[ConversationSummary], bool]:
             values = (user, user, user, head.number, user, user, before or Limit.ID, limit + 1)
-            rows = sql.query(_LISTS[sql.engine], values)
+            lists = _LISTS if has_threads(sql, head) else _LISTS_WITHOUT_THREADS
+            rows = sql.query(lists[sql.engine], values)
             ids = [row[-3] for row in rows if row[-3] is not None]
             last = {entry.id: entry for entry in fetch(sql, head.number, ids, user)}
             found = [_summary(row, last) for row in rows[:limit]]
@@ -221,6 +223,10 @@ _PAGE: Final = (
 )
 
 
+_IN_CONVERSATION: Final = f" AND NOT {beside('m.log', 'm.conversation', 'm.id')}"
+"""Condition: the conversation shows the message ``m``, not its thread alone."""
+
+
 def _list(page: str, unread: str, mentions: str, hint: str = "") -> str:
     """``hint`` names the index to use. Without it the engine may scan the log."""
     seen = (
@@ -228,8 +234,8 @@ def _list(page: str, unread: str, mentions: str, hint: str = "") -> str:
         f"AND {reads('p')}"
     )
     last = (
-        f"SELECT m.id {seen} AND m.id <= p.upto AND m.kind NOT IN {ANNOTATIONS} "
-        "AND NOT EXISTS (SELECT 1 FROM hidden h "
+        f"SELECT m.id {seen} AND m.id <= p.upto AND m.kind NOT IN {ANNOTATIONS}"
+        f"{_IN_CONVERSATION} AND NOT EXISTS (SELECT 1 FROM hidden h "
         "WHERE h.log = m.log AND h.member = %s AND h.id = m.id) ORDER BY m.id DESC LIMIT 1"
     )
     columns = _COLUMNS.replace("c.", "p.")
@@ -242,14 +248,14 @@ def _list(page: str, unread: str, mentions: str, hint: str = "") -> str:
 
 _OF_OTHERS: Final = f"m.kind = {NUMBERS['message']} AND m.sender <> p.member"
 _UNREAD: Final = (
-    "SELECT count(*) FROM (SELECT 1 FROM (SELECT m.kind, m.sender {seen} AND m.id > p.read_id "
-    f"AND m.id <= p.upto ORDER BY m.id DESC LIMIT {UNREAD_ENTRIES}) m "
-    f"WHERE {_OF_OTHERS} LIMIT {MOST_UNREAD}) u"
+    "SELECT count(*) FROM (SELECT 1 FROM (SELECT m.log, m.conversation, m.id, m.kind, m.sender {seen} "
+    f"AND m.id > p.read_id AND m.id <= p.upto ORDER BY m.id DESC LIMIT {UNREAD_ENTRIES}) m "
+    f"WHERE {_OF_OTHERS}{_IN_CONVERSATION} LIMIT {MOST_UNREAD}) u"
 )
 _MENTIONING: Final = (
     "FROM mention n JOIN message m ON m.log = n.log AND m.id = n.id WHERE n.log = p.log "
     "AND n.member IN ('', %s) AND n.conversation = p.id AND n.id > p.joined_id AND n.id <= p.upto "
-    "AND m.sender <> %s"
+    f"AND m.sender <> %s{_IN_CONVERSATION}"
 )
 _MENTIONS: Final = f"SELECT count(*) FROM (SELECT 1 {_MENTIONING} AND n.id > p.read_id LIMIT {MOST_UNREAD}) c"
 # MariaDB: derived tables cannot refer to outer columns, and without a limit they are merged into the query.
@@ -260,9 +266,9 @@ def _with_oldest(page: str, first: str, condition: str, entries: int, name: str)
     """The page with one more column: the id of the last of so many entries from the newest down to ``first``,
     or, if there are fewer, ``first``."""
     return (
-        f"SELECT q.*, coalesce((SELECT b.id FROM message b {_BY_CONVERSATION} WHERE b.log = q.log "
-        f"AND b.conversation = q.id AND b.id <= q.upto AND b.id >= {first} {condition} "
-        f"ORDER BY b.id DESC LIMIT 1 OFFSET {entries - 1}), {first}) AS {name} FROM ({page}) q "
+        f"SELECT q.*, coalesce((SELECT m.id FROM message m {_BY_CONVERSATION} WHERE m.log = q.log "
+        f"AND m.conversation = q.id AND m.id <= q.upto AND m.id >= {first} {condition} "
+        f"ORDER BY m.id DESC LIMIT 1 OFFSET {entries - 1}), {first}) AS {name} FROM ({page}) q "
         f"LIMIT {Limit.ID}"
     )
 
@@ -270,17 +276,24 @@ def _with_oldest(page: str, first: str, condition: str, entries: int, name: str)
 _PAGE_MYSQL: Final = _with_oldest(
     _with_oldest(_PAGE, "q.read_id + 1", "", UNREAD_ENTRIES, "counted"),
     "q.counted",
-    f"AND b.kind = {NUMBERS['message']} AND b.sender <> q.member",
+    f"AND m.kind = {NUMBERS['message']} AND m.sender <> q.member{_IN_CONVERSATION}",
     MOST_UNREAD,
     "oldest",
 )
 _MENTIONS_MYSQL: Final = f"SELECT count(*) {_MENTIONING} AND n.id >= p.oldest"
-_UNREAD_MYSQL: Final = f"SELECT count(*) {{seen}} AND m.id >= p.oldest AND m.id <= p.upto AND {_OF_OTHERS}"
+_UNREAD_MYSQL: Final = (
+    f"SELECT count(*) {{seen}} AND m.id >= p.oldest AND m.id <= p.upto AND {_OF_OTHERS}{_IN_CONVERSATION}"
+)
 _LISTS: Final = {
     "sqlite": _list(_PAGE, _UNREAD, _MENTIONS, SQLITE_BY_CONVERSATION),
     "postgresql": _list(_PAGE, _UNREAD, _MENTIONS),
     "mysql": _list(_PAGE_MYSQL, _UNREAD_MYSQL, _MENTIONS_MYSQL, _BY_CONVERSATION),
 }
+_LISTS_WITHOUT_THREADS: Final = {
+    engine: statement.replace(_IN_CONVERSATION, "") for engine, statement in _LISTS.items()
+}
+"""For a log without threads: the look-up of each unread message costs a third
+(docs/decisions/0031-threads.md)."""
 
 
 def _summary(row: Sequence[Any], last: dict[int, Entry]) -> ConversationSummary:

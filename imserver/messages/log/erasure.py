@@ -40,7 +40,10 @@ _LOOK: Final = 10_000
 """Ids among which one query looks for those of a user."""
 _MARK: Final = b'{"erased":true}'
 _NAMING: Final = frozenset(
-    ("users", "mentions", "invited_by", "forwarded", "bots", "reactions", "except_users", "user", "by")
+    (
+        *("users", "mentions", "invited_by", "forwarded", "bots", "reactions", "except_users", "user", "by"),
+        "replies",
+    )
 )
 """The fields of ``meta`` in which the server or a client names users."""
 _encode: Final = msgspec.json.Encoder().encode

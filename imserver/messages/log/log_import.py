@@ -101,6 +101,11 @@ class LogImport:
         state = self._state_for(draft)
         if state is None:
             return Rejected(RejectReason.UNKNOWN_CONVERSATION)
+        if draft.thread:
+            reply = self._transaction.in_thread(state, draft, is_past=True)
+            if isinstance(reply, Rejected):
+                return reply
+            draft = reply
         transaction, first = self._transaction, self._transaction.head.last_id + 1
         totals = _totals(valid)
         shown = [each for each in valid if each[2] in totals]
@@ -113,7 +118,8 @@ class LogImport:
         draft = replace(draft, meta=_encode(meta) if meta else b"", client_msg_id=_client_msg_id(key))
         entry = self._enter(key, state, draft)
         if is_edited:
-            transaction.enter(state, replace(draft, kind="edit", about=entry.id, client_msg_id=""))
+            edit = replace(draft, kind="edit", about=entry.id, client_msg_id="", thread=0)
+            transaction.enter(state, edit)
         counts = dict.fromkeys(totals, 0)
         for own_key, user, emoji in shown:
             counts[emoji] += 1

@@ -30,7 +30,10 @@ from imserver.model import (
 )
 from imserver.storage.statements import Row, Statements, text_objection, text_of
 
-_OF_USER: Final = ("read_position", "hidden", "mark_version", "mention", "bot_entry", "uplink_session")
+_OF_USER: Final = (
+    *("read_position", "hidden", "mark_version", "mention", "bot_entry", "uplink_session"),
+    "thread_reader",
+)
 """The tables with what the log has of one user, besides memberships."""
 
 

@@ -18,6 +18,7 @@ from imserver.messages.log.read import EntryReader
 from imserver.messages.log.removals import RemovalWriter
 from imserver.messages.log.rows import SQLITE_BY_CONVERSATION, LogHead, LogTables, continue_after, head_of
 from imserver.messages.log.search import EntrySearch
+from imserver.messages.log.threads import ThreadStore
 from imserver.messages.log.transaction import AppTransaction
 from imserver.messages.log.word_index import WordIndex, expire_words
 from imserver.messages.log.writer import LogWriter
@@ -43,8 +44,9 @@ class MessageLog:
     ``entries`` reads entries: ``entries.readable(app, user, [id])`` has the message if the user may read it.
     ``conversations`` reads conversations and their members: ``conversations.member(app, conversation, user)``
     is None for who is no member. ``annotations`` makes reactions and pins, ``marks`` knows what users have
-    read. ``removals`` removes messages for everybody. ``words`` is the index of
-    ``search``. ``import_past`` stores what another server had.
+    read, ``threads`` who follows which thread. ``removals`` removes messages for everybody. ``words`` is the index of
+    ``search``. ``import_past``
+    stores what another server had.
     """
 
     def __init__(self, store: Store) -> None:
@@ -58,6 +60,7 @@ class MessageLog:
         self.words = WordIndex(tables)
         self.conversations = ConversationReader(tables)
         self.marks = MarkStore(tables)
+        self.threads = ThreadStore(tables)
         self.removals = RemovalWriter(self.writer, tables)
         self._eraser = UserEraser(self.writer, tables)
 
@@ -195,6 +198,8 @@ def _delete_some(sql: Statements, log: int, floor: int) -> int | None:
         ("pin", "message"),
         ("mention", "id"),
         ("bot_entry", "id"),
+        ("thread_reply", "id"),
+        ("thread_reader", "root"),
     ):
         sql.execute(f"DELETE FROM {table} WHERE log = %s AND {column} <= %s", (log, upto))
     return sql.execute("DELETE FROM message WHERE log = %s AND id <= %s", (log, upto))

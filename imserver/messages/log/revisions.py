@@ -15,6 +15,7 @@ from imserver.messages.log.bots import EVERYBODY
 from imserver.messages.log.contract import Entry
 from imserver.messages.log.rows import NUMBERS, decode_meta
 from imserver.messages.log.word_index import revise_words
+from imserver.messages.log.threads import thread_fields
 from imserver.storage.statements import Statements, text_objection
 
 MOST_EDITS: Final = 100
@@ -61,13 +62,15 @@ def revise(sql: Statements, log: int, entries: Iterable[Entry]) -> None:
     _add_edits(sql, log, edits)
     mentions |= {about: entry for about, entry in last.items() if entry.kind == "edit" and not entry.room}
     _forget_mentions(sql, log, list(last))
-    before = _metas(sql, log, [about for about, entry in last.items() if entry.kind == "edit"])
+    before = _metas(sql, log, list(last))
     recalls: list[tuple[Any, ...]] = []
     edited: list[tuple[Any, ...]] = []
     for about, entry in last.items():
         of_it = _edits(sql, log, about)
         if entry.kind == "recall":
-            recalls += [(b"", _mark(entry), about, log, id) for id in (about, *of_it)]
+            mark = _mark(entry)
+            recalls.append((b"", _with_thread(mark, before.get(about, b"")), about, log, about))
+            recalls += [(b"", mark, about, log, id) for id in of_it]
         else:
             edited.append((entry.type, entry.body, _with_edit(entry, before.get(about, b"")), log, about))
             edited += [(entry.type, entry.body, entry.meta, log, id) for id in of_it if id != entry.id]
@@ -89,7 +92,13 @@ def _with_edit(edit: Entry, before: bytes) -> bytes:
         return before
     old = decode_meta(before)
     reactions = {key: old[key] for key in ("reacted", "reactions") if key in old}
-    return msgspec.json.encode({**new, "edited": edit.id, **reactions})
+    return msgspec.json.encode({**new, "edited": edit.id, **reactions, **thread_fields(old)})
+
+
+def _with_thread(mark: bytes, before: bytes) -> bytes:
+    """The ``meta`` of a recalled message: it keeps its place in a thread, and the totals of its own."""
+    fields = thread_fields(decode_meta(before))
+    return msgspec.json.encode({**decode_meta(mark), **fields}) if fields else mark
 
 
 def _mark(recall: Entry) -> bytes:

@@ -256,6 +256,8 @@ def objection(draft: Draft) -> str:
         return "time_ms: not in the years 1 to 9999"
     if not 0 <= draft.about <= _MAX_ID:
         return "about: not a 64-bit number"
+    if draft.thread and (draft.kind != "message" or draft.room or not 0 < draft.thread <= _MAX_ID):
+        return "thread: a message replies to a message of its conversation"
     return "" if 0 <= draft.conversation <= _MAX_ID else "conversation: not a 64-bit number"
 
 

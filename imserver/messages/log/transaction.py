@@ -47,11 +47,13 @@ from imserver.messages.log.rows import (
     pair_of,
     pair_of_room,
 )
+from imserver.messages.log.threads import ThreadWriter
 from imserver.messages.log.uplink_sessions import UplinkSessions, store_sessions, stored_sessions
 from imserver.storage.numbers import beyond
 from imserver.storage.statements import DirectStatements, Statements, chunks, marks_of, padded, text_of
 
 _UNKNOWN: Final = Rejected(RejectReason.UNKNOWN_CONVERSATION)
+_UNKNOWN_MESSAGE: Final = Rejected(RejectReason.UNKNOWN_MESSAGE)
 _UNKNOWN_ACCOUNT: Final = Rejected(RejectReason.UNKNOWN_ACCOUNT)
 _NOT_MEMBER: Final = Rejected(RejectReason.NOT_MEMBER)
 _MUTED: Final = Rejected(RejectReason.MUTED)
@@ -180,6 +182,8 @@ class AppTransaction:
         self._joined: list[tuple[str, int, int, str, int | None, int, int]] = []
         self._bots: BotReaders | None = None
         """Of the entries of groups with bots, if there are any."""
+        self._threads: ThreadWriter | None = None
+        """Of the replies in threads, if there are any."""
         self._regrouped: dict[int, ConversationState] = {}
         """Groups whose bots have changed."""
         self._recalled: set[int] = set()
@@ -286,7 +290,18 @@ class AppTransaction:
             )
         )
         self.entries.append(entry)
+        if draft.thread:
+            self._thread_writer().add(draft.thread, entry)
         return entry
+
+    def in_thread(self, state: ConversationState, draft: Draft, is_past: bool = False) -> Draft | Rejected:
+        """The draft of a reply in a thread, for :meth:`enter`. ``is_past``: it was sent elsewhere."""
+        return self._thread_writer().complete(state, draft, is_past)
+
+    def _thread_writer(self) -> ThreadWriter:
+        if self._threads is None:
+            self._threads = ThreadWriter(self.sql, self.head, self.before, self.entries)
+        return self._threads
 
     def settle(self) -> None:
         """Write conversations and memberships, so that later statements find them."""
@@ -322,6 +337,8 @@ class AppTransaction:
                 self._bots.write()
             if self._revises:
                 revise(sql, log, self.entries)
+            if self._threads is not None:
+                self._threads.write()
             sql.execute(UPDATE_HEAD, (head.last_id, head.last_conversation, head.number))
         if self.uplink_sessions:
             store_sessions(sql, log, self.uplink_sessions)
@@ -497,6 +514,8 @@ class AppTransaction:
             return _BLOCKED
         state = states.get(key)
         if state is None:
+            if draft.thread:
+                return _UNKNOWN_MESSAGE
             if draft.room:
                 state = self.make_conversation(ROOM, (), draft.room)
             elif one.to_account and draft.to_user in facts.strangers:
@@ -516,6 +535,11 @@ class AppTransaction:
                 return _NOT_MEMBER
             if until > self.now and draft.kind in _SAYING:
                 return _MUTED
+        if draft.thread:
+            reply = self.in_thread(state, draft)
+            if isinstance(reply, Rejected):
+                return reply
+            draft = reply
         if draft.kind == "message" and draft.body[:1] == b"/" and draft.type == "text" and not draft.room:
             draft = with_command(self.sql, self.app, state, draft)
         if draft.kind == "recall":

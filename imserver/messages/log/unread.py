@@ -12,6 +12,7 @@ from typing import Final
 
 from imserver.messages.log.contract import MOST_UNREAD
 from imserver.messages.log.rows import ANNOTATIONS, NUMBERS, SQLITE_BY_CONVERSATION, LogHead
+from imserver.messages.log.threads import NO_REPLIES, Replies, replies_beside
 from imserver.storage.statements import Statements, chunks, marks_of, padded, text_of
 
 MOST_MENTIONS: Final = 100
@@ -27,7 +28,8 @@ class UnreadMessages:
 
     ``reads``: user → position; without users who are no members, and without bots. ``ids``: of the messages,
     in order, with their ``senders`` and ``times`` (Unix milliseconds). ``mentions``: (user, message), the
-    user is ``""`` for everybody. ``is_cut``: there may be older messages.
+    user is ``""`` for everybody. ``is_cut``: there may be older messages. ``replies``: those among the
+    messages that only a thread shows. They are messages for those who follow the thread.
     """
 
     def __init__(
@@ -37,12 +39,14 @@ class UnreadMessages:
         mentions: Collection[tuple[str, int]] = (),
         hidden: Iterable[tuple[str, int]] = (),
         is_cut: bool = False,
+        replies: Replies = NO_REPLIES,
     ) -> None:
         self.reads = reads
         self.ids = [id for id, _, _ in messages]
         self.senders = [sender for _, sender, _ in messages]
         self.times = [time for _, _, time in messages]
         self._is_cut = is_cut
+        self._replies = replies
         self._by_sender: dict[str, list[int]] = {}
         for id, sender, _ in messages:
             self._by_sender.setdefault(sender, []).append(id)
@@ -67,12 +71,18 @@ class UnreadMessages:
         """The number of messages of others that a user has not read."""
         after = self.reads[user]
         own = self._by_sender.get(user, ())
-        return len(self.ids) - bisect_right(self.ids, after) - len(own) + bisect_right(own, after)
+        count = len(self.ids) - bisect_right(self.ids, after) - len(own) + bisect_right(own, after)
+        for id in self._replies.roots:
+            if id > after and self._replies.is_silent(user, id) and self.senders[self._indexes[id]] != user:
+                count -= 1
+        return count
 
     def is_unread(self, user: str, id: int) -> bool:
         """Whether this is a message that a user has not read or hidden."""
         index = self._indexes.get(id)
-        return index is not None and id > self.reads[user] and index not in self._hidden.get(user, ())
+        if index is None or id <= self.reads[user] or self._replies.is_silent(user, id):
+            return False
+        return index not in self._hidden.get(user, ())
 
     def among(
         self, user: str, after: int, mentions: bool = False, newest_first: bool = False
@@ -86,7 +96,9 @@ class UnreadMessages:
             named = {*self._mentions.get(user, ()), *self._mentions.get("", ())}
             indexes = sorted(index for index in named if index >= first)
         for index in reversed(indexes) if newest_first else indexes:
-            if self.senders[index] != user and index not in hidden:
+            if self.senders[index] == user or index in hidden:
+                continue
+            if not self._replies.is_silent(user, self.ids[index]):
                 yield index
 
 
@@ -147,6 +159,7 @@ def _unread(
         _mentions(sql, head, conversation, first, mentioned) if mentioned else (),
         _hidden(sql, head, conversation, first, last, list(reads)),
         len(found) == MOST_UNREAD,
+        replies_beside(sql, head, conversation, [id for id, _, _ in messages]),
     )
 
 

@@ -1,0 +1,200 @@
+"""Threads: list, read, follow and mute them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from msgspec import Struct
+
+from imserver import errors
+from imserver.auth.principal import Needs
+from imserver.config.declared import about
+from imserver.http.call import Call
+from imserver.http.field import Acting
+from imserver.http.operation import Resource
+from imserver.http.reply import ApiProblem
+from imserver.messages.api.conversations import (
+    ON_BEHALF,
+    Before,
+    MessageId,
+    MessageShown,
+    PageLimit,
+    shown_entry,
+)
+from imserver.messages.log.threads import Thread
+from imserver.messages.services import MessageServices
+from imserver.messages.threads import ThreadCommands
+from imserver.model import Limit
+
+FirstMessage = Annotated[int, about("The message with which the thread begins.", ge=1, le=Limit.ID)]
+
+
+class ThreadsQuery(Acting, kw_only=True):
+    """A page of the threads that a user follows."""
+
+    before: Before = 0
+    limit: PageLimit = 50
+
+
+class ThreadQuery(Acting, kw_only=True):
+    """A page of the replies of a thread."""
+
+    thread: FirstMessage
+    before: Before = 0
+    limit: PageLimit = 50
+
+
+class FollowRequest(Acting, kw_only=True):
+    """A thread to follow."""
+
+    thread: FirstMessage
+    remove: Annotated[bool, about("Mutes the thread: the user does not follow it any more.")] = False
+
+
+class ReadThreadRequest(Acting, kw_only=True):
+    """A thread and the last reply that the user has read."""
+
+    thread: FirstMessage
+    id: MessageId
+
+
+class ThreadShown(Struct):
+    """A thread as a user sees it."""
+
+    thread: Annotated[int, about("The message with which the thread begins.")]
+    conversation: Annotated[int, about("The conversation. A group has the same id.")]
+    message: Annotated[
+        MessageShown | None,
+        about("That message; null: it has expired, or the user may not read it."),
+    ]
+    last: Annotated[int, about("The last reply; 0: there is none.")]
+    read: Annotated[int, about("The last reply that the user has read.")]
+    unread: Annotated[int, about("Replies of others that the user has not read, counted up to 100.")]
+    follows: Annotated[bool, about("Whether the user is notified of replies.")]
+
+
+class ThreadAnswer(ThreadShown):
+    """A thread with a page of its replies, in the order of their ids."""
+
+    messages: list[MessageShown]
+    before: Annotated[int, about("`before` of the next page of older replies; 0: there are none.")]
+
+
+class ThreadsAnswer(Struct):
+    """Threads, those with the newest replies first."""
+
+    threads: list[ThreadShown]
+    before: Annotated[int, about("`before` of the next page; 0: this is the last.")]
+
+
+def _shown(thread: Thread) -> ThreadShown:
+    message = None if thread.message is None else shown_entry(thread.message)
+    return ThreadShown(
+        thread.root, thread.conversation, message, thread.last, thread.read, thread.unread, thread.follows
+    )
+
+
+_MESSAGE: Final = MessageShown(
+    7,
+    1,
+    3,
+    "message",
+    "bob",
+    "ann",
+    "text",
+    "tea?",
+    meta={"replies": {"count": 1, "last": 9, "time": 1795155803000, "users": ["ann"]}},
+    time=1795155800000,
+)
+_REPLY: Final = MessageShown(
+    9, 1, 4, "message", "ann", "bob", "text", "yes", about=7, meta={"thread": 7}, time=1795155803000
+)
+_THREAD: Final = ThreadShown(7, 1, _MESSAGE, 9, 9, 0, True)
+
+routes = Resource(
+    "conversations",
+    service=lambda core, _: core.service(MessageServices).threads,
+    hot=False,
+    problems=(errors.Problems.UNKNOWN_MESSAGE,),
+)
+
+
+@routes.get(
+    "/threads/list",
+    Needs.ADMIN_OR_MEMBER,
+    example=ON_BEHALF,
+    answer_example=ThreadsAnswer([_THREAD], 0),
+)
+def list_threads(threads: ThreadCommands, call: Call, request: ThreadsQuery) -> ThreadsAnswer:
+    """List the threads that a user follows.
+
+    Who writes in a thread, or is mentioned in it, follows it from then on, as does the author of its first
+    message. Those with the newest replies come first.
+    """
+    page, more = threads.list(call.app, call.user, request.before, request.limit)
+    return ThreadsAnswer([_shown(each) for each in page], page[-1].last if more else 0)
+
+
+@routes.get(
+    "/threads/get",
+    Needs.ADMIN_OR_MEMBER,
+    example={**ON_BEHALF, "thread": 7},
+    answer_example=ThreadAnswer(7, 1, _MESSAGE, 9, 9, 0, True, [_REPLY], 0),
+)
+def get_thread(threads: ThreadCommands, call: Call, request: ThreadQuery) -> ThreadAnswer:
+    """Read the replies of a thread.
+
+    The replies are messages of the conversation, whose history has them, too. Any message can begin a thread.
+    """
+    page = threads.page(call.app, call.user, request.thread, request.before, request.limit)
+    if page is None:
+        raise ApiProblem(errors.Problems.UNKNOWN_MESSAGE)
+    shown = _shown(page.thread)
+    return ThreadAnswer(
+        shown.thread,
+        shown.conversation,
+        shown.message,
+        shown.last,
+        shown.read,
+        shown.unread,
+        shown.follows,
+        [shown_entry(entry) for entry in page.entries],
+        page.before,
+    )
+
+
+@routes.post(
+    "/threads/follow",
+    Needs.ADMIN_OR_MEMBER,
+    act="",
+    example={**ON_BEHALF, "thread": 7},
+    answer_example=_THREAD,
+)
+def follow_thread(threads: ThreadCommands, call: Call, request: FollowRequest) -> ThreadShown:
+    """Follow a thread, or mute it.
+
+    A user is notified of the replies of the threads that they follow. A thread that was muted stays so, also
+    if it mentions the user.
+    """
+    return _answer(threads.follow(call.app, call.user, request.thread, not request.remove))
+
+
+@routes.post(
+    "/threads/read",
+    Needs.ADMIN_OR_MEMBER,
+    act="",
+    example={**ON_BEHALF, "thread": 7, "id": 9},
+    answer_example=_THREAD,
+)
+def read_thread(threads: ThreadCommands, call: Call, request: ReadThreadRequest) -> ThreadShown:
+    """Mark a thread as read up to a reply.
+
+    The position never moves back. It is stored for users who follow the thread, or have muted it.
+    """
+    return _answer(threads.read(call.app, call.user, request.thread, request.id))
+
+
+def _answer(thread: Thread | None) -> ThreadShown:
+    if thread is None:
+        raise ApiProblem(errors.Problems.UNKNOWN_MESSAGE)
+    return _shown(thread)
