@@ -58,6 +58,10 @@ from imserver_client.messages import (
     Sent,
     Signal,
     SlashCommand,
+    Thread,
+    ThreadList,
+    ThreadMark,
+    ThreadPage,
     UnsentText,
 )
 from imserver_client.protocol import (
@@ -180,6 +184,10 @@ __all__ = [
     "Subscriber",
     "SubscriberPage",
     "TextStream",
+    "Thread",
+    "ThreadList",
+    "ThreadMark",
+    "ThreadPage",
     "UnsentText",
     "UserPage",
 ]

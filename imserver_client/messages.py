@@ -99,7 +99,9 @@ class Entry(Struct, frozen=True, kw_only=True):
     ``sender`` is empty for a message of a back end without a sender; ``to`` is empty in a group. ``meta`` has
     ``mentions``, ``forwarded`` (``from`` and ``id`` of the original), the ``users`` who joined or left and
     the number of ``members`` since then, the ``change`` of a group, the :attr:`command` and :attr:`buttons`
-    of bots, or ``incomplete`` if a bot did not finish the text.
+    of bots, or ``incomplete`` if a bot did not finish the text. A reply in a thread has its first message as
+    :attr:`thread`, and that has ``meta["replies"]``: their ``count``, the ``last`` one and its ``time``, and
+    some ``users`` who wrote.
     ``time`` is in milliseconds since 1970.
     """
 
@@ -118,6 +120,16 @@ class Entry(Struct, frozen=True, kw_only=True):
     meta: dict[str, Any] = {}
     time: int = 0
     reactions: tuple[Reaction, ...] = ()
+
+    @property
+    def thread(self) -> int:
+        """The message with which its thread begins; 0: it is no reply in a thread."""
+        return _converted(self.meta.get("thread"), int) or 0
+
+    @property
+    def is_beside(self) -> bool:
+        """Whether it is shown in its thread alone, not in its conversation."""
+        return self.thread > 0 and self.meta.get("also") is not True
 
     @property
     def command(self) -> SlashCommand | None:
@@ -284,6 +296,47 @@ class MessagePage(Struct, frozen=True):
     """Entries in the order of their ids; ``more``: there are further ones. Pass ``before`` to get the next
     page of a search, or of messages of some types."""
 
+    messages: tuple[Entry, ...]
+    more: bool = field(name="hasMore")
+    before: int = 0
+
+
+class Thread(Struct, frozen=True, kw_only=True):
+    """A thread of replies. ``thread``: the id of the ``message`` with which it begins; that is missing if you
+    may not read it. ``last``: the id of the last reply. ``unread``: replies of others after ``read``, at most
+    100. ``follows``: you are notified of replies."""
+
+    thread: int
+    conversation: int
+    last: int = 0
+    read: int = 0
+    unread: int = 0
+    follows: bool = False
+    message: Entry | None = None
+
+
+class ThreadMark(Thread, frozen=True, kw_only=True):
+    """Another device of yours has read a thread, followed or muted it. It has no ``message``."""
+
+    @classmethod
+    def of(cls, data: Any) -> Self | None:
+        """Decode a mark; None if it is malformed."""
+        return _converted(data, cls)
+
+
+class ThreadList(Struct, frozen=True):
+    """Threads, those with the newest replies first. For the next page pass ``last`` of the last one as
+    ``before``."""
+
+    threads: tuple[Thread, ...]
+    more: bool = field(name="hasMore")
+
+
+class ThreadPage(Struct, frozen=True):
+    """A thread with a page of its replies, in the order of their ids. Pass ``before`` to get the one before
+    it."""
+
+    thread: Thread
     messages: tuple[Entry, ...]
     more: bool = field(name="hasMore")
     before: int = 0

@@ -42,6 +42,10 @@ from imserver_client.messages import (
     Reported,
     Sent,
     Signal,
+    Thread,
+    ThreadList,
+    ThreadMark,
+    ThreadPage,
     UnsentText,
 )
 
@@ -203,7 +207,7 @@ class Reply(Struct, frozen=True):
 
 ChannelEvent = Publication | ChannelNotice | StreamUpdate
 ChannelFrame = Publication | ChannelNotice | StreamFrame
-ServerFrame = Push | Entry | Signal | Arrangement | ConversationWish | ChannelFrame | Reply
+ServerFrame = Push | Entry | Signal | Arrangement | ConversationWish | ThreadMark | ChannelFrame | Reply
 
 
 class _Response(Struct):
@@ -272,6 +276,8 @@ class CmdCodec:
             return Signal.of(read.cmd, response.data)
         if read.cmd == "arrangement":
             return Arrangement.of(response.data)
+        if read.cmd == "threadMark":
+            return ThreadMark.of(response.data)
         if read.cmd == "wish":
             return ConversationWish.of(response.data)
         return Reply(read.seq, read.cmd, response.code, response.codeMsg, response.data)
@@ -333,11 +339,14 @@ def send(
     reply_to: int = 0,
     mentions: Sequence[str] = (),
     buttons: Sequence[Sequence[Button]] = (),
+    thread: int = 0,
+    also: bool = False,
     timeout_seconds: float = COMMAND_SECONDS,
 ) -> Command[Sent]:
     """Send ``text``, or JSON as ``data``, to a user or to a ``conversation``. Returns where it is stored.
 
-    ``buttons``: rows of buttons under the message of a bot.
+    ``buttons``: rows of buttons under the message of a bot. ``thread``: a message of the conversation, in
+    whose thread this one is a reply; ``also``: the conversation shows it, too.
 
     Raises :class:`CommandRefused` (with a ``reason`` if the back end rejected the message), :class:`Closed`
     with the code 1009 if it is larger than the server allows, and :class:`NotConnected` after
@@ -351,6 +360,8 @@ def send(
         fields["replyTo"] = reply_to
     if mentions:
         fields["mentions"] = list(mentions)
+    if thread:
+        fields |= {"thread": thread, "also": also}
     fields |= _buttons(buttons)
     return Command("send", fields, Sent, timeout_seconds)
 
@@ -384,11 +395,12 @@ def bot_commands(conversation: int) -> Command[BotCommandPage]:
 
 
 def stream_open(
-    to: str = "", *, conversation: int = 0, text: str = "", type: str = ""
+    to: str = "", *, conversation: int = 0, text: str = "", type: str = "", thread: int = 0
 ) -> Command[OpenedAnswer]:
-    """Begin a streamed message to a user or a ``conversation``; for bots. It is sent once, so that no second
-    stream is opened. Raises :class:`NotConnected` if there is no answer."""
+    """Begin a streamed message to a user or a ``conversation``, or a reply in a ``thread`` of it; for bots.
+    It is sent once, so that no second stream is opened. Raises :class:`NotConnected` without an answer."""
     fields = _receiver(to, conversation) | {"text": text} | ({"type": type} if type else {})
+    fields |= {"thread": thread} if thread else {}
     return Command("streamOpen", fields, OpenedAnswer)
 
 
@@ -448,6 +460,26 @@ def received(conversation: int, id: int) -> Command[None]:
 def hide(ids: Sequence[int]) -> Command[None]:
     """Hide entries from yourself, on all your devices."""
     return Command("hide", {"ids": list(ids)}, NoneType)
+
+
+def threads(before: int = 0, limit: int = 50) -> Command[ThreadList]:
+    """Get the threads that you follow, those with the newest replies first."""
+    return Command("threads", {"before": before, "limit": limit}, ThreadList)
+
+
+def thread(thread: int, before: int = 0, limit: int = 50) -> Command[ThreadPage]:
+    """Get the last replies in the thread of a message."""
+    return Command("thread", {"thread": thread, "before": before, "limit": limit}, ThreadPage)
+
+
+def follow_thread(thread: int, *, remove: bool = False) -> Command[Thread]:
+    """Follow the thread of a message, or mute it (``remove``)."""
+    return Command("followThread", {"thread": thread, "remove": remove}, Thread)
+
+
+def read_thread(thread: int, id: int) -> Command[Thread]:
+    """Store up to which reply you have read a thread that you follow."""
+    return Command("readThread", {"thread": thread, "id": id}, Thread)
 
 
 def arrange(

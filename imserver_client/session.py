@@ -55,6 +55,7 @@ from imserver_client.messages import (
     Entry,
     LogReset,
     Signal,
+    ThreadMark,
 )
 from imserver_client.protocol import (
     STORING,
@@ -724,7 +725,7 @@ class PushCore(SessionCore[PushEvent]):
 
 # --- Stored messages ----------------------------------------------------------------------------------------
 
-MessengerEvent = Push | ChannelEvent | Entry | Signal | Arrangement | ConversationWish | LogReset
+MessengerEvent = Push | ChannelEvent | Entry | Signal | Arrangement | ConversationWish | ThreadMark | LogReset
 """The events of a messenger."""
 PAGE_ENTRIES: Final = 200
 """Entries of one page of a sync, the most that the server gives."""

@@ -25,6 +25,8 @@ const ACK_ENTRIES = 500;
 const RETRY_MS = 500;
 /** Users that the server names for each emoji. */
 const NAMED_USERS = 10;
+/** Users that the server names for a thread. */
+const FACES = 5;
 /** Code in `state` when the catch-up fails. It is local: no server sends it. */
 const CATCH_UP_FAILED = 3000;
 /** A time that every reader can show: it is before the year 10000, on either side of 1970. */
@@ -52,6 +54,7 @@ const SIGNALS = new Map(Object.entries({
   piece: recordOf({ ...isFromText, stream: isText, piece: isCount, text: isText, conversation: optional(isCount) }),
   arrangement: isArrangement,
   wish: recordOf({ conversation: isCount, level: isText, muteUntil: isCount }),
+  threadMark: recordOf({ thread: isCount, conversation: isCount, last: isCount, read: isCount, unread: isCount, follows: isTrueOrFalse }),
 }));
 /** The types of the fields of a conversation. */
 const CONVERSATION = new Map(Object.entries({
@@ -67,7 +70,8 @@ const META = new Map(Object.entries({
   mentions: listOf(isText), users: listOf(isText), bots: listOf(isText), edited: isCount, reacted: isCount, count: isCount, members: isCount,
   incomplete: isTrueOrFalse, forwarded: recordOf({ from: isText, id: isCount }), buttons: listOf(listOf(recordOf({ text: isText, value: isText }))),
   command: recordOf({ bot: isText, name: isText }), muted_until: isCount, change: isText, name: isText, avatar: isText, description: isText, role: isText,
-  pin: isText, invited_by: isText,
+  pin: isText, invited_by: isText, thread: isCount, also: isTrueOrFalse,
+  replies: recordOf({ count: isCount, last: isCount, time: isTime, users: listOf(isText) }),
 }));
 /** Close code after a message that is larger than the server allows. */
 const TOO_LARGE = 1009;
@@ -88,13 +92,35 @@ const NOT_STORED = 1008;
  * @property {string} [base64]       content from another dialect that is neither text nor JSON
  * @property {string} [clientMsgID]
  * @property {number} [about]        the entry that it replies to, edits, recalls, reacts to or pins, or whose button was pressed; its own `id`: a recalled message in the history
- * @property {{ mentions?: string[], edited?: number, users?: string[], members?: number, change?: string, forwarded?: { from: string, id: number }, reacted?: number, count?: number, buttons?: Button[][], command?: SlashCommand, bots?: string[], incomplete?: boolean }} [meta]
+ * @property {{ mentions?: string[], edited?: number, users?: string[], members?: number, change?: string, forwarded?: { from: string, id: number }, reacted?: number, count?: number, buttons?: Button[][], command?: SlashCommand, bots?: string[], incomplete?: boolean, thread?: number, also?: boolean, replies?: Replies }} [meta]
  *   `reacted`: the last reaction that is in `reactions`; `count`: of a reaction, how many users now react with its emoji (`text`);
  *   `change`: of a `group` entry, what has changed; `members`: of a `join` or `leave`, the number of members since then;
- *   `bots`: those of the group that receive the entry; `incomplete`: a bot did not finish the text
+ *   `bots`: those of the group that receive the entry; `incomplete`: a bot did not finish the text;
+ *   `thread`: the message with which the thread of this reply begins; `also`: the conversation shows the reply, too;
+ *   `replies`: those in the thread of this message
  * @property {Reaction[]} [reactions]  missing if there are none
  * @property {number} time           milliseconds since 1970
  */
+
+/**
+ * @typedef {object} Replies          the replies in the thread of a message
+ * @property {number} count
+ * @property {number} last           id of the last one
+ * @property {number} time           of the last one, milliseconds since 1970
+ * @property {string[]} users        at most 5 who wrote, the last one first
+ */
+
+/**
+ * @typedef {object} ThreadMark       what we keep about a thread, on all our devices
+ * @property {number} thread         id of the message with which it begins
+ * @property {number} conversation
+ * @property {number} last           id of the last reply; 0: there is none
+ * @property {number} read           up to which reply we have read it
+ * @property {number} unread         replies of others after it, up to 100
+ * @property {boolean} follows       we are notified of replies
+ */
+
+/** @typedef {ThreadMark & { message?: Entry }} Thread  `message`: with which it begins; missing if we may not read it */
 
 /**
  * @typedef {object} SearchPage
@@ -123,6 +149,7 @@ const NOT_STORED = 1008;
  * @property {number} piece           its number; the first one after the beginning has 1
  * @property {string} text
  * @property {string} [type]          missing: `text`
+ * @property {number} [thread]        the message in whose thread it is a reply
  * @property {boolean} [whole]        `text` is the whole text so far
  * @property {boolean} [done]         the stream has ended without a message
  */
@@ -145,6 +172,8 @@ const NOT_STORED = 1008;
  * @property {number} [replyTo]
  * @property {string[]} [mentions]   ids of users, or only `all`
  * @property {Button[][]} [buttons]  rows of buttons, only of a bot
+ * @property {number} [thread]       a message of the conversation: this one is a reply in its thread
+ * @property {boolean} [also]        the conversation shows the reply, too
  * @property {string} [clientMsgID]  use the same id to send a message again; default: a new one
  */
 
@@ -241,7 +270,7 @@ const NOT_STORED = 1008;
  * @property {number} muteUntil     no notifications until then, in Unix seconds; 0: not muted
  */
 
-/** @typedef {{ entry: Entry, anew: {}, typing: Typing, receipt: Receipt, hidden: Hidden, contact: Contact, piece: Piece, arrangement: Arrangement, wish: Wish }} MessengerEvents */
+/** @typedef {{ entry: Entry, anew: {}, typing: Typing, receipt: Receipt, hidden: Hidden, contact: Contact, piece: Piece, arrangement: Arrangement, wish: Wish, threadMark: ThreadMark }} MessengerEvents */
 
 /**
  * @typedef {object} Pending         a request without an answer
@@ -261,6 +290,7 @@ const NOT_STORED = 1008;
  * - `typing`, `receipt`, `hidden`, `contact` and `piece`: signals that are not stored.
  * - `arrangement` ({@link Arrangement}): another device of ours has changed one.
  * - `wish` ({@link Wish}): a device of ours has changed one, for example muted a conversation.
+ * - `threadMark` ({@link ThreadMark}): another device of ours has read a thread, followed or muted it.
  *
  * Save {@link Messenger#cursor} together with the entries, and pass it to the constructor at the next start.
  *
@@ -386,6 +416,65 @@ export class Messenger extends ImClient {
   }
 
   /**
+   * A message after a reply in its thread. Nothing changes if its `replies` contain that one already.
+   *
+   * @param {Entry} message
+   * @param {Entry} reply  a message with `meta.thread`
+   * @returns {Entry}
+   */
+  withReply(message, { id, from, time }) {
+    const before = message.meta?.replies ?? { count: 0, last: 0, time: 0, users: [] };
+    if (id <= before.last) return message;
+    const users = [from, ...before.users.filter((user) => user !== from)].filter(Boolean).slice(0, FACES);
+    return { ...message, meta: { ...message.meta, replies: { count: before.count + 1, last: id, time, users } } };
+  }
+
+  /**
+   * The threads that we follow, those with the newest replies first.
+   *
+   * @param {{ before?: number, limit?: number }} [page]  `before`: `last` of the last one of the page before
+   * @returns {Promise<{ threads: Thread[], hasMore: boolean }>}
+   */
+  async threads(page = {}) {
+    const answer = await this.#sendUntilAnswered("threads", page);
+    return { ...answer, threads: (Array.isArray(answer.threads) ? answer.threads : []).map(threadOf).filter(Boolean) };
+  }
+
+  /**
+   * The last replies in the thread of a message.
+   *
+   * @param {number} thread
+   * @param {{ before?: number, limit?: number }} [page]  `before`: of the page after it
+   * @returns {Promise<{ thread: Thread, messages: Entry[], hasMore: boolean, before: number }>}
+   */
+  async thread(thread, page = {}) {
+    const answer = await this.#pageOf("thread", { thread, ...page });
+    return { ...answer, thread: threadOf(answer.thread) ?? { thread, conversation: 0, last: 0, read: 0, unread: 0, follows: false } };
+  }
+
+  /**
+   * Follows the thread of a message: we are notified of replies. Who writes in a thread, or is mentioned there, follows it by that.
+   *
+   * @param {number} thread
+   * @param {{ remove?: boolean }} [more]  `remove`: mutes the thread
+   * @returns {Promise<Thread>}
+   */
+  followThread(thread, { remove = false } = {}) {
+    return this.#sendUntilAnswered("followThread", { thread, ...(remove && { remove }) });
+  }
+
+  /**
+   * Stores up to which reply we have read a thread that we follow.
+   *
+   * @param {number} thread
+   * @param {number} id
+   * @returns {Promise<Thread>}
+   */
+  readThread(thread, id) {
+    return this.#sendUntilAnswered("readThread", { thread, id });
+  }
+
+  /**
    * Pins a message in its conversation, or removes the pin. The entry follows as an event, here too.
    *
    * @param {number} id
@@ -432,7 +521,7 @@ export class Messenger extends ImClient {
    * is no answer.
    *
    * @param {{ to: string } | { conversation: number }} where
-   * @param {{ text?: string, type?: string }} [more]  the beginning of the text
+   * @param {{ text?: string, type?: string, thread?: number }} [more]  `text`: its beginning
    * @returns {Promise<{ stream: string }>}
    */
   async streamOpen(where, more = {}) {
@@ -829,6 +918,17 @@ function fitting(record, checks) {
   const copy = { ...record };
   for (const name of wrong) delete copy[name];
   return copy;
+}
+
+/**
+ * @param {any} value
+ * @returns {Thread | null}
+ */
+function threadOf(value) {
+  if (!SIGNALS.get("threadMark")?.(value)) return null;
+  const { message, ...rest } = value;
+  const entry = entryOf(message);
+  return { ...rest, ...(entry && { message: entry }) };
 }
 
 /** @param {any} value */

@@ -34,6 +34,7 @@ from imserver_client import (
     Reply,
     Signal,
     SlashCommand,
+    ThreadMark,
     UnsentText,
     aio,
     session,
@@ -195,6 +196,42 @@ def test_everything_that_may_be_asked(server: Server) -> None:
         wish = ConversationWish(conversation=sent.conversation, mute_until=9)
         assert desk.receive(SECONDS) == wish
         assert bob.arrange(sent.conversation, archived=9, draft=UnsentText()).draft is None
+
+
+def test_a_thread_beside_its_conversation(server: Server) -> None:
+    with Api(f"http://{server.http.host}:{server.http.port}") as api:
+        api.create_app("9106", {"login_policy": "multi"})
+    with (
+        Messenger(ws(server), "9106", "ann6") as ann,
+        Messenger(ws(server), "9106", "bob6", device="phone") as bob,
+        Messenger(ws(server), "9106", "bob6", device="desk", cursor=None) as desk,
+    ):
+        root = ann.send("bob6", "tea?")
+        reply = bob.send(conversation=root.conversation, text="yes", thread=root.id)
+        both = ann.send(conversation=root.conversation, text="now", thread=reply.id, also=True)
+        shown = [next_entry(bob), next_entry(ann), next_entry(bob)]
+        assert [(entry.id, entry.thread, entry.is_beside, entry.about) for entry in shown] == [
+            (root.id, 0, False, 0),
+            (reply.id, root.id, True, root.id),
+            (both.id, root.id, False, root.id),
+        ]
+        page = bob.thread(root.id, limit=1)
+        assert ([entry.id for entry in page.messages], page.more, page.before) == ([both.id], True, both.id)
+        assert [entry.id for entry in bob.thread(root.id, page.before).messages] == [reply.id]
+        (thread,) = bob.threads().threads
+        assert (thread.thread, thread.last, thread.unread, thread.follows) == (root.id, both.id, 1, True)
+        assert thread.message is not None
+        assert thread.message.meta["replies"]["count"] == 2
+        assert bob.read_thread(root.id, both.id).unread == 0
+        mark = ThreadMark(
+            thread=root.id, conversation=root.conversation, last=both.id, read=both.id, follows=True
+        )
+        while (event := desk.receive(SECONDS)) != mark:
+            assert event is not None
+        assert not bob.follow_thread(root.id, remove=True).follows
+        assert bob.threads().threads == ()
+        with pytest.raises(CommandRefused):
+            ann.send("bob6", "to nothing", thread=10**9)
 
 
 def test_a_refusal_of_the_server_is_raised(server: Server) -> None:

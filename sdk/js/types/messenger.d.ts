@@ -54,7 +54,9 @@ export type Entry = {
     /**
      * `reacted`: the last reaction that is in `reactions`; `count`: of a reaction, how many users now react with its emoji (`text`);
      * `change`: of a `group` entry, what has changed; `members`: of a `join` or `leave`, the number of members since then;
-     * `bots`: those of the group that receive the entry; `incomplete`: a bot did not finish the text
+     * `bots`: those of the group that receive the entry; `incomplete`: a bot did not finish the text;
+     * `thread`: the message with which the thread of this reply begins; `also`: the conversation shows the reply, too;
+     * `replies`: those in the thread of this message
      */
     meta?: {
         mentions?: string[];
@@ -72,6 +74,9 @@ export type Entry = {
         command?: SlashCommand;
         bots?: string[];
         incomplete?: boolean;
+        thread?: number;
+        also?: boolean;
+        replies?: Replies;
     };
     /**
      * missing if there are none
@@ -81,6 +86,47 @@ export type Entry = {
      * milliseconds since 1970
      */
     time: number;
+};
+export type Replies = {
+    count: number;
+    /**
+     * id of the last one
+     */
+    last: number;
+    /**
+     * of the last one, milliseconds since 1970
+     */
+    time: number;
+    /**
+     * at most 5 who wrote, the last one first
+     */
+    users: string[];
+};
+export type ThreadMark = {
+    /**
+     * id of the message with which it begins
+     */
+    thread: number;
+    conversation: number;
+    /**
+     * id of the last reply; 0: there is none
+     */
+    last: number;
+    /**
+     * up to which reply we have read it
+     */
+    read: number;
+    /**
+     * replies of others after it, up to 100
+     */
+    unread: number;
+    /**
+     * we are notified of replies
+     */
+    follows: boolean;
+};
+export type Thread = ThreadMark & {
+    message?: Entry;
 };
 export type SearchPage = {
     /**
@@ -150,6 +196,10 @@ export type Piece = {
      */
     type?: string;
     /**
+     * the message in whose thread it is a reply
+     */
+    thread?: number;
+    /**
      * `text` is the whole text so far
      */
     whole?: boolean;
@@ -195,6 +245,14 @@ export type More = {
      * rows of buttons, only of a bot
      */
     buttons?: Button[][];
+    /**
+     * a message of the conversation: this one is a reply in its thread
+     */
+    thread?: number;
+    /**
+     * the conversation shows the reply, too
+     */
+    also?: boolean;
     /**
      * use the same id to send a message again; default: a new one
      */
@@ -367,6 +425,7 @@ export type MessengerEvents = {
     piece: Piece;
     arrangement: Arrangement;
     wish: Wish;
+    threadMark: ThreadMark;
 };
 export type Pending = {
     cmd: string;
@@ -392,13 +451,32 @@ export type MessengerOptions = import("./imserver.js").Options & MessengerExtra;
  * @property {string} [base64]       content from another dialect that is neither text nor JSON
  * @property {string} [clientMsgID]
  * @property {number} [about]        the entry that it replies to, edits, recalls, reacts to or pins, or whose button was pressed; its own `id`: a recalled message in the history
- * @property {{ mentions?: string[], edited?: number, users?: string[], members?: number, change?: string, forwarded?: { from: string, id: number }, reacted?: number, count?: number, buttons?: Button[][], command?: SlashCommand, bots?: string[], incomplete?: boolean }} [meta]
+ * @property {{ mentions?: string[], edited?: number, users?: string[], members?: number, change?: string, forwarded?: { from: string, id: number }, reacted?: number, count?: number, buttons?: Button[][], command?: SlashCommand, bots?: string[], incomplete?: boolean, thread?: number, also?: boolean, replies?: Replies }} [meta]
  *   `reacted`: the last reaction that is in `reactions`; `count`: of a reaction, how many users now react with its emoji (`text`);
  *   `change`: of a `group` entry, what has changed; `members`: of a `join` or `leave`, the number of members since then;
- *   `bots`: those of the group that receive the entry; `incomplete`: a bot did not finish the text
+ *   `bots`: those of the group that receive the entry; `incomplete`: a bot did not finish the text;
+ *   `thread`: the message with which the thread of this reply begins; `also`: the conversation shows the reply, too;
+ *   `replies`: those in the thread of this message
  * @property {Reaction[]} [reactions]  missing if there are none
  * @property {number} time           milliseconds since 1970
  */
+/**
+ * @typedef {object} Replies          the replies in the thread of a message
+ * @property {number} count
+ * @property {number} last           id of the last one
+ * @property {number} time           of the last one, milliseconds since 1970
+ * @property {string[]} users        at most 5 who wrote, the last one first
+ */
+/**
+ * @typedef {object} ThreadMark       what we keep about a thread, on all our devices
+ * @property {number} thread         id of the message with which it begins
+ * @property {number} conversation
+ * @property {number} last           id of the last reply; 0: there is none
+ * @property {number} read           up to which reply we have read it
+ * @property {number} unread         replies of others after it, up to 100
+ * @property {boolean} follows       we are notified of replies
+ */
+/** @typedef {ThreadMark & { message?: Entry }} Thread  `message`: with which it begins; missing if we may not read it */
 /**
  * @typedef {object} SearchPage
  * @property {number} [conversation]  missing: all of the user
@@ -422,6 +500,7 @@ export type MessengerOptions = import("./imserver.js").Options & MessengerExtra;
  * @property {number} piece           its number; the first one after the beginning has 1
  * @property {string} text
  * @property {string} [type]          missing: `text`
+ * @property {number} [thread]        the message in whose thread it is a reply
  * @property {boolean} [whole]        `text` is the whole text so far
  * @property {boolean} [done]         the stream has ended without a message
  */
@@ -442,6 +521,8 @@ export type MessengerOptions = import("./imserver.js").Options & MessengerExtra;
  * @property {number} [replyTo]
  * @property {string[]} [mentions]   ids of users, or only `all`
  * @property {Button[][]} [buttons]  rows of buttons, only of a bot
+ * @property {number} [thread]       a message of the conversation: this one is a reply in its thread
+ * @property {boolean} [also]        the conversation shows the reply, too
  * @property {string} [clientMsgID]  use the same id to send a message again; default: a new one
  */
 /**
@@ -525,7 +606,7 @@ export type MessengerOptions = import("./imserver.js").Options & MessengerExtra;
  * @property {"all" | "mentions" | "nothing"} level
  * @property {number} muteUntil     no notifications until then, in Unix seconds; 0: not muted
  */
-/** @typedef {{ entry: Entry, anew: {}, typing: Typing, receipt: Receipt, hidden: Hidden, contact: Contact, piece: Piece, arrangement: Arrangement, wish: Wish }} MessengerEvents */
+/** @typedef {{ entry: Entry, anew: {}, typing: Typing, receipt: Receipt, hidden: Hidden, contact: Contact, piece: Piece, arrangement: Arrangement, wish: Wish, threadMark: ThreadMark }} MessengerEvents */
 /**
  * @typedef {object} Pending         a request without an answer
  * @property {string} cmd
@@ -542,6 +623,7 @@ export type MessengerOptions = import("./imserver.js").Options & MessengerExtra;
  * - `typing`, `receipt`, `hidden`, `contact` and `piece`: signals that are not stored.
  * - `arrangement` ({@link Arrangement}): another device of ours has changed one.
  * - `wish` ({@link Wish}): a device of ours has changed one, for example muted a conversation.
+ * - `threadMark` ({@link ThreadMark}): another device of ours has read a thread, followed or muted it.
  *
  * Save {@link Messenger#cursor} together with the entries, and pass it to the constructor at the next start.
  *
@@ -619,6 +701,61 @@ export declare class Messenger extends ImClient<MessengerEvents> {
      */
     withReaction(message: Entry, { id, type, text: emoji, from, meta }: Entry): Entry;
     /**
+     * A message after a reply in its thread. Nothing changes if its `replies` contain that one already.
+     *
+     * @param {Entry} message
+     * @param {Entry} reply  a message with `meta.thread`
+     * @returns {Entry}
+     */
+    withReply(message: Entry, { id, from, time }: Entry): Entry;
+    /**
+     * The threads that we follow, those with the newest replies first.
+     *
+     * @param {{ before?: number, limit?: number }} [page]  `before`: `last` of the last one of the page before
+     * @returns {Promise<{ threads: Thread[], hasMore: boolean }>}
+     */
+    threads(page?: {
+        before?: number;
+        limit?: number;
+    }): Promise<{
+        threads: Thread[];
+        hasMore: boolean;
+    }>;
+    /**
+     * The last replies in the thread of a message.
+     *
+     * @param {number} thread
+     * @param {{ before?: number, limit?: number }} [page]  `before`: of the page after it
+     * @returns {Promise<{ thread: Thread, messages: Entry[], hasMore: boolean, before: number }>}
+     */
+    thread(thread: number, page?: {
+        before?: number;
+        limit?: number;
+    }): Promise<{
+        thread: Thread;
+        messages: Entry[];
+        hasMore: boolean;
+        before: number;
+    }>;
+    /**
+     * Follows the thread of a message: we are notified of replies. Who writes in a thread, or is mentioned there, follows it by that.
+     *
+     * @param {number} thread
+     * @param {{ remove?: boolean }} [more]  `remove`: mutes the thread
+     * @returns {Promise<Thread>}
+     */
+    followThread(thread: number, { remove }?: {
+        remove?: boolean;
+    }): Promise<Thread>;
+    /**
+     * Stores up to which reply we have read a thread that we follow.
+     *
+     * @param {number} thread
+     * @param {number} id
+     * @returns {Promise<Thread>}
+     */
+    readThread(thread: number, id: number): Promise<Thread>;
+    /**
      * Pins a message in its conversation, or removes the pin. The entry follows as an event, here too.
      *
      * @param {number} id
@@ -659,7 +796,7 @@ export declare class Messenger extends ImClient<MessengerEvents> {
      * is no answer.
      *
      * @param {{ to: string } | { conversation: number }} where
-     * @param {{ text?: string, type?: string }} [more]  the beginning of the text
+     * @param {{ text?: string, type?: string, thread?: number }} [more]  `text`: its beginning
      * @returns {Promise<{ stream: string }>}
      */
     streamOpen(where: {
@@ -669,6 +806,7 @@ export declare class Messenger extends ImClient<MessengerEvents> {
     }, more?: {
         text?: string;
         type?: string;
+        thread?: number;
     }): Promise<{
         stream: string;
     }>;
