@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from imserver.plugin.messages import Draft, MessageLog, Rejected, clean_name
 from imserver.plugin.storage import Store
@@ -41,7 +42,8 @@ class Event(Struct):
     """What happens in a conversation, converted.
 
     ``kind``: ``begin``, ``message``, ``join``, ``member`` (who never was there joins), ``leave``, ``name``,
-    ``description`` or ``pin``. ``about``: the key of the message that it replies to or pins.
+    ``description`` or ``pin``. ``about``: the key of the message with which its thread begins,
+    or that it pins. ``also``: the conversation shows the reply, too.
     """
 
     kind: str
@@ -56,6 +58,7 @@ class Event(Struct):
     meta: bytes = b""
     to_user: str = ""
     about: str = ""
+    also: bool = False
     reactions: Sequence[tuple[str, str, str]] = ()
     is_edited: bool = False
 
@@ -233,7 +236,8 @@ class Importer:
         reactions = list(self._reactions(message, key))
         for number, (type, body) in enumerate(self._contents(message, user, text)):
             event = Event(
-                "message", key, conversation, user, time_ms, (), "", type, body, meta, to_user, about
+                *("message", key, conversation, user, time_ms, (), "", type, body, meta, to_user, about),
+                also=subtype == "thread_broadcast",
             )
             if number:
                 event.key, event.meta = f"{key}.{number}", b""
@@ -405,8 +409,13 @@ class Importer:
             meta=event.meta,
             conversation=0 if event.to_user else group,
             to_user=event.to_user,
+            thread=about,
+            also=event.also,
         )
         stored = past.append(event.key, draft, event.reactions, event.is_edited)
+        if isinstance(stored, Rejected) and about:  # nothing but a message begins a thread
+            draft = replace(draft, thread=0)
+            stored = past.append(event.key, draft, event.reactions, event.is_edited)
         if isinstance(stored, Rejected):
             refused[f"message that the log refuses: {stored.detail or stored.reason}"] += 1
             return 0
