@@ -26,8 +26,8 @@ from imserver.messages.stored_channels import ChannelLog
 from imserver.messages.stored_pushes import LogPushes
 from imserver.messages.streamed import ConversationStreams, StreamedTexts
 from imserver.messages.streamed_messages import ChannelStreams, StreamedMessages
-from imserver.messages.word_indexing import WordIndexing
 from imserver.messages.threads import ThreadCommands
+from imserver.messages.word_indexing import WordIndexing
 from imserver.storage.contract import Erasure
 from imserver.storage.store import Store
 

@@ -13,6 +13,7 @@ from typing import Any
 from zipfile import ZIP_DEFLATED, ZipFile
 
 import msgspec
+from imserver.storage.archive import BackupArchive, is_archive
 from PIL import Image
 
 from imserver.errors import StartError
@@ -24,7 +25,6 @@ from imserver.features.uploads import pictures
 from imserver.features.uploads.boxes import clear_metadata
 from imserver.features.uploads.media import type_of
 from imserver.features.uploads.pictures import PictureTask
-from imserver.storage.archive import BackupArchive, is_archive
 from tests.features.uploads.test_boxes import heic
 from tests.support import ROOT
 

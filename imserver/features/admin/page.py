@@ -56,4 +56,8 @@ def chinese_meanings() -> dict[str, str]:
 @cache
 def _modules() -> tuple[str, ...]:
     """All modules of the page, so that browsers load them at once."""
-    return ("page-parts.js", "text.js", *(f"admin/{path.name}" for path in sorted((STATIC / "admin").glob("*.js"))))
+    return (
+        "page-parts.js",
+        "text.js",
+        *(f"admin/{path.name}" for path in sorted((STATIC / "admin").glob("*.js"))),
+    )

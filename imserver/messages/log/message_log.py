@@ -44,9 +44,8 @@ class MessageLog:
     ``entries`` reads entries: ``entries.readable(app, user, [id])`` has the message if the user may read it.
     ``conversations`` reads conversations and their members: ``conversations.member(app, conversation, user)``
     is None for who is no member. ``annotations`` makes reactions and pins, ``marks`` knows what users have
-    read, ``threads`` who follows which thread. ``removals`` removes messages for everybody. ``words`` is the index of
-    ``search``. ``import_past``
-    stores what another server had.
+    read, ``threads`` who follows which thread. ``removals`` removes messages for everybody. ``words`` is the
+    index of ``search``. ``import_past`` stores what another server had.
     """
 
     def __init__(self, store: Store) -> None:

@@ -14,8 +14,8 @@ from imserver.config.settings import MAX_USER_BYTES
 from imserver.messages.log.bots import EVERYBODY
 from imserver.messages.log.contract import Entry
 from imserver.messages.log.rows import NUMBERS, decode_meta
-from imserver.messages.log.word_index import revise_words
 from imserver.messages.log.threads import thread_fields
+from imserver.messages.log.word_index import revise_words
 from imserver.storage.statements import Statements, text_objection
 
 MOST_EDITS: Final = 100
