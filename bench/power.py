@@ -439,7 +439,7 @@ def cut_all(
             )
             if time.monotonic() > shown_at + 10:
                 shown_at = time.monotonic()
-                show(f"cut {tally.cuts} of {cuts}")
+                show(f"cut {tally.cuts} of {cuts}: {tally.lost} lost, {tally.broken} broken")
         disk.follow(position, record)
     return tally
 

@@ -285,12 +285,12 @@ def _read_secret(path: Path) -> bytes:
     return secret
 
 
-def make_folder(folder: Path) -> None:
+def make_folder(folder: Path, mode: int = 0o700) -> None:
     """Create a folder for its owner only, and those above it, so that they survive a power failure. Raises
     OSError."""
     if not folder.exists():
-        make_folder(folder.parent)
-        folder.mkdir(mode=0o700, exist_ok=True)
+        make_folder(folder.parent, 0o777)
+        folder.mkdir(mode, exist_ok=True)
         synchronise(folder.parent)
 
 

@@ -31,10 +31,17 @@ def lost_commits(database: Path) -> int:
     behind such a frame show that the disk has other bits than were written. SQLite would leave them out, and
     write over them. Nothing is changed. Takes 0.1 ms a frame. Raises OSError.
     """
+    if not _look_for_lost(database):
+        return 0
+    with _without_writers(database):  # one may have changed the log meanwhile
+        return _look_for_lost(database)
+
+
+def _look_for_lost(database: Path) -> int:
     log = database.with_name(f"{database.name}-wal")
     if not log.exists() or log.stat().st_size <= _HEAD.size:
         return 0
-    with _without_writers(database), log.open("rb") as file:
+    with log.open("rb") as file:
         head = file.read(_HEAD.size)
         magic, _, page_bytes, *_ = _HEAD.unpack(head)
         order = ">" if magic & 1 else "<"
