@@ -3,6 +3,7 @@
 import json
 import os
 import sqlite3
+from collections.abc import Iterator
 from contextlib import closing
 from errno import EIO, ENOSPC
 from http.client import HTTPConnection, IncompleteRead, RemoteDisconnected
@@ -62,7 +63,7 @@ class BadDisk:
         fresh.rename(self._faults)
 
     def heal(self) -> None:
-        self._faults.unlink()
+        self._faults.unlink(missing_ok=True)
 
     def ask(self, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[int, Any]:
         with closing(HTTPConnection(*self.node.http)) as connection:
@@ -141,9 +142,15 @@ class BadDisk:
 
 
 @pytest.fixture(scope="module")
-def disk(tmp_path_factory: pytest.TempPathFactory, start_shared_server: StartServer) -> BadDisk:
-    """Shared by tests that leave it as it was."""
+def shared_disk(tmp_path_factory: pytest.TempPathFactory, start_shared_server: StartServer) -> BadDisk:
     return BadDisk(tmp_path_factory.mktemp("disk"), start_shared_server)
+
+
+@pytest.fixture
+def disk(shared_disk: BadDisk) -> Iterator[BadDisk]:
+    """A disk that is well at first."""
+    yield shared_disk
+    shared_disk.heal()
 
 
 def test_while_the_disk_is_full_pushes_arrive_and_nothing_is_acknowledged(disk: BadDisk) -> None:
