@@ -1,0 +1,151 @@
+"""Runs worlds: ``python -m tests.worlds --help``."""
+
+from __future__ import annotations
+
+import tests.worlds.seams as seams  # isort: skip  # first: it takes the clock away
+
+import argparse
+import ctypes
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from math import inf
+
+from tests.worlds import runs
+from tests.worlds.bugs import BUGS
+from tests.worlds.plan import plan_of
+from tests.worlds.shrink import shortest
+
+_NO_RANDOM_ADDRESSES = 0x0040000
+_MINUTES = 5.0
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command. Returns 0 if all worlds were well, and each bug was found."""
+    parser = argparse.ArgumentParser("python -m tests.worlds")
+    parser.add_argument("--seed", type=int, default=1, help="the first seed")
+    parser.add_argument("--worlds", type=int, default=1, help="how many seeds, one after the other")
+    parser.add_argument("--minutes", type=float, default=0.0, help="simulated minutes of each world")
+    parser.add_argument("--seconds", type=float, default=inf, help="CPU seconds after which no world begins")
+    parser.add_argument(
+        "--bug", default=[], action="append", choices=[*BUGS], help="look for a bug of the past"
+    )
+    parser.add_argument("--bugs", action="store_true", help="look for each bug of the past, from --seed on")
+    parser.add_argument(
+        "--known", action="store_true", help="look for each bug of the past by its known seed"
+    )
+    parser.add_argument(
+        "--control", action="store_true", help="run the worlds of the known seeds without the bugs"
+    )
+    parser.add_argument("--focus", default="", help="these kinds of steps alone, with commas between")
+    parser.add_argument(
+        "--shrink", action="store_true", help="let Hypothesis make the plans, and shorten one that fails"
+    )
+    parser.add_argument("--log", action="store_true", help="print what the nodes log")
+    parser.add_argument("--plan", action="store_true", help="print the plans")
+    options = parser.parse_args(arguments)
+    if options.log:
+        logging.basicConfig(level=logging.INFO, stream=sys.stdout)
+        logging.getLogger().handlers[0].setFormatter(seams.Lines())
+    try:
+        names = options.bug or (list(BUGS) if options.bugs or options.known or options.control else [])
+        if options.shrink:
+            return _shrink(names[0] if names else "", options)
+        if options.control:
+            return sum([_control(name, options) for name in names])
+        if names:
+            return sum([not _look_for(name, options) for name in names])
+        return _run(options)
+    finally:
+        runs.clean()
+
+
+def _run(options: argparse.Namespace) -> int:
+    """Run healthy worlds. Returns the number of those with findings."""
+    focus = tuple(filter(None, options.focus.split(",")))
+    failed, hours, used, worlds = 0, 0.0, 0.0, 0
+    for seed in range(options.seed, options.seed + options.worlds):
+        if used > options.seconds:
+            break
+        result = _world(seed, options.minutes or _MINUTES, focus, "", options)
+        used, hours, worlds = used + result.took, hours + result.seconds / 3600, worlds + 1
+        failed += bool(result.findings)
+        _print(result)
+    print(
+        f"{worlds} worlds, {hours:.2f} cluster-hours in {used:.1f} CPU seconds, {failed} with findings",
+        flush=True,
+    )
+    return failed
+
+
+def _shrink(name: str, options: argparse.Namespace) -> int:
+    """Let Hypothesis look for a plan that fails. Returns 1 if there is one, which it prints."""
+    focus = tuple(filter(None, options.focus.split(","))) or (BUGS[name].focus if name else ())
+    plan = shortest(options.seed, (options.minutes or 1.0) * 60, options.worlds, focus, name)
+    if plan is None:
+        print(f"{options.worlds} plans of Hypothesis are well")
+        return 0
+    print(plan.as_text())
+    _print(runs.run_world(options.seed, plan, name))
+    return 1
+
+
+def _look_for(name: str, options: argparse.Namespace) -> bool:
+    """Look for a bug; whether it was found."""
+    bug = BUGS[name]
+    first = bug.seed if options.known else options.seed
+    used, hours = 0.0, 0.0
+    for seed in range(first, first + (1 if options.known else max(options.worlds, 1000))):
+        if used > options.seconds:
+            break
+        focus = tuple(filter(None, options.focus.split(","))) or bug.focus
+        result = _world(seed, options.minutes or bug.minutes, focus, name, options)
+        used, hours = used + result.took, hours + result.seconds / 3600
+        if result.findings:
+            print(f"{name}: seed {seed}, {used:.1f} CPU seconds, {hours:.2f} cluster-hours")
+            print(f"  {result.findings[0].splitlines()[0][:200]}", flush=True)
+            return True
+    print(f"{name}: not found in {used:.1f} CPU seconds, {hours:.2f} cluster-hours", flush=True)
+    return False
+
+
+def _control(name: str, options: argparse.Namespace) -> bool:
+    """Run the world that finds a bug, without the bug. Returns whether there are findings, nevertheless."""
+    bug = BUGS[name]
+    result = _world(bug.seed, options.minutes or bug.minutes, bug.focus, "", options)
+    print(f"{name}, not put back:", end=" ")
+    _print(result)
+    return bool(result.findings)
+
+
+def _world(
+    seed: int, minutes: float, focus: tuple[str, ...], bug: str, options: argparse.Namespace
+) -> runs.Result:
+    plan = plan_of(seed, minutes * 60, focus=focus)
+    if options.plan:
+        print(plan.as_text())
+    return runs.run_world(seed, plan, bug)
+
+
+def _print(result: runs.Result) -> None:
+    print(
+        f"seed {result.seed}: {result.seconds / 60:.1f} minutes in {result.took:.1f} CPU seconds, "
+        f"{result.calls} calls, {result.digest}",
+        flush=True,
+    )
+    for finding in result.findings[:5]:
+        print(f"  {finding}", flush=True)
+
+
+def _repeat() -> None:
+    """Begin this program anew so that no order depends on hashes or addresses."""
+    if os.environ.get("PYTHONHASHSEED") != "0":
+        os.environ["PYTHONHASHSEED"] = "0"
+        ctypes.CDLL(None).personality(_NO_RANDOM_ADDRESSES)
+        os.execv(sys.executable, [sys.executable, "-m", "tests.worlds", *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    _repeat()
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,160 @@
+"""Ten bugs of the server's past, put back one at a time.
+
+Each row names what was wrong, the commit that mended it, and the steps of a world that lead to it.
+``put_back`` replaces what the server does now by what it did then. It raises an error if the server no longer
+has what it replaces: whoever changes that part adapts the row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from msgspec import Struct
+
+from imserver.cluster.redis.scripts import TEXT_OF, script
+from imserver.errors import StorageUnavailable
+from tests.worlds.seams import replace
+
+
+class Bug(Struct, frozen=True):
+    """A bug of the past. ``seed``: of a world that finds it, with ``minutes``. ``focus``: the kinds of steps
+    of its worlds."""
+
+    what: str
+    mended_by: str
+    focus: tuple[str, ...]
+    put_back: Callable[[], object]
+    seed: int = 0
+    minutes: float = 1.5
+
+
+def _method(path: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Callable[[], object]:
+    """Replace a function: ``make`` gets the one of now."""
+
+    def put_back() -> None:
+        now = replace(path, None)
+        assert callable(now), path
+        replace(path, make(now))
+
+    return put_back
+
+
+def _script(path: str, now: str, then: str) -> Callable[[], object]:
+    """Replace a part of a script for Redis."""
+
+    def put_back() -> None:
+        digest = replace(path, "")
+        assert isinstance(digest, str)
+        text = TEXT_OF.pop(digest)
+        assert now in text, f"{path} has no {now!r}"
+        replace(path, script(text.replace(now, then), timed=False))
+
+    return put_back
+
+
+def _all(*steps: Callable[[], object]) -> Callable[[], object]:
+    def put_back() -> None:
+        for each in steps:
+            each()
+
+    return put_back
+
+
+class _Refused(StorageUnavailable):
+    """What a sender was told after the time limit."""
+
+    on_known = None
+
+
+def _only_known(now: Callable[..., Any]) -> Callable[..., Any]:
+    def replaced(sessions: Any, app: str, user: str, session_id: int) -> None:
+        if any(each.id == session_id for each in sessions.registered_sessions()):
+            now(sessions, app, user, session_id)
+
+    return replaced
+
+
+def _never_late(now: Callable[..., Any]) -> Callable[..., Any]:
+    def register(commands: Any, session: Any, replacing: Any = (), late: bool = False) -> Any:
+        return now(commands, session, replacing)
+
+    return register
+
+
+_EPOCH_NOW: Final = "text(math.max(tonumber(redis.call('GET', KEYS[5]) or '0'), tonumber(ARGV[7]), now) + 1)"
+_EPOCH_THEN: Final = "text(tonumber(redis.call('GET', KEYS[5]) or now) + 1)"
+_LIFE_NOW: Final = "if not epoch or (found[3] ~= life and life ~= '') then"
+_LIFE_THEN: Final = "if not epoch then"
+
+BUGS: Final[dict[str, Bug]] = {
+    "own message before its answer": Bug(
+        "A node that read a gap of the log delivered to a sender what it was still storing for them.",
+        "20b80a5b",
+        ("burst of messages", "cut nodes one way", "cut database one way", "slow database"),
+        _method("imserver.messages.log.writer:LogWriter.senders", lambda _: lambda *_: ()),
+    ),
+    "cursor of another node": Bug(
+        "A client that came from another node received entries again at a node that was behind.",
+        "67246ea9",
+        ("burst of messages", "reads", "cut nodes", "clients are cut"),
+        _method("imserver.messages.catch_up:CatchUp.reach", lambda _: lambda *_: True),
+    ),
+    "ids of lost entries": Bug(
+        "When the database had lost its newest commits, their ids were given again.",
+        "561a21a3",
+        ("burst of messages", "messages", "database loses commits"),
+        _method("imserver.messages.log.writer:LogWriter.learn", lambda _: lambda *_: None),
+    ),
+    "late commit refused": Bug(
+        "A message whose COMMIT was not answered in time was called refused, and was stored.",
+        "9b0424b2",
+        ("notes", "cut database one way"),
+        lambda: replace("imserver.messages.log.writer:StorageUnsure", _Refused),
+    ),
+    "late login wins": Bug(
+        "A session that began while Redis was away replaced a newer one when it was registered.",
+        "fc8d8fb5",
+        ("logins", "cut redis"),
+        _method("imserver.cluster.redis.presence:SessionCommands.register", _never_late),
+        minutes=4.0,
+    ),
+    "epoch of two nodes": Bug(
+        "When Redis came back with older data, a node got the epoch of another one.",
+        "6a5cba73",
+        ("messages", "machines restart"),
+        _script("imserver.cluster.redis.lease:JOIN", _EPOCH_NOW, _EPOCH_THEN),
+    ),
+    "offsets of lost publications": Bug(
+        "When Redis had lost publications, their offsets were given again in the same epoch.",
+        "ed195224",
+        ("publications", "redis loses a second"),
+        _all(
+            _script("imserver.cluster.redis.history:APPEND_HISTORY", _LIFE_NOW, _LIFE_THEN),
+            _script("imserver.cluster.redis.history:READ_HISTORY", _LIFE_NOW, _LIFE_THEN),
+        ),
+    ),
+    "push overtaken": Bug(
+        "A push that followed its user to another node was overtaken by a later one.",
+        "32e5f0b2",
+        ("subscriptions", "pushes", "slow nodes"),
+        _all(
+            _method("imserver.push.routing:ReorderDelay.wait_seconds", lambda _: lambda *_: 0.0),
+            _method("imserver.push.routing:ReorderGuard.is_overtaken", lambda _: lambda *_: False),
+        ),
+    ),
+    "login replaced while it waits": Bug(
+        "A login that was replaced before the registry had answered it stayed addressed, too.",
+        "c268f762",
+        ("logins", "slow redis"),
+        _method("imserver.sessions.cluster_sessions:ClusterSessions.replaced", _only_known),
+        minutes=4.0,
+    ),
+    "claim of nobody": Bug(
+        "An id whose claim Redis had not answered was taken for ten seconds, also for the next attempt.",
+        "ecc4a845",
+        ("retries", "cut redis one way", "slow redis"),
+        lambda: replace("imserver.cluster.redis.presence:_MAX_UNANSWERED", 0),
+    ),
+}
+"""Name → the bug."""

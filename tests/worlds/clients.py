@@ -1,0 +1,432 @@
+"""Simulated clients: the state machines of the Python client without I/O, over simulated sockets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from imserver_client.errors import REPLY_NOT_LOGGED_IN, REPLY_NOT_STORED
+from imserver_client.messages import Entry
+from imserver_client.protocol import ChannelNotice, Publication, Push, Reply
+from imserver_client.session import SILENT_SECONDS, Backoff, MessengerCore, PushCore, SessionCore, State
+from tests.worlds.network import Pipe, SimSocket
+
+if TYPE_CHECKING:
+    from tests.worlds.world import SimNode, World
+
+_MASK = b"\x00\x00\x00\x00"
+_RESEND_SECONDS = 15.0
+_AGAIN_SECONDS = 0.7
+_CONNECT_SECONDS = 5.0
+
+
+def client_frame(text: str) -> bytes:
+    """A masked text frame."""
+    payload = text.encode()
+    size = len(payload)
+    head = bytes([0x81, 0x80 | size]) if size < 126 else bytes([0x81, 0xFE]) + size.to_bytes(2, "big")
+    return head + _MASK + payload
+
+
+class Frames:
+    """Splits bytes of the server into frames."""
+
+    def __init__(self) -> None:
+        self._data = b""
+
+    def feed(self, data: bytes) -> list[tuple[int, bytes]]:
+        """Opcode and payload of each whole frame."""
+        self._data += data
+        frames = []
+        while len(self._data) >= 2:
+            size, begin = self._data[1] & 0x7F, 2
+            if size >= 126:
+                width = 2 if size == 126 else 8
+                size, begin = int.from_bytes(self._data[2 : 2 + width], "big"), 2 + width
+            if len(self._data) < begin + size:
+                break
+            frames.append((self._data[0] & 0x0F, self._data[begin : begin + size]))
+            self._data = self._data[begin + size :]
+        return frames
+
+
+class Wire:
+    """One connection of a client to a node. ``number`` grows: what an older one brings does not count."""
+
+    def __init__(self, client: Client, node: SimNode) -> None:
+        world = client.world
+        self.client = client
+        self.node = node
+        self.frames = Frames()
+        self.is_open = True
+        self.there = world.route(client.place, node.owner.name)
+        self.back = world.route(node.owner.name, client.place)
+        self.sock = SimSocket(world.loop)
+        self.sock.pipe = Pipe(self.back, world.clients, self.received)
+        self.out = Pipe(self.there, node.owner, self.sock.received)
+        Pipe(self.there, node.owner, node.admit).send(self.sock, self)
+
+    def received(self, data: bytes | None) -> None:
+        """Bytes of the node have arrived; None: it has ended."""
+        if not self.is_open:
+            return
+        if data is None:
+            self.lost(1006)
+            return
+        for opcode, payload in self.frames.feed(data):
+            if not self.is_open:
+                return
+            if opcode == 8:
+                self.lost(int.from_bytes(payload[:2], "big") if payload else 1005)
+            elif opcode == 9:
+                self.out.send(b"\x8a" + bytes([0x80 | len(payload)]) + _MASK + payload)
+            elif opcode == 1:
+                self.client.frame(self, payload)
+
+    def lost(self, code: int) -> None:
+        """It has ended."""
+        if self.is_open:
+            self.close()
+            self.client.lost(code)
+
+    def close(self) -> None:
+        if self.is_open:
+            self.is_open = False
+            self.out.send(None)
+
+
+class Answer:
+    """A future that calls a function."""
+
+    def __init__(self, call: Callable[[Reply | None], object]) -> None:
+        self._call: Callable[[Reply | None], object] | None = call
+
+    def done(self) -> bool:
+        return self._call is None
+
+    def set_result(self, reply: Reply) -> None:
+        self._end(reply)
+
+    def set_exception(self, _error: Exception) -> None:
+        self._end(None)
+
+    def exception(self) -> None:
+        """Nobody asks."""
+
+    def _end(self, reply: Reply | None) -> None:
+        call, self._call = self._call, None
+        if call is not None:
+            call(reply)
+
+
+class Client:
+    """A client that stays logged in: on any node, and on another one when a connection is lost.
+
+    ``place``: its end of routes.
+    """
+
+    def __init__(self, world: World, name: str, core: SessionCore[Any], *, home: int | None = None) -> None:
+        self.world = world
+        self.name = name
+        self.place = f"client {name}"
+        self.core = core
+        self.random = Random(f"{world.seed} {name}")
+        self.home = home
+        """The only node to which it connects; None: any."""
+        self.wire: Wire | None = None
+        self.is_wanted = False
+        self.logins = 0
+        self.login_began = self.login_ended = 0.0
+        self._ticks = 0
+
+    # --- life -----------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Connect and log in, and stay so."""
+        if not self.is_wanted:
+            self.is_wanted = True
+            self.core.start(self.world.now)
+            self._connect()
+
+    def _connect(self) -> None:
+        nodes = [node for node in self.world.nodes if node.serves]
+        if self.home is not None:
+            nodes = [node for node in nodes if node.number == self.home]
+        if not nodes:
+            self.world.loop.call_later(0.3, self.world.clients, self._failed, None)
+            return
+        node = self.random.choice(nodes)
+        self.wire = wire = Wire(self, node)
+        self.world.loop.call_later(_CONNECT_SECONDS, self.world.clients, self._failed, wire)
+
+    def _failed(self, wire: Wire | None) -> None:
+        """Connecting has taken too long."""
+        if wire is self.wire and (wire is None or (wire.is_open and self.core.state is State.CONNECTING)):
+            if wire is not None:
+                wire.close()
+            self.lost(1006)
+
+    def opened(self, wire: Wire) -> None:
+        """The node has accepted the connection."""
+        if wire is self.wire and wire.is_open and self.core.state is State.CONNECTING:
+            self.login_began = self.world.now
+            self.core.opened("", self.world.now)
+            self.pump()
+
+    def cut(self) -> None:
+        """The client loses its connection, and the node does not hear of it at once."""
+        if self.wire is not None and self.wire.is_open:
+            self.wire.is_open = False
+            wire = self.wire
+            self.world.loop.call_later(
+                self.random.uniform(0.0, 20.0), self.world.clients, wire.out.send, None
+            )
+            self.lost(1006)
+
+    def leave(self) -> None:
+        """End the session."""
+        self.is_wanted = False
+        if self.core.state is not State.ENDED:
+            self.core.end()
+        if self.wire is not None:
+            self.wire.close()
+            self.wire = None
+
+    def lost(self, code: int) -> None:
+        """The connection has ended."""
+        self.wire = None
+        if self.core.state not in (State.CONNECTING, State.ONLINE):
+            return
+        self.core.lost(code, self.world.now)
+        self.was_lost(code)
+        if self.core.state is State.ENDED:
+            self.is_wanted = False
+            return
+        self.pump()
+
+    def fail(self, text: str) -> None:
+        """Something happened to this client that may not."""
+        self.world.fail(f"{self.name}: {text}")
+
+    def was_lost(self, code: int) -> None:
+        """For the kinds of clients."""
+
+    def frame(self, wire: Wire, payload: bytes) -> None:
+        """A frame of the node has arrived."""
+        if wire is not self.wire:
+            return
+        logins = self.core.logins
+        self.core.feed(payload, self.world.now)
+        if self.core.logins != logins:
+            self.logins += 1
+            self.login_ended = self.world.now
+            self.logged_in()
+        self.pump()
+
+    def logged_in(self) -> None:
+        """For the kinds of clients."""
+
+    def pump(self) -> None:
+        """Send what is due, take what came, and set the next tick."""
+        core, now = self.core, self.world.now
+        while (event := core.take()) is not None:
+            self.take(event)
+        if self.wire is not None and self.wire.is_open:
+            frames = [client_frame(text) for text in core.to_send()]
+            if frames:
+                self.wire.out.send(b"".join(frames))
+            if core.close_code and core.state is not State.IDLE:
+                self.wire.close()
+                self.lost(core.close_code)
+                return
+        deadline = core.deadline
+        if core.state is State.ONLINE and core.answers.futures:
+            deadline = min(deadline, now + SILENT_SECONDS)
+        if deadline < inf:
+            self._ticks += 1
+            self.world.loop.call_later(
+                max(deadline - now, 0.001), self.world.clients, self._tick, self._ticks
+            )
+
+    def _tick(self, number: int) -> None:
+        if number != self._ticks or not self.is_wanted:
+            return
+        core, now = self.core, self.world.now
+        if core.state is State.WAITING:
+            if now >= core.deadline:
+                core.start(now)
+                self._connect()
+            else:
+                self.pump()
+        elif core.state in (State.ONLINE, State.CONNECTING):
+            core.tick(now)
+            self.pump()
+
+    def ask(self, cmd: str, data: Any, call: Callable[[Reply | None], object]) -> None:
+        """Send a command; None: it was not answered."""
+        if self.wire is None or self.core.state is not State.ONLINE:
+            call(None)
+            return
+        seq, frame = self.core.command(cmd, data)
+        self.core.answers.add(seq, Answer(call), frame)  # type: ignore[arg-type]
+        self.wire.out.send(client_frame(frame))
+
+    def take(self, event: Any) -> None:
+        """For the kinds of clients."""
+
+
+class WatchedCore(MessengerCore):
+    """Sees each frame with an entry. ``cursor_at_login``: what the client had when it logged in."""
+
+    cursor_at_login = 0
+    on_entry: Callable[[Entry], object]
+
+    def _login_fields(self) -> dict[str, Any]:
+        fields = super()._login_fields()
+        self.cursor_at_login = fields.get("cursor", 0)
+        return fields
+
+    def _read(self, frame: Any, now: float) -> None:
+        if isinstance(frame, Entry):
+            self.on_entry(frame)
+        super()._read(frame, now)
+
+
+class Messenger(Client):
+    """Sends messages until each is stored, and sees all of its conversations, each entry once."""
+
+    def __init__(self, world: World, name: str) -> None:
+        core = WatchedCore("102", name, 0, device="phone", backoff=Backoff(0.2, 3.0))
+        core.on_entry = self._entry
+        super().__init__(world, f"{name} messenger", core)
+        self.watched = core
+        self.user = name
+        self.unsent: dict[str, int] = {}
+        """Id of a message that is not acknowledged → conversation."""
+        self.operations: dict[str, int] = {}
+        self.first_login: dict[str, int] = {}
+        """Id of a message → the login in which it was sent first."""
+        self.seen: set[str] = set()
+        self._numbers = 0
+
+    def send(self, conversation: int) -> None:
+        """Send a new message."""
+        self._numbers += 1
+        id = f"{self.user}-{self._numbers}"
+        self.unsent[id] = conversation
+        self.operations[id] = self.world.history.ask(self.name, "send", f"c{conversation}", message=id)
+        self._send(id)
+
+    def _send(self, id: str) -> None:
+        if id in self.unsent and self.core.state is State.ONLINE:
+            data = {"conversation": self.unsent[id], "text": id, "clientMsgID": id}
+            sent = self.logins
+            self.first_login.setdefault(id, sent)
+            self.ask("send", data, lambda reply: self._answered(id, reply))
+            self.world.loop.call_later(_RESEND_SECONDS, self.world.clients, self._late, id, sent)
+
+    def _entry(self, entry: Entry) -> None:
+        """An entry that the node sends, unasked or as missed."""
+        self.world.stored(entry.id, entry.text if entry.kind == "message" else None)
+        if entry.id <= self.watched.cursor_at_login:
+            self.fail(f"entry {entry.id} came again, the cursor was {self.watched.cursor_at_login}")
+        id = entry.text or ""
+        if entry.sender == self.user and id in self.unsent and self.first_login.get(id) == self.logins:
+            self.fail(f"its own message {id} came before the answer")
+
+    def _late(self, id: str, logins: int) -> None:
+        if id in self.unsent and logins == self.logins:
+            self._send(id)
+
+    def _answered(self, id: str, reply: Reply | None) -> None:
+        if reply is None or id not in self.unsent:
+            return
+        if reply.ok:
+            conversation = self.unsent.pop(id)
+            self.world.stored(reply.data["id"], id)
+            self.world.history.ok(self.operations.pop(id), place=reply.data["seq"])
+            self._see(conversation, id, reply.data["seq"])
+        elif reply.code in (REPLY_NOT_LOGGED_IN, REPLY_NOT_STORED):
+            self.world.loop.call_later(_AGAIN_SECONDS, self.world.clients, self._send, id)
+        else:
+            self.fail(f"{id} was refused: {reply}")
+
+    def _see(self, conversation: int, id: str, place: int) -> None:
+        if id not in self.seen:
+            self.seen.add(id)
+            self.world.history.see(self.name, f"c{conversation}", id, place)
+
+    def logged_in(self) -> None:
+        for id in list(self.unsent):
+            self._send(id)
+
+    def take(self, event: Any) -> None:
+        if isinstance(event, Entry):
+            text = event.text if event.kind == "message" else None
+            if event.sender == self.user and text in self.seen:
+                return  # its answer came before
+            if text is None:
+                self.world.history.see(self.name, f"c{event.conversation}", None, event.seq)
+            else:
+                self._seen_once(event, text)
+
+    def _seen_once(self, event: Entry, text: str) -> None:
+        self.world.history.see(self.name, f"c{event.conversation}", text, event.seq)
+        self.seen.add(text)
+
+
+class Listener(Client):
+    """Receives pushes and publications. Its user has one session: the newest."""
+
+    def __init__(self, world: World, name: str, channels: tuple[str, ...], number: str = "") -> None:
+        core = PushCore("101", name, backoff=Backoff(0.2, 3.0))
+        super().__init__(world, f"{name} listener{number}", core)
+        self.user = name
+        self.channels = channels
+        self.last_pushes: dict[str, int] = {}
+        """Origin of pushes → the last number."""
+        self.ids: dict[str, float] = {}
+        self.last: dict[str, tuple[str, int]] = {}
+        """Channel → position of the last publication; absent: it loads the state anew."""
+        self.reloads = 0
+        self.pushes = 0
+        self.publications = 0
+        for channel in channels:
+            self.core.subscriptions.add(channel, "", None)
+
+    def take(self, event: Any) -> None:
+        if isinstance(event, Push) and event.kind == "msg":
+            self._pushed(event)
+        elif isinstance(event, Publication):
+            self._published(event)
+        elif isinstance(event, ChannelNotice):
+            if event.kind == "reload":
+                self.reloads += 1
+                self.last.pop(event.channel, None)
+            elif event.kind == "ended" and event.code != 2500:
+                self.fail(f"the subscription to {event.channel} was ended: {event}")
+
+    def _pushed(self, event: Push) -> None:
+        self.pushes += 1
+        origin, _, number = event.text.rpartition(":")
+        last = self.last_pushes.get(origin, 0)
+        if origin.startswith("once"):
+            if event.id in self.ids and self.world.was_calm(self.ids[event.id]):
+                self.fail(f"push {event.id} came twice")
+            self.ids.setdefault(event.id, self.world.now)
+        elif int(number) <= last:
+            self.fail(f"push {number} of {origin} came after {last}")
+        else:
+            self.last_pushes[origin] = int(number)
+
+    def _published(self, event: Publication) -> None:
+        self.publications += 1
+        last = self.last.get(event.channel)
+        if last is not None and last[0] == event.epoch and event.offset != last[1] + 1:
+            self.fail(f"publication {event.offset} of {event.channel} came after {last[1]}, without a reload")
+        self.last[event.channel] = event.epoch, event.offset
+        told = self.world.published.get((event.channel, event.epoch, event.offset))
+        if told is not None and told != event.text:
+            self.fail(f"{event.channel} has two publications at {event.offset}")
