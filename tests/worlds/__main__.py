@@ -68,7 +68,7 @@ def _run(options: argparse.Namespace) -> int:
     for seed in range(options.seed, options.seed + options.worlds):
         if used > options.seconds:
             break
-        result = _world(seed, options.minutes or _MINUTES, focus, "", options)
+        result = _run_one(seed, options.minutes or _MINUTES, focus, "", options)
         used, hours, worlds = used + result.took, hours + result.seconds / 3600, worlds + 1
         failed += bool(result.findings)
         _print(result)
@@ -87,7 +87,7 @@ def _shrink(name: str, options: argparse.Namespace) -> int:
         print(f"{options.worlds} plans of Hypothesis are well")
         return 0
     print(plan.as_text())
-    _print(runs.run_world(options.seed, plan, name))
+    _print(runs.run_seed(options.seed, plan, name))
     return 1
 
 
@@ -100,7 +100,7 @@ def _look_for(name: str, options: argparse.Namespace) -> bool:
         if used > options.seconds:
             break
         focus = tuple(filter(None, options.focus.split(","))) or bug.focus
-        result = _world(seed, options.minutes or bug.minutes, focus, name, options)
+        result = _run_one(seed, options.minutes or bug.minutes, focus, name, options)
         used, hours = used + result.took, hours + result.seconds / 3600
         if result.findings:
             print(f"{name}: seed {seed}, {used:.1f} CPU seconds, {hours:.2f} cluster-hours")
@@ -113,19 +113,20 @@ def _look_for(name: str, options: argparse.Namespace) -> bool:
 def _control(name: str, options: argparse.Namespace) -> bool:
     """Run the world that finds a bug, without the bug. Returns whether there are findings, nevertheless."""
     bug = BUGS[name]
-    result = _world(bug.seed, options.minutes or bug.minutes, bug.focus, "", options)
+    plan = plan_of(bug.seed, (options.minutes or bug.minutes) * 60, focus=bug.focus, pace=bug.pace)
+    result = runs.run_seed(bug.seed, plan)
     print(f"{name}, not put back:", end=" ")
     _print(result)
     return bool(result.findings)
 
 
-def _world(
+def _run_one(
     seed: int, minutes: float, focus: tuple[str, ...], bug: str, options: argparse.Namespace
 ) -> runs.Result:
-    plan = plan_of(seed, minutes * 60, focus=focus)
+    plan = plan_of(seed, minutes * 60, focus=focus, pace=BUGS[bug].pace if bug else 1.0)
     if options.plan:
         print(plan.as_text())
-    return runs.run_world(seed, plan, bug)
+    return runs.run_seed(seed, plan, bug)
 
 
 def _print(result: runs.Result) -> None:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from imserver_client.errors import REPLY_NOT_LOGGED_IN, REPLY_NOT_STORED
 from imserver_client.messages import Entry
-from imserver_client.protocol import ChannelNotice, Publication, Push, Reply
+from imserver_client.protocol import ChannelNotice, CmdCodec, Publication, Push, Reply
 from imserver_client.session import SILENT_SECONDS, Backoff, MessengerCore, PushCore, SessionCore, State
 from tests.worlds.network import Pipe, SimSocket
 
 if TYPE_CHECKING:
-    from tests.worlds.world import SimNode, World
+    from tests.worlds.world import SimNode, Simulation
 
 _MASK = b"\x00\x00\x00\x00"
 _RESEND_SECONDS = 15.0
@@ -61,8 +61,8 @@ class Wire:
         self.node = node
         self.frames = Frames()
         self.is_open = True
-        self.there = world.route(client.place, node.owner.name)
-        self.back = world.route(node.owner.name, client.place)
+        self.there = world.route(client.address, node.owner.name)
+        self.back = world.route(node.owner.name, client.address)
         self.sock = SimSocket(world.loop)
         self.sock.pipe = Pipe(self.back, world.clients, self.received)
         self.out = Pipe(self.there, node.owner, self.sock.received)
@@ -124,13 +124,15 @@ class Answer:
 class Client:
     """A client that stays logged in: on any node, and on another one when a connection is lost.
 
-    ``place``: its end of routes.
+    ``address``: its end of routes.
     """
 
-    def __init__(self, world: World, name: str, core: SessionCore[Any], *, home: int | None = None) -> None:
+    def __init__(
+        self, world: Simulation, name: str, core: SessionCore[Any], *, home: int | None = None
+    ) -> None:
         self.world = world
         self.name = name
-        self.place = f"client {name}"
+        self.address = f"client {name}"
         self.core = core
         self.random = Random(f"{world.seed} {name}")
         self.home = home
@@ -277,31 +279,14 @@ class Client:
         """For the kinds of clients."""
 
 
-class WatchedCore(MessengerCore):
-    """Sees each frame with an entry. ``cursor_at_login``: what the client had when it logged in."""
-
-    cursor_at_login = 0
-    on_entry: Callable[[Entry], object]
-
-    def _login_fields(self) -> dict[str, Any]:
-        fields = super()._login_fields()
-        self.cursor_at_login = fields.get("cursor", 0)
-        return fields
-
-    def _read(self, frame: Any, now: float) -> None:
-        if isinstance(frame, Entry):
-            self.on_entry(frame)
-        super()._read(frame, now)
-
-
 class Messenger(Client):
     """Sends messages until each is stored, and sees all of its conversations, each entry once."""
 
-    def __init__(self, world: World, name: str) -> None:
-        core = WatchedCore("102", name, 0, device="phone", backoff=Backoff(0.2, 3.0))
-        core.on_entry = self._entry
+    def __init__(self, world: Simulation, name: str) -> None:
+        core = MessengerCore("102", name, 0, device="phone", backoff=Backoff(0.2, 3.0))
         super().__init__(world, f"{name} messenger", core)
-        self.watched = core
+        self.codec = CmdCodec()
+        self.cursor_at_login = 0
         self.user = name
         self.unsent: dict[str, int] = {}
         """Id of a message that is not acknowledged → conversation."""
@@ -322,16 +307,27 @@ class Messenger(Client):
     def _send(self, id: str) -> None:
         if id in self.unsent and self.core.state is State.ONLINE:
             data = {"conversation": self.unsent[id], "text": id, "clientMsgID": id}
-            sent = self.logins
-            self.first_login.setdefault(id, sent)
+            login = self.logins
+            self.first_login.setdefault(id, login)
             self.ask("send", data, lambda reply: self._answered(id, reply))
-            self.world.loop.call_later(_RESEND_SECONDS, self.world.clients, self._late, id, sent)
+            self.world.loop.call_later(_RESEND_SECONDS, self.world.clients, self._late, id, login)
+
+    def opened(self, wire: Wire) -> None:
+        assert isinstance(self.core, MessengerCore)
+        self.cursor_at_login = self.core.cursor or 0
+        super().opened(wire)
+
+    def frame(self, wire: Wire, payload: bytes) -> None:
+        entry = self.codec.read(payload) if b'"message"' in payload and wire is self.wire else None
+        if isinstance(entry, Entry):
+            self._entry(entry)
+        super().frame(wire, payload)
 
     def _entry(self, entry: Entry) -> None:
         """An entry that the node sends, unasked or as missed."""
         self.world.stored(entry.id, entry.text if entry.kind == "message" else None)
-        if entry.id <= self.watched.cursor_at_login:
-            self.fail(f"entry {entry.id} came again, the cursor was {self.watched.cursor_at_login}")
+        if entry.id <= self.cursor_at_login:
+            self.fail(f"entry {entry.id} came again, the cursor was {self.cursor_at_login}")
         id = entry.text or ""
         if entry.sender == self.user and id in self.unsent and self.first_login.get(id) == self.logins:
             self.fail(f"its own message {id} came before the answer")
@@ -353,10 +349,10 @@ class Messenger(Client):
         else:
             self.fail(f"{id} was refused: {reply}")
 
-    def _see(self, conversation: int, id: str, place: int) -> None:
+    def _see(self, conversation: int, id: str, seq: int) -> None:
         if id not in self.seen:
             self.seen.add(id)
-            self.world.history.see(self.name, f"c{conversation}", id, place)
+            self.world.history.see(self.name, f"c{conversation}", id, seq)
 
     def logged_in(self) -> None:
         for id in list(self.unsent):
@@ -380,7 +376,7 @@ class Messenger(Client):
 class Listener(Client):
     """Receives pushes and publications. Its user has one session: the newest."""
 
-    def __init__(self, world: World, name: str, channels: tuple[str, ...], number: str = "") -> None:
+    def __init__(self, world: Simulation, name: str, channels: tuple[str, ...], number: str = "") -> None:
         core = PushCore("101", name, backoff=Backoff(0.2, 3.0))
         super().__init__(world, f"{name} listener{number}", core)
         self.user = name
@@ -427,6 +423,6 @@ class Listener(Client):
         if last is not None and last[0] == event.epoch and event.offset != last[1] + 1:
             self.fail(f"publication {event.offset} of {event.channel} came after {last[1]}, without a reload")
         self.last[event.channel] = event.epoch, event.offset
-        told = self.world.published.get((event.channel, event.epoch, event.offset))
-        if told is not None and told != event.text:
+        text = self.world.published.get((event.channel, event.epoch, event.offset))
+        if text is not None and text != event.text:
             self.fail(f"{event.channel} has two publications at {event.offset}")

@@ -43,15 +43,15 @@ class SimDatabase:
 
     def copy(self) -> sqlite3.Connection:
         """The data as of now, for a restart that loses what comes after."""
-        kept = sqlite3.connect(":memory:")
+        copy = sqlite3.connect(":memory:")
         with sqlite3.connect(self.file) as now:
-            now.backup(kept)
-        return kept
+            now.backup(copy)
+        return copy
 
-    def restore(self, kept: sqlite3.Connection) -> None:
+    def restore(self, copy: sqlite3.Connection) -> None:
         """Lose what came after."""
         with sqlite3.connect(self.file) as now:
-            kept.backup(now)
+            copy.backup(now)
 
     def loses_this(self) -> bool:
         """Whether the answer to this commit is lost."""

@@ -176,7 +176,7 @@ class VirtualLoop:
         """Seconds since the world began."""
         self.calls = 0
         self.failures: list[str] = []
-        self.graves: list[object] = []
+        self.leftovers: list[object] = []
         """What dead processes had: their greenlets must not run on because somebody collects them."""
         self.watchers: dict[int, Watcher] = {}
         """File descriptor → what waits until something can be read there."""
@@ -260,7 +260,7 @@ class VirtualLoop:
     def kill(self, owner: Owner) -> None:
         """Nothing of a process runs any more. Its greenlets stay where they are."""
         owner.alive = False
-        self.graves.append(owner.waiting)
+        self.leftovers.append(owner.waiting)
 
     def pause(self, owner: Owner) -> None:
         """Stop a process as SIGSTOP does. Its time goes on."""
@@ -306,7 +306,7 @@ class VirtualLoop:
         self.clock = max(self.clock, at)
         owner = timer.owner
         if not owner.alive:
-            self.graves.append((timer.callback, timer.args))
+            self.leftovers.append((timer.callback, timer.args))
             return
         if owner.paused and timer.callback is not None and number == timer.number:
             owner.waiting.append(timer)
@@ -320,7 +320,7 @@ class VirtualLoop:
         if callback is None or args is None:
             return
         if not entry.owner.alive:
-            self.graves.append((callback, args))
+            self.leftovers.append((callback, args))
         elif entry.owner.paused:
             entry.owner.waiting.append(entry)
         else:

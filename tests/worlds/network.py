@@ -21,7 +21,7 @@ from tests.worlds.loop import Owner, VirtualLoop
 _MILLISECOND = 0.001
 _NOTICED_SECONDS = 2.0
 """After so long a node knows that it does not reach another one."""
-_FDS = count(1_000_000)
+DESCRIPTORS = count(1_000_000)
 
 
 class Route:
@@ -100,7 +100,7 @@ class SimSocket:
         self.pipe: Pipe
         self.poller: SimPoller
         self._loop = loop
-        self._fd = next(_FDS)
+        self._fd = next(DESCRIPTORS)
         self._chunks: deque[bytes] = deque()
         self._ended = False
         self._closed = False
@@ -265,10 +265,10 @@ class SimRpc:
         return None if there.is_known_cut or back.is_known_cut else (other, there, back)
 
     def send(self, lease: Lease, item: bytes) -> bool:
-        found = self._reach(lease)
-        if found is None:
+        reach = self._reach(lease)
+        if reach is None:
             return False
-        other, there, _ = found
+        other, there, _ = reach
         pipe = self._pipes.get(other.data_address)
         if pipe is None or pipe.owner is not other.owner:
             pipe = self._pipes[other.data_address] = Pipe(there, other.owner, other.accept)
@@ -286,10 +286,10 @@ class SimRpc:
     def query(
         self, lease: Lease, kind: str, body: bytes, timeout: float = 1.0, *, slow: bool = False
     ) -> bytes:
-        found = self._reach(lease)
-        if found is None:
+        reach = self._reach(lease)
+        if reach is None:
             raise PeerUnavailable(lease.node, "no connection is possible")
-        other, there, back = found
+        other, there, back = reach
         result: AsyncResult[bytes | None] = AsyncResult()
         answers = Pipe(back, self.owner, result.set)
         Pipe(there, other.owner, other.ask).send(lease.epoch, kind, body, answers)

@@ -69,12 +69,13 @@ class Plan:
         return "\n".join(f"{step.at:10.3f} {step.name} {step.which} {step.amount:.3f}" for step in self.steps)
 
 
-def plan_of(seed: int, seconds: float, *, faults: bool = True, focus: tuple[str, ...] = ()) -> Plan:
-    """The plan of a seed. ``focus``: kinds of steps; the plan has these alone, and often."""
+def plan_of(seed: int, seconds: float, *, focus: tuple[str, ...] = (), pace: float = 1.0) -> Plan:
+    """The plan of a seed. ``focus``: kinds of steps; the plan has these alone, more often the less
+    the ``pace``."""
     random = Random(f"{seed} plan")
     # Each world has some of the faults, so that some worlds have few. One of eight may lose commits.
-    some = random.sample(FAULTS, random.randint(1, 6)) if faults else []
-    if faults and random.random() < 0.125:
+    some = random.sample(FAULTS, random.randint(1, 6))
+    if random.random() < 0.125:
         some.append(LOSES)
     work: tuple[str, ...] = WORK
     if focus:
@@ -82,11 +83,10 @@ def plan_of(seed: int, seconds: float, *, faults: bool = True, focus: tuple[str,
             [name for name in focus if name not in WORK],
             tuple(name for name in focus if name in WORK),
         )
-    pace = 1.0 if focus else random.choice((6.0, 20.0, 60.0))
+    pace = pace if focus else random.choice((6.0, 20.0, 60.0))
     means = {name: random.uniform(6, 15) * pace for name in some}
-    means |= {
-        name: random.uniform(1, 4) * (2.0 if focus else 3.0) * random.choice((1, 1, 5)) for name in work
-    }
+    slowness = 2.0 * pace if focus else 3.0
+    means |= {name: random.uniform(1, 4) * slowness * random.choice((1, 1, 5)) for name in work}
     steps: list[Step] = []
 
     def add(at: float, name: str) -> None:

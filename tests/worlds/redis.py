@@ -19,11 +19,11 @@ from typing import Any
 
 from hiredis import Reader
 from lupa import lua51
-from redis._parsers.base import BaseParser
+from redis.connection import DefaultParser
 
 from imserver.cluster.redis.connection import DirectSocket
 from tests.worlds.loop import EPOCH, Owner, VirtualLoop
-from tests.worlds.network import _FDS, Pipe, Route
+from tests.worlds.network import DESCRIPTORS, Pipe, Route
 
 
 class Refusal(Exception):
@@ -473,7 +473,7 @@ class RedisConnection:
         self._clients = clients
         self._owner = owner
         self._sock: SimRedisSocket | None = None
-        self._parser = SimpleNamespace(parse_error=BaseParser.parse_error)
+        self._parser = SimpleNamespace(parse_error=DefaultParser.parse_error)
 
     def connect(self) -> None:
         """Connect. Switches."""
@@ -505,7 +505,7 @@ class SimRedisSocket(DirectSocket):
         self._clients = clients
         self._chunks: deque[bytes] = deque()
         self._ended = False
-        self._fd = next(_FDS)
+        self._fd = next(DESCRIPTORS)
         self._read_event: Any = None
         server = SimConnection(clients.server, Pipe(back, owner, self._received))
         self._out = Pipe(there, clients.loop.world, server.received)

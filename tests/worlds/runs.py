@@ -23,7 +23,7 @@ from imserver.messages.log.message_log import MessageLog
 from imserver.storage.store import Store
 from tests.worlds.bugs import BUGS
 from tests.worlds.plan import Plan
-from tests.worlds.world import Result, World, fresh_folder
+from tests.worlds.world import Result, Simulation, fresh_folder
 
 T = TypeVar("T")
 _fork: Callable[[], int] = monkey.get_original("os", "fork")
@@ -87,7 +87,7 @@ def _children_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def run_world(seed: int, plan: Plan, bug: str = "") -> Result:
+def run_seed(seed: int, plan: Plan, bug: str = "") -> Result:
     """Run one world, with a bug of the past if it is named."""
     folder = scratch() / f"world-{seed}-{bug.replace(' ', '-')}"
 
@@ -96,7 +96,7 @@ def run_world(seed: int, plan: Plan, bug: str = "") -> Result:
         fresh_folder(folder, scratch() / "template")
         if bug:
             BUGS[bug].put_back()
-        return World(seed, plan, folder).run()
+        return Simulation(seed, plan, folder).run()
 
     began = _children_seconds()
     try:

@@ -3,7 +3,7 @@ later.
 
 Import this module first, in a process of its own: ``python -m tests.worlds``. The names of the standard
 library are replaced before the server is imported, so the server needs no seam for its clocks. What does I/O
-is replaced by :func:`connect`.
+is replaced by :func:`replace`.
 """
 
 from __future__ import annotations
@@ -92,15 +92,15 @@ def replace(path: str, value: object) -> object:
 class Errors(logging.Handler):
     """Collects what the server logs with a traceback: it met what it does not expect."""
 
-    def __init__(self, found: list[str], loop: VirtualLoop) -> None:
+    def __init__(self, findings: list[str], loop: VirtualLoop) -> None:
         super().__init__(logging.ERROR)
-        self._found = found
+        self._findings = findings
         self._loop = loop
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.exc_info and record.exc_info[0] is not None:
             text = logging.Formatter().formatException(record.exc_info)
-            self._found.append(
+            self._findings.append(
                 f"{self._loop.clock:.6f} {self._loop.current.name}: {record.getMessage()}\n{text}"
             )
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.errors import NoSuchExample
 
 from tests.worlds.plan import FAULTS, WORK, Plan, Step
-from tests.worlds.runs import run_world
+from tests.worlds.runs import run_seed
 
 _TENTHS = 10
 _MOST_STEPS = 60
@@ -37,7 +37,7 @@ def shortest(
     try:
         return find(
             plans(seconds, focus or (*WORK, *FAULTS)),
-            lambda plan: bool(run_world(seed, plan, bug).findings),
+            lambda plan: bool(run_seed(seed, plan, bug).findings),
             settings=settings(
                 max_examples=worlds,
                 deadline=None,

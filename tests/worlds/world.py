@@ -58,13 +58,17 @@ LISTENERS: Final = ("lea", "max", "tom")
 CHANNELS: Final = ("news", "chat")
 CALM_SECONDS: Final = 25.0
 """After the last fault all must be well within this time."""
+_LONG_SECONDS: Final = 5.0
+"""A push that nothing delays takes less."""
+_NOTICED_SECONDS: Final = 1.5
+"""By then a node has noticed that Redis does not answer."""
 _PUSH, _LOG = "101", "102"
 
 
 class History:
     """Writes down what clients asked, were answered and saw, as lines for the checker."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: Simulation) -> None:
         self._world = world
         self.lines: list[str] = []
         self._numbers = 0
@@ -80,8 +84,8 @@ class History:
     def fail(self, number: int) -> None:
         self._add(event="fail", number=number)
 
-    def see(self, client: str, object: str, message: str | None, place: int) -> None:
-        self._add(event="see", client=client, object=object, message=message, place=place)
+    def see(self, client: str, object: str, message: str | None, seq: int) -> None:
+        self._add(event="see", client=client, object=object, message=message, place=seq)
 
     def followed(self, client: str, object: str) -> None:
         self._add(event="followed", client=client, object=object)
@@ -93,7 +97,7 @@ class History:
 class SimNode:
     """A node, which can be killed and started again. ``owner``: its process."""
 
-    def __init__(self, world: World, number: int) -> None:
+    def __init__(self, world: Simulation, number: int) -> None:
         self.world = world
         self.number = number
         self.life = 0
@@ -142,7 +146,7 @@ class SimNode:
         self.world.loop.kill(self.owner)
         if node is not None:
             node.core.node.data.abandon()
-            self.world.loop.graves.append(node)
+            self.world.loop.leftovers.append(node)
         for client in self.world.all_clients:
             if client.wire is not None and client.wire.node is self:
                 self.world.loop.call_later(0.001, self.world.clients, client.wire.lost, 1006)
@@ -163,6 +167,13 @@ class SimNode:
         if owner is self.owner and owner.alive:
             self.kill()
             self.start()
+
+    def addressed(self, user: str) -> object:
+        """The session on this node that receives pushes to a user; None: there is none."""
+        if self.node is None:
+            return None
+        some = self.node.core.network.context.connections
+        return next((each for each in some if each.user == user and each.is_addressed and each.is_open), None)
 
     def admit(self, sock: SimSocket, wire: Wire) -> None:
         """A client wants to connect. Called as this node."""
@@ -186,8 +197,8 @@ def _nothing(*_: object) -> None:
     pass
 
 
-def _are_nodes(places: tuple[str, str]) -> bool:
-    return all(place[0] == "n" and place[1:].isdecimal() for place in places)
+def _are_nodes(pair: tuple[str, str]) -> bool:
+    return all(name[0] == "n" and name[1:].isdecimal() for name in pair)
 
 
 class _NoCollector:
@@ -209,8 +220,8 @@ class Result:
     took: float = 0.0
 
 
-class World:
-    """One world. Run one in a process: :func:`tests.worlds.runs.run_world`."""
+class Simulation:
+    """One world. Run one in a process: :func:`tests.worlds.runs.run_seed`."""
 
     def __init__(self, seed: int, plan: Plan, folder: Path) -> None:
         self.seed = seed
@@ -272,10 +283,10 @@ class World:
 
     def route(self, one: str, other: str) -> Route:
         """The route from one place to another."""
-        found = self._routes.get((one, other))
-        if found is None:
-            found = self._routes[one, other] = Route(self.loop, f"{one} > {other}", self.seed)
-        return found
+        route = self._routes.get((one, other))
+        if route is None:
+            route = self._routes[one, other] = Route(self.loop, f"{one} > {other}", self.seed)
+        return route
 
     def was_calm(self, since: float, before: float = 20.0) -> bool:
         """Whether no fault has lasted since ``before`` seconds before a moment."""
@@ -287,7 +298,7 @@ class World:
         """The configuration of a node."""
         channel = ChannelSettings(subscribe="anybody", history_size=200, history_seconds=3600.0)
         push = TenantSettings(login_policy="newest", open=True, channels={"": channel})
-        talk = TenantSettings(login_policy="single", open=True)
+        messages = TenantSettings(login_policy="single", open=True)
         return Config(
             app=AppSettings(http_port=0, websocket_port=0, rpc_port=7000 + 10 * number),
             features=("messages",),
@@ -296,7 +307,7 @@ class World:
                 secret_file=str(self.folder / "secret"),
                 insecure=True,
             ),
-            apps={_PUSH: push, _LOG: talk},
+            apps={_PUSH: push, _LOG: messages},
             api=ApiSettings(),
             drain=DrainSettings(delay_seconds=0.5),
             storage=StorageSettings(url=f"sqlite:///{self.folder}/world.db", seconds=2.0, look_seconds=30.0),
@@ -324,8 +335,8 @@ class World:
             self.findings.append(f"{self.now:.6f} the script failed: {script.exception!r}")
         self.findings += loop.failures
         self._judge()
-        told = "\n".join((*self.history.lines, *self.findings, str(loop.calls), str(self.counts)))
-        digest = sha256(told.encode()).hexdigest()[:12]
+        record = "\n".join((*self.history.lines, *self.findings, str(loop.calls), str(self.counts)))
+        digest = sha256(record.encode()).hexdigest()[:12]
         return Result(self.seed, self.findings, self.now, loop.calls, self.counts, digest)
 
     def _connect(self) -> None:
@@ -396,7 +407,7 @@ class World:
             epoch = node.node.core.cluster.registry.lease.epoch if node.node is not None else 0
             if epoch and self.epochs.setdefault(epoch, (node.number, node.life)) != (node.number, node.life):
                 self.fail(f"epoch {epoch} is that of n{node.number}, and of {self.epochs[epoch]}")
-        if self.was_calm(self.now, 25.0) and all(node.serves for node in self.nodes):
+        if self.was_calm(self.now, 12.0) and all(node.serves for node in self.nodes):
             self._check_sessions(self.now - 8.0)
         self.loop.call_later(0.25, self.world, self._look)
 
@@ -482,7 +493,10 @@ class World:
 
     def _push_all(self, node: SimNode, user: str, queue: deque[int], origin: str) -> None:
         while queue and node.node is not None:
-            node.node.core.push.pushes.to_user(_PUSH, UserPush(user, "", f"{origin}:{queue[0]}"))
+            before = node.addressed(user)
+            outcome = node.node.core.push.pushes.to_user(_PUSH, UserPush(user, "", f"{origin}:{queue[0]}"))
+            if outcome is Outcome.NOT_SENT and before is not None and node.addressed(user) is before:
+                self.fail(f"push {queue[0]} of {origin} missed {user}, who is on this node")
             queue.popleft()
 
     def _do_claims(self, step: Step) -> None:
@@ -512,22 +526,24 @@ class World:
 
     def _do_retries(self, step: Step) -> None:
         """A push that was not sent is tried again by the same node: nobody else has its id."""
-        node = self._serving(step.which)
-        if node is not None:
-            self._numbers += 1
-            user = LISTENERS[step.which // 5 % len(LISTENERS)]
-            self.on_node(node, self._retry, node, user, f"once-{self._numbers}")
+        user = LISTENERS[step.which // 5 % len(LISTENERS)]
+        for node in self.nodes:
+            if node.serves and not node.owner.paused:
+                self._numbers += 1
+                self.on_node(node, self._retry, node, user, f"once-{self._numbers}")
 
     def _retry(self, node: SimNode, user: str, id: str) -> None:
-        for _ in range(8):
+        for _ in range(30):
             if node.node is None:
                 return
             began = self.now
             outcome = node.node.core.push.pushes.to_user(_PUSH, UserPush(user, id, f"once{id}:1"))
-            if outcome is Outcome.SENT:
-                return
-            if outcome is Outcome.FAILED and self.now - began > 9.0 and self.was_calm(began, 0.0):
+            if self.now - began > _LONG_SECONDS and self.was_calm(began, 0.0):
                 self.fail(f"push {id} has waited for a claim that nobody has")
+            if outcome is Outcome.REPEATED:
+                self.fail(f"push {id} is called a repeat, but nothing has accepted it")
+            if outcome in (Outcome.SENT, Outcome.REPEATED):
+                return
             gevent.sleep(0.3)
 
     def _do_publications(self, step: Step) -> None:
@@ -559,14 +575,16 @@ class World:
         """Users of sessions log in on several nodes at about the same time."""
         user = f"visitor{step.which % 3}"
         for _ in range(1 + step.which // 3 % 3):
-            self.loop.call_later(self.random.random() * step.amount * 0.05, self.clients, self._visit, user)
+            within = step.amount * (3.0 if step.which & 1024 else 0.05)
+            self.loop.call_later(self.random.random() * within, self.clients, self._visit, user)
 
-    def _visit(self, user: str) -> None:
+    def _visit(self, user: str, home: int | None = None) -> None:
         self._numbers += 1
         visitor = Listener(self, user, (), str(self._numbers))
+        visitor.home = home
         self.visitors.append(visitor)
         visitor.start()
-        self.loop.call_later(self.random.expovariate(1 / 20.0), self.clients, self._leave, visitor)
+        self.loop.call_later(self.random.expovariate(1 / 60.0), self.clients, self._leave, visitor)
 
     def _leave(self, visitor: Listener) -> None:
         if not self.is_ending:
@@ -587,6 +605,12 @@ class World:
     def _push_if(self, node: SimNode, user: str) -> None:
         if node.serves and node.owner.alive:
             self._push(node, user)
+
+    def _push_at_home(self, which: int) -> None:
+        """Push to a user from their own node."""
+        listener = self.listeners[which % len(self.listeners)]
+        if listener.wire is not None:
+            self._push_if(listener.wire.node, listener.user)
 
     def _do_reads(self, step: Step) -> None:
         with self.loop.acting(self.clients):
@@ -648,8 +672,15 @@ class World:
         return 0.05 + step.amount**2 * 25.0
 
     def _do_cut_redis(self, step: Step) -> None:
-        name = self._node(step).owner.name
-        self._cut([(name, "redis"), ("redis", name)], self._seconds(step))
+        node, seconds = self._node(step), self._seconds(step)
+        name = node.owner.name
+        self._cut([(name, "redis"), ("redis", name)], seconds)
+        if step.which & 8 and seconds > _NOTICED_SECONDS:
+            # A user logs in there, and then elsewhere.
+            user = f"visitor{step.which % 3}"
+            self.loop.call_later(_NOTICED_SECONDS, self.clients, self._visit, user, node.number)
+            other = self._other(step).number
+            self.loop.call_later(_NOTICED_SECONDS + 0.5 + step.amount, self.clients, self._visit, user, other)
 
     def _do_cut_redis_one_way(self, step: Step) -> None:
         name = self._node(step).owner.name
@@ -698,8 +729,13 @@ class World:
         def stop() -> None:
             if not self.redis.is_down:
                 self.redis.stop()
-                kept = ({}, {}) if lost_seconds is None else data
-                self.loop.call_later(0.05 + step.amount**2 * 15.0, self.world, self.redis.start, kept)
+                rest = ({}, {}) if lost_seconds is None else data
+                down = 0.05 + step.amount**2 * 15.0
+                self.loop.call_later(down, self.world, self.redis.start, rest)
+                for number in range(30 if step.which & 1 else 0):
+                    self.loop.call_later(
+                        down + 0.08 * number, self.world, self._push_at_home, step.which + number
+                    )
 
         self._begin("redis", (lost_seconds or 0.0) + 0.1 + step.amount**2 * 15.0, _nothing)
         self.loop.call_later(lost_seconds or 0.0, self.world, stop)
@@ -741,11 +777,11 @@ class World:
 
     def _do_database_loses_commits(self, step: Step) -> None:
         """The database restarts with the data of some moments before."""
-        kept = self.database.copy()
+        copy = self.database.copy()
 
         def lose() -> None:
-            self.database.restore(kept)
-            kept.close()
+            self.database.restore(copy)
+            copy.close()
 
         self._begin("commits", 0.05 + step.amount * 0.5, lose)
 
@@ -878,7 +914,7 @@ class World:
 
     def _judge(self) -> None:
         """What the checker says of the history."""
-        if self.findings:
+        if self.findings or self.is_losing:
             return
         self.findings += [f"checker: {finding}" for finding in check(read_history(self.history.lines))]
 
