@@ -110,6 +110,19 @@ def test_a_broken_multipart_form_is_refused(body: bytes, kind: str) -> None:
         read_multipart(body, kind)
 
 
+@pytest.mark.parametrize("option", [b";", b"; a=b", b'; a="b"', b"; a*0=b"])
+def test_a_multipart_form_with_many_options_is_refused(option: bytes) -> None:
+    """With all that 128 KiB can have, a tenth of a second would pass."""
+    head = b"--x\r\nContent-Disposition: form-data; name=a" + option * (60_000 // len(option))
+    with pytest.raises(BadBody):
+        read_multipart(head + b"\r\n\r\n1\r\n--x--\r\n", "multipart/form-data; boundary=x")
+
+
+def test_a_multipart_form_may_have_a_thousand_fields() -> None:
+    fields = [(f"field{number}", "a;b" * 9) for number in range(990)]
+    assert read_multipart(*multipart(*fields)) == fields
+
+
 def test_keys_of_json_are_folded_and_null_counts_as_missing() -> None:
     assert parse_json(b'{"userID":"a","APPid":101,"msgID":null,"x":{"Y":null}}') == {
         "userid": "a",
