@@ -95,7 +95,7 @@ def _row(dialect: Dialect, name: str, form: str = "", vectors: str = "") -> Targ
         if form and readers:
             yield from _json_frames(form, readers)
 
-    return Target(name, partial(check, whole), seeds)
+    return Target(name, partial(check, whole), seeds, 32768)
 
 
 def check_uni(data: bytes) -> None:
@@ -172,6 +172,6 @@ TARGETS: tuple[Target, ...] = (
     _row(ProtobufDialect(), "protobuf"),
     _row(FullProtobufDialect(), "protobuf_full"),
     Target("centrifuge_requests", check_uni, lambda: _vectors("centrifuge")),
-    Target("stored", check_stored, _stored),
+    Target("stored", check_stored, _stored, 32768),
     Target("client", check_client, _pushes),
 )

@@ -241,14 +241,14 @@ ANSWER_SEEDS = (
     b"HTTP/1.0 404 Not Found\r\nConnection: close\r\n\r\nno",
 )
 TARGETS = (
-    Target("heads", check_head, lambda: (*HEAD_SEEDS, *STREAMS.values())),
+    Target("heads", check_head, lambda: (*HEAD_SEEDS, *STREAMS.values()), LIMIT),
     Target("chunks", check_chunks, lambda: (*CHUNK_SEEDS, *PARTS["chunks"])),
-    Target("forms", check_form, lambda: FORM_SEEDS, 32768),
+    Target("forms", check_form, lambda: FORM_SEEDS, 16384),
     Target(
         "gzip",
         check_gzip,
         lambda: (zlib.compress(b"hello" * 9, 6, GZIP), zlib.compress(bytes(1 << 20), 9, GZIP)),
     ),
-    Target("answers", check_answer, lambda: ANSWER_SEEDS),
-    Target("proxy", check_proxy, lambda: PROXY_SEEDS),
+    Target("answers", check_answer, lambda: ANSWER_SEEDS, 16384),
+    Target("proxy", check_proxy, lambda: PROXY_SEEDS, 16384),
 )

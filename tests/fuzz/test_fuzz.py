@@ -4,22 +4,25 @@ coverage."""
 from __future__ import annotations
 
 import logging
+import os
 import random
 import subprocess
 import sys
 import tracemalloc
 import warnings
 from collections.abc import Iterator
+from importlib.util import find_spec
 
 import pytest
 
 from tests.support import ROOT
 
 from .table import CORPUS, MODULES, inputs_of, targets_of
-from .target import Target, mutated, run
+from .target import Target, grown, mutated, run
 
 TARGETS = {name: target for module in MODULES for name, target in targets_of(module)}
 MUTATIONS = 200
+GROWN = 30
 MEMORY_BYTES = 32 << 20
 GUIDED_SECONDS = 2
 
@@ -57,6 +60,15 @@ def test_no_input_breaks_a_parser(name: str) -> None:
 
 
 @every_parser
+def test_no_input_takes_long(name: str) -> None:
+    target = TARGETS[name]
+    inputs = [*inputs_of(name, target)]
+    chance = random.Random(name)
+    for _ in range(GROWN):
+        give(name, target, grown(chance, chance.choice(inputs), target.longest))
+
+
+@every_parser
 def test_no_input_takes_much_memory(name: str) -> None:
     target = TARGETS[name]
     inputs = [*inputs_of(name, target)]
@@ -77,6 +89,9 @@ def test_each_folder_of_the_corpus_is_that_of_a_parser() -> None:
 
 
 @pytest.mark.full
+@pytest.mark.skipif(
+    find_spec("atheris") is None and "CI" not in os.environ, reason="atheris is not installed"
+)
 @every_parser
 def test_a_guided_run_finds_nothing(name: str) -> None:
     command = [sys.executable, "-m", "tests.fuzz", "--seconds", str(GUIDED_SECONDS), name]

@@ -45,7 +45,7 @@ def check_ntfy(data: bytes) -> None:
             parameters.credential()
         with suppress(ApiProblem):
             Wish.read("/ntfy/topic/json", parameters)
-        read_message("topic", parameters, body, 4096)
+        assert 0 <= read_message("topic", parameters, body, 4096).priority <= 5
     with suppress(ApiProblem):
         given = read_json(data)
         read_message("topic", Parameters({}, "", given), b"", 4096)
