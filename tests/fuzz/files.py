@@ -13,9 +13,9 @@ from typing import Any
 from zipfile import ZIP_DEFLATED, ZipFile
 
 import msgspec
-from imserver.storage.archive import BackupArchive, is_archive
 from PIL import Image
 
+from imserver.copies.archive import BackupArchive, is_archive
 from imserver.errors import StartError
 from imserver.features.accounts.account_import import BadImport, accounts_of, read_rows
 from imserver.features.exports.archive import CHECKSUMS, MANIFEST

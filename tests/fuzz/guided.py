@@ -25,7 +25,7 @@ PACKAGES: Final = (
 )
 PARTS: Final = (
     *("transport", "http", "protocol", "dialects", "cluster", "auth", "config", "messages.wire"),
-    *("messages.model", "messages.names", "sessions.connection_ids", "channels.members", "storage.archive"),
+    *("messages.model", "messages.names", "sessions.connection_ids", "channels.members", "copies.archive"),
     *("features.uploads.pictures", "features.uploads.boxes", "features.uploads.media"),
     *("features.exports.importing", "features.notifications.content", "features.notifications.tokens"),
     *("features.accounts.tokens", "features.accounts.account_import", "features.accounts.identifiers"),
