@@ -317,7 +317,7 @@ def read(answers: Mapping[str, bytes], kind: type) -> dict[str, Any]:
     for node, data in answers.items():
         try:
             found[node] = decoder.decode(data)
-        except ValueError:
+        except (ValueError, RecursionError):
             log.warning("node query: the answer of %s is not readable", node)
     return found
 
@@ -371,7 +371,7 @@ class OtherNodes:
         try:
             body = self.rpc.query(lease, "behind", encode(behind), self._seconds)
             return msgspec.msgpack.decode(msgspec.msgpack.decode(body, type=bytes), type=answer)
-        except (PeerUnavailable, ValueError):
+        except (PeerUnavailable, ValueError, RecursionError):
             return None
 
     def _answer_behind(self, query: FencedQuery) -> bytes:

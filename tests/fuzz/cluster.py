@@ -53,7 +53,7 @@ def check_messages(data: bytes) -> None:
     queries.add("state", StateQuery, lambda query: query.debug)
     with suppress(ValueError, RecursionError):
         queries.answer("state", data)
-    read({"node": data}, list[str])
+    read({"node": data}, list[StateQuery])
 
 
 def check_records(data: bytes) -> None:

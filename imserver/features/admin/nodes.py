@@ -78,7 +78,7 @@ class Nodes:
         for node, data in answers.items():
             try:
                 facts[node] = _decode(data)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue  # a node of another version
         return [
             NodeView(

@@ -66,7 +66,7 @@ class RecentDeliveries:
             for data in answers.values():
                 try:
                     found += _decode(data)
-                except ValueError:
+                except (ValueError, RecursionError):
                     continue  # a node of another version
         return sorted(found, key=lambda one: -one.time)[:limit], missing
 

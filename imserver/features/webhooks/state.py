@@ -54,7 +54,7 @@ class WebhookStates:
             for data in answers.values():
                 try:
                     parts.append(_decode(data))
-                except ValueError:
+                except (ValueError, RecursionError):
                     continue  # a node of another version
         counts = self._counts(named)
         states = []
