@@ -237,7 +237,7 @@ class ZipSource:
             self._zip = ZipFile(path)
         except (OSError, BadZipFile, NotImplementedError, ValueError) as error:
             raise BadExport(f"{path} is no zip file: {error}") from None
-        infos = [info for info in self._zip.infolist() if not info.is_dir()]
+        infos = [info for info in self._zip.infolist() if info.filename and not info.is_dir()]
         if len(infos) > MOST_NAMES:
             raise BadExport(f"more than {MOST_NAMES} files")
         self.names = [info.filename for info in infos if ".." not in info.filename.split("/")]
