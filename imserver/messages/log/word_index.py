@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import struct
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -33,7 +33,7 @@ LEASE_SECONDS: Final = 60
 """How long a node has a segment for itself. Two may work on one: the second one's work is dropped."""
 _BLOCK: Final = 256
 """Ids whose messages one query reads."""
-_MOST_POSTINGS: Final = 200_000
+MOST_POSTINGS: Final = 200_000
 """Terms of messages that are collected before they are written: 30 MB at most."""
 _GROUPS: Final = 32
 _PARTS: Final = 8
@@ -67,11 +67,24 @@ class SegmentClaim(Struct, frozen=True):
         return self.segment * SEGMENT - 1
 
 
-class WordIndex:
-    """Fills and reads the index. All methods switch and may raise StorageUnavailable."""
+def _pause() -> None:
+    if is_long_turn():
+        serve_others()
 
-    def __init__(self, tables: LogTables) -> None:
+
+class WordIndex:
+    """Fills the index. All methods switch and may raise StorageUnavailable.
+
+    ``most_postings``: terms of messages that are collected before they are written. ``pause`` is called after
+    each message.
+    """
+
+    def __init__(
+        self, tables: LogTables, most_postings: int = MOST_POSTINGS, pause: Callable[[], object] = _pause
+    ) -> None:
         self._tables = tables
+        self._most_postings = most_postings
+        self._pause = pause
 
     def next_end(self, app: str) -> int:
         """The last id of the segment that comes next into the index; 0: the app has no log."""
@@ -89,9 +102,8 @@ class WordIndex:
             rows: list[Row] = self._tables.read(partial(_messages, claim.log, after), [])
             for row in rows:
                 segment.add(*row)
-                if is_long_turn():
-                    serve_others()
-            if segment.count > _MOST_POSTINGS and not self._write(claim, segment, is_last=False):
+                self._pause()
+            if segment.count > self._most_postings and not self._write(claim, segment, is_last=False):
                 return False
         return self._write(claim, segment, is_last=True)
 

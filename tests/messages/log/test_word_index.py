@@ -4,10 +4,10 @@ import gevent
 import pytest
 
 from imserver.messages.commands import SearchFilter
-from imserver.messages.log import word_index
 from imserver.messages.log.contract import Change, Draft
 from imserver.messages.log.message_log import MessageLog
-from imserver.messages.log.word_index import SEGMENT
+from imserver.messages.log.rows import LogTables
+from imserver.messages.log.word_index import SEGMENT, WordIndex
 from imserver.storage.store import Store
 from tests.storage.conftest import OpenStore
 
@@ -110,7 +110,7 @@ def test_what_is_changed_or_deleted_leaves_the_index_with_the_message(store: Sto
 
 
 def test_a_message_that_is_changed_while_its_segment_is_added_is_found_by_what_it_has(
-    store: Store, log: MessageLog, monkeypatch: pytest.MonkeyPatch
+    store: Store, log: MessageLog
 ) -> None:
     message, other = stored(log, say("ann", "bob", "secret tea"), say("ann", "bob", "secret cake"))
     pad(log)
@@ -119,15 +119,14 @@ def test_a_message_that_is_changed_while_its_segment_is_added_is_found_by_what_i
         say("ann", "bob", "coffee", kind="edit", about=message.id),
     ]
 
-    def change() -> bool:
+    def change() -> None:
         if changes:
             stored(log, changes.pop())
-        return False
 
-    monkeypatch.setattr(word_index, "is_long_turn", change)
-    monkeypatch.setattr(word_index, "_MOST_POSTINGS", 1000)  # parts are written before
-    assert not log.words.fill(APP), "its messages have changed"
-    assert log.words.fill(APP)
+    tables = LogTables(store.database, lambda: True)
+    in_parts = WordIndex(tables, most_postings=1000, pause=change)
+    assert not in_parts.fill(APP), "its messages have changed"
+    assert in_parts.fill(APP)
     assert found(log, "coffee") == ["coffee"]
     assert found(log, "secret") == []
     assert not indexed(store, "secret")
