@@ -1,0 +1,55 @@
+"""What fills the index of words: a node, and the command that makes it anew."""
+
+from pathlib import Path
+
+import pytest
+
+from imserver.messages.log.contract import Draft
+from imserver.messages.log.message_log import MessageLog
+from imserver.messages.log.word_index import SEGMENT
+from imserver.messages.word_indexing import WordIndexing
+from tests.storage.conftest import OpenStore
+from tests.support import run_cli
+
+
+def send(log: MessageLog, count: int, text: str = "a needle") -> None:
+    log.writer.append("gochat", [Draft(sender="ann", to_user="bob", body=text.encode())] * count)
+
+
+def indexed(log: MessageLog) -> int:
+    """How many segments are in the index."""
+    return log.words.next_end("gochat") // SEGMENT
+
+
+def test_a_node_adds_what_others_stored_before_and_what_it_stores(
+    tmp_path: Path, open_store: OpenStore
+) -> None:
+    other = open_store().part(MessageLog)
+    send(other, SEGMENT)
+    store = open_store()
+    log, indexing = store.part(MessageLog), WordIndexing(store)
+    indexing.look()
+    assert indexed(log) == 1
+    send(log, SEGMENT - 2)
+    indexing.look()
+    assert indexed(log) == 1, "the second one is not whole"
+    send(log, 1)
+    indexing.look()
+    assert indexed(log) == 2
+
+
+@pytest.mark.parametrize("apps", [(), ("gochat",)])
+def test_the_command_makes_the_index_anew(
+    tmp_path: Path, open_store: OpenStore, apps: tuple[str, ...]
+) -> None:
+    store = open_store()
+    log = store.part(MessageLog)
+    send(log, SEGMENT)
+    assert log.words.fill("gochat")
+    store.write(lambda sql: sql.execute("UPDATE word SET terms = %s", (b"\x80",)))
+    assert len(log.search.find("gochat", "bob", "needle", 0, 0, 5)[0]) == 1, "what is not in the index"
+    done = run_cli("search", "rebuild", "--data-dir", str(tmp_path), *apps)
+    assert done.stdout == "gochat: 1 segments\n", done.stderr
+    assert len(log.search.find("gochat", "bob", "needle", 0, 0, 5)[0]) == 5
+    absent = run_cli("search", "rebuild", "--data-dir", str(tmp_path), "none")
+    assert (absent.returncode, absent.stderr) == (1, "imserver: app none has no messages\n")
