@@ -201,6 +201,8 @@ def rows_with(sql: Statements, log: int, term: Term, segments: Sequence[int]) ->
 
 def offsets_with(terms: bytes, term: Term) -> set[int]:
     """The messages with a term in one of these rows."""
+    if term.text.encode() not in terms:  # most rows have no rare word, and need not be decoded
+        return set()
     all_terms = _decode(terms)
     if not term.is_prefix:
         return set(all_terms.get(term.text, ()))
