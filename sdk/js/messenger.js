@@ -437,7 +437,7 @@ export class Messenger extends ImClient {
    */
   async threads(page = {}) {
     const answer = await this.#sendUntilAnswered("threads", page);
-    return { ...answer, threads: (Array.isArray(answer.threads) ? answer.threads : []).map(threadOf).filter(Boolean) };
+    return { ...answer, threads: answer.threads.map(threadOf) };
   }
 
   /**
@@ -449,7 +449,7 @@ export class Messenger extends ImClient {
    */
   async thread(thread, page = {}) {
     const answer = await this.#pageOf("thread", { thread, ...page });
-    return { ...answer, thread: threadOf(answer.thread) ?? { thread, conversation: 0, last: 0, read: 0, unread: 0, follows: false } };
+    return { ...answer, thread: threadOf(answer.thread) };
   }
 
   /**
@@ -921,14 +921,11 @@ function fitting(record, checks) {
 }
 
 /**
- * @param {any} value
- * @returns {Thread | null}
+ * @param {any} thread
+ * @returns {Thread}
  */
-function threadOf(value) {
-  if (!SIGNALS.get("threadMark")?.(value)) return null;
-  const { message, ...rest } = value;
-  const entry = entryOf(message);
-  return { ...rest, ...(entry && { message: entry }) };
+function threadOf({ message, ...rest }) {
+  return { ...rest, message: entryOf(message) ?? undefined };
 }
 
 /** @param {any} value */

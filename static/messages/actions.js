@@ -20,7 +20,8 @@ const GAP_PX = 4;
  * @typedef {object} Composing
  * @property {(entry: Entry) => void} reply
  * @property {(entry: Entry) => void} edit
- * @property {(entry: Entry) => void} select  and others
+ * @property {(entry: Entry) => void} [select]  and others; missing: one at a time
+ * @property {(entry: Entry) => void} [thread]  opens its thread; missing: it is shown
  * @property {(id: number) => boolean} isPinned
  * @property {() => boolean} membersPin  whether every member of the open group may pin
  */
@@ -72,7 +73,7 @@ export class MessageActions {
     menu.append(this.#quickReactions(entry));
     if (all) for (const [word, act, danger] of this.#rows(conversation, entry)) menu.append(this.#row(word, act, danger));
     menu.addEventListener("keydown", (event) => this.#onKey(event));
-    element("inbox", HTMLElement).append(menu);
+    (anchor.closest("dialog:modal") ?? element("inbox", HTMLElement)).append(menu); // what is outside of a modal dialog takes no clicks
     place(menu, anchor, point);
     this.#menu = menu;
     this.#opener = anchor;
@@ -173,10 +174,13 @@ export class MessageActions {
     const isPinned = this.composing.isPinned(entry.id);
     /** @type {[string, () => void, boolean?][]} */
     const rows = [[words.messages_reply, () => this.composing.reply(entry)]];
+    const { thread, select } = this.composing;
+    if (thread) rows.push([words.messages_thread_reply, () => thread(entry)]);
     if (own && text && !entry.meta?.forwarded) rows.push([words.messages_edit, () => this.composing.edit(entry)]);
     if (textOf(entry)) rows.push([words.messages_copy, () => this.copy(entry)]);
     rows.push([words.messages_copy_message_link, () => this.copyLink(entry)]);
-    rows.push([words.messages_forward, () => this.forward(entry)], [words.messages_select, () => this.composing.select(entry)]);
+    rows.push([words.messages_forward, () => this.forward(entry)]);
+    if (select) rows.push([words.messages_select, () => select(entry)]);
     if (own && conversation.group) rows.push([words.messages_readers, () => this.readers(entry)]);
     if (mayPin) rows.push([isPinned ? words.messages_unpin : words.messages_pin, () => this.pin(entry, isPinned)]);
     if (own) rows.push([words.messages_recall, () => this.recall(entry), true]);

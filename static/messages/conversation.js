@@ -5,7 +5,7 @@ import { drawn, element, fill, make } from "../text.js";
 import { MessageActions } from "./actions.js";
 import { ApiError, noAnswer, reasonOf } from "./api.js";
 import { Composer } from "./composer.js";
-import { isRevision, revised, usersIn } from "./entries.js";
+import { isBeside, isRevision, revised, usersIn } from "./entries.js";
 import { withModule } from "./form.js";
 import "./invitation-message.js";
 import { onLongPress } from "./long-press.js";
@@ -13,6 +13,7 @@ import { startMedia } from "./media/media.js";
 import { MessageView, animate } from "./message-view.js";
 import { toast } from "./panel.js";
 import { noticeText, redrawsOf, summaryOf } from "./summary.js";
+import { threadsOf } from "./threads.js";
 import { Timeline } from "./timeline.js";
 
 /** @typedef {import("./session.js").Session} Session */
@@ -96,7 +97,7 @@ export class ConversationView {
     const { signal } = this.#ends;
     import("./list-keys.js").catch(() => {}); // without it, Tab goes through all rows
     this.days = new Intl.DateTimeFormat(session.language, { dateStyle: "full" });
-    this.actions = new MessageActions(session, { reply: (entry) => this.composer.reply(entry), edit: (entry) => this.composer.edit(entry), select: (entry) => this.#select(entry), isPinned: (id) => this.isPinned(id), membersPin: () => this.#membersPin });
+    this.actions = new MessageActions(session, { reply: (entry) => this.composer.reply(entry), edit: (entry) => this.composer.edit(entry), select: (entry) => this.#select(entry), thread: (entry) => this.#openThread(entry), isPinned: (id) => this.isPinned(id), membersPin: () => this.#membersPin });
     this.composer = new Composer(session, { sent: () => this.#sent(opened), last: () => this.#lastOwn() });
     this.view = new MessageView(session, {
       menu: (entry, anchor, all) => this.open && this.actions.open(this.open, entry, anchor, all),
@@ -110,6 +111,7 @@ export class ConversationView {
       retry: ({ id }) => session.outbox.retry(id),
       find: (id) => this.#find(id),
       hold: () => this.timeline.hold(),
+      thread: (entry) => this.#openThread(entry),
     });
     startMedia(session, {
       place: /** @type {HTMLElement} */ (this.#log.closest(".room")), form: element("composer", HTMLElement),
@@ -192,13 +194,14 @@ export class ConversationView {
     await this.#openEntries(conversation, message);
     if (conversation !== this.open) return;
     const isUnread = (/** @type {Entry} */ { id, kind, from }) => id > conversation.read && kind === "message" && from !== this.session.user;
-    this.#unreadFrom = (conversation.unread && conversation.entries?.find(isUnread)?.id) || 0;
+    const shown = conversation.entries?.filter((entry) => !isBeside(entry));
+    this.#unreadFrom = (conversation.unread && shown?.find(isUnread)?.id) || 0;
     this.#isShown = true;
     this.#isEntering = false;
     const items = this.#items();
     const divider = items.some(({ key }) => key === "unread");
     this.timeline.show(items, message ? this.#near(message) : divider ? { key: "unread" } : {});
-    if (message) this.#highlight(message);
+    if (message) this.#showFound(message);
   }
 
   /** @param {Conversation} conversation  its entries are shown */
@@ -321,7 +324,20 @@ export class ConversationView {
       if (open !== this.open) return;
       this.timeline.show(this.#items(), this.#near(id));
     }
-    this.#highlight(id);
+    this.#showFound(id);
+  }
+
+  /** @param {number} id  of a message that is loaded; one that only its thread shows is there */
+  #showFound(id) {
+    const entry = this.open?.entries?.find((each) => each.id === id);
+    if (entry && isBeside(entry)) this.#openThread(entry);
+    else this.#highlight(id);
+  }
+
+  /** @param {Entry} entry  the first message of a thread, or a reply */
+  #openThread({ id, meta }) {
+    const { open, session } = this;
+    if (open) withModule(import("./thread.js"), session.words, ({ openThread }) => openThread(session, open, meta?.thread ?? id));
   }
 
   /**
@@ -331,7 +347,7 @@ export class ConversationView {
    * @returns {{ key?: string, align: "center" }}
    */
   #near(id) {
-    const entries = this.open?.entries ?? [];
+    const entries = (this.open?.entries ?? []).filter((each) => !isBeside(each));
     const entry = entries.find((each) => each.id >= id) ?? entries.at(-1);
     return { ...(entry && { key: String(entry.id) }), align: "center" };
   }
@@ -374,8 +390,8 @@ export class ConversationView {
     let day = "";
     /** @type {Entry | null} */
     let previous = null;
-    const streams = open.hasNewer ? [] : session.store.streamsOf(open);
-    const entries = open.entries ?? [];
+    const streams = open.hasNewer ? [] : session.store.streamsOf(open).filter(({ thread }) => !thread);
+    const entries = (open.entries ?? []).filter((entry) => !isBeside(entry));
     const addStream = (/** @type {Streamed} */ each) => {
       const follows = previous !== null && isNext(previous, each);
       items.push({ key: `stream ${each.stream}`, version: `${this.#faceOf(each.from)} ${follows}`, make: () => this.#drawn(() => this.view.streamed(each, follows)) });
@@ -392,7 +408,7 @@ export class ConversationView {
       [day, previous] = [date, entry];
     }
     streams.forEach(addStream);
-    const separate = session.outbox.of(open).filter(({ edit }) => !edit || this.#byId.get(edit)?.kind !== "message"); // other edits are shown in the row of the message
+    const separate = session.outbox.of(open).filter(({ edit, thread, also }) => (thread ? also : !edit || this.#byId.get(edit)?.kind !== "message")); // other edits are shown in the row of the message
     const pending = separate.map((each, index) => {
       const isLast = index === separate.length - 1;
       const isStranded = this.view.isStranded(each);
@@ -424,8 +440,9 @@ export class ConversationView {
     const receipt = this.#receiptOf(open, entry);
     const quoted = entry.about ? this.#find(entry.about) : null;
     const edit = this.session.outbox.editOf(entry.id);
+    const thread = entry.meta?.replies && `${entry.meta.replies.last} ${threadsOf(this.session).of(entry.id)?.unread}`;
     const version = [
-      edit && `${edit.id} ${edit.state} ${edit.reason}`,
+      thread, edit && `${edit.id} ${edit.state} ${edit.reason}`,
       entry.kind, entry.meta?.edited ?? 0, redrawsOf(entry.id), follows, timed, receipt.state, receipt.read, receipt.members, names, JSON.stringify(entry.reactions ?? 0), this.session.store.pressedOf(entry), quoted && `${quoted.kind} ${quoted.meta?.edited} ${this.session.people.nameOf(quoted.from)}`,
     ].join(" ");
     return { key, version, replaces: `stream ${entry.clientMsgID}`, make: () => this.#drawn(() => {
@@ -583,6 +600,9 @@ export class ConversationView {
     } else if (key === "r" && onRow && found) {
       event.preventDefault();
       this.composer.reply(found.entry);
+    } else if (key === "t" && onRow && found) {
+      event.preventDefault();
+      this.#openThread(found.entry);
     } else if (key === "x" && onRow && found) {
       event.preventDefault();
       this.#select(found.entry);
@@ -599,13 +619,13 @@ export class ConversationView {
     const quoted = this.#quoted.get(entry.about ?? 0);
     if (quoted) this.#quoted.set(quoted.id, revised(quoted, entry, session.user));
     else if (isRevision(entry)) this.#quoted.delete(entry.about ?? 0); // the answer to a request may be older
-    if (entry.kind === "message" && entry.from !== session.user && this.timeline.isAtEnd) this.#fresh.set(entry.id, Date.now());
+    if (entry.kind === "message" && entry.from !== session.user && this.timeline.isAtEnd && !isBeside(entry)) this.#fresh.set(entry.id, Date.now());
     if (entry.kind === "reaction") this.view.fresh.set(`${entry.about} ${entry.text}`, Date.now());
     if (entry.kind === "pin") this.#loadPins(open);
     if (entry.kind === "group" && entry.meta?.pin) this.#membersPin = entry.meta.pin === "member";
     if (["join", "leave"].includes(entry.kind)) this.composer.membersChanged();
     if (entry.kind === "recall" && this.#pins.some(({ id }) => id === entry.about)) this.#loadPins(open);
-    if (entry.id <= this.#announced || entry.from === session.user || ["edit", "reaction", "press"].includes(entry.kind)) return;
+    if (entry.id <= this.#announced || entry.from === session.user || isBeside(entry) || ["edit", "reaction", "press"].includes(entry.kind)) return;
     this.#announced = entry.id;
     session.people.load([entry.from, ...usersIn(entry)]).then(() => { // else it would be of somebody
       if (open !== this.open) return;

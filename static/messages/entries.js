@@ -23,12 +23,25 @@ export function mentions({ meta, from }, user) {
 }
 
 /**
+ * @param {{ meta?: any }} entry
+ * @returns {boolean} whether only its thread shows it, not the conversation
+ */
+export function isBeside({ meta }) {
+  return Boolean(meta?.thread && !meta.also);
+}
+
+/** @param {Entry} entry  what its `meta` says of threads: it stays when the message changes */
+function threadOf({ meta }) {
+  return { ...(meta?.thread && { thread: meta.thread }), ...(meta?.also && { also: true }), ...(meta?.replies && { replies: meta.replies }) };
+}
+
+/**
  * @param {Entry} entry
  * @returns {string[]} users whose names are needed to show it, besides its sender
  */
 export function usersIn({ meta, reactions }) {
   const mentioned = (meta?.mentions ?? []).filter((/** @type {string} */ user) => user !== "all");
-  return [...(meta?.users ?? []), ...mentioned, meta?.forwarded?.from ?? "", ...(reactions ?? []).flatMap(({ users }) => users)];
+  return [...(meta?.users ?? []), ...mentioned, meta?.forwarded?.from ?? "", ...(meta?.replies?.users ?? []), ...(reactions ?? []).flatMap(({ users }) => users)];
 }
 
 /**
@@ -76,11 +89,11 @@ export function revised(entry, revision, self) {
   if (revision.about !== entry.id) return entry;
   if (revision.kind === "edit" && !revision.from && revision.meta && "restored" in revision.meta) return restored(entry, revision);
   if (entry.kind !== "message") return entry;
-  if (revision.kind === "recall") return { ...entry, ...(revision.meta?.erased && { from: revision.from }), kind: "recall", about: entry.id, text: undefined, data: undefined, reactions: undefined, meta: revision.meta };
+  if (revision.kind === "recall") return { ...entry, ...(revision.meta?.erased && { from: revision.from }), kind: "recall", about: entry.id, text: undefined, data: undefined, reactions: undefined, meta: { ...revision.meta, ...threadOf(entry) } };
   if (revision.kind === "reaction") return { ...entry, reactions: reacted(entry, revision, self), meta: { ...entry.meta, reacted: revision.id } };
   if (revision.kind !== "edit") return entry;
   const { text, data, type, meta } = revision;
-  return { ...entry, text, data, type, meta: { ...meta, edited: revision.id, ...(entry.meta?.reacted && { reacted: entry.meta.reacted }) } };
+  return { ...entry, text, data, type, meta: { ...meta, ...threadOf(entry), edited: revision.id, ...(entry.meta?.reacted && { reacted: entry.meta.reacted }) } };
 }
 
 /**

@@ -8,6 +8,7 @@ import { icon } from "./media/file.js";
 import { button } from "./panel.js";
 import { hueOf } from "./people.js";
 import { contentOf, noticeText, summaryOf } from "./summary.js";
+import { threadsOf } from "./threads.js";
 
 /** @typedef {import("./session.js").Session} Session */
 /** @typedef {import("./entries.js").Entry} Entry */
@@ -29,6 +30,7 @@ import { contentOf, noticeText, summaryOf } from "./summary.js";
  * @property {(pending: Pending) => void} retry
  * @property {(id: number) => Entry | null} find  a loaded message
  * @property {() => void} hold  the visible rows stay where they are
+ * @property {(entry: Entry) => void} thread  opens its thread
  */
 
 /**
@@ -98,6 +100,7 @@ export class MessageView {
     if (edit && edit.state !== "sending") parts.append(this.#pendingLine(edit));
     if (entry.meta?.buttons?.length) parts.append(this.#buttons(entry));
     if (entry.reactions?.length) parts.append(this.#reactions(entry));
+    if (entry.meta?.replies) parts.append(this.#thread(entry));
     const row = make("article", `line${own ? " own" : ""}${around.follows ? " follows" : ""}${edit ? ` ${edit.state}` : ""}`);
     if (!own && !around.follows) {
       const face = button("", "face");
@@ -390,6 +393,25 @@ export class MessageView {
       })));
     }
     return rows;
+  }
+
+  /**
+   * How many have replied in its thread, who, when, and what of it is unread.
+   *
+   * @param {Entry} entry
+   */
+  #thread(entry) {
+    const { words, people } = this.session;
+    const { count, time, users } = /** @type {import("../../sdk/messenger.js").Replies} */ (entry.meta.replies);
+    const unread = threadsOf(this.session).of(entry.id)?.unread ?? 0;
+    const line = button("", "thread-line");
+    const faces = make("span", "faces", ...users.slice(0, 3).map((user) => people.avatar(user)));
+    faces.setAttribute("aria-hidden", "true");
+    const last = fill(words.messages_thread_last, { time: this.clock.format(time) });
+    line.append(faces, make("b", "", fill(words.messages_replies, { count })), make("span", "muted", last));
+    if (unread) line.append(make("span", "badge", fill(words.messages_thread_new, { count: unread })));
+    line.addEventListener("click", () => this.actions.thread(entry));
+    return line;
   }
 
   /** @param {Entry} entry */

@@ -22,6 +22,8 @@ import { keyOf } from "./store.js";
  * @property {number} [replyTo]
  * @property {number} [edit]        id of the message that this text replaces
  * @property {string[]} [mentions]
+ * @property {number} [thread]      the first message of the thread in which it is a reply
+ * @property {boolean} [also]       the conversation shows the reply, too
  * @property {{ from: string, id: number }} [forward]  the content is that of this message
  */
 
@@ -242,13 +244,13 @@ export class Outbox {
    */
   async #send(item) {
     const { messenger, user } = this.session;
-    const { id, conversation, peer, text, data, replyTo, mentions, forward, edit } = item;
+    const { id, conversation, peer, text, data, replyTo, mentions, thread, also, forward, edit } = item;
     const type = item.type ?? "text";
     this.#update(item, { state: "sending" });
     try {
       const more = {
         clientMsgID: id, ...(conversation && !edit && { conversation }), ...(replyTo && { replyTo }), ...(mentions?.length && { mentions }),
-        ...(data !== undefined && { data, type }),
+        ...(data !== undefined && { data, type }), ...(thread && { thread }), ...(also && { also }),
       };
       const send = () => messenger.send(conversation ? "" : peer, data === undefined ? text : undefined, more);
       const sent = await (edit
@@ -260,9 +262,9 @@ export class Outbox {
       }
       this.#remove(id);
       const to = peer || undefined;
-      const meta = { ...(mentions?.length && { mentions }), ...(forward && { forwarded: forward }) };
+      const meta = { ...(mentions?.length && { mentions }), ...(thread && { thread }), ...(also && { also }), ...(forward && { forwarded: forward }) };
       this.session.added({
-        ...sent, kind: edit ? "edit" : "message", from: user, to, time: Date.now(), clientMsgID: id, about: edit ?? replyTo, meta, ...(sent.replaced ?? { type, text, data }),
+        ...sent, kind: edit ? "edit" : "message", from: user, to, time: Date.now(), clientMsgID: id, about: edit ?? replyTo ?? thread, meta, ...(sent.replaced ?? { type, text, data }),
       });
     } catch (error) {
       if (!this.#items.has(id)) return true;

@@ -81,7 +81,7 @@ class ProfileView {
     this.session.people.add([{ user: this.session.user, nickname, avatar, name, guest }]);
     const identity = guest ? (this.#passwords ? [memberSection(this.session, this.#identifiers)] : []) : [this.#identifierList(account)];
     redraw(this.body, [
-      this.#head(account), this.#nameForm(account), ...identity, this.#privacy(account), ...this.#links, this.#deviceList(), this.#buttons(),
+      this.#head(account), this.#threads(), this.#nameForm(account), ...identity, this.#privacy(account), ...this.#links, this.#deviceList(), this.#buttons(),
     ]);
   }
 
@@ -90,6 +90,13 @@ class ProfileView {
     const { session, words } = this;
     const buttons = pictureButtons(session, avatar, this.note, (url) => this.#change({ avatar: url }));
     return make("div", "card-head", session.people.avatar(session.user, "large"), make("bdi", "card-name", nickname || words.messages_somebody), buttons);
+  }
+
+  #threads() {
+    const open = button(this.words.messages_threads, "quiet");
+    open.dataset.key = "threads";
+    open.addEventListener("click", () => withModule(import("./thread.js"), this.words, ({ openThreads }) => openThreads(this.session)));
+    return make("p", "", open);
   }
 
   /** @param {Account} account */

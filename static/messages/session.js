@@ -49,6 +49,7 @@ import { Wishes } from "./wishes.js";
  * @property {Typing} typing
  * @property {string} contact       what this user is to us has changed
  * @property {string} grown         a message that a bot is writing has more text: id of the stream
+ * @property {import("../../sdk/messenger.js").ThreadMark} threadMark  another device of ours has read a thread, followed or muted it
  * @property {string} draft         the draft of a conversation has come from another device: its key
  * @property {{ kind: string, data: any }} signal  of a feature of the server, or an answer to a command
  * @property {Target} open          open this conversation
@@ -121,6 +122,7 @@ export class Session {
       hidden: ({ ids }) => void this.store.applyHidden(ids),
       arrangement: (row) => void this.inbox.receive(row),
       wish: (wish) => void this.wishes.receive(wish),
+      threadMark: (mark) => this.#emit("threadMark", mark),
     });
     this.messenger.onSignal = (kind, data) => this.#emit("signal", { kind, data });
   }

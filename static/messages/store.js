@@ -4,7 +4,7 @@
 import { CommandRefused, NotConnected } from "../../sdk/errors.js";
 import { entryOf } from "../../sdk/messenger.js";
 import { fieldsLike, listOf, numberOf, textOf } from "../text.js";
-import { insert, isRevision, isSilent, mentions, revised, usersIn } from "./entries.js";
+import { insert, isBeside, isRevision, isSilent, mentions, revised, usersIn } from "./entries.js";
 
 /** @typedef {import("./entries.js").Entry} Entry */
 /** @typedef {import("./session.js").Session} Session */
@@ -74,6 +74,7 @@ const MAX_SAVED_COUNTS = 50;
  * @property {string} text      all of it so far
  * @property {number} time
  * @property {number} after     id of the newest entry when it began
+ * @property {number} [thread]  the first message of the thread in which it is a reply
  */
 
 /**
@@ -304,13 +305,15 @@ export class Store {
     const isNew = entry.id > conversation.position;
     if (!isSilent(entry)) {
       if (entry.kind === "message" && entry.from !== self && isNew) {
-        conversation.unread += 1;
-        if (mentions(entry, self)) conversation.mentions += 1;
+        if (!isBeside(entry)) {
+          conversation.unread += 1;
+          if (mentions(entry, self)) conversation.mentions += 1;
+        }
         this.#note("received", conversation.id, entry.id);
       }
       conversation.position = Math.max(conversation.position, entry.id);
       conversation.arrived = Math.max(conversation.arrived, entry.id);
-      if (!conversation.last || conversation.last.id < entry.id) conversation.last = entry;
+      if (!isBeside(entry) && (!conversation.last || conversation.last.id < entry.id)) conversation.last = entry;
     }
     if (["group", "join", "leave"].includes(entry.kind)) {
       const { change, name = "", avatar = "", members = conversation.members } = entry.meta ?? {};
@@ -335,12 +338,22 @@ export class Store {
    * @param {Entry} entry
    */
   #insertLive(conversation, entry) {
+    this.#countReply(conversation, entry);
     if (conversation.pending) conversation.pending.push(entry);
     if (conversation.entries && !conversation.hasNewer) {
       insert(conversation.entries, entry);
       conversation.newest = Math.max(conversation.newest, entry.id);
     }
     this.session.database.put("entries", [entry]);
+  }
+
+  /**
+   * @param {{ entries: Entry[] | null }} loaded
+   * @param {Entry} entry  perhaps a reply in a thread
+   */
+  #countReply({ entries }, entry) {
+    const index = entry.meta?.thread ? entries?.findIndex(({ id }) => id === entry.meta.thread) ?? -1 : -1;
+    if (entries?.[index]) this.session.database.put("entries", [(entries[index] = this.session.messenger.withReply(entries[index], entry))]);
   }
 
   /**
@@ -484,6 +497,7 @@ export class Store {
         for (const entry of conversation.pending) {
           if (isRevision(entry)) loaded.entries = loaded.entries.map((each) => (each.id < entry.id ? revised(each, entry, this.session.user) : each));
           else if (!loaded.hasNewer && entry.id > loaded.newest) insert(loaded.entries, entry);
+          this.#countReply(loaded, entry);
         }
         Object.assign(conversation, loaded);
         if (!loaded.hasNewer) conversation.newest = Math.max(loaded.newest, conversation.arrived);
@@ -572,10 +586,10 @@ export class Store {
    * @param {import("../../sdk/messenger.js").Piece} piece
    * @returns {boolean} whether a row is new, or gone; else only its text has changed
    */
-  applyPiece({ stream, from, conversation, piece, text, whole, done }) {
+  applyPiece({ stream, from, conversation, piece, text, whole, done, thread }) {
     const known = this.#streams.get(stream);
     if (done) this.#streams.delete(stream);
-    else if (whole) this.#streams.set(stream, { stream, from, conversation, piece, text, time: known?.time ?? Date.now(), after: known?.after ?? this.#newest });
+    else if (whole) this.#streams.set(stream, { stream, from, conversation, piece, text, thread, time: known?.time ?? Date.now(), after: known?.after ?? this.#newest });
     else if (known?.piece === piece - 1) Object.assign(known, { piece, text: known.text + text });
     if (known && !done) return false;
     if (whole) this.session.people.load([from]);
@@ -677,7 +691,7 @@ export class Store {
    */
   #advance(conversation, id) {
     const self = this.session.user;
-    const seen = (conversation.entries ?? []).filter((each) => each.id > conversation.read && each.id <= id && each.kind === "message" && each.from !== self);
+    const seen = (conversation.entries ?? []).filter((each) => each.id > conversation.read && each.id <= id && each.kind === "message" && each.from !== self && !isBeside(each));
     const atEnd = id >= (conversation.last?.id ?? 0);
     conversation.read = id;
     conversation.unread = atEnd ? 0 : Math.max(0, conversation.unread - seen.length);
