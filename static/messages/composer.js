@@ -4,7 +4,7 @@
 import { leftOf, leftText } from "../page-parts.js";
 import { element, fill, make, moments, timeOf } from "../text.js";
 import { rowsOf } from "./api.js";
-import { ALL_NAMES, mentionable } from "./entries.js";
+import { ALL_NAMES, mentionable } from "./mentions.js";
 import { withModule } from "./form.js";
 import { toast } from "./panel.js";
 import { keyOf } from "./store.js";

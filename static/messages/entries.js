@@ -9,9 +9,6 @@ const REVISIONS = new Set(["edit", "recall", "reaction", "press"]);
 /** Kinds of entries that are neither unread nor the last of their conversation. */
 const SILENT = new Set([...REVISIONS, "pin"]);
 
-/** What a mention of all is called in a text, in each language of the page: who reads it may use another one. */
-export const ALL_NAMES = ["all", "所有人", "alle", "الكل"];
-
 /**
  * Whether a message mentions a user, who has not written it.
  *
@@ -42,22 +39,6 @@ function threadOf({ meta }) {
 export function usersIn({ meta, reactions }) {
   const mentioned = (meta?.mentions ?? []).filter((/** @type {string} */ user) => user !== "all");
   return [...(meta?.users ?? []), ...mentioned, meta?.forwarded?.from ?? "", ...(meta?.replies?.users ?? []), ...(reactions ?? []).flatMap(({ users }) => users)];
-}
-
-/**
- * Who may be meant by what is typed after an `@`: those whose names contain it; all of a group at the end.
- *
- * @param {string[]} members
- * @param {string} typed
- * @param {(user: string) => string} nameOf
- * @param {number} most
- * @returns {string[]}
- */
-export function mentionable(members, typed, nameOf, most) {
-  const wanted = typed.toLowerCase();
-  const fits = (/** @type {string} */ user) => nameOf(user).toLowerCase().includes(wanted);
-  const all = fits("all") ? ["all"] : [];
-  return [...members.filter(fits).slice(0, most - all.length), ...all];
 }
 
 /**

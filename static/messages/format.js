@@ -68,11 +68,10 @@ export function parse(text, names = [], isMarkdown = false) {
 
 /**
  * @param {string} text
- * @param {boolean} [isMarkdown]
  * @returns {string} without its marks; blocks end with a space
  */
-export function unformatted(text, isMarkdown = false) {
-  return parse(text, [], isMarkdown).map(({ kind, text: part }) => (BLOCK_KINDS.has(kind) ? `${part} ` : part)).join("");
+export function unformatted(text) {
+  return parse(text).map(({ kind, text: part }) => (BLOCK_KINDS.has(kind) ? `${part} ` : part)).join("");
 }
 
 /**

@@ -2,7 +2,8 @@
 /** The rows of a conversation: messages by their type, system lines and dividers. */
 
 import { cut, fill, make, moments } from "../text.js";
-import { ALL_NAMES, mentions } from "./entries.js";
+import { mentions } from "./entries.js";
+import { ALL_NAMES } from "./mentions.js";
 import { formatted } from "./formatted.js";
 import { icon } from "./media/file.js";
 import { button } from "./panel.js";

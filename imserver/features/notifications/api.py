@@ -60,7 +60,8 @@ DeviceLabel = Annotated[str, about("The name of the device, for people.", max_le
 Language = Annotated[
     str,
     about(
-        "The language of the words that the server adds: `en`, `zh`, or another tag, which counts as `en`.",
+        "The language of the words that the server adds, such as `en` or `zh`. One that it does not have "
+        "counts as `en`.",
         max_length=16,
         pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8})*$",
     ),

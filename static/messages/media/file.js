@@ -71,7 +71,8 @@ const ICONS = {
  */
 export function icon(name) {
   const picture = document.createElementNS(SVG, "svg");
-  picture.setAttribute("class", /^(reply|previous|next|forward)$/.test(name) ? "icon along" : "icon");
+  picture.setAttribute("class", "icon");
+  picture.dataset.sign = name;
   picture.setAttribute("viewBox", "0 0 24 24");
   picture.setAttribute("aria-hidden", "true");
   const lines = document.createElementNS(SVG, "path");

@@ -2,7 +2,8 @@
 import assert from "node:assert/strict";
 import { it } from "node:test";
 
-import { ALL_NAMES, mentionable, mentions } from "./static/messages/entries.js";
+import { mentions } from "./static/messages/entries.js";
+import { ALL_NAMES, mentionable } from "./static/messages/mentions.js";
 import { parse, unformatted } from "./static/messages/format.js";
 import { noticeText } from "./static/messages/summary.js";
 

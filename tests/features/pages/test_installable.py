@@ -183,7 +183,7 @@ def test_the_first_view_needs_few_modules() -> None:
     assert 0 < size.first <= 69 * KB
     assert size.next <= 40 * KB
     assert size.sdk <= 16 * KB
-    assert size.style <= 24 * KB
+    assert size.style <= 26 * KB
     assert len(installable.start_modules()) <= 7
     assert len(installable.first_modules()) <= 33
 
