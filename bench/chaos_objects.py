@@ -65,9 +65,10 @@ class Reading:
 
 
 class Askers:
-    """Threads that read and send. Owner of what they share."""
+    """Threads that read and send, ``pace`` times as often as usual. Owner of what they share."""
 
-    def __init__(self, history: History, targets: list[Target], seed: int) -> None:
+    def __init__(self, history: History, targets: list[Target], seed: int, pace: float) -> None:
+        self._pause = 2 * PAUSE_SECONDS / pace
         self.history, self.targets = history, targets
         self.reading: Reading | None = None
         self.begin = time.monotonic()
@@ -87,7 +88,7 @@ class Askers:
 
     def _run(self, number: int, chance: random.Random) -> None:
         client, rounds = f"asker {number + 1}", -1
-        while not self.is_over.wait(chance.uniform(0, 2 * PAUSE_SECONDS)):
+        while not self.is_over.wait(chance.uniform(0, self._pause)):
             age = time.monotonic() - self.begin
             target, reading = chance.choice(self.targets), self.reading
             with suppress(BenchError):
@@ -180,9 +181,10 @@ class Rival(Client):
 
 class Rivals:
     """Users with several devices. Owner of their clients; ``shared`` has the loop and the nodes. ``locks``:
-    also users whose oldest session stays."""
+    also users whose oldest session stays. They log in ``pace`` times as often as usual."""
 
-    def __init__(self, shared: Clients, history: History, seed: int, locks: bool) -> None:
+    def __init__(self, shared: Clients, history: History, seed: int, locks: bool, pace: float) -> None:
+        self._pause = 2 * LOGIN_SECONDS / pace
         self.shared, self.history = shared, history
         self.numbers = count(1)
         self._chance = random.Random(seed)
@@ -203,7 +205,7 @@ class Rivals:
         """Let somebody log in, or leave a session that refuses others."""
         if now < self._due:
             return
-        self._due = now + self._chance.uniform(0, 2 * LOGIN_SECONDS)
+        self._due = now + self._chance.uniform(0, self._pause)
         rival = self._chance.choice(self.all)
         if rival.phase == LIVE and rival.object.startswith("lock"):
             rival.end()

@@ -257,9 +257,11 @@ def meet(
     history: str = "",
     http_ports: Sequence[int] = (),
     locks: bool = False,
+    pace: float = 1.0,
 ) -> Json:
     """Task: make accounts and groups, and log all clients in. ``history``: the file for the checker, also for
-    what is done besides the chat at nodes with ``http_ports``. ``locks``: see :class:`Rivals`."""
+    what is done besides the chat at nodes with ``http_ports``. ``locks`` and ``pace``: see
+    :class:`Rivals`."""
     register(generator, clients, seconds)
     recorder = History(Path(history)) if history else None
     chat = ChatClients(generator, addresses, app, dialects, seed, recorder)
@@ -276,8 +278,8 @@ def meet(
             Target(host, ws_port, "/acc", host, http_port)
             for (host, ws_port), http_port in zip(addresses, http_ports, strict=True)
         ]
-        chat.rivals = Rivals(chat, recorder, seed, locks)
-        chat.askers = Askers(recorder, targets, seed)
+        chat.rivals = Rivals(chat, recorder, seed, locks, pace)
+        chat.askers = Askers(recorder, targets, seed, pace)
     return chat.status()
 
 

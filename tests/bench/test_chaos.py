@@ -325,8 +325,6 @@ def generator(
     ``history`` of the clients.
     """
     monkeypatch.setattr(chaos_tasks, "QUIET_SECONDS", 0.3)  # nothing breaks, nothing comes late
-    monkeypatch.setattr(chaos_objects, "LOGIN_SECONDS", 0.02)
-    monkeypatch.setattr(chaos_objects, "PAUSE_SECONDS", 0.05)
     apps: dict[str, Any] = {"gochat": {"login_policy": ""}, str(CMD_APP): {"same_as": "gochat"}}
     apps |= yaml.safe_load(chaos_objects.CONFIG.format())
     server = start_server(config={"apps": apps})
@@ -335,7 +333,7 @@ def generator(
     one.state["history"] = history = tmp_path / "history.jsonl"
     addresses = [["127.0.0.1", server.ws.port]]
     dialects, ports = ["cmd", "protobuf"], [server.http.port]
-    chaos_tasks.meet(one, addresses, 6, CMD_APP, dialects, 1, 20, str(history), ports, locks=True)
+    chaos_tasks.meet(one, addresses, 6, CMD_APP, dialects, 1, 20, str(history), ports, locks=True, pace=20.0)
     while chaos_tasks.chat(one, 0.5, 200)["sent"] < 50:
         pass  # a process that was held up has said little
     one.state["file"] = server.folder / "data" / "imserver.db"

@@ -14,12 +14,15 @@ pytestmark = [pytest.mark.full]
 
 ARABIC = "مرحبا بكم جميعا في هذه المحادثة"
 COVERS = """
-const row = [...document.querySelectorAll("[role=log] article")].find((each) => each.textContent.includes(arguments[0]));
+const rows = [...document.querySelectorAll("[role=log] article")];
+const row = rows.find((each) => each.textContent.includes(arguments[0]));
 const range = document.createRange();
 range.selectNodeContents(row.querySelector(".text"));
 const lines = [...range.getClientRects()];
 const time = row.querySelector(".when").getBoundingClientRect();
-const meets = (line) => line.left < time.right - 1 && line.right > time.left + 1 && line.top < time.bottom - 2 && line.bottom > time.top + 2;
+const isBeside = (line) => line.left >= time.right - 1 || line.right <= time.left + 1;
+const isBelow = (line) => line.top >= time.bottom - 2 || line.bottom <= time.top + 2;
+const meets = (line) => !isBeside(line) && !isBelow(line);
 return lines.some(meets);
 """
 """Whether the time is above a part of the text of a message."""
@@ -34,7 +37,8 @@ return text;
 STOPS = "return document.querySelectorAll('#conversations button[tabindex=\"0\"]').length"
 HEIGHT = "return document.querySelector('#message').getBoundingClientRect().height"
 BELOW = """
-const [video, time] = ["video", ".when"].map((each) => document.querySelector(`[role=log] article:has(video) ${each}`).getBoundingClientRect());
+const row = document.querySelector("[role=log] article:has(video)");
+const [video, time] = ["video", ".when"].map((each) => row.querySelector(each).getBoundingClientRect());
 return time.top >= video.bottom;
 """
 
@@ -54,7 +58,8 @@ def test_messages_are_read_copied_and_written_as_people_expect(pair: Pair, serve
     bob.send(ann, "video", film)
     bot = bob.post("bots", app=APP, name="tea_bot", nickname="Tea bot")
     with Api(server.http_url, key=bot["token"], timeout_seconds=60) as api:
-        text = "# Teas\n| Tea | Price |\n|---|---|\n| green | 3 |\n[map](https://example.com/map)\n```\nmake tea\n```"
+        text = "# Teas\n| Tea | Price |\n|---|---|\n| green | 3 |\n[map](https://example.com/map)\n"
+        text += "```\nmake tea\n```"
         api.call("POST", "messages/send", {"app": APP, "to": ann.user, "text": text})
     peers = {each["peer"]: each["conversation"] for each in ann.get("conversations")["conversations"]}
     chat = Chat(pair[0], ann, size=(720, 800))
@@ -136,7 +141,8 @@ def test_what_ends_says_so(pair: Pair, server: Server) -> None:
         lambda: page.texts("#read-only") == [chat.word("messages_fault_unknown_group")], what="we have left"
     )
     page.run(
-        "document.querySelector(arguments[0]).dispatchEvent(new MouseEvent('contextmenu', { bubbles: true, cancelable: true }))",
+        "const event = new MouseEvent('contextmenu', { bubbles: true, cancelable: true });"
+        "document.querySelector(arguments[0]).dispatchEvent(event);",
         row,
     )
     chat.click(chat.word("messages_remove_left"), within=".menu")

@@ -85,7 +85,8 @@ class History:
         self._add(event="fail", number=number)
 
     def see(self, client: str, object: str, message: str | None, seq: int) -> None:
-        self._add(event="see", client=client, object=object, message=message, place=seq)
+        sight = {"client": client, "object": object, "message": message, "place": seq}
+        self._add(event="see", **sight)
 
     def followed(self, client: str, object: str) -> None:
         self._add(event="followed", client=client, object=object)
@@ -471,7 +472,8 @@ class Simulation:
         result = messaging.store(_LOG, draft, by_user=False)
         if isinstance(result, Appended):
             self.stored(result.entry.id, text)
-            self.history.ok(number, place=result.entry.seq)
+            answer = {"place": result.entry.seq}
+            self.history.ok(number, **answer)
         elif not isinstance(result, StorageUnsure):
             self.history.fail(number)
 
