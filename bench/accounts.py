@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlencode
 
 from bench.generator import Generator
-from bench.http_client import fetch
+from bench.http_client import ANSWER_SECONDS, fetch
 from bench.loop import BenchError, Json
 
 PHONE_DIGITS = 12
@@ -21,22 +22,30 @@ def register(generator: Generator, count: int, seconds: float) -> Json:
     deadline = time.monotonic() + seconds
 
     def one(_: int) -> tuple[int, str]:
-        while True:
-            phone_number = random.randrange(10 ** (PHONE_DIGITS - 1), 10**PHONE_DIGITS)
-            form = urlencode({"phone_number": phone_number, "password": "bench"})
-            answer = fetch(generator.target, "/register", form)
-            if "id" in answer:
-                return int(answer["id"]), answer["token"]
-            if time.monotonic() > deadline:  # the database of a busy machine may answer late
-                raise BenchError(f"an account could not be registered: {answer}")
+        answer = _made(generator, "/register", _account, deadline)
+        return int(answer["id"]), answer["token"]
 
     with ThreadPoolExecutor(AT_ONCE) as threads:
         generator.state["accounts"] = list(threads.map(one, range(count)))
     return {}
 
 
-def create_group(generator: Generator, indexes: list[int]) -> int:
+def create_group(generator: Generator, indexes: list[int], seconds: float = ANSWER_SECONDS) -> int:
     """Make a group of the accounts at ``indexes``; the first is the owner. Return its id."""
     (_owner, token), *others = (generator.state["accounts"][index] for index in indexes)
     form = urlencode([("name", "bench"), *(("ids", str(number)) for number, _token in others)])
-    return int(fetch(generator.target, "/group/create", form, token=token)["id"])
+    answer = _made(generator, "/group/create", lambda: form, time.monotonic() + seconds, token=token)
+    return int(answer["id"])
+
+
+def _account() -> str:
+    phone_number = random.randrange(10 ** (PHONE_DIGITS - 1), 10**PHONE_DIGITS)
+    return urlencode({"phone_number": phone_number, "password": "bench"})
+
+
+def _made(generator: Generator, path: str, form: Callable[[], str], deadline: float, **headers: str) -> Json:
+    """Make something, and again while the database of a busy machine answers too late."""
+    while "id" not in (answer := fetch(generator.target, path, form(), **headers)):
+        if time.monotonic() > deadline:
+            raise BenchError(f"{path}: {answer}")
+    return answer

@@ -269,7 +269,7 @@ def meet(
     members = min(GROUP_MEMBERS, clients)
     for _ in range(-(-clients // members)):
         chosen = chat.chance.sample(range(clients), members)
-        chat.groups.append((create_group(generator, chosen), chosen))
+        chat.groups.append((create_group(generator, chosen, seconds), chosen))
     if not chat.until(chat.clients, chat.calm, seconds):
         live = sum(client.phase == LIVE for client in chat.clients)
         raise BenchError(f"{live} of {clients} clients came online")
