@@ -6,6 +6,7 @@ import tests.worlds.seams as seams  # isort: skip  # first: it takes the clock a
 
 import argparse
 import ctypes
+import itertools
 import logging
 import os
 import sys
@@ -15,9 +16,10 @@ from math import inf
 from tests.worlds import runs
 from tests.worlds.bugs import BUGS
 from tests.worlds.plan import plan_of
-from tests.worlds.shrink import shortest
 
 _NO_RANDOM_ADDRESSES = 0x0040000
+_ASK = 0xFFFFFFFF
+"""``personality(2)`` changes nothing, and returns what is set."""
 _MINUTES = 5.0
 
 
@@ -26,6 +28,9 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser("python -m tests.worlds")
     parser.add_argument("--seed", type=int, default=1, help="the first seed")
     parser.add_argument("--worlds", type=int, default=1, help="how many seeds, one after the other")
+    parser.add_argument(
+        "--seeds", default="", help="seeds with commas between, in place of --seed and --worlds"
+    )
     parser.add_argument("--minutes", type=float, default=0.0, help="simulated minutes of each world")
     parser.add_argument("--seconds", type=float, default=inf, help="CPU seconds after which no world begins")
     parser.add_argument(
@@ -65,7 +70,8 @@ def _run(options: argparse.Namespace) -> int:
     """Run healthy worlds. Returns the number of those with findings."""
     focus = tuple(filter(None, options.focus.split(",")))
     failed, hours, used, worlds = 0, 0.0, 0.0, 0
-    for seed in range(options.seed, options.seed + options.worlds):
+    seeds = map(int, options.seeds.split(",")) if options.seeds else itertools.count(options.seed)
+    for seed in itertools.islice(seeds, None if options.seeds else options.worlds):
         if used > options.seconds:
             break
         result = _run_one(seed, options.minutes or _MINUTES, focus, "", options)
@@ -81,6 +87,8 @@ def _run(options: argparse.Namespace) -> int:
 
 def _shrink(name: str, options: argparse.Namespace) -> int:
     """Let Hypothesis look for a plan that fails. Returns 1 if there is one, which it prints."""
+    from tests.worlds.shrink import shortest  # Hypothesis takes a second, and other commands do without
+
     focus = tuple(filter(None, options.focus.split(","))) or (BUGS[name].focus if name else ())
     plan = shortest(options.seed, (options.minutes or 1.0) * 60, options.worlds, focus, name)
     if plan is None:
@@ -141,10 +149,12 @@ def _print(result: runs.Result) -> None:
 
 def _repeat() -> None:
     """Begin this program anew so that no order depends on hashes or addresses."""
-    if os.environ.get("PYTHONHASHSEED") != "0":
+    personality = ctypes.CDLL(None).personality
+    now = personality(_ASK)
+    if os.environ.get("PYTHONHASHSEED") != "0" or not now & _NO_RANDOM_ADDRESSES:
         os.environ["PYTHONHASHSEED"] = "0"
-        ctypes.CDLL(None).personality(_NO_RANDOM_ADDRESSES)
-        os.execv(sys.executable, [sys.executable, "-m", "tests.worlds", *sys.argv[1:]])
+        if personality(now | _NO_RANDOM_ADDRESSES) >= 0:
+            os.execv(sys.executable, [sys.executable, "-m", "tests.worlds", *sys.argv[1:]])
 
 
 if __name__ == "__main__":
