@@ -191,6 +191,21 @@ def test_a_stream_is_refused_where_a_message_to_no_account_is_refused(server: Se
         assert bot.refused(route, to=lou.user, text="a") == (404, "unknown_account"), "it was erased"
 
 
+def test_a_bot_streams_into_a_thread(server: Server) -> None:
+    kit = person(server, "kit")
+    bot = kit.bot("threads")
+    group = int(kit.post("groups/create", name="tea", members=[bot.user])["group"])
+    root = kit.post("messages/send", conversation=group, text="which tea?", mentions=[bot.user])["id"]
+    with online(kit, server.ws) as at_kit, online(bot, server.ws) as at_bot:
+        stream = good(at_bot, "streamOpen", conversation=group, text="Gr", thread=root)["stream"]
+        begun = piece(at_kit)
+        assert (begun["text"], begun["thread"]) == ("Gr", root)
+        good(at_bot, "streamAppend", pieces=[{"stream": stream, "piece": 1, "text": "een"}])
+        id = good(at_bot, "streamClose", stream=stream)["id"]
+        (reply,) = good(at_kit, "thread", thread=root)["messages"]
+        assert (reply["id"], reply["text"], reply["meta"]["thread"]) == (id, "Green", root)
+
+
 @pytest.mark.full
 def test_a_bot_has_a_limited_number_of_open_streams(server: Server) -> None:
     hal = person(server, "hal")

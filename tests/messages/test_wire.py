@@ -51,6 +51,10 @@ def test_the_quick_way_is_taken_by_a_plain_message() -> None:
         (b'{"to":"bob","data":{"Key":[1, 2.0,"\\u00e9"]}}', Send("bob", type="custom", body=b"")),
         (b'{"conversation":3,"text":"hi"}', Send(conversation=3, body=b"hi")),
         (b'{"to":"bob","text":"x","replyTo":4,"nobody":"knows"}', Send("bob", body=b"x", about=4)),
+        (
+            b'{"conversation":3,"text":"x","thread":4,"also":true}',
+            Send(conversation=3, body=b"x", thread=4, also=True),
+        ),
     ],
 )
 def test_other_spellings_are_read_too(data: bytes, command: Send) -> None:

@@ -32,6 +32,7 @@ _WORDS: Final = {
     "joined": ("Somebody joined", "有人加入"),
     "left": ("Somebody left", "有人离开"),
     "edited": ("edited", "已编辑"),
+    "thread": ("reply in a thread", "话题中的回复"),
     "back": ("Back", "返回"),
     "choose": (
         "Choose a conversation. Your browser searches in it with Ctrl+F.",
@@ -98,7 +99,8 @@ def shown(entry: Message, user: str, names: Mapping[str, str], files: Mapping[st
     edited = f" · {_words('edited')}" if b'"edited"' in entry.meta else ""
     reactions = " ".join(f"{escape(each.emoji)} {each.count}" for each in entry.reactions)
     foot = f"<div><small>{reactions}</small></div>" if reactions else ""
-    head = f"<small>{name} · {_time(entry.time_ms)}{edited}</small>"
+    thread = f' · <a href="#m{entry.thread}">{_words("thread")}</a>' if entry.thread else ""
+    head = f"<small>{name} · {_time(entry.time_ms)}{edited}{thread}</small>"
     return f'<article id="m{entry.id}"{own}>{head}{content}{foot}</article>\n'.encode(errors="replace")
 
 

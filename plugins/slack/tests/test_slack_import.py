@@ -56,6 +56,7 @@ def check(site: Site, workspace: Workspace) -> list[Entry]:
             assert f"{row['text'].split()[0]} " in f"{entry.body.decode()} ".replace('"', " ")
             if "thread_ts" in row:
                 assert ids[entry.about].client_msg_id == f"slack.{folder}.{row['thread_ts']}"
+                assert entry.thread == entry.about
             assert sum(each.count for each in entry.reactions) == sum(
                 len(each["users"]) for each in row.get("reactions", ())
             )

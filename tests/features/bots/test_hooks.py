@@ -154,6 +154,24 @@ def test_membership_edits_and_reactions_are_posted_and_answers_go_to_the_group(
     ]
 
 
+def test_an_answer_to_a_reply_goes_to_its_thread(node: Harness, receivers: Receivers) -> None:
+    ted = person(node, "ted")
+    bot, url = hooked(ted, "threaded")
+    receivers.replies[url] = lambda post: (
+        200,
+        json.encode({"text": "here"}) if post.json.get("text") else b"",
+    )
+    group = int(ted.post("groups/create", name="tea", members=[bot.user])["group"])
+    root = ted.post("messages/send", conversation=group, text="which tea?")["id"]
+    ted.post("messages/send", conversation=group, text="@threaded", mentions=[bot.user], thread=root)
+    until(lambda: "@threaded" in receivers.texts(url))
+    until(lambda: ted.get("threads/get", thread=root)["messages"][-1]["text"] == "here")
+    event = next(each for each in receivers.at(url) if each.get("text") == "@threaded")
+    assert (event["meta"]["thread"], event["about"]) == (root, root)
+    (answer,) = [each for each in ted.get("threads/get", thread=root)["messages"] if each["from"] == bot.user]
+    assert answer["meta"]["thread"] == root
+
+
 def test_a_pressed_button_is_posted_and_the_answer_goes_to_who_pressed(
     node: Harness, receivers: Receivers
 ) -> None:

@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { it } from "node:test";
 
 import { NotConnected } from "./sdk/errors.js";
+import { Messenger } from "./sdk/messenger.js";
 import { Store } from "./static/messages/store.js";
 
 const entry = (id, more = {}) => ({ id, conversation: 1, seq: id, kind: "message", from: "bob", to: "ann", text: String(id), time: 1, ...more });
@@ -21,7 +22,7 @@ function fakeStore() {
     people: { load: async () => {} },
     inbox: { pinOf: ({ pin = 0 }) => pin, isArchived: ({ archived = false }) => archived, isGone: ({ gone = false }) => gone, isMarked: ({ marked = false }) => marked, load: async () => {}, settle() {} },
     wishes: { load: async () => {} },
-    messenger: { history, receipts: async () => ({ receipts: [] }), receiptCounts: async () => ({ counts: [] }), read: async () => {}, received: async () => {} },
+    messenger: { withReply: Messenger.prototype.withReply, history, receipts: async () => ({ receipts: [] }), receiptCounts: async () => ({ counts: [] }), read: async () => {}, received: async () => {} },
     database: {
       put: async (table, rows) => rows.forEach((row) => table === "entries" && saved.set(row.id, row)),
       get: async (_, id) => saved.get(id),
@@ -52,6 +53,20 @@ it("a late entry is inserted at its position, once", async () => {
   store.add(entry(103));
   store.add(entry(103));
   assert.deepEqual(texts(conversation), ["100", "103", "105"]);
+});
+
+it("a reply in a thread is counted in its first message, and only unread in the conversation that shows it", async () => {
+  const { store, conversation } = await opened([entry(1), entry(2)]);
+  const reply = (id, more = {}) => entry(id, { about: 1, time: id, meta: { thread: 1, ...more } });
+  for (const id of [3, 4, 4]) store.add(reply(id));
+  assert.deepEqual([conversation.unread, conversation.last.id, conversation.position], [0, 2, 4]);
+  store.add(reply(5, { also: true }));
+  assert.deepEqual([conversation.unread, conversation.last.id], [1, 5]);
+  assert.deepEqual(conversation.entries[0].meta.replies, { count: 3, last: 5, time: 5, users: ["bob"] });
+  store.add(entry(6, { kind: "edit", about: 1, text: "new", meta: {} }));
+  store.add(entry(7, { kind: "recall", about: 3, text: undefined, meta: undefined }));
+  assert.equal(conversation.entries[0].meta.replies.count, 3);
+  assert.equal(conversation.entries.find(({ id }) => id === 3).meta.thread, 1);
 });
 
 it("a history that is requested twice at once loses no entry that arrives meanwhile", async () => {
