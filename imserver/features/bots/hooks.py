@@ -251,7 +251,7 @@ class _Sender:
         else:
             fields["conversation"] = entry.conversation
         if entry.thread and "thread" not in fields:
-            fields["thread"] = entry.thread
+            fields["thread"] = entry.id  # a bot of a group may not read the first message
         fields["clientMsgID"] = f"hook-{entry.id}-{number}"
         try:
             return self._hooks.messaging.read(hook.app, hook.bot, _encode(fields))
