@@ -1,4 +1,4 @@
-"""All pages in Chromium, in both themes and four languages: axe and our check find nothing."""
+"""All pages in Chromium, both themes, four languages: axe finds no violation, our check nothing faint."""
 
 import json
 import re
@@ -122,7 +122,7 @@ def test_no_page_has_a_violation(
 
 @pytest.fixture(scope="module")
 def stories(server: Server) -> dict[str, Story]:
-    return {language: Story(server, language) for language in ("zh", "en")}
+    return {language: Story(server, language) for language, *_ in LOOKS}
 
 
 @pytest.mark.parametrize("view", VIEWS)

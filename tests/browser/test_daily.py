@@ -20,9 +20,8 @@ const range = document.createRange();
 range.selectNodeContents(row.querySelector(".text"));
 const lines = [...range.getClientRects()];
 const time = row.querySelector(".when").getBoundingClientRect();
-const isBeside = (line) => line.left >= time.right - 1 || line.right <= time.left + 1;
-const isBelow = (line) => line.top >= time.bottom - 2 || line.bottom <= time.top + 2;
-const meets = (line) => !isBeside(line) && !isBelow(line);
+const across = (line) => line.left < time.right - 1 && line.right > time.left + 1;
+const meets = (line) => across(line) && line.top < time.bottom - 2 && line.bottom > time.top + 2;
 return lines.some(meets);
 """
 """Whether the time is above a part of the text of a message."""
@@ -34,12 +33,24 @@ const text = getSelection().toString();
 getSelection().removeAllRanges();
 return text;
 """
+MARKDOWN = """# Teas
+| Tea | Price |
+|---|---|
+| green | 3 |
+[map](https://example.com/map)
+```
+make tea
+```"""
+MENU = """
+const event = new MouseEvent("contextmenu", { bubbles: true, cancelable: true });
+document.querySelector(arguments[0]).dispatchEvent(event);
+"""
 STOPS = "return document.querySelectorAll('#conversations button[tabindex=\"0\"]').length"
 HEIGHT = "return document.querySelector('#message').getBoundingClientRect().height"
 BELOW = """
 const row = document.querySelector("[role=log] article:has(video)");
-const [video, time] = ["video", ".when"].map((each) => row.querySelector(each).getBoundingClientRect());
-return time.top >= video.bottom;
+const [video, time] = ["video", ".when"].map((each) => row?.querySelector(each).getBoundingClientRect());
+return time && time.top >= video.bottom;
 """
 
 
@@ -58,9 +69,7 @@ def test_messages_are_read_copied_and_written_as_people_expect(pair: Pair, serve
     bob.send(ann, "video", film)
     bot = bob.post("bots", app=APP, name="tea_bot", nickname="Tea bot")
     with Api(server.http_url, key=bot["token"], timeout_seconds=60) as api:
-        text = "# Teas\n| Tea | Price |\n|---|---|\n| green | 3 |\n[map](https://example.com/map)\n"
-        text += "```\nmake tea\n```"
-        api.call("POST", "messages/send", {"app": APP, "to": ann.user, "text": text})
+        api.call("POST", "messages/send", {"app": APP, "to": ann.user, "text": MARKDOWN})
     peers = {each["peer"]: each["conversation"] for each in ann.get("conversations")["conversations"]}
     chat = Chat(pair[0], ann, size=(720, 800))
     page = chat.page
@@ -98,7 +107,6 @@ def test_messages_are_read_copied_and_written_as_people_expect(pair: Pair, serve
     eventually(lambda: chat.texts[-1:] == ["one\ntwo"], what="it is sent")
     page.run("localStorage.removeItem('imserver:look'); dispatchEvent(new Event('look'))")
 
-    assert page.run(STOPS) == 1
     page.find(f"[data-conversation='{peers[bob.user]}']").send_keys(Keys.ARROW_DOWN)
     assert page.run("return document.activeElement.dataset.conversation") == str(peers[bot["id"]])
     assert page.run(STOPS) == 1
@@ -140,11 +148,7 @@ def test_what_ends_says_so(pair: Pair, server: Server) -> None:
     eventually(
         lambda: page.texts("#read-only") == [chat.word("messages_fault_unknown_group")], what="we have left"
     )
-    page.run(
-        "const event = new MouseEvent('contextmenu', { bubbles: true, cancelable: true });"
-        "document.querySelector(arguments[0]).dispatchEvent(event);",
-        row,
-    )
+    page.run(MENU, row)
     chat.click(chat.word("messages_remove_left"), within=".menu")
     eventually(lambda: not page.shown(row), what="it is gone")
     page.driver.refresh()
