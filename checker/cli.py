@@ -42,6 +42,8 @@ def main(arguments: Sequence[str]) -> int:
             else:
                 with open(name, encoding="utf-8") as lines:
                     history = read(lines)
+            if not (history.operations or history.sights):
+                raise BadHistory("it has no events")
             findings = check(history)
         except (OSError, ValueError, BadHistory) as error:
             print(f"{name}: {error}", file=sys.stderr)

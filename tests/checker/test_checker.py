@@ -174,6 +174,8 @@ def test_the_command_answers_by_its_exit_status(tmp_path, capsys) -> None:
     assert rows[0]["findings"] == []
     assert {each["rule"] for each in rows[1]["findings"]} >= {"lost"}
     assert main([str(broken)]) == 2
+    broken.write_text("")  # of a run that did not begin
+    assert main([str(broken)]) == 2
     assert main([]) == 2
 
 
