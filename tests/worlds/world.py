@@ -81,12 +81,15 @@ class History:
     def ok(self, number: int, **answer: Any) -> None:
         self._add(event="ok", number=number, **answer)
 
+    def stored(self, number: int, seq: int) -> None:
+        """A message was stored, with this number in its conversation."""
+        self.ok(number, **{"place": seq})
+
     def fail(self, number: int) -> None:
         self._add(event="fail", number=number)
 
     def see(self, client: str, object: str, message: str | None, seq: int) -> None:
-        sight = {"client": client, "object": object, "message": message, "place": seq}
-        self._add(event="see", **sight)
+        self._add(event="see", client=client, object=object, message=message, **{"place": seq})
 
     def followed(self, client: str, object: str) -> None:
         self._add(event="followed", client=client, object=object)
@@ -472,8 +475,7 @@ class Simulation:
         result = messaging.store(_LOG, draft, by_user=False)
         if isinstance(result, Appended):
             self.stored(result.entry.id, text)
-            answer = {"place": result.entry.seq}
-            self.history.ok(number, **answer)
+            self.history.stored(number, result.entry.seq)
         elif not isinstance(result, StorageUnsure):
             self.history.fail(number)
 
