@@ -83,13 +83,15 @@ class History:
 
     def stored(self, number: int, seq: int) -> None:
         """A message was stored, with this number in its conversation."""
-        self.ok(number, **{"place": seq})
+        answer = {"place": seq}
+        self.ok(number, **answer)
 
     def fail(self, number: int) -> None:
         self._add(event="fail", number=number)
 
     def see(self, client: str, object: str, message: str | None, seq: int) -> None:
-        self._add(event="see", client=client, object=object, message=message, **{"place": seq})
+        sight = {"client": client, "object": object, "message": message, "place": seq}
+        self._add(event="see", **sight)
 
     def followed(self, client: str, object: str) -> None:
         self._add(event="followed", client=client, object=object)
