@@ -1,7 +1,8 @@
 // @ts-check
 /** A thread: the replies to a message, beside the conversation or on a page of its own; and the list of the threads that we follow. */
 
-import { drawn, element, fill, leftOf, leftText, make } from "../text.js";
+import { leftOf, leftText } from "../page-parts.js";
+import { drawn, element, fill, make } from "../text.js";
 import { MessageActions } from "./actions.js";
 import { rowsOf } from "./api.js";
 import { openCard } from "./contacts.js";
