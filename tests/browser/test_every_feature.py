@@ -570,14 +570,14 @@ class Company:
         ann.palette("text si", ann.word("messages_size"))
         ann.use(ann.word("messages_size_normal"), Keys.ARROW_RIGHT)
         eventually(lambda: ann.page.run(style) == ["dark", "18px"], what="dark, and larger")
-        ann.use("Automatic", Keys.ARROW_RIGHT)
+        ann.use(ann.word("messages_language"), "中")
         eventually(
             lambda: ann.page.run("return document.documentElement.lang").startswith("zh"), what="Chinese"
         )
         ann.words = TEXT["zh"]
         ann.online()
         ann.palette("语言", ann.word("messages_language"))
-        ann.use("中文", Keys.ARROW_RIGHT)
+        ann.use(ann.word("messages_language"), "E")
         eventually(lambda: ann.page.run("return document.documentElement.lang") == "en", what="English")
         ann.words = TEXT["en"]
         ann.online()

@@ -535,7 +535,7 @@ def test_an_edit_that_is_refused_says_why(pair: Pair, server: Server) -> None:
     page.find("#message").send_keys(Keys.UP)
     page.find("#message").send_keys(Keys.CONTROL + "a" + Keys.NULL + "2" + Keys.ENTER)
     page.find("#message").send_keys("three")
-    eventually(lambda: page.texts(".failed .reason") == ["You may not do this"], what="the reason")
+    eventually(lambda: page.texts(".failed .reason") == ["They take no messages from you"], what="the reason")
     assert page.own == ["number 0", "2"]
     click = "document.querySelectorAll('.pending-line .link')[arguments[0]].click()"
     bob.post("friends/unblock", friend=ann.user)
@@ -750,11 +750,11 @@ def test_messages_to_a_group_and_recalls(pair: Pair, server: Server) -> None:
     first.click("dialog .danger")
     eventually(lambda: first.own == [], what="recalled on the own page")
     eventually(lambda: second.received == [], what="recalled on the other page")
-    eventually(lambda: second.notices[-1:] == ["Ann recalled a message"], what="the recall")
+    eventually(lambda: second.notices[-1:] == ["Ann deleted a message"], what="the recall")
     second.driver.refresh()
     eventually(lambda: second.state == "online", what="back again")
     eventually(
-        lambda: "Ann recalled a message" in second.notices, what="the recall, in the same conversation"
+        lambda: "Ann deleted a message" in second.notices, what="the recall, in the same conversation"
     )
     ann.post("groups/options", group=group, pin="member")
     eventually(lambda: "Ann lets all members pin messages" in second.notices, what="the new rule")

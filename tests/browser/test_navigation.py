@@ -134,7 +134,7 @@ def test_the_focus_stays_where_one_was(pair: Pair, story: tuple[Account, int, in
     eventually(lambda: page.run(row) == "the parcel is here", what="the message beside it has the focus")
     chat.act("the parcel is here", "messages_recall")
     chat.page.click("dialog[open] .danger")
-    eventually(lambda: page.focused == "You recalled a message", what="the notice in its place")
+    eventually(lambda: page.focused == "You deleted a message", what="the notice in its place")
     page.press("\ue00c")  # Escape: to the text box
     eventually(lambda: page.focused == "message", what="the text box has the focus")
     page.press("\ue00c")
