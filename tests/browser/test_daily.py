@@ -107,6 +107,8 @@ def test_messages_are_read_copied_and_written_as_people_expect(pair: Pair, serve
     eventually(lambda: chat.texts[-1:] == ["one\ntwo"], what="it is sent")
     page.run("localStorage.removeItem('imserver:look'); dispatchEvent(new Event('look'))")
 
+    first = "return document.querySelector('#conversations [data-conversation]').dataset.conversation"
+    eventually(lambda: page.run(first) == str(peers[bob.user]), what="the newest conversation is the first")
     page.find(f"[data-conversation='{peers[bob.user]}']").send_keys(Keys.ARROW_DOWN)
     assert page.run("return document.activeElement.dataset.conversation") == str(peers[bot["id"]])
     assert page.run(STOPS) == 1

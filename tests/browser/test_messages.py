@@ -753,9 +753,7 @@ def test_messages_to_a_group_and_recalls(pair: Pair, server: Server) -> None:
     eventually(lambda: second.notices[-1:] == ["Ann deleted a message"], what="the recall")
     second.driver.refresh()
     eventually(lambda: second.state == "online", what="back again")
-    eventually(
-        lambda: "Ann deleted a message" in second.notices, what="the recall, in the same conversation"
-    )
+    eventually(lambda: "Ann deleted a message" in second.notices, what="the recall, in the same conversation")
     ann.post("groups/options", group=group, pin="member")
     eventually(lambda: "Ann lets all members pin messages" in second.notices, what="the new rule")
     send(first, "at six?")
