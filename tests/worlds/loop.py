@@ -212,6 +212,10 @@ class VirtualLoop:
     def now(self) -> float:
         return EPOCH + self._turn_began + self.current.skew
 
+    def closing_fd(self, _fd: int) -> bool:
+        """No watcher has a descriptor of the machine."""
+        return False
+
     def update_now(self) -> None:
         """The time is always that of now."""
 

@@ -45,6 +45,7 @@ from imserver.messages.services import MessageServices
 from imserver.model import Event, Outcome
 from imserver.node.node import Node
 from imserver.push.push import UserPush
+from imserver.transport.connection import Connection
 from imserver.transport.gate import Admission, Head
 from tests.worlds.clients import Client, Listener, Messenger, Wire
 from tests.worlds.database import SimDatabase
@@ -90,8 +91,8 @@ class History:
         self._add(event="fail", number=number)
 
     def see(self, client: str, object: str, message: str | None, seq: int) -> None:
-        sight = {"client": client, "object": object, "message": message, "place": seq}
-        self._add(event="see", **sight)
+        sight = {"object": object, "message": message, "place": seq}
+        self._add(event="see", client=client, **sight)
 
     def followed(self, client: str, object: str) -> None:
         self._add(event="followed", client=client, object=object)
@@ -173,6 +174,10 @@ class SimNode:
         if owner is self.owner and owner.alive:
             self.kill()
             self.start()
+
+    def has(self, connection: Connection) -> bool:
+        """Whether a connection is one of this node."""
+        return self.node is not None and connection in self.node.core.network.context.connections
 
     def addressed(self, user: str) -> object:
         """The session on this node that receives pushes to a user; None: there is none."""
@@ -906,7 +911,7 @@ class Simulation:
             clients = [each for each in some if each.user == user]
             last = max(clients, key=lambda each: each.login_ended)
             changed = max(
-                each.login_ended
+                max(each.login_began, each.login_ended)  # a login may be under way
                 for each in self.all_clients
                 if isinstance(each, Listener) and each.user == user
             )
@@ -914,7 +919,15 @@ class Simulation:
                 continue  # the newest has left: nobody takes its place
             holders = [each for each in clients if each.wire is not None and each.wire.sock in addressed]
             if len(addressed) != 1:
-                self.fail(f"{user} has {len(addressed)} addressed sessions of {len(clients)}")
+                self.fail(
+                    f"{user} has {len(addressed)} addressed sessions of {len(clients)}: "
+                    + ", ".join(
+                        f"number {each.session.number} of n{node.number}"
+                        for node in self.nodes
+                        for each in connections
+                        if each.user == user and node.has(each)
+                    )
+                )
             elif last not in holders and all(last.login_began > each.login_ended + 0.01 for each in holders):
                 self.fail(f"{user}: the login at {last.login_ended:.3f} lost against an older one")
 
