@@ -108,13 +108,16 @@ class Network:
             while True:
                 near, _ = listener.accept()
                 try:
-                    pair = near, socket.create_connection(("127.0.0.1", port))
+                    far = socket.create_connection(("127.0.0.1", port))
                 except OSError:
                     near.close()
                     continue
+                pair = near, far
                 self.pairs.add(pair)
+                for sock in pair:
+                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                # From here on a thread may close both.
                 for what, ends in ((REQUESTS, pair), (ANSWERS, pair[::-1])):
-                    ends[0].setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                     threading.Thread(target=self._carry, args=(what, *ends, pair), daemon=True).start()
 
     def _carry(self, what: str, source: socket.socket, sink: socket.socket, pair: Pair) -> None:

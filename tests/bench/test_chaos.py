@@ -314,6 +314,21 @@ def test_a_network_carries_holds_back_and_loses() -> None:
     assert not network.pairs
 
 
+@pytest.mark.linux
+def test_a_network_survives_connections_that_end_at_once() -> None:
+    network = Network()
+    with socket.create_server(("127.0.0.1", 0), backlog=500) as listener:
+        port = listener.getsockname()[1]
+        network.listen("127.0.3.1", port)
+        for _ in range(300):
+            socket.create_connection(("127.0.3.1", port), 5).close()
+            listener.accept()[0].close()
+        line = Line(port, listener)
+        assert line.say(b"one") == b"one"
+        line.close()
+    network.close()
+
+
 # --- the whole, against a server ----------------------------------------------------------------------------
 
 
