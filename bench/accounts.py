@@ -22,7 +22,7 @@ def register(generator: Generator, count: int, seconds: float) -> Json:
     deadline = time.monotonic() + seconds
 
     def one(_: int) -> tuple[int, str]:
-        answer = _made(generator, "/register", _account, deadline)
+        answer = _post(generator, "/register", _account, deadline)
         return int(answer["id"]), answer["token"]
 
     with ThreadPoolExecutor(AT_ONCE) as threads:
@@ -34,7 +34,7 @@ def create_group(generator: Generator, indexes: list[int], seconds: float = ANSW
     """Make a group of the accounts at ``indexes``; the first is the owner. Return its id."""
     (_owner, token), *others = (generator.state["accounts"][index] for index in indexes)
     form = urlencode([("name", "bench"), *(("ids", str(number)) for number, _token in others)])
-    answer = _made(generator, "/group/create", lambda: form, time.monotonic() + seconds, token=token)
+    answer = _post(generator, "/group/create", lambda: form, time.monotonic() + seconds, token=token)
     return int(answer["id"])
 
 
@@ -43,7 +43,7 @@ def _account() -> str:
     return urlencode({"phone_number": phone_number, "password": "bench"})
 
 
-def _made(generator: Generator, path: str, form: Callable[[], str], deadline: float, **headers: str) -> Json:
+def _post(generator: Generator, path: str, form: Callable[[], str], deadline: float, **headers: str) -> Json:
     """Make something, and again while the database of a busy machine answers too late."""
     while "id" not in (answer := fetch(generator.target, path, form(), **headers)):
         if time.monotonic() > deadline:

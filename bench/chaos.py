@@ -133,7 +133,15 @@ class ChaosRun:
         show_phase("everything starts")
         nodes = 1 if options.alone else options.nodes
         self.system = System(
-            pool, nodes, self.config, options.database, folder, options.stall, options.webhook, options.alone
+            pool,
+            nodes,
+            self.config,
+            options.database,
+            folder,
+            options.stall,
+            options.webhook,
+            options.alone,
+            options.faults,
         )
         (self.talkers,) = pool.start_workers(1)
         self.rounds: list[Json] = []

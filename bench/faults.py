@@ -145,6 +145,10 @@ class System:
     library that delays fsync, or its source (empty: the one of a source tree, if there is a compiler).
     ``alone``: one node without a Redis. ``config``: the settings of a node, with ``{}`` for the webhook.
 
+    ``faults``: the names of those that are wanted, separated by commas; empty: all. Servers run with a clock
+    of their own only where one is to be set: the library for it delays each timed wait of a thread, so that
+    SQLite answers after seconds. With SQLite the faults of clocks must be named.
+
     Each node reaches the others, Redis and the database through networks of its own.
     """
 
@@ -158,6 +162,7 @@ class System:
         stall: str,
         webhook: bool,
         alone: bool = False,
+        faults: str = "",
     ) -> None:
         self.pool = pool
         self.receiver = EventReceiver() if webhook else None
@@ -166,7 +171,9 @@ class System:
         self.clocks: dict[str, ControlFile] = {}
         """Kind of server, with the number of a node → its clock."""
         self.library = _library(stall, folder)
-        self.clock_library = _clock_library()
+        clocks = [fault.name for fault in FAULTS.values() if fault.what.endswith("clock")]
+        sets_clocks = any(name in faults for name in clocks) or not (faults or database == "sqlite")
+        self.clock_library = _clock_library() if sets_clocks else None
         stalling = {} if self.library is None else {"SLOW_FSYNC_FILE": str(self.disk.path)}
         self.redis = None if alone else self._start(RedisProcess())
         self.database: DatabaseProcess | None = None

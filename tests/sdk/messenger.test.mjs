@@ -498,7 +498,7 @@ it("what comes at once with the answer before it is heard in its order", async (
 it("an unknown event is refused, and the error lists the known ones", async () => {
   const { messenger } = await logIn();
   assert.throws(() => messenger.on("message", () => {}), {
-    name: "TypeError", message: 'unknown event "message"; known events: state, enter, exit, msg, entry, anew, typing, receipt, hidden, contact, piece, arrangement, wish',
+    name: "TypeError", message: 'unknown event "message"; known events: state, enter, exit, msg, entry, anew, typing, receipt, hidden, contact, piece, arrangement, wish, threadMark',
   });
 });
 

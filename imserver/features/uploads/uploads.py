@@ -510,7 +510,7 @@ class Uploads:
         """Remove the row of a file, and return it."""
         return self._store.write_or(None, lambda sql: upload_rows.remove(sql, name))
 
-    def forget(self, app: str, user: str, _name: str) -> int:
+    def forget(self, app: str, user: str, _name: str = "") -> int:
         """Delete all files of a user. Return their number. Raises StorageUnavailable and MediaUnavailable.
 
         The bytes are deleted before the row, so that a failed deletion can be repeated.

@@ -46,11 +46,12 @@ def test_sheets_that_are_loaded_later_have_no_rules_for_dark_themes() -> None:
 
 @pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
 def test_names_are_read_on_every_background(theme: int) -> None:
-    tints = dict(re.findall(rf"\.tint-(\d+) \{{ color: ({PAIR.replace('(#', '(?:#')}); \}}", PEOPLE))
+    rows = re.findall(r"\.tint-(\d+) \{ --tint: (#\w{6}); --lit: (#\w{6}); \}", PEOPLE)
+    tints = {name: colours for name, *colours in rows}
     (number,) = re.findall(r"HUES = (\d+)", (STATIC / "messages" / "people.js").read_text("utf-8"))
     assert list(tints) == list(map(str, range(int(number))))
-    for name, pair in tints.items():
-        colour = re.findall("#\\w{6}", pair)[theme]
+    for name, colours in tints.items():
+        colour = colours[theme]
         worst = min(contrast(colour, themes()[theme][each]) for each in BACKGROUNDS)
         assert worst >= LEAST, (name, colour, worst)
 

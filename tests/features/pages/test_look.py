@@ -96,9 +96,9 @@ def test_a_chat_without_settings_looks_as_before() -> None:
 def test_the_start_of_a_chat_leads_people_there_and_developers_to_curl() -> None:
     start = client_with(ChatSettings("Tea")).get("/?lang=en").text
     assert '<h1 class="heard">Tea</h1>' in start
-    assert start.index('id="to-chat"') < start.index("<details") < start.index("/api/v1/push")
+    assert start.index('id="to-chat"') < start.index('<details class="for') < start.index("/api/v1/push")
     demo = client_with(ChatSettings(), ApiSettings()).get("/?lang=en").text
-    assert "<details" not in demo, "who tries it is a developer"
+    assert '<details class="for' not in demo, "who tries it is a developer"
     assert "<h1>imserver is running</h1>" in demo
 
 

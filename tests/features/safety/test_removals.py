@@ -1,6 +1,5 @@
 """Removals go on after the end of a node, come back within their time only, and end for good."""
 
-import subprocess
 import sys
 from pathlib import Path
 from time import time
@@ -12,6 +11,7 @@ from imserver.features.safety.rows import DONE, ENDING, UNDER_WAY, UNDOING, Remo
 from imserver.messages.log.contract import Appended, Draft
 from imserver.messages.log.message_log import MessageLog
 from imserver.storage.store import Store
+from tests.processes import spawn
 from tests.storage.conftest import OpenStore
 from tests.tools import require
 
@@ -137,7 +137,7 @@ def test_a_node_whose_clock_is_wrong_neither_ends_a_removal_early_nor_hides_a_mu
     others = []
     for clock in ("+1h", "-1h"):
         command = [require("faketime"), "-m", "-f", clock, sys.executable, "-c", OTHER_NODE, url]
-        others.append(subprocess.Popen([*command, str(tmp_path / clock), clock]))
+        others.append(spawn([*command, str(tmp_path / clock), clock]))
     assert [other.wait(60) for other in others] == [0, 0]
     removals.undo(APP, removal.id)
     assert removals.wait(removal, 60)
