@@ -103,10 +103,10 @@ class FeatureParts(Struct, frozen=True):
     StorageUnavailable. ``reload`` reads them again, and applies new limits (SIGHUP). ``streams``: path of
     streams → how it is served, made from the function that serves messages. ``run``: functions of greenlets,
     from the start of the node until they are killed. ``erasure``: of what is more than rows. ``page``: the
-    folder of what it adds to the messages page: a module ``page.js``, a style sheet ``page.css``,
-    ``words.<language>.json``, and what these load. ``finish``: called when all connections have ended, while
-    the greenlets of the node still run: it stores positions, and gives leases back. ``stop``: called at the
-    end of the node, before its store is closed.
+    folder of what it adds to the messages page: a module ``page.js``, a style sheet ``page.css``, those of
+    menus and settings (``later.js``, ``later.css``), ``words.<language>.json``, and what these load.
+    ``finish``: called when all connections have ended, while the greenlets of the node still run: it stores
+    positions, and gives leases back. ``stop``: called at the end of the node, before its store is closed.
     """
 
     service: object = None

@@ -3,6 +3,7 @@
 
 import { copyText } from "../page-parts.js";
 import { drawn, element, make } from "../text.js";
+import { added, addFeatures } from "./additions.js";
 import { reasonOf } from "./api.js";
 import { attempt, withModule } from "./form.js";
 import { button, confirm, openDialog, toast } from "./panel.js";
@@ -25,16 +26,6 @@ const GAP_PX = 4;
  * @property {(id: number) => boolean} isPinned
  * @property {() => boolean} membersPin  whether every member of the open group may pin
  */
-
-/** @typedef {{ word: string, act: () => unknown, danger?: boolean }} MessageAction */
-/** @typedef {(session: Session, conversation: Conversation, entry: Entry) => MessageAction[]} MakeMessageActions */
-/** Of features of the server, behind those of the page. @type {MakeMessageActions[]} */
-const added = [];
-
-/** @param {MakeMessageActions} makeActions */
-export function addMessageAction(makeActions) {
-  added.push(makeActions);
-}
 
 /** Owns the open menu. */
 export class MessageActions {
@@ -64,10 +55,12 @@ export class MessageActions {
    * @param {boolean} all         false: only reactions
    * @param {{ x: number, y: number }} [point]
    */
-  open(conversation, entry, anchor, all, point) {
+  async open(conversation, entry, anchor, all, point) {
     const again = this.#opener === anchor;
     this.close();
     if (again && !point) return;
+    if (all) await addFeatures(this.session, true);
+    this.close(); // it was asked for twice
     const menu = make("div", "menu");
     menu.setAttribute("role", "menu");
     menu.append(this.#quickReactions(entry));
@@ -185,7 +178,7 @@ export class MessageActions {
     if (mayPin) rows.push([isPinned ? words.messages_unpin : words.messages_pin, () => this.pin(entry, isPinned)]);
     if (own) rows.push([words.messages_recall, () => this.recall(entry), true]);
     rows.push([words.messages_hide, () => this.hide(entry), true]);
-    for (const makeActions of added) {
+    for (const makeActions of added.messageActions) {
       for (const { word, act, danger } of drawn(() => makeActions(this.session, conversation, entry), () => [])) rows.push([word, () => void act(), danger]);
     }
     return rows;

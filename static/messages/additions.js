@@ -4,14 +4,19 @@
 import { CODE } from "../../sdk/imserver.js";
 import { CommandRefused } from "../../sdk/errors.js";
 import { drawn, fill, make } from "../text.js";
-import { addMessageAction } from "./actions.js";
 import { downloadFile, reasonOf } from "./api.js";
-import { addAction } from "./conversation-menu.js";
-import { addSettings, loadStyle } from "./form.js";
+import { loadStyle } from "./form.js";
 import { button, confirm, openDialog, openPanel, toast } from "./panel.js";
 import { redraw, registerView } from "./summary.js";
 
 /** @typedef {import("./session.js").Session} Session */
+/** @typedef {import("./store.js").Conversation} Conversation */
+/** @typedef {import("./entries.js").Entry} Entry */
+/** @typedef {{ key: string, word: string, act: () => unknown }} Action  `key`: on a row that has the focus; empty: none */
+/** @typedef {(session: Session, conversation: Conversation) => Action | null} MakeAction  null: not for this conversation */
+/** @typedef {{ word: string, act: () => unknown, danger?: boolean }} MessageAction */
+/** @typedef {(session: Session, conversation: Conversation, entry: Entry) => MessageAction[]} MakeMessageActions */
+/** @typedef {() => { title: string, content: HTMLElement }} MakeSection */
 
 /**
  * What the function `start` of a module gets. It takes its words from `words`, and draws with `make`, which knows no HTML.
@@ -20,9 +25,9 @@ import { redraw, registerView } from "./summary.js";
  * @property {Record<string, string>} words
  * @property {typeof registerView} registerView
  * @property {(message: number) => void} redraw  calls `draw` of the view of a message again
- * @property {typeof addAction} addAction  adds an entry to the menu of a conversation
- * @property {typeof addMessageAction} addMessageAction  adds entries to the menu of a message
- * @property {typeof addSettings} addSettings  adds a section to the settings
+ * @property {(makeAction: MakeAction) => void} addAction  adds an entry to the menu of a conversation
+ * @property {(makeActions: MakeMessageActions) => void} addMessageAction  adds entries to the menu of a message
+ * @property {(makeSection: MakeSection) => void} addSettings  adds a section to the settings
  * @property {(command: string, data?: object) => Promise<any>} request  sends a command of the user; resolves to the data of its answer
  * @property {Session["api"]} api  sends a request of the user over HTTP
  * @property {(path: string, query: Record<string, string>, name: string) => Promise<void>} download  saves a file of the user
@@ -38,31 +43,38 @@ import { redraw, registerView } from "./summary.js";
  * @property {typeof fill} fill
  */
 
+/** What stands in menus and settings behind what is the page's. @type {{ actions: MakeAction[], messageActions: MakeMessageActions[], sections: MakeSection[] }} */
+export const added = { actions: [], messageActions: [], sections: [] };
 /** The login of the user. @type {Session} */
 let session;
-/** The modules start once; a later login of the page uses them, too. @type {Promise<void> | null} */
-let started = null;
+/** The modules start once; a later login of the page uses them, too. `true`: those of menus and settings. @type {Map<boolean, Promise<void>>} */
+const started = new Map();
 /** Kind of a signal → who hears it. @type {Map<string, ((data: any) => void)[]>} */
 const listeners = new Map();
 
 /**
  * Loads and starts them, in the order of the features. One that fails does not stop the others.
  *
- * @param {import("./session.js").Page} page
  * @param {Session} current
+ * @param {boolean} isLater  those that only menus and settings need
  */
-export async function addFeatures(page, current) {
+export async function addFeatures(current, isLater) {
   if (session !== current) current.on("signal", ({ kind, data }) => listeners.get(kind)?.forEach((listener) => drawn(() => listener(data), () => {})));
   session = current;
-  started ??= start(page);
-  await started;
+  const starting = started.get(isLater) ?? start(session.additions.filter(({ later }) => later === isLater));
+  started.set(isLater, starting);
+  await starting;
 }
 
-/** @param {import("./session.js").Page} page */
-async function start({ text: words, additions }) {
+/** @param {Session["additions"]} additions */
+async function start(additions) {
+  const { words } = session;
   /** @type {Additions} */
   const face = {
-    words, registerView, addAction, addMessageAction, addSettings, request, openPanel, openDialog, confirm, toast, button, make, fill,
+    words, registerView, request, openPanel, openDialog, confirm, toast, button, make, fill,
+    addAction: (makeAction) => void added.actions.push(makeAction),
+    addMessageAction: (makeActions) => void added.messageActions.push(makeActions),
+    addSettings: (makeSection) => void added.sections.push(makeSection),
     api: (method, path, body) => session.api(method, path, body),
     download: (path, query, name) => downloadFile(session.app, session.token, path, query, name),
     endLogin: (act, done) => session.endBy(act, done),
@@ -77,7 +89,7 @@ async function start({ text: words, additions }) {
   for (const { style } of additions) if (style) loadStyle(new URL(style, location.href));
   for (const module of await Promise.all(loading)) {
     try {
-      module?.start(face);
+      await module?.start(face);
     } catch (error) {
       console.error(error);
     }

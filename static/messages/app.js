@@ -120,9 +120,9 @@ class App {
   /** Loads what features of the server add to the page: the list is drawn again with it. */
   async #addFeatures() {
     const session = this.#session;
-    if (!this.page.additions.length || !session) return;
+    if (!session?.additions.some(({ later }) => !later)) return;
     const module = await import("./additions.js").catch(() => null); // without it the page works, but does not show what is theirs
-    await module?.addFeatures(this.page, session);
+    await module?.addFeatures(session, false);
     this.#schedule();
   }
 
@@ -413,8 +413,7 @@ class App {
   #openPalette() {
     const session = this.#session;
     withModule(import("./palette.js"), this.words, ({ openPalette }) => {
-      if (!session || session !== this.#session || document.querySelector("dialog:modal")) return; // the key was pressed twice
-      openPalette(session, { open: this.#conversation?.open ?? null, info: (conversation) => this.#showInfo(conversation), search: () => this.#searchHere() });
+      if (session && session === this.#session) openPalette(session, { open: this.#conversation?.open ?? null, info: (conversation) => this.#showInfo(conversation), search: () => this.#searchHere() });
     });
   }
 

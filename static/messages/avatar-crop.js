@@ -6,7 +6,7 @@
 
 import { make, ROOT } from "../text.js";
 import { ApiError } from "./api.js";
-import { attempt, input, show } from "./form.js";
+import { attempt, input, loadStyle, show } from "./form.js";
 import { button, openDialog } from "./panel.js";
 
 /** @typedef {import("./session.js").Session} Session */
@@ -110,6 +110,7 @@ function bounded({ scale, x, y }, { width, height }, size) {
  */
 export async function cropAvatar(file, words) {
   const picture = await createImageBitmap(file, { imageOrientation: "from-image" });
+  await loadStyle(new URL("./later/avatar-crop.css", import.meta.url));
   const view = new CropView(picture, words);
   const cancel = button(words.messages_cancel);
   const use = button(words.messages_avatar_use, "wide");

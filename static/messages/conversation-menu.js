@@ -3,22 +3,14 @@
 
 import { drawn, element, make } from "../text.js";
 import { place } from "./actions.js";
+import { added, addFeatures } from "./additions.js";
 import { reasonOf } from "./api.js";
 import { withModule } from "./form.js";
 import { button, toast } from "./panel.js";
 
 /** @typedef {import("./session.js").Session} Session */
 /** @typedef {import("./store.js").Conversation} Conversation */
-/** @typedef {{ key: string, word: string, act: () => unknown }} Action  `key`: on a row that has the focus; empty: none */
-
-/** @typedef {(session: Session, conversation: Conversation) => Action | null} MakeAction  null: not for this conversation */
-/** Of features of the server, behind those of the page. @type {MakeAction[]} */
-const added = [];
-
-/** @param {MakeAction} makeAction */
-export function addAction(makeAction) {
-  added.push(makeAction);
-}
+/** @typedef {import("./additions.js").Action} Action */
 
 /**
  * @param {Session} session
@@ -50,7 +42,7 @@ export function actionsOf(session, conversation) {
   }
   if (inbox.isOffered && conversation.left) add("", words.messages_remove_left, () => removeLeft(session, conversation));
   if (inbox.isOffered) add("a", isArchived ? words.messages_unarchive : words.messages_archive, () => (isArchived ? change({ archived: 0 }) : archive(session, conversation)));
-  for (const makeAction of added) {
+  for (const makeAction of added.actions) {
     const action = drawn(() => makeAction(session, conversation), () => null);
     if (action) actions.push(action);
   }
@@ -65,7 +57,8 @@ export function actionsOf(session, conversation) {
  * @param {HTMLElement} row     the menu is beside it, and the focus returns to it
  * @param {{ x: number, y: number }} [point]
  */
-export function openMenu(session, conversation, row, point) {
+export async function openMenu(session, conversation, row, point) {
+  await addFeatures(session, true);
   const menu = make("div", "menu");
   menu.setAttribute("role", "menu");
   menu.setAttribute("aria-label", session.store.nameOf(conversation));
@@ -110,7 +103,8 @@ export function openMenu(session, conversation, row, point) {
  * @param {Conversation} conversation
  * @param {string} key  that was pressed
  */
-export function press(session, conversation, key) {
+export async function press(session, conversation, key) {
+  await addFeatures(session, true);
   actionsOf(session, conversation).find((each) => each.key === key)?.act();
 }
 

@@ -2,7 +2,6 @@
 /** The open conversation: its head, pinned messages, messages, typing notices and text box. */
 
 import { drawn, element, fill, make } from "../text.js";
-import { MessageActions } from "./actions.js";
 import { ApiError, noAnswer, reasonOf } from "./api.js";
 import { Composer } from "./composer.js";
 import { isBeside, isRevision, revised, usersIn } from "./entries.js";
@@ -70,6 +69,8 @@ export class ConversationView {
   #fresh = new Map();
   /** Messages of ours that have waited for the network, by the ids that we gave them, with the time when they were sent. @type {Map<string, number>} */
   #stranded = new Map();
+  /** Once they are needed. @type {import("./actions.js").MessageActions | null} */
+  #actions = null;
   #ends = new AbortController();
   /** @type {(() => void)[]} */
   #offs = [];
@@ -97,14 +98,13 @@ export class ConversationView {
     const { signal } = this.#ends;
     import("./list-keys.js").catch(() => {}); // without it, Tab goes through all rows
     this.days = new Intl.DateTimeFormat(session.language, { dateStyle: "full" });
-    this.actions = new MessageActions(session, { reply: (entry) => this.composer.reply(entry), edit: (entry) => this.composer.edit(entry), select: (entry) => this.#select(entry), thread: (entry) => this.#openThread(entry), isPinned: (id) => this.isPinned(id), membersPin: () => this.#membersPin });
     this.composer = new Composer(session, { sent: () => this.#sent(opened), last: () => this.#lastOwn() });
     this.view = new MessageView(session, {
-      menu: (entry, anchor, all) => this.open && this.actions.open(this.open, entry, anchor, all),
+      menu: (entry, anchor, all) => this.#openMenu(entry, anchor, all),
       reply: (entry) => this.composer.reply(entry),
-      react: (entry, emoji, remove) => this.actions.react(entry, emoji, remove),
-      press: (entry, value, key) => this.actions.press(entry, value, key),
-      readers: (entry) => this.actions.readers(entry),
+      react: (entry, emoji, remove) => this.#act((actions) => actions.react(entry, emoji, remove)),
+      press: (entry, value, key) => this.#act((actions) => actions.press(entry, value, key)),
+      readers: (entry) => this.#act((actions) => actions.readers(entry)),
       jump: (id) => this.jump(id),
       person: opened.person,
       cancel: ({ id }) => session.outbox.cancel(id),
@@ -163,7 +163,7 @@ export class ConversationView {
    */
   async show(conversation, message = 0) {
     if (conversation && conversation === this.open) return message ? this.jump(message) : this.composer.focus();
-    this.actions.close();
+    this.#actions?.close();
     this.#selection?.end();
     this.open = conversation;
     this.#isShown = this.#membersPin = false;
@@ -332,6 +332,28 @@ export class ConversationView {
     const entry = this.open?.entries?.find((each) => each.id === id);
     if (entry && isBeside(entry)) this.#openThread(entry);
     else this.#highlight(id);
+  }
+
+  /** @param {(actions: import("./actions.js").MessageActions) => unknown} use  what one can do with a message */
+  #act(use) {
+    const { session } = this;
+    withModule(import("./actions.js"), session.words, ({ MessageActions }) => use((this.#actions ??= new MessageActions(session, {
+      reply: (entry) => this.composer.reply(entry), edit: (entry) => this.composer.edit(entry), select: (entry) => this.#select(entry), thread: (entry) => this.#openThread(entry),
+      isPinned: (id) => this.isPinned(id), membersPin: () => this.#membersPin,
+    }))));
+  }
+
+  /**
+   * Opens the menu of a message; see `open` of the actions.
+   *
+   * @param {Entry} entry
+   * @param {HTMLElement} anchor
+   * @param {boolean} all
+   * @param {{ x: number, y: number }} [point]
+   */
+  #openMenu(entry, anchor, all, point) {
+    const { open } = this;
+    if (open) this.#act((actions) => open === this.open && actions.open(open, entry, anchor, all, point));
   }
 
   /** @param {Entry} entry  the first message of a thread, or a reply */
@@ -551,13 +573,13 @@ export class ConversationView {
       const selected = !getSelection()?.isCollapsed || (event.target instanceof Element && event.target.closest("a, video, audio, img"));
       if (!found || !this.open || selected) return;
       event.preventDefault();
-      this.actions.open(this.open, found.entry, found.row, true, { x: event.clientX, y: event.clientY });
+      this.#openMenu(found.entry, found.row, true, { x: event.clientX, y: event.clientY });
     }, { signal });
     onLongPress(this.#log, (target) => {
       const found = target instanceof Element && !target.closest("input, .face") ? entryAt({ target }) : null;
       if (!found || !this.open) return false;
       if (this.#selection) this.#selection.toggle(found.entry);
-      else this.actions.open(this.open, found.entry, found.row, true);
+      else this.#openMenu(found.entry, found.row, true);
       return true;
     }, signal);
     if (matchMedia("(any-pointer: coarse)").matches) {
@@ -596,7 +618,7 @@ export class ConversationView {
       rows.findLast((row) => row.getBoundingClientRect().top < this.#log.getBoundingClientRect().bottom - 8)?.focus({ preventScroll: true });
     } else if ((key === "Enter" || key === " ") && onRow && found && this.open) {
       event.preventDefault();
-      this.actions.open(this.open, found.entry, found.row, true);
+      this.#openMenu(found.entry, found.row, true);
     } else if (key === "r" && onRow && found) {
       event.preventDefault();
       this.composer.reply(found.entry);

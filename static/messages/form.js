@@ -251,12 +251,3 @@ export function newId() {
   ids += 1;
   return `part-${ids}`;
 }
-
-/** What features add to the settings: a title, and what stands below it. @type {(() => { title: string, content: HTMLElement })[]} */
-export const addedSettings = [];
-
-/** @param {() => { title: string, content: HTMLElement }} makeSection */
-export function addSettings(makeSection) {
-  addedSettings.push(makeSection);
-  dispatchEvent(new Event("settings")); // they may be open
-}

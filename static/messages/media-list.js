@@ -2,10 +2,10 @@
 /** The pictures, videos and files of a conversation. */
 
 import { drawn, make } from "../text.js";
-import { attempt, noteLine } from "./form.js";
+import { attempt, loadStyle, noteLine } from "./form.js";
 import { partsOf } from "./media/album.js";
 import { mediaOf } from "./media/file.js";
-import { tile, withOrigin } from "./media/viewer.js";
+import { tile, withOrigin } from "./media/tile.js";
 import { button, openPanel } from "./panel.js";
 import { contentOf } from "./summary.js";
 
@@ -21,8 +21,9 @@ const ALBUM = "album";
  * @param {Session} session
  * @param {number} conversation
  */
-export function openMedia(session, conversation) {
+export async function openMedia(session, conversation) {
   const { words } = session;
+  await loadStyle(new URL("./later/media-list.css", import.meta.url));
   const body = make("div", "media-body");
   body.id = "media-body";
   const tabs = make("div", "tabs");

@@ -5,8 +5,7 @@
  */
 
 import { Closed, NotConnected } from "../../sdk/errors.js";
-import { reasonOf } from "./api.js";
-import { sizeOf, uploadOf } from "./media/upload.js";
+import { ApiError, reasonOf } from "./api.js";
 import { keyOf } from "./store.js";
 
 /** @typedef {import("./session.js").Session} Session */
@@ -320,6 +319,43 @@ export class Outbox {
     this.session.database.delete("outbox", [id]).then(() => this.#release(id)); // another tab must not find it any more
     this.session.changed();
   }
+}
+
+/**
+ * @param {Unsent} unsent
+ * @returns {number} bytes that are not uploaded yet
+ */
+export function sizeOf(unsent) {
+  if ("content" in unsent) return unsent.content.size;
+  return unsent.items.reduce((sum, each) => sum + ("content" in each ? each.content.size : 0), 0);
+}
+
+/**
+ * The upload of a file, whose module is loaded when it starts.
+ *
+ * @param {Session} session
+ * @param {Unsent} file
+ * @returns {Upload}
+ */
+function uploadOf(session, file) {
+  /** @type {Upload | null} */
+  let upload = null;
+  let isCancelled = false;
+  return {
+    async start(progress, saved) {
+      isCancelled = false;
+      const module = await import("./media/upload.js").catch(() => {
+        throw new ApiError("no_answer", "the module cannot be loaded");
+      });
+      if (isCancelled) throw new ApiError("cancelled", "the upload was cancelled");
+      upload ??= module.uploadOf(session, file);
+      return upload.start(progress, saved);
+    },
+    cancel() {
+      isCancelled = true;
+      upload?.cancel();
+    },
+  };
 }
 
 function hasLocks() {

@@ -2,6 +2,7 @@
 /** The palette: one field for people, conversations, messages, actions and settings. Loaded when it is needed. */
 
 import { fill, make } from "../text.js";
+import { addFeatures } from "./additions.js";
 import { actionsOf } from "./conversation-menu.js";
 import { Finder } from "./finder.js";
 import { input, mayHaveKeys, withModule } from "./form.js";
@@ -23,7 +24,9 @@ import { confirm, openDialog, whenLeft } from "./panel.js";
  * @param {Session} session
  * @param {Place} place
  */
-export function openPalette(session, place) {
+export async function openPalette(session, place) {
+  await addFeatures(session, true);
+  if (document.querySelector("dialog:modal")) return; // the key was pressed twice
   const { words } = session;
   const field = input({ type: "text", maxLength: 200, placeholder: words.messages_palette_hint, autocomplete: "off", spellcheck: false, enterKeyHint: "go" });
   field.id = "palette-field";

@@ -5,7 +5,7 @@ import { copyText } from "../page-parts.js";
 import { make } from "../text.js";
 import { CODE_LENGTH, PASSWORD_LENGTH } from "./account-fields.js";
 import { copyButton } from "./copy-button.js";
-import { attempt, field, input, noteLine } from "./form.js";
+import { attempt, field, input, loadStyle, noteLine } from "./form.js";
 import { asPassword } from "./log-in-with.js";
 import { button, openDialog, toast } from "./panel.js";
 import { qrPicture } from "./qr.js";
@@ -19,7 +19,8 @@ import { qrPicture } from "./qr.js";
  * @param {boolean} takesPassword  whether accounts of the app have passwords
  * @param {() => unknown} changed
  */
-export function openSecondFactor(session, account, takesPassword, changed) {
+export async function openSecondFactor(session, account, takesPassword, changed) {
+  await loadStyle(new URL("./later/second-factor.css", import.meta.url));
   const body = make("div", "factor");
   const layer = openDialog(session.words.messages_factor, body);
   const dialog = { session, takesPassword, body, layer, changed };

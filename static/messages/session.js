@@ -25,7 +25,7 @@ import { Wishes } from "./wishes.js";
  * @property {boolean} isEmbedded     whether the page is in a frame of another one, which gives the login
  * @property {[language: string, name: string][]} languages  that the page has, each with its name in itself
  * @property {boolean} notifications  whether this server has them
- * @property {{ module: string, style: string }[]} additions  addresses of what features of the server add; empty: it has none
+ * @property {{ module: string, style: string, later: boolean }[]} additions  addresses of what features of the server add, `later` to menus and settings; empty: none
  * @property {Record<string, string>} text
  */
 
@@ -73,6 +73,7 @@ export class Session {
     this.words = page.text;
     this.language = page.language;
     this.languages = page.languages;
+    this.additions = page.additions;
     this.hasNotifications = page.notifications;
     this.login = login;
     this.user = login.user;

@@ -2,7 +2,8 @@
 /** The settings of this device and of the user's notifications, and the table of keys. Loaded when it is needed. */
 
 import { make } from "../text.js";
-import { addedSettings, field, input, loadStyle, mayHaveKeys, newId, redraw, section, select } from "./form.js";
+import { added, addFeatures } from "./additions.js";
+import { field, input, loadStyle, mayHaveKeys, newId, redraw, section, select } from "./form.js";
 import { button, openDialog, openPanel } from "./panel.js";
 
 /** @typedef {import("./session.js").Session} Session */
@@ -17,26 +18,29 @@ export async function openSettings(session) {
   const { words } = session;
   await loadStyle(STYLE);
   const body = make("div", "settings");
-  const layer = openPanel(words.messages_settings, body);
+  openPanel(words.messages_settings, body);
   const look = lookSection(session);
   const keys = mayHaveKeys() ? [keysSection(session)] : [];
   /** @type {HTMLElement[]} */
   let notices = [];
   /** @type {HTMLElement[]} */
-  const added = [];
-  const draw = () => {
-    for (const makeSection of addedSettings.slice(added.length)) {
+  let others = [];
+  const draw = () => redraw(body, [look, ...notices, ...keys, ...others]);
+  draw();
+  const loadOthers = async () => {
+    await addFeatures(session, true);
+    others = added.sections.map((makeSection) => {
       const { title, content } = makeSection();
-      added.push(section(title, content));
-    }
-    redraw(body, [look, ...notices, ...keys, ...added]);
+      return section(title, content);
+    });
+    draw();
   };
-  addEventListener("settings", draw); // features may be loading still
-  layer.closed.then(() => removeEventListener("settings", draw));
-  draw();
-  if (!session.hasNotifications) return;
-  notices = await import("./notice-settings.js").catch(() => null).then((module) => module?.noticeSection(session) ?? []);
-  draw();
+  const loadNotices = async () => {
+    const module = session.hasNotifications ? await import("./notice-settings.js").catch(() => null) : null;
+    notices = module ? await module.noticeSection(session) : [];
+    draw();
+  };
+  await Promise.all([loadOthers(), loadNotices()]);
 }
 
 /** @param {Session} session */

@@ -19,10 +19,16 @@ let isStarted = false;
 async function start() {
   if (isStarted) return;
   isStarted = true;
-  const rest = document.getElementById("first-modules"); // the worker stores the page with it
-  if (rest instanceof HTMLTemplateElement) document.head.append(rest.content);
+  preload("first-modules"); // the worker stores the page with it
+  if (!login) preload("login-modules");
   if (login) await import("./connection.js").then(({ connectEarly }) => connectEarly(page, login)).catch(() => {}); // then the page connects later
   import("./app.js").catch(() => {}); // the console says why; a reload tries again
+}
+
+/** @param {string} id  of a template with links */
+function preload(id) {
+  const links = document.getElementById(id);
+  if (links instanceof HTMLTemplateElement) document.head.append(links.content);
 }
 
 if (page.isEmbedded) {

@@ -48,7 +48,7 @@ _HUES: Final = (
     "#1f7378",
     "#a8432f",
 )
-"""Those of static/chat.css, by which pages tell people apart."""
+"""Those of static/rooms.css, by which pages tell people apart."""
 
 
 class UnreadConversation(Struct, frozen=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 from typing import Final
 
@@ -11,8 +12,8 @@ import msgspec
 from imserver.plugin.services import Core
 from imserver.plugin.settings import ConfigError
 
-_MODULE: Final = "page.js"
-_SHEET: Final = "page.css"
+_STEMS: Final = ("page", "later")
+"""Names of the modules and style sheets: what the page loads, and what its menus and settings load."""
 _SERVED: Final = (".js", ".css")
 
 
@@ -44,15 +45,19 @@ class Additions:
             if path.suffix in _SERVED
         }
 
-    def shown(self, release: str) -> list[dict[str, str]]:
-        """For the page: the addresses of the module and the style sheet of each feature; ``""``: none."""
+    def shown(self, release: str) -> list[dict[str, str | bool]]:
+        """For the page: the addresses of the modules and style sheets of each feature; ``""``: none."""
         files = self.files
 
-        def address(name: str, file: str) -> str:
-            below = f"features/{name}/{file}"
+        def address(below: str) -> str:
             return f"{release}/{below}" if below in files else ""
 
-        return [{"module": address(name, _MODULE), "style": address(name, _SHEET)} for name in self.folders]
+        shown: list[dict[str, str | bool]] = []
+        for name, stem in product(self.folders, _STEMS):
+            module, style = (address(f"features/{name}/{stem}.{kind}") for kind in ("js", "css"))
+            if module or style:
+                shown.append({"module": module, "style": style, "later": stem == "later"})
+        return shown
 
 
 NOTHING: Final = Additions({})

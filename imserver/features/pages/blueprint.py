@@ -455,6 +455,7 @@ class _Chat:
         shown = {
             "start_modules": installable.start_modules(),
             "modules": installable.first_modules()[len(installable.start_modules()) :],
+            "login_modules": installable.login_modules(),
             "next_modules": installable.next_modules(),
             "sheet": installable.SHEET,
             "release": base,

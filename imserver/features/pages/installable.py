@@ -29,8 +29,10 @@ RELEASES: Final = "/release/"
 """Prefix of the addresses of files of a release: ``/release/<release>/static/…`` and ``…/sdk/…``."""
 _START: Final = ("static/messages/start.js",)
 """What shows the list of the last visit, and then imports the others."""
-_FIRST: Final = ("static/messages/connection.js", "static/messages/app.js", "static/messages/login.js")
-"""What the first view is made of: the list of conversations, or the login."""
+_FIRST: Final = ("static/messages/connection.js", "static/messages/app.js")
+"""What the first view is made of: the list of conversations."""
+_LOGIN: Final = ("static/messages/login.js",)
+"""What the first view of somebody without a login needs besides."""
 _NEXT: Final = ("static/messages/conversation.js",)
 """What is imported as soon as the first view is shown."""
 SHEET: Final = "messages.css"
@@ -60,7 +62,7 @@ def _source(address: str) -> Path:
 @cache
 def modules() -> tuple[str, ...]:
     """All modules of the page, as ``static/…`` and ``sdk/…``."""
-    return _imported((*_START, *_FIRST), later=True)
+    return _imported((*_START, *_FIRST, *_LOGIN), later=True)
 
 
 @cache
@@ -76,6 +78,12 @@ def first_modules() -> tuple[str, ...]:
 def start_modules() -> tuple[str, ...]:
     """Those that run before the rest of :func:`first_modules`, which begin with them."""
     return _imported(_START)
+
+
+@cache
+def login_modules() -> tuple[str, ...]:
+    """Those that the first view needs besides :func:`first_modules` if the browser has stored no login."""
+    return tuple(sorted({*_imported(_LOGIN)}.difference(first_modules())))
 
 
 @cache

@@ -5,9 +5,9 @@ import { cut, fill, listOf, make } from "../../text.js";
 import { unformatted } from "../format.js";
 import { formatted } from "../formatted.js";
 import { fileView, mediaOf } from "./file.js";
-import { tile } from "./viewer.js";
+import { tile } from "./tile.js";
 
-/** @typedef {import("./viewer.js").Item} Item */
+/** @typedef {import("./tile.js").Item} Item */
 /** @typedef {import("../entries.js").Entry} Entry */
 
 export const MOST_IN_ALBUM = 10;

@@ -2,16 +2,16 @@
 /** Media of the page: how messages with files are shown, and the buttons that send them. */
 
 import { cut } from "../../text.js";
-import { ApiError } from "../api.js";
-import { withModule } from "../form.js";
+import { ApiError, noAnswer } from "../api.js";
+import { loadStyle, withModule } from "../form.js";
 import { button, toast } from "../panel.js";
 import { registerView } from "../summary.js";
 import { albumSummary, albumView, captioned, captionOf, captionSummary } from "./album.js";
 import { fileView, icon, mediaOf, timeText } from "./file.js";
 import { chooseFiles, listenForFiles } from "./pick.js";
+import { pictureView, withOrigin } from "./tile.js";
 import { videoView } from "./video.js";
-import { pictureView, withOrigin } from "./viewer.js";
-import { canRecord, recordVoice, voiceView } from "./voice.js";
+import { canRecord, voiceView } from "./voice.js";
 
 /** @typedef {import("../session.js").Session} Session */
 /** @typedef {import("../store.js").Conversation} Conversation */
@@ -92,6 +92,10 @@ export function startMedia(session, { place, before, after, form, conversation, 
     if (!target || form.classList.contains("records")) return;
     form.classList.add("records");
     try {
+      await loadStyle(new URL("../later/record.css", import.meta.url));
+      const { recordVoice } = await import("./record.js").catch(() => {
+        throw new ApiError("no_answer", noAnswer(words));
+      });
       const recording = await recordVoice(form, words, signal);
       if (recording) {
         const { file, seconds, wave } = recording;

@@ -7,6 +7,7 @@ import { loadStyle } from "../form.js";
 import { button, openDialog } from "../panel.js";
 import { MOST_IN_ALBUM } from "./album.js";
 import { fileIcon, sizeText } from "./file.js";
+import "./upload.js"; // the files need it, perhaps when there is no connection
 
 /** @typedef {import("../session.js").Session} Session */
 /** @typedef {import("../store.js").Conversation} Conversation */

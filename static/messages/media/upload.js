@@ -3,6 +3,7 @@
 
 import { ROOT } from "../../text.js";
 import { ApiError } from "../api.js";
+import { sizeOf } from "../outbox.js";
 
 /** @typedef {import("../session.js").Session} Session */
 
@@ -262,15 +263,6 @@ export class FileUpload {
  */
 export function dataOf({ url, name, bytes, width, height, thumbnail }, more = {}) {
   return { url, name, bytes, ...(width && { width, height }), ...(thumbnail && { thumbnail: thumbnail.url }), ...more };
-}
-
-/**
- * @param {Unsent} unsent
- * @returns {number} bytes that are not uploaded yet
- */
-export function sizeOf(unsent) {
-  if ("content" in unsent) return unsent.content.size;
-  return unsent.items.reduce((sum, each) => sum + ("content" in each ? each.content.size : 0), 0);
 }
 
 /**

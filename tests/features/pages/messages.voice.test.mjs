@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { it } from "node:test";
 
-import { recordVoice } from "./static/messages/media/voice.js";
+import { recordVoice } from "./static/messages/media/record.js";
 
 /** A microphone of which a test sees whether it is on. */
 function microphone() {

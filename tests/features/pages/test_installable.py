@@ -180,26 +180,32 @@ def test_modules_without_their_comments_are_the_same_programs(client: FlaskClien
 
 def test_the_first_view_needs_few_modules() -> None:
     size = page_sizes.sizes()
-    assert 0 < size.first <= 69 * KB
-    assert size.next <= 40 * KB
+    assert 0 < size.first <= 63 * KB
+    assert size.next <= 32 * KB
     assert size.sdk <= 16 * KB
-    assert size.style <= 26 * KB
+    assert size.style <= 19 * KB
     assert len(installable.start_modules()) <= 7
-    assert len(installable.first_modules()) <= 33
+    assert len(installable.first_modules()) <= 30
 
 
 def test_the_page_names_each_module_that_it_will_need_soon_once(client: FlaskClient) -> None:
     """So browsers load them at once, and not one after the other as they find the imports."""
     page = client.get("/home/messages").text
     link = r'<link rel="modulepreload" href="/release/\w+/([^"]+)"(?: fetchpriority="(\w+)")?>'
-    named = re.findall(link, page)
-    for names, priorities in (
-        (installable.first_modules(), ("high", "")),
-        (installable.start_modules(), ("high",)),
-        (installable.next_modules(), ("low",)),
-    ):
-        assert [address for address, priority in named if priority in priorities] == list(names)
-    assert "static/messages/conversation.js" in installable.next_modules()
-    first, following = set(installable.first_modules()), set(installable.next_modules())
-    assert not first & following
-    assert first | following < set(installable.modules())
+    at_once, *later = page.split("<template id=")
+    first, start, login, following = (
+        installable.first_modules(),
+        installable.start_modules(),
+        installable.login_modules(),
+        installable.next_modules(),
+    )
+    named = re.findall(link, at_once)
+    assert [address for address, _ in named] == list(first)
+    assert [address for address, priority in named if priority == "high"] == list(start)
+    templates = {part.partition('"')[2].partition('"')[0]: re.findall(link, part) for part in later}
+    assert templates["login-modules"] == [(address, "") for address in login]
+    assert templates["next-modules"] == [(address, "low") for address in following]
+    assert "static/messages/login.js" in login
+    assert "static/messages/conversation.js" in following
+    assert not set(first) & {*login, *following}
+    assert {*first, *login, *following} < set(installable.modules())

@@ -17,7 +17,7 @@ let moderates = false;
 export function start(additions) {
   page = additions;
   const { addAction, addMessageAction, api, words } = page;
-  api("GET", "reports/reasons").then((/** @type {any} */ answer) => void (moderates = answer.moderates), () => {}); // then nobody moderates here
+  const asked = api("GET", "reports/reasons").then((/** @type {any} */ answer) => void (moderates = answer.moderates), () => {}); // then nobody moderates here
   addMessageAction((/** @type {any} */ session, /** @type {any} */ conversation, /** @type {any} */ entry) => {
     if (!entry.from || entry.from === session.user) return [];
     const person = { user: entry.from, name: session.people.nameOf(entry.from), group: conversation.group ? conversation.id : 0 };
@@ -33,6 +33,7 @@ export function start(additions) {
   onPerson(({ user, name }) => ({ word: words.safety_report, act: () => report({ person: user }, page.fill(words.safety_report_person, { name })) }));
   onPerson((person) => (moderates ? actsOn(person)[0] : null));
   onPerson((person) => (moderates ? actsOn(person).at(-1) : null));
+  return asked; // the first menu needs it
 }
 
 /**
