@@ -1,4 +1,4 @@
-"""Requests to URLs that users give: https only, and only to addresses of the public internet.
+"""Requests to URLs that users give: only to addresses of the public internet, and https only except to pages.
 
 Each connection resolves its host, checks every address and connects to one of those it has checked, so a name
 that resolves differently a moment later gains nothing. TLS verifies the name. Redirects are not followed.
@@ -84,15 +84,19 @@ def is_public(text: str) -> bool:
     return not any(address in network for network in _NOT_PUBLIC_V4)
 
 
-def check_url(url: str, allow_loopback: bool) -> re.Match[str]:
+def check_url(url: str, allow_loopback: bool, pages: bool = False) -> re.Match[str]:
     """Check what can be seen of a URL without a look-up; returns its parts. Raises :class:`BadUrl`.
 
-    ``allow_loopback``: addresses of this machine are allowed, also with http.
+    ``allow_loopback``: addresses of this machine are allowed, also with http. ``pages``: http is allowed, and
+    the port is that of the scheme, which each page for everybody has.
     """
     found = _URL.fullmatch(url) if len(url) <= PublicRequests.URL_CHARACTERS else None
     if found is None or not 0 < int(found["port"] or 443) < 65536:
         raise BadUrl(f"expected an https:// URL of up to {PublicRequests.URL_CHARACTERS} ASCII characters")
-    if found["scheme"] != "https" and not allow_loopback:
+    if pages:
+        if not allow_loopback and int(found["port"] or 0) not in (0, _DEFAULT_PORTS[found["scheme"]]):
+            raise BadUrl("the port is not that of pages")
+    elif found["scheme"] != "https" and not allow_loopback:
         raise BadUrl("expected an https:// URL")
     host = found["v6"] or found["host"]
     try:
@@ -101,16 +105,16 @@ def check_url(url: str, allow_loopback: bool) -> re.Match[str]:
         if found["v6"]:
             raise BadUrl("the IPv6 address is not valid") from None
         return found
-    _check_addresses([host], found["scheme"], allow_loopback)
+    _check_addresses([host], found["scheme"], allow_loopback, pages)
     return found
 
 
-def _check_addresses(addresses: Sequence[str], scheme: str, allow_loopback: bool) -> None:
+def _check_addresses(addresses: Sequence[str], scheme: str, allow_loopback: bool, pages: bool) -> None:
     """Raises :class:`BadUrl`."""
     for address in addresses:
         if allow_loopback and is_loopback(address):
             continue
-        if scheme != "https":
+        if scheme != "https" and not pages:
             raise BadUrl("http:// is allowed to this machine only")
         if not is_public(address):
             raise BadUrl("the address is not public")
@@ -135,15 +139,18 @@ def look_up(host: str, port: int) -> list[str]:
 
 
 class AnswerReader:
-    """The callbacks of a parser for one answer, of which at most ``limit`` bytes of the body are read."""
+    """The callbacks of a parser for one answer, of which at most ``limit`` bytes of the body are read.
+    ``cut``: a longer one is complete with them; else it is none."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, cut: bool = False) -> None:
         self.headers: dict[str, str] = {}
         """By name in small letters."""
         self.body = b""
         self.has_head = False
         self.is_complete = False
+        self.is_cut = False
         self._limit = limit
+        self._cut = cut
 
     def on_message_begin(self) -> None:
         # Another answer may have come before: one of the status 1xx.
@@ -158,7 +165,10 @@ class AnswerReader:
 
     def on_body(self, piece: bytes) -> None:
         self.body += piece
-        if len(self.body) > self._limit:
+        if len(self.body) > self._limit and self._cut:
+            self.body = self.body[: self._limit]
+            self.is_cut = self.is_complete = True
+        elif len(self.body) > self._limit:
             raise Unreachable(f"the answer has more than {self._limit} bytes")
 
     def on_message_complete(self) -> None:
@@ -169,7 +179,8 @@ class PublicRequests(Outgoing):
     """Owner of the connections to URLs of users. One per node.
 
     ``allow_loopback``: see :func:`check_url`. ``resolve`` stands for the look-up of names in tests.
-    ``connections``: idle connections to one host.
+    ``connections``: idle connections to one host. ``pages``: also with http, on the port of the scheme; of a
+    longer answer the beginning is read, which is enough of a page or file that a stranger has.
 
     Why not urllib3: docs/dependencies.md.
     """
@@ -178,9 +189,14 @@ class PublicRequests(Outgoing):
     """The most characters of a URL."""
 
     def __init__(
-        self, allow_loopback: bool, resolve: Resolve = look_up, connections: int = _CONNECTIONS
+        self,
+        allow_loopback: bool,
+        resolve: Resolve = look_up,
+        connections: int = _CONNECTIONS,
+        pages: bool = False,
     ) -> None:
         super().__init__()
+        self._pages = pages
         self._allow_loopback = allow_loopback
         self._resolve = resolve
         self._most_idle = connections
@@ -189,13 +205,13 @@ class PublicRequests(Outgoing):
 
     def check(self, url: str) -> None:
         """See :func:`check_url`."""
-        check_url(url, self._allow_loopback)
+        check_url(url, self._allow_loopback, self._pages)
 
     def _request(
         self, method: str, url: str, body: bytes | None, headers: dict[str, str], answer_bytes: int
     ) -> tuple[int, bytes, Mapping[str, str]]:
         try:
-            parts = check_url(url, self._allow_loopback)
+            parts = check_url(url, self._allow_loopback, self._pages)
             target = (parts["target"] or "/").partition("#")[0]
             lines = [
                 f"{method} {target if target.startswith('/') else '/' + target} HTTP/1.1",
@@ -225,7 +241,7 @@ class PublicRequests(Outgoing):
         is_reusable = False
         try:
             sock.sendall(request)
-            answer = AnswerReader(answer_bytes)
+            answer = AnswerReader(answer_bytes, self._pages)
             is_reusable, status = read_answer(sock, answer, answer_bytes + _HEAD_BYTES)
         finally:
             if is_reusable:
@@ -260,7 +276,7 @@ class PublicRequests(Outgoing):
 
     def _connect(self, scheme: str, host: str, port: int) -> socket.socket:
         addresses = self._resolve(host, port)
-        _check_addresses(addresses, scheme, self._allow_loopback)
+        _check_addresses(addresses, scheme, self._allow_loopback, self._pages)
         problem = OSError("the host has no address")
         for address in addresses:
             sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
@@ -318,5 +334,5 @@ def read_answer(sock: socket.socket, answer: AnswerReader, limit: int) -> tuple[
         if answer.is_complete and 100 <= parser.get_status_code() < 200:
             answer.is_complete = answer.has_head = False  # the answer itself comes next
     wish = answer.headers.get("connection", "").lower()
-    is_reusable = parser.get_http_version() == "1.1" and "close" not in wish
+    is_reusable = parser.get_http_version() == "1.1" and "close" not in wish and not answer.is_cut
     return is_reusable, parser.get_status_code()

@@ -211,6 +211,50 @@ def test_http_is_for_loopback_with_the_setting() -> None:
         assert len(plain.posts) == 1
 
 
+@pytest.mark.parametrize(
+    "url", ["http://a.example/", "https://a.example/", "http://a.example:80/x", "https://1.1.1.1:443/?q"]
+)
+def test_a_page_may_be(url: str) -> None:
+    check_url(url, False, pages=True)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://a.example:443/",
+        "https://a.example:80/",
+        "http://a.example:22/",
+        "http://a.example:8080/",
+        "http://127.0.0.1/",
+        "http://169.254.169.254/latest/meta-data/",
+        "https://[::ffff:10.0.0.1]/",
+        "ftp://a.example/",
+        "file:///etc/passwd",
+    ],
+)
+def test_a_page_may_not_be(url: str) -> None:
+    with pytest.raises(BadUrl):
+        check_url(url, False, pages=True)
+
+
+@pytest.mark.parametrize("address", NOT_PUBLIC)
+def test_pages_are_at_public_addresses_only(address: str) -> None:
+    """Whatever a name says, with http, too: nothing else is connected to."""
+    for scheme in ("http", "https"):
+        with pytest.raises(Unreachable, match="not public"):
+            PublicRequests(False, Names(address), pages=True).get(f"{scheme}://a.example/", 5.0)
+
+
+def test_of_a_long_page_the_beginning_is_read() -> None:
+    pages = PublicRequests(True, Names("127.0.0.1"), pages=True)
+    long = HEAD + b"Content-Length: 99999\r\n\r\n" + b"x" * 2000
+    chunked = HEAD + b"Transfer-Encoding: chunked\r\n\r\n7d0\r\n" + b"x" * 2000
+    for answer in (long, chunked, HEAD + b"\r\n" + b"x" * 2000):
+        with RawServer(answer, None) as server:
+            assert ask(pages, server)[:2] == (200, b"x" * 1000)
+    pages.close()
+
+
 def test_redirections_are_not_followed_and_answers_are_bounded(receiver: Receiver) -> None:
     names = Names("127.0.0.1")
     receiver.reply = lambda _: (302, b"", {"Location": "https://127.0.0.1/"})
