@@ -30,6 +30,10 @@ const HAS_MORE_LINES = /^(?:#{1,6} +\S|\|.*\|)/m;
 const TABLE_ROW = /^ {0,3}\|(.*)\| *$/;
 const TABLE_RULE = /^ {0,3}\|(?: *:?-+:? *\|)+ *$/;
 const WORD = "\\p{Lu}\\p{Ll}\\p{N}";
+/** Ends of names that are links without https:// before them. The second ones are words, too: they need a path. Ends of files (py, sh) are no such ends. */
+const ENDS = "(?:com|org|net|edu|gov|io|dev|app|ai|tv|eu|uk|us|ca|au|nz|de|ch|fr|nl|es|pt|se|dk|fi|cz|gr|hu|ro|ua|ru|cn|hk|tw|jp|kr|sg|th|vn|ae|tr|ir|il|br|mx|ar|za|xyz|site|online|shop|blog|tech|cloud|wiki)|(?:at|be|co|id|in|info|is|it|me|my|no|to)(?=\\/)";
+const REST = "[^\\s<>\"'`，。；！？、（）《》「」]";
+const NAME = `(?:[A-Za-z\\d](?:[A-Za-z\\d-]{0,61}[A-Za-z\\d])?\\.){1,5}(?:${ENDS})(?![${WORD}_@-]|\\.[${WORD}])(?::\\d{1,5}(?!\\d))?(?:[/?#]${REST}*)?`;
 /** Their lengths are limited, which keeps the time linear. */
 const LINK = "\\[(?<label>[^\\[\\]\\n]{1,200})\\]\\((?<target>https?:\\/\\/[^\\s()<>\"]{1,2000})\\)";
 const PATTERNS = [
@@ -37,8 +41,8 @@ const PATTERNS = [
   `(?<![${WORD}*])(?<stars>\\*\\*?)(?! )(?<bold>[^*\\n]+?)(?<! )\\k<stars>(?![${WORD}*])`,
   `(?<![${WORD}_/\\\\])_(?! )(?<italic>[^_\\n]+?)(?<! )_(?![${WORD}_/\\\\])`,
   "(?<!~)~~(?![~ ])(?<struck>[^~\\n]+?)(?<! )~~(?!~)",
-  "(?<address>https?:\\/\\/[^\\s<>\"'`，。；！？、（）《》「」]+)",
-  `(?<![${WORD}._/@-])(?<site>www\\.[^\\s<>"'\`，。；！？、（）《》「」]+)`,
+  `(?<address>https?:\\/\\/${REST}+)`,
+  `(?<![${WORD}._%+:/\\\\@-])(?<site>www\\.${REST}+|${NAME})`,
   `(?<![${WORD}._%+/@-])(?<mail>[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\\.){1,8}[A-Za-z]{2,24})(?![${WORD}@-])`,
 ];
 const MARKS = new RegExp(PATTERNS.join("|"), "gu");
@@ -185,7 +189,7 @@ function linkOf({ address, site, mail, label, target: named }) {
   if (mail) return { kind: "link", text: mail, address: `mailto:${mail}` };
   const text = withoutEnd(address ?? site ?? "");
   const target = site ? `https://${text}` : text;
-  const isSite = !site || /^www\.[^./]+\.[^./]/.test(text);
+  const isSite = !text.startsWith("www.") || /^www\.[^./]+\.[^./]/.test(text);
   return text && isSite && URL.canParse(target) ? { kind: "link", text, address: target } : null;
 }
 

@@ -1,5 +1,6 @@
 // Formatting as typed, links and mentions, and the lines about changes of a group.
 import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
 import { it } from "node:test";
 
 import { mentions } from "./static/messages/entries.js";
@@ -60,6 +61,14 @@ it("links lead where their text says, and blocks know their language", () => {
   assert.deepEqual([parse("```c++\nx```")[0].language, parse("```\nx```")[0].language], ["c++", ""]);
   const [list] = parse("3. *a*\n4. b");
   assert.deepEqual([list.first, list.items.length, unformatted("a\n- *b*\nc")], [3, 2, "ab c"]);
+});
+
+it("names of sites are links without https://, names of files and ends of sentences are none", async () => {
+  const rows = JSON.parse(await readFile(new URL("links.json", import.meta.url), "utf8"));
+  for (const [text, links] of rows) assert.deepEqual(parse(text).map((part) => part.address).filter((each) => each && !each.startsWith("mailto:")), links, text);
+  const began = performance.now();
+  for (const piece of ["a", "a.", "a-", "com.", "a.com", "a.com ", "a.com/", "a.com:1"]) parse(piece.repeat(50_000));
+  assert.ok(performance.now() - began < 10_000);
 });
 
 it("marks the names of mentioned people, the longest first", () => {
