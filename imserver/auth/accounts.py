@@ -53,6 +53,12 @@ class Account(Struct, frozen=True):
     """Why it is or was locked, for its owner."""
     factor: bool = False
     """Whether logins with its password take a second factor."""
+    status: str = ""
+    """A line that its user says of themselves."""
+    away: bool = False
+    """Whether its user is away, as they say."""
+    status_until: int = 0
+    """When ``status`` and ``away`` end, in Unix seconds; 0: not by themselves."""
 
     @property
     def user(self) -> str:
@@ -62,6 +68,11 @@ class Account(Struct, frozen=True):
     def is_locked(self, now: float) -> bool:
         """Whether it is locked at this Unix second."""
         return self.locked_until > now
+
+    def status_at(self, now: float) -> tuple[str, bool, int]:
+        """``status``, ``away`` and ``status_until``, as they are at this Unix second."""
+        is_over = 0 < self.status_until <= now
+        return ("", False, 0) if is_over else (self.status, self.away, self.status_until)
 
 
 class AccountSession(Struct, frozen=True):

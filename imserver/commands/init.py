@@ -59,9 +59,10 @@ apps:
 
 _CHAT: Final = """\
   gochat:
-    # The chat for people, /home/messages. They log in to accounts. New people come by invitations; guests
-    # need no account. Nobody is put into a group of strangers: they get an invitation.
-    accounts: {{guests: true, ask_strangers: true}}
+    # The chat for people, /home/messages. They log in to accounts, and find each other by name. New people
+    # come by invitations; guests need no account, and find nobody. With ask_strangers: true nobody is put
+    # into a group of strangers: they get an invitation.
+    accounts: {{guests: true, search: true}}
 
 chat:                        # how the chat looks to people
   name: {name}

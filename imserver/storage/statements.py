@@ -5,10 +5,12 @@ A statement is text with ``%s`` for values and ``"`` around names that an engine
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Final, TypeVar
+from unicodedata import normalize
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -32,6 +34,11 @@ NOW: Final = {
     "mysql": f"FLOOR({CLOCK['mysql']})",
 }
 """Whole seconds of :data:`CLOCK`."""
+_without_accents: Final = re.compile(
+    "[\u0300-\u036f\u0483-\u0487\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u064b-\u065f"
+    "\u0670\u06d6-\u06dc\u06df-\u06e4\u06e7\u06e8\u06ea-\u06ed\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe00-\ufe2f]"
+).sub
+_between_words: Final = re.compile(r"[\s!-/:-@\[-`{-~\u00b7\u2010-\u2015\u2018\u2019\u30fb]+").sub
 _ARRAYS: Final[dict[type, str]] = {bytes: "bytea", int: "bigint", str: "text"}
 
 
@@ -65,6 +72,18 @@ class Statements(ABC):
         """The spellings of a text to search for, because SQL folds only ASCII. ASCII letters are in lower
         case."""
         return list(dict.fromkeys(map(lower_ascii, (text, text.lower(), text.upper(), text.title()))))
+
+    @staticmethod
+    def folded(text: str) -> str:
+        """A text as searches compare it: in lower case, without accents and other widths."""
+        if text.isascii():
+            return text.lower()
+        return normalize("NFC", _without_accents("", normalize("NFKD", text).casefold()))
+
+    @classmethod
+    def words(cls, text: str) -> list[str]:
+        """The words of a name, or of what is searched for in names, as :meth:`folded` makes them."""
+        return _between_words(" ", cls.folded(text)).split()
 
     @abstractmethod
     def query(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:

@@ -95,7 +95,8 @@ def test_a_server_without_a_chat_gets_one(tmp_path: Path) -> None:
     assert links(tmp_path, "chat").keys() == {"owner", "invite"}
     shown = run_cli("app", "show", "gochat", folder=tmp_path).stdout
     assert "guests: true" in shown
-    assert "ask_strangers: true" in shown
+    assert "search: true" in shown
+    assert "ask_strangers: true" not in shown
     assert "account_tokens: required" in shown
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from time import time
 from typing import Any
 
 import pytest
@@ -216,35 +217,50 @@ def test_people_are_searched_by_a_part_of_their_names_where_the_app_allows_it(no
         person(node, "205", name="away", nickname="Mill away"),
     ]
     others[2].post("friends/block", friend=zoe.user)
-    found = zoe.post("accounts/search", text="miLL")
-    assert [card["user"] for card in found["cards"]] == [others[0].user, others[1].user]
-    assert ([card["presence"] for card in found["cards"]], found["more"]) == (["", ""], False)
+    locked = person(node, "205", name="locked", nickname="Mill locked")
+    assert node.call("POST", "/api/v1/accounts/lock", {"app": "205", "user": locked.user}, ALL.key)[0] == 200
+    blocked = person(node, "205", name="blocked", nickname="Mill blocked")
+    zoe.post("friends/block", friend=blocked.user)
+    found = zoe.post("accounts/search", text="míLL")
+    assert [card["user"] for card in found["cards"]] == [others[1].user, others[0].user]
+    assert [card["presence"] for card in found["cards"]] == ["", ""]
+    assert (found["more"], found["next"]) == (False, "")
     assert [card["name"] for card in zoe.post("accounts/search", text="丽")["cards"]] == ["milly"]
-    assert zoe.post("accounts/search", text=" ") == {"cards": [], "more": False}
+    assert zoe.post("accounts/search", text=" ") == {"cards": [], "more": False, "next": ""}
     assert zoe.refused("accounts/search", text="m" * 65)[0] == 400
+    assert zoe.refused("accounts/search", text="mill", after="2.7")[0] == 400
     for _ in range(SEARCHES - 3):
         zoe.post("accounts/search", text="nobody")
     assert zoe.refused("accounts/search", text="mill") == (429, "too_many_requests")
     body = {"app": "205", "text": "mill"}
     found = node.call("POST", "/api/v1/accounts/search", body, ALL.key)[1]
-    assert {card["user"] for card in found["cards"]} == {zoe.user, *(each.user for each in others)}
+    expected = {zoe.user, blocked.user, *(each.user for each in others)}
+    assert {card["user"] for card in found["cards"]} == expected
     assert person(node, name="ole").refused("accounts/search", text="ole") == (403, "not_allowed"), (
         "off by default"
     )
 
 
-def test_a_search_for_people_shows_a_few_and_says_that_there_are_more(
+def test_a_search_for_people_shows_pages_that_begin_with_those_whose_names_begin_so(
     node: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cards, "MOST_FOUND", 2)
     monkeypatch.setattr(cards, "_FIRST_STEP", 1)
     una = person(node, "205", name="una")
+    inside = person(node, "205", name="opal", nickname="Opal")
     pals = [person(node, "205", name=f"pal{number}", nickname=f"Pal {number}") for number in range(3)]
-    found = una.post("accounts/search", text="pal")
-    assert ([card["user"] for card in found["cards"]], found["more"]) == ([pals[0].user, pals[1].user], True)
-    assert una.post("accounts/search", text="al 2")["more"] is False
+    pages: list[list[str]] = []
+    after = ""
+    while not pages or after:
+        found = una.post("accounts/search", text="pal", after=after)
+        pages.append([card["user"] for card in found["cards"]])
+        after = found["next"]
+        assert found["more"] == (after != "")
+    assert pages == [[pals[1].user, pals[2].user], [pals[0].user, inside.user], []]
+    assert una.post("accounts/search", text="2 pal")["more"] is False
     monkeypatch.setattr(cards, "SEARCH_SECONDS", -1)
-    assert una.post("accounts/search", text="pal 0") == {"cards": [], "more": True}, "no time"
+    found = una.post("accounts/search", text="pal 0")
+    assert (found["cards"], found["more"]) == ([], True), "no time"
 
 
 def test_cards_tell_how_two_accounts_are_related(node: Harness) -> None:
@@ -257,6 +273,31 @@ def test_cards_tell_how_two_accounts_are_related(node: Harness) -> None:
     cards = mia.post("accounts/cards", users=[ned.user, mia.user, "9999999", "nobody"])["cards"]
     assert [card["user"] for card in cards] == [mia.user, ned.user]
     assert mia.refused("accounts/cards", users=["1"] * 101)[0] == 400
+
+
+def test_what_users_say_of_themselves_is_shown_to_those_who_know_them_until_it_ends(node: Harness) -> None:
+    ivy, jan, kai = person(node, name="ivy"), person(node, name="jan"), person(node, name="kai")
+    ivy.befriend(jan)
+
+    def seen(by: User) -> tuple[str, bool, int]:
+        card = by.card(ivy)
+        return card["status"], card["away"], card["status_until"]
+
+    end = int(time()) + 3600
+    own = ivy.post("accounts/set", status="Back at two", away=True, status_until=end)
+    assert (own["status"], own["away"], own["status_until"]) == ("Back at two", True, end)
+    assert (seen(jan), seen(ivy), seen(kai)) == (("Back at two", True, end),) * 2 + (("", False, 0),)
+    assert "status" not in kai.get("accounts/show", of=ivy.user)
+    jan.post("friends/block", friend=ivy.user)
+    ivy.post("friends/block", friend=jan.user)
+    assert seen(jan) == ("", False, 0), "whoever is blocked sees none of it"
+    ivy.post("accounts/set", status_until=int(time()) - 1)
+    assert seen(ivy) == ("", False, 0), "it has ended"
+    ivy.post("accounts/set", away=True)
+    assert seen(ivy) == ("Back at two", True, 0), "a new one without an end does not end"
+    for wrong in ({"status": "x" * 81}, {"status": "a\nb"}, {"status": "a\u202eb"}, {"status_until": -1}):
+        assert ivy.refused("accounts/set", **wrong)[0] == 400
+    assert ivy.post("accounts/set", status="", away=False)["status"] == ""
 
 
 def test_presence_is_shown_to_friends_and_in_common_conversations(

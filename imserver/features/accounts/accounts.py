@@ -19,6 +19,7 @@ from imserver.features.accounts.contract import (
     AVATAR_CHARACTERS,
     FOR_GOOD,
     NICKNAME_CHARACTERS,
+    STATUS_CHARACTERS,
     Device,
     Taken,
 )
@@ -523,11 +524,15 @@ class Accounts:
     # --- changing -------------------------------------------------------------------------------------------
 
     def change(self, app: str, user: str, fields: dict[str, Any]) -> Account:
-        """Change the given ones of ``nickname``, ``avatar``, ``findable`` and ``show_presence``.
+        """Change the given ones of ``nickname``, ``avatar``, ``findable``, ``show_presence``, ``status``,
+        ``away`` and ``status_until``. A new status without an end does not end.
 
         Raises BadField, NoAccounts and UnknownAccount.
         """
         check_shown(fields.get("nickname", ""), fields.get("avatar", ""))
+        _check(fields.get("status", ""), "status", 0, STATUS_CHARACTERS)
+        if {"status", "away"} & fields.keys():
+            fields = {"status_until": 0, **fields}
         changed = self._accounts.change(app, id_of(user), fields, self.recorder(app))
         if changed is None:
             raise self._unknown(app, user)

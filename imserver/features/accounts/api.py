@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from time import time
 from typing import Annotated, Any, Final
 
 from msgspec import UNSET, Struct, UnsetType
@@ -17,7 +18,7 @@ from imserver.features.accounts.accounts import (
     WrongLogin,
     check_device,
 )
-from imserver.features.accounts.contract import RoleName, Taken, name_of
+from imserver.features.accounts.contract import STATUS_CHARACTERS, RoleName, Taken, name_of
 from imserver.features.accounts.factors import CODE_CHARACTERS, FactorRequired, WrongCode
 from imserver.features.accounts.identifiers import (
     EMAIL_BYTES,
@@ -109,6 +110,23 @@ Guest = Annotated[
     bool, about("Whether it is a guest: somebody who came by an invitation, without a password.")
 ]
 Findable = Annotated[bool, about("Whether other users find the account by its identifiers.")]
+Status = Annotated[
+    str,
+    about(
+        "A line that the user says of themselves, such as `on holiday`; empty: none.",
+        max_length=STATUS_CHARACTERS,
+        pattern=_SHOWN,
+    ),
+]
+Away = Annotated[bool, about("Whether the user is away, as they say.")]
+StatusUntil = Annotated[
+    int,
+    about(
+        "When `status` and `away` end, in Unix seconds; 0: they do not end by themselves.",
+        ge=0,
+        le=9_999_999_999,
+    ),
+]
 ShowPresence = Annotated[bool, about("Whether other users see when the user is online, and was.")]
 Role = Annotated[RoleName, about("The role of the account in its app.")]
 SecondFactor = Annotated[bool, about("Whether its logins take a second factor.")]
@@ -156,6 +174,9 @@ class AccountSet(Acting):
     avatar: Avatar | UnsetType = UNSET
     findable: Findable | UnsetType = UNSET
     show_presence: ShowPresence | UnsetType = UNSET
+    status: Status | UnsetType = UNSET
+    away: Away | UnsetType = UNSET
+    status_until: StatusUntil | UnsetType = UNSET
 
 
 class IdentifiersSet(Acting):
@@ -203,6 +224,9 @@ class AccountShown(Struct, kw_only=True):
     guest: Guest
     findable: Findable | UnsetType = UNSET
     show_presence: ShowPresence | UnsetType = UNSET
+    status: Status | UnsetType = UNSET
+    away: Away | UnsetType = UNSET
+    status_until: StatusUntil | UnsetType = UNSET
     email_confirmed: EmailConfirmed | UnsetType = UNSET
     role: Role | UnsetType = UNSET
     second_factor: SecondFactor | UnsetType = UNSET
@@ -223,7 +247,7 @@ class RulesAnswer(Struct):
     ]
     find: Annotated[bool, about("Whether accounts find each other by their identifiers.")]
     search: Annotated[
-        bool, about("Whether accounts find each other by a part of their nickname or user name.")
+        bool, about("Whether accounts find each other by parts of their nickname and user name.")
     ]
     passwords: Annotated[bool, about("Whether accounts log in with a password.")]
     reset: Annotated[bool, about("Whether a forgotten password is reset by e-mail.")]
@@ -280,6 +304,9 @@ _ACCOUNT: Final = AccountShown(
     guest=False,
     findable=True,
     show_presence=True,
+    status="",
+    away=False,
+    status_until=0,
     email_confirmed=False,
     role="member",
     second_factor=False,
@@ -465,7 +492,7 @@ def show(api: AccountApi, call: Call, request: AccountQuery) -> AccountShown:
 )
 def change(api: AccountApi, call: Call, request: AccountSet) -> AccountShown:
     """Change the profile of an account."""
-    names = ("nickname", "avatar", "findable", "show_presence")
+    names = ("nickname", "avatar", "findable", "show_presence", "status", "away", "status_until")
     given = {name: value for name in names if (value := getattr(request, name)) is not UNSET}
     return _shown(api.accounts.change(call.app, call.user, given), True)
 
@@ -570,6 +597,7 @@ def given_identifiers(request: Any) -> dict[Identifier, str]:
 
 
 def _shown(account: Account, whole: bool) -> AccountShown:
+    status, away, status_until = account.status_at(time())
     return AccountShown(
         user=account.user,
         nickname=account.nickname,
@@ -581,6 +609,9 @@ def _shown(account: Account, whole: bool) -> AccountShown:
         guest=account.guest,
         findable=account.findable if whole else UNSET,
         show_presence=account.show_presence if whole else UNSET,
+        status=status if whole else UNSET,
+        away=away if whole else UNSET,
+        status_until=status_until if whole else UNSET,
         email_confirmed=account.email_confirmed if whole else UNSET,
         role=name_of(account.role) if whole else UNSET,
         second_factor=account.factor if whole else UNSET,

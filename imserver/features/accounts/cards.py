@@ -11,8 +11,7 @@ import gevent
 from msgspec import Struct
 
 from imserver.features.accounts.accounts import Accounts, UnknownAccount
-from imserver.features.accounts.contract import NICKNAME_CHARACTERS
-from imserver.features.accounts.friends import STRANGERS, Relation, relation_of
+from imserver.features.accounts.friends import BLOCKED, STRANGERS, Relation, relation_of
 from imserver.features.accounts.identifiers import LOGIN_CHARACTERS, candidates, fits
 from imserver.features.accounts.relations import AccountRelations
 from imserver.features.accounts.rows import AccountStore
@@ -36,11 +35,9 @@ log: Final = logging.getLogger(__name__)
 CARDS: Final = 100
 """The most cards of one request."""
 MOST_FOUND: Final = 20
-"""The most accounts that a search shows."""
+"""The most accounts on a page of a search."""
 SEARCH_SECONDS: Final = 0.3
 """Time after which a search begins no further step."""
-_CANDIDATES: Final = 200
-"""Accounts with the text among which a search chooses."""
 _FIRST_STEP: Final = 4096
 """Ids that the first step of a search looks at, in one transaction."""
 _SHORT_SECONDS: Final = 0.005
@@ -64,6 +61,8 @@ class Card(Struct, frozen=True):
     """To the one who asks; ``incoming``: it has asked to be a friend."""
     online: bool | None
     """None: hidden."""
+    status: tuple[str, bool, int] = ("", False, 0)
+    """The status, whether the user is away, and when both end, in Unix seconds (0: they do not)."""
 
     @property
     def last_seen(self) -> int:
@@ -117,43 +116,50 @@ class Cards:
             raise UnknownAccount(text)
         return self._cards(app, by, [account], found=True)[0]
 
-    def search(self, app: str, by: str, text: str) -> tuple[list[Card], bool]:
-        """The findable members whose nickname or user name contains a text, at most :data:`MOST_FOUND`, and
-        whether there may be more. Names that begin with it come first.
+    def search(self, app: str, by: str, text: str, after: str = "") -> tuple[list[Card], str]:
+        """A page of the findable members whose nickname and user name contain all words of a text, and where
+        the next page begins; ``""``: there is none. First come those in whose names words begin with them.
 
-        Bots, guests, ``by`` and those who have blocked ``by`` are not found. ``by`` ``""``: a back end, which
-        is not limited. Raises NoAccounts, NoFinding and TooManyRequests.
+        Bots, guests, locked accounts, ``by``, those who have blocked ``by``, and whom ``by`` has blocked are
+        not found. ``after``: where the page begins. ``by`` ``""``: a back end, which is not limited. A search
+        that takes long ends with a page that is not full. Raises NoAccounts, NoFinding and TooManyRequests.
         """
-        rules, text = self._accounts.rules_of(app), text.strip()
+        rules = self._accounts.rules_of(app)
         if by:
             if not rules.search:
                 raise NoFinding(app)
             self._searches.require((app, by))
-        if not fits(text, 1, NICKNAME_CHARACTERS):
-            return [], False
-        found, more = self._named(app, by, text)
-        folded = text.casefold()
-        found.sort(key=lambda each: (not _begins(each, folded), each.nickname.casefold(), each.id))
-        return self._cards(app, by, found[:MOST_FOUND], found=True), more or len(found) > MOST_FOUND
-
-    def _named(self, app: str, by: str, text: str) -> tuple[list[Account], bool]:
-        """The newest accounts with this text, and whether there may be more. Looks at more and more ids at a
-        time, as long as that is fast, for at most :data:`SEARCH_SECONDS`."""
-        words, folded = Statements.spellings(text), text.casefold()
+        if not (words := Statements.words(text)):
+            return [], ""
+        part, upto = map(int, after.split(".")) if after else (0, self._rows.last_id())
         found: list[Account] = []
-        upto, step, began = self._rows.last_id(), _FIRST_STEP, monotonic()
-        while upto > 0 and len(found) < _CANDIDATES:
-            if monotonic() - began > SEARCH_SECONDS:
-                return found, True
-            after, step_began = max(upto - step, 0), monotonic()
-            some = self._rows.named(app, words, after, upto, _CANDIDATES)
-            others = [each for each in some if each.user != by and _has(each, folded)]
-            away = set(self._relations.blocked_by(app, by, [each.user for each in others])) if by else ()
-            found += [each for each in others if each.user not in away]
-            upto = some[-1].id - 1 if len(some) == _CANDIDATES else after
+        began = monotonic()
+        while len(found) < MOST_FOUND and monotonic() - began < SEARCH_SECONDS:
+            some, upto = self._named(app, by, words, part == 0, upto, MOST_FOUND - len(found), began)
+            found += sorted(some, key=lambda each: (each.nickname.casefold(), each.id))
+            if upto:
+                continue
+            if part:
+                return self._cards(app, by, found, found=True), ""
+            part, upto = 1, self._rows.last_id()
+        return self._cards(app, by, found, found=True), f"{part}.{upto}"
+
+    def _named(
+        self, app: str, by: str, words: Sequence[str], begin: bool, upto: int, limit: int, began: float
+    ) -> tuple[list[Account], int]:
+        """The newest accounts with these words, and the id at which the rest begins; 0: there is none. Looks
+        at more and more ids at a time, as long as that is fast, until :data:`SEARCH_SECONDS` have passed."""
+        found: list[Account] = []
+        step = _FIRST_STEP
+        while upto > 0 and len(found) < limit and (step_began := monotonic()) - began < SEARCH_SECONDS:
+            end, missing = max(upto - step, 0), limit - len(found)
+            some, upto = self._rows.named(app, words, begin, end, upto, missing, int(time()))
+            others = [each for each in some if each.user != by]
+            states = self._relations.states(by, others)
+            found += [each for each in others if BLOCKED not in states.get(each.id, STRANGERS)]
             if monotonic() - step_began < _SHORT_SECONDS:
                 step *= 2
-        return found, upto > 0
+        return found, upto
 
     def show(self, app: str, by: str, users: Sequence[str]) -> list[Card]:
         """The cards of the users who have accounts, in the order of their ids. Raises NoAccounts."""
@@ -177,6 +183,7 @@ class Cards:
             for account in accounts
             if account.user in own or (account.user in known and account.show_presence)
         ]
+        now = time()
         online = dict(zip(visible, self._presence.are_online(app, visible), strict=True))
         return [
             Card(
@@ -184,17 +191,10 @@ class Cards:
                 account.name if account.user in own | named else "",
                 "self" if account.id == mine else relation_of(states.get(account.id, STRANGERS)),
                 online.get(account.user),
+                account.status_at(now) if account.user in own | known else ("", False, 0),
             )
             for account in accounts
         ]
-
-
-def _has(account: Account, folded: str) -> bool:
-    return folded in account.nickname.casefold() or folded in account.name
-
-
-def _begins(account: Account, folded: str) -> bool:
-    return account.nickname.casefold().startswith(folded) or account.name.startswith(folded)
 
 
 class LastSeen:

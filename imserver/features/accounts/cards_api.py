@@ -7,7 +7,18 @@ from typing import Annotated, Final, Literal
 from msgspec import Struct
 
 from imserver.features.accounts.accounts import NoAccounts, UnknownAccount
-from imserver.features.accounts.api import CHAPTER, NO_ACCOUNTS, Avatar, Guest, Login, Nickname, UserId
+from imserver.features.accounts.api import (
+    CHAPTER,
+    NO_ACCOUNTS,
+    Avatar,
+    Away,
+    Guest,
+    Login,
+    Nickname,
+    Status,
+    StatusUntil,
+    UserId,
+)
 from imserver.features.accounts.cards import CARDS, Card, Cards, NoFinding
 from imserver.features.accounts.contract import NICKNAME_CHARACTERS
 from imserver.features.accounts.friends import Relation
@@ -27,8 +38,17 @@ class PeopleRequest(Acting, kw_only=True):
     """A part of the names of people."""
 
     text: Annotated[
-        str, about("A part of a nickname or a user name.", min_length=1, max_length=NICKNAME_CHARACTERS)
+        str,
+        about(
+            "Words, or the beginnings or other parts of words, of a nickname and a user name, in any order.",
+            min_length=1,
+            max_length=NICKNAME_CHARACTERS,
+        ),
     ]
+    after: Annotated[
+        str,
+        about("Where to continue: `next` of the previous page.", pattern=r"^([01]\.[0-9]{1,16})?$"),
+    ] = ""
 
 
 class CardsRequest(Acting, kw_only=True):
@@ -58,6 +78,9 @@ class CardShown(Struct):
     ]
     bot: Annotated[bool, about("Whether a program writes, not a person.")]
     guest: Guest
+    status: Status = ""
+    away: Away = False
+    status_until: StatusUntil = 0
 
 
 class CardsAnswer(Struct):
@@ -67,10 +90,13 @@ class CardsAnswer(Struct):
 
 
 class PeopleAnswer(Struct):
-    """The people who were found, names that begin with the text first."""
+    """A page of the people who were found; first those in whose names words begin with the text."""
 
     cards: list[CardShown]
-    more: Annotated[bool, about("Whether there may be more, which a longer text finds.")]
+    more: Annotated[bool, about("Whether there may be more, on a next page.")]
+    next: Annotated[
+        str, about("`after` of the next page; empty on the last page. A page may have fewer than 20 people.")
+    ] = ""
 
 
 _PRESENCE: Final[dict[bool | None, Literal["online", "offline", ""]]] = {
@@ -122,14 +148,14 @@ def find(cards: Cards, call: Call, request: FindRequest) -> CardShown:
     user="optional",
 )
 def search(cards: Cards, call: Call, request: PeopleRequest) -> PeopleAnswer:
-    """Search people by a part of their names.
+    """Search people by parts of their names.
 
-    At most 20 are shown. Letters match in either case. Bots, guests, accounts that are not findable, and
-    accounts that have blocked the acting user are not found. An app has to switch this on
-    (`accounts.search`). Requests count by account.
+    A page has at most 20. Neither case nor accents matter. Bots, guests, locked accounts, accounts that are
+    not findable, and accounts of which one has blocked the other are not found. An app has to switch this on
+    (`accounts.search`). Guests may not search. Requests count by account.
     """
-    found, more = cards.search(call.app, call.user, request.text)
-    return PeopleAnswer(list(map(_card, found)), more)
+    found, following = cards.search(call.app, call.user, request.text, request.after)
+    return PeopleAnswer(list(map(_card, found)), following != "", following)
 
 
 @routes.post(
@@ -143,9 +169,9 @@ def search(cards: Cards, call: Call, request: PeopleRequest) -> PeopleAnswer:
 def cards(cards: Cards, call: Call, request: CardsRequest) -> CardsAnswer:
     """Show up to 100 accounts with their presence.
 
-    A user sees presence and user names of friends and of members of common conversations. Users who have
-    blocked the caller show neither. Accounts with `show_presence` off hide their presence, those with
-    `findable` off their user name. A back end that names no `user` sees all.
+    A user sees presence, status and user names of friends and of members of common conversations. Users who
+    have blocked the caller show none of them. Accounts with `show_presence` off hide their presence, those
+    with `findable` off their user name. A back end that names no `user` sees all.
     """
     found = cards.show(call.app, call.user, request.users)
     return CardsAnswer(list(map(_card, found)))
@@ -155,4 +181,5 @@ def _card(card: Card) -> CardShown:
     account = card.account
     shown = account.user, account.nickname, account.avatar, card.name
     seen = _PRESENCE[card.online], card.last_seen
-    return CardShown(*shown, card.relation, *seen, account.bot, account.guest)
+    status, away, until = card.status
+    return CardShown(*shown, card.relation, *seen, account.bot, account.guest, status, away, until)

@@ -11,6 +11,7 @@ from imserver.plugin.storage import Account
 
 NICKNAME_CHARACTERS: Final = 64
 AVATAR_CHARACTERS: Final = 1000
+STATUS_CHARACTERS: Final = 80
 FOR_GOOD: Final = 2**53 - 1
 """The end of a lock that does not end by itself, in Unix seconds."""
 

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from imserver.features.accounts.accounts import Accounts, UnknownAccount
 from imserver.features.accounts.contract import FOR_GOOD, StoredRole
-from imserver.features.accounts.rows import AccountStore, accounts_where, report
+from imserver.features.accounts.rows import CONTAINS, AccountStore, accounts_where, report
 from imserver.plugin.errors import ImserverError
 from imserver.plugin.identity import Principal
 from imserver.plugin.services import SessionServices
@@ -33,12 +33,6 @@ CENTURY: Final = 36525 * 86400
 """The ban of a lock that does not end by itself, in seconds."""
 _A_MOMENT: Final = 5
 """The seconds by which the clocks of a node and its database may differ."""
-_CONTAINS: Final = {
-    "sqlite": "instr({}, %s) > 0",
-    "postgresql": "position(%s in {}) > 0",
-    "mysql": "LOCATE(%s, {}) > 0",
-}
-"""Engine → condition: a column contains a text. No patterns, so no letter has a meaning."""
 
 Kind = Literal["person", "guest", "bot"]
 _OF_KIND: Final[dict[Kind, str]] = {
@@ -192,11 +186,14 @@ def _conditions(wanted: PeopleFilter, now: int, engine: str) -> tuple[list[str],
         conditions.append("locked_until > %s" if wanted.locked else "locked_until <= %s")
         values.append(now)
     if text := wanted.text.strip():
-        contains = _CONTAINS[engine].format
+        contains = CONTAINS[engine].format
         either = [contains("lower(nickname)")] * len(words := Statements.spellings(text))
         columns = ("name", "email") if wanted.contacts else ("name",)
         either += map(contains, columns)
         values += [*words, *[text.lower()] * len(columns)]
+        if folded := Statements.words(text):
+            either.append(f"({' AND '.join([contains('folded')] * len(folded))})")
+            values += folded
         if wanted.contacts:
             # An account without a phone number has a random text there, which begins with U+0001.
             either.append(f"(phone > %s AND {contains('phone')})")

@@ -22,6 +22,7 @@ from imserver.plugin.storage import (
     PooledStatements,
     RecordEvent,
     Row,
+    Statements,
     Store,
     marks_of,
     text_of,
@@ -36,13 +37,16 @@ _NO_PHONE: Final = "\x01"
 """First character of ``phone`` in the row of an account without a phone number. The column is unique and not
 NULL; a random text follows."""
 _STORED: Final = (
-    "app, phone, nickname, avatar, password, version, created, email, name, bot, guest, confirmed_email"
+    "app, phone, nickname, avatar, password, version, created, email, name, bot, guest, confirmed_email, "
+    "folded"
 )
 _ACCOUNTS: Final = (
     "SELECT id, app, phone, nickname, avatar, version, created, password, email, name, findable, "
-    "show_presence, last_seen, bot, guest, confirmed_email, role, locked_until, lock_reason, factor_since "
+    "show_presence, last_seen, bot, guest, confirmed_email, role, locked_until, lock_reason, factor_since, "
+    "status, away, status_until "
     "FROM account"
 )
+_ACCOUNTS_FOLDED: Final = _ACCOUNTS.replace(" FROM account", ", folded FROM account")
 _LINKED: Final = (
     f"{_ACCOUNTS} WHERE id = "
     "(SELECT account FROM oauth_link WHERE app = %s AND provider = %s AND subject = %s) AND app = %s"
@@ -52,14 +56,18 @@ _BLOCKERS: Final = (
     "AND r.state = 'blocked' AND r.other IN (%s, coalesce((SELECT owner FROM bot WHERE id = %s), 0))"
 )
 """Accounts that have blocked an account or its owner."""
-_HAS_WORD: Final = {
-    "sqlite": "instr(lower(nickname), %s) > 0 OR instr(name, %s) > 0",
-    "postgresql": "position(%s in lower(nickname)) > 0 OR position(%s in name) > 0",
-    "mysql": "LOCATE(%s, LOWER(nickname)) > 0 OR LOCATE(%s, name) > 0",
+CONTAINS: Final = {
+    "sqlite": "instr({}, %s) > 0",
+    "postgresql": "position(%s in {}) > 0",
+    "mysql": "LOCATE(%s, {}) > 0",
 }
-"""Engine → condition: the nickname or the user name, which is in lower case, has a word. No patterns, so no
-letter has a meaning."""
-_CHANGEABLE: Final = ("nickname", "avatar", "findable", "show_presence", *IDENTIFIERS)
+"""Engine → condition: a column contains a text. No patterns, so no letter has a meaning."""
+_FOLDED_NICKNAME: Final = 200
+"""Characters of a nickname in ``folded``. Few nicknames become longer when they are folded."""
+_CHANGEABLE: Final = (
+    *("nickname", "avatar", "findable", "show_presence", "status", "away", "status_until"),
+    *IDENTIFIERS,
+)
 _DEVICES: Final = "SELECT id, name, since, expires_at FROM account_device WHERE account = %s"
 _RESET: Final = (
     "SELECT r.account FROM password_reset r JOIN account a ON a.id = r.account "
@@ -164,23 +172,37 @@ class AccountStore:
         """The id of the newest account of any app; 0: there is none."""
         return self._store.read_or(0, lambda sql: sql.query("SELECT max(id) FROM account")[0][0] or 0)
 
-    def named(self, app: str, words: Sequence[str], after: int, upto: int, limit: int) -> list[Account]:
-        """The newest accounts with ``after < id <= upto`` whose nickname or user name contains one of these
-        words, and that others may find; no bots and no guests.
+    def named(
+        self, app: str, words: Sequence[str], begin: bool, after: int, upto: int, limit: int, now: int
+    ) -> tuple[list[Account], int]:
+        """The newest accounts with ``after < id <= upto`` that others may find and whose names contain all of
+        these words, and the id at which the rest begins; no bots, no guests, and none that is locked now.
 
-        ``words``: from :meth:`imserver.storage.statements.Statements.spellings`.
+        ``words``: from :meth:`imserver.storage.statements.Statements.words`. ``begin``: only accounts whose
+        names have words that begin with them; False: only the others.
         """
 
-        def work(sql: PooledStatements) -> list[Account]:
-            has_word = " OR ".join([_HAS_WORD[sql.engine]] * len(words))
+        def work(sql: PooledStatements) -> list[Row]:
+            contains = CONTAINS[sql.engine].format("folded")
+            has_all = " AND ".join([contains] * len(words))
+            condition, needles = has_all, [f" {word}" for word in words]
+            if not begin:
+                # Nodes of the release before, and imports of apps, do not fold names.
+                condition = f"(folded IS NULL OR ({has_all} AND NOT ({has_all})))"
+                needles = [*words, *needles]
             statement = (
-                f"{_ACCOUNTS} WHERE app = %s AND id > %s AND id <= %s AND findable = 1 AND bot = 0 "
-                f"AND guest = 0 AND ({has_word}) ORDER BY id DESC LIMIT %s"
+                f"{_ACCOUNTS_FOLDED} WHERE app = %s AND id > %s AND id <= %s AND findable = 1 AND bot = 0 "
+                f"AND guest = 0 AND locked_until <= %s AND {condition} ORDER BY id DESC LIMIT %s"
             )
-            needles = [each for word in words for each in (word, word)]
-            return list(map(_account, sql.query(statement, (app, after, upto, *needles, limit))))
+            return sql.query(statement, (app, after, upto, now, *needles, limit))
 
-        return self._store.read_or([], work)
+        rows: list[Row] = self._store.read_or([], work)
+        accounts = [_account(row[:-1]) for row in rows]
+        if unfolded := [each for row, each in zip(rows, accounts, strict=True) if row[-1] is None]:
+            self._store.write_or(None, lambda sql: _fold(sql, unfolded))
+            left_out = {each.id for each in unfolded if not _contains_all(each, words)}
+            accounts = [each for each in accounts if each.id not in left_out]
+        return accounts, rows[-1][0] - 1 if len(rows) == limit else after
 
     def change(
         self, app: str, id: int, fields: Mapping[Any, Any], record: RecordEvent | None = None
@@ -202,6 +224,8 @@ class AccountStore:
                         sql.execute(
                             f"UPDATE account SET {name} = %s WHERE id = %s AND app = %s", (value, id, app)
                         )
+            if "nickname" in fields or "name" in fields:
+                _fold(sql, accounts_in(sql, app, (id,)))
             if fields.get("email_confirmed"):
                 statement = "UPDATE account SET confirmed_email = email WHERE id = %s AND app = %s"
                 sql.execute(statement, (id, app))
@@ -389,6 +413,7 @@ class AccountStore:
             _forget_devices(sql, id)
             found = _by_id(sql, app, id)
             if found is not None:
+                _fold(sql, [found[0]])
                 report(sql, record, "changed", found[0])
             return None if found is None else found[0]
 
@@ -479,7 +504,7 @@ class AccountStore:
         """
 
         def work(sql: PooledStatements) -> None:
-            statement = f"INSERT INTO account (id, {_STORED}) VALUES {marks_of(13)}"
+            statement = f"INSERT INTO account (id, {_STORED}) VALUES {marks_of(14)}"
             with _taken():
                 sql.execute_many(
                     statement, [(each.account.id, *_row(each.account, each.password)) for each in some]
@@ -585,7 +610,7 @@ class AccountStore:
 def add_account(sql: PooledStatements, new: Account, password: str, record: RecordEvent | None) -> Account:
     """Store an account, and return it with its id. Raises Taken."""
     with _taken():
-        id = sql.insert(f"INSERT INTO account ({_STORED}) VALUES {marks_of(12)}", _row(new, password))
+        id = sql.insert(f"INSERT INTO account ({_STORED}) VALUES {marks_of(13)}", _row(new, password))
     added = replace(new, id=id)
     report(sql, record, "registered", added)
     return added
@@ -603,8 +628,9 @@ def accounts_where(sql: PooledStatements, condition: str, values: Sequence[Any])
 
 
 def _account(row: Row) -> Account:
-    (id, app, phone, nickname, avatar, version, created, _, *more) = row
-    email, name, findable, shown, seen, bot, guest, confirmed, role, locked_until, reason, factor = more
+    (id, app, phone, nickname, avatar, version, created, _, email, name, *more) = row
+    findable, shown, seen, bot, guest, confirmed, role, locked_until, reason, factor, *rest = more
+    status, away, status_until = rest
     phone = text_of(phone)
     return Account(
         id,
@@ -626,6 +652,9 @@ def _account(row: Row) -> Account:
         locked_until,
         reason or "",
         factor > 0,
+        status or "",
+        bool(away),
+        status_until,
     )
 
 
@@ -693,7 +722,22 @@ def _row(new: Account, password: str) -> Row:
     shown = new.nickname, new.avatar, password, new.version, new.created
     kinds = int(new.bot), int(new.guest)
     confirmed = identifiers[1] if new.email_confirmed else None
-    return new.app, identifiers[0], *shown, identifiers[1], identifiers[2], *kinds, confirmed
+    return new.app, identifiers[0], *shown, identifiers[1], identifiers[2], *kinds, confirmed, _folded(new)
+
+
+def _folded(account: Account) -> str:
+    """The names of an account as a search compares them: each word has a space before it."""
+    nickname, name = map(Statements.words, (account.nickname, account.name))
+    return f" {' '.join(nickname)[:_FOLDED_NICKNAME]} {' '.join(name)}"
+
+
+def _fold(sql: PooledStatements, accounts: Sequence[Account]) -> None:
+    rows = [(_folded(each), each.id) for each in accounts]
+    sql.execute_many("UPDATE account SET folded = %s WHERE id = %s", rows)
+
+
+def _contains_all(account: Account, words: Sequence[str]) -> bool:
+    return all(word in _folded(account) for word in words)
 
 
 @contextmanager

@@ -134,7 +134,7 @@ class AppAccountSettings(Struct, frozen=True):
     ] = ("phone", "email", "name")
     find: Annotated[bool, about("Whether accounts find each other by their identifiers.")] = True
     search: Annotated[
-        bool, about("Whether accounts find each other by a part of their nickname or user name.")
+        bool, about("Whether accounts find each other by parts of their nickname and user name.")
     ] = False
     passwords: Annotated[bool, about("Whether accounts log in with a password.")] = True
     factor_for: Annotated[

@@ -63,7 +63,7 @@ TABLES: Final = (
         columns=(
             *("id", "phone", "email", "confirmed_email", "name", "nickname", "avatar", "created"),
             *("last_seen", "findable", "show_presence", "bot", "guest"),
-            *("role", "locked_until", "lock_reason", "factor_since"),
+            *("role", "locked_until", "lock_reason", "factor_since", "status", "away", "status_until"),
         ),
         # Nobody knows this password: people set one by a link.
         imported=(("password", ""), ("version", 0)),

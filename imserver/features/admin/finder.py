@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from itertools import product
+from time import time
 from typing import TYPE_CHECKING, Final, Literal
 
 from msgspec import Struct
@@ -172,10 +174,11 @@ class PeopleSearch:
         text = question.text
         number = int(text) if text.isascii() and text.isdecimal() and int(text) < _MOST_ID else 0
         accounts = self._rows.anywhere(question.apps, number, candidates(text))
-        words, last = Statements.spellings(text), self._rows.last_id()
-        for app in question.apps[:MOST_DETAILED_APPS]:
-            if len(accounts) < question.limit:
-                accounts += self._rows.named(app, words, last - _SEARCHED, last, question.limit)
+        words, last, now = Statements.words(text), self._rows.last_id(), int(time())
+        for app, begin in product(question.apps[:MOST_DETAILED_APPS], (True, False)):
+            if words and len(accounts) < question.limit:
+                first, limit = last - _SEARCHED, question.limit
+                accounts += self._rows.named(app, words, begin, first, last, limit, now)[0]
         for account in accounts:
             names = [each for each in (account.name, account.email, account.phone) if each]
             yield Hit(

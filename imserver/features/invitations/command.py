@@ -86,7 +86,7 @@ def _take_guests(tenants: Tenants) -> bool:
     tenant = tenants.find(GOCHAT)
     if tenant is None:
         # Who was invited to a chat among friends finds the others by their names.
-        accounts = {"guests": True, "search": True, "ask_strangers": True}
+        accounts = {"guests": True, "search": True}
         tenants.register(GOCHAT, accounts=accounts, account_tokens="required")
         return True
     rules = rules_of(tenant)

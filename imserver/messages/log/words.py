@@ -12,10 +12,11 @@ import re
 from collections.abc import Iterator
 from operator import add
 from typing import Any, Final
-from unicodedata import normalize
 
 import msgspec
 from msgspec import Struct
+
+from imserver.storage.statements import Statements
 
 TEXT_TYPE: Final = "text"
 WORD_FIELDS: Final = frozenset(("name", "title", "text", "caption"))
@@ -41,10 +42,6 @@ _units: Final = re.compile(
 _ascii_units: Final = re.compile("[a-z0-9]+").findall
 _ascii_terms: Final = re.compile(f"[a-z0-9]{{1,{TERM_LENGTH}}}").findall
 _is_run: Final = re.compile(f"[{_OF_RUNS}]").match
-_without_accents: Final = re.compile(
-    "[\u0300-\u036f\u0483-\u0487\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u064b-\u065f"
-    "\u0670\u06d6-\u06dc\u06df-\u06e4\u06e7\u06e8\u06ea-\u06ed\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe00-\ufe2f]"
-).sub
 _parts: Final = re.compile(r'"([^"]*)("?)|([^\s"]+)').finditer
 _QUOTES: Final = str.maketrans("“”„«»＂", '""""""')
 
@@ -54,8 +51,7 @@ def units_of(text: str) -> list[str]:
     text = text[:SEARCHED]
     if text.isascii():
         return _ascii_units(text.lower())
-    folded = _without_accents("", normalize("NFKD", text).casefold())
-    return _units(normalize("NFC", folded))
+    return _units(Statements.folded(text))
 
 
 def terms_of(text: str) -> set[str]:

@@ -51,6 +51,7 @@ def test_the_newest_account_comes_first(people: Store) -> None:
     [
         ("ANN", False, ["Ann Li"]),
         ("小", False, ["王小伟"]),
+        ("li án", False, ["Ann Li"]),
         ("%", False, ["100%"]),
         ("example", True, ["Ann Li"]),
         ("example", False, []),
