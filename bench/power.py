@@ -315,7 +315,7 @@ def read_server(
 ) -> StoredMessages:
     """Start a database server on a folder, wait for its recovery, and read messages, or these ``rows``."""
     server = ENGINES[engine]({})
-    server.keep_folder = False
+    server.keep_folder = server.synchronises = False
     shutil.move(folder, server.data)
     stored = StoredMessages()
     try:
