@@ -12,6 +12,7 @@ from imserver.cluster.registry import (
     SessionRef,
     SessionRegistration,
 )
+from imserver.config.settings import ClusterSettings
 from tests.support import POLICIES, until
 
 from .conftest import LASTING, StartNode, lease_of
@@ -307,6 +308,24 @@ def test_under_refuse_a_session_that_is_registered_late_does_not_replace_an_olde
     [(_, answer)] = registry.reregister([Session("101", "ann", policy="refuse")])
     assert answer.refused
     assert ids(registry) == [older.id]
+
+
+def test_a_registration_that_redis_carries_out_late_gives_way_to_sessions_that_began_after_it(
+    own_server: RedisServer, start_node: StartNode
+) -> None:
+    """Redis stops, and nobody waits for it. When it goes on, it carries out what it was sent before."""
+    node = start_node(own_server, settings=ClusterSettings(lease_seconds=60.0, redis_seconds=0.3))
+    own_server.pause()
+    older = Session("101", "ann")
+    assert node.register(older) is None
+    newer = Session("101", "ann")
+    assert node.register(newer) is None
+    gevent.sleep(0.3)
+    own_server.resume()
+    until(node.healthy)
+    [(_, answer)] = node.reregister([newer])
+    assert answer.addressed
+    assert ids(node) == [newer.id]
 
 
 @pytest.mark.parametrize("policy", ["newest", "single", "refuse"])

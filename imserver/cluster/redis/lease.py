@@ -18,7 +18,7 @@ from imserver.cluster.redis.records import (
     written_buckets_key,
     written_channel_buckets_key,
 )
-from imserver.cluster.redis.scripts import JOIN, LEAVE, RENEW, lease_keys
+from imserver.cluster.redis.scripts import EPOCH_MS, JOIN, LEAVE, RENEW, lease_keys
 from imserver.cluster.registry import Lease
 from imserver.errors import StartError
 
@@ -109,6 +109,8 @@ class LeaseKeeper:
         self.clock_seconds = 0.0
         """By how much the clock of this node was ahead of that of Redis at the last refresh, or behind it
         (negative)."""
+        self._redis_ms = 0.0
+        """Milliseconds of Redis's clock at second 0 of :func:`clock`, or a little more."""
         self._lease_seconds = lease_seconds
         self._renew_seconds = renew_seconds
         self._on_replaced = on_replaced
@@ -122,6 +124,13 @@ class LeaseKeeper:
         """Epochs whose sessions and channels do not count, in the form for scripts; usually none."""
         dead = self.past_epochs + self.table.dead_epochs
         return f",{','.join(map(str, dead))}," if dead else ""
+
+    def redis_ms(self, seconds_ago: float) -> int:
+        """The time of Redis so long ago, as its scripts count it, as of the last refresh. Never switches.
+
+        It is too late by a part of a round trip at most, and never too early.
+        """
+        return int(self._redis_ms + (clock() - seconds_ago) * 1000)
 
     def alive(self) -> bool:
         """Whether the lease is live, as far as this node knows. Never switches."""
@@ -189,7 +198,8 @@ class LeaseKeeper:
             raise LeaseLost
         if renews:
             self._until, self._renewed_at = began + self._lease_seconds, began
-        redis_time = int(reply[7]) / 1000
+        self._redis_ms = int(reply[7]) - began * 1000
+        redis_time = (EPOCH_MS + int(reply[7])) / 1000
         # Somewhere within the round trip.
         self.clock_seconds = max(earliest - redis_time, 0.0) + min(time.time() - redis_time, 0.0)
         changed = self.table.update(reply[1], reply[2], reply[3], reply[6])

@@ -312,6 +312,8 @@ class RedisLink(Protocol):
     life: bytes
     """The life of the data of the server, as of the last connection; ``b""``: unknown. A Redis Cluster has
     none."""
+    seconds: float
+    """How long an exchange may take."""
 
     def exchange(self, commands: Sequence[Command]) -> list[Any]:
         """Send commands and return their replies; a failed one has a ``ResponseError`` there. Switches.

@@ -273,7 +273,8 @@ class SessionCommands:
             self._keeper.dead_epochs(),
             "," + "".join([f"{ref.epoch}.{ref.id}," for ref in replacing]) if replacing else "",
             *writes,
-            int((monotonic() - session.began) * 1000) if late else -1,
+            self._keeper.redis_ms(monotonic() - session.began if late else 0.0),
+            0 if late else int(self._keeper.link.seconds * 1000),
         )
 
     def registration(self, session: Session, reply: Any, generation: int) -> SessionRegistration | None:

@@ -64,9 +64,12 @@ REPLACED: Final = "{imserver}:replaced:"
 TEXT_OF: Final[dict[str, str]] = {}
 """Hash of a script → its text."""
 
-_NOW: Final = """
+EPOCH_MS: Final = 1_767_225_600_000
+"""The begin of 2026, in Unix milliseconds: scripts count from there."""
+
+_NOW: Final = f"""
 local time = redis.call('TIME')
-local now = (time[1] - 1767225600) * 1000 + math.floor(time[2] / 1000)
+local now = time[1] * 1000 - {EPOCH_MS} + math.floor(time[2] / 1000)
 local function text(number) return string.format('%.0f', number) end
 """
 
@@ -86,13 +89,14 @@ BEGIN: Final = script("""
 -- ARGV: field, epoch, id, device, policy, number (0: give one), ',dead epochs,',
 --       ',epoch.id of the known dead,', record, its seconds,
 --       prefix of the lists of replaced sessions, what stands in them after the id,
---       age in milliseconds of a session that is registered late (-1: it has just begun).
+--       when the session began, and for how many milliseconds it counts as one that begins now.
 -- Returns 1, number, replaced | 2, refused by these | 3 (superseded).
 local field, epoch, id, device, policy = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local number = tonumber(ARGV[6])
-local unnumbered, age = number == 0, tonumber(ARGV[13])
--- A session that began while Redis was away gets the number that it would have got then.
-if unnumbered and age >= 0 then number = math.max(now - age, 1) end
+local unnumbered, began = number == 0, tonumber(ARGV[13])
+-- A session that began while Redis was away gets the number that it would have got then. So does one whose
+-- command comes so late that its node does not wait for the answer any more.
+if unnumbered and now - began > tonumber(ARGV[14]) then number = math.max(began, 1) end
 local found = redis.call('HMGET', KEYS[1], field, '#')
 local mine, above
 local kept, rivals, replaced = {}, {}, {}
@@ -359,8 +363,8 @@ RENEW: Final = script(
 -- ARGV: epoch, milliseconds of the lease (0: only look), lease ('': as it was), version known,
 --       how many of the replaced sessions are done, the first of them, node, its birth.
 -- Returns 0 (the lease is lost, or is that of another node) | 1, version, last epoch, dead epochs,
---         replaced, whether to clean up, lives or '', Unix time in milliseconds. Two lives of the data may
---         count to the same version.
+--         replaced, whether to clean up, lives or '', the time. Two lives of the data may count to the same
+--         version.
 local epoch = ARGV[1]
 if not redis.call('ZSCORE', KEYS[1], epoch) then return {0} end
 if ARGV[2] ~= '0' then
@@ -386,8 +390,7 @@ end
 local version = (redis.call('HGET', KEYS[8], 'life') or '') .. ':' .. (redis.call('GET', KEYS[4]) or '0')
 local lives = version ~= ARGV[4] and redis.call('HGETALL', KEYS[2]) or ''
 local replaced = redis.call('LRANGE', KEYS[7], 0, 499)
-local unix_time = text(now + 1767225600000)
-return {1, version, redis.call('GET', KEYS[5]) or '0', dead, replaced, clean, lives, unix_time}
+return {1, version, redis.call('GET', KEYS[5]) or '0', dead, replaced, clean, lives, text(now)}
 """
 )
 
