@@ -1,12 +1,11 @@
-"""No stream is read in two ways: what h11 or nginx refuses, we refuse, or read as they do.
-
-Go's ``net/http`` is not among them: it would be a compiler of 200 MB for a few dozen lines.
-"""
+"""No stream is read in two ways: what h11, nginx or Go refuses, we refuse, or read as they do."""
 
 from __future__ import annotations
 
 import re
+import shutil
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -49,6 +48,11 @@ NGINX: Final = {
     "the first line b'CONNECT x:80 HTTP/1.1'": _NO_BODY,
 }
 """The same for nginx."""
+GO: Final = {
+    "TE of HTTP/1.0 that keeps alive": "Go ignores it and refuses the chunks; we close the connection behind them",
+    **dict.fromkeys((name for name in H11 if name.startswith("the first line b'\\")), _EMPTY_LINES),
+}
+"""The same for the ``net/http`` of Go."""
 
 
 def differences(name: str, other: Reading) -> str:
@@ -101,8 +105,8 @@ def nginx(tmp_path: Path) -> Iterator[Address]:
     end(process)
 
 
-def by_nginx(address: Address, stream: bytes) -> Reading:
-    """How nginx reads a stream."""
+def by_server(address: Address, stream: bytes) -> Reading:
+    """How a server reads a stream that names the targets which it serves."""
     answer = b""
     with socket.create_connection(address, timeout=PATIENCE_SECONDS) as sock:
         try:
@@ -112,13 +116,33 @@ def by_nginx(address: Address, stream: bytes) -> Reading:
                 answer += data
         except ConnectionError:
             assert answer, stream
-    heads = re.findall(rb"HTTP/1\.1 (\d+) [^\r]*\r\n((?:[^\r\n]+\r\n)*)", answer)
+    heads = re.findall(rb"HTTP/1\.[01] (\d+) [^\r]*\r\n((?:[^\r\n]+\r\n)*)", answer)
     found = [(status, re.search(rb"X-Target: ([^\r]*)", lines)) for status, lines in heads]
-    targets = [quote(target[1], safe="/*:?%#") for status, target in found if status == b"200" and target]
+    paths = [re.sub(b"^http://[^/]*", b"", row[1]) for status, row in found if status == b"200" and row]
+    targets = [quote(path, safe="/*:?%#") for path in paths]
     return Reading(targets, any(status != b"200" for status, _ in found))
 
 
 @pytest.mark.needs("nginx")
 def test_what_nginx_refuses_is_refused_or_means_the_same(nginx: Address) -> None:
-    assert by_nginx(nginx, INNER + NEXT) == Reading(["/inner", "/next"], False)
-    check({name: by_nginx(nginx, stream + NEXT) for name, stream in STREAMS.items()}, NGINX)
+    assert by_server(nginx, INNER + NEXT) == Reading(["/inner", "/next"], False)
+    check({name: by_server(nginx, stream + NEXT) for name, stream in STREAMS.items()}, NGINX)
+
+
+@pytest.fixture(scope="module")
+def go_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
+    """``heads.go``. CI does without: its compiler takes 200 MB."""
+    compiler = shutil.which("go")
+    if compiler is None:
+        pytest.skip("Go is not installed")
+    address, program = ("127.0.0.1", free_ports()), tmp_path_factory.mktemp("go") / "heads"
+    subprocess.run([compiler, "build", "-o", program, Path(__file__).with_name("heads.go")], check=True)
+    process = started([str(program), f"{address[0]}:{address[1]}"], address)
+    yield address
+    end(process)
+
+
+@pytest.mark.full
+def test_what_go_refuses_is_refused_or_means_the_same(go_server: Address) -> None:
+    assert by_server(go_server, INNER + NEXT) == Reading(["/inner", "/next"], False)
+    check({name: by_server(go_server, stream + NEXT) for name, stream in STREAMS.items()}, GO)
