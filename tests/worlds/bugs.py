@@ -1,4 +1,4 @@
-"""Ten bugs of the server's past, put back one at a time.
+"""Bugs of the server's past, put back one at a time.
 
 Each row names what was wrong, the commit that mended it, and the steps of a world that lead to it.
 ``put_back`` replaces what the server does now by what it did then. It raises an error if the server no longer
@@ -128,6 +128,19 @@ BUGS: Final[dict[str, Bug]] = {
         minutes=4.0,
         pace=3.0,
         seed=4,
+    ),
+    "login carried out late": Bug(
+        "A login that Redis carried out when its node had given it up replaced a newer one.",
+        "7986aa50",
+        ("logins", "cut redis"),
+        _script(
+            "imserver.cluster.redis.presence:BEGIN",
+            "now - began > tonumber(ARGV[14])",
+            "tonumber(ARGV[14]) == 0 and now > began",
+        ),
+        minutes=4.0,
+        pace=3.0,
+        seed=7,
     ),
     "epoch of two nodes": Bug(
         "When Redis came back with older data, a node got the epoch of another one.",
