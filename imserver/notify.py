@@ -1,12 +1,12 @@
-"""What a push or a stored message says about its notification.
+"""What a push or a stored message says about its notification, and what a push service is.
 
-The core checks it and passes it on: a push has it as ``notify`` of its event, a stored message in ``meta``. A
-feature shows it.
+The core checks ``notify`` and passes it on: a push has it in its event, a stored message in ``meta``. A
+feature shows it, on devices that push services reach. Other features bring these.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal, Protocol
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -114,3 +114,74 @@ def leads_nowhere_else(notify: Notify) -> bool:
 def in_meta(notify: bytes) -> bytes:
     """The ``meta`` of a stored message with this field; ``b""`` without one."""
     return b'{"notify":%b}' % notify if notify else b""
+
+
+# --- push services ------------------------------------------------------------------------------------------
+
+
+class PushNotice(Struct, frozen=True):
+    """What a push service hands to a device, which shows it.
+
+    ``id`` is the same for each attempt of one delivery. ``kind``: stored messages of a conversation; a push
+    of a back end or a bot; the messages were read elsewhere, so the one with this ``tag`` goes; a test.
+    ``tag``: a later one with it replaces this one on the device. ``topic``: at most 32 characters of
+    base64url; what waits at the service with it is replaced. ``actions``: (name, what the button shows, what
+    it opens). ``conversation`` and ``entry``: where and of which message; 0: of a push. ``count``: the number
+    of unread messages in the conversation. ``badge``: the number of the user's unread conversations; None: it
+    is not known. ``token`` lets the device act (``POST /api/v1/notifications/act``). ``data``: JSON of a
+    push, or ``b""``. ``silent``: nothing is shown or heard. ``time_sensitive``: it is shown also while the
+    device lets others wait. ``ttl``: seconds for which the service may hold it.
+    """
+
+    id: str
+    kind: Literal["message", "push", "close", "test"]
+    tag: str
+    topic: str
+    title: str = ""
+    body: str = ""
+    icon: str = ""
+    url: str = ""
+    actions: tuple[tuple[str, str, str], ...] = ()
+    conversation: int = 0
+    entry: int = 0
+    count: int = 0
+    badge: int | None = None
+    time_ms: int = 0
+    token: str = ""
+    data: bytes = b""
+    silent: bool = False
+    time_sensitive: bool = False
+    ttl: int = 0
+
+
+class PushResult(Struct, frozen=True):
+    """What a push service has answered.
+
+    ``outcome``: ``gone``: the device does not exist any more. ``later``: the same may be sent again.
+    ``refused``: it never will be taken. ``status``: of HTTP; 0: there was no answer. ``retry_after``: seconds
+    for which the service wants no request; None: it has not said. ``problem`` is for log lines.
+    """
+
+    outcome: Literal["taken", "gone", "later", "refused"]
+    status: int = 0
+    retry_after: float | None = None
+    problem: str = ""
+
+
+class PushService(Protocol):
+    """A service that reaches the devices of an application. A feature brings it in
+    ``FeatureParts.push_services``. A device is an endpoint with the address ``name:token``."""
+
+    @property
+    def name(self) -> str:
+        """Its name in addresses: small letters and digits."""
+
+    def objection(self, app: str, token: str) -> str:
+        """Why an app cannot have a device with this token; ``""``: it can. Never switches."""
+
+    def host(self, app: str, token: str) -> str:
+        """The queue of what is sent to a device. What goes to one queue has one pace and one pause. It begins
+        with the name of the service. Never switches."""
+
+    def send(self, app: str, token: str, notice: PushNotice) -> PushResult:
+        """Hand over what is to be shown. Switches. Never raises for what the service answers."""

@@ -59,6 +59,9 @@ class BadTenant(ValueError):
     reason.
     """
 
+    is_full = False
+    """Whether there are as many apps as ``limits.registered_apps`` allows."""
+
 
 class UnknownTenant(LookupError):
     """No such app."""
@@ -66,6 +69,8 @@ class UnknownTenant(LookupError):
 
 class TooManyTenants(BadTenant):
     """``limits.registered_apps`` is reached."""
+
+    is_full = True
 
 
 class Tenant(TenantSettings, frozen=True, kw_only=True):

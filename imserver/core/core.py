@@ -52,6 +52,7 @@ from imserver.hub.expiry import Check
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
 from imserver.logging import RequestLog
+from imserver.notify import PushService
 from imserver.process import Secret
 from imserver.protocol.dialect import Dialect, Readers
 from imserver.push.pending import PendingPushes
@@ -106,7 +107,7 @@ class FeatureParts(Struct, frozen=True):
     folder of what it adds to the messages page: a module ``page.js``, a style sheet ``page.css``, those of
     menus and settings (``later.js``, ``later.css``), ``words.<language>.json``, and what these load.
     ``finish``: called when all connections have ended, while the greenlets of the node still run: it stores
-    positions, and gives leases back. ``stop``: called at the end of the node, before its store is closed.
+    positions, and gives leases back. ``stop``: called at the end of the node, before its store is closed. ``push_services``: by which notifications reach devices.
     """
 
     service: object = None
@@ -121,6 +122,7 @@ class FeatureParts(Struct, frozen=True):
     page: Path | None = None
     finish: Callable[[], object] = _nothing
     stop: Callable[[], object] = _nothing
+    push_services: tuple[PushService, ...] = ()
 
 
 class Answers(Struct, frozen=True):

@@ -1,6 +1,6 @@
 """The face: who acts, what they may do, and how often."""
 
-from imserver.auth.accounts import GOCHAT, AccountLookup, AccountSession
+from imserver.auth.accounts import GOCHAT, AccountSession
 from imserver.auth.back_ends import (
     BackEndCall,
     BackEndRefused,
@@ -16,7 +16,7 @@ from imserver.auth.rates import Buckets, Rate, TooManyRequests, by_address
 from imserver.auth.relations import Relations
 from imserver.auth.reviews import ReviewDecision, Reviews
 from imserver.auth.rules import LoginDecision
-from imserver.auth.tenants import AppSecrets, BadTenant, Tenant, Tenants, TooManyTenants
+from imserver.auth.tenants import AppSecrets, BadTenant, Tenant, Tenants
 from imserver.auth.tokens import (
     BadKey,
     BadToken,
@@ -27,7 +27,6 @@ from imserver.auth.tokens import (
 
 __all__ = [
     "GOCHAT",
-    "AccountLookup",
     "AccountSession",
     "Act",
     "AppSecrets",
@@ -58,7 +57,6 @@ __all__ = [
     "Tenants",
     "TokenExpired",
     "TooManyRequests",
-    "TooManyTenants",
     "UnverifiedClaims",
     "by_address",
     "token_end",

@@ -23,7 +23,7 @@ from imserver.model import (
     Unsubscribe,
     id_of,
 )
-from imserver.notify import Notify
+from imserver.notify import Notify, PushNotice, PushResult, PushService
 from imserver.protocol.dialect import Dialect, LateModule, Readers
 from imserver.protocol.forgiving import Fields, Refused, has_nul, well_formed, without_nulls
 from imserver.protocol.partial import Partial
@@ -56,6 +56,9 @@ __all__ = [
     "Outcome",
     "Partial",
     "Publish",
+    "PushNotice",
+    "PushResult",
+    "PushService",
     "Readers",
     "Refused",
     "Reply",

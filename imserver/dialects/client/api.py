@@ -25,7 +25,7 @@ from imserver.plugin.http import (
     RequestRefused,
     Route,
 )
-from imserver.plugin.identity import BadTenant, Need, Needs, TooManyTenants
+from imserver.plugin.identity import BadTenant, Need, Needs
 from imserver.plugin.services import (
     ChannelRefused,
     ChannelServices,
@@ -394,10 +394,8 @@ def register(api: ClientApi, call: Call) -> HttpResponse:
         is_new = api.service.register(_required(call.input, "SystemId"))
     except BadSystem:
         return UNKNOWN_SYSTEM
-    except TooManyTenants:
-        return TOO_MANY_SYSTEMS
-    except BadTenant:
-        return TAKEN
+    except BadTenant as error:
+        return TOO_MANY_SYSTEMS if error.is_full else TAKEN
     return DONE if is_new else TAKEN
 
 

@@ -12,7 +12,6 @@ from msgspec.structs import replace
 
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.accounts.settings import SmtpSettings
-from imserver.features.notifications.content import host_of
 from imserver.features.notifications.contract import (
     ENDPOINT_BYTES,
     MUTED_FOR_GOOD,
@@ -116,12 +115,26 @@ class EndpointKeys(Struct, forbid_unknown_fields=True):
 
 
 class EndpointAdd(Acting, kw_only=True, rename={"expiration_time": "expirationTime"}):
-    """An endpoint of Web Push or UnifiedPush, as `toJSON()` of a browser's `PushSubscription` has it."""
+    """An endpoint of Web Push or UnifiedPush, as `toJSON()` of a browser's `PushSubscription` has it; or the
+    device of an application."""
 
     endpoint: Annotated[
-        str, about("The URL to which notifications are posted.", min_length=1, max_length=ENDPOINT_BYTES)
+        str,
+        about(
+            "The URL to which notifications are posted. Of the device of an application: the name of the "
+            "push service, a colon, and the token that the device has there.",
+            min_length=1,
+            max_length=ENDPOINT_BYTES,
+        ),
     ]
-    keys: EndpointKeys
+    keys: Annotated[EndpointKeys | UnsetType, about("The keys of a URL; a device has none.")] = UNSET
+    replaces: Annotated[
+        str,
+        about(
+            "An earlier endpoint of the same device: the push service has given it another token. It goes.",
+            max_length=ENDPOINT_BYTES,
+        ),
+    ] = ""
     expiration_time: Annotated[
         float | None, about("The server ignores it: a push service says when an endpoint is gone.")
     ] = None
@@ -396,26 +409,20 @@ def add_endpoint(api: NotificationApi, call: Call, request: EndpointAdd) -> Endp
     api.require_enabled(call.app)
     if not call.is_back_end:
         api.subscriptions.require((call.app, call.user))
-    keys = request.keys
-    try:
-        api.parts.webpush.check(request.endpoint, keys.p256dh, keys.auth)
-    except BadUrl as wrong:
-        raise ApiProblem(Problems.INVALID_REQUEST, f"`endpoint`: {wrong}") from None
-    except ValueError as wrong:
-        raise ApiProblem(Problems.INVALID_REQUEST, f"`keys`: {wrong}") from None
+    p256dh, auth = _keys(api, call.app, request)
     added = PushEndpoint(
         0,
         call.app,
         call.user,
         request.endpoint,
-        keys.p256dh.rstrip("="),
-        keys.auth.rstrip("="),
+        p256dh,
+        auth,
         request.device,
         request.language,
         created=int(time()),
         login=call.principal.device,
     )
-    stored = api.parts.rows.add_endpoint(added, api.most)
+    stored = api.parts.rows.add_endpoint(added, api.most, request.replaces)
     api.parts.notifier.work.changed()
     return _shown(stored)
 
@@ -569,10 +576,31 @@ def update_conversation_wish(
 # --- shapes -------------------------------------------------------------------------------------------------
 
 
+def _keys(api: NotificationApi, app: str, request: EndpointAdd) -> tuple[str, str]:
+    """The keys of an endpoint that may be added. Raises ApiProblem."""
+    keys, problem = request.keys, Problems.INVALID_REQUEST
+    if (device := api.parts.services.find(request.endpoint)) is not None:
+        service, token = device
+        if objection := service.objection(app, token):
+            raise ApiProblem(problem, f"`endpoint`: {objection}")
+        if keys is not UNSET:
+            raise ApiProblem(problem, "`keys`: only with a URL")
+        return "", ""
+    if keys is UNSET:
+        raise ApiProblem(problem, "`keys`: give those of the subscription")
+    try:
+        api.parts.webpush.check(request.endpoint, keys.p256dh, keys.auth)
+    except BadUrl as wrong:
+        raise ApiProblem(problem, f"`endpoint`: {wrong}") from None
+    except ValueError as wrong:
+        raise ApiProblem(problem, f"`keys`: {wrong}") from None
+    return keys.p256dh.rstrip("="), keys.auth.rstrip("=")
+
+
 def _shown(endpoint: PushEndpoint) -> EndpointShown:
     return EndpointShown(
         endpoint.id,
-        host_of(endpoint.url),
+        endpoint.host,
         endpoint.device,
         endpoint.language,
         endpoint.enabled,

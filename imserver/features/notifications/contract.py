@@ -26,11 +26,13 @@ MUTED_FOR_GOOD = 1 << 40
 
 
 class PushEndpoint(Struct, frozen=True):
-    """Where notifications of one device go: a Web Push or UnifiedPush endpoint.
+    """Where notifications of one device go.
 
-    ``id`` is unique in the database. ``p256dh`` and ``auth`` are base64url (RFC 8291). ``device``: its name
-    for people; ``created``: Unix seconds. ``enabled`` False: the user has switched it off. ``login``: the
-    number of the login that has added it, with whose end it goes; 0: that of no account.
+    ``id`` is unique in the database. ``url``: of Web Push or UnifiedPush; or the name of another push
+    service, a colon and the token of the device there. ``p256dh`` and ``auth`` are base64url (RFC 8291);
+    ``""`` for other push services. ``device``: its name for people; ``created``: Unix seconds. ``enabled``
+    False: the user has switched it off. ``login``: the number of the login that has added it, with whose end
+    it goes; 0: that of no account.
     """
 
     id: int
@@ -44,6 +46,8 @@ class PushEndpoint(Struct, frozen=True):
     enabled: bool = True
     created: int = 0
     login: int = 0
+    host: str = ""
+    """The queue of what is sent to it."""
 
 
 class EndpointTaken(ImserverError):

@@ -22,13 +22,15 @@ from gevent.event import Event as Signal
 from msgspec import Struct, field
 
 from imserver.features.notifications.contract import Delivery, Kind, PushEndpoint
+from imserver.features.notifications.push_services import PushServices, notice_of
 from imserver.features.notifications.recent import RecentDeliveries
 from imserver.features.notifications.rows import NotificationRows
-from imserver.features.notifications.webpush import PushResult, WebPush
+from imserver.features.notifications.webpush import WebPush
 from imserver.features.webhooks.consumer import Consumer, DeliveryLease, Failure
 from imserver.features.webhooks.event_rows import NewEvent
 from imserver.plugin.errors import StorageUnavailable
 from imserver.plugin.runtime import RateLimitedLog, is_long_turn, retry_pause, serve_others, steady_time
+from imserver.plugin.wire import PushResult
 
 log = logging.getLogger(__name__)
 
@@ -104,6 +106,7 @@ class Deliveries:
         self,
         rows: NotificationRows,
         webpush: WebPush,
+        services: PushServices,
         is_read: Callable[[str, list[Read]], list[bool]],
         lease: DeliveryLease,
         wants: Callable[[str, str], bool],
@@ -112,6 +115,7 @@ class Deliveries:
     ) -> None:
         self.rows = rows
         self.webpush = webpush
+        self.services = services
         self.is_read = is_read
         self.lease = lease
         self.wants = wants
@@ -397,7 +401,7 @@ class Host:
 
     def _work(self, waiting: deque[Delivery], endpoints: dict[int, PushEndpoint]) -> None:
         """Send one after the other, until something else has to be done first. Switches."""
-        hand_over, was_fast = self._owner.webpush.hand_over, self._is_fast
+        was_fast = self._is_fast
         until = self._looked_at + LOOK_SECONDS
         while waiting and self._may_send and monotonic() < until and self._is_fast == was_fast:
             while is_long_turn():
@@ -410,12 +414,8 @@ class Host:
                 self._drop(one, "removed")
                 continue
             try:
-                if one.id not in self._contents:
-                    self._encrypt([one, *islice(waiting, AHEAD if was_fast else 0)], endpoints)
-                content = self._contents.pop(one.id)
-                ttl = max(0, one.created + one.ttl - int(time()))
-                began = monotonic()
-                result = hand_over(endpoint, content, ttl, URGENCY[one.kind], one.topic)
+                ahead = islice(waiting, AHEAD if was_fast else 0)
+                began, result = self._hand_over(one, endpoint, ahead, endpoints)
             except Exception:
                 began = monotonic()
                 log.exception("a notification could not be sent to %s", self._name)
@@ -429,6 +429,25 @@ class Host:
                     self._settle()
                 except StorageUnavailable:
                     self._is_stuck = True
+
+    def _hand_over(
+        self,
+        one: Delivery,
+        endpoint: PushEndpoint,
+        ahead: Iterable[Delivery],
+        endpoints: Mapping[int, PushEndpoint],
+    ) -> tuple[float, PushResult]:
+        """Hand a delivery to its push service; returns when that began, too. Switches."""
+        found = self._owner.services.find(endpoint.url)
+        if found is not None:
+            service, token = found
+            return monotonic(), service.send(one.app, token, notice_of(one))
+        if one.id not in self._contents:
+            self._encrypt([one, *ahead], endpoints)
+        content = self._contents.pop(one.id)
+        ttl = max(0, one.created + one.ttl - int(time()))
+        began = monotonic()
+        return began, self._owner.webpush.hand_over(endpoint, content, ttl, URGENCY[one.kind], one.topic)
 
     def _encrypt(self, some: Iterable[Delivery], endpoints: Mapping[int, PushEndpoint]) -> None:
         """Encrypt several, one after the other: the processor's caches make that half as long. Never

@@ -13,6 +13,7 @@ from imserver.features.accounts.settings import SmtpSettings
 from imserver.features.notifications.delivery import Deliveries
 from imserver.features.notifications.mail import Mails
 from imserver.features.notifications.notifier import Notifier
+from imserver.features.notifications.push_services import PushServices
 from imserver.features.notifications.pushes import PushNotifications
 from imserver.features.notifications.recent import RecentDeliveries
 from imserver.features.notifications.recipients import Recipients
@@ -37,6 +38,7 @@ class NotificationParts(Struct, frozen=True):
     rows: NotificationRows
     notifier: Notifier
     webpush: WebPush
+    services: PushServices
     tokens: ActionTokens
     pushes: PushNotifications
     deliveries: Deliveries
@@ -86,7 +88,8 @@ def build(core: Core) -> FeatureParts:
     webhooks = webhooks_of(core)
     feeds = webhooks.feeds
     settings = settings_of(core.config, NotificationSettings)
-    rows = NotificationRows(core.storage.store)
+    services = PushServices()
+    rows = NotificationRows(core.storage.store, services.host_of)
     rows.added, rows.known = feeds.added, feeds.events.known
     lease = DeliveryLease()
     requests = PublicRequests(settings.allow_loopback, connections=settings.requests_per_host)
@@ -117,6 +120,7 @@ def build(core: Core) -> FeatureParts:
     deliveries = Deliveries(
         rows,
         webpush,
+        services,
         recipients.are_over,
         lease,
         feeds.wants,
@@ -129,13 +133,18 @@ def build(core: Core) -> FeatureParts:
     pushes = PushNotifications(rows, deliveries.wake, rules)
     webhooks.on_absent.append(pushes.absent)
 
+    def prepare() -> None:
+        for feature in core.features.values():
+            services.add(feature.push_services)
+
     def finish() -> None:
         deliveries.stop()
         mails.stop()
         notifier.stop()
 
     return FeatureParts(
-        NotificationParts(rows, notifier, webpush, tokens, pushes, deliveries, mails),
+        NotificationParts(rows, notifier, webpush, services, tokens, pushes, deliveries, mails),
+        prepare=prepare,
         run=(notifier.work.run, deliveries.run),
         erasure=Erasure(frozenset(), rows.erase_about, lambda _: None),
         finish=finish,

@@ -16,7 +16,6 @@ from msgspec import Raw
 from imserver.features.notifications.content import (
     TEXT_CHARACTERS,
     body_of,
-    host_of,
     in_words,
     language_of,
     ttl_of,
@@ -140,7 +139,7 @@ def _delivery(
         endpoint.app,
         endpoint.user,
         endpoint.id,
-        host_of(endpoint.url),
+        endpoint.host,
         shown.kind,
         0,
         0,

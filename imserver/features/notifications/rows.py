@@ -15,7 +15,6 @@ from typing import Any, Final
 from msgspec import json
 from msgspec.structs import replace
 
-from imserver.features.notifications.content import host_of
 from imserver.features.notifications.contract import (
     LEVELS,
     ConversationWish,
@@ -26,6 +25,7 @@ from imserver.features.notifications.contract import (
     PushEndpoint,
     Wishes,
 )
+from imserver.features.notifications.push_services import PushServices
 from imserver.features.webhooks.consumer import NotOwner
 from imserver.features.webhooks.event_rows import NewEvent, add_events
 from imserver.plugin.storage import PooledStatements, Row, Statements, Store, chunks, marks_of, text_of
@@ -48,6 +48,7 @@ _ROW: Final = "WHERE app = %s AND member = %s AND conversation = %s"
 _AT_ONCE_AGAIN: Final = "CASE WHEN due BETWEEN 1 AND 999999 THEN due + 1 ELSE 1 END"
 """Due at once by any clock, and not as it was: :meth:`NotificationRows.decide` sees the change."""
 _encode: Final = json.Encoder().encode
+_web_only: Final = PushServices()
 _decode_wishes: Final = json.Decoder(Wishes).decode
 
 
@@ -55,11 +56,13 @@ class NotificationRows:
     """The rows of notifications in a store.
 
     ``added`` is called with what :meth:`settle` has added to feeds: app → the id of its last event.
-    ``known``: see :attr:`imserver.features.webhooks.event_rows.EventStore.known`.
+    ``known``: see :attr:`imserver.features.webhooks.event_rows.EventStore.known`. ``host_of``: (app, URL
+    of an endpoint) → the queue of what is sent to it.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, host_of: Callable[[str, str], str] = _web_only.host_of) -> None:
         self._store = store
+        self._host_of = host_of
         self.added: Callable[[Mapping[str, int]], object] = lambda _heads: None
         self.known: Mapping[str, int] = {}
 
@@ -121,14 +124,15 @@ class NotificationRows:
 
     # --- endpoints ------------------------------------------------------------------------------------------
 
-    def add_endpoint(self, new: PushEndpoint, most: int) -> PushEndpoint:
+    def add_endpoint(self, new: PushEndpoint, most: int, replaces: str = "") -> PushEndpoint:
         """Store an endpoint, and follow its app; returns it with its id.
 
         One with the same URL is replaced, also of another user of the app if it has the same keys: the device
         has a new user. Raises EndpointTaken if it has others. The oldest ones of the user beyond
-        ``most`` are removed, and those beyond :data:`HOSTS_OF_USER` hosts.
+        ``most`` are removed, and those beyond :data:`HOSTS_OF_USER` hosts. ``replaces``: the URL of another
+        endpoint of the user, which becomes this one with its id and what waits for it.
         """
-        digest = sha256(new.url.encode()).hexdigest()
+        digest = _digest(new.url)
         new = replace(new, created=new.created or int(time()))
         fields: dict[str, Any] = {
             "p256dh": new.p256dh,
@@ -145,6 +149,15 @@ class NotificationRows:
             _follow(sql, new.app)
             statement = "SELECT id, member, p256dh, auth FROM notify_endpoint WHERE app = %s AND digest = %s"
             rows = sql.query(f"{statement}{sql.for_update}", (new.app, digest))
+            if replaces and replaces != new.url:
+                found = sql.query(f"{statement}{sql.for_update}", (new.app, _digest(replaces)))
+                before = [each[0] for each in found if text_of(each[1]) == new.user]
+                if before and not rows:
+                    changes = ", ".join(f"{name} = %s" for name in row)
+                    values = (*row.values(), before[0])
+                    sql.execute(f"UPDATE notify_endpoint SET {changes} WHERE id = %s", values)
+                    return int(before[0])
+                _remove(sql, before)
             if rows and text_of(rows[0][1]) == new.user:
                 changes = ", ".join(f"{name} = %s" for name in fields)
                 values = (*fields.values(), rows[0][0])
@@ -159,28 +172,46 @@ class NotificationRows:
             hosts: set[str] = set()
             beyond: list[int] = []
             for number, (own, url) in enumerate(sql.query(mine, (new.app, new.user))):
-                hosts.add(host := host_of(text_of(url)))
+                hosts.add(host := self._host_of(new.app, text_of(url)))
                 if number >= most or len(hosts) > HOSTS_OF_USER:
                     hosts.discard(host)
                     beyond.append(own)
             _remove(sql, beyond)
             return id
 
-        return replace(new, id=self._store.write(work))
+        return replace(new, id=self._store.write(work), host=self._host_of(new.app, new.url))
 
     def endpoints(self, app: str, users: Sequence[str]) -> dict[str, list[PushEndpoint]]:
         """User → their endpoints, the oldest one first; without users who have none."""
         statement = f"SELECT {_ENDPOINT} FROM notify_endpoint WHERE app = %s AND member IN {{}}"
         found: dict[str, list[PushEndpoint]] = {}
         for row in sorted(self._in(statement, (app,), users, many=True), key=itemgetter(0)):
-            endpoint = _endpoint(row)
+            endpoint = self._endpoint(row)
             found.setdefault(endpoint.user, []).append(endpoint)
         return found
+
+    def _endpoint(self, row: Row) -> PushEndpoint:
+        id, app, user, url, p256dh, auth, device, language, enabled, login, created = row
+        name, address = text_of(app), bytes(url).decode()
+        return PushEndpoint(
+            id,
+            name,
+            text_of(user),
+            address,
+            text_of(p256dh),
+            text_of(auth),
+            text_of(device),
+            text_of(language),
+            bool(enabled),
+            created,
+            login,
+            self._host_of(name, address),
+        )
 
     def endpoints_by_id(self, ids: Sequence[int]) -> dict[int, PushEndpoint]:
         """Id → the endpoint, as far as it exists."""
         statement = f"SELECT {_ENDPOINT} FROM notify_endpoint WHERE id IN {{}}"
-        return {row[0]: _endpoint(row) for row in self._in(statement, (), ids)}
+        return {row[0]: self._endpoint(row) for row in self._in(statement, (), ids)}
 
     def set_enabled(self, app: str, user: str, id: int, enabled: bool) -> bool:
         """Switch an endpoint of a user on or off; False: there is none with this id. What waits to be sent to
@@ -503,6 +534,10 @@ class NotificationRows:
 _APPS: Final = "SELECT app, entry_id FROM notify_app"
 
 
+def _digest(url: str) -> str:
+    return sha256(url.encode()).hexdigest()
+
+
 def _check_owner(sql: Statements, owner: str) -> None:
     statement = "SELECT 1 FROM event_feed WHERE app = %s AND owner = %s"
     if owner and not sql.query(statement, (LEASE, owner)):
@@ -568,23 +603,6 @@ def _add_deliveries(sql: PooledStatements, deliveries: Sequence[Delivery]) -> No
             )
             for one in deliveries
         ],
-    )
-
-
-def _endpoint(row: Row) -> PushEndpoint:
-    id, app, user, url, p256dh, auth, device, language, enabled, login, created = row
-    return PushEndpoint(
-        id,
-        text_of(app),
-        text_of(user),
-        bytes(url).decode(),
-        text_of(p256dh),
-        text_of(auth),
-        text_of(device),
-        text_of(language),
-        bool(enabled),
-        created,
-        login,
     )
 
 

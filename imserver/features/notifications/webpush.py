@@ -16,12 +16,12 @@ from time import time
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
-from msgspec import Struct
 from msgspec.structs import replace
 
 from imserver.features.notifications.contract import PushEndpoint, Shown
 from imserver.features.notifications.settings import P256_ORDER, NotificationSettings
 from imserver.plugin.runtime import PublicRequests, Unreachable, serve_others
+from imserver.plugin.wire import PushResult
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
@@ -50,23 +50,6 @@ _STANDARD: Final = bytes.maketrans(b"-_", b"+/")
 
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(Shown).decode
-
-Outcome = Literal["taken", "gone", "later", "refused"]
-"""``gone``: the endpoint does not exist any more. ``later``: the same notification may be sent again.
-``refused``: it never will be taken."""
-
-
-class PushResult(Struct, frozen=True):
-    """What a push service has answered.
-
-    ``status``: of HTTP; 0: there was no answer. ``retry_after``: seconds for which it wants no request; None:
-    it has not said. ``problem`` is for log lines.
-    """
-
-    outcome: Outcome
-    status: int = 0
-    retry_after: float | None = None
-    problem: str = ""
 
 
 def from_base64url(text: str) -> bytes:
@@ -167,7 +150,7 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
         return None
 
 
-def _outcome(status: int) -> Outcome:
+def _outcome(status: int) -> Literal["taken", "gone", "later", "refused"]:
     if 200 <= status < 300:
         return "taken"
     if status in (404, 410):

@@ -9,8 +9,8 @@ from msgspec.structs import replace
 
 from imserver.errors import StorageUnavailable
 from imserver.features.notifications.contract import Delivery, PushEndpoint
-from imserver.features.notifications.webpush import PushResult
 from imserver.features.webhooks.event_rows import NewEvent
+from imserver.plugin.wire import PushResult
 
 TAKEN = PushResult("taken", 201)
 GONE = PushResult("gone", 410)

@@ -15,9 +15,10 @@ from imserver.cluster.nodes import NodeQueries
 from imserver.features.notifications import delivery
 from imserver.features.notifications.contract import PushEndpoint
 from imserver.features.notifications.delivery import Deliveries
+from imserver.features.notifications.push_services import PushServices
 from imserver.features.notifications.recent import RecentDeliveries
-from imserver.features.notifications.webpush import PushResult
 from imserver.features.webhooks.consumer import DeliveryLease
+from imserver.plugin.wire import PushResult
 
 from .fakes import FAILED, GONE, TAKEN, FakePush, FakeRows
 
@@ -30,6 +31,7 @@ class Bench:
     def __init__(self, requests_per_host: int = 4) -> None:
         self.rows = FakeRows()
         self.push = FakePush()
+        self.services = PushServices()
         self.lease = DeliveryLease(monotonic() + 1000)
         self.wanted = {"notified", "gone"}
         rows: Any = self.rows
@@ -38,6 +40,7 @@ class Bench:
         self.deliveries = Deliveries(
             rows,
             push,
+            self.services,
             self.rows.is_read,
             self.lease,
             self._wants,

@@ -22,7 +22,8 @@ from imserver.notify import Action, Notify, encode_notify
 
 
 def endpoint(id: int, user: str, **more: Any) -> PushEndpoint:
-    return PushEndpoint(id, "shop", user, f"https://push{id}.example:8443/x", "key", "auth", **more)
+    host = f"push{id}.example:8443"
+    return PushEndpoint(id, "shop", user, f"https://{host}/x", "key", "auth", host=host, **more)
 
 
 RULES = AppNotifySettings()

@@ -1,0 +1,88 @@
+"""The push services of a node: Web Push, which is here, and those that other features bring."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from time import time
+from typing import Final
+
+import msgspec
+
+from imserver.features.notifications.content import host_of
+from imserver.features.notifications.contract import Delivery, Shown
+from imserver.plugin.settings import ConfigError
+from imserver.plugin.wire import PushNotice, PushResult, PushService
+
+WEB: Final = ("http", "https")
+"""The schemes of endpoints of Web Push and UnifiedPush."""
+_HOST_CHARACTERS: Final = 255
+_decode: Final = msgspec.json.Decoder(Shown).decode
+
+
+class NoService:
+    """Stands for a push service that no feature of this node brings: another node may have it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def objection(self, app: str, token: str) -> str:
+        """This node cannot know whether the token is one."""
+        return f"this server has no push service {self.name!r}"
+
+    def host(self, app: str, token: str) -> str:
+        """The queue in which deliveries wait."""
+        return self.name
+
+    def send(self, app: str, token: str, notice: PushNotice) -> PushResult:
+        """Leave the delivery where it is."""
+        return PushResult("later", problem=f"no feature of this node has the push service {self.name!r}")
+
+
+class PushServices:
+    """Owner of the push services that features bring."""
+
+    def __init__(self) -> None:
+        self._by_name: dict[str, PushService] = {}
+
+    def add(self, services: Iterable[PushService]) -> None:
+        """Add those of a feature. Raises ConfigError for a second one with the same name."""
+        for service in services:
+            if service.name in (*WEB, *self._by_name):
+                raise ConfigError(f"two features have a push service {service.name!r}")
+            self._by_name[service.name] = service
+
+    def find(self, url: str) -> tuple[PushService, str] | None:
+        """The push service of an endpoint and the token there; None: it is one of Web Push."""
+        name, _, token = url.partition(":")
+        if name in WEB:
+            return None
+        return self._by_name.get(name) or NoService(name), token
+
+    def host_of(self, app: str, url: str) -> str:
+        """The queue of deliveries to an endpoint: of Web Push its host."""
+        found = self.find(url)
+        return host_of(url) if found is None else found[0].host(app, found[1])[:_HOST_CHARACTERS]
+
+
+def notice_of(one: Delivery) -> PushNotice:
+    """What a push service of another feature gets for a delivery."""
+    shown = _decode(one.body)
+    return PushNotice(
+        str(one.id),
+        one.kind,
+        shown.tag,
+        one.topic,
+        shown.title,
+        shown.body,
+        shown.icon,
+        shown.url,
+        tuple((each.action, each.title, each.url) for each in shown.actions),
+        shown.conversation,
+        shown.id,
+        shown.count,
+        None,
+        shown.time,
+        shown.token,
+        b"" if shown.data is None else msgspec.json.encode(shown.data),
+        ttl=max(0, one.created + one.ttl - int(time())),
+    )

@@ -1,0 +1,105 @@
+"""Devices of applications: endpoints of the push services that other features bring."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imserver.plugin.wire import PushNotice
+from tests.features import sections
+from tests.security.node_harness import ADMIN, Harness, config
+from tests.support import until
+from tests.users import User
+
+from . import device_services
+from .device_services import FakeService
+
+FEATURE = "tests.features.notifications.device_services:FEATURE"
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
+    """A node with a feature that brings the push service ``fake``. It sends."""
+    folder = Path(tmp_path_factory.mktemp("devices"))
+    about = folder / "fakepush-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: fakepush\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text(f"[imserver.features]\nfakepush = {FEATURE}\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        harness = Harness(
+            config(
+                folder / "data",
+                features=("all", "fakepush"),
+                of_features=sections(notifications={"endpoints": 3}),
+            )
+        )
+        yield harness
+        harness.close()
+
+
+@pytest.fixture
+def service() -> FakeService:
+    return device_services.SERVICE
+
+
+def notices(service: FakeService, token: str) -> list[PushNotice]:
+    return [notice for one, notice in service.sent if one == token]
+
+
+def add(user: User, token: str, **more: Any) -> dict[str, Any]:
+    shown: dict[str, Any] = user.post("notifications/endpoints", endpoint=f"fake:{token}", **more)
+    return shown
+
+
+def test_a_device_is_registered_and_gets_a_test(node: Harness, service: FakeService) -> None:
+    ann = User(node, node.session("201", "ann"), "ann", "201")
+    shown = add(ann, "t1", device="Phone")
+    assert (shown["host"], shown["device"]) == ("fake/201", "Phone")
+    assert ann.post("notifications/test") == {"endpoints": 1}
+    (notice,) = until(lambda: notices(service, "t1"))
+    assert (notice.kind, notice.tag, notice.topic) == ("test", "test", "test")
+    assert notice.title
+    assert 500 < notice.ttl <= 600
+
+
+def test_a_token_that_no_service_takes_is_refused(node: Harness) -> None:
+    ann = User(node, node.session("201", "ann"), "ann", "201")
+    invalid = (400, "invalid_request")
+    assert ann.refused("notifications/endpoints", endpoint="fake:x") == invalid
+    assert ann.refused("notifications/endpoints", endpoint="other:t1") == invalid
+    keys = {"p256dh": "B" * 87, "auth": "B" * 22}
+    assert ann.refused("notifications/endpoints", endpoint="fake:t2", keys=keys) == invalid
+    assert ann.refused("notifications/endpoints", endpoint="https://push.example.com/1") == invalid
+
+
+def test_a_new_token_replaces_that_of_the_same_device(node: Harness) -> None:
+    cat, dan = (User(node, node.session("201", name), name, "201") for name in ("cat", "dan"))
+    old, others = add(cat, "t-old"), add(dan, "t-dan")
+    assert add(cat, "t-new", replaces="fake:t-old")["id"] == old["id"]
+    # Of another user's device nothing goes.
+    new = add(cat, "t-second", replaces="fake:t-dan")
+    assert [each["id"] for each in dan.get("notifications/endpoints")["endpoints"]] == [others["id"]]
+    # A token that is known already stays, and the one before goes.
+    assert add(cat, "t-new", replaces="fake:t-second")["id"] == old["id"]
+    assert [each["id"] for each in cat.get("notifications/endpoints")["endpoints"]] == [old["id"]]
+    assert new["id"] != old["id"]
+
+
+def test_a_back_end_registers_a_device_which_moves_with_its_user(node: Harness, service: FakeService) -> None:
+    admin = User(node, ADMIN.key, app="201")
+    eve, fay = (User(node, node.session("201", name), name, "201") for name in ("eve", "fay"))
+    admin.post("notifications/endpoints", endpoint="fake:t-shared", user="eve")
+    add(fay, "t-shared")
+    assert eve.get("notifications/endpoints")["endpoints"] == []
+    assert eve.post("notifications/test") == {"endpoints": 0}
+
+
+def test_what_a_service_says_is_gone_leaves_after_one_request(node: Harness, service: FakeService) -> None:
+    gil = User(node, node.session("201", "gil"), "gil", "201")
+    service.gone.add("t-dead")
+    add(gil, "t-dead")
+    gil.post("notifications/test")
+    until(lambda: not gil.get("notifications/endpoints")["endpoints"])
+    assert len(notices(service, "t-dead")) == 1
