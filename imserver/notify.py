@@ -64,6 +64,13 @@ class Notify(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
         _about("A later notification with the same tag replaces this one.", max_length=64, pattern=_LABEL),
     ] = ""
     ttl: TtlSeconds | UnsetType = UNSET
+    silent: Annotated[
+        bool, _about("An application gets it and shows nothing. A browser shows it without a sound.")
+    ] = False
+    time_sensitive: Annotated[
+        bool,
+        _about("Devices show it also while they let other notifications wait. Only back ends may set it."),
+    ] = False
 
     @staticmethod
     def of_event(notify: bytes) -> Notify | None:
@@ -105,10 +112,12 @@ def encode_notify(notify: Notify | bool) -> bytes:
 
 
 def leads_nowhere_else(notify: Notify) -> bool:
-    """Whether a notification names no sender of its own, and leads to no other site: then nobody is misled by
-    who asks for it."""
+    """Whether a notification names no sender of its own, leads to no other site, and waits where others wait:
+    then nobody is misled or disturbed by who asks for it."""
     addresses = (notify.url, notify.icon, *(action.url for action in notify.actions))
-    return not notify.title and all(not address or notify.is_path(address) for address in addresses)
+    if notify.title or notify.time_sensitive:
+        return False
+    return all(not address or notify.is_path(address) for address in addresses)
 
 
 def in_meta(notify: bytes) -> bytes:
@@ -127,10 +136,11 @@ class PushNotice(Struct, frozen=True):
     ``tag``: a later one with it replaces this one on the device. ``topic``: at most 32 characters of
     base64url; what waits at the service with it is replaced. ``actions``: (name, what the button shows, what
     it opens). ``conversation`` and ``entry``: where and of which message; 0: of a push. ``count``: the number
-    of unread messages in the conversation. ``badge``: the number of the user's unread conversations; None: it
-    is not known. ``token`` lets the device act (``POST /api/v1/notifications/act``). ``data``: JSON of a
-    push, or ``b""``. ``silent``: nothing is shown or heard. ``time_sensitive``: it is shown also while the
-    device lets others wait. ``ttl``: seconds for which the service may hold it.
+    of unread messages in the conversation. ``badge``: the number of conversations with unread messages of
+    which the user was notified; None: it is not known. ``token`` lets the device act
+    (``POST /api/v1/notifications/act``). ``data``: JSON of a push, or ``b""``. ``silent``: nothing is shown
+    or heard. ``time_sensitive``: it is shown also while the device lets others wait. ``ttl``: seconds for
+    which the service may hold it.
     """
 
     id: str

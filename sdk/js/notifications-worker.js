@@ -83,7 +83,7 @@
     const { reply, read } = wordsOf(known);
     const actions = shown.actions ?? (kind === "message" && token ? [{ action: "reply", title: reply, type: "text", placeholder: reply }, { action: "read", title: read }] : []);
     await scope.registration.showNotification(title, {
-      body, tag, actions, renotify: true, timestamp: time || Date.now(), dir: "auto", lang: known?.language ?? "",
+      body, tag, actions, renotify: !shown.silent, silent: shown.silent === true, timestamp: time || Date.now(), dir: "auto", lang: known?.language ?? "",
       ...(picture && { icon: picture.href }), data: { imserver: shown, count },
     });
   };

@@ -77,6 +77,7 @@ const SYSTEMS = [["Android", "Android"], ["iPhone", "iPhone"], ["iPad", "iPad"],
  * @property {number} [time]   milliseconds since 1970
  * @property {string} [token]
  * @property {any} [data]
+ * @property {boolean} [silent]
  */
 
 /**

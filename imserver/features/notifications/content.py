@@ -162,6 +162,8 @@ def with_wishes(shown: Shown, notify: Notify, preview: bool = True) -> Shown:
         icon=notify.icon or shown.icon,
         actions=tuple([ShownAction(each.action, each.title, each.url) for each in notify.actions])
         or shown.actions,
+        silent=notify.silent,
+        time_sensitive=notify.time_sensitive,
     )
 
 

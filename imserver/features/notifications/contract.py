@@ -49,6 +49,11 @@ class PushEndpoint(Struct, frozen=True):
     host: str = ""
     """The queue of what is sent to it."""
 
+    @property
+    def is_web(self) -> bool:
+        """Whether it is one of Web Push or UnifiedPush."""
+        return self.p256dh != ""
+
 
 class EndpointTaken(ImserverError):
     """Another user has this endpoint, with other keys."""
@@ -148,6 +153,11 @@ class Shown(Struct, frozen=True, omit_defaults=True):
     token: str = ""
     data: Any = None
     """Of a push with ``data``."""
+    silent: bool = False
+    time_sensitive: bool = False
+    badge: int | None = None
+    """The number of conversations with unread messages of which the user was notified; None: it is not known.
+    Browsers count themselves."""
 
 
 class Delivery(Struct, frozen=True):

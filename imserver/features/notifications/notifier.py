@@ -105,6 +105,9 @@ class _Facts(Struct):
     wishes: Mapping[str, Wishes]
     conversation_wishes: Mapping[tuple[str, int], ConversationWish]
     endpoints: Mapping[str, list[PushEndpoint]]
+    badges: dict[str, int]
+    """User with a device that is no browser → conversations of which they are notified, also by these
+    decisions."""
     now: int
     """Unix milliseconds."""
     offset: int
@@ -325,6 +328,8 @@ class Notifier:
             if wish.level == "mentions":
                 mentioned.setdefault(conversation, []).append(user)
         found = self.rows.endpoints(app, users)
+        devices = [user for user, some in found.items() if not all(one.is_web for one in some)]
+        told = self.rows.count_notified(app, devices)
         now, steady = int(time() * 1000), int(steady_time() * 1000)
         enabled = {user: [one for one in some if one.enabled] for user, some in found.items()}
         return _Facts(
@@ -333,6 +338,7 @@ class Notifier:
             self.rows.wishes(app, users),
             wished,
             {user: some for user, some in enabled.items() if some},
+            {user: told.get(user, 0) for user in devices},
             now,
             steady - now,
         )
@@ -635,6 +641,8 @@ class _Writer:
         if self._facts.wish(due).level == "mentions":
             count = sum(1 for _ in unread.among(due.user, 0, mentions=True))
         ttl = ttl_of(self._notify_of(entry))
+        if due.user in self._facts.badges and not due.notified:
+            self._facts.badges[due.user] += 1
         return [
             _delivery(
                 self._app,
@@ -647,6 +655,7 @@ class _Writer:
                 replace(
                     self._shown_of(due.conversation, entry, language_of(one.language), preview, count),
                     token=self._make_token(self._app, due.user, one.id, due.conversation, entry),
+                    badge=None if one.is_web else self._facts.badges.get(due.user),
                 ),
             )
             for one in self._facts.endpoints.get(due.user, ())
@@ -676,12 +685,15 @@ def _end(app: str, due: Due, outcome: str, facts: _Facts, decided: _Decided) -> 
         decided.changed.append((due, replace(due, due=0)))
         return
     decided.ended.append(due)
+    if due.notified and due.user in facts.badges:
+        facts.badges[due.user] = max(facts.badges[due.user] - 1, 0)
     if outcome == "close":
         shown = closing(app, due.conversation)
-        decided.deliveries += [
-            _delivery(app, one, "close", due.conversation, due.notified, TTL_SECONDS, facts.now, shown)
-            for one in facts.endpoints.get(due.user, ())
-        ]
+        for one in facts.endpoints.get(due.user, ()):
+            content = shown if one.is_web else replace(shown, badge=facts.badges.get(due.user))
+            decided.deliveries.append(
+                _delivery(app, one, "close", due.conversation, due.notified, TTL_SECONDS, facts.now, content)
+            )
 
 
 def _delivery(

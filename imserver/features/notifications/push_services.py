@@ -80,9 +80,11 @@ def notice_of(one: Delivery) -> PushNotice:
         shown.conversation,
         shown.id,
         shown.count,
-        None,
+        shown.badge,
         shown.time,
         shown.token,
         b"" if shown.data is None else msgspec.json.encode(shown.data),
-        ttl=max(0, one.created + one.ttl - int(time())),
+        shown.silent or one.kind == "close",
+        shown.time_sensitive,
+        max(0, one.created + one.ttl - int(time())),
     )

@@ -358,6 +358,15 @@ class NotificationRows:
         due = [one for one in found[:limit] if one.due <= now_ms]
         return due, found[len(due)].due if len(found) > len(due) else None
 
+    def count_notified(self, app: str, users: Sequence[str]) -> dict[str, int]:
+        """User → conversations of which they were notified and that are unread; without users who have
+        none."""
+        statement = (
+            "SELECT member, count(*) FROM notify_due WHERE app = %s AND notified_id > 0 AND member IN {} "
+            "GROUP BY member"
+        )
+        return {text_of(user): count for user, count in self._in(statement, (app,), users)}
+
     def bound(self, app: str, first_ms: int, again_ms: int) -> None:
         """Nothing is due later than ``first_ms``, and what is of users who were notified before, than
         ``again_ms``."""

@@ -257,7 +257,8 @@ class MessageApi(Struct, frozen=True):
             if isinstance(request.notify, Notify) and not leads_nowhere_else(request.notify):
                 raise ApiProblem(
                     errors.Problems.NOT_ALLOWED,
-                    "`notify`: only back ends may set a `title`, and addresses that are no path of your page",
+                    "`notify`: only back ends may set a `title`, `time_sensitive`, and addresses that are no "
+                    "path of your page",
                 )
         if request.forward is not UNSET:
             return _forward(self, call, request, request.forward)

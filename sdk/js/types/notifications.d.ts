@@ -96,6 +96,7 @@ export type Shown = {
     time?: number;
     token?: string;
     data?: any;
+    silent?: boolean;
 };
 export type NotificationListener = {
     /**
@@ -157,6 +158,7 @@ export type NotificationListener = {
  * @property {number} [time]   milliseconds since 1970
  * @property {string} [token]
  * @property {any} [data]
+ * @property {boolean} [silent]
  */
 /**
  * @typedef {object} NotificationListener

@@ -4,11 +4,18 @@ from time import process_time, time
 
 import gevent
 import pytest
+from msgspec import json
 from msgspec.structs import replace
 
 from imserver.errors import StorageUnavailable
 from imserver.features.notifications import decisions
-from imserver.features.notifications.contract import ConversationWish, QuietHours, Shown, Wishes
+from imserver.features.notifications.contract import (
+    ConversationWish,
+    PushEndpoint,
+    QuietHours,
+    Shown,
+    Wishes,
+)
 from imserver.features.notifications.settings import AppNotifySettings
 from imserver.features.webhooks.consumer import DeliveryLease
 from imserver.messages.log.contract import Draft
@@ -44,6 +51,38 @@ def test_a_receiver_is_notified_on_each_device_with_what_it_needs_to_answer(node
     assert node.service.taken[0].ttl > 3600
     until(node.settled)
     assert [notified for _, _, notified in node.dues()] == [id]
+
+
+def test_devices_of_applications_get_the_number_of_conversations_for_their_icon(node: NotifyingNode) -> None:
+    node.subscribe("zoe")
+    node.rows.add_endpoint(PushEndpoint(0, APP, "zoe", "fake:t1", "", ""), 5)
+
+    def badges() -> list[tuple[str, int | None]]:
+        waiting = node.rows.deliveries("fake", 1 << 60, 10)
+        return [(one.kind, json.decode(one.body, type=Shown).badge) for one in waiting]
+
+    node.send("ann", "zoe", "one")
+    until(lambda: badges() == [("message", 1)])
+    node.send("bob", "zoe", "two")
+    until(lambda: badges() == [("message", 1), ("message", 2)])
+    node.send("bob", "zoe", "three")  # replaces the one before
+    until(lambda: len(node.service.taken) == 3)
+    until(node.settled)
+    assert badges() == [("message", 1), ("message", 2)]
+    node.read("zoe", 2)
+    until(lambda: badges() == [("message", 1), ("close", 1)])
+    node.read("zoe", 1)
+    until(lambda: badges() == [("close", 1), ("close", 0)])
+    assert {each.badge for each in node.service.shown()} == {None}
+
+
+def test_a_sender_says_that_a_notification_is_silent_or_cannot_wait(node: NotifyingNode) -> None:
+    node.subscribe("zoe")
+    node.send("ann", "zoe", "now", meta=b'{"notify":{"silent":true,"time_sensitive":true}}')
+    until(lambda: node.service.taken)
+    (shown,) = node.service.shown()
+    assert shown.silent
+    assert shown.time_sensitive
 
 
 def test_nobody_is_followed_before_somebody_subscribes(node: NotifyingNode) -> None:
