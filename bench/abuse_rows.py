@@ -59,6 +59,7 @@ STORED: Final[Mapping[str, Json]] = {
     "streamOpen": {"to": OTHER, "text": _LONG},
     "streamAppend": {"pieces": [{"stream": "x", "piece": number, "text": "x"} for number in range(1, 101)]},
     "streamClose": {"stream": "x"},
+    "streamStop": {"stream": "x"},
     "botCommands": {"conversation": 1},
     "report": {"user": OTHER, "reason": "spam", "text": "x" * 1_000},
 }

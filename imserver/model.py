@@ -195,7 +195,7 @@ class StreamPart(Struct, frozen=True, gc=False, array_like=True, omit_defaults=T
 
     ``piece``: number of the last piece that its text contains (0: none yet). ``whole``: the text is that of
     the whole message so far, else of this piece alone. ``done``: the message is over. ``incomplete``: its
-    publisher did not finish it.
+    publisher did not finish it. ``stopped``: the reader who has stopped it.
     """
 
     id: str
@@ -203,6 +203,7 @@ class StreamPart(Struct, frozen=True, gc=False, array_like=True, omit_defaults=T
     whole: bool = False
     done: bool = False
     incomplete: bool = False
+    stopped: str = ""
 
 
 class ChannelPart(Struct, frozen=True, gc=False, array_like=True, omit_defaults=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from math import inf
 from time import monotonic
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
@@ -346,6 +346,7 @@ class AsyncMessenger(AsyncSession[MessengerEvent]):
     bot_commands = _command(protocol.bot_commands)
     stream_append = _command(protocol.stream_append)
     stream_close = _command(protocol.stream_close)
+    stream_stop = _command(protocol.stream_stop)
     read = _command(protocol.read)
     received = _command(protocol.received)
     hide = _command(protocol.hide)
@@ -369,11 +370,20 @@ class AsyncMessenger(AsyncSession[MessengerEvent]):
         command.read(await self.request(command.cmd, command.data))
 
     async def stream_open(
-        self, to: str = "", *, conversation: int = 0, text: str = "", type: str = ""
+        self,
+        to: str = "",
+        *,
+        conversation: int = 0,
+        text: str = "",
+        type: str = "",
+        thread: int = 0,
+        stoppers: Sequence[str] | None = None,
     ) -> OpenedAnswer:
-        """Begin a streamed message to a user or a ``conversation``; for bots. It is sent once, so that no
-        second stream is opened. Raises :class:`NotConnected`."""
-        command = protocol.stream_open(to, conversation=conversation, text=text, type=type)
+        """Begin a streamed message; see :func:`imserver_client.protocol.stream_open`. It is sent once, so
+        that no second stream is opened. Raises :class:`NotConnected`."""
+        command = protocol.stream_open(
+            to, conversation=conversation, text=text, type=type, thread=thread, stoppers=stoppers
+        )
         return command.read(await self.request(command.cmd, command.data))
 
     async def execute(self, command: Command[R]) -> R:

@@ -73,6 +73,14 @@ class ClosedAnswer(Struct, frozen=True):
     id: int = 0
 
 
+class StoppedAnswer(Struct, frozen=True):
+    """The result of stopping a streamed message: ``closed``, ``repeated`` (it was closed before) or
+    ``unknown``."""
+
+    stream: str
+    status: str
+
+
 def _converted(value: Any, kind: type[T]) -> T | None:
     try:
         return msgspec.convert(value, kind)

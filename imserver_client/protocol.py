@@ -42,6 +42,7 @@ from imserver_client.messages import (
     Reported,
     Sent,
     Signal,
+    StoppedAnswer,
     Thread,
     ThreadList,
     ThreadMark,
@@ -395,12 +396,20 @@ def bot_commands(conversation: int) -> Command[BotCommandPage]:
 
 
 def stream_open(
-    to: str = "", *, conversation: int = 0, text: str = "", type: str = "", thread: int = 0
+    to: str = "",
+    *,
+    conversation: int = 0,
+    text: str = "",
+    type: str = "",
+    thread: int = 0,
+    stoppers: Sequence[str] | None = None,
 ) -> Command[OpenedAnswer]:
     """Begin a streamed message to a user or a ``conversation``, or a reply in a ``thread`` of it; for bots.
-    It is sent once, so that no second stream is opened. Raises :class:`NotConnected` without an answer."""
+    ``stoppers``: the users who may stop it; None: all who read it. It is sent once, so that no second stream
+    is opened. Raises :class:`NotConnected` without an answer."""
     fields = _receiver(to, conversation) | {"text": text} | ({"type": type} if type else {})
     fields |= {"thread": thread} if thread else {}
+    fields |= {} if stoppers is None else {"stoppers": list(stoppers)}
     return Command("streamOpen", fields, OpenedAnswer)
 
 
@@ -414,6 +423,12 @@ def stream_append(pieces: Sequence[tuple[str, int, str]]) -> Command[AppendedPie
 def stream_close(stream: str, *, incomplete: bool = False) -> Command[ClosedAnswer]:
     """End a streamed message, which is stored. ``incomplete``: its text is not finished."""
     return Command("streamClose", {"stream": stream, "incomplete": incomplete}, ClosedAnswer)
+
+
+def stream_stop(stream: str) -> Command[StoppedAnswer]:
+    """Stop a streamed message that you read. Its text so far is stored, with you as ``stopped`` in
+    ``meta``."""
+    return Command("streamStop", {"stream": stream}, StoppedAnswer)
 
 
 def recall(id: int) -> Command[Sent]:

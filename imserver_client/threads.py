@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from math import inf
@@ -372,6 +372,7 @@ class Messenger(ThreadSession[MessengerEvent]):
     bot_commands = _command(protocol.bot_commands)
     stream_append = _command(protocol.stream_append)
     stream_close = _command(protocol.stream_close)
+    stream_stop = _command(protocol.stream_stop)
     read = _command(protocol.read)
     received = _command(protocol.received)
     hide = _command(protocol.hide)
@@ -395,11 +396,20 @@ class Messenger(ThreadSession[MessengerEvent]):
         command.read(self.request(command.cmd, command.data))
 
     def stream_open(
-        self, to: str = "", *, conversation: int = 0, text: str = "", type: str = ""
+        self,
+        to: str = "",
+        *,
+        conversation: int = 0,
+        text: str = "",
+        type: str = "",
+        thread: int = 0,
+        stoppers: Sequence[str] | None = None,
     ) -> OpenedAnswer:
-        """Begin a streamed message to a user or a ``conversation``; for bots. It is sent once, so that no
-        second stream is opened. Raises :class:`NotConnected`."""
-        command = protocol.stream_open(to, conversation=conversation, text=text, type=type)
+        """Begin a streamed message; see :func:`imserver_client.protocol.stream_open`. It is sent once, so
+        that no second stream is opened. Raises :class:`NotConnected`."""
+        command = protocol.stream_open(
+            to, conversation=conversation, text=text, type=type, thread=thread, stoppers=stoppers
+        )
         return command.read(self.request(command.cmd, command.data))
 
     def execute(self, command: Command[R]) -> R:

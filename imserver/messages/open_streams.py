@@ -25,7 +25,8 @@ class OpenStream(Struct):
 
     ``text``: its text so far in UTF-8, because Python stores up to four bytes for each letter of a string.
     ``piece``: number of the last event with text. ``heard``: monotonic time of the last piece or sign of
-    life. ``owned``: this node publishes it; otherwise the text is a copy for late subscribers.
+    life. ``owned``: this node publishes it; otherwise the text is a copy for late subscribers. ``stopped``:
+    the reader who has stopped it.
     """
 
     id: str
@@ -36,12 +37,13 @@ class OpenStream(Struct):
     piece: int
     heard: float
     owned: bool = False
+    stopped: str = ""
 
     def event(self, text: str, *, whole: bool = False, done: bool = False, incomplete: bool = False) -> Event:
         """An event of the message, with its current piece number."""
         part = self.head.channel
         assert part is not None
-        stream = StreamPart(self.id, self.piece, whole, done, incomplete)
+        stream = StreamPart(self.id, self.piece, whole, done, incomplete, self.stopped)
         return replace(self.head, text=text, channel=replace(part, stream=stream))
 
     def so_far(self) -> Event:

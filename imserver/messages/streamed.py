@@ -23,12 +23,12 @@ from imserver.messages.node_messages import ToFollowers
 from imserver.messages.open_streams import OpenStream
 from imserver.messages.receipts import Signals
 from imserver.messages.streamed_messages import StreamedMessages, StreamTarget, check_draft
-from imserver.model import ChannelPart, Event, Signal
+from imserver.model import ChannelPart, Event, Signal, StreamPart
 from imserver.storage.store import Store
 
 _USER: Final = "user:"
 _GROUP: Final = "group:"
-_INCOMPLETE: Final = b'{"incomplete":true}'
+_encode: Final = msgspec.json.Encoder().encode
 
 
 class ConversationStreams(StreamTarget):
@@ -61,6 +61,13 @@ class ConversationStreams(StreamTarget):
             own = self._store.part(MessageLog).conversations.member(stream.app, group, sender)
         except StorageUnavailable:
             return True  # until the next look
+        return own is not None and own.muted_until <= time()
+
+    def may_stop(self, stream: OpenStream, user: str) -> bool:
+        to, group = _receiver_of(stream.channel)
+        if to:
+            return to == user
+        own = self._store.part(MessageLog).conversations.member(stream.app, group, user)
         return own is not None and own.muted_until <= time()
 
     def publish(self, app: str, events: Sequence[Event]) -> None:
@@ -116,10 +123,18 @@ def _draft_of(end: Event) -> Draft:
         body=end.text.encode(),
         client_msg_id=part.stream.id,
         time_ms=int(time() * 1000),
-        meta=_INCOMPLETE if part.stream.incomplete else b"",
+        meta=_meta_of(part.stream),
         to_user=to,
         conversation=conversation,
         thread=part.thread,
+    )
+
+
+def _meta_of(stream: StreamPart) -> bytes:
+    if not stream.incomplete:
+        return b""
+    return _encode(
+        {"incomplete": True, "stopped": stream.stopped} if stream.stopped else {"incomplete": True}
     )
 
 
@@ -149,15 +164,19 @@ class StreamedTexts(StreamedMessages):
         type: str = "text",
         owner: str = "",
         thread: int = 0,
+        stoppers: Sequence[str] | None = None,
     ) -> str:
         """Open a stream to the user ``to``, or in a group, and return its id. May switch.
 
         Whether the sender may write there is not checked. ``owner``: who pays for its bytes, besides the app.
-        ``thread``: a message in whose thread it is a reply (0: none).
+        ``thread``: a message in whose thread it is a reply (0: none). ``stoppers``: the readers who may stop
+        it; None: all of them.
         Raises :class:`ChannelRefused`: ``full`` or ``limit``.
         """
         part = ChannelPart(f"{_USER}{to}" if to else f"{_GROUP}{conversation}", thread=thread)
-        return self.open(app, _signal(Event("piece", sender, "", type=type, channel=part)), text, owner)
+        return self.open(
+            app, _signal(Event("piece", sender, "", type=type, channel=part)), text, owner, stoppers
+        )
 
     def close_text(
         self, app: str, stream: str, incomplete: bool = False, sender: str = ""

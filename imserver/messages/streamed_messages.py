@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import StrEnum
 from functools import partial
 from time import monotonic
@@ -31,6 +31,7 @@ from imserver.clock import is_long_turn, serve_others, until_beat
 from imserver.cluster.history import Position
 from imserver.cluster.nodes import NodeQueries, OtherNodes
 from imserver.cluster.registry import Lease
+from imserver.errors import StorageUnavailable
 from imserver.hub.hub import Hub
 from imserver.messages.log.contract import Draft, Rejected
 from imserver.messages.log.rows import objection
@@ -124,11 +125,19 @@ class ClosedStream(Struct, frozen=True, array_like=True):
     ``rejected``: the log has refused its message.
     """
 
-    status: Literal["closed", "repeated", "unknown", "failed"]
+    status: Literal["closed", "repeated", "unknown", "failed", "not_allowed"]
     channel: str = ""
     epoch: str = ""
     offset: int = 0
     rejected: Rejected | None = None
+
+
+class StopStream(Struct, frozen=True, array_like=True):
+    """Close a stream of the queried node for a reader. The answer is a :class:`ClosedStream`."""
+
+    app: str
+    stream: str
+    user: str
 
 
 class StreamQuery(Struct, frozen=True, array_like=True):
@@ -156,6 +165,7 @@ class _OwnStream(Struct):
     """A stream that this node owns. ``ended``: it takes no more pieces. ``closing``: a greenlet publishes its
     end.
 
+    ``stoppers``: the readers who may stop it; None: all of them.
     ``sizes``: those of the app and the owner. ``touched``: monotonic time of its last piece. ``checked``: of
     the last check whether its sender may go on. ``piece``: the number of its last piece, for its publisher.
     Pieces of one request are one event, and the events have numbers of their own.
@@ -167,6 +177,7 @@ class _OwnStream(Struct):
     left: int
     touched: float
     checked: float
+    stoppers: frozenset[str] | None = None
     piece: int = 0
     ended: bool = False
     closing: bool = False
@@ -197,6 +208,11 @@ class StreamTarget(ABC):
     @abstractmethod
     def may_continue(self, stream: OpenStream) -> bool:
         """Whether the sender may still write there. May switch."""
+
+    def may_stop(self, stream: OpenStream, user: str) -> bool:
+        """Whether a user is a reader who may stop it, unless its publisher names others. May switch. Raises
+        StorageUnavailable."""
+        return False
 
     @abstractmethod
     def publish(self, app: str, events: Sequence[Event]) -> None:
@@ -354,20 +370,24 @@ class StreamedMessages:
         """(app, owner) → size of its streams in ``_own``, which hold it; ``""``: of all owners."""
         self._closed: dict[str, tuple[float, str, str, ClosedStream]] = {}
         """Streams that were closed lately → monotonic time, app, sender and result. In the order of time."""
-        self._append_query, self._close_query, self._state_query = (
-            f"{target.name}{query}" for query in ("append pieces", "close stream", "stream")
+        self._append_query, self._close_query, self._stop_query, self._state_query = (
+            f"{target.name}{query}" for query in ("append pieces", "close stream", "stop stream", "stream")
         )
         queries.add(self._append_query, AppendPieces, self._append_here)
         queries.add(self._close_query, CloseStream, self._close_here)
+        queries.add(self._stop_query, StopStream, self._stop_here)
         queries.add(self._state_query, StreamQuery, self._state_here)
 
     # --- publishers -----------------------------------------------------------------------------------------
 
-    def open(self, app: str, head: Event, text: str, owner: str = "") -> str:
+    def open(
+        self, app: str, head: Event, text: str, owner: str = "", stoppers: Iterable[str] | None = None
+    ) -> str:
         """Open a stream, and return its id. May switch.
 
         ``head``: sender, type and time of the message; its ``channel`` names the channel. ``text``: its
-        beginning. ``owner``: who pays for its bytes, besides the app. Raises :class:`ChannelRefused`:
+        beginning. ``owner``: who pays for its bytes, besides the app. ``stoppers``: the readers who may stop
+        it; None: all of them. Raises :class:`ChannelRefused`:
         ``name``, ``unknown``, ``full`` (the app or owner has too many), ``limit``.
         """
         part = head.channel
@@ -386,7 +406,10 @@ class StreamedMessages:
         id, now = self._table.ids.id_of(self._table.ids.next_number()), monotonic()
         stream = OpenStream(id, app, part.name, head, begin, 0, now, owned=True)
         self._target.check(stream)
-        self._own[id] = _OwnStream(stream, sizes, limit, limit - size, now, now)
+        self._own[id] = _OwnStream(
+            *(stream, sizes, limit, limit - size, now, now),
+            None if stoppers is None else frozenset(stoppers),
+        )
         self._counts[app] = count + 1
         for each in sizes:
             each.size += len(begin)
@@ -530,15 +553,43 @@ class StreamedMessages:
         of this sender. May switch. Raises :class:`ChannelRefused` (``unavailable``): its node or the history
         does not answer."""
         query = CloseStream(app, stream, incomplete, sender)
+        return self._closed_by(stream, self._close_query, query, partial(self._close_here, query))
+
+    def stop(self, app: str, stream: str, user: str) -> ClosedStream:
+        """Close a stream of any node for a reader, as one that is incomplete. Its publisher hears of it by
+        the stored message, and by the answer to the next piece. ``not_allowed``: the reader may not. May
+        switch. Raises :class:`ChannelRefused` (``unavailable``): its node or the history does not answer."""
+        query = StopStream(app, stream, user)
+        return self._closed_by(stream, self._stop_query, query, partial(self._stop_here, query))
+
+    def _closed_by(
+        self, stream: str, name: str, query: Struct, close_here: Callable[[], ClosedStream]
+    ) -> ClosedStream:
+        """The answer of the node that owns a stream."""
         lease = self._table.node_of(stream, self._others)
         closed: ClosedStream | None
         if lease is None or self._others is None:
-            closed = self._close_here(query)
+            closed = close_here()
         else:
-            closed = self._others.query_behind(lease, self._close_query, query, ClosedStream)
+            closed = self._others.query_behind(lease, name, query, ClosedStream)
         if closed is None or closed.status == "failed":
             raise ChannelRefused("unavailable")
         return closed
+
+    def _stop_here(self, query: StopStream) -> ClosedStream:
+        own = self._find(query.app, query.stream)
+        if own is None:
+            is_closed = self._find_closed(query.app, query.stream, "") is not None
+            return ClosedStream("repeated" if is_closed else "unknown")
+        try:
+            is_allowed = self._may_stop(own, query.user)
+        except StorageUnavailable:
+            return ClosedStream("failed")
+        if not is_allowed:
+            return ClosedStream("not_allowed")
+        if not own.ended:
+            own.stream.stopped = query.user
+        return self._end(query.stream, own, True) or ClosedStream("failed")
 
     def _close_here(self, query: CloseStream) -> ClosedStream:
         own = self._find(query.app, query.stream, query.sender)
@@ -548,6 +599,11 @@ class StreamedMessages:
         return (
             ClosedStream("unknown") if closed is None else msgspec.structs.replace(closed, status="repeated")
         )
+
+    def _may_stop(self, own: _OwnStream, user: str) -> bool:
+        if own.stoppers is not None:
+            return user in own.stoppers
+        return self._target.may_stop(own.stream, user)
 
     def _end(self, id: str, own: _OwnStream, incomplete: bool) -> ClosedStream | None:
         """Publish the end of a stream. May switch. None: try again, because the history does not answer, or

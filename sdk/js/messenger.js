@@ -521,7 +521,8 @@ export class Messenger extends ImClient {
    * is no answer.
    *
    * @param {{ to: string } | { conversation: number }} where
-   * @param {{ text?: string, type?: string, thread?: number }} [more]  `text`: its beginning
+   * @param {{ text?: string, type?: string, thread?: number, stoppers?: string[] }} [more]  `text`: its beginning; `stoppers`: who
+   *   may stop it (all readers, unless given)
    * @returns {Promise<{ stream: string }>}
    */
   async streamOpen(where, more = {}) {
@@ -549,6 +550,16 @@ export class Messenger extends ImClient {
    */
   streamClose(stream, { incomplete = false } = {}) {
     return this.#sendUntilAnswered("streamClose", { stream, ...(incomplete && { incomplete }) });
+  }
+
+  /**
+   * Stops a streamed message that you read. Its text so far is stored, with you as `stopped` in `meta`.
+   *
+   * @param {string} stream
+   * @returns {Promise<{ stream: string, status: string }>}
+   */
+  streamStop(stream) {
+    return this.#sendUntilAnswered("streamStop", { stream });
   }
 
   /**

@@ -115,6 +115,14 @@ export class MessageActions {
     });
   }
 
+  /**
+   * @param {string} stream  a message that a bot is writing
+   * @param {HTMLButtonElement} key
+   */
+  async stop(stream, key) {
+    await attempt(key, null, this.session.words, () => this.session.messenger.streamStop(stream));
+  }
+
   /** @param {Entry} entry */
   async copy(entry) {
     const { words } = this.session;

@@ -236,13 +236,16 @@ export class MessageView {
    * @param {boolean} follows
    * @returns {HTMLElement}
    */
-  streamed({ from, text, time }, follows) {
+  streamed({ stream, from, text, time }, follows) {
     const entry = /** @type {Entry} */ ({ id: 0, conversation: 0, seq: 0, kind: "message", from, text: "", time });
     const row = this.row(entry, { follows, receipt: { state: "" } });
     delete row.dataset.id;
     row.classList.add("streamed");
     row.setAttribute("aria-busy", "true");
     this.grow(row, text);
+    const stop = button(this.session.words.messages_stop, "key");
+    stop.addEventListener("click", () => this.actions.stop(stream, stop));
+    row.querySelector(".words")?.append(make("div", "press-rows", make("p", "", stop)));
     return row;
   }
 
@@ -348,7 +351,7 @@ export class MessageView {
     const { words } = this.session;
     /** @type {HTMLElement[]} */
     const parts = [];
-    if (entry.meta?.incomplete) parts.push(make("span", "incomplete", words.messages_incomplete));
+    if (entry.meta?.incomplete) parts.push(make("span", "incomplete", entry.meta.stopped ? words.messages_stopped : words.messages_incomplete));
     if (entry.meta?.edited) parts.push(make("span", "edited", words.messages_edited));
     if (timed) {
       const at = new Date(entry.time);

@@ -143,6 +143,36 @@ def test_a_streamed_answer_reaches_everybody_in_the_conversation(server: Server)
         assert [each["kind"] for each in good(at_other, "sync", cursor=0)["messages"]] == ["group"]
 
 
+def test_a_reader_stops_a_streamed_answer_and_its_bot_hears_of_it(server: Server) -> None:
+    gil, hana, ivo = (person(server, name) for name in ("gil", "hana", "ivo"))
+    bot, outside = gil.bot("orator"), ivo.bot("outside")
+    group = int(gil.post("groups/create", name="talk", members=[hana.user, bot.user])["group"])
+    with (
+        online(hana, server.ws) as at_hana,
+        online(bot, server.ws) as at_bot,
+        online(ivo, server.ws) as at_ivo,
+    ):
+        stream = good(at_bot, "streamOpen", conversation=group, text="On and")["stream"]
+        assert at_ivo.ask_cmd("streamStop", {"stream": stream})[0] == 1003
+        assert outside.refused("messages/stream/stop", stream=stream) == (403, "not_allowed")
+        assert good(at_hana, "streamStop", stream=stream) == {"stream": stream, "status": "closed"}
+        for one in (at_hana, at_bot):
+            while (stored := entry(one))["kind"] == "group":
+                pass
+            assert (stored["text"], stored["clientMsgID"]) == ("On and", stream)
+            assert (stored["meta"]["incomplete"], stored["meta"]["stopped"]) == (True, hana.user)
+        late = [{"stream": stream, "piece": 1, "text": " on"}]
+        assert good(at_bot, "streamAppend", pieces=late)["results"][0]["status"] == "closed"
+        assert good(at_hana, "streamStop", stream=stream)["status"] == "repeated"
+        assert good(at_hana, "streamStop", stream="x")["status"] == "unknown"
+        # The bot says who may.
+        for named, status in (([gil.user], 403), ([hana.user], 200)):
+            stream = good(at_bot, "streamOpen", conversation=group, text="More", stoppers=named)["stream"]
+            refused = at_hana.ask_cmd("streamStop", {"stream": stream})[0] == 1003
+            assert refused is (status == 403)
+        assert at_bot.ask_cmd("streamOpen", {"conversation": group, "stoppers": "gil"})[0] == 1001
+
+
 def test_streams_to_one_user_end_as_one_message_or_none(server: Server) -> None:
     eve, fay = person(server, "eve"), person(server, "fay")
     bot = eve.bot("short")

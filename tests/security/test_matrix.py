@@ -499,7 +499,7 @@ COMMANDS: Final = {
             # a session without a user may use these
             *("RefreshLogin", "Subscribe", "RefreshSubscription", "Unsubscribe", "Publish"),
             *("AskPresence", "AskPresenceStats", "AskHistory", "CallMethod"),
-            *("OpenAnswer", "AppendAnswer", "CloseAnswer", "AskBotCommands"),
+            *("OpenAnswer", "AppendAnswer", "CloseAnswer", "StopAnswer", "AskBotCommands"),
             *("CreateGroup", "AskGroups", "AskGroupMembers", "InviteToGroup", "JoinGroup", "LeaveGroup"),
             "UpdateGroup",
         ),

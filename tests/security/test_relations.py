@@ -502,7 +502,7 @@ NO_ROW: Final[dict[str, str]] = {
     **dict.fromkeys(
         (
             *("POST /api/v1/messages/stream/append", "POST /api/v1/messages/stream/close"),
-            *("AppendAnswer", "CloseAnswer"),
+            *("AppendAnswer", "CloseAnswer", "StopAnswer", "POST /api/v1/messages/stream/stop"),
         ),
         _STREAM,
     ),

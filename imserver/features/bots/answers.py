@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from time import time
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
 from imserver.features.accounts.accounts import Accounts
 from imserver.features.bots.rows import BotStore
 from imserver.features.bots.settings import BOT_PIECES, PIECES_PER_SECOND
-from imserver.features.bots.wire import AppendAnswer, CloseAnswer, OpenAnswer
+from imserver.features.bots.wire import AppendAnswer, CloseAnswer, OpenAnswer, StopAnswer
 from imserver.plugin.errors import ReplyCode
 from imserver.plugin.identity import Buckets, TooManyRequests
 from imserver.plugin.messages import MessageLog, MessageServices, RefusedView, Rejected, RejectReason
@@ -50,9 +50,10 @@ class StreamedAnswers:
         type: str = "text",
         is_back_end: bool = False,
         thread: int = 0,
+        stoppers: Sequence[str] | None = None,
     ) -> str | Rejected:
         """Open a stream to a user or in a conversation, and return its id. ``thread``: a message in whose
-        thread the answer is a reply (0: none).
+        thread the answer is a reply (0: none). ``stoppers``: the users who may stop it; None: all readers.
 
         Unless a back end opens it, it counts as a message of the bot, which has at most :data:`MOST_STREAMS`,
         and it is refused in an app whose back end reviews messages: pieces cannot be reviewed.
@@ -83,7 +84,7 @@ class StreamedAnswers:
                 raise ChannelRefused("full", f"the bot has {MOST_STREAMS} open streams on this node")
             if not self._rates.take(app, user):
                 raise TooManyRequests(1)
-        return self._texts.open_text(app, user, found, conversation, text, type, owner, thread)
+        return self._texts.open_text(app, user, found, conversation, text, type, owner, thread, stoppers)
 
     def _owner_of(self, app: str, bot: str) -> str:
         """Who pays for the streams of a bot (``""``: it is no bot). It never changes, and is remembered."""
@@ -134,6 +135,13 @@ class StreamedAnswers:
         """
         return self._texts.close_text(app, stream, incomplete, user)
 
+    def stop(
+        self, app: str, user: str, stream: str
+    ) -> Literal["closed", "repeated", "unknown", "not_allowed"]:
+        """Stop a stream that a user reads, and return the result. Its text so far is stored. ``not_allowed``:
+        others may stop it. Raises ChannelRefused: ``unavailable``."""
+        return self._texts.stop(app, stream, user).status
+
 
 # --- commands of clients ------------------------------------------------------------------------------------
 
@@ -156,6 +164,13 @@ class PiecesView(msgspec.Struct):
     """The results, in the order of the pieces."""
 
     results: list[PieceView]
+
+
+class StoppedView(msgspec.Struct):
+    """The result for a message."""
+
+    stream: str
+    status: str
 
 
 class ClosedView(msgspec.Struct, omit_defaults=True):
@@ -187,6 +202,7 @@ class AnswerCommands:
             OpenAnswer: CommandRow(self.open, refusals=_TOO_MANY),
             AppendAnswer: CommandRow(self.append, refusals=_TOO_MANY),
             CloseAnswer: CommandRow(self.close),
+            StopAnswer: CommandRow(self.stop),
         }
 
     def open(self, connection: Connection, command: OpenAnswer) -> Reply:
@@ -194,7 +210,9 @@ class AnswerCommands:
         app, user = app_and_user(connection)
         where = command.to, command.conversation
         try:
-            found = self._answers.open(app, user, *where, command.text, command.type, thread=command.thread)
+            found = self._answers.open(
+                app, user, *where, command.text, command.type, False, command.thread, command.stoppers
+            )
         except ChannelRefused as refused:
             return _refusal(refused)
         if isinstance(found, Rejected):
@@ -224,3 +242,14 @@ class AnswerCommands:
         if isinstance(closed, Rejected):
             return Reply(closed.reply_code, RefusedView.of(closed))
         return Reply(ReplyCode.OK, ClosedView(command.stream, *closed))
+
+    def stop(self, connection: Connection, command: StopAnswer) -> Reply:
+        """Stop a stream."""
+        app, user = app_and_user(connection)
+        try:
+            status = self._answers.stop(app, user, command.stream)
+        except ChannelRefused as refused:
+            return _refusal(refused)
+        if status == "not_allowed":
+            return Reply(ReplyCode.UNAUTHORIZED, RefusedView(status))
+        return Reply(ReplyCode.OK, StoppedView(command.stream, status))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Final
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from imserver.features.bots.answers import StreamedAnswers
 from imserver.features.bots.api import CHAPTER
 from imserver.features.bots.parts import bots_of
+from imserver.features.bots.wire import MAX_STOPPERS
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import Acting, ApiProblem, Call, Resource, about, one_of
 from imserver.plugin.identity import Needs
@@ -31,6 +32,13 @@ class AnswerOpenRequest(Acting, kw_only=True):
         about("A message of the conversation: the answer is a reply in its thread.", ge=0, le=Limit.ID),
     ] = 0
     text: Annotated[str, about("The beginning of the text, if there is one already.")] = ""
+    stoppers: (
+        Annotated[
+            list[Annotated[str, Meta(min_length=1, max_length=MAX_USER_BYTES)]],
+            about("The users who may stop it. Without it, all who read it may.", max_length=MAX_STOPPERS),
+        ]
+        | UnsetType
+    ) = UNSET
     type: Annotated[
         str,
         about(
@@ -58,6 +66,25 @@ class AnswerCloseRequest(Acting, kw_only=True):
     incomplete: Annotated[
         bool, about("The text is not finished, and never will be. Clients may show that.")
     ] = False
+
+
+class AnswerStopRequest(Acting, kw_only=True):
+    """A message that a reader stops."""
+
+    stream: StreamId
+
+
+class AnswerStopped(Struct):
+    """The result of stopping a streamed answer."""
+
+    stream: StreamId
+    status: Annotated[
+        str,
+        about(
+            "`closed`. `repeated`: it was closed before. `unknown`: there is no such stream, or its node has "
+            "ended."
+        ),
+    ]
 
 
 class AnswerClosed(Struct):
@@ -114,6 +141,7 @@ def open_stream(answers: StreamedAnswers, call: Call, request: AnswerOpenRequest
         *(call.app, call.user, request.to, request.conversation, request.text, request.type),
         call.is_back_end,
         request.thread,
+        None if request.stoppers is UNSET else request.stoppers,
     )
     if isinstance(found, Rejected):
         if found.reason == RejectReason.NOT_BOT:
@@ -160,3 +188,23 @@ def close(answers: StreamedAnswers, call: Call, request: AnswerCloseRequest) -> 
         raise ApiProblem(closed.problem, closed.explanation)
     status, id = closed
     return AnswerClosed(request.stream, status, id or UNSET)
+
+
+@routes.post(
+    "/messages/stream/stop",
+    Needs.ADMIN_OR_MEMBER,
+    act="",
+    problems=(Problems.NOT_ACCEPTED, Problems.NOT_ALLOWED),
+    example={**_BOT, "stream": _SAMPLE},
+    answer_example=AnswerStopped(_SAMPLE, "closed"),
+)
+def stop(answers: StreamedAnswers, call: Call, request: AnswerStopRequest) -> AnswerStopped:
+    """Stop a streamed answer that the user reads.
+
+    The text so far is stored, with `incomplete` and `stopped`, the user, in its `meta`. The bot receives this
+    message, also at its webhook. Its next piece is answered with `closed`.
+    """
+    status = answers.stop(call.app, call.user, request.stream)
+    if status == "not_allowed":
+        raise ApiProblem(Problems.NOT_ALLOWED, "Others may stop this message")
+    return AnswerStopped(request.stream, status)

@@ -40,6 +40,7 @@ MAX_ANSWERS: Final = 10
 ANSWER_PAUSE_SECONDS: Final = 0.5
 """Until a message is sent again that was not stored, for example because the bot has sent too many."""
 
+_STOPPED: Final = b'"stopped":'
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -178,11 +179,12 @@ class _Sender:
         self._hooks.rows.advance(self.hook, self.window.position)
 
     def _next(self) -> Entry | None:
-        """The next entry that the bot has not sent itself. Switches. Raises StorageUnavailable."""
+        """The next entry that the bot has not sent itself, or that a reader has stopped. Switches. Raises
+        StorageUnavailable."""
         window = self.window
         while window.count:
             for entry in window.first(1):
-                if entry.sender != self.hook.bot:
+                if entry.sender != self.hook.bot or _STOPPED in entry.meta:
                     return entry
                 window.take(entry.id)
             window.take(window.after(0))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from imserver.plugin.errors import ReplyCode
+from imserver.plugin.settings import MAX_USER_BYTES
 from imserver.plugin.wire import (
     Command,
     Fields,
@@ -16,6 +17,8 @@ from imserver.plugin.wire import (
     well_formed,
 )
 
+MAX_STOPPERS: Final = 100
+"""Limit of the users whom a bot lets stop its stream."""
 MAX_PIECES: Final = 1000
 """Limit of the pieces of one command."""
 _MAX_STREAM_BYTES: Final = 64
@@ -23,13 +26,14 @@ _MAX_STREAM_BYTES: Final = 64
 
 class OpenAnswer(Command, frozen=True, gc=False):
     """Open a streamed message to the user ``to``, or in a ``conversation``. ``thread``: a message of it, in
-    whose thread the answer is a reply (0: none)."""
+    whose thread the answer is a reply (0: none). ``stoppers``: who may stop it; None: all readers."""
 
     to: str = ""
     conversation: int = 0
     text: str = ""
     type: str = "text"
     thread: int = 0
+    stoppers: tuple[str, ...] | None = None
 
 
 class AppendAnswer(Command, frozen=True, gc=False):
@@ -43,6 +47,12 @@ class CloseAnswer(Command, frozen=True, gc=False):
 
     stream: str
     incomplete: bool = False
+
+
+class StopAnswer(Command, frozen=True, gc=False):
+    """Stop a streamed message that the user reads."""
+
+    stream: str
 
 
 class AskBotCommands(Command, frozen=True, gc=False):
@@ -61,7 +71,17 @@ def _open_answer(data: bytes) -> OpenAnswer:
     fields = Fields.of(data)
     to, conversation = fields.receiver()
     kind = fields.short_text("type", Limit.TYPE_BYTES) or "text"
-    return OpenAnswer(to, conversation, fields.text("text"), kind, fields.id("thread"))
+    stoppers = fields.values.get("stoppers")
+    return OpenAnswer(
+        *(to, conversation, fields.text("text"), kind, fields.id("thread")),
+        None if stoppers is None else _users(stoppers),
+    )
+
+
+def _users(users: Any) -> tuple[str, ...]:
+    if not isinstance(users, list) or len(users) > MAX_STOPPERS:
+        raise Refused(ReplyCode.BAD_PARAMETER)
+    return tuple([Fields({"user": user}).short_text("user", MAX_USER_BYTES) for user in users])
 
 
 def _append_answer(data: bytes) -> AppendAnswer:
@@ -78,15 +98,20 @@ def _append_answer(data: bytes) -> AppendAnswer:
 
 def _close_answer(data: bytes) -> CloseAnswer:
     fields = Fields.of(data)
+    return CloseAnswer(_stream_of(fields), fields.flag("incomplete"))
+
+
+def _stream_of(fields: Fields) -> str:
     stream = fields.short_text("stream", _MAX_STREAM_BYTES)
     if not stream:
         raise Refused(ReplyCode.BAD_PARAMETER)
-    return CloseAnswer(stream, fields.flag("incomplete"))
+    return stream
 
 
 COMMANDS: Final[Readers] = {
     "streamOpen": _open_answer,
     "streamAppend": _append_answer,
     "streamClose": _close_answer,
+    "streamStop": lambda data: StopAnswer(_stream_of(Fields.of(data))),
     "botCommands": lambda data: AskBotCommands(Fields.of(data).needed_id("conversation")),
 }

@@ -42,7 +42,7 @@ _MARK: Final = b'{"erased":true}'
 _NAMING: Final = frozenset(
     (
         *("users", "mentions", "invited_by", "forwarded", "bots", "reactions", "except_users", "user", "by"),
-        "replies",
+        *("replies", "stopped"),
     )
 )
 """The fields of ``meta`` in which the server or a client names users."""
