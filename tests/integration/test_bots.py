@@ -338,6 +338,20 @@ def test_a_connection_to_another_node_receives_many_long_streams(tmp_path: Path)
 
 
 @pytest.mark.full
+def test_a_reader_on_another_node_stops_a_streamed_answer(tmp_path: Path) -> None:
+    with nodes_of(tmp_path, 2, **CONFIG) as nodes:
+        ann, bob = person(nodes.servers[0], "ann"), person(nodes.servers[0], "bob")
+        bot = ann.bot("far")
+        with online(bot, nodes.ws[0]) as at_bot, online(bob, nodes.ws[1]) as at_bob:
+            stream = good(at_bot, "streamOpen", to=bob.user, text="On and on")["stream"]
+            assert piece(at_bob)["text"] == "On and on"
+            assert good(at_bob, "streamStop", stream=stream)["status"] == "closed"
+            for one in (at_bob, at_bot):
+                stored = entry(one)
+                assert (stored["text"], stored["meta"]["stopped"]) == ("On and on", bob.user)
+
+
+@pytest.mark.full
 def test_a_streamed_answer_of_a_killed_node_is_stored_once_as_incomplete(tmp_path: Path) -> None:
     with nodes_of(tmp_path, 3, **CONFIG) as nodes:
         guy = person(nodes.servers[0], "guy")

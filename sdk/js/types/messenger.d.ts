@@ -796,7 +796,8 @@ export declare class Messenger extends ImClient<MessengerEvents> {
      * is no answer.
      *
      * @param {{ to: string } | { conversation: number }} where
-     * @param {{ text?: string, type?: string, thread?: number }} [more]  `text`: its beginning
+     * @param {{ text?: string, type?: string, thread?: number, stoppers?: string[] }} [more]  `text`: its beginning; `stoppers`: who
+     *   may stop it (all readers, unless given)
      * @returns {Promise<{ stream: string }>}
      */
     streamOpen(where: {
@@ -807,6 +808,7 @@ export declare class Messenger extends ImClient<MessengerEvents> {
         text?: string;
         type?: string;
         thread?: number;
+        stoppers?: string[];
     }): Promise<{
         stream: string;
     }>;
@@ -840,6 +842,16 @@ export declare class Messenger extends ImClient<MessengerEvents> {
         stream: string;
         status: string;
         id?: number;
+    }>;
+    /**
+     * Stops a streamed message that you read. Its text so far is stored, with you as `stopped` in `meta`.
+     *
+     * @param {string} stream
+     * @returns {Promise<{ stream: string, status: string }>}
+     */
+    streamStop(stream: string): Promise<{
+        stream: string;
+        status: string;
     }>;
     /**
      * Sends a typing notice to a user or a conversation. Call it about every 3 s. It does nothing while offline.
