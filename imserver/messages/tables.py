@@ -37,6 +37,14 @@ TABLES: Final = (
         columns=_NUMBERS,
     ),
     Table(
+        name="word_change",
+        key=("log", "id", "entry"),
+        of_app=OF_LOGS,
+        of_user=_NUMBERS,
+        erase_user=_OF_MESSAGES,
+        columns=_NUMBERS,
+    ),
+    Table(
         name="hidden",
         key=("log", "member", "id"),
         of_app=OF_LOGS,

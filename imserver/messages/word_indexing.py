@@ -1,18 +1,18 @@
-"""Fills the index of words, after the commits of messages.
+"""Fills the index of words after the commits of messages, and brings it up to date after changes.
 
-Every node looks; the position of an index, in its own transaction, says which segment comes next, and a lease
-beside it which node adds it.
+Every node looks; a claim in the position of an index says which node works on it.
 """
 
 from __future__ import annotations
 
 import logging
+from math import inf
 from time import monotonic
 from typing import Final
 
 import gevent
 
-from imserver.clock import until_beat
+from imserver.clock import is_long_turn, until_beat
 from imserver.errors import StorageUnavailable
 from imserver.messages.log.message_log import MessageLog
 from imserver.storage.store import Store
@@ -20,6 +20,11 @@ from imserver.storage.store import Store
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS: Final = 1.0
+MERGE_SECONDS: Final = 60.0
+"""What was changed waits so long at most: one merge of a segment serves all changes of its messages."""
+_SLICE_SECONDS: Final = 0.002
+_REST_SECONDS: Final = 0.004
+"""After a slice of work the messages of others come first."""
 
 
 class WordIndexing:
@@ -30,13 +35,17 @@ class WordIndexing:
         self._ends: dict[str, int] = {}
         """App → the last id of the segment that comes next."""
         self._has_begun = False
+        self._merged_at = -inf
 
     def run(self) -> None:
-        """Greenlet: add whole segments, until it is killed."""
+        """Greenlet: add whole segments, and merge changes, until it is killed."""
         while True:
             gevent.sleep(until_beat(LOOK_SECONDS))
             try:
                 self.look()
+                if monotonic() - self._merged_at >= MERGE_SECONDS:
+                    self._merged_at = monotonic()
+                    self.merge()
             except StorageUnavailable as error:
                 log.debug("words could not be added to the index: %s", error)
             except Exception:
@@ -55,12 +64,22 @@ class WordIndexing:
             if known.get(app, 0) >= self._ends.get(app, 0):
                 self._add(stored, app)
 
+    def merge(self) -> None:
+        """Bring the changes of messages into the indexes. Switches. Raises StorageUnavailable."""
+        words = self._store.part(MessageLog).words
+        for app in words.changed():
+            while words.merge(app, _rest):
+                pass
+
     def _add(self, stored: MessageLog, app: str) -> None:
-        count, began = 0, monotonic()
-        while stored.words.fill(app):
+        count = 0
+        while stored.words.fill(app, _rest):
             count += 1
-            gevent.sleep(monotonic() - began)  # half of the time is for others
-            began = monotonic()
         if count > 1:
             log.info("the words of %d segments of app %s were added to the index", count, app)
         self._ends[app] = stored.words.next_end(app)
+
+
+def _rest() -> None:
+    if is_long_turn(_SLICE_SECONDS):
+        gevent.sleep(_REST_SECONDS)

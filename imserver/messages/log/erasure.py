@@ -30,7 +30,7 @@ from imserver.messages.log.rows import (
     pair_of,
 )
 from imserver.messages.log.transaction import AppTransaction
-from imserver.messages.log.word_index import revise_words
+from imserver.messages.log.word_index import note_changes
 from imserver.messages.log.writer import LogWriter
 from imserver.storage.statements import Statements, text_of
 
@@ -169,7 +169,8 @@ def _erase_some(user: str, name: str, ids: Sequence[int], transaction: AppTransa
             transaction.enter(states[conversation], _recall_of(id, conversation, name))
         elif kind in _WITH_CONTENT and about not in messages:
             # A message without its conversation, or an edit without its message, has no readers.
-            revise_words(sql, log, {id: None})
+            changes = [(id, conversation, transaction.head.last_id)]
+            note_changes(sql, log, changes, transaction.before + 1)
             recalled = NUMBERS["press"] if kind == NUMBERS["press"] else NUMBERS["recall"]
             _set(sql, log, id, kind=recalled, body=b"", meta=b"")
         elif kind == NUMBERS["group"]:

@@ -20,7 +20,7 @@ from imserver.messages.log.rows import SQLITE_BY_CONVERSATION, LogHead, LogTable
 from imserver.messages.log.search import EntrySearch
 from imserver.messages.log.threads import ThreadStore
 from imserver.messages.log.transaction import AppTransaction
-from imserver.messages.log.word_index import WordIndex, expire_words
+from imserver.messages.log.word_index import WordIndex
 from imserver.messages.log.writer import LogWriter
 from imserver.storage.statements import Row, Statements
 
@@ -99,6 +99,7 @@ class MessageLog:
                 self.groups.leave(app, row.conversation, [user], user, heir=True)
         if name and self.entries.head(app):
             self._eraser.erase(app, user, name)
+            self.words.settle(app)
         self.marks.forget(app, user)
 
     def expire(
@@ -125,6 +126,7 @@ class MessageLog:
             # Scans the table, so it runs once.
             statement = "DELETE FROM hidden WHERE log = %s AND id <= %s"
             self._tables.change(lambda sql: sql.execute(statement, (log, floor)), 0)
+            self.words.settle(app)
         return deleted
 
     def _last_old(self, app: str, seconds: float) -> int:
@@ -191,7 +193,6 @@ def _delete_some(sql: Statements, log: int, floor: int) -> int | None:
     if first is None:
         return None
     upto = min(floor, first + _EXPIRED_AT_ONCE - 1)
-    expire_words(sql, log, first, upto)
     for table, column in (
         ("reaction", "message"),
         ("pin", "message"),

@@ -5,7 +5,7 @@ Edits and recalls rewrite the message and its earlier edits in place. Later read
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -15,7 +15,7 @@ from imserver.messages.log.bots import EVERYBODY
 from imserver.messages.log.contract import Entry
 from imserver.messages.log.rows import NUMBERS, decode_meta
 from imserver.messages.log.threads import thread_fields
-from imserver.messages.log.word_index import revise_words
+from imserver.messages.log.word_index import note_changes
 from imserver.storage.statements import Statements, text_objection
 
 MOST_EDITS: Final = 100
@@ -38,7 +38,7 @@ def recalled_among(sql: Statements, log: int, ids: Collection[int]) -> set[int]:
     return {row[0] for row in sql.query_in(statement, (log,), list(ids))}
 
 
-def revise(sql: Statements, log: int, entries: Iterable[Entry]) -> None:
+def revise(sql: Statements, log: int, entries: Sequence[Entry]) -> None:
     """Apply new edits and recalls. The last edit of a message counts; recalls are final."""
     last: dict[int, Entry] = {}
     edits = []
@@ -54,11 +54,8 @@ def revise(sql: Statements, log: int, entries: Iterable[Entry]) -> None:
         if mentions:
             _add_mentions(sql, log, _mentions(mentions))
         return
-    revise_words(
-        sql,
-        log,
-        {about: (entry.type, entry.body) if entry.kind == "edit" else None for about, entry in last.items()},
-    )
+    changes = [(about, entry.conversation, entry.id) for about, entry in last.items() if not entry.room]
+    note_changes(sql, log, changes, entries[0].id)
     _add_edits(sql, log, edits)
     mentions |= {about: entry for about, entry in last.items() if entry.kind == "edit" and not entry.room}
     _forget_mentions(sql, log, list(last))

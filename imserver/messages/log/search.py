@@ -8,7 +8,7 @@ where no words are wanted.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from time import monotonic
 from typing import Any, Final
@@ -20,15 +20,17 @@ from imserver.messages.log.read import VISIBLE, fetch, last_before
 from imserver.messages.log.rows import NUMBERS, LogHead, LogTables, head_of
 from imserver.messages.log.word_index import (
     SEGMENT,
+    IndexPart,
+    buckets_of,
     conversation_rows,
     in_conversations,
     indexed_before,
-    newest_segment,
+    newest_part,
     offsets_with,
     rows_with,
 )
 from imserver.messages.log.words import TEXT_TYPE, Term, WordQuery, searched_text
-from imserver.storage.statements import Row, Statements, marks_of
+from imserver.storage.statements import Row, Statements, chunks, marks_of
 
 SEARCH_SECONDS: Final = 0.5
 """Time after which a search returns. The caller may continue it."""
@@ -43,6 +45,8 @@ _FIRST_SEGMENTS: Final = 4
 _SEGMENTS_GROWTH: Final = 4
 _MOST_SEGMENTS: Final = 128
 """Segments of the index in which one step looks up the words."""
+_ROWS_AT_ONCE: Final = 128
+"""Rows of the index that one query reads: at most 8 MB."""
 _CHECKED_AT_ONCE: Final = 64
 """Messages with the words that one query reads."""
 _MOST_UNITS: Final = 8
@@ -266,49 +270,53 @@ class _LookUp:
     def take(self, floor: int, upto: int, count: int) -> tuple[list[Entry], int]:
         """At most ``count`` of the newest entries of the next ids, and the last id that remains."""
         if not self._rest:
-            nothing: tuple[int, int | None] = (0, None)
-            begin, newest = self._tables.read(partial(self._extent, upto), nothing)
+            nothing: tuple[int, IndexPart | None] = (0, None)
+            begin, part = self._tables.read(partial(self._extent, floor, upto), nothing)
             if begin <= upto:  # the index is made anew
                 self._scan.begin = begin
                 return [], upto
-            if newest is None:
+            if part is None:
                 return [], floor
-            segments = range(max(newest - self._segments + 1, floor // SEGMENT, 0), newest + 1)
             self._segments = min(self._segments * _SEGMENTS_GROWTH, _MOST_SEGMENTS)
-            self._rest = [id for id in self._ids_in(segments) if floor < id <= upto]
-            self._after = max(segments[0] * SEGMENT - 1, floor)
+            mine = self._own_conversations() if part.others else ()
+            ids = {id for id, conversation in part.others if conversation in mine}
+            ids.update(self._ids_in(part.segments))
+            self._rest = sorted(id for id in ids if floor < id <= upto)
+            self._after = max(part.segments[0] * SEGMENT - 1, floor)
         some, self._rest = self._rest[-_CHECKED_AT_ONCE:], self._rest[:-_CHECKED_AT_ONCE]
         entries = self._wanted.checked(self._tables.read(partial(self._readable, some), [])) if some else []
         return entries, some[0] - 1 if self._rest else self._after
 
-    def _ids_in(self, segments: Sequence[int]) -> list[int]:
-        """The messages of these segments that have all terms and are in conversations of the user."""
+    def _ids_in(self, segments: Sequence[int]) -> Iterator[int]:
+        """The messages of these segments that have all terms, most of them in conversations of the user."""
         offsets_of: dict[int, set[int]] = {}
         self._terms.sort(key=self._seen.__getitem__)  # the rarest first
         for number, term in enumerate(self._terms):
             among = list(offsets_of) if number else list(segments)
             if not among:
                 break
-            rows: list[Row] = self._tables.read(partial(self._rows_with, term, among), [])
             offsets: dict[int, set[int]] = {}
-            for segment, terms in rows:
-                offsets.setdefault(segment, set()).update(offsets_with(terms, term))
-                if is_long_turn():
-                    serve_others()
+            for some in chunks(among, _ROWS_AT_ONCE // buckets_of(term)):
+                rows: list[Row] = self._tables.read(partial(self._rows_with, term, some), [])
+                for segment, terms in rows:
+                    offsets.setdefault(segment, set()).update(offsets_with(terms, term))
+                    if is_long_turn():
+                        serve_others()
             self._seen[term] += sum(map(len, offsets.values()))
             both = offsets if not number else {each: offsets_of[each] & offsets[each] for each in offsets}
             offsets_of = {segment: some for segment, some in both.items() if some}
-        if offsets_of:
+        if sum(map(len, offsets_of.values())) > _CHECKED_AT_ONCE:
             mine = self._own_conversations()
             rows = self._tables.read(partial(self._conversation_rows, list(offsets_of)), [])
             for segment, row in rows:
                 offsets_of[segment] = in_conversations(row, offsets_of[segment], mine)
                 if is_long_turn():
                     serve_others()
-        return sorted(segment * SEGMENT + offset for segment, some in offsets_of.items() for offset in some)
+        return (segment * SEGMENT + offset for segment, some in offsets_of.items() for offset in some)
 
-    def _extent(self, upto: int, sql: Statements) -> tuple[int, int | None]:
-        return indexed_before(sql, self._log), newest_segment(sql, self._log, upto)
+    def _extent(self, floor: int, upto: int, sql: Statements) -> tuple[int, IndexPart | None]:
+        part = newest_part(sql, self._log, floor, upto, self._segments)
+        return indexed_before(sql, self._log), part
 
     def _rows_with(self, term: Term, segments: Sequence[int], sql: Statements) -> list[Row]:
         return rows_with(sql, self._log, term, segments)

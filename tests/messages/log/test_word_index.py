@@ -1,13 +1,15 @@
 """The index of words on every engine: what it finds, what goes with the messages, who fills it."""
 
+from collections.abc import Callable
+
 import gevent
 import pytest
 
 from imserver.messages.commands import SearchFilter
 from imserver.messages.log.contract import Change, Draft
 from imserver.messages.log.message_log import MessageLog
-from imserver.messages.log.rows import LogTables
-from imserver.messages.log.word_index import SEGMENT, WordIndex
+from imserver.messages.log.word_index import MOST_ROW_BYTES, SEGMENT
+from imserver.storage.statements import Row
 from imserver.storage.store import Store
 from tests.storage.conftest import OpenStore
 
@@ -42,10 +44,13 @@ def found(log: MessageLog, text: str, user: str = "bob", limit: int = 50) -> lis
     return bodies(log.search.find(APP, user, text, 0, 0, limit)[0])
 
 
+def rows(store: Store, table: str) -> list[Row]:
+    return store.read(lambda sql: sql.query(f"SELECT * FROM {table}"))
+
+
 def indexed(store: Store, word: str) -> bool:
     """Whether the index has a word, whoever may read its message."""
-    rows = store.read(lambda sql: sql.query("SELECT terms FROM word"))
-    return any(word.encode() in bytes(row[0]) for row in rows)
+    return any(word.encode() in bytes(row[3]) for row in rows(store, "word"))
 
 
 def test_words_are_found_in_the_index_and_behind_it(log: MessageLog) -> None:
@@ -80,7 +85,7 @@ def test_words_are_found_in_the_index_and_behind_it(log: MessageLog) -> None:
     check()
 
 
-def test_what_is_changed_or_deleted_leaves_the_index_with_the_message(store: Store, log: MessageLog) -> None:
+def test_what_is_changed_or_deleted_is_not_found_and_leaves_the_index(store: Store, log: MessageLog) -> None:
     recalled, edited, removed, _, expired = stored(
         log,
         *(say("ann", "bob", f"{word} tea") for word in ("recalled", "edited", "removed")),
@@ -90,15 +95,35 @@ def test_what_is_changed_or_deleted_leaves_the_index_with_the_message(store: Sto
     pad(log)
     assert fill(log) == 1
     assert len(found(log, "tea")) == 5
+    assert not log.words.merge(APP)
+
     stored(log, say("ann", "bob", "", kind="recall", about=recalled.id))
     stored(log, say("ann", "bob", "new coffee", kind="edit", about=edited.id))
     log.removals.remove(APP, "act", [removed.id])
+    changed = ("recalled", "edited", "removed")
+
+    def check() -> None:
+        assert found(log, "tea") == ["erased tea", "expired tea"]
+        assert found(log, "coffee") == ["new coffee"]
+        assert found(log, "coffee", "stranger") == []
+        assert [found(log, word) for word in changed] == [[], [], []]
+
+    check()
+    assert indexed(store, "recalled"), "its row waits for the filler"
+    assert log.words.changed() == [APP]
+    log.words.settle(APP)
+    check()
+    assert [word for word in changed if indexed(store, word)] == []
+    assert indexed(store, "coffee")
+    assert log.words.changed() == [] == rows(store, "word_change")
+
     log.erase_user(APP, "cat", "deleted:1")
+    assert not indexed(store, "erased")
     assert found(log, "tea") == ["expired tea"]
-    assert found(log, "coffee") == ["new coffee"]
-    assert [word for word in ("recalled", "edited", "removed", "erased") if indexed(store, word)] == []
     while log.removals.restore(APP, "act"):
         pass
+    assert found(log, "tea") == ["removed tea", "expired tea"]
+    log.words.settle(APP)
     assert found(log, "tea") == ["removed tea", "expired tea"]
     log.expire(APP, more_than=1, upto=expired.id)
     assert found(log, "tea") == found(log, "coffee") == []
@@ -106,7 +131,21 @@ def test_what_is_changed_or_deleted_leaves_the_index_with_the_message(store: Sto
     assert indexed(store, "others")
     pad(log)
     log.expire(APP, more_than=1)
-    assert not indexed(store, "others")
+    assert rows(store, "word") == rows(store, "word_change") == []
+
+
+def test_changes_of_messages_that_are_not_in_the_index_leave_no_rows(store: Store, log: MessageLog) -> None:
+    stored(log, say("ann", "bob", "tea"))
+    stored(log, say("ann", "bob", "coffee", kind="edit", about=1))
+    assert rows(store, "word_change") == [], "the segment is not whole"
+    pad(log)
+    stored(log, say("ann", "bob", "cocoa", kind="edit", about=1))
+    assert len(rows(store, "word_change")) == 1
+    assert not log.words.merge(APP), "no node has added the segment"
+    assert fill(log) == 1
+    assert rows(store, "word_change") == []
+    assert found(log, "cocoa") == ["cocoa"]
+    assert found(log, "coffee") == found(log, "tea") == []
 
 
 def test_a_message_that_is_changed_while_its_segment_is_added_is_found_by_what_it_has(
@@ -114,23 +153,81 @@ def test_a_message_that_is_changed_while_its_segment_is_added_is_found_by_what_i
 ) -> None:
     message, other = stored(log, say("ann", "bob", "secret tea"), say("ann", "bob", "secret cake"))
     pad(log)
-    changes = [
-        say("ann", "bob", "", kind="recall", about=other.id),
-        say("ann", "bob", "coffee", kind="edit", about=message.id),
-    ]
 
-    def change() -> None:
-        if changes:
-            stored(log, changes.pop())
+    def at_once(*drafts: Draft) -> Callable[[], None]:
+        waiting = list(drafts)
+        return lambda: stored(log, waiting.pop()) and None if waiting else None
 
-    tables = LogTables(store.database, lambda: True)
-    in_parts = WordIndex(tables, most_postings=1000, pause=change)
-    assert not in_parts.fill(APP), "its messages have changed"
-    assert in_parts.fill(APP)
-    assert found(log, "coffee") == ["coffee"]
+    recall = say("ann", "bob", "", kind="recall", about=other.id)
+    assert log.words.fill(APP, at_once(recall, say("ann", "bob", "coffee", kind="edit", about=message.id)))
+    assert indexed(store, "secret"), "it was read before"
     assert found(log, "secret") == []
+    assert found(log, "coffee") == ["coffee"]
+    assert log.words.merge(APP, at_once(say("ann", "bob", "cocoa", kind="edit", about=message.id)))
     assert not indexed(store, "secret")
-    assert len(found(log, "others", "y", limit=100)) == 100, "all parts are there"
+    assert found(log, "coffee") == []
+    assert found(log, "cocoa") == ["cocoa"]
+    log.words.settle(APP)
+    assert not indexed(store, "coffee")
+    assert found(log, "cocoa") == ["cocoa"]
+    assert len(found(log, "others", "y", limit=100)) == 100
+
+
+def test_what_a_node_writes_that_was_too_slow_is_dropped(store: Store, log: MessageLog) -> None:
+    message, *_ = stored(log, say("ann", "bob", "secret tea"))
+    pad(log)
+
+    def overtake() -> None:
+        """As another node does when the lease has ended."""
+        store.write(lambda sql: sql.execute("UPDATE word_position SET leased = 0"))
+        log.words.fill(APP)
+        stored(log, say("ann", "bob", "coffee", kind="edit", about=message.id))
+        log.words.settle(APP)
+
+    assert not log.words.fill(APP, overtake)
+    assert not indexed(store, "secret")
+    assert found(log, "coffee") == ["coffee"]
+
+
+def test_dense_messages_are_found_by_their_texts_and_keep_nobody_out(store: Store, log: MessageLog) -> None:
+    text = "".join(chr(0x4E00 + number) for number in range(500))
+    drafts = [say("ann", "bob", f"{text[number:]}{text[:number]} dense{number}x") for number in range(300)]
+    dense = stored(log, *drafts, say("ann", "bob", text * 5 + " and the last"), say("cat", "bob", "a needle"))
+    pad(log)
+    assert fill(log) == 1
+    sizes = [len(row[3]) for row in rows(store, "word")]
+    assert sum(sizes) < 2_000_000, "the index does not grow with what they have"
+    assert max(sizes) <= MOST_ROW_BYTES
+    assert indexed(store, "dense7x")
+    assert not indexed(store, "dense299x")
+    for number in (7, 299):
+        assert ids(log.search.find(APP, "bob", f'"dense{number}x"', 0, 0, 9)[0]) == [dense[number].id]
+    assert ids(log.search.find(APP, "bob", "the last", 0, 0, 9)[0]) == [dense[300].id]
+    assert found(log, "needle") == ["a needle"]
+    assert found(log, "dense299x", "y") == []
+
+    stored(log, say("ann", "bob", "short", kind="edit", about=dense[299].id))
+    stored(log, say("ann", "bob", f"{text}{text[::-1]} grown", kind="edit", about=dense[7].id))
+    log.words.settle(APP)
+    assert not indexed(store, "dense7x")
+    assert found(log, '"dense299x"') == found(log, '"dense7x"') == []
+    assert ids(log.search.find(APP, "bob", "short", 0, 0, 9)[0]) == [dense[299].id]
+    assert ids(log.search.find(APP, "bob", "grown", 0, 0, 9)[0]) == [dense[7].id]
+
+
+def test_words_of_one_beginning_do_not_make_a_row_large(store: Store, log: MessageLog) -> None:
+    words = iter(range(1_000_000))
+    (first, *_) = stored(
+        log,
+        *(say("ann", "bob", " ".join(f"qu{next(words):014}" for _ in range(120))) for _ in range(60)),
+        say("ann", "cat", "a queen"),
+    )
+    pad(log)
+    assert fill(log) == 1
+    assert max(len(row[3]) for row in rows(store, "word")) <= MOST_ROW_BYTES
+    assert found(log, "queen", "cat") == found(log, "que", "cat") == ["a queen"]
+    assert indexed(store, "queen")
+    assert ids(log.search.find(APP, "bob", "qu00000000000007", 0, 0, 9)[0]) == [first.id]
 
 
 def test_two_nodes_add_each_segment_once(url: str, open_store: OpenStore, log: MessageLog) -> None:
