@@ -26,6 +26,10 @@ MOST_FACES: Final = 5
 """Users that the totals of a thread name: those who replied last."""
 MOST_UNREAD_REPLIES: Final = 100
 """So many unread replies of a thread are counted; there may be more."""
+MOST_LISTED: Final = 1000
+"""Threads of a user among which a list chooses: those that began last. Each of them costs a look-up."""
+MOST_ON_PAGE: Final = 50
+"""Threads on one page: the unread replies of each are counted."""
 
 _UNKNOWN: Final = Rejected(RejectReason.UNKNOWN_MESSAGE)
 _encode: Final = msgspec.json.Encoder().encode
@@ -234,18 +238,24 @@ class ThreadStore:
 
     def of_user(self, app: str, user: str, before: int, limit: int) -> tuple[list[Thread], bool]:
         """The threads that a user follows whose last reply is before an id (0: all), those with the newest
-        replies first; and whether there are more."""
+        replies first, at most :data:`MOST_ON_PAGE`; and whether there are more. Of threads that the user
+        follows or has muted, the last :data:`MOST_LISTED` that began are looked at."""
+        limit = min(limit, MOST_ON_PAGE)
+        own = (
+            "SELECT log, member, root, conversation, read_id, follows FROM thread_reader "
+            "WHERE log = %s AND member = %s ORDER BY root DESC LIMIT %s"
+        )
         last = "SELECT max(t.id) FROM thread_reply t WHERE t.log = r.log AND t.root = r.root"
         statement = (
             "SELECT q.root, q.conversation, q.read_id, q.last FROM (SELECT r.root, r.conversation, "
-            f"r.read_id, ({last}) AS last FROM thread_reader r JOIN membership s ON s.log = r.log "
+            f"r.read_id, ({last}) AS last FROM ({own}) r JOIN membership s ON s.log = r.log "
             "AND s.member = r.member AND s.conversation = r.conversation AND s.left_id IS NULL "
-            "WHERE r.log = %s AND r.member = %s AND r.follows = 1) q "
+            "WHERE r.follows = 1) q "
             "WHERE q.last < %s AND q.last > %s ORDER BY q.last DESC LIMIT %s"
         )
 
         def work(sql: Statements, head: LogHead) -> tuple[list[Thread], bool]:
-            values = (head.number, user, before or Limit.ID, head.floor, limit + 1)
+            values = (head.number, user, MOST_LISTED, before or Limit.ID, head.floor, limit + 1)
             rows = sql.query(statement, values)
             roots = [row[0] for row in rows[:limit]]
             readable = shown(sql, head, user, roots)

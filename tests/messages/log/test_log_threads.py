@@ -7,7 +7,7 @@ import pytest
 
 from imserver.messages.log.contract import Appended, Draft, Entry, Rejected
 from imserver.messages.log.message_log import MessageLog
-from imserver.messages.log.threads import MOST_FACES, Thread
+from imserver.messages.log.threads import MOST_FACES, MOST_LISTED, MOST_ON_PAGE, Thread
 from tests.storage.conftest import OpenStore
 
 from .test_log import APP, ids, say, stored
@@ -136,6 +136,20 @@ def test_threads_are_listed_by_their_newest_reply(log: MessageLog) -> None:
     page = log.threads.replies(APP, "ann", roots[0].id, page[1], 1)
     assert page is not None
     assert page[1] == 0
+
+
+def test_a_list_costs_no_more_with_many_threads(log: MessageLog) -> None:
+    at = group_of(log, "ann", "bob")
+    roots = [each.id for each in stored(log, *[say("ann", at)] * (MOST_LISTED + 2))]
+    log.writer.append(APP, [say("bob", at, thread=root) for root in reversed(roots)])
+    listed: list[int] = []
+    before, more = 0, True
+    while more:
+        threads, more = log.threads.of_user(APP, "ann", before, 200)
+        assert len(threads) <= MOST_ON_PAGE
+        listed += [each.root for each in threads]
+        before = threads[-1].last
+    assert listed == roots[2:], "the oldest ones are left out"
 
 
 def test_a_thread_begins_with_a_message_that_the_sender_reads_in_this_conversation(log: MessageLog) -> None:
