@@ -10,30 +10,17 @@ Pictures are untrusted. So a process of its own decodes them, one at a time, wit
 
 from __future__ import annotations
 
-import os
 import re
-import signal
-import sys
-from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from time import monotonic
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-import gevent
 import msgspec
-from gevent import socket
-from gevent.event import Event
 from msgspec import Struct
 
 from imserver.features.uploads import pictures
 from imserver.features.uploads.pictures import Picture, PictureTask
+from imserver.features.uploads.worker import TooCostly, Worker
 from imserver.plugin.errors import ImserverError
-
-if TYPE_CHECKING:
-    from gevent import Greenlet
-
 
 HEAD_BYTES: Final = 4096
 """Number of bytes of a file that are examined."""
@@ -92,9 +79,6 @@ def _has_only_sound(head: bytes) -> bool:
 
 WORK_SECONDS: Final = 60.0
 """Time limit for one picture, which may have ``pictures.CPU_SECONDS`` of CPU time."""
-_IDLE_SECONDS: Final = 60.0
-_END_SECONDS: Final = 1.0
-_STEP_SECONDS: Final = 0.01
 _ANSWER_BYTES: Final = 4096
 _answer: Final = msgspec.json.Decoder(Picture | None)
 _encode: Final = msgspec.json.Encoder().encode
@@ -104,71 +88,17 @@ class PictureTooCostly(ImserverError):
     """A picture needs more CPU time than one may have."""
 
 
-class Turns:
-    """The turns of users at one thing: apps in turn, and in each app its users in turn. Owner of the queue.
-
-    Their number is that of the uploads that are open.
-    """
-
-    def __init__(self) -> None:
-        self._is_taken = False
-        self._waiting: dict[str, dict[str, deque[Event]]] = {}
-
-    @contextmanager
-    def take(self, app: str, user: str) -> Iterator[None]:
-        """Context of one turn. Switches."""
-        if self._is_taken:
-            self._wait(app, user)
-        self._is_taken = True
-        try:
-            yield
-        finally:
-            self._pass_on()
-
-    def _wait(self, app: str, user: str) -> None:
-        turn = Event()
-        queue = self._waiting.setdefault(app, {}).setdefault(user, deque())
-        queue.append(turn)
-        try:
-            turn.wait()
-        except BaseException:
-            if turn.is_set():
-                self._pass_on()
-            else:
-                queue.remove(turn)
-            raise
-
-    def _pass_on(self) -> None:
-        self._is_taken = False
-        while self._waiting:
-            app, users = next(iter(self._waiting.items()))
-            user, queue = next(iter(users.items()))
-            del self._waiting[app], users[user]
-            turn = queue.popleft() if queue else None
-            if queue:
-                users[user] = queue
-            if users:
-                self._waiting[app] = users
-            if turn is not None:
-                self._is_taken = True
-                turn.set()
-                return
-
-
 class PictureWorker:
-    """Owner of the process that reads pictures: it begins with the first picture, and ends after a minute
-    without one. ``pixels``: the longer side of a thumbnail; 0: none are made.
-    """
+    """Has pictures read by a :class:`Worker`. ``pixels``: the longer side of a thumbnail; 0: none is made."""
 
     def __init__(self, pixels: int) -> None:
-        self._pixels = pixels
-        self._turns = Turns()
-        self.pid = 0
-        """The process; 0: there is none. Read-only for others."""
-        self._end_signal = 0
-        """The signal that has ended the last process; 0: none."""
-        self._socket: socket.socket | None = None
-        self._end_later: Greenlet[..., object] | None = None
+        self.pixels = pixels
+        self._worker = Worker(pictures.__file__, _ANSWER_BYTES)
+
+    @property
+    def pid(self) -> int:
+        """The process; 0: there is none."""
+        return self._worker.pid
 
     def look(
         self, path: Path, kind: str, target: Path, cleaned: Path, app: str = "", user: str = ""
@@ -179,92 +109,14 @@ class PictureWorker:
         ``app``, ``user``: whose picture it is; the pictures of many are read in turn. Returns None if the
         file is not a readable picture. Raises :class:`PictureTooCostly`. Switches.
         """
-        task = _encode(PictureTask(str(path), kind, str(target), str(cleaned), self._pixels)) + b"\n"
-        with self._turns.take(app, user):
-            if self._end_later is not None:
-                self._end_later.kill()
-            try:
-                return self._run(task)
-            finally:
-                self._end_later = gevent.spawn_later(_IDLE_SECONDS, self._end)
-
-    def _run(self, task: bytes) -> Picture | None:
-        for _ in range(2):  # a process that has ended meanwhile is started again
-            try:
-                answer = self._exchanged(task)
-            except TimeoutError:
-                self._kill()
-                return None
-            except OSError:
-                answer = b""
-            except BaseException:
-                self._kill()  # its answer would be taken for that to the next order
-                raise
-            if answer:
-                found: Picture | None = _answer.decode(answer)
-                return found
-            self._kill()
-            if self._end_signal == signal.SIGPROF:
-                raise PictureTooCostly("the picture takes more CPU time than one may have")
-        return None
-
-    def _exchanged(self, task: bytes) -> bytes:
-        if self._socket is None:
-            self._start()
-        assert self._socket is not None
-        with gevent.Timeout(WORK_SECONDS, TimeoutError):
-            self._socket.sendall(task)
-            return self._socket.recv(_ANSWER_BYTES)
-
-    def _start(self) -> None:
-        ours, theirs = socket.socketpair()
+        task = _encode(PictureTask(str(path), kind, str(target), str(cleaned), self.pixels))
         try:
-            # By its path: the package would import the whole server.
-            command = [sys.executable, "-P", pictures.__file__]
-            actions = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), 0), (os.POSIX_SPAWN_DUP2, theirs.fileno(), 1)]
-            self.pid = os.posix_spawn(command[0], command, _environment(), file_actions=actions)
-        except BaseException:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-        self._socket = ours
-
-    def _kill(self) -> None:
-        """End the process at once."""
-        if self.pid:
-            with suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
-        self._end()
-
-    def _end(self) -> None:
-        """Let the process end, which it does without its socket."""
-        pid, self.pid = self.pid, 0
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
-        until = monotonic() + _END_SECONDS
-        while pid and not self._has_ended(pid):
-            if monotonic() > until:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            gevent.sleep(_STEP_SECONDS)
-
-    def _has_ended(self, pid: int) -> bool:
-        try:
-            found, status = os.waitpid(pid, os.WNOHANG)
-        except ChildProcessError:
-            return True
-        self._end_signal = os.WTERMSIG(status) if found == pid and os.WIFSIGNALED(status) else 0
-        return found == pid
+            answer = self._worker.run(task, app, user, WORK_SECONDS)
+        except TooCostly:
+            raise PictureTooCostly("the picture takes more CPU time than one may have") from None
+        found: Picture | None = _answer.decode(answer) if answer else None
+        return found
 
     def close(self) -> None:
         """End the process."""
-        if self._end_later is not None:
-            self._end_later.kill()
-        self._kill()
-
-
-def _environment() -> dict[str, str]:
-    """The environment of the process: it finds the packages that this process has found."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        self._worker.close()

@@ -17,7 +17,7 @@ from PIL import Image, ImageChops, ImageOps, ImageStat
 from PIL.PngImagePlugin import PngInfo
 
 from imserver.features.uploads import media, pictures
-from imserver.features.uploads.media import PictureTooCostly, PictureWorker, Turns
+from imserver.features.uploads.media import PictureTooCostly, PictureWorker
 from imserver.features.uploads.pictures import (
     MAX_CHUNKS,
     MAX_PIXELS,
@@ -26,6 +26,7 @@ from imserver.features.uploads.pictures import (
     Picture,
     PictureTask,
 )
+from imserver.features.uploads.worker import Turns
 
 
 def look(path: Path, kind: str, small: Path, pixels: int = 100) -> Picture | None:

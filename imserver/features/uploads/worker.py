@@ -1,0 +1,194 @@
+"""A process that reads what is untrusted, one task at a time, and the turns of those whose tasks they are."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+import gevent
+from gevent import socket
+from gevent.event import Event
+
+from imserver.plugin.errors import ImserverError
+
+if TYPE_CHECKING:
+    from gevent import Greenlet
+
+_IDLE_SECONDS: Final = 60.0
+_END_SECONDS: Final = 1.0
+_STEP_SECONDS: Final = 0.01
+
+
+class TooCostly(ImserverError):
+    """A task needs more CPU time than one may have."""
+
+
+class Turns:
+    """The turns of users at one thing: apps in turn, and in each app its users in turn. Owner of the queue.
+
+    Their number is that of the uploads that are open.
+    """
+
+    def __init__(self) -> None:
+        self._is_taken = False
+        self._waiting: dict[str, dict[str, deque[Event]]] = {}
+
+    @contextmanager
+    def take(self, app: str, user: str) -> Iterator[None]:
+        """Context of one turn. Switches."""
+        if self._is_taken:
+            self._wait(app, user)
+        self._is_taken = True
+        try:
+            yield
+        finally:
+            self._pass_on()
+
+    def _wait(self, app: str, user: str) -> None:
+        turn = Event()
+        queue = self._waiting.setdefault(app, {}).setdefault(user, deque())
+        queue.append(turn)
+        try:
+            turn.wait()
+        except BaseException:
+            if turn.is_set():
+                self._pass_on()
+            else:
+                queue.remove(turn)
+            raise
+
+    def _pass_on(self) -> None:
+        self._is_taken = False
+        while self._waiting:
+            app, users = next(iter(self._waiting.items()))
+            user, queue = next(iter(users.items()))
+            del self._waiting[app], users[user]
+            turn = queue.popleft() if queue else None
+            if queue:
+                users[user] = queue
+            if users:
+                self._waiting[app] = users
+            if turn is not None:
+                self._is_taken = True
+                turn.set()
+                return
+
+
+class Worker:
+    """Owner of a process that runs a program: it begins with the first task, and ends after a minute without
+    one.
+
+    ``program``: the path of a module that imports nothing of the server. It answers each line of its standard
+    input with at most ``answer_bytes``, in one piece. SIGPROF ends it when a task needs too much CPU time.
+    """
+
+    def __init__(self, program: str, answer_bytes: int) -> None:
+        self._program = program
+        self._answer_bytes = answer_bytes
+        self._turns = Turns()
+        self.pid = 0
+        """The process; 0: there is none. Read-only for others."""
+        self._end_signal = 0
+        """The signal that has ended the last process; 0: none."""
+        self._socket: socket.socket | None = None
+        self._end_later: Greenlet[..., object] | None = None
+
+    def run(self, task: bytes, app: str, user: str, seconds: float) -> bytes:
+        """The answer to a line; empty: there is none within so many seconds.
+
+        ``app``, ``user``: whose task it is; those of many are done in turn. Raises :class:`TooCostly`.
+        Switches.
+        """
+        with self._turns.take(app, user):
+            if self._end_later is not None:
+                self._end_later.kill()
+            try:
+                return self._run(task + b"\n", seconds)
+            finally:
+                self._end_later = gevent.spawn_later(_IDLE_SECONDS, self._end)
+
+    def _run(self, task: bytes, seconds: float) -> bytes:
+        for _ in range(2):  # a process that has ended meanwhile is started again
+            try:
+                answer = self._exchanged(task, seconds)
+            except TimeoutError:
+                self._kill()
+                return b""
+            except OSError:
+                answer = b""
+            except BaseException:
+                self._kill()  # its answer would be taken for that to the next order
+                raise
+            if answer:
+                return answer
+            self._kill()
+            if self._end_signal == signal.SIGPROF:
+                raise TooCostly("the task takes more CPU time than one may have")
+        return b""
+
+    def _exchanged(self, task: bytes, seconds: float) -> bytes:
+        if self._socket is None:
+            self._start()
+        assert self._socket is not None
+        with gevent.Timeout(seconds, TimeoutError):
+            self._socket.sendall(task)
+            return self._socket.recv(self._answer_bytes)
+
+    def _start(self) -> None:
+        ours, theirs = socket.socketpair()
+        try:
+            # By its path: the package would import the whole server.
+            command = [sys.executable, "-P", self._program]
+            actions = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), 0), (os.POSIX_SPAWN_DUP2, theirs.fileno(), 1)]
+            self.pid = os.posix_spawn(command[0], command, _environment(), file_actions=actions)
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        self._socket = ours
+
+    def _kill(self) -> None:
+        """End the process at once."""
+        if self.pid:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+        self._end()
+
+    def _end(self) -> None:
+        """Let the process end, which it does without its socket."""
+        pid, self.pid = self.pid, 0
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        until = monotonic() + _END_SECONDS
+        while pid and not self._has_ended(pid):
+            if monotonic() > until:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            gevent.sleep(_STEP_SECONDS)
+
+    def _has_ended(self, pid: int) -> bool:
+        try:
+            found, status = os.waitpid(pid, os.WNOHANG)
+        except ChildProcessError:
+            return True
+        self._end_signal = os.WTERMSIG(status) if found == pid and os.WIFSIGNALED(status) else 0
+        return found == pid
+
+    def close(self) -> None:
+        """End the process."""
+        if self._end_later is not None:
+            self._end_later.kill()
+        self._kill()
+
+
+def _environment() -> dict[str, str]:
+    """The environment of the process: it finds the packages that this process has found."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
