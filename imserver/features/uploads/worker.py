@@ -142,6 +142,7 @@ class Worker:
 
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
+        os.set_blocking(theirs.fileno(), True)  # else the program takes a pause for the end of its input
         try:
             # By its path: the package would import the whole server.
             command = [sys.executable, "-P", self._program]

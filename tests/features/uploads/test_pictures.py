@@ -326,6 +326,10 @@ def test_the_process_reads_one_picture_after_another_and_is_started_again(
         gevent.spawn(worker.look, path, "image/jpeg", tmp_path / "t", tmp_path / "c") for _ in range(3)
     ]
     assert [each.get() for each in greenlets] == [wanted] * 3
+    pid = worker.pid
+    gevent.sleep(0)
+    assert worker.look(path, "image/jpeg", tmp_path / "t", tmp_path / "c") == wanted
+    assert worker.pid == pid
     os.kill(worker.pid, signal.SIGKILL)
     assert worker.look(path, "image/jpeg", tmp_path / "t", tmp_path / "c") == wanted
     path.write_bytes(b"\xff\xd8\xff no picture")
