@@ -145,12 +145,17 @@ class AnswerReader:
     def __init__(self, limit: int, cut: bool = False) -> None:
         self.headers: dict[str, str] = {}
         """By name in small letters."""
-        self.body = b""
+        self._body = bytearray()
         self.has_head = False
         self.is_complete = False
         self.is_cut = False
         self._limit = limit
         self._cut = cut
+
+    @property
+    def body(self) -> bytes:
+        """What has come of it."""
+        return bytes(self._body)
 
     def on_message_begin(self) -> None:
         # Another answer may have come before: one of the status 1xx.
@@ -164,11 +169,11 @@ class AnswerReader:
         self.has_head = True
 
     def on_body(self, piece: bytes) -> None:
-        self.body += piece
-        if len(self.body) > self._limit and self._cut:
-            self.body = self.body[: self._limit]
+        self._body += piece
+        if len(self._body) > self._limit and self._cut:
+            del self._body[self._limit :]
             self.is_cut = self.is_complete = True
-        elif len(self.body) > self._limit:
+        elif len(self._body) > self._limit:
             raise Unreachable(f"the answer has more than {self._limit} bytes")
 
     def on_message_complete(self) -> None:
