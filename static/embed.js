@@ -7,6 +7,8 @@
  * `data-session`: an address of the page's own server, which answers with the JSON `{"user": …, "token": …}`, a session token. It is asked
  * again when the token has expired. `data-to`: the user to whom the messages go; `data-conversation`: the id of a conversation; without
  * both, all conversations. `data-app`: the app. `data-label`: the name of the button. `data-lang`: the language; else that of the page.
+ * `data-badge="no"`: the chat is loaded when somebody opens it, and the button has no number. Else it is loaded when the page has been, and has
+ * nothing to do.
  *
  * `imserverChat.open()`, `imserverChat.close()`: the page itself may open and close the chat. The event `imserver-unread` of the window has the
  * number of unread messages as `detail`.
@@ -17,15 +19,19 @@
 {
   const script = document.currentScript;
   if (!(script instanceof HTMLScriptElement)) throw new Error("embed.js is no module: use <script src=…>");
-  const { app = "", to = "", conversation = "", session = "", label = "Chat", lang = document.documentElement.lang.split("-")[0] } = script.dataset;
+  const { app = "", to = "", conversation = "", session = "", label = "Chat", badge: counts = "", lang = document.documentElement.lang.split("-")[0] } = script.dataset;
   const server = new URL("..", script.src);
 
   const RETRY_MS = 5_000;
+  /** The chat is loaded within this time after the page, also while the page is busy. */
+  const IDLE_MS = 5_000;
+  /** The server puts the colour of the chat in its place. */
+  const COLOUR = "#1d6b57";
   const STYLES = `
     :host { all: initial; position: fixed; z-index: 2147483000; inset: auto 1rem 1rem auto; font: 16px/1.4 system-ui, sans-serif; color-scheme: light dark; }
     :host([dir=rtl]) { inset: auto auto 1rem 1rem; }
-    button { position: relative; float: inline-end; width: 3.5rem; height: 3.5rem; border: 0; border-radius: 50%; background: #1d6b57; color: #fff; cursor: pointer; box-shadow: 0 .25rem 1rem #0004; }
-    button:focus-visible { outline: 3px solid #1d6b57; outline-offset: 3px; }
+    button { position: relative; float: inline-end; width: 3.5rem; height: 3.5rem; border: 0; border-radius: 50%; background: ${COLOUR}; color: #fff; cursor: pointer; box-shadow: 0 .25rem 1rem #0004; }
+    button:focus-visible { outline: 3px solid ${COLOUR}; outline-offset: 3px; }
     svg { width: 1.6rem; height: 1.6rem; fill: none; stroke: currentColor; stroke-width: 2; stroke-linecap: round; stroke-linejoin: round; vertical-align: middle; }
     b { position: absolute; inset: -.25rem -.25rem auto auto; min-width: 1.3rem; padding: 0 .3rem; box-sizing: border-box; border-radius: 1rem; background: #b5382a; color: #fff; font-size: .8rem; line-height: 1.3rem; }
     b:empty { display: none; }
@@ -45,7 +51,9 @@
   frame.title = label;
   frame.allow = "clipboard-write; microphone; fullscreen";
   const query = new URLSearchParams({ ...(app && { appID: app }), ...(lang && { lang }) });
-  frame.src = `${server}home/embed?${query}`;
+  const load = () => {
+    frame.src ||= `${server}home/embed?${query}`;
+  };
 
   const badge = document.createElement("b");
   const button = document.createElement("button");
@@ -63,14 +71,16 @@
   root.append(frame, button);
 
   let isOpen = false;
+  let isLoaded = false;
 
   /** @param {object} message */
-  const tell = (message) => frame.contentWindow?.postMessage(message, server.origin);
+  const tell = (message) => isLoaded && frame.contentWindow?.postMessage(message, server.origin);
 
   /** @param {boolean} open */
   const show = (open) => {
     if (open === isOpen) return;
     isOpen = open;
+    load();
     frame.classList.toggle("closed", !open);
     button.setAttribute("aria-expanded", String(open));
     tell({ kind: open ? "open" : "hide" });
@@ -94,6 +104,7 @@
     if (source !== frame.contentWindow || origin !== server.origin || !data?.imserver) return;
     const { kind, count = 0, label: unread = "" } = data.imserver;
     if (kind === "login") {
+      isLoaded = true;
       logIn();
       if (isOpen) tell({ kind: "open" });
     } else if (kind === "close") show(false);
@@ -108,4 +119,9 @@
   Object.assign(window, { imserverChat: { open: () => show(true), close: () => show(false) } });
   if (document.body) document.body.append(host);
   else addEventListener("DOMContentLoaded", () => document.body.append(host));
+  if (counts !== "no") {
+    const loadSoon = () => ("requestIdleCallback" in window ? requestIdleCallback(load, { timeout: IDLE_MS }) : setTimeout(load)); // Safari has none
+    if (document.readyState === "complete") loadSoon();
+    else addEventListener("load", loadSoon);
+  }
 }

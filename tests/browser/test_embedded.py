@@ -27,7 +27,7 @@ CONFIG = {
 PAGE = """<!doctype html>
 <title>A shop</title><link rel="icon" href="data:,"><h1>A shop</h1>
 <script src="{chat}/static/embed.js" data-app="shop" data-to="bob" data-session="/session"
-  data-label="Talk to us" data-lang="en" defer></script>
+  data-label="Talk to us" data-lang="en" {more} defer></script>
 """
 POLICY = "default-src 'none'; script-src {chat}; frame-src {chat}; connect-src 'self'; img-src data:"
 BUTTON = "document.querySelector('imserver-chat').shadowRoot.querySelector('button')"
@@ -39,13 +39,14 @@ class Shop:
 
     def __init__(self, chat: str) -> None:
         self.address = ""
+        self.more = ""
         self.chat = chat
         self.seconds = 600.0
         self.requests = 0
 
     def answer(self, path: str) -> tuple[str, str]:
         if path != "/session":
-            return "text/html; charset=utf-8", PAGE.format(chat=self.chat)
+            return "text/html; charset=utf-8", PAGE.format(chat=self.chat, more=self.more)
         self.requests += 1
         claims = {"sub": "ann", "app": APP, "exp": time.time() + self.seconds}
         return "application/json", json.dumps({"user": "ann", "token": jwt.encode(claims, SECRET, "HS256")})
@@ -128,3 +129,18 @@ def test_the_page_is_asked_again_when_the_token_has_expired(pair: Pair, start_se
         eventually(lambda: shop.requests > requests, what="there is one that lasts")
         push(server, "bob", "ann", "still there?")
         eventually(lambda: label(page) == "Talk to us, 1 unread", what="the page is connected again")
+
+
+def test_the_chat_is_loaded_when_somebody_opens_it(pair: Pair, start_server: StartServer) -> None:
+    server = start_server(config=CONFIG | {"chat": {"colour": "#2457a6"}})
+    with shop_of(server) as shop:
+        shop.more = 'data-badge="no"'
+        page = pair[0].open(shop.address)
+        eventually(lambda: page.run("return Boolean(window.imserverChat)"), what="the script runs")
+        assert page.run(f"return getComputedStyle({BUTTON}).backgroundColor") == "rgb(36, 87, 166)"
+        page.driver.execute_async_script("requestIdleCallback(arguments[0], { timeout: 10_000 })")
+        assert (page.run(f"return {FRAME}.src"), shop.requests) == ("", 0)
+        push(server, "bob", "ann", "may I help?")
+        page.run(f"{BUTTON}.click()")
+        page.driver.switch_to.frame(page.run(f"return {FRAME}"))
+        eventually(lambda: page.texts("[role=log] article .text") == ["may I help?"], what="it is open")

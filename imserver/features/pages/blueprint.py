@@ -24,7 +24,7 @@ from werkzeug.wrappers import Response as AnyResponse
 from imserver.features.pages import assets, installable
 from imserver.features.pages.additions import Additions, additions_of
 from imserver.features.pages.address import Ports, websocket_address
-from imserver.features.pages.look import COLOURS, PICTURE, Look
+from imserver.features.pages.look import BUTTON, COLOURS, PICTURE, Look
 from imserver.features.pages.settings import ChatSettings
 from imserver.features.pages.text import (
     HEADERS,
@@ -178,7 +178,7 @@ def create_pages(core: Core, document: Callable[[], bytes]) -> Blueprint:
         ("/api/v1/docs", "reference", lambda: references().page()),
         ("/status", "status", status),
         ("/cluster", "cluster", cluster),
-        ("/static/<path:name>", "static", static),
+        ("/static/<path:name>", "static", chat.static),
         ("/favicon.ico", "icon", lambda: static("favicon.svg")),
         (_SDK_PATH, "sdk", sdk),
         (f"{installable.RELEASES}<release>/static/<path:name>", "released", released.file),
@@ -417,6 +417,17 @@ class _Chat:
             self._additions,
             self._look,
         )
+
+    def static(self, name: str) -> AnyResponse:
+        """``GET /static/…``: a file of the pages. The button for other pages has the colour of the chat."""
+        if name != BUTTON or not self._look.colour:
+            return static(name)
+        answer = Response(
+            self._look.button((assets.STATIC / BUTTON).read_bytes()), mimetype="text/javascript"
+        )
+        answer.headers["Cache-Control"] = "no-cache"
+        answer.add_etag()
+        return answer.make_conditional(request)
 
     def picture(self) -> AnyResponse:
         """``GET /home/messages.png``: the picture of the chat; 404 if it has none."""

@@ -10,9 +10,12 @@ from typing import Final
 from imserver.features.pages.settings import ChatSettings, read_picture
 
 PICTURE: Final = "/home/messages.png"
+BUTTON: Final = "embed.js"
+"""The script of the button for other pages, below ``/static/``."""
 COLOURS: Final = "/home/messages.css"
 """The address of :attr:`Look.sheet`, for pages that do not have it in theirs."""
 _NAME: Final = "imserver"
+_BUTTON_COLOUR: Final = b"#1d6b57"
 _LEAST: Final = 4.5
 """The contrast that WCAG 2.2 (AA) wants of text."""
 _LIGHT_GROUNDS: Final = ("#f3efe6", "#fffdf8", "#ffffff", "#f0ebdf")
@@ -54,6 +57,10 @@ class Look:
     def colours_url(self) -> str:
         """The address of the colours; ``""``: they are those of theme.css."""
         return f"{self._root}{COLOURS}?v={self.version}" if self.sheet else ""
+
+    def button(self, script: bytes) -> bytes:
+        """The text of :data:`BUTTON` with the colour of the chat."""
+        return script.replace(_BUTTON_COLOUR, palette(self.colour)[0]["mine"].encode())
 
 
 PLAIN: Final = Look(ChatSettings())

@@ -72,6 +72,15 @@ def test_the_pages_have_name_picture_and_colour(tmp_path: Path) -> None:
     assert (colours.mimetype, "#2457a6" in colours.text) == ("text/css", True)
     assert "immutable" in colours.headers["Cache-Control"]
     assert client.get("/home/messages.css?v=other").headers["Cache-Control"] == "no-cache"
+    button = client.get("/static/embed.js")
+    assert (button.mimetype, '"#2457a6"' in button.text, "#1d6b57" in button.text) == (
+        "text/javascript",
+        True,
+        False,
+    )
+    assert (
+        client.get("/static/embed.js", headers={"If-None-Match": button.headers["ETag"]}).status_code == 304
+    )
     manifest = json.loads(client.get("/home/messages.webmanifest?lang=en").data)
     assert (manifest["name"], manifest["short_name"]) == ("Tea & <house>",) * 2
     assert manifest["theme_color"] == "#2457a6"
