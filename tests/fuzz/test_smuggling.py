@@ -49,7 +49,7 @@ NGINX: Final = {
 }
 """The same for nginx."""
 GO: Final = {
-    "TE of HTTP/1.0 that keeps alive": "Go ignores it and refuses the chunks; we close the connection behind them",
+    "TE of HTTP/1.0 that keeps alive": "Go ignores it, and refuses the chunks; we close behind them",
     **dict.fromkeys((name for name in H11 if name.startswith("the first line b'\\")), _EMPTY_LINES),
 }
 """The same for the ``net/http`` of Go."""
