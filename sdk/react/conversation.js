@@ -201,13 +201,25 @@ export class Conversation {
    * @param {Sent} sent
    * @param {Partial<Entry>} content
    */
-  #stored(kind, { id, conversation, seq, replaced }, { text, data, type, ...content }) {
-    this.#number = conversation;
-    const to = this.#peer && { to: this.#peer };
-    const body = replaced ?? { ...(text !== undefined && { text }), ...(data !== undefined && { data }), ...(type && { type }) };
-    const entry = { id, conversation, seq, kind, from: this.#required().user, ...to, time: Date.now(), ...content, ...body };
+  #stored(kind, sent, content) {
+    this.#number = sent.conversation;
+    const entry = storedEntry(this.#required(), kind, sent, { ...(this.#peer && { to: this.#peer }), ...content });
     this.#show({ entries: applied(this.#required(), this.view.entries, entry) });
   }
+}
+
+/**
+ * The entry of a message or change of ours, which the server does not send to its own connection.
+ *
+ * @param {Messenger} messenger  that has sent it
+ * @param {string} kind
+ * @param {Sent} sent            the answer
+ * @param {Partial<Entry>} content
+ * @returns {Entry}
+ */
+export function storedEntry({ user }, kind, { id, conversation, seq, replaced }, { text, data, type, ...content }) {
+  const body = replaced ?? { ...(text !== undefined && { text }), ...(data !== undefined && { data }), ...(type && { type }) };
+  return { id, conversation, seq, kind, from: user, time: Date.now(), ...content, ...body };
 }
 
 /**

@@ -13,6 +13,9 @@ import { useCallback, useEffect, useMemo, useState, useSyncExternalStore } from 
 import { disableNotifications, enableNotifications, notificationState } from "imserver-client/notifications";
 
 import { Conversation } from "./conversation.js";
+import { Conversations } from "./conversations.js";
+
+export { storedEntry } from "./conversation.js";
 
 /** @typedef {import("imserver-client").ImClient} ImClient */
 /** @typedef {import("imserver-client").Push} Push */
@@ -22,6 +25,7 @@ import { Conversation } from "./conversation.js";
 /** @typedef {import("imserver-client/notifications").NotificationState} NotificationState */
 /** @typedef {import("./conversation.js").ConversationView} ConversationView */
 /** @typedef {import("./conversation.js").Where} Where */
+/** @typedef {import("./conversations.js").ConversationsView} ConversationsView */
 
 /** @type {StateChange} */
 const NOT_STARTED = { state: "idle", attempt: 0, retryInMs: 0, code: 0, reason: "", error: null };
@@ -127,6 +131,20 @@ export function useConversation(messenger, where, pageSize = 50) {
   const view = useSyncExternalStore(conversation.subscribe, () => conversation.view, () => conversation.view);
   const { loadEarlier, send, edit, recall, markRead, typing } = conversation;
   return { ...view, loadEarlier, send, edit, recall, markRead, typing };
+}
+
+/**
+ * The user's conversations, the one with the newest entry first.
+ *
+ * @param {Messenger | null} messenger
+ * @param {number} [pageSize]  conversations that are loaded at a time, at most 200
+ * @returns {ConversationsView & Pick<Conversations, "loadMore">}
+ */
+export function useConversations(messenger, pageSize = 50) {
+  const list = useMemo(() => new Conversations(messenger, pageSize), [messenger, pageSize]);
+  useEffect(() => list.start(), [list]);
+  const view = useSyncExternalStore(list.subscribe, () => list.view, () => list.view);
+  return { ...view, loadMore: list.loadMore };
 }
 
 /**

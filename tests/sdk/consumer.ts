@@ -4,7 +4,7 @@ import { CLOSE_CODES } from "imserver-client/errors";
 import { Messenger, type Entry } from "imserver-client/messenger";
 import { disableNotifications, enableNotifications, notificationState, onNotification, type NotificationState } from "imserver-client/notifications";
 import "imserver-client/notifications-worker";
-import { useConversation, useImClient, useMessages, useNotifications, usePresence } from "imserver-react";
+import { useConversation, useConversations, useImClient, useMessages, useNotifications, usePresence } from "imserver-react";
 import { WebSocket as NodeSocket } from "ws";
 
 export async function use(token: string): Promise<Entry[]> {
@@ -64,8 +64,9 @@ export function Page({ token }: { token: string }) {
   const { entries, send, typingUser, error } = useConversation(client, { to: "bob" });
   const messages: Push[] = useMessages(live.client);
   const { state: notified, enable, disable } = useNotifications(live.client, { worker: "/worker.js" });
+  const { conversations, loadMore } = useConversations(client);
   const bob: boolean | undefined = usePresence(client, ["bob"])["bob"];
   // @ts-expect-error: a conversation needs a Messenger
   useConversation(live.client, { to: "bob" });
-  return [state.state, entries.map(({ text }) => text), send("hi"), typingUser, error?.message, messages.length, bob, notified === "off" ? enable() : disable()];
+  return [state.state, entries.map(({ text }) => text), send("hi"), typingUser, error?.message, messages.length, conversations[0]?.last?.text, loadMore(), bob, notified === "off" ? enable() : disable()];
 }

@@ -1,9 +1,10 @@
-// The rules of a conversation of imserver-react, with a stub of Messenger. tests/sdk/test_sdk.py runs it.
+// The rules of a conversation of imserver-react and of their list, with a stub of Messenger. tests/sdk/test_sdk.py runs it.
 import assert from "node:assert/strict";
 import { beforeEach, it } from "node:test";
 
 import { Messenger } from "../../sdk/js/messenger.js";
 import { Conversation } from "../../sdk/react/conversation.js";
+import { Conversations } from "../../sdk/react/conversations.js";
 
 class StubMessenger {
   user = "ann";
@@ -130,4 +131,68 @@ it("shows the reactions to a message, and no entries for them or for pins", asyn
   assert.deepEqual(shown(), [[2, { emoji: "+1", count: 11, users: ["ann"], mine: true }]]);
   await messenger.hear("entry", reaction(7, "ann", "remove", 0));
   assert.deepEqual(shown(), [[2, undefined]]);
+});
+
+// --- the list of conversations -----------------------------------------------------------------------------------
+
+async function startList() {
+  messenger.asked = 0;
+  const { conversations } = messenger;
+  messenger.conversations = async (page) => {
+    messenger.asked += 1;
+    return conversations.call(messenger, page);
+  };
+  const list = new Conversations(messenger, 2);
+  list.start();
+  await settled();
+  return list;
+}
+
+const rows = ({ view }) => view.conversations.map(({ id, unread, last }) => [id, unread, last?.id]);
+
+it("a list follows entries, and asks when it cannot know", async () => {
+  messenger.pages[0] = { conversations: [{ id: 7, peer: "bob", unread: 0, last: entry(5) }, { id: 8, peer: "cat", unread: 1, last: entry(4) }], hasMore: true };
+  messenger.pages[4] = { conversations: [{ id: 9, peer: "dog", unread: 0, place: 2 }], hasMore: false };
+  const list = await startList();
+  assert.deepEqual([rows(list), list.view.hasMore], [[[7, 0, 5], [8, 1, 4]], true]);
+  await messenger.hear("entry", entry(6, { conversation: 8 }));
+  await messenger.hear("entry", entry(7, { conversation: 8, from: "ann" }));
+  await messenger.hear("entry", entry(8, { conversation: 8, kind: "reaction", about: 6 }));
+  await messenger.hear("entry", entry(6, { conversation: 8 })); // again
+  assert.deepEqual([rows(list), messenger.asked], [[[8, 2, 8], [7, 0, 5]], 1]);
+
+  messenger.pages[0].conversations = [{ id: 8, peer: "cat", unread: 0, last: entry(8) }, { id: 7, peer: "bob", unread: 0, last: entry(5) }];
+  await messenger.hear("receipt", { from: "bob", conversation: 8, read: 8 }); // of somebody else
+  assert.equal(messenger.asked, 1);
+  await messenger.hear("receipt", { from: "ann", conversation: 8, read: 8 }); // another device of ours
+  assert.deepEqual([rows(list), messenger.asked], [[[8, 0, 8], [7, 0, 5]], 2]);
+  await messenger.hear("entry", entry(9, { conversation: 7, kind: "group" }));
+  assert.equal(messenger.asked, 3);
+
+  messenger.pages[5] = messenger.pages[4];
+  await list.loadMore();
+  assert.deepEqual([rows(list).map(([id]) => id), list.view.hasMore], [[8, 7, 9], false]);
+  messenger.pages[0] = { conversations: [{ id: 10, peer: "eel", unread: 1, last: entry(10) }, { id: 8, peer: "cat", unread: 0, last: entry(8) }], hasMore: true };
+  await messenger.hear("entry", entry(10, { conversation: 10 }));
+  assert.deepEqual([rows(list).map(([id]) => id), list.view.hasMore], [[10, 8, 7, 9], false]);
+  await messenger.hear("anew", {});
+  assert.deepEqual(rows(list).map(([id]) => id), [10, 8]);
+});
+
+it("a list asks once more for what came while it asked, and after an error", async () => {
+  messenger.pages[0] = { conversations: [], hasMore: false };
+  const list = await startList();
+  messenger.listeners.get("entry")(entry(1));
+  messenger.listeners.get("entry")(entry(2));
+  messenger.listeners.get("entry")(entry(3));
+  await settled();
+  assert.equal(messenger.asked, 3);
+  messenger.failure = new Error("no answer");
+  await messenger.hear("anew", {});
+  assert.equal(list.view.error, messenger.failure);
+  messenger.failure = null;
+  await messenger.hear("state", { state: "online" });
+  assert.deepEqual([list.view.error, messenger.asked], [null, 5]);
+  await messenger.hear("state", { state: "online" });
+  assert.equal(messenger.asked, 5);
 });

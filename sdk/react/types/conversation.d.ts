@@ -75,3 +75,13 @@ export declare class Conversation {
     /** Tells the others that we are typing. Call it on every key press: it sends a notice every 3 s. */
     typing: () => void;
 }
+/**
+ * The entry of a message or change of ours, which the server does not send to its own connection.
+ *
+ * @param {Messenger} messenger  that has sent it
+ * @param {string} kind
+ * @param {Sent} sent            the answer
+ * @param {Partial<Entry>} content
+ * @returns {Entry}
+ */
+export declare function storedEntry({ user }: Messenger, kind: string, { id, conversation, seq, replaced }: Sent, { text, data, type, ...content }: Partial<Entry>): Entry;

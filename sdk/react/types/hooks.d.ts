@@ -7,6 +7,8 @@
  * @module hooks
  */
 import { Conversation } from "./conversation.js";
+import { Conversations } from "./conversations.js";
+export { storedEntry } from "./conversation.js";
 export type ImClient = import("imserver-client").ImClient;
 export type Push = import("imserver-client").Push;
 export type StateChange = import("imserver-client").StateChange;
@@ -15,6 +17,7 @@ export type NotificationOptions = import("imserver-client/notifications").Notifi
 export type NotificationState = import("imserver-client/notifications").NotificationState;
 export type ConversationView = import("./conversation.js").ConversationView;
 export type Where = import("./conversation.js").Where;
+export type ConversationsView = import("./conversations.js").ConversationsView;
 /**
  * Makes a client, connects it, and closes it when the component goes or a dependency changes.
  *
@@ -54,6 +57,14 @@ export declare function usePresence(client: ImClient | null, users: string[], ev
  * @returns {ConversationView & Pick<Conversation, "loadEarlier" | "send" | "edit" | "recall" | "markRead" | "typing">}
  */
 export declare function useConversation(messenger: Messenger | null, where: Where, pageSize?: number): ConversationView & Pick<Conversation, "loadEarlier" | "send" | "edit" | "recall" | "markRead" | "typing">;
+/**
+ * The user's conversations, the one with the newest entry first.
+ *
+ * @param {Messenger | null} messenger
+ * @param {number} [pageSize]  conversations that are loaded at a time, at most 200
+ * @returns {ConversationsView & Pick<Conversations, "loadMore">}
+ */
+export declare function useConversations(messenger: Messenger | null, pageSize?: number): ConversationsView & Pick<Conversations, "loadMore">;
 /**
  * Notifications of the user on this device. Call `enable` when the user has clicked: browsers ask at no other time.
  *
