@@ -22,6 +22,7 @@ _NPM_PROGRAMS: Final = {
     "qr": "qr/decode.js",
     "axe-core": "axe-core/axe.min.js",
     "pusher-js": "pusher-js/package.json",
+    "react-test-renderer": "react-test-renderer/package.json",
     "tus-js-client": "tus-js-client/package.json",
     "web-push-testing": "web-push-testing/package.json",
 }

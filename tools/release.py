@@ -27,7 +27,7 @@ import click
 from tools import emoji
 from tools import site as documents
 
-NPM_PACKAGES: Final = ("sdk/js", "sdk/react")
+NPM_PACKAGES: Final = ("sdk/js", "sdk/react", "sdk/react-native")
 CONTAINER_FILES: Final = ("Dockerfile", ".dockerignore", "compose.yaml", "deploy/nginx.conf")
 """The versions of an image, besides the sources that .dockerignore lets in."""
 CHECKSUMS: Final = "SHA256SUMS"

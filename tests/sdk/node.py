@@ -10,8 +10,13 @@ from typing import Final
 from tests.support import ROOT
 from tests.tools import NODE_MODULES, require
 
-PACKAGES: Final = ("js", "react")
+PACKAGES: Final = ("js", "react", "react-native")
 """Folders in sdk/ that are npm packages."""
+NEIGHBOURS: Final = (
+    *("react", "react-dom", "react-native", "scheduler", "csstype"),
+    *("ws", "@types", "undici-types", "miniprogram-api-typings"),
+)
+"""What a project with the packages finds in sdk/node_modules."""
 NODE_FLAGS: Final = ("--no-warnings", "--experimental-websocket")
 """Node 20 hides its WebSocket behind a flag."""
 MOST_SECONDS: Final = 250
@@ -57,7 +62,7 @@ def npm(*arguments: str, folder: Path) -> str:
 
 
 def install_packages(folder: Path) -> Path:
-    """Pack both packages with npm, and install them into a project in ``folder``.
+    """Pack the packages with npm, and install them into a project in ``folder``.
 
     Returns the project. What else it needs (React, its types) it finds in sdk/node_modules.
     """
@@ -69,11 +74,8 @@ def install_packages(folder: Path) -> Path:
     packed = sorted(path.name for path in project.glob("*.tgz"))
     assert len(packed) == len(PACKAGES)
     npm("install", "--legacy-peer-deps", *packed, folder=project)
-    for name in ("react", "react-dom", "scheduler", "csstype", "ws", "@types", "undici-types"):
+    for name in NEIGHBOURS:
         (project / "node_modules" / name).symlink_to(NODE_MODULES / name)
-    (project / "node_modules" / "miniprogram-api-typings").symlink_to(
-        NODE_MODULES / "miniprogram-api-typings"
-    )
     return project
 
 
