@@ -58,21 +58,25 @@ def words_of(messages: list[dict[str, str]]) -> Iterator[str]:
     raise OSError("the answer has ended early")
 
 
-def append(bot: Messenger, stream: str, number: int, text: str) -> None:
-    """Append a piece, again while its node does not answer. Raises OSError if the stream is over."""
+def append(bot: Messenger, stream: str, number: int, text: str) -> bool:
+    """Append a piece, again while its node does not answer. False: somebody has stopped the stream. Raises
+    OSError if it takes no more."""
     while (status := bot.stream_append([(stream, number, text)]).results[0].status) == "failed":
         time.sleep(1)
-    if status not in ("appended", "repeated"):
+    if status not in ("appended", "repeated", "closed"):
         raise OSError(f"the stream is over: {status}")
+    return status != "closed"
 
 
 def answer(bot: Messenger, entry: Entry) -> None:
-    """Stream the answer to a message. If the model fails in the middle, the text ends as incomplete."""
+    """Stream the answer to a message, until somebody stops it. If the model fails in the middle, the text
+    ends as incomplete."""
     try:
         stream = bot.stream_open(conversation=entry.conversation).stream
         try:
             for number, piece in enumerate(words_of(messages_before(bot, entry)), 1):
-                append(bot, stream, number, piece)
+                if not append(bot, stream, number, piece):
+                    return  # the generator ends, and with it the request to the model
         except (OSError, HTTPException, ValueError) as error:
             bot.stream_close(stream, incomplete=True)
             bot.send(text=f"The language model does not answer: {error}", conversation=entry.conversation)

@@ -144,4 +144,14 @@ def test_the_answers_of_a_language_model_are_streamed(
         assert "does not answer" in (ann.entry("message").text or "")
         roles = [each["role"] for each in model.requests[1]["messages"]]
         assert roles == ["system", "user", "assistant", "user"]
+        model.breaks_after = None
+        model.gate.clear()
+        ann.say("A long story, please")
+        while (piece := ann.piece()).text != "is ":
+            pass
+        assert ann.messenger.stream_stop(piece.stream).status == "closed"
+        assert ann.entry("message").meta["stopped"] == ann.user
+        model.gate.set()
+        ann.say("Another one")
+        assert ann.entry("message").text == "Tea is ready."
         bot.kill()
