@@ -54,6 +54,7 @@ from bench.abuse_setup import (
     account_of,
     close_streams,
     crowd_of,
+    edits_of_dense_messages,
     open_long_streams,
     open_streams_to_group,
     png,
@@ -454,6 +455,16 @@ def _streams() -> Iterator[Attack]:
     )
 
 
+def _words() -> Iterator[Attack]:
+    """Messages with more words than the index of words has of one."""
+    yield Attack(
+        "10 edits of 2,000 Chinese characters",
+        lambda attacker: _post("/api/v1/batch", JSON, edits_of_dense_messages(attacker))(attacker),
+        mode="demo",
+        of="messages/edit of dense messages",
+    )
+
+
 ATTACKS = {
     attack.name: attack
     for attacks in (
@@ -466,6 +477,7 @@ ATTACKS = {
         _small_files(),
         _notifications(),
         _streams(),
+        _words(),
     )
     for attack in attacks
 }

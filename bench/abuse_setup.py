@@ -5,6 +5,7 @@ in demo mode messages. They are made anew before each attack, because some attac
 from __future__ import annotations
 
 import json
+import random
 import struct
 import time
 import zlib
@@ -22,6 +23,7 @@ from bench.loop import Json
 PASSWORD: Final = "correct horse battery"
 STREAMS, LONG_BYTES = 100, 131_072
 """The most open streams of a bot, and the most bytes of each."""
+_INDEXED_SECONDS: Final = 3.0
 CROWD: Final = 200
 """Accounts that the attacker may name as members of a group."""
 
@@ -110,6 +112,25 @@ def _request(target: Target, method: str, path: str, body: bytes = b"", **header
         headers["Authorization"] = f"Bearer {target.key}"
     connection.request(method, path, body, headers={"Content-Type": "application/octet-stream", **headers})
     return connection.getresponse()
+
+
+def edits_of_dense_messages(attacker: Attacker) -> bytes:
+    """Fill a segment of the index of words with texts in which each two characters are another term, and wait
+    until it is there. Returns a batch of edits of some of them."""
+    fields = {"app": "default", "user": USER}
+
+    def text() -> str:
+        return "".join(map(chr, random.choices(range(0x4E00, 0x9FA6), k=2_000)))
+
+    ids: list[int] = []
+    for _ in range(20):
+        commands = [{"messages/send": {**fields, "to": OTHER, "text": text()}} for _ in range(10)]
+        commands += [{"messages/send": {**fields, "to": OTHER, "text": "x"}}] * 100
+        results = post(attacker, "/api/v1/batch", {"commands": commands})["results"]
+        ids += [result["body"]["id"] for result in results[:10]]
+    time.sleep(_INDEXED_SECONDS)
+    edits = [{"messages/edit": {**fields, "id": id, "text": text()}} for id in ids[:10]]
+    return json.dumps({"commands": edits}, ensure_ascii=False).encode()
 
 
 def _tus(target: Target, query: str, body: bytes = b"") -> str:

@@ -84,7 +84,7 @@ Terms = dict[str, list[int]]
 """Term → the offsets of its messages."""
 
 
-class Claim(Struct, frozen=True):
+class SegmentClaim(Struct, frozen=True):
     """The right to change the index of a log, and the segment that this node adds or mends."""
 
     log: int
@@ -101,7 +101,7 @@ class Claim(Struct, frozen=True):
 class _Mending(Struct, frozen=True):
     """What :meth:`WordIndex.merge` does with one segment."""
 
-    claim: Claim
+    claim: SegmentClaim
     changes: Sequence[Row]
     """(message, the entry that changed it)."""
     floor: int
@@ -139,7 +139,7 @@ class WordIndex:
         """Add the next segment. False: it is not whole yet, or another node works on the index."""
         if not self._tables.read_log(app, lambda sql, head: _next_end(sql, head) <= head.last_id, False):
             return False
-        claim: Claim | None = self._tables.change(partial(_claim_next, app), None)
+        claim: SegmentClaim | None = self._tables.change(partial(_claim_next, app), None)
         if claim is None:
             return False
         nothing: list[Row] = []
@@ -183,7 +183,7 @@ class WordIndex:
         self._tables.change_log(app, lambda sql, head: _release(sql, head.number), None)
 
     def _mended(
-        self, claim: Claim, content: _Content, gone: set[int], pause: Pause
+        self, claim: SegmentClaim, content: _Content, gone: set[int], pause: Pause
     ) -> Iterator[tuple[int, bytes]]:
         """The rows of a segment that change."""
         added = content.buckets(pause)
@@ -466,13 +466,13 @@ def _position(sql: Statements, log: int) -> _Position:
     return _Position(segment, number, floor, bool(is_leased))
 
 
-def _claim(sql: Statements, log: int, position: _Position, segment: int) -> Claim:
+def _claim(sql: Statements, log: int, position: _Position, segment: int) -> SegmentClaim:
     statement = f"UPDATE word_position SET changes = %s, leased = {sql.now} + %s WHERE log = %s"
     sql.execute(statement, (position.number + 1, LEASE_SECONDS, log))
-    return Claim(log, position.number + 1, segment)
+    return SegmentClaim(log, position.number + 1, segment)
 
 
-def _claim_next(app: str, sql: Statements) -> Claim | None:
+def _claim_next(app: str, sql: Statements) -> SegmentClaim | None:
     """Claim the next segment that is whole."""
     head = head_of(sql, app)
     if head is None:
@@ -551,7 +551,7 @@ def _with_kinds(sql: Statements, head: LogHead, rows: list[Row]) -> tuple[list[R
     return rows, sql.query_in(statement, (head.number,), list({row[1] for row in rows}))
 
 
-def _changes(claim: Claim, sql: Statements) -> list[Row]:
+def _changes(claim: SegmentClaim, sql: Statements) -> list[Row]:
     """Changes of messages of a segment: (message, entry)."""
     statement = (
         "SELECT id, entry FROM word_change WHERE log = %s AND id >= %s AND id < %s "
@@ -560,7 +560,7 @@ def _changes(claim: Claim, sql: Statements) -> list[Row]:
     return sql.query(statement, (claim.log, claim.first, claim.first + SEGMENT, _MOST_CHANGES))
 
 
-def _rows_of(claim: Claim, begin: int, end: int, sql: Statements) -> list[Row]:
+def _rows_of(claim: SegmentClaim, begin: int, end: int, sql: Statements) -> list[Row]:
     """(bucket, terms) of some buckets of a segment."""
     statement = (
         "SELECT bucket, terms FROM word WHERE log = %s AND segment = %s AND bucket >= %s AND bucket < %s"
@@ -568,7 +568,7 @@ def _rows_of(claim: Claim, begin: int, end: int, sql: Statements) -> list[Row]:
     return sql.query(statement, (claim.log, claim.segment, begin, end))
 
 
-def _add(claim: Claim, rows: Sequence[tuple[int, bytes]], sql: Statements) -> bool:
+def _add(claim: SegmentClaim, rows: Sequence[tuple[int, bytes]], sql: Statements) -> bool:
     """Add rows of a segment. False: another node has the claim."""
     statement = f"SELECT changes FROM word_position WHERE log = %s{sql.for_update}"
     if sql.query(statement, (claim.log,))[0][0] != claim.number:
@@ -577,14 +577,14 @@ def _add(claim: Claim, rows: Sequence[tuple[int, bytes]], sql: Statements) -> bo
     return True
 
 
-def _replace(claim: Claim, rows: Sequence[tuple[int, bytes]], sql: Statements) -> bool:
+def _replace(claim: SegmentClaim, rows: Sequence[tuple[int, bytes]], sql: Statements) -> bool:
     """As :func:`_add`, in place of the rows that the segment has."""
     statement = "DELETE FROM word WHERE log = %s AND segment = %s AND bucket = %s"
     sql.execute_many(statement, [(claim.log, claim.segment, bucket) for bucket, _ in rows])
     return _add(claim, rows, sql)
 
 
-def _finish_new(sql: Statements, claim: Claim, changes: Sequence[Row], content: _Content) -> None:
+def _finish_new(sql: Statements, claim: SegmentClaim, changes: Sequence[Row], content: _Content) -> None:
     """A segment is in the index, with these changes of its messages."""
     long = {offset: content.conversation_of[offset] for offset in content.long}
     _finish(sql, claim, changes, long)
@@ -605,7 +605,7 @@ def _finish_mending(sql: Statements, mending: _Mending, content: _Content, gone:
     _set_floor(sql, claim.log, mending.floor)
 
 
-def _finish(sql: Statements, claim: Claim, changes: Sequence[Row], long: Mapping[int, int]) -> None:
+def _finish(sql: Statements, claim: SegmentClaim, changes: Sequence[Row], long: Mapping[int, int]) -> None:
     _replace(claim, [(_LONG, b"".join(_LONG_MESSAGE.pack(*each) for each in sorted(long.items())))], sql)
     statement = "DELETE FROM word_change WHERE log = %s AND id = %s AND entry = %s"
     sql.execute_many(statement, [(claim.log, *each) for each in changes])
