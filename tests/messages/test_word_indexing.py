@@ -38,6 +38,18 @@ def test_a_node_adds_what_others_stored_before_and_what_it_stores(
     assert indexed(log) == 2
 
 
+def test_a_node_merges_what_any_node_has_changed(tmp_path: Path, open_store: OpenStore) -> None:
+    other = open_store().part(MessageLog)
+    send(other, SEGMENT, "a secret")
+    assert other.words.fill("gochat")
+    other.writer.append("gochat", [Draft(sender="ann", kind="recall", about=1, conversation=1)])
+    store = open_store()
+    log, indexing = store.part(MessageLog), WordIndexing(store)
+    assert log.words.changed() == ["gochat"]
+    indexing.merge()
+    assert log.words.changed() == []
+
+
 @pytest.mark.parametrize("apps", [(), ("gochat",)])
 def test_the_command_makes_the_index_anew(
     tmp_path: Path, open_store: OpenStore, apps: tuple[str, ...]
