@@ -128,6 +128,22 @@ def test_a_strict_typescript_program_can_use_the_packages(
     run([require("tsc"), "-p", str(project)])
 
 
+@pytest.mark.needs("node", "npm", "tsc")
+def test_the_example_for_phones_uses_the_packages_as_their_types_say(project: Path) -> None:
+    example = SDK.parent / "examples" / "react-native"
+    (project / "App.tsx").write_text((example / "App.tsx").read_text("utf-8"), encoding="utf-8")
+    options = {"lib": ["es2022", "dom"], "types": [], "strict": True, "noEmit": True, "jsx": "react-jsx"}
+    options |= {"module": "preserve", "moduleResolution": "bundler", "target": "es2022"}
+    files = ["App.tsx", str(HERE / "react_native" / "expo.d.ts")]
+    config = project / "tsconfig.example.json"
+    config.write_text(json.dumps({"compilerOptions": options, "files": files}), encoding="utf-8")
+    run([require("tsc"), "-p", str(config)])
+    described = json.loads((example / "package.json").read_text("utf-8"))["dependencies"]
+    for name in PACKAGES:
+        package = json.loads((SDK / name / "package.json").read_text("utf-8"))["name"]
+        assert described[package] == f"file:{package}-{__version__}.tgz"
+
+
 @pytest.mark.needs("node", "npm", "esbuild")
 @pytest.mark.parametrize(
     ("line", "most"),

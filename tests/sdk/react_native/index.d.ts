@@ -19,7 +19,7 @@ export const Text: ComponentType<ViewProps & { numberOfLines?: number }>;
 export const Pressable: ComponentType<ViewProps & { onPress?: null | (() => void) }>;
 export const KeyboardAvoidingView: ComponentType<ViewProps & { behavior?: "height" | "position" | "padding" }>;
 export const TextInput: ComponentType<Accessible & {
-  style?: Styles; value?: string; placeholder?: string; multiline?: boolean; onChangeText?: (text: string) => void; autoCapitalize?: "none";
+  style?: Styles; value?: string; placeholder?: string; multiline?: boolean; onChangeText?: (text: string) => void; autoCapitalize?: "none"; secureTextEntry?: boolean;
 }>;
 export const Button: ComponentType<{ title: string; onPress: () => void; disabled?: boolean }>;
 export const FlatList: ComponentType<{
