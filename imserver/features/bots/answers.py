@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from time import time
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 
@@ -135,11 +135,9 @@ class StreamedAnswers:
         """
         return self._texts.close_text(app, stream, incomplete, user)
 
-    def stop(
-        self, app: str, user: str, stream: str
-    ) -> Literal["closed", "repeated", "unknown", "not_allowed"]:
-        """Stop a stream that a user reads, and return the result. Its text so far is stored. ``not_allowed``:
-        others may stop it. Raises ChannelRefused: ``unavailable``."""
+    def stop(self, app: str, user: str, stream: str) -> str:
+        """Stop a stream that a user reads. Its text so far is stored. Returns the result: ``closed``,
+        ``repeated``, ``unknown``, or ``not_allowed`` (others may). Raises ChannelRefused: ``unavailable``."""
         return self._texts.stop(app, stream, user).status
 
 
