@@ -36,6 +36,17 @@ const COMMAND = /^\/([a-z0-9_]{0,32})$/;
  * @property {string} user     is mentioned by it; empty: nobody
  */
 
+/**
+ * Where a text box is, and what it writes.
+ *
+ * @typedef {object} Box
+ * @property {() => void} sent
+ * @property {() => Entry | null} last  our newest message that can be edited
+ * @property {string} [prefix]          of the ids of its elements
+ * @property {{ get: (key: string) => import("./drafts.js").Draft, set: (key: string, draft: import("./drafts.js").Draft) => void }} [drafts]  default: those of the conversations
+ * @property {() => Pick<import("./outbox.js").Content, "thread" | "also">} [place]  of what is written; missing: the conversation
+ */
+
 export class Composer {
   /** @type {Conversation | null} */
   #conversation = null;
@@ -54,33 +65,46 @@ export class Composer {
   /** @type {Choice[]} */
   #choices = [];
   #typingSentAt = 0;
-  #form = element("composer", HTMLFormElement);
-  #field = element("message", HTMLTextAreaElement);
-  #send = element("send", HTMLButtonElement);
-  #left = element("left", HTMLElement);
-  #asFile = element("as-file", HTMLButtonElement);
-  #grid = element("emoji", HTMLElement);
   /** @type {Promise<import("./emoji-picker.js").Picker> | null} */
   #picker = null;
-  #opener = element("emoji-open", HTMLButtonElement);
-  #bar = element("reply-bar", HTMLElement);
-  #names = element("mentions", HTMLElement);
-  #readOnlyNote = element("read-only", HTMLElement);
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #muted;
   #ends = new AbortController();
+  #form;
+  #field;
+  #send;
+  #left;
+  #asFile;
+  #grid;
+  #opener;
+  #bar;
+  #names;
+  #readOnlyNote;
 
   /**
    * @param {Session} session
-   * @param {{ sent: () => void, last: () => Entry | null }} events  `last`: our newest message that can be edited
+   * @param {Box} box
    */
-  constructor(session, events) {
+  constructor(session, box) {
     this.session = session;
-    this.events = events;
+    this.box = box;
+    this.drafts = box.drafts ?? session.drafts;
+    const { prefix = "" } = box;
+    this.#form = element(`${prefix}composer`, HTMLFormElement);
+    this.#field = element(`${prefix}message`, HTMLTextAreaElement);
+    this.#send = element(`${prefix}send`, HTMLButtonElement);
+    this.#left = element(`${prefix}left`, HTMLElement);
+    this.#asFile = element(`${prefix}as-file`, HTMLButtonElement);
+    this.#grid = element(`${prefix}emoji`, HTMLElement);
+    this.#opener = element(`${prefix}emoji-open`, HTMLButtonElement);
+    this.#bar = element(`${prefix}reply-bar`, HTMLElement);
+    this.#names = element(`${prefix}mentions`, HTMLElement);
+    this.#readOnlyNote = element(`${prefix}read-only`, HTMLElement);
     const { signal } = this.#ends;
-    session.on("draft", (key) => {
-      if (this.#conversation && !this.#editing && keyOf(this.#conversation) === key) this.#showDraft(this.#conversation);
+    const off = session.on("draft", (key) => {
+      if (!box.drafts && this.#conversation && !this.#editing && keyOf(this.#conversation) === key) this.#showDraft(this.#conversation);
     });
+    signal.addEventListener("abort", off);
     this.#form.addEventListener("submit", (event) => {
       event.preventDefault();
       this.#submit();
@@ -110,7 +134,7 @@ export class Composer {
       this.#toggleEmoji(false);
       this.#field.focus();
     }, { signal });
-    element("reply-cancel", HTMLButtonElement).addEventListener("click", () => this.#clearBar(), { signal });
+    element(`${prefix}reply-cancel`, HTMLButtonElement).addEventListener("click", () => this.#clearBar(), { signal });
   }
 
   /** Ends the session of this composer. */
@@ -163,7 +187,7 @@ export class Composer {
 
   /** @param {Conversation} conversation */
   #showDraft(conversation) {
-    const { text, replyTo = 0, mentions = [] } = this.session.drafts.get(keyOf(conversation));
+    const { text, replyTo = 0, mentions = [] } = this.drafts.get(keyOf(conversation));
     this.#field.value = text;
     this.#mentioned = new Map(mentions);
     this.#replyTo = replyTo;
@@ -190,7 +214,7 @@ export class Composer {
 
   /** What would be sent now: files take it with them. An edit stays. */
   get draft() {
-    return this.#editing ? { text: "" } : { text: this.#field.value.trim(), replyTo: this.#replyTo || undefined };
+    return { text: this.#editing ? "" : this.#field.value.trim(), replyTo: (!this.#editing && this.#replyTo) || undefined, ...this.box.place?.() };
   }
 
   /** The draft was sent, with files. */
@@ -207,7 +231,7 @@ export class Composer {
   }
 
   focus() {
-    if (this.#form.hidden) element("log", HTMLElement).focus();
+    if (this.#form.hidden) /** @type {HTMLElement | null | undefined} */ (this.#form.parentElement?.querySelector("[role=log]"))?.focus();
     else this.#field.focus();
   }
 
@@ -263,9 +287,9 @@ export class Composer {
       if (text !== this.#textOf(this.#editing).text) this.session.outbox.add(conversation, { text, edit: this.#editing.id, mentions });
       return this.#clearBar();
     }
-    this.session.outbox.add(conversation, { text, replyTo: this.#replyTo || undefined, mentions });
+    this.session.outbox.add(conversation, { ...this.draft, mentions });
     this.#clear();
-    this.events.sent();
+    this.box.sent();
   }
 
   /** Sends a text that is too long for a message. */
@@ -274,9 +298,10 @@ export class Composer {
     if (!conversation) return;
     const file = new File([this.#field.value], FILE_NAME, { type: "text/plain" });
     const data = { name: file.name, bytes: file.size };
-    this.session.outbox.add(conversation, { type: "file", data, replyTo: this.#replyTo || undefined }, { content: file, options: { name: file.name }, more: {} });
+    const { text: _text, ...place } = this.draft;
+    this.session.outbox.add(conversation, { type: "file", data, ...place }, { content: file, options: { name: file.name }, more: {} });
     this.#clear();
-    this.events.sent();
+    this.box.sent();
   }
 
   #clear(focuses = true) {
@@ -293,7 +318,7 @@ export class Composer {
 
   #sendTyping() {
     const conversation = this.#conversation;
-    if (!conversation || !this.#field.value || this.#editing || Date.now() - this.#typingSentAt < TYPING_EACH_MS) return;
+    if (!conversation || this.box.place || !this.#field.value || this.#editing || Date.now() - this.#typingSentAt < TYPING_EACH_MS) return;
     this.#typingSentAt = Date.now();
     this.session.messenger.typing(conversation.group ? { conversation: conversation.id } : { to: conversation.peer });
   }
@@ -318,8 +343,9 @@ export class Composer {
     const about = this.#editing ?? this.#replied;
     this.#bar.hidden = !about && !this.#replyTo;
     const title = about ? fill(words.messages_replying, { name: this.#nameOf(about.from) }) : words.messages_quote;
-    element("reply-title", HTMLElement).textContent = this.#editing ? words.messages_editing : title;
-    element("reply-text", HTMLElement).textContent = about ? summaryOf(about, words) : words.messages_quote_far;
+    const { prefix = "" } = this.box;
+    element(`${prefix}reply-title`, HTMLElement).textContent = this.#editing ? words.messages_editing : title;
+    element(`${prefix}reply-text`, HTMLElement).textContent = about ? summaryOf(about, words) : words.messages_quote_far;
   }
 
   // --- the text -----------------------------------------------------------------------------------------------
@@ -329,7 +355,7 @@ export class Composer {
     if (event.isComposing || event.keyCode === 229) return; // this key belongs to the input method
     if (!this.#names.hidden && this.#onNamesKey(event)) return event.preventDefault();
     if (event.key === "ArrowUp" && !this.#field.value) {
-      const last = this.events.last();
+      const last = this.box.last();
       if (!last) return;
       event.preventDefault();
       return this.edit(last);
@@ -364,7 +390,7 @@ export class Composer {
   #saveDraft(conversation) {
     const text = this.#field.value;
     const mentions = [...this.#mentioned].filter(([name]) => text.includes(`@${name}`));
-    this.session.drafts.set(keyOf(conversation), { text, ...(this.#replyTo && { replyTo: this.#replyTo }), ...(mentions.length && { mentions }) });
+    this.drafts.set(keyOf(conversation), { text, ...(this.#replyTo && { replyTo: this.#replyTo }), ...(mentions.length && { mentions }) });
   }
 
   /** Loads the emoji, and shows them. */
@@ -443,7 +469,7 @@ export class Composer {
     this.#names.setAttribute("aria-label", isCommand ? this.session.words.messages_commands : this.session.words.messages_mention);
     this.#names.replaceChildren(...this.#choices.map(({ parts }, index) => {
       const option = make("li", "", ...parts);
-      option.id = `mention-${index}`;
+      option.id = `${this.#names.id}-${index}`;
       option.setAttribute("role", "option");
       option.addEventListener("pointerdown", (event) => {
         event.preventDefault(); // the text box keeps the focus
@@ -496,7 +522,7 @@ export class Composer {
     [...this.#names.children].forEach((option, at) => option.setAttribute("aria-selected", String(at === index)));
     if (index < 0) return this.#field.removeAttribute("aria-activedescendant");
     this.#names.children[index].scrollIntoView({ block: "nearest" });
-    this.#field.setAttribute("aria-activedescendant", `mention-${index}`);
+    this.#field.setAttribute("aria-activedescendant", this.#names.children[index].id);
   }
 
   /**

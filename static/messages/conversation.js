@@ -104,6 +104,7 @@ export class ConversationView {
       reply: (entry) => this.composer.reply(entry),
       react: (entry, emoji, remove) => this.#act((actions) => actions.react(entry, emoji, remove)),
       press: (entry, value, key) => this.#act((actions) => actions.press(entry, value, key)),
+      stop: (stream, key) => this.#act((actions) => actions.stop(stream, key)),
       readers: (entry) => this.#act((actions) => actions.readers(entry)),
       jump: (id) => this.jump(id),
       person: opened.person,

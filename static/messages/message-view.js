@@ -24,6 +24,7 @@ import { threadsOf } from "./threads.js";
  * @property {(entry: Entry) => void} reply
  * @property {(entry: Entry, emoji: string, remove: boolean) => void} react
  * @property {(entry: Entry, value: string, button: HTMLElement) => void} press
+ * @property {(stream: string, button: HTMLButtonElement) => void} stop  what a bot is writing
  * @property {(entry: Entry) => void} readers  of a message in a group
  * @property {(id: number) => void} jump
  * @property {(user: string) => void} person

@@ -1,13 +1,13 @@
 // @ts-check
 /** A thread: the replies to a message, beside the conversation or on a page of its own; and the list of the threads that we follow. */
 
-import { leftOf, leftText } from "../page-parts.js";
 import { drawn, element, fill, make } from "../text.js";
 import { MessageActions } from "./actions.js";
-import { rowsOf } from "./api.js";
+import { Composer } from "./composer.js";
 import { openCard } from "./contacts.js";
 import { insert, isRevision, revised, usersIn } from "./entries.js";
-import { attempt, load, loadStyle, namedList, noteLine, redraw } from "./form.js";
+import { attempt, input, load, loadStyle, namedList, noteLine, redraw } from "./form.js";
+import { startMedia } from "./media/media.js";
 import { MessageView } from "./message-view.js";
 import { button, openPanel, toast } from "./panel.js";
 import { redrawsOf, summaryOf } from "./summary.js";
@@ -21,10 +21,10 @@ import { Timeline } from "./timeline.js";
 
 const STYLE = new URL("./later/thread.css", import.meta.url);
 const PAGE = 50;
-const MEMBERS_PAGE = 500;
-const MOST_CHARACTERS = "4000";
 const FOLLOWS_MS = 300_000;
-/** Texts that are not sent yet, by the id of the first message. @type {Map<number, string>} */
+/** Of the ids of the elements of the text box. */
+const PREFIX = "thread-";
+/** Texts that are not sent yet, by the id of the first message. @type {Map<number, import("./drafts.js").Draft>} */
 const drafts = new Map();
 
 /**
@@ -47,14 +47,8 @@ class ThreadView {
   #before = 0;
   #isLoading = false;
   #isLoaded = false;
-  /** @type {Entry | null} */
-  #editing = null;
-  /** Members of the group, for mentions. @type {Promise<string[]> | null} */
-  #members = null;
-  field = /** @type {HTMLTextAreaElement} */ (make("textarea", ""));
-  also = /** @type {HTMLInputElement} */ (make("input", ""));
-  left = make("p", "left");
-  form = make("form", "composer");
+  also = input({ type: "checkbox" });
+  #ends = new AbortController();
 
   /**
    * @param {Session} session
@@ -75,20 +69,41 @@ class ThreadView {
     this.log.tabIndex = 0;
     this.mute = button("", "quiet");
     this.mute.addEventListener("click", () => this.#follow());
-    this.#makeForm();
     const where = make("bdi", "muted", session.store.nameOf(conversation));
-    const content = make("div", "thread inbox", make("div", "thread-head", where, this.mute), this.note, this.log, this.form);
+    const content = make("div", "thread inbox", make("div", "thread-head", where, this.mute), this.note, this.log, ...textBox(words.messages_thread_placeholder, make("label", "also", this.also, make("span", "", conversation.group ? words.messages_thread_also_group : words.messages_thread_also))));
     const focused = document.activeElement;
     this.layer = openPanel(words.messages_thread, content);
     this.layer.dialog.classList.add("of-thread");
+    this.composer = new Composer(session, {
+      prefix: PREFIX, sent: () => this.#sent(), last: () => this.#lastOwn(),
+      drafts: { get: () => drafts.get(root) ?? { text: "" }, set: (_, draft) => drafts.set(root, draft) },
+      place: () => ({ thread: root, ...(this.also.checked && { also: true }) }),
+    });
+    const form = element(`${PREFIX}composer`, HTMLFormElement);
+    startMedia(session, {
+      place: content, form, before: element(`${PREFIX}composer-tools`, HTMLElement), after: element(`${PREFIX}composer-tools-after`, HTMLElement),
+      conversation: () => (this.composer.readOnlyReason ? null : conversation), draft: () => this.composer.draft,
+      sent: (target) => {
+        if (target) this.composer.takeDraft();
+        this.#sent();
+      },
+    }, this.#ends.signal);
+    form.addEventListener("keydown", (event) => {
+      if (event.key === "Escape" && !event.isComposing && this.composer.cancel()) {
+        event.preventDefault(); // else the thread closes
+        event.stopPropagation();
+      }
+    });
+    this.composer.show(conversation);
     this.actions = new MessageActions(session, {
-      reply: () => this.field.focus(), edit: (entry) => this.#edit(entry), isPinned: () => false, membersPin: () => false,
+      reply: () => this.composer.focus(), edit: (entry) => this.composer.edit(entry), isPinned: () => false, membersPin: () => false,
     });
     this.view = new MessageView(session, {
       menu: (entry, anchor, all) => this.actions.open(conversation, entry, anchor, all),
-      reply: () => this.field.focus(),
+      reply: () => this.composer.focus(),
       react: (entry, emoji, remove) => this.actions.react(entry, emoji, remove),
       press: (entry, value, key) => this.actions.press(entry, value, key),
+      stop: (stream, key) => this.actions.stop(stream, key),
       readers: (entry) => this.actions.readers(entry),
       jump: (id) => this.timeline.reveal(String(id)),
       person: (user) => openCard(session, user),
@@ -106,13 +121,14 @@ class ThreadView {
     ];
     this.layer.closed.then(() => {
       for (const end of ends) end();
-      drafts.set(root, this.#editing ? "" : this.field.value);
+      this.composer.stop();
+      this.#ends.abort();
       const line = document.querySelector(`#log [data-id="${root}"] .thread-line`); // it was drawn again meanwhile
       if (document.activeElement === document.body && focused !== document.body && line instanceof HTMLElement) line.focus({ preventScroll: true });
     });
     this.marks.load();
     this.#load();
-    if (matchMedia("(hover: hover)").matches) this.field.focus(); // on a phone this would open the keyboard
+    if (matchMedia("(hover: hover)").matches) this.composer.focus(); // on a phone this would open the keyboard
     this.#draw();
   }
 
@@ -180,6 +196,7 @@ class ThreadView {
     const follows = this.marks.of(this.root)?.follows ?? false;
     this.mute.textContent = follows ? words.messages_thread_mute : words.messages_thread_follow;
     this.mute.setAttribute("aria-pressed", String(follows));
+    this.composer.draw();
     this.timeline.update(this.#items());
   }
 
@@ -251,83 +268,22 @@ class ThreadView {
       if (row && (key === "Enter" || key === " ")) return open(event, undefined);
       if (key !== "ArrowUp" && key !== "ArrowDown") return;
       event.preventDefault();
-      if (row && !this.timeline.focusNext(row, key === "ArrowUp" ? -1 : 1) && key === "ArrowDown") this.field.focus();
+      if (row && !this.timeline.focusNext(row, key === "ArrowUp" ? -1 : 1) && key === "ArrowDown") this.composer.focus();
       else if (!row && target === this.log) this.timeline.elements.findLast((each) => each.matches(".line"))?.focus();
     });
   }
 
   // --- what the user does -------------------------------------------------------------------------------------
 
-  #makeForm() {
-    const { words } = this.session;
-    this.field.rows = 1;
-    this.field.dataset.limit = MOST_CHARACTERS;
-    this.field.placeholder = words.messages_thread_placeholder;
-    this.field.setAttribute("aria-label", words.messages_thread_placeholder);
-    this.field.value = drafts.get(this.root) ?? "";
-    this.also.type = "checkbox";
-    const label = make("label", "also", this.also, make("span", "", this.conversation.group ? words.messages_thread_also_group : words.messages_thread_also));
-    const send = button("", "send");
-    send.type = "submit";
-    send.setAttribute("aria-label", words.send);
-    send.append(element("send", HTMLButtonElement).querySelector("svg")?.cloneNode(true) ?? "");
-    this.left.setAttribute("role", "status");
-    this.form.append(make("div", "field", this.field, send), this.left, label);
-    this.form.addEventListener("submit", (event) => {
-      event.preventDefault();
-      this.#submit();
-    });
-    this.field.addEventListener("input", () => { this.left.textContent = leftText(this.field, words); });
-    this.field.addEventListener("keydown", (event) => {
-      if (event.isComposing || event.keyCode === 229) return; // this key belongs to the input method
-      if (event.key === "Escape" && this.#editing) {
-        event.preventDefault();
-        this.#edit(null);
-      } else if (event.key === "Enter" && !event.shiftKey && !event.altKey && !event.ctrlKey && !event.metaKey) {
-        event.preventDefault();
-        this.#submit();
-      }
-    });
-  }
-
-  async #submit() {
-    const text = this.field.value.trim();
-    if (!text || leftOf(this.field) < 0) return this.field.focus();
-    const editing = this.#editing;
-    const also = this.also.checked;
-    this.#edit(null);
+  #sent() {
     this.also.checked = false;
-    const mentions = text.includes("@") && this.conversation.group ? await this.#mentioned(text) : [];
-    if (editing) this.session.outbox.add(this.conversation, { text, edit: editing.id, mentions });
-    else this.session.outbox.add(this.conversation, { text, mentions, thread: this.root, ...(also && { also }) });
     this.timeline.update(this.#items());
     this.timeline.toEnd();
   }
 
-  /** @param {Entry | null} entry  whose text is changed; null: none, and the text box is empty */
-  #edit(entry) {
-    this.#editing = entry;
-    this.field.value = entry?.text ?? "";
-    this.field.focus();
-  }
-
-  /**
-   * @param {string} text
-   * @returns {Promise<string[]>} the members whose names stand in it after an `@`
-   */
-  async #mentioned(text) {
-    const { session, conversation } = this;
-    this.#members ??= rowsOf("members", (cursor) => session.api("GET", "groups/members", { group: String(conversation.id), cursor, limit: MEMBERS_PAGE }))
-      .then(async (rows) => {
-        const users = rows.map(({ user }) => user);
-        await session.people.load(users);
-        return users;
-      });
-    const members = await this.#members.catch(() => {
-      this.#members = null;
-      return /** @type {string[]} */ ([]);
-    });
-    return members.filter((user) => user !== session.user && text.includes(`@${session.people.nameOf(user)}`));
+  /** @returns {Entry | null} our newest reply that can be edited */
+  #lastOwn() {
+    return this.#replies.findLast(({ from, kind, text, meta }) => from === this.session.user && kind === "message" && text !== undefined && !meta?.forwarded) ?? null;
   }
 
   #follow() {
@@ -338,6 +294,27 @@ class ThreadView {
       toast(remove ? session.words.messages_thread_muted : session.words.messages_thread_followed);
     });
   }
+}
+
+/**
+ * A text box as that of the conversation, whose elements have ids of their own.
+ *
+ * @param {string} placeholder
+ * @param {HTMLElement} below  stands below the text
+ * @returns {HTMLElement[]} the form, and what is shown in its place if one cannot write
+ */
+function textBox(placeholder, below) {
+  const made = ["composer", "read-only"].map((id) => /** @type {HTMLElement} */ (element(id, HTMLElement).cloneNode(true)));
+  const [form] = made;
+  for (const each of [...made, ...form.querySelectorAll("[id]")]) each.id = PREFIX + each.id;
+  for (const each of form.querySelectorAll("[aria-controls]")) each.setAttribute("aria-controls", PREFIX + each.getAttribute("aria-controls"));
+  for (const each of form.querySelectorAll(".mentions, .emoji, .tools-before, .tools-after")) each.replaceChildren(); // what the other one shows now
+  const field = /** @type {HTMLTextAreaElement} */ (form.querySelector("textarea"));
+  field.removeAttribute("style");
+  field.placeholder = placeholder;
+  field.setAttribute("aria-label", placeholder);
+  form.append(below);
+  return made;
 }
 
 /**

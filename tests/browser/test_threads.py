@@ -7,6 +7,7 @@ from selenium.webdriver.common.keys import Keys
 
 from tests.browser.conftest import Pair
 from tests.browser.messenger import Account, Chat
+from tests.browser.screenshots import PASTE_PICTURES
 from tests.browser.test_messages import server as server
 from tests.support import Server, eventually
 
@@ -44,6 +45,7 @@ def people(server: Server) -> tuple[Account, Account, int]:
 
 
 def test_two_people_reply_beside_their_group(pair: Pair, people: tuple[Account, Account, int]) -> None:
+    pair.expects("net::ERR_INTERNET_DISCONNECTED")
     ann, bob, group = people
     one, two = Chat(pair[0], ann, size=DESKTOP), Chat(pair[1], bob, size=PHONE)
     for chat in (one, two):
@@ -101,3 +103,59 @@ def test_a_thread_in_the_menu_of_a_phone_is_edited_muted_and_listed(
     root = next(each for each in ann.history(group) if each.get("text") == "Which tea?")
     found: dict[str, Any] = bob.get("threads/list")
     assert [each["thread"] for each in found["threads"]] == [root["id"]]
+
+
+def test_the_text_box_of_a_thread_is_that_of_the_conversation(
+    pair: Pair, people: tuple[Account, Account, int]
+) -> None:
+    ann, bob, group = people
+    chat = Chat(pair[0], bob, size=DESKTOP)
+    chat.open(group)
+    chat.page.find("#message").send_keys("of the group")
+    chat.act("Which tea?", "messages_thread_reply")
+    eventually(lambda: chat.page.shown(".thread textarea"), what="the thread is open")
+    field = chat.page.find(".thread textarea")
+    field.send_keys("**Green**, @An")
+    eventually(lambda: chat.page.texts(".thread .mentions bdi") == ["Ann"], what="the names")
+    field.send_keys(Keys.ESCAPE)
+    eventually(lambda: not chat.page.shown(".thread .mentions"), what="Escape closes the names only")
+    field.send_keys("n")
+    eventually(lambda: chat.page.shown(".thread .mentions"), what="the names")
+    field.send_keys(Keys.ENTER)
+    chat.page.click(".thread [id$=emoji-open]")
+    eventually(lambda: chat.page.shown(".thread .picker-grid button"), what="the emoji")
+    chat.page.click(".thread .picker-grid button")
+    field.send_keys(Keys.ENTER)
+    eventually(lambda: len(chat.page.texts(IN_THREAD)) == 2, what="the reply")
+    assert chat.page.texts(".thread .log .bubble > .text strong") == ["Green"]
+    sent = next(each for each in ann.history(group) if "Green" in (each.get("text") or ""))
+    assert sent["meta"]["mentions"] == [ann.user]
+    field.send_keys("two hills")
+    chat.page.run(PASTE_PICTURES.replace("#message", ".thread textarea"))
+    eventually(lambda: chat.page.texts(".picked li"), what="the pictures are offered")
+    chat.page.run("document.querySelector('dialog:modal .wide').click()")
+    eventually(lambda: chat.page.shown(".thread .log .album"), what="the album is in the thread")
+    eventually(lambda: [each.get("type") for each in ann.history(group)][-1] == "album", what="Ann has it")
+    album = ann.history(group)[-1]
+    assert (album["meta"]["thread"], album["data"]["caption"]) == (sent["meta"]["thread"], "two hills")
+    shows(chat, IN_GROUP, "Which tea?")
+    assert chat.page.run("return document.querySelector('#message').value") == "of the group"
+
+
+def test_a_hit_of_a_search_that_is_in_a_thread_opens_it(
+    pair: Pair, people: tuple[Account, Account, int]
+) -> None:
+    ann, bob, group = people
+    root = next(each for each in ann.history(group) if each.get("text") == "Which tea?")["id"]
+    bob.post("messages/send", conversation=group, text="Lapsang, please", thread=root)
+    chat = Chat(pair[0], ann, size=DESKTOP)
+    chat.online()
+    chat.named("field", chat.word("messages_search")).send_keys("lapsang")
+    eventually(lambda: chat.page.texts("#hits .preview"), what="the hit")
+    chat.page.click("#hits .hit")
+    shows(chat, IN_THREAD, "Which tea?", "Lapsang, please")
+    reply_id = next(each for each in ann.history(group) if each.get("text") == "Lapsang, please")["id"]
+    chat.page.find(".thread textarea").send_keys(Keys.ESCAPE)
+    eventually(lambda: not chat.page.shown(".thread"), what="the thread is closed")
+    chat.page.run("location.hash = arguments[0]", f"#c/{group}/{reply_id}")  # the address in a notification
+    shows(chat, IN_THREAD, "Which tea?", "Lapsang, please")

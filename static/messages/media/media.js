@@ -52,7 +52,7 @@ registerView("album", {
  * Adds the buttons for files and voice messages to the text box, and takes files that are pasted or dropped.
  *
  * @param {Session} session
- * @param {{ place: HTMLElement, before: HTMLElement, after: HTMLElement, form: HTMLElement, conversation: () => Conversation | null, draft: () => { text: string, replyTo?: number }, sent: (target: Conversation | null) => void }} parts
+ * @param {{ place: HTMLElement, before: HTMLElement, after: HTMLElement, form: HTMLElement, conversation: () => Conversation | null, draft: () => { text: string, replyTo?: number, thread?: number, also?: boolean }, sent: (target: Conversation | null) => void }} parts
  * `draft`: what is typed, which becomes the caption; `sent`: a draft in this conversation is used up (null: it is not); `place`: takes files; `before` and `after`: for the buttons; `form`: holds the bar of a recording
  * @param {AbortSignal} signal  ends it
  */
@@ -73,11 +73,11 @@ export function startMedia(session, { place, before, after, form, conversation, 
     if (!target || !files.length) return;
     const given = await limits();
     await withModule(import("./preview.js"), words, async ({ MOST_CAPTION, confirmFiles, sendFiles }) => {
-      const { text, replyTo } = draft();
+      const { text, ...place } = draft();
       const isCaption = text.length <= MOST_CAPTION; // a longer text stays where it is
       const confirmed = await confirmFiles(files, words, { limits: given, caption: isCaption ? text : "" });
       if (!confirmed) return;
-      sendFiles(session, target, confirmed, replyTo);
+      sendFiles(session, target, confirmed, place);
       sent(isCaption ? target : null);
     });
   };
@@ -99,7 +99,8 @@ export function startMedia(session, { place, before, after, form, conversation, 
       const recording = await recordVoice(form, words, signal);
       if (recording) {
         const { file, seconds, wave } = recording;
-        session.outbox.add(target, { type: "voice", data: { seconds, wave } }, { content: file, options: { name: file.name }, more: { seconds, wave } });
+        const { thread, also } = draft();
+        session.outbox.add(target, { type: "voice", data: { seconds, wave }, thread, also }, { content: file, options: { name: file.name }, more: { seconds, wave } });
         sent(null);
       }
     } catch (error) {

@@ -243,19 +243,19 @@ function middleOf(row) {
  * @param {Session} session
  * @param {Conversation} conversation
  * @param {Confirmed} confirmed  the caption is that of the first message
- * @param {number} [replyTo]
+ * @param {Pick<import("../outbox.js").Content, "replyTo" | "thread" | "also">} place  only the first message is the reply
  */
-export function sendFiles({ outbox }, conversation, { picked, caption }, replyTo) {
+export function sendFiles({ outbox }, conversation, { picked, caption }, { replyTo, ...place }) {
   for (let start = 0; start < picked.length; start += MOST_IN_ALBUM) {
     const some = picked.slice(start, start + MOST_IN_ALBUM);
     const more = start || !caption ? {} : { caption };
-    const reply = start ? undefined : replyTo;
+    const where = { ...place, replyTo: start ? undefined : replyTo };
     if (some.length === 1) {
       const [{ type, data, preview }] = some;
-      outbox.add(conversation, { type, data: { ...data, ...more, preview }, replyTo: reply }, unsentOf(some[0], more));
+      outbox.add(conversation, { type, data: { ...data, ...more, preview }, ...where }, unsentOf(some[0], more));
     } else {
       const items = some.map(({ type, data, preview }) => ({ type, ...data, preview }));
-      outbox.add(conversation, { type: "album", data: { items, ...more }, replyTo: reply }, { items: some.map((each) => unsentOf(each, { type: each.type })), more });
+      outbox.add(conversation, { type: "album", data: { items, ...more }, ...where }, { items: some.map((each) => unsentOf(each, { type: each.type })), more });
     }
   }
 }
