@@ -25,6 +25,8 @@ import { playSound } from "./sound.js";
 const HOUR = 3_600;
 /** Muted for good, as other clients may do it: the server's `mute_until` without an end. */
 const FOR_GOOD = 2 ** 40;
+/** The push services of applications on phones: the first part of their host → its name. @type {Record<string, string>} */
+const PHONES = { fcm: "Google (FCM)", apns: "Apple (APNs)", hms: "Huawei (HMS)" };
 const QUIET = { begin: "22:00", end: "07:00" };
 
 /**
@@ -93,9 +95,10 @@ class NoticeSettings {
     if (!this.#endpoints.length) return [];
     const date = new Intl.DateTimeFormat(session.language, { dateStyle: "medium" });
     const rows = this.#endpoints.map(({ id, host, device, enabled, created }) => {
-      const title = device || host;
+      const phone = PHONES[host.split("/")[0]];
+      const title = device || phone || host;
       const marks = [...(id === this.#here ? [make("span", "mark", words.messages_this_device)] : []), ...(enabled ? [] : [make("span", "mark", words.messages_notify_off)])];
-      const text = make("span", "person-words", make("span", "person-name", make("bdi", "", title), ...marks), make("small", "", fill(words.messages_since, { when: date.format(created * 1000) })));
+      const text = make("span", "person-words", make("span", "person-name", make("bdi", "", title), ...marks), make("small", "", ...(phone && device ? [make("bdi", "", phone), " · "] : []), fill(words.messages_since, { when: date.format(created * 1000) })));
       const remove = button(words.messages_notify_remove, "quiet danger");
       remove.dataset.key = `endpoint:${id}`;
       remove.setAttribute("aria-label", `${words.messages_notify_remove}: ${title}`);

@@ -271,6 +271,33 @@ def test_devices_and_wishes_are_set_in_the_settings(pushed: PushedBrowser, peopl
     assert page.run("return localStorage.getItem('test:push')") is None
 
 
+PHONES = [
+    {"id": 1, "host": "apns/gochat", "device": "iPhone", "language": "en", "enabled": True, "created": 0},
+    {"id": 2, "host": "fcm/gochat", "device": "", "language": "en", "enabled": True, "created": 0},
+]
+WITH_PHONES = f"""
+const ask = window.fetch;
+window.fetch = async (address, options) => {{
+  const {{ pathname }} = new URL(address, location);
+  const isList = pathname.endsWith("/notifications/endpoints") && options?.method !== "POST";
+  return isList ? Response.json({{ endpoints: {json.dumps(PHONES)} }}) : ask(address, options);
+}};
+"""
+
+
+def test_phones_are_among_the_devices(pushed: PushedBrowser, people: People) -> None:
+    """As the server lists them that has the plug-in for their push services."""
+    chat = Chat(pushed.browser, people.ann, script=pushed.script + WITH_PHONES)
+    page = chat.page
+    page.click("#settings")
+    rows = ".notice-settings .person-row"
+    eventually(lambda: len(page.texts(rows)) == 2, what="the phones")
+    assert page.texts(f"{rows} .person-name") == ["iPhone", "Google (FCM)"]
+    (apple, google) = page.texts(f"{rows} small")
+    assert apple.startswith("Apple (APNs) · Since")
+    assert google.startswith("Since")
+
+
 def test_a_conversation_is_muted(pushed: PushedBrowser, people: People) -> None:
     chat = open_chat(pushed, people.ann)
     page = chat.page
