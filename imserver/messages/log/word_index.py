@@ -18,6 +18,7 @@ from __future__ import annotations
 import struct
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
@@ -68,7 +69,7 @@ _LONG: Final = _CONVERSATIONS + 1
 _LONG_MESSAGE: Final = struct.Struct("<Hq")
 """Offset and conversation."""
 _NO_CONVERSATION: Final = 0xFFFF
-_decode: Final = msgspec.msgpack.Decoder(dict[str, list[int]]).decode
+_decode: Final = msgspec.msgpack.Decoder(dict[str, int | list[int]]).decode
 _encode: Final = msgspec.msgpack.Encoder().encode
 
 _COLUMNS: Final = "log, segment, bucket, terms"
@@ -80,8 +81,9 @@ _HAS_CHANGES: Final = (
 )
 """Condition: the index ``p`` of a log with this floor has what :meth:`WordIndex.merge` takes out."""
 
-Terms = dict[str, list[int]]
-"""Term → the offsets of its messages."""
+Terms = dict[str, int | list[int]]
+"""Term → the offsets of its messages. Most terms have one, without a list: that takes less memory, and leaves
+the garbage collector nothing to look at."""
 
 
 class SegmentClaim(Struct, frozen=True):
@@ -233,7 +235,7 @@ class _Content:
         """Offset → the conversation of the entry. Rooms have no members, so nobody searches them."""
         self._first = first
         self._spare = _SPARE_TERMS
-        self._terms: defaultdict[str, list[int]] = defaultdict(list)
+        self._terms: Terms = {}
         self._kinds: dict[int, int] = {}
         """Conversation → its kind."""
 
@@ -262,19 +264,24 @@ class _Content:
                     continue
                 self._spare -= max(more, 0)
             for term in terms:
-                all_terms[term].append(offset)
+                before = all_terms.setdefault(term, offset)
+                if isinstance(before, list):
+                    before.append(offset)
+                elif before is not offset:
+                    all_terms[term] = [before, offset]
 
     def buckets(self, pause: Pause) -> dict[int, Terms]:
         """The terms by their buckets."""
-        by_beginning: defaultdict[str, Terms] = defaultdict(dict)
+        buckets: defaultdict[int, Terms] = defaultdict(dict)
+        of_beginning: dict[str, Terms] = {}
         for number, (term, offsets) in enumerate(self._terms.items()):
-            by_beginning[term[:2]][term] = offsets
+            beginning = term[:2]
+            if beginning not in of_beginning:
+                of_beginning[beginning] = buckets[bucket_of(beginning)]
+            of_beginning[beginning][term] = offsets
             if number % _PAUSE_TERMS == 0:
                 pause()
         self._terms.clear()
-        buckets: defaultdict[int, Terms] = defaultdict(dict)
-        for beginning, terms in by_beginning.items():
-            buckets[bucket_of(beginning)].update(terms)
         return buckets
 
     def rows(self, pause: Pause) -> Iterator[tuple[int, bytes]]:
@@ -292,7 +299,7 @@ class _Content:
         """A row; ``b""`` without terms."""
         row = _encode(terms) if terms else b""
         for most in _PARTS_OF_ROWS if len(row) > MOST_ROW_BYTES else ():
-            counts = Counter(offset for offsets in terms.values() for offset in offsets)
+            counts = Counter(offset for offsets in terms.values() for offset in _listed(offsets))
             gone = {offset for offset, count in counts.items() if count > most}
             self.long |= gone
             terms = _merged(terms, gone, {})
@@ -306,12 +313,22 @@ def _merged(terms: Terms, gone: set[int], more: Terms) -> Terms:
     """Terms without some messages, and with others."""
     merged: Terms = {}
     for term, offsets in terms.items():
-        rest = offsets if gone.isdisjoint(offsets) else [each for each in offsets if each not in gone]
-        if rest:
-            merged[term] = rest
+        if isinstance(offsets, int):
+            if offsets not in gone:
+                merged[term] = offsets
+        elif gone.isdisjoint(offsets):
+            merged[term] = offsets
+        elif rest := [each for each in offsets if each not in gone]:
+            merged[term] = rest if len(rest) > 1 else rest[0]
     for term, offsets in more.items():
-        merged[term] = sorted({*merged.get(term, ()), *offsets})
+        if term in merged:
+            offsets = sorted({*_listed(merged[term]), *_listed(offsets)})
+        merged[term] = offsets
     return merged
+
+
+def _listed(offsets: int | list[int]) -> Sequence[int]:
+    return (offsets,) if isinstance(offsets, int) else offsets
 
 
 def bucket_of(term: str) -> int:
@@ -384,17 +401,50 @@ def rows_with(sql: Statements, log: int, term: Term, segments: Sequence[int]) ->
 
 
 def offsets_with(terms: bytes, term: Term) -> set[int]:
-    """The messages with a term in one of these rows."""
-    if term.text.encode() not in terms:  # most rows have no rare word, and need not be decoded
+    """The messages with a term in one of these rows, and perhaps some others: texts decide."""
+    if term.text.encode() not in terms:  # most rows have no rare word
         return set()
-    all_terms = _decode(terms)
-    if not term.is_prefix:
-        return set(all_terms.get(term.text, ()))
     found: set[int] = set()
-    for text, offsets in all_terms.items():
-        if text.startswith(term.text):
-            found.update(offsets)
+    if term.is_prefix:
+        for text, offsets in _decode(terms).items():
+            if text.startswith(term.text):
+                found.update(_listed(offsets))
+        return found
+    # To decode a row takes six times as long. A longer term may end with the bytes of this one.
+    key = _encode(term.text)
+    at = terms.find(key)
+    while at >= 0:
+        value = terms[at + len(key) : at + len(key) + 1]
+        if value == _LIST_16:
+            return set(_listed(_decode(terms).get(term.text, [])))
+        with suppress(IndexError):
+            found.update(_offsets_at(terms, at + len(key)))
+        at = terms.find(key, at + 1)
     return found
+
+
+_LIST_16: Final = b"\xdc"
+"""A list of MessagePack with more than 15 numbers begins so."""
+
+
+def _offsets_at(row: bytes, at: int) -> Iterator[int]:
+    """Decode a number of MessagePack, or a short list of them. Raises IndexError where there is none."""
+    count = 1
+    if row[at] & 0xF0 == 0x90:
+        count, at = row[at] & 0x0F, at + 1
+    for _ in range(count):
+        head = row[at]
+        if head < 0x80:
+            yield head
+            at += 1
+        elif head == 0xCC:
+            yield row[at + 1]
+            at += 2
+        elif head == 0xCD:
+            yield (row[at + 1] << 8 | row[at + 2]) % SEGMENT
+            at += 3
+        else:
+            return
 
 
 def conversation_rows(sql: Statements, log: int, segments: Sequence[int]) -> list[Row]:

@@ -3,12 +3,14 @@
 from collections.abc import Callable
 
 import gevent
+import msgspec
 import pytest
 
 from imserver.messages.commands import SearchFilter
 from imserver.messages.log.contract import Change, Draft
 from imserver.messages.log.message_log import MessageLog
-from imserver.messages.log.word_index import MOST_ROW_BYTES, SEGMENT
+from imserver.messages.log.word_index import MOST_ROW_BYTES, SEGMENT, offsets_with
+from imserver.messages.log.words import Term
 from imserver.storage.statements import Row
 from imserver.storage.store import Store
 from tests.storage.conftest import OpenStore
@@ -260,3 +262,17 @@ def test_bytes_that_are_no_text_and_very_long_texts_disturb_nobody(log: MessageL
     assert fill(log) == 1
     assert len(log.search.find(APP, "bob", "tea", 0, 0, 9)[0]) == 1
     assert ids(log.search.find(APP, "bob", "word1 word7", 0, 0, 9)[0]) == [entry.id]
+
+
+def test_a_row_is_searched_as_if_it_was_decoded() -> None:
+    lists = [5, 130, 300, [0, 2047], list(range(15)), list(range(100, 116)), list(range(2048))]
+    words = ["hello", "\u0465hello", "\u4e25hello", "hellohello", "x" * 16, "\u8336", "\u8336\u58f6"]
+    for number in range(len(lists)):
+        terms = dict(zip(words, lists[number:] + lists[:number], strict=True))
+        row = msgspec.msgpack.encode(terms)
+        for word, offsets in terms.items():
+            expected = {offsets} if isinstance(offsets, int) else {*offsets}
+            assert offsets_with(row, Term(word)) >= expected
+            assert offsets_with(row, Term(word, is_prefix=True)) >= expected
+        assert offsets_with(row, Term("hell")) == set()
+        assert offsets_with(row, Term("x" * 15)) == set()
