@@ -18,6 +18,9 @@ from typing import TypeVar
 
 from gevent import monkey
 
+import imserver.core.cluster
+import imserver.dialects.cmd
+import imserver.messages.names  # noqa: F401  # else each world would load them for itself
 from imserver.config.settings import StorageSettings
 from imserver.messages.log.message_log import MessageLog
 from imserver.storage.store import Store
