@@ -98,7 +98,8 @@ class SimSocket:
 
     def __init__(self, loop: VirtualLoop) -> None:
         self.pipe: Pipe
-        self.poller: SimPoller
+        self.poller: SimPoller | None = None
+        """That of the node, once it has admitted the connection."""
         self._loop = loop
         self._fd = next(DESCRIPTORS)
         self._chunks: deque[bytes] = deque()
@@ -116,7 +117,8 @@ class SimSocket:
             self._ended = True
         else:
             self._chunks.append(data)
-        self.poller.arrived(self._fd)
+        if self.poller is not None:
+            self.poller.arrived(self._fd)
 
     @property
     def is_readable(self) -> bool:
@@ -127,6 +129,7 @@ class SimSocket:
             if self._ended:
                 return b""
             raise BlockingIOError
+        assert self.poller is not None
         data = self._chunks.popleft()
         if len(data) > size:
             self._chunks.appendleft(data[size:])
