@@ -112,8 +112,11 @@ clean:  ## remove what the targets made; data/ and log/ stay
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # redis needs async-timeout with Python 3.11.0 to 3.11.2.
-THIRD_PARTY = $(RUN) -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
-	print(*project['dependencies'], sep='\n')"
+# Also what plug-ins need: a release has the wheels of all of it.
+THIRD_PARTY = $(RUN) -c "import tomllib; from glob import glob; \
+	files = ['pyproject.toml', *glob('plugins/*/pyproject.toml')]; \
+	needs = [each for file in files for each in tomllib.load(open(file, 'rb'))['project']['dependencies']]; \
+	print(*(each for each in needs if not each.startswith('imserver')), sep='\n')"
 COMPILE = $(RUN) -m piptools compile -q --upgrade --generate-hashes --allow-unsafe --strip-extras \
 	--no-header --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 LABEL = sed -i '1i \# Made by "make lock": every package with its version and hashes.'

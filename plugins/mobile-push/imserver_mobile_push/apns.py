@@ -1,0 +1,195 @@
+"""Apple's push service: requests over HTTP/2 with tokens of a key.
+
+Sources: "Sending notification requests to APNs", "Establishing a token-based connection to APNs" and
+"Handling notification responses from APNs" in Apple's documentation of User Notifications.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from time import time
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+from uuid import NAMESPACE_URL, uuid5
+
+import msgspec
+from msgspec import Struct
+
+from imserver.plugin.wire import PushNotice, PushResult
+
+from .http2 import Answer, Http2Connection, StreamLost, open_socket
+from .service import (
+    GONE,
+    LATER,
+    MEND,
+    REFUSED,
+    RENEW,
+    TAKEN,
+    Kept,
+    Rule,
+    described,
+    facts_of,
+    fitted,
+    is_silent,
+    json_object,
+    rule_of_status,
+    rules,
+)
+from .settings import ApnsSettings
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+
+NAME: Final = "apns"
+FORM: Final = re.compile(r"([0-9A-Fa-f]{2}){32,100}")
+PAYLOAD_BYTES: Final = 4096
+RENEW_SECONDS: Final = 40 * 60
+"""Age at which a token is replaced: Apple refuses those of an hour, and new ones within 20 minutes."""
+YOUNG_SECONDS: Final = 20 * 60.0
+_TRIES: Final = 3
+
+RULES: Final = rules(
+    (GONE, "BadDeviceToken ExpiredToken Unregistered"),
+    (REFUSED, "BadCollapseId BadExpirationDate BadMessageId BadPath BadPriority DeviceTokenNotForTopic"),
+    (REFUSED, "DuplicateHeaders Forbidden InvalidPushType MethodNotAllowed MissingDeviceToken PayloadEmpty"),
+    (REFUSED, "PayloadTooLarge"),
+    (
+        MEND,
+        "BadCertificate BadCertificateEnvironment BadEnvironmentKeyIdInToken BadTopic InvalidProviderToken",
+    ),
+    (MEND, "MissingProviderToken MissingTopic TopicDisallowed UnrelatedKeyIdInToken"),
+    (RENEW, "ExpiredProviderToken"),
+    (Rule("later", YOUNG_SECONDS), "TooManyProviderTokenUpdates"),
+    (LATER, "IdleTimeout InternalServerError ServiceUnavailable Shutdown TooManyRequests"),
+)
+"""Reason → what is done."""
+
+
+def aps_of(notice: PushNotice) -> dict[str, Any]:
+    """The dictionary ``aps``, which the device reads itself."""
+    aps: dict[str, Any] = {}
+    if notice.badge is not None:
+        aps["badge"] = notice.badge
+    if is_silent(notice):
+        return {**aps, "content-available": 1}
+    aps["alert"] = {
+        name: value for name, value in (("title", notice.title), ("body", notice.body)) if value
+    } or {"body": " "}
+    aps |= {"sound": "default", "thread-id": notice.tag, "category": notice.kind, "mutable-content": 1}
+    if notice.time_sensitive:
+        aps["interruption-level"] = "time-sensitive"
+    return aps
+
+
+def headers_of(notice: PushNotice, now: float) -> dict[str, str]:
+    """The headers that say how it is delivered, also when Google passes it on."""
+    # Only a push with something to see, hear or count may be an alert; one with a badge has to be.
+    is_background = is_silent(notice) and notice.badge is None
+    headers = {
+        "apns-push-type": "background" if is_background else "alert",
+        "apns-priority": "5" if is_silent(notice) else "10",
+        "apns-expiration": str(int(now) + notice.ttl) if notice.ttl > 0 else "0",
+    }
+    if notice.topic:
+        headers["apns-collapse-id"] = notice.topic
+    return headers
+
+
+def payload_of(notice: PushNotice) -> bytes:
+    """The body of a request. The facts of an application have the key ``imserver``."""
+    return msgspec.json.encode({"aps": aps_of(notice), "imserver": facts_of(notice, with_text=False)})
+
+
+class _Token(Struct, frozen=True):
+    """A token of our key, with the moment when it was made (Unix seconds)."""
+
+    text: str
+    made: float
+
+    @property
+    def age(self) -> float:
+        """In seconds; 0 if the clock was set back."""
+        return max(0.0, time() - self.made)
+
+
+class ProviderTokens:
+    """Owner of the tokens of all keys. Apps with one key share its token, and it outlives changes of their
+    settings: Apple refuses new ones that come too soon."""
+
+    def __init__(self) -> None:
+        self._by_key: dict[tuple[object, ...], Kept[_Token]] = {}
+
+    def of(self, settings: ApnsSettings, key: EllipticCurvePrivateKey) -> Kept[_Token]:
+        """The token of a key. Never switches."""
+        names = settings.team_id, settings.key_id, key.public_key().public_numbers()
+        if names not in self._by_key:
+            self._by_key[names] = Kept(partial(_sign, settings, key), lambda one: one.age < RENEW_SECONDS)
+        return self._by_key[names]
+
+
+def _sign(settings: ApnsSettings, key: EllipticCurvePrivateKey) -> _Token:
+    import jwt
+
+    now = time()
+    claims = {"iss": settings.team_id, "iat": int(now)}
+    return _Token(jwt.encode(claims, key, "ES256", {"kid": settings.key_id}), now)
+
+
+class ApnsClient:
+    """Sends for one app. Owner of its connection. ``token``: that of its key."""
+
+    def __init__(self, settings: ApnsSettings, token: Kept[_Token], url: str, seconds: float) -> None:
+        self._settings = settings
+        self._token = token
+        self._url = url.rstrip("/")
+        self._seconds = seconds
+        self._connection: Kept[Http2Connection] = Kept(self._connect, lambda one: one.is_open)
+
+    def _connect(self) -> Http2Connection:
+        parts = urlsplit(self._url)
+        sock = open_socket(self._url, self._seconds)
+        return Http2Connection(sock, parts.netloc, parts.scheme, self._seconds)
+
+    def send(self, token: str, notice: PushNotice) -> PushResult:
+        """Hand over a notification. Switches. Raises Unreachable."""
+        short = fitted(notice, PAYLOAD_BYTES, lambda one: len(payload_of(one)))
+        body, ours = payload_of(short), self._token.get()
+        answer = self._ask(token, notice, body, ours)
+        rule, reason = self._rule(answer)
+        # Apple refuses tokens that are renewed too often, so a young one stays.
+        if rule.renew and (ours.age >= YOUNG_SECONDS or self._token.value is not ours):
+            self._token.drop(ours)
+            answer = self._ask(token, notice, body, self._token.get())
+            rule, reason = self._rule(answer)
+        return rule.result(answer.status, described(f"{answer.status} {reason}".rstrip()), answer.headers)
+
+    @staticmethod
+    def _rule(answer: Answer) -> tuple[Rule, str]:
+        if answer.status == 200:
+            return TAKEN, ""
+        reason = str(json_object(answer.body).get("reason", ""))
+        return RULES.get(reason) or rule_of_status(answer.status), reason
+
+    def _ask(self, token: str, notice: PushNotice, body: bytes, ours: _Token) -> Answer:
+        """Send a request, on another connection if the server has not begun with it. Switches. Raises
+        Unreachable."""
+        headers = [
+            ("authorization", f"bearer {ours.text}"),
+            ("apns-id", str(uuid5(NAMESPACE_URL, f"imserver:{notice.id}"))),
+            ("apns-topic", self._settings.topic),
+            *headers_of(notice, time()).items(),
+        ]
+        for left in reversed(range(_TRIES)):
+            connection = self._connection.get()
+            try:
+                return connection.request(f"/3/device/{token}", headers, body, self._seconds)
+            except StreamLost as lost:
+                if not lost.is_safe or not left or connection.is_open:
+                    raise
+        raise AssertionError("unreachable")
+
+    def close(self) -> None:
+        """End the connection when it is idle."""
+        if self._connection.value is not None:
+            self._connection.value.close()

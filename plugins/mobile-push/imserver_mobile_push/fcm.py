@@ -1,0 +1,167 @@
+"""Google's Firebase Cloud Messaging, HTTP v1: requests with access tokens of a service account.
+
+Sources: the reference of ``projects.messages`` and of ``ErrorCode``, "FCM throttling and quotas", and "Using
+OAuth 2.0 for server to server applications" of Google.
+"""
+
+from __future__ import annotations
+
+import re
+from time import time
+from typing import Any, Final
+
+import msgspec
+
+from imserver.plugin.runtime import Outgoing
+from imserver.plugin.wire import PushNotice, PushResult
+
+from .apns import aps_of, headers_of
+from .service import (
+    AGAIN_SECONDS,
+    GONE,
+    LATER,
+    MEND,
+    REFUSED,
+    RENEW,
+    TAKEN,
+    AccessToken,
+    Kept,
+    Rule,
+    ask_for_token,
+    described,
+    facts_of,
+    fitted,
+    is_silent,
+    json_object,
+    rule_of_status,
+    rules,
+    send_json,
+)
+from .settings import FcmKey, FcmSettings, MobilePushSettings
+
+NAME: Final = "fcm"
+FORM: Final = re.compile(r"[A-Za-z0-9_:%.~-]{20,990}")
+SCOPE: Final = "https://www.googleapis.com/auth/firebase.messaging"
+GRANT: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+CONTENT_BYTES: Final = 4000
+"""Google takes 4,096 bytes of texts and data."""
+MOST_TTL: Final = 2_419_200
+_SIGNED_SECONDS: Final = 3600
+_FCM_ERROR: Final = "type.googleapis.com/google.firebase.fcm.v1.FcmError"
+
+RULES: Final = rules(
+    (GONE, "UNREGISTERED"),
+    (REFUSED, "INVALID_ARGUMENT SENDER_ID_MISMATCH THIRD_PARTY_AUTH_ERROR"),
+    (Rule("later", AGAIN_SECONDS), "QUOTA_EXCEEDED RESOURCE_EXHAUSTED"),
+    (LATER, "INTERNAL UNAVAILABLE UNSPECIFIED_ERROR"),
+    (RENEW, "UNAUTHENTICATED"),
+    (MEND, "NOT_FOUND PERMISSION_DENIED"),
+)
+"""Code of FCM, else status of Google's APIs → what is done."""
+
+
+def message_of(token: str, notice: PushNotice, data_only: bool) -> dict[str, Any]:
+    """The field ``message``. What Apple's devices and browsers get through Google is the same as directly."""
+    with_text = not is_silent(notice) and not data_only
+    ttl = min(max(notice.ttl, 0), MOST_TTL)
+    urgent = "normal" if is_silent(notice) else "high"
+    facts = msgspec.json.encode(facts_of(notice, data_only and not is_silent(notice))).decode()
+    android: dict[str, Any] = {"ttl": f"{ttl}s", "priority": urgent.upper()}
+    web: dict[str, Any] = {"headers": {"TTL": str(ttl), "Urgency": urgent}}
+    if notice.topic:
+        android["collapse_key"] = web["headers"]["Topic"] = notice.topic
+    message: dict[str, Any] = {"token": token, "data": {"imserver": facts}}
+    if with_text:
+        texts = {"title": notice.title, "body": notice.body}
+        message["notification"] = {name: value for name, value in texts.items() if value}
+        android["notification"] = {"tag": notice.tag, "sound": "default"}
+        if notice.badge is not None:
+            android["notification"]["notification_count"] = notice.badge
+        web["notification"] = {"tag": notice.tag}
+        if notice.icon.startswith("https://"):
+            web["notification"]["icon"] = notice.icon
+        if notice.url.startswith("https://"):
+            web["fcm_options"] = {"link": notice.url}
+    apns = {"headers": headers_of(notice, time()), "payload": {"aps": aps_of(notice)}}
+    return {**message, "android": android, "apns": apns, "webpush": web}
+
+
+def _size(message: dict[str, Any]) -> int:
+    """The bytes that count: texts and data, and what Apple's devices get of them."""
+    return len(
+        msgspec.json.encode([message["data"], message.get("notification"), message["apns"]["payload"]])
+    )
+
+
+class FcmClient:
+    """Sends with the service account of one app. Owner of its access token."""
+
+    def __init__(
+        self, settings: FcmSettings, key: FcmKey, addresses: MobilePushSettings, requests: Outgoing
+    ) -> None:
+        self._data_only = settings.data_only
+        self._key = key
+        self._requests = requests
+        self._seconds = addresses.seconds
+        self._oauth_url = addresses.google_oauth_url
+        self._url = f"{addresses.fcm_url.rstrip('/')}/v1/projects/{key.project}/messages:send"
+        self._token: Kept[AccessToken] = Kept(self._renew, lambda token: time() < token.until)
+
+    def _renew(self) -> AccessToken:
+        """Ask for an access token. Switches. Raises Unreachable."""
+        import jwt
+
+        now, key = int(time()), self._key
+        claims = {
+            "iss": key.email,
+            "scope": SCOPE,
+            "aud": key.audience,
+            "iat": now,
+            "exp": now + _SIGNED_SECONDS,
+        }
+        signed = jwt.encode(claims, key.key, "RS256", {"kid": key.key_id} if key.key_id else None)
+        fields = {"grant_type": GRANT, "assertion": signed}
+        return ask_for_token(self._requests, self._oauth_url, fields, self._seconds)
+
+    def send(self, token: str, notice: PushNotice) -> PushResult:
+        """Hand over a notification. Switches. Raises Unreachable."""
+
+        def size(one: PushNotice) -> int:
+            return _size(message_of(token, one, self._data_only))
+
+        message = message_of(token, fitted(notice, CONTENT_BYTES, size), self._data_only)
+        content = {"message": message}
+        return send_json(self._requests, self._url, self._token, content, self._seconds, judge)
+
+    def close(self) -> None:
+        """End the connections that are idle, also those of other apps."""
+        self._requests.close()
+
+
+def judge(status: int, body: bytes) -> tuple[Rule, str]:
+    """What is done about an answer, and how log lines describe it."""
+    if status == 200:
+        return TAKEN, ""
+    code, text, is_of_token = _read_error(body)
+    rule = RULES.get(code) or (RENEW if status == 401 else rule_of_status(status))
+    if code == "INVALID_ARGUMENT" and is_of_token:
+        rule = GONE
+    return rule, described(f"{status} {code}".rstrip(), text)
+
+
+def _read_error(body: bytes) -> tuple[str, str, bool]:
+    """Code and text of an answer, and whether it is the token of the device that is wrong."""
+    error = json_object(body).get("error")
+    if not isinstance(error, dict):
+        return "", "", False
+    rows = [row for row in error.get("details") or () if isinstance(row, dict)]
+    codes = [str(row["errorCode"]) for row in rows if row.get("@type") == _FCM_ERROR and row.get("errorCode")]
+    fields = [
+        str(each.get("field"))
+        for row in rows
+        for each in row.get("fieldViolations") or ()
+        if isinstance(each, dict)
+    ]
+    text = str(error.get("message", ""))
+    is_of_token = "message.token" in fields or "registration token" in text
+    return (codes[0] if codes else str(error.get("status", ""))), text, is_of_token

@@ -1,0 +1,128 @@
+"""Huawei's Push Kit, version 1: requests with access tokens of an application.
+
+Sources: "Sending messages" and "Obtaining an app-level access token" in Huawei's references of HMS Core.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from time import time
+from typing import Any, Final
+
+import msgspec
+
+from imserver.plugin.runtime import Outgoing
+from imserver.plugin.wire import PushNotice, PushResult
+
+from .service import (
+    AGAIN_SECONDS,
+    GONE,
+    LATER,
+    MEND,
+    REFUSED,
+    RENEW,
+    TAKEN,
+    AccessToken,
+    Kept,
+    Rule,
+    ask_for_token,
+    described,
+    facts_of,
+    fitted,
+    is_silent,
+    json_object,
+    rule_of_status,
+    rules,
+    send_json,
+)
+from .settings import HmsSettings, MobilePushSettings
+
+NAME: Final = "hms"
+FORM: Final = re.compile(r"[A-Za-z0-9_.:|+/=-]{16,990}")
+CONTENT_BYTES: Final = 4000
+"""Huawei takes 4,096 bytes without the token."""
+MOST_TTL: Final = 1_296_000
+OPENS_APPLICATION: Final = 3
+_SOME_SENT: Final = "80100000"
+
+RULES: Final = rules(
+    (TAKEN, "80000000"),
+    (GONE, "80300007"),
+    (REFUSED, f"{_SOME_SENT} 80100001 80100003 80100004 80100013 80100016 80100017"),
+    (REFUSED, "80300008 80300010 80300011 400"),
+    (RENEW, "80200001 80200003 401"),
+    (MEND, "80300002 404"),
+    (LATER, "80600003 81000001 500 502"),
+    (Rule("later", AGAIN_SECONDS), "503"),
+)
+"""Code of the service, else status of HTTP → what is done."""
+
+
+def message_of(token: str, notice: PushNotice, settings: HmsSettings) -> dict[str, Any]:
+    """The field ``message``."""
+    urgency = "NORMAL" if is_silent(notice) else "HIGH"
+    android: dict[str, Any] = {"ttl": f"{min(max(notice.ttl, 1), MOST_TTL)}s", "urgency": urgency}
+    if not is_silent(notice):
+        if settings.category:
+            android["category"] = settings.category
+        android["notification"] = shown = {
+            "title": notice.title or " ",
+            "body": notice.body or " ",
+            "tag": notice.tag,
+            "click_action": {"type": OPENS_APPLICATION},
+        }
+        if settings.badge_class and notice.badge is not None:
+            shown["badge"] = {"set_num": min(notice.badge, 99), "class": settings.badge_class}
+    facts = msgspec.json.encode(facts_of(notice, with_text=False)).decode()
+    return {"token": [token], "data": facts, "android": android}
+
+
+class HmsClient:
+    """Sends for one application. Owner of its access token."""
+
+    def __init__(
+        self, settings: HmsSettings, secret: str, addresses: MobilePushSettings, requests: Outgoing
+    ) -> None:
+        self._settings = settings
+        self._secret = secret
+        self._requests = requests
+        self._seconds = addresses.seconds
+        self._oauth_url = addresses.hms_oauth_url
+        self._url = f"{addresses.hms_url.rstrip('/')}/v1/{settings.app_id}/messages:send"
+        self._token: Kept[AccessToken] = Kept(self._renew, lambda token: time() < token.until)
+
+    def _renew(self) -> AccessToken:
+        """Ask for an access token. Switches. Raises Unreachable."""
+        fields = {
+            "grant_type": "client_credentials",
+            "client_id": self._settings.app_id,
+            "client_secret": self._secret,
+        }
+        return ask_for_token(self._requests, self._oauth_url, fields, self._seconds)
+
+    def send(self, token: str, notice: PushNotice) -> PushResult:
+        """Hand over a notification. Switches. Raises Unreachable."""
+
+        def size(one: PushNotice) -> int:
+            return len(msgspec.json.encode(message_of("", one, self._settings)))
+
+        message = message_of(token, fitted(notice, CONTENT_BYTES, size), self._settings)
+        content = {"validate_only": False, "message": message}
+        return send_json(
+            self._requests, self._url, self._token, content, self._seconds, partial(judge, token)
+        )
+
+    def close(self) -> None:
+        """End the connections that are idle, also those of other apps."""
+        self._requests.close()
+
+
+def judge(token: str, status: int, body: bytes) -> tuple[Rule, str]:
+    """What is done about an answer to a request for one device, and how log lines describe it."""
+    answer = json_object(body)
+    code, text = str(answer.get("code", "")), str(answer.get("msg", ""))
+    rule = RULES.get(code) or RULES.get(str(status)) or rule_of_status(status)
+    if code == _SOME_SENT and token in (json_object(text.encode()).get("illegal_tokens") or ()):
+        rule, text = GONE, ""
+    return rule, described(f"{status} {code}".rstrip(), text)

@@ -1,0 +1,367 @@
+"""A connection of HTTP/2 with many requests at a time, in greenlets. The protocol itself is that of h2.
+
+One greenlet reads, one writes: a request adds its frames to what h2 has to send, and waits for its answer. So
+an answer that does not come delays nobody else, and no part of a frame is lost when a request gives up.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from functools import cache
+from time import monotonic
+from typing import Final
+from urllib.parse import urlsplit
+
+import gevent
+from gevent import socket, ssl
+from gevent.event import Event
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.errors import ErrorCodes
+from h2.events import (
+    DataReceived,
+    PingAckReceived,
+    RemoteSettingsChanged,
+    ResponseReceived,
+    StreamEnded,
+    StreamReset,
+    WindowUpdated,
+)
+from h2.events import Event as Happened
+from h2.exceptions import H2Error
+from h2.settings import SettingCodes, Settings
+from msgspec import Struct
+
+from imserver.plugin.runtime import Unreachable, is_long_turn, serve_others
+
+PING_SECONDS: Final = 30.0
+"""After so long without a frame the server is asked whether it is there."""
+IDLE_SECONDS: Final = 900.0
+"""A connection without requests for so long ends."""
+MOST_STREAMS: Final = 500
+ANSWER_BYTES: Final = 16384
+_RECEIVE_BYTES: Final = 16384
+_HEAD: Final = 9
+_GOAWAY: Final = 7
+_GOAWAY_BYTES: Final = 8
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+
+
+class StreamLost(Unreachable):
+    """There is no answer. ``is_safe``: the server has not begun with the request, so it may be sent again."""
+
+    def __init__(self, text: str, is_safe: bool = False) -> None:
+        super().__init__(text)
+        self.is_safe = is_safe
+
+
+class Answer(Struct, frozen=True):
+    """Status, headers by names in small letters, and body."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+class _Request:
+    """One request, until its answer is complete or ``problem`` says why there is none."""
+
+    __slots__ = ("body", "done", "headers", "problem")
+
+    def __init__(self) -> None:
+        self.headers: dict[str, str] = {}
+        self.body = b""
+        self.problem: StreamLost | None = None
+        self.done = Event()
+
+    def lose(self, problem: StreamLost) -> None:
+        self.problem = problem
+        self.done.set()
+
+
+@cache
+def tls_context() -> ssl.SSLContext:
+    """It verifies servers by the certificates of the system. Kept, because to read these takes a while."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_default_certs()
+    context.set_alpn_protocols(["h2"])
+    return context
+
+
+def open_socket(url: str, seconds: float) -> socket.socket:
+    """Connect, with TLS that agrees on HTTP/2 unless the address has http. Switches. Raises Unreachable."""
+    parts = urlsplit(url)
+    host, port = parts.hostname or "", parts.port or _DEFAULT_PORTS[parts.scheme]
+    timeout = gevent.Timeout(seconds)
+    sock = None
+    try:
+        with timeout:
+            sock = socket.create_connection((host, port))
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if parts.scheme == "https":
+                sock = tls_context().wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
+                sock.do_handshake()
+                if sock.selected_alpn_protocol() != "h2":
+                    raise Unreachable(f"{host} does not speak HTTP/2")
+            return sock
+    except BaseException as error:
+        if sock is not None:
+            sock.close()
+        if error is timeout:
+            raise Unreachable(f"{host} has not let us connect within {seconds:g} s") from None
+        if isinstance(error, OSError):
+            raise Unreachable(f"{type(error).__name__}: {error}") from None
+        raise
+
+
+class Http2Connection:
+    """Owner of the socket and of the state of h2. Begins with the settings of the server. Switches.
+
+    ``seconds``: how long the server may take for its settings. Raises Unreachable.
+    """
+
+    def __init__(self, sock: socket.socket, authority: str, scheme: str, seconds: float) -> None:
+        self._sock = sock
+        self._authority = authority
+        self._scheme = scheme
+        self._h2 = H2Connection(H2Configuration(client_side=True, header_encoding="utf-8"))
+        self._h2.local_settings = Settings(initial_values={SettingCodes.ENABLE_PUSH: 0})
+        self._requests: dict[int, _Request] = {}
+        self._for_places: deque[Event] = deque()
+        """Those who wait until fewer requests are under way."""
+        self._for_windows: list[Event] = []
+        """Those who wait until the server takes more of their bodies."""
+        self._buffer = b""
+        self._filled = Event()
+        self._begun = Event()
+        self._problem = ""
+        self._is_pinged = False
+        self._heard_at = self._used_at = monotonic()
+        self.is_open = True
+        """Whether it takes requests. It answers those under way also afterwards."""
+        self.reason = b""
+        """What the server has said when it ended the connection."""
+        self._h2.initiate_connection()
+        self._filled.set()
+        self._greenlets = [gevent.spawn(self._write), gevent.spawn(self._read)]
+        self._begun.wait(seconds)
+        if not self.is_open or not self._begun.is_set():
+            self._end(self._problem or f"no answer within {seconds:g} s")
+            raise Unreachable(self._problem)
+
+    # --- requests -------------------------------------------------------------------------------------------
+
+    def request(self, path: str, headers: Sequence[tuple[str, str]], body: bytes, seconds: float) -> Answer:
+        """POST a body, and wait for the answer. Switches. Raises StreamLost."""
+        timeout = gevent.Timeout(seconds)
+        number, began = 0, monotonic()
+        try:
+            with timeout:
+                self._wait_for_place()
+                self._used_at = monotonic()
+                number = self._h2.get_next_available_stream_id()
+                request = self._requests[number] = _Request()
+                head = [(":method", "POST"), (":scheme", self._scheme), (":authority", self._authority)]
+                self._h2.send_headers(number, [*head, (":path", path), *headers])
+                self._send_body(number, request, body)
+                request.done.wait()
+                if request.problem is not None:
+                    raise request.problem
+                return Answer(int(request.headers[":status"]), request.headers, request.body)
+        except gevent.Timeout as over:
+            if over is not timeout:
+                raise
+            if number and self._heard_at < began:
+                self._end("it is silent")
+            raise StreamLost(f"no answer within {seconds:g} s", is_safe=not number) from None
+        except (H2Error, KeyError, ValueError) as error:
+            # KeyError and ValueError: the answer has no status.
+            self._end(f"{type(error).__name__}: {error}")
+            raise StreamLost(self._problem) from None
+        finally:
+            self._leave(number)
+
+    def _leave(self, number: int) -> None:
+        """A request is over. Never switches."""
+        request = self._requests.pop(number, None)
+        if request is not None and not request.done.is_set():
+            with suppress(H2Error):  # it has ended meanwhile
+                self._h2.reset_stream(number, ErrorCodes.CANCEL)
+            self._filled.set()
+        if self._for_places:
+            self._for_places.popleft().set()
+        if not self.is_open and not self._requests:
+            self._end(self._problem or "the server ends the connection")
+
+    def _wait_for_place(self) -> None:
+        while self.is_open:
+            if len(self._requests) < min(self._h2.remote_settings.max_concurrent_streams, MOST_STREAMS):
+                return
+            event = Event()
+            self._for_places.append(event)
+            try:
+                event.wait()
+            finally:
+                if event in self._for_places:  # it gives up
+                    self._for_places.remove(event)
+        raise StreamLost(self._problem or "the server ends the connection", is_safe=True)
+
+    def _send_body(self, number: int, request: _Request, body: bytes) -> None:
+        """Add a body as far as the server takes it. Switches. Raises H2Error."""
+        self._filled.set()
+        while not request.done.is_set():
+            size = min(self._h2.local_flow_control_window(number), self._h2.max_outbound_frame_size)
+            if size > 0 or not body:
+                self._h2.send_data(number, body[:size], end_stream=len(body) <= size)
+                self._filled.set()
+                body = body[size:]
+                if not body:
+                    return
+            else:
+                event = Event()
+                self._for_windows.append(event)
+                event.wait()
+
+    # --- the socket -----------------------------------------------------------------------------------------
+
+    def _write(self) -> None:
+        try:
+            while self._filled.wait():
+                self._filled.clear()
+                data = self._h2.data_to_send()
+                if data:
+                    self._sock.sendall(data)
+        except OSError as error:
+            self._end(f"{type(error).__name__}: {error}")
+
+    def _read(self) -> None:
+        problem = "the server has closed the connection"
+        try:
+            self._sock.settimeout(PING_SECONDS)
+            while True:
+                try:
+                    data = self._sock.recv(_RECEIVE_BYTES)
+                except TimeoutError:
+                    if not self._ask():
+                        problem = "it is silent" if self._is_pinged else "it was idle"
+                        break
+                    continue
+                if not data:
+                    break
+                self._heard_at = monotonic()
+                for frame in self._frames(data):
+                    self._take(frame)
+                    if is_long_turn():
+                        serve_others()
+                self._filled.set()
+        except (OSError, H2Error) as error:
+            problem = f"{type(error).__name__}: {error}"
+        self._end(problem)
+
+    def _ask(self) -> bool:
+        """Nothing has come for a while: send a ping. False: the connection ends. Never switches."""
+        is_idle = not self._requests and monotonic() - self._used_at > IDLE_SECONDS
+        if self._is_pinged or is_idle:
+            return False
+        self._is_pinged = True
+        self._h2.ping(b"imserver")
+        self._filled.set()
+        return True
+
+    def _frames(self, data: bytes) -> Iterator[bytes]:
+        """Whole frames, except those that end the connection: after them h2 reads no answer any more."""
+        self._buffer += data
+        while len(self._buffer) >= _HEAD:
+            end = _HEAD + int.from_bytes(self._buffer[:3], "big")
+            if end > _HEAD + self._h2.max_inbound_frame_size:
+                break  # h2 refuses it
+            if len(self._buffer) < end:
+                return
+            frame, self._buffer = self._buffer[:end], self._buffer[end:]
+            if frame[3] == _GOAWAY and end >= _HEAD + _GOAWAY_BYTES:
+                self._go_away(frame[_HEAD:])
+            else:
+                yield frame
+        if len(self._buffer) >= _HEAD:
+            frame, self._buffer = self._buffer, b""
+            yield frame
+
+    def _go_away(self, payload: bytes) -> None:
+        """The server takes no more requests: those behind the last one it has seen may be sent again."""
+        last = int.from_bytes(payload[:4], "big") & 0x7FFF_FFFF
+        code, self.reason = int.from_bytes(payload[4:8], "big"), payload[_GOAWAY_BYTES:]
+        text = self.reason[:200].decode("utf-8", "replace")
+        self._problem = f"the server ends the connection (code {code}) {text}".rstrip()
+        self.is_open = False
+        for number, request in [*self._requests.items()]:
+            if number > last:
+                request.lose(StreamLost(self._problem, is_safe=True))
+        self._wake_all()
+        if not self._requests:
+            self._end(self._problem)
+
+    def _take(self, frame: bytes) -> None:
+        """Pass a frame to h2, and what it means to the requests. Never switches. Raises H2Error."""
+        for event in self._h2.receive_data(frame):
+            self._happened(event)
+
+    def _happened(self, event: Happened) -> None:
+        if isinstance(event, RemoteSettingsChanged):
+            self._begun.set()
+            self._wake_all()
+        elif isinstance(event, WindowUpdated):
+            self._wake_windows()
+        elif isinstance(event, PingAckReceived):
+            self._is_pinged = False
+        elif isinstance(event, DataReceived):
+            self._h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+        request = self._requests.get(getattr(event, "stream_id", 0) or 0)
+        if request is None:
+            return
+        if isinstance(event, ResponseReceived):
+            request.headers = {str(name): str(value) for name, value in event.headers}
+        elif isinstance(event, DataReceived):
+            request.body += event.data
+            if len(request.body) > ANSWER_BYTES:
+                self._h2.reset_stream(event.stream_id, ErrorCodes.CANCEL)
+                request.lose(StreamLost(f"the answer has more than {ANSWER_BYTES} bytes"))
+        elif isinstance(event, StreamEnded):
+            request.done.set()
+        elif isinstance(event, StreamReset):
+            text = f"the server has reset the request (code {int(event.error_code)})"
+            request.lose(StreamLost(text, is_safe=event.error_code == ErrorCodes.REFUSED_STREAM))
+            self._wake_windows()
+
+    def _wake_windows(self) -> None:
+        waiting, self._for_windows = self._for_windows, []
+        for event in waiting:
+            event.set()
+
+    def _wake_all(self) -> None:
+        self._wake_windows()
+        while self._for_places:
+            self._for_places.popleft().set()
+
+    # --- the end --------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Take no more requests; end when the last one is answered. Never switches."""
+        self.is_open = False
+        if not self._requests:
+            self._end("closed")
+
+    def _end(self, problem: str) -> None:
+        """End the connection, and all requests. Never switches."""
+        self.is_open = False
+        self._problem = self._problem or problem
+        for request in self._requests.values():
+            if not request.done.is_set():
+                request.lose(StreamLost(self._problem))
+        self._begun.set()
+        self._wake_all()
+        self._sock.close()
+        for greenlet in self._greenlets:
+            if greenlet is not gevent.getcurrent():
+                greenlet.kill(block=False)

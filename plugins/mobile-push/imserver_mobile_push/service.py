@@ -1,0 +1,346 @@
+"""What the three push services have in common: apps with their keys, pace, kept values, and lengths."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Mapping
+from email.utils import parsedate_to_datetime
+from time import monotonic, time
+from typing import Any, Final, Generic, Literal, Protocol, TypeVar
+from urllib.parse import urlencode, urlsplit
+
+import gevent
+import msgspec
+from gevent.lock import BoundedSemaphore
+from msgspec import Struct
+from msgspec.structs import replace
+
+from imserver.plugin.identity import BadKey, Tenant, Tenants
+from imserver.plugin.runtime import Outgoing, RateLimitedLog, Unreachable
+from imserver.plugin.wire import PushNotice, PushResult
+
+from .settings import MobilePush, of_app
+
+T = TypeVar("T")
+
+AGAIN_SECONDS: Final = 60.0
+"""The pause after an answer that an operator has to mend, and the shortest one that quotas want."""
+WAIT_SECONDS: Final = 1.0
+"""The longest wait for the pace of an app; a notification that had to wait longer comes later."""
+_FAILED_SECONDS: Final = 1.0
+_CUT: Final = ("body", "data", "icon", "actions", "url", "title")
+"""What is left out of a notification that is too long: in this order, texts only as far as needed."""
+_SHORT: Final = 200
+NO_HEADERS: Final[Mapping[str, str]] = {}
+
+_bad_keys = RateLimitedLog(logging.getLogger(__name__), "apps.%s.%s; nothing is sent by %s")
+
+
+class Rule(Struct, frozen=True):
+    """What is done about one error of a service.
+
+    ``pause``: least seconds for which the app sends nothing more by this service, if the answer does not say
+    more. ``renew``: with another token of ours, the request is sent once more first.
+    """
+
+    outcome: Literal["taken", "gone", "later", "refused"]
+    pause: float = 0.0
+    renew: bool = False
+
+    def result(self, status: int, problem: str, headers: Mapping[str, str] = NO_HEADERS) -> PushResult:
+        """``headers``: those of the answer, of which ``retry-after`` is read."""
+        if self.outcome != "later":
+            return PushResult(self.outcome, status, None, "" if self.outcome == "taken" else problem)
+        pause = max(_retry_after(headers.get("retry-after", "").strip()), self.pause)
+        return PushResult("later", status, pause or None, problem)
+
+
+def _retry_after(text: str) -> float:
+    """The seconds of the header, which has seconds or a date; 0: it has neither."""
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
+    try:
+        return max(parsedate_to_datetime(text).timestamp() - time(), 0.0)
+    except (ValueError, OverflowError):
+        return 0.0
+
+
+TAKEN: Final = Rule("taken")
+REFUSED: Final = Rule("refused")
+LATER: Final = Rule("later")
+GONE: Final = Rule("gone")
+MEND: Final = Rule("later", AGAIN_SECONDS)
+"""Somebody has to change a setting, or something at the service. Notifications wait for it."""
+RENEW: Final = Rule("later", AGAIN_SECONDS, renew=True)
+
+
+def rules(*rows: tuple[Rule, str]) -> Mapping[str, Rule]:
+    """Code → rule, from the rules with their codes."""
+    return {code: rule for rule, codes in rows for code in codes.split()}
+
+
+def rule_of_status(status: int) -> Rule:
+    """The rule of an answer whose code is not documented."""
+    if status in (401, 403):
+        return MEND
+    return LATER if status >= 500 or status in (408, 425, 429) else REFUSED
+
+
+def described(code: str, message: str = "") -> str:
+    """An answer for log lines."""
+    return f"it answered {code}" + (f": {message[:_SHORT]!r}" if message else "")
+
+
+class Kept(Generic[T]):
+    """A value that is kept as long as it is good: a token, a connection. One greenlet at a time makes it.
+
+    ``make`` may switch, and raise Unreachable: then it is not called again for a second.
+    """
+
+    def __init__(self, make: Callable[[], T], is_good: Callable[[T], bool]) -> None:
+        self._make = make
+        self._is_good = is_good
+        self._lock = BoundedSemaphore(1)
+        self._value: T | None = None
+        self._problem = ""
+        self._until = 0.0
+
+    def get(self) -> T:
+        """Switches. Raises Unreachable."""
+        if self._value is not None and self._is_good(self._value):
+            return self._value
+        with self._lock:
+            if self._value is not None and self._is_good(self._value):
+                return self._value
+            if monotonic() < self._until:
+                raise Unreachable(self._problem)
+            try:
+                self._value = self._make()
+            except Unreachable as error:
+                self._problem, self._until = str(error), monotonic() + _FAILED_SECONDS
+                raise
+            return self._value
+
+    def drop(self, value: T) -> None:
+        """Forget a value that is not good, unless there is another one by now. Never switches."""
+        if self._value is value:
+            self._value = None
+
+    @property
+    def value(self) -> T | None:
+        """What there is."""
+        return self._value
+
+
+class AccessToken(Struct, frozen=True):
+    """A token of ours, which is used until ``until`` (Unix seconds)."""
+
+    text: str
+    until: float
+
+
+def ask_for_token(requests: Outgoing, url: str, fields: Mapping[str, str], seconds: float) -> AccessToken:
+    """Ask for an access token (RFC 6749, section 5.1). It is renewed a tenth of its life before its end, at
+    most five minutes. Switches. Raises Unreachable, which shows the error, and never a token."""
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    status, body, _ = requests.exchange("POST", url, urlencode(fields).encode(), headers, seconds)
+    answer = json_object(body)
+    text, lasts = answer.get("access_token"), answer.get("expires_in", 3600)
+    if status != 200 or not isinstance(text, str) or not isinstance(lasts, int):
+        # RFC 6749: error and error_description; Huawei also has numbers.
+        error = " ".join(str(answer[name]) for name in ("error", "error_description") if name in answer)
+        problem = f"no access token from {urlsplit(url).netloc}: it answered {status} {error[:_SHORT]}"
+        raise Unreachable(problem.rstrip())
+    return AccessToken(text, time() + lasts - min(300.0, lasts / 10))
+
+
+def send_json(
+    requests: Outgoing,
+    url: str,
+    kept: Kept[AccessToken],
+    content: Any,
+    seconds: float,
+    judge: Callable[[int, bytes], tuple[Rule, str]],
+) -> PushResult:
+    """Send JSON with our access token; once more with another one, if the answer says that it is old.
+
+    ``judge``: the rule of an answer, and how log lines describe it. Switches. Raises Unreachable.
+    """
+    body = msgspec.json.encode(content)
+    for is_last in (False, True):
+        ours = kept.get()
+        headers = {"Authorization": f"Bearer {ours.text}", "Content-Type": "application/json"}
+        status, answer, received = requests.exchange("POST", url, body, headers, seconds)
+        rule, problem = judge(status, answer)
+        if not rule.renew or is_last:
+            break
+        kept.drop(ours)
+    return rule.result(status, problem, received)
+
+
+def json_object(body: bytes) -> dict[str, Any]:
+    """An answer as a JSON object; empty if it is none."""
+    try:
+        answer = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeError):
+        return {}
+    return answer if isinstance(answer, dict) else {}
+
+
+# --- content ------------------------------------------------------------------------------------------------
+
+
+def facts_of(notice: PushNotice, with_text: bool) -> dict[str, Any]:
+    """What an application reads about a notification. ``with_text``: it shows the notification itself."""
+    facts: dict[str, Any] = {"kind": notice.kind, "id": notice.id, "tag": notice.tag}
+    numbers = {"conversation": notice.conversation, "entry": notice.entry, "count": notice.count}
+    texts = {"url": notice.url, "icon": notice.icon, "token": notice.token}
+    shown = {"title": notice.title, "body": notice.body} if with_text else {}
+    more = {**numbers, "time": notice.time_ms, **texts, **shown}
+    facts |= {name: value for name, value in more.items() if value}
+    if notice.badge is not None:
+        facts["badge"] = notice.badge
+    if notice.actions:
+        facts["actions"] = [
+            {"action": action, "title": title, **({"url": url} if url else {})}
+            for action, title, url in notice.actions
+        ]
+    if notice.data:
+        facts["data"] = msgspec.Raw(notice.data)
+    return facts
+
+
+def is_silent(notice: PushNotice) -> bool:
+    """Whether nothing is shown: the application gets data."""
+    return notice.silent or notice.kind == "close"
+
+
+def fitted(notice: PushNotice, most: int, size: Callable[[PushNotice], int]) -> PushNotice:
+    """The notification, shortened to at most ``most`` bytes as ``size`` counts them."""
+    for name in _CUT:
+        if size(notice) <= most:
+            break
+        value = getattr(notice, name)
+        if name not in ("body", "title"):
+            notice = replace(notice, **{name: type(value)()})
+            continue
+        low, high = 0, len(value)
+        while low < high:
+            middle = (low + high + 1) // 2
+            if size(replace(notice, **{name: f"{value[:middle]}…"})) <= most:
+                low = middle
+            else:
+                high = middle - 1
+        notice = replace(notice, **{name: f"{value[:low]}…" if low else ""})
+    return notice
+
+
+# --- apps ---------------------------------------------------------------------------------------------------
+
+
+class Client(Protocol):
+    """Sends by one service, with the keys of one app."""
+
+    def send(self, token: str, notice: PushNotice) -> PushResult:
+        """Switches. May raise Unreachable."""
+
+    def close(self) -> None:
+        """End what is idle."""
+
+
+class Pace:
+    """The notifications of an app to one service: at most ``per_second``, 0: any number."""
+
+    def __init__(self, per_second: int) -> None:
+        self._gap = 1.0 / per_second if per_second else 0.0
+        self._next = 0.0
+
+    def wait(self) -> float:
+        """Wait for the next place. Switches. Returns seconds if it would take long; there is no place then."""
+        if not self._gap:
+            return 0.0
+        now = monotonic()
+        wait = self._next - now
+        if wait > WAIT_SECONDS:
+            return wait
+        self._next = max(self._next, now) + self._gap
+        if wait > 0:
+            gevent.sleep(wait)
+        return 0.0
+
+
+class _App(Struct, frozen=True):
+    """An app as it was when ``client`` was made. ``problem``: why there is none."""
+
+    tenant: Tenant
+    client: Client | None
+    problem: str
+    pace: Pace
+
+
+class MobileService:
+    """One push service for all apps. Owner of their clients.
+
+    ``make``: the client of the settings of an app; None: it has no keys; raises BadKey. ``form``: what tokens
+    of devices look like.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        tenants: Tenants,
+        make: Callable[[MobilePush], Client | None],
+        form: re.Pattern[str],
+    ) -> None:
+        self.name = name
+        self._tenants = tenants
+        self._make = make
+        self._form = form
+        self._apps: dict[str, _App] = {}
+
+    def _app(self, name: str) -> _App | None:
+        """An app with its client, which is made anew when the settings have changed. Never switches."""
+        tenant, app = self._tenants.get(name), self._apps.get(name)
+        if tenant is None or (app is not None and app.tenant is tenant):
+            return app if tenant is not None else None
+        settings, client, problem = of_app(tenant), None, f"the app has no keys for {self.name}"
+        try:
+            client = self._make(settings)
+        except BadKey as bad:
+            problem = str(bad)
+            _bad_keys(name, bad, self.name)
+        if app is not None and app.client is not None:
+            app.client.close()
+        self._apps[name] = app = _App(tenant, client, problem, Pace(settings.per_second))
+        return app
+
+    def objection(self, app: str, token: str) -> str:
+        """Why an app cannot have a device with this token; ``""``: it can. Never switches."""
+        found = self._app(app)
+        if found is None or found.client is None:
+            return f"the app has no keys for {self.name} (setting mobile_push.{self.name})"
+        return "" if self._form.fullmatch(token) else f"this is no token of {self.name}"
+
+    def host(self, app: str, _token: str) -> str:
+        """Each app has its own pace, and its own mistakes in its keys."""
+        return f"{self.name}/{app}"
+
+    def send(self, app: str, token: str, notice: PushNotice) -> PushResult:
+        """Hand over a notification. Switches."""
+        found = self._app(app)
+        if found is None or found.client is None:
+            return MEND.result(0, found.problem if found else "there is no such app")
+        wait = found.pace.wait()
+        if wait:
+            return PushResult("later", 0, wait, f"the app sends {of_app(found.tenant).per_second} a second")
+        try:
+            return found.client.send(token, notice)
+        except Unreachable as error:
+            return LATER.result(0, str(error))
+
+    def close(self) -> None:
+        """End idle connections."""
+        for app in self._apps.values():
+            if app.client is not None:
+                app.client.close()

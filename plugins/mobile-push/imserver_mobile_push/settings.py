@@ -1,0 +1,254 @@
+"""The settings of mobile push: those of a node, and the keys of an app, with their checks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta, Struct
+
+from imserver.plugin import FeatureSettings
+from imserver.plugin.http import about
+from imserver.plugin.identity import BadKey
+from imserver.plugin.settings import (
+    Config,
+    Locations,
+    Secret,
+    SecretFile,
+    TenantSettings,
+    app_settings_of,
+    settings_of,
+)
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+
+_ID: Final = re.compile(r"[A-Z0-9]{10}")
+"""The ids that Apple gives to keys and teams."""
+_TOPIC: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,254}")
+_PROJECT: Final = re.compile(r"[a-z0-9.:-]{1,100}")
+_NUMBER: Final = re.compile(r"[0-9]{1,20}")
+_FILE_BYTES: Final = 65536
+
+
+class MobilePushSettings(Struct, frozen=True):
+    """Section ``mobile_push``: the addresses of the services, for proxies and tests. Apps have the keys."""
+
+    fcm_url: str = "https://fcm.googleapis.com"
+    google_oauth_url: str = "https://oauth2.googleapis.com/token"
+    apns_url: str = "https://api.push.apple.com"
+    apns_sandbox_url: str = "https://api.sandbox.push.apple.com"
+    hms_url: str = "https://push-api.cloud.huawei.com"
+    hms_oauth_url: str = "https://oauth-login.cloud.huawei.com/oauth2/v3/token"
+    seconds: Annotated[float, Meta(gt=0, le=60)] = 10.0
+    """How long a service may take to answer."""
+
+
+class FcmSettings(Struct, frozen=True):
+    """Google's Firebase Cloud Messaging."""
+
+    service_account: Annotated[
+        Secret, about("The key of a service account of the Firebase project, as JSON.", by_key=True)
+    ] = ""
+    service_account_file: SecretFile = ""
+    data_only: Annotated[
+        bool,
+        about(
+            "Whether the application shows notifications itself, also with buttons. Else Android shows them."
+        ),
+    ] = False
+
+
+class ApnsSettings(Struct, frozen=True):
+    """Apple's push service."""
+
+    key: Annotated[
+        Secret, about("The key for token-based requests (`AuthKey_….p8`), as text.", by_key=True)
+    ] = ""
+    key_file: SecretFile = ""
+    key_id: Annotated[
+        str, Meta(extra={"secret": False}), about("The id of the key: ten characters.", by_key=True)
+    ] = ""
+    team_id: Annotated[str, about("The id of the team: ten characters.", by_key=True)] = ""
+    topic: Annotated[str, about("The bundle id of the application.")] = ""
+    sandbox: Annotated[
+        bool, about("Whether the devices run development builds, whose tokens Apple's sandbox knows.")
+    ] = False
+
+
+class HmsSettings(Struct, frozen=True):
+    """Huawei's Push Kit."""
+
+    app_id: Annotated[str, about("The id of the application in AppGallery Connect.", number=True)] = ""
+    app_secret: Annotated[Secret, about("Its OAuth 2.0 client secret.", by_key=True)] = ""
+    app_secret_file: SecretFile = ""
+    category: Annotated[
+        str, about("The category of messages for which the application is entitled, such as `IM`.")
+    ] = ""
+    badge_class: Annotated[
+        str, about("The class of the activity whose icon has the badge; empty: no badge.")
+    ] = ""
+
+
+class MobilePush(Struct, frozen=True):
+    """The push services of an app."""
+
+    fcm: FcmSettings = FcmSettings()
+    apns: ApnsSettings = ApnsSettings()
+    hms: HmsSettings = HmsSettings()
+    per_second: Annotated[
+        int,
+        Meta(ge=0),
+        about("The most notifications a second to each service; 0: any number.", api={"le": 100_000}),
+    ] = 0
+
+
+class MobilePushOfApp(Struct, frozen=True):
+    """The keys of an app."""
+
+    mobile_push: MobilePush = MobilePush()
+
+
+class FcmKey(Struct, frozen=True):
+    """A service account. ``audience``: who takes the tokens that it signs."""
+
+    project: str
+    email: str
+    key_id: str
+    key: RSAPrivateKey
+    audience: str
+
+
+def _content(setting: str, name: str, text: str, file: str) -> str:
+    """A secret that a setting has, or its file. Raises BadKey, which never shows it."""
+    if text and file:
+        raise BadKey(f"{setting}: {name} and {name}_file are both given")
+    if not file:
+        return text
+    try:
+        with Path(file).open("rb") as opened:
+            return opened.read(_FILE_BYTES).decode()
+    except OSError as error:
+        raise BadKey(f"{setting}.{name}_file: {file}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise BadKey(f"{setting}.{name}_file: {file}: expected text") from None
+
+
+def _private_key(setting: str, pem: str, kind: type[Any], what: str) -> Any:
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    try:
+        key = load_pem_private_key(pem.encode(), None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        key = None
+    if not isinstance(key, kind):
+        raise BadKey(f"{setting}: expected {what} in PEM (-----BEGIN PRIVATE KEY-----)")
+    return key
+
+
+def fcm_key(settings: FcmSettings) -> FcmKey | None:
+    """The service account of an app; None: it has none. Reads its file. Raises BadKey."""
+    setting = "mobile_push.fcm"
+    text = _content(setting, "service_account", settings.service_account, settings.service_account_file)
+    if not text:
+        return None
+    # Loaded here: a node whose apps have no keys does not need it.
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+
+    name = f"{setting}.service_account"
+    try:
+        account = msgspec.json.decode(text, type=dict[str, str])
+    except (msgspec.DecodeError, UnicodeError):
+        raise BadKey(f"{name}: expected the JSON that the Firebase console has made") from None
+    if account.get("type") != "service_account":
+        raise BadKey(f'{name}: expected the key of a service account, with "type": "service_account"')
+    for field in ("project_id", "client_email", "private_key"):
+        if not account.get(field):
+            raise BadKey(f"{name}: {field} is missing")
+    if not _PROJECT.fullmatch(account["project_id"]):
+        raise BadKey(f"{name}: project_id: expected small letters, digits and dashes")
+    key = _private_key(f"{name}: private_key", account["private_key"], RSAPrivateKey, "an RSA key")
+    audience = account.get("token_uri") or MobilePushSettings().google_oauth_url
+    return FcmKey(
+        account["project_id"], account["client_email"], account.get("private_key_id", ""), key, audience
+    )
+
+
+def apns_key(settings: ApnsSettings) -> EllipticCurvePrivateKey | None:
+    """The key of an app; None: it has none. Reads its file. Raises BadKey."""
+    setting = "mobile_push.apns"
+    text = _content(setting, "key", settings.key, settings.key_file)
+    if not text:
+        if settings not in (ApnsSettings(), ApnsSettings(sandbox=True)):
+            raise BadKey(f"{setting}: expected key or key_file")
+        return None
+    from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey
+
+    expected = "a key of P-256 (AuthKey_….p8)"
+    key = _private_key(f"{setting}.key", text, EllipticCurvePrivateKey, expected)
+    if not isinstance(key.curve, SECP256R1):
+        raise BadKey(f"{setting}.key: expected {expected}")
+    for name, value in (("key_id", settings.key_id), ("team_id", settings.team_id)):
+        if not _ID.fullmatch(value):
+            raise BadKey(f"{setting}.{name}: expected ten capital letters and digits, got {value!r}")
+    if not _TOPIC.fullmatch(settings.topic):
+        raise BadKey(
+            f"{setting}.topic: expected a bundle id such as com.example.chat, got {settings.topic!r}"
+        )
+    return key  # type: ignore[no-any-return]  # its type was checked
+
+
+def hms_secret(settings: HmsSettings) -> str:
+    """The client secret of an app; ``""``: it has none. Reads its file. Raises BadKey."""
+    setting = "mobile_push.hms"
+    secret = _content(setting, "app_secret", settings.app_secret, settings.app_secret_file).strip()
+    if bool(secret) != bool(settings.app_id):
+        raise BadKey(f"{setting}: expected app_id, and app_secret or app_secret_file")
+    if secret and not _NUMBER.fullmatch(settings.app_id):
+        raise BadKey(f"{setting}.app_id: expected digits, got {settings.app_id!r}")
+    return secret
+
+
+def of_app(tenant: TenantSettings) -> MobilePush:
+    """The push services of an app."""
+    return app_settings_of(tenant, MobilePushOfApp).mobile_push
+
+
+def objection(_name: str, tenant: TenantSettings) -> str:
+    """The error in the keys of an app; ``""``: none. Reads their files."""
+    settings = of_app(tenant)
+    if settings == MobilePush():
+        return ""
+    try:
+        fcm_key(settings.fcm)
+        apns_key(settings.apns)
+        hms_secret(settings.hms)
+    except BadKey as bad:
+        return str(bad)
+    return ""
+
+
+def check(config: Config, locations: Locations) -> None:
+    """Check the addresses of the services. Raises ConfigError."""
+    addresses: Mapping[str, Any] = msgspec.structs.asdict(settings_of(config, MobilePushSettings))
+    for name, address in addresses.items():
+        if not isinstance(address, str):
+            continue
+        try:
+            parts = urlsplit(address)
+            is_right = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            is_right = False
+        if not is_right or parts.query or parts.fragment or parts.username:
+            raise locations.wrong(f"mobile_push.{name}", "expected an https:// address")
+
+
+SETTINGS: Final = FeatureSettings(
+    {"mobile_push": MobilePushSettings}, MobilePushOfApp, objection=objection, check=check
+)

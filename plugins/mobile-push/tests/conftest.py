@@ -1,0 +1,204 @@
+"""Keys, fakes and senders of the tests.
+
+The senders run in this process. gevent does not change its sockets: each request over HTTP/1.1 is answered
+before the next. `many.py` has many at a time.
+"""
+
+import ipaddress
+import json
+import re
+import shutil
+import ssl
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+
+from imserver.plugin.identity import Tenant
+from imserver.plugin.settings import Config
+
+PLUGIN = Path(__file__).parents[1]
+sys.path.insert(0, str(PLUGIN))  # as it is here; `installed` has the distribution
+
+from fakes import Apns, Fcm, Hms  # noqa: E402
+from imserver_mobile_push import services_of  # noqa: E402
+from imserver_mobile_push.service import MobileService  # noqa: E402
+from imserver_mobile_push.settings import (  # noqa: E402
+    ApnsSettings,
+    FcmSettings,
+    HmsSettings,
+    MobilePush,
+    MobilePushOfApp,
+    MobilePushSettings,
+)
+
+from tests.support import ROOT, clean_environment  # noqa: E402
+from tests.test_packaging import build  # noqa: E402
+
+APP = "shop"
+PROJECT, EMAIL = "chat-12345", "push@chat-12345.iam.gserviceaccount.com"
+KEY_ID, TEAM_ID, TOPIC = "ABC123DEFG", "DEF123GHIJ", "com.example.chat"
+HMS_APP, HMS_SECRET = "102345678", "the-client-secret-that-nobody-may-see"
+HOSTS = (
+    "localhost",
+    "fcm.googleapis.com",
+    "oauth2.googleapis.com",
+    "api.push.apple.com",
+    "api.sandbox.push.apple.com",
+    "push-api.cloud.huawei.com",
+    "oauth-login.cloud.huawei.com",
+)
+
+
+class Keys(NamedTuple):
+    """The keys of all tests, and what trusts the certificate of the fakes."""
+
+    account: str
+    google: Any
+    apple: str
+    apple_public: Any
+    certificate: Path
+
+    def context(self, protocol: str) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.certificate)
+        context.set_alpn_protocols([protocol])
+        return context
+
+
+def pem(key: Any) -> str:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+
+
+def write_certificate(path: Path) -> None:
+    """A certificate that signs itself, for the hosts of all services, with its key."""
+    key, name = (
+        ec.generate_private_key(ec.SECP256R1()),
+        x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "t")]),
+    )
+    now = datetime.now(UTC)
+    names = [x509.DNSName(host) for host in HOSTS] + [x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    path.write_text(certificate.public_bytes(Encoding.PEM).decode() + pem(key), encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
+    certificate = tmp_path_factory.mktemp("tls") / "fakes.pem"
+    write_certificate(certificate)
+    google, apple = rsa.generate_private_key(65537, 2048), ec.generate_private_key(ec.SECP256R1())
+    account = {
+        "type": "service_account",
+        "project_id": PROJECT,
+        "private_key_id": "0123456789abcdef",
+        "private_key": pem(google),
+        "client_email": EMAIL,
+        "token_uri": "https://oauth2.googleapis.com/token",
+    }
+    return Keys(json.dumps(account), google.public_key(), pem(apple), apple.public_key(), certificate)
+
+
+class Site(NamedTuple):
+    """The three fakes, and the services of an app that send to them."""
+
+    fcm: Fcm
+    apns: Apns
+    hms: Hms
+    tenants: dict[str, Tenant]
+    services: dict[str, MobileService]
+
+
+Start = Callable[..., Site]
+
+
+def tenant(settings: MobilePush) -> Tenant:
+    return Tenant(name=APP, of_features=(MobilePushOfApp(settings),))
+
+
+def settings_of_app(keys: Keys, **more: Any) -> MobilePush:
+    fcm = FcmSettings(keys.account)
+    apns = ApnsSettings(keys.apple, key_id=KEY_ID, team_id=TEAM_ID, topic=TOPIC)
+    return MobilePush(**{"fcm": fcm, "apns": apns, "hms": HmsSettings(HMS_APP, HMS_SECRET), **more})
+
+
+@pytest.fixture
+def start(keys: Keys) -> Iterator[Start]:
+    """``start(app=…, node=…, **of_apns)``: fakes and senders, with settings of the app and the node."""
+    with ExitStack() as stack:
+
+        def start(
+            app: dict[str, Any] | None = None, node: dict[str, Any] | None = None, **of_apns: Any
+        ) -> Site:
+            fakes = (
+                Fcm(keys.google, EMAIL, PROJECT),
+                Apns(keys.apple_public, KEY_ID, TEAM_ID, TOPIC, **of_apns),
+                Hms(HMS_APP, HMS_SECRET),
+            )
+            fcm, apns, hms = fakes
+            for fake in fakes:
+                stack.callback(fake.close)
+            addresses = {
+                "fcm_url": fcm.url,
+                "google_oauth_url": f"{fcm.url}/token",
+                "apns_url": apns.url,
+                "hms_url": hms.url,
+                "hms_oauth_url": f"{hms.url}/token",
+            }
+            config = Config(
+                of_features=(("mobile_push", MobilePushSettings(**{**addresses, **(node or {})})),)
+            )
+            tenants = {APP: tenant(settings_of_app(keys, **(app or {})))}
+            services = services_of(config, SimpleNamespace(get=tenants.get))
+            for service in services:
+                stack.callback(service.close)
+            return Site(fcm, apns, hms, tenants, {service.name: service for service in services})
+
+        yield start
+
+
+@pytest.fixture
+def site(start: Start) -> Site:
+    return start()
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of a server beside which the distribution is installed."""
+    tree = tmp_path_factory.mktemp("mobile-push") / "tree"
+    shutil.copytree(
+        PLUGIN, tree, ignore=shutil.ignore_patterns("tests", "build", "*.egg-info", "__pycache__")
+    )
+    target = tree.parent / "installed"
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", str(target)]
+    subprocess.run([*pip, str(build(tree))], env=clean_environment(PYTHONPATH=""), check=True)
+    return {"PYTHONPATH": f"{ROOT}:{target}"}
+
+
+def rows(title: str) -> list[tuple[str, ...]]:
+    """The rows of the table in README.md whose header begins with ``title``."""
+    text = (PLUGIN / "README.md").read_text(encoding="utf-8")
+    table = re.search(rf"^\| {title} \|.*\n\|[ |-]+\n((\|.*\n)+)", text, re.MULTILINE)
+    assert table is not None, title
+    return [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in table[1].splitlines()]

@@ -1,0 +1,809 @@
+"""Push services that check what the real ones check: Google's, Apple's and Huawei's, each in its threads.
+
+A test says by ``behave`` what a device gets: an error, a late answer, none, a reset, the end.
+"""
+
+import json
+import re
+import socket
+import ssl
+import struct
+import threading
+import time
+import uuid
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, NamedTuple
+from urllib.parse import parse_qs
+
+import h2.errors
+import h2.events
+import h2.exceptions
+import jwt
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.settings import SettingCodes, Settings
+
+FORMS = {"fcm": "f:{:060d}", "apns": "{:064x}", "hms": "h{:060d}"}
+"""Service → tokens of devices by number."""
+SCOPES = {f"https://www.googleapis.com/auth/{name}" for name in ("firebase.messaging", "cloud-platform")}
+GOOGLE_TOKEN_URL = "https://oauth2.googleapis.com/token"
+FCM_STATUS = {
+    "INVALID_ARGUMENT": (400, "INVALID_ARGUMENT"),
+    "UNREGISTERED": (404, "NOT_FOUND"),
+    "SENDER_ID_MISMATCH": (403, "PERMISSION_DENIED"),
+    "QUOTA_EXCEEDED": (429, "RESOURCE_EXHAUSTED"),
+    "UNAVAILABLE": (503, "UNAVAILABLE"),
+    "INTERNAL": (500, "INTERNAL"),
+    "THIRD_PARTY_AUTH_ERROR": (401, "UNAUTHENTICATED"),
+    "UNSPECIFIED_ERROR": (500, "UNKNOWN"),
+    "UNAUTHENTICATED": (401, "UNAUTHENTICATED"),
+    "PERMISSION_DENIED": (403, "PERMISSION_DENIED"),
+    "NOT_FOUND": (404, "NOT_FOUND"),
+    "RESOURCE_EXHAUSTED": (429, "RESOURCE_EXHAUSTED"),
+}
+"""Code → status of HTTP, and of Google's APIs."""
+GOOGLE_ITSELF = ("UNAUTHENTICATED", "PERMISSION_DENIED", "NOT_FOUND", "RESOURCE_EXHAUSTED")
+"""Errors that come before FCM: they have no code of FCM."""
+APNS_STATUS = {
+    400: (
+        "BadCollapseId BadDeviceToken BadExpirationDate BadMessageId BadPriority BadTopic "
+        "DeviceTokenNotForTopic DuplicateHeaders IdleTimeout InvalidPushType MissingDeviceToken MissingTopic "
+        "PayloadEmpty TopicDisallowed"
+    ),
+    403: (
+        "BadCertificate BadCertificateEnvironment BadEnvironmentKeyIdInToken ExpiredProviderToken Forbidden "
+        "InvalidProviderToken MissingProviderToken UnrelatedKeyIdInToken"
+    ),
+    404: "BadPath",
+    405: "MethodNotAllowed",
+    410: "ExpiredToken Unregistered",
+    413: "PayloadTooLarge",
+    429: "TooManyProviderTokenUpdates TooManyRequests",
+    500: "InternalServerError",
+    503: "ServiceUnavailable Shutdown",
+}
+APNS_REASONS = {reason: status for status, text in APNS_STATUS.items() for reason in text.split()}
+HMS_STATUS = {
+    "80000000": 200,
+    "80100000": 200,
+    "80100001": 400,
+    "80100003": 400,
+    "80100004": 400,
+    "80100013": 400,
+    "80100016": 400,
+    "80100017": 400,
+    "80200001": 401,
+    "80200003": 401,
+    "80300002": 400,
+    "80300007": 400,
+    "80300008": 400,
+    "80300010": 400,
+    "80300011": 400,
+    "80600003": 500,
+    "81000001": 500,
+}
+
+
+class Notification(NamedTuple):
+    """What a service has taken. ``id``: that of the notification, the same for each attempt."""
+
+    token: str
+    collapse: str
+    id: str
+    content: dict[str, Any]
+    headers: dict[str, str]
+
+
+class Do(NamedTuple):
+    """What happens to one request: ``error``, a code of the service; else ``hang``, ``reset``, ``close``,
+    ``goaway`` or ``refuse``. ``seconds``: the answer comes so late. ``headers`` of the answer."""
+
+    error: str = ""
+    what: str = ""
+    seconds: float = 0.0
+    headers: Mapping[str, str] = {}
+    more: Mapping[str, Any] = {}
+
+
+class Fake:
+    """What all have: devices with what they get, and what was taken."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.taken: list[Notification] = []
+        self.asked: Counter[str] = Counter()
+        """Device → its requests."""
+        self.problems: list[str] = []
+        """What a real service would have refused, or could not have read."""
+        self.always: Do | None = None
+        """What every request gets that has nothing of its own."""
+        self._next: dict[str, list[Do]] = defaultdict(list)
+        self.ended = threading.Event()
+        self.clock = time.time
+
+    def behave(self, token: str, *what: Do) -> None:
+        """What the next requests for a device get, one after the other; then they are taken."""
+        self._next[token].extend(what)
+
+    def next_for(self, token: str) -> Do | None:
+        with self.lock:
+            self.asked[token] += 1
+            return self._next[token].pop(0) if self._next[token] else self.always
+
+    def take(self, notification: Notification) -> None:
+        with self.lock:
+            self.taken.append(notification)
+
+    def twice(self) -> list[tuple[str, str, str]]:
+        """Device, collapse id and id of what was taken more than once."""
+        counts = Counter((each.token, each.collapse, each.id) for each in self.taken)
+        return [key for key, count in counts.items() if count > 1]
+
+
+# --- HTTP/1.1: Google and Huawei ----------------------------------------------------------------------------
+
+
+class Refusal(Exception):
+    """A code of the service, and what is wrong."""
+
+    def __init__(self, code: str, text: str, field: str = "") -> None:
+        super().__init__(text)
+        self.code, self.field = code, field
+
+
+class HttpFake(Fake):
+    """A service with access tokens, over HTTP/1.1 with or without TLS."""
+
+    def __init__(self, context: ssl.SSLContext | None = None) -> None:
+        super().__init__()
+        self.issued: dict[str, float] = {}
+        """Access token → its end."""
+        self.token_requests = 0
+        self.token_seconds = 3600
+        self.token_answer: tuple[int, dict[str, Any]] | None = None
+        """In place of a token."""
+        fake = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
+
+            def do_POST(self) -> None:
+                fake.serve(self)
+
+            def log_message(self, *_: object) -> None: ...
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+            request_queue_size = 256
+
+            def handle_error(self, *_: object) -> None: ...
+
+        self.server = Server(("127.0.0.1", 0), Handler)
+        if context is not None:
+            self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
+        self.port = self.server.server_address[1]
+        self.url = f"{'https' if context else 'http'}://127.0.0.1:{self.port}"
+        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def close(self) -> None:
+        self.ended.set()
+        self.server.shutdown()
+        self.server.server_close()
+
+    def serve(self, handler: BaseHTTPRequestHandler) -> None:
+        body = handler.rfile.read(int(handler.headers.get("content-length", 0)))
+        if handler.headers.get_content_type() == "application/x-www-form-urlencoded":
+            status, answer = self.token_answer or self.new_token(parse_qs(body.decode()))
+            self.token_requests += 1
+            send(handler, status, answer)
+            return
+        do, token = None, ""
+        try:
+            self.check_head(handler)
+            content = json.loads(body)
+            token = self.token_in(content)
+            do = self.next_for(token)
+            if do is not None:
+                self.ended.wait(1e6 if do.what == "hang" else do.seconds)
+                if do.what in ("hang", "reset", "close"):
+                    end(handler, do.what == "reset")
+                    return
+                if do.error:
+                    raise Refusal(do.error, "as the test wants it")
+            notification = self.check(handler, content)
+        except Refusal as refusal:
+            if do is None or not do.error:
+                self.problems.append(f"{refusal.code}: {refusal}")
+            status, answer = self.refused(refusal, token, do)
+            send(handler, status, answer, do.headers if do else {})
+            return
+        self.take(notification)
+        send(handler, *self.accepted(notification))
+
+    def give_token(self) -> dict[str, Any]:
+        token = uuid.uuid4().hex
+        self.issued[token] = time.time() + self.token_seconds
+        return {"access_token": token, "expires_in": self.token_seconds, "token_type": "Bearer"}
+
+    def has_token(self, handler: BaseHTTPRequestHandler) -> bool:
+        scheme, _, token = handler.headers.get("authorization", "").partition(" ")
+        return scheme == "Bearer" and self.issued.get(token, 0) > time.time()
+
+    def new_token(self, form: dict[str, list[str]]) -> tuple[int, dict[str, Any]]:
+        raise NotImplementedError
+
+    def check_head(self, handler: BaseHTTPRequestHandler) -> None:
+        raise NotImplementedError
+
+    def token_in(self, content: dict[str, Any]) -> str:
+        raise NotImplementedError
+
+    def check(self, handler: BaseHTTPRequestHandler, content: dict[str, Any]) -> Notification:
+        raise NotImplementedError
+
+    def accepted(self, notification: Notification) -> tuple[int, dict[str, Any]]:
+        raise NotImplementedError
+
+    def refused(self, refusal: Refusal, token: str, do: Do | None) -> tuple[int, dict[str, Any]]:
+        raise NotImplementedError
+
+
+def send(
+    handler: BaseHTTPRequestHandler,
+    status: int,
+    answer: dict[str, Any],
+    headers: Mapping[str, str] | None = None,
+) -> None:
+    body = json.dumps(answer).encode()
+    with suppress(OSError):
+        handler.send_response(status)
+        for name, value in {**(headers or {}), "Content-Type": "application/json"}.items():
+            handler.send_header(name, value)
+        handler.send_header("Content-Length", str(len(body)))
+        handler.end_headers()
+        handler.wfile.write(body)
+
+
+def end(handler: BaseHTTPRequestHandler, with_reset: bool) -> None:
+    handler.close_connection = True
+    if with_reset:
+        handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    handler.connection.close()
+
+
+def check_fields(value: Any, allowed: Mapping[str, Any], path: str) -> None:
+    """Raise for what the reference does not have: names, and types of values."""
+    if not isinstance(value, dict):
+        raise Refusal("INVALID_ARGUMENT", f"{path}: expected an object", path)
+    for name, inner in value.items():
+        kind, where = allowed.get(name), f"{path}.{name}"
+        if kind is None:
+            raise Refusal("INVALID_ARGUMENT", f"Unknown name \"{name}\" at '{path}'", where)
+        if isinstance(kind, dict):
+            check_fields(inner, kind, where)
+        elif kind is TEXTS:
+            if not isinstance(inner, dict) or not all(isinstance(each, str) for each in inner.values()):
+                raise Refusal("INVALID_ARGUMENT", f"Invalid value at '{where}' (TYPE_STRING)", where)
+        elif not isinstance(inner, kind) or (kind is int and isinstance(inner, bool)):
+            raise Refusal("INVALID_ARGUMENT", f"Invalid value at '{where}'", where)
+
+
+TEXTS = object()
+"""An object whose values are texts."""
+FCM_MESSAGE = {
+    "token": str,
+    "data": TEXTS,
+    "notification": {"title": str, "body": str, "image": str},
+    "fcm_options": {"analytics_label": str},
+    "android": {
+        "collapse_key": str,
+        "priority": str,
+        "ttl": str,
+        "restricted_package_name": str,
+        "data": TEXTS,
+        "direct_boot_ok": bool,
+        "notification": {
+            **dict.fromkeys(("title", "body", "icon", "color", "sound", "tag", "click_action"), str),
+            "channel_id": str,
+            "notification_count": int,
+            "image": str,
+            "ticker": str,
+        },
+    },
+    "webpush": {"headers": TEXTS, "data": TEXTS, "notification": dict, "fcm_options": {"link": str}},
+    "apns": {"headers": TEXTS, "payload": dict, "fcm_options": {"image": str, "analytics_label": str}},
+}
+"""The fields of the reference that applications use."""
+
+
+class Fcm(HttpFake):
+    """Google: tokens for service accounts, and messages of one project."""
+
+    def __init__(
+        self, public_key: Any, email: str, project: str, context: ssl.SSLContext | None = None
+    ) -> None:
+        self.public_key, self.email, self.project = public_key, email, project
+        super().__init__(context)
+
+    def new_token(self, form: dict[str, list[str]]) -> tuple[int, dict[str, Any]]:
+        problem = self.check_assertion(form)
+        if problem:
+            self.problems.append(problem)
+            return 400, {"error": "invalid_grant", "error_description": problem}
+        return 200, self.give_token()
+
+    def check_assertion(self, form: dict[str, list[str]]) -> str:
+        if form.get("grant_type") != ["urn:ietf:params:oauth:grant-type:jwt-bearer"]:
+            return "unsupported grant type"
+        audiences = [GOOGLE_TOKEN_URL, f"{self.url}/token"]
+        try:
+            claims = jwt.decode(
+                form["assertion"][0],
+                self.public_key,
+                ["RS256"],
+                audience=audiences,
+                issuer=self.email,
+                options={"require": ["iss", "aud", "exp", "iat"]},
+            )
+        except (jwt.InvalidTokenError, KeyError) as error:
+            return f"Invalid JWT: {error}"
+        if claims["exp"] - claims["iat"] > 3600 or abs(time.time() - claims["iat"]) > 300:
+            return "Invalid JWT: it must be short-lived (60 minutes) and in a reasonable timeframe"
+        if not {*claims.get("scope", "").split()} & SCOPES:
+            return "invalid scope"
+        return ""
+
+    def check_head(self, handler: BaseHTTPRequestHandler) -> None:
+        if handler.path != f"/v1/projects/{self.project}/messages:send":
+            raise Refusal("NOT_FOUND", "Requested entity was not found.")
+        if not self.has_token(handler):
+            raise Refusal("UNAUTHENTICATED", "Request had invalid authentication credentials.")
+        if handler.headers.get_content_type() != "application/json":
+            raise Refusal("INVALID_ARGUMENT", "Unsupported content type")
+
+    def token_in(self, content: dict[str, Any]) -> str:
+        return str(content.get("message", {}).get("token", ""))
+
+    def check(self, _handler: BaseHTTPRequestHandler, content: dict[str, Any]) -> Notification:
+        allowed = {"message": FCM_MESSAGE, "validate_only": bool}
+        check_fields(content, allowed, "")
+        message = content["message"]
+        token, android = message.get("token", ""), message.get("android", {})
+        if not token:
+            raise Refusal("INVALID_ARGUMENT", "Recipient of the message is not set.", "message")
+        if not re.fullmatch(r"[A-Za-z0-9_:%.~-]{20,4096}", token):
+            wrong = "The registration token is not a valid FCM registration token"
+            raise Refusal("INVALID_ARGUMENT", wrong, "message.token")
+        for name in message.get("data", {}):
+            if name in ("from", "message_type") or name.startswith(("google.", "gcm.")):
+                raise Refusal("INVALID_ARGUMENT", f"Invalid data payload key: {name}", "message.data")
+        counted = {"data": message.get("data"), "notification": message.get("notification")}
+        if len(json.dumps(counted, ensure_ascii=False).encode()) > 4096:
+            raise Refusal("INVALID_ARGUMENT", "Message is too big", "message")
+        ttl = re.fullmatch(r"(\d+)(\.\d{1,9})?s", android.get("ttl", "0s"))
+        if ttl is None or int(ttl[1]) > 2_419_200:
+            raise Refusal("INVALID_ARGUMENT", "Invalid ttl", "message.android.ttl")
+        if android.get("priority", "NORMAL").upper() not in ("NORMAL", "HIGH"):
+            raise Refusal("INVALID_ARGUMENT", "Invalid priority", "message.android.priority")
+        link = message.get("webpush", {}).get("fcm_options", {}).get("link", "https://")
+        if not link.startswith("https://"):
+            raise Refusal("INVALID_ARGUMENT", "WebpushFcmOptions.link must be a HTTPS URL", "message.webpush")
+        apns = message.get("apns", {})
+        if apns:
+            if len(apns.get("headers", {}).get("apns-collapse-id", "").encode()) > 64:
+                raise Refusal("INVALID_ARGUMENT", "apns-collapse-id is too long", "message.apns.headers")
+            if len(json.dumps([apns.get("payload"), counted], ensure_ascii=False).encode()) > 4096 + 100:
+                raise Refusal("INVALID_ARGUMENT", "APNs payload is too big", "message.apns.payload")
+        facts = json.loads(message.get("data", {}).get("imserver", "{}"))
+        return Notification(token, android.get("collapse_key", ""), facts.get("id", ""), message, {})
+
+    def accepted(self, _notification: Notification) -> tuple[int, dict[str, Any]]:
+        return 200, {"name": f"projects/{self.project}/messages/{uuid.uuid4().hex}"}
+
+    def refused(self, refusal: Refusal, _token: str, do: Do | None) -> tuple[int, dict[str, Any]]:
+        if refusal.code.isdigit():  # the front end of Google: no JSON that anybody documents
+            return int(refusal.code), {}
+        status, canonical = FCM_STATUS[refusal.code]
+        details: list[dict[str, Any]] = []
+        if refusal.code not in GOOGLE_ITSELF:
+            kind = "type.googleapis.com/google.firebase.fcm.v1.FcmError"
+            details.append({"@type": kind, "errorCode": refusal.code})
+        if refusal.field:
+            violation = {"field": refusal.field, "description": str(refusal)}
+            kind = "type.googleapis.com/google.rpc.BadRequest"
+            details.append({"@type": kind, "fieldViolations": [violation]})
+        message = str((do.more if do else {}).get("message", refusal))
+        return status, {
+            "error": {"code": status, "message": message, "status": canonical, "details": details}
+        }
+
+
+HMS_MESSAGE = {
+    "token": list,
+    "data": str,
+    "notification": {"title": str, "body": str, "image": str},
+    "android": {
+        "collapse_key": int,
+        "urgency": str,
+        "category": str,
+        "ttl": str,
+        "bi_tag": str,
+        "data": str,
+        "notification": {
+            **dict.fromkeys(("title", "body", "icon", "color", "sound", "tag", "channel_id", "image"), str),
+            "click_action": dict,
+            "badge": dict,
+            "notify_id": int,
+            "importance": str,
+        },
+    },
+}
+
+
+class Hms(HttpFake):
+    """Huawei: tokens for one application, and its messages."""
+
+    def __init__(self, app_id: str, secret: str, context: ssl.SSLContext | None = None) -> None:
+        self.app_id, self.secret = app_id, secret
+        super().__init__(context)
+
+    def new_token(self, form: dict[str, list[str]]) -> tuple[int, dict[str, Any]]:
+        expected = {
+            "grant_type": ["client_credentials"],
+            "client_id": [self.app_id],
+            "client_secret": [self.secret],
+        }
+        if form != expected:
+            self.problems.append("the application or its secret is wrong")
+            return 400, {"error": 1101, "sub_error": 20001, "error_description": "invalid request"}
+        return 200, self.give_token()
+
+    def check_head(self, handler: BaseHTTPRequestHandler) -> None:
+        if handler.path != f"/v1/{self.app_id}/messages:send":
+            raise Refusal("404", "there is no such service")
+        if not handler.headers.get("authorization"):
+            raise Refusal("80200001", "OAuth authentication error.")
+        if not self.has_token(handler):
+            raise Refusal("80200003", "OAuth token expired.")
+
+    def token_in(self, content: dict[str, Any]) -> str:
+        tokens = content.get("message", {}).get("token", [])
+        if not isinstance(tokens, list) or not 1 <= len(tokens) <= 1000:
+            raise Refusal("80300010", "The number of tokens in the message body exceeds the default value.")
+        return str(tokens[0])
+
+    def check(self, handler: BaseHTTPRequestHandler, content: dict[str, Any]) -> Notification:
+        if handler.headers.get_content_type() != "application/json":
+            raise Refusal("80100003", "Incorrect message structure.")
+        try:
+            check_fields(content, {"validate_only": bool, "message": HMS_MESSAGE}, "")
+        except Refusal as refusal:
+            raise Refusal("80100003", f"Incorrect message structure: {refusal}") from None
+        message, token = content["message"], self.token_in(content)
+        without = {name: value for name, value in message.items() if name != "token"}
+        if len(json.dumps(without, ensure_ascii=False).encode()) > 4096:
+            raise Refusal(
+                "80300008", "The message body size (excluding the token) exceeds the default value."
+            )
+        android = message.get("android", {})
+        ttl = re.fullmatch(r"(\d+)s", android.get("ttl", "1s"))
+        if ttl is None or not 0 < int(ttl[1]) <= 1_296_000:
+            raise Refusal("80100001", "ttl")
+        if android.get("urgency", "NORMAL") not in ("NORMAL", "HIGH"):
+            raise Refusal("80100001", "urgency")
+        if not -1 <= android.get("collapse_key", -1) <= 100:
+            raise Refusal("80100013", "The collapse_key message field is invalid.")
+        shown = android.get("notification")
+        if shown is not None:
+            if not shown.get("title") or not shown.get("body"):
+                raise Refusal("80100003", "title and body are mandatory")
+            if shown.get("click_action", {}).get("type") not in (1, 2, 3):
+                raise Refusal("80100003", "click_action is mandatory")
+            if shown.get("badge") is not None and not shown["badge"].get("class"):
+                raise Refusal("80100003", "badge: class is mandatory")
+        elif not message.get("data"):
+            raise Refusal("80100003", "neither data nor notification")
+        facts = json.loads(message.get("data") or "{}")
+        return Notification(token, (shown or {}).get("tag", ""), facts.get("id", ""), message, {})
+
+    def accepted(self, _notification: Notification) -> tuple[int, dict[str, Any]]:
+        return 200, {"code": "80000000", "msg": "Success", "requestId": uuid.uuid4().hex}
+
+    def refused(self, refusal: Refusal, token: str, _do: Do | None) -> tuple[int, dict[str, Any]]:
+        if refusal.code not in HMS_STATUS:
+            return int(refusal.code), {}
+        text = str(refusal)
+        if refusal.code == "80100000":
+            text = json.dumps({"success": 0, "failure": 1, "illegal_tokens": [token]})
+        return HMS_STATUS[refusal.code], {"code": refusal.code, "msg": text, "requestId": uuid.uuid4().hex}
+
+
+# --- HTTP/2: Apple ------------------------------------------------------------------------------------------
+
+
+class Apns(Fake):
+    """Apple: notifications to one application, with tokens of one key.
+
+    ``streams``: requests at a time on a connection; like Apple, 1 before the first with a good token.
+    ``window``: bytes of a body before the server takes more.
+    """
+
+    def __init__(
+        self,
+        public_key: Any,
+        key_id: str,
+        team_id: str,
+        topic: str,
+        context: ssl.SSLContext | None = None,
+        streams: int = 100,
+        window: int = 65535,
+    ) -> None:
+        super().__init__()
+        self.public_key, self.key_id, self.team_id, self.topic = public_key, key_id, team_id, topic
+        self.streams, self.window, self.context = streams, window, context
+        self.update_seconds = 1200.0
+        """A second new token within so many seconds is refused."""
+        self.tokens: dict[str, float] = {}
+        """Token of a provider → when it came first."""
+        self.connections: list[ApnsConnection] = []
+        self.most_streams = 0
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self.port = self.listener.getsockname()[1]
+        self.url = f"{'https' if context else 'http'}://127.0.0.1:{self.port}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while not self.ended.is_set():
+            try:
+                sock, _ = self.listener.accept()
+            except OSError:
+                return
+            connection = ApnsConnection(self, sock)
+            self.connections.append(connection)
+            threading.Thread(target=connection.run, daemon=True).start()
+
+    def close(self) -> None:
+        self.ended.set()
+        with suppress(OSError):
+            self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+        for connection in self.connections:
+            connection.end()
+
+    def check_token(self, header: str) -> None:
+        """Raise for what Apple does not take as a token of a provider."""
+        scheme, _, token = header.partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise Refusal("MissingProviderToken", "no token")
+        try:
+            head = jwt.get_unverified_header(token)
+            if head.get("kid") != self.key_id:
+                raise Refusal("InvalidProviderToken", "kid")
+            claims = jwt.decode(
+                token, self.public_key, ["ES256"], options={"require": ["iss", "iat"], "verify_iat": False}
+            )
+        except jwt.InvalidTokenError as error:
+            raise Refusal("InvalidProviderToken", str(error)) from None
+        if (
+            claims["iss"] != self.team_id
+            or claims.keys() != {"iss", "iat"}
+            or claims["iat"] > self.clock() + 60
+        ):
+            raise Refusal("InvalidProviderToken", "claims")
+        if self.clock() - claims["iat"] > 3600:
+            raise Refusal("ExpiredProviderToken", "it is older than an hour")
+        with self.lock:
+            now = self.clock()
+            if token not in self.tokens:
+                if any(now - since < self.update_seconds for since in self.tokens.values()):
+                    raise Refusal("TooManyProviderTokenUpdates", "")
+                self.tokens[token] = now
+
+    def check(self, fields: list[tuple[str, str]], body: bytes) -> Notification:
+        """Check a request. Raises Refusal with a reason."""
+        headers = dict(fields)
+        if len(headers) < len(fields):
+            raise Refusal("DuplicateHeaders", "")
+        path = re.fullmatch(r"/3/device/(.*)", headers[":path"])
+        if headers[":method"] != "POST":
+            raise Refusal("MethodNotAllowed", "")
+        if path is None:
+            raise Refusal("BadPath", headers[":path"])
+        if not path[1]:
+            raise Refusal("MissingDeviceToken", "")
+        self.check_token(headers.get("authorization", ""))
+        if re.fullmatch(r"([0-9a-fA-F]{2}){32,100}", path[1]) is None:
+            raise Refusal("BadDeviceToken", path[1])
+        if not headers.get("apns-topic"):
+            raise Refusal("MissingTopic", "")
+        if headers["apns-topic"] != self.topic:
+            raise Refusal("DeviceTokenNotForTopic", headers["apns-topic"])
+        kinds = "alert background location voip complication fileprovider mdm liveactivity pushtotalk"
+        if headers.get("apns-push-type", "alert") not in kinds.split():
+            raise Refusal("InvalidPushType", "")
+        if headers.get("apns-priority", "10") not in ("1", "5", "10"):
+            raise Refusal("BadPriority", "")
+        if not headers.get("apns-expiration", "0").isdigit():
+            raise Refusal("BadExpirationDate", "")
+        if 0 < int(headers.get("apns-expiration", "0")) < self.clock() - 60:
+            raise Refusal("BadExpirationDate", "it is over")
+        if len(headers.get("apns-collapse-id", "").encode()) > 64:
+            raise Refusal("BadCollapseId", "")
+        if "apns-id" in headers and not re.fullmatch(
+            r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", headers["apns-id"]
+        ):
+            raise Refusal("BadMessageId", "")
+        content = self.check_payload(headers, body)
+        facts = content.get("imserver", {})
+        notification_id = facts.get("id", headers.get("apns-id", ""))
+        return Notification(path[1], headers.get("apns-collapse-id", ""), notification_id, content, headers)
+
+    @staticmethod
+    def check_payload(headers: dict[str, str], body: bytes) -> dict[str, Any]:
+        if not body:
+            raise Refusal("PayloadEmpty", "")
+        if len(body) > 4096:
+            raise Refusal("PayloadTooLarge", "")
+        content: dict[str, Any] = json.loads(body)
+        aps = content["aps"]
+        known = "alert badge sound thread-id category content-available mutable-content interruption-level"
+        assert aps.keys() <= {*known.split(), "target-content-id", "relevance-score"}, aps
+        if headers.get("apns-push-type") == "background":
+            assert aps == {"content-available": 1}, aps
+            if headers.get("apns-priority") != "5":
+                raise Refusal("BadPriority", "a background push has 5")
+        else:
+            assert {"alert", "badge", "sound"} & aps.keys(), aps
+        assert aps.get("interruption-level", "active") in ("passive", "active", "time-sensitive", "critical")
+        return content
+
+
+class ApnsConnection:
+    """One connection of a provider: a thread that reads; late answers come from timers."""
+
+    def __init__(self, fake: Apns, sock: socket.socket) -> None:
+        self.fake, self.sock = fake, sock
+        self.lock = threading.RLock()
+        self.h2 = H2Connection(H2Configuration(client_side=False, header_encoding="utf-8"))
+        self.requests: dict[int, tuple[list[tuple[str, str]], bytearray]] = {}
+        self.is_known = False
+        """Whether a request had a good token."""
+        self.pings = 0
+        self.last = 2**31
+        """The last request that is answered."""
+
+    def run(self) -> None:
+        try:
+            if self.fake.context is not None:
+                self.sock = self.fake.context.wrap_socket(self.sock, server_side=True)
+                if self.sock.selected_alpn_protocol() not in ("h2", None):  # aioapns names none
+                    return
+            with self.lock:
+                values = {
+                    SettingCodes.MAX_CONCURRENT_STREAMS: min(1, self.fake.streams),
+                    SettingCodes.INITIAL_WINDOW_SIZE: self.fake.window,
+                }
+                self.h2.local_settings = Settings(client=False, initial_values=values)
+                self.h2.initiate_connection()
+                self.flush()
+            while data := self.sock.recv(65536):
+                with self.lock:
+                    for event in self.h2.receive_data(data):
+                        self.happened(event)
+                    self.flush()
+        except (OSError, h2.exceptions.H2Error) as error:
+            if isinstance(error, h2.exceptions.H2Error):
+                self.fake.problems.append(f"HTTP/2: {type(error).__name__} {error}")
+        finally:
+            self.end()
+
+    def flush(self) -> None:
+        if data := self.h2.data_to_send():
+            self.sock.sendall(data)
+
+    def end(self, with_reset: bool = False) -> None:
+        with suppress(OSError):
+            if with_reset:
+                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            else:
+                self.sock.shutdown(socket.SHUT_RDWR)
+        self.sock.close()
+
+    def happened(self, event: h2.events.Event) -> None:
+        if isinstance(event, h2.events.RequestReceived):
+            fields = [(str(name), str(value)) for name, value in event.headers]
+            self.requests[event.stream_id] = fields, bytearray()
+            self.fake.most_streams = max(self.fake.most_streams, len(self.requests))
+            if len(self.requests) > (self.fake.streams if self.is_known else 1):
+                self.fake.problems.append("more streams than the settings allow")
+        elif isinstance(event, h2.events.DataReceived):
+            self.requests[event.stream_id][1].extend(event.data)
+            self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+        elif isinstance(event, h2.events.StreamEnded):
+            self.answer(event.stream_id)
+        elif isinstance(event, h2.events.StreamReset):
+            self.requests.pop(event.stream_id, None)
+        elif isinstance(event, h2.events.PingReceived):
+            self.pings += 1
+
+    def answer(self, number: int) -> None:
+        """Answer a request, or do what the test wants."""
+        if number > self.last:
+            return
+        fields, body = self.requests[number]
+        token = dict(fields)[":path"].rpartition("/")[2]
+        do = self.fake.next_for(token) or Do()
+        if do.what == "hang":
+            return
+        if do.what in ("close", "reset-connection"):
+            self.end(do.what == "reset-connection")
+            return
+        if do.what in ("refuse", "reset"):
+            code = (
+                h2.errors.ErrorCodes.REFUSED_STREAM
+                if do.what == "refuse"
+                else h2.errors.ErrorCodes.INTERNAL_ERROR
+            )
+            self.requests.pop(number)
+            self.h2.reset_stream(number, code)
+            return
+        if do.what == "goaway":  # the answer to this request comes; what came after it was not looked at
+            self.go_away(number, do.more.get("reason", ""))
+            self.finish(number, fields, bytes(body), do)
+            return
+        if do.what == "goaway-before":
+            self.go_away(max(0, number - 2), do.more.get("reason", "Shutdown"))
+            return
+        if do.seconds:
+            timer = threading.Timer(do.seconds, self.finish_late, (number, fields, bytes(body), do))
+            timer.daemon = True
+            timer.start()
+            return
+        self.finish(number, fields, bytes(body), do)
+
+    def go_away(self, last: int, reason: str) -> None:
+        """GOAWAY without the end of h2's state: the requests before are answered."""
+        more = json.dumps({"reason": reason}).encode() if reason else b""
+        self.last = last
+        frame = (
+            struct.pack(">I", 8 + len(more))[1:] + b"\x07\x00" + bytes(4) + struct.pack(">II", last, 0) + more
+        )
+        self.flush()
+        self.sock.sendall(frame)
+
+    def finish_late(self, number: int, fields: list[tuple[str, str]], body: bytes, do: Do) -> None:
+        with self.lock, suppress(OSError, h2.exceptions.H2Error):
+            self.finish(number, fields, body, do)
+            self.flush()
+
+    def finish(self, number: int, fields: list[tuple[str, str]], body: bytes, do: Do) -> None:
+        self.requests.pop(number, None)
+        head = {"apns-id": dict(fields).get("apns-id", str(uuid.uuid4()))}
+        try:
+            if do.error:
+                raise Refusal(do.error, "as the test wants it")
+            notification = self.fake.check(fields, body)
+        except Refusal as refusal:
+            if not do.error:
+                self.fake.problems.append(f"{refusal.code}: {refusal}")
+            status = APNS_REASONS.get(refusal.code) or int(refusal.code)
+            answer: dict[str, Any] = {"reason": refusal.code, **do.more}
+            if status == 410:
+                answer.setdefault("timestamp", int(time.time() * 1000))
+            head |= {":status": str(status), **do.headers}
+            self.h2.send_headers(number, [(":status", head.pop(":status")), *head.items()])
+            self.h2.send_data(number, json.dumps(answer).encode(), end_stream=True)
+            return
+        except (AssertionError, KeyError, ValueError) as error:
+            self.fake.problems.append(f"the payload is wrong: {error!r}")
+            self.h2.send_headers(number, [(":status", "400"), *head.items()], end_stream=True)
+            return
+        self.fake.take(notification)
+        if not self.is_known:
+            self.is_known = True
+            self.h2.update_settings({SettingCodes.MAX_CONCURRENT_STREAMS: self.fake.streams})
+        self.h2.send_headers(number, [(":status", "200"), *head.items()], end_stream=True)

@@ -1,0 +1,221 @@
+"""Apple's connection: many requests at a time, limits of the server, and each way in which it can end."""
+
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+
+import gevent
+import pytest
+from conftest import APP, KEY_ID, TEAM_ID, TOPIC, Keys, Site, Start
+from fakes import Apns, Do
+from imserver_mobile_push import http2
+
+from imserver.plugin.wire import PushNotice, PushResult
+
+SECONDS = {"seconds": 20.0}
+"""How long a fake may take on a busy machine."""
+
+
+def device(number: int) -> str:
+    return f"{number:064x}"
+
+
+def send(site: Site, number: int) -> PushResult:
+    notice = PushNotice(f"n{number}", "push", "t", f"topic-{number}", body="x" * 1000, ttl=60)
+    return site.services["apns"].send(APP, device(number), notice)
+
+
+def send_many(site: Site, numbers: range) -> list[PushResult]:
+    """Send all at a time."""
+    jobs = [gevent.spawn(send, site, number) for number in numbers]
+    gevent.joinall(jobs, raise_error=True)
+    return [job.value for job in jobs]
+
+
+def outcomes(results: list[PushResult]) -> set[str]:
+    return {result.outcome for result in results}
+
+
+@pytest.mark.parametrize("window", [65535, 700])
+@pytest.mark.parametrize("streams", [1, 5, 100])
+def test_requests_share_a_connection_within_the_limits_of_the_server(
+    start: Start, streams: int, window: int
+) -> None:
+    site = start(node=SECONDS, streams=streams, window=window)
+    site.apns.always = Do(seconds=0.02)
+    assert outcomes(send_many(site, range(60))) == {"taken"}
+    assert (site.apns.problems, len(site.apns.connections)) == ([], 1)
+    assert 1 <= site.apns.most_streams <= streams
+    assert streams == 1 or site.apns.most_streams > 1
+    assert len(site.apns.taken) == 60
+    assert site.apns.twice() == []
+
+
+def test_a_late_answer_delays_no_other(start: Start) -> None:
+    site = start(node=SECONDS)
+    send(site, 0)
+    site.apns.behave(device(1), Do(seconds=3.0))
+    late = gevent.spawn(send, site, 1)
+    assert outcomes(send_many(site, range(2, 30))) == {"taken"}
+    assert not late.ready()
+    assert late.get().outcome == "taken"
+    assert len(site.apns.connections) == 1
+
+
+def test_a_request_without_an_answer_is_left_alone(start: Start) -> None:
+    site = start(node={"seconds": 1.0})
+    send(site, 0)
+    site.apns.behave(device(1), Do(what="hang"))
+    hanging = gevent.spawn(send, site, 1)
+    while not hanging.ready():
+        assert send(site, 2).outcome == "taken"
+    assert (hanging.value.outcome, hanging.value.problem) == ("later", "no answer within 1 s")
+    assert len(site.apns.connections) == 1, "the connection has answered others"
+
+
+def test_a_silent_connection_is_given_up(start: Start) -> None:
+    site = start(node={"seconds": 1.0})
+    assert send(site, 0).outcome == "taken"
+    site.apns.behave(device(1), Do(what="hang"))
+    assert send(site, 1).outcome == "later"
+    assert send(site, 1).outcome == "taken"
+    assert len(site.apns.connections) == 2
+
+
+def test_a_request_that_was_not_begun_is_sent_again_at_once(start: Start) -> None:
+    site = start(node=SECONDS)
+    site.apns.behave(device(1), Do(what="goaway-before"))
+    assert send(site, 1).outcome == "taken"
+    assert (site.apns.asked[device(1)], len(site.apns.connections)) == (2, 2)
+    site.apns.behave(device(2), *[Do(what="goaway-before")] * 3)
+    result = send(site, 2)
+    assert result.outcome == "later"
+    assert "Shutdown" in result.problem
+
+
+@pytest.mark.parametrize("what", ["refuse", "reset", "close", "reset-connection"])
+def test_a_reset_or_lost_request_comes_later(start: Start, what: str) -> None:
+    site = start(node=SECONDS)
+    send(site, 0)
+    site.apns.behave(device(1), Do(what=what))
+    assert send(site, 1).outcome == "later"
+    assert send(site, 1).outcome == "taken"
+    assert len(site.apns.connections) == (1 if what in ("refuse", "reset") else 2)
+
+
+def test_requests_before_goaway_are_answered_and_those_after_it_go_elsewhere(start: Start) -> None:
+    site = start(node=SECONDS)
+    send(site, 0)
+    site.apns.behave(device(20), Do(what="goaway"))
+    for number in range(1, 20, 3):
+        site.apns.behave(device(number), Do(seconds=0.3))
+    assert outcomes(send_many(site, range(1, 60))) == {"taken"}
+    assert (site.apns.problems, len(site.apns.connections)) == ([], 2)
+    assert len(site.apns.taken) == 60
+    assert site.apns.twice() == []
+
+
+def test_an_idle_goaway_opens_a_new_connection(start: Start) -> None:
+    site = start(node=SECONDS)
+    for number in range(3):
+        site.apns.behave(device(number), Do(what="goaway", more={"reason": "IdleTimeout"}))
+        assert send(site, number).outcome == "taken"
+    assert len(site.apns.connections) == 3
+
+
+# --- connections that do not come about ---------------------------------------------------------------------
+
+Serve = Callable[[socket.socket], object]
+
+
+def listening(serve: Serve | None) -> int:
+    """The port of a server that does only this with each connection; None: nobody listens."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    port: int = listener.getsockname()[1]
+    if serve is None:
+        listener.close()
+        return port
+
+    def run() -> None:
+        while True:
+            sock, _ = listener.accept()
+            kept.append(sock)
+            serve(sock)
+
+    kept: list[socket.socket] = []
+    threading.Thread(target=run, daemon=True).start()
+    return port
+
+
+def settings_frame() -> bytes:
+    return struct.pack(">I", 0)[1:] + b"\x04\x00" + bytes(4)
+
+
+@pytest.mark.parametrize(
+    "serve",
+    [
+        pytest.param(None, id="nobody"),
+        pytest.param(lambda _: None, id="silent"),
+        pytest.param(lambda sock: sock.close(), id="closes"),
+        pytest.param(lambda sock: sock.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n" * 9), id="http1"),
+        pytest.param(lambda sock: sock.sendall(settings_frame()), id="only-settings"),
+        pytest.param(lambda sock: sock.sendall(settings_frame() + b"\xff" * 40), id="nonsense"),
+        pytest.param(lambda sock: sock.sendall(b"\x00\x00\x08\x07\x00" + bytes(12)), id="goaway"),
+    ],
+)
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_what_is_no_push_service_is_a_reason_to_wait(start: Start, serve: Serve | None, scheme: str) -> None:
+    site = start(node={"apns_url": f"{scheme}://127.0.0.1:{listening(serve)}", "seconds": 0.5})
+    began = time.monotonic()
+    results = send_many(site, range(5))
+    assert outcomes(results) == {"later"}
+    assert all(result.problem for result in results)
+    assert time.monotonic() - began < 10
+
+
+def test_tls_agrees_on_http2_and_verifies_the_name(
+    start: Start, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = start(node=SECONDS, context=keys.context("h2"))
+    result = send(site, 1)
+    assert result.outcome == "later"
+    assert "CERTIFICATE_VERIFY_FAILED" in result.problem
+    monkeypatch.setenv("SSL_CERT_FILE", str(keys.certificate))
+    http2.tls_context.cache_clear()
+    gevent.sleep(1.1)  # it is not tried more than once a second
+    assert outcomes(send_many(site, range(20))) == {"taken"}
+    assert site.apns.problems == []
+    other = start(node=SECONDS, context=keys.context("http/1.1"))
+    assert send(other, 1).problem == "127.0.0.1 does not speak HTTP/2"
+
+
+def test_a_connection_is_asked_whether_it_is_there(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http2, "PING_SECONDS", 0.1)
+    fake = Apns(keys.apple_public, KEY_ID, TEAM_ID, TOPIC)
+    try:
+        sock = http2.open_socket(fake.url, 20)
+        connection = http2.Http2Connection(sock, "localhost", "http", 20)
+        deadline = time.monotonic() + 20
+        while not fake.connections[0].pings > 2 and time.monotonic() < deadline:
+            gevent.sleep(0.05)
+        assert connection.is_open
+    finally:
+        fake.close()
+    sock = http2.open_socket(f"http://127.0.0.1:{listening(lambda s: s.sendall(settings_frame()))}", 20)
+    silent = http2.Http2Connection(sock, "localhost", "http", 20)
+    deadline = time.monotonic() + 20
+    while silent.is_open and time.monotonic() < deadline:
+        gevent.sleep(0.05)
+    with pytest.raises(http2.StreamLost, match="it is silent"):
+        silent.request("/", [], b"x", 1)
+    monkeypatch.setattr(http2, "IDLE_SECONDS", 0.0)
+    fake = Apns(keys.apple_public, KEY_ID, TEAM_ID, TOPIC)
+    try:
+        idle = http2.Http2Connection(http2.open_socket(fake.url, 20), "localhost", "http", 20)
+        while idle.is_open and time.monotonic() < deadline + 20:
+            gevent.sleep(0.05)
+        assert not idle.is_open
+    finally:
+        fake.close()

@@ -1,0 +1,252 @@
+"""A node with the distribution: devices get notifications, wrong keys are refused, no key is ever shown."""
+
+import json
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jwt
+import msgspec
+import pytest
+from conftest import APP, EMAIL, HMS_APP, HMS_SECRET, KEY_ID, PROJECT, TEAM_ID, TOPIC, Keys, tenant
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from fakes import FORMS, Apns, Do, Fcm, Hms
+from imserver_mobile_push.settings import MobilePush, objection
+
+from imserver.plugin.testing import COMMAND, NodeProcess, eventually
+from tests.support import ROOT, clean_environment
+
+SERVICES = ("fcm", "apns", "hms")
+ADMIN_KEY = "key-of-the-admin-0123456789"
+SECRET = "the-secret-of-the-shop-that-nobody-guesses"
+FEATURES = ["all", "mobile_push"]
+
+
+def keys_of_app(keys: Keys) -> dict[str, Any]:
+    return {
+        "fcm": {"service_account": keys.account},
+        "apns": {"key": keys.apple, "key_id": KEY_ID, "team_id": TEAM_ID, "topic": TOPIC},
+        "hms": {"app_id": HMS_APP, "app_secret": HMS_SECRET},
+    }
+
+
+def pem(key: Any) -> str:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+
+
+# --- keys that are none -------------------------------------------------------------------------------------
+
+
+def account(keys: Keys, **changes: str | None) -> dict[str, Any]:
+    row = {**json.loads(keys.account), **changes}
+    return {"fcm": {"service_account": json.dumps({name: value for name, value in row.items() if value})}}
+
+
+def wrong_keys(keys: Keys) -> Iterator[tuple[dict[str, Any], str]]:
+    apple = keys_of_app(keys)["apns"]
+    other, short = pem(ec.generate_private_key(ec.SECP384R1())), keys.apple[:60]
+    google = "mobile_push.fcm.service_account"
+    yield {"fcm": {"service_account": "{"}}, f"{google}: expected the JSON"
+    yield {"fcm": {"service_account": "[1]"}}, f"{google}: expected the JSON"
+    yield account(keys, type="authorized_user"), f"{google}: expected the key of a service account"
+    yield account(keys, private_key=None), f"{google}: private_key is missing"
+    yield account(keys, private_key=keys.apple), f"{google}: private_key: expected an RSA key"
+    yield account(keys, project_id="../x"), f"{google}: project_id: expected"
+    both = {"service_account": keys.account, "service_account_file": "/etc/x"}
+    yield {"fcm": both}, "mobile_push.fcm: service_account and service_account_file are both given"
+    yield {"fcm": {"service_account_file": "/nowhere/x"}}, "/nowhere/x: No such file"
+    for key in (short, other, pem(rsa.generate_private_key(65537, 2048)), "x"):
+        yield {"apns": {**apple, "key": key}}, "mobile_push.apns.key: expected a key of P-256"
+    yield {"apns": {**apple, "key_id": "abc"}}, "mobile_push.apns.key_id: expected ten"
+    yield {"apns": {**apple, "team_id": ""}}, "mobile_push.apns.team_id: expected ten"
+    yield {"apns": {**apple, "topic": "a b"}}, "mobile_push.apns.topic: expected a bundle id"
+    yield {"apns": {**apple, "key": ""}}, "mobile_push.apns: expected key or key_file"
+    yield {"hms": {"app_id": HMS_APP}}, "mobile_push.hms: expected app_id, and app_secret"
+    yield {"hms": {"app_secret": HMS_SECRET}}, "mobile_push.hms: expected app_id, and app_secret"
+    yield {"hms": {"app_id": "x", "app_secret": HMS_SECRET}}, "mobile_push.hms.app_id: expected digits"
+
+
+def test_keys_that_are_none_are_refused_with_clear_words(keys: Keys) -> None:
+    assert objection(APP, tenant(MobilePush())) == ""
+    assert objection(APP, tenant(msgspec.convert(keys_of_app(keys), MobilePush))) == ""
+    for settings, expected in wrong_keys(keys):
+        text = objection(APP, tenant(msgspec.convert(settings, MobilePush)))
+        assert expected in text, settings
+        assert "PRIVATE KEY-----\nM" not in text
+        assert HMS_SECRET not in text
+
+
+# --- a node -------------------------------------------------------------------------------------------------
+
+
+class Site:
+    """A node, and the three fakes to which it sends."""
+
+    def __init__(self, folder: Path, keys: Keys, environment: dict[str, str]) -> None:
+        self.fcm = Fcm(keys.google, EMAIL, PROJECT)
+        self.apns = Apns(keys.apple_public, KEY_ID, TEAM_ID, TOPIC)
+        self.hms = Hms(HMS_APP, HMS_SECRET)
+        self.settings = {
+            "mobile_push": {
+                "fcm_url": self.fcm.url,
+                "google_oauth_url": f"{self.fcm.url}/token",
+                "apns_url": self.apns.url,
+                "hms_url": self.hms.url,
+                "hms_oauth_url": f"{self.hms.url}/token",
+                "seconds": 30,
+            },
+            "log": {"level": "debug"},
+            "api": {"keys": [{"key": ADMIN_KEY, "scopes": ["admin"]}]},
+            "apps": {
+                APP: {
+                    "jwt": [{"algorithm": "HS256", "key": SECRET}],
+                    "mobile_push": keys_of_app(keys),
+                }
+            },
+        }
+        self.node = NodeProcess(
+            features=FEATURES, settings=self.settings, folder=folder, environment=environment
+        )
+
+    def close(self) -> None:
+        for fake in (self.fcm, self.apns, self.hms):
+            fake.close()
+
+    def api(self, path: str, *, key: str = ADMIN_KEY, status: int = 200, **document: Any) -> Any:
+        answer = self.node.post(f"/api/v1/{path}", document, key=key)
+        assert answer.status == status, answer.body
+        return answer.json
+
+    def token(self, user: str) -> str:
+        claims = {"sub": user, "app": APP, "exp": int(time.time()) + 600}
+        return jwt.encode(claims, SECRET, "HS256")
+
+    def add(self, user: str, endpoint: str, status: int = 201) -> Any:
+        token = self.token(user)
+        return self.api("notifications/endpoints", key=token, app=APP, endpoint=endpoint, status=status)
+
+    def test(self, user: str) -> Any:
+        """Send a test to the devices of a user."""
+        return self.api("notifications/test", key=self.token(user), app=APP)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory, keys: Keys, installed: dict[str, str]) -> Iterator[Site]:
+    site = Site(tmp_path_factory.mktemp("node"), keys, installed)
+    try:
+        with site.node:
+            yield site
+    finally:
+        site.close()
+
+
+def test_devices_of_all_services_get_a_test(site: Site) -> None:
+    for number, name in enumerate(SERVICES):
+        site.add("ann", f"{name}:{FORMS[name].format(number)}")
+    assert site.test("ann") == {"endpoints": 3}
+    for name in SERVICES:
+        fake = getattr(site, name)
+        eventually(lambda fake=fake: len(fake.taken) == 1, what=f"the test by {name}")
+        assert fake.problems == []
+    assert "no token of fcm" in site.add("ann", "fcm:x y", status=400)["message"]
+
+
+def test_a_device_that_is_gone_goes(site: Site) -> None:
+    errors = {"fcm": "UNREGISTERED", "apns": "Unregistered", "hms": "80300007"}
+    for name in SERVICES:
+        device = FORMS[name].format(50)
+        getattr(site, name).behave(device, Do(errors[name]))
+        site.add("bob", f"{name}:{device}")
+    assert site.test("bob") == {"endpoints": 3}
+
+    def left() -> Any:
+        answer = site.node.get(f"/api/v1/notifications/endpoints?app={APP}", key=site.token("bob"))
+        return answer.json["endpoints"]
+
+    eventually(lambda: left() == [], what="the end of the endpoints")
+    for name in SERVICES:
+        assert getattr(site, name).asked[FORMS[name].format(50)] == 1
+
+
+def secrets_of(keys: Keys, site: Site) -> list[str]:
+    """What may be shown nowhere: a line of each key, the client secret, tokens of ours."""
+    lines = [*json.loads(keys.account)["private_key"].splitlines(), *keys.apple.splitlines()]
+    tokens = [*site.fcm.issued, *site.hms.issued, *site.apns.tokens]
+    return [line for line in lines if len(line) > 40] + [HMS_SECRET, *tokens]
+
+
+def test_no_key_is_ever_shown(site: Site, keys: Keys, installed: dict[str, str]) -> None:
+    """After what succeeds and what fails: not in answers, logs, dumps and the audit log."""
+    texts: list[str] = []
+    given = {"mobile_push": keys_of_app(keys)}
+    texts.append(json.dumps(site.api("apps/create", app="tea", settings=given, status=201)))
+    bad = keys_of_app(keys)
+    bad["apns"]["key_id"] = "short"
+    for settings in (bad, account(keys, project_id="../x"), {"hms": {"app_secret": HMS_SECRET}}):
+        change = {"app": "tea", "settings": {"mobile_push": settings}}
+        answer = site.node.post("/api/v1/apps/set", change, key=ADMIN_KEY)
+        assert answer.status == 400, answer.body
+        assert b"mobile_push" in answer.body
+        texts.append(answer.body.decode())
+    for name, error in (("fcm", "UNAUTHENTICATED"), ("apns", "InvalidProviderToken"), ("hms", "80200001")):
+        device = FORMS[name].format(70)
+        getattr(site, name).behave(device, *[Do(error)] * 4)
+        site.add("eve", f"{name}:{device}")
+    before = site.fcm.token_requests
+    site.fcm.token_answer = 400, {"error": "invalid_grant", "access_token": HMS_SECRET}
+    assert site.test("eve") == {"endpoints": 3}
+    eventually(lambda: site.fcm.token_requests > before, what="another token of Google")
+    for name in ("apns", "hms"):
+        asked = getattr(site, name).asked
+        eventually(lambda name=name, asked=asked: asked[FORMS[name].format(70)] > 0, what=name)
+    for path in ("apps", "apps/show?app=tea", f"apps/show?app={APP}", "audit?limit=100"):
+        answer = site.node.get(f"/api/v1/{path}", key=ADMIN_KEY)
+        assert answer.status == 200, answer.body
+        texts.append(answer.body.decode())
+    texts.append(site.node.get("/metrics", key=ADMIN_KEY).body.decode())
+    for arguments in (["check-config"], ["check-config", "--production"], ["app", "list"], ["doctor"]):
+        texts.append(command(site, installed, *arguments))
+    assert "mobile_push" in texts[-4]
+    assert "(hidden)" in texts[-4]
+    texts += [site.node.log_text, site.node.output]
+    for secret in secrets_of(keys, site):
+        assert not [text for text in texts if secret in text or json.dumps(secret)[1:-1] in text]
+
+
+def command(site: Site, environment: dict[str, str], *arguments: str) -> str:
+    done = subprocess.run(
+        [*COMMAND, *arguments, "--config", str(site.node.config_file)],
+        env={**clean_environment(), **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=site.node.folder,
+        timeout=200,
+    )
+    return done.stdout + done.stderr
+
+
+def test_a_wrong_key_ends_the_start(tmp_path: Path, keys: Keys, installed: dict[str, str]) -> None:
+    file = tmp_path / "config.yaml"
+    app = {"open": True, "mobile_push": {"hms": {"app_id": HMS_APP}}}
+    node = {"fcm_url": "ftp://x"}
+    for settings, expected in (
+        ({"apps": {APP: app}}, rf"apps.{APP}.mobile_push.hms: expected app_id, and app_secret"),
+        ({"mobile_push": node}, "mobile_push.fcm_url: expected an https:// address"),
+    ):
+        file.write_text(json.dumps({"features": FEATURES, **settings}), encoding="utf-8")
+        done = subprocess.run(
+            [*COMMAND, "check-config", str(file)],
+            env={**clean_environment(), **installed},
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=ROOT,
+            timeout=100,
+        )
+        assert done.returncode != 0
+        assert re.search(expected, done.stdout + done.stderr), done.stderr

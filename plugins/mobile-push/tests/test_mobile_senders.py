@@ -1,0 +1,305 @@
+"""What the services get, and what is done with each of their answers: the tables of README.md."""
+
+import json
+import re
+import time
+from typing import Any
+
+import pytest
+from conftest import APP, HMS_SECRET, Keys, Site, Start, rows, settings_of_app, tenant
+from fakes import APNS_REASONS, FCM_STATUS, HMS_STATUS, Do
+from imserver_mobile_push import apns, fcm, hms
+from imserver_mobile_push.settings import FcmSettings, HmsSettings
+
+from imserver.plugin.wire import PushNotice, PushResult
+
+DEVICES = {"fcm": "d" * 40 + ":APA91b-x_y", "apns": "ab" * 32, "hms": "IQAAAACy0t" * 5}
+NOTICE = PushNotice(
+    id="n1",
+    kind="message",
+    tag="c7",
+    topic="topic-7",
+    title="Ann",
+    body="hello",
+    url="https://chat.example/7",
+    actions=(("read", "Mark as read", ""),),
+    conversation=7,
+    entry=70,
+    count=2,
+    badge=3,
+    time_ms=1_795_156_528_000,
+    token="act-token",
+    ttl=600,
+)
+SERVICES = ("fcm", "apns", "hms")
+OUTCOMES = {"the device goes": "gone", "refused": "refused"}
+
+
+def fake_of(site: Site, name: str) -> Any:
+    return getattr(site, name)
+
+
+def send(site: Site, name: str, notice: PushNotice = NOTICE) -> PushResult:
+    return site.services[name].send(APP, DEVICES[name], notice)
+
+
+def changed(**fields: Any) -> PushNotice:
+    return PushNotice(**{name: getattr(NOTICE, name) for name in NOTICE.__struct_fields__} | fields)
+
+
+# --- what they get ------------------------------------------------------------------------------------------
+
+
+def test_each_service_takes_a_notification(site: Site) -> None:
+    for name in SERVICES:
+        result, fake = send(site, name), fake_of(site, name)
+        assert (result.outcome, result.status, fake.problems) == ("taken", 200, []), name
+        (taken,) = fake.taken
+        assert (taken.token, taken.id) == (DEVICES[name], "n1")
+    facts = {
+        "kind": "message",
+        "id": "n1",
+        "tag": "c7",
+        "conversation": 7,
+        "entry": 70,
+        "count": 2,
+        "time": 1_795_156_528_000,
+        "url": "https://chat.example/7",
+        "token": "act-token",
+        "badge": 3,
+        "actions": [{"action": "read", "title": "Mark as read"}],
+    }
+    google, apple, huawei = (fake_of(site, name).taken[0].content for name in SERVICES)
+    assert google["notification"] == {"title": "Ann", "body": "hello"}
+    assert json.loads(google["data"]["imserver"]) == facts
+    shown = {"tag": "c7", "sound": "default", "notification_count": 3}
+    assert google["android"] == {
+        "collapse_key": "topic-7",
+        "ttl": "600s",
+        "priority": "HIGH",
+        "notification": shown,
+    }
+    assert google["webpush"]["headers"] == {"TTL": "600", "Urgency": "high", "Topic": "topic-7"}
+    assert google["apns"]["payload"]["aps"] == apple["aps"]
+    assert apple == {
+        "aps": {
+            "alert": {"title": "Ann", "body": "hello"},
+            "badge": 3,
+            "sound": "default",
+            "thread-id": "c7",
+            "category": "message",
+            "mutable-content": 1,
+        },
+        "imserver": facts,
+    }
+    headers = site.apns.taken[0].headers
+    assert (headers["apns-push-type"], headers["apns-priority"]) == ("alert", "10")
+    assert (headers["apns-collapse-id"], headers["apns-topic"]) == ("topic-7", "com.example.chat")
+    assert 590 <= int(headers["apns-expiration"]) - time.time() <= 601
+    assert json.loads(huawei["data"]) == facts
+    assert huawei["android"] == {
+        "ttl": "600s",
+        "urgency": "HIGH",
+        "notification": {"title": "Ann", "body": "hello", "tag": "c7", "click_action": {"type": 3}},
+    }
+
+
+@pytest.mark.parametrize("badge", [None, 0])
+@pytest.mark.parametrize("fields", [{"kind": "close"}, {"silent": True}])
+def test_nothing_is_shown_of_what_is_silent(site: Site, fields: dict[str, Any], badge: int | None) -> None:
+    notice = changed(badge=badge, **fields)
+    for name in SERVICES:
+        assert send(site, name, notice).outcome == "taken"
+        assert fake_of(site, name).problems == []
+    google, apple, huawei = (fake_of(site, name).taken[0] for name in SERVICES)
+    assert "notification" not in google.content
+    assert google.content["android"] == {"collapse_key": "topic-7", "ttl": "600s", "priority": "NORMAL"}
+    assert apple.content["aps"] == {"content-available": 1} | ({} if badge is None else {"badge": 0})
+    assert apple.headers["apns-push-type"] == ("background" if badge is None else "alert")
+    assert apple.headers["apns-priority"] == "5"
+    assert huawei.content["android"] == {"ttl": "600s", "urgency": "NORMAL"}
+
+
+def test_what_cannot_wait_and_what_the_application_shows_itself(start: Start, keys: Keys) -> None:
+    site = start(
+        app={
+            "fcm": FcmSettings(keys.account, data_only=True),
+            "hms": HmsSettings("102345678", HMS_SECRET, category="IM", badge_class="com.example.Main"),
+        }
+    )
+    notice = changed(time_sensitive=True, data=b'{"order":7}', icon="https://chat.example/ann.png")
+    for name in SERVICES:
+        assert send(site, name, notice).outcome == "taken"
+        assert fake_of(site, name).problems == []
+    facts = json.loads(site.fcm.taken[0].content["data"]["imserver"])
+    assert "notification" not in site.fcm.taken[0].content
+    assert (facts["title"], facts["body"], facts["data"]) == ("Ann", "hello", {"order": 7})
+    assert site.fcm.taken[0].content["android"]["priority"] == "HIGH"
+    assert site.apns.taken[0].content["aps"]["interruption-level"] == "time-sensitive"
+    android = site.hms.taken[0].content["android"]
+    assert (android["category"], android["notification"]["badge"]) == (
+        "IM",
+        {"set_num": 3, "class": "com.example.Main"},
+    )
+
+
+@pytest.mark.parametrize("text", ["x" * 9000, "\u4f60\u597d" * 4000, '"\\\n' * 4000, "\U0001f600" * 3000])
+def test_what_is_too_long_is_shortened(site: Site, text: str) -> None:
+    notices = [
+        changed(body=text),
+        changed(title=text, body=""),
+        changed(data=json.dumps(text).encode()),
+        changed(url=f"https://chat.example/{'x' * 900}", icon=f"https://chat.example/{'y' * 900}", body=text),
+    ]
+    for notice in notices:
+        for name in SERVICES:
+            assert send(site, name, notice).outcome == "taken"
+            assert fake_of(site, name).problems == []
+    bodies = [each.content["aps"]["alert"].get("body", "") for each in site.apns.taken]
+    assert bodies[0].endswith("…")
+    assert len(bodies[0].encode()) > 2000 or '"' in bodies[0]
+    assert bodies[2] in ("hello", "")
+
+
+def test_a_late_and_an_endless_notification(site: Site) -> None:
+    for ttl in (0, 10**8):
+        for name in SERVICES:
+            assert send(site, name, changed(ttl=ttl)).outcome == "taken"
+    assert [each.content["android"]["ttl"] for each in site.fcm.taken] == ["0s", "2419200s"]
+    assert site.apns.taken[0].headers["apns-expiration"] == "0"
+    assert [each.content["android"]["ttl"] for each in site.hms.taken] == ["1s", "1296000s"]
+
+
+# --- the tables of answers ----------------------------------------------------------------------------------
+
+ROWS = [(name, *row) for name in SERVICES for row in rows(f"answer of {name.upper().replace('NS', 'Ns')}")]
+
+
+def check(result: PushResult, text: str) -> None:
+    """A result is the one that the table says."""
+    last = text.rpartition("then ")[2]
+    assert result.outcome == OUTCOMES.get(last, "later"), result
+    pause = re.search(r"pause of (?:at least )?(\d+) s", last)
+    assert result.retry_after == (float(pause[1]) if pause else None)
+
+
+def test_the_tables_are_those_of_the_code_and_of_the_fakes() -> None:
+    codes = {name: {row[1].split()[0]: int(row[2]) for row in ROWS if row[0] == name} for name in SERVICES}
+    assert codes["fcm"].keys() == fcm.RULES.keys()
+    assert codes["fcm"] == {code: status for code, (status, _) in FCM_STATUS.items()}
+    assert codes["apns"].keys() == apns.RULES.keys()
+    assert codes["apns"] == APNS_REASONS
+    assert codes["hms"].keys() == hms.RULES.keys() - {"80000000"}
+    with_code = {code: status for code, status in codes["hms"].items() if len(code) > 3}
+    assert {**with_code, "80000000": 200} == HMS_STATUS
+
+
+@pytest.mark.parametrize(
+    ("service", "error", "status", "text"), ROWS, ids=lambda value: value.replace(" ", "-")[:40]
+)
+def test_an_answer_is_followed_as_the_table_says(
+    site: Site, service: str, error: str, status: str, text: str
+) -> None:
+    fake, device = fake_of(site, service), DEVICES[service]
+    code, _, of_token = error.partition(" of the ")
+    more = {"message": "The registration token is not a valid FCM registration token"} if of_token else {}
+    renews = text.startswith("new access token")
+    fake.behave(device, *[Do(code, more=more)] * (2 if renews else 1))
+    result = send(site, service)
+    assert result.status == int(status)
+    check(result, text)
+    assert (fake.asked[device], fake.problems, fake.taken) == (2 if renews else 1, [], [])
+    if service != "apns":
+        assert fake.token_requests == (2 if renews else 1)
+    assert send(site, service).outcome == "taken"
+    if result.outcome == "later":
+        fake.behave(device, *[Do(code, more=more, headers={"retry-after": "3000"})] * (2 if renews else 1))
+        assert send(site, service).retry_after == 3000
+    if renews:
+        fake.behave(device, Do(code))
+        assert send(site, service).outcome == "taken"
+
+
+def test_answers_that_nobody_documents(site: Site) -> None:
+    site.fcm.behave(DEVICES["fcm"], Do("502"), Do("429"), Do("418"))
+    assert [send(site, "fcm").outcome for _ in range(3)] == ["later", "later", "refused"]
+    site.apns.behave(DEVICES["apns"], Do("502"), Do("403"), Do("418"))
+    results = [send(site, "apns") for _ in range(3)]
+    assert [(each.outcome, each.retry_after) for each in results] == [
+        ("later", None),
+        ("later", 60.0),
+        ("refused", None),
+    ]
+
+
+# --- tokens of ours -----------------------------------------------------------------------------------------
+
+
+def test_an_access_token_is_kept_and_renewed_before_its_end(site: Site) -> None:
+    for name in ("fcm", "hms"):
+        fake = fake_of(site, name)
+        fake.token_seconds = 1
+        assert [send(site, name).outcome for _ in range(2)] == ["taken", "taken"]
+        assert fake.token_requests == 1
+        fake.issued.clear()  # the service has forgotten it
+        assert send(site, name).outcome == "taken"
+        assert fake.token_requests == 2
+
+
+def test_no_access_token_is_a_reason_to_wait_and_shows_no_secret(site: Site) -> None:
+    for name in ("fcm", "hms"):
+        fake = fake_of(site, name)
+        error = {"error": "invalid_grant", "error_description": "Invalid JWT Signature."}
+        fake.token_answer = 400, {**error, "client_secret": HMS_SECRET}
+        results = [send(site, name) for _ in range(5)]
+        assert {(each.outcome, each.status) for each in results} == {("later", 0)}
+        assert "invalid_grant Invalid JWT Signature." in results[0].problem
+        assert HMS_SECRET not in results[0].problem
+        assert fake.token_requests == 1, "each of the five has asked"
+
+
+def test_apples_token_is_renewed_between_20_and_60_minutes(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passed = [0.0]
+    site.apns.clock = lambda: time.time() + passed[0]
+    monkeypatch.setattr(apns, "time", site.apns.clock)
+    ages = []
+    for minutes in (0, 19, 39, 41, 79, 82):
+        passed[0] = minutes * 60.0
+        assert send(site, "apns").outcome == "taken"
+        ages.append(len(site.apns.tokens))
+    assert ages == [1, 1, 1, 2, 2, 3]
+    # A token that Apple finds too old is renewed early. A young one stays: Apple would refuse another.
+    device = DEVICES["apns"]
+    for minutes, tokens, outcome in ((83, 3, "later"), (110, 4, "taken")):
+        passed[0] = minutes * 60.0
+        site.apns.behave(device, Do("ExpiredProviderToken"))
+        assert send(site, "apns").outcome == outcome
+        assert (len(site.apns.tokens), site.apns.problems) == (tokens, [])
+
+
+# --- apps ---------------------------------------------------------------------------------------------------
+
+
+def test_a_device_needs_a_service_that_the_app_has_and_a_token_of_it(site: Site, keys: Keys) -> None:
+    for name in SERVICES:
+        service = site.services[name]
+        assert service.objection(APP, DEVICES[name]) == ""
+        assert service.objection(APP, "not a token!") == f"this is no token of {name}"
+        assert service.objection("tea", DEVICES[name]).startswith("the app has no keys")
+        assert service.host(APP, DEVICES[name]) == f"{name}/{APP}"
+    site.tenants[APP] = tenant(settings_of_app(keys, fcm=FcmSettings()))
+    assert site.services["fcm"].objection(APP, DEVICES["fcm"]).startswith("the app has no keys")
+    result = send(site, "fcm")
+    assert (result.outcome, result.retry_after) == ("later", 60.0)
+
+
+def test_an_app_keeps_its_pace(start: Start, keys: Keys) -> None:
+    site = start(app={"per_second": 10})
+    began = time.monotonic()
+    results = [send(site, "apns", changed(id=str(number))) for number in range(12)]
+    assert time.monotonic() - began > 1.0
+    assert [each.outcome for each in results] == ["taken"] * 12
+    site.tenants[APP] = tenant(settings_of_app(keys, per_second=1))
+    assert send(site, "apns").outcome == "taken"
