@@ -63,6 +63,7 @@ _CHAT: Final = """\
     # come by invitations; guests need no account, and find nobody. With ask_strangers: true nobody is put
     # into a group of strangers: they get an invitation.
     accounts: {{guests: true, search: true}}
+    previews: true         # of links: the server fetches their pages
 
 chat:                        # how the chat looks to people
   name: {name}

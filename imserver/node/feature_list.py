@@ -51,6 +51,7 @@ FEATURES: Final = (
     "imserver.features.safety",
     "imserver.features.admin",
     "imserver.features.quotas",
+    "imserver.features.previews",
     "imserver.features.exports",
     "imserver.features.erasure",
 )

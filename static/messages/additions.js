@@ -7,7 +7,7 @@ import { drawn, fill, make } from "../text.js";
 import { downloadFile, reasonOf } from "./api.js";
 import { loadStyle } from "./form.js";
 import { button, confirm, openDialog, openPanel, toast } from "./panel.js";
-import { redraw, registerView } from "./summary.js";
+import { addCard, redraw, registerView } from "./summary.js";
 
 /** @typedef {import("./session.js").Session} Session */
 /** @typedef {import("./store.js").Conversation} Conversation */
@@ -24,6 +24,7 @@ import { redraw, registerView } from "./summary.js";
  * @typedef {object} Additions
  * @property {Record<string, string>} words
  * @property {typeof registerView} registerView
+ * @property {typeof addCard} addCard  adds what is below messages
  * @property {(message: number) => void} redraw  calls `draw` of the view of a message again
  * @property {(makeAction: MakeAction) => void} addAction  adds an entry to the menu of a conversation
  * @property {(makeActions: MakeMessageActions) => void} addMessageAction  adds entries to the menu of a message
@@ -71,7 +72,7 @@ async function start(additions) {
   const { words } = session;
   /** @type {Additions} */
   const face = {
-    words, registerView, request, openPanel, openDialog, confirm, toast, button, make, fill,
+    words, registerView, addCard, request, openPanel, openDialog, confirm, toast, button, make, fill,
     addAction: (makeAction) => void added.actions.push(makeAction),
     addMessageAction: (makeActions) => void added.messageActions.push(makeActions),
     addSettings: (makeSection) => void added.sections.push(makeSection),

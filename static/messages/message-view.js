@@ -8,7 +8,7 @@ import { formatted } from "./formatted.js";
 import { icon } from "./media/file.js";
 import { button } from "./panel.js";
 import { hueOf } from "./people.js";
-import { contentOf, noticeText, summaryOf } from "./summary.js";
+import { cardsOf, contentOf, noticeText, summaryOf } from "./summary.js";
 import { threadsOf } from "./threads.js";
 
 /** @typedef {import("./session.js").Session} Session */
@@ -100,6 +100,7 @@ export class MessageView {
     );
     const parts = make("div", "words", ...(own ? [] : [make("p", "from", make("bdi", entry.to ? "" : hueOf(entry.from), name), ...people.marks(entry.from))]), make("div", "bubble-row", bubble));
     if (edit && edit.state !== "sending") parts.append(this.#pendingLine(edit));
+    parts.append(...cardsOf(entry, this.session));
     if (entry.meta?.buttons?.length) parts.append(this.#buttons(entry));
     if (entry.reactions?.length) parts.append(this.#reactions(entry));
     if (entry.meta?.replies) parts.append(this.#thread(entry));

@@ -28,6 +28,22 @@ export function registerView(type, view) {
   views.set(type, view);
 }
 
+/** What features of the server show below messages. @type {((entry: Entry, session: Session) => HTMLElement | null)[]} */
+const cards = [];
+
+/** @param {(entry: Entry, session: Session) => HTMLElement | null} draw  null: there is nothing below this one */
+export function addCard(draw) {
+  cards.push(draw);
+}
+
+/**
+ * @param {Entry} entry
+ * @param {Session} session
+ */
+export function cardsOf(entry, session) {
+  return cards.map((draw) => drawn(() => draw(entry, session), () => null) ?? "");
+}
+
 /** Id of a message → how often it was asked to be drawn again. @type {Map<number, number>} */
 const redraws = new Map();
 

@@ -409,6 +409,7 @@ NO_ROW: Final[dict[str, str]] = {
     **dict.fromkeys(
         (
             *("POST /api/v1/messages/recall", "POST /api/v1/messages/press", "POST /api/v1/messages/read"),
+            *("POST /api/v1/previews/show", "POST /api/v1/previews/remove"),
             *("POST /api/v1/messages/received", "GET /api/v1/conversations", "GET /api/v1/messages"),
             *(
                 "GET /api/v1/conversations/pins",
@@ -462,6 +463,7 @@ NO_ROW: Final[dict[str, str]] = {
             "POST /api/v1/users/erase/self",
             "POST /api/v1/accounts/promote",
             *("POST /api/v1/exports/start/self", "GET /api/v1/exports/show/self"),
+            *("GET /api/v1/previews/wishes", "POST /api/v1/previews/wishes"),
             "GET /api/v1/exports/file/self",
             *("POST /api/v1/accounts/devices/logout", "GET /api/v1/accounts/oauth/links"),
             *("POST /api/v1/accounts/oauth/unlink", "POST /api/v1/accounts/oauth/start", "POST /api/v1/bots"),

@@ -89,6 +89,11 @@ def _sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _write_private(path: Path, content: bytes) -> None:
+    with open_private(path) as file:
+        write_all(file, content)
+
+
 def _head_of(path: Path) -> bytes:
     with path.open("rb") as file:
         return file.read(HEAD_BYTES)
@@ -354,6 +359,46 @@ class Uploads:
             self._review(self._identity.reviews, row)
         self._save(row, source, _beside(path, THUMBNAIL))
         return row
+
+    def store_small(self, app: str, user: str, name: str, content: bytes) -> Upload | None:
+        """Store a picture that a server has sent, with the id ``name``: drawn anew and no larger than a
+        thumbnail, so nothing else of the file is kept. None: it is no picture that is accepted.
+
+        Switches. Raises :class:`TransferRefused`, MediaUnavailable and StorageUnavailable.
+        """
+        media = type_of(content[:HEAD_BYTES])
+        if media.kind != "picture" or media.kind not in self.settings.kinds:
+            return None
+        path = self.incoming() / new_id()
+        self.check_disk()
+        target = _beside(path, THUMBNAIL)
+        try:
+            self.on_disk(_write_private, path, content)
+            try:
+                found = self._pictures.look(path, media.type, target, _beside(path, _CLEANED), app, user)
+            except PictureTooCostly:
+                return None
+            if found is None or not found.thumbnail:
+                return None
+            scale = min(1.0, self._pictures.pixels / max(found.width, found.height))
+            row = Upload(
+                id=name,
+                app=app,
+                user=user,
+                kind="picture",
+                type=found.thumbnail,
+                name="",
+                bytes=self.on_disk(target.stat).st_size,
+                sha256=self.on_disk(_sha256_of, target),
+                created=int(time() * 1000),
+                store_name=self._storage.current,
+                width=max(round(found.width * scale), 1),
+                height=max(round(found.height * scale), 1),
+            )
+            self._save(row, target, target)
+            return row
+        finally:
+            self.discard(path)
 
     def _review(self, reviews: Reviews, row: Upload) -> None:
         """Ask the back end of the app about a file. Switches. Raises TransferRefused."""

@@ -1,0 +1,51 @@
+"""Previews of links: title, description and picture of the page that a message links to.
+
+The server fetches the page, never a client, and only from public addresses. A process of its own reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from imserver.features.previews.api import routes
+from imserver.features.previews.previews import Previews
+from imserver.features.previews.settings import SETTINGS, PreviewSettings
+from imserver.features.previews.tables import TABLES
+from imserver.plugin import Feature, FeatureParts
+from imserver.plugin.runtime import PublicRequests
+from imserver.plugin.services import Core
+from imserver.plugin.settings import settings_of
+
+if TYPE_CHECKING:
+    from imserver.plugin.metrics import Metric
+
+
+def _build(core: Core) -> FeatureParts:
+    loopback = settings_of(core.config, PreviewSettings).allow_loopback
+    previews = Previews(core, PublicRequests(loopback, pages=True))
+    return FeatureParts(
+        previews,
+        reload=previews.configure,
+        run=(previews.run,),
+        page=Path(__file__).parent / "page",
+        stop=previews.stop,
+    )
+
+
+def _metrics() -> Sequence[Metric]:
+    from imserver.features.previews.metrics import METRICS
+
+    return METRICS
+
+
+FEATURE = Feature(
+    "previews",
+    _build,
+    operations=tuple(routes.rows),
+    metrics=_metrics,
+    uses=("messages", "uploads"),
+    settings=SETTINGS,
+    tables=TABLES,
+)

@@ -1,0 +1,328 @@
+"""Previews of links in stored messages.
+
+Nothing is done when a message is stored. A reader's client asks for the previews of the messages that it
+shows. A link without a row is then fetched, once in an app: a row is the lease of the node that does it, and
+later the preview, or that there is none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from secrets import token_urlsafe
+from typing import Annotated, Final
+
+import gevent
+import msgspec
+from gevent.lock import Semaphore
+from msgspec import Struct
+
+from imserver.features.previews.fetching import Fetching, first_link
+from imserver.features.previews.pages import LinkedPage
+from imserver.features.previews.rows import NONE, READY, PersonWishes, PreviewRow, PreviewRows
+from imserver.features.previews.settings import (
+    APP_LINKS,
+    HOST_REQUESTS,
+    LINKS_OF_APPS,
+    LINKS_OF_SENDERS,
+    RATE_SECONDS,
+    REQUESTS_TO_HOSTS,
+    SENDER_LINKS,
+    PreviewSettings,
+    is_on,
+)
+from imserver.features.uploads.api import FILE_PATH
+from imserver.features.uploads.contract import MediaUnavailable
+from imserver.features.uploads.transfers import TransferRefused
+from imserver.features.uploads.uploads import Uploads, uploads_of
+from imserver.plugin.errors import ImserverError, StorageUnavailable
+from imserver.plugin.http import about
+from imserver.plugin.identity import TooManyRequests
+from imserver.plugin.messages import Entry, MessageLog
+from imserver.plugin.runtime import PublicRequests, Unreachable, is_long_turn, serve_others, until_beat
+from imserver.plugin.services import Core
+from imserver.plugin.settings import Config, settings_of
+
+log = logging.getLogger(__name__)
+
+OWNER: Final = "previews of links, " * 15
+"""The owner of their pictures: longer than the id of any user who logs in, so that nobody is it."""
+WAITING: Final = 200
+"""Most links of a node that wait or are being fetched; of one app and one sender: fewer."""
+WAITING_OF_APP: Final = 50
+WAITING_OF_SENDER: Final = 10
+_LEASE_SECONDS: Final = 90
+_WORK_SECONDS: Final = 60.0
+"""For page and picture, with the turns at the processes. It is shorter than the lease."""
+_NONE_SECONDS: Final = 3600
+"""How long nobody tries again to fetch a page."""
+_DAY_SECONDS: Final = 86_400
+_SWEEP_SECONDS: Final = 600.0
+_SWEPT: Final = 100
+_ID_BYTES: Final = 24
+
+
+class NotYours(ImserverError):
+    """The user cannot read the message, or has not sent it."""
+
+
+class PageSummary(Struct, omit_defaults=True):
+    """What the page of a link says about itself."""
+
+    title: Annotated[str, about("Its title, in one line.")]
+    description: Annotated[str, about("What it says about itself, in one line.")] = ""
+    site: Annotated[str, about("The name of the site.")] = ""
+    picture: Annotated[str, about("Path of its picture on this server.")] = ""
+    width: Annotated[int, about("Of the picture, in pixels.")] = 0
+    height: Annotated[int, about("Of the picture, in pixels.")] = 0
+
+
+class MessagePreview(Struct):
+    """A message, its first link, and the preview of that."""
+
+    message: int
+    url: str
+    preview: PageSummary
+
+
+class Previewed(Struct):
+    """The previews of some messages. ``pending``: messages whose previews are being made."""
+
+    previews: list[MessagePreview]
+    pending: list[int]
+
+
+class PreviewCounters(Struct):
+    """The work of a node since its start."""
+
+    previews: int = 0
+    failed: int = 0
+    refused: int = 0
+
+
+_decode: Final = msgspec.json.Decoder(PageSummary).decode
+
+
+class Previews:
+    """Makes, shows and forgets previews. Owner of what this node fetches."""
+
+    def __init__(self, core: Core, requests: PublicRequests) -> None:
+        self._core = core
+        self._rows = PreviewRows(core.storage.store)
+        self._uploads: Uploads = uploads_of(core)
+        make, shared = core.node.buckets.make, core.cluster.attempt
+        self._of_senders = make(LINKS_OF_SENDERS, SENDER_LINKS, RATE_SECONDS, shared)
+        self._of_apps = make(LINKS_OF_APPS, APP_LINKS, RATE_SECONDS, shared)
+        hosts = make(REQUESTS_TO_HOSTS, HOST_REQUESTS, RATE_SECONDS, shared)
+        self._settings = settings_of(core.config, PreviewSettings)
+        self._fetching = Fetching(requests, hosts.require, self._settings.seconds)
+        self._slots = Semaphore(self._settings.at_once)
+        self._busy: dict[tuple[str, str], gevent.Greenlet[..., None]] = {}
+        """App and link → who fetches it, or waits for a slot."""
+        self._waiting: Counter[tuple[str, str]] = Counter()
+        """App and sender (``""``: all) → their links among these."""
+        self.counters = PreviewCounters()
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that have come from other servers."""
+        return self._fetching.bytes
+
+    @property
+    def waiting(self) -> int:
+        """Links that wait or are being fetched."""
+        return len(self._busy)
+
+    def configure(self, config: Config) -> None:
+        """Read the settings again."""
+        self._settings = settings_of(config, PreviewSettings)
+
+    # --- requests -------------------------------------------------------------------------------------------
+
+    def is_on(self, app: str) -> bool:
+        """Whether an app has previews."""
+        return is_on(self._core.identity.tenants.get(app))
+
+    def wishes(self, app: str, user: str) -> PersonWishes:
+        """What a user wants. Raises StorageUnavailable."""
+        return self._rows.wishes(app, [user]).get(user, PersonWishes())
+
+    def wish(self, app: str, user: str, wishes: PersonWishes) -> None:
+        """Store what a user wants. Raises StorageUnavailable."""
+        self._rows.wish(app, user, wishes)
+
+    def remove(self, app: str, user: str, message: int) -> None:
+        """Show no preview below a message of the user. Raises NotYours and StorageUnavailable."""
+        if not any(entry.sender == user for entry in self._readable(app, user, [message])):
+            raise NotYours(message)
+        self._rows.remove(app, user, message)
+
+    def show(self, app: str, user: str, messages: Sequence[int]) -> Previewed:
+        """The previews of messages that the user can read. Those that do not exist are begun. Switches.
+        Raises StorageUnavailable."""
+        if not self.is_on(app) or not self.wishes(app, user).show:
+            return Previewed([], [])
+        links = self._links(app, self._readable(app, user, messages))
+        if not links:
+            return Previewed([], [])
+        hashes = {url: hash_of(url) for _, url in links}
+        rows = self._rows.current(app, set(hashes.values()))
+        shown = Previewed([], [])
+        for entry, url in links:
+            row = rows.get(hashes[url])
+            if row is None:
+                if self._begin(app, entry.sender, url):
+                    shown.pending.append(entry.id)
+            elif row.state == READY:
+                shown.previews.append(MessagePreview(entry.id, url, _decode(row.content)))
+            elif row.state != NONE:
+                shown.pending.append(entry.id)
+        return shown
+
+    def _readable(self, app: str, user: str, messages: Sequence[int]) -> list[Entry]:
+        entries = self._core.storage.store.part(MessageLog).entries
+        return [entry for entry in entries.readable(app, user, messages) if entry.kind == "message"]
+
+    def _links(self, app: str, entries: Sequence[Entry]) -> list[tuple[Entry, str]]:
+        """Messages whose senders want a preview, with their first link."""
+        links = []
+        for entry in entries:
+            if is_long_turn():
+                serve_others()
+            url = first_link(entry.body.decode(errors="replace")) if entry.type == "text" else None
+            if url is not None:
+                links.append((entry, url))
+        if not links:
+            return links
+        removed = self._rows.removed(app, [entry.id for entry, _ in links])
+        wishes = self._rows.wishes(app, {entry.sender for entry, _ in links})
+        return [
+            (entry, url)
+            for entry, url in links
+            if entry.id not in removed and wishes.get(entry.sender, PersonWishes()).make
+        ]
+
+    # --- work -----------------------------------------------------------------------------------------------
+
+    def _begin(self, app: str, sender: str, url: str) -> bool:
+        """Begin to make a preview, or let it go on; False: there is too much to do."""
+        key = app, hash_of(url)
+        if key in self._busy:
+            return True
+        payers = (app, sender), (app, "")
+        if (
+            len(self._busy) >= WAITING
+            or self._waiting[payers[0]] >= WAITING_OF_SENDER
+            or self._waiting[payers[1]] >= WAITING_OF_APP
+        ):
+            self.counters.refused += 1
+            return False
+        self._waiting.update(payers)
+        self._busy[key] = gevent.spawn(self._run, key, sender, url)
+        return True
+
+    def _run(self, key: tuple[str, str], sender: str, url: str) -> None:
+        app, link = key
+        try:
+            with self._slots:
+                self._make(app, link, sender, url)
+        except TooManyRequests:
+            self.counters.refused += 1
+        except StorageUnavailable as error:
+            log.debug("a preview could not be stored: %s", error)
+        except Exception:
+            log.exception("a preview could not be made")
+        finally:
+            del self._busy[key]
+            self._waiting -= Counter(((app, sender), (app, "")))
+
+    def _make(self, app: str, link: str, sender: str, url: str) -> None:
+        """Fetch a page and store its preview, unless another node does, or has. Raises TooManyRequests and
+        StorageUnavailable."""
+        if link in self._rows.current(app, [link]):
+            return
+        self._of_senders.require((app, sender))
+        self._of_apps.require(app)
+        picture = token_urlsafe(_ID_BYTES)
+        before = self._rows.claim(app, link, picture, _LEASE_SECONDS)
+        if before is None:
+            return
+        if before:
+            self._forget_picture(before)
+        row, seconds = PreviewRow(link, NONE, picture, b""), _NONE_SECONDS
+        try:
+            preview = self._fetched(app, url, picture)
+        except TooManyRequests as late:
+            self._rows.finish(app, row, late.seconds)
+            raise
+        if preview is not None:
+            row = PreviewRow(link, READY, picture, msgspec.json.encode(preview))
+            seconds = self._settings.retention_days * _DAY_SECONDS
+        self.counters.failed += preview is None
+        self.counters.previews += preview is not None
+        if not self._rows.finish(app, row, seconds) and preview is not None and preview.picture:
+            self._forget_picture(picture)
+
+    def _fetched(self, app: str, url: str, picture: str) -> PageSummary | None:
+        """The preview of a page; None: it has none, or cannot be fetched. Raises TooManyRequests."""
+        try:
+            with gevent.Timeout(_WORK_SECONDS, Unreachable("it takes too long")):
+                page = self._fetching.page(app, url, self._settings.page_bytes)
+                return None if page is None else self._with_picture(app, page, picture)
+        except Unreachable as error:
+            log.debug("there is no preview of a link of %s: %s", app, error)
+            return None
+
+    def _with_picture(self, app: str, page: LinkedPage, name: str) -> PageSummary:
+        preview = PageSummary(page.title, page.description, page.site)
+        if not page.picture:
+            return preview
+        try:
+            content = self._fetching.picture(page.picture, self._settings.picture_bytes)
+            row = self._uploads.store_small(app, OWNER, name, content)
+        except (Unreachable, TooManyRequests, TransferRefused, MediaUnavailable) as error:
+            log.debug("the picture of a preview of %s is left out: %s", app, error)
+            return preview
+        if row is not None:
+            preview.picture = FILE_PATH.format(id=row.id)
+            preview.width, preview.height = row.width, row.height
+        return preview
+
+    def _forget_picture(self, name: str) -> None:
+        try:
+            self._uploads.delete(name)
+        except MediaUnavailable as error:
+            log.warning("the picture of a former preview could not be deleted: %s", error)
+
+    def run(self) -> None:
+        """Greenlet: delete previews whose time is over, until killed."""
+        while True:
+            gevent.sleep(until_beat(_SWEEP_SECONDS))
+            try:
+                self.sweep()
+            except StorageUnavailable as error:
+                log.debug("old previews could not be deleted: %s", error)
+            except Exception:
+                log.exception("old previews could not be deleted")
+
+    def sweep(self) -> None:
+        """Delete previews whose time is over, with their pictures. Switches. Raises StorageUnavailable."""
+        while rows := self._rows.expired(_SWEPT):
+            for app, link, picture, until in rows:
+                if picture:
+                    self._forget_picture(picture)
+                self._rows.forget(app, link, until)
+            if len(rows) < _SWEPT:
+                return
+
+    def stop(self) -> None:
+        """End what is under way. Other nodes take it over when its lease ends."""
+        gevent.killall(list(self._busy.values()))
+        self._fetching.close()
+
+
+def hash_of(url: str) -> str:
+    """What is stored of a URL, which may have secrets in it."""
+    return hashlib.sha256(url.encode()).hexdigest()

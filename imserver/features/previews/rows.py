@@ -1,0 +1,160 @@
+"""Rows of previews. Each method is one transaction, may switch, and raises StorageUnavailable.
+
+All times are of the clock of the database, because the clocks of nodes differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final
+
+from msgspec import Struct
+
+from imserver.plugin.storage import PooledStatements, Row, Statements, Store, text_of
+
+MAKING: Final = 0
+"""A node fetches the page."""
+READY: Final = 1
+NONE: Final = 2
+"""The page has no preview, or could not be fetched."""
+
+
+class PreviewRow(Struct, frozen=True):
+    """What is stored of a link. ``picture``: the id of its file. ``content``: JSON."""
+
+    link: str
+    state: int
+    picture: str
+    content: bytes
+
+
+class PersonWishes(Struct, frozen=True):
+    """What a person wants: whether their links get previews, and whether they see those of others."""
+
+    make: bool = True
+    show: bool = True
+
+
+class PreviewRows:
+    """The rows in a store. Without a database there are none."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    # --- links ----------------------------------------------------------------------------------------------
+
+    def current(self, app: str, links: Collection[str]) -> dict[str, PreviewRow]:
+        """Link → its row, for those that are made or being made."""
+
+        def work(sql: PooledStatements) -> list[Row]:
+            statement = (
+                "SELECT link, state, picture, content FROM link_preview "
+                f"WHERE app = %s AND until > {sql.now} AND link IN {{}}"
+            )
+            return sql.query_in(statement, (app,), list(links))
+
+        rows: list[Row] = self._store.read_or([], work)
+        found = (
+            PreviewRow(text_of(link), state, text_of(picture), bytes(content))
+            for link, state, picture, content in rows
+        )
+        return {row.link: row for row in found}
+
+    def claim(self, app: str, link: str, picture: str, seconds: int) -> str | None:
+        """Take the work on a link for so many seconds: the id of a former picture, or ``""``. None: another
+        node has it, or it was done meanwhile.
+
+        ``picture``: the id that the new one will have.
+        """
+
+        def work(sql: PooledStatements) -> str | None:
+            sql.insert_new(
+                "link_preview",
+                "app, link, state, until, picture, content",
+                [(app, link, MAKING, 0, "", b"")],
+            )
+            query = f"SELECT until, picture, {sql.now} FROM link_preview WHERE app = %s AND link = %s"
+            rows = sql.query(query, (app, link))
+            if not rows or rows[0][0] > rows[0][2]:
+                return None
+            until, before, now = rows[0]
+            change = (
+                "UPDATE link_preview SET state = %s, until = %s, picture = %s "
+                "WHERE app = %s AND link = %s AND until = %s"
+            )
+            if not sql.execute(change, (MAKING, int(now) + seconds, picture, app, link, until)):
+                return None
+            return text_of(before)
+
+        return self._store.write(work)
+
+    def finish(self, app: str, row: PreviewRow, seconds: int) -> bool:
+        """Store a preview for so many seconds; False: another node has taken the work over."""
+
+        def work(sql: PooledStatements) -> bool:
+            change = (
+                f"UPDATE link_preview SET state = %s, until = {sql.now} + %s, content = %s "
+                f"WHERE app = %s AND link = %s AND state = {MAKING} AND picture = %s"
+            )
+            return sql.execute(change, (row.state, seconds, row.content, app, row.link, row.picture)) > 0
+
+        return self._store.write(work)
+
+    def expired(self, most: int) -> list[tuple[str, str, str, int]]:
+        """App, link, picture and end of some previews whose time is over."""
+
+        def work(sql: PooledStatements) -> list[Row]:
+            statement = (
+                f"SELECT app, link, picture, until FROM link_preview WHERE until < {sql.now} "
+                "ORDER BY until LIMIT %s"
+            )
+            return sql.query(statement, (most,))
+
+        rows: list[Row] = self._store.read_or([], work)
+        return [(text_of(app), text_of(link), text_of(picture), until) for app, link, picture, until in rows]
+
+    def forget(self, app: str, link: str, until: int) -> None:
+        """Delete a preview whose time is over."""
+        statement = "DELETE FROM link_preview WHERE app = %s AND link = %s AND until = %s"
+        self._store.execute(statement, (app, link, until))
+
+    # --- people ---------------------------------------------------------------------------------------------
+
+    def wishes(self, app: str, users: Collection[str]) -> Mapping[str, PersonWishes]:
+        """User → their wishes, for those who have any."""
+        statement = "SELECT member, make, shown FROM preview_person WHERE app = %s AND member IN {}"
+
+        def work(sql: PooledStatements) -> list[Row]:
+            return sql.query_in(statement, (app,), list(users))
+
+        rows: list[Row] = self._store.read_or([], work)
+        return {text_of(member): PersonWishes(bool(make), bool(shown)) for member, make, shown in rows}
+
+    def wish(self, app: str, user: str, wishes: PersonWishes) -> None:
+        """Store the wishes of a user."""
+        values = (int(wishes.make), int(wishes.show), app, user)
+
+        def work(sql: PooledStatements) -> None:
+            sql.insert_new("preview_person", "app, member, make, shown", [(app, user, *values[:2])])
+            change = "UPDATE preview_person SET make = %s, shown = %s WHERE app = %s AND member = %s"
+            sql.execute(change, values)
+
+        self._store.write(work)
+
+    def remove(self, app: str, user: str, message: int) -> None:
+        """Note that the sender of a message wants no preview below it."""
+
+        def work(sql: PooledStatements) -> None:
+            sql.insert_new("preview_removed", "app, message, member", [(app, message, user)])
+
+        self._store.write(work)
+
+    def removed(self, app: str, messages: Sequence[int]) -> set[int]:
+        """Those of the messages whose senders want no preview below them."""
+        statement = "SELECT message FROM preview_removed WHERE app = %s AND message IN {}"
+
+        def work(sql: Statements) -> list[Row]:
+            return sql.query_in(statement, (app,), messages)
+
+        rows: list[Row] = self._store.read_or([], work)
+        return {row[0] for row in rows}
