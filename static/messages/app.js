@@ -130,6 +130,7 @@ class App {
   #prepare() {
     whenIdle(async () => {
       if (this.#session) await this.#loadView();
+      this.#list?.showSigns();
       if (this.#hasWorker || this.page.isEmbedded) return;
       this.#hasWorker = true;
       startWorker(this.page.workerUrl, () => toast(this.words.messages_new_version, { label: this.words.messages_reload, act: () => location.reload() }));
@@ -158,7 +159,9 @@ class App {
     this.#session = this.#notices = this.#list = this.#conversation = this.#loading = this.#search = null;
     this.#askBeforeLeaving();
     navigate("", true);
-    this.#showLogin(reason, isGood);
+    const login = this.saved.get(); // a guest has become a member, or another tab has logged in
+    if (login) this.#start(login);
+    else this.#showLogin(reason, isGood);
   }
 
   /**
@@ -332,6 +335,10 @@ class App {
   }
 
   #listen() {
+    addEventListener("storage", () => {
+      const login = !this.#session && this.saved.get();
+      if (login) this.#start(login); // another tab has logged in
+    });
     addEventListener("popstate", () => {
       if (location.hash !== this.#routed) this.#route();
       else this.#search?.follow(); // or a layer was closed

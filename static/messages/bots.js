@@ -6,6 +6,7 @@ import { rowsOf } from "./api.js";
 import { pictureButtons } from "./avatar-crop.js";
 import { copyButton } from "./copy-button.js";
 import { attempt, field, input, load, namedList, newId, noteLine, redraw, section, show, switchBox } from "./form.js";
+import { tellInvited } from "./invitations.js";
 import { button, confirm, openDialog, openPanel, toast } from "./panel.js";
 import { avatarOf, hueOf, personRow } from "./people.js";
 
@@ -192,19 +193,20 @@ function showOnce(form, made) {
 }
 
 /**
- * A dialog that adds a bot to one of our groups.
+ * A dialog that adds a person or a bot to one of our groups.
  *
  * @param {Session} session
- * @param {string} bot
+ * @param {string} user
  */
-export function openGroups(session, bot) {
+export function openGroups(session, user) {
   const { words, store } = session;
   const rows = store.sorted.filter(({ group }) => group).map((each) => {
     const choice = button("", "choice");
     choice.append(session.people.face(each), make("bdi", "", store.nameOf(each)));
     choice.addEventListener("click", () => attempt(choice, null, words, async () => {
-      await session.api("POST", "groups/invite", { group: String(each.id), members: [bot] });
+      const added = await session.api("POST", "groups/invite", { group: String(each.id), members: [user] });
       session.open({ conversation: each.id });
+      tellInvited(session, added);
     }));
     return make("li", "", choice);
   });

@@ -18,6 +18,8 @@ import { summaryOf } from "./summary.js";
 const FILE_NAME = "text.txt";
 const TYPING_EACH_MS = 3_000;
 const MOST_NAMES = 8;
+/** Entries whose writers are offered first. */
+const RECENT = 100;
 const MEMBERS_PAGE = 500;
 const MUTE_CHECK_MS = 5_000;
 const MOST_COMMANDS = 50;
@@ -491,7 +493,8 @@ export class Composer {
     if (!conversation || !found) return [];
     if (!this.#members) this.#loadMembers(conversation);
     const others = (this.#members ?? []).filter((user) => user !== self);
-    return mentionable(others, found[1], (user) => this.#nameOf(user), MOST_NAMES).map((user) => {
+    const writers = [...new Set((conversation.entries ?? []).slice(-RECENT).reverse().map(({ from }) => from))];
+    return mentionable(others, found[1], (user) => this.#nameOf(user), MOST_NAMES, writers).map((user) => {
       const name = this.#nameOf(user);
       const face = user === "all" ? make("span", "avatar group", "@") : people.avatar(user);
       return { parts: [face, make("bdi", "", name), ...people.marks(user)], start: before.lastIndexOf("@"), text: `@${name} `, user };

@@ -2,9 +2,11 @@
 /** Finding people, friend requests, the contact list, the card of a person, and new groups. */
 
 import { fill, make } from "../text.js";
-import { rowsOf } from "./api.js";
+import { reasonOf, rowsOf } from "./api.js";
+import { SEARCH_AFTER_MS, findPeople, hasDirectory } from "./directory.js";
 import { attempt, field, input, load, namedList, newId, noteLine, redraw, section, show, withModule } from "./form.js";
 import { openInvitations, tellInvited } from "./invitations.js";
+import { fitOf } from "./names.js";
 import { button, confirm, openDialog, openPanel, toast } from "./panel.js";
 import { personRow } from "./people.js";
 
@@ -17,6 +19,8 @@ const LISTS = ["friends", "incoming", "outgoing", "blocked"];
 const RELATIONS = /** @type {const} */ ({ friends: "friend", incoming: "incoming", outgoing: "outgoing", blocked: "blocked" });
 const PAGE = 200;
 const NAME_LENGTH = 50;
+/** An id of an account. */
+const NUMBER = /^\d+$/;
 
 /**
  * The contact list.
@@ -80,24 +84,45 @@ class ContactsView {
     const found = make("div", "found");
     found.setAttribute("aria-live", "polite");
     const go = /** @type {HTMLButtonElement} */ (make("button", "wide", words.messages_find_go));
-    const line = make("div", "field-line", field(words.messages_find, text, words.messages_find_hint), go);
+    const hinted = field(words.messages_find, text, words.messages_find_hint);
+    const line = make("div", "field-line", hinted, go);
     const form = make("form", "panel-form find", line, note, found);
     form.setAttribute("role", "search");
     form.setAttribute("aria-label", words.messages_find);
+    const people = new FoundPeople(session, () => {
+      const rows = people.users.map((user) => this.#foundRow(user));
+      if (people.more) rows.push(people.more);
+      found.replaceChildren(...(rows.length ? [namedList(words.messages_found, rows)] : people.isDone ? [make("p", "muted", words.messages_search_none)] : []));
+    });
+    hasDirectory(session).then((has) => {
+      if (!has) return;
+      const hint = hinted.querySelector(".field-hint");
+      if (hint) hint.textContent = words.messages_find_hint_names;
+      text.addEventListener("input", () => people.find(text.value));
+    });
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       const wanted = text.value.trim();
       if (!wanted) return text.focus();
-      found.replaceChildren();
+      people.stop();
       attempt(go, note, words, async () => {
-        const card = await session.api("POST", "accounts/find", { text: wanted });
+        const card = await session.api("POST", "accounts/find", { text: wanted }).catch(async (error) => {
+          await people.findNow(wanted); // a part of a name
+          if (!people.users.length) throw error;
+        });
+        if (!card) return;
         session.people.add([card]);
-        const list = namedList(words.messages_found, [personRow(session, card.user, () => this.#open(card.user), { below: card.name && `@${card.name}` })]);
-        found.replaceChildren(list);
+        found.replaceChildren(namedList(words.messages_found, [this.#foundRow(card.user)]));
         this.#open(card.user);
       });
     });
     return form;
+  }
+
+  /** @param {string} user */
+  #foundRow(user) {
+    const name = this.session.people.card(user)?.name;
+    return personRow(this.session, user, () => this.#open(user), { below: name && `@${name}` });
   }
 
   /** @returns {HTMLElement} */
@@ -236,9 +261,9 @@ function cardParts(session, user, close) {
   const mayWrite = !session.isGuest || session.store.known(user);
   /** @type {Record<string, HTMLElement[]>} */
   const choices = {
-    "": session.isGuest ? [...(mayWrite ? [message] : [])] : card?.bot ? [message, toGroup] : [message, action(words.messages_ask, "request")],
+    "": session.isGuest ? [...(mayWrite ? [message] : [])] : card?.bot ? [message, toGroup] : [message, action(words.messages_ask, "request"), toGroup],
     self: [],
-    friend: [message, action(words.messages_unfriend, "remove", "quiet", fill(words.messages_unfriend_question, { name }))],
+    friend: [message, toGroup, action(words.messages_unfriend, "remove", "quiet", fill(words.messages_unfriend_question, { name }))],
     incoming: [action(words.messages_accept, "accept", "wide"), action(words.messages_decline, "decline"), message],
     outgoing: [message, action(words.messages_withdraw, "remove")],
     blocked: [action(words.messages_unblock, "unblock")],
@@ -266,7 +291,7 @@ async function changeFriend(session, change, user) {
 }
 
 /**
- * A dialog that makes a group of contacts.
+ * A dialog that makes a group of people.
  *
  * @param {Session} session
  * @param {string[]} [known]  the contacts, if they are loaded
@@ -300,7 +325,7 @@ export function openNewGroup(session, known) {
 }
 
 /**
- * A dialog in which the user chooses contacts.
+ * A dialog in which the user chooses people.
  *
  * @param {Session} session
  * @param {string} title
@@ -321,12 +346,70 @@ export function openPicker(session, title, yes, without, act) {
   });
 }
 
-/** A list of contacts with a box to tick for each. */
+/** The people of the directory who are found for what is typed. */
+class FoundPeople {
+  /** @type {string[]} */
+  users = [];
+  /** A row that loads the next page. @type {HTMLElement | null} */
+  more = null;
+  /** Whether the server has answered. */
+  isDone = false;
+  #run = 0;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #timer;
+
+  /**
+   * @param {Session} session
+   * @param {() => void} changed
+   */
+  constructor(session, changed) {
+    this.session = session;
+    this.changed = changed;
+  }
+
+  stop() {
+    this.#run += 1;
+    clearTimeout(this.#timer);
+    this.users = [];
+    this.more = null;
+    this.isDone = false;
+  }
+
+  /** @param {string} text */
+  find(text) {
+    this.stop();
+    this.changed();
+    if (text.trim()) this.#timer = setTimeout(() => this.findNow(text).catch((error) => toast(reasonOf(error, this.session.words))), SEARCH_AFTER_MS);
+  }
+
+  /**
+   * @param {string} text
+   * @param {string} [after]  where the page begins
+   */
+  async findNow(text, after = "") {
+    const run = ++this.#run;
+    const { users, next } = await findPeople(this.session, text, after);
+    if (run !== this.#run) return;
+    this.users = [...new Set([...this.users, ...users])];
+    this.isDone = true;
+    this.more = null;
+    if (next) {
+      const more = button(this.session.words.messages_more_people, "link");
+      more.addEventListener("click", () => attempt(more, null, this.session.words, () => this.findNow(text, next)));
+      this.more = make("li", "", more);
+    }
+    this.changed();
+  }
+}
+
+/** A list of people with a box to tick for each: those whom the user knows, and the directory. */
 class Picker {
   /** @type {Set<string>} */
   #chosen = new Set();
   #list = make("div", "picker-list");
-  #filter = input({ type: "search", maxLength: 64 });
+  #filter = input({ type: "search", maxLength: 64, enterKeyHint: "done" });
+  #found;
+  #hasDirectory = false;
 
   /**
    * @param {Session} session
@@ -339,9 +422,20 @@ class Picker {
     /** @type {string[] | undefined} */
     this.users = known;
     const { words } = session;
-    this.root = make("fieldset", "picker", make("legend", "", words.messages_contacts), field(words.messages_filter_contacts, this.#filter), this.#list);
-    this.#filter.addEventListener("input", () => this.#draw());
+    this.#filter.id = "picker-text";
+    this.root = make("fieldset", "picker", make("legend", "", words.messages_people), field(words.messages_find, this.#filter), this.#list);
+    this.#found = new FoundPeople(session, () => this.#draw());
+    this.#filter.addEventListener("input", () => (this.#hasDirectory ? this.#found.find(this.#filter.value) : this.#draw()));
+    this.#filter.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" || event.isComposing || !this.#filter.value.trim()) return;
+      event.preventDefault(); // it chooses, and does not send the form
+      this.#chooseFirst();
+    });
     this.#draw();
+    hasDirectory(session).then((has) => {
+      this.#hasDirectory = has;
+      this.#draw();
+    });
     if (known) return;
     loadList(session, "friends").then((users) => { this.users = users; }, () => { this.users = []; }).then(() => this.#draw());
   }
@@ -351,15 +445,42 @@ class Picker {
     return [...this.#chosen];
   }
 
+  /** @returns {string[]} contacts, and people with whom the user has a conversation */
+  get #known() {
+    const { store, people, user: self } = this.session;
+    const peers = store.sorted.filter(({ group, peer }) => !group && NUMBER.test(peer)).map(({ peer }) => peer);
+    const known = [...new Set([...peers, ...(this.users ?? [])])].filter((user) => user !== self);
+    return known.filter((user) => people.card(user)?.nickname && !people.card(user)?.bot && people.card(user)?.relation !== "blocked");
+  }
+
+  /** @returns {string[]} who fits what is typed: first those in whose names a word begins with it; without it, the chosen ones first */
+  get #offered() {
+    const { people } = this.session;
+    const wanted = this.#filter.value.trim();
+    const known = byName(this.session, this.#known);
+    const fits = new Map(known.map((user) => [user, fitOf(`${people.nameOf(user)} ${people.card(user)?.name ?? ""}`, wanted)]));
+    const fitting = wanted ? [0, 1].flatMap((fit) => known.filter((user) => fits.get(user) === fit)) : [...this.#chosen, ...known];
+    return [...new Set([...fitting, ...this.#found.users])].filter((user) => !this.without.has(user));
+  }
+
+  #chooseFirst() {
+    const [first] = this.#offered.filter((user) => !this.#chosen.has(user));
+    if (!first) return;
+    this.#chosen.add(first);
+    this.#filter.value = "";
+    this.#found.find("");
+  }
+
   #draw() {
-    const { session, users } = this;
-    const { words, people } = session;
-    const offered = byName(session, (users ?? []).filter((user) => !this.without.has(user)));
-    const wanted = this.#filter.value.trim().toLocaleLowerCase();
-    const rows = offered.filter((user) => people.nameOf(user).toLocaleLowerCase().includes(wanted)).map((user) => this.#row(user));
-    this.#filter.closest("label")?.toggleAttribute("hidden", offered.length < 8);
-    const none = users ? (wanted && offered.length ? words.messages_none_found : words.messages_no_contacts_to_choose) : words.messages_loading;
-    redraw(this.#list, rows.length ? [namedList(words.messages_contacts, rows)] : [make("p", "muted", none)]);
+    const { words } = this.session;
+    const offered = this.#offered;
+    const wanted = this.#filter.value.trim();
+    const rows = offered.map((user) => this.#row(user));
+    if (this.#found.more) rows.push(this.#found.more);
+    this.#filter.closest("label")?.toggleAttribute("hidden", !this.#hasDirectory && !wanted && offered.length < 8);
+    const isLoading = this.#hasDirectory ? wanted && !this.#found.isDone : !this.users;
+    const none = wanted ? words.messages_search_none : this.#hasDirectory ? words.messages_type_name : words.messages_no_contacts_to_choose;
+    redraw(this.#list, rows.length ? [namedList(words.messages_people, rows)] : [make("p", "muted", isLoading ? words.messages_loading : none)]);
   }
 
   /** @param {string} user */
@@ -369,7 +490,9 @@ class Picker {
     box.id = newId();
     box.addEventListener("change", () => (box.checked ? this.#chosen.add(user) : this.#chosen.delete(user)));
     const { people } = this.session;
-    return make("li", "person-row", make("label", "person pick", people.avatar(user), make("bdi", "", people.nameOf(user)), box));
+    const name = people.card(user)?.name;
+    const words = make("span", "person-words", make("span", "person-name", make("bdi", "", people.nameOf(user))), ...(name ? [make("small", "", `@${name}`)] : []));
+    return make("li", "person-row", make("label", "person pick", people.avatar(user), words, box));
   }
 }
 

@@ -30,6 +30,8 @@ export class ConversationList {
   /** Whether the archived conversations are shown. */
   #inArchive = false;
   #title = document.title;
+  /** Once they are loaded. @type {import("./list-signs.js").Signs | null} */
+  #signs = null;
   #ends = new AbortController();
   /** The row of each conversation, and what it was drawn from. @type {Map<string, { version: string, element: HTMLElement }>} */
   #rows = new Map();
@@ -85,6 +87,12 @@ export class ConversationList {
     withModule(import("./conversation-menu.js"), this.session.words, ({ openMenu }) => openMenu(this.session, conversation, row, point));
   }
 
+  /** Shows who is online and who is typing, from now on. */
+  async showSigns() {
+    const module = this.#signs ? null : await import("./list-signs.js").catch(() => null); // without it the list has less
+    if (module && !this.#ends.signal.aborted) this.#signs ??= new module.Signs(this.session);
+  }
+
   stop() {
     this.#ends.abort();
     this.#list.replaceChildren();
@@ -121,7 +129,7 @@ export class ConversationList {
     const { listed, archived } = session.store.lists;
     if (!listed.length && !session.store.isLoaded) return; // the page goes away before it knows them
     const me = { name: session.people.nameOf(session.user), avatar: session.people.card(session.user)?.avatar ?? "", isGuest: session.isGuest };
-    const rows = listed.slice(0, MOST_STORED).map((each) => this.#row(each, false));
+    const rows = listed.slice(0, MOST_STORED).map((each) => ({ ...this.#row(each, false), isOnline: false, typing: "" }));
     session.rows.set({ language: session.language, me, archive: this.#archive(archived), rows });
   }
 
@@ -190,7 +198,7 @@ export class ConversationList {
     return {
       id, isOpen, isPinned: inbox.pinOf(conversation) > 0, isMarked: inbox.isMarked(conversation), unread, mentions, isGroup: group, avatar: group ? avatar : face, hue: peer ? hueOf(peer) : "",
       mark: bot ? "bot" : guest ? "guest" : "", isQuiet: wishes.isQuiet(id, true), name: store.nameOf(conversation), time: last?.time ?? 0,
-      preview: this.#preview(conversation), draft: isOpen ? "" : cut(drafts.get(keyOf(conversation)).text.trim().replace(/\s+/g, " "), PREVIEW_LENGTH),
+      ...this.#signs?.of(conversation), preview: this.#preview(conversation), draft: isOpen ? "" : cut(drafts.get(keyOf(conversation)).text.trim().replace(/\s+/g, " "), PREVIEW_LENGTH),
     };
   }
 

@@ -5,10 +5,11 @@
  */
 
 import { cut, drawn, fill, make } from "../text.js";
-import { loadRules } from "./account-fields.js";
 import { reasonOf } from "./api.js";
+import { findPeople } from "./directory.js";
 import { shortTimes } from "./first-view.js";
 import { loadStyle, withModule } from "./form.js";
+import { fitOf } from "./names.js";
 import { button } from "./panel.js";
 import { dateText, hitsIn, isFiltered, parse, withFilter, withoutContent } from "./search-query.js";
 import { summaryOf } from "./summary.js";
@@ -60,8 +61,6 @@ export class Finder {
   /** The people of the contact list, once they are loaded. @type {string[]} */
   #contacts = [];
   #loaded = false;
-  /** Whether the server searches people for us, once that is known. @type {Promise<boolean> | null} */
-  #findsPeople = null;
   /** Name in a filter, in lower case → the user or conversation that was picked. @type {Map<string, string | number>} */
   #picked = new Map();
   #ends = new AbortController();
@@ -185,7 +184,8 @@ export class Finder {
     const { store, people } = this.session;
     if (!wanted) return [{ key: "recent", rows: store.sorted.slice(0, FIRST_NAMES).map((each) => this.#conversationRow(each)) }].filter(({ rows }) => rows.length);
     const { users, groups } = this.#known();
-    const persons = users.filter((user) => has(people.nameOf(user), wanted) || has(people.card(user)?.name ?? "", wanted));
+    const fits = new Map(users.map((user) => [user, fitOf(`${people.nameOf(user)} ${people.card(user)?.name ?? ""}`, wanted)]));
+    const persons = [...users.filter((user) => fits.get(user) === 0), ...users.filter((user) => fits.get(user) === 1)];
     const found = groups.filter((each) => has(store.nameOf(each), wanted));
     return [
       { key: "people", rows: persons.map((user) => this.#personRow(user)) },
@@ -206,21 +206,31 @@ export class Finder {
    *
    * @param {number} run
    * @param {string} wanted
+   * @param {string} [after]  where the page begins
    */
-  async #people(run, wanted) {
-    const { session } = this;
-    this.#findsPeople ??= session.isGuest ? Promise.resolve(false) : loadRules(session.app).then((rules) => Boolean(rules.search), () => false);
-    if (!(await this.#findsPeople) || run !== this.#run) return;
-    const { cards } = await session.api("POST", "accounts/search", { text: cut(wanted, 64) });
+  async #people(run, wanted, after = "") {
+    const { users, next } = await findPeople(this.session, wanted, after);
     if (run !== this.#run) return;
-    session.people.add(cards);
     const known = new Set(this.#known().users);
-    const rows = cards.filter((/** @type {{ user: string }} */ { user }) => !known.has(user)).map((/** @type {{ user: string }} */ { user }) => this.#personRow(user));
-    if (!rows.length) return;
+    const rows = users.filter((user) => !known.has(user)).map((user) => this.#personRow(user));
+    if (!rows.length && !next) return;
     const { list } = this.options;
-    const section = list.querySelector("[data-section=people] ul");
-    if (section) section.append(...rows.map((/** @type {Row} */ row) => this.#row(row)));
-    else list.prepend(this.#section({ key: "people", rows }));
+    if (!list.querySelector("[data-section=people]")) list.prepend(this.#section({ key: "people", rows: [] }));
+    const section = /** @type {HTMLElement} */ (list.querySelector("[data-section=people]"));
+    section.hidden = false;
+    const people = /** @type {HTMLElement} */ (section.querySelector("ul"));
+    const made = rows.map((row) => this.#row(row));
+    people.append(...made);
+    if (after) made[0]?.querySelector("button")?.focus();
+    if (!next) return;
+    const more = button(this.session.words.messages_more_people, "link");
+    const row = make("li", "", more);
+    more.addEventListener("click", async () => {
+      more.disabled = true;
+      await this.#people(run, wanted, next).catch((error) => void people.append(note(reasonOf(error, this.session.words))));
+      row.remove();
+    });
+    people.append(row);
   }
 
   /**
@@ -471,7 +481,7 @@ export class Finder {
 
 /** @param {string} text @param {string} part */
 function has(text, part) {
-  return text.toLowerCase().includes(part.toLowerCase());
+  return fitOf(text, part) < 2;
 }
 
 /**

@@ -27,6 +27,8 @@ export const MOST_STORED = 12;
  * @property {number} time       of the newest message, in Unix milliseconds; 0: none
  * @property {string} preview
  * @property {string} draft
+ * @property {boolean} [isOnline]
+ * @property {string} [typing]   who is typing
  */
 
 /** @typedef {{ count: number, unread: number }} Archive  number of archived conversations, and of their unread messages */
@@ -129,15 +131,16 @@ export function showMe(name, avatar, isGuest) {
  * @returns {HTMLElement}
  */
 export function conversationRow(row, words, when, open) {
-  const { id, isOpen, isPinned, isMarked, unread, mentions, isGroup, avatar, hue, mark, isQuiet, name, time, preview, draft } = row;
+  const { id, isOpen, isPinned, isMarked, unread, mentions, isGroup, avatar, hue, mark, isQuiet, name, time, preview, draft, isOnline, typing } = row;
   const marks = mark ? [make("span", "mark", mark === "bot" ? words.messages_bot : words.messages_guest)] : [];
   const heading = make("span", "row-line", make("b", "", make("bdi", "", name), ...marks), ...(isQuiet ? [bell(words)] : []), make("time", "", time ? when(time) : ""));
-  const below = make("span", "row-line", make("span", "preview", ...(draft ? [make("i", "draft", words.messages_draft), draft] : [preview])));
+  const below = make("span", "row-line", make("span", "preview", ...(typing ? [make("i", "typing", typing)] : draft ? [make("i", "draft", words.messages_draft), draft] : [preview])));
   if (mentions) below.append(counter("count at", "@", fill(words.messages_mentions, { count: mentions })));
   if (unread) below.append(counter("count", unread > 999 ? "999+" : String(unread), fill(words.messages_unread, { count: unread })));
   else if (isMarked) below.append(counter("count dot", "", words.messages_is_marked));
   else if (isPinned) below.append(counter("pin-mark", icon("pin"), words.messages_is_pinned));
-  const button = make("button", "conversation", avatarOf(name, avatar, isGroup ? "group" : hue), make("span", "row-words", heading, below));
+  const face = avatarOf(name, avatar, isGroup ? "group" : hue);
+  const button = make("button", "conversation", isOnline ? make("span", "person-picture is-online", face, counter("", "", words.messages_online)) : face, make("span", "row-words", heading, below));
   button.setAttribute("type", "button");
   button.dataset.conversation = String(id);
   if (isOpen) button.setAttribute("aria-current", "true");

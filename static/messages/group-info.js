@@ -9,6 +9,7 @@ import { openCard, openPicker } from "./contacts.js";
 import { attempt, field, input, load, namedList, noteLine, redraw, section, select, show, switchBox } from "./form.js";
 import { membersText, openInvitations, tellInvited } from "./invitations.js";
 import { openMedia } from "./media-list.js";
+import { fitOf } from "./names.js";
 import { button, confirm, openDialog, openPanel, toast } from "./panel.js";
 import { avatarOf, personRow } from "./people.js";
 
@@ -34,6 +35,8 @@ import { avatarOf, personRow } from "./people.js";
 /** @type {Record<Role, number>} */
 const RANK = { member: 0, admin: 1, owner: 2 };
 const PAGE = 500;
+/** From so many members on one can search them. */
+const FIND_FROM = 7;
 const NAME_LENGTH = 50;
 const DESCRIPTION_LENGTH = 500;
 const HOUR = 3_600;
@@ -59,6 +62,9 @@ class GroupView {
   #count = 0;
   /** @type {HooksView | undefined} */
   #hooks;
+  #text = input({ type: "search", maxLength: NAME_LENGTH, enterKeyHint: "search" });
+  #find;
+  #list = make("div", "member-list");
   /** From then on we cannot read the group. */
   #isLeaving = false;
   /** @type {(() => void)[]} */
@@ -76,6 +82,9 @@ class GroupView {
     this.leave = leave;
     this.note = noteLine();
     this.body = make("div", "group-body");
+    this.#text.id = this.#text.dataset.key = "member-text";
+    this.#text.addEventListener("input", () => this.#drawMembers());
+    this.#find = field(session.words.messages_find_member, this.#text);
     root.append(this.note, this.body);
     this.#ends = [
       session.on("people", () => this.#draw()),
@@ -112,12 +121,9 @@ class GroupView {
     const group = this.#group;
     if (!group) return;
     const { words } = this.session;
-    if (RANK[group.role] >= RANK.admin) this.#hooks ??= new HooksView(this.session, this.id);
-    redraw(this.body, [
-      this.#head(group), this.#buttons(group), this.#memberList(group),
-      ...(RANK[group.role] >= RANK.admin ? [this.#rules(group), ...(this.#hooks ? [this.#hooks.root] : [])] : []),
-      make("p", "panel-buttons", this.#button("leave", words.messages_leave, (leave) => this.#leaveGroup(leave, group), "quiet danger")),
-    ]);
+    const members = section(words.messages_member_list, ...(this.#count > FIND_FROM ? [this.#find] : []), this.#list);
+    redraw(this.body, [this.#head(group), this.#buttons(group), members]);
+    this.#drawMembers();
   }
 
   /** @param {Group} group */
@@ -154,15 +160,22 @@ class GroupView {
         this.#button("link", words.messages_group_link, () => openInvitations(session, { id: this.id, name: group.name })),
       );
     }
+    if (RANK[group.role] >= RANK.admin) buttons.push(this.#button("rules", words.messages_rules, () => this.#openRules(group)));
+    buttons.push(this.#button("leave", words.messages_leave, (leave) => this.#leaveGroup(leave, group), "quiet danger"));
     return make("p", "panel-buttons", ...buttons);
   }
 
-  /** @param {Group} group */
-  #memberList(group) {
+  #drawMembers() {
+    const group = this.#group;
+    if (!group) return;
     const { session } = this;
     const { words, language, people } = session;
     const collator = new Intl.Collator(language);
-    const sorted = [...this.#members].sort((a, b) => RANK[b.role] - RANK[a.role] || collator.compare(people.nameOf(a.user), people.nameOf(b.user)));
+    const wanted = this.#text.value;
+    const fits = new Map(this.#members.map(({ user }) => [user, fitOf(`${people.nameOf(user)} ${people.card(user)?.name ?? ""}`, wanted)]));
+    const fitting = this.#members.filter(({ user }) => fits.get(user) !== 2);
+    const byName = (/** @type {Member} */ a, /** @type {Member} */ b) => RANK[b.role] - RANK[a.role] || collator.compare(people.nameOf(a.user), people.nameOf(b.user));
+    const sorted = fitting.sort((a, b) => (fits.get(a.user) ?? 0) - (fits.get(b.user) ?? 0) || byName(a, b));
     const rows = sorted.map((member) => {
       const marks = [];
       if (member.user === session.user) marks.push(make("span", "mark", words.you));
@@ -173,11 +186,11 @@ class GroupView {
       manage.setAttribute("aria-haspopup", "dialog");
       return personRow(session, member.user, () => openCard(session, member.user), { marks, actions: this.#isBelow(group, member) ? [manage] : [] });
     });
-    return section(words.messages_member_list, namedList(words.messages_member_list, rows));
+    redraw(this.#list, rows.length ? [namedList(words.messages_member_list, rows)] : [make("p", "muted", words.messages_search_none)]);
   }
 
   /** @param {Group} group */
-  #rules(group) {
+  #openRules(group) {
     const { session, id } = this;
     const { words } = session;
     const change = (/** @type {Partial<Group>} */ options) => session.api("POST", "groups/options", { group: id, ...options }).then((changed) => { this.#group = changed; });
@@ -188,8 +201,9 @@ class GroupView {
       if (!(await attempt(box, null, words, () => change({ bots })))) box.value = group.bots;
     });
     const rights = /** @type {const} */ ([["invite", words.messages_may_invite], ["rename", words.messages_may_rename], ["pin", words.messages_may_pin]]);
-    return section(
-      words.messages_rules,
+    this.#hooks ??= new HooksView(session, id);
+    openDialog(words.messages_rules, make(
+      "div", "group-rules",
       switchBox(words.messages_history_all, group.history === "all", words, (on) => change({ history: on ? "all" : "since_joining" })),
       ...rights.map(([right, label]) => {
         const box = select([["member", words.messages_all_members], ["admin", words.messages_admins]], group[right]);
@@ -200,7 +214,8 @@ class GroupView {
         return field(label, box);
       }),
       field(words.messages_bots_see, box),
-    );
+      this.#hooks.root,
+    ));
   }
 
   /** @param {Group} group */

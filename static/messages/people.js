@@ -16,6 +16,9 @@ import { seal } from "./seal.js";
  * @property {"" | "self" | "friend" | "incoming" | "outgoing" | "blocked"} relation  `incoming`: they have asked us
  * @property {"online" | "offline" | ""} presence  empty: hidden from us, or not known
  * @property {number} last_seen     Unix seconds; 0: hidden, not known, or online
+ * @property {string} status        what they say of themselves; empty: nothing, or hidden from us
+ * @property {boolean} away         as they say
+ * @property {number} status_until  when both end, in Unix seconds; 0: they do not
  * @property {boolean} [bot]        a program
  * @property {boolean} [guest]      somebody without a password
  * @property {boolean} [deleted]    there is no such account any more
@@ -60,6 +63,7 @@ export class People {
     this.#key = `imserver:people:${session.app}:${session.user}`;
     this.#cards.set(session.user, emptyCard(session.user, session.login.nickname));
     this.#restore();
+    this.add([{ user: session.user, guest: Boolean(session.login.guest) }]); // they may have become a member
     const fresh = setInterval(() => {
       if (!document.hidden && session.isOnline) this.refresh([...this.#shown].flatMap((users) => [...users()]));
     }, FRESH_MS);
@@ -121,14 +125,20 @@ export class People {
 
   /**
    * @param {string} user
-   * @returns {string} whether they are online, or when they were; empty: hidden from us, or not known
+   * @returns {string} what they say of themselves, and whether they are online, or when they were; empty: hidden from us, or not known
    */
   presenceOf(user) {
-    const { words, language } = this.session;
     const card = this.#cards.get(user);
-    if (card?.bot) return "";
-    if (card?.presence === "online") return words.messages_online;
-    if (card?.presence !== "offline") return "";
+    if (!card || card.bot) return "";
+    const isOver = card.status_until && timeOf(card.status_until) < Date.now();
+    return [...(isOver ? [] : [card.away && this.session.words.messages_away, card.status]), this.#seen(card)].filter(Boolean).join(" · ");
+  }
+
+  /** @param {Card} card */
+  #seen(card) {
+    const { words, language } = this.session;
+    if (card.presence === "online") return words.messages_online;
+    if (card.presence !== "offline") return "";
     return card.last_seen ? fill(words.messages_last_seen, { when: ago(card.last_seen, language) }) : words.messages_offline;
   }
 
@@ -262,7 +272,7 @@ const PATTERN = { ...emptyCard(""), bot: false, guest: false, deleted: false };
  * @returns {Card}
  */
 function emptyCard(user, nickname = "") {
-  return { user, nickname, avatar: "", name: "", relation: "", presence: "", last_seen: 0 };
+  return { user, nickname, avatar: "", name: "", relation: "", presence: "", last_seen: 0, status: "", away: false, status_until: 0 };
 }
 
 /**

@@ -4,7 +4,7 @@
 import { fill, make, moments } from "../text.js";
 import { IDENTIFIERS, NAME_LENGTH, PASSWORD_LENGTH, identifierInput, loadRules } from "./account-fields.js";
 import { pictureButtons } from "./avatar-crop.js";
-import { attempt, field, input, load, namedList, noteLine, redraw, section, show, switchBox, withModule } from "./form.js";
+import { attempt, field, input, load, namedList, noteLine, redraw, section, select, show, switchBox, withModule } from "./form.js";
 import { asPassword, linkSection } from "./log-in-with.js";
 import { button, confirm, openDialog, openPanel, toast } from "./panel.js";
 import { memberSection } from "./welcome.js";
@@ -21,10 +21,16 @@ import { memberSection } from "./welcome.js";
  * @property {boolean} guest
  * @property {boolean} findable
  * @property {boolean} show_presence
+ * @property {string} status
+ * @property {boolean} away
+ * @property {number} status_until  Unix seconds; 0: it does not end
  * @property {boolean} second_factor
  */
 
 /** @typedef {{ device: string, name: string, since: number, current: boolean, online: boolean }} Device */
+
+const STATUS_LENGTH = 80;
+const HOUR = 3_600;
 
 /** @param {Session} session */
 export function openProfile(session) {
@@ -77,11 +83,11 @@ class ProfileView {
   /** @param {Account} account */
   #show(account) {
     this.#account = account;
-    const { nickname, avatar, name, guest } = account;
-    this.session.people.add([{ user: this.session.user, nickname, avatar, name, guest }]);
+    const { nickname, avatar, name, guest, status, away, status_until } = account;
+    this.session.people.add([{ user: this.session.user, nickname, avatar, name, guest, status, away, status_until }]);
     const identity = guest ? (this.#passwords ? [memberSection(this.session, this.#identifiers)] : []) : [this.#identifierList(account)];
     redraw(this.body, [
-      this.#head(account), this.#threads(), this.#nameForm(account), ...identity, this.#privacy(account), ...this.#links, this.#deviceList(), this.#buttons(),
+      this.#head(account), this.#threads(), this.#nameForm(account), this.#statusForm(account), ...identity, this.#privacy(account), ...this.#links, this.#deviceList(), this.#buttons(),
     ]);
   }
 
@@ -114,6 +120,38 @@ class ProfileView {
       if (await attempt(save, note, words, () => this.#change({ nickname: name.value.trim() }))) toast(words.messages_saved);
     });
     return form;
+  }
+
+  /** @param {Account} account */
+  #statusForm({ status, away, status_until: until }) {
+    const { words } = this;
+    const text = input({ value: status, maxLength: STATUS_LENGTH });
+    text.id = "profile-status";
+    const box = input({ type: "checkbox", checked: away });
+    box.id = "profile-away";
+    box.setAttribute("role", "switch");
+    const now = Math.floor(Date.now() / 1000);
+    const kept = until ? [[String(until), moments(this.session.language).format(until * 1000)]] : [];
+    const midnight = Math.floor(new Date().setHours(24, 0, 0, 0) / 1000);
+    const ends = select(/** @type {[string, string][]} */ ([
+      ...kept, ["0", words.messages_status_no_end], [String(now + HOUR), words.messages_status_hour], [String(midnight), words.messages_status_today],
+      [String(now + 7 * 24 * HOUR), words.messages_status_week],
+    ]), String(until));
+    ends.id = "profile-status-until";
+    const note = noteLine();
+    const save = /** @type {HTMLButtonElement} */ (make("button", "quiet", words.messages_save));
+    save.dataset.key = "save-status";
+    const form = make(
+      "form", "panel-form", field(words.messages_status_text, text, words.messages_status_hint), make("label", "switch", make("span", "", words.messages_away), box),
+      make("div", "field-line", field(words.messages_status_ends, ends), save), note,
+    );
+    form.addEventListener("submit", async (event) => {
+      event.preventDefault();
+      const said = { status: text.value.trim(), away: box.checked };
+      const change = { ...said, status_until: said.status || said.away ? Number(ends.value) : 0 };
+      if (await attempt(save, note, words, () => this.#change(change))) toast(words.messages_saved);
+    });
+    return section(words.messages_status, form);
   }
 
   /** @param {Account} account */

@@ -5,6 +5,8 @@
  * A value with spaces has quotes: `from:"Ada L"`.
  */
 
+import { folded } from "./names.js";
+
 /** @typedef {"from" | "in" | "has" | "before" | "after"} FilterName */
 /** @typedef {"picture" | "video" | "voice" | "file" | "link"} Content */
 
@@ -118,11 +120,6 @@ export function hitsIn(text, words) {
   places.push(place);
   const hit = new RegExp([...units].map((unit) => (RUN.test(unit) ? unit : `(?<![\\p{L}\\p{N}])${unit}`)).join("|"), "gu");
   return [...plain.matchAll(hit)].map(({ 0: { length }, index }) => [places[index], places[index + length]]);
-}
-
-/** @param {string} text */
-function folded(text) {
-  return text.normalize("NFKD").replace(/\p{M}/gu, "").toLowerCase();
 }
 
 /**

@@ -84,9 +84,10 @@ export function memberSection(session, identifiers) {
     const login = required(identifier, words.messages_fault_identifier);
     if (password.value.length < LEAST_PASSWORD) throw new Fault(password, words.messages_fault_password);
     const device = deviceName();
-    const { token, account } = await session.api("POST", "accounts/promote", { login, password: password.value, device });
-    new SavedLogin(session.app).set({ token, user: account.user, nickname: account.nickname, device });
-    location.reload(); // the token of the guest has ended
+    await session.endBy(async () => {
+      const { token, account } = await session.api("POST", "accounts/promote", { login, password: password.value, device });
+      new SavedLogin(session.app).set({ token, user: account.user, nickname: account.nickname, device });
+    }, "", false); // the token of the guest has ended: the page goes on with the new one
   });
   return section(words.messages_member_title, make("p", "muted", words.messages_member_hint), form);
 }

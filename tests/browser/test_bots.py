@@ -134,7 +134,8 @@ def test_a_group_has_incoming_webhooks_and_says_what_bots_see(pair: Pair, start_
     page = chat.page
     chat.open(group)
     page.click("#conversation-open")
-    eventually(lambda: page.shown("[data-key=new-hook]"), what="the group")
+    page.click("[data-key=rules]")
+    eventually(lambda: page.shown("[data-key=new-hook]"), what="the rules of the group")
     page.click("[data-key=new-hook]")
     eventually(lambda: page.shown("#hook-nickname"), what="the form")
     page.find("#hook-nickname").send_keys("Builds" + Keys.ENTER)

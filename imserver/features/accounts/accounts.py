@@ -592,7 +592,7 @@ class Accounts:
             if old is not None:
                 raise WrongLogin
             account, before = self._known(app, user)
-        self._logged_out(app, user)
+        self.logged_out(app, user)
 
     # --- forgotten passwords --------------------------------------------------------------------------------
 
@@ -628,7 +628,7 @@ class Accounts:
         hashed = self._passwords.hash(password)
         if not self._accounts.use_reset(app, code, int(time()), hashed, self.recorder(app)):
             raise UnknownReset
-        self._logged_out(app, str(id))
+        self.logged_out(app, str(id))
         return str(id)
 
     def _known(self, app: str, user: str) -> tuple[Account, str]:
@@ -653,9 +653,9 @@ class Accounts:
         UnknownAccount."""
         if not self._accounts.end_sessions(app, id_of(user), self.recorder(app)):
             raise self._unknown(app, user)
-        self._logged_out(app, user)
+        self.logged_out(app, user)
 
-    def _logged_out(self, app: str, user: str, login: Device | None = None) -> None:
+    def logged_out(self, app: str, user: str, login: Device | None = None) -> None:
         """A login has ended; None: all."""
         self._close_sessions(app, [user], login.name if login is not None and login.name else None)
         for end in self.on_logout:
@@ -676,7 +676,7 @@ class Accounts:
         ended = self._accounts.remove_device(account.id, device)
         if ended is None:
             raise UnknownDevice(str(device))
-        self._logged_out(app, user, ended)
+        self.logged_out(app, user, ended)
 
     def remove(self, app: str, user: str, *, keeps_messages: bool = False) -> None:
         """Delete an account with all of its data, but with ``keeps_messages`` what it wrote stays with the

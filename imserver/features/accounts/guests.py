@@ -106,7 +106,9 @@ class Guests:
         member = self._rows.promote_guest(app, account.id, identifiers, hashed, self._accounts.recorder(app))
         if member is None:
             raise NoGuest(user)
-        return self._accounts.token(member, device)
+        session = self._accounts.token(member, device)
+        self._accounts.logged_out(app, user)
+        return session
 
     # --- unused guests --------------------------------------------------------------------------------------
 

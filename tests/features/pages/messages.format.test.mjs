@@ -5,6 +5,7 @@ import { it } from "node:test";
 
 import { mentions } from "./static/messages/entries.js";
 import { ALL_NAMES, mentionable } from "./static/messages/mentions.js";
+import { fitOf } from "./static/messages/names.js";
 import { parse, unformatted } from "./static/messages/format.js";
 import { noticeText } from "./static/messages/summary.js";
 
@@ -93,6 +94,13 @@ it("a mention of all is one in each language, but none of its author; all are th
   const names = { all: "all", ann: "Ann", bob: "Bob", ali: "Ali" };
   const offered = (typed, most = 8) => mentionable(["ann", "bob", "ali"], typed, (user) => names[user], most);
   assert.deepEqual([offered(""), offered("a"), offered("al"), offered("x"), offered("", 2)], [["ann", "bob", "ali", "all"], ["ann", "ali", "all"], ["ali", "all"], [], ["ann", "all"]]);
+});
+
+it("who has written lately is offered first, then who has a word that begins so, then the others", () => {
+  const names = { all: "all", 1: "Ann José", 2: "Joe", 3: "Ana Banjo", 4: "伟小王", 5: "Jo" };
+  const offered = (typed, writers = []) => mentionable(["1", "2", "3", "4", "5"], typed, (user) => names[user], 3, writers);
+  assert.deepEqual([offered("jo"), offered("jó", ["9", "3", "4"]), offered("小")], [["1", "2", "5"], ["3", "1", "2"], ["4"]]);
+  assert.deepEqual([fitOf("José Pérez jperez", "perez jos"), fitOf("José", "os"), fitOf("José", "x"), fitOf("José", "")], [0, 1, 2, 0]);
 });
 
 it("a text may have a form for what oneself has done", () => {

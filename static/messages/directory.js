@@ -1,0 +1,50 @@
+// @ts-check
+/** The directory of the app: people by parts of their names, where the app has one. Guests have none. */
+
+import { cut } from "../text.js";
+import { loadRules } from "./account-fields.js";
+
+/** @typedef {import("./session.js").Session} Session */
+
+const TEXT_LENGTH = 64;
+/** The server stops a search after a time. So many times it is continued without a result. */
+const EMPTY_PAGES = 5;
+/** Typing pauses so long before the server searches. */
+export const SEARCH_AFTER_MS = 250;
+/** Session → whether it has a directory. @type {WeakMap<Session, Promise<boolean>>} */
+const known = new WeakMap();
+
+/**
+ * @param {Session} session
+ * @returns {Promise<boolean>}
+ */
+export function hasDirectory(session) {
+  if (session.isGuest) return Promise.resolve(false);
+  const asked = known.get(session) ?? loadRules(session.app).then((rules) => Boolean(rules.search), () => {
+    known.delete(session); // the next one tries again
+    return false;
+  });
+  known.set(session, asked);
+  return asked;
+}
+
+/**
+ * A page of the people whose names have all words of a text. Their cards are loaded then. Rejected with ApiError.
+ *
+ * @param {Session} session
+ * @param {string} text
+ * @param {string} [after]  where it begins: `next` of the page before
+ * @returns {Promise<{ users: string[], next: string }>}
+ */
+export async function findPeople(session, text, after = "") {
+  const wanted = cut(text.trim(), TEXT_LENGTH);
+  if (!wanted || !(await hasDirectory(session))) return { users: [], next: "" };
+  let cards;
+  let next = after;
+  for (let pages = 0; pages < EMPTY_PAGES; pages++) {
+    ({ cards, next } = await session.api("POST", "accounts/search", { text: wanted, after: next }));
+    if (cards.length || !next) break;
+  }
+  session.people.add(cards);
+  return { users: cards.map((/** @type {{ user: string }} */ { user }) => user), next };
+}

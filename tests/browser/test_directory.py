@@ -1,0 +1,178 @@
+"""Colleagues on the page of stored messages: directory, mentions, members, what they say of themselves."""
+
+import json
+
+import pytest
+from selenium.webdriver.common.keys import Keys
+
+from tests.browser.chromium import Page
+from tests.browser.conftest import Pair
+from tests.browser.messenger import Account
+from tests.browser.test_accessibility import violations
+from tests.browser.test_messages import open_page
+from tests.conftest import StartServer
+from tests.support import Server, eventually
+from tests.users import PASSWORD, User
+
+pytestmark = pytest.mark.full
+
+
+@pytest.fixture(scope="module")
+def server(start_shared_server: StartServer) -> Server:
+    """One server for all tests of this module, with the settings of a chat."""
+    apps = {"gochat": {"accounts": {"search": True, "guests": True}}}
+    limits = {"registrations_per_address": 0, "logins_per_address": 0}
+    return start_shared_server(config={"apps": apps, "accounts": limits})
+
+
+def waits(page: Page, selector: str, text: str = "") -> None:
+    def is_there() -> bool:
+        return any(text in each for each in page.texts(selector)) if text else bool(page.shown(selector))
+
+    eventually(is_there, what=f"{selector} {text}")
+
+
+def test_a_group_with_a_new_colleague_takes_three_clicks_of_one_person(pair: Pair, server: Server) -> None:
+    ann, zoe = Account(server, "Ann"), Account(server, "José Zapata")
+    Account(server, "Ann Zapata")
+    page = ann.log_in(open_page(pair[0], server))
+    waits(page, "#find-people")
+    clicks = []
+
+    def click(selector: str) -> None:
+        clicks.append(selector)
+        page.click(selector)
+
+    click("#new-conversation")
+    waits(page, "#new-group")
+    click("#new-group")
+    waits(page, "#picker-text")
+    page.find("#group-name").send_keys("Tea" + Keys.TAB + "zap jos")
+    eventually(lambda: page.texts(".picker .person-name") == ["José Zapata"], what="the colleague")
+    assert violations(page) == []
+    page.find("#picker-text").send_keys(Keys.ENTER)
+    eventually(
+        lambda: page.run("return document.querySelectorAll('.picker :checked').length") == 1,
+        what="the choice",
+    )
+    click("#group-create")
+    eventually(lambda: page.texts("#conversation-name") == ["Tea"], what="the group is open")
+    assert len(clicks) == 3
+    [group] = zoe.get("groups")["groups"]
+    assert group["name"] == "Tea", "nobody had to consent"
+
+
+def test_people_are_found_by_name_from_the_palette_and_the_contacts(pair: Pair, server: Server) -> None:
+    ann, _ = Account(server, "Ann"), Account(server, "王小伟")
+    page = ann.log_in(open_page(pair[0], server))
+    waits(page, "#find-people")
+    page.press(Keys.CONTROL + "k")
+    waits(page, ".palette input")
+    page.press("小伟")
+    eventually(
+        lambda: "王小伟" in page.texts("[data-section=people] bdi"), what="the colleague in the palette"
+    )
+    page.press(Keys.ESCAPE)
+    page.click("#new-conversation")
+    waits(page, "#find-text")
+    page.find("#find-text").send_keys("王小")
+    eventually(
+        lambda: "王小伟" in page.texts(".found .person-name bdi"), what="the colleague in the contacts"
+    )
+    assert violations(page) == []
+
+
+def test_those_who_wrote_last_are_mentioned_first(pair: Pair, server: Server) -> None:
+    ann = Account(server, "Ann")
+    others = [Account(server, nickname) for nickname in ("Mira Joy", "Jörg", "Marjorie", "Joan")]
+    group = ann.create_group("Tea", *others)
+    others[2].say(group, "hello")
+    page = ann.log_in(open_page(pair[0], server))
+    page.run("location.hash = arguments[0]", f"#c/{group}")
+    waits(page, "#composer")
+    waits(page, "#log", "hello")
+    page.find("#message").send_keys("@jo")
+    eventually(
+        lambda: page.texts("#mentions bdi") == ["Marjorie", "Mira Joy", "Jörg", "Joan"], what="the order"
+    )
+
+
+def test_members_are_searched_and_the_rules_are_above_them(pair: Pair, server: Server) -> None:
+    ann = Account(server, "Ann")
+    members = [Account(server, f"Member {letter}") for letter in "ABCDEF"] + [Account(server, "Renée")]
+    group = ann.create_group("Tea", *members)
+    page = ann.log_in(open_page(pair[0], server))
+    page.run("location.hash = arguments[0]", f"#c/{group}")
+    waits(page, "#composer")
+    page.click("#conversation-open")
+    waits(page, "#member-text")
+    tops = page.run(
+        "return ['[data-key=rules]', '[data-key=leave]', '#member-text', '.member-list']"
+        ".map((each) => document.querySelector(each).getBoundingClientRect().top)"
+    )
+    assert tops == sorted(tops)
+    page.find("#member-text").send_keys("renee")
+    eventually(lambda: page.texts(".member-list .person-name bdi") == ["Renée"], what="the member")
+    assert violations(page) == []
+    page.click("[data-key=rules]")
+    waits(page, ".group-rules")
+    assert violations(page) == []
+
+
+def test_what_people_say_of_themselves_and_do_is_in_the_list(pair: Pair, server: Server) -> None:
+    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    ann.befriend(bob)
+    ann.say(bob, "hello")
+    first = ann.log_in(open_page(pair[0], server))
+    second = bob.log_in(open_page(pair[1], server))
+    second.click("#me")
+    waits(second, "#profile-status")
+    second.find("#profile-status").send_keys("Back at two")
+    second.click("label:has(#profile-away)")
+    assert violations(second) == []
+    second.click("[data-key=save-status]")
+    waits(second, ".toast")
+    first.click(".conversation")
+    waits(first, "#conversation-status", "Away · Back at two · Online")
+    waits(first, ".conversation .is-online")
+    second.run("document.querySelector('dialog[open] .close').click()")
+    second.click(".conversation")
+    waits(second, "#message")
+    second.find("#message").send_keys("I am")
+    waits(first, ".conversation .typing", "is typing")
+    assert violations(first) == []
+
+
+def test_a_guest_who_becomes_a_member_goes_on_in_each_tab(pair: Pair, server: Server) -> None:
+    pair.expects("401")
+    ann = Account(server, "Ann")
+    group = ann.create_group("Tea")
+    code = ann.post("invitations/create", group=str(group), guests=True)["code"]
+    joined = User(server, "").post("invitations/join", code=code, nickname="Gil", device="x")
+    account = joined["session"]["account"]
+    saved = {"token": joined["session"]["token"], "user": account["user"], "nickname": "Gil", "guest": True}
+    page = open_page(pair[1], server)
+    page.run(
+        "localStorage.setItem('imserver:account:gochat', arguments[0])", json.dumps({**saved, "device": "x"})
+    )
+    page.driver.refresh()
+    waits(page, ".conversation", "Tea")
+    tab = page.driver.current_window_handle
+    address = page.driver.current_url
+    page.driver.switch_to.new_window("tab")
+    page.driver.get(address)
+    waits(page, ".conversation", "Tea")
+    assert not page.shown("#new-conversation")
+    other = page.driver.current_window_handle
+    page.driver.switch_to.window(tab)
+    page.run("window.isSame = true")
+    page.click("#me")
+    waits(page, "#member-form")
+    page.find("#member-login").send_keys("gil" + Keys.TAB + PASSWORD + Keys.ENTER)
+    waits(page, "#new-conversation")
+    waits(page, ".conversation", "Tea")
+    assert page.run("return window.isSame"), "without a reload"
+    page.driver.switch_to.window(other)
+    waits(page, "#new-conversation")
+    page.driver.close()
+    page.driver.switch_to.window(tab)
