@@ -405,9 +405,16 @@ class Story:
         self._let_the_bot_speak(texts[6])
         self.guide = self._offer_a_bot(language)
         self.invitation: str = self.ann.post("invitations/create", group=str(self.group), guests=True)["code"]
+        self._reply_beside(texts)
         self.bob.say(self.ann, *texts[:5])
         self.cat.say(self.ann, texts[0])
         self._arrange(texts[7])
+
+    def _reply_beside(self, texts: Sequence[str]) -> None:
+        """A thread about the newest message of the group."""
+        root = self.ann.history(self.group)[-1]["id"]
+        for person, text in ((self.bob, texts[3]), (self.ann, texts[4]), (self.cat, texts[5])):
+            person.post("messages/send", conversation=self.group, text=text, thread=root)
 
     def _arrange(self, draft: str) -> None:
         """A pinned, a marked and an archived conversation, and a draft."""

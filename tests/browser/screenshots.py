@@ -43,6 +43,17 @@ for (const name of "abc") {
 const event = new ClipboardEvent("paste", { clipboardData: transfer, bubbles: true, cancelable: true });
 document.querySelector("#message").dispatchEvent(event);
 """
+ADMIN_VIEWS: Final = (
+    "people",
+    "connections",
+    "reports",
+    "refusals",
+    "apps",
+    "webhooks",
+    "notifications",
+    "nodes",
+    "audit",
+)
 PAGES: Final = {
     "start": ("/", "h1"),
     "chat": ("/home/index?appID=101", "#people-list li"),
@@ -52,7 +63,7 @@ PAGES: Final = {
     "status": ("/status", "#figures:not([hidden])"),
     "cluster": ("/cluster", "#figures:not([hidden])"),
     "admin": ("/admin", "#sections a"),
-    **{f"admin-{view}": (f"/admin#{view}", "main.place h1") for view in ("apps", "webhooks", "nodes")},
+    **{f"admin-{view}": (f"/admin#{view}", "main.place h1") for view in ADMIN_VIEWS},
     "reference": ("/api/v1/docs", "h1"),
     "not-found": ("/none", "h1"),
     "login": ("/home/messages", "form"),
@@ -117,6 +128,41 @@ def _files(chat: Chat, story: Story) -> None:
     _open_group(chat, story)
     chat.page.run(PASTE_PICTURES)
     eventually(lambda: len(chat.page.texts(".picked li")) == len("abc"), what="the files are offered")
+
+
+def _viewer(chat: Chat, story: Story) -> None:
+    _album(chat, story)
+    chat.page.run("document.querySelector('.album .media-picture').click()")
+    eventually(lambda: chat.page.shown(".viewer-about"), what="the viewer")
+
+
+def _thread(chat: Chat, story: Story) -> None:
+    _open_group(chat, story)
+    chat.page.run("document.querySelector('#latest').click()")
+    eventually(lambda: chat.page.shown("#log .thread-line"), what="a message with a thread")
+    chat.page.run("document.querySelector('#log .thread-line').click()")
+    eventually(lambda: len(chat.page.texts(".thread .bubble > .text")) > 1, what="the replies")
+
+
+def _more_emoji(chat: Chat, story: Story) -> None:
+    _open_menu(chat, story)
+    chat.click(chat.word("messages_more_emoji"))
+    eventually(lambda: chat.page.shown("dialog .picker-grid button"), what="the emoji")
+
+
+def _report(chat: Chat, story: Story) -> None:
+    _open_group(chat, story)
+    chat.page.run("document.querySelector('#latest').click()")
+    words = chat.page.run("return JSON.parse(document.querySelector('#page-data').textContent).text")
+    chat.menu(next(text for text in reversed(chat.texts) if text), words["safety_report"])
+    eventually(lambda: chat.page.shown(".safety-form"), what="the form")
+
+
+def _blocked(chat: Chat, story: Story) -> None:
+    story.ann.post("friends/block", friend=story.cat.user)
+    chat.page.run("location.hash = arguments[0]", f"#u/{story.cat.user}")
+    eventually(lambda: chat.page.shown("#read-only"), what="why one cannot write")
+    story.ann.post("friends/unblock", friend=story.cat.user)
 
 
 def _search(chat: Chat, story: Story) -> None:
@@ -265,15 +311,23 @@ VIEWS: Final[dict[str, Callable[[Chat, Story], None]]] = {
     "delete": _delete,
     "album": _album,
     "files": _files,
+    "viewer": _viewer,
+    "thread": _thread,
+    "more-emoji": _more_emoji,
+    "report": _report,
+    "blocked": _blocked,
     "search": _search,
     "search-filters": _filters,
     "search-menu": _filter_menu,
     "palette": _palette,
     "contacts": _contacts,
     "profile": _profile,
+    "threads": _inside(_profile, "[data-key=threads]", ".threads .thread-row"),
     "notify-question": _question,
     "notify-blocked": _inside(_question, "#notify-question .wide", "#notify-question [role=alert]"),
     "settings": _settings,
+    "erase": _inside(_settings, "[data-key=erase]", "dialog:modal form"),
+    "second-factor": _inside(_profile, "#second-factor", ".factor input"),
     "notify-settings": _quiet_hours,
     "notify-here": _inside(_open_group, "#notices-here", ".notice-level"),
     "bots": _bots,
@@ -318,9 +372,7 @@ def make(target: Path) -> int:
                 for dark in (False, True):
                     name = f"{size}-{'dark' if dark else 'light'}-{language}.png"
                     for view, (path, ready) in PAGES.items():
-                        before, mark, part = path.partition("#")
-                        start = f"{server.http_url}{before}{'&' if '?' in before else '?'}"
-                        address = f"{start}lang={language}{mark}{part}"
+                        address = f"{server.http_url}{in_language(path, language)}"
                         page = browser.open(address, size=window, dark=dark)
                         settle(page, ready)
                         save(page, target / view / name)
@@ -337,6 +389,12 @@ def make(target: Path) -> int:
                             chat.click(chat.word("messages_cancel"))  # it would be sent by the next view
                         number += 1
     return number
+
+
+def in_language(path: str, language: str) -> str:
+    """The address of a page in a language."""
+    before, mark, part = path.partition("#")
+    return f"{before}{'&' if '?' in before else '?'}lang={language}{mark}{part}"
 
 
 def settle(page: Page, ready: str) -> None:

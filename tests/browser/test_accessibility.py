@@ -12,7 +12,10 @@ from websockets.sync.client import connect
 from tests.browser.chromium import Page
 from tests.browser.conftest import Pair
 from tests.browser.messenger import Story
-from tests.browser.screenshots import CONFIG, VIEWS
+from tests.browser.screenshots import CONFIG, PAGES, VIEWS, in_language
+from tests.browser.test_embedded import BUTTON, FRAME, label, push, shop_of
+from tests.browser.test_embedded import CONFIG as SHOP
+from tests.conftest import StartServer
 from tests.support import Server, eventually
 from tests.tools import require
 
@@ -87,30 +90,15 @@ def test_a_chat_with_a_colour_of_its_own_has_no_violation(
     assert {path: found for path, found in wrong.items() if found} == {}
 
 
-@pytest.mark.parametrize(
-    ("path", "ready"),
-    [
-        ("/", "h1"),
-        ("/home/index?appID=101", "#people-list li"),
-        ("/home/index?uid=1&to_uid=2", "#state[data-state=online]"),
-        ("/home/room?uid=1", "#state[data-state=online]"),
-        ("/home/channels", "#subscriptions .channel"),
-        ("/home/messages", "form"),
-        ("/status", "#apps tr"),
-        ("/cluster", "#apps tr"),
-        ("/admin", "#sections a"),
-        ("/api/v1/docs", "h1"),
-        ("/none", "h1"),
-    ],
-)
+@pytest.mark.parametrize("name", PAGES)
 @pytest.mark.parametrize("look", LOOKS, ids=lambda look: f"{look[0]}-{'dark' if look[1] else 'light'}")
 def test_no_page_has_a_violation(
-    pair: Pair, server: Server, look: tuple[str, bool, tuple[int, int]], path: str, ready: str
+    pair: Pair, server: Server, look: tuple[str, bool, tuple[int, int]], name: str
 ) -> None:
     pair.expects("404")
     language, dark, size = look
-    address = f"{server.http_url}{path}{'&' if '?' in path else '?'}lang={language}"
-    page = pair[0].open(address, size=size, dark=dark)
+    path, ready = PAGES[name]
+    page = pair[0].open(f"{server.http_url}{in_language(path, language)}", size=size, dark=dark)
     eventually(
         lambda: page.run("return Boolean(document.querySelector(arguments[0]))", ready),
         what=f"{path} shows {ready}",
@@ -137,6 +125,21 @@ def test_no_view_of_the_messages_page_has_a_violation(
         VIEWS[view](chat, story)
         found += [f"{language} {'dark' if dark else 'light'} {each}" for each in violations(chat.page)]
     assert not found, "\n".join(dict.fromkeys(found))
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_the_chat_in_another_page_has_no_violation(pair: Pair, start_server: StartServer, dark: bool) -> None:
+    server = start_server(config=SHOP)
+    with shop_of(server) as shop:
+        page = pair[0].open(shop.address, size=DESKTOP, dark=dark)
+        eventually(lambda: page.run("return Boolean(window.imserverChat)"), what="the script runs")
+        push(server, "bob", "ann", "may I help?")
+        eventually(lambda: "1 unread" in label(page), what="the button counts")
+        outside = violations(page)
+        page.run(f"{BUTTON}.click()")
+        page.driver.switch_to.frame(page.run(f"return {FRAME}"))
+        eventually(lambda: page.texts("[role=log] article .text"), what="it is open")
+        assert (outside, violations(page)) == ([], [])
 
 
 FAINT = """
