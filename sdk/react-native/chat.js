@@ -52,7 +52,7 @@ export const WORDS = {
 export function Chat({ messenger, state, place, onPlace, ...look }) {
   const { words = WORDS.en } = look;
   const view = place
-    ? h(ConversationView, { key: JSON.stringify(place), messenger, place, onBack: () => onPlace(null), ...look })
+    ? h(ConversationView, { key: JSON.stringify(place), messenger, state, place, onBack: () => onPlace(null), ...look })
     : h(ConversationList, { messenger, onOpen: onPlace, ...look });
   const isOffline = state.state !== "online" && state.state !== "idle";
   return h(View, { style: styles.screen }, isOffline && h(Text, { style: styles.bar, accessibilityLiveRegion: "polite" }, words.offline), view);
@@ -82,17 +82,17 @@ export function ConversationList({ messenger, onOpen, nameOf = itself, words = W
 /**
  * The messages of a conversation, and a composer.
  *
- * @param {{ messenger: PhoneMessenger | null, place: Place, onBack: () => void } & Look} props
+ * @param {{ messenger: PhoneMessenger | null, state: StateChange, place: Place, onBack: () => void } & Look} props
  * @returns {ReactElement}
  */
-export function ConversationView({ messenger, place, onBack, nameOf = itself, words = WORDS.en }) {
+export function ConversationView({ messenger, state, place, onBack, nameOf = itself, words = WORDS.en }) {
   const { entries, hasMore, loadEarlier, markRead, typing, typingUser } = useConversation(messenger, place);
   const waiting = useOutbox(messenger).filter(({ to, more }) => ("to" in place ? to === place.to : more.conversation === place.conversation));
   const [text, setText] = useState(place.draft ?? "");
-  const isSeen = useIsActive();
+  const isSeen = useIsActive() && state.state === "online";
   const newest = entries[entries.length - 1]?.id;
   useEffect(() => {
-    if (isSeen && newest) markRead().catch(() => {}); // with the next message
+    if (isSeen && newest) markRead().catch(() => {}); // with the next message, or connection
   }, [isSeen, newest, markRead]);
   const user = messenger?.user ?? "";
   const shown = entries.filter(({ kind }) => kind === "message" || kind === "recall");

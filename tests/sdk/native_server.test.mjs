@@ -197,6 +197,20 @@ it("in the background nothing is marked as read, and the screen is up to date wh
   await screen.hides("Waiting for the network…");
 });
 
+it("what has come in the background is marked as read when the user comes back", async () => {
+  const bob = await friend("bob");
+  const { conversation } = await bob.send("gil", "first");
+  const screen = start("gil", undefined, { keepMs: 100 });
+  await screen.shows("first");
+  screen.press("BOB");
+  await screen.shows("Back", "first");
+  AppState.move("background");
+  const { id } = await bob.send("gil", "second");
+  await screen.shows("second", "Waiting for the network…");
+  AppState.move("active"); // nothing new comes
+  await eventually(async () => (await bob.receipts(conversation)).receipts[0]?.read === id);
+});
+
 it("a notification opens its conversation, at a cold start and while the app runs", async () => {
   const bob = await friend("bob");
   const cleo = await friend("cleo");

@@ -98,11 +98,12 @@ export declare function ConversationList({ messenger, onOpen, nameOf, words }: {
 /**
  * The messages of a conversation, and a composer.
  *
- * @param {{ messenger: PhoneMessenger | null, place: Place, onBack: () => void } & Look} props
+ * @param {{ messenger: PhoneMessenger | null, state: StateChange, place: Place, onBack: () => void } & Look} props
  * @returns {ReactElement}
  */
-export declare function ConversationView({ messenger, place, onBack, nameOf, words }: {
+export declare function ConversationView({ messenger, state, place, onBack, nameOf, words }: {
     messenger: PhoneMessenger | null;
+    state: StateChange;
     place: Place;
     onBack: () => void;
 } & Look): ReactElement;
