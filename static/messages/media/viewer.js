@@ -3,6 +3,7 @@
 
 import { fill, make, moments } from "../../text.js";
 import { loadStyle, withModule } from "../form.js";
+import { unformatted } from "../format.js";
 import { button, openDialog } from "../panel.js";
 import { icon, ownAddress } from "./file.js";
 import { pauseOthers } from "./video.js";
@@ -100,7 +101,7 @@ export async function openViewer(pictures, index, words, from) {
     if (!origin) return;
     const { session, entry, caption } = origin;
     const name = entry.from === session.user ? words.you : session.people.nameOf(entry.from);
-    const text = make("p", "viewer-caption", caption);
+    const text = make("p", "viewer-caption", unformatted(caption));
     text.dir = "auto";
     about.replaceChildren(make("p", "", make("bdi", "", name), ` · ${moments(session.language).format(entry.time)}`), ...(caption ? [text] : []));
   }
