@@ -170,17 +170,20 @@ class PushResult(Struct, frozen=True):
     ``outcome``: ``gone``: the device does not exist any more. ``later``: the same may be sent again.
     ``refused``: it never will be taken. ``status``: of HTTP; 0: there was no answer. ``retry_after``: seconds
     for which the service wants no request; None: it has not said. ``problem`` is for log lines.
+    ``gone_since``: when the device ceased to exist, in Unix seconds: it stays if it was registered later.
+    0: it goes.
     """
 
     outcome: Literal["taken", "gone", "later", "refused"]
     status: int = 0
     retry_after: float | None = None
     problem: str = ""
+    gone_since: int = 0
 
 
 class PushService(Protocol):
     """A service that reaches the devices of an application. A feature brings it in
-    ``FeatureParts.push_services``. A device is an endpoint with the address ``name:token``."""
+    ``Feature.push_services``. A device is an endpoint with the address ``name:token``."""
 
     @property
     def name(self) -> str:
@@ -195,3 +198,6 @@ class PushService(Protocol):
 
     def send(self, app: str, token: str, notice: PushNotice) -> PushResult:
         """Hand over what is to be shown. Switches. Never raises for what the service answers."""
+
+    def close(self) -> None:
+        """End the connections. Nothing is handed over any more."""

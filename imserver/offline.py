@@ -19,7 +19,15 @@ from imserver.auth.principal import ALL_SCOPES, Principal
 from imserver.auth.tenants import BadTenant, Tenants, UnknownTenant
 from imserver.config.settings import Config
 from imserver.errors import ImserverError, StartError, StorageUnavailable
-from imserver.node.feature_list import declarations_of, load_config, load_features, objection_of, tables_of
+from imserver.node.feature_list import (
+    declarations_of,
+    load_config,
+    load_features,
+    make_push_services,
+    objection_of,
+    tables_of,
+)
+from imserver.notify import PushService
 from imserver.process import DataDirectory
 from imserver.storage.contract import Erasure, programs_of
 from imserver.storage.contract import tables_of as spared_by
@@ -132,6 +140,12 @@ def _system_user() -> str:
 def key_for(settings: Config, purpose: str) -> bytes:
     """The key for one purpose, as the nodes of these settings derive it. Raises StartError."""
     return DataDirectory(settings.server.data_dir).secrets(settings.server).keys(purpose)[0]
+
+
+def push_services_of(settings: Config, tenants: Tenants) -> tuple[PushService, ...]:
+    """The push services that the features of these settings bring, for this command, which closes them.
+    Raises StartError."""
+    return make_push_services(load_features(settings), settings, tenants)
 
 
 def day(seconds: int) -> str:

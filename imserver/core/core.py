@@ -107,7 +107,7 @@ class FeatureParts(Struct, frozen=True):
     folder of what it adds to the messages page: a module ``page.js``, a style sheet ``page.css``, those of
     menus and settings (``later.js``, ``later.css``), ``words.<language>.json``, and what these load.
     ``finish``: called when all connections have ended, while the greenlets of the node still run: it stores
-    positions, and gives leases back. ``stop``: called at the end of the node, before its store is closed. ``push_services``: by which notifications reach devices.
+    positions, and gives leases back. ``stop``: called at the end of the node, before its store is closed.
     """
 
     service: object = None
@@ -122,7 +122,6 @@ class FeatureParts(Struct, frozen=True):
     page: Path | None = None
     finish: Callable[[], object] = _nothing
     stop: Callable[[], object] = _nothing
-    push_services: tuple[PushService, ...] = ()
 
 
 class Answers(Struct, frozen=True):
@@ -182,6 +181,8 @@ class Core:
         self.denials: Denials
         self.member: ClusterMember | None = None
         """This node as a member of a cluster; None on a node alone."""
+        self.push_services: tuple[PushService, ...] = ()
+        """Those that features bring."""
         self.status: NodeStatus
         self.draining: Draining
         self.overview: Overview

@@ -14,12 +14,14 @@ from msgspec.structs import fields
 
 from imserver.auth import rules
 from imserver.auth.rules import AppObjection
+from imserver.auth.tenants import Tenants
 from imserver.config import load
 from imserver.config.settings import Config, TenantSettings
 from imserver.config.values import CORE as CORE_SETTINGS
 from imserver.config.values import Declarations, Locations, fold
 from imserver.core.core import Core, FeatureParts
 from imserver.errors import StartError
+from imserver.notify import PushService
 from imserver.plugin import VERSION
 from imserver.plugin.feature import Feature, FeatureSettings
 from imserver.storage.numbers import GivenNumbers
@@ -60,6 +62,8 @@ whose parameter (``chosen_by``) a client names serves it."""
 
 ALL: Final = "all"
 """Stands for all features of this server in the setting ``features``."""
+WEB: Final = ("http", "https")
+"""The schemes of addresses of Web Push. No push service of a feature has such a name."""
 GROUP: Final = "imserver.features"
 """The entry points of features of other distributions: name of the feature → its ``FEATURE``."""
 
@@ -133,6 +137,20 @@ def _load_other(name: str) -> Feature:
                 f"begins with {start}"
             )
     return feature
+
+
+def make_push_services(
+    features: Iterable[Feature], config: Config, tenants: Tenants
+) -> tuple[PushService, ...]:
+    """Make the push services that features bring. Raises StartError."""
+    found: dict[str, PushService] = {}
+    for feature in features:
+        for service in () if feature.push_services is None else feature.push_services(config, tenants):
+            if service.name in found or service.name in WEB:
+                text = f"there is a push service {service.name!r} already"
+                raise StartError(f"the feature {feature.name!r}: {text}")
+            found[service.name] = service
+    return tuple(found.values())
 
 
 def offered() -> Iterator[Feature | StartError]:

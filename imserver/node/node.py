@@ -27,6 +27,7 @@ from imserver.node.feature_list import (
     build_parts,
     declarations_of,
     load_features,
+    make_push_services,
     objection_of,
     tables_of,
     with_core,
@@ -227,6 +228,7 @@ class Node:
         """Build all parts and read stored data. Raises StartError."""
         core = self.core
         core.build()
+        core.push_services = make_push_services(self._features, core.config, core.identity.tenants)
         for feature in self._features:
             core.learn_dialects(feature.dialects)
             core.join(feature.name, build_parts(feature, core))

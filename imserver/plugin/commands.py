@@ -2,7 +2,7 @@
 
 from imserver.commands.doctor import Finding
 from imserver.config.yaml import read_yaml, write_yaml
-from imserver.offline import key_for, opened, record_act, settings_options
+from imserver.offline import key_for, opened, push_services_of, record_act, settings_options
 from imserver.terminal import ServerApi, fail
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "fail",
     "key_for",
     "opened",
+    "push_services_of",
     "read_yaml",
     "record_act",
     "settings_options",

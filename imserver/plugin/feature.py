@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from imserver.auth.rules import AppObjection
+from imserver.auth.tenants import Tenants
 from imserver.config.settings import Config, Finding
 from imserver.config.values import CORE, Locations, fold
 from imserver.core.core import Answers, Core, FeatureParts
@@ -16,6 +17,7 @@ from imserver.core.services import Foundation
 from imserver.errors import HttpProblem
 from imserver.http.call import Api, Route
 from imserver.http.operation import Operation
+from imserver.notify import PushService
 from imserver.protocol.dialect import Dialect, Readers
 from imserver.storage.contract import Erasure
 from imserver.storage.store import Store
@@ -125,6 +127,8 @@ class Feature(Struct, frozen=True, eq=False):
     which it reads each before the next, and returns how many it has stored. They may raise ImserverError.
     ``tables``: its tables, in the order of their deletion. A feature of this server has them in a module
     ``tables``, which imports nothing else of it: nodes without the feature read it, too.
+    ``push_services`` makes those by which notifications reach devices, from the settings and the apps: for a
+    node, and for a command, where no node runs. They are closed at its end.
     ``migrations``: the steps that make the tables of a feature of another distribution, numbered from 1.
     ``face``: the version of ``imserver.plugin`` for which it was made. A node refuses a newer one.
     Everything is called in the order of the list of features.
@@ -152,4 +156,5 @@ class Feature(Struct, frozen=True, eq=False):
     wire: Mapping[str, Readers] = {}
     tables: tuple[Table, ...] = ()
     migrations: tuple[Migration, ...] = ()
+    push_services: Callable[[Config, Tenants], tuple[PushService, ...]] | None = None
     face: int = 1

@@ -14,7 +14,7 @@ from imserver.auth.observer import Act, Denial, NoObserver, Observer
 from imserver.auth.principal import BadSignature, Need, Needs, Principal
 from imserver.auth.rates import Buckets, Rate, TooManyRequests, by_address
 from imserver.auth.relations import Relations
-from imserver.auth.reviews import ReviewDecision, Reviews
+from imserver.auth.reviews import ReviewDecision
 from imserver.auth.rules import LoginDecision
 from imserver.auth.tenants import AppSecrets, BadTenant, Tenant, Tenants
 from imserver.auth.tokens import (
@@ -52,7 +52,6 @@ __all__ = [
     "Rate",
     "Relations",
     "ReviewDecision",
-    "Reviews",
     "Tenant",
     "Tenants",
     "TokenExpired",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from imserver.features.notifications import api, token_api
+from imserver.features.notifications import api, audience_api, token_api
 from imserver.features.notifications.parts import build
 from imserver.features.notifications.problems import PROBLEMS
 from imserver.features.notifications.settings import SETTINGS
@@ -30,7 +30,7 @@ FEATURE = Feature(
     build,
     uses=("messages", "webhooks", "accounts"),
     settings=SETTINGS,
-    operations=(*api.routes.rows, *token_api.routes.rows),
+    operations=(*api.routes.rows, *audience_api.routes.rows, *token_api.routes.rows),
     problems=PROBLEMS,
     metrics=_metrics,
     doctor={

@@ -7,11 +7,12 @@ from time import perf_counter, time
 
 from imserver.features.accounts.mailing import Mail, NotSent, send
 from imserver.features.accounts.settings import SmtpSettings
+from imserver.features.notifications.device_services import DeviceServices, notice_of
 from imserver.features.notifications.pushes import delivery_of_test
 from imserver.features.notifications.rows import NotificationRows
 from imserver.features.notifications.settings import VAPID, NotificationSettings
 from imserver.features.notifications.webpush import WebPush
-from imserver.plugin.commands import Finding, key_for
+from imserver.plugin.commands import Finding, key_for, push_services_of
 from imserver.plugin.identity import Tenants
 from imserver.plugin.runtime import PublicRequests
 from imserver.plugin.settings import Config, settings_of
@@ -20,7 +21,7 @@ from imserver.plugin.storage import Store
 _MENDS = {
     "gone": "the device has to subscribe again; the server removes the endpoint with the next notification",
     "later": "check the name servers, the firewall and the proxy of this machine: it must reach the host",
-    "refused": "read the answer of the push service; has notifications.vapid_key or the secret changed?",
+    "refused": "read the answer of the push service; have its keys, or the secret of this server, changed?",
 }
 
 
@@ -28,7 +29,8 @@ def notify(config: Config, store: Store, tenants: Tenants, user: str) -> Iterato
     """Send a test to each endpoint of ``APP/USER``."""
     app, _, name = user.partition("/")
     app = tenants.resolve(app)
-    found = NotificationRows(store).endpoints(app, [name]).get(name, ())
+    services = DeviceServices(push_services_of(config, tenants))
+    found = NotificationRows(store, services.host_of).endpoints(app, [name]).get(name, ())
     if not found:
         yield Finding("fail", f"notification to {user}", "the user has no endpoint", "nothing was sent")
         return
@@ -42,7 +44,11 @@ def notify(config: Config, store: Store, tenants: Tenants, user: str) -> Iterato
             yield Finding("ok", label, "the user has switched it off; nothing was sent")
             continue
         began = perf_counter()
-        result = webpush.send(endpoint, delivery.body, delivery.ttl, "high", delivery.topic)
+        if (device := services.find(endpoint.url)) is None:
+            result = webpush.send(endpoint, delivery.body, delivery.ttl, "high", delivery.topic)
+        else:
+            service, token = device
+            result = service.send(app, token, notice_of(delivery))
         if result.outcome == "taken":
             took = (perf_counter() - began) * 1000
             yield Finding("ok", label, f"taken with status {result.status} in {took:.0f} ms")
@@ -50,6 +56,7 @@ def notify(config: Config, store: Store, tenants: Tenants, user: str) -> Iterato
             text = result.problem or f"the endpoint is gone (status {result.status})"
             yield Finding("fail", label, text, "the device shows nothing", _MENDS[result.outcome])
     webpush.close()
+    services.close()
 
 
 def mail(config: Config, _store: Store, _tenants: Tenants, address: str) -> Iterator[Finding]:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from imserver.plugin.errors import ImserverError
+from imserver.plugin.wire import Notify
 
 ENDPOINT_BYTES = 1000
 """Longest URL of an endpoint."""
 MAIL = "mail"
 """In place of the host of a push service in metrics."""
+
+NO_DATA = Raw(b"null")
 
 Kind = Literal["message", "push", "close", "test"]
 """What a notification is about: stored messages of a conversation; a push of a back end or a bot; that the
@@ -183,3 +186,52 @@ class Delivery(Struct, frozen=True):
     created: int
     body: bytes
     """:class:`Shown` as JSON."""
+    audience: int = 0
+    """The id of the :class:`Audience` to which it belongs; 0: none."""
+
+
+AudienceKind = Literal["users", "group", "all"]
+AudienceState = Literal["running", "queued", "done", "cancelled"]
+"""``queued``: the deliveries to all users are in the database, and some wait to be sent."""
+AUDIENCE_STATES: tuple[AudienceState, ...] = ("running", "queued", "done", "cancelled")
+"""A state is stored as its index."""
+
+
+class AudienceTarget(Struct, frozen=True, omit_defaults=True):
+    """Whom an audience reaches, as JSON: these users; the members of a group; or all of an app."""
+
+    users: tuple[str, ...] = ()
+    group: int = 0
+
+
+class AudienceContent(Struct, frozen=True, omit_defaults=True):
+    """What the notifications of an audience show, as JSON."""
+
+    notify: Notify
+    data: Raw = NO_DATA
+
+
+class Audience(Struct, frozen=True):
+    """One notification to the devices of many users, which are gone through page by page.
+
+    ``id`` is unique in the database. ``name``: of the caller's own, unique in the app. ``last_user``: the
+    last user whose deliveries are queued. ``users``: how many users were gone through. ``queued``: their
+    deliveries; ``taken``, ``gone`` and ``refused``: what became of them. ``created`` and ``ended``: Unix
+    seconds; 0: it has not ended.
+    """
+
+    id: int
+    app: str
+    name: str
+    kind: AudienceKind
+    target: AudienceTarget
+    content: AudienceContent
+    state: AudienceState = "running"
+    last_user: str = ""
+    users: int = 0
+    queued: int = 0
+    taken: int = 0
+    gone: int = 0
+    refused: int = 0
+    created: int = 0
+    ended: int = 0

@@ -22,7 +22,7 @@ from gevent.event import Event as Signal
 from msgspec import Struct, field
 
 from imserver.features.notifications.contract import Delivery, Kind, PushEndpoint
-from imserver.features.notifications.push_services import PushServices, notice_of
+from imserver.features.notifications.device_services import DeviceServices, notice_of
 from imserver.features.notifications.recent import RecentDeliveries
 from imserver.features.notifications.rows import NotificationRows
 from imserver.features.notifications.webpush import WebPush
@@ -88,6 +88,8 @@ class Results(Struct):
     gone: list[int] = field(default_factory=list)
     retry: list[tuple[int, int]] = field(default_factory=list)
     events: list[NewEvent] = field(default_factory=list)
+    audiences: Counter[tuple[int, str]] = field(default_factory=Counter)
+    """(audience, result) → deliveries."""
 
     def __bool__(self) -> bool:
         return bool(self.done or self.gone or self.retry)
@@ -106,7 +108,7 @@ class Deliveries:
         self,
         rows: NotificationRows,
         webpush: WebPush,
-        services: PushServices,
+        services: DeviceServices,
         is_read: Callable[[str, list[Read]], list[bool]],
         lease: DeliveryLease,
         wants: Callable[[str, str], bool],
@@ -440,8 +442,11 @@ class Host:
         """Hand a delivery to its push service; returns when that began, too. Switches."""
         found = self._owner.services.find(endpoint.url)
         if found is not None:
-            service, token = found
-            return monotonic(), service.send(one.app, token, notice_of(one))
+            (service, token), began = found, monotonic()
+            result = service.send(one.app, token, notice_of(one))
+            if result.outcome == "gone" and result.gone_since and endpoint.created > result.gone_since:
+                result = PushResult("refused", result.status, problem=result.problem)
+            return began, result
         if one.id not in self._contents:
             self._encrypt([one, *ahead], endpoints)
         content = self._contents.pop(one.id)
@@ -517,6 +522,8 @@ class Host:
         self._owner.recent.note(one, outcome, problem)
         self._owner.counts[one.app, one.kind, outcome] += 1
         self._results.done.append(one.id)
+        if one.audience and outcome in ("taken", "gone", "refused"):
+            self._results.audiences[one.audience, outcome] += 1
 
     def _settle(self) -> None:
         """Store the results so far. Switches. Raises StorageUnavailable."""
@@ -526,7 +533,9 @@ class Host:
             return
         self._results = Results()
         try:
-            self._owner.rows.settle(results.done, results.gone, results.retry, results.events)
+            self._owner.rows.settle(
+                results.done, results.gone, results.retry, results.events, results.audiences
+            )
         except BaseException:
             later = self._results
             self._results = Results(
@@ -534,6 +543,7 @@ class Host:
                 results.gone + later.gone,
                 results.retry + later.retry,
                 results.events + later.events,
+                results.audiences + later.audiences,
             )
             raise
 

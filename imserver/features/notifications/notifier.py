@@ -171,6 +171,8 @@ class Notifier:
         self._wake = wake
         self.on_lease: list[Callable[[], object]] = []
         """Called when this node has got the lease, and another one may have had it before."""
+        self.on_renew: list[Callable[[], object]] = []
+        """Called each time this node has renewed the lease. They may switch, and raise StorageUnavailable."""
         self._make_token = make_token
         self._mail = mail
         self._followed: dict[str, _FollowedLog] = {}
@@ -247,6 +249,8 @@ class Notifier:
             if is_new:
                 for begin in self.on_lease:
                     begin()
+            for look in self.on_renew:
+                look()
 
     def _follow(self, positions: Mapping[str, int]) -> None:
         """Follow the logs of these apps, and no others; none after the end. Never switches."""
@@ -329,7 +333,7 @@ class Notifier:
                 mentioned.setdefault(conversation, []).append(user)
         found = self.rows.endpoints(app, users)
         devices = [user for user, some in found.items() if not all(one.is_web for one in some)]
-        told = self.rows.count_notified(app, devices)
+        numbers = self.rows.count_notified(app, devices)
         now, steady = int(time() * 1000), int(steady_time() * 1000)
         enabled = {user: [one for one in some if one.enabled] for user, some in found.items()}
         return _Facts(
@@ -338,7 +342,7 @@ class Notifier:
             self.rows.wishes(app, users),
             wished,
             {user: some for user, some in enabled.items() if some},
-            {user: told.get(user, 0) for user in devices},
+            {user: numbers.get(user, 0) for user in devices},
             now,
             steady - now,
         )

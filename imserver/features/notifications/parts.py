@@ -10,10 +10,12 @@ from msgspec import Struct
 
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.accounts.settings import SmtpSettings
+from imserver.features.notifications.audience_rows import AudienceRows
+from imserver.features.notifications.audiences import Audiences
 from imserver.features.notifications.delivery import Deliveries
+from imserver.features.notifications.device_services import DeviceServices
 from imserver.features.notifications.mail import Mails
 from imserver.features.notifications.notifier import Notifier
-from imserver.features.notifications.push_services import PushServices
 from imserver.features.notifications.pushes import PushNotifications
 from imserver.features.notifications.recent import RecentDeliveries
 from imserver.features.notifications.recipients import Recipients
@@ -38,9 +40,10 @@ class NotificationParts(Struct, frozen=True):
     rows: NotificationRows
     notifier: Notifier
     webpush: WebPush
-    services: PushServices
+    services: DeviceServices
     tokens: ActionTokens
     pushes: PushNotifications
+    audiences: Audiences
     deliveries: Deliveries
     mails: Mails
 
@@ -88,7 +91,7 @@ def build(core: Core) -> FeatureParts:
     webhooks = webhooks_of(core)
     feeds = webhooks.feeds
     settings = settings_of(core.config, NotificationSettings)
-    services = PushServices()
+    services = DeviceServices(core.push_services)
     rows = NotificationRows(core.storage.store, services.host_of)
     rows.added, rows.known = feeds.added, feeds.events.known
     lease = DeliveryLease()
@@ -132,21 +135,31 @@ def build(core: Core) -> FeatureParts:
     accounts_of(core).accounts.on_logout.append(rows.remove_endpoints)
     pushes = PushNotifications(rows, deliveries.wake, rules)
     webhooks.on_absent.append(pushes.absent)
-
-    def prepare() -> None:
-        for feature in core.features.values():
-            services.add(feature.push_services)
+    audiences = Audiences(
+        core.storage.store,
+        AudienceRows(core.storage.store),
+        pushes,
+        rules,
+        lease,
+        lambda: core.cluster.registry.lease.node,
+        deliveries.wake,
+    )
+    notifier.on_renew.append(audiences.look)
 
     def finish() -> None:
+        audiences.stop()
         deliveries.stop()
         mails.stop()
         notifier.stop()
 
+    def stop() -> None:
+        webpush.close()
+        services.close()
+
     return FeatureParts(
-        NotificationParts(rows, notifier, webpush, services, tokens, pushes, deliveries, mails),
-        prepare=prepare,
+        NotificationParts(rows, notifier, webpush, services, tokens, pushes, audiences, deliveries, mails),
         run=(notifier.work.run, deliveries.run),
         erasure=Erasure(frozenset(), rows.erase_about, lambda _: None),
         finish=finish,
-        stop=webpush.close,
+        stop=stop,
     )

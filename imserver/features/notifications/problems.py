@@ -15,6 +15,14 @@ HTTP_UNKNOWN_NOTIFICATION: Final = HttpProblem(
     "unknown_notification",
     "The token is wrong or expired, or its endpoint is gone.",
 )
+HTTP_UNKNOWN_AUDIENCE: Final = HttpProblem(
+    404, "unknown_audience", "The app has no such audience, or it ended long ago."
+)
 
-PROBLEMS: Final = (HTTP_NOTIFICATIONS_OFF, HTTP_UNKNOWN_ENDPOINT, HTTP_UNKNOWN_NOTIFICATION)
+PROBLEMS: Final = (
+    HTTP_NOTIFICATIONS_OFF,
+    HTTP_UNKNOWN_ENDPOINT,
+    HTTP_UNKNOWN_NOTIFICATION,
+    HTTP_UNKNOWN_AUDIENCE,
+)
 """All of them."""

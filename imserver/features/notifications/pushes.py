@@ -26,7 +26,7 @@ from imserver.features.notifications.decisions import quiet_until
 from imserver.features.notifications.rows import NotificationRows
 from imserver.features.notifications.settings import AppNotifySettings
 from imserver.plugin.errors import StorageUnavailable
-from imserver.plugin.runtime import RateLimitedLog, steady_time
+from imserver.plugin.runtime import RateLimitedLog, is_long_turn, serve_others, steady_time
 from imserver.plugin.wire import Event, Notify
 
 log = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class PushNotifications:
         if rules is None or not rules.enabled:
             return
         try:
-            deliveries = self._deliveries(app, rules, wanted)
+            deliveries = self.deliveries(app, rules, wanted)
             if deliveries:
                 self._rows.add_deliveries(deliveries)
                 self._wake()
@@ -77,9 +77,15 @@ class PushNotifications:
             self.lost[app] += len(wanted)
             _lost(error)
 
-    def _deliveries(
-        self, app: str, rules: AppNotifySettings, wanted: Sequence[tuple[str, Event, Notify]]
+    def deliveries(
+        self,
+        app: str,
+        rules: AppNotifySettings,
+        wanted: Sequence[tuple[str, Event, Notify]],
+        audience: int = 0,
     ) -> list[Delivery]:
+        """The deliveries of pushes to the devices of (user, push, its ``notify``). Switches. Raises
+        StorageUnavailable."""
         users = list(dict.fromkeys(user for user, _, _ in wanted))
         endpoints = self._rows.endpoints(app, users)
         if not endpoints:
@@ -97,7 +103,9 @@ class PushNotifications:
                 if endpoint.enabled:
                     preview = rules.preview and wished.preview
                     shown = shown_of_push(event, notify, tag, endpoint.language, preview, now)
-                    found.append(_delivery(endpoint, topic, ttl_of(notify), shown, now, next_try))
+                    if is_long_turn():
+                        serve_others()
+                    found.append(_delivery(endpoint, topic, ttl_of(notify), shown, now, next_try, audience))
         return found
 
 
@@ -132,7 +140,13 @@ def delivery_of_test(endpoint: PushEndpoint, now: float) -> Delivery:
 
 
 def _delivery(
-    endpoint: PushEndpoint, topic: str, ttl: int, shown: Shown, now: float, next_try: int = 0
+    endpoint: PushEndpoint,
+    topic: str,
+    ttl: int,
+    shown: Shown,
+    now: float,
+    next_try: int = 0,
+    audience: int = 0,
 ) -> Delivery:
     return Delivery(
         0,
@@ -149,4 +163,5 @@ def _delivery(
         0,
         int(now),
         body_of(shown),
+        audience,
     )

@@ -25,7 +25,7 @@ from imserver.features.notifications.contract import (
     PushEndpoint,
     Wishes,
 )
-from imserver.features.notifications.push_services import PushServices
+from imserver.features.notifications.device_services import DeviceServices
 from imserver.features.webhooks.consumer import NotOwner
 from imserver.features.webhooks.event_rows import NewEvent, add_events
 from imserver.plugin.storage import PooledStatements, Row, Statements, Store, chunks, marks_of, text_of
@@ -42,13 +42,14 @@ _USERS_AT_ONCE: Final = 1000
 _ENDPOINT: Final = "id, app, member, url, p256dh, auth, device, language, enabled, login, created"
 _DUE: Final = "member, conversation, entry_id, due, notified_id, notified_at"
 _DELIVERY: Final = (
-    "app, member, endpoint, host, kind, conversation, entry_id, topic, ttl, next_try, attempts, created, body"
+    "app, member, endpoint, host, kind, conversation, entry_id, topic, ttl, next_try, attempts, created, "
+    "audience, body"
 )
 _ROW: Final = "WHERE app = %s AND member = %s AND conversation = %s"
 _AT_ONCE_AGAIN: Final = "CASE WHEN due BETWEEN 1 AND 999999 THEN due + 1 ELSE 1 END"
 """Due at once by any clock, and not as it was: :meth:`NotificationRows.decide` sees the change."""
 _encode: Final = json.Encoder().encode
-_web_only: Final = PushServices()
+_web_only: Final = DeviceServices()
 _decode_wishes: Final = json.Decoder(Wishes).decode
 
 
@@ -105,7 +106,7 @@ class NotificationRows:
         """
 
         def work(sql: PooledStatements) -> None:
-            _check_owner(sql, owner)
+            check_owner(sql, owner)
             statement = "UPDATE notify_app SET entry_id = %s WHERE app = %s AND entry_id < %s"
             sql.execute(statement, (position, app, position))
             known = _known(sql, app, dues)
@@ -420,7 +421,7 @@ class NotificationRows:
         """
 
         def work(sql: PooledStatements) -> None:
-            _check_owner(sql, owner)
+            check_owner(sql, owner)
             sql.execute_many(
                 f"DELETE FROM notify_due {_ROW} AND due = %s",
                 [(app, one.user, one.conversation, one.due) for one in ended],
@@ -443,7 +444,7 @@ class NotificationRows:
                     for old, new in changed
                 ],
             )
-            _add_deliveries(sql, deliveries)
+            add_deliveries_in(sql, deliveries)
             sql.execute_many(
                 # One that stays is changed, too: set_mailed() sees that more is to be mailed.
                 "UPDATE notify_person SET mail_due = CASE WHEN mail_due = 0 OR mail_due > %s THEN %s "
@@ -458,7 +459,7 @@ class NotificationRows:
     def add_deliveries(self, deliveries: Sequence[Delivery]) -> None:
         """Add what is not of stored messages. It replaces what waits for the same endpoint with the same
         topic."""
-        self._store.write(lambda sql: _add_deliveries(sql, deliveries))
+        self._store.write(lambda sql: add_deliveries_in(sql, deliveries))
 
     def hosts(self, now_ms: int) -> dict[str, int]:
         """Host for which something waits → when the first of it is to be sent, Unix milliseconds, at least
@@ -480,10 +481,11 @@ class NotificationRows:
         gone: Sequence[int],
         retry: Sequence[tuple[int, int]],
         events: Sequence[NewEvent],
+        audiences: Mapping[tuple[int, str], int] | None = None,
     ) -> None:
         """Store what became of deliveries: those of ``done`` go, and the endpoints of ``gone`` with all that
         waits for them. ``retry``: (id, when to try again, Unix milliseconds). ``events`` are added to the
-        feeds of their apps."""
+        feeds of their apps. ``audiences``: (id, ``taken``, ``gone`` or ``refused``) → how many more."""
 
         def work(sql: PooledStatements) -> dict[str, int]:
             for some in chunks(sorted(set(done)), _AT_ONCE):
@@ -493,6 +495,9 @@ class NotificationRows:
                 [(next_try, id) for id, next_try in retry],
             )
             _remove(sql, sorted(set(gone)))
+            for (audience, result), number in sorted((audiences or {}).items()):
+                statement = f"UPDATE notify_audience SET {result} = {result} + %s WHERE id = %s"
+                sql.execute(statement, (number, audience))
             return add_events(sql, events, self.known)
 
         nothing: dict[str, int] = {}
@@ -547,7 +552,8 @@ def _digest(url: str) -> str:
     return sha256(url.encode()).hexdigest()
 
 
-def _check_owner(sql: Statements, owner: str) -> None:
+def check_owner(sql: Statements, owner: str) -> None:
+    """Raises NotOwner unless this node has the lease; ``""``: anybody may work."""
     statement = "SELECT 1 FROM event_feed WHERE app = %s AND owner = %s"
     if owner and not sql.query(statement, (LEASE, owner)):
         raise NotOwner(LEASE)
@@ -589,11 +595,12 @@ def _remove(sql: Statements, endpoints: Sequence[int]) -> None:
         sql.execute(f"DELETE FROM notify_endpoint WHERE id IN {marks_of(len(some))}", some)
 
 
-def _add_deliveries(sql: PooledStatements, deliveries: Sequence[Delivery]) -> None:
+def add_deliveries_in(sql: PooledStatements, deliveries: Sequence[Delivery]) -> None:
+    """Add deliveries in a transaction. They replace those to the same endpoints with the same topics."""
     keys = sorted({(one.endpoint, one.topic) for one in deliveries if one.topic})
     sql.execute_many("DELETE FROM notify_delivery WHERE endpoint = %s AND topic = %s", keys)
     sql.execute_many(
-        f"INSERT INTO notify_delivery ({_DELIVERY}) VALUES {marks_of(13)}",
+        f"INSERT INTO notify_delivery ({_DELIVERY}) VALUES {marks_of(14)}",
         [
             (
                 one.app,
@@ -608,6 +615,7 @@ def _add_deliveries(sql: PooledStatements, deliveries: Sequence[Delivery]) -> No
                 one.next_try,
                 one.attempts,
                 one.created,
+                one.audience,
                 one.body,
             )
             for one in deliveries
@@ -627,7 +635,7 @@ def _due(row: Row) -> Due:
 
 def _delivery(row: Row) -> Delivery:
     id, app, user, endpoint, host, kind, conversation, entry, topic, *numbers, body = row
-    ttl, next_try, attempts, created = numbers
+    ttl, next_try, attempts, created, audience = numbers
     kind_of: Any = text_of(kind)
     return Delivery(
         id,
@@ -644,4 +652,5 @@ def _delivery(row: Row) -> Delivery:
         attempts,
         created,
         bytes(body),
+        audience,
     )

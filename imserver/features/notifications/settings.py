@@ -75,6 +75,10 @@ class AppNotifySettings(Struct, frozen=True):
         ),
     ] = 60.0
     preview: Annotated[bool, about("Whether notifications may show the text of messages.")] = True
+    audience_per_second: Annotated[
+        int,
+        about("Notifications to large audiences in a second.", api={"ge": 1, "le": 100_000}),
+    ] = 1000
 
 
 class NotifyOfApp(Struct, frozen=True):

@@ -7,6 +7,7 @@ from typing import Final
 from imserver.plugin.storage import Reason, Table
 
 _POSITION: Final = Reason("how far the log of the app was looked through")
+_AUDIENCE: Final = Reason("names of users go when it has ended, and the rest a week later")
 _QUEUE: Final = Reason("it is due, and is gone when it is sent")
 
 TABLES: Final = (
@@ -48,6 +49,13 @@ TABLES: Final = (
         erase_user=("DELETE FROM notify_due WHERE app = %s AND member = %s",),
         columns=("member", "conversation", "entry_id", "due", "notified_id", "notified_at"),
         imported=_QUEUE,
+    ),
+    Table(
+        name="notify_audience",
+        key=("id",),
+        of_user=_AUDIENCE,
+        erase_user=_AUDIENCE,
+        columns=_AUDIENCE,
     ),
     Table(
         name="notify_delivery",

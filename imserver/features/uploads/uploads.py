@@ -60,7 +60,7 @@ from imserver.features.uploads.problems import (
 from imserver.features.uploads.settings import UPLOADED_BYTES, UploadSettings
 from imserver.features.uploads.transfers import Pieces, Transfer, TransferRefused, Transfers
 from imserver.plugin.errors import Problems, StorageUnavailable
-from imserver.plugin.identity import Buckets, Rate, Reviews
+from imserver.plugin.identity import Buckets, Rate
 from imserver.plugin.runtime import network_of
 from imserver.plugin.services import Core
 from imserver.plugin.storage import Erasure, PooledStatements, Store
@@ -355,8 +355,8 @@ class Uploads:
         if source is not path or not sha256:
             row = replace(row, sha256=self.on_disk(_sha256_of, source))
         self._demand(MediaType(row.kind, row.type), offer)
-        if offer.by_user and self._identity is not None and offer.app in self._identity.reviews.apps:
-            self._review(self._identity.reviews, row)
+        if offer.by_user:
+            self._review(row)
         self._save(row, source, _beside(path, THUMBNAIL))
         return row
 
@@ -400,10 +400,12 @@ class Uploads:
         finally:
             self.discard(path)
 
-    def _review(self, reviews: Reviews, row: Upload) -> None:
-        """Ask the back end of the app about a file. Switches. Raises TransferRefused."""
+    def _review(self, row: Upload) -> None:
+        """Ask the back end of the app about a file, if it wants that. Switches. Raises TransferRefused."""
+        if self._identity is None or row.app not in self._identity.reviews.apps:
+            return
         facts = {"kind": "upload", "sender": row.user, "name": row.name, "type": row.type}
-        decision = reviews.decide(row.app, {**facts, "bytes": row.bytes, "sha256": row.sha256})
+        decision = self._identity.reviews.decide(row.app, {**facts, "bytes": row.bytes, "sha256": row.sha256})
         if decision.action == "reject":
             raise TransferRefused(Problems.REJECTED, decision.reason)
         if decision.action == "undecided":

@@ -15,6 +15,9 @@ class FakeService:
     def __init__(self, name: str = "fake") -> None:
         self.name = name
         self.gone: set[str] = set()
+        self.again: set[str] = set()
+        """They were gone before they were registered."""
+        self.is_closed = False
         self.sent: list[tuple[str, PushNotice]] = []
         """Token and notice of each request."""
 
@@ -27,9 +30,16 @@ class FakeService:
     def send(self, _app: str, token: str, notice: PushNotice) -> PushResult:
         self.sent.append((token, notice))
         gevent.sleep(0)
+        if token in self.again:
+            return PushResult("gone", 410, gone_since=1)
         return GONE if token in self.gone else TAKEN
+
+    def close(self) -> None:
+        self.is_closed = True
 
 
 SERVICE = FakeService()
-FEATURE = Feature("fakepush", lambda _core: FeatureParts(push_services=(SERVICE,)), face=3)
+FEATURE = Feature(
+    "fakepush", lambda _core: FeatureParts(), push_services=lambda _config, _tenants: (SERVICE,), face=3
+)
 """A feature of another distribution that brings a push service."""

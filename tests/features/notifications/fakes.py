@@ -1,6 +1,6 @@
 """Rows of notifications and push services in memory."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from time import time
 from typing import Any
 
@@ -84,6 +84,7 @@ class FakeRows:
         gone: Sequence[int],
         retry: Sequence[tuple[int, int]],
         events: Sequence[NewEvent],
+        audiences: Mapping[tuple[int, str], int],
     ) -> None:
         self._wait()
         self.settled += 1

@@ -15,7 +15,7 @@ from imserver.cluster.nodes import NodeQueries
 from imserver.features.notifications import delivery
 from imserver.features.notifications.contract import PushEndpoint
 from imserver.features.notifications.delivery import Deliveries
-from imserver.features.notifications.push_services import PushServices
+from imserver.features.notifications.device_services import DeviceServices
 from imserver.features.notifications.recent import RecentDeliveries
 from imserver.features.webhooks.consumer import DeliveryLease
 from imserver.plugin.wire import PushResult
@@ -31,7 +31,7 @@ class Bench:
     def __init__(self, requests_per_host: int = 4) -> None:
         self.rows = FakeRows()
         self.push = FakePush()
-        self.services = PushServices()
+        self.services = DeviceServices()
         self.lease = DeliveryLease(monotonic() + 1000)
         self.wanted = {"notified", "gone"}
         rows: Any = self.rows

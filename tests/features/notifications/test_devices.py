@@ -8,7 +8,7 @@ import pytest
 
 from imserver.plugin.wire import PushNotice
 from tests.features import sections
-from tests.security.node_harness import ADMIN, Harness, config
+from tests.security.node_harness import ADMIN, PUSH, Harness, config
 from tests.support import until
 from tests.users import User
 
@@ -37,6 +37,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
         )
         yield harness
         harness.close()
+        assert device_services.SERVICE.is_closed
 
 
 @pytest.fixture
@@ -103,3 +104,57 @@ def test_what_a_service_says_is_gone_leaves_after_one_request(node: Harness, ser
     gil.post("notifications/test")
     until(lambda: not gil.get("notifications/endpoints")["endpoints"])
     assert len(notices(service, "t-dead")) == 1
+
+
+def test_a_device_that_was_registered_after_its_end_stays(node: Harness, service: FakeService) -> None:
+    jim = User(node, node.session("201", "jim"), "jim", "201")
+    service.again.add("t-jim")
+    id = add(jim, "t-jim")["id"]
+    jim.post("notifications/test")
+    until(
+        lambda: (
+            not node.node.core.storage.store.rows("SELECT 1 FROM notify_delivery WHERE endpoint = %s", (id,))
+        )
+    )
+    assert [each["id"] for each in jim.get("notifications/endpoints")["endpoints"]] == [id]
+
+
+def test_a_back_end_notifies_an_audience_and_follows_it(node: Harness, service: FakeService) -> None:
+    back_end = User(node, PUSH.key, app="201")
+    for name in ("hal", "ida"):
+        add(User(node, node.session("201", name), name, "201"), f"t-{name}")
+    notify = {"title": "Sale", "text": "Until Friday", "silent": True}
+    body = {"app": "201", "users": ["hal", "ida", "nobody"], "notify": notify, "data": {"a": 1}, "key": "k1"}
+    shown = back_end.post("notifications/audiences", **body)
+    assert back_end.post("notifications/audiences", **body)["id"] == shown["id"]
+
+    def state() -> dict[str, Any]:
+        (found,) = back_end.get("notifications/audiences", app="201", id=shown["id"])["audiences"]
+        return dict(found)
+
+    until(lambda: state()["state"] == "done")
+    done = state()
+    assert (done["users"], done["devices"], done["taken"], done["dropped"]) == (3, 2, 2, 0)
+    (notice,) = notices(service, "t-hal")
+    assert (notice.title, notice.body, notice.silent, notice.data) == (
+        "Sale",
+        "Until Friday",
+        True,
+        b'{"a":1}',
+    )
+    assert notice.tag == f"audience {shown['id']}"
+    assert back_end.post("notifications/audiences/cancel", app="201", id=shown["id"])["state"] == "done"
+
+
+def test_what_is_no_audience_is_refused(node: Harness) -> None:
+    back_end, notify = User(node, PUSH.key, app="201"), {"title": "Sale"}
+    invalid = (400, "invalid_request")
+    path = "notifications/audiences"
+    assert back_end.refused(path, app="201", notify=notify) == invalid
+    assert back_end.refused(path, app="201", notify=notify, all=True, users=["ann"]) == invalid
+    assert back_end.refused(path, app="201", notify={}, all=True) == invalid
+    assert back_end.refused(path, app="201", notify=notify, all=True, data="x" * 2000) == invalid
+    assert back_end.refused(path, app="201", notify=notify, group=1 << 40)[1] == "unknown_conversation"
+    assert back_end.refused(f"{path}/cancel", app="201", id=1 << 40) == (404, "unknown_audience")
+    ann = User(node, node.session("201", "ann"), "ann", "201")
+    assert ann.refused(path, app="201", notify=notify, all=True)[0] == 401

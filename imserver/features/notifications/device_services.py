@@ -10,7 +10,6 @@ import msgspec
 
 from imserver.features.notifications.content import host_of
 from imserver.features.notifications.contract import Delivery, Shown
-from imserver.plugin.settings import ConfigError
 from imserver.plugin.wire import PushNotice, PushResult, PushService
 
 WEB: Final = ("http", "https")
@@ -37,26 +36,27 @@ class NoService:
         """Leave the delivery where it is."""
         return PushResult("later", problem=f"no feature of this node has the push service {self.name!r}")
 
+    def close(self) -> None:
+        """There is nothing to end."""
 
-class PushServices:
-    """Owner of the push services that features bring."""
 
-    def __init__(self) -> None:
-        self._by_name: dict[str, PushService] = {}
+class DeviceServices:
+    """The push services of devices that are no browsers. ``services``: those that features bring."""
 
-    def add(self, services: Iterable[PushService]) -> None:
-        """Add those of a feature. Raises ConfigError for a second one with the same name."""
-        for service in services:
-            if service.name in (*WEB, *self._by_name):
-                raise ConfigError(f"two features have a push service {service.name!r}")
-            self._by_name[service.name] = service
+    def __init__(self, services: Iterable[PushService] = ()) -> None:
+        self.by_name = {service.name: service for service in services}
 
     def find(self, url: str) -> tuple[PushService, str] | None:
         """The push service of an endpoint and the token there; None: it is one of Web Push."""
         name, _, token = url.partition(":")
         if name in WEB:
             return None
-        return self._by_name.get(name) or NoService(name), token
+        return self.by_name.get(name) or NoService(name), token
+
+    def close(self) -> None:
+        """End their connections."""
+        for service in self.by_name.values():
+            service.close()
 
     def host_of(self, app: str, url: str) -> str:
         """The queue of deliveries to an endpoint: of Web Push its host."""
