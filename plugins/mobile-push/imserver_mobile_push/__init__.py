@@ -48,15 +48,14 @@ def services_of(config: Config, tenants: Tenants) -> tuple[MobileService, ...]:
     )
 
 
-def build(core: Core) -> FeatureParts:
-    """The services of a node."""
+def _build(core: Core) -> FeatureParts:
     services = services_of(core.config, core.identity.tenants)
 
     def stop() -> None:
         for service in services:
             service.close()
 
-    return FeatureParts(services, stop=stop, push_services=services)
+    return FeatureParts(stop=stop, push_services=services)
 
 
-FEATURE: Final = Feature("mobile_push", build, uses=("notifications",), settings=SETTINGS, face=3)
+FEATURE: Final = Feature("mobile_push", _build, uses=("notifications",), settings=SETTINGS, face=3)

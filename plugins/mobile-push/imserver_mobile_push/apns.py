@@ -107,11 +107,6 @@ class _Token(Struct, frozen=True):
     text: str
     made: float
 
-    @property
-    def age(self) -> float:
-        """In seconds; 0 if the clock was set back."""
-        return max(0.0, time() - self.made)
-
 
 class ProviderTokens:
     """Owner of the tokens of all keys. Apps with one key share its token, and it outlives changes of their
@@ -124,7 +119,9 @@ class ProviderTokens:
         """The token of a key. Never switches."""
         names = settings.team_id, settings.key_id, key.public_key().public_numbers()
         if names not in self._by_key:
-            self._by_key[names] = Kept(partial(_sign, settings, key), lambda one: one.age < RENEW_SECONDS)
+            self._by_key[names] = Kept(
+                partial(_sign, settings, key), lambda one: time() - one.made < RENEW_SECONDS
+            )
         return self._by_key[names]
 
 
@@ -158,7 +155,7 @@ class ApnsClient:
         answer = self._ask(token, notice, body, ours)
         rule, reason = self._rule(answer)
         # Apple refuses tokens that are renewed too often, so a young one stays.
-        if rule.renew and (ours.age >= YOUNG_SECONDS or self._token.value is not ours):
+        if rule.renew and (time() - ours.made >= YOUNG_SECONDS or self._token.value is not ours):
             self._token.drop(ours)
             answer = self._ask(token, notice, body, self._token.get())
             rule, reason = self._rule(answer)

@@ -43,9 +43,7 @@ IDLE_SECONDS: Final = 900.0
 MOST_STREAMS: Final = 500
 ANSWER_BYTES: Final = 16384
 _RECEIVE_BYTES: Final = 16384
-_HEAD: Final = 9
-_GOAWAY: Final = 7
-_GOAWAY_BYTES: Final = 8
+_HEAD, _GOAWAY, _GOAWAY_BYTES = 9, 7, 8
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 

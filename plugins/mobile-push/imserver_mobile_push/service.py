@@ -257,9 +257,7 @@ class Pace:
         self._next = 0.0
 
     def wait(self) -> float:
-        """Wait for the next place. Switches. Returns seconds if it would take long; there is no place then."""
-        if not self._gap:
-            return 0.0
+        """Wait for the next place. Switches. Returns the seconds without a place, if these are many."""
         now = monotonic()
         wait = self._next - now
         if wait > WAIT_SECONDS:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta, Struct
@@ -33,7 +31,7 @@ _ID: Final = re.compile(r"[A-Z0-9]{10}")
 _TOPIC: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,254}")
 _PROJECT: Final = re.compile(r"[a-z0-9.:-]{1,100}")
 _NUMBER: Final = re.compile(r"[0-9]{1,20}")
-_FILE_BYTES: Final = 65536
+_ADDRESS: Final = re.compile(r"https?://(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?(/[^?#\s]*)?")
 
 
 class MobilePushSettings(Struct, frozen=True):
@@ -131,8 +129,7 @@ def _content(setting: str, name: str, text: str, file: str) -> str:
     if not file:
         return text
     try:
-        with Path(file).open("rb") as opened:
-            return opened.read(_FILE_BYTES).decode()
+        return Path(file).read_text("utf-8")
     except OSError as error:
         raise BadKey(f"{setting}.{name}_file: {file}: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -223,8 +220,6 @@ def of_app(tenant: TenantSettings) -> MobilePush:
 def objection(_name: str, tenant: TenantSettings) -> str:
     """The error in the keys of an app; ``""``: none. Reads their files."""
     settings = of_app(tenant)
-    if settings == MobilePush():
-        return ""
     try:
         fcm_key(settings.fcm)
         apns_key(settings.apns)
@@ -236,16 +231,8 @@ def objection(_name: str, tenant: TenantSettings) -> str:
 
 def check(config: Config, locations: Locations) -> None:
     """Check the addresses of the services. Raises ConfigError."""
-    addresses: Mapping[str, Any] = msgspec.structs.asdict(settings_of(config, MobilePushSettings))
-    for name, address in addresses.items():
-        if not isinstance(address, str):
-            continue
-        try:
-            parts = urlsplit(address)
-            is_right = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        except ValueError:
-            is_right = False
-        if not is_right or parts.query or parts.fragment or parts.username:
+    for name, address in msgspec.structs.asdict(settings_of(config, MobilePushSettings)).items():
+        if isinstance(address, str) and not _ADDRESS.fullmatch(address):
             raise locations.wrong(f"mobile_push.{name}", "expected an https:// address")
 
 

@@ -106,7 +106,11 @@ def write_certificate(path: Path) -> None:
 
 @pytest.fixture(scope="session")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
-    certificate = tmp_path_factory.mktemp("tls") / "fakes.pem"
+    return make_keys(tmp_path_factory.mktemp("tls"))
+
+
+def make_keys(folder: Path) -> Keys:
+    certificate = folder / "fakes.pem"
     write_certificate(certificate)
     google, apple = rsa.generate_private_key(65537, 2048), ec.generate_private_key(ec.SECP256R1())
     account = {
