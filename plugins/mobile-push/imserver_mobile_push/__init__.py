@@ -11,7 +11,6 @@ from typing import Final
 from imserver.plugin import Feature, FeatureParts
 from imserver.plugin.identity import Tenants
 from imserver.plugin.runtime import Outgoing
-from imserver.plugin.services import Core
 from imserver.plugin.settings import Config, settings_of
 
 from . import apns, fcm, hms
@@ -48,14 +47,11 @@ def services_of(config: Config, tenants: Tenants) -> tuple[MobileService, ...]:
     )
 
 
-def _build(core: Core) -> FeatureParts:
-    services = services_of(core.config, core.identity.tenants)
-
-    def stop() -> None:
-        for service in services:
-            service.close()
-
-    return FeatureParts(stop=stop, push_services=services)
-
-
-FEATURE: Final = Feature("mobile_push", _build, uses=("notifications",), settings=SETTINGS, face=3)
+FEATURE: Final = Feature(
+    "mobile_push",
+    lambda _core: FeatureParts(),
+    uses=("notifications",),
+    settings=SETTINGS,
+    push_services=services_of,
+    face=3,
+)

@@ -15,6 +15,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from imserver.plugin.wire import PushNotice, PushResult
 
@@ -159,7 +160,12 @@ class ApnsClient:
             self._token.drop(ours)
             answer = self._ask(token, notice, body, self._token.get())
             rule, reason = self._rule(answer)
-        return rule.result(answer.status, described(f"{answer.status} {reason}".rstrip()), answer.headers)
+        result = rule.result(answer.status, described(f"{answer.status} {reason}".rstrip()), answer.headers)
+        since = json_object(answer.body).get("timestamp")
+        if rule is not GONE or not isinstance(since, int):
+            return result
+        # The application may have registered again since then.
+        return replace(result, gone_since=since // 1000)
 
     @staticmethod
     def _rule(answer: Answer) -> tuple[Rule, str]:

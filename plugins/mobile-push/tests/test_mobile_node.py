@@ -172,6 +172,29 @@ def test_a_device_that_is_gone_goes(site: Site) -> None:
         assert getattr(site, name).asked[FORMS[name].format(50)] == 1
 
 
+def test_a_device_that_apple_knew_to_be_gone_before_it_came_again_stays(site: Site) -> None:
+    device = FORMS["apns"].format(60)
+    an_hour_ago = int(time.time() - 3600) * 1000
+    site.apns.behave(device, Do("Unregistered", more={"timestamp": an_hour_ago}))
+    site.add("dan", f"apns:{device}")
+    site.test("dan")
+    eventually(lambda: site.apns.asked[device] == 1, what="the test")
+    site.test("dan")
+    eventually(lambda: device in {each.token for each in site.apns.taken}, what="the next test")
+
+
+def test_the_doctor_tries_each_device(site: Site, installed: dict[str, str]) -> None:
+    devices = {name: FORMS[name].format(80) for name in SERVICES}
+    for name, device in devices.items():
+        site.add("kim", f"{name}:{device}")
+    site.hms.behave(devices["hms"], Do("80300002"))
+    site.apns.update_seconds = 0.0  # the command signs a token of its own
+    said = command(site, installed, "doctor", "--notify", f"{APP}/kim")
+    lines = [line for line in said.splitlines() if "notification to" in line]
+    assert [line.split()[0] for line in lines] == ["ok", "ok", "fail"], said
+    assert "80300002" in lines[2]
+
+
 def secrets_of(keys: Keys, site: Site) -> list[str]:
     """What may be shown nowhere: a line of each key, the client secret, tokens of ours."""
     lines = [*json.loads(keys.account)["private_key"].splitlines(), *keys.apple.splitlines()]

@@ -208,6 +208,10 @@ def test_an_answer_is_followed_as_the_table_says(
     result = send(site, service)
     assert result.status == int(status)
     check(result, text)
+    if status == "410":
+        assert abs(result.gone_since - time.time()) < 60, "Apple has said since when"
+    else:
+        assert result.gone_since == 0
     assert (fake.asked[device], fake.problems, fake.taken) == (2 if renews else 1, [], [])
     if service != "apns":
         assert fake.token_requests == (2 if renews else 1)
