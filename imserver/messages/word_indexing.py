@@ -73,11 +73,13 @@ class WordIndexing:
 
     def _add(self, stored: MessageLog, app: str) -> None:
         count = 0
-        while stored.words.fill(app, _rest):
+        end, is_whole = stored.words.next_end(app)
+        while is_whole and stored.words.fill(app, _rest):
             count += 1
+            end, is_whole = stored.words.next_end(app)
         if count > 1:
             log.info("the words of %d segments of app %s were added to the index", count, app)
-        self._ends[app] = stored.words.next_end(app)
+        self._ends[app] = end
 
 
 def _rest() -> None:

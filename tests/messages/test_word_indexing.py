@@ -18,7 +18,7 @@ def send(log: MessageLog, count: int, text: str = "a needle") -> None:
 
 def indexed(log: MessageLog) -> int:
     """How many segments are in the index."""
-    return log.words.next_end("gochat") // SEGMENT
+    return log.words.next_end("gochat")[0] // SEGMENT
 
 
 def test_a_node_adds_what_others_stored_before_and_what_it_stores(

@@ -51,8 +51,8 @@ MOST_ROW_BYTES: Final = 65_536
 """A row is no larger. Messages with many terms in one bucket become long instead."""
 _PARTS_OF_ROWS: Final = (16, 4, 1, 0)
 """Terms in one bucket that let a message become long if the row is too large, in this order."""
-_BLOCK: Final = 512
-"""Ids whose messages one query reads: 4 MB at most. A query costs as much as 150 messages."""
+_BLOCK: Final = 1024
+"""Ids whose messages one query reads: 8 MB at most. A transaction costs as much as 150 messages."""
 _PAUSE_CHARACTERS: Final = 2048
 """After so many characters the terms of messages let others run."""
 _PAUSE_TERMS: Final = 512
@@ -100,8 +100,8 @@ class SegmentClaim(Struct, frozen=True):
         return self.segment * SEGMENT
 
 
-class _Mending(Struct, frozen=True):
-    """What :meth:`WordIndex.merge` does with one segment."""
+class _SegmentWork(Struct, frozen=True):
+    """What a node has to do with one segment."""
 
     claim: SegmentClaim
     changes: Sequence[Row]
@@ -125,9 +125,15 @@ class WordIndex:
     def __init__(self, tables: LogTables) -> None:
         self._tables = tables
 
-    def next_end(self, app: str) -> int:
-        """The last id of the segment that comes next into the index; 0: the app has no log."""
-        return self._tables.read_log(app, lambda sql, head: _next_end(sql, head), 0)
+    def next_end(self, app: str) -> tuple[int, bool]:
+        """The last id of the segment that comes next into the index, and whether all its messages are stored.
+        Without a log it is 0."""
+
+        def work(sql: Statements, head: LogHead) -> tuple[int, bool]:
+            end = _next_end(sql, head)
+            return end, end <= head.last_id
+
+        return self._tables.read_log(app, work, (0, False))
 
     def changed(self) -> list[str]:
         """The apps whose index has something to :meth:`merge`."""
@@ -139,13 +145,11 @@ class WordIndex:
 
     def fill(self, app: str, pause: Pause = _pause) -> bool:
         """Add the next segment. False: it is not whole yet, or another node works on the index."""
-        if not self._tables.read_log(app, lambda sql, head: _next_end(sql, head) <= head.last_id, False):
+        work: _SegmentWork | None = self._tables.change(partial(_claim_next, app), None)
+        if work is None:
             return False
-        claim: SegmentClaim | None = self._tables.change(partial(_claim_next, app), None)
-        if claim is None:
-            return False
+        claim, changes = work.claim, work.changes
         nothing: list[Row] = []
-        changes = self._tables.read(partial(_changes, claim), nothing)
         content = _Content(claim.first)
         for first in range(claim.first, claim.first + SEGMENT, _BLOCK):
             block = self._tables.read_log(app, partial(_block, first), (nothing, nothing))
@@ -160,7 +164,7 @@ class WordIndex:
             return False
         if self._tables.change(partial(_expire_some, app), False):
             return True
-        mending: _Mending | None = self._tables.change(partial(_claim_changes, app), None)
+        mending: _SegmentWork | None = self._tables.change(partial(_claim_changes, app), None)
         if mending is None:
             return False
         claim = mending.claim
@@ -522,7 +526,7 @@ def _claim(sql: Statements, log: int, position: _Position, segment: int) -> Segm
     return SegmentClaim(log, position.number + 1, segment)
 
 
-def _claim_next(app: str, sql: Statements) -> SegmentClaim | None:
+def _claim_next(app: str, sql: Statements) -> _SegmentWork | None:
     """Claim the next segment that is whole."""
     head = head_of(sql, app)
     if head is None:
@@ -533,10 +537,10 @@ def _claim_next(app: str, sql: Statements) -> SegmentClaim | None:
     claim = _claim(sql, head.number, position, end // SEGMENT)
     # What somebody has written who did not finish.
     sql.execute("DELETE FROM word WHERE log = %s AND segment = %s", (head.number, claim.segment))
-    return claim
+    return _SegmentWork(claim, _changes(claim, sql), head.floor)
 
 
-def _claim_changes(app: str, sql: Statements) -> _Mending | None:
+def _claim_changes(app: str, sql: Statements) -> _SegmentWork | None:
     """Claim the oldest segment that has expired in part, or of which messages were changed."""
     head = head_of(sql, app)
     if head is None:
@@ -555,7 +559,7 @@ def _claim_changes(app: str, sql: Statements) -> _Mending | None:
             return None
         segment = rows[0][0] // SEGMENT
     claim = _claim(sql, log, position, segment)
-    return _Mending(claim, _changes(claim, sql), head.floor)
+    return _SegmentWork(claim, _changes(claim, sql), head.floor)
 
 
 def _release(sql: Statements, log: int) -> None:
@@ -642,7 +646,7 @@ def _finish_new(sql: Statements, claim: SegmentClaim, changes: Sequence[Row], co
     sql.execute(statement, (claim.segment + 1, claim.log))
 
 
-def _finish_mending(sql: Statements, mending: _Mending, content: _Content, gone: Collection[int]) -> None:
+def _finish_mending(sql: Statements, mending: _SegmentWork, content: _Content, gone: Collection[int]) -> None:
     """A segment is up to date."""
     claim = mending.claim
     rows: dict[int, bytes] = dict(_rows_of(claim, _CONVERSATIONS, _LONG + 1, sql))

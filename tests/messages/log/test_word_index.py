@@ -255,7 +255,7 @@ def test_two_nodes_add_each_segment_once(url: str, open_store: OpenStore, log: M
     fill(log)
     assert found(other, "needle") == ["a needle"]
     assert not other.words.fill(APP)
-    assert other.words.next_end(APP) == 5 * SEGMENT - 1
+    assert other.words.next_end(APP) == (5 * SEGMENT - 1, False)
 
 
 def test_ids_may_have_a_gap_that_is_wider_than_all_segments(log: MessageLog) -> None:
