@@ -423,7 +423,9 @@ class Picker {
     this.users = known;
     const { words } = session;
     this.#filter.id = "picker-text";
-    this.root = make("fieldset", "picker", make("legend", "", words.messages_people), field(words.messages_find, this.#filter), this.#list);
+    this.root = make("div", "picker", field(words.messages_find, this.#filter), this.#list);
+    this.root.setAttribute("role", "group");
+    this.root.setAttribute("aria-label", words.messages_people);
     this.#found = new FoundPeople(session, () => this.#draw());
     this.#filter.addEventListener("input", () => (this.#hasDirectory ? this.#found.find(this.#filter.value) : this.#draw()));
     this.#filter.addEventListener("keydown", (event) => {

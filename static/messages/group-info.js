@@ -203,7 +203,7 @@ class GroupView {
     const rights = /** @type {const} */ ([["invite", words.messages_may_invite], ["rename", words.messages_may_rename], ["pin", words.messages_may_pin]]);
     this.#hooks ??= new HooksView(session, id);
     openDialog(words.messages_rules, make(
-      "div", "group-rules",
+      "div", "panel-form group-rules",
       switchBox(words.messages_history_all, group.history === "all", words, (on) => change({ history: on ? "all" : "since_joining" })),
       ...rights.map(([right, label]) => {
         const box = select([["member", words.messages_all_members], ["admin", words.messages_admins]], group[right]);

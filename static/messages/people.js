@@ -131,7 +131,9 @@ export class People {
     const card = this.#cards.get(user);
     if (!card || card.bot) return "";
     const isOver = card.status_until && timeOf(card.status_until) < Date.now();
-    return [...(isOver ? [] : [card.away && this.session.words.messages_away, card.status]), this.#seen(card)].filter(Boolean).join(" · ");
+    const status = isOver ? "" : [card.away && this.session.words.messages_away, card.status].filter(Boolean).join(" · ");
+    const seen = status && card.presence !== "online" ? "" : this.#seen(card);
+    return [status, seen].filter(Boolean).join(" · ");
   }
 
   /** @param {Card} card */

@@ -20,6 +20,7 @@ from imserver.features.accounts.rows import AccountStore
 from imserver.storage.address import database_address
 from imserver.storage.engines import make_engine
 from imserver.storage.migrations import FOLDER, HEAD
+from imserver.storage.statements import text_of
 from imserver.storage.store import Store
 
 from .conftest import OpenStore
@@ -72,7 +73,7 @@ def test_accounts_of_the_release_before_stay_and_its_nodes_add_more(
     config.set_main_option("script_location", str(FOLDER))
     insert = (
         "INSERT INTO account (app, phone, nickname, avatar, password, version, created) "
-        "VALUES ('gochat', '{}', 'Ann', '', 'h', 0, 1)"
+        "VALUES ('gochat', '{}', 'Ánn', '', 'h', 0, 1)"
     )
     with connected(empty_url) as connection:
         config.attributes["connection"] = connection
@@ -81,8 +82,11 @@ def test_accounts_of_the_release_before_stay_and_its_nodes_add_more(
     accounts = AccountStore(open_store(empty_url))
     with connected(empty_url) as connection:
         connection.exec_driver_sql(insert.format("139"))
-    both = [Account(id, "gochat", phone, "Ann", created=1) for id, phone in ((1, "138"), (2, "139"))]
+    both = [Account(id, "gochat", phone, "Ánn", created=1) for id, phone in ((1, "138"), (2, "139"))]
     assert accounts.page("gochat", 0, 10) == both
+    with connected(empty_url) as connection:
+        rows = connection.exec_driver_sql("SELECT folded FROM account ORDER BY id").all()
+    assert [row[0] and text_of(row[0]).strip() for row in rows] == ["ann", None]
 
 
 @pytest.mark.parametrize("empty_url", ["mysql"], indirect=True)
