@@ -24,7 +24,7 @@ from .conftest import OpenStore
 NOT_EXPORTED = {
     # what moderators wrote for each other, and what says the same as others
     "report": {"app", "subject", "reporters", "changed", "closed_by", "note"},
-    "account": {"app", "password", "version"},
+    "account": {"app", "password", "version", "folded"},
     "bot": {"app", "token_hash", "hook_url", "hook_secret", "hook_entry"},
     "event_retry": {"app", "number"},
     "incoming_hook": {"app", "token_hash"},
