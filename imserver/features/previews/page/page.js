@@ -121,7 +121,7 @@ function card({ url, title, description = "", site = "", picture = "", width = 0
   if (!/^https?:\/\//.test(url) || !URL.canParse(url)) return null;
   const host = new URL(url).hostname.replace(/^www\./, "");
   const isWide = width >= WIDE_PX && width >= WIDE * height;
-  const link = make("a", `previews-card${isWide ? " wide" : ""}`);
+  const link = make("a", `previews-card${isWide ? " previews-wide" : ""}`);
   link.href = url;
   link.target = "_blank";
   link.rel = "noopener noreferrer nofollow";
@@ -131,7 +131,7 @@ function card({ url, title, description = "", site = "", picture = "", width = 0
     Object.assign(shown, { alt: "", width, height, loading: "lazy", decoding: "async", draggable: false });
     shown.addEventListener("error", () => {
       shown.remove();
-      link.classList.remove("wide");
+      link.classList.remove("previews-wide");
     });
     shown.src = ROOT + picture;
     link.append(shown);

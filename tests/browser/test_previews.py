@@ -1,0 +1,94 @@
+"""Cards with previews of links below messages."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.browser.conftest import Pair
+from tests.browser.messenger import Account, Chat
+from tests.conftest import StartServer
+from tests.features.previews.site import Site, html, picture
+from tests.support import Server, eventually
+
+pytestmark = [pytest.mark.full]
+
+CARDS = """
+return [...document.querySelectorAll("[role=log] .previews-card")].map((card) => ({
+  href: card.href,
+  name: card.getAttribute("aria-label"),
+  lines: [...card.querySelectorAll(".previews-lines > *")].map((line) => line.textContent),
+  wide: card.classList.contains("previews-wide"),
+  drawn: card.querySelector("img")?.naturalWidth,
+  hosts: [...card.querySelectorAll("img")].map((each) => new URL(each.src).host === location.host),
+  fits: card.scrollWidth <= card.clientWidth && card.getBoundingClientRect().right <= innerWidth,
+}))
+"""
+PICTURES: dict[str, dict[str, Any]] = {
+    "desktop": {"size": (1280, 900)},
+    "dark": {"size": (1280, 900), "dark": True},
+    "phone": {"size": (390, 844)},
+    "arabic": {"size": (390, 844), "language": "ar", "dark": True},
+}
+"""For people who want to look: name of a picture → how the page is opened."""
+LONG = "Wide " * 60 + "x" * 300
+@pytest.fixture
+def site() -> Iterator[Site]:
+    with Site() as one:
+        meta = '<meta property="og:{}" content="{}">'.format
+        arabic = "مقهى الشاي في المدينة القديمة"
+        one.pages = {
+            "/wide": html(f"<title>{LONG}</title>" + meta("description", LONG) + meta("image", "/wide.png")),
+            "/small": html(
+                "<title>Tea &lt;script&gt;&lt;b&gt;</title>" + meta("site_name", "Tea") + meta("image", "/small.png")
+            ),
+            "/arabic": html(f"<title>{arabic}</title>" + meta("description", f"{arabic}، {arabic}، {arabic}")),
+            "/none": html("<p>nothing"),
+            "/wide.png": picture(1200, 630),
+            "/small.png": picture(200, 200, "JPEG"),
+        }
+        yield one
+
+
+@pytest.fixture
+def server(start_server: StartServer) -> Server:
+    settings: dict[str, Any] = {
+        "apps": {"gochat": {"previews": True}},
+        "accounts": {"registrations_per_address": 0},
+        "previews": {"allow_loopback": True},
+    }
+    return start_server(config=settings)
+
+
+def test_cards_stand_below_messages(pair: Pair, server: Server, site: Site) -> None:
+    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    bob.say(ann, *(f"see {site.url}/{path}" for path in ("small", "arabic", "none", "wide")))
+    ann.say(bob, f"mine: {site.url}/small")
+    chat = Chat(pair[0], ann)
+    (row,) = ann.get("conversations")["conversations"]
+    chat.open(row["conversation"])
+    cards: list[Any] = []
+
+    def has_all() -> bool:
+        cards[:] = chat.page.run(CARDS)
+        return len(cards) == 4 and bool(cards[-1]["drawn"])  # those above are loaded when they are seen
+
+    eventually(has_all)
+    small, arabic, wide, own = cards
+    assert small["lines"][0] == "Tea <script><b>"
+    assert small["name"] == "Preview: Tea <script><b>, 127.0.0.1"
+    assert [card["wide"] for card in cards] == [False, False, True, False]
+    assert all(all(card["hosts"]) and card["fits"] for card in cards)
+    if folder := os.environ.get("PICTURES"):
+        for name, how in PICTURES.items():
+            shown = Chat(pair[0], ann, **how)
+            shown.open(row["conversation"])
+            eventually(lambda shown=shown: len(shown.page.run(CARDS)) == 4)
+            shown.browser.driver.save_screenshot(str(Path(folder, f"{name}.png")))
+        return
+    chat.menu(f"mine: {site.url}/small", "Remove the preview")
+    eventually(lambda: len(chat.page.run(CARDS)) == 3)
