@@ -52,7 +52,7 @@ OWNER: Final = "previews of links, " * 15
 WAITING: Final = 200
 """Most links of a node that wait or are being fetched; of one app and one sender: fewer."""
 WAITING_OF_APP: Final = 50
-WAITING_OF_SENDER: Final = 10
+WAITING_OF_SENDER: Final = 4
 _LEASE_SECONDS: Final = 90
 _WORK_SECONDS: Final = 60.0
 """For page and picture, with the turns at the processes. It is shorter than the lease."""
@@ -173,8 +173,8 @@ class Previews:
         for entry, url in links:
             row = rows.get(hashes[url])
             if row is None:
-                if self._begin(app, entry.sender, url):
-                    shown.pending.append(entry.id)
+                self._begin(app, entry.sender, url)
+                shown.pending.append(entry.id)
             elif row.state == READY:
                 shown.previews.append(MessagePreview(entry.id, url, _decode(row.content)))
             elif row.state != NONE:
@@ -206,11 +206,11 @@ class Previews:
 
     # --- work -----------------------------------------------------------------------------------------------
 
-    def _begin(self, app: str, sender: str, url: str) -> bool:
-        """Begin to make a preview, or let it go on; False: there is too much to do."""
+    def _begin(self, app: str, sender: str, url: str) -> None:
+        """Begin to make a preview, unless there is too much to do: then whoever asks again tries again."""
         key = app, hash_of(url)
         if key in self._busy:
-            return True
+            return
         payers = (app, sender), (app, "")
         if (
             len(self._busy) >= WAITING
@@ -218,10 +218,9 @@ class Previews:
             or self._waiting[payers[1]] >= WAITING_OF_APP
         ):
             self.counters.refused += 1
-            return False
+            return
         self._waiting.update(payers)
         self._busy[key] = gevent.spawn(self._run, key, sender, url)
-        return True
 
     def _run(self, key: tuple[str, str], sender: str, url: str) -> None:
         app, link = key

@@ -153,13 +153,13 @@ def test_a_sender_of_many_links_waits(server: Server, site: Site) -> None:
         site.pages[f"/{number}"] = page
         messages.append(send(ann, bob, f"{site.url}/{number}"))
     shown: set[int] = set()
-    for _ in range(4):
+    for _ in range(8):
         answer = bob.post("previews/show", messages=messages)
         shown |= {row["message"] for row in answer["previews"]}
-        assert len(answer["pending"]) <= 10
+        assert len(answer["previews"]) + len(answer["pending"]) == 30
         eventually(lambda: metric(server, "imserver_previews_waiting") == 0)
     allowed = 20 + (monotonic() - began) / 3 + 1
-    assert 10 < len(set(site.requests)) == len(site.requests) <= allowed
+    assert 4 < len(set(site.requests)) == len(site.requests) <= allowed
     assert metric(server, "imserver_previews_made_total") == len(site.requests) >= len(shown) > 0
     assert metric(server, "imserver_previews_refused_total") > 0
 

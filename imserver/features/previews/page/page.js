@@ -138,8 +138,8 @@ function card({ url, title, description = "", site = "", picture = "", width = 0
   }
   const lines = make("span", "previews-lines", line("b", title));
   if (description) lines.append(line("span", description));
-  const name = site && site.toLowerCase() !== host ? make("bdi", "", site, " · ") : "";
-  lines.append(make("small", "", name, make("bdi", "", host)));
+  const name = site && site.toLowerCase() !== host ? [make("bdi", "", site), " · "] : [];
+  lines.append(make("small", "", ...name, make("bdi", "", host)));
   link.append(lines);
   return link;
 }
