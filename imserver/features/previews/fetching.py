@@ -109,8 +109,9 @@ class Fetching:
         self.bytes = 0
         """Bytes of the pages and pictures that have come."""
 
-    def page(self, app: str, url: str, most: int) -> LinkedPage | None:
-        """What the page of a URL says about itself; None: nothing. ``most``: bytes that are read.
+    def page(self, app: str, sender: str, url: str, most: int) -> LinkedPage | None:
+        """What the page of a URL says about itself; None: nothing. ``most``: bytes that are read. ``app``,
+        ``sender``: whose link it is; the pages of many are read in turn.
 
         Switches. Raises Unreachable, and what ``admit`` raises.
         """
@@ -121,7 +122,7 @@ class Fetching:
             return None
         task = PageTask(content, kind[:200], headers.get("content-encoding", "")[:20], url)
         try:
-            answer = self._worker.run(msgspec.json.encode(task), app, "", _READ_SECONDS)
+            answer = self._worker.run(msgspec.json.encode(task), app, sender, _READ_SECONDS)
         except TooCostly:
             return None
         return msgspec.json.decode(answer, type=LinkedPage | None) if answer else None

@@ -27,7 +27,7 @@ from msgspec import Struct
 
 MEMORY_BYTES: Final = 1 << 28
 """Limit of the memory of the process."""
-CPU_SECONDS: Final = 1.0
+CPU_SECONDS: Final = 0.5
 """CPU time for one page."""
 PAGE_BYTES: Final = 2_097_152
 """Limit of a page that was compressed."""

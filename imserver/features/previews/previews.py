@@ -52,7 +52,7 @@ OWNER: Final = "previews of links, " * 15
 WAITING: Final = 200
 """Most links of a node that wait or are being fetched; of one app and one sender: fewer."""
 WAITING_OF_APP: Final = 50
-WAITING_OF_SENDER: Final = 4
+WAITING_OF_SENDER: Final = 3
 _LEASE_SECONDS: Final = 90
 _WORK_SECONDS: Final = 60.0
 """For page and picture, with the turns at the processes. It is shorter than the lease."""
@@ -252,7 +252,7 @@ class Previews:
             self._forget_picture(before)
         row, seconds = PreviewRow(link, NONE, picture, b""), _NONE_SECONDS
         try:
-            preview = self._fetched(app, url, picture)
+            preview = self._fetched(app, sender, url, picture)
         except TooManyRequests as late:
             self._rows.finish(app, row, late.seconds)
             raise
@@ -264,11 +264,11 @@ class Previews:
         if not self._rows.finish(app, row, seconds) and preview is not None and preview.picture:
             self._forget_picture(picture)
 
-    def _fetched(self, app: str, url: str, picture: str) -> PageSummary | None:
+    def _fetched(self, app: str, sender: str, url: str, picture: str) -> PageSummary | None:
         """The preview of a page; None: it has none, or cannot be fetched. Raises TooManyRequests."""
         try:
             with gevent.Timeout(_WORK_SECONDS, Unreachable("it takes too long")):
-                page = self._fetching.page(app, url, self._settings.page_bytes)
+                page = self._fetching.page(app, sender, url, self._settings.page_bytes)
                 return None if page is None else self._with_picture(app, page, picture)
         except Unreachable as error:
             log.debug("there is no preview of a link of %s: %s", app, error)

@@ -61,7 +61,7 @@ def test_no_inside_address_is_reached(make: Make, address: str) -> None:
     for host in ("a.example", literal):
         for scheme in ("http", "https"):
             with pytest.raises(Unreachable, match=REFUSED):
-                make(lambda _host, _port: [address], False).page("app", f"{scheme}://{host}/", 1000)
+                make(lambda _host, _port: [address], False).page("app", "ann", f"{scheme}://{host}/", 1000)
 
 
 def test_no_inside_server_is_connected_to(make: Make, site: Site) -> None:
@@ -69,7 +69,7 @@ def test_no_inside_server_is_connected_to(make: Make, site: Site) -> None:
     for host in ("127.0.0.1", "localhost", "[::1]", "2130706433", "0x7f.1", "127.1", "a.example"):
         with pytest.raises(Unreachable):
             make(lambda _host, _port: ["127.0.0.1"], False).page(
-                "app", f"http://{host}:{site.port}/page", 1000
+                "app", "ann", f"http://{host}:{site.port}/page", 1000
             )
     assert site.connections == 0
 
@@ -82,7 +82,7 @@ def test_no_redirection_leads_inside(make: Make, site: Site, address: str) -> No
     ):
         site.pages[f"/{number}"] = redirect(target)
         with pytest.raises(Unreachable, match=REFUSED):
-            make(by_name).page("app", f"{site.url}/{number}", 1000)
+            make(by_name).page("app", "ann", f"{site.url}/{number}", 1000)
         with pytest.raises(Unreachable, match=REFUSED):
             make(by_name).picture(f"{site.url}/{number}", 1000)
     assert len(site.requests) == 4
@@ -101,9 +101,9 @@ def test_a_name_that_changes_between_look_ups_gains_nothing(make: Make, site: Si
     url = f"http://rebinds.example:{site.port}"
     site.pages["/again"] = redirect("/page")
     with pytest.raises(Unreachable, match="not public"):
-        fetching.page("app", f"{url}/again", 1000)
+        fetching.page("app", "ann", f"{url}/again", 1000)
     with pytest.raises(Unreachable, match="not public"):
-        fetching.page("app", f"{url}/page", 1000)
+        fetching.page("app", "ann", f"{url}/page", 1000)
     assert names == ["rebinds.example"] * 3
     assert site.requests == ["/again"]
 
@@ -116,12 +116,12 @@ def test_each_step_of_a_redirection_is_counted_and_they_end(make: Make, site: Si
         "/one": redirect(f"http://other.example:{site.port}/two"),
         "/two": redirect("page"),
     }
-    found = fetching.page("app", f"http://a.example:{site.port}/one", 1000)
+    found = fetching.page("app", "ann", f"http://a.example:{site.port}/one", 1000)
     assert found is not None
     assert found.title == "a page"
     assert hosts == ["a.example", "other.example", "other.example"]
     with pytest.raises(Unreachable, match="redirections"):
-        fetching.page("app", f"{site.url}/loop", 1000)
+        fetching.page("app", "ann", f"{site.url}/loop", 1000)
     assert site.requests.count("/loop") == 5
     fetching.close()
 
@@ -133,13 +133,13 @@ def test_each_step_of_a_redirection_is_counted_and_they_end(make: Make, site: Si
 def test_redirections_that_are_none(make: Make, site: Site, target: str) -> None:
     site.pages["/x"] = redirect(target)
     with pytest.raises(Unreachable):
-        make(by_name).page("app", f"{site.url}/x", 1000)
+        make(by_name).page("app", "ann", f"{site.url}/x", 1000)
 
 
 def test_sizes_and_times_are_bounded(make: Make, site: Site) -> None:
     site.pages["/long"] = html("<title>long</title>" + "x" * 3_000_000)
     fetching = make(by_name)
-    found = fetching.page("app", f"{site.url}/long", 1000)
+    found = fetching.page("app", "ann", f"{site.url}/long", 1000)
     assert found is not None
     assert found.title == "long"
     assert fetching.bytes == 1000
