@@ -131,7 +131,7 @@ BUGS: Final[dict[str, Bug]] = {
     ),
     "login carried out late": Bug(
         "A login that Redis carried out when its node had given it up replaced a newer one.",
-        "7986aa50",
+        "4c9d0490",
         ("logins", "cut redis"),
         _script(
             "imserver.cluster.redis.presence:BEGIN",
