@@ -25,6 +25,8 @@ BUNDLE_BYTES = 12 * 1024
 """Most of a browser bundle without Messenger, compressed."""
 MESSENGER_BUNDLE_BYTES = 20 * 1024
 """With Messenger."""
+PHONE_BUNDLE_BYTES = 18 * 1024
+"""The package for React Native with its chat screen, without React and React Native."""
 MINIPROGRAM_BYTES = 40 * 1024
 SECRET = "a secret that is long enough to be one"
 CONFIG = {
@@ -150,12 +152,17 @@ def test_the_example_for_phones_uses_the_packages_as_their_types_say(project: Pa
     [
         ('export { ImClient } from "imserver-client";', BUNDLE_BYTES),
         ('export * from "imserver-client";', MESSENGER_BUNDLE_BYTES),
+        (
+            'export * from "imserver-react-native"; export * from "imserver-react-native/chat";',
+            PHONE_BUNDLE_BYTES,
+        ),
     ],
 )
 def test_a_browser_bundle_is_small(project: Path, tmp_path: Path, line: str, most: int) -> None:
     entry = project / "entry.js"
     entry.write_text(line, encoding="utf-8")
-    content = bundle(entry, tmp_path / "bundle.js", "--minify", "--platform=browser")
+    flags = ("--minify", "--platform=browser", "--external:react", "--external:react-native")
+    content = bundle(entry, tmp_path / "bundle.js", *flags)
     assert b"serviceToken" in content
     assert len(gzip.compress(content)) <= most
 
