@@ -344,7 +344,7 @@ export async function openThreads(session) {
         if (conversation) openThread(session, conversation, thread.thread);
         else session.open({ conversation: thread.conversation, message: thread.thread });
       });
-      return row;
+      return make("li", "", row);
     });
     redraw(body, [rows.length ? namedList(words.messages_threads, rows) : make("p", "muted", words.messages_threads_none), ...(hasMore ? [more] : [])]);
   };

@@ -327,7 +327,7 @@ VIEWS: Final[dict[str, Callable[[Chat, Story], None]]] = {
     "notify-blocked": _inside(_question, "#notify-question .wide", "#notify-question [role=alert]"),
     "settings": _settings,
     "erase": _inside(_settings, "[data-key=erase]", "dialog:modal form"),
-    "second-factor": _inside(_profile, "#second-factor", ".factor input"),
+    "second-factor": _inside(_profile, "#second-factor", ".factor button"),
     "notify-settings": _quiet_hours,
     "notify-here": _inside(_open_group, "#notices-here", ".notice-level"),
     "bots": _bots,
