@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench import abuse_hosts, abuse_notify
+from bench import abuse_hosts, abuse_notify, abuse_previews
 from bench.abuse_answers import ACCEPTED, command_answers, http_answers
 from bench.abuse_rows import (
     BOTS,
@@ -784,6 +784,9 @@ def run(context: RunContext, options: AbuseOptions) -> Figures:
     if options.match in abuse_hosts.NAME:
         context.show_phase(f"attack {len(rows) + 1}: slow hosts")
         rows.append(abuse_hosts.slow_hosts(context))
+    if options.match in abuse_previews.NAME:
+        context.show_phase(f"attack {len(rows) + 1}: links")
+        rows.append(abuse_previews.links(context))
     if not rows:
         raise BenchError(f"no attack has {options.match!r} in its name")
     unproved = unproved_in(rows)
