@@ -360,7 +360,7 @@ routes = Resource(
 def recent(api: NotificationApi, call: Call, request: RecentRequest) -> RecentAnswer:
     """Show what became of the last notifications of an app.
 
-    Each node keeps the last 100 of each app in memory. Contents are not kept.
+    Each node keeps the last 100 of each app in memory, and the last 5 of 5,000 users. Contents are not kept.
     """
     found, missing = api.parts.deliveries.recent.of(call.app, request.user, request.limit)
     return RecentAnswer(msgspec.convert(found, list[RecentShown], from_attributes=True), missing)

@@ -15,6 +15,10 @@ from imserver.plugin.services import ClusterServices
 
 MOST_RECENT: Final = 100
 """Notifications of one app that a node remembers."""
+MOST_OF_USER: Final = 5
+"""Notifications of one user that a node remembers: those of a large audience push them out of the app's."""
+MOST_USERS: Final = 5000
+"""Users whose last notifications a node remembers."""
 QUERY: Final = "notifications.recent"
 _CHARACTERS: Final = 200
 """Longest text of a problem."""
@@ -46,6 +50,8 @@ class RecentDeliveries:
 
     def __init__(self, cluster: ClusterServices) -> None:
         self._by_app: dict[str, deque[RecentDelivery]] = {}
+        self._by_user: dict[tuple[str, str], deque[RecentDelivery]] = {}
+        """(app, user) → their last deliveries; the user with the last one of all comes last."""
         self._cluster = cluster
         cluster.queries.add(QUERY, RecentQuery, self._here)
 
@@ -55,6 +61,11 @@ class RecentDeliveries:
             int(time()), one.user, one.kind, one.host, one.endpoint, outcome, problem[:_CHARACTERS]
         )
         self._by_app.setdefault(one.app, deque(maxlen=MOST_RECENT)).appendleft(recent)
+        of_user = self._by_user.pop((one.app, one.user), None) or deque(maxlen=MOST_OF_USER)
+        of_user.appendleft(recent)
+        self._by_user[one.app, one.user] = of_user
+        if len(self._by_user) > MOST_USERS:
+            del self._by_user[next(iter(self._by_user))]
 
     def of(self, app: str, user: str, limit: int) -> tuple[list[RecentDelivery], list[str]]:
         """The last deliveries of all nodes, the newest first, and the nodes that did not answer. ``user``: of
@@ -71,8 +82,8 @@ class RecentDeliveries:
         return sorted(found, key=lambda one: -one.time)[:limit], missing
 
     def _here(self, query: RecentQuery) -> list[RecentDelivery]:
-        recent = self._by_app.get(query.app, ())
-        return list(islice((one for one in recent if query.user in ("", one.user)), query.limit))
+        of_user, of_app = self._by_user.get((query.app, query.user), ()), self._by_app.get(query.app, ())
+        return list(islice(of_user if query.user else of_app, query.limit))
 
 
 _decode = msgspec.msgpack.Decoder(list[RecentDelivery]).decode

@@ -149,7 +149,12 @@ def test_a_killed_node_leaves_the_rest_to_another_one(store: Store) -> None:
     with pytest.raises(NotOwner):
         first.audience_rows.add_page(second.of(one), ["x"], [], False, "one")
     second.audiences.look()
-    until(lambda: sent.extend(second.send()) or second.of(one).state == "done")
+
+    def is_done() -> bool:
+        sent.extend(second.send())
+        return second.of(one).state == "done"
+
+    until(is_done)
     assert len(sent) == len(set(sent)) == 20
     assert second.of(one).taken == 20
     second.audiences.stop()

@@ -553,3 +553,17 @@ class TestLease:
         bench.deliveries.stop()
         assert monotonic() - begin < 1.0
         assert len(bench.rows.waiting) == 1
+
+
+def test_a_large_audience_hides_nothing_of_other_users() -> None:
+    bench = Bench()
+    recent, one = bench.deliveries.recent, bench.rows.add(f"{URL}1", "ann")
+    recent.note(one, "refused", "it is too long")
+    for number in range(200):
+        recent.note(replace(one, user=str(number)), "taken")
+    assert [each.outcome for each in recent.of("shop", "ann", 9)[0]] == ["refused"]
+    assert len(recent.of("shop", "", 1000)[0]) == 100
+    for number in range(9):
+        recent.note(one, str(number))
+    assert [each.outcome for each in recent.of("shop", "ann", 9)[0]] == ["8", "7", "6", "5", "4"]
+    bench.deliveries.stop()
