@@ -90,6 +90,7 @@ class App {
     session.on("people", () => this.#schedule());
     session.on("contact", () => this.#countRequests());
     session.people.watch(() => [this.#conversation?.open?.peer ?? ""]);
+    session.on("entry", (entry) => this.#isOfFeature(entry) && this.#addFeatures());
     session.on("entry", (entry) => entry.kind === "message" && entry.from !== session.user && this.#notify((notices) => notices.heard(entry)));
     session.on("open", (target) => this.#open(target));
     session.on("ended", (ended) => this.#stop(ended));
@@ -103,7 +104,7 @@ class App {
   async #loadView() {
     const session = /** @type {Session} */ (this.#session);
     document.head.append(element("next-modules", HTMLTemplateElement).content); // the first time: later it is empty
-    this.#loading ??= this.#addFeatures().then(() => withModule(import("./conversation.js"), session.words, ({ ConversationView }) => {
+    this.#loading ??= withModule(import("./conversation.js"), session.words, ({ ConversationView }) => {
       if (session !== this.#session) return;
       this.#conversation = new ConversationView(session, {
         info: (conversation) => this.#showInfo(conversation),
@@ -112,7 +113,7 @@ class App {
         sent: () => this.#notify((notices) => notices.sent()),
       });
       this.#conversation.show(null);
-    }));
+    });
     await this.#loading;
     if (!this.#conversation) this.#loading = null; // the next one tries again
   }
@@ -126,10 +127,17 @@ class App {
     this.#schedule();
   }
 
+  /** @param {{ type?: string } | undefined | null} message */
+  #isOfFeature(message) {
+    const { type = "text" } = message ?? {};
+    return type !== "text" && !(`messages_${type}` in this.words);
+  }
+
   /** The first view is shown: the time has come for what the user may open next. */
   #prepare() {
     whenIdle(async () => {
       if (this.#session) await this.#loadView();
+      if (this.#session?.store.lists.listed.some(({ last }) => this.#isOfFeature(last))) this.#addFeatures(); // the list shows their messages, too
       this.#list?.showSigns();
       if (this.#hasWorker || this.page.isEmbedded) return;
       this.#hasWorker = true;
@@ -301,7 +309,7 @@ class App {
     showView(conversation ? "conversation" : "list");
     if (conversation) document.body.toggleAttribute("data-searching", Boolean(history.state?.searching));
     if (conversation?.peer && this.#session?.isOnline) this.#session.people.refresh([conversation.peer]);
-    if (conversation) await this.#loadView();
+    if (conversation) await Promise.all([this.#addFeatures(), this.#loadView()]);
     if (routed !== this.#routed) return; // the user has gone on meanwhile
     await this.#conversation?.show(conversation, message || Number(about));
     this.#schedule();
