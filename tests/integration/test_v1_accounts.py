@@ -42,6 +42,9 @@ def test_a_registered_user_can_read_and_change_their_account(ann: User) -> None:
         "email_confirmed": False,
         "role": "member",
         "second_factor": False,
+        "status": "",
+        "away": False,
+        "status_until": 0,
     }
     assert ann.post("accounts/set", nickname="Anne")["avatar"] == "https://example.org/a.png"
 

@@ -39,7 +39,14 @@ DEFAULTS: dict[str, Any] = {
         "reset_url": "",
     },
     "oauth": {},
-    "notify": {"enabled": True, "after_seconds": 10.0, "again_seconds": 60.0, "preview": True},
+    "notify": {
+        "enabled": True,
+        "after_seconds": 10.0,
+        "again_seconds": 60.0,
+        "preview": True,
+        "audience_per_second": 1000,
+    },
+    "previews": False,
     "safety": {
         "reasons": ["spam", "harassment", "hate", "violence", "sexual", "scam", "other"],
         "retention_days": 90,

@@ -10,7 +10,11 @@ import pytest
 from msgspec.structs import replace
 
 from imserver.config.settings import StorageSettings
+from imserver.features.notifications.audience_rows import AudienceRows
 from imserver.features.notifications.contract import (
+    Audience,
+    AudienceContent,
+    AudienceTarget,
     ConversationWish,
     Delivery,
     Due,
@@ -26,6 +30,7 @@ from imserver.features.webhooks.event_rows import EventStore, NewEvent
 from imserver.messages.log.contract import Draft
 from imserver.messages.log.message_log import MessageLog
 from imserver.node.feature_list import tables_of_server
+from imserver.notify import Notify
 from imserver.storage.statements import PooledStatements
 from imserver.storage.store import Store
 from tests.storage.conftest import OpenStore
@@ -350,17 +355,18 @@ def test_a_deleted_user_and_a_deleted_app_leave_nothing(store: Store, rows: Noti
         rows.set_wishes(APP, user, Wishes(mail="soon"))
         rows.set_conversation_wish(APP, user, ConversationWish(1, "nothing"))
         rows.advance(APP, 1, [Due(user, 1, 1, 10)])
+    AudienceRows(store).add(Audience(0, APP, "sale", "all", AudienceTarget(), AudienceContent(Notify())), 5)
     tables = [table.name for table in tables_of_server() if table.name.startswith("notify_")]
 
     def counts() -> list[int]:
         return [int(store.rows(f"SELECT count(*) FROM {table}")[0][0]) for table in tables]
 
-    assert counts() == [1, 2, 2, 2, 2, 2]
+    assert counts() == [1, 2, 2, 2, 2, 1, 2]
     store.delete_rows_of_user(APP, "a")
-    assert counts() == [1, 1, 1, 1, 1, 1]
+    assert counts() == [1, 1, 1, 1, 1, 1, 1]
     store.delete_app(APP)
     store.delete_rows(APP)
-    assert counts() == [0] * 6
+    assert counts() == [0] * 7
 
 
 def test_looking_costs_the_same_however_many_others_are_notified(tmp_path: Path) -> None:
