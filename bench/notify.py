@@ -1,7 +1,8 @@
-"""Scenario ``notify``: what notifications of absent users cost, beside encrypting them alone.
+"""Scenario ``notify``: what notifications of absent users cost, of Web Push beside encrypting them alone.
 
 A process of its own is the push services: one host that takes everything, one that does not know any endpoint
-any more, one that answers 500 and one that never answers. Subscriptions are written into the database of the
+any more, one that answers 500 and one that never answers. With ``--kind`` they are those of applications
+(:mod:`bench.push_devices`). Subscriptions are written into the database of the
 server, because a hundred thousand requests would take minutes.
 """
 
@@ -15,23 +16,31 @@ from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import http_ece
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 
+from bench import push_devices
 from bench.connections import Target
-from bench.context import RunContext, parameter
+from bench.context import RunContext, parameter, text_parameter
 from bench.figures import Figures
 from bench.generator import Generator
-from bench.http_client import post
+from bench.http_client import fetch, post
 from bench.loop import BenchError, Json
 from bench.probe import probe
+from bench.proc import quick_rss_bytes
 from bench.push_services import AUTH, DEAD, FAILING, GOOD, HANGING, P256DH, PushServices
 from bench.servers import NodeProcess
 
 APP: Final = "101"
+WEB: Final = "web"
+FIRST_DEAD: Final = 10_000_000
+FIRST_OF_AUDIENCE: Final = 20_000_000
+"""Numbers of the tokens of dead devices, and of those of the audience."""
+AUDIENCE_LOOK_SECONDS: Final = 0.5
 # Of RFC 8291, appendix A.
 _POINT: Final = bytes.fromhex(
     "042571b2becdfde360551aaf1ed0f4cd366c11cebe555f89bcb7b186a53339173168ece2ebe018597bd30479b86e3c8f8ece"
@@ -51,9 +60,16 @@ LOOK_SECONDS: Final = 0.05
 
 @dataclass(frozen=True)
 class NotifyOptions:
+    kind: str = text_parameter(WEB, "The push service.", (WEB, *push_devices.KINDS))
     members: int = parameter(10_000, "Absent members of a group, with a device each.", most=10_000)
     bad: int = parameter(
         1000, "More devices at a host that hangs, and as many at one that fails; 0: none.", least=0, most=2000
+    )
+    audience: int = parameter(
+        0, "Users with a device each, for a notification to all; 0: none.", least=0, most=2_000_000
+    )
+    audience_seconds: float = parameter(
+        240.0, "After so many seconds it is cancelled.", least=1, most=WAIT_SECONDS
     )
     dead: int = parameter(
         100_000, "Endpoints that their host does not know any more; 0: none.", least=0, most=1_000_000
@@ -108,23 +124,28 @@ class NotifyRun:
 
     def __init__(self, context: RunContext, options: NotifyOptions) -> None:
         self.context = context
-        rules = {"open": True, "notify": {"after_seconds": 0, "again_seconds": 0}}
-        node = context.pool.start(
-            NodeProcess(
-                context.log,
-                environment={
-                    "IMSERVER_APPS": json.dumps({APP: rules}),
-                    "IMSERVER_NOTIFICATIONS_ALLOW_LOOPBACK": "true",
-                    "IMSERVER_ACCOUNTS_GROUP_MEMBERS": str(options.members + 1),
-                },
-                cores=context.cores.server,
-            )
-        )
+        self.kind = options.kind
+        notify = {"after_seconds": 0, "again_seconds": 0, "audience_per_second": 100_000}
+        rules: dict[str, Any] = {"open": True, "notify": notify}
+        environment = {
+            "IMSERVER_NOTIFICATIONS_ALLOW_LOOPBACK": "true",
+            "IMSERVER_ACCOUNTS_GROUP_MEMBERS": str(options.members + 1),
+        }
+        (self.services,) = context.start_workers(1)
+        if self.kind == WEB:
+            self.port = context.ask([self.services], listen)[0]["port"]
+        else:
+            (given,) = context.ask([self.services], push_devices.listen)
+            environment |= {f"IMSERVER_MOBILE_PUSH_{key.upper()}": url for key, url in given["node"].items()}
+            rules["mobile_push"] = given["app"]
+        environment["IMSERVER_APPS"] = json.dumps({APP: rules})
+        node = NodeProcess(context.log, environment=environment, cores=context.cores.server)
+        if self.kind != WEB:
+            node.environment = {**node.environment, **push_devices.plug_in(node.folder)}
+        context.pool.start(node)
         self.target: Target = node.target
         self.own = replace(context, target=node.target, pids=node.pids[:1], folder=node.data_directory)
         self.file = Path(node.data_directory, "imserver.db")
-        (self.services,) = context.start_workers(1)
-        self.port = context.ask([self.services], listen)[0]["port"]
         (self.prober,) = self.own.start_workers(1)
         self.groups = 0
 
@@ -140,23 +161,54 @@ class NotifyRun:
             self._post("/api/v1/groups/invite", invited, "group")
         return group
 
-    def subscribe(self, host: str, users: Iterable[str], devices: int = 1) -> None:
-        """Give users devices at a host: the first by a request, which makes the server follow the app."""
-        names = list(users)
-        url = f"http://{host}:{self.port}/{host}"
-        first = {"endpoint": f"{url}/{names[0]}/0", "keys": {"p256dh": P256DH, "auth": AUTH}}
-        self._post("/api/v1/notifications/endpoints", {"app": APP, "user": names[0], **first}, "id")
-        urls = ((name, f"{url}/{name}/{number}") for name in names for number in range(devices))
-        rows = [
-            (APP, name, sha256(each.encode()).hexdigest(), each.encode(), P256DH, AUTH, "", "en", 1, 0, 0)
-            for name, each in urls
-        ][1:]
+    def subscribe(self, host: str, users: Iterable[str], devices: int = 1, first: int = 0) -> None:
+        """Give users devices at a host, or at a service of applications (``first``: the number of the first
+        token): the first by a request, which makes the server follow the app."""
+        owners = [name for name in users for _ in range(devices)]
+        if self.kind == WEB:
+            base, keys = f"http://{host}:{self.port}/{host}", (P256DH, AUTH)
+            urls = [f"{base}/{name}/{number % devices}" for number, name in enumerate(owners)]
+        else:
+            form, keys = push_devices.FORMS[host], ("", "")
+            urls = [f"{host}:{form.format(first + number)}" for number in range(len(owners))]
+        added = {"endpoint": urls[0]}
+        shown = {"keys": dict(zip(("p256dh", "auth"), keys, strict=True))} if self.kind == WEB else {}
+        self._post("/api/v1/notifications/endpoints", {"app": APP, "user": owners[0], **added, **shown}, "id")
+        rows = (
+            (APP, name, sha256(url.encode()).hexdigest(), url.encode(), *keys, "", "en", 1, 0, 0)
+            for name, url in islice(zip(owners, urls, strict=True), 1, None)
+        )
         with closing(sqlite3.connect(self.file, timeout=30)) as database, database:
             database.executemany(
                 "INSERT INTO notify_endpoint (app, member, digest, url, p256dh, auth, device, language, "
                 "enabled, login, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 rows,
             )
+
+    def await_taken(self, devices: int) -> None:
+        """Begin to count what devices get, until so many have got something."""
+        if self.kind == WEB:
+            self.services.ask(take, devices=devices, seconds=WAIT_SECONDS)
+        else:
+            self.services.ask(push_devices.take, kind=self.kind, devices=devices, seconds=WAIT_SECONDS)
+
+    def taken(self) -> Json:
+        """What they got, when nothing waits any more for the service that works."""
+        (taken,) = self.context.gather([self.services])
+        if self.kind == WEB:
+            return taken
+        self.wait("notify_delivery", 0, f"WHERE host = '{self.kind}/{APP}'")
+        return taken | self.context.ask([self.services], push_devices.count, kind=self.kind)[0]
+
+    def watch(self) -> None:
+        """Begin to measure how long the loop is held."""
+        self.prober.ask(probe, pid=self.own.pids[0], seconds=WAIT_SECONDS)
+
+    def hold_ms(self) -> float:
+        """For how long it was, since :meth:`watch`."""
+        self.prober.stop()
+        (longest,) = self.context.gather([self.prober])
+        return float(longest["worst_us"] / 1000)
 
     def send(self, group: str) -> None:
         """Send a message to a group."""
@@ -178,6 +230,22 @@ class NotifyRun:
             time.sleep(LOOK_SECONDS * 4)
         return True
 
+    def audience(self, id: object) -> Json:
+        """How far an audience is."""
+        answer = fetch(self.target, f"/api/v1/notifications/audiences?app={APP}&id={id}")
+        return dict(answer["audiences"][0])
+
+    def start_audience(self) -> object:
+        """Notify all users of the app; returns the id."""
+        notify = {"title": "Spring sale", "text": "Until Friday"}
+        return self._post(
+            "/api/v1/notifications/audiences", {"app": APP, "all": True, "notify": notify}, "id"
+        )
+
+    def cancel_audience(self, id: object) -> None:
+        """Send nothing more."""
+        self._post("/api/v1/notifications/audiences/cancel", {"app": APP, "id": id}, "id")
+
     def _post(self, path: str, body: Json, field: str) -> object:
         answer = post(self.target, path, body)
         if field not in answer:
@@ -188,21 +256,34 @@ class NotifyRun:
 def run(context: RunContext, options: NotifyOptions) -> Figures:
     """Measure notifications of absent users, bad hosts."""
     bench = NotifyRun(context, options)
-    (alone,) = context.start_workers(1, context.cores.server)
+    good = GOOD if bench.kind == WEB else bench.kind
     context.show_phase(f"notify: a group of {options.members:,}")
     names = [f"member-{number}" for number in range(options.members)]
     group = bench.group(names)
-    bench.subscribe(GOOD, names)
+    bench.subscribe(good, names)
     bench.own.rest()
     few = names[:FIRST]
     _round(bench, bench.group(few), len(few))  # loads the libraries
-    found = _round(bench, group, options.members)
-    alone_us = context.ask([alone], encrypt, size=int(found.pop("body_bytes") or 0) - 103)[0]["cpu_us"]
-    figures: Figures = {"encrypt_us": alone_us, **found}
-    figures["of_encrypting"] = (found["notified_cpu_us"] or 0) / alone_us
+    figures = _round(bench, group, options.members)
+    body_bytes = int(figures.pop("body_bytes") or 0)
+    if bench.kind == WEB:
+        (alone,) = context.start_workers(1, context.cores.server)
+        alone_us = float(context.ask([alone], encrypt, size=body_bytes - 103)[0]["cpu_us"])
+        figures |= {"encrypt_us": alone_us, "of_encrypting": (figures["notified_cpu_us"] or 0) / alone_us}
+    if options.audience:
+        context.show_phase(f"notify: an audience of {options.audience:,}")
+        bench.subscribe(
+            good, (f"user-{number}" for number in range(options.audience)), first=FIRST_OF_AUDIENCE
+        )
+        bench.own.rest()
+        figures |= _audience(bench, options)
     if options.bad:
         context.show_phase("notify: hosts that hang and fail")
-        for host in (HANGING, FAILING):
+        bad = [HANGING, FAILING]
+        if bench.kind != WEB:
+            bad = [kind for kind in push_devices.KINDS if kind != bench.kind]
+            context.ask([bench.services], push_devices.disturb, kind=bench.kind, most=options.bad)
+        for host in bad:
             bench.subscribe(host, names[: options.bad])
         figures |= _beside_bad_hosts(bench, group, options)
     if options.dead:
@@ -213,35 +294,61 @@ def run(context: RunContext, options: NotifyOptions) -> Figures:
 
 def _round(bench: NotifyRun, group: str, devices: int) -> Figures:
     """Send one message to a group; what it costs until the results are stored."""
-    bench.prober.ask(probe, pid=bench.own.pids[0], seconds=WAIT_SECONDS)
-    bench.services.ask(take, devices=devices, seconds=WAIT_SECONDS)
+    bench.watch()
+    bench.await_taken(devices)
     time.sleep(0.5)
     with bench.own.measured() as span:
         begin = time.monotonic()
         bench.send(group)
-        (taken,) = bench.context.gather([bench.services])
+        taken = bench.taken()
         bench.wait("notify_delivery", 0)
-    bench.prober.stop()
-    (longest,) = bench.context.gather([bench.prober])
     return {
         "notified_cpu_us": span.server_us / devices,
         "notified_seconds": taken["last"] - begin,
         "notifications_lost": devices - taken["devices"],
         "notifications_again": taken["requests"] - taken["devices"],
-        "notify_hold_ms": longest["worst_us"] / 1000,
+        "notify_hold_ms": bench.hold_ms(),
         "body_bytes": taken["body_bytes"],
+    }
+
+
+def _audience(bench: NotifyRun, options: NotifyOptions) -> Figures:
+    """Notify all users; memory and loop of the server meanwhile."""
+    pids = bench.own.pids
+    before = most = quick_rss_bytes(pids)
+    bench.watch()
+    begin = time.monotonic()
+    id = bench.start_audience()
+    while (now := bench.audience(id))["state"] in ("running", "queued"):
+        most = max(most, quick_rss_bytes(pids))
+        if time.monotonic() - begin > options.audience_seconds:
+            bench.cancel_audience(id)
+        time.sleep(AUDIENCE_LOOK_SECONDS)
+    seconds = time.monotonic() - begin
+    is_done = now["state"] == "done"
+    return {
+        "audience_users": options.audience + options.members,
+        "audience_taken": now["taken"],
+        "audience_lost": options.audience + options.members - now["taken"] if is_done else 0,
+        "audience_seconds": seconds,
+        "audience_per_second": now["taken"] / seconds,
+        "audience_mb": (most - before) / 1e6,
+        "audience_hold_ms": bench.hold_ms(),
     }
 
 
 def _beside_bad_hosts(bench: NotifyRun, group: str, options: NotifyOptions) -> Figures:
     """The same message when some users have devices at hosts that hang and fail, too."""
-    bench.services.ask(take, devices=options.members, seconds=WAIT_SECONDS)
+    bench.watch()
+    bench.await_taken(options.members)
     begin = time.monotonic()
     bench.send(group)
-    (taken,) = bench.context.gather([bench.services])
+    taken = bench.taken()
     return {
         "beside_bad_seconds": taken["last"] - begin,
         "beside_bad_lost": options.members - taken["devices"],
+        "beside_bad_again": taken["requests"] - taken["devices"],
+        "beside_bad_hold_ms": bench.hold_ms(),
         "bad_requests": taken["others"],
     }
 
@@ -250,15 +357,20 @@ def _dead(bench: NotifyRun, count: int) -> Figures:
     """One round to endpoints that are all gone."""
     users = [f"dead-{number}" for number in range(-(-count // ENDPOINTS_EACH))]
     group = bench.group(users)
-    bench.subscribe(DEAD, users, ENDPOINTS_EACH)
+    bench.subscribe(DEAD if bench.kind == WEB else bench.kind, users, ENDPOINTS_EACH, FIRST_DEAD)
     where = "WHERE member LIKE 'dead-%'"
     endpoints = bench.count("notify_endpoint", where)
-    bench.services.ask(take, devices=endpoints, seconds=WAIT_SECONDS, host=DEAD)
+    if bench.kind == WEB:
+        bench.services.ask(take, devices=endpoints, seconds=WAIT_SECONDS, host=DEAD)
+    else:
+        bench.services.ask(push_devices.take_dead, kind=bench.kind, devices=endpoints, seconds=WAIT_SECONDS)
     with bench.own.measured() as span:
         begin = time.monotonic()
         bench.send(group)
         (taken,) = bench.context.gather([bench.services])
         bench.wait("notify_endpoint", 0, where)
+    if bench.kind != WEB:
+        (taken,) = bench.context.ask([bench.services], push_devices.count_dead, kind=bench.kind)
     return {
         "dead_endpoints": endpoints,
         "dead_left": bench.count("notify_endpoint", where),
