@@ -7,6 +7,7 @@ Sources: "Sending notification requests to APNs", "Establishing a token-based co
 from __future__ import annotations
 
 import re
+from base64 import urlsafe_b64encode
 from functools import partial
 from time import time
 from typing import TYPE_CHECKING, Any, Final
@@ -103,15 +104,16 @@ def payload_of(notice: PushNotice) -> bytes:
 
 
 class _Token(Struct, frozen=True):
-    """A token of our key, with the moment when it was made (Unix seconds)."""
+    """A token of our key, with the time in it (Unix seconds)."""
 
     text: str
     made: float
 
 
 class ProviderTokens:
-    """Owner of the tokens of all keys. Apps with one key share its token, and it outlives changes of their
-    settings: Apple refuses new ones that come too soon."""
+    """Owner of the tokens of all keys. Apple refuses new ones that come too soon. So apps with one key share
+    its token, and it outlives changes of their settings. Other nodes, and this one after a restart, make the
+    same within a period: the time in it is the begin, and a signature depends on key and content alone."""
 
     def __init__(self) -> None:
         self._by_key: dict[tuple[object, ...], Kept[_Token]] = {}
@@ -127,11 +129,25 @@ class ProviderTokens:
 
 
 def _sign(settings: ApnsSettings, key: EllipticCurvePrivateKey) -> _Token:
-    import jwt
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
+    from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+    from cryptography.hazmat.primitives.hashes import SHA256
 
-    now = time()
-    claims = {"iss": settings.team_id, "iat": int(now)}
-    return _Token(jwt.encode(claims, key, "ES256", {"kid": settings.key_id}), now)
+    begin = int(time() // YOUNG_SECONDS * YOUNG_SECONDS)
+    parts = {"alg": "ES256", "kid": settings.key_id}, {"iss": settings.team_id, "iat": begin}
+    content = b".".join(_base64url(msgspec.json.encode(part)) for part in parts)
+    try:
+        algorithm = ECDSA(SHA256(), deterministic_signing=True)
+    except UnsupportedAlgorithm:  # OpenSSL before 3.2
+        algorithm = ECDSA(SHA256())
+    numbers = decode_dss_signature(key.sign(content, algorithm))
+    signature = b"".join(number.to_bytes(32, "big") for number in numbers)
+    return _Token(f"{content.decode()}.{_base64url(signature).decode()}", begin)
+
+
+def _base64url(content: bytes) -> bytes:
+    return urlsafe_b64encode(content).rstrip(b"=")
 
 
 class ApnsClient:

@@ -3,14 +3,16 @@
 import json
 import re
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from conftest import APP, HMS_SECRET, Keys, Site, Start, rows, settings_of_app, tenant
 from fakes import APNS_REASONS, FCM_STATUS, HMS_STATUS, Do
-from imserver_mobile_push import apns, fcm, hms
-from imserver_mobile_push.settings import FcmSettings, HmsSettings
+from imserver_mobile_push import apns, fcm, hms, services_of
+from imserver_mobile_push.settings import FcmSettings, HmsSettings, MobilePushSettings
 
+from imserver.plugin.settings import Config
 from imserver.plugin.wire import PushNotice, PushResult
 
 DEVICES = {"fcm": "d" * 40 + ":APA91b-x_y", "apns": "ab" * 32, "hms": "IQAAAACy0t" * 5}
@@ -212,7 +214,7 @@ def test_an_answer_is_followed_as_the_table_says(
         assert abs(result.gone_since - time.time()) < 60, "Apple has said since when"
     else:
         assert result.gone_since == 0
-    assert (fake.asked[device], fake.problems, fake.taken) == (2 if renews else 1, [], [])
+    assert (fake.requests[device], fake.problems, fake.taken) == (2 if renews else 1, [], [])
     if service != "apns":
         assert fake.token_requests == (2 if renews else 1)
     assert send(site, service).outcome == "taken"
@@ -265,8 +267,8 @@ def test_no_access_token_is_a_reason_to_wait_and_shows_no_secret(site: Site) -> 
 def test_apples_token_is_renewed_between_20_and_60_minutes(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    passed = [0.0]
-    site.apns.clock = lambda: time.time() + passed[0]
+    passed, begin = [0.0], time.time() // apns.YOUNG_SECONDS * apns.YOUNG_SECONDS
+    site.apns.clock = lambda: begin + passed[0]
     monkeypatch.setattr(apns, "time", site.apns.clock)
     ages = []
     for minutes in (0, 19, 39, 41, 79, 82):
@@ -281,6 +283,22 @@ def test_apples_token_is_renewed_between_20_and_60_minutes(
         site.apns.behave(device, Do("ExpiredProviderToken"))
         assert send(site, "apns").outcome == outcome
         assert (len(site.apns.tokens), site.apns.problems) == (tokens, [])
+
+
+def test_apple_takes_what_a_node_sends_after_a_restart_and_what_another_one_sends(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passed, begin = [0.0], time.time() // apns.YOUNG_SECONDS * apns.YOUNG_SECONDS
+    site.apns.clock = lambda: begin + passed[0]
+    monkeypatch.setattr(apns, "time", site.apns.clock)
+    assert send(site, "apns").outcome == "taken"
+    passed[0] = 19 * 60.0
+    config = Config(of_features=(("mobile_push", MobilePushSettings(apns_url=site.apns.url)),))
+    others = {each.name: each for each in services_of(config, SimpleNamespace(get=site.tenants.get))}
+    assert send(site._replace(services=others), "apns").outcome == "taken"
+    assert (len(site.apns.tokens), site.apns.problems) == (1, [])
+    for each in others.values():
+        each.close()
 
 
 # --- apps ---------------------------------------------------------------------------------------------------
