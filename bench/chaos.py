@@ -132,16 +132,22 @@ class ChaosRun:
         self.chance = random.Random(self.seed)
         show_phase("everything starts")
         nodes = 1 if options.alone else options.nodes
+        config, variables = self.config, dict[str, str]()
+        self.absent: AbsentUsers | None = None
+        if options.notifications:
+            self.absent = AbsentUsers()
+            config, variables = self.absent.settings(config, folder)
         self.system = System(
             pool,
             nodes,
-            self.config,
+            config,
             options.database,
             folder,
             options.stall,
             options.webhook,
             options.alone,
             options.faults,
+            variables,
         )
         (self.talkers,) = pool.start_workers(1)
         self.rounds: list[Json] = []
@@ -155,9 +161,9 @@ class ChaosRun:
         self.pool.ask(worker, aim, target=asdict(self.system.nodes[0].target), index=worker.index)
         seed = self.chance.randrange(2**31)
         self.pool.ask(worker, self.tasks.meet, seed=seed, seconds=MEET_SECONDS, **self._clients())
-        absent: AbsentUsers | None = None
-        if options.notifications:
-            absent = AbsentUsers([node.target for node in self.system.nodes])
+        absent = self.absent
+        if absent is not None:
+            absent.targets = [node.target for node in self.system.nodes]
             absent.start()
         begin = time.monotonic()
         self.pool.ask(worker, self.tasks.chat, seconds=LEAD_SECONDS, rate=options.rate)

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -143,7 +143,8 @@ class System:
 
     ``database``: ``sqlite``, ``postgresql``, ``mysql``, or a URL, which is never broken. ``stall``: the
     library that delays fsync, or its source (empty: the one of a source tree, if there is a compiler).
-    ``alone``: one node without a Redis. ``config``: the settings of a node, with ``{}`` for the webhook.
+    ``alone``: one node without a Redis. ``config``: the settings of a node, with ``{}`` for the webhook;
+    ``variables``: its environment.
 
     ``faults``: the names of those that are wanted, separated by commas; empty: all. Servers run with a clock
     of their own only where one is to be set: the library for it delays each timed wait of a thread, so that
@@ -163,6 +164,7 @@ class System:
         webhook: bool,
         alone: bool = False,
         faults: str = "",
+        variables: Mapping[str, str] | None = None,
     ) -> None:
         self.pool = pool
         self.receiver = EventReceiver() if webhook else None
@@ -186,7 +188,9 @@ class System:
         self.networks: dict[str, list[Network]] = {"rpc": [], "redis link": [], "database link": []}
         """Kind → the network of each node."""
         self.nodes: list[NodeProcess] = []
-        environment = {} if self.redis is None else {"IMSERVER_CLUSTER_BIND": "127.0.0.1"}
+        environment = dict(variables or {})
+        if self.redis is not None:
+            environment["IMSERVER_CLUSTER_BIND"] = "127.0.0.1"
         if self.embedded:
             environment |= stalling
         elif self.database is None:

@@ -231,6 +231,7 @@ FIGURES: dict[str, Figure] = {
     "events_lost": Figure("events that never came", fault=True),
     "events_inverted": Figure("events after later ones of the same user", fault=True),
     "notified": Figure("absent users who were notified"),
+    "notified_devices": Figure("of them by devices of FCM, APNs and HMS"),
     "encrypt_us": Figure("CPU of encrypting a notification alone", "µs", 1),
     "notified_cpu_us": Figure("server CPU a notification, from the message to the stored result", "µs", 1),
     "of_encrypting": Figure("the same, as a multiple of encrypting alone", "", 2),

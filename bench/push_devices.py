@@ -34,8 +34,6 @@ _BUSY: Final = {"fcm": "UNAVAILABLE", "apns": "ServiceUnavailable", "hms": "8100
 _GONE: Final = {"fcm": "UNREGISTERED", "apns": "Unregistered", "hms": "80300007"}
 _TIMES: Final = 1000
 """How often a device of a service that fails does so."""
-_FIRST_HANGING: Final = 2
-"""Devices of the service that works whose first request gets no answer."""
 _EACH: Final = 50
 """Of so many of its devices, the first request of one is reset, and that of one is refused for now."""
 
@@ -56,6 +54,12 @@ def plug_in(folder: Path) -> dict[str, str]:
 
 def listen(generator: Generator) -> Json:
     """Task: start the services. Returns the settings of a node and of an app that uses them."""
+    generator.state["devices"], settings = start()
+    return settings
+
+
+def start() -> tuple[Devices, Json]:
+    """Start the services in threads of this process; see :func:`listen`. Raises BenchError."""
     sys.path.insert(0, str(PLUGIN / "tests"))
     try:
         fakes: Any = importlib.import_module("fakes")
@@ -69,14 +73,13 @@ def listen(generator: Generator) -> Json:
     }
     for service in services.values():
         service.taken = Taken()
-    generator.state["devices"] = Devices(fakes.Do, services)
     account = {
         "type": "service_account",
         "project_id": _PROJECT,
         "private_key": _pem(google),
         "client_email": _EMAIL,
     }
-    return {
+    settings = {
         "node": {
             "fcm_url": services["fcm"].url,
             "google_oauth_url": f"{services['fcm'].url}/token",
@@ -90,6 +93,7 @@ def listen(generator: Generator) -> Json:
             "hms": {"app_id": _HMS_APP, "app_secret": _HMS_SECRET},
         },
     }
+    return Devices(fakes.Do, services), settings
 
 
 def _pem(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> str:
@@ -110,19 +114,23 @@ class Devices:
         self.do = do
         self.services = services
 
+    def close(self) -> None:
+        """End the services."""
+        for service in self.services.values():
+            service.close()
+
     def disturb(self, kind: str, most: int) -> None:
         """The service that works fails for some of its first ``most`` devices, once each. One of the others
         hangs; the last one throttles and resets."""
         hanging, failing = (name for name in KINDS if name != kind)
         self.services[hanging].always = self.do(what="hang")
         refused, reset = self.do(_THROTTLED[failing]), self.do(what="reset")
-        busy, silent = self.do(_BUSY[kind]), self.do(what="hang")
+        busy = self.do(_BUSY[kind])
         for number in range(most):
             token = FORMS[failing].format(number)
             self.services[failing].behave(token, *[reset if number % 2 else refused] * _TIMES)
             if number % _EACH < 2:
-                once = silent if number < _FIRST_HANGING else reset if number % _EACH else busy
-                self.services[kind].behave(FORMS[kind].format(number), once)
+                self.services[kind].behave(FORMS[kind].format(number), reset if number % _EACH else busy)
 
 
 def disturb(generator: Generator, kind: str, most: int) -> Json:
@@ -134,12 +142,12 @@ def disturb(generator: Generator, kind: str, most: int) -> Json:
 def take(generator: Generator, kind: str, devices: int, seconds: float) -> Json:
     """Task: wait until a service has taken so many more notifications, or until it is stopped."""
     services = generator.state["devices"].services
-    others = [services[name].asked for name in KINDS if name != kind]
-    before, others_before = len(services[kind].taken), sum(asked.total() for asked in others)
+    others = [services[name].requests for name in KINDS if name != kind]
+    before, others_before = len(services[kind].taken), sum(each.total() for each in others)
     generator.state["before"] = before
     generator.loop.until(lambda: len(services[kind].taken) - before >= devices, seconds)
     last = time.monotonic()
-    return {"last": last, "others": sum(asked.total() for asked in others) - others_before, "body_bytes": 0}
+    return {"last": last, "others": sum(each.total() for each in others) - others_before, "body_bytes": 0}
 
 
 def count(generator: Generator, kind: str) -> Json:
@@ -156,12 +164,12 @@ def take_dead(generator: Generator, kind: str, devices: int, seconds: float) -> 
     """Task: a service knows none of its devices any more; wait until so many were asked for."""
     service = generator.state["devices"].services[kind]
     service.always = generator.state["devices"].do(_GONE[kind])
-    service.asked.clear()
-    generator.loop.until(lambda: len(service.asked) >= devices, seconds)
+    service.requests.clear()
+    generator.loop.until(lambda: len(service.requests) >= devices, seconds)
     return {}
 
 
 def count_dead(generator: Generator, kind: str) -> Json:
     """Task: the devices for which there were requests since :func:`take_dead` began, and the requests."""
-    asked = generator.state["devices"].services[kind].asked
-    return {"devices": len(asked), "requests": asked.total()}
+    requests = generator.state["devices"].services[kind].requests
+    return {"devices": len(requests), "requests": requests.total()}

@@ -114,7 +114,7 @@ class Fake:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.taken: list[Notification] = []
-        self.asked: Counter[str] = Counter()
+        self.requests: Counter[str] = Counter()
         """Device → its requests."""
         self.problems: list[str] = []
         """What a real service would have refused, or could not have read."""
@@ -130,7 +130,7 @@ class Fake:
 
     def next_for(self, token: str) -> Do | None:
         with self.lock:
-            self.asked[token] += 1
+            self.requests[token] += 1
             return self._next[token].pop(0) if self._next[token] else self.always
 
     def take(self, notification: Notification) -> None:

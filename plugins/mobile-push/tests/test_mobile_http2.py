@@ -88,7 +88,7 @@ def test_a_request_that_was_not_begun_is_sent_again_at_once(start: Start) -> Non
     site = start(node=SECONDS)
     site.apns.behave(device(1), Do(what="goaway-before"))
     assert send(site, 1).outcome == "taken"
-    assert (site.apns.asked[device(1)], len(site.apns.connections)) == (2, 2)
+    assert (site.apns.requests[device(1)], len(site.apns.connections)) == (2, 2)
     site.apns.behave(device(2), *[Do(what="goaway-before")] * 3)
     result = send(site, 2)
     assert result.outcome == "later"

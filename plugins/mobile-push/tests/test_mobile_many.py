@@ -76,4 +76,4 @@ def test_nothing_is_lost_beside_a_service_that_fails(start: Start, keys: Keys) -
         assert fake.twice() == []
         assert len({each.id for each in fake.taken}) == 49
         gone = [FORMS[name].format(number) for number in range(2, 60, 5)]
-        assert {fake.asked[device] for device in gone} == {1}, "a dead device was asked again"
+        assert {fake.requests[device] for device in gone} == {1}, "a dead device was asked again"

@@ -169,7 +169,7 @@ def test_a_device_that_is_gone_goes(site: Site) -> None:
 
     eventually(lambda: left() == [], what="the end of the endpoints")
     for name in SERVICES:
-        assert getattr(site, name).asked[FORMS[name].format(50)] == 1
+        assert getattr(site, name).requests[FORMS[name].format(50)] == 1
 
 
 def test_a_device_that_apple_knew_to_be_gone_before_it_came_again_stays(site: Site) -> None:
@@ -178,7 +178,7 @@ def test_a_device_that_apple_knew_to_be_gone_before_it_came_again_stays(site: Si
     site.apns.behave(device, Do("Unregistered", more={"timestamp": an_hour_ago}))
     site.add("dan", f"apns:{device}")
     site.test("dan")
-    eventually(lambda: site.apns.asked[device] == 1, what="the test")
+    eventually(lambda: site.apns.requests[device] == 1, what="the test")
     site.test("dan")
     eventually(lambda: device in {each.token for each in site.apns.taken}, what="the next test")
 
@@ -224,7 +224,7 @@ def test_no_key_is_ever_shown(site: Site, keys: Keys, installed: dict[str, str])
     assert site.test("eve") == {"endpoints": 3}
     eventually(lambda: site.fcm.token_requests > before, what="another token of Google")
     for name in ("apns", "hms"):
-        asked = getattr(site, name).asked
+        asked = getattr(site, name).requests
         eventually(lambda name=name, asked=asked: asked[FORMS[name].format(70)] > 0, what=name)
     for path in ("apps", "apps/show?app=tea", f"apps/show?app={APP}", "audit?limit=100"):
         answer = site.node.get(f"/api/v1/{path}", key=ADMIN_KEY)
