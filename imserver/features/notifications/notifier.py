@@ -373,7 +373,7 @@ class Notifier:
         found = self._store.part(MessageLog).conversations.find(app, list({due.conversation for due in dues}))
         conversations = {each.id: each for each in found}
         writer = _Writer(app, entries, conversations, accounts, facts, self._make_token)
-        for number, due in enumerate(dues, 1):
+        for due in dues:
             entry, account = chosen.get((due.user, due.conversation)), accounts.get(due.user)
             if entry is None or due.conversation not in conversations or (account and account.bot):
                 outcome = nothing_new(due, facts.unread.get(due.conversation)).outcome
@@ -385,7 +385,7 @@ class Notifier:
                 notified_at = facts.now + facts.offset
                 changed = replace(due, due=0, entry=entry, notified=entry, notified_at=notified_at)
                 decided.changed.append((due, changed))
-            if not number % _YIELD:
+            if is_long_turn():
                 serve_others()
 
     def _choose(

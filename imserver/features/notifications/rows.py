@@ -28,6 +28,7 @@ from imserver.features.notifications.contract import (
 from imserver.features.notifications.device_services import DeviceServices
 from imserver.features.webhooks.consumer import NotOwner
 from imserver.features.webhooks.event_rows import NewEvent, add_events
+from imserver.plugin.runtime import is_long_turn, serve_others
 from imserver.plugin.storage import PooledStatements, Row, Statements, Store, chunks, marks_of, text_of
 
 LEASE: Final = " notifications"
@@ -187,6 +188,8 @@ class NotificationRows:
         statement = f"SELECT {_ENDPOINT} FROM notify_endpoint WHERE app = %s AND member IN {{}}"
         found: dict[str, list[PushEndpoint]] = {}
         for row in sorted(self._in(statement, (app,), users, many=True), key=itemgetter(0)):
+            if is_long_turn():  # a user may have many
+                serve_others()
             endpoint = self._endpoint(row)
             found.setdefault(endpoint.user, []).append(endpoint)
         return found

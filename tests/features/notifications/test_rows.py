@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gevent
 import pytest
 from msgspec.structs import replace
 
@@ -424,3 +425,29 @@ def steps_of(store: Store, look: Callable[[], object]) -> int:
     look()
     handle(None)
     return taken
+
+
+def test_the_devices_of_many_users_are_read_with_turns_of_the_loop_between(tmp_path: Path) -> None:
+    store = Store(StorageSettings(""), str(tmp_path), threaded=False)  # its queries do not switch
+    store.start()
+    users = [str(number) for number in range(1000)]
+    devices = [
+        (APP, user, f"{user}-{number}", b"https://push.example/1", 1)
+        for user in users
+        for number in range(20)
+    ]
+    columns = "app, member, digest, url, enabled, p256dh, auth, device, language, login, created"
+    statement = f"INSERT INTO notify_endpoint ({columns}) VALUES (%s, %s, %s, %s, %s, '', '', '', 'en', 0, 0)"
+    store.write(lambda sql: sql.execute_many(statement, devices))
+    turns = [0]
+
+    def turn() -> None:
+        while True:
+            turns[0] += 1
+            gevent.sleep(0.001)
+
+    other = gevent.spawn(turn)
+    assert len(NotificationRows(store).endpoints(APP, users)) == len(users)
+    other.kill()
+    store.close()
+    assert turns[0] > 1
