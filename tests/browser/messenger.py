@@ -53,7 +53,7 @@ return null;
 MENU = """
 const [text, choice] = arguments;
 const rows = [...document.querySelectorAll("[role=log] article[data-id]")];
-const row = rows.find((each) => each.querySelector(".text")?.textContent === text);
+const row = rows.findLast((each) => each.querySelector(".text")?.textContent === text);
 if (!row) return false;
 const menu = () => document.querySelector("[role=menu]");
 if (!menu()) {
@@ -66,7 +66,7 @@ const line = lines.find((each) => (each.getAttribute("aria-label") || each.textC
 line?.click();
 return Boolean(line);
 """
-"""Open the menu of a message and choose from it in one step: a redraw in between would close it."""
+"""Open the menu of the newest message with a text, and choose from it in one step: a redraw in between would close it."""
 
 LINE = """
 window.line = (() => {

@@ -25,7 +25,7 @@ CONFIG = {
     "api": {"keys": [{"key": "key of the back end of tests", "scopes": ["admin"]}]},
 }
 PAGE = """<!doctype html>
-<title>A shop</title><link rel="icon" href="data:,"><h1>A shop</h1>
+<html lang="en"><title>A shop</title><link rel="icon" href="data:,"><main><h1>A shop</h1></main>
 <script src="{chat}/static/embed.js" data-app="shop" data-to="bob" data-session="/session"
   data-label="Talk to us" data-lang="en" {more} defer></script>
 """
