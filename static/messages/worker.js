@@ -99,10 +99,13 @@ async function open(address, request) {
 async function openPage(language, request) {
   const cache = await caches.open(store);
   const address = `${shell.page}?lang=${language}`;
-  if (!(await cache.match(address, { ignoreVary: true }))) await addPage(language).catch(() => {}); // the server may have another release
-  const others = (await cache.keys()).filter(({ url }) => new URL(url).pathname === shell.page);
-  const other = others.length ? await cache.match(others[0], { ignoreVary: true }) : undefined;
-  return open(address, request).catch((error) => other ?? Promise.reject(error));
+  const stored = await cache.match(address, { ignoreVary: true });
+  if (stored) return stored; // a reload waits for nothing else
+  await addPage(language).catch(() => {}); // the server may have another release
+  return open(address, request).catch(async (error) => {
+    const other = (await cache.keys()).find(({ url }) => new URL(url).pathname === shell.page);
+    return (other && (await cache.match(other, { ignoreVary: true }))) ?? Promise.reject(error);
+  });
 }
 
 /**
