@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.full]
 CARDS = """
 return [...document.querySelectorAll("[role=log] .previews-card")].map((card) => ({
   href: card.href,
-  name: card.getAttribute("aria-label"),
+  name: card.textContent,
   lines: [...card.querySelectorAll(".previews-lines > *")].map((line) => line.textContent),
   wide: card.classList.contains("previews-wide"),
   drawn: card.querySelector("img")?.naturalWidth,
@@ -81,7 +81,7 @@ def test_cards_stand_below_messages(pair: Pair, server: Server, site: Site) -> N
     eventually(has_all)
     small = cards[0]
     assert small["lines"][0] == "Tea <script><b>"
-    assert small["name"] == "Preview: Tea <script><b>, 127.0.0.1"
+    assert small["name"] == "Preview:Tea <script><b>Tea · 127.0.0.1"
     assert [card["wide"] for card in cards] == [False, False, True, False]
     assert all(all(card["hosts"]) and card["fits"] for card in cards)
     if folder := os.environ.get("PICTURES"):

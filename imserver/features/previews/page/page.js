@@ -117,7 +117,7 @@ async function ask() {
  * @returns {HTMLElement | null}
  */
 function card({ url, title, description = "", site = "", picture = "", width = 0, height = 0 }) {
-  const { make, fill, words } = page;
+  const { make, words } = page;
   if (!/^https?:\/\//.test(url) || !URL.canParse(url)) return null;
   const host = new URL(url).hostname.replace(/^www\./, "");
   const isWide = width >= WIDE_PX && width >= WIDE * height;
@@ -125,7 +125,7 @@ function card({ url, title, description = "", site = "", picture = "", width = 0
   link.href = url;
   link.target = "_blank";
   link.rel = "noopener noreferrer nofollow";
-  link.setAttribute("aria-label", fill(words.previews_card, { title, host }));
+  link.append(make("span", "heard", words.previews_card));
   if (picture.startsWith("/") && width && height) {
     const shown = make("img", "");
     Object.assign(shown, { alt: "", width, height, loading: "lazy", decoding: "async", draggable: false });
