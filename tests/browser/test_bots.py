@@ -102,6 +102,24 @@ def test_an_answer_grows_and_becomes_a_message(pair: Pair, start_server: StartSe
         bot.kill()
 
 
+def test_whoever_reads_an_answer_stops_it(pair: Pair, start_server: StartServer) -> None:
+    server = start_server(config=LIMITS)
+    ann = Account(server, "Ann")
+    bot = ann.post("bots", name="long_bot")
+    chat = Chat(pair[0], ann)
+    with Api(server.http_url, key=bot["token"]) as api:
+        body = {"app": "gochat", "to": ann.user, "text": "Tea is a "}
+        stream = api.call("POST", "messages/stream/open", body)["stream"]
+        chat.page.run("location.hash = '#u/' + arguments[0]", bot["id"])
+        eventually(lambda: chat.texts == ["Tea is a "], what="the beginning")
+        chat.click(chat.word("messages_stop"), within=".streamed")
+        eventually(lambda: not chat.page.shown(".streamed"), what="the stored message")
+        late = {"app": "gochat", "pieces": [{"stream": stream, "piece": 1, "text": "shrub"}]}
+        api.call("POST", "messages/stream/append", late)
+    assert chat.texts == ["Tea is a "]
+    assert ann.get("conversations")["conversations"][0]["last"]["text"] == "Tea is a "
+
+
 def test_an_answer_whose_bot_has_died_is_marked(pair: Pair, start_server: StartServer) -> None:
     server = start_server(config=LIMITS | {"limits": {"stream_seconds": 0.5}})
     ann = Account(server, "Ann")
