@@ -35,16 +35,16 @@ const ratio = (one, other) => {
 };
 
 const canvasColour = rgba("Canvas");
-/** What is seen of an element: its box without what its ancestors cut off. */
-const boxOf = (element) => {
-  let { left, top, right, bottom } = element.getBoundingClientRect();
-  for (let each = element.parentElement; each && each !== document.body; each = each.parentElement) {
+/** What is seen of a box: it without what an element and its ancestors cut off. */
+const seenOf = ({ left, top, right, bottom }, element) => {
+  for (let each = element; each && each !== document.body; each = each.parentElement) {
     if (getComputedStyle(each).overflow === "visible") continue;
     const clip = each.getBoundingClientRect();
     [left, top, right, bottom] = [Math.max(left, clip.left), Math.max(top, clip.top), Math.min(right, clip.right), Math.min(bottom, clip.bottom)];
   }
   return { left, top, right, bottom };
 };
+const boxOf = (element) => seenOf(element.getBoundingClientRect(), element.parentElement);
 const pictures = [...document.querySelectorAll("img, video, canvas")].filter((each) => each.checkVisibility()).map((picture) => ({ picture, box: boxOf(picture) }));
 const meets = (one, other) => Math.min(one.right, other.right) > Math.max(one.left, other.left) && Math.min(one.bottom, other.bottom) > Math.max(one.top, other.top);
 
@@ -105,7 +105,7 @@ for (const element of [layer, ...layer.querySelectorAll("*")]) {
     const range = document.createRange();
     range.selectNodeContents(node);
     const rect = range.getBoundingClientRect();
-    if (rect.width > 1 && rect.height > 1) demand("a text", element, style.color, neededBy(element, style), { rect });
+    if (rect.width > 1 && rect.height > 1) demand("a text", element, style.color, neededBy(element, style), { rect: seenOf(rect, element) });
   }
   for (const part of ["::before", "::after"]) {
     const painted = getComputedStyle(element, part);

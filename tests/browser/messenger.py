@@ -12,14 +12,16 @@ import struct
 import urllib.request
 import wave
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 from PIL import Image, ImageDraw
 from selenium.webdriver.common.keys import Keys
 
 from imserver.features.pages.text import TEXT
-from imserver_client import Api
+from imserver_client import Api, Messenger
 from tests.browser.chromium import Browser, Page
+from tests.features.previews.site import Site, html
 from tests.support import Server, eventually
 from tests.users import PASSWORD, User
 
@@ -66,7 +68,9 @@ const line = lines.find((each) => (each.getAttribute("aria-label") || each.textC
 line?.click();
 return Boolean(line);
 """
-"""Open the menu of the newest message with a text, and choose from it in one step: a redraw in between would close it."""
+"""Open the menu of the newest message with a text and choose from it in one step: a redraw in between would
+close it.
+"""
 
 LINE = """
 window.line = (() => {
@@ -378,11 +382,22 @@ GUIDE = {
     "ar": ("الطقس", "المطر والشمس والرياح في مدينتك.", "طقس اليوم", "ساعة مناسبة للمشي"),
 }
 
+TEAMS = {
+    "en": ("Launch", "Mira Joy", "Jörg Kern", "Marjorie Bell", "Joan Park", "Renée Roux"),
+    "zh": ("发布会", "王小伟", "李小梅", "张小明", "陈小红", "刘小军"),
+    "de": ("Messe", "Jana Kern", "Jörg Bauer", "Marja Vogel", "Johanna Beck", "René Groß"),
+    "ar": ("الإطلاق", "نورة سالم", "نور الدين", "أنوار خليل", "منور حداد", "سلمى نوري"),
+}
+"""A group and five colleagues."""
+WORDS_OF_NAMES = {"en": "j", "zh": "小", "de": "j", "ar": "ن"}
+"""What finds some of them."""
+
 
 class Story:
     """Three accounts, a group and two conversations with what people send each other."""
 
     def __init__(self, server: Server, language: str) -> None:
+        self.language = language
         *names, group, bot = NAMES[language]
         self.ann, self.bob, self.cat = people = [Account(server, name) for name in names]
         self.group = self.ann.create_group(group, self.bob, self.cat)
@@ -450,6 +465,40 @@ class Story:
         ]
         fields = {"description": description, "commands": commands, "listed": True}
         self.cat.post("bots/update", app=APP, bot=bot["id"], **fields)
+        return bot
+
+    @cached_property
+    def team(self) -> int:
+        """A group whose members can be searched, with links that have previews."""
+        name, *colleagues = TEAMS[self.language]
+        server = self.ann.server
+        members = [Account(server, each) for each in colleagues]
+        group = self.ann.create_group(name, self.bob, self.cat, *members)
+        title, lines = TEXTS[self.language][6], " ".join(TEXTS[self.language][:3])
+        meta = '<meta property="og:{}" content="{}">'.format
+        with Site() as site:
+            for path, size in (("wide", (1200, 630)), ("small", (200, 200))):
+                head = f"<title>{title}</title>{meta('description', lines)}{meta('site_name', name)}"
+                site.pages[f"/{path}"] = html(f"{head}{meta('image', f'/{path}.jpg')}")
+                site.pages[f"/{path}.jpg"] = (200, picture(*size, 40), {"Content-Type": "image/jpeg"})
+                self.bob.say(group, f"{site.url}/{path}")
+            links = [each["id"] for each in self.ann.history(group)][-2:]
+            made = lambda: self.ann.post("previews/show", messages=links)["previews"]  # noqa: E731
+            eventually(lambda: len(made()) == len(links), what="the previews")
+        return group
+
+    @cached_property
+    def friend(self) -> Messenger:
+        """The connection of the second account, of whom the first one sees whether they are online."""
+        self.ann.befriend(self.bob)
+        messenger = Messenger(self.ann.server.ws_url, APP, self.bob.user, self.bob.token, cursor=None)
+        messenger.connect()
+        return messenger
+
+    @cached_property
+    def writer(self) -> dict[str, Any]:
+        """A bot whose answers grow."""
+        bot: dict[str, Any] = self.ann.post("bots", app=APP, name=f"writer_{self.language}", nickname="Robo")
         return bot
 
     def open(self, browser: Browser, language: str, **how: Any) -> Chat:

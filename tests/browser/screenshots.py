@@ -20,14 +20,17 @@ from selenium.webdriver.common.keys import Keys
 from imserver.assets import DEFAULT_CONFIG
 from imserver.config.yaml import read_yaml
 from imserver.features.pages.text import LANGUAGES, TEXT
+from imserver_client import Api
 from tests.browser.chromium import Browser, Page
-from tests.browser.messenger import APP, TEXTS, Chat, Story, save
+from tests.browser.messenger import APP, TEXTS, WORDS_OF_NAMES, Chat, Story, save
 from tests.support import Server, eventually
 
 SIZES: Final = {"phone": (390, 844), "small-phone": (320, 640), "tablet": (820, 1180), "desktop": (1280, 800)}
 CONFIG: Final = {
     "accounts": {"registrations_per_address": 0},
-    "apps": read_yaml(DEFAULT_CONFIG.read_text("utf-8"), "")["apps"] | {APP: {"accounts": {"guests": True}}},
+    "apps": read_yaml(DEFAULT_CONFIG.read_text("utf-8"), "")["apps"]
+    | {APP: {"accounts": {"guests": True, "search": True}, "previews": True}},
+    "previews": {"allow_loopback": True},
 }
 """Of a server that has all views."""
 PASTE_PICTURES: Final = """
@@ -71,6 +74,20 @@ PAGES: Final = {
 """View → address, and what is there when it has been drawn."""
 
 
+PHONES: Final = """
+const real = window.fetch;
+window.fetch = async (address, ...more) => {
+  if (!String(address.url ?? address).includes("notifications/endpoints")) return real(address, ...more);
+  const row = { language: "en", enabled: true, created: 1795000000 };
+  const endpoints = [
+    { ...row, id: 1, host: "fcm/shop", device: "Pixel 9" },
+    { ...row, id: 2, host: "apns/shop", device: "", enabled: false },
+    { ...row, id: 3, host: "fcm.googleapis.com", device: "Chrome" },
+  ];
+  return Response.json({ endpoints });
+};
+"""
+"""Phones need a plug-in, and accounts of their makers: the page gets the answer of a server that has both."""
 _CONTEXT_MENU: Final = """
 const row = document.querySelector("[data-conversation]");
 row.focus();
@@ -295,6 +312,77 @@ def _quiet_hours(chat: Chat, story: Story) -> None:
     eventually(lambda: chat.page.shown("[data-key=notify-begin]"), what="the hours")
 
 
+def _phones(chat: Chat, story: Story) -> None:
+    chat.page.run(PHONES)
+    _quiet_hours(chat, story)
+    eventually(lambda: chat.page.shown("[data-key='endpoint:1']"), what="the phones")
+    chat.page.run("document.querySelector(\"[data-key='endpoint:1']\").scrollIntoView({ block: 'center' })")
+
+
+def _status_form(chat: Chat, story: Story) -> None:
+    _profile(chat, story)
+    chat.page.run("document.querySelector('#profile-status').scrollIntoView({ block: 'center' })")
+
+
+def _write_name(chat: Chat, story: Story, field: str, rows: str) -> None:
+    eventually(lambda: chat.page.shown(field), what=f"{field} is shown")
+    chat.page.find(field).send_keys(WORDS_OF_NAMES[story.language])
+    eventually(lambda: len(chat.page.texts(rows)) > 1, what="the colleagues")
+
+
+def _directory(chat: Chat, story: Story) -> None:
+    assert story.team
+    _contacts(chat, story)
+    _write_name(chat, story, "#find-text", ".found .person-name")
+
+
+def _people_in_palette(chat: Chat, story: Story) -> None:
+    assert story.team
+    _palette(chat, story)
+    _write_name(chat, story, ".palette input", "[data-section=people] bdi")
+
+
+def _colleagues(chat: Chat, story: Story) -> None:
+    assert story.team
+    VIEWS["new-group"](chat, story)
+    _write_name(chat, story, "#picker-text", ".picker .person-name")
+    chat.page.run("document.querySelector('.picker input[type=checkbox]').click()")
+
+
+def _team_info(chat: Chat, story: Story) -> None:
+    chat.open(story.team)
+    chat.page.run("document.getElementById('conversation-open').click()")
+    eventually(lambda: chat.page.shown("#member-text"), what="the members")
+
+
+def _members_search(chat: Chat, story: Story) -> None:
+    _team_info(chat, story)
+    _write_name(chat, story, "#member-text", ".member-list .person-name")
+
+
+def _previews(chat: Chat, story: Story) -> None:
+    chat.open(story.team)
+    eventually(lambda: len(chat.page.texts(".previews-card")) > 1, what="the previews")
+
+
+def _signs(chat: Chat, story: Story) -> None:
+    """Who is online, and who is typing."""
+    _list(chat, story)
+    friend = story.friend
+    eventually(lambda: chat.page.shown(".conversation .is-online"), what="the friend is online")
+    friend.typing(story.ann.user)
+    eventually(lambda: chat.page.shown(".conversation .typing"), what="the friend is typing")
+
+
+def _streamed(chat: Chat, story: Story) -> None:
+    bot = story.writer
+    with Api(chat.account.server.http_url, key=bot["token"], timeout_seconds=60) as api:
+        body = {"app": APP, "to": story.ann.user, "text": TEXTS[story.language][1]}
+        api.call("POST", "messages/stream/open", body)
+    chat.page.run("location.hash = arguments[0]", f"#u/{bot['id']}")
+    eventually(lambda: chat.page.shown(".streamed .key"), what="the growing answer")
+
+
 _contacts = _panel("messages_contacts", "#my-link")
 _bot_gallery = _inside(_contacts, "#bot-gallery", ".bots .person")
 _bots = _inside(_profile, "#bots", ".bots .person")
@@ -345,6 +433,17 @@ VIEWS: Final[dict[str, Callable[[Chat, Story], None]]] = {
     "media": _inside(_group_info, "[data-key=media]", ".media-list"),
     "link": _inside(_group_info, "[data-key=link]", "#invitation-create"),
     "new-group": _inside(_contacts, "#new-group", "#group-create"),
+    "colleagues": _colleagues,
+    "directory": _directory,
+    "palette-people": _people_in_palette,
+    "team": _team_info,
+    "members": _members_search,
+    "rules": _inside(_team_info, "[data-key=rules]", ".group-rules"),
+    "previews": _previews,
+    "signs": _signs,
+    "status": _status_form,
+    "streamed": _streamed,
+    "phones": _phones,
     "offline": _offline,
     "guest": _guest,
 }

@@ -48,7 +48,8 @@ def violations(page: Page) -> list[str]:
     """
     if not page.run("return typeof window.axe === 'object'"):
         page.run(Path(require("axe-core")).read_text(encoding="utf-8"))
-    eventually(lambda: not page.texts("[aria-busy=true]"), what="no control is at work, and so paler")
+    busy = "[aria-busy=true]:not(.streamed)"  # a message that grows is not paler
+    eventually(lambda: not page.texts(busy), what="no control is at work, and so paler")
     page.driver.set_script_timeout(250)
     page.driver.command_executor.client_config.timeout = 300  # selenium's own ends sooner
     found: dict[str, Any] = page.driver.execute_async_script(
