@@ -483,8 +483,10 @@ class Story:
                 site.pages[f"/{path}.jpg"] = (200, picture(*size, 40), {"Content-Type": "image/jpeg"})
                 self.bob.say(group, f"{site.url}/{path}")
             links = [each["id"] for each in self.ann.history(group)][-2:]
-            made = lambda: self.ann.post("previews/show", messages=links)["previews"]  # noqa: E731
-            eventually(lambda: len(made()) == len(links), what="the previews")
+            eventually(
+                lambda: len(self.ann.post("previews/show", messages=links)["previews"]) == len(links),
+                what="the previews",
+            )
         return group
 
     @cached_property
