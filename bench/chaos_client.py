@@ -321,6 +321,9 @@ class Client:
             return
         self.phase, self._rest = LOGGING_IN, frames
         self._write(self.dialect.login(self.reader.cursor), now)
+        if self.dialect.counts_anew:
+            # As GoChat's clients do. The server holds what is new for a short time only.
+            self._write(self.dialect.sync(self.reader.cursor), now)
 
     def _take_frames(self, sock: socket.socket, now: float) -> None:
         """Handle all whole frames, unless one of them ends the connection."""
@@ -378,7 +381,7 @@ class Client:
         if event.recovered:
             self.counts.recovered += 1
             self.phase = LIVE
-        else:
+        elif not self.dialect.counts_anew:
             self._write(self.dialect.sync(self.reader.cursor), now)
         self._send_due(now)
 

@@ -230,14 +230,16 @@ class EpollPoller(Readers):
         parked.masked = False
         if self.at(parked.fd) is parked:
             self._epoll.modify(parked.fd, parked.interest)
-        elif parked.sock.fileno() == parked.fd and parked.interest:
+        elif parked.sock.fileno() == parked.fd and parked.interest and not self._epoll.closed:
             self._register(parked)
 
     def close(self) -> None:
-        """End polling."""
+        """End polling. Connections that end later have nothing to change."""
         self._watcher.stop()
         self._later.stop()
         self._epoll.close()
+        self._parked.clear()
+        self.highest = -1
 
     def _poll(self) -> None:
         ready = self.ready

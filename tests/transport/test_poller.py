@@ -428,6 +428,19 @@ def test_what_is_removed_is_served_no_more(lot: Lot) -> None:
     assert not spy.read
 
 
+def test_who_ends_after_the_poller_changes_nothing(kind: Any) -> None:
+    poller = kind(get_hub().loop, 4)
+    spy = Spy(poller)
+    poller.add(spy)
+    poller.mask(spy)
+    poller.close()
+    poller.unmask(spy)
+    poller.watch_writable(spy, True)
+    poller.remove(spy)
+    spy.sock.close()
+    spy.far.close()
+
+
 def test_a_number_used_again_belongs_to_its_new_socket(lot: Lot) -> None:
     old = lot.park()
     lot.poller.remove(old)
