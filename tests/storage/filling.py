@@ -66,8 +66,8 @@ def _value(numbers: random.Random, kind: str, facts: dict[str, object], number: 
         return (b"%d" % number if differs else b"") + numbers.choice(BYTES)
     text = numbers.choice(TEXTS)
     if differs:
-        # In pairs that differ only in case.
-        text = f"{'kK'[number % 2]}{number // 2}" + ("" if length < 32 else text.strip())
+        # In pairs that differ only in case. The dash ends the number: 2 and the text "0" are not 20.
+        text = f"{'kK'[number % 2]}{number // 2}-" + ("" if length < 32 else text.strip())
     while len(text.encode()) > length:
         text = text[:-1]
     return text
