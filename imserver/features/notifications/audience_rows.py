@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
+from functools import partial
 from time import time
 from typing import Any, Final
 
 from msgspec import json
+from msgspec.structs import replace
 
 from imserver.features.notifications.contract import (
     AUDIENCE_STATES,
@@ -149,6 +152,31 @@ class AudienceRows:
             return True
 
         return self._store.write_or(False, work)
+
+    def erase_user(self, app: str, user: str) -> None:
+        """Name a user who is erased no more: not among those of an audience, and not as its position."""
+        of_app = "SELECT id FROM notify_audience WHERE app = %s AND state < %s"
+        for (id,) in self._store.rows(of_app, (app, _ACTIVE)):
+            self._store.write(partial(_erase_user, id, app, user))
+
+
+def _erase_user(id: int, app: str, user: str, sql: PooledStatements) -> None:
+    statement = f"SELECT target, last_user FROM notify_audience WHERE id = %s AND state < %s{sql.for_update}"
+    for encoded, position in sql.query(statement, (id, _ACTIVE)):
+        target, last = _target(bytes(encoded)), text_of(position)
+        begin = bisect_left(target.users, user)
+        if last == user and target.users:
+            last = target.users[begin - 1] if begin else ""
+        elif last == user:
+            # Between it and the user nobody has a device.
+            before = "SELECT max(member) FROM notify_endpoint WHERE app = %s AND member < %s"
+            last = text_of(sql.query(before, (app, user))[0][0] or "")
+        if user in target.users[begin : begin + 1]:
+            target = replace(target, users=target.users[:begin] + target.users[begin + 1 :])
+        sql.execute(
+            "UPDATE notify_audience SET target = %s, last_user = %s WHERE id = %s",
+            (_encode(target), last, id),
+        )
 
 
 def _end(sql: PooledStatements, id: int, state: AudienceState) -> int:

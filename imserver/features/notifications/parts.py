@@ -146,6 +146,11 @@ def build(core: Core) -> FeatureParts:
     )
     notifier.on_renew.append(audiences.look)
 
+    def erase_user(app: str, user: str, _name: str) -> None:
+        rows.erase_about(app, user)
+        audiences.rows.erase_user(app, user)
+        deliveries.recent.forget(app, user)
+
     def finish() -> None:
         audiences.stop()
         deliveries.stop()
@@ -159,7 +164,7 @@ def build(core: Core) -> FeatureParts:
     return FeatureParts(
         NotificationParts(rows, notifier, webpush, services, tokens, pushes, audiences, deliveries, mails),
         run=(notifier.work.run, deliveries.run),
-        erasure=Erasure(frozenset(), rows.erase_about, lambda _: None),
+        erasure=Erasure(frozenset(), erase_user, deliveries.recent.forget),
         finish=finish,
         stop=stop,
     )

@@ -20,6 +20,7 @@ MOST_OF_USER: Final = 5
 MOST_USERS: Final = 5000
 """Users whose last notifications a node remembers."""
 QUERY: Final = "notifications.recent"
+FORGET: Final = "notifications.forget"
 _CHARACTERS: Final = 200
 """Longest text of a problem."""
 
@@ -45,8 +46,15 @@ class RecentQuery(Struct, frozen=True, array_like=True):
     limit: int
 
 
+class ForgetRecentQuery(Struct, frozen=True, array_like=True):
+    """Forget the deliveries to a user who was deleted; ``user`` ``""``: those of an app."""
+
+    app: str
+    user: str
+
+
 class RecentDeliveries:
-    """Owner of those of this node. Only :meth:`of` switches."""
+    """Owner of those of this node. :meth:`of` and :meth:`forget` switch."""
 
     def __init__(self, cluster: ClusterServices) -> None:
         self._by_app: dict[str, deque[RecentDelivery]] = {}
@@ -54,6 +62,7 @@ class RecentDeliveries:
         """(app, user) → their last deliveries; the user with the last one of all comes last."""
         self._cluster = cluster
         cluster.queries.add(QUERY, RecentQuery, self._here)
+        cluster.queries.add(FORGET, ForgetRecentQuery, self._forget_here)
 
     def note(self, one: Delivery, outcome: str, problem: str = "") -> None:
         """Note what became of a delivery."""
@@ -84,6 +93,23 @@ class RecentDeliveries:
     def _here(self, query: RecentQuery) -> list[RecentDelivery]:
         of_user, of_app = self._by_user.get((query.app, query.user), ()), self._by_app.get(query.app, ())
         return list(islice(of_user if query.user else of_app, query.limit))
+
+    def forget(self, app: str, user: str = "") -> None:
+        """Forget those to a user, or of an app, on all nodes that answer."""
+        query = ForgetRecentQuery(app, user)
+        self._forget_here(query)
+        if self._cluster.others is not None:
+            self._cluster.others.query(FORGET, query)
+
+    def _forget_here(self, query: ForgetRecentQuery) -> bool:
+        of_app = self._by_app.pop(query.app, ())
+        if query.user:
+            if rest := [one for one in of_app if one.user != query.user]:
+                self._by_app[query.app] = deque(rest, maxlen=MOST_RECENT)
+            self._by_user.pop((query.app, query.user), None)
+        else:
+            self._by_user = {key: of for key, of in self._by_user.items() if key[0] != query.app}
+        return True
 
 
 _decode = msgspec.msgpack.Decoder(list[RecentDelivery]).decode

@@ -255,7 +255,7 @@ class NotificationRows:
 
         self._store.write_or(None, work)
 
-    def erase_about(self, app: str, user: str, _name: str) -> None:
+    def erase_about(self, app: str, user: str) -> None:
         """Delete notifications of others that are not sent yet, of messages of a user who is erased."""
         self._store.execute(
             "DELETE FROM notify_delivery WHERE app = %s AND entry_id > 0 AND EXISTS (SELECT 1 FROM message m "

@@ -7,7 +7,7 @@ from typing import Final
 from imserver.plugin.storage import Reason, Table
 
 _POSITION: Final = Reason("how far the log of the app was looked through")
-_AUDIENCE: Final = Reason("names of users go when it has ended, and the rest a week later")
+_AUDIENCE: Final = Reason("names of users go with them, or when it has ended, and the rest a week later")
 _QUEUE: Final = Reason("it is due, and is gone when it is sent")
 
 TABLES: Final = (

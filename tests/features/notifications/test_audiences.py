@@ -1,5 +1,6 @@
 """Audiences on each engine: each device once, whatever ends, and what became of the deliveries."""
 
+import re
 from collections.abc import Collection
 from time import monotonic
 from typing import Any
@@ -182,6 +183,46 @@ def test_cancel_ends_it_at_once(store: Store) -> None:
     assert node.of(one).state == "cancelled"
     assert not node.audience_rows.active(9)
     node.audiences.stop()
+
+
+@pytest.mark.parametrize("kind", ["users", "all"])
+def test_a_user_who_is_erased_is_named_no_more_and_the_others_get_it_once(
+    store: Store, kind: AudienceKind
+) -> None:
+    node = Sender(store)
+    names = ("ann", "bob", "cat", "dan", "eve")
+    node.subscribe(*names)
+    until_then, node.lease.until = node.lease.until, 0.0
+    one = node.start(kind, **({"users": names} if kind == "users" else {}))
+    assert node.audience_rows.add_page(one, ["ann", "bob"], [], False, "one")
+    for user in ("eve", "bob", "nobody"):
+        node.audience_rows.erase_user("other", user)
+        node.audience_rows.erase_user(APP, user)
+        store.execute("DELETE FROM notify_endpoint WHERE member = %s", (user,))
+    (row,) = store.rows("SELECT target, last_user FROM notify_audience")
+    assert not {b"bob", b"eve"} & {*re.findall(rb"\w+", b" ".join(map(_bytes, row)))}
+    node.lease.until = until_then
+    node.audiences.look()
+    until(lambda: node.of(one).state == "queued")
+    assert node.of(one).users == 4
+    assert node.send() == [node.rows.endpoints(APP, [user])[user][0].id for user in ("cat", "dan")]
+    until(lambda: node.of(one).state == "done")
+    node.audiences.stop()
+
+
+@pytest.mark.parametrize("user", ["ann", "bob"])
+def test_whoever_is_erased_as_the_first_of_an_audience_leaves_no_position(store: Store, user: str) -> None:
+    node = Sender(store)
+    node.lease.until = 0.0
+    for kind, target in (("all", {}), ("users", {"users": (user,)})):
+        one = node.start(kind, kind, **target)
+        assert node.audience_rows.add_page(one, [user], [], False, "one")
+        node.audience_rows.erase_user(APP, user)
+        assert (node.of(one).last_user, node.of(one).target) == ("", AudienceTarget())
+
+
+def _bytes(value: Any) -> bytes:
+    return value.encode() if isinstance(value, str) else bytes(value)
 
 
 def test_the_budget_of_an_app_limits_its_audiences(store: Store) -> None:
