@@ -94,6 +94,7 @@ routes = Resource(
 @routes.post(
     "/previews/show",
     Needs.ADMIN_OR_USER,
+    act="",
     example={"user": "1", "messages": [7]},
     answer_example=PreviewsAnswer([_EXAMPLE], []),
 )

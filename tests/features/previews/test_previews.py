@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -104,6 +105,9 @@ def test_what_people_and_apps_do_not_want_is_not_shown(server: Server, site: Sit
     assert bob.refused("previews/remove", message=message) == (404, "unknown_message")
     ann.post("previews/remove", message=message)
     assert preview_of(bob, message) is None
+    status, content = server.get("/api/v1/audit?app=gochat&limit=100")
+    acts = [act["name"] for act in json.loads(content)["acts"] if act["name"].startswith("previews")]
+    assert (status, acts) == (200, ["previews.remove", *["previews.wishes"] * 4])
     assert preview_of(bob, send(ann, bob, link)) is not None  # another message
     ann.post("messages/edit", id=message, text="no link")
     ann.post("messages/recall", id=message)
