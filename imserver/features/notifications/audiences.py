@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from math import inf
 from time import monotonic
@@ -77,6 +78,7 @@ class Audiences:
         """Audience → when it had its last turn (monotonic)."""
         self._free_at: dict[str, float] = {}
         """App → when its budget allows the next page (monotonic)."""
+        self._active: Counter[str] = Counter()
         self._looks_at = inf
         """When something may have changed that nobody announces (monotonic)."""
         self._has_ended = False
@@ -87,6 +89,11 @@ class Audiences:
             self._queue,
             until_due=lambda: max(self._looks_at - monotonic(), 0.0),
         )
+
+    @property
+    def active(self) -> Counter[str]:
+        """App → its audiences that have not ended, while this node goes through them. Never switches."""
+        return self._active if self._lease.is_owned else Counter()
 
     def look(self) -> None:
         """Look whether there is something to do. Switches. Raises StorageUnavailable."""
@@ -103,6 +110,7 @@ class Audiences:
     def _read(self) -> Audience | None:
         """The audience that has its turn. Switches. Raises StorageUnavailable."""
         active = self.rows.active(MOST_ACTIVE)
+        self._active = Counter(each.app for each in active)
         now = monotonic()
         self._looks_at = now + self._pages.look_seconds if active else inf
         self._turns = {each.id: self._turns.get(each.id, 0.0) for each in active}

@@ -68,6 +68,7 @@ STOP_SECONDS: Final = 2.0
 END_LOOK_SECONDS: Final = 0.01
 AHEAD: Final = 15
 """Deliveries that are encrypted with another one."""
+AUDIENCE: Final = "audience"
 URGENCY: Final[Mapping[Kind, str]] = {"message": "high", "push": "high", "test": "high", "close": "normal"}
 
 Pace = Literal["fast", "new", "slow"]
@@ -123,9 +124,8 @@ class Deliveries:
         self.wants = wants
         self.requests_per_host = requests_per_host
         self.recent = recent
-        self.counts: Counter[tuple[str, Kind, str]] = Counter()
-        """(app, kind, result) → notifications."""
-        """Kind of notification and result → their number."""
+        self.counts: Counter[tuple[str, str, str]] = Counter()
+        """(app, kind, result) → notifications. Those of an audience have the kind ``audience``."""
         self._hosts: dict[str, Host] = {}
         self._queues: dict[Pace, dict[str, None]] = {pace: {} for pace in PACES}
         """Hosts with something to send, by their pace when they were added, in the order of their turns."""
@@ -505,8 +505,7 @@ class Host:
         if time() + pause > one.created + max(one.ttl, LATE_SECONDS):
             self._drop(one, "expired", result.problem)
         else:
-            self._owner.recent.note(one, "later", result.problem)
-            self._owner.counts[one.app, one.kind, "later"] += 1
+            self._count(one, "later", result.problem)
             self._results.retry.append((one.id, int((steady_time() + pause) * 1000)))
         self._failures += 1
         if self._failures >= (self._owner.requests_per_host if self._is_fast else 1):
@@ -519,11 +518,14 @@ class Host:
             _silence(self._name, result.problem)
 
     def _drop(self, one: Delivery, outcome: str, problem: str = "") -> None:
-        self._owner.recent.note(one, outcome, problem)
-        self._owner.counts[one.app, one.kind, outcome] += 1
+        self._count(one, outcome, problem)
         self._results.done.append(one.id)
         if one.audience and outcome in ("taken", "gone", "refused"):
             self._results.audiences[one.audience, outcome] += 1
+
+    def _count(self, one: Delivery, outcome: str, problem: str) -> None:
+        self._owner.recent.note(one, outcome, problem)
+        self._owner.counts[one.app, AUDIENCE if one.audience else one.kind, outcome] += 1
 
     def _settle(self) -> None:
         """Store the results so far. Switches. Raises StorageUnavailable."""

@@ -22,6 +22,13 @@ METRICS: Final[tuple[Metric, ...]] = (
         label="app kind result",
     ),
     Metric(
+        "imserver_notification_audiences",
+        "gauge",
+        "Audiences that have not ended, on the node that goes through them",
+        lambda node: notifications_of(node).audiences.active,
+        label="app",
+    ),
+    Metric(
         "imserver_notifications_lost_total",
         "counter",
         "Users for whom the notification of a push could not be stored",

@@ -99,6 +99,7 @@ def test_each_device_of_all_users_gets_it_once_page_by_page(store: Store) -> Non
     node.subscribe(*names, devices=2)
     one = node.start()
     sent: list[int] = []
+    counts: list[dict[str, int]] = []
     most = 0
 
     def is_done() -> bool:
@@ -106,13 +107,16 @@ def test_each_device_of_all_users_gets_it_once_page_by_page(store: Store) -> Non
         waiting = node.audience_rows.waiting([one.id]).get(one.id, 0)
         most = max(most, waiting)
         sent.extend(node.send())
+        counts.append(dict(node.audiences.active))
         return node.of(one).state == "done"
 
     until(is_done)
+    assert {APP: 1} in counts
     assert sorted(sent) == [each.id for name in names for each in node.rows.endpoints(APP, [name])[name]]
     assert 0 < most <= 4 - 1 + 3 * 2, "little waits at a time"
     ended = node.of(one)
     assert (ended.users, ended.queued, ended.taken) == (10, 20, 20)
+    until(lambda: not node.audiences.active)
     assert ended.ended > 0
     assert {host for hosts in node.woken for host in hosts} == {HOST}
     node.audiences.stop()
