@@ -197,7 +197,7 @@ def test_a_user_who_is_erased_is_named_no_more_and_the_others_get_it_once(
     names = ("ann", "bob", "cat", "dan", "eve")
     node.subscribe(*names)
     until_then, node.lease.until = node.lease.until, 0.0
-    one = node.start(kind, **({"users": names} if kind == "users" else {}))
+    one = node.start("users", users=names) if kind == "users" else node.start()
     assert node.audience_rows.add_page(one, ["ann", "bob"], [], False, "one")
     for user in ("eve", "bob", "nobody"):
         node.audience_rows.erase_user("other", user)
@@ -218,8 +218,7 @@ def test_a_user_who_is_erased_is_named_no_more_and_the_others_get_it_once(
 def test_whoever_is_erased_as_the_first_of_an_audience_leaves_no_position(store: Store, user: str) -> None:
     node = Sender(store)
     node.lease.until = 0.0
-    for kind, target in (("all", {}), ("users", {"users": (user,)})):
-        one = node.start(kind, kind, **target)
+    for one in (node.start("all", "a"), node.start("users", "b", users=(user,))):
         assert node.audience_rows.add_page(one, [user], [], False, "one")
         node.audience_rows.erase_user(APP, user)
         assert (node.of(one).last_user, node.of(one).target) == ("", AudienceTarget())
