@@ -7,11 +7,11 @@ an answer that does not come delays nobody else, and no part of a frame is lost 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import cache
 from time import monotonic
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import gevent
@@ -32,6 +32,9 @@ from h2.events import (
 from h2.events import Event as Happened
 from h2.exceptions import H2Error
 from h2.settings import SettingCodes, Settings
+from hpack import Encoder
+from hpack.hpack import encode_integer
+from hpack.table import HeaderTable
 from msgspec import Struct
 
 from imserver.plugin.runtime import Unreachable, is_long_turn, serve_others
@@ -43,6 +46,8 @@ IDLE_SECONDS: Final = 900.0
 MOST_STREAMS: Final = 500
 ANSWER_BYTES: Final = 16384
 _RECEIVE_BYTES: Final = 16384
+_NEVER_INDEXED: Final = 0x10
+"""RFC 7541, section 6.2.3."""
 _HEAD, _GOAWAY, _GOAWAY_BYTES = 9, 7, 8
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
@@ -77,6 +82,29 @@ class _Request:
     def lose(self, problem: StreamLost) -> None:
         self.problem = problem
         self.done.set()
+
+
+@cache
+def _length(size: int) -> bytes:
+    return bytes(encode_integer(size, 7))
+
+
+@cache
+def _name(name: bytes) -> bytes:
+    """The begin of a field that is never indexed; the name by its number, if RFC 7541 gives it one."""
+    numbers = (number for number, (each, _) in enumerate(HeaderTable.STATIC_TABLE, 1) if each == name)
+    prefix = encode_integer(next(numbers, 0), 4)
+    prefix[0] |= _NEVER_INDEXED
+    return bytes(prefix) if prefix[0] != _NEVER_INDEXED else bytes(prefix) + _length(len(name)) + name
+
+
+class _PlainEncoder(Encoder):
+    """Writes fields as they are, without Huffman codes and tables: 75 instead of 280 µs for a request of
+    ours with its frames. Apple wants so what differs in each request, and no table then has our token."""
+
+    def encode(self, headers: Iterable[Any], huffman: bool = False) -> bytes:
+        fields = [_name(name) + _length(len(value)) + value for name, value in headers]
+        return super().encode(()) + b"".join(fields)  # the first: a table of another size
 
 
 @cache
@@ -124,7 +152,13 @@ class Http2Connection:
         self._sock = sock
         self._authority = authority
         self._scheme = scheme
-        self._h2 = H2Connection(H2Configuration(client_side=True, header_encoding="utf-8"))
+        # Our headers are sound: the senders make them, names in small letters.
+        self._h2 = H2Connection(
+            H2Configuration(
+                header_encoding="utf-8", validate_outbound_headers=False, normalize_outbound_headers=False
+            )
+        )
+        self._h2.encoder = _PlainEncoder()
         self._h2.local_settings = Settings(initial_values={SettingCodes.ENABLE_PUSH: 0})
         self._requests: dict[int, _Request] = {}
         self._for_places: deque[Event] = deque()

@@ -529,7 +529,7 @@ class Apns(Fake):
     """Apple: notifications to one application, with tokens of one key.
 
     ``streams``: requests at a time on a connection; like Apple, 1 before the first with a good token.
-    ``window``: bytes of a body before the server takes more.
+    ``window``: bytes of a body before the server takes more. ``table``: bytes of headers that it remembers.
     """
 
     def __init__(
@@ -541,14 +541,17 @@ class Apns(Fake):
         context: ssl.SSLContext | None = None,
         streams: int = 100,
         window: int = 65535,
+        table: int = 4096,
     ) -> None:
         super().__init__()
         self.public_key, self.key_id, self.team_id, self.topic = public_key, key_id, team_id, topic
-        self.streams, self.window, self.context = streams, window, context
+        self.streams, self.window, self.table, self.context = streams, window, table, context
         self.update_seconds = 1200.0
         """A second new token within so many seconds is refused."""
         self.tokens: dict[str, float] = {}
         """Token of a provider → when it came first."""
+        self.claims: dict[str, dict[str, Any]] = {}
+        """Token whose signature was verified → what it says."""
         self.connections: list[ApnsConnection] = []
         self.most_streams = 0
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=128)
@@ -583,11 +586,12 @@ class Apns(Fake):
             head = jwt.get_unverified_header(token)
             if head.get("kid") != self.key_id:
                 raise Refusal("InvalidProviderToken", "kid")
-            claims = jwt.decode(
+            claims = self.claims.get(token) or jwt.decode(
                 token, self.public_key, ["ES256"], options={"require": ["iss", "iat"], "verify_iat": False}
             )
         except jwt.InvalidTokenError as error:
             raise Refusal("InvalidProviderToken", str(error)) from None
+        self.claims[token] = claims
         if (
             claims["iss"] != self.team_id
             or claims.keys() != {"iss", "iat"}
@@ -686,8 +690,10 @@ class ApnsConnection:
                 values = {
                     SettingCodes.MAX_CONCURRENT_STREAMS: min(1, self.fake.streams),
                     SettingCodes.INITIAL_WINDOW_SIZE: self.fake.window,
+                    SettingCodes.HEADER_TABLE_SIZE: self.fake.table,
                 }
                 self.h2.local_settings = Settings(client=False, initial_values=values)
+                self.h2.decoder.max_allowed_table_size = self.fake.table
                 self.h2.initiate_connection()
                 self.flush()
             while data := self.sock.recv(65536):

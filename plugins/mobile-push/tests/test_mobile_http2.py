@@ -38,12 +38,12 @@ def outcomes(results: list[PushResult]) -> set[str]:
     return {result.outcome for result in results}
 
 
-@pytest.mark.parametrize("window", [65535, 700])
+@pytest.mark.parametrize(("window", "table"), [(65535, 4096), (700, 0)])
 @pytest.mark.parametrize("streams", [1, 5, 100])
 def test_requests_share_a_connection_within_the_limits_of_the_server(
-    start: Start, streams: int, window: int
+    start: Start, streams: int, window: int, table: int
 ) -> None:
-    site = start(node=SECONDS, streams=streams, window=window)
+    site = start(node=SECONDS, streams=streams, window=window, table=table)
     site.apns.always = Do(seconds=0.02)
     assert outcomes(send_many(site, range(60))) == {"taken"}
     assert (site.apns.problems, len(site.apns.connections)) == ([], 1)
