@@ -7,7 +7,6 @@ Sources: "Sending notification requests to APNs", "Establishing a token-based co
 from __future__ import annotations
 
 import re
-from base64 import urlsafe_b64encode
 from functools import partial
 from time import time
 from typing import TYPE_CHECKING, Any, Final
@@ -37,6 +36,7 @@ from .service import (
     json_object,
     rule_of_status,
     rules,
+    signed_token,
 )
 from .settings import ApnsSettings
 
@@ -134,20 +134,18 @@ def _sign(settings: ApnsSettings, key: EllipticCurvePrivateKey) -> _Token:
     from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
     from cryptography.hazmat.primitives.hashes import SHA256
 
-    begin = int(time() // YOUNG_SECONDS * YOUNG_SECONDS)
-    parts = {"alg": "ES256", "kid": settings.key_id}, {"iss": settings.team_id, "iat": begin}
-    content = b".".join(_base64url(msgspec.json.encode(part)) for part in parts)
     try:
         algorithm = ECDSA(SHA256(), deterministic_signing=True)
     except UnsupportedAlgorithm:  # OpenSSL before 3.2
         algorithm = ECDSA(SHA256())
-    numbers = decode_dss_signature(key.sign(content, algorithm))
-    signature = b"".join(number.to_bytes(32, "big") for number in numbers)
-    return _Token(f"{content.decode()}.{_base64url(signature).decode()}", begin)
 
+    def sign(content: bytes) -> bytes:
+        numbers = decode_dss_signature(key.sign(content, algorithm))
+        return b"".join(number.to_bytes(32, "big") for number in numbers)
 
-def _base64url(content: bytes) -> bytes:
-    return urlsafe_b64encode(content).rstrip(b"=")
+    begin = int(time() // YOUNG_SECONDS * YOUNG_SECONDS)
+    head, claims = {"alg": "ES256", "kid": settings.key_id}, {"iss": settings.team_id, "iat": begin}
+    return _Token(signed_token(head, claims, sign), begin)
 
 
 class ApnsClient:

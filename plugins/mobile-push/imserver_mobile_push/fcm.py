@@ -7,6 +7,7 @@ OAuth 2.0 for server to server applications" of Google.
 from __future__ import annotations
 
 import re
+from functools import partial
 from time import time
 from typing import Any, Final
 
@@ -36,6 +37,7 @@ from .service import (
     rule_of_status,
     rules,
     send_json,
+    signed_token,
 )
 from .settings import FcmKey, FcmSettings, MobilePushSettings
 
@@ -109,7 +111,8 @@ class FcmClient:
 
     def _renew(self) -> AccessToken:
         """Ask for an access token. Switches. Raises Unreachable."""
-        import jwt
+        from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+        from cryptography.hazmat.primitives.hashes import SHA256
 
         now, key = int(time()), self._key
         claims = {
@@ -119,7 +122,8 @@ class FcmClient:
             "iat": now,
             "exp": now + _SIGNED_SECONDS,
         }
-        signed = jwt.encode(claims, key.key, "RS256", {"kid": key.key_id} if key.key_id else None)
+        head = {"alg": "RS256", "typ": "JWT", **({"kid": key.key_id} if key.key_id else {})}
+        signed = signed_token(head, claims, partial(key.key.sign, padding=PKCS1v15(), algorithm=SHA256()))
         fields = {"grant_type": GRANT, "assertion": signed}
         return ask_for_token(self._requests, self._oauth_url, fields, self._seconds)
 
