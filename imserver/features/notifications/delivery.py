@@ -38,6 +38,9 @@ RENEW_SECONDS: Final = 3.0
 """How often it is looked which messages were read."""
 PAGE: Final = 100
 """Deliveries to a host that are read together."""
+REQUESTS_TO_SERVICE: Final = 32
+"""Requests at a time to a service of another feature, which the operator has chosen. With 16, and an answer
+after 100 ms, 10,000 notifications would take a minute."""
 MOST_FAST: Final = 16
 """Fast hosts to which is sent at a time."""
 MOST_OTHERS: Final = 64
@@ -259,6 +262,9 @@ class Host:
         """When the slice of its turn ends (monotonic); ``inf``: it has none."""
         self._name = name
         self._owner = owner
+        is_service = name.partition("/")[0] in owner.services.by_name
+        self._width = max(owner.requests_per_host, REQUESTS_TO_SERVICE if is_service else 0)
+        """Requests at a time when it is fast."""
         self._results = Results()
         self._contents: dict[int, bytes] = {}
         """Id → what was encrypted already."""
@@ -396,7 +402,7 @@ class Host:
 
     def _send(self, waiting: deque[Delivery], endpoints: dict[int, PushEndpoint]) -> None:
         """Send what waits. Switches."""
-        width = min(self._owner.requests_per_host, len(waiting)) if self._is_fast else 1
+        width = min(self._width, len(waiting)) if self._is_fast else 1
         self._workers = [gevent.spawn(self._work, waiting, endpoints) for _ in range(width)]
         gevent.joinall(self._workers)
         self._workers = []
@@ -508,7 +514,7 @@ class Host:
             self._count(one, "later", result.problem)
             self._results.retry.append((one.id, int((steady_time() + pause) * 1000)))
         self._failures += 1
-        if self._failures >= (self._owner.requests_per_host if self._is_fast else 1):
+        if self._failures >= (self._width if self._is_fast else 1):
             # No other request has succeeded meanwhile: it is the host. One request will show when it works.
             self._pauses += 1
             usual = retry_pause(self._pauses, FIRST_RETRY_SECONDS, LONGEST_PAUSE_SECONDS)

@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 AGAIN_SECONDS: Final = 60.0
 """The pause after an answer that an operator has to mend, and the shortest one that quotas want."""
-WAIT_SECONDS: Final = 1.0
+WAIT_SECONDS: Final = 1.5
 """The longest wait for the pace of an app; a notification that had to wait longer comes later."""
 _FAILED_SECONDS: Final = 1.0
 _CUT: Final = ("body", "data", "icon", "actions", "url", "title")

@@ -13,16 +13,33 @@ from msgspec.structs import replace
 
 from imserver.cluster.nodes import NodeQueries
 from imserver.features.notifications import delivery
-from imserver.features.notifications.contract import PushEndpoint
+from imserver.features.notifications.contract import PushEndpoint, Shown
 from imserver.features.notifications.delivery import Deliveries
 from imserver.features.notifications.device_services import DeviceServices
 from imserver.features.notifications.recent import RecentDeliveries
 from imserver.features.webhooks.consumer import DeliveryLease
-from imserver.plugin.wire import PushResult
+from imserver.plugin.wire import PushNotice, PushResult
 
+from .device_services import FakeService
 from .fakes import FAILED, GONE, TAKEN, FakePush, FakeRows
 
 URL = "https://push.example/"
+
+
+_SHOWN = msgspec.json.encode(Shown("push", "tag", "Ann", "hello"))
+
+
+class CountingService(FakeService):
+    """Counts the requests that are under way together."""
+
+    now = most = 0
+
+    def send(self, app: str, token: str, notice: PushNotice) -> PushResult:
+        self.now += 1
+        self.most = max(self.most, self.now)
+        result = super().send(app, token, notice)
+        self.now -= 1
+        return result
 
 
 class Bench:
@@ -93,6 +110,14 @@ class TestSending:
         assert bench.deliveries.counts == {("shop", "message", "taken"): 250}
         assert bench.rows.looks <= 5
         assert bench.rows.settled <= 5
+
+    def test_a_service_that_the_operator_has_chosen_gets_more_at_a_time(self, bench: Bench) -> None:
+        service = bench.services.by_name["fake"] = CountingService("fake")
+        for number in range(90):
+            bench.rows.add(f"fake:t{number}//shop", host="fake/shop", body=_SHOWN)
+        bench.all_gone()
+        assert len(service.sent) == 90
+        assert service.most == delivery.REQUESTS_TO_SERVICE
 
     def test_a_request(self, bench: Bench) -> None:
         now = int(time())
