@@ -2,11 +2,15 @@
 
 import json
 import re
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
+from zipfile import ZipFile
 
 import jwt
 import msgspec
@@ -231,13 +235,41 @@ def test_no_key_is_ever_shown(site: Site, keys: Keys, installed: dict[str, str])
         assert answer.status == 200, answer.body
         texts.append(answer.body.decode())
     texts.append(site.node.get("/metrics", key=ADMIN_KEY).body.decode())
-    for arguments in (["check-config"], ["check-config", "--production"], ["app", "list"], ["doctor"]):
-        texts.append(command(site, installed, *arguments))
-    assert "mobile_push" in texts[-4]
-    assert "(hidden)" in texts[-4]
-    texts += [site.node.log_text, site.node.output]
-    for secret in secrets_of(keys, site):
+    texts += [archive(site, app="tea"), archive(site, app=APP), archive(site, app=APP, user="eve")]
+    assert "eve" in texts[-1]
+    arguments = (
+        ["check-config"],
+        ["check-config", "--production"],
+        ["app", "list"],
+        ["doctor"],
+        ["app", "show", "tea"],
+    )
+    said = [command(site, installed, *each) for each in arguments]
+    assert "mobile_push" in said[0]
+    assert "(hidden)" in said[0]
+    assert KEY_ID in said[-1]
+    site.node.process.send_signal(signal.SIGUSR2)
+    eventually(lambda: "greenlets and loop state" in site.node.log_text, what="the state in the log")
+    texts += [*said, site.node.log_text, site.node.output]
+    addresses = [FORMS[name].format(70) for name in SERVICES]
+    for secret in [*secrets_of(keys, site), *addresses]:
         assert not [text for text in texts if secret in text or json.dumps(secret)[1:-1] in text]
+
+
+def archive(site: Site, **whose: str) -> str:
+    """All that an export has."""
+    id = site.api("exports/start", status=202, **whose)["id"]
+    query = urlencode({"app": whose["app"], "id": id})
+
+    def is_done() -> bool:
+        state = site.node.get(f"/api/v1/exports/show?{query}", key=ADMIN_KEY).json["state"]
+        assert state != "failed"
+        return bool(state == "done")
+
+    eventually(is_done, what="the export")
+    file = site.node.get(f"/api/v1/exports/file?{query}", key=ADMIN_KEY)
+    with ZipFile(BytesIO(file.body)) as parts:
+        return "\n".join(parts.read(name).decode(errors="replace") for name in parts.namelist())
 
 
 def command(site: Site, environment: dict[str, str], *arguments: str) -> str:
