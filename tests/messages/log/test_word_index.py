@@ -9,7 +9,9 @@ import pytest
 from imserver.messages.commands import SearchFilter
 from imserver.messages.log.contract import Change, Draft, Entry
 from imserver.messages.log.message_log import MessageLog
-from imserver.messages.log.word_index import MOST_ROW_BYTES, SEGMENT, offsets_with
+from imserver.messages.log.word_content import MOST_ROW_BYTES
+from imserver.messages.log.word_lookup import offsets_with
+from imserver.messages.log.word_rows import SEGMENT
 from imserver.messages.log.words import Term
 from imserver.storage.statements import Row
 from imserver.storage.store import Store
