@@ -102,8 +102,12 @@ class AccountLookup(Protocol):
     def holder(self, token: str | bytes) -> AccountSession:
         """Return the account and login that a token belongs to. Raises BadToken."""
 
-    def those_of(self, app: str, users: Sequence[str]) -> list[Account]:
-        """The existing accounts of these users, in the order of their ids."""
+    def those_of(self, app: str, users: Sequence[str], words: Sequence[str] = ()) -> list[Account]:
+        """The existing accounts of these users, in the order of their ids.
+
+        ``words``: only those whose nickname, and user name if others find the account, contain all of these
+        words, which are from :meth:`imserver.storage.statements.Statements.words`.
+        """
 
 
 class NoAccountLookup:
@@ -113,6 +117,6 @@ class NoAccountLookup:
         """No token is an account's. Raises BadToken."""
         raise BadToken("this server has no accounts")
 
-    def those_of(self, app: str, users: Sequence[str]) -> list[Account]:
+    def those_of(self, app: str, users: Sequence[str], words: Sequence[str] = ()) -> list[Account]:
         """None."""
         return []

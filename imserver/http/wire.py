@@ -113,11 +113,15 @@ def read_query(request: HttpRequest, kind: type[Q]) -> Q:
         raise ApiProblem(Problems.INVALID_REQUEST, str(error)) from None
 
 
-def page_and_cursor(found: Sequence[T], limit: int, name_of: Callable[[T], str]) -> tuple[Sequence[T], str]:
+def page_and_cursor(
+    found: Sequence[T], limit: int, name_of: Callable[[T], str], rest: str = ""
+) -> tuple[Sequence[T], str]:
     """A page of sorted rows, and the cursor of the next page. ``found``: the rows from the first one of the
-    page on, more than ``limit`` if there is a next page."""
+    page on, more than ``limit`` if there is a next page. ``rest``: the name after which the next page begins
+    although this one is not full; ``""``: there is none."""
     page = found[:limit]
-    return page, cursor_of(name_of(page[-1])) if len(found) > limit else ""
+    behind = name_of(page[-1]) if len(found) > limit else rest
+    return page, cursor_of(behind) if behind else ""
 
 
 def page_of(names: Sequence[str], cursor: str, limit: int) -> tuple[list[str], str]:

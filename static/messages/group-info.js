@@ -2,10 +2,11 @@
 /** What a group is: its name, members, roles, rules and media. */
 
 import { fill, make } from "../text.js";
-import { rowsOf } from "./api.js";
+import { reasonOf, rowsOf } from "./api.js";
 import { pictureButtons } from "./avatar-crop.js";
 import { HooksView } from "./bots.js";
 import { openCard, openPicker } from "./contacts.js";
+import { SEARCH_AFTER_MS } from "./directory.js";
 import { attempt, field, input, load, namedList, noteLine, redraw, section, select, show, switchBox } from "./form.js";
 import { membersText, openInvitations, tellInvited } from "./invitations.js";
 import { openMedia } from "./media-list.js";
@@ -37,6 +38,10 @@ const RANK = { member: 0, admin: 1, owner: 2 };
 const PAGE = 500;
 /** From so many members on one can search them. */
 const FIND_FROM = 7;
+/** The server stops a search after a time, or so many members. */
+const FOUND_PAGE = 100;
+/** So many times it is continued without a result. */
+const EMPTY_PAGES = 5;
 const NAME_LENGTH = 50;
 const DESCRIPTION_LENGTH = 500;
 const HOUR = 3_600;
@@ -63,6 +68,8 @@ class GroupView {
   /** @type {HooksView | undefined} */
   #hooks;
   #text = input({ type: "search", maxLength: NAME_LENGTH, enterKeyHint: "search" });
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #searching;
   #find;
   #list = make("div", "member-list");
   /** From then on we cannot read the group. */
@@ -83,7 +90,11 @@ class GroupView {
     this.note = noteLine();
     this.body = make("div", "group-body");
     this.#text.id = this.#text.dataset.key = "member-text";
-    this.#text.addEventListener("input", () => this.#drawMembers());
+    this.#text.addEventListener("input", () => {
+      this.#drawMembers();
+      clearTimeout(this.#searching);
+      this.#searching = setTimeout(() => this.#search(), SEARCH_AFTER_MS);
+    });
     this.#find = field(session.words.messages_find_member, this.#text);
     root.append(this.note, this.body);
     this.#ends = [
@@ -95,6 +106,7 @@ class GroupView {
   }
 
   close() {
+    clearTimeout(this.#searching);
     for (const end of this.#ends) end();
   }
 
@@ -114,7 +126,30 @@ class GroupView {
       this.#count = count;
       this.#draw();
       await session.people.refresh(members.map(({ user }) => user));
+      this.#search();
     });
+  }
+
+  /** Lets the server search the members of a large group: not all of them are loaded. Those that it finds stay. */
+  async #search() {
+    const { session, id } = this;
+    const text = this.#text.value.trim();
+    if (!text || this.#members.length >= this.#count) return;
+    const present = new Set(this.#members.map(({ user }) => user));
+    try {
+      let cursor = "";
+      for (let pages = 0; pages < EMPTY_PAGES; pages++) {
+        const page = await session.api("GET", "groups/members", { group: id, text, cursor, limit: FOUND_PAGE });
+        const found = page.members.filter((/** @type {Member} */ { user }) => !present.has(user));
+        this.#members.push(...found);
+        await session.people.load(found.map((/** @type {Member} */ { user }) => user));
+        this.#drawMembers();
+        cursor = page.next;
+        if (found.length || !cursor) break;
+      }
+    } catch (error) {
+      toast(reasonOf(error, session.words));
+    }
   }
 
   #draw() {

@@ -25,6 +25,16 @@ def server(start_shared_server: StartServer) -> Server:
     return start_shared_server(config={"apps": apps, "accounts": limits})
 
 
+LARGE = """
+const { fetch } = window;
+window.fetch = (address, ...more) => {
+  const isList = String(address).includes("/groups/members?") && !String(address).includes("text=");
+  return isList ? Promise.resolve(new Response(arguments[0], { status: 200 })) : fetch(address, ...more);
+};
+"""
+"""Lists of members are the first ones of a large group."""
+
+
 def waits(page: Page, selector: str, text: str = "") -> None:
     def is_there() -> bool:
         return any(text in each for each in page.texts(selector)) if text else bool(page.shown(selector))
@@ -117,6 +127,22 @@ def test_members_are_searched_and_the_rules_are_above_them(pair: Pair, server: S
     page.click("[data-key=rules]")
     waits(page, ".group-rules")
     assert violations(page) == []
+
+
+def test_the_server_searches_members_whom_the_page_has_not_loaded(pair: Pair, server: Server) -> None:
+    ann = Account(server, "Ann")
+    group = ann.create_group("Tea", Account(server, "Bob"), Account(server, "René Roux"))
+    all_of_it = ann.get("groups/members", group=str(group))
+    large = {**all_of_it, "members": all_of_it["members"][:2], "count": 3_000}
+    page = ann.log_in(open_page(pair[0], server))
+    page.run(LARGE, json.dumps(large))
+    page.run("location.hash = arguments[0]", f"#c/{group}")
+    waits(page, "#composer")
+    page.click("#conversation-open")
+    waits(page, "#member-text")
+    assert len(page.texts(".member-list .person-name bdi")) == 2
+    page.find("#member-text").send_keys("roux rene")
+    eventually(lambda: page.texts(".member-list .person-name bdi") == ["René Roux"], what="the member")
 
 
 def test_what_people_say_of_themselves_and_do_is_in_the_list(pair: Pair, server: Server) -> None:

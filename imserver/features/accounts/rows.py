@@ -162,6 +162,24 @@ class AccountStore:
         """The existing accounts with these ids, ordered by id."""
         return self._store.read_or([], lambda sql: accounts_in(sql, app, ids)) if ids else []
 
+    def by_ids_named(self, app: str, ids: Sequence[int], words: Sequence[str]) -> list[Account]:
+        """The existing accounts with these ids, ordered by id, that others see under a name with all of these
+        words: a user name that others may not find counts for nothing.
+        """
+
+        def work(sql: PooledStatements) -> list[Row]:
+            has_all = " AND ".join([CONTAINS[sql.engine].format("folded")] * len(words))
+            # Nodes of the release before, and imports of apps, do not fold names.
+            statement = f"{_ACCOUNTS} WHERE app = %s AND (folded IS NULL OR ({has_all})) AND id IN {{}}"
+            return sql.query_in(statement, (app, *words), ids)
+
+        shown = (
+            (each, each if each.findable else replace(each, name=""))
+            for each in map(_account, self._store.read_or([], work))
+        )
+        found = [each for each, seen in shown if _contains_all(seen, words)]
+        return sorted(found, key=lambda account: account.id)
+
     def page(self, app: str, after: int, limit: int) -> list[Account]:
         """Accounts of an app with an id after ``after``, ordered by id."""
         statement = f"{_ACCOUNTS} WHERE app = %s AND id > %s ORDER BY id LIMIT %s"

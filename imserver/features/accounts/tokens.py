@@ -243,12 +243,14 @@ class AccountTokens:
             return replace(session, lacks="a second factor: set one up first")
         return session
 
-    def those_of(self, app: str, users: Sequence[str]) -> list[Account]:
-        """The existing accounts of these users, in the order of their ids. May switch.
+    def those_of(self, app: str, users: Sequence[str], words: Sequence[str] = ()) -> list[Account]:
+        """The existing accounts of these users, in the order of their ids, whose names contain all ``words``;
+        see :class:`imserver.auth.accounts.AccountLookup`. May switch.
 
         Raises StorageUnavailable.
         """
-        return self._accounts.by_ids(app, sorted({id for user in users if (id := id_of(user))}))
+        ids = sorted({id for user in users if (id := id_of(user))})
+        return self._accounts.by_ids_named(app, ids, words) if words else self._accounts.by_ids(app, ids)
 
     def _bot(self, token: str) -> AccountSession:
         """The bot that a token belongs to. May switch. Raises BadToken and StorageUnavailable."""

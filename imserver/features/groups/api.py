@@ -161,6 +161,14 @@ class GroupMembersQuery(ActingPage, kw_only=True):
     """Which group, and which page of its members."""
 
     group: GroupId
+    text: Annotated[
+        str,
+        about(
+            "Only members whose names contain all words of this text, in any order, without accents; empty: "
+            "all members.",
+            max_length=64,
+        ),
+    ] = ""
 
 
 class GroupShown(Struct):
@@ -206,7 +214,7 @@ class GroupMemberShown(Struct):
 class GroupMembersAnswer(Struct):
     """A page of the members of a group, ordered by id."""
 
-    count: Annotated[int, about("The number of entries, on all pages together.")]
+    count: Annotated[int, about("The number of members.")]
     members: list[GroupMemberShown]
     next: NextCursor
 
@@ -343,16 +351,23 @@ def show(api: GroupApi, call: Call, request: GroupChange) -> GroupDetail:
 @routes.get(
     "/groups/members",
     Needs.ADMIN_OR_MEMBER,
-    problems=_UNKNOWN,
+    problems=(*_UNKNOWN, Problems.TOO_MANY_REQUESTS),
     example={"user": "1", "group": "1"},
     answer_example=GroupMembersAnswer(1, [GroupMemberShown("1", "owner", 0)], ""),
     user="optional",
 )
 def members(api: GroupApi, call: Call, request: GroupMembersQuery) -> GroupMembersAnswer:
-    """List the members of a group, page by page."""
-    group, behind = id_of(request.group), read_cursor(request.cursor) or ""
-    found = api.groups.members(call.app, group, call.user, behind, request.limit + 1)
-    page, following = page_and_cursor(found, request.limit, lambda row: row.user)
+    """List the members of a group, page by page, or search them by their names.
+
+    A search that takes long answers with what it has, and `next` continues it. The time that the searches of
+    a user take is limited.
+    """
+    group, behind, limit = id_of(request.group), read_cursor(request.cursor) or "", request.limit
+    if request.text:
+        found, rest = api.groups.members_named(call.app, group, call.user, request.text, behind, limit)
+    else:
+        found, rest = api.groups.members(call.app, group, call.user, behind, limit + 1), ""
+    page, following = page_and_cursor(found, limit, lambda row: row.user, rest)
     now = time()
     shown = [
         GroupMemberShown(row.user, row.role, row.muted_until if row.muted_until > now else 0)  # type: ignore[arg-type]

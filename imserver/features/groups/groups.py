@@ -8,8 +8,8 @@ and mutes admins, and gives roles. Options say who may invite, rename and pin, a
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from time import time
-from typing import Final, TypeVar
+from time import monotonic, time
+from typing import Final, Protocol, TypeVar
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -45,7 +45,11 @@ MOST_NAMED: Final = 10
 OWNER: Final = "owner"
 ADMIN: Final = "admin"
 MEMBER: Final = "member"
+SEARCH_SECONDS: Final = 0.3
+"""A search of members ends after this time, with what it has."""
 
+_SEARCH_STEP: Final = 1000
+"""Members whose names one query compares."""
 _RANK: Final = {OWNER: 2, ADMIN: 1, MEMBER: 0}
 _INVITING: Final = "only the owner and admins invite to this group"
 _OUTSIDER: Final = Rejected(RejectReason.UNKNOWN_CONVERSATION)
@@ -102,8 +106,11 @@ class GroupMember(Struct, frozen=True):
     muted_until: int
 
 
-AccountsAmong = Callable[[str, Sequence[str]], set[str]]
-"""Answers which of these users of an app have accounts. May switch and raise StorageUnavailable."""
+class AccountsAmong(Protocol):
+    """Answers which of these users of an app have accounts, whose names contain all ``words``. May switch and
+    raise StorageUnavailable."""
+
+    def __call__(self, app: str, users: Sequence[str], words: Sequence[str] = ()) -> set[str]: ...
 
 
 InviteStrangers = Callable[[str, int, str, Sequence[str]], Sequence[str]]
@@ -122,7 +129,8 @@ class Groups:
     """Makes and changes groups. Everything may switch, and raise StorageUnavailable and UnknownGroup.
 
     ``limit``: of the members of a group. ``creations``: how many groups each user has created or joined
-    lately. Whoever adds users asks ``accounts_among`` first.
+    lately. ``searches``: for how many milliseconds each user has searched members lately. Whoever adds users
+    asks ``accounts_among`` first.
     """
 
     def __init__(
@@ -130,6 +138,7 @@ class Groups:
         store: Store,
         limit: int,
         creations: Buckets,
+        searches: Buckets,
         accounts_among: AccountsAmong,
         relations: Relations,
     ) -> None:
@@ -137,6 +146,7 @@ class Groups:
         self._relations = relations
         self.limit = limit
         self._creations = creations
+        self._searches = searches
         self._removals = RemovedMembers(store)
         self.accounts_among = accounts_among
         self.invite_strangers: InviteStrangers | None = None
@@ -169,6 +179,43 @@ class Groups:
     def members(self, app: str, group: int, by: str, after: str, limit: int) -> list[GroupMember]:
         """Members in the order of their ids, after the id ``after``."""
         self._seen(app, group, by)
+        return self._page(app, group, after, limit)
+
+    def members_named(
+        self, app: str, group: int, by: str, text: str, after: str, limit: int
+    ) -> tuple[list[GroupMember], str]:
+        """Members whose names contain all words of a text, in the order of their ids, after the id ``after``;
+        and the id after which the rest begins, ``""``: there is none. Ids that a back end has chosen are
+        names.
+
+        A search that takes long ends with fewer than ``limit``. Raises TooManyRequests if the searches of
+        ``by`` took too long.
+        """
+        self._seen(app, group, by)
+        if not (words := Statements.words(text)):
+            return [], ""
+        payer = (app, by) if by else None
+        self._searches.require(payer)
+        began = monotonic()
+        found: list[GroupMember] = []
+        try:
+            while len(found) < limit and monotonic() - began < SEARCH_SECONDS:
+                page = self._page(app, group, after, _SEARCH_STEP)
+                users = [each.user for each in page]
+                named = self.accounts_among(app, users, words)
+                named.update(user for user in users if not user.isdecimal() and _has_words(user, words))
+                found += [each for each in page if each.user in named]
+                if len(found) <= limit and len(page) < _SEARCH_STEP:
+                    return found, ""
+                after = page[-1].user
+        finally:
+            if payer:
+                self._searches.charge(payer, int((monotonic() - began) * 1000))
+        if len(found) >= limit:
+            found, after = found[:limit], found[limit - 1].user
+        return found, after
+
+    def _page(self, app: str, group: int, after: str, limit: int) -> list[GroupMember]:
         rows = self._store.part(MessageLog).conversations.members(app, group, after, limit)
         return [GroupMember(row.user, row.role, row.muted_until) for row in rows]
 
@@ -415,6 +462,11 @@ class Groups:
         if not self._store.has_database or not group:
             raise UnknownGroup(str(group))
         return self._store.part(MessageLog)
+
+
+def _has_words(name: str, words: Sequence[str]) -> bool:
+    text = " ".join(Statements.words(name))
+    return all(word in text for word in words)
 
 
 def _group(found: Conversation, role: str = "", muted_until: int = 0) -> Group:

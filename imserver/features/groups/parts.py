@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from imserver.features.groups.groups import GroupCommands, Groups
-from imserver.features.groups.settings import NEW_GROUPS, GroupLimits
+from imserver.features.groups.settings import NEW_GROUPS, SEARCH_MILLISECONDS, SEARCH_TIME, GroupLimits
 from imserver.plugin import FeatureParts
 from imserver.plugin.services import Core
 from imserver.plugin.settings import settings_of
@@ -21,10 +21,12 @@ def build(core: Core) -> FeatureParts:
     limits, seconds = settings_of(core.config, GroupLimits), core.config.accounts.rate_seconds
     creations = core.node.buckets.make(NEW_GROUPS, limits.groups_per_user, seconds, core.cluster.attempt)
 
-    def accounts_among(app: str, users: Sequence[str]) -> set[str]:
-        return {account.user for account in core.identity.accounts.those_of(app, users)}
+    searches = core.node.buckets.make(SEARCH_TIME, SEARCH_MILLISECONDS, 60.0)
+
+    def accounts_among(app: str, users: Sequence[str], words: Sequence[str] = ()) -> set[str]:
+        return {account.user for account in core.identity.accounts.those_of(app, users, words)}
 
     groups = Groups(
-        core.storage.store, limits.group_members, creations, accounts_among, core.identity.relations
+        core.storage.store, limits.group_members, creations, searches, accounts_among, core.identity.relations
     )
     return FeatureParts(groups, GroupCommands(groups, core.identity.relations).rows())

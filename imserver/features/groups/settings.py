@@ -17,6 +17,15 @@ NEW_GROUPS: Final = Rate(
     "accounts.groups_per_user within accounts.rate_seconds",
     "429",
 )
+SEARCH_MILLISECONDS: Final = 15_000
+"""The time that one user's searches of members may take in a minute."""
+SEARCH_TIME: Final = Rate(
+    "member_search_time",
+    "milliseconds of searches of members",
+    "user",
+    f"{SEARCH_MILLISECONDS} a minute",
+    "429",
+)
 
 
 class GroupLimits(Struct, frozen=True):

@@ -47,6 +47,32 @@ def test_an_account_is_found_by_phone_and_by_id_in_its_app_only(url: str, open_s
     assert accounts.by_id("other", one.id) is None
 
 
+def test_some_accounts_are_compared_with_words(url: str, open_store: OpenStore) -> None:
+    store = open_store(url)
+    accounts = account_store(store)
+    jose, wei, hidden, old = (
+        accounts.add(Account(0, "gochat", "", nickname, name=name), "a hash")
+        for nickname, name in (
+            ("José Pérez", "jp"),
+            ("王小伟", "perez"),
+            ("Eve", "perezhidden"),
+            ("Perez", ""),
+        )
+    )
+    accounts.change("gochat", hidden.id, {"findable": 0})
+    store.write(lambda sql: sql.execute("UPDATE account SET folded = NULL WHERE id = %s", (old.id,)))
+    ids = [each.id for each in (jose, wei, hidden)]
+
+    def found(text: str, among: list[int]) -> list[int]:
+        return [each.id for each in accounts.by_ids_named("gochat", among, Statements.words(text))]
+
+    assert found("perez", [*ids, old.id]) == sorted([jose.id, wei.id, old.id])
+    assert found("PÉREZ jos", ids) == [jose.id]
+    assert found("小", ids) == [wei.id]
+    assert found("hid", ids) == []
+    assert found("perez", [wei.id]) == [wei.id]
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

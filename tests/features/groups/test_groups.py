@@ -1,7 +1,7 @@
 """What several do to one group at once: its rules hold in the order of the log, on each engine."""
 
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,7 +26,7 @@ from imserver.features.groups.groups import (
     TooManyMembers,
     UnknownGroup,
 )
-from imserver.features.groups.settings import NEW_GROUPS
+from imserver.features.groups.settings import NEW_GROUPS, SEARCH_TIME
 from imserver.features.groups.wire import JoinGroup
 from imserver.features.invitations.rows import Invitation, InvitationStore, use
 from imserver.messages.log.contract import Change, Draft
@@ -39,6 +39,15 @@ APP = "101"
 LIMIT = 5
 MOST_GROUPS = 5
 GroupChange = tuple[Callable[..., Any], Any]
+
+
+NICKNAMES = {"1": "jose perez", "2": "rene"}
+"""User → the folded name of the account, of those who have one."""
+
+
+def accounts_among(_app: str, users: Sequence[str], words: Sequence[str] = ()) -> set[str]:
+    """All users are accounts, and those without a nickname have no name."""
+    return {user for user in users if all(word in NICKNAMES.get(user, "") for word in words)}
 
 
 @pytest.fixture
@@ -54,7 +63,7 @@ def log(store: Store) -> MessageLog:
 @pytest.fixture
 def groups(store: Store) -> Groups:
     creations = Buckets(NEW_GROUPS, MOST_GROUPS, 3600)
-    return Groups(store, LIMIT, creations, lambda app, users: set(users), NoRelations())
+    return Groups(store, LIMIT, creations, Buckets(SEARCH_TIME), accounts_among, NoRelations())
 
 
 @pytest.fixture
@@ -75,7 +84,7 @@ class Asking(NoRelations):
 @pytest.mark.sqlite_first
 def test_strangers_are_invited_or_refused_where_nobody_invites(store: Store) -> None:
     creations = Buckets(NEW_GROUPS, MOST_GROUPS, 3600)
-    groups = Groups(store, LIMIT, creations, lambda app, users: set(users), Asking())
+    groups = Groups(store, LIMIT, creations, Buckets(SEARCH_TIME), accounts_among, Asking())
     with pytest.raises(Strangers, match="eve"):
         groups.strangers_among(APP, "ann", ["bob", "eve"])
     sent: list[Any] = []
@@ -108,6 +117,40 @@ def at_once(*deeds: tuple[Any, ...]) -> list[str]:
 
     running = [gevent.spawn(outcome, *deed) for deed in deeds]
     return [one.get(timeout=60) for one in running]
+
+
+def names(groups: Groups, group: int, text: str, limit: int = 100) -> list[str]:
+    """The users on all pages of a search."""
+    found: list[str] = []
+    after = ""
+    while True:
+        page, after = groups.members_named(APP, group, "bob", text, after, limit)
+        assert len(page) <= limit
+        found += [each.user for each in page]
+        if not after:
+            return found
+
+
+def test_members_are_found_by_words_of_their_names(groups: Groups) -> None:
+    group = groups.create(APP, "bob", "tea", ["1", "2", "Zoé", "Rob"]).id
+    assert names(groups, group, "pérez JOS") == ["1"]
+    assert names(groups, group, "zoe") == ["Zoé"]
+    assert names(groups, group, "re") == ["1", "2"]
+    assert names(groups, group, "ob", limit=1) == ["Rob", "bob"]
+    assert names(groups, group, "1") == names(groups, group, "...") == []
+    with pytest.raises(UnknownGroup):
+        groups.members_named(APP, group, "eve", "re", "", 10)
+
+
+def test_searches_of_members_take_time_of_who_searches(store: Store) -> None:
+    creations, searches = Buckets(NEW_GROUPS, MOST_GROUPS, 3600), Buckets(SEARCH_TIME, 1, 3600)
+    groups = Groups(store, LIMIT, creations, searches, accounts_among, NoRelations())
+    group = groups.create(APP, "ann", "tea", ["bob"]).id
+    groups.members_named(APP, group, "bob", "ann", "", 10)
+    with pytest.raises(TooManyRequests):
+        groups.members_named(APP, group, "bob", "ann", "", 10)
+    assert groups.members_named(APP, group, "ann", "bob", "", 10)[0]
+    assert groups.members_named(APP, group, "", "bob", "", 10)[0], "a back end"
 
 
 @pytest.mark.full
