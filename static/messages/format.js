@@ -74,10 +74,10 @@ export function parse(text, names = [], isMarkdown = false) {
 
 /**
  * @param {string} text
- * @returns {string} without its marks; blocks end with a space
+ * @returns {string} without its marks, also those of Markdown; blocks have spaces around them
  */
 export function unformatted(text) {
-  return parse(text).map(({ kind, text: part }) => (BLOCK_KINDS.has(kind) ? `${part} ` : part)).join("");
+  return parse(text, [], true).map(({ kind, text: part }) => (BLOCK_KINDS.has(kind) ? ` ${part} ` : part)).join("").trim();
 }
 
 /**

@@ -61,7 +61,8 @@ it("links lead where their text says, and blocks know their language", () => {
   assert.deepEqual(links("www.javascript:alert(1) www.<b>.c data:x@y.example%0d%0a"), ["mailto:x@y.example"]);
   assert.deepEqual([parse("```c++\nx```")[0].language, parse("```\nx```")[0].language], ["c++", ""]);
   const [list] = parse("3. *a*\n4. b");
-  assert.deepEqual([list.first, list.items.length, unformatted("a\n- *b*\nc")], [3, 2, "ab c"]);
+  assert.deepEqual([list.first, list.items.length, unformatted("a\n- *b*\nc")], [3, 2, "a b c"]);
+  assert.equal(unformatted("# Teas\n| Tea | Price |\n|---|---|\n| green | 3 |\n[map](https://example.com/map)"), "Teas  Tea Price green 3 map");
 });
 
 it("names of sites are links without https://, names of files and ends of sentences are none", async () => {
