@@ -1,0 +1,377 @@
+"""Chats with bots for the AI SDK and AG-UI: a message by POST, and the streamed answer of the bot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated, Any, Final, NamedTuple
+from uuid import uuid4
+
+import gevent
+from msgspec import Meta, Struct
+
+from imserver.plugin import Feature, FeatureParts, FeatureSettings
+from imserver.plugin.errors import CloseCode, HttpProblem, Problems, StorageUnavailable, Unavailable
+from imserver.plugin.http import (
+    PROBLEM,
+    ApiProblem,
+    Call,
+    HttpRequest,
+    HttpResponse,
+    Route,
+    stream_head,
+    stream_refused,
+)
+from imserver.plugin.identity import Buckets, Needs, Principal, Rate, TooManyRequests
+from imserver.plugin.messages import Appended, Draft, Message, MessageLog, MessageServices, Rejected
+from imserver.plugin.services import ChannelRefused, Core
+from imserver.plugin.settings import settings_of
+from imserver.plugin.wire import Connection, Head, Stream, StreamEncoding, StreamPath, host_of
+
+from .requests import Asked, Chat, invalid, read_message
+from .wire import (
+    NAME,
+    Answer,
+    AnswerDialect,
+    Chunk,
+    ChunkedEncoding,
+    ag_ui_line,
+    metadata_of,
+    ui_line,
+    whole_chunks,
+)
+
+PATH: Final = "/ai-chat"
+PAGE: Final = 50
+"""Messages of a page of the history."""
+LOST_SECONDS: Final = 30.0
+"""How long a client waits for the end of a stream whose node has died."""
+MESSAGES: Final = Rate(
+    "ai_chat_messages", "messages over /ai-chat", "user", "limits.messages_per_second", "429"
+)
+_TYPE: Final = "text/event-stream; charset=utf-8"
+_OPEN_QUERY: Final = f"{NAME}.open"
+
+
+class AiChatSettings(Struct, frozen=True):
+    """The section ``ai_chat``. ``app``: the app whose bots answer."""
+
+    app: Annotated[str, Meta(min_length=1)] = "gochat"
+
+
+class OpenQuery(Struct, frozen=True, array_like=True):
+    """Which streams of a bot are open at a place, as a node knows."""
+
+    app: str
+    place: str
+    bot: str
+
+
+class Form(NamedTuple):
+    """The form of answers: how a chunk is written, and their ends over HTTP/1.1 and HTTP/1.0."""
+
+    line: Callable[[Answer, Chunk], bytes]
+    chunked: StreamEncoding
+    plain: StreamEncoding
+
+
+class _NoStream:
+    """The answer in place of a stream if there is none."""
+
+    everywhere = False
+    options = HttpResponse(204, b"")
+
+    def refuse(self, _problem: HttpProblem, _request: HttpRequest, _detail: str = "") -> HttpResponse:
+        return HttpResponse(204, b"")
+
+
+class AiChat:
+    """Serves the chats of one node."""
+
+    def __init__(self, core: Core) -> None:
+        services = core.service(MessageServices)
+        self._core = core
+        self._settings = settings_of(core.config, AiChatSettings)
+        self._messaging, self._texts = services.messaging, services.streams
+        self._starts, self._log = services.stream_starts, core.storage.store.part(MessageLog)
+        self._rate = Buckets(MESSAGES, core.config.limits.messages_per_second)
+        self._message_bytes = core.config.limits.message_bytes
+        self._ui = Form(ui_line, ChunkedEncoding(UI), StreamEncoding(UI))
+        self._ag_ui = Form(ag_ui_line, ChunkedEncoding(AG_UI), StreamEncoding(AG_UI))
+        core.cluster.queries.add(_OPEN_QUERY, OpenQuery, self._open_here)
+
+    def paths(self, _serve: object) -> dict[str, StreamPath]:
+        """Path of a stream → how it is served."""
+        refuse = partial(stream_refused, self._core.node.request_log, style=PROBLEM)
+
+        def path(method: str, open: Callable[[Stream, Head], None]) -> StreamPath:
+            return StreamPath(method, partial(self._guarded, open), refuse)
+
+        return {
+            PATH: path("POST", partial(self._ask, self._ui)),
+            f"{PATH}/ag-ui": path("POST", partial(self._ask, self._ag_ui)),
+            f"{PATH}/*/stream": path("GET", self._resume),
+        }
+
+    # --- streams --------------------------------------------------------------------------------------------
+
+    def _guarded(self, open: Callable[[Stream, Head], None], stream: Connection, head: Head) -> None:
+        """Open a stream, or refuse it. May switch."""
+        assert isinstance(stream, Stream)
+        try:
+            open(stream, head)
+        except (ApiProblem, Unavailable) as error:
+            problem = error if isinstance(error, ApiProblem) else ApiProblem(error.problem)
+            log, host = self._core.node.request_log, host_of(stream.peer)
+            stream.refuse(stream_refused(log, head, host, problem, PROBLEM), CloseCode.POLICY)
+
+    def _ask(self, form: Form, stream: Stream, head: Head) -> None:
+        """Store the message of a request, and stream the answer to it. May switch."""
+        asked = read_message(head.body)
+        principal = self._user_of(head.headers, host_of(stream.peer))
+        # A message that is sent again is answered already, or will be: by any stream.
+        known = self._log.entries.sent(principal.app, principal.user, asked.client_msg_id)
+        open_before = () if known else self._open_streams(principal, asked.chat)
+        entry = self._store(principal, asked)
+        answer = self._answer(stream, principal, asked.chat, form)
+        answer.thread, answer.run = asked.thread, asked.run
+        answer.skipped = frozenset(open_before)
+        stored = known and self._first_answer(answer, entry)
+        self._begin(form, stream, head, principal, answer, entry.id, stored or None)
+
+    def _resume(self, stream: Stream, head: Head) -> None:
+        """Stream an answer from its beginning: the one that is open, or (``message``) one that may have ended
+        meanwhile. ``wait``: the next one, if none is open. May switch."""
+        chat, parameters = Chat.of(head.path.split("/")[2]), head.params()
+        principal, message = self._user_of(head.headers, host_of(stream.peer)), parameters.get("message", "")
+        self._check_member(principal, chat)
+        cursor, found = self._log.entries.head(principal.app), self._open_streams(principal, chat)
+        answer = self._answer(stream, principal, chat, self._ui)
+        stored = self._log.entries.sent(principal.app, chat.bot, message) if message else None
+        if stored is not None and not self._log.entries.readable(principal.app, principal.user, [stored.id]):
+            stored = None
+        if not (message or found or "wait" in parameters):
+            log, host = self._core.node.request_log, host_of(stream.peer)
+            none = ApiProblem(Problems.NOT_FOUND)
+            stream.refuse(stream_refused(log, head, host, none, _NoStream()), CloseCode.NORMAL)
+            return
+        answer.stream = message or (found[-1] if found else "")
+        self._begin(self._ui, stream, head, principal, answer, cursor, stored)
+        if message and message not in found and not answer.over:
+            gevent.spawn_later(LOST_SECONDS, self._give_up, answer)
+
+    def _give_up(self, answer: Answer) -> None:
+        """End an answer of which nothing has come: its node has died, and no other one has it."""
+        if not answer.begun:
+            answer.connection.send(
+                answer.encode(answer, {"type": "error", "errorText": "the answer is lost"})
+            )
+            answer.connection.close(CloseCode.NORMAL)
+
+    def _answer(self, stream: Stream, principal: Principal, chat: Chat, form: Form) -> Answer:
+        return Answer(
+            connection=stream,
+            encode=form.line,
+            user=principal.user,
+            bot=chat.bot,
+            conversation=chat.conversation,
+            place=chat.place(principal.user),
+            skipped=frozenset(),
+        )
+
+    def _begin(
+        self,
+        form: Form,
+        stream: Stream,
+        head: Head,
+        principal: Principal,
+        answer: Answer,
+        cursor: int,
+        stored: Message | None,
+    ) -> None:
+        """Begin a session of the user that receives an answer; it is ``stored``, or comes after ``cursor``.
+        May switch."""
+        app, user = principal.app, principal.user
+        start = None if stored is not None else self._starts.start(app, user, cursor)
+        sessions, token = self._core.sessions.sessions, _token_of(head.headers)
+        # Each stream is a device of its own: a second one does not end the first.
+        device = f"{NAME}-{uuid4().hex[:12]}"
+        if not sessions.begin_for(stream, app, principal, token, NAME, device):
+            return
+        opening = stream_head(
+            self._core.node.request_log, head, host_of(stream.peer), _TYPE, principal.label
+        ).removesuffix(b"\r\n")
+        chunked = head.version != "1.0"
+        opening += b"x-vercel-ai-ui-message-stream: v1\r\nAccess-Control-Expose-Headers: *\r\n"
+        opening += b"Transfer-Encoding: chunked\r\n\r\n" if chunked else b"\r\n"
+        stream.begin(form.chunked if chunked else form.plain, opening)
+        stream.dialect_state = answer
+        if stored is not None:
+            stream.send(answer.take_message(stored))
+        elif start is not None:
+            self._starts.send(stream, start)
+
+    def _open_streams(self, principal: Principal, chat: Chat) -> list[str]:
+        """The open streams of a bot in a chat on all nodes, the oldest first. May switch."""
+        query = OpenQuery(principal.app, chat.place(principal.user), chat.bot)
+        found = set(self._open_here(query))
+        if (others := self._core.cluster.others) is not None:
+            for some in others.answers(_OPEN_QUERY, query, list[tuple[int, str]]):
+                found.update(some)
+        return [id for _, id in sorted(found)]
+
+    def _open_here(self, query: OpenQuery) -> list[tuple[int, str]]:
+        """The time and the id of each."""
+        streams = self._messaging.streams.of(query.app, query.place).values()
+        return [(each.head.time, each.id) for each in streams if each.head.sender == query.bot]
+
+    # --- messages -------------------------------------------------------------------------------------------
+
+    def _store(self, principal: Principal, asked: Asked) -> Message:
+        """Store what a user says. May switch. Raises ApiProblem and StorageUnavailable."""
+        if len(asked.text.encode()) > self._message_bytes:
+            raise invalid("The message is too long")
+        try:
+            self._rate.require_one((principal.app, principal.user), 1)
+        except TooManyRequests as error:
+            wait = (("Retry-After", str(error.seconds)),)
+            raise ApiProblem(Problems.TOO_MANY_REQUESTS, "", wait, error) from None
+        bot, conversation = asked.chat
+        draft = Draft(
+            sender=principal.user,
+            to_user="" if conversation else bot,
+            conversation=conversation,
+            body=asked.text.encode(),
+            client_msg_id=asked.client_msg_id,
+        )
+        result = self._messaging.store(principal.app, draft, by_user=True)
+        if isinstance(result, Appended):
+            return result.entry
+        if isinstance(result, Rejected):
+            raise ApiProblem(result.problem, result.explanation)
+        if isinstance(result, StorageUnavailable):
+            raise result
+        raise ApiProblem(Problems.TOO_MANY_REQUESTS)
+
+    def _first_answer(self, answer: Answer, asked: Message) -> Message | None:
+        """The first answer after a message, if it is stored. May switch."""
+        app = answer.connection.app or ""
+        entries, _ = self._log.entries.history(app, answer.user, asked.conversation, 0, PAGE, asked.id)
+        return next((entry for entry in entries if answer.is_of(entry)), None)
+
+    def _conversation(self, principal: Principal, chat: Chat) -> int:
+        """The number of the conversation of a chat; 0: it has no messages. May switch."""
+        if chat.conversation:
+            return chat.conversation
+        found = self._log.conversations.between(principal.app, principal.user, chat.bot)
+        return 0 if found is None else found.id
+
+    def _check_member(self, principal: Principal, chat: Chat) -> None:
+        """Refuse who is no member of the group of a chat. May switch. Raises ApiProblem."""
+        own = chat.conversation
+        if own and self._log.conversations.member(principal.app, own, principal.user) is None:
+            raise ApiProblem(Problems.UNKNOWN_CONVERSATION)
+
+    def history(self, call: Call) -> HttpResponse:
+        """The messages of a chat, the oldest first, as the AI SDK has them. May switch."""
+        principal, request = self._checked(call.principal), call.request
+        chat, before = Chat.of(request.path.split("/")[2]), call.params.get("before", "0")
+        if not before.isascii() or not before.isdecimal() or len(before) > 15:
+            raise invalid("`before` is the id of a message")
+        self._check_member(principal, chat)
+        number = self._conversation(principal, chat)
+        entries, more = (
+            self._log.entries.history(principal.app, principal.user, number, int(before), PAGE)
+            if number
+            else ([], False)
+        )
+        entries = sorted(entries, key=lambda entry: entry.id)
+        messages = [_message_of(each, chat.bot) for each in entries if each.kind == "message"]
+        first = entries[0].id if entries else 0
+        return call.reply({"messages": messages, "before": first if more else 0})
+
+    def stop(self, call: Call) -> HttpResponse:
+        """Stop the open streams of a chat: the producer hears of it. May switch."""
+        principal, chat = self._checked(call.principal), Chat.of(call.request.path.split("/")[2])
+        self._check_member(principal, chat)
+        try:
+            found = [
+                self._texts.stop(principal.app, each, principal.user).status
+                for each in self._open_streams(principal, chat)
+            ]
+        except ChannelRefused:
+            raise ApiProblem(Problems.NOT_ACCEPTED) from None
+        if "not_allowed" in found:
+            raise ApiProblem(Problems.NOT_ALLOWED, "Others may stop this answer")
+        return call.reply({"stopped": found.count("closed")})
+
+    # --- identity -------------------------------------------------------------------------------------------
+
+    def _user_of(self, headers: Any, host: str) -> Principal:
+        """Who makes a request for a stream. May switch. Raises ApiProblem and Unavailable."""
+        return self._checked(self._core.identity.authority.identify(Needs.ADMIN_OR_USER, headers, host))
+
+    def _checked(self, principal: Principal) -> Principal:
+        """The user of the app that has the chats. Raises ApiProblem."""
+        tenants = self._core.identity.tenants
+        if (tenants.find(app := tenants.resolve(self._settings.app))) is None:
+            raise ApiProblem(Problems.UNKNOWN_APP, f"There is no app {app} (setting ai_chat.app)")
+        if not principal.user or principal.kind == "page":
+            raise ApiProblem(Problems.TOKEN_INVALID)
+        if not principal.may(Needs.ADMIN_OR_USER, app):
+            raise ApiProblem(Problems.FORBIDDEN)
+        return principal
+
+
+def _token_of(headers: Any) -> str:
+    return str(headers.get("authorization", "")).partition(" ")[2].strip()
+
+
+def _message_of(entry: Message, bot: str) -> dict[str, Any]:
+    """A message as the AI SDK has it. ``chunks``: the content of one whose producer has sent chunks."""
+    chunks = whole_chunks(entry)
+    text = "".join([chunk.get("delta", "") for chunk in chunks if chunk["type"] == "text-delta"])
+    data = [chunk for chunk in chunks if chunk["type"].startswith("data-")]
+    message = {
+        "id": entry.client_msg_id or str(entry.id),
+        "role": "assistant" if entry.sender == bot else "user",
+        "metadata": metadata_of(entry),
+        "parts": [*([{"type": "text", "text": text}] if text else ()), *data],
+    }
+    return {**message, "chunks": chunks} if entry.type == NAME else message
+
+
+UI: Final = AnswerDialect(b"data: [DONE]\n\n")
+AG_UI: Final = AnswerDialect()
+
+
+def _route(method: str, path: str, function: Callable[[AiChat, Call], HttpResponse]) -> Route:
+    need = Needs.ANYONE if method == "OPTIONS" else Needs.ADMIN_OR_USER
+    more: dict[str, Any] = {"style": PROBLEM, "service": lambda core, _: core.service(AiChat)}
+    return Route(method, f"{PATH}{path}", need, function, hot=True, limited=True, **more)
+
+
+def _preflight(_ai_chat: AiChat, _call: Call) -> HttpResponse:
+    return HttpResponse(204, b"")
+
+
+def _build(core: Core) -> FeatureParts:
+    ai_chat = AiChat(core)
+    return FeatureParts(ai_chat, streams=ai_chat.paths)
+
+
+ROUTES: Final = (
+    _route("POST", "/*/stop", AiChat.stop),
+    _route("GET", "/*/messages", AiChat.history),
+    _route("OPTIONS", "", _preflight),
+    _route("OPTIONS", "/ag-ui", _preflight),
+    _route("OPTIONS", "/*/stream", _preflight),
+)
+FEATURE: Final = Feature(
+    NAME,
+    _build,
+    (UI,),
+    ROUTES,
+    uses=("messages", "bots"),
+    settings=FeatureSettings({NAME: AiChatSettings}),
+)

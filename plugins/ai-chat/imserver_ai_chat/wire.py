@@ -1,0 +1,261 @@
+"""The wire: an answer as chunks of the AI SDK, and each chunk as events of AG-UI.
+
+AI SDK 7: https://ai-sdk.dev/docs/ai-sdk-ui/stream-protocol. AG-UI 1: https://docs.ag-ui.com/concepts/events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+import gevent
+import msgspec
+
+from imserver.plugin.errors import CloseCode
+from imserver.plugin.messages import Message
+from imserver.plugin.wire import Connection, Dialect, DialectState, Event, StreamEncoding
+
+NAME: Final = "ai_chat"
+"""Name of the feature and its dialect, and the type of messages whose text is chunks, one on each line."""
+PING: Final = b": ping\n\n"
+_OWN: Final = ("start", "finish", "abort")
+"""Chunks that say where a message begins and ends: the server knows, the producer leaves them out."""
+_encode: Final = msgspec.json.Encoder().encode
+_decode: Final = msgspec.json.Decoder().decode
+
+Chunk = dict[str, Any]
+"""A part of an answer, as the AI SDK names it."""
+
+
+def chunk_of(line: str) -> Chunk | None:
+    """The chunk on a line of a producer; None: there is none."""
+    try:
+        chunk = _decode(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(chunk, dict) or not isinstance(chunk.get("type"), str) or chunk["type"] in _OWN:
+        return None
+    return chunk
+
+
+def metadata_of(message: Message) -> dict[str, Any]:
+    """What the page may show of a message besides its content. ``incomplete``: the producer has not finished
+    it. ``stopped``: the reader who has stopped it."""
+    meta = _decode(message.meta) if message.meta else {}
+    more = {name: meta[name] for name in ("incomplete", "stopped") if name in meta}
+    return {"id": message.id, "from": message.sender, "time": message.time_ms, **more}
+
+
+def whole_chunks(message: Message) -> list[Chunk]:
+    """The content of a stored message as chunks."""
+    if message.type == NAME:
+        lines = message.body.decode("utf-8", "replace").splitlines()
+        return [chunk for chunk in map(chunk_of, lines) if chunk is not None]
+    if message.type == "text":
+        text = message.body.decode("utf-8", "replace")
+        return [_text("start"), {**_text("delta"), "delta": text}, _text("end")]
+    view = message.view()
+    content = view.text or view.data or view.base64
+    return [{"type": f"data-{message.type}", "id": str(message.id), "data": content}]
+
+
+def _text(step: str) -> Chunk:
+    return {"type": f"text-{step}", "id": "text"}
+
+
+class Answer(DialectState, kw_only=True, gc=True):
+    """The answer that a connection receives, and how far it has come.
+
+    ``place``: where its conversation is, as streams of texts name it. ``stream``: its id; ``""``: the first
+    of the bot that is not ``skipped``. ``length``: the characters that were sent. ``piece``: the number of
+    the last piece; -1: none.
+    """
+
+    connection: Connection
+    encode: Callable[[Answer, Chunk], bytes]
+    user: str
+    bot: str
+    conversation: int
+    place: str
+    skipped: frozenset[str]
+    stream: str = ""
+    run: str = ""
+    thread: str = ""
+    type: str = "text"
+    begun: bool = False
+    over: bool = False
+    length: int = 0
+    piece: int = -1
+    rest: str = ""
+
+    def is_of(self, message: Message) -> bool:
+        """Whether a stored message is one of the bot in this conversation."""
+        here = not message.members if self.conversation else self.user in message.members
+        return (
+            here
+            and message.kind == "message"
+            and message.sender == self.bot
+            and (not self.conversation or message.conversation == self.conversation)
+        )
+
+    def take_piece(self, event: Event) -> bytes:
+        """What the connection gets for a piece."""
+        part = event.channel
+        if self.over or part is None or part.stream is None or event.sender != self.bot:
+            return b""
+        stream = part.stream
+        if part.name != self.place or stream.id in self.skipped or self.stream not in ("", stream.id):
+            return b""
+        self.stream, self.type = stream.id, event.type
+        if stream.done:  # no message follows
+            return self._joined((*self._begin(), *self._end({"incomplete": True})))
+        if stream.whole:
+            text = event.text[self.length :]
+        elif self.piece < 0 or stream.piece <= self.piece:
+            return b""
+        else:
+            text = event.text
+        self.piece = stream.piece
+        return self._joined((*self._begin(), *self._more(text)))
+
+    def take_message(self, message: Message) -> bytes:
+        """What the connection gets for a stored message: the end of the stream, or an answer that was not
+        streamed."""
+        stream = message.client_msg_id
+        if self.over or not self.is_of(message):
+            return b""
+        if self.stream not in ("", stream) or (stream and stream in self.skipped):
+            return b""
+        if not self.begun:
+            self.stream = self.stream or stream or str(message.id)
+            chunks = [*self._start(), *whole_chunks(message), *self._finish(metadata_of(message))]
+            return self._joined(chunks)
+        text = message.body.decode("utf-8", "replace")
+        return self._joined((*self._more(text[self.length :]), *self._end(metadata_of(message))))
+
+    def _begin(self) -> Iterable[Chunk]:
+        if self.begun:
+            return ()
+        return self._start() if self.type == NAME else (*self._start(), _text("start"))
+
+    def _start(self) -> Iterable[Chunk]:
+        self.begun = True
+        return ({"type": "start", "messageId": self.stream},)
+
+    def _more(self, text: str) -> Iterable[Chunk]:
+        """The chunks of the next text. Of lines, the whole ones."""
+        self.length += len(text)
+        if self.type != NAME:
+            return ({**_text("delta"), "delta": text},) if text else ()
+        *lines, self.rest = (self.rest + text).split("\n")
+        return [chunk for chunk in map(chunk_of, lines) if chunk is not None]
+
+    def _end(self, metadata: dict[str, Any]) -> Iterable[Chunk]:
+        if self.type != NAME:
+            return (_text("end"), *self._finish(metadata))
+        last = chunk_of(self.rest)
+        return (*(() if last is None else (last,)), *self._finish(metadata))
+
+    def _finish(self, metadata: dict[str, Any]) -> Iterable[Chunk]:
+        """The end, after which the connection is closed."""
+        self.over = True
+        gevent.spawn(self.connection.close, CloseCode.NORMAL)
+        reason = "interrupted" if "incomplete" in metadata else "stop"
+        return ({"type": "finish", "finishReason": reason, "messageMetadata": metadata},)
+
+    def _joined(self, chunks: Iterable[Chunk]) -> bytes:
+        return b"".join([self.encode(self, chunk) for chunk in chunks])
+
+
+class AnswerDialect(Dialect):
+    """The codec of answers. ``done``: the last bytes of an answer that has ended."""
+
+    name = NAME
+    logs_in = False
+    pinged = True
+    ping = PING
+
+    def __init__(self, done: bytes = b"") -> None:
+        self._done = done
+
+    def encode_event(self, event: Event) -> Callable[[str, DialectState | None], bytes] | None:
+        """A piece of a streamed message."""
+        if event.kind != "piece":
+            return None
+        return lambda _, state: state.take_piece(event) if isinstance(state, Answer) else b""
+
+    def encode_message(self, message: Message) -> Callable[[str, DialectState | None], bytes]:
+        """A stored message."""
+        return lambda _, state: state.take_message(message) if isinstance(state, Answer) else b""
+
+    def encode_close(self, code: int, reason: str) -> bytes | None:
+        """The end. After any other one than that of the answer the client comes back."""
+        return self._done if code == CloseCode.NORMAL else None
+
+
+class ChunkedEncoding(StreamEncoding):
+    """Sends payloads in the chunks of HTTP/1.1. The last one comes only after the end of the answer, so that
+    clients know whether there is more."""
+
+    def frame(self, payload: bytes, _opcode: int = 0) -> bytes:
+        """The payload as a chunk."""
+        return b"%x\r\n%b\r\n" % (len(payload), payload) if payload else b""
+
+    def close_frames(self, code: int, reason: str = "", as_given: bool = False) -> bytes:
+        """The last payload, and the end of the body."""
+        last = super().close_frames(code, reason, as_given)
+        return last + b"0\r\n\r\n" if code == CloseCode.NORMAL else last
+
+
+def ui_line(_answer: Answer, chunk: Chunk) -> bytes:
+    """A chunk for the AI SDK."""
+    return b"data: %b\n\n" % _encode(chunk)
+
+
+def _as_is(*names: tuple[str, str], **more: str) -> Callable[[Answer, Chunk], Chunk]:
+    return lambda _, chunk: {**{new: chunk.get(old, "") for old, new in names}, **more}
+
+
+def _content(chunk: Chunk) -> str:
+    output = chunk.get("output", chunk.get("errorText", ""))
+    return output if isinstance(output, str) else _encode(output).decode()
+
+
+_ID: Final = ("id", "messageId")
+_CALL: Final = ("toolCallId", "toolCallId")
+AG_UI: Final[dict[str, tuple[str, Callable[[Answer, Chunk], Chunk]]]] = {
+    "start": ("RUN_STARTED", lambda answer, _: {"threadId": answer.thread, "runId": answer.run}),
+    "finish": ("RUN_FINISHED", lambda answer, _: {"threadId": answer.thread, "runId": answer.run}),
+    "error": ("RUN_ERROR", lambda _, chunk: {"message": chunk.get("errorText", "")}),
+    "text-start": ("TEXT_MESSAGE_START", _as_is(_ID, role="assistant")),
+    "text-delta": ("TEXT_MESSAGE_CONTENT", _as_is(_ID, ("delta", "delta"))),
+    "text-end": ("TEXT_MESSAGE_END", _as_is(_ID)),
+    "tool-input-start": ("TOOL_CALL_START", _as_is(_CALL, ("toolName", "toolCallName"))),
+    "tool-input-delta": ("TOOL_CALL_ARGS", _as_is(_CALL, ("inputTextDelta", "delta"))),
+    "tool-input-available": ("TOOL_CALL_END", _as_is(_CALL)),
+    "tool-output-available": (
+        "TOOL_CALL_RESULT",
+        lambda answer, chunk: {
+            "messageId": f"{answer.stream}-{chunk.get('toolCallId', '')}",
+            "toolCallId": chunk.get("toolCallId", ""),
+            "content": _content(chunk),
+            "role": "tool",
+        },
+    ),
+}
+"""Chunk → its event of AG-UI, and what makes its fields. Data parts become CUSTOM, others are left out."""
+
+
+def ag_ui_line(answer: Answer, chunk: Chunk) -> bytes:
+    """A chunk for clients of AG-UI; ``b""``: AG-UI has no event for it."""
+    kind = chunk["type"]
+    if kind.startswith("data-"):
+        event = {"type": "CUSTOM", "name": kind[5:], "value": chunk.get("data")}
+    elif kind in AG_UI:
+        name, make = AG_UI[kind]
+        event = {"type": name, **make(answer, chunk)}
+    else:
+        return b""
+    if "messageId" in event and kind.startswith("text-"):
+        event["messageId"] = f"{answer.stream}-{event['messageId']}"
+    return b"data: %b\n\n" % _encode(event)

@@ -1,0 +1,166 @@
+"""The distribution installed; one node, and two that share a Redis; a bot whose producer is the test."""
+
+import http.client
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cluster.redis_server import RedisServer
+from tests.integration.clusters import Nodes
+from tests.support import ROOT, Server, clean_environment
+from tests.test_packaging import build
+from tests.users import User
+
+PLUGIN = Path(__file__).parents[1]
+APP, KEY = "shop", "key-of-the-admin-0123456789"
+CONFIG: dict[str, Any] = {
+    "features": ["messages", "webhooks", "accounts", "groups", "bots", "ai_chat"],
+    "ai_chat": {"app": APP},
+    "server": {"origin_policy": "any"},
+    "limits": {"bot_rate": 0, "messages_per_second": 0},
+    "api": {"requests_per_second": 0, "keys": [{"key": KEY, "scopes": ["admin"]}]},
+    "apps": {APP: {"account_tokens": "required"}},
+}
+Chunk = dict[str, Any]
+READERS: list["Reader"] = []
+
+
+@pytest.fixture(autouse=True)
+def closed_readers() -> Iterator[None]:
+    """Disconnect all at the end of a test."""
+    yield
+    while READERS:
+        READERS.pop().close()
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of a server beside which the distribution is installed."""
+    tree = tmp_path_factory.mktemp("ai-chat") / "tree"
+    unwanted = shutil.ignore_patterns("tests", "build", "npm", "*.egg-info", "__pycache__")
+    shutil.copytree(PLUGIN, tree, ignore=unwanted)
+    target = tree.parent / "installed"
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", str(target)]
+    subprocess.run([*pip, str(build(tree))], env=clean_environment(PYTHONPATH=""), check=True)
+    return {"PYTHONPATH": f"{ROOT}:{target}"}
+
+
+@contextmanager
+def cluster(folder: Path, environment: dict[str, str]) -> Iterator[Nodes]:
+    """Two nodes, the second of which has the WSGI server."""
+    redis = RedisServer(folder)
+    nodes = Nodes(folder / "nodes", redis, CONFIG)
+    try:
+        nodes.start_many(2, environment=environment)
+        yield nodes
+    finally:
+        try:
+            nodes.stop()
+        finally:
+            redis.kill()
+
+
+@pytest.fixture(scope="module", params=["one", "two"])
+def servers(
+    request: pytest.FixtureRequest, installed: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Server, Server]]:
+    """Where the reader is, and where the producer is: one node, or two."""
+    folder = tmp_path_factory.mktemp(request.param)
+    if request.param == "one":
+        server = Server(folder, config=CONFIG, environment=installed)
+        try:
+            yield server, server
+        finally:
+            server.stop()
+        server.check()
+        return
+    with cluster(folder, installed) as nodes:
+        yield nodes.servers[0], nodes.servers[1]
+
+
+class Producer:
+    """A bot that the test lets speak, through any node."""
+
+    def __init__(self, bot: User) -> None:
+        self.bot = bot
+
+    def open(self, server: Server, to: str = "", **more: Any) -> str:
+        """Open an answer to a user, or in a ``conversation``."""
+        where = {"to": to} if to else {}
+        opened: str = self._at(server).post("messages/stream/open", **where, **more)["stream"]
+        return opened
+
+    def append(self, server: Server, stream: str, *pieces: str, first: int = 1) -> list[str]:
+        """Append pieces; what became of each."""
+        rows = [
+            {"stream": stream, "piece": number, "text": text} for number, text in enumerate(pieces, first)
+        ]
+        return [
+            each["status"] for each in self._at(server).post("messages/stream/append", pieces=rows)["results"]
+        ]
+
+    def close(self, server: Server, stream: str) -> Any:
+        """Close an answer."""
+        return self._at(server).post("messages/stream/close", stream=stream)
+
+    def _at(self, server: Server) -> User:
+        return User(server, self.bot.token, self.bot.user, self.bot.app)
+
+
+class Reader:
+    """The chunks of one stream over HTTP. ``status``: of the answer; without 200 there is no stream."""
+
+    def __init__(
+        self, server: Server, token: str, path: str, body: Any = None, prefix: str = "/ai-chat"
+    ) -> None:
+        self._connection = http.client.HTTPConnection(*server.http, timeout=60)
+        READERS.append(self)
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        method = "GET" if body is None else "POST"
+        content = None if body is None else json.dumps(body)
+        self._connection.request(method, prefix + path, content, headers)
+        self._answer = self._connection.getresponse()
+        self.status, self.headers = self._answer.status, self._answer.headers
+
+    def document(self) -> Any:
+        """The answer if it is no stream."""
+        return json.loads(self._answer.read() or b"null")
+
+    def __iter__(self) -> Iterator[Chunk]:
+        """The chunks until [DONE]. A stream that ends earlier raises IncompleteRead."""
+        while line := self._answer.readline():
+            if line.startswith(b"data: ") and line != b"data: [DONE]\n":
+                yield json.loads(line[6:])
+
+    def until(self, kind: str) -> list[Chunk]:
+        """The chunks up to the first of this type."""
+        found = []
+        for chunk in self:
+            found.append(chunk)
+            if chunk["type"] == kind:
+                break
+        return found
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._answer.close()
+        self._connection.close()
+
+
+def said(chunks: list[Chunk]) -> str:
+    """The text of chunks."""
+    return "".join([chunk["delta"] for chunk in chunks if chunk["type"] == "text-delta"])
+
+
+def message(chat: str, text: str, id: str) -> dict[str, Any]:
+    """A request as useChat sends it."""
+    parts = [{"type": "text", "text": text}]
+    said = {"id": id, "role": "user", "parts": parts}
+    return {"id": chat, "messages": [said], "trigger": "submit-message"}

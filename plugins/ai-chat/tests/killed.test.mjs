@@ -1,0 +1,89 @@
+// The transport of the npm package while nodes are killed (test_ai_chat_judges.py). PLACE: what the test has prepared, as JSON.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { readUIMessageStream } from 'ai';
+import { ImserverChatTransport } from 'imserver-ai-chat';
+
+const { urls, processes, token, bot, chat } = JSON.parse(process.env.PLACE);
+
+/** As a load balancer: the node `at`, and after a failure the next one. */
+function balanced(at) {
+  return async (path, options) => {
+    try {
+      return await fetch(`${urls[at]}${path}`, options);
+    } catch (error) {
+      if (!options?.signal?.aborted) at = (at + 1) % urls.length;
+      throw error;
+    }
+  };
+}
+
+async function produce(node, path, body) {
+  const headers = { Authorization: `Bearer ${bot.token}`, 'Content-Type': 'application/json' };
+  for (;;) {
+    const response = await fetch(`${urls[node]}/api/v1/messages/stream/${path}`, {
+      method: 'POST',
+      headers,
+      body: JSON.stringify({ app: 'shop', ...body }),
+    });
+    if (response.status < 500) return response.json();
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+}
+
+const transportAt = (node) => new ImserverChatTransport({ token, fetch: balanced(node) });
+const question = (id) => [{ id, role: 'user', parts: [{ type: 'text', text: `Question ${id}` }] }];
+const ask = (transport, id) =>
+  transport.sendMessages({ chatId: chat, messages: question(id), trigger: 'submit-message', messageId: undefined });
+
+/** The last message that a stream makes, and each text so far to `onText`. */
+async function read(stream, onText = () => {}) {
+  let last;
+  for await (const message of readUIMessageStream({ stream })) {
+    last = message;
+    await onText(textOf(message));
+  }
+  return last;
+}
+const textOf = (message) => message.parts.map((part) => part.text ?? '').join('');
+
+test('every character comes once while the node of the reader dies', async () => {
+  const stream = await ask(transportAt(0), 'm1');
+  const opened = (await produce(1, 'open', { to: bot.user })).stream;
+  const words = Array.from({ length: 60 }, (_, number) => `word ${number} ☕ `);
+  const append = (from, to) =>
+    produce(1, 'append', {
+      pieces: words.slice(from, to).map((text, at) => ({ stream: opened, piece: from + at + 1, text })),
+    });
+  let killed = false;
+  await append(0, 20);
+  const message = await read(stream, async (text) => {
+    if (killed || !text.includes('word 19')) return;
+    killed = true;
+    process.kill(processes[0], 'SIGKILL');
+    await append(20, 40);
+    await append(40, 60);
+    await produce(1, 'close', { stream: opened });
+  });
+  assert.ok(killed);
+  assert.equal(textOf(message), words.join(''));
+  assert.equal(message.metadata.incomplete, undefined);
+  assert.equal(message.id, opened);
+});
+
+test('what readers have of a stream whose node dies is stored as interrupted', async () => {
+  const stream = await ask(transportAt(1), 'm2');
+  const opened = (await produce(2, 'open', { to: bot.user, text: 'half of ' })).stream;
+  let killed = false;
+  const message = await read(stream, async (text) => {
+    if (killed || text !== 'half of ') return;
+    killed = true;
+    process.kill(processes[2], 'SIGKILL');
+  });
+  assert.equal(textOf(message), 'half of ');
+  assert.equal(message.metadata.incomplete, true);
+  const { messages } = await transportAt(1).history(chat);
+  assert.deepEqual(messages.map(textOf).slice(-1), ['half of ']);
+  assert.equal(messages.at(-1).id, opened);
+});
