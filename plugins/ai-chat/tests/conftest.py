@@ -16,6 +16,7 @@ from tests.cluster.redis_server import RedisServer
 from tests.integration.clusters import Nodes
 from tests.support import ROOT, Server, clean_environment
 from tests.test_packaging import build
+from tests.tools import NODE_MODULES
 from tests.users import User
 
 PLUGIN = Path(__file__).parents[1]
@@ -50,6 +51,19 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", str(target)]
     subprocess.run([*pip, str(build(tree))], env=clean_environment(PYTHONPATH=""), check=True)
     return {"PYTHONPATH": f"{ROOT}:{target}"}
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project that has the package and its neighbours of npm."""
+    folder = tmp_path_factory.mktemp("project")
+    modules = folder / "node_modules"
+    modules.mkdir()
+    for each in NODE_MODULES.iterdir():
+        if each.name != "imserver-ai-chat":
+            (modules / each.name).symlink_to(each)
+    shutil.copytree(PLUGIN / "npm", modules / "imserver-ai-chat")
+    return folder
 
 
 @contextmanager

@@ -15,24 +15,11 @@ from tests.docs.markdown import blocks
 from tests.docs.play import play_session
 from tests.sdk.node import run, run_node
 from tests.support import ROOT, Server
-from tests.tools import NODE_MODULES, require
+from tests.tools import require
 from tests.users import User
 
 HERE = Path(__file__).parent
 _names = itertools.count()
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project that has the package and its neighbours of npm."""
-    folder = tmp_path_factory.mktemp("project")
-    modules = folder / "node_modules"
-    modules.mkdir()
-    for each in NODE_MODULES.iterdir():
-        if each.name != "imserver-ai-chat":
-            (modules / each.name).symlink_to(each)
-    shutil.copytree(PLUGIN / "npm", modules / "imserver-ai-chat")
-    return folder
 
 
 @pytest.mark.needs("node")
