@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from imserver import errors
 from imserver.messages.commands import AskPins, Pin, React
+from imserver.messages.log.asks import AskRefused
 from imserver.messages.log.contract import (
     Change,
     Rejected,
@@ -15,7 +16,7 @@ from imserver.messages.log.contract import (
 )
 from imserver.messages.log.message_log import MessageLog
 from imserver.messages.messaging import Messaging
-from imserver.messages.model import EntryView
+from imserver.messages.model import Ask, EntryView
 from imserver.model import Reply
 from imserver.storage.store import Store
 from imserver.transport.connection import Connection, app_and_user
@@ -31,17 +32,22 @@ class AnnotatedView(Struct, omit_defaults=True):
 
 
 class RefusedView(Struct, omit_defaults=True):
-    """The answer to a refused message, reaction or pin: the reason for programmers. ``reason`` and ``until``
-    (Unix seconds): of somebody who is muted in the whole app, for people."""
+    """The answer to a refused message, reaction, pin or answer: the reason for programmers. ``reason`` and
+    ``until`` (Unix seconds): of somebody who is muted in the whole app, for people. ``ask``: the question as
+    it is now."""
 
     refused: str
     reason: str = ""
     until: int = 0
+    ask: Ask | None = None
 
     @staticmethod
     def of(result: Rejected) -> RefusedView:
         """The answer to what was rejected."""
-        return RefusedView(result.reason, result.detail if result.until else "", result.until)
+        view = RefusedView(result.reason, result.detail if result.until else "", result.until)
+        if isinstance(result, AskRefused):
+            view.ask = result.ask
+        return view
 
 
 class PinsView(Struct):

@@ -13,6 +13,8 @@ from imserver.model import Command
 MAX_BUTTON_ROWS: Final = 8
 MAX_BUTTONS: Final = 4
 """Limits of the rows of buttons of a message, and of the buttons of a row."""
+MAX_EXCLUSIVE: Final = 8
+"""Limit of the buttons of a message of which one alone may be pressed."""
 MAX_BUTTON_CHARACTERS: Final = 64
 MAX_BUTTON_BYTES: Final = 64
 """Limits of the text of a button, and of its value."""
@@ -29,6 +31,11 @@ def buttons_objection(rows: Sequence[Sequence[Mapping[str, str]]]) -> str:
             return f"a value has 1 to {MAX_BUTTON_BYTES} bytes"
     values = [one["value"] for one in chain.from_iterable(rows)]
     return "two buttons have the same value" if len(set(values)) < len(values) else ""
+
+
+def exclusive_objection(count: int) -> str:
+    """The reason why so many buttons cannot be the answers to a question, ``""`` if they can."""
+    return f"at most {MAX_EXCLUSIVE} exclusive buttons" if count > MAX_EXCLUSIVE else ""
 
 
 def mentions_objection(users: Sequence[str]) -> str:

@@ -22,6 +22,7 @@ from imserver.messages.commands import (
     Sync,
 )
 from imserver.messages.deliverer import newest_page, oldest_page
+from imserver.messages.log.asks import AskChange
 from imserver.messages.log.contract import (
     Appended,
     ConversationSummary,
@@ -185,6 +186,10 @@ class MessageCommands:
         app, user = app_and_user(connection)
         if command.to == user:
             return Reply(errors.ReplyCode.BAD_PARAMETER)
+        if command.kind == "press":
+            change = self._messaging.answer(app, user, command.about, command.body.decode())
+            if change is not None:
+                return _reply_to_answer(change)
         draft = self._messaging.draft_of(app, user, command)
         if draft is None:
             return _UNKNOWN if command.kind in ("forward", "press") else _REFUSED
@@ -304,6 +309,15 @@ def _reply_to(command: Send, result: Stored) -> Reply:
     if result.until:
         return Reply(errors.ReplyCode.NOT_STORED, QuotaView(str(result), result.until))
     return _TOO_MANY_MESSAGES if isinstance(result, TooManyMessages) else _NOT_STORED
+
+
+def _reply_to_answer(change: AskChange | Rejected) -> Reply:
+    if isinstance(change, Rejected):
+        return Reply(change.reply_code, RefusedView.of(change), change.reason)
+    entry = change.entry
+    if entry is None:
+        return Reply(errors.ReplyCode.OK, StoredView(0, change.conversation, 0, repeated=True))
+    return Reply(errors.ReplyCode.OK, StoredView(entry.id, entry.conversation, entry.seq))
 
 
 def _search_page(entries: list[Entry], before: int) -> SearchPage:

@@ -22,6 +22,7 @@ from imserver.messages.commands import (
     Send,
 )
 from imserver.messages.deliverer import Deliverer
+from imserver.messages.log.asks import AskChange
 from imserver.messages.log.bots import values_of
 from imserver.messages.log.contract import (
     Appended,
@@ -151,6 +152,13 @@ class Messaging:
             thread=sent.thread,
             also=sent.also,
         )
+
+    def answer(self, app: str, user: str, message: int, value: str) -> AskChange | Rejected | None:
+        """Answer a question with the value of a button; None: the message is none that the user may read.
+        Switches. Raises StorageUnavailable."""
+        if not self._store.has_database or self._log.asks.get(app, user, message) is None:
+            return None
+        return self.mute_of(app, user) or self._log.asks.answer(app, user, message, value=value)
 
     def read(self, app: str, user: str, data: bytes) -> Draft | None:
         """The draft of a message in JSON, as clients of ``cmd`` send it. See :meth:`draft_of`.

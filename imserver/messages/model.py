@@ -27,6 +27,65 @@ class Reaction(Struct, frozen=True):
     mine: bool = False
 
 
+class AskOption(Struct, frozen=True):
+    """An option of a question: what it shows, and its value."""
+
+    text: str
+    value: str
+
+
+class AskAnswer(Struct, frozen=True, omit_defaults=True):
+    """Who has answered a question, with the value of an option or with free text, and when (Unix
+    milliseconds). An erased user's free text is gone."""
+
+    user: str
+    value: str = ""
+    text: str = ""
+    time: int = 0
+
+
+AskState = Literal["", "answered", "cancelled", "expired"]
+
+
+class Ask(Struct, frozen=True, omit_defaults=True):
+    """What makes a message a question: ``ask`` in its ``meta``.
+
+    ``options``: the answers to choose from. ``text``: free text is an answer, too. ``of``: who may answer;
+    None: every reader but the author. ``need``: so many different users answer before it is closed.
+    ``until``: its deadline in Unix milliseconds (0: none). ``state`` ``""``: it is open. ``answers``: those
+    that count, in their order.
+    """
+
+    options: tuple[AskOption, ...] = ()
+    text: bool = False
+    of: tuple[str, ...] | None = None
+    need: int = 1
+    until: int = 0
+    state: AskState = ""
+    answers: tuple[AskAnswer, ...] = ()
+
+    def answer_of(self, user: str) -> AskAnswer | None:
+        """The answer of a user, if it counts."""
+        return next((each for each in self.answers if each.user == user), None)
+
+
+def ask_in(meta: bytes) -> Ask | None:
+    """The question of a message with this ``meta``; None: it is none."""
+    if _ASK not in meta:
+        return None
+    try:
+        return _decode_ask(meta).ask
+    except (ValueError, RecursionError):
+        return None
+
+
+class _WithAsk(Struct):
+    ask: Ask | None = None
+
+
+_ASK: Final = b'"ask":'
+_decode_ask: Final = msgspec.json.Decoder(_WithAsk).decode
+
 EntryKind = Literal["message", "recall", "edit", "join", "leave", "group", "reaction", "pin", "press"]
 
 
@@ -46,7 +105,8 @@ class Message(Struct, frozen=True, gc=False):
     ``meta`` how many users react with it from then on (``count``). The message has the id of the last one as
     ``reacted`` in ``meta``. A ``pin`` has the same types. A ``press`` of a button of the message ``about``
     has the value of the button as body. It is in the conversation of the user and the bot, wherever the
-    message is. :mod:`imserver.messages.log.threads` says what ``meta`` has of threads.
+    message is. A ``press`` with a type is about a question, see :mod:`imserver.messages.log.asks`.
+    :mod:`imserver.messages.log.threads` says what ``meta`` has of threads.
     """
 
     id: int

@@ -125,6 +125,14 @@ TABLES: Final = (
         columns=("member", "root", "conversation", "read_id", "follows"),
     ),
     Table(
+        name="ask_deadline",
+        key=("log", "id"),
+        of_app=OF_LOGS,
+        of_user=_NUMBERS,
+        erase_user=_NUMBERS,
+        columns=("id", "due"),
+    ),
+    Table(
         name="removed_message",
         key=("log", "act", "id"),
         of_app=OF_LOGS,

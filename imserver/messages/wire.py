@@ -6,6 +6,7 @@ Nearly every message is read by msgspec's typed decoder, all others as in :mod:`
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import chain
 from typing import Any, Final
 
 import msgspec
@@ -37,6 +38,7 @@ from imserver.messages.commands import (
     Sync,
     Typing,
     buttons_objection,
+    exclusive_objection,
     mentions_objection,
 )
 from imserver.model import Command, Limit
@@ -54,12 +56,18 @@ def _content(fields: Fields) -> tuple[str, bytes]:
     return kind, body
 
 
-def _meta(fields: Fields) -> bytes:
+def _meta(fields: Fields, is_new: bool = False) -> bytes:
+    """``meta`` from the fields of a message. ``is_new``: it may be a question."""
     meta: dict[str, Any] = {}
     if fields.values.get("mentions"):
         meta["mentions"] = _mentions(fields.values["mentions"])
     if fields.values.get("buttons"):
         meta["buttons"] = _buttons(fields.values["buttons"])
+        if is_new and fields.flag("exclusive"):
+            options = list(chain.from_iterable(meta["buttons"]))
+            if exclusive_objection(len(options)):
+                raise Refused(errors.ReplyCode.BAD_PARAMETER)
+            meta["ask"] = {"options": options}
     return _encode(meta) if meta else b""
 
 
@@ -148,11 +156,11 @@ def _send_anything(data: bytes) -> Send:
     about, thread, also = fields.id("replyto"), fields.id("thread"), fields.flag("also")
     if also and not thread:
         raise Refused(errors.ReplyCode.BAD_PARAMETER)
-    return Send(to, conversation, "message", kind, body, client_id, about, _meta(fields), thread, also)
+    return Send(to, conversation, "message", kind, body, client_id, about, _meta(fields, True), thread, also)
 
 
 _CONTENT_FIELDS: Final = frozenset(
-    {"text", "data", "type", "replyto", "mentions", "buttons", "thread", "also"}
+    {"text", "data", "type", "replyto", "mentions", "buttons", "exclusive", "thread", "also"}
 )
 """Fields that a forwarded message cannot have: the server copies it."""
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -29,8 +30,10 @@ from imserver.messages.commands import (
     MAX_BUTTON_CHARACTERS,
     MAX_BUTTON_ROWS,
     MAX_BUTTONS,
+    MAX_EXCLUSIVE,
     Send,
     buttons_objection,
+    exclusive_objection,
     mentions_objection,
 )
 from imserver.messages.log.annotations import emoji_objection
@@ -120,6 +123,13 @@ class SendRequest(Content, kw_only=True):
         about("A message of the conversation: this one is a reply in its thread.", ge=0, le=Limit.ID),
     ] = 0
     also: Annotated[bool, about("The conversation shows the reply, too.")] = False
+    exclusive: Annotated[
+        bool,
+        about(
+            f"The message is a question, and its buttons (at most {MAX_EXCLUSIVE}) are the answers: the "
+            "first one counts. An edit does not change this."
+        ),
+    ] = False
     forward: Forwarded | UnsetType = UNSET
     notify: NotifyField | UnsetType = UNSET
 
@@ -243,8 +253,11 @@ class MessageApi(Struct, frozen=True):
         services = core.service(MessageServices)
         return MessageApi(core.storage.store, services.messaging, services.receipts, api.rates, api.limits)
 
-    def send(self, call: Call, request: SendRequest) -> StoredAnswer:
-        """Store and deliver a message of the acting user. Switches. Raises :class:`ApiProblem`."""
+    def send(
+        self, call: Call, request: SendRequest, more: Mapping[str, Any] = MappingProxyType({})
+    ) -> StoredAnswer:
+        """Store and deliver a message of the acting user. ``more``: further fields of its ``meta``. Switches.
+        Raises :class:`ApiProblem`."""
         if call.app.startswith(SYSTEM_PREFIX):
             raise ApiProblem(errors.Problems.STORE_UNAVAILABLE)
         if bool(request.to) == bool(request.conversation):
@@ -272,7 +285,14 @@ class MessageApi(Struct, frozen=True):
             body=body,
             id=request.client_msg_id,
             about=request.reply_to,
-            meta=_meta(request, b"" if request.notify is UNSET else notify_bytes(request.notify)),
+            meta=_meta(
+                request,
+                {
+                    **(_exclusive(request) if request.exclusive else {}),
+                    **({} if request.notify is UNSET else {"notify": Raw(notify_bytes(request.notify))}),
+                    **more,
+                },
+            ),
             thread=request.thread,
             also=request.also,
         )
@@ -324,7 +344,7 @@ def send(api: MessageApi, call: Call, request: SendRequest) -> StoredAnswer:
 
 
 def _forward(api: MessageApi, call: Call, request: SendRequest, id: int) -> StoredAnswer:
-    content = request.type or request.reply_to or request.mentions or request.buttons
+    content = request.type or request.reply_to or request.mentions or request.buttons or request.exclusive
     content = content or request.notify is not UNSET or request.thread
     if request.text is not UNSET or request.data is not UNSET or content:
         raise ApiProblem(errors.Problems.INVALID_REQUEST, "`forward`: the server copies the content")
@@ -354,7 +374,15 @@ def _content(api: MessageApi, call: Call, request: Content) -> tuple[str, bytes]
     return kind, body
 
 
-def _meta(request: Content, notify: bytes = b"") -> bytes:
+def _exclusive(request: SendRequest) -> dict[str, Any]:
+    """The question whose answers are the buttons of a message."""
+    options = [{"text": one.text, "value": one.value} for row in request.buttons for one in row]
+    if not options or (wrong := exclusive_objection(len(options))):
+        raise ApiProblem(errors.Problems.INVALID_REQUEST, f"`exclusive`: {wrong or 'it needs `buttons`'}")
+    return {"ask": {"options": options}}
+
+
+def _meta(request: Content, more: Mapping[str, Any] = MappingProxyType({})) -> bytes:
     meta: dict[str, Any] = {}
     if request.mentions:
         if wrong := mentions_objection(request.mentions):
@@ -365,8 +393,7 @@ def _meta(request: Content, notify: bytes = b"") -> bytes:
         _bytes("buttons", _encode, meta["buttons"])
         if wrong := buttons_objection(meta["buttons"]):
             raise ApiProblem(errors.Problems.INVALID_REQUEST, f"`buttons`: {wrong}")
-    if notify:
-        meta["notify"] = Raw(notify)
+    meta |= more
     return _bytes("mentions", _encode, meta) if meta else b""
 
 
@@ -435,9 +462,17 @@ def press(api: MessageApi, call: Call, request: PressRequest) -> StoredAnswer:
     """Press a button under a message of a bot.
 
     The bot receives an entry of the kind `press` in its conversation with the user, with the value as `text`
-    and the message as `about`. A message without this button is reported as unknown.
+    and the message as `about`. A message without this button is reported as unknown. Of exclusive buttons the
+    first press counts.
     """
     value = _bytes("value", str.encode, request.value)
+    pressed = api.messaging.answer(call.app, call.user, request.id, request.value)
+    if pressed is not None:
+        _require_may_write(api, call)
+        if isinstance(pressed, Rejected):
+            raise ApiProblem(pressed.problem, pressed.explanation)
+        id, seq = (0, 0) if pressed.entry is None else (pressed.entry.id, pressed.entry.seq)
+        return StoredAnswer(id, pressed.conversation, seq, pressed.entry is None)
     return _store(
         api, call, Send(kind="press", type="", body=value, id=request.client_msg_id, about=request.id)
     )

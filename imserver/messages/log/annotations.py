@@ -107,17 +107,18 @@ class FoundMessage(Struct):
     id: int
     state: ConversationState
     role: str
+    sender: str
     meta: bytes
 
 
 def find_message(transaction: AppTransaction, user: str, message: int) -> FoundMessage | Rejected:
     """The message, or the reason of a refusal. ``user`` ``""`` may read everything."""
     sql, log, unknown = transaction.sql, transaction.log, Rejected(RejectReason.UNKNOWN_MESSAGE)
-    statement = "SELECT conversation, kind, about, meta FROM message WHERE log = %s AND id = %s"
+    statement = "SELECT conversation, kind, about, sender, meta FROM message WHERE log = %s AND id = %s"
     rows = sql.query(statement, (log, message)) if message > transaction.head.floor else []
     if not rows:
         return unknown
-    conversation, kind, about, meta = rows[0]
+    conversation, kind, about, sender, meta = rows[0]
     recalled = kind == NUMBERS["recall"] and about == message
     state = transaction.conversations((conversation,)).get(conversation)
     if not (recalled or kind == NUMBERS["message"]) or state is None or state.kind == ROOM:
@@ -143,7 +144,7 @@ def find_message(transaction: AppTransaction, user: str, message: int) -> FoundM
         peers = {(each, user) for each in state.members if each != user}
         if transaction.blocks(peers):
             return Rejected(RejectReason.BLOCKED)
-    return FoundMessage(message, state, role, bytes(meta))
+    return FoundMessage(message, state, role, text_of(sender), bytes(meta))
 
 
 def change_reaction(

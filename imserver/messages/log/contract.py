@@ -49,6 +49,8 @@ class RejectReason:
     """The sender has a newer uplink session."""
     NOT_ALLOWED: Final = "not_allowed"
     """No permission to change the group."""
+    ANSWERED: Final = "answered"
+    """The question is closed, or the user has given another answer to it."""
     FULL: Final = "full"
     """A limit in ``detail``, or too many members."""
 

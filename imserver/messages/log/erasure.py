@@ -42,10 +42,12 @@ _MARK: Final = b'{"erased":true}'
 _NAMING: Final = frozenset(
     (
         *("users", "mentions", "invited_by", "forwarded", "bots", "reactions", "except_users", "user", "by"),
-        *("replies", "stopped"),
+        *("replies", "stopped", "ask"),
     )
 )
 """The fields of ``meta`` in which the server or a client names users."""
+_NO_NAMES: Final = ("emoji", "value", "text")
+"""Fields within these that name nobody, whatever their text."""
 _encode: Final = msgspec.json.Encoder().encode
 _CONTAINS: Final = {
     "sqlite": "instr({}, %s) > 0",
@@ -258,8 +260,20 @@ def _needles(user: str) -> list[bytes]:
 def _renamed(meta: bytes, user: str, name: str) -> bytes:
     """``meta`` with another name in place of a user, wherever it names users."""
     fields = decode_meta(meta)
+    ask = fields.get("ask")
+    if isinstance(ask, dict) and isinstance(ask.get("answers"), list):
+        fields["ask"] = {**ask, "answers": _without_text(ask["answers"], user)}
     after = {key: _replaced(value, user, name) if key in _NAMING else value for key, value in fields.items()}
     return meta if after == fields else _encode(after)
+
+
+def _without_text(answers: Any, user: str) -> Any:
+    """The answers to a question, those of a user without what they wrote."""
+    return [
+        {key: each[key] for key in each if key != "text"} if each.get("user") == user else each
+        for each in answers
+        if isinstance(each, dict)
+    ]
 
 
 def _replaced(value: Any, user: str, name: str) -> Any:
@@ -268,7 +282,7 @@ def _replaced(value: Any, user: str, name: str) -> Any:
     if isinstance(value, list):
         return [_replaced(each, user, name) for each in value]
     if isinstance(value, dict):
-        return {key: each if key == "emoji" else _replaced(each, user, name) for key, each in value.items()}
+        return {key: each if key in _NO_NAMES else _replaced(each, user, name) for key, each in value.items()}
     return value
 
 

@@ -8,6 +8,7 @@ from time import time
 from typing import TYPE_CHECKING, Any, Final
 
 from imserver.messages.log.annotations import AnnotationWriter
+from imserver.messages.log.asks import AskLog
 from imserver.messages.log.contract import Change
 from imserver.messages.log.conversations import ConversationReader
 from imserver.messages.log.erasure import UserEraser
@@ -43,7 +44,8 @@ class MessageLog:
 
     ``entries`` reads entries: ``entries.readable(app, user, [id])`` has the message if the user may read it.
     ``conversations`` reads conversations and their members: ``conversations.member(app, conversation, user)``
-    is None for who is no member. ``annotations`` makes reactions and pins, ``marks`` knows what users have
+    is None for who is no member. ``annotations`` makes reactions and pins, ``asks``
+    answers and closes questions, ``marks`` knows what users have
     read, ``threads`` who follows which thread. ``removals`` removes messages for everybody. ``words`` is the
     index of ``search``. ``import_past`` stores what another server had.
     """
@@ -54,6 +56,7 @@ class MessageLog:
         self.writer = LogWriter(lambda: store.database().writer_connection(), store.seconds)
         self.groups = GroupWriter(self.writer)
         self.annotations = AnnotationWriter(self.writer)
+        self.asks = AskLog(self.writer, tables)
         self.entries = EntryReader(tables)
         self.search = EntrySearch(tables)
         self.words = WordIndex(tables)
@@ -200,6 +203,7 @@ def _delete_some(sql: Statements, log: int, floor: int) -> int | None:
         ("bot_entry", "id"),
         ("thread_reply", "id"),
         ("thread_reader", "root"),
+        ("ask_deadline", "id"),
     ):
         sql.execute(f"DELETE FROM {table} WHERE log = %s AND {column} <= %s", (log, upto))
     return sql.execute("DELETE FROM message WHERE log = %s AND id <= %s", (log, upto))

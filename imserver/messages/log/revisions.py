@@ -1,4 +1,4 @@
-"""Edits, recalls and mentions, in the transaction that stores them.
+"""Edits, recalls, mentions and deadlines of questions, in the transaction that stores them.
 
 Edits and recalls rewrite the message and its earlier edits in place. Later reads cannot see the old content.
 """
@@ -16,6 +16,7 @@ from imserver.messages.log.contract import Entry
 from imserver.messages.log.rows import NUMBERS, decode_meta
 from imserver.messages.log.threads import thread_fields
 from imserver.messages.log.word_index import note_changes
+from imserver.messages.model import ask_in
 from imserver.storage.statements import Statements, text_objection
 
 MOST_EDITS: Final = 100
@@ -39,7 +40,9 @@ def recalled_among(sql: Statements, log: int, ids: Collection[int]) -> set[int]:
 
 
 def revise(sql: Statements, log: int, entries: Sequence[Entry]) -> None:
-    """Apply new edits and recalls. The last edit of a message counts; recalls are final."""
+    """Apply new edits and recalls. The last edit of a message counts; recalls are final. Note mentions and
+    deadlines."""
+    _note_deadlines(sql, log, entries)
     last: dict[int, Entry] = {}
     edits = []
     mentions: dict[int, Entry] = {}
@@ -83,13 +86,16 @@ def revise(sql: Statements, log: int, entries: Sequence[Entry]) -> None:
 
 def _with_edit(edit: Entry, before: bytes) -> bytes:
     """The ``meta`` of an edited message: that of the edit, its id, and the reactions. The message is not
-    forwarded any more: its content is that of the editor. A message that came back is as it was."""
+    forwarded any more: its content is that of the editor. A question stays one, with its options. A message
+    that came back is as it was."""
     new = decode_meta(edit.meta)
     if not edit.sender and "restored" in new:
         return before
     old = decode_meta(before)
-    reactions = {key: old[key] for key in ("reacted", "reactions") if key in old}
-    return msgspec.json.encode({**new, "edited": edit.id, **reactions, **thread_fields(old)})
+    same = ("reacted", "reactions", "ask", "buttons") if "ask" in old else ("reacted", "reactions")
+    stays = {key: old[key] for key in same if key in old}
+    new.pop("ask", None)
+    return msgspec.json.encode({**new, "edited": edit.id, **stays, **thread_fields(old)})
 
 
 def _with_thread(mark: bytes, before: bytes) -> bytes:
@@ -114,6 +120,18 @@ def _mentions(entries: Mapping[int, Entry]) -> list[tuple[str, int, int]]:
             if isinstance(user, str) and user and not text_objection(user, MAX_USER_BYTES):
                 found.append(("" if user == EVERYBODY else user, entry.conversation, id))
     return found
+
+
+def _note_deadlines(sql: Statements, log: int, entries: Sequence[Entry]) -> None:
+    """Note when the new questions among these entries end, also those of messages that came back."""
+    rows = []
+    for entry in entries:
+        if (entry.kind == "message" and not entry.room) or (entry.kind == "edit" and not entry.sender):
+            ask = ask_in(entry.meta)
+            if ask is not None and ask.until and not ask.state:
+                rows.append((log, entry.about if entry.kind == "edit" else entry.id, ask.until))
+    if rows:
+        sql.insert_new("ask_deadline", "log, id, due", rows)
 
 
 # --- statements ---------------------------------------------------------------------------------------------

@@ -1,0 +1,291 @@
+"""Questions: messages that are answered exactly once, or by so many users as they need.
+
+A question is a message with ``ask`` in its ``meta`` (:class:`imserver.messages.model.Ask`), which has the
+state and the answers, too: every view of the message shows them. Whatever happens to a question is an entry
+of the kind ``press`` about it, in its conversation. Its type says what: ``answer``, ``cancel``, ``expire``,
+``escalate``, ``remind``. Its ``meta`` has, as ``ask``, the fields of the question that it changes. The body
+of an ``answer`` is its value or text. All checks run under the log's lock, so the first answer wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from time import time
+from typing import Any, Final, Literal
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from imserver.config.settings import MAX_USER_BYTES
+from imserver.messages.log.annotations import FoundMessage, find_message
+from imserver.messages.log.contract import Change, Entry, Rejected, RejectReason
+from imserver.messages.log.groups import record
+from imserver.messages.log.read import fetch, shown
+from imserver.messages.log.rows import NUMBERS, LogHead, LogTables, decode_meta
+from imserver.messages.log.transaction import AppTransaction
+from imserver.messages.log.writer import LogWriter
+from imserver.messages.model import Ask, AskAnswer, ask_in
+from imserver.storage.statements import Statements, text_objection, text_of
+
+MOST_OPTIONS: Final = 8
+MOST_ANSWERS: Final = 20
+"""Limit of the answers that a question needs: each entry about it has all of them."""
+MOST_USERS: Final = 100
+"""Limit of the users who may answer, where they are named."""
+MOST_TEXT: Final = 1000
+"""Limit of an answer in characters."""
+MOST_SECONDS: Final = 30 * 86400
+"""Limit of the time until the deadline."""
+_DUE_AT_ONCE: Final = 100
+_CHANGING: Final = f"({NUMBERS['press']}, {NUMBERS['recall']}, {NUMBERS['edit']})"
+
+AskAct = Literal["answer", "cancel", "expire", "escalate", "remind"]
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class AskChange(Change, frozen=True, kw_only=True):
+    """A change of a question, which is ``ask`` now. Without an entry it was made before, by the same user."""
+
+    ask: Ask
+
+
+class AskRefused(Rejected, frozen=True, kw_only=True):
+    """The question is closed, or the user has given another answer: ``ask`` is what it is."""
+
+    ask: Ask
+
+
+class DueAsk(Struct, frozen=True):
+    """A question whose deadline has passed."""
+
+    app: str
+    message: int
+
+
+class AskLog:
+    """Answers questions, and closes them. Each method may switch and raise StorageUnavailable; those that
+    change something return after the commit. ``user`` ``""`` is a back end."""
+
+    def __init__(self, writer: LogWriter, tables: LogTables) -> None:
+        self._writer = writer
+        self._tables = tables
+
+    def answer(
+        self, app: str, user: str, message: int, *, value: str = "", text: str = ""
+    ) -> AskChange | Rejected:
+        """Answer with the value of an option, or with free text. To repeat one's own answer changes nothing.
+
+        :class:`AskRefused`: others have answered before, or it is closed.
+        """
+        if bool(value) == bool(text) or len(text) > MOST_TEXT:
+            return Rejected(RejectReason.INVALID, f"a value, or a text of at most {MOST_TEXT} characters")
+        if wrong := text_objection(value or text, 4 * MOST_TEXT):
+            return Rejected(RejectReason.INVALID, f"{'value' if value else 'text'}: {wrong}")
+
+        def work(question: _Question) -> AskChange | Rejected:
+            ask = question.ask
+            before = ask.answer_of(user)
+            if before is not None and (before.value, before.text) == (value, text):
+                return question.unchanged()
+            if ask.state or before is not None:
+                return question.refused()
+            if user == question.message.sender or (ask.of is not None and user not in ask.of):
+                return Rejected(RejectReason.NOT_ALLOWED, "others may answer this question")
+            if not ask.text if text else all(value != each.value for each in ask.options):
+                return Rejected(RejectReason.INVALID, "the question has no such option")
+            now = int(time() * 1000)
+            answers = (*ask.answers, AskAnswer(user, value, text, now))
+            state = "answered" if len(answers) >= ask.need else ""
+            changed = {"answers": answers, **({"state": state} if state else {})}
+            return question.change("answer", user, changed, (value or text).encode(), now)
+
+        return self._change(app, user, message, work)
+
+    def cancel(self, app: str, user: str, message: int) -> AskChange | Rejected:
+        """Close a question of this user without an answer."""
+
+        def work(question: _Question) -> AskChange | Rejected:
+            if question.ask.state == "cancelled":
+                return question.unchanged()
+            return question.refused() if question.ask.state else question.close("cancel", user, "cancelled")
+
+        return self._change(app, user, message, work, by_author=True)
+
+    def expire(self, app: str, message: int) -> AskChange | Rejected:
+        """Close a question whose deadline has passed."""
+        return self._change(app, "", message, lambda question: question.expiry or question.unchanged())
+
+    def escalate(self, app: str, user: str, message: int, users: Sequence[str]) -> AskChange | Rejected:
+        """Let these members answer a question of this user, too."""
+        for each in users:
+            if wrong := text_objection(each, MAX_USER_BYTES):
+                return Rejected(RejectReason.INVALID, f"of: {wrong}")
+
+        def work(question: _Question) -> AskChange | Rejected:
+            ask, sender = question.ask, question.message.sender
+            if ask.state:
+                return question.refused()
+            of = ask.of
+            new = [each for each in dict.fromkeys(users) if of is not None and each not in of]
+            if not new or of is None:
+                return question.unchanged()
+            if len(of) + len(new) > MOST_USERS:
+                return Rejected(RejectReason.FULL, f"at most {MOST_USERS} users")
+            if sender in new:
+                return Rejected(RejectReason.INVALID, "of: the author of the question")
+            if question.strangers(new):
+                return Rejected(RejectReason.NOT_MEMBER, "of: only members of the conversation can answer")
+            return question.change("escalate", user, {"of": (*of, *new)})
+
+        return self._change(app, user, message, work, by_author=True)
+
+    def remind(self, app: str, user: str, message: int) -> AskChange | Rejected:
+        """Remind those of a question of this user who have not answered."""
+
+        def work(question: _Question) -> AskChange | Rejected:
+            return question.refused() if question.ask.state else question.change("remind", user, {})
+
+        return self._change(app, user, message, work, by_author=True)
+
+    def _change(
+        self,
+        app: str,
+        user: str,
+        message: int,
+        work: Callable[[_Question], AskChange | Rejected],
+        by_author: bool = False,
+    ) -> AskChange | Rejected:
+        def change(transaction: AppTransaction) -> Change | Rejected:
+            found = find_message(transaction, "" if by_author else user, message)
+            if isinstance(found, Rejected):
+                return found
+            ask = ask_in(found.meta)
+            if ask is None or (by_author and user and user != found.sender):
+                return Rejected(RejectReason.UNKNOWN_MESSAGE)
+            question = _Question(transaction, found, ask)
+            return work(question)
+
+        result = self._writer.change(app, change)
+        assert isinstance(result, AskChange | Rejected)
+        return result
+
+    # --- reading --------------------------------------------------------------------------------------------
+
+    def get(self, app: str, user: str, message: int) -> tuple[Entry, Ask] | None:
+        """A question that the user may read; None: there is none. A recalled one is none."""
+
+        def work(sql: Statements, head: LogHead) -> tuple[Entry, Ask] | None:
+            ids = shown(sql, head, user, [message]) if user else [message] if message > head.floor else []
+            for entry in fetch(sql, head.number, ids, user):
+                ask = ask_in(entry.meta) if entry.kind == "message" else None
+                return None if ask is None else (entry, ask)
+            return None
+
+        return self._tables.read_log(app, work, None)
+
+    def changes(self, app: str, after: int) -> tuple[Collection[int], int]:
+        """The messages that entries after an id are about, answers among them, and the last id."""
+        statement = (
+            f"SELECT about FROM message WHERE log = %s AND id > %s AND id <= %s AND kind IN {_CHANGING}"
+        )
+
+        def work(sql: Statements, head: LogHead) -> tuple[Collection[int], int]:
+            rows = sql.query(statement, (head.number, max(after, head.floor), head.last_id))
+            return {row[0] for row in rows}, head.last_id
+
+        nothing: Collection[int] = ()
+        return self._tables.read_log(app, work, (nothing, after))
+
+    def due(self) -> tuple[list[DueAsk], float | None]:
+        """Some questions whose deadline has passed, and the seconds until the next deadline of the others;
+        None: there is none."""
+        statement = "SELECT l.app, d.id, d.due - {} FROM ask_deadline d JOIN log l ON l.number = d.log "
+
+        def work(sql: Statements) -> tuple[list[DueAsk], float | None]:
+            ordered = statement.format(f"{sql.clock} * 1000") + "ORDER BY d.due LIMIT %s"
+            rows = sql.query(ordered, (_DUE_AT_ONCE,))
+            due = [DueAsk(text_of(app), id) for app, id, left in rows if left <= 0]
+            left = next((float(left) / 1000 for _, _, left in rows if left > 0), None)
+            return due, 0.0 if len(due) == _DUE_AT_ONCE else left
+
+        nothing: tuple[list[DueAsk], float | None] = [], None
+        return self._tables.read(work, nothing)
+
+    def forget(self, due: DueAsk) -> None:
+        """Forget the deadline of what is no question any more."""
+        statement = "DELETE FROM ask_deadline WHERE log = %s AND id = %s"
+        self._tables.change_log(
+            due.app, lambda sql, head: sql.execute(statement, (head.number, due.message)), 0
+        )
+
+    def time_ms(self) -> int:
+        """Now, in Unix milliseconds by the clock of the database: deadlines are compared with it."""
+
+        def work(sql: Statements) -> int:
+            return _time_ms(sql)
+
+        return self._tables.read(work, 0) or int(time() * 1000)
+
+
+# --- in the transaction -------------------------------------------------------------------------------------
+
+
+class _Question:
+    """A question in a transaction."""
+
+    def __init__(self, transaction: AppTransaction, message: FoundMessage, ask: Ask) -> None:
+        self._transaction = transaction
+        self.message = message
+        self.ask = ask
+        self.expiry: AskChange | None = None
+        """A deadline that has passed closes the question, also before anybody has looked for it."""
+        if ask.until and not ask.state and ask.until <= _time_ms(transaction.sql):
+            self.expiry = self.close("expire", "", "expired")
+
+    def unchanged(self) -> AskChange:
+        return AskChange(self.message.state.id, ask=self.ask)
+
+    def refused(self) -> AskRefused:
+        return AskRefused(RejectReason.ANSWERED, "the question is closed or answered", ask=self.ask)
+
+    def strangers(self, users: Sequence[str]) -> bool:
+        """Whether one of these users is no member of the conversation."""
+        return len(self._transaction.members(self.message.state.id, users)) < len(users)
+
+    def close(self, act: AskAct, by: str, state: str) -> AskChange:
+        return self.change(act, by, {"state": state})
+
+    def change(
+        self, act: AskAct, by: str, changed: dict[str, Any], body: bytes = b"", time_ms: int = 0
+    ) -> AskChange:
+        """Change these fields, and add the entry about it."""
+        transaction, message = self._transaction, self.message
+        entry = record(
+            transaction,
+            message.state,
+            "press",
+            by,
+            {"ask": changed},
+            body,
+            type=act,
+            about=message.id,
+            time_ms=time_ms,
+        )
+        if changed:
+            self.ask = replace(self.ask, **changed)
+            meta = _encode({**decode_meta(message.meta), "ask": self.ask})
+            message.meta = meta
+            transaction.sql.execute(
+                "UPDATE message SET meta = %s WHERE log = %s AND id = %s",
+                (meta, transaction.log, message.id),
+            )
+        if self.ask.state and self.ask.until:
+            transaction.sql.execute(
+                "DELETE FROM ask_deadline WHERE log = %s AND id = %s", (transaction.log, message.id)
+            )
+        return AskChange(message.state.id, entry, ask=self.ask)
+
+
+def _time_ms(sql: Statements) -> int:
+    return int(float(sql.query(f"SELECT {sql.clock}")[0][0]) * 1000)
