@@ -101,7 +101,9 @@ class Entry(Struct, frozen=True, kw_only=True):
     - ``"reaction"`` to the message with the id ``about``: its ``type`` is ``"add"`` or ``"remove"``, its
       ``text`` the emoji, and ``meta["count"]`` the number of users who react with it from then on.
     - ``"pin"`` of a message, of the same types.
-    - ``"press"`` of a button of your message with the id ``about``; ``text`` is the value of the button.
+    - ``"press"`` of a button of your message with the id ``about``; ``text`` is the value of the button. With
+      a ``type`` it is what happens to a question: ``"answer"``, ``"cancel"``, ``"expire"``, ``"escalate"``,
+      ``"remind"``; ``meta["ask"]`` has what changes of its :attr:`ask`.
     - ``"group"``, ``"join"``, ``"leave"``: changes of a group.
 
     ``sender`` is empty for a message of a back end without a sender; ``to`` is empty in a group. ``meta`` has
@@ -148,6 +150,11 @@ class Entry(Struct, frozen=True, kw_only=True):
     def buttons(self) -> tuple[tuple[Button, ...], ...]:
         """The rows of buttons under a message of a bot."""
         return _converted(self.meta.get("buttons"), tuple[tuple[Button, ...], ...]) or ()
+
+    @property
+    def ask(self) -> Ask | None:
+        """What makes a message a question; None: it is none."""
+        return _converted(self.meta.get("ask"), Ask) if self.kind == "message" else None
 
     @classmethod
     def of(cls, data: Any) -> Self | None:
@@ -284,6 +291,45 @@ class Sent(Struct, frozen=True):
     seq: int
     repeated: bool = False
     replaced: Replaced | None = None
+
+
+class AskOption(Struct, frozen=True):
+    """An option of a question."""
+
+    text: str
+    value: str
+
+
+class AskAnswer(Struct, frozen=True):
+    """An answer that counts: of whom, with the ``value`` of an option or a free ``text``."""
+
+    user: str
+    value: str = ""
+    text: str = ""
+    time: int = 0
+
+
+class Ask(Struct, frozen=True):
+    """What makes a message a question. ``text``: it may be answered with free text. ``of``: who may answer;
+    None: all readers but its author. ``need``: how many users answer. ``until``: the deadline in milliseconds
+    since 1970 (0: none). ``state``: ``""`` (open), ``"answered"``, ``"cancelled"`` or ``"expired"``."""
+
+    options: tuple[AskOption, ...] = ()
+    text: bool = False
+    of: tuple[str, ...] | None = None
+    need: int = 1
+    until: int = 0
+    state: str = ""
+    answers: tuple[AskAnswer, ...] = ()
+
+
+class Answered(Struct, frozen=True):
+    """The question after your answer. ``id`` is 0 if you had answered so before."""
+
+    conversation: int
+    ask: Ask
+    id: int = 0
+    seq: int = 0
 
 
 class Annotation(Struct, frozen=True):

@@ -24,6 +24,7 @@ from imserver_client.errors import (
 from imserver_client.messages import (
     SIGNALS,
     Annotation,
+    Answered,
     AppendedPieces,
     Arrangement,
     ArrangementPage,
@@ -388,6 +389,12 @@ def edit(
 def press(id: int, value: str) -> Command[Sent]:
     """Press a button under a message of a bot."""
     return Command("press", {"id": id, "value": value, "clientMsgID": token_hex(12)}, Sent)
+
+
+def answer(id: int, value: str = "", *, text: str = "") -> Command[Answered]:
+    """Answer a question with the value of one of its options, or with free text. Raises CommandRefused with
+    ``answered`` if others were first."""
+    return Command("answer", {"id": id} | ({"value": value} if value else {"text": text}), Answered)
 
 
 def bot_commands(conversation: int) -> Command[BotCommandPage]:

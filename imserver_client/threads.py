@@ -369,6 +369,7 @@ class Messenger(ThreadSession[MessengerEvent]):
     pin = _command(protocol.pin)
     pins = _command(protocol.pins)
     press = _command(protocol.press)
+    answer = _command(protocol.answer)
     bot_commands = _command(protocol.bot_commands)
     stream_append = _command(protocol.stream_append)
     stream_close = _command(protocol.stream_close)

@@ -15,6 +15,8 @@ MAX_BUTTONS: Final = 4
 """Limits of the rows of buttons of a message, and of the buttons of a row."""
 MAX_EXCLUSIVE: Final = 8
 """Limit of the buttons of a message of which one alone may be pressed."""
+MAX_ANSWER_CHARACTERS: Final = 1000
+"""Limit of a free text that answers a question."""
 MAX_BUTTON_CHARACTERS: Final = 64
 MAX_BUTTON_BYTES: Final = 64
 """Limits of the text of a button, and of its value."""
@@ -35,7 +37,7 @@ def buttons_objection(rows: Sequence[Sequence[Mapping[str, str]]]) -> str:
 
 def exclusive_objection(count: int) -> str:
     """The reason why so many buttons cannot be the answers to a question, ``""`` if they can."""
-    return f"at most {MAX_EXCLUSIVE} exclusive buttons" if count > MAX_EXCLUSIVE else ""
+    return "" if 1 <= count <= MAX_EXCLUSIVE else f"1 to {MAX_EXCLUSIVE} buttons"
 
 
 def mentions_objection(users: Sequence[str]) -> str:
@@ -97,6 +99,14 @@ class Pin(Command, frozen=True, gc=False):
 
     id: int
     remove: bool = False
+
+
+class AnswerAsk(Command, frozen=True, gc=False):
+    """Answer the question ``id`` with the ``value`` of an option, or with a free ``text``."""
+
+    id: int
+    value: str = ""
+    text: str = ""
 
 
 class AskPins(Command, frozen=True, gc=False):

@@ -141,6 +141,11 @@ class Message(Struct, frozen=True, gc=False):
         return self._in_thread().thread
 
     @property
+    def ask(self) -> Ask | None:
+        """What makes it a question; None: it is none."""
+        return ask_in(self.meta) if self.kind == "message" else None
+
+    @property
     def is_beside(self) -> bool:
         """Whether it is shown in its thread alone, not in its conversation."""
         thread = self._in_thread()

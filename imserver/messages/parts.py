@@ -11,6 +11,7 @@ from imserver.core.core import Core, FeatureParts
 from imserver.messages.acks import AckTracker
 from imserver.messages.action_positions import ActionPositions
 from imserver.messages.annotations import AnnotationCommands
+from imserver.messages.asks import AskCommands
 from imserver.messages.event_streams import StreamStarts
 from imserver.messages.log.contract import Commit
 from imserver.messages.log.message_log import MessageLog
@@ -96,8 +97,9 @@ def _make_services(core: Core) -> MessageServices:
     signals = _make_signals(core, messaging)
     threads = ThreadCommands(signals, store)
     receipts, search = Receipts(signals, store), MessageSearch(store, core.node.buckets.make)
+    asks = AskCommands(store, messaging, core.identity)
     commands = MessageCommands(sessions.sessions, messaging, receipts, search, store)
-    for service in (commands, AnnotationCommands(store, messaging), receipts, threads, signals):
+    for service in (commands, AnnotationCommands(store, messaging), asks, receipts, threads, signals):
         core.network.dispatcher.add(service.rows())
     streams, channel_streams = _make_streams(core, messaging, signals)
     return MessageServices(
@@ -110,6 +112,7 @@ def _make_services(core: Core) -> MessageServices:
         streams,
         channel_streams,
         messaging.observers,
+        asks,
         StreamStarts(messaging.catch_up, messaging.deliverer, store),
     )
 

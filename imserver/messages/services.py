@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from imserver.messages.asks import AskCommands
 from imserver.messages.event_streams import StreamStarts
 from imserver.messages.log.contract import LogObserver
 from imserver.messages.message_search import MessageSearch
@@ -23,6 +24,7 @@ class MessageServices(Struct, frozen=True):
     follows which. ``search`` and ``retention``:
     the services of their commands. ``streams``: texts that are stored when their last piece has come.
     ``channel_streams``: those in channels. ``observers``: features that hear of stored entries add theirs.
+    ``asks``: answers of users to questions.
     ``stream_starts``: where event streams begin.
     """
 
@@ -35,4 +37,5 @@ class MessageServices(Struct, frozen=True):
     streams: StreamedTexts
     channel_streams: StreamedMessages
     observers: list[LogObserver]
+    asks: AskCommands
     stream_starts: StreamStarts

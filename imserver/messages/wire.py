@@ -14,9 +14,11 @@ import msgspec
 from imserver import errors
 from imserver.config.settings import MAX_USER_BYTES
 from imserver.messages.commands import (
+    MAX_ANSWER_CHARACTERS,
     MAX_BUTTON_BYTES,
     NO_FILTER,
     Ack,
+    AnswerAsk,
     AskMarks,
     AskPins,
     AskReceipts,
@@ -63,11 +65,11 @@ def _meta(fields: Fields, is_new: bool = False) -> bytes:
         meta["mentions"] = _mentions(fields.values["mentions"])
     if fields.values.get("buttons"):
         meta["buttons"] = _buttons(fields.values["buttons"])
-        if is_new and fields.flag("exclusive"):
-            options = list(chain.from_iterable(meta["buttons"]))
-            if exclusive_objection(len(options)):
-                raise Refused(errors.ReplyCode.BAD_PARAMETER)
-            meta["ask"] = {"options": options}
+    if is_new and fields.flag("exclusive"):
+        options = list(chain.from_iterable(meta.get("buttons", ())))
+        if exclusive_objection(len(options)):
+            raise Refused(errors.ReplyCode.BAD_PARAMETER)
+        meta["ask"] = {"options": options}
     return _encode(meta) if meta else b""
 
 
@@ -181,6 +183,15 @@ def _press(data: bytes) -> Send:
     value = fields.short_text("value", MAX_BUTTON_BYTES).encode()
     client_id = fields.short_text("clientmsgid", Limit.CLIENT_MSG_ID_BYTES)
     return Send(kind="press", type="", body=value, id=client_id, about=fields.needed_id("id"))
+
+
+def _answer(data: bytes) -> AnswerAsk:
+    fields = Fields.of(data)
+    value, text = fields.short_text("value", MAX_BUTTON_BYTES), fields.text("text")
+    fields.short_text("clientmsgid", Limit.CLIENT_MSG_ID_BYTES)  # the user and the answer say that it repeats
+    if bool(value) == bool(text) or len(text) > MAX_ANSWER_CHARACTERS:
+        raise Refused(errors.ReplyCode.BAD_PARAMETER)
+    return AnswerAsk(fields.needed_id("id"), value, text)
 
 
 def _recall(data: bytes) -> Send:
@@ -321,6 +332,7 @@ MESSAGE_COMMANDS: Final[Readers] = {
     "recall": _recall,
     "edit": _edit,
     "press": _press,
+    "answer": _answer,
     "sync": _sync,
     "react": _react,
     "pin": _pin,

@@ -524,7 +524,7 @@ class ReconnectingClient {
    * @param {number} [timeoutMs]  default: that of the options
    * @returns {Promise<Answer>} with any code; rejected with NotConnected if there is no answer
    */
-  request(cmd, data, seq = newId(), onAnswer = () => {}, timeoutMs = this.timeoutMs) {
+  request(cmd, data, seq = newId(), onAnswer, timeoutMs = this.timeoutMs) {
     const socket = this.#socket;
     if (!socket || socket.readyState !== 1) return Promise.reject(new NotConnected("not connected"));
     return new Promise((resolve, reject) => {
@@ -535,7 +535,7 @@ class ReconnectingClient {
         this.#pending.delete(seq);
         if (!this.#pending.size) clearInterval(this.#probe);
         if (answer instanceof NotConnected) return reject(answer);
-        onAnswer(answer);
+        onAnswer?.(answer);
         resolve(answer);
       };
       // A back end may take long to answer. Only a heartbeat without an answer says that the connection is dead.

@@ -83,23 +83,34 @@ const NOT_STORED = 1008;
  * @property {number} id             its position in the log of the app
  * @property {number} conversation
  * @property {number} seq            its number in the conversation, without gaps
- * @property {string} kind           `message`; `edit`, `recall`, `reaction` or `pin` of the entry `about`; `press` of a button of it; `group`, `join`, `leave`
+ * @property {string} kind           `message`; `edit`, `recall`, `reaction` or `pin` of the entry `about`; `press` of a button of it, or what happens to the question; `group`, `join`, `leave`
  * @property {string} from           empty if a back end sent it without a sender
  * @property {string} [to]           missing in a group
- * @property {string} [type]         `text`, `picture`, …; `add` or `remove` in a reaction or pin
+ * @property {string} [type]         `text`, `picture`, …; `add` or `remove` in a reaction or pin; of a `press` about a question `answer`, `cancel`, `expire`, `escalate`, `remind`
  * @property {string} [text]         missing if there is `data`; of a `press` the value of the button
  * @property {any} [data]
  * @property {string} [base64]       content from another dialect that is neither text nor JSON
  * @property {string} [clientMsgID]
  * @property {number} [about]        the entry that it replies to, edits, recalls, reacts to or pins, or whose button was pressed; its own `id`: a recalled message in the history
- * @property {{ mentions?: string[], edited?: number, users?: string[], members?: number, change?: string, forwarded?: { from: string, id: number }, reacted?: number, count?: number, buttons?: Button[][], command?: SlashCommand, bots?: string[], incomplete?: boolean, thread?: number, also?: boolean, replies?: Replies }} [meta]
+ * @property {{ mentions?: string[], edited?: number, users?: string[], members?: number, change?: string, forwarded?: { from: string, id: number }, reacted?: number, count?: number, buttons?: Button[][], command?: SlashCommand, bots?: string[], incomplete?: boolean, thread?: number, also?: boolean, replies?: Replies, ask?: Ask }} [meta]
  *   `reacted`: the last reaction that is in `reactions`; `count`: of a reaction, how many users now react with its emoji (`text`);
  *   `change`: of a `group` entry, what has changed; `members`: of a `join` or `leave`, the number of members since then;
  *   `bots`: those of the group that receive the entry; `incomplete`: a bot did not finish the text;
  *   `thread`: the message with which the thread of this reply begins; `also`: the conversation shows the reply, too;
- *   `replies`: those in the thread of this message
+ *   `replies`: those in the thread of this message; `ask`: it is a question; of a `press` about one, the fields that change
  * @property {Reaction[]} [reactions]  missing if there are none
  * @property {number} time           milliseconds since 1970
+ */
+
+/**
+ * @typedef {object} Ask              what makes a message a question
+ * @property {{ text: string, value: string }[]} [options]
+ * @property {boolean} [text]         free text is an answer, too
+ * @property {string[]} [of]          who may answer; missing: all readers but the author
+ * @property {number} [need]          so many users answer before it is closed; missing: 1
+ * @property {number} [until]         the deadline, milliseconds since 1970; missing: none
+ * @property {"answered" | "cancelled" | "expired"} [state]  missing: it is open
+ * @property {{ user: string, value?: string, text?: string, time: number }[]} [answers]  those that count
  */
 
 /**
@@ -343,7 +354,7 @@ export class Messenger extends ImClient {
    * @returns {Promise<Sent>} rejected with TypeError without text and data
    */
   send(to, text, more = {}) {
-    const data = { ...(to && { to }), ...(text !== undefined && { text }), clientMsgID: newId(), ...more };
+    const data = { ...(to && { to }), ...(text !== undefined && { text }), ...more };
     return this.#store("send", data);
   }
 
@@ -356,7 +367,7 @@ export class Messenger extends ImClient {
    * @returns {Promise<Sent>}
    */
   edit(id, text, more = {}) {
-    return this.#store("edit", { id, ...(text !== undefined && { text }), clientMsgID: newId(), ...more });
+    return this.#store("edit", { id, ...(text !== undefined && { text }), ...more });
   }
 
   /**
@@ -366,7 +377,7 @@ export class Messenger extends ImClient {
    * @returns {Promise<Sent>}
    */
   recall(id) {
-    return this.#store("recall", { id, clientMsgID: newId() });
+    return this.#store("recall", { id });
   }
 
   /**
@@ -379,7 +390,7 @@ export class Messenger extends ImClient {
    */
   forward(id, to, more = {}) {
     const where = typeof to === "string" ? { to } : to;
-    return this.#store("send", { ...where, forward: id, clientMsgID: newId(), ...more });
+    return this.#store("send", { ...where, forward: id, ...more });
   }
 
   /**
@@ -503,7 +514,18 @@ export class Messenger extends ImClient {
    * @returns {Promise<Sent>}
    */
   press(id, value) {
-    return this.#store("press", { id, value, clientMsgID: newId() });
+    return this.#store("press", { id, value });
+  }
+
+  /**
+   * Answers a question. Rejected with CommandRefused, `refused` `answered`, if others were first.
+   *
+   * @param {number} id
+   * @param {{ value: string } | { text: string }} value  that of an option, or free text
+   * @returns {Promise<{ conversation: number, ask: Ask, id?: number, seq?: number }>}  without `id`: we had answered so before
+   */
+  answer(id, value) {
+    return this.#sendUntilAnswered("answer", { id, ...value });
   }
 
   /**
@@ -813,7 +835,7 @@ export class Messenger extends ImClient {
     if ((cmd === "send" || cmd === "edit") && data.text === undefined && data.data === undefined && data.forward === undefined) {
       return Promise.reject(new TypeError(`${cmd}: pass a text, or more.data`));
     }
-    return this.#sendUntilAnswered(cmd, data, (/** @type {Sent} */ { id }) => {
+    return this.#sendUntilAnswered(cmd, { clientMsgID: newId(), ...data }, (/** @type {Sent} */ { id }) => {
       // Every earlier entry has arrived, unless a catch-up is running.
       if (!this.#catchingUp) this.cursor = Math.max(this.cursor ?? 0, id);
     });
@@ -837,7 +859,7 @@ export class Messenger extends ImClient {
    * @param {(result: any) => void} [onResult]  called before any later frame is read
    * @returns {Promise<any>}
    */
-  #sendUntilAnswered(cmd, data, onResult = () => {}) {
+  #sendUntilAnswered(cmd, data, onResult) {
     return new Promise((resolve, reject) => {
       const timer = setTimeout(() => {
         const why = this.state.state === "idle" ? ": connect() was not called" : "";
@@ -847,7 +869,7 @@ export class Messenger extends ImClient {
         clearTimeout(timer);
         if (!this.#requests.delete(request)) return;
         if (result instanceof Error) return reject(result);
-        onResult(result);
+        onResult?.(result);
         resolve(result);
       };
       const request = { cmd, data, connection: 0, settle };

@@ -151,6 +151,19 @@ def test_what_is_asked_about_messages_is_read(name: str, data: bytes, command: o
         ("react", b'{"id":7,"emoji":"%b"}' % (b"x" * 33)),
         ("react", b'{"emoji":"+1"}'),
         ("press", b'{"value":"y"}'),
+        ("answer", b'{"value":"y"}'),
+        ("answer", b'{"id":7}'),
+        ("answer", b'{"id":7,"value":"y","text":"yes"}'),
+        ("answer", b'{"id":7,"text":"%b"}' % (b"x" * 1001)),
+        (
+            "send",
+            b'{"to":"b","text":"?","exclusive":true,"buttons":[%b]}'
+            % b",".join(
+                b'[{"text":"x","value":"%d"},{"text":"x","value":"%d"},{"text":"x","value":"%d"}]'
+                % (each, each + 1, each + 2)
+                for each in (1, 4, 7)
+            ),
+        ),
         ("press", b'{"id":7,"value":"%b"}' % (b"x" * 65)),
         ("send", b'{"to":"bob","text":"?","buttons":[{"text":"Yes","value":"y"}]}'),
         ("send", b'{"to":"bob","text":"?","buttons":[[{"text":"Yes"}]]}'),

@@ -377,8 +377,8 @@ def _content(api: MessageApi, call: Call, request: Content) -> tuple[str, bytes]
 def _exclusive(request: SendRequest) -> dict[str, Any]:
     """The question whose answers are the buttons of a message."""
     options = [{"text": one.text, "value": one.value} for row in request.buttons for one in row]
-    if not options or (wrong := exclusive_objection(len(options))):
-        raise ApiProblem(errors.Problems.INVALID_REQUEST, f"`exclusive`: {wrong or 'it needs `buttons`'}")
+    if wrong := exclusive_objection(len(options)):
+        raise ApiProblem(errors.Problems.INVALID_REQUEST, f"`exclusive`: {wrong}")
     return {"ask": {"options": options}}
 
 

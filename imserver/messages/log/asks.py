@@ -18,6 +18,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from imserver.config.settings import MAX_USER_BYTES
+from imserver.messages.commands import MAX_ANSWER_CHARACTERS
 from imserver.messages.log.annotations import FoundMessage, find_message
 from imserver.messages.log.contract import Change, Entry, Rejected, RejectReason
 from imserver.messages.log.groups import record
@@ -33,8 +34,6 @@ MOST_ANSWERS: Final = 20
 """Limit of the answers that a question needs: each entry about it has all of them."""
 MOST_USERS: Final = 100
 """Limit of the users who may answer, where they are named."""
-MOST_TEXT: Final = 1000
-"""Limit of an answer in characters."""
 MOST_SECONDS: Final = 30 * 86400
 """Limit of the time until the deadline."""
 _DUE_AT_ONCE: Final = 100
@@ -78,9 +77,11 @@ class AskLog:
 
         :class:`AskRefused`: others have answered before, or it is closed.
         """
-        if bool(value) == bool(text) or len(text) > MOST_TEXT:
-            return Rejected(RejectReason.INVALID, f"a value, or a text of at most {MOST_TEXT} characters")
-        if wrong := text_objection(value or text, 4 * MOST_TEXT):
+        if bool(value) == bool(text) or len(text) > MAX_ANSWER_CHARACTERS:
+            return Rejected(
+                RejectReason.INVALID, f"a value, or a text of at most {MAX_ANSWER_CHARACTERS} characters"
+            )
+        if wrong := text_objection(value or text, 4 * MAX_ANSWER_CHARACTERS):
             return Rejected(RejectReason.INVALID, f"{'value' if value else 'text'}: {wrong}")
 
         def work(question: _Question) -> AskChange | Rejected:
@@ -172,15 +173,13 @@ class AskLog:
 
     # --- reading --------------------------------------------------------------------------------------------
 
-    def get(self, app: str, user: str, message: int) -> tuple[Entry, Ask] | None:
+    def get(self, app: str, user: str, message: int) -> Entry | None:
         """A question that the user may read; None: there is none. A recalled one is none."""
 
-        def work(sql: Statements, head: LogHead) -> tuple[Entry, Ask] | None:
+        def work(sql: Statements, head: LogHead) -> Entry | None:
             ids = shown(sql, head, user, [message]) if user else [message] if message > head.floor else []
-            for entry in fetch(sql, head.number, ids, user):
-                ask = ask_in(entry.meta) if entry.kind == "message" else None
-                return None if ask is None else (entry, ask)
-            return None
+            entries = fetch(sql, head.number, ids, user)
+            return entries[0] if entries and entries[0].ask is not None else None
 
         return self._tables.read_log(app, work, None)
 

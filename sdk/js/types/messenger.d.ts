@@ -22,7 +22,7 @@ export type Entry = {
      */
     seq: number;
     /**
-     * `message`; `edit`, `recall`, `reaction` or `pin` of the entry `about`; `press` of a button of it; `group`, `join`, `leave`
+     * `message`; `edit`, `recall`, `reaction` or `pin` of the entry `about`; `press` of a button of it, or what happens to the question; `group`, `join`, `leave`
      */
     kind: string;
     /**
@@ -34,7 +34,7 @@ export type Entry = {
      */
     to?: string;
     /**
-     * `text`, `picture`, …; `add` or `remove` in a reaction or pin
+     * `text`, `picture`, …; `add` or `remove` in a reaction or pin; of a `press` about a question `answer`, `cancel`, `expire`, `escalate`, `remind`
      */
     type?: string;
     /**
@@ -56,7 +56,7 @@ export type Entry = {
      * `change`: of a `group` entry, what has changed; `members`: of a `join` or `leave`, the number of members since then;
      * `bots`: those of the group that receive the entry; `incomplete`: a bot did not finish the text;
      * `thread`: the message with which the thread of this reply begins; `also`: the conversation shows the reply, too;
-     * `replies`: those in the thread of this message
+     * `replies`: those in the thread of this message; `ask`: it is a question; of a `press` about one, the fields that change
      */
     meta?: {
         mentions?: string[];
@@ -77,6 +77,7 @@ export type Entry = {
         thread?: number;
         also?: boolean;
         replies?: Replies;
+        ask?: Ask;
     };
     /**
      * missing if there are none
@@ -86,6 +87,41 @@ export type Entry = {
      * milliseconds since 1970
      */
     time: number;
+};
+export type Ask = {
+    options?: {
+        text: string;
+        value: string;
+    }[];
+    /**
+     * free text is an answer, too
+     */
+    text?: boolean;
+    /**
+     * who may answer; missing: all readers but the author
+     */
+    of?: string[];
+    /**
+     * so many users answer before it is closed; missing: 1
+     */
+    need?: number;
+    /**
+     * the deadline, milliseconds since 1970; missing: none
+     */
+    until?: number;
+    /**
+     * missing: it is open
+     */
+    state?: "answered" | "cancelled" | "expired";
+    /**
+     * those that count
+     */
+    answers?: {
+        user: string;
+        value?: string;
+        text?: string;
+        time: number;
+    }[];
 };
 export type Replies = {
     count: number;
@@ -442,23 +478,33 @@ export type MessengerOptions = import("./imserver.js").Options & MessengerExtra;
  * @property {number} id             its position in the log of the app
  * @property {number} conversation
  * @property {number} seq            its number in the conversation, without gaps
- * @property {string} kind           `message`; `edit`, `recall`, `reaction` or `pin` of the entry `about`; `press` of a button of it; `group`, `join`, `leave`
+ * @property {string} kind           `message`; `edit`, `recall`, `reaction` or `pin` of the entry `about`; `press` of a button of it, or what happens to the question; `group`, `join`, `leave`
  * @property {string} from           empty if a back end sent it without a sender
  * @property {string} [to]           missing in a group
- * @property {string} [type]         `text`, `picture`, …; `add` or `remove` in a reaction or pin
+ * @property {string} [type]         `text`, `picture`, …; `add` or `remove` in a reaction or pin; of a `press` about a question `answer`, `cancel`, `expire`, `escalate`, `remind`
  * @property {string} [text]         missing if there is `data`; of a `press` the value of the button
  * @property {any} [data]
  * @property {string} [base64]       content from another dialect that is neither text nor JSON
  * @property {string} [clientMsgID]
  * @property {number} [about]        the entry that it replies to, edits, recalls, reacts to or pins, or whose button was pressed; its own `id`: a recalled message in the history
- * @property {{ mentions?: string[], edited?: number, users?: string[], members?: number, change?: string, forwarded?: { from: string, id: number }, reacted?: number, count?: number, buttons?: Button[][], command?: SlashCommand, bots?: string[], incomplete?: boolean, thread?: number, also?: boolean, replies?: Replies }} [meta]
+ * @property {{ mentions?: string[], edited?: number, users?: string[], members?: number, change?: string, forwarded?: { from: string, id: number }, reacted?: number, count?: number, buttons?: Button[][], command?: SlashCommand, bots?: string[], incomplete?: boolean, thread?: number, also?: boolean, replies?: Replies, ask?: Ask }} [meta]
  *   `reacted`: the last reaction that is in `reactions`; `count`: of a reaction, how many users now react with its emoji (`text`);
  *   `change`: of a `group` entry, what has changed; `members`: of a `join` or `leave`, the number of members since then;
  *   `bots`: those of the group that receive the entry; `incomplete`: a bot did not finish the text;
  *   `thread`: the message with which the thread of this reply begins; `also`: the conversation shows the reply, too;
- *   `replies`: those in the thread of this message
+ *   `replies`: those in the thread of this message; `ask`: it is a question; of a `press` about one, the fields that change
  * @property {Reaction[]} [reactions]  missing if there are none
  * @property {number} time           milliseconds since 1970
+ */
+/**
+ * @typedef {object} Ask              what makes a message a question
+ * @property {{ text: string, value: string }[]} [options]
+ * @property {boolean} [text]         free text is an answer, too
+ * @property {string[]} [of]          who may answer; missing: all readers but the author
+ * @property {number} [need]          so many users answer before it is closed; missing: 1
+ * @property {number} [until]         the deadline, milliseconds since 1970; missing: none
+ * @property {"answered" | "cancelled" | "expired"} [state]  missing: it is open
+ * @property {{ user: string, value?: string, text?: string, time: number }[]} [answers]  those that count
  */
 /**
  * @typedef {object} Replies          the replies in the thread of a message
@@ -782,6 +828,23 @@ export declare class Messenger extends ImClient<MessengerEvents> {
      * @returns {Promise<Sent>}
      */
     press(id: number, value: string): Promise<Sent>;
+    /**
+     * Answers a question. Rejected with CommandRefused, `refused` `answered`, if others were first.
+     *
+     * @param {number} id
+     * @param {{ value: string } | { text: string }} value  that of an option, or free text
+     * @returns {Promise<{ conversation: number, ask: Ask, id?: number, seq?: number }>}  without `id`: we had answered so before
+     */
+    answer(id: number, value: {
+        value: string;
+    } | {
+        text: string;
+    }): Promise<{
+        conversation: number;
+        ask: Ask;
+        id?: number;
+        seq?: number;
+    }>;
     /**
      * The slash commands of the bots in a conversation.
      *

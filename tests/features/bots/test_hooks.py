@@ -197,6 +197,25 @@ def test_a_pressed_button_is_posted_and_the_answer_goes_to_who_pressed(
     )
 
 
+def test_of_exclusive_buttons_the_first_press_counts(node: Harness, receivers: Receivers) -> None:
+    amy, ben = person(node, "amy"), person(node, "ben")
+    bot, url = hooked(amy, "chooser")
+    group = int(amy.group(ben, bot))
+    row = [{"text": "Yes", "value": "y"}, {"text": "No", "value": "n"}]
+    with_buttons = bot.post("messages/send", conversation=group, text="tea?", buttons=[row], exclusive=True)
+    ben.post("messages/press", id=with_buttons["id"], value="y")
+    assert ben.post("messages/press", id=with_buttons["id"], value="y")["repeated"]
+    assert amy.refused("messages/press", id=with_buttons["id"], value="n")[0] == 404
+    until(lambda: any(each.get("type") == "answer" for each in receivers.at(url)))
+    event = next(each for each in receivers.at(url) if each.get("type") == "answer")
+    assert (event["kind"], event["text"], event["about"]) == ("press", "y", with_buttons["id"])
+    assert event["meta"]["ask"]["state"] == "answered"
+    many = [[{"text": "x", "value": str(3 * row + one)} for one in range(3)] for row in range(3)]
+    for more in ({"buttons": many}, {}):
+        call = {"conversation": group, "text": "tea?", "exclusive": True, **more}
+        assert bot.refused("messages/send", **call)[0] == 400
+
+
 def test_answers_that_say_nothing_about_the_event_let_it_come_again(
     node: Harness, receivers: Receivers
 ) -> None:

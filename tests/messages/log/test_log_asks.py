@@ -7,7 +7,8 @@ from typing import Any
 import gevent
 import pytest
 
-from imserver.messages.log.asks import MOST_TEXT, AskChange, AskRefused, DueAsk
+from imserver.messages.commands import MAX_ANSWER_CHARACTERS
+from imserver.messages.log.asks import AskChange, AskRefused, DueAsk
 from imserver.messages.log.contract import Change, Draft, Entry, Rejected
 from imserver.messages.log.message_log import MessageLog
 from imserver.messages.model import Ask, AskOption, ask_in
@@ -65,7 +66,7 @@ def state(log: MessageLog, reader: str, id: int) -> Ask:
         assert [ask_in(one.meta) for one in page if one.id == id] == [seen]
     found = log.asks.get(APP, reader, id)
     assert found is not None
-    assert found[1] == seen
+    assert found.ask == seen
     return seen
 
 
@@ -139,7 +140,7 @@ def test_who_may_answer(log: MessageLog) -> None:
     assert refusal(log.asks.answer(APP, "d", id)) == "invalid"
     only = ask(log, "a", group, of=["d"], text=True)
     assert refusal(log.asks.answer(APP, "e", only, value="yes")) == "not_allowed"
-    assert refusal(log.asks.answer(APP, "d", only, text="x" * (MOST_TEXT + 1))) == "invalid"
+    assert refusal(log.asks.answer(APP, "d", only, text="x" * (MAX_ANSWER_CHARACTERS + 1))) == "invalid"
     plain = stored(log, say("a", "b", "hello"))[0].id
     assert refusal(log.asks.answer(APP, "b", plain, value="yes")) == "unknown_message"
 
