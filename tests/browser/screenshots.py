@@ -69,7 +69,7 @@ PAGES: Final = {
     **{f"admin-{view}": (f"/admin#{view}", "main.place h1") for view in ADMIN_VIEWS},
     "reference": ("/api/v1/docs", "h1"),
     "not-found": ("/none", "h1"),
-    "login": ("/home/messages", "form"),
+    "login": ("/home/messages", "#login form"),
 }
 """View → address, and what is there when it has been drawn."""
 

@@ -73,6 +73,8 @@ def test_every_operation_has_a_name_of_its_own_and_a_chapter() -> None:
     assert {row.tag for row in DOCUMENTED} == set(chapters)
     for words in REFERENCE.values():
         assert set(chapters) <= set(words["chapters"])
+        names = words["chapters"].values()
+        assert len({*names}) == len(names), "screen readers tell them apart"
 
 
 @pytest.mark.parametrize("row", DOCUMENTED, ids=IDS)
