@@ -8,7 +8,8 @@ import { copyButton } from "./copy-button.js";
 import { attempt, field, input, load, namedList, newId, noteLine, redraw, section, show, switchBox } from "./form.js";
 import { tellInvited } from "./invitations.js";
 import { button, confirm, openDialog, openPanel, toast } from "./panel.js";
-import { avatarOf, hueOf, personRow } from "./people.js";
+import { avatarOf, hueOf } from "./people.js";
+import { personRow } from "./person-row.js";
 
 /** @typedef {import("./session.js").Session} Session */
 

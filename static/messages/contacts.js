@@ -8,7 +8,7 @@ import { attempt, field, input, load, namedList, newId, noteLine, redraw, sectio
 import { openInvitations, tellInvited } from "./invitations.js";
 import { fitOf } from "./names.js";
 import { button, confirm, openDialog, openPanel, toast } from "./panel.js";
-import { personRow } from "./people.js";
+import { personRow } from "./person-row.js";
 
 /** @typedef {import("./session.js").Session} Session */
 /** @typedef {"friends" | "incoming" | "outgoing" | "blocked"} ListName */

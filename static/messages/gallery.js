@@ -5,7 +5,7 @@ import { make } from "../text.js";
 import { rowsOf } from "./api.js";
 import { load, loadStyle, namedList, noteLine, redraw, withModule } from "./form.js";
 import { button, openDialog, openPanel } from "./panel.js";
-import { personRow } from "./people.js";
+import { personRow } from "./person-row.js";
 
 /** @typedef {import("./session.js").Session} Session */
 

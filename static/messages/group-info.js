@@ -12,7 +12,8 @@ import { membersText, openInvitations, tellInvited } from "./invitations.js";
 import { openMedia } from "./media-list.js";
 import { fitOf } from "./names.js";
 import { button, confirm, openDialog, openPanel, toast } from "./panel.js";
-import { avatarOf, personRow } from "./people.js";
+import { avatarOf } from "./people.js";
+import { personRow } from "./person-row.js";
 
 /** @typedef {import("./session.js").Session} Session */
 /** @typedef {"owner" | "admin" | "member"} Role */

@@ -5,7 +5,7 @@ import { fill, make } from "../text.js";
 import { openCard } from "./contacts.js";
 import { load, namedList, noteLine, redraw } from "./form.js";
 import { button, openDialog } from "./panel.js";
-import { personRow } from "./people.js";
+import { personRow } from "./person-row.js";
 
 /** @typedef {import("./session.js").Session} Session */
 /** @typedef {import("./entries.js").Entry} Entry */
