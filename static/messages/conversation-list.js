@@ -142,6 +142,7 @@ export class ConversationList {
     this.#shown = Math.max(this.#shown, shown.findIndex((each) => each === open) + 1);
     const rows = shown.slice(0, this.#shown).map((each) => drawn(() => this.#cached(each, each === open), () => this.#plain(each)));
     if (archived.length) rows.unshift(this.#archiveRow(archived));
+    rows.unshift(...(this.#signs?.threads ?? []));
     if (rows.length !== this.#list.childElementCount || rows.some((row, index) => row !== this.#list.children[index])) {
       const focused = [...this.#list.children].findIndex((each) => each.contains(document.activeElement));
       const { conversation = "" } = focused < 0 ? {} : /** @type {HTMLElement} */ (document.activeElement).dataset;

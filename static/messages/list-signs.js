@@ -1,5 +1,10 @@
 // @ts-check
-/** Who is online and who is typing, in the list of conversations. */
+/** Who is online, who is typing, and the unread replies in threads, in the list of conversations. */
+
+import { fill, make } from "../text.js";
+import { withModule } from "./form.js";
+import { icon } from "./media/file.js";
+import { threadsOf } from "./threads.js";
 
 /** @typedef {import("./session.js").Session} Session */
 /** @typedef {import("./store.js").Conversation} Conversation */
@@ -13,6 +18,8 @@ const WATCHED = 50;
 export class Signs {
   /** Id of a group, or the other user → user → when the notice ends. @type {Map<string | number, Map<string, number>>} */
   #typists = new Map();
+  /** The way to the threads with unread replies. @type {{ unread: number, row: HTMLElement[] }} */
+  #threads = { unread: 0, row: [] };
 
   /** @param {Session} session */
   constructor(session) {
@@ -22,6 +29,28 @@ export class Signs {
     session.people.refresh(peers());
     session.on("typing", ({ from, conversation }) => this.#note(conversation || from, from));
     session.on("entry", ({ conversation, from }) => void (this.#typists.get(conversation)?.delete(from), this.#typists.get(from)?.delete(from)));
+  }
+
+  /** @returns {HTMLElement[]} the row above the others; none if all replies are read */
+  get threads() {
+    const { session } = this;
+    const { unread } = threadsOf(session);
+    if (unread !== this.#threads.unread) this.#threads = { unread, row: unread ? [this.#threadsRow(unread)] : [] };
+    return this.#threads.row;
+  }
+
+  /** @param {number} unread */
+  #threadsRow(unread) {
+    const { session } = this;
+    const { words } = session;
+    const count = make("span", "count", String(unread));
+    count.setAttribute("role", "img");
+    count.setAttribute("aria-label", fill(words.messages_thread_new, { count: unread }));
+    const button = make("button", "conversation archive", icon("reply"), make("b", "", words.messages_threads), count);
+    button.setAttribute("type", "button");
+    button.dataset.key = "unread-threads";
+    button.addEventListener("click", () => withModule(import("./thread.js"), words, ({ openThreads }) => openThreads(session)));
+    return make("li", "", button);
   }
 
   /**

@@ -51,6 +51,12 @@ class Threads {
     return this.#marks.get(root);
   }
 
+  /** @returns {number} unread replies in all threads that we follow */
+  get unread() {
+    this.load();
+    return [...this.#marks.values()].reduce((sum, { follows, unread }) => sum + (follows ? unread : 0), 0);
+  }
+
   /** Loads the marks, unless they are loaded. */
   load() {
     if (this.#isLoaded || !this.session.isOnline) return;

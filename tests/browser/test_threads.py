@@ -15,6 +15,7 @@ pytestmark = pytest.mark.full
 
 PHONE, DESKTOP = (390, 844), (1280, 800)
 IN_GROUP = "#log article[data-id] .bubble > .text"
+UNREAD = "[data-key=unread-threads]"
 IN_THREAD = ".thread .log article[data-id] .bubble > .text"
 LINE = "return document.querySelector('#log .thread-line')?.innerText.replace(/\\s+/g, ' ') ?? ''"
 
@@ -45,7 +46,7 @@ def people(server: Server) -> tuple[Account, Account, int]:
 
 
 def test_two_people_reply_beside_their_group(pair: Pair, people: tuple[Account, Account, int]) -> None:
-    pair.expects("net::ERR_INTERNET_DISCONNECTED")
+    pair.expects("net::ERR_INTERNET_DISCONNECTED", "closed before the connection is established")
     ann, bob, group = people
     one, two = Chat(pair[0], ann, size=DESKTOP), Chat(pair[1], bob, size=PHONE)
     for chat in (one, two):
@@ -60,6 +61,7 @@ def test_two_people_reply_beside_their_group(pair: Pair, people: tuple[Account, 
     one.page.click("#log .thread-line")
     shows(one, IN_THREAD, "Which tea?", "Green")
     eventually(lambda: "new" not in one.page.run(LINE), what="Ann has read the thread")
+    eventually(lambda: not one.page.shown(UNREAD), what="the list knows it")
     reply(one, "Black for me", also=True)
     for chat in (one, two):
         shows(chat, IN_THREAD, "Which tea?", "Green", "Black for me")
@@ -80,6 +82,12 @@ def test_two_people_reply_beside_their_group(pair: Pair, people: tuple[Account, 
     one.online()
     shows_line(one, "3 replies")
     shows(one, IN_GROUP, "Which tea?", "Black for me")
+    reply(two, "Tea for all")
+    eventually(lambda: one.page.texts(f"{UNREAD} .count") == ["1"], what="the list counts it")
+    one.page.click(UNREAD)
+    one.page.click(".threads .thread-row")
+    shows(one, IN_THREAD, "Which tea?", "Green", "Black for me", "While you were away", "Tea for all")
+    eventually(lambda: not one.page.shown(UNREAD), what="all replies are read")
 
 
 def test_a_thread_in_the_menu_of_a_phone_is_edited_muted_and_listed(
