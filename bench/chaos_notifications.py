@@ -121,8 +121,8 @@ class AbsentUsers(threading.Thread):
             stored = answer["results"][0].get("stored")
             if stored is not None and number % READS_EVERY == 0:
                 read = {"user": user, "conversation": stored["conversation"], "id": stored["id"]}
-                self._until(number, "/api/v1/messages/read", read, "read", sent + READ_SECONDS)
-                if time.monotonic() < sent + READ_SECONDS:
+                done = self._until(number, "/api/v1/messages/read", read, "read", sent + READ_SECONDS)
+                if done is not None and time.monotonic() < sent + READ_SECONDS:
                     self.readers.append(user)
                 continue
             self.unread.append(user)
