@@ -131,13 +131,13 @@ def in_meta(notify: bytes) -> bytes:
 class PushNotice(Struct, frozen=True):
     """What a push service hands to a device, which shows it.
 
-    ``id`` is the same for each attempt of one delivery. ``kind``: stored messages of a conversation; a push
-    of a back end or a bot; the messages were read elsewhere, so the one with this ``tag`` goes; a test.
-    ``tag``: a later one with it replaces this one on the device. ``topic``: at most 32 characters of
-    base64url; what waits at the service with it is replaced. ``actions``: (name, what the button shows, what
-    it opens). ``conversation`` and ``entry``: where and of which message; 0: of a push. ``count``: the number
-    of unread messages in the conversation. ``badge``: the number of conversations with unread messages of
-    which the user was notified; None: it is not known. ``token`` lets the device act
+    ``id`` is the same for each attempt of one delivery, and no other has it. ``kind``: stored messages of a
+    conversation; a push of a back end or a bot; the messages were read elsewhere, so the one with this
+    ``tag`` goes; a test. ``tag``: a later one with it replaces this one on the device. ``topic``: at most 32
+    characters of base64url; what waits at the service with it is replaced. ``actions``: (name, what the
+    button shows, what it opens). ``conversation`` and ``entry``: where and of which message; 0: of a push.
+    ``count``: the number of unread messages in the conversation. ``badge``: the number of conversations with
+    unread messages of which the user was notified; None: it is not known. ``token`` lets the device act
     (``POST /api/v1/notifications/act``). ``data``: JSON of a push, or ``b""``. ``silent``: nothing is shown
     or heard. ``time_sensitive``: it is shown also while the device lets others wait. ``ttl``: seconds for
     which the service may hold it.

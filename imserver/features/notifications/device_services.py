@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from hashlib import sha256
 from time import time
 from typing import Final
 
@@ -14,6 +15,7 @@ from imserver.plugin.wire import PushNotice, PushResult, PushService
 
 WEB: Final = ("http", "https")
 """The schemes of endpoints of Web Push and UnifiedPush."""
+_ID_CHARACTERS: Final = 24
 _HOST_CHARACTERS: Final = 255
 _decode: Final = msgspec.json.Decoder(Shown).decode
 
@@ -67,8 +69,10 @@ class DeviceServices:
 def notice_of(one: Delivery) -> PushNotice:
     """What a push service of another feature gets for a delivery."""
     shown = _decode(one.body)
+    # SQLite gives the number of a row again when the last one was removed.
+    id = sha256(b"%d %d %b" % (one.id, one.created, one.body)).hexdigest()[:_ID_CHARACTERS]
     return PushNotice(
-        str(one.id),
+        id,
         one.kind,
         shown.tag,
         one.topic,

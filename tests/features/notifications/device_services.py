@@ -7,6 +7,7 @@ from imserver.plugin.wire import PushNotice, PushResult
 
 TAKEN = PushResult("taken", 200)
 GONE = PushResult("gone", 404)
+LATER = PushResult("later", 503, problem="it answered 503")
 
 
 class FakeService:
@@ -17,6 +18,8 @@ class FakeService:
         self.gone: set[str] = set()
         self.again: set[str] = set()
         """They were gone before they were registered."""
+        self.failures = 0
+        """The next requests that fail for now."""
         self.is_closed = False
         self.sent: list[tuple[str, PushNotice]] = []
         """Token and notice of each request."""
@@ -30,6 +33,9 @@ class FakeService:
     def send(self, _app: str, token: str, notice: PushNotice) -> PushResult:
         self.sent.append((token, notice))
         gevent.sleep(0)
+        if self.failures:
+            self.failures -= 1
+            return LATER
         if token in self.again:
             return PushResult("gone", 410, gone_since=1)
         return GONE if token in self.gone else TAKEN

@@ -119,6 +119,14 @@ class TestSending:
         assert len(service.sent) == 90
         assert service.most == delivery.REQUESTS_TO_SERVICE
 
+    def test_each_attempt_at_a_service_has_the_same_id(self, bench: Bench) -> None:
+        service = bench.services.by_name["fake"] = FakeService("fake")
+        service.failures = 2
+        bench.rows.add("fake:t1//shop", host="fake/shop", body=_SHOWN)
+        bench.all_gone()
+        assert len(service.sent) == 3
+        assert len({notice.id for _, notice in service.sent}) == 1
+
     def test_a_request(self, bench: Bench) -> None:
         now = int(time())
         bench.rows.add(URL, body=b"1", topic="a", ttl=3600, created=now - 100)

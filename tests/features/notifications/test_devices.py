@@ -68,6 +68,19 @@ def test_a_device_is_registered_and_gets_a_test(node: Harness, service: FakeServ
     assert 500 < notice.ttl <= 600
 
 
+def test_each_notification_has_an_id_of_its_own_also_when_none_waits_any_more(
+    node: Harness, service: FakeService
+) -> None:
+    joe = User(node, node.session("201", "joe"), "joe", "201")
+    add(joe, "t-joe")
+    store = node.node.core.storage.store
+    for number in range(1, 4):
+        joe.post("notifications/test")
+        until(lambda: not store.rows("SELECT 1 FROM notify_delivery"))
+        assert len(notices(service, "t-joe")) == number
+    assert len({notice.id for notice in notices(service, "t-joe")}) == 3
+
+
 def test_a_token_that_no_service_takes_is_refused(node: Harness) -> None:
     ann = User(node, node.session("201", "ann"), "ann", "201")
     invalid = (400, "invalid_request")
