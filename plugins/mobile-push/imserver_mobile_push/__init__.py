@@ -14,7 +14,7 @@ from imserver.plugin.runtime import Outgoing
 from imserver.plugin.settings import Config, settings_of
 
 from . import apns, fcm, hms
-from .service import MobileService
+from .service import JsonClient, MobileService
 from .settings import SETTINGS, MobilePush, MobilePushSettings, apns_key, fcm_key, hms_secret
 
 __all__ = ["FEATURE", "services_of"]
@@ -25,9 +25,9 @@ def services_of(config: Config, tenants: Tenants) -> tuple[MobileService, ...]:
     addresses, requests = settings_of(config, MobilePushSettings), Outgoing()
     tokens = apns.ProviderTokens()
 
-    def make_fcm(settings: MobilePush) -> fcm.FcmClient | None:
+    def make_fcm(settings: MobilePush) -> JsonClient | None:
         key = fcm_key(settings.fcm)
-        return fcm.FcmClient(settings.fcm, key, addresses, requests) if key is not None else None
+        return fcm.client_of(settings.fcm, key, addresses, requests) if key is not None else None
 
     def make_apns(settings: MobilePush) -> apns.ApnsClient | None:
         key, given = apns_key(settings.apns), settings.apns
@@ -36,9 +36,9 @@ def services_of(config: Config, tenants: Tenants) -> tuple[MobileService, ...]:
             return None
         return apns.ApnsClient(given, tokens.of(given, key), url, addresses.seconds)
 
-    def make_hms(settings: MobilePush) -> hms.HmsClient | None:
+    def make_hms(settings: MobilePush) -> JsonClient | None:
         secret = hms_secret(settings.hms)
-        return hms.HmsClient(settings.hms, secret, addresses, requests) if secret else None
+        return hms.client_of(settings.hms, secret, addresses, requests) if secret else None
 
     return (
         MobileService(fcm.NAME, tenants, make_fcm, fcm.FORM),

@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from imserver.plugin.runtime import Outgoing
-from imserver.plugin.wire import PushNotice, PushResult
+from imserver.plugin.wire import PushNotice
 
 from .apns import aps_of, headers_of
 from .service import (
@@ -26,17 +26,15 @@ from .service import (
     RENEW,
     TAKEN,
     AccessToken,
-    Kept,
+    JsonClient,
     Rule,
     ask_for_token,
     described,
     facts_of,
-    fitted,
     is_silent,
     json_object,
     rule_of_status,
     rules,
-    send_json,
     signed_token,
 )
 from .settings import FcmKey, FcmSettings, MobilePushSettings
@@ -45,8 +43,6 @@ NAME: Final = "fcm"
 FORM: Final = re.compile(r"[A-Za-z0-9_:%.~-]{20,990}")
 SCOPE: Final = "https://www.googleapis.com/auth/firebase.messaging"
 GRANT: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
-CONTENT_BYTES: Final = 4000
-"""Google takes 4,096 bytes of texts and data."""
 MOST_TTL: Final = 2_419_200
 _SIGNED_SECONDS: Final = 3600
 _FCM_ERROR: Final = "type.googleapis.com/google.firebase.fcm.v1.FcmError"
@@ -95,26 +91,16 @@ def _size(message: dict[str, Any]) -> int:
     )
 
 
-class FcmClient:
-    """Sends with the service account of one app. Owner of its access token."""
+def client_of(
+    settings: FcmSettings, key: FcmKey, addresses: MobilePushSettings, requests: Outgoing
+) -> JsonClient:
+    """Sends with the service account of one app."""
 
-    def __init__(
-        self, settings: FcmSettings, key: FcmKey, addresses: MobilePushSettings, requests: Outgoing
-    ) -> None:
-        self._data_only = settings.data_only
-        self._key = key
-        self._requests = requests
-        self._seconds = addresses.seconds
-        self._oauth_url = addresses.google_oauth_url
-        self._url = f"{addresses.fcm_url.rstrip('/')}/v1/projects/{key.project}/messages:send"
-        self._token: Kept[AccessToken] = Kept(self._renew, lambda token: time() < token.until)
-
-    def _renew(self) -> AccessToken:
-        """Ask for an access token. Switches. Raises Unreachable."""
+    def renew() -> AccessToken:
         from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
         from cryptography.hazmat.primitives.hashes import SHA256
 
-        now, key = int(time()), self._key
+        now = int(time())
         claims = {
             "iss": key.email,
             "scope": SCOPE,
@@ -125,24 +111,14 @@ class FcmClient:
         head = {"alg": "RS256", "typ": "JWT", **({"kid": key.key_id} if key.key_id else {})}
         signed = signed_token(head, claims, partial(key.key.sign, padding=PKCS1v15(), algorithm=SHA256()))
         fields = {"grant_type": GRANT, "assertion": signed}
-        return ask_for_token(self._requests, self._oauth_url, fields, self._seconds)
+        return ask_for_token(requests, addresses.google_oauth_url, fields, addresses.seconds)
 
-    def send(self, token: str, notice: PushNotice) -> PushResult:
-        """Hand over a notification. Switches. Raises Unreachable."""
-
-        def size(one: PushNotice) -> int:
-            return _size(message_of(token, one, self._data_only))
-
-        message = message_of(token, fitted(notice, CONTENT_BYTES, size), self._data_only)
-        content = {"message": message}
-        return send_json(self._requests, self._url, self._token, content, self._seconds, judge)
-
-    def close(self) -> None:
-        """End the connections that are idle, also those of other apps."""
-        self._requests.close()
+    url = f"{addresses.fcm_url.rstrip('/')}/v1/projects/{key.project}/messages:send"
+    shown = partial(message_of, data_only=settings.data_only)
+    return JsonClient(requests, url, addresses.seconds, renew, shown, _size, judge)
 
 
-def judge(status: int, body: bytes) -> tuple[Rule, str]:
+def judge(_token: str, status: int, body: bytes) -> tuple[Rule, str]:
     """What is done about an answer, and how log lines describe it."""
     if status == 200:
         return TAKEN, ""

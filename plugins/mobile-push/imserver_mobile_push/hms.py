@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import re
 from functools import partial
-from time import time
 from typing import Any, Final
 
 import msgspec
 
 from imserver.plugin.runtime import Outgoing
-from imserver.plugin.wire import PushNotice, PushResult
+from imserver.plugin.wire import PushNotice
 
 from .service import (
     AGAIN_SECONDS,
@@ -24,24 +23,20 @@ from .service import (
     RENEW,
     TAKEN,
     AccessToken,
-    Kept,
+    JsonClient,
     Rule,
     ask_for_token,
     described,
     facts_of,
-    fitted,
     is_silent,
     json_object,
     rule_of_status,
     rules,
-    send_json,
 )
 from .settings import HmsSettings, MobilePushSettings
 
 NAME: Final = "hms"
 FORM: Final = re.compile(r"[A-Za-z0-9_.:|+/=-]{16,990}")
-CONTENT_BYTES: Final = 4000
-"""Huawei takes 4,096 bytes without the token."""
 MOST_TTL: Final = 1_296_000
 OPENS_APPLICATION: Final = 3
 _SOME_SENT: Final = "80100000"
@@ -78,44 +73,26 @@ def message_of(token: str, notice: PushNotice, settings: HmsSettings) -> dict[st
     return {"token": [token], "data": facts, "android": android}
 
 
-class HmsClient:
-    """Sends for one application. Owner of its access token."""
+def client_of(
+    settings: HmsSettings, secret: str, addresses: MobilePushSettings, requests: Outgoing
+) -> JsonClient:
+    """Sends for one application."""
 
-    def __init__(
-        self, settings: HmsSettings, secret: str, addresses: MobilePushSettings, requests: Outgoing
-    ) -> None:
-        self._settings = settings
-        self._secret = secret
-        self._requests = requests
-        self._seconds = addresses.seconds
-        self._oauth_url = addresses.hms_oauth_url
-        self._url = f"{addresses.hms_url.rstrip('/')}/v1/{settings.app_id}/messages:send"
-        self._token: Kept[AccessToken] = Kept(self._renew, lambda token: time() < token.until)
-
-    def _renew(self) -> AccessToken:
-        """Ask for an access token. Switches. Raises Unreachable."""
+    def renew() -> AccessToken:
         fields = {
             "grant_type": "client_credentials",
-            "client_id": self._settings.app_id,
-            "client_secret": self._secret,
+            "client_id": settings.app_id,
+            "client_secret": secret,
         }
-        return ask_for_token(self._requests, self._oauth_url, fields, self._seconds)
+        return ask_for_token(requests, addresses.hms_oauth_url, fields, addresses.seconds)
 
-    def send(self, token: str, notice: PushNotice) -> PushResult:
-        """Hand over a notification. Switches. Raises Unreachable."""
+    url = f"{addresses.hms_url.rstrip('/')}/v1/{settings.app_id}/messages:send"
+    shown = partial(message_of, settings=settings)
+    return JsonClient(requests, url, addresses.seconds, renew, shown, _size, judge)
 
-        def size(one: PushNotice) -> int:
-            return len(msgspec.json.encode(message_of("", one, self._settings)))
 
-        message = message_of(token, fitted(notice, CONTENT_BYTES, size), self._settings)
-        content = {"validate_only": False, "message": message}
-        return send_json(
-            self._requests, self._url, self._token, content, self._seconds, partial(judge, token)
-        )
-
-    def close(self) -> None:
-        """End the connections that are idle, also those of other apps."""
-        self._requests.close()
+def _size(message: dict[str, Any]) -> int:
+    return len(msgspec.json.encode(message))
 
 
 def judge(token: str, status: int, body: bytes) -> tuple[Rule, str]:

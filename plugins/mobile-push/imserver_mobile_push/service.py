@@ -25,6 +25,8 @@ from .settings import MobilePush, of_app
 
 T = TypeVar("T")
 
+CONTENT_BYTES: Final = 4000
+"""Google and Huawei take 4,096 bytes of texts and data."""
 AGAIN_SECONDS: Final = 60.0
 """The pause after an answer that an operator has to mend, and the shortest one that quotas want."""
 WAIT_SECONDS: Final = 1.5
@@ -166,30 +168,6 @@ def ask_for_token(requests: Outgoing, url: str, fields: Mapping[str, str], secon
     return AccessToken(text, time() + lasts - min(300.0, lasts / 10))
 
 
-def send_json(
-    requests: Outgoing,
-    url: str,
-    kept: Kept[AccessToken],
-    content: Any,
-    seconds: float,
-    judge: Callable[[int, bytes], tuple[Rule, str]],
-) -> PushResult:
-    """Send JSON with our access token; once more with another one, if the answer says that it is old.
-
-    ``judge``: the rule of an answer, and how log lines describe it. Switches. Raises Unreachable.
-    """
-    body = msgspec.json.encode(content)
-    for is_last in (False, True):
-        ours = kept.get()
-        headers = {"Authorization": f"Bearer {ours.text}", "Content-Type": "application/json"}
-        status, answer, received = requests.exchange("POST", url, body, headers, seconds)
-        rule, problem = judge(status, answer)
-        if not rule.renew or is_last:
-            break
-        kept.drop(ours)
-    return rule.result(status, problem, received)
-
-
 def json_object(body: bytes) -> dict[str, Any]:
     """An answer as a JSON object; empty if it is none."""
     try:
@@ -258,6 +236,53 @@ class Client(Protocol):
 
     def close(self) -> None:
         """End what is idle."""
+
+
+class JsonClient:
+    """Sends JSON over HTTP/1.1 with access tokens, for one app. Owner of its token.
+
+    ``renew`` asks for a token; it may switch, and raises Unreachable. ``message_of``: (token of a device,
+    notice) → the field ``message``. ``size``: the bytes of it that count. ``judge``: (token of a device,
+    status, body) → the rule of an answer, and how log lines describe it.
+    """
+
+    def __init__(
+        self,
+        requests: Outgoing,
+        url: str,
+        seconds: float,
+        renew: Callable[[], AccessToken],
+        message_of: Callable[[str, PushNotice], dict[str, Any]],
+        size: Callable[[dict[str, Any]], int],
+        judge: Callable[[str, int, bytes], tuple[Rule, str]],
+    ) -> None:
+        self._requests = requests
+        self._url = url
+        self._seconds = seconds
+        self._message_of = message_of
+        self._size = size
+        self._judge = judge
+        self._token: Kept[AccessToken] = Kept(renew, lambda token: time() < token.until)
+
+    def send(self, token: str, notice: PushNotice) -> PushResult:
+        """Hand over a notification; once more with another access token, if the answer says that ours is old.
+        Switches. Raises Unreachable."""
+        short = fitted(notice, CONTENT_BYTES, lambda one: self._size(self._message_of("", one)))
+        body = msgspec.json.encode({"message": self._message_of(token, short)})
+        for is_last in (False, True):
+            ours = self._token.get()
+            headers = {"Authorization": f"Bearer {ours.text}", "Content-Type": "application/json"}
+            answer = self._requests.exchange("POST", self._url, body, headers, self._seconds)
+            status, content, received = answer
+            rule, problem = self._judge(token, status, content)
+            if not rule.renew or is_last:
+                break
+            self._token.drop(ours)
+        return rule.result(status, problem, received)
+
+    def close(self) -> None:
+        """End the connections that are idle, also those of other apps."""
+        self._requests.close()
 
 
 class Pace:
