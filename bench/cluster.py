@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 from bench import backend, proc
 from bench.connections import Target
@@ -43,10 +43,12 @@ class Nodes:
         redis_url: str = "",
         redis_server: str = "",
         environment: dict[str, str] | None = None,
+        key: str = "",
     ) -> None:
         self.pool = pool
         self.app = app
         self.log = log
+        self.key = key
         self.redis = redis_url or pool.start(RedisProcess(redis_server)).url
         self.nodes: list[NodeProcess] = []
         self.folder = ""
@@ -82,7 +84,8 @@ class Nodes:
     def counters(self) -> dict[str, float]:
         """Return the counters of the metrics, each summed over all nodes."""
         url = f"http://{self.targets[0].http_host}:{self.targets[0].http_port}/metrics"
-        with urlopen(url, timeout=METRICS_SECONDS) as answer:
+        request = Request(url, headers={"Authorization": f"Bearer {self.key}"} if self.key else {})
+        with urlopen(request, timeout=METRICS_SECONDS) as answer:
             text: str = answer.read().decode()
         found: dict[str, float] = {}
         for name, value in re.findall(r"^(\w+_total|imserver_cluster_nodes)(?:\{.*\})? (\S+)$", text, re.M):

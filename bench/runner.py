@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from bench import (
     abuse,
+    answers,
     channels,
     chaos,
     chat,
@@ -72,6 +73,7 @@ SCENARIOS: dict[str, Scenario] = {
         Scenario("channels", channels.ChannelsOptions, channels.run, needs_pids=True),
         Scenario("realtime", realtime.RealtimeOptions, realtime.run),
         Scenario("streams", streams.StreamsOptions, streams.run),
+        Scenario("answers", answers.AnswersOptions, answers.run, False, "imserver serve, several nodes"),
         Scenario("handshake", session_scenarios.HandshakeOptions, session_scenarios.handshake),
         Scenario("storm", session_scenarios.StormOptions, session_scenarios.storm),
         Scenario("cluster", cluster.ClusterOptions, cluster.run, False, "imserver serve, several nodes"),
