@@ -35,6 +35,7 @@ STORED: Final[Mapping[str, Json]] = {
     "recall": {"id": 1},
     "edit": {"id": 1, "text": _LONG},
     "press": {"id": 1, "value": "yes"},
+    "answer": {"id": 1, "text": _LONG},
     "sync": {"cursor": 0, "limit": 1_000},
     "history": {"conversation": 1, "limit": 1_000},
     "conversations": {"limit": 1_000},

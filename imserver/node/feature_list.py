@@ -45,6 +45,7 @@ FEATURES: Final = (
     "imserver.features.bots",
     "imserver.features.oauth",
     "imserver.features.uploads",
+    "imserver.features.ask",
     "imserver.features.notifications",
     "imserver.features.inbox",
     "imserver.features.audit",

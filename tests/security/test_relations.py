@@ -344,6 +344,9 @@ ROWS: Final[dict[str, Row]] = {
         kinds=SESSION,
     ),
     "POST /api/v1/messages/send": Row(posts("messages/send", to_ann), kinds=MEMBER),
+    "POST /api/v1/asks/create": Row(
+        posts("asks/create", lambda p: {**to_ann(p), "free_text": True}), kinds=MEMBER
+    ),
     "POST /api/v1/messages/edit": Row(
         posts("messages/edit", lambda p: {"id": p.before["id"], "text": "y"}), kinds=MEMBER, prepare=talked
     ),
@@ -428,6 +431,8 @@ NO_ROW: Final[dict[str, str]] = {
             *("GET /api/v1/threads/list", "GET /api/v1/threads/get", "POST /api/v1/threads/follow"),
             "POST /api/v1/threads/read",
             *("Arrange", "AskArrangements", "GET /api/v1/inbox", "POST /api/v1/inbox"),
+            *("AnswerAsk", "POST /api/v1/asks/get", "POST /api/v1/asks/answer", "POST /api/v1/asks/cancel"),
+            *("POST /api/v1/asks/remind", "POST /api/v1/asks/escalate"),
             *(
                 "Sync",
                 "ChatSync",

@@ -145,7 +145,7 @@ def test_who_may_answer(log: MessageLog) -> None:
     assert refusal(log.asks.answer(APP, "b", plain, value="yes")) == "unknown_message"
 
 
-def test_who_has_asked_closes_reminds_and_escalates(log: MessageLog) -> None:
+def test_the_author_cancels_reminds_and_escalates(log: MessageLog) -> None:
     group = group_of(log, "a", "b", "c")
     id = ask(log, "a", group, of=["b"])
     for act in (log.asks.cancel, log.asks.remind):

@@ -1,0 +1,431 @@
+"""Questions over ``/api/v1``: ask, wait, answer, cancel, remind, escalate."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+from msgspec import UNSET, Meta, Struct, UnsetType, field
+
+from imserver.features.ask.parts import AskParts, asks_of
+from imserver.features.ask.problems import HTTP_QUESTION_CLOSED
+from imserver.features.ask.settings import (
+    MOST_ANSWERS,
+    MOST_OPTIONS,
+    MOST_SECONDS,
+    MOST_USERS,
+    MOST_WAIT_SECONDS,
+)
+from imserver.plugin.errors import Problems
+from imserver.plugin.http import Acting, Api, ApiProblem, Call, Resource, about, one_of
+from imserver.plugin.identity import Needs
+from imserver.plugin.messages import (
+    Entry,
+    MessageApi,
+    MessageLog,
+    MessageServices,
+    Rejected,
+    RejectReason,
+    SendRequest,
+)
+from imserver.plugin.services import Core
+from imserver.plugin.settings import MAX_USER_BYTES
+from imserver.plugin.storage import Store
+from imserver.plugin.wire import Limit
+
+_MOST_TEXT: Final = 64
+_MOST_ANSWER: Final = 1000
+
+AskId = Annotated[int, about("The id of the message with the question.", ge=1, le=Limit.ID)]
+Value = Annotated[
+    str, about("The value of an option: 1 to 64 bytes of UTF-8.", min_length=1, max_length=_MOST_TEXT)
+]
+FreeText = Annotated[
+    str, about("A free text, if the question allows it.", min_length=1, max_length=_MOST_ANSWER)
+]
+Users = Annotated[
+    list[Annotated[str, Meta(min_length=1, max_length=MAX_USER_BYTES)]],
+    about("Users who may answer.", max_length=MOST_USERS),
+]
+
+
+class OptionShape(Struct, forbid_unknown_fields=True):
+    """An answer to choose."""
+
+    text: Annotated[str, about("What is shown.", min_length=1, max_length=_MOST_TEXT)]
+    value: Value
+
+
+class AskRequest(Acting, kw_only=True):
+    """A question: give one of `to` and `conversation`, and `options`, or `free_text`, or both."""
+
+    to: Annotated[str, about("The receiver. They may be offline.", max_length=MAX_USER_BYTES)] = ""
+    conversation: Annotated[int, about("A conversation or group, instead of `to`.", ge=0, le=Limit.ID)] = 0
+    text: Annotated[str, about("The question.", min_length=1)]
+    options: Annotated[
+        list[OptionShape],
+        about("The answers to choose from, each with another value.", max_length=MOST_OPTIONS),
+    ] = field(default_factory=list)
+    free_text: Annotated[bool, about("Whether a text of up to 1,000 characters is an answer, too.")] = False
+    of: (
+        Annotated[
+            Users,
+            about("Members of the group who may answer. Without it: everybody who reads it but the author."),
+        ]
+        | UnsetType
+    ) = UNSET
+    need: Annotated[
+        int, about("So many different users answer before it is closed.", ge=1, le=MOST_ANSWERS)
+    ] = 1
+    seconds: Annotated[
+        int, about("Seconds until the deadline, at most 30 days; 0: none.", ge=0, le=MOST_SECONDS)
+    ] = 0
+    thread: Annotated[
+        int, about("A message of the conversation: this one is a reply in its thread.", ge=0, le=Limit.ID)
+    ] = 0
+    also: Annotated[bool, about("The conversation shows the reply, too.")] = False
+    client_msg_id: Annotated[
+        str,
+        about(
+            "Your own id of the message. A repeated request of the user with the same id is not stored "
+            "again.",
+            max_length=Limit.CLIENT_MSG_ID_BYTES,
+        ),
+    ] = ""
+
+
+class AskQuery(Acting, kw_only=True):
+    """A question, and how long to wait for it."""
+
+    id: AskId
+    wait: Annotated[
+        int,
+        about(
+            "So many seconds the server waits until the question is closed, or has more answers than `seen`.",
+            ge=0,
+            le=MOST_WAIT_SECONDS,
+        ),
+    ] = 0
+    seen: Annotated[int, about("The number of answers that you know.", ge=0, le=MOST_ANSWERS)] = 0
+
+
+class AnswerRequest(Acting, kw_only=True):
+    """A question, and its answer: give one of `value` and `text`."""
+
+    id: AskId
+    value: Value | UnsetType = UNSET
+    text: FreeText | UnsetType = UNSET
+
+
+class OfAsk(Acting, kw_only=True):
+    """A question. A back end that names no `user` may change any."""
+
+    id: AskId
+
+
+class EscalateRequest(Acting, kw_only=True):
+    """A question, and who may answer it, too. A back end that names no `user` may change any."""
+
+    id: AskId
+    of: Annotated[Users, about("Members of the conversation.", min_length=1)]
+
+
+class AskAnswerShown(Struct, kw_only=True, omit_defaults=True):
+    """An answer that counts."""
+
+    user: Annotated[str, about("Who has answered.")]
+    value: Annotated[str, about("The value of an option.")] = ""
+    text: Annotated[str, about("A free text.")] = ""
+    time: Annotated[int, about("When it came, in Unix milliseconds.")]
+
+
+class AskShown(Struct, kw_only=True):
+    """A question as it is now."""
+
+    id: AskId
+    conversation: Annotated[int, about("Its conversation.")]
+    user: Annotated[str, about("Who has asked. Empty: a back end.")]
+    text: Annotated[str, about("The question.")]
+    options: Annotated[list[OptionShape], about("The answers to choose from.")]
+    free_text: Annotated[bool, about("Whether a text is an answer, too.")]
+    of: Annotated[list[str], about("Who may answer. Left out: everybody else.")] | UnsetType = UNSET
+    need: Annotated[int, about("So many different users answer before it is closed.")]
+    until: Annotated[int, about("The deadline in Unix milliseconds; 0: none.")]
+    state: Annotated[str, about("`open`, `answered`, `cancelled` or `expired`.")]
+    answers: Annotated[list[AskAnswerShown], about("The answers that count, in their order.")]
+
+
+class AnswerResult(Struct):
+    """Whether the answer counts, and the question as it is now."""
+
+    accepted: Annotated[bool, about("Whether the answer counts. False: others were first, or it is closed.")]
+    ask: AskShown
+
+
+class AskApi(Struct, frozen=True):
+    """The services that the routes use."""
+
+    parts: AskParts
+    store: Store
+    services: MessageServices
+    messages: MessageApi
+
+    @property
+    def log(self) -> MessageLog:
+        """The log of all apps."""
+        return self.store.part(MessageLog)
+
+    def show(self, app: str, user: str, id: int) -> AskShown:
+        """A question that the user may read. Switches. Raises ApiProblem."""
+        return _shown(self.log.asks.get(app, user, id))
+
+
+def _service(core: Core, api: Api) -> AskApi:
+    services = core.service(MessageServices)
+    store, messages = core.storage.store, MessageApi.of(core, api)
+    return AskApi(asks_of(core), store, services, messages)
+
+
+def _shown(entry: Entry | None) -> AskShown:
+    ask = None if entry is None else entry.ask
+    if entry is None or ask is None:
+        raise ApiProblem(Problems.UNKNOWN_MESSAGE)
+    return AskShown(
+        id=entry.id,
+        conversation=entry.conversation,
+        user=entry.sender,
+        text=entry.body.decode("utf-8", "replace"),
+        options=[OptionShape(one.text, one.value) for one in ask.options],
+        free_text=ask.text,
+        of=UNSET if ask.of is None else list(ask.of),
+        need=ask.need,
+        until=ask.until,
+        state=ask.state or "open",
+        answers=[
+            AskAnswerShown(user=one.user, value=one.value, text=one.text, time=one.time)
+            for one in ask.answers
+        ],
+    )
+
+
+_OPEN: Final = AskShown(
+    id=7,
+    conversation=1,
+    user="ann",
+    text="Deploy?",
+    options=[OptionShape("Yes", "yes"), OptionShape("No", "no")],
+    free_text=False,
+    need=1,
+    until=0,
+    state="open",
+    answers=[],
+)
+_ANSWERED: Final = AskShown(
+    id=7,
+    conversation=1,
+    user="ann",
+    text="Deploy?",
+    options=[OptionShape("Yes", "yes"), OptionShape("No", "no")],
+    free_text=False,
+    need=1,
+    until=0,
+    state="answered",
+    answers=[AskAnswerShown(user="bob", value="yes", time=1_785_000_000_000)],
+)
+_BY_ANN: Final = {"app": "default", "user": "ann"}
+_ANSWERING: Final = (
+    Problems.UNKNOWN_MESSAGE,
+    Problems.MUTED,
+    Problems.NOT_ALLOWED,
+    Problems.TOO_MANY_REQUESTS,
+    Problems.REJECTED,
+    Problems.REVIEW_UNAVAILABLE,
+)
+
+routes = Resource(
+    "asks",
+    service=_service,
+    chapter="Questions to people: answered exactly once, with a deadline.",
+    hot=True,
+    examples=(_OPEN,),
+)
+
+
+@routes.post(
+    "/asks/create",
+    Needs.ADMIN_OR_USER,
+    act="",
+    rules=one_of("to", "conversation"),
+    problems=(
+        Problems.STORE_UNAVAILABLE,
+        Problems.UNKNOWN_CONVERSATION,
+        Problems.UNKNOWN_ACCOUNT,
+        *_ANSWERING,
+    ),
+    example={**_BY_ANN, "to": "bob", "text": "Deploy?", "options": [{"text": "Yes", "value": "yes"}]},
+)
+def create(api: AskApi, call: Call, request: AskRequest) -> AskShown:
+    """Ask a question.
+
+    It is a message, which clients show with buttons. The first answer closes it, or the first `need` answers
+    of different users. Everybody who reads the message sees who has answered what.
+    """
+    if not request.options and not request.free_text:
+        raise ApiProblem(Problems.INVALID_REQUEST, "Give `options`, or `free_text`, or both")
+    if len({one.value for one in request.options}) < len(request.options):
+        raise ApiProblem(Problems.INVALID_REQUEST, "`options`: two have the same value")
+    if any(len(one.value.encode()) > _MOST_TEXT for one in request.options):
+        raise ApiProblem(Problems.INVALID_REQUEST, "`options`: a value has at most 64 bytes")
+    ask: dict[str, Any] = {"need": request.need} if request.need > 1 else {}
+    if request.options:
+        ask["options"] = [{"text": one.text, "value": one.value} for one in request.options]
+    if request.free_text:
+        ask["text"] = True
+    if request.of is not UNSET:
+        ask["of"] = _answerers(api, call, request, request.of)
+    if request.seconds:
+        ask["until"] = api.log.asks.time_ms() + request.seconds * 1000
+    sent = api.messages.send(
+        call,
+        SendRequest(
+            to=request.to,
+            conversation=request.conversation,
+            text=request.text,
+            thread=request.thread,
+            also=request.also,
+            client_msg_id=request.client_msg_id,
+        ),
+        {"ask": ask},
+    )
+    if request.seconds:
+        api.parts.deadlines.added()
+    return api.show(call.app, call.user, sent.id)
+
+
+def _answerers(api: AskApi, call: Call, request: AskRequest, users: list[str]) -> list[str]:
+    """Who may answer. Raises ApiProblem unless all are members of the conversation."""
+    of = list(dict.fromkeys(users))
+    if request.to or call.user in of or not of:
+        raise ApiProblem(Problems.INVALID_REQUEST, "`of`: other members of a `conversation`")
+    if request.need > len(of):
+        raise ApiProblem(Problems.INVALID_REQUEST, "`need`: more than `of`")
+    members = api.log.conversations
+    for user in of:
+        row = members.member(call.app, request.conversation, user)
+        if row is None:
+            raise ApiProblem(Problems.INVALID_REQUEST, f"`of`: {user} is no member of the conversation")
+    return of
+
+
+@routes.post(
+    "/asks/get",
+    Needs.ADMIN_OR_USER,
+    act="",
+    problems=(Problems.UNKNOWN_MESSAGE,),
+    example={**_BY_ANN, "id": 7, "wait": 30},
+    answer_example=_ANSWERED,
+    user="optional",
+)
+def get(api: AskApi, call: Call, request: AskQuery) -> AskShown:
+    """Show a question, and wait for its answer.
+
+    With `wait` the answer to the request comes as soon as the question is closed or has more answers than
+    `seen`, else after so many seconds, with the question as it is. Ask again then. A back end that names no
+    `user` may read any question.
+    """
+    wait = (request.seen, request.wait, call.principal.label)
+    return _shown(api.parts.waits.wait(call.app, call.user, request.id, *wait))
+
+
+@routes.post(
+    "/asks/answer",
+    Needs.ADMIN_OR_USER,
+    act="",
+    rules=one_of("value", "text"),
+    problems=_ANSWERING,
+    example={"app": "default", "user": "bob", "id": 7, "value": "yes"},
+    answer_example=AnswerResult(True, _ANSWERED),
+)
+def answer(api: AskApi, call: Call, request: AnswerRequest) -> AnswerResult:
+    """Answer a question.
+
+    The first answers count, whatever device or node they come from. `accepted` is false if others were first.
+    To repeat an answer changes nothing.
+    """
+    if not call.is_back_end:
+        api.messages.rates.require_message(call.app, call.user)
+    if (request.value is UNSET) == (request.text is UNSET):
+        raise ApiProblem(Problems.INVALID_REQUEST, "Give one of `value` and `text`")
+    result = api.services.asks.answer(
+        *(call.app, call.user, request.id, request.value or "", request.text or ""),
+        by_user=not call.is_back_end,
+    )
+    if isinstance(result, Rejected) and result.reason != RejectReason.ANSWERED:
+        raise ApiProblem(result.problem, result.explanation)
+    return AnswerResult(not isinstance(result, Rejected), api.show(call.app, call.user, request.id))
+
+
+@routes.post(
+    "/asks/cancel",
+    Needs.ADMIN_OR_USER,
+    problems=(Problems.UNKNOWN_MESSAGE, HTTP_QUESTION_CLOSED),
+    example={**_BY_ANN, "id": 7},
+    user="optional",
+)
+def cancel(api: AskApi, call: Call, request: OfAsk) -> AskShown:
+    """Close one's question without an answer.
+
+    Nobody can answer it any more.
+    """
+    return _changed(api, call, request.id, api.log.asks.cancel(call.app, call.user, request.id))
+
+
+@routes.post(
+    "/asks/remind",
+    Needs.ADMIN_OR_USER,
+    problems=(Problems.UNKNOWN_MESSAGE, HTTP_QUESTION_CLOSED, Problems.TOO_MANY_REQUESTS),
+    example={**_BY_ANN, "id": 7},
+    user="optional",
+)
+def remind(api: AskApi, call: Call, request: OfAsk) -> AskShown:
+    """Remind those who have not answered one's question.
+
+    They are notified again, once a minute at most.
+    """
+    _own(api, call, request.id)
+    api.parts.reminders.require((call.app, str(request.id)))
+    return _changed(api, call, request.id, api.log.asks.remind(call.app, call.user, request.id))
+
+
+@routes.post(
+    "/asks/escalate",
+    Needs.ADMIN_OR_USER,
+    problems=(Problems.UNKNOWN_MESSAGE, HTTP_QUESTION_CLOSED, Problems.NOT_ALLOWED),
+    example={**_BY_ANN, "id": 7, "of": ["cal"]},
+    user="optional",
+)
+def escalate(api: AskApi, call: Call, request: EscalateRequest) -> AskShown:
+    """Let others answer one's question, too.
+
+    They are members of its conversation, and are notified. A question that everybody may answer stays as it
+    is.
+    """
+    return _changed(api, call, request.id, api.log.asks.escalate(call.app, call.user, request.id, request.of))
+
+
+def _own(api: AskApi, call: Call, id: int) -> None:
+    """Raises ApiProblem if it is no question of the acting user."""
+    entry = api.log.asks.get(call.app, "", id)
+    if entry is None or (call.user and entry.sender != call.user):
+        raise ApiProblem(Problems.UNKNOWN_MESSAGE)
+
+
+def _changed(api: AskApi, call: Call, id: int, result: Any) -> AskShown:
+    if call.user:
+        call.act = ""
+    if isinstance(result, Rejected):
+        if result.reason == RejectReason.ANSWERED:
+            raise ApiProblem(HTTP_QUESTION_CLOSED)
+        if result.reason in (RejectReason.INVALID, RejectReason.NOT_MEMBER):
+            raise ApiProblem(Problems.INVALID_REQUEST, result.detail)
+        raise ApiProblem(result.problem, result.explanation)
+    return api.show(call.app, "", id)

@@ -1,0 +1,18 @@
+"""Limits of questions."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from imserver.plugin.identity import Rate
+
+MOST_OPTIONS: Final = 8
+MOST_ANSWERS: Final = 20
+"""Limit of the users whose answers a question needs."""
+MOST_USERS: Final = 100
+"""Limit of the users who may answer, where they are named."""
+MOST_SECONDS: Final = 30 * 86_400
+"""Limit of the time until the deadline."""
+MOST_WAIT_SECONDS: Final = 60
+REMINDER_SECONDS: Final = 60.0
+ASK_REMINDERS: Final = Rate("ask_reminders", "reminders of a question", "question", "1 a minute", "429")

@@ -1,0 +1,134 @@
+"""Who waits for answers on this node.
+
+A wait costs its greenlet. While somebody waits, one greenlet reads which messages the new entries of these
+apps are about, whichever node has stored them, and wakes those who wait for them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Collection
+from time import monotonic
+from typing import Final
+
+import gevent
+from gevent.event import Event as Signal
+
+from imserver.plugin.errors import StorageUnavailable
+from imserver.plugin.messages import Entry, MessageLog
+from imserver.plugin.storage import Store
+
+log = logging.getLogger(__name__)
+
+MOST_WAITS: Final = 10_000
+"""Limit of those who wait on a node. Others get the question as it is."""
+MOST_OF_ONE: Final = 200
+"""Limit of the waits of one principal."""
+_LOOK_SECONDS: Final = 1.0
+"""While somebody waits it is looked so often, also without news of another node."""
+_RETRY_SECONDS: Final = 0.5
+
+Watch = Callable[[Signal, Collection[str]], None]
+"""Sets the signal when a node has stored entries of one of these apps."""
+
+
+class Waits:
+    """Owner of those who wait."""
+
+    def __init__(self, store: Store, watch: Watch) -> None:
+        self._log = store.part(MessageLog)
+        self._watch = watch
+        self._news = Signal()
+        self._signals: dict[tuple[str, int], list[Signal]] = {}
+        """App and question → who waits for it."""
+        self._positions: dict[str, int] = {}
+        """App of a question for which somebody waits → the log was looked through up to this id."""
+        self._apps: Counter[str] = Counter()
+        self._payers: Counter[str] = Counter()
+        self._count = 0
+        self._has_ended = False
+
+    @property
+    def count(self) -> int:
+        """How many wait. Never switches."""
+        return self._count
+
+    def wait(self, app: str, user: str, message: int, seen: int, seconds: float, payer: str) -> Entry | None:
+        """The question, once it is closed or has more than ``seen`` answers, or after so many seconds. None:
+        the user can read no such question. ``payer``: who makes the request. Switches. Raises
+        StorageUnavailable."""
+        deadline = monotonic() + seconds
+        if seconds <= 0 or self._count >= MOST_WAITS or self._payers[payer] >= MOST_OF_ONE:
+            return self._log.asks.get(app, user, message)
+        signal = self._add(app, message, payer)
+        try:
+            if app not in self._positions:
+                head = self._log.entries.head(app)
+                self._positions.setdefault(app, head)
+            while True:
+                signal.clear()
+                entry = self._log.asks.get(app, user, message)
+                left = deadline - monotonic()
+                if entry is None or (ask := entry.ask) is None:
+                    return None
+                if ask.state or len(ask.answers) > seen or left <= 0 or self._has_ended:
+                    return entry
+                signal.wait(left)
+        finally:
+            self._remove(app, message, payer, signal)
+
+    def _add(self, app: str, message: int, payer: str) -> Signal:
+        signal = Signal()
+        self._signals.setdefault((app, message), []).append(signal)
+        self._count += 1
+        self._payers[payer] += 1
+        self._apps[app] += 1
+        if self._apps[app] == 1:
+            self._watch(self._news, self._apps.keys())
+        self._news.set()
+        return signal
+
+    def _remove(self, app: str, message: int, payer: str, signal: Signal) -> None:
+        signals = self._signals[app, message]
+        signals.remove(signal)
+        if not signals:
+            del self._signals[app, message]
+        self._count -= 1
+        for counter, key in ((self._payers, payer), (self._apps, app)):
+            counter[key] -= 1
+            if not counter[key]:
+                del counter[key]
+        if app not in self._apps:
+            self._positions.pop(app, None)
+            self._watch(self._news, self._apps.keys())
+
+    def run(self) -> None:
+        """Greenlet: wake those whose questions have changed, until it is killed."""
+        while True:
+            self._news.wait(_LOOK_SECONDS if self._count else None)
+            self._news.clear()
+            try:
+                self._look()
+            except StorageUnavailable as error:
+                log.debug("answers could not be read: %s", error)
+                gevent.sleep(_RETRY_SECONDS)
+            except Exception:
+                log.exception("answers could not be read")
+                gevent.sleep(_RETRY_SECONDS)
+
+    def _look(self) -> None:
+        for app, position in tuple(self._positions.items()):
+            messages, last = self._log.asks.changes(app, position)
+            if self._positions.get(app) == position:
+                self._positions[app] = last
+            for message in messages:
+                for signal in self._signals.get((app, message), ()):
+                    signal.set()
+
+    def end(self) -> None:
+        """The node drains: all get their questions as they are. Never switches."""
+        self._has_ended = True
+        for signals in self._signals.values():
+            for signal in signals:
+                signal.set()
