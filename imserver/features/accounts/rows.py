@@ -167,6 +167,8 @@ class AccountStore:
         words: a user name that others may not find counts for nothing.
         """
 
+        nothing: list[Row] = []
+
         def work(sql: PooledStatements) -> list[Row]:
             has_all = " AND ".join([CONTAINS[sql.engine].format("folded")] * len(words))
             # Nodes of the release before, and imports of apps, do not fold names.
@@ -175,7 +177,7 @@ class AccountStore:
 
         shown = (
             (each, each if each.findable else replace(each, name=""))
-            for each in map(_account, self._store.read_or([], work))
+            for each in map(_account, self._store.read_or(nothing, work))
         )
         found = [each for each, seen in shown if _contains_all(seen, words)]
         return sorted(found, key=lambda account: account.id)
