@@ -27,6 +27,8 @@ T = TypeVar("T")
 
 CONTENT_BYTES: Final = 4000
 """Google and Huawei take 4,096 bytes of texts and data."""
+MOST_CONNECTIONS: Final = 16
+"""Requests at a time of an app over HTTP/1.1: more would agree on TLS in one turn of the loop."""
 AGAIN_SECONDS: Final = 60.0
 """The pause after an answer that an operator has to mend, and the shortest one that quotas want."""
 WAIT_SECONDS: Final = 1.5
@@ -263,6 +265,7 @@ class JsonClient:
         self._size = size
         self._judge = judge
         self._token: Kept[AccessToken] = Kept(renew, lambda token: time() < token.until)
+        self._places = BoundedSemaphore(MOST_CONNECTIONS)
 
     def send(self, token: str, notice: PushNotice) -> PushResult:
         """Hand over a notification; once more with another access token, if the answer says that ours is old.
@@ -272,7 +275,8 @@ class JsonClient:
         for is_last in (False, True):
             ours = self._token.get()
             headers = {"Authorization": f"Bearer {ours.text}", "Content-Type": "application/json"}
-            answer = self._requests.exchange("POST", self._url, body, headers, self._seconds)
+            with self._places:
+                answer = self._requests.exchange("POST", self._url, body, headers, self._seconds)
             status, content, received = answer
             rule, problem = self._judge(token, status, content)
             if not rule.renew or is_last:

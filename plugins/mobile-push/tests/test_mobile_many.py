@@ -42,7 +42,7 @@ def run(site: Site, keys: Keys, counts: dict[str, tuple[int, int]], **node: Any)
 
 def test_many_reach_each_service_once_and_one_greenlet_asks_for_a_token(start: Start, keys: Keys) -> None:
     site = start()
-    result = run(site, keys, dict.fromkeys(SERVICES, (80, 16)), seconds=60)
+    result = run(site, keys, dict.fromkeys(SERVICES, (80, 8)), seconds=60)
     assert result["outcomes"] == {name: {"taken": 80} for name in SERVICES}
     assert result["longest_ms"] < 50
     for fake in (site.fcm, site.apns, site.hms):
