@@ -199,6 +199,8 @@ NotificationEvent = Literal["notified", "gone"]
 """Events of the feature notifications."""
 SafetyEvent = Literal["report", "moderation"]
 """Events of the feature safety."""
+AskEvent = Literal["ask_closed"]
+"""The event of a question: it was answered or cancelled, or its deadline has passed."""
 WebhookEvent = Literal[
     "connect",
     "disconnect",
@@ -210,6 +212,7 @@ WebhookEvent = Literal[
     ChannelEvent,
     NotificationEvent,
     SafetyEvent,
+    AskEvent,
 ]
 """The events that the webhook of an app may get."""
 

@@ -114,12 +114,14 @@ class MessageEvent(Struct, omit_defaults=True):
 
 def of_entry(app: str, entry: Entry, node: str, wanted: frozenset[str]) -> Outbound | None:
     """The event of an entry; None if it has none, or an unwanted one. Back ends send without a sender; their
-    messages have none."""
+    messages have none. What closes a question is ``ask_closed``, else a message as any press."""
     id, time = f"{LOG_PREFIX}{entry.id}", entry.time_ms // 1000
     if entry.kind in _GROUP_KINDS:
         if "group" not in wanted:
             return None
         body = encode(id, "group", app, time, node, _group_facts(entry))
+    elif "ask_closed" in wanted and (facts := _closing_facts(entry)):
+        body = encode(id, "ask_closed", app, time, node, facts)
     elif entry.sender and "message" in wanted:
         body = _encode(_message_event(id, app, time, node, entry))
     else:
@@ -167,6 +169,16 @@ def _group_facts(entry: Entry) -> dict[str, Any]:
     facts = {"group": str(entry.conversation), "user": entry.sender, "change": entry.kind}
     details = _decode(entry.meta) if entry.meta else {}
     return {**facts, **details, "stored": _position(entry)}
+
+
+def _closing_facts(entry: Entry) -> dict[str, Any]:
+    """Which question was closed by whom, and how; nothing: the entry closes none."""
+    if entry.kind != "press" or not entry.type:
+        return {}
+    change = _decode(entry.meta).get("ask") if entry.meta else None
+    if not isinstance(change, dict) or "state" not in change:
+        return {}
+    return {"ask": entry.about, "user": entry.sender, **change, "stored": _position(entry)}
 
 
 def _position(entry: Entry) -> StoredPosition:
