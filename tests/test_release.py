@@ -196,6 +196,7 @@ def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         write(folder / package / "package.json", {"version": "1.2.3"})
     rows = {Path(package).name: {"version": "1.2.3"} for package in release.NPM_PACKAGES}
     write(folder / "sdk/package-lock.json", {"packages": rows})
+    write(folder / "plugins/one/npm/package.json", {"version": "1.2.3"})
     write(folder / "CHANGELOG.md", "## 1.2.3 (unreleased)\n\nNew.\n")
     write(folder / "SECURITY.md", "")
     git(folder, "init", "-q")
@@ -214,9 +215,12 @@ def refusal(*arguments: str) -> str:
 
 @pytest.mark.needs("git")
 def test_versions_that_differ_are_refused(sources: Path) -> None:
-    write(sources / "sdk/react/package.json", {"version": "1.2.2"})
+    for name in ("sdk/react", "plugins/one/npm"):
+        write(sources / name / "package.json", {"version": "1.2.2"})
     git(sources, "commit", "-q", "-a", "-m", "Second")
-    assert "1.2.2  sdk/react/package.json" in refusal()
+    told = refusal()
+    assert "1.2.2  sdk/react/package.json" in told
+    assert "1.2.2  plugins/one/npm/package.json" in told
 
 
 @pytest.mark.needs("git")
@@ -309,6 +313,10 @@ def test_two_builds_of_a_commit_are_equal_byte_for_byte_and_no_other_file_is_acc
         release.read_project(one / plugin)["name"].replace("-", "_") for plugin in release.plugins(one)
     ]
     assert plugins
+    npm_packages = [
+        json.loads((one / package / "package.json").read_text(encoding="utf-8"))["name"]
+        for package in (*release.NPM_PACKAGES, *release.npm_of_plugins(one))
+    ]
     assert sorted(name for name in files if not name.startswith("wheels/")) == sorted(
         [
             "SHA256SUMS",
@@ -320,8 +328,7 @@ def test_two_builds_of_a_commit_are_equal_byte_for_byte_and_no_other_file_is_acc
             f"imserver-{version}-py3-none-any.whl",
             f"imserver-{__version__}.cdx.json",
             f"imserver-{version}.tar.gz",
-            f"imserver-client-{__version__}.tgz",
-            f"imserver-react-{__version__}.tgz",
+            *(f"{package}-{__version__}.tgz" for package in npm_packages),
             f"imserver_client-{__version__}-py3-none-any.whl",
             f"imserver_client-{__version__}.tar.gz",
             *(f"{plugin}-{__version__}-py3-none-any.whl" for plugin in plugins),

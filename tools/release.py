@@ -81,7 +81,7 @@ def build(tree: Path, files: Path, version: str, epoch: int, wheels: bool) -> No
     """Build all files of a release from the sources in ``tree``. ``epoch``: their age, Unix seconds."""
     for package in python_packages(tree):
         build_python(tree / package, files, epoch)
-    for package in NPM_PACKAGES:
+    for package in (*NPM_PACKAGES, *npm_of_plugins(tree)):
         pack_npm(tree / package, files)
     pack_container(tree, files / f"imserver-{version}-container.tar.gz", epoch)
     pack_site(tree, files / f"imserver-{version}-site.tar.gz", epoch)
@@ -143,6 +143,11 @@ def plugins(tree: Path) -> list[str]:
     return sorted(f"plugins/{path.parent.name}" for path in tree.glob("plugins/*/pyproject.toml"))
 
 
+def npm_of_plugins(tree: Path) -> list[str]:
+    """The folders of the npm packages that plug-ins have."""
+    return sorted(str(path.parent.relative_to(tree)) for path in tree.glob("plugins/*/npm/package.json"))
+
+
 def python_packages(tree: Path) -> list[str]:
     """The folders of the Python packages: server, client, plug-ins."""
     return [".", "imserver_client", *plugins(tree)]
@@ -161,6 +166,8 @@ def versions(tree: Path) -> dict[str, str]:
     for package in NPM_PACKAGES:
         found[f"{package}/package.json"] = read_json(tree / package / "package.json")["version"]
         found[f"sdk/package-lock.json ({package})"] = locked[Path(package).name]["version"]
+    for package in npm_of_plugins(tree):
+        found[f"{package}/package.json"] = read_json(tree / package / "package.json")["version"]
     return found
 
 
