@@ -15,6 +15,8 @@ from imserver.plugin.errors import ImserverError
 
 MAX_TOKEN_SECONDS: Final = 7 * 86_400
 """The longest time for which the token of a notification is valid."""
+MAX_ASK_SECONDS: Final = 30 * 86_400
+"""The time for which the token of a question is valid: no deadline is later."""
 MAX_TOKEN_CHARACTERS: Final = 1000
 MIN_TOKEN_SECONDS: Final = 86_400
 """A notification may be shown for longer than push services hold it."""
@@ -49,9 +51,21 @@ class MailToken(Struct, frozen=True, array_like=True):
     user: str
 
 
+class AskToken(Struct, frozen=True, array_like=True):
+    """The token of a question: whoever has it may answer the question ``message`` as ``user``. ``expires``:
+    Unix seconds."""
+
+    kind: Literal["ask"]
+    app: str
+    user: str
+    message: int
+    expires: int
+
+
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode_action: Final = msgspec.msgpack.Decoder(ActionToken).decode
 _decode_mail: Final = msgspec.msgpack.Decoder(MailToken).decode
+_decode_ask: Final = msgspec.msgpack.Decoder(AskToken).decode
 
 
 class ActionTokens:
@@ -96,7 +110,23 @@ class ActionTokens:
         except ValueError:
             raise BadActionToken("this is no token of a mail") from None
 
-    def _signed(self, content: ActionToken | MailToken) -> str:
+    def make_ask(self, app: str, user: str, message: int) -> str:
+        """The token with which a user answers a question. After the deadline it still shows what came of
+        it."""
+        expires = int(self._clock()) + MAX_ASK_SECONDS
+        return self._signed(AskToken("ask", app, user, message, expires))
+
+    def read_ask(self, token: str) -> AskToken:
+        """What a token of a question allows. Raises BadActionToken."""
+        try:
+            found = _decode_ask(self._content(token))
+        except ValueError:
+            raise BadActionToken("this is no token of a question") from None
+        if found.expires <= self._clock():
+            raise BadActionToken("the token has expired")
+        return found
+
+    def _signed(self, content: ActionToken | MailToken | AskToken) -> str:
         encoded = _encode(content)
         return urlsafe_b64encode(_signature(encoded, self._keys[0]) + encoded).rstrip(b"=").decode()
 

@@ -3,10 +3,12 @@
 import pytest
 
 from imserver.features.notifications.tokens import (
+    MAX_ASK_SECONDS,
     MAX_TOKEN_SECONDS,
     MIN_TOKEN_SECONDS,
     ActionToken,
     ActionTokens,
+    AskToken,
     BadActionToken,
 )
 from tests.support import Clock
@@ -51,11 +53,26 @@ def test_the_token_of_a_mail_does_not_end(tokens: ActionTokens, clock: Clock) ->
     assert (found.app, found.user) == ("shop", "ann")
 
 
+def test_the_token_of_a_question_ends(tokens: ActionTokens, clock: Clock) -> None:
+    token = tokens.make_ask("shop", "ann", 42)
+    clock.now += MAX_ASK_SECONDS - 1
+    assert tokens.read_ask(token) == AskToken("ask", "shop", "ann", 42, int(clock.now) + 1)
+    clock.now += 1
+    with pytest.raises(BadActionToken):
+        tokens.read_ask(token)
+
+
 def test_a_token_is_good_for_its_own_purpose_only(tokens: ActionTokens) -> None:
     with pytest.raises(BadActionToken):
         tokens.read(tokens.make_mail("shop", "ann"))
     with pytest.raises(BadActionToken):
         tokens.read_mail(tokens.make("shop", "ann", 7, 3, 42))
+    for token in (tokens.make("shop", "ann", 7, 3, 42), tokens.make_mail("shop", "ann")):
+        with pytest.raises(BadActionToken):
+            tokens.read_ask(token)
+    for read in (tokens.read, tokens.read_mail):
+        with pytest.raises(BadActionToken):
+            read(tokens.make_ask("shop", "ann", 42))
 
 
 @pytest.mark.parametrize("token", ["", "x", "é", "=", "A" * 2000, "A" * 100, "eyJ.a.b"])
