@@ -127,10 +127,10 @@ class App {
     this.#schedule();
   }
 
-  /** @param {{ type?: string } | undefined | null} message */
+  /** @param {{ type?: string, meta?: any } | undefined | null} message */
   #isOfFeature(message) {
-    const { type = "text" } = message ?? {};
-    return type !== "text" && !(`messages_${type}` in this.words);
+    const { type = "text", meta } = message ?? {};
+    return meta?.ask || (type !== "text" && !(`messages_${type}` in this.words));
   }
 
   /** The first view is shown: the time has come for what the user may open next. */

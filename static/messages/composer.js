@@ -4,7 +4,7 @@
 import { leftOf, leftText } from "../page-parts.js";
 import { element, fill, make, moments, timeOf } from "../text.js";
 import { rowsOf } from "./api.js";
-import { ALL_NAMES, mentionable } from "./mentions.js";
+import { ALL_NAMES, mentionable, pageCommands } from "./mentions.js";
 import { withModule } from "./form.js";
 import { toast } from "./panel.js";
 import { keyOf } from "./store.js";
@@ -36,6 +36,7 @@ const COMMAND = /^\/([a-z0-9_]{0,32})$/;
  * @property {number} start    what is typed from here on is replaced
  * @property {string} text
  * @property {string} user     is mentioned by it; empty: nobody
+ * @property {boolean} [sends]  a command without a text behind it
  */
 
 /**
@@ -289,6 +290,12 @@ export class Composer {
       if (text !== this.#textOf(this.#editing).text) this.session.outbox.add(conversation, { text, edit: this.#editing.id, mentions });
       return this.#clearBar();
     }
+    const [, name, rest] = /^\/(\w+)\s*([^]*)$/.exec(text) ?? [];
+    const own = pageCommands.find(({ command }) => command === name && !this.#commands?.some((each) => each.command === name));
+    if (own) {
+      this.#clear();
+      return void own.act(this.session, conversation, rest);
+    }
     this.session.outbox.add(conversation, { ...this.draft, mentions });
     this.#clear();
     this.box.sent();
@@ -511,13 +518,15 @@ export class Composer {
     if (!conversation || !found) return [];
     if (!this.#commands) this.#loadCommands(conversation);
     const all = this.#commands ?? [];
-    const fitting = all.filter(({ command }) => command.startsWith(found[1]));
-    return fitting.slice(0, MOST_COMMANDS).map(({ name, nickname, command, description }) => {
+    const isFitting = (/** @type {{ command: string }} */ { command }) => command.startsWith(found[1]);
+    const own = pageCommands.filter(isFitting).map(({ command, word }) => ({ parts: [make("b", "", `/${command}`), make("span", "description", word)], start: 0, text: `/${command}`, user: "", sends: true }));
+    const fitting = all.filter(isFitting);
+    return [...fitting.slice(0, MOST_COMMANDS).map(({ name, nickname, command, description }) => {
       const isShared = all.filter((each) => each.command === command).length > 1;
       const whose = conversation.group ? [make("bdi", "whose", nickname || name)] : [];
       const parts = [make("b", "", `/${command}`), make("span", "description", description), ...whose];
       return { parts, start: 0, text: isShared ? `/${command}@${name} ` : `/${command} `, user: "" };
-    });
+    }), ...own];
   }
 
   /** @param {number} index  -1: none is chosen */
@@ -545,10 +554,11 @@ export class Composer {
 
   /** @param {number} index  of the choice that replaces what is typed */
   #take(index) {
-    const { start, text, user } = this.#choices[index];
+    const { start, text, user, sends } = this.#choices[index];
     if (user) this.#mentioned.set(this.#nameOf(user), user);
     this.#field.setRangeText(text, start, this.#field.selectionStart, "end");
     this.#changed();
+    if (sends) this.#submit();
   }
 
   #closeNames() {

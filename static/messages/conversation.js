@@ -466,7 +466,7 @@ export class ConversationView {
     const thread = entry.meta?.replies && `${entry.meta.replies.last} ${threadsOf(this.session).of(entry.id)?.unread}`;
     const version = [
       thread, edit && `${edit.id} ${edit.state} ${edit.reason}`,
-      entry.kind, entry.meta?.edited ?? 0, redrawsOf(entry.id), follows, timed, receipt.state, receipt.read, receipt.members, names, JSON.stringify(entry.reactions ?? 0), this.session.store.pressedOf(entry), quoted && `${quoted.kind} ${quoted.meta?.edited} ${this.session.people.nameOf(quoted.from)}`,
+      entry.kind, entry.meta?.edited ?? 0, redrawsOf(entry.id), follows, timed, receipt.state, receipt.read, receipt.members, names, JSON.stringify([entry.reactions, entry.meta?.ask]), this.session.store.pressedOf(entry), quoted && `${quoted.kind} ${quoted.meta?.edited} ${this.session.people.nameOf(quoted.from)}`,
     ].join(" ");
     return { key, version, replaces: `stream ${entry.clientMsgID}`, make: () => this.#drawn(() => {
       const row = this.view.row(entry, { follows, timed, receipt, edit });

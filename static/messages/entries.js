@@ -27,9 +27,12 @@ export function isBeside({ meta }) {
   return Boolean(meta?.thread && !meta.also);
 }
 
-/** @param {Entry} entry  what its `meta` says of threads: it stays when the message changes */
-function threadOf({ meta }) {
-  return { ...(meta?.thread && { thread: meta.thread }), ...(meta?.also && { also: true }), ...(meta?.replies && { replies: meta.replies }) };
+/** What `meta` says of threads and questions: it stays when the message changes. */
+const LASTING = ["thread", "also", "replies", "ask"];
+
+/** @param {Entry} entry */
+function lastingOf({ meta }) {
+  return Object.fromEntries(LASTING.filter((key) => meta?.[key]).map((key) => [key, meta[key]]));
 }
 
 /**
@@ -70,11 +73,12 @@ export function revised(entry, revision, self) {
   if (revision.about !== entry.id) return entry;
   if (revision.kind === "edit" && !revision.from && revision.meta && "restored" in revision.meta) return restored(entry, revision);
   if (entry.kind !== "message") return entry;
-  if (revision.kind === "recall") return { ...entry, ...(revision.meta?.erased && { from: revision.from }), kind: "recall", about: entry.id, text: undefined, data: undefined, reactions: undefined, meta: { ...revision.meta, ...threadOf(entry) } };
+  if (revision.kind === "recall") return { ...entry, ...(revision.meta?.erased && { from: revision.from }), kind: "recall", about: entry.id, text: undefined, data: undefined, reactions: undefined, meta: { ...revision.meta, ...lastingOf(entry) } };
   if (revision.kind === "reaction") return { ...entry, reactions: reacted(entry, revision, self), meta: { ...entry.meta, reacted: revision.id } };
+  if (revision.kind === "press") return { ...entry, meta: { ...entry.meta, ask: { ...entry.meta?.ask, ...revision.meta?.ask } } };
   if (revision.kind !== "edit") return entry;
   const { text, data, type, meta } = revision;
-  return { ...entry, text, data, type, meta: { ...meta, ...threadOf(entry), edited: revision.id, ...(entry.meta?.reacted && { reacted: entry.meta.reacted }) } };
+  return { ...entry, text, data, type, meta: { ...meta, ...lastingOf(entry), edited: revision.id, ...(entry.meta?.reacted && { reacted: entry.meta.reacted }) } };
 }
 
 /**

@@ -1,10 +1,22 @@
 // @ts-check
-/** How people are mentioned in a text. */
+/** What is completed in a text: how people are mentioned, and commands of the page itself. */
 
 import { fitOf } from "./names.js";
 
 /** What a mention of all is called in a text, in each language of the page: who reads it may use another one. */
 export const ALL_NAMES = ["all", "所有人", "alle", "الكل"];
+
+/**
+ * A command that the page carries out, `/question Tea?`. Where a bot has the same, it is the bot's.
+ *
+ * @typedef {object} PageCommand
+ * @property {string} command
+ * @property {string} word       what it does
+ * @property {(session: import("./session.js").Session, conversation: import("./store.js").Conversation, text: string) => unknown} act  `text`: what is behind it
+ */
+
+/** @type {PageCommand[]} */
+export const pageCommands = [];
 
 /**
  * Who may be meant by what is typed after an `@`: first who has written lately, then those in whose names a word begins with it, then the

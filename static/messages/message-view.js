@@ -101,7 +101,7 @@ export class MessageView {
     const parts = make("div", "words", ...(own ? [] : [make("p", "from", make("bdi", entry.to ? "" : hueOf(entry.from), name), ...people.marks(entry.from))]), make("div", "bubble-row", bubble));
     if (edit && edit.state !== "sending") parts.append(this.#pendingLine(edit));
     parts.append(...cardsOf(entry, this.session));
-    if (entry.meta?.buttons?.length) parts.append(this.#buttons(entry));
+    if (entry.meta?.buttons?.length && !entry.meta.ask) parts.append(this.#buttons(entry));
     if (entry.reactions?.length) parts.append(this.#reactions(entry));
     if (entry.meta?.replies) parts.append(this.#thread(entry));
     const row = make("article", `line${own ? " own" : ""}${around.follows ? " follows" : ""}${edit ? ` ${edit.state}` : ""}`);

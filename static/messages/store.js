@@ -296,7 +296,7 @@ export class Store {
    */
   add(entry) {
     const self = this.session.user;
-    if (entry.kind === "press") return this.#press(entry);
+    if (entry.kind === "press" && !entry.meta?.ask) return this.#press(entry);
     if (this.#streams.delete(entry.clientMsgID ?? "")) this.#remember(entry.clientMsgID ?? "");
     const group = !entry.to;
     const peer = entry.from === self ? String(entry.to) : entry.from;

@@ -11,8 +11,8 @@ import { unformatted } from "./format.js";
  * The content of one type of message.
  *
  * @typedef {object} View
- * @property {(entry: Entry, session: Session) => HTMLElement | null} draw  the content of the bubble; null: show {@link summaryOf}
- * @property {(entry: Entry, words: Record<string, string>) => string} [summary]  one line, for lists and quotes
+ * @property {(entry: Entry, session: Session) => HTMLElement | null | undefined} [draw]  the content of the bubble; null: show {@link summaryOf}; undefined: the text
+ * @property {(entry: Entry, words: Record<string, string>, plain?: string) => string | undefined} [summary]  one line, for lists and quotes; `plain`: the text without formatting; undefined: that is it
  */
 
 /** @type {Map<string, View>} */
@@ -63,7 +63,7 @@ export function redrawsOf(id) {
  * @returns {HTMLElement | null | undefined} what the view of its type draws; null: it cannot; undefined: the type has no view
  */
 export function contentOf(entry, session) {
-  return drawn(() => views.get(entry.type ?? "text")?.draw(entry, session), () => null);
+  return drawn(() => views.get(entry.type ?? "text")?.draw?.(entry, session), () => null);
 }
 
 /**
@@ -76,7 +76,7 @@ export function summaryOf(entry, words, most = 200) {
   return drawn(() => {
     const view = views.get(entry.type ?? "text");
     const plain = entry.text === undefined ? undefined : unformatted(cut(entry.text, 5 * most));
-    const text = view?.summary?.(entry, words) ?? plain ?? words[`messages_${entry.type}`] ?? words.messages_custom;
+    const text = view?.summary?.(entry, words, plain) ?? plain ?? words[`messages_${entry.type}`] ?? words.messages_custom;
     return cut(text.replace(/\s+/g, " "), most);
   }, () => words.messages_unshown);
 }

@@ -235,7 +235,7 @@ class ThreadView {
     const { outbox, people, store } = this.session;
     const edit = outbox.editOf(entry.id);
     const names = [entry.from, ...usersIn(entry)].map((user) => `${people.nameOf(user)} ${people.card(user)?.avatar}`);
-    const version = [entry.kind, entry.meta?.edited, redrawsOf(entry.id), follows, names, JSON.stringify(entry.reactions ?? 0), store.pressedOf(entry), edit && `${edit.state} ${edit.text}`].join(" ");
+    const version = [entry.kind, entry.meta?.edited, redrawsOf(entry.id), follows, names, JSON.stringify([entry.reactions, entry.meta?.ask]), store.pressedOf(entry), edit && `${edit.state} ${edit.text}`].join(" ");
     const { replies: _line, ...meta } = entry.meta ?? {};
     const about = entry.about === this.root ? undefined : entry.about;
     return { key: String(entry.id), version, replaces: `stream ${entry.clientMsgID}`, make: () => drawn(

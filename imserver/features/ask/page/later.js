@@ -1,0 +1,30 @@
+// @ts-check
+/** What menus have for questions: ask one in a conversation; cancel one, remind those who have not answered, ask others, too. */
+
+import { questionOf } from "./question.js";
+import { choosePeople, openWriting } from "./writing.js";
+
+/** @param {any} page */
+export function start(page) {
+  const { addAction, addMessageAction, api, confirm, toast, words } = page;
+  addAction((/** @type {any} */ session, /** @type {any} */ conversation) => {
+    const may = !conversation.left && (conversation.group || conversation.peer);
+    return may ? { key: "", word: words.ask_new, act: () => openWriting(page, session, conversation, "") } : null;
+  });
+  addMessageAction((/** @type {any} */ session, /** @type {any} */ conversation, /** @type {any} */ entry) => {
+    const question = questionOf(entry);
+    if (!question || question.state || entry.from !== session.user) return [];
+    const tell = async (/** @type {string} */ path, /** @type {object} */ fields, /** @type {string} */ done) => {
+      try {
+        await api("POST", `asks/${path}`, { id: entry.id, ...fields });
+        if (done) toast(done);
+      } catch (error) {
+        toast(page.reason(error));
+      }
+    };
+    const cancel = async () => void ((await confirm(words.ask_cancel_ask, { yes: words.ask_cancel, danger: true })) && tell("cancel", {}, ""));
+    const rows = [{ word: words.ask_remind, act: () => tell("remind", {}, words.ask_reminded) }];
+    if (conversation.group && question.of) rows.push({ word: words.ask_others, act: () => choosePeople(page, session, conversation, question.of ?? [], (of) => tell("escalate", { of }, words.ask_told)) });
+    return [...rows, { word: words.ask_cancel, act: cancel, danger: true }];
+  });
+}

@@ -1,0 +1,61 @@
+// @ts-check
+/** A question as a message has it in `meta.ask`. What somebody else has written there may be anything. */
+
+/** @typedef {{ user: string, value?: string, text?: string, time: number }} Answer */
+/** @typedef {{ text: string, value: string }} Option */
+
+/**
+ * @typedef {object} Question
+ * @property {Option[]} options
+ * @property {boolean} text        answers in one's own words are allowed
+ * @property {string[] | null} of  who may answer; null: everybody but the asker
+ * @property {number} need         answers of different people until it is answered
+ * @property {number} until        milliseconds since 1970; 0: no deadline
+ * @property {"" | "answered" | "cancelled" | "expired"} state  empty: open
+ * @property {Answer[]} answers
+ */
+
+const STATES = ["answered", "cancelled", "expired"];
+const MOST_OPTIONS = 8;
+/** The year 9999: a later time cannot be shown. */
+const LATEST = 253_402_300_799_000;
+
+/** @param {unknown} value */
+const isText = (value) => typeof value === "string";
+/** @param {unknown} value */
+const isTime = (value) => typeof value === "number" && value > 0 && value <= LATEST;
+/** @param {unknown} value @returns {any[]} */
+const listOf = (value) => (Array.isArray(value) ? value.filter((each) => each !== null && typeof each === "object") : []);
+
+/**
+ * @param {any} entry
+ * @returns {Question | null} null: it is no question, or one that cannot be shown
+ */
+export function questionOf({ kind, meta }) {
+  const ask = kind === "message" && meta?.ask;
+  if (!ask || typeof ask !== "object") return null;
+  const options = listOf(ask.options).filter(({ text, value }) => isText(text) && isText(value)).slice(0, MOST_OPTIONS);
+  const answers = listOf(ask.answers).filter(({ user, value, text, time }) => isText(user) && (isText(value) || isText(text)) && isTime(time));
+  const of = Array.isArray(ask.of) ? ask.of.filter(isText) : null;
+  const need = Number.isSafeInteger(ask.need) && ask.need > 0 ? ask.need : 1;
+  return { options, text: ask.text === true || !options.length, of, need, until: isTime(ask.until) ? ask.until : 0, state: STATES.includes(ask.state) ? ask.state : "", answers };
+}
+
+/**
+ * @param {Question} question
+ * @param {any} entry
+ * @param {string} user
+ * @returns {boolean}
+ */
+export function mayAnswer({ state, of, answers }, { from }, user) {
+  return !state && (of ? of.includes(user) : from !== user) && !answers.some((each) => each.user === user);
+}
+
+/**
+ * @param {Question} question
+ * @param {Answer} answer
+ * @returns {string} what it says
+ */
+export function textOf({ options }, { value, text }) {
+  return options.find((each) => each.value === value)?.text ?? text ?? value ?? "";
+}
