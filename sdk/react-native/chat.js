@@ -35,10 +35,12 @@ export const WORDS = {
   en: {
     conversations: "Conversations", none: "No conversations yet", back: "Back", message: "Message", send: "Send", offline: "Waiting for the network…",
     typing: "{name} is typing…", recalled: "Message deleted", waiting: "Waiting", failed: "Not sent: {reason}", retry: "Try again", remove: "Remove", other: "Attachment",
+    you: "You", cancelled: "Cancelled", expired: "Nobody answered in time",
   },
   zh: {
     conversations: "会话", none: "还没有会话", back: "返回", message: "消息", send: "发送", offline: "正在等待网络…",
     typing: "{name} 正在输入…", recalled: "消息已删除", waiting: "等待发送", failed: "未发送：{reason}", retry: "重试", remove: "删除", other: "附件",
+    you: "你", cancelled: "已取消", expired: "无人按时回答",
   },
 };
 
@@ -86,7 +88,7 @@ export function ConversationList({ messenger, onOpen, nameOf = itself, words = W
  * @returns {ReactElement}
  */
 export function ConversationView({ messenger, state, place, onBack, nameOf = itself, words = WORDS.en }) {
-  const { entries, hasMore, loadEarlier, markRead, typing, typingUser } = useConversation(messenger, place);
+  const { answer, entries, hasMore, loadEarlier, markRead, typing, typingUser } = useConversation(messenger, place);
   const waiting = useOutbox(messenger).filter(({ to, more }) => ("to" in place ? to === place.to : more.conversation === place.conversation));
   const [text, setText] = useState(place.draft ?? "");
   const isSeen = useIsActive() && state.state === "online";
@@ -112,7 +114,8 @@ export function ConversationView({ messenger, state, place, onBack, nameOf = its
       renderItem: (/** @type {any} */ { item }) => ("failed" in item ? h(UnsentMessage, { item, messenger, words }) : h(
         View, { style: [styles.message, item.from === user && styles.own] },
         item.from !== user && h(Text, { style: styles.small }, nameOf(item.from)),
-        h(Text, { style: styles.text }, textOf(item, words)))),
+        h(Text, { style: styles.text }, textOf(item, words)),
+        item.meta?.ask && h(Question, { item, user, answer, nameOf, words }))),
     }),
     h(View, { style: styles.row },
       h(TextInput, {
@@ -124,6 +127,29 @@ export function ConversationView({ messenger, state, place, onBack, nameOf = its
       }),
       h(Pressable, { accessibilityRole: "button", onPress: send }, h(Text, { style: styles.link }, words.send))),
   );
+}
+
+/**
+ * The options of a question, and who has answered what.
+ *
+ * @param {{ item: Entry, user: string, answer: (id: number, given: { value: string }) => Promise<void>, nameOf: (user: string) => string, words: Words }} props
+ */
+function Question({ item: { id, from, meta }, user, answer, nameOf, words }) {
+  const [pending, setPending] = useState("");
+  const { options = [], of, state, answers = [] } = meta?.ask ?? {};
+  const textOfAnswer = (/** @type {{ value?: string, text?: string }} */ { value, text }) => options.find((each) => each.value === value)?.text ?? text ?? value ?? "";
+  const mayAnswer = !state && (of ? of.includes(user) : from !== user) && !answers.some((each) => each.user === user);
+  const press = (/** @type {string} */ value) => {
+    setPending(value);
+    answer(id, { value }).catch(() => {}).then(() => setPending("")); // if others were faster, their answer is shown
+  };
+  const isOff = !mayAnswer || pending !== "";
+  return h(View, { style: styles.question, accessibilityLiveRegion: "polite" },
+    !state && options.map(({ text, value }) => h(
+      Pressable, { key: value, style: [styles.option, isOff && styles.off], accessibilityRole: "button", accessibilityState: { disabled: isOff, busy: pending === value }, disabled: isOff, onPress: () => press(value) },
+      h(Text, { style: isOff ? styles.small : styles.link }, text))),
+    answers.map((each) => h(Text, { key: each.user, style: styles.small }, `${each.user === user ? words.you : nameOf(each.user)}: ${textOfAnswer(each)}`)),
+    state && state !== "answered" && h(Text, { style: styles.small }, words[state]));
 }
 
 /** @param {{ item: Unsent, messenger: PhoneMessenger | null, words: Words }} props */
@@ -169,6 +195,9 @@ const styles = StyleSheet.create({
   link: { fontSize: 16, color: "#0b5cad", padding: 4 },
   unread: { minWidth: 24, borderRadius: 12, padding: 4, textAlign: "center", backgroundColor: "#0b5cad", color: "#fff" },
   message: { alignSelf: "flex-start", maxWidth: "85%", margin: 4, padding: 8, borderRadius: 12, backgroundColor: "#eee" },
+  question: { gap: 6, paddingTop: 6 },
+  option: { minHeight: 44, justifyContent: "center", alignItems: "center", borderRadius: 10, backgroundColor: "#fff" },
+  off: { backgroundColor: "transparent" },
   own: { alignSelf: "flex-end", backgroundColor: "#d6ebff" },
   input: { minHeight: 40, maxHeight: 120, padding: 8, borderWidth: 1, borderColor: "#767676", borderRadius: 8, fontSize: 16 },
 });

@@ -1,6 +1,7 @@
 // @ts-check
 /** A stored conversation as a page shows it. It knows nothing of React. */
 
+/** @typedef {import("imserver-client/messenger").Ask} Ask */
 /** @typedef {import("imserver-client/messenger").Entry} Entry */
 /** @typedef {import("imserver-client/messenger").Messenger} Messenger */
 /** @typedef {import("imserver-client/messenger").More} More */
@@ -126,6 +127,18 @@ export class Conversation {
    * @param {number} id
    */
   recall = async (id) => this.#stored("recall", await this.#required().recall(id), { about: id });
+
+  /**
+   * Answers a question with the value of an option, or in own words. Rejected as {@link Messenger#send}: `refused` of the error is
+   * `answered` if somebody else was faster. Then, too, `entries` say who has answered.
+   *
+   * @param {number} id
+   * @param {{ value: string } | { text: string }} given
+   */
+  answer = async (id, given) => {
+    const { ask } = await this.#required().answer(id, given);
+    this.#show({ entries: asked(this.view.entries, id, ask) });
+  };
 
   /** Stores that we have read what is loaded. */
   markRead = async () => {
@@ -254,7 +267,8 @@ function isShown({ id, kind, about }) {
  */
 function applied(messenger, entries, entry) {
   if (!isShown(entry)) {
-    if (entry.kind === "pin" || entry.kind === "press") return entries;
+    if (entry.kind === "press") return asked(entries, entry.about, entry.meta?.ask);
+    if (entry.kind === "pin") return entries;
     const reacted = (/** @type {Entry} */ message) => messenger.withReaction(message, entry);
     const changed = entry.kind === "edit" ? edited : entry.kind === "recall" ? recalled : reacted;
     return entries.map((each) => (each.id === entry.about ? changed(each, entry) : each));
@@ -263,6 +277,16 @@ function applied(messenger, entries, entry) {
   const after = others.findIndex(({ id }) => id > entry.id);
   others.splice(after < 0 ? others.length : after, 0, entry);
   return others;
+}
+
+/**
+ * @param {Entry[]} entries
+ * @param {number | undefined} id    of a question
+ * @param {Partial<Ask> | undefined} ask  what has changed of it; undefined: nothing
+ * @returns {Entry[]}
+ */
+function asked(entries, id, ask) {
+  return ask ? entries.map((each) => (each.id === id && each.meta?.ask ? { ...each, meta: { ...each.meta, ask: { ...each.meta.ask, ...ask } } } : each)) : entries;
 }
 
 /**

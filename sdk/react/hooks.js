@@ -20,6 +20,7 @@ export { storedEntry } from "./conversation.js";
 /** @typedef {import("imserver-client").ImClient} ImClient */
 /** @typedef {import("imserver-client").Push} Push */
 /** @typedef {import("imserver-client").StateChange} StateChange */
+/** @typedef {import("imserver-client/messenger").Entry} Entry */
 /** @typedef {import("imserver-client/messenger").Messenger} Messenger */
 /** @typedef {import("imserver-client/notifications").NotificationOptions} NotificationOptions */
 /** @typedef {import("imserver-client/notifications").NotificationState} NotificationState */
@@ -119,7 +120,8 @@ export function usePresence(client, users, everyMs = 30_000) {
  * @param {Messenger | null} messenger
  * @param {Where} where
  * @param {number} [pageSize]  messages that are loaded at a time, at most 200
- * @returns {ConversationView & Pick<Conversation, "loadEarlier" | "send" | "edit" | "recall" | "markRead" | "typing">}
+ * @returns {ConversationView & { questions: Entry[] } & Pick<Conversation, "loadEarlier" | "send" | "edit" | "recall" | "answer" | "markRead" | "typing">}
+ *   `questions`: those of `entries` that are open; `meta.ask` says what is asked
  */
 export function useConversation(messenger, where, pageSize = 50) {
   const to = "to" in where ? where.to : "";
@@ -129,8 +131,9 @@ export function useConversation(messenger, where, pageSize = 50) {
   );
   useEffect(() => conversation.start(), [conversation]);
   const view = useSyncExternalStore(conversation.subscribe, () => conversation.view, () => conversation.view);
-  const { loadEarlier, send, edit, recall, markRead, typing } = conversation;
-  return { ...view, loadEarlier, send, edit, recall, markRead, typing };
+  const { loadEarlier, send, edit, recall, answer, markRead, typing } = conversation;
+  const questions = useMemo(() => view.entries.filter(({ kind, meta }) => kind === "message" && meta?.ask && !meta.ask.state), [view.entries]);
+  return { ...view, questions, loadEarlier, send, edit, recall, answer, markRead, typing };
 }
 
 /**
