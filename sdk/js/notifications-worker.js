@@ -20,6 +20,8 @@
   const CACHE = "imserver:notifications";
   /** How long a page may take to answer. */
   const ANSWER_MS = 500;
+  /** The action of an option of a question has its value behind this. */
+  const ANSWER = "answer:";
   /** Pauses between tries to send an action. */
   const RETRIES_MS = [1_000, 4_000, 15_000];
   /** @type {Record<string, import("./notifications.js").NotificationWords>} */
@@ -127,9 +129,10 @@
    */
   const click = async (shown, action, text) => {
     const isReply = action === "reply" && Boolean(text);
+    if (shown.token && action.startsWith(ANSWER)) return answer(shown, action.slice(ANSWER.length));
     if (shown.token && (action === "read" || isReply)) {
-      const outcome = await act({ token: shown.token, action, ...(isReply && { text }) });
-      if (outcome === "done") return showBadge();
+      const done = await act({ token: shown.token, action, ...(isReply && { text }) });
+      if (done) return showBadge();
       if (!isReply) return open(shown, "");
       // the text must not be lost: a click on it opens the conversation
       return show({ ...shown, body: wordsOf(await record()).notSent.replace("{text}", () => text ?? ""), actions: [] });
@@ -139,10 +142,24 @@
   };
 
   /**
+   * Answers a question, and shows what came of it: somebody else may have been faster.
+   *
+   * @param {Shown} shown
+   * @param {string} value  of an option
+   */
+  const answer = async (shown, value) => {
+    const result = await act({ token: shown.token ?? "", action: "answer", value });
+    const body = typeof result?.text === "string" ? result.text : "";
+    if (!body) return open(shown, "");
+    await show({ ...shown, body, actions: [], silent: true, count: 0 });
+    await showBadge();
+  };
+
+  /**
    * Sends an action. The server carries out a repeated one once.
    *
-   * @param {{ token: string, action: string, text?: string }} action
-   * @returns {Promise<"done" | "failed">}
+   * @param {{ token: string, action: string, text?: string, value?: string }} action
+   * @returns {Promise<any>} what the server has answered; null: it refuses the action, or does not answer
    */
   const act = async (action) => {
     const { url } = (await record()) ?? { url: location.origin };
@@ -150,11 +167,11 @@
       const answer = await fetch(`${url}/api/v1/notifications/act`, {
         method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(action), credentials: "omit",
       }).catch(() => null);
-      if (answer?.ok) return "done";
-      if (answer && answer.status < 500 && answer.status !== 429) return "failed";
+      if (answer?.ok) return answer.json().catch(() => ({}));
+      if (answer && answer.status < 500 && answer.status !== 429) return null;
       if (pause) await new Promise((resolve) => setTimeout(resolve, pause));
     }
-    return "failed";
+    return null;
   };
 
   /**

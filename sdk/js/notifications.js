@@ -69,7 +69,7 @@ const SYSTEMS = [["Android", "Android"], ["iPhone", "iPhone"], ["iPad", "iPad"],
  * @property {string} [body]
  * @property {string} [icon]
  * @property {string} [url]
- * @property {{ action: string, title: string, url?: string }[]} [actions]
+ * @property {{ action: string, title: string, url?: string }[]} [actions]  `answer:` and a value: an option of a question
  * @property {number} [conversation]
  * @property {boolean} [group]
  * @property {number} [id]     the newest message

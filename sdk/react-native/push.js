@@ -62,6 +62,8 @@ import { StoredValue } from "./storage.js";
 
 /** @typedef {{ user: string, endpoint: string, id: number }} PushRecord */
 
+/** The action of an option of a question has its value behind this. */
+const ANSWER = "answer:";
 /** Pauses between tries to send an action. */
 const RETRIES_MS = [1_000, 4_000, 15_000];
 /** Problems that say that the server has no notifications, or the app none. */
@@ -179,16 +181,17 @@ export function noticeIn(payload) {
 }
 
 /**
- * Marks the conversation of a notification as read, or sends a reply, with the token of the notification: nobody needs to be logged in.
- * It is tried for 20 s. The server sends a reply once.
+ * Marks the conversation of a notification as read, sends a reply, or answers a question, with the token of the notification: nobody needs
+ * to be logged in. It is tried for 20 s. The server sends a reply once.
  *
  * @param {Notice} notice
- * @param {"read" | "reply"} action
+ * @param {string} action  `read`, `reply`, or `answer:` and the value of an option
  * @param {{ httpUrl: string, text?: string, fetch?: typeof globalThis.fetch }} options  `text`: of the reply
  * @returns {Promise<boolean>} whether the server has done it
  */
 export async function act({ token }, action, { httpUrl, text, fetch: send = globalThis.fetch }) {
-  const body = JSON.stringify({ token, action, ...(action === "reply" && { text }) });
+  const answered = action.startsWith(ANSWER) ? { action: "answer", value: action.slice(ANSWER.length) } : {};
+  const body = JSON.stringify({ token, action, ...(action === "reply" && { text }), ...answered });
   for (const pause of [...RETRIES_MS, 0]) {
     const answer = await send(`${httpUrl.replace(/\/+$/, "")}/api/v1/notifications/act`, {
       method: "POST", headers: { "Content-Type": "application/json" }, body, credentials: "omit",
@@ -207,7 +210,7 @@ export async function act({ token }, action, { httpUrl, text, fetch: send = glob
  */
 
 /**
- * Carries out "Mark as read" and "Reply", and opens what other notifications are about: the one that has started the app, and
+ * Carries out "Mark as read", "Reply" and answers to questions, and opens what other notifications are about: the one that has started the app, and
  * those after it.
  *
  * @param {PushSource} source
@@ -224,8 +227,8 @@ export function onNotificationOpened(source, { httpUrl, open, fetch }) {
     if (response.id) done.add(`${response.id} ${response.action}`);
     const { action, text } = response;
     const isReply = action === "reply" && text.trim() !== "";
-    if (notice.token && (action === "read" || isReply)) {
-      if (await act(notice, isReply ? "reply" : "read", { httpUrl, text, fetch })) return;
+    if (notice.token && (action === "read" || isReply || action.startsWith(ANSWER))) {
+      if (await act(notice, action, { httpUrl, text, fetch })) return;
     }
     const url = notice.actions.find((each) => each.action === action)?.url || notice.url;
     open(notice, { ...(url && { url }), ...(isReply && { draft: text }) });

@@ -342,6 +342,30 @@ it("actions are sent while no page is open", async () => {
   assert.deepEqual([worker.opened, worker.shown, worker.badge], [[], [], 0]);
 });
 
+it("an option of a question answers it, and what came of it is shown", async () => {
+  const question = { ...MESSAGE, body: "Deploy?", actions: [{ action: "answer:yes", title: "Yes" }, { action: "answer:", title: "?" }] };
+  for (const text of ["You answered: Yes", "Bob answered: No"]) {
+    const worker = startWorker({ answer: async () => new Response(JSON.stringify({ conversation: 1, read: 7, id: 0, text })) });
+    await worker.push(question);
+    assert.deepEqual(worker.shown[0].actions.map(({ title }) => title), ["Yes", "?"]);
+    await worker.click("answer:yes");
+    assert.deepEqual(worker.sent, [["https://im.test/api/v1/notifications/act", { token: "t1", action: "answer", value: "yes" }]]);
+    assert.deepEqual(worker.shown.map(({ title, body, tag, silent, actions }) => [title, body, tag, silent, actions.length]), [["Bob", text, "c1", true, 0]]);
+    assert.equal(worker.badge, 0);
+    await worker.push({ kind: "close", tag: "c1" });
+    assert.deepEqual(worker.shown, []);
+  }
+});
+
+it("an answer that the server does not take opens the question", async () => {
+  for (const answer of [async () => new Response("{}", { status: 404 }), async () => { throw new TypeError("no network"); }]) {
+    const worker = startWorker({ answer });
+    await worker.push({ ...MESSAGE, actions: [{ action: "answer:yes", title: "Yes" }] });
+    await worker.click("answer:yes");
+    assert.deepEqual([worker.opened, worker.shown], [[["window", "https://shop.test/chat?c=1&m=7"]], []]);
+  }
+});
+
 it("a browser without a field for the reply opens the conversation", async () => {
   const worker = startWorker();
   for (const text of [undefined, null, "", "  "]) {

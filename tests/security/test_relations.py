@@ -526,6 +526,7 @@ NO_ROW: Final[dict[str, str]] = {
             *("POST /api/v1/accounts/oauth/finish", "POST /api/v1/accounts/login", "POST /login"),
             *("POST /api/v1/notifications/act", "GET /api/v1/notifications/unsubscribe"),
             "POST /api/v1/notifications/unsubscribe",
+            *("GET /api/v1/notifications/answer", "POST /api/v1/notifications/answer"),
         ),
         _SECRET,
     ),

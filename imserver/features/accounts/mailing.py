@@ -67,11 +67,12 @@ class NotSent(ImserverError):
 def button_page(language: str, title: str, text: str, button: str) -> str:
     """The page, HTML, behind a link of a mail. Its button, if there is one (not ``""``), posts to the same
     address."""
-    return _button_template().render(language=language, title=title, text=text, button=button)
+    return page_template("button.html").render(language=language, title=title, text=text, button=button)
 
 
 @cache
-def _button_template() -> Template:
+def page_template(name: str) -> Template:
+    """The template of a page behind a link of a mail."""
     # Imported at the first page: nodes that send no mail save the memory.
     from jinja2 import Environment, FileSystemLoader
 
@@ -79,7 +80,7 @@ def _button_template() -> Template:
     environment = Environment(
         loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, auto_reload=False
     )
-    return environment.get_template("button.html")
+    return environment.get_template(name)
 
 
 def send(settings: SmtpSettings, mail: Mail) -> None:

@@ -31,6 +31,9 @@ WORDS: Final[dict[str, dict[str, str]]] = {
 }
 """Language → key → text. The forms of a text for different numbers are separated by ``|``."""
 
+ANSWER: Final = "answer:"
+"""The action of an option of a question has its value behind this."""
+ANSWERS: Final = 2
 _ARABIC_FORMS: Final = 6
 _encode: Final = msgspec.json.Encoder().encode
 _HOST_BYTES: Final = 255
@@ -110,6 +113,71 @@ def notify_in(entry: Entry) -> Notify | Literal[False] | None:
         return None
 
 
+class Option(Struct, frozen=True):
+    """An option of a question."""
+
+    text: str
+    value: str
+
+
+class Question(Struct, frozen=True):
+    """A question, as the metadata of its message have it, as far as notifications need it.
+
+    ``of``: who may answer; None: everybody but the sender. ``state`` ``""``: it is open.
+    """
+
+    options: tuple[Option, ...] = ()
+    text: bool = False
+    of: tuple[str, ...] | None = None
+    until: int = 0
+    state: str = ""
+    answers: tuple[Answer, ...] = ()
+
+    def may_answer(self, user: str) -> bool:
+        """Whether a receiver of the message may answer it now."""
+        is_free = not self.state and all(each.user != user for each in self.answers)
+        return is_free and (self.of is None or user in self.of)
+
+
+class Answer(Struct, frozen=True):
+    """An answer to a question: ``value`` of an option, or ``text``."""
+
+    user: str
+    value: str = ""
+    text: str = ""
+
+
+def question_in(entry: Entry) -> Question | None:
+    """The question that a message is; None: it is none."""
+    if b'"ask"' not in entry.meta:
+        return None
+    try:
+        return msgspec.convert(meta_of(entry).get("ask"), Question | None)
+    except ValueError:
+        return None
+
+
+def outcome_of(question: Question, user: str, names: Mapping[str, str], language: str) -> str:
+    """What a user reads after an answer: theirs, or why it does not count. ``names``: user → name."""
+    own = next((each for each in question.answers if each.user == user), None)
+    answer = own or (question.answers[-1] if question.answers else None)
+    if answer is None or (own is None and question.state not in ("", "answered")):
+        return in_words(language, f"ask_{question.state or 'answered'}")
+    texts = {each.value: each.text for each in question.options}
+    text = answer.text or texts.get(answer.value, answer.value)
+    if own is not None:
+        return in_words(language, "answered_you", text=text)
+    return in_words(language, "answered", name=names.get(answer.user) or answer.user, text=text)
+
+
+def answers_of(question: Question) -> tuple[ShownAction, ...]:
+    """The buttons of the notification of a question: browsers show two."""
+    return tuple(
+        ShownAction(f"{ANSWER}{each.value}", _cut(each.text, TITLE_CHARACTERS))
+        for each in question.options[:ANSWERS]
+    )
+
+
 def ttl_of(notify: Notify | None) -> int:
     """For how many seconds push services hold a notification."""
     return TTL_SECONDS if notify is None or notify.ttl is UNSET else int(notify.ttl)
@@ -185,8 +253,10 @@ def text_in(entry: Entry, language: str) -> str:
         words: Mapping[str, str] = WORDS[language]
         return words[entry.type if entry.type in _TYPES else "other"]
     # Of a long text only the beginning is needed; no character has more than four bytes.
-    text = entry.body[: 4 * TEXT_CHARACTERS + 4].decode(errors="ignore")
-    return " ".join(text.split()) or in_words(language, "other")
+    text = " ".join(entry.body[: 4 * TEXT_CHARACTERS + 4].decode(errors="ignore").split())
+    if not text:
+        return in_words(language, "other")
+    return in_words(language, "question", text=text) if question_in(entry) is not None else text
 
 
 _TYPES: Final = frozenset(("picture", "voice", "video", "file", "location"))

@@ -81,6 +81,22 @@ def decide(
     return Decision("wait", quiet + offset, entry) if quiet > now else _NOTIFY
 
 
+def may_notify(
+    due: Due,
+    unread: UnreadMessages | None,
+    rules: AppNotifySettings | None,
+    wishes: Wishes,
+    wish: ConversationWish,
+    is_reachable: bool,
+    now: int,
+) -> bool:
+    """Whether a user may be notified of a conversation now, of whatever it is. See :func:`decide`."""
+    if rules is None or not rules.enabled or unread is None or due.user not in unread.reads:
+        return False
+    is_quiet = wish.level == "nothing" or wish.muted_until * 1000 > now
+    return is_reachable and not is_quiet and not quiet_until(wishes.quiet, now)
+
+
 def _ready(due: Due, sent: int, rules: AppNotifySettings, now: int, offset: int) -> int:
     """When the user may be notified of a message that was sent at ``sent``. Clocks of nodes differ, and are
     set: neither time lies ahead."""

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from time import time
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
 
 import msgspec
 from msgspec import Struct
 
-from imserver.features.accounts.mailing import Mail, button_page
+from imserver.features.accounts.mailing import Mail, button_page, page_template
 from imserver.features.accounts.rows import AccountStore
-from imserver.features.notifications.content import form_for, language_of, meta_of, notify_in, text_in
+from imserver.features.notifications.content import (
+    Question,
+    form_for,
+    language_of,
+    meta_of,
+    notify_in,
+    outcome_of,
+    question_in,
+    text_in,
+)
 from imserver.features.notifications.contract import ConversationWish, Level, Wishes
 from imserver.features.notifications.decisions import zone_of
 from imserver.plugin.messages import Conversation, ConversationSummary, Entry, clean_name
@@ -159,16 +169,27 @@ def mentions(entry: Entry, user: str) -> bool:
 
 
 def mail_of(
-    digest: Digest, account: Account, wishes: Wishes, preview: bool, page: str, site: str, stop_url: str
+    digest: Digest,
+    account: Account,
+    wishes: Wishes,
+    preview: bool,
+    page: str,
+    site: str,
+    stop_url: str,
+    answer_url: Callable[[int], str],
 ) -> Mail:
     """The mail with a digest, in the language of the user.
 
     ``preview`` False: texts are hidden. ``page``: address of the page for chats; ``""``: there is none.
     ``site``: the name of this server. ``stop_url``: ends these mails, also by a POST (RFC 8058).
+    ``answer_url``: message → the address of the page where the user answers this question.
     """
     language = language_of(wishes.language)
     words, zone = _words(language), wishes.quiet.zone
     shown = [_shown(each, digest.names, language, zone, preview, page) for each in digest.conversations]
+    for unread, values in zip(digest.conversations, shown, strict=True):
+        for entry, message in zip(unread.messages, values["messages"], strict=False):
+            message["answers"] = _answers(entry, account.user, words, answer_url)
     total = sum(each.count for each in digest.conversations)
     url, is_single = page, len(shown) == 1 and not digest.has_more
     if is_single:  # one button leads to it
@@ -202,6 +223,38 @@ def stop_page(language: str, is_done: bool) -> str:
     words = _words(language)
     text = words["stop_done" if is_done else "stop_question"]
     return button_page(language, words["stop_title"], text, "" if is_done else words["stop_button"])
+
+
+def answer_page(
+    question: Question, text: str, user: str, asker: str, names: Mapping[str, str], wishes: Wishes, value: str
+) -> str:
+    """The page, HTML, with a question and what ``user`` can answer, or what has come of it.
+
+    ``asker``: the name of who asks; ``""``: the back end. ``names``: user → name. ``value``: the option that
+    the user has chosen in the mail.
+    """
+    language = language_of(wishes.language)
+    words = _words(language)
+    may_answer = question.may_answer(user)
+    until = _time(question.until, wishes.quiet.zone, language) if question.until else ""
+    return page_template("answer.html").render(
+        language=words["tag"],
+        words=words,
+        title=words["ask_title"].format(name=asker) if asker else words["ask_from_system"],
+        question=text,
+        outcome="" if may_answer else outcome_of(question, user, names, language),
+        may_answer=may_answer,
+        until=f"{words['ask_until'].format(time=until)}." if until else "",
+        options=question.options,
+        has_text=question.text or not question.options,
+        value=value if any(each.value == value for each in question.options) else "",
+    )
+
+
+def gone_page(language: str) -> str:
+    """The page, HTML, behind a link that is not valid any more."""
+    words = _words(language_of(language))
+    return button_page(words["tag"], words["ask_from_system"], words["ask_gone"], "")
 
 
 def _subject(digest: Digest, titles: Sequence[str], total: int, words: Mapping[str, str]) -> str:
@@ -254,6 +307,22 @@ def _shown(
         ],
         "earlier": _counted(words["earlier"], earlier) if earlier > 0 else "",
     }
+
+
+def _answers(
+    entry: Entry, user: str, words: Mapping[str, str], answer_url: Callable[[int], str]
+) -> list[dict[str, str]]:
+    """The links with which a user answers a message; none if it is no open question."""
+    question = question_in(entry)
+    if question is None or not question.may_answer(user):
+        return []
+    url = answer_url(entry.id)
+    options = [
+        {"text": clean(each.text), "url": f"{url}&value={quote(each.value, safe='')}"}
+        for each in question.options
+    ]
+    has_text = question.text or not options
+    return [*options, *([{"text": words["ask_send"], "url": url}] if has_text else [])]
 
 
 def _name(user: str, names: Mapping[str, str]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from math import inf
 from time import time
 from typing import Final
@@ -59,9 +60,10 @@ class Mails:
     """Sends digests while this node has the lease of the notifier.
 
     ``apps``: those in which users can be notified. ``page_of``: app → the address of its page for chats;
-    ``""``: it has none. ``stop_url``: (app, user) → the address that ends the mails. ``site``: the name of
-    this server in mails. ``wants``: whether the back end of an app wants events of a kind. ``ask_once`` asks
-    an account to confirm its address; may switch, raises StorageUnavailable. ``is_banned``: (app, user).
+    ``""``: it has none. ``stop_url``: (app, user) → the address that ends the mails. ``answer_url``: (app,
+    user, message) → the address where the user answers a question. ``site``: the name of this server in
+    mails. ``wants``: whether the back end of an app wants events of a kind. ``ask_once`` asks an account to
+    confirm its address; may switch, raises StorageUnavailable. ``is_banned``: (app, user).
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Mails:
         apps: Callable[[], Collection[str]],
         page_of: Callable[[str], str],
         stop_url: Callable[[str, str], str],
+        answer_url: Callable[[str, str, int], str],
         site: str,
         wants: Callable[[str, str], bool],
         ask_once: Callable[[Account], object],
@@ -89,6 +92,7 @@ class Mails:
         self._apps = apps
         self._page_of = page_of
         self._stop_url = stop_url
+        self._answer_url = answer_url
         self._site = site
         self._wants = wants
         self._ask_once = ask_once
@@ -272,7 +276,8 @@ class Mails:
             return None
         preview = wishes.preview and rules_of(tenant).preview
         page, stop_url = self._page_of(app), self._stop_url(app, user)
-        return mail_of(digest, account, wishes, preview, page, self._site, stop_url)
+        answer_url = partial(self._answer_url, app, user)
+        return mail_of(digest, account, wishes, preview, page, self._site, stop_url, answer_url)
 
     def _next_try(self, app: str, user: str, now_ms: int) -> int:
         """When a mail that was refused for now is tried again; 0: not any more."""

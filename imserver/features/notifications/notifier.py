@@ -20,10 +20,12 @@ from msgspec.structs import replace
 from imserver.features.notifications.content import (
     TTL_SECONDS,
     Author,
+    answers_of,
     body_of,
     closing,
     language_of,
     notify_in,
+    question_in,
     shown_of,
     topic_of,
     ttl_of,
@@ -37,7 +39,7 @@ from imserver.features.notifications.contract import (
     Shown,
     Wishes,
 )
-from imserver.features.notifications.decisions import decide, mail_due, nothing_new
+from imserver.features.notifications.decisions import decide, mail_due, may_notify, nothing_new
 from imserver.features.notifications.recipients import Recipients
 from imserver.features.notifications.rows import LEASE, NotificationRows
 from imserver.features.notifications.settings import AppNotifySettings
@@ -71,6 +73,8 @@ MAX_READS: Final = 100_000
 """Conversations that were read and wait for their look; of more, notifications are not closed."""
 _YIELD: Final = 64
 """After so many dues the loop serves others."""
+_REMINDING: Final = ("remind", "escalate")
+"""What is done with a question of which those who can answer it are notified again."""
 _USERS_AT_ONCE: Final = 1024
 """After so many users the loop serves others."""
 
@@ -286,33 +290,43 @@ class Notifier:
 
     # --- deciding -------------------------------------------------------------------------------------------
 
-    def decide(self, app: str, dues: Sequence[Due], silent: set[int]) -> None:
+    def decide(
+        self, app: str, dues: Sequence[Due], silent: set[int], reminders: dict[tuple[str, int], int]
+    ) -> None:
         """Decide about dues, and store it with the deliveries. Of dues whose conversations have many unread
         messages, only the first ones are decided; the others stay.
 
-        ``silent``: ids of messages of which nobody is notified. What is learned is added. Switches. Raises
-        StorageUnavailable and NotOwner.
+        ``silent``: ids of messages of which nobody is notified. What is learned is added. ``reminders``:
+        (user, conversation) → the question of which the user is notified also if they have read it; what is
+        decided goes. Switches. Raises StorageUnavailable and NotOwner.
         """
         facts = self._facts(app, dues)
         dues = [due for due in dues if due.conversation in facts.unread]
         decided = _Decided()
         chosen: list[Due] = []
+        reminded: dict[tuple[str, int], int] = {}
         for number, due in enumerate(dues, 1):
             unread, wishes = facts.unread.get(due.conversation), facts.wishes.get(due.user, _NO_WISHES)
             has_way = due.user in facts.endpoints or wishes.mail != "never"
             is_reachable = has_way and not self._recipients.is_banned(app, due.user)
             wish, now = facts.wish(due), facts.now
             decision = decide(due, unread, facts.rules, wishes, wish, is_reachable, now, facts.offset)
-            if decision.outcome == "notify":
+            key = due.user, due.conversation
+            question = reminders.pop(key, 0)
+            if question and may_notify(due, unread, facts.rules, wishes, wish, is_reachable, now):
+                reminded[key] = question
+                chosen.append(due)
+            elif decision.outcome == "notify":
                 chosen.append(due)
             elif decision.outcome == "wait":
                 decided.changed.append((due, replace(due, due=decision.due, entry=decision.entry)))
             else:
-                _end(app, due, decision.outcome, facts, decided)
+                is_closed = decision.outcome == "stay" and due.notified in silent
+                _end(app, due, "close" if is_closed else decision.outcome, facts, decided)
             if not number % _YIELD:
                 serve_others()
         if chosen:
-            self._notify(app, chosen, facts, silent, decided)
+            self._notify(app, chosen, facts, silent, reminded, decided)
         self.rows.decide(
             app, decided.ended, decided.changed, decided.deliveries, decided.mail, owner=self.node()
         )
@@ -363,10 +377,18 @@ class Notifier:
         return found
 
     def _notify(
-        self, app: str, dues: Sequence[Due], facts: _Facts, silent: set[int], decided: _Decided
+        self,
+        app: str,
+        dues: Sequence[Due],
+        facts: _Facts,
+        silent: set[int],
+        reminded: Mapping[tuple[str, int], int],
+        decided: _Decided,
     ) -> None:
         """Make the deliveries for users who are to be notified."""
-        chosen, entries = self._choose(app, dues, facts, silent)
+        others = [due for due in dues if (due.user, due.conversation) not in reminded]
+        chosen, entries = self._choose(app, others, facts, silent)
+        self._add_reminders(app, reminded, chosen, entries)
         senders = {entries[entry].sender for entry in chosen.values()} - {""}
         receivers = {due.user for due in dues}
         accounts = {each.user: each for each in self._accounts_of(app, sorted(senders | receivers))}
@@ -377,7 +399,8 @@ class Notifier:
             entry, account = chosen.get((due.user, due.conversation)), accounts.get(due.user)
             if entry is None or due.conversation not in conversations or (account and account.bot):
                 outcome = nothing_new(due, facts.unread.get(due.conversation)).outcome
-                _end(app, due, outcome, facts, decided)
+                is_closed = outcome == "stay" and due.notified in silent
+                _end(app, due, "close" if is_closed else outcome, facts, decided)
             else:
                 decided.deliveries += writer.deliveries(due, entry)
                 if mail := mail_due(facts.wishes.get(due.user, _NO_WISHES), facts.now):
@@ -423,7 +446,8 @@ class Notifier:
             for each in self._store.part(MessageLog).entries.find(
                 app, list((new | older - silent) - entries.keys())
             ):
-                if notify_in(each) is False:
+                question = question_in(each)
+                if notify_in(each) is False or (question is not None and question.state):
                     silent.add(each.id)
                 elif each.id in new:
                     entries[each.id] = each
@@ -435,6 +459,33 @@ class Notifier:
             waiting = {key: waiting[key] for key in candidates.keys() - chosen.keys()}
             ahead = AHEAD
         return chosen, entries
+
+    def _add_reminders(
+        self,
+        app: str,
+        reminded: Mapping[tuple[str, int], int],
+        chosen: dict[tuple[str, int], int],
+        entries: dict[int, Entry],
+    ) -> None:
+        """Add the open questions of which users are reminded who can answer them."""
+        if not reminded:
+            return
+        found = {
+            each.id: each
+            for each in self._store.part(MessageLog).entries.find(app, sorted(set(reminded.values())))
+        }
+        questions = {id: question_in(each) for id, each in found.items()}
+        pairs = {(key[0], found[id].sender) for key, id in reminded.items() if id in found}
+        blocked = self._recipients.blocks(app, pairs)
+        for key, id in reminded.items():
+            question = questions.get(id)
+            if (
+                question is not None
+                and question.may_answer(key[0])
+                and (key[0], found[id].sender) not in blocked
+            ):
+                chosen[key] = id
+                entries[id] = found[id]
 
     def _newest(self, due: Due, facts: _Facts) -> Iterator[int]:
         """The messages of which a user may have to be notified. Those before the one for which they became
@@ -462,6 +513,8 @@ class _FollowedLog:
         self._cached = 0
         self._silent: set[int] = set()
         """Messages of which nobody is notified, as far as they are known."""
+        self._reminders: dict[tuple[str, int], int] = {}
+        """(user, conversation) → the question of which the user is reminded. A crash loses them."""
         self.consumer = Consumer(
             f"the notifications of {app}",
             notifier.lease,
@@ -530,7 +583,7 @@ class _FollowedLog:
         if len(self._silent) > MAX_SILENT:
             self._silent.clear()
         if work.dues:
-            notifier.decide(self._app, work.dues, self._silent)
+            notifier.decide(self._app, work.dues, self._silent, self._reminders)
             return
         rules = notifier._rules_of(self._app)
         if rules is not None and rules.enabled:
@@ -539,7 +592,9 @@ class _FollowedLog:
 
     def _note(self, work: _Work, rules: AppNotifySettings) -> None:
         rows = self._notifier.rows
-        found, recalled = self._receivers(work.entries)
+        found, ended = self._receivers(work.entries)
+        reminders = self._reminders_of(work.entries)
+        found |= {key: entry for key, entry in reminders.items() if key not in found}
         reachable = rows.reachable(self._app, list({user for user, _ in found})) if found else set()
         due = int((steady_time() + rules.after_seconds) * 1000)
         dues = []
@@ -551,15 +606,16 @@ class _FollowedLog:
         if dues:
             again = int(rules.again_seconds * 1000)
             rows.advance(self._app, work.position, dues, again, self._notifier.node())
+            self._reminders |= {key: entry for key, entry in reminders.items() if key[0] in reachable}
             self.is_due(due)
-        if recalled and rows.read_elsewhere(self._app, recalled):
+        if ended and rows.read_elsewhere(self._app, ended):
             self.is_due(0)
 
     def _receivers(self, entries: Iterable[Entry]) -> tuple[dict[tuple[str, int], int], set[tuple[str, int]]]:
         """(receiver, conversation) → the first of these entries; and those with a message that was
-        recalled."""
+        recalled, or a question that was closed."""
         found: dict[tuple[str, int], int] = {}
-        recalled: dict[int, tuple[str, ...]] = {}
+        ended: dict[int, tuple[str, ...]] = {}
         """Conversation → its users."""
         first_senders: dict[int, str] = {}
         """Conversation → the sender of the first entry, for whom only entries of others count."""
@@ -568,10 +624,15 @@ class _FollowedLog:
             if entry.kind in ("join", "leave"):
                 self._cached -= len(self._members.pop(conversation, ()))
                 first_senders.pop(conversation, None)
-            elif entry.room or entry.kind not in ("message", "recall"):
+            elif entry.room or entry.kind not in ("message", "recall", "press"):
                 continue
+            elif entry.kind == "press":
+                question = question_in(entry)
+                if question is not None and question.state:
+                    self._silent.add(entry.about)
+                    ended[conversation] = self._users_of(entry)
             elif entry.kind == "recall":
-                recalled[conversation] = self._users_of(entry)
+                ended[conversation] = self._users_of(entry)
             elif notify_in(entry) is False:
                 self._silent.add(entry.id)
             elif conversation not in first_senders:
@@ -583,7 +644,22 @@ class _FollowedLog:
                     found[key] = entry.id
             if is_long_turn():
                 serve_others()
-        return found, {(user, conversation) for conversation, users in recalled.items() for user in users}
+        return found, {(user, conversation) for conversation, users in ended.items() for user in users}
+
+    def _reminders_of(self, entries: Iterable[Entry]) -> dict[tuple[str, int], int]:
+        """(user, conversation) → the question that the user can answer and is reminded of. Switches."""
+        acts = {entry.about: entry for entry in entries if entry.kind == "press" and entry.type in _REMINDING}
+        if not acts:
+            return {}
+        found: dict[tuple[str, int], int] = {}
+        for each in self._notifier._store.part(MessageLog).entries.find(self._app, sorted(acts)):
+            question = question_in(each)
+            if question is not None:
+                users = question.of or self._users_of(acts[each.id])
+                for user in users:
+                    if user != each.sender and question.may_answer(user):
+                        found[user, each.conversation] = each.id
+        return found
 
     def _add_receivers(self, entry: Entry, found: dict[tuple[str, int], int]) -> None:
         """The receivers of an entry, as far as there is none before it. Switches."""
@@ -647,23 +723,21 @@ class _Writer:
         ttl = ttl_of(self._notify_of(entry))
         if due.user in self._facts.badges and not due.notified:
             self._facts.badges[due.user] += 1
-        return [
-            _delivery(
-                self._app,
-                one,
-                "message",
-                due.conversation,
-                entry,
-                ttl,
-                self._facts.now,
-                replace(
-                    self._shown_of(due.conversation, entry, language_of(one.language), preview, count),
-                    token=self._make_token(self._app, due.user, one.id, due.conversation, entry),
-                    badge=None if one.is_web else self._facts.badges.get(due.user),
-                ),
+        question = question_in(self._entries[entry]) if preview else None
+        answers = answers_of(question) if question is not None and question.may_answer(due.user) else ()
+        deliveries = []
+        for one in self._facts.endpoints.get(due.user, ()):
+            shown = self._shown_of(due.conversation, entry, language_of(one.language), preview, count)
+            content = replace(
+                shown,
+                actions=shown.actions or answers,
+                token=self._make_token(self._app, due.user, one.id, due.conversation, entry),
+                badge=None if one.is_web else self._facts.badges.get(due.user),
             )
-            for one in self._facts.endpoints.get(due.user, ())
-        ]
+            deliveries.append(
+                _delivery(self._app, one, "message", due.conversation, entry, ttl, self._facts.now, content)
+            )
+        return deliveries
 
     def _notify_of(self, entry: int) -> Notify | None:
         if entry not in self._notify:

@@ -69,6 +69,9 @@ def build_mails(
     def stop_url(app: str, user: str) -> str:
         return f"{server}/api/v1/notifications/unsubscribe?token={tokens.make_mail(app, user)}"
 
+    def answer_url(app: str, user: str, message: int) -> str:
+        return f"{server}/api/v1/notifications/answer?token={tokens.make_ask(app, user, message)}"
+
     return Mails(
         rows,
         core.storage.store,
@@ -79,6 +82,7 @@ def build_mails(
         apps,
         page_of,
         stop_url,
+        answer_url,
         urlsplit(server).netloc,
         webhooks_of(core).feeds.wants,
         accounts_of(core).confirmations.ask_once,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
+from imserver.features.notifications.content import question_in
 from imserver.plugin.identity import Relations
 from imserver.plugin.messages import MessageLog
 from imserver.plugin.runtime import serve_others
@@ -40,8 +41,9 @@ class Recipients:
         """Whether users need not, or may not, be notified any more of (user, conversation, entry).
 
         They have read it, were banned, have left the conversation, or have blocked the sender; or the message
-        was recalled, or has expired. Of what is not stored (conversation 0) only the ban counts. Switches.
-        Raises StorageUnavailable.
+        was recalled, or has expired. An open question is not over when it is read, but when it is answered:
+        its author may have reminded them. Of what is not stored (conversation 0) only the ban counts.
+        Switches. Raises StorageUnavailable.
         """
         stored = self._store.part(MessageLog)
         users: dict[int, list[str]] = {}
@@ -52,17 +54,20 @@ class Recipients:
             return [self.is_banned(app, user) for user, _, _ in items]
         positions = stored.conversations.read_positions(app, users)
         ids = list({entry for _, conversation, entry in items if conversation})
-        senders = {each.id: each.sender for each in stored.entries.find(app, ids) if each.kind == "message"}
-        blocks = self.blocks(app, {(user, senders[entry]) for user, _, entry in items if entry in senders})
+        found = {each.id: each for each in stored.entries.find(app, ids) if each.kind == "message"}
+        blocks = self.blocks(app, {(user, found[entry].sender) for user, _, entry in items if entry in found})
+        questions = {id: question_in(each) for id, each in found.items()}
+
+        def is_over(user: str, conversation: int, entry: int) -> bool:
+            position = positions.get((user, conversation))
+            if position is None or entry not in found or (user, found[entry].sender) in blocks:
+                return True
+            question = questions[entry]
+            if question is not None and (question.state or question.may_answer(user)):
+                return bool(question.state)
+            return position >= entry
+
         return [
-            self.is_banned(app, user)
-            or (
-                conversation != 0
-                and (
-                    entry not in senders
-                    or positions.get((user, conversation), entry) >= entry
-                    or (user, senders[entry]) in blocks
-                )
-            )
+            self.is_banned(app, user) or (conversation != 0 and is_over(user, conversation, entry))
             for user, conversation, entry in items
         ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from base64 import urlsafe_b64encode
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import Annotated, Final, Literal
 
@@ -11,20 +12,30 @@ from msgspec.structs import replace
 
 from imserver.features.accounts.mailing import PAGE_HEADERS
 from imserver.features.notifications.api import CHAPTER
+from imserver.features.notifications.content import Question, language_of, outcome_of, question_in
 from imserver.features.notifications.contract import Wishes
 from imserver.features.notifications.parts import NotificationParts, notifications_of
 from imserver.features.notifications.problems import HTTP_UNKNOWN_NOTIFICATION
 from imserver.features.notifications.tokens import (
     MAX_TOKEN_CHARACTERS,
     ActionToken,
+    AskToken,
     BadActionToken,
     MailToken,
 )
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import Api, ApiProblem, Call, HttpResponse, Resource, about, refuse
 from imserver.plugin.identity import Needs, Principal, Tenants
-from imserver.plugin.messages import MessageApi, SendRequest
+from imserver.plugin.messages import (
+    Entry,
+    MessageApi,
+    MessageLog,
+    MessageServices,
+    Rejected,
+    SendRequest,
+)
 from imserver.plugin.services import Core, SessionServices
+from imserver.plugin.storage import Account
 
 _ID_BYTES: Final = 18
 _HTML: Final = "text/html; charset=utf-8"
@@ -42,15 +53,30 @@ Token = Annotated[
 ReplyText = Annotated[str, about("With `reply`: the text.", min_length=1)]
 
 
+OutcomeText = Annotated[
+    str,
+    about(
+        "With `answer`: what to show, in the language of the device. It says who has answered if others were "
+        "faster."
+    ),
+]
+
+
 class ActRequest(Struct, forbid_unknown_fields=True):
     """The token of a notification, and what to do."""
 
     token: Token
     action: Annotated[
-        Literal["read", "reply"],
-        about("`read`: mark the conversation as read up to the message. `reply`: send `text`, too."),
+        Literal["read", "reply", "answer"],
+        about(
+            "`read`: mark the conversation as read up to the message. `reply`: send `text`, too. `answer`: "
+            "answer the question with `value`, too."
+        ),
     ]
     text: ReplyText | UnsetType = UNSET
+    value: Annotated[
+        str, about("With `answer`: the value of an option, which is behind `answer:` in the action.")
+    ] = ""
 
 
 class ActAnswer(Struct):
@@ -59,6 +85,7 @@ class ActAnswer(Struct):
     conversation: Annotated[int, about("The conversation.")]
     read: Annotated[int, about("The last message that was read.")]
     id: Annotated[int, about("The id of the reply; 0: none was sent.")]
+    text: OutcomeText | UnsetType = UNSET
 
 
 class MailsQuery(Struct, forbid_unknown_fields=True):
@@ -67,10 +94,29 @@ class MailsQuery(Struct, forbid_unknown_fields=True):
     token: Annotated[str, about("The token in the link of the mail.", max_length=MAX_TOKEN_CHARACTERS)]
 
 
+class QuestionQuery(Struct, forbid_unknown_fields=True):
+    """The token of a question, and the option that the user has chosen in the mail."""
+
+    token: Annotated[str, about("The token in the link of the mail.", max_length=MAX_TOKEN_CHARACTERS)]
+    value: Annotated[str, about("The value of the option that the link is for.", max_length=1000)] = ""
+
+
 class MailsEnded(Struct):
     """The user gets no mails any more."""
 
     unsubscribed: bool
+
+
+class AskedQuestion(Struct, frozen=True):
+    """A question with its message. ``names``: user → name of who asks and who has answered."""
+
+    entry: Entry
+    question: Question
+    names: Mapping[str, str]
+
+    def is_told(self, user: str) -> bool:
+        """Whether the question itself says why it takes no answer of a user."""
+        return bool(self.question.state) or any(each.user == user for each in self.question.answers)
 
 
 class TokenApi(Struct, frozen=True):
@@ -80,6 +126,8 @@ class TokenApi(Struct, frozen=True):
     tenants: Tenants
     sessions: SessionServices
     messages: MessageApi
+    stored: MessageServices
+    accounts_of: Callable[[str, Sequence[str]], Iterable[Account]]
 
     def let_act(self, app: str, user: str, call: Call) -> None:
         """Let a user act who is proved by a token. The request counts as one of the user.
@@ -92,9 +140,37 @@ class TokenApi(Struct, frozen=True):
         call.act_as(Principal("session", apps=frozenset({app}), user=user))
         self.messages.rates.require(call.principal, call.request.host)
 
+    def question(self, app: str, user: str, message: int) -> AskedQuestion | None:
+        """A question that a user may read; None: there is none. Switches."""
+        found = self.messages.store.part(MessageLog).entries.readable(app, user, [message])
+        question = question_in(found[0]) if found and found[0].kind == "message" else None
+        if question is None:
+            return None
+        people = {found[0].sender, *(each.user for each in question.answers)} - {""}
+        accounts = self.accounts_of(app, sorted(people))
+        return AskedQuestion(found[0], question, {each.user: each.nickname or each.name for each in accounts})
+
+    def answer(self, app: str, user: str, message: int, value: str, text: str = "") -> AskedQuestion:
+        """Answer a question. Returns what it is then: others may have been faster. Switches. Raises
+        ApiProblem."""
+        result = self.stored.asks.answer(app, user, message, value, text)
+        found = self.question(app, user, message)
+        if found is None:
+            raise ApiProblem(HTTP_UNKNOWN_NOTIFICATION)
+        if isinstance(result, Rejected) and not found.is_told(user):
+            raise ApiProblem(result.problem, result.explanation)
+        return found
+
 
 def _service(core: Core, api: Api) -> TokenApi:
-    return TokenApi(notifications_of(core), core.identity.tenants, core.sessions, MessageApi.of(core, api))
+    return TokenApi(
+        notifications_of(core),
+        core.identity.tenants,
+        core.sessions,
+        MessageApi.of(core, api),
+        core.service(MessageServices),
+        core.identity.accounts.those_of,
+    )
 
 
 routes = Resource(
@@ -146,17 +222,105 @@ def act(api: TokenApi, call: Call, request: ActRequest) -> ActAnswer:
         id = api.messages.send(call, sent).id
     elif request.text is not UNSET:
         raise ApiProblem(Problems.INVALID_REQUEST, "`text`: only with `reply`")
+    if bool(request.value) != (request.action == "answer"):
+        raise ApiProblem(Problems.INVALID_REQUEST, "`value`: with `answer`, and only then")
+    text: str | UnsetType = UNSET
+    if request.value:
+        found = api.answer(token.app, token.user, token.entry, request.value)
+        text = outcome_of(found.question, token.user, found.names, language_of(endpoint.language))
     receipts = api.messages.receipts
     result = receipts.note(token.app, token.user, token.conversation, read=token.entry)
     if result is None:
         raise ApiProblem(Problems.UNKNOWN_CONVERSATION)
-    return ActAnswer(token.conversation, result.receipt.read, id)
+    return ActAnswer(token.conversation, result.receipt.read, id, text)
 
 
 def _name_of(token: ActionToken) -> str:
     """The ``client_msg_id`` of the reply with a token."""
     named = f"{token.endpoint} {token.conversation} {token.entry} {token.expires}"
     return f"notified-{urlsafe_b64encode(sha256(named.encode()).digest()[:_ID_BYTES]).decode()}"
+
+
+# --- answers by mail ----------------------------------------------------------------------------------------
+
+
+@routes.get(
+    "/notifications/answer",
+    Needs.ANYONE,
+    query=QuestionQuery,
+    content_type="text/html",
+    problems=(HTTP_UNKNOWN_NOTIFICATION, Problems.TOO_MANY_REQUESTS),
+    example={"token": "c2lnbmF0dXJl…", "value": "yes"},
+)
+def show_question(api: TokenApi, call: Call) -> HttpResponse:
+    """Show the page on which a question is answered.
+
+    The link in a mail leads here. Nothing changes, because programs that look for viruses open links, too.
+    """
+    return _answer_page(api, call, _of_question(api, call))
+
+
+@routes.post(
+    "/notifications/answer",
+    Needs.ANYONE,
+    act="",
+    query=QuestionQuery,
+    content_type="text/html",
+    problems=(
+        HTTP_UNKNOWN_NOTIFICATION,
+        Problems.BANNED,
+        Problems.MUTED,
+        Problems.TOO_MANY_REQUESTS,
+        Problems.STORAGE_UNAVAILABLE,
+    ),
+    example={"token": "c2lnbmF0dXJl…"},
+)
+def answer_question(api: TokenApi, call: Call) -> HttpResponse:
+    """Answer a question by the form of its page.
+
+    The form has `value`, that of an option, or `text`. The page then says what came of it.
+    """
+    token = _of_question(api, call)
+    if token is not None and api.question(token.app, token.user, token.message) is not None:
+        if api.sessions.sessions.is_banned(token.app, token.user):
+            raise ApiProblem(Problems.BANNED)
+        form = call.form()
+        value, text = form.get("value", ""), form.get("text", "").strip()
+        if value or text:
+            api.answer(token.app, token.user, token.message, value, "" if value else text)
+    return _answer_page(api, call, token)
+
+
+def _of_question(api: TokenApi, call: Call) -> AskToken | None:
+    """The token of a question; None: it is not valid any more. Raises ApiProblem."""
+    try:
+        token = api.parts.tokens.read_ask(call.input.token)
+    except BadActionToken:
+        return None
+    api.let_act(token.app, token.user, call)
+    return token
+
+
+def _answer_page(api: TokenApi, call: Call, token: AskToken | None) -> HttpResponse:
+    # Imported here: it makes a template.
+    from imserver.features.notifications.digests import answer_page, gone_page
+
+    found = None if token is None else api.question(token.app, token.user, token.message)
+    if token is None or found is None:
+        return _html(call, gone_page(call.request.headers.get("accept-language", "")[:2]), 404)
+    wished = api.parts.rows.wishes(token.app, [token.user]).get(token.user, Wishes())
+    sender = found.entry.sender
+    asker = found.names.get(sender) or sender
+    text = found.entry.body.decode(errors="replace")
+    return _html(
+        call,
+        answer_page(found.question, text, token.user, asker, found.names, wished, call.input.value),
+    )
+
+
+def _html(call: Call, page: str, status: int = 200) -> HttpResponse:
+    headers = (*PAGE_HEADERS, ("X-Request-Id", call.request.id))
+    return HttpResponse(status, page.encode(), _HTML, headers, page=True)
 
 
 # --- the end of mails ---------------------------------------------------------------------------------------
@@ -220,6 +384,4 @@ def _page(call: Call, wished: Wishes, content: Literal["question", "done"]) -> H
     # Imported here: it makes a template.
     from imserver.features.notifications.digests import stop_page
 
-    page = stop_page(wished.language, content == "done")
-    headers = (*PAGE_HEADERS, ("X-Request-Id", call.request.id))
-    return HttpResponse(200, page.encode(), _HTML, headers, page=True)
+    return _html(call, stop_page(wished.language, content == "done"))

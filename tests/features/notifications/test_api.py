@@ -360,6 +360,8 @@ def test_a_reply_is_sent_once_and_marks_as_read(node: Harness) -> None:
 @pytest.mark.parametrize(
     ("change", "status", "code"),
     [
+        ({"action": "answer"}, 400, "invalid_request"),
+        ({"action": "read", "value": "1"}, 400, "invalid_request"),
         ({"token": "AAAA"}, 404, "unknown_notification"),
         ({"token": ""}, 400, "invalid_request"),
         ({"action": "delete"}, 400, "invalid_request"),

@@ -35,6 +35,7 @@ from tests.users import User
 pytestmark = pytest.mark.filterwarnings("ignore:Requiring AUTH while not requiring TLS")
 
 PAGE = "https://im.example.com/home/messages"
+ANSWER = "https://im.example.com/answer"
 STOP = "https://im.example.com/stop?token=t"
 SOON = Wishes(mail="soon")
 
@@ -93,6 +94,7 @@ class Post:
             self.rows.apps,
             lambda app: PAGE if app == "gochat" else "",
             lambda _app, _user: STOP,
+            lambda _app, _user, message: f"{ANSWER}?token={message}",
             "im.example.com",
             lambda app, kind: (app, kind) == ("gochat", "notified"),
             accounts_of(core).confirmations.ask_once,

@@ -1,6 +1,7 @@
 """Who is notified of what, once, on a real database; what is sent is taken by a fake push service."""
 
 from time import process_time, time
+from typing import Any
 
 import gevent
 import pytest
@@ -14,6 +15,7 @@ from imserver.features.notifications.contract import (
     PushEndpoint,
     QuietHours,
     Shown,
+    ShownAction,
     Wishes,
 )
 from imserver.features.notifications.settings import AppNotifySettings
@@ -148,6 +150,76 @@ def test_what_is_read_before_it_is_sent_is_not_sent(node: NotifyingNode) -> None
     node.read("zoe", 1)
     node.deliver()
     assert node.service.texts() == []
+
+
+def ask(node: NotifyingNode, conversation: str | int, **more: Any) -> int:
+    """Ann asks whether to deploy."""
+    options = [{"text": text, "value": text.lower()} for text in ("Yes", "No", "Later")]
+    meta = json.encode({"ask": {"options": options, **more}})
+    (id,) = node.send("ann", conversation, "Deploy?", meta=meta)
+    return id
+
+
+def test_a_question_has_two_answers_for_those_who_may_answer_and_goes_when_it_is_closed(
+    node: NotifyingNode,
+) -> None:
+    stored = node.store.part(MessageLog)
+    group = stored.groups.create(APP, "ann", "tea", ["zoe", "kim", "bob"]).conversation
+    node.subscribe("zoe", "kim", "bob")
+    question = ask(node, group, of=["zoe", "kim"])
+    until(lambda: len(node.service.taken) == 3)
+    until(node.settled)
+    taken = {one.user: json.decode(one.body, type=Shown) for one in node.service.taken}
+    answers = (ShownAction("answer:yes", "Yes"), ShownAction("answer:no", "No"))
+    assert {user: shown.actions for user, shown in taken.items()} == {
+        "zoe": answers,
+        "kim": answers,
+        "bob": (),
+    }
+    assert taken["bob"].body == "ann: Question: Deploy?"
+    stored.asks.answer(APP, "kim", question, value="no")
+    until(lambda: len(node.service.taken) == 6)
+    until(node.settled)
+    assert [json.decode(one.body, type=Shown).kind for one in node.service.taken[3:]] == ["close"] * 3
+    assert stored.conversations.unread(APP, {group: ["zoe"]}, {})[group].count("zoe") == 1
+
+
+def test_a_question_that_is_closed_before_its_time_is_not_notified(start: StartNode) -> None:
+    node = start(rules=AppNotifySettings(after_seconds=1.0))
+    node.subscribe("zoe", "kim")
+    question = ask(node, "zoe")
+    node.send("ann", "kim", "hi")
+    until(lambda: len(node.dues()) == 2)
+    node.store.part(MessageLog).asks.cancel(APP, "ann", question)
+    until(lambda: node.service.taken)
+    until(node.settled)
+    assert [one.user for one in node.service.taken] == ["kim"]
+
+
+def test_those_who_have_not_answered_are_reminded_though_they_have_read_the_question(
+    node: NotifyingNode,
+) -> None:
+    stored = node.store.part(MessageLog)
+    group = stored.groups.create(APP, "ann", "tea", ["zoe", "kim", "bob"]).conversation
+    node.subscribe("zoe", "kim", "bob")
+    question = ask(node, group, need=3)
+    until(lambda: len(node.service.taken) == 3)
+    for user in ("zoe", "kim", "bob"):
+        node.read(user, group)
+    until(lambda: len(node.service.taken) == 6)
+    until(node.settled)
+    stored.asks.answer(APP, "kim", question, value="no")
+    node.people.blocks.add(("bob", "ann"))
+    stored.asks.remind(APP, "ann", question)
+    until(lambda: len(node.service.taken) == 7)
+    until(node.settled)
+    last = node.service.taken[-1]
+    shown = json.decode(last.body, type=Shown)
+    assert (last.user, shown.kind, shown.id) == ("zoe", "message", question)
+    assert [each.action for each in shown.actions] == ["answer:yes", "answer:no"]
+    stored.asks.cancel(APP, "ann", question)
+    until(lambda: len(node.service.taken) == 8)
+    assert json.decode(node.service.taken[-1].body, type=Shown).kind == "close"
 
 
 @pytest.mark.parametrize("change", ["banned", "left", "blocked", "recalled"])
