@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from msgspec import Struct
 
 from imserver.features.ask.deadlines import Deadlines
@@ -34,4 +36,4 @@ def build(core: Core) -> FeatureParts:
     reminders = core.node.buckets.make(ASK_REMINDERS, 1, REMINDER_SECONDS, core.cluster.attempt)
     core.on_drain.append(waits.end)
     parts = AskParts(waits, deadlines, reminders)
-    return FeatureParts(parts, run=(waits.run, deadlines.run))
+    return FeatureParts(parts, run=(waits.run, deadlines.run), page=Path(__file__).parent / "page")

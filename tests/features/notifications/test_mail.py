@@ -26,7 +26,7 @@ from imserver.features.notifications.rows import NotificationRows
 from imserver.features.notifications.settings import AppNotifySettings, NotifyOfApp
 from imserver.features.webhooks.consumer import DeliveryLease
 from imserver.features.webhooks.event_rows import EventStore, StoredEvent
-from tests.features import sections
+from tests.features import ROUTES, sections
 from tests.security.mail import Sink
 from tests.security.node_harness import APPS, Harness, config
 from tests.support import until
@@ -36,6 +36,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Requiring AUTH while not requiri
 
 PAGE = "https://im.example.com/home/messages"
 ANSWER = "https://im.example.com/answer"
+ANSWER_PATH = "/api/v1/notifications/answer"
 STOP = "https://im.example.com/stop?token=t"
 SOON = Wishes(mail="soon")
 
@@ -239,6 +240,98 @@ def test_the_language_is_that_of_the_user(node: Harness, post: Post) -> None:
         assert "您有 1 条未读消息" in content
         assert "你好" in content
         assert "UTC" not in content
+
+
+def test_an_open_question_has_a_link_for_each_answer(node: Harness, post: Post) -> None:
+    ann, bob, eve = (person(node, f"{name}-asks") for name in ("ann", "bob", "eve"))
+    options = [{"text": "Yes & now", "value": "yes/1"}, {"text": "No", "value": "no"}]
+    asked = ann.post("asks/create", to=bob.user, text="Deploy?", options=options)
+    ann.post("asks/create", to=eve.user, text="Tea?", options=options)
+    for user in (bob, eve):
+        post.wants(user)
+    closed = eve.get("messages/sync", after=0, limit=9)["messages"][-1]["id"]
+    eve.post("asks/answer", id=closed, value="no")
+    first, second = post.send(bob, eve)
+    text, html = parts_of(first)
+    url = f"{ANSWER}?token={asked['id']}&value="
+    assert "Question: Deploy?" in text
+    assert f"Yes & now: {url}yes%2F1" in text
+    assert f'href="{url.replace("&", "&amp;")}no"' in html
+    assert "Yes &amp; now</a>" in html
+    assert "Question: Tea?" in parts_of(second)[0]
+    assert ANSWER not in "".join(parts_of(second))
+
+
+class AnswerPage:
+    """The page behind the mail of a question, of one user."""
+
+    def __init__(self, node: Harness, user: User, question: int) -> None:
+        self.node = node
+        self.token = notifications_of(node.node.core).tokens.make_ask("gochat", user.user, question)
+
+    def ask(self, method: str, chosen: str = "", **form: str) -> tuple[int, str]:
+        route = next(row for row in ROUTES if (row.method, row.path) == (method, ANSWER_PATH))
+        query = {"token": self.token, **({"value": chosen} if chosen else {})}
+        answer = self.node.ask(route, query=query, body=form)
+        assert dict(answer.headers)["Content-Security-Policy"].startswith("default-src 'none'; ")
+        assert "<script" not in answer.body.decode()
+        return answer.status, answer.body.decode()
+
+
+def test_a_question_is_answered_on_the_page_behind_its_mail_and_never_by_a_link(node: Harness) -> None:
+    ann, bob, eve = (person(node, f"{name}-page") for name in ("ann", "bob", "eve"))
+    options = [{"text": "Yes & now", "value": "yes"}, {"text": "No", "value": "no"}]
+    group = ann.post("groups/create", name="tea", members=[bob.user, eve.user])["group"]
+    question = {"text": "<b>Deploy?</b>", "options": options, "seconds": 60}
+    asked = ann.post("asks/create", conversation=int(group), **question)
+    first, second = (AnswerPage(node, user, asked["id"]) for user in (bob, eve))
+    for value in ("", "no", "?"):
+        status, html = first.ask("GET", value)
+        assert status == 200
+        assert "Question from Ann-Page" in html
+        assert "&lt;b&gt;Deploy?&lt;/b&gt;" in html
+        assert '<button name="value" value="yes"' in html
+        assert html.count('class="quiet"') == (value == "no")
+    assert ann.post("asks/get", id=asked["id"])["answers"] == []
+    assert (
+        '<p class="outcome" role="status" dir="auto">You answered: No</p>'
+        in first.ask("POST", "yes", value="no")[1]
+    )
+    assert first.ask("POST", value="no")[0] == 200
+    for method in ("GET", "POST"):
+        status, html = second.ask(method, "yes", **({"value": "yes"} if method == "POST" else {}))
+        assert (status, "<form" in html) == (200, False)
+        assert "Bob-Page answered: No" in html
+    (answer,) = ann.post("asks/get", id=asked["id"])["answers"]
+    assert (answer["user"], answer["value"]) == (bob.user, "no")
+
+
+def test_the_page_behind_a_mail_takes_own_words_in_the_language_of_the_user(
+    node: Harness, post: Post
+) -> None:
+    ann, bob = person(node, "ann-words"), person(node, "bob-words")
+    post.wants(bob, replace(SOON, language="de"))
+    asked = ann.post("asks/create", to=bob.user, text="Welches Wort?", free_text=True)
+    page = AnswerPage(node, bob, asked["id"])
+    assert '<input name="text" maxlength="1000" required' in page.ask("GET")[1]
+    assert page.ask("POST", text="  ")[1].count("<form") == 1
+    assert "Du hast geantwortet: Tee &amp; mehr" in page.ask("POST", text=" Tee & mehr ")[1]
+    late = ann.post("asks/create", to=bob.user, text="Jetzt?", free_text=True)
+    ann.post("asks/cancel", id=late["id"])
+    assert "Die Frage wurde zurückgezogen" in AnswerPage(node, bob, late["id"]).ask("GET")[1]
+
+
+def test_a_link_that_is_not_valid_says_so(node: Harness) -> None:
+    ann, bob, eve = (person(node, f"{name}-gone") for name in ("ann", "bob", "eve"))
+    asked = ann.post("asks/create", to=bob.user, text="Deploy?", free_text=True)
+    page = AnswerPage(node, eve, asked["id"])  # who may not read it
+    broken = AnswerPage(node, bob, asked["id"])
+    broken.token = f"A{broken.token}"
+    for each in (page, broken):
+        for method in ("GET", "POST"):
+            status, html = each.ask(method, **({"text": "yes"} if method == "POST" else {}))
+            assert (status, "This link is not valid any more." in html) == (404, True)
+    assert ann.post("asks/get", id=asked["id"])["answers"] == []
 
 
 def test_without_previews_a_mail_has_numbers_only(node: Harness, post: Post) -> None:
