@@ -75,6 +75,9 @@ export type Shown = {
     body?: string;
     icon?: string;
     url?: string;
+    /**
+     * `answer:` and a value: an option of a question
+     */
     actions?: {
         action: string;
         title: string;
@@ -150,7 +153,7 @@ export type NotificationListener = {
  * @property {string} [body]
  * @property {string} [icon]
  * @property {string} [url]
- * @property {{ action: string, title: string, url?: string }[]} [actions]
+ * @property {{ action: string, title: string, url?: string }[]} [actions]  `answer:` and a value: an option of a question
  * @property {number} [conversation]
  * @property {boolean} [group]
  * @property {number} [id]     the newest message

@@ -55,6 +55,9 @@ export declare const WORDS: {
         retry: string;
         remove: string;
         other: string;
+        you: string;
+        cancelled: string;
+        expired: string;
     };
     zh: {
         conversations: string;
@@ -70,6 +73,9 @@ export declare const WORDS: {
         retry: string;
         remove: string;
         other: string;
+        you: string;
+        cancelled: string;
+        expired: string;
     };
 };
 /**

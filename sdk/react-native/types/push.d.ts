@@ -147,15 +147,15 @@ export declare class PushTokens {
  */
 export declare function noticeIn(payload: any): Notice | null;
 /**
- * Marks the conversation of a notification as read, or sends a reply, with the token of the notification: nobody needs to be logged in.
- * It is tried for 20 s. The server sends a reply once.
+ * Marks the conversation of a notification as read, sends a reply, or answers a question, with the token of the notification: nobody needs
+ * to be logged in. It is tried for 20 s. The server sends a reply once.
  *
  * @param {Notice} notice
- * @param {"read" | "reply"} action
+ * @param {string} action  `read`, `reply`, or `answer:` and the value of an option
  * @param {{ httpUrl: string, text?: string, fetch?: typeof globalThis.fetch }} options  `text`: of the reply
  * @returns {Promise<boolean>} whether the server has done it
  */
-export declare function act({ token }: Notice, action: "read" | "reply", { httpUrl, text, fetch: send }: {
+export declare function act({ token }: Notice, action: string, { httpUrl, text, fetch: send }: {
     httpUrl: string;
     text?: string;
     fetch?: typeof globalThis.fetch;
@@ -176,7 +176,7 @@ export type Opened = {
  * @property {string} [draft]  a reply that was not sent: show it in the composer
  */
 /**
- * Carries out "Mark as read" and "Reply", and opens what other notifications are about: the one that has started the app, and
+ * Carries out "Mark as read", "Reply" and answers to questions, and opens what other notifications are about: the one that has started the app, and
  * those after it.
  *
  * @param {PushSource} source

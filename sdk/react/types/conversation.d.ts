@@ -1,4 +1,5 @@
 /** A stored conversation as a page shows it. It knows nothing of React. */
+export type Ask = import("imserver-client/messenger").Ask;
 export type Entry = import("imserver-client/messenger").Entry;
 export type Messenger = import("imserver-client/messenger").Messenger;
 export type More = import("imserver-client/messenger").More;
@@ -70,6 +71,18 @@ export declare class Conversation {
      * @param {number} id
      */
     recall: (id: number) => Promise<void>;
+    /**
+     * Answers a question with the value of an option, or in own words. Rejected as {@link Messenger#send}: `refused` of the error is
+     * `answered` if somebody else was faster. Then, too, `entries` say who has answered.
+     *
+     * @param {number} id
+     * @param {{ value: string } | { text: string }} given
+     */
+    answer: (id: number, given: {
+        value: string;
+    } | {
+        text: string;
+    }) => Promise<void>;
     /** Stores that we have read what is loaded. */
     markRead: () => Promise<void>;
     /** Tells the others that we are typing. Call it on every key press: it sends a notice every 3 s. */

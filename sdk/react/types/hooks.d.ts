@@ -12,6 +12,7 @@ export { storedEntry } from "./conversation.js";
 export type ImClient = import("imserver-client").ImClient;
 export type Push = import("imserver-client").Push;
 export type StateChange = import("imserver-client").StateChange;
+export type Entry = import("imserver-client/messenger").Entry;
 export type Messenger = import("imserver-client/messenger").Messenger;
 export type NotificationOptions = import("imserver-client/notifications").NotificationOptions;
 export type NotificationState = import("imserver-client/notifications").NotificationState;
@@ -54,9 +55,12 @@ export declare function usePresence(client: ImClient | null, users: string[], ev
  * @param {Messenger | null} messenger
  * @param {Where} where
  * @param {number} [pageSize]  messages that are loaded at a time, at most 200
- * @returns {ConversationView & Pick<Conversation, "loadEarlier" | "send" | "edit" | "recall" | "markRead" | "typing">}
+ * @returns {ConversationView & { questions: Entry[] } & Pick<Conversation, "loadEarlier" | "send" | "edit" | "recall" | "answer" | "markRead" | "typing">}
+ *   `questions`: those of `entries` that are open; `meta.ask` says what is asked
  */
-export declare function useConversation(messenger: Messenger | null, where: Where, pageSize?: number): ConversationView & Pick<Conversation, "loadEarlier" | "send" | "edit" | "recall" | "markRead" | "typing">;
+export declare function useConversation(messenger: Messenger | null, where: Where, pageSize?: number): ConversationView & {
+    questions: Entry[];
+} & Pick<Conversation, "loadEarlier" | "send" | "edit" | "recall" | "answer" | "markRead" | "typing">;
 /**
  * The user's conversations, the one with the newest entry first.
  *

@@ -16,7 +16,7 @@ interface ViewProps extends Accessible {
 export const View: ComponentType<ViewProps>;
 export const SafeAreaView: ComponentType<ViewProps>;
 export const Text: ComponentType<ViewProps & { numberOfLines?: number }>;
-export const Pressable: ComponentType<ViewProps & { onPress?: null | (() => void) }>;
+export const Pressable: ComponentType<ViewProps & { onPress?: null | (() => void); disabled?: boolean; accessibilityState?: { disabled?: boolean; busy?: boolean } }>;
 export const KeyboardAvoidingView: ComponentType<ViewProps & { behavior?: "height" | "position" | "padding" }>;
 export const TextInput: ComponentType<Accessible & {
   style?: Styles; value?: string; placeholder?: string; multiline?: boolean; onChangeText?: (text: string) => void; autoCapitalize?: "none"; secureTextEntry?: boolean;
