@@ -43,6 +43,7 @@ BATCH: Final = 100
 AT_ONCE: Final = 50
 """Connections that are opened at the same time."""
 RETRY_SECONDS: Final = 0.2
+ATTEMPTS: Final = 3
 END_SECONDS: Final = 60.0
 REQUEST_SECONDS: Final = 30.0
 _TOKEN_SECONDS: Final = 3600
@@ -191,7 +192,8 @@ class AnswersRun:
         latency = Latency()
         for reader in stopped:
             if reader.stream in self.heard:
-                latency.add(int((self.heard[reader.stream] - reader.stopped_at) * 1_000_000))
+                micros = int((self.heard[reader.stream] - reader.stopped_at) * 1_000_000)
+                latency.add(max(0, micros))  # the answer to the first attempt may be lost
         differ = self.found["differ"]
         for reader, pieces in zip(self.readers, self.appended, strict=True):
             differ += reader.end is not None and reader.end["text"] != "".join(pieces)
@@ -289,15 +291,16 @@ class AnswersRun:
         """Stop the answer of one reader, at a node that lives, until it is done."""
         reader = self.readers[number % len(self.readers)]
         await self._until(lambda: self.appended[reader.number], "nothing is appended")
+        body = {"app": APP, "user": reader.user, "stream": reader.stream}
         for attempt in range(100):
-            reader.stopped_at = reader.stopped_at or time.monotonic()
-            body = {"user": reader.user, "stream": reader.stream}
-            node = 1 + (number + attempt) % (len(self.targets) - 1)
-            with suppress(BenchError, OSError, TimeoutError):
-                await self._ask(node, "/api/v1/messages/stream/stop", body, attempts=1)
-                return
+            target = self.targets[1 + (number + attempt) % (len(self.targets) - 1)]
+            reader.stopped_at = time.monotonic()
+            with suppress(OSError, TimeoutError):
+                asked = _request(target, "/api/v1/messages/stream/stop", body)
+                status, _ = await asyncio.wait_for(asked, REQUEST_SECONDS)
+                if status == 200:
+                    return
             await asyncio.sleep(RETRY_SECONDS)
-            reader.stopped_at = 0.0
 
     async def _kill(self) -> None:
         """Kill nodes of readers in turn, and start each again."""
@@ -318,10 +321,10 @@ class AnswersRun:
                 raise BenchError(what)
             await asyncio.sleep(0.01)
 
-    async def _ask(self, node: int, path: str, body: Json, attempts: int = 3) -> Json:
+    async def _ask(self, node: int, path: str, body: Json) -> Json:
         """The answer to a request. Raises BenchError and OSError."""
         async with self.gate:
-            for attempt in range(attempts):
+            for attempt in range(ATTEMPTS):
                 status, answer = await asyncio.wait_for(
                     _request(self.targets[node], path, {"app": APP, **body}), REQUEST_SECONDS
                 )
