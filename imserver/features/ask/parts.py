@@ -31,9 +31,9 @@ def asks_of(core: Core) -> AskParts:
 def build(core: Core) -> FeatureParts:
     """Build them."""
     store = core.storage.store
-    waits = Waits(store, core.service(MessageServices).messaging.follower.watch)
+    watch = core.service(MessageServices).messaging.follower.watch
+    waits = Waits(store, watch, lambda: core.node.draining)
     deadlines = Deadlines(store)
     reminders = core.node.buckets.make(ASK_REMINDERS, 1, REMINDER_SECONDS, core.cluster.attempt)
-    core.on_drain.append(waits.end)
     parts = AskParts(waits, deadlines, reminders)
     return FeatureParts(parts, run=(waits.run, deadlines.run), page=Path(__file__).parent / "page")

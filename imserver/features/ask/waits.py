@@ -34,11 +34,12 @@ Watch = Callable[[Signal, Collection[str]], None]
 
 
 class Waits:
-    """Owner of those who wait."""
+    """Owner of those who wait. ``is_draining``: the node drains, so that nobody waits here any more."""
 
-    def __init__(self, store: Store, watch: Watch) -> None:
+    def __init__(self, store: Store, watch: Watch, is_draining: Callable[[], bool]) -> None:
         self._log = store.part(MessageLog)
         self._watch = watch
+        self._is_draining = is_draining
         self._news = Signal()
         self._signals: dict[tuple[str, int], list[Signal]] = {}
         """App and question → who waits for it."""
@@ -47,7 +48,6 @@ class Waits:
         self._apps: Counter[str] = Counter()
         self._payers: Counter[str] = Counter()
         self._count = 0
-        self._has_ended = False
 
     @property
     def count(self) -> int:
@@ -72,7 +72,7 @@ class Waits:
                 left = deadline - monotonic()
                 if entry is None or (ask := entry.ask) is None:
                     return None
-                if ask.state or len(ask.answers) > seen or left <= 0 or self._has_ended:
+                if ask.state or len(ask.answers) > seen or left <= 0 or self._is_draining():
                     return entry
                 signal.wait(left)
         finally:
@@ -118,6 +118,11 @@ class Waits:
                 gevent.sleep(_RETRY_SECONDS)
 
     def _look(self) -> None:
+        if self._is_draining():
+            for signals in self._signals.values():
+                for signal in signals:
+                    signal.set()
+            return
         for app, position in tuple(self._positions.items()):
             messages, last = self._log.asks.changes(app, position)
             if self._positions.get(app) == position:
@@ -125,10 +130,3 @@ class Waits:
             for message in messages:
                 for signal in self._signals.get((app, message), ()):
                     signal.set()
-
-    def end(self) -> None:
-        """The node drains: all get their questions as they are. Never switches."""
-        self._has_ended = True
-        for signals in self._signals.values():
-            for signal in signals:
-                signal.set()

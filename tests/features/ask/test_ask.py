@@ -71,7 +71,7 @@ def test_who_waits_hears_of_the_answer_at_once(node: Harness, ann: User, bob: Us
     until(lambda: waits.count == 3)
     bob.post("asks/answer", id=id, value="no")
     gevent.joinall(waiting, timeout=10, raise_error=True)
-    assert [one.value["state"] for one in waiting] == ["answered"] * 3
+    assert [one.get()["state"] for one in waiting] == ["answered"] * 3
     assert waits.count == 0
 
 
