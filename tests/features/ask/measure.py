@@ -1,9 +1,9 @@
 """Asks questions that two devices answer at once, while nodes are killed, and judges the answers.
 
-``python -m tests.features.ask.measure [--questions 10000] [--nodes 2] [--kills 5] [--database URL]`` starts
-its own nodes, and a Redis. ann asks at the first node. bob taps on two devices, at the first and at the last
-node, different answers in the same moment. The program fails unless each question has exactly one answer, the
-same at every node, which ann and both devices have received once, and no device was promised more than one.
+``python -m tests.features.ask.measure [--questions 10000] [--nodes 2] [--kills 5] [--engine mysql]`` starts
+its own nodes, and a Redis. ann asks at the first node. bob taps on two devices, at the first and at the last node,
+different answers in the same moment. The program fails unless each question has exactly one answer, the same at
+every node, which ann and both devices have received once, and no device was promised more than one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import itertools
 import json
 import signal
 import tempfile
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -25,6 +25,7 @@ from urllib.request import Request, urlopen
 from imserver_client import AsyncMessenger, CommandRefused, Entry
 from tests.integration.clusters import Nodes, app_with, nodes_of
 from tests.ports import free_ports
+from tests.storage.servers import KINDS
 from tests.support import Server
 
 APP = str(app_with("multi"))
@@ -178,21 +179,30 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, default=1, choices=(1, 2))
     parser.add_argument("--kills", type=int, default=0)
     parser.add_argument("--every", type=float, default=5.0)
-    parser.add_argument("--database", default="")
+    parser.add_argument("--engine", default="sqlite", choices=("sqlite", *KINDS))
     given = parser.parse_args()
-    settings: dict[str, Any] = {"storage": {"url": given.database}} if given.database else {}
+    database = KINDS[given.engine]() if given.engine in KINDS else None
+    settings: dict[str, Any] = {} if database is None else {"storage": {"url": database.new_url()}}
     ports = dict(zip(("rpc_port", "http_port", "websocket_port"), _ports(), strict=True))
-    with tempfile.TemporaryDirectory() as folder, nodes_of(Path(folder), 1, **settings) as nodes:
-        if given.nodes > 1:
-            nodes.start({"app": ports})
-            nodes.wait_until_met()
-        began = monotonic()
-        judge = asyncio.run(run(nodes, ports, given.questions, given.kills, given.every))
-        print(
-            f"{given.questions} questions, {given.nodes} nodes, {given.kills} kills, "
-            f"{monotonic() - began:.0f} s: one answer each, told to all; "
-            f"from tap to asker p50 {judge.quantile(0.5):.1f} ms, p99 {judge.quantile(0.99):.1f} ms"
-        )
+    try:
+        with tempfile.TemporaryDirectory() as folder, nodes_of(Path(folder), 1, **settings) as nodes:
+            _measure(nodes, ports, given)
+    finally:
+        if database is not None:
+            database.remove()
+
+
+def _measure(nodes: Nodes, ports: dict[str, int], given: Namespace) -> None:
+    if given.nodes > 1:
+        nodes.start({"app": ports})
+        nodes.wait_until_met()
+    began = monotonic()
+    judge = asyncio.run(run(nodes, ports, given.questions, given.kills, given.every))
+    print(
+        f"{given.engine}: {given.questions} questions, {given.nodes} nodes, {given.kills} kills, "
+        f"{monotonic() - began:.0f} s: one answer each, told to all; "
+        f"from tap to asker p50 {judge.quantile(0.5):.1f} ms, p99 {judge.quantile(0.99):.1f} ms"
+    )
 
 
 if __name__ == "__main__":
