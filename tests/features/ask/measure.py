@@ -1,9 +1,9 @@
 """Asks questions that two devices answer at once, while nodes are killed, and judges the answers.
 
 ``python -m tests.features.ask.measure [--questions 10000] [--nodes 2] [--kills 5] [--engine mysql]`` starts
-its own nodes, and a Redis. ann asks at the first node. bob taps on two devices, at the first and at the last node,
-different answers in the same moment. The program fails unless each question has exactly one answer, the same at
-every node, which ann and both devices have received once, and no device was promised more than one.
+its own nodes, and a Redis. ann asks at the first node. bob taps on two devices, at the first and at the last
+node, different answers in the same moment. The program fails unless each question has exactly one answer, the
+same at every node, which ann and both devices have received once, and no device was promised more than one.
 """
 
 from __future__ import annotations
