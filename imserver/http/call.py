@@ -134,6 +134,14 @@ class Api:
             self.count(endpoint, principal, "" if call is None else call.app, request, refuses)
         return call
 
+    def run(self, endpoint: Endpoint, principal: Principal, request: HttpRequest) -> HttpResponse:
+        """Answer what a principal asks of another route, within a request that was admitted.
+
+        Its need, its rules, its act and its refusals are those of that route; the rate is not counted. May
+        switch.
+        """
+        return run_command(self, endpoint, principal, request)
+
     def count(
         self, endpoint: Endpoint, principal: Principal, app: str, request: HttpRequest, refused: bool
     ) -> None:
