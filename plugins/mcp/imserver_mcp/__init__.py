@@ -1,0 +1,37 @@
+"""The Model Context Protocol: agents read, write and ask people, and are woken by what happens.
+
+The endpoint is ``/mcp``. It speaks the revision 2026-07-28, and 2025-11-25 without sessions.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from imserver.plugin import Feature, FeatureParts
+from imserver.plugin.services import Core
+
+from .offers import Content, Offer, Source, Tool
+from .service import ROUTES, Mcp
+from .settings import SETTINGS
+from .tables import TABLES, make_tables
+from .turn import NAME, InputRequired, Turn
+
+__all__ = ["FEATURE", "Content", "InputRequired", "Mcp", "Offer", "Source", "Tool", "Turn"]
+
+
+def _build(core: Core) -> FeatureParts:
+    mcp = Mcp(core)
+    ended, run, finish = (mcp.followers.ended,), (mcp.hooks.work.run,), mcp.hooks.stop
+    return FeatureParts(mcp, ended=ended, streams=mcp.paths, run=run, finish=finish)
+
+
+FEATURE: Final = Feature(
+    NAME,
+    _build,
+    routes=ROUTES,
+    uses=("messages", "webhooks", "accounts?", "groups?", "bots?", "uploads?", "ask?"),
+    settings=SETTINGS,
+    tables=TABLES,
+    migrations=(make_tables,),
+    face=3,
+)

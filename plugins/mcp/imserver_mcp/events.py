@@ -1,0 +1,228 @@
+"""Events of the log for agents: which there are, polls, and streams of changes.
+
+An agent has a cursor, the id of the last entry of the log that it has. What it may read is what its user may
+read: events are read as clients read what they missed. The extension is experimental: its rules are those of
+the working group for triggers and events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import UTC, datetime
+from time import monotonic
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import Meta, Struct
+
+from imserver.plugin.errors import CloseCode
+from imserver.plugin.identity import Needs
+from imserver.plugin.messages import Entry, MessageLog
+from imserver.plugin.services import Core
+from imserver.plugin.wire import id_of
+
+from .offers import schema_of
+from .protocol import META, Code, McpError, notification
+from .resources import ALL, is_subscribable
+from .turn import Turn
+
+PAGE: Final = 100
+POLL_MS: Final = 5000
+STREAM_SECONDS: Final = 600.0
+"""How long a stream stays: then its client shows its token again."""
+MOST_STREAMS: Final = 20
+"""Streams of one user at a time."""
+NEED: Final = Needs.ADMIN_OR_MEMBER
+_EVENTS: Final = (
+    ("message.created", "message", "Somebody has written in one of your conversations."),
+    ("message.changed", "edit recall reaction pin", "A message was edited, recalled, reacted to or pinned."),
+    ("question.changed", "press", "A question was answered or has ended, or a button was pressed."),
+    ("member.changed", "join leave group", "Somebody has joined or left a group, or it was changed."),
+)
+"""Event, the kinds of entries that it tells of, and its description."""
+_KINDS: Final = {name: kinds.split() for name, kinds, _ in _EVENTS}
+MODES: Final = ("poll", "webhook")
+
+
+class Wanted(Struct, frozen=True, forbid_unknown_fields=True):
+    """Which events of a kind are wanted."""
+
+    conversation: Annotated[int, Meta(description="Only of this conversation; 0: of all.", ge=0)] = 0
+    sender: Annotated[str, Meta(description="Only what this user does.", max_length=255)] = msgspec.field(
+        default="", name="from"
+    )
+    own: Annotated[bool, Meta(description="Also what your own user does.")] = False
+
+
+class Subscription(Struct, frozen=True):
+    """One event, and which of it."""
+
+    event: str
+    wanted: Wanted
+
+    @classmethod
+    def read(cls, turn: Turn, mode: str) -> Subscription:
+        """That of a request. Raises McpError."""
+        name, arguments = turn.message.text("name"), turn.message.mapping("arguments")
+        if name not in _KINDS:
+            raise McpError(Code.NOT_FOUND, f"There is no event {name!r}", {"kind": "event"})
+        if mode not in MODES:
+            raise McpError(Code.UNSUPPORTED, "Unsupported", {"feature": "deliveryMode", "value": mode})
+        try:
+            return cls(name, msgspec.convert(arguments, Wanted))
+        except msgspec.ValidationError as error:
+            raise McpError(Code.BAD_PARAMS, f"arguments: {error}") from None
+
+    def has(self, entry: Entry, user: str) -> bool:
+        """Whether it tells of an entry."""
+        wanted = self.wanted
+        return (
+            entry.kind in _KINDS[self.event]
+            and (wanted.own or entry.sender != user)
+            and wanted.conversation in (0, entry.conversation)
+            and wanted.sender in ("", entry.sender)
+        )
+
+    def occurrence(self, entry: Entry, cursor: int | None = None) -> dict[str, Any]:
+        """An entry as an event."""
+        at = datetime.fromtimestamp(entry.time_ms / 1000, UTC)
+        event = {
+            "eventId": f"{entry.id}",
+            "name": self.event,
+            "timestamp": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "data": entry.view(),
+        }
+        return event if cursor is None else {**event, "cursor": str(cursor)}
+
+
+def listed() -> list[dict[str, Any]]:
+    """All events."""
+    schemas = {"inputSchema": schema_of(Wanted), "payloadSchema": {"type": "object"}}
+    return [{"name": name, "description": text, "delivery": MODES, **schemas} for name, _, text in _EVENTS]
+
+
+def require_user(turn: Turn) -> str:
+    """The user whose events are wanted. Raises McpError."""
+    if not turn.user:
+        raise McpError(Code.FORBIDDEN, "Name the user: their events are told")
+    return turn.user
+
+
+def place_of(turn: Turn) -> tuple[int, bool]:
+    """Where the cursor of a request is in the log, and whether that is another place (``truncated``). May
+    switch. Raises McpError."""
+    cursor = turn.params.get("cursor")
+    if cursor is not None and not (isinstance(cursor, str) and cursor.isdecimal()):
+        raise McpError(Code.BAD_PARAMS, "cursor: it is none of this server")
+    extent = turn.core.storage.store.part(MessageLog).entries.extent(turn.app)
+    position = extent.head if cursor is None else id_of(cursor)
+    if cursor is None or extent.continues(position):
+        return position, False
+    return extent.head if position > extent.head else extent.floor, True
+
+
+def poll(turn: Turn) -> dict[str, Any]:
+    """Answer ``events/poll``. May switch. Raises McpError."""
+    user, params = require_user(turn), turn.params
+    subscription = Subscription.read(turn, "poll")
+    limit = params.get("maxEvents", PAGE)
+    if not isinstance(limit, int) or limit < 1:
+        raise McpError(Code.BAD_PARAMS, "maxEvents: expected a number from 1")
+    position, truncated = place_of(turn)
+    log = turn.core.storage.store.part(MessageLog).entries
+    entries, more = log.sync(turn.app, user, position, min(limit, PAGE))
+    events = [subscription.occurrence(each) for each in entries if subscription.has(each, user)]
+    cursor = entries[-1].id if entries else position
+    where = {"cursor": str(cursor), "truncated": truncated}
+    return {"events": events, **where, "hasMore": more, "nextPollMs": POLL_MS}
+
+
+Tell = Callable[[Sequence[Entry]], Collection[bytes]]
+
+
+class Follower(Struct, eq=False):
+    """A stream. ``tell`` makes the messages about entries. ``until`` (monotonic): it ends then."""
+
+    turn: Turn
+    position: int
+    tell: Tell
+    until: float
+
+
+class Followers:
+    """Owner of the streams of this node. One greenlet serves them all, when there is something new."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._followers: dict[Any, Follower] = {}
+        self.wake: Callable[[], object] = bool
+        """Called when a stream has begun: who looks for what is new sets it."""
+
+    def apps(self) -> set[str]:
+        """Their apps."""
+        return {each.turn.app for each in self._followers.values()}
+
+    def add(self, turn: Turn, position: int, tell: Tell) -> None:
+        """Serve a stream that has begun. Raises McpError, if its user has too many."""
+        who = turn.app, turn.user
+        if sum((each.turn.app, each.turn.user) == who for each in self._followers.values()) >= MOST_STREAMS:
+            raise McpError(Code.EXHAUSTED, "ResourceExhausted", {"limit": "streams", "max": MOST_STREAMS})
+        self._followers[turn.stream] = Follower(turn, position, tell, monotonic() + STREAM_SECONDS)
+        if turn.principal.kind == "key":
+            self._core.identity.keys.hold(turn.principal.key, turn.stream)
+        self.wake()
+
+    def ended(self, stream: Any, _code: int) -> None:
+        """A connection has ended."""
+        self._followers.pop(stream, None)
+
+    def look(self, heads: Mapping[str, int], readers: Mapping[str, Collection[str]]) -> None:
+        """Send what is new. ``heads``: app → its newest entry. ``readers``: app → the bots that may read
+        something new, among others. May switch. Raises StorageUnavailable."""
+        log = self._core.storage.store.part(MessageLog).entries
+        is_banned = self._core.sessions.sessions.is_banned
+        for follower in list(self._followers.values()):
+            turn, app, user, more = follower.turn, follower.turn.app, follower.turn.user, True
+            if monotonic() > follower.until or is_banned(app, user):
+                turn.stream.close(CloseCode.GOING_AWAY)
+            head = heads.get(app, 0)
+            if turn.principal.kind == "bot" and user not in readers.get(app, (user,)):
+                follower.position = max(follower.position, head)
+            while more and turn.stream.is_open and head > follower.position:
+                entries, more = log.sync(app, user, follower.position, PAGE)
+                follower.position = entries[-1].id if more else max(head, entries[-1].id if entries else 0)
+                for message in follower.tell(entries):
+                    turn.stream.send(message)
+                if more:
+                    turn.stream.wait_until_sent()
+
+
+def listen(followers: Followers, turn: Turn) -> None:
+    """Answer ``subscriptions/listen``: it stays open. May switch. Raises McpError."""
+    wanted, meta = (
+        turn.message.mapping("notifications"),
+        {"_meta": {f"{META}subscriptionId": turn.message.id}},
+    )
+    uris = wanted.get("resourceSubscriptions") or []
+    if not isinstance(uris, list) or not all(isinstance(each, str) for each in uris):
+        raise McpError(Code.BAD_PARAMS, "resourceSubscriptions: expected a list of texts")
+    told = {uri for uri in uris if is_subscribable(uri)} if turn.user else set()
+    has_list = wanted.get("resourcesListChanged") is True and bool(turn.user)
+    agreed: dict[str, Any] = {"resourceSubscriptions": sorted(told)} if told else {}
+    agreed |= {"resourcesListChanged": True} if has_list else {}
+
+    def tell(entries: Sequence[Entry]) -> list[bytes]:
+        changed = (
+            {ALL: None, **dict.fromkeys(f"{ALL}/{each.conversation}" for each in entries)} if entries else {}
+        )
+        uris = [{"uri": uri, **meta} for uri in changed if uri in told]
+        lines = [notification("notifications/resources/updated", params) for params in uris]
+        if has_list and any(each.seq == 1 or each.kind in ("join", "leave") for each in entries):
+            lines.append(notification("notifications/resources/list_changed", meta))
+        return lines
+
+    head = turn.core.storage.store.part(MessageLog).entries.head(turn.app)
+    if not turn.begin():
+        raise McpError(Code.INVALID_REQUEST, "The client does not accept `text/event-stream`")
+    followers.add(turn, head, tell)
+    turn.notify("notifications/subscriptions/acknowledged", {"notifications": agreed, **meta})

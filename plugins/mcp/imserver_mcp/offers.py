@@ -1,0 +1,113 @@
+"""What a node offers to agents. Other features add theirs (`Mcp.offer`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, get_type_hints
+
+import msgspec
+from msgspec import Struct
+
+from imserver.plugin.http import Api, Route
+
+from .protocol import Code, McpError
+from .turn import PREFIX, Turn
+
+Run = Callable[[Turn, dict[str, Any]], Any]
+Page = tuple[list[dict[str, Any]], str]
+
+
+class Content(Struct, frozen=True):
+    """A result with content of other kinds than text. ``blocks``: content blocks of MCP."""
+
+    blocks: tuple[Mapping[str, Any], ...]
+    is_error: bool = False
+
+
+class Tool(Struct, frozen=True, kw_only=True):
+    """A tool. ``run`` gets the turn and the arguments, and returns a text, `Content`, `InputRequired`, or a
+    dict, which has the form ``output``.
+
+    ``route``: method and path below ``/api/v1`` without which it is not there. Its request has the arguments
+    ``fields``, unless ``input`` is their JSON schema. Without ``run`` it also answers.
+    """
+
+    name: str
+    title: str
+    description: str
+    run: Run | None = None
+    route: tuple[str, str] = ("", "")
+    fields: tuple[str, ...] = ()
+    input: Mapping[str, Any] | None = None
+    output: Mapping[str, Any] | None = None
+    kind: Literal["reads", "writes"] = "writes"
+
+    @property
+    def at(self) -> tuple[str, str]:
+        """Method and path of its route."""
+        return self.route[0], PREFIX + self.route[1]
+
+    def call(self, turn: Turn, arguments: dict[str, Any]) -> Any:
+        """Run it. May switch. Raises RouteRefused and McpError."""
+        if self.input is None and (strange := arguments.keys() - set(self.fields)):
+            raise McpError(Code.BAD_PARAMS, f"Unknown arguments: {', '.join(sorted(strange))}")
+        return turn.run(*self.route, **arguments) if self.run is None else self.run(turn, arguments)
+
+    def shown(self, api: Api) -> dict[str, Any]:
+        """How it is listed."""
+        route = api.endpoints[self.at].route if self.route[0] else None
+        shown = {"name": self.name, "title": self.title, "description": self.description}
+        hints = {"readOnlyHint": self.kind == "reads", "destructiveHint": False, "openWorldHint": True}
+        output = self.output
+        if output is None and self.run is None and route is not None:
+            output = schema_of(get_type_hints(route.function)["return"])
+        return {
+            **shown,
+            "inputSchema": _input_of(route, self.fields) if self.input is None and route else self.input,
+            **({} if output is None else {"outputSchema": output}),
+            "annotations": hints,
+        }
+
+
+class Source(Struct, frozen=True, kw_only=True):
+    """Resources. ``list``: a page of them after a cursor (``""``: the first), and the cursor of the next
+    (``""``: it is the last). ``read``: the contents of one, or `InputRequired`; None: it has no such one."""
+
+    list: Callable[[Turn, str], Page]
+    read: Callable[[Turn, str], Any]
+    templates: tuple[Mapping[str, Any], ...] = ()
+
+
+class Offer(Struct, frozen=True, kw_only=True):
+    """What a feature offers. ``methods``: requests that it answers, with ``capabilities`` that say so."""
+
+    tools: tuple[Tool, ...] = ()
+    sources: tuple[Source, ...] = ()
+    methods: Mapping[str, Callable[[Turn], Any]] = {}
+    capabilities: Mapping[str, Any] = {}
+
+
+def schema_of(kind: type[Struct]) -> dict[str, Any]:
+    """The JSON schema of a type, an object at its root."""
+    whole = msgspec.json.schema(kind)
+    definitions = whole.pop("$defs")
+    root: dict[str, Any] = definitions.pop(kind.__name__)
+    return {**root, "$defs": definitions} if definitions else root
+
+
+def _input_of(route: Route, fields: tuple[str, ...]) -> dict[str, Any]:
+    """The JSON schema of these fields of a request."""
+    shape = route.shape
+    assert shape is not None
+    whole = schema_of(shape.query or shape.body.type)  # type: ignore[union-attr]
+    properties = {name: whole["properties"][name] for name in fields}
+    required = [name for name in whole.get("required", ()) if name in fields]
+    used = b"#/$defs/" in msgspec.json.encode(properties)
+    more = {"$defs": whole["$defs"]} if used else {}
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": required,
+        "additionalProperties": False,
+        **more,
+    }

@@ -1,0 +1,199 @@
+"""Messages of the Model Context Protocol over HTTP: JSON-RPC, its revisions, and their headers.
+
+2026-07-28 has no sessions: each request says its version and what its client can, in ``_meta`` and headers.
+2025-11-25 begins with ``initialize``, whose session id is optional: there is none here.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+from collections.abc import Mapping
+from time import time
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from imserver.plugin.http import HttpResponse
+
+MODERN: Final = "2026-07-28"
+LEGACY: Final = ("2025-11-25", "2025-06-18", "2025-03-26")
+"""The revisions with ``initialize``, the newest first."""
+VERSIONS: Final = (MODERN, *LEGACY)
+STATE_SECONDS: Final = 3600
+META: Final = "io.modelcontextprotocol/"
+_NAMED: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
+"""Method → the parameter that the header ``Mcp-Name`` repeats."""
+_encode: Final = msgspec.json.encode
+
+
+class Code:
+    """Codes of errors. The last row is of the extension for events."""
+
+    PARSE_ERROR, INVALID_REQUEST, NO_METHOD, BAD_PARAMS, INTERNAL = -32700, -32600, -32601, -32602, -32603
+    NO_RESOURCE = -32002
+    """Of 2025-11-25; the later revision has ``BAD_PARAMS`` in its place."""
+    HEADER_MISMATCH, NO_CAPABILITY, NO_VERSION = -32020, -32021, -32022
+    NOT_FOUND, FORBIDDEN, EXHAUSTED, UNSUPPORTED, BAD_CALLBACK = -32011, -32012, -32013, -32014, -32015
+
+
+_NO_ERROR: Final = frozenset({Code.INTERNAL, *range(Code.BAD_CALLBACK, Code.NOT_FOUND + 1)})
+"""Errors that are answered with status 200."""
+
+
+class McpError(Exception):
+    """An error of JSON-RPC."""
+
+    def __init__(self, code: int, message: str, data: Any = None) -> None:
+        super().__init__(message)
+        self.code, self.data = code, data
+
+
+class RpcRefused(Exception):
+    """A message that gets this error. ``id``: of the request, None if it is not known."""
+
+    def __init__(self, id: int | str | None, code: int, message: str, data: Any = None) -> None:
+        super().__init__(message)
+        self.answer = error_response(id, McpError(code, message, data))
+
+
+class Message(Struct, frozen=True):
+    """A request of a client. ``id``: None in a notification, and in a response of the client.
+    ``client``: what it can, in 2026-07-28."""
+
+    method: str
+    id: int | str | None
+    params: Mapping[str, Any]
+    version: str
+    client: Mapping[str, Any] = {}
+
+    @property
+    def is_modern(self) -> bool:
+        """Whether it has the form of 2026-07-28."""
+        return self.version == MODERN
+
+    def text(self, name: str, default: str | None = None) -> str:
+        """A parameter. Raises McpError."""
+        value = self.params.get(name, default)
+        if not isinstance(value, str):
+            raise McpError(Code.BAD_PARAMS, f"{name}: expected a text")
+        return value
+
+    def mapping(self, name: str) -> dict[str, Any]:
+        """A parameter that may be missing. Raises McpError."""
+        value = self.params.get(name)
+        if value is not None and not isinstance(value, dict):
+            raise McpError(Code.BAD_PARAMS, f"{name}: expected an object")
+        return value or {}
+
+
+def read_message(body: bytes, headers: Mapping[str, str]) -> Message:
+    """The message of a request. Raises RpcRefused."""
+    try:
+        whole = msgspec.json.decode(body)
+    except (ValueError, RecursionError):
+        raise RpcRefused(None, Code.PARSE_ERROR, "The body is not valid JSON") from None
+    if not isinstance(whole, dict) or whole.get("jsonrpc") != "2.0":
+        raise RpcRefused(None, Code.INVALID_REQUEST, "The body is not one message of JSON-RPC 2.0")
+    id, method, params = whole.get("id"), whole.get("method"), whole.get("params", {})
+    is_id = isinstance(id, int | str) and not isinstance(id, bool)
+    if method is None and is_id and headers.get("mcp-protocol-version") != MODERN:
+        return Message("", None, {}, LEGACY[0])  # a response: nothing was asked
+    if not isinstance(method, str) or ("id" in whole and not is_id):
+        raise RpcRefused(None, Code.INVALID_REQUEST, "The message has no method, or an id that is none")
+    if not isinstance(params, dict):
+        raise RpcRefused(id, Code.BAD_PARAMS, "params: expected an object")
+    named, meta = headers.get("mcp-protocol-version"), params.get("_meta")
+    version = meta.get(f"{META}protocolVersion") if isinstance(meta, dict) else None
+    if version is None and (method == "initialize" or named is None or named in LEGACY):
+        return Message(method, id, params, named if named in LEGACY else LEGACY[0])
+    if id is None:
+        return Message(method, None, params, MODERN)
+    if version is None and named != MODERN:
+        version = named
+    elif not isinstance(version, str) or not isinstance(meta, dict) or not isinstance(_client_of(meta), dict):
+        missing = f"`{META}protocolVersion` or `{META}clientCapabilities` is missing"
+        raise RpcRefused(id, Code.BAD_PARAMS, f"params._meta: {missing}")
+    elif wrong := _mismatch(method, version, params, headers):
+        raise RpcRefused(id, Code.HEADER_MISMATCH, f"Header mismatch: {wrong} is not that of the body")
+    if version != MODERN:
+        data = {"supported": VERSIONS, "requested": version}
+        raise RpcRefused(id, Code.NO_VERSION, "Unsupported protocol version", data)
+    return Message(method, id, params, MODERN, _client_of(meta))
+
+
+def _client_of(meta: Any) -> Any:
+    return meta.get(f"{META}clientCapabilities")
+
+
+def _mismatch(method: str, version: str, params: Mapping[str, Any], headers: Mapping[str, str]) -> str:
+    """The header that says something else than the body; ``""``: none."""
+    if headers.get("mcp-protocol-version") != version:
+        return "MCP-Protocol-Version"
+    if headers.get("mcp-method") != method:
+        return "Mcp-Method"
+    key = _NAMED.get(method)
+    is_same = key is None or plain_header(headers.get("mcp-name", "")) == params.get(key, "")
+    return "" if is_same else "Mcp-Name"
+
+
+def plain_header(value: str) -> str | None:
+    """The value of a header, which may be in base64. None: it is not valid."""
+    if not (value.startswith("=?base64?") and value.endswith("?=")):
+        return value
+    try:
+        return base64.b64decode(value[9:-2], validate=True).decode()
+    except ValueError:
+        return None
+
+
+def error_response(id: int | str | None, error: McpError, is_modern: bool = True) -> HttpResponse:
+    """An error as a response. Earlier revisions answer requests that they could read with status 200."""
+    problem = {
+        "code": error.code,
+        "message": str(error),
+        **({} if error.data is None else {"data": error.data}),
+    }
+    status = 404 if error.code == Code.NO_METHOD else 200 if error.code in _NO_ERROR else 400
+    status = status if is_modern else 200
+    return HttpResponse(status, _encode({"jsonrpc": "2.0", "id": id, "error": problem}))
+
+
+def notification(method: str, params: Mapping[str, Any]) -> bytes:
+    """A notification as an event of a stream."""
+    return sse(_encode({"jsonrpc": "2.0", "method": method, "params": params}))
+
+
+def sse(message: bytes) -> bytes:
+    """A message as an event of a stream."""
+    return b"event: message\ndata: %b\n\n" % message
+
+
+class Seal:
+    """Signs what a client keeps between two rounds (``requestState``), with a key of all nodes."""
+
+    def __init__(self, keys: tuple[bytes, ...]) -> None:
+        self._keys = keys
+
+    def make(self, state: Any, bound: bytes) -> str:
+        """``bound``: who asks for what. It has to be the same in :meth:`read`."""
+        body = _encode([int(time()) + STATE_SECONDS, state])
+        return base64.urlsafe_b64encode(_digest(self._keys[0], body, bound) + body).decode()
+
+    def read(self, text: str, bound: bytes) -> Any:
+        """Raises McpError if it is not of :meth:`make`, or too old."""
+        try:
+            whole = base64.b64decode(text, altchars=b"-_", validate=True)
+            if any(hmac.compare_digest(whole[:32], _digest(key, whole[32:], bound)) for key in self._keys):
+                end, state = msgspec.json.decode(whole[32:])
+                if time() < end:
+                    return state
+        except ValueError:
+            pass
+        raise McpError(Code.BAD_PARAMS, "requestState: it is not valid for this request")
+
+
+def _digest(key: bytes, body: bytes, bound: bytes) -> bytes:
+    return hmac.digest(key, hashlib.sha256(bound).digest() + body, "sha256")

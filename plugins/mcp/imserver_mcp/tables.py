@@ -1,0 +1,121 @@
+"""Webhooks of events: who hears of what, and how far."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from imserver.plugin.storage import PooledStatements, Reason, Row, Store, Table, marks_of, text_of
+
+_COLUMNS: Final = "id, app, member, what, position, expires"
+_encode: Final = msgspec.json.Encoder(order="deterministic").encode
+
+
+class What(Struct, frozen=True):
+    """What somebody hears of, and where. ``label``: of the principal. ``arguments``: of the event."""
+
+    label: str
+    url: str
+    event: str
+    arguments: dict[str, Any]
+    secret: str = ""
+
+    def id_for(self, app: str, user: str) -> str:
+        """The id of a subscription, the same on all nodes."""
+        whole = _encode([app, user, self.label, self.url, self.event, self.arguments])
+        return f"sub_{hashlib.sha256(whole).hexdigest()[:32]}"
+
+
+class Hook(Struct, frozen=True):
+    """A subscription. ``user``: whose messages it tells of. ``position``: its receiver has the entries of the
+    log up to this id. ``expires``: Unix seconds."""
+
+    id: str
+    app: str
+    user: str
+    what: What
+    position: int
+    expires: int
+
+
+class Hooks:
+    """The subscriptions in a store. Each method may switch, and raise StorageUnavailable."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def all(self, now: int) -> list[Hook]:
+        """Those that have not expired."""
+        return self._read("expires > %s", (now,))
+
+    def of_user(self, app: str, user: str) -> list[Hook]:
+        """Those of one user, also expired ones."""
+        return self._read("app = %s AND member = %s", (app, user))
+
+    def _read(self, condition: str, values: tuple[Any, ...]) -> list[Hook]:
+        rows: list[Row] = []
+        if self._store.has_database:
+            rows = self._store.rows(f"SELECT {_COLUMNS} FROM mcp_hook WHERE {condition}", values)
+        return [
+            Hook(
+                text_of(id),
+                text_of(app),
+                text_of(user),
+                msgspec.json.decode(what, type=What),
+                position,
+                until,
+            )
+            for id, app, user, what, position, until in rows
+        ]
+
+    def put(self, hook: Hook) -> None:
+        """Store a subscription; one that is there keeps its position."""
+        what = _encode(hook.what)
+
+        def work(sql: PooledStatements) -> None:
+            row = hook.id, hook.app, hook.user, what, hook.position, hook.expires
+            sql.insert_new("mcp_hook", _COLUMNS, [row])
+            change = "UPDATE mcp_hook SET what = %s, expires = %s WHERE id = %s"
+            sql.execute(change, (what, hook.expires, hook.id))
+
+        self._store.write(work)
+
+    def advance(self, hook: Hook, position: int) -> None:
+        """Store a position."""
+        self._store.execute("UPDATE mcp_hook SET position = %s WHERE id = %s", (position, hook.id))
+
+    def remove(self, ids: list[str]) -> None:
+        """Delete subscriptions."""
+        if ids:
+            self._store.execute(f"DELETE FROM mcp_hook WHERE id IN {marks_of(len(ids))}", tuple(ids))
+
+
+def make_tables(op: Any) -> None:
+    """The first step."""
+    from imserver.plugin.migrations import Columns
+
+    columns = (
+        Columns.key("id", Columns.name()),
+        Columns.need("app", Columns.name()),
+        Columns.need("member", Columns.name(255)),
+        Columns.need("what", Columns.CONTENT),
+        Columns.need("position"),
+        Columns.need("expires"),
+    )
+    op.create_table("mcp_hook", *columns, if_not_exists=True, **Columns.KEY_ORDER)
+
+
+TABLES: Final = (
+    Table(
+        name="mcp_hook",
+        key=("id",),
+        of_user="member = %s",
+        erase_user=("DELETE FROM mcp_hook WHERE app = %s AND member = %s",),
+        columns=("id", "member", "expires"),
+        scan=True,
+        imported=Reason("the secret of the receiver is not exported: its agent subscribes again"),
+    ),
+)

@@ -1,0 +1,184 @@
+"""One request of a client: who makes it, what it may run, and how it is answered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import urlencode
+
+import msgspec
+from msgspec import Struct
+
+from imserver.plugin.errors import CloseCode, Problems
+from imserver.plugin.http import Api, ApiProblem, Call, HttpRequest, HttpResponse, stream_head, stream_refused
+from imserver.plugin.identity import GOCHAT, Principal
+from imserver.plugin.services import Core
+from imserver.plugin.wire import Dialect, DialectState, Head, Stream, StreamEncoding
+
+from .protocol import Code, McpError, Message, Seal, notification, sse
+
+NAME: Final = "mcp"
+PREFIX: Final = "/api/v1"
+_encode: Final = msgspec.json.Encoder(order="deterministic").encode
+
+
+class _Streams(Dialect):
+    """The codec of streams. Clients send nothing on them; messages are written as they are."""
+
+    name = NAME
+    logs_in = False
+    pinged = True
+
+    def encode_ping(self, state: DialectState | None) -> bytes:
+        """A comment keeps proxies from closing the stream."""
+        return b":\n\n"
+
+
+ENCODING: Final = StreamEncoding(_Streams())
+
+
+class RouteRefused(Exception):
+    """A route of ``/api/v1`` refused what a tool wanted of it, with this ``code``."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+
+
+class InputRequired(Struct, frozen=True):
+    """What a tool, prompt or resource returns that needs more of the client (2026-07-28).
+
+    ``requests``: name → request (``elicitation/create``, ``sampling/createMessage``, ``roots/list``). The
+    client repeats its request with the answers, which are then in ``Turn.responses``, and with ``state``, any
+    JSON, which is then ``Turn.state``. The state is signed for this principal and request.
+    """
+
+    requests: Mapping[str, Any] = {}
+    state: Any = None
+
+
+class _Finished(Struct):
+    """A style in which there is one answer, to write it in place of a stream."""
+
+    answer: HttpResponse
+    everywhere: bool = False
+    options: HttpResponse = HttpResponse(204, b"")
+
+    def refuse(self, _problem: object, _request: HttpRequest, _detail: str = "") -> HttpResponse:
+        """The answer."""
+        return self.answer
+
+
+class Turn:
+    """A request with its answer. Functions of tools get it.
+
+    ``responses``: answers of the client to :class:`InputRequired`. ``state``: the ``state`` of that.
+    """
+
+    def __init__(
+        self, core: Core, api: Api, seal: Seal, stream: Stream, head: Head, request: HttpRequest
+    ) -> None:
+        self.core, self.api, self.stream, self.request = core, api, stream, request
+        self.responses: Mapping[str, Any] = {}
+        self.state: Any = None
+        self._seal, self._head = seal, head
+        self._has_begun = False
+        self._runs = 0
+
+    def admit(self, call: Call) -> None:
+        """The request was read and authorised. ``user``: for whom it is made; ``""``: a back end named
+        nobody."""
+        self.message: Message = call.input
+        self.principal: Principal = call.principal
+        self.app, self.user, self.params = call.app or GOCHAT, call.user, self.message.params
+
+    def has_route(self, method: str, path: str) -> bool:
+        """Whether a route of ``/api/v1`` is there: its feature may be absent."""
+        return (method, PREFIX + path) in self.api.endpoints
+
+    def run(self, method: str, path: str, **values: Any) -> Any:
+        """Have a route of ``/api/v1`` answer, as if this principal had asked it: with its need, its rules and
+        its line in the audit log. Each but the first costs as much as a request.
+
+        ``values``: the query or the JSON body; those that are empty are left out, and ``app`` and ``user``
+        are those of the request. May switch. Raises RouteRefused.
+        """
+        if self._runs:
+            self.api.rates.charge(self.principal, self.request.host, 1)
+        self._runs += 1
+        given = {"app": self.app, "user": self.user, **values}
+        given = {name: value for name, value in given.items() if value not in ("", None, [])}
+        query = body = b""
+        if method == "GET":
+            texts = {
+                name: str(value).lower() if value in (True, False) else value for name, value in given.items()
+            }
+            query = urlencode(texts).encode()
+        else:
+            body = _encode(given)
+        request = HttpRequest(method, PREFIX + path, query, body, {}, self.request.host)
+        answer = self.api.run(self.api.endpoints[method, PREFIX + path], self.principal, request)
+        content = msgspec.json.decode(answer.body)
+        if answer.status >= 400:
+            raise RouteRefused(content["code"], content["message"])
+        return content
+
+    # --- rounds ---------------------------------------------------------------------------------------------
+
+    def read_round(self) -> None:
+        """Read what the client sends in a second round. Raises McpError."""
+        self.responses = self.message.mapping("inputResponses")
+        if "requestState" in self.params:
+            self.state = self._seal.read(self.message.text("requestState"), self._bound)
+
+    def next_round(self, wanted: InputRequired) -> dict[str, Any]:
+        """The result that asks for another round. Raises McpError."""
+        needs = {each["method"].partition("/")[0] for each in wanted.requests.values()}
+        lacks: dict[str, Any] = {name: {} for name in needs - self.message.client.keys()}
+        if lacks or not self.message.is_modern:
+            raise McpError(
+                Code.NO_CAPABILITY, "The client lacks what this needs", {"requiredCapabilities": lacks}
+            )
+        state = None if wanted.state is None else self._seal.make(wanted.state, self._bound)
+        result = {"resultType": "input_required", "inputRequests": wanted.requests, "requestState": state}
+        return {name: value for name, value in result.items() if value}
+
+    @property
+    def _bound(self) -> bytes:
+        """Who asks for what."""
+        rounds = {"_meta", "inputResponses", "requestState"}
+        asked = {key: value for key, value in self.params.items() if key not in rounds}
+        return _encode([self.principal.label, self.app, self.user, self.message.method, asked])
+
+    # --- answering ------------------------------------------------------------------------------------------
+
+    def begin(self) -> bool:
+        """Begin a stream, which is kept open, unless it has begun. False: the client takes no streams."""
+        if not self._has_begun and "text/event-stream" in self.request.headers.get("accept", ""):
+            log, host, kind = self.core.node.request_log, self.request.host, "text/event-stream"
+            self._has_begun = True
+            self.stream.begin(ENCODING, stream_head(log, self._head, host, kind, self.principal.label))
+        return self._has_begun
+
+    def notify(self, method: str, params: Mapping[str, Any]) -> None:
+        """Send a notification about this request."""
+        if self.begin():
+            self.stream.send(notification(method, params))
+
+    def progress(self, progress: float, total: float) -> None:
+        """Say how far this request is, if the client wants to know."""
+        meta = self.params.get("_meta")
+        token = meta.get("progressToken") if isinstance(meta, dict) else None
+        if isinstance(token, int | str):
+            how_far = {"progressToken": token, "progress": progress, "total": total}
+            self.notify("notifications/progress", how_far)
+
+    def finish(self, answer: HttpResponse) -> None:
+        """Answer the request."""
+        if self._has_begun:
+            self.stream.send(sse(answer.body))
+            self.stream.close(CloseCode.NORMAL)
+            return
+        log, host, problem = self.core.node.request_log, self.request.host, ApiProblem(Problems.BAD_REQUEST)
+        whole = stream_refused(log, self._head, host, problem, _Finished(answer), self.request.by)
+        self.stream.refuse(whole, CloseCode.NORMAL)

@@ -1,0 +1,148 @@
+"""The distribution and the fixture of the suite installed, and servers with them: one node, and two that
+share a Redis."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import pytest
+
+PLUGIN = Path(__file__).parents[1]
+sys.path.insert(0, str(PLUGIN))  # as it is here; `installed` has the distribution
+
+from tests.cluster.redis_server import RedisServer  # noqa: E402
+from tests.integration.clusters import Nodes  # noqa: E402
+from tests.support import ROOT, Server, clean_environment  # noqa: E402
+from tests.test_packaging import build  # noqa: E402
+from tests.users import User  # noqa: E402
+
+KEY = "key-of-the-admin-0123456789"
+CONFIG: dict[str, Any] = {
+    "features": ["all", "mcp", "mcp_fixture"],
+    "mcp": {"allow_loopback": True},
+    "apps": {"gochat": {"mcp": {"confirm_seconds": 60}}},
+    "api": {"keys": [{"key": KEY, "scopes": ["admin"]}]},
+}
+
+
+def install(target: Path, source: Path) -> None:
+    """Install a distribution from a copy of its folder."""
+    tree = target.parent / f"tree-{source.name}"
+    ignored = shutil.ignore_patterns("tests", "build", "*.egg-info", "__pycache__")
+    shutil.copytree(source, tree, ignore=ignored)
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", str(target)]
+    subprocess.run([*pip, str(build(tree))], env=clean_environment(PYTHONPATH=""), check=True)
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of a server beside which both are installed."""
+    target = tmp_path_factory.mktemp("mcp") / "installed"
+    install(target, PLUGIN)
+    install(target, PLUGIN / "tests" / "fixture")
+    return {"PYTHONPATH": f"{ROOT}:{target}"}
+
+
+class Site(NamedTuple):
+    """Nodes, with a bot of ann, who talks with bob. ``first`` and ``last`` are the same if there is one."""
+
+    first: Server
+    last: Server
+    ann: User
+    bob: User
+    bot: User
+
+    def url(self, server: Server | None = None) -> str:
+        """The endpoint."""
+        return f"{(server or self.last).http_url}/mcp"
+
+
+def people(server: Server) -> tuple[User, User, User]:
+    """Two accounts, and a bot of the first."""
+    ann, bob = User.register(server, key=KEY, nickname="Ann"), User.register(server, key=KEY, nickname="Bob")
+    bot = ann.post("bots", name=f"helper{time.time_ns() % 10**9}")
+    return ann, bob, User(server, bot["token"], bot["id"])
+
+
+@contextmanager
+def running(folder: Path, environment: dict[str, str], number: int, **config: Any) -> Iterator[list[Server]]:
+    """So many nodes. The second has the WSGI server."""
+    folder.mkdir(exist_ok=True)
+    if number == 1:
+        server = Server(folder, config={**CONFIG, **config}, environment=environment)
+        try:
+            yield [server]
+        finally:
+            server.stop()
+        server.check()
+        return
+    redis = RedisServer(folder)
+    nodes = Nodes(folder / "nodes", redis, {**CONFIG, **config})
+    try:
+        nodes.start_many(number, environment=environment)
+        yield nodes.servers
+    finally:
+        try:
+            nodes.stop()
+        finally:
+            redis.kill()
+
+
+@pytest.fixture(scope="module", params=["one", "two"])
+def site(
+    request: pytest.FixtureRequest, installed: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Site]:
+    """One node, or two."""
+    number = 1 if request.param == "one" else 2
+    with running(tmp_path_factory.mktemp(request.param), installed, number) as servers:
+        yield Site(servers[0], servers[-1], *people(servers[0]))
+
+
+def post(url: str, body: Any, token: str = "", **headers: str) -> tuple[int, Any, Any]:
+    """Status, document and headers of the answer to one request, as bytes or JSON."""
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    given = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
+    given |= {"Authorization": f"Bearer {token}"} if token else {}
+    request = Request(
+        url, data, {**given, **{name.replace("_", "-"): each for name, each in headers.items()}}
+    )
+    try:
+        answer = urlopen(request, timeout=60)
+    except HTTPError as error:
+        answer = error
+    with answer:
+        content = answer.read()
+    if answer.headers.get("content-type", "").startswith("text/event-stream"):
+        lines = [line[6:] for line in content.splitlines() if line.startswith(b"data: ")]
+        content = lines[-1]
+    return answer.status, json.loads(content) if content else None, answer.headers
+
+
+META = {
+    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+    "io.modelcontextprotocol/clientCapabilities": {},
+}
+
+
+def rpc(url: str, token: str, method: str, **params: Any) -> Any:
+    """The answer to a request of 2026-07-28: its result, or the error as a dict with ``code``."""
+    name = params.get("uri") if method == "resources/read" else params.get("name", "")
+    headers = {"MCP_Protocol_Version": "2026-07-28", "Mcp_Method": method, "Mcp_Name": str(name)}
+    body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": {"_meta": META, **params}}
+    answer = post(url, body, token, **headers)[1]
+    return answer["result"] if "result" in answer else answer["error"]
+
+
+def tool(url: str, token: str, name: str, **arguments: Any) -> Any:
+    """What a tool returns, which must be a success."""
+    result = rpc(url, token, "tools/call", name=name, arguments=arguments)
+    assert result.get("isError") is False, result
+    return result["structuredContent"]

@@ -1,0 +1,392 @@
+"""Who may do what, errors as the protocol wants them, events with cursors, and nodes that are killed."""
+
+import json
+import re
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+import pytest
+import yaml
+from conftest import KEY, META, PLUGIN, Site, people, post, rpc, running, tool
+from imserver_mcp import FEATURE
+from imserver_mcp.protocol import Code, McpError, Seal, plain_header
+from imserver_mcp.tables import Hook, Hooks, What
+from standardwebhooks import Webhook
+
+from imserver.plugin.storage import Store
+from imserver.plugin.testing import check_tables, eventually
+from tests.docs.markdown import blocks
+from tests.docs.play import play_session
+from tests.sdk.node import run
+from tests.support import ROOT, Server
+from tests.users import User
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+
+# --- who may do what ----------------------------------------------------------------------------------------
+
+
+def test_without_a_token_a_client_is_told_where_to_look(site: Site) -> None:
+    status, error, headers = post(site.url(), {"jsonrpc": "2.0", "id": 1, "method": "ping"})
+    assert (status, error["error"]["data"]["code"]) == (401, "unauthorized")
+    address = headers["WWW-Authenticate"].split('"')[1]
+    assert address == f"{site.last.http_url}/.well-known/oauth-protected-resource/mcp"
+    metadata = site.last.get("/.well-known/oauth-protected-resource/mcp").json
+    assert metadata["resource"] == site.url()
+    wrong = post(site.url(), {"jsonrpc": "2.0", "id": 1, "method": "ping"}, "no-such-token")
+    assert wrong[0] == 401
+
+
+def test_an_agent_reads_what_its_user_may_read_and_no_more(site: Site) -> None:
+    secret = site.ann.post("messages/send", to=site.bob.user, text="between us: pelican")
+    mine = tool(site.url(), site.bot.token, "search", text="pelican")
+    assert mine["messages"] == []
+    theirs = tool(site.url(), site.bob.token, "search", text="pelican")
+    assert [each["text"] for each in theirs["messages"]] == ["between us: pelican"]
+    for uri in (f"imserver://messages/{secret['id']}", f"imserver://conversations/{secret['conversation']}"):
+        assert rpc(site.url(), site.bot.token, "resources/read", uri=uri)["code"] == Code.BAD_PARAMS
+        assert "pelican" in rpc(site.url(), site.bob.token, "resources/read", uri=uri)["contents"][0]["text"]
+
+
+def test_a_key_names_the_user_in_the_address_and_no_tool_names_another(site: Site) -> None:
+    url = f"{site.url()}?user={site.ann.user}"
+    sent = tool(url, KEY, "send", to=site.bob.user, text="by key")
+    assert sent["id"] > 0
+    other = rpc(
+        url, KEY, "tools/call", name="send", arguments={"to": "1", "text": "x", "user": site.bob.user}
+    )
+    assert other["code"] == Code.BAD_PARAMS
+    nobody = rpc(site.url(), KEY, "tools/call", name="send", arguments={"to": site.bob.user, "text": "x"})
+    assert nobody["isError"]
+    foreign = post(url, {"jsonrpc": "2.0", "id": 1, "method": "ping"}, site.bot.token)
+    assert foreign[0] == 403
+
+
+def test_an_agent_sees_who_is_online(site: Site) -> None:
+    page = tool(site.url(), site.bot.token, "who_is_online", users=[site.ann.user, site.bob.user])
+    assert {each["user"] for each in page["people"]} == {site.ann.user, site.bob.user}
+    assert {each["presence"] for each in page["people"]} <= {"online", "offline", "hidden"}
+
+
+def test_a_page_of_another_host_may_not_ask(site: Site) -> None:
+    body = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
+    assert post(site.url(), body, site.bot.token, Origin="https://evil.example")[0] == 403
+
+
+# --- people who answer --------------------------------------------------------------------------------------
+
+
+def question(user: User, of: str) -> Any:
+    """The open question of an agent to a user."""
+
+    def look() -> Any:
+        messages = user.get("messages/sync", after=0, limit=200)["messages"]
+        asked = [each for each in messages if each["from"] == of and "ask" in each.get("meta", {})]
+        return next((each for each in asked if "state" not in each["meta"]["ask"]), None)
+
+    return eventually(look, what="the question")
+
+
+def test_an_agent_asks_and_waits(site: Site) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        options = [{"text": "Yes", "value": "yes"}, {"text": "No", "value": "no"}]
+        asked = {"to": site.bob.user, "text": "Deploy?", "options": options, "client_msg_id": "deploy-1"}
+        waiting = pool.submit(tool, site.url(), site.bot.token, "ask", **asked)
+        site.bob.post("asks/answer", id=question(site.bob, site.bot.user)["id"], value="yes")
+        answer = waiting.result(60)
+        assert (answer["state"], answer["answers"][0]["value"]) == ("answered", "yes")
+        again = tool(site.url(), site.bot.token, "ask", **asked)
+        assert (again["id"], again["state"]) == (answer["id"], "answered")
+
+
+def test_a_person_decides_what_a_tool_may_do(installed: dict[str, str], tmp_path: Path) -> None:
+    apps = {"gochat": {"mcp": {"confirm": ["send"], "confirm_seconds": 60}}}
+    with running(tmp_path / "nodes", installed, 1, apps=apps) as (server,), ThreadPoolExecutor(1) as pool:
+        ann, bob, bot = people(server)
+        url = f"{server.http_url}/mcp"
+        for value in ("no", "yes"):
+            text = f"shall be sent after {value}"
+            call = {"name": "send", "arguments": {"to": bob.user, "text": text}}
+            waiting = pool.submit(rpc, url, bot.token, "tools/call", **call)
+            ann.post("asks/answer", id=question(ann, bot.user)["id"], value=value)
+            result = waiting.result(60)
+            assert result["isError"] is (value == "no"), result
+        got = [each.get("text") for each in bob.get("messages/sync", after=0)["messages"]]
+        assert got == ["shall be sent after yes"]
+        person = rpc(url, ann.token, "tools/call", name="send", arguments={"to": bob.user, "text": "x"})
+        assert person["isError"]  # nobody can be asked
+
+
+# --- the protocol -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b"{", -32700),
+        (b"[]", -32600),
+        (b'{"jsonrpc":"1.0","id":1,"method":"ping"}', -32600),
+        (b'{"jsonrpc":"2.0","id":null,"method":"ping"}', -32600),
+        (b'{"jsonrpc":"2.0","id":true,"method":"ping"}', -32600),
+        (b'{"jsonrpc":"2.0","id":1,"method":"ping","params":[]}', -32602),
+        (b"\xff", -32700),
+        (b"[" * 100_000, -32700),
+    ],
+)
+def test_what_is_no_message_is_refused(site: Site, body: bytes, code: int) -> None:
+    status, answer, _ = post(site.url(), body, site.bot.token)
+    assert (status, answer["error"]["code"]) == (400, code)
+
+
+def test_headers_have_to_say_what_the_body_says(site: Site) -> None:
+    body = {"jsonrpc": "2.0", "id": 7, "method": "tools/list", "params": {"_meta": META}}
+    good = {"MCP_Protocol_Version": "2026-07-28", "Mcp_Method": "tools/list"}
+    assert post(site.url(), body, site.bot.token, **good)[0] == 200
+    for wrong in ({"Mcp_Method": "tools/call"}, {"MCP_Protocol_Version": "2025-11-25"}):
+        status, answer, _ = post(site.url(), body, site.bot.token, **{**good, **wrong})
+        assert (status, answer["id"], answer["error"]["code"]) == (400, 7, -32020)
+    assert plain_header("=?base64?c2VuZA==?=") == "send"
+    assert plain_header("=?base64?!?=") is None
+
+
+def test_older_clients_begin_without_a_session(site: Site) -> None:
+    params = {
+        "protocolVersion": "2025-11-25",
+        "capabilities": {},
+        "clientInfo": {"name": "c", "version": "1"},
+    }
+    status, answer, headers = post(
+        site.url(), {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params}, site.bot.token
+    )
+    assert (status, answer["result"]["protocolVersion"]) == (200, "2025-11-25")
+    assert "Mcp-Session-Id" not in headers
+    done = {"jsonrpc": "2.0", "method": "notifications/initialized"}
+    assert post(site.url(), done, site.bot.token, MCP_Protocol_Version="2025-11-25")[0] == 202
+    assert site.last.get("/mcp").status == 405
+
+
+def test_a_state_is_good_for_its_request_alone() -> None:
+    seal = Seal((b"new", b"old"))
+    text = Seal((b"old",)).make({"question": 7}, b"ann: send")
+    assert seal.read(text, b"ann: send") == {"question": 7}
+    for wrong, bound in ((text, b"bob: send"), (text + "AAAA", b"ann: send"), ("", b"ann: send"), ("é", b"")):
+        with pytest.raises(McpError):
+            seal.read(wrong, bound)
+
+
+def test_a_long_list_has_pages(site: Site) -> None:
+    for number in range(3):
+        _, bob, _ = people(site.first)
+        tool(site.url(), site.bot.token, "send", to=bob.user, text=f"hello {number}")
+    names, cursor = [], {}
+    while True:
+        page = rpc(site.url(), site.bot.token, "resources/list", **cursor)
+        names += [each["uri"] for each in page["resources"]]
+        if "nextCursor" not in page:
+            break
+        cursor = {"cursor": page["nextCursor"]}
+    assert len(names) == len(set(names)) > 3
+    assert rpc(site.url(), site.bot.token, "resources/list", cursor="9:x")["code"] == Code.BAD_PARAMS
+
+
+# --- events -------------------------------------------------------------------------------------------------
+
+
+class Receiver:
+    """Takes webhooks, and verifies their signatures."""
+
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+        self.is_down = False
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                document = Webhook(SECRET).verify(body, dict(self.headers))
+                answer = (
+                    {"challenge": document["challenge"]} if document.get("type") == "verification" else {}
+                )
+                if not answer and not receiver.is_down:
+                    receiver.events.append(document)
+                content = json.dumps(answer).encode()
+                self.send_response(503 if receiver.is_down else 200)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/hook"
+
+    def texts(self) -> list[str]:
+        """The texts of the messages, each once, in the order of their first delivery."""
+        return list(dict.fromkeys(each["data"]["text"] for each in self.events))
+
+
+@contextmanager
+def receiving() -> Iterator[Receiver]:
+    receiver = Receiver()
+    thread = threading.Thread(target=receiver.server.serve_forever)
+    thread.start()
+    try:
+        yield receiver
+    finally:
+        receiver.server.shutdown()
+        thread.join()
+        receiver.server.server_close()
+
+
+def subscribe(site: Site, url: str, **more: Any) -> Any:
+    delivery = {"mode": "webhook", "url": url, "secret": SECRET}
+    params = {"name": "message.created", "arguments": {}, "delivery": delivery, **more}
+    return rpc(site.url(), site.bot.token, "events/subscribe", **params)
+
+
+def test_an_agent_polls_from_its_cursor(site: Site) -> None:
+    def poll(**more: Any) -> Any:
+        return rpc(site.url(), site.bot.token, "events/poll", name="message.created", **more)
+
+    begin = poll(cursor=None)
+    assert (begin["events"], begin["hasMore"], begin["truncated"]) == ([], False, False)
+    for number in range(3):
+        site.bob.post("messages/send", to=site.bot.user, text=f"wake {number}")
+    first = poll(cursor=begin["cursor"], maxEvents=2)
+    rest = poll(cursor=first["cursor"])
+    texts = [each["data"]["text"] for each in (*first["events"], *rest["events"])]
+    assert texts == ["wake 0", "wake 1", "wake 2"]
+    assert (first["hasMore"], rest["hasMore"]) == (True, False)
+    assert poll(cursor=begin["cursor"], arguments={"from": site.ann.user})["events"] == []
+    assert poll(cursor="99999999")["truncated"]
+    assert poll(cursor="x")["code"] == Code.BAD_PARAMS
+    assert rpc(site.url(), site.bot.token, "events/poll", name="no.such")["code"] == -32011
+
+
+def test_a_sleeping_agent_is_woken(site: Site) -> None:
+    with receiving() as receiver:
+        answer = subscribe(site, receiver.url)
+        assert answer["id"].startswith("sub_")
+        assert answer["truncated"] is False
+        site.bob.post("messages/send", to=site.bot.user, text="good morning")
+        eventually(lambda: receiver.texts() == ["good morning"], what="the event")
+        event = receiver.events[0]
+        assert (event["name"], event["data"]["from"]) == ("message.created", site.bob.user)
+        assert subscribe(site, receiver.url)["id"] == answer["id"]
+        delivery = {"delivery": {"url": receiver.url}, "name": "message.created"}
+        assert "code" not in rpc(site.url(), site.bot.token, "events/unsubscribe", **delivery)
+        assert rpc(site.url(), site.bot.token, "events/unsubscribe", **delivery)["code"] == -32011
+
+
+def test_who_does_not_answer_the_challenge_gets_no_events(site: Site) -> None:
+    with receiving() as receiver:
+        receiver.is_down = True
+        assert subscribe(site, f"{receiver.url}/2")["code"] == -32015
+    refused = subscribe(site, receiver.url + "/3")
+    assert (refused["code"], refused["data"]["reason"]) == (-32015, "connection_refused")
+    assert subscribe(site, "https://10.0.0.1/hook")["code"] == Code.BAD_PARAMS
+
+
+def test_a_stream_tells_of_changes_of_resources(site: Site) -> None:
+    sent = site.bob.post("messages/send", to=site.bot.user, text="first")
+    uri = f"imserver://conversations/{sent['conversation']}"
+    wanted = {"resourceSubscriptions": [uri, "imserver://messages/1"], "toolsListChanged": True}
+    body = {
+        "jsonrpc": "2.0",
+        "id": "s",
+        "method": "subscriptions/listen",
+        "params": {"_meta": META, "notifications": wanted},
+    }
+    headers = {
+        "Authorization": f"Bearer {site.bot.token}",
+        "Accept": "text/event-stream, application/json",
+        "MCP-Protocol-Version": "2026-07-28",
+        "Mcp-Method": "subscriptions/listen",
+    }
+    with urlopen(Request(site.url(), json.dumps(body).encode(), headers), timeout=60) as stream:
+        lines = (json.loads(line[6:]) for line in stream if line.startswith(b"data: "))
+        acknowledged = next(lines)
+        assert acknowledged["params"]["notifications"] == {"resourceSubscriptions": [uri]}
+        site.bob.post("messages/send", to=site.bot.user, text="second")
+        changed = next(lines)
+        assert changed["params"]["uri"] == uri
+        assert changed["params"]["_meta"] == {"io.modelcontextprotocol/subscriptionId": "s"}
+
+
+# --- nodes that are killed ----------------------------------------------------------------------------------
+
+
+def test_nothing_is_lost_or_done_twice_when_a_node_is_killed(
+    installed: dict[str, str], tmp_path: Path
+) -> None:
+    with running(tmp_path, installed, 2) as servers, receiving() as receiver:
+        first, last = servers
+        ann, bob, bot = people(first)
+        site = Site(first, last, ann, bob, bot)
+        subscribe(site, receiver.url)
+        cursor = rpc(site.url(), bot.token, "events/poll", name="message.created", cursor=None)["cursor"]
+        once = {"to": bob.user, "text": "exactly once", "client_msg_id": "a-1"}
+        before = tool(site.url(first), bot.token, "send", **once)
+        bob.server = last
+        for number in range(20):
+            bob.post("messages/send", to=bot.user, text=f"event {number}")
+            if number == 9:
+                first.process.kill()
+        again = tool(site.url(), bot.token, "send", **once)
+        assert (again["id"], again["repeated"]) == (before["id"], True)
+        wanted = [f"event {number}" for number in range(20)]
+        page = rpc(site.url(), bot.token, "events/poll", name="message.created", cursor=cursor)
+        assert [each["data"]["text"] for each in page["events"]] == wanted
+        eventually(lambda: receiver.texts() == wanted, what="all events, in order")
+
+
+def test_the_guide_does_what_it_says(installed: dict[str, str], tmp_path: Path) -> None:
+    guide = ROOT / "docs" / "guides" / "agents.md"
+    settings, confirm = blocks(guide, "yaml")
+    sessions = [block for block in blocks(guide, "console") if block.words == ("agents",)]
+    config = yaml.safe_load(settings.text)
+    server = Server(tmp_path / "node", config=config, environment=installed)
+    try:
+        session = replace(sessions[0], text="".join(block.text for block in sessions))
+        play_session(session, tmp_path, server)
+        (script,) = [block for block in blocks(guide, "python") if block.words == ("agent.py",)]
+        token = next(iter(re.findall(r"bot_[0-9][^\"]*", (tmp_path / "bot.json").read_text())))
+        (tmp_path / "agent.py").write_text(script.text, encoding="utf-8")
+        shown = run([sys.executable, "agent.py"], tmp_path, MCP_URL=f"{server.http_url}/mcp", BOT_TOKEN=token)
+        assert shown == ""  # the session has read everything
+        yaml.safe_load(confirm.text)
+    finally:
+        server.stop()
+    server.check()
+
+
+# --- rows ---------------------------------------------------------------------------------------------------
+
+
+def test_its_rows_are_erased_and_exported() -> None:
+    def fill(store: Store, app: str, user: str) -> None:
+        what = What(f"bot:{app}/{user}", "https://x.example", "message.created", {}, SECRET)
+        Hooks(store).put(Hook(what.id_for(app, user), app, user, what, 1, int(time.time()) + 60))
+
+    check_tables(FEATURE, fill)
+
+
+def test_it_is_small_and_stands_on_the_face_alone() -> None:
+    sources = [path.read_text(encoding="utf-8") for path in (PLUGIN / "imserver_mcp").glob("*.py")]
+    lines = [line for source in sources for line in source.splitlines() if line.strip()]
+    assert len(lines) <= 1500
+    for line in lines:
+        words = line.split()
+        if words[:1] == ["from"] and words[1].startswith("imserver."):
+            assert words[1].startswith(("imserver.plugin", "imserver.features.")), line
