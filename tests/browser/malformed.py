@@ -71,6 +71,7 @@ class Malformed:
         self._users = users
         self._id = FIRST_ID
         self._entry, self._meta, self._media = _fields("Entry"), _meta(), _media()
+        self._ask = _fields("Ask")
 
     def entries(self, count: int) -> list[dict[str, Any]]:
         return [self._malformed() for _ in range(count)]
@@ -120,6 +121,8 @@ class Malformed:
             "type": self._random.choice(CONTENT_TYPES),
             "meta": {name: self._value() for name in self._some(self._meta)},
         }
+        if self._random.random() < 0.2:
+            entry["meta"]["ask"] = {name: self._value() for name in self._random.sample(self._ask, 4)}
         if kind not in ("message", "group", "join", "leave"):
             entry["about"] = self._id - self._random.randint(1, 9)
         if self._random.random() < 0.7:
