@@ -186,13 +186,13 @@ def test_a_question_is_answered_with_the_page_closed_and_its_notification_goes(
     turned_on(pushed, people)
     close_page(pushed)
     options = [{"text": "Yes", "value": "yes"}, {"text": "No", "value": "no"}]
-    asked = people.bob.post("asks/create", app=APP, to=people.ann.user, text="Deploy?", options=options)
+    id = people.bob.post("asks/create", app=APP, to=people.ann.user, text="Deploy?", options=options)["id"]
     pushed.deliver(pushed.pushed(0))
     shown_as(pushed, "Question: Deploy?")
     assert pushed.shown()[0]["actions"] == [["answer:yes", "Yes"], ["answer:no", "No"]]
     assert pushed.click("answer:no") == []
     shown_as(pushed, "You answered: No")
-    question = people.bob.post("asks/get", app=APP, id=asked["id"])
+    question = people.bob.post("asks/get", app=APP, id=id)
     assert (question["state"], question["answers"][0]["value"]) == ("answered", "no")
     assert people.unread() == 0
     pushed.deliver(eventually(lambda: pushed.with_text('"kind":"close"'), what="the notification goes"))

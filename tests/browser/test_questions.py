@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 from selenium.webdriver.common.keys import Keys
 
-from imserver.features.notifications.content import Answer, Option, Question
+from imserver.features.notifications.content import MessageAnswer, MessageQuestion, Option
 from imserver.features.notifications.contract import Wishes
 from imserver.features.notifications.digests import answer_page, gone_page
 from tests.browser.conftest import Pair
@@ -48,8 +48,8 @@ class Team:
 
     def ask(self, text: str, **more: Any) -> int:
         fields = {"options": YES_OR_NO, **more}
-        asked = self.ann.post("asks/create", app=APP, conversation=self.group, text=text, **fields)
-        return int(asked["id"])
+        question = self.ann.post("asks/create", app=APP, conversation=self.group, text=text, **fields)
+        return int(question["id"])
 
     def open(self, pair: Pair, number: int, account: Account, **how: Any) -> Chat:
         chat = Chat(pair[number], account, **how)
@@ -168,7 +168,7 @@ def test_a_question_is_written_reminded_opened_to_others_and_cancelled(pair: Pai
     id = team.ask("Only for Bob?", of=[team.bob.user])
     shows(ann, "Only Bob")
     ann.menu("Only for Bob?", word("ask_others", ann))
-    eventually(lambda: ann.page.texts(".ask-people bdi") == ["Kim"], what="who may be asked, too")
+    eventually(lambda: ann.page.texts(".ask-people bdi") == ["Kim"], what="who may be question, too")
     ann.page.click(".ask-people input")
     ann.click(word("ask_others_go", ann), within="dialog")
     shows(bob, "Only you, Kim")
@@ -217,12 +217,12 @@ def test_nothing_is_in_the_way_of_people_who_see_or_hear_little(
 def answer_pages(language: str) -> dict[str, str]:
     """The page behind a mail, by its state."""
     options = (Option("Yes", "yes"), Option("No, after the release of next week", "no"))
-    question = Question(options, text=True, until=1_795_000_000_000)
+    question = MessageQuestion(options, text=True, until=1_795_000_000_000)
     named = {"2": "Bob"}, Wishes(language=language)
     states = {
         "open": question,
-        "words": Question(text=True),
-        "late": replace(question, state="answered", answers=(Answer("2", "no"),)),
+        "words": MessageQuestion(text=True),
+        "late": replace(question, state="answered", answers=(MessageAnswer("2", "no"),)),
         "cancelled": replace(question, state="cancelled"),
     }
     text = "Deploy version 2.4?\nIt has all that we want."

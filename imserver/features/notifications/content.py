@@ -120,7 +120,7 @@ class Option(Struct, frozen=True):
     value: str
 
 
-class Question(Struct, frozen=True):
+class MessageQuestion(Struct, frozen=True):
     """A question, as the metadata of its message have it, as far as notifications need it.
 
     ``of``: who may answer; None: everybody but the sender. ``state`` ``""``: it is open.
@@ -131,7 +131,7 @@ class Question(Struct, frozen=True):
     of: tuple[str, ...] | None = None
     until: int = 0
     state: str = ""
-    answers: tuple[Answer, ...] = ()
+    answers: tuple[MessageAnswer, ...] = ()
 
     def may_answer(self, user: str) -> bool:
         """Whether a receiver of the message may answer it now."""
@@ -139,7 +139,7 @@ class Question(Struct, frozen=True):
         return is_free and (self.of is None or user in self.of)
 
 
-class Answer(Struct, frozen=True):
+class MessageAnswer(Struct, frozen=True):
     """An answer to a question: ``value`` of an option, or ``text``."""
 
     user: str
@@ -147,17 +147,17 @@ class Answer(Struct, frozen=True):
     text: str = ""
 
 
-def question_in(entry: Entry) -> Question | None:
+def question_in(entry: Entry) -> MessageQuestion | None:
     """The question that a message is; None: it is none."""
     if b'"ask"' not in entry.meta:
         return None
     try:
-        return msgspec.convert(meta_of(entry).get("ask"), Question | None)
+        return msgspec.convert(meta_of(entry).get("ask"), MessageQuestion | None)
     except ValueError:
         return None
 
 
-def outcome_of(question: Question, user: str, names: Mapping[str, str], language: str) -> str:
+def outcome_of(question: MessageQuestion, user: str, names: Mapping[str, str], language: str) -> str:
     """What a user reads after an answer: theirs, or why it does not count. ``names``: user → name."""
     own = next((each for each in question.answers if each.user == user), None)
     answer = own or (question.answers[-1] if question.answers else None)
@@ -170,7 +170,7 @@ def outcome_of(question: Question, user: str, names: Mapping[str, str], language
     return in_words(language, "answered", name=names.get(answer.user) or answer.user, text=text)
 
 
-def answers_of(question: Question) -> tuple[ShownAction, ...]:
+def answers_of(question: MessageQuestion) -> tuple[ShownAction, ...]:
     """The buttons of the notification of a question: browsers show two."""
     return tuple(
         ShownAction(f"{ANSWER}{each.value}", _cut(each.text, TITLE_CHARACTERS))

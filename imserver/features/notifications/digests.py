@@ -15,7 +15,7 @@ from msgspec import Struct
 from imserver.features.accounts.mailing import Mail, button_page, page_template
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.notifications.content import (
-    Question,
+    MessageQuestion,
     form_for,
     language_of,
     meta_of,
@@ -226,7 +226,13 @@ def stop_page(language: str, is_done: bool) -> str:
 
 
 def answer_page(
-    question: Question, text: str, user: str, asker: str, names: Mapping[str, str], wishes: Wishes, value: str
+    question: MessageQuestion,
+    text: str,
+    user: str,
+    asker: str,
+    names: Mapping[str, str],
+    wishes: Wishes,
+    value: str,
 ) -> str:
     """The page, HTML, with a question and what ``user`` can answer, or what has come of it.
 

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from imserver.features.accounts.mailing import PAGE_HEADERS
 from imserver.features.notifications.api import CHAPTER
-from imserver.features.notifications.content import Question, language_of, outcome_of, question_in
+from imserver.features.notifications.content import MessageQuestion, language_of, outcome_of, question_in
 from imserver.features.notifications.contract import Wishes
 from imserver.features.notifications.parts import NotificationParts, notifications_of
 from imserver.features.notifications.problems import HTTP_UNKNOWN_NOTIFICATION
@@ -107,14 +107,14 @@ class MailsEnded(Struct):
     unsubscribed: bool
 
 
-class AskedQuestion(Struct, frozen=True):
+class ReadableQuestion(Struct, frozen=True):
     """A question with its message. ``names``: user → name of who asks and who has answered."""
 
     entry: Entry
-    question: Question
+    question: MessageQuestion
     names: Mapping[str, str]
 
-    def is_told(self, user: str) -> bool:
+    def says_why(self, user: str) -> bool:
         """Whether the question itself says why it takes no answer of a user."""
         return bool(self.question.state) or any(each.user == user for each in self.question.answers)
 
@@ -140,7 +140,7 @@ class TokenApi(Struct, frozen=True):
         call.act_as(Principal("session", apps=frozenset({app}), user=user))
         self.messages.rates.require(call.principal, call.request.host)
 
-    def question(self, app: str, user: str, message: int) -> AskedQuestion | None:
+    def question(self, app: str, user: str, message: int) -> ReadableQuestion | None:
         """A question that a user may read; None: there is none. Switches."""
         found = self.messages.store.part(MessageLog).entries.readable(app, user, [message])
         question = question_in(found[0]) if found and found[0].kind == "message" else None
@@ -148,16 +148,18 @@ class TokenApi(Struct, frozen=True):
             return None
         people = {found[0].sender, *(each.user for each in question.answers)} - {""}
         accounts = self.accounts_of(app, sorted(people))
-        return AskedQuestion(found[0], question, {each.user: each.nickname or each.name for each in accounts})
+        return ReadableQuestion(
+            found[0], question, {each.user: each.nickname or each.name for each in accounts}
+        )
 
-    def answer(self, app: str, user: str, message: int, value: str, text: str = "") -> AskedQuestion:
+    def answer(self, app: str, user: str, message: int, value: str, text: str = "") -> ReadableQuestion:
         """Answer a question. Returns what it is then: others may have been faster. Switches. Raises
         ApiProblem."""
         result = self.stored.asks.answer(app, user, message, value, text)
         found = self.question(app, user, message)
         if found is None:
             raise ApiProblem(HTTP_UNKNOWN_NOTIFICATION)
-        if isinstance(result, Rejected) and not found.is_told(user):
+        if isinstance(result, Rejected) and not found.says_why(user):
             raise ApiProblem(result.problem, result.explanation)
         return found
 

@@ -361,20 +361,20 @@ def test_an_answer_says_what_came_of_it_and_marks_as_read(node: Harness) -> None
     ann, bob, eve = person(node), person(node), person(node)
     group = ann.post("groups/create", name="tea", members=[bob.user, eve.user])["group"]
     options = [{"text": "Yes", "value": "1"}, {"text": "No", "value": "2"}]
-    asked = ann.post("asks/create", conversation=int(group), text="Deploy?", options=options)
+    question = ann.post("asks/create", conversation=int(group), text="Deploy?", options=options)
     tokens = notifications_of(node.node.core).tokens
     devices = [each.post("notifications/endpoints", **subscription())["id"] for each in (bob, eve)]
     first, second = (
-        tokens.make("201", each.user, device, int(group), asked["id"])
+        tokens.make("201", each.user, device, int(group), question["id"])
         for each, device in zip((bob, eve), devices, strict=True)
     )
     assert act(node, token=first, action="answer", value="3")[1]["code"] == "invalid_request"
-    done = {"conversation": int(group), "read": asked["id"], "id": 0}
+    done = {"conversation": int(group), "read": question["id"], "id": 0}
     assert act(node, token=first, action="answer", value="2") == (200, {**done, "text": "You answered: No"})
     assert act(node, token=first, action="answer", value="2") == (200, {**done, "text": "You answered: No"})
     status, late = act(node, token=second, action="answer", value="1")
     assert (status, late) == (200, {**done, "text": f"{bob.user} answered: No"})
-    (answer,) = ann.post("asks/get", id=asked["id"])["answers"]
+    (answer,) = ann.post("asks/get", id=question["id"])["answers"]
     assert (answer["user"], answer["value"]) == (bob.user, "2")
     assert bob.get("conversations")["conversations"][0]["unread"] == 0
     _, token, _ = notified(node, ann, bob)

@@ -245,7 +245,7 @@ def test_the_language_is_that_of_the_user(node: Harness, post: Post) -> None:
 def test_an_open_question_has_a_link_for_each_answer(node: Harness, post: Post) -> None:
     ann, bob, eve = (person(node, f"{name}-asks") for name in ("ann", "bob", "eve"))
     options = [{"text": "Yes & now", "value": "yes/1"}, {"text": "No", "value": "no"}]
-    asked = ann.post("asks/create", to=bob.user, text="Deploy?", options=options)
+    question = ann.post("asks/create", to=bob.user, text="Deploy?", options=options)
     ann.post("asks/create", to=eve.user, text="Tea?", options=options)
     for user in (bob, eve):
         post.wants(user)
@@ -253,7 +253,7 @@ def test_an_open_question_has_a_link_for_each_answer(node: Harness, post: Post) 
     eve.post("asks/answer", id=closed, value="no")
     first, second = post.send(bob, eve)
     text, html = parts_of(first)
-    url = f"{ANSWER}?token={asked['id']}&value="
+    url = f"{ANSWER}?token={question['id']}&value="
     assert "Question: Deploy?" in text
     assert f"Yes & now: {url}yes%2F1" in text
     assert f'href="{url.replace("&", "&amp;")}no"' in html
@@ -282,9 +282,9 @@ def test_a_question_is_answered_on_the_page_behind_its_mail_and_never_by_a_link(
     ann, bob, eve = (person(node, f"{name}-page") for name in ("ann", "bob", "eve"))
     options = [{"text": "Yes & now", "value": "yes"}, {"text": "No", "value": "no"}]
     group = ann.post("groups/create", name="tea", members=[bob.user, eve.user])["group"]
-    question = {"text": "<b>Deploy?</b>", "options": options, "seconds": 60}
-    asked = ann.post("asks/create", conversation=int(group), **question)
-    first, second = (AnswerPage(node, user, asked["id"]) for user in (bob, eve))
+    fields = {"text": "<b>Deploy?</b>", "options": options, "seconds": 60}
+    question = ann.post("asks/create", conversation=int(group), **fields)
+    first, second = (AnswerPage(node, user, question["id"]) for user in (bob, eve))
     for value in ("", "no", "?"):
         status, html = first.ask("GET", value)
         assert status == 200
@@ -292,7 +292,7 @@ def test_a_question_is_answered_on_the_page_behind_its_mail_and_never_by_a_link(
         assert "&lt;b&gt;Deploy?&lt;/b&gt;" in html
         assert '<button name="value" value="yes"' in html
         assert html.count('class="quiet"') == (value == "no")
-    assert ann.post("asks/get", id=asked["id"])["answers"] == []
+    assert ann.post("asks/get", id=question["id"])["answers"] == []
     assert (
         '<p class="outcome" role="status" dir="auto">You answered: No</p>'
         in first.ask("POST", "yes", value="no")[1]
@@ -302,7 +302,7 @@ def test_a_question_is_answered_on_the_page_behind_its_mail_and_never_by_a_link(
         status, html = second.ask(method, "yes", **({"value": "yes"} if method == "POST" else {}))
         assert (status, "<form" in html) == (200, False)
         assert "Bob-Page answered: No" in html
-    (answer,) = ann.post("asks/get", id=asked["id"])["answers"]
+    (answer,) = ann.post("asks/get", id=question["id"])["answers"]
     assert (answer["user"], answer["value"]) == (bob.user, "no")
 
 
@@ -311,8 +311,8 @@ def test_the_page_behind_a_mail_takes_own_words_in_the_language_of_the_user(
 ) -> None:
     ann, bob = person(node, "ann-words"), person(node, "bob-words")
     post.wants(bob, replace(SOON, language="de"))
-    asked = ann.post("asks/create", to=bob.user, text="Welches Wort?", free_text=True)
-    page = AnswerPage(node, bob, asked["id"])
+    question = ann.post("asks/create", to=bob.user, text="Welches Wort?", free_text=True)
+    page = AnswerPage(node, bob, question["id"])
     assert '<input name="text" maxlength="1000" required' in page.ask("GET")[1]
     assert page.ask("POST", text="  ")[1].count("<form") == 1
     assert "Du hast geantwortet: Tee &amp; mehr" in page.ask("POST", text=" Tee & mehr ")[1]
@@ -323,15 +323,15 @@ def test_the_page_behind_a_mail_takes_own_words_in_the_language_of_the_user(
 
 def test_a_link_that_is_not_valid_says_so(node: Harness) -> None:
     ann, bob, eve = (person(node, f"{name}-gone") for name in ("ann", "bob", "eve"))
-    asked = ann.post("asks/create", to=bob.user, text="Deploy?", free_text=True)
-    page = AnswerPage(node, eve, asked["id"])  # who may not read it
-    broken = AnswerPage(node, bob, asked["id"])
+    question = ann.post("asks/create", to=bob.user, text="Deploy?", free_text=True)
+    page = AnswerPage(node, eve, question["id"])  # who may not read it
+    broken = AnswerPage(node, bob, question["id"])
     broken.token = f"A{broken.token}"
     for each in (page, broken):
         for method in ("GET", "POST"):
             status, html = each.ask(method, **({"text": "yes"} if method == "POST" else {}))
             assert (status, "This link is not valid any more." in html) == (404, True)
-    assert ann.post("asks/get", id=asked["id"])["answers"] == []
+    assert ann.post("asks/get", id=question["id"])["answers"] == []
 
 
 def test_without_previews_a_mail_has_numbers_only(node: Harness, post: Post) -> None:
@@ -425,7 +425,7 @@ def test_nothing_is_sent_to_whom_it_is_not_for(node: Harness, post: Post) -> Non
 
 
 def test_an_address_that_nobody_has_confirmed_gets_no_words_of_users(node: Harness, post: Post) -> None:
-    """It is asked for a confirmation instead, once in the life of the account."""
+    """It is question for a confirmation instead, once in the life of the account."""
     eve, mal = person(node, "eve", is_confirmed=False), person(node, "mal")
     mails = accounts_of(node.node.core).link_mails
     post.wants(eve)
