@@ -188,6 +188,20 @@ def test_long_names_do_not_widen_the_dialog_of_a_forward(pair: Pair, server: Ser
     assert chat.page.run("return document.querySelector('.choice .avatar').clientWidth") == 36
 
 
+def test_names_of_other_letters_begin_where_the_page_begins(pair: Pair, server: Server) -> None:
+    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    bob.say(ann, "hello")
+    page = Chat(pair[0], ann, language="ar", size=PHONE).page
+    eventually(lambda: page.texts("#conversations bdi") == ["Bob"], what="the list")
+    distances = (
+        "return ['#me-name', '#conversations bdi'].map((each) => {"
+        " const name = document.querySelector(each); const words = name.closest('.me-words, .row-words');"
+        " const range = document.createRange(); range.selectNodeContents(name);"
+        " return words.getBoundingClientRect().right - range.getBoundingClientRect().right; })"
+    )
+    assert [round(each) for each in page.run(distances)] == [0, 0]
+
+
 def send_with_buttons(server: Server, ann: Account, name: str, labels: list[str]) -> dict[str, Any]:
     """A bot that has sent a message with a row of buttons."""
     bot: dict[str, Any] = ann.post("bots", name=name)
