@@ -172,7 +172,7 @@ def _erase_some(user: str, name: str, ids: Sequence[int], transaction: AppTransa
         elif kind in _WITH_CONTENT and about not in messages:
             # A message without its conversation, or an edit without its message, has no readers.
             changes = [(id, conversation, transaction.head.last_id)]
-            note_changes(sql, log, changes, transaction.before + 1)
+            note_changes(sql, log, changes, 0)
             recalled = NUMBERS["press"] if kind == NUMBERS["press"] else NUMBERS["recall"]
             _set(sql, log, id, kind=recalled, body=b"", meta=b"")
         elif kind == NUMBERS["group"]:

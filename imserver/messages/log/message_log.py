@@ -59,7 +59,7 @@ class MessageLog:
         self.asks = AskLog(self.writer, tables)
         self.entries = EntryReader(tables)
         self.search = EntrySearch(tables)
-        self.words = WordIndex(tables)
+        self.words = WordIndex(tables, self.writer.recent)
         self.conversations = ConversationReader(tables)
         self.marks = MarkStore(tables)
         self.threads = ThreadStore(tables)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import struct
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Final
 
-from imserver.messages.log.rows import NUMBERS, ROOM
+from imserver.messages.log.rows import NUMBERS
 from imserver.messages.log.word_rows import (
     CONVERSATIONS,
     SEGMENT,
@@ -17,8 +17,7 @@ from imserver.messages.log.word_rows import (
     listed,
     merged_terms,
 )
-from imserver.messages.log.words import searched_text, terms_of
-from imserver.storage.statements import Row, text_of
+from imserver.messages.log.words import TERM_LENGTH, TEXT_TYPE, searched_text, spaced, terms_of
 
 MOST_TERMS: Final = 512
 """A message with more terms is long."""
@@ -37,9 +36,12 @@ _PARTS_OF_ROWS: Final = (16, 4, 1, 0)
 """Terms in one bucket that let a message become long if the row is too large, in this order."""
 _PAUSE_CHARACTERS: Final = 2048
 """After so many characters the terms of messages let others run."""
-_PAUSE_TERMS: Final = 512
+_PAUSE_TERMS: Final = 4096
 _NO_CONVERSATION: Final = 0xFFFF
+_MESSAGE: Final = NUMBERS["message"]
 
+ContentRow = tuple[int, int, int, str, bytes | None]
+"""(id, conversation, number of the kind, type, body; None: it is too long)."""
 Pause = Callable[[], object]
 """Called in long work, again and again. May switch."""
 
@@ -54,51 +56,76 @@ class SegmentContent:
         """Offset → the conversation of the entry. Rooms have no members, so nobody searches them."""
         self._first = first
         self._spare = _SPARE_TERMS
-        self._terms: Terms = {}
-        self._kinds: dict[int, int] = {}
-        """Conversation → its kind."""
+        self._terms: defaultdict[str, Terms] = defaultdict(dict)
+        """By the first two characters of the terms."""
 
-    def add(self, rows: Iterable[Row], kinds: Iterable[Row], pause: Pause) -> None:
-        """Add entries: (id, conversation, kind, type, body; None: it is too long). ``kinds``: (conversation,
-        kind)."""
-        self._kinds.update(kinds)
-        kind_of, all_terms, first, characters = self._kinds, self._terms, self._first, 0
+    def add(self, rows: Iterable[ContentRow], pause: Pause) -> None:
+        """Add entries."""
+        offsets: list[int] = []
+        bodies: list[bytes] = []
+        characters = 0
         for id, conversation, kind, type, body in rows:
-            if kind_of.get(conversation, ROOM) == ROOM:
-                continue
-            offset = id - first
+            offset = id - self._first
             self.conversation_of[offset] = conversation
-            if kind != NUMBERS["message"]:
+            if kind != _MESSAGE:
                 continue
-            text = "" if body is None else searched_text(text_of(type), body)
-            characters += len(text)
+            if type == TEXT_TYPE and body is not None and body.isascii() and len(body) <= _LONG_TEXT:
+                offsets.append(offset)
+                bodies.append(body)
+                characters += len(body)
+            else:
+                text = "" if body is None else searched_text(type, body)
+                characters += len(text)
+                is_long = body is None or len(text) > _LONG_TEXT
+                self._put(((offset, self._admitted(offset, () if is_long else terms_of(text), is_long)),))
             if characters > _PAUSE_CHARACTERS:
-                characters = 0
+                self._put(self._words_of(offsets, bodies))
+                offsets, bodies, characters = [], [], 0
                 pause()
-            terms = terms_of(text) if len(text) <= _LONG_TEXT else ()
-            if len(terms) > _OWN_TERMS or not terms:
-                more = len(terms) - _OWN_TERMS
-                if body is None or len(text) > _LONG_TEXT or len(terms) > MOST_TERMS or more > self._spare:
-                    self.long.add(offset)
+        self._put(self._words_of(offsets, bodies))
+
+    def _words_of(self, offsets: Sequence[int], bodies: Sequence[bytes]) -> Iterator[tuple[int, list[str]]]:
+        """The words of short ASCII texts."""
+        for offset, line in zip(offsets, spaced(bodies) if bodies else (), strict=True):
+            words = line.split()
+            if len(words) + len(line) // TERM_LENGTH > _OWN_TERMS:  # there may be as many terms
+                words = self._admitted(offset, terms_of(line))
+            yield offset, words
+
+    def _admitted(self, offset: int, terms: Collection[str], is_long: bool = False) -> list[str]:
+        """The terms of a message; none if it is long."""
+        more = max(len(terms) - _OWN_TERMS, 0)
+        if is_long or len(terms) > MOST_TERMS or more > self._spare:
+            self.long.add(offset)
+            return []
+        self._spare -= more
+        return list(terms)
+
+    def _put(self, messages: Iterable[tuple[int, list[str]]]) -> None:
+        """Add the terms of messages, (offset, words); words are cut."""
+        of_beginning = self._terms
+        for offset, words in messages:
+            for term in words:
+                if len(term) > TERM_LENGTH:
+                    words.append(term[TERM_LENGTH:])
+                    term = term[:TERM_LENGTH]
+                before = of_beginning[term[:2]].setdefault(term, offset)
+                if before is offset:
                     continue
-                self._spare -= max(more, 0)
-            for term in terms:
-                before = all_terms.setdefault(term, offset)
-                if isinstance(before, list):
+                if not isinstance(before, list):
+                    of_beginning[term[:2]][term] = [before, offset]
+                elif before[-1] is not offset:  # a word that the message has again
                     before.append(offset)
-                elif before is not offset:
-                    all_terms[term] = [before, offset]
 
     def buckets(self, pause: Pause) -> dict[int, Terms]:
         """The terms by their buckets."""
         buckets: defaultdict[int, Terms] = defaultdict(dict)
-        of_beginning: dict[str, Terms] = {}
-        for number, (term, offsets) in enumerate(self._terms.items()):
-            beginning = term[:2]
-            if beginning not in of_beginning:
-                of_beginning[beginning] = buckets[bucket_of(beginning)]
-            of_beginning[beginning][term] = offsets
-            if number % _PAUSE_TERMS == 0:
+        count = 0
+        for beginning, terms in self._terms.items():
+            buckets[bucket_of(beginning)].update(terms)
+            count += len(terms)
+            if count > _PAUSE_TERMS:
+                count = 0
                 pause()
         self._terms.clear()
         return buckets

@@ -22,8 +22,10 @@ from typing import Final
 from msgspec import Struct
 
 from imserver.clock import is_long_turn, serve_others
-from imserver.messages.log.rows import LogHead, LogTables, head_of
-from imserver.messages.log.word_content import LONG_BODY, Pause, SegmentContent
+from imserver.messages.log.contract import Entry
+from imserver.messages.log.recent import RecentEntries
+from imserver.messages.log.rows import NUMBERS, ROOM, LogHead, LogTables, head_of
+from imserver.messages.log.word_content import LONG_BODY, ContentRow, Pause, SegmentContent
 from imserver.messages.log.word_lookup import indexed_before
 from imserver.messages.log.word_rows import (
     CONVERSATIONS,
@@ -48,6 +50,7 @@ _WRITTEN_AT_ONCE: Final = 256 * 1024
 """Bytes of rows that one transaction writes."""
 _MOST_CHANGES: Final = 4 * SEGMENT
 
+_NO_ROWS: Final[list[ContentRow]] = []
 _COLUMNS: Final = "log, segment, bucket, terms"
 _DELETED_AT_ONCE: Final = 32
 """Segments that one transaction deletes."""
@@ -90,8 +93,9 @@ def _pause() -> None:
 class WordIndex:
     """Fills the index, and brings it up to date. All methods switch and may raise StorageUnavailable."""
 
-    def __init__(self, tables: LogTables) -> None:
+    def __init__(self, tables: LogTables, recent: RecentEntries) -> None:
         self._tables = tables
+        self._recent = recent
 
     def next_end(self, app: str) -> tuple[int, bool]:
         """The last id of the segment that comes next into the index, and whether all its messages are stored.
@@ -117,11 +121,18 @@ class WordIndex:
         if work is None:
             return False
         claim, changes = work.claim, work.changes
-        nothing: list[Row] = []
         content = SegmentContent(claim.first)
-        for first in range(claim.first, claim.first + SEGMENT, _BLOCK):
-            block = self._tables.read_log(app, partial(_block, first), (nothing, nothing))
-            content.add(*block, pause)
+        end = claim.first + SEGMENT
+        if run := self._recent.take(app, max(claim.first, 1), end):
+            # Who has changed one of these messages before this node stored the last of them was this node;
+            # who did so later has noted it.
+            changed = {entry.about for entry in run if entry.kind in ("edit", "recall")}
+            changed.update(id for id, _ in changes)
+            content.add(_stored_rows(run[: end - run[0].id], changed, work.floor), pause)
+            self._read(app, [id for id in changed if claim.first <= id < end], content, pause)
+        else:
+            for first in range(claim.first, end, _BLOCK):
+                content.add(self._tables.read_log(app, partial(_block, first), _NO_ROWS), pause)
         put = partial(_add, claim)
         return self._write(content.rows(pause), put, lambda sql: _finish_new(sql, claim, changes, content))
 
@@ -137,10 +148,8 @@ class WordIndex:
             return False
         claim = mending.claim
         content = SegmentContent(claim.first)
-        nothing: list[Row] = []
         ids = sorted({id for id, _ in mending.changes})
-        for some in chunks(ids, _BLOCK):
-            content.add(*self._tables.read_log(app, partial(_some, some), (nothing, nothing)), pause)
+        self._read(app, ids, content, pause)
         gone = {id - claim.first for id in ids}.union(range(mending.floor + 1 - claim.first))
         rows, put = self._mended(claim, content, gone, pause), partial(_replace, claim)
         return self._write(rows, put, lambda sql: _finish_mending(sql, mending, content, gone))
@@ -155,6 +164,11 @@ class WordIndex:
         while self._tables.change_log(app, _erase_some, 0):
             pass
         self._tables.change_log(app, lambda sql, head: _release(sql, head.number), None)
+
+    def _read(self, app: str, ids: Sequence[int], content: SegmentContent, pause: Pause) -> None:
+        """Add what these messages have now."""
+        for some in chunks(ids, _BLOCK):
+            content.add(self._tables.read_log(app, partial(_some, some), _NO_ROWS), pause)
 
     def _mended(
         self, claim: SegmentClaim, content: SegmentContent, gone: set[int], pause: Pause
@@ -200,10 +214,10 @@ class WordIndex:
 def note_changes(sql: Statements, log: int, changes: Sequence[tuple[int, int, int]], first: int) -> None:
     """Messages get another text in the same transaction: (message, conversation, the entry that changes it).
 
-    ``first``: the first id that the transaction adds. Messages of its segment are not in the index: it was
-    not whole before, and who adds it later reads what they have then.
+    ``first``: the first id that the transaction adds (0: none). Messages of its segment are not in the index:
+    it was not whole before, and who adds it later knows of these entries.
     """
-    whole = first // SEGMENT * SEGMENT
+    whole = first // SEGMENT * SEGMENT if first else Limit.ID
     rows = [(log, id, entry, conversation) for id, conversation, entry in changes if id < whole]
     if rows:
         sql.insert_new("word_change", "log, id, entry, conversation", rows)
@@ -304,21 +318,42 @@ _ENTRIES: Final = (
 )
 
 
-def _block(first: int, sql: Statements, head: LogHead) -> tuple[list[Row], list[Row]]:
-    """The entries of a block, and the kinds of their conversations: see :meth:`SegmentContent.add`."""
+def _block(first: int, sql: Statements, head: LogHead) -> list[ContentRow]:
+    """The entries of a block that users may find."""
     values = (head.number, max(first, head.floor + 1), first + _BLOCK)
-    return _with_kinds(sql, head, sql.query(f"{_ENTRIES}m.id >= %s AND m.id < %s", values))
+    return _of_members(sql, head, sql.query(f"{_ENTRIES}m.id >= %s AND m.id < %s", values))
 
 
-def _some(ids: Sequence[int], sql: Statements, head: LogHead) -> tuple[list[Row], list[Row]]:
+def _some(ids: Sequence[int], sql: Statements, head: LogHead) -> list[ContentRow]:
     """As :func:`_block`, of these messages."""
     some = [id for id in ids if id > head.floor]
-    return _with_kinds(sql, head, sql.query_in(f"{_ENTRIES}m.id IN {{}}", (head.number,), some))
+    return _of_members(sql, head, sql.query_in(f"{_ENTRIES}m.id IN {{}}", (head.number,), some))
 
 
-def _with_kinds(sql: Statements, head: LogHead, rows: list[Row]) -> tuple[list[Row], list[Row]]:
-    statement = "SELECT c.id, c.kind FROM conversation c WHERE c.log = %s AND c.id IN {}"
-    return rows, sql.query_in(statement, (head.number,), list({row[1] for row in rows}))
+def _of_members(sql: Statements, head: LogHead, rows: list[Row]) -> list[ContentRow]:
+    """Rooms have no members, so nobody searches them."""
+    statement = f"SELECT c.id FROM conversation c WHERE c.log = %s AND c.kind <> {ROOM} AND c.id IN {{}}"
+    searched = {row[0] for row in sql.query_in(statement, (head.number,), list({row[1] for row in rows}))}
+    return [
+        (id, conversation, kind, text_of(type), body)
+        for id, conversation, kind, type, body in rows
+        if conversation in searched
+    ]
+
+
+def _stored_rows(entries: Sequence[Entry], changed: Collection[int], floor: int) -> Iterator[ContentRow]:
+    """As :func:`_block`, of entries that have what the database has."""
+    return (
+        (
+            entry.id,
+            entry.conversation,
+            NUMBERS[entry.kind],
+            entry.type,
+            entry.body if len(entry.body) <= LONG_BODY else None,
+        )
+        for entry in entries
+        if not entry.room and entry.id not in changed and entry.id > floor
+    )
 
 
 def _changes(claim: SegmentClaim, sql: Statements) -> list[Row]:

@@ -9,7 +9,7 @@ last one.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from operator import add
 from typing import Any, Final
 
@@ -41,6 +41,11 @@ _units: Final = re.compile(
 ).findall
 _ascii_units: Final = re.compile("[a-z0-9]+").findall
 _ascii_terms: Final = re.compile(f"[a-z0-9]{{1,{TERM_LENGTH}}}").findall
+_SEPARATOR: Final = b"\x80"
+_SPACED: Final = bytes(
+    byte if chr(byte).isalnum() or byte == _SEPARATOR[0] else ord(" ") for byte in bytes(range(129)).lower()
+).ljust(256, b" ")
+"""What stands in place of each byte, so that ``split`` finds the words of ASCII texts."""
 _is_run: Final = re.compile(f"[{_OF_RUNS}]").match
 _parts: Final = re.compile(r'"([^"]*)("?)|([^\s"]+)').finditer
 _QUOTES: Final = str.maketrans("“”„«»＂", '""""""')
@@ -67,6 +72,12 @@ def terms_of(text: str) -> set[str]:
         else:
             terms.add(unit[:TERM_LENGTH])
     return terms
+
+
+def spaced(texts: Sequence[bytes]) -> list[str]:
+    """ASCII texts as the words in them, with spaces between. To split them takes a third of the time of
+    :func:`terms_of`."""
+    return _SEPARATOR.join(texts).translate(_SPACED).decode("latin-1").split(_SEPARATOR.decode("latin-1"))
 
 
 def searched_text(type: str, body: bytes) -> str:

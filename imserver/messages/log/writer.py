@@ -45,6 +45,7 @@ from imserver.messages.log.contract import (
     Stored,
 )
 from imserver.messages.log.lost import EntriesLost, move_on
+from imserver.messages.log.recent import RecentEntries
 from imserver.messages.log.rows import objection, resend_of
 from imserver.messages.log.transaction import (
     AppTransaction,
@@ -238,6 +239,7 @@ class LogWriter:
         self._greenlet: gevent.Greenlet[[], None] | None = None
         self._closed = False
         self._sessions = UplinkSessions()
+        self.recent = RecentEntries()
         self.known: dict[str, int] = {}
         """App → the greatest id that is known to be stored, by any node. Read-only for others."""
         self.losses = 0
@@ -488,6 +490,7 @@ class LogWriter:
         """Answer the requests, and deliver the stored entries. Never switches."""
         for commit in transaction.commits.values():
             self.learn(commit.app, commit.last)
+            self.recent.add(commit)
         for app, requests in transaction.apps.items():
             for request in requests:
                 assert request.outcome is not None

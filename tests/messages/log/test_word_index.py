@@ -161,6 +161,56 @@ def test_changes_of_messages_that_are_not_in_the_index_leave_no_rows(store: Stor
     assert found(log, "coffee") == found(log, "tea") == []
 
 
+def test_what_a_node_has_stored_is_not_read_again(store: Store, log: MessageLog) -> None:
+    stored(log, say("ann", "bob", "a needle"), say("ann", "bob", "Kettles2 and a" + "b" * 20))
+    pad(log)
+    store.write(lambda sql: sql.execute("UPDATE message SET body = %s", (b"hay",)))
+    assert fill(log) == 1
+    assert indexed(store, "needle")
+    assert indexed(store, "kettles2")
+    assert indexed(store, "bbbbb")
+    assert not indexed(store, "hay")
+    log.words.erase(APP)
+    assert fill(log) == 1
+    assert indexed(store, "hay"), "the index is made anew of what the database has"
+    assert found(log, "hay") == ["hay", "hay"]
+
+
+def test_a_message_that_its_transaction_changes_beyond_the_segment_has_the_new_words(
+    store: Store, log: MessageLog
+) -> None:
+    edited, recalled = stored(log, say("ann", "bob", "secret tea"), say("ann", "bob", "secret cake"))
+    stored(log, *(say("x", "y", f"of others {number}") for number in range(SEGMENT - 10)))
+    changes = (
+        say("ann", "bob", "coffee", kind="edit", about=edited.id),
+        say("ann", "bob", "", kind="recall", about=recalled.id),
+    )
+    stored(log, *(say("x", "y", f"of others {number}") for number in range(20)), *changes)
+    assert rows(store, "word_change") == []
+    assert fill(log) == 1
+    assert not indexed(store, "secret")
+    assert found(log, "coffee") == ["coffee"]
+    assert found(log, "secret") == []
+
+
+def test_what_another_node_changes_meanwhile_is_read(
+    url: str, open_store: OpenStore, log: MessageLog
+) -> None:
+    (message,) = stored(log, say("ann", "bob", "tea"))
+    other = open_store(url, seconds=10).part(MessageLog)
+    stored(other, say("ann", "bob", "coffee", kind="edit", about=message.id))
+    pad(log)
+    assert fill(log) == 1
+    assert found(log, "coffee") == ["coffee"]
+    stored(log, *(say("ann", "bob", f"milk {number}") for number in range(SEGMENT - 4)))
+    (last,) = stored(log, say("ann", "bob", "cream"))
+    pad(log)
+    stored(other, say("ann", "bob", "sugar", kind="edit", about=last.id))
+    assert fill(log) == 2
+    assert found(log, "sugar") == ["sugar"]
+    assert found(log, "cream") == []
+
+
 def test_a_message_that_is_changed_while_its_segment_is_added_is_found_by_what_it_has(
     store: Store, log: MessageLog
 ) -> None:
