@@ -49,7 +49,8 @@ JSON = [block for page in PAGES for block in blocks(page, "json")]
 YAML = [block for page in PAGES for block in blocks(page, "yaml")]
 OF_A_FEATURE = ("write-a-feature.md", "ntfy.md", "phones.md", "ai-chat.md", "agents.md")
 """Their features are not installed here; tests/docs/test_feature.py and plugins/*/tests use them."""
-OF_PLUG_INS = [block for block in SESSIONS if block.words in (("ntfy",), ("phones",), ("ai-chat",), ("agents",))]
+_PLUG_INS = (("ntfy",), ("phones",), ("ai-chat",), ("agents",))
+OF_PLUG_INS = [block for block in SESSIONS if block.words in _PLUG_INS]
 OF_PLUG_INS += [block for page in PAGES for block in blocks(page, "python") if block.words == ("agent.py",)]
 """What plugins/*/tests play."""
 SCRIPTS = [block for page in PAGES for block in blocks(page, "js", "jsx")]

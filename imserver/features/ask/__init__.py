@@ -10,6 +10,7 @@ from __future__ import annotations
 from imserver.features.ask import api
 from imserver.features.ask.parts import build
 from imserver.features.ask.problems import PROBLEMS
+from imserver.features.ask.settings import SETTINGS
 from imserver.plugin import Feature
 
 FEATURE = Feature(
@@ -18,4 +19,5 @@ FEATURE = Feature(
     operations=tuple(api.routes.rows),
     uses=("messages",),
     problems=PROBLEMS,
+    settings=SETTINGS,
 )

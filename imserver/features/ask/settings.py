@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from imserver.plugin import FeatureSettings
 from imserver.plugin.identity import Rate
 
 MOST_OPTIONS: Final = 8
@@ -16,3 +17,5 @@ MOST_SECONDS: Final = 30 * 86_400
 MOST_WAIT_SECONDS: Final = 60
 REMINDER_SECONDS: Final = 60.0
 ASK_REMINDERS: Final = Rate("ask_reminders", "reminders of a question", "question", "1 a minute", "429")
+
+SETTINGS: Final = FeatureSettings()
