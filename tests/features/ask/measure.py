@@ -30,8 +30,6 @@ from tests.support import Server
 
 APP = str(app_with("multi"))
 YES_NO = [{"text": "Yes", "value": "yes"}, {"text": "No", "value": "no"}]
-WINDOW = 8
-"""Questions at a time."""
 SECONDS = 300.0
 """Until an answer has to be there, whatever dies."""
 
@@ -105,8 +103,10 @@ async def follow(judge: Judge, who: str, session: AsyncMessenger) -> None:
             judge.hear(who, event)
 
 
-async def ask_all(nodes: Nodes, judge: Judge, questions: int, sessions: list[AsyncMessenger]) -> list[int]:
-    """Ask, and tap on both devices. Returns the ids of the questions."""
+async def ask_all(
+    nodes: Nodes, judge: Judge, questions: int, at_once: int, sessions: list[AsyncMessenger]
+) -> list[int]:
+    """Ask, so many questions at a time, and tap on both devices. Returns the ids of the questions."""
     numbers, ids = itertools.count(), list[int]()
 
     async def some() -> None:
@@ -119,7 +119,7 @@ async def ask_all(nodes: Nodes, judge: Judge, questions: int, sessions: list[Asy
             ids.append(id)
             await asyncio.gather(*map(tap, [judge] * 2, sessions, [id] * 2, ["yes", "no"]))
 
-    await asyncio.gather(*(some() for _ in range(WINDOW)))
+    await asyncio.gather(*(some() for _ in range(at_once)))
     return ids
 
 
@@ -133,7 +133,9 @@ async def kill(nodes: Nodes, ports: dict[str, int], times: int, every: float) ->
         await asyncio.to_thread(nodes.start, {"app": ports})
 
 
-async def run(nodes: Nodes, ports: dict[str, int], questions: int, kills: int, every: float) -> Judge:
+async def run(
+    nodes: Nodes, ports: dict[str, int], questions: int, at_once: int, kills: int, every: float
+) -> Judge:
     """Ask, tap, kill, and judge."""
     judge = Judge()
     first, last = nodes.servers[0].ws_url, nodes.servers[-1].ws_url
@@ -145,7 +147,7 @@ async def run(nodes: Nodes, ports: dict[str, int], questions: int, kills: int, e
         everybody = {"ann": ann, "phone": phone, "laptop": laptop}
         tasks = [asyncio.create_task(follow(judge, *each)) for each in everybody.items()]
         killing = asyncio.create_task(kill(nodes, ports, kills, every))
-        ids = await ask_all(nodes, judge, questions, [phone, laptop])
+        ids = await ask_all(nodes, judge, questions, at_once, [phone, laptop])
         await killing
         deadline = monotonic() + 60
         while monotonic() < deadline and not judge.has_all(everybody, questions):
@@ -176,6 +178,7 @@ def main() -> None:
     """Measure, and print what came of it."""
     parser = ArgumentParser()
     parser.add_argument("--questions", type=int, default=1000)
+    parser.add_argument("--at-once", type=int, default=8)
     parser.add_argument("--nodes", type=int, default=1, choices=(1, 2))
     parser.add_argument("--kills", type=int, default=0)
     parser.add_argument("--every", type=float, default=5.0)
@@ -197,7 +200,7 @@ def _measure(nodes: Nodes, ports: dict[str, int], given: Namespace) -> None:
         nodes.start({"app": ports})
         nodes.wait_until_met()
     began = monotonic()
-    judge = asyncio.run(run(nodes, ports, given.questions, given.kills, given.every))
+    judge = asyncio.run(run(nodes, ports, given.questions, given.at_once, given.kills, given.every))
     print(
         f"{given.engine}: {given.questions} questions, {given.nodes} nodes, {given.kills} kills, "
         f"{monotonic() - began:.0f} s: one answer each, told to all; "
