@@ -142,6 +142,14 @@ def test_who_may_answer_in_which_words_and_how_many(pair: Pair, team: Team) -> N
     assert bob.page.texts("[aria-live=polite].heard") == ["Kim answered: No"]
 
 
+def test_every_card_names_who_has_answered(pair: Pair, team: Team) -> None:
+    for text in ("Tea?", "Coffee?", "Water?"):
+        team.kim.post("asks/answer", app=APP, id=team.ask(text), value="no")
+    chat = team.open(pair, 0, team.bob)
+    names = "[role=log] .ask-answers b"
+    eventually(lambda: chat.page.texts(names) == ["Kim"] * 3, what="the names")
+
+
 def test_a_question_is_written_reminded_opened_to_others_and_cancelled(pair: Pair, team: Team) -> None:
     ann, bob = team.open(pair, 0, team.ann), team.open(pair, 1, team.bob)
     field = ann.named("field", ann.word("message"))

@@ -17,6 +17,8 @@ const drafts = new Map();
 const seen = new Map();
 /** People whose names were asked for. @type {Set<string>} */
 const loaded = new Set();
+/** Messages whose cards lack a name. @type {Set<number>} */
+const nameless = new Set();
 /** @type {HTMLElement | undefined} */
 let announcer;
 
@@ -214,17 +216,22 @@ function momentOf(time, session, clock) {
 }
 
 /**
- * Asks for the names of those whom the card names, once.
+ * Asks for the names of those whom the card names, once. When they are here, all cards that lack one are drawn again.
  *
  * @param {any} entry
  * @param {import("./question.js").Question} question
  * @param {any} session
  */
 function load({ id }, { of, answers }, { people }) {
-  const users = [...(of ?? []).slice(0, MOST_NAMES), ...answers.map(({ user }) => user)].filter((user) => !people.card(user) && !loaded.has(user));
-  if (!users.length) return;
-  for (const user of users) loaded.add(user);
-  Promise.resolve(people.load(users)).then(() => page.redraw(id), () => {});
+  const users = [...(of ?? []).slice(0, MOST_NAMES), ...answers.map(({ user }) => user)].filter((user) => !people.card(user));
+  if (users.length) nameless.add(id);
+  const unknown = users.filter((user) => !loaded.has(user));
+  if (!unknown.length) return;
+  for (const user of unknown) loaded.add(user);
+  Promise.resolve(people.load(unknown)).then(() => {
+    for (const each of nameless) page.redraw(each);
+    nameless.clear();
+  }, () => {});
 }
 
 /**
