@@ -225,7 +225,8 @@ class HttpConnection(Writer):
                 self.reading = False
                 if self.masked:
                     self._front.context.poller.unmask(self)
-        if not self.unfinished and self.is_open:
+        is_passed_on = self.sock is NO_SOCKET  # to the application, which gives it back, or for good
+        if not is_passed_on and not self.unfinished and self.is_open:
             self.lost()
 
     def on_readable(self) -> None:

@@ -581,6 +581,19 @@ def test_a_kept_connection_is_served_once_more_in_a_drain(harness: Harness) -> N
             assert caller.until_ended() == b""
 
 
+def test_the_end_of_a_drain_waits_for_what_it_hands_over(harness: Harness) -> None:
+    with harness.call() as kept:
+        kept.send(request("/fast"))
+        assert kept.response()[0] == 200
+        until(lambda: len(harness.front.parked) == 1)
+        kept.send(request("/app"))
+        harness.front.drain()
+        harness.front.end_idle()
+        assert kept.response()[0] == 200
+        assert kept.until_ended() == b""
+    until(lambda: nothing_is_left(harness) and not harness.front.busy)
+
+
 def test_the_wsgi_server_serves_a_kept_connection_once_more_in_a_drain(harness: Harness) -> None:
     with wsgi_server(harness) as server, ExitStack() as stack:
         idle, keep_alive, working = (stack.enter_context(Caller(server.port)) for _ in range(3))
