@@ -62,7 +62,7 @@ class AnswersOptions:
     stops: int = parameter(500, "So many of the answers are stopped by their readers.", least=0)
 
 
-class Reader:
+class AnswerReader:
     """The reader of one answer: a page with an event stream. Owner of its text."""
 
     def __init__(self, run: AnswersRun, number: int) -> None:
@@ -156,7 +156,7 @@ class AnswersRun:
         self.gate = asyncio.Semaphore(AT_ONCE)
         self.found: Counter[str] = Counter()
         self.ready: set[int] = set()
-        self.readers = [Reader(self, number) for number in range(options.streams)]
+        self.readers = [AnswerReader(self, number) for number in range(options.streams)]
         self.appended: list[list[str]] = [[] for _ in self.readers]
         self.heard: dict[str, float] = {}
         """Stream → when the connection of the bot heard that it was stopped."""
@@ -188,7 +188,7 @@ class AnswersRun:
             task.cancel()
         return self._figures(stopped, len(open))
 
-    def _figures(self, stopped: list[Reader], unfinished: int) -> Figures:
+    def _figures(self, stopped: list[AnswerReader], unfinished: int) -> Figures:
         latency = Latency()
         for reader in stopped:
             if reader.stream in self.heard:
@@ -296,8 +296,8 @@ class AnswersRun:
             target = self.targets[1 + (number + attempt) % (len(self.targets) - 1)]
             reader.stopped_at = time.monotonic()
             with suppress(OSError, TimeoutError):
-                asked = _request(target, "/api/v1/messages/stream/stop", body)
-                status, _ = await asyncio.wait_for(asked, REQUEST_SECONDS)
+                request = _request(target, "/api/v1/messages/stream/stop", body)
+                status, _ = await asyncio.wait_for(request, REQUEST_SECONDS)
                 if status == 200:
                     return
             await asyncio.sleep(RETRY_SECONDS)

@@ -218,9 +218,9 @@ def test_versions_that_differ_are_refused(sources: Path) -> None:
     for name in ("sdk/react", "plugins/one/npm"):
         write(sources / name / "package.json", {"version": "1.2.2"})
     git(sources, "commit", "-q", "-a", "-m", "Second")
-    told = refusal()
-    assert "1.2.2  sdk/react/package.json" in told
-    assert "1.2.2  plugins/one/npm/package.json" in told
+    refused = refusal()
+    assert "1.2.2  sdk/react/package.json" in refused
+    assert "1.2.2  plugins/one/npm/package.json" in refused
 
 
 @pytest.mark.needs("git")
