@@ -26,12 +26,12 @@ from imserver.plugin.services import Core
 from imserver.plugin.settings import settings_of
 from imserver.plugin.wire import Head, Stream, StreamPath, host_of
 
-from . import events, resources
+from . import events, protocol, resources
 from .hooks import EventHooks
 from .offers import Content, Offer, Source, Tool
 from .protocol import LEGACY, META, VERSIONS, Code, McpError, RpcRefused, Seal, error_response, read_message
 from .settings import McpSettings
-from .tools import TOOLS, permission
+from .tools import TOOLS, USED, permission
 from .turn import InputRequired, RouteRefused, Turn
 
 log = logging.getLogger(__name__)
@@ -87,6 +87,7 @@ class Mcp:
         self.settings = settings_of(core.config, McpSettings)
         self.followers = events.Followers(core)
         self.hooks = EventHooks(core, self.followers, self.settings.allow_loopback)
+        self._yeses = core.node.buckets.make(USED, 1, 2 * protocol.STATE_SECONDS, core.cluster.attempt)
         self._offers = [Offer(tools=TOOLS, sources=(resources.SOURCE,))]
         self._info = {"name": "imserver", "title": "imserver", "version": core.node.version}
 
@@ -206,7 +207,7 @@ class Mcp:
         if tool is None:
             raise McpError(Code.BAD_PARAMS, f"Unknown tool: {name}")
         try:
-            why = permission(turn, tool, arguments)
+            why = permission(turn, tool, arguments, self._yeses)
             result: Any = Content(_text(why), True) if isinstance(why, str) and why else why
             result = result or tool.call(turn, arguments)
         except RouteRefused as refused:

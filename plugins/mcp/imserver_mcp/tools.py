@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
+from imserver.plugin.identity import Buckets, Rate
 from imserver.plugin.wire import id_of
 
 from .offers import Tool
@@ -18,6 +19,8 @@ WAIT_SECONDS: Final = 20
 HOLD_SECONDS: Final = 50
 """After so long a client of 2026-07-28 has to come again, since proxies end requests that take long."""
 YES: Final = "yes"
+_PERMISSION: Final = "permission"
+USED: Final = Rate("mcp_yeses", "uses of the yes of a person", "question", "1", "")
 MOST: Final = 20
 _SHOWN: Final = 1500
 
@@ -62,26 +65,23 @@ def who_is_online(turn: Turn, given: dict[str, Any]) -> dict[str, Any]:
 
 def ask(turn: Turn, given: dict[str, Any]) -> Any:
     """Ask, and wait for the answer."""
-    return put_question(turn, {"free_text": not given.get("options"), "seconds": 300, **given})
+    return put_question(turn, {"free_text": not given.get("options"), "seconds": 300, **given}, turn.state)
 
 
-def put_question(turn: Turn, question: dict[str, Any]) -> Any:
+def put_question(turn: Turn, question: dict[str, Any], id: int | None) -> Any:
     """Ask, and wait until the question is closed or the client has gone; `InputRequired`: it has to come
-    again. Switches. Raises RouteRefused.
+    again. ``id``: of the question, if it came again. Switches. Raises RouteRefused.
 
     A question without an id of the client is cancelled if the client goes: nobody would hear the answer.
     """
-    if turn.state is not None:
-        shown = turn.run("POST", "/asks/get", id=turn.state)
+    if id is not None:
+        shown = turn.run("POST", "/asks/get", id=id)
     else:
         shown = turn.run("POST", "/asks/create", **question)
     turn.begin()
     began = time()
-    while (
-        shown["state"] == "open"
-        and turn.stream.is_open
-        and time() < began + question["seconds"] + WAIT_SECONDS
-    ):
+    end = began + question["seconds"] + WAIT_SECONDS
+    while shown["state"] == "open" and turn.stream.is_open and time() < end:
         if turn.message.is_modern and time() > began + HOLD_SECONDS:
             return InputRequired(state=shown["id"])
         turn.progress(int(time() - began), question["seconds"])
@@ -91,30 +91,28 @@ def put_question(turn: Turn, question: dict[str, Any]) -> Any:
     return shown
 
 
-def permission(turn: Turn, tool: Tool, arguments: dict[str, Any]) -> str | InputRequired:
-    """Why a tool may not run now; ``""``: it may. Asks a person if the app wants that. Switches. Raises
-    RouteRefused."""
-    tenant = turn.core.identity.tenants.find(turn.app)
+def permission(turn: Turn, tool: Tool, arguments: dict[str, Any], yeses: Buckets) -> str | InputRequired:
+    """Why a tool may not run now; ``""``: it may. Asks a person if the app wants that. ``yeses``: the yeses
+    of people that were used. Switches. Raises RouteRefused."""
+    tenant, state = turn.core.identity.tenants.find(turn.app), turn.state
     rules = None if tenant is None else rules_of(tenant)
     if rules is None or tool.name not in rules.confirm:
         return ""
+    if state is not None and not (isinstance(state, dict) and _PERMISSION in state):
+        return ""  # a later round of the tool, which has got the yes before its first one
     person = rules.confirm_by or _owner_of(turn)
     if not person or person == turn.user or not turn.has_route("POST", "/asks/create"):
         return f"`{tool.name}` needs the yes of a person, and there is nobody who can be asked."
     shown = msgspec.json.format(msgspec.json.encode(arguments), indent=2).decode()[:_SHOWN]
+    text = f"May I use `{tool.name}`?\n\n```json\n{shown}\n```"
     options = [{"text": "Yes", "value": YES}, {"text": "No", "value": "no"}]
-    question = {
-        "text": f"May I use `{tool.name}`?\n\n```json\n{shown}\n```",
-        "to": person,
-        "options": options,
-        "seconds": rules.confirm_seconds,
-    }
-    asked = put_question(turn, question)
+    question = {"text": text, "to": person, "options": options, "seconds": rules.confirm_seconds}
+    asked = put_question(turn, question, state and state[_PERMISSION])
     turn.state = None
     if isinstance(asked, InputRequired):
-        return asked
+        return InputRequired(state={_PERMISSION: asked.state})
     if [each.get("value") for each in asked["answers"]] == [YES]:
-        return ""
+        return "" if yeses.take((turn.app, str(asked["id"]))) else "This yes was used before."
     return f"{person} said no." if asked["answers"] else f"{person} has not answered."
 
 

@@ -127,6 +127,21 @@ def test_a_person_decides_what_a_tool_may_do(installed: dict[str, str], tmp_path
         assert person["isError"]  # nobody can be asked
 
 
+@pytest.mark.full  # the server has the client come again after 50 seconds
+def test_the_yes_of_a_person_counts_once(installed: dict[str, str], tmp_path: Path) -> None:
+    apps = {"gochat": {"mcp": {"confirm": ["send"], "confirm_seconds": 300}}}
+    with running(tmp_path / "nodes", installed, 1, apps=apps) as (server,):
+        ann, bob, bot = people(server)
+        url, call = f"{server.http_url}/mcp", {"name": "send", "arguments": {"to": bob.user, "text": "once"}}
+        late = rpc(url, bot.token, "tools/call", **call)
+        assert late["resultType"] == "input_required"
+        ann.post("asks/answer", id=question(ann, bot.user)["id"], value="yes")
+        again = {**call, "requestState": late["requestState"]}
+        assert rpc(url, bot.token, "tools/call", **again)["isError"] is False
+        assert rpc(url, bot.token, "tools/call", **again)["isError"] is True
+        assert [each.get("text") for each in bob.get("messages/sync", after=0)["messages"]] == ["once"]
+
+
 # --- the protocol -------------------------------------------------------------------------------------------
 
 
