@@ -171,7 +171,7 @@ def _service(core: Core, api: Api) -> TokenApi:
         core.sessions,
         MessageApi.of(core, api),
         core.service(MessageServices),
-        core.identity.accounts.those_of,
+        lambda app, users: core.identity.accounts.those_of(app, users),
     )
 
 
