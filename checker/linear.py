@@ -30,7 +30,10 @@ def check_object(name: str, operations: list[Operation]) -> list[Finding]:
     effects = [each for each in operations if each.outcome == "ok" or _may_change(each, seen)]
     effects.sort(key=lambda each: (each.began, each.line))
     states: set[State] = {first}
-    for part in _parts(effects):
+    parts = _parts(effects)
+    while parts and all(each.outcome != "ok" for each in parts[-1]):
+        parts.pop()  # no answer is left to be explained
+    for part in parts:
         ends = _search(part, states, step)
         if ends is None:
             return [_finding("undecided", name, part, f"{len(part)} operations overlap")]

@@ -131,6 +131,12 @@ def test_what_was_not_answered_and_nobody_has_seen_costs_nothing(name: str) -> N
     assert rules_of(map(json.dumps, lines)) == set()
 
 
+def test_operations_that_nobody_was_answered_are_explained_by_any_order() -> None:
+    ask = {"event": "ask", "name": "acquire", "object": "lock:x", "at": 1}
+    lines = [ask | {"number": each, "client": f"c{each}", "holder": f"h{each}"} for each in range(60)]
+    assert rules_of(map(json.dumps, lines)) == set()
+
+
 def test_too_many_operations_at_once_are_not_judged_as_good() -> None:
     def lines() -> Iterable[str]:
         for number in range(60):
