@@ -351,7 +351,7 @@ async def _request(target: Target, path: str, body: Json) -> tuple[int, Json]:
 
 
 def run(context: RunContext, options: AnswersOptions) -> Figures:
-    """Count what readers lose or get twice of streamed answers while nodes die, and time stops."""
+    """Count losses of streamed answers, and time stops."""
     nodes = Nodes(context.pool, options.nodes, int(APP), context.log, environment=SETTINGS, key=OWN_KEY)
 
     async def play() -> Figures:

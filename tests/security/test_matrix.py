@@ -494,7 +494,7 @@ COMMANDS: Final = {
             *("Heartbeat", "Say", "ChatMessage", "ChatSync", "Send", "Sync", "Ack", "Search", "Typing"),
             *("AckNumber", "Read", "Received", "Hide", "History", "Conversations", "AskMarks", "AskReceipts"),
             *("CountReceipts", "Arrange", "AskArrangements", "Report"),
-            *("React", "Pin", "AskPins"),
+            *("React", "Pin", "AskPins", "AnswerAsk"),
             *("AskThread", "AskThreads", "FollowThread", "ReadThread"),
             # a session without a user may use these
             *("RefreshLogin", "Subscribe", "RefreshSubscription", "Unsubscribe", "Publish"),

@@ -582,15 +582,15 @@ def test_a_kept_connection_is_served_once_more_in_a_drain(harness: Harness) -> N
 
 
 def test_the_end_of_a_drain_waits_for_what_it_hands_over(harness: Harness) -> None:
-    with harness.call() as kept:
-        kept.send(request("/fast"))
-        assert kept.response()[0] == 200
+    with harness.call() as caller:
+        caller.send(request("/fast"))
+        assert caller.response()[0] == 200
         until(lambda: len(harness.front.parked) == 1)
-        kept.send(request("/app"))
+        caller.send(request("/app"))
         harness.front.drain()
         harness.front.end_idle()
-        assert kept.response()[0] == 200
-        assert kept.until_ended() == b""
+        assert caller.response()[0] == 200
+        assert caller.until_ended() == b""
     until(lambda: nothing_is_left(harness) and not harness.front.busy)
 
 

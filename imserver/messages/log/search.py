@@ -42,12 +42,15 @@ _STRETCH_GROWTH: Final = 4
 _LEAST_STRETCH: Final = 256
 _FIRST_SEGMENTS: Final = 4
 _SEGMENTS_GROWTH: Final = 4
-_MOST_SEGMENTS: Final = 128
+_MOST_SEGMENTS: Final = 256
 """Segments of the index in which one step looks up the words."""
-_ROWS_AT_ONCE: Final = 128
-"""Rows of the index that one query reads: at most 8 MB."""
+_ROWS_AT_ONCE: Final = 256
+"""Rows of the index that one query reads: at most 16 MB."""
 _CHECKED_AT_ONCE: Final = 64
 """Messages with the words that one query reads."""
+_FEW: Final = 2048
+"""Of so many messages with the words in one step, the conversations are read one by one: a row of the index
+has those of a whole segment."""
 _MOST_UNITS: Final = 8
 """Words by which the database leaves messages out."""
 _CLOCKS_SECONDS: Final = 600
@@ -304,14 +307,20 @@ class _LookUp:
             self._seen[term] += sum(map(len, offsets.values()))
             both = offsets if not number else {each: offsets_of[each] & offsets[each] for each in offsets}
             offsets_of = {segment: some for segment, some in both.items() if some}
-        if sum(map(len, offsets_of.values())) > _CHECKED_AT_ONCE:
+        count = sum(map(len, offsets_of.values()))
+        ids = (segment * SEGMENT + offset for segment, some in offsets_of.items() for offset in some)
+        if count > _FEW:
             mine = self._own_conversations()
             rows = self._tables.read(partial(self._conversation_rows, list(offsets_of)), [])
             for segment, row in rows:
                 offsets_of[segment] = in_conversations(row, offsets_of[segment], mine)
                 if is_long_turn():
                     serve_others()
-        return (segment * SEGMENT + offset for segment, some in offsets_of.items() for offset in some)
+        elif count > _CHECKED_AT_ONCE:
+            mine = self._own_conversations()
+            pairs: list[Row] = self._tables.read(partial(self._conversations_of, list(ids)), [])
+            return (id for id, conversation in pairs if conversation in mine)
+        return ids
 
     def _extent(self, floor: int, upto: int, sql: Statements) -> tuple[int, IndexPart | None]:
         part = newest_part(sql, self._log, floor, upto, self._segments)
@@ -319,6 +328,10 @@ class _LookUp:
 
     def _rows_with(self, term: Term, segments: Sequence[int], sql: Statements) -> list[Row]:
         return rows_with(sql, self._log, term, segments)
+
+    def _conversations_of(self, ids: Sequence[int], sql: Statements) -> list[Row]:
+        statement = "SELECT m.id, m.conversation FROM message m WHERE m.log = %s AND m.id IN {}"
+        return sql.query_in(statement, (self._log,), ids)
 
     def _conversation_rows(self, segments: Sequence[int], sql: Statements) -> list[Row]:
         return conversation_rows(sql, self._log, segments)
