@@ -22,7 +22,7 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-from imserver_client import AsyncMessenger, CommandRefused, Entry
+from imserver_client import AsyncMessenger, CommandRefused, Entry, NotConnected
 from tests.integration.clusters import Nodes, app_with, nodes_of
 from tests.ports import free_ports
 from tests.storage.servers import KINDS
@@ -86,12 +86,18 @@ async def until_answered(server: Server, route: str, body: dict[str, Any]) -> An
 async def tap(judge: Judge, device: AsyncMessenger, id: int, value: str) -> None:
     """Answer as one device."""
     judge.taps.setdefault(id, monotonic())
-    try:
-        await device.answer(id, value)
-    except CommandRefused as refused:
-        if refused.refused != "answered":
-            raise
-        return
+    deadline = monotonic() + SECONDS
+    while True:
+        try:
+            await device.answer(id, value)
+            break
+        except CommandRefused as refused:
+            if refused.refused != "answered":
+                raise
+            return
+        except NotConnected:
+            if monotonic() > deadline:
+                raise
     judge.wins[id] += 1
     judge.values[id] = value
 
