@@ -57,6 +57,12 @@ class Limit:
     """The name of a channel, in bytes of UTF-8."""
     PRESENCE: Final = 10_000
     """The subscribers in an answer, and of which the users are counted exactly."""
+    OPTIONS: Final = 8
+    """The options of a question."""
+    ANSWER_CHARACTERS: Final = 1000
+    """A free text that answers a question."""
+    ANSWERERS: Final = 100
+    """The users who may answer a question, where they are named."""
 
 
 _MAX_ID: Final = Limit.ID

@@ -8,15 +8,11 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
-from imserver.model import Command
+from imserver.model import Command, Limit
 
 MAX_BUTTON_ROWS: Final = 8
 MAX_BUTTONS: Final = 4
 """Limits of the rows of buttons of a message, and of the buttons of a row."""
-MAX_EXCLUSIVE: Final = 8
-"""Limit of the buttons of a message of which one alone may be pressed."""
-MAX_ANSWER_CHARACTERS: Final = 1000
-"""Limit of a free text that answers a question."""
 MAX_BUTTON_CHARACTERS: Final = 64
 MAX_BUTTON_BYTES: Final = 64
 """Limits of the text of a button, and of its value."""
@@ -37,7 +33,7 @@ def buttons_objection(rows: Sequence[Sequence[Mapping[str, str]]]) -> str:
 
 def exclusive_objection(count: int) -> str:
     """The reason why so many buttons cannot be the answers to a question, ``""`` if they can."""
-    return "" if 1 <= count <= MAX_EXCLUSIVE else f"1 to {MAX_EXCLUSIVE} buttons"
+    return "" if 1 <= count <= Limit.OPTIONS else f"1 to {Limit.OPTIONS} buttons"
 
 
 def mentions_objection(users: Sequence[str]) -> str:

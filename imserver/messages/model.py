@@ -68,6 +68,10 @@ class Ask(Struct, frozen=True, omit_defaults=True):
         """The answer of a user, if it counts."""
         return next((each for each in self.answers if each.user == user), None)
 
+    def may_answer(self, user: str) -> bool:
+        """Whether a receiver of the message may answer it now."""
+        return not self.state and self.answer_of(user) is None and (self.of is None or user in self.of)
+
 
 def ask_in(meta: bytes) -> Ask | None:
     """The question of a message with this ``meta``; None: it is none."""
@@ -142,8 +146,8 @@ class Message(Struct, frozen=True, gc=False):
 
     @property
     def ask(self) -> Ask | None:
-        """What makes it a question; None: it is none."""
-        return ask_in(self.meta) if self.kind == "message" else None
+        """What makes it a question, or the fields of a question that a ``press`` about it changes."""
+        return ask_in(self.meta) if self.kind in ("message", "press") else None
 
     @property
     def is_beside(self) -> bool:

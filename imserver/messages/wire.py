@@ -14,7 +14,6 @@ import msgspec
 from imserver import errors
 from imserver.config.settings import MAX_USER_BYTES
 from imserver.messages.commands import (
-    MAX_ANSWER_CHARACTERS,
     MAX_BUTTON_BYTES,
     NO_FILTER,
     Ack,
@@ -189,7 +188,7 @@ def _answer(data: bytes) -> AnswerAsk:
     fields = Fields.of(data)
     value, text = fields.short_text("value", MAX_BUTTON_BYTES), fields.text("text")
     fields.short_text("clientmsgid", Limit.CLIENT_MSG_ID_BYTES)  # the user and the answer say that it repeats
-    if bool(value) == bool(text) or len(text) > MAX_ANSWER_CHARACTERS:
+    if bool(value) == bool(text) or len(text) > Limit.ANSWER_CHARACTERS:
         raise Refused(errors.ReplyCode.BAD_PARAMETER)
     return AnswerAsk(fields.needed_id("id"), value, text)
 

@@ -10,7 +10,7 @@ VERSION: Final = 3
 """The version of the face. It rises with each name or field that is added, changed or removed."""
 SINCE: Final[Mapping[str, int]] = {
     **dict.fromkeys(("Act", "Denial", "KeyRow", "ServerApi", "record_act", "on_one_line", "room_id"), 2),
-    **dict.fromkeys(("PushNotice", "PushResult", "PushService", "push_services_of"), 3),
+    **dict.fromkeys(("PushNotice", "PushResult", "PushService", "push_services_of", "Ask"), 3),
 }
 """Name of the face → the version since when it exists, for those that are newer than version 1."""
 

@@ -10,7 +10,7 @@ from imserver.auth.back_ends import (
 )
 from imserver.auth.issuers import Issuer
 from imserver.auth.login import Logins
-from imserver.auth.observer import Act, Denial, NoObserver, Observer
+from imserver.auth.observer import Act, Denial, NoObserver
 from imserver.auth.principal import BadSignature, Need, Needs, Principal
 from imserver.auth.rates import Buckets, Rate, TooManyRequests, by_address
 from imserver.auth.relations import Relations
@@ -47,7 +47,6 @@ __all__ = [
     "Need",
     "Needs",
     "NoObserver",
-    "Observer",
     "Principal",
     "Rate",
     "Relations",

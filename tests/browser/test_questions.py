@@ -11,9 +11,10 @@ import pytest
 from msgspec.structs import replace
 from selenium.webdriver.common.keys import Keys
 
-from imserver.features.notifications.content import MessageAnswer, MessageQuestion, Option
 from imserver.features.notifications.contract import Wishes
 from imserver.features.notifications.digests import answer_page, gone_page
+from imserver.messages.model import AskAnswer, AskOption
+from imserver.plugin.messages import Ask
 from tests.browser.conftest import Pair
 from tests.browser.messenger import APP, Account, Chat
 from tests.browser.site import serve_folder
@@ -224,17 +225,18 @@ def test_nothing_is_in_the_way_of_people_who_see_or_hear_little(
 
 def answer_pages(language: str) -> dict[str, str]:
     """The page behind a mail, by its state."""
-    options = (Option("Yes", "yes"), Option("No, after the release of next week", "no"))
-    question = MessageQuestion(options, text=True, until=1_795_000_000_000)
+    options = (AskOption("Yes", "yes"), AskOption("No, after the release of next week", "no"))
+    question = Ask(options, text=True, until=1_795_000_000_000)
     named = {"2": "Bob"}, Wishes(language=language)
     states = {
         "open": question,
-        "words": MessageQuestion(text=True),
-        "late": replace(question, state="answered", answers=(MessageAnswer("2", "no"),)),
+        "words": Ask(text=True),
+        "late": replace(question, state="answered", answers=(AskAnswer("2", "no"),)),
         "cancelled": replace(question, state="cancelled"),
     }
     text = "Deploy version 2.4?\nIt has all that we want."
     pages = {name: answer_page(each, text, "3", "Ann", *named, "yes") for name, each in states.items()}
+    pages["long"] = answer_page(Ask(text=True), text, "3", "Ann", *named, "", too_long="tea" * 400)
     return pages | {"gone": gone_page(language)}
 
 
@@ -248,6 +250,7 @@ def test_the_page_behind_a_mail_is_for_everybody(pair: Pair, tmp_path: Path, lan
             ("open", False),
             ("open", True),
             ("words", False),
+            ("long", True),
             ("late", True),
             ("gone", False),
         ):

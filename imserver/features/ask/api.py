@@ -5,16 +5,11 @@ from __future__ import annotations
 from typing import Annotated, Any, Final
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
+from msgspec.structs import replace
 
 from imserver.features.ask.parts import AskParts, asks_of
 from imserver.features.ask.problems import HTTP_QUESTION_CLOSED
-from imserver.features.ask.settings import (
-    MOST_ANSWERS,
-    MOST_OPTIONS,
-    MOST_SECONDS,
-    MOST_USERS,
-    MOST_WAIT_SECONDS,
-)
+from imserver.features.ask.settings import MOST_ANSWERS, MOST_SECONDS, MOST_WAIT_SECONDS
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import Acting, Api, ApiProblem, Call, Resource, about, one_of
 from imserver.plugin.identity import Needs
@@ -33,18 +28,17 @@ from imserver.plugin.storage import Store
 from imserver.plugin.wire import Limit
 
 _MOST_TEXT: Final = 64
-_MOST_ANSWER: Final = 1000
 
 AskId = Annotated[int, about("The id of the message with the question.", ge=1, le=Limit.ID)]
 Value = Annotated[
     str, about("The value of an option: 1 to 64 bytes of UTF-8.", min_length=1, max_length=_MOST_TEXT)
 ]
 FreeText = Annotated[
-    str, about("A free text, if the question allows it.", min_length=1, max_length=_MOST_ANSWER)
+    str, about("A free text, if the question allows it.", min_length=1, max_length=Limit.ANSWER_CHARACTERS)
 ]
 Users = Annotated[
     list[Annotated[str, Meta(min_length=1, max_length=MAX_USER_BYTES)]],
-    about("Users who may answer.", max_length=MOST_USERS),
+    about("Users who may answer.", max_length=Limit.ANSWERERS),
 ]
 
 
@@ -63,7 +57,7 @@ class AskRequest(Acting, kw_only=True):
     text: Annotated[str, about("The question.", min_length=1)]
     options: Annotated[
         list[OptionShape],
-        about("The answers to choose from, each with another value.", max_length=MOST_OPTIONS),
+        about("The answers to choose from, each with another value.", max_length=Limit.OPTIONS),
     ] = field(default_factory=list)
     free_text: Annotated[bool, about("Whether a text of up to 1,000 characters is an answer, too.")] = False
     of: (
@@ -219,15 +213,8 @@ _OPEN: Final = AskShown(
     state="open",
     answers=[],
 )
-_ANSWERED: Final = AskShown(
-    id=7,
-    conversation=1,
-    user="ann",
-    text="Deploy?",
-    options=[OptionShape("Yes", "yes"), OptionShape("No", "no")],
-    free_text=False,
-    need=1,
-    until=0,
+_ANSWERED: Final = replace(
+    _OPEN,
     state="answered",
     answers=[AskAnswerShown(user="bob", value="yes", time=1_785_000_000_000)],
 )

@@ -7,11 +7,8 @@ from typing import Final
 from imserver.plugin import FeatureSettings
 from imserver.plugin.identity import Rate
 
-MOST_OPTIONS: Final = 8
 MOST_ANSWERS: Final = 20
-"""Limit of the users whose answers a question needs."""
-MOST_USERS: Final = 100
-"""Limit of the users who may answer, where they are named."""
+"""Limit of the users whose answers a question needs: each entry about it has all of them."""
 MOST_SECONDS: Final = 30 * 86_400
 """Limit of the time until the deadline."""
 MOST_WAIT_SECONDS: Final = 60

@@ -14,7 +14,7 @@ from msgspec import UNSET, Struct
 from msgspec.structs import replace
 
 from imserver.features.notifications.contract import Shown, ShownAction
-from imserver.plugin.messages import Conversation, Entry
+from imserver.plugin.messages import Ask, Conversation, Entry
 from imserver.plugin.runtime import asset_path
 from imserver.plugin.wire import Notify
 
@@ -113,53 +113,9 @@ def notify_in(entry: Entry) -> Notify | Literal[False] | None:
         return None
 
 
-class Option(Struct, frozen=True):
-    """An option of a question."""
-
-    text: str
-    value: str
-
-
-class MessageQuestion(Struct, frozen=True):
-    """A question, as the metadata of its message have it, as far as notifications need it.
-
-    ``of``: who may answer; None: everybody but the sender. ``state`` ``""``: it is open.
-    """
-
-    options: tuple[Option, ...] = ()
-    text: bool = False
-    of: tuple[str, ...] | None = None
-    until: int = 0
-    state: str = ""
-    answers: tuple[MessageAnswer, ...] = ()
-
-    def may_answer(self, user: str) -> bool:
-        """Whether a receiver of the message may answer it now."""
-        is_free = not self.state and all(each.user != user for each in self.answers)
-        return is_free and (self.of is None or user in self.of)
-
-
-class MessageAnswer(Struct, frozen=True):
-    """An answer to a question: ``value`` of an option, or ``text``."""
-
-    user: str
-    value: str = ""
-    text: str = ""
-
-
-def question_in(entry: Entry) -> MessageQuestion | None:
-    """The question that a message is; None: it is none."""
-    if b'"ask"' not in entry.meta:
-        return None
-    try:
-        return msgspec.convert(meta_of(entry).get("ask"), MessageQuestion | None)
-    except ValueError:
-        return None
-
-
-def outcome_of(question: MessageQuestion, user: str, names: Mapping[str, str], language: str) -> str:
+def outcome_of(question: Ask, user: str, names: Mapping[str, str], language: str) -> str:
     """What a user reads after an answer: theirs, or why it does not count. ``names``: user → name."""
-    own = next((each for each in question.answers if each.user == user), None)
+    own = question.answer_of(user)
     answer = own or (question.answers[-1] if question.answers else None)
     if answer is None or (own is None and question.state not in ("", "answered")):
         return in_words(language, f"ask_{question.state or 'answered'}")
@@ -170,7 +126,7 @@ def outcome_of(question: MessageQuestion, user: str, names: Mapping[str, str], l
     return in_words(language, "answered", name=names.get(answer.user) or answer.user, text=text)
 
 
-def answers_of(question: MessageQuestion) -> tuple[ShownAction, ...]:
+def answers_of(question: Ask) -> tuple[ShownAction, ...]:
     """The buttons of the notification of a question: browsers show two."""
     return tuple(
         ShownAction(f"{ANSWER}{each.value}", _cut(each.text, TITLE_CHARACTERS))
@@ -256,7 +212,7 @@ def text_in(entry: Entry, language: str) -> str:
     text = " ".join(entry.body[: 4 * TEXT_CHARACTERS + 4].decode(errors="ignore").split())
     if not text:
         return in_words(language, "other")
-    return in_words(language, "question", text=text) if question_in(entry) is not None else text
+    return in_words(language, "question", text=text) if entry.ask is not None else text
 
 
 _TYPES: Final = frozenset(("picture", "voice", "video", "file", "location"))

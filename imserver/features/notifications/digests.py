@@ -15,21 +15,19 @@ from msgspec import Struct
 from imserver.features.accounts.mailing import Mail, button_page, page_template
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.notifications.content import (
-    MessageQuestion,
     form_for,
     language_of,
     meta_of,
     notify_in,
     outcome_of,
-    question_in,
     text_in,
 )
 from imserver.features.notifications.contract import ConversationWish, Level, Wishes
 from imserver.features.notifications.decisions import zone_of
-from imserver.plugin.messages import Conversation, ConversationSummary, Entry, clean_name
+from imserver.plugin.messages import Ask, Conversation, ConversationSummary, Entry, clean_name
 from imserver.plugin.runtime import asset_path
 from imserver.plugin.storage import Account
-from imserver.plugin.wire import id_of
+from imserver.plugin.wire import Limit, id_of
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -226,18 +224,19 @@ def stop_page(language: str, is_done: bool) -> str:
 
 
 def answer_page(
-    question: MessageQuestion,
+    question: Ask,
     text: str,
     user: str,
     asker: str,
     names: Mapping[str, str],
     wishes: Wishes,
     value: str,
+    too_long: str = "",
 ) -> str:
     """The page, HTML, with a question and what ``user`` can answer, or what has come of it.
 
     ``asker``: the name of who asks; ``""``: the back end. ``names``: user → name. ``value``: the option that
-    the user has chosen in the mail.
+    the user has chosen in the mail. ``too_long``: the text that was refused, because it is.
     """
     language = language_of(wishes.language)
     words = _words(language)
@@ -254,6 +253,9 @@ def answer_page(
         options=question.options,
         has_text=question.text or not question.options,
         value=value if any(each.value == value for each in question.options) else "",
+        too_long=too_long,
+        problem=words["ask_long"].format(count=Limit.ANSWER_CHARACTERS) if too_long else "",
+        most=Limit.ANSWER_CHARACTERS,
     )
 
 
@@ -319,7 +321,7 @@ def _answers(
     entry: Entry, user: str, words: Mapping[str, str], answer_url: Callable[[int], str]
 ) -> list[dict[str, str]]:
     """The links with which a user answers a message; none if it is no open question."""
-    question = question_in(entry)
+    question = entry.ask
     if question is None or not question.may_answer(user):
         return []
     url = answer_url(entry.id)

@@ -25,7 +25,6 @@ from imserver.features.notifications.content import (
     closing,
     language_of,
     notify_in,
-    question_in,
     shown_of,
     topic_of,
     ttl_of,
@@ -446,7 +445,7 @@ class Notifier:
             for each in self._store.part(MessageLog).entries.find(
                 app, list((new | older - silent) - entries.keys())
             ):
-                question = question_in(each)
+                question = each.ask
                 if notify_in(each) is False or (question is not None and question.state):
                     silent.add(each.id)
                 elif each.id in new:
@@ -474,7 +473,7 @@ class Notifier:
             each.id: each
             for each in self._store.part(MessageLog).entries.find(app, sorted(set(reminded.values())))
         }
-        questions = {id: question_in(each) for id, each in found.items()}
+        questions = {id: each.ask for id, each in found.items()}
         pairs = {(key[0], found[id].sender) for key, id in reminded.items() if id in found}
         blocked = self._recipients.blocks(app, pairs)
         for key, id in reminded.items():
@@ -627,7 +626,7 @@ class _FollowedLog:
             elif entry.room or entry.kind not in ("message", "recall", "press"):
                 continue
             elif entry.kind == "press":
-                question = question_in(entry)
+                question = entry.ask
                 if question is not None and question.state:
                     self._silent.add(entry.about)
                     ended[conversation] = self._users_of(entry)
@@ -653,7 +652,7 @@ class _FollowedLog:
             return {}
         found: dict[tuple[str, int], int] = {}
         for each in self._notifier._store.part(MessageLog).entries.find(self._app, sorted(acts)):
-            question = question_in(each)
+            question = each.ask
             if question is not None:
                 users = question.of or self._users_of(acts[each.id])
                 for user in users:
@@ -723,7 +722,7 @@ class _Writer:
         ttl = ttl_of(self._notify_of(entry))
         if due.user in self._facts.badges and not due.notified:
             self._facts.badges[due.user] += 1
-        question = question_in(self._entries[entry]) if preview else None
+        question = self._entries[entry].ask if preview else None
         answers = answers_of(question) if question is not None and question.may_answer(due.user) else ()
         deliveries = []
         for one in self._facts.endpoints.get(due.user, ()):

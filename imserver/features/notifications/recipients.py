@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from imserver.features.notifications.content import question_in
 from imserver.plugin.identity import Relations
 from imserver.plugin.messages import MessageLog
 from imserver.plugin.runtime import serve_others
@@ -56,7 +55,7 @@ class Recipients:
         ids = list({entry for _, conversation, entry in items if conversation})
         found = {each.id: each for each in stored.entries.find(app, ids) if each.kind == "message"}
         blocks = self.blocks(app, {(user, found[entry].sender) for user, _, entry in items if entry in found})
-        questions = {id: question_in(each) for id, each in found.items()}
+        questions = {id: each.ask for id, each in found.items()}
 
         def is_over(user: str, conversation: int, entry: int) -> bool:
             position = positions.get((user, conversation))

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from imserver.features.accounts.mailing import PAGE_HEADERS
 from imserver.features.notifications.api import CHAPTER
-from imserver.features.notifications.content import MessageQuestion, language_of, outcome_of, question_in
+from imserver.features.notifications.content import language_of, outcome_of
 from imserver.features.notifications.contract import Wishes
 from imserver.features.notifications.parts import NotificationParts, notifications_of
 from imserver.features.notifications.problems import HTTP_UNKNOWN_NOTIFICATION
@@ -27,6 +27,7 @@ from imserver.plugin.errors import Problems
 from imserver.plugin.http import Api, ApiProblem, Call, HttpResponse, Resource, about, refuse
 from imserver.plugin.identity import Needs, Principal, Tenants
 from imserver.plugin.messages import (
+    Ask,
     Entry,
     MessageApi,
     MessageLog,
@@ -36,6 +37,7 @@ from imserver.plugin.messages import (
 )
 from imserver.plugin.services import Core, SessionServices
 from imserver.plugin.storage import Account
+from imserver.plugin.wire import Limit
 
 _ID_BYTES: Final = 18
 _HTML: Final = "text/html; charset=utf-8"
@@ -111,7 +113,7 @@ class ReadableQuestion(Struct, frozen=True):
     """A question with its message. ``names``: user → name of who asks and who has answered."""
 
     entry: Entry
-    question: MessageQuestion
+    question: Ask
     names: Mapping[str, str]
 
     def says_why(self, user: str) -> bool:
@@ -143,7 +145,7 @@ class TokenApi(Struct, frozen=True):
     def question(self, app: str, user: str, message: int) -> ReadableQuestion | None:
         """A question that a user may read; None: there is none. Switches."""
         found = self.messages.store.part(MessageLog).entries.readable(app, user, [message])
-        question = question_in(found[0]) if found and found[0].kind == "message" else None
+        question = found[0].ask if found and found[0].kind == "message" else None
         if question is None:
             return None
         people = {found[0].sender, *(each.user for each in question.answers)} - {""}
@@ -282,15 +284,17 @@ def answer_question(api: TokenApi, call: Call) -> HttpResponse:
 
     The form has `value`, that of an option, or `text`. The page then says what came of it.
     """
-    token = _of_question(api, call)
+    token, too_long = _of_question(api, call), ""
     if token is not None and api.question(token.app, token.user, token.message) is not None:
         if api.sessions.sessions.is_banned(token.app, token.user):
             raise ApiProblem(Problems.BANNED)
         form = call.form()
         value, text = form.get("value", ""), form.get("text", "").strip()
-        if value or text:
+        if not value and len(text) > Limit.ANSWER_CHARACTERS:
+            too_long = text
+        elif value or text:
             api.answer(token.app, token.user, token.message, value, "" if value else text)
-    return _answer_page(api, call, token)
+    return _answer_page(api, call, token, too_long)
 
 
 def _of_question(api: TokenApi, call: Call) -> AskToken | None:
@@ -303,7 +307,7 @@ def _of_question(api: TokenApi, call: Call) -> AskToken | None:
     return token
 
 
-def _answer_page(api: TokenApi, call: Call, token: AskToken | None) -> HttpResponse:
+def _answer_page(api: TokenApi, call: Call, token: AskToken | None, too_long: str = "") -> HttpResponse:
     # Imported here: it makes a template.
     from imserver.features.notifications.digests import answer_page, gone_page
 
@@ -316,7 +320,8 @@ def _answer_page(api: TokenApi, call: Call, token: AskToken | None) -> HttpRespo
     text = found.entry.body.decode(errors="replace")
     return _html(
         call,
-        answer_page(found.question, text, token.user, asker, found.names, wished, call.input.value),
+        answer_page(found.question, text, token.user, asker, found.names, wished, call.input.value, too_long),
+        Problems.INVALID_REQUEST.status if too_long else 200,
     )
 
 

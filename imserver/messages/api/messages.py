@@ -30,7 +30,6 @@ from imserver.messages.commands import (
     MAX_BUTTON_CHARACTERS,
     MAX_BUTTON_ROWS,
     MAX_BUTTONS,
-    MAX_EXCLUSIVE,
     Send,
     buttons_objection,
     exclusive_objection,
@@ -126,7 +125,7 @@ class SendRequest(Content, kw_only=True):
     exclusive: Annotated[
         bool,
         about(
-            f"The message is a question, and its buttons (at most {MAX_EXCLUSIVE}) are the answers: the "
+            f"The message is a question, and its buttons (at most {Limit.OPTIONS}) are the answers: the "
             "first one counts. An edit does not change this."
         ),
     ] = False

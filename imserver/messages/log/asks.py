@@ -18,7 +18,6 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from imserver.config.settings import MAX_USER_BYTES
-from imserver.messages.commands import MAX_ANSWER_CHARACTERS
 from imserver.messages.log.annotations import FoundMessage, find_message
 from imserver.messages.log.contract import Change, Entry, Rejected, RejectReason
 from imserver.messages.log.groups import record
@@ -27,15 +26,9 @@ from imserver.messages.log.rows import NUMBERS, LogHead, LogTables, decode_meta
 from imserver.messages.log.transaction import AppTransaction
 from imserver.messages.log.writer import LogWriter
 from imserver.messages.model import Ask, AskAnswer, ask_in
+from imserver.model import Limit
 from imserver.storage.statements import Statements, text_objection, text_of
 
-MOST_OPTIONS: Final = 8
-MOST_ANSWERS: Final = 20
-"""Limit of the answers that a question needs: each entry about it has all of them."""
-MOST_USERS: Final = 100
-"""Limit of the users who may answer, where they are named."""
-MOST_SECONDS: Final = 30 * 86400
-"""Limit of the time until the deadline."""
 _DUE_AT_ONCE: Final = 100
 _CHANGING: Final = f"({NUMBERS['press']}, {NUMBERS['recall']}, {NUMBERS['edit']})"
 
@@ -77,11 +70,11 @@ class AskLog:
 
         :class:`AskRefused`: others have answered before, or it is closed.
         """
-        if bool(value) == bool(text) or len(text) > MAX_ANSWER_CHARACTERS:
+        if bool(value) == bool(text) or len(text) > Limit.ANSWER_CHARACTERS:
             return Rejected(
-                RejectReason.INVALID, f"a value, or a text of at most {MAX_ANSWER_CHARACTERS} characters"
+                RejectReason.INVALID, f"a value, or a text of at most {Limit.ANSWER_CHARACTERS} characters"
             )
-        if wrong := text_objection(value or text, 4 * MAX_ANSWER_CHARACTERS):
+        if wrong := text_objection(value or text, 4 * Limit.ANSWER_CHARACTERS):
             return Rejected(RejectReason.INVALID, f"{'value' if value else 'text'}: {wrong}")
 
         def work(question: _Question) -> AskChange | Rejected:
@@ -131,8 +124,8 @@ class AskLog:
             new = [each for each in dict.fromkeys(users) if of is not None and each not in of]
             if not new or of is None:
                 return question.unchanged()
-            if len(of) + len(new) > MOST_USERS:
-                return Rejected(RejectReason.FULL, f"at most {MOST_USERS} users")
+            if len(of) + len(new) > Limit.ANSWERERS:
+                return Rejected(RejectReason.FULL, f"at most {Limit.ANSWERERS} users")
             if sender in new:
                 return Rejected(RejectReason.INVALID, "of: the author of the question")
             if question.strangers(new):
@@ -179,7 +172,9 @@ class AskLog:
         def work(sql: Statements, head: LogHead) -> Entry | None:
             ids = shown(sql, head, user, [message]) if user else [message] if message > head.floor else []
             entries = fetch(sql, head.number, ids, user)
-            return entries[0] if entries and entries[0].ask is not None else None
+            if not entries or entries[0].kind != "message" or entries[0].ask is None:
+                return None
+            return entries[0]
 
         return self._tables.read_log(app, work, None)
 

@@ -314,6 +314,9 @@ def test_the_page_behind_a_mail_takes_own_words_in_the_language_of_the_user(
     page = AnswerPage(node, bob, question["id"])
     assert '<input name="text" maxlength="1000" required' in page.ask("GET")[1]
     assert page.ask("POST", text="  ")[1].count("<form") == 1
+    status, html = page.ask("POST", text="<b>" + "Tee" * 333)
+    assert (status, "zu lang: Höchstens 1000 Zeichen" in html) == (400, True)
+    assert f'value="&lt;b&gt;{"Tee" * 333}"' in html
     assert "Du hast geantwortet: Tee &amp; mehr" in page.ask("POST", text=" Tee & mehr ")[1]
     late = ann.post("asks/create", to=bob.user, text="Jetzt?", free_text=True)
     ann.post("asks/cancel", id=late["id"])

@@ -7,11 +7,11 @@ from typing import Any
 import gevent
 import pytest
 
-from imserver.messages.commands import MAX_ANSWER_CHARACTERS
 from imserver.messages.log.asks import AskChange, AskRefused, DueAsk
 from imserver.messages.log.contract import Change, Draft, Entry, Rejected
 from imserver.messages.log.message_log import MessageLog
 from imserver.messages.model import Ask, AskOption, ask_in
+from imserver.model import Limit
 from tests.storage.conftest import OpenStore
 
 from .test_log import APP, say, stored
@@ -140,7 +140,7 @@ def test_who_may_answer(log: MessageLog) -> None:
     assert refusal(log.asks.answer(APP, "d", id)) == "invalid"
     only = ask(log, "a", group, of=["d"], text=True)
     assert refusal(log.asks.answer(APP, "e", only, value="yes")) == "not_allowed"
-    assert refusal(log.asks.answer(APP, "d", only, text="x" * (MAX_ANSWER_CHARACTERS + 1))) == "invalid"
+    assert refusal(log.asks.answer(APP, "d", only, text="x" * (Limit.ANSWER_CHARACTERS + 1))) == "invalid"
     plain = stored(log, say("a", "b", "hello"))[0].id
     assert refusal(log.asks.answer(APP, "b", plain, value="yes")) == "unknown_message"
 
