@@ -289,18 +289,16 @@ class Notifier:
 
     # --- deciding -------------------------------------------------------------------------------------------
 
-    def decide(
-        self, app: str, dues: Sequence[Due], silent: set[int], reminders: dict[tuple[str, int], int]
-    ) -> None:
+    def decide(self, app: str, dues: Sequence[Due], silent: set[int]) -> None:
         """Decide about dues, and store it with the deliveries. Of dues whose conversations have many unread
         messages, only the first ones are decided; the others stay.
 
-        ``silent``: ids of messages of which nobody is notified. What is learned is added. ``reminders``:
-        (user, conversation) → the question of which the user is notified also if they have read it; what is
-        decided goes. Switches. Raises StorageUnavailable and NotOwner.
+        ``silent``: ids of messages of which nobody is notified. What is learned is added. Switches. Raises
+        StorageUnavailable and NotOwner.
         """
         facts = self._facts(app, dues)
         dues = [due for due in dues if due.conversation in facts.unread]
+        reminders = self._reminders(app, dues, facts)
         decided = _Decided()
         chosen: list[Due] = []
         reminded: dict[tuple[str, int], int] = {}
@@ -311,7 +309,7 @@ class Notifier:
             wish, now = facts.wish(due), facts.now
             decision = decide(due, unread, facts.rules, wishes, wish, is_reachable, now, facts.offset)
             key = due.user, due.conversation
-            question = reminders.pop(key, 0)
+            question = reminders.get(due.entry)
             if question and may_notify(due, unread, facts.rules, wishes, wish, is_reachable, now):
                 reminded[key] = question
                 chosen.append(due)
@@ -333,6 +331,14 @@ class Notifier:
             self._wake({each.host for each in decided.deliveries})
         if decided.mail:
             self._mail(app, min(decided.mail.values()))
+
+    def _reminders(self, app: str, dues: Sequence[Due], facts: _Facts) -> dict[int, int]:
+        """Entry of a due that reminds of a question → the question, of which the user is notified also if
+        they have read it."""
+        pairs = {(due.conversation, due.entry) for due in dues}
+        ids = sorted({entry for conversation, entry in pairs if entry not in facts.unread[conversation].ids})
+        found = self._store.part(MessageLog).entries.find(app, ids)
+        return {each.id: each.about for each in found if each.kind == "press" and each.type in _REMINDING}
 
     def _facts(self, app: str, dues: Sequence[Due]) -> _Facts:
         by_conversation: dict[int, list[str]] = {}
@@ -512,8 +518,6 @@ class _FollowedLog:
         self._cached = 0
         self._silent: set[int] = set()
         """Messages of which nobody is notified, as far as they are known."""
-        self._reminders: dict[tuple[str, int], int] = {}
-        """(user, conversation) → the question of which the user is reminded. A crash loses them."""
         self.consumer = Consumer(
             f"the notifications of {app}",
             notifier.lease,
@@ -582,7 +586,7 @@ class _FollowedLog:
         if len(self._silent) > MAX_SILENT:
             self._silent.clear()
         if work.dues:
-            notifier.decide(self._app, work.dues, self._silent, self._reminders)
+            notifier.decide(self._app, work.dues, self._silent)
             return
         rules = notifier._rules_of(self._app)
         if rules is not None and rules.enabled:
@@ -592,8 +596,7 @@ class _FollowedLog:
     def _note(self, work: _Work, rules: AppNotifySettings) -> None:
         rows = self._notifier.rows
         found, ended = self._receivers(work.entries)
-        reminders = self._reminders_of(work.entries)
-        found |= {key: entry for key, entry in reminders.items() if key not in found}
+        found |= (reminders := self._reminders_of(work.entries))
         reachable = rows.reachable(self._app, list({user for user, _ in found})) if found else set()
         due = int((steady_time() + rules.after_seconds) * 1000)
         dues = []
@@ -604,8 +607,8 @@ class _FollowedLog:
                 serve_others()
         if dues:
             again = int(rules.again_seconds * 1000)
-            rows.advance(self._app, work.position, dues, again, self._notifier.node())
-            self._reminders |= {key: entry for key, entry in reminders.items() if key[0] in reachable}
+            node = self._notifier.node()
+            rows.advance(self._app, work.position, dues, again, node, reminders=set(reminders.values()))
             self.is_due(due)
         if ended and rows.read_elsewhere(self._app, ended):
             self.is_due(0)
@@ -646,7 +649,8 @@ class _FollowedLog:
         return found, {(user, conversation) for conversation, users in ended.items() for user in users}
 
     def _reminders_of(self, entries: Iterable[Entry]) -> dict[tuple[str, int], int]:
-        """(user, conversation) → the question that the user can answer and is reminded of. Switches."""
+        """(user, conversation) → the entry that reminds the user of a question that they can answer.
+        Switches."""
         acts = {entry.about: entry for entry in entries if entry.kind == "press" and entry.type in _REMINDING}
         if not acts:
             return {}
@@ -657,7 +661,7 @@ class _FollowedLog:
                 users = question.of or self._users_of(acts[each.id])
                 for user in users:
                     if user != each.sender and question.may_answer(user):
-                        found[user, each.conversation] = each.id
+                        found[user, each.conversation] = acts[each.id].id
         return found
 
     def _add_receivers(self, entry: Entry, found: dict[tuple[str, int], int]) -> None:

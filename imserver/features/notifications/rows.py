@@ -6,7 +6,7 @@ nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from hashlib import sha256
 from operator import itemgetter
 from time import time
@@ -97,13 +97,19 @@ class NotificationRows:
         self._store.write(lambda sql: _follow(sql, app))
 
     def advance(
-        self, app: str, position: int, dues: Sequence[Due], again_ms: int = 0, owner: str = ""
+        self,
+        app: str,
+        position: int,
+        dues: Sequence[Due],
+        again_ms: int = 0,
+        owner: str = "",
+        reminders: Collection[int] = (),
     ) -> None:
         """The log was looked through up to ``position``, and these users may have to be notified.
 
-        A row whose time is set stays. A user who was notified of the conversation before is notified again
-        ``again_ms`` after that at the earliest. ``owner``: who must have the lease (``""``: anybody). Raises
-        NotOwner.
+        A row whose time is set keeps it; its entry changes only to one of ``reminders``. A user who was
+        notified of the conversation before is notified again ``again_ms`` after that at the earliest.
+        ``owner``: who must have the lease (``""``: anybody). Raises NotOwner.
         """
 
         def work(sql: PooledStatements) -> None:
@@ -116,6 +122,8 @@ class NotificationRows:
                 row = known.get((one.user, one.conversation))
                 if row is None:
                     new.append((app, one.user, one.conversation, one.entry, one.due, 0, 0))
+                elif row.due and one.entry in reminders:
+                    again.append((one.entry, row.due, app, one.user, one.conversation))
                 elif not row.due:
                     due = max(one.due, min(row.notified_at, one.due) + again_ms)
                     again.append((one.entry, due, app, one.user, one.conversation))
