@@ -64,7 +64,6 @@ def test_a_person_exports_what_is_theirs(
 ) -> None:
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
     ann.say(bob, "the tea is ready")
-    pair.expects("404")  # there is no export yet
     chat = Chat(pair[0], ann, language=language, size=SIZES[size], dark=dark)
     chat.page.command("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
     open_settings(chat, EXPORT[language])
@@ -84,7 +83,7 @@ def test_a_person_deletes_the_account(
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
     group = bob.create_group("tea", ann)
     ann.say(group, "the tea is ready")
-    pair.expects("404", "403")
+    pair.expects("403")
     other = Chat(pair[1], bob, language=language)
     other.open(group)
     shows(other.page, "the tea is ready")
@@ -121,7 +120,6 @@ def test_an_account_with_a_second_factor_is_deleted_by_password_and_code(pair: P
     secret = ann.post("accounts/factor/begin", app=APP, password=PASSWORD)["secret"]
     code = pyotp.TOTP(secret).generate_otp(int(time()) // 30)
     codes = ann.post("accounts/factor/confirm", app=APP, code=code)["codes"]
-    pair.expects("404")
     chat = Chat(pair[0], ann)
     open_settings(chat, DELETE["en"])
     chat.click(DELETE["en"])
@@ -138,7 +136,6 @@ def test_a_guest_needs_no_password(pair: Pair, server: Server) -> None:
     group = bob.create_group("tea")
     code = bob.post("invitations/create", group=str(group), guests=True)["code"]
     session = bob.post("invitations/join", code=code, nickname="Gus")["session"]
-    pair.expects("404")
     login = {"token": session["token"], "user": session["account"]["user"]}
     chat = Chat(pair[0], Account(server, "Gus", login))
     open_settings(chat, DELETE["en"])

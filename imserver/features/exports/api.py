@@ -56,8 +56,11 @@ class ExportShown(Struct):
     app: _App
     user: Annotated[str, about("The user; empty: the whole app.")]
     state: Annotated[
-        Literal["under way", "done", "failed"],
-        about("`done`: the archive can be fetched. `failed`: the log of the server says why."),
+        Literal["none", "under way", "done", "failed"],
+        about(
+            "`done`: the archive can be fetched. `failed`: the log of the server says why. `none`: a request for"
+            " the newest export of a user who has none."
+        ),
     ]
     created: Annotated[int, about("When it was started, in Unix seconds.")]
     ends: Annotated[int, about("When the archive is deleted, in Unix seconds.")]
@@ -131,7 +134,12 @@ def start_own(api: ExportApi, call: Call, request: OwnExport) -> ExportShown:
 )
 def show_own(api: ExportApi, call: Call, request: OwnExportQuery) -> ExportShown:
     """Show how far an export of one's own data is."""
-    return shown(api.exports.show(call.app, request.id, call.user))
+    try:
+        return shown(api.exports.show(call.app, request.id, call.user))
+    except UnknownExport:
+        if request.id:
+            raise
+        return ExportShown("", call.app, call.user, "none", 0, 0, 0, 0, 0)
 
 
 FILE: Final = routes.elsewhere(

@@ -80,6 +80,7 @@ def test_a_person_exports_their_own_data_and_nobody_else_gets_them(
             key=ann["token"],
         )
     )
+    assert good(one.get("/api/v1/exports/show/self?app=shop", key=ann["token"]))["state"] == "none"
     start = good(one.post("/api/v1/exports/start/self", {"app": "shop"}, key=ann["token"]))
     query = f"app=shop&id={start['id']}"
     shown = done(two, f"/api/v1/exports/show/self?{query}", ann["token"])

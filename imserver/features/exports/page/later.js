@@ -25,12 +25,12 @@ function panel() {
   /** @type {any} */
   let latest = null;
 
-  /** @param {any} shown  an export, or null */
+  /** @param {any} shown  an export, or that there is none */
   function draw(shown) {
     latest = shown;
-    begin.disabled = shown?.state === "under way";
-    fetchIt.hidden = shown?.state !== "done";
-    if (!shown) return;
+    begin.disabled = shown.state === "under way";
+    fetchIt.hidden = shown.state !== "done";
+    if (shown.state === "none") return;
     if (shown.state === "failed") state.textContent = words.exports_failed;
     else if (shown.state === "done") state.textContent = page.fill(words.exports_done, { size: sizeOf(shown.bytes), until: new Intl.DateTimeFormat(document.documentElement.lang, { dateStyle: "medium", timeStyle: "short", hourCycle: "h23" }).format(shown.ends * 1000) });
     else state.textContent = page.fill(words.exports_under_way, { records: shown.records });
@@ -67,7 +67,7 @@ function panel() {
       fetchIt.disabled = false;
     }
   });
-  api("GET", "exports/show/self", {}).then(draw, () => {}); // there is none yet
+  api("GET", "exports/show/self", {}).then(draw, () => {}); // what fails here is said when an export is started
   return body;
 }
 
