@@ -137,6 +137,10 @@ export class ConversationList {
   draw(open) {
     const { store, words } = this.session;
     const { listed, archived } = store.lists;
+    if (archived.length && this.#list.dataset.early) { // of the rows of the last visit
+      delete this.#list.dataset.early;
+      this.#inArchive = true;
+    }
     this.#inArchive &&= archived.length > 0;
     const shown = this.#inArchive ? archived : listed;
     this.#shown = Math.max(this.#shown, shown.findIndex((each) => each === open) + 1);

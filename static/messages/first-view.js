@@ -87,7 +87,7 @@ export function showStored(page, user) {
   const when = shortTimes(page.language);
   const draw = () => {
     const all = [
-      ...(archive.count ? [archiveRow(archive, page.text, false, () => {})] : []),
+      ...(archive.count ? [archiveRow(archive, page.text, false, () => { element("conversations", HTMLElement).dataset.early = "archive"; })] : []), // the list reads it
       ...rows.map((row) => conversationRow(row, page.text, when, () => { location.hash = `#c/${row.id}`; })), // the page reads the address when it starts
     ];
     showMe(me.name, avatarOf(me.name, me.avatar, hueOf(user)), me.isGuest);

@@ -32,6 +32,15 @@ MENU = """
 const how = { bubbles: true, cancelable: true };
 document.activeElement.dispatchEvent(new MouseEvent("contextmenu", how));
 """
+EARLY = """
+new MutationObserver((_, watch) => {
+  const row = document.querySelector(".archive");
+  if (!row) return;
+  watch.disconnect();
+  row.click();
+}).observe(document, { childList: true, subtree: true });
+"""
+"""A click on a row of the last visit, before the list is there."""
 
 
 @pytest.fixture(scope="module")
@@ -121,3 +130,15 @@ def test_pins_archive_marks_and_drafts_are_on_all_devices(pair: Pair, server: Se
     desk.click(desk.word("messages_unpin"), within="[role=menu]")
     for each in (desk, phone):
         shows(each, "Cat", "Dan", "Bob")
+
+
+def test_the_archive_opens_by_a_click_before_the_list_is_loaded(pair: Pair, server: Server) -> None:
+    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    bob.say(ann, "hello")
+    [one] = ann.get("conversations")["conversations"]
+    ann.post("inbox", conversation=one["conversation"], archived=one["last"]["id"])
+    page = Chat(pair[0], ann).page
+    eventually(lambda: page.shown(".archive"), what="the way to the archive")
+    page.command("Page.addScriptToEvaluateOnNewDocument", source=EARLY)
+    page.driver.refresh()
+    eventually(lambda: page.texts("#conversations bdi") == ["Bob"], what="the archive is open")
