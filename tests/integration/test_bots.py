@@ -3,8 +3,10 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from time import time
 from typing import Any
 
+import jwt
 import pytest
 
 from imserver.config.settings import MAX_USER_BYTES
@@ -23,8 +25,12 @@ from .sse import Listener
 
 APP = "staff"
 KEY = "key-of-the-staff-0123456789"
+SECRET = "secret-of-the-staff-0123456789abcdef"
 CONFIG: dict[str, Any] = {
-    "apps": {APP: {"account_tokens": "required", "login_policy": "multi"}},
+    "apps": {
+        APP: {"account_tokens": "required", "login_policy": "multi"},
+        "shop": {"account_tokens": "required", "jwt": [{"algorithm": "HS256", "key": SECRET}]},
+    },
     "api": {"keys": [{"key": KEY, "scopes": ["admin"]}]},
     "accounts": {"registration": True, "registrations_per_address": 0},
     "limits": {"stream_seconds": 60},
@@ -171,6 +177,20 @@ def test_a_reader_stops_a_streamed_answer_and_its_bot_hears_of_it(server: Server
             refused = at_hana.ask_cmd("streamStop", {"stream": stream})[0] == 1003
             assert refused is (status == 403)
         assert at_bot.ask_cmd("streamOpen", {"conversation": group, "stoppers": "gil"})[0] == 1001
+
+
+def test_the_reader_of_a_streamed_answer_stops_it_with_a_session_token(server: Server) -> None:
+    bot = User.register(server, "shop", key=KEY).bot("shop_bot")
+    tokens = {
+        user: jwt.encode({"sub": user, "app": "shop", "exp": int(time()) + 600}, SECRET, "HS256")
+        for user in ("reader", "other", "outside")
+    }
+    reader, other, outside = (User(server, token, user, "shop") for user, token in tokens.items())
+    stream = bot.post("messages/stream/open", to=reader.user, text="On and")["stream"]
+    assert outside.refused("messages/stream/stop", stream=stream) == (403, "not_allowed")
+    assert reader.post("messages/stream/stop", stream=stream)["status"] == "closed"
+    named = bot.post("messages/stream/open", to=reader.user, text="On", stoppers=[other.user])["stream"]
+    assert reader.refused("messages/stream/stop", stream=named) == (403, "not_allowed")
 
 
 def test_streams_to_one_user_end_as_one_message_or_none(server: Server) -> None:

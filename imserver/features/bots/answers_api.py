@@ -192,7 +192,7 @@ def close(answers: StreamedAnswers, call: Call, request: AnswerCloseRequest) -> 
 
 @routes.post(
     "/messages/stream/stop",
-    Needs.ADMIN_OR_MEMBER,
+    Needs.ADMIN_OR_USER,
     act="",
     problems=(Problems.NOT_ACCEPTED, Problems.NOT_ALLOWED),
     example={**_BOT, "stream": _SAMPLE},
