@@ -7,17 +7,31 @@ deadlines.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from imserver.features.ask import api
 from imserver.features.ask.parts import build
 from imserver.features.ask.problems import PROBLEMS
 from imserver.features.ask.settings import SETTINGS
 from imserver.plugin import Feature
 
+if TYPE_CHECKING:
+    from imserver.plugin.metrics import Metric
+
+
+def _metrics() -> Sequence[Metric]:
+    from imserver.features.ask.metrics import METRICS
+
+    return METRICS
+
+
 FEATURE = Feature(
     "ask",
     build,
     operations=tuple(api.routes.rows),
     uses=("messages",),
+    metrics=_metrics,
     problems=PROBLEMS,
     settings=SETTINGS,
 )

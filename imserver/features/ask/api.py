@@ -283,6 +283,7 @@ def create(api: AskApi, call: Call, request: AskRequest) -> AskShown:
         ),
         {"ask": ask},
     )
+    api.log.asks.counts["ask"] += not sent.repeated
     if request.seconds:
         api.parts.deadlines.added()
     return api.show(call.app, call.user, sent.id)

@@ -29,8 +29,6 @@ class Deadlines:
         self._store = store
         self._log = store.part(MessageLog)
         self._news = Signal()
-        self.expired = 0
-        """Questions that this node has closed."""
 
     def added(self) -> None:
         """A question with a deadline was stored here. Never switches."""
@@ -59,6 +57,4 @@ class Deadlines:
             result = self._log.asks.expire(one.app, one.message)
             if isinstance(result, Rejected) or (result.entry is None and result.ask.state):
                 self._log.asks.forget(one)
-            elif result.entry is not None:
-                self.expired += 1
         return left

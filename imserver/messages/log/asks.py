@@ -9,6 +9,7 @@ of an ``answer`` is its value or text. All checks run under the log's lock, so t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from time import time
 from typing import Any, Final, Literal
@@ -62,6 +63,9 @@ class AskLog:
     def __init__(self, writer: LogWriter, tables: LogTables) -> None:
         self._writer = writer
         self._tables = tables
+        self.counts: Counter[AskAct | Literal["ask", "refuse"]] = Counter()
+        """What this node has done, since its start. ``refuse``: others had answered before, or it was closed.
+        ``ask`` is counted by whoever sends questions."""
 
     def answer(
         self, app: str, user: str, message: int, *, value: str = "", text: str = ""
@@ -158,10 +162,15 @@ class AskLog:
             if ask is None or (by_author and user and user != found.sender):
                 return Rejected(RejectReason.UNKNOWN_MESSAGE)
             question = _Question(transaction, found, ask)
-            return work(question)
+            outcome = work(question)
+            acts[:] = question.acts  # the transaction may be run again
+            return outcome
 
+        acts: list[AskAct] = []
         result = self._writer.change(app, change)
         assert isinstance(result, AskChange | Rejected)
+        self.counts.update(acts)
+        self.counts["refuse"] += isinstance(result, AskRefused)
         return result
 
     # --- reading --------------------------------------------------------------------------------------------
@@ -232,6 +241,8 @@ class _Question:
         self._transaction = transaction
         self.message = message
         self.ask = ask
+        self.acts: list[AskAct] = []
+        """What was done with it."""
         self.expiry: AskChange | None = None
         """A deadline that has passed closes the question, also before anybody has looked for it."""
         if ask.until and not ask.state and ask.until <= _time_ms(transaction.sql):
@@ -266,6 +277,7 @@ class _Question:
             about=message.id,
             time_ms=time_ms,
         )
+        self.acts.append(act)
         if changed:
             self.ask = replace(self.ask, **changed)
             meta = _encode({**decode_meta(message.meta), "ask": self.ask})

@@ -7,6 +7,7 @@ import gevent
 import pytest
 from msgspec import json
 
+from imserver.features.ask.metrics import METRICS
 from imserver.features.ask.parts import asks_of
 from imserver.features.webhooks.event_json import of_entry
 from imserver.plugin.messages import MessageLog
@@ -168,3 +169,24 @@ def test_what_closes_a_question_is_an_event_of_its_own(node: Harness, ann: User,
     assert (late["ask"], late["state"], late["user"]) == (expired, "expired", "")
     plain = [of_entry(bob.app, each, "n", frozenset({"message"})) for each in entries]
     assert sum(each is not None for each in plain) == 4, "the server sends no message"
+
+
+def test_what_happened_to_questions_is_counted(node: Harness, ann: User, bob: User) -> None:
+    def counts() -> dict[str, int]:
+        metric = next(each for each in METRICS if each.name == "imserver_asks_total")
+        value: dict[str, int] = metric.read(node.node.core)
+        return value
+
+    before = counts()
+    for _ in range(2):
+        first = ask(ann, to=bob.user, client_msg_id="counted")["id"]
+    ann.post("asks/remind", id=first)
+    bob.post("asks/answer", id=first, value="yes")
+    bob.post("asks/answer", id=first, value="yes")
+    bob.post("asks/answer", id=first, value="no")
+    ann.post("asks/cancel", id=ask(ann, to=bob.user)["id"])
+    late = ask(ann, to=bob.user, seconds=1)["id"]
+    assert ann.post("asks/get", id=late, wait=30)["state"] == "expired"
+    assert not bob.post("asks/answer", id=late, value="yes")["accepted"]
+    new = {event: count - before[event] for event, count in counts().items()}
+    assert new == {"ask": 3, "remind": 1, "answer": 1, "refuse": 2, "cancel": 1, "expire": 1, "escalate": 0}
