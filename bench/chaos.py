@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import Any, Final
 
 from bench import channel_dialects, chaos_channels, chaos_notifications, chaos_objects, chaos_tasks, power
+from bench.asks import AskThread
 from bench.chaos_notifications import AbsentUsers
 from bench.context import RunContext, parameter, text_parameter
 from bench.events import EventReceiver
@@ -34,6 +35,10 @@ from bench.workers import WorkerPool
 CMD_APP: Final = 105
 """The appID by which the cmd dialect reaches the accounts of the protobuf dialect."""
 EVENT_APP: Final = "gochat"
+ASK_APP: Final = "108"
+ASKERS: Final = 2
+ASK_PAUSE_SECONDS: Final = 0.5
+"""Between two questions of one of them."""
 CHANNEL_APP: Final = "channels"
 EVENT_SECONDS: Final = 90.0
 """For the last events after everything has settled: a lease may have to end first."""
@@ -42,6 +47,7 @@ _CONFIG: Final = f"""\
 {chaos_objects.CONFIG}\
   {EVENT_APP}: {{{{login_policy: ""{{}}}}}}
   "{CMD_APP}": {{{{same_as: {EVENT_APP}}}}}
+  "{ASK_APP}": {{{{open: true, login_policy: multi}}}}
 """
 _CHANNEL_CONFIG: Final = f"""\
 api: {{{{keys: [{{{{key: {chaos_channels.KEY}, scopes: [push, read]}}}}]}}}}
@@ -105,11 +111,14 @@ class ChaosOptions:
     alone: bool = parameter(False, "One node without a Redis.")
     webhook: bool = parameter(False, "Check the events of a webhook, too, and break its receiver.")
     notifications: bool = parameter(False, "Check the notifications of absent users, too.")
+    questions: bool = parameter(
+        False, "Check questions, too: two devices answer each of them at once, at two nodes."
+    )
     stall: str = text_parameter("", "Library for slow fsync [default: from tests/faults/slow_fsync.c].")
     folder: str = text_parameter("", "Where logs and data are to stay [default: nowhere].")
     history: str = text_parameter(
         "",
-        "A file for what clients sent and were shown, read positions, ids and sessions, which "
+        "A file for what clients sent and were shown, read positions, ids, answers and sessions, which "
         "`python -m checker` reads.",
     )
 
@@ -165,16 +174,23 @@ class ChaosRun:
         if absent is not None:
             absent.targets = [node.target for node in self.system.nodes]
             absent.start()
+        asking: AskThread | None = None
+        if options.questions:
+            targets = [node.target for node in self.system.nodes]
+            asking = AskThread(targets, ASK_APP, ASKERS, ASK_PAUSE_SECONDS)
+            asking.start()
         begin = time.monotonic()
         self.pool.ask(worker, self.tasks.chat, seconds=LEAD_SECONDS, rate=options.rate)
         self._play_rounds(begin)
         if absent is not None:
             absent.stop()
+        self.show_phase("the last questions are answered")
+        answered = Figures() if asking is None else asking.stop()
         self.show_phase("everything settles")
         settled = self.pool.ask(worker, self.tasks.settle, seconds=SETTLE_SECONDS)
         self.show_phase("what is stored is compared with what was received")
         audit = self.pool.ask(worker, self.tasks.audit, seconds=AUDIT_SECONDS)
-        figures = self._figures(audit, time.monotonic() - begin)
+        figures = self._figures(audit, time.monotonic() - begin) | answered
         if self.system.receiver is not None:
             self.show_phase("the events are compared with what is stored")
             figures |= self._event_figures(self.system.receiver)

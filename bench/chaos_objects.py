@@ -1,5 +1,6 @@
 """What a chaos run does besides messages, for the checker: read positions, ids of messages that are sent
-several times, and sessions that exclude each other. A few operations a second, at any node.
+several times, answers to questions, and sessions that exclude each other. A few operations a second, at any
+node.
 
 ``checker/README.md`` has the objects. What nobody was answered says nothing here, with one exception: an id
 may have been accepted.
@@ -95,6 +96,8 @@ class Askers:
                 if number == 0 and rounds != int(age / ROUND_SECONDS):
                     rounds = int(age / ROUND_SECONDS)
                     self.reading = _prepare(target, f"reader {rounds}")
+                elif chance.random() < 0.3:
+                    self._answer(client, target, f"question {int(age / CLAIM_SECONDS)}", number)
                 elif reading is None or chance.random() < 0.4:
                     self._send(client, target, f"id {int(age / CLAIM_SECONDS)}", chance)
                 elif chance.random() < 0.5:
@@ -110,6 +113,20 @@ class Askers:
         answer = post(target, "/api/v1/messages/send", {"app": APP, **message})
         if "repeated" in answer:
             self.history.answered(number, granted=not answer["repeated"])
+
+    def _answer(self, client: str, target: Target, id: str, number: int) -> None:
+        """Answer a question that others answer, too: the first answer counts, and all are told it."""
+        options = [{"text": value, "value": value} for value in map(str, range(ASKERS))]
+        question = {"user": "sender", "to": "receiver", "text": id, "client_msg_id": id, "options": options}
+        row = post(target, "/api/v1/asks/create", {"app": APP, **question})
+        if "state" not in row:
+            return
+        operation = self.history.ask(client, "decide", f"once:{id}", value=str(number))
+        body = {"app": APP, "user": "receiver", "id": row["id"], "value": str(number)}
+        answer = post(target, "/api/v1/asks/answer", body)
+        if "accepted" in answer:
+            first, *more = [each["value"] for each in answer["ask"]["answers"]]
+            self.history.answered(operation, value=[first, *more] if more else first)
 
     def _raise(self, client: str, target: Target, reading: Reading, id: int) -> None:
         number = self.history.ask(client, "raise", reading.object, value=id)

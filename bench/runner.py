@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from bench import (
     abuse,
     answers,
+    asks,
     channels,
     chaos,
     chat,
@@ -74,6 +75,7 @@ SCENARIOS: dict[str, Scenario] = {
         Scenario("realtime", realtime.RealtimeOptions, realtime.run),
         Scenario("streams", streams.StreamsOptions, streams.run),
         Scenario("answers", answers.AnswersOptions, answers.run, False, "imserver serve, several nodes"),
+        Scenario("asks", asks.AsksOptions, asks.run, False, "imserver serve, several nodes"),
         Scenario("handshake", session_scenarios.HandshakeOptions, session_scenarios.handshake),
         Scenario("storm", session_scenarios.StormOptions, session_scenarios.storm),
         Scenario("cluster", cluster.ClusterOptions, cluster.run, False, "imserver serve, several nodes"),

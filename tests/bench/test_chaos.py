@@ -375,7 +375,22 @@ def test_a_conversation_without_faults_has_none(generator: Generator) -> None:
     rows = map(json.loads, generator.state["history"].read_text().splitlines())
     kinds = Counter((row["object"].partition(":")[0], row["name"]) for row in rows if row["event"] == "ask")
     assert kinds.keys() >= {("register", "write"), ("register", "get"), ("lock", "acquire")}
-    assert kinds.keys() >= {("maximum", "raise"), ("maximum", "get")}
+    assert kinds.keys() >= {("maximum", "raise"), ("maximum", "get"), ("once", "decide")}
+
+
+@pytest.mark.linux
+def test_a_question_with_two_answers_is_found(generator: Generator) -> None:
+    file: Path = generator.state["history"]
+
+    eventually(lambda: file.read_text().count("decide") > 3, what="questions")
+    assert chaos_tasks.settle(generator, 60)["calm"]
+    chaos_tasks.audit(generator, 60)
+    assert broken_rules(generator) == set()
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    ours = {row["number"] for row in rows if row.get("name") == "decide"}
+    next(row for row in rows if row["event"] == "ok" and row["number"] in ours)["value"] = "another"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    assert broken_rules(generator) == {"not linearizable"}
 
 
 @pytest.mark.linux
