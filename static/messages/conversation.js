@@ -328,10 +328,12 @@ export class ConversationView {
     this.#showFound(id);
   }
 
-  /** @param {number} id  of a message that is loaded; one that only its thread shows is there */
+  /** @param {number} id  of a message; one that only its thread shows is there */
   #showFound(id) {
+    const { words, isOnline } = this.session;
     const entry = this.open?.entries?.find((each) => each.id === id);
-    if (entry && isBeside(entry)) this.#openThread(entry);
+    if (!entry && isOnline) toast(words.messages_fault_unknown_message); // hidden, or it has expired
+    else if (entry && isBeside(entry)) this.#openThread(entry);
     else this.#highlight(id);
   }
 
