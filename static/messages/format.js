@@ -20,7 +20,7 @@
  */
 
 /** Kinds of parts that fill lines. */
-const BLOCK_KINDS = new Set(["block", "list", "quote", "heading", "table"]);
+export const BLOCK_KINDS = new Set(["block", "list", "quote", "heading", "table"]);
 
 const BLOCKS = /```(?:([A-Za-z][\w+#.-]{0,19})?\n)?([\s\S]+?)\n?```\n?/g;
 const LINE = /^( {0,8})(?:[-*•]|(\d{1,3})[.)]) +(?=\S)|^> (?=\S)/; // “>_<” is no quote

@@ -3,11 +3,12 @@
 
 import { copyText } from "../page-parts.js";
 import { make } from "../text.js";
-import { parse } from "./format.js";
+import { BLOCK_KINDS, parse } from "./format.js";
 
 /** @typedef {import("./format.js").Inline} Inline */
 /** @typedef {import("./format.js").Code} Code */
 /** @typedef {import("./format.js").Table} Table */
+/** @typedef {import("./format.js").Part} Part */
 
 const TAGS = { code: "code", bold: "strong", italic: "em", struck: "s" };
 
@@ -18,7 +19,8 @@ const TAGS = { code: "code", bold: "strong", italic: "em", struck: "s" };
  * @returns {(Node | string)[]}
  */
 export function formatted(text, names = [], { isMarkdown = false, words } = {}) {
-  return parse(text, names, isMarkdown).map((part) => {
+  const parts = parse(text, names, isMarkdown);
+  return (isMarkdown ? withoutEmpty(parts) : parts).map((part) => {
     if (part.kind === "block") return words ? make("div", "code", codeBlock(part), copyButton(part.text, words)) : codeBlock(part);
     if (part.kind === "heading") return make("strong", "heading", ...part.parts.map(drawn));
     if (part.kind === "table") return tableOf(part);
@@ -27,6 +29,22 @@ export function formatted(text, names = [], { isMarkdown = false, words } = {}) 
     const list = make(part.first ? "ol" : "ul", "", ...part.items.map(({ depth, parts }) => make("li", depth ? "deeper" : "", ...parts.map(drawn))));
     if (part.first > 1) list.setAttribute("start", String(part.first));
     return list;
+  });
+}
+
+/**
+ * In Markdown, empty lines beside a block only end it.
+ *
+ * @param {Part[]} parts
+ * @returns {Part[]}
+ */
+export function withoutEmpty(parts) {
+  const isBlock = (/** @type {number} */ index) => BLOCK_KINDS.has(parts[index]?.kind);
+  return parts.flatMap((part, index) => {
+    if (part.kind !== "text") return [part];
+    const text = isBlock(index - 1) ? part.text.replace(/^\s*\n/, "") : part.text;
+    const rest = isBlock(index + 1) ? text.trimEnd() : text;
+    return rest ? [{ ...part, text: rest }] : [];
   });
 }
 

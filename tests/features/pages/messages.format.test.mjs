@@ -7,6 +7,7 @@ import { mentions } from "./static/messages/entries.js";
 import { ALL_NAMES, mentionable } from "./static/messages/mentions.js";
 import { fitOf } from "./static/messages/names.js";
 import { parse, unformatted } from "./static/messages/format.js";
+import { withoutEmpty } from "./static/messages/formatted.js";
 import { noticeText } from "./static/messages/summary.js";
 
 const shown = (text, names) => parse(text, names).map(({ kind, text: content }) => (kind === "text" ? content : `<${kind}>${content}`));
@@ -48,6 +49,8 @@ it("texts of bots are Markdown", () => {
     ["#no heading", "#no heading"],
   ]) assert.deepEqual(markdown(text), parts, text);
   assert.deepEqual(shown("# Tea\n[a](https://a.example)")[0], "# Tea\n[a](", "texts of people are not");
+  const drawn = withoutEmpty(parse("a\n\nb:\n\n```\nc\n```\n\n  d\n\n- e\n\n```\nf\n```\n\n\n", [], true));
+  assert.deepEqual(drawn.map(({ text }) => text), ["a\n\nb:", "c", "  d", "e", "f"], "empty lines beside blocks end them");
   const [link] = parse("[a](https://b.example)", [], true);
   assert.deepEqual([link.text, link.address], ["a", "https://b.example"]);
   const began = performance.now();
