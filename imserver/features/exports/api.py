@@ -58,8 +58,8 @@ class ExportShown(Struct):
     state: Annotated[
         Literal["none", "under way", "done", "failed"],
         about(
-            "`done`: the archive can be fetched. `failed`: the log of the server says why. `none`: a request for"
-            " the newest export of a user who has none."
+            "`done`: the archive can be fetched. `failed`: the log of the server says why. `none`: a request"
+            " for the newest export of a user who has none."
         ),
     ]
     created: Annotated[int, about("When it was started, in Unix seconds.")]
