@@ -25,6 +25,10 @@
   const RETRY_MS = 5_000;
   /** The chat is loaded within this time after the page, also while the page is busy. */
   const IDLE_MS = 5_000;
+  /** So long after the frame has been loaded, it has spoken, unless a policy refuses it. */
+  const SILENT_MS = 10_000;
+  const BUBBLE = "M4 5h16v11H9l-5 4z";
+  const CROSS = "M6 6l12 12M18 6L6 18";
   /** The server puts the colour of the chat in its place. */
   const COLOUR = "#1d6b57";
   const STYLES = `
@@ -52,7 +56,12 @@
   frame.allow = "clipboard-write; microphone; fullscreen";
   const query = new URLSearchParams({ ...(app && { appID: app }), ...(lang && { lang }) });
   const load = () => {
-    frame.src ||= `${server}home/embed?${query}`;
+    if (frame.src) return;
+    frame.src = `${server}home/embed?${query}`;
+    frame.addEventListener("load", () => setTimeout(hint, SILENT_MS), { once: true });
+  };
+  const hint = () => {
+    if (!isLoaded) console.warn(`imserver: the chat does not answer. List ${location.origin} in the origins of the app, and ${server.origin} in frame-src of this page's Content-Security-Policy.`);
   };
 
   const badge = document.createElement("b");
@@ -63,7 +72,7 @@
   button.setAttribute("aria-expanded", "false");
   const icon = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
-  path.setAttribute("d", "M4 5h16v11H9l-5 4z");
+  path.setAttribute("d", BUBBLE);
   icon.setAttribute("viewBox", "0 0 24 24");
   icon.setAttribute("aria-hidden", "true");
   icon.append(path);
@@ -83,6 +92,7 @@
     load();
     frame.classList.toggle("closed", !open);
     button.setAttribute("aria-expanded", String(open));
+    path.setAttribute("d", open ? CROSS : BUBBLE);
     tell({ kind: open ? "open" : "hide" });
     if (open) frame.focus();
     else button.focus();

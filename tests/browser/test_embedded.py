@@ -144,3 +144,22 @@ def test_the_chat_is_loaded_when_somebody_opens_it(pair: Pair, start_server: Sta
         page.run(f"{BUTTON}.click()")
         page.driver.switch_to.frame(page.run(f"return {FRAME}"))
         eventually(lambda: page.texts("[role=log] article .text") == ["may I help?"], what="it is open")
+
+
+def test_the_console_of_a_page_that_is_not_listed_says_what_to_list(
+    pair: Pair, start_server: StartServer
+) -> None:
+    server = start_server(
+        config=CONFIG | {"apps": {APP: CONFIG["apps"][APP] | {"origins": ["shop.example"]}}}
+    )
+    with shop_of(server) as shop:
+        page = pair[0].open(shop.address)
+        heard: list[str] = []
+
+        def is_said() -> bool:
+            heard.extend(pair[0].complaints())
+            return any(f"List {shop.address} in the origins of the app" in each for each in heard)
+
+        eventually(is_said, what="the hint")
+        assert any("frame-ancestors" in each for each in heard), "the browser refuses the frame"
+        assert not page.run(f"return {FRAME}.contentDocument")
