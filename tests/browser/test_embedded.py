@@ -156,10 +156,10 @@ def test_the_console_of_a_page_that_is_not_listed_says_what_to_list(
         page = pair[0].open(shop.address)
         heard: list[str] = []
 
-        def is_said() -> bool:
+        def has_hint() -> bool:
             heard.extend(pair[0].complaints())
             return any(f"List {shop.address} in the origins of the app" in each for each in heard)
 
-        eventually(is_said, what="the hint")
+        eventually(has_hint, what="the hint")
         assert any("frame-ancestors" in each for each in heard), "the browser refuses the frame"
         assert not page.run(f"return {FRAME}.contentDocument")
