@@ -32,7 +32,6 @@ export class Surroundings {
     this.words = page.text;
     const kept = new Map(); // the login of this frame is not one of the browser
     keepLogins({ getItem: (key) => kept.get(key) ?? null, setItem: (key, login) => void kept.set(key, login), removeItem: (key) => void kept.delete(key) });
-    document.body.dataset.embedded = "all";
     addEventListener("message", (event) => event.source === parent && this.#receive(event));
     addEventListener("keydown", (event) => event.key === "Escape" && !event.defaultPrevented && this.leave());
   }
