@@ -137,7 +137,8 @@ def test_what_ends_says_so(pair: Pair, server: Server) -> None:
     eventually(lambda: page.shown(".invitations"), what="its links")
     page.press(Keys.ESCAPE)
 
-    for address, word in (("#c/999999", "unknown_conversation"), ("#tea", "link")):
+    gone = f"#c/{conversation}/999999"
+    for address, word in ((gone, "unknown_message"), ("#c/999999", "unknown_conversation"), ("#tea", "link")):
         page.run("location.hash = arguments[0]", address)
         eventually(
             lambda word=word: chat.word(f"messages_fault_{word}") in page.texts(".toast span"), what=address
