@@ -45,6 +45,8 @@ INSTRUCTIONS: Final = (
 LISTED: Final = {"ttlMs": 300_000, "cacheScope": "public"}
 """How long clients may use a list of tools or templates again."""
 READ: Final = {"ttlMs": 0, "cacheScope": "private"}
+PREFLIGHT: Final = HttpResponse(204, b"", headers=(("Access-Control-Allow-Headers", "*"),))
+"""Pages of other origins send ``Mcp-…``: ``*`` adds all to the usual headers, without Authorization."""
 _encode: Final = msgspec.json.encode
 
 
@@ -52,15 +54,14 @@ class _Style(Struct):
     """Refusals as JSON-RPC with the status of the problem. A 401 says where the metadata are (RFC 9728)."""
 
     everywhere: bool = False
-    options: HttpResponse = HttpResponse(204, b"")
+    options: HttpResponse = PREFLIGHT
 
     def refuse(self, problem: HttpProblem, request: HttpRequest, detail: str = "") -> HttpResponse:
         """The answer to a refused request."""
         headers = [("X-Request-Id", request.id)]
         if problem.status == 401:
-            headers.append(
-                ("WWW-Authenticate", f'Bearer resource_metadata="{base_of(request)}{METADATA}{PATH}"')
-            )
+            where = f'Bearer resource_metadata="{base_of(request)}{METADATA}{PATH}"'
+            headers += [("WWW-Authenticate", where), ("Access-Control-Expose-Headers", "WWW-Authenticate")]
         error = {
             "code": -problem.status,
             "message": detail or problem.message,

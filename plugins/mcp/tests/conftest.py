@@ -18,6 +18,7 @@ import pytest
 PLUGIN = Path(__file__).parents[1]
 sys.path.insert(0, str(PLUGIN))  # as it is here; `installed` has the distribution
 
+from imserver.plugin.testing import eventually  # noqa: E402
 from tests.cluster.redis_server import RedisServer  # noqa: E402
 from tests.integration.clusters import Nodes  # noqa: E402
 from tests.support import ROOT, Server, clean_environment  # noqa: E402
@@ -146,3 +147,14 @@ def tool(url: str, token: str, name: str, **arguments: Any) -> Any:
     result = rpc(url, token, "tools/call", name=name, arguments=arguments)
     assert result.get("isError") is False, result
     return result["structuredContent"]
+
+
+def question(user: User, of: str) -> Any:
+    """The open question of an agent to a user."""
+
+    def look() -> Any:
+        messages = user.get("messages/sync", after=0, limit=200)["messages"]
+        asked = [each for each in messages if each["from"] == of and "ask" in each.get("meta", {})]
+        return next((each for each in asked if "state" not in each["meta"]["ask"]), None)
+
+    return eventually(look, what="the question")

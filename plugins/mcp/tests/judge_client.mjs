@@ -1,21 +1,10 @@
 // The clients of npm, unmodified, as a bot: `judge_client.mjs PACKAGE URL TOKEN USER VERSION`.
 import assert from "node:assert/strict";
+import { connect } from "./connect.mjs";
 
 const [, , name, url, token, user, version] = process.argv;
-const isOld = name === "sdk";
-const { Client } = isOld
-    ? await import("@modelcontextprotocol/sdk/client/index.js")
-    : await import("@modelcontextprotocol/client");
-const { StreamableHTTPClientTransport } = isOld
-    ? await import("@modelcontextprotocol/sdk/client/streamableHttp.js")
-    : await import("@modelcontextprotocol/client");
-
-const options = isOld ? {} : { versionNegotiation: { mode: "auto" } };
-const client = new Client({ name: "judge", version: "1" }, options);
-const headers = { Authorization: `Bearer ${token}` };
-const transport = new StreamableHTTPClientTransport(new URL(url), { requestInit: { headers } });
-await client.connect(transport);
-if (!isOld) assert.equal(client.getNegotiatedProtocolVersion?.() ?? version, version);
+const client = await connect(name, url, token);
+if (name === "client") assert.equal(client.getNegotiatedProtocolVersion?.() ?? version, version);
 const { tools } = await client.listTools();
 assert.ok(tools.some((tool) => tool.name === "send"));
 const text = `hello from ${name}`;

@@ -1,14 +1,16 @@
 """The suite of MCP, and clients of it, unmodified, on one node and on two."""
 
-import subprocess
+import shutil
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from conftest import Site, running
+from conftest import Site, people, question, running
 
+from tests.browser.chromium import CHROMIUM, DRIVER, Browser
+from tests.browser.site import page_of, run_page, serve_folder
 from tests.sdk.node import run
-from tests.support import ROOT
 from tests.tools import NODE_MODULES, require
 
 HERE = Path(__file__).parent
@@ -28,12 +30,23 @@ EXCEPTIONS = {
 """Revision → the scenarios that it requires and that do not apply; README.md has the reasons."""
 
 
+@pytest.fixture
+def scripts(tmp_path: Path) -> Path:
+    """The folder of the scripts for Node.js, beside what they import."""
+    for script in HERE.glob("*.*js"):
+        shutil.copy(script, tmp_path)
+    (tmp_path / "node_modules").symlink_to(NODE_MODULES)
+    return tmp_path
+
+
 @pytest.mark.needs("node")
-@pytest.mark.parametrize("number", [1, 2])
-def test_the_suite_passes(number: int, installed: dict[str, str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("nodes", ["one", "two", pytest.param("one killed", marks=pytest.mark.full)])
+def test_the_suite_passes(nodes: str, installed: dict[str, str], tmp_path: Path) -> None:
     program = NODE_MODULES / SUITE / "dist" / "index.js"
-    with running(tmp_path / "nodes", installed, number, api={}) as servers:
+    with running(tmp_path / "nodes", installed, 1 if nodes == "one" else 2, api={}) as servers:
         url = f"{servers[-1].http_url}/mcp?user=ann"
+        if nodes == "one killed":
+            servers[0].process.kill()
         for revision, exceptions in EXCEPTIONS.items():
             baseline = tmp_path / f"{revision}.yaml"
             baseline.write_text("server:\n" + "".join(f"  - {name}\n" for name in exceptions) or "{}")
@@ -49,32 +62,67 @@ def test_mcp_of_pypi(site: Site, mode: str, version: str) -> None:
     assert run([*command, mode, version]).strip() == "done"
 
 
-@pytest.mark.needs("node")
-@pytest.mark.parametrize(("package", "version"), [("sdk", "2025-11-25"), ("client", "2026-07-28")])
-def test_clients_of_npm(site: Site, package: str, version: str, tmp_path: Path) -> None:
-    script = tmp_path / "judge_client.mjs"
-    script.write_text((HERE / "judge_client.mjs").read_text(encoding="utf-8"), encoding="utf-8")
-    (tmp_path / "node_modules").symlink_to(NODE_MODULES)
-    command = [require("node"), str(script), package, site.url(), site.bot.token, site.bob.user, version]
+@pytest.mark.full
+def test_fastmcp_of_pypi(site: Site) -> None:
+    command = [sys.executable, str(HERE / "judge_fastmcp.py"), site.url(), site.bot.token, site.bob.user]
     assert run(command).strip() == "done"
 
 
+@pytest.mark.needs("node")
+@pytest.mark.parametrize(("package", "version"), [("sdk", "2025-11-25"), ("client", "2026-07-28")])
+def test_clients_of_npm(site: Site, package: str, version: str, scripts: Path) -> None:
+    command = [require("node"), str(scripts / "judge_client.mjs"), package, site.url(), site.bot.token]
+    assert run([*command, site.bob.user, version]).strip() == "done"
+
+
 @pytest.mark.full
-def test_fastmcp(site: Site, tmp_path: Path) -> None:
-    """It has many dependencies: it gets an environment of its own."""
-    python = tmp_path / "venv" / "bin" / "python"
-    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True)
-    subprocess.run([str(python), "-m", "pip", "install", "-q", "fastmcp"], check=True, cwd=ROOT)
-    code = (
-        "import asyncio, sys\n"
-        "from fastmcp import Client\n"
-        "from fastmcp.client.auth import BearerAuth\n"
-        "async def main():\n"
-        "    async with Client(sys.argv[1], auth=BearerAuth(sys.argv[2])) as client:\n"
-        "        assert 'send' in [tool.name for tool in await client.list_tools()]\n"
-        "        sent = await client.call_tool('send', {'to': sys.argv[3], 'text': 'hello from fastmcp'})\n"
-        "        uri = f'imserver://conversations/{sent.structured_content[\"conversation\"]}'\n"
-        "        assert 'fastmcp' in (await client.read_resource(uri))[0].text\n"
-        "asyncio.run(main())\n"
-    )
-    run([str(python), "-c", code, site.url(), site.bot.token, site.bob.user])
+@pytest.mark.needs("node", "esbuild")
+def test_clients_of_npm_in_a_page_of_another_origin(
+    installed: dict[str, str], scripts: Path, tmp_path: Path
+) -> None:
+    require(*CHROMIUM)
+    require(DRIVER)
+    site = page_of(tmp_path, scripts / "page_client.js")
+    apps = {"gochat": {"origins": ["localhost"]}}
+    with running(tmp_path / "nodes", installed, 2, apps=apps) as servers, serve_folder(site) as address:
+        _, bob, bot = people(servers[0])
+        browser = Browser(tmp_path / "chromium")
+        try:
+            page = browser.open(address)
+            for server in servers:  # with both HTTP servers
+                for name in ("sdk", "client"):
+                    given = {"name": name, "url": f"{server.http_url}/mcp", "token": bot.token}
+                    assert run_page(page, {**given, "user": bob.user}) == f"hello from {name} in a page"
+            assert all("405" in each for each in browser.complaints())  # of GET: there is no standing stream
+        finally:
+            browser.quit()
+
+
+@pytest.mark.full
+@pytest.mark.needs("node")
+def test_clients_go_on_at_another_node_when_theirs_is_killed(
+    installed: dict[str, str], scripts: Path, tmp_path: Path
+) -> None:
+    """All of them at once, each while it asks bob and waits. Nothing is lost, or done twice."""
+    python = [sys.executable, str(HERE / "judge_killed.py")]
+    node = [require("node"), str(scripts / "judge_killed.mjs")]
+    commands = [[*python, library] for library in ("auto", "legacy", "fastmcp")]
+    commands += [[*node, package] for package in ("sdk", "client")]
+    with running(tmp_path / "nodes", installed, 2) as (first, last), ThreadPoolExecutor() as pool:
+        ann, bob, _ = people(first)
+        bots = [ann.bot(f"judge{number}_bot") for number in range(len(commands))]
+        urls = f"{first.http_url}/mcp,{last.http_url}/mcp"
+        bob.server = last
+        runs = [
+            pool.submit(run, [*command, urls, bot.token, bob.user])
+            for command, bot in zip(commands, bots, strict=True)
+        ]
+        questions = [question(bob, bot.user)["id"] for bot in bots]
+        first.process.kill()
+        for each in questions:
+            bob.post("asks/answer", id=each, value="yes")
+        assert [each.result().strip() for each in runs] == ["done"] * len(runs)
+        got = bob.get("messages/sync", after=0, limit=200)["messages"]
+        for bot in bots:
+            texts = [each["text"] for each in got if each["from"] == bot.user and each["kind"] == "message"]
+            assert texts == ["before", "Go on?", "after"]

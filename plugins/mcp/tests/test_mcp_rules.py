@@ -16,7 +16,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 import yaml
-from conftest import KEY, META, PLUGIN, Site, people, post, rpc, running, tool
+from conftest import KEY, META, PLUGIN, Site, people, post, question, rpc, running, tool
 from imserver_mcp import FEATURE
 from imserver_mcp.protocol import Code, McpError, Seal, plain_header
 from imserver_mcp.tables import Hook, Hooks, What
@@ -28,7 +28,6 @@ from tests.docs.markdown import blocks
 from tests.docs.play import play_session
 from tests.sdk.node import run
 from tests.support import ROOT, Server
-from tests.users import User
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
@@ -83,18 +82,17 @@ def test_a_page_of_another_host_may_not_ask(site: Site) -> None:
     assert post(site.url(), body, site.bot.token, Origin="https://evil.example")[0] == 403
 
 
+def test_a_page_of_another_origin_may_send_the_headers_of_mcp(site: Site) -> None:
+    preflight = Request(site.url(), method="OPTIONS", headers={"Origin": "https://shop.example"})
+    with urlopen(preflight, timeout=60) as answer:
+        allowed = ", ".join(answer.headers.get_all("Access-Control-Allow-Headers")).split(", ")
+        assert answer.headers["Access-Control-Allow-Origin"] == "*"
+    assert {"Authorization", "Last-Event-ID", "*"} <= set(allowed)  # the star does not cover Authorization
+    headers = post(site.url(), {"jsonrpc": "2.0", "id": 1, "method": "ping"})[2]
+    assert "WWW-Authenticate" in headers.get_all("Access-Control-Expose-Headers")
+
+
 # --- people who answer --------------------------------------------------------------------------------------
-
-
-def question(user: User, of: str) -> Any:
-    """The open question of an agent to a user."""
-
-    def look() -> Any:
-        messages = user.get("messages/sync", after=0, limit=200)["messages"]
-        asked = [each for each in messages if each["from"] == of and "ask" in each.get("meta", {})]
-        return next((each for each in asked if "state" not in each["meta"]["ask"]), None)
-
-    return eventually(look, what="the question")
 
 
 def test_an_agent_asks_and_waits(site: Site) -> None:
