@@ -118,7 +118,9 @@ class Statements(ABC):
         engine = self.engine
         if engine == "postgresql":
             text = _for_list(engine, statement, _ARRAYS[type(values[0])], many)
-            return self.query(text, (list(values), *first))
+            # The driver takes 1 ms for a list of 1000 numbers.
+            array = f"{{{','.join(map(str, values))}}}" if type(values[0]) is int else list(values)
+            return self.query(text, (array, *first))
         rows: list[Row] = []
         for start in range(0, len(values), _CHUNK):
             some = values[start : start + _CHUNK]

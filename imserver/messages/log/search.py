@@ -20,6 +20,7 @@ from imserver.messages.log.read import VISIBLE, fetch, last_before
 from imserver.messages.log.rows import NUMBERS, LogHead, LogTables, head_of
 from imserver.messages.log.word_lookup import (
     IndexPart,
+    buckets_with,
     conversation_rows,
     in_conversations,
     indexed_before,
@@ -40,10 +41,9 @@ _SHORT_SECONDS: Final = 0.005
 half as many. So writers wait only briefly."""
 _STRETCH_GROWTH: Final = 4
 _LEAST_STRETCH: Final = 256
-_FIRST_SEGMENTS: Final = 4
-_SEGMENTS_GROWTH: Final = 4
-_MOST_SEGMENTS: Final = 256
-"""Segments of the index in which one step looks up the words."""
+_FIRST_SEGMENTS: Final = 8
+"""Segments of the index in which the first step looks up the words."""
+_SEGMENTS_GROWTH: Final = 8
 _ROWS_AT_ONCE: Final = 256
 """Rows of the index that one query reads: at most 16 MB."""
 _CHECKED_AT_ONCE: Final = 64
@@ -95,15 +95,15 @@ class EntrySearch:
         its own.
         """
         wanted = _Wanted(user, text, conversation, filter)
-        head: LogHead | None = self._tables.read(lambda sql: head_of(sql, app), None)
+        nothing: tuple[LogHead | None, int] = (None, 0)
+        head, indexed = self._tables.read(partial(_log_of, app), nothing)
         if head is None or wanted.is_nothing:
             return [], 0
         floor, upto = head.floor, last_before(head, before)
         if filter.since or filter.until:
             window = TimeWindow(head, upto, filter)
             floor, upto = self._tables.read(window, (floor, upto))
-        indexed = self._tables.read(lambda sql: indexed_before(sql, head.number), 0) if text else 0
-        scan = _Scan(self._tables, head.number, wanted, indexed)
+        scan = _Scan(self._tables, head.number, wanted, indexed if text else 0)
         look_up = _LookUp(self._tables, head.number, wanted, scan)
         newest: list[Entry] = []
         deadline = monotonic() + SEARCH_SECONDS
@@ -116,6 +116,12 @@ class EntrySearch:
             if monotonic() > deadline and upto > floor:
                 return newest, upto + 1
         return newest, 0
+
+
+def _log_of(app: str, sql: Statements) -> tuple[LogHead | None, int]:
+    """The head of a log, and the id before which all its messages are in the index."""
+    head = head_of(sql, app)
+    return head, indexed_before(sql, head.number) if head else 0
 
 
 class _Wanted:
@@ -262,6 +268,8 @@ class _LookUp:
         self._terms = list(wanted.words.terms)
         self._seen = dict.fromkeys(self._terms, 0)
         """Term → how many messages had it, of those that were looked up."""
+        self._looked = 0
+        """Segments that were looked at."""
         self._conversations: set[int] | None = None
         self._segments = _FIRST_SEGMENTS
         self._rest: list[int] = []
@@ -272,36 +280,49 @@ class _LookUp:
     def take(self, floor: int, upto: int, count: int) -> tuple[list[Entry], int]:
         """At most ``count`` of the newest entries of the next ids, and the last id that remains."""
         if not self._rest:
+            together = self._read_together()
+            size = min(self._segments, _ROWS_AT_ONCE // len(buckets_with(together)))
             nothing: tuple[int, IndexPart | None] = (0, None)
-            begin, part = self._tables.read(partial(self._extent, floor, upto), nothing)
+            work = partial(newest_part, log=self._log, after=floor, upto=upto, most=size, terms=together)
+            begin, part = self._tables.read(work, nothing)
             if begin <= upto:  # the index is made anew
                 self._scan.begin = begin
                 return [], upto
             if part is None:
                 return [], floor
-            self._segments = min(self._segments * _SEGMENTS_GROWTH, _MOST_SEGMENTS)
+            self._segments *= _SEGMENTS_GROWTH
             mine = self._own_conversations() if part.others else ()
             ids = {id for id, conversation in part.others if conversation in mine}
-            ids.update(self._ids_in(part.segments))
+            ids.update(self._ids_in(part, together))
             self._rest = sorted(id for id in ids if floor < id <= upto)
             self._after = max(part.segments[0] * SEGMENT - 1, floor)
         some, self._rest = self._rest[-_CHECKED_AT_ONCE:], self._rest[:-_CHECKED_AT_ONCE]
         entries = self._wanted.checked(self._tables.read(partial(self._readable, some), [])) if some else []
         return entries, some[0] - 1 if self._rest else self._after
 
-    def _ids_in(self, segments: Sequence[int]) -> Iterator[int]:
+    def _read_together(self) -> list[Term]:
+        """The terms whose rows are read in one query: the rarest, and each next one while most segments have
+        those before it."""
+        self._terms.sort(key=self._seen.__getitem__)
+        return [
+            term
+            for number, term in enumerate(self._terms)
+            if all(self._seen[before] >= self._looked for before in self._terms[:number])
+        ]
+
+    def _ids_in(self, part: IndexPart, together: Sequence[Term]) -> Iterator[int]:
         """The messages of these segments that have all terms, most of them in conversations of the user."""
+        self._looked += len(part.segments)
         offsets_of: dict[int, set[int]] = {}
-        self._terms.sort(key=self._seen.__getitem__)  # the rarest first
         for number, term in enumerate(self._terms):
-            among = list(offsets_of) if number else list(segments)
-            if not among:
-                break
             offsets: dict[int, set[int]] = {}
-            for some in chunks(among, _ROWS_AT_ONCE // buckets_of(term)):
-                rows: list[Row] = self._tables.read(partial(self._rows_with, term, some), [])
-                for segment, terms in rows:
-                    offsets.setdefault(segment, set()).update(offsets_with(terms, term))
+            for rows in [part.rows] if term in together else self._rows_with(term, list(offsets_of)):
+                buckets = buckets_of(term)
+                for segment, bucket, terms in rows:
+                    if bucket not in buckets or (number and segment not in offsets_of):
+                        continue
+                    if some := offsets_with(terms, term):
+                        offsets.setdefault(segment, set()).update(some)
                     if is_long_turn():
                         serve_others()
             self._seen[term] += sum(map(len, offsets.values()))
@@ -322,12 +343,9 @@ class _LookUp:
             return (id for id, conversation in pairs if conversation in mine)
         return ids
 
-    def _extent(self, floor: int, upto: int, sql: Statements) -> tuple[int, IndexPart | None]:
-        part = newest_part(sql, self._log, floor, upto, self._segments)
-        return indexed_before(sql, self._log), part
-
-    def _rows_with(self, term: Term, segments: Sequence[int], sql: Statements) -> list[Row]:
-        return rows_with(sql, self._log, term, segments)
+    def _rows_with(self, term: Term, segments: Sequence[int]) -> Iterator[list[Row]]:
+        for some in chunks(segments, _ROWS_AT_ONCE // len(buckets_of(term))):
+            yield self._tables.read(partial(rows_with, log=self._log, term=term, segments=some), [])
 
     def _conversations_of(self, ids: Sequence[int], sql: Statements) -> list[Row]:
         statement = "SELECT m.id, m.conversation FROM message m WHERE m.log = %s AND m.id IN {}"

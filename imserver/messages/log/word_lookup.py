@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
-from typing import Final
 
 from msgspec import Struct
 
@@ -13,7 +12,6 @@ from imserver.messages.log.word_rows import (
     CONVERSATIONS,
     LONG,
     SEGMENT,
-    bucket_of,
     buckets_of,
     decode_terms,
     encode_terms,
@@ -21,17 +19,19 @@ from imserver.messages.log.word_rows import (
     long_in,
 )
 from imserver.messages.log.words import Term
-from imserver.storage.statements import Row, Statements
+from imserver.storage.statements import Row, Statements, marks_of
 
 
 class IndexPart(Struct, frozen=True):
     """Segments of the index that a search looks through.
 
     ``others``: (message, conversation) of those whose texts decide, whatever the index has.
+    ``rows``: those in which some terms may be, as :func:`rows_with` returns them.
     """
 
     segments: range
     others: Sequence[Row]
+    rows: Sequence[Row]
 
 
 def indexed_before(sql: Statements, log: int) -> int:
@@ -40,51 +40,66 @@ def indexed_before(sql: Statements, log: int) -> int:
     return int(rows[0][0]) * SEGMENT if rows else 0
 
 
-def newest_part(sql: Statements, log: int, after: int, upto: int, most: int) -> IndexPart | None:
-    """The newest segments of the index with ids up to this one, at most so many. After a restore the ids have
-    a gap. None: there are none above ``after``.
+def newest_part(
+    sql: Statements, log: int, after: int, upto: int, most: int, terms: Sequence[Term]
+) -> tuple[int, IndexPart | None]:
+    """The id before which all messages are in the index; and its newest segments with ids up to ``upto``, at
+    most so many, with the rows of these terms. After a restore the ids have a gap. None: there are no
+    segments above ``after``.
 
-    Read it before the rows: what was changed before is in one of them.
+    What was changed is either among ``others``, or in rows that are read later.
     """
-    statement = "SELECT max(segment) FROM word WHERE log = %s AND segment <= %s"
-    newest = sql.query(statement, (log, upto // SEGMENT))[0][0]
+    statement = (
+        "SELECT p.segment, (SELECT max(w.segment) FROM word w WHERE w.log = p.log AND w.segment <= %s) "
+        "FROM word_position p WHERE p.log = %s"
+    )
+    positions = sql.query(statement, (upto // SEGMENT, log))
+    indexed, newest = positions[0] if positions else (0, None)
     if newest is None or (newest + 1) * SEGMENT <= after:
-        return None
+        return indexed * SEGMENT, None
     begin = max(newest - most + 1, after // SEGMENT, 0)
     statement = (
         "SELECT DISTINCT id, conversation FROM word_change WHERE log = %s AND id >= %s AND id < %s "
         "ORDER BY id DESC LIMIT %s"
     )
-    changed = sql.query(statement, (log, begin * SEGMENT, (newest + 1) * SEGMENT, SEGMENT + 1))
-    if len(changed) > SEGMENT:  # of the last one's segment there may be more
-        begin = changed[-1][0] // SEGMENT + 1
-        changed = [row for row in changed if row[0] >= begin * SEGMENT]
+    others = sql.query(statement, (log, begin * SEGMENT, (newest + 1) * SEGMENT, SEGMENT + 1))
+    if len(others) > SEGMENT:  # of the last one's segment there may be more
+        begin = others[-1][0] // SEGMENT + 1
+        others = [row for row in others if row[0] >= begin * SEGMENT]
     segments = range(begin, newest + 1)
-    statement = "SELECT b.segment, b.terms FROM word b WHERE b.log = %s AND b.bucket = %s AND b.segment IN {}"
-    long = [
-        (segment * SEGMENT + offset, conversation)
-        for segment, row in sql.query_in(statement, (log, LONG), segments)
-        for offset, conversation in long_in(row)
-    ]
-    return IndexPart(segments, changed + long)
+    rows = []
+    for row in _rows_of(sql, log, buckets_with(terms) | {LONG}, segments):
+        if row[1] == LONG:
+            others += ((row[0] * SEGMENT + offset, conversation) for offset, conversation in long_in(row[2]))
+        else:
+            rows.append(row)
+    return indexed * SEGMENT, IndexPart(segments, others, rows)
 
 
 def rows_with(sql: Statements, log: int, term: Term, segments: Sequence[int]) -> list[Row]:
-    """The rows in which a term may be: (segment, terms)."""
+    """The rows in which a term may be: (segment, bucket, terms)."""
+    return _rows_of(sql, log, buckets_with([term]), segments)
+
+
+def buckets_with(terms: Iterable[Term]) -> set[int]:
+    """The buckets in which these terms may be."""
+    return {bucket for term in terms for bucket in buckets_of(term)}
+
+
+def _rows_of(sql: Statements, log: int, buckets: Collection[int], segments: Sequence[int]) -> list[Row]:
     statement = (
-        "SELECT b.segment, b.terms FROM word b WHERE b.log = %s AND b.bucket >= %s AND b.bucket < %s "
-        "AND b.segment IN {}"
+        "SELECT b.segment, b.bucket, b.terms FROM word b WHERE b.log = %s "
+        f"AND b.bucket IN {marks_of(len(buckets))} AND b.segment IN {{}}"
     )
-    first = bucket_of(term.text)
-    return sql.query_in(statement, (log, first, first + buckets_of(term)), segments, many=True)
+    return sql.query_in(statement, (log, *buckets), segments, many=True)
 
 
 def offsets_with(terms: bytes, term: Term) -> set[int]:
     """The messages with a term in one of these rows, and perhaps some others: texts decide."""
-    if term.text.encode() not in terms:  # most rows have no rare word
-        return set()
     found: set[int] = set()
     if term.is_prefix:
+        if term.text.encode() not in terms:
+            return found
         for text, offsets in decode_terms(terms).items():
             if text.startswith(term.text):
                 found.update(listed(offsets))
@@ -93,37 +108,34 @@ def offsets_with(terms: bytes, term: Term) -> set[int]:
     key = encode_terms(term.text)
     at = terms.find(key)
     while at >= 0:
-        value = terms[at + len(key) : at + len(key) + 1]
-        if value == _LIST_16:
-            return set(listed(decode_terms(terms).get(term.text, [])))
-        with suppress(IndexError):
-            found.update(_offsets_at(terms, at + len(key)))
+        found.update(_offsets_at(terms, at + len(key)))
         at = terms.find(key, at + 1)
     return found
 
 
-_LIST_16: Final = b"\xdc"
-"""A list of MessagePack with more than 15 numbers begins so."""
-
-
-def _offsets_at(row: bytes, at: int) -> Iterator[int]:
-    """Decode a number of MessagePack, or a short list of them. Raises IndexError where there is none."""
-    count = 1
-    if row[at] & 0xF0 == 0x90:
-        count, at = row[at] & 0x0F, at + 1
-    for _ in range(count):
-        head = row[at]
-        if head < 0x80:
-            yield head
-            at += 1
-        elif head == 0xCC:
-            yield row[at + 1]
-            at += 2
-        elif head == 0xCD:
-            yield (row[at + 1] << 8 | row[at + 2]) % SEGMENT
-            at += 3
-        else:
-            return
+def _offsets_at(row: bytes, at: int) -> list[int]:
+    """Decode a number of MessagePack, or a list of them; perhaps fewer where there is none."""
+    offsets: list[int] = []
+    with suppress(IndexError):
+        count, head = 1, row[at]
+        if head & 0xF0 == 0x90:
+            count, at = head & 0x0F, at + 1
+        elif head == 0xDC:
+            count, at = row[at + 1] << 8 | row[at + 2], at + 3
+        while len(offsets) < count:
+            head = row[at]
+            if head == 0xCD:
+                offsets.append((row[at + 1] << 8 | row[at + 2]) % SEGMENT)
+                at += 3
+            elif head < 0x80:
+                offsets.append(head)
+                at += 1
+            elif head == 0xCC:
+                offsets.append(row[at + 1])
+                at += 2
+            else:
+                break
+    return offsets
 
 
 def conversation_rows(sql: Statements, log: int, segments: Sequence[int]) -> list[Row]:

@@ -59,9 +59,10 @@ def bucket_of(term: str) -> int:
     return ord(term[0]) % _GROUPS * _PARTS + second
 
 
-def buckets_of(term: Term) -> int:
-    """The number of buckets in which a search finds a term. They follow each other."""
-    return _PARTS if term.is_prefix and len(term.text) == 1 else 1
+def buckets_of(term: Term) -> range:
+    """The buckets in which a search finds a term."""
+    first = bucket_of(term.text)
+    return range(first, first + (_PARTS if term.is_prefix and len(term.text) == 1 else 1))
 
 
 def long_in(row: bytes) -> list[tuple[int, int]]:

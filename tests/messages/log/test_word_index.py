@@ -1,6 +1,7 @@
 """The index of words on every engine: what it finds, what goes with the messages, who fills it."""
 
 from collections.abc import Callable
+from itertools import count
 
 import gevent
 import msgspec
@@ -9,6 +10,8 @@ import pytest
 from imserver.messages.commands import SearchFilter
 from imserver.messages.log.contract import Change, Draft, Entry
 from imserver.messages.log.message_log import MessageLog
+from imserver.messages.log.rows import LogTables
+from imserver.messages.log.search import EntrySearch
 from imserver.messages.log.word_content import MOST_ROW_BYTES
 from imserver.messages.log.word_lookup import offsets_with
 from imserver.messages.log.word_rows import SEGMENT
@@ -96,6 +99,15 @@ def test_words_are_found_in_the_index_and_behind_it(log: MessageLog) -> None:
     check()
     assert fill(log) == 3
     check()
+
+
+def test_a_search_reads_the_rows_of_all_its_words_at_once(store: Store, log: MessageLog) -> None:
+    stored(log, *(say("ann", "bob", f"tea and milk {number % 20}") for number in range(4 * SEGMENT)))
+    fill(log)
+    reads = count()
+    tables = LogTables(lambda: (next(reads), store.database())[1], lambda: True)
+    assert EntrySearch(tables).find(APP, "bob", "tea coffee milk", 0, 0, 10) == ([], 0)
+    assert next(reads) == 3, "the log, its newest messages, and the index"
 
 
 def test_what_is_changed_or_deleted_is_not_found_and_leaves_the_index(store: Store, log: MessageLog) -> None:
