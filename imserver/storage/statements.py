@@ -39,6 +39,9 @@ _without_accents: Final = re.compile(
     "\u0670\u06d6-\u06dc\u06df-\u06e4\u06e7\u06e8\u06ea-\u06ed\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe00-\ufe2f]"
 ).sub
 _between_words: Final = re.compile(r"[\s!-/:-@\[-`{-~\u00b7\u2010-\u2015\u2018\u2019\u30fb]+").sub
+_PLAIN: Final = str.maketrans(
+    {"ł": "l", "ø": "o", "đ": "d", "ð": "d", "ħ": "h", "ı": "i", "æ": "ae", "œ": "oe", "þ": "th"}
+)
 _ARRAYS: Final[dict[type, str]] = {bytes: "bytea", int: "bigint", str: "text"}
 
 
@@ -82,8 +85,10 @@ class Statements(ABC):
 
     @classmethod
     def words(cls, text: str) -> list[str]:
-        """The words of a name, or of what is searched for in names, as :meth:`folded` makes them."""
-        return _between_words(" ", cls.folded(text)).split()
+        """The words of a name, or of what is searched for in names, as :meth:`folded` makes them. Letters
+        that Unicode does not take for a letter with an accent are plain ones, too: ``ł`` is ``l``.
+        """
+        return _between_words(" ", cls.folded(text).translate(_PLAIN)).split()
 
     @abstractmethod
     def query(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:

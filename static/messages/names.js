@@ -12,9 +12,12 @@ export function folded(text) {
   return text.normalize("NFKD").replace(/\p{M}/gu, "").toLowerCase();
 }
 
+/** Letters that are no letter with an accent for Unicode. @type {Record<string, string>} */
+const PLAIN = { ł: "l", ø: "o", đ: "d", ð: "d", ħ: "h", ı: "i", ß: "ss", æ: "ae", œ: "oe", þ: "th" };
+
 /** @param {string} text */
 function wordsOf(text) {
-  return folded(text).split(BETWEEN).filter(Boolean);
+  return folded(text).replace(/[łøđðħıßæœþ]/g, (letter) => PLAIN[letter]).split(BETWEEN).filter(Boolean);
 }
 
 /**

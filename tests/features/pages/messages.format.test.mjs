@@ -104,7 +104,7 @@ it("who has written lately is offered first, then who has a word that begins so,
   const names = { all: "all", 1: "Ann José", 2: "Joe", 3: "Ana Banjo", 4: "伟小王", 5: "Jo" };
   const offered = (typed, writers = []) => mentionable(["1", "2", "3", "4", "5"], typed, (user) => names[user], 3, writers);
   assert.deepEqual([offered("jo"), offered("jó", ["9", "3", "4"]), offered("小")], [["1", "2", "5"], ["3", "1", "2"], ["4"]]);
-  assert.deepEqual([fitOf("José Pérez jperez", "perez jos"), fitOf("José", "os"), fitOf("José", "x"), fitOf("José", "")], [0, 1, 2, 0]);
+  assert.deepEqual([fitOf("José Pérez jperez", "perez jos"), fitOf("José", "os"), fitOf("José", "x"), fitOf("José", ""), fitOf("Łukasz Weiß", "weiss lukasz")], [0, 1, 2, 0, 0]);
 });
 
 it("a text may have a form for what oneself has done", () => {
