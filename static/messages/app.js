@@ -159,6 +159,7 @@ class App {
 
   /** @param {import("./session.js").Ended} ended */
   #stop({ reason, isGood, isForgotten }) {
+    const user = this.#session?.user;
     if (this.saved.get()?.token === this.#session?.token) isForgotten ? this.saved.set(null) : this.saved.retire(); // another tab may have logged in meanwhile
     this.#list?.stop();
     this.#conversation?.stop();
@@ -166,8 +167,8 @@ class App {
     this.#notices?.then((notices) => notices?.stop());
     this.#session = this.#notices = this.#list = this.#conversation = this.#loading = this.#search = null;
     this.#askBeforeLeaving();
-    navigate("", true);
     const login = this.saved.get(); // a guest has become a member, or another tab has logged in
+    navigate(login?.user === user ? location.hash : "", true);
     if (login) this.#start(login);
     else this.#showLogin(reason, isGood);
   }

@@ -52,8 +52,8 @@ export class LoginView {
   show(reason, isGood) {
     show(this.#note, isGood ? "" : reason);
     show(this.#done, isGood ? reason : "");
-    if (this.#isNew) {
-      this.#isNew = false; // whoever logs out has an account
+    if (this.#isNew || this.#hasOther) {
+      this.#isNew = this.#hasOther = false; // whoever logs out has an account
       this.#draw();
     }
     this.#focus();

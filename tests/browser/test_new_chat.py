@@ -82,9 +82,15 @@ def test_owner_and_guest_talk_within_a_minute_and_the_guest_becomes_a_member(
     gil.run("document.getElementById('me').click()")
     seen(gil, "#member-form")
     assert violations(gil) == []
+    assert gil.find(".card-head .avatar").size["width"] > 80
     gil.find("#member-login").send_keys("gil" + Keys.TAB + PASSWORD + Keys.ENTER)
     seen(gil, "#new-conversation")
     reads(gil, "It is me")
+    seen(gil, "#message")
+    gil.click("#me")
+    gil.click("#logout")
+    seen(gil, "#identifier")
+    assert not gil.shown("#guest-form"), "whoever logs out has an account"
 
     again = pair[0].open(first["owner"])
     seen(again, "#welcome-form")
