@@ -4,7 +4,7 @@
  * palette share.
  */
 
-import { cut, drawn, fill, make } from "../text.js";
+import { cut, drawn, fill, listOf, make } from "../text.js";
 import { reasonOf } from "./api.js";
 import { findPeople } from "./directory.js";
 import { shortTimes } from "./first-view.js";
@@ -372,7 +372,9 @@ export class Finder {
       if (run !== this.#run) return;
     }
     if (!page) return;
-    const { messages, hasMore, before: next } = page;
+    const { hasMore, before: next } = page;
+    const { types } = filter;
+    const messages = page.messages.filter(({ type, data }) => !types || type !== "album" || listOf(data?.items).some((/** @type {any} */ each) => types.includes(each?.type || "file")));
     await people.load(messages.map(({ from }) => from));
     if (run !== this.#run) return;
     const rows = messages.reverse().map((entry) => drawn(() => this.#hit(entry, text), () => note(words.messages_unshown)));

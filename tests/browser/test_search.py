@@ -82,6 +82,11 @@ def test_filters_are_typed_and_clicked(pair: Pair, server: Server) -> None:
     eventually(lambda: page.texts("#hits .people-note") == ["Nothing found"], what="none was so early")
     field.send_keys(ALL + "has:file ")
     eventually(lambda: hits() == ["Tea report.pdf"], what="the file")
+    ann.send(bob, "album", {"items": [{"type": "picture", "url": "/media/none"}], "caption": "hills"})
+    field.send_keys(ALL + "has:picture ")
+    eventually(lambda: hits() == ["hills"], what="the album with a picture")
+    field.send_keys(ALL + "has:file ")
+    eventually(lambda: hits() == ["Tea report.pdf"], what="the album has no file")
     field.send_keys(ALL + "has:nothing ")
     eventually(
         lambda: page.texts("#hits .people-note") == ["“has:nothing” is not a filter"], what="what is wrong"
