@@ -203,7 +203,7 @@ export class ConversationList {
     return {
       id, isOpen, isPinned: inbox.pinOf(conversation) > 0, isMarked: inbox.isMarked(conversation), unread, mentions, isGroup: group, avatar: group ? avatar : face, hue: peer ? hueOf(peer) : "",
       mark: bot ? "bot" : guest ? "guest" : "", isQuiet: wishes.isQuiet(id, true), name: store.nameOf(conversation), time: last?.time ?? 0,
-      ...this.#signs?.of(conversation), preview: this.#preview(conversation), draft: isOpen ? "" : cut(drafts.get(keyOf(conversation)).text.trim().replace(/\s+/g, " "), PREVIEW_LENGTH),
+      ...this.#signs?.of(conversation), ...this.#preview(conversation), draft: isOpen ? "" : cut(drafts.get(keyOf(conversation)).text.trim().replace(/\s+/g, " "), PREVIEW_LENGTH),
     };
   }
 
@@ -244,11 +244,11 @@ export class ConversationList {
   /** @param {Conversation} conversation */
   #preview({ last, group }) {
     const { words, people, user } = this.session;
-    if (!last) return "";
-    if (last.kind !== "message" && last.kind !== "edit") return noticeText(last, this.session);
-    const text = cut(summaryOf(last, words), PREVIEW_LENGTH);
-    if (last.from === user) return fill(words.messages_own_preview, { text });
-    return group ? `${people.nameOf(last.from)}: ${text}` : text;
+    if (!last) return { preview: "" };
+    if (last.kind !== "message" && last.kind !== "edit") return { preview: noticeText(last, this.session) };
+    const preview = cut(summaryOf(last, words), PREVIEW_LENGTH);
+    if (last.from === user) return { preview: fill(words.messages_own_preview, { text: preview }) };
+    return { preview, by: group ? people.nameOf(last.from) : "" };
   }
 
   /** @param {KeyboardEvent} event */

@@ -26,6 +26,7 @@ export const MOST_STORED = 12;
  * @property {"" | "bot" | "guest"} mark
  * @property {number} time       of the newest message, in Unix milliseconds; 0: none
  * @property {string} preview
+ * @property {string} [by]  who has sent it, in a group
  * @property {string} draft
  * @property {boolean} [isOnline]
  * @property {string} [typing]   who is typing
@@ -131,10 +132,10 @@ export function showMe(name, avatar, isGuest) {
  * @returns {HTMLElement}
  */
 export function conversationRow(row, words, when, open) {
-  const { id, isOpen, isPinned, isMarked, unread, mentions, isGroup, avatar, hue, mark, isQuiet, name, time, preview, draft, isOnline, typing } = row;
+  const { id, isOpen, isPinned, isMarked, unread, mentions, isGroup, avatar, hue, mark, isQuiet, name, time, preview, by, draft, isOnline, typing } = row;
   const marks = mark ? [make("span", "mark", mark === "bot" ? words.messages_bot : words.messages_guest)] : [];
   const heading = make("span", "row-line", make("b", "", make("bdi", "", name), ...marks), ...(isQuiet ? [bell(words)] : []), make("time", "", time ? when(time) : ""));
-  const below = make("span", "row-line", make("span", "preview", ...(typing ? [make("i", "typing", typing)] : draft ? [make("i", "draft", words.messages_draft), draft] : [preview])));
+  const below = make("span", "row-line", make("span", "preview", ...(typing ? [make("i", "typing", typing)] : draft ? [make("i", "draft", words.messages_draft), draft] : by ? [make("bdi", "", by), ": ", make("bdi", "", preview)] : [preview])));
   if (mentions) below.append(counter("count at", "@", fill(words.messages_mentions, { count: mentions })));
   if (unread) below.append(counter("count", unread > 999 ? "999+" : String(unread), fill(words.messages_unread, { count: unread })));
   else if (isMarked) below.append(counter("count dot", "", words.messages_is_marked));

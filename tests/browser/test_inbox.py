@@ -74,6 +74,16 @@ def pull(chat: Chat, name: str, by: int) -> None:
     chat.page.command(touch, type="touchEnd", touchPoints=[])
 
 
+def test_a_name_of_another_direction_is_before_the_text(pair: Pair, server: Server) -> None:
+    ann, bob = Account(server, "Ann"), Account(server, "محمد")
+    bob.say(ann.create_group("Tea", bob), "hello")
+    page = Chat(pair[0], ann).page
+    eventually(lambda: page.texts(".conversation .preview") == ["محمد: hello"], what="the message")
+    left = "(each) => each.getBoundingClientRect().left"
+    name, text = page.run(f"return [...document.querySelectorAll('.preview bdi')].map({left})")
+    assert name < text
+
+
 def test_pins_archive_marks_and_drafts_are_on_all_devices(pair: Pair, server: Server) -> None:
     ann, bob, cat, dan = (Account(server, name) for name in ("Ann", "Bob", "Cat", "Dan"))
     for each in (bob, cat, dan):
