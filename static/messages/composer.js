@@ -499,7 +499,9 @@ export class Composer {
     const found = conversation?.group ? MENTION.exec(before) : null;
     if (!conversation || !found) return [];
     if (!this.#members) this.#loadMembers(conversation);
-    const others = (this.#members ?? []).filter((user) => user !== self);
+    const members = this.#members ?? [];
+    if (found[1] && members.length && members.length < conversation.members) import("./directory.js").then(({ findMembers }) => findMembers(this.session, conversation.id, found[1], members, () => this.#complete())).catch(() => {}); // then those who are loaded
+    const others = members.filter((user) => user !== self);
     const writers = [...new Set((conversation.entries ?? []).slice(-RECENT).reverse().map(({ from }) => from))];
     return mentionable(others, found[1], (user) => this.#nameOf(user), MOST_NAMES, writers).map((user) => {
       const name = this.#nameOf(user);

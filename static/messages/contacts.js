@@ -339,6 +339,7 @@ export function openPicker(session, title, yes, without, act) {
   const go = /** @type {HTMLButtonElement} */ (make("button", "wide", yes));
   const form = make("form", "panel-form", picker.root, note, go);
   const layer = openDialog(title, form);
+  hasDirectory(session).then(() => picker.root.querySelector("input")?.focus()); // it is shown by then
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     if (!picker.chosen.length) return show(note, session.words.messages_choose_people);

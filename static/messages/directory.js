@@ -9,10 +9,14 @@ import { loadRules } from "./account-fields.js";
 const TEXT_LENGTH = 64;
 /** The server stops a search after a time. So many times it is continued without a result. */
 const EMPTY_PAGES = 5;
+/** Members of a group that one search adds. */
+const MOST_MEMBERS = 20;
 /** Typing pauses so long before the server searches. */
 export const SEARCH_AFTER_MS = 250;
 /** Session → whether it has a directory. @type {WeakMap<Session, Promise<boolean>>} */
 const known = new WeakMap();
+/** The last search for members of a group. */
+let lastSearch = "";
 
 /**
  * @param {Session} session
@@ -47,4 +51,26 @@ export async function findPeople(session, text, after = "") {
   }
   session.people.add(cards);
   return { users: cards.map((/** @type {{ user: string }} */ { user }) => user), next };
+}
+
+/**
+ * Not all members of a large group are loaded: the server searches for those whose names have all words of a text. Rejected with ApiError.
+ *
+ * @param {Session} session
+ * @param {number} group
+ * @param {string} text
+ * @param {string[]} members  is made longer
+ * @param {() => void} onLonger
+ */
+export async function findMembers(session, group, text, members, onLonger) {
+  const search = `${group} ${text}`;
+  if (search === lastSearch) return;
+  lastSearch = search;
+  await new Promise((resolve) => setTimeout(resolve, SEARCH_AFTER_MS));
+  if (search !== lastSearch) return; // more was typed
+  const page = await session.api("GET", "groups/members", { group: String(group), text: cut(text, TEXT_LENGTH), limit: MOST_MEMBERS });
+  const users = page.members.map((/** @type {{ user: string }} */ { user }) => user).filter((/** @type {string} */ user) => !members.includes(user));
+  await session.people.load(users);
+  members.push(...users);
+  if (users.length) onLonger();
 }
