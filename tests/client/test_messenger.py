@@ -678,6 +678,28 @@ def test_a_client_without_a_cursor_receives_no_stored_entries(server: Server) ->
         assert kinds <= {"enter", "exit"}
 
 
+def test_a_question_is_answered_once(server: Server) -> None:
+    person, other = (User.register(server, name=f"{name}-asks") for name in ("ann", "bob"))
+    options = [{"text": "Yes", "value": "yes"}, {"text": "No", "value": "no"}]
+    with (
+        Messenger(ws(server), "gochat", person.user, person.token) as ann,
+        Messenger(ws(server), "gochat", other.user, other.token) as bob,
+    ):
+        id = person.post("asks/create", to=other.user, text="Tea?", options=options)["id"]
+        question = next_entry(bob)
+        assert question.id == next_entry(ann).id == id
+        assert question.ask is not None
+        assert [each.value for each in question.ask.options] == ["yes", "no"]
+        answer = bob.answer(id, "yes")
+        entry = next_entry(ann)
+        assert (entry.id, entry.kind, entry.type) == (answer.id, "press", "answer")
+        assert (entry.about, entry.text) == (id, "yes")
+        assert bob.answer(id, "yes").ask == answer.ask
+        with pytest.raises(CommandRefused) as caught:
+            bob.answer(id, "no")
+        assert caught.value.refused == "answered"
+
+
 def test_a_bot_and_its_user(server: Server) -> None:
     person = User.register(server, name="botuser")
     helper = person.bot("helper")

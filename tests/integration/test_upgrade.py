@@ -382,6 +382,8 @@ def stored_messages(site: Site) -> Generator[None]:
     before = [view() for view in views]
     yield
     assert [view() for view in views] == before
+    question = ann.post("asks/create", conversation=conversation, text="Tea?", free_text=True, seconds=60)
+    assert bob.post("asks/answer", id=question["id"], text="yes")["accepted"]
     again = bob.post(
         "messages/send", conversation=conversation, data={"n": 1}, type="order", client_msg_id="once"
     )

@@ -144,6 +144,23 @@ it("what is sent is stored once and told, with its marks", async () => {
   await assert.rejects(ann.send("js-ann", "to myself"), (error) => error instanceof ImError && error.code === 1001);
 });
 
+it("a question is answered once", async () => {
+  const ann = makeMessenger("js-ann");
+  const bob = makeMessenger("js-bob");
+  await Promise.all([ann.connect(), bob.connect()]);
+  const heard = next(bob, "entry", ({ kind, meta }) => kind === "message" && meta?.ask);
+  const options = [{ text: "Yes", value: "yes" }, { text: "No", value: "no" }];
+  const body = JSON.stringify({ app: "102", user: "js-ann", to: "js-bob", text: "Tea?", options });
+  const made = await fetch(`${httpUrl}/api/v1/asks/create`, { method: "POST", headers: { "content-type": "application/json" }, body });
+  const { id } = await made.json();
+  const question = await heard;
+  assert.deepEqual([question.id, question.meta.ask.options], [id, options]);
+  const told = next(ann, "entry", ({ kind, type }) => kind === "press" && type === "answer");
+  const answer = await bob.answer(id, { value: "yes" });
+  assert.deepEqual([(await told).id, (await told).about, (await told).meta.ask], [answer.id, id, { answers: answer.ask.answers, state: "answered" }]);
+  await assert.rejects(bob.answer(id, { value: "no" }), (error) => error instanceof ImError && error.refused === "answered");
+});
+
 it("a bot answers commands, presses and streams", async () => {
   const post = async (route, body, token) => {
     const headers = { "content-type": "application/json", ...(token && { authorization: `Bearer ${token}` }) };

@@ -17,6 +17,9 @@ from imserver.auth.accounts import Account
 from imserver.config.settings import StorageSettings
 from imserver.errors import StartError
 from imserver.features.accounts.rows import AccountStore
+from imserver.messages.log.asks import DueAsk
+from imserver.messages.log.contract import Appended, Draft
+from imserver.messages.log.message_log import MessageLog
 from imserver.storage.address import database_address
 from imserver.storage.engines import make_engine
 from imserver.storage.migrations import FOLDER, HEAD
@@ -87,6 +90,26 @@ def test_accounts_of_the_release_before_stay_and_its_nodes_add_more(
     with connected(empty_url) as connection:
         rows = connection.exec_driver_sql("SELECT folded FROM account ORDER BY id").all()
     assert [row[0] and text_of(row[0]).strip() for row in rows] == ["ann", None]
+
+
+def test_the_database_of_a_release_without_questions_takes_them(
+    empty_url: str, open_store: OpenStore
+) -> None:
+    config = AlembicConfig()
+    config.set_main_option("script_location", str(FOLDER))
+    with connected(empty_url) as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0036")
+        connection.exec_driver_sql(
+            "INSERT INTO log (app, part, last_id, last_conversation, floor) VALUES ('tea', 0, 7, 0, 0)"
+        )
+    log = open_store(empty_url).part(MessageLog)
+    meta = b'{"ask":{"text":true,"until":%d}}' % (log.asks.time_ms() - 1)
+    (sent,) = log.writer.append("tea", [Draft(sender="ann", to_user="bob", body=b"?", meta=meta)])
+    assert isinstance(sent, Appended)
+    assert log.asks.due()[0] == [DueAsk("tea", 8)]
+    log.asks.expire("tea", 8)
+    assert log.asks.due() == ([], None)
 
 
 @pytest.mark.parametrize("empty_url", ["mysql"], indirect=True)

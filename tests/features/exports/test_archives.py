@@ -20,6 +20,7 @@ from imserver.features.exports.importing import Archive, BadArchive, Import
 from imserver.features.exports.rows import UNDER_WAY, Job, JobRows
 from imserver.features.uploads import upload_rows
 from imserver.features.uploads.contract import Upload
+from imserver.messages.log.asks import AskChange
 from imserver.messages.log.contract import Draft
 from imserver.messages.log.message_log import MessageLog
 from imserver.node.feature_list import tables_of_server
@@ -126,6 +127,31 @@ def test_an_app_comes_back_from_its_archive(storage: Storage, other: Storage) ->
     run_import(other, archive, report=texts.append)
     assert texts == ["the app shop has this archive already"]
     assert tables_in(other.export("shop", name="third")) == again
+
+
+def test_questions_come_back_with_answers_and_deadlines(storage: Storage, other: Storage) -> None:
+    asks = storage.store.part(MessageLog).asks
+    until = asks.time_ms() + 3_600_000
+    meta = b'{"ask":{"options":[{"text":"Yes","value":"yes"}],"need":2,"until":%d}}' % until
+    writer = storage.store.part(MessageLog).writer
+    writer.append("shop", [Draft(sender=ANN, to_user=BOB, body=b"tea?", meta=meta) for _ in range(2)])
+    asks.answer("shop", BOB, 1, value="yes")
+    run_import(other, storage.export("shop"))
+    again = other.store.part(MessageLog).asks
+    answered, open_one = (again.get("shop", BOB, id) for id in (1, 2))
+    assert answered is not None
+    assert answered.ask is not None
+    assert [(each.user, each.value) for each in answered.ask.answers] == [(BOB, "yes")]
+    assert open_one is not None
+    assert open_one.ask is not None
+    assert open_one.ask.until == until
+    due, left = again.due()
+    assert due == []
+    assert left is not None
+    assert 0 < left <= 3600
+    assert isinstance(again.answer("shop", BOB, 1, value="yes"), AskChange)
+    assert isinstance(again.cancel("shop", ANN, 2), AskChange)
+    assert again.due()[1] is not None, "the other one is open"
 
 
 def test_a_second_archive_a_changed_one_and_a_full_app_are_refused(storage: Storage, other: Storage) -> None:
