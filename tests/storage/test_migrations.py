@@ -92,6 +92,28 @@ def test_accounts_of_the_release_before_stay_and_its_nodes_add_more(
     assert [row[0] and text_of(row[0]).strip() for row in rows] == ["ann", None]
 
 
+def test_names_that_were_folded_with_letters_of_their_own_are_found_by_plain_ones(
+    empty_url: str, open_store: OpenStore
+) -> None:
+    config = AlembicConfig()
+    config.set_main_option("script_location", str(FOLDER))
+    insert = (
+        "INSERT INTO account (app, phone, nickname, avatar, password, version, created, folded) "
+        "VALUES ('gochat', '{}', '{}', '', 'h', 0, 1, '{}')"
+    )
+    with connected(empty_url) as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0037")
+        for number, name in enumerate(("Łoś", "Ánn")):
+            connection.exec_driver_sql(insert.format(number, name, f" {name.lower()} "))
+    accounts = AccountStore(open_store(empty_url))
+    search = accounts.named("gochat", ["los"], False, 0, 9, 9, 9)[0]
+    assert [each.nickname for each in search] == ["Łoś"]
+    with connected(empty_url) as connection:
+        rows = connection.exec_driver_sql("SELECT folded FROM account ORDER BY id").all()
+    assert [text_of(row[0]).strip() for row in rows] == ["los", "ánn"], "others stay as they are"
+
+
 def test_the_database_of_a_release_without_questions_takes_them(
     empty_url: str, open_store: OpenStore
 ) -> None:
