@@ -1,7 +1,7 @@
 // @ts-check
 /** The state of the connection: a word beside the title, and a banner with a button while there is no connection. */
 
-import { element, fill } from "./text.js";
+import { element, fill, moments } from "./text.js";
 
 /** @typedef {import("../sdk/imserver.js").StateChange} StateChange */
 
@@ -66,7 +66,9 @@ export class ConnectionView {
   #refusal({ code, reason }) {
     const { words } = this;
     if (!code) return fill(words.refused_0, { reason });
-    if (code === BANNED && words[`refused_${code}`]) return reason && reason !== "banned" ? `${words[`refused_${code}`]}: ${reason.replace(/^banned /, "")}` : words[`refused_${code}`];
+    const [, day, hour, why] = (words.refused_until && /^banned until (\S+) (\S+) UTC(?:: (.*))?$/.exec(reason)) || [];
+    if (day) return fill(words.refused_until, { when: moments(document.documentElement.lang).format(new Date(`${day}T${hour}Z`)) }) + (why ? `: ${why}` : "");
+    if (code === BANNED && words.refused_4503) return words.refused_4503 + reason.replace(/^banned( for good)?/, "");
     const login = code < 4000 ? fill(words.refused_login, { reason }) : words.refused_other;
     return `${words[`refused_${code}`] ?? login} (${fill(words.code, { code })})`;
   }

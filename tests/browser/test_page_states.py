@@ -1,5 +1,6 @@
 """What the messages page says when something is missing or not allowed, in real browsers."""
 
+import re
 import time
 from contextlib import suppress
 
@@ -70,8 +71,9 @@ def test_a_ban_is_named_and_ends_by_itself(pair: Pair, server: Server) -> None:
     ann = Account(server, "Ann")
     chat = Chat(pair[0], ann)
     with Api(server.http_url) as api:
-        api.call("POST", "ban", {"app": APP, "users": [ann.user], "seconds": 4})
-    is_shown(chat.page, "#banner-text", "You are banned for a time (code 4503)")
+        api.call("POST", "ban", {"app": APP, "users": [ann.user], "seconds": 4, "reason": "too loud"})
+    banner = r"You are banned until \w{3} \d+, \d{4}, \d\d:\d\d: too loud"
+    eventually(lambda: re.fullmatch(banner, "".join(chat.page.texts("#banner-text"))), what="the ban")
     chat.online()
 
 
