@@ -28,7 +28,7 @@ server:
 
 app:
   http_port: {port:<15} # pages and the HTTP API
-  websocket_port: 8089       # WebSockets; port 8080 accepts them too
+  websocket_port: 8089       # WebSockets; http_port accepts them too
 {url}
 api:
   keys:
