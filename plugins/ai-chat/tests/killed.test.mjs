@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { readUIMessageStream } from 'ai';
+import { DefaultChatTransport, readUIMessageStream } from 'ai';
 import { ImserverChatTransport } from 'imserver-ai-chat';
 
 const { urls, processes, token, bot, chat } = JSON.parse(process.env.PLACE);
@@ -72,14 +72,30 @@ test('every character comes once while the node of the reader dies', async () =>
   assert.equal(message.id, opened);
 });
 
+test('the transport of the AI SDK hears that its node has died, and goes on at another', async () => {
+  const headers = { Authorization: `Bearer ${token}` };
+  const plainAt = (node) => new DefaultChatTransport({ api: `${urls[node]}/ai-chat`, headers });
+  const asked = await plainAt(2).sendMessages({ chatId: chat, messages: question('m3'), trigger: 'submit-message' });
+  const opened = (await produce(1, 'open', { to: bot.user, text: 'one ' })).stream;
+  await assert.rejects(async () => {
+    for await (const chunk of asked) if (chunk.type === 'text-delta') process.kill(processes[2], 'SIGKILL');
+  });
+  const resumed = read(await plainAt(1).reconnectToStream({ chatId: chat }));
+  await produce(1, 'append', { pieces: [{ stream: opened, piece: 1, text: 'two' }] });
+  await produce(1, 'close', { stream: opened });
+  assert.equal(textOf(await resumed), 'one two');
+  const { messages } = await transportAt(1).history(chat);
+  assert.deepEqual(messages.map(textOf).slice(-2), ['Question m3', 'one two']);
+});
+
 test('what readers have of a stream whose node dies is stored as interrupted', async () => {
   const stream = await ask(transportAt(1), 'm2');
-  const opened = (await produce(2, 'open', { to: bot.user, text: 'half of ' })).stream;
+  const opened = (await produce(3, 'open', { to: bot.user, text: 'half of ' })).stream;
   let killed = false;
   const message = await read(stream, async (text) => {
     if (killed || text !== 'half of ') return;
     killed = true;
-    process.kill(processes[2], 'SIGKILL');
+    process.kill(processes[3], 'SIGKILL');
   });
   assert.equal(textOf(message), 'half of ');
   assert.equal(message.metadata.incomplete, true);

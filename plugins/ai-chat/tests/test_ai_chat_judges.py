@@ -67,14 +67,12 @@ def test_an_answer_survives_the_death_of_nodes(
     project: Path, installed: dict[str, str], tmp_path: Path
 ) -> None:
     with cluster(tmp_path, installed) as nodes:
-        nodes.start(environment=installed)
-        nodes.wait_until_met()
-        first, second, third = nodes.servers
-        ann = User.register(second, APP, key=KEY)
+        nodes.start_many(2, environment=installed)
+        ann = User.register(nodes.servers[1], APP, key=KEY)
         bot = ann.bot("dying_bot")
         place = {
-            "urls": [each.http_url for each in (first, second, third)],
-            "processes": [each.process.pid for each in (first, second, third)],
+            "urls": [each.http_url for each in nodes.servers],
+            "processes": [each.process.pid for each in nodes.servers],
             "token": ann.token,
             "chat": bot.user,
             "bot": {"token": bot.token, "user": ann.user},
