@@ -65,7 +65,7 @@ class AskJudge:
     """Question → the answers that count, as the devices were told."""
     heard: dict[str, dict[int, list[str]]] = field(default_factory=lambda: {name: {} for name in EVERYBODY})
     """Session → question → the answers in its entries."""
-    latency: Latency = field(default_factory=lambda: Latency(10))
+    latency: Latency = field(default_factory=lambda: Latency(100))
     """From the first tap until the asker hears of the answer."""
 
     def hear(self, name: str, entry: Entry) -> None:

@@ -50,8 +50,8 @@ _MESSAGE: Final = (
     "LEFT JOIN membership s ON s.log = m.log AND s.member = %s AND s.conversation = m.conversation "
     "WHERE m.log = %s AND m.id = %s ORDER BY s.joined_id"
 )
-"""A message, its conversation, and when a user was a member. One statement: clients wait for the sum of all,
-and of 10 in the transaction of an answer two were these."""
+"""A message, its conversation, and when a user was a member: one statement in place of three, of the eight
+for which somebody waits who answers a question."""
 _encode: Final = msgspec.json.Encoder().encode
 
 
