@@ -66,9 +66,9 @@ export class ConnectionView {
   #refusal({ code, reason }) {
     const { words } = this;
     if (!code) return fill(words.refused_0, { reason });
-    const [, day, hour, why] = (words.refused_until && /^banned until (\S+) (\S+) UTC(?:: (.*))?$/.exec(reason)) || [];
-    if (day) return fill(words.refused_until, { when: moments(document.documentElement.lang).format(new Date(`${day}T${hour}Z`)) }) + (why ? `: ${why}` : "");
-    if (code === BANNED && words.refused_4503) return words.refused_4503 + reason.replace(/^banned( for good)?/, "");
+    const [, day, hour, why] = /^banned(?: for good| until (\S+) (\S+) UTC)?(.*)/.exec(reason) || ["", "", "", reason];
+    if (day && words.refused_until) return fill(words.refused_until, { when: moments(document.documentElement.lang).format(new Date(`${day}T${hour}Z`)) }) + why;
+    if (code === BANNED && words.refused_4503) return words.refused_4503 + why;
     const login = code < 4000 ? fill(words.refused_login, { reason }) : words.refused_other;
     return `${words[`refused_${code}`] ?? login} (${fill(words.code, { code })})`;
   }

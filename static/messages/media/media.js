@@ -8,7 +8,6 @@ import { button, toast } from "../panel.js";
 import { registerView } from "../summary.js";
 import { albumSummary, albumView, captioned, captionOf, captionSummary } from "./album.js";
 import { fileView, icon, mediaOf, timeText } from "./file.js";
-import { chooseFiles, listenForFiles } from "./pick.js";
 import { pictureView, withOrigin } from "./tile.js";
 import { videoView } from "./video.js";
 import { canRecord, voiceView } from "./voice.js";
@@ -81,9 +80,10 @@ export function startMedia(session, { place, before, after, form, conversation, 
       sent(isCaption ? target : null);
     });
   };
-  const attach = tool("attach", words.messages_media_attach, async () => offer(await chooseFiles()));
+  const picking = import("./pick.js");
+  const attach = tool("attach", words.messages_media_attach, () => withModule(picking, words, async ({ chooseFiles }) => offer(await chooseFiles())));
   before.append(attach);
-  listenForFiles(place, words, offer, signal);
+  picking.then(({ listenForFiles }) => signal.aborted || listenForFiles(place, words, offer, signal), () => {});
   signal.addEventListener("abort", () => attach.remove());
   if (!canRecord() && isSecureContext) return;
   const record = tool("microphone", words.messages_media_record, async () => {
