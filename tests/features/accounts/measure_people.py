@@ -1,3 +1,4 @@
+# ruff: noqa: E402
 """``python -m tests.features.accounts.measure_people [URL]``: lists and searches of 100,000 accounts.
 
 A node in this process, asked as its HTTP server asks it. The default database is a new SQLite file. Prints
@@ -13,6 +14,10 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from time import perf_counter
+
+from gevent import monkey
+
+monkey.patch_all()  # otherwise PostgreSQL and MariaDB hold the loop while they work
 
 import gevent
 
