@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from imserver.features.accounts.accounts import Accounts, UnknownAccount
 from imserver.features.accounts.contract import FOR_GOOD, StoredRole
-from imserver.features.accounts.rows import CONTAINS, AccountStore, accounts_where, report
+from imserver.features.accounts.rows import CONTAINS, IS_NO_GUEST, AccountStore, accounts_where, report
 from imserver.plugin.errors import ImserverError
 from imserver.plugin.identity import Principal
 from imserver.plugin.services import SessionServices
@@ -36,7 +36,7 @@ _A_MOMENT: Final = 5
 
 Kind = Literal["person", "guest", "bot"]
 _OF_KIND: Final[dict[Kind, str]] = {
-    "person": "guest = 0 AND bot = 0",
+    "person": "{is_no_guest} AND bot = 0",
     "guest": "guest = 1",
     "bot": "bot = 1",
 }
@@ -181,7 +181,7 @@ def _conditions(wanted: PeopleFilter, now: int, engine: str) -> tuple[list[str],
         conditions.append("role = %s")
         values.append(wanted.role)
     if wanted.kind is not None:
-        conditions.append(_OF_KIND[wanted.kind])
+        conditions.append(_OF_KIND[wanted.kind].format(is_no_guest=IS_NO_GUEST[engine]))
     if wanted.locked is not None:
         conditions.append("locked_until > %s" if wanted.locked else "locked_until <= %s")
         values.append(now)
