@@ -32,6 +32,10 @@ START_SECONDS: Final = 90.0
 _NOBODY: Final = 65534
 _NAMES = itertools.count()
 
+_ON_DISK: Final = {"postgresql": "/var/tmp"} if os.path.isdir("/var/tmp") else {}
+"""Engine → where its folder is, in place of memory: hundreds of databases have some gigabytes, and PostgreSQL
+does not wait for the disk (``fsync=off``)."""
+
 
 class DatabaseServer(ABC):
     """One server. ``new_url()`` makes an empty database in it, ``migrated_url()`` one with all tables."""
@@ -42,7 +46,7 @@ class DatabaseServer(ABC):
 
     def __init__(self) -> None:
         # Not below pytest's folder, into which only its owner may look: as root these servers refuse to run.
-        self.folder = Path(tempfile.mkdtemp(prefix=f"imserver-{self.engine}-"))
+        self.folder = Path(tempfile.mkdtemp(prefix=f"imserver-{self.engine}-", dir=_ON_DISK.get(self.engine)))
         self.port = free_ports()
         self._process: subprocess.Popen[bytes] | None = None
         if os.geteuid() == 0:
