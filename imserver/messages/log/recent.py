@@ -1,26 +1,33 @@
-"""The newest entries that this node has stored, so that the index of words needs not read them again."""
+"""The newest entries that this node has stored, so that the index of words needs not read them again.
+
+They are here as the index needs them, from the moment of their commit: the entries themselves go, while the
+processor still has them in its caches.
+"""
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Final
 
-from imserver.messages.log.contract import Commit, Entry
+from imserver.messages.log.contract import Commit
+from imserver.messages.log.word_content import ContentPart, part_of
+from imserver.messages.log.word_rows import SEGMENT
 
 MOST_BYTES: Final = 16 << 20
 """Limit of all logs together."""
-_ENTRY_BYTES: Final = 500
-"""An entry without its content."""
 
 
 class _Run:
     """Entries of a log that follow each other."""
 
-    __slots__ = ("bytes", "end", "entries", "first")
+    __slots__ = ("bytes", "changed", "end", "first", "parts")
 
     def __init__(self, first: int) -> None:
         self.first = first
         self.end = first
-        self.entries: list[Entry] = []
+        self.parts: deque[ContentPart] = deque()
+        self.changed: set[int] = set()
+        """Messages that these entries have changed."""
         self.bytes = 0
 
 
@@ -40,29 +47,37 @@ class RecentEntries:
             self._bytes -= 0 if run is None else run.bytes
             run = _Run(commit.first)
         self._runs[commit.app] = run
-        run.entries += commit.entries
-        run.end = commit.last + 1
-        size = _size(commit.entries)
-        run.bytes += size
-        self._bytes += size
+        entries = commit.entries
+        begin = 0
+        while begin < len(entries):
+            end = begin + SEGMENT - run.end % SEGMENT
+            part = part_of(entries[begin:end])
+            run.parts.append(part)
+            run.changed.update(part.changed)
+            run.end += len(part.conversations)
+            run.bytes += part.bytes
+            self._bytes += part.bytes
+            begin = end
         while self._bytes > self._most_bytes:
             self._bytes -= self._runs.pop(next(iter(self._runs))).bytes
 
-    def take(self, app: str, first: int, end: int) -> list[Entry]:
-        """All entries from an id on, and forget those before ``end``. Nothing, unless this node has stored
-        each of them."""
+    def take(self, app: str, first: int, end: int) -> tuple[list[ContentPart], set[int]]:
+        """The entries from ``first``, the beginning of a segment, to ``end``, and which of them were changed.
+
+        Nothing, unless this node has stored each of them. All before ``end`` are forgotten.
+        """
         run = self._runs.get(app)
         if run is None or run.first >= end:
-            return []
-        taken = run.entries[first - run.first :] if run.first <= first and end <= run.end else []
-        gone = run.entries[: end - run.first]
-        del run.entries[: end - run.first]
-        size = _size(gone)
-        run.bytes -= size
-        self._bytes -= size
+            return [], set()
+        is_whole = run.first <= first and end <= run.end
+        parts: list[ContentPart] = []
+        while run.parts and run.parts[0].first < end:
+            part = run.parts.popleft()
+            run.bytes -= part.bytes
+            self._bytes -= part.bytes
+            if is_whole and part.first >= first:
+                parts.append(part)
+        changed = {id for id in run.changed if first <= id < end} if is_whole else set()
+        run.changed = {id for id in run.changed if id >= end}
         run.first = min(end, run.end)
-        return taken
-
-
-def _size(entries: list[Entry]) -> int:
-    return sum([len(entry.body) + len(entry.meta) for entry in entries]) + _ENTRY_BYTES * len(entries)
+        return parts, changed

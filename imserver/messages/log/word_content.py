@@ -5,8 +5,12 @@ from __future__ import annotations
 import struct
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Final
 
+from msgspec import Struct
+
+from imserver.messages.log.contract import Entry
 from imserver.messages.log.rows import NUMBERS
 from imserver.messages.log.word_rows import (
     CONVERSATIONS,
@@ -17,7 +21,7 @@ from imserver.messages.log.word_rows import (
     listed,
     merged_terms,
 )
-from imserver.messages.log.words import TERM_LENGTH, TEXT_TYPE, searched_text, spaced, terms_of
+from imserver.messages.log.words import TEXT_TYPE, joined, searched_text, spaced, terms_of
 
 MOST_TERMS: Final = 512
 """A message with more terms is long."""
@@ -37,6 +41,9 @@ _PARTS_OF_ROWS: Final = (16, 4, 1, 0)
 _PAUSE_CHARACTERS: Final = 2048
 """After so many characters the terms of messages let others run."""
 _PAUSE_TERMS: Final = 4096
+_PART_BYTES: Final = 600
+_NUMBER_BYTES: Final = 60
+_ROW_BYTES: Final = 300
 _NO_CONVERSATION: Final = 0xFFFF
 _MESSAGE: Final = NUMBERS["message"]
 
@@ -44,6 +51,50 @@ ContentRow = tuple[int, int, int, str, bytes | None]
 """(id, conversation, number of the kind, type, body; None: it is too long)."""
 Pause = Callable[[], object]
 """Called in long work, again and again. May switch."""
+
+
+class ContentPart(Struct, frozen=True):
+    """What the index needs of entries of a segment that follow each other."""
+
+    first: int
+    """The id of the first one."""
+    conversations: list[int]
+    """Of each entry; 0: nobody searches it."""
+    ids: list[int]
+    """The messages with short ASCII texts, and :func:`joined` these texts."""
+    texts: bytes
+    others: list[ContentRow]
+    """The other messages."""
+    changed: list[int]
+    """What the entries edit or recall."""
+    bytes: int
+    """What it takes in memory, approximately."""
+
+
+def part_of(entries: Sequence[Entry]) -> ContentPart:
+    """The part of the index that some entries are, as the database has them."""
+    conversations: list[int] = []
+    ids: list[int] = []
+    texts: list[bytes] = []
+    others: list[ContentRow] = []
+    changed: list[int] = []
+    size = _PART_BYTES + _NUMBER_BYTES * len(entries)
+    for entry in entries:
+        conversations.append(0 if entry.room else entry.conversation)
+        if entry.kind != "message":
+            if entry.kind in ("edit", "recall"):
+                changed.append(entry.about)
+        elif not entry.room:
+            body = entry.body
+            if entry.type == TEXT_TYPE and len(body) <= _LONG_TEXT and body.isascii():
+                ids.append(entry.id)
+                texts.append(body)
+            else:
+                shown = body if len(body) <= LONG_BODY else None
+                others.append((entry.id, entry.conversation, _MESSAGE, entry.type, shown))
+                size += _ROW_BYTES + len(shown or b"")
+    text = joined(texts)
+    return ContentPart(entries[0].id, conversations, ids, text, others, changed, size + len(text))
 
 
 class SegmentContent:
@@ -56,8 +107,7 @@ class SegmentContent:
         """Offset → the conversation of the entry. Rooms have no members, so nobody searches them."""
         self._first = first
         self._spare = _SPARE_TERMS
-        self._terms: defaultdict[str, Terms] = defaultdict(dict)
-        """By the first two characters of the terms."""
+        self._terms: Terms = {}
 
     def add(self, rows: Iterable[ContentRow], pause: Pause) -> None:
         """Add entries."""
@@ -69,7 +119,7 @@ class SegmentContent:
             self.conversation_of[offset] = conversation
             if kind != _MESSAGE:
                 continue
-            if type == TEXT_TYPE and body is not None and body.isascii() and len(body) <= _LONG_TEXT:
+            if type == TEXT_TYPE and body is not None and len(body) <= _LONG_TEXT and body.isascii():
                 offsets.append(offset)
                 bodies.append(body)
                 characters += len(body)
@@ -77,56 +127,73 @@ class SegmentContent:
                 text = "" if body is None else searched_text(type, body)
                 characters += len(text)
                 is_long = body is None or len(text) > _LONG_TEXT
-                self._put(((offset, self._admitted(offset, () if is_long else terms_of(text), is_long)),))
+                self._put((offset,), (self._admitted(offset, () if is_long else terms_of(text), is_long),))
             if characters > _PAUSE_CHARACTERS:
-                self._put(self._words_of(offsets, bodies))
+                self._put_lines(offsets, spaced(joined(bodies)))
                 offsets, bodies, characters = [], [], 0
                 pause()
-        self._put(self._words_of(offsets, bodies))
+        self._put_lines(offsets, spaced(joined(bodies)))
 
-    def _words_of(self, offsets: Sequence[int], bodies: Sequence[bytes]) -> Iterator[tuple[int, list[str]]]:
-        """The words of short ASCII texts."""
-        for offset, line in zip(offsets, spaced(bodies) if bodies else (), strict=True):
-            words = line.split()
-            if len(words) + len(line) // TERM_LENGTH > _OWN_TERMS:  # there may be as many terms
-                words = self._admitted(offset, terms_of(line))
-            yield offset, words
+    def add_part(self, part: ContentPart, gone: Collection[int], pause: Pause) -> None:
+        """Add entries, but not the texts of the messages ``gone``."""
+        begin = part.first - self._first
+        for offset, conversation in enumerate(part.conversations, begin):
+            if conversation:
+                self.conversation_of[offset] = conversation
+        lines = spaced(part.texts)
+        together = _PAUSE_CHARACTERS * len(lines) // max(len(part.texts), 1) + 1
+        for begin in range(0, len(part.ids), together):
+            ids = part.ids[begin : begin + together]
+            some = lines[begin : begin + together]
+            if gone:
+                some = ["" if id in gone else line for id, line in zip(ids, some, strict=True)]
+            self._put_lines([id - self._first for id in ids], some)
+            pause()
+        self.add((row for row in part.others if row[0] not in gone), pause)
 
-    def _admitted(self, offset: int, terms: Collection[str], is_long: bool = False) -> list[str]:
+    def _admitted(self, offset: int, terms: Collection[str], is_long: bool = False) -> Collection[str]:
         """The terms of a message; none if it is long."""
         more = max(len(terms) - _OWN_TERMS, 0)
         if is_long or len(terms) > MOST_TERMS or more > self._spare:
             self.long.add(offset)
-            return []
+            return ()
         self._spare -= more
-        return list(terms)
+        return terms
 
-    def _put(self, messages: Iterable[tuple[int, list[str]]]) -> None:
-        """Add the terms of messages, (offset, words); words are cut."""
-        of_beginning = self._terms
-        for offset, words in messages:
-            for term in words:
-                if len(term) > TERM_LENGTH:
-                    words.append(term[TERM_LENGTH:])
-                    term = term[:TERM_LENGTH]
-                before = of_beginning[term[:2]].setdefault(term, offset)
+    def _put_lines(self, offsets: Sequence[int], lines: Iterable[str]) -> None:
+        """Add the terms of messages with short ASCII texts, which :func:`spaced` has returned."""
+        terms = (
+            words if len(words := line.split()) <= _OWN_TERMS else self._admitted(offset, set(words))
+            for offset, line in zip(offsets, lines, strict=False)  # without a text there is one line, too
+        )
+        self._put(offsets, terms)
+
+    def _put(self, offsets: Iterable[int], terms: Iterable[Collection[str]]) -> None:
+        """Add the terms of messages."""
+        known = self._terms
+        for offset, some in zip(offsets, terms, strict=True):
+            for term in some:
+                before = known.setdefault(term, offset)
                 if before is offset:
                     continue
                 if not isinstance(before, list):
-                    of_beginning[term[:2]][term] = [before, offset]
+                    known[term] = [before, offset]
                 elif before[-1] is not offset:  # a word that the message has again
                     before.append(offset)
 
     def buckets(self, pause: Pause) -> dict[int, Terms]:
         """The terms by their buckets."""
         buckets: defaultdict[int, Terms] = defaultdict(dict)
-        count = 0
-        for beginning, terms in self._terms.items():
-            buckets[bucket_of(beginning)].update(terms)
-            count += len(terms)
-            if count > _PAUSE_TERMS:
-                count = 0
-                pause()
+        of_beginning: dict[str, Terms] = {}
+        terms = iter(self._terms.items())
+        while some := list(islice(terms, _PAUSE_TERMS)):
+            for term, offsets in some:
+                beginning = term[:2]
+                bucket = of_beginning.get(beginning)
+                if bucket is None:
+                    bucket = of_beginning[beginning] = buckets[bucket_of(beginning)]
+                bucket[term] = offsets
+            pause()
         self._terms.clear()
         return buckets
 

@@ -22,9 +22,8 @@ from typing import Final
 from msgspec import Struct
 
 from imserver.clock import is_long_turn, serve_others
-from imserver.messages.log.contract import Entry
 from imserver.messages.log.recent import RecentEntries
-from imserver.messages.log.rows import NUMBERS, ROOM, LogHead, LogTables, head_of
+from imserver.messages.log.rows import ROOM, LogHead, LogTables, head_of
 from imserver.messages.log.word_content import LONG_BODY, ContentRow, Pause, SegmentContent
 from imserver.messages.log.word_lookup import indexed_before
 from imserver.messages.log.word_rows import (
@@ -123,13 +122,14 @@ class WordIndex:
         claim, changes = work.claim, work.changes
         content = SegmentContent(claim.first)
         end = claim.first + SEGMENT
-        if run := self._recent.take(app, max(claim.first, 1), end):
+        parts, changed = self._recent.take(app, max(claim.first, 1), end)
+        if parts and work.floor < parts[0].first:
             # Who has changed one of these messages before this node stored the last of them was this node;
             # who did so later has noted it.
-            changed = {entry.about for entry in run if entry.kind in ("edit", "recall")}
             changed.update(id for id, _ in changes)
-            content.add(_stored_rows(run[: end - run[0].id], changed, work.floor), pause)
-            self._read(app, [id for id in changed if claim.first <= id < end], content, pause)
+            for part in parts:
+                content.add_part(part, changed, pause)
+            self._read(app, sorted(changed), content, pause)
         else:
             for first in range(claim.first, end, _BLOCK):
                 content.add(self._tables.read_log(app, partial(_block, first), _NO_ROWS), pause)
@@ -339,21 +339,6 @@ def _of_members(sql: Statements, head: LogHead, rows: list[Row]) -> list[Content
         for id, conversation, kind, type, body in rows
         if conversation in searched
     ]
-
-
-def _stored_rows(entries: Sequence[Entry], changed: Collection[int], floor: int) -> Iterator[ContentRow]:
-    """As :func:`_block`, of entries that have what the database has."""
-    return (
-        (
-            entry.id,
-            entry.conversation,
-            NUMBERS[entry.kind],
-            entry.type,
-            entry.body if len(entry.body) <= LONG_BODY else None,
-        )
-        for entry in entries
-        if not entry.room and entry.id not in changed and entry.id > floor
-    )
 
 
 def _changes(claim: SegmentClaim, sql: Statements) -> list[Row]:

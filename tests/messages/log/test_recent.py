@@ -1,46 +1,69 @@
-"""The newest entries that a node has stored."""
+"""The newest entries that a node has stored, as the index of words needs them."""
 
 from imserver.messages.log.contract import Commit, Entry
 from imserver.messages.log.recent import RecentEntries
+from imserver.messages.log.word_rows import SEGMENT
 
 
-def commit(first: int, count: int, app: str = "app", body: bytes = b"") -> Commit:
+def commit(first: int, count: int, app: str = "app", body: bytes = b"", about: int = 0) -> Commit:
     entries = [
-        Entry(id=id, conversation=1, seq=id, sender="ann", kind="message", type="text", body=body)
+        Entry(
+            id=id,
+            conversation=1,
+            seq=id,
+            sender="ann",
+            kind="edit" if about else "message",
+            body=body,
+            about=about,
+        )
         for id in range(first, first + count)
     ]
     return Commit(app, first, first + count - 1, entries)
 
 
-def ids(recent: RecentEntries, first: int, end: int, app: str = "app") -> list[int]:
-    return [entry.id for entry in recent.take(app, first, end)]
+def ids(recent: RecentEntries, segment: int, app: str = "app") -> list[int]:
+    parts, _ = recent.take(app, max(segment * SEGMENT, 1), (segment + 1) * SEGMENT)
+    return [part.first + number for part in parts for number in range(len(part.conversations))]
 
 
-def test_entries_are_there_once_and_only_if_all_are() -> None:
+def test_a_segment_is_there_once_and_only_if_all_of_it_is() -> None:
     recent = RecentEntries()
-    recent.add(commit(3, 4))
-    recent.add(commit(7, 5))
-    assert ids(recent, 4, 8) == [4, 5, 6, 7, 8, 9, 10, 11], "and all later ones"
-    assert ids(recent, 4, 8) == []
-    assert ids(recent, 8, 10) == [8, 9, 10, 11]
-    assert ids(recent, 10, 14) == [], "the last ones are missing"
-    recent.add(commit(12, 9))
-    assert ids(recent, 11, 16) == [], "the first one was forgotten"
-    recent.add(commit(30, 3))
-    assert ids(recent, 16, 18) == [], "another node has stored some"
-    assert ids(recent, 30, 33) == [30, 31, 32]
-    assert ids(recent, 30, 33, "other") == []
+    recent.add(commit(1, 4))
+    assert ids(recent, 0) == [], "the last ones are missing"
+    recent.add(commit(1, 4))
+    recent.add(commit(5, SEGMENT - 7))
+    recent.add(commit(SEGMENT - 2, 2 * SEGMENT + 10))
+    assert ids(recent, 0, "other") == []
+    assert ids(recent, 0) == list(range(1, SEGMENT))
+    assert ids(recent, 0) == []
+    assert ids(recent, 2) == list(range(2 * SEGMENT, 3 * SEGMENT))
+    assert ids(recent, 1) == [], "what is before was forgotten"
+    recent.add(commit(5 * SEGMENT + 1, SEGMENT))
+    assert ids(recent, 3) == ids(recent, 4) == [], "another node has stored some"
+    assert ids(recent, 5) == [], "the first one is missing"
+
+
+def test_what_was_changed_is_known_wherever_the_change_is() -> None:
+    recent = RecentEntries()
+    recent.add(commit(SEGMENT, SEGMENT - 1))
+    recent.add(commit(2 * SEGMENT - 1, 1, about=SEGMENT + 2))
+    recent.add(commit(2 * SEGMENT, SEGMENT, about=SEGMENT + 7))
+    recent.add(commit(3 * SEGMENT, 1, about=2 * SEGMENT))
+    assert recent.take("app", SEGMENT, 2 * SEGMENT)[1] == {SEGMENT + 2, SEGMENT + 7}
+    assert recent.take("app", 2 * SEGMENT, 3 * SEGMENT)[1] == {2 * SEGMENT}
 
 
 def test_what_takes_too_much_memory_is_forgotten_the_oldest_log_first() -> None:
-    recent = RecentEntries(most_bytes=14_000)
-    for first, app in ((1, "one"), (1, "two"), (3, "one")):
-        recent.add(commit(first, 2, app, bytes(2000)))
-    recent.add(commit(1, 2, "three", bytes(1000)))
-    assert ids(recent, 1, 3, "two") == []
-    assert ids(recent, 1, 5, "one") == [1, 2, 3, 4]
-    assert ids(recent, 1, 3, "three") == [1, 2]
-    recent.add(commit(1, 1, "four", bytes(20_000)))
-    assert ids(recent, 1, 2, "four") == []
-    recent.add(commit(1, 2, "five", bytes(2000)))
-    assert ids(recent, 1, 3, "five") == [1, 2]
+    recent = RecentEntries(most_bytes=1_400_000)
+    half = SEGMENT // 2
+    for first, app in ((SEGMENT, "one"), (SEGMENT, "two"), (SEGMENT + half, "one")):
+        recent.add(commit(first, half, app, bytes(300)))
+    recent.add(commit(SEGMENT, half, "three", bytes(300)))
+    assert ids(recent, 1, "two") == []
+    assert len(ids(recent, 1, "one")) == SEGMENT
+    recent.add(commit(SEGMENT + half, half, "three", bytes(300)))
+    assert len(ids(recent, 1, "three")) == SEGMENT
+    recent.add(commit(SEGMENT, SEGMENT, "four", bytes(2000)))
+    assert ids(recent, 1, "four") == []
+    recent.add(commit(SEGMENT, SEGMENT, "five", bytes(300)))
+    assert len(ids(recent, 1, "five")) == SEGMENT
