@@ -13,5 +13,6 @@ _LETTERS: Final = "łøđðħıæœþ"
 
 def upgrade() -> None:
     """Leave the folding to the next search, as for accounts that a node of the release before has made."""
-    change = sa.text("UPDATE account SET folded = NULL WHERE folded LIKE :part")
-    op.get_bind().execute(change, [{"part": f"%{letter}%"} for letter in _LETTERS])
+    parts = {f"part{number}": f"%{letter}%" for number, letter in enumerate(_LETTERS)}
+    is_old = " OR ".join(f"folded LIKE :{name}" for name in parts)
+    op.get_bind().execute(sa.text(f"UPDATE account SET folded = NULL WHERE {is_old}"), parts)
