@@ -42,6 +42,17 @@ def connected(url: str) -> Iterator[Connection]:
         engine.dispose()
 
 
+@contextmanager
+def at_step(url: str, step: str) -> Iterator[Connection]:
+    """A transaction in an empty database, after all steps up to this one."""
+    config = AlembicConfig()
+    config.set_main_option("script_location", str(FOLDER))
+    with connected(url) as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, step)
+        yield connection
+
+
 def test_the_newest_step_is_the_one_that_the_code_names() -> None:
     assert ScriptDirectory(str(FOLDER)).get_heads() == [HEAD]
 
@@ -72,15 +83,11 @@ def test_nodes_that_start_at_once_migrate_once(empty_url: str) -> None:
 def test_accounts_of_the_release_before_stay_and_its_nodes_add_more(
     empty_url: str, open_store: OpenStore
 ) -> None:
-    config = AlembicConfig()
-    config.set_main_option("script_location", str(FOLDER))
     insert = (
         "INSERT INTO account (app, phone, nickname, avatar, password, version, created) "
         "VALUES ('gochat', '{}', 'Ánn', '', 'h', 0, 1)"
     )
-    with connected(empty_url) as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0009")
+    with at_step(empty_url, "0009") as connection:
         connection.exec_driver_sql(insert.format("138"))
     accounts = AccountStore(open_store(empty_url))
     with connected(empty_url) as connection:
@@ -95,15 +102,11 @@ def test_accounts_of_the_release_before_stay_and_its_nodes_add_more(
 def test_names_that_were_folded_with_letters_of_their_own_are_found_by_plain_ones(
     empty_url: str, open_store: OpenStore
 ) -> None:
-    config = AlembicConfig()
-    config.set_main_option("script_location", str(FOLDER))
     insert = (
         "INSERT INTO account (app, phone, nickname, avatar, password, version, created, folded) "
         "VALUES ('gochat', '{}', '{}', '', 'h', 0, 1, '{}')"
     )
-    with connected(empty_url) as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0037")
+    with at_step(empty_url, "0037") as connection:
         for number, name in enumerate(("Łoś", "Ánn")):
             connection.exec_driver_sql(insert.format(number, name, f" {name.lower()} "))
     accounts = AccountStore(open_store(empty_url))
@@ -117,11 +120,7 @@ def test_names_that_were_folded_with_letters_of_their_own_are_found_by_plain_one
 def test_the_database_of_a_release_without_questions_takes_them(
     empty_url: str, open_store: OpenStore
 ) -> None:
-    config = AlembicConfig()
-    config.set_main_option("script_location", str(FOLDER))
-    with connected(empty_url) as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0036")
+    with at_step(empty_url, "0036") as connection:
         connection.exec_driver_sql(
             "INSERT INTO log (app, part, last_id, last_conversation, floor) VALUES ('tea', 0, 7, 0, 0)"
         )
