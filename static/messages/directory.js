@@ -15,8 +15,8 @@ const MOST_MEMBERS = 20;
 export const SEARCH_AFTER_MS = 250;
 /** Session → whether it has a directory. @type {WeakMap<Session, Promise<boolean>>} */
 const known = new WeakMap();
-/** The last search for members of a group. */
-let lastSearch = "";
+/** Members of a group, as a text box knows them → the last search for more of them. @type {WeakMap<string[], string>} */
+const searches = new WeakMap();
 
 /**
  * @param {Session} session
@@ -63,11 +63,10 @@ export async function findPeople(session, text, after = "") {
  * @param {() => void} onLonger
  */
 export async function findMembers(session, group, text, members, onLonger) {
-  const search = `${group} ${text}`;
-  if (search === lastSearch) return;
-  lastSearch = search;
+  if (text === searches.get(members)) return;
+  searches.set(members, text);
   await new Promise((resolve) => setTimeout(resolve, SEARCH_AFTER_MS));
-  if (search !== lastSearch) return; // more was typed
+  if (text !== searches.get(members)) return; // more was typed
   const page = await session.api("GET", "groups/members", { group: String(group), text: cut(text, TEXT_LENGTH), limit: MOST_MEMBERS });
   const users = page.members.map((/** @type {{ user: string }} */ { user }) => user).filter((/** @type {string} */ user) => !members.includes(user));
   await session.people.load(users);

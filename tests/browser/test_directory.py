@@ -7,7 +7,7 @@ from selenium.webdriver.common.keys import Keys
 
 from tests.browser.chromium import Page
 from tests.browser.conftest import Pair
-from tests.browser.messenger import Account
+from tests.browser.messenger import Account, Chat
 from tests.browser.test_accessibility import violations
 from tests.browser.test_messages import open_page
 from tests.conftest import StartServer
@@ -136,9 +136,11 @@ def test_the_server_searches_members_whom_the_page_has_not_loaded(pair: Pair, se
     group = ann.create_group("Tea", Account(server, "Bob"), Account(server, "René Roux"))
     all_of_it = ann.get("groups/members", group=str(group))
     large = {**all_of_it, "members": all_of_it["members"][:2], "count": 3_000}
-    page = ann.log_in(open_page(pair[0], server))
+    ann.say(group, "Which tea?")
+    chat = Chat(pair[0], ann)
+    page = chat.page
     page.run(LARGE, json.dumps(large))
-    page.run("location.hash = arguments[0]", f"#c/{group}")
+    chat.open(group)
     waits(page, "#composer")
     page.click("#conversation-open")
     waits(page, "#member-text")
@@ -148,6 +150,11 @@ def test_the_server_searches_members_whom_the_page_has_not_loaded(pair: Pair, se
     page.press(Keys.ESCAPE)
     page.find("#message").send_keys("@roux")
     eventually(lambda: page.texts("#mentions bdi") == ["René Roux"], what="the member is offered")
+    page.press(Keys.ESCAPE)
+    chat.act("Which tea?", "messages_thread_reply")
+    waits(page, ".thread textarea")
+    page.find(".thread textarea").send_keys("@roux")
+    eventually(lambda: page.texts(".thread .mentions bdi") == ["René Roux"], what="in the thread, too")
 
 
 def test_what_people_say_of_themselves_and_do_is_in_the_list(pair: Pair, server: Server) -> None:
