@@ -50,7 +50,7 @@ style: $(VENV)/dev  ## lint, and check the format
 	$(RUN) -m ruff format --check .
 
 types: $(VENV)/dev  ## check the types
-	$(RUN) -m mypy --strict imserver imserver_client bench checker tools
+	$(RUN) -m mypy --strict imserver imserver_client bench checker tools plugins/*/imserver_*
 
 coverage: $(VENV)/dev $(NPM_TOOLS)  ## run all tests and report what they did not reach
 	$(RUN) -m coverage erase

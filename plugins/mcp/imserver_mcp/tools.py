@@ -107,7 +107,7 @@ def permission(turn: Turn, tool: Tool, arguments: dict[str, Any], yeses: Buckets
     text = f"May I use `{tool.name}`?\n\n```json\n{shown}\n```"
     options = [{"text": "Yes", "value": YES}, {"text": "No", "value": "no"}]
     question = {"text": text, "to": person, "options": options, "seconds": rules.confirm_seconds}
-    asked = put_question(turn, question, state and state[_PERMISSION])
+    asked = put_question(turn, question, None if state is None else state[_PERMISSION])
     turn.state = None
     if isinstance(asked, InputRequired):
         return InputRequired(state={_PERMISSION: asked.state})
