@@ -5,6 +5,7 @@ import json
 import shutil
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import pytest
 import yaml
@@ -13,7 +14,8 @@ from conftest import APP, KEY, PLUGIN, cluster
 from imserver_client import Entry, Messenger
 from tests.docs.markdown import blocks
 from tests.docs.play import play_session
-from tests.sdk.node import run, run_node
+from tests.integration.clusters import Nodes
+from tests.sdk.node import NODE_FLAGS, run, run_node
 from tests.support import ROOT, Server
 from tests.tools import require
 from tests.users import User
@@ -62,23 +64,37 @@ def test_the_package_has_its_version_and_nothing_else() -> None:
     assert f'version = "{described["version"]}"' in (PLUGIN / "pyproject.toml").read_text("utf-8")
 
 
+def place_of(nodes: Nodes) -> dict[str, Any]:
+    """What a script has to know that kills nodes: Ann, her bot and the processes."""
+    ann = User.register(nodes.servers[1], APP, key=KEY)
+    bot = ann.bot("dying_bot")
+    return {
+        "urls": [each.http_url for each in nodes.servers],
+        "processes": [each.process.pid for each in nodes.servers],
+        "token": ann.token,
+        "chat": bot.user,
+        "bot": {"token": bot.token, "user": ann.user},
+    }
+
+
 @pytest.mark.needs("node")
 def test_an_answer_survives_the_death_of_nodes(
     project: Path, installed: dict[str, str], tmp_path: Path
 ) -> None:
     with cluster(tmp_path, installed) as nodes:
         nodes.start_many(2, environment=installed)
-        ann = User.register(nodes.servers[1], APP, key=KEY)
-        bot = ann.bot("dying_bot")
-        place = {
-            "urls": [each.http_url for each in nodes.servers],
-            "processes": [each.process.pid for each in nodes.servers],
-            "token": ann.token,
-            "chat": bot.user,
-            "bot": {"token": bot.token, "user": ann.user},
-        }
         shutil.copy(HERE / "killed.test.mjs", project)
-        run_node(str(project / "killed.test.mjs"), PLACE=json.dumps(place))
+        run_node(str(project / "killed.test.mjs"), PLACE=json.dumps(place_of(nodes)))
+
+
+@pytest.mark.needs("node")
+def test_an_application_with_ag_ui_hears_that_its_node_has_died(
+    project: Path, installed: dict[str, str], tmp_path: Path
+) -> None:
+    with cluster(tmp_path, installed) as nodes:
+        shutil.copy(HERE / "killed_ag_ui.mjs", project)
+        place = json.dumps(place_of(nodes))
+        run([require("node"), *NODE_FLAGS, str(project / "killed_ag_ui.mjs")], PLACE=place)
 
 
 def test_the_guide_does_what_it_says(installed: dict[str, str], tmp_path: Path) -> None:
