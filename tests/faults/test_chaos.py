@@ -51,7 +51,7 @@ def test_nothing_that_was_acknowledged_is_lost_or_comes_out_of_order(
     figures, notes = found["figures"], found["notes"]
     received = f"seed {notes['seed']}: {figures['acknowledged']} acknowledged of {figures['messages']}"
     report(f"{received}; {figures['chaos_faults']} faults; {figures['raw_repeats']} repeats dropped by id")
-    assert found["faults"] == {}, (received, found["faults"], notes)
+    assert found["faults"] == {}, f"{received}; {json.dumps([found['faults'], notes])}"
     assert result.exit_code == 0
     assert notes["calm"]
     assert figures["acknowledged"] == figures["messages"] > 50
@@ -74,7 +74,7 @@ def test_subscribers_of_channels_miss_nothing_without_notice(more: tuple[str, ..
     figures, notes = found["figures"], found["notes"]
     counted = f"seed {notes['seed']}: {figures['received']} received, {figures['reloads']} reloads"
     report(f"{counted}; {figures['chaos_faults']} faults")
-    assert found["faults"] == {}, (counted, found["faults"], notes)
+    assert found["faults"] == {}, f"{counted}; {json.dumps([found['faults'], notes])}"
     assert notes["calm"]
     assert figures["acknowledged"] == figures["publications"] > 20
     # Which of the two depends on the fault: who loses a connection comes back by one of them.
