@@ -2,7 +2,7 @@
 
 import json
 import time
-from typing import Any
+from typing import Any, NoReturn
 
 import gevent
 import pytest
@@ -23,6 +23,8 @@ from imserver.messages.log.contract import (
     Stored,
 )
 from imserver.messages.log.message_log import MessageLog
+from imserver.messages.log.read import EntryReader
+from imserver.messages.log.rows import LogTables
 from imserver.model import (
     Limit,
 )
@@ -430,6 +432,15 @@ def test_sync_pages_through_all_conversations_in_the_order_of_the_log(log: Messa
     assert bodies(seen) == [*map(str, range(2 * many)), "last"]
     assert log.entries.sync(APP, "me", seen[-1].id, 500) == ([], False)
     assert log.entries.sync(APP, "me", seen[-1].id + 1000, 500) == ([], False)
+
+
+def test_entries_without_ids_are_read_without_the_database(log: MessageLog) -> None:
+    def no_database() -> NoReturn:
+        raise AssertionError
+
+    (entry,) = stored(log, say("a", "b"))
+    assert log.entries.find(APP, [entry.id, 7]) == [entry]
+    assert EntryReader(LogTables(no_database, lambda: True)).find(APP, []) == []
 
 
 def test_sync_finds_the_little_that_is_far_behind_a_cursor(log: MessageLog) -> None:
