@@ -6,7 +6,7 @@ import { CommandRefused } from "../../sdk/errors.js";
 import { drawn, fill, make } from "../text.js";
 import { downloadFile, reasonOf } from "./api.js";
 import { loadStyle } from "./form.js";
-import { pageCommands } from "./mentions.js";
+import { pageCommands } from "./composer.js";
 import { button, confirm, openDialog, openPanel, toast } from "./panel.js";
 import { addCard, redraw, registerView } from "./summary.js";
 
@@ -29,7 +29,7 @@ import { addCard, redraw, registerView } from "./summary.js";
  * @property {(message: number) => void} redraw  calls `draw` of the view of a message again
  * @property {(makeAction: MakeAction) => void} addAction  adds an entry to the menu of a conversation
  * @property {(makeActions: MakeMessageActions) => void} addMessageAction  adds entries to the menu of a message
- * @property {(command: import("./mentions.js").PageCommand) => void} addCommand  adds a command to text boxes
+ * @property {(command: import("./composer.js").PageCommand) => void} addCommand  adds a command to text boxes
  * @property {(makeSection: MakeSection) => void} addSettings  adds a section to the settings
  * @property {(command: string, data?: object) => Promise<any>} request  sends a command of the user; resolves to the data of its answer
  * @property {Session["api"]} api  sends a request of the user over HTTP

@@ -4,8 +4,8 @@
 import { leftOf, leftText } from "../page-parts.js";
 import { element, fill, make, moments, timeOf } from "../text.js";
 import { rowsOf } from "./api.js";
-import { ALL_NAMES, mentionable, pageCommands } from "./mentions.js";
 import { withModule } from "./form.js";
+import { ALL_NAMES, mentionable } from "./names.js";
 import { toast } from "./panel.js";
 import { keyOf } from "./store.js";
 import { summaryOf } from "./summary.js";
@@ -27,6 +27,18 @@ const MENTION = /(?:^|[\s(（])@([^\s@]{0,32})$/u;
 const COMMAND = /^\/([a-z0-9_]{0,32})$/;
 
 /** @typedef {{ bot: string, name: string, nickname: string, command: string, description: string }} Command  `name`: of the bot */
+
+/**
+ * A command that the page carries out, `/question Tea?`. Where a bot has the same, it is the bot's.
+ *
+ * @typedef {object} PageCommand
+ * @property {string} command
+ * @property {string} word       what it does
+ * @property {(session: Session, conversation: Conversation, text: string) => unknown} act  `text`: what is behind it
+ */
+
+/** @type {PageCommand[]} */
+export const pageCommands = [];
 
 /**
  * What the text box offers to complete.

@@ -96,7 +96,6 @@ export class ConversationView {
   constructor(session, opened) {
     this.session = session;
     const { signal } = this.#ends;
-    import("./list-keys.js").catch(() => {}); // without it, Tab goes through all rows
     this.days = new Intl.DateTimeFormat(session.language, { dateStyle: "full" });
     this.composer = new Composer(session, { sent: () => this.#sent(opened), last: () => this.#lastOwn() });
     this.view = new MessageView(session, {

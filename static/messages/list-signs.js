@@ -1,5 +1,8 @@
 // @ts-check
-/** Who is online, who is typing, and the unread replies in threads, in the list of conversations. */
+/**
+ * What the list of conversations gets as soon as it is shown: who is online, who is typing, and the unread replies in threads. And the
+ * keyboard in all lists: each is one stop of the Tab key, and arrow keys lead through it.
+ */
 
 import { fill, make } from "../text.js";
 import { withModule } from "./form.js";
@@ -13,6 +16,29 @@ import { threadsOf } from "./threads.js";
 const TYPING_MS = 6_000;
 /** So many of the first conversations keep the presence of their people fresh. */
 const WATCHED = 50;
+/** Lists of people and conversations. */
+const LISTS = ".people-list, #conversations";
+const CONTROLS = "button, a[href], input";
+
+document.addEventListener("focusin", ({ target }) => {
+  const list = listOf(target);
+  for (const each of list ? controlsIn(list) : []) each.tabIndex = each === target ? 0 : -1; // Tab now leaves the list, and comes back to here
+});
+document.addEventListener("keydown", (event) => {
+  const list = listOf(event.target);
+  if (!list || event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
+  const rows = [...list.children].map(controlsIn).filter((row) => row.length);
+  const at = rows.findIndex((row) => row.includes(/** @type {HTMLElement} */ (event.target)));
+  const beside = rows[at]?.indexOf(/** @type {HTMLElement} */ (event.target)) ?? -1;
+  const forward = getComputedStyle(list).direction === "rtl" ? -1 : 1;
+  const next = {
+    ArrowDown: rows[at + 1]?.[0], ArrowUp: rows[at - 1]?.[0], Home: rows[0]?.[0], End: rows[rows.length - 1]?.[0],
+    ArrowRight: rows[at]?.[beside + forward], ArrowLeft: rows[at]?.[beside - forward],
+  }[event.key];
+  if (!next) return;
+  event.preventDefault();
+  next.focus();
+});
 
 /** Knows it for one session. */
 export class Signs {
@@ -26,7 +52,7 @@ export class Signs {
     this.session = session;
     const peers = () => session.store.lists.listed.slice(0, WATCHED).map(({ peer }) => peer).filter(Boolean);
     session.people.watch(peers);
-    session.people.refresh(peers());
+    session.people.load(peers()); // the list may have loaded them
     session.on("typing", ({ from, conversation }) => this.#note(conversation || from, from));
     session.on("entry", ({ conversation, from }) => void (this.#typists.get(conversation)?.delete(from), this.#typists.get(from)?.delete(from)));
   }
@@ -74,4 +100,20 @@ export class Signs {
     const [user] = [...(this.#typists.get(group ? id : peer) ?? [])].find(([, until]) => until > Date.now()) ?? [];
     return { isOnline: !group && people.card(peer)?.presence === "online", typing: user ? (group ? `${people.nameOf(user)} ${words.messages_is_typing}` : words.messages_is_typing) : "" };
   }
+}
+
+/**
+ * @param {EventTarget | null} target
+ * @returns {Element | null} the list of which it is a control; null: it is none
+ */
+function listOf(target) {
+  return target instanceof Element && target.matches(CONTROLS) ? target.closest(LISTS) : null;
+}
+
+/**
+ * @param {Element} part
+ * @returns {HTMLElement[]}
+ */
+function controlsIn(part) {
+  return /** @type {HTMLElement[]} */ ([...part.querySelectorAll(CONTROLS)]);
 }

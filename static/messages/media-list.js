@@ -3,9 +3,8 @@
 
 import { drawn, make } from "../text.js";
 import { attempt, loadStyle, noteLine } from "./form.js";
-import { partsOf } from "./media/album.js";
+import { partsOf, tile, withOrigin } from "./media/album.js";
 import { mediaOf } from "./media/file.js";
-import { tile, withOrigin } from "./media/tile.js";
 import { button, openPanel } from "./panel.js";
 import { contentOf } from "./summary.js";
 

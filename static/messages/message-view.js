@@ -3,7 +3,7 @@
 
 import { cut, fill, make, moments } from "../text.js";
 import { mentions } from "./entries.js";
-import { ALL_NAMES } from "./mentions.js";
+import { ALL_NAMES } from "./names.js";
 import { formatted } from "./formatted.js";
 import { icon } from "./media/file.js";
 import { button } from "./panel.js";

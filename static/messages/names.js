@@ -1,5 +1,8 @@
 // @ts-check
-/** How names are compared: word by word, without case and accents. */
+/** How names are compared: word by word, without case and accents. And who is mentioned by a name. */
+
+/** What a mention of all is called in a text, in each language of the page: who reads it may use another one. */
+export const ALL_NAMES = ["all", "所有人", "alle", "الكل"];
 
 /** What stands between the words of a name. */
 const BETWEEN = /[\s\p{P}]+/u;
@@ -32,4 +35,23 @@ export function fitOf(names, typed) {
   const wanted = wordsOf(typed);
   if (wanted.every((word) => text.includes(` ${word}`))) return 0;
   return wanted.every((word) => text.includes(word)) ? 1 : 2;
+}
+
+/**
+ * Who may be meant by what is typed after an `@`: first who has written lately, then those in whose names a word begins with it, then the
+ * others whose names contain it; all of a group at the end.
+ *
+ * @param {string[]} members
+ * @param {string} typed
+ * @param {(user: string) => string} nameOf
+ * @param {number} most
+ * @param {string[]} [writers]  who has written lately, the last one first
+ * @returns {string[]}
+ */
+export function mentionable(members, typed, nameOf, most, writers = []) {
+  const fits = new Map(members.map((user) => [user, fitOf(nameOf(user), typed)]));
+  const recent = writers.filter((user) => fits.has(user));
+  const ordered = [...new Set([...recent, ...members.filter((user) => fits.get(user) === 0), ...members])].filter((user) => fits.get(user) !== 2);
+  const all = fitOf(nameOf("all"), typed) < 2 ? ["all"] : [];
+  return [...ordered.slice(0, most - all.length), ...all];
 }

@@ -451,7 +451,7 @@ class _Chat:
         """``around``: the origins that may have the page in a frame; ``""``: it is in none."""
         if not around and not self._has_messages():
             abort(Problems.NOT_FOUND.status)
-        text = _texts(language[1], "messages_", "talk_") | self._additions.words(language[0])
+        text = _texts(language[1], "messages_") | self._additions.words(language[0])
         base = f"{request.script_root}{installable.RELEASES}{installable.release(self._additions)}"
         data = {
             "app": app,

@@ -1,13 +1,16 @@
 // @ts-check
-/** Messages with several pictures, videos and files, and captions. */
+/** Pictures and videos in lists: a click opens the viewer, and a video that is a message of its own plays where it is. And messages with several of them, and captions. */
 
 import { cut, fill, listOf, make } from "../../text.js";
+import { withModule } from "../form.js";
 import { unformatted } from "../format.js";
 import { formatted } from "../formatted.js";
-import { fileView, mediaOf } from "./file.js";
-import { tile } from "./tile.js";
+import { button } from "../panel.js";
+import { fileIcon, fileView, icon, mediaOf, ownAddress, reserve, timeText } from "./file.js";
 
-/** @typedef {import("./tile.js").Item} Item */
+/** @typedef {import("./file.js").MediaData} MediaData */
+/** The message of a picture: who has sent it, when, with which caption. @typedef {{ session: import("../session.js").Session, entry: import("../entries.js").Entry, caption: string }} Origin */
+/** A part of an album has its type. @typedef {MediaData & { type?: string, origin?: Origin }} Item */
 /** @typedef {import("../entries.js").Entry} Entry */
 
 export const MOST_IN_ALBUM = 10;
@@ -115,4 +118,116 @@ export function albumSummary(entry, words) {
   const [only] = types;
   const word = types.size === 1 ? words[`messages_album_${only}`] : "";
   return fill(word || words.messages_album_items, { count: itemsOf(entry).length });
+}
+
+/** What the pictures of the page show. @type {WeakMap<Element, Item>} */
+const shown = new WeakMap();
+
+/**
+ * A picture in the list.
+ *
+ * @param {MediaData} data
+ * @param {Record<string, string>} words
+ * @returns {HTMLElement | null}
+ */
+export function pictureView(data, words) {
+  const made = tile(data, words);
+  if (made && !made.classList.contains("file")) reserve(made, data);
+  return made;
+}
+
+/**
+ * A picture or video that fills its place. A click opens the viewer, with all pictures of the list.
+ *
+ * @param {Item} data
+ * @param {Record<string, string>} words
+ * @returns {HTMLElement | null}
+ */
+export function tile(data, words) {
+  const isVideo = data.type === "video";
+  const word = isVideo ? words.messages_video : words.messages_picture;
+  const address = ownAddress(data.url);
+  if (!address && data.url === undefined) return make("span", "media-waiting", data.preview ?? fileIcon(data.name ?? ""));
+  if (!address) return fileView(data, word);
+  const made = button("", "media-picture");
+  made.setAttribute("aria-label", `${isVideo ? words.messages_media_play : words.messages_media_open}, ${data.name ?? ""}`);
+  const small = ownAddress(data.thumbnail) || (isVideo ? "" : address);
+  if (small) {
+    const image = /** @type {HTMLImageElement} */ (make("img", ""));
+    image.alt = data.name ? `${word}, ${data.name}` : word;
+    image.decoding = "async";
+    image.addEventListener("error", () => (isVideo ? image.remove() : made.replaceWith(fileView(data, word) ?? "")));
+    image.src = small;
+    made.append(image);
+  }
+  if (isVideo) made.append(make("span", "tile-play", icon("play")), make("span", "tile-time", data.seconds ? timeText(data.seconds) : ""));
+  shown.set(made, data);
+  made.addEventListener("click", () => {
+    const list = [...(made.closest("[role=log], .media-list") ?? document).querySelectorAll(".media-picture")];
+    const pictures = list.map((each) => shown.get(each) ?? {});
+    withModule(import("./viewer.js"), words, async ({ openViewer }) => {
+      const viewer = await openViewer(pictures, list.indexOf(made), words, made);
+      await viewer.closed;
+      if (made.isConnected) return; // the row was drawn again meanwhile
+      const again = [...document.querySelectorAll(".media-picture")].find((each) => shown.get(each)?.url === data.url);
+      if (again instanceof HTMLElement) again.focus({ preventScroll: true });
+    });
+  });
+  return made;
+}
+
+/**
+ * Says of what message the pictures in an element are.
+ *
+ * @template {HTMLElement | null} T
+ * @param {T} content
+ * @param {Origin} origin
+ * @returns {T} the same
+ */
+export function withOrigin(content, origin) {
+  for (const each of content ? [content, ...content.querySelectorAll(".media-picture")] : []) {
+    const item = shown.get(each);
+    if (item) shown.set(each, { ...item, origin });
+  }
+  return content;
+}
+
+/**
+ * A video that is a message of its own. It plays while it loads: the browser asks for ranges of the file.
+ *
+ * @param {MediaData} data
+ * @param {Record<string, string>} words
+ * @returns {HTMLElement | null}
+ */
+export function videoView(data, words) {
+  const address = ownAddress(data.url);
+  if (!address) return data.url === undefined ? waiting(data) : fileView(data, words.messages_video);
+  const video = /** @type {HTMLVideoElement} */ (make("video", "media-video"));
+  video.controls = true;
+  video.playsInline = true;
+  const poster = ownAddress(data.thumbnail);
+  video.preload = poster ? "none" : "metadata";
+  if (poster) video.poster = poster;
+  video.setAttribute("aria-label", [words.messages_video, data.name, data.seconds ? timeText(data.seconds) : ""].filter(Boolean).join(", "));
+  reserve(video, data);
+  video.addEventListener("error", () => video.replaceWith(fileView(data, words.messages_video) ?? ""));
+  video.addEventListener("play", () => pauseOthers(video));
+  video.src = address;
+  return video;
+}
+
+/** @param {MediaData} data */
+function waiting(data) {
+  const box = make("span", "media-waiting", data.preview ?? fileIcon(data.name ?? ""));
+  reserve(box, data);
+  return box;
+}
+
+/** Only one video or voice message plays at a time. @type {HTMLMediaElement | null} */
+let playing = null;
+
+/** @param {HTMLMediaElement} next */
+export function pauseOthers(next) {
+  if (playing && playing !== next) playing.pause();
+  playing = next;
 }

@@ -1,15 +1,13 @@
 // @ts-check
 /** Media of the page: how messages with files are shown, and the buttons that send them. */
 
-import { cut } from "../../text.js";
+import { cut, make } from "../../text.js";
 import { ApiError, noAnswer } from "../api.js";
 import { loadStyle, withModule } from "../form.js";
 import { button, toast } from "../panel.js";
 import { registerView } from "../summary.js";
-import { albumSummary, albumView, captioned, captionOf, captionSummary } from "./album.js";
+import { albumSummary, albumView, captioned, captionOf, captionSummary, pictureView, videoView, withOrigin } from "./album.js";
 import { fileView, icon, mediaOf, timeText } from "./file.js";
-import { pictureView, withOrigin } from "./tile.js";
-import { videoView } from "./video.js";
 import { canRecord, voiceView } from "./voice.js";
 
 /** @typedef {import("../session.js").Session} Session */
@@ -80,10 +78,9 @@ export function startMedia(session, { place, before, after, form, conversation, 
       sent(isCaption ? target : null);
     });
   };
-  const picking = import("./pick.js");
-  const attach = tool("attach", words.messages_media_attach, () => withModule(picking, words, async ({ chooseFiles }) => offer(await chooseFiles())));
+  const attach = tool("attach", words.messages_media_attach, async () => offer(await chooseFiles()));
   before.append(attach);
-  picking.then(({ listenForFiles }) => signal.aborted || listenForFiles(place, words, offer, signal), () => {});
+  listenForFiles(place, words, offer, signal);
   signal.addEventListener("abort", () => attach.remove());
   if (!canRecord() && isSecureContext) return;
   const record = tool("microphone", words.messages_media_record, async () => {
@@ -125,4 +122,59 @@ function tool(sign, label, act) {
   made.title = label;
   made.addEventListener("click", act);
   return made;
+}
+
+/**
+ * Opens the browser's dialog.
+ *
+ * @returns {Promise<File[]>}  none: it was closed
+ */
+function chooseFiles() {
+  const input = document.createElement("input");
+  input.type = "file";
+  input.multiple = true;
+  input.hidden = true;
+  document.body.append(input); // some browsers forget an input that is in no document
+  return new Promise((resolve) => {
+    const done = () => {
+      input.remove();
+      resolve([...(input.files ?? [])]);
+    };
+    input.addEventListener("change", done);
+    input.addEventListener("cancel", done);
+    input.click();
+  });
+}
+
+/**
+ * Calls `onFiles` with files that are pasted or dropped into an element.
+ *
+ * @param {HTMLElement} target
+ * @param {Record<string, string>} words
+ * @param {(files: File[]) => void} onFiles
+ * @param {AbortSignal} signal  ends it
+ */
+function listenForFiles(target, words, onFiles, signal) {
+  const over = make("div", "drop-here", words.messages_media_drop);
+  over.hidden = true;
+  target.append(over);
+  signal.addEventListener("abort", () => over.remove());
+  const hasFiles = (/** @type {DragEvent} */ { dataTransfer }) => dataTransfer?.types.includes("Files") ?? false;
+  target.addEventListener("paste", (event) => {
+    const data = event.clipboardData;
+    if (!data?.files.length || data.types.includes("text/plain")) return; // of a copied table there is a picture, too
+    event.preventDefault();
+    onFiles([...data.files]);
+  }, { signal });
+  target.addEventListener("dragenter", (event) => void (hasFiles(event) && (over.hidden = false)), { signal });
+  target.addEventListener("dragover", (event) => hasFiles(event) && event.preventDefault(), { signal });
+  target.addEventListener("dragleave", ({ relatedTarget }) => {
+    if (!(relatedTarget instanceof Node && target.contains(relatedTarget))) over.hidden = true;
+  }, { signal });
+  target.addEventListener("drop", (event) => {
+    over.hidden = true;
+    if (!hasFiles(event)) return;
+    event.preventDefault();
+    onFiles([...(event.dataTransfer?.files ?? [])].filter((file) => file.size || file.type)); // a folder has neither
+  }, { signal });
 }

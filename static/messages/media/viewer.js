@@ -6,10 +6,10 @@ import { loadStyle, withModule } from "../form.js";
 import { unformatted } from "../format.js";
 import { button, openDialog } from "../panel.js";
 import { icon, ownAddress } from "./file.js";
-import { pauseOthers } from "./video.js";
+import { pauseOthers } from "./album.js";
 
-/** @typedef {import("./tile.js").Origin} Origin */
-/** @typedef {import("./tile.js").Item} Item */
+/** @typedef {import("./album.js").Origin} Origin */
+/** @typedef {import("./album.js").Item} Item */
 
 const SWIPE_PIXELS = 60;
 const MOST_ZOOM = 8;

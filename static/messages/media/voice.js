@@ -4,7 +4,7 @@
 import { fill, make } from "../../text.js";
 import { button } from "../panel.js";
 import { fileView, icon, ownAddress, timeText } from "./file.js";
-import { pauseOthers } from "./video.js";
+import { pauseOthers } from "./album.js";
 
 /** @typedef {import("./file.js").MediaData} MediaData */
 

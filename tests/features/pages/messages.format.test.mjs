@@ -4,8 +4,7 @@ import { readFile } from "node:fs/promises";
 import { it } from "node:test";
 
 import { mentions } from "./static/messages/entries.js";
-import { ALL_NAMES, mentionable } from "./static/messages/mentions.js";
-import { fitOf } from "./static/messages/names.js";
+import { ALL_NAMES, fitOf, mentionable } from "./static/messages/names.js";
 import { parse, unformatted } from "./static/messages/format.js";
 import { withoutEmpty } from "./static/messages/formatted.js";
 import { noticeText } from "./static/messages/summary.js";

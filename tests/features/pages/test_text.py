@@ -148,5 +148,5 @@ def test_the_language(in_address: str, accepted: list[tuple[str, float]], langua
 
 
 def test_a_mention_of_all_is_known_by_its_name_in_each_language() -> None:
-    (names,) = re.findall(r"ALL_NAMES = (\[.*?\]);", (STATIC / "messages" / "mentions.js").read_text("utf-8"))
+    (names,) = re.findall(r"ALL_NAMES = (\[.*?\]);", (STATIC / "messages" / "names.js").read_text("utf-8"))
     assert set(json.loads(names)) == {words["messages_all"] for words in TEXT.values()}
