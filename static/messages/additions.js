@@ -16,6 +16,7 @@ import { addCard, redraw, registerView } from "./summary.js";
 /** @typedef {{ key: string, word: string, act: () => unknown }} Action  `key`: on a row that has the focus; empty: none */
 /** @typedef {(session: Session, conversation: Conversation) => Action | null} MakeAction  null: not for this conversation */
 /** @typedef {{ word: string, act: () => unknown, danger?: boolean }} MessageAction */
+/** @typedef {(session: Session, user: string) => MessageAction | null} MakePersonAction  null: not for this person */
 /** @typedef {(session: Session, conversation: Conversation, entry: Entry) => MessageAction[]} MakeMessageActions */
 /** @typedef {() => { title: string, content: HTMLElement }} MakeSection */
 
@@ -29,6 +30,7 @@ import { addCard, redraw, registerView } from "./summary.js";
  * @property {(message: number) => void} redraw  calls `draw` of the view of a message again
  * @property {(makeAction: MakeAction) => void} addAction  adds an entry to the menu of a conversation
  * @property {(makeActions: MakeMessageActions) => void} addMessageAction  adds entries to the menu of a message
+ * @property {(makeAction: MakePersonAction) => void} addPersonAction  adds a button to the card of a person
  * @property {(command: import("./composer.js").PageCommand) => void} addCommand  adds a command to text boxes
  * @property {(makeSection: MakeSection) => void} addSettings  adds a section to the settings
  * @property {(command: string, data?: object) => Promise<any>} request  sends a command of the user; resolves to the data of its answer
@@ -46,8 +48,8 @@ import { addCard, redraw, registerView } from "./summary.js";
  * @property {typeof fill} fill
  */
 
-/** What stands in menus and settings behind what is the page's. @type {{ actions: MakeAction[], messageActions: MakeMessageActions[], sections: MakeSection[] }} */
-export const added = { actions: [], messageActions: [], sections: [] };
+/** What stands in menus, cards and settings behind what is the page's. @type {{ actions: MakeAction[], messageActions: MakeMessageActions[], personActions: MakePersonAction[], sections: MakeSection[] }} */
+export const added = { actions: [], messageActions: [], personActions: [], sections: [] };
 /** The login of the user. @type {Session} */
 let session;
 /** The modules start once; a later login of the page uses them, too. `true`: those of menus and settings. @type {Map<boolean, Promise<void>>} */
@@ -77,6 +79,7 @@ async function start(additions) {
     words, registerView, addCard, request, openPanel, openDialog, confirm, toast, button, make, fill,
     addAction: (makeAction) => void added.actions.push(makeAction),
     addMessageAction: (makeActions) => void added.messageActions.push(makeActions),
+    addPersonAction: (makeAction) => void added.personActions.push(makeAction),
     addCommand: (command) => void pageCommands.push(command),
     addSettings: (makeSection) => void added.sections.push(makeSection),
     api: (method, path, body) => session.api(method, path, body),

@@ -1,7 +1,8 @@
 // @ts-check
 /** Finding people, friend requests, the contact list, the card of a person, and new groups. */
 
-import { fill, make } from "../text.js";
+import { drawn, fill, make } from "../text.js";
+import { added, addFeatures } from "./additions.js";
 import { reasonOf, rowsOf } from "./api.js";
 import { SEARCH_AFTER_MS, findPeople, hasDirectory } from "./directory.js";
 import { attempt, field, input, load, namedList, newId, noteLine, redraw, section, show, withModule } from "./form.js";
@@ -219,6 +220,7 @@ export function openCard(session, user) {
   const ends = [session.on("people", draw), people.watch(() => [user])];
   draw();
   people.refresh([user]);
+  addFeatures(session, true).then(draw);
   return layer.closed.then(() => ends.forEach((end) => end()));
 }
 
@@ -276,7 +278,23 @@ function cardParts(session, user, close) {
     relation && relation !== "self" ? make("p", "muted", states[relation]) : "",
   ].filter((each) => each instanceof HTMLElement);
   const head = make("div", "card-head", people.avatar(user, "large"), ...people.marks(user), ...lines);
-  return [head, make("p", "card-actions", ...actions), ...(relation === "blocked" ? [] : [make("p", "card-actions", block)])];
+  return [head, make("p", "card-actions", ...actions), make("p", "card-actions", ...(relation === "blocked" ? [] : [block]), ...addedTo(session, user))];
+}
+
+/**
+ * @param {Session} session
+ * @param {string} user
+ * @returns {HTMLElement[]} the buttons of features of the server
+ */
+function addedTo(session, user) {
+  const actions = added.personActions.map((makeAction) => drawn(() => makeAction(session, user), () => null));
+  return actions.flatMap((action, index) => {
+    if (!action) return [];
+    const made = button(action.word, action.danger ? "link danger" : "link");
+    made.dataset.key = `added-${index}`;
+    made.addEventListener("click", action.act);
+    return [made];
+  });
 }
 
 /**

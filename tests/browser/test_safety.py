@@ -78,3 +78,23 @@ def test_a_user_reports_a_message_and_a_moderator_acts(pair: Pair, server: Serve
         eventually(lambda each=each: "buy" not in each.page.run(TEXT))
     picture(desk, "gone")
     eventually(lambda: key.get("bans", app="gochat")["count"] == 1)
+
+
+def test_a_person_is_reported_from_their_card(pair: Pair, server: Server) -> None:
+    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    bob.post("messages/send", to=ann.user, text="buy now")
+    chat = Chat(pair[1], ann)
+    chat.page.click("#conversations button")
+    eventually(lambda: "buy now" in chat.page.run(TEXT))
+    chat.page.click("#conversation-open")
+    chat.click("Report…", within=".card-of-person")
+    picture(chat, "card")
+    dialogs = (
+        "return [...document.querySelectorAll('dialog[open]')].map((each) => each.textContent).join(' ')"
+    )
+    eventually(lambda: "Report Bob" in chat.page.run(dialogs), what="the dialog of a report")
+    chat.click("Send report", within="dialog[open]")
+    eventually(lambda: "Thank you" in chat.page.run(TOASTS))
+    (report,) = User(server, KEY).get("reports")["reports"]
+    assert (report["user"], report["reasons"]) == (bob.user, {"spam": 1})
+    assert chat.page.shown(".card-of-person")

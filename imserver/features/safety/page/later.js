@@ -1,5 +1,5 @@
 // @ts-check
-/** Reports of messages and people, and what moderators do, in the menus of the messages page. */
+/** Reports of messages and people, and what moderators do, in the menus and the cards of the messages page. */
 
 const DAY = 86_400;
 /** Seconds; 0: for good. */
@@ -16,7 +16,7 @@ let moderates = false;
 /** @param {any} additions */
 export function start(additions) {
   page = additions;
-  const { addAction, addMessageAction, api, words } = page;
+  const { addAction, addMessageAction, addPersonAction, api, words } = page;
   const asked = api("GET", "reports/reasons").then((/** @type {any} */ answer) => void (moderates = answer.moderates), () => {}); // then nobody moderates here
   addMessageAction((/** @type {any} */ session, /** @type {any} */ conversation, /** @type {any} */ entry) => {
     if (!entry.from || entry.from === session.user) return [];
@@ -25,11 +25,14 @@ export function start(additions) {
     if (moderates) rows.push({ word: words.safety_delete, act: () => remove(entry), danger: true }, ...actsOn(person));
     return rows;
   });
-  const onPerson = (/** @type {(person: any) => any} */ makeRow) => addAction((/** @type {any} */ session, /** @type {any} */ conversation) => {
-    if (!conversation.peer || conversation.peer === session.user) return null;
-    const row = makeRow({ user: conversation.peer, name: session.people.nameOf(conversation.peer), group: 0 });
-    return row && { key: "", ...row };
-  });
+  const onPerson = (/** @type {(person: any) => any} */ makeRow) => {
+    const rowOf = (/** @type {any} */ session, /** @type {string} */ user) => (user && user !== session.user ? makeRow({ user, name: session.people.nameOf(user), group: 0 }) : null);
+    addPersonAction(rowOf);
+    addAction((/** @type {any} */ session, /** @type {any} */ { peer }) => {
+      const row = rowOf(session, peer);
+      return row && { key: "", ...row };
+    });
+  };
   onPerson(({ user, name }) => ({ word: words.safety_report, act: () => report({ person: user }, page.fill(words.safety_report_person, { name })) }));
   onPerson((person) => (moderates ? actsOn(person)[0] : null));
   onPerson((person) => (moderates ? actsOn(person).at(-1) : null));
