@@ -23,7 +23,7 @@ const RECENT = 100;
 const MEMBERS_PAGE = 500;
 const MUTE_CHECK_MS = 5_000;
 const MOST_COMMANDS = 50;
-const MENTION = /(?:^|[\s(（])@([^\s@]{0,32})$/u;
+const MENTION = /(?:^|[\s(（])@([^\s@]{0,32}(?: [^\s@]{1,32})?)$/u;
 const COMMAND = /^\/([a-z0-9_]{0,32})$/;
 
 /** @typedef {{ bot: string, name: string, nickname: string, command: string, description: string }} Command  `name`: of the bot */
@@ -509,7 +509,7 @@ export class Composer {
     const { people, user: self } = this.session;
     const conversation = this.#conversation;
     const found = conversation?.group ? MENTION.exec(before) : null;
-    if (!conversation || !found) return [];
+    if (!conversation || !found || [...this.#mentioned.keys()].some((name) => found[1].startsWith(`${name} `))) return []; // a text follows the name
     if (!this.#members) this.#loadMembers(conversation);
     const members = this.#members ?? [];
     if (found[1] && members.length && members.length < conversation.members) import("./directory.js").then(({ findMembers }) => findMembers(this.session, conversation.id, found[1], members, () => this.#complete())).catch(() => {}); // then those who are loaded

@@ -39,7 +39,8 @@ export function fitOf(names, typed) {
 
 /**
  * Who may be meant by what is typed after an `@`: first who has written lately, then those in whose names a word begins with it, then the
- * others whose names contain it; all of a group at the end.
+ * others whose names contain it; all of a group at the end. Of two words, which may be a mention and a text, the first one is a whole
+ * word of the name, and another word begins with the second one.
  *
  * @param {string[]} members
  * @param {string} typed
@@ -49,9 +50,14 @@ export function fitOf(names, typed) {
  * @returns {string[]}
  */
 export function mentionable(members, typed, nameOf, most, writers = []) {
-  const fits = new Map(members.map((user) => [user, fitOf(nameOf(user), typed)]));
+  const before = typed.split(" ").slice(0, -1).flatMap(wordsOf);
+  const fit = (/** @type {string} */ user) => {
+    const fits = fitOf(nameOf(user), typed);
+    return before.length && (fits || !before.every((word) => wordsOf(nameOf(user)).includes(word))) ? 2 : fits;
+  };
+  const fits = new Map(members.map((user) => [user, fit(user)]));
   const recent = writers.filter((user) => fits.has(user));
   const ordered = [...new Set([...recent, ...members.filter((user) => fits.get(user) === 0), ...members])].filter((user) => fits.get(user) !== 2);
-  const all = fitOf(nameOf("all"), typed) < 2 ? ["all"] : [];
+  const all = fit("all") < 2 ? ["all"] : [];
   return [...ordered.slice(0, most - all.length), ...all];
 }

@@ -106,6 +106,13 @@ it("who has written lately is offered first, then who has a word that begins so,
   assert.deepEqual([fitOf("José Pérez jperez", "perez jos"), fitOf("José", "os"), fitOf("José", "x"), fitOf("José", ""), fitOf("Łukasz Weiß", "weiss lukasz")], [0, 1, 2, 0, 0]);
 });
 
+it("a name is completed across a space, but no text behind a mention", () => {
+  const names = { all: "all", 1: "Björn Kovač", 2: "Björn", 3: "Ann Hill", 4: "Jean-Luc Maria Picard" };
+  const offered = (typed) => mentionable(["1", "2", "3", "4"], typed, (user) => names[user], 8);
+  assert.deepEqual([offered("bjorn kov"), offered("bjorn"), offered("jean-luc pic"), offered("hill an")], [["1"], ["1", "2"], ["4"], ["3"]]);
+  assert.deepEqual([offered("bjorn hello"), offered("an hi"), offered("bjorn ova"), offered("all hello")], [[], [], [], []]);
+});
+
 it("a text may have a form for what oneself has done", () => {
   const words = { messages_you: "Du", messages_you_inside: "dich", messages_and: ", ", messages_left: "{name} ist gegangen|Du bist gegangen", messages_removed: "{name} hat {names} entfernt|Du hast {names} entfernt" };
   const session = /** @type {any} */ ({ words, language: "de", user: "ann", people: { nameOf: (user) => user.toUpperCase() } });
