@@ -3,8 +3,8 @@
 
 import { drawn, fill, make } from "../text.js";
 import { added, addFeatures } from "./additions.js";
-import { reasonOf, rowsOf } from "./api.js";
-import { SEARCH_AFTER_MS, findPeople, hasDirectory } from "./directory.js";
+import { rowsOf } from "./api.js";
+import { FoundPeople, hasDirectory } from "./directory.js";
 import { attempt, field, input, load, namedList, newId, noteLine, redraw, section, show, withModule } from "./form.js";
 import { openInvitations, tellInvited } from "./invitations.js";
 import { fitOf } from "./names.js";
@@ -363,62 +363,6 @@ export function openPicker(session, title, yes, without, act) {
     if (!picker.chosen.length) return show(note, session.words.messages_choose_people);
     if (await attempt(go, note, session.words, () => act(picker.chosen))) layer.close();
   });
-}
-
-/** The people of the directory who are found for what is typed. */
-class FoundPeople {
-  /** @type {string[]} */
-  users = [];
-  /** A row that loads the next page. @type {HTMLElement | null} */
-  more = null;
-  /** Whether the server has answered. */
-  isDone = false;
-  #run = 0;
-  /** @type {ReturnType<typeof setTimeout> | undefined} */
-  #timer;
-
-  /**
-   * @param {Session} session
-   * @param {() => void} changed
-   */
-  constructor(session, changed) {
-    this.session = session;
-    this.changed = changed;
-  }
-
-  stop() {
-    this.#run += 1;
-    clearTimeout(this.#timer);
-    this.users = [];
-    this.more = null;
-    this.isDone = false;
-  }
-
-  /** @param {string} text */
-  find(text) {
-    this.stop();
-    this.changed();
-    if (text.trim()) this.#timer = setTimeout(() => this.findNow(text).catch((error) => toast(reasonOf(error, this.session.words))), SEARCH_AFTER_MS);
-  }
-
-  /**
-   * @param {string} text
-   * @param {string} [after]  where the page begins
-   */
-  async findNow(text, after = "") {
-    const run = ++this.#run;
-    const { users, next } = await findPeople(this.session, text, after);
-    if (run !== this.#run) return;
-    this.users = [...new Set([...this.users, ...users])];
-    this.isDone = true;
-    this.more = null;
-    if (next) {
-      const more = button(this.session.words.messages_more_people, "link");
-      more.addEventListener("click", () => attempt(more, null, this.session.words, () => this.findNow(text, next)));
-      this.more = make("li", "", more);
-    }
-    this.changed();
-  }
 }
 
 /** A list of people with a box to tick for each: those whom the user knows, and the directory. */

@@ -1,8 +1,11 @@
 // @ts-check
 /** The directory of the app: people by parts of their names, where the app has one. Guests have none. */
 
-import { cut } from "../text.js";
+import { cut, make } from "../text.js";
 import { loadRules } from "./account-fields.js";
+import { reasonOf } from "./api.js";
+import { attempt } from "./form.js";
+import { button, toast } from "./panel.js";
 
 /** @typedef {import("./session.js").Session} Session */
 
@@ -51,6 +54,62 @@ export async function findPeople(session, text, after = "") {
   }
   session.people.add(cards);
   return { users: cards.map((/** @type {{ user: string }} */ { user }) => user), next };
+}
+
+/** The people of the directory who are found for what is typed. */
+export class FoundPeople {
+  /** @type {string[]} */
+  users = [];
+  /** A row that loads the next page. @type {HTMLElement | null} */
+  more = null;
+  /** Whether the server has answered. */
+  isDone = false;
+  #run = 0;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #timer;
+
+  /**
+   * @param {Session} session
+   * @param {() => void} changed
+   */
+  constructor(session, changed) {
+    this.session = session;
+    this.changed = changed;
+  }
+
+  stop() {
+    this.#run += 1;
+    clearTimeout(this.#timer);
+    this.users = [];
+    this.more = null;
+    this.isDone = false;
+  }
+
+  /** @param {string} text */
+  find(text) {
+    this.stop();
+    this.changed();
+    if (text.trim()) this.#timer = setTimeout(() => this.findNow(text).catch((error) => toast(reasonOf(error, this.session.words))), SEARCH_AFTER_MS);
+  }
+
+  /**
+   * @param {string} text
+   * @param {string} [after]  where the page begins
+   */
+  async findNow(text, after = "") {
+    const run = ++this.#run;
+    const { users, next } = await findPeople(this.session, text, after);
+    if (run !== this.#run) return;
+    this.users = [...new Set([...this.users, ...users])];
+    this.isDone = true;
+    this.more = null;
+    if (next) {
+      const more = button(this.session.words.messages_more_people, "link");
+      more.addEventListener("click", () => attempt(more, null, this.session.words, () => this.findNow(text, next)));
+      this.more = make("li", "", more);
+    }
+    this.changed();
+  }
 }
 
 /**

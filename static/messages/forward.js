@@ -1,7 +1,8 @@
 // @ts-check
-/** Forwards messages to one or several conversations. */
+/** Forwards messages to one or several conversations, also to people of the directory. */
 
 import { fill, make } from "../text.js";
+import { FoundPeople } from "./directory.js";
 import { loadStyle, redraw } from "./form.js";
 import { button, openDialog, toast } from "./panel.js";
 import { keyOf } from "./store.js";
@@ -39,11 +40,14 @@ export async function openForward(session, entries) {
     send.textContent = fill(words.messages_forward_send, { count: chosen.size });
     send.disabled = !chosen.size;
     const wanted = filter.value.trim().toLowerCase();
-    const found = store.sorted.filter((each) => (each.group || each.peer) && !each.left && store.nameOf(each).toLowerCase().includes(wanted)).slice(0, MOST_SHOWN);
-    const version = JSON.stringify(found.map((each) => [keyOf(each), store.nameOf(each), people.card(each.peer), chosen.has(keyOf(each))]));
+    const named = store.sorted.filter((each) => (each.group || each.peer) && !each.left && store.nameOf(each).toLowerCase().includes(wanted)).slice(0, MOST_SHOWN);
+    const others = directory.users.filter((user) => user !== session.user).map((user) => store.withUser(user));
+    const found = [...new Set([...named, ...others])];
+    const more = directory.more ? [directory.more] : [];
+    const version = JSON.stringify([more.length, found.map((each) => [keyOf(each), store.nameOf(each), people.card(each.peer), chosen.has(keyOf(each))])]);
     if (version === drawn) return; // a button that is being clicked must stay
     drawn = version;
-    redraw(list, found.map((each) => {
+    redraw(list, [...found.map((each) => {
       const key = keyOf(each);
       const choice = button("", "choice");
       choice.dataset.key = key;
@@ -58,9 +62,10 @@ export async function openForward(session, entries) {
         draw();
       });
       return make("li", "", choice);
-    }));
+    }), ...more]);
   };
-  filter.addEventListener("input", draw);
+  const directory = new FoundPeople(session, draw);
+  filter.addEventListener("input", () => directory.find(filter.value)); // which draws
   send.addEventListener("click", () => {
     isSent = true;
     dialog.close();
@@ -70,6 +75,7 @@ export async function openForward(session, entries) {
   filter.focus();
   await dialog.closed;
   ends.forEach((end) => end());
+  directory.stop();
   if (!isSent) return false;
   const targets = [...chosen.values()];
   for (const target of targets) {

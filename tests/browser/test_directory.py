@@ -214,3 +214,22 @@ def test_a_guest_who_becomes_a_member_goes_on_in_each_tab(pair: Pair, server: Se
     waits(page, "#new-conversation")
     page.driver.close()
     page.driver.switch_to.window(tab)
+
+
+def test_a_message_is_forwarded_to_a_colleague_without_a_conversation(pair: Pair, server: Server) -> None:
+    ann, eve, tim = (Account(server, name) for name in ("Ann", "Eve", "Tim Zander"))
+    group = ann.create_group("tea", eve)
+    ann.say(group, "the parcel")
+    chat = Chat(pair[0], ann)
+    chat.open(group)
+    eventually(lambda: "the parcel" in chat.texts, what="the message")
+    chat.act("the parcel", "messages_forward")
+    waits(chat.page, ".chooser .search-field")
+    chat.page.find(".chooser .search-field").send_keys("zander")
+    waits(chat.page, ".choice bdi", "Tim Zander")
+    assert chat.page.texts(".choice bdi") == ["Tim Zander"]
+    chat.page.click(".choice")
+    chat.page.click(".chooser .wide")
+    eventually(lambda: chat.page.texts("#conversation-name") == ["Tim Zander"], what="the new conversation")
+    eventually(lambda: "the parcel" in chat.texts, what="the message there")
+    assert [each["peer"] for each in tim.get("conversations")["conversations"]] == [ann.user]
