@@ -7,7 +7,7 @@ import { callApi } from "./api.js";
 import { SavedLogin } from "./saved-login.js";
 import { attempt, field, input, noteLine, section, show } from "./form.js";
 import { invitationText, membersText } from "./invitations.js";
-import { button } from "./panel.js";
+import { button, toast, whenLeft } from "./panel.js";
 import { avatarOf } from "./people.js";
 
 /** @typedef {import("./session.js").Login} Login */
@@ -88,6 +88,8 @@ export function memberSection(session, identifiers) {
       const { token, account } = await session.api("POST", "accounts/promote", { login, password: password.value, device });
       new SavedLogin(session.app).set({ token, user: account.user, nickname: account.nickname, device });
     }, "", false); // the token of the guest has ended: the page goes on with the new one
+    await whenLeft(); // the profile is closed
+    toast(words.messages_member_done);
   });
   return section(words.messages_member_title, make("p", "muted", words.messages_member_hint), form);
 }

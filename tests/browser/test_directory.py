@@ -207,6 +207,7 @@ def test_a_guest_who_becomes_a_member_goes_on_in_each_tab(pair: Pair, server: Se
     page.click("#me")
     waits(page, "#member-form")
     page.find("#member-login").send_keys("gil" + Keys.TAB + PASSWORD + Keys.ENTER)
+    waits(page, "#toasts", "You are a member now")
     waits(page, "#new-conversation")
     waits(page, ".conversation", "Tea")
     assert page.run("return window.isSame"), "without a reload"
