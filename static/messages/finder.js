@@ -80,7 +80,7 @@ export class Finder {
     field.addEventListener("keydown", (event) => this.#onFieldKey(event), { signal });
     list.addEventListener("keydown", (event) => this.#onKey(event), { signal });
     chips.classList.add("chips");
-    chips.setAttribute("role", "group");
+    chips.setAttribute("role", "toolbar"); // one stop of the Tab key, with arrow keys
     chips.setAttribute("aria-label", session.words.messages_filters);
     this.#drawChips(parse(field.value));
   }

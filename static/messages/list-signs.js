@@ -1,7 +1,7 @@
 // @ts-check
 /**
  * What the list of conversations gets as soon as it is shown: who is online, who is typing, and the unread replies in threads. And the
- * keyboard in all lists: each is one stop of the Tab key, and arrow keys lead through it.
+ * keyboard in all lists and in rows of filters: each is one stop of the Tab key, and arrow keys lead through it.
  */
 
 import { fill, make } from "../text.js";
@@ -16,8 +16,8 @@ import { threadsOf } from "./threads.js";
 const TYPING_MS = 6_000;
 /** So many of the first conversations keep the presence of their people fresh. */
 const WATCHED = 50;
-/** Lists of people and conversations. */
-const LISTS = ".people-list, #conversations";
+/** Of people and conversations, and the filters of a search, which are one row. */
+const LISTS = ".people-list, #conversations, .chips";
 const CONTROLS = "button, a[href], input";
 
 document.addEventListener("focusin", ({ target }) => {
@@ -27,12 +27,12 @@ document.addEventListener("focusin", ({ target }) => {
 document.addEventListener("keydown", (event) => {
   const list = listOf(event.target);
   if (!list || event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
-  const rows = [...list.children].map(controlsIn).filter((row) => row.length);
+  const rows = list.matches(".chips") ? [controlsIn(list)] : [...list.children].map(controlsIn).filter((row) => row.length);
   const at = rows.findIndex((row) => row.includes(/** @type {HTMLElement} */ (event.target)));
   const beside = rows[at]?.indexOf(/** @type {HTMLElement} */ (event.target)) ?? -1;
   const forward = getComputedStyle(list).direction === "rtl" ? -1 : 1;
   const next = {
-    ArrowDown: rows[at + 1]?.[0], ArrowUp: rows[at - 1]?.[0], Home: rows[0]?.[0], End: rows[rows.length - 1]?.[0],
+    ArrowDown: rows[at + 1]?.[0], ArrowUp: rows[at - 1]?.[0], Home: rows[0]?.[0], End: rows.length > 1 ? rows[rows.length - 1][0] : rows[0]?.at(-1),
     ArrowRight: rows[at]?.[beside + forward], ArrowLeft: rows[at]?.[beside - forward],
   }[event.key];
   if (!next) return;

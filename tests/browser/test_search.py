@@ -109,6 +109,20 @@ def test_the_menu_has_all_filters_and_leads_to_a_day(pair: Pair, server: Server)
     page.find("#search").send_keys("kettle re")
     eventually(lambda: hits() == ["kettle, red, of Ann", "red kettle of Bob"], what="words in any order")
     assert page.texts("#hits mark") == ["kettle", "re", "re", "kettle"]
+    keys = (
+        "return performance.getEntriesByType('resource').some(({ name }) => name.endsWith('/list-signs.js'))"
+    )
+    eventually(lambda: page.run(keys), what="the keys of lists")
+    focused = []
+    page.press(Keys.TAB)
+    for key in (Keys.TAB, Keys.ARROW_RIGHT, Keys.END, Keys.ARROW_LEFT, Keys.HOME, Keys.END):
+        page.press(key)
+        focused.append(page.focused)
+    assert focused == ["Filters", "picture", "link", "file", "Filters", "link"]
+    page.press(Keys.TAB)
+    assert not page.run("return Boolean(document.activeElement.closest('.chips'))"), "one stop of the Tab key"
+    page.press(Keys.SHIFT + Keys.TAB)
+    assert page.focused == focused[-1]
     page.click("#search-chips .chip")
     eventually(lambda: page.shown(".filter-form"), what="the menu")
     page.find(".filter-form [list]").send_keys("Bob B")
