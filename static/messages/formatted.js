@@ -33,7 +33,7 @@ export function formatted(text, names = [], { isMarkdown = false, words } = {}) 
 }
 
 /**
- * In Markdown, empty lines beside a block only end it.
+ * In Markdown, empty lines beside a block only end it, and those at the end have nothing to part.
  *
  * @param {Part[]} parts
  * @returns {Part[]}
@@ -43,7 +43,7 @@ export function withoutEmpty(parts) {
   return parts.flatMap((part, index) => {
     if (part.kind !== "text") return [part];
     const text = isBlock(index - 1) ? part.text.replace(/^\s*\n/, "") : part.text;
-    const rest = isBlock(index + 1) ? text.trimEnd() : text;
+    const rest = isBlock(index + 1) || index === parts.length - 1 ? text.trimEnd() : text;
     return rest ? [{ ...part, text: rest }] : [];
   });
 }

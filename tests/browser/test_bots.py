@@ -86,11 +86,11 @@ def test_an_answer_grows_and_becomes_a_message(pair: Pair, start_server: StartSe
     try:
         first.open(group)
         first.say("/ask tea?")
-        eventually(lambda: first.texts[-1:] == ["Tea is "], what="the beginning")
+        eventually(lambda: first.texts[-1:] == ["Tea is"], what="the beginning")
         assert first.page.shown(".streamed .caret")
         second = Chat(pair[1], bob)
         second.open(group)
-        eventually(lambda: second.texts[-1:] == ["Tea is "], what="the text so far on a page that comes late")
+        eventually(lambda: second.texts[-1:] == ["Tea is"], what="the text so far on a page that comes late")
         model.gate.set()
         for chat in (first, second):
             eventually(
@@ -111,12 +111,12 @@ def test_whoever_reads_an_answer_stops_it(pair: Pair, start_server: StartServer)
         body = {"app": "gochat", "to": ann.user, "text": "Tea is a "}
         stream = api.call("POST", "messages/stream/open", body)["stream"]
         chat.page.run("location.hash = '#u/' + arguments[0]", bot["id"])
-        eventually(lambda: chat.texts == ["Tea is a "], what="the beginning")
+        eventually(lambda: chat.texts == ["Tea is a"], what="the beginning")
         chat.click(chat.word("messages_stop"), within=".streamed")
         eventually(lambda: not chat.page.shown(".streamed"), what="the stored message")
         late = {"app": "gochat", "pieces": [{"stream": stream, "piece": 1, "text": "shrub"}]}
         api.call("POST", "messages/stream/append", late)
-    assert chat.texts == ["Tea is a "]
+    assert chat.texts == ["Tea is a"]
     assert ann.get("conversations")["conversations"][0]["last"]["text"] == "Tea is a "
 
 
@@ -196,7 +196,7 @@ def test_a_bot_of_the_gallery_is_started_and_streams(pair: Pair, start_server: S
     with Api(server.http_url, key=bot["token"]) as api:
         named = {"app": "gochat", "to": bob.user, "text": "Which "}
         stream = api.call("POST", "messages/stream/open", named)["stream"]
-        eventually(lambda: chat.texts[-1:] == ["Which "], what="the beginning")
+        eventually(lambda: chat.texts[-1:] == ["Which"], what="the beginning")
         pieces = [{"stream": stream, "piece": 1, "text": "town?"}]
         api.call("POST", "messages/stream/append", {"app": "gochat", "pieces": pieces})
         eventually(lambda: chat.texts[-1:] == ["Which town?"], what="more of it")

@@ -434,7 +434,7 @@ class Company:
             bob.page.click(".bots .person")
             eventually(lambda: bob.page.texts(".card-of-person code") == ["/ask"], what="the card")
             bob.page.click("#bot-start")
-            eventually(lambda: bob.texts == ["/start", "It is "], what="the beginning of the answer")
+            eventually(lambda: bob.texts == ["/start", "It is"], what="the beginning of the answer")
             assert bob.page.shown(".streamed .caret")
             model.gate.set()
             eventually(lambda: bob.texts == ["/start", "It is hot."], what="the whole answer")

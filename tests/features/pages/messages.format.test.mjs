@@ -50,6 +50,7 @@ it("texts of bots are Markdown", () => {
   assert.deepEqual(shown("# Tea\n[a](https://a.example)")[0], "# Tea\n[a](", "texts of people are not");
   const drawn = withoutEmpty(parse("a\n\nb:\n\n```\nc\n```\n\n  d\n\n- e\n\n```\nf\n```\n\n\n", [], true));
   assert.deepEqual(drawn.map(({ text }) => text), ["a\n\nb:", "c", "  d", "e", "f"], "empty lines beside blocks end them");
+  assert.deepEqual(withoutEmpty(parse("\n a\n\nb \n\n", [], true)).map(({ text }) => text), ["\n a\n\nb"], "a stopped answer ends with its last line");
   const [link] = parse("[a](https://b.example)", [], true);
   assert.deepEqual([link.text, link.address], ["a", "https://b.example"]);
   const began = performance.now();
