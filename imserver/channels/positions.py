@@ -87,7 +87,7 @@ class OrderedDelivery:
         if state.offset < 0:
             self._begin(local, state, position)
         elif state.epoch != position.epoch:
-            self._lose(local, state, position)
+            self._change_epoch(local, state, position.epoch)
         delayed = state.waiting.pop(connection, None)
         reached = position.offset
         for event in delayed if isinstance(delayed, list) else ():
@@ -131,13 +131,14 @@ class OrderedDelivery:
         channel_part = what.event.channel
         if channel_part is None or not channel_part.offset:
             self.to_ready(local, what)
-        elif state.offset < 0:
+            return
+        if state.offset < 0:
             # The first subscriber still reads the history.
             state.early[channel_part.offset] = what
-        elif channel_part.epoch != state.epoch:
-            self._lose(local, state, Position(channel_part.epoch, channel_part.offset))
-            self.to_ready(local, what)
-        elif channel_part.offset == state.offset + 1:
+            return
+        if channel_part.epoch != state.epoch:
+            self._change_epoch(local, state, channel_part.epoch)
+        if channel_part.offset == state.offset + 1:
             state.offset += 1
             self.to_ready(local, what)
             self._deliver_early(local, state)
@@ -242,14 +243,21 @@ class OrderedDelivery:
         except Exception:
             log.exception("missing publications could not be read")
         state.filling = False
-        if page is not None and state.epoch == since.epoch:
+        if page is None:
+            return
+        if state.epoch == since.epoch:
             self._deliver_page(local, state, since, page)
+        else:
+            self._fill(local, state)
 
     def _deliver_page(
         self, local: LocalChannel, state: ChannelPosition, since: Position, page: HistoryPage
     ) -> None:
         """Deliver publications after ``since`` that have not come otherwise."""
-        if page.position.epoch != state.epoch or page.position.offset < since.offset:
+        if page.position.epoch != state.epoch:
+            self._change_epoch(local, state, page.position.epoch)
+            return
+        if page.position.offset < since.offset:
             self._lose(local, state, page.position)
             return
         for event in page.publications:
@@ -270,6 +278,14 @@ class OrderedDelivery:
                 state.early[offset] = rest[offset]
         state.offset = page.position.offset
         self._deliver_early(local, state)
+
+    def _change_epoch(self, local: LocalChannel, state: ChannelPosition, epoch: str) -> None:
+        """Go on in this epoch, and read what this node has not delivered of it: members that do not subscribe
+        again receive all of it."""
+        before, offset = state.before
+        state.before = state.epoch, state.offset
+        self._lose(local, state, Position(epoch, offset if epoch == before else 0))
+        self._fill(local, state)
 
     def _lose(self, local: LocalChannel, state: ChannelPosition, position: Position) -> None:
         """Publications are lost: let the members subscribe again and reload."""

@@ -259,9 +259,10 @@ class ChannelPosition:
     that must not receive everything → the publications that they receive later, or the last offset that they
     have. ``deltas``: members that read deltas → the offset of the last publication that they have received
     (0: none); None if there are none. ``last``: the last delivered publication, if there are such members.
+    ``before``: the epoch before this one, and the offset in it: its publications may come late.
     """
 
-    __slots__ = ("deltas", "early", "epoch", "filling", "last", "offset", "waiting")
+    __slots__ = ("before", "deltas", "early", "epoch", "filling", "last", "offset", "waiting")
 
     def __init__(self) -> None:
         self.epoch = ""
@@ -270,6 +271,7 @@ class ChannelPosition:
         self.waiting: dict[Connection, list[Event] | int] = {}
         self.deltas: dict[Connection, int] | None = None
         self.last: Event | None = None
+        self.before = "", 0
         self.filling = False
         """A greenlet reads the missing publications from the history."""
 

@@ -667,6 +667,81 @@ def test_a_new_subscriber_that_finds_another_epoch_ends_the_old_subscriptions(no
     assert len(ended) == 1
 
 
+def new_epoch(nodes: Several) -> tuple[Client, list[tuple[Connection, int]]]:
+    """A history is lost, and the next two publications have not come to the last node yet. What a member of
+    it receives that cannot begin again, and the subscriptions that the node ends."""
+    a, _, c = nodes.nodes.values()
+    plain, client = c.login(MULTI, "bob")
+    subscribe(c, plain)
+    subscriber(c)
+    publish(a, "old")
+    assert texts(client) == [["old"]]
+    nodes.book.history.forget(MULTI)
+    a.rpc.holding = True
+    publish(a, "one", "two")
+    return client, endings(c)
+
+
+@pytest.mark.parametrize("finder", ["check", "newcomer", "publication"])
+def test_members_that_cannot_begin_again_miss_nothing_of_a_new_epoch(nodes: Several, finder: str) -> None:
+    """However their node learns of it, and what comes late comes once."""
+    a, b, c = nodes.nodes.values()
+    client, ended = new_epoch(nodes)
+    expected = ["one", "two"]
+    if finder == "check":
+        c.channels.subscriptions.check_positions()
+    elif finder == "newcomer":
+        _, newcomer, found = subscriber(c, "carol")
+        assert found.position is not None
+        assert found.position.offset == 2
+    else:
+        publish(b, "three")
+        expected.append("three")
+    until(lambda: received_texts(client) == expected)
+    assert [code for _, code in ended] == [2500]
+    a.rpc.release()
+    publish(b, "last")
+    assert texts(client) == [[*expected, "last"]]
+    assert [code for _, code in ended] == [2500]
+    if finder == "newcomer":
+        assert texts(newcomer) == [["last"]]
+
+
+def test_a_late_publication_of_the_epoch_before_repeats_nothing_of_the_new_one(nodes: Several) -> None:
+    a, b, c = nodes.nodes.values()
+    plain, client = c.login(MULTI, "bob")
+    subscribe(c, plain)
+    publish(b, "old")
+    a.rpc.holding = True
+    publish(a, "late")
+    nodes.book.history.forget(MULTI)
+    publish(b, "one", "two")
+    assert texts(client) == [["old", "one", "two"]]
+    a.rpc.release()
+    position = c.hub.apps[MULTI].channels[NEWS].position
+    assert position is not None
+    until(lambda: not position.filling)
+    publish(b, "three")
+    assert texts(client) == [["late", "three"]]
+
+
+def test_an_epoch_that_begins_while_a_gap_is_filled_is_read_too(nodes: Several) -> None:
+    a, b, c = nodes.nodes.values()
+    history = nodes.book.history
+    plain, client = c.login(MULTI, "bob")
+    subscribe(c, plain)
+    history.holding = a.rpc.holding = True
+    publish(a, "lost")
+    publish(b, "old")
+    until(lambda: len(history.reads) == 1)
+    history.forget(MULTI)
+    publish(a, "one")
+    publish(b, "two")
+    history.holding = False
+    history.reads[0].set()
+    until(lambda: received_texts(client) == ["one", "two"])
+
+
 def test_a_page_that_was_overtaken_ends_no_subscription(nodes: Several) -> None:
     a, b, c = nodes.nodes.values()
     history, ended = nodes.book.history, endings(c)
