@@ -111,7 +111,8 @@ def test_the_look_of_the_device_is_chosen_and_stays(pair: Pair, story: tuple[Acc
     chat.online()
     assert page.run(_LOOK) == dark
     page.click("#settings")
-    page.click(".segment [value=zh]")
+    eventually(lambda: page.shown("[data-key=language]"), what="the menu of languages")
+    page.find("[data-key=language]").send_keys("中")
     eventually(lambda: page.run("return document.documentElement.lang") == "zh-Hans", what="Chinese")
     chat.online()
     is_open(page, tea)
