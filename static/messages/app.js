@@ -47,6 +47,8 @@ class App {
   #scheduled = false;
   /** The part of the address after `#` that is shown. */
   #routed = "";
+  /** The conversation of it, as soon as it is known: its view may still be loading. @type {Conversation | null} */
+  #current = null;
 
   /** @param {Page} page */
   constructor(page) {
@@ -89,7 +91,7 @@ class App {
     });
     session.on("people", () => this.#schedule());
     session.on("contact", () => this.#countRequests());
-    session.people.watch(() => [this.#conversation?.open?.peer ?? ""]);
+    session.people.watch(() => [this.#current?.peer ?? ""]);
     session.on("entry", (entry) => this.#isOfFeature(entry) && this.#addFeatures());
     session.on("entry", (entry) => entry.kind === "message" && entry.from !== session.user && this.#notify((notices) => notices.heard(entry)));
     session.on("open", (target) => this.#open(target));
@@ -165,7 +167,7 @@ class App {
     this.#conversation?.stop();
     this.#search?.stop();
     this.#notices?.then((notices) => notices?.stop());
-    this.#session = this.#notices = this.#list = this.#conversation = this.#loading = this.#search = null;
+    this.#session = this.#notices = this.#list = this.#current = this.#conversation = this.#loading = this.#search = null;
     this.#askBeforeLeaving();
     const login = this.saved.get(); // a guest has become a member, or another tab has logged in
     navigate(login?.user === user ? location.hash : "", true);
@@ -217,7 +219,7 @@ class App {
   async #notify(use) {
     const session = this.#session;
     if (!session?.hasNotifications) return;
-    this.#notices ??= import("./notices.js").catch(() => null).then((module) => module && session === this.#session ? new module.Notices(session, () => this.#conversation?.open ?? null) : null);
+    this.#notices ??= import("./notices.js").catch(() => null).then((module) => module && session === this.#session ? new module.Notices(session, () => this.#current) : null);
     const notices = await this.#notices;
     if (notices && session === this.#session) use(notices);
   }
@@ -246,7 +248,7 @@ class App {
     const draw = () => {
       this.#scheduled = false;
       this.#drawMe();
-      this.#list?.draw(this.#conversation?.open ?? null);
+      this.#list?.draw(this.#current);
       this.#conversation?.draw();
     };
     if (document.hidden) setTimeout(draw, 250); // a hidden page gets no animation frames
@@ -268,8 +270,7 @@ class App {
     const known = "user" in target ? session.store.withUser(target.user) : session.store.conversations.get(target.conversation);
     const id = known?.id ?? ("conversation" in target ? target.conversation : 0);
     if (known && session.inbox.isMarked(known)) session.inbox.change(known, { marked: 0 }).catch(() => {}); // it stays marked
-    const isOpen = Boolean(this.#conversation?.open);
-    await navigate(id ? `#c/${id}` : `#u/${encodeURIComponent(known?.peer ?? "")}`, isOpen && matchMedia("(width >= 720px)").matches);
+    await navigate(id ? `#c/${id}` : `#u/${encodeURIComponent(known?.peer ?? "")}`, Boolean(this.#current && matchMedia("(width >= 720px)").matches));
     await this.#route("message" in target ? target.message : 0);
   }
 
@@ -307,7 +308,7 @@ class App {
     }
     if (conversation && about && store.isLoaded) history.replaceState(history.state, "", `#c/${conversation.id}`);
     const routed = (this.#routed = location.hash);
-    showView(conversation ? "conversation" : "list");
+    showView((this.#current = conversation) ? "conversation" : "list");
     if (conversation) document.body.toggleAttribute("data-searching", Boolean(history.state?.searching));
     if (conversation?.peer && this.#session?.isOnline) this.#session.people.refresh([conversation.peer]);
     if (conversation) await Promise.all([this.#addFeatures(), this.#loadView()]);
@@ -398,7 +399,7 @@ class App {
 
   async #back() {
     if (document.body.dataset.embedded === "one") return this.#around((around) => around.leave());
-    const left = this.#conversation?.open?.id ?? 0;
+    const left = this.#current?.id ?? 0;
     await navigate("");
     this.#search?.close();
     await this.#route();
@@ -423,13 +424,13 @@ class App {
   }
 
   #searchHere() {
-    this.#withSearch((search) => search.open(this.#conversation?.open ?? null));
+    this.#withSearch((search) => search.open(this.#current));
   }
 
   #openPalette() {
     const session = this.#session;
     withModule(import("./palette.js"), this.words, ({ openPalette }) => {
-      if (session && session === this.#session) openPalette(session, { open: this.#conversation?.open ?? null, info: (conversation) => this.#showInfo(conversation), search: () => this.#searchHere() });
+      if (session && session === this.#session) openPalette(session, { open: this.#current, info: (conversation) => this.#showInfo(conversation), search: () => this.#searchHere() });
     });
   }
 
@@ -452,7 +453,7 @@ class App {
     const { activeElement } = document;
     if (this.#conversation?.cancel() || closeLayers()) return;
     if (element("log", HTMLElement).contains(activeElement)) return element("message", HTMLElement).focus();
-    if (this.#conversation?.open) this.#back();
+    if (this.#current) this.#back();
   }
 
   /** @param {1 | -1} step  to the conversation below or above in the list */
@@ -460,7 +461,7 @@ class App {
     const { store } = this.#session ?? {};
     if (!store) return;
     const { listed } = store.lists;
-    const at = listed.findIndex((each) => each === this.#conversation?.open);
+    const at = listed.findIndex((each) => each === this.#current);
     const next = listed[at < 0 ? 0 : at + step];
     if (next) this.#session?.open({ conversation: next.id });
   }
