@@ -21,7 +21,7 @@ from imserver.messages.log.word_rows import (
     listed,
     merged_terms,
 )
-from imserver.messages.log.words import TEXT_TYPE, joined, searched_text, spaced, terms_of
+from imserver.messages.log.words import TERM_LENGTH, TEXT_TYPE, joined, searched_text, spaced, terms_of
 
 MOST_TERMS: Final = 512
 """A message with more terms is long."""
@@ -127,7 +127,7 @@ class SegmentContent:
                 text = "" if body is None else searched_text(type, body)
                 characters += len(text)
                 is_long = body is None or len(text) > _LONG_TEXT
-                self._put((offset,), (self._admitted(offset, () if is_long else terms_of(text), is_long),))
+                self._put(offset, self._admitted(offset, () if is_long else terms_of(text), is_long))
             if characters > _PAUSE_CHARACTERS:
                 self._put_lines(offsets, spaced(joined(bodies)))
                 offsets, bodies, characters = [], [], 0
@@ -151,35 +151,37 @@ class SegmentContent:
             pause()
         self.add((row for row in part.others if row[0] not in gone), pause)
 
-    def _admitted(self, offset: int, terms: Collection[str], is_long: bool = False) -> Collection[str]:
+    def _admitted(self, offset: int, terms: Collection[str], is_long: bool = False) -> list[str]:
         """The terms of a message; none if it is long."""
         more = max(len(terms) - _OWN_TERMS, 0)
         if is_long or len(terms) > MOST_TERMS or more > self._spare:
             self.long.add(offset)
-            return ()
+            return []
         self._spare -= more
-        return terms
+        return list(terms)
 
     def _put_lines(self, offsets: Sequence[int], lines: Iterable[str]) -> None:
         """Add the terms of messages with short ASCII texts, which :func:`spaced` has returned."""
-        terms = (
-            words if len(words := line.split()) <= _OWN_TERMS else self._admitted(offset, set(words))
-            for offset, line in zip(offsets, lines, strict=False)  # without a text there is one line, too
-        )
-        self._put(offsets, terms)
+        for offset, line in zip(offsets, lines, strict=False):  # without a text there is one line, too
+            words = line.split()
+            if len(words) + len(line) // TERM_LENGTH > _OWN_TERMS:  # there may be as many terms
+                words = self._admitted(offset, terms_of(line))
+            self._put(offset, words)
 
-    def _put(self, offsets: Iterable[int], terms: Iterable[Collection[str]]) -> None:
-        """Add the terms of messages."""
+    def _put(self, offset: int, words: list[str]) -> None:
+        """Add the terms of a message; words are cut."""
         known = self._terms
-        for offset, some in zip(offsets, terms, strict=True):
-            for term in some:
-                before = known.setdefault(term, offset)
-                if before is offset:
-                    continue
-                if not isinstance(before, list):
-                    known[term] = [before, offset]
-                elif before[-1] is not offset:  # a word that the message has again
-                    before.append(offset)
+        for term in words:
+            if len(term) > TERM_LENGTH:
+                words.append(term[TERM_LENGTH:])
+                term = term[:TERM_LENGTH]
+            before = known.setdefault(term, offset)
+            if before is offset:
+                continue
+            if not isinstance(before, list):
+                known[term] = [before, offset]
+            elif before[-1] is not offset:  # a word that the message has again
+                before.append(offset)
 
     def buckets(self, pause: Pause) -> dict[int, Terms]:
         """The terms by their buckets."""

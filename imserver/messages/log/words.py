@@ -46,8 +46,6 @@ _SPACED: Final = bytes(
     byte if chr(byte).isalnum() or byte == _SEPARATOR[0] else ord(" ") for byte in bytes(range(129)).lower()
 ).ljust(256, b" ")
 """What stands in place of each byte, so that ``split`` finds the words of ASCII texts."""
-_is_cut: Final = re.compile(f"[a-z0-9]{{{TERM_LENGTH + 1}}}").search
-_beginnings: Final = re.compile(f"([a-z0-9]{{{TERM_LENGTH}}})(?=[a-z0-9])")
 _is_run: Final = re.compile(f"[{_OF_RUNS}]").match
 _parts: Final = re.compile(r'"([^"]*)("?)|([^\s"]+)').finditer
 _QUOTES: Final = str.maketrans("“”„«»＂", '""""""')
@@ -82,12 +80,9 @@ def joined(texts: Sequence[bytes]) -> bytes:
 
 
 def spaced(texts: bytes) -> list[str]:
-    """The terms in ASCII texts that are :func:`joined`, with spaces between. To split them takes a third of
+    """The words in ASCII texts that are :func:`joined`, with spaces between. To split them takes a third of
     the time of :func:`terms_of`."""
-    text = texts.translate(_SPACED).decode("latin-1")
-    if _is_cut(text):
-        text = _beginnings.sub(r"\1 ", text)
-    return text.split(_SEPARATOR.decode("latin-1"))
+    return texts.translate(_SPACED).decode("latin-1").split(_SEPARATOR.decode("latin-1"))
 
 
 def searched_text(type: str, body: bytes) -> str:
