@@ -1,11 +1,9 @@
 // @ts-check
-/**
- * What the list of conversations gets as soon as it is shown: who is online, who is typing, and the unread replies in threads. And the
- * keyboard in all lists and in rows of filters: each is one stop of the Tab key, and arrow keys lead through it.
- */
+/** Who is online, who is typing, and the unread replies in threads, in the list of conversations. */
 
 import { fill, make } from "../text.js";
 import { withModule } from "./form.js";
+import "./list-keys.js";
 import { icon } from "./media/file.js";
 import { threadsOf } from "./threads.js";
 
@@ -16,29 +14,6 @@ import { threadsOf } from "./threads.js";
 const TYPING_MS = 6_000;
 /** So many of the first conversations keep the presence of their people fresh. */
 const WATCHED = 50;
-/** Of people and conversations, and the filters of a search, which are one row. */
-const LISTS = ".people-list, #conversations, .chips";
-const CONTROLS = "button, a[href], input";
-
-document.addEventListener("focusin", ({ target }) => {
-  const list = listOf(target);
-  for (const each of list ? controlsIn(list) : []) each.tabIndex = each === target ? 0 : -1; // Tab now leaves the list, and comes back to here
-});
-document.addEventListener("keydown", (event) => {
-  const list = listOf(event.target);
-  if (!list || event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
-  const rows = list.matches(".chips") ? [controlsIn(list)] : [...list.children].map(controlsIn).filter((row) => row.length);
-  const at = rows.findIndex((row) => row.includes(/** @type {HTMLElement} */ (event.target)));
-  const beside = rows[at]?.indexOf(/** @type {HTMLElement} */ (event.target)) ?? -1;
-  const forward = getComputedStyle(list).direction === "rtl" ? -1 : 1;
-  const next = {
-    ArrowDown: rows[at + 1]?.[0], ArrowUp: rows[at - 1]?.[0], Home: rows[0]?.[0], End: rows.length > 1 ? rows[rows.length - 1][0] : rows[0]?.at(-1),
-    ArrowRight: rows[at]?.[beside + forward], ArrowLeft: rows[at]?.[beside - forward],
-  }[event.key];
-  if (!next) return;
-  event.preventDefault();
-  next.focus();
-});
 
 /** Knows it for one session. */
 export class Signs {
@@ -100,20 +75,4 @@ export class Signs {
     const [user] = [...(this.#typists.get(group ? id : peer) ?? [])].find(([, until]) => until > Date.now()) ?? [];
     return { isOnline: !group && people.card(peer)?.presence === "online", typing: user ? (group ? `${people.nameOf(user)} ${words.messages_is_typing}` : words.messages_is_typing) : "" };
   }
-}
-
-/**
- * @param {EventTarget | null} target
- * @returns {Element | null} the list of which it is a control; null: it is none
- */
-function listOf(target) {
-  return target instanceof Element && target.matches(CONTROLS) ? target.closest(LISTS) : null;
-}
-
-/**
- * @param {Element} part
- * @returns {HTMLElement[]}
- */
-function controlsIn(part) {
-  return /** @type {HTMLElement[]} */ ([...part.querySelectorAll(CONTROLS)]);
 }

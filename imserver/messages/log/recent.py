@@ -55,8 +55,8 @@ class RecentEntries:
             run.parts.append(part)
             run.changed.update(part.changed)
             run.end += len(part.conversations)
-            run.bytes += part.bytes
-            self._bytes += part.bytes
+            run.bytes += part.size
+            self._bytes += part.size
             begin = end
         while self._bytes > self._most_bytes:
             self._bytes -= self._runs.pop(next(iter(self._runs))).bytes
@@ -73,8 +73,8 @@ class RecentEntries:
         parts: list[ContentPart] = []
         while run.parts and run.parts[0].first < end:
             part = run.parts.popleft()
-            run.bytes -= part.bytes
-            self._bytes -= part.bytes
+            run.bytes -= part.size
+            self._bytes -= part.size
             if is_whole and part.first >= first:
                 parts.append(part)
         changed = {id for id in run.changed if first <= id < end} if is_whole else set()

@@ -240,7 +240,7 @@ def objection(draft: Draft) -> str:
     if bool(draft.to_user) + bool(draft.conversation) + bool(draft.room) != 1:
         return "exactly one of to_user, conversation and room is required"
     names = f"{draft.sender}{draft.to_user}{draft.room}{draft.type}"
-    # Most names are short: then one look at all of them is enough.
+    # Most names are together no longer than one of them may be: then one look at all of them is enough.
     if len(names) > _MAX_TYPE_BYTES or draft.client_msg_id or not names.isascii() or "\0" in names:
         for name, text, most in (
             ("sender", draft.sender, MAX_USER_BYTES),

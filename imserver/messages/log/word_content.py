@@ -67,8 +67,8 @@ class ContentPart(Struct, frozen=True):
     """The other messages."""
     changed: list[int]
     """What the entries edit or recall."""
-    bytes: int
-    """What it takes in memory, approximately."""
+    size: int
+    """Bytes of memory, approximately."""
 
 
 def part_of(entries: Sequence[Entry]) -> ContentPart:
@@ -149,7 +149,8 @@ class SegmentContent:
                 some = ["" if id in gone else line for id, line in zip(ids, some, strict=True)]
             self._put_lines([id - self._first for id in ids], some)
             pause()
-        self.add((row for row in part.others if row[0] not in gone), pause)
+        if part.others:
+            self.add((row for row in part.others if row[0] not in gone), pause)
 
     def _admitted(self, offset: int, terms: Collection[str], is_long: bool = False) -> list[str]:
         """The terms of a message; none if it is long."""
