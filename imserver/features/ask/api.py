@@ -370,7 +370,7 @@ def cancel(api: AskApi, call: Call, request: OfAsk) -> AskShown:
 @routes.post(
     "/asks/remind",
     Needs.ADMIN_OR_USER,
-    problems=(Problems.UNKNOWN_MESSAGE, HTTP_QUESTION_CLOSED, Problems.TOO_MANY_REQUESTS),
+    problems=(Problems.MUTED, Problems.UNKNOWN_MESSAGE, HTTP_QUESTION_CLOSED, Problems.TOO_MANY_REQUESTS),
     example={**_BY_ANN, "id": 7},
     user="optional",
 )
@@ -379,6 +379,7 @@ def remind(api: AskApi, call: Call, request: OfAsk) -> AskShown:
 
     They are notified again, once a minute at most.
     """
+    api.messages.require_voice(call)
     _own(api, call, request.id)
     api.parts.reminders.require((call.app, str(request.id)))
     return _changed(api, call, request.id, api.log.asks.remind(call.app, call.user, request.id))
@@ -387,7 +388,7 @@ def remind(api: AskApi, call: Call, request: OfAsk) -> AskShown:
 @routes.post(
     "/asks/escalate",
     Needs.ADMIN_OR_USER,
-    problems=(Problems.UNKNOWN_MESSAGE, HTTP_QUESTION_CLOSED, Problems.NOT_ALLOWED),
+    problems=(Problems.MUTED, Problems.UNKNOWN_MESSAGE, HTTP_QUESTION_CLOSED, Problems.NOT_ALLOWED),
     example={**_BY_ANN, "id": 7, "of": ["cal"]},
     user="optional",
 )
@@ -397,6 +398,7 @@ def escalate(api: AskApi, call: Call, request: EscalateRequest) -> AskShown:
     They are members of its conversation, and are notified. A question that everybody may answer stays as it
     is.
     """
+    api.messages.require_voice(call)
     return _changed(api, call, request.id, api.log.asks.escalate(call.app, call.user, request.id, request.of))
 
 

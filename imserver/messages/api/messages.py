@@ -252,6 +252,11 @@ class MessageApi(Struct, frozen=True):
         services = core.service(MessageServices)
         return MessageApi(core.storage.store, services.messaging, services.receipts, api.rates, api.limits)
 
+    def require_voice(self, call: Call) -> None:
+        """Refuse who is muted in the app. Back ends may always write. Raises :class:`ApiProblem`."""
+        if not call.is_back_end and (mute := self.messaging.mute_of(call.app, call.user)) is not None:
+            raise ApiProblem(mute.problem, mute.explanation)
+
     def send(
         self, call: Call, request: SendRequest, more: Mapping[str, Any] = MappingProxyType({})
     ) -> StoredAnswer:
@@ -517,7 +522,7 @@ def react(api: MessageApi, call: Call, request: ReactRequest) -> AnnotatedAnswer
     if wrong := emoji_objection(request.emoji):
         raise ApiProblem(errors.Problems.INVALID_REQUEST, f"`{wrong.replace(':', '`:', 1)}")
     if not request.remove:
-        _require_voice(api, call)
+        api.require_voice(call)
     return _annotated(
         api,
         call,
@@ -544,16 +549,10 @@ def pin(api: MessageApi, call: Call, request: PinRequest) -> AnnotatedAnswer:
     """
     if call.user:
         call.act = ""
-    _require_voice(api, call)
+    api.require_voice(call)
     return _annotated(
         api, call, lambda log: log.annotations.pin(call.app, call.user, request.id, remove=request.remove)
     )
-
-
-def _require_voice(api: MessageApi, call: Call) -> None:
-    """Refuse who is muted in the app. Back ends may always write."""
-    if not call.is_back_end and (mute := api.messaging.mute_of(call.app, call.user)) is not None:
-        raise ApiProblem(mute.problem, mute.explanation)
 
 
 def _annotated(api: MessageApi, call: Call, change: Callable[[Any], Change | Rejected]) -> AnnotatedAnswer:

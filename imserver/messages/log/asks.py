@@ -108,7 +108,7 @@ class AskLog:
                 return question.unchanged()
             return question.refused() if question.ask.state else question.close("cancel", user, "cancelled")
 
-        return self._change(app, user, message, work, by_author=True)
+        return self._change(app, user, message, work, by_author=True, as_reader=False)
 
     def expire(self, app: str, message: int) -> AskChange | Rejected:
         """Close a question whose deadline has passed."""
@@ -153,9 +153,12 @@ class AskLog:
         message: int,
         work: Callable[[_Question], AskChange | Rejected],
         by_author: bool = False,
+        as_reader: bool = True,
     ) -> AskChange | Rejected:
+        """``as_reader``: the user still reads the message, and is not muted."""
+
         def change(transaction: AppTransaction) -> Change | Rejected:
-            found = find_message(transaction, "" if by_author else user, message)
+            found = find_message(transaction, user if as_reader else "", message)
             if isinstance(found, Rejected):
                 return found
             ask = ask_in(found.meta)

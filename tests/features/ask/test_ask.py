@@ -1,6 +1,7 @@
 """Questions over HTTP and with clients, on a node."""
 
 from collections.abc import Iterator
+from time import time
 from typing import Any
 
 import gevent
@@ -119,6 +120,14 @@ def test_only_the_author_cancels_reminds_and_escalates(
     assert ann.post("asks/cancel", id=id)["state"] == "cancelled"
     assert ann.refused("asks/escalate", id=id, of=[bob.user]) == (409, "question_closed")
     assert not cal.post("asks/answer", id=id, value="yes")["accepted"]
+
+
+def test_who_is_muted_in_the_app_neither_reminds_nor_escalates(node: Harness, ann: User, bob: User) -> None:
+    eve = person(node, "eve_muted")
+    id = ask(eve, conversation=int(eve.group(ann, bob)), of=[bob.user])["id"]
+    node.node.core.identity.mutes.mute(eve.app, eve.user, int(time()) + 60)
+    assert eve.refused("asks/remind", id=id) == (403, "muted")
+    assert eve.refused("asks/escalate", id=id, of=[ann.user]) == (403, "muted")
 
 
 @pytest.mark.parametrize(

@@ -167,6 +167,17 @@ def test_the_author_cancels_reminds_and_escalates(log: MessageLog) -> None:
         assert late.ask.state == "cancelled"
 
 
+def test_who_was_removed_or_muted_only_cancels(log: MessageLog) -> None:
+    group = group_of(log, "a", "b", "c")
+    id = ask(log, "b", group, of=["a"])
+    log.groups.set_member(APP, group, "b", muted_until=int(time()) + 60)
+    for reason in ("muted", "unknown_message"):
+        assert refusal(log.asks.remind(APP, "b", id)) == reason
+        assert refusal(log.asks.escalate(APP, "b", id, ["c"])) == reason
+        log.groups.leave(APP, group, ["b"])
+    assert answered(log.asks.cancel(APP, "b", id)).type == "cancel"
+
+
 def test_a_deadline_closes_it_once(log: MessageLog) -> None:
     group = group_of(log, "a", "b")
     now = log.asks.time_ms()
