@@ -117,9 +117,27 @@ def test_a_moderator_sees_no_contacts(node: Harness) -> None:
     assert "email" not in seen
     assert "phone" not in seen
     assert moderator.get("accounts/list", text="example.com")["accounts"] == []
+    for text in (ann.user, "ann", "ann@example.com"):
+        assert [each["detail"] for each in owner.get("find", text=text)["results"]] == [
+            "ann · ann@example.com"
+        ]
+    assert [each["detail"] for each in moderator.get("find", text="ann")["results"]] == ["ann"]
+    assert moderator.get("find", text="ann@example.com")["results"] == []
     found = owner.get("accounts/list", text="example.com")["accounts"]
     assert [each["email"] for each in found] == ["ann@example.com"]
     assert member.refused_get("accounts/list") == (403, "not_allowed")
+
+
+def test_a_moderator_finds_open_groups_alone(node: Harness) -> None:
+    moderator, owner, ann = person(node, "moderator"), person(node, "owner"), person(node)
+    group = ann.post("groups/create", name="a quiet room")["group"]
+    for text in ("quiet", group):
+        assert ("group", group) in [
+            (each["type"], each["id"]) for each in owner.get("find", text=text)["results"]
+        ]
+        assert "group" not in [each["type"] for each in moderator.get("find", text=text)["results"]]
+    ann.post("groups/open", group=group, open=True)
+    assert [each["id"] for each in moderator.get("find", text="quiet")["results"]] == [group]
 
 
 def test_pages_lead_through_all_accounts(node: Harness) -> None:

@@ -162,7 +162,8 @@ class Finder:
 
 
 class PeopleSearch:
-    """Accounts: by id, identifier, or a part of their name."""
+    """Accounts: by id, identifier, or a part of their name. Moderators see no e-mail addresses and no phone
+    numbers, and find nobody by them."""
 
     def __init__(self, rows: AccountStore) -> None:
         self._rows = rows
@@ -171,16 +172,18 @@ class PeopleSearch:
         """The accounts that the text names exactly, then those whose name has it."""
         from imserver.features.accounts.identifiers import candidates
 
-        text = question.text
+        text, sees_contacts = question.text, question.may("operate")
         number = int(text) if text.isascii() and text.isdecimal() and int(text) < _MOST_ID else 0
-        accounts = self._rows.anywhere(question.apps, number, candidates(text))
+        logins = [each for each in candidates(text) if sees_contacts or each[0] == "name"]
+        accounts = self._rows.anywhere(question.apps, number, logins)
         words, last, now = Statements.words(text), self._rows.last_id(), int(time())
         for app, begin in product(question.apps[:MOST_DETAILED_APPS], (True, False)):
             if words and len(accounts) < question.limit:
                 first, limit = last - _SEARCHED, question.limit
                 accounts += self._rows.named(app, words, begin, first, last, limit, now)[0]
         for account in accounts:
-            names = [each for each in (account.name, account.email, account.phone) if each]
+            contacts = (account.email, account.phone) if sees_contacts else ()
+            names = [each for each in (account.name, *contacts) if each]
             yield Hit(
                 "account",
                 account.user,
@@ -191,7 +194,7 @@ class PeopleSearch:
 
 
 class GroupSearch:
-    """Groups: by id, or a part of their name."""
+    """Groups: by id, or a part of their name. Moderators find open ones alone."""
 
     def __init__(self, log: MessageLog) -> None:
         self._conversations = log.conversations
@@ -205,7 +208,8 @@ class GroupSearch:
                 exact = self._conversations.get(app, int(text))
                 found = [*([exact] if exact is not None and exact.kind == "group" else []), *found]
             for group in found:
-                yield Hit("group", str(group.id), app, group.name or str(group.id), f"group:{group.id}")
+                if group.open or question.may("operate"):
+                    yield Hit("group", str(group.id), app, group.name or str(group.id), f"group:{group.id}")
 
 
 class RefusedRequests:
