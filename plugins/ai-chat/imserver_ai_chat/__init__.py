@@ -312,7 +312,7 @@ class AiChat:
         return self._checked(self._core.identity.authority.identify(Needs.ADMIN_OR_USER, headers, host))
 
     def _checked(self, principal: Principal) -> Principal:
-        """The user of the app that has the chats. Raises ApiProblem."""
+        """The user of the app that has the chats, who is not banned. Raises ApiProblem."""
         tenants = self._core.identity.tenants
         if (tenants.find(app := tenants.resolve(self._settings.app))) is None:
             raise ApiProblem(Problems.UNKNOWN_APP, f"There is no app {app} (setting ai_chat.app)")
@@ -320,6 +320,8 @@ class AiChat:
             raise ApiProblem(Problems.TOKEN_INVALID)
         if not principal.may(Needs.ADMIN_OR_USER, app):
             raise ApiProblem(Problems.FORBIDDEN)
+        if ban := self._core.sessions.sessions.ban_of(app, principal.user):
+            raise ApiProblem(Problems.BANNED, ban.text)
         return principal
 
 

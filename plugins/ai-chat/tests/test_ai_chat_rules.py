@@ -114,6 +114,14 @@ def test_a_stop_reaches_the_producer_and_all_who_read(chat: Chat) -> None:
     assert Reader(chat.here, chat.ann.token, f"/{chat.id}/stop", {}).document() == {"stopped": 0}
 
 
+def test_of_a_banned_user_nothing_is_stored(chat: Chat) -> None:
+    back_end = User(chat.here, KEY, app=APP)
+    back_end.post("ban", users=[chat.ann.user], seconds=60)
+    refused = chat.ask("Still here?", "m1")
+    assert (refused.status, refused.document()["code"]) == (403, "banned")
+    assert back_end.get("conversations", user=chat.ann.user)["conversations"] == []
+
+
 def test_who_leaves_does_not_stop_the_producer(chat: Chat) -> None:
     chat.ask("Still there?", "m1").close()
     stream = chat.bot.open(chat.there, chat.ann.user)
