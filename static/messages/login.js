@@ -244,7 +244,7 @@ export class LoginView {
         if (error.code === "login_taken") wrong = identifier;
         if (error.code === "wrong_code") wrong = code;
         if (error.code === "second_factor_required" && !this.#takesCode) return this.#askForCode();
-        if (error.code === "account_locked") lock = lockText(error.message, words);
+        if (["account_locked", "banned"].includes(error.code)) lock = lockText(error, words);
         if (error.code !== "invalid_request") throw error;
         wrong = { nickname, password }[/** @type {string} */ (error.message).split(":")[0]] ?? identifier; // the message begins with the field
         throw wrong === identifier ? new ApiError("login_form", error.message) : error;
@@ -277,13 +277,13 @@ export class LoginView {
 }
 
 /**
- * @param {string} message  of the problem `account_locked`: it says until when, and why
+ * @param {ApiError} error  the problem `account_locked` or `banned`: it says until when, and why
  * @param {Record<string, string>} words
  * @returns {string} the same in the language of the page
  */
-function lockText(message, words) {
-  const [, day, hour, reason] = /^The account is locked(?: until (\S+) (\S+) UTC)?(?:: (.*))?$/.exec(message) ?? [];
+function lockText({ code, message }, words) {
+  const [, day, hour, reason] = /^(?:The account is locked|banned)(?: until (\S+) (\S+) UTC| for good)?(?:: (.*))?$/.exec(message) ?? [];
   const until = day ? moments(document.documentElement.lang).format(new Date(`${day}T${hour}Z`)) : "";
-  const end = until ? fill(words.messages_locked_until, { until }) : words.messages_fault_account_locked;
+  const end = until ? fill(words.messages_locked_until, { until }) : words[`messages_fault_${code}`];
   return reason ? `${end}${words.messages_locked_colon}${reason}` : end;
 }

@@ -132,7 +132,7 @@ def test_registration_is_off_once_there_are_keys_unless_it_is_set(demo: Harness,
             return None
 
         return Accounts(
-            *(settings, people.tokens, people.rows, unused, lambda: is_demo),
+            *(settings, people.tokens, people.rows, node.core.sessions, lambda: is_demo),
             *(partial(Buckets, shared=None), unused, unused, unused, people.accounts.factors),
         )
 

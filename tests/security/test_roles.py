@@ -180,6 +180,19 @@ def test_a_lock_stops_logins_and_tokens_until_it_is_lifted(node: Harness) -> Non
     assert (row["locked"], row["lock_reason"]) == (False, "")
 
 
+def test_a_banned_user_gets_no_token(node: Harness) -> None:
+    ann, keyed, login = person(node, name="ann_banned"), back_end(node), {"login": "ann_banned"}
+    keyed.post("ban", users=[ann.user], seconds=3600, reason="spam")
+    status, document = User(node, "", app="201").ask(
+        "POST", "accounts/login", {**login, "password": PASSWORD}
+    )
+    assert (status, document["code"]) == (403, "banned")
+    assert document["message"].startswith("banned until 20")
+    assert document["message"].endswith(" UTC: spam")
+    wrong = User(node, "", app="201").refused("accounts/login", **login, password="wrong horse")
+    assert wrong == (401, "wrong_login")
+
+
 def test_a_lock_is_lifted_with_all_else_by_those_above(node: Harness) -> None:
     ann, owner, moderator = person(node), person(node, "owner"), person(node, "moderator")
     keyed = back_end(node)

@@ -52,6 +52,7 @@ from imserver.plugin.errors import ImserverError, LoginRefusal
 from imserver.plugin.identity import AccountSession, Buckets, TooManyRequests, by_address
 from imserver.plugin.messages import is_name
 from imserver.plugin.runtime import network_of
+from imserver.plugin.services import SessionServices
 from imserver.plugin.settings import Config, settings_of
 from imserver.plugin.storage import Account, RecordEvent
 from imserver.plugin.wire import id_of
@@ -89,12 +90,6 @@ def _check(text: str, name: str, least: int, most: int) -> None:
 
 
 log: Final = logging.getLogger(__name__)
-
-
-def _require_unlocked(account: Account) -> None:
-    """Raise AccountLocked if a login to an account is refused."""
-    if account.is_locked(time()):
-        raise AccountLocked(account)
 
 
 SessionCloser = Callable[[str, Sequence[str], str | None], object]
@@ -138,12 +133,21 @@ class AccountLocked(ImserverError):
         self.until = 0 if until == FOR_GOOD else until
 
 
+class UserBanned(AccountLocked):
+    """The user of the account is banned. The text says until when and why."""
+
+    def __init__(self, text: str, until: int | None) -> None:
+        ImserverError.__init__(self, text)
+        self.until = until or 0
+
+
 _REFUSALS: Final[Mapping[type[Exception], LoginRefusal]] = {
     NoAccounts: "closed",
     PasswordsOff: "closed",
     Closed: "closed",
     WrongLogin: "password",
     AccountLocked: "locked",
+    UserBanned: "banned",
     FactorRequired: "factor",
     WrongCode: "factor",
     TooManyRequests: "attempts",
@@ -173,7 +177,7 @@ def _payer(app: str, device: KnownDevice) -> tuple[str, int, int]:
 class Accounts:
     """Registers accounts and checks logins. Every method may switch and raise StorageUnavailable.
 
-    ``close_sessions`` is :meth:`imserver.sessions.sessions.Sessions.close`. ``is_demo``: whether the
+    ``sessions``: where they are closed, and who is banned. ``is_demo``: whether the
     server is in demo mode; then anybody may register, unless ``accounts.registration`` says otherwise.
     ``erase`` erases a user wholly, :meth:`erase` with the rest. ``recorder`` returns what stores events
     of a kind, ``refused`` counts refused logins.
@@ -184,7 +188,7 @@ class Accounts:
         config: Config,
         tokens: AccountTokens,
         accounts: AccountStore,
-        close_sessions: SessionCloser,
+        sessions: SessionServices,
         is_demo: Callable[[], bool],
         buckets: MakeBuckets,
         erase: Erase,
@@ -197,7 +201,7 @@ class Accounts:
         self._refused = refused
         self._tokens = tokens
         self._accounts = accounts
-        self._close_sessions = close_sessions
+        self._sessions = sessions.sessions
         self.on_logout: list[Callable[[str, str, int | None], object]] = []
         """Called with app, user and the login that has ended (None: all). They may switch, and raise
         StorageUnavailable."""
@@ -318,8 +322,8 @@ class Accounts:
         """The account with this identifier and this password. ``earlier``: an older token of the account,
         expired or not. ``code``: of its second factor.
 
-        Raises NoAccounts, PasswordsOff, WrongLogin, AccountLocked, FactorRequired, WrongCode, TooManyRequests
-        and Overloaded.
+        Raises NoAccounts, PasswordsOff, WrongLogin, AccountLocked, UserBanned, FactorRequired, WrongCode,
+        TooManyRequests and Overloaded.
         """
         with self.counting_refusals(app, address, _REFUSALS) as attempt:
             self._require_passwords(app)
@@ -330,7 +334,7 @@ class Accounts:
             found = self._accounts.by_login(app, *names)
             attempt.account = "" if found is None else found[0].user
             account = self._verified(app, found, names[0][1], password, address, device)
-            _require_unlocked(account)
+            self._require_welcome(account)
             known = device if device is not None and device.account == account.id else None
             self.factors.require(account, code, known)
             return account
@@ -348,7 +352,7 @@ class Accounts:
             if isinstance(error, TooManyRequests):
                 limit, until = error.limit, time() + error.seconds
             elif isinstance(error, AccountLocked):
-                limit, until = "lock", error.until
+                limit, until = "" if isinstance(error, UserBanned) else "lock", error.until
             self._refused(
                 reasons[type(error)], app, "", address, account=attempt.account, limit=limit, until=until
             )
@@ -412,6 +416,13 @@ class Accounts:
             self._accounts.set_password(account.id, hashed, self._passwords.hash(password))
         return account
 
+    def _require_welcome(self, account: Account) -> None:
+        """Raise AccountLocked or UserBanned if a login to an account is refused."""
+        if account.is_locked(time()):
+            raise AccountLocked(account)
+        if ban := self._sessions.ban_of(account.app, account.user):
+            raise UserBanned(ban.text, ban.until)
+
     def token(self, account: Account, device: str = "", seconds: int = 0) -> AccountSession:
         """A token for an account that has logged in, on a device of this name. ``seconds``: how long it is
         valid; 0: as long as tokens of members.
@@ -457,13 +468,13 @@ class Accounts:
     ) -> tuple[AccountSession, str] | None:
         """A token for the account of :meth:`linked`, on a device of this name, and the provider of the link.
 
-        Raises BadField and AccountLocked.
+        Raises BadField, AccountLocked and UserBanned.
         """
         login = self._new_login(device)
         found = self._accounts.log_in_linked(app, providers, subjects, login, self._devices)
         if found is None:
             return None
-        _require_unlocked(found[0])
+        self._require_welcome(found[0])
         return self._session(found[0], login), found[1]
 
     def add_linked(self, new: Account, provider: str, subject: str) -> Account:
@@ -657,7 +668,7 @@ class Accounts:
 
     def logged_out(self, app: str, user: str, login: Device | None = None) -> None:
         """A login has ended; None: all."""
-        self._close_sessions(app, [user], login.name if login is not None and login.name else None)
+        self._sessions.close(app, [user], login.name if login is not None and login.name else None)
         for end in self.on_logout:
             end(app, user, None if login is None else login.id)
 

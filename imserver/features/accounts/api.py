@@ -15,6 +15,7 @@ from imserver.features.accounts.accounts import (
     PasswordsOff,
     UnknownAccount,
     UnknownDevice,
+    UserBanned,
     WrongLogin,
     check_device,
 )
@@ -326,6 +327,7 @@ REFUSALS: Final[Refusals] = {
     Closed: refuse(HTTP_REGISTRATION_CLOSED),
     WrongLogin: refuse(HTTP_WRONG_LOGIN),
     AccountLocked: refuse(HTTP_ACCOUNT_LOCKED, "{}"),
+    UserBanned: refuse(Problems.BANNED, "{}"),
     FactorRequired: refuse(HTTP_FACTOR_REQUIRED),
     WrongCode: refuse(HTTP_WRONG_CODE),
     UnknownAccount: refuse(Problems.UNKNOWN_ACCOUNT),
@@ -415,6 +417,7 @@ def register(api: AccountApi, call: Call, request: Registration) -> SessionAnswe
         HTTP_FACTOR_REQUIRED,
         HTTP_WRONG_CODE,
         HTTP_ACCOUNT_LOCKED,
+        Problems.BANNED,
         Problems.NOT_ALLOWED,
         HTTP_PASSWORDS_OFF,
     ),
@@ -425,11 +428,11 @@ def login(api: AccountApi, call: Call, request: AccountLogin) -> SessionAnswer:
     """Log in with the password and get a token.
 
     `login` is any identifier of the account. The answer does not say which of the two was wrong. With the
-    right password `account_locked` says until when an account is locked, and why, and
-    `second_factor_required` that it takes a `code`, too. After too
-    many failures, whichever identifier they name, further logins must wait. A device that sends an earlier
-    token of the account as `Authorization: Bearer`, even an expired one, cannot be locked out by others: only
-    its own failures count for it.
+    right password `account_locked` says until when an account is locked, and why, `banned` the same of a ban,
+    and `second_factor_required` that it takes a `code`, too. After too many failures, whichever
+    identifier they name, further logins must wait. A device that sends an earlier token of the account as
+    `Authorization: Bearer`, even an expired one, cannot be locked out by others: only its own failures count
+    for it.
     """
     accounts = api.accounts
     check_device(request.device)

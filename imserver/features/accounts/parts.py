@@ -85,7 +85,7 @@ def build(core: Core) -> FeatureParts:
         config,
         tokens,
         rows,
-        core.sessions.sessions.close,
+        core.sessions,
         lambda: core.identity.keys.demo,
         buckets,
         core.erase_user,

@@ -234,8 +234,8 @@ def find(api: AdminApi, call: Call, request: FindQuery) -> FindAnswer:
     """Find what a text may name.
 
     People by any identifier, connections, channels, groups, apps, API keys and requests. A principal finds
-    what it may see, in the apps that it reaches: an account with the role `moderator` open groups alone, and neither
-    e-mail addresses nor phone numbers. Nothing that people wrote is searched.
+    what it may see, in the apps that it reaches. An account with the role `moderator` finds open groups only,
+    and sees and searches no e-mail addresses and no phone numbers. Nothing that people wrote is searched.
     """
     principal = call.principal
     names = [call.app] if call.app else [tenant.name for tenant in api.tenants.all() if not tenant.same_as]

@@ -239,6 +239,7 @@ def start(oauth: OAuth, call: Call, request: LoginStart) -> LoginStarted:
         HTTP_WRONG_LOGIN,
         HTTP_REGISTRATION_CLOSED,
         HTTP_ACCOUNT_LOCKED,
+        Problems.BANNED,
         HTTP_FACTOR_REQUIRED,
         HTTP_WRONG_CODE,
         HTTP_LOGIN_REFUSED,

@@ -29,7 +29,7 @@ import msgspec
 from gevent.lock import BoundedSemaphore
 from msgspec import Struct
 
-from imserver.features.accounts.accounts import AccountLocked, Accounts, Closed, check_device
+from imserver.features.accounts.accounts import AccountLocked, Accounts, Closed, UserBanned, check_device
 from imserver.features.accounts.contract import Taken
 from imserver.features.accounts.factors import FactorRequired, WrongCode
 from imserver.features.accounts.identifiers import BadField
@@ -144,6 +144,7 @@ _REFUSALS: Final[Mapping[type[Exception], LoginRefusal]] = {
     LoginRefused: "provider",
     Closed: "closed",
     AccountLocked: "locked",
+    UserBanned: "banned",
     FactorRequired: "factor",
     WrongCode: "factor",
     TooManyRequests: "attempts",
