@@ -7,8 +7,8 @@ the document.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from inspect import cleandoc, signature
+from collections.abc import Callable, Mapping, Sequence
+from inspect import Parameter, cleandoc, signature
 from typing import Any, Concatenate, Final, Generic, Literal, ParamSpec, Protocol, TypeVar, get_type_hints
 
 import msgspec
@@ -197,15 +197,20 @@ class Resource(Generic[S]):
     :meth:`get` and :meth:`post` decorate a route function. Its docstring is summary and description in the
     document. There are two kinds of functions:
 
-    - ``(service, call, request)``: the type of ``request`` is what the query or the JSON body is read into,
-      the returned Struct is the body of the answer. ``refusals`` are its exceptions that become refusals.
+    - ``(service, call, …)``: each further parameter is a field of the query or the JSON body, with its type,
+      its limits and its default. ``base`` is a Struct whose fields come before them, such as the acting user;
+      a parameter of the same name gets the value of such a field. ``schema`` is the published name of the
+      body, and what it is. Where two routes share a Struct, or a field may be absent, one parameter is of the
+      type of the Struct. The returned Struct is the body of the answer. ``refusals`` are the exceptions that
+      become refusals.
     - ``(service, call)``: it makes its response itself. Its row names ``query`` or ``body``, and ``answer``.
 
-    ``more`` are fields of :class:`Operation`; ``hot`` and ``problems`` hold for all routes of the resource.
+    ``more`` are fields of :class:`Operation`; ``hot``, ``problems`` and ``base`` hold for all routes of the
+    resource.
     ``examples`` are answers, for all routes with an answer of their type. ``chapter``: what the chapter of a
     feature is about; :mod:`imserver.http.openapi` has those of the core.
 
-    If ``request`` is an :class:`Acting`, a back end must name the ``user`` for whom it asks; a user's own
+    If the shape is an :class:`Acting`, a back end must name the ``user`` for whom it asks; a user's own
     token names them. ``user="optional"`` lets a back end leave it out: then ``call.user`` is empty.
     A subclass of ``Acting`` with fields that must be given has ``kw_only=True``.
     """
@@ -219,10 +224,12 @@ class Resource(Generic[S]):
         refusals: Refusals | None = None,
         examples: tuple[Struct, ...] = (),
         chapter: str = "",
+        base: type[Struct] | None = None,
     ) -> None:
         self.rows: list[Operation] = []
         self._tag = tag
         self._service = service
+        self._base = base
         self._hot = hot
         self._problems = problems
         self._refusals = refusals or {}
@@ -247,15 +254,20 @@ class Resource(Generic[S]):
 
     def _declare(self, method: str, path: str, need: Need, more: dict[str, Any]) -> Declare[S]:
         def declare(function: Any) -> Any:
-            taken = list(signature(function).parameters)[2:]
-            row = dict(more)
-            if taken:
-                types = get_type_hints(function)
+            fields = list(signature(function).parameters.values())[2:]
+            run, row = function, dict(more)
+            schema, base = row.pop("schema", None), row.pop("base", self._base)
+            if fields:
+                types = get_type_hints(function, include_extras=True)
                 row.setdefault("answer", types["return"])
                 row.setdefault("answer_example", self._examples.get(row["answer"]))
-                row["query" if method == "GET" else "body"] = types[taken[0]]
+                shape = types[fields[0].name]
+                if not (isinstance(shape, type) and issubclass(shape, Struct)):
+                    name, text = schema or (f"{path.title().replace('/', '')}Query", "")
+                    shape, run = _shape_of(name, text, fields, types, base), _spread(function, fields)
+                row["query" if method == "GET" else "body"] = shape
                 row.update(returns=True, refusals=self._refusals)
-            self._add(method, path, need, function, function.__doc__ or "", row)
+            self._add(method, path, need, run, function.__doc__ or "", row)
             return function
 
         return declare
@@ -281,6 +293,31 @@ class Resource(Generic[S]):
         operation = Operation(*where, function, self._tag, summary.rstrip("."), description, **row)
         self.rows.append(operation)
         return operation
+
+
+def _shape_of(
+    name: str, text: str, fields: Sequence[Parameter], types: Mapping[str, Any], base: type[Struct] | None
+) -> type[Struct]:
+    """The Struct of parameters. ``base`` has fields before them; a parameter may name one of these."""
+    inherited = () if base is None else base.__struct_fields__
+    own: list[Any] = [
+        (each.name, types[each.name], *(() if each.default is Parameter.empty else (each.default,)))
+        for each in fields
+        if each.name not in inherited
+    ]
+    bases = None if base is None else (base,)
+    namespace = {"__doc__": text}
+    return msgspec.defstruct(
+        name, own, bases=bases, namespace=namespace, kw_only=True, forbid_unknown_fields=True
+    )
+
+
+def _spread(function: Any, fields: Sequence[Parameter]) -> Any:
+    """The function as one of a shape, whose fields it gets as parameters."""
+    names = [each.name for each in fields]
+    return lambda service, call, shape: function(
+        service, call, **{name: getattr(shape, name) for name in names}
+    )
 
 
 def route_of(row: Operation) -> Route:

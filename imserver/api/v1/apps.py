@@ -64,13 +64,6 @@ class AppSet(Struct, forbid_unknown_fields=True):
     unset: Annotated[list[str], about("Settings to reset to their defaults.")] = []
 
 
-class AppDelete(Struct, forbid_unknown_fields=True):
-    """An app that was created at run time, to be deleted."""
-
-    app: field.App
-    confirm: Annotated[str, about("The name of the app again.")]
-
-
 class AppDeleted(Struct):
     """The numbers of rows and files that were deleted with an app."""
 
@@ -80,19 +73,6 @@ class AppDeleted(Struct):
     messages: Annotated[int, about("Stored messages and other entries of the log.")]
     uploads: int
     groups: int
-
-
-class AppQuery(Struct, forbid_unknown_fields=True):
-    """Which app."""
-
-    app: field.App
-
-
-class AppsQuery(Struct, forbid_unknown_fields=True):
-    """Which page of the list."""
-
-    cursor: field.PageCursor = ""
-    limit: field.Limit = field.USUAL_PAGE
 
 
 class AppShown(Struct):
@@ -364,11 +344,13 @@ routes = Resource(
 
 
 @routes.get("/apps", Needs.OPERATE, example={"limit": 100})
-def list_apps(api: AppApi, call: Call, request: AppsQuery) -> AppsAnswer:
+def list_apps(
+    api: AppApi, call: Call, cursor: field.PageCursor = "", limit: field.Limit = field.USUAL_PAGE
+) -> AppsAnswer:
     """List the apps that the key reaches, page by page."""
     tenants = api.tenants
     names = [name for name in tenants.names() if call.principal.reaches(tenants.resolve(name))]
-    page, following = page_of(names, request.cursor, request.limit)
+    page, following = page_of(names, cursor, limit)
     shapes = api.shapes
     shown = [_shown(tenant, shapes) for tenant in map(tenants.get, page) if tenant is not None]
     return AppsAnswer(len(names), shown, following)
@@ -381,9 +363,9 @@ def list_apps(api: AppApi, call: Call, request: AppsQuery) -> AppsAnswer:
     problems=(errors.Problems.UNKNOWN_APP,),
     example={"app": "shop"},
 )
-def show_app(api: AppApi, call: Call, request: AppQuery) -> AppShown:
+def show_app(api: AppApi, call: Call, app: field.App) -> AppShown:
     """Show the settings of an app."""
-    tenant = api.tenants.find(request.app)
+    tenant = api.tenants.find(app)
     if tenant is None:
         raise ApiProblem(errors.Problems.UNKNOWN_APP)
     return _shown(tenant, api.shapes)
@@ -447,25 +429,28 @@ def set_app(api: AppApi, call: Call, request: AppSet) -> AppShown:
 @routes.post(
     "/apps/delete",
     Needs.ADMIN,
+    schema=("AppDelete", "An app that was created at run time, to be deleted."),
     reach="all",
     problems=(errors.Problems.UNKNOWN_APP, errors.Problems.APP_CONFIGURED, errors.Problems.MEDIA_UNAVAILABLE),
     example={"app": "shop", "confirm": "shop"},
     answer_example={"app": "shop", "keys": 1, "accounts": 20, "messages": 1200, "uploads": 3, "groups": 2},
 )
-def delete_app(api: AppApi, call: Call, request: AppDelete) -> AppDeleted:
+def delete_app(
+    api: AppApi, call: Call, app: field.App, confirm: Annotated[str, about("The name of the app again.")]
+) -> AppDeleted:
     """Delete an app that was created at run time, with its accounts, groups, messages and files.
 
     All nodes close its sessions with 4506 within `storage.look_seconds`. Rows and files are deleted after
     that, so the answer takes a few seconds. If the request fails midway, repeat it. An app with aliases
     cannot be deleted. This cannot be undone.
     """
-    if request.confirm != request.app:
+    if confirm != app:
         raise ApiProblem(errors.Problems.INVALID_REQUEST, "`confirm`: repeat the name of the app")
-    tenant = api.tenants.find(request.app)
+    tenant = api.tenants.find(app)
     if tenant is not None and tenant.configured:
         raise ApiProblem(errors.Problems.APP_CONFIGURED)
-    found = tenants.delete_app(api.tenants, api.store, api.erasures(), request.app, api.storage)
-    return AppDeleted(request.app, **msgspec.structs.asdict(found))
+    found = tenants.delete_app(api.tenants, api.store, api.erasures(), app, api.storage)
+    return AppDeleted(app, **msgspec.structs.asdict(found))
 
 
 def _by_key(given: Mapping[str, Any], hints: Mapping[str, Any]) -> Iterator[str]:

@@ -106,23 +106,6 @@ class ChannelQuery(Struct, forbid_unknown_fields=True):
     channel: ChannelName
 
 
-class ChannelHistoryQuery(ChannelQuery):
-    """A page of the history of a channel."""
-
-    offset: Annotated[
-        int,
-        about(
-            "Publications after this one, or with `reverse` before it; -1: from the oldest, or with "
-            "`reverse` from the newest.",
-            ge=-1,
-            le=Limit.ID,
-        ),
-    ] = -1
-    epoch: Epoch = ""
-    limit: Annotated[int, about("The most publications.", ge=0, le=MOST_PUBLICATIONS)] = 100
-    reverse: Annotated[bool, about("The newest publications first.")] = False
-
-
 class PublicationShown(Struct, omit_defaults=True):
     """A publication in the history of a channel."""
 
@@ -182,6 +165,7 @@ class ChannelApi(Struct, frozen=True):
 routes = Resource(
     "channels",
     service=lambda core, api: ChannelApi(core.channels.channels, core.push.publishing, api.limits),
+    base=ChannelQuery,
     refusals={ChannelRefused: _refused},
 )
 _SENT: Final = ChannelResult("orders:17", "sent", 6, "Zm9vYg")
@@ -276,15 +260,31 @@ def _publish(
     example={"app": "default", "channel": "orders:17"},
     answer_example=ChannelHistoryAnswer([PublicationShown(6, "text", "packed")], 6, "Zm9vYg"),
 )
-def history(api: ChannelApi, call: Call, request: ChannelHistoryQuery) -> ChannelHistoryAnswer:
+def history(
+    api: ChannelApi,
+    call: Call,
+    channel: ChannelName,
+    offset: Annotated[
+        int,
+        about(
+            "Publications after this one, or with `reverse` before it; -1: from the oldest, or with "
+            "`reverse` from the newest.",
+            ge=-1,
+            le=Limit.ID,
+        ),
+    ] = -1,
+    epoch: Epoch = "",
+    limit: Annotated[int, about("The most publications.", ge=0, le=MOST_PUBLICATIONS)] = 100,
+    reverse: Annotated[bool, about("The newest publications first.")] = False,
+) -> ChannelHistoryAnswer:
     """List the retained publications of a channel.
 
     Without `offset` the page begins with the oldest one, or with `reverse` with the newest. If `epoch` is
     given and the history has another one, the page is empty: read again without it.
     """
-    since = None if request.offset < 0 else Position(request.epoch, request.offset)
-    page = api.channels.histories.read(call.app, request.channel, since, request.limit, request.reverse)
-    if request.epoch and request.epoch != page.position.epoch:
+    since = None if offset < 0 else Position(epoch, offset)
+    page = api.channels.histories.read(call.app, channel, since, limit, reverse)
+    if epoch and epoch != page.position.epoch:
         page = HistoryPage([], page.position)
     shown = [_shown(each) for each in page.publications]
     return ChannelHistoryAnswer(shown, page.position.offset, page.position.epoch)

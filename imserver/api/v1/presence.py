@@ -89,14 +89,6 @@ class UsersAnswer(Struct):
     missing_nodes: field.Missing
 
 
-class CountsQuery(Struct, forbid_unknown_fields=True):
-    """One app, or a page of all apps."""
-
-    app: field.AnyApp = ""
-    cursor: field.PageCursor = ""
-    limit: field.Limit = field.USUAL_PAGE
-
-
 class AppCounts(Struct):
     """The counts of an app, over all nodes."""
 
@@ -218,28 +210,27 @@ def users(api: PresenceApi, call: Call, request: field.AppPage) -> UsersAnswer:
     example={"app": "default"},
     answer_example=CountsAnswer([AppCounts("default", 2, 2, 0)], "", []),
 )
-def counts(api: PresenceApi, call: Call, request: CountsQuery) -> CountsAnswer:
+def counts(
+    api: PresenceApi,
+    call: Call,
+    app: field.AnyApp = "",
+    cursor: field.PageCursor = "",
+    limit: field.Limit = field.USUAL_PAGE,
+) -> CountsAnswer:
     """Count users, sessions and channels.
 
     Counts of one app, or a page of all apps that the key reaches.
     """
-    if request.app:
+    if app:
         names, following = [call.app], ""
     else:
-        names, following = page_of(reached(api.tenants, call.principal), request.cursor, request.limit)
+        names, following = page_of(reached(api.tenants, call.principal), cursor, limit)
     found = api.presence.counts(names)
     counted = [AppCounts(name, each.users, each.sessions, each.channels) for name, each in found.apps.items()]
     return CountsAnswer(counted, following, list(found.missing))
 
 
 # --- one connection -----------------------------------------------------------------------------------------
-
-
-class ConnectionQuery(Struct, forbid_unknown_fields=True):
-    """A connection."""
-
-    app: field.App
-    connection: field.ConnectionId
 
 
 class ConnectionShown(Struct):
@@ -264,9 +255,11 @@ class ConnectionShown(Struct):
         _SESSION.connection, "ann", "", "cmd", 1795155801, "192.0.2.7:50516", "10.0.0.1:9001", ["lobby"]
     ),
 )
-def connection(api: PresenceApi, call: Call, request: ConnectionQuery) -> ConnectionShown:
+def connection(
+    api: PresenceApi, call: Call, app: field.App, connection: field.ConnectionId
+) -> ConnectionShown:
     """Show a connection."""
-    found = api.connections.about(call.app, [request.connection])[0]
+    found = api.connections.about(call.app, [connection])[0]
     if found is None:
         raise ApiProblem(Problems.UNKNOWN_CONNECTION)
     return msgspec.convert(found, ConnectionShown, from_attributes=True)
@@ -304,13 +297,6 @@ class BanRequest(Struct, forbid_unknown_fields=True):
         about("How long to refuse their logins, at most a year; 0: for good.", ge=0, le=MAX_BAN_SECONDS),
     ]
     reason: Annotated[str, about("Why. The users see it.", max_length=MOST_REASON)] = ""
-
-
-class UnbanRequest(Struct, forbid_unknown_fields=True):
-    """The users whose bans to lift."""
-
-    app: field.App
-    users: Users
 
 
 class UserRemoved(Struct):
@@ -441,16 +427,17 @@ def ban(api: SessionApi, call: Call, request: BanRequest) -> BanAnswer:
 @sessions.post(
     "/unban",
     Needs.OPERATE,
+    schema=("UnbanRequest", "The users whose bans to lift."),
     example={"app": "default", "users": ["mallory"]},
     answer_example=UnbanAnswer([]),
 )
-def unban(api: SessionApi, call: Call, request: UnbanRequest) -> UnbanAnswer:
+def unban(api: SessionApi, call: Call, app: field.App, users: Users) -> UnbanAnswer:
     """Let users log in again.
 
     You may also name users who are not banned.
     """
-    _require_below(api, call, request.users)
-    return UnbanAnswer(list(api.sessions.unban(call.app, request.users)))
+    _require_below(api, call, users)
+    return UnbanAnswer(list(api.sessions.unban(call.app, users)))
 
 
 @sessions.get(

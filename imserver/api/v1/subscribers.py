@@ -108,12 +108,6 @@ class ChannelsAnswer(Struct):
     missing_nodes: field.Missing
 
 
-class SubscribersQuery(field.AppPage, kw_only=True):
-    """A page of the subscribers of a channel."""
-
-    channel: field.ChannelName
-
-
 class SubscriberShown(Struct):
     """A connection that is subscribed to a channel."""
 
@@ -159,6 +153,7 @@ routes = Resource(
     service=lambda core, _: SubscriberApi(
         core.channels.channels, core.sessions.connections, core.sessions.presence
     ),
+    base=field.AppPage,
     refusals={ChannelRefused: refuse(Problems.INVALID_REQUEST, "{}")},
 )
 
@@ -270,13 +265,15 @@ def channels(api: SubscriberApi, call: Call, request: field.AppPage) -> Channels
         1, [SubscriberShown(_SAMPLE_ID, "ann", "", "cmd", 1795155802.25)], "", []
     ),
 )
-def presence(api: SubscriberApi, call: Call, request: SubscribersQuery) -> PresenceOfChannel:
+def presence(
+    api: SubscriberApi, call: Call, cursor: str, limit: int, channel: field.ChannelName
+) -> PresenceOfChannel:
     """List the subscribers of a channel, page by page.
 
     A channel without subscribers is empty, not unknown.
     """
     app = call.app
-    page = api.channels.members.page(app, request.channel, read_cursor(request.cursor) or "", request.limit)
+    page = api.channels.members.page(app, channel, read_cursor(cursor) or "", limit)
     shown = [
         SubscriberShown(
             each.connection,

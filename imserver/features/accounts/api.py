@@ -190,28 +190,6 @@ class IdentifiersSet(Acting):
     password: CurrentPassword = ""
 
 
-class PasswordSet(Acting, kw_only=True):
-    """A new password."""
-
-    password: NewPassword
-    old_password: Annotated[
-        str, about("The current password. A back end may leave it out.", max_length=250)
-    ] = ""
-
-
-class AccountDelete(Acting):
-    """The account to delete. A back end leaves out both."""
-
-    password: CurrentPassword = ""
-    code: FactorCode = ""
-
-
-class AccountQuery(Acting):
-    """Which account."""
-
-    of: Annotated[str, about("The account to show; empty: the acting user.", max_length=255)] = ""
-
-
 class AccountShown(Struct, kw_only=True):
     """The profile of an account."""
 
@@ -231,12 +209,6 @@ class AccountShown(Struct, kw_only=True):
     email_confirmed: EmailConfirmed | UnsetType = UNSET
     role: Role | UnsetType = UNSET
     second_factor: SecondFactor | UnsetType = UNSET
-
-
-class RulesQuery(Struct, forbid_unknown_fields=True):
-    """Which app."""
-
-    app: AccountApp = GOCHAT
 
 
 class RulesAnswer(Struct):
@@ -263,12 +235,6 @@ class SessionAnswer(Struct):
     ]
     expires_at: Annotated[int, about("When the token expires, in Unix seconds.")]
     account: AccountShown
-
-
-class DeviceEnd(Acting, kw_only=True):
-    """The login to end."""
-
-    device: DeviceId
 
 
 class DeviceShown(Struct):
@@ -357,6 +323,7 @@ CHAPTER: Final = (
 routes = Resource(
     "accounts",
     service=_api,
+    base=Acting,
     hot=False,
     chapter=CHAPTER,
     examples=(_ACCOUNT, _SESSION, _DONE),
@@ -454,11 +421,12 @@ def login(api: AccountApi, call: Call, request: AccountLogin) -> SessionAnswer:
 @routes.get(
     "/accounts/rules",
     Needs.ANYONE,
+    base=None,
     example={},
     answer_example=RulesAnswer(True, ["phone", "email", "name"], True, False, True, False, False),
     problems=(Problems.NOT_ALLOWED,),
 )
-def rules(api: AccountApi, call: Call, request: RulesQuery) -> RulesAnswer:
+def rules(api: AccountApi, call: Call, app: AccountApp = GOCHAT) -> RulesAnswer:
     """Show what an app demands of its accounts.
 
     For the form with which users register.
@@ -477,14 +445,18 @@ def rules(api: AccountApi, call: Call, request: RulesQuery) -> RulesAnswer:
 
 
 @routes.get("/accounts/show", Needs.ADMIN_OR_MEMBER, problems=_UNKNOWN, example={"of": "1"}, user="optional")
-def show(api: AccountApi, call: Call, request: AccountQuery) -> AccountShown:
+def show(
+    api: AccountApi,
+    call: Call,
+    of: Annotated[str, about("The account to show; empty: the acting user.", max_length=255)] = "",
+) -> AccountShown:
     """Show the profile of an account.
 
     Identifiers and settings are shown only to the account itself and to back ends.
     """
-    if not (request.of or call.user):
+    if not (of or call.user):
         raise ApiProblem(Problems.INVALID_REQUEST, "`user` or `of`: name the account")
-    account = api.accounts.get(call.app, request.of or call.user)
+    account = api.accounts.get(call.app, of or call.user)
     if account is None:
         raise ApiProblem(Problems.UNKNOWN_ACCOUNT)
     return _shown(account, call.is_back_end or account.user == call.user)
@@ -534,6 +506,7 @@ def set_identifiers(api: AccountApi, call: Call, request: IdentifiersSet) -> Acc
 @routes.post(
     "/accounts/password",
     Needs.ADMIN_OR_ACCOUNT,
+    schema=("PasswordSet", "A new password."),
     problems=(
         *_UNKNOWN,
         HTTP_WRONG_LOGIN,
@@ -542,15 +515,20 @@ def set_identifiers(api: AccountApi, call: Call, request: IdentifiersSet) -> Acc
     ),
     example={"user": "1", "password": "battery staple", "old_password": "correct horse"},
 )
-def set_password(api: AccountApi, call: Call, request: PasswordSet) -> AccountDone:
+def set_password(
+    api: AccountApi,
+    call: Call,
+    password: NewPassword,
+    old_password: Annotated[
+        str, about("The current password. A back end may leave it out.", max_length=250)
+    ] = "",
+) -> AccountDone:
     """Change a password.
 
     This ends all sessions of the account.
     """
-    old = None if call.is_back_end else request.old_password
-    api.accounts.change_password(
-        call.app, call.user, old, request.password, call.request.host, call.credential
-    )
+    old = None if call.is_back_end else old_password
+    api.accounts.change_password(call.app, call.user, old, password, call.request.host, call.credential)
     return AccountDone(call.user)
 
 
@@ -567,6 +545,7 @@ def log_out(api: AccountApi, call: Call, _request: Acting) -> AccountDone:
 @routes.post(
     "/accounts/delete",
     Needs.ADMIN_OR_PERSON,
+    schema=("AccountDelete", "The account to delete. A back end leaves out both."),
     problems=(
         *_UNKNOWN,
         HTTP_WRONG_LOGIN,
@@ -577,7 +556,7 @@ def log_out(api: AccountApi, call: Call, _request: Acting) -> AccountDone:
     ),
     example={**_ACTING, "password": "correct horse"},
 )
-def delete(api: AccountApi, call: Call, request: AccountDelete) -> AccountDone:
+def delete(api: AccountApi, call: Call, password: CurrentPassword = "", code: FactorCode = "") -> AccountDone:
     """Delete an account.
 
     The user is erased: with the account go its friends, memberships, files, messages and marks. A user proves
@@ -586,9 +565,7 @@ def delete(api: AccountApi, call: Call, request: AccountDelete) -> AccountDone:
     """
     accounts = api.accounts
     if not call.is_back_end:
-        accounts.proved(
-            call.app, call.user, request.password, request.code, call.request.host, call.credential
-        )
+        accounts.proved(call.app, call.user, password, code, call.request.host, call.credential)
     accounts.remove(call.app, call.user)
     call.gone = True
     return AccountDone(call.user)
@@ -664,14 +641,15 @@ def devices(api: AccountApi, call: Call, _request: Acting) -> DevicesAnswer:
 @routes.post(
     "/accounts/devices/logout",
     Needs.ADMIN_OR_PERSON,
+    schema=("DeviceEnd", "The login to end."),
     problems=(*_UNKNOWN, HTTP_UNKNOWN_DEVICE),
     example={"user": "1", "device": "4711"},
     answer_example=AccountDone("1"),
 )
-def end_device(api: AccountApi, call: Call, request: DeviceEnd) -> AccountDone:
+def end_device(api: AccountApi, call: Call, device: DeviceId) -> AccountDone:
     """Log an account out on one device.
 
     Its token becomes invalid. Connections of the account on devices with this name are closed with 4502.
     """
-    api.accounts.log_out_device(call.app, call.user, int(request.device))
+    api.accounts.log_out_device(call.app, call.user, int(device))
     return AccountDone(call.user)

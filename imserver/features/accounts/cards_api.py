@@ -28,35 +28,6 @@ from imserver.plugin.http import Acting, Call, Resource, about, refuse
 from imserver.plugin.identity import Needs
 
 
-class FindRequest(Acting, kw_only=True):
-    """The identifier to search for."""
-
-    text: Annotated[Login, about("A complete phone number, e-mail address or user name.")]
-
-
-class PeopleRequest(Acting, kw_only=True):
-    """A part of the names of people."""
-
-    text: Annotated[
-        str,
-        about(
-            "Words, or the beginnings or other parts of words, of a nickname and a user name, in any order.",
-            min_length=1,
-            max_length=NICKNAME_CHARACTERS,
-        ),
-    ]
-    after: Annotated[
-        str,
-        about("Where to continue: `next` of the previous page.", pattern=r"^([01]\.[0-9]{1,16})?$"),
-    ] = ""
-
-
-class CardsRequest(Acting, kw_only=True):
-    """The accounts to show."""
-
-    users: Annotated[list[UserId], about("Ids of accounts.", max_length=CARDS)]
-
-
 class CardShown(Struct):
     """An account as the acting user sees it."""
 
@@ -109,6 +80,7 @@ _CARD: Final = CardShown("2", "Bob", "", "bob", "friend", "offline", 1795155801,
 routes = Resource(
     "accounts",
     service=lambda core, _: accounts_of(core).cards,
+    base=Acting,
     hot=False,
     chapter=CHAPTER,
     examples=(_CARD,),
@@ -123,57 +95,81 @@ routes = Resource(
 @routes.post(
     "/accounts/find",
     Needs.ADMIN_OR_ACCOUNT,
+    schema=("FindRequest", "The identifier to search for."),
     act="",
     problems=(Problems.UNKNOWN_ACCOUNT, Problems.TOO_MANY_REQUESTS),
     example={"user": "1", "text": "bob"},
     user="optional",
 )
-def find(cards: Cards, call: Call, request: FindRequest) -> CardShown:
+def find(
+    cards: Cards,
+    call: Call,
+    text: Annotated[Login, about("A complete phone number, e-mail address or user name.")],
+) -> CardShown:
     """Find an account by its phone number, e-mail address or user name.
 
     Only complete identifiers match. An account that is not findable, or has blocked the acting user, is
     reported as unknown. An app may switch this off (`accounts.find`). Requests count by account and by
     address.
     """
-    return _card(cards.find(call.app, call.user, request.text, call.request.host))
+    return _card(cards.find(call.app, call.user, text, call.request.host))
 
 
 @routes.post(
     "/accounts/search",
     Needs.ADMIN_OR_ACCOUNT,
+    schema=("PeopleRequest", "A part of the names of people."),
     act="",
     problems=(Problems.TOO_MANY_REQUESTS,),
     example={"user": "1", "text": "bo"},
     answer_example=PeopleAnswer([_CARD], False),
     user="optional",
 )
-def search(cards: Cards, call: Call, request: PeopleRequest) -> PeopleAnswer:
+def search(
+    cards: Cards,
+    call: Call,
+    text: Annotated[
+        str,
+        about(
+            "Words, or the beginnings or other parts of words, of a nickname and a user name, in any order.",
+            min_length=1,
+            max_length=NICKNAME_CHARACTERS,
+        ),
+    ],
+    after: Annotated[
+        str,
+        about("Where to continue: `next` of the previous page.", pattern=r"^([01]\.[0-9]{1,16})?$"),
+    ] = "",
+) -> PeopleAnswer:
     """Search people by parts of their names.
 
     A page has at most 20. Neither case nor accents matter. Bots, guests, locked accounts, accounts that are
     not findable, and accounts of which one has blocked the other are not found. An app has to switch this on
     (`accounts.search`). Guests may not search. Requests count by account.
     """
-    found, following = cards.search(call.app, call.user, request.text, request.after)
+    found, following = cards.search(call.app, call.user, text, after)
     return PeopleAnswer(list(map(_card, found)), following != "", following)
 
 
 @routes.post(
     "/accounts/cards",
     Needs.ADMIN_OR_MEMBER,
+    schema=("CardsRequest", "The accounts to show."),
     act="",
     example={"user": "1", "users": ["2"]},
     answer_example=CardsAnswer([_CARD]),
     user="optional",
 )
-def cards(cards: Cards, call: Call, request: CardsRequest) -> CardsAnswer:
+def cards(
+    cards: Cards, call: Call, users: Annotated[list[UserId], about("Ids of accounts.", max_length=CARDS)]
+) -> CardsAnswer:
     """Show up to 100 accounts with their presence.
 
     A user sees presence, status and user names of friends and of members of common conversations. Users who
     have blocked the caller show none of them. Accounts with `show_presence` off hide their presence, those
     with `findable` off their user name. A back end that names no `user` sees all.
     """
-    found = cards.show(call.app, call.user, request.users)
+    found = cards.show(call.app, call.user, users)
     return CardsAnswer(list(map(_card, found)))
 
 

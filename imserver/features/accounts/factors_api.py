@@ -23,12 +23,6 @@ from imserver.plugin.identity import Needs
 from imserver.plugin.services import Core
 
 
-class FactorBegin(Acting):
-    """A second factor to be turned on."""
-
-    password: CurrentPassword = ""
-
-
 class FactorStarted(Struct):
     """The secret of a second factor, which counts when a code confirms it."""
 
@@ -43,13 +37,6 @@ class FactorConfirm(Acting, kw_only=True):
     """A code of the authenticator app."""
 
     code: FactorCode
-
-
-class FactorRemove(Acting):
-    """The second factor to turn off. A back end leaves out both."""
-
-    password: CurrentPassword = ""
-    code: FactorCode = ""
 
 
 class RecoveryCodes(Struct):
@@ -74,6 +61,7 @@ _CODES: Final = RecoveryCodes(["mfrg-gzdf-mztw-q2lk"])
 routes = Resource(
     "accounts",
     service=_api,
+    base=Acting,
     hot=False,
     chapter=CHAPTER,
     examples=(_CODES,),
@@ -84,19 +72,18 @@ routes = Resource(
 @routes.post(
     "/accounts/factor/begin",
     Needs.ACCOUNT,
+    schema=("FactorBegin", "A second factor to be turned on."),
     problems=(Problems.UNKNOWN_ACCOUNT, Problems.TOO_MANY_REQUESTS, HTTP_WRONG_LOGIN, HTTP_FACTOR_ON),
     example={"password": "correct horse"},
     answer_example=FactorStarted("JBSWY3DPEHPK3PXP", "otpauth://totp/…"),
 )
-def begin(api: FactorApi, call: Call, request: FactorBegin) -> FactorStarted:
+def begin(api: FactorApi, call: Call, password: CurrentPassword = "") -> FactorStarted:
     """Begin to turn on the second factor of an account.
 
     Show the secret to an authenticator app, and confirm with a code of it. Takes the password, so that a
     stolen token cannot do it. Counts as a login.
     """
-    account = api.accounts.confirmed(
-        call.app, call.user, request.password, call.request.host, call.credential
-    )
+    account = api.accounts.confirmed(call.app, call.user, password, call.request.host, call.credential)
     begun = api.accounts.factors.begin(account, api.issuer)
     return FactorStarted(begun.secret, begun.address)
 
@@ -141,6 +128,7 @@ def renew_codes(api: FactorApi, call: Call, request: FactorConfirm) -> RecoveryC
 @routes.post(
     "/accounts/factor/remove",
     Needs.ADMIN_OR_ACCOUNT,
+    schema=("FactorRemove", "The second factor to turn off. A back end leaves out both."),
     problems=(
         *(Problems.UNKNOWN_ACCOUNT, Problems.TOO_MANY_REQUESTS),
         *(HTTP_WRONG_LOGIN, HTTP_WRONG_CODE, HTTP_FACTOR_OFF),
@@ -148,7 +136,7 @@ def renew_codes(api: FactorApi, call: Call, request: FactorConfirm) -> RecoveryC
     example={"user": "1"},
     answer_example=AccountDone("1"),
 )
-def remove(api: FactorApi, call: Call, request: FactorRemove) -> AccountDone:
+def remove(api: FactorApi, call: Call, password: CurrentPassword = "", code: FactorCode = "") -> AccountDone:
     """Turn off the second factor of an account.
 
     Its owner sends the password and a code. A back end does it without, for somebody who has lost both.
@@ -157,8 +145,6 @@ def remove(api: FactorApi, call: Call, request: FactorRemove) -> AccountDone:
     if call.is_back_end:
         account = accounts.known(call.app, call.user)
     else:
-        account = accounts.proved(
-            call.app, call.user, request.password, request.code, call.request.host, call.credential
-        )
+        account = accounts.proved(call.app, call.user, password, code, call.request.host, call.credential)
     accounts.factors.remove(account)
     return AccountDone(call.user)

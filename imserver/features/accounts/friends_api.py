@@ -31,14 +31,6 @@ from imserver.plugin.wire import id_of
 ListName = Literal["friends", "incoming", "outgoing", "blocked"]
 
 
-class FriendsQuery(ActingPage):
-    """A page of one of a user's lists."""
-
-    list: Annotated[ListName, about("Friends, incoming requests, outgoing requests, or blocked users.")] = (
-        "friends"
-    )
-
-
 class FriendChange(Acting, kw_only=True):
     """The acting user and another account."""
 
@@ -90,6 +82,7 @@ class FriendApi(Struct, frozen=True):
 routes = Resource(
     "friends",
     service=lambda core, _: FriendApi(accounts_of(core).accounts, accounts_of(core).friends),
+    base=ActingPage,
     chapter="Friends, friend requests, blocks.",
     hot=False,
     examples=(_DONE,),
@@ -110,14 +103,22 @@ routes = Resource(
     example={"user": "1"},
     answer_example=FriendsAnswer(1, [FriendShown("2", "Bob", "", 1795155802)], ""),
 )
-def friends(api: FriendApi, call: Call, request: FriendsQuery) -> FriendsAnswer:
+def friends(
+    api: FriendApi,
+    call: Call,
+    cursor: str,
+    limit: int,
+    list: Annotated[
+        ListName, about("Friends, incoming requests, outgoing requests, or blocked users.")
+    ] = "friends",
+) -> FriendsAnswer:
     """List friends and friend requests, page by page."""
     api.accounts.known(call.app, call.user)
-    behind = read_cursor(request.cursor) or ""
+    behind = read_cursor(cursor) or ""
     # A cursor that is not the id of an account begins at the first page.
     behind = behind if id_of(behind) else ""
-    total, found = api.friends.listed(request.list, call.user, behind, request.limit + 1)
-    page, following = page_and_cursor(found, request.limit, lambda contact: str(contact.id))
+    total, found = api.friends.listed(list, call.user, behind, limit + 1)
+    page, following = page_and_cursor(found, limit, lambda contact: str(contact.id))
     shown = [FriendShown(str(each.id), each.nickname, each.avatar, each.since) for each in page]
     return FriendsAnswer(total, shown, following)
 

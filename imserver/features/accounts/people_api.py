@@ -107,30 +107,6 @@ class PeoplePage(Struct):
     ]
 
 
-class RoleSet(Struct, forbid_unknown_fields=True, kw_only=True):
-    """A role for an account."""
-
-    app: AccountApp = GOCHAT
-    user: User
-    role: Role
-
-
-class AccountLock(Struct, forbid_unknown_fields=True, kw_only=True):
-    """A lock of an account."""
-
-    app: AccountApp = GOCHAT
-    user: User
-    seconds: Annotated[int, about("For how long; 0: until somebody unlocks it.", ge=0, le=MOST_SECONDS)] = 0
-    reason: LockReason = ""
-
-
-class AccountUnlock(Struct, forbid_unknown_fields=True, kw_only=True):
-    """The account to unlock."""
-
-    app: AccountApp = GOCHAT
-    user: User
-
-
 class LockAnswer(Struct):
     """The account was locked or unlocked."""
 
@@ -228,27 +204,37 @@ def page(people: People, call: Call, request: PeopleQuery) -> PeoplePage:
 @routes.post(
     "/accounts/role",
     Needs.OWN,
+    schema=("RoleSet", "A role for an account."),
     problems=(Problems.UNKNOWN_ACCOUNT,),
     example={"user": "1", "role": "moderator"},
 )
-def set_role(people: People, call: Call, request: RoleSet) -> PersonShown:
+def set_role(people: People, call: Call, *, app: AccountApp = GOCHAT, user: User, role: Role) -> PersonShown:
     """Give an account a role.
 
     An owner makes moderators of members, and members of moderators. Owners are made by an API key or by
     `imserver account role`. All nodes follow at once.
     """
     by = call.principal
-    changed = people.set_role(by, call.app, request.user, role_named(request.role))
+    changed = people.set_role(by, call.app, user, role_named(role))
     return _shown(changed, by, time())
 
 
 @routes.post(
     "/accounts/lock",
     Needs.OPERATE,
+    schema=("AccountLock", "A lock of an account."),
     problems=(Problems.UNKNOWN_ACCOUNT,),
     example={"user": "1", "seconds": 3600, "reason": "lost phone"},
 )
-def lock(people: People, call: Call, request: AccountLock) -> LockAnswer:
+def lock(
+    people: People,
+    call: Call,
+    *,
+    app: AccountApp = GOCHAT,
+    user: User,
+    seconds: Annotated[int, about("For how long; 0: until somebody unlocks it.", ge=0, le=MOST_SECONDS)] = 0,
+    reason: LockReason = "",
+) -> LockAnswer:
     """Lock an account.
 
     Its logins are refused, also those of its bots, and its tokens do nothing until the lock ends. Sessions
@@ -256,21 +242,22 @@ def lock(people: People, call: Call, request: AccountLock) -> LockAnswer:
     why. Owners lock moderators and members. A later lock replaces an earlier one.
     """
     by = call.principal
-    locked, missing = people.lock(by, call.app, request.user, request.seconds, request.reason)
+    locked, missing = people.lock(by, call.app, user, seconds, reason)
     return LockAnswer(_shown(locked, by, time()), missing)
 
 
 @routes.post(
     "/accounts/unlock",
     Needs.OPERATE,
+    schema=("AccountUnlock", "The account to unlock."),
     problems=(Problems.UNKNOWN_ACCOUNT,),
     example={"user": "1"},
 )
-def unlock(people: People, call: Call, request: AccountUnlock) -> LockAnswer:
+def unlock(people: People, call: Call, *, app: AccountApp = GOCHAT, user: User) -> LockAnswer:
     """Unlock an account.
 
     Its password and its tokens work again. A ban of the user that ends later than the lock stays.
     """
     by = call.principal
-    unlocked, missing = people.unlock(by, call.app, request.user)
+    unlocked, missing = people.unlock(by, call.app, user)
     return LockAnswer(_shown(unlocked, by, time()), missing)

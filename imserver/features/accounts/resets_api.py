@@ -16,25 +16,10 @@ from imserver.plugin.http import AccountApp, Call, Resource, about, refuse
 from imserver.plugin.identity import GOCHAT, Needs
 
 
-class ResetRequest(Struct, forbid_unknown_fields=True, kw_only=True):
-    """The account whose password to reset."""
-
-    login: Login
-    app: AccountApp = GOCHAT
-
-
 class ResetRequested(Struct):
     """A mail is sent if an account with this identifier and an e-mail address exists."""
 
     seconds: Annotated[int, about("For how long the code in the mail is valid.")]
-
-
-class ResetFinish(Struct, forbid_unknown_fields=True, kw_only=True):
-    """The code of a mail, and the new password."""
-
-    code: Annotated[str, about("The code at the end of the link in the mail.", min_length=1, max_length=100)]
-    password: NewPassword
-    app: AccountApp = GOCHAT
 
 
 class ResetDone(Struct):
@@ -58,33 +43,41 @@ routes = Resource(
 @routes.post(
     "/accounts/reset",
     Needs.ANYONE,
+    schema=("ResetRequest", "The account whose password to reset."),
     act="",
     status=202,
     problems=(HTTP_PASSWORDS_OFF, Problems.NOT_IMPLEMENTED),
     example={"login": "ann@example.com"},
     answer_example=ResetRequested(CODE_SECONDS),
 )
-def reset(resets: Resets, call: Call, request: ResetRequest) -> ResetRequested:
+def reset(resets: Resets, call: Call, login: Login, app: AccountApp = GOCHAT) -> ResetRequested:
     """Ask for a mail that resets a forgotten password.
 
     The mail has a link with a code. The answer is the same whether such an account exists or not. Each
     request counts as a login of its address.
     """
-    resets.request(call.app, request.login, call.request.host)
+    resets.request(call.app, login, call.request.host)
     return ResetRequested(CODE_SECONDS)
 
 
 @routes.post(
     "/accounts/reset/finish",
     Needs.ANYONE,
+    schema=("ResetFinish", "The code of a mail, and the new password."),
     problems=(HTTP_PASSWORDS_OFF, HTTP_UNKNOWN_RESET),
     example={"code": "kX3v…", "password": "battery staple"},
     answer_example=ResetDone(),
 )
-def finish_reset(resets: Resets, call: Call, request: ResetFinish) -> ResetDone:
+def finish_reset(
+    resets: Resets,
+    call: Call,
+    code: Annotated[str, about("The code at the end of the link in the mail.", min_length=1, max_length=100)],
+    password: NewPassword,
+    app: AccountApp = GOCHAT,
+) -> ResetDone:
     """Set a new password with the code of a mail.
 
     A code works once. All sessions and tokens of the account end.
     """
-    call.user = resets.finish(call.app, request.code, request.password, call.request.host)
+    call.user = resets.finish(call.app, code, password, call.request.host)
     return ResetDone()

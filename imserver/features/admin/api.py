@@ -45,16 +45,6 @@ class RightsAnswer(Struct):
     version: Annotated[str, about("The version of the server.")]
 
 
-class FindQuery(Struct, forbid_unknown_fields=True):
-    """A text that may name anything."""
-
-    text: Annotated[
-        str, about("An id, an identifier, or a part of a name.", min_length=1, max_length=200, pattern=r"\S")
-    ]
-    app: Annotated[str, about("The app; empty: all that the principal reaches.")] = ""
-    limit: Annotated[int, about("The maximum number of results of each type.", ge=1, le=50)] = 8
-
-
 class HitShown(Struct):
     """Something that the text may name."""
 
@@ -116,15 +106,6 @@ class NodeDone(Struct):
 
     node: NodeName
     drained: bool
-
-
-class LiveQuery(Struct, forbid_unknown_fields=True):
-    """The connections of a user, or a page of those of an app."""
-
-    app: App
-    user: Annotated[str, about("The user; empty: all, page by page.", max_length=255)] = ""
-    cursor: PageCursor = ""
-    limit: Annotated[int, about("The maximum number of users on this page.", ge=1, le=200)] = 50
 
 
 class ListedConnection(Struct):
@@ -230,7 +211,15 @@ def rights(api: AdminApi, call: Call, request: RightsQuery) -> RightsAnswer:
     example={"text": "ann", "app": "default"},
     answer_example=FindAnswer([HitShown("account", "1", "shop", "Ann", "ann · ann@example.com")]),
 )
-def find(api: AdminApi, call: Call, request: FindQuery) -> FindAnswer:
+def find(
+    api: AdminApi,
+    call: Call,
+    text: Annotated[
+        str, about("An id, an identifier, or a part of a name.", min_length=1, max_length=200, pattern=r"\S")
+    ],
+    app: Annotated[str, about("The app; empty: all that the principal reaches.")] = "",
+    limit: Annotated[int, about("The maximum number of results of each type.", ge=1, le=50)] = 8,
+) -> FindAnswer:
     """Find what a text may name.
 
     People by any identifier, connections, channels, groups, apps, API keys and requests. A principal finds
@@ -240,7 +229,7 @@ def find(api: AdminApi, call: Call, request: FindQuery) -> FindAnswer:
     principal = call.principal
     names = [call.app] if call.app else [tenant.name for tenant in api.tenants.all() if not tenant.same_as]
     apps = [name for name in names if principal.reaches(name)]
-    question = TextQuestion(request.text.strip(), apps[:MOST_APPS], request.limit, principal)
+    question = TextQuestion(text.strip(), apps[:MOST_APPS], limit, principal)
     hits = api.parts.finder.find(question)
     return FindAnswer(msgspec.convert(hits, list[HitShown], from_attributes=True))
 
@@ -259,17 +248,21 @@ def find(api: AdminApi, call: Call, request: FindQuery) -> FindAnswer:
         [],
     ),
 )
-def list_connections(api: AdminApi, call: Call, request: LiveQuery) -> ConnectionsAnswer:
+def list_connections(
+    api: AdminApi,
+    call: Call,
+    app: App,
+    user: Annotated[str, about("The user; empty: all, page by page.", max_length=255)] = "",
+    cursor: PageCursor = "",
+    limit: Annotated[int, about("The maximum number of users on this page.", ge=1, le=200)] = 50,
+) -> ConnectionsAnswer:
     """List live connections, page by page.
 
     Those of a user, or of an app in the order of its users, on all nodes.
     """
     live = api.parts.live
-    if request.user:
-        page = live.of_user(call.app, request.user)
-    else:
-        page = live.page(call.app, read_cursor(request.cursor), request.limit)
-    _, following = page_and_cursor(page.users, request.limit, str)
+    page = live.of_user(call.app, user) if user else live.page(call.app, read_cursor(cursor), limit)
+    _, following = page_and_cursor(page.users, limit, str)
     return ConnectionsAnswer(
         page.total,
         msgspec.convert(page.connections, list[ListedConnection], from_attributes=True),

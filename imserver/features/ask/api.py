@@ -116,13 +116,6 @@ class OfAsk(Acting, kw_only=True):
     id: AskId
 
 
-class EscalateRequest(Acting, kw_only=True):
-    """A question, and who may answer it, too. A back end that names no `user` may change any."""
-
-    id: AskId
-    of: Annotated[Users, about("Members of the conversation.", min_length=1)]
-
-
 class AskAnswerShown(Struct, kw_only=True, omit_defaults=True):
     """An answer that counts."""
 
@@ -231,6 +224,7 @@ _ANSWERING: Final = (
 routes = Resource(
     "asks",
     service=_service,
+    base=Acting,
     chapter="Questions to people: answered exactly once, with a deadline.",
     hot=True,
     examples=(_OPEN,),
@@ -388,18 +382,27 @@ def remind(api: AskApi, call: Call, request: OfAsk) -> AskShown:
 @routes.post(
     "/asks/escalate",
     Needs.ADMIN_OR_USER,
+    schema=(
+        "EscalateRequest",
+        "A question, and who may answer it, too. A back end that names no `user` may change any.",
+    ),
     problems=(Problems.MUTED, Problems.UNKNOWN_MESSAGE, HTTP_QUESTION_CLOSED, Problems.NOT_ALLOWED),
     example={**_BY_ANN, "id": 7, "of": ["cal"]},
     user="optional",
 )
-def escalate(api: AskApi, call: Call, request: EscalateRequest) -> AskShown:
+def escalate(
+    api: AskApi,
+    call: Call,
+    id: AskId,
+    of: Annotated[Users, about("Members of the conversation.", min_length=1)],
+) -> AskShown:
     """Let others answer one's question, too.
 
     They are members of its conversation, and are notified. A question that everybody may answer stays as it
     is.
     """
     api.messages.require_voice(call)
-    return _changed(api, call, request.id, api.log.asks.escalate(call.app, call.user, request.id, request.of))
+    return _changed(api, call, id, api.log.asks.escalate(call.app, call.user, id, of))
 
 
 def _own(api: AskApi, call: Call, id: int) -> None:

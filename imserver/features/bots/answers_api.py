@@ -59,21 +59,6 @@ class AnswerAppendRequest(Acting, kw_only=True):
     pieces: StreamPieces
 
 
-class AnswerCloseRequest(Acting, kw_only=True):
-    """A message that ends."""
-
-    stream: StreamId
-    incomplete: Annotated[
-        bool, about("The text is not finished, and never will be. Clients may show that.")
-    ] = False
-
-
-class AnswerStopRequest(Acting, kw_only=True):
-    """A message that a reader stops."""
-
-    stream: StreamId
-
-
 class AnswerStopped(Struct):
     """The result of stopping a streamed answer."""
 
@@ -114,6 +99,7 @@ _BOT: Final = {"app": "default", "user": "7"}
 routes = Resource(
     "bots",
     service=lambda core, _: bots_of(core).answers,
+    base=Acting,
     hot=False,
     chapter=CHAPTER,
     refusals=StreamAppended.REFUSALS,
@@ -172,39 +158,48 @@ def append(answers: StreamedAnswers, call: Call, request: AnswerAppendRequest) -
 @routes.post(
     "/messages/stream/close",
     Needs.ADMIN_OR_BOT,
+    schema=("AnswerCloseRequest", "A message that ends."),
     act="",
     problems=(Problems.NOT_ACCEPTED, *_NOT_STORED),
     example={**_BOT, "stream": _SAMPLE},
     answer_example=AnswerClosed(_SAMPLE, "closed", 8),
 )
-def close(answers: StreamedAnswers, call: Call, request: AnswerCloseRequest) -> AnswerClosed:
+def close(
+    answers: StreamedAnswers,
+    call: Call,
+    stream: StreamId,
+    incomplete: Annotated[
+        bool, about("The text is not finished, and never will be. Clients may show that.")
+    ] = False,
+) -> AnswerClosed:
     """Close a streamed answer of a bot.
 
     The whole text is stored as one message. A stream without any text ends without a message. If the message
     is refused, the stream is closed all the same.
     """
-    closed = answers.close(call.app, call.user, request.stream, request.incomplete)
+    closed = answers.close(call.app, call.user, stream, incomplete)
     if isinstance(closed, Rejected):
         raise ApiProblem(closed.problem, closed.explanation)
     status, id = closed
-    return AnswerClosed(request.stream, status, id or UNSET)
+    return AnswerClosed(stream, status, id or UNSET)
 
 
 @routes.post(
     "/messages/stream/stop",
     Needs.ADMIN_OR_USER,
+    schema=("AnswerStopRequest", "A message that a reader stops."),
     act="",
     problems=(Problems.NOT_ACCEPTED, Problems.NOT_ALLOWED),
     example={**_BOT, "stream": _SAMPLE},
     answer_example=AnswerStopped(_SAMPLE, "closed"),
 )
-def stop(answers: StreamedAnswers, call: Call, request: AnswerStopRequest) -> AnswerStopped:
+def stop(answers: StreamedAnswers, call: Call, stream: StreamId) -> AnswerStopped:
     """Stop a streamed answer that the user reads.
 
     The text so far is stored, with `incomplete` and `stopped`, the user, in its `meta`. The bot receives this
     message, also at its webhook. Its next piece is answered with `closed`.
     """
-    status = answers.stop(call.app, call.user, request.stream)
+    status = answers.stop(call.app, call.user, stream)
     if status == "not_allowed":
         raise ApiProblem(Problems.NOT_ALLOWED, "Others may stop this message")
-    return AnswerStopped(request.stream, status)
+    return AnswerStopped(stream, status)

@@ -95,14 +95,6 @@ Listed = Annotated[
 Commands = Annotated[list[CommandShape], about("All slash commands of the bot.", max_length=MOST_COMMANDS)]
 
 
-class BotCreate(Acting, kw_only=True):
-    """A new bot. The acting user owns it; without one the back end does."""
-
-    name: UserName
-    nickname: Nickname = ""
-    avatar: Avatar = ""
-
-
 class BotChosen(Acting, kw_only=True):
     """A bot."""
 
@@ -118,12 +110,6 @@ class BotUpdate(BotChosen, kw_only=True):
     description: About | UnsetType = UNSET
     listed: Listed | UnsetType = UNSET
     hook_url: HookUrl | UnsetType = UNSET
-
-
-class CommandsSet(Acting, kw_only=True):
-    """The commands of the acting bot."""
-
-    commands: Commands
 
 
 class CommandsQuery(Acting, kw_only=True):
@@ -225,6 +211,7 @@ _UNKNOWN: Final = (Problems.UNKNOWN_ACCOUNT,)
 routes = Resource(
     "bots",
     service=lambda core, _: bots_of(core).bots,
+    base=Acting,
     chapter=CHAPTER,
     hot=False,
     examples=(_BOT, _DONE, _CARD),
@@ -241,6 +228,7 @@ routes = Resource(
 @routes.post(
     "/bots",
     Needs.ADMIN_OR_ACCOUNT,
+    schema=("BotCreate", "A new bot. The acting user owns it; without one the back end does."),
     act="bots.create",
     status=201,
     problems=(*_UNKNOWN, HTTP_LOGIN_TAKEN, HTTP_TOO_MANY_BOTS),
@@ -248,13 +236,15 @@ routes = Resource(
     answer_example=BotCreated("7", "weather", _TOKEN),
     user="optional",
 )
-def create(bots: Bots, call: Call, request: BotCreate) -> BotCreated:
+def create(
+    bots: Bots, call: Call, name: UserName, nickname: Nickname = "", avatar: Avatar = ""
+) -> BotCreated:
     """Make a bot.
 
     A bot is an account for a program. It logs in with its token instead of a password, and may send, read and
     upload as its account. It cannot have friends, invitations or bots of its own.
     """
-    bot, token = bots.create(call.app, call.user, request.name, request.nickname, request.avatar)
+    bot, token = bots.create(call.app, call.user, name, nickname, avatar)
     return BotCreated(bot.account.user, bot.account.name, token)
 
 
@@ -365,13 +355,14 @@ def delete(bots: Bots, call: Call, request: BotChosen) -> BotDone:
 @routes.post(
     "/bots/commands",
     Needs.ADMIN_OR_BOT,
+    schema=("CommandsSet", "The commands of the acting bot."),
     act="",
     problems=_UNKNOWN,
     example={"app": "default", "user": "7", "commands": _COMMANDS},
 )
-def set_commands(bots: Bots, call: Call, request: CommandsSet) -> BotDone:
+def set_commands(bots: Bots, call: Call, commands: Commands) -> BotDone:
     """Set the slash commands of the acting bot."""
-    bots.set_commands(call.app, call.user, _commands(request.commands))
+    bots.set_commands(call.app, call.user, _commands(commands))
     return BotDone(call.user)
 
 

@@ -44,19 +44,6 @@ HookId = Annotated[
 ]
 
 
-class HookCreate(GroupChange, kw_only=True):
-    """A group, and how the sender of the messages is shown."""
-
-    nickname: Annotated[Nickname, about("The nickname of the sender.", min_length=1)]
-    avatar: Avatar = ""
-
-
-class HookRevoke(Acting, kw_only=True):
-    """A webhook."""
-
-    hook: HookId
-
-
 class HookCreated(Struct):
     """The new webhook."""
 
@@ -95,6 +82,7 @@ _OF_GROUP: Final = {"app": "default", "user": "1", "group": "1"}
 routes = Resource(
     "bots",
     service=lambda core, _: bots_of(core).incoming,
+    base=GroupChange,
     chapter=CHAPTER,
     hot=False,
     refusals={
@@ -109,6 +97,7 @@ routes = Resource(
 @routes.post(
     "/hooks",
     Needs.ADMIN_OR_ACCOUNT,
+    schema=("HookCreate", "A group, and how the sender of the messages is shown."),
     act="hooks.create",
     status=201,
     problems=(
@@ -123,13 +112,19 @@ routes = Resource(
     answer_example=HookCreated("9", f"{PATH}wqvyR2Tg5cMSnBIl0xcmpgxC0bOVqhe9ZcUxMA-k3Zw"),
     user="optional",
 )
-def create(incoming: IncomingHooks, call: Call, began: HookCreate) -> HookCreated:
+def create(
+    incoming: IncomingHooks,
+    call: Call,
+    group: str,
+    nickname: Annotated[Nickname, about("The nickname of the sender.", min_length=1)],
+    avatar: Avatar = "",
+) -> HookCreated:
     """Make an incoming webhook.
 
     For the owner and admins of a group. Each `POST` to its URL becomes a message in the group. The sender is
     a bot of the acting user, which is made with the webhook and joins the group.
     """
-    hook, token = incoming.create(call.app, call.user, id_of(began.group), began.nickname, began.avatar)
+    hook, token = incoming.create(call.app, call.user, id_of(group), nickname, avatar)
     return HookCreated(str(hook.id), PATH + token)
 
 
@@ -158,18 +153,20 @@ def hooks(incoming: IncomingHooks, call: Call, began: GroupChange) -> HooksAnswe
 @routes.post(
     "/hooks/revoke",
     Needs.ADMIN_OR_ACCOUNT,
+    schema=("HookRevoke", "A webhook."),
+    base=Acting,
     problems=(HTTP_UNKNOWN_HOOK, Problems.ROLE_TOO_LOW, Problems.MEDIA_UNAVAILABLE),
     example={"app": "default", "user": "1", "hook": "9"},
     answer_example=HookRevoked("9"),
     user="optional",
 )
-def revoke(incoming: IncomingHooks, call: Call, began: HookRevoke) -> HookRevoked:
+def revoke(incoming: IncomingHooks, call: Call, hook: HookId) -> HookRevoked:
     """Revoke an incoming webhook.
 
     For the owner and admins of its group. Its bot is deleted; the messages stay.
     """
-    incoming.revoke(call.app, call.user, id_of(began.hook))
-    return HookRevoked(began.hook)
+    incoming.revoke(call.app, call.user, id_of(hook))
+    return HookRevoked(hook)
 
 
 # --- what comes in ------------------------------------------------------------------------------------------

@@ -14,25 +14,6 @@ from imserver.plugin.identity import Needs
 _USER = r"^[^\x00]+$"
 
 
-class UserErase(Struct, forbid_unknown_fields=True):
-    """Who is to be erased."""
-
-    app: Annotated[str, about("The app.", min_length=1, max_length=191)]
-    user: Annotated[str, about("The id of the user.", min_length=1, max_length=255, pattern=_USER)]
-
-
-class OwnErase(Acting):
-    """The proof that it is the user who wants it."""
-
-    password: Annotated[
-        str, about("The password of the account. Users without one leave it out.", max_length=250)
-    ] = ""
-    code: Annotated[
-        str,
-        about("A code of the second factor, or a recovery code, if the account has a factor.", max_length=40),
-    ] = ""
-
-
 class ErasedAnswer(Struct):
     """Nothing of the user is left."""
 
@@ -42,6 +23,7 @@ class ErasedAnswer(Struct):
 routes = Resource(
     "erasure",
     service=lambda core, _: core.service(UserErasure),
+    base=Acting,
     chapter="Erase users of any kind, with all that they wrote.",
     hot=False,
 )
@@ -50,19 +32,26 @@ routes = Resource(
 @routes.post(
     "/users/erase",
     Needs.OPERATE,
+    schema=("UserErase", "Who is to be erased."),
+    base=None,
     problems=(Problems.MEDIA_UNAVAILABLE,),
     example={"app": "default", "user": "ann"},
     answer_example=ErasedAnswer(),
 )
-def erase(erasure: UserErasure, call: Call, request: UserErase) -> ErasedAnswer:
+def erase(
+    erasure: UserErasure,
+    call: Call,
+    app: Annotated[str, about("The app.", min_length=1, max_length=191)],
+    user: Annotated[str, about("The id of the user.", min_length=1, max_length=255, pattern=_USER)],
+) -> ErasedAnswer:
     """Erase a user: their account, texts, files, reactions, and their name.
 
     Entries keep their ids, without content. Others see a deleted user. A ban ends. A request that failed may
     be repeated, and goes on.
     """
-    if not erasure.may_act_on(call.principal, call.app, [request.user]):
+    if not erasure.may_act_on(call.principal, call.app, [user]):
         raise ApiProblem(Problems.NOT_ALLOWED, "Your role acts on users with fewer rights only")
-    erasure.erase(call.app, request.user)
+    erasure.erase(call.app, user)
     call.gone = True
     return ErasedAnswer()
 
@@ -70,11 +59,22 @@ def erase(erasure: UserErasure, call: Call, request: UserErase) -> ErasedAnswer:
 @routes.post(
     "/users/erase/self",
     Needs.ADMIN_OR_USER,
+    schema=("OwnErase", "The proof that it is the user who wants it."),
     problems=(Problems.MEDIA_UNAVAILABLE, Problems.TOO_MANY_REQUESTS),
     example={"password": "correct horse"},
     answer_example=ErasedAnswer(),
 )
-def erase_self(erasure: UserErasure, call: Call, request: OwnErase) -> ErasedAnswer:
+def erase_self(
+    erasure: UserErasure,
+    call: Call,
+    password: Annotated[
+        str, about("The password of the account. Users without one leave it out.", max_length=250)
+    ] = "",
+    code: Annotated[
+        str,
+        about("A code of the second factor, or a recovery code, if the account has a factor.", max_length=40),
+    ] = "",
+) -> ErasedAnswer:
     """Erase the acting user.
 
     An account proves itself as at a login: by its password, and by a code of its second factor if it has one.
@@ -82,7 +82,7 @@ def erase_self(erasure: UserErasure, call: Call, request: OwnErase) -> ErasedAns
     """
     if erasure.proof is not None and not call.is_back_end:
         host, token = call.request.host, call.credential
-        erasure.proof(call.app, call.user, request.password, request.code, host, token)
+        erasure.proof(call.app, call.user, password, code, host, token)
     erasure.erase(call.app, call.user)
     call.gone = True
     return ErasedAnswer()

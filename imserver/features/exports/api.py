@@ -25,13 +25,6 @@ _STATES: Final[Mapping[int, Literal["under way", "done", "failed"]]] = {
 }
 
 
-class ExportRequest(Struct, forbid_unknown_fields=True):
-    """Whose data are wanted."""
-
-    app: _App
-    user: Annotated[str, about("The user; empty: the whole app.", max_length=255)] = ""
-
-
 class ExportQuery(Struct, forbid_unknown_fields=True):
     """Which export is wanted."""
 
@@ -102,15 +95,25 @@ routes = Resource(
 
 
 @routes.post(
-    "/exports/start", Needs.ADMIN, problems=_AGAIN, example={"app": "shop", "user": "ann"}, status=202
+    "/exports/start",
+    Needs.ADMIN,
+    schema=("ExportRequest", "Whose data are wanted."),
+    problems=_AGAIN,
+    example={"app": "shop", "user": "ann"},
+    status=202,
 )
-def start(api: ExportApi, call: Call, request: ExportRequest) -> ExportShown:
+def start(
+    api: ExportApi,
+    call: Call,
+    app: _App,
+    user: Annotated[str, about("The user; empty: the whole app.", max_length=255)] = "",
+) -> ExportShown:
     """Start an export of a user or of an app.
 
     It is made in the background. While one of the same user or app is under way, the answer shows that.
     """
-    settings, left_out = ({}, []) if request.user else api.tenants.described(call.app)
-    return shown(api.exports.start(Subject(call.app, request.user, settings, left_out)))
+    settings, left_out = ({}, []) if user else api.tenants.described(call.app)
+    return shown(api.exports.start(Subject(call.app, user, settings, left_out)))
 
 
 @routes.get("/exports/show", Needs.ADMIN, problems=(HTTP_UNKNOWN_EXPORT,), example={"app": "shop", "id": _ID})

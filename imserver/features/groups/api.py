@@ -107,12 +107,6 @@ class GroupChange(Acting, kw_only=True):
     group: GroupId
 
 
-class GroupOpen(GroupChange, kw_only=True):
-    """A group, and whether to open it."""
-
-    open: Annotated[bool, about("Whether anybody who knows its id may join.")]
-
-
 class GroupOptions(GroupChange, kw_only=True):
     """Options of a group. Fields that you leave out do not change."""
 
@@ -129,12 +123,6 @@ class GroupMembers(GroupChange, kw_only=True):
     members: MemberIds
 
 
-class GroupRename(GroupChange, kw_only=True):
-    """A group and its new name."""
-
-    name: GroupName
-
-
 class GroupUpdate(GroupChange, kw_only=True):
     """Changes to what a group shows. Fields that you leave out do not change."""
 
@@ -148,13 +136,6 @@ class GroupRole(GroupChange, kw_only=True):
 
     member: MemberId
     role: Role
-
-
-class GroupMute(GroupChange, kw_only=True):
-    """A member, and the end of the mute."""
-
-    member: MemberId
-    until: Until
 
 
 class GroupMembersQuery(ActingPage, kw_only=True):
@@ -276,6 +257,7 @@ class GroupApi(Struct, frozen=True):
 routes = Resource(
     "groups",
     service=lambda core, _: GroupApi(groups_of(core), core.identity.tenants, core.identity.relations),
+    base=GroupChange,
     chapter="Stored member lists with stored messages.",
     hot=False,
     examples=(_GROUP, _CHANGED),
@@ -437,16 +419,17 @@ def delete(api: GroupApi, call: Call, request: GroupChange) -> DeletedGroup:
 @routes.post(
     "/groups/rename",
     Needs.ADMIN_OR_MEMBER,
+    schema=("GroupRename", "A group and its new name."),
     problems=_NOT_PERMITTED,
     example={"user": "1", "group": "1", "name": "tea"},
     user="optional",
 )
-def rename(api: GroupApi, call: Call, request: GroupRename) -> GroupShown:
+def rename(api: GroupApi, call: Call, group: GroupId, name: GroupName) -> GroupShown:
     """Rename a group.
 
     For the owner and admins, and where the group allows it for members.
     """
-    return _shown(api.groups.describe(call.app, id_of(request.group), call.user, {"name": request.name}))
+    return _shown(api.groups.describe(call.app, id_of(group), call.user, {"name": name}))
 
 
 @routes.post(
@@ -489,17 +472,18 @@ def set_role(api: GroupApi, call: Call, request: GroupRole) -> GroupAnswer:
 @routes.post(
     "/groups/mute",
     Needs.ADMIN_OR_MEMBER,
+    schema=("GroupMute", "A member, and the end of the mute."),
     problems=_NO_MEMBER,
     example={"user": "1", "group": "1", "member": "2", "until": 1795159400},
     user="optional",
 )
-def mute(api: GroupApi, call: Call, request: GroupMute) -> GroupAnswer:
+def mute(api: GroupApi, call: Call, group: GroupId, member: MemberId, until: Until) -> GroupAnswer:
     """Mute a member for a time.
 
     Admins may mute members. The owner may mute anybody.
     """
-    api.groups.mute(call.app, id_of(request.group), call.user, request.member, request.until)
-    return GroupAnswer(request.group, [request.member])
+    api.groups.mute(call.app, id_of(group), call.user, member, until)
+    return GroupAnswer(group, [member])
 
 
 def _shown(group: Group) -> GroupShown:
@@ -511,17 +495,23 @@ def _shown(group: Group) -> GroupShown:
 @routes.post(
     "/groups/open",
     Needs.ADMIN_OR_MEMBER,
+    schema=("GroupOpen", "A group, and whether to open it."),
     problems=_NOT_PERMITTED,
     example={"user": "1", "group": "1", "open": True},
     answer_example=replace(_GROUP, open=True),
     user="optional",
 )
-def set_open(api: GroupApi, call: Call, request: GroupOpen) -> GroupShown:
+def set_open(
+    api: GroupApi,
+    call: Call,
+    group: GroupId,
+    open: Annotated[bool, about("Whether anybody who knows its id may join.")],
+) -> GroupShown:
     """Open a group to everybody, or close it.
 
     For the owner and admins. Current members stay members.
     """
-    changed = api.groups.set_open(call.app, id_of(request.group), call.user, request.open)
+    changed = api.groups.set_open(call.app, id_of(group), call.user, open)
     return _shown(changed)
 
 

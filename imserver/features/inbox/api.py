@@ -56,17 +56,6 @@ class DraftShape(Struct, forbid_unknown_fields=True):
     mentions: Annotated[list[MentionShape], about("Names in it.", max_length=Limit.MENTIONS)] = []
 
 
-class InboxQuery(Acting, kw_only=True):
-    """The changes after a version."""
-
-    version: Annotated[
-        int, about("The `version` of the previous answer; 0: everything.", ge=0, le=Limit.ID)
-    ] = 0
-    limit: Annotated[int, about("The maximum number of conversations on this page.", ge=1, le=Limit.PAGE)] = (
-        Limit.PAGE
-    )
-
-
 class ArrangeRequest(Acting, kw_only=True):
     """Changes to what a user keeps about a conversation. Fields that you leave out do not change."""
 
@@ -105,6 +94,7 @@ _SHOWN: Final = ArrangementShown(1, 4, 0, 0, 0, DraftShape("tea at", 7))
 routes = Resource(
     "inbox",
     service=lambda core, _: inbox_of(core),
+    base=Acting,
     chapter="What a user keeps about their conversations, on all devices: pins, archived ones, drafts.",
     hot=False,
     examples=(_SHOWN,),
@@ -117,12 +107,21 @@ routes = Resource(
 
 
 @routes.get("/inbox", Needs.ADMIN_OR_USER, example=_ON_BEHALF, answer_example=InboxAnswer([_SHOWN], 4, False))
-def inbox(inbox: Inbox, call: Call, request: InboxQuery) -> InboxAnswer:
+def inbox(
+    inbox: Inbox,
+    call: Call,
+    version: Annotated[
+        int, about("The `version` of the previous answer; 0: everything.", ge=0, le=Limit.ID)
+    ] = 0,
+    limit: Annotated[
+        int, about("The maximum number of conversations on this page.", ge=1, le=Limit.PAGE)
+    ] = Limit.PAGE,
+) -> InboxAnswer:
     """List what a user keeps about conversations, and what has changed.
 
     A conversation that is not in the list is neither pinned nor archived nor marked, and has no draft.
     """
-    page = inbox.since(call.app, call.user, request.version, request.limit)
+    page = inbox.since(call.app, call.user, version, limit)
     return InboxAnswer(list(map(_shown, page.arrangements)), page.version, page.has_more)
 
 

@@ -76,13 +76,6 @@ class InvitationChange(Acting, kw_only=True):
     code: Code
 
 
-class InvitationQuery(Struct, forbid_unknown_fields=True, kw_only=True):
-    """An invitation."""
-
-    app: AccountApp = GOCHAT
-    code: Code
-
-
 class InvitationShown(Struct):
     """An invitation."""
 
@@ -117,15 +110,6 @@ class InvitationPreview(Struct):
     guests: ForGuests
     group_avatar: Annotated[str, about("The address of the picture of a group; empty: none.")] = ""
     description: Annotated[str, about("What the group is for; it may have several lines.")] = ""
-
-
-class InvitationJoin(Struct, forbid_unknown_fields=True, kw_only=True):
-    """A guest who comes in."""
-
-    app: AccountApp = GOCHAT
-    code: Code
-    nickname: Annotated[Nickname, about("The name of the guest.", min_length=1)]
-    device: DeviceName = ""
 
 
 class InvitationJoined(Struct):
@@ -252,12 +236,12 @@ def revoke(invitations: Invitations, call: Call, request: InvitationChange) -> I
     example={"code": _CODE},
     answer_example=InvitationPreview(_CODE, "1", "tea", 3, "1", "Ann", "", 1795760601, False),
 )
-def show(invitations: Invitations, call: Call, request: InvitationQuery) -> InvitationPreview:
+def show(invitations: Invitations, call: Call, *, app: AccountApp = GOCHAT, code: Code) -> InvitationPreview:
     """Show what an invitation is to, before the login.
 
     Requests count by address.
     """
-    found = invitations.preview(call.app, request.code, call.request.host)
+    found = invitations.preview(call.app, code, call.request.host)
     maker, invitation = found.maker, found.invitation
     nickname, avatar = ("", "") if maker is None else (maker.nickname, maker.avatar)
     return InvitationPreview(
@@ -278,6 +262,7 @@ def show(invitations: Invitations, call: Call, request: InvitationQuery) -> Invi
 @routes.post(
     "/invitations/join",
     Needs.ANYONE,
+    schema=("InvitationJoin", "A guest who comes in."),
     status=201,
     problems=(
         *_UNKNOWN,
@@ -288,16 +273,22 @@ def show(invitations: Invitations, call: Call, request: InvitationQuery) -> Invi
     example={"code": _CODE, "nickname": "Bob"},
     answer_example=InvitationJoined(_SESSION, "1"),
 )
-def join(invitations: Invitations, call: Call, request: InvitationJoin) -> InvitationJoined:
+def join(
+    invitations: Invitations,
+    call: Call,
+    *,
+    app: AccountApp = GOCHAT,
+    code: Code,
+    nickname: Annotated[Nickname, about("The name of the guest.", min_length=1)],
+    device: DeviceName = "",
+) -> InvitationJoined:
     """Come into a group as a guest.
 
     For people without an account, by an invitation with `guests`. The guest gets an account without a
     password, which is deleted when it was unused for `accounts.guest_days`. `accounts/promote` makes a member
     of a guest.
     """
-    session, accepted = invitations.join(
-        call.app, request.code, request.nickname, request.device, call.request.host
-    )
+    session, accepted = invitations.join(call.app, code, nickname, device, call.request.host)
     return InvitationJoined(session_answer(session), _group(accepted.invitation))
 
 

@@ -48,13 +48,6 @@ ExpiresIn = Annotated[
 Secret = Annotated[str, about("The key itself, which is shown only here.")]
 
 
-class KeysQuery(Struct, forbid_unknown_fields=True):
-    """Which keys."""
-
-    app: Annotated[str, about("Only keys that reach this app; empty: all that you may see.")] = ""
-    ended: Annotated[bool, about("Whether to list keys that were revoked or have expired, too.")] = False
-
-
 class KeyCreate(Struct, forbid_unknown_fields=True):
     """A new key."""
 
@@ -63,22 +56,6 @@ class KeyCreate(Struct, forbid_unknown_fields=True):
         list[str], about("The apps to which the key is limited; empty: all.", max_length=100)
     ] = []
     note: Note = ""
-    expires_seconds: ExpiresIn = 0
-
-
-class KeyRevoke(Struct, forbid_unknown_fields=True):
-    """A key that ends now."""
-
-    id: KeyId
-
-
-class KeyRotate(Struct, forbid_unknown_fields=True):
-    """A key that gets a successor."""
-
-    id: KeyId
-    grace_seconds: Annotated[
-        int, about("The old key ends after so many seconds; 0: at once.", ge=0, le=MOST_GRACE)
-    ] = _DAY
     expires_seconds: ExpiresIn = 0
 
 
@@ -264,7 +241,12 @@ routes = Resource(
 
 
 @routes.get("/keys", Needs.OWN, reach="optional", example={"app": "default"})
-def keys(api: KeysApi, call: Call, request: KeysQuery) -> KeysAnswer:
+def keys(
+    api: KeysApi,
+    call: Call,
+    app: Annotated[str, about("Only keys that reach this app; empty: all that you may see.")] = "",
+    ended: Annotated[bool, about("Whether to list keys that were revoked or have expired, too.")] = False,
+) -> KeysAnswer:
     """List the API keys.
 
     A key or account that reaches only some apps sees the keys that are limited to these apps.
@@ -274,7 +256,7 @@ def keys(api: KeysApi, call: Call, request: KeysQuery) -> KeysAnswer:
         reached = api.apps_of(row)
         if (
             api.sees(call.principal, row)
-            and (request.ended or not row.has_ended(now))
+            and (ended or not row.has_ended(now))
             and (not call.app or not reached or call.app in reached)
         ):
             rows.append(_shown(row))
@@ -311,16 +293,17 @@ def create(api: KeysApi, call: Call, request: KeyCreate) -> KeyCreated:
 @routes.post(
     "/keys/revoke",
     Needs.OWN,
+    schema=("KeyRevoke", "A key that ends now."),
     problems=(HTTP_UNKNOWN_KEY,),
     example={"id": "9f2c41d07be3"},
 )
-def revoke(api: KeysApi, call: Call, request: KeyRevoke) -> KeyShown:
+def revoke(api: KeysApi, call: Call, id: KeyId) -> KeyShown:
     """Revoke an API key.
 
     All nodes refuse it within two seconds, and close the connections that were opened with it. This cannot be
     undone. A key that was revoked before stays as it is.
     """
-    row = api.changeable(call.principal, request.id)
+    row = api.changeable(call.principal, id)
     api.store.revoke_key(row.id)
     _name_act(call, row)
     return _shown(api.find(call.principal, row.id))
@@ -329,22 +312,31 @@ def revoke(api: KeysApi, call: Call, request: KeyRevoke) -> KeyShown:
 @routes.post(
     "/keys/rotate",
     Needs.OWN,
+    schema=("KeyRotate", "A key that gets a successor."),
     problems=(HTTP_UNKNOWN_KEY,),
     example={"id": "9f2c41d07be3", "grace_seconds": 3600},
 )
-def rotate(api: KeysApi, call: Call, request: KeyRotate) -> KeyCreated:
+def rotate(
+    api: KeysApi,
+    call: Call,
+    id: KeyId,
+    grace_seconds: Annotated[
+        int, about("The old key ends after so many seconds; 0: at once.", ge=0, le=MOST_GRACE)
+    ] = _DAY,
+    expires_seconds: ExpiresIn = 0,
+) -> KeyCreated:
     """Create an API key in place of another one.
 
     The new key has the same scopes, apps and note. The old one ends after `grace_seconds`: until then both
     are valid. If a key was stolen, set `grace_seconds` to 0.
     """
-    row = api.changeable(call.principal, request.id)
-    new, secret = KeyRow.make(expires=api.end_of(call.principal, request.expires_seconds))
-    stored = api.store.rotate_key(row.id, new, request.grace_seconds)
+    row = api.changeable(call.principal, id)
+    new, secret = KeyRow.make(expires=api.end_of(call.principal, expires_seconds))
+    stored = api.store.rotate_key(row.id, new, grace_seconds)
     if stored is None:
         raise ApiProblem(Problems.INVALID_REQUEST, "The key was revoked, or has expired")
     _name_act(call, row)
-    call.facts = {"id": row.id, "key": stored.id, "grace_seconds": request.grace_seconds}
+    call.facts = {"id": row.id, "key": stored.id, "grace_seconds": grace_seconds}
     return KeyCreated(_shown(stored), secret)
 
 

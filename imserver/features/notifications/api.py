@@ -91,12 +91,6 @@ MailConfirmed = Annotated[
 ]
 
 
-class KeyQuery(Struct, forbid_unknown_fields=True):
-    """The app."""
-
-    app: AccountApp = GOCHAT
-
-
 class KeyAnswer(Struct):
     """The key with which a browser subscribes."""
 
@@ -146,12 +140,6 @@ class EndpointChosen(Acting, kw_only=True):
     """An endpoint."""
 
     id: EndpointId
-
-
-class EndpointUpdate(EndpointChosen, kw_only=True):
-    """An endpoint, to be switched on or off."""
-
-    enabled: Enabled
 
 
 class EndpointShown(Struct):
@@ -209,14 +197,6 @@ class WishesShown(Struct):
     mail_confirmed: MailConfirmed
 
 
-class ConversationWishesQuery(Acting, kw_only=True):
-    """One conversation, or all."""
-
-    conversation: Annotated[
-        int, about("The conversation; 0: all with a wish of the user.", ge=0, le=Limit.ID)
-    ] = 0
-
-
 class ConversationWishUpdate(Acting, kw_only=True):
     """Changes to what a user wishes for a conversation. Fields that you leave out do not change."""
 
@@ -251,14 +231,6 @@ class NotificationTestAnswer(Struct):
     """The test is on its way."""
 
     endpoints: Annotated[int, about("The number of endpoints that it is sent to.")]
-
-
-class RecentRequest(Struct, forbid_unknown_fields=True):
-    """The app, and perhaps a user."""
-
-    app: Annotated[str, about("The app: a tenant of this server.", min_length=1)]
-    user: Annotated[str, about("The user; empty: all.", max_length=255)] = ""
-    limit: Annotated[int, about("The maximum number of entries.", ge=1, le=100)] = 50
 
 
 class RecentShown(Struct):
@@ -340,6 +312,7 @@ _ANN: Final = {"app": "default", "user": "ann"}
 routes = Resource(
     "notifications",
     service=_service,
+    base=EndpointChosen,
     chapter=CHAPTER,
     hot=False,
     examples=(_ENDPOINT, _DONE, _WISHES, _WISH),
@@ -352,28 +325,36 @@ routes = Resource(
 @routes.get(
     "/notifications/recent",
     Needs.OPERATE,
+    base=None,
     example={"app": "gochat"},
     answer_example=RecentAnswer(
         [RecentShown(1795155801, "1", "message", "push.example.com", 7, "taken", "")], []
     ),
 )
-def recent(api: NotificationApi, call: Call, request: RecentRequest) -> RecentAnswer:
+def recent(
+    api: NotificationApi,
+    call: Call,
+    app: Annotated[str, about("The app: a tenant of this server.", min_length=1)],
+    user: Annotated[str, about("The user; empty: all.", max_length=255)] = "",
+    limit: Annotated[int, about("The maximum number of entries.", ge=1, le=100)] = 50,
+) -> RecentAnswer:
     """Show what became of the last notifications of an app.
 
     Each node keeps the last 100 of each app in memory, and the last 5 of 5,000 users. Contents are not kept.
     """
-    found, missing = api.parts.deliveries.recent.of(call.app, request.user, request.limit)
+    found, missing = api.parts.deliveries.recent.of(call.app, user, limit)
     return RecentAnswer(msgspec.convert(found, list[RecentShown], from_attributes=True), missing)
 
 
 @routes.get(
     "/notifications/key",
     Needs.ANYONE,
+    base=None,
     problems=(HTTP_NOTIFICATIONS_OFF,),
     example={"app": "default"},
     answer_example=KeyAnswer(_KEY),
 )
-def key(api: NotificationApi, call: Call, request: KeyQuery) -> KeyAnswer:
+def key(api: NotificationApi, call: Call, app: AccountApp = GOCHAT) -> KeyAnswer:
     """Get the public key of this server.
 
     A browser needs it to subscribe. It stays the same as long as the secret of the server does.
@@ -442,14 +423,15 @@ def endpoints(api: NotificationApi, call: Call, request: Acting) -> EndpointsAns
 @routes.post(
     "/notifications/endpoints/update",
     Needs.ADMIN_OR_USER,
+    schema=("EndpointUpdate", "An endpoint, to be switched on or off."),
     problems=(HTTP_UNKNOWN_ENDPOINT,),
     example={**_ANN, "id": 7, "enabled": False},
 )
-def update_endpoint(api: NotificationApi, call: Call, request: EndpointUpdate) -> EndpointDone:
+def update_endpoint(api: NotificationApi, call: Call, id: EndpointId, enabled: Enabled) -> EndpointDone:
     """Switch an endpoint on or off."""
-    if not api.parts.rows.set_enabled(call.app, call.user, request.id, request.enabled):
+    if not api.parts.rows.set_enabled(call.app, call.user, id, enabled):
         raise ApiProblem(HTTP_UNKNOWN_ENDPOINT)
-    return EndpointDone(request.id)
+    return EndpointDone(id)
 
 
 @routes.post(
@@ -523,17 +505,22 @@ def update_wishes(api: NotificationApi, call: Call, request: WishesUpdate) -> Wi
 @routes.get(
     "/notifications/conversations",
     Needs.ADMIN_OR_USER,
+    base=Acting,
     example=_ANN,
     answer_example=ConversationWishesAnswer([_WISH]),
 )
 def conversation_wishes(
-    api: NotificationApi, call: Call, request: ConversationWishesQuery
+    api: NotificationApi,
+    call: Call,
+    conversation: Annotated[
+        int, about("The conversation; 0: all with a wish of the user.", ge=0, le=Limit.ID)
+    ] = 0,
 ) -> ConversationWishesAnswer:
     """List what a user wishes for single conversations.
 
     A conversation that is not in the list has the level `all` and is not muted.
     """
-    rows, chosen = api.parts.rows, request.conversation
+    rows, chosen = api.parts.rows, conversation
     if chosen:
         found = list(rows.conversation_wishes(call.app, chosen, [call.user]).values())
     else:

@@ -62,20 +62,6 @@ class AudienceAdd(Struct, forbid_unknown_fields=True):
     ] = ""
 
 
-class AudienceChosen(Struct, forbid_unknown_fields=True):
-    """An audience."""
-
-    app: AppOfAudience
-    id: AudienceId
-
-
-class AudiencesQuery(Struct, forbid_unknown_fields=True):
-    """One audience, or the last ones."""
-
-    app: AppOfAudience
-    id: Annotated[int, about("The audience; 0: the last ones of the app.", ge=0, le=Limit.ID)] = 0
-
-
 class AudienceShown(Struct):
     """How far a notification to an audience is."""
 
@@ -183,26 +169,32 @@ def add_audience(api: AudienceApi, call: Call, request: AudienceAdd) -> Audience
     example={"app": "default"},
     answer_example=AudiencesAnswer([_STARTED]),
 )
-def audiences(api: AudienceApi, call: Call, request: AudiencesQuery) -> AudiencesAnswer:
+def audiences(
+    api: AudienceApi,
+    call: Call,
+    app: AppOfAudience,
+    id: Annotated[int, about("The audience; 0: the last ones of the app.", ge=0, le=Limit.ID)] = 0,
+) -> AudiencesAnswer:
     """Show how far notifications to audiences are."""
-    return AudiencesAnswer(api.shown(api.parts.audiences.rows.of(call.app, request.id, _SHOWN)))
+    return AudiencesAnswer(api.shown(api.parts.audiences.rows.of(call.app, id, _SHOWN)))
 
 
 @routes.post(
     "/notifications/audiences/cancel",
     Needs.PUSH,
+    schema=("AudienceChosen", "An audience."),
     act="notifications.audiences.cancel",
     problems=(HTTP_UNKNOWN_AUDIENCE,),
     example={"app": "default", "id": 3},
 )
-def cancel_audience(api: AudienceApi, call: Call, request: AudienceChosen) -> AudienceShown:
+def cancel_audience(api: AudienceApi, call: Call, app: AppOfAudience, id: AudienceId) -> AudienceShown:
     """Cancel a notification to an audience.
 
     What the server is just sending, at most a hundred notifications of each push service, still goes.
     """
     rows = api.parts.audiences.rows
-    rows.cancel(call.app, request.id)
-    found = rows.of(call.app, request.id, 1)
+    rows.cancel(call.app, id)
+    found = rows.of(call.app, id, 1)
     if not found:
         raise ApiProblem(HTTP_UNKNOWN_AUDIENCE)
     return api.shown(found)[0]

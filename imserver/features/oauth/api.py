@@ -51,12 +51,6 @@ Provider = Annotated[str, about("The name of a provider of the app.", min_length
 Handle = Annotated[str, about("The handle of the login: `login` of its start.", min_length=1, max_length=100)]
 
 
-class ProvidersQuery(Struct, forbid_unknown_fields=True):
-    """Which app."""
-
-    app: AccountApp = GOCHAT
-
-
 class ProviderShown(Struct):
     """A provider with which accounts log in."""
 
@@ -72,32 +66,6 @@ class ProvidersAnswer(Struct):
     providers: list[ProviderShown]
 
 
-class LoginStart(Struct, forbid_unknown_fields=True, kw_only=True):
-    """A login with a provider."""
-
-    provider: Provider
-    app: AccountApp = GOCHAT
-    device: DeviceName = ""
-    return_to: Annotated[
-        str,
-        about(
-            "For pages of this server: the path to which the browser comes back. The fragment of the address "
-            "is then `#oauth=` and the `code` that finishes the login, or `#oauth=refused`.",
-            max_length=500,
-        ),
-    ] = ""
-    link: Annotated[
-        bool, about("Whether to link the account whose token the request has, instead of logging in.")
-    ] = False
-    password: Annotated[
-        str,
-        about(
-            "For `link`: the current password. An account without a password may leave it out.",
-            max_length=250,
-        ),
-    ] = ""
-
-
 class LoginStarted(Struct):
     """A login that was started."""
 
@@ -109,18 +77,6 @@ class LoginStarted(Struct):
     ]
     interval: Annotated[int, about("How many seconds to wait between two requests to finish the login.")]
     expires: Annotated[int, about("After how many seconds the login is forgotten.")]
-
-
-class LoginFinish(Struct, forbid_unknown_fields=True, kw_only=True):
-    """The login to finish."""
-
-    login: Handle
-    code: Annotated[
-        str,
-        about("The code from the fragment of the address, if there is a `return_to`.", max_length=100),
-    ] = ""
-    factor: FactorCode = ""
-    app: AccountApp = GOCHAT
 
 
 class LoginFinished(Struct, omit_defaults=True):
@@ -147,15 +103,10 @@ class LinksAnswer(Struct):
     links: list[LinkShown]
 
 
-class LinkEnd(Acting, kw_only=True):
-    """The provider to unlink."""
-
-    provider: Provider
-
-
 routes = Resource(
     "oauth",
     service=lambda core, _: oauth_of(core),
+    base=Acting,
     chapter="Log in with a provider, and link an account with one.",
     hot=True,
     problems=(Problems.NOT_ALLOWED, Problems.TOO_MANY_REQUESTS),
@@ -182,10 +133,11 @@ routes = Resource(
 @routes.get(
     "/accounts/oauth/providers",
     Needs.ANYONE,
+    base=None,
     example={},
     answer_example=ProvidersAnswer([ProviderShown("github", "github", "GitHub", True)]),
 )
-def providers(oauth: OAuth, call: Call, _request: ProvidersQuery) -> ProvidersAnswer:
+def providers(oauth: OAuth, call: Call, app: AccountApp = GOCHAT) -> ProvidersAnswer:
     """List the providers with which accounts of an app log in."""
     settings = oauth.settings_of(call.app)
     return ProvidersAnswer(
@@ -196,6 +148,8 @@ def providers(oauth: OAuth, call: Call, _request: ProvidersQuery) -> ProvidersAn
 @routes.post(
     "/accounts/oauth/start",
     Needs.ANYONE_OR_ACCOUNT,
+    schema=("LoginStart", "A login with a provider."),
+    base=None,
     act="",
     problems=(
         Problems.TOKEN_INVALID,
@@ -209,22 +163,46 @@ def providers(oauth: OAuth, call: Call, _request: ProvidersQuery) -> ProvidersAn
         "https://github.com/login/oauth/authorize?…", "Zk9x…", "BDFH-JKLM", POLL_SECONDS, LOGIN_SECONDS
     ),
 )
-def start(oauth: OAuth, call: Call, request: LoginStart) -> LoginStarted:
+def start(
+    oauth: OAuth,
+    call: Call,
+    provider: Provider,
+    app: AccountApp = GOCHAT,
+    device: DeviceName = "",
+    return_to: Annotated[
+        str,
+        about(
+            "For pages of this server: the path to which the browser comes back. The fragment of the address "
+            "is then `#oauth=` and the `code` that finishes the login, or `#oauth=refused`.",
+            max_length=500,
+        ),
+    ] = "",
+    link: Annotated[
+        bool, about("Whether to link the account whose token the request has, instead of logging in.")
+    ] = False,
+    password: Annotated[
+        str,
+        about(
+            "For `link`: the current password. An account without a password may leave it out.",
+            max_length=250,
+        ),
+    ] = "",
+) -> LoginStarted:
     """Start a login with a provider.
 
     Open `url` in a browser, on any device, and finish the login with `login`. Each request counts as a login
     of its address. With `link` the account of the token is linked with the provider. That needs its password.
     """
-    user = call.principal.user if request.link else None
+    user = call.principal.user if link else None
     try:
         started = oauth.start(
             call.app,
-            request.provider,
+            provider,
             call.request.host,
-            request.device,
-            request.return_to,
+            device,
+            return_to,
             user,
-            request.password,
+            password,
             call.credential,
         )
     except UnknownAccount:
@@ -235,6 +213,8 @@ def start(oauth: OAuth, call: Call, request: LoginStart) -> LoginStarted:
 @routes.post(
     "/accounts/oauth/finish",
     Needs.ANYONE,
+    schema=("LoginFinish", "The login to finish."),
+    base=None,
     problems=(
         HTTP_WRONG_LOGIN,
         HTTP_REGISTRATION_CLOSED,
@@ -250,7 +230,17 @@ def start(oauth: OAuth, call: Call, request: LoginStart) -> LoginStarted:
     example={"login": "Zk9x…"},
     answer_example=LoginFinished(pending=True),
 )
-def finish(oauth: OAuth, call: Call, request: LoginFinish) -> LoginFinished:
+def finish(
+    oauth: OAuth,
+    call: Call,
+    login: Handle,
+    code: Annotated[
+        str,
+        about("The code from the fragment of the address, if there is a `return_to`.", max_length=100),
+    ] = "",
+    factor: FactorCode = "",
+    app: AccountApp = GOCHAT,
+) -> LoginFinished:
     """Finish a login with a provider.
 
     The answer is `{"pending": true}` until the user has agreed. Then it is that of `accounts/login`, or
@@ -258,7 +248,7 @@ def finish(oauth: OAuth, call: Call, request: LoginFinish) -> LoginFinished:
     If the account has a second factor, the login takes a code of it as `factor`; without a right one it stays
     to be finished.
     """
-    found = oauth.finish(call.app, request.login, request.code, call.request.host, request.factor)
+    found = oauth.finish(call.app, login, code, call.request.host, factor)
     if found is None:
         call.act = ""
         return LoginFinished(pending=True)
@@ -291,14 +281,15 @@ def links(oauth: OAuth, call: Call, _request: Acting) -> LinksAnswer:
 @routes.post(
     "/accounts/oauth/unlink",
     Needs.ADMIN_OR_ACCOUNT,
+    schema=("LinkEnd", "The provider to unlink."),
     problems=(Problems.UNKNOWN_ACCOUNT, HTTP_UNKNOWN_PROVIDER, HTTP_LAST_LOGIN),
     example={**_ACTING, "provider": "github"},
     answer_example=AccountDone("1"),
 )
-def unlink(oauth: OAuth, call: Call, request: LinkEnd) -> AccountDone:
+def unlink(oauth: OAuth, call: Call, provider: Provider) -> AccountDone:
     """End the link between an account and a provider.
 
     The last way to log in remains: a password, or another link.
     """
-    oauth.unlink(call.app, call.user, request.provider)
+    oauth.unlink(call.app, call.user, provider)
     return AccountDone(call.user)

@@ -20,12 +20,6 @@ _Make = Annotated[bool, about("Whether messages of the user get previews of thei
 _Show = Annotated[bool, about("Whether the user sees previews.")]
 
 
-class PreviewsQuery(Acting, kw_only=True):
-    """Messages whose previews are wanted."""
-
-    messages: Annotated[list[MessageId], about("Ids of messages.", min_length=1, max_length=MOST_MESSAGES)]
-
-
 class PreviewShown(Struct, kw_only=True, omit_defaults=True):
     """The preview of the first link in a message."""
 
@@ -54,19 +48,6 @@ class PreviewWishes(Struct):
     show: _Show
 
 
-class PreviewWish(Acting, kw_only=True):
-    """What the user wants."""
-
-    make: _Make
-    show: _Show
-
-
-class OfMessage(Acting, kw_only=True):
-    """A message of the user."""
-
-    message: MessageId
-
-
 class PreviewRemoved(Struct):
     """The message."""
 
@@ -84,6 +65,7 @@ _EXAMPLE: Final = PreviewShown(
 routes = Resource(
     "previews",
     service=lambda core, _: core.service(Previews),
+    base=Acting,
     chapter="Title, description and picture of the pages that messages link to.",
     hot=False,
     examples=(_EXAMPLE,),
@@ -94,16 +76,21 @@ routes = Resource(
 @routes.post(
     "/previews/show",
     Needs.ADMIN_OR_USER,
+    schema=("PreviewsQuery", "Messages whose previews are wanted."),
     act="",
     example={"user": "1", "messages": [7]},
     answer_example=PreviewsAnswer([_EXAMPLE], []),
 )
-def show(previews: Previews, call: Call, request: PreviewsQuery) -> PreviewsAnswer:
+def show(
+    previews: Previews,
+    call: Call,
+    messages: Annotated[list[MessageId], about("Ids of messages.", min_length=1, max_length=MOST_MESSAGES)],
+) -> PreviewsAnswer:
     """Show the previews of links in messages, and make those that do not exist yet.
 
     Messages that the user cannot read have none, nor have messages in an app without previews.
     """
-    found = previews.show(call.app, call.user, list(dict.fromkeys(request.messages)))
+    found = previews.show(call.app, call.user, list(dict.fromkeys(messages)))
     return PreviewsAnswer(list(map(_shown, found.previews)), found.pending)
 
 
@@ -122,26 +109,28 @@ def wishes(previews: Previews, call: Call, request: Acting) -> PreviewWishes:
 @routes.post(
     "/previews/wishes",
     Needs.ADMIN_OR_USER,
+    schema=("PreviewWish", "What the user wants."),
     example={"user": "1", "make": False, "show": True},
     answer_example=PreviewWishes(True, False, True),
 )
-def wish(previews: Previews, call: Call, request: PreviewWish) -> PreviewWishes:
+def wish(previews: Previews, call: Call, make: _Make, show: _Show) -> PreviewWishes:
     """Say whether links of the user get previews, and whether the user sees those of others."""
-    previews.wish(call.app, call.user, PersonWishes(request.make, request.show))
-    return PreviewWishes(previews.is_on(call.app), request.make, request.show)
+    previews.wish(call.app, call.user, PersonWishes(make, show))
+    return PreviewWishes(previews.is_on(call.app), make, show)
 
 
 @routes.post(
     "/previews/remove",
     Needs.ADMIN_OR_USER,
+    schema=("OfMessage", "A message of the user."),
     problems=(Problems.UNKNOWN_MESSAGE,),
     example={"user": "1", "message": 7},
     answer_example=PreviewRemoved(7),
 )
-def remove(previews: Previews, call: Call, request: OfMessage) -> PreviewRemoved:
+def remove(previews: Previews, call: Call, message: MessageId) -> PreviewRemoved:
     """Remove the preview below one's own message, for everybody."""
-    previews.remove(call.app, call.user, request.message)
-    return PreviewRemoved(request.message)
+    previews.remove(call.app, call.user, message)
+    return PreviewRemoved(message)
 
 
 def _shown(row: MessagePreview) -> PreviewShown:

@@ -83,14 +83,6 @@ class RefusalsAnswer(Struct):
     missing_nodes: _Missing
 
 
-class LiftRequest(Struct, forbid_unknown_fields=True):
-    """Whom to let in again: a user, an address, or both."""
-
-    app: Annotated[str, about("The app: a tenant of this server.", min_length=1)]
-    user: _User = ""
-    address: _Address = ""
-
-
 class LiftAnswer(Struct):
     """What was lifted."""
 
@@ -160,22 +152,29 @@ def refusals(refusals: Refusals, call: Call, request: RefusalsQuery) -> Refusals
 @routes.post(
     "/limits/lift",
     Needs.OPERATE,
+    schema=("LiftRequest", "Whom to let in again: a user, an address, or both."),
     example={"app": "gochat", "user": "ann"},
     answer_example=LiftAnswer([_HOLD], []),
 )
-def lift(refusals: Refusals, call: Call, request: LiftRequest) -> LiftAnswer:
+def lift(
+    refusals: Refusals,
+    call: Call,
+    app: Annotated[str, about("The app: a tenant of this server.", min_length=1)],
+    user: _User = "",
+    address: _Address = "",
+) -> LiftAnswer:
     """Lift what refuses a user or an address now, on all nodes: bans, locks of accounts, rates.
 
     Of a user, the rates of the addresses from which they were refused are lifted, too. Rates that belong to
     no app, as requests from an address, are only lifted with a key that reaches all apps.
     """
-    if not (request.user or request.address):
+    if not (user or address):
         raise ApiProblem(Problems.INVALID_REQUEST, "Give `user`, `address` or both")
-    names = refusals.names_of(call.app, request.user)
+    names = refusals.names_of(call.app, user)
     if not refusals.may_act_on(call.principal, call.app, sorted(names)):
         raise ApiProblem(Problems.NOT_ALLOWED, "Your role acts on users with fewer rights only")
     rows = refusals.select(Wanted(frozenset({call.app}), names))[0] if names else []
-    lifted, missing = refusals.lift(call.principal, call.app, names, request.address, rows)
+    lifted, missing = refusals.lift(call.principal, call.app, names, address, rows)
     return LiftAnswer(list(map(_shown_hold, lifted)), missing)
 
 

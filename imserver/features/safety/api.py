@@ -69,17 +69,6 @@ Until = Annotated[
 ]
 
 
-class ReportSend(Acting, kw_only=True):
-    """A message or a user, and why it is reported."""
-
-    message: Annotated[int, about("The message; 0: a user is reported.", ge=0, le=Limit.ID)] = 0
-    person: Annotated[str, about("The user who is reported; empty: a message is.", max_length=255)] = ""
-    reason: ReportReason
-    text: Annotated[str, about("What the reporter adds. Moderators read it.", max_length=TEXT_CHARACTERS)] = (
-        ""
-    )
-
-
 class ReportSent(Struct):
     """The report. Reports of the same message are one."""
 
@@ -93,15 +82,6 @@ class ReasonsAnswer(Struct):
     moderates: Annotated[bool, about("Whether the acting user is a moderator or an owner of the app.")] = (
         False
     )
-
-
-class ReportsQuery(Struct, forbid_unknown_fields=True, kw_only=True):
-    """Which reports, and which page of them."""
-
-    app: AccountApp = GOCHAT
-    state: Annotated[Literal["open", "closed"], about("Open reports, or closed ones.")] = "open"
-    cursor: PageCursor = ""
-    limit: Annotated[int, about("The maximum number of entries on this page.", ge=1, le=200)] = 50
 
 
 class ReportShown(Struct, kw_only=True):
@@ -126,13 +106,6 @@ class ReportsAnswer(Struct):
 
     reports: list[ReportShown]
     next: NextCursor
-
-
-class ReportQuery(Struct, forbid_unknown_fields=True, kw_only=True):
-    """A report."""
-
-    app: AccountApp = GOCHAT
-    id: ReportId
 
 
 class ReporterShown(Struct):
@@ -164,15 +137,6 @@ class ReportDetail(ReportShown, kw_only=True):
         list[ReportedMessage],
         about("The message with at most five before and five after it, as a reporter sees them."),
     ]
-
-
-class ReportClose(Struct, forbid_unknown_fields=True, kw_only=True):
-    """A report, and what was done."""
-
-    app: AccountApp = GOCHAT
-    id: ReportId
-    outcome: Annotated[Outcome, about("What was done.")]
-    note: Annotated[str, about("For other moderators.", max_length=500)] = ""
 
 
 class ReportClosed(Struct):
@@ -250,13 +214,6 @@ class CountAnswer(Struct):
     conversations: Annotated[list[ConversationCount], about("At most 1,000, those with most messages first.")]
 
 
-class UndoRequest(Struct, forbid_unknown_fields=True, kw_only=True):
-    """A removal of messages."""
-
-    app: AccountApp = GOCHAT
-    act: ActId
-
-
 class RemovalAnswer(Struct):
     """The removal of messages."""
 
@@ -314,6 +271,7 @@ _PROTECTED: Final = (Problems.ROLE_TOO_LOW,)
 reports = Resource(
     "reports",
     service=lambda core, _: core.service(SafetyParts),
+    base=Acting,
     chapter="Messages and people that users report, and the queue of reports for moderators.",
     hot=False,
     examples=(_SHOWN,),
@@ -344,6 +302,7 @@ moderation = Resource(
 @reports.post(
     "/reports/send",
     Needs.ADMIN_OR_USER,
+    schema=("ReportSend", "A message or a user, and why it is reported."),
     status=201,
     problems=(
         Problems.UNKNOWN_MESSAGE,
@@ -354,12 +313,22 @@ moderation = Resource(
     example={"user": "1", "message": 7, "reason": "spam"},
     answer_example=ReportSent("5f0c"),
 )
-def send(parts: SafetyParts, call: Call, request: ReportSend) -> ReportSent:
+def send(
+    parts: SafetyParts,
+    call: Call,
+    *,
+    message: Annotated[int, about("The message; 0: a user is reported.", ge=0, le=Limit.ID)] = 0,
+    person: Annotated[str, about("The user who is reported; empty: a message is.", max_length=255)] = "",
+    reason: ReportReason,
+    text: Annotated[
+        str, about("What the reporter adds. Moderators read it.", max_length=TEXT_CHARACTERS)
+    ] = "",
+) -> ReportSent:
     """Report a message or a user to the moderators.
 
     A user reports only messages that they can read. Who is reported does not learn by whom.
     """
-    report = Report(request.message, request.person, request.reason, request.text)
+    report = Report(message, person, reason, text)
     return ReportSent(parts.reports.send(call.app, call.user, report, not call.is_back_end))
 
 
@@ -376,29 +345,37 @@ def reasons(parts: SafetyParts, call: Call, request: Acting) -> ReasonsAnswer:
     return ReasonsAnswer(list(parts.reports.rules_of(call.app).reasons), moderates)
 
 
-@reports.get("/reports", Needs.MODERATE, answer_example=ReportsAnswer([_SHOWN], ""))
-def queue(parts: SafetyParts, call: Call, request: ReportsQuery) -> ReportsAnswer:
+@reports.get("/reports", Needs.MODERATE, base=None, answer_example=ReportsAnswer([_SHOWN], ""))
+def queue(
+    parts: SafetyParts,
+    call: Call,
+    app: AccountApp = GOCHAT,
+    state: Annotated[Literal["open", "closed"], about("Open reports, or closed ones.")] = "open",
+    cursor: PageCursor = "",
+    limit: Annotated[int, about("The maximum number of entries on this page.", ge=1, le=200)] = 50,
+) -> ReportsAnswer:
     """List reports, page by page."""
-    behind = (read_cursor(request.cursor) or "").split(" ")
+    behind = (read_cursor(cursor) or "").split(" ")
     before = (int(behind[0]), behind[1]) if len(behind) == 2 and behind[0].isdecimal() else None
-    found = parts.reports.page(call.app, request.state, before, request.limit + 1)
-    page, following = page_and_cursor(found, request.limit, lambda row: f"{row.changed} {row.id}")
+    found = parts.reports.page(call.app, state, before, limit + 1)
+    page, following = page_and_cursor(found, limit, lambda row: f"{row.changed} {row.id}")
     return ReportsAnswer([ReportShown(**_fields(row)) for row in page], following)
 
 
 @reports.get(
     "/reports/show",
     Needs.MODERATE,
+    base=None,
     problems=(HTTP_UNKNOWN_REPORT,),
     example={"id": "5f0c"},
     answer_example=ReportDetail(**asdict(_SHOWN), people=[], messages=[]),
 )
-def show(parts: SafetyParts, call: Call, request: ReportQuery) -> ReportDetail:
+def show(parts: SafetyParts, call: Call, *, app: AccountApp = GOCHAT, id: ReportId) -> ReportDetail:
     """Show a report, the reported message, and a few messages around it.
 
     Messages of private conversations are shown nowhere else.
     """
-    shown = parts.reports.show(call.app, request.id)
+    shown = parts.reports.show(call.app, id)
     people = [ReporterShown(each.user, each.time, each.reason, each.text) for each in shown.reporters]
     messages = [
         _message(each) if shown.copy is None or each.id != shown.copy.id else _message(shown.copy, True)
@@ -410,16 +387,26 @@ def show(parts: SafetyParts, call: Call, request: ReportQuery) -> ReportDetail:
 @reports.post(
     "/reports/close",
     Needs.MODERATE,
+    schema=("ReportClose", "A report, and what was done."),
+    base=None,
     problems=(HTTP_UNKNOWN_REPORT,),
     example={"id": "5f0c", "outcome": "dismissed"},
 )
-def close(parts: SafetyParts, call: Call, request: ReportClose) -> ReportClosed:
+def close(
+    parts: SafetyParts,
+    call: Call,
+    *,
+    app: AccountApp = GOCHAT,
+    id: ReportId,
+    outcome: Annotated[Outcome, about("What was done.")],
+    note: Annotated[str, about("For other moderators.", max_length=500)] = "",
+) -> ReportClosed:
     """Close a report, and say what was done.
 
     A later report of the same message opens a new one.
     """
-    parts.reports.close(call.app, request.id, call.principal.label, request.outcome, request.note)
-    return ReportClosed(request.id)
+    parts.reports.close(call.app, id, call.principal.label, outcome, note)
+    return ReportClosed(id)
 
 
 @moderation.post(
@@ -489,15 +476,16 @@ def clear(parts: SafetyParts, call: Call, request: ClearRequest) -> RemovalAnswe
 @moderation.post(
     "/moderation/undo",
     Needs.MODERATE,
+    schema=("UndoRequest", "A removal of messages."),
     problems=(HTTP_UNKNOWN_ACT,),
     example={"act": "9d1e"},
     answer_example=UndoAnswer("9d1e", 0, True),
 )
-def undo(parts: SafetyParts, call: Call, request: UndoRequest) -> UndoAnswer:
+def undo(parts: SafetyParts, call: Call, *, app: AccountApp = GOCHAT, act: ActId) -> UndoAnswer:
     """Bring back the messages of a removal, for everybody."""
-    removal = parts.moderation.undo(call.principal, call.app, request.act)
+    removal = parts.moderation.undo(call.principal, call.app, act)
     done = parts.removals.wait(removal, WAIT_SECONDS)
-    return UndoAnswer(request.act, parts.removals.count(call.app, request.act), done)
+    return UndoAnswer(act, parts.removals.count(call.app, act), done)
 
 
 @moderation.post(

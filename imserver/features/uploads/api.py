@@ -90,15 +90,6 @@ class UploadQuery(PartQuery):
     ] = ""
 
 
-class UploadsQuery(PartQuery):
-    """A page of the files of a user."""
-
-    cursor: PageCursor = ""
-    limit: Annotated[int, about("The maximum number of entries on this page.", ge=1, le=_PAGE_LIMIT)] = (
-        _USUAL_PAGE
-    )
-
-
 class UploadDelete(Struct, forbid_unknown_fields=True):
     """The file to delete."""
 
@@ -203,7 +194,9 @@ class UploadApi(Struct, frozen=True):
     api: Api
 
 
-routes = Resource("uploads", lambda core, api: UploadApi(uploads_of(core), api), chapter=_CHAPTER)
+routes = Resource(
+    "uploads", lambda core, api: UploadApi(uploads_of(core), api), base=PartQuery, chapter=_CHAPTER
+)
 """The response of :func:`imserver.http.call.answer`."""
 streams = Resource("uploads", lambda _, api: api, hot=False, chapter=_CHAPTER)
 """The response of the views of this package."""
@@ -230,15 +223,22 @@ def problem_after(api: Api, call: Call, token: str) -> HttpProblem | None:
     example={"app": "default", "user": "u1"},
     answer_example=UploadsAnswer(61429, 1073741824, 1, {"picture": 20971520}, [_EXAMPLE], ""),
 )
-def list_uploads(api: UploadApi, call: Call, request: UploadsQuery) -> UploadsAnswer:
+def list_uploads(
+    api: UploadApi,
+    call: Call,
+    cursor: PageCursor = "",
+    limit: Annotated[
+        int, about("The maximum number of entries on this page.", ge=1, le=_PAGE_LIMIT)
+    ] = _USUAL_PAGE,
+) -> UploadsAnswer:
     """List the files of a user.
 
     Needs an API key with the scope `read`, or the token of the user.
     """
     uploads = api.uploads
     usage = uploads.usage(call.app, call.user)
-    rows = uploads.page(call.app, call.user, _position_in(request.cursor), request.limit + 1)
-    page, following = page_and_cursor(rows, request.limit, lambda row: f"{row.created} {row.id}")
+    rows = uploads.page(call.app, call.user, _position_in(cursor), limit + 1)
+    page, following = page_and_cursor(rows, limit, lambda row: f"{row.created} {row.id}")
     return UploadsAnswer(
         usage.charged,
         uploads.settings.quota_bytes,

@@ -37,35 +37,6 @@ App = Annotated[str, about("The app: a tenant of this server.", min_length=1)]
 PageSize = Annotated[int, about("The maximum number of events on this page.", ge=1, le=MOST_EVENTS)]
 
 
-class LogQuery(Struct, forbid_unknown_fields=True):
-    """The app, and where the page before has ended."""
-
-    app: App
-    after: Annotated[
-        str,
-        about(
-            "`next` of the page before; empty: from the first event that is left.",
-            pattern="^([A-Za-z0-9_-]{4})*([A-Za-z0-9_-]{2,3})?$",
-        ),
-    ] = ""
-    limit: PageSize = 100
-
-
-class DeadQuery(Struct, forbid_unknown_fields=True):
-    """The app, and a page of the list."""
-
-    app: App
-    cursor: PageCursor = ""
-    limit: PageSize = 100
-
-
-class ReplayRequest(Struct, forbid_unknown_fields=True):
-    """The dead event to send again."""
-
-    app: App
-    id: Annotated[str, about("The `id` of the event; empty: all dead events.", max_length=64)] = ""
-
-
 class EventsAnswer(Struct):
     """Events, in order per user."""
 
@@ -141,19 +112,6 @@ class WebhooksAnswer(Struct):
     ]
 
 
-class AddressRequest(Struct, forbid_unknown_fields=True):
-    """An app that was created at run time, and the new address of its webhook."""
-
-    app: App
-    url: Annotated[str, about("The URL to which the server posts events.", min_length=1, max_length=2000)]
-
-
-class TestRequest(Struct, forbid_unknown_fields=True):
-    """The app whose webhook is tried."""
-
-    app: App
-
-
 _EVENT: Final = {
     "id": "log-7",
     "event": "message",
@@ -192,26 +150,38 @@ routes = Resource("events", _event_api, hot=False)
     example={"app": "101", "limit": 1},
     answer_example=EventsAnswer([_EVENT], "Ny4w", True),
 )
-def log(api: EventApi, call: Call, request: LogQuery) -> EventsAnswer:
+def log(
+    api: EventApi,
+    call: Call,
+    app: App,
+    after: Annotated[
+        str,
+        about(
+            "`next` of the page before; empty: from the first event that is left.",
+            pattern="^([A-Za-z0-9_-]{4})*([A-Za-z0-9_-]{2,3})?$",
+        ),
+    ] = "",
+    limit: PageSize = 100,
+) -> EventsAnswer:
     """Read the durable events of an app after a cursor.
 
     They are the durable events of the app's webhook. With `webhook.events` and no `webhook.url` an app has
     them, too. Messages and groups stay as long as stored messages do, other events for four days.
     """
-    entry_id, event_id = _positions(request.after)
+    entry_id, event_id = _positions(after)
     feeds = api.feeds
     feed = feeds.feeds.get(call.app)
     if feed is None:
         raise ApiProblem(Problems.INVALID_REQUEST, "The app has neither `webhook.url` nor `webhook.events`")
-    entries = feeds.entries_after(call.app, entry_id, request.limit)
-    rows = feeds.events.read(call.app, event_id, request.limit)
-    page = page_of(call.app, entries, rows, feeds.node(), feed.receiver.events, request.limit, _PAGE_BYTES)
+    entries = feeds.entries_after(call.app, entry_id, limit)
+    rows = feeds.events.read(call.app, event_id, limit)
+    page = page_of(call.app, entries, rows, feeds.node(), feed.receiver.events, limit, _PAGE_BYTES)
     if page.is_full:
         entry_id, event_id = max(entry_id, page.last_entry), max(event_id, page.last_row)
     else:
         entry_id = entries[-1].id if entries else entry_id
         event_id = rows[-1].id if rows else event_id
-    more = page.is_full or len(entries) == request.limit or len(rows) == request.limit
+    more = page.is_full or len(entries) == limit or len(rows) == limit
     events = [msgspec.Raw(event.body) for event in page.events]
     behind = urlsafe_b64encode(b"%d.%d" % (entry_id, event_id)).decode().rstrip("=")
     return EventsAnswer(events, behind, more)
@@ -223,16 +193,16 @@ def log(api: EventApi, call: Call, request: LogQuery) -> EventsAnswer:
     example={"app": "101"},
     answer_example=DeadAnswer([DeadEvent("log-7", "ann", 870, 1795155801, _EVENT)], ""),
 )
-def dead(api: EventApi, call: Call, request: DeadQuery) -> DeadAnswer:
+def dead(api: EventApi, call: Call, app: App, cursor: PageCursor = "", limit: PageSize = 100) -> DeadAnswer:
     """List the events that the webhook of an app did not take for three days.
 
     An account that operates the app sees of an event its `id`, `event` and `time`, and no contents.
     """
-    behind = read_cursor(request.cursor)
+    behind = read_cursor(cursor)
     number = 0 if behind is None else _number("cursor", behind)
     shown_of = _head_of if call.principal.staff else msgspec.Raw
-    found = dead_events.list_retries(api.store, call.app, True, number, request.limit + 1)
-    rows, following = page_and_cursor(found, request.limit, lambda row: str(row.number))
+    found = dead_events.list_retries(api.store, call.app, True, number, limit + 1)
+    rows, following = page_and_cursor(found, limit, lambda row: str(row.number))
     shown = [
         DeadEvent(row.event, row.user, row.attempts, row.first_failed, shown_of(row.body)) for row in rows
     ]
@@ -242,12 +212,18 @@ def dead(api: EventApi, call: Call, request: DeadQuery) -> DeadAnswer:
 @routes.post(
     "/events/replay",
     Needs.OPERATE,
+    schema=("ReplayRequest", "The dead event to send again."),
     example={"app": "101", "id": "log-7"},
     answer_example=ReplayAnswer(1),
 )
-def replay(api: EventApi, call: Call, request: ReplayRequest) -> ReplayAnswer:
+def replay(
+    api: EventApi,
+    call: Call,
+    app: App,
+    id: Annotated[str, about("The `id` of the event; empty: all dead events.", max_length=64)] = "",
+) -> ReplayAnswer:
     """Send dead events again, for up to three days."""
-    return ReplayAnswer(dead_events.replay_dead(api.store, call.app, request.id))
+    return ReplayAnswer(dead_events.replay_dead(api.store, call.app, id))
 
 
 def _head_of(body: bytes) -> dict[str, Any]:
@@ -289,11 +265,17 @@ def webhooks(api: EventApi, call: Call, request: WebhooksQuery) -> WebhooksAnswe
 @routes.post(
     "/webhooks/address",
     Needs.OWN,
+    schema=("AddressRequest", "An app that was created at run time, and the new address of its webhook."),
     problems=(Problems.APP_CONFIGURED,),
     example={"app": "shop", "url": "https://shop.example.com/events"},
     answer_example=_WEBHOOK,
 )
-def set_address(api: EventApi, call: Call, request: AddressRequest) -> WebhookShown:
+def set_address(
+    api: EventApi,
+    call: Call,
+    app: App,
+    url: Annotated[str, about("The URL to which the server posts events.", min_length=1, max_length=2000)],
+) -> WebhookShown:
     """Change the address of the webhook of an app.
 
     Its secret and its other settings stay. What waits goes to the new address, at once.
@@ -305,7 +287,7 @@ def set_address(api: EventApi, call: Call, request: AddressRequest) -> WebhookSh
         raise ApiProblem(Problems.APP_CONFIGURED)
     before = {name: value for name, value in asdict(tenant.webhook).items() if value != ""}
     try:
-        api.tenants.change(call.app, {"webhook": {**before, "url": request.url}})
+        api.tenants.change(call.app, {"webhook": {**before, "url": url}})
     except BadTenant as bad:
         raise ApiProblem(Problems.INVALID_REQUEST, str(bad)) from None
     states, _ = api.states.of([call.app])
@@ -317,10 +299,11 @@ def set_address(api: EventApi, call: Call, request: AddressRequest) -> WebhookSh
 @routes.post(
     "/webhooks/test",
     Needs.OPERATE,
+    schema=("TestRequest", "The app whose webhook is tried."),
     example={"app": "101"},
     answer_example=AnswerShown(1795155801, 200, "", 0.012, 1),
 )
-def test(api: EventApi, call: Call, request: TestRequest) -> AnswerShown:
+def test(api: EventApi, call: Call, app: App) -> AnswerShown:
     """Send an event `test` to the webhook of an app, and show its answer.
 
     The event is signed as all are, and does not wait behind others.

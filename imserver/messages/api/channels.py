@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
-
 from imserver.auth.principal import Needs
 from imserver.http import field
 from imserver.http.call import Call
@@ -11,16 +9,6 @@ from imserver.http.operation import Resource
 from imserver.messages.api.conversations import Before, MessagesAnswer, MessageShown, PageLimit, shown_entry
 from imserver.messages.log.message_log import MessageLog
 from imserver.storage.store import Store
-
-
-class ChannelMessagesQuery(Struct, forbid_unknown_fields=True):
-    """A page of the stored messages of a channel."""
-
-    app: field.App
-    channel: field.ChannelName
-    before: Before = 0
-    limit: PageLimit = 50
-
 
 routes = Resource("channels", service=lambda core, _: core.storage.store)
 
@@ -32,14 +20,21 @@ routes = Resource("channels", service=lambda core, _: core.storage.store)
     example={"app": "action:1", "channel": "1"},
     answer_example=MessagesAnswer([MessageShown(7, 1, 3, "message", "2", text="tea?")], 0),
 )
-def messages(store: Store, call: Call, request: ChannelMessagesQuery) -> MessagesAnswer:
+def messages(
+    store: Store,
+    call: Call,
+    app: field.App,
+    channel: field.ChannelName,
+    before: Before = 0,
+    limit: PageLimit = 50,
+) -> MessagesAnswer:
     """List the stored messages of a channel, the newest page first.
 
     These are the publications of a stored channel, and in apps with `store_conversations` the messages of the
     room of the `action` dialect with this name.
     """
     page = store.part(MessageLog).entries.channel_page(
-        call.app, request.channel, request.before or None, request.limit, reverse=True, revisions=True
+        call.app, channel, before or None, limit, reverse=True, revisions=True
     )
     shown = [shown_entry(each) for each in reversed(page.entries)]
     return MessagesAnswer(shown, shown[0].id if page.more else 0)

@@ -53,13 +53,6 @@ SearchText = Annotated[
 ]
 
 
-class ConversationsQuery(Acting, kw_only=True):
-    """A page of a user's conversations."""
-
-    before: Before = 0
-    limit: PageLimit = 50
-
-
 class HistoryQuery(Acting, kw_only=True):
     """A page of the history of a conversation."""
 
@@ -70,12 +63,6 @@ class HistoryQuery(Acting, kw_only=True):
         str, about("List only messages of these types, separated by commas. Not together with `after`.")
     ] = ""
     limit: PageLimit = 50
-
-
-class PinsQuery(Acting, kw_only=True):
-    """The conversation whose pins are listed."""
-
-    conversation: ConversationId
 
 
 class SearchQuery(Acting, kw_only=True):
@@ -105,36 +92,6 @@ class SearchQuery(Acting, kw_only=True):
         ),
     ] = 0
     before: Before = 0
-    limit: PageLimit = 50
-
-
-class SyncQuery(Acting, kw_only=True):
-    """The position of the client, and the size of the page."""
-
-    after: Annotated[
-        int,
-        about(
-            "The position from which to continue: `after` of the previous page; 0: from the first entry.",
-            ge=0,
-            le=Limit.ID,
-        ),
-    ] = 0
-    limit: PageLimit = 50
-
-
-class MarksQuery(Acting, kw_only=True):
-    """The marks of a user that changed since a version."""
-
-    version: Annotated[
-        int, about("The `version` of the previous answer; 0: all marks.", ge=0, le=Limit.ID)
-    ] = 0
-
-
-class ReceiptsQuery(Acting, kw_only=True):
-    """A page of the receipts of a conversation."""
-
-    conversation: ConversationId
-    cursor: field.PageCursor = ""
     limit: PageLimit = 50
 
 
@@ -343,6 +300,7 @@ class ConversationApi(Struct, frozen=True):
 routes = Resource(
     "conversations",
     service=ConversationApi.of,
+    base=Acting,
     hot=False,
 )
 
@@ -355,10 +313,12 @@ routes = Resource(
         [ConversationShown(1, "user", "bob", "", "member", 1, 0, 6, _MESSAGE)], 0
     ),
 )
-def conversations(api: ConversationApi, call: Call, request: ConversationsQuery) -> ConversationsAnswer:
+def conversations(
+    api: ConversationApi, call: Call, before: Before = 0, limit: PageLimit = 50
+) -> ConversationsAnswer:
     """List the conversations of a user, the most recent first."""
     log = api.store.part(MessageLog)
-    found, more = log.conversations.page(call.app, call.user, request.before, request.limit)
+    found, more = log.conversations.page(call.app, call.user, before, limit)
     listed = [_listed(each, call.user) for each in found]
     return ConversationsAnswer(listed, found[-1].position if more else 0)
 
@@ -401,9 +361,9 @@ def history(api: ConversationApi, call: Call, request: HistoryQuery) -> Messages
     example={**ON_BEHALF, "conversation": 1},
     answer_example=PinsAnswer([_MESSAGE]),
 )
-def pins(api: ConversationApi, call: Call, request: PinsQuery) -> PinsAnswer:
+def pins(api: ConversationApi, call: Call, conversation: ConversationId) -> PinsAnswer:
     """List the pinned messages of a conversation."""
-    found = api.store.part(MessageLog).entries.pins(call.app, call.user, request.conversation)
+    found = api.store.part(MessageLog).entries.pins(call.app, call.user, conversation)
     return PinsAnswer([shown_entry(entry) for entry in found])
 
 
@@ -448,11 +408,17 @@ def _types_of(text: str) -> tuple[str, ...]:
     example={**ON_BEHALF, "conversation": 1},
     answer_example=ReceiptsAnswer([ReceiptShown("bob", 7, 7)], ""),
 )
-def receipts(api: ConversationApi, call: Call, request: ReceiptsQuery) -> ReceiptsAnswer:
+def receipts(
+    api: ConversationApi,
+    call: Call,
+    conversation: ConversationId,
+    cursor: field.PageCursor = "",
+    limit: PageLimit = 50,
+) -> ReceiptsAnswer:
     """List how far the other members of a conversation have read."""
-    behind, most = read_cursor(request.cursor) or "", request.limit + 1
-    found = api.store.part(MessageLog).marks.receipts(call.app, call.user, request.conversation, behind, most)
-    rows, following = page_and_cursor(found, request.limit, lambda row: row.user)
+    behind, most = read_cursor(cursor) or "", limit + 1
+    found = api.store.part(MessageLog).marks.receipts(call.app, call.user, conversation, behind, most)
+    rows, following = page_and_cursor(found, limit, lambda row: row.user)
     shown = [ReceiptShown(row.user, row.read, row.received) for row in rows]
     return ReceiptsAnswer(shown, following)
 
@@ -463,14 +429,26 @@ def receipts(api: ConversationApi, call: Call, request: ReceiptsQuery) -> Receip
     example={**ON_BEHALF, "after": 6},
     answer_example=SyncAnswer([_MESSAGE], 7, False, False),
 )
-def sync(api: ConversationApi, call: Call, request: SyncQuery) -> SyncAnswer:
+def sync(
+    api: ConversationApi,
+    call: Call,
+    after: Annotated[
+        int,
+        about(
+            "The position from which to continue: `after` of the previous page; 0: from the first entry.",
+            ge=0,
+            le=Limit.ID,
+        ),
+    ] = 0,
+    limit: PageLimit = 50,
+) -> SyncAnswer:
     """List what a user missed in all conversations.
 
     For clients without a connection, or after a reconnect: the entries after a position of the log, in
     order. The client saves `after`, and applies recalls and edits to the messages they refer to.
     """
-    log, after_ = api.store.part(MessageLog), request.after
-    entries, more = oldest_page(*log.entries.sync(call.app, call.user, after_, request.limit))
+    log, after_ = api.store.part(MessageLog), after
+    entries, more = oldest_page(*log.entries.sync(call.app, call.user, after_, limit))
     # The extent is read after the page, which may lack what has expired meanwhile.
     if after_ and not log.entries.extent(call.app).continues(after_):
         return SyncAnswer([], 0, True, True)
@@ -485,6 +463,12 @@ def sync(api: ConversationApi, call: Call, request: SyncQuery) -> SyncAnswer:
     example={**ON_BEHALF, "version": 3},
     answer_example=MarksAnswer(5, [ReadMark(1, 7)], [6], [PeerReceipt("bob", 7, 7, 1)]),
 )
-def marks(api: ConversationApi, call: Call, request: MarksQuery) -> MarksView:
+def marks(
+    api: ConversationApi,
+    call: Call,
+    version: Annotated[
+        int, about("The `version` of the previous answer; 0: all marks.", ge=0, le=Limit.ID)
+    ] = 0,
+) -> MarksView:
     """List what a user has read and hidden on all devices."""
-    return api.receipts.marks(call.app, call.user, request.version)
+    return api.receipts.marks(call.app, call.user, version)

@@ -141,33 +141,6 @@ class EditRequest(Content, kw_only=True):
     id: MessageId
 
 
-class RecallRequest(Acting, kw_only=True):
-    """The message to recall. A back end that names no `user` may recall any message."""
-
-    id: MessageId
-    client_msg_id: OwnId = ""
-
-
-class ReactRequest(Acting, kw_only=True):
-    """A message and an emoji."""
-
-    id: MessageId
-    emoji: Annotated[
-        str,
-        about(
-            "The emoji: 1 to 32 bytes of UTF-8.", min_length=1, max_length=Limit.EMOJI_BYTES, examples=["+1"]
-        ),
-    ]
-    remove: Annotated[bool, about("Removes the reaction of the user.")] = False
-
-
-class PinRequest(Acting, kw_only=True):
-    """The message to pin. A back end that names no `user` may pin any message."""
-
-    id: MessageId
-    remove: Annotated[bool, about("Removes the pin.")] = False
-
-
 class AnnotatedAnswer(Struct):
     """The entry of the reaction or pin."""
 
@@ -197,21 +170,11 @@ class ReadAnswer(Struct):
     read: Annotated[int, about("The last message that was read.")]
 
 
-class ReceivedRequest(ReadRequest, kw_only=True):
-    """A conversation and the last message that a device has received."""
-
-
 class ReceivedAnswer(Struct):
     """The resulting received position."""
 
     conversation: Annotated[int, about("The conversation.")]
     received: Annotated[int, about("The last message that one of the user's devices received.")]
-
-
-class HideRequest(Acting, kw_only=True):
-    """The messages to hide from the user."""
-
-    ids: Annotated[list[MessageId], about("Ids of messages.", min_length=1, max_length=Limit.HIDDEN)]
 
 
 class HiddenAnswer(Struct):
@@ -306,6 +269,7 @@ class MessageApi(Struct, frozen=True):
 routes = Resource(
     "conversations",
     service=MessageApi.of,
+    base=Acting,
     hot=False,
     examples=(_STORED,),
     problems=(errors.Problems.UNKNOWN_CONVERSATION,),
@@ -412,11 +376,15 @@ def _bytes(name: str, encode: Any, value: Any) -> bytes:
 @routes.post(
     "/messages/recall",
     Needs.ADMIN_OR_MEMBER,
+    schema=(
+        "RecallRequest",
+        "The message to recall. A back end that names no `user` may recall any message.",
+    ),
     problems=_NOT_CHANGED,
     example={**ON_BEHALF, "id": 7},
     user="optional",
 )
-def recall(api: MessageApi, call: Call, request: RecallRequest) -> StoredAnswer:
+def recall(api: MessageApi, call: Call, id: MessageId, client_msg_id: OwnId = "") -> StoredAnswer:
     """Recall a message.
 
     Nobody can read the message any more. The recall is an entry of its own, sent to everybody who may
@@ -424,7 +392,7 @@ def recall(api: MessageApi, call: Call, request: RecallRequest) -> StoredAnswer:
     """
     if call.user:
         call.act = ""
-    return _store(api, call, Send(kind="recall", about=request.id, id=request.client_msg_id))
+    return _store(api, call, Send(kind="recall", about=id, id=client_msg_id))
 
 
 @routes.post(
@@ -508,39 +476,52 @@ def _require_may_write(api: MessageApi, call: Call) -> None:
 @routes.post(
     "/messages/react",
     Needs.ADMIN_OR_MEMBER,
+    schema=("ReactRequest", "A message and an emoji."),
     act="",
     problems=_ANNOTATING,
     example={**ON_BEHALF, "id": 7, "emoji": "+1"},
     answer_example=_ANNOTATED,
 )
-def react(api: MessageApi, call: Call, request: ReactRequest) -> AnnotatedAnswer:
+def react(
+    api: MessageApi,
+    call: Call,
+    id: MessageId,
+    emoji: Annotated[
+        str,
+        about(
+            "The emoji: 1 to 32 bytes of UTF-8.", min_length=1, max_length=Limit.EMOJI_BYTES, examples=["+1"]
+        ),
+    ],
+    remove: Annotated[bool, about("Removes the reaction of the user.")] = False,
+) -> AnnotatedAnswer:
     """React to a message.
 
     The reaction is an entry of its own, sent to everybody who may read the message. Messages have the totals
     as `reactions`. A user reacts once with one emoji; a message has at most 20 different ones.
     """
-    if wrong := emoji_objection(request.emoji):
+    if wrong := emoji_objection(emoji):
         raise ApiProblem(errors.Problems.INVALID_REQUEST, f"`{wrong.replace(':', '`:', 1)}")
-    if not request.remove:
+    if not remove:
         api.require_voice(call)
     return _annotated(
         api,
         call,
-        lambda log: log.annotations.react(
-            call.app, call.user, request.id, request.emoji, remove=request.remove
-        ),
+        lambda log: log.annotations.react(call.app, call.user, id, emoji, remove=remove),
     )
 
 
 @routes.post(
     "/messages/pin",
     Needs.ADMIN_OR_MEMBER,
+    schema=("PinRequest", "The message to pin. A back end that names no `user` may pin any message."),
     problems=(*_ANNOTATING, errors.Problems.ROLE_TOO_LOW),
     example={**ON_BEHALF, "id": 7},
     answer_example=_ANNOTATED,
     user="optional",
 )
-def pin(api: MessageApi, call: Call, request: PinRequest) -> AnnotatedAnswer:
+def pin(
+    api: MessageApi, call: Call, id: MessageId, remove: Annotated[bool, about("Removes the pin.")] = False
+) -> AnnotatedAnswer:
     """Pin a message in its conversation.
 
     In a group its option `pin` says who may: by default the owner and admins. In a conversation of two users
@@ -550,9 +531,7 @@ def pin(api: MessageApi, call: Call, request: PinRequest) -> AnnotatedAnswer:
     if call.user:
         call.act = ""
     api.require_voice(call)
-    return _annotated(
-        api, call, lambda log: log.annotations.pin(call.app, call.user, request.id, remove=request.remove)
-    )
+    return _annotated(api, call, lambda log: log.annotations.pin(call.app, call.user, id, remove=remove))
 
 
 def _annotated(api: MessageApi, call: Call, change: Callable[[Any], Change | Rejected]) -> AnnotatedAnswer:
@@ -584,17 +563,19 @@ def mark_read(api: MessageApi, call: Call, request: ReadRequest) -> ReadAnswer:
 @routes.post(
     "/messages/received",
     Needs.ADMIN_OR_MEMBER,
+    schema=("ReceivedRequest", "A conversation and the last message that a device has received."),
+    base=ReadRequest,
     act="",
     example={**ON_BEHALF, "conversation": 1, "id": 7},
     answer_example=ReceivedAnswer(1, 7),
 )
-def mark_received(api: MessageApi, call: Call, request: ReceivedRequest) -> ReceivedAnswer:
+def mark_received(api: MessageApi, call: Call, conversation: ConversationId, id: MessageId) -> ReceivedAnswer:
     """Mark a conversation as received up to a message.
 
     The position never moves back. The senders of the messages are notified.
     """
-    result = _mark(api, call, request.conversation, received=request.id)
-    return ReceivedAnswer(request.conversation, result.receipt.received)
+    result = _mark(api, call, conversation, received=id)
+    return ReceivedAnswer(conversation, result.receipt.received)
 
 
 def _mark(api: MessageApi, call: Call, conversation: int, read: int = 0, received: int = 0) -> MarkResult:
@@ -607,15 +588,20 @@ def _mark(api: MessageApi, call: Call, conversation: int, read: int = 0, receive
 @routes.post(
     "/messages/hide",
     Needs.ADMIN_OR_MEMBER,
+    schema=("HideRequest", "The messages to hide from the user."),
     act="",
     example={**ON_BEHALF, "ids": [6]},
     answer_example=HiddenAnswer(5),
 )
-def hide(api: MessageApi, call: Call, request: HideRequest) -> HiddenAnswer:
+def hide(
+    api: MessageApi,
+    call: Call,
+    ids: Annotated[list[MessageId], about("Ids of messages.", min_length=1, max_length=Limit.HIDDEN)],
+) -> HiddenAnswer:
     """Hide messages from a user.
 
     Only this user stops seeing them. Messages that do not exist or that the user may not read are
     ignored.
     """
-    version = api.receipts.hide_from(call.app, call.user, tuple(request.ids))
+    version = api.receipts.hide_from(call.app, call.user, tuple(ids))
     return HiddenAnswer(version)

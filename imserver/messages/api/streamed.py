@@ -66,13 +66,6 @@ StreamPieces = Annotated[list[PieceRequest], about("The pieces.", min_length=1, 
 """The type of a field: pieces that a request appends to streamed texts."""
 
 
-class StreamAppendRequest(Struct, forbid_unknown_fields=True):
-    """Pieces of one or several streams, in the order of their numbers."""
-
-    app: App
-    pieces: StreamPieces
-
-
 class PieceResult(Struct):
     """The result for one piece."""
 
@@ -113,16 +106,6 @@ class StreamAppended(Struct):
         appended = append([(each.stream, each.piece, each.text) for each in requests])
         rows = zip(requests, appended, strict=True)
         return cls([PieceResult(each.stream, last, status) for each, (status, last) in rows])
-
-
-class StreamCloseRequest(Struct, forbid_unknown_fields=True):
-    """A message that ends."""
-
-    app: App
-    stream: StreamId
-    incomplete: Annotated[
-        bool, about("The text is not finished, and never will be. Clients may show that.")
-    ] = False
 
 
 class StreamClosed(Struct):
@@ -177,38 +160,48 @@ def open_stream(streams: StreamedMessages, call: Call, request: StreamOpenReques
 @routes.post(
     "/channels/stream/append",
     Needs.PUSH,
+    schema=("StreamAppendRequest", "Pieces of one or several streams, in the order of their numbers."),
     act="",
     on_publisher=True,
     problems=(errors.Problems.NOT_ACCEPTED, errors.Problems.TOO_MANY_REQUESTS),
     example={"app": "default", "pieces": [{"stream": _SAMPLE, "piece": 1, "text": "The answer"}]},
     answer_example=StreamAppended([PieceResult(_SAMPLE, 1, "appended")]),
 )
-def append(streams: StreamedMessages, call: Call, request: StreamAppendRequest) -> StreamAppended:
+def append(streams: StreamedMessages, call: Call, app: App, pieces: StreamPieces) -> StreamAppended:
     """Append pieces to streamed messages.
 
     A request may have many pieces, of many streams. It goes to any node. A piece with a number that the
     stream has already is ignored, so you may repeat a request.
     """
-    return StreamAppended.to(request.pieces, partial(streams.append, call.app))
+    return StreamAppended.to(pieces, partial(streams.append, call.app))
 
 
 @routes.post(
     "/channels/stream/close",
     Needs.PUSH,
+    schema=("StreamCloseRequest", "A message that ends."),
     act="",
     on_publisher=True,
     problems=(errors.Problems.NOT_ACCEPTED,),
     example={"app": "default", "stream": _SAMPLE},
     answer_example=StreamClosed(_SAMPLE, "closed", "answers:7", 6, "Zm9vYg"),
 )
-def close(streams: StreamedMessages, call: Call, request: StreamCloseRequest) -> StreamClosed:
+def close(
+    streams: StreamedMessages,
+    call: Call,
+    app: App,
+    stream: StreamId,
+    incomplete: Annotated[
+        bool, about("The text is not finished, and never will be. Clients may show that.")
+    ] = False,
+) -> StreamClosed:
     """Close a streamed message.
 
     Subscribers receive the whole text as a publication. If the channel has a history, it gets this one
     publication. A message without any text is in no history.
     """
-    closed = streams.close(call.app, request.stream, request.incomplete)
-    answer = StreamClosed(request.stream, closed.status, closed.channel or UNSET)
+    closed = streams.close(call.app, stream, incomplete)
+    answer = StreamClosed(stream, closed.status, closed.channel or UNSET)
     if closed.offset:
         answer.offset, answer.epoch = closed.offset, closed.epoch
     return answer

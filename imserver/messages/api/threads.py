@@ -29,35 +29,6 @@ from imserver.model import Limit
 FirstMessage = Annotated[int, about("The message with which the thread begins.", ge=1, le=Limit.ID)]
 
 
-class ThreadsQuery(Acting, kw_only=True):
-    """A page of the threads that a user follows."""
-
-    before: Before = 0
-    limit: PageLimit = 50
-
-
-class ThreadQuery(Acting, kw_only=True):
-    """A page of the replies of a thread."""
-
-    thread: FirstMessage
-    before: Before = 0
-    limit: PageLimit = 50
-
-
-class FollowRequest(Acting, kw_only=True):
-    """A thread to follow."""
-
-    thread: FirstMessage
-    remove: Annotated[bool, about("Mutes the thread: the user does not follow it any more.")] = False
-
-
-class ReadThreadRequest(Acting, kw_only=True):
-    """A thread and the last reply that the user has read."""
-
-    thread: FirstMessage
-    id: MessageId
-
-
 class ThreadShown(Struct):
     """A thread as a user sees it."""
 
@@ -114,6 +85,7 @@ _THREAD: Final = ThreadShown(7, 1, _MESSAGE, 9, 9, 0, True)
 routes = Resource(
     "conversations",
     service=lambda core, _: core.service(MessageServices).threads,
+    base=Acting,
     hot=False,
     problems=(errors.Problems.UNKNOWN_MESSAGE,),
 )
@@ -125,13 +97,15 @@ routes = Resource(
     example=ON_BEHALF,
     answer_example=ThreadsAnswer([_THREAD], 0),
 )
-def list_threads(threads: ThreadCommands, call: Call, request: ThreadsQuery) -> ThreadsAnswer:
+def list_threads(
+    threads: ThreadCommands, call: Call, before: Before = 0, limit: PageLimit = 50
+) -> ThreadsAnswer:
     """List the threads that a user follows.
 
     Who writes in a thread, or is mentioned in it, follows it from then on, as does the author of its first
     message. Those with the newest replies come first.
     """
-    page, more = threads.list(call.app, call.user, request.before, request.limit)
+    page, more = threads.list(call.app, call.user, before, limit)
     return ThreadsAnswer([_shown(each) for each in page], page[-1].last if more else 0)
 
 
@@ -141,12 +115,14 @@ def list_threads(threads: ThreadCommands, call: Call, request: ThreadsQuery) -> 
     example={**ON_BEHALF, "thread": 7},
     answer_example=ThreadAnswer(7, 1, _MESSAGE, 9, 9, 0, True, [_REPLY], 0),
 )
-def get_thread(threads: ThreadCommands, call: Call, request: ThreadQuery) -> ThreadAnswer:
+def get_thread(
+    threads: ThreadCommands, call: Call, thread: FirstMessage, before: Before = 0, limit: PageLimit = 50
+) -> ThreadAnswer:
     """Read the replies of a thread.
 
     The replies are messages of the conversation, whose history has them, too. Any message can begin a thread.
     """
-    page = threads.page(call.app, call.user, request.thread, request.before, request.limit)
+    page = threads.page(call.app, call.user, thread, before, limit)
     if page is None:
         raise ApiProblem(errors.Problems.UNKNOWN_MESSAGE)
     shown = _shown(page.thread)
@@ -166,32 +142,39 @@ def get_thread(threads: ThreadCommands, call: Call, request: ThreadQuery) -> Thr
 @routes.post(
     "/threads/follow",
     Needs.ADMIN_OR_MEMBER,
+    schema=("FollowRequest", "A thread to follow."),
     act="",
     example={**ON_BEHALF, "thread": 7},
     answer_example=_THREAD,
 )
-def follow_thread(threads: ThreadCommands, call: Call, request: FollowRequest) -> ThreadShown:
+def follow_thread(
+    threads: ThreadCommands,
+    call: Call,
+    thread: FirstMessage,
+    remove: Annotated[bool, about("Mutes the thread: the user does not follow it any more.")] = False,
+) -> ThreadShown:
     """Follow a thread, or mute it.
 
     A user is notified of the replies of the threads that they follow. A thread that was muted stays so, also
     if it mentions the user.
     """
-    return _answer(threads.follow(call.app, call.user, request.thread, not request.remove))
+    return _answer(threads.follow(call.app, call.user, thread, not remove))
 
 
 @routes.post(
     "/threads/read",
     Needs.ADMIN_OR_MEMBER,
+    schema=("ReadThreadRequest", "A thread and the last reply that the user has read."),
     act="",
     example={**ON_BEHALF, "thread": 7, "id": 9},
     answer_example=_THREAD,
 )
-def read_thread(threads: ThreadCommands, call: Call, request: ReadThreadRequest) -> ThreadShown:
+def read_thread(threads: ThreadCommands, call: Call, thread: FirstMessage, id: MessageId) -> ThreadShown:
     """Mark a thread as read up to a reply.
 
     The position never moves back. It is stored for users who follow the thread, or have muted it.
     """
-    return _answer(threads.read(call.app, call.user, request.thread, request.id))
+    return _answer(threads.read(call.app, call.user, thread, id))
 
 
 def _answer(thread: Thread | None) -> ThreadShown:
