@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
@@ -24,6 +25,8 @@ NO_HEADERS: Final[Mapping[str, str]] = {}
 _HOSTS: Final = 64
 _CONNECTIONS: Final = 64
 """Idle connections to one host."""
+_LONG_HOST: Final = re.compile("[^/]*//[^/?#]{321}")
+"""No name with a user and a port is so long. Issuers and providers name URLs, too."""
 
 
 class Unreachable(ImserverError):
@@ -102,6 +105,8 @@ class Outgoing:
 
         Waits and raises like :meth:`post`. Headers of the answer are read by names in small letters.
         """
+        if _LONG_HOST.match(url):
+            raise Unreachable("the name of the host is too long")
         timeout = gevent.Timeout(seconds)
         try:
             with timeout:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import _socket
 import re
 import socket
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
@@ -29,10 +30,13 @@ _HEAD_BYTES: Final = 65536
 """Longest head of an answer."""
 _RECEIVE_BYTES: Final = 16384
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_HOST_CHARACTERS: Final = 253
+_LABEL_CHARACTERS: Final = 63
+_DOTS: Final = re.compile("[.\u3002\uff0e\uff61]")
 
 _URL: Final = re.compile(
     r"(?P<origin>(?P<scheme>https?)://(?P<address>"
-    r"(\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9._-]+))(:(?P<port>[0-9]{1,5}))?))(?P<target>[/?][!-~]*)?"
+    r"(\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9._-]{1,253}))(:(?P<port>[0-9]{1,5}))?))(?P<target>[/?][!-~]*)?"
 )
 _NOT_PUBLIC_V4: Final = tuple(
     map(
@@ -207,6 +211,23 @@ class PublicRequests(Outgoing):
         self._most_idle = connections
         self._idle: dict[str, list[socket.socket]] = {}
         """Origin → connections without a request. The origin that was used last is the last."""
+
+    @staticmethod
+    def ascii_host(name: str) -> str:
+        """The name of a host in ASCII letters. Raises :class:`BadUrl`.
+
+        The only place that does so: its lengths are checked before, because IDNA takes seconds for a long
+        label, and one letter may stand for 18.
+        """
+        letters = unicodedata.normalize("NFKC", name[: _HOST_CHARACTERS + 1])
+        if max(len(letters), len(name)) > _HOST_CHARACTERS or any(
+            len(label) > _LABEL_CHARACTERS for label in _DOTS.split(letters)
+        ):
+            raise BadUrl("the name of the host is too long")
+        try:
+            return letters.encode("idna").decode()
+        except UnicodeError:
+            raise BadUrl("the name of the host is not valid") from None
 
     def check(self, url: str) -> None:
         """See :func:`check_url`."""

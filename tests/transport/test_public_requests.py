@@ -15,7 +15,7 @@ from gevent.resolver.ares import Resolver
 from gevent.server import DatagramServer
 
 from imserver.transport import public_requests
-from imserver.transport.outgoing import USER_AGENT, Unreachable
+from imserver.transport.outgoing import USER_AGENT, Outgoing, Unreachable
 from imserver.transport.public_requests import BadUrl, PublicRequests, check_url, is_public, look_up
 from tests.integration.receiver import Receiver
 from tests.integration.test_webhooks import certificate_of_loopback
@@ -481,3 +481,16 @@ def test_name_servers_that_hang_delay_nobody_else() -> None:
     assert not any(each.ready() for each in slow)
     gevent.killall(slow)
     assert look_up("ok.example", 443) == ["1.1.1.1"]
+
+
+def test_one_place_reads_names_and_bounds_them() -> None:
+    sources = [path for folder in ("imserver", "plugins") for path in Path(folder).rglob("*.py")]
+    assert [path.name for path in sources if 'encode("idna")' in path.read_text()] == ["public_requests.py"]
+    for url in (f"https://{'a' * 254}/", f"https://{'a' * 900}"):
+        with pytest.raises(BadUrl):
+            check_url(url, False)
+    for name in ("\u4e2d" * 64, "\ufdfa" * 20, "a." * 127, "\u4e2d..\u6587"):
+        with pytest.raises(BadUrl):
+            PublicRequests.ascii_host(name)
+    with pytest.raises(Unreachable, match="too long"):
+        Outgoing().get(f"https://{chr(0x4E2D) * 400}/", 1.0)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from itertools import islice
 from time import monotonic
 from typing import Final
 from urllib.parse import quote, urljoin, urlsplit
@@ -16,10 +17,12 @@ import msgspec
 from imserver.features.previews import pages
 from imserver.features.previews.pages import LinkedPage, PageTask
 from imserver.features.uploads.worker import TooCostly, Worker
-from imserver.plugin.runtime import PublicRequests, Unreachable
+from imserver.plugin.runtime import BadUrl, PublicRequests, Unreachable
 
 TEXT_CHARACTERS: Final = 8_000
 """Characters of a message in which a link is looked for."""
+LINKS: Final = 5
+"""Links of a message that are tried until one has a preview."""
 REDIRECTIONS: Final = 4
 _REDIRECTED: Final = (301, 302, 303, 307, 308)
 _ANSWER_BYTES: Final = 65_536
@@ -58,13 +61,13 @@ _TARGET: Final = re.compile(r"[!-~]*")
 
 def first_link(text: str) -> str | None:
     """The URL of the first link in a message, in ASCII letters; None: there is none that has a preview."""
-    for match in _MARKS.finditer(text[:TEXT_CHARACTERS]):
-        raw = _without_end(match["address"] or match["site"] or "")
-        if raw and (not raw.startswith("www.") or _WWW.match(raw)):
-            link = normal(raw if match["address"] else f"https://{raw}")
-            if link is not None:
-                return link
-    return None
+    links = (
+        normal(raw if match["address"] else f"https://{raw}")
+        for match in _MARKS.finditer(text[:TEXT_CHARACTERS])
+        if (raw := _without_end(match["address"] or match["site"] or ""))
+        and (not raw.startswith("www.") or _WWW.match(raw))
+    )
+    return next(filter(None, islice(links, LINKS)), None)
 
 
 def _without_end(address: str) -> str:
@@ -77,14 +80,17 @@ def _without_end(address: str) -> str:
 
 def normal(url: str) -> str | None:
     """A URL in ASCII letters, without its fragment, as it is requested; None: it is none of a page."""
+    url = url.partition("#")[0]
+    if len(url) > PublicRequests.URL_CHARACTERS:
+        return None
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
         if ":" in host:
             host = f"[{host}]"
         elif not host.isascii():
-            host = host.encode("idna").decode()
-    except (ValueError, UnicodeError):
+            host = PublicRequests.ascii_host(host)
+    except (ValueError, BadUrl):
         return None
     if parts.scheme not in ("http", "https") or "@" in parts.netloc or not host:
         return None

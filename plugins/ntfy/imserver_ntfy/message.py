@@ -208,6 +208,8 @@ def read_message(topic: str, parameters: Parameters, body: bytes, most_bytes: in
 def _url(url: str, code: int, what: str) -> str:
     if url and not url.lower().startswith(("http://", "https://")):
         raise bad(code, f"the {what} is no URL of http or https")
+    if len(url) > MAX_CHARACTERS:
+        raise bad(code, f"the URL of the {what} has more than {MAX_CHARACTERS} characters")
     return url
 
 

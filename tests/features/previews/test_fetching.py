@@ -6,10 +6,11 @@ Loopback, which a setting allows, stands for the public internet: it is the only
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from time import process_time
 
 import pytest
 
-from imserver.features.previews.fetching import Fetching
+from imserver.features.previews.fetching import Fetching, first_link
 from imserver.plugin.runtime import PublicRequests, Unreachable
 from imserver.transport.proxies import is_loopback
 from tests.features.previews.site import Site, html, picture, redirect
@@ -147,3 +148,21 @@ def test_sizes_and_times_are_bounded(make: Make, site: Site) -> None:
     size = len(picture(10, 10)[1])
     assert len(fetching.picture(f"{site.url}/cup", size)) == size
     assert fetching.picture(f"{site.url}/cup", size - 1) == b""
+
+
+HAN = "".join(map(chr, range(0x4E00, 0x9E00, 3)))
+LONG_NAMES = ["https://" + HAN, "https://" + "\ufdfa" * 7_990, ("https://" + "\ufdfa" * 240 + " ") * 32]
+
+
+def test_long_names_of_hosts_cost_nothing(make: Make, site: Site) -> None:
+    """In a message, as the address of a picture, and in a redirection. They took up to eight seconds."""
+    fetching = make(by_name)
+    site.pages["/away"] = redirect(f"https://{HAN}/".encode().decode("latin-1"))
+    began = process_time()
+    for text in LONG_NAMES:
+        assert first_link(text) is None
+        assert fetching.picture(text, 1000) == b""
+    with pytest.raises(Unreachable, match="no page"):
+        fetching.page("app", "ann", f"{site.url}/away", 1000)
+    assert process_time() - began < 0.5
+    assert first_link("https://\u4e2d\u6587.example/") == "https://xn--fiq228c.example/"
