@@ -195,8 +195,8 @@ def _keys_without(present: Collection[str]) -> list[str]:
 @cache
 def _keys_of(package: str) -> tuple[str, ...]:
     """The settings of a feature of this server that the node does not have."""
-    module = _module_alone(package, "settings")
-    settings = FeatureSettings() if module is None else module.SETTINGS
+    module = _module_alone(package, "settings") or _module_alone(package, "tables")
+    settings: FeatureSettings = getattr(module, "SETTINGS", FeatureSettings())
     return settings.keys
 
 

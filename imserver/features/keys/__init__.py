@@ -6,18 +6,29 @@ operator knows what somebody did with a stolen key.
 
 from __future__ import annotations
 
-from imserver.features.keys import api, parts
-from imserver.features.keys.problems import PROBLEMS
-from imserver.features.keys.settings import SETTINGS
-from imserver.features.keys.tables import TABLES
-from imserver.plugin import Feature
+from imserver.features.keys import api
+from imserver.features.keys.tables import SETTINGS, TABLES, KeyUsageSettings
+from imserver.features.keys.usage import KeyUsage
+from imserver.plugin import Feature, FeatureParts
+from imserver.plugin.services import Core
+from imserver.plugin.settings import settings_of
+
+
+def build(core: Core) -> FeatureParts:
+    """Build the parts on one node."""
+    days = settings_of(core.config, KeyUsageSettings).usage_days
+    uses = core.identity.keys.uses
+    uses.wanted = True
+    usage = KeyUsage(core.storage.store, core.identity.tenants, uses.take, core.sessions.ids.birth, days)
+    return FeatureParts(usage, run=(usage.run,), stop=usage.store)
+
 
 FEATURE = Feature(
     "keys",
-    parts.build,
+    build,
     settings=SETTINGS,
     operations=tuple(api.routes.rows),
-    problems=PROBLEMS,
+    problems=(api.HTTP_UNKNOWN_KEY,),
     tables=TABLES,
     commands={"key usage": ("imserver.features.keys.command", "usage", "Show what a key did.")},
 )

@@ -9,10 +9,8 @@ from typing import Annotated, Final, Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
-from imserver.features.keys.problems import HTTP_UNKNOWN_KEY
-from imserver.features.keys.rows import UseRow, uses_of
-from imserver.features.keys.usage import MINUTE, KeyUsage
-from imserver.plugin.errors import Problems
+from imserver.features.keys.usage import MINUTE, KeyUsage, KeyUse, uses_of
+from imserver.plugin.errors import HttpProblem, Problems
 from imserver.plugin.http import (
     ApiProblem,
     Call,
@@ -31,6 +29,8 @@ _DAY: Final = 86_400
 MOST_SECONDS: Final = 3650 * _DAY
 MOST_GRACE: Final = 90 * _DAY
 _MOST_ROWS: Final = 1000
+
+HTTP_UNKNOWN_KEY: Final = HttpProblem(404, "unknown_key", "There is no such API key.")
 
 KeyId = Annotated[str, about("The id of a key. It is no secret.", min_length=1, max_length=32)]
 KeyScope = Literal["push", "read", "admin"]
@@ -98,19 +98,6 @@ class KeyCreated(Struct):
 
     key: KeyShown
     secret: Secret
-
-
-class KeyUse(Struct):
-    """What a key did in a minute."""
-
-    time: Annotated[int, about("When the minute began, in Unix seconds.")]
-    route: Annotated[
-        str, about("Method and path of the route; `other`: more than the server counts in a minute.")
-    ]
-    app: Annotated[str, about("The app; empty: the requests named none that exists.")]
-    address: Annotated[str, about("The address of the client.")]
-    answered: Annotated[int, about("The number of requests that were answered.")]
-    refused: Annotated[int, about("The number of requests that were refused.")]
 
 
 class UsageAnswer(Struct):
@@ -364,12 +351,10 @@ def usage(api: KeysApi, call: Call, request: UsageQuery) -> UsageAnswer:
     rows = uses_of(api.store, row.id, since, until, skip, request.limit + 1)
     first = [each.time for each in rows[: request.limit]]
 
-    def continuation(last: UseRow) -> str:
+    def continuation(last: KeyUse) -> str:
         """The minute of the last row, and how many rows of it were listed."""
         listed = first.count(last.time) + (skip if last.time == until * MINUTE else 0)
         return f"{last.time // MINUTE}.{listed}"
 
     page, after = page_and_cursor(rows, request.limit, continuation)
-    return UsageAnswer(
-        [KeyUse(e.time, e.route, e.app, e.address, e.answered, e.refused) for e in page], after
-    )
+    return UsageAnswer(list(page), after)

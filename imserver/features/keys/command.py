@@ -8,7 +8,7 @@ from typing import Final
 
 import click
 
-from imserver.features.keys.rows import uses_of
+from imserver.features.keys.usage import uses_of
 from imserver.plugin.commands import fail, opened, settings_options
 
 _MOST: Final = 1000

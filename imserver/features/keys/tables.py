@@ -1,9 +1,13 @@
-"""The table of what keys did."""
+"""What keys declare: a table, and settings. Nodes without the feature read it, too."""
 
 from __future__ import annotations
 
 from typing import Final
 
+from msgspec import Struct
+
+from imserver.plugin import FeatureSettings
+from imserver.plugin.settings import Count
 from imserver.plugin.storage import Reason, Table
 
 _OF_KEYS: Final = Reason("it says what back ends did, not which users")
@@ -18,3 +22,13 @@ TABLES: Final = (
         imported=Reason("it counts what keys of the other server did"),
     ),
 )
+
+
+class KeyUsageSettings(Struct, frozen=True):
+    """Section ``keys``: how long the server knows what API keys did."""
+
+    usage_days: Count = 30
+    """0: it does not record that."""
+
+
+SETTINGS: Final = FeatureSettings({"keys": KeyUsageSettings})

@@ -1,21 +1,21 @@
-"""Stores what keys did, and when each was last used, once a minute."""
+"""What keys did: stored once a minute, with when each was last used; and its rows in the database."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from time import time
-from typing import Final
+from typing import Annotated, Final
 
 import gevent
 from msgspec import Struct
 
-from imserver.features.keys.rows import add_uses, delete_before, uses_of
 from imserver.plugin.errors import Unavailable
+from imserver.plugin.http import about
 from imserver.plugin.identity import Tenants
 from imserver.plugin.runtime import RateLimitedLog
-from imserver.plugin.storage import Row, Store
+from imserver.plugin.storage import Row, Statements, Store, text_of
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +27,59 @@ _CLEANUP_MINUTES: Final = 60
 _MOST_WAITING: Final = 10_000
 """Rows that wait while the database is away. Then the oldest are lost."""
 _ADDRESS_CHARACTERS: Final = 64
+_AT_ONCE: Final = 1000
+"""Rows that one transaction deletes."""
+_COLUMNS: Final = "minute, node, number, key_id, route, app, address, answered, refused"
+
+
+class KeyUse(Struct, frozen=True):
+    """What a key did in a minute."""
+
+    time: Annotated[int, about("When the minute began, in Unix seconds.")]
+    route: Annotated[
+        str, about("Method and path of the route; `other`: more than the server counts in a minute.")
+    ]
+    app: Annotated[str, about("The app; empty: the requests named none that exists.")]
+    address: Annotated[str, about("The address of the client.")]
+    answered: Annotated[int, about("The number of requests that were answered.")]
+    refused: Annotated[int, about("The number of requests that were refused.")]
+
+
+def add_uses(store: Store, rows: Sequence[Row]) -> None:
+    """Store rows of one node. They may be stored already. Switches, as all of these functions."""
+    store.write_or(None, lambda sql: sql.insert_new("key_use", _COLUMNS, rows))
+
+
+def uses_of(store: Store, key: str, since: int, until: int, skip: int, limit: int) -> Sequence[KeyUse]:
+    """What a key did from the minute ``since`` to ``until`` (Unix minutes), the newest first, without the
+    first ``skip`` rows."""
+    statement = (
+        "SELECT minute, route, app, address, sum(answered), sum(refused) FROM key_use "
+        "WHERE key_id = %s AND minute >= %s AND minute <= %s GROUP BY minute, route, app, address "
+        "ORDER BY minute DESC, route, app, address LIMIT %s"
+    )
+    rows = store.rows(statement, (key, since, until, skip + limit))[skip:]
+    texts = ([text_of(each) for each in row[1:4]] for row in rows)
+    return [
+        KeyUse(row[0] * 60, route, app, address, int(row[4]), int(row[5]))
+        for row, (route, app, address) in zip(rows, texts, strict=True)
+    ]
+
+
+def delete_before(store: Store, minute: int) -> None:
+    """Delete what is older than this minute."""
+
+    def work(sql: Statements) -> int:
+        rows = sql.query(
+            f"SELECT minute, node, number FROM key_use WHERE minute < %s LIMIT {_AT_ONCE}", (minute,)
+        )
+        if rows:
+            keys = [tuple(row) for row in rows]
+            sql.execute_many("DELETE FROM key_use WHERE minute = %s AND node = %s AND number = %s", keys)
+        return len(rows)
+
+    while store.write_or(0, work) == _AT_ONCE:
+        pass
 
 
 class LastUse(Struct, frozen=True):

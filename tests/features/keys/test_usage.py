@@ -7,8 +7,7 @@ import pytest
 
 from imserver.auth.authority import MAX_USES, OTHER_USES, KeyUses
 from imserver.features.keys import FEATURE
-from imserver.features.keys.rows import UseRow, add_uses, delete_before, uses_of
-from imserver.features.keys.usage import KeyUsage, LastUse
+from imserver.features.keys.usage import KeyUsage, KeyUse, LastUse, add_uses, delete_before, uses_of
 from imserver.plugin.storage import KeyRow, Store
 from imserver.plugin.testing import check_tables
 from tests.storage.conftest import OpenStore
@@ -45,7 +44,7 @@ def store(url: str, open_store: OpenStore) -> Store:
     return store
 
 
-def listed(store: Store, key: str, skip: int = 0, limit: int = 100) -> list[UseRow]:
+def listed(store: Store, key: str, skip: int = 0, limit: int = 100) -> list[KeyUse]:
     return list(uses_of(store, key, 0, 2**40, skip, limit))
 
 
@@ -74,9 +73,9 @@ def test_both_nodes_count_for_a_key(store: Store, clock: Clock) -> None:
     for node in nodes:
         node.usage.store()
     assert listed(store, key) == [
-        UseRow(NOON + 60, PUSH, "shop", "192.0.2.8", 2, 0),
-        UseRow(NOON, PUSH, "", "192.0.2.7", 2, 0),
-        UseRow(NOON, PUSH, "shop", "192.0.2.7", 4, 2),
+        KeyUse(NOON + 60, PUSH, "shop", "192.0.2.8", 2, 0),
+        KeyUse(NOON, PUSH, "", "192.0.2.7", 2, 0),
+        KeyUse(NOON, PUSH, "shop", "192.0.2.7", 4, 2),
     ]
     assert listed(store, key, 1, 1) == listed(store, key)[1:2]
     stored = store.keys()
