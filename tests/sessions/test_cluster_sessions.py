@@ -241,6 +241,22 @@ def test_a_login_that_is_replaced_before_its_answer_has_come_is_no_stale_session
 # --- policies across nodes ----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("epochs", [(1, 1), (1, 2), (1, 1, 2, 2, 1)])
+def test_under_single_of_several_at_the_same_moment_the_last_stays(
+    nodes: Several, epochs: tuple[int, ...]
+) -> None:
+    for node in nodes.nodes.values():
+        node.registry.hold()
+    logins = [begin_login(nodes[epoch], SINGLE, "ann") for epoch in epochs]
+    for node in nodes.nodes.values():
+        node.registry.release()
+    gevent.joinall([login for login, _, _ in logins])
+    nodes.settle()
+    assert [connection.is_open for _, connection, _ in logins] == [False] * (len(epochs) - 1) + [True]
+    assert nodes.addressed(SINGLE, "ann") == [epochs[-1]]
+    assert nodes.listed(SINGLE) == ["ann"]
+
+
 @pytest.mark.usefixtures("hasty")
 def test_under_refuse_sessions_of_a_silent_node_do_not_block_logins(nodes: Several) -> None:
     nodes[1].login(REFUSE, "ann")
