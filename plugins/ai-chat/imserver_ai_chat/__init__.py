@@ -46,6 +46,8 @@ PAGE: Final = 50
 """Messages of a page of the history."""
 LOST_SECONDS: Final = 30.0
 """How long a client waits for the end of a stream whose node has died."""
+SILENT_SECONDS: Final = 10.0
+"""How long a client waits for the first sign of a bot that has no connection."""
 MESSAGES: Final = Rate(
     "ai_chat_messages", "messages over /ai-chat", "user", "limits.messages_per_second", "429"
 )
@@ -129,6 +131,7 @@ class AiChat:
         """Store the message of a request, and stream the answer to it. May switch."""
         asked = read_message(head.body)
         principal = self._user_of(head.headers, host_of(stream.peer))
+        self._check_bot(principal, asked.chat)
         # A message that is sent again is answered already, or will be: by any stream.
         known = self._log.entries.sent(principal.app, principal.user, asked.client_msg_id)
         open_before = () if known else self._open_streams(principal, asked.chat)
@@ -138,12 +141,14 @@ class AiChat:
         answer.skipped = frozenset(open_before)
         stored = known and self._first_answer(answer, entry)
         self._begin(form, stream, head, principal, answer, entry.id, stored or None)
+        gevent.spawn_later(SILENT_SECONDS, self._watch, principal, asked.chat, answer)
 
     def _resume(self, stream: Stream, head: Head) -> None:
         """Stream an answer from its beginning: the one that is open, or (``message``) one that may have ended
         meanwhile. ``wait``: the next one, if none is open. May switch."""
         chat, parameters = Chat.of(head.path.split("/")[2]), head.params()
         principal, message = self._user_of(head.headers, host_of(stream.peer)), parameters.get("message", "")
+        self._check_bot(principal, chat)
         self._check_member(principal, chat)
         cursor, found = self._log.entries.head(principal.app), self._open_streams(principal, chat)
         answer = self._answer(stream, principal, chat, self._ui)
@@ -158,14 +163,21 @@ class AiChat:
         answer.stream = message or (found[-1] if found else "")
         self._begin(self._ui, stream, head, principal, answer, cursor, stored)
         if message and message not in found and not answer.over:
-            gevent.spawn_later(LOST_SECONDS, self._give_up, answer)
+            gevent.spawn_later(LOST_SECONDS, self._give_up, answer, "the answer is lost")
 
-    def _give_up(self, answer: Answer) -> None:
-        """End an answer of which nothing has come: its node has died, and no other one has it."""
+    def _watch(self, principal: Principal, chat: Chat, answer: Answer) -> None:
+        """End an answer that nobody produces: the bot has neither a connection nor an open stream. May
+        switch."""
+        while answer.connection.is_open and not answer.begun:
+            has_stream = bool(set(self._open_streams(principal, chat)) - answer.skipped)
+            if not has_stream and not self._core.sessions.presence.is_online((principal.app,), chat.bot):
+                return self._give_up(answer, "the bot does not answer")
+            gevent.sleep(SILENT_SECONDS)
+
+    def _give_up(self, answer: Answer, why: str) -> None:
+        """End an answer of which nothing has come."""
         if not answer.begun:
-            answer.connection.send(
-                answer.encode(answer, {"type": "error", "errorText": "the answer is lost"})
-            )
+            answer.connection.send(answer.encode(answer, {"type": "error", "errorText": why}))
             answer.connection.close(CloseCode.NORMAL)
 
     def _answer(self, stream: Stream, principal: Principal, chat: Chat, form: Form) -> Answer:
@@ -265,6 +277,11 @@ class AiChat:
             return chat.conversation
         found = self._log.conversations.between(principal.app, principal.user, chat.bot)
         return 0 if found is None else found.id
+
+    def _check_bot(self, principal: Principal, chat: Chat) -> None:
+        """Refuse a chat with who is no bot. May switch. Raises ApiProblem."""
+        if not any(each.bot for each in self._core.identity.accounts.those_of(principal.app, [chat.bot])):
+            raise ApiProblem(Problems.UNKNOWN_ACCOUNT, f"There is no bot {chat.bot}")
 
     def _check_member(self, principal: Principal, chat: Chat) -> None:
         """Refuse who is no member of the group of a chat. May switch. Raises ApiProblem."""

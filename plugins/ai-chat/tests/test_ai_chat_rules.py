@@ -3,6 +3,7 @@
 import http.client
 import itertools
 import json
+import time
 from typing import NamedTuple
 
 import pytest
@@ -122,6 +123,16 @@ def test_of_a_banned_user_nothing_is_stored(chat: Chat) -> None:
     assert back_end.get("conversations", user=chat.ann.user)["conversations"] == []
 
 
+@pytest.mark.parametrize("servers", ["two"], indirect=True)
+def test_a_bot_without_a_program_is_an_error_within_15_seconds(chat: Chat) -> None:
+    asked = time.monotonic()
+    chunks = list(chat.ask("Anybody?", "m1"))
+    assert (chunks, time.monotonic() - asked < 15) == (
+        [{"type": "error", "errorText": "the bot does not answer"}],
+        True,
+    )
+
+
 def test_who_leaves_does_not_stop_the_producer(chat: Chat) -> None:
     chat.ask("Still there?", "m1").close()
     stream = chat.bot.open(chat.there, chat.ann.user)
@@ -198,6 +209,7 @@ def test_what_is_refused(chat: Chat) -> None:
     assert ask({**good, "messages": []}) == 400
     assert ask(message(chat.id, " ", "m1")) == 400
     assert ask(message("999999999", "Nobody?", "m1")) == 404
+    assert ask(message(chat.ann.user, "A person?", "m1")) == chat.resume("?wait=1", "999999999").status == 404
     file = {"type": "file", "mediaType": "image/png", "url": "data:,x"}
     assert ask({**good, "messages": [{"id": "m", "role": "user", "parts": [file]}]}) == 400
     assert chat.get("messages").document() == {"messages": [], "before": 0}
