@@ -242,7 +242,7 @@ class Core:
         self.denials = self._make_denials()
         self.channels = self._make_channels(targets)
         self._hear_of_connections()
-        self.draining = Draining(self.node, self.network, self.push.pending, self.on_drain, config)
+        self.draining = Draining(self.node, self.network, self.push, self.on_drain, config)
         self.status = self._make_status()
         self.overview = self._make_overview()
 

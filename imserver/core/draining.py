@@ -10,8 +10,8 @@ import gevent
 
 from imserver import errors
 from imserver.config.settings import Config
-from imserver.core.services import NetworkServices, NodeState
-from imserver.push.pending import PendingPushes
+from imserver.core.services import NetworkServices, NodeState, PushServices
+from imserver.push.routing import RETURN_SECONDS
 
 _CLOSES_PER_TURN: Final = 200
 
@@ -24,26 +24,27 @@ class Draining:
         self,
         node: NodeState,
         network: NetworkServices,
-        pending: PendingPushes,
+        push: PushServices,
         on_drain: Sequence[Callable[[], object]],
         config: Config,
     ) -> None:
         self._node = node
         self._network = network
-        self._pending = pending
+        self._push = push
         self._on_drain = on_drain
         self._config = config
 
     def close_clients(self) -> None:
-        """Close all clients with 1001, spread over time so that they do not all reconnect at once.
-
-        Switches.
-        """
-        connections = self._network.context.connections
+        """Close all clients with 1001, spread over time so that they do not all reconnect at once. Pushes
+        that are on their way to them follow them. Switches."""
+        connections, rerouting = self._network.context.connections, self._push.rerouting
+        self._await_returns(RETURN_SECONDS)
         self._close(lambda: True)
         wait_while(lambda: bool(connections), self._config.websocket.close_seconds + 1)
         for connection in tuple(connections):
             connection.lost()
+        if rerouting is not None:
+            wait_while(lambda: rerouting.waiting, RETURN_SECONDS)
 
     def drain(self) -> None:
         """Refuse new clients and close the others, as at the end of the node, which goes on and answers
@@ -58,14 +59,20 @@ class Draining:
         self._network.gate.full = True
         for call in self._on_drain:
             call()
+        self._await_returns(RETURN_SECONDS)
         self._close(lambda: node.drained)
         if node.drained:
-            self._pending.pass_on()
+            self._push.pending.pass_on()
 
     def undrain(self) -> None:
         """Serve clients again. Never switches."""
         self._node.drained = False
+        self._await_returns(0.0)
         self._network.gate.full = self._node.stopping
+
+    def _await_returns(self, seconds: float) -> None:
+        if self._push.rerouting is not None:
+            self._push.rerouting.patience = seconds
 
     def _close(self, goes_on: Callable[[], bool]) -> None:
         """Begin to close all clients while ``goes_on``. Switches."""

@@ -14,12 +14,13 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import count
 from random import getrandbits
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import gevent
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+from imserver.clock import retry_pause
 from imserver.cluster.nodes import NodeMessages, ToApp, ToUser
 from imserver.cluster.registry import Claim, SessionRef
 from imserver.hub.fanout import Fanout
@@ -265,6 +266,10 @@ log = logging.getLogger(__name__)
 MAX_HOPS = 3
 """Limit of the number of reroutings of a push."""
 MAX_REROUTED = 10_000
+RETURN_SECONDS: Final = 3.0
+"""How long pushes to a node that drains wait for users whom it has closed to come back elsewhere."""
+_FIRST_LOOK: Final = 0.02
+_LONGEST_LOOK: Final = 0.1
 _LOGIN_POLL_SECONDS = 0.01
 _LOGIN_POLLS = 100
 
@@ -299,6 +304,14 @@ class Rerouting:
         self.on_unreached: list[Callable[[str, str, Event], object]] = []
         """Called with the app, the user and the event of each push that only this node has, if the user was
         found nowhere. Must not switch."""
+        self.patience = 0.0
+        """How many seconds a push waits for a user who is nowhere: :data:`RETURN_SECONDS` while this node
+        drains. Set by :class:`imserver.core.draining.Draining`."""
+
+    @property
+    def waiting(self) -> int:
+        """Pushes that look for their users."""
+        return self._count
 
     def deliver(self, item: ToUser) -> None:
         """Deliver here, after waiting pushes of the same user. Never switches."""
@@ -328,11 +341,11 @@ class Rerouting:
 
     def _run(self, app: str, user: str) -> None:
         """Greenlet: process the queue of one user until it is empty."""
-        queue = self._queues[app, user]
+        queue, until = self._queues[app, user], monotonic() + self.patience
         try:
             while queue:
                 item = queue[0]
-                if not self._serve(item):
+                if not self._serve(item, until):
                     self.unreached += 1
                     if item.alone:
                         for call in self.on_unreached:
@@ -346,20 +359,27 @@ class Rerouting:
         finally:
             del self._queues[app, user]
 
-    def _serve(self, item: ToUser) -> bool:
-        """Deliver one push where its user is now. Return False if that is not possible."""
+    def _serve(self, item: ToUser, until: float) -> bool:
+        """Deliver one push where its user is now, or will be by ``until``. Return False if that is not
+        possible."""
         for _ in range(_LOGIN_POLLS):
             if self._deliver(item):
                 return True
             if not self._sessions.is_beginning(item.app, item.user):
                 break
             gevent.sleep(_LOGIN_POLL_SECONDS)
-        found = self._registry.find(item.app, [item.user])
-        if self._deliver(item):
-            return True
-        if found is None or not item.alone or item.hops >= MAX_HOPS:
-            return False
-        epochs = {ref.epoch for ref in found[0]} - {self._node_messages.own_epoch}
+        looks = 0
+        while True:
+            found = self._registry.find(item.app, [item.user])
+            if self._deliver(item):
+                return True
+            if found is None or not item.alone or item.hops >= MAX_HOPS:
+                return False
+            epochs = {ref.epoch for ref in found[0]} - {self._node_messages.own_epoch}
+            if epochs or monotonic() >= until:
+                break
+            looks += 1
+            gevent.sleep(retry_pause(looks, _FIRST_LOOK, _LONGEST_LOOK))
         onward = replace(item, hops=item.hops + 1, alone=len(epochs) == 1)
         sent = sum(self._node_messages.send(epoch, onward) for epoch in epochs)
         self.rerouted += sent > 0

@@ -39,7 +39,7 @@ def family(tmp_path: Path) -> Iterator[Family]:
 
 
 def test_a_rolling_restart_under_load(family: Family, traffic: Traffic, report: Report) -> None:
-    """Who is closed with 1001 comes back; nothing that was accepted is lost but what hit such a moment."""
+    """Who is closed with 1001 comes back; nothing that was accepted is lost, also if it hit such a moment."""
     names = [f"u{number}" for number in range(40)]
     traffic.come(names, lambda: family.ws)
     traffic.push_through(*(lambda: family.http for _ in range(3)), rate=60)
@@ -69,4 +69,4 @@ def test_a_rolling_restart_under_load(family: Family, traffic: Traffic, report: 
     assert {*closed} == {1001}
     assert len(closed) >= len(names), "everybody was on a node that was replaced"
     assert tally.outcomes["unknown"] == 0, "no request went without an answer"
-    assert len(tally.lost) <= tally.pushes // 100
+    assert not tally.lost

@@ -78,6 +78,17 @@ def test_a_push_waits_for_the_login_that_the_registry_knows_of_already(nodes: Se
     assert counts(nodes) == (0, 0)
 
 
+def test_pushes_to_a_node_that_drains_wait_for_the_return_of_their_user(nodes: Several) -> None:
+    nodes[1].rerouting.patience = routing.RETURN_SECONDS
+    nodes[1].rerouting.deliver(item("a"))
+    nodes[1].rerouting.deliver(item("b"))
+    until(lambda: nodes[1].registry.calls.count("find") > 1)
+    assert nodes[1].rerouting.waiting == 2
+    _, ann = nodes[2].login(NEWEST, "ann")
+    assert texts(nodes, ann) == [["a", "b"]]
+    assert counts(nodes) == (2, 0)
+
+
 def test_later_pushes_stay_behind_a_rerouted_one(nodes: Several) -> None:
     _, ann = nodes[2].login(NEWEST, "ann")
     nodes[1].registry.hold()
