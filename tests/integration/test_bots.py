@@ -393,9 +393,17 @@ def test_a_streamed_answer_of_a_killed_node_is_stored_once_as_incomplete(tmp_pat
                 assert answer["results"][0]["status"] == "appended"
             for one in (early, late):
                 assert [piece(one)["text"] for _ in range(4)] == ["1", "2", "3", "4"]
+            bob = person(nodes.servers[1], "bob")
+            unread = bot.post("messages/stream/open", to=bob.user, text="lost")["stream"]
             nodes.servers[0].process.kill()
             for one in (early, late):
                 found = one.push("message", seconds=60).json["response"]["data"]
                 assert (found["text"], found["meta"]) == ("1234", {"incomplete": True})
             page = v1.good(nodes.http[1], "messages", app="staff", conversation=where, key=guy.token)
             assert [each["text"] for each in page["messages"]] == ["hello", "1234"]
+            with online(bot, nodes.ws[1]) as at_bot:
+                more = [{"stream": unread, "piece": 1, "text": "?"}]
+                assert good(at_bot, "streamAppend", pieces=more)["results"][0]["status"] == "unknown"
+                for repeated in (False, True):  # the promise: the bot sends the whole text by this id
+                    sent = good(at_bot, "send", to=bob.user, text="lost?", clientMsgID=unread)
+                    assert sent["repeated"] is repeated

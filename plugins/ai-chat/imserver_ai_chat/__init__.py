@@ -171,7 +171,8 @@ class AiChat:
         while answer.connection.is_open and not answer.begun:
             has_stream = bool(set(self._open_streams(principal, chat)) - answer.skipped)
             if not has_stream and not self._core.sessions.presence.is_online((principal.app,), chat.bot):
-                return self._give_up(answer, "the bot does not answer")
+                self._give_up(answer, "the bot does not answer")
+                return
             gevent.sleep(SILENT_SECONDS)
 
     def _give_up(self, answer: Answer, why: str) -> None:
