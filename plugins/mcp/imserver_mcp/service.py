@@ -51,8 +51,10 @@ _encode: Final = msgspec.json.encode
 
 
 class _Style(Struct):
-    """Refusals as JSON-RPC with the status of the problem. A 401 says where the metadata are (RFC 9728)."""
+    """Refusals as JSON-RPC with the status of the problem. ``base``: the address of this server; a 401 says
+    where the metadata are below it (RFC 9728). ``""``: clients look at the usual place themselves."""
 
+    base: str = ""
     everywhere: bool = False
     options: HttpResponse = PREFLIGHT
 
@@ -60,7 +62,7 @@ class _Style(Struct):
         """The answer to a refused request."""
         headers = [("X-Request-Id", request.id)]
         if problem.status == 401:
-            where = f'Bearer resource_metadata="{base_of(request)}{METADATA}{PATH}"'
+            where = f'Bearer resource_metadata="{self.base}{METADATA}{PATH}"' if self.base else "Bearer"
             headers += [("WWW-Authenticate", where), ("Access-Control-Expose-Headers", "WWW-Authenticate")]
         error = {
             "code": -problem.status,
@@ -89,6 +91,7 @@ class Mcp:
         self.followers = events.Followers(core)
         self.hooks = EventHooks(core, self.followers, self.settings.allow_loopback)
         self._yeses = core.node.buckets.make(USED, 1, 2 * protocol.STATE_SECONDS, core.cluster.attempt)
+        self._style = _Style(core.config.app.http_url.rstrip("/"))
         self._offers = [Offer(tools=TOOLS, sources=(resources.SOURCE,))]
         self._info = {"name": "imserver", "title": "imserver", "version": core.node.version}
 
@@ -117,7 +120,7 @@ class Mcp:
         return {PATH: StreamPath("POST", self.serve, self._refuse)}
 
     def _refuse(self, head: Head, host: str, code: int) -> bytes:
-        return stream_refused(self.core.node.request_log, head, host, code, STYLE)
+        return stream_refused(self.core.node.request_log, head, host, code, self._style)
 
     def serve(self, stream: Stream, head: Head) -> None:
         """Answer one request. May switch."""
@@ -129,10 +132,10 @@ class Mcp:
         except (RequestRefused, RpcRefused) as refused:
             turn.finish(refused.answer)
         except ApiProblem as refused:
-            answer = STYLE.refuse(refused.problem, request, refused.detail)
+            answer = self._style.refuse(refused.problem, request, refused.detail)
             turn.finish(answer.with_headers(refused.headers))
         except Unavailable as error:
-            turn.finish(STYLE.refuse(error.problem, request))
+            turn.finish(self._style.refuse(error.problem, request))
         else:
             self._answer(turn)
 
