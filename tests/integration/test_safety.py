@@ -244,6 +244,10 @@ def test_a_moderator_acts_on_members_only_and_reads_nothing_that_nobody_reported
     assert ann.refused("moderation/clear", user=bob.user) == (403, "role_too_low")
     assert bob.post("moderation/mute", user=ann.user, seconds=60)["user"] == ann.user
     bob.post("moderation/unmute", user=ann.user)
+    own = ann.post("messages/send", to=cid.user, text="mine")
+    removed = [own["id"], cid.post("messages/send", to=ann.user, text="yours")["id"]]
+    for act in (bob.post("moderation/hide", messages=removed), bob.post("moderation/clear", user=ann.user)):
+        assert ann.refused("moderation/undo", act=act["act"]) == (403, "role_too_low")
 
     pages = [
         ann.get("moderation/count", user=cid.user),

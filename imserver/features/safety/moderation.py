@@ -107,6 +107,7 @@ class Moderation:
 
     def undo(self, by: Principal, app: str, act: str) -> Removal:
         """Bring back what a removal has taken away. Raises UnknownAct."""
+        self.check(by, app, *self.removals.senders(app, act))
         removal = self.removals.undo(app, act)
         self._record(by, app, removal.user, "undo", "", removal=act)
         return removal

@@ -83,6 +83,12 @@ class Removals:
         """How many messages of a removal may come back."""
         return self._log.removals.copies(app, act)
 
+    def senders(self, app: str, act: str) -> list[str]:
+        """Whose messages they are. Raises UnknownAct."""
+        if (removal := self._rows.get(app, act)) is None:
+            raise UnknownAct(act)
+        return [removal.user] if removal.user else self._log.removals.senders(app, act)
+
     def wait(self, removal: Removal, seconds: float) -> bool:
         """Wait until nothing is to be done for a removal; False: it takes longer."""
         deadline = monotonic() + seconds

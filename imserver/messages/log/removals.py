@@ -204,6 +204,13 @@ class RemovalWriter:
             app, lambda sql, head: int(sql.query(statement, (head.number, act))[0][0]), 0
         )
 
+    def senders(self, app: str, act: str) -> list[str]:
+        """Whose messages a removal may still restore."""
+        statement = f"SELECT DISTINCT sender FROM {_COPIES} WHERE log = %s AND act = %s"
+        return self._tables.read_log(
+            app, lambda sql, head: [text_of(row[0]) for row in sql.query(statement, (head.number, act))], []
+        )
+
 
 # --- in the transaction -------------------------------------------------------------------------------------
 
