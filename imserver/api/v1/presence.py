@@ -33,13 +33,6 @@ from imserver.sessions.presence import Presence, SessionInfo
 from imserver.sessions.sessions import MAX_BAN_SECONDS, Sessions
 
 
-class PresenceQuery(Struct, forbid_unknown_fields=True):
-    """The users to look for."""
-
-    app: field.App
-    user: field.User
-
-
 class PresenceRequest(Struct, forbid_unknown_fields=True):
     """The users to look for."""
 
@@ -147,11 +140,11 @@ routes = Resource(
     example={"app": "default", "user": "ann"},
     answer_example=PresenceAnswer(1, [UserPresence("ann", True, [_SESSION])], []),
 )
-def user_presence(api: PresenceApi, call: Call, request: PresenceQuery) -> PresenceAnswer:
+def user_presence(api: PresenceApi, call: Call, app: field.App, user: field.User) -> PresenceAnswer:
     """Show whether a user is online, and their sessions."""
-    found = api.presence.sessions(call.app, [request.user])
-    user = _with_sessions(request.user, found.sessions[0])
-    return PresenceAnswer(int(user.online), [user], list(found.missing))
+    found = api.presence.sessions(call.app, [user])
+    shown = _with_sessions(user, found.sessions[0])
+    return PresenceAnswer(int(shown.online), [shown], list(found.missing))
 
 
 @routes.post(
@@ -287,18 +280,6 @@ class DisconnectRequest(Struct, forbid_unknown_fields=True):
     ] = []
 
 
-class BanRequest(Struct, forbid_unknown_fields=True):
-    """The users to ban, for how long, and why."""
-
-    app: field.App
-    users: Users
-    seconds: Annotated[
-        float,
-        about("How long to refuse their logins, at most a year; 0: for good.", ge=0, le=MAX_BAN_SECONDS),
-    ]
-    reason: Annotated[str, about("Why. The users see it.", max_length=MOST_REASON)] = ""
-
-
 class UserRemoved(Struct):
     """The number of ended sessions of a user."""
 
@@ -408,20 +389,30 @@ def disconnect(api: SessionApi, call: Call, request: DisconnectRequest) -> Disco
 @sessions.post(
     "/ban",
     Needs.OPERATE,
+    schema=("BanRequest", "The users to ban, for how long, and why."),
     example={"app": "default", "users": ["mallory"], "seconds": 3600},
     answer_example=BanAnswer(0, [UserRemoved("mallory", 0)], True, []),
 )
-def ban(api: SessionApi, call: Call, request: BanRequest) -> BanAnswer:
+def ban(
+    api: SessionApi,
+    call: Call,
+    app: field.App,
+    users: Users,
+    seconds: Annotated[
+        float,
+        about("How long to refuse their logins, at most a year; 0: for good.", ge=0, le=MAX_BAN_SECONDS),
+    ],
+    reason: Annotated[str, about("Why. The users see it.", max_length=MOST_REASON)] = "",
+) -> BanAnswer:
     """Ban users: end all their sessions and refuse their logins, for a time or for good.
 
     The connections are closed with code 4503, whose reason says until when and why. A later ban replaces an
     earlier one. An owner of the app bans moderators and members.
     """
-    app = call.app
-    _require_below(api, call, request.users)
-    removed = api.sessions.close(app, request.users, None, request.seconds or inf, request.reason)
-    users = [UserRemoved(*each) for each in zip(request.users, removed.closed, strict=True)]
-    return BanAnswer(removed.total, users, removed.lasting, list(removed.missing))
+    _require_below(api, call, users)
+    removed = api.sessions.close(call.app, users, None, seconds or inf, reason)
+    banned = [UserRemoved(*each) for each in zip(users, removed.closed, strict=True)]
+    return BanAnswer(removed.total, banned, removed.lasting, list(removed.missing))
 
 
 @sessions.post(

@@ -87,21 +87,6 @@ class AskRequest(Acting, kw_only=True):
     ] = ""
 
 
-class AskQuery(Acting, kw_only=True):
-    """A question, and how long to wait for it."""
-
-    id: AskId
-    wait: Annotated[
-        int,
-        about(
-            "So many seconds the server waits until the question is closed, or has more answers than `seen`.",
-            ge=0,
-            le=MOST_WAIT_SECONDS,
-        ),
-    ] = 0
-    seen: Annotated[int, about("The number of answers that you know.", ge=0, le=MOST_ANSWERS)] = 0
-
-
 class AnswerRequest(Acting, kw_only=True):
     """A question, and its answer: give one of `value` and `text`."""
 
@@ -301,21 +286,35 @@ def _answerers(api: AskApi, call: Call, request: AskRequest, users: list[str]) -
 @routes.post(
     "/asks/get",
     Needs.ADMIN_OR_USER,
+    schema=("AskQuery", "A question, and how long to wait for it."),
     act="",
     problems=(Problems.UNKNOWN_MESSAGE,),
     example={**_BY_ANN, "id": 7, "wait": 30},
     answer_example=_ANSWERED,
     user="optional",
 )
-def get(api: AskApi, call: Call, request: AskQuery) -> AskShown:
+def get(
+    api: AskApi,
+    call: Call,
+    id: AskId,
+    wait: Annotated[
+        int,
+        about(
+            "So many seconds the server waits until the question is closed, or has more answers than `seen`.",
+            ge=0,
+            le=MOST_WAIT_SECONDS,
+        ),
+    ] = 0,
+    seen: Annotated[int, about("The number of answers that you know.", ge=0, le=MOST_ANSWERS)] = 0,
+) -> AskShown:
     """Show a question, and wait for its answer.
 
     With `wait` the answer to the request comes as soon as the question is closed or has more answers than
     `seen`, else after so many seconds, with the question as it is. Ask again then. A back end that names no
     `user` may read any question.
     """
-    wait = (request.seen, request.wait, call.principal.label)
-    return _shown(api.parts.waits.wait(call.app, call.user, request.id, *wait))
+    until = (seen, wait, call.principal.label)
+    return _shown(api.parts.waits.wait(call.app, call.user, id, *until))
 
 
 @routes.post(

@@ -53,12 +53,6 @@ class AnswerOpened(Struct):
     stream: StreamId
 
 
-class AnswerAppendRequest(Acting, kw_only=True):
-    """Pieces of one or several streams of the bot, in the order of their numbers."""
-
-    pieces: StreamPieces
-
-
 class AnswerStopped(Struct):
     """The result of stopping a streamed answer."""
 
@@ -139,20 +133,22 @@ def open_stream(answers: StreamedAnswers, call: Call, request: AnswerOpenRequest
 @routes.post(
     "/messages/stream/append",
     Needs.ADMIN_OR_BOT,
+    schema=(
+        "AnswerAppendRequest",
+        "Pieces of one or several streams of the bot, in the order of their numbers.",
+    ),
     act="",
     problems=(Problems.NOT_ACCEPTED, Problems.TOO_MANY_REQUESTS),
     example={**_BOT, "pieces": [{"stream": _SAMPLE, "piece": 1, "text": "The answer"}]},
     answer_example={"results": [{"stream": _SAMPLE, "piece": 1, "status": "appended"}]},
 )
-def append(answers: StreamedAnswers, call: Call, request: AnswerAppendRequest) -> StreamAppended:
+def append(answers: StreamedAnswers, call: Call, pieces: StreamPieces) -> StreamAppended:
     """Append pieces to streamed answers of a bot.
 
     A request may have many pieces, of many streams. A piece with a number that the stream has already is
     ignored, so you may repeat a request.
     """
-    return StreamAppended.to(
-        request.pieces, lambda pieces: answers.append(call.app, call.user, pieces, call.is_back_end)
-    )
+    return StreamAppended.to(pieces, lambda part: answers.append(call.app, call.user, part, call.is_back_end))
 
 
 @routes.post(

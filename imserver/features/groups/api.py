@@ -131,27 +131,6 @@ class GroupUpdate(GroupChange, kw_only=True):
     description: GroupDescription | UnsetType = UNSET
 
 
-class GroupRole(GroupChange, kw_only=True):
-    """A member and their new role."""
-
-    member: MemberId
-    role: Role
-
-
-class GroupMembersQuery(ActingPage, kw_only=True):
-    """Which group, and which page of its members."""
-
-    group: GroupId
-    text: Annotated[
-        str,
-        about(
-            "Only members whose names contain all words of this text, in any order, without accents; empty: "
-            "all members.",
-            max_length=64,
-        ),
-    ] = ""
-
-
 class GroupShown(Struct):
     """A group."""
 
@@ -333,29 +312,44 @@ def show(api: GroupApi, call: Call, request: GroupChange) -> GroupDetail:
 @routes.get(
     "/groups/members",
     Needs.ADMIN_OR_MEMBER,
+    base=ActingPage,
     problems=(*_UNKNOWN, Problems.TOO_MANY_REQUESTS),
     example={"user": "1", "group": "1"},
     answer_example=GroupMembersAnswer(1, [GroupMemberShown("1", "owner", 0)], ""),
     user="optional",
 )
-def members(api: GroupApi, call: Call, request: GroupMembersQuery) -> GroupMembersAnswer:
+def members(
+    api: GroupApi,
+    call: Call,
+    cursor: str,
+    limit: int,
+    group: GroupId,
+    text: Annotated[
+        str,
+        about(
+            "Only members whose names contain all words of this text, in any order, without accents; empty: "
+            "all members.",
+            max_length=64,
+        ),
+    ] = "",
+) -> GroupMembersAnswer:
     """List the members of a group, page by page, or search them by their names.
 
     A search that takes long answers with what it has, and `next` continues it. The time that the searches of
     a user take is limited.
     """
-    group, behind, limit = id_of(request.group), read_cursor(request.cursor) or "", request.limit
-    if request.text:
-        found, rest = api.groups.members_named(call.app, group, call.user, request.text, behind, limit)
+    number, behind = id_of(group), read_cursor(cursor) or ""
+    if text:
+        rows, rest = api.groups.members_named(call.app, number, call.user, text, behind, limit)
     else:
-        found, rest = api.groups.members(call.app, group, call.user, behind, limit + 1), ""
-    page, following = page_and_cursor(found, limit, lambda row: row.user, rest)
+        rows, rest = api.groups.members(call.app, number, call.user, behind, limit + 1), ""
+    page, following = page_and_cursor(rows, limit, lambda row: row.user, rest)
     now = time()
     shown = [
         GroupMemberShown(row.user, row.role, row.muted_until if row.muted_until > now else 0)  # type: ignore[arg-type]
         for row in page
     ]
-    return GroupMembersAnswer(api.groups.count(call.app, group), shown, following)
+    return GroupMembersAnswer(api.groups.count(call.app, number), shown, following)
 
 
 @routes.post(
@@ -455,18 +449,18 @@ def update(api: GroupApi, call: Call, request: GroupUpdate) -> GroupShown:
 @routes.post(
     "/groups/role",
     Needs.ADMIN_OR_MEMBER,
+    schema=("GroupRole", "A member and their new role."),
     problems=_NO_MEMBER,
     example={"user": "1", "group": "1", "member": "2", "role": "admin"},
     user="optional",
 )
-def set_role(api: GroupApi, call: Call, request: GroupRole) -> GroupAnswer:
+def set_role(api: GroupApi, call: Call, group: GroupId, member: MemberId, role: Role) -> GroupAnswer:
     """Change the role of a member.
 
     For the owner. An owner who makes another member the owner becomes an admin.
     """
-    group = id_of(request.group)
-    api.groups.set_role(call.app, group, call.user, request.member, request.role)
-    return GroupAnswer(request.group, [request.member])
+    api.groups.set_role(call.app, id_of(group), call.user, member, role)
+    return GroupAnswer(group, [member])
 
 
 @routes.post(

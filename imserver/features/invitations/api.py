@@ -53,23 +53,6 @@ ForGuests = Annotated[
 Ends = Annotated[int, about("When it ends, in Unix seconds; 0: never.")]
 
 
-class InvitationCreate(Acting, kw_only=True):
-    """A new invitation: to a group or to be a friend, its lifetime and number of uses."""
-
-    group: OfGroup = ""
-    seconds: Annotated[
-        int, about("How long it is valid, at most 366 days; 0: without end.", ge=0, le=_LONGEST)
-    ] = SECONDS
-    uses: Annotated[int, about("How often it may be accepted; 0: any number.", ge=0, le=1_000_000)] = 0
-    guests: ForGuests = False
-
-
-class InvitationsQuery(ActingPage, kw_only=True):
-    """A page of the invitations of a user, or to a group."""
-
-    group: OfGroup = ""
-
-
 class InvitationChange(Acting, kw_only=True):
     """An invitation."""
 
@@ -167,6 +150,11 @@ routes = Resource(
 @routes.post(
     "/invitations/create",
     Needs.ADMIN_OR_ACCOUNT,
+    schema=(
+        "InvitationCreate",
+        "A new invitation: to a group or to be a friend, its lifetime and number of uses.",
+    ),
+    base=Acting,
     status=201,
     problems=(
         Problems.UNKNOWN_ACCOUNT,
@@ -177,38 +165,49 @@ routes = Resource(
     example={"user": "1", "group": "1", "seconds": 604800},
     user="optional",
 )
-def create(invitations: Invitations, call: Call, request: InvitationCreate) -> InvitationShown:
+def create(
+    invitations: Invitations,
+    call: Call,
+    group: OfGroup = "",
+    seconds: Annotated[
+        int, about("How long it is valid, at most 366 days; 0: without end.", ge=0, le=_LONGEST)
+    ] = SECONDS,
+    uses: Annotated[int, about("How often it may be accepted; 0: any number.", ge=0, le=1_000_000)] = 0,
+    guests: ForGuests = False,
+) -> InvitationShown:
     """Create an invitation to a group, or to be a friend.
 
     Whoever knows its code may accept it. To a group it is valid while its maker may invite members. With
     `guests`, which an app has to allow (`accounts.guests`), nobody needs an account to accept it.
     """
-    group = id_of(request.group)
-    if not (group or call.user):
+    number = id_of(group)
+    if not (number or call.user):
         raise ApiProblem(Problems.INVALID_REQUEST, "`user` or `group`: name one")
-    limits = request.seconds, request.uses, request.guests
-    return _shown(invitations.create(call.app, call.user, group, *limits))
+    limits = seconds, uses, guests
+    return _shown(invitations.create(call.app, call.user, number, *limits))
 
 
 @routes.get(
     "/invitations",
     Needs.ADMIN_OR_ACCOUNT,
+    base=ActingPage,
     problems=(HTTP_UNKNOWN_GROUP,),
     example={"user": "1"},
     answer_example=InvitationsAnswer([_INVITATION], ""),
     user="optional",
 )
-def invitations(invitations: Invitations, call: Call, request: InvitationsQuery) -> InvitationsAnswer:
+def invitations(
+    invitations: Invitations, call: Call, cursor: str, limit: int, group: OfGroup = ""
+) -> InvitationsAnswer:
     """List the invitations of a user, or to a group, page by page.
 
     The owner and admins of a group see all invitations to it, other members see their own.
     """
-    if not (request.group or call.user):
+    if not (group or call.user):
         raise ApiProblem(Problems.INVALID_REQUEST, "`user` or `group`: name one")
-    behind = read_cursor(request.cursor) or ""
-    group = id_of(request.group)
-    found = invitations.page(call.app, call.user, group, behind, request.limit + 1)
-    page, following = page_and_cursor(found, request.limit, lambda invitation: invitation.code)
+    behind = read_cursor(cursor) or ""
+    found = invitations.page(call.app, call.user, id_of(group), behind, limit + 1)
+    page, following = page_and_cursor(found, limit, lambda invitation: invitation.code)
     return InvitationsAnswer([_shown(each) for each in page], following)
 
 

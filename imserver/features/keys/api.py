@@ -59,16 +59,6 @@ class KeyCreate(Struct, forbid_unknown_fields=True):
     expires_seconds: ExpiresIn = 0
 
 
-class UsageQuery(Struct, forbid_unknown_fields=True):
-    """Which key, and which time."""
-
-    id: KeyId
-    since: Annotated[int, about("From this time on, in Unix seconds; 0: all that is stored.", ge=0)] = 0
-    until: Annotated[int, about("Until this time, in Unix seconds; 0: now.", ge=0)] = 0
-    cursor: PageCursor = ""
-    limit: Annotated[int, about("The maximum number of entries on this page.", ge=1, le=_MOST_ROWS)] = 100
-
-
 class KeyShown(Struct):
     """A key, without the key itself."""
 
@@ -334,27 +324,34 @@ def rotate(
     example={"id": "9f2c41d07be3"},
     answer_example=UsageAnswer([KeyUse(1795159380, "POST /api/v1/push", "default", "192.0.2.7", 112, 0)], ""),
 )
-def usage(api: KeysApi, call: Call, request: UsageQuery) -> UsageAnswer:
+def usage(
+    api: KeysApi,
+    call: Call,
+    id: KeyId,
+    since: Annotated[int, about("From this time on, in Unix seconds; 0: all that is stored.", ge=0)] = 0,
+    until: Annotated[int, about("Until this time, in Unix seconds; 0: now.", ge=0)] = 0,
+    cursor: PageCursor = "",
+    limit: Annotated[int, about("The maximum number of entries on this page.", ge=1, le=_MOST_ROWS)] = 100,
+) -> UsageAnswer:
     """List what an API key did.
 
     There is an entry for each minute, route, app and address. The server stores them once a minute, and keeps
     them for `keys.usage_days`. Each command of a batch or of a publisher connection counts as a request.
     """
-    row = api.find(call.principal, request.id)
-    until, skip = (request.until or int(time())) // MINUTE, 0
-    if request.cursor:
-        minute, _, number = (read_cursor(request.cursor) or "").partition(".")
+    row = api.find(call.principal, id)
+    end, skip = (until or int(time())) // MINUTE, 0
+    if cursor:
+        minute, _, number = (read_cursor(cursor) or "").partition(".")
         if not (minute.isdecimal() and number.isdecimal() and len(minute) < 12 and len(number) < 8):
             raise ApiProblem(Problems.INVALID_REQUEST, "`cursor`: expected `next` of the previous page")
-        until, skip = int(minute), int(number)
-    since = -(-request.since // MINUTE) if request.since else 0
-    rows = uses_of(api.store, row.id, since, until, skip, request.limit + 1)
-    first = [each.time for each in rows[: request.limit]]
+        end, skip = int(minute), int(number)
+    rows = uses_of(api.store, row.id, -(-since // MINUTE), end, skip, limit + 1)
+    first = [each.time for each in rows[:limit]]
 
     def continuation(last: KeyUse) -> str:
         """The minute of the last row, and how many rows of it were listed."""
-        listed = first.count(last.time) + (skip if last.time == until * MINUTE else 0)
+        listed = first.count(last.time) + (skip if last.time == end * MINUTE else 0)
         return f"{last.time // MINUTE}.{listed}"
 
-    page, after = page_and_cursor(rows, request.limit, continuation)
+    page, after = page_and_cursor(rows, limit, continuation)
     return UsageAnswer(list(page), after)

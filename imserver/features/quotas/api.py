@@ -15,13 +15,6 @@ from imserver.plugin.identity import Needs
 _DAY = 86_400
 
 
-class AppUsageQuery(Struct, forbid_unknown_fields=True):
-    """Which app, and how many days."""
-
-    app: Annotated[str, about("The app.", min_length=1, max_length=191)]
-    days: Annotated[int, about("The number of days, today among them.", ge=1, le=STORED_DAYS)] = 7
-
-
 class AppUsageOfDay(Struct):
     """What an app has used on a day, on all nodes together."""
 
@@ -54,14 +47,19 @@ routes = Resource(
     example={"app": "default"},
     answer_example=AppUsageAnswer("default", 1000, 0, 1795219200, [AppUsageOfDay("2026-11-20", 17, 3)]),
 )
-def usage(quotas: Quotas, call: Call, request: AppUsageQuery) -> AppUsageAnswer:
+def usage(
+    quotas: Quotas,
+    call: Call,
+    app: Annotated[str, about("The app.", min_length=1, max_length=191)],
+    days: Annotated[int, about("The number of days, today among them.", ge=1, le=STORED_DAYS)] = 7,
+) -> AppUsageAnswer:
     """Show the quotas of an app, and what it has used of them.
 
     Only apps with quotas are counted. Other nodes add what they have counted every 5 seconds.
     """
     own, today = quotas.of(call.app), int(time()) // _DAY
-    days = [
+    used = [
         AppUsageOfDay(strftime("%Y-%m-%d", gmtime(each.day * _DAY)), each.pushes, each.messages)
-        for each in quotas.days(call.app, today - request.days + 1)
+        for each in quotas.days(call.app, today - days + 1)
     ]
-    return AppUsageAnswer(call.app, own.pushes_per_day, own.messages_per_day, (today + 1) * _DAY, days)
+    return AppUsageAnswer(call.app, own.pushes_per_day, own.messages_per_day, (today + 1) * _DAY, used)

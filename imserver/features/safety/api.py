@@ -160,26 +160,6 @@ class OfUser(Struct, forbid_unknown_fields=True, kw_only=True):
     user: User
 
 
-class WarnRequest(OfUser, kw_only=True):
-    """A user, and what the server tells them."""
-
-    reason: Annotated[str, about("Why. The user sees it.", min_length=1, max_length=REASON_CHARACTERS)]
-
-
-class MuteRequest(OfUser, kw_only=True):
-    """A user, for how long they send nothing, and why."""
-
-    seconds: Annotated[int, about("For how long, at most a year.", ge=1, le=LONGEST)]
-    reason: Reason = ""
-
-
-class BanUserRequest(OfUser, kw_only=True):
-    """A user, for how long they do not log in, and why."""
-
-    seconds: Annotated[int, about("For how long, at most a year; 0: for good.", ge=0, le=LONGEST)]
-    reason: Reason = ""
-
-
 class RemoveRequest(OfUser, kw_only=True):
     """A member of a group, and why they go."""
 
@@ -192,12 +172,6 @@ class CountQuery(OfUser, kw_only=True):
 
     since: Since = 0
     until: Until = 0
-
-
-class ClearRequest(CountQuery, kw_only=True):
-    """A user, a time, and why the messages go."""
-
-    reason: Reason = ""
 
 
 class ConversationCount(Struct):
@@ -458,17 +432,21 @@ def count(parts: SafetyParts, call: Call, request: CountQuery) -> CountAnswer:
 @moderation.post(
     "/moderation/clear",
     Needs.MODERATE,
+    schema=("ClearRequest", "A user, a time, and why the messages go."),
+    base=CountQuery,
     problems=(*_PROTECTED, Problems.TOO_MANY_REQUESTS),
     example={**_OF_USER, "since": 1795152203},
     answer_example=_REMOVAL,
 )
-def clear(parts: SafetyParts, call: Call, request: ClearRequest) -> RemovalAnswer:
+def clear(
+    parts: SafetyParts, call: Call, since: Since, until: Until, user: User, reason: Reason = ""
+) -> RemovalAnswer:
     """Delete all messages of a user in a time, in all conversations.
 
     They disappear at once. Within a minute the removal can be undone; then their content is erased.
     """
-    span = request.since * 1000, request.until * 1000
-    removal = parts.moderation.clear(call.principal, call.app, request.user, *span, request.reason)
+    span = since * 1000, until * 1000
+    removal = parts.moderation.clear(call.principal, call.app, user, *span, reason)
     done = parts.removals.wait(removal, WAIT_SECONDS)
     return RemovalAnswer(removal.id, parts.removals.count(call.app, removal.id), done, removal.ends)
 
@@ -489,25 +467,46 @@ def undo(parts: SafetyParts, call: Call, *, app: AccountApp = GOCHAT, act: ActId
 
 
 @moderation.post(
-    "/moderation/warn", Needs.MODERATE, problems=_PROTECTED, example={**_OF_USER, "reason": "No advertising."}
+    "/moderation/warn",
+    Needs.MODERATE,
+    schema=("WarnRequest", "A user, and what the server tells them."),
+    base=OfUser,
+    problems=_PROTECTED,
+    example={**_OF_USER, "reason": "No advertising."},
 )
-def warn(parts: SafetyParts, call: Call, request: WarnRequest) -> UserAnswer:
+def warn(
+    parts: SafetyParts,
+    call: Call,
+    user: User,
+    reason: Annotated[str, about("Why. The user sees it.", min_length=1, max_length=REASON_CHARACTERS)],
+) -> UserAnswer:
     """Warn a user by a message of the server."""
-    parts.moderation.warn(call.principal, call.app, request.user, request.reason)
-    return UserAnswer(request.user)
+    parts.moderation.warn(call.principal, call.app, user, reason)
+    return UserAnswer(user)
 
 
 @moderation.post(
-    "/moderation/mute", Needs.MODERATE, problems=_PROTECTED, example={**_OF_USER, "seconds": 3600}
+    "/moderation/mute",
+    Needs.MODERATE,
+    schema=("MuteRequest", "A user, for how long they send nothing, and why."),
+    base=OfUser,
+    problems=_PROTECTED,
+    example={**_OF_USER, "seconds": 3600},
 )
-def mute(parts: SafetyParts, call: Call, request: MuteRequest) -> MuteAnswer:
+def mute(
+    parts: SafetyParts,
+    call: Call,
+    user: User,
+    seconds: Annotated[int, about("For how long, at most a year.", ge=1, le=LONGEST)],
+    reason: Reason = "",
+) -> MuteAnswer:
     """Mute a user in the whole app for a time.
 
     What they send is refused, in every dialect, with the end and the reason. A later mute replaces an earlier
     one.
     """
-    who = call.principal, call.app, request.user
-    return MuteAnswer(request.user, parts.moderation.mute(*who, request.seconds, request.reason))
+    who = call.principal, call.app, user
+    return MuteAnswer(user, parts.moderation.mute(*who, seconds, reason))
 
 
 @moderation.post("/moderation/unmute", Needs.MODERATE, problems=_PROTECTED, example=_OF_USER)
@@ -540,19 +539,27 @@ def remove(parts: SafetyParts, call: Call, request: RemoveRequest) -> UserAnswer
 @moderation.post(
     "/moderation/ban",
     Needs.MODERATE,
+    schema=("BanUserRequest", "A user, for how long they do not log in, and why."),
+    base=OfUser,
     problems=_PROTECTED,
     example={**_OF_USER, "seconds": 0, "reason": "Spam."},
     answer_example=BanUserAnswer("2", None, 1),
 )
-def ban(parts: SafetyParts, call: Call, request: BanUserRequest) -> BanUserAnswer:
+def ban(
+    parts: SafetyParts,
+    call: Call,
+    user: User,
+    seconds: Annotated[int, about("For how long, at most a year; 0: for good.", ge=0, le=LONGEST)],
+    reason: Reason = "",
+) -> BanUserAnswer:
     """Ban a user: end their sessions and refuse their logins, for a time or for good.
 
     The close reason says until when and why.
     """
-    who = call.principal, call.app, request.user
-    closed = parts.moderation.ban(*who, request.seconds, request.reason)
-    until = int(time()) + request.seconds if request.seconds else None
-    return BanUserAnswer(request.user, until, closed)
+    who = call.principal, call.app, user
+    closed = parts.moderation.ban(*who, seconds, reason)
+    until = int(time()) + seconds if seconds else None
+    return BanUserAnswer(user, until, closed)
 
 
 @moderation.post("/moderation/unban", Needs.MODERATE, problems=_PROTECTED, example=_OF_USER)

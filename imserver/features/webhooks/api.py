@@ -70,14 +70,6 @@ class ReplayAnswer(Struct):
     replayed: Annotated[int, about("The number of events that are sent again.")]
 
 
-class WebhooksQuery(Struct, forbid_unknown_fields=True):
-    """One app, or a page of all apps."""
-
-    app: Annotated[str, about("The app; empty: all that the key reaches.")] = ""
-    cursor: PageCursor = ""
-    limit: Annotated[int, about("The maximum number of webhooks on this page.", ge=1, le=100)] = 50
-
-
 class AnswerShown(Struct):
     """What the receiver has answered to a request."""
 
@@ -245,18 +237,24 @@ _WEBHOOK: Final = WebhookShown(
     example={"app": "101"},
     answer_example=WebhooksAnswer([_WEBHOOK], "", []),
 )
-def webhooks(api: EventApi, call: Call, request: WebhooksQuery) -> WebhooksAnswer:
+def webhooks(
+    api: EventApi,
+    call: Call,
+    app: Annotated[str, about("The app; empty: all that the key reaches.")] = "",
+    cursor: PageCursor = "",
+    limit: Annotated[int, about("The maximum number of webhooks on this page.", ge=1, le=100)] = 50,
+) -> WebhooksAnswer:
     """Show what waits for webhooks, and their last answers.
 
     Of one app, or of all apps that the key reaches and that have a webhook, page by page. Nodes keep the last
     20 answers of each app in memory.
     """
-    if request.app:
+    if app:
         names, following = [call.app], ""
     else:
-        after = read_cursor(request.cursor) or ""
-        behind = [app for app in api.states.apps() if app > after and call.principal.reaches(app)]
-        page, following = page_and_cursor(behind, request.limit, str)
+        after = read_cursor(cursor) or ""
+        behind = [name for name in api.states.apps() if name > after and call.principal.reaches(name)]
+        page, following = page_and_cursor(behind, limit, str)
         names = list(page)
     states, missing = api.states.of(names)
     return WebhooksAnswer([_shown(state) for state in states], following, missing)

@@ -102,14 +102,6 @@ class Content(Acting, kw_only=True):
     ] = field(default_factory=list)
 
 
-class PressRequest(Acting, kw_only=True):
-    """A message of a bot, and one of its buttons."""
-
-    id: MessageId
-    value: ButtonValue
-    client_msg_id: OwnId = ""
-
-
 class SendRequest(Content, kw_only=True):
     """Sender, receiver and content: give one of `to` and `conversation`, and one of `text`, `data` and
     `forward`."""
@@ -426,28 +418,29 @@ def edit(api: MessageApi, call: Call, request: EditRequest) -> StoredAnswer:
 @routes.post(
     "/messages/press",
     Needs.ADMIN_OR_MEMBER,
+    schema=("PressRequest", "A message of a bot, and one of its buttons."),
     act="",
     problems=_NOT_CHANGED,
     example={**ON_BEHALF, "id": 7, "value": "yes"},
 )
-def press(api: MessageApi, call: Call, request: PressRequest) -> StoredAnswer:
+def press(
+    api: MessageApi, call: Call, id: MessageId, value: ButtonValue, client_msg_id: OwnId = ""
+) -> StoredAnswer:
     """Press a button under a message of a bot.
 
     The bot receives an entry of the kind `press` in its conversation with the user, with the value as `text`
     and the message as `about`. A message without this button is reported as unknown. Of exclusive buttons the
     first press counts.
     """
-    value = _bytes("value", str.encode, request.value)
-    pressed = api.messaging.answer(call.app, call.user, request.id, request.value)
+    body = _bytes("value", str.encode, value)
+    pressed = api.messaging.answer(call.app, call.user, id, value)
     if pressed is not None:
         _require_may_write(api, call)
         if isinstance(pressed, Rejected):
             raise ApiProblem(pressed.problem, pressed.explanation)
-        id, seq = (0, 0) if pressed.entry is None else (pressed.entry.id, pressed.entry.seq)
-        return StoredAnswer(id, pressed.conversation, seq, pressed.entry is None)
-    return _store(
-        api, call, Send(kind="press", type="", body=value, id=request.client_msg_id, about=request.id)
-    )
+        stored = (0, 0) if pressed.entry is None else (pressed.entry.id, pressed.entry.seq)
+        return StoredAnswer(stored[0], pressed.conversation, stored[1], pressed.entry is None)
+    return _store(api, call, Send(kind="press", type="", body=body, id=client_msg_id, about=id))
 
 
 def _store(api: MessageApi, call: Call, command: Send) -> StoredAnswer:
