@@ -92,6 +92,14 @@ class Ntfy:
         self.check(call.principal, self.app(), tuple(map(channel_of, topics)))
         return HttpResponse(200, b'{"success":true}')
 
+    def discover(self, call: Call) -> HttpResponse:
+        """Answer a distributor of UnifiedPush that topics take its messages. Never switches. Raises
+        ApiProblem."""
+        channel_of(call.request.path.split("/")[2])
+        if not Parameters.of(call.request).has("unifiedpush", "up"):
+            raise bad(40401, "this server has no page for topics")
+        return HttpResponse(200, b'{"unifiedpush":{"version":1}}\n')
+
     def paths(self, _serve: object) -> dict[str, StreamPath]:
         """Path of a stream → how it is served."""
         refuse = partial(stream_refused, self._core.node.request_log, style=STYLE)
@@ -207,6 +215,7 @@ def _build(core: Core) -> FeatureParts:
 ROUTES: Final = (
     *(_route(method, path, Ntfy.publish) for method in ("POST", "PUT") for path in ("/", "/*")),
     *(_route("GET", f"/*/{word}", Ntfy.publish) for word in ("publish", "send", "trigger")),
+    _route("GET", "/*", Ntfy.discover),
     _route("GET", "/*/auth", Ntfy.check_auth),
     _route("GET", "/v1/health", lambda _ntfy, _call: HttpResponse(200, b'{"healthy":true}')),
 )

@@ -112,20 +112,18 @@ class Parameters:
     ) -> None:
         try:
             pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=MAX_PARAMETERS)
-            text = {name: value.encode("latin-1").decode() for name, value in headers.items()}
         except ValueError as error:
             raise bad(40000, f"the parameters cannot be read: {error}") from None
+        text = {name: _text_of(value) for name, value in headers.items()}
         self._sources = (given or {}, text, {name.lower(): value for name, value in reversed(pairs)})
 
     def get(self, *names: str) -> str:
         """The first value with one of these names; ``""``: there is none."""
         keys = (f"x-{names[0]}", *names)
         value = next((each for source in self._sources for key in keys if (each := source.get(key))), "")
-        is_encoded = "=?" in value and len(value) <= MAX_CHARACTERS
-        try:
-            return str(make_header(decode_header(value))).strip() if is_encoded else value.strip()
-        except (LookupError, ValueError, MessageError):
-            raise bad(40000, f"`{names[0]}` is not encoded as in RFC 2047") from None
+        if "=?" in value and len(value) <= MAX_CHARACTERS:
+            value = _ENCODED.sub(_decoded, value)
+        return value.strip()
 
     def credential(self) -> str:
         """The key or token: ``Bearer``, or the password of ``Basic``, in the header or as ``auth=``."""
@@ -154,6 +152,25 @@ class Parameters:
         if 0 in numbers:
             raise bad(40007, "a priority is 1 to 5, or min, low, default, high, max")
         return frozenset(numbers)
+
+
+def _text_of(header: str) -> str:
+    """The text of the bytes of a header: UTF-8, or Latin-1 as `fetch` sends it."""
+    try:
+        return header if header.isascii() else header.encode("latin-1").decode()
+    except ValueError:
+        return header
+
+
+_ENCODED: Final = re.compile(r"=\?[^?\s]+\?[BbQq]\?[^?\s]*\?=(?:\s+=\?[^?\s]+\?[BbQq]\?[^?\s]*\?=)*")
+
+
+def _decoded(words: re.Match[str]) -> str:
+    """The text of encoded words (RFC 2047); as they are if they cannot be decoded, as ntfy does."""
+    try:
+        return str(make_header(decode_header(words[0])))
+    except (LookupError, ValueError, MessageError):
+        return words[0]
 
 
 def read_json(body: bytes) -> dict[str, str]:
@@ -214,7 +231,7 @@ def _url(url: str, code: int, what: str) -> str:
 
 
 _PART: Final = re.compile(
-    r"""\s*(?:([A-Za-z0-9_.-]+)\s*=\s*)?(?:"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)'|([^,;]*?))\s*([,;]|$)"""
+    r"""\s*(?:([A-Za-z0-9_.-]+)\s*=\s*)?(?:"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)'|([^,;\n]*?))[ \t\r]*([,;\n]|$)"""
 )
 """A part of an action: its name, its value (quoted or not), and what follows."""
 

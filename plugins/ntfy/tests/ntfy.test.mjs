@@ -20,6 +20,9 @@ test('publish', async () => {
     ],
   });
   assert.equal(answer.message, 'hello');
+  const headers = { Authorization: `Bearer ${authorization}`, Title: 'Grüße', 'X-Tags': 'été' };
+  const sent = await (await fetch(`${server}/fetch`, { method: 'POST', headers, body: 'x' })).json();
+  assert.deepEqual([sent.title, sent.tags], ['Grüße', ['été']]);
   await assert.rejects(client.publish({ message: 'later', delay: '10m' }), /Bad Request/);
   await assert.rejects(client.publish({ message: 'x', authorization: 'wrong' }), /Unauthorized/);
 });

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import apprise
 import ntfpy
@@ -59,7 +60,8 @@ def poll(pair: Pair, topic: str, query: str = "") -> list[dict[str, Any]]:
 
 @pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
 def test_apprise_publishes(pair: Pair) -> None:
-    options = "priority=high&tags=a,b&click=https://example.com/x&attach=https://example.com/f.png"
+    actions = quote("view, Öffnen, https://example.com/a?b=1, clear=true; http, Close, https://example.com/c")
+    options = f"priority=high&tags=é,b&click=https://example.com/x&attach=https://example.com/f.png&actions={actions}"
     topic = f"ntfy://back-end:{PUSH_KEY}@{pair.publish}/apprise?{options}"
     sender = apprise.Apprise()
     assert sender.add(topic)
@@ -69,7 +71,11 @@ def test_apprise_publishes(pair: Pair) -> None:
         poll(pair, "apprise"), key=lambda message: message.get("priority", 0), reverse=True
     )
     assert (first["title"], first["message"], first["priority"]) == ("the title", "the body", 4)
-    assert (first["tags"], first["click"]) == (["a", "b"], "https://example.com/x")
+    assert (sorted(first["tags"]), first["click"]) == (["b", "é"], "https://example.com/x")
+    assert [(each["label"], each["url"], each.get("clear")) for each in first["actions"]] == [
+        ("Öffnen", "https://example.com/a?b=1", True),
+        ("Close", "https://example.com/c", None),
+    ]
     assert first["attachment"] == {"name": "f.png", "url": "https://example.com/f.png"}
     assert (second["content_type"], second["expires"] - second["time"]) == (
         "text/markdown",

@@ -74,6 +74,36 @@ def test_what_cannot_be_done_is_refused_with_a_code_of_ntfy(
     assert answer.json["error"]
 
 
+@pytest.mark.parametrize(
+    ("header", "text"),
+    [
+        ("Grüße ☕".encode(), "Grüße ☕"),
+        (b"Gr\xfc\xdfe", "Grüße"),
+        (b"=?utf-8?Q?Gr=C3=BC=C3=9Fe_=E2=98?= =?utf-8?Q?=95?=", "Grüße ☕"),
+        ("ä =?UTF-8?B?w4XDhA==?=".encode(), "ä ÅÄ"),
+        (b"=?x-unknown?Q?a?=", "=?x-unknown?Q?a?="),
+    ],
+)
+def test_headers_have_bytes_beyond_ascii(pair: Pair, header: bytes, text: str) -> None:
+    for name in (b"Title", b"X-Message", b"Tags", b"Filename"):
+        head = b"PUT /bytes?attach=http://e.example HTTP/1.1\r\nHost: ntfy.example\r\nContent-Length: 0\r\n"
+        head += b"Authorization: Bearer %b\r\nConnection: close\r\n%b: %b\r\n\r\n" % (
+            PUSH_KEY.encode(),
+            name,
+            header,
+        )
+        found = ask(at(pair), head).json
+        values = (found.get("title"), found["message"], found.get("tags"), found["attachment"]["name"])
+        assert text in values or [text] in values, (name, found)
+
+
+@pytest.mark.parametrize("pair", ["one"], indirect=True)
+def test_distributors_of_unifiedpush_discover_topics(pair: Pair) -> None:
+    found = send(pair, "/upABCDEFGHIJKL?up=1", b"", "", "GET")
+    assert (found.status, found.json) == (200, {"unifiedpush": {"version": 1}})
+    assert send(pair, "/upABCDEFGHIJKL", b"", "", "GET").json["code"] == 40401
+
+
 @pytest.mark.parametrize("pair", ["one"], indirect=True)
 def test_access_is_that_of_our_keys_and_tokens(pair: Pair) -> None:
     statuses = {
