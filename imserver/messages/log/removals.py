@@ -3,6 +3,7 @@
 A removal is a recall that keeps a copy of what it takes away. A restored message is an ``edit`` with the old
 content: clients that have seen the recall get the message back by it. ``meta`` of the recall and of the
 removed message has ``removed``, that of the edit has ``restored``: the entry to which the message replied.
+If its author recalls a removed message, its ``meta`` also has ``recalled``: it does not come back.
 """
 
 from __future__ import annotations
@@ -277,8 +278,11 @@ def _copies(transaction: AppTransaction, act: str, last: int) -> dict[int, list[
 
 
 def _restore(transaction: AppTransaction, message: int, rows: Sequence[Row]) -> None:
-    """Bring a removed message back. ``rows``: its copies."""
+    """Bring a removed message back, unless its author has recalled it since. ``rows``: its copies."""
     sql, log = transaction.sql, transaction.log
+    now = sql.query("SELECT conversation, meta FROM message WHERE log = %s AND id = %s", (log, message))
+    if not now or decode_meta(bytes(now[0][1])).get("recalled"):
+        return
     original = next(row for row in rows if row[0] == message)
     recalled = (
         "UPDATE message SET kind = %s, type = %s, about = %s, meta = %s, body = %s "
@@ -288,9 +292,7 @@ def _restore(transaction: AppTransaction, message: int, rows: Sequence[Row]) -> 
         changed = sql.execute(recalled, (kind, text_of(type), about, bytes(meta), bytes(body), log, id))
         if id == message and not changed:
             return  # it has expired
-    conversation = sql.query("SELECT conversation FROM message WHERE log = %s AND id = %s", (log, message))[
-        0
-    ][0]
+    conversation = now[0][0]
     state = transaction.conversations((conversation,))[conversation]
     sql.execute("DELETE FROM hidden WHERE log = %s AND member = '' AND id = %s", (log, message))
     # The recall becomes an edit: who reads the log from an older position finds nothing of the removal.

@@ -25,6 +25,9 @@ _SET_RECALLED: Final = (
     f"UPDATE message SET kind = {NUMBERS['recall']}, type = '', body = %s, meta = %s, about = %s "
     f"WHERE log = %s AND id = %s AND kind IN ({NUMBERS['message']}, {NUMBERS['edit']})"
 )
+_SET_WITHDRAWN: Final = (
+    f"UPDATE message SET meta = %s WHERE log = %s AND id = %s AND kind = {NUMBERS['recall']}"
+)
 _SET_CONTENT: Final = (
     "UPDATE message SET type = %s, body = %s, meta = %s "
     f"WHERE log = %s AND id = %s AND kind IN ({NUMBERS['message']}, {NUMBERS['edit']})"
@@ -64,11 +67,14 @@ def revise(sql: Statements, log: int, entries: Sequence[Entry]) -> None:
     _forget_mentions(sql, log, list(last))
     before = _metas(sql, log, list(last))
     recalls: list[tuple[Any, ...]] = []
+    withdrawn: list[tuple[Any, ...]] = []
     edited: list[tuple[Any, ...]] = []
     for about, entry in last.items():
         of_it = _edits(sql, log, about)
         if entry.kind == "recall":
-            mark = _mark(entry)
+            mark, meta = _mark(entry), decode_meta(before.get(about, b""))
+            if not mark and meta.get("removed"):  # by its author, too: so it does not come back
+                withdrawn.append((msgspec.json.encode({**meta, "recalled": True}), log, about))
             recalls.append((b"", _with_thread(mark, before.get(about, b"")), about, log, about))
             recalls += [(b"", mark, about, log, id) for id in of_it]
         else:
@@ -78,6 +84,7 @@ def revise(sql: Statements, log: int, entries: Sequence[Entry]) -> None:
         gone = [about for about, entry in last.items() if entry.kind == "recall"]
         _hide_recalled(sql, log, gone)
         _forget_annotations(sql, log, gone)
+        sql.execute_many(_SET_WITHDRAWN, withdrawn)
         sql.execute_many(_SET_RECALLED, recalls)
     if edited:
         sql.execute_many(_SET_CONTENT, edited)

@@ -74,6 +74,16 @@ def test_a_recalled_message_is_not_removed_and_a_removal_ends_where_it_may_not_g
     assert log.entries.find(APP, [other.id])[0].body == b"other"
 
 
+def test_what_its_author_has_recalled_meanwhile_does_not_come_back(log: MessageLog) -> None:
+    one, other = stored(log, say("ann", "bob", "one"), say("ann", "bob", "other"))
+    log.removals.remove(APP, "act", [one.id, other.id])
+    stored(log, say("ann", 1, kind="recall", about=one.id))
+    assert log.removals.restore(APP, "act") == 2
+    assert [entry.body for entry in log.entries.find(APP, [one.id, other.id])] == [b"", b"other"]
+    assert log.removals.copies(APP, "act") == 0
+    assert ids(log.search.find(APP, "bob", "one", 0, 0, 10)[0]) == []
+
+
 def test_the_messages_of_a_user_are_counted_and_found_in_steps(log: MessageLog) -> None:
     now = int(time.time()) * 1000
     drafts = [say("ann", "bob", str(i), time_ms=now + i) for i in range(MOST_AT_ONCE + 10)]
