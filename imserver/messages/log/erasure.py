@@ -1,4 +1,5 @@
-"""Takes an erased user out of the log of an app: what they wrote, their reactions, and their name.
+"""Takes an erased user out of the log of an app: what they wrote, what the server wrote to them alone, their
+reactions, and their name.
 
 Ids and seqs stay contiguous: each entry keeps its place, without content, and with another name as its
 sender. Clients learn it by recalls, one for each message, whose sender is the other name and whose ``meta``
@@ -70,12 +71,12 @@ class UserEraser:
         self._change(app, partial(_withdraw_some, user))
         # What others wrote about this user later is not before this id.
         last = self._tables.read_log(app, lambda sql, head: head.last_id, 0)
-        needles = _needles(user)
+        needles, notices = _needles(user), self._tables.read_log(app, partial(_notices, name), 0)
         after, nothing = 0, (list[int](), last)
         while after < last:
-            ids, after = self._tables.read_log(app, _Look(user, needles, after, last), nothing)
+            ids, after = self._tables.read_log(app, _Look(user, notices, needles, after, last), nothing)
             if ids:
-                self._change(app, partial(_erase_some, user, name, ids))
+                self._change(app, partial(_erase_some, user, name, notices, ids))
             if is_long_turn():
                 serve_others()
         self._change(app, partial(_forget_copies, user, name, needles))
@@ -95,10 +96,12 @@ class UserEraser:
 
 
 class _Look:
-    """Finds the next entries that have a user: their ids, and the id up to which was looked."""
+    """Finds the next entries that have a user, or are in the conversation ``notices``: their ids, and the id
+    up to which was looked."""
 
-    def __init__(self, user: str, needles: Sequence[bytes], after: int, last: int) -> None:
+    def __init__(self, user: str, notices: int, needles: Sequence[bytes], after: int, last: int) -> None:
         self._user = user
+        self._notices = notices
         self._needles = needles
         self._after = after
         self._last = last
@@ -109,11 +112,17 @@ class _Look:
         named = " OR ".join([_CONTAINS[sql.engine].format("meta")] * len(self._needles))
         rows = sql.query(
             "SELECT id FROM message WHERE log = %s AND id > %s AND id <= %s "
-            f"AND (sender = %s OR {named}) ORDER BY id LIMIT %s",
-            (head.number, after, upto, self._user, *self._needles, AT_ONCE),
+            f"AND (sender = %s OR conversation = %s OR {named}) ORDER BY id LIMIT %s",
+            (head.number, after, upto, self._user, self._notices, *self._needles, AT_ONCE),
         )
         ids = [int(id) for (id,) in rows]
         return ids, ids[-1] if len(ids) == AT_ONCE else upto
+
+
+def _notices(name: str, sql: Statements, head: LogHead) -> int:
+    """The conversation in which the server alone wrote to the user with this new name; 0: there is none."""
+    statement = "SELECT id FROM conversation WHERE log = %s AND pair = %s"
+    return next((row[0] for row in sql.query(statement, (head.number, pair_of("", name)))), 0)
 
 
 # --- in the transaction -------------------------------------------------------------------------------------
@@ -150,8 +159,8 @@ def _withdraw_some(user: str, transaction: AppTransaction) -> bool:
     return bool(rows)
 
 
-def _erase_some(user: str, name: str, ids: Sequence[int], transaction: AppTransaction) -> bool:
-    """Erase some entries, or the name in them."""
+def _erase_some(user: str, name: str, notices: int, ids: Sequence[int], transaction: AppTransaction) -> bool:
+    """Erase some entries, or the name in them. Nobody else reads the ``notices``."""
     sql, log = transaction.sql, transaction.log
     statement = "SELECT id, conversation, sender, kind, about, meta FROM message WHERE log = %s AND id IN {}"
     rows = sorted(sql.query_in(statement, (log,), ids))
@@ -162,11 +171,13 @@ def _erase_some(user: str, name: str, ids: Sequence[int], transaction: AppTransa
     for id, conversation, sender, kind, about, meta in rows:
         before = bytes(meta)
         after = _renamed(before, user, name)
-        if text_of(sender) != user:
+        if conversation == notices and kind in _WITH_CONTENT:
+            messages.discard(id)
+        elif text_of(sender) != user:
             if after != before:
                 sql.execute("UPDATE message SET meta = %s WHERE log = %s AND id = %s", (after, log, id))
             continue
-        changed.append((name, log, id))
+        changed.append((name if sender else "", log, id))
         if id in messages and conversation in states:
             transaction.enter(states[conversation], _recall_of(id, conversation, name))
         elif kind in _WITH_CONTENT and about not in messages:

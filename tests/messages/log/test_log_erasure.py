@@ -66,7 +66,7 @@ def test_nothing_of_an_erased_user_is_left_and_ids_stay_contiguous(store: Store,
         log,
         say(ANN, "bob", SECRET),
         say("bob", ANN, "hello", meta=forwarded),
-        say("", ANN, "from the server"),
+        say("", ANN, f"{SECRET} of a warning"),
     )
     stored(log, say(ANN, ANN, f"{SECRET}, a note"), say(ANN, kind="message", room="lobby", to=""))
     recalled = stored(log, say(ANN, group, SECRET))[0]
