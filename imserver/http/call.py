@@ -79,6 +79,7 @@ class Api:
         self.uses = core.identity.keys.uses
         self.tenants = core.identity.tenants
         self.sessions = core.sessions.sessions
+        self.mutes = core.identity.mutes
         self._denials = core.denials
         self.apps = core.sessions.hub.apps
         """Apps of the hub, by name. Most requests name one of them."""
@@ -352,7 +353,9 @@ class Route(Struct, frozen=True):
     this status. ``refusals``: exceptions of such a function → refusals. ``on_publisher``: publisher
     connections have it as a command, too. ``act``: the name under which observers hear of each request that
     has succeeded; ``""``: it changes nothing, or is what users and back ends do all day. ``success``: how the
-    body of such an answer begins, if refusals have the same status.
+    body of such an answer begins, if refusals have the same status. ``voice``: whether others read or hear
+    what a request says, so that a user who is muted in the app may not make it; or a function that says so
+    of ``call.input``.
     """
 
     method: str
@@ -378,8 +381,10 @@ class Route(Struct, frozen=True):
     on_publisher: bool = False
     act: str = ""
     success: bytes = b""
+    voice: Voice = False
 
 
+Voice = bool | Callable[[Any], bool]
 MakeService = Callable[[Core, Api], Any]
 """Makes a service of routes, once on each node."""
 
@@ -622,6 +627,12 @@ def authorise(api: Api, route: Route, call: Call) -> None:
             if call.user not in ("", principal.user):
                 raise ApiProblem(Problems.NOT_ALLOWED, "The token belongs to another user")
             call.user = principal.user
+        if (
+            (voice := route.voice)
+            and (mute := api.mutes.mute_of(principal.app, principal.user)) is not None
+            and (voice is True or voice(call.input))
+        ):
+            raise ApiProblem(Problems.MUTED, mute.text)
     else:
         if principal.staff:
             _require_no_ban(api, principal.app, principal.staff)

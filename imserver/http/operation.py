@@ -21,7 +21,7 @@ from imserver.auth.principal import (
 )
 from imserver.core.core import Core
 from imserver.errors import HttpProblem
-from imserver.http.call import Api, AppRule, Call, MakeService, Route, Shape, UserRule
+from imserver.http.call import Api, AppRule, Call, MakeService, Route, Shape, UserRule, Voice
 from imserver.http.field import Acting
 from imserver.http.reply import PROBLEM, ApiProblem
 
@@ -119,6 +119,8 @@ class Operation(Struct, frozen=True):
     act: str | None = None
     """The name under which observers hear of each request that has succeeded. None: a POST route has its path
     as ``groups.delete``. ``""``: it changes nothing, or is what users and back ends do all day."""
+    voice: Voice = False
+    """See :class:`imserver.http.call.Route`."""
 
     @property
     def scope(self) -> str:
@@ -282,12 +284,13 @@ class Resource(Generic[S]):
         more: dict[str, Any],
     ) -> Operation:
         summary, _, description = cleandoc(text).partition("\n\n")
+        muted = (errors.Problems.MUTED,) if more.get("voice") else ()
         row = {
             "hot": self._hot,
             "chapter": self._chapter,
             "service": self._service,
             **more,
-            "problems": (*self._problems, *more.get("problems", ())),
+            "problems": tuple(dict.fromkeys((*self._problems, *more.get("problems", ()), *muted))),
         }
         where = (method, PREFIX + path, need)
         operation = Operation(*where, function, self._tag, summary.rstrip("."), description, **row)
@@ -344,6 +347,7 @@ def route_of(row: Operation) -> Route:
         refusals=row.refusals,
         on_publisher=row.on_publisher,
         act=row.act_name,
+        voice=row.voice,
     )
 
 

@@ -242,6 +242,15 @@ ROUTES: Final = (
     Route("POST", "/register", Needs.ANYONE, register, act="accounts.register", **_ROW),
     Route("POST", "/login", Needs.ANYONE, login, act="accounts.login", **_ROW),
     Route("POST", "/friend/add", Needs.ACCOUNT, add_friend, "any", **_OF_ACCOUNTS),
-    Route("POST", "/group/create", Needs.ACCOUNT, create_group, "any", act="groups.create", **_OF_ACCOUNTS),
+    Route(
+        "POST",
+        "/group/create",
+        Needs.ACCOUNT,
+        create_group,
+        "any",
+        act="groups.create",
+        voice=True,
+        **_OF_ACCOUNTS,
+    ),
     Route("GET", "/group_user/list", Needs.ACCOUNT, list_group, "any", **_OF_ACCOUNTS),
 )

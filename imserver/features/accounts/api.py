@@ -463,7 +463,11 @@ def show(
 
 
 @routes.post(
-    "/accounts/set", Needs.ADMIN_OR_PERSON, problems=_UNKNOWN, example={"user": "1", "nickname": "Ann"}
+    "/accounts/set",
+    Needs.ADMIN_OR_PERSON,
+    voice=lambda request: any((request.nickname, request.avatar, request.status)),
+    problems=_UNKNOWN,
+    example={"user": "1", "nickname": "Ann"},
 )
 def change(api: AccountApi, call: Call, request: AccountSet) -> AccountShown:
     """Change the profile of an account."""
@@ -475,6 +479,7 @@ def change(api: AccountApi, call: Call, request: AccountSet) -> AccountShown:
 @routes.post(
     "/accounts/identifiers",
     Needs.ADMIN_OR_ACCOUNT,
+    voice=lambda request: bool(request.name),
     problems=(
         *_UNKNOWN,
         HTTP_WRONG_LOGIN,

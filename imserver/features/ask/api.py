@@ -363,7 +363,8 @@ def cancel(api: AskApi, call: Call, request: OfAsk) -> AskShown:
 @routes.post(
     "/asks/remind",
     Needs.ADMIN_OR_USER,
-    problems=(Problems.MUTED, Problems.UNKNOWN_MESSAGE, HTTP_QUESTION_CLOSED, Problems.TOO_MANY_REQUESTS),
+    problems=(Problems.UNKNOWN_MESSAGE, HTTP_QUESTION_CLOSED, Problems.TOO_MANY_REQUESTS),
+    voice=True,
     example={**_BY_ANN, "id": 7},
     user="optional",
 )
@@ -372,7 +373,6 @@ def remind(api: AskApi, call: Call, request: OfAsk) -> AskShown:
 
     They are notified again, once a minute at most.
     """
-    api.messages.require_voice(call)
     _own(api, call, request.id)
     api.parts.reminders.require((call.app, str(request.id)))
     return _changed(api, call, request.id, api.log.asks.remind(call.app, call.user, request.id))
@@ -385,7 +385,8 @@ def remind(api: AskApi, call: Call, request: OfAsk) -> AskShown:
         "EscalateRequest",
         "A question, and who may answer it, too. A back end that names no `user` may change any.",
     ),
-    problems=(Problems.MUTED, Problems.UNKNOWN_MESSAGE, HTTP_QUESTION_CLOSED, Problems.NOT_ALLOWED),
+    problems=(Problems.UNKNOWN_MESSAGE, HTTP_QUESTION_CLOSED, Problems.NOT_ALLOWED),
+    voice=True,
     example={**_BY_ANN, "id": 7, "of": ["cal"]},
     user="optional",
 )
@@ -400,7 +401,6 @@ def escalate(
     They are members of its conversation, and are notified. A question that everybody may answer stays as it
     is.
     """
-    api.messages.require_voice(call)
     return _changed(api, call, id, api.log.asks.escalate(call.app, call.user, id, of))
 
 

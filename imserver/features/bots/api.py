@@ -229,6 +229,7 @@ routes = Resource(
     "/bots",
     Needs.ADMIN_OR_ACCOUNT,
     schema=("BotCreate", "A new bot. The acting user owns it; without one the back end does."),
+    voice=True,
     act="bots.create",
     status=201,
     problems=(*_UNKNOWN, HTTP_LOGIN_TAKEN, HTTP_TOO_MANY_BOTS),
@@ -265,6 +266,7 @@ def bots(bots: Bots, call: Call, request: ActingPage) -> BotsAnswer:
 @routes.post(
     "/bots/update",
     Needs.ADMIN_OR_ACCOUNT,
+    voice=True,
     problems=_UNKNOWN,
     example={**_MINE, "nickname": "Weather", "commands": _COMMANDS},
     user="optional",
@@ -356,6 +358,7 @@ def delete(bots: Bots, call: Call, request: BotChosen) -> BotDone:
     "/bots/commands",
     Needs.ADMIN_OR_BOT,
     schema=("CommandsSet", "The commands of the acting bot."),
+    voice=True,
     act="",
     problems=_UNKNOWN,
     example={"app": "default", "user": "7", "commands": _COMMANDS},

@@ -98,6 +98,7 @@ routes = Resource(
     "/hooks",
     Needs.ADMIN_OR_ACCOUNT,
     schema=("HookCreate", "A group, and how the sender of the messages is shown."),
+    voice=True,
     act="hooks.create",
     status=201,
     problems=(

@@ -267,6 +267,7 @@ def _check_members(api: GroupApi, call: Call, users: Sequence[str]) -> set[str]:
 @routes.post(
     "/groups/create",
     Needs.ADMIN_OR_MEMBER,
+    voice=True,
     status=201,
     problems=(*_NOT_CREATED, Problems.TOO_MANY_REQUESTS),
     example={"user": "1", "name": "tea", "members": ["2"]},
@@ -414,6 +415,7 @@ def delete(api: GroupApi, call: Call, request: GroupChange) -> DeletedGroup:
     "/groups/rename",
     Needs.ADMIN_OR_MEMBER,
     schema=("GroupRename", "A group and its new name."),
+    voice=True,
     problems=_NOT_PERMITTED,
     example={"user": "1", "group": "1", "name": "tea"},
     user="optional",
@@ -429,6 +431,7 @@ def rename(api: GroupApi, call: Call, group: GroupId, name: GroupName) -> GroupS
 @routes.post(
     "/groups/update",
     Needs.ADMIN_OR_MEMBER,
+    voice=True,
     problems=_NOT_PERMITTED,
     example={"user": "1", "group": "1", "description": "Tea at five"},
     answer_example=replace(_GROUP, description="Tea at five"),

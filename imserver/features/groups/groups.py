@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from time import monotonic, time
-from typing import Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -636,12 +636,14 @@ GROUP_REFUSALS: Final[dict[type[Exception], int]] = {
 class GroupCommands:
     """Carries out the commands of users on groups. Everything may switch.
 
-    As over HTTP, whoever creates a group or invites, and whoever is added, has an account.
+    ``mute_of``: the mute of a user of an app; None: they may send. As over HTTP, whoever creates a group or
+    invites, and whoever is added, has an account.
     """
 
-    def __init__(self, groups: Groups, relations: Relations) -> None:
+    def __init__(self, groups: Groups, relations: Relations, mute_of: Callable[[str, str], Any]) -> None:
         self._groups = groups
         self._relations = relations
+        self._mute_of = mute_of
 
     def rows(self) -> CommandTable:
         """The commands that this service runs."""
@@ -657,7 +659,7 @@ class GroupCommands:
 
     def create(self, connection: Connection, command: CreateGroup) -> Reply:
         """Create a group of the user and others."""
-        app, user = app_and_user(connection)
+        app, user = self._with_voice(connection)
         strangers = self._check(app, user, command.members)
         group, added = self._groups.create_with(app, user, command.name, command.members, strangers)
         return Reply(ReplyCode.OK, replace(_view(group), invited=added.invited))
@@ -678,7 +680,7 @@ class GroupCommands:
 
     def update(self, connection: Connection, command: UpdateGroup) -> Reply:
         """Change name, picture and description of one of the user's groups."""
-        app, user = app_and_user(connection)
+        app, user = self._with_voice(connection)
         given: dict[str, str] = {
             text: value for text in TEXT_CHARACTERS if (value := getattr(command, text)) is not None
         }
@@ -701,6 +703,13 @@ class GroupCommands:
         app, user = app_and_user(connection)
         self._groups.leave(app, command.group, user)
         return Reply(ReplyCode.OK)
+
+    def _with_voice(self, connection: Connection) -> tuple[str, str]:
+        """The app and the user. Raises NotAllowed if the user is muted in the app."""
+        app, user = app_and_user(connection)
+        if (mute := self._mute_of(app, user)) is not None:
+            raise NotAllowed(mute.text)
+        return app, user
 
     def _check(self, app: str, user: str, members: Sequence[str]) -> set[str]:
         """The members whom the user only invites. Raises Strangers, and :class:`_Stranger` unless all have

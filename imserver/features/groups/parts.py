@@ -29,4 +29,6 @@ def build(core: Core) -> FeatureParts:
     groups = Groups(
         core.storage.store, limits.group_members, creations, searches, accounts_among, core.identity.relations
     )
-    return FeatureParts(groups, GroupCommands(groups, core.identity.relations).rows())
+    return FeatureParts(
+        groups, GroupCommands(groups, core.identity.relations, core.identity.mutes.mute_of).rows()
+    )

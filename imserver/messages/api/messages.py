@@ -207,11 +207,6 @@ class MessageApi(Struct, frozen=True):
         services = core.service(MessageServices)
         return MessageApi(core.storage.store, services.messaging, services.receipts, api.rates, api.limits)
 
-    def require_voice(self, call: Call) -> None:
-        """Refuse who is muted in the app. Back ends may always write. Raises :class:`ApiProblem`."""
-        if not call.is_back_end and (mute := self.messaging.mute_of(call.app, call.user)) is not None:
-            raise ApiProblem(mute.problem, mute.explanation)
-
     def send(
         self, call: Call, request: SendRequest, more: Mapping[str, Any] = MappingProxyType({})
     ) -> StoredAnswer:
@@ -470,6 +465,7 @@ def _require_may_write(api: MessageApi, call: Call) -> None:
     "/messages/react",
     Needs.ADMIN_OR_MEMBER,
     schema=("ReactRequest", "A message and an emoji."),
+    voice=lambda request: not request.remove,
     act="",
     problems=_ANNOTATING,
     example={**ON_BEHALF, "id": 7, "emoji": "+1"},
@@ -494,8 +490,6 @@ def react(
     """
     if wrong := emoji_objection(emoji):
         raise ApiProblem(errors.Problems.INVALID_REQUEST, f"`{wrong.replace(':', '`:', 1)}")
-    if not remove:
-        api.require_voice(call)
     return _annotated(
         api,
         call,
@@ -507,6 +501,7 @@ def react(
     "/messages/pin",
     Needs.ADMIN_OR_MEMBER,
     schema=("PinRequest", "The message to pin. A back end that names no `user` may pin any message."),
+    voice=True,
     problems=(*_ANNOTATING, errors.Problems.ROLE_TOO_LOW),
     example={**ON_BEHALF, "id": 7},
     answer_example=_ANNOTATED,
@@ -523,7 +518,6 @@ def pin(
     """
     if call.user:
         call.act = ""
-    api.require_voice(call)
     return _annotated(api, call, lambda log: log.annotations.pin(call.app, call.user, id, remove=remove))
 
 

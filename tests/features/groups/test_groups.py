@@ -185,7 +185,7 @@ def test_a_user_creates_and_joins_only_so_many_groups_within_a_time(groups: Grou
     ):
         assert at_once(deed) == ["TooManyRequests"]
     eve: Any = SimpleNamespace(app=APP, user="eve")
-    commands = GroupCommands(groups, NoRelations())
+    commands = GroupCommands(groups, NoRelations(), lambda app, user: None)
     with pytest.raises(TooManyRequests):
         commands.join(eve, JoinGroup(group))
     assert GROUP_REFUSALS[TooManyRequests] == errors.ReplyCode.LIMIT
