@@ -231,7 +231,8 @@ def _url(url: str, code: int, what: str) -> str:
 
 
 _PART: Final = re.compile(
-    r"""\s*(?:([A-Za-z0-9_.-]+)\s*=\s*)?(?:"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)'|([^,;\n]*?))[ \t\r]*([,;\n]|$)"""
+    r"""\s*(?:([A-Za-z0-9_.-]+)\s*=\s*)?(?:"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)'|([^,;\n]*?))"""
+    r"[ \t\r]*([,;\n]|$)"
 )
 """A part of an action: its name, its value (quoted or not), and what follows."""
 
