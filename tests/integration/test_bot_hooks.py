@@ -126,6 +126,12 @@ def test_a_request_to_an_incoming_webhook_is_a_message(server: Server) -> None:
     assert (sent.status, sent.json["conversation"]) == (200, int(group))
     (entry,) = (each for each in owner.get("messages", conversation=group)["messages"] if "text" in each)
     assert (entry["text"], entry["from"]) == ("green", hook["id"])
+    alert = b'payload={"attachments":[{"fallback":"<!here> a %26amp; b"}],"username":"Alertmanager"}'
+    form = [("Content-Type", "application/x-www-form-urlencoded")]
+    sent = ask(server.http, request(hook["url"], method="POST", headers=form, body=alert))
+    assert (sent.status, sent.json["ok"]) == (200, True)
+    entry = owner.get("messages", conversation=group)["messages"][-1]
+    assert (entry["text"], entry["meta"]["mentions"]) == ("@all a & b", ["all"])
     unknown = ask(server.http, request(hook["url"] + "x", method="POST", body=b'{"text":"x"}'))
     assert (unknown.status, unknown.json["code"]) == (404, "unknown_hook")
     good(server.http, "hooks/revoke", {"hook": hook["id"]}, key=owner.token)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from imserver.features.bots import answers_api, api, hooks_api, parts
+from imserver.features.bots import answers_api, api, hooks_api, incoming, parts
 from imserver.features.bots.problems import PROBLEMS
 from imserver.features.bots.settings import SETTINGS
 from imserver.features.bots.tables import TABLES
@@ -12,7 +12,7 @@ from imserver.plugin import Feature
 FEATURE = Feature(
     "bots",
     parts.build,
-    routes=hooks_api.ROUTES,
+    routes=incoming.ROUTES,
     operations=(*api.routes.rows, *hooks_api.routes.rows, *answers_api.routes.rows),
     wire={"cmd": COMMANDS, "centrifuge": COMMANDS},
     uses=("messages", "webhooks", "accounts", "groups"),

@@ -1,18 +1,16 @@
-"""Incoming webhooks: make, list and revoke them; and ``POST /hooks/<token>``, which posts a message."""
+"""Incoming webhooks: make, list and revoke them."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
-import msgspec
-from msgspec import Raw, Struct
+from msgspec import Struct
 
 from imserver.features.accounts import api as accounts
 from imserver.features.accounts.api import Avatar, Nickname
-from imserver.features.accounts.parts import accounts_of
-from imserver.features.accounts.tokens import AccountTokens
 from imserver.features.bots.api import CHAPTER
 from imserver.features.bots.bots import IncomingHooks, TooManyBots, UnknownHook
+from imserver.features.bots.incoming import PATH
 from imserver.features.bots.parts import bots_of
 from imserver.features.bots.problems import HTTP_TOO_MANY_BOTS, HTTP_UNKNOWN_HOOK
 from imserver.features.groups import api as groups
@@ -20,23 +18,14 @@ from imserver.features.groups.api import GroupChange, GroupId
 from imserver.features.groups.problems import HTTP_TOO_MANY_MEMBERS, HTTP_UNKNOWN_GROUP
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import (
-    PROBLEM,
     Acting,
-    Api,
-    ApiProblem,
     Call,
-    HttpResponse,
     Resource,
-    Route,
     about,
     refuse,
 )
-from imserver.plugin.identity import Needs, Principal, Tenants
-from imserver.plugin.messages import MessageApi, SendRequest
-from imserver.plugin.services import Core
+from imserver.plugin.identity import Needs
 from imserver.plugin.wire import id_of
-
-PATH: Final = "/hooks/"
 
 HookId = Annotated[
     str,
@@ -168,61 +157,3 @@ def revoke(incoming: IncomingHooks, call: Call, hook: HookId) -> HookRevoked:
     """
     incoming.revoke(call.app, call.user, id_of(hook))
     return HookRevoked(hook)
-
-
-# --- what comes in ------------------------------------------------------------------------------------------
-
-_TAKEN: Final = ("type", "text", "data", "buttons", "mentions", "client_msg_id", "notify")
-"""The fields of a message that a request may set. Others, which other programs send, are ignored."""
-_FORM: Final = "application/x-www-form-urlencoded"
-_EXPECTED: Final = "Send a JSON object, or a form with the JSON in the field payload"
-_fields: Final = msgspec.json.Decoder(dict[str, Raw])
-_message: Final = msgspec.json.Decoder(SendRequest)
-
-
-class HookApi(Struct, frozen=True):
-    """The services of the route that takes messages."""
-
-    incoming: IncomingHooks
-    tenants: Tenants
-    tokens: AccountTokens
-    messages: MessageApi
-
-
-def _api(core: Core, api: Api) -> HookApi:
-    people = accounts_of(core)
-    return HookApi(bots_of(core).incoming, core.identity.tenants, people.tokens, MessageApi.of(core, api))
-
-
-def _read(api: HookApi, call: Call) -> None:
-    """Find the webhook of a request: its bot acts."""
-    request = call.request
-    try:
-        hook = api.incoming.with_token(request.path.removeprefix(PATH), request.host)
-    except UnknownHook:
-        raise ApiProblem(HTTP_UNKNOWN_HOOK) from None
-    body, kind = call.body, request.headers.get("content-type", "")
-    # curl calls JSON a form, too.
-    if kind.startswith(_FORM) and not body.lstrip().startswith(b"{"):
-        body = call.form().get("payload", "").encode("utf-8", "surrogatepass")
-    if not body or kind.startswith("multipart/"):
-        raise ApiProblem(Problems.INVALID_REQUEST, _EXPECTED)
-    given = call.decode_json(_fields, body)
-    taken: dict[str, Any] = {name: given[name] for name in _TAKEN if name in given}
-    call.input = call.decode_json(_message, msgspec.json.encode(taken))
-    call.input.conversation = hook.group
-    call.app, call.user = api.tenants.resolve(hook.app), str(hook.id)
-    api.tokens.know_bot(call.app, call.user)
-    call.act_as(Principal("bot", apps=frozenset({call.app}), user=call.user))
-
-
-def post(api: HookApi, call: Call) -> HttpResponse:
-    """``POST /hooks/<token>``: post a message."""
-    return call.reply(api.messages.send(call, call.input))
-
-
-ROUTES: Final = (
-    Route(
-        "POST", f"{PATH}*", Needs.ANYONE, post, app="known", hot=True, read=_read, style=PROBLEM, service=_api
-    ),
-)

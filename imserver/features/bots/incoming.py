@@ -1,0 +1,187 @@
+"""``POST /hooks/<token>``: what programs send to an incoming webhook becomes a message, also in the form of
+Slack (Grafana, Alertmanager, GitLab, slack_sdk)."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+import msgspec
+from msgspec import Raw, Struct
+
+from imserver.features.accounts.parts import accounts_of
+from imserver.features.accounts.tokens import AccountTokens
+from imserver.features.bots.bots import IncomingHooks, UnknownHook
+from imserver.features.bots.parts import bots_of
+from imserver.features.bots.problems import HTTP_UNKNOWN_HOOK
+from imserver.plugin.errors import Problems
+from imserver.plugin.http import PROBLEM, Api, ApiProblem, Call, HttpResponse, Route
+from imserver.plugin.identity import Needs, Principal, Tenants
+from imserver.plugin.messages import MessageApi, SendRequest
+from imserver.plugin.services import Core
+
+PATH: Final = "/hooks/"
+_TAKEN: Final = ("type", "text", "data", "buttons", "mentions", "client_msg_id", "notify")
+"""The fields of a message that a request may set. Others, which other programs send, are ignored."""
+_OF_SLACK: Final = ("text", "blocks", "attachments")
+_FORM: Final = "application/x-www-form-urlencoded"
+_EXPECTED: Final = "Send a JSON object, or a form with the JSON in the field payload"
+_fields: Final = msgspec.json.Decoder(dict[str, Raw])
+_message: Final = msgspec.json.Decoder(SendRequest)
+_anything: Final = msgspec.json.Decoder(Any)
+
+# --- the form of Slack --------------------------------------------------------------------------------------
+
+MOST_DEPTH: Final = 12
+"""Levels of blocks that are read."""
+_TAG: Final = re.compile(
+    r"<(?:(https?://[^<>|\s]{1,2000})|(mailto:|tel:|!|[@#](?=[A-Z][A-Z0-9]))([^<>|\n]{1,200}))"
+    r"(?:\|([^<>\n]{1,2000}))?>"
+)
+"""A link, or a mention: its address, or its kind and name; and its label."""
+_BRACKETS: Final = re.compile(r"[][()]")
+_EVERYBODY: Final = ("here", "channel", "everyone")
+_APART: Final = {"rich_text_section": "", "rich_text_preformatted": "", "context": " ", "actions": " "}
+"""Kind of a block → what stands between its elements, if it is no new line."""
+_MARKS: Final = {
+    "emoji": (":", "name", ":"),
+    "user": ("<@", "user_id", ">"),
+    "broadcast": ("<!", "range", ">"),
+}
+_ESCAPES: Final = (("&lt;", "<"), ("&gt;", ">"), ("&amp;", "&"))
+
+
+def text_of(given: dict[str, Any]) -> tuple[str, bool]:
+    """The text of a message of Slack in our Markdown, and whether it mentions everybody. With blocks, the
+    text is only what notifications show."""
+    attachments = given.get("attachments")
+    parts = [
+        _of_block(given.get("blocks"), 0) or _string(given.get("text")),
+        *map(_of_attachment, attachments if isinstance(attachments, list) else ()),
+    ]
+    raw = "\n".join(filter(None, parts))
+    text = _TAG.sub(_of_tag, raw)
+    for escape, sign in _ESCAPES:
+        text = text.replace(escape, sign)
+    return text, any(tag[2] == "!" and tag[3] in _EVERYBODY for tag in _TAG.finditer(raw))
+
+
+def _of_tag(tag: re.Match[str]) -> str:
+    url, kind, name, label = tag.groups("")
+    if url:
+        if label in ("", url):
+            return url
+        # A label with brackets would end the link of Markdown.
+        return f"{label} {url}" if _BRACKETS.search(label + url) else f"[{label}]({url})"
+    if kind == "!":
+        return "@all" if name in _EVERYBODY else label or f"@{name.partition('^')[0]}"
+    return (label or name) if kind.endswith(":") else kind + (label or name).removeprefix(kind)
+
+
+def _string(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _link(url: Any, label: str) -> str:
+    label = label.replace("|", " ").replace("\n", " ")
+    return f"<{url}|{label}>" if label and isinstance(url, str) and url.startswith("http") else label
+
+
+def _of_attachment(given: Any) -> str:
+    if not isinstance(given, dict):
+        return ""
+    fields = given.get("fields")
+    rows = [each for each in fields if isinstance(each, dict)] if isinstance(fields, list) else []
+    parts = [
+        _string(given.get("pretext")),
+        _link(given.get("title_link"), _string(given.get("title"))),
+        _string(given.get("text")),
+        *(f"{_string(each.get('title'))}: {_string(each.get('value'))}".strip(": ") for each in rows),
+        _of_block(given.get("blocks"), 0),
+        *([f"<{given['image_url']}>"] if _string(given.get("image_url")) else ()),
+    ]
+    return "\n".join(filter(None, parts)) or _string(given.get("fallback"))
+
+
+def _of_block(value: Any, depth: int) -> str:
+    """The text of a block, of an element, or of a list of them."""
+    if depth > MOST_DEPTH:
+        return ""
+    if isinstance(value, list):
+        return "\n".join(filter(None, [_of_block(each, depth + 1) for each in value]))
+    if not isinstance(value, dict):
+        return ""
+    kind, text = _string(value.get("type")), value.get("text")
+    if kind in ("mrkdwn", "plain_text", "text"):
+        return _string(text)
+    if kind in _MARKS:
+        before, name, behind = _MARKS[kind]
+        return f"{before}{_string(value.get(name))}{behind}"
+    if kind in ("link", "button", "image"):
+        label = _string(text) or _of_block(text, depth + 1) or _string(value.get("alt_text"))
+        url = _string(value.get("url") or value.get("image_url"))
+        return _link(url, label or url)
+    parts = [_of_block(value.get(name), depth + 1) for name in ("text", "fields")]
+    if isinstance(elements := value.get("elements"), list):
+        inner = [_of_block(each, depth + 1) for each in elements]
+        parts.append(_APART.get(kind, "\n").join(filter(None, inner)))
+    return "\n".join(filter(None, parts))
+
+
+# --- the route ----------------------------------------------------------------------------------------------
+
+
+class HookApi(Struct, frozen=True):
+    """The services of the route that takes messages."""
+
+    incoming: IncomingHooks
+    tenants: Tenants
+    tokens: AccountTokens
+    messages: MessageApi
+
+
+def _api(core: Core, api: Api) -> HookApi:
+    people = accounts_of(core)
+    return HookApi(bots_of(core).incoming, core.identity.tenants, people.tokens, MessageApi.of(core, api))
+
+
+def _read(api: HookApi, call: Call) -> None:
+    """Find the webhook of a request: its bot acts."""
+    request = call.request
+    try:
+        hook = api.incoming.with_token(request.path.removeprefix(PATH), request.host)
+    except UnknownHook:
+        raise ApiProblem(HTTP_UNKNOWN_HOOK) from None
+    body, kind = call.body, request.headers.get("content-type", "")
+    # curl calls JSON a form, too.
+    if kind.startswith(_FORM) and not body.lstrip().startswith(b"{"):
+        body = call.form().get("payload", "").encode("utf-8", "surrogatepass")
+    if not body or kind.startswith("multipart/"):
+        raise ApiProblem(Problems.INVALID_REQUEST, _EXPECTED)
+    given = call.decode_json(_fields, body)
+    taken: dict[str, Any] = {name: given[name] for name in _TAKEN if name in given}
+    if not ("type" in given or "data" in given):
+        text, mentions_all = text_of(
+            {name: call.decode_json(_anything, bytes(given[name])) for name in _OF_SLACK if name in given}
+        )
+        if text:
+            taken["text"] = text
+        if mentions_all:
+            taken.setdefault("mentions", ["all"])
+    call.input = call.decode_json(_message, msgspec.json.encode(taken))
+    call.input.conversation = hook.group
+    call.app, call.user = api.tenants.resolve(hook.app), str(hook.id)
+    api.tokens.know_bot(call.app, call.user)
+    call.act_as(Principal("bot", apps=frozenset({call.app}), user=call.user))
+
+
+def post(api: HookApi, call: Call) -> HttpResponse:
+    """``POST /hooks/<token>``: post a message. ``ok``: what Grafana and Alertmanager look for."""
+    return call.reply({**msgspec.structs.asdict(api.messages.send(call, call.input)), "ok": True})
+
+
+ROUTES: Final = (
+    Route(
+        "POST", f"{PATH}*", Needs.ANYONE, post, app="known", hot=True, read=_read, style=PROBLEM, service=_api
+    ),
+)
