@@ -109,8 +109,9 @@ class Message(Struct, frozen=True, gc=False):
     ``meta`` how many users react with it from then on (``count``). The message has the id of the last one as
     ``reacted`` in ``meta``. A ``pin`` has the same types. A ``press`` of a button of the message ``about``
     has the value of the button as body. It is in the conversation of the user and the bot, wherever the
-    message is. A ``press`` with a type is about a question, see :mod:`imserver.messages.log.asks`.
-    :mod:`imserver.messages.log.threads` says what ``meta`` has of threads.
+    message is. A ``press`` with a type is about a question, which has the id of the last one as ``pressed``
+    in ``meta``, see :mod:`imserver.messages.log.asks`. :mod:`imserver.messages.log.threads` says what
+    ``meta`` has of threads.
     """
 
     id: int

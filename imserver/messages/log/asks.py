@@ -283,7 +283,7 @@ class _Question:
         self.acts.append(act)
         if changed:
             self.ask = replace(self.ask, **changed)
-            meta = _encode({**decode_meta(message.meta), "ask": self.ask})
+            meta = _encode({**decode_meta(message.meta), "ask": self.ask, "pressed": entry.id})
             message.meta = meta
             transaction.sql.execute(
                 "UPDATE message SET meta = %s WHERE log = %s AND id = %s",

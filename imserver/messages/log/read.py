@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+import msgspec
 from msgspec.structs import replace
 
 from imserver.cluster.history import count_fitting
@@ -23,6 +24,7 @@ from imserver.messages.log.rows import (
     SQLITE_BY_CONVERSATION,
     LogHead,
     LogTables,
+    decode_meta,
     entry_of,
     pair_of_room,
     resend_of,
@@ -260,7 +262,67 @@ def fetch(sql: Statements, log: int, ids: Sequence[int], reader: str = "") -> li
     """The existing entries of a log with these ids, ordered by id, with ``mine`` for the ``reader``."""
     rows = sql.query_in(f"{_ENTRIES} m.id IN {{}}", (log,), list(dict.fromkeys(ids)))
     entries = sorted(map(entry_of, rows), key=lambda entry: entry.id)
-    return _with_own_reactions(sql, log, reader, entries) if reader else entries
+    if not reader:
+        return entries
+    return _with_own_reactions(sql, log, reader, _without_later(sql, log, reader, entries))
+
+
+def _without_later(sql: Statements, log: int, user: str, entries: list[Entry]) -> list[Entry]:
+    """The entries without what came after the user had left their group: an edited one is as a recalled one,
+    others lose reactions, answers and totals of threads. Queries only for what has such in groups."""
+    groups = {
+        each.conversation
+        for each in entries
+        if not (each.members or each.room)
+        and (each.kind == "edit" or (each.kind == "message" and any(mark in each.meta for mark in _MARKS)))
+    }
+    if not groups:
+        return entries
+    statement = (
+        f"SELECT conversation, max(coalesce(left_id, {Limit.ID})) FROM membership "
+        "WHERE log = %s AND member = %s AND conversation IN {} GROUP BY conversation"
+    )
+    rows = sql.query_in(statement, (log, user), list(groups))
+    left = {conversation: last for conversation, last in rows if last < Limit.ID}
+    if not left:
+        return entries
+    edits = [each.about for each in entries if each.kind == "edit" and each.conversation in left]
+    metas = sql.query_in("SELECT id, meta FROM message WHERE log = %s AND id IN {}", (log,), edits)
+    edited = {id: _id_in(decode_meta(bytes(meta)), "edited") for id, meta in metas}
+    return [
+        _as_left(each, left[each.conversation], edited) if each.conversation in left else each
+        for each in entries
+    ]
+
+
+def _as_left(entry: Entry, last: int, edited: Mapping[int, int]) -> Entry:
+    """An entry as it was at the id ``last``. ``edited``: message → its last edit, for edits."""
+    if entry.kind not in ("message", "edit"):
+        return entry
+    meta, is_edit = decode_meta(entry.meta), entry.kind == "edit"
+    if (edited.get(entry.about, 0) if is_edit else _id_in(meta, "edited")) > last:
+        about = entry.about if is_edit else entry.id
+        return replace(entry, kind="recall", type="", body=b"", meta=b"", about=about, reactions=())
+    if _id_in(meta, "reacted") > last:
+        del meta["reacted"]
+        entry = replace(entry, reactions=())
+    replies, ask = meta.get("replies"), meta.get("ask")
+    if isinstance(replies, dict) and _id_in(replies, "last") > last:
+        del meta["replies"]
+    if isinstance(ask, dict) and _id_in(meta, "pressed", Limit.ID) > last:
+        meta.pop("pressed", None)
+        meta["ask"] = {key: ask[key] for key in ("options", "text", "need", "until") if key in ask}
+    return replace(entry, meta=_encode(meta) if meta else b"")
+
+
+def _id_in(fields: Mapping[str, Any], name: str, default: int = 0) -> int:
+    """An id that the server has written; clients may have written anything there."""
+    id = fields.get(name, default)
+    return id if isinstance(id, int) else 0
+
+
+_MARKS: Final = (b'"edited":', b'"reacted":', b'"replies":', b'"ask":')
+_encode: Final = msgspec.json.Encoder().encode
 
 
 def _with_own_reactions(sql: Statements, log: int, user: str, entries: list[Entry]) -> list[Entry]:

@@ -99,7 +99,7 @@ def _with_edit(edit: Entry, before: bytes) -> bytes:
     if not edit.sender and "restored" in new:
         return before
     old = decode_meta(before)
-    same = ("reacted", "reactions", "ask", "buttons") if "ask" in old else ("reacted", "reactions")
+    same = ("reacted", "reactions", "ask", "pressed", "buttons") if "ask" in old else ("reacted", "reactions")
     stays = {key: old[key] for key in same if key in old}
     new.pop("ask", None)
     return msgspec.json.encode({**new, "edited": edit.id, **stays, **thread_fields(old)})

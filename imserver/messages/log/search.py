@@ -172,6 +172,8 @@ class _Wanted:
         return hits
 
     def _holds(self, entry: Entry) -> bool:
+        if entry.kind == "recall":  # changed after the user had left
+            return False
         if not (self.words.units or self._filter.link):
             return True
         text = searched_text(entry.type, entry.body)

@@ -152,3 +152,46 @@ def test_a_recall_touches_nothing_but_its_message(log: MessageLog) -> None:
     assert bodies(log.entries.read("other", 0, 10)) == ["elsewhere"]
     assert log.expire(APP, more_than=1) == 5
     assert log.marks.since(APP, "", 0).hidden == ()
+
+
+def test_who_has_left_a_group_sees_nothing_of_what_came_later(log: MessageLog) -> None:
+    group = log.groups.create(APP, "a", "tea", ["b", "c"]).conversation
+    question = json.dumps({"ask": {"options": [{"text": "Yes", "value": "yes"}], "need": 2}}).encode()
+    texts = ("first", "second", "third", "fourth")
+    edited, again, liked, begun = (
+        each.id for each in stored(log, *(say("a", group, text) for text in texts))
+    )
+    (choice,) = (each.id for each in stored(log, say("a", group, "tea?", meta=question)))
+    (edit,) = stored(log, say("a", group, "edited once", kind="edit", about=again))
+    log.annotations.react(APP, "c", liked, "+1")
+    log.groups.leave(APP, group, ["b"], "a")
+
+    def views(reader: str) -> list[Entry]:
+        pages = [log.entries.history(APP, reader, group, 0, 50)[0], log.entries.sync(APP, reader, 0, 50)[0]]
+        pages += [
+            log.entries.readable(APP, reader, range(1, 50)),
+            log.search.find(APP, reader, "", 0, 0, 50)[0],
+        ]
+        return [each for page in pages for each in page]
+
+    before = views("b")
+    for about in (edited, again):
+        stored(log, say("a", group, "of later", kind="edit", about=about))
+    log.annotations.react(APP, "a", liked, "+2")
+    stored(log, say("c", group, "a reply of later", thread=begun))
+    log.asks.answer(APP, "c", choice, value="yes")
+    changed = (edited, again, edit.id)
+    after = views("b")
+    assert [each for each in after if each.id not in (*changed, liked)] == [
+        each for each in before if each.id not in (*changed, liked)
+    ]
+    assert {(each.kind, each.body, each.meta) for each in after if each.id in changed} == {
+        ("recall", b"", b"")
+    }
+    assert {(each.body, each.reactions) for each in after if each.id == liked} == {(b"third", ())}
+    assert log.search.find(APP, "b", "later", 0, 0, 10)[0] == []
+    assert log.asks.get(APP, "b", choice).ask.answers == ()
+    assert "of later" in bodies(views("c"))
+
+    log.groups.join(APP, group, ["b"], "a")
+    assert "of later" in bodies(log.entries.readable(APP, "b", [edited]))
