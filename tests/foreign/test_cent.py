@@ -66,6 +66,23 @@ def test_one_request_publishes_to_many(cent: Client) -> None:
     assert answer.responses[2].error.code == 107
 
 
+def test_a_limit_is_named(cent: Client, server: Server) -> None:
+    channels = [f"past:l{number}" for number in range(1001)]
+    for body, text in (
+        ({"channels": channels}, "limit exceeded: a broadcast has at most 1000 channels"),
+        ({"channels": []}, "bad request"),
+    ):
+        error = ask(server, "/api/broadcast", {"data": 1, **body})["error"]
+        assert error["message"] == text
+    with pytest.raises(CentApiResponseError, match="bad request: .* 255 bytes"):
+        cent.publish(PublishRequest(channel="x" * 300, data=1))
+    with Raw(server.http) as client:
+        body = json.dumps({"commands": [{"info": {}}] * 1001}).encode()
+        client.send(request("/api/batch", method="POST", headers=[("X-API-Key", KEY)], body=body))
+        answer = client.response()
+    assert (answer.status, answer.json["message"]) == (400, "a request has at most 1000 commands")
+
+
 @pytest.mark.parametrize(
     "tags", [{str(number): "" for number in range(MAX_TAGS + 1)}, {"k": "x" * MAX_TAG_BYTES}]
 )

@@ -31,8 +31,8 @@ from imserver.dialects.centrifuge.service import (
 )
 from imserver.dialects.centrifuge.settings import CentrifugeSettings
 from imserver.dialects.centrifuge.wire import ALIAS, MAX_OFFSET, USER_CHANNEL, ClientView, HistoryResult
-from imserver.plugin.errors import CloseCode, ImserverError, Unavailable
-from imserver.plugin.http import PROBLEM, Api, BadBody, BatchAnswers, Call, HttpResponse, Route
+from imserver.plugin.errors import CloseCode, ImserverError, Problems, Unavailable
+from imserver.plugin.http import PROBLEM, Api, ApiProblem, BadBody, BatchAnswers, Call, HttpResponse, Route
 from imserver.plugin.identity import Need, Needs, Tenants, token_end
 from imserver.plugin.runtime import is_long_turn, serve_others
 from imserver.plugin.services import (
@@ -233,15 +233,18 @@ def publish(api: CentrifugeApi, app: str, request: _Publish) -> dict[str, Any]:
     """Publish to a channel; ``#`` and a user: push to this user. May switch."""
     (result,) = _publish_each(api, app, request, [request.channel])
     if "error" in result:
-        raise MethodFailed(result["error"]["code"])
+        error = result["error"]
+        raise MethodFailed(error["code"], error["message"].partition(": ")[2])
     published: dict[str, Any] = result["result"]
     return published
 
 
 def broadcast(api: CentrifugeApi, app: str, request: _Broadcast) -> dict[str, Any]:
     """Publish the same to several channels. May switch."""
-    if not 0 < len(request.channels) <= MAX_CHANNELS:
+    if not request.channels:
         raise MethodFailed(codes.BAD_DATA)
+    if len(request.channels) > MAX_CHANNELS:
+        raise MethodFailed(codes.LIMIT_EXCEEDED, f"a broadcast has at most {MAX_CHANNELS} channels")
     return {"responses": _publish_each(api, app, request, request.channels)}
 
 
@@ -279,7 +282,13 @@ def _name_of(channel: str) -> str:
 
 def _publish_refused(refused: ImserverError) -> dict[str, Any]:
     """The error of a channel. Without a reason its idempotency key belongs to another request."""
-    return _error(REFUSALS[refused.reason].code if isinstance(refused, ChannelRefused) else codes.BAD_DATA)
+    return _refused(refused) if isinstance(refused, ChannelRefused) else _error(codes.BAD_DATA)
+
+
+def _refused(refused: ChannelRefused) -> dict[str, Any]:
+    """The error, with the limit that was exceeded."""
+    text = str(refused)
+    return _error(REFUSALS[refused.reason].code, "" if text == refused.reason else text)
 
 
 def _publish_result(position: Position | None) -> dict[str, Any]:
@@ -557,7 +566,7 @@ def _read_commands(decode: Callable[[bytes], list[Any]], api: CentrifugeApi, cal
     """As :func:`_read`, of a request with several commands. Each counts as one request."""
     _read(decode, api, call)
     if len(call.input) > MAX_CHANNELS:
-        raise BadBody(f"a request has at most {MAX_CHANNELS} commands")
+        raise ApiProblem(Problems.INVALID_REQUEST, f"a request has at most {MAX_CHANNELS} commands")
     call.cost = max(1, len(call.input))
 
 
@@ -572,7 +581,7 @@ def _run(method: Method, api: CentrifugeApi, call: Call, request: Partial) -> di
     except MethodFailed as failed:
         return _error(failed.code, failed.detail)
     except ChannelRefused as refused:
-        return _error(REFUSALS[refused.reason].code)
+        return _refused(refused)
     if method.act:
         api.http.acted(method.act, call, given=request)
     return {"result": result}
