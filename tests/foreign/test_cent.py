@@ -68,13 +68,13 @@ def test_one_request_publishes_to_many(cent: Client) -> None:
 
 def test_a_limit_is_named(cent: Client, server: Server) -> None:
     channels = [f"past:l{number}" for number in range(1001)]
-    for body, text in (
+    for body, said in (
         ({"channels": channels}, "limit exceeded: a broadcast has at most 1000 channels"),
         ({"channels": []}, "bad request"),
     ):
         error = ask(server, "/api/broadcast", {"data": 1, **body})["error"]
-        assert error["message"] == text
-    with pytest.raises(CentApiResponseError, match="bad request: .* 255 bytes"):
+        assert error["message"] == said
+    with pytest.raises(CentApiResponseError, match=r"bad request: .* 255 bytes"):
         cent.publish(PublishRequest(channel="x" * 300, data=1))
     with Raw(server.http) as client:
         body = json.dumps({"commands": [{"info": {}}] * 1001}).encode()
