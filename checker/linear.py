@@ -26,7 +26,9 @@ def check_object(name: str, operations: list[Operation]) -> list[Finding]:
             raise ValueError(f"{name}: {each.name!r} is no operation of {model}")
     first, step = MODELS[model]
     # What has failed did not happen; what only reads and has no answer says nothing.
-    seen = {each.answer["value"] for each in operations if each.outcome == "ok" and "value" in each.answer}
+    seen = {
+        repr(each.answer["value"]) for each in operations if each.outcome == "ok" and "value" in each.answer
+    }
     effects = [each for each in operations if each.outcome == "ok" or _may_change(each, seen)]
     effects.sort(key=lambda each: (each.began, each.line))
     states: set[State] = {first}
@@ -43,11 +45,13 @@ def check_object(name: str, operations: list[Operation]) -> list[Finding]:
     return []
 
 
-def _may_change(operation: Operation, seen: set[object]) -> bool:
+def _may_change(operation: Operation, seen: set[str]) -> bool:
     """Whether it has to be looked at without an answer. A value that no answer has explains nothing: each
     order is as good without it."""
     value = operation.arguments.get("value")
-    return operation.outcome == "unknown" and operation.name != "get" and (value is None or value in seen)
+    return (
+        operation.outcome == "unknown" and operation.name != "get" and (value is None or repr(value) in seen)
+    )
 
 
 def _parts(operations: list[Operation]) -> list[list[Operation]]:

@@ -52,6 +52,29 @@ def _once(state: State, operation: Operation) -> State:
     return _answers(operation, "value", first, first)
 
 
+def _text(state: State, operation: Operation) -> State:
+    """``write value``, ``remove`` and ``get`` → ``value``; None after ``remove``, which nothing undoes. A
+    message that is edited, recalled or erased, and what else a user has left."""
+    if operation.name == "get":
+        return _answers(operation, "value", state[0] if state else None, state)
+    if operation.name == "remove":
+        return ()
+    if state == ():
+        return state if operation.outcome != "ok" else IMPOSSIBLE
+    return (operation.arguments["value"],)
+
+
+def _votes(state: State, operation: Operation) -> State:
+    """``decide user vote need`` → ``accepted``, and ``get`` → ``value``, pairs of user and vote: the first
+    votes of so many users count."""
+    if operation.name == "get":
+        return _answers(operation, "value", [[*pair] for pair in state], state)
+    vote = operation.arguments
+    pair = vote["user"], vote["vote"]
+    counts = vote["user"] not in dict(state) and len(state) < vote["need"]
+    return _answers(operation, "accepted", counts or pair in state, (*state, pair) if counts else state)
+
+
 def _answers(operation: Operation, name: str, value: object, state: State) -> State:
     """The state if the answer is this value, or unknown; else IMPOSSIBLE."""
     return state if operation.outcome != "ok" or operation.answer[name] == value else IMPOSSIBLE
@@ -62,6 +85,8 @@ MODELS: Final[dict[str, tuple[State, Step]]] = {
     "maximum": (0, _maximum),
     "lock": (None, _lock),
     "once": (None, _once),
+    "text": (None, _text),
+    "votes": ((), _votes),
 }
 """Model → its first state and its step. The name of an object begins with its model: ``lock:cron``."""
 
@@ -70,4 +95,6 @@ OPERATIONS: Final = {
     "maximum": {"raise", "get"},
     "lock": {"acquire", "release", "expire"},
     "once": {"decide"},
+    "text": {"write", "remove", "get"},
+    "votes": {"decide", "get"},
 }

@@ -33,6 +33,8 @@ FAULTS: Final = {
     "lets an older login win": "not linearizable",
     "moves a read position back": "not linearizable",
     "takes two answers": "not linearizable",
+    "counts a vote too many": "not linearizable",
+    "shows what was erased": "not linearizable",
     "shows other orders to others": "other order",
 }
 """Fault → the rule that it breaks."""
@@ -78,6 +80,8 @@ class FaultySystem:
         self.login: str | None = None
         self.position = 0
         self.answer: str | None = None
+        self.votes: list[list[str]] = []
+        self.text: str | None = None
 
     def run(self) -> list[str]:
         """Play all rounds and the reads at the end."""
@@ -243,6 +247,25 @@ class FaultySystem:
         self._ask(client, "raise", "maximum:read", lambda: self._raise(round), value=round)
         self._later(1.1, lambda: self._ask(client, "get", "maximum:read", lambda: self._get(late)))
         self._ask(client, "decide", "once:vote", lambda: {"value": self._decide(name, late)}, value=name)
+        vote = {"user": name, "vote": f"v{round}", "need": 2}
+        self._ask(client, "decide", "votes:poll", lambda: self._vote(name, f"v{round}", late), **vote)
+        self._ask(client, "get", "votes:poll", lambda: {"value": [*self.votes]})
+        if late:
+            self._ask(client, "remove", "text:note", lambda: self._write_text(None))
+        else:
+            self._ask(client, "write", "text:note", lambda: self._write_text(name), value=name)
+        self._later(1.2, lambda: self._ask(client, "get", "text:note", lambda: {"value": self.text}))
+
+    def _vote(self, user: str, vote: str, late: bool) -> dict[str, Any]:
+        counts = len(self.votes) < 2 + (late and self.fault == "counts a vote too many")
+        if counts and user not in dict(self.votes):
+            self.votes.append([user, vote])
+        return {"accepted": [user, vote] in self.votes}
+
+    def _write_text(self, text: str | None) -> dict[str, Any]:
+        if text is not None or self.fault != "shows what was erased":
+            self.text = text
+        return {}
 
     def _lock_for(self, client: int, holder: str, late: bool) -> None:
         def release() -> dict[str, Any]:
