@@ -31,6 +31,8 @@ from bench.loop import Json
 from bench.power_runs import REDIS_LOSES_SECONDS, TRAFFIC, PowerTraffic
 from bench.servers import ENGINES, NodeProcess
 from bench.workers import WorkerPool
+from checker.cli import check
+from checker.history import read
 
 CMD_APP: Final = 105
 """The appID by which the cmd dialect reaches the accounts of the protobuf dialect."""
@@ -118,8 +120,8 @@ class ChaosOptions:
     folder: str = text_parameter("", "Where logs and data are to stay [default: nowhere].")
     history: str = text_parameter(
         "",
-        "A file for what clients sent and were shown, read positions, ids, answers and sessions, which "
-        "`python -m checker` reads.",
+        "A file for what clients asked, were answered and were shown, which is judged at the end "
+        "[default: nowhere].",
     )
 
 
@@ -164,6 +166,7 @@ class ChaosRun:
         self.skipped: list[str] = []
         """The names of faults that are not possible here."""
         self._seen: Counter[str] = Counter()
+        self._history = Path(options.history) if options.history else folder / "history.jsonl"
 
     def play(self) -> tuple[Figures, Json]:
         options, worker = self.options, self.talkers
@@ -197,7 +200,12 @@ class ChaosRun:
         if absent is not None:
             self.show_phase("absent users are notified")
             figures |= absent.figures()
-        return figures, self._notes(settled, audit)
+        notes = self._notes(settled, audit)
+        if self._history.exists():
+            self.show_phase("the history is judged")
+            judgement, notes["broken"] = judge(self._history)
+            figures |= judgement
+        return figures, notes
 
     def _clients(self) -> Json:
         """The facts about the clients for the worker."""
@@ -207,7 +215,7 @@ class ChaosRun:
             "clients": options.clients,
             "app": CMD_APP,
             "dialects": DIALECTS[options.dialect],
-            "history": options.history and str(Path(options.history).resolve()),
+            "history": str(self._history.resolve()),
             "http_ports": [node.target.http_port for node in self.system.nodes],
             "locks": self._has_locks(),
         }
@@ -302,6 +310,15 @@ class ChaosRun:
             "skipped": self.skipped,
             "tracebacks": self.system.tracebacks()[:_MOST_NOTES],
         }
+
+
+def judge(file: Path) -> tuple[Figures, list[str]]:
+    """What the checker says of a history: figures, and the first rules that were broken."""
+    with file.open(encoding="utf-8") as lines:
+        history = read(lines)
+    broken = check(history)
+    texts = [f"{each.rule}: {each.object}: {each.text}" for each in broken[:_MOST_NOTES]]
+    return {"judged": len(history.operations), "chaos_broken": len(broken)}, texts
 
 
 class ChannelChaosRun(ChaosRun):

@@ -1,9 +1,8 @@
-"""What a chaos run does besides messages, for the checker: read positions, ids of messages that are sent
-several times, answers to questions, and sessions that exclude each other. A few operations a second, at any
-node.
+"""What a chaos run does besides messages, for the checker: read positions, ids that are sent several times,
+edits, recalls, reactions, threads, questions, erasures, and sessions that exclude each other. A few
+operations a second, at any node.
 
-``checker/README.md`` has the objects. What nobody was answered says nothing here, with one exception: an id
-may have been accepted.
+``checker/README.md`` has the objects. What nobody was answered may have happened.
 """
 
 from __future__ import annotations
@@ -12,9 +11,12 @@ import random
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from itertools import count
-from typing import Any, Final
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
+from urllib.parse import urlencode
 
 from bench.chaos_client import (
     AWAY,
@@ -42,13 +44,17 @@ CONFIG: Final = f"""\
   "{REFUSE}": {{{{open: true, login_policy: refuse}}}}
 """
 ASKERS: Final = 3
-PAUSE_SECONDS: Final = 0.5
+PAUSE_SECONDS: Final = 0.25
 """Between two requests of one asker, on average."""
 ROUND_SECONDS: Final = 10.0
-"""After this time another user reads, so that what was never answered concerns few operations."""
+"""After this time there are other objects, so that what was never answered concerns few operations."""
 CLAIM_SECONDS: Final = 2.0
 """After this time another id is sent."""
+FREE_SECONDS: Final = 9.0
+"""A node that is killed within 0.25 s after it accepted the id of a push has not told Redis: the id is free
+again 10 s later."""
 MESSAGES: Final = 6
+OWNER, LIKE, WAVE = "writer", "\N{THUMBS UP SIGN}", "\N{WAVING HAND SIGN}"
 USERS: Final = 6
 RIVALS: Final = 3
 LOGIN_SECONDS: Final = 1.0
@@ -57,21 +63,242 @@ REPLACED, REFUSED = 4500, 4501
 ENDING_SECONDS: Final = 30.0
 
 
-class Reading:
-    """A conversation whose messages one user reads."""
+class Subjects(NamedTuple):
+    """What the askers act on for a while: a group, the ids of messages of its owner, and that of a member who
+    will be erased."""
 
-    def __init__(self, user: str, conversation: int, ids: list[int]) -> None:
-        self.user, self.conversation, self.ids = user, conversation, ids
-        self.object = f"maximum:{user}"
+    number: int
+    conversation: int
+    ids: list[int]
+    farewell: int
+
+    @property
+    def reader(self) -> str:
+        return f"reader {self.number}"
+
+    @property
+    def leaver(self) -> str:
+        return f"leaver {self.number}"
+
+    @property
+    def word(self) -> str:
+        """The text of the farewell."""
+        return f"farewell{self.number}"
+
+    @property
+    def traces(self) -> dict[str, str]:
+        """Object → what the leaver leaves there until the erasure."""
+        who = self.leaver
+        texts = {f"text:message of {who}": self.word, f"text:words of {who}": self.word}
+        return texts | {f"text:reaction of {who} to {id}": WAVE for id in self.ids[-2:]}
+
+
+class Turn(NamedTuple):
+    """An asker is about to do something. ``word``: nobody else says it. ``claim``: what others claim, too."""
+
+    asker: int
+    word: str
+    claim: int
+    chance: random.Random
+    subjects: Subjects
+    target: Target
+
+    def page(self, path: str, user: str, **more: object) -> str:
+        return f"{path}?{urlencode({'app': APP, 'user': user, **more})}"
+
+    def message(self, id: int) -> str:
+        where = {"limit": 1, "before": id + 1, "conversation": self.subjects.conversation}
+        return self.page("/messages", self.subjects.reader, **where)
+
+
+class Operation(NamedTuple):
+    """A request, and the operations that it is for the checker. ``read``: what its answer says; KeyError:
+    nothing. Without a ``body`` it is a GET."""
+
+    name: str
+    objects: Sequence[str]
+    path: str
+    body: Json | None
+    read: Callable[[Json], Json]
+    arguments: Mapping[str, Any] = MappingProxyType({})
+
+
+def _done(name: str) -> Callable[[Json], Json]:
+    return lambda answer: {"done": answer[name] is not None}
+
+
+def _text(answer: Json) -> Json:
+    row = ([*answer["messages"], None])[0]
+    return {"value": row and row.get("text")}
+
+
+def _users(answer: Json, emoji: str) -> list[str]:
+    row = ([*answer["messages"], None])[0] or {}
+    return [user for each in row.get("reactions", ()) if each["emoji"] == emoji for user in each["users"]]
+
+
+def _claim_id(turn: Turn) -> Operation:
+    id = f"id {turn.claim}"
+    body = {"user": "sender", "to": "receiver", "text": turn.word, "client_msg_id": id}
+    read = lambda answer: {"granted": not answer["repeated"]}  # noqa: E731
+    return Operation("acquire", [f"lock:{id}"], "/messages/send", body, read, {"holder": turn.word})
+
+
+def _claim_push(turn: Turn) -> Operation:
+    id = f"push {turn.claim}"
+    granted = {"held": True, "sent": True, "repeated": False, "id_reused": False}
+
+    def read(answer: Json) -> Json:
+        return {"granted": granted[answer.get("code") or answer["results"][0]["status"]]}
+
+    body = {"user": "nobody", "text": turn.word, "id": id, "ttl_seconds": 5}
+    return Operation("acquire", [f"lock:{id}"], "/push", body, read, {"holder": turn.word})
+
+
+def _raise(turn: Turn) -> Operation:
+    reader, id = turn.subjects.reader, turn.chance.choice(turn.subjects.ids)
+    body = {"user": reader, "conversation": turn.subjects.conversation, "id": id}
+    return Operation("raise", [f"maximum:{reader}"], "/messages/read", body, _done("read"), {"value": id})
+
+
+def _position(turn: Turn) -> Operation:
+    reader = turn.subjects.reader
+    read = lambda answer: {"value": answer["conversations"][0]["read"]}  # noqa: E731
+    return Operation("get", [f"maximum:{reader}"], turn.page("/conversations", reader), None, read)
+
+
+def _edit(turn: Turn) -> Operation:
+    id = turn.subjects.ids[0]
+    body = {"user": OWNER, "id": id, "text": turn.word}
+    return Operation("write", [f"text:{id}"], "/messages/edit", body, _done("repeated"), {"value": turn.word})
+
+
+def _recall(turn: Turn) -> Operation:
+    id = turn.subjects.ids[0]
+    return Operation(
+        "remove", [f"text:{id}"], "/messages/recall", {"user": OWNER, "id": id}, _done("repeated")
+    )
+
+
+def _edited(turn: Turn) -> Operation:
+    id = turn.subjects.ids[0]
+    return Operation("get", [f"text:{id}"], turn.message(id), None, _text)
+
+
+def _react(turn: Turn) -> Operation:
+    user, id, remove = str(turn.asker), turn.subjects.ids[1], turn.chance.random() < 0.5
+    body = {"user": user, "id": id, "emoji": LIKE, "remove": remove}
+    what = {"value": None if remove else LIKE}
+    return Operation(
+        "write", [f"register:{user}, {id}"], "/messages/react", body, _done("conversation"), what
+    )
+
+
+def _reacted(turn: Turn) -> Operation:
+    user, id = str(turn.chance.randrange(ASKERS)), turn.subjects.ids[1]
+    read = lambda answer: {"value": LIKE if user in _users(answer, LIKE) else None}  # noqa: E731
+    return Operation("get", [f"register:{user}, {id}"], turn.message(id), None, read)
+
+
+def _reply(turn: Turn) -> Operation:
+    id, conversation = turn.subjects.ids[2], turn.subjects.conversation
+    body = {"user": str(turn.asker), "conversation": conversation, "thread": id, "text": turn.word}
+    return Operation(
+        "send", [f"thread {id}"], "/messages/send", body, _done("repeated"), {"message": turn.word}
+    )
+
+
+def _thread(turn: Turn) -> Operation:
+    id = turn.subjects.ids[2]
+    path = turn.page("/threads/get", turn.subjects.reader, thread=id, limit=100)
+    read = lambda answer: {"messages": [(None, row["text"]) for row in answer["messages"]]}  # noqa: E731
+    return Operation("read", [f"thread {id}"], path, None, read, {"whole": True})
+
+
+def _question(turn: Turn) -> tuple[Operation, int]:
+    """Ask one that others ask, too, for the answers of one or of two users."""
+    conversation, need = turn.subjects.conversation, 1 + turn.claim % 2
+    name = f"{conversation}, {turn.claim}"
+    options = [{"text": value, "value": value} for value in map(str, range(ASKERS))]
+    body = {"user": OWNER, "conversation": conversation, "text": name, "client_msg_id": name, "need": need}
+
+    def read(answer: Json) -> Json:
+        return {"value": [(each["user"], each["value"]) for each in answer["answers"]]}
+
+    return Operation("get", [f"votes:{name}"], "/asks/create", body | {"options": options}, read), need
+
+
+def _answers(turn: Turn) -> Operation:
+    return _question(turn)[0]
+
+
+def _answer(turn: Turn) -> Operation:
+    """Answer it: as one user on several devices, or as one of several users."""
+    question, need = _question(turn)
+    row = post(turn.target, f"/api/v1{question.path}", {"app": APP, **(question.body or {})})
+    user = str(turn.asker if need > 1 else 0)
+    body = {"user": user, "id": row.get("id", 0), "value": str(turn.asker)}
+    read = lambda answer: {"accepted": answer["accepted"]}  # noqa: E731
+    vote = {"user": user, "vote": body["value"], "need": need}
+    return Operation("decide", question.objects, "/asks/answer", body, read, vote)
+
+
+def _erase(turn: Turn) -> Operation:
+    body = {"user": turn.subjects.leaver}
+    return Operation("remove", [*turn.subjects.traces], "/users/erase", body, _done("erased"))
+
+
+def _traces(turn: Turn) -> list[Operation]:
+    """Look at what the member who will be erased has left."""
+    subjects = turn.subjects
+    looks: list[tuple[str, Callable[[Json], Json]]] = [
+        (turn.message(subjects.farewell), _text),
+        (turn.page("/messages/search", subjects.reader, text=subjects.word), _text),
+    ]
+    wave = lambda answer: {"value": WAVE if _users(answer, WAVE) else None}  # noqa: E731
+    looks += [(turn.message(id), wave) for id in subjects.ids[-2:]]
+    return [
+        Operation("get", [object], path, None, read)
+        for object, (path, read) in zip(subjects.traces, looks, strict=True)
+    ]
+
+
+def _trace(turn: Turn) -> Operation:
+    return turn.chance.choice(_traces(turn))
+
+
+ACTS: Final = (
+    (_claim_id, 4),
+    (_claim_push, 3),
+    (_raise, 2),
+    (_position, 3),
+    (_edit, 2),
+    (_recall, 1),
+    (_edited, 3),
+    (_react, 3),
+    (_reacted, 4),
+    (_reply, 2),
+    (_thread, 2),
+    (_answer, 4),
+    (_answers, 2),
+    (_erase, 1),
+    (_trace, 4),
+)
+"""What askers do, and how often beside the others."""
 
 
 class Askers:
-    """Threads that read and send, ``pace`` times as often as usual. Owner of what they share."""
+    """Threads that do this, ``pace`` times as often as usual. Owner of what they share. ``locks``: they claim
+    ids of pushes, too, since all nodes reach Redis and each other."""
 
-    def __init__(self, history: History, targets: list[Target], seed: int, pace: float) -> None:
+    def __init__(self, history: History, targets: list[Target], seed: int, pace: float, locks: bool) -> None:
         self._pause = 2 * PAUSE_SECONDS / pace
+        self._acts, self._shares = zip(
+            *(row for row in ACTS if locks or row[0] is not _claim_push), strict=True
+        )
         self.history, self.targets = history, targets
-        self.reading: Reading | None = None
+        self.subjects: list[Subjects] = []
+        """Of each round; the askers act on the last ones."""
         self.begin = time.monotonic()
         self.is_over = threading.Event()
         self._threads = [
@@ -87,71 +314,70 @@ class Askers:
         for thread in self._threads:
             thread.join(ENDING_SECONDS)
 
+    def finish(self) -> None:
+        """Erase and look at everything once more, when nothing is broken any more. Raises BenchError."""
+        for subjects in self.subjects:
+            turn = Turn(0, "", 0, random.Random(), subjects, self.targets[0])
+            deadline = time.monotonic() + ENDING_SECONDS
+            for operation in (_thread(turn), _edited(turn), _reacted(turn), _erase(turn), *_traces(turn)):
+                while not self._ask("everybody", turn.target, operation):
+                    if time.monotonic() > deadline:
+                        raise BenchError(f"{operation.path} has no answer")
+
     def _run(self, number: int, chance: random.Random) -> None:
-        client, rounds = f"asker {number + 1}", -1
         while not self.is_over.wait(chance.uniform(0, self._pause)):
             age = time.monotonic() - self.begin
-            target, reading = chance.choice(self.targets), self.reading
-            with suppress(BenchError):
-                if number == 0 and rounds != int(age / ROUND_SECONDS):
-                    rounds = int(age / ROUND_SECONDS)
-                    self.reading = _prepare(target, f"reader {rounds}")
-                elif chance.random() < 0.3:
-                    self._answer(client, target, f"question {int(age / CLAIM_SECONDS)}", number)
-                elif reading is None or chance.random() < 0.4:
-                    self._send(client, target, f"id {int(age / CLAIM_SECONDS)}", chance)
-                elif chance.random() < 0.5:
-                    self._raise(client, target, reading, chance.choice(reading.ids))
-                else:
-                    self._get(client, target, reading)
+            target, round = chance.choice(self.targets), int(age / ROUND_SECONDS)
+            with suppress(BenchError, LookupError):
+                if number == 0 and (not self.subjects or self.subjects[-1].number != round):
+                    self.subjects.append(self._prepare(target, round))
+                elif self.subjects:
+                    word = f"{number}-{chance.getrandbits(32):x}"
+                    turn = Turn(number, word, int(age / CLAIM_SECONDS), chance, self.subjects[-1], target)
+                    (act,) = chance.choices(self._acts, self._shares)
+                    self._ask(f"asker {number + 1}", target, act(turn))
 
-    def _send(self, client: str, target: Target, id: str, chance: random.Random) -> None:
-        """Send a message with an id that others send, too: one of them is accepted."""
-        holder = f"{client}, {chance.getrandbits(32):x}"
-        number = self.history.ask(client, "acquire", f"lock:{id}", holder=holder)
-        message = {"user": "sender", "to": "receiver", "text": holder, "client_msg_id": id}
-        answer = post(target, "/api/v1/messages/send", {"app": APP, **message})
-        if "repeated" in answer:
-            self.history.answered(number, granted=not answer["repeated"])
+    def _ask(self, client: str, target: Target, operation: Operation) -> bool:
+        """Do something, and record it. Returns whether an answer came that says something."""
+        numbers = [
+            self.history.ask(client, operation.name, object, **operation.arguments)
+            for object in operation.objects
+        ]
+        path, body = f"/api/v1{operation.path}", operation.body
+        with suppress(BenchError, LookupError):
+            answer = fetch(target, path) if body is None else post(target, path, {"app": APP, **body})
+            more = operation.read(answer)
+            for number in numbers:
+                self.history.answered(number, **more)
+            if operation.path == "/push" and more["granted"]:
+                self.history.ask(client, "expire", operation.objects[0], at=time.monotonic() + FREE_SECONDS)
+            return True
+        return False
 
-    def _answer(self, client: str, target: Target, id: str, number: int) -> None:
-        """Answer a question that others answer, too: the first answer counts, and all are told it."""
-        options = [{"text": value, "value": value} for value in map(str, range(ASKERS))]
-        question = {"user": "sender", "to": "receiver", "text": id, "client_msg_id": id, "options": options}
-        row = post(target, "/api/v1/asks/create", {"app": APP, **question})
-        if "state" not in row:
-            return
-        operation = self.history.ask(client, "decide", f"once:{id}", value=str(number))
-        body = {"app": APP, "user": "receiver", "id": row["id"], "value": str(number)}
-        answer = post(target, "/api/v1/asks/answer", body)
-        if "accepted" in answer:
-            first, *more = [each["value"] for each in answer["ask"]["answers"]]
-            self.history.answered(operation, value=[first, *more] if more else first)
+    def _prepare(self, target: Target, round: int) -> Subjects:
+        """Make what is acted on. Raises LookupError if not all is stored."""
 
-    def _raise(self, client: str, target: Target, reading: Reading, id: int) -> None:
-        number = self.history.ask(client, "raise", reading.object, value=id)
-        body = {"app": APP, "user": reading.user, "conversation": reading.conversation, "id": id}
-        if "read" in post(target, "/api/v1/messages/read", body):
-            self.history.answered(number)
+        def make(path: str, user: str, **body: object) -> Json:
+            return post(target, f"/api/v1{path}", {"app": APP, "user": user, **body})
 
-    def _get(self, client: str, target: Target, reading: Reading) -> None:
-        number = self.history.ask(client, "get", reading.object)
-        path = f"/api/v1/conversations?app={APP}&user={reading.user.replace(' ', '+')}"
-        for row in fetch(target, path).get("conversations", ()):
-            if row["conversation"] == reading.conversation:
-                self.history.answered(number, value=row["read"])
-
-
-def _prepare(target: Target, user: str) -> Reading | None:
-    """Send a user messages to read; None: not all were stored."""
-    stored: list[Json] = []
-    for number in range(MESSAGES):
-        body = {"app": APP, "user": "writer", "to": user, "text": str(number)}
-        answer = post(target, "/api/v1/messages/send", body)
-        if "repeated" not in answer:
-            return None
-        stored.append(answer)
-    return Reading(user, stored[0]["conversation"], [each["id"] for each in stored])
+        blank = Subjects(round, 0, [], 0)
+        members = [blank.reader, blank.leaver, *map(str, range(ASKERS))]
+        group = make("/groups/create", OWNER, name=str(round), members=members)["group"]
+        post_to_group = {"app": APP, "group": group, "sender": OWNER, "store": True}
+        stored = [
+            post(target, "/api/v1/push", post_to_group | {"text": str(number)})["results"][0]["stored"]
+            for number in range(MESSAGES)
+        ]
+        conversation, ids = stored[0]["conversation"], [each["id"] for each in stored]
+        farewell = make("/messages/send", blank.leaver, conversation=conversation, text=blank.word)["id"]
+        for id in ids[-2:]:
+            make("/messages/react", blank.leaver, id=id, emoji=WAVE)["conversation"]
+        subjects = Subjects(round, conversation, ids, farewell)
+        for object, value in {f"text:{ids[0]}": "0", **subjects.traces}.items():
+            number = self.history.ask(OWNER, "write", object, value=value)
+            if not object.startswith("text:words"):  # those are found a moment later
+                self.history.answered(number)
+        return subjects
 
 
 class Rival(Client):
@@ -227,7 +453,12 @@ class Rivals:
         if rival.phase == LIVE and rival.object.startswith("lock"):
             rival.end()
         elif rival.phase == AWAY:
-            rival.wanted = True
+            self.race([rival] if self._chance.random() < 0.5 else self.users[rival.object])
+
+    def race(self, rivals: Sequence[Rival]) -> None:
+        """Let those log in at once that are away."""
+        for rival in rivals:
+            rival.wanted = rival.wanted or rival.phase == AWAY
 
     def began(self, rival: Rival, login_at: float) -> None:
         """A session of the rival has begun."""

@@ -46,6 +46,8 @@ LAZY, LAZY_ACK_SECONDS = 8, 14.0
 """Every eighth client acknowledges so late that some entries are sent again."""
 QUIET_SECONDS = 3.0
 """A node without news checks each second for missed entries. After this time nothing more can arrive."""
+RACES = 8
+"""So often all devices of each user log in at once, when nothing is broken any more."""
 STEP_US = 1000
 READERS_AT_ONCE = 8
 """Number of clients that read everything again at the same time, at the end."""
@@ -279,7 +281,7 @@ def meet(
             for (host, ws_port), http_port in zip(addresses, http_ports, strict=True)
         ]
         chat.rivals = Rivals(chat, recorder, seed, locks, pace)
-        chat.askers = Askers(recorder, targets, seed, pace)
+        chat.askers = Askers(recorder, targets, seed, pace, locks)
     return chat.status()
 
 
@@ -295,7 +297,13 @@ def settle(generator: Generator, seconds: float) -> Json:
     if chat.askers is not None:
         chat.askers.stop()
     calm = chat.until(chat.clients, chat.calm, seconds)
+    for rivals in [] if chat.rivals is None else [chat.rivals] * RACES:
+        if calm:
+            rivals.race(rivals.all)
+            calm = chat.until(chat.clients, chat.calm, seconds)
     chat.until(chat.clients, lambda: False, QUIET_SECONDS)
+    if chat.askers is not None:
+        chat.askers.finish()
     return {**chat.status(), "calm": calm}
 
 

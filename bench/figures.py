@@ -233,6 +233,8 @@ FIGURES: dict[str, Figure] = {
     "chaos_inversions": Figure("inversions and doubles, as clients saw them", fault=True),
     "chaos_missing": Figure("stored and not received", fault=True),
     "chaos_unknown": Figure("received and not stored", fault=True),
+    "judged": Figure("operations judged by the checker"),
+    "chaos_broken": Figure("rules broken, as the checker says", fault=True),
     "chaos_receiver_count": Figure("the receiver of events was away"),
     "plain_cpu_us": Figure("CPU a stored message without a webhook", "µs", 1),
     "events_cpu_us": Figure("CPU a stored message with durable events", "µs", 1),

@@ -35,7 +35,7 @@ _LAZY: Final[Mapping[str, tuple[str, str, str]]] = {
 _NOT_INSTALLED: Final = {
     "bench": (
         "the load tool is not installed. In a source tree, run `make bench` or "
-        "`pip install ./imserver_client ./bench`."
+        "`pip install ./imserver_client ./checker ./bench`."
     ),
     "imserver_client": (
         "the Python client is not installed. Run `pip install 'imserver[client]'`, in a source tree "
