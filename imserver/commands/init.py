@@ -28,7 +28,7 @@ server:
 
 app:
   http_port: {port:<15} # pages and the HTTP API
-  websocket_port: 8089       # WebSockets; http_port accepts them too
+  websocket_port: {ws_port:<10} # WebSockets; http_port accepts them too
 {url}
 api:
   keys:
@@ -78,10 +78,13 @@ Wrote {file}: app {app}, an API key, one with the scope admin, a secret for sess
   imserver serve{option}
   imserver token create{option} --app {app} ann
   curl -H 'Authorization: Bearer {key}' \\
-    -d '{{"app":"{app}","user":"ann","text":"hello","store":true}}' http://127.0.0.1:8080/api/v1/push
+    -d '{{"app":"{app}","user":"ann","text":"hello","store":true}}' http://127.0.0.1:{port}/api/v1/push
 """
 
 
+_PORT: Final = 8080
+_WS_PORT: Final = 9
+"""What the port of WebSockets is above that of HTTP, so that several servers fit on a machine."""
 _CHAT_APP: Final = "gochat"
 _GROUP: Final = "Everybody"
 _QUESTION: Final = "Is it for people who chat in the browser, with a chat page and accounts?"
@@ -123,6 +126,11 @@ def init(
     if app == _CHAT_APP:
         fail(f"the app {app} is that of --chat: give another name")
     url = server_address(url).rstrip("/") if url else ""
+    parts = urlsplit(url)
+    if parts.scheme == "unix":
+        fail("--url is where people open the server: http:// or https://")
+    # Behind a proxy the port of the address is the proxy's.
+    port = (parts.port or 80) if parts.scheme == "http" else _PORT
     file = folder / DEFAULT_FILE
     key, secret = token_hex(32), token_hex(32)
     if chat is None:
@@ -143,12 +151,13 @@ def init(
         fail(f"{file} cannot be written: {error.strerror}")
     try:
         with open(descriptor, "w", encoding="utf-8") as opened:
-            opened.write(_settings(app, key, secret, url, name if chat else None))
+            opened.write(_settings(app, key, secret, url, port, name if chat else None))
     except OSError as error:
         file.unlink()  # an incomplete file would lack the keys that end demo mode
         fail(f"{file} cannot be written: {error.strerror}")
     option = "" if folder.resolve() == Path.cwd() else f" -c {file}"
-    click.echo((_NEXT_CHAT if chat else _NEXT).format(file=file, app=app, key=key, option=option), nl=False)
+    text = _NEXT_CHAT if chat else _NEXT
+    click.echo(text.format(file=file, app=app, key=key, option=option, port=port), nl=False)
     if chat:
         command = context.find_root().command
         assert isinstance(command, click.Group)
@@ -157,7 +166,7 @@ def init(
         context.invoke(links, path=str(file), data_dir=None, group=_GROUP, owner=False)
 
 
-def _settings(app: str, key: str, secret: str, url: str, chat: str | None) -> str:
+def _settings(app: str, key: str, secret: str, url: str, port: int, chat: str | None) -> str:
     """The text of the file. ``chat``: the name of the chat; None: there is none."""
     names = [app, *([_CHAT_APP] if chat is not None else [])]
     parts = urlsplit(url)
@@ -169,7 +178,8 @@ def _settings(app: str, key: str, secret: str, url: str, chat: str | None) -> st
         app=app,
         apps=", ".join(f'"{name}"' for name in names),
         host="0.0.0.0   " if is_open else "127.0.0.1",
-        port=(parts.port or 80) if parts.scheme == "http" else 8080,
+        port=port,
+        ws_port=port + _WS_PORT if port + _WS_PORT < 65536 else port - _WS_PORT,
         url=_URL.format(url=url) if url else "",
         chat="" if chat is None else _CHAT.format(name=json.dumps(chat, ensure_ascii=False)),
     )

@@ -113,3 +113,23 @@ def test_an_app_may_have_a_name_that_yaml_reads_as_something_else(tmp_path: Path
     config = load_config(str(tmp_path / "imserver.yaml"), {})
     assert config.apps[name].jwt
     assert config.api.keys[0].apps == (name,)
+
+
+@pytest.mark.parametrize(
+    ("url", "ports"),
+    [
+        ("http://192.168.1.7:8089", (8089, 8098)),
+        ("http://192.168.1.7:65530", (65530, 65521)),
+        ("http://chat.example.org", (80, 89)),
+        ("https://chat.example.org:8443", (8080, 8089)),
+    ],
+)
+def test_the_ports_follow_the_address(tmp_path: Path, url: str, ports: tuple[int, int]) -> None:
+    output = run_init(tmp_path, "--url", url)
+    app = load_config(str(tmp_path / "imserver.yaml"), {}).app
+    assert (app.http_port, app.websocket_port, app.http_url) == (*ports, url)
+    assert f"http://127.0.0.1:{ports[0]}/api/v1/push" in output
+
+
+def test_an_address_that_nobody_opens_is_refused(tmp_path: Path) -> None:
+    assert run_cli("init", "--url", "unix:/run/im.sock", folder=tmp_path).returncode == 1
