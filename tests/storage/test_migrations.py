@@ -99,6 +99,30 @@ def test_accounts_of_the_release_before_stay_and_its_nodes_add_more(
     assert [row[0] and text_of(row[0]).strip() for row in rows] == ["ann", None]
 
 
+@pytest.mark.parametrize(
+    ("names", "roles"),
+    [
+        (("owner", "ann"), ["owner", ""]),
+        (("ann", "owner"), ["", ""]),
+        (("owner", "moderator:ann", "owner:bob"), ["", "moderator", "owner"]),
+    ],
+)
+def test_the_owner_of_a_chat_without_roles_becomes_one(
+    empty_url: str, open_store: OpenStore, names: tuple[str, ...], roles: list[str]
+) -> None:
+    with at_step(empty_url, "0038") as connection:
+        for app in ("gochat", "shop"):
+            for each in names:
+                role, _, name = each.rpartition(":")
+                connection.exec_driver_sql(
+                    "INSERT INTO account (app, phone, name, nickname, avatar, password, version, created, role) "
+                    f"VALUES ('{app}', '{name}', '{name}', '', '', 'h', 0, 1, '{role}')"
+                )
+    accounts = AccountStore(open_store(empty_url))
+    assert [each.role for each in accounts.page("gochat", 0, 10)] == roles
+    assert [each.role for each in accounts.page("shop", 0, 10)] == [each.rpartition(":")[0] for each in names]
+
+
 def test_names_that_were_folded_with_letters_of_their_own_are_found_by_plain_ones(
     empty_url: str, open_store: OpenStore
 ) -> None:
