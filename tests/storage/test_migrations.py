@@ -115,7 +115,8 @@ def test_the_owner_of_a_chat_without_roles_becomes_one(
             for each in names:
                 role, _, name = each.rpartition(":")
                 connection.exec_driver_sql(
-                    "INSERT INTO account (app, phone, name, nickname, avatar, password, version, created, role) "
+                    "INSERT INTO account "
+                    "(app, phone, name, nickname, avatar, password, version, created, role) "
                     f"VALUES ('{app}', '{name}', '{name}', '', '', 'h', 0, 1, '{role}')"
                 )
     accounts = AccountStore(open_store(empty_url))
