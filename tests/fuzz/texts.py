@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import suppress
 
+from imserver.features.bots.incoming import text_of as text_of_hook
 from imserver.features.notifications.digests import clean as clean_for_mail
 from imserver.features.notifications.webpush import retry_after
 from imserver.http.reply import ApiProblem
@@ -65,9 +66,11 @@ def check_texts(data: bytes) -> None:
 
 
 def check_blocks(data: bytes) -> None:
-    """A message of an app of Slack has a text."""
+    """A message of an app of Slack has a text; any object at an incoming webhook may have one."""
     import msgspec
 
+    with suppress(ValueError, RecursionError):
+        text_of_hook(msgspec.json.decode(data, type=dict))
     try:
         message = msgspec.json.decode(data, type=SlackMessage)
     except (ValueError, RecursionError):
