@@ -114,6 +114,27 @@ def test_under_single_a_login_closes_the_session_of_that_device_with_4500(topolo
     assert topology.here.metrics.closes == {4500: 1}
 
 
+class SlowDecisions(set[str]):
+    """Tokens about which somebody else is asked."""
+
+    def __contains__(self, token: object) -> bool:
+        gevent.sleep(0)
+        return True
+
+
+def test_under_single_logins_that_are_decided_at_once_leave_one_session(topology: Topology) -> None:
+    nodes = (topology.here, topology.here, topology.there)
+    topology.here.allowed = topology.there.allowed = SlowDecisions()
+    connections = [node.connect()[0] for node in nodes]
+    logins = [
+        gevent.spawn(node.sessions.login, connection, Login(SINGLE, "ann", "token"))
+        for node, connection in zip(nodes, connections, strict=True)
+    ]
+    gevent.joinall(logins)
+    until(lambda: sum(connection.is_open for connection in connections) == 1)
+    assert topology.addressed(SINGLE, "ann") == 1
+
+
 # --- refuse -------------------------------------------------------------------------------------------------
 
 
