@@ -43,8 +43,8 @@ CONFIG: Final = f"""\
   "{SINGLE}": {{{{open: true, login_policy: single}}}}
   "{REFUSE}": {{{{open: true, login_policy: refuse}}}}
 """
-ASKERS: Final = 3
-PAUSE_SECONDS: Final = 0.25
+ASKERS: Final = 4
+PAUSE_SECONDS: Final = 0.12
 """Between two requests of one asker, on average."""
 ROUND_SECONDS: Final = 10.0
 """After this time there are other objects, so that what was never answered concerns few operations."""
@@ -60,7 +60,7 @@ RIVALS: Final = 3
 LOGIN_SECONDS: Final = 1.0
 """Between two logins, or ends of sessions, of all users together."""
 REPLACED, REFUSED = 4500, 4501
-ENDING_SECONDS: Final = 30.0
+ENDING_SECONDS: Final = 120.0
 
 
 class Subjects(NamedTuple):
@@ -269,18 +269,18 @@ def _trace(turn: Turn) -> Operation:
 
 ACTS: Final = (
     (_claim_id, 4),
-    (_claim_push, 3),
+    (_claim_push, 6),
     (_raise, 2),
     (_position, 3),
     (_edit, 2),
     (_recall, 1),
     (_edited, 3),
-    (_react, 3),
-    (_reacted, 4),
+    (_react, 5),
+    (_reacted, 6),
     (_reply, 2),
     (_thread, 2),
-    (_answer, 4),
-    (_answers, 2),
+    (_answer, 8),
+    (_answers, 4),
     (_erase, 1),
     (_trace, 4),
 )
