@@ -65,6 +65,10 @@ _CHAT: Final = """\
     accounts: {{guests: true, search: true}}
     previews: true         # of links: the server fetches their pages
 
+accounts:                    # an office of 200 behind one address comes in within its first hour
+  guests_per_address: 500
+  registrations_per_address: 500
+
 chat:                        # how the chat looks to people
   name: {name}
   # colour: "#2457a6"

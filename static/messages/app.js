@@ -289,11 +289,13 @@ class App {
       withModule(import("./invitations.js"), this.words, ({ followInvitation, invitationCode }) => this.#session && followInvitation(this.#session, invitationCode(hash)));
     }
     const [, kind, name, about = ""] = /^#([cu])\/([^/]+)(?:\/(\d+))?$/.exec(location.hash) ?? []; // notifications name a message
-    if (!name && location.hash.length > 1 && store.isLoaded && !/^#(invite|reset|owner|oauth)=/.test(location.hash)) {
-      toast(this.words.messages_fault_link);
-      await navigate("", true);
-    }
     const user = kind === "u" ? decoded(name) : "";
+    const isSelf = user === this.#session?.user;
+    if ((!name || isSelf) && location.hash.length > 1 && store.isLoaded && !/^#(invite|reset|owner|oauth)=/.test(location.hash)) {
+      toast(isSelf ? this.words.messages_own_link : this.words.messages_fault_link);
+      await navigate("", true);
+      if (isSelf) return this.#route();
+    }
     const conversation = (user ? this.#conversationWith(user) : store.conversations.get(Number(name))) ?? null;
     if (name && !conversation && store.isLoaded) {
       const { hash } = location;
@@ -451,7 +453,7 @@ class App {
 
   #escape() {
     const { activeElement } = document;
-    if (this.#conversation?.cancel() || closeLayers()) return;
+    if (this.#conversation?.cancel() || closeLayers() || this.#search?.cancel()) return;
     if (element("log", HTMLElement).contains(activeElement)) return element("message", HTMLElement).focus();
     if (this.#current) this.#back();
   }

@@ -375,11 +375,16 @@ export class Composer {
   #onKey(event) {
     if (event.isComposing || event.keyCode === 229) return; // this key belongs to the input method
     if (!this.#names.hidden && this.#onNamesKey(event)) return event.preventDefault();
-    if (event.key === "ArrowUp" && !this.#field.value) {
+    const isBare = !(event.altKey || event.ctrlKey || event.metaKey || event.shiftKey);
+    if (event.key === "ArrowUp" && isBare && !this.#field.value) {
       const last = this.box.last();
       if (!last) return;
       event.preventDefault();
       return this.edit(last);
+    }
+    if (event.key === "Tab" && event.shiftKey) {
+      event.preventDefault();
+      return /** @type {HTMLElement | null | undefined} */ (this.#form.parentElement?.querySelector("[role=log]"))?.focus();
     }
     const isSent = sendsOnEnter() ? !event.shiftKey && !event.altKey && !event.ctrlKey && !event.metaKey : event.ctrlKey || event.metaKey;
     if (event.key !== "Enter" || !isSent) return;
@@ -514,7 +519,7 @@ export class Composer {
     const members = this.#members ?? [];
     if (found[1] && members.length && members.length < conversation.members) import("./directory.js").then(({ findMembers }) => findMembers(this.session, conversation.id, found[1], members, () => this.#complete())).catch(() => {}); // then those who are loaded
     const others = members.filter((user) => user !== self);
-    const writers = [...new Set((conversation.entries ?? []).slice(-RECENT).reverse().map(({ from }) => from))];
+    const writers = [...new Set((conversation.entries ?? []).slice(-RECENT).reverse().filter(({ kind }) => kind === "message").map(({ from }) => from))];
     return mentionable(others, found[1], (user) => this.#nameOf(user), MOST_NAMES, writers).map((user) => {
       const name = this.#nameOf(user);
       const face = user === "all" ? make("span", "avatar group", "@") : people.avatar(user);

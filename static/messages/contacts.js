@@ -4,11 +4,13 @@
 import { drawn, fill, make } from "../text.js";
 import { added, addFeatures } from "./additions.js";
 import { rowsOf } from "./api.js";
+import { Chosen } from "./chosen.js";
 import { FoundPeople, hasDirectory } from "./directory.js";
 import { attempt, field, input, load, namedList, newId, noteLine, redraw, section, show, withModule } from "./form.js";
 import { openInvitations, tellInvited } from "./invitations.js";
 import { fitOf } from "./names.js";
 import { button, confirm, openDialog, openPanel, toast } from "./panel.js";
+import { presenceOf } from "./presence.js";
 import { personRow } from "./person-row.js";
 
 /** @typedef {import("./session.js").Session} Session */
@@ -93,7 +95,7 @@ class ContactsView {
     const people = new FoundPeople(session, () => {
       const rows = people.users.map((user) => this.#foundRow(user));
       if (people.more) rows.push(people.more);
-      found.replaceChildren(...(rows.length ? [namedList(words.messages_found, rows)] : people.isDone ? [make("p", "muted", words.messages_search_none)] : []));
+      found.replaceChildren(...(rows.length ? [namedList(words.messages_found, rows)] : people.isDone ? [make("p", "muted", words.messages_find_enter)] : []));
     });
     hasDirectory(session).then((has) => {
       if (!has) return;
@@ -274,7 +276,7 @@ function cardParts(session, user, close) {
   const states = { friend: words.messages_is_contact, incoming: words.messages_has_asked, outgoing: words.messages_request_sent, blocked: words.messages_is_blocked };
   const lines = [
     card?.name ? make("p", "card-handle", `@${card.name}`) : "",
-    people.presenceOf(user) ? make("p", card?.presence === "online" ? "presence is-online" : "presence", people.presenceOf(user)) : "",
+    presenceOf(session, user) ? make("p", card?.presence === "online" ? "presence is-online" : "presence", presenceOf(session, user)) : "",
     relation && relation !== "self" ? make("p", "muted", states[relation]) : "",
   ].filter((each) => each instanceof HTMLElement);
   const head = make("div", "card-head", people.avatar(user, "large"), ...people.marks(user), ...lines);
@@ -369,6 +371,7 @@ export function openPicker(session, title, yes, without, act) {
 class Picker {
   /** @type {Set<string>} */
   #chosen = new Set();
+  #chips;
   #list = make("div", "picker-list");
   #filter = input({ type: "search", maxLength: 64, enterKeyHint: "done" });
   #found;
@@ -386,7 +389,11 @@ class Picker {
     this.users = known;
     const { words } = session;
     this.#filter.id = "picker-text";
-    this.root = make("div", "picker", field(words.messages_find, this.#filter), this.#list);
+    this.#chips = new Chosen(words, (user) => {
+      this.#chosen.delete(user);
+      this.#draw();
+    });
+    this.root = make("div", "picker", field(words.messages_find, this.#filter), this.#chips.root, this.#list);
     this.root.setAttribute("role", "group");
     this.root.setAttribute("aria-label", words.messages_people);
     this.#found = new FoundPeople(session, () => this.#draw());
@@ -441,6 +448,7 @@ class Picker {
     const offered = this.#offered;
     const wanted = this.#filter.value.trim();
     const rows = offered.map((user) => this.#row(user));
+    this.#drawChips();
     if (this.#found.more) rows.push(this.#found.more);
     this.#filter.closest("label")?.toggleAttribute("hidden", !this.#hasDirectory && !wanted && offered.length < 8);
     const isLoading = this.#hasDirectory ? wanted && !this.#found.isDone : !this.users;
@@ -448,12 +456,20 @@ class Picker {
     redraw(this.#list, rows.length ? [namedList(words.messages_people, rows)] : [make("p", "muted", isLoading ? words.messages_loading : none)]);
   }
 
+  #drawChips() {
+    this.#chips.draw(this.chosen.map((user) => [user, this.session.people.nameOf(user)]));
+  }
+
   /** @param {string} user */
   #row(user) {
     const box = input({ type: "checkbox", checked: this.#chosen.has(user) });
     box.dataset.key = user;
     box.id = newId();
-    box.addEventListener("change", () => (box.checked ? this.#chosen.add(user) : this.#chosen.delete(user)));
+    box.addEventListener("change", () => {
+      if (box.checked) this.#chosen.add(user);
+      else this.#chosen.delete(user);
+      this.#drawChips();
+    });
     const { people } = this.session;
     const name = people.card(user)?.name;
     const words = make("span", "person-words", make("span", "person-name", make("bdi", "", people.nameOf(user))), ...(name ? [make("small", "", `@${name}`)] : []));

@@ -3,7 +3,7 @@
 
 import { cut, drawn, element, fill } from "../text.js";
 import { reasonOf } from "./api.js";
-import { MOST_STORED, archiveRow, conversationRow, shortTimes } from "./first-view.js";
+import { MOST_STORED, archiveRow, conversationRow, shortTimes, upTo } from "./first-view.js";
 import { withModule } from "./form.js";
 import { showUnread } from "./installable.js";
 import { onLongPress } from "./long-press.js";
@@ -160,7 +160,7 @@ export class ConversationList {
     this.#more.hidden = !store.hasMore && shown.length <= this.#shown;
     this.#find.hidden = !isEmpty || !store.isLoaded || this.session.isGuest;
     showUnread(store.unread);
-    document.title = store.unread ? `(${store.unread}) ${this.#title}` : this.#title;
+    document.title = store.unread ? `(${upTo(store.unread)}) ${this.#title}` : this.#title;
   }
 
   /**

@@ -5,12 +5,14 @@ import { drawn, element, fill, make } from "../text.js";
 import { ApiError, noAnswer, reasonOf } from "./api.js";
 import { Composer } from "./composer.js";
 import { isBeside, isRevision, revised, usersIn } from "./entries.js";
+import { upTo } from "./first-view.js";
 import { withModule } from "./form.js";
 import "./invitation-message.js";
 import { onLongPress } from "./long-press.js";
 import { startMedia } from "./media/media.js";
 import { MessageView, animate } from "./message-view.js";
 import { toast } from "./panel.js";
+import { keyOf } from "./store.js";
 import { noticeText, redrawsOf, summaryOf } from "./summary.js";
 import { threadsOf } from "./threads.js";
 import { Timeline } from "./timeline.js";
@@ -38,6 +40,8 @@ const FOUND_MS = 2_000;
 export class ConversationView {
   /** @type {Conversation | null} */
   open = null;
+  /** Where the user was in conversations whose end was not in view, by their keys. @type {Map<string, NonNullable<Timeline["place"]>>} */
+  #places = new Map();
   /** The first unread message when the conversation was opened: a divider is above it. */
   #unreadFrom = 0;
   /** The timeline shows the entries of the open conversation. */
@@ -88,6 +92,8 @@ export class ConversationView {
   #bell = element("notices-here", HTMLButtonElement);
   #pinned = element("pinned", HTMLElement);
   #announcer = element("announce", HTMLElement);
+  /** Once it is loaded. @type {typeof import("./presence.js").presenceOf} */
+  #presenceOf = () => "";
 
   /**
    * @param {Session} session
@@ -122,6 +128,10 @@ export class ConversationView {
         this.toEnd();
       },
     }, signal);
+    import("./presence.js").catch(() => null).then((module) => {
+      this.#presenceOf = module?.presenceOf ?? this.#presenceOf; // without it, the head says less
+      this.#drawStatus();
+    });
     this.#log.replaceChildren();
     this.timeline = new Timeline(this.#log, {
       needOlder: () => this.#load("loadOlder"),
@@ -165,6 +175,8 @@ export class ConversationView {
     if (conversation && conversation === this.open) return message ? this.jump(message) : this.composer.focus();
     this.#actions?.close();
     this.#selection?.end();
+    const place = this.#isShown && this.timeline.place;
+    if (this.open && place) this.#places.set(keyOf(this.open), place);
     this.open = conversation;
     this.#isShown = this.#membersPin = false;
     this.#pins = [];
@@ -191,7 +203,10 @@ export class ConversationView {
    */
   async #enter(conversation, message) {
     this.#isEntering = true;
-    await this.#openEntries(conversation, message);
+    const before = this.#places.get(keyOf(conversation));
+    this.#places.delete(keyOf(conversation));
+    const place = message || conversation.unread ? undefined : before;
+    await this.#openEntries(conversation, message || Number(place?.key ?? 0));
     if (conversation !== this.open) return;
     const isUnread = (/** @type {Entry} */ { id, kind, from }) => id > conversation.read && kind === "message" && from !== this.session.user;
     const shown = conversation.entries?.filter((entry) => !isBeside(entry));
@@ -200,7 +215,7 @@ export class ConversationView {
     this.#isEntering = false;
     const items = this.#items();
     const divider = items.some(({ key }) => key === "unread");
-    this.timeline.show(items, message ? this.#near(message) : divider ? { key: "unread" } : {});
+    this.timeline.show(items, message ? this.#near(message) : divider ? { key: "unread" } : place ?? {});
     if (message) this.#showFound(message);
   }
 
@@ -703,7 +718,7 @@ export class ConversationView {
     const away = Boolean(open) && this.#isShown && (!this.timeline.isAtEnd || Boolean(open?.hasNewer)) && Boolean(open?.entries?.length);
     if (this.#latest.hidden === away) this.#latest.hidden = !away;
     if (!open || !away) return;
-    const text = open.unread ? fill(session.words.unread, { count: open.unread }) : session.words.to_latest;
+    const text = open.unread ? fill(session.words.unread, { count: upTo(open.unread) }) : session.words.to_latest;
     if (this.#latestText.textContent !== text) this.#latestText.textContent = text; // a change would make each frame lay out the page again
   }
 
@@ -728,7 +743,7 @@ export class ConversationView {
     this.#status.dataset.typing = String(names.length > 0);
     const count = open?.members ?? 0;
     const members = count && !open?.left ? fill(session.words.messages_members, { count }) : "";
-    const presence = open && !open.group && open.peer ? session.people.presenceOf(open.peer) : members;
+    const presence = open && !open.group && open.peer ? this.#presenceOf(session, open.peer) : members;
     const text = names.length ? fill(session.words.messages_typing, { name: names.join(session.words.messages_and), count: names.length }) : presence;
     if (this.#status.textContent !== text) this.#status.textContent = text;
   }
@@ -753,7 +768,7 @@ export class ConversationView {
    * @returns {Promise<void>}
    */
   async #loadRules(conversation) {
-    if (!conversation.group || !this.session.isOnline) return;
+    if (!conversation.group || conversation.left || !this.session.isOnline) return;
     const { membership, changed } = conversation;
     try {
       const { pin, muted_until: mutedUntil, avatar, members } = await this.session.api("GET", "groups/show", { group: String(conversation.id) });

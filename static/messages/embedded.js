@@ -2,6 +2,7 @@
 /** The page in a frame: the page around it gives the login, says what is shown, and hears how many messages are unread. */
 
 import { fill } from "../text.js";
+import { upTo } from "./first-view.js";
 import { keepLogins, SavedLogin } from "./saved-login.js";
 
 /** @typedef {import("./session.js").Session} Session */
@@ -58,7 +59,7 @@ export class Surroundings {
       const unread = user || conversation ? one?.unread ?? 0 : store.unread;
       if (unread === this.#unread) return;
       this.#unread = unread;
-      this.#tell({ kind: "unread", count: unread, label: unread ? fill(this.words.messages_unread, { count: unread }) : "" });
+      this.#tell({ kind: "unread", count: unread, label: unread ? fill(this.words.messages_unread, { count: upTo(unread) }) : "" });
     };
     session.on("changed", count);
     count();

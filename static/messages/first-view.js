@@ -125,6 +125,14 @@ export function showMe(name, avatar, isGuest) {
 }
 
 /**
+ * @param {number} count  of unread messages: the server counts at most 1,000 of a conversation
+ * @returns {string}
+ */
+export function upTo(count) {
+  return count > 999 ? "999+" : String(count);
+}
+
+/**
  * @param {Row} row
  * @param {Record<string, string>} words
  * @param {(time: number) => string} when
@@ -135,9 +143,9 @@ export function conversationRow(row, words, when, open) {
   const { id, isOpen, isPinned, isMarked, unread, mentions, isGroup, avatar, hue, mark, isQuiet, name, time, preview, by, draft, isOnline, typing } = row;
   const marks = mark ? [make("span", "mark", mark === "bot" ? words.messages_bot : words.messages_guest)] : [];
   const heading = make("span", "row-line", make("b", "", make("bdi", "", name), ...marks), ...(isQuiet ? [bell(words)] : []), make("time", "", time ? when(time) : ""));
-  const below = make("span", "row-line", make("span", "preview", ...(typing ? [make("i", "typing", typing)] : draft ? [make("i", "draft", words.messages_draft), draft] : by ? [make("bdi", "", by), ": ", make("bdi", "", preview)] : [preview])));
+  const below = make("span", "row-line", make("span", "preview", ...(typing ? [make("i", "typing", typing)] : [...(draft ? [make("i", "draft", words.messages_draft)] : by ? [make("bdi", "by", by), ": "] : []), make("bdi", "", draft || preview)])));
   if (mentions) below.append(counter("count at", "@", fill(words.messages_mentions, { count: mentions })));
-  if (unread) below.append(counter("count", unread > 999 ? "999+" : String(unread), fill(words.messages_unread, { count: unread })));
+  if (unread) below.append(counter("count", upTo(unread), fill(words.messages_unread, { count: upTo(unread) })));
   else if (isMarked) below.append(counter("count dot", "", words.messages_is_marked));
   else if (isPinned) below.append(counter("pin-mark", icon("pin"), words.messages_is_pinned));
   const face = avatarOf(name, avatar, isGroup ? "group" : hue);
@@ -163,7 +171,7 @@ export function archiveRow({ count, unread }, words, inArchive, turn) {
   const button = make("button", "conversation archive", icon(inArchive ? "previous" : "archive"), name);
   button.setAttribute("type", "button");
   if (inArchive) button.setAttribute("aria-label", `${words.messages_back}: ${words.messages_archived}`);
-  else if (unread) button.append(counter("count quiet-count", unread > 999 ? "999+" : String(unread), fill(words.messages_unread, { count: unread })));
+  else if (unread) button.append(counter("count quiet-count", upTo(unread), fill(words.messages_unread, { count: upTo(unread) })));
   button.addEventListener("click", turn);
   return make("li", "", button, ...(inArchive ? [make("p", "people-note", words.messages_archive_hint)] : []));
 }

@@ -1,7 +1,7 @@
 // @ts-check
 /**
  * Formatting as typed: `code`, ```blocks```, *bold*, **bold** as language models write it, _italic_, ~~struck~~, lists, quotes, links and mentions.
- * Texts of bots are Markdown: headings, tables and links with a text, too. It never interprets markup.
+ * Texts of bots are Markdown: headings, tables and links with a text, too, and *italic*. It never interprets markup.
  */
 
 /** @typedef {{ kind: "text" | "code" | "bold" | "italic" | "struck" | "mention", text: string }} Marked */
@@ -147,7 +147,7 @@ function inline(text, { mentions, isMarkdown }) {
     const kind = KINDS.find((each) => groups[each] !== undefined);
     if (!kind && !link) continue;
     parts.push(...plain(text.slice(end, match.index), mentions));
-    if (kind) parts.push({ kind, text: groups[kind] });
+    if (kind) parts.push({ kind: isMarkdown && groups.stars === "*" ? "italic" : kind, text: groups[kind] });
     else if (link) parts.push(link);
     end = match.index + (link && !groups.label ? link.text.length : match[0].length);
   }

@@ -2,6 +2,7 @@
 /** Forwards messages to one or several conversations, also to people of the directory. */
 
 import { fill, make } from "../text.js";
+import { Chosen } from "./chosen.js";
 import { FoundPeople } from "./directory.js";
 import { loadStyle, redraw } from "./form.js";
 import { button, openDialog, toast } from "./panel.js";
@@ -30,14 +31,19 @@ export async function openForward(session, entries) {
   Object.assign(filter, { type: "search", placeholder: words.messages_filter, ariaLabel: words.messages_filter });
   const list = make("ul", "choices");
   const send = button("", "wide");
+  const chips = new Chosen(words, (key) => {
+    chosen.delete(key);
+    draw();
+  });
   const about = entries.length > 1 ? fill(words.messages_select_count, { count: entries.length }) : summaryOf(entries[0], words);
-  const dialog = openDialog(words.messages_forward_to, make("div", "chooser", make("p", "muted one-line", about), filter, list, send));
+  const dialog = openDialog(words.messages_forward_to, make("div", "chooser", make("p", "muted one-line", about), filter, chips.root, list, send));
   /** @type {Map<string, Conversation>} */
   const chosen = new Map();
   let isSent = false;
   let drawn = "";
   const draw = () => {
-    send.textContent = fill(words.messages_forward_send, { count: chosen.size });
+    send.textContent = chosen.size ? fill(words.messages_forward_send, { count: chosen.size }) : words.messages_forward;
+    chips.draw([...chosen].map(([key, each]) => [key, store.nameOf(each)]));
     send.disabled = !chosen.size;
     const wanted = filter.value.trim().toLowerCase();
     const named = store.sorted.filter((each) => (each.group || each.peer) && !each.left && store.nameOf(each).toLowerCase().includes(wanted)).slice(0, MOST_SHOWN);

@@ -2,7 +2,7 @@
 /** Invitation links: to a group, or to become contacts. Each is shown with a QR code. */
 
 import { fill, make, moments } from "../text.js";
-import { callApi, reasonOf } from "./api.js";
+import { ApiError, callApi, reasonOf } from "./api.js";
 import { loadRules } from "./account-fields.js";
 import { copyButton } from "./copy-button.js";
 import { attempt, field, input, load, namedList, noteLine, redraw, section, select, show, withModule } from "./form.js";
@@ -37,7 +37,7 @@ import { avatarOf, hueOf } from "./people.js";
 
 const DAY = 86_400;
 const PAGE = 100;
-const HASH = /^#invite=([\w-]{10,64})$/;
+const HASH = /^#invite=([\w-]{22})$/;
 
 /**
  * @param {string} hash  of an address
@@ -81,7 +81,8 @@ export function invitationText({ group, name, nickname }, words) {
  * @param {string} code
  * @returns {Promise<Preview>} rejected with ApiError if it is not valid any more
  */
-export function showInvitation(app, code) {
+export async function showInvitation(app, code) {
+  if (!code) throw new ApiError("unknown_invitation", "");
   return callApi(app, "", "GET", "invitations/show", { code });
 }
 
@@ -152,6 +153,8 @@ class InvitationsView {
   #invitations = [];
   /** The one whose code is shown. @type {Invitation | undefined} */
   #shown;
+  /** Whether only people with an account come in, unless a link says otherwise. */
+  #isClosed = false;
 
   /**
    * @param {Session} session
@@ -163,7 +166,10 @@ class InvitationsView {
     this.group = group;
     this.note = noteLine();
     this.body = make("div", "invitation-body");
-    root.append(make("p", "muted", group ? fill(session.words.messages_group_link_hint, { name: group.name }) : session.words.messages_my_link_hint), this.note, this.body, this.#makeForm());
+    this.rules = loadRules(session.app);
+    const hint = make("p", "muted", group ? fill(session.words.messages_group_link_hint, { name: group.name }) : session.words.messages_my_link_hint);
+    if (!group) this.rules.then(({ registration }) => { if (!registration) hint.append(" ", session.words.messages_my_link_closed); }, () => {}); // then the view says less
+    root.append(hint, this.note, this.body, this.#makeForm());
     this.#load();
   }
 
@@ -171,6 +177,7 @@ class InvitationsView {
   #load() {
     const { session, group } = this;
     return load(this.body, this.note, session, async () => {
+      this.#isClosed = await this.rules.then(({ registration }) => !registration, () => false); // then the view says less
       const page = await session.api("GET", "invitations", { ...(group && { group: group.id }), limit: PAGE });
       const now = Date.now() / 1000;
       this.#invitations = page.invitations.filter((/** @type {Invitation} */ each) => (
@@ -231,7 +238,7 @@ class InvitationsView {
   /** @param {Invitation} invitation */
   #limits({ expires_at: end, uses, max_uses: most, guests }) {
     const { words, language } = this.session;
-    const forGuests = guests ? `${words.messages_link_for_guests} · ` : "";
+    const forGuests = guests ? `${words.messages_link_for_guests} · ` : this.#isClosed ? `${words.messages_link_for_members} · ` : "";
     const until = forGuests + (end ? fill(words.messages_link_until, { when: moments(language).format(end * 1000) }) : words.messages_link_forever);
     if (!uses) return `${until} · ${words.messages_link_unused}`;
     const used = most ? fill(words.messages_link_used_of, { count: uses, most }) : fill(words.messages_link_used, { count: uses });
@@ -269,7 +276,8 @@ class InvitationsView {
     guests.setAttribute("role", "switch");
     const forGuests = make("label", "switch", make("span", "", words.messages_link_guests), guests);
     forGuests.hidden = true;
-    if (group) loadRules(session.app).then((rules) => { forGuests.hidden = !rules.guests; }, () => {}); // then only people with an account are invited
+    // without the rules, only people with an account are invited
+    if (group) this.rules.then((rules) => { [forGuests.hidden, guests.checked] = [!rules.guests, Boolean(rules.guests) && !rules.registration]; }, () => {});
     const form = make("form", "panel-form", field(words.messages_link_ends, seconds), field(words.messages_link_uses, uses), forGuests, note, go);
     form.addEventListener("submit", (event) => {
       event.preventDefault();

@@ -3,7 +3,7 @@
 
 import { element, fill, make, moments } from "../text.js";
 import { CODE_LENGTH, IDENTIFIERS, LEAST_PASSWORD, NAME_LENGTH, PASSWORD_LENGTH, deviceName, identifierInput, loadRules } from "./account-fields.js";
-import { ApiError, callApi } from "./api.js";
+import { ApiError, callApi, reasonOf } from "./api.js";
 import { attempt, field, input, noteLine, show, withModule } from "./form.js";
 
 /** @typedef {import("./session.js").Login} Login */
@@ -97,10 +97,11 @@ export class LoginView {
     const code = invitationCode(location.hash);
     try {
       const preview = await showInvitation(this.app, code);
-      show(this.#invited, invitationText(preview, this.words));
+      const { registration } = preview.guests ? this.#rules : await loadRules(this.app);
+      show(this.#invited, `${invitationText(preview, this.words)}${preview.guests || registration ? "" : `. ${fill(this.words.messages_invited_closed, { name: preview.nickname || this.words.messages_somebody })}`}`);
       if (preview.guests) await this.#showOther(({ guestForm }) => guestForm(this.page, preview, code, this.onLogin, () => this.#showOwn()));
-    } catch {
-      // after the login the page says what is wrong with it
+    } catch (error) {
+      show(this.#note, reasonOf(error, this.words));
     }
   }
 

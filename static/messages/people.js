@@ -1,7 +1,7 @@
 // @ts-check
 /** Cards of people: names, avatars, presence, and what they are to us. Nobody sees the number of a user. */
 
-import { fieldsLike, fill, hashOf, make, textOf, timeOf } from "../text.js";
+import { fieldsLike, hashOf, make, textOf } from "../text.js";
 import { ownAddress } from "./media/file.js";
 import { seal } from "./seal.js";
 
@@ -37,9 +37,6 @@ const STORE_AFTER_MS = 1_000;
 const FRESH_MS = 45_000;
 /** An id of an account. Ids that a back end chose are names. */
 const NUMBER = /^\d+$/;
-const MINUTE = 60;
-const HOUR = 60 * MINUTE;
-const DAY = 24 * HOUR;
 
 export class People {
   /** @type {Map<string, Card>} */
@@ -121,27 +118,6 @@ export class People {
     const { words } = this.session;
     if (!group) return peer ? this.avatar(peer) : avatarOf(words.messages_server, "");
     return avatarOf(name || words.messages_group, avatar, "group");
-  }
-
-  /**
-   * @param {string} user
-   * @returns {string} what they say of themselves, and whether they are online, or when they were; empty: hidden from us, or not known
-   */
-  presenceOf(user) {
-    const card = this.#cards.get(user);
-    if (!card || card.bot) return "";
-    const isOver = card.status_until && timeOf(card.status_until) < Date.now();
-    const status = isOver ? "" : [card.away && this.session.words.messages_away, card.status].filter(Boolean).join(" · ");
-    const seen = status && card.presence !== "online" ? "" : this.#seen(card);
-    return [status, seen].filter(Boolean).join(" · ");
-  }
-
-  /** @param {Card} card */
-  #seen(card) {
-    const { words, language } = this.session;
-    if (card.presence === "online") return words.messages_online;
-    if (card.presence !== "offline") return "";
-    return card.last_seen ? fill(words.messages_last_seen, { when: ago(card.last_seen, language) }) : words.messages_offline;
   }
 
   /**
@@ -304,19 +280,4 @@ export function avatarOf(name, url, classes = "") {
   picture.addEventListener("error", () => picture.remove());
   made.append(picture);
   return made;
-}
-
-/**
- * @param {number} time  Unix seconds
- * @param {string} language
- * @returns {string} "3 minutes ago", or a date
- */
-function ago(time, language) {
-  const seconds = Math.max(0, (Date.now() - timeOf(time)) / 1000);
-  const relative = new Intl.RelativeTimeFormat(language, { numeric: "auto" });
-  if (seconds < MINUTE) return relative.format(0, "second");
-  if (seconds < HOUR) return relative.format(-Math.floor(seconds / MINUTE), "minute");
-  if (seconds < DAY) return relative.format(-Math.floor(seconds / HOUR), "hour");
-  if (seconds < 7 * DAY) return relative.format(-Math.floor(seconds / DAY), "day");
-  return new Intl.DateTimeFormat(language, { dateStyle: "medium" }).format(timeOf(time));
 }

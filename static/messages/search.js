@@ -83,6 +83,13 @@ export class Search {
     this.close();
   }
 
+  /** @returns {boolean} whether the search was in view: it is given up */
+  cancel() {
+    if (![this.#hits, this.#scope].some(({ offsetParent }) => offsetParent)) return false;
+    this.#leave();
+    return true;
+  }
+
   #leave() {
     if (history.state?.searching) history.back(); // then `follow` is called
     else this.close();

@@ -15,6 +15,8 @@ const REST_PAGES = 5;
 const REST_PAGE = 200;
 /** More entries of a conversation are not held: those on the other side are loaded again when they are needed. */
 const MAX_ENTRIES = 1_000;
+/** Most unread messages of a conversation that the server counts. */
+const MOST_UNREAD = 1_000;
 const RECEIPTS_AFTER_MS = 300;
 const COUNT_AFTER_MS = 1_000;
 /** More ids of streams are not remembered. */
@@ -217,7 +219,7 @@ export class Store {
       listed.push(conversation);
       Object.assign(conversation, { name: each.name ?? "", avatar: each.avatar ?? "", role: each.role ?? "" });
       if (conversation.arrived > position) continue; // an entry that arrived during the request is newer than the answer
-      Object.assign(conversation, { position, last: each.last ?? null });
+      Object.assign(conversation, { position, last: each.last ?? null, left: each.last?.kind === "leave" && isAbout(each.last, this.session.user) }); // nothing is shown of a group after we left it
       if (this.#reads.get(each.id) !== readBefore.get(each.id)) continue; // read during the request
       Object.assign(conversation, { unread: Math.max(each.unread, 0), mentions: each.mentions ?? 0, read: Math.max(each.read, 0) });
     }
@@ -319,7 +321,7 @@ export class Store {
       const { change, name = "", avatar = "", members = conversation.members } = entry.meta ?? {};
       Object.assign(conversation, { members, changed: entry.id }, change === "rename" && { name }, change === "avatar" && { avatar });
     }
-    if ((entry.meta?.users ?? [entry.from]).includes(self)) {
+    if (isAbout(entry, self)) {
       if (entry.kind === "group" && entry.meta?.role) Object.assign(conversation, { role: entry.meta.role, mutedUntil: entry.meta.muted_until ?? 0 });
       else if (entry.kind === "join") Object.assign(conversation, { role: "member", left: false, membership: entry.id });
       else if (entry.kind === "leave") Object.assign(conversation, { left: true, membership: entry.id });
@@ -694,6 +696,7 @@ export class Store {
     const seen = (conversation.entries ?? []).filter((each) => each.id > conversation.read && each.id <= id && each.kind === "message" && each.from !== self && !isBeside(each));
     const atEnd = id >= (conversation.last?.id ?? 0);
     conversation.read = id;
+    if (!atEnd && conversation.unread >= MOST_UNREAD) return this.#countAgain(conversation); // there may be more
     conversation.unread = atEnd ? 0 : Math.max(0, conversation.unread - seen.length);
     conversation.mentions = conversation.unread ? Math.max(0, conversation.mentions - seen.filter((each) => mentions(each, self)).length) : 0;
   }
@@ -869,4 +872,13 @@ function restored(saved) {
   const { name, avatar, role, left, mutedUntil, unread, mentions, read, position, peerRead, peerReceived } = { ...empty, ...fieldsLike(saved, empty) };
   const counts = listOf(saved.counts).filter((each) => Array.isArray(each) && each.length === 2 && typeof each[1]?.members === "number");
   return { ...empty, name, avatar, role, left, mutedUntil, unread, mentions, read, position, last: entryOf(saved.last), peerRead, peerReceived, counts: new Map(counts) };
+}
+
+/**
+ * @param {Entry} entry  of a group
+ * @param {string} user
+ * @returns {boolean} whether it is about this member
+ */
+function isAbout({ meta, from }, user) {
+  return (meta?.users ?? [from]).includes(user);
 }

@@ -81,6 +81,9 @@ export function summaryOf(entry, words, most = 200) {
   }, () => words.messages_unshown);
 }
 
+/** A notice names so many people; of more, it names the first ones, and says how many others there are. */
+const MOST_NAMED = 5;
+const NAMED_OF_MANY = 3;
 /** What a change of a group may be of, besides its name, picture and description. */
 const CHANGES = ["open", "history", "invite", "rename", "pin", "bots"];
 
@@ -109,13 +112,15 @@ function noticeOf(entry, { words, people, user, language }) {
   const by = from ? nameOf(from) : words.messages_server;
   const others = (meta.users ?? []).filter((/** @type {string} */ each) => each !== from);
   const inside = (/** @type {string} */ each) => (each === user ? words.messages_you_inside : people.nameOf(each));
-  const names = others.map(inside).join(words.messages_and);
+  const named = others.length > MOST_NAMED ? others.slice(0, NAMED_OF_MANY) : others;
+  const more = named === others ? "" : fill(words.messages_and_more, { count: others.length - NAMED_OF_MANY });
+  const names = named.map(inside).join(words.messages_and) + more;
   if (kind === "recall" && meta.removed) return words.messages_moderated;
   if (kind === "recall" && meta.erased) return words.messages_erased;
   if (kind === "recall") return say(words.messages_recalled, { name: by });
   if (kind === "pin") return say(words.messages_pinned, { name: by });
   if (kind === "join" && meta.invited_by) return say(words.messages_joined_by_link, { names: by });
-  if (kind === "join") return others.length && from ? say(words.messages_added, { name: by, names }) : say(words.messages_joined, { names: others.length ? others.map(nameOf).join(words.messages_and) : by });
+  if (kind === "join") return others.length && from ? say(words.messages_added, { name: by, names }) : say(words.messages_joined, { names: others.length ? named.map(nameOf).join(words.messages_and) + more : by });
   if (kind === "leave") return others.length ? say(words.messages_removed, { name: by, names }) : say(words.messages_left, { name: by });
   if (meta.change === "create") return say(words.messages_created, { name: by, group: meta.name ?? "" });
   if (meta.change === "rename") return say(words.messages_renamed, { name: by, group: meta.name ?? "" });

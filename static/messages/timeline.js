@@ -24,6 +24,8 @@ import { make } from "../text.js";
  * @property {() => void} onMove       whether the end is visible may have changed
  */
 
+/** @typedef {"start" | "center" | number} Align  a number: so many pixels below the upper edge */
+
 const MAX_ROWS = 190;
 const BATCH = 15;
 /** On a slow device, fewer rows are drawn at once. */
@@ -75,6 +77,13 @@ export class Timeline {
     return this.#sticks && this.#last === this.#items.length;
   }
 
+  /** @returns {{ key: string, align: number } | null} the first message in view, and where it is; null: the end is in view */
+  get place() {
+    const at = this.isAtEnd ? -1 : this.#items.findIndex(({ key }) => key === this.#anchor?.key);
+    const item = at < 0 ? undefined : this.#items.slice(at).find(({ key }) => /^\d+$/.test(key)); // the others are made anew
+    return item && this.#anchor ? { key: item.key, align: this.#anchor.offset } : null;
+  }
+
   /** @returns {HTMLElement[]} the drawn rows in order */
   get elements() {
     return /** @type {HTMLElement[]} */ ([...this.#list.children]);
@@ -84,7 +93,7 @@ export class Timeline {
    * Replaces everything, and scrolls to an item, or to the end.
    *
    * @param {Item[]} items
-   * @param {{ key?: string, align?: "start" | "center" }} [where]
+   * @param {{ key?: string, align?: Align }} [where]
    */
   show(items, { key, align = "start" } = {}) {
     this.#items = items;
@@ -291,12 +300,12 @@ export class Timeline {
 
   /**
    * @param {string} key
-   * @param {"start" | "center"} align
+   * @param {Align} align
    */
   #align(key, align) {
     const row = this.#rows.get(key)?.element;
     if (!row) return;
-    const space = align === "start" ? this.root.clientHeight / 6 : Math.max(0, (this.root.clientHeight - row.offsetHeight) / 2);
+    const space = typeof align === "number" ? align : align === "start" ? this.root.clientHeight / 6 : Math.max(0, (this.root.clientHeight - row.offsetHeight) / 2);
     this.root.scrollTop += this.#offset(row) - space;
     this.#top = this.root.scrollTop;
     this.#findAnchor();

@@ -203,7 +203,7 @@ def _filter_menu(chat: Chat, story: Story) -> None:
 
 
 def _palette(chat: Chat, story: Story) -> None:
-    chat.click(chat.word("messages_palette"))
+    chat.page.click("#palette-open")
     eventually(lambda: chat.page.shown(".palette .hit"), what="the palette")
 
 

@@ -151,4 +151,4 @@ def test_the_archive_opens_by_a_click_before_the_list_is_loaded(pair: Pair, serv
     eventually(lambda: page.shown(".archive"), what="the way to the archive")
     page.command("Page.addScriptToEvaluateOnNewDocument", source=EARLY)
     page.driver.refresh()
-    eventually(lambda: page.texts("#conversations bdi") == ["Bob"], what="the archive is open")
+    eventually(lambda: page.texts("#conversations b bdi") == ["Bob"], what="the archive is open")

@@ -9,12 +9,15 @@ from selenium.webdriver.common.keys import Keys
 
 from tests.browser.chromium import Page
 from tests.browser.conftest import Pair
+from tests.browser.messenger import Account
 from tests.browser.test_accessibility import violations
 from tests.support import Server, eventually, run_cli
 from tests.tools import require
+from tests.users import User
 
 pytestmark = [pytest.mark.full, pytest.mark.needs("axe-core")]
 
+KEY = "k" * 40
 PASSWORD = "correct horse"
 
 
@@ -22,7 +25,7 @@ PASSWORD = "correct horse"
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     config = {
         "apps": {"gochat": {"accounts": {"guests": True}}},
-        "api": {"keys": [{"key": "k" * 40, "scopes": ["read"], "apps": ["gochat"]}]},
+        "api": {"keys": [{"key": KEY, "scopes": ["admin"], "apps": ["gochat"]}]},
     }
     require("axe-core")
     server = Server(tmp_path_factory.mktemp("server"), config=config)
@@ -62,7 +65,7 @@ def test_owner_and_guest_talk_within_a_minute_and_the_guest_becomes_a_member(
     ann.driver.refresh()
     seen(ann, "#welcome-form")
     ann.press(Keys.TAB)
-    ann.find("#nickname").send_keys("Ann" + Keys.TAB + Keys.TAB + PASSWORD + Keys.ENTER)
+    ann.find("#nickname").send_keys("Ann" + Keys.TAB + PASSWORD + Keys.ENTER)
     seen(ann, "#message")
     assert "owner" not in ann.driver.current_url, "the code is used"
     say(ann, "Who is there?")
@@ -94,6 +97,30 @@ def test_owner_and_guest_talk_within_a_minute_and_the_guest_becomes_a_member(
 
     again = pair[0].open(first["owner"])
     seen(again, "#welcome-form")
-    again.find("#nickname").send_keys("Eve" + Keys.TAB + Keys.TAB + PASSWORD + Keys.ENTER)
+    again.find("#nickname").send_keys("Eve" + Keys.TAB + PASSWORD + Keys.ENTER)
     eventually(lambda: "expired or was used" in again.find("#welcome-note").text, what="the link worked once")
     assert "owner" not in links(server)
+
+
+def test_the_default_link_lets_newcomers_in_and_dead_links_say_so(pair: Pair, server: Server) -> None:
+    pair.expects("404")
+    account = User.register(server, key=KEY, nickname="Ann")
+    ann = Account(server, "Ann", {"token": account.token, "user": account.user})
+    ann.account = account.account
+    group = ann.create_group("Tea")
+    address = f"{server.http_url}/home/messages?lang=en"
+    page = ann.log_in(pair[0].open(f"{address}#c/{group}", forget=True))
+    page.click("#empty-button")
+    page.click("#invitation-create")
+    eventually(lambda: page.shown("#invitation-link"), what="the link")
+    link = str(page.run("return document.querySelector('#invitation-link').value")).replace("#", "?lang=en#")
+    seen(pair[1].open(link, forget=True), "#guest-form")
+    ann.post("invitations/revoke", code=link.partition("=en#invite=")[2])
+    for dead in (link, link[:-3]):
+        page = pair[1].open(dead, forget=True)
+        seen(page, "#login-note")
+        assert "no longer valid" in page.find("#login-note").text
+    mine = ann.post("invitations/create")["code"]
+    page = pair[1].open(f"{address}#invite={mine}", forget=True)
+    seen(page, ".invited")
+    assert "If you have none, ask Ann." in page.find(".invited").text

@@ -40,6 +40,6 @@ def test_a_reload_asks_for_nothing_but_the_worker_the_websocket_cards_and_wishes
     eventually(lambda: chat.page.run(active), what="the worker is active")
     chat.page.driver.refresh()
     chat.online()
-    eventually(lambda: chat.page.texts("#conversations bdi") == ["Bob"], what="the name of Bob")
+    eventually(lambda: chat.page.texts("#conversations b bdi") == ["Bob"], what="the name of Bob")
     wanted = ["/api/v1/accounts/cards", "/api/v1/notifications/conversations"]
     eventually(lambda: sorted(chat.page.run(_LOADED)) == wanted, what="the requests")

@@ -190,16 +190,22 @@ def test_long_names_do_not_widen_the_dialog_of_a_forward(pair: Pair, server: Ser
 
 def test_names_of_other_letters_begin_where_the_page_begins(pair: Pair, server: Server) -> None:
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
-    bob.say(ann, "hello")
+    bob.say(ann, LONG)
     page = Chat(pair[0], ann, language="ar", size=PHONE).page
-    eventually(lambda: page.texts("#conversations bdi") == ["Bob"], what="the list")
+    eventually(lambda: page.texts("#conversations b bdi") == ["Bob"], what="the list")
     distances = (
-        "return ['#me-name', '#conversations bdi'].map((each) => {"
+        "return ['#me-name', '#conversations b bdi'].map((each) => {"
         " const name = document.querySelector(each); const words = name.closest('.me-words, .row-words');"
         " const range = document.createRange(); range.selectNodeContents(name);"
         " return words.getBoundingClientRect().right - range.getBoundingClientRect().right; })"
     )
     assert [round(each) for each in page.run(distances)] == [0, 0]
+    begins = (
+        "const text = document.querySelector('.preview'); const range = document.createRange();"
+        " range.selectNodeContents(text);"
+        " return range.getBoundingClientRect().left >= text.getBoundingClientRect().left"
+    )
+    assert page.run(begins), "a text of other letters is cut at its end"
 
 
 def send_with_buttons(server: Server, ann: Account, name: str, labels: list[str]) -> dict[str, Any]:
@@ -256,12 +262,11 @@ def test_arrow_keys_move_from_a_control_in_a_message(pair: Pair, server: Server)
     open_with_texts(chat, group, 4)
     page = chat.page
     chat.named("field", chat.word("message")).click()
-    for _ in range(6):
-        page.press(Keys.SHIFT + Keys.TAB + Keys.NULL)
-        if page.run("return document.activeElement.closest('#log') !== null"):
-            break
+    page.press(Keys.SHIFT + Keys.TAB + Keys.NULL)
     chosen = "return document.activeElement.querySelector('.text')?.textContent"
-    assert page.focused == "https://tea.example/x"
+    page.press(Keys.ARROW_UP)
+    assert page.run(chosen) == "last"
+    page.run("document.querySelector('#log a').focus()")
     page.press(Keys.ARROW_UP)
     assert page.run(chosen) == "see https://tea.example/x"
     page.press(Keys.ARROW_UP)
@@ -286,3 +291,27 @@ def test_the_menu_of_a_finger_never_covers_its_message(pair: Pair, server: Serve
         assert chat.page.run(BESIDE, 6), block
         chat.page.press(Keys.ESCAPE)
         eventually(lambda: not chat.page.shown(".menu"), what="it is closed")
+
+
+def test_whoever_comes_back_to_a_conversation_is_where_they_were(pair: Pair, server: Server) -> None:
+    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    long, other = (ann.create_group(name, bob) for name in ("Long", "Other"))
+    bob.say(long, *map(str, range(150)))
+    bob.say(other, "tea")
+    chat = Chat(pair[0], ann)
+    chat.open(long)
+    chat.page.run("document.querySelector('#latest').click()")
+    eventually(lambda: chat.page.run(BELOW) <= 1, what="all is read")
+    chat.page.run("document.querySelector('#log').scrollTop -= 2000")
+    settle(chat)
+    first = (
+        "const { top } = document.querySelector('#log').getBoundingClientRect();"
+        "return [...document.querySelectorAll('article')].find("
+        "(each) => each.getBoundingClientRect().bottom > top).textContent"
+    )
+    before = chat.page.run(first)
+    field = chat.named("field", chat.word("message"))
+    field.send_keys(Keys.ALT + Keys.ARROW_UP)
+    eventually(lambda: chat.texts == ["tea"], what="Alt and an arrow key change the conversation")
+    field.send_keys(Keys.ALT + Keys.ARROW_DOWN)
+    eventually(lambda: len(chat.texts) > 1 and chat.page.run(first) == before, what="the same messages")

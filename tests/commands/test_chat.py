@@ -11,6 +11,7 @@ import pytest
 
 from imserver.auth.accounts import Account
 from imserver.features.accounts.rows import AccountStore
+from imserver.features.accounts.settings import AccountSettings
 from imserver.features.invitations.rows import Invitation, InvitationStore
 from imserver.features.pages.settings import ChatSettings
 from imserver.messages.log.message_log import MessageLog
@@ -59,6 +60,7 @@ def test_init_makes_a_chat_with_an_owner_a_group_and_an_invitation_for_guests(tm
     name, code, group = printed["owner"].split(".")
     config = load_config(str(tmp_path / "imserver.yaml"))
     assert [key.apps for key in config.api.keys] == [("default", "gochat"), ()]
+    assert settings_of(config, AccountSettings).guests_per_address > 200, "an office behind one address"
     with Stored(tmp_path) as stored:
         (owner,) = stored.accounts
         assert (owner.name, owner.guest, name) == ("owner", False, "owner")

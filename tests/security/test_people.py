@@ -195,6 +195,7 @@ def test_an_account_is_found_by_what_it_allows(node: Harness) -> None:
     ida.post("accounts/set", findable=False)
     assert jim.refused("accounts/find", text="ida") == (404, "unknown_account")
     assert jim.card(ida)["name"] == ""
+    assert jim.card(ida.bot("teabot"))["name"] == "teabot", "a bot may have no other name"
     assert ida.post("accounts/find", text="ida")["relation"] == "self"
     assert jim.refused("accounts/find", text="ida") == (429, "too_many_requests"), FINDS
     body = {"app": "201", "text": "ida"}

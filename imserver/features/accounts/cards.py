@@ -188,7 +188,7 @@ class Cards:
         return [
             Card(
                 account,
-                account.name if account.user in own | named else "",
+                account.name if account.bot or account.user in own | named else "",
                 "self" if account.id == mine else relation_of(states.get(account.id, STRANGERS)),
                 online.get(account.user),
                 account.status_at(now) if account.user in own | known else ("", False, 0),

@@ -46,6 +46,7 @@ it("texts of bots are Markdown", () => {
     ["see [the *map*](https://a.example/x), [no](javascript:alert(1)) [x](y)", "see ", "<link>the *map*", ", [no](javascript:alert(1)) [x](y)"],
     ["| no table |\nx", "| no table |\nx"],
     ["#no heading", "#no heading"],
+    ["*so* and **now**", "<italic>so", " and ", "<bold>now"],
   ]) assert.deepEqual(markdown(text), parts, text);
   assert.deepEqual(shown("# Tea\n[a](https://a.example)")[0], "# Tea\n[a](", "texts of people are not");
   const drawn = withoutEmpty(parse("a\n\nb:\n\n```\nc\n```\n\n  d\n\n- e\n\n```\nf\n```\n\n\n", [], true));
@@ -123,7 +124,7 @@ it("a text may have a form for what oneself has done", () => {
 
 it("lines about oneself are sentences", () => {
   const words = {
-    messages_you: "You", messages_you_inside: "you", messages_and: ", ", messages_joined: "{names} joined", messages_added: "{name} added {names}",
+    messages_you: "You", messages_you_inside: "you", messages_and: ", ", messages_and_more: " and {count} other| and {count} others", messages_joined: "{names} joined", messages_added: "{name} added {names}",
     messages_removed: "{name} removed {names}", messages_muted: "{name} muted {names}", messages_unmuted: "{name} unmuted {names}", messages_role_admin: "{names} is now an admin",
     messages_role_admin_you: "You are now an admin",
   };
@@ -137,6 +138,7 @@ it("lines about oneself are sentences", () => {
   assert.equal(line("join", "", ["ann"]), "You joined");
   assert.equal(line("join", "cat", ["cat"]), "CAT joined");
   assert.equal(line("leave", "bob", ["ann"]), "BOB removed you");
+  assert.equal(line("join", "bob", ["ann", "c", "d", "e", "f", "g"]), "BOB added you, C, D and 3 others", "not all of many");
   const change = { change: "member", role: "admin", muted_until: 0 };
   assert.equal(line("group", "bob", ["ann"], change), "You are now an admin");
   assert.equal(line("group", "bob", ["cat"], change), "CAT is now an admin");

@@ -4,6 +4,7 @@ import { it } from "node:test";
 
 import { NotConnected } from "./sdk/errors.js";
 import { Messenger } from "./sdk/messenger.js";
+import { upTo } from "./static/messages/first-view.js";
 import { Store } from "./static/messages/store.js";
 
 const entry = (id, more = {}) => ({ id, conversation: 1, seq: id, kind: "message", from: "bob", to: "ann", text: String(id), time: 1, ...more });
@@ -144,6 +145,14 @@ it("a conversation with unread messages is loaded around the first of them", asy
   assert.equal(conversation.unread, 401);
   store.markRead(conversation, 102);
   assert.deepEqual([conversation.unread, conversation.read], [399, 102]);
+});
+
+it("of more unread messages than the server counts, some were read: nobody knows how many are left", async () => {
+  const { store } = fakeStore();
+  const conversation = store.add(entry(5000));
+  Object.assign(conversation, { read: 1, unread: 1000, entries: [entry(2), entry(3)] });
+  store.markRead(conversation, 3);
+  assert.deepEqual([conversation.unread, upTo(conversation.unread), upTo(999)], [1000, "999+", "999"]);
 });
 
 it("a conversation of which nothing was read is loaded from its start", async () => {

@@ -121,6 +121,21 @@ it("a timeline that was hidden shows the same rows again", () => {
   assert.deepEqual([root.scrollTop, timeline.isAtEnd], [scrollTop, false]);
 });
 
+it("a timeline goes back to where the user was", () => {
+  const { root, timeline } = fakeTimeline();
+  timeline.show([{ ...items(1)[0], key: "day" }, ...items(80)], { key: "20" });
+  assert.ok(drawn());
+  root.scrollTop += 55;
+  root.scrolled();
+  const { scrollTop } = root;
+  const { place } = timeline;
+  timeline.show([]);
+  assert.equal(timeline.place, null, "the end is in view");
+  timeline.show([{ ...items(1)[0], key: "day" }, ...items(80)], place);
+  assert.ok(drawn());
+  assert.deepEqual([timeline.place, root.scrollTop], [place, scrollTop]);
+});
+
 it("on a slow device few rows are drawn in a frame, and rows that are far away are removed", (context) => {
   const { root, timeline } = fakeTimeline();
   let now = 0;

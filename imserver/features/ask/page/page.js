@@ -194,7 +194,7 @@ function namesOf(users, session) {
   const { fill, words } = page;
   const names = users.slice(0, MOST_NAMES).map((user) => (user === session.user ? words.messages_you_inside : session.people.nameOf(user)));
   const more = users.length - names.length;
-  return names.join(words.messages_and) + (more > 0 ? fill(words.ask_more, { count: more }) : "");
+  return names.join(words.messages_and) + (more > 0 ? fill(words.messages_and_more, { count: more }) : "");
 }
 
 /**

@@ -119,7 +119,7 @@ function whoOf(page, session, conversation, before) {
     if (some.box.checked) people.load();
   });
   const need = make("input", "");
-  Object.assign(need, { id: "ask-need", type: "number", min: "1", max: "100", value: "1", inputMode: "numeric" });
+  Object.assign(need, { id: "ask-need", type: "number", min: "1", max: "100", value: String(Math.min(Math.max(conversation.members - 1, 1), 100)), inputMode: "numeric" });
   return {
     root: make("div", "ask-who", group(page, words.ask_who, some.root, people.root), field(page, words.ask_needed, need)),
     isMissing: () => some.box.checked && !people.users().length,
