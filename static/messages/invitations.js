@@ -282,6 +282,7 @@ class InvitationsView {
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       attempt(go, note, words, async () => {
+        await this.rules.catch(() => {}); // they set the switch
         this.#shown = await session.api("POST", "invitations/create", {
           ...(group && { group: group.id }), seconds: Number(seconds.value), uses: Number(uses.value), guests: guests.checked,
         });
