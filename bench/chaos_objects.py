@@ -48,7 +48,7 @@ PAUSE_SECONDS: Final = 0.12
 """Between two requests of one asker, on average."""
 ROUND_SECONDS: Final = 10.0
 """After this time there are other objects, so that what was never answered concerns few operations."""
-CLAIM_SECONDS: Final = 2.0
+CLAIM_SECONDS: Final = 4.0
 """After this time another id is sent."""
 FREE_SECONDS: Final = 9.0
 """A node that is killed within 0.25 s after it accepted the id of a push has not told Redis: the id is free
@@ -194,8 +194,8 @@ def _react(turn: Turn) -> Operation:
     )
 
 
-def _reacted(turn: Turn) -> Operation:
-    user, id = str(turn.chance.randrange(ASKERS)), turn.subjects.ids[1]
+def _reacted(turn: Turn, number: int = -1) -> Operation:
+    user, id = str(turn.chance.randrange(ASKERS) if number < 0 else number), turn.subjects.ids[1]
     read = lambda answer: {"value": LIKE if user in _users(answer, LIKE) else None}  # noqa: E731
     return Operation("get", [f"register:{user}, {id}"], turn.message(id), None, read)
 
@@ -319,7 +319,8 @@ class Askers:
         for subjects in self.subjects:
             turn = Turn(0, "", 0, random.Random(), subjects, self.targets[0])
             deadline = time.monotonic() + ENDING_SECONDS
-            for operation in (_thread(turn), _edited(turn), _reacted(turn), _erase(turn), *_traces(turn)):
+            reacted = [_reacted(turn, number) for number in range(ASKERS)]
+            for operation in (_thread(turn), _edited(turn), *reacted, _erase(turn), *_traces(turn)):
                 while not self._ask("everybody", turn.target, operation):
                     if time.monotonic() > deadline:
                         raise BenchError(f"{operation.path} has no answer")
