@@ -18,9 +18,10 @@ export function drawReports({ api, app }) {
   /** @type {Filled} */
   const rows = list(async (cursor) => {
     const answer = await api.get("reports", { app, state, cursor, limit: PAGE });
-    return { rows: listOf(answer.reports), next: textOf(answer.next) };
-  }, (reports) => table(words.admin_reports, [words.admin_reported, words.admin_reasons, words.admin_reporters, words.admin_last, words.admin_outcome], reports.map(recordOf).map((each) => [
-    link(name(each.user), "report", app, textOf(each.id)), name(reasonsOf(each)), number.format(numberOf(each.reporters)), time(each.changed), outcome(each),
+    const { names, groups } = recordOf(answer);
+    return { rows: listOf(answer.reports).map((each) => ({ ...recordOf(each), names, groups })), next: textOf(answer.next) };
+  }, (reports) => table(words.admin_reports, [words.admin_reported, words.admin_group, words.admin_reasons, words.admin_reporters, words.admin_last, words.admin_outcome], reports.map(recordOf).map((each) => [
+    link(titleOf(each), "report", app, textOf(each.id)), name(recordOf(each.groups)[each.conversation]), name(reasonsOf(each)), number.format(numberOf(each.reporters)), time(each.changed), outcome(each),
   ]), state === "open" ? words.admin_no_reports : words.admin_no_closed));
   const choose = filters([{ name: "state", label: words.admin_state, type: "select", value: state, options: [["open", words.admin_open], ["closed", words.admin_closed]] }], (values) => {
     ({ state } = values);
@@ -32,6 +33,19 @@ export function drawReports({ api, app }) {
 /** @param {Record<string, any>} report */
 function reasonsOf(report) {
   return Object.entries(recordOf(report.reasons)).map(([reason, count]) => (numberOf(count) > 1 ? `${reason} × ${count}` : reason)).join(", ");
+}
+
+/**
+ * @param {Record<string, any>} report  with the names of its people
+ * @param {unknown} user
+ */
+function nameIn(report, user) {
+  return textOf(recordOf(report.names)[textOf(user)]) || textOf(user);
+}
+
+/** @param {Record<string, any>} report */
+function titleOf(report) {
+  return name(report.message ? fill(words.admin_report_message, { user: nameIn(report, report.user) }) : nameIn(report, report.user));
 }
 
 /** @param {Record<string, any>} report */
@@ -50,34 +64,39 @@ export function drawReport({ api }, app, id) {
   const shown = place(() => api.get("reports/show", { app, id }), (report) => {
     const user = textOf(report.user);
     const messages = listOf(report.messages).map(recordOf);
+    /** @param {unknown} each */
+    const person = (each) => link(name(nameIn(report, each)), "person", app, textOf(each));
+    const group = textOf(recordOf(report.groups)[report.conversation]);
+    const title = report.message ? words.admin_report_message : words.admin_report_person;
     return [
-      heading(fill(report.message ? words.admin_report_message : words.admin_report_person, { user }), reasonsOf(report), ...actions(report, user)),
-      ...(messages.length ? [card(words.admin_context, make("ol", "talk", ...messages.map((each) => message(each, each.id === report.message))))] : []),
+      heading(fill(title, { user: nameIn(report, user) }), name([group, reasonsOf(report)].filter(Boolean).join(" · ")), ...(messages.length ? [] : onMessage(report)), ...onPerson(report, user)),
+      ...(messages.length ? [card(words.admin_context, make("ol", "talk", ...messages.map((each) => message(each, each.id === report.message, person))), make("div", "actions", ...onMessage(report)))] : []),
       card(words.admin_reporters, table(words.admin_reporters, [words.admin_user, words.admin_reasons, words.admin_text, words.admin_last], listOf(report.people).map(recordOf).map((each) => [
-        link(name(each.user), "person", app, textOf(each.user)), name(each.reason), name(each.text), time(each.time),
+        person(each.user), name(each.reason), name(each.text), time(each.time),
       ]), "")),
       card("", facts([
-        [words.admin_reported, link(name(user), "person", app, user)],
+        [words.admin_reported, person(user)],
+        ...(group ? /** @type {[string, Node][]} */ ([[words.admin_group, name(group)]]) : []),
         [words.admin_state, outcome(report)],
-        ...(report.closed ? /** @type {[string, Node][]} */ ([[words.admin_closed_by, name(report.closed_by)], [words.admin_last, time(report.closed)], [words.admin_note, name(report.note)]]) : []),
+        ...(report.closed ? /** @type {[string, Node][]} */ ([[words.admin_closed_by, name(recordOf(report.names)[textOf(report.closed_by).split("/").at(-1) ?? ""] ?? report.closed_by)], [words.admin_last, time(report.closed)], [words.admin_note, name(report.note)]]) : []),
       ])),
     ];
   });
   return [shown];
 
-  /**
-   * @param {Record<string, any>} report
-   * @param {string} user
-   */
-  function actions(report, user) {
+  /** @returns {import("./ui.js").Field} */
+  function reasonField() {
+    return { name: "reason", label: words.admin_reason, hint: words.admin_reason_hint, most: 250 };
+  }
+
+  /** @param {Record<string, any>} report */
+  function onMessage(report) {
     const found = [];
-    /** @type {import("./ui.js").Field} */
-    const reason = { name: "reason", label: words.admin_reason, hint: words.admin_reason_hint, most: 250 };
     if (report.message && api.may("POST moderation/delete")) {
       found.push(button(words.admin_delete_message, () => ask({
         title: words.admin_delete_message,
         text: words.admin_delete_text,
-        fields: [reason],
+        fields: [reasonField()],
         yes: words.admin_delete,
         danger: true,
         act: async (values) => {
@@ -97,6 +116,16 @@ export function drawReport({ api }, app, id) {
         await shown.again();
       }));
     }
+    return found;
+  }
+
+  /**
+   * @param {Record<string, any>} report
+   * @param {string} user
+   */
+  function onPerson(report, user) {
+    const found = [];
+    const reason = reasonField();
     if (api.may("POST moderation/warn")) found.push(act(words.admin_warn, words.admin_warn_text, "warned", "moderation/warn", user, { ...reason, required: true }));
     if (api.may("POST moderation/mute")) found.push(act(words.admin_mute, words.admin_mute_day, "muted", "moderation/mute", user, reason, { seconds: DAY }));
     if (api.may("POST moderation/ban")) found.push(act(words.admin_ban, words.admin_ban_text, "banned", "moderation/ban", user, reason, { seconds: 0 }));
@@ -151,10 +180,11 @@ export function drawReport({ api }, app, id) {
  *
  * @param {Record<string, any>} each
  * @param {boolean} isReported
+ * @param {(user: unknown) => Node} person  makes the name of a user, with a link to them
  */
-function message(each, isReported) {
+function message(each, isReported, person) {
   const text = typeof each.text === "string" ? each.text : each.data === undefined ? "" : JSON.stringify(each.data);
   const type = textOf(each.type);
   const body = each.removed ? badge(words.admin_removed_message, "warn") : make("bdi", "said", text.slice(0, MOST_CHARACTERS) || `[${type || "?"}]`);
-  return make("li", isReported ? "reported" : "", make("p", "muted", name(each.sender), " ", time(numberOf(each.time) / 1000)), body);
+  return make("li", isReported ? "reported" : "", make("p", "muted", person(each.sender), " · ", time(numberOf(each.time) / 1000)), body);
 }

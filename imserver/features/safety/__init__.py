@@ -19,7 +19,7 @@ FEATURE = Feature(
     build,
     operations=(*api.reports.rows, *api.moderation.rows),
     wire={"cmd": COMMANDS, "centrifuge": COMMANDS},
-    uses=("messages", "groups?"),
+    uses=("messages", "groups?", "accounts?"),
     settings=SETTINGS,
     problems=PROBLEMS,
     tables=TABLES,

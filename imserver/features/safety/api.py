@@ -60,6 +60,10 @@ ReportReason = Annotated[
     str, about("One of the reasons of the app (`safety.reasons`).", min_length=1, max_length=REASON_BYTES)
 ]
 GroupId = Annotated[str, about("The id of a group.", pattern="^[1-9][0-9]{0,18}$")]
+Names = Annotated[
+    dict[str, str], about("User → nickname or else user name, of those in this answer who have an account.")
+]
+GroupNames = Annotated[dict[str, str], about("Conversation → name, of those in this answer that are groups.")]
 Since = Annotated[
     int, about("Only messages that were sent at or after this time, in Unix seconds; 0: all.", ge=0, le=2**40)
 ]
@@ -106,6 +110,8 @@ class ReportsAnswer(Struct):
 
     reports: list[ReportShown]
     next: NextCursor
+    names: Names
+    groups: GroupNames
 
 
 class ReporterShown(Struct):
@@ -137,6 +143,8 @@ class ReportDetail(ReportShown, kw_only=True):
         list[ReportedMessage],
         about("The message with at most five before and five after it, as a reporter sees them."),
     ]
+    names: Names
+    groups: GroupNames
 
 
 class ReportClosed(Struct):
@@ -319,7 +327,9 @@ def reasons(parts: SafetyParts, call: Call, request: Acting) -> ReasonsAnswer:
     return ReasonsAnswer(list(parts.reports.rules_of(call.app).reasons), moderates)
 
 
-@reports.get("/reports", Needs.MODERATE, base=None, answer_example=ReportsAnswer([_SHOWN], ""))
+@reports.get(
+    "/reports", Needs.MODERATE, base=None, answer_example=ReportsAnswer([_SHOWN], "", {"2": "Bob"}, {})
+)
 def queue(
     parts: SafetyParts,
     call: Call,
@@ -333,7 +343,12 @@ def queue(
     before = (int(behind[0]), behind[1]) if len(behind) == 2 and behind[0].isdecimal() else None
     found = parts.reports.page(call.app, state, before, limit + 1)
     page, following = page_and_cursor(found, limit, lambda row: f"{row.changed} {row.id}")
-    return ReportsAnswer([ReportShown(**_fields(row)) for row in page], following)
+    return ReportsAnswer(
+        [ReportShown(**_fields(row)) for row in page],
+        following,
+        parts.reports.names(call.app, [row.user for row in page]),
+        parts.reports.groups(call.app, [row.conversation for row in page]),
+    )
 
 
 @reports.get(
@@ -342,7 +357,7 @@ def queue(
     base=None,
     problems=(HTTP_UNKNOWN_REPORT,),
     example={"id": "5f0c"},
-    answer_example=ReportDetail(**asdict(_SHOWN), people=[], messages=[]),
+    answer_example=ReportDetail(**asdict(_SHOWN), people=[], messages=[], names={"2": "Bob"}, groups={}),
 )
 def show(parts: SafetyParts, call: Call, *, app: AccountApp = GOCHAT, id: ReportId) -> ReportDetail:
     """Show a report, the reported message, and a few messages around it.
@@ -355,7 +370,15 @@ def show(parts: SafetyParts, call: Call, *, app: AccountApp = GOCHAT, id: Report
         _message(each) if shown.copy is None or each.id != shown.copy.id else _message(shown.copy, True)
         for each in shown.messages
     ]
-    return ReportDetail(**_fields(shown.report), people=people, messages=messages)
+    report = shown.report
+    users = [report.user, report.closed_by.rpartition("/")[2], *(each.user for each in people)]
+    return ReportDetail(
+        **_fields(report),
+        people=people,
+        messages=messages,
+        names=parts.reports.names(call.app, [*users, *(each.sender for each in messages)]),
+        groups=parts.reports.groups(call.app, [report.conversation]),
+    )
 
 
 @reports.post(

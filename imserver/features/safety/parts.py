@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from msgspec import Struct
 
@@ -23,7 +24,9 @@ from imserver.features.safety.settings import (
 )
 from imserver.plugin import FeatureParts
 from imserver.plugin.services import Core
+from imserver.plugin.wire import Limit
 
+_MOST_OWNERS: Final = 20
 Remove = Callable[[str, int, str], None]
 """App, group and user: removes a member. Raises UnknownMember."""
 
@@ -45,7 +48,9 @@ def build(core: Core) -> FeatureParts:
     buckets = core.node.buckets.make(USER_REPORTS, REPORTS, REPORT_SECONDS, core.cluster.attempt)
     looks = core.node.buckets.make(MESSAGES_LOOKED_AT, LOOKS, LOOK_SECONDS)
     tenants = core.identity.tenants
-    reports = Reports(core, buckets, lambda app: rules_of(tenants.get(app)))
+    url = core.config.app.http_url.rstrip("/")
+    page = f"{url}/admin" if url and "admin" in core.features else ""
+    reports = Reports(core, buckets, lambda app: rules_of(tenants.get(app)), _owners_of(core), page)
     parts = SafetyParts(Moderation(core, mutes, removals, looks), removals, reports, _remover(core))
     return FeatureParts(
         parts,
@@ -54,6 +59,16 @@ def build(core: Core) -> FeatureParts:
         run=(mutes.run, removals.run, reports.run),
         page=Path(__file__).parent / "page",
     )
+
+
+def _owners_of(core: Core) -> Callable[[str], list[str]]:
+    """What finds the owners of an app."""
+    if "accounts" not in core.features:
+        return lambda app: []
+    from imserver.features.accounts.people import PeopleFilter, PeopleStore
+
+    store, every = PeopleStore(core.storage.store), (0, Limit.ID, _MOST_OWNERS, 0)
+    return lambda app: [each.user for each in store.page(PeopleFilter(app, role="owner"), *every)]
 
 
 def _remover(core: Core) -> Remove | None:

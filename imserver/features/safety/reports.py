@@ -7,19 +7,22 @@ message as its reporter does: with a few messages around it, of that conversatio
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from secrets import token_hex
 from time import time
 from typing import Final, Literal
+from urllib.parse import quote
 
 import gevent
+import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from imserver.features.safety.settings import SafetySettings
 from imserver.features.safety.wire import Report
 from imserver.plugin.errors import ImserverError, ReplyCode, StorageUnavailable
 from imserver.plugin.identity import Buckets, TooManyRequests
-from imserver.plugin.messages import Entry, MessageLog
+from imserver.plugin.messages import Draft, Entry, MessageLog, MessageServices
 from imserver.plugin.services import Core
 from imserver.plugin.storage import PooledStatements, Row, Statements, text_of
 from imserver.plugin.wire import CommandRow, CommandTable, Connection, Reply, app_and_user
@@ -34,6 +37,8 @@ AROUND: Final = 5
 """Messages before and after a reported one that moderators see."""
 _LOOK: Final = 20
 _SWEEP_SECONDS: Final = 3600.0
+NOTICE_SECONDS: Final = 600
+"""Owners hear of a report unless another one was opened so short before."""
 _DAY: Final = 86400
 State = Literal["open", "closed"]
 _COLUMNS: Final = (
@@ -101,14 +106,25 @@ class ReportInContext(Struct, frozen=True):
 class Reports:
     """Takes reports, and shows them. Everything may switch, and raise StorageUnavailable.
 
-    ``rates``: how many a user makes. ``rules_of``: the rules of an app.
+    ``rates``: how many a user makes. ``rules_of``: the rules of an app. ``owners_of``: its owners, who hear
+    of reports by a message of the server. ``page``: the address of the admin page; ``""``: there is none.
     """
 
-    def __init__(self, core: Core, rates: Buckets, rules_of: Callable[[str], SafetySettings]) -> None:
+    def __init__(
+        self,
+        core: Core,
+        rates: Buckets,
+        rules_of: Callable[[str], SafetySettings],
+        owners_of: Callable[[str], Sequence[str]],
+        page: str,
+    ) -> None:
         self._store = core.storage.store
         self._identity = core.identity
         self._rates = rates
         self.rules_of = rules_of
+        self._owners_of = owners_of
+        self._page = page
+        self._messaging = core.service(MessageServices).messaging
 
     # --- users ----------------------------------------------------------------------------------------------
 
@@ -131,13 +147,17 @@ class Reports:
             self._check_person(app, reporter, user)
         subject = f"message {report.message}" if report.message else f"user {user}"
         record, now, new = self._identity.observer.recorder(app, "report"), int(time()), token_hex(8)
+        is_quiet = True
 
         def work(sql: PooledStatements) -> str | None:
+            nonlocal is_quiet
             id = _open_report(sql, app, subject)
             if id is None:
                 count = "SELECT count(*) FROM report WHERE app = %s AND closed = 0"
                 if sql.query(count, (app,))[0][0] >= MOST_OPEN:
                     return None
+                recent = "SELECT 1 FROM report WHERE app = %s AND closed = 0 AND opened > %s LIMIT 1"
+                is_quiet = bool(sql.query(recent, (app, now - NOTICE_SECONDS)))
                 row = (app, new, subject, report.message, conversation, user, 0, now, now, 0, "", "", "")
                 sql.insert_new("report", f"app, id, subject, {_COLUMNS[4:]}", [row])
                 id = _open_report(sql, app, subject)
@@ -159,7 +179,34 @@ class Reports:
         id = self._store.write(work)
         if id is None:
             raise TooManyReports(app)
+        if id == new and not is_quiet:
+            self._notify_owners(app, new, report, user, conversation)
         return id
+
+    def _notify_owners(self, app: str, id: str, report: Report, user: str, conversation: int) -> None:
+        who, groups = self.names(app, [user]).get(user, user), self.groups(app, [conversation])
+        what = f"A message of {who}" if report.message else who
+        where = "".join(f' in "{name}"' for name in groups.values())
+        page = f" {self._page}#report/{quote(app, safe='')}/{id}" if self._page else ""
+        draft = Draft(
+            sender="",
+            body=f"{what} was reported{where} ({report.reason}).{page}".encode(),
+            time_ms=int(time() * 1000),
+            meta=msgspec.json.encode({"moderation": {"act": "report", "report": id}}),
+        )
+        for owner in self._owners_of(app):
+            if owner != user:
+                self._messaging.store(app, replace(draft, to_user=owner), by_user=False)
+
+    def names(self, app: str, users: Iterable[str]) -> dict[str, str]:
+        """User → nickname or else user name, of those with an account."""
+        accounts = self._identity.accounts.those_of(app, list(dict.fromkeys(users)))
+        return {each.user: text for each in accounts if (text := each.nickname or each.name)}
+
+    def groups(self, app: str, conversations: Iterable[int]) -> dict[str, str]:
+        """Conversation → the name of the group, of those that are groups."""
+        found = self._store.part(MessageLog).conversations.find(app, list({*conversations} - {0}))
+        return {str(each.id): each.name for each in found if each.kind == "group"}
 
     def _message(self, app: str, reporter: str, message: int) -> Entry:
         """A message that the reporter can read and somebody else has sent."""
