@@ -401,6 +401,15 @@ class Logins:
                 extra={"connection": peer},
             )
 
+    def wants_account(self, app: str, by_account: bool) -> bool:
+        """Whether the receiver of a first message must be an account, because all users of the app are. In
+        demo mode anybody is a user: there it must be one ``by_account``, if the sender is one. Never
+        switches."""
+        if app in self.account_apps or not (by_account and self._keys.demo):
+            return app in self.account_apps
+        rule = self._rules.get(app) or self._learn(app)
+        return rule is None or rule.only_accounts
+
     def holds_token(self, connection: Connection) -> bool:
         """Whether the session of ``connection`` ends with a token. A new login may renew such a session."""
         return connection in self._ends
@@ -500,7 +509,8 @@ class Logins:
     def _take(self, rule: Rule) -> Rule:
         known = self._rules.get(rule.name)
         self._rules[rule.name] = rule
-        (self.account_apps.add if rule.only_accounts else self.account_apps.discard)(rule.name)
+        is_alone = rule.only_accounts and not self._keys.demo
+        (self.account_apps.add if is_alone else self.account_apps.discard)(rule.name)
         if rule.tenant.max_connections and (known is None or not known.tenant.max_connections):
             for connection in self._connections:
                 if connection.app == rule.name:

@@ -101,7 +101,8 @@ class Rule:
     and without further checks. ``quiet``: plain, and nobody observes its logins. ``broken``: it requires
     tokens, but their keys are missing. ``by_back_end``: its back end decides about logins.
     ``asks_back_end``: its back end is asked anything. ``accounts``: account tokens are accepted; a token is
-    required. ``only_accounts``: all users are accounts. ``issuers``: the entries of ``jwt`` with an issuer.
+    required. ``only_accounts``: all users are accounts, but for those of demo mode. ``issuers``: the entries
+    of ``jwt`` with an issuer.
     ``user_bytes``: length of the longest user id. ``origins`` None: the node's own policy applies.
     ``has_entrance``: see :data:`Entrance`.
     """
@@ -141,9 +142,7 @@ class Rule:
         self.user_bytes = tenant.user_bytes_of(tenant.name)
         self.keys = keys
         self.accounts = tenant.wants_accounts(tenant.name)
-        self.only_accounts = self.accounts and not (
-            demo or tenant.jwt or has_entrance or tenant.back_ends.connect
-        )
+        self.only_accounts = self.accounts and not (tenant.jwt or has_entrance or tenant.back_ends.connect)
         self.open = (tenant.open or demo) and not (tenant.has_login_rule or tenant.back_ends.connect)
         self.closed = not (self.open or tenant.has_login_rule)
         self.issuers = tuple(row for row in tenant.jwt if row.issuer)

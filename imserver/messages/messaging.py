@@ -181,8 +181,8 @@ class Messaging:
         if draft.kind == "message" and (spent := self._metrics.stored.spent(request.app)) is not None:
             self.stored(request, spent)
             return
-        request.to_account = (
-            request.app in self._account_apps and draft.to_user != "" and not draft.to_anybody
+        request.to_account = draft.to_user != "" and (
+            request.to_account or (request.app in self._account_apps and not draft.to_anybody)
         )
         self._log.writer.send(request)
 
@@ -191,14 +191,21 @@ class Messaging:
         mute = self._mutes.mute_of(app, user) if self._mutes.all else None
         return None if mute is None else Rejected(RejectReason.MUTED, mute.text, mute.until)
 
-    def send_of_user(self, app: str, draft: Draft, done: Done, connection: Connection | None = None) -> None:
+    def send_of_user(
+        self,
+        app: str,
+        draft: Draft,
+        done: Done,
+        connection: Connection | None = None,
+        to_account: bool = False,
+    ) -> None:
         """Like :meth:`send`, for what a user sends: where the app wants it, its back end reviews it before.
         Some users have a rate, and who is muted in the app sends nothing.
 
         Drafts of one connection keep their order. Recalls and presses have no content of the user, and only
-        wait for their turn.
+        wait for their turn. ``to_account``: the receiver of a first message must be an account.
         """
-        request = AppendRequest(app, draft, done, self, connection)
+        request = AppendRequest(app, draft, done, self, connection, to_account)
         if draft.kind not in ("recall", "press") and (mute := self.mute_of(app, draft.sender)) is not None:
             self.stored(request, mute)
             return
@@ -226,11 +233,14 @@ class Messaging:
                 request.draft = replace(request.draft, type=decision.type, body=decision.body)
             self._send(request)
 
-    def store(self, app: str, draft: Draft, *, by_user: bool) -> Stored:
+    def store(self, app: str, draft: Draft, *, by_user: bool, to_account: bool = False) -> Stored:
         """:meth:`send_of_user` or, if not ``by_user``, :meth:`send`. Switches. Returns :class:`Appended`,
         :class:`Rejected` or StorageUnavailable; raises nothing."""
         settled: AsyncResult[Stored] = AsyncResult()
-        (self.send_of_user if by_user else self.send)(app, draft, settled.set)
+        if by_user:
+            self.send_of_user(app, draft, settled.set, to_account=to_account)
+        else:
+            self.send(app, draft, settled.set)
         result = settled.get()
         assert result is not None
         return result

@@ -4,6 +4,7 @@ import json
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from pathlib import Path
 from time import time
 from typing import Any
 from urllib.parse import urlencode
@@ -355,6 +356,25 @@ def test_a_back_end_makes_no_group_of_an_account_that_does_not_exist(ann: User) 
     given = {"app": "gochat", "user": "999999999", "name": "us", "members": [ann.user]}
     key = "admin-key-of-the-tests"
     assert refused(ann.server.http, "groups/create", given, key=key)[:2] == (404, "unknown_account")
+
+
+def test_in_demo_mode_an_account_writes_first_to_accounts_alone(tmp_path: Path) -> None:
+    server = Server(tmp_path)
+    try:
+        ann, bob = User.register(server), User.register(server)
+        bot = ann.bot("helper_bot")
+        ann.post("messages/send", to=bob.user, text="hi")
+        for by in (ann, bot):
+            for nobody in ("999999999", "Bob"):
+                assert by.refused("messages/send", to=nobody, text="hi") == (404, "unknown_account")
+                given = {"to": nobody, "text": "Well?", "free_text": True}
+                assert by.refused("asks/create", **given) == (404, "unknown_account")
+        demo = User(server, "", app="gochat")  # anybody is a user
+        demo.post("messages/send", user="eve", to="Bob", text="hi")
+        demo.post("messages/send", user="eve", to=ann.user, text="hi")
+        ann.post("messages/send", to="eve", text="hello")
+    finally:
+        server.stop()
 
 
 def test_nobody_writes_to_an_account_that_does_not_exist(ann: User, bob: User, cid: User) -> None:

@@ -77,7 +77,7 @@ class StreamedAnswers:
             return found
         if found and not self._relations.may_write(app, user, found):
             return Rejected(RejectReason.BLOCKED)
-        if to and self._is_refused_as_first(app, user, to):
+        if to and self._is_refused_as_first(app, user, to, not is_back_end):
             return Rejected(RejectReason.UNKNOWN_ACCOUNT)
         if not is_back_end:
             if self._texts.count_of(app, user) >= MOST_STREAMS:
@@ -95,9 +95,9 @@ class StreamedAnswers:
         self._owners[app, bot] = owner
         return owner
 
-    def _is_refused_as_first(self, app: str, user: str, to: str) -> bool:
+    def _is_refused_as_first(self, app: str, user: str, to: str, by_account: bool) -> bool:
         """Whether a message would be refused as the first one to somebody who is no account."""
-        if app not in self._logins.account_apps or self._accounts.those_of(app, [to]):
+        if not self._logins.wants_account(app, by_account) or self._accounts.those_of(app, [to]):
             return False
         return self._store.part(MessageLog).conversations.between(app, user, to) is None
 

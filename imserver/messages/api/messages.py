@@ -12,6 +12,8 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 from imserver import errors
 from imserver.api.v1.push import notify_bytes
 from imserver.api.v1.push_request import Data, StoredAt, Text
+from imserver.auth.authority import TOKEN_HOLDERS
+from imserver.auth.login import Logins
 from imserver.auth.principal import (
     Needs,
 )
@@ -200,12 +202,14 @@ class MessageApi(Struct, frozen=True):
     receipts: Receipts
     rates: Rates
     limits: Limits
+    logins: Logins
 
     @staticmethod
     def of(core: Core, api: Api) -> MessageApi:
         """Make it for a node."""
-        services = core.service(MessageServices)
-        return MessageApi(core.storage.store, services.messaging, services.receipts, api.rates, api.limits)
+        services, logins = core.service(MessageServices), core.identity.logins
+        of_messages = core.storage.store, services.messaging, services.receipts
+        return MessageApi(*of_messages, api.rates, api.limits, logins)
 
     def send(
         self, call: Call, request: SendRequest, more: Mapping[str, Any] = MappingProxyType({})
@@ -444,7 +448,8 @@ def _store(api: MessageApi, call: Call, command: Send) -> StoredAnswer:
     if draft is None:
         raise ApiProblem(errors.Problems.UNKNOWN_MESSAGE)
     _require_may_write(api, call)
-    result = api.messaging.store(call.app, draft, by_user=not call.is_back_end)
+    to_account = api.logins.wants_account(call.app, call.principal.kind in TOKEN_HOLDERS)
+    result = api.messaging.store(call.app, draft, by_user=not call.is_back_end, to_account=to_account)
     if isinstance(result, TooManyMessages):
         raise ApiProblem(errors.Problems.TOO_MANY_REQUESTS, headers=(("Retry-After", "1"),))
     if isinstance(result, StorageUnavailable):
