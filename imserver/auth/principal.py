@@ -155,6 +155,8 @@ class Needs:
     """A visitor of one of our pages."""
     ADMIN_OR_ACCOUNT: Final = Need("admin", frozenset({"account"}))
     """A person with an account token, but no guest, or a back end for a user."""
+    ADMIN_OR_FINDER: Final = Need("admin", frozenset({"account", "bot"}))
+    """A person or a bot, but no guest, or a back end for either."""
     ADMIN_OR_PERSON: Final = Need("admin", frozenset({"account", "guest"}))
     """A person with an account token, guests too, or a back end for a user."""
     ADMIN_OR_MEMBER: Final = Need("admin", frozenset({"account", "guest", "bot"}))

@@ -94,7 +94,7 @@ routes = Resource(
 
 @routes.post(
     "/accounts/find",
-    Needs.ADMIN_OR_ACCOUNT,
+    Needs.ADMIN_OR_FINDER,
     schema=("FindRequest", "The identifier to search for."),
     act="",
     problems=(Problems.UNKNOWN_ACCOUNT, Problems.TOO_MANY_REQUESTS),
@@ -117,7 +117,7 @@ def find(
 
 @routes.post(
     "/accounts/search",
-    Needs.ADMIN_OR_ACCOUNT,
+    Needs.ADMIN_OR_FINDER,
     schema=("PeopleRequest", "A part of the names of people."),
     act="",
     problems=(Problems.TOO_MANY_REQUESTS,),

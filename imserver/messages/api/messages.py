@@ -12,7 +12,6 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 from imserver import errors
 from imserver.api.v1.push import notify_bytes
 from imserver.api.v1.push_request import Data, StoredAt, Text
-from imserver.auth.authority import TOKEN_HOLDERS
 from imserver.auth.login import Logins
 from imserver.auth.principal import (
     Needs,
@@ -448,7 +447,7 @@ def _store(api: MessageApi, call: Call, command: Send) -> StoredAnswer:
     if draft is None:
         raise ApiProblem(errors.Problems.UNKNOWN_MESSAGE)
     _require_may_write(api, call)
-    to_account = api.logins.wants_account(call.app, call.principal.kind in TOKEN_HOLDERS)
+    to_account = api.logins.wants_account(call.app, not call.is_back_end)
     result = api.messaging.store(call.app, draft, by_user=not call.is_back_end, to_account=to_account)
     if isinstance(result, TooManyMessages):
         raise ApiProblem(errors.Problems.TOO_MANY_REQUESTS, headers=(("Retry-After", "1"),))

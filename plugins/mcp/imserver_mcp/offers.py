@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, get_type_hints
 
 import msgspec
@@ -10,11 +10,11 @@ from msgspec import Struct
 
 from imserver.plugin.http import Api, Route
 
-from .protocol import Code, McpError
-from .turn import PREFIX, Turn
+from .turn import PREFIX, RouteRefused, Turn
 
-Run = Callable[[Turn, dict[str, Any]], Any]
+Run = Callable[[Turn, Any], Any]
 Page = tuple[list[dict[str, Any]], str]
+_NAMES = {"type": "object", "description": "The names of users, by id."}
 
 
 class Content(Struct, frozen=True):
@@ -29,7 +29,8 @@ class Tool(Struct, frozen=True, kw_only=True):
     dict, which has the form ``output``.
 
     ``route``: method and path below ``/api/v1`` without which it is not there. Its request has the arguments
-    ``fields``, unless ``input`` is their JSON schema. Without ``run`` it also answers.
+    ``fields``, unless ``input`` is their JSON schema, or the struct that ``run`` gets. Without ``run`` it
+    also answers. ``names``: the answer also has the names of the users in it.
     """
 
     name: str
@@ -38,8 +39,9 @@ class Tool(Struct, frozen=True, kw_only=True):
     run: Run | None = None
     route: tuple[str, str] = ("", "")
     fields: tuple[str, ...] = ()
-    input: Mapping[str, Any] | None = None
+    input: Mapping[str, Any] | type[Struct] | None = None
     output: Mapping[str, Any] | None = None
+    names: bool = False
     kind: Literal["reads", "writes"] = "writes"
 
     @property
@@ -48,10 +50,21 @@ class Tool(Struct, frozen=True, kw_only=True):
         return self.route[0], PREFIX + self.route[1]
 
     def call(self, turn: Turn, arguments: dict[str, Any]) -> Any:
-        """Run it. May switch. Raises RouteRefused and McpError."""
-        if self.input is None and (strange := arguments.keys() - set(self.fields)):
-            raise McpError(Code.BAD_PARAMS, f"Unknown arguments: {', '.join(sorted(strange))}")
-        return turn.run(*self.route, **arguments) if self.run is None else self.run(turn, arguments)
+        """Run it. May switch. Raises RouteRefused."""
+        given: Any = {name: value for name, value in arguments.items() if value is not None}
+        if isinstance(self.input, type):
+            try:
+                given = msgspec.convert(given, self.input)
+            except msgspec.ValidationError as error:
+                raise RouteRefused("invalid_request", str(error)) from None
+        elif self.input is None and (strange := given.keys() - set(self.fields)):
+            known = f"this tool has {', '.join(self.fields)}"
+            raise RouteRefused("invalid_request", f"Unknown: {', '.join(sorted(strange))}; {known}")
+        result = turn.run(*self.route, **given) if self.run is None else self.run(turn, given)
+        if self.names and isinstance(result, dict):
+            cards = turn.cards(dict.fromkeys(users_in(result)))
+            return {**result, "names": {each["user"]: each["nickname"] for each in cards if each["nickname"]}}
+        return result
 
     def shown(self, api: Api) -> dict[str, Any]:
         """How it is listed."""
@@ -61,9 +74,12 @@ class Tool(Struct, frozen=True, kw_only=True):
         output = self.output
         if output is None and self.run is None and route is not None:
             output = schema_of(get_type_hints(route.function)["return"])
+        if output is not None and self.names:
+            output = {**output, "properties": {**output["properties"], "names": _NAMES}}
+        given = schema_of(self.input) if isinstance(self.input, type) else self.input
         return {
             **shown,
-            "inputSchema": _input_of(route, self.fields) if self.input is None and route else self.input,
+            "inputSchema": _input_of(route, self.fields) if given is None and route else given,
             **({} if output is None else {"outputSchema": output}),
             "annotations": hints,
         }
@@ -85,6 +101,16 @@ class Offer(Struct, frozen=True, kw_only=True):
     sources: tuple[Source, ...] = ()
     methods: Mapping[str, Callable[[Turn], Any]] = {}
     capabilities: Mapping[str, Any] = {}
+
+
+def users_in(shown: Mapping[str, Any]) -> Iterator[str]:
+    """The ids of users in an answer, in its order."""
+    for name, value in shown.items():
+        if name in ("from", "to", "peer", "user"):
+            yield from [value] if value else []
+        elif name in ("conversations", "messages", "answers"):
+            for each in value:
+                yield from users_in(each)
 
 
 def schema_of(kind: type[Struct]) -> dict[str, Any]:

@@ -215,7 +215,8 @@ class Mcp:
             result: Any = Content(_text(why), True) if isinstance(why, str) and why else why
             result = result or tool.call(turn, arguments)
         except RouteRefused as refused:
-            result = Content(_text(str(refused)), True)
+            hint = ". `to` is the id of a user: `find_people` finds it." * (refused.code == "unknown_account")
+            result = Content(_text(f"{refused}{hint}"), True)
         if isinstance(result, InputRequired):
             return result
         if isinstance(result, Content):

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import base64
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from time import time
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
+from msgspec import Meta, Struct
 
 from imserver.plugin.identity import Buckets, Rate
-from imserver.plugin.wire import id_of
+from imserver.plugin.messages import MessageLog
+from imserver.plugin.wire import Limit, id_of
 
-from .offers import Tool
+from .offers import Tool, users_in
 from .settings import rules_of
-from .turn import InputRequired, Turn
+from .turn import MOST_CARDS, InputRequired, RouteRefused, Turn
 
 WAIT_SECONDS: Final = 20
 """How long one look waits for an answer. It ends earlier, when there is one."""
@@ -22,41 +27,156 @@ YES: Final = "yes"
 _PERMISSION: Final = "permission"
 USED: Final = Rate("mcp_yeses", "uses of the yes of a person", "question", "1", "")
 MOST: Final = 20
-_SHOWN: Final = 1500
+"""Conversations in one answer of ``read``."""
+PAGES: Final = 10
+"""Pages of conversations that one ``read`` looks through."""
+READ_BYTES: Final = 128 << 10
+"""The messages of one answer of ``read``, which has them as text and as JSON. One message may be longer."""
+_encode: Final = msgspec.json.encode
 
 
-def read(turn: Turn, given: dict[str, Any]) -> dict[str, Any]:
-    """List what the user has not read, and mark it as read."""
-    one, limit = given.get("conversation"), given.get("limit", 50)
-    page = turn.run("GET", "/conversations", limit=200 if one else MOST)["conversations"]
-    found = [each for each in page if each["conversation"] == one or (not one and each["unread"])]
-    for each in found:
-        del each["last"]
-        if each["unread"]:
-            where = {"conversation": each["conversation"]}
-            answer = turn.run("GET", "/messages", **where, limit=min(each["unread"], limit, 200))
-            each["messages"] = answer["messages"]
-            if given.get("mark", True) and each["messages"]:
-                turn.run("POST", "/messages/read", **where, id=each["messages"][-1]["id"])
-    return {"conversations": found}
+class ReadArguments(Struct, frozen=True, forbid_unknown_fields=True):
+    """What ``read`` gets."""
+
+    conversation: Annotated[int, Meta(description="Only this one; 0: all.", ge=0, le=Limit.ID)] = 0
+    limit: Annotated[int, Meta(description="How many messages at most.", ge=1, le=200)] = 50
+    cursor: Annotated[str, Meta(description="`cursor` of the answer before.", max_length=4096)] = ""
+    mark: Annotated[bool, Meta(description="False: only look; the answer has no `cursor`.")] = True
 
 
-def who_is_online(turn: Turn, given: dict[str, Any]) -> dict[str, Any]:
+class Place(Struct, frozen=True, array_like=True):
+    """Where a reader goes on. ``shown``: conversation → the last entry that it has of it. ``before``: the
+    page of conversations that is looked through."""
+
+    shown: Annotated[dict[int, int], Meta(max_length=MOST)] = {}
+    before: int = 0
+
+    @classmethod
+    def of(cls, cursor: str) -> Place:
+        """Raises RouteRefused."""
+        try:
+            return msgspec.json.decode(base64.b64decode(cursor, b"-_", True), type=cls) if cursor else cls()
+        except ValueError:
+            raise RouteRefused("invalid_request", "`cursor`: it is not that of an answer") from None
+
+    @property
+    def cursor(self) -> str:
+        """As clients keep it."""
+        return base64.urlsafe_b64encode(_encode(self)).decode()
+
+
+def read(turn: Turn, given: ReadArguments) -> dict[str, Any]:
+    """List what the user has not read, the oldest of each conversation first.
+
+    It is marked as read when the client comes again with the cursor: then it has the answer. Until then a
+    node or a client may die, and the same is shown again.
+    """
+    place = Place.of(given.cursor)
+    found: list[dict[str, Any]] = []
+    shown: dict[int, int] = {}
+    for conversation, id in place.shown.items():
+        with suppress(RouteRefused):  # the conversation has gone
+            turn.run("POST", "/messages/read", conversation=conversation, id=id)
+    left, room, following = given.limit, READ_BYTES, place.before
+    for header, behind in _unread(turn, given.conversation, place.before):
+        if not left or len(shown) == MOST or room < 0:
+            break
+        if header is None:
+            following = behind
+            continue
+        where = {"conversation": header["conversation"], "after": header["read"]}
+        messages = []
+        for each in turn.run("GET", "/messages", **where, limit=left)["messages"]:
+            left, room = left - 1, room - len(_encode(each))
+            if room < 0 and shown:
+                break
+            shown[header["conversation"]] = each["id"]
+            if each["from"] != turn.user:
+                messages.append(each)
+        if messages:
+            found.append({**header, "messages": messages})
+    place = Place(shown, place.before) if shown else Place(before=following)
+    has_more = given.mark and place != Place()
+    return {"conversations": found, **({"cursor": place.cursor} if has_more else {})}
+
+
+def _unread(turn: Turn, one: int, before: int) -> Iterator[tuple[dict[str, Any] | None, int]]:
+    """The conversations with something unread, and None at the end of each page of them, each with ``before``
+    of the next page. May switch. Raises RouteRefused."""
+    limit = 1 if one else 200
+    if one:
+        row = turn.core.storage.store.part(MessageLog).conversations.get(turn.app, one)
+        before = 1 if row is None else row.last_id + 1
+    for _ in range(PAGES):
+        page = turn.run("GET", "/conversations", before=before, limit=limit)
+        rows = [each for each in page["conversations"] if one in (0, each["conversation"])]
+        if one and not rows:
+            raise RouteRefused("unknown_conversation", "There is no such conversation of yours")
+        before = 0 if one else page["before"]
+        for each in rows:
+            del each["last"]
+            if each["unread"]:
+                yield each, before
+        yield None, before
+        if not before:
+            return
+
+
+def _acquaintances(turn: Turn) -> list[str]:
+    """The owner of a bot, those with whom the user talks, and the members of its groups."""
+    page = turn.run("GET", "/conversations", limit=100)["conversations"]
+    users = [_owner_of(turn), *(each["peer"] for each in page)]
+    for each in page:
+        if each["kind"] == "group" and len(users) < 2 * MOST_CARDS:
+            users += _members(turn, each["conversation"])
+    return [user for user in dict.fromkeys(users) if user not in ("", turn.user)]
+
+
+def _members(turn: Turn, group: int) -> list[str]:
+    page = turn.run("GET", "/groups/members", group=str(group), limit=MOST_CARDS)
+    return [each["user"] for each in page["members"]]
+
+
+class FindArguments(Struct, frozen=True, forbid_unknown_fields=True):
+    """Whom ``find_people`` looks for."""
+
+    text: Annotated[str, Meta(description="A name, or words of it.", min_length=1, max_length=100)]
+
+
+def find_people(turn: Turn, given: FindArguments) -> dict[str, Any]:
+    """Find people by their names: those with whom the user talks, and whom the app lets it find."""
+    words = given.text.casefold().split()
+    cards = turn.cards(_acquaintances(turn))
+    found = [each for each in cards if _has_words(f"{each['nickname']} {each['name']}", words)]
+    for route in ("/accounts/search", "/accounts/find"):
+        if turn.has_route("POST", route):
+            with suppress(RouteRefused):  # nobody, or the app or the role does not permit it
+                answer = turn.run("POST", route, text=given.text)
+                found += answer.get("cards", [answer])
+    people = {each["user"]: each for each in found if each["user"] != turn.user}
+    shown = (("user", "user"), ("name", "nickname"), ("user_name", "name"), ("bot", "bot"))
+    return {"people": [{name: each[field] for name, field in shown} for each in people.values()]}
+
+
+def _has_words(text: str, words: Iterable[str]) -> bool:
+    """Whether a text has all these words, or parts of words."""
+    return all(word in text.casefold() for word in words)
+
+
+class OnlineArguments(Struct, frozen=True, forbid_unknown_fields=True):
+    """Whom ``who_is_online`` shows."""
+
+    users: Annotated[tuple[str, ...], Meta(description="Ids of users.", max_length=100)] = ()
+    group: Annotated[int, Meta(description="The id of a group.", ge=0, le=Limit.ID)] = 0
+
+
+def who_is_online(turn: Turn, given: OnlineArguments) -> dict[str, Any]:
     """Show who is online."""
-    users = given.get("users") or []
-    if group := given.get("group"):
-        members = turn.run("GET", "/groups/members", group=str(group), limit=100)["members"]
-        users = [each["user"] for each in members]
-    elif not users:
-        page = turn.run("GET", "/conversations", limit=100)["conversations"]
-        users = [each["peer"] for each in page if each["peer"]]
-    users = [user for user in dict.fromkeys(users) if user != turn.user][:100]
-    if not users:
-        people = []
-    elif turn.principal.user and turn.has_route("POST", "/accounts/cards"):
-        cards = turn.run("POST", "/accounts/cards", users=users)["cards"]
-        people = [(each["user"], each["nickname"], each["presence"] or "hidden") for each in cards]
-    else:
+    users = _members(turn, given.group) if given.group else list(given.users) or _acquaintances(turn)
+    users = [user for user in dict.fromkeys(users) if user != turn.user][:MOST_CARDS]
+    cards = turn.cards(users)
+    people = [(each["user"], each["nickname"], each["presence"] or "hidden") for each in cards]
+    if users and not cards:
         found = turn.run("POST", "/presence", users=users, user=None)["users"]
         people = [(each["user"], "", "online" if each["online"] else "offline") for each in found]
     shown = [{"user": user, "name": name, "presence": presence} for user, name, presence in people]
@@ -103,8 +223,10 @@ def permission(turn: Turn, tool: Tool, arguments: dict[str, Any], yeses: Buckets
     person = rules.confirm_by or _owner_of(turn)
     if not person or person == turn.user or not turn.has_route("POST", "/asks/create"):
         return f"`{tool.name}` needs the yes of a person, and there is nobody who can be asked."
-    shown = msgspec.json.format(msgspec.json.encode(arguments), indent=2).decode()[:_SHOWN]
-    text = f"May I use `{tool.name}`?\n\n```json\n{shown}\n```"
+    # Whole: what does not fit into a message cannot be confirmed, and `/asks/create` refuses it.
+    shown = msgspec.json.format(_encode(arguments), indent=2).decode()
+    names = [f"\n{each['user']}: {each['nickname']}" for each in turn.cards([*users_in(arguments)])]
+    text = f"May I use `{tool.name}`?\n\n```json\n{shown}\n```{''.join(names)}"
     options = [{"text": "Yes", "value": YES}, {"text": "No", "value": "no"}]
     question = {"text": text, "to": person, "options": options, "seconds": rules.confirm_seconds}
     asked = put_question(turn, question, None if state is None else state[_PERMISSION])
@@ -146,17 +268,26 @@ TOOLS: Final = (
         fields=("text", "to", "conversation", "reply_to", "thread", "mentions", "client_msg_id"),
     ),
     Tool(
+        name="find_people",
+        title="Find people",
+        description="Find the ids of people by their names: `send` and `ask` want them as `to`.",
+        run=find_people,
+        route=("POST", "/accounts/cards"),
+        input=FindArguments,
+        output=_object(people=_LIST),
+        kind="reads",
+    ),
+    Tool(
         name="read",
         title="Read what is new",
-        description="List the unread messages of all your conversations, or of one, and mark them as read.",
+        description="List the unread messages of all your conversations, or of one. When you have dealt with "
+        "them, call this again with the `cursor` of the answer, until an answer has none: this marks them as "
+        "read, and shows what follows. Without it the same messages are shown again.",
         run=read,
         route=("GET", "/conversations"),
-        input=_object(
-            conversation={**_ONE, "description": "Only this one."},
-            limit={**_ONE, "description": "How many messages of each at most. The default is 50."},
-            mark={"type": "boolean", "description": "Mark them as read. The default is true."},
-        ),
-        output=_object(conversations=_LIST),
+        input=ReadArguments,
+        output=_object(conversations=_LIST, cursor=_text("For the next call; missing if there is no more.")),
+        names=True,
     ),
     Tool(
         name="history",
@@ -165,6 +296,7 @@ TOOLS: Final = (
         route=("GET", "/messages"),
         fields=("conversation", "before", "after", "limit"),
         kind="reads",
+        names=True,
     ),
     Tool(
         name="search",
@@ -173,17 +305,15 @@ TOOLS: Final = (
         route=("GET", "/messages/search"),
         fields=("text", "conversation", "from", "since", "until", "before", "limit"),
         kind="reads",
+        names=True,
     ),
     Tool(
         name="who_is_online",
         title="See who is online",
-        description="Show who of these users, of a group, or of those with whom you talk is online.",
+        description="Show who of these users, of a group, or of those whom you know is online.",
         run=who_is_online,
         route=("GET", "/conversations"),
-        input=_object(
-            users={"type": "array", "items": _text("The id of a user."), "maxItems": 100},
-            group={**_ONE, "description": "The id of a group."},
-        ),
+        input=OnlineArguments,
         output=_object(people=_LIST),
         kind="reads",
     ),
@@ -208,5 +338,6 @@ TOOLS: Final = (
             state=_text("`answered`, `expired`, `cancelled`, `recalled`, or still `open`."),
             answers=_LIST,
         ),
+        names=True,
     ),
 )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -19,6 +20,8 @@ from .protocol import Code, McpError, Message, Seal, notification, sse
 
 NAME: Final = "mcp"
 PREFIX: Final = "/api/v1"
+MOST_CARDS: Final = 100
+"""Accounts that are shown at once."""
 _encode: Final = msgspec.json.Encoder(order="deterministic").encode
 
 
@@ -122,6 +125,16 @@ class Turn:
         if answer.status >= 400:
             raise RouteRefused(content["code"], content["message"])
         return content
+
+    def cards(self, users: Collection[str]) -> list[dict[str, Any]]:
+        """The cards of those of these users who have accounts. May switch."""
+        with suppress(RouteRefused):  # the app has no accounts
+            if users and self.user and self.has_route("POST", "/accounts/cards"):
+                cards: list[dict[str, Any]] = self.run(
+                    "POST", "/accounts/cards", users=[*users][:MOST_CARDS]
+                )["cards"]
+                return cards
+        return []
 
     # --- rounds ---------------------------------------------------------------------------------------------
 

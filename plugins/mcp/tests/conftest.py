@@ -29,7 +29,7 @@ KEY = "key-of-the-admin-0123456789"
 CONFIG: dict[str, Any] = {
     "features": ["all", "mcp", "mcp_fixture"],
     "mcp": {"allow_loopback": True},
-    "apps": {"gochat": {"mcp": {"confirm_seconds": 60}}},
+    "apps": {"gochat": {"mcp": {"confirm_seconds": 60}, "accounts": {"search": True}}},
     "api": {"keys": [{"key": KEY, "scopes": ["admin"]}]},
 }
 

@@ -1,17 +1,19 @@
 """The suite of MCP, and clients of it, unmodified, on one node and on two."""
 
+import json
 import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from conftest import Site, people, question, running
+from conftest import KEY, Site, people, question, running, tool
 
 from tests.browser.chromium import CHROMIUM, DRIVER, Browser
 from tests.browser.site import page_of, run_page, serve_folder
 from tests.sdk.node import run
 from tests.tools import NODE_MODULES, require
+from tests.users import User
 
 HERE = Path(__file__).parent
 SUITE = "@modelcontextprotocol/conformance"
@@ -126,3 +128,35 @@ def test_clients_go_on_at_another_node_when_theirs_is_killed(
         for bot in bots:
             texts = [each["text"] for each in got if each["from"] == bot.user and each["kind"] == "message"]
             assert texts == ["before", "Go on?", "after"]
+
+
+@pytest.mark.needs("node")
+@pytest.mark.parametrize(
+    ("messages", "conversations"), [(60, 25), pytest.param(600, 250, marks=pytest.mark.full)]
+)
+def test_clients_that_are_killed_between_pages_read_everything_once(
+    installed: dict[str, str], scripts: Path, tmp_path: Path, messages: int, conversations: int
+) -> None:
+    """Each page by a new process. One node is killed after the second page."""
+    judges = [[sys.executable, str(HERE / "judge_pages.py")]]
+    judges += [[require("node"), str(scripts / "judge_pages.mjs")]]
+    with running(tmp_path / "nodes", installed, 2) as servers, ThreadPoolExecutor(4) as pool:
+        ann, back_end = people(servers[0])[0], User(servers[0], KEY)
+        senders = [f"s{number}" for number in range(1, conversations)] + ["s0"] * messages
+        stored: dict[str, list[int]] = {}
+        bots = [ann.bot(f"judge{number}_bot") for number in range(len(judges))]
+        for bot in bots:
+            given = {"app": "gochat", "to": bot.user, "text": "x"}
+            jobs = [pool.submit(back_end.post, "messages/send", user=by, **given) for by in senders]
+            stored[bot.user] = sorted(job.result()["id"] for job in jobs)
+        for judge, bot in zip(judges, bots, strict=True):
+            shown, cursor, pages = [], "", 0
+            while not pages or cursor:
+                server = servers[pages % 2 if judge is judges[0] and pages < 2 else 1]
+                page = json.loads(run([*judge, f"{server.http_url}/mcp", bot.token, cursor]))
+                shown += [each["id"] for row in page["conversations"] for each in row["messages"]]
+                cursor, pages = page.get("cursor", ""), pages + 1
+                if judge is judges[0] and pages == 2:
+                    servers[0].process.kill()
+            assert sorted(shown) == stored[bot.user]
+            assert tool(f"{servers[1].http_url}/mcp", bot.token, "read")["conversations"] == []

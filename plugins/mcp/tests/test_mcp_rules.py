@@ -64,7 +64,8 @@ def test_a_key_names_the_user_in_the_address_and_no_tool_names_another(site: Sit
     other = rpc(
         url, KEY, "tools/call", name="send", arguments={"to": "1", "text": "x", "user": site.bob.user}
     )
-    assert other["code"] == Code.BAD_PARAMS
+    assert other["isError"]
+    assert "Unknown: user; this tool has text, to" in other["content"][0]["text"]
     nobody = rpc(site.url(), KEY, "tools/call", name="send", arguments={"to": site.bob.user, "text": "x"})
     assert nobody["isError"]
     foreign = post(url, {"jsonrpc": "2.0", "id": 1, "method": "ping"}, site.bot.token)
@@ -75,6 +76,46 @@ def test_an_agent_sees_who_is_online(site: Site) -> None:
     page = tool(site.url(), site.bot.token, "who_is_online", users=[site.ann.user, site.bob.user])
     assert {each["user"] for each in page["people"]} == {site.ann.user, site.bob.user}
     assert {each["presence"] for each in page["people"]} <= {"online", "offline", "hidden"}
+
+
+def test_an_agent_finds_people_by_name_and_sees_names_beside_ids(site: Site) -> None:
+    found = tool(site.url(), site.bot.token, "find_people", text="bo")["people"]
+    assert site.bob.user in [each["user"] for each in found if each["name"] == "Bob"], found
+    sent = tool(site.url(), site.bot.token, "send", to=site.bob.user, text="found you")
+    page = tool(site.url(), site.bot.token, "history", conversation=sent["conversation"])
+    assert page["names"][site.bob.user] == "Bob"
+
+
+def test_what_a_model_got_wrong_is_an_error_of_the_tool_that_it_can_correct(site: Site) -> None:
+    wrong: list[tuple[str, dict[str, Any], str]] = [
+        ("send", {"to": "Bob", "text": "x"}, "find_people"),
+        ("ask", {"to": "999999999", "text": "x"}, "find_people"),
+        ("read", {"conversations": 1}, "conversations"),
+        ("read", {"limit": "many"}, "limit"),
+        ("read", {"cursor": "x"}, "cursor"),
+        ("read", {"conversation": 999_999}, "unknown_conversation"),
+        ("who_is_online", {"user": "1"}, "user"),
+    ]
+    for name, given, has in wrong:
+        result = rpc(site.url(), site.bot.token, "tools/call", name=name, arguments=given)
+        assert result["isError"], (name, given, result)
+        assert has in result["content"][0]["text"], (name, given, result)
+
+
+def test_nothing_is_read_that_was_not_shown(site: Site) -> None:
+    for number in range(60):
+        site.ann.post("messages/send", to=site.bot.user, text=f"{number:02} {'a' * 3000}")
+    texts: list[str] = []
+    cursor: dict[str, str] = {}
+    while True:
+        page = tool(site.url(), site.bot.token, "read", **cursor)
+        assert page == tool(site.url(site.first), site.bot.token, "read", **cursor)  # its client has lost it
+        assert len(json.dumps(page)) < 200_000
+        texts += [each["text"] for row in page["conversations"] for each in row["messages"]]
+        if "cursor" not in page:
+            break
+        cursor = {"cursor": page["cursor"]}
+    assert [text[:2] for text in texts if text[2:3] == " "] == [f"{number:02}" for number in range(60)]
 
 
 def test_a_page_of_another_host_may_not_ask(site: Site) -> None:
@@ -123,6 +164,15 @@ def test_a_person_decides_what_a_tool_may_do(installed: dict[str, str], tmp_path
         assert got == ["shall be sent after yes"]
         person = rpc(url, ann.token, "tools/call", name="send", arguments={"to": bob.user, "text": "x"})
         assert person["isError"]  # nobody can be asked
+        call = {"name": "send", "arguments": {"to": bob.user, "text": f"{'a' * 2000} the end"}}
+        waiting = pool.submit(rpc, url, bot.token, "tools/call", **call)
+        asked = question(ann, bot.user)
+        assert "the end" in asked["text"]  # all of what is done
+        assert f"{bob.user}: Bob" in asked["text"]
+        ann.post("asks/answer", id=asked["id"], value="no")
+        waiting.result(60)
+        call["arguments"]["text"] = "a" * 100_000
+        assert "too long" in rpc(url, bot.token, "tools/call", **call)["content"][0]["text"]
 
 
 @pytest.mark.full  # the server has the client come again after 50 seconds
@@ -377,7 +427,9 @@ def test_the_guide_does_what_it_says(installed: dict[str, str], tmp_path: Path) 
         token = next(iter(re.findall(r"bot_[0-9][^\"]*", (tmp_path / "bot.json").read_text())))
         (tmp_path / "agent.py").write_text(script.text, encoding="utf-8")
         shown = run([sys.executable, "agent.py"], tmp_path, MCP_URL=f"{server.http_url}/mcp", BOT_TOKEN=token)
-        assert shown == ""  # the session has read everything
+        assert shown == "I have read 1 messages.\n"
+        again = run([sys.executable, "agent.py"], tmp_path, MCP_URL=f"{server.http_url}/mcp", BOT_TOKEN=token)
+        assert again == ""
         yaml.safe_load(confirm.text)
     finally:
         server.stop()
@@ -398,7 +450,7 @@ def test_its_rows_are_erased_and_exported() -> None:
 def test_it_is_small_and_stands_on_the_face_alone() -> None:
     sources = [path.read_text(encoding="utf-8") for path in (PLUGIN / "imserver_mcp").glob("*.py")]
     lines = [line for source in sources for line in source.splitlines() if line.strip()]
-    assert len(lines) <= 1500
+    assert len(lines) <= 1650
     for line in lines:
         words = line.split()
         if words[:1] == ["from"] and words[1].startswith("imserver."):
