@@ -98,7 +98,7 @@ export class LoginView {
     try {
       const preview = await showInvitation(this.app, code);
       const { registration } = preview.guests ? this.#rules : await loadRules(this.app);
-      show(this.#invited, `${invitationText(preview, this.words)}${preview.guests || registration ? "" : `. ${fill(this.words.messages_invited_closed, { name: preview.nickname || this.words.messages_somebody })}`}`);
+      show(this.#invited, `${invitationText(preview, this.words)}${preview.guests || registration ? "" : fill(this.words.messages_invited_closed, { name: preview.nickname || this.words.messages_somebody })}`);
       if (preview.guests) await this.#showOther(({ guestForm }) => guestForm(this.page, preview, code, this.onLogin, () => this.#showOwn()));
     } catch (error) {
       show(this.#note, reasonOf(error, this.words));

@@ -51,7 +51,7 @@ export function ownerForm({ app, text: words }, link, onLogin) {
   const identifier = input({ value: login, autocomplete: "username", readOnly: true, hidden: true }); // for what saves passwords
   const password = input({ name: "password", type: "password", autocomplete: "new-password", maxLength: PASSWORD_LENGTH, required: true });
   const fields = [
-    field(words.messages_your_name, name, words.messages_name_hint), make("div", "field-group", make("b", "", words.messages_login_name), make("bdi", "", login), make("small", "field-hint", words.messages_owner_login_hint), identifier),
+    field(words.messages_your_name, name, words.messages_name_hint), field(words.messages_login_name, make("span", "", make("bdi", "", login)), words.messages_owner_login_hint), identifier,
     field(words.messages_password, password, words.messages_password_hint),
   ];
   return card("welcome", [heading(words.messages_owner_title), make("p", "muted", words.messages_owner_hint)], fields, words.messages_owner_go, [], words, async () => {

@@ -123,7 +123,11 @@ function whoOf(page, session, conversation, before) {
   return {
     root: make("div", "ask-who", group(page, words.ask_who, some.root, people.root), field(page, words.ask_needed, need)),
     isMissing: () => some.box.checked && !people.users().length,
-    fields: () => ({ ...(some.box.checked && { of: people.users() }), ...(Number(need.value) > 1 && { need: Number(need.value) }) }),
+    fields: () => {
+      const of = some.box.checked ? people.users() : null;
+      const answers = Math.min(Number(need.value), of?.length ?? Infinity);
+      return { ...(of && { of }), ...(answers > 1 && { need: answers }) };
+    },
   };
 }
 
