@@ -341,9 +341,10 @@ class Annotation(Struct, frozen=True):
 
 
 class PinPage(Struct, frozen=True):
-    """Pinned messages, the one that was pinned last first."""
+    """Pinned messages, the one that was pinned last first. ``before``: of the next page; 0: there is none."""
 
     messages: tuple[Entry, ...]
+    before: int = 0
 
 
 class MessagePage(Struct, frozen=True):
@@ -466,9 +467,10 @@ class ReadPosition(Struct, frozen=True):
 
 
 class Marks(Struct, frozen=True):
-    """Your bookmarks from any device; ``version`` includes these marks."""
+    """Your bookmarks from any device; ``version`` includes these marks. ``more``: ask again with it."""
 
     version: int
     read: tuple[ReadPosition, ...] = ()
     hidden: tuple[int, ...] = ()
     receipts: tuple[Receipt, ...] = ()
+    more: bool = False

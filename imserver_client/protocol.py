@@ -459,9 +459,10 @@ def pin(id: int, *, remove: bool = False) -> Command[Annotation]:
     return Command("pin", {"id": id, "remove": remove}, Annotation)
 
 
-def pins(conversation: int) -> Command[PinPage]:
-    """Get the pinned messages of a conversation, the one that was pinned last first."""
-    return Command("pins", {"conversation": conversation}, PinPage)
+def pins(conversation: int, *, before: int = 0) -> Command[PinPage]:
+    """Get the pinned messages of a conversation, the one that was pinned last first. ``before``: as the page
+    before says."""
+    return Command("pins", {"conversation": conversation, "before": before}, PinPage)
 
 
 def typing(to: str = "", *, conversation: int = 0) -> Command[None]:

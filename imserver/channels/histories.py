@@ -16,6 +16,7 @@ from imserver.cluster.history import (
     Position,
     Retained,
     count_fitting,
+    json_size,
 )
 from imserver.config.settings import ChannelSettings
 from imserver.errors import StorageUnavailable
@@ -116,5 +117,11 @@ class ChannelHistories:
 
 def fitting(publications: list[Event]) -> list[Event]:
     """The first of some publications that fit into a page."""
-    sizes = (len(each.data) + len(each.text) + PUBLICATION_BYTES for each in publications)
+    sizes = (
+        json_size(each.data)
+        + json_size(each.text.encode())
+        + (len(each.channel.tags) + len(each.channel.info) if each.channel else 0)
+        + PUBLICATION_BYTES
+        for each in publications
+    )
     return publications[: count_fitting(sizes)]

@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from imserver.channels.registrar import Registrar
 from imserver.clock import is_long_turn, serve_others
+from imserver.cluster.history import PAGE_BYTES, count_fitting, json_size
 from imserver.cluster.nodes import NodeQueries, OtherNodes, read
 from imserver.cluster.registry import Lease
 from imserver.config.settings import ChannelSettings, TenantSettings
@@ -45,6 +46,8 @@ INSUFFICIENT_STATE: Final = 2500
 CLOSE_INSUFFICIENT_STATE: Final = 3010
 """Close code of the same, for a client that the server has subscribed. It connects again, and recovers."""
 INSUFFICIENT: Final = "insufficient state"
+_MEMBER_BYTES: Final = 150
+"""Counted for each member of a page, besides names and infos."""
 YIELD_MEMBERS: Final = 64
 """After so many members of a page, others may be served."""
 _encode = msgspec.json.Encoder().encode
@@ -434,7 +437,9 @@ class ChannelMembers:
         return self._others.registry.find_channels(app, [channel])
 
     def page(self, app: str, channel: str, after: str = "", limit: int = 1000) -> MemberPage:
-        """Members in the order of joining, after the cursor ``after`` (a page's ``next``)."""
+        """Members in the order of joining, after the cursor ``after`` (a page's ``next``): as many as fit on
+        a page."""
+        limit = min(limit, PAGE_BYTES // _MEMBER_BYTES)
         query = ChannelMembersQuery(app, channel, after, limit + 1)
         shares, missing = [self._members_here(query)], list[str]()
         if self._others is not None:
@@ -542,15 +547,21 @@ def infos_of(connection: Connection, channel: str) -> tuple[bytes, bytes]:
     return state.info, (state.channel_infos or {}).get(channel, b"")
 
 
+def _size_of(member: ChannelMember) -> int:
+    infos = len(member.info) + len(member.channel_info)
+    return _MEMBER_BYTES + json_size((member.user + member.device).encode()) + infos
+
+
 def page_of(shares: Iterable[MembersHere], limit: int, missing: tuple[str, ...] = ()) -> MemberPage:
-    """Make one page from the pages of all nodes. Each of them has at most ``limit`` + 1 members."""
+    """Make one page from the pages of all nodes: as many members as fit. Each of them has at most ``limit``
+    + 1 members."""
     total, found = 0, []
     for share in shares:
         total += share.total
         found += [(member.joined, share.birth, member) for member in share.members]
     found.sort(key=lambda entry: entry[:2])
-    more = len(found) > limit
-    page = found[:limit]
+    page = found[: min(limit, count_fitting(_size_of(member) for *_, member in found))]
+    more = len(found) > len(page)
     return MemberPage(
         total,
         [member for _, _, member in page],

@@ -24,6 +24,8 @@ PAGE_BYTES: Final = 1 << 19
 """Most bytes of bodies and reactions on a page of publications or stored messages, unless it is a single one.
 A page is one frame: this is half of the default bound of an outbox, so that other events fit beside a page
 that is on its way."""
+_PAIRS: Final = b'"\\\b\f\n\r\t'
+_PLAIN: Final = bytes(each for each in range(0x20, 0x100) if each not in _PAIRS)
 _ENTRY_BYTES: Final = 400
 _STREAM_BYTES: Final = 1200
 _ERASED_TOGETHER: Final = 10_000
@@ -97,6 +99,12 @@ class ChannelHistory(Protocol):
 def count_fitting(sizes: Iterable[int]) -> int:
     """How many bodies of these sizes fit on a page; at least one."""
     return sum(1 for index, size in enumerate(accumulate(sizes)) if not index or size <= PAGE_BYTES)
+
+
+def json_size(text: bytes) -> int:
+    """How many bytes a text has in JSON, where some characters have two and control characters six."""
+    longer = text.translate(None, _PLAIN)
+    return len(text) + len(longer) + 4 * len(longer.translate(None, _PAIRS))
 
 
 def numbered(event: Event, epoch: str, offset: int) -> Event:

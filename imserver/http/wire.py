@@ -12,6 +12,7 @@ import msgspec
 from imserver import errors
 from imserver.auth.principal import Principal
 from imserver.auth.tenants import Tenants
+from imserver.cluster.history import count_fitting
 from imserver.errors import (
     Problems,
 )
@@ -114,13 +115,18 @@ def read_query(request: HttpRequest, kind: type[Q]) -> Q:
 
 
 def page_and_cursor(
-    found: Sequence[T], limit: int, name_of: Callable[[T], str], rest: str = ""
+    found: Sequence[T],
+    limit: int,
+    name_of: Callable[[T], str],
+    rest: str = "",
+    size_of: Callable[[T], int] = lambda _: 0,
 ) -> tuple[Sequence[T], str]:
     """A page of sorted rows, and the cursor of the next page. ``found``: the rows from the first one of the
     page on, more than ``limit`` if there is a next page. ``rest``: the name after which the next page begins
-    although this one is not full; ``""``: there is none."""
-    page = found[:limit]
-    behind = name_of(page[-1]) if len(found) > limit else rest
+    although this one is not full; ``""``: there is none. ``size_of``: bytes of a long row; as many are on
+    the page as fit."""
+    page = found[: count_fitting(map(size_of, found[:limit]))]
+    behind = name_of(page[-1]) if len(found) > len(page) else rest
     return page, cursor_of(behind) if behind else ""
 
 

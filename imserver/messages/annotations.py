@@ -50,10 +50,11 @@ class RefusedView(Struct, omit_defaults=True):
         return view
 
 
-class PinsView(Struct):
-    """Pinned messages, the one that was pinned last first."""
+class PinsView(Struct, omit_defaults=True):
+    """Pinned messages, the one that was pinned last first. ``before``: of the next page; 0: there is none."""
 
     messages: list[EntryView]
+    before: int = 0
 
 
 class AnnotationCommands:
@@ -92,8 +93,8 @@ class AnnotationCommands:
     def pins(self, connection: Connection, command: AskPins) -> Reply:
         """The pinned messages of a conversation. Switches."""
         app, user = app_and_user(connection)
-        found = self._log.entries.pins(app, user, command.conversation)
-        return Reply(errors.ReplyCode.OK, PinsView([entry.view() for entry in found]))
+        found, before = self._log.entries.pins(app, user, command.conversation, command.before)
+        return Reply(errors.ReplyCode.OK, PinsView([entry.view() for entry in found], before))
 
     def _change(self, mute: Rejected | None, change: Callable[[MessageLog], Change | Rejected]) -> Reply:
         # A change would create the database.

@@ -106,9 +106,10 @@ class AnswerAsk(Command, frozen=True, gc=False):
 
 
 class AskPins(Command, frozen=True, gc=False):
-    """Request the pinned messages of a conversation."""
+    """Request the messages of a conversation that were pinned before ``before`` (0: all)."""
 
     conversation: int
+    before: int = 0
 
 
 class History(Command, frozen=True, gc=False):

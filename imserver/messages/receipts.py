@@ -205,13 +205,15 @@ class PeerReceiptView(ReceiptView):
     conversation: int
 
 
-class MarksView(Struct):
-    """The marks that are newer than a version, and the version now."""
+class MarksView(Struct, omit_defaults=True):
+    """The marks that are newer than a version, and the version that they lead to. ``more``: ask again with
+    it."""
 
     version: int
     read: list[ReadView]
     hidden: tuple[int, ...]
     receipts: list[PeerReceiptView]
+    more: bool = False
 
 
 class ReceiptPage(Struct, rename="camel"):
@@ -334,4 +336,5 @@ class Receipts:
             [ReadView(conversation, id) for conversation, id in sorted(found.reads.items())],
             found.hidden,
             [PeerReceiptView(row.user, row.read, row.received, row.conversation) for row in found.receipts],
+            found.more,
         )

@@ -177,6 +177,11 @@ def _pin(data: bytes) -> Pin:
     return Pin(fields.needed_id("id"), fields.flag("remove"))
 
 
+def _pins(data: bytes) -> AskPins:
+    fields = Fields.of(data)
+    return AskPins(fields.needed_id("conversation"), fields.id("before"))
+
+
 def _press(data: bytes) -> Send:
     fields = Fields.of(data)
     value = fields.short_text("value", MAX_BUTTON_BYTES).encode()
@@ -335,7 +340,7 @@ MESSAGE_COMMANDS: Final[Readers] = {
     "sync": _sync,
     "react": _react,
     "pin": _pin,
-    "pins": lambda data: AskPins(Fields.of(data).needed_id("conversation")),
+    "pins": _pins,
     "receiptCounts": _count_receipts,
     "thread": _thread,
     "threads": _threads,

@@ -502,8 +502,13 @@ export class Messenger extends ImClient {
    * @param {number} conversation
    * @returns {Promise<{ messages: Entry[] }>}
    */
-  pins(conversation) {
-    return this.#pageOf("pins", { conversation });
+  async pins(conversation) {
+    const messages = [];
+    for (let page, before = 0; !page || before; before = page.before) {
+      page = await this.#pageOf("pins", { conversation, ...(before && { before }) });
+      messages.push(...page.messages);
+    }
+    return { messages };
   }
 
   /**
@@ -662,8 +667,16 @@ export class Messenger extends ImClient {
    * @param {number} [version]
    * @returns {Promise<{ version: number, read: { conversation: number, id: number }[], hidden: number[], receipts: { conversation: number, user: string, read: number, received: number }[] }>}
    */
-  marks(version = 0) {
-    return this.#sendUntilAnswered("marks", { version });
+  async marks(version = 0) {
+    const { more, ...page } = await this.#sendUntilAnswered("marks", { version });
+    if (!more) return page;
+    const rest = await this.marks(page.version);
+    return {
+      version: rest.version,
+      read: [...page.read, ...rest.read],
+      hidden: [...page.hidden, ...rest.hidden],
+      receipts: [...page.receipts, ...rest.receipts],
+    };
   }
 
   /**

@@ -106,7 +106,7 @@ def test_reactions_and_pins_are_stored_shown_and_refused(locked: Server, ann: Us
         ("send", {"to": bob.user, "forward": id}),
     ):
         assert eve.refused(f"messages/{route}", **body) == (404, "unknown_message")
-    assert eve.get("conversations/pins", conversation=at) == {"messages": []}
+    assert eve.get("conversations/pins", conversation=at) == {"messages": [], "before": 0}
     bad = [
         ("react", {"id": id, "emoji": ""}),
         ("react", {"id": id, "emoji": "é" * 20}),

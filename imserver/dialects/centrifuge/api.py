@@ -62,6 +62,8 @@ MAX_LISTED: Final = 100_000
 MAX_ALTERNATIVES: Final = 64
 """The most patterns that one with ``{a,b}`` stands for."""
 _PAGE: Final = 1000
+_PAGES: Final = 8
+"""Most pages of subscribers in an answer: 4 MB."""
 _BRACES: Final = re.compile(r"\{([^{}]*)\}")
 _MIN_CODE, _MAX_CODE = 3000, 4999
 
@@ -397,8 +399,14 @@ def presence(api: CentrifugeApi, app: str, request: _OfChannel) -> dict[str, dic
     channel, options = _find(api, app, request.channel)
     if not options.presence:
         raise MethodFailed(codes.NOT_AVAILABLE)
-    page = api.channels.channels.members.page(app, channel, limit=Limit.PRESENCE)
-    return {"presence": infos_of_members(page.members)}
+    found: dict[str, ClientView] = {}
+    after = ""
+    for _ in range(_PAGES):
+        page = api.channels.channels.members.page(app, channel, after, Limit.PRESENCE - len(found))
+        found |= infos_of_members(page.members)
+        if not (after := page.next) or len(found) >= Limit.PRESENCE:
+            break
+    return {"presence": found}
 
 
 def count_presence(api: CentrifugeApi, app: str, request: _OfChannel) -> Struct:

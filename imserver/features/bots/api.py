@@ -43,6 +43,8 @@ from imserver.plugin.identity import Needs
 from imserver.plugin.messages import ConversationId
 from imserver.plugin.runtime import PublicRequests
 
+_CARD_BYTES: Final = 2000
+_COMMAND_BYTES: Final = 80
 CHAPTER: Final = "Accounts of programs, with tokens and slash commands."
 
 BotId = Annotated[str, about("The id of the bot, which is the id of its account.", max_length=19)]
@@ -259,7 +261,7 @@ def create(
 def bots(bots: Bots, call: Call, request: ActingPage) -> BotsAnswer:
     """List the bots of the acting user; for a back end that names none, all bots of the app."""
     found = bots.page(call.app, call.user, read_cursor(request.cursor) or "", request.limit + 1)
-    shown, following = page_and_cursor(found, request.limit, lambda bot: bot.account.user)
+    shown, following = page_and_cursor(found, request.limit, lambda bot: bot.account.user, size_of=_size_of)
     return BotsAnswer(list(map(_shown, shown)), following)
 
 
@@ -304,7 +306,7 @@ def listed(bots: Bots, call: Call, request: ActingPage) -> ListedBots:
     left out. Guests see none.
     """
     found = bots.listed(call.app, call.user, read_cursor(request.cursor) or "", request.limit + 1)
-    page, following = page_and_cursor(found, request.limit, lambda bot: bot.account.user)
+    page, following = page_and_cursor(found, request.limit, lambda bot: bot.account.user, size_of=_size_of)
     return ListedBots(list(map(_card, bots.unblocked(call.app, call.user, page))), following)
 
 
@@ -395,6 +397,10 @@ def commands(bots: Bots, call: Call, request: CommandsQuery) -> CommandsAnswer:
 
 def _commands(given: list[CommandShape]) -> list[BotCommand]:
     return msgspec.convert(given, list[BotCommand], from_attributes=True)
+
+
+def _size_of(bot: Bot) -> int:
+    return _CARD_BYTES + sum(_COMMAND_BYTES + len(each.description.encode()) for each in bot.commands)
 
 
 def _shown(bot: Bot) -> BotShown:

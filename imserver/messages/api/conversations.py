@@ -146,6 +146,7 @@ class PinsAnswer(Struct):
     """Pinned messages, the one that was pinned last first."""
 
     messages: list[MessageShown]
+    before: Annotated[int, about("`before` of the next page; 0: this is the last.")]
 
 
 class MessagesAnswer(Struct):
@@ -226,10 +227,11 @@ class ReadMark(Struct):
 class MarksAnswer(Struct):
     """The user's marks since `version`, and the receipts of the other users in conversations of two."""
 
-    version: Annotated[int, about("The current version.")]
+    version: Annotated[int, about("The version up to which these are all marks.")]
     read: list[ReadMark]
     hidden: Annotated[list[int], about("Hidden messages.")]
     receipts: list[PeerReceipt]
+    more: Annotated[bool, about("Whether there are more marks: ask again with this `version`.")] = False
 
 
 class ReceiptsAnswer(Struct):
@@ -359,12 +361,17 @@ def history(api: ConversationApi, call: Call, request: HistoryQuery) -> Messages
     "/conversations/pins",
     Needs.ADMIN_OR_MEMBER,
     example={**ON_BEHALF, "conversation": 1},
-    answer_example=PinsAnswer([_MESSAGE]),
+    answer_example=PinsAnswer([_MESSAGE], 0),
 )
-def pins(api: ConversationApi, call: Call, conversation: ConversationId) -> PinsAnswer:
+def pins(
+    api: ConversationApi,
+    call: Call,
+    conversation: ConversationId,
+    before: Annotated[int, about("`before` of the page before; 0: the first.", ge=0, le=Limit.ID)] = 0,
+) -> PinsAnswer:
     """List the pinned messages of a conversation."""
-    found = api.store.part(MessageLog).entries.pins(call.app, call.user, conversation)
-    return PinsAnswer([shown_entry(entry) for entry in found])
+    found, following = api.store.part(MessageLog).entries.pins(call.app, call.user, conversation, before)
+    return PinsAnswer([shown_entry(entry) for entry in found], following)
 
 
 @routes.get(

@@ -14,6 +14,7 @@ from typing import ClassVar, Final, Literal, Protocol
 import msgspec
 from msgspec import Struct
 
+from imserver.cluster.history import json_size
 from imserver.errors import HttpProblem, Problems, ReplyCode, StorageUnavailable
 from imserver.messages.model import EntryKind, Message
 from imserver.transport.connection import Connection
@@ -273,7 +274,7 @@ class MarkResult(Struct, frozen=True):
 
 class Marks(Struct, frozen=True):
     """Changes of a user's marks, and of others' receipts, after a version. Stored per user, outside the
-    log."""
+    log. ``more``: others follow the ``version``."""
 
     version: int
     reads: dict[int, int]
@@ -282,6 +283,7 @@ class Marks(Struct, frozen=True):
     """Ids of entries that the user has hidden."""
     receipts: tuple[Receipt, ...] = ()
     """Positions of the other users in conversations of two."""
+    more: bool = False
 
 
 class Change(Struct, frozen=True):
@@ -339,7 +341,8 @@ MOST_RECEIPTED: Final = 1000
 
 def page_size(entry: Entry) -> int:
     """Size of an entry on a page."""
-    return len(entry.body) + (len(_encode(entry.reactions)) if entry.reactions else 0)
+    reactions = len(_encode(entry.reactions)) if entry.reactions else 0
+    return json_size(entry.body) + len(entry.meta) + reactions
 
 
 OPTIONS: Final[dict[str, tuple[int, str, str]]] = {

@@ -36,6 +36,9 @@ _OF_USER: Final = (
 )
 """The tables with what the log has of one user, besides memberships."""
 
+MOST_MARKS: Final = 2 * Limit.HIDDEN
+"""Most changes of one kind in an answer: more than have the same version."""
+
 
 class MarkStore:
     """The marks of all users."""
@@ -94,17 +97,25 @@ class MarkStore:
         self._tables.change_log(app, work, None)
 
     def since(self, app: str, user: str, after: int) -> Marks:
-        """Changes of the user's marks after a version."""
+        """Changes of the user's marks after a version: the first :data:`MOST_MARKS` of each kind."""
 
         def work(sql: Statements, head: LogHead) -> Marks:
             # The version is read first. Concurrent marks are then returned again next time.
             version = _version(sql, head, user)
-            changed = "WHERE log = %s AND member = %s AND version > %s"
-            of = (head.number, user, after)
-            reads = sql.query(f"SELECT conversation, read_id FROM read_position {changed}", of)
-            hidden = sql.query(f"SELECT id FROM hidden {changed} ORDER BY id", of)
+            changed = "WHERE log = %s AND member = %s AND version > %s ORDER BY version, 1 LIMIT %s"
+            of = (head.number, user, after, MOST_MARKS + 1)
+            reads = sql.query(f"SELECT conversation, read_id, version FROM read_position {changed}", of)
+            hidden = sql.query(f"SELECT id, version FROM hidden {changed}", of)
             others = _receipts_since(sql, head, user, after)
-            return Marks(version, {row[0]: row[1] for row in reads}, tuple(row[0] for row in hidden), others)
+            rests = [rows[-1][-1] - 1 for rows in (reads, hidden, others) if len(rows) > MOST_MARKS]
+            upto = min(rests, default=version)
+            return Marks(
+                upto,
+                {row[0]: row[1] for row in reads if row[-1] <= upto},
+                tuple(sorted(row[0] for row in hidden if row[-1] <= upto)),
+                tuple(map(_receipt, sorted(row for row in others if row[-1] <= upto))),
+                bool(rests),
+            )
 
         return self._tables.read_log(app, work, Marks(0, {}))
 
@@ -284,18 +295,18 @@ def _still_there(sql: Statements, head: LogHead, conversation: int, users: Seque
     return {text_of(row[0]) for row in sql.query_in(statement, (head.number, conversation), users)}
 
 
-def _receipts_since(sql: Statements, head: LogHead, user: str, after: int) -> tuple[Receipt, ...]:
+def _receipts_since(sql: Statements, head: LogHead, user: str, after: int) -> Sequence[Row]:
     """Changed positions of the other users, after a version, in the user's conversations of two."""
     # Without the hint SQLite scans the positions of all users.
     hint = sql.on_sqlite(_BY_CONVERSATION)
     statement = (
-        "SELECT r.conversation, r.member, r.read_id, r.received_id FROM membership s "
+        "SELECT r.conversation, r.member, r.read_id, r.received_id, r.peer_version FROM membership s "
         f"CROSS JOIN conversation c CROSS JOIN read_position r {hint} WHERE s.log = %s AND s.member = %s "
         f"AND c.log = s.log AND c.id = s.conversation AND c.kind = {USER} AND r.log = s.log "
-        "AND r.conversation = s.conversation AND r.member <> s.member AND r.peer_version > %s"
+        "AND r.conversation = s.conversation AND r.member <> s.member AND r.peer_version > %s "
+        "ORDER BY r.peer_version LIMIT %s"
     )
-    rows = sorted(sql.query(statement, (head.number, user, after)))
-    return tuple(map(_receipt, rows))
+    return sql.query(statement, (head.number, user, after, MOST_MARKS + 1))
 
 
 _BY_CONVERSATION: Final = "INDEXED BY sqlite_autoindex_read_position_2"

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from imserver.cluster.history import count_fitting
 from imserver.messages.log.bots import bots_of
-from imserver.messages.log.contract import NO_LOG, Entry, LogExtent, PublicationPage
+from imserver.messages.log.contract import NO_LOG, Entry, LogExtent, PublicationPage, page_size
 from imserver.messages.log.lost import ranges_of
 from imserver.messages.log.rows import (
     ENTRY_COLUMNS,
@@ -182,17 +182,23 @@ class EntryReader:
 
         return self._tables.read_log(app, work, [])
 
-    def pins(self, app: str, user: str, conversation: int) -> list[Entry]:
+    def pins(self, app: str, user: str, conversation: int, before: int = 0) -> tuple[list[Entry], int]:
         """The pinned messages of a conversation that the user may read and has not hidden, the one that was
-        pinned last first."""
-        statement = "SELECT message FROM pin WHERE log = %s AND conversation = %s ORDER BY id DESC"
+        pinned last first: as many as fit on a page, of those that were pinned before ``before`` (0: all); and
+        ``before`` of the next page, 0: there is none."""
+        statement = (
+            "SELECT message, id FROM pin WHERE log = %s AND conversation = %s AND id < %s ORDER BY id DESC"
+        )
+        nothing: tuple[list[Entry], int] = [], 0
 
-        def work(sql: Statements, head: LogHead) -> list[Entry]:
-            ids = [row[0] for row in sql.query(statement, (head.number, conversation))]
-            found = {entry.id: entry for entry in fetch(sql, head.number, shown(sql, head, user, ids), user)}
-            return [found[id] for id in ids if id in found]
+        def work(sql: Statements, head: LogHead) -> tuple[list[Entry], int]:
+            pins = dict(sql.query(statement, (head.number, conversation, before or Limit.ID)))
+            ids = shown(sql, head, user, list(pins))
+            found = sorted(fetch(sql, head.number, ids, user), key=lambda entry: -pins[entry.id])
+            page = found[: count_fitting(map(page_size, found))]
+            return page, pins[page[-1].id] if len(page) < len(found) else 0
 
-        return self._tables.read_log(app, work, [])
+        return self._tables.read_log(app, work, nothing)
 
     def channel_page(
         self,
@@ -224,7 +230,7 @@ class EntryReader:
             entries = fetch(sql, head.number, ids[:limit])
             if reverse:
                 entries.reverse()
-            count = count_fitting(len(entry.body) for entry in entries)
+            count = count_fitting(map(page_size, entries))
             more = len(ids) > limit or count < len(entries)
             return PublicationPage(entries[:count], more, last, _extent_of(head))
 

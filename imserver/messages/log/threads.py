@@ -15,8 +15,9 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from imserver.cluster.history import count_fitting
 from imserver.config.settings import MAX_USER_BYTES
-from imserver.messages.log.contract import Draft, Entry, Rejected, RejectReason
+from imserver.messages.log.contract import Draft, Entry, Rejected, RejectReason, page_size
 from imserver.messages.log.read import fetch, last_before, shown
 from imserver.messages.log.rows import NUMBERS, ConversationState, LogHead, LogTables, decode_meta
 from imserver.model import Limit
@@ -238,8 +239,8 @@ class ThreadStore:
 
     def of_user(self, app: str, user: str, before: int, limit: int) -> tuple[list[Thread], bool]:
         """The threads that a user follows whose last reply is before an id (0: all), those with the newest
-        replies first, at most :data:`MOST_ON_PAGE`; and whether there are more. Of threads that the user
-        follows or has muted, the last :data:`MOST_LISTED` that began are looked at."""
+        replies first: as many as fit on a page, at most :data:`MOST_ON_PAGE`; and whether there are more. Of
+        threads that the user follows or has muted, the last :data:`MOST_LISTED` that began are looked at."""
         limit = min(limit, MOST_ON_PAGE)
         own = (
             "SELECT log, member, root, conversation, read_id, follows FROM thread_reader "
@@ -260,6 +261,7 @@ class ThreadStore:
             roots = [row[0] for row in rows[:limit]]
             readable = shown(sql, head, user, roots)
             messages = {entry.id: entry for entry in fetch(sql, head.number, readable, user)}
+            count = count_fitting(page_size(messages[root]) if root in messages else 0 for root in roots)
             threads = [
                 Thread(
                     root=root,
@@ -270,9 +272,9 @@ class ThreadStore:
                     unread=_count_unread(sql, head, user, root, read),
                     follows=True,
                 )
-                for root, conversation, read, newest in rows[:limit]
+                for root, conversation, read, newest in rows[:count]
             ]
-            return threads, len(rows) > limit
+            return threads, len(rows) > count
 
         nothing: tuple[list[Thread], bool] = [], False
         return self._tables.read_log(app, work, nothing)

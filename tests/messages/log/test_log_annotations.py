@@ -158,9 +158,9 @@ def test_a_recall_removes_reactions_and_pin_and_an_edit_removes_nothing(log: Mes
     assert reactions(page, one.id) == [(THUMB, 1, ("b",), True)]
     assert json.loads(page[0].meta) == {"reacted": 3, "edited": edit.id}
     assert [entry.kind for entry in page if entry.id == two.id] == ["recall"]
-    assert ids(log.entries.pins(APP, "b", 1)) == [one.id]
+    assert ids(log.entries.pins(APP, "b", 1)[0]) == [one.id]
     stored(log, say("a", "b", kind="recall", about=one.id))
-    assert log.entries.pins(APP, "b", 1) == []
+    assert log.entries.pins(APP, "b", 1)[0] == []
     assert log.annotations.react(APP, "b", one.id, THUMB, remove=True) == Rejected("recalled")
 
 
@@ -178,16 +178,16 @@ def test_who_may_pin_and_what_is_pinned(log: MessageLog) -> None:
     assert log.annotations.pin(APP, "owner", two.id) == Change(at)
     log.annotations.pin(APP, "", one.id)
     log.annotations.pin(APP, "owner", three.id)
-    assert ids(log.entries.pins(APP, "a", at)) == [three.id, one.id, two.id]
+    assert ids(log.entries.pins(APP, "a", at)[0]) == [three.id, one.id, two.id]
     log.marks.hide(APP, "a", [one.id])
-    assert ids(log.entries.pins(APP, "a", at)) == [three.id, two.id]
+    assert ids(log.entries.pins(APP, "a", at)[0]) == [three.id, two.id]
     log.annotations.pin(APP, "owner", three.id, remove=True)
     assert log.annotations.pin(APP, "owner", three.id, remove=True) == Change(at)
-    assert ids(log.entries.pins(APP, "owner", at)) == [one.id, two.id]
+    assert ids(log.entries.pins(APP, "owner", at)[0]) == [one.id, two.id]
     assert (
-        log.entries.pins(APP, "stranger", at)
-        == log.entries.pins(APP, "a", 99)
-        == log.entries.pins("none", "a", at)
+        log.entries.pins(APP, "stranger", at)[0]
+        == log.entries.pins(APP, "a", 99)[0]
+        == log.entries.pins("none", "a", at)[0]
         == []
     )
     kinds = [entry.kind for entry in log.entries.history(APP, "a", at, 0, 4)[0]]
@@ -205,8 +205,8 @@ def test_options_of_the_group_say_who_pins_and_whether_late_members_react_to_ear
     log.groups.join(APP, at, ["c"])
     assert isinstance(log.annotations.react(APP, "c", one.id, THUMB), Change)
     assert isinstance(log.annotations.pin(APP, "c", one.id), Change)
-    assert ids(log.entries.pins(APP, "c", at)) == [one.id]
-    assert ids(log.entries.pins(APP, "b", at)) == []
+    assert ids(log.entries.pins(APP, "c", at)[0]) == [one.id]
+    assert ids(log.entries.pins(APP, "b", at)[0]) == []
 
 
 def test_both_of_two_users_pin_up_to_the_limit(log: MessageLog) -> None:
@@ -214,7 +214,7 @@ def test_both_of_two_users_pin_up_to_the_limit(log: MessageLog) -> None:
     for message in messages[:-1]:
         assert isinstance(log.annotations.pin(APP, "b", message.id), Change)
     assert log.annotations.pin(APP, "a", messages[-1].id) == Rejected("full", "at most 100 pinned messages")
-    assert len(log.entries.pins(APP, "a", 1)) == MOST_PINS
+    assert len(log.entries.pins(APP, "a", 1)[0]) == MOST_PINS
 
 
 def test_reactions_and_pins_are_neither_unread_nor_the_last_entry(log: MessageLog) -> None:
@@ -248,7 +248,7 @@ def test_what_expires_leaves_no_reaction_pin_or_mention(log: MessageLog) -> None
         react(log, "b", message.id)
         log.annotations.pin(APP, "b", message.id)
     log.expire(APP, more_than=5)
-    assert ids(log.entries.pins(APP, "b", 1)) == [two.id]
+    assert ids(log.entries.pins(APP, "b", 1)[0]) == [two.id]
     assert log.annotations.react(APP, "b", one.id, THUMB) == Rejected("unknown_message")
     assert log.conversations.page(APP, "b", 0, 10)[0][0].mentions == 0
     react(log, "a", two.id)

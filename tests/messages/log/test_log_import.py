@@ -108,7 +108,7 @@ def test_a_later_import_adds_what_is_new(log: MessageLog) -> None:
     first = log.entries.find(APP, [2])[0]
     assert [(each.emoji, each.count) for each in first.reactions] == [("👍", 2), ("🎉", 1)]
     assert log.entries.find(APP, [log.entries.head(APP) - 1])[0].about == 2
-    assert [entry.id for entry in log.entries.pins(APP, "a", 1)] == [2]
+    assert [entry.id for entry in log.entries.pins(APP, "a", 1)[0]] == [2]
 
 
 def test_who_has_left_joins_again_only_if_an_event_says_so(log: MessageLog) -> None:

@@ -40,7 +40,7 @@ READS: dict[str, Read] = {
     "history": lambda store: store.part(MessageLog).entries.history(APP, "ann", GROUP, 0, 1000),
     "history_after": lambda store: store.part(MessageLog).entries.history(APP, "ann", PEERS, 0, 2, 0),
     "readable": lambda store: store.part(MessageLog).entries.readable(APP, "ann", range(1, 1000)),
-    "pins": lambda store: store.part(MessageLog).entries.pins(APP, "ann", GROUP),
+    "pins": lambda store: store.part(MessageLog).entries.pins(APP, "ann", GROUP)[0],
     "list_conversations": lambda store: store.part(MessageLog).conversations.page(APP, "ann", 0, 10),
     "memberships": lambda store: store.part(MessageLog).conversations.memberships(APP, "ann"),
     "members": lambda store: store.part(MessageLog).conversations.members(APP, GROUP, "", 1000),
