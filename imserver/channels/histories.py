@@ -16,7 +16,6 @@ from imserver.cluster.history import (
     Position,
     Retained,
     count_fitting,
-    json_size,
 )
 from imserver.config.settings import ChannelSettings
 from imserver.errors import StorageUnavailable
@@ -118,8 +117,8 @@ class ChannelHistories:
 def fitting(publications: list[Event]) -> list[Event]:
     """The first of some publications that fit into a page."""
     sizes = (
-        json_size(each.data)
-        + json_size(each.text.encode())
+        HistoryPage.size_of(each.data)
+        + HistoryPage.size_of(each.text.encode())
         + (len(each.channel.tags) + len(each.channel.info) if each.channel else 0)
         + PUBLICATION_BYTES
         for each in publications

@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from imserver.channels.registrar import Registrar
 from imserver.clock import is_long_turn, serve_others
-from imserver.cluster.history import PAGE_BYTES, count_fitting, json_size
+from imserver.cluster.history import PAGE_BYTES, HistoryPage, count_fitting
 from imserver.cluster.nodes import NodeQueries, OtherNodes, read
 from imserver.cluster.registry import Lease
 from imserver.config.settings import ChannelSettings, TenantSettings
@@ -549,7 +549,7 @@ def infos_of(connection: Connection, channel: str) -> tuple[bytes, bytes]:
 
 def _size_of(member: ChannelMember) -> int:
     infos = len(member.info) + len(member.channel_info)
-    return _MEMBER_BYTES + json_size((member.user + member.device).encode()) + infos
+    return _MEMBER_BYTES + HistoryPage.size_of((member.user + member.device).encode()) + infos
 
 
 def page_of(shares: Iterable[MembersHere], limit: int, missing: tuple[str, ...] = ()) -> MemberPage:

@@ -51,6 +51,13 @@ class HistoryPage(Struct, frozen=True):
     position: Position
     whole: bool = False
 
+    @staticmethod
+    def size_of(text: bytes) -> int:
+        """How many bytes a text has on a page, where JSON has two for some characters, six for control
+        characters."""
+        longer = text.translate(None, _PLAIN)
+        return len(text) + len(longer) + 4 * len(longer.translate(None, _PAIRS))
+
 
 class Retained(Struct, frozen=True):
     """A publication for the history: at most ``size`` of the channel stay, for ``seconds`` after the last.
@@ -99,12 +106,6 @@ class ChannelHistory(Protocol):
 def count_fitting(sizes: Iterable[int]) -> int:
     """How many bodies of these sizes fit on a page; at least one."""
     return sum(1 for index, size in enumerate(accumulate(sizes)) if not index or size <= PAGE_BYTES)
-
-
-def json_size(text: bytes) -> int:
-    """How many bytes a text has in JSON, where some characters have two and control characters six."""
-    longer = text.translate(None, _PLAIN)
-    return len(text) + len(longer) + 4 * len(longer.translate(None, _PAIRS))
 
 
 def numbered(event: Event, epoch: str, offset: int) -> Event:

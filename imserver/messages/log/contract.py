@@ -14,7 +14,7 @@ from typing import ClassVar, Final, Literal, Protocol
 import msgspec
 from msgspec import Struct
 
-from imserver.cluster.history import json_size
+from imserver.cluster.history import HistoryPage
 from imserver.errors import HttpProblem, Problems, ReplyCode, StorageUnavailable
 from imserver.messages.model import EntryKind, Message
 from imserver.transport.connection import Connection
@@ -342,7 +342,7 @@ MOST_RECEIPTED: Final = 1000
 def page_size(entry: Entry) -> int:
     """Size of an entry on a page."""
     reactions = len(_encode(entry.reactions)) if entry.reactions else 0
-    return json_size(entry.body) + len(entry.meta) + reactions
+    return HistoryPage.size_of(entry.body) + len(entry.meta) + reactions
 
 
 OPTIONS: Final[dict[str, tuple[int, str, str]]] = {

@@ -192,7 +192,7 @@ class EntryReader:
         nothing: tuple[list[Entry], int] = [], 0
 
         def work(sql: Statements, head: LogHead) -> tuple[list[Entry], int]:
-            pins = dict(sql.query(statement, (head.number, conversation, before or Limit.ID)))
+            pins: dict[int, int] = dict(sql.query(statement, (head.number, conversation, before or Limit.ID)))
             ids = shown(sql, head, user, list(pins))
             found = sorted(fetch(sql, head.number, ids, user), key=lambda entry: -pins[entry.id])
             page = found[: count_fitting(map(page_size, found))]
