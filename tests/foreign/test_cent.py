@@ -68,12 +68,12 @@ def test_one_request_publishes_to_many(cent: Client) -> None:
 
 def test_a_limit_is_named(cent: Client, server: Server) -> None:
     channels = [f"past:l{number}" for number in range(1001)]
-    for body, said in (
+    for body, message in (
         ({"channels": channels}, "limit exceeded: a broadcast has at most 1000 channels"),
         ({"channels": []}, "bad request"),
     ):
         error = ask(server, "/api/broadcast", {"data": 1, **body})["error"]
-        assert error["message"] == said
+        assert error["message"] == message
     with pytest.raises(CentApiResponseError, match=r"bad request: .* 255 bytes"):
         cent.publish(PublishRequest(channel="x" * 300, data=1))
     with Raw(server.http) as client:
