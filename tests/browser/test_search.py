@@ -93,6 +93,13 @@ def test_filters_are_typed_and_clicked(pair: Pair, server: Server) -> None:
     )
     field.send_keys(Keys.ESCAPE)
     eventually(lambda: not page.shown("#search-chips"), what="the list")
+    field.send_keys("tea of Bob")
+    eventually(lambda: hits() == ["tea of Bob"], what="the message")
+    page.click("#hits .preview")
+    eventually(lambda: page.focused != "search" and page.texts("#conversation-name") == ["Tea club"])
+    page.press(Keys.ESCAPE)
+    eventually(lambda: not page.shown("#hits"), what="the search is closed")
+    assert page.texts("#conversation-name") == ["Tea club"], "one key closes one thing"
 
 
 @pytest.mark.full
