@@ -11,15 +11,15 @@ that belongs to it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from operator import attrgetter
 from time import sleep
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, get_origin
 
 import msgspec
 
 from imserver.auth.tokens import BadKey, read_key_file
-from imserver.config.declared import marked, plain
+from imserver.config.declared import bare, hints_of, marked, marks_of, plain, struct_in
 from imserver.config.settings import Config, LoginPolicy, StorageSettings, TenantSettings, app_settings_of
 from imserver.config.values import (
     APP_CHARACTERS,
@@ -202,6 +202,11 @@ class Tenants:
             if key not in whole and value != self._defaults.get(key) and key != "same_as"
         }
         return fields, left_out
+
+    def only_by_key(self, fields: Mapping[str, Any]) -> list[str]:
+        """The names of those settings that only API keys change, not who owns an app, and of those that there
+        are not. None: the setting is reset as a whole."""
+        return [*_only_by_key(fields, self.declared.app_hints)]
 
     def register(self, name: str, **fields: Any) -> bool:
         """Create and store an app; False if the name exists. May switch.
@@ -500,3 +505,18 @@ def delete_app(
         erasure.app(name)
     store.delete_rows(name, tables_of(erasures))
     return found
+
+
+def _only_by_key(given: Mapping[str, Any], hints: Mapping[str, Any]) -> Iterator[str]:
+    for old, value in given.items():
+        name = RENAMED_OF_APPS.get(old, old)
+        hint = hints.get(name)
+        group = struct_in(hint)
+        if hint is None or marks_of(hint).get("by_key"):
+            yield name
+        elif group is not None and not isinstance(value, list) and get_origin(bare(hint)) is not dict:
+            inner = hints_of(group)
+            yield from (
+                f"{name}.{each}"
+                for each in _only_by_key(dict.fromkeys(inner) if value is None else value, inner)
+            )

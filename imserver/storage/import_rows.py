@@ -28,7 +28,7 @@ class ImportedRows:
     def __init__(self, app: str, tables: Sequence[Table], sql: PooledStatements) -> None:
         self._app = app
         self._tables = {table.name: table for table in (*tables_of_others(sql), *tables) if table.exported}
-        self._columns: dict[str, dict[str, bool]] = {}
+        self._columns: dict[str, dict[str, type]] = {}
         self._log = 0
 
     def reason(self, name: str) -> str:
@@ -42,12 +42,36 @@ class ImportedRows:
         """Whether a table has a row of each app, which is changed last of all (:meth:`finish`)."""
         return bool(self._tables[name].stays)
 
-    def taken(self, sql: PooledStatements, name: str, columns: Sequence[str], rows: Sequence[Row]) -> str:
-        """A key among those of these rows that a row has already, whatever its app; ``""``: there is none.
+    def check(
+        self,
+        sql: PooledStatements,
+        name: str,
+        columns: Sequence[str],
+        rows: Sequence[Row],
+        accounts: set[int],
+    ) -> str:
+        """Look at rows before any is stored. ``accounts``: those of the rows of accounts, which come first.
 
-        Keys that begin with the app or its log are free: the app is empty.
+        Returns a key that a row of this server has already, whatever its app; ``""``: there is none. Keys
+        that begin with the app or its log are free: the app is empty. Raises BadRows for what an export would
+        not have read: other columns than those of the table, such as the app; values of other types; and
+        rows of accounts that are not among ``accounts``.
         """
         table = self._tables[name]
+        kinds = self._kinds(sql, name, columns)
+        for row in rows:
+            for value, kind in zip(row, kinds, strict=True):
+                _stored(value, kind)
+        if missing := {"account" if table.exported == Table.OF_ACCOUNTS else "id"} & {*table.key} - {
+            *columns
+        }:
+            raise BadRows(f"rows of the table {name} have no column {missing.pop()}")
+        if name == "account":
+            accounts.update(row[columns.index("id")] for row in rows)
+        elif table.exported == Table.OF_ACCOUNTS and not accounts.issuperset(
+            row[columns.index("account")] for row in rows
+        ):
+            raise BadRows(f"the table {name} has rows of accounts that are not in the archive")
         if table.exported != OF_APP or len(table.key) != 1 or table.key[0] not in columns:
             return ""
         at = columns.index(table.key[0])
@@ -64,11 +88,11 @@ class ImportedRows:
             fixed["app"] = self._app
         elif table.exported == OF_LOGS:
             fixed["log"] = self._number(sql)
-        binary = self._binary(sql, name, columns)
+        kinds = self._kinds(sql, name, columns)
         names = ", ".join(f'"{column}"' for column in (*columns, *fixed))
         statement = f"INSERT INTO {name} ({names}) VALUES {marks_of(len(columns) + len(fixed))}"
         values = (*fixed.values(),)
-        sql.execute_many(statement, [(*map(_stored, row, binary), *values) for row in rows])
+        sql.execute_many(statement, [(*map(_stored, row, kinds), *values) for row in rows])
 
     def count(self, sql: PooledStatements, name: str) -> int:
         """The number of rows of the app in a table."""
@@ -80,10 +104,10 @@ class ImportedRows:
         new rows get ids above it."""
         for name, fields in heads.items():
             self._number(sql)
-            binary = self._binary(sql, name, list(fields))
+            kinds = self._kinds(sql, name, list(fields))
             changes = ", ".join(f'"{column}" = %s' for column in fields)
             statement = f"UPDATE {name} SET {changes} WHERE {self._tables[name].stays}"
-            sql.execute(statement, (*map(_stored, fields.values(), binary), self._app))
+            sql.execute(statement, (*map(_stored, fields.values(), kinds), self._app))
         if sql.engine == "postgresql":
             # The other engines continue after the greatest id by themselves.
             for name, table in self._tables.items():
@@ -103,27 +127,36 @@ class ImportedRows:
             self._log = sql.query(find, (self._app,))[0][0]
         return self._log
 
-    def _binary(self, sql: PooledStatements, name: str, columns: Sequence[str]) -> list[bool]:
-        """Which of these columns have bytes. Raises BadRows."""
+    def _kinds(self, sql: PooledStatements, name: str, columns: Sequence[str]) -> list[type]:
+        """The types of these columns. Raises BadRows for one that an export of the table does not read."""
         if name not in self._columns:
             from sqlalchemy import inspect  # imported by who has a database
 
             there = inspect(sql.connection).get_columns(name)
-            self._columns[name] = {each["name"]: each["type"].python_type is bytes for each in there}
+            read = {column.strip('"') for column in self._tables[name].columns}  # type: ignore[union-attr]
+            kinds = {each["name"]: each["type"].python_type for each in there}
+            self._columns[name] = {column: kind for column, kind in kinds.items() if column in read}
         known = self._columns[name]
         if unknown := [column for column in columns if column not in known]:
-            raise BadRows(f"the table {name} has no column {unknown[0]}: the archive is of a newer release")
+            raise BadRows(
+                f"no archive of this release has a column {unknown[0]} in the table {name}: it is of a newer "
+                "release, or forged"
+            )
         return [known[column] for column in columns]
 
 
-def _stored(value: Any, binary: bool) -> Any:
+def _stored(value: Any, kind: type) -> Any:
     """A value of an export as the driver takes it. Raises BadRows."""
     if isinstance(value, dict):
         try:
             value = b64decode(value[BASE64], validate=True)
         except (KeyError, TypeError, ValueError):
             raise BadRows("an object stands in place of a value") from None
-        return value if binary else value.decode(errors="replace")
-    if isinstance(value, list):
-        raise BadRows("a list stands in place of a value")
-    return value.encode() if binary and isinstance(value, str) else value
+        value = value if kind is bytes else value.decode(errors="replace")
+    elif kind is bytes and isinstance(value, str):
+        value = value.encode()
+    if (value is not None and isinstance(value, str | bytes) != (kind in (str, bytes))) or isinstance(
+        value, list
+    ):
+        raise BadRows(f"a value of the type {type(value).__name__} stands in place of {kind.__name__}")
+    return value

@@ -7,7 +7,7 @@ requests and answers, too. What is different there, its marks say (:mod:`imserve
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable
 from functools import cache, partial, reduce
 from operator import or_
 from typing import Annotated, Any, Final, Literal, get_args, get_origin
@@ -22,7 +22,7 @@ from imserver.auth.principal import (
     Needs,
 )
 from imserver.auth.tenants import BadTenant, Tenant, Tenants, TooManyTenants, UnknownTenant
-from imserver.config.declared import about, bare, hints_of, marks_of, struct_in
+from imserver.config.declared import about, bare, hints_of, marks_of
 from imserver.config.settings import ChannelSettings, LoginPolicy, StorageSettings, TenantSettings
 from imserver.config.values import RENAMED_OF_APPS, Declarations
 from imserver.core.core import Core
@@ -310,15 +310,13 @@ def _shown(tenant: Tenant, shapes: Shapes) -> AppShown:
 
 
 class AppApi(Struct, frozen=True):
-    """The services that the routes use. ``erasures``: those of all features. ``hints``: name of a
-    setting of an app → its type."""
+    """The services that the routes use. ``erasures``: those of all features.""" ""
 
     tenants: Tenants
     store: Store
     erasures: Callable[[], tuple[Erasure, ...]]
     storage: StorageSettings
     shapes: Shapes
-    hints: Mapping[str, Any]
 
 
 def _app_api(core: Core, _: Api) -> AppApi:
@@ -328,7 +326,6 @@ def _app_api(core: Core, _: Api) -> AppApi:
         lambda: core.erasures,
         core.config.storage,
         shapes_of(core.declared),
-        core.declared.app_hints,
     )
 
 
@@ -415,7 +412,7 @@ def set_app(api: AppApi, call: Call, request: AppSet) -> AppShown:
             errors.Problems.INVALID_REQUEST, f"`unset`: there is no setting `{unknown[0][:100]}`"
         )
     tenants, fields = api.tenants, _fields(request.settings)
-    if call.principal.staff and (taken := [*_by_key({**dict.fromkeys(request.unset), **fields}, api.hints)]):
+    if call.principal.staff and (taken := tenants.only_by_key({**dict.fromkeys(request.unset), **fields})):
         raise ApiProblem(
             errors.Problems.NOT_ALLOWED,
             f"`{taken[0]}`: an API key of scope `admin` changes it, an owner of the app does not",
@@ -451,21 +448,6 @@ def delete_app(
         raise ApiProblem(errors.Problems.APP_CONFIGURED)
     found = tenants.delete_app(api.tenants, api.store, api.erasures(), app, api.storage)
     return AppDeleted(app, **msgspec.structs.asdict(found))
-
-
-def _by_key(given: Mapping[str, Any], hints: Mapping[str, Any]) -> Iterator[str]:
-    """The names of the given settings that only API keys change. None: the setting is reset as a whole."""
-    for old, value in given.items():
-        name = RENAMED_OF_APPS.get(old, old)
-        hint = hints[name]
-        group = struct_in(hint)
-        if marks_of(hint).get("by_key"):
-            yield name
-        elif group is not None and not isinstance(value, list) and get_origin(bare(hint)) is not dict:
-            inner = hints_of(group)
-            yield from (
-                f"{name}.{each}" for each in _by_key(dict.fromkeys(inner) if value is None else value, inner)
-            )
 
 
 def _fields(settings: Struct) -> dict[str, Any]:

@@ -162,15 +162,24 @@ class Import:
     # --- before anything is stored --------------------------------------------------------------------------
 
     def _require_settings(self) -> None:
+        """An archive may be forged: it decides neither who logs in as whom, nor what an app takes."""
+        if self._tenants.get(self._app) is not None:
+            return
         manifest = self._archive.manifest
-        if self._tenants.get(self._app) is None and manifest.left_out:
+        if manifest.left_out:
             raise BadArchive(
                 f"the archive does not have the secrets of the app ({', '.join(manifest.left_out)}): create "
                 f"the app first, with its secrets (imserver app create {self._app} …), then import into it"
             )
+        if names := self._tenants.only_by_key(manifest.settings):
+            raise BadArchive(
+                f"an archive does not set {', '.join(names)}: create the app first, with these settings "
+                f"(imserver app create {self._app} …), then import into it"
+            )
 
     def _require_free(self) -> None:
-        """The app is new or empty, and no key of the archive is that of a row elsewhere."""
+        """The app is new or empty, no key of the archive is that of a row elsewhere, and its rows are such as
+        an export reads."""
         if self._store.is_deleted(self._app):
             raise BadArchive(f"an app {self._app} was deleted: name another one with --app")
         for page in self._store.rows_of_app(self._app):
@@ -182,18 +191,25 @@ class Import:
                     f"the app {self._app} is not empty, it has rows of the table {page.table}: name a new "
                     "app with --app"
                 )
-        for entry in self._archive.entries():
-            if entry.name.startswith(_ROWS) and not self._rows.reason(table_of(entry.name)):
-                for columns, rows in self._batches(entry, 0):
-                    taken = partial(self._taken, table_of(entry.name), columns, rows)
-                    if key := self._store.read(taken):
-                        raise BadArchive(
-                            f"{table_of(entry.name)} {key} exists on this server already: import into a "
-                            "server without it"
-                        )
+        accounts: set[int] = set()
+        entries = [entry for entry in self._archive.entries() if entry.name.startswith(_ROWS)]
+        for entry in sorted(entries, key=lambda entry: table_of(entry.name) != "account"):
+            if self._rows.reason(table := table_of(entry.name)):
+                continue
+            count = 0
+            for columns, rows in self._batches(entry, 0):
+                count += len(rows)
+                if key := self._store.read(partial(self._check, table, columns, rows, accounts)):
+                    raise BadArchive(
+                        f"{table} {key} exists on this server already: import into a server without it"
+                    )
+            if count != entry.rows:
+                raise BadArchive(f"the entry {entry.name} has {count} rows in place of {entry.rows}")
 
-    def _taken(self, table: str, columns: list[str], rows: list[Row], sql: PooledStatements) -> str:
-        return self._rows.taken(sql, table, columns, rows)
+    def _check(
+        self, table: str, columns: list[str], rows: list[Row], accounts: set[int], sql: PooledStatements
+    ) -> str:
+        return self._rows.check(sql, table, columns, rows, accounts)
 
     # --- rows and files -------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from time import time
 from typing import Any
@@ -24,6 +25,7 @@ from imserver.messages.log.asks import AskChange
 from imserver.messages.log.contract import Draft
 from imserver.messages.log.message_log import MessageLog
 from imserver.node.feature_list import tables_of_server
+from imserver.storage.import_rows import BadRows
 from imserver.storage.statements import PooledStatements
 from imserver.storage.tables import Reason
 from tests.tools import require
@@ -182,6 +184,59 @@ def test_a_second_archive_a_changed_one_and_a_full_app_are_refused(storage: Stor
     with pytest.raises(BadArchive):
         run_import(other, tea, "tea")
     assert other.tenants.get("tea") is None
+
+
+def forge(archive: Path, table: str = "", row: dict[str, Any] | None = None, **settings: Any) -> Path:
+    """An archive with rows of a table that ``row`` changes, with other settings, and with right checksums."""
+    with ZipFile(archive) as file:
+        entries = {name: file.read(name) for name in file.namelist()}
+    sums = [json.loads(line) for line in entries["checksums.jsonl"].splitlines()]
+    for each in sums:
+        if each["name"].startswith(f"rows/{table}/"):
+            lines = [json.loads(line) | (row or {}) for line in entries[each["name"]].splitlines()]
+            changed = "".join(json.dumps(line) + "\n" for line in lines).encode()
+            each.update(sha256=sha256(changed).hexdigest(), bytes=len(changed))
+            entries[each["name"]] = changed
+    entries["checksums.jsonl"] = "".join(json.dumps(each) + "\n" for each in sums).encode()
+    manifest = json.loads(entries["manifest.json"])
+    manifest["checksums"] = sha256(entries["checksums.jsonl"]).hexdigest()
+    manifest["settings"] |= settings
+    entries["manifest.json"] = json.dumps(manifest).encode()
+    forged = archive.with_name("forged.zip")
+    with ZipFile(forged, "w") as file:
+        for name, content in entries.items():
+            file.writestr(name, content)
+    return forged
+
+
+@pytest.mark.parametrize(
+    ("table", "row", "settings", "why"),
+    [
+        ("account", {"app": "victim"}, {}, "column app"),
+        ("account", {"password": "scrypt"}, {}, "column password"),
+        ("account", {"APP": "victim"}, {}, "column APP"),
+        ("message", {"log": 1}, {}, "column log"),
+        ("upload", {"place": "/etc"}, {}, "column place"),
+        ("account", {"id": "1"}, {}, "str stands in place of int"),
+        ("relation", {"account": 1}, {}, "accounts that are not in the archive"),
+        ("", None, {"same_as": "victim"}, "does not set same_as"),
+        ("", None, {"SameAs": "victim"}, "does not set SameAs"),
+        ("", None, {"anonymous": True}, "does not set anonymous"),
+    ],
+)
+def test_a_forged_archive_stores_nothing(
+    other: Storage, table: str, row: dict[str, Any] | None, settings: dict[str, Any], why: str, tmp_path: Path
+) -> None:
+    source = Storage(f"sqlite:///{tmp_path}/source.db", tmp_path / "source")
+    source.tenants.register("shop")
+    fill(source.store, "shop", [ANN])
+    archive = source.export("shop")
+    source.store.close()
+    other.tenants.register("victim")
+    with pytest.raises((BadArchive, BadRows), match=why):
+        run_import(other, forge(archive, table, row, **settings), "evil")
+    assert other.tenants.get("evil") is None
+    assert [*other.store.rows_of_app("evil"), *other.store.rows_of_app("victim")] == []
 
 
 def test_an_app_with_secrets_is_made_before_its_import(storage: Storage, other: Storage) -> None:
