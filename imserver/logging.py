@@ -268,7 +268,7 @@ class RequestLog:
         self._handler = handler
         self._node = node
         self._lines = self._json_lines if json else self._text_lines
-        self._enabled = enabled
+        self.enabled = enabled
         self._stamp = Stamps()
         self._middles: dict[tuple[str, str, str, int], str] = {}
         self._names: dict[str, str] = {}
@@ -287,7 +287,7 @@ class RequestLog:
     ) -> None:
         """Add an answered request. ``path`` must not contain the query, which may hold tokens. ``by``: the
         label of the principal; ``""``: unknown."""
-        if not self._enabled:
+        if not self.enabled:
             return
         waiting = self._waiting
         waiting.append((time.time(), method, path, status, seconds, peer, bytes_out, request_id, by))

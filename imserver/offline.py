@@ -1,23 +1,26 @@
-"""Common parts of commands without a node: the store of the settings, and one line for each error."""
+"""Common parts of commands: the store of the settings, a running server, one line for each error."""
 
 from __future__ import annotations
 
 import logging
 import os
 import pwd
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlencode, urlsplit
 
 import click
+import msgspec
 
 from imserver.auth.observer import Act
 from imserver.auth.principal import ALL_SCOPES, Principal
 from imserver.auth.tenants import BadTenant, Tenants, UnknownTenant
 from imserver.config.settings import Config
+from imserver.config.values import ConfigError
 from imserver.errors import ImserverError, StartError, StorageUnavailable
 from imserver.node.feature_list import (
     declarations_of,
@@ -33,7 +36,7 @@ from imserver.storage.contract import Erasure, programs_of
 from imserver.storage.contract import tables_of as spared_by
 from imserver.storage.erasures import PURPOSE, ErasureRow, Erasures
 from imserver.storage.store import Store
-from imserver.terminal import fail
+from imserver.terminal import fail, read_key, request_json, server_address
 
 Command = TypeVar("Command", bound=Any)
 
@@ -79,6 +82,50 @@ def opened(path: str | None, data_dir: str | None) -> Iterator[tuple[Config, Sto
     finally:
         if store is not None:
             store.close()
+
+
+def _key_of_settings(url: str) -> str:
+    """The key for everything that the settings of this folder name, as ``imserver serve`` reads them, if the
+    server is on this machine; ``""``: there is none."""
+    if (urlsplit(url).hostname or "localhost") not in ("localhost", "127.0.0.1", "::1"):
+        return ""
+    try:
+        keys = load_config().api.keys
+    except ConfigError:
+        return ""
+    return next((each.key for each in keys if "admin" in each.scopes and not each.apps), "")
+
+
+class ServerApi:
+    """``/api/v1`` of a running server, for commands. What goes wrong ends the command, with one line.
+
+    ``url``: the server's HTTP port. ``key_file``: see :func:`read_key`.
+    """
+
+    def __init__(self, url: str, key_file: str | None) -> None:
+        self._url = server_address(url)
+        self._key = read_key(key_file) or _key_of_settings(self._url)
+
+    def get(self, path: str, query: Mapping[str, str]) -> Any:
+        """The answer to ``GET /api/v1/{path}``, with the parameters that are not empty."""
+        given = urlencode({name: value for name, value in query.items() if value})
+        return self._call("GET", f"{path}?{given}", b"")
+
+    def post(self, path: str, body: Mapping[str, Any]) -> Any:
+        """The answer to ``POST /api/v1/{path}``."""
+        return self._call("POST", path, msgspec.json.encode(body))
+
+    def _call(self, method: str, path: str, body: bytes) -> Any:
+        try:
+            status, answer = request_json(self._url, method, f"/api/v1/{path}", self._key, body)
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else None
+            fail(f"{self._url} does not answer: {reason or error}")
+        if status >= 400:
+            problem = answer if isinstance(answer, dict) else {}
+            hint = "" if status != 401 or self._key else ": set IMSERVER_KEY, or give --key-file"
+            fail(f"{problem.get('code', f'HTTP {status}')}: {problem.get('message', '')}{hint}".rstrip(": "))
+        return answer
 
 
 def record_act(

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import Any, Final, NoReturn
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlsplit
 
 import click
 import msgspec
@@ -114,38 +114,6 @@ def request_json(
         raise ValueError("the answer is not HTTP") from None
     finally:
         connection.close()
-
-
-class ServerApi:
-    """``/api/v1`` of a running server, for commands. What goes wrong ends the command, with one line.
-
-    ``url``: the server's HTTP port. ``key_file``: see :func:`read_key`.
-    """
-
-    def __init__(self, url: str, key_file: str | None) -> None:
-        self._url = server_address(url)
-        self._key = read_key(key_file)
-
-    def get(self, path: str, query: Mapping[str, str]) -> Any:
-        """The answer to ``GET /api/v1/{path}``, with the parameters that are not empty."""
-        given = urlencode({name: value for name, value in query.items() if value})
-        return self._call("GET", f"{path}?{given}", b"")
-
-    def post(self, path: str, body: Mapping[str, Any]) -> Any:
-        """The answer to ``POST /api/v1/{path}``."""
-        return self._call("POST", path, msgspec.json.encode(body))
-
-    def _call(self, method: str, path: str, body: bytes) -> Any:
-        try:
-            status, answer = request_json(self._url, method, f"/api/v1/{path}", self._key, body)
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else None
-            fail(f"{self._url} does not answer: {reason or error}")
-        if status >= 400:
-            problem = answer if isinstance(answer, dict) else {}
-            hint = "" if status != 401 or self._key else ": set IMSERVER_KEY, or give --key-file"
-            fail(f"{problem.get('code', f'HTTP {status}')}: {problem.get('message', '')}{hint}".rstrip(": "))
-        return answer
 
 
 class Progress:

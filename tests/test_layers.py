@@ -181,6 +181,7 @@ def test_only_its_folder_and_those_that_use_it_name_a_feature() -> None:
 
 
 def test_features_import_the_face_alone() -> None:
+    faces = ("imserver.plugin.", "imserver.dialects.", "imserver.features.", "imserver.__version__")
     own = tuple(f"imserver.dialects.{name}." for name in ("cmd", "sse"))  # the core's own dialects
     wrong = [
         f"{module.relative_to(ROOT)}:{line} imports {name}"
@@ -188,8 +189,7 @@ def test_features_import_the_face_alone() -> None:
         for module in (PACKAGE / folder).rglob("*.py")
         if module.parent.name not in {"cmd", "sse"}
         for name, line in imported(module)
-        if own_layer(name) is not None
-        and not name.startswith(("imserver.plugin.", "imserver.dialects.", "imserver.features.", *own))
+        if own_layer(name) is not None and not name.startswith((*faces, *own))
     ]
     assert wrong == []
 

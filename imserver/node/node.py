@@ -370,8 +370,8 @@ class Node:
     # --- reload ---------------------------------------------------------------------------------------------
 
     def reload(self, config: Config) -> None:
-        """Apply new keys, apps, origins and limits (SIGHUP). Other settings need a restart. Closes no
-        connection.
+        """Apply new keys, apps, origins, limits, and what is logged (SIGHUP). Other settings need a restart.
+        Closes no connection.
 
         Raises StartError if a limit is too high; then nothing has changed.
         """
@@ -386,6 +386,8 @@ class Node:
         for feature in core.features.values():
             feature.reload(config)
         self._apply_limits()
+        core.node.request_log.enabled = config.log.requests
+        logging.getLogger("imserver").setLevel(config.log.level.upper())
         self._report_act("node.reload")
         core.storage.store.try_refresh()
         # Closing connections were already subtracted.

@@ -2,8 +2,8 @@
 
 from imserver.commands.doctor import Finding
 from imserver.config.yaml import read_yaml, write_yaml
-from imserver.offline import key_for, opened, push_services_of, record_act, settings_options
-from imserver.terminal import ServerApi, fail
+from imserver.offline import ServerApi, key_for, opened, push_services_of, record_act, settings_options
+from imserver.terminal import fail
 
 __all__ = [
     "Finding",

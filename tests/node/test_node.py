@@ -1,6 +1,7 @@
 """The node: all parts together in this process, from the first port to the last goodbye."""
 
 import gc
+import logging
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -385,10 +386,13 @@ def test_reading_settings_again_changes_keys_origins_and_limits_and_drops_nobody
         harness.settings(
             api={"keys": (KeySettings("secret", ("push",)),)},
             limits={"max_connections": 2},
+            log={"level": "debug", "requests": False},
             server={"data_dir": "elsewhere", "origins": ("https://partner.example",)},
         )
     )
     assert not node.core.identity.keys.demo
+    assert logging.getLogger("imserver").isEnabledFor(logging.DEBUG)
+    assert not node.core.node.request_log.enabled
     assert all(connection.is_open for connection in node.core.network.context.connections)
     full = harness.call(node.core.node.ws_port).upgrade()
     assert full.close_code() == 4005
@@ -400,6 +404,8 @@ def test_reading_settings_again_changes_keys_origins_and_limits_and_drops_nobody
     until(lambda: node.core.network.gate.connections == 1)
     friend = harness.call(node.core.node.ws_port).upgrade("/acc", ("Origin", "https://partner.example"))
     friend.probe()
+    node.reload(harness.settings())
+    assert not logging.getLogger("imserver").isEnabledFor(logging.DEBUG)
 
 
 def test_a_limit_of_an_address_that_begins_later_counts_those_who_are_here(harness: Harness) -> None:

@@ -567,5 +567,5 @@ ROUTES: Final = (
     ),
     Route("GET", "/health", Needs.ANYONE, health, **_OF_NODE),
     Route("GET", "/ready", Needs.ANYONE, ready, **_OF_NODE),
-    Route("GET", "/metrics", Needs.ADMIN, metrics, "all", style=PROBLEM, service=_state_api),
+    Route("GET", "/metrics", Needs.READ, metrics, "all", style=PROBLEM, service=_state_api),
 )

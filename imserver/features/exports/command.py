@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shutil
 from contextlib import closing
-from importlib.metadata import version
 from pathlib import Path
 from time import monotonic
 from typing import Any, Final
 
 import click
 
+from imserver import __version__
 from imserver.features.exports.archive import ArchiveState
 from imserver.features.exports.contents import ArchiveMaker, Subject
 from imserver.features.exports.importing import Archive, BadArchive, Import
@@ -36,7 +36,7 @@ def export(path: str | None, data_dir: str | None, target: str, file: Path) -> N
         settings, left_out = tenants.described(app)
         subject = Subject(tenants.resolve(app), user, *(({}, []) if user else (settings, left_out)))
         folder = file.with_name(f"{file.name}.part")
-        maker = ArchiveMaker(config, store, subject, folder, _here, version("imserver"))
+        maker = ArchiveMaker(config, store, subject, folder, _here, __version__)
         try:
             whole = maker.make(_ProgressLines())
         except (OSError, ImserverError) as error:

@@ -38,8 +38,8 @@ def why(url: str, key_file: str | None, address: str, request: str, lift: bool, 
     USER is a user id, or the phone number, e-mail address or name with which an account logs in. Without
     USER, the refusals of the app are listed, without APP those of all apps.
 
-    The server must run. Where it wants an API key, set the environment variable IMSERVER_KEY or give
-    --key-file.
+    The server must run. Where it wants an API key, the command takes that of the settings file of this
+    folder, of the environment variable IMSERVER_KEY, or of --key-file.
     """
     app, _, user = whom.partition("/")
     if lift and not (app and (user or address)):

@@ -14,6 +14,7 @@ from time import time
 from typing import Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from imserver.plugin.identity import Denial, NoObserver
 from imserver.plugin.runtime import network_of
@@ -208,8 +209,8 @@ def merged(lists: Iterable[Iterable[RefusalRow]]) -> list[RefusalRow]:
         if known is None:
             rows[row.key] = row
             continue
-        newer, older = (row, known) if row.last > known.last else (known, row)
-        newer.count += older.count
-        newer.first = min(newer.first, older.first)
-        rows[row.key] = newer
+        newer = row if row.last > known.last else known
+        # A node's own rows are those of its log: what they are is not changed here.
+        count, first = row.count + known.count, min(row.first, known.first)
+        rows[row.key] = replace(newer, count=count, first=first)
     return sorted(rows.values(), key=lambda row: row.last, reverse=True)

@@ -118,6 +118,7 @@ def test_rows_of_nodes_are_joined() -> None:
     one = RefusalRow("login", "token", "shop", "ann", "", "192.0.2.7", 2, 10.0, 20.0, detail="old")
     two = RefusalRow("login", "token", "shop", "ann", "", "192.0.2.7", 3, 5.0, 30.0, detail="new")
     other = RefusalRow("login", "token", "shop", "bob", "", "192.0.2.7", 1, 40.0, 40.0)
+    merged([[one], [two, other]])
     first, second = merged([[one], [two, other]])
     assert first.user == "bob"
     assert (second.count, second.first, second.last, second.detail) == (5, 5.0, 30.0, "new")
