@@ -270,8 +270,8 @@ def _trace(turn: Turn) -> Operation:
 ACTS: Final = (
     (_claim_id, 4),
     (_claim_push, 6),
-    (_raise, 2),
-    (_position, 3),
+    (_raise, 5),
+    (_position, 6),
     (_edit, 2),
     (_recall, 1),
     (_edited, 3),
@@ -320,7 +320,8 @@ class Askers:
             turn = Turn(0, "", 0, random.Random(), subjects, self.targets[0])
             deadline = time.monotonic() + ENDING_SECONDS
             reacted = [_reacted(turn, number) for number in range(ASKERS)]
-            for operation in (_thread(turn), _edited(turn), *reacted, _erase(turn), *_traces(turn)):
+            last = (_thread(turn), _edited(turn), _position(turn), *reacted, _erase(turn), *_traces(turn))
+            for operation in last:
                 while not self._ask("everybody", turn.target, operation):
                     if time.monotonic() > deadline:
                         raise BenchError(f"{operation.path} has no answer")
