@@ -42,6 +42,7 @@ from bench.abuse_rows import (
     USER,
     Request,
     frames_of,
+    frames_of_list,
     frames_of_pieces,
     login_frame,
     login_of_friend,
@@ -57,6 +58,7 @@ from bench.abuse_setup import (
     edits_of_dense_messages,
     open_long_streams,
     open_streams_to_group,
+    pin_long_messages,
     png,
     stranger,
     upload,
@@ -465,6 +467,23 @@ def _words() -> Iterator[Attack]:
     )
 
 
+def _lists() -> Iterator[Attack]:
+    """Lists whose rows are as long as they can be: whoever asks must stay connected."""
+    for name in ("pins", "threads"):
+        yield Attack(
+            f"cmd: {name} with long rows",
+            lambda attacker, name=name: _upgrade(  # type: ignore[misc]
+                PATHS["cmd"], *frames_of_list(name, attacker.known)
+            )(attacker),
+            ws=True,
+            mode="demo",
+            command=("cmd", name),
+            of=f"cmd: {name} with long rows",
+            prepare=pin_long_messages,
+            victim=True,
+        )
+
+
 ATTACKS = {
     attack.name: attack
     for attacks in (
@@ -478,6 +497,7 @@ ATTACKS = {
         _notifications(),
         _streams(),
         _words(),
+        _lists(),
     )
     for attack in attacks
 }
@@ -691,7 +711,8 @@ def attack(generator: Generator, name: str, pid: int, warm_up: bool) -> Json:
             if wanted.mode == abuse_notify.MODE:  # many requests: so long after the last answer
                 until = max(begin, attacker.heard_at) + ANSWER_SECONDS
             silent = now - max(attacker.heard_at, begin)
-            first = FIRST_ANSWER_SECONDS if wanted.of else SILENCE_SECONDS
+            answered = wanted.of and wanted.of not in SILENT
+            first = FIRST_ANSWER_SECONDS if answered else SILENCE_SECONDS
             over = attacker.ended or silent > (CALM_SECONDS if attacker.heard_at else first)
             if over and not probe.conn.waiting and not _waits(generator, wanted, target):
                 break

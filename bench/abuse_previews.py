@@ -1,5 +1,5 @@
-"""The attack "links": users send links to hosts that hang, drip, redirect for ever, or answer with bombs, and
-somebody else waits for a preview.
+"""The attack "links and host names": users send links to hosts that hang, drip, redirect for ever, or answer
+with bombs, and long names of hosts; somebody else waits for a preview.
 
 The hosts are one listener of this process. The path says how it answers.
 """
@@ -26,7 +26,7 @@ from bench.probe import probe
 from bench.proc import quick_rss_bytes
 from bench.servers import NodeProcess
 
-NAME: Final = "demo: links"
+NAME: Final = "demo: links and host names"
 APP: Final = "101"
 USERS: Final = 5
 LINKS_EACH: Final = 200
@@ -54,6 +54,12 @@ _ANSWERS: Final[dict[str, tuple[int, dict[str, str], bytes]]] = {
     "picture": (200, _PAGE, b'<title>x</title><meta property="og:image" content="/huge">'),
     "huge": (200, {"Content-Type": "image/png"}, _huge_picture()),
 }
+_NAMES: Final = (
+    "https://" + "".join(map(chr, range(0x4E00, 0x6D00))),
+    " ".join(f"https://{'.'.join(chr(0x4E00 + 7 * number) * 50 for _ in range(4))}" for number in range(38)),
+    ("https://" + "\ufdfa" * 240 + " ") * 32,
+)
+"""Texts with names in letters beyond ASCII: one of 8,000, and as many as are looked at."""
 _ATTACKS: Final = ("hang", "drip", "loop", "bomb", "costly", "picture")
 
 
@@ -119,9 +125,12 @@ def links(context: RunContext) -> Json:
                     messages.append(
                         _send(context, f"mallory-{user}", f"http://{host}:{port}/{kind}/{number}")
                     )
+            names = [_send(context, "mallory-0", text) for text in _NAMES]
             before = quick_rss_bytes((pid,))
             Path(f"/proc/{pid}/clear_refs").write_text("5")  # reset the peak
             prober.ask(probe, pid=pid, seconds=2 * WAIT_SECONDS)
+            for name in names:
+                _show(context, [name])
             for start in range(0, len(messages), MESSAGES_EACH):
                 _show(context, messages[start : start + MESSAGES_EACH])
             began = time.monotonic()

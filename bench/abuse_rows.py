@@ -634,6 +634,12 @@ def login_frame(user: str, token: str, cursor: int = 0) -> bytes:
     return client_frame(_cmd("login", login))
 
 
+def frames_of_list(name: str, known: Mapping[str, Any]) -> tuple[bytes, bytes]:
+    """A login, and one request for a list."""
+    data = _filled_in(STORED[name], name, known)
+    return client_frame(_cmd("login", CMD["login"])), client_frame(_cmd(name, data))
+
+
 def login_of_friend(known: Mapping[str, Any]) -> bytes:
     """The login of a friend of the attacker, who then waits."""
     return login_frame(known["friend"], known["friend_token"])

@@ -195,6 +195,24 @@ def account_of(target: Target, crowd: list[str]) -> Attacker:
     return Attacker(**{**vars(account), "known": known})
 
 
+def pin_long_messages(attacker: Attacker) -> Callable[[], None]:
+    """Send, pin and answer in a thread 40 messages of 60 KB. Returns what takes the pins away."""
+    fields = {"app": "default", "user": USER}
+
+    def run(commands: list[Json]) -> list[Json]:
+        return [each["body"] for each in post(attacker, "/api/v1/batch", {"commands": commands})["results"]]
+
+    sent = run([{"messages/send": {**fields, "to": OTHER, "text": "x" * 60_000}}] * 40)
+    ids = [each["id"] for each in sent]
+    run([{"messages/pin": {**fields, "id": id}} for id in ids])
+    run([{"messages/send": {**fields, "to": OTHER, "text": "x", "thread": id}} for id in ids])
+
+    def end() -> None:
+        run([{"messages/pin": {**fields, "id": id, "remove": True}} for id in ids])
+
+    return end
+
+
 def open_long_streams(attacker: Attacker) -> Callable[[], None]:
     """The bot of an attacker opens as many streams to a friend as it may, of letters of four bytes. Returns
     what ends them."""
