@@ -382,10 +382,6 @@ export class Composer {
       event.preventDefault();
       return this.edit(last);
     }
-    if (event.key === "Tab" && event.shiftKey) {
-      event.preventDefault();
-      return /** @type {HTMLElement | null | undefined} */ (this.#form.parentElement?.querySelector("[role=log]"))?.focus();
-    }
     const isSent = sendsOnEnter() ? !event.shiftKey && !event.altKey && !event.ctrlKey && !event.metaKey : event.ctrlKey || event.metaKey;
     if (event.key !== "Enter" || !isSent) return;
     event.preventDefault();

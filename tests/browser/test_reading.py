@@ -262,11 +262,12 @@ def test_arrow_keys_move_from_a_control_in_a_message(pair: Pair, server: Server)
     open_with_texts(chat, group, 4)
     page = chat.page
     chat.named("field", chat.word("message")).click()
-    page.press(Keys.SHIFT + Keys.TAB + Keys.NULL)
+    for _ in range(6):
+        page.press(Keys.SHIFT + Keys.TAB + Keys.NULL)
+        if page.run("return document.activeElement.closest('#log') !== null"):
+            break
     chosen = "return document.activeElement.querySelector('.text')?.textContent"
-    page.press(Keys.ARROW_UP)
-    assert page.run(chosen) == "last"
-    page.run("document.querySelector('#log a').focus()")
+    assert page.focused == "https://tea.example/x"
     page.press(Keys.ARROW_UP)
     assert page.run(chosen) == "see https://tea.example/x"
     page.press(Keys.ARROW_UP)
