@@ -176,14 +176,19 @@ class Database:
         self.runner: Runner = ThreadRunner() if threaded and address.file is not None else GreenletRunner()
         self._lock = -1
 
-    def open(self) -> None:
-        """Connect, and migrate if needed. Raises StartError with a one-line message."""
+    def open(self, check_new: Callable[[], object] = lambda: None) -> None:
+        """Connect, and migrate if needed. ``check_new``: called before tables are made in a new database.
+
+        Raises StartError with a one-line message.
+        """
         try:
             if self.address.file is not None:
                 prepare_file(self.address.file)
                 self._lock = open_private(Path(f"{self.address.file}.lock"))
                 refuse_damaged(self.address.file)
             before, recorded = self.runner.run(self._steps, self._settings.seconds)
+            if not before:
+                check_new()
             if not migrations.is_current(before) or feature_steps.are_due(self._features, recorded):
                 self.runner.run(self._migrate, LONG_SECONDS)
             self.id, laxness = self.runner.run(self._look_at, self._settings.seconds)

@@ -130,21 +130,20 @@ class Store:
         try:
             self._open()
             self.refresh()
-            default = self._default_file
-            if (
-                self.address.file != default
-                and default.exists()
-                and not self.read(_has_data)
-                and _file_has_data(default)
-            ):
-                raise StartError(
-                    f"storage.url: the database {self.address.shown} is empty, but the database {default} "
-                    "has "
-                    "apps, keys, accounts or messages, which would be ignored: to begin without them, move "
-                    "that file away"
-                )
+            if not self.read(_has_data):
+                self._check_default_file()
         except StorageUnavailable as error:
             raise StartError(f"storage: {self.address.shown} cannot be used: {error}") from None
+
+    def _check_default_file(self) -> None:
+        """Raise StartError if an empty database stands in place of a default file that has data."""
+        default = self._default_file
+        if self.address.file != default and default.exists() and _file_has_data(default):
+            raise StartError(
+                f"storage.url: the database {self.address.shown} is empty, but the database {default} has "
+                "apps, keys, accounts or messages, which would be ignored: imserver move takes them; to "
+                "begin without them, move that file away"
+            )
 
     def run(self) -> None:
         """Greenlet: read changes periodically, until killed."""
@@ -182,7 +181,7 @@ class Store:
                     self._check("")
                 database = Database(self.address, self._settings, self._threaded, self._tables.of_others)
                 try:
-                    database.open()
+                    database.open(self._check_default_file)
                     self._check(database.id)
                 except BaseException:
                     database.close()

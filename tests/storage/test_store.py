@@ -1,7 +1,9 @@
 """What is kept, on every engine: SQLite, PostgreSQL and MariaDB."""
 
+import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +72,17 @@ def test_an_empty_database_does_not_replace_a_file_with_a_key(
     assert "\n" not in str(refused.value)
     (tmp_path / "imserver.db").rename(tmp_path / "moved.db")
     assert open_store(url).keys() == ()
+
+
+def test_a_refused_start_makes_no_tables(open_store: OpenStore, tmp_path: Path) -> None:
+    first = open_store()
+    first.add_key(KEY)
+    first.close()
+    new = tmp_path / "new.db"
+    with pytest.raises(StartError, match="imserver move"):
+        open_store(f"sqlite:///{new}")
+    with closing(sqlite3.connect(new)) as connection:
+        assert connection.execute("SELECT name FROM sqlite_master").fetchall() == []
 
 
 def test_a_database_that_is_in_use_may_stand_beside_an_old_file(url: str, open_store: OpenStore) -> None:
