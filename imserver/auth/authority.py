@@ -197,9 +197,16 @@ class Keys:
     def _close_holders(self) -> None:
         """Close the connections whose key was revoked, or has expired."""
         if self._holders:
-            valid = {each.key for each in self._known.values() if each.scopes}
+            valid = self._valid()
             for connection in [each for each, key in self._holders.items() if key not in valid]:
                 connection.close(CloseCode.TOKEN_INVALID)
+
+    def _valid(self) -> set[str]:
+        return {each.key for each in self._known.values() if each.scopes}
+
+    def is_valid(self, key: str) -> bool:
+        """Whether the key with this id may still act. Never switches."""
+        return key in self._valid()
 
     def close(self) -> bool:
         """End demo mode permanently, because the database holds a secret. Return True if it was demo mode."""
@@ -254,6 +261,21 @@ class Authority:
         elif need.address and not authorization and not demo:
             return self._by_address(headers, host)
         return DEMO if demo and need.scope else NOBODY
+
+    def proof(self, principal: Principal, headers: Mapping[str, str]) -> str:
+        """What :meth:`still_holds` asks again for whatever goes on working for the maker of a request, such
+        as a webhook or a stream. It is no token. May switch. Raises StorageUnavailable and BadToken."""
+        if principal.kind in TOKEN_HOLDERS:
+            return f"account:{self._accounts.proof_of(bearer(headers.get('authorization', '')))}"
+        return principal.label
+
+    def still_holds(self, app: str, user: str, proof: str) -> bool:
+        """Whether the token or key of a proof is still valid: passwords, logins and tokens of bots change,
+        keys are revoked. May switch. Raises StorageUnavailable."""
+        kind, _, rest = proof.partition(":")
+        if kind == "account":
+            return self._accounts.still_holds(app, user, rest)
+        return self._keys.is_valid(rest) if kind == "key" else kind == "demo" and self._keys.demo
 
     def lists_address(self, host: str) -> bool:
         """Whether an app lists this address, so that its back end needs no key."""

@@ -243,6 +243,33 @@ class AccountTokens:
             return replace(session, lacks="a second factor: set one up first")
         return session
 
+    def proof_of(self, token: str) -> str:
+        """Of a bot the hash of its secret, else the version of the account, the login, and the end of the
+        token. See :class:`imserver.auth.accounts.AccountLookup`."""
+        session = self.holder(token)
+        if session.account.bot:
+            return bot_hash(token.removeprefix(session.bot_prefix).partition("_")[2])
+        return f"{session.account.version}.{session.device_id}.{session.expires_at}"
+
+    def still_holds(self, app: str, user: str, proof: str) -> bool:
+        """Whether the token of a proof is still valid. May switch. Raises StorageUnavailable."""
+        id, now, (version, _, rest) = id_of(user), time(), proof.partition(".")
+        account: Account | None
+        if not rest:
+            account = self.bots(id, proof)
+        else:
+            device, expires_at = map(int, rest.split("."))
+            known = self._accounts.by_device(id, device) if device else self._accounts.by_id(app, id)
+            account = known[0] if known and now < expires_at else None
+            if account is not None and str(account.version) != version:
+                return False
+        return (
+            account is not None
+            and self._tenants.resolve(account.app) == app
+            and not account.is_locked(now)
+            and self.wanted_in(account.app)
+        )
+
     def those_of(self, app: str, users: Sequence[str], words: Sequence[str] = ()) -> list[Account]:
         """The existing accounts of these users, in the order of their ids, whose names contain all ``words``;
         see :class:`imserver.auth.accounts.AccountLookup`. May switch.

@@ -141,12 +141,14 @@ Tell = Callable[[Sequence[Entry]], Collection[bytes]]
 
 
 class Follower(Struct, eq=False):
-    """A stream. ``tell`` makes the messages about entries. ``until`` (monotonic): it ends then."""
+    """A stream. ``tell`` makes the messages about entries. ``until`` (monotonic): it ends then. ``proof``: by
+    which it asks for its right again before it tells anything."""
 
     turn: Turn
     position: int
     tell: Tell
     until: float
+    proof: str
 
 
 class Followers:
@@ -167,7 +169,8 @@ class Followers:
         who = turn.app, turn.user
         if sum((each.turn.app, each.turn.user) == who for each in self._followers.values()) >= MOST_STREAMS:
             raise McpError(Code.EXHAUSTED, "ResourceExhausted", {"limit": "streams", "max": MOST_STREAMS})
-        self._followers[turn.stream] = Follower(turn, position, tell, monotonic() + STREAM_SECONDS)
+        until, proof = monotonic() + STREAM_SECONDS, turn.proof()
+        self._followers[turn.stream] = Follower(turn, position, tell, until, proof)
         if turn.principal.kind == "key":
             self._core.identity.keys.hold(turn.principal.key, turn.stream)
         self.wake()
@@ -188,6 +191,8 @@ class Followers:
             head = heads.get(app, 0)
             if turn.principal.kind == "bot" and user not in readers.get(app, (user,)):
                 follower.position = max(follower.position, head)
+            if head > follower.position and not turn.still_holds(follower.proof):
+                turn.stream.close(CloseCode.TOKEN_INVALID)
             while more and turn.stream.is_open and head > follower.position:
                 entries, more = log.sync(app, user, follower.position, PAGE)
                 follower.position = entries[-1].id if more else max(head, entries[-1].id if entries else 0)

@@ -83,7 +83,8 @@ class EventHooks:
         mode, url = str(delivery.get("mode", "webhook")), str(delivery.get("url"))
         event = Subscription.read(turn, mode)
         arguments, secret = msgspec.to_builtins(event.wanted), str(delivery.get("secret"))
-        return require_user(turn), What(turn.principal.label, url, event.event, arguments, secret)
+        user, label = require_user(turn), turn.principal.label
+        return user, What(label, url, event.event, arguments, secret, turn.proof())
 
     def subscribe(self, turn: Turn) -> dict[str, Any]:
         """Answer ``events/subscribe``. Switches. Raises McpError."""
@@ -197,6 +198,15 @@ class EventHooks:
         readers = {app: entries.readers(app, seen[app], self._seen[app]) for app in apps & seen.keys()}
         self._followers.look(heads, readers)
 
+    def still_holds(self, hook: Hook) -> bool:
+        """Whether who subscribed may still read; else the subscription ends. That of a key waits, which this
+        node may learn later. Switches. Raises StorageUnavailable."""
+        holds = self._core.identity.authority.still_holds(hook.app, hook.user, hook.what.proof)
+        if not holds and not hook.what.proof.startswith("key:"):
+            self.rows.remove_same(hook)
+            self.work.changed()
+        return holds
+
     def stop(self) -> None:
         """End all greenlets, store the positions, and give the lease back."""
         self.work.end()
@@ -239,7 +249,7 @@ class _Sender:
         while window.count:
             entries = window.first(1)
             if entries and self._subscription.has(entries[0], self.hook.user):
-                return entries[0]
+                return entries[0] if self._hooks.still_holds(self.hook) else None
             window.take(entries[0].id if entries else window.after(0))
         return None
 

@@ -15,13 +15,15 @@ _encode: Final = msgspec.json.Encoder(order="deterministic").encode
 
 
 class What(Struct, frozen=True):
-    """What somebody hears of, and where. ``label``: of the principal. ``arguments``: of the event."""
+    """What somebody hears of, and where. ``label``: of the principal. ``arguments``: of the event. ``proof``:
+    by which its right is asked for again."""
 
     label: str
     url: str
     event: str
     arguments: dict[str, Any]
     secret: str = ""
+    proof: str = ""
 
     def id_for(self, app: str, user: str) -> str:
         """The id of a subscription, the same on all nodes."""
@@ -86,6 +88,10 @@ class Hooks:
     def advance(self, hook: Hook, position: int) -> None:
         """Store a position."""
         self._store.execute("UPDATE mcp_hook SET position = %s WHERE id = %s", (position, hook.id))
+
+    def remove_same(self, hook: Hook) -> None:
+        """Delete a subscription, unless it was made again meanwhile."""
+        self._store.execute("DELETE FROM mcp_hook WHERE id = %s AND what = %s", (hook.id, _encode(hook.what)))
 
     def remove(self, ids: list[str]) -> None:
         """Delete subscriptions."""

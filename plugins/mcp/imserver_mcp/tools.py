@@ -199,11 +199,13 @@ def put_question(turn: Turn, question: dict[str, Any], id: int | None) -> Any:
     else:
         shown = turn.run("POST", "/asks/create", **question)
     turn.begin()
-    began = time()
+    began, proof = time(), turn.proof()
     end = began + question["seconds"] + WAIT_SECONDS
     while shown["state"] == "open" and turn.stream.is_open and time() < end:
         if turn.message.is_modern and time() > began + HOLD_SECONDS:
             return InputRequired(state=shown["id"])
+        if not turn.still_holds(proof):
+            raise RouteRefused("token_invalid", "The token has ended")
         turn.progress(int(time() - began), question["seconds"])
         shown = turn.run("POST", "/asks/get", id=shown["id"], wait=WAIT_SECONDS, seen=len(shown["answers"]))
     if shown["state"] == "open" and not turn.stream.is_open and not question.get("client_msg_id"):
