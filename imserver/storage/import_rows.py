@@ -48,30 +48,27 @@ class ImportedRows:
         name: str,
         columns: Sequence[str],
         rows: Sequence[Row],
-        accounts: set[int],
+        parents: set[int],
     ) -> str:
-        """Look at rows before any is stored. ``accounts``: those of the rows of accounts, which come first.
+        """Look at rows before any is stored. ``parents``: the ids of the rows of :data:`Table.PARENT`, which
+        come first.
 
         Returns a key that a row of this server has already, whatever its app; ``""``: there is none. Keys
         that begin with the app or its log are free: the app is empty. Raises BadRows for what an export would
         not have read: other columns than those of the table, such as the app; values of other types; and
-        rows of accounts that are not among ``accounts``.
+        rows whose parents are not among these.
         """
         table = self._tables[name]
         kinds = self._kinds(sql, name, columns)
         for row in rows:
             for value, kind in zip(row, kinds, strict=True):
                 _stored(value, kind)
-        if missing := {"account" if table.exported == Table.OF_ACCOUNTS else "id"} & {*table.key} - {
-            *columns
-        }:
+        if missing := {Table.PARENT if table.has_parent else "id"} & {*table.key} - {*columns}:
             raise BadRows(f"rows of the table {name} have no column {missing.pop()}")
-        if name == "account":
-            accounts.update(row[columns.index("id")] for row in rows)
-        elif table.exported == Table.OF_ACCOUNTS and not accounts.issuperset(
-            row[columns.index("account")] for row in rows
-        ):
-            raise BadRows(f"the table {name} has rows of accounts that are not in the archive")
+        if name == Table.PARENT:
+            parents.update(row[columns.index("id")] for row in rows)
+        elif table.has_parent and not parents.issuperset(row[columns.index(Table.PARENT)] for row in rows):
+            raise BadRows(f"the table {name} has rows of {Table.PARENT}s that are not in the archive")
         if table.exported != OF_APP or len(table.key) != 1 or table.key[0] not in columns:
             return ""
         at = columns.index(table.key[0])

@@ -60,6 +60,14 @@ class Table(Struct, frozen=True, kw_only=True):
     OF_ACCOUNTS: ClassVar[str] = "account IN (SELECT id FROM account WHERE app = %s)"
     """For ``of_app``: the rows whose column ``account`` has the id of an account of the app."""
 
+    PARENT: ClassVar[str] = "account"
+    """The table whose rows they belong to, and the column with its ``id``."""
+
+    @property
+    def has_parent(self) -> bool:
+        """Whether an export reads the rows by those of :data:`PARENT`."""
+        return self.exported == self.OF_ACCOUNTS
+
     @property
     def exported(self) -> str:
         """The condition of the rows that an export of an app reads; ``""``: it reads none."""
