@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -65,7 +66,7 @@ def restore(
 
     Users who were erased since the copy are erased again: the journal of the data folder (erasures.jsonl)
     names them by digests, and so does the database that is replaced. Keep a copy of the journal, and the
-    secret, beside your backups.
+    secret, beside your backups. Without both, the command says so, and asks on a terminal.
     """
     before: Path | None = None
     try:
@@ -80,6 +81,9 @@ def restore(
                 f"{address.shown} is not a SQLite database: load {file} with {_TOOLS[address.engine][1]}, "
                 "then run imserver restore without a file"
             )
+        there = [address.file, Path(settings.server.data_dir) / JOURNAL, journal]
+        if not any(each is not None and each.exists() for each in there):
+            _accept_no_journal()
         lock.start()
         try:
             if file is not None and has_everything:
@@ -107,6 +111,17 @@ def restore(
     click.echo(done)
     if count:
         click.echo(f"{count} users who were erased since the copy are erased again")
+
+
+def _accept_no_journal() -> None:
+    """Say that nobody knows who was erased since the copy; on a terminal, ask whether to go on."""
+    click.echo(
+        f"imserver: there is no journal of erasures ({JOURNAL} of the old data folder, or --erasures FILE): users "
+        "who were erased since the copy come back",
+        err=True,
+    )
+    if sys.stdin.isatty():
+        click.confirm("Restore without it?", abort=True)
 
 
 def _database_address(path: str | None, data_dir: str | None) -> tuple[Config, DatabaseAddress]:
