@@ -116,7 +116,7 @@ def restore(
 def _accept_no_journal() -> None:
     """Say that nobody knows who was erased since the copy; on a terminal, ask whether to go on."""
     click.echo(
-        f"imserver: there is no journal of erasures ({JOURNAL} of the old data folder, or --erasures FILE): users "
+        f"imserver: no journal of erasures ({JOURNAL} of the old data folder, or --erasures FILE): users "
         "who were erased since the copy come back",
         err=True,
     )
