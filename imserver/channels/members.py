@@ -487,9 +487,11 @@ class ChannelMembers:
         if self._others is None or not nodes:
             return here, 0 if local is None else self.membership.users_of(local)
         query = ChannelUsersQuery(app, channel)
-        # Nodes of the version before have no list of features in their lease, and do not know this query.
-        older = [lease for lease in nodes if not lease.features]
-        answers, _ = self._others.query("channel_users", query, [each for each in nodes if each.features])
+        # Nodes of older versions do not name their features so, and do not know this query.
+        older = [lease for lease in nodes if not lease.feature_names]
+        answers, _ = self._others.query(
+            "channel_users", query, [each for each in nodes if each.feature_names]
+        )
         pages, _ = self._others.query("channel_members", ChannelMembersQuery(app, channel, "", most), older)
         shares = [self._users_here(query), *read(answers, UsersHere).values()]
         for page in read(pages, MembersHere).values():

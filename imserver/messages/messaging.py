@@ -119,8 +119,8 @@ class Messaging:
         lost them. Switches."""
         if not self._store.has_database:
             return
-        # Nodes of the version before have no list of features in their lease, and do not know this query.
-        leases = [lease for lease in others.node_messages.peers() if lease.features]
+        # Nodes of older versions do not name their features so, and do not know this query.
+        leases = [lease for lease in others.node_messages.peers() if lease.feature_names]
         answers, _ = others.query(_KNOWN_IDS, KnownIds(), leases)
         for known in read(answers, dict[str, int]).values():
             for app, id in known.items():

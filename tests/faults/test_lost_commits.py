@@ -85,7 +85,7 @@ def test_subscribers_of_a_stored_channel_learn_that_publications_are_lost(
         assert [each["text"] for each in data["publications"]] == ["new"]
 
 
-@pytest.mark.full
+@pytest.mark.ci
 @pytest.mark.linux
 def test_a_node_that_starts_learns_from_the_others_what_was_lost(cluster: Launch, tmp_path: Path) -> None:
     nodes = cluster(1)
