@@ -4,13 +4,10 @@ import re
 import subprocess
 import sys
 
-import pytest
-
 from tests.processes import ended_on_failure, spawn
 from tests.support import ROOT
 
 
-@pytest.mark.full
 def test_the_ways_have_as_many_modules_as_the_architecture_says() -> None:
     process = spawn([sys.executable, "-m", "tests.ways"], stdout=subprocess.PIPE, text=True, cwd=ROOT)
     with ended_on_failure(process):

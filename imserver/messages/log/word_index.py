@@ -17,8 +17,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
+from time import monotonic
 from typing import Final
 
+import gevent
 from msgspec import Struct
 
 from imserver.clock import is_long_turn, serve_others
@@ -40,6 +42,7 @@ from imserver.model import Limit
 from imserver.storage.statements import Row, Statements, chunks, text_of
 
 LEASE_SECONDS: Final = 60
+_LOOK_SECONDS: Final = 0.05
 """How long a node has the index of a log for itself. Then another one may claim it, and what the first one
 writes is dropped."""
 _BLOCK: Final = 1024
@@ -155,9 +158,14 @@ class WordIndex:
         return self._write(rows, put, lambda sql: _finish_mending(sql, mending, content, gone))
 
     def settle(self, app: str) -> None:
-        """Merge all that was changed until now, unless another node does so."""
-        while self.merge(app):
-            pass
+        """Merge all that was changed until now. Another node that works on the index is waited for; one that
+        has died meanwhile has it for :data:`LEASE_SECONDS`. Switches."""
+        end = monotonic() + 2 * LEASE_SECONDS
+        while True:
+            if not self.merge(app):
+                if not self._tables.read_log(app, _has_changes, False) or monotonic() > end:
+                    return
+                gevent.sleep(_LOOK_SECONDS)
 
     def erase(self, app: str) -> None:
         """Delete the index, so that it is filled anew."""

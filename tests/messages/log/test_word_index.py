@@ -13,6 +13,7 @@ from imserver.messages.log.message_log import MessageLog
 from imserver.messages.log.rows import LogTables
 from imserver.messages.log.search import EntrySearch
 from imserver.messages.log.word_content import MOST_ROW_BYTES
+from imserver.messages.log.word_index import LEASE_SECONDS
 from imserver.messages.log.word_lookup import offsets_with
 from imserver.messages.log.word_rows import SEGMENT
 from imserver.messages.log.words import Term
@@ -251,6 +252,17 @@ def test_a_message_that_is_changed_while_its_segment_is_added_is_found_by_what_i
     assert not indexed(store, "coffee")
     assert found(log, "cocoa") == ["cocoa"]
     assert len(found(log, "others", "y", limit=100)) == 100
+
+
+def test_an_erasure_waits_for_a_node_that_has_died_with_the_index(store: Store, log: MessageLog) -> None:
+    stored(log, say("ann", "bob", "secret tea"))
+    pad(log)
+    fill(log)
+    claim = f"UPDATE word_position SET leased = {{}} + {LEASE_SECONDS}"
+    store.write(lambda sql: sql.execute(claim.format(sql.now)))
+    gevent.spawn_later(0.1, store.write, lambda sql: sql.execute("UPDATE word_position SET leased = 0"))
+    log.erase_user(APP, "ann", "gone")
+    assert not indexed(store, "secret")
 
 
 def test_what_a_node_writes_that_was_too_slow_is_dropped(store: Store, log: MessageLog) -> None:
