@@ -8,6 +8,7 @@ the document.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from inspect import Parameter, cleandoc, signature
 from typing import Any, Concatenate, Final, Generic, Literal, ParamSpec, Protocol, TypeVar, get_type_hints
 
@@ -318,9 +319,12 @@ def _shape_of(
 def _spread(function: Any, fields: Sequence[Parameter]) -> Any:
     """The function as one of a shape, whose fields it gets as parameters."""
     names = [each.name for each in fields]
-    return lambda service, call, shape: function(
-        service, call, **{name: getattr(shape, name) for name in names}
-    )
+
+    @wraps(function)
+    def run(service: Any, call: Any, shape: Any) -> Any:
+        return function(service, call, **{name: getattr(shape, name) for name in names})
+
+    return run
 
 
 def route_of(row: Operation) -> Route:

@@ -245,7 +245,7 @@ export class LoginView {
         if (error.code === "login_taken") wrong = identifier;
         if (error.code === "wrong_code") wrong = code;
         if (error.code === "second_factor_required" && !this.#takesCode) return this.#askForCode();
-        if (["account_locked", "banned"].includes(error.code)) lock = lockText(error, words);
+        if (/^(account_locked|banned)$/.test(error.code)) lock = lockText(error, words);
         if (error.code !== "invalid_request") throw error;
         wrong = { nickname, password }[/** @type {string} */ (error.message).split(":")[0]] ?? identifier; // the message begins with the field
         throw wrong === identifier ? new ApiError("login_form", error.message) : error;

@@ -83,7 +83,6 @@ export function summaryOf(entry, words, most = 200) {
 
 /** A notice names so many people; of more, it names the first ones, and says how many others there are. */
 const MOST_NAMED = 5;
-const NAMED_OF_MANY = 3;
 /** What a change of a group may be of, besides its name, picture and description. */
 const CHANGES = ["open", "history", "invite", "rename", "pin", "bots"];
 
@@ -112,8 +111,8 @@ function noticeOf(entry, { words, people, user, language }) {
   const by = from ? nameOf(from) : words.messages_server;
   const others = (meta.users ?? []).filter((/** @type {string} */ each) => each !== from);
   const inside = (/** @type {string} */ each) => (each === user ? words.messages_you_inside : people.nameOf(each));
-  const named = others.length > MOST_NAMED ? others.slice(0, NAMED_OF_MANY) : others;
-  const more = named === others ? "" : fill(words.messages_and_more, { count: others.length - NAMED_OF_MANY });
+  const named = others.length > MOST_NAMED ? others.slice(0, 3) : others;
+  const more = named === others ? "" : fill(words.messages_and_more, { count: others.length - 3 });
   const names = named.map(inside).join(words.messages_and) + more;
   if (kind === "recall" && meta.removed) return words.messages_moderated;
   if (kind === "recall" && meta.erased) return words.messages_erased;

@@ -149,7 +149,10 @@ class FakeNode:
             PusherApi: SimpleNamespace(apps=apps_of()),
             SafetyParts: SimpleNamespace(
                 reports=SimpleNamespace(
-                    page=lambda *_: [], rules_of=lambda _app: SimpleNamespace(reasons=("spam",))
+                    page=lambda *_: [],
+                    names=lambda *_: {},
+                    groups=lambda *_: {},
+                    rules_of=lambda _app: SimpleNamespace(reasons=("spam",)),
                 )
             ),
             Refusals: SimpleNamespace(

@@ -289,8 +289,8 @@ def _publish_refused(refused: ImserverError) -> dict[str, Any]:
 
 def _refused(refused: ChannelRefused) -> dict[str, Any]:
     """The error, with the limit that was exceeded."""
-    text = str(refused)
-    return _error(REFUSALS[refused.reason].code, "" if text == refused.reason else text)
+    text, code = str(refused), REFUSALS[refused.reason].code
+    return _error(code, "" if text == refused.reason or code == codes.INTERNAL else text)
 
 
 def _publish_result(position: Position | None) -> dict[str, Any]:

@@ -148,9 +148,10 @@ class AiChat:
         meanwhile. ``wait``: the next one, if none is open. May switch."""
         chat, parameters = Chat.of(head.path.split("/")[2]), head.params()
         principal, message = self._user_of(head.headers, host_of(stream.peer)), parameters.get("message", "")
-        self._check_bot(principal, chat)
         self._check_member(principal, chat)
         cursor, found = self._log.entries.head(principal.app), self._open_streams(principal, chat)
+        if not found:  # what is open must not wait for it
+            self._check_bot(principal, chat)
         answer = self._answer(stream, principal, chat, self._ui)
         stored = self._log.entries.sent(principal.app, chat.bot, message) if message else None
         if stored is not None and not self._log.entries.readable(principal.app, principal.user, [stored.id]):

@@ -334,9 +334,9 @@ def test_an_answer_is_stored_even_if_the_database_refuses_it_for_longer_than_the
     send, refused = hooks.messaging.send_of_user, Signal()
     with monkeypatch.context() as patched:
 
-        def refuse(app: str, draft: Draft, done: Any, *rest: Any) -> None:
+        def refuse(app: str, draft: Draft, done: Any, *rest: Any, **more: Any) -> None:
             if draft.sender != bot.user:
-                send(app, draft, done, *rest)
+                send(app, draft, done, *rest, **more)
                 return
             patched.setattr(hooks, "_renew", lambda: None)
             hooks.lease.until = 0.0
