@@ -243,7 +243,7 @@ class Servers:
                 self._metrics,
             ),
             self._metrics,
-            self.core.node.request_log.add if self._config.log.requests else None,
+            self.core.node.request_log.add,
         )
         self._servers.append(front)
         loop = get_hub().loop

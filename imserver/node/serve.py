@@ -187,7 +187,7 @@ class _Signals:
         except StartError as error:
             _log.error("settings are unchanged: %s", error)
             return
-        _log.info("settings reloaded: apps, keys, origins, limits; other changes need a restart")
+        _log.info("settings reloaded: apps, keys, origins, limits, log; other changes need a restart")
 
     def _dump(self) -> None:
         loop = gevent.get_hub().loop

@@ -91,7 +91,7 @@ class FrontServer:
         fast: HttpRoutes,
         hand_over: HandOver,
         metrics: Metrics,
-        request_log: Callable[..., None] | None,
+        request_log: Callable[..., None],
     ) -> None:
         self.context = context
         self.listener = listener
@@ -416,10 +416,9 @@ class HttpConnection(Writer):
         else:
             head = response_head(response.status, header_block(response), size, keep_alive, parsed.version)
             whole = head + response.body
-        if front.request_log is not None:
-            seconds = perf_counter() - began
-            given = request.id if "x-request-id" in headers else request.given_id
-            front.request_log(parsed.method, path, response.status, seconds, host, size, given, request.by)
+        seconds = perf_counter() - began
+        given = request.id if "x-request-id" in headers else request.given_id
+        front.request_log(parsed.method, path, response.status, seconds, host, size, given, request.by)
         self._answer(whole, keep_alive)
         if size > LARGE_BYTES and rest and keep_alive:
             self._buffer = rest  # it counts while it waits

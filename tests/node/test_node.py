@@ -173,7 +173,8 @@ def test_both_ports_serve_requests_and_tell_the_application_which_they_are(
 
 
 def test_fast_routes_are_answered_without_the_application_and_logged(harness: Harness) -> None:
-    node = harness.start()
+    node = harness.start(log={"requests": False})
+    node.reload(harness.settings())  # the log begins without a restart
     with harness.call(node.core.node.http_port) as caller:
         caller.send(request("/user/online?appID=101&userID=ann"))
         status, headers, body = caller.response()

@@ -122,7 +122,7 @@ def test_the_log_names_apps_of_keys_that_do_not_exist_and_what_sighup_reads(
     eventually(lambda: "api.keys: a key is for the app nope, which does not exist" in server.log_text)
     assert "the app default, which" not in server.log_text
     server.process.send_signal(signal.SIGHUP)
-    output = "settings reloaded: apps, keys, origins, limits; other changes need a restart"
+    output = "settings reloaded: apps, keys, origins, limits, log; other changes need a restart"
     eventually(lambda: output in server.log_text)
 
 

@@ -63,7 +63,7 @@ class Harness(SocketHarness):
             fast,
             HandOver(self.application, requests, 1, {}, self.metrics),
             self.metrics,
-            None,
+            lambda *_: None,
         )
         sock = bind("127.0.0.1", 0, 256, False)
         self.listener = Listener(sock, self.poller, self.loop, self.metrics, self.front.accept)
