@@ -7,6 +7,7 @@ from functools import partial
 from time import time
 from typing import TYPE_CHECKING, Any, Final
 
+from imserver.errors import StorageUnavailable
 from imserver.messages.log.annotations import AnnotationWriter
 from imserver.messages.log.asks import AskLog
 from imserver.messages.log.contract import Change
@@ -90,19 +91,21 @@ class MessageLog:
 
         self.writer.change(app, change)
 
-    def erase_user(self, app: str, user: str, name: str) -> None:
+    def erase_user(self, app: str, user: str, name: str, patience: float = 20.0) -> None:
         """Erase a user: what they wrote, their reactions and marks, and their name. They leave all groups,
         whose entries say so. ``name`` stands in place of the user from then on; ``""``: what they wrote stays
         under their own.
 
-        It may be called again after an error.
+        It may be called again after an error: StorageUnavailable also if another node works on the index of
+        words for longer than ``patience`` seconds, so that it still has words of the user.
         """
         for row in self.conversations.memberships(app, user):
             if row.left_id is None and row.kind_of_conversation == "group":
                 self.groups.leave(app, row.conversation, [user], user, heir=True)
         if name and self.entries.head(app):
             self._eraser.erase(app, user, name)
-            self.words.settle(app)
+            if not self.words.settle(app, patience):
+                raise StorageUnavailable("another node works on the index of words")
         self.marks.forget(app, user)
 
     def expire(

@@ -42,9 +42,9 @@ from imserver.model import Limit
 from imserver.storage.statements import Row, Statements, chunks, text_of
 
 LEASE_SECONDS: Final = 60
-_LOOK_SECONDS: Final = 0.05
 """How long a node has the index of a log for itself. Then another one may claim it, and what the first one
 writes is dropped."""
+_LOOK_SECONDS: Final = 0.05
 _BLOCK: Final = 1024
 """Ids whose messages one query reads: 8 MB at most. A transaction costs as much as 150 messages."""
 _BUCKETS_AT_ONCE: Final = 16
@@ -157,15 +157,18 @@ class WordIndex:
         rows, put = self._mended(claim, content, gone, pause), partial(_replace, claim)
         return self._write(rows, put, lambda sql: _finish_mending(sql, mending, content, gone))
 
-    def settle(self, app: str) -> None:
-        """Merge all that was changed until now. Another node that works on the index is waited for; one that
-        has died meanwhile has it for :data:`LEASE_SECONDS`. Switches."""
-        end = monotonic() + 2 * LEASE_SECONDS
+    def settle(self, app: str, patience: float = 0.0) -> bool:
+        """Merge all that was changed until now. Another node that works on the index is waited for so many
+        seconds; one that has died has it for :data:`LEASE_SECONDS`. False: words are left. Switches."""
+        end = monotonic() + patience
         while True:
-            if not self.merge(app):
-                if not self._tables.read_log(app, _has_changes, False) or monotonic() > end:
-                    return
-                gevent.sleep(_LOOK_SECONDS)
+            while self.merge(app):
+                pass
+            if not self._tables.read_log(app, _has_changes, False):
+                return True
+            if monotonic() >= end:
+                return False
+            gevent.sleep(_LOOK_SECONDS)
 
     def erase(self, app: str) -> None:
         """Delete the index, so that it is filled anew."""

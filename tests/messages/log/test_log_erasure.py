@@ -112,6 +112,15 @@ def test_nothing_of_an_erased_user_is_left_and_ids_stay_contiguous(store: Store,
     assert log.entries.find(APP, [direct.id])[0].members == ("bob", "deleted:1")
 
 
+def test_an_erased_user_leaves_no_reaction(store: Store, log: MessageLog) -> None:
+    sent = stored(log, *(say("bob", ANN, "tea") for _ in range(AT_ONCE + 2)))
+    for one in sent:
+        assert isinstance(log.annotations.react(APP, ANN, one.id, HEART), Change)
+    log.erase_user(APP, ANN, "deleted:1")
+    assert store.read(lambda sql: sql.query("SELECT member FROM reaction")) == []
+    assert not any(each.reactions for each in log.entries.find(APP, ids(sent)))
+
+
 def test_many_messages_are_erased_in_small_transactions(log: MessageLog) -> None:
     sent = stored(log, *(say("ann", "bob", SECRET) for _ in range(2 * AT_ONCE + 3)))
     others = stored(log, *(say("bob", "ann", "mine") for _ in range(3)))

@@ -7,6 +7,7 @@ import gevent
 import msgspec
 import pytest
 
+from imserver.errors import StorageUnavailable
 from imserver.messages.commands import SearchFilter
 from imserver.messages.log.contract import Change, Draft, Entry
 from imserver.messages.log.message_log import MessageLog
@@ -260,6 +261,9 @@ def test_an_erasure_waits_for_a_node_that_has_died_with_the_index(store: Store, 
     fill(log)
     claim = f"UPDATE word_position SET leased = {{}} + {LEASE_SECONDS}"
     store.write(lambda sql: sql.execute(claim.format(sql.now)))
+    with pytest.raises(StorageUnavailable):
+        log.erase_user(APP, "ann", "gone", patience=0.0)
+    assert indexed(store, "secret")
     gevent.spawn_later(0.1, store.write, lambda sql: sql.execute("UPDATE word_position SET leased = 0"))
     log.erase_user(APP, "ann", "gone")
     assert not indexed(store, "secret")
