@@ -214,9 +214,7 @@ class Tenants:
         ``fields`` are settings as in the configuration file. Raises BadTenant and TooManyTenants. Raises
         StorageUnavailable, after which the app may or may not exist.
         """
-        if not valid_name(name):
-            raise BadTenant(f"an app cannot be called {name[:APP_CHARACTERS]!r}")
-        settings = self._checked(name, {}, fields)
+        settings = self.check_new(name, fields)
         if self.find(name) is not None:
             return False
         if len(self.by_name) - len(self._configured) + len(self._hidden) >= self._limit:
@@ -224,6 +222,12 @@ class Tenants:
         if self._store.is_deleted(name) and self._store.read(lambda sql: has_files(name, sql)):
             raise BadTenant(f"app {name}: was deleted, but some of its files are left; delete it again first")
         return self._store.add_app(name, stored_fields(settings))
+
+    def check_new(self, name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings of a new app, for storage. Raises BadTenant if it cannot have them, or this name."""
+        if not valid_name(name):
+            raise BadTenant(f"an app cannot be called {name[:APP_CHARACTERS]!r}")
+        return self._checked(name, {}, fields)
 
     def change(self, name: str, fields: Mapping[str, Any], unset: Collection[str] = ()) -> Tenant:
         """Change settings of a registered app. Settings in ``unset`` return to their defaults. May switch.

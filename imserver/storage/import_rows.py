@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from base64 import b64decode
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -13,6 +14,10 @@ from imserver.storage.tables import OF_APP, OF_LOGS, Reason, Table
 
 BASE64: Final = "base64"
 """The only name in an object that stands for bytes that are no text."""
+
+
+_NUMBERS: Final = 1 << 53
+"""More rows than a table ever gets: an id above leaves none to those that come after it."""
 
 
 class BadRows(ImserverError):
@@ -60,20 +65,25 @@ class ImportedRows:
         """
         table = self._tables[name]
         kinds = self._kinds(sql, name, columns)
+        is_shared = table.exported == OF_APP and len(table.key) == 1 and table.key[0] in columns
+        shared = table.key if is_shared else ()
         for row in rows:
             for value, kind in zip(row, kinds, strict=True):
                 _stored(value, kind)
-        if missing := {Table.PARENT if table.has_parent else "id"} & {*table.key} - {*columns}:
+        if missing := {*table.parents, *({"id"} & {*table.key})} - {*columns}:
             raise BadRows(f"rows of the table {name} have no column {missing.pop()}")
+        ids = [row[columns.index(column)] for column in shared for row in rows]
+        if wrong := [id for id in ids if not _is_id(id)]:
+            raise BadRows(f"no server gives a row of the table {name} the id {wrong[0]!r:.100}")
         if name == Table.PARENT:
-            parents.update(row[columns.index("id")] for row in rows)
-        elif table.has_parent and not parents.issuperset(row[columns.index(Table.PARENT)] for row in rows):
-            raise BadRows(f"the table {name} has rows of {Table.PARENT}s that are not in the archive")
-        if table.exported != OF_APP or len(table.key) != 1 or table.key[0] not in columns:
+            parents.update(ids)
+        for column in table.parents:
+            at, may_be_none = columns.index(column), column not in table.key
+            if any(row[at] not in parents and not (may_be_none and row[at] == 0) for row in rows):
+                raise BadRows(f"the table {name} has rows of {Table.PARENT}s that are not in the archive")
+        if not shared:
             return ""
-        at = columns.index(table.key[0])
-        statement = f"SELECT {table.key[0]} FROM {name} WHERE {table.key[0]} IN {{}}"
-        there = sql.query_in(statement, (), [row[at] for row in rows])
+        there = sql.query_in(f"SELECT {shared[0]} FROM {name} WHERE {shared[0]} IN {{}}", (), ids)
         return str(there[0][0]) if there else ""
 
     def add(self, sql: PooledStatements, name: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
@@ -89,7 +99,18 @@ class ImportedRows:
         names = ", ".join(f'"{column}"' for column in (*columns, *fixed))
         statement = f"INSERT INTO {name} ({names}) VALUES {marks_of(len(columns) + len(fixed))}"
         values = (*fixed.values(),)
-        sql.execute_many(statement, [(*map(_stored, row, kinds), *values) for row in rows])
+        from sqlalchemy.exc import DataError, IntegrityError  # imported by who has a database
+
+        try:
+            sql.execute_many(statement, [(*map(_stored, row, kinds), *values) for row in rows])
+        except (DataError, IntegrityError, ValueError, OverflowError) as error:
+            raise BadRows(f"the table {name} does not take such rows: {error}") from None
+
+    def clear(self, sql: PooledStatements) -> None:
+        """Delete what was stored before rows were refused: the app was empty."""
+        for name, table in self._tables.items():
+            if not table.stays and not self.reason(name):
+                sql.execute(f"DELETE FROM {name} WHERE {table.exported}", (self._app,))
 
     def count(self, sql: PooledStatements, name: str) -> int:
         """The number of rows of the app in a table."""
@@ -140,6 +161,13 @@ class ImportedRows:
                 "release, or forged"
             )
         return [known[column] for column in columns]
+
+
+def _is_id(value: Any) -> bool:
+    """Whether a server could have given this id. Others would end the numbers of all apps, or name a path."""
+    if isinstance(value, str):
+        return re.fullmatch(r"[\w-]+", value, re.ASCII) is not None
+    return type(value) is int and 0 < value < _NUMBERS
 
 
 def _stored(value: Any, kind: type) -> Any:

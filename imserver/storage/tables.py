@@ -42,7 +42,8 @@ class Table(Struct, frozen=True, kw_only=True):
     token, code or key. ``scan``: no index leads to the rows of a user, so all rows of the app are looked
     through. ``stays``: the condition of an app's rows where they stay when it is deleted (``of_app`` says
     why), and an export reads them. ``imported``: the values of the other columns in rows that an import of
-    an app makes, besides its app or log; or why it makes none.
+    an app makes, besides its app or log; or why it makes none. ``parents``: the columns with
+    ids of :data:`PARENT` (0: none): an import takes those of its archive alone.
     """
 
     name: str
@@ -56,17 +57,13 @@ class Table(Struct, frozen=True, kw_only=True):
     scan: bool = False
     stays: str = ""
     imported: tuple[tuple[str, str | int], ...] | Reason = ()
+    parents: tuple[str, ...] = ()
 
     OF_ACCOUNTS: ClassVar[str] = "account IN (SELECT id FROM account WHERE app = %s)"
     """For ``of_app``: the rows whose column ``account`` has the id of an account of the app."""
 
     PARENT: ClassVar[str] = "account"
-    """The table whose rows they belong to, and the column with its ``id``."""
-
-    @property
-    def has_parent(self) -> bool:
-        """Whether an export reads the rows by those of :data:`PARENT`."""
-        return self.exported == self.OF_ACCOUNTS
+    """The table with the ids that ``parents`` has."""
 
     @property
     def exported(self) -> str:

@@ -310,7 +310,7 @@ def _shown(tenant: Tenant, shapes: Shapes) -> AppShown:
 
 
 class AppApi(Struct, frozen=True):
-    """The services that the routes use. ``erasures``: those of all features.""" ""
+    """The services that the routes use. ``erasures``: those of all features."""
 
     tenants: Tenants
     store: Store

@@ -53,6 +53,7 @@ TABLES: Final = (
         user_as="account",
         erase_user=_WITH_ACCOUNT,
         columns=("account", "other", "state", "since"),
+        parents=("account", "other"),
     ),
     Table(
         name="account",

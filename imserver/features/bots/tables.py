@@ -27,6 +27,7 @@ TABLES: Final = (
         # Not the address of its webhook: some have a secret in it.
         columns=("id", "owner", "commands", "description", "listed"),
         imported=(("token_hash", ""), ("hook_url", ""), ("hook_secret", "")),
+        parents=("id", "owner"),
     ),
 )
 """In the order of their deletion."""

@@ -19,8 +19,8 @@ import msgspec
 
 from imserver.features.exports.archive import CHECKSUMS, MANIFEST, EntryChecksum
 from imserver.features.exports.contents import FORMAT, VERSION, Manifest
-from imserver.features.exports.rows import ImportProgress, begin_import, go_on, progress_of
-from imserver.plugin.errors import ImserverError
+from imserver.features.exports.rows import ImportProgress, begin_import, give_up, go_on, progress_of
+from imserver.plugin.errors import ImserverError, Unavailable
 from imserver.plugin.identity import Tenants
 from imserver.plugin.settings import Config
 from imserver.plugin.storage import PooledStatements, Row, Store
@@ -151,6 +151,15 @@ class Import:
         else:
             self._report(f"goes on behind {there.entry} entries")
             self._progress = there
+        try:
+            self._take_all()
+        except Unavailable:
+            raise  # the same command goes on
+        except ImserverError:
+            self._store.write(self._discard)
+            raise
+
+    def _take_all(self) -> None:
         with self._store.importing_files(self._config, self._app) as take:
             for number, entry in enumerate(self._archive.entries()):
                 if entry.name.startswith(_ROWS):
@@ -158,6 +167,11 @@ class Import:
                 elif number >= self._progress.entry:
                     self._take_file(number, entry, take)
         self._finish()
+
+    def _discard(self, sql: PooledStatements) -> None:
+        """Delete what was stored of an archive that is refused, unless another process imports it."""
+        if give_up(self._app, self._progress, sql):
+            self._rows.clear(sql)
 
     # --- before anything is stored --------------------------------------------------------------------------
 
@@ -171,6 +185,10 @@ class Import:
                 f"the archive does not have the secrets of the app ({', '.join(manifest.left_out)}): create "
                 f"the app first, with its secrets (imserver app create {self._app} …), then import into it"
             )
+        try:
+            self._tenants.check_new(self._app, manifest.settings)
+        except ValueError as error:
+            raise BadArchive(str(error)) from None
         if names := self._tenants.only_by_key(manifest.settings):
             raise BadArchive(
                 f"an archive does not set {', '.join(names)}: create the app first, with these settings "

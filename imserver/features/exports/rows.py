@@ -160,6 +160,15 @@ def begin_import(app: str, digest: str, sql: PooledStatements) -> None:
     sql.insert_new("archive_import", "app, digest, entry, done, finished", [(app, digest, 0, 0, 0)])
 
 
+def give_up(app: str, at: ImportProgress, sql: PooledStatements) -> bool:
+    """Forget an import that is not finished; False: another process has moved it on."""
+    statement = (
+        "DELETE FROM archive_import WHERE app = %s AND digest = %s AND entry = %s AND done = %s "
+        "AND finished = 0"
+    )
+    return sql.execute(statement, (app, at.digest, at.entry, at.done)) > 0
+
+
 def go_on(app: str, before: ImportProgress, after: ImportProgress, sql: PooledStatements) -> bool:
     """Move an import on; False: another process has."""
     statement = (

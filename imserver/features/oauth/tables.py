@@ -14,5 +14,6 @@ TABLES: Final = (
         user_as="account",
         erase_user=Reason("the deletion of the account erases it, in one transaction"),
         columns=("provider", "subject", "account", "since"),
+        parents=("account",),
     ),
 )

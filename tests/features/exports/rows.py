@@ -51,12 +51,14 @@ def fill(store: Store, app: str, users: list[str], first: int = 1) -> None:
                 for column in columns(table.name):
                     kind = column["type"].python_type
                     text = f"{number} of {user}"[: getattr(column["type"], "length", None)]
+                    text = text.replace(" ", "-") if column["name"] == "id" else text
                     row[column["name"]] = number if kind is int else text.encode() if kind is bytes else text
                 row |= SPECIAL.get(table.name, {})
                 if "member" in row and isinstance(row["member"], str | bytes):
                     row["member"] = user
                 if "account" in row:
                     row["account"] = int(user)
+                row |= dict.fromkeys(table.parents, int(user))
                 row |= {"app": app} if "app" in row else {}
                 if table.of_app == OF_LOGS:
                     row["log"] = sql.query("SELECT number FROM log WHERE app = %s", (app,))[0][0]

@@ -218,10 +218,19 @@ def forge(archive: Path, table: str = "", row: dict[str, Any] | None = None, **s
         ("message", {"log": 1}, {}, "column log"),
         ("upload", {"place": "/etc"}, {}, "column place"),
         ("account", {"id": "1"}, {}, "str stands in place of int"),
+        ("account", {"id": (1 << 63) - 1}, {}, "no server gives"),
+        ("upload", {"id": "/etc/passwd"}, {}, "no server gives"),
+        ("upload", {"id": "another.t"}, {}, "no server gives"),
+        ("bot", {"id": 1}, {}, "accounts that are not in the archive"),
+        ("relation", {"other": 1}, {}, "accounts that are not in the archive"),
+        ("oauth_link", {"account": 1}, {}, "accounts that are not in the archive"),
+        ("message", {"sender": None}, {}, "message does not take such rows"),
         ("relation", {"account": 1}, {}, "accounts that are not in the archive"),
         ("", None, {"same_as": "victim"}, "does not set same_as"),
-        ("", None, {"SameAs": "victim"}, "does not set SameAs"),
-        ("", None, {"anonymous": True}, "does not set anonymous"),
+        ("", None, {"SameAs": "victim"}, "SameAs"),
+        ("", None, {"limits": "none"}, "limits"),
+        ("", None, {"login_policy": "none"}, "login_policy"),
+        ("", None, {"anonymous": True}, "unknown key .anonymous"),
     ],
 )
 def test_a_forged_archive_stores_nothing(
@@ -236,7 +245,9 @@ def test_a_forged_archive_stores_nothing(
     with pytest.raises((BadArchive, BadRows), match=why):
         run_import(other, forge(archive, table, row, **settings), "evil")
     assert other.tenants.get("evil") is None
-    assert [*other.store.rows_of_app("evil"), *other.store.rows_of_app("victim")] == []
+    assert {page.table for page in other.store.rows_of_app("evil")} <= {"log"}  # an empty one
+    assert [*other.store.rows_of_app("victim")] == []
+    run_import(other, archive, "evil")  # as nothing is left of the other one
 
 
 def test_an_app_with_secrets_is_made_before_its_import(storage: Storage, other: Storage) -> None:

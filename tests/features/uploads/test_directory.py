@@ -108,6 +108,21 @@ def test_the_folder_is_for_its_owner_only_and_is_swept_of_what_is_old(files: Fil
     assert folder.free_bytes() > 0
 
 
+@pytest.mark.parametrize("name", ["../../secret", "{}/secret", ".."])
+def test_no_name_of_a_file_leads_out_of_the_folder(files: Files, tmp_path: Path, name: str) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"secret")
+    folder, name = Directory(tmp_path / "root", files), name.format(tmp_path)
+    for act in (
+        lambda: folder.delete(name),
+        lambda: [*folder.get(name, 0, 5)],
+        lambda: put(folder, name, tmp_path),
+    ):
+        with pytest.raises(MediaUnavailable):
+            act()
+    assert secret.read_bytes() == b"secret"
+
+
 def test_a_folder_that_cannot_be_used_is_a_temporary_error(files: Files, tmp_path: Path) -> None:
     (tmp_path / "root").write_bytes(b"a file stands in the way")
     folder = Directory(tmp_path / "root", files)
