@@ -41,7 +41,13 @@ setup(
     packages=[*find_packages(include=["imserver", "imserver.*"]), *ASSETS],
     package_dir=ASSETS,
     package_data={
-        "imserver": ["py.typed", "**/*.pyi", "features/*/page/*", "features/exports/offline/*"],
+        "imserver": [
+            "py.typed",
+            "**/*.pyi",
+            "**/examples.json",
+            "features/*/page/*",
+            "features/exports/offline/*",
+        ],
         **{package: ["*", "**/*"] for package in ASSETS},
     },
     include_package_data=False,

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from http import HTTPStatus
+from importlib.resources import files
 from typing import Any, Final
 
 import msgspec
@@ -20,7 +22,7 @@ from imserver.auth.principal import (
     Needs,
 )
 from imserver.errors import HttpProblem
-from imserver.http.operation import JSON, Header, Operation
+from imserver.http.operation import JSON, PREFIX, Header, Operation
 
 TAGS: Final = {
     "push": "Deliver messages to connected users.",
@@ -167,10 +169,27 @@ def _operation(
         described["requestBody"] = {"required": True, "content": {row.binary: {"schema": {}}}}
     if row.body is not None:
         content: dict[str, Any] = {"schema": {**references[row.body], **row.rules}}
-        if row.example is not None:
-            content["examples"] = {"example": {"value": row.example}}
+        if (example := examples_of(row)[0]) is not None:
+            content["examples"] = {"example": {"value": example}}
         described["requestBody"] = {"required": True, "content": {JSON: content}}
     return described
+
+
+def examples_of(row: Operation) -> tuple[Any, Any]:
+    """The examples of its request and its answer; None: it has none."""
+    examples = _examples_in(row.service.__module__.rpartition(".")[0])
+    own = examples.get(f"{row.method} {row.path.removeprefix(PREFIX)}", {})
+    answer = own.get("answer", examples.get("answers", {}).get(getattr(row.answer, "__name__", "")))
+    return (
+        own.get("request") if row.example is None else row.example,
+        answer if row.answer_example is None else msgspec.to_builtins(row.answer_example),
+    )
+
+
+@cache
+def _examples_in(package: str) -> dict[str, Any]:
+    file = files(package) / "examples.json"
+    return msgspec.json.decode(file.read_bytes(), type=dict[str, Any]) if file.is_file() else {}
 
 
 def _security(need: Need, demo: bool) -> list[dict[str, list[str]]]:
@@ -198,11 +217,11 @@ def _parameters(row: Operation, schemas: Mapping[str, dict[str, Any]]) -> list[d
     if row.path_id is not None:
         schema = msgspec.json.schema(row.path_id)
         meaning = schema.pop("description", "")
-        path_id = {"name": "id", "in": "path", "required": True, "example": row.example["id"]}
+        path_id = {"name": "id", "in": "path", "required": True, "example": examples_of(row)[0]["id"]}
         found.append({**path_id, "schema": schema, "description": meaning})
     if row.query is not None:
         schema = schemas[row.query.__name__]
-        examples = row.example or {}
+        examples = examples_of(row)[0] or {}
         for name, kind in schema["properties"].items():
             parameter: dict[str, Any] = {
                 "name": name,
@@ -232,8 +251,8 @@ def _responses(row: Operation, references: Mapping[Any, Any]) -> dict[str, Any]:
     headers = _answer_headers(row)
     good: dict[str, Any] = {"description": HTTPStatus(row.status).phrase, "headers": headers}
     content: dict[str, Any] = {"schema": {"type": "string"} if row.answer is None else references[row.answer]}
-    if row.answer_example is not None:
-        content["examples"] = {"example": {"value": msgspec.to_builtins(row.answer_example)}}
+    if (example := examples_of(row)[1]) is not None:
+        content["examples"] = {"example": {"value": example}}
     if row.answer is not None or row.content_type != JSON:
         good["content"] = {row.content_type: content}
     if row.links:

@@ -67,7 +67,7 @@ class Operation(Struct, frozen=True):
     ``query`` and ``body`` are the Structs that query parameters and the JSON body are read into, ``answer``
     the one that the body of an answer of ``status`` is made of (None: no body, or one without a schema).
     ``rules`` is what the function demands of a body besides, as JSON Schema. ``example`` is a query or body,
-    ``answer_example`` an answer.
+    ``answer_example`` an answer, where they do not stand in the ``examples.json`` of its package.
     ``problems`` and the headers are those of this route alone; :mod:`imserver.http.openapi` adds those that
     many routes have.
     """
@@ -212,6 +212,9 @@ class Resource(Generic[S]):
     resource.
     ``examples`` are answers, for all routes with an answer of their type. ``chapter``: what the chapter of a
     feature is about; :mod:`imserver.http.openapi` has those of the core.
+
+    Examples stand better in ``examples.json`` of the package of the service: ``"POST /groups/create"`` →
+    ``request`` and ``answer``; ``answers`` has those of routes that share one, by the name of its type.
 
     If the shape is an :class:`Acting`, a back end must name the ``user`` for whom it asks; a user's own
     token names them. ``user="optional"`` lets a back end leave it out: then ``call.user`` is empty.

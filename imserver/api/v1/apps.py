@@ -340,7 +340,7 @@ routes = Resource(
 )
 
 
-@routes.get("/apps", Needs.OPERATE, example={"limit": 100})
+@routes.get("/apps", Needs.OPERATE)
 def list_apps(
     api: AppApi, call: Call, cursor: field.PageCursor = "", limit: field.Limit = field.USUAL_PAGE
 ) -> AppsAnswer:
@@ -358,7 +358,6 @@ def list_apps(
     Needs.OPERATE,
     reach="named",
     problems=(errors.Problems.UNKNOWN_APP,),
-    example={"app": "shop"},
 )
 def show_app(api: AppApi, call: Call, app: field.App) -> AppShown:
     """Show the settings of an app."""
@@ -375,10 +374,6 @@ def show_app(api: AppApi, call: Call, app: field.App) -> AppShown:
     status=201,
     links=(Link("app", "get_apps_show", {"app": "$response.body#/app"}),),
     problems=(errors.Problems.APP_EXISTS, errors.Problems.TOO_MANY_APPS),
-    example={
-        "app": "shop",
-        "settings": {"login_policy": "single", "origins": ["shop.example.com"]},
-    },
 )
 def create_app(api: AppApi, call: Call, request: AppCreate) -> AppShown:
     """Create an app and store it in the database.
@@ -398,7 +393,6 @@ def create_app(api: AppApi, call: Call, request: AppCreate) -> AppShown:
     Needs.OWN,
     reach="settings",
     problems=(errors.Problems.UNKNOWN_APP, errors.Problems.APP_CONFIGURED),
-    example={"app": "shop", "settings": {"login_policy": "single"}, "unset": ["origins"]},
 )
 def set_app(api: AppApi, call: Call, request: AppSet) -> AppShown:
     """Change the settings of an app that was created at run time.
@@ -429,8 +423,6 @@ def set_app(api: AppApi, call: Call, request: AppSet) -> AppShown:
     schema=("AppDelete", "An app that was created at run time, to be deleted."),
     reach="all",
     problems=(errors.Problems.UNKNOWN_APP, errors.Problems.APP_CONFIGURED, errors.Problems.MEDIA_UNAVAILABLE),
-    example={"app": "shop", "confirm": "shop"},
-    answer_example={"app": "shop", "keys": 1, "accounts": 20, "messages": 1200, "uploads": 3, "groups": 2},
 )
 def delete_app(
     api: AppApi, call: Call, app: field.App, confirm: Annotated[str, about("The name of the app again.")]

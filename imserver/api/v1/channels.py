@@ -168,7 +168,6 @@ routes = Resource(
     base=ChannelQuery,
     refusals={ChannelRefused: _refused},
 )
-_SENT: Final = ChannelResult("orders:17", "sent", 6, "Zm9vYg")
 
 
 @routes.post(
@@ -178,8 +177,6 @@ _SENT: Final = ChannelResult("orders:17", "sent", 6, "Zm9vYg")
     problems=(errors.Problems.TOO_MANY_TARGETS, errors.Problems.ID_REUSED, errors.Problems.NOT_ACCEPTED),
     headers=(IDEMPOTENCY_KEY,),
     rules=MESSAGE_RULES,
-    example={"app": "default", "channel": "orders:17", "data": {"state": "sent"}},
-    answer_example=_SENT,
 )
 def publish(api: ChannelApi, call: Call, request: ChannelPublishRequest) -> ChannelResult:
     """Publish to a channel.
@@ -201,8 +198,6 @@ def publish(api: ChannelApi, call: Call, request: ChannelPublishRequest) -> Chan
     problems=(errors.Problems.TOO_MANY_TARGETS, errors.Problems.ID_REUSED, errors.Problems.NOT_ACCEPTED),
     headers=(IDEMPOTENCY_KEY,),
     rules=MESSAGE_RULES,
-    example={"app": "default", "channels": ["orders:17", "orders:18"], "text": "closed today"},
-    answer_example=ChannelBroadcastAnswer([_SENT, ChannelResult("orders:18", "absent")]),
 )
 def broadcast(api: ChannelApi, call: Call, request: ChannelBroadcastRequest) -> ChannelBroadcastAnswer:
     """Publish the same message to several channels."""
@@ -257,8 +252,6 @@ def _publish(
 @routes.get(
     "/channels/history",
     Needs.READ,
-    example={"app": "default", "channel": "orders:17"},
-    answer_example=ChannelHistoryAnswer([PublicationShown(6, "text", "packed")], 6, "Zm9vYg"),
 )
 def history(
     api: ChannelApi,
@@ -307,8 +300,6 @@ def _shown(event: Event) -> PublicationShown:
 @routes.post(
     "/channels/history/remove",
     Needs.PUSH,
-    example={"app": "default", "channel": "orders:17"},
-    answer_example=Removed("orders:17"),
 )
 def remove_history(api: ChannelApi, call: Call, request: ChannelQuery) -> Removed:
     """Remove the retained publications of a channel. Later ones go on counting.
@@ -322,8 +313,6 @@ def remove_history(api: ChannelApi, call: Call, request: ChannelQuery) -> Remove
 @routes.get(
     "/channels/info",
     Needs.READ_OR_OPERATE,
-    example={"app": "default", "channel": "orders:17"},
-    answer_example=ChannelInfo("orders:17", 3, 6, "Zm9vYg"),
 )
 def info(api: ChannelApi, call: Call, request: ChannelQuery) -> ChannelInfo:
     """Show how many are subscribed to a channel, and the position of its history."""

@@ -105,11 +105,6 @@ class CountsAnswer(Struct):
     missing_nodes: field.Missing
 
 
-_SESSION: Final = SessionShown(
-    "dGm8cCzJGMUlcIWDc_5cEwvMvk-lT7Gn6_VXnA", "", "cmd", 1795155801, "10.0.0.1:9001"
-)
-
-
 class PresenceApi(Struct, frozen=True):
     """The services of the routes about users and connections."""
 
@@ -137,8 +132,6 @@ routes = Resource(
             {"app": "$request.query.app", "connection": "$response.body#/users/0/sessions/0/connection"},
         ),
     ),
-    example={"app": "default", "user": "ann"},
-    answer_example=PresenceAnswer(1, [UserPresence("ann", True, [_SESSION])], []),
 )
 def user_presence(api: PresenceApi, call: Call, app: field.App, user: field.User) -> PresenceAnswer:
     """Show whether a user is online, and their sessions."""
@@ -152,8 +145,6 @@ def user_presence(api: PresenceApi, call: Call, app: field.App, user: field.User
     Needs.READ_OR_OPERATE,
     act="",
     problems=(Problems.TOO_MANY_TARGETS,),
-    example={"app": "default", "users": ["ann", "nobody"]},
-    answer_example=PresenceAnswer(1, [UserPresence("ann", True), UserPresence("nobody", False)], []),
 )
 def users_presence(api: PresenceApi, call: Call, request: PresenceRequest) -> PresenceAnswer:
     """Show which of these users are online."""
@@ -182,8 +173,6 @@ def _with_sessions(user: str, found: list[SessionInfo]) -> UserPresence:
         Link("page", "get_users", {"app": "$request.query.app", "cursor": "$response.body#/next"}),
         Link("user", "get_presence", {"app": "$request.query.app", "user": "$response.body#/users/0"}),
     ),
-    example={"app": "default", "limit": 1},
-    answer_example=UsersAnswer(2, ["ann"], "YW5u", []),
 )
 def users(api: PresenceApi, call: Call, request: field.AppPage) -> UsersAnswer:
     """List the online users of an app, page by page.
@@ -200,8 +189,6 @@ def users(api: PresenceApi, call: Call, request: field.AppPage) -> UsersAnswer:
     "/counts",
     Needs.READ_OR_OPERATE,
     reach="optional",
-    example={"app": "default"},
-    answer_example=CountsAnswer([AppCounts("default", 2, 2, 0)], "", []),
 )
 def counts(
     api: PresenceApi,
@@ -243,10 +230,6 @@ class ConnectionShown(Struct):
     "/connections/show",
     Needs.READ_OR_OPERATE,
     problems=(Problems.UNKNOWN_CONNECTION,),
-    example={"app": "default", "connection": _SESSION.connection},
-    answer_example=ConnectionShown(
-        _SESSION.connection, "ann", "", "cmd", 1795155801, "192.0.2.7:50516", "10.0.0.1:9001", ["lobby"]
-    ),
 )
 def connection(
     api: PresenceApi, call: Call, app: field.App, connection: field.ConnectionId
@@ -365,8 +348,6 @@ def _require_below(api: SessionApi, call: Call, users: Sequence[str]) -> None:
 @sessions.post(
     "/disconnect",
     Needs.OPERATE,
-    example={"app": "default", "users": ["bob"]},
-    answer_example=DisconnectAnswer(1, [UserRemoved("bob", 1)], [], []),
 )
 def disconnect(api: SessionApi, call: Call, request: DisconnectRequest) -> DisconnectAnswer:
     """End sessions of users or single connections.
@@ -390,8 +371,6 @@ def disconnect(api: SessionApi, call: Call, request: DisconnectRequest) -> Disco
     "/ban",
     Needs.OPERATE,
     schema=("BanRequest", "The users to ban, for how long, and why."),
-    example={"app": "default", "users": ["mallory"], "seconds": 3600},
-    answer_example=BanAnswer(0, [UserRemoved("mallory", 0)], True, []),
 )
 def ban(
     api: SessionApi,
@@ -419,8 +398,6 @@ def ban(
     "/unban",
     Needs.OPERATE,
     schema=("UnbanRequest", "The users whose bans to lift."),
-    example={"app": "default", "users": ["mallory"]},
-    answer_example=UnbanAnswer([]),
 )
 def unban(api: SessionApi, call: Call, app: field.App, users: Users) -> UnbanAnswer:
     """Let users log in again.
@@ -434,8 +411,6 @@ def unban(api: SessionApi, call: Call, app: field.App, users: Users) -> UnbanAns
 @sessions.get(
     "/bans",
     Needs.MODERATE,
-    example={"app": "default"},
-    answer_example=BansAnswer(1, [BanShown("mallory", 1795159400)], ""),
 )
 def bans(api: SessionApi, call: Call, request: field.AppPage) -> BansAnswer:
     """List banned users, page by page."""

@@ -91,8 +91,6 @@ routes = Resource("push", service=push_api)
     headers=(IDEMPOTENCY_KEY,),
     answer_headers=(REPLAYED,),
     rules=PUSH_RULES,
-    example={"app": "default", "user": "ann", "text": "your order has been sent"},
-    answer_example={"sent": 1, "results": [{"target": {"user": "ann"}, "status": "sent"}]},
 )
 def push(api: PushApi, call: Call) -> HttpResponse:
     """Push a message.

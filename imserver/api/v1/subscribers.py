@@ -136,10 +136,6 @@ class PresenceOfChannel(Struct):
 Named = tuple[str | UnsetType, str | UnsetType]
 
 
-_SAMPLE_ID: Final = "dGm8cCzJGMUlcIWDc_5cEwvMvk-lT7Gn6_VXnA"
-_CHANGE: Final = {"app": "default", "channel": "lobby", "users": ["ann"]}
-
-
 class SubscriberApi(Struct, frozen=True):
     """The services that the routes use."""
 
@@ -162,8 +158,6 @@ routes = Resource(
     "/channels/subscribe",
     Needs.PUSH,
     act="",
-    example=_CHANGE,
-    answer_example=SubscribeAnswer(1, [SubscriptionResult("subscribed", _SAMPLE_ID, "ann")], []),
 )
 def subscribe(api: SubscriberApi, call: Call, request: SubscriptionChange) -> SubscribeAnswer:
     """Subscribe connections to a channel.
@@ -185,8 +179,6 @@ def subscribe(api: SubscriberApi, call: Call, request: SubscriptionChange) -> Su
     "/channels/unsubscribe",
     Needs.PUSH,
     act="",
-    example=_CHANGE,
-    answer_example=UnsubscribeAnswer(1, [UnsubscriptionResult("unsubscribed", _SAMPLE_ID, "ann")], []),
 )
 def unsubscribe(api: SubscriberApi, call: Call, request: SubscriptionChange) -> UnsubscribeAnswer:
     """Unsubscribe connections from a channel.
@@ -229,8 +221,6 @@ def _ids(named: list[Named]) -> list[str]:
             {"app": "$request.query.app", "channel": "$response.body#/channels/0/channel"},
         ),
     ),
-    example={"app": "default"},
-    answer_example=ChannelsAnswer(1, [ChannelShown("lobby", 1)], "", []),
 )
 def channels(api: SubscriberApi, call: Call, request: field.AppPage) -> ChannelsAnswer:
     """List the channels of an app that have subscribers, page by page."""
@@ -259,10 +249,6 @@ def channels(api: SubscriberApi, call: Call, request: field.AppPage) -> Channels
             "get_connections_show",
             {"app": "$request.query.app", "connection": "$response.body#/subscribers/0/connection"},
         ),
-    ),
-    example={"app": "default", "channel": "lobby"},
-    answer_example=PresenceOfChannel(
-        1, [SubscriberShown(_SAMPLE_ID, "ann", "", "cmd", 1795155802.25)], "", []
     ),
 )
 def presence(

@@ -85,24 +85,6 @@ _batches = Resource("push", service=lambda _, api: api)
             example="import-17",
         ),
     ),
-    example={
-        "commands": [
-            {"push": {"app": "default", "user": "ann", "text": "one"}},
-            {"channels/publish": {"app": "default", "channel": "lobby", "text": "two"}},
-        ]
-    },
-    answer_example={
-        "results": [
-            {
-                "status": 200,
-                "body": {"sent": 1, "results": [{"target": {"user": "ann"}, "status": "sent"}]},
-            },
-            {
-                "status": 200,
-                "body": {"channel": "lobby", "status": "absent"},
-            },
-        ]
-    },
 )
 def batch(api: Api, call: Call) -> HttpResponse:
     """Send many commands in one request.

@@ -317,13 +317,5 @@ routes.elsewhere(
             "when they reconnect.",
         ),
     ),
-    example={"app": "default", "user": "u1"},
-    answer_example=(
-        'retry: 3000\nid: 16\nevent: ready\ndata: {"event":"ready","app":"default","user":"u1","device":"",'
-        '"channels":[],"resumed":false}\n\n'
-        'data: {"event":"msg","app":"default","id":"o-1","sender":"shop","type":"text","text":"hi"}\n\n'
-        'id: 17\ndata: {"event":"message","app":"default","id":17,"conversation":3,"seq":5,"kind":"message",'
-        '"from":"shop","to":"u1","type":"text","text":"hi","time":1795155801000}\n\n'
-    ),
     content_type=_TEXT,
 )

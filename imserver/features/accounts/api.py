@@ -260,27 +260,6 @@ class AccountDone(Struct):
     user: UserId
 
 
-_ACCOUNT: Final = AccountShown(
-    user="1",
-    nickname="Ann",
-    avatar="",
-    phone="13800000001",
-    email="",
-    name="ann",
-    created=1795155801,
-    guest=False,
-    findable=True,
-    show_presence=True,
-    status="",
-    away=False,
-    status_until=0,
-    email_confirmed=False,
-    role="member",
-    second_factor=False,
-)
-_SESSION: Final = SessionAnswer("eyJ…", 1797747801, _ACCOUNT)
-_ACTING: Final = {"app": "gochat", "user": "1"}
-_DONE: Final = AccountDone("1")
 _UNKNOWN: Final = (Problems.UNKNOWN_ACCOUNT,)
 
 NO_ACCOUNTS: Final = refuse(Problems.NOT_ALLOWED, "The app has no accounts")
@@ -326,7 +305,6 @@ routes = Resource(
     base=Acting,
     hot=False,
     chapter=CHAPTER,
-    examples=(_ACCOUNT, _SESSION, _DONE),
     refusals=REFUSALS,
 )
 
@@ -343,7 +321,6 @@ routes = Resource(
         HTTP_LOGIN_TAKEN,
     ),
     rules={"anyOf": [{"required": [name]} for name in ("login", "phone", "email", "name")]},
-    example={"phone": "13800000001", "name": "ann", "password": "correct horse", "nickname": "Ann"},
 )
 def register(api: AccountApi, call: Call, request: Registration) -> SessionAnswer:
     """Register an account and log in.
@@ -389,7 +366,6 @@ def register(api: AccountApi, call: Call, request: Registration) -> SessionAnswe
         HTTP_PASSWORDS_OFF,
     ),
     rules=one_of("login", "phone"),
-    example={"login": "13800000001", "password": "correct horse"},
 )
 def login(api: AccountApi, call: Call, request: AccountLogin) -> SessionAnswer:
     """Log in with the password and get a token.
@@ -422,8 +398,6 @@ def login(api: AccountApi, call: Call, request: AccountLogin) -> SessionAnswer:
     "/accounts/rules",
     Needs.ANYONE,
     base=None,
-    example={},
-    answer_example=RulesAnswer(True, ["phone", "email", "name"], True, False, True, False, False),
     problems=(Problems.NOT_ALLOWED,),
 )
 def rules(api: AccountApi, call: Call, app: AccountApp = GOCHAT) -> RulesAnswer:
@@ -444,7 +418,7 @@ def rules(api: AccountApi, call: Call, app: AccountApp = GOCHAT) -> RulesAnswer:
     )
 
 
-@routes.get("/accounts/show", Needs.ADMIN_OR_MEMBER, problems=_UNKNOWN, example={"of": "1"}, user="optional")
+@routes.get("/accounts/show", Needs.ADMIN_OR_MEMBER, problems=_UNKNOWN, user="optional")
 def show(
     api: AccountApi,
     call: Call,
@@ -467,7 +441,6 @@ def show(
     Needs.ADMIN_OR_PERSON,
     voice=lambda request: any((request.nickname, request.avatar, request.status)),
     problems=_UNKNOWN,
-    example={"user": "1", "nickname": "Ann"},
 )
 def change(api: AccountApi, call: Call, request: AccountSet) -> AccountShown:
     """Change the profile of an account."""
@@ -486,8 +459,6 @@ def change(api: AccountApi, call: Call, request: AccountSet) -> AccountShown:
         HTTP_LOGIN_TAKEN,
         Problems.TOO_MANY_REQUESTS,
     ),
-    example={"user": "1", "email": "ann@example.com", "password": "correct horse"},
-    answer_example=_ACCOUNT,
 )
 def set_identifiers(api: AccountApi, call: Call, request: IdentifiersSet) -> AccountShown:
     """Change the identifiers of an account.
@@ -518,7 +489,6 @@ def set_identifiers(api: AccountApi, call: Call, request: IdentifiersSet) -> Acc
         HTTP_PASSWORDS_OFF,
         Problems.TOO_MANY_REQUESTS,
     ),
-    example={"user": "1", "password": "battery staple", "old_password": "correct horse"},
 )
 def set_password(
     api: AccountApi,
@@ -537,7 +507,7 @@ def set_password(
     return AccountDone(call.user)
 
 
-@routes.post("/accounts/logout", Needs.ADMIN_OR_PERSON, problems=_UNKNOWN, example=_ACTING)
+@routes.post("/accounts/logout", Needs.ADMIN_OR_PERSON, problems=_UNKNOWN)
 def log_out(api: AccountApi, call: Call, _request: Acting) -> AccountDone:
     """Log an account out on all devices.
 
@@ -559,7 +529,6 @@ def log_out(api: AccountApi, call: Call, _request: Acting) -> AccountDone:
         Problems.TOO_MANY_REQUESTS,
         Problems.MEDIA_UNAVAILABLE,
     ),
-    example={**_ACTING, "password": "correct horse"},
 )
 def delete(api: AccountApi, call: Call, password: CurrentPassword = "", code: FactorCode = "") -> AccountDone:
     """Delete an account.
@@ -619,8 +588,6 @@ def session_answer(session: AccountSession) -> SessionAnswer:
     "/accounts/devices",
     Needs.ADMIN_OR_PERSON,
     problems=_UNKNOWN,
-    example={"user": "1"},
-    answer_example=DevicesAnswer([DeviceShown("4711", "phone", 1795155801, 1797747801, True, True)]),
 )
 def devices(api: AccountApi, call: Call, _request: Acting) -> DevicesAnswer:
     """List the devices on which an account is logged in.
@@ -648,8 +615,6 @@ def devices(api: AccountApi, call: Call, _request: Acting) -> DevicesAnswer:
     Needs.ADMIN_OR_PERSON,
     schema=("DeviceEnd", "The login to end."),
     problems=(*_UNKNOWN, HTTP_UNKNOWN_DEVICE),
-    example={"user": "1", "device": "4711"},
-    answer_example=AccountDone("1"),
 )
 def end_device(api: AccountApi, call: Call, device: DeviceId) -> AccountDone:
     """Log an account out on one device.

@@ -75,7 +75,6 @@ _PRESENCE: Final[dict[bool | None, Literal["online", "offline", ""]]] = {
     False: "offline",
     None: "",
 }
-_CARD: Final = CardShown("2", "Bob", "", "bob", "friend", "offline", 1795155801, False, False)
 
 routes = Resource(
     "accounts",
@@ -83,7 +82,6 @@ routes = Resource(
     base=Acting,
     hot=False,
     chapter=CHAPTER,
-    examples=(_CARD,),
     refusals={
         UnknownAccount: refuse(Problems.UNKNOWN_ACCOUNT),
         NoAccounts: NO_ACCOUNTS,
@@ -98,7 +96,6 @@ routes = Resource(
     schema=("FindRequest", "The identifier to search for."),
     act="",
     problems=(Problems.UNKNOWN_ACCOUNT, Problems.TOO_MANY_REQUESTS),
-    example={"user": "1", "text": "bob"},
     user="optional",
 )
 def find(
@@ -121,8 +118,6 @@ def find(
     schema=("PeopleRequest", "A part of the names of people."),
     act="",
     problems=(Problems.TOO_MANY_REQUESTS,),
-    example={"user": "1", "text": "bo"},
-    answer_example=PeopleAnswer([_CARD], False),
     user="optional",
 )
 def search(
@@ -156,8 +151,6 @@ def search(
     Needs.ADMIN_OR_MEMBER,
     schema=("CardsRequest", "The accounts to show."),
     act="",
-    example={"user": "1", "users": ["2"]},
-    answer_example=CardsAnswer([_CARD]),
     user="optional",
 )
 def cards(

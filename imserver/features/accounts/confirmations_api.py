@@ -55,8 +55,6 @@ routes = Resource(
         Problems.NOT_IMPLEMENTED,
         Problems.TOO_MANY_REQUESTS,
     ),
-    example={"user": "1"},
-    answer_example=ConfirmationRequested(False, LINK_SECONDS),
 )
 def ask(confirmations: Confirmations, call: Call, _request: Acting) -> ConfirmationRequested:
     """Ask for a mail that confirms the e-mail address of an account.
@@ -76,7 +74,6 @@ def ask(confirmations: Confirmations, call: Call, _request: Acting) -> Confirmat
     query=ConfirmationQuery,
     content_type="text/html",
     problems=(HTTP_UNKNOWN_CONFIRMATION,),
-    example={"token": "c2lnbmF0dXJl…"},
 )
 def show_confirmation(confirmations: Confirmations, call: Call) -> HttpResponse:
     """Show the page that confirms an e-mail address.
@@ -96,8 +93,6 @@ def show_confirmation(confirmations: Confirmations, call: Call) -> HttpResponse:
     query=ConfirmationQuery,
     answer=EmailConfirmed,
     problems=(HTTP_UNKNOWN_CONFIRMATION, Problems.STORAGE_UNAVAILABLE),
-    example={"token": "c2lnbmF0dXJl…"},
-    answer_example=EmailConfirmed(True),
 )
 def confirm(confirmations: Confirmations, call: Call) -> HttpResponse:
     """Confirm an e-mail address.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated
 from urllib.parse import urlsplit
 
 from msgspec import Struct
@@ -56,15 +56,12 @@ def _api(core: Core, _: Api) -> FactorApi:
     return FactorApi(accounts_of(core).accounts, urlsplit(core.config.app.http_url).hostname or "imserver")
 
 
-_CODES: Final = RecoveryCodes(["mfrg-gzdf-mztw-q2lk"])
-
 routes = Resource(
     "accounts",
     service=_api,
     base=Acting,
     hot=False,
     chapter=CHAPTER,
-    examples=(_CODES,),
     refusals={**REFUSALS, FactorOn: refuse(HTTP_FACTOR_ON), FactorOff: refuse(HTTP_FACTOR_OFF)},
 )
 
@@ -74,8 +71,6 @@ routes = Resource(
     Needs.ACCOUNT,
     schema=("FactorBegin", "A second factor to be turned on."),
     problems=(Problems.UNKNOWN_ACCOUNT, Problems.TOO_MANY_REQUESTS, HTTP_WRONG_LOGIN, HTTP_FACTOR_ON),
-    example={"password": "correct horse"},
-    answer_example=FactorStarted("JBSWY3DPEHPK3PXP", "otpauth://totp/…"),
 )
 def begin(api: FactorApi, call: Call, password: CurrentPassword = "") -> FactorStarted:
     """Begin to turn on the second factor of an account.
@@ -95,7 +90,6 @@ def begin(api: FactorApi, call: Call, password: CurrentPassword = "") -> FactorS
         *(Problems.UNKNOWN_ACCOUNT, Problems.TOO_MANY_REQUESTS),
         *(HTTP_WRONG_CODE, HTTP_FACTOR_ON, HTTP_FACTOR_OFF),
     ),
-    example={"code": "492039"},
 )
 def confirm(api: FactorApi, call: Call, request: FactorConfirm) -> RecoveryCodes:
     """Turn on the second factor of an account, with a code of it.
@@ -114,7 +108,6 @@ def confirm(api: FactorApi, call: Call, request: FactorConfirm) -> RecoveryCodes
         *(Problems.UNKNOWN_ACCOUNT, Problems.TOO_MANY_REQUESTS),
         *(HTTP_WRONG_CODE, HTTP_FACTOR_OFF),
     ),
-    example={"code": "492039"},
 )
 def renew_codes(api: FactorApi, call: Call, request: FactorConfirm) -> RecoveryCodes:
     """Make new recovery codes.
@@ -133,8 +126,6 @@ def renew_codes(api: FactorApi, call: Call, request: FactorConfirm) -> RecoveryC
         *(Problems.UNKNOWN_ACCOUNT, Problems.TOO_MANY_REQUESTS),
         *(HTTP_WRONG_LOGIN, HTTP_WRONG_CODE, HTTP_FACTOR_OFF),
     ),
-    example={"user": "1"},
-    answer_example=AccountDone("1"),
 )
 def remove(api: FactorApi, call: Call, password: CurrentPassword = "", code: FactorCode = "") -> AccountDone:
     """Turn off the second factor of an account.

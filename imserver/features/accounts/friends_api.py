@@ -67,8 +67,6 @@ class FriendsAnswer(Struct):
     next: NextCursor
 
 
-_TWO: Final = {"user": "1", "friend": "2"}
-_DONE: Final = FriendAnswer("done")
 _NOT_CHANGED: Final = (Problems.UNKNOWN_ACCOUNT, HTTP_TOO_MANY_FRIENDS)
 
 
@@ -85,7 +83,6 @@ routes = Resource(
     base=ActingPage,
     chapter="Friends, friend requests, blocks.",
     hot=False,
-    examples=(_DONE,),
     refusals={
         Oneself: refuse(Problems.INVALID_REQUEST, "`friend` is the acting user"),
         NoAccounts: NO_ACCOUNTS,
@@ -100,8 +97,6 @@ routes = Resource(
     "/friends",
     Needs.ADMIN_OR_PERSON,
     problems=(Problems.UNKNOWN_ACCOUNT,),
-    example={"user": "1"},
-    answer_example=FriendsAnswer(1, [FriendShown("2", "Bob", "", 1795155802)], ""),
 )
 def friends(
     api: FriendApi,
@@ -128,8 +123,6 @@ def friends(
     Needs.ADMIN_OR_ACCOUNT,
     act="",
     problems=_NOT_CHANGED,
-    example=_TWO,
-    answer_example=FriendAnswer("asked"),
 )
 def request(api: FriendApi, call: Call, request: FriendChange) -> FriendAnswer:
     """Send a friend request.
@@ -145,27 +138,25 @@ def request(api: FriendApi, call: Call, request: FriendChange) -> FriendAnswer:
     Needs.ADMIN_OR_ACCOUNT,
     act="",
     problems=_NOT_CHANGED,
-    example=_TWO,
-    answer_example=FriendAnswer("friends"),
 )
 def accept(api: FriendApi, call: Call, request: FriendChange) -> FriendAnswer:
     """Accept a friend request."""
     return _change(api, call, request, changes.accept)
 
 
-@routes.post("/friends/decline", Needs.ADMIN_OR_ACCOUNT, act="", problems=_NOT_CHANGED, example=_TWO)
+@routes.post("/friends/decline", Needs.ADMIN_OR_ACCOUNT, act="", problems=_NOT_CHANGED)
 def decline(api: FriendApi, call: Call, request: FriendChange) -> FriendAnswer:
     """Decline a friend request."""
     return _change(api, call, request, changes.decline)
 
 
-@routes.post("/friends/remove", Needs.ADMIN_OR_ACCOUNT, act="", problems=_NOT_CHANGED, example=_TWO)
+@routes.post("/friends/remove", Needs.ADMIN_OR_ACCOUNT, act="", problems=_NOT_CHANGED)
 def remove(api: FriendApi, call: Call, request: FriendChange) -> FriendAnswer:
     """Remove a friend or withdraw a friend request."""
     return _change(api, call, request, changes.remove)
 
 
-@routes.post("/friends/block", Needs.ADMIN_OR_PERSON, act="", problems=_NOT_CHANGED, example=_TWO)
+@routes.post("/friends/block", Needs.ADMIN_OR_PERSON, act="", problems=_NOT_CHANGED)
 def block(api: FriendApi, call: Call, request: FriendChange) -> FriendAnswer:
     """Block a user.
 
@@ -174,7 +165,7 @@ def block(api: FriendApi, call: Call, request: FriendChange) -> FriendAnswer:
     return _change(api, call, request, changes.block)
 
 
-@routes.post("/friends/unblock", Needs.ADMIN_OR_PERSON, act="", problems=_NOT_CHANGED, example=_TWO)
+@routes.post("/friends/unblock", Needs.ADMIN_OR_PERSON, act="", problems=_NOT_CHANGED)
 def unblock(api: FriendApi, call: Call, request: FriendChange) -> FriendAnswer:
     """Unblock a user."""
     return _change(api, call, request, changes.unblock)

@@ -67,7 +67,6 @@ routes = Resource(
         HTTP_LOGIN_TAKEN,
     ),
     rules={"anyOf": [{"required": [name]} for name in ("login", "phone", "email", "name")]},
-    example={"user": "1", "name": "ann", "password": "correct horse"},
 )
 def promote(guests: Guests, call: Call, request: GuestPromotion) -> SessionAnswer:
     """Make a member of a guest.

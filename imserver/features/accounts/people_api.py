@@ -116,31 +116,11 @@ class LockAnswer(Struct):
     ]
 
 
-_PERSON: Final = PersonShown(
-    user="1",
-    nickname="Ann",
-    avatar="",
-    name="ann",
-    phone="13800000001",
-    email="",
-    email_confirmed=False,
-    kind="person",
-    role="member",
-    second_factor=False,
-    created=1795155801,
-    last_seen=1795159400,
-    locked=False,
-    locked_until=0,
-    lock_reason="",
-)
-_LOCKED: Final = LockAnswer(_PERSON, [])
-
 routes = Resource(
     "accounts",
     service=lambda core, _: accounts_of(core).people,
     hot=False,
     chapter=CHAPTER,
-    examples=(_PERSON, _LOCKED),
     refusals={
         **REFUSALS,
         NotBelow: refuse(
@@ -178,8 +158,6 @@ def _shown(account: Account, by: Principal, now: float) -> PersonShown:
 @routes.get(
     "/accounts/list",
     Needs.PEOPLE,
-    example={"text": "ann"},
-    answer_example=PeoplePage([_PERSON], ""),
 )
 def page(people: People, call: Call, request: PeopleQuery) -> PeoplePage:
     """List the accounts of an app, or search them.
@@ -206,7 +184,6 @@ def page(people: People, call: Call, request: PeopleQuery) -> PeoplePage:
     Needs.OWN,
     schema=("RoleSet", "A role for an account."),
     problems=(Problems.UNKNOWN_ACCOUNT,),
-    example={"user": "1", "role": "moderator"},
 )
 def set_role(people: People, call: Call, *, app: AccountApp = GOCHAT, user: User, role: Role) -> PersonShown:
     """Give an account a role.
@@ -224,7 +201,6 @@ def set_role(people: People, call: Call, *, app: AccountApp = GOCHAT, user: User
     Needs.OPERATE,
     schema=("AccountLock", "A lock of an account."),
     problems=(Problems.UNKNOWN_ACCOUNT,),
-    example={"user": "1", "seconds": 3600, "reason": "lost phone"},
 )
 def lock(
     people: People,
@@ -251,7 +227,6 @@ def lock(
     Needs.OPERATE,
     schema=("AccountUnlock", "The account to unlock."),
     problems=(Problems.UNKNOWN_ACCOUNT,),
-    example={"user": "1"},
 )
 def unlock(people: People, call: Call, *, app: AccountApp = GOCHAT, user: User) -> LockAnswer:
     """Unlock an account.

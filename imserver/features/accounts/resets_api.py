@@ -47,8 +47,6 @@ routes = Resource(
     act="",
     status=202,
     problems=(HTTP_PASSWORDS_OFF, Problems.NOT_IMPLEMENTED),
-    example={"login": "ann@example.com"},
-    answer_example=ResetRequested(CODE_SECONDS),
 )
 def reset(resets: Resets, call: Call, login: Login, app: AccountApp = GOCHAT) -> ResetRequested:
     """Ask for a mail that resets a forgotten password.
@@ -65,8 +63,6 @@ def reset(resets: Resets, call: Call, login: Login, app: AccountApp = GOCHAT) ->
     Needs.ANYONE,
     schema=("ResetFinish", "The code of a mail, and the new password."),
     problems=(HTTP_PASSWORDS_OFF, HTTP_UNKNOWN_RESET),
-    example={"code": "kX3v…", "password": "battery staple"},
-    answer_example=ResetDone(),
 )
 def finish_reset(
     resets: Resets,

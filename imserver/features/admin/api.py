@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated
 
 import msgspec
 from msgspec import Struct
@@ -130,30 +130,6 @@ class ConnectionsAnswer(Struct):
     missing_nodes: Missing
 
 
-_CONNECTION: Final = "dGm8cCzJGMUlcIWDc_5cEwvMvk-lT7Gn6_VXnA"
-_NODE: Final = NodeShown(
-    node="10.0.0.1:9001",
-    host="10.0.0.1",
-    url="wss://im1.example.com/acc",
-    own=True,
-    answers=True,
-    ready=True,
-    reason="",
-    since=0,
-    drained=False,
-    draining=False,
-    version="1.0",
-    started=1795155801,
-    connections=1200,
-    most=10000,
-    users=1100,
-    memory=120000000,
-    cpu=361.5,
-    cpus=8,
-    lag=0.0004,
-)
-
-
 class AdminApi(Struct, frozen=True):
     """The services that the routes use."""
 
@@ -181,10 +157,6 @@ routes = Resource(
 @routes.get(
     "/admin/rights",
     Needs.PEOPLE,
-    example={},
-    answer_example=RightsAnswer(
-        "staff", "1", ["shop"], ["moderate", "people"], ["GET accounts/list", "GET find"], "1.0"
-    ),
 )
 def rights(api: AdminApi, call: Call, request: RightsQuery) -> RightsAnswer:
     """Show who asks, and which routes they may use."""
@@ -208,8 +180,6 @@ def rights(api: AdminApi, call: Call, request: RightsQuery) -> RightsAnswer:
     "/find",
     Needs.PEOPLE,
     reach="optional",
-    example={"text": "ann", "app": "default"},
-    answer_example=FindAnswer([HitShown("account", "1", "shop", "Ann", "ann · ann@example.com")]),
 )
 def find(
     api: AdminApi,
@@ -240,13 +210,6 @@ def find(
 @routes.get(
     "/connections/list",
     Needs.OPERATE,
-    example={"app": "default", "limit": 10},
-    answer_example=ConnectionsAnswer(
-        1,
-        [ListedConnection(_CONNECTION, "ann", "", "cmd", 1795155801, "192.0.2.7:50516", "10.0.0.1:9001", 1)],
-        "",
-        [],
-    ),
 )
 def list_connections(
     api: AdminApi,
@@ -274,7 +237,7 @@ def list_connections(
 # --- nodes --------------------------------------------------------------------------------------------------
 
 
-@routes.get("/nodes", Needs.ADMIN, example={}, answer_example=NodesAnswer([_NODE]))
+@routes.get("/nodes", Needs.ADMIN)
 def nodes(api: AdminApi, call: Call, request: NodesQuery) -> NodesAnswer:
     """Show how each node is. The key must reach all apps."""
     _require_all(call)
@@ -284,8 +247,6 @@ def nodes(api: AdminApi, call: Call, request: NodesQuery) -> NodesAnswer:
 @routes.post(
     "/nodes/drain",
     Needs.ADMIN,
-    example={"node": "10.0.0.1:9001"},
-    answer_example=NodeDone("10.0.0.1:9001", True),
 )
 def drain(api: AdminApi, call: Call, request: NodeRequest) -> NodeDone:
     """Drain a node.
@@ -299,8 +260,6 @@ def drain(api: AdminApi, call: Call, request: NodeRequest) -> NodeDone:
 @routes.post(
     "/nodes/undrain",
     Needs.ADMIN,
-    example={"node": "10.0.0.1:9001"},
-    answer_example=NodeDone("10.0.0.1:9001", False),
 )
 def undrain(api: AdminApi, call: Call, request: NodeRequest) -> NodeDone:
     """Let a node that was drained serve clients again. The key must reach all apps."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated, Any, Final
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
-from msgspec.structs import replace
 
 from imserver.features.ask.parts import AskParts, asks_of
 from imserver.features.ask.problems import HTTP_QUESTION_CLOSED
@@ -179,24 +178,6 @@ def _shown(entry: Entry | None) -> AskShown:
     )
 
 
-_OPEN: Final = AskShown(
-    id=7,
-    conversation=1,
-    user="ann",
-    text="Deploy?",
-    options=[OptionShape("Yes", "yes"), OptionShape("No", "no")],
-    free_text=False,
-    need=1,
-    until=0,
-    state="open",
-    answers=[],
-)
-_ANSWERED: Final = replace(
-    _OPEN,
-    state="answered",
-    answers=[AskAnswerShown(user="bob", value="yes", time=1_785_000_000_000)],
-)
-_BY_ANN: Final = {"app": "default", "user": "ann"}
 _ANSWERING: Final = (
     Problems.UNKNOWN_MESSAGE,
     Problems.MUTED,
@@ -212,7 +193,6 @@ routes = Resource(
     base=Acting,
     chapter="Questions to people: answered exactly once, with a deadline.",
     hot=True,
-    examples=(_OPEN,),
 )
 
 
@@ -227,7 +207,6 @@ routes = Resource(
         Problems.UNKNOWN_ACCOUNT,
         *_ANSWERING,
     ),
-    example={**_BY_ANN, "to": "bob", "text": "Deploy?", "options": [{"text": "Yes", "value": "yes"}]},
 )
 def create(api: AskApi, call: Call, request: AskRequest) -> AskShown:
     """Ask a question.
@@ -289,8 +268,6 @@ def _answerers(api: AskApi, call: Call, request: AskRequest, users: list[str]) -
     schema=("AskQuery", "A question, and how long to wait for it."),
     act="",
     problems=(Problems.UNKNOWN_MESSAGE,),
-    example={**_BY_ANN, "id": 7, "wait": 30},
-    answer_example=_ANSWERED,
     user="optional",
 )
 def get(
@@ -323,8 +300,6 @@ def get(
     act="",
     rules=one_of("value", "text"),
     problems=_ANSWERING,
-    example={"app": "default", "user": "bob", "id": 7, "value": "yes"},
-    answer_example=AnswerResult(True, _ANSWERED),
 )
 def answer(api: AskApi, call: Call, request: AnswerRequest) -> AnswerResult:
     """Answer a question.
@@ -349,7 +324,6 @@ def answer(api: AskApi, call: Call, request: AnswerRequest) -> AnswerResult:
     "/asks/cancel",
     Needs.ADMIN_OR_USER,
     problems=(Problems.UNKNOWN_MESSAGE, HTTP_QUESTION_CLOSED),
-    example={**_BY_ANN, "id": 7},
     user="optional",
 )
 def cancel(api: AskApi, call: Call, request: OfAsk) -> AskShown:
@@ -365,7 +339,6 @@ def cancel(api: AskApi, call: Call, request: OfAsk) -> AskShown:
     Needs.ADMIN_OR_USER,
     problems=(Problems.UNKNOWN_MESSAGE, HTTP_QUESTION_CLOSED, Problems.TOO_MANY_REQUESTS),
     voice=True,
-    example={**_BY_ANN, "id": 7},
     user="optional",
 )
 def remind(api: AskApi, call: Call, request: OfAsk) -> AskShown:
@@ -387,7 +360,6 @@ def remind(api: AskApi, call: Call, request: OfAsk) -> AskShown:
     ),
     problems=(Problems.UNKNOWN_MESSAGE, HTTP_QUESTION_CLOSED, Problems.NOT_ALLOWED),
     voice=True,
-    example={**_BY_ANN, "id": 7, "of": ["cal"]},
     user="optional",
 )
 def escalate(

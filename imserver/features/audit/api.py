@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 import msgspec
 from msgspec import Struct
 
-from imserver.features.audit.chain import ActMaker, ActShown, shown
+from imserver.features.audit.chain import ActShown, shown
 from imserver.features.audit.rows import NO_ACTS, ActSearch, search
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import ApiProblem, Call, HttpResponse, Resource, about
@@ -51,18 +51,6 @@ class AuditAnswer(Struct):
     next: Annotated[int, about("Pass it as `after` for older acts; 0: there are none.")]
 
 
-_ACT: Final = ActShown(
-    7,
-    1795155801000,
-    "ban",
-    ActMaker("key", "1f2e3d4c5b6a", ""),
-    "shop",
-    "",
-    "192.0.2.7",
-    "8c1f4b8f0d7a2e61",
-    {"seconds": 3600, "users": ["bob"]},
-)
-
 routes = Resource(
     "audit",
     service=lambda core, _: core.storage.store,
@@ -78,8 +66,6 @@ routes = Resource(
     answer=AuditAnswer,
     reach="optional",
     problems=(Problems.INVALID_REQUEST,),
-    example={"app": "shop", "user": "bob"},
-    answer_example=AuditAnswer([_ACT], 0),
 )
 def audit(store: Store, call: Call) -> HttpResponse:
     """Search the audit log.

@@ -80,14 +80,12 @@ class AnswerClosed(Struct):
     id: Annotated[int, about("The id of the stored message.")] | UnsetType = UNSET
 
 
-_SAMPLE: Final = "wqvyR2Tg5cMSnBIl0xcmpgxC0bOVqhe9ZcUxMA"
 _NOT_STORED: Final = (
     Problems.UNKNOWN_ACCOUNT,
     Problems.UNKNOWN_CONVERSATION,
     Problems.MUTED,
     Problems.NOT_ALLOWED,
 )
-_BOT: Final = {"app": "default", "user": "7"}
 
 
 routes = Resource(
@@ -106,8 +104,6 @@ routes = Resource(
     act="",
     rules=one_of("to", "conversation"),
     problems=(Problems.TOO_MANY_STREAMS, Problems.TOO_MANY_REQUESTS, *_NOT_STORED),
-    example={**_BOT, "to": "1"},
-    answer_example=AnswerOpened(_SAMPLE),
 )
 def open_stream(answers: StreamedAnswers, call: Call, request: AnswerOpenRequest) -> AnswerOpened:
     """Open a streamed answer of a bot.
@@ -139,8 +135,6 @@ def open_stream(answers: StreamedAnswers, call: Call, request: AnswerOpenRequest
     ),
     act="",
     problems=(Problems.NOT_ACCEPTED, Problems.TOO_MANY_REQUESTS),
-    example={**_BOT, "pieces": [{"stream": _SAMPLE, "piece": 1, "text": "The answer"}]},
-    answer_example={"results": [{"stream": _SAMPLE, "piece": 1, "status": "appended"}]},
 )
 def append(answers: StreamedAnswers, call: Call, pieces: StreamPieces) -> StreamAppended:
     """Append pieces to streamed answers of a bot.
@@ -157,8 +151,6 @@ def append(answers: StreamedAnswers, call: Call, pieces: StreamPieces) -> Stream
     schema=("AnswerCloseRequest", "A message that ends."),
     act="",
     problems=(Problems.NOT_ACCEPTED, *_NOT_STORED),
-    example={**_BOT, "stream": _SAMPLE},
-    answer_example=AnswerClosed(_SAMPLE, "closed", 8),
 )
 def close(
     answers: StreamedAnswers,
@@ -186,8 +178,6 @@ def close(
     schema=("AnswerStopRequest", "A message that a reader stops."),
     act="",
     problems=(Problems.NOT_ACCEPTED, Problems.NOT_ALLOWED),
-    example={**_BOT, "stream": _SAMPLE},
-    answer_example=AnswerStopped(_SAMPLE, "closed"),
 )
 def stop(answers: StreamedAnswers, call: Call, stream: StreamId) -> AnswerStopped:
     """Stop a streamed answer that the user reads.

@@ -201,13 +201,6 @@ class CommandsAnswer(Struct):
     commands: list[CommandShown]
 
 
-_TOKEN: Final = "bot_7_wqvyR2Tg5cMSnBIl0xcmpgxC0bOVqhe9ZcUxMA-k3Zw"
-_TODAY: Final = [CommandShape("today", "The weather today")]
-_BOT: Final = BotShown("7", "weather", "Weather", "", "1", 1795155801, _TODAY, "", False, "")
-_CARD: Final = BotCard("7", "weather", "Weather", "", "The weather of your town", _TODAY)
-_DONE: Final = BotDone("7")
-_MINE: Final = {"app": "default", "user": "1", "bot": "7"}
-_COMMANDS: Final = [{"name": "today", "description": "The weather today"}]
 _UNKNOWN: Final = (Problems.UNKNOWN_ACCOUNT,)
 
 routes = Resource(
@@ -216,7 +209,6 @@ routes = Resource(
     base=Acting,
     chapter=CHAPTER,
     hot=False,
-    examples=(_BOT, _DONE, _CARD),
     refusals={
         **REFUSALS,
         TooManyBots: refuse(HTTP_TOO_MANY_BOTS),
@@ -235,8 +227,6 @@ routes = Resource(
     act="bots.create",
     status=201,
     problems=(*_UNKNOWN, HTTP_LOGIN_TAKEN, HTTP_TOO_MANY_BOTS),
-    example={"app": "default", "user": "1", "name": "weather", "nickname": "Weather"},
-    answer_example=BotCreated("7", "weather", _TOKEN),
     user="optional",
 )
 def create(
@@ -254,8 +244,6 @@ def create(
 @routes.get(
     "/bots",
     Needs.ADMIN_OR_ACCOUNT,
-    example={"app": "default", "user": "1"},
-    answer_example=BotsAnswer([_BOT], ""),
     user="optional",
 )
 def bots(bots: Bots, call: Call, request: ActingPage) -> BotsAnswer:
@@ -270,7 +258,6 @@ def bots(bots: Bots, call: Call, request: ActingPage) -> BotsAnswer:
     Needs.ADMIN_OR_ACCOUNT,
     voice=True,
     problems=_UNKNOWN,
-    example={**_MINE, "nickname": "Weather", "commands": _COMMANDS},
     user="optional",
 )
 def update(bots: Bots, call: Call, request: BotUpdate) -> BotShown:
@@ -295,8 +282,6 @@ def update(bots: Bots, call: Call, request: BotUpdate) -> BotShown:
     "/bots/listed",
     Needs.ADMIN_OR_MEMBER,
     problems=(Problems.NOT_ALLOWED,),
-    example={"app": "default", "user": "1"},
-    answer_example=ListedBots([_CARD], ""),
     user="optional",
 )
 def listed(bots: Bots, call: Call, request: ActingPage) -> ListedBots:
@@ -314,7 +299,6 @@ def listed(bots: Bots, call: Call, request: ActingPage) -> ListedBots:
     "/bots/show",
     Needs.ADMIN_OR_MEMBER,
     problems=_UNKNOWN,
-    example=_MINE,
     user="optional",
 )
 def show(bots: Bots, call: Call, request: BotChosen) -> BotCard:
@@ -326,8 +310,6 @@ def show(bots: Bots, call: Call, request: BotChosen) -> BotCard:
     "/bots/rotate",
     Needs.ADMIN_OR_ACCOUNT,
     problems=_UNKNOWN,
-    example=_MINE,
-    answer_example=BotTokenAnswer("7", _TOKEN),
     user="optional",
 )
 def rotate(bots: Bots, call: Call, request: BotChosen) -> BotTokenAnswer:
@@ -342,7 +324,6 @@ def rotate(bots: Bots, call: Call, request: BotChosen) -> BotTokenAnswer:
     "/bots/delete",
     Needs.ADMIN_OR_ACCOUNT,
     problems=(*_UNKNOWN, Problems.MEDIA_UNAVAILABLE),
-    example=_MINE,
     user="optional",
 )
 def delete(bots: Bots, call: Call, request: BotChosen) -> BotDone:
@@ -363,7 +344,6 @@ def delete(bots: Bots, call: Call, request: BotChosen) -> BotDone:
     voice=True,
     act="",
     problems=_UNKNOWN,
-    example={"app": "default", "user": "7", "commands": _COMMANDS},
 )
 def set_commands(bots: Bots, call: Call, commands: Commands) -> BotDone:
     """Set the slash commands of the acting bot."""
@@ -375,8 +355,6 @@ def set_commands(bots: Bots, call: Call, commands: Commands) -> BotDone:
     "/bots/commands",
     Needs.ADMIN_OR_MEMBER,
     problems=(Problems.UNKNOWN_CONVERSATION,),
-    example={"app": "default", "user": "1", "conversation": 1},
-    answer_example=CommandsAnswer([CommandShown("7", "weather", "Weather", "today", "The weather today")]),
     user="optional",
 )
 def commands(bots: Bots, call: Call, request: CommandsQuery) -> CommandsAnswer:

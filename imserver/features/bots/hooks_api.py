@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated
 
 from msgspec import Struct
 
@@ -65,9 +65,6 @@ class HookRevoked(Struct):
     id: HookId
 
 
-_HOOK: Final = HookShown("9", "1", "Builds", "", 1795155801)
-_OF_GROUP: Final = {"app": "default", "user": "1", "group": "1"}
-
 routes = Resource(
     "bots",
     service=lambda core, _: bots_of(core).incoming,
@@ -98,8 +95,6 @@ routes = Resource(
         HTTP_TOO_MANY_MEMBERS,
         Problems.MEDIA_UNAVAILABLE,
     ),
-    example={**_OF_GROUP, "nickname": "Builds"},
-    answer_example=HookCreated("9", f"{PATH}wqvyR2Tg5cMSnBIl0xcmpgxC0bOVqhe9ZcUxMA-k3Zw"),
     user="optional",
 )
 def create(
@@ -122,8 +117,6 @@ def create(
     "/hooks",
     Needs.ADMIN_OR_ACCOUNT,
     problems=(HTTP_UNKNOWN_GROUP, Problems.ROLE_TOO_LOW),
-    example=_OF_GROUP,
-    answer_example=HooksAnswer([_HOOK]),
     user="optional",
 )
 def hooks(incoming: IncomingHooks, call: Call, began: GroupChange) -> HooksAnswer:
@@ -146,8 +139,6 @@ def hooks(incoming: IncomingHooks, call: Call, began: GroupChange) -> HooksAnswe
     schema=("HookRevoke", "A webhook."),
     base=Acting,
     problems=(HTTP_UNKNOWN_HOOK, Problems.ROLE_TOO_LOW, Problems.MEDIA_UNAVAILABLE),
-    example={"app": "default", "user": "1", "hook": "9"},
-    answer_example=HookRevoked("9"),
     user="optional",
 )
 def revoke(incoming: IncomingHooks, call: Call, hook: HookId) -> HookRevoked:

@@ -35,8 +35,6 @@ routes = Resource(
     schema=("UserErase", "Who is to be erased."),
     base=None,
     problems=(Problems.MEDIA_UNAVAILABLE,),
-    example={"app": "default", "user": "ann"},
-    answer_example=ErasedAnswer(),
 )
 def erase(
     erasure: UserErasure,
@@ -61,8 +59,6 @@ def erase(
     Needs.ADMIN_OR_USER,
     schema=("OwnErase", "The proof that it is the user who wants it."),
     problems=(Problems.MEDIA_UNAVAILABLE, Problems.TOO_MANY_REQUESTS),
-    example={"password": "correct horse"},
-    answer_example=ErasedAnswer(),
 )
 def erase_self(
     erasure: UserErasure,

@@ -77,9 +77,6 @@ REFUSALS: Final[Refusals] = {
     UnknownExport: refuse(HTTP_UNKNOWN_EXPORT),
     Unfinished: refuse(HTTP_EXPORT_UNFINISHED),
 }
-_ID: Final = "6a1f0c3b9d2e47586a1f0c3b9d2e4758"
-_SHOWN: Final = ExportShown(_ID, "shop", "ann", "done", 1795155801, 1795242201, 12, 340, 48213)
-_ASK: Final = {"app": "default", "user": "ann"}
 _AGAIN: Final = (Problems.TOO_MANY_REQUESTS,)
 _FILE: Final = (HTTP_UNKNOWN_EXPORT, HTTP_EXPORT_UNFINISHED)
 _HEADERS: Final = (Header("Content-Disposition", "The name for the file.", example="attachment"),)
@@ -89,7 +86,6 @@ routes = Resource(
     _service,
     hot=False,
     refusals=REFUSALS,
-    examples=(_SHOWN,),
     chapter="All data of a user or an app as one archive.",
 )
 
@@ -99,7 +95,6 @@ routes = Resource(
     Needs.ADMIN,
     schema=("ExportRequest", "Whose data are wanted."),
     problems=_AGAIN,
-    example={"app": "shop", "user": "ann"},
     status=202,
 )
 def start(
@@ -116,13 +111,13 @@ def start(
     return shown(api.exports.start(Subject(call.app, user, settings, left_out)))
 
 
-@routes.get("/exports/show", Needs.ADMIN, problems=(HTTP_UNKNOWN_EXPORT,), example={"app": "shop", "id": _ID})
+@routes.get("/exports/show", Needs.ADMIN, problems=(HTTP_UNKNOWN_EXPORT,))
 def show(api: ExportApi, call: Call, request: ExportQuery) -> ExportShown:
     """Show how far an export is."""
     return shown(api.exports.show(call.app, request.id))
 
 
-@routes.post("/exports/start/self", Needs.ADMIN_OR_USER, problems=_AGAIN, example=_ASK, status=202)
+@routes.post("/exports/start/self", Needs.ADMIN_OR_USER, problems=_AGAIN, status=202)
 def start_own(api: ExportApi, call: Call, request: OwnExport) -> ExportShown:
     """Start an export of one's own data.
 
@@ -132,9 +127,7 @@ def start_own(api: ExportApi, call: Call, request: OwnExport) -> ExportShown:
     return shown(api.exports.start(Subject(call.app, call.user)))
 
 
-@routes.get(
-    "/exports/show/self", Needs.ADMIN_OR_USER, problems=(HTTP_UNKNOWN_EXPORT,), example={**_ASK, "id": _ID}
-)
+@routes.get("/exports/show/self", Needs.ADMIN_OR_USER, problems=(HTTP_UNKNOWN_EXPORT,))
 def show_own(api: ExportApi, call: Call, request: OwnExportQuery) -> ExportShown:
     """Show how far an export of one's own data is."""
     try:
@@ -157,7 +150,6 @@ FILE: Final = routes.elsewhere(
     content_type="application/zip",
     answer_headers=_HEADERS,
     problems=(*_FILE, Problems.TOO_MANY_REQUESTS),
-    example={"app": "shop", "id": _ID},
 )
 OWN_FILE: Final = routes.elsewhere(
     "GET",
@@ -169,7 +161,6 @@ OWN_FILE: Final = routes.elsewhere(
     content_type="application/zip",
     answer_headers=_HEADERS,
     problems=(*_FILE, Problems.TOO_MANY_REQUESTS),
-    example={**_ASK, "id": _ID},
 )
 
 

@@ -210,9 +210,6 @@ _NOT_CREATED: Final = (HTTP_TOO_MANY_MEMBERS, Problems.UNKNOWN_ACCOUNT, Problems
 _UNKNOWN: Final = (HTTP_UNKNOWN_GROUP,)
 _NOT_PERMITTED: Final = (*_UNKNOWN, Problems.ROLE_TOO_LOW)
 _NO_MEMBER: Final = (*_NOT_PERMITTED, HTTP_UNKNOWN_MEMBER)
-_GROUP: Final = GroupShown("1", "tea", 1795155803, "owner", 0, False)
-_MEMBERS: Final = {"user": "1", "group": "1", "members": ["2"]}
-_CHANGED: Final = GroupAnswer("1", ["2"])
 
 REFUSALS: Final[Refusals] = {
     BadGroup: refuse(Problems.INVALID_REQUEST, "{}"),
@@ -239,7 +236,6 @@ routes = Resource(
     base=GroupChange,
     chapter="Stored member lists with stored messages.",
     hot=False,
-    examples=(_GROUP, _CHANGED),
     refusals=REFUSALS,
 )
 
@@ -270,8 +266,6 @@ def _check_members(api: GroupApi, call: Call, users: Sequence[str]) -> set[str]:
     voice=True,
     status=201,
     problems=(*_NOT_CREATED, Problems.TOO_MANY_REQUESTS),
-    example={"user": "1", "name": "tea", "members": ["2"]},
-    answer_example=GroupCreated("1", "tea", 1795155803, "owner", 0, users=["2"]),
 )
 def create(api: GroupApi, call: Call, request: GroupCreate) -> GroupCreated:
     """Create a group.
@@ -286,7 +280,8 @@ def create(api: GroupApi, call: Call, request: GroupCreate) -> GroupCreated:
 
 
 @routes.get(
-    "/groups", Needs.ADMIN_OR_MEMBER, example={"user": "1"}, answer_example=GroupsAnswer(1, [_GROUP], "")
+    "/groups",
+    Needs.ADMIN_OR_MEMBER,
 )
 def groups(api: GroupApi, call: Call, request: ActingPage) -> GroupsAnswer:
     """List the groups of a user, page by page."""
@@ -300,8 +295,6 @@ def groups(api: GroupApi, call: Call, request: ActingPage) -> GroupsAnswer:
     "/groups/show",
     Needs.ADMIN_OR_MEMBER,
     problems=_UNKNOWN,
-    example={"user": "1", "group": "1"},
-    answer_example=GroupDetail("1", "tea", 1795155803, "owner", 0, members=2),
     user="optional",
 )
 def show(api: GroupApi, call: Call, request: GroupChange) -> GroupDetail:
@@ -315,8 +308,6 @@ def show(api: GroupApi, call: Call, request: GroupChange) -> GroupDetail:
     Needs.ADMIN_OR_MEMBER,
     base=ActingPage,
     problems=(*_UNKNOWN, Problems.TOO_MANY_REQUESTS),
-    example={"user": "1", "group": "1"},
-    answer_example=GroupMembersAnswer(1, [GroupMemberShown("1", "owner", 0)], ""),
     user="optional",
 )
 def members(
@@ -357,8 +348,6 @@ def members(
     "/groups/invite",
     Needs.ADMIN_OR_MEMBER,
     problems=(*_NOT_PERMITTED, *_NOT_CREATED),
-    example=_MEMBERS,
-    answer_example=GroupInvited("1", ["2"]),
     user="optional",
 )
 def invite(api: GroupApi, call: Call, request: GroupMembers) -> GroupInvited:
@@ -373,7 +362,7 @@ def invite(api: GroupApi, call: Call, request: GroupMembers) -> GroupInvited:
     return GroupInvited(request.group, list(added.users), list(added.invited))
 
 
-@routes.post("/groups/leave", Needs.ADMIN_OR_MEMBER, problems=_UNKNOWN, example={"user": "2", "group": "1"})
+@routes.post("/groups/leave", Needs.ADMIN_OR_MEMBER, problems=_UNKNOWN)
 def leave(api: GroupApi, call: Call, request: GroupChange) -> GroupAnswer:
     """Leave a group.
 
@@ -383,7 +372,7 @@ def leave(api: GroupApi, call: Call, request: GroupChange) -> GroupAnswer:
     return GroupAnswer(request.group, [call.user])
 
 
-@routes.post("/groups/remove", Needs.ADMIN_OR_MEMBER, problems=_NO_MEMBER, example=_MEMBERS, user="optional")
+@routes.post("/groups/remove", Needs.ADMIN_OR_MEMBER, problems=_NO_MEMBER, user="optional")
 def remove(api: GroupApi, call: Call, request: GroupMembers) -> GroupAnswer:
     """Remove members from a group.
 
@@ -397,8 +386,6 @@ def remove(api: GroupApi, call: Call, request: GroupMembers) -> GroupAnswer:
     "/groups/delete",
     Needs.ADMIN_OR_MEMBER,
     problems=_NOT_PERMITTED,
-    example={"user": "1", "group": "1"},
-    answer_example=DeletedGroup("1", 2),
     user="optional",
 )
 def delete(api: GroupApi, call: Call, request: GroupChange) -> DeletedGroup:
@@ -417,7 +404,6 @@ def delete(api: GroupApi, call: Call, request: GroupChange) -> DeletedGroup:
     schema=("GroupRename", "A group and its new name."),
     voice=True,
     problems=_NOT_PERMITTED,
-    example={"user": "1", "group": "1", "name": "tea"},
     user="optional",
 )
 def rename(api: GroupApi, call: Call, group: GroupId, name: GroupName) -> GroupShown:
@@ -433,8 +419,6 @@ def rename(api: GroupApi, call: Call, group: GroupId, name: GroupName) -> GroupS
     Needs.ADMIN_OR_MEMBER,
     voice=True,
     problems=_NOT_PERMITTED,
-    example={"user": "1", "group": "1", "description": "Tea at five"},
-    answer_example=replace(_GROUP, description="Tea at five"),
     user="optional",
 )
 def update(api: GroupApi, call: Call, request: GroupUpdate) -> GroupShown:
@@ -454,7 +438,6 @@ def update(api: GroupApi, call: Call, request: GroupUpdate) -> GroupShown:
     Needs.ADMIN_OR_MEMBER,
     schema=("GroupRole", "A member and their new role."),
     problems=_NO_MEMBER,
-    example={"user": "1", "group": "1", "member": "2", "role": "admin"},
     user="optional",
 )
 def set_role(api: GroupApi, call: Call, group: GroupId, member: MemberId, role: Role) -> GroupAnswer:
@@ -471,7 +454,6 @@ def set_role(api: GroupApi, call: Call, group: GroupId, member: MemberId, role: 
     Needs.ADMIN_OR_MEMBER,
     schema=("GroupMute", "A member, and the end of the mute."),
     problems=_NO_MEMBER,
-    example={"user": "1", "group": "1", "member": "2", "until": 1795159400},
     user="optional",
 )
 def mute(api: GroupApi, call: Call, group: GroupId, member: MemberId, until: Until) -> GroupAnswer:
@@ -494,8 +476,6 @@ def _shown(group: Group) -> GroupShown:
     Needs.ADMIN_OR_MEMBER,
     schema=("GroupOpen", "A group, and whether to open it."),
     problems=_NOT_PERMITTED,
-    example={"user": "1", "group": "1", "open": True},
-    answer_example=replace(_GROUP, open=True),
     user="optional",
 )
 def set_open(
@@ -516,8 +496,6 @@ def set_open(
     "/groups/options",
     Needs.ADMIN_OR_MEMBER,
     problems=_NOT_PERMITTED,
-    example={"user": "1", "group": "1", "history": "all"},
-    answer_example=replace(_GROUP, history="all"),
     user="optional",
 )
 def set_options(api: GroupApi, call: Call, request: GroupOptions) -> GroupShown:
@@ -539,8 +517,6 @@ def set_options(api: GroupApi, call: Call, request: GroupOptions) -> GroupShown:
         HTTP_TOO_MANY_MEMBERS,
         Problems.TOO_MANY_REQUESTS,
     ),
-    example={"user": "3", "group": "1"},
-    answer_example=replace(_GROUP, role="member", open=True),
 )
 def join(api: GroupApi, call: Call, request: GroupChange) -> GroupShown:
     """Join an open group.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
@@ -88,16 +88,12 @@ class InboxAnswer(Struct):
     more: Annotated[bool, about("Whether there is more. If so, ask again at once.")]
 
 
-_ON_BEHALF: Final = {"app": "default", "user": "ann"}
-_SHOWN: Final = ArrangementShown(1, 4, 0, 0, 0, DraftShape("tea at", 7))
-
 routes = Resource(
     "inbox",
     service=lambda core, _: inbox_of(core),
     base=Acting,
     chapter="What a user keeps about their conversations, on all devices: pins, archived ones, drafts.",
     hot=False,
-    examples=(_SHOWN,),
     refusals={
         NotInConversation: refuse(Problems.UNKNOWN_CONVERSATION),
         TooManyPins: refuse(HTTP_TOO_MANY_PINS),
@@ -106,7 +102,7 @@ routes = Resource(
 )
 
 
-@routes.get("/inbox", Needs.ADMIN_OR_USER, example=_ON_BEHALF, answer_example=InboxAnswer([_SHOWN], 4, False))
+@routes.get("/inbox", Needs.ADMIN_OR_USER)
 def inbox(
     inbox: Inbox,
     call: Call,
@@ -135,7 +131,6 @@ def inbox(
         HTTP_TOO_MANY_DRAFTS,
         Problems.TOO_MANY_REQUESTS,
     ),
-    example={**_ON_BEHALF, "conversation": 1, "draft": {"text": "tea at", "reply_to": 7}},
 )
 def arrange(inbox: Inbox, call: Call, request: ArrangeRequest) -> ArrangementShown:
     """Pin, archive or mark a conversation as unread, or store a draft.

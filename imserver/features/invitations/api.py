@@ -6,7 +6,6 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Struct
 
-from imserver.features.accounts import api as accounts
 from imserver.features.accounts.api import Avatar, DeviceName, Nickname, SessionAnswer, session_answer
 from imserver.features.accounts.friends import TooManyFriends
 from imserver.features.accounts.guests_api import GUEST_REFUSALS
@@ -122,12 +121,6 @@ class InvitationAccepted(Struct):
     user: Maker
 
 
-_CODE: Final = "2yGkPpCm1hUoQbmJ0XjXzA"
-_INVITATION: Final = InvitationShown(_CODE, "1", "1", 1795155801, 1795760601, 0, 0, False)
-_GUEST: Final = accounts.AccountShown(
-    user="2", nickname="Bob", avatar="", phone="", email="", name="", created=1795155801, guest=True
-)
-_SESSION: Final = SessionAnswer("eyJ…", 1826777801, _GUEST)
 _UNKNOWN: Final = (HTTP_UNKNOWN_INVITATION,)
 
 routes = Resource(
@@ -135,7 +128,6 @@ routes = Resource(
     service=lambda core, _: invitations_of(core),
     chapter="Links with which users join groups and find friends.",
     hot=False,
-    examples=(_INVITATION,),
     refusals={
         **GUEST_REFUSALS,
         **groups.REFUSALS,
@@ -162,7 +154,6 @@ routes = Resource(
         Problems.ROLE_TOO_LOW,
         HTTP_TOO_MANY_INVITATIONS,
     ),
-    example={"user": "1", "group": "1", "seconds": 604800},
     user="optional",
 )
 def create(
@@ -192,8 +183,6 @@ def create(
     Needs.ADMIN_OR_ACCOUNT,
     base=ActingPage,
     problems=(HTTP_UNKNOWN_GROUP,),
-    example={"user": "1"},
-    answer_example=InvitationsAnswer([_INVITATION], ""),
     user="optional",
 )
 def invitations(
@@ -215,8 +204,6 @@ def invitations(
     "/invitations/revoke",
     Needs.ADMIN_OR_PERSON,
     problems=_UNKNOWN,
-    example={"user": "1", "code": _CODE},
-    answer_example=InvitationRevoked(_CODE),
     user="optional",
 )
 def revoke(invitations: Invitations, call: Call, request: InvitationChange) -> InvitationRevoked:
@@ -232,8 +219,6 @@ def revoke(invitations: Invitations, call: Call, request: InvitationChange) -> I
     "/invitations/show",
     Needs.ANYONE,
     problems=(*_UNKNOWN, Problems.TOO_MANY_REQUESTS),
-    example={"code": _CODE},
-    answer_example=InvitationPreview(_CODE, "1", "tea", 3, "1", "Ann", "", 1795760601, False),
 )
 def show(invitations: Invitations, call: Call, *, app: AccountApp = GOCHAT, code: Code) -> InvitationPreview:
     """Show what an invitation is to, before the login.
@@ -269,8 +254,6 @@ def show(invitations: Invitations, call: Call, *, app: AccountApp = GOCHAT, code
         HTTP_TOO_MANY_MEMBERS,
         Problems.TOO_MANY_REQUESTS,
     ),
-    example={"code": _CODE, "nickname": "Bob"},
-    answer_example=InvitationJoined(_SESSION, "1"),
 )
 def join(
     invitations: Invitations,
@@ -301,8 +284,6 @@ def join(
         HTTP_TOO_MANY_FRIENDS,
         Problems.TOO_MANY_REQUESTS,
     ),
-    example={"user": "2", "code": _CODE},
-    answer_example=InvitationAccepted("joined", "1", "1"),
 )
 def accept(invitations: Invitations, call: Call, request: InvitationChange) -> InvitationAccepted:
     """Accept an invitation.

@@ -183,19 +183,6 @@ def _name_act(call: Call, row: KeyRow) -> None:
 
 
 _SCOPES: Final[tuple[KeyScope, ...]] = ("push", "read", "admin")
-_SHOWN: Final = KeyShown(
-    "9f2c41d07be3",
-    ["push"],
-    ["default"],
-    "shop",
-    "valid",
-    False,
-    1795155801,
-    1802931801,
-    0,
-    1795159380,
-    "192.0.2.7",
-)
 
 
 def _api(core: Core, _api: object) -> KeysApi:
@@ -209,15 +196,10 @@ routes = Resource(
     chapter="API keys: which there are, and what each of them did.",
     hot=False,
     problems=(Problems.FORBIDDEN, Problems.STORAGE_UNAVAILABLE),
-    examples=(
-        KeysAnswer([_SHOWN]),
-        KeyCreated(_SHOWN, "imk_…"),
-        _SHOWN,
-    ),
 )
 
 
-@routes.get("/keys", Needs.OWN, reach="optional", example={"app": "default"})
+@routes.get("/keys", Needs.OWN, reach="optional")
 def keys(
     api: KeysApi,
     call: Call,
@@ -244,7 +226,6 @@ def keys(
     "/keys/create",
     Needs.OWN,
     problems=(Problems.UNKNOWN_APP,),
-    example={"scopes": ["push"], "apps": ["default"], "note": "shop", "expires_seconds": 90 * _DAY},
 )
 def create(api: KeysApi, call: Call, request: KeyCreate) -> KeyCreated:
     """Create an API key.
@@ -272,7 +253,6 @@ def create(api: KeysApi, call: Call, request: KeyCreate) -> KeyCreated:
     Needs.OWN,
     schema=("KeyRevoke", "A key that ends now."),
     problems=(HTTP_UNKNOWN_KEY,),
-    example={"id": "9f2c41d07be3"},
 )
 def revoke(api: KeysApi, call: Call, id: KeyId) -> KeyShown:
     """Revoke an API key.
@@ -291,7 +271,6 @@ def revoke(api: KeysApi, call: Call, id: KeyId) -> KeyShown:
     Needs.OWN,
     schema=("KeyRotate", "A key that gets a successor."),
     problems=(HTTP_UNKNOWN_KEY,),
-    example={"id": "9f2c41d07be3", "grace_seconds": 3600},
 )
 def rotate(
     api: KeysApi,
@@ -321,8 +300,6 @@ def rotate(
     "/keys/usage",
     Needs.OWN,
     problems=(HTTP_UNKNOWN_KEY,),
-    example={"id": "9f2c41d07be3"},
-    answer_example=UsageAnswer([KeyUse(1795159380, "POST /api/v1/push", "default", "192.0.2.7", 112, 0)], ""),
 )
 def usage(
     api: KeysApi,

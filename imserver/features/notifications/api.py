@@ -301,21 +301,12 @@ def _service(core: Core, _api: Api) -> NotificationApi:
     )
 
 
-_KEY: Final = "BP4z9KsN6nGRTbVYI_c7VJSPQTBtkgcy27mlmlMoZIIgDll6e3vCYLocInmYWAmS6TlzAC8wEqKK6PBru3jl7A8"
-_ENDPOINT: Final = EndpointShown(7, "push.example.com", "Firefox on Ann's laptop", "en", True, 1795155801)
-_DONE: Final = EndpointDone(7)
-_QUIET: Final = QuietShape("22:00", "07:30", "Asia/Tokyo")
-_WISHES: Final = WishesShown(True, "soon", _QUIET, "en", True, True)
-_WISH: Final = ConversationWishShown(1, "mentions", 0)
-_ANN: Final = {"app": "default", "user": "ann"}
-
 routes = Resource(
     "notifications",
     service=_service,
     base=EndpointChosen,
     chapter=CHAPTER,
     hot=False,
-    examples=(_ENDPOINT, _DONE, _WISHES, _WISH),
     refusals={
         EndpointTaken: refuse(Problems.INVALID_REQUEST, "`endpoint`: another user has it, with other `keys`"),
     },
@@ -326,10 +317,6 @@ routes = Resource(
     "/notifications/recent",
     Needs.OPERATE,
     base=None,
-    example={"app": "gochat"},
-    answer_example=RecentAnswer(
-        [RecentShown(1795155801, "1", "message", "push.example.com", 7, "taken", "")], []
-    ),
 )
 def recent(
     api: NotificationApi,
@@ -351,8 +338,6 @@ def recent(
     Needs.ANYONE,
     base=None,
     problems=(HTTP_NOTIFICATIONS_OFF,),
-    example={"app": "default"},
-    answer_example=KeyAnswer(_KEY),
 )
 def key(api: NotificationApi, call: Call, app: AccountApp = GOCHAT) -> KeyAnswer:
     """Get the public key of this server.
@@ -372,12 +357,6 @@ def key(api: NotificationApi, call: Call, app: AccountApp = GOCHAT) -> KeyAnswer
     act="notifications.endpoints.add",
     status=201,
     problems=(HTTP_NOTIFICATIONS_OFF, Problems.TOO_MANY_REQUESTS),
-    example={
-        **_ANN,
-        "endpoint": "https://push.example.com/wpush/v2/gAAAA",
-        "keys": {"p256dh": _KEY, "auth": "BTBZMqHH6r4Tts7J_aSIgg"},
-        "device": "Firefox on Ann's laptop",
-    },
 )
 def add_endpoint(api: NotificationApi, call: Call, request: EndpointAdd) -> EndpointShown:
     """Add an endpoint.
@@ -411,8 +390,6 @@ def add_endpoint(api: NotificationApi, call: Call, request: EndpointAdd) -> Endp
 @routes.get(
     "/notifications/endpoints",
     Needs.ADMIN_OR_USER,
-    example=_ANN,
-    answer_example=EndpointsAnswer([_ENDPOINT]),
 )
 def endpoints(api: NotificationApi, call: Call, request: Acting) -> EndpointsAnswer:
     """List the endpoints of a user."""
@@ -425,7 +402,6 @@ def endpoints(api: NotificationApi, call: Call, request: Acting) -> EndpointsAns
     Needs.ADMIN_OR_USER,
     schema=("EndpointUpdate", "An endpoint, to be switched on or off."),
     problems=(HTTP_UNKNOWN_ENDPOINT,),
-    example={**_ANN, "id": 7, "enabled": False},
 )
 def update_endpoint(api: NotificationApi, call: Call, id: EndpointId, enabled: Enabled) -> EndpointDone:
     """Switch an endpoint on or off."""
@@ -438,7 +414,6 @@ def update_endpoint(api: NotificationApi, call: Call, id: EndpointId, enabled: E
     "/notifications/endpoints/remove",
     Needs.ADMIN_OR_USER,
     problems=(HTTP_UNKNOWN_ENDPOINT,),
-    example={**_ANN, "id": 7},
 )
 def remove_endpoint(api: NotificationApi, call: Call, request: EndpointChosen) -> EndpointDone:
     """Remove an endpoint, with what waits to be sent to it."""
@@ -452,8 +427,6 @@ def remove_endpoint(api: NotificationApi, call: Call, request: EndpointChosen) -
     Needs.ADMIN_OR_USER,
     act="",
     problems=(HTTP_NOTIFICATIONS_OFF, Problems.TOO_MANY_REQUESTS),
-    example=_ANN,
-    answer_example=NotificationTestAnswer(1),
 )
 def test(api: NotificationApi, call: Call, request: Acting) -> NotificationTestAnswer:
     """Send a test to the endpoints of a user that are switched on."""
@@ -471,7 +444,7 @@ def test(api: NotificationApi, call: Call, request: Acting) -> NotificationTestA
 # --- wishes -------------------------------------------------------------------------------------------------
 
 
-@routes.get("/notifications/wishes", Needs.ADMIN_OR_USER, example=_ANN)
+@routes.get("/notifications/wishes", Needs.ADMIN_OR_USER)
 def wishes(api: NotificationApi, call: Call, request: Acting) -> WishesShown:
     """Get what a user wishes for all conversations and devices."""
     return _wishes_shown(api, call, _wishes_of(api, call))
@@ -481,7 +454,6 @@ def wishes(api: NotificationApi, call: Call, request: Acting) -> WishesShown:
     "/notifications/wishes",
     Needs.ADMIN_OR_USER,
     act="",
-    example={**_ANN, "preview": False, "quiet": {"begin": "22:00", "end": "07:30", "zone": "Asia/Tokyo"}},
 )
 def update_wishes(api: NotificationApi, call: Call, request: WishesUpdate) -> WishesShown:
     """Change what a user wishes for all conversations and devices."""
@@ -506,8 +478,6 @@ def update_wishes(api: NotificationApi, call: Call, request: WishesUpdate) -> Wi
     "/notifications/conversations",
     Needs.ADMIN_OR_USER,
     base=Acting,
-    example=_ANN,
-    answer_example=ConversationWishesAnswer([_WISH]),
 )
 def conversation_wishes(
     api: NotificationApi,
@@ -533,7 +503,6 @@ def conversation_wishes(
     Needs.ADMIN_OR_USER,
     act="",
     problems=(Problems.UNKNOWN_CONVERSATION,),
-    example={**_ANN, "conversation": 1, "level": "mentions"},
 )
 def update_conversation_wish(
     api: NotificationApi, call: Call, request: ConversationWishUpdate

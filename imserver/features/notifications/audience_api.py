@@ -111,9 +111,7 @@ def _service(core: Core, _api: Api) -> AudienceApi:
     return AudienceApi(notifications_of(core), core.identity.tenants, core.storage.store)
 
 
-_STARTED: Final = AudienceShown(3, "spring sale", "running", 250, 400, 391, 9, 0, 0, 0, 1795155801, 0)
-
-routes = Resource("notifications", service=_service, chapter=CHAPTER, hot=False, examples=(_STARTED,))
+routes = Resource("notifications", service=_service, chapter=CHAPTER, hot=False)
 
 
 @routes.post(
@@ -127,12 +125,6 @@ routes = Resource("notifications", service=_service, chapter=CHAPTER, hot=False,
         Problems.TOO_MANY_REQUESTS,
         Problems.STORAGE_UNAVAILABLE,
     ),
-    example={
-        "app": "default",
-        "all": True,
-        "notify": {"title": "Spring sale", "text": "Until Friday", "url": "/sale"},
-        "key": "spring sale",
-    },
 )
 def add_audience(api: AudienceApi, call: Call, request: AudienceAdd) -> AudienceShown:
     """Notify a large audience.
@@ -166,8 +158,6 @@ def add_audience(api: AudienceApi, call: Call, request: AudienceAdd) -> Audience
 @routes.get(
     "/notifications/audiences",
     Needs.PUSH,
-    example={"app": "default"},
-    answer_example=AudiencesAnswer([_STARTED]),
 )
 def audiences(
     api: AudienceApi,
@@ -185,7 +175,6 @@ def audiences(
     schema=("AudienceChosen", "An audience."),
     act="notifications.audiences.cancel",
     problems=(HTTP_UNKNOWN_AUDIENCE,),
-    example={"app": "default", "id": 3},
 )
 def cancel_audience(api: AudienceApi, call: Call, app: AppOfAudience, id: AudienceId) -> AudienceShown:
     """Cancel a notification to an audience.

@@ -202,8 +202,6 @@ routes = Resource(
         Problems.REVIEW_UNAVAILABLE,
         Problems.STORAGE_UNAVAILABLE,
     ),
-    example={"token": "c2lnbmF0dXJl…", "action": "reply", "text": "on my way"},
-    answer_example=ActAnswer(1, 7, 9),
 )
 def act(api: TokenApi, call: Call, request: ActRequest) -> ActAnswer:
     """Act on a notification.
@@ -254,7 +252,6 @@ def _name_of(token: ActionToken) -> str:
     query=QuestionQuery,
     content_type="text/html",
     problems=(HTTP_UNKNOWN_NOTIFICATION, Problems.TOO_MANY_REQUESTS),
-    example={"token": "c2lnbmF0dXJl…", "value": "yes"},
 )
 def show_question(api: TokenApi, call: Call) -> HttpResponse:
     """Show the page on which a question is answered.
@@ -277,7 +274,6 @@ def show_question(api: TokenApi, call: Call) -> HttpResponse:
         Problems.TOO_MANY_REQUESTS,
         Problems.STORAGE_UNAVAILABLE,
     ),
-    example={"token": "c2lnbmF0dXJl…"},
 )
 def answer_question(api: TokenApi, call: Call) -> HttpResponse:
     """Answer a question by the form of its page.
@@ -339,7 +335,6 @@ def _html(call: Call, page: str, status: int = 200) -> HttpResponse:
     query=MailsQuery,
     content_type="text/html",
     problems=(HTTP_UNKNOWN_NOTIFICATION, Problems.TOO_MANY_REQUESTS),
-    example={"token": "c2lnbmF0dXJl…"},
 )
 def ask_to_unsubscribe(api: TokenApi, call: Call) -> HttpResponse:
     """Show the page that ends mails.
@@ -361,8 +356,6 @@ def ask_to_unsubscribe(api: TokenApi, call: Call) -> HttpResponse:
         Problems.TOO_MANY_REQUESTS,
         Problems.STORAGE_UNAVAILABLE,
     ),
-    example={"token": "c2lnbmF0dXJl…"},
-    answer_example=MailsEnded(True),
 )
 def unsubscribe(api: TokenApi, call: Call) -> HttpResponse:
     """End the mails to a user.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
@@ -134,8 +134,6 @@ routes = Resource(
     "/accounts/oauth/providers",
     Needs.ANYONE,
     base=None,
-    example={},
-    answer_example=ProvidersAnswer([ProviderShown("github", "github", "GitHub", True)]),
 )
 def providers(oauth: OAuth, call: Call, app: AccountApp = GOCHAT) -> ProvidersAnswer:
     """List the providers with which accounts of an app log in."""
@@ -157,10 +155,6 @@ def providers(oauth: OAuth, call: Call, app: AccountApp = GOCHAT) -> ProvidersAn
         HTTP_UNKNOWN_PROVIDER,
         Problems.NOT_IMPLEMENTED,
         HTTP_PROVIDER_UNAVAILABLE,
-    ),
-    example={"provider": "github", "device": "phone"},
-    answer_example=LoginStarted(
-        "https://github.com/login/oauth/authorize?…", "Zk9x…", "BDFH-JKLM", POLL_SECONDS, LOGIN_SECONDS
     ),
 )
 def start(
@@ -227,8 +221,6 @@ def start(
         HTTP_UNKNOWN_PROVIDER,
         HTTP_LINK_TAKEN,
     ),
-    example={"login": "Zk9x…"},
-    answer_example=LoginFinished(pending=True),
 )
 def finish(
     oauth: OAuth,
@@ -258,15 +250,10 @@ def finish(
     return LoginFinished(token=session.token, expires_at=session.expires_at, account=session.account)
 
 
-_ACTING: Final = {"app": "gochat", "user": "1"}
-
-
 @routes.get(
     "/accounts/oauth/links",
     Needs.ADMIN_OR_ACCOUNT,
     problems=(Problems.UNKNOWN_ACCOUNT,),
-    example=_ACTING,
-    answer_example=LinksAnswer([LinkShown("github", "GitHub", 1795155801)]),
 )
 def links(oauth: OAuth, call: Call, _request: Acting) -> LinksAnswer:
     """List the providers with which an account logs in."""
@@ -283,8 +270,6 @@ def links(oauth: OAuth, call: Call, _request: Acting) -> LinksAnswer:
     Needs.ADMIN_OR_ACCOUNT,
     schema=("LinkEnd", "The provider to unlink."),
     problems=(Problems.UNKNOWN_ACCOUNT, HTTP_UNKNOWN_PROVIDER, HTTP_LAST_LOGIN),
-    example={**_ACTING, "provider": "github"},
-    answer_example=AccountDone("1"),
 )
 def unlink(oauth: OAuth, call: Call, provider: Provider) -> AccountDone:
     """End the link between an account and a provider.

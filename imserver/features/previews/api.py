@@ -54,21 +54,12 @@ class PreviewRemoved(Struct):
     message: MessageId
 
 
-_EXAMPLE: Final = PreviewShown(
-    message=7,
-    url="https://example.com/",
-    title="Example Domain",
-    description="For use in documents.",
-    site="Example",
-)
-
 routes = Resource(
     "previews",
     service=lambda core, _: core.service(Previews),
     base=Acting,
     chapter="Title, description and picture of the pages that messages link to.",
     hot=False,
-    examples=(_EXAMPLE,),
     refusals={NotYours: refuse(Problems.UNKNOWN_MESSAGE)},
 )
 
@@ -78,8 +69,6 @@ routes = Resource(
     Needs.ADMIN_OR_USER,
     schema=("PreviewsQuery", "Messages whose previews are wanted."),
     act="",
-    example={"user": "1", "messages": [7]},
-    answer_example=PreviewsAnswer([_EXAMPLE], []),
 )
 def show(
     previews: Previews,
@@ -97,8 +86,6 @@ def show(
 @routes.get(
     "/previews/wishes",
     Needs.ADMIN_OR_USER,
-    example={"user": "1"},
-    answer_example=PreviewWishes(True, True, True),
 )
 def wishes(previews: Previews, call: Call, request: Acting) -> PreviewWishes:
     """Show whether the app has previews, and what the user wants."""
@@ -110,8 +97,6 @@ def wishes(previews: Previews, call: Call, request: Acting) -> PreviewWishes:
     "/previews/wishes",
     Needs.ADMIN_OR_USER,
     schema=("PreviewWish", "What the user wants."),
-    example={"user": "1", "make": False, "show": True},
-    answer_example=PreviewWishes(True, False, True),
 )
 def wish(previews: Previews, call: Call, make: _Make, show: _Show) -> PreviewWishes:
     """Say whether links of the user get previews, and whether the user sees those of others."""
@@ -124,8 +109,6 @@ def wish(previews: Previews, call: Call, make: _Make, show: _Show) -> PreviewWis
     Needs.ADMIN_OR_USER,
     schema=("OfMessage", "A message of the user."),
     problems=(Problems.UNKNOWN_MESSAGE,),
-    example={"user": "1", "message": 7},
-    answer_example=PreviewRemoved(7),
 )
 def remove(previews: Previews, call: Call, message: MessageId) -> PreviewRemoved:
     """Remove the preview below one's own message, for everybody."""

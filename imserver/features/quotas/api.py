@@ -44,8 +44,6 @@ routes = Resource(
 @routes.get(
     "/apps/usage",
     Needs.OPERATE,
-    example={"app": "default"},
-    answer_example=AppUsageAnswer("default", 1000, 0, 1795219200, [AppUsageOfDay("2026-11-20", 17, 3)]),
 )
 def usage(
     quotas: Quotas,

@@ -90,30 +90,6 @@ class LiftAnswer(Struct):
     missing_nodes: _Missing
 
 
-_HOLD: Final = HoldShown(
-    "rate",
-    "pair",
-    "17, 192.0.2.7",
-    1795156701.0,
-    "wrong passwords of one account and address: accounts.failures within accounts.failure_seconds",
-)
-_SHOWN: Final = RefusalShown(
-    "login",
-    "attempts",
-    "gochat",
-    "",
-    "17",
-    "192.0.2.7",
-    3,
-    1795155801.0,
-    1795155808.5,
-    "pair",
-    1795156701.0,
-    "",
-    "",
-    "Too many logins, or too many wrong passwords.",
-    "It ends by itself. To lift it at once: imserver why APP/USER --lift.",
-)
 routes = Resource(
     "refusals",
     service=lambda core, _: refusals_of(core),
@@ -126,8 +102,6 @@ routes = Resource(
     "/refusals",
     Needs.OPERATE,
     reach="optional",
-    example={"app": "gochat", "user": "ann"},
-    answer_example=RefusalsAnswer([_SHOWN], [_HOLD], ["17", "ann"], []),
 )
 def refusals(refusals: Refusals, call: Call, request: RefusalsQuery) -> RefusalsAnswer:
     """List what was refused within the last hour, on all nodes.
@@ -153,8 +127,6 @@ def refusals(refusals: Refusals, call: Call, request: RefusalsQuery) -> Refusals
     "/limits/lift",
     Needs.OPERATE,
     schema=("LiftRequest", "Whom to let in again: a user, an address, or both."),
-    example={"app": "gochat", "user": "ann"},
-    answer_example=LiftAnswer([_HOLD], []),
 )
 def lift(
     refusals: Refusals,

@@ -6,7 +6,6 @@ from time import time
 from typing import Annotated, Any, Final, Literal
 
 from msgspec import UNSET, Raw, Struct, UnsetType
-from msgspec.structs import asdict
 
 from imserver.features.safety.moderation import (
     MOST_MESSAGES,
@@ -232,22 +231,6 @@ class BanUserAnswer(UserAnswer):
     closed: Annotated[int, about("The number of ended sessions.")]
 
 
-_SHOWN: Final = ReportShown(
-    id="5f0c",
-    user="2",
-    message=7,
-    conversation=1,
-    reporters=1,
-    reasons={"spam": 1},
-    opened=1795155803,
-    changed=1795155803,
-    closed=0,
-    closed_by="",
-    outcome="",
-    note="",
-)
-_REMOVAL: Final = RemovalAnswer("9d1e", 30, True, 1795155863)
-_OF_USER: Final = {"user": "2"}
 _PROTECTED: Final = (Problems.ROLE_TOO_LOW,)
 
 reports = Resource(
@@ -256,7 +239,6 @@ reports = Resource(
     base=Acting,
     chapter="Messages and people that users report, and the queue of reports for moderators.",
     hot=False,
-    examples=(_SHOWN,),
     refusals={
         BadReport: refuse(Problems.INVALID_REQUEST, "{}"),
         UnknownMessage: refuse(Problems.UNKNOWN_MESSAGE),
@@ -270,7 +252,6 @@ moderation = Resource(
     service=lambda core, _: core.service(SafetyParts),
     chapter="What moderators do: remove messages, warn, mute, remove and ban people.",
     hot=False,
-    examples=(_REMOVAL,),
     refusals={
         Protected: refuse(Problems.ROLE_TOO_LOW, "the user's role is not below yours"),
         UnknownMessages: refuse(Problems.UNKNOWN_MESSAGE),
@@ -292,8 +273,6 @@ moderation = Resource(
         HTTP_TOO_MANY_REPORTS,
         Problems.TOO_MANY_REQUESTS,
     ),
-    example={"user": "1", "message": 7, "reason": "spam"},
-    answer_example=ReportSent("5f0c"),
 )
 def send(
     parts: SafetyParts,
@@ -317,8 +296,6 @@ def send(
 @reports.get(
     "/reports/reasons",
     Needs.ADMIN_OR_USER,
-    example={"user": "1"},
-    answer_example=ReasonsAnswer(["spam", "other"]),
     user="optional",
 )
 def reasons(parts: SafetyParts, call: Call, request: Acting) -> ReasonsAnswer:
@@ -327,9 +304,7 @@ def reasons(parts: SafetyParts, call: Call, request: Acting) -> ReasonsAnswer:
     return ReasonsAnswer(list(parts.reports.rules_of(call.app).reasons), moderates)
 
 
-@reports.get(
-    "/reports", Needs.MODERATE, base=None, answer_example=ReportsAnswer([_SHOWN], "", {"2": "Bob"}, {})
-)
+@reports.get("/reports", Needs.MODERATE, base=None)
 def queue(
     parts: SafetyParts,
     call: Call,
@@ -356,8 +331,6 @@ def queue(
     Needs.MODERATE,
     base=None,
     problems=(HTTP_UNKNOWN_REPORT,),
-    example={"id": "5f0c"},
-    answer_example=ReportDetail(**asdict(_SHOWN), people=[], messages=[], names={"2": "Bob"}, groups={}),
 )
 def show(parts: SafetyParts, call: Call, *, app: AccountApp = GOCHAT, id: ReportId) -> ReportDetail:
     """Show a report, the reported message, and a few messages around it.
@@ -387,7 +360,6 @@ def show(parts: SafetyParts, call: Call, *, app: AccountApp = GOCHAT, id: Report
     schema=("ReportClose", "A report, and what was done."),
     base=None,
     problems=(HTTP_UNKNOWN_REPORT,),
-    example={"id": "5f0c", "outcome": "dismissed"},
 )
 def close(
     parts: SafetyParts,
@@ -410,8 +382,6 @@ def close(
     "/moderation/delete",
     Needs.MODERATE,
     problems=(Problems.UNKNOWN_MESSAGE, *_PROTECTED),
-    example={"messages": [7]},
-    answer_example=_REMOVAL,
 )
 def delete(parts: SafetyParts, call: Call, request: MessagesToRemove) -> RemovalAnswer:
     """Delete messages for everybody.
@@ -425,8 +395,6 @@ def delete(parts: SafetyParts, call: Call, request: MessagesToRemove) -> Removal
     "/moderation/hide",
     Needs.MODERATE,
     problems=(Problems.UNKNOWN_MESSAGE, *_PROTECTED),
-    example={"messages": [7]},
-    answer_example=RemovalAnswer("9d1e", 1, True, 0),
 )
 def hide(parts: SafetyParts, call: Call, request: MessagesToRemove) -> RemovalAnswer:
     """Hide messages from everybody until somebody decides.
@@ -440,8 +408,6 @@ def hide(parts: SafetyParts, call: Call, request: MessagesToRemove) -> RemovalAn
     "/moderation/count",
     Needs.MODERATE,
     problems=(Problems.TOO_MANY_REQUESTS,),
-    example=_OF_USER,
-    answer_example=CountAnswer(30, [ConversationCount(1, 30)]),
 )
 def count(parts: SafetyParts, call: Call, request: CountQuery) -> CountAnswer:
     """Count the messages of a user in a time, by conversation, without texts."""
@@ -458,8 +424,6 @@ def count(parts: SafetyParts, call: Call, request: CountQuery) -> CountAnswer:
     schema=("ClearRequest", "A user, a time, and why the messages go."),
     base=CountQuery,
     problems=(*_PROTECTED, Problems.TOO_MANY_REQUESTS),
-    example={**_OF_USER, "since": 1795152203},
-    answer_example=_REMOVAL,
 )
 def clear(
     parts: SafetyParts, call: Call, since: Since, until: Until, user: User, reason: Reason = ""
@@ -479,8 +443,6 @@ def clear(
     Needs.MODERATE,
     schema=("UndoRequest", "A removal of messages."),
     problems=(HTTP_UNKNOWN_ACT,),
-    example={"act": "9d1e"},
-    answer_example=UndoAnswer("9d1e", 0, True),
 )
 def undo(parts: SafetyParts, call: Call, *, app: AccountApp = GOCHAT, act: ActId) -> UndoAnswer:
     """Bring back the messages of a removal, for everybody."""
@@ -495,7 +457,6 @@ def undo(parts: SafetyParts, call: Call, *, app: AccountApp = GOCHAT, act: ActId
     schema=("WarnRequest", "A user, and what the server tells them."),
     base=OfUser,
     problems=_PROTECTED,
-    example={**_OF_USER, "reason": "No advertising."},
 )
 def warn(
     parts: SafetyParts,
@@ -514,7 +475,6 @@ def warn(
     schema=("MuteRequest", "A user, for how long they send nothing, and why."),
     base=OfUser,
     problems=_PROTECTED,
-    example={**_OF_USER, "seconds": 3600},
 )
 def mute(
     parts: SafetyParts,
@@ -532,7 +492,7 @@ def mute(
     return MuteAnswer(user, parts.moderation.mute(*who, seconds, reason))
 
 
-@moderation.post("/moderation/unmute", Needs.MODERATE, problems=_PROTECTED, example=_OF_USER)
+@moderation.post("/moderation/unmute", Needs.MODERATE, problems=_PROTECTED)
 def unmute(parts: SafetyParts, call: Call, request: OfUser) -> UserAnswer:
     """Let a muted user send again."""
     parts.moderation.unmute(call.principal, call.app, request.user)
@@ -543,7 +503,6 @@ def unmute(parts: SafetyParts, call: Call, request: OfUser) -> UserAnswer:
     "/moderation/remove",
     Needs.MODERATE,
     problems=(*_PROTECTED, Problems.UNKNOWN_CONVERSATION),
-    example={**_OF_USER, "group": "1"},
 )
 def remove(parts: SafetyParts, call: Call, request: RemoveRequest) -> UserAnswer:
     """Remove a user from a group and from its invitation links.
@@ -565,8 +524,6 @@ def remove(parts: SafetyParts, call: Call, request: RemoveRequest) -> UserAnswer
     schema=("BanUserRequest", "A user, for how long they do not log in, and why."),
     base=OfUser,
     problems=_PROTECTED,
-    example={**_OF_USER, "seconds": 0, "reason": "Spam."},
-    answer_example=BanUserAnswer("2", None, 1),
 )
 def ban(
     parts: SafetyParts,
@@ -585,7 +542,7 @@ def ban(
     return BanUserAnswer(user, until, closed)
 
 
-@moderation.post("/moderation/unban", Needs.MODERATE, problems=_PROTECTED, example=_OF_USER)
+@moderation.post("/moderation/unban", Needs.MODERATE, problems=_PROTECTED)
 def unban(parts: SafetyParts, call: Call, request: OfUser) -> UserAnswer:
     """Let a banned user log in again."""
     parts.moderation.unban(call.principal, call.app, request.user)

@@ -167,21 +167,6 @@ def shown(row: Upload) -> File:
 
 
 _ID: Final = "k3wz0mM2b2rXkq6v8oQyYp5L1c9uT4aJ"
-_EXAMPLE: Final = File(
-    _ID,
-    f"{PATH}/{_ID}",
-    "default",
-    "u1",
-    "picture",
-    "image/png",
-    "cat.png",
-    48213,
-    "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
-    1767225600000,
-    800,
-    600,
-    Thumbnail(f"{PATH}/{_ID}/thumbnail", "image/jpeg", 9120),
-)
 _OVER_RATE: Final = (Problems.TOO_MANY_REQUESTS,)
 
 _CHAPTER: Final = "Files that users send to each other."
@@ -220,8 +205,6 @@ def problem_after(api: Api, call: Call, token: str) -> HttpProblem | None:
     Needs.READ_OR_USER,
     user="required",
     problems=_OVER_RATE,
-    example={"app": "default", "user": "u1"},
-    answer_example=UploadsAnswer(61429, 1073741824, 1, {"picture": 20971520}, [_EXAMPLE], ""),
 )
 def list_uploads(
     api: UploadApi,
@@ -281,8 +264,6 @@ def _read_delete(api: UploadApi, call: Call) -> None:
     user="optional",
     read=_read_delete,
     problems=_OVER_RATE,
-    example={"id": _ID},
-    answer_example=UploadDeleteAnswer(True),
 )
 def delete_upload(api: UploadApi, call: Call, request: UploadDelete) -> UploadDeleteAnswer:
     """Delete a file.
@@ -331,8 +312,6 @@ UPLOAD: Final = streams.elsewhere(
         Problems.UNKNOWN_ENCODING,
         *_ARRIVING,
     ),
-    example={"app": "default", "user": "u1", "name": "cat.png"},
-    answer_example=_EXAMPLE,
 )
 
 
@@ -427,7 +406,6 @@ BEGIN: Final = streams.elsewhere(
     answer_headers=(Header("Location", "The address of the upload."), _OFFSET, _EXPIRES),
     status=201,
     problems=(*_OF_TUS, *_ARRIVING, HTTP_CHECKSUM_MISMATCH),
-    example={"app": "default", "user": "u1"},
 )
 _APPEND: Final = streams.elsewhere(
     "PATCH",
@@ -463,7 +441,6 @@ _DESCRIBE: Final = streams.elsewhere(
     As the answer of `POST /api/v1/uploads`. 404 while the upload is unfinished.
     """,
     answer=File,
-    answer_example=_EXAMPLE,
     problems=_OF_PART,
     **_PART,
 )

@@ -104,20 +104,6 @@ class WebhooksAnswer(Struct):
     ]
 
 
-_EVENT: Final = {
-    "id": "log-7",
-    "event": "message",
-    "app": "101",
-    "time": 1795155801,
-    "node": "10.0.0.1:9001",
-    "sender": "ann",
-    "to": "bob",
-    "type": "text",
-    "text": "hi",
-    "stored": {"id": 7, "conversation": 1, "seq": 3},
-}
-
-
 class EventApi(Struct, frozen=True):
     """The services that the routes use."""
 
@@ -139,8 +125,6 @@ routes = Resource("events", _event_api, hot=False)
 @routes.get(
     "/events/log",
     Needs.ADMIN,
-    example={"app": "101", "limit": 1},
-    answer_example=EventsAnswer([_EVENT], "Ny4w", True),
 )
 def log(
     api: EventApi,
@@ -182,8 +166,6 @@ def log(
 @routes.get(
     "/events/dead",
     Needs.OPERATE,
-    example={"app": "101"},
-    answer_example=DeadAnswer([DeadEvent("log-7", "ann", 870, 1795155801, _EVENT)], ""),
 )
 def dead(api: EventApi, call: Call, app: App, cursor: PageCursor = "", limit: PageSize = 100) -> DeadAnswer:
     """List the events that the webhook of an app did not take for three days.
@@ -207,8 +189,6 @@ def dead(api: EventApi, call: Call, app: App, cursor: PageCursor = "", limit: Pa
     "/events/replay",
     Needs.OPERATE,
     schema=("ReplayRequest", "The dead event to send again."),
-    example={"app": "101", "id": "log-7"},
-    answer_example=ReplayAnswer(1),
 )
 def replay(
     api: EventApi,
@@ -226,18 +206,10 @@ def _head_of(body: bytes) -> dict[str, Any]:
     return {name: event[name] for name in ("id", "event", "app", "time") if name in event}
 
 
-_ANSWER: Final = AnswerShown(1795155801, 503, "it answered with status 503", 0.012, 3)
-_WEBHOOK: Final = WebhookShown(
-    "101", "https://shop.example.com/events", ["message"], True, 3, 120, 2, 1, [_ANSWER]
-)
-
-
 @routes.get(
     "/webhooks",
     Needs.OPERATE,
     reach="optional",
-    example={"app": "101"},
-    answer_example=WebhooksAnswer([_WEBHOOK], "", []),
 )
 def webhooks(
     api: EventApi,
@@ -267,8 +239,6 @@ def webhooks(
     Needs.OWN,
     schema=("AddressRequest", "An app that was created at run time, and the new address of its webhook."),
     problems=(Problems.APP_CONFIGURED,),
-    example={"app": "shop", "url": "https://shop.example.com/events"},
-    answer_example=_WEBHOOK,
 )
 def set_address(
     api: EventApi,
@@ -300,8 +270,6 @@ def set_address(
     "/webhooks/test",
     Needs.OPERATE,
     schema=("TestRequest", "The app whose webhook is tried."),
-    example={"app": "101"},
-    answer_example=AnswerShown(1795155801, 200, "", 0.012, 1),
 )
 def test(api: EventApi, call: Call, app: App) -> AnswerShown:
     """Send an event `test` to the webhook of an app, and show its answer.

@@ -6,7 +6,7 @@ from imserver.auth.principal import Needs
 from imserver.http import field
 from imserver.http.call import Call
 from imserver.http.operation import Resource
-from imserver.messages.api.conversations import Before, MessagesAnswer, MessageShown, PageLimit, shown_entry
+from imserver.messages.api.conversations import Before, MessagesAnswer, PageLimit, shown_entry
 from imserver.messages.log.message_log import MessageLog
 from imserver.storage.store import Store
 
@@ -17,8 +17,6 @@ routes = Resource("channels", service=lambda core, _: core.storage.store)
     "/channels/messages",
     Needs.ADMIN,
     hot=False,
-    example={"app": "action:1", "channel": "1"},
-    answer_example=MessagesAnswer([MessageShown(7, 1, 3, "message", "2", text="tea?")], 0),
 )
 def messages(
     store: Store,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
@@ -281,10 +281,6 @@ def _listed(summary: ConversationSummary, user: str) -> ConversationShown:
     )
 
 
-ON_BEHALF: Final = {"app": "default", "user": "ann"}
-_MESSAGE: Final = MessageShown(7, 1, 3, "message", "bob", "ann", "text", "tea?", time=1795155803000)
-
-
 class ConversationApi(Struct, frozen=True):
     """The services that the routes use."""
 
@@ -310,10 +306,6 @@ routes = Resource(
 @routes.get(
     "/conversations",
     Needs.ADMIN_OR_MEMBER,
-    example=ON_BEHALF,
-    answer_example=ConversationsAnswer(
-        [ConversationShown(1, "user", "bob", "", "member", 1, 0, 6, _MESSAGE)], 0
-    ),
 )
 def conversations(
     api: ConversationApi, call: Call, before: Before = 0, limit: PageLimit = 50
@@ -329,8 +321,6 @@ def conversations(
     "/messages",
     Needs.ADMIN_OR_MEMBER,
     problems=(errors.Problems.TOO_MANY_REQUESTS,),
-    example={**ON_BEHALF, "conversation": 1},
-    answer_example=MessagesAnswer([_MESSAGE], 0),
 )
 def history(api: ConversationApi, call: Call, request: HistoryQuery) -> MessagesAnswer:
     """List the messages of a conversation, the newest page first.
@@ -360,8 +350,6 @@ def history(api: ConversationApi, call: Call, request: HistoryQuery) -> Messages
 @routes.get(
     "/conversations/pins",
     Needs.ADMIN_OR_MEMBER,
-    example={**ON_BEHALF, "conversation": 1},
-    answer_example=PinsAnswer([_MESSAGE], 0),
 )
 def pins(
     api: ConversationApi,
@@ -378,8 +366,6 @@ def pins(
     "/messages/search",
     Needs.ADMIN_OR_MEMBER,
     problems=(errors.Problems.TOO_MANY_REQUESTS,),
-    example={**ON_BEHALF, "text": "tea"},
-    answer_example=MessagesAnswer([_MESSAGE], 0),
 )
 def search(api: ConversationApi, call: Call, request: SearchQuery) -> MessagesAnswer:
     """Search messages.
@@ -412,8 +398,6 @@ def _types_of(text: str) -> tuple[str, ...]:
 @routes.get(
     "/messages/receipts",
     Needs.ADMIN_OR_MEMBER,
-    example={**ON_BEHALF, "conversation": 1},
-    answer_example=ReceiptsAnswer([ReceiptShown("bob", 7, 7)], ""),
 )
 def receipts(
     api: ConversationApi,
@@ -433,8 +417,6 @@ def receipts(
 @routes.get(
     "/messages/sync",
     Needs.ADMIN_OR_MEMBER,
-    example={**ON_BEHALF, "after": 6},
-    answer_example=SyncAnswer([_MESSAGE], 7, False, False),
 )
 def sync(
     api: ConversationApi,
@@ -467,8 +449,6 @@ def sync(
     "/messages/marks",
     Needs.ADMIN_OR_MEMBER,
     answer=MarksAnswer,
-    example={**ON_BEHALF, "version": 3},
-    answer_example=MarksAnswer(5, [ReadMark(1, 7)], [6], [PeerReceipt("bob", 7, 7, 1)]),
 )
 def marks(
     api: ConversationApi,

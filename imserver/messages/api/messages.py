@@ -25,7 +25,7 @@ from imserver.http.field import Acting
 from imserver.http.limits import Limits, Rates
 from imserver.http.operation import Resource, one_of
 from imserver.http.reply import ApiProblem
-from imserver.messages.api.conversations import ON_BEHALF, ConversationId, MessageId
+from imserver.messages.api.conversations import ConversationId, MessageId
 from imserver.messages.commands import (
     MAX_BUTTON_BYTES,
     MAX_BUTTON_CHARACTERS,
@@ -180,8 +180,6 @@ _read_any: Final = msgspec.json.Decoder()
 _encode: Final = msgspec.json.Encoder().encode
 
 
-_STORED: Final = StoredAnswer(8, 1, 4, False)
-_ANNOTATED: Final = AnnotatedAnswer(1, 9)
 _ONE_CONTENT: Final = one_of("text", "data")
 _ANNOTATING: Final = (
     errors.Problems.UNKNOWN_MESSAGE,
@@ -261,7 +259,6 @@ routes = Resource(
     service=MessageApi.of,
     base=Acting,
     hot=False,
-    examples=(_STORED,),
     problems=(errors.Problems.UNKNOWN_CONVERSATION,),
 )
 
@@ -290,7 +287,6 @@ routes = Resource(
         errors.Problems.UNKNOWN_ACCOUNT,
         *_NOT_REVIEWED,
     ),
-    example={**ON_BEHALF, "to": "bob", "text": "tea?", "client_msg_id": "a-1"},
 )
 def send(api: MessageApi, call: Call, request: SendRequest) -> StoredAnswer:
     """Send a message as a user.
@@ -371,7 +367,6 @@ def _bytes(name: str, encode: Any, value: Any) -> bytes:
         "The message to recall. A back end that names no `user` may recall any message.",
     ),
     problems=_NOT_CHANGED,
-    example={**ON_BEHALF, "id": 7},
     user="optional",
 )
 def recall(api: MessageApi, call: Call, id: MessageId, client_msg_id: OwnId = "") -> StoredAnswer:
@@ -390,7 +385,6 @@ def recall(api: MessageApi, call: Call, id: MessageId, client_msg_id: OwnId = ""
     Needs.ADMIN_OR_MEMBER,
     rules=_ONE_CONTENT,
     problems=(errors.Problems.MUTED, errors.Problems.NOT_ALLOWED, *_NOT_CHANGED, *_NOT_REVIEWED),
-    example={**ON_BEHALF, "id": 7, "text": "tea!"},
     user="optional",
 )
 def edit(api: MessageApi, call: Call, request: EditRequest) -> StoredAnswer:
@@ -419,7 +413,6 @@ def edit(api: MessageApi, call: Call, request: EditRequest) -> StoredAnswer:
     schema=("PressRequest", "A message of a bot, and one of its buttons."),
     act="",
     problems=_NOT_CHANGED,
-    example={**ON_BEHALF, "id": 7, "value": "yes"},
 )
 def press(
     api: MessageApi, call: Call, id: MessageId, value: ButtonValue, client_msg_id: OwnId = ""
@@ -472,8 +465,6 @@ def _require_may_write(api: MessageApi, call: Call) -> None:
     voice=lambda request: not request.remove,
     act="",
     problems=_ANNOTATING,
-    example={**ON_BEHALF, "id": 7, "emoji": "+1"},
-    answer_example=_ANNOTATED,
 )
 def react(
     api: MessageApi,
@@ -507,8 +498,6 @@ def react(
     schema=("PinRequest", "The message to pin. A back end that names no `user` may pin any message."),
     voice=True,
     problems=(*_ANNOTATING, errors.Problems.ROLE_TOO_LOW),
-    example={**ON_BEHALF, "id": 7},
-    answer_example=_ANNOTATED,
     user="optional",
 )
 def pin(
@@ -539,8 +528,6 @@ def _annotated(api: MessageApi, call: Call, change: Callable[[Any], Change | Rej
     "/messages/read",
     Needs.ADMIN_OR_MEMBER,
     act="",
-    example={**ON_BEHALF, "conversation": 1, "id": 7},
-    answer_example=ReadAnswer(1, 7),
 )
 def mark_read(api: MessageApi, call: Call, request: ReadRequest) -> ReadAnswer:
     """Mark a conversation as read up to a message.
@@ -557,8 +544,6 @@ def mark_read(api: MessageApi, call: Call, request: ReadRequest) -> ReadAnswer:
     schema=("ReceivedRequest", "A conversation and the last message that a device has received."),
     base=ReadRequest,
     act="",
-    example={**ON_BEHALF, "conversation": 1, "id": 7},
-    answer_example=ReceivedAnswer(1, 7),
 )
 def mark_received(api: MessageApi, call: Call, conversation: ConversationId, id: MessageId) -> ReceivedAnswer:
     """Mark a conversation as received up to a message.
@@ -581,8 +566,6 @@ def _mark(api: MessageApi, call: Call, conversation: int, read: int = 0, receive
     Needs.ADMIN_OR_MEMBER,
     schema=("HideRequest", "The messages to hide from the user."),
     act="",
-    example={**ON_BEHALF, "ids": [6]},
-    answer_example=HiddenAnswer(5),
 )
 def hide(
     api: MessageApi,

@@ -127,7 +127,6 @@ class StreamClosed(Struct):
     epoch: Epoch | UnsetType = UNSET
 
 
-_SAMPLE: Final = "wqvyR2Tg5cMSnBIl0xcmpgxC0bOVqhe9ZcUxMA"
 routes = Resource(
     "channels",
     service=lambda core, _: core.service(MessageServices).channel_streams,
@@ -141,8 +140,6 @@ routes = Resource(
     act="",
     on_publisher=True,
     problems=(errors.Problems.TOO_MANY_STREAMS,),
-    example={"app": "default", "channel": "answers:7", "sender": "bot"},
-    answer_example=StreamOpened(_SAMPLE, "answers:7"),
 )
 def open_stream(streams: StreamedMessages, call: Call, request: StreamOpenRequest) -> StreamOpened:
     """Open a streamed message.
@@ -164,8 +161,6 @@ def open_stream(streams: StreamedMessages, call: Call, request: StreamOpenReques
     act="",
     on_publisher=True,
     problems=(errors.Problems.NOT_ACCEPTED, errors.Problems.TOO_MANY_REQUESTS),
-    example={"app": "default", "pieces": [{"stream": _SAMPLE, "piece": 1, "text": "The answer"}]},
-    answer_example=StreamAppended([PieceResult(_SAMPLE, 1, "appended")]),
 )
 def append(streams: StreamedMessages, call: Call, app: App, pieces: StreamPieces) -> StreamAppended:
     """Append pieces to streamed messages.
@@ -183,8 +178,6 @@ def append(streams: StreamedMessages, call: Call, app: App, pieces: StreamPieces
     act="",
     on_publisher=True,
     problems=(errors.Problems.NOT_ACCEPTED,),
-    example={"app": "default", "stream": _SAMPLE},
-    answer_example=StreamClosed(_SAMPLE, "closed", "answers:7", 6, "Zm9vYg"),
 )
 def close(
     streams: StreamedMessages,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated
 
 from msgspec import Struct
 
@@ -14,7 +14,6 @@ from imserver.http.field import Acting
 from imserver.http.operation import Resource
 from imserver.http.reply import ApiProblem
 from imserver.messages.api.conversations import (
-    ON_BEHALF,
     Before,
     MessageId,
     MessageShown,
@@ -65,23 +64,6 @@ def _shown(thread: Thread) -> ThreadShown:
     )
 
 
-_MESSAGE: Final = MessageShown(
-    7,
-    1,
-    3,
-    "message",
-    "bob",
-    "ann",
-    "text",
-    "tea?",
-    meta={"replies": {"count": 1, "last": 9, "time": 1795155803000, "users": ["ann"]}},
-    time=1795155800000,
-)
-_REPLY: Final = MessageShown(
-    9, 1, 4, "message", "ann", "bob", "text", "yes", about=7, meta={"thread": 7}, time=1795155803000
-)
-_THREAD: Final = ThreadShown(7, 1, _MESSAGE, 9, 9, 0, True)
-
 routes = Resource(
     "conversations",
     service=lambda core, _: core.service(MessageServices).threads,
@@ -94,8 +76,6 @@ routes = Resource(
 @routes.get(
     "/threads/list",
     Needs.ADMIN_OR_MEMBER,
-    example=ON_BEHALF,
-    answer_example=ThreadsAnswer([_THREAD], 0),
 )
 def list_threads(
     threads: ThreadCommands, call: Call, before: Before = 0, limit: PageLimit = 50
@@ -112,8 +92,6 @@ def list_threads(
 @routes.get(
     "/threads/get",
     Needs.ADMIN_OR_MEMBER,
-    example={**ON_BEHALF, "thread": 7},
-    answer_example=ThreadAnswer(7, 1, _MESSAGE, 9, 9, 0, True, [_REPLY], 0),
 )
 def get_thread(
     threads: ThreadCommands, call: Call, thread: FirstMessage, before: Before = 0, limit: PageLimit = 50
@@ -144,8 +122,6 @@ def get_thread(
     Needs.ADMIN_OR_MEMBER,
     schema=("FollowRequest", "A thread to follow."),
     act="",
-    example={**ON_BEHALF, "thread": 7},
-    answer_example=_THREAD,
 )
 def follow_thread(
     threads: ThreadCommands,
@@ -166,8 +142,6 @@ def follow_thread(
     Needs.ADMIN_OR_MEMBER,
     schema=("ReadThreadRequest", "A thread and the last reply that the user has read."),
     act="",
-    example={**ON_BEHALF, "thread": 7, "id": 9},
-    answer_example=_THREAD,
 )
 def read_thread(threads: ThreadCommands, call: Call, thread: FirstMessage, id: MessageId) -> ThreadShown:
     """Mark a thread as read up to a reply.

@@ -13,10 +13,11 @@ from imserver.auth.principal import (
 )
 from imserver.features.pages.reference import chinese
 from imserver.features.pages.text import REFERENCE
-from imserver.http.openapi import document, operation_id, problems_of
-from imserver.http.operation import JSON, Operation
+from imserver.http.openapi import document, examples_of, operation_id, problems_of
+from imserver.http.operation import JSON, PREFIX, Operation
 from imserver.http.reply import PROBLEM
 from tests.features import DOCUMENTED, OPERATIONS, PROBLEMS, ROUTES
+from tests.support import ROOT
 
 LIMITS = {"limits.batch_targets": 123}
 DOCUMENT = document(DOCUMENTED, LIMITS)
@@ -84,7 +85,7 @@ def test_every_example_is_what_its_schema_says(row: Operation) -> None:
         content = received["requestBody"]["content"][JSON]
         check(content["schema"], content["examples"]["example"]["value"])
     answered = received["responses"][str(row.status)]
-    if row.answer_example is not None:
+    if examples_of(row)[1] is not None:
         content = answered["content"][row.content_type]
         check(content["schema"], content["examples"]["example"]["value"])
     for parameter in received["parameters"]:
@@ -92,12 +93,21 @@ def test_every_example_is_what_its_schema_says(row: Operation) -> None:
             check(parameter["schema"], parameter["example"])
 
 
+def test_every_example_is_of_an_operation() -> None:
+    operations = {f"{row.method} {row.path.removeprefix(PREFIX)}" for row in DOCUMENTED}
+    files = list((ROOT / "imserver").rglob("examples.json"))
+    assert len(files) > 20
+    for file in files:
+        assert json.loads(file.read_bytes()).keys() <= operations | {"answers"}, file
+
+
 @pytest.mark.parametrize("row", [row for row in DOCUMENTED if row.scope], ids=operation_id)
 def test_every_operation_has_examples_of_what_it_needs(row: Operation) -> None:
-    assert row.body is None or row.example is not None
+    request, answer = examples_of(row)
+    assert row.body is None or request is not None
     parameters = described(row)["parameters"]
     assert all("example" in each for each in parameters if each["required"])
-    assert row.content_type != JSON or row.status != 200 or row.answer_example is not None
+    assert row.content_type != JSON or row.status != 200 or answer is not None
 
 
 @pytest.mark.parametrize(
