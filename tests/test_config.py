@@ -18,9 +18,9 @@ from imserver.config.load import _parse, dump_config
 from imserver.config.settings import Config, KeySettings, app_settings_of, settings_of
 from imserver.config.values import RENAMED, ConfigError, Declarations
 from imserver.config.yaml import manual_of
-from imserver.dialects.pusher.settings import pusher_of
+from imserver.dialects.pusher.declared import pusher_of
 from imserver.errors import StartError
-from imserver.messages.settings import AppRetention, RetentionSettings
+from imserver.messages.declared import AppRetention, RetentionSettings
 from imserver.node import feature_list
 from imserver.node.feature_list import (
     FEATURES,

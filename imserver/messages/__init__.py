@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from imserver.messages.api import channels, conversations, messages, streamed, threads
+from imserver.messages.declared import SETTINGS, TABLES
 from imserver.messages.parts import build, erasing
-from imserver.messages.settings import SETTINGS
-from imserver.messages.tables import TABLES
 from imserver.messages.wire import MESSAGE_COMMANDS
 from imserver.plugin.feature import Feature
 

@@ -14,12 +14,12 @@ from imserver.messages.commands import (
     NO_FILTER,
     SearchFilter,
 )
+from imserver.messages.declared import SEARCH_MILLISECONDS, SEARCH_TIME
 from imserver.messages.deliverer import newest_page
 from imserver.messages.log.contract import (
     Entry,
 )
 from imserver.messages.log.message_log import MessageLog
-from imserver.messages.settings import SEARCH_MILLISECONDS, SEARCH_TIME
 from imserver.storage.store import Store
 
 SEARCHES_AT_ONCE: Final = 2

@@ -12,6 +12,7 @@ from imserver.messages.acks import AckTracker
 from imserver.messages.action_positions import ActionPositions
 from imserver.messages.annotations import AnnotationCommands
 from imserver.messages.asks import AskCommands
+from imserver.messages.declared import RetentionSettings, StreamLimits
 from imserver.messages.event_streams import StreamStarts
 from imserver.messages.log.contract import Commit
 from imserver.messages.log.message_log import MessageLog
@@ -22,7 +23,6 @@ from imserver.messages.node_messages import ToFollowers
 from imserver.messages.receipts import Receipts, Signals
 from imserver.messages.retention import Retention
 from imserver.messages.services import MessageServices
-from imserver.messages.settings import RetentionSettings, StreamLimits
 from imserver.messages.stored_channels import ChannelLog
 from imserver.messages.stored_pushes import LogPushes
 from imserver.messages.streamed import ConversationStreams, StreamedTexts

@@ -14,9 +14,9 @@ import gevent
 from imserver.config.settings import TenantSettings, app_settings_of
 from imserver.errors import StorageUnavailable
 from imserver.messages.action_positions import ActionPositions
+from imserver.messages.declared import AppRetention, RetentionSettings
 from imserver.messages.log.contract import LogObserver
 from imserver.messages.log.message_log import MessageLog
-from imserver.messages.settings import AppRetention, RetentionSettings
 from imserver.metrics import Metrics
 from imserver.storage.store import Store
 

@@ -33,10 +33,10 @@ from imserver.cluster.nodes import NodeQueries, OtherNodes
 from imserver.cluster.registry import Lease
 from imserver.errors import StorageUnavailable
 from imserver.hub.hub import Hub
+from imserver.messages.declared import PIECES, StreamLimits
 from imserver.messages.log.contract import Draft, Rejected
 from imserver.messages.log.rows import objection
 from imserver.messages.open_streams import OpenStream, OpenStreams
-from imserver.messages.settings import PIECES, StreamLimits
 from imserver.messages.stored_channels import draft_of
 from imserver.model import YIELD_TARGETS, Event
 from imserver.sessions.connection_ids import ConnectionTable

@@ -195,17 +195,16 @@ def _keys_without(present: Collection[str]) -> list[str]:
 @cache
 def _keys_of(package: str) -> tuple[str, ...]:
     """The settings of a feature of this server that the node does not have."""
-    module = _module_alone(package, "settings") or _module_alone(package, "tables")
-    settings: FeatureSettings = getattr(module, "SETTINGS", FeatureSettings())
+    settings: FeatureSettings = getattr(_declared(package), "SETTINGS", FeatureSettings())
     return settings.keys
 
 
-def _module_alone(package: str, name: str) -> ModuleType | None:
-    """A module of a feature of this server that the node does not have; None: there is none.
+def _declared(package: str) -> ModuleType | None:
+    """What a feature of this server declares that the node does not have; None: nothing.
 
     It is loaded without its package, and not kept. A node without the feature saves the memory of the others.
     """
-    full = f"{package}.{name}"
+    full = f"{package}.declared"
     try:
         folder = find_spec(package)
     except ImportError:
@@ -288,15 +287,15 @@ def tables_of_server(features: tuple[Feature, ...] = ()) -> tuple[Table, ...]:
     for package in reversed(FEATURES):
         if (name := _name(package)) in present:
             tables += present[name]
-        elif (module := _module_alone(package, "tables")) is not None:
-            tables += module.TABLES
+        else:
+            tables += getattr(_declared(package), "TABLES", ())
     return (*tables, *CORE_TABLES)
 
 
 def numbers_of_server() -> tuple[GivenNumbers, ...]:
     """The numbers of features of this server that a restored database does not give again, also of those that
-    a node does not have: ``NUMBERS`` of their module ``tables``."""
-    modules = (_module_alone(package, "tables") for package in FEATURES)
+    a node does not have: ``NUMBERS`` of their module ``declared``."""
+    modules = map(_declared, FEATURES)
     return tuple(each for module in modules for each in getattr(module, "NUMBERS", ()))
 
 

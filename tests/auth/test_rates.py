@@ -4,7 +4,7 @@ import pytest
 
 from imserver.auth import rates
 from imserver.auth.rates import Buckets, Rate, SenderRates, TooManyRequests, by_address
-from imserver.features.accounts.settings import BOT_MESSAGES, GUEST_MESSAGES
+from imserver.features.accounts.declared import BOT_MESSAGES, GUEST_MESSAGES
 from imserver.transport.proxies import network_of
 from tests.support import Clock
 

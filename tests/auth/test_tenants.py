@@ -17,12 +17,12 @@ from imserver.auth.tenants import (
 )
 from imserver.config.settings import Config, LimitSettings, StorageSettings, TenantSettings, app_settings_of
 from imserver.config.values import APP_CHARACTERS, valid_name
-from imserver.dialects.pusher.settings import pusher_of
+from imserver.dialects.pusher.declared import pusher_of
 from imserver.errors import StorageUnavailable
 from imserver.features.uploads import upload_rows
 from imserver.features.uploads.contract import Upload
 from imserver.hub.hub import Hub
-from imserver.messages.settings import AppRetention
+from imserver.messages.declared import AppRetention
 from imserver.node.feature_list import declarations_of, load_features, objection_of
 from imserver.storage.store import Store
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from imserver.auth.accounts import Account
+from imserver.features.accounts.declared import AccountSettings
 from imserver.features.accounts.rows import AccountStore
-from imserver.features.accounts.settings import AccountSettings
 from imserver.features.invitations.rows import Invitation, InvitationStore
-from imserver.features.pages.settings import ChatSettings
+from imserver.features.pages.declared import ChatSettings
 from imserver.messages.log.message_log import MessageLog
 from imserver.node.feature_list import load_config
 from imserver.plugin.settings import settings_of

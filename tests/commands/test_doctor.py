@@ -32,8 +32,8 @@ from imserver.config.settings import (
     TenantSettings,
     WebhookSettings,
 )
-from imserver.dialects.pusher.settings import PusherOfApp, PusherSettings
-from imserver.features.oauth.settings import OAuthOfApp, ProviderSettings
+from imserver.dialects.pusher.declared import PusherOfApp, PusherSettings
+from imserver.features.oauth.declared import OAuthOfApp, ProviderSettings
 from imserver.messages.log.contract import Draft
 from imserver.messages.log.message_log import MessageLog
 from imserver.storage.store import Store

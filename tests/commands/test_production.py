@@ -26,8 +26,8 @@ from imserver.config.settings import (
     TenantSettings,
     WebhookSettings,
 )
-from imserver.dialects.pusher.settings import PusherOfApp, PusherSettings
-from imserver.features.oauth.settings import OAuthOfApp, ProviderSettings
+from imserver.dialects.pusher.declared import PusherOfApp, PusherSettings
+from imserver.features.oauth.declared import OAuthOfApp, ProviderSettings
 from tests.features import sections
 from tests.support import run_cli
 

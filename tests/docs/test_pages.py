@@ -17,7 +17,7 @@ from imserver.dialects.centrifuge.api import METHODS
 from imserver.dialects.cmd.wire import COMMANDS
 from imserver.dialects.pusher import wire as pusher
 from imserver.dialects.pusher.api import ROUTES as PUSHER_ROUTES
-from imserver.dialects.pusher.settings import PusherSettings
+from imserver.dialects.pusher.declared import PusherSettings
 from imserver.node.feature_list import CORE, FEATURES
 from tests.docs.markdown import PAGES, anchors, links, prose, table_with, tables
 from tests.features import DECLARED, METRICS, PROBLEMS, RATES, READERS, ROUTES
@@ -170,7 +170,7 @@ FOLDERS = sorted(
 )
 OF_SETS = ("api/v1", "cluster/redis", "cluster/rpc", "messages/", "storage/migrations")
 """Folders that the map describes as a whole."""
-USUAL = {"api", "commands", "metrics", "parts", "problems", "rows", "service", "settings", "tables", "wire"}
+USUAL = {"api", "commands", "declared", "metrics", "parts", "rows", "service", "wire"}
 """Modules that the map explains once, for all dialects and features."""
 
 

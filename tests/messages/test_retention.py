@@ -8,8 +8,8 @@ import pytest
 
 from imserver.config.settings import TenantSettings
 from imserver.errors import StorageUnavailable
+from imserver.messages.declared import AppRetention, RetentionSettings
 from imserver.messages.retention import Retention
-from imserver.messages.settings import AppRetention, RetentionSettings
 from imserver.metrics import Metrics
 from tests.core.memory_log import MemoryStore
 from tests.transport.harness import until

@@ -17,8 +17,8 @@ from imserver.config.settings import ChannelSettings
 from imserver.dialects.cmd.wire import ChannelCmdDialect
 from imserver.messages import streamed_messages as module
 from imserver.messages.api.streamed import routes
+from imserver.messages.declared import StreamLimits
 from imserver.messages.open_streams import OpenStream, OpenStreams
-from imserver.messages.settings import StreamLimits
 from imserver.messages.streamed_messages import (
     CHECK_SECONDS,
     LOOK_SECONDS,

@@ -26,9 +26,9 @@ from imserver.config.settings import (
     TenantSettings,
     WebhookSettings,
 )
-from imserver.dialects.pusher.settings import PusherOfApp, PusherSettings
+from imserver.dialects.pusher.declared import PusherOfApp, PusherSettings
+from imserver.features.accounts.declared import AccountsOfApp, AppAccountSettings
 from imserver.features.accounts.parts import accounts_of
-from imserver.features.accounts.settings import AccountsOfApp, AppAccountSettings
 from imserver.features.bots.parts import bots_of
 from imserver.http.call import Route, answer
 from imserver.node.flask_app import create_app

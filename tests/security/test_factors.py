@@ -9,8 +9,8 @@ import pyotp
 import pytest
 from msgspec.structs import replace
 
+from imserver.features.accounts.declared import AccountsOfApp, AppAccountSettings
 from imserver.features.accounts.factor_rows import FactorStore
-from imserver.features.accounts.settings import AccountsOfApp, AppAccountSettings
 from tests.features import sections
 from tests.users import PASSWORD, User
 

@@ -19,11 +19,11 @@ from imserver.config.settings import (
 )
 from imserver.features.accounts.accounts import Accounts, NoAccounts, WrongLogin
 from imserver.features.accounts.contract import Taken
+from imserver.features.accounts.declared import AccountSettings
 from imserver.features.accounts.factor_rows import FactorStore
 from imserver.features.accounts.factors import Factors
 from imserver.features.accounts.passwords import MAX_WAITING, Overloaded
 from imserver.features.accounts.rows import AccountStore
-from imserver.features.accounts.settings import AccountSettings
 from imserver.features.accounts.tokens import AccountTokens
 from imserver.storage.store import Store
 from tests.cluster.redis_server import RedisServer

@@ -9,8 +9,8 @@ from msgspec import json
 
 from imserver.auth.rates import Buckets
 from imserver.features.accounts.parts import accounts_of
+from imserver.features.bots.declared import HOOK_REQUESTS
 from imserver.features.bots.parts import bots_of
-from imserver.features.bots.settings import HOOK_REQUESTS
 from imserver.messages.log.bots import MOST_BOTS
 from tests.features import ROUTES, sections
 from tests.users import User

@@ -15,12 +15,12 @@ from imserver.api.routes import fast_routes
 from imserver.auth.accounts import Account
 from imserver.config.settings import AppSettings
 from imserver.errors import StorageUnavailable
+from imserver.features.accounts.declared import AccountsOfApp, AppAccountSettings
 from imserver.features.accounts.parts import accounts_of
-from imserver.features.accounts.settings import AccountsOfApp, AppAccountSettings
 from imserver.features.oauth import oauth as logins
 from imserver.features.oauth import providers as protocols
+from imserver.features.oauth.declared import OAuthOfApp, ProviderSettings
 from imserver.features.oauth.oauth import oauth_of
-from imserver.features.oauth.settings import OAuthOfApp, ProviderSettings
 from imserver.transport.exchange import HttpRequest, header_block, row_of
 from tests.features import sections
 from tests.users import PASSWORD, User

@@ -11,9 +11,9 @@ from msgspec.structs import replace
 
 from imserver.errors import StorageUnavailable
 from imserver.features.accounts import cards
+from imserver.features.accounts.declared import AccountsOfApp, AppAccountSettings
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.accounts.rows import AccountStore
-from imserver.features.accounts.settings import AccountsOfApp, AppAccountSettings
 from imserver.features.groups.wire import CreateGroup, InviteToGroup
 from imserver.messages.log.message_log import MessageLog
 from tests.features import sections

@@ -9,9 +9,9 @@ from msgspec.structs import replace
 from imserver.auth.accounts import Account
 from imserver.config.settings import AppSettings, TenantSettings
 from imserver.features.accounts import link_mails, resets
+from imserver.features.accounts.declared import AccountsOfApp, AppAccountSettings, SmtpSettings
 from imserver.features.accounts.mailing import Mail, NotSent, send
 from imserver.features.accounts.parts import accounts_of
-from imserver.features.accounts.settings import AccountsOfApp, AppAccountSettings, SmtpSettings
 from tests.features import sections
 from tests.support import until
 from tests.users import PASSWORD, User

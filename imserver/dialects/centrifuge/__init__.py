@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from imserver.dialects.centrifuge import api, streams
+from imserver.dialects.centrifuge.declared import SETTINGS
 from imserver.dialects.centrifuge.emulation import Emulation
 from imserver.dialects.centrifuge.service import NAME, CentrifugeAnswers, CentrifugeService
-from imserver.dialects.centrifuge.settings import SETTINGS
 from imserver.dialects.centrifuge.streams import FallbackStreams
 from imserver.dialects.centrifuge.uni import UniStreams
 from imserver.dialects.centrifuge.wire import CentrifugeDialect, CentrifugeProtobufDialect

@@ -20,6 +20,7 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType, field
 
 from imserver.dialects.centrifuge import codes
+from imserver.dialects.centrifuge.declared import CentrifugeSettings
 from imserver.dialects.centrifuge.service import (
     NAME,
     REFUSALS,
@@ -29,7 +30,6 @@ from imserver.dialects.centrifuge.service import (
     infos_of_members,
     presence_stats,
 )
-from imserver.dialects.centrifuge.settings import CentrifugeSettings
 from imserver.dialects.centrifuge.wire import ALIAS, MAX_OFFSET, USER_CHANNEL, ClientView, HistoryResult
 from imserver.plugin.errors import CloseCode, ImserverError, Problems, Unavailable
 from imserver.plugin.http import PROBLEM, Api, ApiProblem, BadBody, BatchAnswers, Call, HttpResponse, Route

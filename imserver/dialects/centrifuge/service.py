@@ -34,7 +34,7 @@ from imserver.dialects.centrifuge.commands import (
     RefreshLogin,
     RefreshSubscription,
 )
-from imserver.dialects.centrifuge.settings import (
+from imserver.dialects.centrifuge.declared import (
     CentrifugeSettings,
     subscribes_to_own_channel,
     takes_anonymous_tokens,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from imserver.dialects.protobuf import api
+from imserver.dialects.protobuf.declared import SETTINGS, ProtobufSettings
 from imserver.dialects.protobuf.service import ProtobufService
-from imserver.dialects.protobuf.settings import SETTINGS, ProtobufSettings
 from imserver.dialects.protobuf.uplink import ProtobufUplink
 from imserver.dialects.protobuf.wire import FULL, NAME, PLAIN
 from imserver.features.accounts.parts import accounts_of

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from imserver.dialects.pusher import api
 from imserver.dialects.pusher.apps import PusherApps, entrance
+from imserver.dialects.pusher.declared import SETTINGS
 from imserver.dialects.pusher.hooks import PusherHooks
 from imserver.dialects.pusher.service import NAME, PusherService
-from imserver.dialects.pusher.settings import SETTINGS
 from imserver.dialects.pusher.wire import PusherDialect
 from imserver.features.webhooks import webhooks_of
 from imserver.plugin import DialectParts, Feature, FeatureParts

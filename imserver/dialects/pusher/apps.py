@@ -18,8 +18,8 @@ from urllib.parse import parse_qsl, quote, unquote
 from msgspec import Struct
 from msgspec.structs import replace
 
+from imserver.dialects.pusher.declared import PusherSettings, pusher_of, secret_of
 from imserver.dialects.pusher.hooks import PusherHooks, PusherReceiver
-from imserver.dialects.pusher.settings import PusherSettings, pusher_of, secret_of
 from imserver.dialects.pusher.wire import CACHED, PRESENCE, PRIVATE
 from imserver.plugin.identity import AppSecrets, BadSignature, Principal, Tenant, Tenants
 from imserver.plugin.settings import ChannelSettings

@@ -22,8 +22,8 @@ from msgspec.structs import replace
 from imserver.dialects.pusher import wire
 from imserver.dialects.pusher.apps import PusherApp, PusherApps
 from imserver.dialects.pusher.commands import ClientEvent, PusherSubscribe, PusherUnsubscribe, SignIn
+from imserver.dialects.pusher.declared import CLIENT_EVENTS
 from imserver.dialects.pusher.hooks import PusherHooks
-from imserver.dialects.pusher.settings import CLIENT_EVENTS
 from imserver.dialects.pusher.wire import CACHED, ENCRYPTED, PRESENCE, PRIVATE, USER_CHANNEL
 from imserver.plugin.errors import CloseCode, ImserverError, ReplyCode
 from imserver.plugin.identity import Buckets, LoginDecision, Logins

@@ -13,9 +13,7 @@ from imserver.features.accounts import (
     people_api,
     resets_api,
 )
-from imserver.features.accounts.problems import PROBLEMS
-from imserver.features.accounts.settings import SETTINGS
-from imserver.features.accounts.tables import TABLES
+from imserver.features.accounts.declared import PROBLEMS, SETTINGS, TABLES
 from imserver.plugin import Feature
 
 FEATURE = Feature(

@@ -23,6 +23,18 @@ from imserver.features.accounts.contract import (
     Device,
     Taken,
 )
+from imserver.features.accounts.declared import (
+    FAILURES,
+    FAILURES_OF_ACCOUNT,
+    FAILURES_OF_ADDRESS,
+    FAILURES_OF_DEVICE,
+    LOGINS,
+    PROVIDER_LOGINS,
+    REGISTRATIONS,
+    AccountSettings,
+    AppAccountSettings,
+    MakeBuckets,
+)
 from imserver.features.accounts.factors import FactorRequired, Factors, WrongCode
 from imserver.features.accounts.identifiers import (
     IDENTIFIERS,
@@ -35,18 +47,6 @@ from imserver.features.accounts.identifiers import (
 )
 from imserver.features.accounts.passwords import MAX_PASSWORD_BYTES, Overloaded, Passwords
 from imserver.features.accounts.rows import AccountStore
-from imserver.features.accounts.settings import (
-    FAILURES,
-    FAILURES_OF_ACCOUNT,
-    FAILURES_OF_ADDRESS,
-    FAILURES_OF_DEVICE,
-    LOGINS,
-    PROVIDER_LOGINS,
-    REGISTRATIONS,
-    AccountSettings,
-    AppAccountSettings,
-    MakeBuckets,
-)
 from imserver.features.accounts.tokens import AccountTokens, KnownDevice
 from imserver.plugin.errors import ImserverError, LoginRefusal
 from imserver.plugin.identity import AccountSession, Buckets, TooManyRequests, by_address

@@ -20,6 +20,16 @@ from imserver.features.accounts.accounts import (
     check_device,
 )
 from imserver.features.accounts.contract import STATUS_CHARACTERS, RoleName, Taken, name_of
+from imserver.features.accounts.declared import (
+    HTTP_ACCOUNT_LOCKED,
+    HTTP_FACTOR_REQUIRED,
+    HTTP_LOGIN_TAKEN,
+    HTTP_PASSWORDS_OFF,
+    HTTP_REGISTRATION_CLOSED,
+    HTTP_UNKNOWN_DEVICE,
+    HTTP_WRONG_CODE,
+    HTTP_WRONG_LOGIN,
+)
 from imserver.features.accounts.factors import CODE_CHARACTERS, FactorRequired, WrongCode
 from imserver.features.accounts.identifiers import (
     EMAIL_BYTES,
@@ -32,16 +42,6 @@ from imserver.features.accounts.identifiers import (
 )
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.accounts.passwords import Overloaded
-from imserver.features.accounts.problems import (
-    HTTP_ACCOUNT_LOCKED,
-    HTTP_FACTOR_REQUIRED,
-    HTTP_LOGIN_TAKEN,
-    HTTP_PASSWORDS_OFF,
-    HTTP_REGISTRATION_CLOSED,
-    HTTP_UNKNOWN_DEVICE,
-    HTTP_WRONG_CODE,
-    HTTP_WRONG_LOGIN,
-)
 from imserver.features.accounts.resets import Resets
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import (

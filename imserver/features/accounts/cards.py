@@ -11,17 +11,17 @@ import gevent
 from msgspec import Struct
 
 from imserver.features.accounts.accounts import Accounts, UnknownAccount
-from imserver.features.accounts.friends import BLOCKED, STRANGERS, Relation, relation_of
-from imserver.features.accounts.identifiers import LOGIN_CHARACTERS, candidates, fits
-from imserver.features.accounts.relations import AccountRelations
-from imserver.features.accounts.rows import AccountStore
-from imserver.features.accounts.settings import (
+from imserver.features.accounts.declared import (
     FINDS,
     FINDS_OF_ADDRESS,
     SEARCHES,
     AccountSettings,
     MakeBuckets,
 )
+from imserver.features.accounts.friends import BLOCKED, STRANGERS, Relation, relation_of
+from imserver.features.accounts.identifiers import LOGIN_CHARACTERS, candidates, fits
+from imserver.features.accounts.relations import AccountRelations
+from imserver.features.accounts.rows import AccountStore
 from imserver.plugin.errors import ImserverError, StorageUnavailable
 from imserver.plugin.identity import by_address
 from imserver.plugin.runtime import until_beat

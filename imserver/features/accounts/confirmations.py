@@ -16,10 +16,10 @@ from time import time
 from typing import Final
 
 from imserver.features.accounts.accounts import Accounts
+from imserver.features.accounts.declared import CONFIRM_MAILS
 from imserver.features.accounts.identifiers import BadField
 from imserver.features.accounts.link_mails import LinkMails
 from imserver.features.accounts.rows import AccountStore
-from imserver.features.accounts.settings import CONFIRM_MAILS
 from imserver.plugin.errors import ImserverError
 from imserver.plugin.identity import TooManyRequests
 from imserver.plugin.storage import Account

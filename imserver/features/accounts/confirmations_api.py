@@ -8,9 +8,9 @@ from msgspec import Struct
 
 from imserver.features.accounts.api import CHAPTER, REFUSALS
 from imserver.features.accounts.confirmations import LINK_SECONDS, WORDS, Confirmations, UnknownConfirmation
+from imserver.features.accounts.declared import HTTP_UNKNOWN_CONFIRMATION
 from imserver.features.accounts.mailing import PAGE_HEADERS, button_page
 from imserver.features.accounts.parts import accounts_of
-from imserver.features.accounts.problems import HTTP_UNKNOWN_CONFIRMATION
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import Acting, ApiProblem, Call, HttpResponse, Resource, about
 from imserver.plugin.identity import Needs

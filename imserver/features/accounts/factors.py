@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
+from imserver.features.accounts.declared import FACTOR_CODES, MakeBuckets
 from imserver.features.accounts.factor_rows import FactorStore
-from imserver.features.accounts.settings import FACTOR_CODES, MakeBuckets
 from imserver.features.accounts.tokens import KnownDevice
 from imserver.plugin.errors import ImserverError
 from imserver.plugin.storage import Account

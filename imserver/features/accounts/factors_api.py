@@ -9,14 +9,14 @@ from msgspec import Struct
 
 from imserver.features.accounts.accounts import Accounts
 from imserver.features.accounts.api import CHAPTER, REFUSALS, AccountDone, CurrentPassword, FactorCode
-from imserver.features.accounts.factors import FactorOff, FactorOn
-from imserver.features.accounts.parts import accounts_of
-from imserver.features.accounts.problems import (
+from imserver.features.accounts.declared import (
     HTTP_FACTOR_OFF,
     HTTP_FACTOR_ON,
     HTTP_WRONG_CODE,
     HTTP_WRONG_LOGIN,
 )
+from imserver.features.accounts.factors import FactorOff, FactorOn
+from imserver.features.accounts.parts import accounts_of
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import Acting, Api, Call, Resource, about, refuse
 from imserver.plugin.identity import Needs

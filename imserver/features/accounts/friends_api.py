@@ -9,9 +9,9 @@ from msgspec import Struct
 from imserver.features.accounts import friends as changes
 from imserver.features.accounts.accounts import Accounts, NoAccounts, UnknownAccount
 from imserver.features.accounts.api import NO_ACCOUNTS, Avatar, Nickname, UserId
+from imserver.features.accounts.declared import HTTP_TOO_MANY_FRIENDS
 from imserver.features.accounts.friends import Friends, Oneself, TooManyFriends, UnknownFriend
 from imserver.features.accounts.parts import accounts_of
-from imserver.features.accounts.problems import HTTP_TOO_MANY_FRIENDS
 from imserver.features.accounts.rows import Relating
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import (

@@ -15,9 +15,9 @@ from typing import Final
 import gevent
 
 from imserver.features.accounts.accounts import Accounts, UnknownAccount, check_device, check_shown
+from imserver.features.accounts.declared import GUESTS, AccountSettings, MakeBuckets
 from imserver.features.accounts.identifiers import BadField, Identifier
 from imserver.features.accounts.rows import AccountStore
-from imserver.features.accounts.settings import GUESTS, AccountSettings, MakeBuckets
 from imserver.plugin.errors import ImserverError, Unavailable
 from imserver.plugin.identity import AccountSession, by_address
 from imserver.plugin.runtime import serve_others

@@ -19,10 +19,10 @@ from imserver.features.accounts.api import (
     given_identifiers,
     session_answer,
 )
+from imserver.features.accounts.declared import HTTP_LOGIN_TAKEN, HTTP_NO_GUEST, HTTP_PASSWORDS_OFF
 from imserver.features.accounts.guests import Guests, NoGuest, NoGuests
 from imserver.features.accounts.identifiers import split
 from imserver.features.accounts.parts import accounts_of
-from imserver.features.accounts.problems import HTTP_LOGIN_TAKEN, HTTP_NO_GUEST, HTTP_PASSWORDS_OFF
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import Acting, Call, Refusals, Resource, refuse
 from imserver.plugin.identity import Needs

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import gevent
 from msgspec import Struct
 
-from imserver.features.accounts.settings import SmtpSettings
+from imserver.features.accounts.declared import SmtpSettings
 from imserver.plugin.errors import ImserverError
 from imserver.plugin.runtime import asset_path
 

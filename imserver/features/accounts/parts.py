@@ -12,6 +12,7 @@ from msgspec import Struct
 from imserver.features.accounts.accounts import Accounts
 from imserver.features.accounts.cards import Cards, LastSeen
 from imserver.features.accounts.confirmations import Confirmations
+from imserver.features.accounts.declared import AccountSettings, SmtpSettings
 from imserver.features.accounts.factor_rows import FactorStore
 from imserver.features.accounts.factors import Factors
 from imserver.features.accounts.friends import Friends
@@ -21,7 +22,6 @@ from imserver.features.accounts.people import People, PeopleStore
 from imserver.features.accounts.relations import AccountRelations
 from imserver.features.accounts.resets import Resets
 from imserver.features.accounts.rows import AccountStore
-from imserver.features.accounts.settings import AccountSettings, SmtpSettings
 from imserver.features.accounts.tokens import AccountTokens
 from imserver.plugin import Answers, FeatureParts
 from imserver.plugin.identity import Act, Principal

@@ -14,9 +14,9 @@ from time import time
 from typing import Final
 
 from imserver.features.accounts.accounts import Accounts, may_be_login
+from imserver.features.accounts.declared import RESET_MAILS
 from imserver.features.accounts.link_mails import LinkMails
 from imserver.features.accounts.rows import AccountStore
-from imserver.features.accounts.settings import RESET_MAILS
 from imserver.plugin.errors import ImserverError, StorageUnavailable
 from imserver.plugin.identity import GOCHAT, TooManyRequests
 from imserver.plugin.storage import Account

@@ -8,8 +8,8 @@ from msgspec import Struct
 
 from imserver.features.accounts.accounts import UnknownReset
 from imserver.features.accounts.api import CHAPTER, REFUSALS, Login, NewPassword
+from imserver.features.accounts.declared import HTTP_PASSWORDS_OFF, HTTP_UNKNOWN_RESET
 from imserver.features.accounts.parts import accounts_of
-from imserver.features.accounts.problems import HTTP_PASSWORDS_OFF, HTTP_UNKNOWN_RESET
 from imserver.features.accounts.resets import CODE_SECONDS, NoResets, Resets
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import AccountApp, Call, Resource, about, refuse

@@ -23,14 +23,14 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from imserver.features.accounts.rows import AccountStore
-from imserver.features.accounts.settings import (
+from imserver.features.accounts.declared import (
     BOT_MESSAGES,
     GUEST_MESSAGES,
     AppAccountSettings,
     SenderLimits,
     rules_of,
 )
+from imserver.features.accounts.rows import AccountStore
 from imserver.plugin.identity import (
     GOCHAT,
     AccountSession,

@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from imserver.features.ask import api
+from imserver.features.ask.declared import PROBLEMS, SETTINGS
 from imserver.features.ask.parts import build
-from imserver.features.ask.problems import PROBLEMS
-from imserver.features.ask.settings import SETTINGS
 from imserver.plugin import Feature
 
 if TYPE_CHECKING:

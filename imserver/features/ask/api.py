@@ -6,9 +6,8 @@ from typing import Annotated, Any, Final
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
+from imserver.features.ask.declared import HTTP_QUESTION_CLOSED, MOST_ANSWERS, MOST_SECONDS, MOST_WAIT_SECONDS
 from imserver.features.ask.parts import AskParts, asks_of
-from imserver.features.ask.problems import HTTP_QUESTION_CLOSED
-from imserver.features.ask.settings import MOST_ANSWERS, MOST_SECONDS, MOST_WAIT_SECONDS
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import Acting, Api, ApiProblem, Call, Resource, about, one_of
 from imserver.plugin.identity import Needs

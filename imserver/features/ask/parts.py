@@ -7,7 +7,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from imserver.features.ask.deadlines import Deadlines
-from imserver.features.ask.settings import ASK_REMINDERS, REMINDER_SECONDS
+from imserver.features.ask.declared import ASK_REMINDERS, REMINDER_SECONDS
 from imserver.features.ask.waits import Waits
 from imserver.plugin import FeatureParts
 from imserver.plugin.identity import Buckets

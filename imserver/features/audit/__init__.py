@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from imserver.features.audit import api, parts
-from imserver.features.audit.settings import SETTINGS
-from imserver.features.audit.tables import TABLES
+from imserver.features.audit.declared import SETTINGS, TABLES
 from imserver.plugin import Feature
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from imserver.features.audit.audit_log import AuditLog
-from imserver.features.audit.settings import AuditSettings
+from imserver.features.audit.declared import AuditSettings
 from imserver.plugin import Answers, FeatureParts
 from imserver.plugin.services import Core, Foundation
 from imserver.plugin.settings import settings_of

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from imserver.features.bots import answers_api, api, hooks_api, incoming, parts
-from imserver.features.bots.problems import PROBLEMS
-from imserver.features.bots.settings import SETTINGS
-from imserver.features.bots.tables import TABLES
+from imserver.features.bots.declared import PROBLEMS, SETTINGS, TABLES
 from imserver.features.bots.wire import COMMANDS
 from imserver.plugin import Feature
 

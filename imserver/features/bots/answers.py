@@ -9,8 +9,8 @@ from typing import Final
 import msgspec
 
 from imserver.features.accounts.accounts import Accounts
+from imserver.features.bots.declared import BOT_PIECES, PIECES_PER_SECOND
 from imserver.features.bots.rows import BotStore
-from imserver.features.bots.settings import BOT_PIECES, PIECES_PER_SECOND
 from imserver.features.bots.wire import AppendAnswer, CloseAnswer, OpenAnswer, StopAnswer
 from imserver.plugin.errors import ReplyCode
 from imserver.plugin.identity import Buckets, TooManyRequests

@@ -9,7 +9,7 @@ from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
 from imserver.features.accounts.api import REFUSALS, Avatar, Nickname, UserId, UserName
-from imserver.features.accounts.problems import HTTP_LOGIN_TAKEN
+from imserver.features.accounts.declared import HTTP_LOGIN_TAKEN
 from imserver.features.bots.bots import (
     ABOUT_CHARACTERS,
     COMMAND_PATTERN,
@@ -22,8 +22,8 @@ from imserver.features.bots.bots import (
     UnknownConversation,
     commands_in,
 )
+from imserver.features.bots.declared import HTTP_TOO_MANY_BOTS
 from imserver.features.bots.parts import bots_of
-from imserver.features.bots.problems import HTTP_TOO_MANY_BOTS
 from imserver.features.bots.rows import Bot, BotCommand
 from imserver.features.groups.groups import NotAllowed
 from imserver.plugin.errors import Problems

@@ -23,8 +23,8 @@ from imserver.features.accounts.accounts import (
 )
 from imserver.features.accounts.identifiers import BadField, checked
 from imserver.features.accounts.tokens import AccountTokens, bot_hash, bot_token, make_bot_secret
+from imserver.features.bots.declared import BotLimits
 from imserver.features.bots.rows import Bot, BotCommand, BotStore, HookStore, IncomingHook
-from imserver.features.bots.settings import BotLimits
 from imserver.features.bots.wire import AskBotCommands
 from imserver.features.groups.groups import ADMIN, OWNER, Groups, NotAllowed, UnknownGroup
 from imserver.plugin.errors import ImserverError, ReplyCode

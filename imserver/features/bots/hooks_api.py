@@ -10,12 +10,12 @@ from imserver.features.accounts import api as accounts
 from imserver.features.accounts.api import Avatar, Nickname
 from imserver.features.bots.api import CHAPTER
 from imserver.features.bots.bots import IncomingHooks, TooManyBots, UnknownHook
+from imserver.features.bots.declared import HTTP_TOO_MANY_BOTS, HTTP_UNKNOWN_HOOK
 from imserver.features.bots.incoming import PATH
 from imserver.features.bots.parts import bots_of
-from imserver.features.bots.problems import HTTP_TOO_MANY_BOTS, HTTP_UNKNOWN_HOOK
 from imserver.features.groups import api as groups
 from imserver.features.groups.api import GroupChange, GroupId
-from imserver.features.groups.problems import HTTP_TOO_MANY_MEMBERS, HTTP_UNKNOWN_GROUP
+from imserver.features.groups.declared import HTTP_TOO_MANY_MEMBERS, HTTP_UNKNOWN_GROUP
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import (
     Acting,

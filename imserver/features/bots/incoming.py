@@ -12,8 +12,8 @@ from msgspec import Raw, Struct
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.accounts.tokens import AccountTokens
 from imserver.features.bots.bots import IncomingHooks, UnknownHook
+from imserver.features.bots.declared import HTTP_UNKNOWN_HOOK
 from imserver.features.bots.parts import bots_of
-from imserver.features.bots.problems import HTTP_UNKNOWN_HOOK
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import PROBLEM, Api, ApiProblem, Call, HttpResponse, Route
 from imserver.plugin.identity import Needs, Principal, Tenants

@@ -7,9 +7,9 @@ from msgspec import Struct
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.bots.answers import AnswerCommands, StreamedAnswers
 from imserver.features.bots.bots import ADDRESS_REQUESTS, ADDRESS_SECONDS, Bots, IncomingHooks
+from imserver.features.bots.declared import HOOK_REQUESTS, BotLimits, BotSettings
 from imserver.features.bots.hooks import BotHooks
 from imserver.features.bots.rows import BotStore, HookStore
-from imserver.features.bots.settings import HOOK_REQUESTS, BotLimits, BotSettings
 from imserver.features.groups.parts import groups_of
 from imserver.features.webhooks import webhooks_of
 from imserver.plugin import FeatureParts

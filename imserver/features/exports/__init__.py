@@ -8,10 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from imserver.features.exports import api
+from imserver.features.exports.declared import (
+    DAY_SECONDS,
+    EXPORTS,
+    PROBLEMS,
+    SETTINGS,
+    TABLES,
+    ExportSettings,
+)
 from imserver.features.exports.exports import Exports
-from imserver.features.exports.problems import PROBLEMS
-from imserver.features.exports.settings import DAY_SECONDS, EXPORTS, SETTINGS, ExportSettings
-from imserver.features.exports.tables import TABLES
 from imserver.plugin import Feature, FeatureParts, Views
 from imserver.plugin.http import Api
 from imserver.plugin.services import Core

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Final, Literal
 from msgspec import Struct
 
 from imserver.features.exports.contents import Subject
+from imserver.features.exports.declared import HTTP_EXPORT_UNFINISHED, HTTP_UNKNOWN_EXPORT
 from imserver.features.exports.exports import Exports, Unfinished, UnknownExport
-from imserver.features.exports.problems import HTTP_EXPORT_UNFINISHED, HTTP_UNKNOWN_EXPORT
 from imserver.features.exports.rows import DONE, FAILED, UNDER_WAY, Job
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import Acting, Call, Header, Refusals, Resource, about, refuse

@@ -22,8 +22,8 @@ from gevent.event import Event as Signal
 
 from imserver.features.exports.archive import NAME, ArchiveState
 from imserver.features.exports.contents import ArchiveMaker, Subject
+from imserver.features.exports.declared import ExportSettings
 from imserver.features.exports.rows import DONE, FAILED, UNDER_WAY, Job, JobRows
-from imserver.features.exports.settings import ExportSettings
 from imserver.plugin.errors import ImserverError, StorageUnavailable, Unavailable
 from imserver.plugin.identity import Buckets
 from imserver.plugin.settings import Config, settings_of

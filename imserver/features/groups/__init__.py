@@ -6,10 +6,8 @@ Membership itself, and what each member reads, are the message log's.
 from __future__ import annotations
 
 from imserver.features.groups import api
+from imserver.features.groups.declared import PROBLEMS, SETTINGS, TABLES
 from imserver.features.groups.parts import build
-from imserver.features.groups.problems import PROBLEMS
-from imserver.features.groups.settings import SETTINGS
-from imserver.features.groups.tables import TABLES
 from imserver.features.groups.wire import METHODS
 from imserver.plugin import Feature
 

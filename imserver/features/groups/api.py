@@ -10,6 +10,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import asdict, replace
 
+from imserver.features.groups.declared import HTTP_TOO_MANY_MEMBERS, HTTP_UNKNOWN_GROUP, HTTP_UNKNOWN_MEMBER
 from imserver.features.groups.groups import (
     MOST_NAMED,
     OPTIONS,
@@ -24,7 +25,6 @@ from imserver.features.groups.groups import (
     UnknownGroup,
 )
 from imserver.features.groups.parts import groups_of
-from imserver.features.groups.problems import HTTP_TOO_MANY_MEMBERS, HTTP_UNKNOWN_GROUP, HTTP_UNKNOWN_MEMBER
 from imserver.features.groups.wire import MAX_NAMED
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import (

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from imserver.features.groups.declared import NEW_GROUPS, SEARCH_MILLISECONDS, SEARCH_TIME, GroupLimits
 from imserver.features.groups.groups import GroupCommands, Groups
-from imserver.features.groups.settings import NEW_GROUPS, SEARCH_MILLISECONDS, SEARCH_TIME, GroupLimits
 from imserver.plugin import FeatureParts
 from imserver.plugin.services import Core
 from imserver.plugin.settings import settings_of

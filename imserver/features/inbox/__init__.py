@@ -9,10 +9,8 @@ the server need not look at messages, receipts and mutes.
 from __future__ import annotations
 
 from imserver.features.inbox import api
+from imserver.features.inbox.declared import PROBLEMS, SETTINGS, TABLES
 from imserver.features.inbox.parts import build
-from imserver.features.inbox.problems import PROBLEMS
-from imserver.features.inbox.settings import SETTINGS
-from imserver.features.inbox.tables import TABLES
 from imserver.features.inbox.wire import COMMANDS
 from imserver.plugin import Feature
 

@@ -7,9 +7,9 @@ from typing import Annotated
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
+from imserver.features.inbox.declared import HTTP_TOO_MANY_DRAFTS, HTTP_TOO_MANY_PINS
 from imserver.features.inbox.inbox import Inbox, NotInConversation
 from imserver.features.inbox.parts import inbox_of
-from imserver.features.inbox.problems import HTTP_TOO_MANY_DRAFTS, HTTP_TOO_MANY_PINS
 from imserver.features.inbox.rows import Arrangement, TooManyDrafts, TooManyPins
 from imserver.features.inbox.wire import MAX_DRAFT_BYTES, Arrange, DraftMention, UnsentText
 from imserver.plugin.errors import Problems

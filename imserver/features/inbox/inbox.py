@@ -8,8 +8,8 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from imserver.features.inbox.declared import InboxSettings
 from imserver.features.inbox.rows import Arrangement, ArrangementRows, TooManyDrafts, TooManyPins
-from imserver.features.inbox.settings import InboxSettings
 from imserver.features.inbox.wire import Arrange, AskArrangements
 from imserver.plugin.errors import ImserverError, ReplyCode
 from imserver.plugin.identity import Buckets, TooManyRequests

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from imserver.features.inbox.declared import CHANGE_SECONDS, CHANGES, INBOX_CHANGES, InboxSettings
 from imserver.features.inbox.inbox import Inbox
 from imserver.features.inbox.rows import ArrangementRows
-from imserver.features.inbox.settings import CHANGE_SECONDS, CHANGES, INBOX_CHANGES, InboxSettings
 from imserver.plugin import FeatureParts
 from imserver.plugin.messages import MessageServices
 from imserver.plugin.services import Core

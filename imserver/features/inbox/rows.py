@@ -8,7 +8,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
-from imserver.features.inbox.settings import InboxSettings
+from imserver.features.inbox.declared import InboxSettings
 from imserver.features.inbox.wire import NO_DRAFT, Arrange, UnsentText
 from imserver.plugin.errors import ImserverError
 from imserver.plugin.messages import count_fitting

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from imserver.features.invitations import api
+from imserver.features.invitations.declared import PROBLEMS, SETTINGS, TABLES
 from imserver.features.invitations.parts import build
-from imserver.features.invitations.problems import PROBLEMS
-from imserver.features.invitations.settings import SETTINGS
-from imserver.features.invitations.tables import TABLES
 from imserver.plugin import Feature
 
 FEATURE = Feature(

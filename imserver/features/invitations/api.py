@@ -7,11 +7,12 @@ from typing import Annotated, Final, Literal
 from msgspec import Struct
 
 from imserver.features.accounts.api import Avatar, DeviceName, Nickname, SessionAnswer, session_answer
+from imserver.features.accounts.declared import HTTP_TOO_MANY_FRIENDS
 from imserver.features.accounts.friends import TooManyFriends
 from imserver.features.accounts.guests_api import GUEST_REFUSALS
-from imserver.features.accounts.problems import HTTP_TOO_MANY_FRIENDS
 from imserver.features.groups import api as groups
-from imserver.features.groups.problems import HTTP_TOO_MANY_MEMBERS, HTTP_UNKNOWN_GROUP
+from imserver.features.groups.declared import HTTP_TOO_MANY_MEMBERS, HTTP_UNKNOWN_GROUP
+from imserver.features.invitations.declared import HTTP_TOO_MANY_INVITATIONS, HTTP_UNKNOWN_INVITATION
 from imserver.features.invitations.invitations import (
     SECONDS,
     Blocked,
@@ -20,7 +21,6 @@ from imserver.features.invitations.invitations import (
     UnknownInvitation,
 )
 from imserver.features.invitations.parts import invitations_of
-from imserver.features.invitations.problems import HTTP_TOO_MANY_INVITATIONS, HTTP_UNKNOWN_INVITATION
 from imserver.features.invitations.rows import Invitation
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import (

@@ -11,10 +11,10 @@ from typing import Final
 import click
 from msgspec import to_builtins
 
+from imserver.features.accounts.declared import AppAccountSettings, rules_of
 from imserver.features.accounts.people import PeopleStore
 from imserver.features.accounts.resets import hash_of
 from imserver.features.accounts.rows import AccountStore
-from imserver.features.accounts.settings import AppAccountSettings, rules_of
 from imserver.features.invitations.invitations import CODE_BYTES
 from imserver.features.invitations.rows import Invitation, InvitationStore
 from imserver.plugin.commands import fail, opened, record_act, settings_options

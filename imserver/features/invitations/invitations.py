@@ -15,8 +15,8 @@ from imserver.features.accounts.accounts import Accounts
 from imserver.features.accounts.friends import FriendResult, Friends, Oneself, UnknownFriend
 from imserver.features.accounts.guests import Guests
 from imserver.features.groups.groups import ADMIN, OWNER, Groups, NotAllowed, UnknownGroup
+from imserver.features.invitations.declared import InvitationLimits
 from imserver.features.invitations.rows import Invitation, InvitationStore, use
-from imserver.features.invitations.settings import InvitationLimits
 from imserver.plugin.errors import ImserverError
 from imserver.plugin.identity import AccountSession, Buckets, Relations, by_address
 from imserver.plugin.messages import Appended, Draft, Entry, MessageLog, Messaging

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.groups.parts import groups_of
+from imserver.features.invitations.declared import InvitationLimits
 from imserver.features.invitations.invitations import Invitations
 from imserver.features.invitations.rows import InvitationStore
-from imserver.features.invitations.settings import InvitationLimits
 from imserver.plugin import FeatureParts
 from imserver.plugin.messages import MessageServices
 from imserver.plugin.services import Core

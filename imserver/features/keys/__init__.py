@@ -7,7 +7,7 @@ operator knows what somebody did with a stolen key.
 from __future__ import annotations
 
 from imserver.features.keys import api
-from imserver.features.keys.tables import SETTINGS, TABLES, KeyUsageSettings
+from imserver.features.keys.declared import SETTINGS, TABLES, KeyUsageSettings
 from imserver.features.keys.usage import KeyUsage
 from imserver.plugin import Feature, FeatureParts
 from imserver.plugin.services import Core

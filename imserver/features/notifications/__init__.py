@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from imserver.features.notifications import api, audience_api, token_api
+from imserver.features.notifications.declared import PROBLEMS, SETTINGS, TABLES
 from imserver.features.notifications.parts import build
-from imserver.features.notifications.problems import PROBLEMS
-from imserver.features.notifications.settings import SETTINGS
-from imserver.features.notifications.tables import TABLES
 from imserver.plugin import Feature
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
+from imserver.features.accounts.declared import SmtpSettings
 from imserver.features.accounts.parts import accounts_of
-from imserver.features.accounts.settings import SmtpSettings
 from imserver.features.notifications.contract import (
     ENDPOINT_BYTES,
     MUTED_FOR_GOOD,
@@ -23,11 +23,10 @@ from imserver.features.notifications.contract import (
     Wishes,
 )
 from imserver.features.notifications.decisions import is_zone
-from imserver.features.notifications.parts import NotificationParts, notifications_of
-from imserver.features.notifications.problems import HTTP_NOTIFICATIONS_OFF, HTTP_UNKNOWN_ENDPOINT
-from imserver.features.notifications.pushes import delivery_of_test
-from imserver.features.notifications.settings import (
+from imserver.features.notifications.declared import (
     AN_HOUR,
+    HTTP_NOTIFICATIONS_OFF,
+    HTTP_UNKNOWN_ENDPOINT,
     SUBSCRIPTION_REQUESTS,
     SUBSCRIPTIONS,
     TEST_REQUESTS,
@@ -35,6 +34,8 @@ from imserver.features.notifications.settings import (
     NotificationSettings,
     rules_in,
 )
+from imserver.features.notifications.parts import NotificationParts, notifications_of
+from imserver.features.notifications.pushes import delivery_of_test
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import AccountApp, Acting, Api, ApiProblem, Call, Resource, about, refuse
 from imserver.plugin.identity import GOCHAT, Buckets, Needs, Tenants

@@ -18,10 +18,9 @@ from imserver.features.notifications.contract import (
     AudienceState,
     AudienceTarget,
 )
+from imserver.features.notifications.declared import HTTP_NOTIFICATIONS_OFF, HTTP_UNKNOWN_AUDIENCE, rules_in
 from imserver.features.notifications.parts import NotificationParts, notifications_of
-from imserver.features.notifications.problems import HTTP_NOTIFICATIONS_OFF, HTTP_UNKNOWN_AUDIENCE
 from imserver.features.notifications.pushes import DATA_BYTES
-from imserver.features.notifications.settings import rules_in
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import Api, ApiProblem, Call, Resource, about
 from imserver.plugin.identity import Needs, Tenants

@@ -20,8 +20,8 @@ from msgspec.structs import replace
 
 from imserver.features.notifications.audience_rows import AudienceRows
 from imserver.features.notifications.contract import NO_DATA, Audience
+from imserver.features.notifications.declared import AppNotifySettings
 from imserver.features.notifications.pushes import PushNotifications
-from imserver.features.notifications.settings import AppNotifySettings
 from imserver.features.webhooks.consumer import Consumer, DeliveryLease, Failure
 from imserver.plugin.messages import MessageLog
 from imserver.plugin.storage import Store

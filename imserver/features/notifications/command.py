@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from time import perf_counter, time
 
+from imserver.features.accounts.declared import SmtpSettings
 from imserver.features.accounts.mailing import Mail, NotSent, send
-from imserver.features.accounts.settings import SmtpSettings
+from imserver.features.notifications.declared import VAPID, NotificationSettings
 from imserver.features.notifications.device_services import DeviceServices, notice_of
 from imserver.features.notifications.pushes import delivery_of_test
 from imserver.features.notifications.rows import NotificationRows
-from imserver.features.notifications.settings import VAPID, NotificationSettings
 from imserver.features.notifications.webpush import WebPush
 from imserver.plugin.commands import Finding, key_for, push_services_of
 from imserver.plugin.identity import Tenants

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 from msgspec import Struct
 
 from imserver.features.notifications.contract import ConversationWish, Due, QuietHours, Wishes
-from imserver.features.notifications.settings import AppNotifySettings
+from imserver.features.notifications.declared import AppNotifySettings
 from imserver.plugin.messages import UnreadMessages
 
 SOON_MINUTES: Final = 15

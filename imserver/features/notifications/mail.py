@@ -18,13 +18,13 @@ from gevent.pool import Pool
 from msgspec import Struct
 from msgspec.structs import replace
 
+from imserver.features.accounts.declared import SmtpSettings
 from imserver.features.accounts.mailing import Mail, NotSent, send
 from imserver.features.accounts.rows import AccountStore
-from imserver.features.accounts.settings import SmtpSettings
 from imserver.features.notifications.contract import MAIL, MailDue, Wishes
 from imserver.features.notifications.decisions import mail_due, quiet_until
+from imserver.features.notifications.declared import rules_of
 from imserver.features.notifications.rows import NotificationRows
-from imserver.features.notifications.settings import rules_of
 from imserver.features.webhooks.consumer import Consumer, DeliveryLease, Failure
 from imserver.features.webhooks.event_rows import NewEvent
 from imserver.plugin.identity import Tenants

@@ -39,9 +39,9 @@ from imserver.features.notifications.contract import (
     Wishes,
 )
 from imserver.features.notifications.decisions import decide, mail_due, may_notify, nothing_new
+from imserver.features.notifications.declared import AppNotifySettings
 from imserver.features.notifications.recipients import Recipients
 from imserver.features.notifications.rows import LEASE, NotificationRows
-from imserver.features.notifications.settings import AppNotifySettings
 from imserver.features.webhooks.consumer import Consumer, DeliveryLease, LeasedWork
 from imserver.features.webhooks.event_rows import EventStore
 from imserver.features.webhooks.log_window import LogWindow

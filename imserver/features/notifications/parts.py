@@ -8,10 +8,11 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
+from imserver.features.accounts.declared import SmtpSettings
 from imserver.features.accounts.parts import accounts_of
-from imserver.features.accounts.settings import SmtpSettings
 from imserver.features.notifications.audience_rows import AudienceRows
 from imserver.features.notifications.audiences import Audiences
+from imserver.features.notifications.declared import VAPID, NotificationSettings, rules_in
 from imserver.features.notifications.delivery import Deliveries
 from imserver.features.notifications.device_services import DeviceServices
 from imserver.features.notifications.mail import Mails
@@ -20,7 +21,6 @@ from imserver.features.notifications.pushes import PushNotifications
 from imserver.features.notifications.recent import RecentDeliveries
 from imserver.features.notifications.recipients import Recipients
 from imserver.features.notifications.rows import NotificationRows
-from imserver.features.notifications.settings import VAPID, NotificationSettings, rules_in
 from imserver.features.notifications.tokens import ActionTokens
 from imserver.features.notifications.webpush import WebPush
 from imserver.features.webhooks import webhooks_of

@@ -23,8 +23,8 @@ from imserver.features.notifications.content import (
 )
 from imserver.features.notifications.contract import Delivery, PushEndpoint, Shown, Wishes
 from imserver.features.notifications.decisions import quiet_until
+from imserver.features.notifications.declared import AppNotifySettings
 from imserver.features.notifications.rows import NotificationRows
-from imserver.features.notifications.settings import AppNotifySettings
 from imserver.plugin.errors import StorageUnavailable
 from imserver.plugin.runtime import RateLimitedLog, is_long_turn, serve_others, steady_time
 from imserver.plugin.wire import Event, Notify

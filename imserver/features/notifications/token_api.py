@@ -14,8 +14,8 @@ from imserver.features.accounts.mailing import PAGE_HEADERS
 from imserver.features.notifications.api import CHAPTER
 from imserver.features.notifications.content import language_of, outcome_of
 from imserver.features.notifications.contract import Wishes
+from imserver.features.notifications.declared import HTTP_UNKNOWN_NOTIFICATION
 from imserver.features.notifications.parts import NotificationParts, notifications_of
-from imserver.features.notifications.problems import HTTP_UNKNOWN_NOTIFICATION
 from imserver.features.notifications.tokens import (
     MAX_TOKEN_CHARACTERS,
     ActionToken,

@@ -19,7 +19,7 @@ import msgspec
 from msgspec.structs import replace
 
 from imserver.features.notifications.contract import PushEndpoint, Shown
-from imserver.features.notifications.settings import P256_ORDER, NotificationSettings
+from imserver.features.notifications.declared import P256_ORDER, NotificationSettings
 from imserver.plugin.runtime import PublicRequests, Unreachable, serve_others
 from imserver.plugin.wire import PushResult
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.oauth import api, callback
+from imserver.features.oauth.declared import PROBLEMS, SETTINGS, TABLES
 from imserver.features.oauth.links import LinkStore
 from imserver.features.oauth.oauth import OAuth
-from imserver.features.oauth.problems import PROBLEMS
-from imserver.features.oauth.settings import SETTINGS
-from imserver.features.oauth.tables import TABLES
 from imserver.plugin import Feature, FeatureParts
 from imserver.plugin.services import Core
 

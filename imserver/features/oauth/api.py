@@ -15,12 +15,20 @@ from imserver.features.accounts.api import (
     FactorCode,
     session_answer,
 )
-from imserver.features.accounts.problems import (
+from imserver.features.accounts.declared import (
     HTTP_ACCOUNT_LOCKED,
     HTTP_FACTOR_REQUIRED,
     HTTP_REGISTRATION_CLOSED,
     HTTP_WRONG_CODE,
     HTTP_WRONG_LOGIN,
+)
+from imserver.features.oauth.declared import (
+    HTTP_LAST_LOGIN,
+    HTTP_LINK_TAKEN,
+    HTTP_LOGIN_REFUSED,
+    HTTP_PROVIDER_UNAVAILABLE,
+    HTTP_UNKNOWN_LOGIN,
+    HTTP_UNKNOWN_PROVIDER,
 )
 from imserver.features.oauth.oauth import (
     LOGIN_SECONDS,
@@ -33,14 +41,6 @@ from imserver.features.oauth.oauth import (
     UnknownLogin,
     UnknownProvider,
     oauth_of,
-)
-from imserver.features.oauth.problems import (
-    HTTP_LAST_LOGIN,
-    HTTP_LINK_TAKEN,
-    HTTP_LOGIN_REFUSED,
-    HTTP_PROVIDER_UNAVAILABLE,
-    HTTP_UNKNOWN_LOGIN,
-    HTTP_UNKNOWN_PROVIDER,
 )
 from imserver.features.oauth.providers import ProviderUnavailable
 from imserver.plugin.errors import Problems

@@ -33,6 +33,7 @@ from imserver.features.accounts.accounts import AccountLocked, Accounts, Closed,
 from imserver.features.accounts.contract import Taken
 from imserver.features.accounts.factors import FactorRequired, WrongCode
 from imserver.features.accounts.identifiers import BadField
+from imserver.features.oauth.declared import ProviderSettings, providers_of
 from imserver.features.oauth.links import AccountLink, LinkStore
 from imserver.features.oauth.providers import (
     KINDS,
@@ -43,7 +44,6 @@ from imserver.features.oauth.providers import (
     ProviderRefused,
     ProviderUnavailable,
 )
-from imserver.features.oauth.settings import ProviderSettings, providers_of
 from imserver.plugin.errors import ImserverError, LoginRefusal
 from imserver.plugin.identity import AccountSession, Tenants, TooManyRequests
 from imserver.plugin.runtime import Outgoing, RateLimitedLog

@@ -21,7 +21,7 @@ import msgspec
 from msgspec import Struct
 
 from imserver.features.accounts.contract import AVATAR_CHARACTERS, NICKNAME_CHARACTERS
-from imserver.features.oauth.settings import ProviderSettings
+from imserver.features.oauth.declared import ProviderSettings
 from imserver.plugin.errors import ImserverError, Unavailable
 from imserver.plugin.identity import BadToken, Issuer
 from imserver.plugin.messages import clean_name

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from imserver.features.pages import address, settings
+from imserver.features.pages import address, declared
 from imserver.features.pages.additions import additions_of
 from imserver.plugin import Feature, FeatureParts, FeatureSettings, Views
 from imserver.plugin.errors import HttpProblem
@@ -39,12 +39,12 @@ def _preload() -> None:
 
 def _check(config: Config, locations: Locations) -> None:
     address.check(config, locations)
-    settings.check(config, locations)
+    declared.check(config, locations)
 
 
 FEATURE = Feature(
     "pages",
     _build,
     views=Views(_blueprints, refusal=_refusal, preload=_preload),
-    settings=FeatureSettings(settings.SETTINGS.sections, check=_check),
+    settings=FeatureSettings(declared.SETTINGS.sections, check=_check),
 )

@@ -24,8 +24,8 @@ from werkzeug.wrappers import Response as AnyResponse
 from imserver.features.pages import assets, installable
 from imserver.features.pages.additions import Additions, additions_of
 from imserver.features.pages.address import Ports, websocket_address
+from imserver.features.pages.declared import ChatSettings
 from imserver.features.pages.look import BUTTON, COLOURS, PICTURE, Look
-from imserver.features.pages.settings import ChatSettings
 from imserver.features.pages.text import (
     HEADERS,
     LANGUAGES,

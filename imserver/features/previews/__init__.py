@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imserver.features.previews.api import routes
+from imserver.features.previews.declared import SETTINGS, TABLES, PreviewSettings
 from imserver.features.previews.previews import Previews
-from imserver.features.previews.settings import SETTINGS, PreviewSettings
-from imserver.features.previews.tables import TABLES
 from imserver.plugin import Feature, FeatureParts
 from imserver.plugin.runtime import PublicRequests
 from imserver.plugin.services import Core

@@ -19,10 +19,7 @@ import msgspec
 from gevent.lock import Semaphore
 from msgspec import Struct
 
-from imserver.features.previews.fetching import Fetching, first_link
-from imserver.features.previews.pages import LinkedPage
-from imserver.features.previews.rows import NONE, READY, PersonWishes, PreviewRow, PreviewRows
-from imserver.features.previews.settings import (
+from imserver.features.previews.declared import (
     APP_LINKS,
     HOST_REQUESTS,
     LINKS_OF_APPS,
@@ -33,6 +30,9 @@ from imserver.features.previews.settings import (
     PreviewSettings,
     is_on,
 )
+from imserver.features.previews.fetching import Fetching, first_link
+from imserver.features.previews.pages import LinkedPage
+from imserver.features.previews.rows import NONE, READY, PersonWishes, PreviewRow, PreviewRows
 from imserver.features.uploads.api import FILE_PATH
 from imserver.features.uploads.contract import MediaUnavailable
 from imserver.features.uploads.transfers import TransferRefused

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from imserver.features.quotas import api
+from imserver.features.quotas.declared import SETTINGS, TABLES
 from imserver.features.quotas.quotas import build
-from imserver.features.quotas.settings import SETTINGS
-from imserver.features.quotas.tables import TABLES
 from imserver.plugin import Feature
 
 FEATURE = Feature(

@@ -15,8 +15,8 @@ from typing import Final, Protocol
 from gevent.event import Event as Signal
 from gevent.lock import BoundedSemaphore
 
+from imserver.features.quotas.declared import QuotaSettings, quotas_of
 from imserver.features.quotas.rows import UsageRows, Used
-from imserver.features.quotas.settings import QuotaSettings, quotas_of
 from imserver.plugin import FeatureParts
 from imserver.plugin.errors import StorageUnavailable
 from imserver.plugin.identity import Tenant

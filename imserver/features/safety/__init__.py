@@ -7,10 +7,8 @@ a removal of messages that can be undone for a minute, or an act on a person, wh
 from __future__ import annotations
 
 from imserver.features.safety import api
+from imserver.features.safety.declared import PROBLEMS, SETTINGS, TABLES
 from imserver.features.safety.parts import build
-from imserver.features.safety.problems import PROBLEMS
-from imserver.features.safety.settings import SETTINGS
-from imserver.features.safety.tables import TABLES
 from imserver.features.safety.wire import COMMANDS
 from imserver.plugin import Feature
 

@@ -7,6 +7,13 @@ from typing import Annotated, Any, Final, Literal
 
 from msgspec import UNSET, Raw, Struct, UnsetType
 
+from imserver.features.safety.declared import (
+    HTTP_TOO_MANY_REPORTS,
+    HTTP_UNKNOWN_ACT,
+    HTTP_UNKNOWN_REPORT,
+    REASON_BYTES,
+    Outcome,
+)
 from imserver.features.safety.moderation import (
     MOST_MESSAGES,
     WAIT_SECONDS,
@@ -16,7 +23,6 @@ from imserver.features.safety.moderation import (
     UnknownMessages,
 )
 from imserver.features.safety.parts import SafetyParts
-from imserver.features.safety.problems import HTTP_TOO_MANY_REPORTS, HTTP_UNKNOWN_ACT, HTTP_UNKNOWN_REPORT
 from imserver.features.safety.removals import UnknownAct
 from imserver.features.safety.reports import (
     BadReport,
@@ -26,7 +32,6 @@ from imserver.features.safety.reports import (
     UnknownPerson,
     UnknownReport,
 )
-from imserver.features.safety.settings import REASON_BYTES, Outcome
 from imserver.features.safety.wire import TEXT_CHARACTERS, Report
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import (

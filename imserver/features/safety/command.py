@@ -9,7 +9,7 @@ from typing import Any, Final, get_args
 
 import click
 
-from imserver.features.safety.settings import Outcome
+from imserver.features.safety.declared import Outcome
 from imserver.plugin.commands import ServerApi, fail
 
 _HOUR: Final = 3600

@@ -8,12 +8,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from imserver.features.safety.moderation import Moderation, UnknownMember
-from imserver.features.safety.mutes import Mutes
-from imserver.features.safety.removals import Removals
-from imserver.features.safety.reports import ReportCommands, Reports
-from imserver.features.safety.rows import SafetyRows
-from imserver.features.safety.settings import (
+from imserver.features.safety.declared import (
     LOOK_SECONDS,
     LOOKS,
     MESSAGES_LOOKED_AT,
@@ -22,6 +17,11 @@ from imserver.features.safety.settings import (
     USER_REPORTS,
     rules_of,
 )
+from imserver.features.safety.moderation import Moderation, UnknownMember
+from imserver.features.safety.mutes import Mutes
+from imserver.features.safety.removals import Removals
+from imserver.features.safety.reports import ReportCommands, Reports
+from imserver.features.safety.rows import SafetyRows
 from imserver.plugin import FeatureParts
 from imserver.plugin.services import Core
 from imserver.plugin.wire import Limit

@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from imserver.features.safety.settings import SafetySettings
+from imserver.features.safety.declared import SafetySettings
 from imserver.features.safety.wire import Report
 from imserver.plugin.errors import ImserverError, ReplyCode, StorageUnavailable
 from imserver.plugin.identity import Buckets, TooManyRequests

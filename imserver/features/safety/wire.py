@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from imserver.features.safety.settings import REASON_BYTES
+from imserver.features.safety.declared import REASON_BYTES
 from imserver.plugin.errors import ReplyCode
 from imserver.plugin.settings import MAX_USER_BYTES
 from imserver.plugin.wire import Command, Fields, Readers, Refused

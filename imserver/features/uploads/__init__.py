@@ -7,9 +7,7 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from imserver.features.uploads.api import OPERATIONS, is_streamed
-from imserver.features.uploads.problems import PROBLEMS
-from imserver.features.uploads.settings import SETTINGS, UploadSettings
-from imserver.features.uploads.tables import TABLES
+from imserver.features.uploads.declared import PROBLEMS, SETTINGS, TABLES, UploadSettings
 from imserver.features.uploads.uploads import Uploads, uploads_of
 from imserver.plugin import Feature, FeatureParts, Views
 from imserver.plugin.http import Api

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from imserver.features.uploads.contract import UPLOAD_USER_BYTES, Upload
-from imserver.features.uploads.problems import (
+from imserver.features.uploads.declared import (
     HTTP_CHECKSUM_MISMATCH,
     HTTP_DISK_FULL,
     HTTP_FILE_TOO_LARGE,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from imserver.features.uploads import upload_rows
 from imserver.features.uploads.contract import Upload
-from imserver.features.uploads.settings import UploadSettings
+from imserver.features.uploads.declared import UploadSettings
 from imserver.features.uploads.uploads import UploadStorage, name_of, shown_name
 from imserver.plugin.settings import Config, settings_of
 from imserver.plugin.storage import Store

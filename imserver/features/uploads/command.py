@@ -15,9 +15,9 @@ from msgspec.structs import replace
 
 from imserver.features.uploads import upload_rows
 from imserver.features.uploads.contract import Media, MediaUnavailable, Upload
+from imserver.features.uploads.declared import UploadSettings
 from imserver.features.uploads.directory import open_private, write_all
 from imserver.features.uploads.saving import all_rows, parts_of
-from imserver.features.uploads.settings import UploadSettings
 from imserver.features.uploads.uploads import UploadStorage, name_of, new_id
 from imserver.plugin.commands import Finding, fail, opened, record_act, settings_options
 from imserver.plugin.identity import Tenants

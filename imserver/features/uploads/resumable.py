@@ -29,15 +29,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from imserver.features.uploads.contract import MediaUnavailable, Upload
-from imserver.features.uploads.directory import (
-    STALE_SECONDS,
-    STATE,
-    folder_of,
-    make_private,
-    open_private,
-    synchronise,
-)
-from imserver.features.uploads.problems import (
+from imserver.features.uploads.declared import (
     HTTP_CHECKSUM_MISMATCH,
     HTTP_FILE_TOO_LARGE,
     HTTP_KIND_REFUSED,
@@ -45,6 +37,14 @@ from imserver.features.uploads.problems import (
     HTTP_QUOTA_EXCEEDED,
     HTTP_UNKNOWN_UPLOAD,
     HTTP_UPLOAD_LOCKED,
+)
+from imserver.features.uploads.directory import (
+    STALE_SECONDS,
+    STATE,
+    folder_of,
+    make_private,
+    open_private,
+    synchronise,
 )
 from imserver.features.uploads.transfers import Transfer, TransferRefused
 from imserver.features.uploads.uploads import ID_CHARACTERS, Offer, Uploads, new_id

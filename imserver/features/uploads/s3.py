@@ -15,8 +15,8 @@ from urllib.parse import quote, urlsplit
 from msgspec import Struct
 
 from imserver.features.uploads.contract import MediaUnavailable
+from imserver.features.uploads.declared import UploadSettings
 from imserver.features.uploads.directory import PIECE_BYTES, Files
-from imserver.features.uploads.settings import UploadSettings
 
 if TYPE_CHECKING:
     from urllib3 import PoolManager

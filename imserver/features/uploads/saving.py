@@ -11,8 +11,8 @@ from msgspec.structs import replace
 
 from imserver.features.uploads import upload_rows
 from imserver.features.uploads.contract import MediaUnavailable, Upload
+from imserver.features.uploads.declared import UploadSettings
 from imserver.features.uploads.directory import PIECE_BYTES, open_private, write_all
-from imserver.features.uploads.settings import UploadSettings
 from imserver.features.uploads.uploads import THUMBNAIL, UploadStorage, name_of, new_id
 from imserver.plugin.settings import Config, settings_of
 from imserver.plugin.storage import Store

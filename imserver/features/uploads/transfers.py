@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Self
 import gevent
 
 from imserver.features.uploads.contract import MediaUnavailable
-from imserver.features.uploads.settings import UploadSettings
+from imserver.features.uploads.declared import UploadSettings
 from imserver.plugin.errors import HttpProblem, ImserverError, Problems
 from imserver.plugin.runtime import network_of
 

@@ -18,7 +18,7 @@ from werkzeug.exceptions import MethodNotAllowed
 
 from imserver.features.uploads.api import BEGIN, PART, PART_TYPE, TUS_PATH, TUS_VERSION, problem_after, shown
 from imserver.features.uploads.contract import Upload
-from imserver.features.uploads.problems import HTTP_KIND_REFUSED, HTTP_TUS_VERSION, HTTP_UNKNOWN_UPLOAD
+from imserver.features.uploads.declared import HTTP_KIND_REFUSED, HTTP_TUS_VERSION, HTTP_UNKNOWN_UPLOAD
 from imserver.features.uploads.resumable import ALGORITHMS, Checksum, PartialUpload, ResumableUploads
 from imserver.features.uploads.uploads import ID_CHARACTERS, Offer, Uploads
 from imserver.features.uploads.views import answered

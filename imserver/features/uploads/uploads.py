@@ -32,6 +32,16 @@ from imserver.features.uploads.contract import (
     Upload,
     Usage,
 )
+from imserver.features.uploads.declared import (
+    HTTP_DISK_FULL,
+    HTTP_FILE_TOO_LARGE,
+    HTTP_KIND_REFUSED,
+    HTTP_LENGTH_REQUIRED,
+    HTTP_QUOTA_EXCEEDED,
+    HTTP_UNKNOWN_UPLOAD,
+    UPLOADED_BYTES,
+    UploadSettings,
+)
 from imserver.features.uploads.directory import (
     PIECE_BYTES,
     STATE,
@@ -49,15 +59,6 @@ from imserver.features.uploads.media import (
     PictureWorker,
     type_of,
 )
-from imserver.features.uploads.problems import (
-    HTTP_DISK_FULL,
-    HTTP_FILE_TOO_LARGE,
-    HTTP_KIND_REFUSED,
-    HTTP_LENGTH_REQUIRED,
-    HTTP_QUOTA_EXCEEDED,
-    HTTP_UNKNOWN_UPLOAD,
-)
-from imserver.features.uploads.settings import UPLOADED_BYTES, UploadSettings
 from imserver.features.uploads.transfers import Pieces, Transfer, TransferRefused, Transfers
 from imserver.plugin.errors import Problems, StorageUnavailable
 from imserver.plugin.identity import Buckets, Rate

@@ -21,7 +21,7 @@ from imserver.features.uploads.api import (
     shown,
 )
 from imserver.features.uploads.contract import Upload
-from imserver.features.uploads.problems import HTTP_LENGTH_REQUIRED, HTTP_RANGE, HTTP_UNKNOWN_UPLOAD
+from imserver.features.uploads.declared import HTTP_LENGTH_REQUIRED, HTTP_RANGE, HTTP_UNKNOWN_UPLOAD
 from imserver.features.uploads.transfers import TransferRefused
 from imserver.features.uploads.uploads import ID_CHARACTERS, Offer, Uploads
 from imserver.plugin.errors import HttpProblem, Problems, Unavailable

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from imserver.features.webhooks import api, parts
+from imserver.features.webhooks.declared import SETTINGS, TABLES
 from imserver.features.webhooks.erasure import erasing
 from imserver.features.webhooks.parts import webhooks_of
-from imserver.features.webhooks.settings import SETTINGS
-from imserver.features.webhooks.tables import TABLES
 from imserver.features.webhooks.webhooks import Webhooks
 from imserver.plugin import Feature
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from imserver.features.webhooks.back_ends import BackEndHook
+from imserver.features.webhooks.declared import secret_of
 from imserver.features.webhooks.requests import AuthoriseHook, Receiver
 from imserver.features.webhooks.reviews import ReviewHook
-from imserver.features.webhooks.settings import secret_of
 from imserver.features.webhooks.webhooks import Webhooks
 from imserver.plugin.identity import AppSecrets, Tenant, Tenants
 from imserver.plugin.settings import TenantSettings

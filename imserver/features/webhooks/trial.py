@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from imserver.features.webhooks.declared import secret_of
 from imserver.features.webhooks.requests import MISCONFIGURED, POST_SECONDS, Receiver
-from imserver.features.webhooks.settings import secret_of
 from imserver.plugin.commands import Finding
 from imserver.plugin.identity import BadKey, Tenants
 from imserver.plugin.runtime import Outgoing, Unreachable

@@ -15,8 +15,8 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
-from imserver.features.accounts.settings import rules_of
-from imserver.features.uploads.settings import UploadSettings
+from imserver.features.accounts.declared import rules_of
+from imserver.features.uploads.declared import UploadSettings
 from imserver.features.uploads.uploads import Uploads
 from imserver.plugin.commands import fail, key_for, opened, record_act, settings_options
 from imserver.plugin.identity import GOCHAT, Tenants

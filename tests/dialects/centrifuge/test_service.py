@@ -17,6 +17,7 @@ from imserver.cluster.nodes import NodeQueries
 from imserver.config.settings import Config
 from imserver.dialects.centrifuge import codes
 from imserver.dialects.centrifuge.commands import CallMethod, CentrifugeLogin
+from imserver.dialects.centrifuge.declared import CentrifugeSettings
 from imserver.dialects.centrifuge.service import (
     GRACE_SECONDS,
     CentrifugeAnswers,
@@ -24,7 +25,6 @@ from imserver.dialects.centrifuge.service import (
     CentrifugeState,
     _Admission,
 )
-from imserver.dialects.centrifuge.settings import CentrifugeSettings
 from imserver.dialects.centrifuge.wire import CentrifugeDialect, SubscribeResult
 from imserver.errors import StorageUnavailable
 from imserver.features.webhooks.back_ends import BackEndRequests

@@ -10,8 +10,8 @@ import pytest
 from imserver.channels.members import ChannelRefused
 from imserver.dialects.pusher.apps import PusherApp
 from imserver.dialects.pusher.commands import PusherSubscribe, PusherUnsubscribe
+from imserver.dialects.pusher.declared import PusherSettings
 from imserver.dialects.pusher.service import PusherService
-from imserver.dialects.pusher.settings import PusherSettings
 from imserver.dialects.pusher.wire import PusherDialect
 from imserver.transport.connection import Connection
 from tests.dialects.pusher.harness import Hooks, apps_of

@@ -8,8 +8,8 @@ from ssl import PROTOCOL_TLS_SERVER, SSLContext
 import pytest
 
 from imserver.features.accounts import mailing
+from imserver.features.accounts.declared import SmtpSettings
 from imserver.features.accounts.mailing import Mail, NotSent, send
-from imserver.features.accounts.settings import SmtpSettings
 from tests.integration.test_webhooks import certificate_of_loopback
 from tests.security.mail import Sink
 

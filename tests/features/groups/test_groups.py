@@ -11,6 +11,7 @@ import pytest
 from imserver import errors
 from imserver.auth.rates import Buckets, TooManyRequests
 from imserver.auth.relations import NoRelations
+from imserver.features.groups.declared import NEW_GROUPS, SEARCH_TIME
 from imserver.features.groups.groups import (
     ADMIN,
     GROUP_REFUSALS,
@@ -26,7 +27,6 @@ from imserver.features.groups.groups import (
     TooManyMembers,
     UnknownGroup,
 )
-from imserver.features.groups.settings import NEW_GROUPS, SEARCH_TIME
 from imserver.features.groups.wire import JoinGroup
 from imserver.features.invitations.rows import Invitation, InvitationStore, use
 from imserver.messages.log.contract import Change, Draft

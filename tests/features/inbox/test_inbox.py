@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from imserver.auth.rates import Buckets, TooManyRequests
+from imserver.features.inbox.declared import INBOX_CHANGES, InboxSettings
 from imserver.features.inbox.inbox import Inbox, NotInConversation
 from imserver.features.inbox.rows import ArrangementRows
-from imserver.features.inbox.settings import INBOX_CHANGES, InboxSettings
 from imserver.features.inbox.wire import Arrange
 from tests.storage.conftest import OpenStore
 

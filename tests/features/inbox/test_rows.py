@@ -6,8 +6,8 @@ from threading import Barrier
 import pytest
 
 from imserver.features.inbox import FEATURE
+from imserver.features.inbox.declared import InboxSettings
 from imserver.features.inbox.rows import Arrangement, ArrangementRows, TooManyDrafts, TooManyPins
-from imserver.features.inbox.settings import InboxSettings
 from imserver.features.inbox.wire import NO_DRAFT, Arrange, DraftMention, UnsentText
 from imserver.plugin.storage import Store
 from imserver.plugin.testing import check_tables

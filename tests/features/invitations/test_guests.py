@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from imserver.features.accounts.declared import AccountsOfApp, AppAccountSettings
 from imserver.features.accounts.parts import AccountParts, accounts_of
-from imserver.features.accounts.settings import AccountsOfApp, AppAccountSettings
 from tests.features import sections
 from tests.security.node_harness import ADMIN, APPS, RULED, Harness, config
 from tests.users import PASSWORD, User

@@ -13,10 +13,10 @@ from msgspec import json
 from imserver.auth.accounts import Account
 from imserver.config.settings import StorageSettings
 from imserver.features.notifications.contract import Delivery, PushEndpoint, Shown, Wishes
+from imserver.features.notifications.declared import AppNotifySettings
 from imserver.features.notifications.notifier import Notifier
 from imserver.features.notifications.recipients import Recipients
 from imserver.features.notifications.rows import NotificationRows
-from imserver.features.notifications.settings import AppNotifySettings
 from imserver.features.webhooks.consumer import DeliveryLease
 from imserver.features.webhooks.event_rows import EventStore
 from imserver.messages.log.contract import Commit, Draft

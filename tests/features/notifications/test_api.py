@@ -9,13 +9,13 @@ import msgspec
 import pytest
 
 from imserver.features.notifications.contract import MUTED_FOR_GOOD, Delivery, Shown, Wishes
-from imserver.features.notifications.parts import notifications_of
-from imserver.features.notifications.settings import (
+from imserver.features.notifications.declared import (
     SUBSCRIPTION_REQUESTS,
     TEST_REQUESTS,
     AppNotifySettings,
     NotifyOfApp,
 )
+from imserver.features.notifications.parts import notifications_of
 from imserver.http.call import Route
 from imserver.messages.node_messages import ToFollowers
 from imserver.messages.receipts import Signals

@@ -18,9 +18,9 @@ from imserver.features.notifications.contract import (
     AudienceTarget,
     PushEndpoint,
 )
+from imserver.features.notifications.declared import AppNotifySettings
 from imserver.features.notifications.pushes import PushNotifications
 from imserver.features.notifications.rows import LEASE, NotificationRows
-from imserver.features.notifications.settings import AppNotifySettings
 from imserver.features.webhooks.consumer import DeliveryLease, NotOwner
 from imserver.features.webhooks.event_rows import EventStore
 from imserver.notify import Notify

@@ -13,7 +13,7 @@ from imserver.features.notifications.contract import (
     Wishes,
 )
 from imserver.features.notifications.decisions import Decision, decide
-from imserver.features.notifications.settings import AppNotifySettings
+from imserver.features.notifications.declared import AppNotifySettings
 from imserver.messages.log.unread import UnreadMessages
 
 NOW = 1_000_000_000

@@ -15,15 +15,15 @@ from msgspec.structs import replace
 
 from imserver.auth.accounts import Account
 from imserver.config.settings import AppSettings, settings_of
+from imserver.features.accounts.declared import SmtpSettings
 from imserver.features.accounts.parts import accounts_of
-from imserver.features.accounts.settings import SmtpSettings
 from imserver.features.notifications import decisions, digests
 from imserver.features.notifications import mail as module
 from imserver.features.notifications.contract import ConversationWish, QuietHours, Wishes
+from imserver.features.notifications.declared import AppNotifySettings, NotifyOfApp
 from imserver.features.notifications.mail import Mails
 from imserver.features.notifications.parts import notifications_of
 from imserver.features.notifications.rows import NotificationRows
-from imserver.features.notifications.settings import AppNotifySettings, NotifyOfApp
 from imserver.features.webhooks.consumer import DeliveryLease
 from imserver.features.webhooks.event_rows import EventStore, StoredEvent
 from tests.features import ROUTES, sections

@@ -18,7 +18,7 @@ from imserver.features.notifications.contract import (
     ShownAction,
     Wishes,
 )
-from imserver.features.notifications.settings import AppNotifySettings
+from imserver.features.notifications.declared import AppNotifySettings
 from imserver.features.webhooks.consumer import DeliveryLease
 from imserver.messages.log.contract import Draft
 from imserver.messages.log.message_log import MessageLog

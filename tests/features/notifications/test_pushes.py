@@ -15,8 +15,8 @@ from imserver.features.notifications.contract import (
     ShownAction,
     Wishes,
 )
+from imserver.features.notifications.declared import AppNotifySettings
 from imserver.features.notifications.pushes import PushNotifications, delivery_of_test
-from imserver.features.notifications.settings import AppNotifySettings
 from imserver.model import Event
 from imserver.notify import Action, Notify, encode_notify
 

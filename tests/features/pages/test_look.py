@@ -11,8 +11,8 @@ from flask.testing import FlaskClient
 from PIL import Image
 
 from imserver.config.settings import ApiSettings, Config, KeySettings
+from imserver.features.pages.declared import LONGEST_NAME, ChatSettings
 from imserver.features.pages.look import PLAIN, contrast, palette
-from imserver.features.pages.settings import LONGEST_NAME, ChatSettings
 from imserver.node.feature_list import check, load_with_locations
 from imserver.plugin.settings import ConfigError
 from tests.features.pages.test_colours import BACKGROUNDS, LEAST, themes

@@ -8,9 +8,9 @@ import pytest
 
 from imserver.errors import QuotaSpent
 from imserver.features.quotas import FEATURE
+from imserver.features.quotas.declared import QuotaSettings, QuotasOfApp
 from imserver.features.quotas.quotas import Quotas
 from imserver.features.quotas.rows import UsageRows, Used
-from imserver.features.quotas.settings import QuotaSettings, QuotasOfApp
 from imserver.metrics import CountsByApp
 from imserver.plugin.identity import Tenant
 from imserver.plugin.storage import Store

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from imserver.features.uploads.contract import Media, MediaUnavailable
+from imserver.features.uploads.declared import UploadSettings
 from imserver.features.uploads.directory import Directory, Files
 from imserver.features.uploads.s3 import EMPTY_SHA256, Bucket, Credentials, canonical_path, signed_headers
-from imserver.features.uploads.settings import UploadSettings
 
 from .bucket import ACCESS_KEY, NAME, REGION, SECRET_KEY, Standin, standing_in
 

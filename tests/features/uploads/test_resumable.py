@@ -16,7 +16,7 @@ from imserver.config.settings import StorageSettings
 from imserver.errors import HttpProblem, StorageUnavailable
 from imserver.features.uploads import resumable
 from imserver.features.uploads.contract import FILE_BYTES, Upload
-from imserver.features.uploads.problems import (
+from imserver.features.uploads.declared import (
     HTTP_CHECKSUM_MISMATCH,
     HTTP_FILE_TOO_LARGE,
     HTTP_KIND_REFUSED,
@@ -24,9 +24,9 @@ from imserver.features.uploads.problems import (
     HTTP_QUOTA_EXCEEDED,
     HTTP_UNKNOWN_UPLOAD,
     HTTP_UPLOAD_LOCKED,
+    UploadSettings,
 )
 from imserver.features.uploads.resumable import Checksum, ResumableUploads
-from imserver.features.uploads.settings import UploadSettings
 from imserver.features.uploads.transfers import TransferRefused
 from imserver.features.uploads.uploads import Offer, Uploads
 from imserver.storage.store import Store

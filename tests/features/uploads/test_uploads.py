@@ -16,8 +16,7 @@ from imserver import errors
 from imserver.config.settings import StorageSettings
 from imserver.features.uploads import transfers, upload_rows
 from imserver.features.uploads.contract import FILE_BYTES
-from imserver.features.uploads.problems import HTTP_DISK_FULL, HTTP_QUOTA_EXCEEDED
-from imserver.features.uploads.settings import UploadSettings
+from imserver.features.uploads.declared import HTTP_DISK_FULL, HTTP_QUOTA_EXCEEDED, UploadSettings
 from imserver.features.uploads.transfers import GRACE_SECONDS, TransferRefused, Transfers
 from imserver.features.uploads.uploads import Offer, Uploads
 from imserver.storage.store import Store

@@ -10,8 +10,7 @@ from imserver import errors
 from imserver.features.uploads import transfers
 from imserver.features.uploads import uploads as module
 from imserver.features.uploads.contract import Upload
-from imserver.features.uploads.problems import HTTP_UNKNOWN_UPLOAD
-from imserver.features.uploads.settings import UploadSettings
+from imserver.features.uploads.declared import HTTP_UNKNOWN_UPLOAD, UploadSettings
 from imserver.features.uploads.transfers import GRACE_SECONDS, Pieces, TransferRefused
 from imserver.features.uploads.uploads import Uploads
 

@@ -6,10 +6,10 @@ from itertools import pairwise
 import pytest
 from sqlalchemy import inspect
 
+from imserver.messages.declared import NUMBERS
 from imserver.messages.log.contract import Change, Commit
 from imserver.messages.log.erasure import AT_ONCE
 from imserver.messages.log.message_log import MessageLog
-from imserver.messages.tables import NUMBERS
 from imserver.storage.numbers import far_number
 from imserver.storage.statements import PooledStatements, Row, text_of
 from imserver.storage.store import Store

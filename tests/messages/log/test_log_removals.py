@@ -5,10 +5,10 @@ import time
 
 import pytest
 
+from imserver.messages.declared import NUMBERS
 from imserver.messages.log.contract import Change
 from imserver.messages.log.message_log import MessageLog
 from imserver.messages.log.removals import MOST_AT_ONCE
-from imserver.messages.tables import NUMBERS
 from imserver.storage.numbers import far_number
 from tests.storage.conftest import OpenStore
 

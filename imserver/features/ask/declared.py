@@ -1,10 +1,11 @@
-"""Limits of questions."""
+"""What the feature declares: settings and problems."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from imserver.plugin import FeatureSettings
+from imserver.plugin.errors import HttpProblem
 from imserver.plugin.identity import Rate
 
 MOST_ANSWERS: Final = 20
@@ -16,3 +17,10 @@ REMINDER_SECONDS: Final = 60.0
 ASK_REMINDERS: Final = Rate("ask_reminders", "reminders of a question", "question", "1 a minute", "429")
 
 SETTINGS: Final = FeatureSettings()
+
+
+HTTP_QUESTION_CLOSED: Final = HttpProblem(
+    409, "question_closed", "The question is answered, cancelled or expired."
+)
+PROBLEMS: Final = (HTTP_QUESTION_CLOSED,)
+"""All of them."""

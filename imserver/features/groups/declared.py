@@ -1,4 +1,4 @@
-"""The settings of groups."""
+"""What the feature declares: settings, problems and tables."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import Annotated, Final
 from msgspec import Meta, Struct
 
 from imserver.plugin import FeatureSettings
+from imserver.plugin.errors import HttpProblem
 from imserver.plugin.identity import Rate
 from imserver.plugin.settings import Amount
+from imserver.plugin.storage import Table
 
 NEW_GROUPS: Final = Rate(
     "groups",
@@ -40,3 +42,29 @@ class GroupLimits(Struct, frozen=True):
 
 
 SETTINGS: Final = FeatureSettings({"accounts": GroupLimits})
+
+
+HTTP_UNKNOWN_GROUP: Final = HttpProblem(404, "unknown_group", "No such group, or the user is not a member.")
+HTTP_UNKNOWN_MEMBER: Final = HttpProblem(404, "unknown_member", "The group has no such member.")
+HTTP_TOO_MANY_MEMBERS: Final = HttpProblem(
+    409, "too_many_members", "The group would have more members than accounts.group_members."
+)
+
+PROBLEMS: Final = (
+    HTTP_UNKNOWN_GROUP,
+    HTTP_UNKNOWN_MEMBER,
+    HTTP_TOO_MANY_MEMBERS,
+)
+"""All of them."""
+
+
+TABLES: Final = (
+    Table(
+        name="removed_member",
+        key=("app", "conversation", "member"),
+        of_user="member = %s",
+        erase_user=("DELETE FROM removed_member WHERE app = %s AND member = %s",),
+        columns=("conversation", "member", "created"),
+        scan=True,
+    ),
+)

@@ -1,10 +1,32 @@
-"""Tables of webhooks: events for back ends, and users who are away."""
+"""What the feature declares: settings and tables."""
 
 from __future__ import annotations
 
 from typing import Final
 
+from imserver.plugin import FeatureSettings
+from imserver.plugin.identity import AppSecrets, BadKey
+from imserver.plugin.settings import TenantSettings
 from imserver.plugin.storage import Reason, Table
+
+
+def secret_of(settings: TenantSettings) -> bytes:
+    """The secret that signs requests to the app's URLs; ``b""`` if there are none. Raises BadKey."""
+    urls = settings.webhook.urls or settings.back_ends.urls
+    return AppSecrets.read("webhook", settings.webhook) if urls else b""
+
+
+def objection(_name: str, settings: TenantSettings) -> str:
+    """Why an app cannot have these webhooks; ``""`` if it can. Reads the file of the secret."""
+    try:
+        secret_of(settings)
+    except BadKey as bad:
+        return str(bad)
+    return ""
+
+
+SETTINGS: Final = FeatureSettings(core_keys=("webhook", "back_ends"), objection=objection)
+
 
 _EVENTS: Final = Reason("the feature deletes them, and those of others that name the user")
 _FEED: Final = Reason("it stays with the last id, which is not given again if the app is created anew")

@@ -1,4 +1,4 @@
-"""The settings of previews of links, and their rates."""
+"""What the feature declares: settings and tables."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from imserver.plugin import FeatureSettings
 from imserver.plugin.http import about
 from imserver.plugin.identity import Rate, Tenant
 from imserver.plugin.settings import Amount, Config, Duration, app_settings_of, settings_of
+from imserver.plugin.storage import Reason, Table
 
 RATE_SECONDS: Final = 60.0
 SENDER_LINKS: Final = 20
@@ -59,3 +60,34 @@ SETTINGS: Final = FeatureSettings({"previews": PreviewSettings}, of_app=Previews
 def is_on(tenant: Tenant | None) -> bool:
     """Whether an app has previews; None: the app does not exist."""
     return tenant is not None and app_settings_of(tenant, PreviewsOfApp).previews
+
+
+_OF_NOBODY: Final = Reason("it has the hash of a link and the title of its page, and names no user")
+_COPY: Final = Reason("it is a copy of public pages, which is made again")
+
+TABLES: Final = (
+    Table(
+        name="preview_person",
+        key=("app", "member"),
+        of_user="member = %s",
+        erase_user=("DELETE FROM preview_person WHERE app = %s AND member = %s",),
+        columns=("member", "make", "shown"),
+    ),
+    Table(
+        name="preview_removed",
+        key=("app", "message"),
+        of_user="member = %s",
+        erase_user=("DELETE FROM preview_removed WHERE app = %s AND member = %s",),
+        columns=("message", "member"),
+        imported=Reason("an import gives messages other ids"),
+        scan=True,
+    ),
+    Table(
+        name="link_preview",
+        key=("app", "link"),
+        of_user=_OF_NOBODY,
+        erase_user=_OF_NOBODY,
+        columns=_COPY,
+    ),
+)
+"""In the order of their deletion."""

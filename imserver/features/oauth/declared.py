@@ -1,4 +1,4 @@
-"""The providers with which users of an app log in."""
+"""What the feature declares: settings, problems and tables."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated, Final, Literal
 from msgspec import Meta, Struct, field
 
 from imserver.plugin import FeatureSettings
+from imserver.plugin.errors import HttpProblem
 from imserver.plugin.http import about
 from imserver.plugin.identity import Issuer
 from imserver.plugin.settings import (
@@ -18,6 +19,7 @@ from imserver.plugin.settings import (
     TenantSettings,
     app_settings_of,
 )
+from imserver.plugin.storage import Reason, Table
 
 Text = Annotated[str, Meta(min_length=1)]
 
@@ -98,3 +100,48 @@ def check(config: Config, locations: Locations) -> None:
 
 
 SETTINGS: Final = FeatureSettings(of_app=OAuthOfApp, objection=objection, check=check)
+
+
+HTTP_LOGIN_REFUSED: Final = HttpProblem(
+    403, "login_refused", "The provider or the user has refused this login; start a new one."
+)
+HTTP_UNKNOWN_PROVIDER: Final = HttpProblem(
+    404, "unknown_provider", "The app has no such login provider, or the account is not linked with it."
+)
+HTTP_UNKNOWN_LOGIN: Final = HttpProblem(
+    404, "unknown_login", "No such login with a provider, or it has expired or was finished."
+)
+HTTP_LINK_TAKEN: Final = HttpProblem(
+    409,
+    "link_taken",
+    "This identity is linked with another account, or the account with another identity of this provider.",
+)
+HTTP_LAST_LOGIN: Final = HttpProblem(
+    409, "last_login", "Without this link nobody could log in to the account any more."
+)
+HTTP_PROVIDER_UNAVAILABLE: Final = HttpProblem(
+    503, "provider_unavailable", "The login provider does not answer.", temporary=True
+)
+
+PROBLEMS: Final = (
+    HTTP_LOGIN_REFUSED,
+    HTTP_UNKNOWN_PROVIDER,
+    HTTP_UNKNOWN_LOGIN,
+    HTTP_LINK_TAKEN,
+    HTTP_LAST_LOGIN,
+    HTTP_PROVIDER_UNAVAILABLE,
+)
+"""All of them."""
+
+
+TABLES: Final = (
+    Table(
+        name="oauth_link",
+        key=("app", "provider", "subject"),
+        of_user="account = %s",
+        user_as="account",
+        erase_user=Reason("the deletion of the account erases it, in one transaction"),
+        columns=("provider", "subject", "account", "since"),
+        parents=("account",),
+    ),
+)

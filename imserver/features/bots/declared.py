@@ -1,4 +1,4 @@
-"""The settings of bots."""
+"""What the feature declares: settings, problems and tables."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Final
 from msgspec import Struct
 
 from imserver.plugin import FeatureSettings
+from imserver.plugin.errors import HttpProblem
 from imserver.plugin.identity import Rate
 from imserver.plugin.settings import Amount, Config, settings_of
+from imserver.plugin.storage import Reason, Table
 
 HOOK_REQUESTS: Final = Rate("hook", "requests to incoming webhooks", "address", "600 a minute", "429")
 PIECES_PER_SECOND: Final = 1000
@@ -46,3 +48,42 @@ def findings(config: Config, _shared: bool) -> Iterator[tuple[str, str]]:
 
 
 SETTINGS: Final = FeatureSettings({"bots": BotSettings, "accounts": BotLimits}, findings=findings)
+
+
+HTTP_UNKNOWN_HOOK: Final = HttpProblem(404, "unknown_hook", "No such webhook, or it was revoked.")
+HTTP_TOO_MANY_BOTS: Final = HttpProblem(
+    409, "too_many_bots", "The user has made as many bots as accounts.bots allows."
+)
+
+PROBLEMS: Final = (
+    HTTP_UNKNOWN_HOOK,
+    HTTP_TOO_MANY_BOTS,
+)
+"""All of them."""
+
+
+_WITH_ACCOUNT: Final = Reason("the deletion of the account of the bot erases it, in one transaction")
+
+TABLES: Final = (
+    Table(
+        name="incoming_hook",
+        key=("id",),
+        of_user="id = %s",
+        user_as="account",
+        erase_user=_WITH_ACCOUNT,
+        columns=("id", "conversation", "created"),
+        imported=Reason("the address of a webhook is its secret: its owner makes a new one"),
+    ),
+    Table(
+        name="bot",
+        key=("id",),
+        of_user="owner = %s",
+        user_as="account",
+        erase_user=_WITH_ACCOUNT,
+        # Not the address of its webhook: some have a secret in it.
+        columns=("id", "owner", "commands", "description", "listed"),
+        imported=(("token_hash", ""), ("hook_url", ""), ("hook_secret", "")),
+        parents=("id", "owner"),
+    ),
+)
+"""In the order of their deletion."""

@@ -1,4 +1,4 @@
-"""The quotas of an app."""
+"""What the feature declares: settings and tables."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from msgspec import Meta, Struct
 from imserver.plugin import FeatureSettings
 from imserver.plugin.http import about
 from imserver.plugin.settings import TenantSettings, app_settings_of
+from imserver.plugin.storage import Reason, Table
 
 _PerDay = Annotated[int, Meta(ge=0, extra={"api": {"le": 2**53}})]
 
@@ -32,3 +33,16 @@ def quotas_of(tenant: TenantSettings) -> QuotaSettings:
 
 
 SETTINGS: Final = FeatureSettings(of_app=QuotasOfApp)
+
+
+_NOBODY: Final = Reason("it counts for the whole app, and names no user")
+
+TABLES: Final = (
+    Table(
+        name="app_usage",
+        key=("app", "day"),
+        of_user=_NOBODY,
+        erase_user=_NOBODY,
+        columns=("day", "pushes", "messages"),
+    ),
+)

@@ -1,10 +1,24 @@
-"""The tables of the audit log."""
+"""What the feature declares: settings and tables."""
 
 from __future__ import annotations
 
 from typing import Final
 
+from msgspec import Struct
+
+from imserver.plugin import FeatureSettings
+from imserver.plugin.settings import Count
 from imserver.plugin.storage import Reason, Table
+
+
+class AuditSettings(Struct, frozen=True):
+    """Section ``audit``."""
+
+    days: Count = 400
+
+
+SETTINGS: Final = FeatureSettings({"audit": AuditSettings})
+
 
 _ACT: Final = Reason("an act stays, to prove what was done; whom it names stands in audit_name")
 _HEAD: Final = Reason("it says where the chain ends")

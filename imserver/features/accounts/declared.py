@@ -1,4 +1,4 @@
-"""The settings of accounts, and of the mails to their owners."""
+"""What the feature declares: settings, problems and tables."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated, Final, Literal
 from msgspec import Meta, Struct
 
 from imserver.plugin import FeatureSettings
+from imserver.plugin.errors import HttpProblem
 from imserver.plugin.http import about
 from imserver.plugin.identity import Buckets, Rate
 from imserver.plugin.settings import (
@@ -23,6 +24,7 @@ from imserver.plugin.settings import (
     app_settings_of,
     settings_of,
 )
+from imserver.plugin.storage import Reason, Table
 
 _AN_HOUR: Final = "within accounts.rate_seconds"
 _FAILING: Final = "within accounts.failure_seconds"
@@ -214,3 +216,122 @@ SETTINGS: Final = FeatureSettings(
     check,
     findings,
 )
+
+
+HTTP_WRONG_LOGIN: Final = HttpProblem(401, "wrong_login", "The login or the password is wrong.")
+HTTP_REGISTRATION_CLOSED: Final = HttpProblem(
+    403, "registration_closed", "Registration is closed (accounts.registration)."
+)
+HTTP_PASSWORDS_OFF: Final = HttpProblem(
+    403, "passwords_off", "Accounts of this app have no passwords (accounts.passwords)."
+)
+HTTP_FACTOR_REQUIRED: Final = HttpProblem(
+    401, "second_factor_required", "The account has a second factor: send a code of it as well."
+)
+HTTP_WRONG_CODE: Final = HttpProblem(
+    401, "wrong_code", "The code of the second factor is wrong, or was used before."
+)
+HTTP_FACTOR_ON: Final = HttpProblem(409, "second_factor_on", "The account has a second factor already.")
+HTTP_FACTOR_OFF: Final = HttpProblem(409, "second_factor_off", "The account has no second factor.")
+HTTP_ACCOUNT_LOCKED: Final = HttpProblem(403, "account_locked", "The account is locked.")
+HTTP_UNKNOWN_DEVICE: Final = HttpProblem(
+    404, "unknown_device", "The account has no such device, or its login has ended."
+)
+HTTP_UNKNOWN_RESET: Final = HttpProblem(
+    404, "unknown_reset", "No such code to reset a password, or it has expired or was used."
+)
+HTTP_UNKNOWN_CONFIRMATION: Final = HttpProblem(
+    404, "unknown_confirmation", "No such link to confirm an e-mail address, or it has expired."
+)
+HTTP_NO_GUEST: Final = HttpProblem(409, "no_guest", "The account is not that of a guest.")
+HTTP_LOGIN_TAKEN: Final = HttpProblem(
+    409, "login_taken", "An account with this phone number, e-mail address or user name already exists."
+)
+HTTP_TOO_MANY_FRIENDS: Final = HttpProblem(
+    409, "too_many_friends", "One of the two would have more friends than accounts.friends."
+)
+
+PROBLEMS: Final = (
+    HTTP_WRONG_LOGIN,
+    HTTP_REGISTRATION_CLOSED,
+    HTTP_PASSWORDS_OFF,
+    HTTP_FACTOR_REQUIRED,
+    HTTP_WRONG_CODE,
+    HTTP_FACTOR_ON,
+    HTTP_FACTOR_OFF,
+    HTTP_ACCOUNT_LOCKED,
+    HTTP_UNKNOWN_DEVICE,
+    HTTP_UNKNOWN_RESET,
+    HTTP_UNKNOWN_CONFIRMATION,
+    HTTP_NO_GUEST,
+    HTTP_LOGIN_TAKEN,
+    HTTP_TOO_MANY_FRIENDS,
+)
+"""All of them."""
+
+
+_WITH_ACCOUNT: Final = Reason("the deletion of the account erases it, in one transaction")
+_SECRET: Final = Reason("codes that reset a password")
+_FACTOR: Final = Reason("secrets of a second factor")
+
+TABLES: Final = (
+    Table(
+        name="account_device",
+        key=("account", "id"),
+        of_app=Table.OF_ACCOUNTS,
+        of_user="account = %s",
+        user_as="account",
+        erase_user=_WITH_ACCOUNT,
+        columns=("account", "id", "name", "since", "expires_at"),
+        imported=Reason("a device logs in again: its token is signed by the server that it came from"),
+    ),
+    Table(
+        name="password_reset",
+        key=("code",),
+        of_app=Table.OF_ACCOUNTS,
+        of_user=_SECRET,
+        erase_user=_WITH_ACCOUNT,
+        columns=_SECRET,
+    ),
+    Table(
+        name="account_factor",
+        key=("account",),
+        of_app=Table.OF_ACCOUNTS,
+        of_user=_FACTOR,
+        erase_user=_WITH_ACCOUNT,
+        columns=_FACTOR,
+    ),
+    Table(
+        name="recovery_code",
+        key=("account", "code"),
+        of_app=Table.OF_ACCOUNTS,
+        of_user=_FACTOR,
+        erase_user=_WITH_ACCOUNT,
+        columns=_FACTOR,
+    ),
+    Table(
+        name="relation",
+        key=("account", "other"),
+        of_app=Table.OF_ACCOUNTS,
+        of_user="account = %s",
+        user_as="account",
+        erase_user=_WITH_ACCOUNT,
+        columns=("account", "other", "state", "since"),
+        parents=("account", "other"),
+    ),
+    Table(
+        name="account",
+        key=("id",),
+        of_user="id = %s",
+        user_as="account",
+        erase_user=_WITH_ACCOUNT,
+        columns=(
+            *("id", "phone", "email", "confirmed_email", "name", "nickname", "avatar", "created"),
+            *("last_seen", "findable", "show_presence", "bot", "guest"),
+            *("role", "locked_until", "lock_reason", "factor_since", "status", "away", "status_until"),
+        ),
+        # Nobody knows this password: people set one by a link.
+        imported=(("password", ""), ("version", 0)),
+    ),
+)
+"""In the order of their deletion: accounts last, because the others are found by them."""

@@ -1,4 +1,4 @@
-"""The settings of notifications: those of a node, and those of an app."""
+"""What the feature declares: settings, problems and tables."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Annotated, Final
 from msgspec import Meta, Struct
 
 from imserver.plugin import FeatureSettings
+from imserver.plugin.errors import HttpProblem
 from imserver.plugin.http import about
 from imserver.plugin.identity import Rate, Tenants
 from imserver.plugin.settings import (
@@ -21,6 +22,7 @@ from imserver.plugin.settings import (
     app_settings_of,
     settings_of,
 )
+from imserver.plugin.storage import Reason, Table
 
 VAPID: Final = "vapid"
 """The purpose of the key from which that for push services is derived."""
@@ -121,3 +123,87 @@ def findings(config: Config, _shared: bool) -> Iterator[tuple[str, str]]:
 SETTINGS: Final = FeatureSettings(
     {"notifications": NotificationSettings}, NotifyOfApp, check=check, findings=findings
 )
+
+
+HTTP_NOTIFICATIONS_OFF: Final = HttpProblem(
+    403, "notifications_off", "This app sends no notifications (notify.enabled)."
+)
+HTTP_UNKNOWN_ENDPOINT: Final = HttpProblem(404, "unknown_endpoint", "The user has no such endpoint.")
+HTTP_UNKNOWN_NOTIFICATION: Final = HttpProblem(
+    404,
+    "unknown_notification",
+    "The token is wrong or expired, or its endpoint is gone.",
+)
+HTTP_UNKNOWN_AUDIENCE: Final = HttpProblem(
+    404, "unknown_audience", "The app has no such audience, or it ended long ago."
+)
+
+PROBLEMS: Final = (
+    HTTP_NOTIFICATIONS_OFF,
+    HTTP_UNKNOWN_ENDPOINT,
+    HTTP_UNKNOWN_NOTIFICATION,
+    HTTP_UNKNOWN_AUDIENCE,
+)
+"""All of them."""
+
+
+_POSITION: Final = Reason("how far the log of the app was looked through")
+_AUDIENCE: Final = Reason("names of users go with them, or when it has ended, and the rest a week later")
+_QUEUE: Final = Reason("it is due, and is gone when it is sent")
+
+TABLES: Final = (
+    Table(
+        name="notify_app",
+        key=("app",),
+        of_user=_POSITION,
+        erase_user=_POSITION,
+        columns=_POSITION,
+    ),
+    Table(
+        name="notify_endpoint",
+        key=("id",),
+        of_user="member = %s",
+        erase_user=("DELETE FROM notify_endpoint WHERE app = %s AND member = %s",),
+        # Not the address and the keys: who has them notifies the user.
+        columns=("id", "member", "device", "language", "enabled", "login", "created"),
+        imported=Reason("the device subscribes again: without its keys nothing can be sent to it"),
+    ),
+    Table(
+        name="notify_person",
+        key=("app", "member"),
+        of_user="member = %s",
+        erase_user=("DELETE FROM notify_person WHERE app = %s AND member = %s",),
+        columns=("member", "wishes", "mail", "mailed"),
+        imported=(("mail_due", 0), ("mailed_id", 0), ("mailed_marks", 0)),
+    ),
+    Table(
+        name="notify_conversation",
+        key=("app", "member", "conversation"),
+        of_user="member = %s",
+        erase_user=("DELETE FROM notify_conversation WHERE app = %s AND member = %s",),
+        columns=("member", "conversation", "level", "muted_until"),
+    ),
+    Table(
+        name="notify_due",
+        key=("app", "member", "conversation"),
+        of_user="member = %s",
+        erase_user=("DELETE FROM notify_due WHERE app = %s AND member = %s",),
+        columns=("member", "conversation", "entry_id", "due", "notified_id", "notified_at"),
+        imported=_QUEUE,
+    ),
+    Table(
+        name="notify_audience",
+        key=("id",),
+        of_user=_AUDIENCE,
+        erase_user=_AUDIENCE,
+        columns=_AUDIENCE,
+    ),
+    Table(
+        name="notify_delivery",
+        key=("id",),
+        of_user=_QUEUE,
+        erase_user=("DELETE FROM notify_delivery WHERE app = %s AND member = %s",),
+        columns=_QUEUE,
+    ),
+)
+"""In the order of their deletion."""

@@ -1,0 +1,57 @@
+"""What the feature declares: settings, problems and tables."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from msgspec import Struct
+
+from imserver.plugin import FeatureSettings
+from imserver.plugin.errors import HttpProblem
+from imserver.plugin.identity import Rate
+from imserver.plugin.settings import Amount
+from imserver.plugin.storage import Table
+
+CHANGES: Final = 300
+CHANGE_SECONDS: Final = 60.0
+INBOX_CHANGES: Final = Rate(
+    "inbox_changes",
+    "changes of pins, archived conversations, marks and drafts",
+    "user",
+    f"{CHANGES} a minute",
+    "1008, over HTTP 429",
+)
+
+
+class InboxSettings(Struct, frozen=True):
+    """Section ``inbox``: limits of a user."""
+
+    pins: Amount = 20
+    """Most conversations that are pinned."""
+    drafts: Amount = 100
+    """Most conversations with a draft."""
+
+
+SETTINGS: Final = FeatureSettings({"inbox": InboxSettings})
+
+
+HTTP_TOO_MANY_PINS: Final = HttpProblem(
+    409, "too_many_pins", "The user has pinned as many conversations as inbox.pins allows."
+)
+HTTP_TOO_MANY_DRAFTS: Final = HttpProblem(
+    409, "too_many_drafts", "The user has as many drafts as inbox.drafts allows."
+)
+
+PROBLEMS: Final = (HTTP_TOO_MANY_PINS, HTTP_TOO_MANY_DRAFTS)
+"""All of them."""
+
+
+TABLES: Final = (
+    Table(
+        name="arrangement",
+        key=("app", "member", "conversation"),
+        of_user="member = %s",
+        erase_user=("DELETE FROM arrangement WHERE app = %s AND member = %s",),
+        columns=("member", "conversation", "pinned", "archived", "marked", "draft", "version"),
+    ),
+)

@@ -1,0 +1,128 @@
+"""What the feature declares: settings, problems and tables."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+from msgspec import Meta, Struct
+
+from imserver.plugin import FeatureSettings
+from imserver.plugin.errors import HttpProblem
+from imserver.plugin.http import about
+from imserver.plugin.identity import Rate, Tenant
+from imserver.plugin.settings import TenantSettings, app_settings_of
+from imserver.plugin.storage import Reason, Table
+
+REPORTS: Final = 20
+REPORT_SECONDS: Final = 3600.0
+USER_REPORTS: Final = Rate("reports", "reports", "user", f"{REPORTS} an hour", "1008, over HTTP 429")
+LOOKS: Final = 10_000_000
+LOOK_SECONDS: Final = 60.0
+MESSAGES_LOOKED_AT: Final = Rate(
+    "looks",
+    "messages that a count or a removal of one user's messages looks at",
+    "who asks, in the app",
+    "10,000,000 a minute",
+    "429",
+)
+REASON_BYTES: Final = 64
+Outcome = Literal["dismissed", "hidden", "deleted", "warned", "muted", "removed", "banned", "other"]
+"""What was done because of a report."""
+
+_Reason = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=REASON_BYTES,
+        pattern="^[a-z0-9_]+$",
+        extra={"api": {"pattern": "^[a-z0-9_]+$"}},
+    ),
+]
+
+
+class SafetySettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """What users report, and for how long."""
+
+    reasons: Annotated[
+        tuple[_Reason, ...],
+        about("The reasons among which somebody chooses who reports a message or a person."),
+    ] = ("spam", "harassment", "hate", "violence", "sexual", "scam", "other")
+    retention_days: Annotated[int, about("How long closed reports stay, in days.", ge=1, le=3660)] = 90
+
+
+class SafetyOfApp(Struct, frozen=True):
+    """The keys of an app."""
+
+    safety: Annotated[SafetySettings, about("Reports of users.")] = SafetySettings()
+
+
+SETTINGS: Final = FeatureSettings(of_app=SafetyOfApp)
+
+
+def rules_of(tenant: Tenant | TenantSettings | None) -> SafetySettings:
+    """The rules of an app; None: of one that does not exist."""
+    return SafetySettings() if tenant is None else app_settings_of(tenant, SafetyOfApp).safety
+
+
+HTTP_UNKNOWN_REPORT: Final = HttpProblem(404, "unknown_report", "No such report.")
+HTTP_UNKNOWN_ACT: Final = HttpProblem(
+    404, "unknown_act", "No such removal of messages, or its time to be undone is over."
+)
+HTTP_TOO_MANY_REPORTS: Final = HttpProblem(
+    409, "too_many_reports", "The app has as many open reports as a server keeps."
+)
+
+PROBLEMS: Final = (HTTP_UNKNOWN_REPORT, HTTP_UNKNOWN_ACT, HTTP_TOO_MANY_REPORTS)
+"""All of them."""
+
+
+_DECIDED: Final = Reason("moderators decide it on the server where it was reported")
+
+TABLES: Final = (
+    Table(
+        name="reporter",
+        key=("app", "report", "member"),
+        of_user="member = %s",
+        erase_user=(
+            "DELETE FROM reporter WHERE app = %s AND member = %s",
+            "DELETE FROM reporter WHERE app = %s AND report IN (SELECT id FROM report WHERE member = %s)",
+        ),
+        columns=("report", "member", "created", "reason", "text"),
+        imported=_DECIDED,
+        scan=True,
+    ),
+    Table(
+        name="report",
+        key=("app", "id"),
+        of_user="member = %s",
+        erase_user=(
+            "DELETE FROM report WHERE app = %s AND member = %s",
+            # As Principal.label names who acts by a role. Engines join texts in different ways.
+            "UPDATE report SET closed_by = '', note = '' WHERE app = %s "
+            "AND closed_by = REPLACE(REPLACE('staff:@/#', '#', %s), '@', app)",
+        ),
+        # Not who has closed it, and what moderators wrote for each other.
+        columns=("id", "message", "conversation", "member", "opened", "closed", "outcome"),
+        imported=_DECIDED,
+        scan=True,
+    ),
+    Table(
+        name="mute",
+        key=("app", "member"),
+        of_user="member = %s",
+        erase_user=("DELETE FROM mute WHERE app = %s AND member = %s",),
+        columns=("member", "until", "changed", "reason"),
+    ),
+    Table(
+        name="removal",
+        key=("app", "id"),
+        of_user="member = %s",
+        erase_user=("DELETE FROM removal WHERE app = %s AND member = %s",),
+        columns=(
+            *("id", "member", "state", "since", "until", "reached", "last", "messages", "created", "ends"),
+            "leased",
+        ),
+        imported=Reason("what was removed stays removed"),
+        scan=True,
+    ),
+)
