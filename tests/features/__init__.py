@@ -39,7 +39,9 @@ METRICS = (*metric_table.METRICS, *(row for feature in FEATURES for row in featu
 document = table.document_of(DOCUMENTED)
 PROBLEMS = {problem.code: problem for problem in errors.problems_of(each.problems for each in FEATURES)}
 """By code, in the order of their status."""
-_SETTINGS = [module for name, module in sys.modules.items() if re.fullmatch(r"imserver\..*\.settings", name)]
+_SETTINGS = [
+    module for name, module in sys.modules.items() if re.fullmatch(r"imserver\..*\.(declared|settings)", name)
+]
 RATES = (
     *rates.RATES,
     *(row for module in _SETTINGS for row in vars(module).values() if isinstance(row, rates.Rate)),
