@@ -130,24 +130,21 @@ class ActionPositions:
 
         self._store.write(work)
 
-    def expire(self, app: str, floor: int, most: int = POSITIONS_PER_APP) -> int:
+    @Store.writing
+    def expire(self, sql: Statements, app: str, floor: int, most: int = POSITIONS_PER_APP) -> int:
         """Delete positions of an app that are before the oldest entry, and the oldest beyond ``most``.
 
         ``floor``: entries up to this id have expired. Returns the number of deleted positions.
         """
-
-        def work(sql: Statements) -> int:
-            deleted = 0
-            for table in ("talk_position", "room_position"):
-                of_app = f"FROM {table} WHERE app = %s"
-                deleted += sql.execute(f"DELETE {of_app} AND id < %s", (app, floor))
-                beyond = int(sql.query(f"SELECT COUNT(*) {of_app}", (app,))[0][0]) - most
-                if beyond > 0:
-                    last = sql.query(f"SELECT id {of_app} ORDER BY id LIMIT 1 OFFSET %s", (app, beyond - 1))
-                    deleted += sql.execute(f"DELETE {of_app} AND id <= %s", (app, last[0][0]))
-            return deleted
-
-        return self._store.write(work)
+        deleted = 0
+        for table in ("talk_position", "room_position"):
+            of_app = f"FROM {table} WHERE app = %s"
+            deleted += sql.execute(f"DELETE {of_app} AND id < %s", (app, floor))
+            beyond = int(sql.query(f"SELECT COUNT(*) {of_app}", (app,))[0][0]) - most
+            if beyond > 0:
+                last = sql.query(f"SELECT id {of_app} ORDER BY id LIMIT 1 OFFSET %s", (app, beyond - 1))
+                deleted += sql.execute(f"DELETE {of_app} AND id <= %s", (app, last[0][0]))
+        return deleted
 
     def forget(self, app: str, user: str) -> None:
         """Delete all positions of a user. A later user with the same id starts anew."""

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from secrets import token_hex
 from time import time
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import msgspec
 from msgspec import Struct
@@ -24,10 +24,8 @@ from imserver.model import ERASED
 from imserver.process import synchronise, write_all
 from imserver.storage.app_rows import tables_of_others
 from imserver.storage.statements import PooledStatements, Row, text_of
+from imserver.storage.store import Store
 from imserver.storage.tables import CONDITIONS_OF_APP, Reason, Table
-
-if TYPE_CHECKING:
-    from imserver.storage.store import Store
 
 PURPOSE: Final = "erasures"
 """Of the keys that digests are made with."""
@@ -69,16 +67,14 @@ class Erasures:
         """
         return self._begin(ErasureRow(self.digests(app, user)[0], 0, app, new_name()), user)
 
-    def _begin(self, row: ErasureRow, user: str) -> str:
-        def work(sql: PooledStatements) -> str:
-            until = int(time()) + LEASE_SECONDS
-            new = (row.digest, 0, row.app, row.name, user, until)
-            sql.insert_new("erasure", f"{_COLUMNS}, member, leased", [new])
-            sql.execute("UPDATE erasure SET leased = %s WHERE digest = %s AND ended = 0", (until, row.digest))
-            (name,) = sql.query("SELECT name FROM erasure WHERE digest = %s AND ended = 0", (row.digest,))[0]
-            return text_of(name)
-
-        return self._store.write(work)
+    @Store.writing
+    def _begin(self, sql: PooledStatements, row: ErasureRow, user: str) -> str:
+        until = int(time()) + LEASE_SECONDS
+        new = (row.digest, 0, row.app, row.name, user, until)
+        sql.insert_new("erasure", f"{_COLUMNS}, member, leased", [new])
+        sql.execute("UPDATE erasure SET leased = %s WHERE digest = %s AND ended = 0", (until, row.digest))
+        (name,) = sql.query("SELECT name FROM erasure WHERE digest = %s AND ended = 0", (row.digest,))[0]
+        return text_of(name)
 
     def repeat(self, row: ErasureRow, user: str) -> None:
         """Begin an erasure anew that ended in another copy of this database: the name is the same."""
@@ -89,19 +85,16 @@ class Erasures:
         new = [(row.digest, row.ended, row.app, row.name, "", 0) for row in rows]
         self._store.write_or(None, lambda sql: sql.insert_new("erasure", f"{_COLUMNS}, member, leased", new))
 
-    def end(self, app: str, user: str, ended: int = 0) -> ErasureRow | None:
+    @Store.writing
+    def end(self, sql: PooledStatements, app: str, user: str, ended: int = 0) -> ErasureRow | None:
         """The user is erased. ``ended`` 0: now. None: another node has ended it."""
         digest, now = self.digests(app, user)[0], ended or int(time() * 1000)
-
-        def work(sql: PooledStatements) -> ErasureRow | None:
-            rows = sql.query("SELECT name FROM erasure WHERE digest = %s AND ended = 0", (digest,))
-            sql.execute(
-                "UPDATE erasure SET ended = %s, member = '', leased = 0 WHERE digest = %s AND ended = 0",
-                (now, digest),
-            )
-            return ErasureRow(digest, now, app, text_of(rows[0][0])) if rows else None
-
-        return self._store.write(work)
+        rows = sql.query("SELECT name FROM erasure WHERE digest = %s AND ended = 0", (digest,))
+        sql.execute(
+            "UPDATE erasure SET ended = %s, member = '', leased = 0 WHERE digest = %s AND ended = 0",
+            (now, digest),
+        )
+        return ErasureRow(digest, now, app, text_of(rows[0][0])) if rows else None
 
     def interrupted(self) -> list[tuple[str, str]]:
         """The erasures (app, user) under way on which no node works."""

@@ -9,11 +9,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import ExitStack, closing, contextmanager
-from functools import partial
+from copy import deepcopy
+from functools import partial, wraps
 from importlib import import_module
 from pathlib import Path
 from time import time
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
 
 import gevent
 from gevent.lock import RLock
@@ -39,6 +40,8 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 P = TypeVar("P", bound="StorePart")
+A = ParamSpec("A")
+S = TypeVar("S", bound="OfStore")
 
 _NEVER: Final = -1
 _ENDED_BANS_MS: Final = 7 * 86_400_000
@@ -52,6 +55,31 @@ class StorePart(Protocol):
 
     def close(self) -> None:
         """Store what waits. Called once, before the database is closed. May switch."""
+
+
+class OfStore(Protocol):
+    """Has rows in a store."""
+
+    _store: Store
+
+
+class Transaction(Protocol):
+    """A decorator of methods that get the statements of a transaction first."""
+
+    def __call__(
+        self, method: Callable[Concatenate[S, PooledStatements, A], T], /
+    ) -> Callable[Concatenate[S, A], T]: ...
+
+
+def _transaction(run: Callable[[Store, Callable[[PooledStatements], Any]], Any]) -> Transaction:
+    def decorate(method: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(method)
+        def call(self: OfStore, *args: Any, **named: Any) -> Any:
+            return run(self._store, lambda sql: method(self, sql, *args, **named))
+
+        return call
+
+    return decorate
 
 
 class Store:
@@ -280,6 +308,30 @@ class Store:
     def write_or(self, nothing: T, work: Callable[[PooledStatements], T]) -> T:
         """As :meth:`write`; returns ``nothing`` without a database."""
         return self.database().write(work) if self.has_database else nothing
+
+    @staticmethod
+    def reading(
+        method: Callable[Concatenate[S, PooledStatements, A], T], /
+    ) -> Callable[Concatenate[S, A], T]:
+        """A decorator: the method is the work of :meth:`read` in ``self._store``."""
+        return _transaction(Store.read)(method)
+
+    @staticmethod
+    def writing(
+        method: Callable[Concatenate[S, PooledStatements, A], T], /
+    ) -> Callable[Concatenate[S, A], T]:
+        """A decorator: the method is the work of :meth:`write` in ``self._store``."""
+        return _transaction(Store.write)(method)
+
+    @staticmethod
+    def reading_or(nothing: Any) -> Transaction:
+        """As :meth:`reading`; without a database the method returns a copy of ``nothing``."""
+        return _transaction(lambda store, work: store.read_or(deepcopy(nothing), work))
+
+    @staticmethod
+    def writing_or(nothing: Any) -> Transaction:
+        """As :meth:`writing`; without a database the method returns a copy of ``nothing``."""
+        return _transaction(lambda store, work: store.write_or(deepcopy(nothing), work))
 
     def rows(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
         """The rows of one query; none without a database. Raises StorageUnavailable."""

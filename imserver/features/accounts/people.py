@@ -90,35 +90,39 @@ class PeopleStore:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def page(self, wanted: PeopleFilter, after: int, before: int, limit: int, now: int) -> list[Account]:
+    @Store.reading_or([])
+    def page(
+        self, sql: PooledStatements, wanted: PeopleFilter, after: int, before: int, limit: int, now: int
+    ) -> list[Account]:
         """The newest of these accounts with ``after < id < before``."""
+        conditions, values = _conditions(wanted, now, sql.engine)
+        condition = " AND ".join(("app = %s", "id > %s", "id < %s", *conditions))
+        values = [wanted.app, after, before, *values, limit]
+        return accounts_where(sql, f"{condition} ORDER BY id DESC LIMIT %s", values)
 
-        def work(sql: PooledStatements) -> list[Account]:
-            conditions, values = _conditions(wanted, now, sql.engine)
-            condition = " AND ".join(("app = %s", "id > %s", "id < %s", *conditions))
-            values = [wanted.app, after, before, *values, limit]
-            return accounts_where(sql, f"{condition} ORDER BY id DESC LIMIT %s", values)
-
-        return self._store.read_or([], work)
-
+    @Store.writing_or(None)
     def set_role(
-        self, app: str, id: int, role: StoredRole, may: Callable[[Account], bool], record: RecordEvent | None
+        self,
+        sql: PooledStatements,
+        app: str,
+        id: int,
+        role: StoredRole,
+        may: Callable[[Account], bool],
+        record: RecordEvent | None,
     ) -> Account | None:
         """Give an account a role, if ``may`` permits it. None: it does not exist. Raises NotBelow and
         NoRole."""
+        if (before := _permitted(sql, app, id, may)) is None:
+            return None
+        if role and (before.guest or before.bot):
+            raise NoRole(before.user)
+        sql.execute("UPDATE account SET role = %s WHERE id = %s", (role, id))
+        return _changed(sql, app, id, record, "role")
 
-        def work(sql: PooledStatements) -> Account | None:
-            if (before := _permitted(sql, app, id, may)) is None:
-                return None
-            if role and (before.guest or before.bot):
-                raise NoRole(before.user)
-            sql.execute("UPDATE account SET role = %s WHERE id = %s", (role, id))
-            return _changed(sql, app, id, record, "role")
-
-        return self._store.write_or(None, work)
-
+    @Store.writing_or(None)
     def lock(
         self,
+        sql: PooledStatements,
         app: str,
         id: int,
         until: int,
@@ -128,21 +132,17 @@ class PeopleStore:
     ) -> LockChange | None:
         """Lock an account and its bots until a Unix second; 0: unlock them. None: it does not exist. Raises
         NotBelow."""
-
-        def work(sql: PooledStatements) -> LockChange | None:
-            if (before := _permitted(sql, app, id, may)) is None:
-                return None
-            ids = [id, *(row[0] for row in sql.query("SELECT id FROM bot WHERE owner = %s", (id,)))]
-            sql.execute_many(
-                "UPDATE account SET locked_until = %s, lock_reason = %s WHERE id = %s",
-                [(until, reason or None, each) for each in ids],
-            )
-            account = _changed(sql, app, id, record, "locked" if until else "unlocked")
-            if account is None:
-                return None
-            return LockChange(account, list(map(str, ids)), max(before.locked_until, until))
-
-        return self._store.write_or(None, work)
+        if (before := _permitted(sql, app, id, may)) is None:
+            return None
+        ids = [id, *(row[0] for row in sql.query("SELECT id FROM bot WHERE owner = %s", (id,)))]
+        sql.execute_many(
+            "UPDATE account SET locked_until = %s, lock_reason = %s WHERE id = %s",
+            [(until, reason or None, each) for each in ids],
+        )
+        account = _changed(sql, app, id, record, "locked" if until else "unlocked")
+        if account is None:
+            return None
+        return LockChange(account, list(map(str, ids)), max(before.locked_until, until))
 
     def banned_after(self, app: str, users: Sequence[str], until: int) -> set[str]:
         """The ones of these users whose ban ends after this Unix second."""

@@ -101,30 +101,31 @@ class AccountStore:
 
     # --- accounts -------------------------------------------------------------------------------------------
 
-    def add(self, new: Account, password: str, record: RecordEvent | None = None) -> Account:
+    @Store.writing
+    def add(
+        self, sql: PooledStatements, new: Account, password: str, record: RecordEvent | None = None
+    ) -> Account:
         """Store an account and return it with its id. ``password`` is a hash. Raises Taken.
 
         ``record``, here and below: stores an event about the account in the same transaction.
         """
         row = replace(new, created=int(time()))
+        return add_account(sql, row, password, record)
 
-        def work(sql: PooledStatements) -> Account:
-            return add_account(sql, row, password, record)
-
-        return self._store.write(work)
-
+    @Store.writing
     def add_linked(
-        self, new: Account, provider: str, subject: str, record: RecordEvent | None = None
+        self,
+        sql: PooledStatements,
+        new: Account,
+        provider: str,
+        subject: str,
+        record: RecordEvent | None = None,
     ) -> Account:
         """Store an account without a password that is linked with an identity. Raises Taken."""
         row = replace(new, created=int(time()))
-
-        def work(sql: PooledStatements) -> Account:
-            added = add_account(sql, row, "", record)
-            add_link(sql, row.app, added.id, provider, subject, row.created)
-            return added
-
-        return self._store.write(work)
+        added = add_account(sql, row, "", record)
+        add_link(sql, row.app, added.id, provider, subject, row.created)
+        return added
 
     def linked(
         self, app: str, providers: Sequence[str], subjects: Sequence[str]
@@ -132,34 +133,30 @@ class AccountStore:
         """The account that is linked with one of these identities, and the provider of the link."""
         return self._store.read_or(None, lambda sql: _linked(sql, app, providers, subjects))
 
-    def by_login(self, app: str, *logins: tuple[Identifier, str]) -> tuple[Account, str] | None:
+    @Store.reading_or(None)
+    def by_login(
+        self, sql: PooledStatements, app: str, *logins: tuple[Identifier, str]
+    ) -> tuple[Account, str] | None:
         """The account with the first of these identifiers that exists, and its password hash.
 
         All are looked up, so the time does not reveal which exists.
         """
+        rows = [
+            row
+            for kind, text in logins
+            for row in sql.query(f"{_ACCOUNTS} WHERE app = %s AND {kind} = %s", (app, text))
+        ]
+        return _found(rows)
 
-        def work(sql: PooledStatements) -> tuple[Account, str] | None:
-            rows = [
-                row
-                for kind, text in logins
-                for row in sql.query(f"{_ACCOUNTS} WHERE app = %s AND {kind} = %s", (app, text))
-            ]
-            return _found(rows)
-
-        return self._store.read_or(None, work)
-
+    @Store.reading_or([])
     def anywhere(
-        self, apps: Sequence[str], id: int, logins: Sequence[tuple[Identifier, str]]
+        self, sql: PooledStatements, apps: Sequence[str], id: int, logins: Sequence[tuple[Identifier, str]]
     ) -> list[Account]:
         """The accounts of these apps with this id (0: none), or with one of these identifiers."""
-
-        def work(sql: PooledStatements) -> list[Account]:
-            rows = sql.query_in(f"{_ACCOUNTS} WHERE id = %s AND app IN {{}}", (id,), apps) if id else []
-            for kind, text in logins:
-                rows += sql.query_in(f"{_ACCOUNTS} WHERE {kind} = %s AND app IN {{}}", (text,), apps)
-            return list({account.id: account for account in map(_account, rows)}.values())
-
-        return self._store.read_or([], work)
+        rows = sql.query_in(f"{_ACCOUNTS} WHERE id = %s AND app IN {{}}", (id,), apps) if id else []
+        for kind, text in logins:
+            rows += sql.query_in(f"{_ACCOUNTS} WHERE {kind} = %s AND app IN {{}}", (text,), apps)
+        return list({account.id: account for account in map(_account, rows)}.values())
 
     def by_id(self, app: str, id: int) -> tuple[Account, str] | None:
         """The account with this id, and its password hash."""
@@ -232,42 +229,46 @@ class AccountStore:
             accounts = [each for each in accounts if each.id not in left_out]
         return accounts, rows[-1][0] - 1 if len(rows) == limit else after
 
+    @Store.writing_or(None)
     def change(
-        self, app: str, id: int, fields: Mapping[Any, Any], record: RecordEvent | None = None
+        self,
+        sql: PooledStatements,
+        app: str,
+        id: int,
+        fields: Mapping[Any, Any],
+        record: RecordEvent | None = None,
     ) -> Account | None:
         """Change the given fields of an account; None if the account does not exist.
 
         An identifier ``""`` is removed. Raises Taken if another account has one of the identifiers.
         """
+        for name in _CHANGEABLE:
+            if name in fields:
+                value = fields[name]
+                if name in IDENTIFIERS:
+                    value = _identifier(name, value)
+                elif isinstance(value, bool):
+                    value = int(value)
+                with _taken():
+                    sql.execute(
+                        f"UPDATE account SET {name} = %s WHERE id = %s AND app = %s", (value, id, app)
+                    )
+        if "nickname" in fields or "name" in fields:
+            _fold(sql, accounts_in(sql, app, (id,)))
+        if fields.get("email_confirmed"):
+            statement = "UPDATE account SET confirmed_email = email WHERE id = %s AND app = %s"
+            sql.execute(statement, (id, app))
+        if "email" in fields:  # a code in the mailbox of the old address is worth nothing
+            _forget_resets(sql, id)
+        found = _by_id(sql, app, id)
+        if found is not None:
+            report(sql, record, "changed", found[0])
+        return None if found is None else found[0]
 
-        def work(sql: PooledStatements) -> Account | None:
-            for name in _CHANGEABLE:
-                if name in fields:
-                    value = fields[name]
-                    if name in IDENTIFIERS:
-                        value = _identifier(name, value)
-                    elif isinstance(value, bool):
-                        value = int(value)
-                    with _taken():
-                        sql.execute(
-                            f"UPDATE account SET {name} = %s WHERE id = %s AND app = %s", (value, id, app)
-                        )
-            if "nickname" in fields or "name" in fields:
-                _fold(sql, accounts_in(sql, app, (id,)))
-            if fields.get("email_confirmed"):
-                statement = "UPDATE account SET confirmed_email = email WHERE id = %s AND app = %s"
-                sql.execute(statement, (id, app))
-            if "email" in fields:  # a code in the mailbox of the old address is worth nothing
-                _forget_resets(sql, id)
-            found = _by_id(sql, app, id)
-            if found is not None:
-                report(sql, record, "changed", found[0])
-            return None if found is None else found[0]
-
-        return self._store.write_or(None, work)
-
+    @Store.writing
     def set_password(
         self,
+        sql: PooledStatements,
         id: int,
         before: str,
         password: str,
@@ -275,126 +276,117 @@ class AccountStore:
         record: RecordEvent | None = None,
     ) -> bool:
         """Replace the password hash ``before``; False if the hash has changed meanwhile."""
+        # Whoever has a password is no guest.
+        statement = (
+            "UPDATE account SET password = %s, guest = 0, version = version + %s "
+            "WHERE id = %s AND password = %s"
+        )
+        changed = sql.execute(statement, (password, int(ends_sessions), id, before)) == 1
+        if changed and ends_sessions:
+            _forget_devices(sql, id)
+            _forget_resets(sql, id)
+        if changed and record is not None:
+            _report_by_id(sql, record, "password", None, id)
+        return changed
 
-        def work(sql: PooledStatements) -> bool:
-            # Whoever has a password is no guest.
-            statement = (
-                "UPDATE account SET password = %s, guest = 0, version = version + %s "
-                "WHERE id = %s AND password = %s"
-            )
-            changed = sql.execute(statement, (password, int(ends_sessions), id, before)) == 1
-            if changed and ends_sessions:
-                _forget_devices(sql, id)
-                _forget_resets(sql, id)
-            if changed and record is not None:
-                _report_by_id(sql, record, "password", None, id)
-            return changed
-
-        return self._store.write(work)
-
-    def add_reset(self, id: int, email: str, code: str, now: int, expires_at: int) -> bool:
+    @Store.writing
+    def add_reset(
+        self, sql: PooledStatements, id: int, email: str, code: str, now: int, expires_at: int
+    ) -> bool:
         """Store the hash ``code`` of a code that resets the password of an account, instead of earlier ones;
         False if ``email``, to which the code is sent, is not its address any more.
 
         Times are Unix seconds.
         """
-
-        def work(sql: PooledStatements) -> bool:
-            rows = sql.query(f"SELECT email FROM account WHERE id = %s{sql.for_update}", (id,))
-            if not rows or text_of(rows[0][0] or "") != email:
-                return False
-            sql.execute("DELETE FROM password_reset WHERE account = %s OR expires_at <= %s", (id, now))
-            sql.execute(
-                "INSERT INTO password_reset (code, account, expires_at) VALUES (%s, %s, %s)",
-                (code, id, expires_at),
-            )
-            return True
-
-        return self._store.write(work)
+        rows = sql.query(f"SELECT email FROM account WHERE id = %s{sql.for_update}", (id,))
+        if not rows or text_of(rows[0][0] or "") != email:
+            return False
+        sql.execute("DELETE FROM password_reset WHERE account = %s OR expires_at <= %s", (id, now))
+        sql.execute(
+            "INSERT INTO password_reset (code, account, expires_at) VALUES (%s, %s, %s)",
+            (code, id, expires_at),
+        )
+        return True
 
     def reset_of(self, app: str, code: str, now: int) -> int:
         """The account whose password the code with this hash may reset now; 0: none."""
         rows = self._store.rows(_RESET, (code, now, app))
         return rows[0][0] if rows else 0
 
+    @Store.writing_or(False)
     def use_reset(
-        self, app: str, code: str, now: int, password: str, record: RecordEvent | None = None
+        self,
+        sql: PooledStatements,
+        app: str,
+        code: str,
+        now: int,
+        password: str,
+        record: RecordEvent | None = None,
     ) -> bool:
         """Replace the password hash of the account of a code, and invalidate its tokens and codes.
 
         False if the code does not exist, or has expired.
         """
+        rows = sql.query(_RESET, (code, now, app))
+        # Of two requests at once, one deletes the row.
+        if not rows or sql.execute("DELETE FROM password_reset WHERE code = %s", (code,)) != 1:
+            return False
+        id = rows[0][0]
+        # The code was in a mail to this address, or the operator has made it.
+        sql.execute(
+            "UPDATE account SET password = %s, guest = 0, version = version + 1, confirmed_email = email "
+            "WHERE id = %s",
+            (password, id),
+        )
+        _forget_devices(sql, id)
+        _forget_resets(sql, id)
+        if record is not None:
+            _report_by_id(sql, record, "password", None, id)
+        return True
 
-        def work(sql: PooledStatements) -> bool:
-            rows = sql.query(_RESET, (code, now, app))
-            # Of two requests at once, one deletes the row.
-            if not rows or sql.execute("DELETE FROM password_reset WHERE code = %s", (code,)) != 1:
-                return False
-            id = rows[0][0]
-            # The code was in a mail to this address, or the operator has made it.
-            sql.execute(
-                "UPDATE account SET password = %s, guest = 0, version = version + 1, confirmed_email = email "
-                "WHERE id = %s",
-                (password, id),
-            )
-            _forget_devices(sql, id)
-            _forget_resets(sql, id)
-            if record is not None:
-                _report_by_id(sql, record, "password", None, id)
-            return True
-
-        return self._store.write_or(False, work)
-
-    def confirm_email(self, id: int, is_meant: Callable[[Account], bool]) -> bool:
+    @Store.writing_or(False)
+    def confirm_email(self, sql: PooledStatements, id: int, is_meant: Callable[[Account], bool]) -> bool:
         """Note that the e-mail address of an account is confirmed; False: the account does not exist, or
         ``is_meant`` denies that it is this address."""
-
-        def work(sql: PooledStatements) -> bool:
-            found = _found(sql.query(f"{_ACCOUNTS} WHERE id = %s{sql.for_update}", (id,)))
-            if found is None or not found[0].email or not is_meant(found[0]):
-                return False
-            sql.execute("UPDATE account SET confirmed_email = email WHERE id = %s", (id,))
-            return True
-
-        return self._store.write_or(False, work)
+        found = _found(sql.query(f"{_ACCOUNTS} WHERE id = %s{sql.for_update}", (id,)))
+        if found is None or not found[0].email or not is_meant(found[0]):
+            return False
+        sql.execute("UPDATE account SET confirmed_email = email WHERE id = %s", (id,))
+        return True
 
     def note_question(self, id: int) -> bool:
         """Note that an account is asked by itself to confirm its e-mail address; False: it was before."""
         statement = "UPDATE account SET confirmed_email = '' WHERE id = %s AND confirmed_email IS NULL"
         return self._store.write_or(False, lambda sql: sql.execute(statement, (id,)) == 1)
 
-    def end_sessions(self, app: str, id: int, record: RecordEvent | None = None) -> bool:
+    @Store.writing_or(False)
+    def end_sessions(
+        self, sql: PooledStatements, app: str, id: int, record: RecordEvent | None = None
+    ) -> bool:
         """Invalidate all tokens of an account; False if it does not exist."""
-
-        def work(sql: PooledStatements) -> bool:
-            statement = "UPDATE account SET version = version + 1 WHERE id = %s AND app = %s"
-            ended = sql.execute(statement, (id, app)) == 1
-            if ended:
-                _forget_devices(sql, id)
-            if ended and record is not None:
-                _report_by_id(sql, record, "logged_out", app, id)
-            return ended
-
-        return self._store.write_or(False, work)
-
-    def remove(self, app: str, id: int, record: RecordEvent | None = None) -> bool:
-        """Delete an account and its relations; False if it does not exist."""
-
-        def work(sql: PooledStatements) -> bool:
-            if record is not None:
-                _report_removal(sql, record, app, id)
-            if sql.execute("DELETE FROM account WHERE id = %s AND app = %s", (id, app)) != 1:
-                return False
-            sql.execute("DELETE FROM relation WHERE account = %s OR other = %s", (id, id))
-            sql.execute("DELETE FROM bot WHERE id = %s", (id,))
-            sql.execute("DELETE FROM incoming_hook WHERE id = %s", (id,))
-            sql.execute("DELETE FROM oauth_link WHERE account = %s", (id,))
-            forget_factor(sql, id)
+        statement = "UPDATE account SET version = version + 1 WHERE id = %s AND app = %s"
+        ended = sql.execute(statement, (id, app)) == 1
+        if ended:
             _forget_devices(sql, id)
-            _forget_resets(sql, id)
-            return True
+        if ended and record is not None:
+            _report_by_id(sql, record, "logged_out", app, id)
+        return ended
 
-        return self._store.write_or(False, work)
+    @Store.writing_or(False)
+    def remove(self, sql: PooledStatements, app: str, id: int, record: RecordEvent | None = None) -> bool:
+        """Delete an account and its relations; False if it does not exist."""
+        if record is not None:
+            _report_removal(sql, record, app, id)
+        if sql.execute("DELETE FROM account WHERE id = %s AND app = %s", (id, app)) != 1:
+            return False
+        sql.execute("DELETE FROM relation WHERE account = %s OR other = %s", (id, id))
+        sql.execute("DELETE FROM bot WHERE id = %s", (id,))
+        sql.execute("DELETE FROM incoming_hook WHERE id = %s", (id,))
+        sql.execute("DELETE FROM oauth_link WHERE account = %s", (id,))
+        forget_factor(sql, id)
+        _forget_devices(sql, id)
+        _forget_resets(sql, id)
+        return True
 
     def programs_of(self, app: str, user: str) -> list[str]:
         """The bots that belong to the account of a user."""
@@ -414,8 +406,10 @@ class AccountStore:
         """Whether this account exists, and is that of a guest."""
         return bool(self._store.rows(_GUEST, (id, app)))
 
+    @Store.writing_or(None)
     def promote_guest(
         self,
+        sql: PooledStatements,
         app: str,
         id: int,
         identifiers: Mapping[Identifier, str],
@@ -426,26 +420,22 @@ class AccountStore:
 
         None: the account is no guest's any more. Raises Taken.
         """
-
-        def work(sql: PooledStatements) -> Account | None:
-            if not sql.query(f"{_GUEST}{sql.for_update}", (id, app)):
-                return None
-            fields: dict[str, Any] = {kind: _identifier(kind, text) for kind, text in identifiers.items()}
-            fields |= {"password": password, "guest": 0}
-            changes = ", ".join(f"{name} = %s" for name in fields)
-            with _taken():
-                sql.execute(
-                    f"UPDATE account SET {changes}, version = version + 1 WHERE id = %s",
-                    (*fields.values(), id),
-                )
-            _forget_devices(sql, id)
-            found = _by_id(sql, app, id)
-            if found is not None:
-                _fold(sql, [found[0]])
-                report(sql, record, "changed", found[0])
-            return None if found is None else found[0]
-
-        return self._store.write_or(None, work)
+        if not sql.query(f"{_GUEST}{sql.for_update}", (id, app)):
+            return None
+        fields: dict[str, Any] = {kind: _identifier(kind, text) for kind, text in identifiers.items()}
+        fields |= {"password": password, "guest": 0}
+        changes = ", ".join(f"{name} = %s" for name in fields)
+        with _taken():
+            sql.execute(
+                f"UPDATE account SET {changes}, version = version + 1 WHERE id = %s",
+                (*fields.values(), id),
+            )
+        _forget_devices(sql, id)
+        found = _by_id(sql, app, id)
+        if found is not None:
+            _fold(sql, [found[0]])
+            report(sql, record, "changed", found[0])
+        return None if found is None else found[0]
 
     def unused_guests(self, before: int, after: int, limit: int) -> list[Account]:
         """Guests of all apps who came, and were last seen, before a Unix second; ordered by id, after the id
@@ -457,43 +447,40 @@ class AccountStore:
 
     # --- devices --------------------------------------------------------------------------------------------
 
-    def by_device(self, id: int, device: int) -> tuple[Account, Device] | None:
+    @Store.reading_or(None)
+    def by_device(self, sql: PooledStatements, id: int, device: int) -> tuple[Account, Device] | None:
         """The account with this id, and its login ``device`` that has not ended."""
+        found, row = _by_id(sql, None, id), _device(sql, id, device)
+        return None if found is None or row is None else (found[0], row)
 
-        def work(sql: PooledStatements) -> tuple[Account, Device] | None:
-            found, row = _by_id(sql, None, id), _device(sql, id, device)
-            return None if found is None or row is None else (found[0], row)
-
-        return self._store.read_or(None, work)
-
-    def add_device(self, id: int, version: int, new: Device, most: int) -> bool:
+    @Store.writing
+    def add_device(self, sql: PooledStatements, id: int, version: int, new: Device, most: int) -> bool:
         """Store a login of a version of an account. Beyond ``most`` logins the oldest end.
 
         False if the account has another version now or was deleted.
         """
+        own = sql.query(f"SELECT version FROM account WHERE id = %s{sql.for_update}", (id,))
+        if not own or own[0][0] != version:
+            return False
+        _add_device(sql, id, new, most)
+        return True
 
-        def work(sql: PooledStatements) -> bool:
-            own = sql.query(f"SELECT version FROM account WHERE id = %s{sql.for_update}", (id,))
-            if not own or own[0][0] != version:
-                return False
-            _add_device(sql, id, new, most)
-            return True
-
-        return self._store.write(work)
-
+    @Store.writing_or(None)
     def log_in_linked(
-        self, app: str, providers: Sequence[str], subjects: Sequence[str], new: Device, most: int
+        self,
+        sql: PooledStatements,
+        app: str,
+        providers: Sequence[str],
+        subjects: Sequence[str],
+        new: Device,
+        most: int,
     ) -> tuple[Account, str] | None:
         """As :meth:`linked`, and store a login of the account that was found, as :meth:`add_device` does,
         unless it is locked."""
-
-        def work(sql: PooledStatements) -> tuple[Account, str] | None:
-            found = _linked(sql, app, providers, subjects, sql.for_update)
-            if found is not None and not found[0].is_locked(new.since):
-                _add_device(sql, found[0].id, new, most)
-            return found
-
-        return self._store.write_or(None, work)
+        found = _linked(sql, app, providers, subjects, sql.for_update)
+        if found is not None and not found[0].is_locked(new.since):
+            _add_device(sql, found[0].id, new, most)
+        return found
 
     def devices(self, id: int, now: int) -> list[Device]:
         """The logins that have not ended, newest first."""
@@ -501,55 +488,48 @@ class AccountStore:
         rows = self._store.rows(statement, (id, now))
         return list(map(_device_of, rows))
 
-    def remove_device(self, id: int, device: int) -> Device | None:
+    @Store.writing_or(None)
+    def remove_device(self, sql: PooledStatements, id: int, device: int) -> Device | None:
         """End a login and return it; None if it does not exist."""
-
-        def work(sql: PooledStatements) -> Device | None:
-            found = _device(sql, id, device)
-            sql.execute("DELETE FROM account_device WHERE account = %s AND id = %s", (id, device))
-            return found
-
-        return self._store.write_or(None, work)
+        found = _device(sql, id, device)
+        sql.execute("DELETE FROM account_device WHERE account = %s AND id = %s", (id, device))
+        return found
 
     # --- import ---------------------------------------------------------------------------------------------
 
-    def there(self, app: str, some: Sequence[Imported]) -> list[Account]:
+    @Store.reading_or([])
+    def there(self, sql: PooledStatements, app: str, some: Sequence[Imported]) -> list[Account]:
         """The accounts that have the id, or in the app an identifier, of one of ``some``."""
+        rows = sql.query_in(f"{_ACCOUNTS} WHERE id IN {{}}", (), [each.account.id for each in some])
+        for kind in IDENTIFIERS:
+            given = [text for each in some if (text := getattr(each.account, kind))]
+            rows += sql.query_in(f"{_ACCOUNTS} WHERE app = %s AND {kind} IN {{}}", (app,), given)
+        return list({row[0]: _account(row) for row in rows}.values())
 
-        def work(sql: PooledStatements) -> list[Account]:
-            rows = sql.query_in(f"{_ACCOUNTS} WHERE id IN {{}}", (), [each.account.id for each in some])
-            for kind in IDENTIFIERS:
-                given = [text for each in some if (text := getattr(each.account, kind))]
-                rows += sql.query_in(f"{_ACCOUNTS} WHERE app = %s AND {kind} IN {{}}", (app,), given)
-            return list({row[0]: _account(row) for row in rows}.values())
-
-        return self._store.read_or([], work)
-
-    def put(self, some: Sequence[Imported]) -> None:
+    @Store.writing
+    def put(self, sql: PooledStatements, some: Sequence[Imported]) -> None:
         """Store accounts with given ids. New accounts get ids above them.
 
         Raises Taken if an id or an identifier exists.
         """
-
-        def work(sql: PooledStatements) -> None:
-            statement = f"INSERT INTO account (id, {_STORED}) VALUES {marks_of(14)}"
-            with _taken():
-                sql.execute_many(
-                    statement, [(each.account.id, *_row(each.account, each.password)) for each in some]
-                )
-            if sql.engine == "postgresql":
-                # The other engines continue after the greatest id by themselves.
-                sequence = "pg_get_serial_sequence('account', 'id')"
-                sql.query(
-                    f"SELECT setval({sequence}, GREATEST((SELECT max(id) FROM account), nextval({sequence})))"
-                )
-
-        self._store.write(work)
+        statement = f"INSERT INTO account (id, {_STORED}) VALUES {marks_of(14)}"
+        with _taken():
+            sql.execute_many(
+                statement, [(each.account.id, *_row(each.account, each.password)) for each in some]
+            )
+        if sql.engine == "postgresql":
+            # The other engines continue after the greatest id by themselves.
+            sequence = "pg_get_serial_sequence('account', 'id')"
+            sql.query(
+                f"SELECT setval({sequence}, GREATEST((SELECT max(id) FROM account), nextval({sequence})))"
+            )
 
     # --- relations ------------------------------------------------------------------------------------------
 
+    @Store.writing_or("unknown")
     def relate(
         self,
+        sql: PooledStatements,
         app: str,
         one: int,
         two: int,
@@ -564,28 +544,22 @@ class AccountStore:
         accounts exist or a change does not meet the condition, or ``"full"`` if an account would have
         relations to more than ``limit`` others.
         """
-
-        def work(sql: PooledStatements) -> str:
-            # Both rows are locked, in this order, so that concurrent requests run one after the other.
-            both = f"SELECT id FROM account WHERE id IN (%s, %s) AND app = %s ORDER BY id{sql.for_update}"
-            if len(sql.query(both, (one, two, app))) != 2:
-                return "unknown"
-            before = _state(sql, one, two), _state(sql, two, one)
-            after, word = becoming(before)
-            pairs = ((one, two, before[0], after[0]), (two, one, before[1], after[1]))
-            count = "SELECT count(*) FROM relation WHERE account = %s"
-            if any(
-                new and not old and sql.query(count, (mine,))[0][0] >= limit for mine, _, old, new in pairs
-            ):
-                return "full"
-            if after != before and condition is not None and not condition(sql):
-                return "unknown"
-            for mine, other, old, new in pairs:
-                if old != new:
-                    _set_state(sql, mine, other, old, new)
-            return word
-
-        return self._store.write_or("unknown", work)
+        # Both rows are locked, in this order, so that concurrent requests run one after the other.
+        both = f"SELECT id FROM account WHERE id IN (%s, %s) AND app = %s ORDER BY id{sql.for_update}"
+        if len(sql.query(both, (one, two, app))) != 2:
+            return "unknown"
+        before = _state(sql, one, two), _state(sql, two, one)
+        after, word = becoming(before)
+        pairs = ((one, two, before[0], after[0]), (two, one, before[1], after[1]))
+        count = "SELECT count(*) FROM relation WHERE account = %s"
+        if any(new and not old and sql.query(count, (mine,))[0][0] >= limit for mine, _, old, new in pairs):
+            return "full"
+        if after != before and condition is not None and not condition(sql):
+            return "unknown"
+        for mine, other, old, new in pairs:
+            if old != new:
+                _set_state(sql, mine, other, old, new)
+        return word
 
     def blocked_by(self, app: str, one: int, others: Sequence[int], with_owner: bool = True) -> set[int]:
         """The ids in ``others`` of accounts that have blocked an account; ``with_owner``: or, if it is a bot,

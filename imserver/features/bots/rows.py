@@ -85,8 +85,15 @@ class BotStore:
     def __init__(self, store: Store) -> None:
         self._store = store
 
+    @Store.writing
     def add(
-        self, new: Account, owner: int, token_hash: str, most: int, record: RecordEvent | None
+        self,
+        sql: PooledStatements,
+        new: Account,
+        owner: int,
+        token_hash: str,
+        most: int,
+        record: RecordEvent | None,
     ) -> Bot | None:
         """Store a bot with its account; None if its owner (0: the back end, without a limit) has ``most``, or
         does not exist any more.
@@ -94,34 +101,27 @@ class BotStore:
         ``record``: as in AccountStore. Raises Taken.
         """
         row = replace(new, created=int(time()), bot=True)
+        if owner:
+            # After the deletion of its owner nobody would delete the bot.
+            if not sql.query(f"SELECT id FROM account WHERE id = %s{sql.for_update}", (owner,)):
+                return None
+            count = "SELECT count(*) FROM bot WHERE app = %s AND owner = %s"
+            if sql.query(count, (row.app, owner))[0][0] >= most:
+                return None
+        account = add_account(sql, row, _NO_PASSWORD, record)
+        sql.execute(
+            "INSERT INTO bot (id, app, owner, token_hash, commands, hook_url, hook_secret) "
+            f"VALUES {marks_of(7)}",
+            (account.id, account.app, owner, token_hash, b"[]", "", ""),
+        )
+        return Bot(account, owner)
 
-        def work(sql: PooledStatements) -> Bot | None:
-            if owner:
-                # After the deletion of its owner nobody would delete the bot.
-                if not sql.query(f"SELECT id FROM account WHERE id = %s{sql.for_update}", (owner,)):
-                    return None
-                count = "SELECT count(*) FROM bot WHERE app = %s AND owner = %s"
-                if sql.query(count, (row.app, owner))[0][0] >= most:
-                    return None
-            account = add_account(sql, row, _NO_PASSWORD, record)
-            sql.execute(
-                "INSERT INTO bot (id, app, owner, token_hash, commands, hook_url, hook_secret) "
-                f"VALUES {marks_of(7)}",
-                (account.id, account.app, owner, token_hash, b"[]", "", ""),
-            )
-            return Bot(account, owner)
-
-        return self._store.write(work)
-
-    def holder(self, id: int, token_hash: str) -> Account | None:
+    @Store.reading_or(None)
+    def holder(self, sql: PooledStatements, id: int, token_hash: str) -> Account | None:
         """The account of a bot, if its token has this hash."""
-
-        def work(sql: PooledStatements) -> Account | None:
-            rows = sql.query("SELECT app FROM bot WHERE id = %s AND token_hash = %s", (id, token_hash))
-            found = accounts_in(sql, text_of(rows[0][0]), [id]) if rows else []
-            return found[0] if found else None
-
-        return self._store.read_or(None, work)
+        rows = sql.query("SELECT app FROM bot WHERE id = %s AND token_hash = %s", (id, token_hash))
+        found = accounts_in(sql, text_of(rows[0][0]), [id]) if rows else []
+        return found[0] if found else None
 
     def get(self, app: str, ids: Sequence[int]) -> list[Bot]:
         """The bots among these accounts, ordered by id."""
@@ -131,46 +131,37 @@ class BotStore:
 
         return self._store.read_or([], work) if ids else []
 
-    def page(self, app: str, owner: int | None, after: int, limit: int) -> list[Bot]:
+    @Store.reading_or([])
+    def page(self, sql: PooledStatements, app: str, owner: int | None, after: int, limit: int) -> list[Bot]:
         """Bots with an id after ``after``, ordered by id. ``owner`` None: of all owners."""
         whose, values = (
             ("", (app, after, limit)) if owner is None else ("AND owner = %s ", (app, after, owner, limit))
         )
+        statement = f"{_BOTS} app = %s AND id > %s {whose}ORDER BY id LIMIT %s"
+        return _bots(sql, app, sql.query(statement, values))
 
-        def work(sql: PooledStatements) -> list[Bot]:
-            statement = f"{_BOTS} app = %s AND id > %s {whose}ORDER BY id LIMIT %s"
-            return _bots(sql, app, sql.query(statement, values))
-
-        return self._store.read_or([], work)
-
-    def listed(self, app: str, after: int, limit: int) -> list[Bot]:
+    @Store.reading_or([])
+    def listed(self, sql: PooledStatements, app: str, after: int, limit: int) -> list[Bot]:
         """Bots that the app offers, with an id after ``after``, ordered by id."""
+        statement = f"{_BOTS} app = %s AND listed = 1 AND id > %s ORDER BY id LIMIT %s"
+        return _bots(sql, app, sql.query(statement, (app, after, limit)))
 
-        def work(sql: PooledStatements) -> list[Bot]:
-            statement = f"{_BOTS} app = %s AND listed = 1 AND id > %s ORDER BY id LIMIT %s"
-            return _bots(sql, app, sql.query(statement, (app, after, limit)))
-
-        return self._store.read_or([], work)
-
-    def set_listed(self, app: str, id: int, most: int) -> bool:
+    @Store.writing
+    def set_listed(self, sql: PooledStatements, app: str, id: int, most: int) -> bool:
         """Offer a bot to all accounts; False if the bot does not exist, or its owner (an account) has listed
         ``most`` others."""
-
-        def work(sql: PooledStatements) -> bool:
-            rows = sql.query("SELECT owner FROM bot WHERE id = %s AND app = %s", (id, app))
-            if not rows:
+        rows = sql.query("SELECT owner FROM bot WHERE id = %s AND app = %s", (id, app))
+        if not rows:
+            return False
+        owner = rows[0][0]
+        if owner:
+            # One of two at once waits for the other.
+            sql.query(f"SELECT id FROM account WHERE id = %s{sql.for_update}", (owner,))
+            count = "SELECT count(*) FROM bot WHERE app = %s AND owner = %s AND listed = 1 AND id <> %s"
+            if sql.query(count, (app, owner, id))[0][0] >= most:
                 return False
-            owner = rows[0][0]
-            if owner:
-                # One of two at once waits for the other.
-                sql.query(f"SELECT id FROM account WHERE id = %s{sql.for_update}", (owner,))
-                count = "SELECT count(*) FROM bot WHERE app = %s AND owner = %s AND listed = 1 AND id <> %s"
-                if sql.query(count, (app, owner, id))[0][0] >= most:
-                    return False
-            sql.execute("UPDATE bot SET listed = 1 WHERE id = %s AND app = %s", (id, app))
-            return True
-
-        return self._store.write(work)
+        sql.execute("UPDATE bot SET listed = 1 WHERE id = %s AND app = %s", (id, app))
+        return True
 
     def set_unlisted(self, app: str, id: int) -> bool:
         """Offer a bot no more; False if the bot does not exist."""
@@ -188,14 +179,12 @@ class BotStore:
         """Replace the commands of a bot; False if the bot does not exist."""
         return self._set(app, id, "commands", _encode(commands))
 
-    def _set(self, app: str, id: int, column: str, value: Any) -> bool:
-        def work(sql: PooledStatements) -> bool:
-            # MySQL counts only rows that have changed.
-            there = sql.query(f"SELECT id FROM bot WHERE id = %s AND app = %s{sql.for_update}", (id, app))
-            sql.execute(f"UPDATE bot SET {column} = %s WHERE id = %s AND app = %s", (value, id, app))
-            return bool(there)
-
-        return self._store.write_or(False, work)
+    @Store.writing_or(False)
+    def _set(self, sql: PooledStatements, app: str, id: int, column: str, value: Any) -> bool:
+        # MySQL counts only rows that have changed.
+        there = sql.query(f"SELECT id FROM bot WHERE id = %s AND app = %s{sql.for_update}", (id, app))
+        sql.execute(f"UPDATE bot SET {column} = %s WHERE id = %s AND app = %s", (value, id, app))
+        return bool(there)
 
 
 class HookStore:
@@ -232,21 +221,18 @@ class HookStore:
 
     # --- of bots --------------------------------------------------------------------------------------------
 
-    def set_url(self, app: str, bot: int, url: str, secret: str) -> bool:
+    @Store.writing_or(False)
+    def set_url(self, sql: Statements, app: str, bot: int, url: str, secret: str) -> bool:
         """Set the webhook of a bot (``""``: none). It begins with the next entry of the log. False: the app
         has no such bot."""
-
-        def work(sql: Statements) -> bool:
-            if not sql.query(f"SELECT id FROM bot WHERE id = %s AND app = %s{sql.for_update}", (bot, app)):
-                return False
-            rows = sql.query("SELECT last_id FROM log WHERE app = %s AND part = 0", (app,))
-            sql.execute(
-                "UPDATE bot SET hook_url = %s, hook_secret = %s, hook_entry = %s WHERE id = %s",
-                (url, secret, rows[0][0] if rows else 0, bot),
-            )
-            return True
-
-        return self._store.write_or(False, work)
+        if not sql.query(f"SELECT id FROM bot WHERE id = %s AND app = %s{sql.for_update}", (bot, app)):
+            return False
+        rows = sql.query("SELECT last_id FROM log WHERE app = %s AND part = 0", (app,))
+        sql.execute(
+            "UPDATE bot SET hook_url = %s, hook_secret = %s, hook_entry = %s WHERE id = %s",
+            (url, secret, rows[0][0] if rows else 0, bot),
+        )
+        return True
 
     def of_bots(self) -> list[BotHook]:
         """The webhooks of all bots of all apps."""

@@ -46,37 +46,34 @@ class ArrangementRows:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def change(self, app: str, user: str, change: Arrange, limits: InboxSettings) -> tuple[Arrangement, bool]:
+    @Store.writing
+    def change(
+        self, sql: PooledStatements, app: str, user: str, change: Arrange, limits: InboxSettings
+    ) -> tuple[Arrangement, bool]:
         """Change one arrangement; returns it, and whether it is another one now. Raises TooManyPins and
         TooManyDrafts."""
         key = app, user
-
-        def work(sql: PooledStatements) -> tuple[Arrangement, bool]:
-            version = _raise_version(sql, app, user)
-            rows = sql.query(
-                f"SELECT {_COLUMNS} FROM arrangement {_OF_USER} = %s", (*key, change.conversation)
-            )
-            before = _arrangement(rows[0]) if rows else Arrangement(change.conversation)
-            after = _changed(before, change)
-            if after == before:
-                return before, False
-            if after.pinned and not before.pinned and _count(sql, key, "pinned > 0") >= limits.pins:
-                raise TooManyPins
-            if after.draft and not before.draft and _count(sql, key, "draft <> %s", b"") >= limits.drafts:
-                raise TooManyDrafts
-            after = replace(after, version=version)
-            draft = _encode(after.draft) if after.draft else b""
-            values = version, after.pinned, after.archived, after.marked, draft
-            if rows:
-                sets = "version = %s, pinned = %s, archived = %s, marked = %s, draft = %s"
-                statement = f"UPDATE arrangement SET {sets} {_OF_USER} = %s"
-                sql.execute(statement, (*values, *key, change.conversation))
-            else:
-                row = (*key, change.conversation, *values)
-                sql.insert_new("arrangement", f"app, member, {_COLUMNS}", [row])
-            return after, True
-
-        return self._store.write(work)
+        version = _raise_version(sql, app, user)
+        rows = sql.query(f"SELECT {_COLUMNS} FROM arrangement {_OF_USER} = %s", (*key, change.conversation))
+        before = _arrangement(rows[0]) if rows else Arrangement(change.conversation)
+        after = _changed(before, change)
+        if after == before:
+            return before, False
+        if after.pinned and not before.pinned and _count(sql, key, "pinned > 0") >= limits.pins:
+            raise TooManyPins
+        if after.draft and not before.draft and _count(sql, key, "draft <> %s", b"") >= limits.drafts:
+            raise TooManyDrafts
+        after = replace(after, version=version)
+        draft = _encode(after.draft) if after.draft else b""
+        values = version, after.pinned, after.archived, after.marked, draft
+        if rows:
+            sets = "version = %s, pinned = %s, archived = %s, marked = %s, draft = %s"
+            statement = f"UPDATE arrangement SET {sets} {_OF_USER} = %s"
+            sql.execute(statement, (*values, *key, change.conversation))
+        else:
+            row = (*key, change.conversation, *values)
+            sql.insert_new("arrangement", f"app, member, {_COLUMNS}", [row])
+        return after, True
 
     def since(self, app: str, user: str, version: int, limit: int) -> tuple[list[Arrangement], bool]:
         """Arrangements that were changed after a version, in the order of their versions: as many as fit on a

@@ -40,29 +40,26 @@ class InvitationStore:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def add(self, new: Invitation, most: int, account: int = 0) -> bool:
+    @Store.writing
+    def add(self, sql: PooledStatements, new: Invitation, most: int, account: int = 0) -> bool:
         """Store an invitation; False if its maker has ``most``. Those that have ended are deleted first.
 
         ``account``: that of the maker, whose invitations are counted one at a time; 0: none. Invitations of a
         back end count by group.
         """
-
-        def work(sql: PooledStatements) -> bool:
-            if account:
-                sql.query(f"SELECT id FROM account WHERE id = %s{sql.for_update}", (account,))
-            whose = "app = %s AND member = %s"
-            values: Row = (new.app, new.user)
-            if not new.user:
-                whose, values = f"{whose} AND conversation = %s", (*values, new.group)
-            sql.execute(f"DELETE FROM invitation WHERE {whose} AND {_ENDED}", (*values, new.created))
-            if sql.query(f"SELECT count(*) FROM invitation WHERE {whose}", values)[0][0] >= most:
-                return False
-            ends = new.expires_at, new.uses, new.max_uses
-            row = new.code, new.app, new.user, new.group, new.created, *ends, int(new.guests)
-            sql.execute(f"INSERT INTO invitation ({_COLUMNS}) VALUES {marks_of(9)}", row)
-            return True
-
-        return self._store.write(work)
+        if account:
+            sql.query(f"SELECT id FROM account WHERE id = %s{sql.for_update}", (account,))
+        whose = "app = %s AND member = %s"
+        values: Row = (new.app, new.user)
+        if not new.user:
+            whose, values = f"{whose} AND conversation = %s", (*values, new.group)
+        sql.execute(f"DELETE FROM invitation WHERE {whose} AND {_ENDED}", (*values, new.created))
+        if sql.query(f"SELECT count(*) FROM invitation WHERE {whose}", values)[0][0] >= most:
+            return False
+        ends = new.expires_at, new.uses, new.max_uses
+        row = new.code, new.app, new.user, new.group, new.created, *ends, int(new.guests)
+        sql.execute(f"INSERT INTO invitation ({_COLUMNS}) VALUES {marks_of(9)}", row)
+        return True
 
     def get(self, app: str, code: str) -> Invitation | None:
         """The invitation with this code, ended or not."""

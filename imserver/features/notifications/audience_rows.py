@@ -42,7 +42,8 @@ class AudienceRows:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def add(self, new: Audience, most: int) -> Audience | None:
+    @Store.writing
+    def add(self, sql: PooledStatements, new: Audience, most: int) -> Audience | None:
         """Store an audience, and return it with its id. One with the same name is returned as it is.
 
         None: the app has ``most`` audiences that have not ended. What ended long ago is deleted.
@@ -59,20 +60,16 @@ class AudienceRows:
             new.created,
             0,
         )
-
-        def work(sql: PooledStatements) -> Audience | None:
-            where = f"SELECT {_AUDIENCE} FROM notify_audience WHERE app = %s AND name = %s"
-            if not (rows := sql.query(where, (new.app, new.name))):
-                old = "DELETE FROM notify_audience WHERE app = %s AND state >= %s AND ended < %s"
-                sql.execute(old, (new.app, _ACTIVE, int(time()) - MAX_AGE_SECONDS))
-                active = "SELECT count(*) FROM notify_audience WHERE app = %s AND state < %s"
-                if sql.query(active, (new.app, _ACTIVE))[0][0] >= most:
-                    return None
-                sql.insert_new("notify_audience", _AUDIENCE.removeprefix("id, "), [values])
-                rows = sql.query(f"{where}{sql.for_update}", (new.app, new.name))
-            return _audience(rows[0])
-
-        return self._store.write(work)
+        where = f"SELECT {_AUDIENCE} FROM notify_audience WHERE app = %s AND name = %s"
+        if not (rows := sql.query(where, (new.app, new.name))):
+            old = "DELETE FROM notify_audience WHERE app = %s AND state >= %s AND ended < %s"
+            sql.execute(old, (new.app, _ACTIVE, int(time()) - MAX_AGE_SECONDS))
+            active = "SELECT count(*) FROM notify_audience WHERE app = %s AND state < %s"
+            if sql.query(active, (new.app, _ACTIVE))[0][0] >= most:
+                return None
+            sql.insert_new("notify_audience", _AUDIENCE.removeprefix("id, "), [values])
+            rows = sql.query(f"{where}{sql.for_update}", (new.app, new.name))
+        return _audience(rows[0])
 
     def active(self, limit: int) -> list[Audience]:
         """Those with something to do, in the order of their ids."""
@@ -104,8 +101,10 @@ class AudienceRows:
         )
         return [text_of(user) for (user,) in self._store.rows(statement, (app, after, limit))]
 
+    @Store.writing
     def add_page(
         self,
+        sql: PooledStatements,
         before: Audience,
         users: Sequence[str],
         deliveries: Sequence[Delivery],
@@ -114,44 +113,37 @@ class AudienceRows:
     ) -> bool:
         """Store the deliveries to the next users, and the position behind them. False: the audience is not as
         it was before. ``owner``: who must have the lease. Raises NotOwner."""
-
-        def work(sql: PooledStatements) -> bool:
-            check_owner(sql, owner)
-            changed = sql.execute(
-                "UPDATE notify_audience SET last_user = %s, users = users + %s, queued = queued + %s, "
-                "state = %s WHERE id = %s AND state = 0 AND last_user = %s AND users = %s",
-                (
-                    users[-1] if users and not is_last else "",
-                    len(users),
-                    len(deliveries),
-                    int(is_last),
-                    before.id,
-                    before.last_user,
-                    before.users,
-                ),
-            )
-            if changed:
-                add_deliveries_in(sql, deliveries)
-            return bool(changed)
-
-        return self._store.write(work)
+        check_owner(sql, owner)
+        changed = sql.execute(
+            "UPDATE notify_audience SET last_user = %s, users = users + %s, queued = queued + %s, "
+            "state = %s WHERE id = %s AND state = 0 AND last_user = %s AND users = %s",
+            (
+                users[-1] if users and not is_last else "",
+                len(users),
+                len(deliveries),
+                int(is_last),
+                before.id,
+                before.last_user,
+                before.users,
+            ),
+        )
+        if changed:
+            add_deliveries_in(sql, deliveries)
+        return bool(changed)
 
     def finish(self, id: int) -> None:
         """All deliveries of an audience have been sent, or are gone."""
         self._store.write(lambda sql: _end(sql, id, "done"))
 
-    def cancel(self, app: str, id: int) -> bool:
+    @Store.writing_or(False)
+    def cancel(self, sql: PooledStatements, app: str, id: int) -> bool:
         """Send nothing more of an audience; False: it has ended, or does not exist."""
-
-        def work(sql: PooledStatements) -> bool:
-            if not sql.query("SELECT 1 FROM notify_audience WHERE id = %s AND app = %s", (id, app)):
-                return False
-            if not _end(sql, id, "cancelled"):
-                return False
-            sql.execute("DELETE FROM notify_delivery WHERE audience = %s", (id,))
-            return True
-
-        return self._store.write_or(False, work)
+        if not sql.query("SELECT 1 FROM notify_audience WHERE id = %s AND app = %s", (id, app)):
+            return False
+        if not _end(sql, id, "cancelled"):
+            return False
+        sql.execute("DELETE FROM notify_delivery WHERE audience = %s", (id,))
+        return True
 
     def erase_user(self, app: str, user: str) -> None:
         """Name a user who is erased no more: not among those of an audience, and not as its position."""

@@ -96,8 +96,10 @@ class NotificationRows:
         """Notify in this app from the end of its log on, unless that is done already."""
         self._store.write(lambda sql: _follow(sql, app))
 
+    @Store.writing_or(None)
     def advance(
         self,
+        sql: PooledStatements,
         app: str,
         position: int,
         dues: Sequence[Due],
@@ -111,26 +113,22 @@ class NotificationRows:
         notified of the conversation before is notified again ``again_ms`` after that at the earliest.
         ``owner``: who must have the lease (``""``: anybody). Raises NotOwner.
         """
-
-        def work(sql: PooledStatements) -> None:
-            check_owner(sql, owner)
-            statement = "UPDATE notify_app SET entry_id = %s WHERE app = %s AND entry_id < %s"
-            sql.execute(statement, (position, app, position))
-            known = _known(sql, app, dues)
-            new, again = [], []
-            for one in dues:
-                row = known.get((one.user, one.conversation))
-                if row is None:
-                    new.append((app, one.user, one.conversation, one.entry, one.due, 0, 0))
-                elif row.due and one.entry in reminders:
-                    again.append((one.entry, row.due, app, one.user, one.conversation))
-                elif not row.due:
-                    due = max(one.due, min(row.notified_at, one.due) + again_ms)
-                    again.append((one.entry, due, app, one.user, one.conversation))
-            sql.insert_new("notify_due", f"app, {_DUE}", new)
-            sql.execute_many(f"UPDATE notify_due SET entry_id = %s, due = %s {_ROW}", again)
-
-        self._store.write_or(None, work)
+        check_owner(sql, owner)
+        statement = "UPDATE notify_app SET entry_id = %s WHERE app = %s AND entry_id < %s"
+        sql.execute(statement, (position, app, position))
+        known = _known(sql, app, dues)
+        new, again = [], []
+        for one in dues:
+            row = known.get((one.user, one.conversation))
+            if row is None:
+                new.append((app, one.user, one.conversation, one.entry, one.due, 0, 0))
+            elif row.due and one.entry in reminders:
+                again.append((one.entry, row.due, app, one.user, one.conversation))
+            elif not row.due:
+                due = max(one.due, min(row.notified_at, one.due) + again_ms)
+                again.append((one.entry, due, app, one.user, one.conversation))
+        sql.insert_new("notify_due", f"app, {_DUE}", new)
+        sql.execute_many(f"UPDATE notify_due SET entry_id = %s, due = %s {_ROW}", again)
 
     # --- endpoints ------------------------------------------------------------------------------------------
 
@@ -225,43 +223,32 @@ class NotificationRows:
         statement = f"SELECT {_ENDPOINT} FROM notify_endpoint WHERE id IN {{}}"
         return {row[0]: self._endpoint(row) for row in self._in(statement, (), ids)}
 
-    def set_enabled(self, app: str, user: str, id: int, enabled: bool) -> bool:
+    @Store.writing_or(False)
+    def set_enabled(self, sql: PooledStatements, app: str, user: str, id: int, enabled: bool) -> bool:
         """Switch an endpoint of a user on or off; False: there is none with this id. What waits to be sent to
         one that is off is removed."""
+        if not _is_of(sql, app, user, id):
+            return False
+        sql.execute("UPDATE notify_endpoint SET enabled = %s WHERE id = %s", (int(enabled), id))
+        if not enabled:
+            sql.execute("DELETE FROM notify_delivery WHERE endpoint = %s", (id,))
+        return True
 
-        def work(sql: PooledStatements) -> bool:
-            if not _is_of(sql, app, user, id):
-                return False
-            sql.execute("UPDATE notify_endpoint SET enabled = %s WHERE id = %s", (int(enabled), id))
-            if not enabled:
-                sql.execute("DELETE FROM notify_delivery WHERE endpoint = %s", (id,))
-            return True
-
-        return self._store.write_or(False, work)
-
-    def remove_endpoint(self, app: str, user: str, id: int) -> bool:
+    @Store.writing_or(False)
+    def remove_endpoint(self, sql: PooledStatements, app: str, user: str, id: int) -> bool:
         """Remove an endpoint of a user, and what waits to be sent to it; False: there is none with this
         id."""
+        if not _is_of(sql, app, user, id):
+            return False
+        _remove(sql, [id])
+        return True
 
-        def work(sql: PooledStatements) -> bool:
-            if not _is_of(sql, app, user, id):
-                return False
-            _remove(sql, [id])
-            return True
-
-        return self._store.write_or(False, work)
-
-    def remove_endpoints(self, app: str, user: str, login: int | None) -> None:
+    @Store.writing_or(None)
+    def remove_endpoints(self, sql: PooledStatements, app: str, user: str, login: int | None) -> None:
         """Remove the endpoints of a user that were added by a login (None: all), and what waits for them."""
         which, values = ("", ()) if login is None else (" AND login = %s", (login,))
-
-        def work(sql: PooledStatements) -> None:
-            statement = (
-                f"SELECT id FROM notify_endpoint WHERE app = %s AND member = %s{which}{sql.for_update}"
-            )
-            _remove(sql, [row[0] for row in sql.query(statement, (app, user, *values))])
-
-        self._store.write_or(None, work)
+        statement = f"SELECT id FROM notify_endpoint WHERE app = %s AND member = %s{which}{sql.for_update}"
+        _remove(sql, [row[0] for row in sql.query(statement, (app, user, *values))])
 
     def erase_about(self, app: str, user: str) -> None:
         """Delete notifications of others that are not sent yet, of messages of a user who is erased."""
@@ -280,23 +267,20 @@ class NotificationRows:
         rows = self._in(statement, (app,), users)
         return {text_of(user): _decode_wishes(bytes(wishes)) for user, wishes in rows}
 
-    def set_wishes(self, app: str, user: str, wishes: Wishes) -> None:
+    @Store.writing
+    def set_wishes(self, sql: PooledStatements, app: str, user: str, wishes: Wishes) -> None:
         """Store the wishes of a user. With mail, follow the app; without, no mail is due any more."""
         mail = int(wishes.mail != "never")
         text = _encode(wishes)
-
-        def work(sql: PooledStatements) -> None:
-            if mail:
-                _follow(sql, app)
-            columns = "app, member, wishes, mail, mail_due, mailed, mailed_id, mailed_marks"
-            sql.insert_new("notify_person", columns, [(app, user, text, mail, 0, 0, 0, 0)])
-            sql.execute(
-                f"UPDATE notify_person SET wishes = %s, mail = %s{'' if mail else ', mail_due = 0'} "
-                "WHERE app = %s AND member = %s",
-                (text, mail, app, user),
-            )
-
-        self._store.write(work)
+        if mail:
+            _follow(sql, app)
+        columns = "app, member, wishes, mail, mail_due, mailed, mailed_id, mailed_marks"
+        sql.insert_new("notify_person", columns, [(app, user, text, mail, 0, 0, 0, 0)])
+        sql.execute(
+            f"UPDATE notify_person SET wishes = %s, mail = %s{'' if mail else ', mail_due = 0'} "
+            "WHERE app = %s AND member = %s",
+            (text, mail, app, user),
+        )
 
     def conversation_wishes(
         self, app: str, conversation: int, users: Sequence[str]
@@ -333,22 +317,19 @@ class NotificationRows:
         )
         return list(map(_wish, self._store.rows(statement, (app, user))))
 
-    def set_conversation_wish(self, app: str, user: str, wish: ConversationWish) -> None:
+    @Store.writing
+    def set_conversation_wish(
+        self, sql: PooledStatements, app: str, user: str, wish: ConversationWish
+    ) -> None:
         """Store a wish for a conversation. That of a user who wishes nothing special is removed."""
         key = (app, user, wish.conversation)
         values = (LEVELS.index(wish.level), wish.muted_until)
-
-        def work(sql: PooledStatements) -> None:
-            if values == (0, 0):
-                sql.execute(f"DELETE FROM notify_conversation {_ROW}", key)
-                return
-            columns = "app, member, conversation, level, muted_until"
-            sql.insert_new("notify_conversation", columns, [(*key, *values)])
-            sql.execute(
-                f"UPDATE notify_conversation SET level = %s, muted_until = %s {_ROW}", (*values, *key)
-            )
-
-        self._store.write(work)
+        if values == (0, 0):
+            sql.execute(f"DELETE FROM notify_conversation {_ROW}", key)
+            return
+        columns = "app, member, conversation, level, muted_until"
+        sql.insert_new("notify_conversation", columns, [(*key, *values)])
+        sql.execute(f"UPDATE notify_conversation SET level = %s, muted_until = %s {_ROW}", (*values, *key))
 
     # --- dues -----------------------------------------------------------------------------------------------
 
@@ -414,8 +395,10 @@ class NotificationRows:
         self._store.write(lambda sql: sql.execute_many(statement, [(app, *key) for key in keys]))
         return len(keys)
 
+    @Store.writing_or(None)
     def decide(
         self,
+        sql: PooledStatements,
         app: str,
         ended: Sequence[Due],
         changed: Sequence[tuple[Due, Due]],
@@ -430,40 +413,36 @@ class NotificationRows:
         same topic. ``mail``: user → when a mail may be needed, unless one is due earlier. ``owner``: as in
         :meth:`advance`.
         """
-
-        def work(sql: PooledStatements) -> None:
-            check_owner(sql, owner)
-            sql.execute_many(
-                f"DELETE FROM notify_due {_ROW} AND due = %s",
-                [(app, one.user, one.conversation, one.due) for one in ended],
-            )
-            # ``due`` is set first: MySQL goes on with the new values.
-            sql.execute_many(
-                f"UPDATE notify_due SET due = CASE WHEN due = %s THEN %s ELSE due END, entry_id = %s, "
-                f"notified_id = %s, notified_at = %s {_ROW}",
-                [
-                    (
-                        old.due,
-                        new.due,
-                        new.entry,
-                        new.notified,
-                        new.notified_at,
-                        app,
-                        new.user,
-                        new.conversation,
-                    )
-                    for old, new in changed
-                ],
-            )
-            add_deliveries_in(sql, deliveries)
-            sql.execute_many(
-                # One that stays is changed, too: set_mailed() sees that more is to be mailed.
-                "UPDATE notify_person SET mail_due = CASE WHEN mail_due = 0 OR mail_due > %s THEN %s "
-                "ELSE mail_due + 1 END WHERE app = %s AND member = %s AND mail = 1",
-                [(due, due, app, user) for user, due in sorted(mail.items())],
-            )
-
-        self._store.write_or(None, work)
+        check_owner(sql, owner)
+        sql.execute_many(
+            f"DELETE FROM notify_due {_ROW} AND due = %s",
+            [(app, one.user, one.conversation, one.due) for one in ended],
+        )
+        # ``due`` is set first: MySQL goes on with the new values.
+        sql.execute_many(
+            f"UPDATE notify_due SET due = CASE WHEN due = %s THEN %s ELSE due END, entry_id = %s, "
+            f"notified_id = %s, notified_at = %s {_ROW}",
+            [
+                (
+                    old.due,
+                    new.due,
+                    new.entry,
+                    new.notified,
+                    new.notified_at,
+                    app,
+                    new.user,
+                    new.conversation,
+                )
+                for old, new in changed
+            ],
+        )
+        add_deliveries_in(sql, deliveries)
+        sql.execute_many(
+            # One that stays is changed, too: set_mailed() sees that more is to be mailed.
+            "UPDATE notify_person SET mail_due = CASE WHEN mail_due = 0 OR mail_due > %s THEN %s "
+            "ELSE mail_due + 1 END WHERE app = %s AND member = %s AND mail = 1",
+            [(due, due, app, user) for user, due in sorted(mail.items())],
+        )
 
     # --- deliveries -----------------------------------------------------------------------------------------
 

@@ -29,22 +29,21 @@ class LinkStore:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def add(self, app: str, account: int, provider: str, subject: str, now: int) -> None:
+    @Store.writing
+    def add(
+        self, sql: PooledStatements, app: str, account: int, provider: str, subject: str, now: int
+    ) -> None:
         """Link an account, or do nothing if exactly this link exists. ``now``: Unix seconds.
 
         Raises Taken if the identity belongs to another account, or the account has another identity at the
         provider.
         """
-
-        def work(sql: PooledStatements) -> None:
-            own = "SELECT subject FROM oauth_link WHERE account = %s AND provider = %s"
-            rows = sql.query(own, (account, provider))
-            if not rows and sql.query(f"SELECT 1 FROM account WHERE id = %s{sql.for_update}", (account,)):
-                add_link(sql, app, account, provider, subject, now)
-            elif not rows or text_of(rows[0][0]) != subject:
-                raise Taken("link")
-
-        self._store.write(work)
+        own = "SELECT subject FROM oauth_link WHERE account = %s AND provider = %s"
+        rows = sql.query(own, (account, provider))
+        if not rows and sql.query(f"SELECT 1 FROM account WHERE id = %s{sql.for_update}", (account,)):
+            add_link(sql, app, account, provider, subject, now)
+        elif not rows or text_of(rows[0][0]) != subject:
+            raise Taken("link")
 
     def of(self, account: int) -> list[AccountLink]:
         """The links of an account, ordered by provider."""
@@ -52,21 +51,20 @@ class LinkStore:
         rows = self._store.rows(statement, (account,))
         return [AccountLink(text_of(row[0]), text_of(row[1]), row[2]) for row in rows]
 
-    def remove(self, account: int, provider: str, with_password: bool) -> Literal["done", "absent", "last"]:
+    @Store.writing_or("absent")
+    def remove(
+        self, sql: PooledStatements, account: int, provider: str, with_password: bool
+    ) -> Literal["done", "absent", "last"]:
         """Delete a link. ``last``: the account could not log in without it.
 
         ``with_password``: whether a password of the account counts as a way to log in.
         """
-
-        def work(sql: PooledStatements) -> Literal["done", "absent", "last"]:
-            # Of two requests at once, the second sees what the first has deleted.
-            own = sql.query(f"SELECT password FROM account WHERE id = %s{sql.for_update}", (account,))
-            rows = sql.query("SELECT provider FROM oauth_link WHERE account = %s", (account,))
-            if provider not in {text_of(row[0]) for row in rows}:
-                return "absent"
-            if len(rows) == 1 and not (with_password and own and own[0][0]):
-                return "last"
-            sql.execute("DELETE FROM oauth_link WHERE account = %s AND provider = %s", (account, provider))
-            return "done"
-
-        return self._store.write_or("absent", work)
+        # Of two requests at once, the second sees what the first has deleted.
+        own = sql.query(f"SELECT password FROM account WHERE id = %s{sql.for_update}", (account,))
+        rows = sql.query("SELECT provider FROM oauth_link WHERE account = %s", (account,))
+        if provider not in {text_of(row[0]) for row in rows}:
+            return "absent"
+        if len(rows) == 1 and not (with_password and own and own[0][0]):
+            return "last"
+        sql.execute("DELETE FROM oauth_link WHERE account = %s AND provider = %s", (account, provider))
+        return "done"

@@ -60,45 +60,39 @@ class PreviewRows:
         )
         return {row.link: row for row in found}
 
-    def claim(self, app: str, link: str, picture: str, seconds: int) -> str | None:
+    @Store.writing
+    def claim(self, sql: PooledStatements, app: str, link: str, picture: str, seconds: int) -> str | None:
         """Take the work on a link for so many seconds: the id of a former picture, or ``""``. None: another
         node has it, or it was done meanwhile.
 
         ``picture``: the id that the new one will have.
         """
+        sql.insert_new(
+            "link_preview",
+            "app, link, state, until, picture, content",
+            [(app, link, MAKING, 0, "", b"")],
+        )
+        query = f"SELECT until, picture, {sql.now} FROM link_preview WHERE app = %s AND link = %s"
+        rows = sql.query(query, (app, link))
+        if not rows or rows[0][0] > rows[0][2]:
+            return None
+        until, before, now = rows[0]
+        change = (
+            "UPDATE link_preview SET state = %s, until = %s, picture = %s "
+            "WHERE app = %s AND link = %s AND until = %s"
+        )
+        if not sql.execute(change, (MAKING, int(now) + seconds, picture, app, link, until)):
+            return None
+        return text_of(before)
 
-        def work(sql: PooledStatements) -> str | None:
-            sql.insert_new(
-                "link_preview",
-                "app, link, state, until, picture, content",
-                [(app, link, MAKING, 0, "", b"")],
-            )
-            query = f"SELECT until, picture, {sql.now} FROM link_preview WHERE app = %s AND link = %s"
-            rows = sql.query(query, (app, link))
-            if not rows or rows[0][0] > rows[0][2]:
-                return None
-            until, before, now = rows[0]
-            change = (
-                "UPDATE link_preview SET state = %s, until = %s, picture = %s "
-                "WHERE app = %s AND link = %s AND until = %s"
-            )
-            if not sql.execute(change, (MAKING, int(now) + seconds, picture, app, link, until)):
-                return None
-            return text_of(before)
-
-        return self._store.write(work)
-
-    def finish(self, app: str, row: PreviewRow, seconds: int) -> bool:
+    @Store.writing
+    def finish(self, sql: PooledStatements, app: str, row: PreviewRow, seconds: int) -> bool:
         """Store a preview for so many seconds; False: another node has taken the work over."""
-
-        def work(sql: PooledStatements) -> bool:
-            change = (
-                f"UPDATE link_preview SET state = %s, until = {sql.now} + %s, content = %s "
-                f"WHERE app = %s AND link = %s AND state = {MAKING} AND picture = %s"
-            )
-            return sql.execute(change, (row.state, seconds, row.content, app, row.link, row.picture)) > 0
-
-        return self._store.write(work)
+        change = (
+            f"UPDATE link_preview SET state = %s, until = {sql.now} + %s, content = %s "
+            f"WHERE app = %s AND link = %s AND state = {MAKING} AND picture = %s"
+        )
+        return sql.execute(change, (row.state, seconds, row.content, app, row.link, row.picture)) > 0
 
     def expired(self, most: int) -> list[tuple[str, str, str, int]]:
         """App, link, picture and end of some previews whose time is over."""
@@ -130,24 +124,18 @@ class PreviewRows:
         rows: list[Row] = self._store.read_or([], work)
         return {text_of(member): PersonWishes(bool(make), bool(shown)) for member, make, shown in rows}
 
-    def wish(self, app: str, user: str, wishes: PersonWishes) -> None:
+    @Store.writing
+    def wish(self, sql: PooledStatements, app: str, user: str, wishes: PersonWishes) -> None:
         """Store the wishes of a user."""
         values = (int(wishes.make), int(wishes.show), app, user)
+        sql.insert_new("preview_person", "app, member, make, shown", [(app, user, *values[:2])])
+        change = "UPDATE preview_person SET make = %s, shown = %s WHERE app = %s AND member = %s"
+        sql.execute(change, values)
 
-        def work(sql: PooledStatements) -> None:
-            sql.insert_new("preview_person", "app, member, make, shown", [(app, user, *values[:2])])
-            change = "UPDATE preview_person SET make = %s, shown = %s WHERE app = %s AND member = %s"
-            sql.execute(change, values)
-
-        self._store.write(work)
-
-    def remove(self, app: str, user: str, message: int) -> None:
+    @Store.writing
+    def remove(self, sql: PooledStatements, app: str, user: str, message: int) -> None:
         """Note that the sender of a message wants no preview below it."""
-
-        def work(sql: PooledStatements) -> None:
-            sql.insert_new("preview_removed", "app, message, member", [(app, message, user)])
-
-        self._store.write(work)
+        sql.insert_new("preview_removed", "app, message, member", [(app, message, user)])
 
     def removed(self, app: str, messages: Sequence[int]) -> set[int]:
         """Those of the messages whose senders want no preview below them."""

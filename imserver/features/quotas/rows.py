@@ -27,20 +27,17 @@ class UsageRows:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def add(self, day: int, more: Mapping[str, Used]) -> None:
+    @Store.writing
+    def add(self, sql: PooledStatements, day: int, more: Mapping[str, Used]) -> None:
         """Add what this node has counted on a day (app → what)."""
-
-        def work(sql: PooledStatements) -> None:
-            for app, used in sorted(more.items()):
-                sql.insert_new("app_usage", "app, day, pushes, messages", [(app, day, 0, 0)])
-                sql.execute(
-                    "UPDATE app_usage SET pushes = pushes + %s, messages = messages + %s "
-                    "WHERE app = %s AND day = %s",
-                    (used.pushes, used.messages, app, day),
-                )
-                sql.execute("DELETE FROM app_usage WHERE app = %s AND day < %s", (app, day - STORED_DAYS))
-
-        self._store.write(work)
+        for app, used in sorted(more.items()):
+            sql.insert_new("app_usage", "app, day, pushes, messages", [(app, day, 0, 0)])
+            sql.execute(
+                "UPDATE app_usage SET pushes = pushes + %s, messages = messages + %s "
+                "WHERE app = %s AND day = %s",
+                (used.pushes, used.messages, app, day),
+            )
+            sql.execute("DELETE FROM app_usage WHERE app = %s AND day < %s", (app, day - STORED_DAYS))
 
     def read(self, day: int, apps: Sequence[str]) -> dict[str, Used]:
         """What all nodes have counted on a day (app → what)."""

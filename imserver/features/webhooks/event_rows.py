@@ -194,88 +194,80 @@ class EventStore:
 
     # --- feeds ----------------------------------------------------------------------------------------------
 
-    def claim(self, begins: Mapping[str, int | None], owner: str, seconds: int) -> dict[str, FeedRow]:
+    @Store.writing_or({})
+    def claim(
+        self, sql: Statements, begins: Mapping[str, int | None], owner: str, seconds: int
+    ) -> dict[str, FeedRow]:
         """Take or renew the leases of apps; the feeds that ``owner`` has now.
 
         ``begins``: app → the position in the log at which a new feed begins (None: the end of the log). A
         feed that has ended (:meth:`expire`) begins there, too. Any other one continues at its positions,
         however old its lease is.
         """
-
-        def work(sql: Statements) -> dict[str, FeedRow]:
-            now = sql.now
-            statement = f"SELECT app, owner, lease_until, {now} FROM event_feed WHERE app IN {{}}"
-            until: dict[str, int] = {}
-            mine = []
-            for name, owned_by, lease, at in sql.query_in(statement, (), sorted(begins)):
-                app = text_of(name)
-                until[app] = lease - at
-                if text_of(owned_by) == owner and lease > 0:
-                    mine.append(app)
-            for some in chunks(sorted(mine), _AT_ONCE):
-                sql.execute(
-                    f"UPDATE event_feed SET lease_until = {now} + %s "
-                    f"WHERE owner = %s AND app IN {marks_of(len(some))}",
-                    (seconds, owner, *some),
-                )
-            for app in sorted(begins.keys() - set(mine)):
-                if not 0 < until.get(app, 0) <= seconds:  # longer: the clock was set back
-                    _make_feed(sql, app)
-                    _begin(sql, app, begins[app])
-                    sql.execute(
-                        f"UPDATE event_feed SET owner = %s, lease_until = {now} + %s WHERE app = %s "
-                        f"AND (lease_until <= {now} OR lease_until > {now} + %s)",
-                        (owner, seconds, app, seconds),
-                    )
-            rows = sql.query_in(f"SELECT app, {_FEED} FROM event_feed WHERE app IN {{}}", (), sorted(begins))
-            found = {text_of(row[0]): _feed_row(row[1:]) for row in rows}
-            return {app: row for app, row in found.items() if row.owner == owner}
-
-        return self._store.write_or({}, work)
-
-    def release(self, apps: Iterable[str], owner: str) -> None:
-        """Give leases back, so that another node goes on at once."""
-
-        def work(sql: Statements) -> None:
-            for app in sorted(apps):
-                sql.execute(
-                    f"UPDATE event_feed SET lease_until = {sql.now} WHERE app = %s AND owner = %s",
-                    (app, owner),
-                )
-
-        self._store.write_or(None, work)
-
-    def heads(self, apps: Sequence[str]) -> dict[str, FeedHead]:
-        """The contents of each app."""
-
-        def work(sql: Statements) -> dict[str, FeedHead]:
-            entries = sql.query_in("SELECT app, last_id FROM log WHERE part = 0 AND app IN {}", (), apps)
-            events = sql.query_in("SELECT app, last_id FROM event_feed WHERE app IN {}", (), apps)
-            retries = sql.query_in(
-                "SELECT f.app FROM event_feed f WHERE EXISTS (SELECT 1 FROM event_retry r "
-                "WHERE r.app = f.app AND r.dead = 0) AND f.app IN {}",
-                (),
-                apps,
+        now = sql.now
+        statement = f"SELECT app, owner, lease_until, {now} FROM event_feed WHERE app IN {{}}"
+        until: dict[str, int] = {}
+        mine = []
+        for name, owned_by, lease, at in sql.query_in(statement, (), sorted(begins)):
+            app = text_of(name)
+            until[app] = lease - at
+            if text_of(owned_by) == owner and lease > 0:
+                mine.append(app)
+        for some in chunks(sorted(mine), _AT_ONCE):
+            sql.execute(
+                f"UPDATE event_feed SET lease_until = {now} + %s "
+                f"WHERE owner = %s AND app IN {marks_of(len(some))}",
+                (seconds, owner, *some),
             )
-            ends = {text_of(app): last for app, last in entries}
-            aside = {text_of(row[0]) for row in retries}
-            found = ((text_of(app), last) for app, last in events)
-            return {app: FeedHead(ends.get(app, 0), last, app in aside) for app, last in found}
+        for app in sorted(begins.keys() - set(mine)):
+            if not 0 < until.get(app, 0) <= seconds:  # longer: the clock was set back
+                _make_feed(sql, app)
+                _begin(sql, app, begins[app])
+                sql.execute(
+                    f"UPDATE event_feed SET owner = %s, lease_until = {now} + %s WHERE app = %s "
+                    f"AND (lease_until <= {now} OR lease_until > {now} + %s)",
+                    (owner, seconds, app, seconds),
+                )
+        rows = sql.query_in(f"SELECT app, {_FEED} FROM event_feed WHERE app IN {{}}", (), sorted(begins))
+        found = {text_of(row[0]): _feed_row(row[1:]) for row in rows}
+        return {app: row for app, row in found.items() if row.owner == owner}
 
-        return self._store.read_or({}, work)
+    @Store.writing_or(None)
+    def release(self, sql: Statements, apps: Iterable[str], owner: str) -> None:
+        """Give leases back, so that another node goes on at once."""
+        for app in sorted(apps):
+            sql.execute(
+                f"UPDATE event_feed SET lease_until = {sql.now} WHERE app = %s AND owner = %s",
+                (app, owner),
+            )
 
-    def undelivered(self, app: str) -> int | None:
+    @Store.reading_or({})
+    def heads(self, sql: Statements, apps: Sequence[str]) -> dict[str, FeedHead]:
+        """The contents of each app."""
+        entries = sql.query_in("SELECT app, last_id FROM log WHERE part = 0 AND app IN {}", (), apps)
+        events = sql.query_in("SELECT app, last_id FROM event_feed WHERE app IN {}", (), apps)
+        retries = sql.query_in(
+            "SELECT f.app FROM event_feed f WHERE EXISTS (SELECT 1 FROM event_retry r "
+            "WHERE r.app = f.app AND r.dead = 0) AND f.app IN {}",
+            (),
+            apps,
+        )
+        ends = {text_of(app): last for app, last in entries}
+        aside = {text_of(row[0]) for row in retries}
+        found = ((text_of(app), last) for app, last in events)
+        return {app: FeedHead(ends.get(app, 0), last, app in aside) for app, last in found}
+
+    @Store.reading_or(None)
+    def undelivered(self, sql: Statements, app: str) -> int | None:
         """The position in the log up to which an app's receiver has everything; None: it has no receiver."""
+        statement = "SELECT entry_id, noted_id FROM event_feed WHERE app = %s AND lease_until > 0"
+        rows = sql.query(statement, (app,))
+        return min(rows[0]) if rows else None
 
-        def work(sql: Statements) -> int | None:
-            statement = "SELECT entry_id, noted_id FROM event_feed WHERE app = %s AND lease_until > 0"
-            rows = sql.query(statement, (app,))
-            return min(rows[0]) if rows else None
-
-        return self._store.read_or(None, work)
-
+    @Store.writing
     def advance(
         self,
+        sql: Statements,
         app: str,
         owner: str,
         entry_id: int,
@@ -285,15 +277,11 @@ class EventStore:
     ) -> None:
         """The receiver has everything up to these positions, but what is put ``aside`` to be tried later, or
         that is ``dead``. Raises NotOwner."""
-
-        def work(sql: Statements) -> None:
-            statement = "UPDATE event_feed SET entry_id = %s, event_id = %s WHERE app = %s AND owner = %s"
-            if not sql.execute(statement, (entry_id, event_id, app, owner)):
-                raise NotOwner(app)
-            if aside:
-                _put_aside(sql, app, aside, dead)
-
-        self._store.write(work)
+        statement = "UPDATE event_feed SET entry_id = %s, event_id = %s WHERE app = %s AND owner = %s"
+        if not sql.execute(statement, (entry_id, event_id, app, owner)):
+            raise NotOwner(app)
+        if aside:
+            _put_aside(sql, app, aside, dead)
 
     def save(self, app: str, owner: str, entry_id: int, event_id: int, noted_id: int) -> None:
         """Store all positions, unless ``owner`` has the feed no longer."""
@@ -338,16 +326,13 @@ class EventStore:
 
     # --- users to be notified -------------------------------------------------------------------------------
 
-    def note(self, app: str, owner: str, noted_id: int, absences: Sequence[Absence]) -> None:
+    @Store.writing
+    def note(self, sql: Statements, app: str, owner: str, noted_id: int, absences: Sequence[Absence]) -> None:
         """The log was looked through up to ``noted_id``. Users and conversations that are noted already stay
         as they are. Raises NotOwner."""
-
-        def work(sql: Statements) -> None:
-            _raise_noted_id(sql, app, owner, noted_id)
-            rows = [(app, one.user, one.conversation, one.entry, one.due) for one in absences]
-            sql.insert_new("absence", "app, member, conversation, entry_id, due", rows)
-
-        self._store.write(work)
+        _raise_noted_id(sql, app, owner, noted_id)
+        rows = [(app, one.user, one.conversation, one.entry, one.due) for one in absences]
+        sql.insert_new("absence", "app, member, conversation, entry_id, due", rows)
 
     def bound_absences(self, app: str, latest_ms: int) -> None:
         """Nobody is notified later than at ``latest_ms``."""
@@ -372,8 +357,10 @@ class EventStore:
         nothing: tuple[list[Absence], int] = [], 0
         return self._store.read_or(nothing, work)
 
+    @Store.writing
     def end_absences(
         self,
+        sql: Statements,
         app: str,
         owner: str,
         reported: Sequence[tuple[Absence, NewEvent]],
@@ -381,23 +368,19 @@ class EventStore:
     ) -> dict[str, int]:
         """Add the events of absences, which is done once until the user was online, and forget those that are
         ``over``. Returns as :meth:`append`. Raises NotOwner."""
-
-        def work(sql: Statements) -> dict[str, int]:
-            if not sql.query("SELECT 1 FROM event_feed WHERE app = %s AND owner = %s", (app, owner)):
-                raise NotOwner(app)
-            where = "WHERE app = %s AND member = %s AND conversation = %s"
-            new = []
-            for one, event in reported:
-                # Deleted meanwhile: the user was online.
-                if sql.execute(
-                    f"UPDATE absence SET due = 0 {where} AND due > 0", (app, one.user, one.conversation)
-                ):
-                    new.append(event)
-            for one in over:
-                sql.execute(f"DELETE FROM absence {where}", (app, one.user, one.conversation))
-            return add_events(sql, new, self.known)
-
-        return self._store.write(work)
+        if not sql.query("SELECT 1 FROM event_feed WHERE app = %s AND owner = %s", (app, owner)):
+            raise NotOwner(app)
+        where = "WHERE app = %s AND member = %s AND conversation = %s"
+        new = []
+        for one, event in reported:
+            # Deleted meanwhile: the user was online.
+            if sql.execute(
+                f"UPDATE absence SET due = 0 {where} AND due > 0", (app, one.user, one.conversation)
+            ):
+                new.append(event)
+        for one in over:
+            sql.execute(f"DELETE FROM absence {where}", (app, one.user, one.conversation))
+        return add_events(sql, new, self.known)
 
     def came_online(self, users: Iterable[tuple[str, str]]) -> None:
         """Let users, as (app, user), be notified again of conversations whose event was added.

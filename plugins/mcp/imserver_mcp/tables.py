@@ -73,17 +73,14 @@ class Hooks:
             for id, app, user, what, position, until in rows
         ]
 
-    def put(self, hook: Hook) -> None:
+    @Store.writing
+    def put(self, sql: PooledStatements, hook: Hook) -> None:
         """Store a subscription; one that is there keeps its position."""
         what = _encode(hook.what)
-
-        def work(sql: PooledStatements) -> None:
-            row = hook.id, hook.app, hook.user, what, hook.position, hook.expires
-            sql.insert_new("mcp_hook", _COLUMNS, [row])
-            change = "UPDATE mcp_hook SET what = %s, expires = %s WHERE id = %s"
-            sql.execute(change, (what, hook.expires, hook.id))
-
-        self._store.write(work)
+        row = hook.id, hook.app, hook.user, what, hook.position, hook.expires
+        sql.insert_new("mcp_hook", _COLUMNS, [row])
+        change = "UPDATE mcp_hook SET what = %s, expires = %s WHERE id = %s"
+        sql.execute(change, (what, hook.expires, hook.id))
 
     def advance(self, hook: Hook, position: int) -> None:
         """Store a position."""
