@@ -13,8 +13,8 @@ import pytest
 from tests.support import ROOT, clean_environment
 from tests.tools import leave_out, require
 
-BEFORE: Final = "84b2fa58f800e3d5126cc585147bb55d317ce72a"
-"""The commit from which users upgrade to version 1.0. Its nodes put no list of features into their lease."""
+BEFORE: Final = "f37e25a6f089dfd3dc26922d1c5dc8c95423a635"
+"""The commit of version 1.0."""
 _PATHS: Final = (
     *("imserver", "config", "templates", "static", "sdk/js"),
     *("setup.py", "pyproject.toml", "README.md", "LICENSE"),

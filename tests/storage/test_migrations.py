@@ -1,11 +1,13 @@
 """Migrations: by one node at a time; a newer release's are left alone."""
 
 import re
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic import command
@@ -25,9 +27,10 @@ from imserver.storage.engines import make_engine
 from imserver.storage.migrations import FOLDER, HEAD
 from imserver.storage.statements import text_of
 from imserver.storage.store import Store
+from tests.integration.release import run, unpack
 
 from .conftest import OpenStore
-from .servers import MariaDB, Postgres
+from .servers import DatabaseServer, MariaDB, Postgres
 
 
 @contextmanager
@@ -64,6 +67,47 @@ def test_every_step_is_named_after_its_number() -> None:
         assert Path(step.path).name.partition("_")[0] == step.revision
 
 
+@pytest.mark.full
+@pytest.mark.needs("git")
+def test_a_database_of_version_1_becomes_as_a_new_one(
+    database_servers: dict[str, DatabaseServer], empty_url: str, open_store: OpenStore, tmp_path: Path
+) -> None:
+    new = f"sqlite:///{tmp_path}/new.db"
+    if not empty_url.startswith("sqlite"):
+        new = database_servers[empty_url.partition(":")[0]].new_url()
+    make = (
+        "from imserver.config.settings import StorageSettings; from imserver.storage.store import Store; "
+        f"Store(StorageSettings({empty_url!r}, seconds=60), '', threaded=False).start()"
+    )
+    run(unpack(tmp_path / "old"), sys.executable, "-c", make)
+    for url in (empty_url, new):
+        open_store(url).close()
+    assert _schema(empty_url) == _schema(new)
+
+
+def _schema(url: str) -> Any:
+    """All columns, keys, constraints and indexes of a database."""
+    with connected(url) as connection:
+        tables = inspect(connection)
+        return {
+            name: (
+                [{**each, "type": repr(each["type"])} for each in tables.get_columns(name)],
+                tables.get_pk_constraint(name),
+                sorted(map(str, tables.get_unique_constraints(name))),
+                sorted(map(str, tables.get_indexes(name))),
+                tables.get_table_options(name),
+            )
+            for name in tables.get_table_names()
+        }
+
+
+def test_a_database_older_than_version_1_is_refused(empty_url: str, open_store: OpenStore) -> None:
+    open_store(empty_url).close()
+    _make(empty_url, "UPDATE alembic_version SET version_num = '0019'")
+    with pytest.raises(StartError, match=r"release before 1\.0\. Start version 1\.0 with it once"):
+        open_store(empty_url)
+
+
 def test_nodes_that_start_at_once_migrate_once(empty_url: str) -> None:
     guard = threading.Barrier(5)
 
@@ -87,7 +131,7 @@ def test_accounts_of_the_release_before_stay_and_its_nodes_add_more(
         "INSERT INTO account (app, phone, nickname, avatar, password, version, created) "
         "VALUES ('gochat', '{}', 'Ánn', '', 'h', 0, 1)"
     )
-    with at_step(empty_url, "0009") as connection:
+    with at_step(empty_url, "0020") as connection:
         connection.exec_driver_sql(insert.format("138"))
     accounts = AccountStore(open_store(empty_url))
     with connected(empty_url) as connection:

@@ -35,7 +35,7 @@ _LOOK_SECONDS: Final = 0.1
 _LOCK: Final = 0x696D736572766572
 """Number of the advisory lock on PostgreSQL, chosen to be unique."""
 _VERSIONS: Final = "alembic_version"
-_table_names: Final = re.compile(r"create_table\(\s*\"(\w+)\"").findall
+_table_names: Final = re.compile(r"(?:create_table\(\s*\"|^(?:table|ordered) )(\w+)", re.MULTILINE).findall
 
 
 def step_of(connection: Connection) -> str:
@@ -57,12 +57,18 @@ def migrate(connection: Connection, shown: str, features: Sequence[FeatureTables
     ``shown``: the address of the database, for messages.
     """
     with _LOCKS[connection.dialect.name](connection):
-        if not is_current(step_of(connection)):  # no other node has migrated meanwhile
+        step = step_of(connection)
+        if not is_current(step):  # no other node has migrated meanwhile
             if tables := _foreign_tables(connection):
                 raise StartError(
                     f"storage: the database {shown} belongs to another program, whose tables have names of "
                     f"ours ({', '.join(tables)}). Set storage.url to an empty database; 'imserver account "
                     "import' takes over the users of GoChat"
+                )
+            if step and step < "0020":
+                raise StartError(
+                    f"storage: the database {shown} is of a release before 1.0. Start version 1.0 with it "
+                    "once, then this one"
                 )
             _upgrade(connection)
         feature_steps.run(connection, shown, features)
