@@ -1,12 +1,19 @@
 """The version of a source tree. Needs the standard library only: the build scripts read it, too."""
 
 import os
+from functools import cache
 from pathlib import Path
 from typing import Final
 
 from imserver import __version__, assets
 
 ROOT: Final = assets.TEMPLATES.parent
+
+
+@cache
+def running_version() -> str:
+    """The version of the program that runs. Waits for git once."""
+    return full_version()
 
 
 def full_version(root: Path = ROOT) -> str:

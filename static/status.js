@@ -50,7 +50,8 @@ function showFacts(data, info) {
   const format = (/** @type {number} */ value) => (Number.isInteger(value) ? number.format(value) : milliseconds(value));
   const shown = facts.filter(([, value]) => typeof value === "number" && value !== 0);
   const pairs = shown.map(([name, value]) => make("div", "", make("dt", "", name), make("dd", "", format(Number(value)))));
-  el("facts").replaceChildren(...pairs);
+  const version = make("div", "", make("dt", "", words.status_version), make("dd", "", String(data.version ?? "–")));
+  el("facts").replaceChildren(version, ...pairs);
 }
 
 new Dashboard(show).refresh();

@@ -384,8 +384,8 @@ def test_status_shows_a_running_server(start_server: StartServer) -> None:
     server = start_server()
     done = run_cli("status", "--url", server.http_url)
     assert done.returncode == 0, done
-    first, _, rest = done.stdout.partition("\n")
-    assert first.split() == ["health", "ok"]
+    *first, rest = done.stdout.split("\n", 2)
+    assert [each.split()[:2] for each in first] == [["health", "ok"], ["ready", "yes"]]
     data = json.loads(rest)["data"]
     assert data["managerInfo"]["clientsLen"] == 0
     assert "numGoroutine" not in data

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
-from imserver import __version__
 from imserver.auth.accounts import AccountLookup
 from imserver.auth.authority import AllowLists, Authority, Keys
 from imserver.auth.back_ends import BackEnds
@@ -48,6 +47,7 @@ from imserver.transport.outbox import Flusher
 from imserver.transport.outgoing import Outgoing
 from imserver.transport.poller import Poller
 from imserver.transport.proxies import TrustedProxies
+from imserver.version import running_version
 
 if TYPE_CHECKING:
     from imserver.channels.registrar import Registrar
@@ -71,7 +71,7 @@ class NodeState:
 
     def __init__(self, config: Config, request_log: RequestLog) -> None:
         self.request_log = request_log
-        self.version: Final = __version__
+        self.version: Final = running_version()
         self.started_at = time()
         self.metrics = Metrics()
         self.data = DataDirectory(config.server.data_dir, shared=config.clustered)

@@ -12,7 +12,6 @@ from gevent import Greenlet
 from msgspec import Struct, to_builtins
 from msgspec.structs import asdict, replace
 
-from imserver import __version__
 from imserver.cluster.registry import Lease, Registry
 from imserver.core.services import NetworkServices, NodeState
 from imserver.hub.hub import Hub
@@ -152,7 +151,7 @@ class NodeStatus:
         return {
             **state,
             "apps": apps,
-            "version": __version__,
+            "version": self._node.version,
             "ready": unready is None,
             **({} if unready is None else {"unready": to_builtins(unready)}),
             "clustered": self._database is not None,

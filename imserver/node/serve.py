@@ -26,7 +26,7 @@ from imserver.node.http_servers import (
 )
 from imserver.node.node import Node
 from imserver.process import hold_signals, take_signals
-from imserver.version import full_version
+from imserver.version import running_version
 
 _log = logging.getLogger(__name__)
 
@@ -123,7 +123,7 @@ def banner(config: Config, addresses: Mapping[str, str], notes: Sequence[str], *
         **more,
     }
     text = [
-        f"imserver {full_version()}, pid {os.getpid()}",
+        f"imserver {running_version()}, pid {os.getpid()}",
         *(f"  {name:<10} {line}" for name, line in lines.items()),
     ]
     text += [f"  {line}" for line in notes]

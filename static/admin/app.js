@@ -81,8 +81,9 @@ async function start() {
     api.leave();
     showLogin(words.admin_login_ended);
   };
+  if (!api.credential && !page.demo) return showLogin("");
   try {
-    await api.enter(api.credential); // in demo mode nobody needs a login
+    await api.enter(api.credential);
     await enter();
   } catch (error) {
     showLogin(api.credential ? loginProblem(error) : error instanceof Refused && error.status === 401 ? "" : reasonOf(error, words));

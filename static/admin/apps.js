@@ -151,7 +151,7 @@ export function drawKey({ api }, id) {
   /** @type {HTMLElement[]} */
   const parts = [shown];
   if (api.may("GET keys/usage")) parts.push(card(words.admin_usage, uses));
-  if (api.may("GET audit")) parts.push(card(words.admin_audit, acts(api, { by: `key:${id}`, limit: 20 })));
+  if (api.may("GET audit")) parts.push(card(words.admin_audit, acts(api, { by: `key:${id}`, limit: 20 }, words.admin_no_acts_of_key)));
   return parts;
 
   /** @param {Record<string, any>} key */

@@ -36,21 +36,23 @@ export function drawAudit({ api, app }, request = "") {
  *
  * @param {import("./api.js").Api} api
  * @param {Record<string, string | number>} wanted
+ * @param {string} [none]  what is shown if there are none
  */
-export function acts(api, wanted) {
+export function acts(api, wanted, none = words.admin_no_acts) {
   return list(async (after) => {
     const answer = await api.get("audit", { ...wanted, after });
     return { rows: listOf(answer.acts), next: numberOf(answer.next) ? String(answer.next) : "" };
   }, (rows) => table(words.admin_audit, [words.admin_last, words.admin_act, words.admin_by, words.admin_whom, words.admin_address, words.admin_detail], rows.map(recordOf).map((act) => [
     time(numberOf(act.time) / 1000), code(act.name), by(recordOf(act.by)), whom(act), code(act.address), name(factsOf(act)),
-  ]), words.admin_no_acts));
+  ]), none));
 }
 
 /** @param {Record<string, any>} actor */
 function by({ kind, id, app }) {
   const text = id === null ? words.admin_erased : [kind, id].map(textOf).filter(Boolean).join(" ");
-  if (kind === "key" && id) return link(name(text), "key", textOf(id));
-  return app && id ? link(name(text), "person", textOf(app), textOf(id)) : name(text);
+  const made = kind === "key" && id ? link(name(text), "key", textOf(id)) : app && id ? link(name(text), "person", textOf(app), textOf(id)) : name(text);
+  made.classList.add("by");
+  return made;
 }
 
 /** @param {Record<string, any>} act */
@@ -61,6 +63,16 @@ function whom({ app, user }) {
 
 /** @param {Record<string, any>} act */
 function factsOf(act) {
-  const pairs = Object.entries(recordOf(act.facts)).map(([key, value]) => `${key}: ${typeof value === "string" ? value : JSON.stringify(value)}`);
+  const pairs = Object.entries(recordOf(act.facts)).map(([key, value]) => `${key}: ${said(value)}`);
   return pairs.join(" · ").slice(0, MOST_CHARACTERS);
+}
+
+/**
+ * @param {any} value
+ * @returns {string} a value as people write it
+ */
+function said(value) {
+  if (Array.isArray(value)) return value.map(said).join(", ") || "–";
+  if (value === null || typeof value !== "object") return value === null || value === "" ? "–" : String(value);
+  return Object.entries(value).map(([key, each]) => `${key} ${said(each)}`).join(", ") || "–";
 }

@@ -28,14 +28,14 @@ export function drawPeople({ api, app }) {
   let wanted = { text: "", role: "", locked: "" };
   const rows = list(async (after) => {
     const answer = await api.get("accounts/list", { app, ...wanted, after, limit: PAGE });
-    return { rows: listOf(answer.accounts), next: textOf(answer.next) };
+    return { rows: await withPresence(api, app, listOf(answer.accounts)), next: textOf(answer.next) };
   }, (accounts) => table(words.admin_people, [words.admin_name, words.admin_identifiers, words.admin_role, words.admin_state, words.admin_last_seen],
     accounts.map((account) => [
       link(name(account.nickname || account.name || account.user), "person", app, textOf(account.user)),
       identifiers(account),
       roleWord(account.role),
       make("span", "badges", ...stateOf(account)),
-      time(account.last_seen, words.admin_never),
+      lastSeen(account),
     ]), words.admin_no_people));
   const choose = filters([
     { name: "text", label: words.admin_people_text },
@@ -64,6 +64,27 @@ function identifiers(account) {
   return name(texts.join(" · "));
 }
 
+/**
+ * The server knows when the last connection of an account ended. Who has one now is online.
+ *
+ * @param {import("./api.js").Api} api
+ * @param {string} app
+ * @param {any[]} accounts
+ * @returns {Promise<Record<string, any>[]>}
+ */
+async function withPresence(api, app, accounts) {
+  const rows = accounts.map(recordOf);
+  if (!rows.length || !api.may("POST presence")) return rows;
+  const answer = await api.post("presence", { app, users: rows.map((each) => each.user) }).catch(() => ({}));
+  const online = new Set(listOf(recordOf(answer).users).map(recordOf).filter((each) => each.online).map((each) => each.user));
+  return rows.map((each) => ({ ...each, online: online.has(each.user) }));
+}
+
+/** @param {Record<string, any>} account */
+function lastSeen(account) {
+  return account.online ? badge(words.admin_user_online, "good") : time(account.last_seen, words.admin_never);
+}
+
 /** @param {Record<string, any>} account */
 function stateOf(account) {
   const found = [];
@@ -89,7 +110,8 @@ export function drawPerson(at, app, user) {
     if (!api.may("GET accounts/list") || !ACCOUNT_ID.test(user)) return {};
     const after = String(BigInt(user) + 1n); // the newest account before this one is that with the id, if it exists
     const answer = await api.get("accounts/list", { app, after, limit: 1 }).catch(() => ({}));
-    account = listOf(recordOf(answer).accounts).map(recordOf).find((each) => each.user === user) ?? {};
+    const found = listOf(recordOf(answer).accounts).filter((each) => recordOf(each).user === user);
+    [account = {}] = await withPresence(api, app, found);
     return account;
   }, () => [
     heading(name(account.nickname || account.name || user), make("span", "badges", code(`${app} / ${user}`), ...stateOf(account)), ...actions()),
@@ -97,7 +119,7 @@ export function drawPerson(at, app, user) {
       [words.admin_identifiers, identifiers(account)],
       [words.admin_role, roleWord(account.role)],
       [words.admin_created, time(account.created)],
-      [words.admin_last_seen, time(account.last_seen, words.admin_never)],
+      [words.admin_last_seen, lastSeen(account)],
       ...(account.locked ? /** @type {[string, Node | string][]} */ ([
         [words.admin_locked_until, time(account.locked_until, words.admin_for_good)], [words.admin_reason, name(account.lock_reason)],
       ]) : []),
@@ -280,7 +302,7 @@ export function drawPerson(at, app, user) {
     return button(words.admin_lock, () => ask({
       title: words.admin_lock,
       text: words.admin_lock_text,
-      fields: [timeField(words.admin_how_long, "0"), reasonField()],
+      fields: [timeField(words.admin_how_long, String(7 * DAY)), reasonField()],
       yes: words.admin_lock,
       danger: true,
       act: ({ seconds, reason }) => done("accounts/lock", { user, seconds: Number(seconds), reason }, words.admin_locked_now),

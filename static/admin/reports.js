@@ -185,6 +185,8 @@ export function drawReport({ api }, app, id) {
 function message(each, isReported, person) {
   const text = typeof each.text === "string" ? each.text : each.data === undefined ? "" : JSON.stringify(each.data);
   const type = textOf(each.type);
-  const body = each.removed ? badge(words.admin_removed_message, "warn") : make("bdi", "said", text.slice(0, MOST_CHARACTERS) || `[${type || "?"}]`);
-  return make("li", isReported ? "reported" : "", make("p", "muted", person(each.sender), " · ", time(numberOf(each.time) / 1000)), body);
+  const isGone = each.removed && !text && !type;
+  const body = isGone ? make("p", "muted", words.admin_removed_gone) : make("bdi", "said", text.slice(0, MOST_CHARACTERS) || `[${type || "?"}]`);
+  const sign = each.removed ? [" ", badge(words.admin_removed_message, "warn")] : [];
+  return make("li", isReported ? "reported" : "", make("p", "muted", person(each.sender), " · ", time(numberOf(each.time) / 1000), ...sign), body);
 }

@@ -6,7 +6,7 @@ import { fill, listOf, make, moments, pageData, textOf, timeOf } from "../text.j
 import { reasonOf } from "./api.js";
 
 /** @typedef {HTMLElement & { again: () => Promise<void> }} Filled  a place that can load its content again */
-/** @typedef {{ language: string, text: Record<string, string>, accountsApp: string, meanings: Record<string, string> }} Page */
+/** @typedef {{ language: string, text: Record<string, string>, accountsApp: string, demo: boolean, meanings: Record<string, string> }} Page */
 
 export const page = /** @type {Page} */ (pageData());
 export const words = page.text;

@@ -13,7 +13,6 @@ import msgspec
 import pytest
 from gevent.event import Event as Signal
 
-from imserver import __version__
 from imserver.config.settings import Config, KeySettings, TenantSettings
 from imserver.core.core import FeatureParts
 from imserver.errors import StartError
@@ -22,6 +21,7 @@ from imserver.messages.services import MessageServices
 from imserver.model import Event
 from imserver.node.http_servers import LISTENER_KEY
 from imserver.node.node import Node
+from imserver.version import running_version
 from tests.integration.raw import request, text
 from tests.storage.conftest import OpenStore
 from tests.support import HTTP_SERVERS
@@ -361,7 +361,7 @@ def test_the_state_names_peers_and_users_only_when_asked_to(harness: Harness) ->
     assert {name: users for name, users in detailed["apps"].items() if users} == {"101": 1}
     assert detailed["memoryBytes"] > 1_000_000
     assert detailed["metrics"]["logins"] == 1
-    assert (detailed["version"], detailed["ready"], detailed["clustered"]) == (__version__, True, False)
+    assert (detailed["version"], detailed["ready"], detailed["clustered"]) == (running_version(), True, False)
     assert detailed["maxConnections"] == node.core.node.max_connections
     node.reload(harness.settings(limits={"max_connections": 7}))
     assert node.core.status.state(False, detail=True)["maxConnections"] == node.core.node.max_connections == 7

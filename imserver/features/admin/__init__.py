@@ -14,10 +14,10 @@ from imserver.plugin.http import Api
 from imserver.plugin.services import Core
 
 
-def _blueprints(_core: Core, _api: Api) -> Iterable[Any]:
+def _blueprints(core: Core, _api: Api) -> Iterable[Any]:
     from imserver.features.admin.page import create_page  # which loads Flask
 
-    return (create_page(),)
+    return (create_page(core),)
 
 
 FEATURE = Feature(

@@ -16,6 +16,7 @@ from imserver.features.pages.text import HEADERS, policy
 from imserver.features.pages.visitors import language_of_visitor, render
 from imserver.plugin.errors import HttpProblem, Problems
 from imserver.plugin.identity import GOCHAT
+from imserver.plugin.services import Core
 
 if TYPE_CHECKING:
     from werkzeug.wrappers import Response
@@ -24,20 +25,21 @@ _TEXTS = ("admin_", "unit_")
 """Prefixes of the keys of texts that the page needs."""
 
 
-def create_page() -> Blueprint:
+def create_page(core: Core) -> Blueprint:
     """The blueprint of the page."""
     blueprint = Blueprint("admin", __name__)
-    blueprint.add_url_rule("/admin", "page", _page, methods=["GET"])
+    blueprint.add_url_rule("/admin", "page", lambda: _page(core.identity.keys.demo), methods=["GET"])
     return blueprint
 
 
-def _page() -> Response:
-    """``GET /admin``: for anybody; the routes decide who sees what."""
+def _page(demo: bool) -> Response:
+    """``GET /admin``: for anybody; the routes decide who sees what. ``demo``: nobody needs a login."""
     language, words = language_of_visitor()
     data = {
         "language": words["html_lang"],
         "text": {key: text for key, text in words.items() if key.startswith(_TEXTS)},
         "accountsApp": GOCHAT,
+        "demo": demo,
         "meanings": chinese_meanings() if language == "zh" else {},
     }
     answer = render("admin.html", language, words, data=data, modules=_modules())

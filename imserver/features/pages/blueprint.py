@@ -253,6 +253,8 @@ class _Chat:
             ("pages.reference", "status_reference", "start_reference_hint"),
             ("pages.status", "status_title", "start_status_hint"),
         ]
+        if "admin" in self._features:
+            pages.append(("admin.page", "admin_title", "start_admin_hint"))
         if self._has_channels():
             pages.insert(0, ("pages.channels", "start_channels", "start_channels_hint"))
         links = [(url_for(page, lang=in_address), label, hint) for page, label, hint in pages]

@@ -345,7 +345,7 @@ def show(parts: SafetyParts, call: Call, *, app: AccountApp = GOCHAT, id: Report
     shown = parts.reports.show(call.app, id)
     people = [ReporterShown(each.user, each.time, each.reason, each.text) for each in shown.reporters]
     messages = [
-        _message(each) if shown.copy is None or each.id != shown.copy.id else _message(shown.copy, True)
+        _message(shown.copies[each.id], True) if each.id in shown.copies else _message(each)
         for each in shown.messages
     ]
     report = shown.report

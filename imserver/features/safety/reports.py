@@ -94,13 +94,13 @@ class Reporter(Struct, frozen=True):
 
 
 class ReportInContext(Struct, frozen=True):
-    """A report with what moderators see: its reporters, the message, and those around it. ``copy``: a removed
-    message as it was."""
+    """A report with what moderators see: its reporters, the message, and those around it. ``copies``: removed
+    messages as they were, by id, as long as they may come back."""
 
     report: ReportRow
     reporters: list[Reporter]
     messages: list[Entry]
-    copy: Entry | None
+    copies: dict[int, Entry]
 
 
 class Reports:
@@ -263,9 +263,11 @@ class Reports:
             raise UnknownReport(id)
         report = rows[0]
         if not report.message:
-            return ReportInContext(report, reporters, [], None)
-        copy = self._store.part(MessageLog).removals.copy(app, report.message)
-        return ReportInContext(report, reporters, self._around(app, report, reporters), copy)
+            return ReportInContext(report, reporters, [], {})
+        messages, removals = self._around(app, report, reporters), self._store.part(MessageLog).removals
+        recalled = (each.id for each in messages if each.kind == "recall")
+        copies = {id: copy for id in recalled if (copy := removals.copy(app, id)) is not None}
+        return ReportInContext(report, reporters, messages, copies)
 
     def _around(self, app: str, report: ReportRow, reporters: Sequence[Reporter]) -> list[Entry]:
         """The reported message and those around it, as the first reporter who can read it does."""
