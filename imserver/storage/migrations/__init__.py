@@ -35,7 +35,7 @@ _LOOK_SECONDS: Final = 0.1
 _LOCK: Final = 0x696D736572766572
 """Number of the advisory lock on PostgreSQL, chosen to be unique."""
 _VERSIONS: Final = "alembic_version"
-_table_names: Final = re.compile(r"(?:create_table\(\s*\"|^(?:table|ordered) )(\w+)", re.MULTILINE).findall
+_table_names: Final = re.compile(r"^ *(?:table|ordered) (\w+): ", re.MULTILINE).findall
 
 
 def step_of(connection: Connection) -> str:

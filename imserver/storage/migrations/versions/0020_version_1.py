@@ -1,14 +1,13 @@
 """The tables of version 1.0. An older database comes to them by version 1.0."""
 
-import re
 from time import time
-from typing import Any, Final
+from typing import Final
 from uuid import uuid4
 
 import sqlalchemy as sa
 from alembic import op
 
-from imserver.storage.migrations import Columns
+from imserver.storage.migrations.table_text import make_tables
 
 revision: Final = "0020"
 down_revision: Final = None
@@ -181,54 +180,12 @@ table notify_delivery: id serial, app name500, member name255, endpoint int, hos
 ordered arrangement: app name500*, member name255*, conversation big*, version big, pinned big, archived big,
     marked big, draft blob
 """
-"""A column is ``name kind``, where ``*`` says that it is of the key, ``?`` that it may be NULL, ``=`` its
-default. The rows of an ordered table stand in the order of their key, on SQLite too."""
-
-_KINDS: Final[dict[str, Any]] = {
-    "int": sa.Integer,
-    "small": sa.SmallInteger,
-    "big": sa.BigInteger,
-    "serial": sa.Integer,
-    # SQLite gives numbers to a column of exactly the type INTEGER only; there, too, they have 64 bits.
-    "bigserial": sa.BigInteger().with_variant(sa.Integer, "sqlite"),
-    "text": sa.Text,
-    "blob": Columns.CONTENT,
-}
-_SIZED: Final[dict[str, Any]] = {"name": Columns.name, "bytes": Columns.short_bytes, "string": sa.String}
-
-
-def _column(text: str) -> sa.Column[Any]:
-    name, kind, size, mark, default = re.fullmatch(r"(\w+) ([a-z]+)(\d*)([*?=]?)(\d*)", text).groups()  # type: ignore[union-attr]
-    return sa.Column(
-        name,
-        _SIZED[kind](int(size)) if size else _KINDS[kind],
-        primary_key=mark == "*" or "serial" in kind,
-        autoincrement="serial" in kind,
-        nullable=mark == "?",
-        server_default=sa.text(default) if default else None,
-    )
 
 
 def upgrade() -> None:
-    """Make the tables and the row of the directory. Each statement may be repeated: MySQL keeps what was done
-    before a crash. So a constraint belongs to its table; an index is made after a look."""
+    """Make the tables and the row of the directory."""
+    make_tables(_TABLES)
     connection = op.get_bind()
-    for kind, name, columns, more in re.findall(
-        r"^(table|ordered) (\w+): (.*(?:\n    .*)*)((?:\n  \w.*)*)", _TABLES, re.MULTILINE
-    ):
-        parts = [(*head.rsplit(" ", 1), of.split()) for head, of in re.findall(r"(.+): (.+)", more)]
-        op.create_table(
-            name,
-            *(_column(each) for each in re.split(r",\s+", columns)),
-            *(sa.UniqueConstraint(*of, name=part) for what, part, of in parts if what == "  unique"),
-            sqlite_autoincrement="bigserial" in columns,
-            if_not_exists=True,
-            **(Columns.KEY_ORDER if kind == "ordered" else Columns.MYSQL_OPTIONS),
-        )
-        there = {index["name"] for index in sa.inspect(connection).get_indexes(name)}
-        for what, part, of in parts:
-            if what.endswith("index") and part not in there:
-                op.create_index(part, name, of, unique="unique" in what)
     if connection.execute(sa.text("SELECT 1 FROM directory")).first() is None:
         first = sa.text("INSERT INTO directory (one, id, version, created) VALUES (1, :id, 0, :now)")
         connection.execute(first, {"id": uuid4().hex, "now": int(time())})

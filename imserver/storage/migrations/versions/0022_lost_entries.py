@@ -2,17 +2,17 @@
 
 from typing import Final
 
-import sqlalchemy as sa
-from alembic import op
-
-from imserver.storage.migrations import Columns
+from imserver.storage.migrations.table_text import make_tables
 
 revision: Final = "0022"
 down_revision: Final = "0021"
 
 
 def upgrade() -> None:
-    """Make what is missing: MySQL keeps what was done before a crash."""
-    if "lost" not in {each["name"] for each in sa.inspect(op.get_bind()).get_columns("log")}:
+    """Make what is missing."""
+    make_tables(
+        """
         # Ranges as first:last:found, with a comma between them; NULL: none.
-        op.add_column("log", sa.Column("lost", Columns.name(1000)))
+        columns log: lost name1000?
+        """
+    )

@@ -5,64 +5,37 @@ from typing import Final
 import sqlalchemy as sa
 from alembic import op
 
-from imserver.storage.migrations import Columns
+from imserver.storage.migrations.table_text import make_tables
 
 revision: Final = "0024"
 down_revision: Final = "0023"
 
 
 def upgrade() -> None:
-    """Make the tables. Each statement may be repeated: MySQL keeps what was done before a crash."""
-    # ``number`` is dense. ``time``: Unix milliseconds by the clock of the database, which never go back.
-    # ``kind``: of the principal. ``request``: the id of the request. ``names``: part → SHA-256 of its row in
-    # audit_name, as JSON. ``hash``: SHA-256 of this row and of ``previous``, the hash of the row before, in
-    # hexadecimal.
-    op.create_table(
-        "audit",
-        Columns.key("number"),
-        Columns.need("time"),
-        Columns.need("name", Columns.name(100)),
-        Columns.need("kind", Columns.name(16)),
-        Columns.need("app", Columns.name()),
-        Columns.need("request", Columns.name(64)),
-        Columns.need("names", Columns.CONTENT),
-        Columns.need("hash", Columns.name(64)),
-        Columns.need("previous", Columns.name(64)),
-        sa.UniqueConstraint("time", "number", name="audit_by_time"),
-        sa.UniqueConstraint("name", "number", name="audit_by_name"),
-        sa.UniqueConstraint("app", "number", name="audit_by_app"),
-        sa.UniqueConstraint("app", "name", "number", name="audit_by_app_and_name"),
-        sa.UniqueConstraint("request", "number", name="audit_by_request"),
-        if_not_exists=True,
-        **Columns.KEY_ORDER,
+    """Make the tables, and the row of the head."""
+    make_tables(
+        """
+        # "number" is dense. "time": Unix milliseconds by the clock of the database, which never go back.
+        # "kind": of the principal. "request": the id of the request. "names": part → SHA-256 of its row in
+        # audit_name, as JSON. "hash": SHA-256 of this row and of "previous", the hash of the row before, in
+        # hexadecimal.
+        ordered audit: number big*, time big, name name100, kind name16, app name500, request name64,
+            names blob, hash name64, previous name64
+          unique audit_by_time: time number
+          unique audit_by_name: name number
+          unique audit_by_app: app number
+          unique audit_by_app_and_name: app name number
+          unique audit_by_request: request number
+        # Who and what an act names: "part" is by, user, address, facts, or users/ and a number. A row of a
+        # person has their "app" and "member"; any other has no app. "text": what it says besides.
+        ordered audit_name: number big*, part name16*, app name500, member name255, text blob, salt bytes16
+          unique audit_name_by_member: app member number part
+        # One row: the last act, which whoever appends locks, and the last one that was removed for its age.
+        table audit_head: one small*, number big, time big, hash name64, anchor big, anchor_hash name64
+        """
     )
-    # Who and what an act names: ``part`` is by, user, address, facts, or users/ and a number. A row of a
-    # person has their ``app`` and ``member``; any other has no app. ``text``: what it says besides.
-    op.create_table(
-        "audit_name",
-        Columns.key("number"),
-        Columns.key("part", Columns.name(16)),
-        Columns.need("app", Columns.name()),
-        Columns.need("member", Columns.name(255)),
-        Columns.need("text", Columns.CONTENT),
-        Columns.need("salt", Columns.short_bytes(16)),
-        sa.UniqueConstraint("app", "member", "number", "part", name="audit_name_by_member"),
-        if_not_exists=True,
-        **Columns.KEY_ORDER,
-    )
-    # One row: the last act, which whoever appends locks, and the last one that was removed for its age.
-    head = op.create_table(
-        "audit_head",
-        Columns.key("one", sa.SmallInteger),
-        Columns.need("number"),
-        Columns.need("time"),
-        Columns.need("hash", Columns.name(64)),
-        Columns.need("anchor"),
-        Columns.need("anchor_hash", Columns.name(64)),
-        if_not_exists=True,
-        **Columns.MYSQL_OPTIONS,
-    )
-    if op.get_bind().execute(sa.select(head.c.one)).first() is None:
-        none = b"0" * 64 if op.get_bind().dialect.name in ("mysql", "mariadb") else "0" * 64
-        row = {"one": 1, "number": 0, "time": 0, "hash": none, "anchor": 0, "anchor_hash": none}
-        op.bulk_insert(head, [row])
+    connection = op.get_bind()
+    if connection.execute(sa.text("SELECT 1 FROM audit_head")).first() is None:
+        columns = "one, number, time, hash, anchor, anchor_hash"
+        head = sa.text(f"INSERT INTO audit_head ({columns}) VALUES (1, 0, 0, :none, 0, :none)")
+        connection.execute(head, {"none": "0" * 64})

@@ -5,7 +5,7 @@ from typing import Final
 import sqlalchemy as sa
 from alembic import op
 
-from imserver.storage.migrations import Columns
+from imserver.storage.migrations.table_text import make_tables
 from imserver.storage.statements import Statements, text_of
 
 revision: Final = "0033"
@@ -15,20 +15,15 @@ _AT_ONCE: Final = 1000
 
 
 def upgrade() -> None:
-    """Make what is missing: MySQL keeps what was done before a crash."""
+    """Make what is missing, and fold the names of all accounts."""
+    make_tables(
+        """
+        # "folded": the words of the nickname and the user name; NULL: a node that does not know the column
+        # has made the account. "status": NULL: none. "status_until": Unix seconds; 0: it does not end.
+        columns account: folded name1000?, status string80?, away small=0, status_until big=0
+        """
+    )
     connection = op.get_bind()
-    names = {each["name"] for each in sa.inspect(connection).get_columns("account")}
-    # ``folded``: the words of the nickname and the user name; NULL: a node that does not know the column has
-    # made the account. ``status``: NULL: none. ``status_until``: Unix seconds; 0: it does not end.
-    nothing = sa.text("0")
-    for column in (
-        sa.Column("folded", Columns.name(1000)),
-        sa.Column("status", sa.String(80)),
-        sa.Column("away", sa.SmallInteger, nullable=False, server_default=nothing),
-        sa.Column("status_until", sa.BigInteger, nullable=False, server_default=nothing),
-    ):
-        if column.name not in names:
-            op.add_column("account", column)
     account = sa.table("account", sa.column("id"), sa.column("nickname"), sa.column("name"))
     some = sa.select(account).order_by(account.c.id).limit(_AT_ONCE)
     change = sa.text("UPDATE account SET folded = :folded WHERE id = :id")
