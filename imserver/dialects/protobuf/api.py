@@ -6,7 +6,7 @@ have form fields; ids are texts of digits.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -27,14 +27,11 @@ from imserver.features.accounts.friends import FriendResult, Friends, Oneself, T
 from imserver.features.accounts.identifiers import BadField
 from imserver.features.accounts.passwords import Overloaded
 from imserver.features.groups.groups import BadGroup, Groups, TooManyMembers, UnknownGroup
-from imserver.plugin.errors import HttpProblem
+from imserver.plugin.errors import HttpProblem, ImserverError
 from imserver.plugin.http import Call, HttpRequest, HttpResponse, Route
 from imserver.plugin.identity import GOCHAT, Needs, Relations, Tenants, TooManyRequests
 from imserver.plugin.messages import clean_name
 from imserver.plugin.wire import id_of
-
-_DIGITS: Final = 40
-"""Longest id. A longer text is invalid, even with leading zeros."""
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -62,21 +59,31 @@ def success(text: str, data: Any = None) -> HttpResponse:
 
 BAD_PARAMETER: Final = refusal("参数不正确")
 NO_TOKEN: Final = refusal("用户认证未通过")
-TAKEN: Final = refusal("账号已被注册")
-WRONG_LOGIN: Final = refusal("手机号或密码错误")
-ONESELF: Final = refusal("不能添加自己为好友")
-NO_FRIEND: Final = refusal("好友不存在")
-REPEATED: Final = refusal("请勿重复添加")
-TOO_MANY_FRIENDS: Final = refusal("系统错误:好友数量已达上限")
-NO_MEMBER: Final = refusal("用户不属于该群")
-TOO_MANY_GROUPS: Final = refusal("系统错误:群数量已达上限")
-TOO_MANY_MEMBERS: Final = refusal("系统错误:群成员数量已达上限")
-CLOSED: Final = refusal("系统错误:注册已关闭")
-NEEDS_CODE: Final = refusal("该账号已启用两步验证,请提供正确的验证码")
-LOCKED: Final = refusal("账号已被锁定")
-TOO_MANY_FAILURES: Final = refusal("系统错误:尝试次数过多,请稍后再试")
-BUSY: Final = refusal("系统错误:服务器繁忙,请稍后再试")
-FAILED: Final = refusal("系统错误:服务器内部错误")
+_NO_FRIEND: Final = refusal("好友不存在")
+_TOO_MANY_MEMBERS: Final = refusal("系统错误:群成员数量已达上限")
+_CLOSED: Final = refusal("系统错误:注册已关闭")
+_WRONG_LOGIN: Final = refusal("手机号或密码错误")
+_NEEDS_CODE: Final = refusal("该账号已启用两步验证,请提供正确的验证码")
+_TOO_MANY_FAILURES: Final = refusal("系统错误:尝试次数过多,请稍后再试")
+_BUSY: Final = refusal("系统错误:服务器繁忙,请稍后再试")
+_FAILED: Final = refusal("系统错误:服务器内部错误")
+
+Handler = Callable[["GoChatApi", Call], HttpResponse]
+
+
+def _refuses(refusals: Mapping[type[ImserverError], HttpResponse]) -> Callable[[Handler], Handler]:
+    """Let a route answer with these refusals of what its services raise."""
+
+    def wrap(function: Handler) -> Handler:
+        def run(api: GoChatApi, call: Call) -> HttpResponse:
+            try:
+                return function(api, call)
+            except tuple(refusals) as refused:
+                return next(refusals[kind] for kind in type(refused).__mro__ if kind in refusals)
+
+        return run
+
+    return wrap
 
 
 class _GoChatStyle:
@@ -89,67 +96,60 @@ class _GoChatStyle:
         if problem.status == 405:
             return HttpResponse(405, b"")
         if problem.status == 429:
-            return TOO_MANY_FAILURES
+            return _TOO_MANY_FAILURES
         if problem.status < 500:
             return NO_TOKEN if problem.status in (401, 403) else BAD_PARAMETER
-        return BUSY if problem.temporary and problem.status == 503 else FAILED
-
-
-STYLE: Final = _GoChatStyle()
-
-
-def app_of(api: GoChatApi, _params: Mapping[str, str]) -> str:
-    """The app of GoChat's clients."""
-    return api.tenants.resolve(GOCHAT)
+        return _BUSY if problem.temporary and problem.status == 503 else _FAILED
 
 
 # --- accounts -----------------------------------------------------------------------------------------------
 
 
+@_refuses(
+    {
+        BadField: BAD_PARAMETER,
+        Taken: refusal("账号已被注册"),
+        Closed: _CLOSED,
+        NoAccounts: _CLOSED,
+        PasswordsOff: _CLOSED,
+        TooManyRequests: _TOO_MANY_FAILURES,
+        Overloaded: _BUSY,
+        WrongLogin: _BUSY,  # the account was deleted at the same time
+    }
+)
 def register(api: GoChatApi, call: Call) -> HttpResponse:
     """``POST /register``: make an account and log it in."""
     phone, password = call.params.get("phone_number", ""), call.params.get("password", "")
     if not (phone and password):
         return BAD_PARAMETER
     accounts, nickname, host = api.accounts, clean_name(call.params.get("nickname", "")), call.request.host
-    try:
-        account = accounts.register(call.app, phone, password, nickname, address=host)
-        session = accounts.token(account)
-    except BadField:
-        return BAD_PARAMETER
-    except Taken:
-        return TAKEN
-    except (Closed, NoAccounts, PasswordsOff):
-        return CLOSED
-    except TooManyRequests:
-        return TOO_MANY_FAILURES
-    except (Overloaded, WrongLogin):  # the account was deleted at the same time
-        return BUSY
+    account = accounts.register(call.app, phone, password, nickname, address=host)
+    session = accounts.token(account)
     call.user = account.user
     return success("登录成功", {"token": session.token, "id": account.user})
 
 
+@_refuses(
+    {
+        WrongLogin: _WRONG_LOGIN,
+        NoAccounts: _WRONG_LOGIN,
+        PasswordsOff: _WRONG_LOGIN,
+        AccountLocked: refusal("账号已被锁定"),
+        FactorRequired: _NEEDS_CODE,
+        WrongCode: _NEEDS_CODE,
+        TooManyRequests: _TOO_MANY_FAILURES,
+        Overloaded: _BUSY,
+    }
+)
 def login(api: GoChatApi, call: Call) -> HttpResponse:
     """``POST /login``: a token for a phone number and password; with a second factor also ``code``."""
     phone, password = call.params.get("phone_number", ""), call.params.get("password", "")
     if not (phone and password):
         return BAD_PARAMETER
     accounts = api.accounts
-    try:
-        earlier = call.request.headers.get("token", "")
-        code = call.params.get("code", "")
-        account = accounts.login(call.app, phone, password, call.request.host, earlier, code)
-        session = accounts.token(account)
-    except (WrongLogin, NoAccounts, PasswordsOff):
-        return WRONG_LOGIN
-    except AccountLocked:
-        return LOCKED
-    except (FactorRequired, WrongCode):
-        return NEEDS_CODE
-    except TooManyRequests:
-        return TOO_MANY_FAILURES
-    except Overloaded:
-        return BUSY
+    earlier, code = call.request.headers.get("token", ""), call.params.get("code", "")
+    account = accounts.login(call.app, phone, password, call.request.host, earlier, code)
+    session = accounts.token(account)
     call.user = account.user
     return success("登录成功", {"token": session.token, "user_id": account.user})
 
@@ -157,29 +157,36 @@ def login(api: GoChatApi, call: Call) -> HttpResponse:
 # --- friends ------------------------------------------------------------------------------------------------
 
 
+@_refuses(
+    {
+        Oneself: refusal("不能添加自己为好友"),
+        UnknownFriend: _NO_FRIEND,
+        TooManyFriends: refusal("系统错误:好友数量已达上限"),
+    }
+)
 def add_friend(api: GoChatApi, call: Call) -> HttpResponse:
     """``POST /friend/add``: add a friend without a request."""
     app, user = call.app, call.principal.user
     other = _id(call.params.get("friend_id", ""))
     if not other:
         return BAD_PARAMETER
-    try:
-        result = api.friends.change(app, user, other, friends.add)
-    except Oneself:
-        return ONESELF
-    except UnknownFriend:
-        return NO_FRIEND
-    except TooManyFriends:
-        return TOO_MANY_FRIENDS
+    result = api.friends.change(app, user, other, friends.add)
     if result is FriendResult.ALREADY:
-        return REPEATED
+        return refusal("请勿重复添加")
     # A blocked user must not learn that they are blocked.
-    return NO_FRIEND if result is FriendResult.AWAY else success("好友添加成功")
+    return _NO_FRIEND if result is FriendResult.AWAY else success("好友添加成功")
 
 
 # --- groups -------------------------------------------------------------------------------------------------
 
 
+@_refuses(
+    {
+        BadGroup: BAD_PARAMETER,
+        TooManyRequests: refusal("系统错误:群数量已达上限"),
+        TooManyMembers: _TOO_MANY_MEMBERS,
+    }
+)
 def create_group(api: GoChatApi, call: Call) -> HttpResponse:
     """``POST /group/create``: make a group of the owner and the named users.
 
@@ -191,49 +198,39 @@ def create_group(api: GoChatApi, call: Call) -> HttpResponse:
         return BAD_PARAMETER
     groups, wanted = api.groups, dict.fromkeys(map(_id, named))
     if len(wanted) > groups.limit:
-        return TOO_MANY_MEMBERS
+        return _TOO_MANY_MEMBERS
     found = [each.user for each in api.accounts.those_of(app, list(wanted))]
     skipped = {
         *api.relations.blocked_by(app, user, found),
         *api.relations.strangers_among(app, user, found),
     }
-    try:
-        group = groups.create(app, user, name, [each for each in found if each not in skipped])
-    except BadGroup:
-        return BAD_PARAMETER
-    except TooManyRequests:
-        return TOO_MANY_GROUPS
-    except TooManyMembers:
-        return TOO_MANY_MEMBERS
+    group = groups.create(app, user, name, [each for each in found if each not in skipped])
     call.user, call.facts = user, {"group": str(group.id), "users": [*dict.fromkeys(filter(None, wanted))]}
     return success("群组创建成功", {"id": str(group.id)})
 
 
+@_refuses({UnknownGroup: refusal("用户不属于该群")})
 def list_group(api: GoChatApi, call: Call) -> HttpResponse:
     """``GET /group_user/list``: all members of a group, for its members."""
     app, user = call.app, call.principal.user
     named = _id(call.params.get("group_id", ""))
     if not named:
         return BAD_PARAMETER
-    try:
-        ids = api.groups.ids(app, id_of(named), user)
-        return success("请求成功", {"ids": ids})
-    except UnknownGroup:
-        return NO_MEMBER
+    return success("请求成功", {"ids": api.groups.ids(app, id_of(named), user)})
 
 
 def _id(text: str) -> str:
-    """Read a 64-bit number as an id; ``""`` if it is invalid or 0."""
-    if not (text.isascii() and text.isdecimal() and len(text) <= _DIGITS):
+    """Read a 64-bit number as an id; ``""`` if it is invalid, has more than 40 digits, or is 0."""
+    if not (text.isascii() and text.isdecimal() and len(text) <= 40):
         return ""
     number = int(text)
     return str(number) if 0 < number < 2**64 else ""
 
 
 _ROW: Final[dict[str, Any]] = {
-    "style": STYLE,
+    "style": _GoChatStyle(),
     "success": b'{"code":200,',
-    "app_of": app_of,
+    "app_of": lambda api, _: api.tenants.resolve(GOCHAT),
     "service": lambda core, _: core.service(GoChatApi),
 }
 _OF_ACCOUNTS: Final[dict[str, Any]] = {**_ROW, "limited": True, "token_in": "token"}

@@ -14,7 +14,7 @@ answers.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import cache, lru_cache, partial
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import msgspec
@@ -66,15 +66,12 @@ MAX_DEVICE_BYTES: Final = 64
 """Longest name of a device, in bytes of UTF-8."""
 
 _MAX_ID: Final = Limit.ID
-_MAX_CLIENT_ID_BYTES: Final = Limit.CLIENT_MSG_ID_BYTES
 M = TypeVar("M", bound="protobuf_message.Message")
 
 _OUTPUTS_TAG, _DATA_TAG, _MSG_TAG = b"\x0a", b"\x22", b"\x0a"
 """The tags of ``OutputBatch.outputs``, ``Output.data`` and ``PushMsg.msg``."""
 
 _NUMBERS: Final = {name: number for number, name in enumerate(MESSAGE_TYPES, 1)}
-_BAD_USER: Final = "非法的用户Id"
-"""The original's text. The text of the cmd dialect ends in two capitals."""
 
 
 def output(kind: int, data: bytes = b"", code: int = ReplyCode.OK) -> bytes:
@@ -105,7 +102,8 @@ def _length(size: int) -> bytes:
 
 @cache
 def _code_text(code: int) -> bytes:
-    return (_BAD_USER if code == ReplyCode.BAD_USER else reply_text(code)).encode()
+    # The original's text. The text of the cmd dialect ends in two capitals.
+    return ("非法的用户Id" if code == ReplyCode.BAD_USER else reply_text(code)).encode()
 
 
 def uplink_ack(chat_number: int, seq: int) -> bytes:
@@ -183,10 +181,6 @@ def _login(data: bytes) -> Command:
     )
 
 
-def _heartbeat(_data: bytes) -> Command:
-    return _HEARTBEAT
-
-
 def _message(data: bytes) -> Command:
     up = _parse(pb.UpMsg, data)
     message = up.msg
@@ -198,15 +192,11 @@ def _message(data: bytes) -> Command:
         type=message.message_type,
         content=message.content,
         sent_ms=message.send_time,
-        client_msg_id=_text(up.client_msg_id, _MAX_CLIENT_ID_BYTES),
+        client_msg_id=_text(up.client_msg_id, Limit.CLIENT_MSG_ID_BYTES),
         kind=message.kind,
         about=min(message.about, _MAX_ID),
         meta=message.meta,
     )
-
-
-def _sync(data: bytes) -> Command:
-    return ChatSync(_parse(pb.SyncInputMsg, data).seq)
 
 
 def _text(data: bytes, longest: int) -> str:
@@ -249,11 +239,11 @@ def _has_long_number(data: bytes, nested: bool = False) -> bool:
             number, at = _number(data, at)
         elif kind == _BYTES:
             size, at = _number(data, at)
-            if nested and tag == _NESTED_TAG and _has_long_number(data[at : at + size]):
+            if nested and tag == 1 << 3 | _BYTES and _has_long_number(data[at : at + size]):
                 return True
             at += size
         else:
-            at += _FIXED_BYTES.get(kind, 0)
+            at += {1: 8, 5: 4}.get(kind, 0)
         if number >> 64:
             return True
     return False
@@ -270,8 +260,6 @@ def _number(data: bytes, at: int) -> tuple[int, int]:
 
 
 _VARINT, _BYTES = 0, 2
-_FIXED_BYTES: Final = {1: 8, 5: 4}
-_NESTED_TAG: Final = 1 << 3 | _BYTES
 _HEARTBEAT = Heartbeat()
 
 Row = tuple[str, Callable[[bytes], Command]]
@@ -279,29 +267,29 @@ Row = tuple[str, Callable[[bytes], Command]]
 
 COMMANDS: Final[dict[int, Row]] = {
     CT_LOGIN: ("login", _login),
-    CT_HEARTBEAT: ("heartbeat", _heartbeat),
+    CT_HEARTBEAT: ("heartbeat", lambda _: _HEARTBEAT),
     CT_MESSAGE: ("message", _message),
-    CT_SYNC: ("sync", _sync),
+    CT_SYNC: ("sync", lambda data: ChatSync(_parse(pb.SyncInputMsg, data).seq)),
 }
 """Every command of the original's clients by its ``CmdType``."""
 FIRST_KIND_OF_FEATURES: Final = 64
 _to_json = msgspec.json.Encoder().encode
 
 
-def _kind(name: str) -> int:
-    """The kind of a command of a feature. Raises ConfigError."""
+def _row_of_feature(name: str, read: Callable[[bytes], Command]) -> tuple[int, Row]:
+    """The kind of a command of a feature, and its row. Raises ConfigError."""
     kind = id_of(name)
     if not FIRST_KIND_OF_FEATURES <= kind < 2**31:
         raise ConfigError(
             f"the dialect {NAME}: {name!r} is no number of a kind, which is at least {FIRST_KIND_OF_FEATURES}"
         )
-    return kind
 
+    def read_json(data: bytes) -> Command:
+        if has_nul(data):
+            raise Refused(ReplyCode.BAD_PARAMETER)
+        return read(data or b"{}")
 
-def _read_json(read: Callable[[bytes], Command], data: bytes) -> Command:
-    if has_nul(data):
-        raise Refused(ReplyCode.BAD_PARAMETER)
-    return read(data or b"{}")
+    return kind, (name, read_json)
 
 
 class ProtobufDialect(Dialect):
@@ -318,10 +306,7 @@ class ProtobufDialect(Dialect):
     def joined(self, readers: Readers) -> Self:
         """See the contract."""
         codec = super().joined(readers)
-        codec.commands = {
-            **self.commands,
-            **{_kind(name): (name, partial(_read_json, read)) for name, read in readers.items()},
-        }
+        codec.commands = {**self.commands, **dict(map(_row_of_feature, readers, readers.values()))}
         return codec
 
     def decode(self, payload: bytes) -> Request:
@@ -406,11 +391,6 @@ def _id(number: int) -> int:
     return min(number, _MAX_ID)
 
 
-def _command(name: str, **fields: object) -> Command:
-    """The command of this name with these fields. Raises Refused."""
-    return FIELDS_OF_COMMANDS[name](Fields(fields))
-
-
 _ack: Final = FIELDS_OF_COMMANDS["ack"]  # of each push
 
 
@@ -426,68 +406,49 @@ def _read_sync(data: bytes) -> Command:
     return ChatSync(sync.seq, Fields({"limit": sync.limit}).limit())
 
 
-def _read_read(data: bytes) -> Command:
-    mark = _parse(pb.PlaceMsg, data)
-    return _command("read", conversation=_id(mark.conversation), id=_id(mark.seq))
-
-
-def _read_received(data: bytes) -> Command:
-    mark = _parse(pb.PlaceMsg, data)
-    return _command("received", conversation=_id(mark.conversation), id=_id(mark.seq))
-
-
 def _read_typing(data: bytes) -> Command:
     typing = _parse(pb.TypingMsg, data)
     to = typing.receiver_id
     if to > _MAX_ID:
         raise ValueError("not the id of an account")
-    return _command("typing", to=str(to) if to else "", conversation=_id(typing.conversation))
+    fields = {"to": str(to) if to else "", "conversation": _id(typing.conversation)}
+    return FIELDS_OF_COMMANDS["typing"](Fields(fields))
 
 
-def _read_hide(data: bytes) -> Command:
-    return _command("hide", ids=list(_parse(pb.HideMsg, data).seqs))
+def _row(name: str, kind: str, **fields: str) -> Row:
+    """The command of this name, from a message of a ``kind``. ``fields``: those of the command, by the names
+    that the message has for them."""
+    make = FIELDS_OF_COMMANDS[name]
+
+    def read(data: bytes) -> Command:
+        message = _parse(getattr(pb, kind), data)
+        return make(Fields({field: _plain(getattr(message, source)) for field, source in fields.items()}))
+
+    return name, read
 
 
-def _read_history(data: bytes) -> Command:
-    history = _parse(pb.HistoryMsg, data)
-    conversation, before = _id(history.conversation), _id(history.before)
-    return _command("history", conversation=conversation, before=before, limit=history.limit)
+def _plain(value: Any) -> object:
+    if isinstance(value, bytes):
+        return value.decode()
+    return _id(value) if isinstance(value, int) else list(value)
 
 
-def _read_conversations(data: bytes) -> Command:
-    conversations = _parse(pb.ConversationsMsg, data)
-    return _command("conversations", before=_id(conversations.before), limit=conversations.limit)
-
-
-def _read_receipts(data: bytes) -> Command:
-    receipts = _parse(pb.ReceiptsMsg, data)
-    after, conversation = receipts.after.decode(), _id(receipts.conversation)
-    return _command("receipts", conversation=conversation, after=after, limit=receipts.limit)
-
-
-def _read_marks(data: bytes) -> Command:
-    return _command("marks", version=_id(_parse(pb.MarksMsg, data).version))
-
-
-def _read_search(data: bytes) -> Command:
-    search = _parse(pb.SearchMsg, data)
-    conversation, before, text = _id(search.conversation), _id(search.before), search.text.decode()
-    return _command("search", text=text, conversation=conversation, before=before, limit=search.limit)
-
+_MARK: Final = {"conversation": "conversation", "id": "seq"}
+_PAGE: Final = {"conversation": "conversation", "before": "before", "limit": "limit"}
 
 FULL_COMMANDS: Final[dict[int, Row]] = {
     **COMMANDS,
     CT_ACK: ("ack", _read_ack),
     CT_SYNC: ("sync", _read_sync),
-    CT_READ: ("read", _read_read),
-    CT_RECEIVED: ("received", _read_received),
+    CT_READ: _row("read", "PlaceMsg", **_MARK),
+    CT_RECEIVED: _row("received", "PlaceMsg", **_MARK),
     CT_TYPING: ("typing", _read_typing),
-    CT_HIDE: ("hide", _read_hide),
-    CT_HISTORY: ("history", _read_history),
-    CT_CONVERSATIONS: ("conversations", _read_conversations),
-    CT_RECEIPTS: ("receipts", _read_receipts),
-    CT_MARKS: ("marks", _read_marks),
-    CT_SEARCH: ("search", _read_search),
+    CT_HIDE: _row("hide", "HideMsg", ids="seqs"),
+    CT_HISTORY: _row("history", "HistoryMsg", **_PAGE),
+    CT_CONVERSATIONS: _row("conversations", "ConversationsMsg", before="before", limit="limit"),
+    CT_RECEIPTS: _row("receipts", "ReceiptsMsg", conversation="conversation", after="after", limit="limit"),
+    CT_MARKS: _row("marks", "MarksMsg", version="version"),
+    CT_SEARCH: _row("search", "SearchMsg", text="text", **_PAGE),
 }
 """Every command of these clients."""
 
@@ -552,10 +513,7 @@ def _type_of(stored: Message) -> int:
     """The type of a content; 1 for a reaction or pin that was added, 2 for one that was removed; else 0."""
     if stored.kind in ("message", "edit"):
         return type_number(stored.type)
-    return _CHANGES.get(stored.type, 0) if stored.kind in ("reaction", "pin") else 0
-
-
-_CHANGES: Final = {"add": 1, "remove": 2}
+    return {"add": 1, "remove": 2}.get(stored.type, 0) if stored.kind in ("reaction", "pin") else 0
 
 
 def _number_or_name(user: str) -> tuple[int, bytes]:
@@ -588,22 +546,9 @@ def _signal(event: Signal) -> bytes:
 # --- answers, made of what the services answer --------------------------------------------------------------
 
 
-def _done(_data: Any) -> protobuf_message.Message:
-    return pb.HeartbeatMsg()
-
-
 def _messages(page: Any) -> Iterable[pb.Message]:
     """The entries of a page that was prepared for JSON clients."""
     return (as_full_message(each.message()) for each in page.messages)
-
-
-def _history(data: Any) -> protobuf_message.Message:
-    return pb.HistoryOutputMsg(messages=_messages(data), has_more=data.more)
-
-
-def _search(data: Any) -> protobuf_message.Message:
-    messages = _messages(data)
-    return pb.SearchOutputMsg(messages=messages, has_more=data.has_more, before=data.before)
 
 
 def _conversation(found: Any) -> pb.Conversation:
@@ -622,20 +567,11 @@ def _conversation(found: Any) -> pb.Conversation:
     )
 
 
-def _conversations(data: Any) -> protobuf_message.Message:
-    conversations = map(_conversation, data.conversations)
-    return pb.ConversationsOutputMsg(conversations=conversations, has_more=data.more)
-
-
 def _receipt(found: Any, conversation: int = 0) -> pb.Receipt:
     user_id, user = _number_or_name(found.user)
     return pb.Receipt(
         user_id=user_id, read=found.read, received=found.received, conversation=conversation, user=user
     )
-
-
-def _receipts(data: Any) -> protobuf_message.Message:
-    return pb.ReceiptsOutputMsg(receipts=map(_receipt, data.receipts), has_more=data.has_more)
 
 
 def _marks(data: Any) -> protobuf_message.Message:
@@ -648,15 +584,18 @@ def _marks(data: Any) -> protobuf_message.Message:
 
 
 _ANSWERS: Final[dict[int, Callable[[Any], protobuf_message.Message]]] = {
-    CT_READ: _done,
-    CT_RECEIVED: _done,
-    CT_TYPING: _done,
-    CT_HIDE: _done,
-    CT_HISTORY: _history,
-    CT_CONVERSATIONS: _conversations,
-    CT_RECEIPTS: _receipts,
+    **dict.fromkeys((CT_READ, CT_RECEIVED, CT_TYPING, CT_HIDE), lambda _: pb.HeartbeatMsg()),
+    CT_HISTORY: lambda data: pb.HistoryOutputMsg(messages=_messages(data), has_more=data.more),
+    CT_CONVERSATIONS: lambda data: pb.ConversationsOutputMsg(
+        conversations=map(_conversation, data.conversations), has_more=data.more
+    ),
+    CT_RECEIPTS: lambda data: pb.ReceiptsOutputMsg(
+        receipts=map(_receipt, data.receipts), has_more=data.has_more
+    ),
     CT_MARKS: _marks,
-    CT_SEARCH: _search,
+    CT_SEARCH: lambda data: pb.SearchOutputMsg(
+        messages=_messages(data), has_more=data.has_more, before=data.before
+    ),
 }
 """Kind of answer → function that encodes its data."""
 _KIND_OF: Final = {name: kind for kind, (name, _) in FULL_COMMANDS.items()}
@@ -683,10 +622,8 @@ class FullProtobufDialect(ProtobufDialect):
             return None
         if reply.code != ReplyCode.OK:
             return refusal(reply.code, kind)
-        found = reply.data
-        if not isinstance(found, Recovered):
-            return _login_ack()
-        return _login_ack(found.recovered, found.begin_anew)
+        about = reply.data
+        return _login_ack(about.recovered, about.begin_anew) if isinstance(about, Recovered) else _login_ack()
 
     def encode_event(self, event: Event) -> bytes | None:
         """Encode a push that is not stored, or a signal of a kind that these clients know."""
