@@ -69,7 +69,7 @@ IMPORTERS = {
     "click": (
         *("cli.py", "commands/", "copies/", "offline.py", "terminal.py"),
         *("features/accounts/command.py", "features/invitations/command.py", "features/webhooks/command.py"),
-        *("features/keys/command.py", "dialects/centrifuge/command.py"),
+        *("features/keys/command.py", "dialects/centrifuge/migration.py"),
         *("features/refusals/command.py", "features/audit/command.py", "features/safety/command.py"),
         "features/uploads/command.py",
         "features/exports/command.py",

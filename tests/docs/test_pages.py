@@ -12,8 +12,8 @@ import yaml
 from imserver import assets, errors
 from imserver.config.values import fold
 from imserver.dialects.centrifuge import codes
-from imserver.dialects.centrifuge import wire as centrifuge
 from imserver.dialects.centrifuge.api import METHODS
+from imserver.dialects.centrifuge.wire import CentrifugeDialect
 from imserver.dialects.cmd.wire import COMMANDS
 from imserver.dialects.pusher import wire as pusher
 from imserver.dialects.pusher.api import ROUTES as PUSHER_ROUTES
@@ -94,8 +94,8 @@ def test_the_codes_for_clients_of_centrifugo_are_those_of_the_code() -> None:
         (str(code), error.message, YES[error.temporary]) for code, error in sorted(found.items())
     ]
     rows = table_with(CENTRIFUGE, "own code", "sent", "reason")
-    assert {int(row["own code"]): int(row["sent"]) for row in rows} == centrifuge.CLOSE_CODES
-    assert {int(row["own code"]): row["reason"] for row in rows} == centrifuge.CLOSE_REASONS
+    assert {int(row["own code"]): int(row["sent"]) for row in rows} == CentrifugeDialect.close_codes
+    assert {int(row["own code"]): row["reason"] for row in rows} == CentrifugeDialect.close_reasons
 
 
 def test_the_methods_for_back_ends_of_centrifugo_are_those_of_the_code() -> None:

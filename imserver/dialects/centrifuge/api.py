@@ -26,11 +26,20 @@ from imserver.dialects.centrifuge.service import (
     REFUSALS,
     RefreshConnection,
     SubscriptionAbout,
+    bytes_of,
     history_view,
     infos_of_members,
-    presence_stats,
 )
-from imserver.dialects.centrifuge.wire import ALIAS, MAX_OFFSET, USER_CHANNEL, ClientView, HistoryResult
+from imserver.dialects.centrifuge.wire import (
+    ALIAS,
+    MAX_OFFSET,
+    USER_CHANNEL,
+    ClientView,
+    HistoryResult,
+    PresenceStatsResult,
+    Since,
+    json_in,
+)
 from imserver.plugin.errors import CloseCode, ImserverError, Problems, Unavailable
 from imserver.plugin.http import PROBLEM, Api, ApiProblem, BadBody, BatchAnswers, Call, HttpResponse, Route
 from imserver.plugin.identity import Need, Needs, Tenants, token_end
@@ -50,6 +59,7 @@ from imserver.plugin.wire import (
     Event,
     Limit,
     Partial,
+    Refused,
     without_nulls,
 )
 
@@ -111,11 +121,6 @@ class MethodFailed(Exception):
 # --- requests -----------------------------------------------------------------------------------------------
 
 
-class _Position(Struct):
-    offset: int = 0
-    epoch: str = ""
-
-
 class _Request(Partial, frozen=True):
     """A request, which its method checks: an error of this API has a code."""
 
@@ -158,7 +163,7 @@ class _Subscribe(_OfUser, frozen=True):
     data: Raw | UnsetType = UNSET
     b64data: str = ""
     expire_at: int = 0
-    recover_since: _Position | None = None
+    recover_since: Since | None = None
     override: Raw | UnsetType = UNSET
 
     not_supported: ClassVar[tuple[str, ...]] = ("session", "override")
@@ -194,16 +199,12 @@ class _OfChannel(_Request, frozen=True):
 
 class _History(_OfChannel, frozen=True):
     limit: int = 0
-    since: _Position | None = None
+    since: Since | None = None
     reverse: bool = False
 
 
 class _Channels(_Request, frozen=True):
     pattern: str = ""
-
-
-class _Info(_Request, frozen=True):
-    pass
 
 
 class _Batch(Struct):
@@ -219,16 +220,6 @@ class _Command(Struct):
 
 
 # --- methods ------------------------------------------------------------------------------------------------
-
-
-def _json_in(request: _Message) -> bytes:
-    """The payload, which must be JSON."""
-    data = bytes(request.data)
-    try:
-        msgspec.json.decode(data)
-    except (ValueError, RecursionError):
-        raise MethodFailed(codes.BAD_DATA) from None
-    return data
 
 
 def publish(api: CentrifugeApi, app: str, request: _Publish) -> dict[str, Any]:
@@ -254,22 +245,28 @@ def _publish_each(
     api: CentrifugeApi, app: str, request: _Message, channels: list[str]
 ) -> list[dict[str, Any]]:
     """Publish once to each channel for an idempotency key. May switch."""
-    data = _json_in(request)
+    event = Event("msg", "", "", type="custom", data=json_in(request.data))
     try:
-        found = api.push.publishing.to_channels(
+        published = api.push.publishing.to_channels(
             app,
             [_channel_of(name) for name in channels],
-            Event("msg", "", "", type="custom", data=data),
+            event,
             tags=request.tags,
             with_history=not request.skip_history,
             key=request.idempotency_key,
         )
     except ChannelRefused as refused:
         raise MethodFailed(codes.LIMIT_EXCEEDED, str(refused)) from None
-    return [
-        _publish_refused(each) if isinstance(each, ImserverError) else _publish_result(each.position)
-        for each in found
-    ]
+    answers: list[dict[str, Any]] = []
+    for each in published:
+        if isinstance(each, ChannelRefused):
+            answers.append(_refused(each))
+        elif isinstance(each, ImserverError):  # the idempotency key belongs to another request
+            answers.append(_error(codes.BAD_DATA))
+        else:
+            at = each.position
+            answers.append({"result": {} if at is None else {"offset": at.offset, "epoch": at.epoch}})
+    return answers
 
 
 def _channel_of(name: str) -> str:
@@ -282,19 +279,10 @@ def _name_of(channel: str) -> str:
     return f"{ALIAS}{channel.removeprefix(USER_CHANNEL)}" if channel.startswith(USER_CHANNEL) else channel
 
 
-def _publish_refused(refused: ImserverError) -> dict[str, Any]:
-    """The error of a channel. Without a reason its idempotency key belongs to another request."""
-    return _refused(refused) if isinstance(refused, ChannelRefused) else _error(codes.BAD_DATA)
-
-
 def _refused(refused: ChannelRefused) -> dict[str, Any]:
     """The error, with the limit that was exceeded."""
     text, code = str(refused), REFUSALS[refused.reason].code
     return _error(code, "" if text == refused.reason or code == codes.INTERNAL else text)
-
-
-def _publish_result(position: Position | None) -> dict[str, Any]:
-    return {"result": {} if position is None else {"offset": position.offset, "epoch": position.epoch}}
 
 
 def _connections_of(api: CentrifugeApi, app: str, request: _OfUser) -> list[str]:
@@ -311,9 +299,7 @@ def _connections_of(api: CentrifugeApi, app: str, request: _OfUser) -> list[str]
 
 def subscribe(api: CentrifugeApi, app: str, request: _Subscribe) -> dict[str, Any]:
     """Subscribe the connections of a user to a channel. May switch."""
-    about = SubscriptionAbout(
-        _bytes_of(request.info), _bytes_of(request.data), token_end(0, request.expire_at)
-    )
+    about = SubscriptionAbout(bytes_of(request.info), bytes_of(request.data), token_end(0, request.expire_at))
     if request.channel.startswith("#"):
         raise MethodFailed(codes.BAD_DATA, "#… is the channel of a user, who is subscribed to it")
     api.channels.channels.options.known(app, request.channel)
@@ -370,35 +356,31 @@ def refresh(api: CentrifugeApi, app: str, request: _Refresh) -> dict[str, Any]:
             connections.close(app, connection, CloseCode.TOKEN_INVALID)
         else:
             query = RefreshConnection(
-                app, connection, token_end(0, request.expire_at), _bytes_of(request.info)
+                app, connection, token_end(0, request.expire_at), bytes_of(request.info)
             )
             connections.query(connection, "refresh", query, bool)
     return {}
-
-
-def _bytes_of(given: Raw | UnsetType) -> bytes:
-    return b"" if given is UNSET else bytes(given)
 
 
 def _bounded(offset: int) -> int:
     return min(max(offset, 0), MAX_OFFSET)
 
 
-def _find(api: CentrifugeApi, app: str, name: str) -> tuple[str, ChannelSettings]:
-    """A channel, and its options. Raises :class:`ChannelRefused` if the app has no channel of this name."""
+def _find(api: CentrifugeApi, app: str, name: str, needed: Callable[[ChannelSettings], bool]) -> str:
+    """A channel whose options have what is ``needed``. Raises :class:`ChannelRefused`."""
     if not 0 < len(name.encode("utf-8", "surrogatepass")) <= Limit.CHANNEL_BYTES:
         raise ChannelRefused("name")
     channel = _channel_of(name)
     if channel.startswith(ALIAS):
         raise ChannelRefused("not_available")
-    return channel, api.channels.channels.options.known(app, channel)
+    if not needed(api.channels.channels.options.known(app, channel)):
+        raise ChannelRefused("not_available")
+    return channel
 
 
 def presence(api: CentrifugeApi, app: str, request: _OfChannel) -> dict[str, dict[str, ClientView]]:
     """The subscribers of a channel. May switch."""
-    channel, options = _find(api, app, request.channel)
-    if not options.presence:
-        raise MethodFailed(codes.NOT_AVAILABLE)
+    channel = _find(api, app, request.channel, lambda options: options.presence)
     found: dict[str, ClientView] = {}
     after = ""
     for _ in range(_PAGES):
@@ -411,17 +393,13 @@ def presence(api: CentrifugeApi, app: str, request: _OfChannel) -> dict[str, dic
 
 def count_presence(api: CentrifugeApi, app: str, request: _OfChannel) -> Struct:
     """How many subscribers and users a channel has. May switch."""
-    channel, options = _find(api, app, request.channel)
-    if not options.presence:
-        raise MethodFailed(codes.NOT_AVAILABLE)
-    return presence_stats(api.channels.channels.members.count_users, app, channel)
+    channel = _find(api, app, request.channel, lambda options: options.presence)
+    return PresenceStatsResult(*api.channels.channels.members.count_users(app, channel, Limit.PRESENCE))
 
 
 def history(api: CentrifugeApi, app: str, request: _History) -> HistoryResult:
     """Publications of a channel. May switch."""
-    channel, options = _find(api, app, request.channel)
-    if not options.has_history:
-        raise MethodFailed(codes.NOT_AVAILABLE)
+    channel = _find(api, app, request.channel, lambda options: options.has_history)
     since = None if request.since is None else (request.since.epoch, _bounded(request.since.offset))
     limit = max(request.limit, -1)
     page = api.channels.channels.histories.read_since(app, channel, since, limit, request.reverse)
@@ -430,9 +408,7 @@ def history(api: CentrifugeApi, app: str, request: _History) -> HistoryResult:
 
 def remove_history(api: CentrifugeApi, app: str, request: _OfChannel) -> dict[str, Any]:
     """Remove the publications of a channel. May switch."""
-    channel, options = _find(api, app, request.channel)
-    if not options.has_history:
-        raise MethodFailed(codes.NOT_AVAILABLE)
+    channel = _find(api, app, request.channel, lambda options: options.has_history)
     api.channels.channels.histories.remove(app, channel)
     return {}
 
@@ -474,7 +450,7 @@ def _alternatives(pattern: str) -> list[str]:
     return plain
 
 
-def info(api: CentrifugeApi, app: str, _request: _Info) -> dict[str, Any]:
+def info(api: CentrifugeApi, app: str, _request: _Request) -> dict[str, Any]:
     """The numbers of the app. One row stands for all nodes. May switch."""
     count = api.sessions.presence.counts([app]).apps[app]
     node = api.node()
@@ -518,7 +494,7 @@ METHODS: Final[Mapping[str, Method]] = {
     "history": Method(Needs.READ, _History, history),
     "history_remove": Method(Needs.PUSH, _OfChannel, remove_history, "channels.history.remove"),
     "channels": Method(Needs.READ, _Channels, list_channels),
-    "info": Method(Needs.READ, _Info, info),
+    "info": Method(Needs.READ, _Request, info),
 }
 """Every method but ``batch``, which runs several of them."""
 
@@ -588,6 +564,8 @@ def _run(method: Method, api: CentrifugeApi, call: Call, request: Partial) -> di
         result = method.function(api, call.app, request)
     except MethodFailed as failed:
         return _error(failed.code, failed.detail)
+    except Refused as bad:
+        return _error(bad.code)
     except ChannelRefused as refused:
         return _refused(refused)
     if method.act:
@@ -648,37 +626,33 @@ def _run_command(api: CentrifugeApi, call: Call, name: str, content: bytes) -> d
         return _error(codes.INTERNAL)
 
 
-_OF_KEYS: Final[dict[str, Any]] = {"service": _api, "style": PROBLEM, "limited": True, "key_in": "x-api-key"}
+def _route(
+    name: str, need: Need, answer: Callable[[CentrifugeApi, Call], HttpResponse], read: Callable[..., None]
+) -> Route:
+    return Route(
+        "POST",
+        f"/api{name}",
+        need,
+        answer,
+        "known",
+        read=read,
+        service=_api,
+        style=PROBLEM,
+        limited=True,
+        key_in="x-api-key",
+    )
+
 
 ROUTES: Final = (
     *(
-        Route(
-            "POST",
-            f"/api/{name}",
-            method.need,
-            partial(_answer, method),
-            "known",
-            read=partial(_read, partial(_decode, method.request)),
-            **_OF_KEYS,
-        )
-        for name, method in METHODS.items()
+        _route(f"/{name}", each.need, partial(_answer, each), partial(_read, partial(_decode, each.request)))
+        for name, each in METHODS.items()
     ),
-    Route(
-        "POST",
-        "/api/batch",
+    _route(
+        "/batch",
         Needs.ANY_KEY,
         _answer_batch,
-        "known",
-        read=partial(_read_commands, lambda content: _decode(_Batch, content).commands),
-        **_OF_KEYS,
+        partial(_read_commands, lambda content: _decode(_Batch, content).commands),
     ),
-    Route(
-        "POST",
-        "/api",
-        Needs.ANY_KEY,
-        _answer_commands,
-        "known",
-        read=partial(_read_commands, _decode_lines),
-        **_OF_KEYS,
-    ),
+    _route("", Needs.ANY_KEY, _answer_commands, partial(_read_commands, _decode_lines)),
 )

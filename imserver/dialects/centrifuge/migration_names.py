@@ -97,10 +97,7 @@ _SECTION_OF_CALL: Final = {
     "rpc": "rpc.proxy",
 }
 """Call of a proxy → its settings in version 6."""
-_CALLS_OF_NAMESPACES: Final = ("subscribe_stream", "sub_refresh", "subscribe", "publish")
 _SHARED: Final = ("http_headers", "binary_encoding", "include_connection_meta", "grpc_metadata")
-_UNCHANGED: Final = ("consumers", "proxies", "pid_file", "enable_unreleased_features")
-"""Settings of version 6 that are no sections."""
 
 
 def nested(document: Document) -> Document:
@@ -109,7 +106,13 @@ def nested(document: Document) -> Document:
     sections = {name: _plain(value) for name, value in document.items() if isinstance(value, Mapping)}
     for name, value in document.items():
         if name not in sections and name != "granular_proxy_mode":
-            _put(found, name if name in _UNCHANGED else _renamed(name), _plain(value))
+            _put(
+                found,
+                name
+                if name in ("consumers", "proxies", "pid_file", "enable_unreleased_features")
+                else _renamed(name),
+                _plain(value),
+            )
     for name, section in sections.items():
         found[name] = {**found.get(name, {}), **section}
     if {"client", "channel", "rpc"} & sections.keys():
@@ -157,7 +160,7 @@ def _with_proxies(found: Document, granular: bool) -> Document:
     for row in rows:
         if not isinstance(row, dict):
             continue
-        for call in _CALLS_OF_NAMESPACES:
+        for call in ("subscribe_stream", "sub_refresh", "subscribe", "publish"):
             enabled = row.pop(f"proxy_{call}", False) or (granular and f"{call}_proxy_name" in row)
             if enabled:
                 row[f"{call}_proxy_enabled"] = True

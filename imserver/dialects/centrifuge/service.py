@@ -104,34 +104,30 @@ GRACE_SECONDS: Final = 25
 """Time for a client to renew a token that has just expired. Clients begin at its end."""
 RENEWAL_SECONDS: Final = 60
 """After this time the back end is asked again if it has not renewed a session or a subscription."""
-_MAX_PRESENCE: Final = Limit.PRESENCE
 _MAX_CHOICES: Final = 100
 """Most channels that a request to connect names: each may cost a look into the database."""
 _ENCODED_TOGETHER: Final = 500
 """Subscribers in a part of an answer: about 2 ms as protobuf on a busy machine."""
-CLOSE_INVALID_TOKEN: Final = 3500
-CLOSE_BAD_REQUEST: Final = 3501
 CLOSE_INSUFFICIENT_STATE: Final = 3010
 """Its client connects again, and recovers."""
 CLOSE_SUBSCRIPTION_EXPIRED: Final = 3006
-_DENIED: Final = Reply(codes.PERMISSION_DENIED)
-_EXPIRED: Final = Reply(codes.TOKEN_EXPIRED)
-_INTERNAL: Final = Reply(codes.INTERNAL)
-_REPLIES: Final = {
-    "name": Reply(codes.BAD_DATA),
-    "unknown": Reply(codes.UNKNOWN_CHANNEL),
-    "denied": _DENIED,
-    "expired": _EXPIRED,
-    "full": Reply(codes.LIMIT_EXCEEDED),
-    "limit": Reply(codes.LIMIT_EXCEEDED),
-    "rate": Reply(codes.TOO_MANY_REQUESTS),
-    "exists": Reply(codes.ALREADY_SUBSCRIBED),
-    "ended": _INTERNAL,
-    "unavailable": _INTERNAL,
-    "not_available": Reply(codes.NOT_AVAILABLE),
-    "unrecoverable": Reply(codes.UNRECOVERABLE),
+REFUSALS: Final = {
+    reason: Reply(code, why=reason)
+    for reason, code in {
+        "name": codes.BAD_DATA,
+        "unknown": codes.UNKNOWN_CHANNEL,
+        "denied": codes.PERMISSION_DENIED,
+        "expired": codes.TOKEN_EXPIRED,
+        "full": codes.LIMIT_EXCEEDED,
+        "limit": codes.LIMIT_EXCEEDED,
+        "rate": codes.TOO_MANY_REQUESTS,
+        "exists": codes.ALREADY_SUBSCRIBED,
+        "ended": codes.INTERNAL,
+        "unavailable": codes.INTERNAL,
+        "not_available": codes.NOT_AVAILABLE,
+        "unrecoverable": codes.UNRECOVERABLE,
+    }.items()
 }
-REFUSALS: Final = {reason: replace(reply, why=reason) for reason, reply in _REPLIES.items()}
 """Reason of a :class:`ChannelRefused` → the error of the client."""
 
 
@@ -368,7 +364,7 @@ class CentrifugeService:
         """Begin a session, and the subscriptions that the token names. May switch."""
         state = _state_of(connection)
         if connection.app is not None:
-            connection.close(CLOSE_BAD_REQUEST, "bad request")
+            connection.close(3501, "bad request")
             return None
         app = state.app
         if state.facts is not None:
@@ -378,21 +374,21 @@ class CentrifugeService:
             admission = self._admit(connection, app, command)
         except TokenExpired as expired:
             self._logins.refused("token", app, "", connection.peer, str(expired))
-            return _EXPIRED
+            return Reply(codes.TOKEN_EXPIRED)
         except BadToken as bad:
             self._logins.refused("token", app, "", connection.peer, str(bad))
             return _refuse_token(connection)
         except BackEndUnavailable as unavailable:
             self._logins.refused("undecided", app, "", connection.peer, str(unavailable))
-            return _INTERNAL  # its client tries again
+            return Reply(codes.INTERNAL)  # its client tries again
         except BackEndRefused as refused:
             self._logins.refused("back end", app, "", connection.peer)
             return _refused(connection, refused)
         if not admission.decision.ok:
             return self._refuse(connection, admission.decision)
-        state.info = _bytes_of(admission.claims.info)
+        state.info = bytes_of(admission.claims.info)
         if state.facts is not None:
-            state.facts.meta = _bytes_of(admission.claims.meta)
+            state.facts.meta = bytes_of(admission.claims.meta)
         decision = self._take_end(app, state, admission.decision)
         if decision.user:
             login = Login(app, decision.user, command.token, decision.device)
@@ -466,11 +462,11 @@ class CentrifugeService:
 
     def _refuse(self, connection: Connection, decision: LoginDecision) -> Reply | None:
         if decision.expired:
-            return _EXPIRED
+            return Reply(codes.TOKEN_EXPIRED)
         if decision.close == CloseCode.TOKEN_INVALID:
             return _refuse_token(connection)
         if decision.close == CloseCode.INTERNAL_ERROR:
-            return _INTERNAL  # its client tries again
+            return Reply(codes.INTERNAL)  # its client tries again
         connection.close(decision.close)
         return None
 
@@ -515,7 +511,7 @@ class CentrifugeService:
                 if channel in command.recover:
                     positions[channel] = Position(*command.recover[channel])
             for channel, about in wanted.items():
-                state.set_info(channel, _bytes_of(about.info))
+                state.set_info(channel, bytes_of(about.info))
                 _set_end(state, channel, about.expire_at)
             may = {channel: self._channels.options.of(app, channel).may_recover for channel in wanted}
             since = {channel: positions.get(channel) if may[channel] else None for channel in wanted}
@@ -658,7 +654,7 @@ class CentrifugeService:
         try:
             found = self._back_ends.ask(app, "rpc", connection, facts, _RpcResult)
         except BackEndUnavailable:
-            return _INTERNAL
+            return Reply(codes.INTERNAL)
         except BackEndRefused as refused:
             return _refused(connection, refused)
         return Reply(ReplyCode.OK, found.data)
@@ -690,7 +686,7 @@ class CentrifugeService:
         """Renew the token of a subscription. May switch, as :meth:`ChannelCommands.permit` does."""
         state = _state_of(connection)
         if not self._channels.members.has(connection, command.channel) or not command.token:
-            return _DENIED
+            return Reply(codes.PERMISSION_DENIED)
         try:
             claims = self._commands.permit(connection, command.channel, command.token)
         except ChannelRefused as refused:
@@ -765,11 +761,16 @@ class CentrifugeService:
             channel = self._commands.check_presence(connection, command.channel)
         except ChannelRefused as refused:
             return self._answers.refused(refused)
-        stats = presence_stats(self._channels.members.count_users, connection.app or "", channel)
-        return Reply(ReplyCode.OK, stats)
+        counts = self._channels.members.count_users(connection.app or "", channel, Limit.PRESENCE)
+        return Reply(ReplyCode.OK, PresenceStatsResult(*counts))
 
 
 # --- also for the API ---------------------------------------------------------------------------------------
+
+
+def bytes_of(given: Raw | UnsetType) -> bytes:
+    """The JSON of a field; ``b""``: it is left out."""
+    return b"" if given is UNSET else bytes(given)
 
 
 def infos_of_members(members: Sequence[ChannelMember]) -> dict[str, ClientView]:
@@ -785,14 +786,6 @@ def infos_of_members(members: Sequence[ChannelMember]) -> dict[str, ClientView]:
     }
 
 
-def presence_stats(
-    count: Callable[[str, str, int], tuple[int, int]], app: str, channel: str
-) -> PresenceStatsResult:
-    """How many subscribers and users a channel has. ``count``: :meth:`ChannelMembers.count_users`. May
-    switch."""
-    return PresenceStatsResult(*count(app, channel, _MAX_PRESENCE))
-
-
 def history_view(publications: Sequence[Event], position: Position) -> HistoryResult:
     """Publications of a channel."""
     views = [publication_of(event) for event in publications]
@@ -803,7 +796,6 @@ def history_view(publications: Sequence[Event], position: Position) -> HistoryRe
 
 _encode = msgspec.json.Encoder().encode
 _read_about = msgspec.msgpack.Decoder(SubscriptionAbout).decode
-_MAX_TTL: Final = 2**31 - 1
 _CLOSE_OF: Final = {
     "ended": CloseCode.INTERNAL_ERROR,
     "unavailable": CloseCode.INTERNAL_ERROR,
@@ -830,10 +822,6 @@ def _parted(connection: Connection, channel: str, _was_last: bool) -> None:
         state.mark(PERSONAL, False)
 
 
-def _bytes_of(info: Raw | UnsetType) -> bytes:
-    return b"" if info is UNSET else bytes(info)
-
-
 def _renew_facts(state: CentrifugeState, info: Raw | UnsetType, meta: Raw | UnsetType) -> None:
     """Take what a renewed session says about its client. What it leaves out stays."""
     if info is not UNSET:
@@ -843,7 +831,7 @@ def _renew_facts(state: CentrifugeState, info: Raw | UnsetType, meta: Raw | Unse
 
 
 def _refuse_token(connection: Connection) -> Reply | None:
-    connection.close(CLOSE_INVALID_TOKEN, "invalid token")
+    connection.close(3500, "invalid token")
     return None
 
 
@@ -857,7 +845,7 @@ def _refused(connection: Connection, refused: BackEndRefused) -> Reply | None:
 
 def _ttl(end: float) -> int:
     """Seconds until a token ends; 0: it never does."""
-    return max(1, int(min(end - time(), _MAX_TTL))) if end else 0
+    return max(1, int(min(end - time(), 2**31 - 1))) if end else 0
 
 
 def _result(

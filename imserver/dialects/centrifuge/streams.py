@@ -1,88 +1,167 @@
-"""The fallback transports of clients of Centrifugo: streams, and the requests with their commands.
+"""The streams of clients of Centrifugo, and the requests with their commands.
 
 ``GET /connection/sse`` has the first command in the parameter ``cf_connect``, and
 ``POST /connection/http_stream`` in its body. Both answer with a stream of replies and pushes. Later commands
-come with ``POST /emulation``, whose ``session`` is that of the reply to ``connect``.
+come with ``POST /emulation``, to any node. Its ``session`` is that of the reply to ``connect``.
+
+On the unidirectional streams, ``GET /connection/uni_sse`` and ``POST /connection/uni_http_stream``, clients
+only receive: such a request to connect is answered with a stream of pushes. The first one says that the
+client is connected. Its channels are those of its token, or of the back end.
 """
 
 from __future__ import annotations
 
+import logging
+from collections import deque
 from collections.abc import Callable
+from enum import StrEnum
 from typing import Final
 
+import gevent
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
-from imserver.dialects.centrifuge.emulation import Emulated, Emulation
+from imserver.dialects.centrifuge import codes
 from imserver.dialects.centrifuge.service import CentrifugeService
-from imserver.dialects.centrifuge.wire import CentrifugeDialect, CentrifugeProtobufDialect, read_emulation
-from imserver.plugin.errors import CloseCode, Problems
+from imserver.dialects.centrifuge.wire import (
+    ALIAS,
+    CentrifugeDialect,
+    CentrifugeProtobufDialect,
+    ConnectResult,
+    Content,
+    read_emulation,
+    read_login,
+)
+from imserver.plugin.errors import CloseCode, Problems, StorageUnavailable
 from imserver.plugin.http import PROBLEM, ApiProblem, BadBody, Call, HttpResponse, Route, stream_head
 from imserver.plugin.identity import Needs
-from imserver.plugin.services import Core
-from imserver.plugin.wire import Connection, Head, Stream, StreamEncoding, StreamPath, host_of
+from imserver.plugin.services import ClusterServices, Core, SessionServices
+from imserver.plugin.wire import (
+    Connection,
+    Head,
+    Refused,
+    Reply,
+    Stream,
+    StreamEncoding,
+    StreamPath,
+    host_of,
+)
+
+log = logging.getLogger(__name__)
 
 _PROTOBUF: Final = "application/octet-stream"
-_JSON: Final = "application/json; charset=utf-8"
-_EVENTS: Final = "text/event-stream; charset=utf-8"
 
 
-class FallbackStreams:
-    """Opens streams for ``service``. Owner of their encodings."""
+class UniDialect(CentrifugeDialect):
+    """Codec of streams whose clients only receive: a push is not in a field ``push``."""
+
+    def __init__(self) -> None:
+        super().__init__(streamed=True)
+
+    def connected(self, result: ConnectResult) -> bytes:
+        """The first push. The client sends nothing, so it gets no secret, and answers no pings."""
+        return self._write_push("", "connect", replace(result, session="", pong=False))
+
+    def _write_push(self, channel: str, kind: str, content: Content) -> bytes:
+        name = b'"channel":%b,' % msgspec.json.encode(channel) if channel else b""
+        return b'{%b"%b":%b}' % (name, kind.encode(), self._write_content(content))
+
+    def _write_personal(self, content: bytes, user: str) -> bytes:
+        return b'{"channel":%b,"pub":%b}' % (msgspec.json.encode(f"{ALIAS}{user}"), content)
+
+
+class CentrifugeStreams:
+    """Opens streams for ``service``."""
 
     def __init__(self, core: Core, service: CentrifugeService) -> None:
-        self._log = core.node.request_log
-        self._as_json = core.codec(CentrifugeDialect(streamed=True))
-        self._as_protobuf = core.codec(CentrifugeProtobufDialect(streamed=True))
+        self._core = core
         self._service = service
         self._message_bytes = core.config.limits.message_bytes
-        self._events: StreamEncoding
-        self._lines: StreamEncoding
-        self._frames: StreamEncoding
+        self._uni = UniDialect()
 
     def paths(self, serve: Callable[[Connection, bytes, bool], None]) -> dict[str, StreamPath]:
         """Path, or its pattern → how it is served. The second segment may name the app. ``serve``: serves
         messages."""
-        message_bytes = self._message_bytes
-        self._events = StreamEncoding(self._as_json, serve, message_bytes, b"data: ", b"\n\n")
-        self._lines = StreamEncoding(self._as_json, serve, message_bytes, b"", b"\n")
-        self._frames = StreamEncoding(self._as_protobuf, serve, message_bytes)
-        events = StreamPath("GET", self._open, self._refuse)
-        lines = StreamPath("POST", self._open, self._refuse)
-        return {
-            "/connection/sse": events,
-            "/connection/*/sse": events,
-            "/connection/http_stream": lines,
-            "/connection/*/http_stream": lines,
+        json = self._core.codec(CentrifugeDialect(streamed=True))
+        protobuf = self._core.codec(CentrifugeProtobufDialect(streamed=True))
+        limit = self._message_bytes
+        events = StreamEncoding(json, serve, limit, b"data: ", b"\n\n")
+        lines = StreamEncoding(json, serve, limit, b"", b"\n")
+        frames = StreamEncoding(protobuf, serve, limit)
+        uni_events = StreamEncoding(self._uni, before=b"data: ", behind=b"\n\n")
+        uni_lines = StreamEncoding(self._uni, behind=b"\n")
+        rows = {
+            "sse": self._path("GET", events, events, self._begin),
+            "http_stream": self._path("POST", lines, frames, self._begin),
+            "uni_sse": self._path("GET", uni_events, uni_events, self._begin_receiving),
+            "uni_http_stream": self._path("POST", uni_lines, uni_lines, self._begin_receiving),
         }
+        return {f"/connection/{where}{name}": row for name, row in rows.items() for where in ("", "*/")}
 
-    def _encoding(self, head: Head) -> tuple[StreamEncoding, str]:
-        """The encoding that a request asks for, and the type of its response."""
-        if head.method == "GET":
-            return self._events, _EVENTS
-        if _is_protobuf(head.headers.get("content-type", "")):
-            return self._frames, _PROTOBUF
-        return self._lines, _JSON
+    def _path(
+        self,
+        method: str,
+        encoding: StreamEncoding,
+        as_protobuf: StreamEncoding,
+        begin: Callable[[Stream, StreamEncoding, bytes], None],
+    ) -> StreamPath:
+        """A path. ``begin`` takes what the request says, when the stream has begun."""
+        request_log = self._core.node.request_log
 
-    def _open(self, stream: Stream, head: Head) -> None:
-        """Begin a stream, and serve the commands in its request. May switch."""
-        encoding, kind = self._encoding(head)
-        stream.begin(encoding, stream_head(self._log, head, host_of(stream.peer), kind))
-        self._service.opened(stream, head)
-        data = head.params().get("cf_connect", "").encode() if head.method == "GET" else head.body
+        def encoding_of(head: Head) -> tuple[StreamEncoding, str]:
+            """The encoding that a request asks for, and the type of its response."""
+            if method == "GET":
+                return encoding, "text/event-stream; charset=utf-8"
+            if as_protobuf is not encoding and _is_protobuf(head.headers.get("content-type", "")):
+                return as_protobuf, _PROTOBUF
+            return encoding, "application/json; charset=utf-8"
+
+        def open_stream(stream: Stream, head: Head) -> None:
+            chosen, kind = encoding_of(head)
+            stream.begin(chosen, stream_head(request_log, head, host_of(stream.peer), kind))
+            self._service.opened(stream, head)
+            given = head.params().get("cf_connect", "").encode() if method == "GET" else head.body
+            begin(stream, chosen, given)
+
+        def refuse(head: Head, host: str, code: int) -> bytes:
+            # A stream that ends at once: a browser can read its close code, but not the status of a refused
+            # request.
+            chosen, kind = encoding_of(head)
+            return stream_head(request_log, head, host, kind) + chosen.close_frames(code)
+
+        return StreamPath(method, open_stream, refuse)
+
+    def _begin(self, stream: Stream, encoding: StreamEncoding, data: bytes) -> None:
+        """Serve the commands in a request. May switch."""
         text = encoding.dialect.text
         if 0 < len(data) <= encoding.limit_bytes and not (text and not _is_utf8(data)):
             encoding.serve(stream, data, text)
         else:
             stream.close(CloseCode.BAD_PAYLOAD)
 
-    def _refuse(self, head: Head, host: str, code: int) -> bytes:
-        """The response to a request that is refused before its stream has begun: a stream that ends at once.
+    def _begin_receiving(self, stream: Stream, _encoding: StreamEncoding, data: bytes) -> None:
+        """Log a client in that only receives. May switch."""
 
-        A browser can read its close code, but not the status of a refused request.
-        """
-        encoding, kind = self._encoding(head)
-        return stream_head(self._log, head, host, kind) + encoding.close_frames(code)
+        def answer(reply: Reply) -> None:
+            if isinstance(reply.data, ConnectResult):
+                stream.send(self._uni.connected(reply.data))
+
+        try:
+            if len(data) > self._message_bytes:
+                raise ValueError("the request to connect is too long")
+            refused = self._service.login(stream, read_login(data), answer)
+        except (ValueError, RecursionError, Refused):
+            stream.close(CloseCode.BAD_PAYLOAD)
+        except StorageUnavailable:
+            stream.close(CloseCode.INTERNAL_ERROR)
+        else:
+            if refused is not None:  # clients come back after the first two
+                close = {
+                    codes.TOKEN_EXPIRED: CloseCode.TOKEN_INVALID,
+                    codes.INTERNAL: CloseCode.INTERNAL_ERROR,
+                }
+                stream.close(close.get(refused.code, CloseCode.NOT_ALLOWED))
 
 
 def _is_protobuf(content_type: str) -> bool:
@@ -98,6 +177,87 @@ def _is_utf8(data: bytes) -> bool:
 
 
 # --- commands -----------------------------------------------------------------------------------------------
+
+MAX_WAITING: Final = 100
+"""Requests of one client that wait for the ones before them."""
+
+
+class Emulated(StrEnum):
+    """The result of the commands in a request."""
+
+    ACCEPTED = "accepted"
+    UNKNOWN = "unknown"
+    """No stream has this session."""
+    TOO_LARGE = "too_large"
+    FAILED = "failed"
+    """The node of the stream does not answer."""
+
+
+class EmulatedCommands(Struct, frozen=True, array_like=True):
+    """Serve commands of the client whose stream has this number on the queried node."""
+
+    number: int
+    data: bytes
+
+
+class Emulation:
+    """Finds the stream of a request, on any node. Owner of the requests that wait.
+
+    The answers to commands are sent on the stream.
+    """
+
+    def __init__(self, sessions: SessionServices, cluster: ClusterServices) -> None:
+        self._table = sessions.table
+        self._others = cluster.others
+        self._waiting: dict[Connection, deque[bytes]] = {}
+        cluster.queries.add("emulate", EmulatedCommands, self._serve_here)
+
+    def serve(self, session: str, data: bytes) -> Emulated:
+        """Serve the commands ``data`` of the client whose secret is ``session``.
+
+        May switch. Does not wait for the end of the commands.
+        """
+        address = self._table.secrets.read(session)
+        if address is None:
+            return Emulated.UNKNOWN
+        commands = EmulatedCommands(address.number, data)
+        if address.birth == self._table.secrets.birth:
+            return self._serve_here(commands)
+        lease = None if self._others is None else self._others.born(address.birth)
+        if self._others is None or lease is None:
+            return Emulated.UNKNOWN
+        answer: Emulated | None = self._others.query_behind(lease, "emulate", commands, Emulated)
+        return Emulated.FAILED if answer is None else answer
+
+    def _serve_here(self, commands: EmulatedCommands) -> Emulated:
+        """Serve commands of a stream of this node, those of one stream in their order. Never switches."""
+        stream = self._table.at(commands.number)
+        if not isinstance(stream, Stream):
+            return Emulated.UNKNOWN
+        if len(commands.data) > stream.encoding.limit_bytes:
+            return Emulated.TOO_LARGE
+        stream.pinged_at = 0.0
+        waiting = self._waiting.get(stream)
+        if waiting is None:
+            self._waiting[stream] = deque((commands.data,))
+            gevent.spawn(self._run, stream)
+        elif len(waiting) < MAX_WAITING:
+            waiting.append(commands.data)
+        else:
+            stream.close(CloseCode.RATE_LIMIT)
+        return Emulated.ACCEPTED
+
+    def _run(self, stream: Connection) -> None:
+        """Greenlet: run the queued commands."""
+        waiting = self._waiting[stream]
+        try:
+            while waiting and stream.is_open:
+                stream.encoding.serve(stream, waiting.popleft(), stream.encoding.dialect.text)
+        except Exception:
+            log.exception("serving failed", extra={"connection": stream.peer})
+            stream.lost()
+        finally:
+            del self._waiting[stream]
 
 
 class _Emulation(Struct):
@@ -122,7 +282,6 @@ _PROBLEMS: Final = {
     Emulated.TOO_LARGE: Problems.BODY_TOO_LARGE,
     Emulated.FAILED: Problems.NOT_READY,
 }
-_ACCEPTED: Final = HttpResponse(200, b"{}")
 
 
 def _emulate(emulation: Emulation, call: Call) -> HttpResponse:
@@ -131,7 +290,7 @@ def _emulate(emulation: Emulation, call: Call) -> HttpResponse:
     problem = _PROBLEMS.get(emulation.serve(session, data))
     if problem is not None:
         raise ApiProblem(problem)
-    return _ACCEPTED
+    return HttpResponse(200, b"{}")
 
 
 ROUTES: Final = (

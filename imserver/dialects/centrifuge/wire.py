@@ -4,9 +4,8 @@ A client frame contains one command or several. As JSON they are separated by ne
 preceded by its length. A server frame contains one reply or push. An empty reply is a ping, an empty command
 its answer.
 
-Both forms of a command or reply are instances of the same classes here, whose fields have the names of the
-protocol. :class:`CentrifugeDialect` reads and writes them as JSON, :class:`CentrifugeProtobufDialect` as
-protobuf.
+The classes here have the fields of the protocol. :class:`CentrifugeDialect` reads and writes them as JSON,
+:class:`CentrifugeProtobufDialect` as protobuf, whose own messages have the same fields.
 """
 
 from __future__ import annotations
@@ -64,43 +63,31 @@ else:
 
 Payload = bytes | Callable[[str, DialectState | None], bytes]
 """What a push becomes: the same bytes for all its receivers, or for the user and the state of each."""
+Content = Struct | dict[str, Any]
+"""The fields of a message, without those that have their defaults."""
 MAX_OFFSET: Final = 2**63 - 1
 MAX_COMMANDS: Final = 2000
 """The most commands in one frame. An SDK subscribes to all its channels in one frame, at most 1,000."""
 _COMMAND_DEPTH: Final = 4
 """Levels of objects in a command: ``connect``, ``subs`` and each of these."""
-_REJECT_UNRECOVERED: Final = 2
-"""Bit of ``flag``."""
 _BAD_REQUEST: Final = CloseCode.BAD_PAYLOAD
 """Our close code after bytes that are no frame of this protocol."""
 
-CLOSE_CODES: Final = {
+_CLOSES: Final = {
     # Clients of Centrifugo reconnect after 3000 to 3499 and 4000 to 4499, and not after 3500 to 3999 and 4500
     # to 4999. 4504 means that the token of the session has expired: its client reconnects with a new one. A
     # login with a wrong token is refused with 3500.
-    CloseCode.GOING_AWAY: 3001,
-    CloseCode.UNSUPPORTED_DATA: 3501,
-    CloseCode.BAD_PAYLOAD: 3501,
-    CloseCode.INTERNAL_ERROR: 3004,
-    CloseCode.SLOW_READER: 3008,
-    CloseCode.HEARTBEAT_EXPIRED: 3012,
-    CloseCode.LOGIN_TIMEOUT: 3502,
-    CloseCode.KICKED: 3503,
-    CloseCode.TOKEN_INVALID: 3005,
+    CloseCode.GOING_AWAY: (3001, "shutdown"),
+    CloseCode.UNSUPPORTED_DATA: (3501, "bad request"),
+    CloseCode.BAD_PAYLOAD: (3501, "bad request"),
+    CloseCode.INTERNAL_ERROR: (3004, "internal server error"),
+    CloseCode.SLOW_READER: (3008, "slow"),
+    CloseCode.HEARTBEAT_EXPIRED: (3012, "no pong"),
+    CloseCode.LOGIN_TIMEOUT: (3502, "stale"),
+    CloseCode.KICKED: (3503, "force disconnect"),
+    CloseCode.TOKEN_INVALID: (3005, "connection expired"),
 }
-"""Our close code → Centrifugo's."""
-CLOSE_REASONS: Final = {
-    CloseCode.GOING_AWAY: "shutdown",
-    CloseCode.UNSUPPORTED_DATA: "bad request",
-    CloseCode.BAD_PAYLOAD: "bad request",
-    CloseCode.INTERNAL_ERROR: "internal server error",
-    CloseCode.SLOW_READER: "slow",
-    CloseCode.HEARTBEAT_EXPIRED: "no pong",
-    CloseCode.LOGIN_TIMEOUT: "stale",
-    CloseCode.KICKED: "force disconnect",
-    CloseCode.TOKEN_INVALID: "connection expired",
-}
-"""Our close code → Centrifugo's reason."""
+"""Our close code → Centrifugo's, and its reason."""
 
 _to_json = msgspec.json.Encoder().encode
 
@@ -142,14 +129,6 @@ class _Connect(Struct):
 _decode_connect = msgspec.json.Decoder(_Connect).decode
 
 
-class _Channel(Struct):
-    channel: str = ""
-
-
-class _Token(Struct):
-    token: str = ""
-
-
 class _ChannelToken(Struct):
     channel: str = ""
     token: str = ""
@@ -160,7 +139,9 @@ class _Publish(Struct):
     data: Raw = Raw()
 
 
-class _Since(Struct):
+class Since(Struct):
+    """A position in a channel."""
+
     offset: int = 0
     epoch: str = ""
 
@@ -168,7 +149,7 @@ class _Since(Struct):
 class _History(Struct):
     channel: str = ""
     limit: int = 0
-    since: _Since | None = None
+    since: Since | None = None
     reverse: bool = False
 
 
@@ -187,15 +168,15 @@ class _Command(TypedDict, total=False):
     id: int
     connect: _Connect | None
     subscribe: _Subscribe | None
-    unsubscribe: _Channel | None
+    unsubscribe: _ChannelToken | None
     publish: _Publish | None
-    presence: _Channel | None
-    presence_stats: _Channel | None
+    presence: _ChannelToken | None
+    presence_stats: _ChannelToken | None
     history: _History | None
     ping: _Ignored | None
     send: _Ignored | None
     rpc: _Rpc | None
-    refresh: _Token | None
+    refresh: _ChannelToken | None
     sub_refresh: _ChannelToken | None
 
 
@@ -205,8 +186,8 @@ def _offset(number: int) -> int:
     return number
 
 
-def _json(data: Raw) -> bytes:
-    """The payload of a client, which must be JSON. Raises Refused."""
+def json_in(data: Raw) -> bytes:
+    """The payload of a client or back end, which must be JSON. Raises Refused."""
     content = bytes(data)
     try:
         msgspec.json.decode(content)
@@ -217,7 +198,7 @@ def _json(data: Raw) -> bytes:
 
 def _json_or_none(data: Raw) -> bytes:
     """The payload of a client, or ``b""`` if it is missing."""
-    return _json(data) if data and bytes(data) != b"null" else b""
+    return json_in(data) if data and bytes(data) != b"null" else b""
 
 
 def read_login(payload: bytes) -> CentrifugeLogin:
@@ -233,7 +214,8 @@ def _login(request: _Connect) -> CentrifugeLogin:
     subs = {} if request.subs is None else request.subs
     recover = {name: (each.epoch, _offset(each.offset)) for name, each in subs.items() if each.recover}
     data = _json_or_none(request.data)
-    return CentrifugeLogin(request.token, recover, data, request.name, request.version, request.headers or {})
+    headers = dict(request.headers or {})
+    return CentrifugeLogin(request.token, recover, data, request.name, request.version, headers)
 
 
 def _subscribe(request: _Subscribe) -> Command:
@@ -251,16 +233,16 @@ def _subscribe(request: _Subscribe) -> Command:
         request.recoverable,
         request.delta == "fossil",
         _json_or_none(request.data),
-        request.flag & _REJECT_UNRECOVERED > 0,
+        request.flag & 2 > 0,  # reject unrecovered
     )
 
 
 def _publish(request: _Publish) -> Command:
-    return Publish(request.channel, _json(request.data))
+    return Publish(request.channel, json_in(request.data))
 
 
-def _history(request: _History) -> Command:
-    since = request.since
+def _history(request: _History | pb.HistoryRequest) -> Command:
+    since = request.since if isinstance(request, _History) or request.HasField("since") else None
     position = None if since is None else (since.epoch, _offset(since.offset))
     return AskHistory(request.channel, max(request.limit, -1), position, request.reverse)
 
@@ -422,29 +404,6 @@ class OwnChannel(DialectState, gc=False):
         self.marks = self.marks | mark if on else self.marks & ~mark
 
 
-class _Notice(Struct):
-    info: ClientView
-
-
-class _Unsubscribed(Struct, omit_defaults=True):
-    code: int = 0
-    reason: str = ""
-
-
-class _Disconnect(Struct):
-    code: int
-    reason: str
-
-
-class _RpcResult(Struct):
-    data: Raw | UnsetType
-
-
-class _Empty(Struct):
-    pass
-
-
-_EMPTY: Final = _Empty()
 USER_CHANNEL: Final = "user:"
 ALIAS: Final = "#"
 """Clients of Centrifugo call the channel ``user:<id>`` of their user ``#<id>``."""
@@ -478,7 +437,7 @@ def entry_publication(message: Message) -> PublicationView:
     return PublicationView(entry, offset=message.id, tags={"kind": "message"})
 
 
-def _content_of(event: Event) -> tuple[str, Struct] | None:
+def _content_of(event: Event) -> tuple[str, Content] | None:
     """The kind of the push that an event becomes, and its content. None: the event cannot be expressed."""
     part = event.channel
     if event.kind in ("msg", "stream"):
@@ -486,11 +445,12 @@ def _content_of(event: Event) -> tuple[str, Struct] | None:
     if part is None:
         return None
     if event.kind in ("join", "leave"):
-        return event.kind, _Notice(_read_info(part.info) if part.info else ClientView(event.sender))
+        return event.kind, {"info": _read_info(part.info) if part.info else ClientView(event.sender)}
     if event.kind == "subscribed":
         return "subscribe", _read_subscribed(event.data or b"{}")
     if event.kind == "unsubscribed":
-        return "unsubscribe", _Unsubscribed(event.code, event.text)
+        facts = {"code": event.code, "reason": event.text}
+        return "unsubscribe", {name: value for name, value in facts.items() if value}
     return None
 
 
@@ -508,8 +468,8 @@ class CentrifugeDialect(Dialect):
     close_codes_of_back_ends = True
     pinged = True
     ping = b"{}"
-    close_codes = CLOSE_CODES
-    close_reasons = CLOSE_REASONS
+    close_codes: Mapping[int, int] = {ours: code for ours, (code, _) in _CLOSES.items()}
+    close_reasons: Mapping[int, str] = {ours: reason for ours, (_, reason) in _CLOSES.items()}
 
     def __init__(self, streamed: bool = False) -> None:
         self._streamed = streamed
@@ -541,7 +501,7 @@ class CentrifugeDialect(Dialect):
         if name == "send":
             raise BadFrame(None)
         if name == "ping":
-            raise BadFrame(self._write_reply(number, "ping", _EMPTY))
+            raise BadFrame(self._write_reply(number, "ping", {}))
         try:
             if name == "rpc":
                 return Request(str(number), name, _method(content, self.readers))
@@ -558,12 +518,12 @@ class CentrifugeDialect(Dialect):
                 content = codes.ERRORS.get(reply.code)
                 content = content or ClientError(reply.code, reply_text(reply.code))
         elif name == "rpc":
-            data = UNSET if content is UNSET else Raw(_encode({} if content is None else content))
-            content = _RpcResult(data)
+            data = {} if content is None else content
+            content = {} if content is UNSET else {"data": Raw(_encode(data))}
         elif name not in _READERS:
             return None
         elif not isinstance(content, Struct | Raw):
-            content = _EMPTY
+            content = {}
         number = int(request.seq) if request.seq.isdecimal() else 0
         return self._write_reply(number, name, content)
 
@@ -597,7 +557,9 @@ class CentrifugeDialect(Dialect):
 
     def encode_close(self, code: int, reason: str) -> bytes | None:
         """The last push of a stream. A WebSocket has its close frame."""
-        return self._write_push("", "disconnect", _Disconnect(code, reason)) if self._streamed else None
+        return (
+            self._write_push("", "disconnect", {"code": code, "reason": reason}) if self._streamed else None
+        )
 
     def encode_history(self, result: HistoryResult) -> Raw:
         """The result of a command, encoded: replies may share it."""
@@ -611,7 +573,7 @@ class CentrifugeDialect(Dialect):
         """A :class:`PresenceResult`, encoded, with all these subscribers."""
         return Raw(b'{"presence":{%b}}' % b",".join(parts))
 
-    def _to_user(self, content: Struct) -> Payload:
+    def _to_user(self, content: Content) -> Payload:
         return partial(self._write_to_user, self._write_content(content))
 
     def _write_to_user(self, content: bytes, user: str, state: DialectState | None) -> bytes:
@@ -620,7 +582,7 @@ class CentrifugeDialect(Dialect):
         return self._write_personal(content, user) if has else b""
 
     def _write_of_user(
-        self, channel: str, kind: str, content: Struct, user: str, state: DialectState | None
+        self, channel: str, kind: str, content: Content, user: str, state: DialectState | None
     ) -> bytes:
         """A push of the channel of a user, under the name that the client has for it."""
         by_alias = isinstance(state, OwnChannel) and state.by_alias
@@ -635,15 +597,15 @@ class CentrifugeDialect(Dialect):
         except msgspec.ValidationError:
             return _decode_command(without_nulls(payload, _COMMAND_DEPTH))
 
-    def _write_reply(self, number: int, name: str, content: Struct | Raw) -> bytes:
+    def _write_reply(self, number: int, name: str, content: Content | Raw) -> bytes:
         """A reply: the id of its command, and the field ``name`` (Raw: encoded)."""
         return _encode({"id": number, name: content})
 
-    def _write_push(self, channel: str, kind: str, content: Struct) -> bytes:
+    def _write_push(self, channel: str, kind: str, content: Content) -> bytes:
         """A push to a channel."""
         return _encode({"push": {"channel": channel, kind: content}})
 
-    def _write_content(self, content: Struct) -> bytes:
+    def _write_content(self, content: Content) -> bytes:
         """A publication without its channel, or a result without its command."""
         return _encode(content)
 
@@ -656,10 +618,6 @@ _decode_command: Callable[[bytes], dict[str, Any]] = msgspec.json.Decoder[Any](_
 
 
 # --- protobuf -----------------------------------------------------------------------------------------------
-
-
-_BYTES: Final = 2
-"""The type of a field that begins with its length."""
 
 
 class CentrifugeProtobufDialect(CentrifugeDialect):
@@ -689,8 +647,7 @@ class CentrifugeProtobufDialect(CentrifugeDialect):
             given = pb.Command.FromString(payload)
         except protobuf_message.DecodeError as error:
             raise ValueError("no command") from error
-        fields = {field.name: content for field, content in given.ListFields()}
-        return {name: _FORMS[name](content) for name, content in fields.items() if name in _FORMS}
+        return {field.name: content for field, content in given.ListFields()}
 
     def encode_clients(self, clients: dict[str, ClientView]) -> bytes:
         return self._write_content(PresenceResult(clients))
@@ -698,21 +655,23 @@ class CentrifugeProtobufDialect(CentrifugeDialect):
     def join_clients(self, parts: Sequence[bytes]) -> Raw:
         return Raw(b"".join(parts))  # messages one after the other are one with the fields of all
 
-    def _write_reply(self, number: int, name: str, content: Struct | Raw) -> bytes:
+    def _write_reply(self, number: int, name: str, content: Content | Raw) -> bytes:
         reply = pb.Reply(id=number & 0xFFFFFFFF)
         if isinstance(content, Raw):
-            tag = pb.Reply.DESCRIPTOR.fields_by_name[name].number << 3 | _BYTES
+            tag = (
+                pb.Reply.DESCRIPTOR.fields_by_name[name].number << 3 | 2
+            )  # of a field that begins with its length
             return _after_length(reply.SerializeToString(), _varint(tag), _after_length(bytes(content)))
         _fill(getattr(reply, name), content)
         return _delimited(reply)
 
-    def _write_push(self, channel: str, kind: str, content: Struct) -> bytes:
+    def _write_push(self, channel: str, kind: str, content: Content) -> bytes:
         reply = pb.Reply()
         reply.push.channel = channel
         _fill(getattr(reply.push, kind), content)
         return _delimited(reply)
 
-    def _write_content(self, content: Struct) -> bytes:
+    def _write_content(self, content: Content) -> bytes:
         name = type(content).__name__
         message = pb.Publication() if name == PublicationView.__name__ else getattr(pb, name)()
         _fill(message, content)
@@ -769,56 +728,11 @@ def _varint(number: int) -> bytes:
     return bytes(encoded)
 
 
-def _connect_of(given: pb.ConnectRequest) -> _Connect:
-    subs = {name: _subscribe_of(each) for name, each in given.subs.items()}
-    return _Connect(given.token, subs, Raw(given.data), given.name, given.version, dict(given.headers))
-
-
-def _subscribe_of(given: pb.SubscribeRequest) -> _Subscribe:
-    return _Subscribe(
-        given.channel,
-        given.token,
-        given.recover,
-        given.epoch,
-        given.offset,
-        given.positioned,
-        given.recoverable,
-        given.delta,
-        Raw(given.data),
-        given.flag,
-        given.type,
-        Raw(given.tf),
-    )
-
-
-def _history_of(given: pb.HistoryRequest) -> _History:
-    since = _Since(given.since.offset, given.since.epoch) if given.HasField("since") else None
-    return _History(given.channel, given.limit, since, given.reverse)
-
-
-_FORMS: Final[dict[str, Callable[[Any], Any]]] = {
-    "id": lambda given: given,
-    "connect": _connect_of,
-    "subscribe": _subscribe_of,
-    "unsubscribe": lambda given: _Channel(given.channel),
-    "publish": lambda given: _Publish(given.channel, Raw(given.data)),
-    "presence": lambda given: _Channel(given.channel),
-    "presence_stats": lambda given: _Channel(given.channel),
-    "history": _history_of,
-    "ping": lambda _given: _Ignored(),
-    "send": lambda _given: _Ignored(),
-    "rpc": lambda given: _Rpc(given.method, Raw(given.data)),
-    "refresh": lambda given: _Token(given.token),
-    "sub_refresh": lambda given: _ChannelToken(given.channel, given.token),
-}
-"""The field of a command → the function that makes its form of the message."""
-
-
-def _fill(message: Any, content: Struct) -> None:
+def _fill(message: Any, content: Content) -> None:
     """Set the fields of a message to those of ``content`` with the same names."""
     message.SetInParent()
-    for name in content.__struct_fields__:
-        value = getattr(content, name)
+    for name in content if isinstance(content, dict) else content.__struct_fields__:
+        value = content[name] if isinstance(content, dict) else getattr(content, name)
         if isinstance(value, Raw):
             setattr(message, name, bytes(value))
         elif isinstance(value, Struct):
@@ -827,16 +741,13 @@ def _fill(message: Any, content: Struct) -> None:
             for each in value:
                 _fill(getattr(message, name).add(), each)
         elif isinstance(value, dict):
-            _fill_map(getattr(message, name), value)
+            target = getattr(message, name)
+            for key, each in value.items():
+                if isinstance(each, Struct):
+                    _fill(target[key], each)
+                else:
+                    target[key] = each
         elif name == "data" and isinstance(value, str):
             message.data = value.encode()
         elif value and value is not UNSET:
             setattr(message, name, value)
-
-
-def _fill_map(target: Any, values: dict[str, Any]) -> None:
-    for key, value in values.items():
-        if isinstance(value, Struct):
-            _fill(target[key], value)
-        else:
-            target[key] = value

@@ -10,7 +10,7 @@ import pytest
 from gevent.event import Event
 
 from imserver.cluster.nodes import NodeQueries, encode
-from imserver.dialects.centrifuge.emulation import MAX_WAITING, Emulated, EmulatedCommands, Emulation
+from imserver.dialects.centrifuge.streams import MAX_WAITING, Emulated, EmulatedCommands, Emulation
 from imserver.dialects.centrifuge.wire import CentrifugeDialect
 from imserver.process import Secret
 from imserver.sessions.connection_ids import ConnectionIds
