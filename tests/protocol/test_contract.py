@@ -8,8 +8,13 @@ from imserver.dialects.client.wire import ClientDialect
 from imserver.dialects.cmd.wire import CmdDialect
 from imserver.dialects.protobuf.commands import ChatLogin, ChatMessage, ChatSync
 from imserver.dialects.protobuf.wire import FullProtobufDialect, ProtobufDialect
-from imserver.dialects.pusher.commands import ClientEvent, PusherSubscribe, PusherUnsubscribe, SignIn
-from imserver.dialects.pusher.wire import PusherDialect
+from imserver.dialects.pusher.wire import (
+    ClientEvent,
+    PusherDialect,
+    PusherSubscribe,
+    PusherUnsubscribe,
+    SignIn,
+)
 from imserver.messages.commands import Send
 from imserver.messages.wire import MESSAGE_COMMANDS
 from imserver.model import Event, Heartbeat, Login, Ping, Publish, Subscribe

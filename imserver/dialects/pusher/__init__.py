@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from imserver.dialects.pusher import api
-from imserver.dialects.pusher.apps import PusherApps, entrance
+from imserver.dialects.pusher.apps import PusherApps, PusherHooks, entrance
 from imserver.dialects.pusher.declared import SETTINGS
-from imserver.dialects.pusher.hooks import PusherHooks
 from imserver.dialects.pusher.service import NAME, PusherService
 from imserver.dialects.pusher.wire import PusherDialect
 from imserver.features.webhooks import webhooks_of

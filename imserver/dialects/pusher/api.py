@@ -26,7 +26,7 @@ from imserver.dialects.pusher.wire import (
 )
 from imserver.plugin.errors import HttpProblem, Problems
 from imserver.plugin.http import ApiProblem, Call, HttpRequest, HttpResponse, Route
-from imserver.plugin.identity import Needs, Principal
+from imserver.plugin.identity import Needs
 from imserver.plugin.runtime import is_long_turn, serve_others
 from imserver.plugin.services import (
     ChannelRefused,
@@ -133,18 +133,14 @@ def _read(api: PusherApi, call: Call) -> None:
     call.params = read_query(call.request.query)
     if not body_matches(call.params, call.body):
         raise ApiProblem(Problems.SIGNATURE_INVALID, "body_md5: does not match the body")
-    kind = _BODIES.get(segments[-1]) if call.request.method == "POST" else None
+    kind: Any = {"events": _Trigger, "batch_events": _Batch}.get(segments[-1])
     try:
-        body = None if kind is None else msgspec.json.decode(call.body, type=kind)
+        body = msgspec.json.decode(call.body, type=kind) if kind and call.request.method == "POST" else None
     except (ValueError, RecursionError) as error:
         missing = _MISSING.match(str(error))
         text = f"Missing required parameter: {missing[1]}" if missing else f"The body does not fit: {error}"
         raise _invalid(text) from None
     call.input = _PusherRequest(pusher, segments, body)
-
-
-_BODIES: Final[dict[str, Any]] = {"events": _Trigger, "batch_events": _Batch}
-"""Last segment of a path → its body."""
 
 
 def trigger(api: PusherApi, call: Call) -> HttpResponse:
@@ -246,7 +242,7 @@ def channels(api: PusherApi, call: Call) -> HttpResponse:
 
 def channel(api: PusherApi, call: Call) -> HttpResponse:
     """``GET /apps/{app_id}/channels/{name}``: one channel."""
-    name, info = _channel_of(call), call.params.get("info", "")
+    name, info = call.input.segments[4], call.params.get("info", "")
     if "user_count" in info.split(",") and not name.startswith(PRESENCE):
         raise _invalid("Cannot retrieve the user count unless the channel is a presence channel")
     count = _subscribers(api, call.app, name)
@@ -255,7 +251,7 @@ def channel(api: PusherApi, call: Call) -> HttpResponse:
 
 def users(api: PusherApi, call: Call) -> HttpResponse:
     """``GET /apps/{app_id}/channels/{name}/users``: the users in a presence channel."""
-    name = _channel_of(call)
+    name: str = call.input.segments[4]
     if not name.startswith(PRESENCE):
         raise _invalid("Users can only be retrieved for presence channels")
     found = api.service.users(call.app, name)
@@ -269,7 +265,7 @@ def connections(api: PusherApi, call: Call) -> HttpResponse:
 
 def up(_service: None, _call: Call) -> HttpResponse:
     """``GET /up`` of Laravel Reverb: the loop runs and requests are answered."""
-    return _UP
+    return HttpResponse(200, b'{"health":"OK"}')
 
 
 def terminate(api: PusherApi, call: Call) -> HttpResponse:
@@ -278,11 +274,6 @@ def terminate(api: PusherApi, call: Call) -> HttpResponse:
     call.user, call.facts = request.segments[4], {}
     api.sessions.sessions.close(call.app, [call.user])
     return _answer({})
-
-
-def _channel_of(call: Call) -> str:
-    request: _PusherRequest = call.input
-    return request.segments[4]
 
 
 def _subscribers(api: PusherApi, app: str, channel: str) -> int:
@@ -319,20 +310,14 @@ def _answer(data: dict[str, Any]) -> HttpResponse:
     return HttpResponse(200, _encode(data))
 
 
-def _signer(api: PusherApi, request: HttpRequest) -> Principal:
-    return api.apps.signer(request.method, request.path, request.query, time())
-
-
 _ROW: Final[dict[str, Any]] = {
     "app": "known",
     "hot": True,
     "read": _read,
     "style": _Style(),
     "service": lambda core, _: core.service(PusherApi),
-    "signer": _signer,
+    "signer": lambda api, request: api.apps.signer(request.method, request.path, request.query, time()),
 }
-
-_UP: Final = HttpResponse(200, b'{"health":"OK"}')
 
 ROUTES: Final = (
     Route("POST", "/apps/*/events", Needs.SIGNED, trigger, **_ROW),

@@ -11,22 +11,24 @@ import hashlib
 import hmac
 from collections.abc import Callable
 from json import dumps
-from time import gmtime, strftime
-from typing import Final
+from time import gmtime, strftime, time
+from typing import Any, Final
 from urllib.parse import parse_qsl, quote, unquote
 
+import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
 from imserver.dialects.pusher.declared import PusherSettings, pusher_of, secret_of
-from imserver.dialects.pusher.hooks import PusherHooks, PusherReceiver
 from imserver.dialects.pusher.wire import CACHED, PRESENCE, PRIVATE
+from imserver.features.webhooks.requests import POST_SECONDS, Receiver, WebhookQueues
+from imserver.features.webhooks.webhooks import Webhooks
 from imserver.plugin.identity import AppSecrets, BadSignature, Principal, Tenant, Tenants
+from imserver.plugin.runtime import Outgoing
 from imserver.plugin.settings import ChannelSettings
 
 WINDOW_SECONDS: Final = 600
 """Largest difference between the time of a signed request and this server's clock."""
-_MAX_PARAMETERS: Final = 64
 
 
 class PusherApp(Struct, frozen=True):
@@ -50,17 +52,52 @@ class PusherApp(Struct, frozen=True):
         return key == self.settings.key and self.has_signed(text, signature)
 
 
-def receiver_of(pusher: PusherApp) -> PusherReceiver:
-    """The receiver of the webhooks of an app."""
-    settings = pusher.settings
-    return PusherReceiver(pusher.app, settings.webhook_url, pusher.secret, frozenset(), key=settings.key)
+# --- webhooks as Pusher sends them: at most once, like ours of connections ----------------------------------
 
+_OCCUPANCY: Final = frozenset({"occupied", "vacated"})
+
+
+class PusherReceiver(Receiver, frozen=True, kw_only=True):
+    """A receiver of webhooks in Pusher's form. ``key``: that of the app."""
+
+    key: str
+
+    def body(self, events: bytes) -> bytes:
+        return b'{"time_ms":%d,"events":[%b]}' % (int(time() * 1000), events)
+
+    def post(self, outgoing: Outgoing, body: bytes, _delivery: str) -> int:
+        signed = hmac.digest(self.secret, body, hashlib.sha256).hex()
+        headers = {"X-Pusher-Key": self.key, "X-Pusher-Signature": signed}
+        return outgoing.send(self.url, headers, body, POST_SECONDS)[0]
+
+
+class PusherHooks:
+    """Owner of the queues of these webhooks. Its calls never switch."""
+
+    def __init__(self, webhooks: Webhooks) -> None:
+        self.queues = WebhookQueues(webhooks.outgoing, webhooks.tally)
+        webhooks.forms.append(self)
+
+    def wants(self, app: str, events: frozenset[str]) -> bool:
+        """Whether the app's back end wants any of these events of channels."""
+        return app in self.queues and not events.isdisjoint(_OCCUPANCY)
+
+    def channel(self, app: str, event: str, channel: str) -> None:
+        """Queue an event of a channel, if it is one of these webhooks."""
+        if event in _OCCUPANCY:
+            self.add(app, f"channel_{event}", channel)
+
+    def add(self, app: str, name: str, channel: str, **facts: Any) -> None:
+        """Queue an event of a channel, unless it is one of the server's own."""
+        queue = self.queues.get(app)
+        if queue is not None and not channel.startswith("#"):
+            queue.add(msgspec.json.encode({"name": name, "channel": channel, **facts}))
+
+
+# --- the apps -----------------------------------------------------------------------------------------------
 
 CACHE_SECONDS: Final = 1800.0
 """How long cache channels remember their last event."""
-_CACHED: Final = ChannelSettings(history_size=1, history_seconds=CACHE_SECONDS)
-_DEFAULTS: Final = ChannelSettings()
-_SIGNED: Final = (PRIVATE, PRESENCE)
 
 
 class PusherChannels:
@@ -70,18 +107,14 @@ class PusherChannels:
         """The settings of a channel: a cache channel remembers its last event."""
         if options.has_history or not channel.startswith(CACHED):
             return options
-        if options == _DEFAULTS:
-            return _CACHED
         return replace(options, history_size=1, history_seconds=CACHE_SECONDS)
 
     def needs_token(self, channel: str) -> bool:
         """Whether the back end signs subscriptions."""
-        return channel.startswith(_SIGNED)
+        return channel.startswith((PRIVATE, PRESENCE))
 
 
 _NAMES: Final = PusherChannels()
-SetNames = Callable[[str, PusherChannels | None], object]
-"""Sets what the names of the channels of an app mean; None: nothing besides its settings."""
 
 
 def entrance(tenant: Tenant) -> str:
@@ -96,7 +129,9 @@ class PusherApps:
     of their channels mean. Never switches.
     """
 
-    def __init__(self, tenants: Tenants, hooks: PusherHooks, set_names: SetNames) -> None:
+    def __init__(
+        self, tenants: Tenants, hooks: PusherHooks, set_names: Callable[[str, PusherChannels | None], object]
+    ) -> None:
         self._hooks = hooks
         self._set_names = set_names
         self._apps: dict[str, PusherApp] = {}
@@ -111,8 +146,10 @@ class PusherApps:
 
     def set(self, app: str, pusher: PusherApp | None) -> None:
         """Set or remove (None) an app. If two apps have the same names, the first by name keeps them."""
-        url = "" if pusher is None else pusher.settings.webhook_url
-        self._hooks.set(app, None if pusher is None or not url else receiver_of(pusher))
+        receiver = None
+        if pusher is not None and (url := pusher.settings.webhook_url):
+            receiver = PusherReceiver(app, url, pusher.secret, frozenset(), key=pusher.settings.key)
+        self._hooks.queues.set(app, receiver)
         if self._apps.get(app) == pusher:
             return
         self._apps.pop(app, None)
@@ -182,7 +219,7 @@ def _iso(seconds: float) -> str:
 def read_query(query: bytes) -> dict[str, str]:
     """The decoded parameters of a signed query, with names in lower case. Raises :class:`BadSignature`."""
     try:
-        pairs = parse_qsl(query.decode(), keep_blank_values=True, max_num_fields=_MAX_PARAMETERS)
+        pairs = parse_qsl(query.decode(), keep_blank_values=True, max_num_fields=64)
     except ValueError:
         raise BadSignature("the query cannot be read") from None
     params = {name.lower(): value for name, value in pairs}

@@ -20,11 +20,19 @@ from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from imserver.dialects.pusher import wire
-from imserver.dialects.pusher.apps import PusherApp, PusherApps
-from imserver.dialects.pusher.commands import ClientEvent, PusherSubscribe, PusherUnsubscribe, SignIn
+from imserver.dialects.pusher.apps import PusherApp, PusherApps, PusherHooks
 from imserver.dialects.pusher.declared import CLIENT_EVENTS
-from imserver.dialects.pusher.hooks import PusherHooks
-from imserver.dialects.pusher.wire import CACHED, ENCRYPTED, PRESENCE, PRIVATE, USER_CHANNEL
+from imserver.dialects.pusher.wire import (
+    CACHED,
+    ENCRYPTED,
+    PRESENCE,
+    PRIVATE,
+    USER_CHANNEL,
+    ClientEvent,
+    PusherSubscribe,
+    PusherUnsubscribe,
+    SignIn,
+)
 from imserver.plugin.errors import CloseCode, ImserverError, ReplyCode
 from imserver.plugin.identity import Buckets, LoginDecision, Logins
 from imserver.plugin.services import (
@@ -57,7 +65,6 @@ MANY_SUBSCRIBERS: Final = 100
 COUNT_SECONDS: Final = 5.0
 """Least time between two counts of a channel with more subscribers than that."""
 log = logging.getLogger(__name__)
-_BEGINNING: Final = Position("", 0)
 _OK: Final = Reply(ReplyCode.OK)
 
 
@@ -242,26 +249,24 @@ class PusherService:
             else:
                 self._join(connection, app, channel)
             self._consent.confirm_member(connection, channel)
-        except NotPermitted as refused:
-            self._refuse_channel(connection, channel, refused.kind, str(refused), refused.status)
-        except ChannelRefused as refused:
-            self._send_refusal(connection, channel, refused)
+        except (NotPermitted, ChannelRefused) as refused:
+            self._refuse(connection, channel, refused)
         return _OK
 
-    def _send_refusal(self, connection: Connection, channel: str, refused: ChannelRefused) -> None:
-        if refused.reason == "exists":
+    def _refuse(self, connection: Connection, channel: str, refused: NotPermitted | ChannelRefused) -> None:
+        if isinstance(refused, NotPermitted):
+            kind, status = refused.kind, refused.status
+        elif refused.reason == "exists":
             connection.send(wire.error(wire.CODE_BAD_FRAME, f"The connection is subscribed to {channel}"))
-        elif refused.reason != "ended":
+            return
+        elif refused.reason == "ended":
+            return
+        else:
             status = {"denied": 403, "full": 403, "rate": 429, "unavailable": 503}.get(refused.reason, 400)
             kind = {"full": "LimitReached", "denied": "AuthError"}.get(refused.reason, "Refused")
-            self._refuse_channel(connection, channel, kind, str(refused), status)
-
-    def _refuse_channel(
-        self, connection: Connection, channel: str, kind: str, text: str, status: int
-    ) -> None:
         state = connection.dialect_state
         dotnet = isinstance(state, PusherState) and state.dotnet
-        connection.send(wire.not_subscribed(channel, kind, text, status, dotnet))
+        connection.send(wire.not_subscribed(channel, kind, str(refused), status, dotnet))
 
     def _check(self, connection: Connection, app: PusherApp, command: PusherSubscribe) -> None:
         """Raise :class:`NotPermitted` or :class:`ChannelRefused` if the connection may not subscribe.
@@ -296,7 +301,7 @@ class PusherService:
             if not command.data.startswith("{"):
                 raise NotPermitted("channel_data: expected a JSON object", status=400)
             signed = f"{signed}:{command.data}"
-        if not app.allows(signed, command.auth):
+        if not app.allows(signed, command.auth or ""):
             raise NotPermitted("The signature is missing or wrong")
 
     def _join(self, connection: Connection, app: PusherApp, channel: str) -> list[ChannelMember]:
@@ -307,7 +312,7 @@ class PusherService:
         is_cached, rows = channel.startswith(CACHED), list[ChannelMember]()
         options = self._channels.options.of(app.app, channel)
         found = self._channels.subscriptions.subscribe(
-            connection, channel, options, _BEGINNING if is_cached else None
+            connection, channel, options, Position("", 0) if is_cached else None
         )
         members = None
         if channel.startswith(PRESENCE):
@@ -352,7 +357,7 @@ class PusherService:
         """Subscribe to a presence channel, as the member in the signed data. May switch."""
         channel = command.channel
         try:
-            member = _decode_member(command.data)
+            member = _decode_member(command.data or "")
         except (ValueError, RecursionError):
             raise NotPermitted("channel_data: expected JSON with user_id", status=400) from None
         user = str(member.user_id)
@@ -471,7 +476,8 @@ class PusherService:
         if objection := self._objection(connection, app, command):
             connection.send(wire.error(wire.CODE_CLIENT_EVENT, objection))
             return _OK
-        member = _member_of(connection, channel)
+        state = connection.dialect_state
+        member = state.members.get(channel, "") if isinstance(state, PusherState) else ""
         sender = member or connection.user or ""
         event = Event(
             "msg", sender, command.text, type=command.name, data=command.data, channel=ChannelPart(channel)
@@ -575,12 +581,6 @@ class PusherService:
         """The last event of a cache channel. May switch. Raises :class:`ChannelRefused`."""
         page = self._channels.histories.read(app, channel, limit=1, reverse=True)
         return page.publications[0] if page.publications else None
-
-
-def _member_of(connection: Connection, channel: str) -> str:
-    """The user that a connection is in a presence channel; ``""`` in other channels."""
-    state = connection.dialect_state
-    return state.members.get(channel, "") if isinstance(state, PusherState) else ""
 
 
 def _users_of(rows: Iterable[ChannelMember]) -> dict[str, Raw]:

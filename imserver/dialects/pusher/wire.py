@@ -12,9 +12,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Raw, Struct, field
 
-from imserver.dialects.pusher.commands import ClientEvent, PusherSubscribe, PusherUnsubscribe, SignIn
 from imserver.plugin.errors import CloseCode, ReplyCode
 from imserver.plugin.wire import BadFrame, Command, Dialect, Event, Reply, Request, payload_of
 
@@ -69,7 +68,6 @@ CLOSE_CODES: Final = {
     CloseCode.WRONG_DIALECT: 4009,
 }
 """Our close code → Pusher's."""
-_NULL: Final = Raw(b"null")
 _encode = msgspec.json.Encoder().encode
 _decode_raw = msgspec.json.Decoder(Raw).decode
 _decode_any = msgspec.json.Decoder().decode
@@ -77,24 +75,45 @@ _decode_any = msgspec.json.Decoder().decode
 
 class _Frame(Struct, gc=False):
     event: str
-    data: Raw = _NULL
+    data: Raw = Raw(b"null")
     channel: str = ""
 
 
-class _Subscription(Struct, gc=False):
+class PusherSubscribe(Command, frozen=True, gc=False):
+    """Subscribe to a channel of the pusher dialect.
+
+    ``auth``: signature of the back end (None or ``""``: none). ``data``: JSON text about the subscriber,
+    which is signed too.
+    """
+
     channel: str
     auth: str | None = ""
-    channel_data: str | None = ""
+    data: str | None = field(default="", name="channel_data")
 
 
-class _SignIn(Struct, gc=False):
+class PusherUnsubscribe(Command, frozen=True, gc=False):
+    """End a subscription of the pusher dialect."""
+
+    channel: str
+
+
+class ClientEvent(Command, frozen=True, gc=False):
+    """Send an event to the other subscribers of a channel. Its payload is ``data`` (JSON), else ``text``."""
+
+    channel: str
+    name: str
+    data: bytes = b""
+    text: str = ""
+
+
+class SignIn(Command, frozen=True, gc=False):
+    """Make the connection a session of the user in ``user_data`` (JSON text), signed by ``auth``."""
+
     auth: str
     user_data: str
 
 
 _decode_frame = msgspec.json.Decoder(_Frame).decode
-_decode_subscription = msgspec.json.Decoder(_Subscription).decode
-_decode_sign_in = msgspec.json.Decoder(_SignIn).decode
 
 
 def frame(event: bytes, data: bytes, channel: str = "") -> bytes:
@@ -161,28 +180,12 @@ def data_of(event: Event) -> str:
     return event.text
 
 
-def _subscribe(data: bytes) -> PusherSubscribe:
-    request = _decode_subscription(data)
-    return PusherSubscribe(request.channel, request.auth or "", request.channel_data or "")
-
-
-def _unsubscribe(data: bytes) -> PusherUnsubscribe:
-    return PusherUnsubscribe(_decode_subscription(data).channel)
-
-
-def _sign_in(data: bytes) -> SignIn:
-    request = _decode_sign_in(data)
-    return SignIn(request.auth, request.user_data)
-
-
 COMMANDS: Final[dict[str, Callable[[bytes], Command]]] = {
-    "pusher:subscribe": _subscribe,
-    "pusher:unsubscribe": _unsubscribe,
-    "pusher:signin": _sign_in,
+    "pusher:subscribe": msgspec.json.Decoder(PusherSubscribe).decode,
+    "pusher:unsubscribe": msgspec.json.Decoder(PusherUnsubscribe).decode,
+    "pusher:signin": msgspec.json.Decoder(SignIn).decode,
 }
 """The commands but pings and client events: name on the wire → function that decodes ``data``."""
-_PING: Final = "pusher:ping"
-_SILENT: Final = "pusher:pong"
 CLIENT_PREFIX: Final = "client-"
 
 
@@ -201,15 +204,17 @@ class PusherDialect(Dialect):
             read = _decode_frame(payload)
             name, data = read.event, bytes(read.data)
             if name.startswith(CLIENT_PREFIX):
-                return Request("", name, _client_event(read.channel, name, data))
+                content = _decode_any(data)
+                body = as_payload(content) if isinstance(content, str) else (data, "")
+                return Request("", name, ClientEvent(read.channel, name, *body))
             row = COMMANDS.get(name)
             if row is not None:
                 return Request("", name, row(data))
         except (ValueError, RecursionError):
             raise BadFrame(error(CODE_BAD_FRAME, "The frame cannot be read")) from None
-        if name == _PING:
+        if name == "pusher:ping":
             raise BadFrame(PONG)
-        if name == _SILENT:
+        if name == "pusher:pong":
             raise BadFrame(None)
         return Request("", name, None, ReplyCode.NO_ROUTE)
 
@@ -241,16 +246,7 @@ class PusherDialect(Dialect):
         if event.kind != "msg" or event.type.startswith(RESERVED_EVENTS):
             return None
         where = b',"channel":%b' % _encode(channel) if channel else b""
-        by = b',"user_id":%b' % _encode(event.sender) if _names_sender(event, channel) else b""
+        by = b""
+        if event.sender and channel.startswith(PRESENCE) and event.type.startswith(CLIENT_PREFIX):
+            by = b',"user_id":%b' % _encode(event.sender)
         return b'{"event":%b%b,"data":%b%b}' % (_encode(event.type), where, _encode(data_of(event)), by)
-
-
-def _client_event(channel: str, name: str, data: bytes) -> ClientEvent:
-    content = _decode_any(data)
-    if isinstance(content, str):
-        return ClientEvent(channel, name, *as_payload(content))
-    return ClientEvent(channel, name, data)
-
-
-def _names_sender(event: Event, channel: str) -> bool:
-    return bool(event.sender) and channel.startswith(PRESENCE) and event.type.startswith(CLIENT_PREFIX)

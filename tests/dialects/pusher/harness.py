@@ -4,8 +4,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
-from imserver.dialects.pusher.apps import PusherApp, PusherApps
-from imserver.dialects.pusher.hooks import PusherHooks
+from imserver.dialects.pusher.apps import PusherApp, PusherApps, PusherHooks
 
 
 class Hooks(PusherHooks):

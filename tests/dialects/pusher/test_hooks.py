@@ -2,7 +2,7 @@
 
 import pytest
 
-from imserver.dialects.pusher.hooks import PusherHooks, PusherReceiver
+from imserver.dialects.pusher.apps import PusherHooks, PusherReceiver
 from imserver.features.webhooks import occupancy
 from imserver.features.webhooks.occupancy import Occupancy
 from imserver.features.webhooks.webhooks import Webhooks
@@ -23,7 +23,7 @@ def test_a_back_end_receives_which_channels_have_subscribers_but_not_those_of_th
         back_end.send = lambda _url, _headers, body, _seconds: sent.append(body) or (200, b"")  # type: ignore[attr-defined]
         webhooks = Webhooks(back_end, harness.table.id_of, lambda: "node:1", AwayStore())  # type: ignore[arg-type]
         hooks = PusherHooks(webhooks)
-        hooks.set(APP, PusherReceiver(APP, "http://back.end", b"s", frozenset(), key="k"))
+        hooks.queues.set(APP, PusherReceiver(APP, "http://back.end", b"s", frozenset(), key="k"))
         Occupancy(harness.channel_services(), harness.table.id_of, webhooks, None)
         ann, _ = harness.login(APP, "ann")
         bob, _ = harness.login(APP, "bob")

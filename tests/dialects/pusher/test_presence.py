@@ -9,10 +9,9 @@ import pytest
 
 from imserver.channels.members import ChannelRefused
 from imserver.dialects.pusher.apps import PusherApp
-from imserver.dialects.pusher.commands import PusherSubscribe, PusherUnsubscribe
 from imserver.dialects.pusher.declared import PusherSettings
 from imserver.dialects.pusher.service import PusherService
-from imserver.dialects.pusher.wire import PusherDialect
+from imserver.dialects.pusher.wire import PusherDialect, PusherSubscribe, PusherUnsubscribe
 from imserver.transport.connection import Connection
 from tests.dialects.pusher.harness import Hooks, apps_of
 from tests.hub.harness import Harness
