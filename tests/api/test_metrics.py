@@ -12,7 +12,6 @@ from flask.testing import FlaskClient
 from imserver.cluster.registry import Lease, RegistryCounters
 from imserver.cluster.rpc.queues import RpcCounters
 from imserver.config.settings import KeySettings
-from imserver.dialects.cmd.api import METRICS_TYPE
 from imserver.http.views import create_api
 from imserver.messages.metrics import METRICS as OF_MESSAGES
 from imserver.metric_table import METRICS, merge, render
@@ -259,7 +258,10 @@ def test_a_scrape_gets_all_nodes_of_the_machine_and_no_other() -> None:
     ]
     node.peers.answers = {"10.0.0.1:9003": {"metrics": OWN_METRICS.replace("9001", "9003")}}
     answer = scrape(node)
-    assert (answer.status_code, answer.content_type) == (200, METRICS_TYPE)
+    assert (answer.status_code, answer.content_type) == (
+        200,
+        "text/plain; version=0.0.4; charset=utf-8",
+    )
     assert samples(answer.text) == {
         ("imserver_node_up", 'node="10.0.0.1:9001"'): 1,
         ("imserver_node_up", 'node="10.0.0.1:9003"'): 1,

@@ -285,25 +285,16 @@ def delete_file(others: bool) -> Callable[[Harness, str, str], bool]:
 
 def stream_channels(harness: Harness, app: str, column: str) -> bool:
     """Whether an event stream of the principal may subscribe to channels by itself."""
-    from imserver.dialects.sse.api import Events
+    from imserver.dialects.sse.api import EventStreams
     from imserver.http.reply import ApiProblem
     from imserver.transport.exchange import HttpRequest
 
     token, host, headers = credential(harness, column)
     headers["authorization"] = f"Bearer {token}"
     query = f"app={app}&user=u1&channels=r".encode()
-    parts = harness.node.core
+    request = HttpRequest("GET", "/api/v1/events", query, b"", headers, host)
     try:
-        Events(
-            parts.identity.tenants,
-            parts.identity.authority,
-            parts.identity.logins,
-            parts.node.request_log,
-            None,
-            parts.identity.keys,
-        )._wish(  # type: ignore[arg-type]
-            HttpRequest("GET", "/api/v1/events", query, b"", headers, host)
-        )
+        EventStreams(harness.node.core, None)._wish(request)
     except ApiProblem:
         return False
     return True

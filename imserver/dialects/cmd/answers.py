@@ -19,7 +19,6 @@ from imserver.model import AskHistory, AskPresence, DialectState, Event, Reply, 
 from imserver.protocol.dialect import Dialect
 from imserver.transport.connection import Connection
 
-_encode = msgspec.json.Encoder().encode
 CODE_OF: Final[dict[Reason, int]] = {
     "name": errors.ReplyCode.BAD_PARAMETER,
     "limit": errors.ReplyCode.BAD_PARAMETER,
@@ -73,15 +72,6 @@ class PresenceView(Struct, omit_defaults=True):
     total: int = -1
     subscribers: list[SubscriberView] | None = None
     next: str = ""
-
-
-class HistoryView(Struct):
-    """The answer to ``channelHistory``, with the position of the newest publication."""
-
-    channel: str
-    epoch: str
-    offset: int
-    publications: list[CmdPublicationView]
 
 
 class CmdAnswers(ChannelAnswers):
@@ -151,5 +141,13 @@ class CmdAnswers(ChannelAnswers):
         self, _dialect: Dialect, command: AskHistory, publications: Sequence[Event], position: Position
     ) -> Raw:
         """Publications, and the position of the newest one."""
-        views = [publication_view(event) for event in publications]
-        return Raw(_encode(HistoryView(command.channel, position.epoch, position.offset, views)))
+        return Raw(
+            msgspec.json.encode(
+                {
+                    "channel": command.channel,
+                    "epoch": position.epoch,
+                    "offset": position.offset,
+                    "publications": [publication_view(event) for event in publications],
+                }
+            )
+        )

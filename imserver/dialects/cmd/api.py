@@ -10,18 +10,13 @@ import msgspec
 from msgspec import Struct, to_builtins
 
 from imserver import errors
-from imserver.auth.mutes import MutedUsers
-from imserver.auth.observer import Observer
 from imserver.auth.principal import (
     Needs,
 )
-from imserver.auth.relations import Relations
-from imserver.auth.reviews import Reviews
-from imserver.auth.tenants import Tenants
-from imserver.channels.channels import Channels
 from imserver.clock import serve_others
 from imserver.cluster.nodes import Overview
 from imserver.core.core import Core
+from imserver.core.services import ChannelServices, IdentityServices, PushServices, SessionServices
 from imserver.core.status import Unready
 from imserver.errors import (
     ReplyCode,
@@ -38,7 +33,6 @@ from imserver.http.form import (
     read_cursor,
     room_id,
 )
-from imserver.http.limits import Limits, Rates
 from imserver.http.reply import (
     BAD_PARAMETER,
     FAILED,
@@ -54,12 +48,10 @@ from imserver.http.reply import (
 )
 from imserver.model import ACTION_PREFIX, Event, Outcome
 from imserver.protocol.forgiving import has_nul
-from imserver.push.push import Pushes, UserPush
-from imserver.sessions.presence import Presence
+from imserver.push.push import UserPush
 from imserver.sessions.sessions import MAX_BAN_SECONDS, Sessions
 from imserver.transport.exchange import HttpResponse
 
-_ABSENT: Final = Outcome.NOT_SENT
 _ANSWERS: Final = {
     Outcome.SENT: SENT,
     Outcome.NOT_SENT: NOT_SENT,
@@ -75,33 +67,17 @@ _MOST_BLOCKERS: Final = 10_000
 """The most users who have blocked one who sends to all others. They are named to the other nodes."""
 
 
-class SendApi(Struct, frozen=True):
-    """The services of the routes that send. ``rates``: of the messages of users."""
+class CmdApi(Struct, frozen=True):
+    """The services that the routes use."""
 
-    pushes: Pushes
-    relations: Relations
-    reviews: Reviews
-    mutes: MutedUsers
-    observer: Observer
-    tenants: Tenants
-    rates: Rates
-    limits: Limits
+    push: PushServices
+    identity: IdentityServices
+    sessions: SessionServices
+    channels: ChannelServices
+    http: Api
 
 
-def _send_api(core: Core, api: Api) -> SendApi:
-    return SendApi(
-        core.push.pushes,
-        core.identity.relations,
-        core.identity.reviews,
-        core.identity.mutes,
-        core.identity.observer,
-        core.identity.tenants,
-        api.rates,
-        api.limits,
-    )
-
-
-def send_message(api: SendApi, call: Call) -> HttpResponse:
+def send_message(api: CmdApi, call: Call) -> HttpResponse:
     """``POST /user/sendMessage``: a message to one user, delivered if they are online.
 
     A user with a session token is named as its sender. Such a push to somebody whose presence the user may
@@ -109,27 +85,27 @@ def send_message(api: SendApi, call: Call) -> HttpResponse:
     """
     params = call.params
     target = UserPush(params.get("userid", ""), params.get("msgid", ""), params.get("message", ""))
-    if len(target.text) + len(target.msg_id) + len(target.user) > api.limits.push_characters:
+    if len(target.text) + len(target.msg_id) + len(target.user) > api.http.limits.push_characters:
         return BAD_PARAMETER
     sender = call.principal.user
     if not sender:
-        outcome = api.pushes.to_user(call.app, target)
+        outcome = api.push.pushes.to_user(call.app, target)
     else:
-        _require_sender(api, call.app, sender)
-        relations = api.relations
+        api.http.rates.require_message(call.app, sender)
+        relations = api.identity.relations
         if not relations.may_reach(call.app, sender, target.user):
             return _BLOCKED
         may_know = relations.may_see_presence(call.app, sender, target.user)
         target.text = _reviewed(api, call, target.user, target.text)
-        outcome = api.pushes.from_user(call.app, sender, target)
+        outcome = api.push.pushes.from_user(call.app, sender, target)
         if outcome is Outcome.SENT:
             _report_message(api, call.app, sender, target.user, target.msg_id, target.text)
-    if outcome is _ABSENT:
+    if outcome is Outcome.NOT_SENT:
         _report_absent(api, call.app, [target], sender)
-    return _ANSWERS[outcome if not sender or may_know else _ABSENT]
+    return _ANSWERS[outcome if not sender or may_know else Outcome.NOT_SENT]
 
 
-def send_message_all(api: SendApi, call: Call) -> HttpResponse:
+def send_message_all(api: CmdApi, call: Call) -> HttpResponse:
     """``POST /user/sendMessageAll``: a message to all users of an app but its sender.
 
     The message of a user does not reach those who have blocked the user. Somebody whom too many have blocked
@@ -139,34 +115,29 @@ def send_message_all(api: SendApi, call: Call) -> HttpResponse:
     sender = params.get("userid", "")
     msg_id = params.get("msgid", "")
     message = params.get("message", "")
-    if len(message) + len(msg_id) + len(sender) > api.limits.push_characters:
+    if len(message) + len(msg_id) + len(sender) > api.http.limits.push_characters:
         return BAD_PARAMETER
-    _require_sender(api, call.app, call.principal.user)
-    blockers = api.relations.blockers(call.app, call.principal.user, _MOST_BLOCKERS + 1)
+    if by := call.principal.user:
+        api.http.rates.require_message(call.app, by)
+    blockers = api.identity.relations.blockers(call.app, call.principal.user, _MOST_BLOCKERS + 1)
     if len(blockers) > _MOST_BLOCKERS:
         return _BLOCKED
     message = _reviewed(api, call, "all", message)
     by_user = not call.is_back_end
-    outcome = api.pushes.to_app(call.app, sender, msg_id, message, by_user, blockers)
+    outcome = api.push.pushes.to_app(call.app, sender, msg_id, message, by_user, blockers)
     if call.principal.user and outcome in (Outcome.SENT, Outcome.PARTLY):
         _report_message(api, call.app, sender, "all", msg_id, message)
     return _ANSWERS[outcome]
 
 
-def _require_sender(api: SendApi, app: str, sender: str) -> None:
-    """Refuse a user who sends too fast. A back end (``""``) may send. Raises ApiProblem."""
-    if sender:
-        api.rates.require_message(app, sender)
-
-
-def _reviewed(api: SendApi, call: Call, to: str, text: str) -> str:
+def _reviewed(api: CmdApi, call: Call, to: str, text: str) -> str:
     """The text to send: where the app wants it, its back end reviews what a user sends. May switch. Who is
     muted sends nothing.
 
     Raises RequestRefused.
     """
-    reviews, sender = api.reviews, call.principal.user
-    if sender and (mute := api.mutes.mute_of(call.app, sender)) is not None:
+    reviews, sender = api.identity.reviews, call.principal.user
+    if sender and (mute := api.identity.mutes.mute_of(call.app, sender)) is not None:
         data = {"refused": "muted", "reason": mute.text, "until": mute.until}
         raise RequestRefused(refusal(ReplyCode.UNAUTHORIZED, data))
     if not sender or call.app not in reviews.apps:
@@ -180,16 +151,16 @@ def _reviewed(api: SendApi, call: Call, to: str, text: str) -> str:
     return decision.body.decode() if decision.action == "replace" else text
 
 
-def _report_message(api: SendApi, app: str, sender: str, to: str, msg_id: str, text: str) -> None:
+def _report_message(api: CmdApi, app: str, sender: str, to: str, msg_id: str, text: str) -> None:
     """Report a user's message to the back end. Pushes of the back end are not reported."""
     facts = {"message": msg_id, "to": to, "type": "text", "text": text}
-    api.observer.message(app, sender, facts)
+    api.identity.observer.message(app, sender, facts)
 
 
-def _report_absent(api: SendApi, app: str, targets: Iterable[UserPush], sender: str = "") -> None:
+def _report_absent(api: CmdApi, app: str, targets: Iterable[UserPush], sender: str = "") -> None:
     """Report pushes to users who are offline. May switch."""
     pushes = [(each.user, Event("msg", sender, each.text, each.msg_id)) for each in targets if each.user]
-    api.observer.absent(app, pushes)
+    api.identity.observer.absent(app, pushes)
 
 
 # --- many at once -------------------------------------------------------------------------------------------
@@ -216,11 +187,10 @@ class SendResult(Struct, gc=False, omit_defaults=True):
 _SPELLING = {
     name.lower(): name for name in (*Batch.__struct_encode_fields__, *UserPush.__struct_encode_fields__)
 }
-_encode = msgspec.json.Encoder().encode
 _decode_batch = msgspec.json.Decoder(Batch).decode
 
 
-def send_message_batch(api: SendApi, call: Call) -> HttpResponse:
+def send_message_batch(api: CmdApi, call: Call) -> HttpResponse:
     """``POST /user/sendMessageBatch``: ``limits.batch_targets`` messages, or one message to as many users.
 
     May switch: a large batch lets other greenlets run in between.
@@ -229,28 +199,28 @@ def send_message_batch(api: SendApi, call: Call) -> HttpResponse:
     if (batch.messages is None) == (batch.userIDs is None):
         raise RequestRefused(BAD_PARAMETER)
     if batch.messages is not None:
-        if len(batch.messages) > api.limits.batch_targets:
+        if len(batch.messages) > api.http.limits.batch_targets:
             raise RequestRefused(BAD_PARAMETER)
         return _send_each(api, call.app, batch.messages)
     assert batch.userIDs is not None
-    if len(batch.userIDs) > api.limits.batch_targets:
+    if len(batch.userIDs) > api.http.limits.batch_targets:
         raise RequestRefused(BAD_PARAMETER)
     return _send_one_to_many(api, call.app, batch.userIDs, batch.msgID, batch.message)
 
 
-def _read_batch(api: SendApi, call: Call) -> None:
-    call.input = _batch_in(call)
-    call.cost = max(1, len(call.input.messages or ()))
-    call.app = app_from_json(api.tenants, call.input.appID)
-
-
-def _batch_in(call: Call) -> Batch:
+def _read_batch(api: CmdApi, call: Call) -> None:
     if has_nul(call.body):
         raise RequestRefused(BAD_PARAMETER)
     try:
-        return _decode_batch(call.body)
+        call.input = _decode_batch(call.body)
     except (ValueError, RecursionError):
-        pass
+        call.input = _batch_in(call)
+    call.cost = max(1, len(call.input.messages or ()))
+    call.app = app_from_json(api.identity.tenants, call.input.appID)
+
+
+def _batch_in(call: Call) -> Batch:
+    """A batch with other keys."""
     try:
         fields = _usual_spelling(parse_json(call.body))
         if isinstance(fields.get("messages"), list):
@@ -265,23 +235,21 @@ def _usual_spelling(fields: dict[str, Any]) -> dict[str, Any]:
     return {_SPELLING[name]: value for name, value in fields.items() if name in _SPELLING}
 
 
-def _send_each(api: SendApi, app: str, targets: Sequence[UserPush]) -> HttpResponse:
-    longest = api.limits.push_characters
+def _send_each(api: CmdApi, app: str, targets: Sequence[UserPush]) -> HttpResponse:
+    longest = api.http.limits.push_characters
     users = [target.user for target in targets]
     for target in targets:
         if len(target.text) + len(target.msg_id) > longest:
             target.user = ""  # an invalid user receives nothing
-    outcomes = api.pushes.to_each(app, targets)
+    outcomes = api.push.pushes.to_each(app, targets)
     _report_absent(api, app, _not_sent(targets, outcomes))
     return _answer_each(users, outcomes)
 
 
-def _send_one_to_many(
-    api: SendApi, app: str, users: Sequence[str], msg_id: str, message: str
-) -> HttpResponse:
-    if len(message) + len(msg_id) > api.limits.push_characters:
+def _send_one_to_many(api: CmdApi, app: str, users: Sequence[str], msg_id: str, message: str) -> HttpResponse:
+    if len(message) + len(msg_id) > api.http.limits.push_characters:
         raise RequestRefused(BAD_PARAMETER)
-    outcomes = api.pushes.to_many(app, users, msg_id, message)
+    outcomes = api.push.pushes.to_many(app, users, msg_id, message)
     if outcomes is None:
         return REPEATED
     absent = _not_sent([UserPush(user, msg_id, message) for user in users], outcomes)
@@ -307,29 +275,7 @@ LIST_PAGE = 10_000
 """Users in one answer of ``/user/list``; an app with more of them is listed in pages."""
 
 
-class UserApi(Struct, frozen=True):
-    """The services of the routes about users. ``rates``: of requests."""
-
-    presence: Presence
-    relations: Relations
-    channels: Channels
-    tenants: Tenants
-    rates: Rates
-    limits: Limits
-
-
-def _user_api(core: Core, api: Api) -> UserApi:
-    return UserApi(
-        core.sessions.presence,
-        core.identity.relations,
-        core.channels.channels,
-        core.identity.tenants,
-        api.rates,
-        api.limits,
-    )
-
-
-def user_list(api: UserApi, call: Call) -> HttpResponse:
+def user_list(api: CmdApi, call: Call) -> HttpResponse:
     """``GET /user/list``: the users of an app; with ``groupsId`` those of a room.
 
     Up to :data:`LIST_PAGE` users of an app come at once and unordered. Larger apps, and rooms, are listed in
@@ -340,9 +286,9 @@ def user_list(api: UserApi, call: Call) -> HttpResponse:
     room = call.params.get("groupsid")
     if room is not None:
         return success(_users_of(api, call, room, cursor))
-    if api.relations.limits(call.app, call.principal.user):
+    if api.identity.relations.limits(call.app, call.principal.user):
         return success(_visible(api, call, _after(cursor)))
-    page = api.presence.page(call.app, _after(cursor), LIST_PAGE)
+    page = api.sessions.presence.page(call.app, _after(cursor), LIST_PAGE)
     data: dict[str, Any] = {"userCount": page.total, "userList": page.users}
     if page.more:
         data["next"] = cursor_of(page.users[-1])
@@ -351,14 +297,14 @@ def user_list(api: UserApi, call: Call) -> HttpResponse:
     return success(data)
 
 
-def _users_of(api: UserApi, call: Call, room: str, cursor: str) -> dict[str, Any]:
+def _users_of(api: CmdApi, call: Call, room: str, cursor: str) -> dict[str, Any]:
     """The users who belong to a room: those whom the app's settings name first, then members of the channel,
     in the order of joining. Of the latter, a user sees those whose presence the user may see. May switch."""
-    tenant = api.tenants.get(call.app)
+    tenant = api.identity.tenants.get(call.app)
     stored = () if tenant is None else tenant.room_members.get(room, ())
-    page = api.channels.members.page(call.app, room, cursor, LIST_PAGE)
+    page = api.channels.channels.members.page(call.app, room, cursor, LIST_PAGE)
     users = dict.fromkeys(member.user for member in page.members if member.user not in stored)
-    visible = api.relations.visible(call.app, call.principal.user, users)
+    visible = api.identity.relations.visible(call.app, call.principal.user, users)
     names = [*(() if cursor else stored), *(user for user in users if user in visible)]
     listed: dict[str, Any] = {"userList": [{"ID": room_id(name)} for name in names]}
     if page.next:
@@ -366,16 +312,16 @@ def _users_of(api: UserApi, call: Call, room: str, cursor: str) -> dict[str, Any
     return listed
 
 
-def _visible(api: UserApi, call: Call, after: str | None) -> dict[str, Any]:
+def _visible(api: CmdApi, call: Call, after: str | None) -> dict[str, Any]:
     """The list for a user: those whose presence the user may see, in the order of names. It counts and names
     nobody else. Each page of all users that it reads costs a request. May switch."""
     user, more = call.principal.user, True
     listed, missing = list[str](), dict[str, None]()
     while more and len(listed) <= LIST_PAGE:
-        page = api.presence.page(call.app, after, LIST_PAGE)
-        api.rates.charge(call.principal, call.request.host, int(page.more))
+        page = api.sessions.presence.page(call.app, after, LIST_PAGE)
+        api.http.rates.charge(call.principal, call.request.host, int(page.more))
         names, more = sorted(page.users), page.more
-        visible = api.relations.visible(call.app, user, names)
+        visible = api.identity.relations.visible(call.app, user, names)
         listed += [name for name in names if name in visible]
         missing |= dict.fromkeys(page.missing)
         after = names[-1] if names else after
@@ -389,10 +335,10 @@ def _visible(api: UserApi, call: Call, after: str | None) -> dict[str, Any]:
     return data
 
 
-def _app_of_list(api: UserApi, params: Mapping[str, str]) -> str:
+def _app_of_list(api: CmdApi, params: Mapping[str, str]) -> str:
     if "groupsid" not in params:
-        return app_named(api.tenants, params.get("appid", ""))
-    tenants = api.tenants
+        return app_named(api.identity.tenants, params.get("appid", ""))
+    tenants = api.identity.tenants
     return app_of_rooms(tenants, params) or tenants.resolve(f"{ACTION_PREFIX}1")
 
 
@@ -403,21 +349,21 @@ def _after(cursor: str) -> str | None:
         raise RequestRefused(BAD_PARAMETER) from None
 
 
-def user_online(api: UserApi, call: Call) -> HttpResponse:
+def user_online(api: CmdApi, call: Call) -> HttpResponse:
     """``GET /user/online``: whether a user is online, in one app or (``appID`` 0 or missing) in any."""
     user = call.params.get("userid", "")
-    online = user in _seen(api, call, [user]) and api.presence.is_online(_apps(api, call), user)
+    online = user in _seen(api, call, [user]) and api.sessions.presence.is_online(_apps(api, call), user)
     return success({"online": online, "userID": user})
 
 
-def user_online_batch(api: UserApi, call: Call) -> HttpResponse:
+def user_online_batch(api: CmdApi, call: Call) -> HttpResponse:
     """``POST /user/onlineBatch``: the same for up to ``limits.batch_targets`` users."""
     users = call.texts("userids")
-    if len(users) > api.limits.batch_targets:
+    if len(users) > api.http.limits.batch_targets:
         return BAD_PARAMETER
     missing, online = list(_seen(api, call, dict.fromkeys(users))), set[str]()
     for app in _apps(api, call):
-        found = api.presence.are_online(app, missing)
+        found = api.sessions.presence.are_online(app, missing)
         online.update(user for user, here in zip(missing, found, strict=True) if here)
         missing = [user for user in missing if user not in online]
         if not missing:
@@ -427,24 +373,19 @@ def user_online_batch(api: UserApi, call: Call) -> HttpResponse:
     return success({"onlineCount": sum(user in online for user in users), "userList": results})
 
 
-def _seen(api: UserApi, call: Call, users: Collection[str]) -> Collection[str]:
+def _seen(api: CmdApi, call: Call, users: Collection[str]) -> Collection[str]:
     """The users among ``users`` whose presence the principal may see; all of them for a back end. May
     switch."""
     by = call.principal
-    return api.relations.visible(by.app, by.user, users) if by.user else users
+    return api.identity.relations.visible(by.app, by.user, users) if by.user else users
 
 
-def _apps(api: UserApi, call: Call) -> list[str]:
+def _apps(api: CmdApi, call: Call) -> list[str]:
     """The requested app, or all apps of the caller that ``appID`` can name."""
     if call.app:
         return [call.app]
-    nameable = (each.name for each in api.tenants.all() if ":" not in each.name and not each.same_as)
+    nameable = (each.name for each in api.identity.tenants.all() if ":" not in each.name and not each.same_as)
     return [app for app in nameable if call.principal.reaches(app)]
-
-
-HEALTHY = HttpResponse(200, b'{"status":"ok"}')
-READY = HttpResponse(200, b'{"status":"ready"}')
-METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class StateApi(Struct, frozen=True):
@@ -455,20 +396,16 @@ class StateApi(Struct, frozen=True):
     overview: Overview
 
 
-def _state_api(core: Core, _: Api) -> StateApi:
-    return StateApi(core.status.unready, core.status.state, core.overview)
-
-
 def health(_api: StateApi, _call: Call) -> HttpResponse:
     """``GET /health``: the loop runs and requests are answered."""
-    return HEALTHY
+    return HttpResponse(200, b'{"status":"ok"}')
 
 
 def ready(api: StateApi, _call: Call) -> HttpResponse:
     """``GET /ready``: 200 if the node serves clients; 503, and why, while it does not."""
     if (why := api.unready()) is not None:
         return HttpResponse(503, msgspec.json.encode({"status": "not ready", **to_builtins(why)}))
-    return READY
+    return HttpResponse(200, b'{"status":"ready"}')
 
 
 def system_state(api: StateApi, call: Call) -> HttpResponse:
@@ -515,15 +452,24 @@ def metrics(api: StateApi, _call: Call) -> HttpResponse:
     from imserver.metric_table import merge
 
     texts, missing = api.overview.metrics()
-    return HttpResponse(200, merge(texts, missing).encode(), METRICS_TYPE)
+    return HttpResponse(200, merge(texts, missing).encode(), "text/plain; version=0.0.4; charset=utf-8")
 
 
-_OF_SENDING: Final[dict[str, Any]] = {"hot": True, "limited": True, "service": _send_api}
-_OF_USERS: Final[dict[str, Any]] = {"hot": True, "limited": True, "service": _user_api}
+def _cmd_api(core: Core, api: Api) -> CmdApi:
+    return CmdApi(core.push, core.identity, core.sessions, core.channels, api)
+
+
+_ROW: Final[dict[str, Any]] = {"hot": True, "limited": True, "service": _cmd_api}
+
+
+def _state_api(core: Core, _: Api) -> StateApi:
+    return StateApi(core.status.unready, core.status.state, core.overview)
+
+
 _OF_NODE: Final[dict[str, Any]] = {"hot": True, "service": _state_api}
 
 ROUTES: Final = (
-    Route("POST", "/user/sendMessage", Needs.PUSH_OR_SESSION, send_message, "any", **_OF_SENDING),
+    Route("POST", "/user/sendMessage", Needs.PUSH_OR_SESSION, send_message, "any", **_ROW),
     Route(
         "POST",
         "/user/sendMessageAll",
@@ -531,7 +477,7 @@ ROUTES: Final = (
         send_message_all,
         "any",
         user_in="userid",
-        **_OF_SENDING,
+        **_ROW,
     ),
     Route(
         "POST",
@@ -540,11 +486,11 @@ ROUTES: Final = (
         send_message_batch,
         "named",
         read=_read_batch,
-        **_OF_SENDING,
+        **_ROW,
     ),
-    Route("GET", "/user/list", Needs.READ_OR_VISITOR, user_list, "any", app_of=_app_of_list, **_OF_USERS),
-    Route("GET", "/user/online", Needs.READ_OR_SESSION, user_online, "any", **_OF_USERS),
-    Route("POST", "/user/onlineBatch", Needs.READ_OR_SESSION, user_online_batch, "any", **_OF_USERS),
+    Route("GET", "/user/list", Needs.READ_OR_VISITOR, user_list, "any", app_of=_app_of_list, **_ROW),
+    Route("GET", "/user/online", Needs.READ_OR_SESSION, user_online, "any", **_ROW),
+    Route("POST", "/user/onlineBatch", Needs.READ_OR_SESSION, user_online_batch, "any", **_ROW),
     Route(
         "POST",
         "/user/kick",

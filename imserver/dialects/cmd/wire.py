@@ -53,14 +53,9 @@ _encode = msgspec.json.Encoder().encode
 
 # --- channels -----------------------------------------------------------------------------------------------
 
-MAX_CHANNEL_BYTES: Final = 255
-MAX_EPOCH_BYTES: Final = 64
-MAX_CHANNEL_TOKEN_BYTES: Final = 8192
-_MAX_CURSOR_BYTES: Final = 128
-
 
 def _channel(fields: Fields) -> str:
-    channel = fields.short_text("channel", MAX_CHANNEL_BYTES)
+    channel = fields.short_text("channel", 255)
     if not channel:
         raise Refused(errors.ReplyCode.BAD_PARAMETER)
     return channel
@@ -69,14 +64,14 @@ def _channel(fields: Fields) -> str:
 def _position(fields: Fields) -> tuple[str, int] | None:
     if "epoch" not in fields.values:
         return None
-    return fields.short_text("epoch", MAX_EPOCH_BYTES), fields.id("offset")
+    return fields.short_text("epoch", 64), fields.id("offset")
 
 
 def _subscribe(data: bytes) -> Subscribe:
     fields = Fields.of(data)
     since = _position(fields)
     epoch, offset = since or ("", 0)
-    token = fields.short_text("token", MAX_CHANNEL_TOKEN_BYTES)
+    token = fields.short_text("token", 8192)
     return Subscribe(_channel(fields), token, since is not None, epoch, offset)
 
 
@@ -93,21 +88,12 @@ def _publish(data: bytes) -> Publish:
 
 def _presence(data: bytes) -> AskPresence:
     fields = Fields.of(data)
-    return AskPresence(_channel(fields), fields.limit(), fields.short_text("after", _MAX_CURSOR_BYTES))
+    return AskPresence(_channel(fields), fields.limit(), fields.short_text("after", 128))
 
 
 def _channel_history(data: bytes) -> AskHistory:
     fields = Fields.of(data)
     return AskHistory(_channel(fields), fields.limit(), _position(fields), fields.flag("reverse"))
-
-
-CHANNEL_COMMANDS: Final[Readers] = {
-    "subscribe": _subscribe,
-    "unsubscribe": lambda data: Unsubscribe(_channel(Fields.of(data))),
-    "publish": _publish,
-    "channelPresence": _presence,
-    "channelHistory": _channel_history,
-}
 
 
 class _ChannelNotice(Struct, omit_defaults=True):
@@ -119,13 +105,11 @@ class _ChannelNotice(Struct, omit_defaults=True):
 MAX_DEVICE_BYTES = 32
 """Longest device name, in bytes of UTF-8; a longer one is ignored."""
 
-_NULL = Raw(b"null")
-
 
 class _Frame(Struct, forbid_unknown_fields=True):
     seq: str | None = None
     cmd: str | None = None
-    data: Raw = _NULL
+    data: Raw = Raw(b"null")
 
 
 _decode_frame = msgspec.json.Decoder(_Frame).decode
@@ -195,7 +179,11 @@ COMMANDS: Final[Readers] = {
     "login": _login,
     "heartbeat": _heartbeat,
     "ping": _ping,
-    **CHANNEL_COMMANDS,
+    "subscribe": _subscribe,
+    "unsubscribe": lambda data: Unsubscribe(_channel(Fields.of(data))),
+    "publish": _publish,
+    "channelPresence": _presence,
+    "channelHistory": _channel_history,
 }
 """The commands of the gateway. Features bring more."""
 PUSHED = frozenset({"enter", "exit", "msg"})
@@ -242,7 +230,10 @@ class CmdDialect(Dialect):
             frame = _decode_frame(payload)
             seq, name, data = frame.seq or "", frame.cmd or "", bytes(frame.data)
         except (ValueError, RecursionError):
-            seq, name, data = self._decode_slowly(payload)
+            try:
+                seq, name, data = Fields.frame(payload, "cmd")
+            except (ValueError, RecursionError):
+                raise BadFrame(BadFrame.TEXT) from None
         row = self.readers.get(name)
         if row is None:
             return Request(seq, name, None, errors.ReplyCode.NO_ROUTE)
@@ -252,12 +243,6 @@ class CmdDialect(Dialect):
             return Request(seq, name, row(data))
         except Refused as refused:
             return Request(seq, name, None, refused.code)
-
-    def _decode_slowly(self, payload: bytes) -> tuple[str, str, bytes]:
-        try:
-            return Fields.frame(payload, "cmd")
-        except (ValueError, RecursionError):
-            raise BadFrame(BadFrame.TEXT) from None
 
     def encode_reply(self, request: Request, reply: Reply) -> bytes:
         """The answer to ``request``: its ``seq`` and ``cmd``, the code with its text, and data."""
@@ -279,7 +264,13 @@ class CmdDialect(Dialect):
         kind, name, data = event.kind, event.type, event.data
         before = _TEXTS.get(kind)
         if before is None:
-            return self._encode_signal(event) if isinstance(event, Signal) else None
+            if not isinstance(event, Signal):
+                return None
+            return b'{"seq":"%d","cmd":%b,"response":{"code":200,"codeMsg":"Ok","data":%b}}' % (
+                next(self._digits),
+                _encode(kind),
+                event.as_json(),
+            )
         if name != "text":
             before = b'%b%b,"msg":' % (_PUSHES[kind], _encode(name))
         return b"".join(
@@ -293,10 +284,6 @@ class CmdDialect(Dialect):
                 b"}}}",
             )
         )
-
-    def _encode_signal(self, signal: Signal) -> bytes:
-        frame = b'{"seq":"%d","cmd":%b,"response":{"code":200,"codeMsg":"Ok","data":%b}}'
-        return frame % (next(self._digits), _encode(signal.kind), signal.as_json())
 
     def encode_message(self, message: Message) -> bytes:
         """Encode a pushed frame with a stored entry."""

@@ -9,23 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Final
 from msgspec import UNSET, Struct, UnsetType
 
 from imserver import errors
-from imserver.auth.authority import Authority, Keys, bearer, refusal
-from imserver.auth.login import Logins
+from imserver.auth.authority import bearer, refusal
 from imserver.auth.principal import Needs, Principal
-from imserver.auth.tenants import Tenants
-from imserver.channels.channels import Channels
-from imserver.channels.connections import Connections
 from imserver.channels.members import MAX_CHANNELS_OF_A_CONNECTION, ChannelRefused
 from imserver.config.declared import about
+from imserver.core.core import Core
 from imserver.dialects.sse import wire as sse
 from imserver.dialects.sse.wire import SseDialect
 from imserver.http import field
 from imserver.http.operation import Header, Resource
 from imserver.http.reply import PROBLEM, ApiProblem, stream_head, stream_refused, stream_request
 from imserver.http.wire import read_query
-from imserver.logging import RequestLog
 from imserver.model import Limit, Login
-from imserver.sessions.sessions import Sessions
 from imserver.transport.exchange import HttpRequest
 from imserver.transport.gate import Head, host_of
 from imserver.transport.stream import Stream, StreamEncoding
@@ -87,10 +82,6 @@ class EventsQuery(Struct, forbid_unknown_fields=True):
     ) = UNSET
 
 
-class BadUser(errors.ImserverError):
-    """The request and its token name no user, or one with too long an id. The text is for the client."""
-
-
 class StreamRequest(Struct, frozen=True):
     """A request for a stream. ``user`` ``""``: the user is named by the token. ``named``: the answer contains
     the id of the connection. ``cursor``: the id of the last stored message that the client has; None:
@@ -107,29 +98,88 @@ class StreamRequest(Struct, frozen=True):
 
 
 class EventStreams:
-    """Owner of the encodings, one for each app that has had a stream here. ``messenger``: None on a node
-    without stored messages, whose streams only deliver what happens while they are open."""
+    """Opens streams. Owner of the encodings, one for each app that has had a stream here.
 
-    def __init__(
-        self,
-        sessions: Sessions,
-        logins: Logins,
-        channels: Channels,
-        connections: Connections,
-        messenger: MessageServices | None,
-    ) -> None:
-        self._sessions = sessions
-        self._logins = logins
-        self._channels = channels
-        self._connections = connections
+    ``messenger``: None on a node without stored messages, whose streams only deliver what happens while they
+    are open.
+    """
+
+    def __init__(self, core: Core, messenger: MessageServices | None) -> None:
+        self._sessions = core.sessions.sessions
+        self._connections = core.sessions.connections
+        self._channels = core.channels.channels
+        self._logins = core.identity.logins
+        self._keys = core.identity.keys
+        self._tenants = core.identity.tenants
+        self._authority = core.identity.authority
+        self._log = core.node.request_log
         self._starts = None if messenger is None else messenger.stream_starts
         self._encodings: dict[str, StreamEncoding] = {}
 
-    def open(self, stream: Stream, request: StreamRequest, head: Callable[[str], bytes]) -> None:
+    def open(self, stream: Stream, head: Head) -> None:
+        """Begin the stream of a request, or refuse it. May switch."""
+        request = stream_request(head, host_of(stream.peer))
+
+        def answer(user: str) -> bytes:
+            by = principal.label
+            if user and principal.kind == "nobody":
+                by = Principal("session", apps=frozenset({wish.app}), user=user).label
+            return stream_head(self._log, head, request.host, f"{_TEXT}; charset=utf-8", by)
+
+        def refuse(why: ApiProblem, code: int = errors.CloseCode.POLICY) -> None:
+            stream.refuse(stream_refused(self._log, head, request.host, why, PROBLEM, request.by), code)
+
+        try:
+            wish, principal = self._wish(request)
+            if principal.kind == "key":
+                self._keys.hold(principal.key, stream)
+                if self._keys.uses.wanted:
+                    self._keys.uses.add((principal.key, f"GET {PATH}", wish.app, request.host), False)
+            self.begin(stream, wish, answer)
+        except ApiProblem as refused:
+            refuse(refused)
+        except errors.Unavailable as error:
+            refuse(ApiProblem(error.problem), errors.CloseCode.INTERNAL_ERROR)
+
+    def refuse(self, head: Head, host: str, code: int) -> bytes:
+        """The response to a request whose stream is closed before it has begun. ``host``: of the client."""
+        return stream_refused(self._log, head, host, code, PROBLEM)
+
+    def _wish(self, request: HttpRequest) -> tuple[StreamRequest, Principal]:
+        """Read a request: what it asks for, and who makes it. May switch. Raises :class:`ApiProblem` and
+        StorageUnavailable."""
+        query = read_query(request, EventsQuery)
+        app = self._tenants.resolve(query.app)
+        if self._tenants.find(app) is None:
+            self._logins.refused("app", app, query.user, request.host)
+            raise ApiProblem(errors.Problems.UNKNOWN_APP)
+        principal = self._authority.identify(Needs.ANYONE_OR_READ, request.headers, request.host)
+        request.by = principal.label
+        if principal.kind == "key" and not principal.scopes:
+            raise ApiProblem(*refusal(principal, Needs.ANYONE_OR_READ))
+        channels = tuple(dict.fromkeys(name for name in query.channels.split(",") if name))
+        if channels and not principal.may(Needs.READ, app):
+            raise ApiProblem(errors.Problems.FORBIDDEN, "`channels` needs an API key with the scope read")
+        if len(channels) > MAX_CHANNELS_OF_A_CONNECTION:
+            raise ApiProblem(
+                errors.Problems.INVALID_REQUEST, f"More than {MAX_CHANNELS_OF_A_CONNECTION} channels"
+            )
+        if any(len(name.encode()) > Limit.CHANNEL_BYTES for name in channels):
+            raise ApiProblem(
+                errors.Problems.INVALID_REQUEST, f"A channel has more than {Limit.CHANNEL_BYTES} bytes"
+            )
+        token = query.token or ("" if principal.key else bearer(request.headers.get("authorization", "")))
+        cursor = None if query.cursor is UNSET else query.cursor
+        last = request.headers.get("last-event-id", "").strip()
+        if last.isascii() and last.isdecimal() and len(last) <= _ID_DIGITS:  # else it is not one of ours
+            cursor = int(last)
+        return StreamRequest(app, query.user, token, query.device, channels, query.with_id, cursor), principal
+
+    def begin(self, stream: Stream, request: StreamRequest, head: Callable[[str], bytes]) -> None:
         """Log in, answer with ``head`` (of the user whom a token proves), subscribe to the channels, and send
         ``ready``; or close the stream.
 
-        May switch. Raises :class:`BadUser` and StorageUnavailable.
+        May switch. Raises :class:`ApiProblem` and StorageUnavailable.
         """
         kicks = self._sessions.kicks.count
         decision = self._logins.check(
@@ -142,9 +192,10 @@ class EventStreams:
         if not (user and self._sessions.takes_user(request.app, user)):
             self._logins.refused("user", request.app, user, stream.peer)
         if not user:
-            raise BadUser("`user`: name the user")
+            raise ApiProblem(errors.Problems.INVALID_REQUEST, "`user`: name the user")
         if not self._sessions.takes_user(request.app, user):
-            raise BadUser("`user` is longer than this app allows (`max_user_bytes`)")
+            text = "`user` is longer than this app allows (`max_user_bytes`)"
+            raise ApiProblem(errors.Problems.INVALID_REQUEST, text)
         start = None if self._starts is None else self._starts.start(request.app, user, request.cursor)
         if not stream.is_open:
             return
@@ -186,99 +237,6 @@ class EventStreams:
         if encoding is None:
             encoding = self._encodings[app] = StreamEncoding(SseDialect(app))
         return encoding
-
-
-class Events:
-    """Opens streams. Stateless."""
-
-    def __init__(
-        self,
-        tenants: Tenants,
-        authority: Authority,
-        logins: Logins,
-        request_log: RequestLog,
-        streams: EventStreams,
-        keys: Keys,
-    ) -> None:
-        self._keys = keys
-        self._tenants = tenants
-        self._authority = authority
-        self._logins = logins
-        self._log = request_log
-        self._streams = streams
-
-    def open(self, stream: Stream, head: Head) -> None:
-        """Begin the stream of a request, or refuse it. May switch."""
-        request = stream_request(head, host_of(stream.peer))
-
-        def begin(user: str) -> bytes:
-            by = principal.label
-            if user and principal.kind == "nobody":
-                by = Principal("session", apps=frozenset({wish.app}), user=user).label
-            return stream_head(self._log, head, request.host, f"{_TEXT}; charset=utf-8", by)
-
-        def refuse(why: ApiProblem, code: int = errors.CloseCode.POLICY) -> None:
-            stream.refuse(stream_refused(self._log, head, request.host, why, PROBLEM, request.by), code)
-
-        try:
-            wish, principal = self._wish(request)
-            if principal.kind == "key":
-                self._keys.hold(principal.key, stream)
-                if self._keys.uses.wanted:
-                    self._keys.uses.add((principal.key, f"GET {PATH}", wish.app, request.host), False)
-            self._streams.open(stream, wish, begin)
-        except BadUser as bad:
-            problem = ApiProblem(errors.Problems.INVALID_REQUEST, str(bad))
-            stream.refuse(
-                stream_refused(self._log, head, request.host, problem, PROBLEM, request.by),
-                errors.CloseCode.POLICY,
-            )
-        except ApiProblem as refused:
-            stream.refuse(
-                stream_refused(self._log, head, request.host, refused, PROBLEM, request.by),
-                errors.CloseCode.POLICY,
-            )
-        except errors.Unavailable as error:
-            refuse(ApiProblem(error.problem), errors.CloseCode.INTERNAL_ERROR)
-
-    def refuse(self, head: Head, host: str, code: int) -> bytes:
-        """The response to a request whose stream is closed before it has begun. ``host``: of the client."""
-        return stream_refused(self._log, head, host, code, PROBLEM)
-
-    def _wish(self, request: HttpRequest) -> tuple[StreamRequest, Principal]:
-        """Read a request: what it asks for, and who makes it. May switch. Raises :class:`ApiProblem` and
-        StorageUnavailable."""
-        query = read_query(request, EventsQuery)
-        app = self._tenants.resolve(query.app)
-        if self._tenants.find(app) is None:
-            self._logins.refused("app", app, query.user, request.host)
-            raise ApiProblem(errors.Problems.UNKNOWN_APP)
-        principal = self._authority.identify(Needs.ANYONE_OR_READ, request.headers, request.host)
-        request.by = principal.label
-        if principal.kind == "key" and not principal.scopes:
-            raise ApiProblem(*refusal(principal, Needs.ANYONE_OR_READ))
-        channels = tuple(dict.fromkeys(name for name in query.channels.split(",") if name))
-        if channels and not principal.may(Needs.READ, app):
-            raise ApiProblem(errors.Problems.FORBIDDEN, "`channels` needs an API key with the scope read")
-        if len(channels) > MAX_CHANNELS_OF_A_CONNECTION:
-            raise ApiProblem(
-                errors.Problems.INVALID_REQUEST, f"More than {MAX_CHANNELS_OF_A_CONNECTION} channels"
-            )
-        if any(len(name.encode()) > Limit.CHANNEL_BYTES for name in channels):
-            raise ApiProblem(
-                errors.Problems.INVALID_REQUEST, f"A channel has more than {Limit.CHANNEL_BYTES} bytes"
-            )
-        token = query.token or ("" if principal.key else bearer(request.headers.get("authorization", "")))
-        cursor = _last_event_id(request)
-        if cursor is None and query.cursor is not UNSET:
-            cursor = query.cursor
-        return StreamRequest(app, query.user, token, query.device, channels, query.with_id, cursor), principal
-
-
-def _last_event_id(request: HttpRequest) -> int | None:
-    """The last id of a client that reconnects; None if there is none, or it is not one of ours."""
-    text = request.headers.get("last-event-id", "").strip()
-    return int(text) if text.isascii() and text.isdecimal() and len(text) <= _ID_DIGITS else None
 
 
 routes = Resource("events", lambda _, api: api, hot=False)

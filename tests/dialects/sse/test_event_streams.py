@@ -37,6 +37,8 @@ class FakeLog:
         """How many entries were told together."""
         self.kicks = SimpleNamespace(count=0)
         self.catch_up = self.deliverer = self._deliverer = self.entries = self
+        self.sessions = self.connections = self.channels = self.identity = self.logins = self.keys = self
+        self.tenants = self.authority = self.node = self.request_log = self
 
     def part(self, _kind: object) -> "FakeLog":
         return self
@@ -87,9 +89,8 @@ def come_back(cursor: int) -> tuple[FakeLog, bool]:
     stream.outbox = None
     stream.begin = lambda encoding, head: None
     stream.wait_until_sent = lambda: Connection.wait_until_sent(stream)
-    EventStreams(fake, fake, fake, fake, SimpleNamespace(stream_starts=StreamStarts(fake, fake, fake))).open(
-        stream, StreamRequest("101", "ann", cursor=cursor), lambda _: b""
-    )
+    messenger: Any = SimpleNamespace(stream_starts=StreamStarts(fake, fake, fake))
+    EventStreams(fake, messenger).begin(stream, StreamRequest("101", "ann", cursor=cursor), lambda _: b"")
     return fake, b'"resumed":true' in sent[0]
 
 
