@@ -92,7 +92,6 @@ _WS_PORT: Final = 9
 _CHAT_APP: Final = "gochat"
 _GROUP: Final = "Everybody"
 _QUESTION: Final = "Is it for people who chat in the browser, with a chat page and accounts?"
-_NAME_QUESTION: Final = "The name of the chat, which people see (Enter: none)"
 _LONGEST_NAME: Final = 40
 _NEXT_CHAT: Final = """\
 Wrote {file}: a chat, app {app}, an API key, one with the scope admin, a secret for session tokens. Next:
@@ -140,7 +139,9 @@ def init(
     if chat is None:
         chat = not file.exists() and sys.stdin.isatty() and click.confirm(_QUESTION, err=True)
     if chat and name is None and sys.stdin.isatty():
-        name = click.prompt(_NAME_QUESTION, default="", show_default=False, err=True)
+        name = click.prompt(
+            "The name of the chat, which people see (Enter: none)", default="", show_default=False, err=True
+        )
     name = (name or "").strip()
     if len(name) > _LONGEST_NAME or not name.isprintable():
         fail(f"expected a name of at most {_LONGEST_NAME} characters, got {name!r}")

@@ -31,8 +31,6 @@ ID_CHARACTERS: Final = 38
 NAMED_BY_ID: Final = "client"
 """The dialect whose users are connections: the name of the user is the id of the connection."""
 _NUMBER_BYTES: Final = 6
-_PURPOSE: Final = "connection ids"
-_SESSION_PURPOSE: Final = "emulation sessions"
 
 
 class Address(NamedTuple):
@@ -53,7 +51,7 @@ class ConnectionIds:
     The cryptography library is loaded with the first id.
     """
 
-    def __init__(self, secret: Secret, birth: int, purpose: str = _PURPOSE) -> None:
+    def __init__(self, secret: Secret, birth: int, purpose: str = "connection ids") -> None:
         self.birth = birth
         self.next_number = count(1).__next__
         """Numbers of connections of this process; each is given once."""
@@ -114,7 +112,7 @@ class ConnectionTable:
 
     def __init__(self, hub: Hub, ids: ConnectionIds) -> None:
         self.ids = ids
-        self.secrets = ids.with_purpose(_SESSION_PURPOSE)
+        self.secrets = ids.with_purpose("emulation sessions")
         """Ids that only the client of a connection knows; with them it sends commands in other requests."""
         self._hub = hub
         self._by_number: dict[int, Connection] = {}

@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
 NOBODY = "null"
 """The value that pages send if they were opened without the id of a user."""
-NO_ROOM = "0"
-"""The ``groupsId`` of a client that sends to one user."""
 WELCOME = "连接成功"
 
 _MAX_NUMBER: Final = Limit.NUMBER
@@ -83,7 +81,7 @@ def _login(data: bytes, _seq: str) -> ActionLogin:
         raise Refused(ReplyCode.BAD_USER)
     if len(room.encode()) > Limit.ROOM_BYTES:
         raise Refused(ReplyCode.BAD_PARAMETER)
-    if room in ("", NO_ROOM):
+    if room in ("", "0"):
         # No user has this name: there is no receiver.
         nobody = peer == NOBODY or len(peer.encode()) > MAX_USER_BYTES
         return ActionLogin(f"action:{app}", user, token, peer="" if nobody else peer, acks=acks)
@@ -130,14 +128,12 @@ PUSHED = {"msg": "sendmsg", "left": "exit"}
 _BEFORE = (
     b'{"code":200,"msg":"success","data":{"action":%b,"msgId":%b,"msgType":%b,"content":%b,"from":%b,"to":'
 )
-_BAD_USER: Final = "非法的用户Id"
-"""The original's text. That of the cmd dialect ends in two capitals."""
 
 
 @cache
 def _text_of(code: int) -> bytes:
     """The text of a reply code, as JSON."""
-    return _encode(_BAD_USER if code == ReplyCode.BAD_USER else reply_text(code))
+    return _encode("非法的用户Id" if code == ReplyCode.BAD_USER else reply_text(code))
 
 
 def with_seq(seq: str) -> bytes:

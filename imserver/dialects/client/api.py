@@ -153,7 +153,6 @@ class BodyReader(Generic[B]):
 
 LIST_MEMBERS: Final = 10_000
 """Limit of the clients in one answer of ``/api/get_online_list``."""
-_PAGE_MEMBERS: Final = 1000
 LABEL_CHARACTERS: Final = 8192
 """Limit of the characters in ``userId`` and ``extend`` of a client together. They are stored as long as the
 client is connected.
@@ -173,10 +172,8 @@ UNKNOWN_SYSTEM: Final = client_refusal("系统ID无效")
 TAKEN: Final = client_refusal("该系统ID已被注册")
 FAILED: Final = client_refusal("系统错误")
 """A required node does not answer: try again."""
-BAD_GROUP: Final = client_refusal("GroupName无效")
 TOO_MANY_GROUPS: Final = client_refusal("分组数量已达上限")
 TOO_MANY_SYSTEMS: Final = client_refusal("系统数量已达上限")
-TOO_MANY_CLIENTS: Final = client_refusal("ClientIds数量超过上限")
 TOO_LONG: Final = client_refusal("消息过长")
 
 
@@ -298,7 +295,7 @@ def send_to_clients(api: ClientApi, app: str, push: PushToClients) -> HttpRespon
     if push.client_ids is None:
         raise RequestRefused(client_refusal("ClientIds为必填字段"))
     if len(push.client_ids) > api.http.limits.batch_targets:
-        return TOO_MANY_CLIENTS
+        return client_refusal("ClientIds数量超过上限")
     outcomes = api.sessions.connections.push_each(app, [each or "" for each in push.client_ids], event)
     # A repeated call would deliver again to clients that have received the push.
     return FAILED if Outcome.FAILED in outcomes and Outcome.SENT not in outcomes else DONE
@@ -329,7 +326,7 @@ def bind_to_group(api: ClientApi, app: str, binding: Binding) -> HttpResponse:
     try:
         joined = api.service.bind(app, client, group, label)
     except ChannelRefused:
-        return BAD_GROUP
+        return client_refusal("GroupName无效")
     if joined is Joined.FULL:
         return TOO_MANY_GROUPS
     return FAILED if joined is Joined.FAILED else DONE
@@ -350,7 +347,7 @@ def get_online_list(api: ClientApi, app: str, group: GroupBody) -> HttpResponse:
     listed: list[str] = []
     after = ""
     while True:
-        page = api.channels.channels.members.page(app, name, after, _PAGE_MEMBERS)
+        page = api.channels.channels.members.page(app, name, after, 1000)
         listed += [member.connection for member in page.members]
         after = page.next
         if not after or len(listed) >= LIST_MEMBERS:
@@ -400,7 +397,6 @@ def register(api: ClientApi, call: Call) -> HttpResponse:
 
 
 _DONE: Final = b'{"code":0,'
-_ANY: Final = ("POST", "GET", "PUT", "PATCH", "DELETE", "OPTIONS")
 _DRIVEN: Final[tuple[tuple[str, Need, _Driven[Any]], ...]] = (
     ("/api/send_to_client", Needs.PUSH_OR_ADDRESS, _Driven(PushToClient, send_to_client)),
     ("/api/send_to_clients", Needs.PUSH_OR_ADDRESS, _Driven(PushToClients, send_to_clients)),
@@ -429,7 +425,7 @@ ROUTES: Final = (
             act="apps.create",
             success=_DONE,
         )
-        for method in _ANY
+        for method in ("POST", "GET", "PUT", "PATCH", "DELETE", "OPTIONS")
     ),
     *(
         Route(

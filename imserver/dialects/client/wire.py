@@ -15,11 +15,9 @@ from imserver.plugin.wire import Dialect, Event
 
 MAX_FRAME_BYTES: Final = 8192
 """Longest message from a client."""
-CODE_ONLINE: Final = 1001
-CODE_OFFLINE: Final = 1002
 NOTICES: Final = {
-    "online": (CODE_ONLINE, "客户端上线"),
-    "offline": (CODE_OFFLINE, "客户端下线"),
+    "online": (1001, "客户端上线"),
+    "offline": (1002, "客户端下线"),
 }
 """Notices to a group: kind of the event → the frame's ``code`` and ``msg``."""
 CODE_NO_SYSTEM: Final = -1001
