@@ -65,6 +65,9 @@ OTHER_USES: Final = "other"
 """Stands for the route of what is beyond that."""
 
 
+_MAKER: Final = "The account that made the API key is locked or banned"
+
+
 class _Key(Struct, frozen=True):
     """A key as configured or stored. Its apps may be aliases."""
 
@@ -73,6 +76,8 @@ class _Key(Struct, frozen=True):
     apps: tuple[str, ...]
     expires: int = 0
     """Unix seconds; 0: never."""
+    maker: tuple[str, str] | None = None
+    """The app and the user who made it; None: no account did."""
 
     def principal(self, resolve: Resolve, now: float) -> Principal:
         """The principal of a request with this key at the time ``now``. ``resolve`` replaces aliases."""
@@ -138,6 +143,8 @@ class Keys:
         self._configured: dict[bytes, _Key] = {}
         self._stored: dict[bytes, _Key] = {}
         self._known: dict[bytes, Principal] = {}
+        self._barred = frozenset[str]()
+        """Ids of keys whose makers are banned now."""
         self.closed = False
         """True after a stored key, or the stored secret of an app, has ended demo mode."""
         self.reload(config)
@@ -157,7 +164,8 @@ class Keys:
             if row.revoked:
                 self._stored.pop(digest, None)
             else:
-                self._stored[digest] = _Key(row.id, row.scopes, row.apps, row.expires)
+                maker = (self._resolve(row.maker_app), str(row.maker)) if row.maker else None
+                self._stored[digest] = _Key(row.id, row.scopes, row.apps, row.expires, maker)
         if changes.keys:
             self._resolve_all()
         return bool(changes.keys) and self.close()
@@ -177,13 +185,23 @@ class Keys:
         keys = {**self._stored, **self._configured}
         self._named = {app for key in keys.values() for app in key.apps}
         now = self._clock()
-        self._known = {digest: key.principal(self._resolve, now) for digest, key in keys.items()}
+        self._known = {
+            digest: Principal("key", key=key.id, lacks=_MAKER)
+            if key.id in self._barred
+            else key.principal(self._resolve, now)
+            for digest, key in keys.items()
+        }
         self._next_end = min((key.expires for key in keys.values() if key.expires > now), default=inf)
         self._close_holders()
 
-    def expire(self) -> None:
-        """End the keys whose time is over. Called once a second; never switches."""
-        if self._clock() >= self._next_end:
+    def expire(self, is_banned: Callable[[str, str], bool]) -> None:
+        """End the keys whose time is over, and refuse those whose makers are banned, as long as they are: a
+        lock bans, too. Called once a second; never switches."""
+        barred = frozenset(
+            key.id for key in self._stored.values() if key.maker is not None and is_banned(*key.maker)
+        )
+        if barred != self._barred or self._clock() >= self._next_end:
+            self._barred = barred
             self._resolve_all()
 
     def hold(self, key: str, connection: Connection) -> None:
@@ -195,7 +213,7 @@ class Keys:
         self._holders.pop(connection, None)
 
     def _close_holders(self) -> None:
-        """Close the connections whose key was revoked, or has expired."""
+        """Close the connections whose key was revoked, has expired, or is refused because of its maker."""
         if self._holders:
             valid = self._valid()
             for connection in [each for each, key in self._holders.items() if key not in valid]:
@@ -380,7 +398,7 @@ def refusal(principal: Principal, need: Need) -> tuple[HttpProblem, str]:
         key = f", or an API key of scope `{need.scope}`" if need.scope else ""
         return Problems.NOT_ALLOWED, f"This request takes {wanted}{key}, not {_TOKENS[principal.kind]}"
     if principal.kind == "key" and not principal.scopes:
-        return Problems.UNAUTHORIZED, "The API key has expired"
+        return Problems.UNAUTHORIZED, principal.lacks or "The API key has expired"
     if principal.key:
         lacks = f"The key lacks the scope `{need.scope}`"
         return Problems.FORBIDDEN, lacks if need.scope else "This request takes no API key"

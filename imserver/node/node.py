@@ -7,6 +7,7 @@ import logging
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic, time
 
 import gevent
@@ -318,14 +319,14 @@ class Node:
                 core.network.flusher.expire,
                 core.network.context.expire,
                 core.identity.logins.expire,
-                core.identity.keys.expire,
+                partial(core.identity.keys.expire, core.sessions.sessions.is_banned),
                 self.servers.expire,
                 core.node.request_log.flush,
             ):
                 try:
                     work()
                 except Exception:
-                    log.exception("%s failed", work.__qualname__)
+                    log.exception("%s failed", getattr(work, "func", work).__qualname__)
             core.node.metrics.slow_readers = core.network.flusher.slow_readers
             core.node.metrics.outbox_bytes_now = core.network.flusher.budget.total
 

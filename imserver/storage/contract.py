@@ -68,6 +68,11 @@ class KeyRow(Struct, frozen=True):
     """When it was last used, in Unix seconds, exact to a minute; 0: never."""
     used_from: str = ""
     """The address of the request that has last used it."""
+    maker: int = 0
+    """The account that made it, itself or with a key of its own; 0: none. While the account is locked or
+    banned, the key is refused."""
+    maker_app: str = ""
+    """The app of that account."""
 
     @classmethod
     def make(

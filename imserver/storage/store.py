@@ -567,6 +567,16 @@ class Store:
 
         return self._write_version(work)
 
+    @staticmethod
+    def end_keys_of(sql: Statements, account: int) -> None:
+        """Revoke the keys that an account made, in the transaction in which it loses its role or goes. All
+        nodes follow within two seconds."""
+        version = sql.query(f"SELECT version FROM directory{sql.for_update}")[0][0] + 1
+        statement = "UPDATE api_key SET revoked = %s, version = %s WHERE maker = %s AND revoked = 0"
+        if sql.execute(statement, (_now(), version, account)):
+            sql.execute("UPDATE directory SET version = %s", (version,))
+        sql.execute("UPDATE api_key SET maker = NULL WHERE maker = %s", (account,))
+
     def keys(self) -> tuple[KeyRow, ...]:
         """All keys, including revoked ones, oldest first. Raises StorageUnavailable."""
         if self._database is None and not self.address.exists:
@@ -632,14 +642,15 @@ def _file_has_data(file: Path) -> bool:
 
 
 _KEYS: Final = (
-    "SELECT id, digest, scopes, apps, note, created, revoked, expires, used, used_from FROM api_key"
+    "SELECT id, digest, scopes, apps, note, created, revoked, expires, used, used_from, maker, "
+    "(SELECT app FROM account WHERE account.id = api_key.maker) FROM api_key"
 )
 
 
 def _insert_key(sql: Statements, row: KeyRow, version: int) -> None:
     sql.execute(
-        "INSERT INTO api_key (id, digest, scopes, apps, note, version, created, revoked, expires) "
-        "VALUES (%s, %s, %s, %s, %s, %s, %s, 0, %s)",
+        "INSERT INTO api_key (id, digest, scopes, apps, note, version, created, revoked, expires, maker) "
+        "VALUES (%s, %s, %s, %s, %s, %s, %s, 0, %s, %s)",
         (
             row.id,
             row.digest,
@@ -649,6 +660,7 @@ def _insert_key(sql: Statements, row: KeyRow, version: int) -> None:
             version,
             row.created,
             row.expires or None,
+            row.maker or None,
         ),
     )
 
@@ -694,7 +706,7 @@ def _now() -> int:
 
 
 def _key_row(row: Row) -> KeyRow:
-    id, digest, scopes, apps, note, created, revoked, expires, used, used_from = row
+    id, digest, scopes, apps, note, created, revoked, expires, used, used_from, maker, maker_app = row
     return KeyRow(
         id,
         digest,
@@ -706,4 +718,6 @@ def _key_row(row: Row) -> KeyRow:
         expires or 0,
         used or 0,
         text_of(used_from or ""),
+        maker or 0,
+        text_of(maker_app or ""),
     )

@@ -8,7 +8,7 @@ import pyotp
 import pytest
 
 from imserver_client import Accounts, RequestRefused
-from tests.support import run_cli
+from tests.support import eventually, run_cli
 from tests.users import PASSWORD, User
 
 from .clusters import Nodes, nodes_of
@@ -69,6 +69,35 @@ def test_a_command_locks_while_nodes_run(nodes: Nodes) -> None:
         assert done.stdout == f"{APP}/cli is locked\n", done.stderr
         assert close_code(session) == 4503
     assert ann.refused_get("accounts/show") == (401, "token_invalid")
+
+
+def test_a_key_of_an_owner_ends_with_the_owner_on_every_node(nodes: Nodes) -> None:
+    keyed, (one, _) = User(nodes.servers[0], KEY, app=APP), person(nodes)
+    keyed.post("accounts/role", user=one.user, role="owner")
+    limited = {"scopes": ["admin"], "apps": [APP]}
+    first = User(one.server, one.token).post("keys/create", **limited)
+    second = User(one.server, first["secret"]).post("keys/create", **limited)
+    assert (first["key"]["maker"], second["key"]["maker"]) == (one.user, one.user)
+    assert User(one.server, KEY).post("keys/create", **limited)["key"]["maker"] == ""
+    holders = [both(nodes, each["secret"])[1] for each in (first, second)]
+
+    def statuses() -> list[int]:
+        return [holder.ask("GET", "keys", {})[0] for holder in holders]
+
+    eventually(lambda: statuses() == [200, 200], 5, "keys on the other node")
+    who, several = {"user": one.user}, {"users": [one.user]}
+    for begin, end in (
+        (("accounts/lock", who), ("accounts/unlock", who)),
+        (("ban", {**several, "seconds": 600}), ("unban", several)),
+    ):
+        keyed.post(begin[0], **begin[1])
+        eventually(lambda: statuses() == [401, 401], 5, "no keys of a locked owner")
+        keyed.post(end[0], **end[1])
+        eventually(lambda: statuses() == [200, 200], 5, "keys of an owner")
+    keyed.post("accounts/role", user=one.user, role="moderator")
+    eventually(lambda: statuses() == [401, 401], 5, "no keys of a moderator")
+    rows = User(one.server, KEY).get("keys", app=APP, ended="true")["keys"]
+    assert [row["state"] for row in rows if row["id"] == first["key"]["id"]] == ["revoked"]
 
 
 def test_a_code_is_used_once_on_all_nodes(nodes: Nodes) -> None:

@@ -33,6 +33,7 @@ from imserver.features.pages.blueprint import _SDK_PATH
 from imserver.features.uploads.resumable import ResumableUploads
 from imserver.features.uploads.uploads import Offer, uploads_of
 from imserver.http.call import Route
+from imserver.http.openapi import examples_of
 from imserver.http.operation import Operation
 from imserver.http.reply import CMD, PROBLEM, UNAUTHORIZED
 from imserver.model import Request
@@ -148,10 +149,10 @@ def ask(harness: Harness, route: Route, app: str, column: str) -> bool:
     if row is not None:
         token_of_user = column in OF_USERS and not (column in ROLES and row.need.right)
         if row.query is not None:
-            query = fill(copy.deepcopy(row.example) or {}, app)
+            query = fill(copy.deepcopy(examples_of(row)[0]) or {}, app)
             query |= {"app": app} if "app" in row.query.__struct_fields__ else {}
         if row.body is not None:
-            document = fill(copy.deepcopy(row.example), app)
+            document = fill(copy.deepcopy(examples_of(row)[0]), app)
             document |= {"app": app} if "app" in row.body.__struct_fields__ else {}
             body = [document]
         for given in (query, body[0] if body else {}):

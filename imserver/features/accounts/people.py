@@ -117,6 +117,8 @@ class PeopleStore:
         if role and (before.guest or before.bot):
             raise NoRole(before.user)
         sql.execute("UPDATE account SET role = %s WHERE id = %s", (role, id))
+        if role != "owner":
+            Store.end_keys_of(sql, id)
         return _changed(sql, app, id, record, "role")
 
     @Store.writing_or(None)

@@ -379,6 +379,7 @@ class AccountStore:
             _report_removal(sql, record, app, id)
         if sql.execute("DELETE FROM account WHERE id = %s AND app = %s", (id, app)) != 1:
             return False
+        Store.end_keys_of(sql, id)
         sql.execute("DELETE FROM relation WHERE account = %s OR other = %s", (id, id))
         sql.execute("DELETE FROM bot WHERE id = %s", (id,))
         sql.execute("DELETE FROM incoming_hook WHERE id = %s", (id,))

@@ -24,6 +24,7 @@ from imserver.plugin.http import (
 from imserver.plugin.identity import Needs, Principal, Tenants
 from imserver.plugin.services import Core
 from imserver.plugin.storage import KeyRow, Store
+from imserver.plugin.wire import id_of
 
 _DAY: Final = 86_400
 MOST_SECONDS: Final = 3650 * _DAY
@@ -75,6 +76,10 @@ class KeyShown(Struct):
     revoked: Annotated[int, about("Unix seconds; 0: it was not revoked.")]
     last_used: Annotated[int, about("Unix seconds, exact to a minute; 0: never.")]
     last_used_from: Annotated[str, about("The address of that request.")]
+    maker: Annotated[
+        str,
+        about("The account that made it, itself or with a key. Its lock or ban stops the key; empty: none."),
+    ] = ""
 
 
 class KeysAnswer(Struct):
@@ -149,6 +154,12 @@ class KeysApi(Struct, frozen=True):
                 )
         return expires
 
+    def maker_of(self, principal: Principal) -> int:
+        """The account for which a principal makes keys; 0: none."""
+        return id_of(principal.staff) or (
+            self.find(principal, principal.key).maker if principal.kind == "key" else 0
+        )
+
 
 def _is_configured(row: KeyRow) -> bool:
     return not row.created
@@ -171,6 +182,7 @@ def _shown(row: KeyRow) -> KeyShown:
         row.revoked,
         row.used,
         row.used_from,
+        str(row.maker) if row.maker else "",
     )
 
 
@@ -231,8 +243,9 @@ def create(api: KeysApi, call: Call, request: KeyCreate) -> KeyCreated:
     """Create an API key.
 
     The answer has the key itself, which nobody can read again. A key or account that reaches only some apps
-    makes keys for these apps only, and no key outlives the key that has made it. In demo mode the first key
-    ends demo mode.
+    makes keys for these apps only, and no key outlives the key that has made it. While an account is locked
+    or banned, the keys that it made are refused. They end when it loses its role or is deleted. In demo mode
+    the first key ends demo mode.
     """
     principal, tenants = call.principal, api.tenants
     for name in request.apps:
@@ -243,7 +256,7 @@ def create(api: KeysApi, call: Call, request: KeyCreate) -> KeyCreated:
         raise ApiProblem(Problems.FORBIDDEN, "`apps`: name apps that you reach; your key is for them only")
     expires = api.end_of(principal, request.expires_seconds)
     row, secret = KeyRow.make(tuple(dict.fromkeys(request.scopes)), apps, request.note, expires)
-    row = api.store.add_key(row)
+    row = api.store.add_key(replace(row, maker=api.maker_of(principal)))
     _name_act(call, row)
     return KeyCreated(_shown(row), secret)
 
@@ -288,6 +301,7 @@ def rotate(
     """
     row = api.changeable(call.principal, id)
     new, secret = KeyRow.make(expires=api.end_of(call.principal, expires_seconds))
+    new = replace(new, maker=api.maker_of(call.principal))
     stored = api.store.rotate_key(row.id, new, grace_seconds)
     if stored is None:
         raise ApiProblem(Problems.INVALID_REQUEST, "The key was revoked, or has expired")

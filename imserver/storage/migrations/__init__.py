@@ -26,7 +26,7 @@ from imserver.errors import StartError
 from imserver.storage.migrations import feature_steps
 from imserver.storage.tables import FeatureTables
 
-HEAD: Final = "0039"
+HEAD: Final = "0040"
 """The newest step. A database at this step needs no migration, so Alembic is not loaded."""
 FOLDER: Final = Path(__file__).parent
 

@@ -3,12 +3,14 @@
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from imserver.auth.accounts import Account
 from imserver.features.accounts.contract import FOR_GOOD
 from imserver.features.accounts.people import NoRole, NotBelow, PeopleFilter, PeopleStore
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.bots.rows import BotStore
+from imserver.storage.contract import KeyRow
 from imserver.storage.store import Store
 from tests.storage.conftest import OpenStore
 
@@ -88,6 +90,24 @@ def test_a_role_is_given_to_people_only(people: Store) -> None:
     with pytest.raises(NotBelow):
         store.set_role("gochat", ann.id, "", lambda account: account.role != "owner", None)
     assert names(people, role="owner") == ["Ann Li"]
+
+
+@pytest.mark.parametrize("way", ["role", "deletion"])
+def test_keys_of_an_owner_are_revoked_for_every_node(people: Store, way: str) -> None:
+    *_, ann = PeopleStore(people).page(PeopleFilter("gochat"), 0, 2**53, 3, NOW)
+    own, other = (replace(KeyRow.make()[0], maker=id) for id in (ann.id, 0))
+    for row in (own, other):
+        people.add_key(row)
+    heard: list[KeyRow] = []
+    people.on_changes.append(lambda changes: heard.extend(changes.keys))
+    if way == "role":
+        PeopleStore(people).set_role("gochat", ann.id, "owner", anybody, None)
+        assert [row.revoked for row in heard] == [], "an owner keeps them"
+        PeopleStore(people).set_role("gochat", ann.id, "moderator", anybody, None)
+    else:
+        AccountStore(people).remove("gochat", ann.id)
+    people.refresh()
+    assert [(row.id, row.revoked > 0, row.maker) for row in heard] == [(own.id, True, 0)]
 
 
 def test_a_lock_is_that_of_the_bots_of_an_account_too(people: Store) -> None:
