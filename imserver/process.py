@@ -115,17 +115,6 @@ def listening_process(port: int) -> int | None:
     return None
 
 
-def belongs_to(pid: int, owner: int) -> bool:
-    """Whether a process is ``owner`` or a descendant of it; only on Linux."""
-    while pid > 1 and pid != owner:
-        try:
-            # The name of the program, in brackets, may have spaces. The parent is the second field behind it.
-            pid = int(Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[1])
-        except OSError:
-            return False
-    return pid == owner > 1
-
-
 def plan_processes(config: Config) -> tuple[Config, str]:
     """The settings with the number of processes that ``auto`` means on this machine, and a line that says
     why (``""``: the number is given).
@@ -221,6 +210,19 @@ class DataDirectory:
         except (OSError, ValueError):
             return 0
         return int(text) if text.isdecimal() else 0
+
+    def server_at(self, port: int) -> int:
+        """The server that has the lock and listens on a port, by itself or by a descendant; 0: there is none,
+        or this user may not see it. Only on Linux."""
+        lock, pid = str((self.path / "lock").resolve()), listening_process(port) or 0
+        with suppress(OSError):
+            while pid > 1:
+                if any(os.readlink(file) == lock for file in Path(f"/proc/{pid}/fd").iterdir()):
+                    return pid
+                # The name of the program, in brackets, may have spaces. Behind it are state and parent.
+                fields = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
+                pid = int(fields[1])
+        return 0
 
     def stop(self) -> None:
         """Release the lock."""

@@ -3,6 +3,7 @@
 import errno
 import os
 import resource
+import socket
 import stat
 import subprocess
 import sys
@@ -311,3 +312,35 @@ def test_a_derived_key_depends_on_secret_and_purpose() -> None:
 def test_hkdf_refuses_lengths_that_it_cannot_give(length: int) -> None:
     with pytest.raises(ValueError, match="1 to 8160"):
         hkdf_sha256(b"x", salt=b"", info=b"", length=length)
+
+
+_NODE = """
+import socket, sys
+from imserver.process import DataDirectory
+DataDirectory(sys.argv[1], shared=True).start()
+listener = socket.create_server(("127.0.0.1", 0))
+print(listener.getsockname()[1], flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.linux
+def test_each_node_of_a_folder_is_known_by_its_port(tmp_path: Path) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as ours,
+        subprocess.Popen(
+            [sys.executable, "-c", _NODE, str(tmp_path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as node,
+    ):
+        assert node.stdin is not None
+        assert node.stdout is not None
+        port = int(node.stdout.readline())
+        folder = DataDirectory(str(tmp_path), shared=True)
+        assert (folder.server_at(port), folder.server_at(ours.getsockname()[1])) == (node.pid, 0)
+        folder.start()
+        assert (folder.server_at(port), folder.server_at(ours.getsockname()[1])) == (node.pid, os.getpid())
+        folder.stop()
+        node.stdin.close()

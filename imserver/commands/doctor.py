@@ -39,9 +39,7 @@ from imserver.plugin.feature import Feature
 from imserver.process import (
     SPARE_FILES_OF_A_CLUSTER,
     DataDirectory,
-    belongs_to,
     cores,
-    listening_process,
     plan_processes,
 )
 from imserver.storage.address import database_address
@@ -164,7 +162,7 @@ def _listen_queues(config: Config) -> Findings:
 
 
 def _ports(config: Config) -> Findings:
-    listeners, own = _listeners(config), DataDirectory(config.server.data_dir).owner()
+    listeners, data = _listeners(config), DataDirectory(config.server.data_dir)
     try:
         check_ports(plan_processes(config)[0])
     except StartError as error:
@@ -185,7 +183,7 @@ def _ports(config: Config) -> Findings:
             try:
                 socket.create_server((host, port), family=_family(host)).close()
             except OSError as error:
-                if error.errno == EADDRINUSE and belongs_to(listening_process(port) or 0, own):
+                if error.errno == EADDRINUSE and (own := data.server_at(port)):
                     yield Finding("ok", where, f"the server of this data folder listens (pid {own})")
                     break
                 yield Finding(
@@ -237,8 +235,9 @@ def _unix_sockets(config: Config) -> Findings:
 
 def _server(config: Config) -> Findings:
     """The running server of these settings: its version, and whether it is ready."""
-    own, port = DataDirectory(config.server.data_dir).owner(), config.app.http_port
-    if not port or not belongs_to(listening_process(port) or 0, own):
+    port = config.app.http_port
+    own = DataDirectory(config.server.data_dir).server_at(port) if port else 0
+    if not own:
         return
     host = _LOOPBACK.get(config.server.host, config.server.host)
     try:

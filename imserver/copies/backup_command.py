@@ -53,10 +53,16 @@ def backup(
     metavar="FILE",
     help="A journal of erasures besides that of the data folder.",
 )
+@click.option("--yes", is_flag=True, help="Do not ask whether to go on without a journal of erasures.")
 @whole.without_option
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False), required=False)
 def restore(
-    path: str | None, data_dir: str | None, journal: Path | None, without: tuple[str, ...], file: Path | None
+    path: str | None,
+    data_dir: str | None,
+    journal: Path | None,
+    yes: bool,
+    without: tuple[str, ...],
+    file: Path | None,
 ) -> None:
     """Replace the SQLite database by the copy FILE. No server may run meanwhile.
 
@@ -66,7 +72,7 @@ def restore(
 
     Users who were erased since the copy are erased again: the journal of the data folder (erasures.jsonl)
     names them by digests, and so does the database that is replaced. Keep a copy of the journal, and the
-    secret, beside your backups. Without both, the command says so, and asks on a terminal.
+    secret, beside your backups. Without both, the command asks whether to go on; a script gives --yes.
     """
     before: Path | None = None
     try:
@@ -83,7 +89,7 @@ def restore(
             )
         there = [address.file, Path(settings.server.data_dir) / JOURNAL, journal]
         if not any(each is not None and each.exists() for each in there):
-            _accept_no_journal()
+            _accept_no_journal(yes)
         lock.start()
         try:
             if file is not None and has_everything:
@@ -113,15 +119,15 @@ def restore(
         click.echo(f"{count} users who were erased since the copy are erased again")
 
 
-def _accept_no_journal() -> None:
-    """Say that nobody knows who was erased since the copy; on a terminal, ask whether to go on."""
+def _accept_no_journal(yes: bool) -> None:
+    """Say that nobody knows who was erased since the copy, and ask whether to go on. Raises StartError."""
     click.echo(
         f"imserver: no journal of erasures ({JOURNAL} of the old data folder, or --erasures FILE): users "
         "who were erased since the copy come back",
         err=True,
     )
-    if sys.stdin.isatty():
-        click.confirm("Restore without it?", abort=True)
+    if not (yes or (sys.stdin.isatty() and click.confirm("Restore without it?"))):
+        raise StartError("nothing was restored; name a journal by --erasures FILE, or give --yes")
 
 
 def _database_address(path: str | None, data_dir: str | None) -> tuple[Config, DatabaseAddress]:

@@ -205,7 +205,7 @@ def test_a_copy_is_whole_while_others_write(run: Run, data: Path, tmp_path: Path
     writing.execute("ROLLBACK")
     writing.close()
     store.close()
-    run("restore", tmp_path / "copy.db", "--data-dir", tmp_path / "elsewhere")
+    run("restore", "--yes", tmp_path / "copy.db", "--data-dir", tmp_path / "elsewhere")
     assert len(say(tmp_path / "elsewhere")) == 1
 
 

@@ -16,7 +16,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from imserver import __version__
 from imserver.commands import doctor
 from imserver.config.settings import (
     AppSettings,
@@ -37,6 +36,7 @@ from imserver.features.oauth.declared import OAuthOfApp, ProviderSettings
 from imserver.messages.log.contract import Draft
 from imserver.messages.log.message_log import MessageLog
 from imserver.storage.store import Store
+from imserver.version import running_version
 from tests.features import sections
 from tests.integration.test_webhooks import certificate_of_loopback
 from tests.ports import free_ports
@@ -332,7 +332,7 @@ def test_its_own_running_server_is_no_stranger_on_its_ports(tmp_path: Path) -> N
         assert re.search(
             rf"^ok    app\.{name} \d+: the server of this data folder listens", done.stdout, re.M
         )
-    running = f"ok    server: imserver {__version__} runs (pid {server.pid}) and is ready"
+    running = f"ok    server: imserver {running_version()} runs (pid {server.pid}) and is ready"
     assert running in done.stdout.splitlines()
 
 

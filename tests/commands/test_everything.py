@@ -81,7 +81,8 @@ def test_an_archive_comes_back_on_every_engine(
     if engine != "sqlite":
         servers[engine] = servers.get(engine) or KINDS[engine]()
         url = servers[engine].new_url()
-    restored = run("restore", archive, data=data, url=url)
+    assert "nothing was restored" in run("restore", archive, data=data, url=url, fails=True).stderr
+    restored = run("restore", "--yes", archive, data=data, url=url)
     assert "restored 33 files of uploads" in restored.stdout
     assert "users who were erased since the copy come back" in restored.stderr
     assert (data / "secret").read_text() == "a" * 64 + "\n"
@@ -127,7 +128,7 @@ def test_a_damaged_archive_changes_nothing(machine: Machine, tmp_path: Path) -> 
     whole = archive.read_bytes()
     for size in (len(whole) // 2, len(whole) - 20_480, len(whole) // 2 // 512 * 512):
         archive.write_bytes(whole[:size])
-        assert "is damaged" in run("restore", archive, data=data, fails=True).stderr
+        assert "is damaged" in run("restore", "--yes", archive, data=data, fails=True).stderr
         assert not (data / "imserver.db").exists()
         assert not (data / "secret").exists()
 
@@ -137,7 +138,7 @@ def test_files_of_a_bucket_come_back_in_a_folder(machine: Machine, bucket: Stand
     assert machine.move("s3", "--delete-source").returncode == 0
     config = tmp_path / "imserver.yaml"
     run("backup", "--everything", "-c", config, archive, data=machine.data)
-    run("restore", archive, data=data)
+    run("restore", "--yes", archive, data=data)
     assert files_of(data) == before
     store = Store(StorageSettings(), str(data), threaded=False, tables=TABLES)
     rows = store.read(lambda sql: upload_rows.all_after(sql, "", 100))

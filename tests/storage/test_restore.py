@@ -38,7 +38,9 @@ def copied(server: DatabaseServer, url: str) -> str:
 
 
 def restore(url: str, folder: Path) -> "subprocess.CompletedProcess[str]":
-    return run_cli("restore", "--data-dir", str(folder / "data"), seconds=60, IMSERVER_STORAGE_URL=url)
+    return run_cli(
+        "restore", "--yes", "--data-dir", str(folder / "data"), seconds=60, IMSERVER_STORAGE_URL=url
+    )
 
 
 def test_no_number_that_was_given_since_a_copy_is_given_again(
