@@ -32,18 +32,6 @@ _LAZY: Final[Mapping[str, tuple[str, str, str]]] = {
     "token": ("imserver.commands.token", "token", "Create session tokens of users."),
 }
 
-_NOT_INSTALLED: Final = {
-    "bench": (
-        "the load tool is not installed. In a source tree, run `make bench` or "
-        "`pip install ./imserver_client ./checker ./bench`."
-    ),
-    "imserver_client": (
-        "the Python client is not installed. Run `pip install 'imserver[client]'`, in a source tree "
-        "`pip install ./imserver_client`."
-    ),
-}
-"""Package that a command needs besides the server → what to do."""
-
 SETTING_OF_OPTION: Final = {
     "host": "server.host",
     "http_port": "app.http_port",
@@ -55,8 +43,6 @@ SETTING_OF_OPTION: Final = {
     "insecure": "server.insecure",
 }
 """Options of serve → settings, which check their values."""
-
-_STATUS_SECONDS: Final = 10
 
 
 class _Commands(click.Group):
@@ -75,9 +61,18 @@ class _Commands(click.Group):
         try:
             command: click.Command = getattr(importlib.import_module(module), attribute)
         except ModuleNotFoundError as error:
-            if not (advice := _NOT_INSTALLED.get((error.name or "").partition(".")[0])):
-                raise
-            fail(advice)
+            package = (error.name or "").partition(".")[0]  # what the command needs besides the server
+            if package == "bench":
+                fail(
+                    "the load tool is not installed. In a source tree, run `make bench` or "
+                    "`pip install ./imserver_client ./checker ./bench`."
+                )
+            if package == "imserver_client":
+                fail(
+                    "the Python client is not installed. Run `pip install 'imserver[client]'`, in a source "
+                    "tree `pip install ./imserver_client`."
+                )
+            raise
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -167,28 +162,11 @@ def main(context: click.Context, path: str | None) -> None:
     help="Number of nodes, one process each; needs Redis. auto: one per core.",
 )
 @click.option("--insecure", is_flag=True, help="Allow other addresses than loopback without an API key.")
-def serve(
-    path: str | None,
-    host: str | None,
-    http_port: int | None,
-    ws_port: int | None,
-    rpc_port: int | None,
-    data_dir: str | None,
-    http: str | None,
-    processes: str | None,
-    insecure: bool,
-) -> None:
+def serve(path: str | None, **given: Any) -> None:
     """Run the server in the foreground until SIGTERM or Ctrl-C."""
-    given = {
-        "host": host,
-        "http_port": http_port,
-        "ws_port": ws_port,
-        "rpc_port": rpc_port,
-        "data_dir": data_dir,
-        "http": http,
-        "processes": int(processes) if processes and processes.isdecimal() else processes,
-        "insecure": insecure or None,
-    }
+    given["insecure"] = given["insecure"] or None
+    if (given["processes"] or "").isdecimal():
+        given["processes"] = int(given["processes"])
     overrides = {SETTING_OF_OPTION[name]: value for name, value in given.items() if value is not None}
 
     def read_config() -> Config:
@@ -234,9 +212,7 @@ def _serve(read_config: Callable[[], Config]) -> int:
     help="Print the manual of all settings instead; with a file, of those of its features.",
 )
 @click.option(
-    "--production",
-    is_flag=True,
-    help="List insecure settings instead; exit with status 1 if there are any.",
+    "--production", is_flag=True, help="List insecure settings instead; exit with status 1 if there are any."
 )
 @click.argument("file", required=False)
 def check_config(path: str | None, defaults: bool, production: bool, file: str | None) -> None:
@@ -359,10 +335,10 @@ def status(option: str | None, key_file: str | None, debug: bool, url: str | Non
     url = server_address(given_once("URL", url, option) or "http://127.0.0.1:8080")
     key = read_key(key_file)
     try:
-        health, _ = request_json(url, "GET", "/health", key, seconds=_STATUS_SECONDS)
-        _, ready = request_json(url, "GET", "/ready", key, seconds=_STATUS_SECONDS)
+        health, _ = request_json(url, "GET", "/health", key, seconds=10)
+        _, ready = request_json(url, "GET", "/ready", key, seconds=10)
         path = f"/system/state?detail=true{'&isDebug=true' if debug else ''}"
-        state_status, state = request_json(url, "GET", path, key, seconds=_STATUS_SECONDS)
+        state_status, state = request_json(url, "GET", path, key, seconds=10)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else None
         fail(f"{url} does not answer: {reason or error}")

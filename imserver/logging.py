@@ -30,18 +30,12 @@ _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:/+=-]{1,64}", re.ASCII)
 _MIDDLES: Final = 256
 _MIDDLE_CHARACTERS: Final = 256
 """Limit of cached middle parts of request log lines, and the longest of them in characters."""
-_NAME_CHARACTERS: Final = 128
-"""Longer names of principals are cut off."""
 _Entry = tuple[float, str, str, int, float, str, int, str, str]
 """An answered request: its time, then the arguments of :meth:`RequestLog.add`."""
 
 _NOBODY: Final = "nobody"
 """The label of whoever has proved nothing."""
-_SPACE: Final = r"\x20"
-"""In a name. A user id with spaces could look like another field of the line."""
-_STDERR: Final = 2
 _IDS: Final = ("connection", "request")
-_PIPE_BYTES: Final = 4096
 
 # Text from clients may contain anything. Characters that could fake a line or control a terminal are escaped.
 _ESCAPES: Final = {
@@ -84,16 +78,16 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         message = record.getMessage().translate(_ESCAPES) + self._node
-        ids = "".join(f" {key}={_plain(record, key)}" for key in _IDS if getattr(record, key, None))
+        ids = "".join(
+            f" {key}={str(value).translate(_ESCAPES)}"
+            for key in _IDS
+            if (value := getattr(record, key, None))
+        )
         line = f"{self._stamp(record.created)} {record.levelname:<7} {record.name}: {message}{ids}"
         blocks = [line, getattr(record, "detail", None)]
         if record.exc_info:
             blocks.append(self.formatException(record.exc_info))
         return "\n".join(block for block in blocks if block)
-
-
-def _plain(record: logging.LogRecord, key: str) -> str:
-    return str(getattr(record, key)).translate(_ESCAPES)
 
 
 class JsonFormatter(logging.Formatter):
@@ -126,11 +120,8 @@ def as_json(line: dict[str, Any]) -> bytes:
     try:
         return msgspec.json.encode(line)
     except UnicodeEncodeError:  # lone surrogates, from bytes that are not UTF-8
-        return msgspec.json.encode({k: _encodable(v) if isinstance(v, str) else v for k, v in line.items()})
-
-
-def _encodable(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode()
+        texts = {k: v.encode("utf-8", "backslashreplace") for k, v in line.items() if isinstance(v, str)}
+        return msgspec.json.encode(line | {name: text.decode() for name, text in texts.items()})
 
 
 class LineHandler(logging.Handler):
@@ -144,7 +135,7 @@ class LineHandler(logging.Handler):
         super().__init__()
         self.lost = 0
         self._path = path
-        self._descriptor = self._open() if path else _STDERR
+        self._descriptor = self._open() if path else 2
 
     def _open(self) -> int:
         folder = Path(self._path).parent
@@ -193,9 +184,9 @@ class LineHandler(logging.Handler):
 
 def _whole_lines(lines: bytes) -> bytes:
     """As many lines as a pipe accepts atomically, so that lines of several processes do not mix."""
-    if len(lines) <= _PIPE_BYTES:
+    if len(lines) <= 4096:
         return lines
-    end = lines.rfind(b"\n", 0, _PIPE_BYTES) + 1 or lines.find(b"\n") + 1
+    end = lines.rfind(b"\n", 0, 4096) + 1 or lines.find(b"\n") + 1
     return lines[:end]
 
 
@@ -331,48 +322,39 @@ class RequestLog:
 
     def _name(self, by: str) -> str:
         """The principal with this label, as the end of a line."""
-        name = "" if by == _NOBODY else f" by={shown(_cut(by)).replace(' ', _SPACE)}"
+        # A user id with spaces could look like another field of the line.
+        name = "" if by == _NOBODY else " by=" + shown(_cut(by)).replace(" ", r"\x20")
         if len(self._names) >= _MIDDLES:
             self._names.clear()
         self._names[by] = name
         return name
 
     def _json_lines(self, waiting: list[_Entry]) -> bytes:
-        return b"".join([self._json_line(*entry) for entry in waiting])
-
-    def _json_line(
-        self,
-        moment: float,
-        method: str,
-        path: str,
-        status: int,
-        seconds: float,
-        peer: str,
-        size: int,
-        request: str,
-        by: str,
-    ) -> bytes:
-        line: dict[str, Any] = {
-            "time": self._stamp(moment),
-            "level": "info",
-            "logger": _REQUEST_LOGGER,
-            "message": f"{method} {_without_token(path)}",
-            "status": status,
-            "milliseconds": round(seconds * 1000, 3),
-            "bytes": size,
-            "peer": peer,
-        }
-        if self._node:
-            line["node"] = self._node
-        if request:
-            line["request"] = request
-        if by and by != _NOBODY:
-            line["by"] = _cut(by)
-        return as_json(line) + b"\n"
+        lines = []
+        for moment, method, path, status, seconds, peer, size, request, by in waiting:
+            line: dict[str, Any] = {
+                "time": self._stamp(moment),
+                "level": "info",
+                "logger": _REQUEST_LOGGER,
+                "message": f"{method} {_without_token(path)}",
+                "status": status,
+                "milliseconds": round(seconds * 1000, 3),
+                "bytes": size,
+                "peer": peer,
+            }
+            if self._node:
+                line["node"] = self._node
+            if request:
+                line["request"] = request
+            if by and by != _NOBODY:
+                line["by"] = _cut(by)
+            lines.append(as_json(line) + b"\n")
+        return b"".join(lines)
 
 
 def _cut(by: str) -> str:
-    return by if len(by) <= _NAME_CHARACTERS else f"{by[: _NAME_CHARACTERS - 1]}…"
+    """The name of a principal, at most 128 characters of it."""
+    return by if len(by) <= 128 else f"{by[:127]}…"
 
 
 class Logs:

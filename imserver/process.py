@@ -27,14 +27,9 @@ _log = logging.getLogger(__name__)
 SPARE_FILES_OF_A_CLUSTER: Final = 320
 """Open files of a node with Redis and 60 other nodes, which take three each, other than connections."""
 
-_SPARE_FILES: Final = 64
-"""The same of a node without Redis: logs, listeners, requests."""
 _CPU_QUOTA: Final = Path("/sys/fs/cgroup/cpu.max")
 _SECRET_BYTES: Final = 32
 _BLOCKED_SIGNALS: Final = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-_SHARE_SECONDS: Final = 1.0
-# The unpatched module: the patched one would start a loop in a process that must not have one.
-_SLEEP: Final = monkey.get_original("time", "sleep")
 
 
 def hold_signals() -> None:
@@ -77,7 +72,8 @@ def connection_limit(config: Config) -> int:
             f"limits.max_connections {wanted} is above the {files} files that this process may open: "
             "raise the limit (ulimit -n) or lower the setting"
         )
-    return wanted or max(files - (SPARE_FILES_OF_A_CLUSTER if config.clustered else _SPARE_FILES), 1)
+    # A node without Redis has others for logs, listeners and requests.
+    return wanted or max(files - (SPARE_FILES_OF_A_CLUSTER if config.clustered else 64), 1)
 
 
 def cores() -> int:
@@ -194,7 +190,7 @@ class DataDirectory:
             raise StartError(
                 f"server.data_dir: {error.filename or file} cannot be used: {error.strerror}"
             ) from None
-        if (self._shared and not _locked(lock, fcntl.LOCK_SH, _SHARE_SECONDS)) or not (first or self._shared):
+        if (self._shared and not _locked(lock, fcntl.LOCK_SH, 1.0)) or not (first or self._shared):
             owner = os.pread(lock, 20, 0).decode("ascii", "replace").strip() or "unknown"
             os.close(lock)
             raise StartError(
@@ -343,7 +339,8 @@ def _locked(descriptor: int, kind: int, seconds: float = 0.0) -> bool:
         except OSError:
             if time.monotonic() >= deadline:
                 return False
-        _SLEEP(0.01)
+        # The patched function would start a loop in a process that must not have one.
+        monkey.get_original("time", "sleep")(0.01)
 
 
 def _write_secret(path: Path) -> None:

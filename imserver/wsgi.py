@@ -35,7 +35,6 @@ from imserver.transport.exchange import (
 )
 from imserver.transport.http1 import body_deadline
 
-_PIECE_BYTES: Final = 8192
 _JSON: Final = ("Content-Type", "application/json; charset=utf-8")
 
 _nodes: list[Node] = []
@@ -137,7 +136,7 @@ def _read_body(stream: Any, limit: int) -> bytes | None:
         now = monotonic()
         seconds = max(body_deadline(begun, len(content), now) - now, 0.001)
         with gevent.Timeout(seconds, TimeoutError):
-            piece = stream.read(min(_PIECE_BYTES, limit + 1 - len(content)))
+            piece = stream.read(min(8192, limit + 1 - len(content)))
         if not piece:
             return bytes(content)
         content += piece

@@ -15,7 +15,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, NoReturn
 
 import gevent
@@ -27,15 +27,9 @@ from imserver.errors import StartError
 from imserver.node import serve as serving
 from imserver.node.node import Node
 from imserver.process import take_signals
-from imserver.supervisor.listening import close
-from imserver.supervisor.slot import Slot, SlotState, StatusPage, for_child
+from imserver.supervisor.slot import Slot, SlotState, StatusPage, close, for_child
 
 _OBSERVE_SECONDS: Final = 1.0
-_STACK_SECONDS: Final = 1.0
-"""Between the signal that writes the stack and SIGKILL."""
-_DRAIN_SECONDS: Final = 30.0
-"""Extra time for a drain beyond its settings."""
-_AT_ONCE_SECONDS: Final = 5.0
 
 # The patched versions would start a gevent loop.
 _fork: Final = monkey.get_original("os", "fork")
@@ -116,7 +110,7 @@ class Children:
 
     def _start(self, slot: Slot, now: float) -> None:
         slot.status.clear()
-        context = self._context_of(slot)
+        run = self._child_of(slot)
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError):  # the reader is gone
                 stream.flush()  # otherwise the child would write its copy of the buffer too
@@ -128,10 +122,10 @@ class Children:
                 self._failed(slot, now, f"fork failed: {error.strerror}")
                 return
             if pid == 0:
-                run_child(context)
+                run()
         slot.forked(pid, now, self.generation)
 
-    def _context_of(self, slot: Slot) -> ChildContext:
+    def _child_of(self, slot: Slot) -> Callable[[], NoReturn]:
         reading, writing = self._lifeline
         foreign = [other.listeners for other in self._slots if other is not slot]
 
@@ -142,7 +136,8 @@ class Children:
                 close(listeners)
             self._close_inherited()
 
-        return ChildContext(
+        return partial(
+            run_child,
             slot,
             for_child(self.config, slot.number),
             lambda: for_child(self._read_config(), slot.number),
@@ -169,7 +164,7 @@ class Children:
         if slot.state is not SlotState.DRAINING:
             self._failed(slot, now, how)
             return
-        if code and slot.status.started:
+        if code and slot.status.marks.started:
             self.bad_ends += self.ending
             self._report(logging.WARNING, f"node {slot.name} (pid {slot.pid}): drain {how}")
         slot.ended(now, planned=True)
@@ -214,7 +209,7 @@ class Children:
             " killing it; the stack follows on standard error",
         )
         os.kill(slot.pid, STACK_SIGNAL)
-        slot.deadline = min(slot.deadline, now + _STACK_SECONDS)
+        slot.deadline = min(slot.deadline, now + 1.0)  # then SIGKILL
 
     # --- orders ---------------------------------------------------------------------------------------------
 
@@ -230,7 +225,7 @@ class Children:
         """Drain one child."""
         slot.state = SlotState.DRAINING
         drain, websocket = self.config.drain, self.config.websocket
-        seconds = drain.delay_seconds + drain.close_seconds + websocket.close_seconds + _DRAIN_SECONDS
+        seconds = drain.delay_seconds + drain.close_seconds + websocket.close_seconds + 30.0
         slot.deadline = min(slot.deadline, time.monotonic() + seconds)
         os.kill(slot.pid, signal.SIGTERM)
 
@@ -247,59 +242,49 @@ class Children:
         """Shorten the drain of all children."""
         for slot in self._slots:
             if slot.pid:
-                slot.deadline = min(slot.deadline, time.monotonic() + _AT_ONCE_SECONDS)
+                slot.deadline = min(slot.deadline, time.monotonic() + 5.0)
                 os.kill(slot.pid, signal.SIGTERM)
 
 
 #: Makes a child write its Python stack to standard error; sent before a hung child is killed.
 STACK_SIGNAL: Final = signal.SIGQUIT
 
-_READ: Final = 1
 
+def run_child(
+    slot: Slot,
+    config: Config,
+    read_config: Callable[[], Config],
+    lifeline: int,
+    close_inherited: Callable[[], None],
+    beat_seconds: float,
+) -> NoReturn:
+    """Run a node in this forked process and exit. No supervisor code runs after it.
 
-@dataclass(frozen=True)
-class ChildContext:
-    """The arguments of a child, from the supervisor. ``close_inherited`` closes what other processes own."""
-
-    slot: Slot
-    config: Config
-    read_config: Callable[[], Config]
-    lifeline: int
-    """Pipe that becomes readable when the supervisor is gone."""
-    close_inherited: Callable[[], None]
-    beat_seconds: float
-
-
-def run_child(context: ChildContext) -> NoReturn:
-    """Run a node in this forked process and exit. No supervisor code runs after it."""
+    ``lifeline``: a pipe that becomes readable when the supervisor is gone. ``close_inherited`` closes what
+    other processes own.
+    """
     status = 1
     try:
         gevent.reinit()
-        status = _run_node(context)
+        os.setpgid(0, 0)  # the supervisor forwards Ctrl-C
+        close_inherited()
+        faulthandler.register(STACK_SIGNAL, file=sys.__stderr__ or 2, all_threads=False)
+        heartbeat = _Heartbeat(slot.status, beat_seconds)
+        watcher = gevent.get_hub().loop.io(lifeline, 1, ref=False)
+        watcher.start(_supervisor_gone, watcher)
+        listeners = {
+            name: socket.socket(sock.family, sock.type, sock.proto, sock.detach())
+            for name, sock in slot.listeners.items()
+        }
+        try:
+            serving.serve(config, read_config, heartbeat.started, listeners, slot.name)
+            status = 0
+        except StartError as error:
+            slot.status.report(str(error), failed=True)
     except BaseException:
         traceback.print_exc()
     finally:
         os._exit(status)
-
-
-def _run_node(context: ChildContext) -> int:
-    os.setpgid(0, 0)  # the supervisor forwards Ctrl-C
-    context.close_inherited()
-    faulthandler.register(STACK_SIGNAL, file=sys.__stderr__ or 2, all_threads=False)
-    slot = context.slot
-    heartbeat = _Heartbeat(slot.status, context.beat_seconds)
-    watcher = gevent.get_hub().loop.io(context.lifeline, _READ, ref=False)
-    watcher.start(_supervisor_gone, watcher)
-    listeners = {
-        name: socket.socket(sock.family, sock.type, sock.proto, sock.detach())
-        for name, sock in slot.listeners.items()
-    }
-    try:
-        serving.serve(context.config, context.read_config, heartbeat.started, listeners, slot.name)
-    except StartError as error:
-        slot.status.report(str(error), failed=True)
-        return 1
-    return 0
 
 
 class _Heartbeat:
@@ -344,9 +329,8 @@ FORWARDED: Final = (signal.SIGUSR1, signal.SIGUSR2)
 
 _HANDLED: Final = (*DRAIN, signal.SIGHUP, *FORWARDED, ROLL, signal.SIGCHLD)
 
-# The patched versions would start a gevent loop.
+# The patched version would start a gevent loop.
 _set_handler: Final = monkey.get_original("signal", "signal")
-_select: Final = monkey.get_original("select", "select")
 
 
 class SignalQueue:
@@ -357,13 +341,13 @@ class SignalQueue:
         os.set_blocking(self._reading, False)
         os.set_blocking(self._writing, False)
         for number in _HANDLED:
-            _set_handler(number, _queued)
+            _set_handler(number, lambda *_: None)  # the interpreter writes the number to the pipe
         signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
         take_signals()
 
     def wait(self, seconds: float) -> list[int]:
         """Wait up to ``seconds`` for signals; returns them in order."""
-        if not _select([self._reading], [], [], seconds)[0]:
+        if not monkey.get_original("select", "select")([self._reading], [], [], seconds)[0]:
             return []
         return list(os.read(self._reading, 4096))
 
@@ -388,7 +372,3 @@ class SignalQueue:
         # A child in the background may still write to the terminal.
         _set_handler(signal.SIGTTOU, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
-
-
-def _queued(number: int, frame: Any) -> None:
-    """The interpreter has already written the number to the wakeup pipe."""

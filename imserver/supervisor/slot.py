@@ -1,18 +1,136 @@
 """A slot holds one child process at a time: its settings, listeners, status page, state and restart delay."""
 
+import _socket
+import logging
 import math
 import mmap
+import os
 import random
+import sys
+from array import array
+from collections.abc import Mapping, Sequence
 from enum import Enum
-from struct import Struct
-from typing import Any, Final
+from struct import Struct, pack
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from imserver.cluster.registry import node_name, own_address
 from imserver.config.settings import Config
 from imserver.errors import StartError
-from imserver.supervisor.listening import Listeners, resolve
+from imserver.node.http_servers import listeners_of
+from imserver.process import cannot_listen
+from imserver.transport.listener import bind_raw, bind_unix
+
+_log = logging.getLogger(__name__)
+
+Listeners = dict[str, _socket.socket]
+"""The sockets of one child by listener name (``servers.listeners_of``), which shares the ports of the others
+with SO_REUSEPORT. A Unix socket cannot be shared so: all children accept from one queue.
+
+The supervisor creates and keeps them, and each child inherits its own: connections in the accept queue of a
+killed child wait for its successor. The sockets are raw, because a gevent socket would start a loop.
+"""
+
+
+def resolve(host: str) -> str:
+    """The first address of a host. Raises StartError."""
+    try:
+        found = _socket.getaddrinfo(host, 0, 0, _socket.SOCK_STREAM, 0, _socket.AI_PASSIVE)
+    except OSError as error:
+        raise StartError(f"server.host {host} cannot be resolved: {error.strerror}") from None
+    return str(found[0][4][0])
+
+
+def listen(config: Config, count: int) -> list[Listeners]:
+    """Listen on all ports for ``count`` children; port 0 takes a free port, the same for all.
+
+    Raises :class:`StartError` if an address is not available, or if another process listens there with
+    SO_REUSEPORT and would lose clients.
+    """
+    shares: list[Listeners] = [{} for _ in range(count)]
+    server = config.server
+    for name, row in listeners_of(config).items():
+        port = row.port
+        try:
+            if row.socket:
+                sock = bind_unix(row.socket, row.mode, server.backlog)
+                for listeners in shares:  # each child has its own descriptor of the socket
+                    fd = os.dup(sock.fileno())
+                    listeners[name] = _socket.socket(sock.family, sock.type, sock.proto, fd)
+                sock.close()
+                continue
+            if port and not server.reuse_port:
+                bind_raw(row.host, port, False).close()
+            for listeners in shares:
+                sock = listeners[name] = bind_raw(row.host, port, True)
+                sock.listen(server.backlog)
+                port = sock.getsockname()[1]
+        except (OSError, StartError) as error:
+            for listeners in shares:
+                close(listeners)
+            raise (error if isinstance(error, StartError) else cannot_listen(row.host, port, error)) from None
+    return shares
+
+
+def close(listeners: Mapping[str, _socket.socket]) -> None:
+    """Close the sockets of one child in this process."""
+    for sock in listeners.values():
+        sock.close()
+
+
+class ConnectionSteering:
+    """Sends new connections only to children that can serve them.
+
+    A classic BPF program selects the listener by number (SO_ATTACH_REUSEPORT_CBPF; needs no privilege). Where
+    it is not ``possible`` (no Linux, or other processes share the ports) connections wait in the queue of the
+    child.
+    """
+
+    _INSTRUCTION = Struct("=HBBI")
+
+    def __init__(self, all_listeners: Sequence[Listeners], possible: bool = True) -> None:
+        self._count = len(all_listeners)
+        # One program applies to all sockets of the port.
+        self._firsts = [each for each in all_listeners[0].values() if each.family != _socket.AF_UNIX]
+        self._closed: frozenset[int] = frozenset()
+        self._possible = possible and sys.platform == "linux"
+
+    def exclude(self, closed: frozenset[int]) -> None:
+        """Send new connections to the other children from now on. If all are excluded, none is."""
+        if len(closed) == self._count:
+            closed = frozenset()
+        if closed == self._closed or not self._possible:
+            return
+        self._closed = closed
+        program = array("B", b"".join(self._program(closed)))
+        address, size = program.buffer_info()
+        option = pack("@HP", size // self._INSTRUCTION.size, address)
+        try:
+            for sock in self._firsts:
+                sock.setsockopt(_socket.SOL_SOCKET, 51, option)  # SO_ATTACH_REUSEPORT_CBPF
+        except OSError as error:
+            self._possible = False
+            _log.info(
+                "connection steering is unavailable (%s): while a node restarts, its new connections wait",
+                error.strerror,
+            )
+
+    def _program(self, closed: frozenset[int]) -> list[bytes]:
+        pack = self._INSTRUCTION.pack
+        if not closed:
+            return [pack(0x06, 0, 0, 0xFFFFFFFF)]  # out of range: the kernel chooses by hash
+        program = [
+            pack(0x20, 0, 0, 0xFFFFF000 + 56),  # A = a random number
+            pack(0x94, 0, 0, self._count - len(closed)),  # A = A mod open listeners
+        ]
+        for number in sorted(closed):
+            program += [
+                pack(0x35, 0, 1, number),  # if A >= number:
+                pack(0x04, 0, 0, 1),  # A += 1
+            ]
+        return [*program, pack(0x16, 0, 0, 0)]  # return A
+
 
 _BEATS: Final = Struct("=Q")
 _MARKS: Final = Struct("=???")
@@ -21,6 +139,14 @@ _HEADER: Final = Struct("=?H")
 _MARKS_AT: Final = _BEATS.size
 _HEADER_AT: Final = _MARKS_AT + _MARKS.size
 _TEXT_AT: Final = _HEADER_AT + _HEADER.size
+
+
+class NodeMarks(NamedTuple):
+    """Whether a node serves, whether it is ready, and whether it has no room for another client."""
+
+    started: bool
+    ready: bool
+    full: bool
 
 
 class StatusPage:
@@ -39,7 +165,7 @@ class StatusPage:
     # --- child side -----------------------------------------------------------------------------------------
 
     def beat(self, started: bool, ready: bool, full: bool) -> None:
-        """Count a loop iteration and set the flags: serving, ready, no room for clients."""
+        """Count a loop iteration and set the :class:`NodeMarks`."""
         _MARKS.pack_into(self._memory, _MARKS_AT, started, ready, full)
         _BEATS.pack_into(self._memory, 0, self.beats + 1)
 
@@ -58,24 +184,9 @@ class StatusPage:
         return beats
 
     @property
-    def started(self) -> bool:
-        """Whether the node serves."""
-        return self._marks[0]
-
-    @property
-    def ready(self) -> bool:
-        """Whether the node is ready."""
-        return self._marks[1]
-
-    @property
-    def full(self) -> bool:
-        """Whether the node has no room for another client."""
-        return self._marks[2]
-
-    @property
-    def _marks(self) -> tuple[bool, bool, bool]:
-        started, ready, full = _MARKS.unpack_from(self._memory, _MARKS_AT)
-        return started, ready, full
+    def marks(self) -> NodeMarks:
+        """What the node says of itself."""
+        return NodeMarks(*_MARKS.unpack_from(self._memory, _MARKS_AT))
 
     @property
     def failure(self) -> str:
@@ -93,22 +204,10 @@ class StatusPage:
         return text if kind == failed else ""
 
 
-_SHORTEST_PAUSE_SECONDS: Final = 1.0
-_LONGEST_PAUSE_SECONDS: Final = 30.0
-_GOOD_LIFE_SECONDS: Final = 60.0
-"""A child that ran this long does not count as a failure."""
-_MOST_DOUBLINGS: Final = 16
-_LATE_SECONDS: Final = 5.0
-"""A child whose loop is blocked this long receives no new clients."""
-
-
 class SlotState(Enum):
     """State of a slot's child."""
 
-    DOWN = "down"
-    STARTING = "starting"
-    SERVING = "serving"
-    DRAINING = "draining"
+    DOWN, STARTING, SERVING, DRAINING = range(4)
 
 
 class Slot:
@@ -154,7 +253,7 @@ class Slot:
             self._beats, self._beat_at = beats, now
         else:
             self._beat_at += missed
-        if self.state is SlotState.STARTING and self.status.started:
+        if self.state is SlotState.STARTING and self.status.marks.started:
             self.state = SlotState.SERVING
             return True
         return False
@@ -164,26 +263,20 @@ class Slot:
         return now - self._beat_at
 
     def accepts_clients(self, now: float) -> bool:
-        """Whether new clients should be sent to this child."""
-        status = self.status
-        return (
-            self.state is SlotState.SERVING
-            and status.ready
-            and not status.full
-            and self.silent_seconds(now) < _LATE_SECONDS
-        )
+        """Whether new clients should be sent to this child. Not while its loop is blocked."""
+        _, ready, full = self.status.marks
+        return self.state is SlotState.SERVING and ready and not full and self.silent_seconds(now) < 5.0
 
     def ended(self, now: float, planned: bool) -> float:
         """The child ended; returns the seconds until the next one starts.
 
         0 if it was planned; otherwise random below a bound that doubles with each failure, so that children
-        with the same fault do not restart together.
+        with the same fault do not restart together. The first failure after a minute counts as the first.
         """
-        if planned or now - self.since >= _GOOD_LIFE_SECONDS:
+        if planned or now - self.since >= 60.0:
             self.failures = 0
-        bound = min(_SHORTEST_PAUSE_SECONDS * 2**self.failures, _LONGEST_PAUSE_SECONDS)
-        pause = 0.0 if planned else random.uniform(0.0, bound)
-        self.failures = 0 if planned else min(self.failures + 1, _MOST_DOUBLINGS)
+        pause = 0.0 if planned else random.uniform(0.0, min(2.0**self.failures, 30.0))
+        self.failures = 0 if planned else min(self.failures + 1, 16)
         self.state, self.pid, self.since, self.due = SlotState.DOWN, 0, now, now + pause
         self.waiting_signals.clear()
         return pause
@@ -196,14 +289,8 @@ LAST_PORT: Final = 65535
 _FIXED: Final = {
     "app": ("log_file", "http_port", "websocket_port", "rpc_port"),
     "server": (
-        "host",
-        "reuse_port",
-        "extra_listen",
-        "data_dir",
-        "secret_file",
-        "second_secret_file",
-        "backlog",
-        "processes",
+        *("host", "reuse_port", "extra_listen", "data_dir", "secret_file", "second_secret_file"),
+        *("backlog", "processes"),
     ),
     "redis": ("url", "addr", "db"),
     "cluster": ("advertise", "bind"),

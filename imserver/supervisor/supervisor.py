@@ -20,20 +20,20 @@ from imserver.node.http_servers import refuse_open_demo
 from imserver.node.serve import banner, has_terminal
 from imserver.process import DataDirectory, connection_limit, derive_key, hold_signals, raise_file_limit
 from imserver.storage.address import DRIVERS, database_address
-from imserver.supervisor import listening
 from imserver.supervisor.children import DRAIN, FORWARDED, ROLL, Children, SignalQueue
 from imserver.supervisor.slot import (
+    ConnectionSteering,
+    Listeners,
     Slot,
     SlotState,
     apply_reload,
     for_child,
+    listen,
     name_of,
     resolve_addresses,
 )
 
 _log = logging.getLogger("imserver.supervisor")
-
-_BUSY_SECONDS: Final = 0.05
 
 
 def run(config: Config, read_config: Callable[[], Config], announce: Callable[[str], object]) -> int:
@@ -53,9 +53,11 @@ def run(config: Config, read_config: Callable[[], Config], announce: Callable[[s
         hold_signals()
         data.start()
         data.secrets(config.server)
-        listeners = listening.listen(config, config.server.processes)
+        listeners = listen(config, config.server.processes)
         supervisor = Supervisor(given, config, read_config, announce, logs, data, listeners)
-        _prepare_memory(config)
+        preload_modules(config)
+        gc.collect()
+        gc.freeze()  # pages that nobody writes to stay shared
         return supervisor.run()
     except StartError as error:
         if config.app.log_file:  # the console shows it anyway
@@ -69,13 +71,6 @@ def run(config: Config, read_config: Callable[[], Config], announce: Callable[[s
         logs.close()
 
 
-def _prepare_memory(config: Config) -> None:
-    """Load the nodes' modules and freeze the collector: pages that nobody writes to stay shared."""
-    preload_modules(config)
-    gc.collect()
-    gc.freeze()
-
-
 class Supervisor:
     """Runs the main loop: start all children, restart them one by one, end all. Owner of the slots."""
 
@@ -87,7 +82,7 @@ class Supervisor:
         announce: Callable[[str], object],
         logs: Logs,
         data: DataDirectory,
-        listeners: list[listening.Listeners],
+        listeners: list[Listeners],
     ) -> None:
         self._given = given
         self._config = config
@@ -112,7 +107,7 @@ class Supervisor:
             config, read_config, self._slots, self._signals, self._report, close_inherited
         )
         self._rolling = RollingRestart(self._slots, self._drain, self._report)
-        self._steering = listening.ConnectionSteering(listeners, possible=not config.server.reuse_port)
+        self._steering = ConnectionSteering(listeners, possible=not config.server.reuse_port)
 
     def run(self) -> int:
         """Return the exit status when all children have ended. Raises StartError if they cannot start."""
@@ -129,7 +124,7 @@ class Supervisor:
                 self._rolling.tick(now)
                 self._steer(now)
             busy = children.starting or self._rolling.active
-            for number in self._signals.wait(_BUSY_SECONDS if busy else children.next_tick_seconds(now)):
+            for number in self._signals.wait(0.05 if busy else children.next_tick_seconds(now)):
                 self._on(signal.Signals(number))
         if children.failure is not None:
             raise children.failure
@@ -249,7 +244,7 @@ class RollingRestart:
         elif slot.failures:
             self._stop(f"node {slot.name} did not start")
         elif slot.generation == self.generation:
-            if slot.state is SlotState.SERVING and slot.status.ready:
+            if slot.state is SlotState.SERVING and slot.status.marks.ready:
                 self._next()
             elif now - slot.since > _READY_SECONDS:
                 self._stop(f"node {slot.name} is not ready after {_READY_SECONDS:.0f} s")
@@ -274,27 +269,17 @@ class RollingRestart:
         self._report(level, text)
 
 
-_LAZY_MODULES = (
-    "cryptography.hazmat.primitives.ciphers.aead",
-    "encodings.ascii",
-    "encodings.idna",
-    "encodings.unicode_escape",
-    "gevent.pool",
-    "gevent.resolver.thread",
-    "gevent.threadpool",
-    "imserver.http.form",
-    "imserver.node.flask_app",
-    "imserver.metric_table",
-    "imserver.transport.one_request",
-)
-
-
 def preload_modules(config: Config) -> None:
     """Import modules and make tables that each node with these settings needs, so that nodes share them.
 
     This creates no loop, thread, socket or file. Raises StartError.
     """
-    names = list(_LAZY_MODULES)
+    names = [
+        *("cryptography.hazmat.primitives.ciphers.aead", "encodings.ascii", "encodings.idna"),
+        *("encodings.unicode_escape", "gevent.pool", "gevent.resolver.thread", "gevent.threadpool"),
+        *("imserver.http.form", "imserver.node.flask_app", "imserver.metric_table"),
+        "imserver.transport.one_request",
+    ]
     if config.clustered:
         names.append("imserver.core.cluster")
     if config.server.http == "wsgi":

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from imserver.config.load import load_config
-from imserver.supervisor.listening import ConnectionSteering, Listeners, close, listen
+from imserver.supervisor.slot import ConnectionSteering, Listeners, close, listen
 from tests.support import eventually
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="steering needs Linux")

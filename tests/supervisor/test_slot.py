@@ -90,9 +90,9 @@ def test_a_page_keeps_what_is_written_until_it_is_cleared() -> None:
     assert status.failure.startswith("kein Platz – 没有空间kein")
     assert status.beats == 0
     status.beat(True, False, True)
-    assert (status.beats, status.started, status.ready, status.full) == (1, True, False, True)
+    assert (status.beats, *status.marks) == (1, True, False, True)
     status.clear()
-    assert (status.failure, status.beats, status.started) == ("", 0, False)
+    assert (status.failure, status.beats, status.marks.started) == ("", 0, False)
 
 
 def test_each_slot_has_two_private_ports_of_which_the_first_names_the_node() -> None:
