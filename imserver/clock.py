@@ -66,3 +66,9 @@ def until_beat(seconds: float = 1.0) -> float:
     offset = os.getpid() * _GOLDEN % 1.0
     left = seconds - (monotonic() - offset) % seconds
     return left if left > seconds * _TOO_SOON else left + seconds
+
+
+def take_turns(nodes: int) -> None:
+    """Sleep for a part of the time over which so many nodes spread what all of them begin at once."""
+    if nodes > 1:
+        gevent.sleep(uniform(0, min(nodes * 0.05, 3.0)))

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from imserver.channels.histories import ChannelHistories
+from imserver.channels.histories import ChannelHistories, ChannelHistory
 from imserver.channels.members import INSUFFICIENT_STATE, ChannelMembers
-from imserver.channels.notices import ChannelNotices
 from imserver.channels.options import ChannelOptions
 from imserver.channels.positions import OrderedDelivery
-from imserver.channels.publishing import ChannelPublishing
+from imserver.channels.publishing import ChannelNotices, ChannelPublishing
 from imserver.channels.subscriptions import ChannelSubscriptions
-from imserver.cluster.history import ChannelHistory
 from imserver.config.settings import TenantSettings
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub

@@ -12,16 +12,12 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from imserver import errors
 from imserver.auth.channel_tokens import ChannelClaims
 from imserver.auth.login import Logins
-from imserver.auth.principal import (
-    BAD_TOKEN,
-    Needs,
-    Principal,
-)
+from imserver.auth.principal import BAD_TOKEN, Needs, Principal
 from imserver.auth.rules import Rule
 from imserver.auth.tokens import BadToken, TokenExpired
 from imserver.channels.channels import Channels
 from imserver.channels.consent import ChannelClient, ChannelConsent
-from imserver.channels.contract import Published
+from imserver.channels.histories import Published
 from imserver.channels.members import ChannelMember, ChannelRefused, check_name, is_limited_to, needs_token
 from imserver.channels.options import check_known
 from imserver.channels.subscriptions import Subscribed
@@ -47,11 +43,6 @@ from imserver.sessions.connection_ids import ConnectionTable
 from imserver.transport.connection import Connection
 from imserver.transport.dispatch import CommandRow, CommandTable
 
-SHARED_BYTES: Final = 4096
-"""An encoded page of a history of so many bytes is remembered for its next reader."""
-PAGES_BYTES: Final = 4 << 20
-"""The most bytes of remembered pages."""
-_NO_PAGE: Final[tuple[HistoryPage | None, Raw]] = (None, Raw())
 _OK: Final = Reply(errors.ReplyCode.OK)
 _NO_CLAIMS: Final = ChannelClaims()
 
@@ -193,10 +184,10 @@ class ChannelCommands:
         if whom == "anybody" and not is_closed:
             check_name(channel)
         elif whom in ("anybody", "subscribers"):
-            if isinstance(connection, Connection):
-                self._check_member(connection, channel)
-            else:  # it has no subscription: who may have one counts
+            if not isinstance(connection, Connection):  # it has no subscription: who may have one counts
                 self._permit(connection, channel, options, "")
+            elif not self._channels.members.has(connection, channel):
+                raise ChannelRefused("denied", "the client is not subscribed to the channel")
         else:
             raise ChannelRefused("denied")
         self._channels.options.check_user(connection.user, options)
@@ -275,12 +266,7 @@ class ChannelCommands:
         return _OK
 
     def _publish(
-        self,
-        client: ChannelClient,
-        channel: str,
-        event: Event,
-        payer: Hashable,
-        with_history: bool = True,
+        self, client: ChannelClient, channel: str, event: Event, payer: Hashable, with_history: bool = True
     ) -> Published:
         app = client.app or ""
         options = self._channels.options.of(app, channel)
@@ -334,13 +320,7 @@ class ChannelCommands:
             self._check_allowed(client, channel, options, options.publish)
 
     def publish_request(
-        self,
-        principal: Principal,
-        host: str,
-        app: str,
-        channel: str,
-        event: Event,
-        with_history: bool = True,
+        self, principal: Principal, host: str, app: str, channel: str, event: Event, with_history: bool = True
     ) -> Published:
         """Publish an event for the maker of an HTTP request, who needs the permission of
         :meth:`check_request`. What a user publishes is reviewed and counted as on a connection.
@@ -402,20 +382,16 @@ class ChannelCommands:
         """A page of a history for a client. Many often ask for the same one at once: it is encoded once."""
         dialect = connection.encoding.dialect
         key = (dialect, connection.app or "", command)
-        known, encoded = self._pages.pop(key, _NO_PAGE)
+        before, encoded = self._pages.pop(key, (None, Raw()))
         self._pages_bytes -= len(encoded)
-        if known != page:
+        if before != page:
             encoded = self._of(connection).history(dialect, command, page.publications, page.position)
-        if len(encoded) >= SHARED_BYTES:
+        if len(encoded) >= 4096:  # so large a page is remembered for its next reader, up to 4 MB together
             self._pages[key] = page, encoded
             self._pages_bytes += len(encoded)
-            while self._pages_bytes > PAGES_BYTES:
+            while self._pages_bytes > 4 << 20:
                 self._pages_bytes -= len(self._pages.pop(next(iter(self._pages)))[1])
         return encoded
-
-    def _check_member(self, connection: Connection, channel: str) -> None:
-        if not self._channels.members.has(connection, channel):
-            raise ChannelRefused("denied", "the client is not subscribed to the channel")
 
     def _find(self, connection: Connection, name: str) -> tuple[str, ChannelSettings]:
         """The channel that a client calls ``name``, and its options."""

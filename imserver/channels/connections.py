@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import gevent
 import msgspec
@@ -15,18 +15,14 @@ from imserver.channels.channels import Channels
 from imserver.channels.members import ChannelRefused, check_name
 from imserver.channels.options import check_known
 from imserver.cluster.history import Position
-from imserver.cluster.nodes import NodeQueries, OtherNodes, ToConnection, encode
-from imserver.cluster.registry import Lease, Registry
+from imserver.cluster.nodes import NodeQueries, OtherNodes, Registry, ToConnection, encode
+from imserver.cluster.registry import Lease
 from imserver.errors import DISCONNECTED
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import RESERVED
 from imserver.model import SYSTEM_PREFIX, Event, Outcome
 from imserver.sessions.connection_ids import ConnectionTable
 from imserver.transport.connection import Connection
-
-T = TypeVar("T")
-Q = TypeVar("Q")
-OnJoin = Callable[[Connection, str, bytes, bool, Position | None], None]
 
 IDS_PER_QUERY: Final = 100
 """Connections of one node in one query."""
@@ -126,7 +122,7 @@ class Connections:
         """See :meth:`ConnectionTable.secret_of`."""
         self.find = table.find
         """See :meth:`ConnectionTable.find`."""
-        self.on_join: list[OnJoin] = []
+        self.on_join: list[Callable[[Connection, str, bytes, bool, Position | None], None]] = []
         """Called with (connection, channel, the ``about`` of the call, whether it is new there, the position
         after which it receives publications) on the connection's node when it has joined by :meth:`join`,
         before that returns. Without a position it may switch. Append."""
@@ -138,12 +134,23 @@ class Connections:
         self._queries = queries
         self._registry = registry
         self._others = others
+        self._rows: dict[str, tuple[type, Callable[[Any, str], Any], Any, Any]] = {
+            "join": (JoinChannel, self._join_here, list[Joined], Joined.FAILED),
+            "leave": (LeaveChannel, self._leave_here, list[Left], Left.FAILED),
+            "about": (ConnectionsQuery, self._about_here, list[ConnectionInfo | None], None),
+        }
+        """Kind of a query → its type, what answers it for one connection of this node, the type of the
+        answers, and the answer for a connection whose node does not answer."""
 
     def add_to(self, queries: NodeQueries) -> None:
         """Answer the queries of other nodes."""
-        queries.add("join", JoinChannel, self._join_here)
-        queries.add("leave", LeaveChannel, self._leave_here)
-        queries.add("about", ConnectionsQuery, self._about_here)
+        for kind, (query, *_) in self._rows.items():
+            queries.add(kind, query, partial(self._answer, kind))
+
+    def _answer(self, kind: str, query: Any) -> list[Any]:
+        """Answer a query for its connections, which are of this node."""
+        answer = self._rows[kind][1]
+        return [answer(query, each) for each in query.connections]
 
     def received(self, item: ToConnection) -> None:
         """Handle a push or close from another node. Never switches."""
@@ -220,19 +227,9 @@ class Connections:
         if channel.startswith(RESERVED) and not app.startswith(SYSTEM_PREFIX):
             raise ChannelRefused("name", "user:… and group:… reach users and members without subscriptions")
         check_known(self._channels.options.of(app, channel))
-        return self._of_each(
-            connection_ids,
-            "join",
-            lambda ids: JoinChannel(app, ids, channel, about, since),
-            self._join_here,
-            Joined,
-            Joined.FAILED,
-        )
+        return self._of_each(connection_ids, "join", lambda ids: JoinChannel(app, ids, channel, about, since))
 
-    def _join_here(self, query: JoinChannel) -> list[Joined]:
-        return [self._join_one(query, each) for each in query.connections]
-
-    def _join_one(self, query: JoinChannel, connection_id: str) -> Joined:
+    def _join_here(self, query: JoinChannel, connection_id: str) -> Joined:
         channel = query.channel
         connection = self.find(query.app, connection_id)
         if connection is None:
@@ -261,42 +258,22 @@ class Connections:
 
     def leave_each(self, app: str, connection_ids: Sequence[str], channel: str) -> list[Left]:
         """Take many connections out of a channel. The results have their order."""
-        return self._of_each(
-            connection_ids,
-            "leave",
-            lambda ids: LeaveChannel(app, ids, channel),
-            self._leave_here,
-            Left,
-            Left.FAILED,
-        )
+        return self._of_each(connection_ids, "leave", lambda ids: LeaveChannel(app, ids, channel))
 
-    def _leave_here(self, query: LeaveChannel) -> list[Left]:
-        return [self._leave_one(query.app, each, query.channel) for each in query.connections]
-
-    def _leave_one(self, app: str, connection_id: str, channel: str) -> Left:
-        connection = self.find(app, connection_id)
+    def _leave_here(self, query: LeaveChannel, connection_id: str) -> Left:
+        connection = self.find(query.app, connection_id)
         if connection is None:
             return Left.UNKNOWN
-        return Left.LEFT if self._channels.members.remove(connection, channel) else Left.ABSENT
+        return Left.LEFT if self._channels.members.remove(connection, query.channel) else Left.ABSENT
 
     # --- queries --------------------------------------------------------------------------------------------
 
     def about(self, app: str, connection_ids: Sequence[str]) -> list[ConnectionInfo | None]:
         """The data of each connection. None: it is not connected, or its node does not answer."""
-        return self._of_each(
-            connection_ids,
-            "about",
-            lambda ids: ConnectionsQuery(app, ids),
-            self._about_here,
-            ConnectionInfo | None,
-            None,
-        )
+        return self._of_each(connection_ids, "about", lambda ids: ConnectionsQuery(app, ids))
 
-    def _about_here(self, query: ConnectionsQuery) -> list[ConnectionInfo | None]:
-        return [self._about_one(query.app, each) for each in query.connections]
-
-    def _about_one(self, app: str, connection_id: str) -> ConnectionInfo | None:
-        connection = self.find(app, connection_id)
+    def _about_here(self, query: ConnectionsQuery, connection_id: str) -> ConnectionInfo | None:
+        connection = self.find(query.app, connection_id)
         if connection is None:
             return None
         return ConnectionInfo(
@@ -311,41 +288,32 @@ class Connections:
         )
 
     def _of_each(
-        self,
-        connection_ids: Sequence[str],
-        kind: str,
-        query: Callable[[Sequence[str]], Q],
-        here: Callable[[Q], list[T]],
-        answer: Any,
-        silent: T,
-    ) -> list[T]:
-        """The result of each connection, in their order. ``query`` asks for the results of some, ``here``
-        answers it on this node. Other nodes are asked for :data:`IDS_PER_QUERY` at a time, all at once.
-        ``silent``: the result if a node does not answer.
-        """
-        found: dict[str, T] = {}
+        self, connection_ids: Sequence[str], kind: str, query: Callable[[Sequence[str]], Any]
+    ) -> list[Any]:
+        """The answer for each connection, in their order. ``query`` asks for the answers of some. Other nodes
+        are asked for :data:`IDS_PER_QUERY` at a time, all at once."""
+        _, _, answer, silent = self._rows[kind]
+        answers: dict[str, Any] = {}
         own: list[str] = []
-        elsewhere: dict[int, list[str]] = {}
-        leases: dict[int, Lease] = {}
+        elsewhere: dict[int, tuple[Lease, list[str]]] = {}
         for connection_id in dict.fromkeys(connection_ids):
             lease = self._table.node_of(connection_id, self._others)
             if lease is None:
                 own.append(connection_id)
             else:
-                leases[lease.epoch] = lease
-                elsewhere.setdefault(lease.epoch, []).append(connection_id)
+                elsewhere.setdefault(lease.epoch, (lease, []))[1].append(connection_id)
 
         def ask(lease: Lease, ids: list[str]) -> None:
             assert self._others is not None
             for first in range(0, len(ids), IDS_PER_QUERY):
                 part = ids[first : first + IDS_PER_QUERY]
-                answers = self._others.query_behind(lease, kind, query(part), list[answer])
-                found.update(zip(part, answers or (), strict=False))
+                some = self._others.query_behind(lease, kind, query(part), answer)
+                answers.update(zip(part, some or (), strict=False))
 
-        asking = [gevent.spawn(ask, leases[epoch], ids) for epoch, ids in elsewhere.items()]
-        found.update(zip(own, here(query(own)), strict=True))
+        asking = [gevent.spawn(ask, *each) for each in elsewhere.values()]
+        answers.update(zip(own, self._answer(kind, query(own)), strict=True))
         gevent.joinall(asking)
-        return [found.get(connection_id, silent) for connection_id in connection_ids]
+        return [answers.get(connection_id, silent) for connection_id in connection_ids]
 
     def query(self, connection_id: str, kind: str, query: Any, answer: Any) -> Any:
         """Query the node of a connection, which may be this one. ``kind`` is a row of :class:`NodeQueries`.

@@ -10,12 +10,7 @@ from msgspec import UNSET, Raw, UnsetType, field
 from msgspec.structs import replace
 
 from imserver import errors
-from imserver.auth.back_ends import (
-    BackEndCall,
-    BackEndRefused,
-    BackEnds,
-    BackEndUnavailable,
-)
+from imserver.auth.back_ends import BackEndCall, BackEndRefused, BackEnds, BackEndUnavailable
 from imserver.auth.channel_tokens import ChannelClaims
 from imserver.auth.mutes import MutedUsers
 from imserver.auth.reviews import Reviews
@@ -134,8 +129,15 @@ class ChannelConsent:
         if event.type != "custom":
             facts["type"] = event.type
         found = self._ask("publish", connection, channel, facts, _Publication)
-        if found.data is not UNSET:
-            event = _replaced(event, bytes(found.data))
+        if found.data is not UNSET and event.data:
+            event = replace(event, data=bytes(found.data))
+        elif found.data is not UNSET:  # a text stays one if it is replaced by a text
+            text = msgspec.json.decode(found.data)
+            if isinstance(text, str):
+                event = replace(event, text=text)
+            else:
+                type = "custom" if event.type == "text" else event.type
+                event = replace(event, text="", data=bytes(found.data), type=type)
         if found.tags:
             part = event.channel or ChannelPart(channel)
             event = replace(event, channel=replace(part, tags=encode_tags(found.tags)))
@@ -190,13 +192,3 @@ class ChannelConsent:
         if not connection.is_open or (connection.app, connection.user) != (app, user):
             raise ChannelRefused("ended")
         return found
-
-
-def _replaced(event: Event, data: bytes) -> Event:
-    """The event with other content: a text stays one if it is replaced by a text."""
-    if not event.data:
-        text = msgspec.json.decode(data)
-        if isinstance(text, str):
-            return replace(event, text=text)
-        return replace(event, text="", data=data, type="custom" if event.type == "text" else event.type)
-    return replace(event, data=data)

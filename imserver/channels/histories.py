@@ -1,29 +1,91 @@
-"""The histories of channels: in memory or in Redis, and that of stored channels."""
+"""The histories of channels: in memory or in Redis, and that of stored channels, which the messenger has."""
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
+from msgspec import Struct
 from msgspec.structs import replace
 
-from imserver.channels.contract import NoStoredHistory, StoredHistory
 from imserver.channels.members import ChannelRefused, Publication, is_limited_to
 from imserver.channels.options import ChannelOptions
-from imserver.cluster.history import (
-    PAGE_BYTES,
-    ChannelHistory,
-    HistoryPage,
-    Position,
-    Retained,
-    count_fitting,
-)
+from imserver.cluster.history import PAGE_BYTES, HistoryPage, Position, Retained, count_fitting
 from imserver.config.settings import ChannelSettings
 from imserver.errors import StorageUnavailable
-from imserver.hub.hub import USER_CHANNEL
-from imserver.model import Event
+from imserver.hub.hub import USER_CHANNEL, LocalChannel
+from imserver.model import Event, Outcome
+from imserver.transport.connection import Connection
 
+if TYPE_CHECKING:
+    from imserver.cluster.history import LocalHistory
+    from imserver.cluster.redis.history import RedisHistory
+
+ChannelHistory: TypeAlias = "LocalHistory | RedisHistory"
 PUBLICATION_BYTES: Final = 100
 """Counted for each publication of a page, besides its payload."""
+
+
+class Published(Struct, frozen=True):
+    """The result of a publication. ``position``: its position in the history (None: it has none)."""
+
+    outcome: Outcome
+    position: Position | None = None
+
+
+class StoredHistory(Protocol):
+    """The history of stored channels. It delivers their publications, and what else it has for members of
+    channels, on each node. Calls may switch, and raise :class:`ChannelRefused`: ``unavailable``, or
+    ``not_available`` (this node has no such history).
+
+    Without the messenger there are no stored channels.
+    """
+
+    def follow(self, app: str) -> int:
+        """Deliver to the channels of an app from now on. Returns the offset of the last delivered
+        publication. Does not switch if it does so already."""
+        raise _absent()
+
+    def follow_channel(
+        self, app: str, channel: str, options: ChannelSettings, members: Collection[Connection]
+    ) -> None:
+        """Deliver to a channel from now on, if there may be something for these members, who enter it."""
+        if options.history:
+            raise _absent()
+
+    def check_channel(self, local: LocalChannel, options: ChannelSettings) -> None:
+        """Do the same for its members on this node: its options may be others than when they entered."""
+        return
+
+    def forget_channel(self, app: str, channel: str) -> None:
+        """Forget a channel without members on this node. Never switches."""
+        return
+
+    def append_each(self, app: str, publications: Sequence[Publication], key: str = "") -> list[Published]:
+        """Store publications, in this order.
+
+        A publication whose ``key``, or without one its id, was stored before in its channel, by the same
+        sender, is ``REPEATED`` and keeps its position. Raises :class:`ChannelRefused`, also ``limit``
+        (invalid); then some may be stored.
+        """
+        raise _absent()
+
+    def read(
+        self, app: str, channel: str, since: Position | None = None, limit: int = 0, reverse: bool = False
+    ) -> HistoryPage:
+        """See :class:`imserver.cluster.history.LocalHistory`. The page has at most as many publications as
+        a client receives when it comes back, and as many as fit."""
+        raise _absent()
+
+
+class NoStoredHistory(StoredHistory):
+    """Of a node without the messenger."""
+
+
+def _absent() -> ChannelRefused:
+    return ChannelRefused(
+        "not_available", "the channel is stored in the message log, which this node does not have"
+    )
 
 
 class ChannelHistories:
@@ -34,10 +96,6 @@ class ChannelHistories:
         self._options = options
         self._history = history
         self.stored: StoredHistory = NoStoredHistory()
-
-    def attach_log(self, stored: StoredHistory) -> None:
-        """Set the history of stored channels. Never switches."""
-        self.stored = stored
 
     def retain(self, app: str, what: Publication, options: ChannelSettings, key: str) -> Publication:
         """Store a publication to a channel with a history. On a lone node this never switches, so numbers
@@ -51,14 +109,9 @@ class ChannelHistories:
         return replace(what, event=events[0])
 
     def read(
-        self,
-        app: str,
-        channel: str,
-        since: Position | None = None,
-        limit: int = 0,
-        reverse: bool = False,
+        self, app: str, channel: str, since: Position | None = None, limit: int = 0, reverse: bool = False
     ) -> HistoryPage:
-        """Publications of a channel (:meth:`ChannelHistory.read`), as many as fit into a page. A reader goes
+        """Publications of a channel (:meth:`LocalHistory.read`), as many as fit into a page. A reader goes
         on after (with ``reverse``: before) the last one. May switch.
 
         Raises :class:`ChannelRefused`.

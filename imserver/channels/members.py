@@ -28,7 +28,6 @@ from imserver.model import ChannelPart, Event, Limit, Outcome
 from imserver.sessions.connection_ids import ConnectionTable
 from imserver.transport.connection import Connection
 
-_MAX_NAME_BYTES: Final = Limit.CHANNEL_BYTES
 PRIVATE_PREFIX: Final = "$"
 """Beginning of the names of Centrifugo's private channels. It is no part of the namespace."""
 _USER_BOUNDARY: Final = "#"
@@ -48,9 +47,6 @@ CLOSE_INSUFFICIENT_STATE: Final = 3010
 INSUFFICIENT: Final = "insufficient state"
 _MEMBER_BYTES: Final = 150
 """Counted for each member of a page, besides names and infos."""
-YIELD_MEMBERS: Final = 64
-"""After so many members of a page, others may be served."""
-_encode = msgspec.json.Encoder().encode
 
 
 class ChannelNames(Protocol):
@@ -63,7 +59,6 @@ class ChannelNames(Protocol):
         """Whether a subscription needs a token even in an open app."""
 
 
-OnLeft = Callable[[Connection, tuple[str, ...]], None]
 OnMember = Callable[[Connection, str, bool], object]
 
 
@@ -108,9 +103,9 @@ class ChannelRefused(ImserverError):
 def check_name(channel: str) -> None:
     """Raise :class:`ChannelRefused` if no channel can have this name."""
     size = len(channel.encode("utf-8", "surrogatepass"))
-    if not 0 < size <= _MAX_NAME_BYTES:
+    if not 0 < size <= Limit.CHANNEL_BYTES:
         raise ChannelRefused(
-            "name", f"the name of a channel has 1 to {_MAX_NAME_BYTES} bytes, this one has {size}"
+            "name", f"the name of a channel has 1 to {Limit.CHANNEL_BYTES} bytes, this one has {size}"
         )
 
 
@@ -118,7 +113,7 @@ def encode_tags(tags: Mapping[str, str]) -> bytes:
     """The tags of a publication for :class:`ChannelPart`. Raises :class:`ChannelRefused`: ``limit``."""
     if not tags:
         return b""
-    encoded = _encode(tags)
+    encoded = msgspec.json.encode(tags)
     if len(tags) > MAX_TAGS or len(encoded) > MAX_TAG_BYTES:
         text = f"{len(tags)} tags with {len(encoded)} bytes of JSON"
         raise ChannelRefused("limit", f"`tags`: at most {MAX_TAGS}, with {MAX_TAG_BYTES} bytes; not {text}")
@@ -211,9 +206,6 @@ class ChannelPage(Struct, frozen=True):
 
 log = logging.getLogger(__name__)
 
-LEAVERS: Final = 16
-"""Number of ended connections whose listeners run at the same time."""
-
 
 class MembersHere(Struct, frozen=True, array_like=True):
     """The part of one node in a page of members: the number of all members, and some of them."""
@@ -281,7 +273,7 @@ class ChannelMembers:
         registrar: Registrar | None = None,
     ) -> None:
         self.membership = ChannelMembership()
-        self.on_left: list[OnLeft] = []
+        self.on_left: list[Callable[[Connection, tuple[str, ...]], None]] = []
         """Called with a connection that has ended, or that the server has unsubscribed (it is open), and the
         names of these channels, in a greenlet that may switch. It is no member any more; ``app``, ``user``
         and ``dialect_state`` are as they were. Append."""
@@ -378,7 +370,7 @@ class ChannelMembers:
         """Let the listeners know who has left without being asked. Never switches."""
         if self.on_left:
             self._left.append((connection, channels))
-            if self._leavers < LEAVERS:
+            if self._leavers < 16:  # so many at the same time
                 self._leavers += 1
                 gevent.spawn(self._run_left)
 
@@ -391,10 +383,8 @@ class ChannelMembers:
                     try:
                         listener(connection, channels)
                     except Exception:
-                        log.exception(
-                            "a listener of ended channel members failed",
-                            extra={"connection": connection.peer},
-                        )
+                        extra = {"connection": connection.peer}
+                        log.exception("a listener of ended channel members failed", extra=extra)
         finally:
             self._leavers -= 1
 
@@ -469,7 +459,7 @@ class ChannelMembers:
             device, dialect = connection.device, connection.encoding.dialect.name
             id, user = self._connections.id_of(connection), connection.user or ""
             members.append(ChannelMember(id, user, device, dialect, joined, *infos))
-            if not number % YIELD_MEMBERS and is_long_turn():
+            if not number % 64 and is_long_turn():
                 serve_others()
         return MembersHere(total, members, self._birth)
 
@@ -549,11 +539,6 @@ def infos_of(connection: Connection, channel: str) -> tuple[bytes, bytes]:
     return state.info, (state.channel_infos or {}).get(channel, b"")
 
 
-def _size_of(member: ChannelMember) -> int:
-    infos = len(member.info) + len(member.channel_info)
-    return _MEMBER_BYTES + HistoryPage.size_of((member.user + member.device).encode()) + infos
-
-
 def page_of(shares: Iterable[MembersHere], limit: int, missing: tuple[str, ...] = ()) -> MemberPage:
     """Make one page from the pages of all nodes: as many members as fit. Each of them has at most ``limit``
     + 1 members."""
@@ -562,13 +547,17 @@ def page_of(shares: Iterable[MembersHere], limit: int, missing: tuple[str, ...] 
         total += share.total
         found += [(member.joined, share.birth, member) for member in share.members]
     found.sort(key=lambda entry: entry[:2])
-    page = found[: min(limit, count_fitting(_size_of(member) for *_, member in found))]
+    sizes = (
+        _MEMBER_BYTES
+        + HistoryPage.size_of((member.user + member.device).encode())
+        + len(member.info)
+        + len(member.channel_info)
+        for *_, member in found
+    )
+    page = found[: min(limit, count_fitting(sizes))]
     more = len(found) > len(page)
     return MemberPage(
-        total,
-        [member for _, _, member in page],
-        cursor(*page[-1][:2]) if more and page else "",
-        missing,
+        total, [member for _, _, member in page], cursor(*page[-1][:2]) if more and page else "", missing
     )
 
 

@@ -15,10 +15,6 @@ from imserver.channels.registrar import Registrar
 from imserver.cluster.nodes import OtherNodes, ToChannel
 from imserver.transport.connection import Connection
 
-UNSETTLED_SECONDS: Final = 10.0
-"""How long a node that could not report a channel to the registry gets every publication."""
-_TURN_SECONDS: Final = 0.001
-
 MembersOfNodes = Mapping[int, int]
 """Epoch of a node → how many members of a channel it has."""
 _NOWHERE: Final[MembersOfNodes] = {}
@@ -57,7 +53,7 @@ class ChannelNodes:
             nodes.update(zip(names, found or (), strict=False))
             for channel in names:
                 while self._turns[app, channel][0] is not ticket:
-                    gevent.sleep(_TURN_SECONDS)
+                    gevent.sleep(0.001)
             yield nodes
         finally:
             for channel in names:
@@ -101,5 +97,6 @@ class ChannelNodes:
         return {*nodes}
 
     def peer_unsettled(self, epoch: int) -> None:
-        """Record that a node could not report a channel to the registry. Never switches."""
-        self._unsettled[epoch] = monotonic() + UNSETTLED_SECONDS
+        """Record that a node could not report a channel to the registry: for ten seconds it gets every
+        publication. Never switches."""
+        self._unsettled[epoch] = monotonic() + 10.0

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, Protocol
 
 from msgspec.structs import replace
 
-from imserver.channels.contract import MembersOfGroups, NoMembersOfGroups
 from imserver.channels.members import PRIVATE_PREFIX, ChannelNames, ChannelRefused, needs_token
 from imserver.config.settings import ChannelSettings, TenantSettings
 from imserver.hub.hub import RESERVED, USER_CHANNEL
@@ -20,7 +19,6 @@ UNKNOWN: Final = ChannelSettings(subscribe="nobody")
 _DEFAULTS: Final = ChannelSettings()
 _OWN: Final = ChannelSettings(subscribe="members")
 """Of ``group:`` channels, and of ``user:`` channels without a row."""
-_USER: Final = USER_CHANNEL.removesuffix(":")
 
 
 def _namespace(rows: Mapping[str, ChannelSettings], channel: str) -> str:
@@ -39,6 +37,24 @@ def check_known(options: ChannelSettings) -> None:
     """Raise :class:`ChannelRefused` (``unknown``) for a channel of :data:`UNKNOWN` options."""
     if options is UNKNOWN:
         raise ChannelRefused("unknown", "the app has no channels of this namespace")
+
+
+class MembersOfGroups(Protocol):
+    """The members of groups: they receive pushes to their group, and may subscribe to channels whose names
+    have its id. Both methods may switch, and raise StorageUnavailable. Without the messenger there are no
+    groups."""
+
+    def is_member(self, app: str, group: int, user: str) -> bool:
+        """Whether a user is a member of a group."""
+        return False
+
+    def members(self, app: str, group: int, after: str, limit: int) -> Sequence[str]:
+        """The first ``limit`` members of a group after this one, in the order of their ids."""
+        return ()
+
+
+class NoMembersOfGroups(MembersOfGroups):
+    """Of a node without the messenger."""
 
 
 class ChannelOptions:
@@ -102,7 +118,7 @@ class ChannelOptions:
     def user_row(self, app: str) -> ChannelSettings | None:
         """The options of the channels of users (``user:<id>``) that an app has set. Never switches."""
         tenant = self._settings(app)
-        return None if tenant is None else tenant.channels.get(_USER)
+        return None if tenant is None else tenant.channels.get("user")
 
     def has_user_channel(self, app: str, user: str) -> bool:
         """Whether the channel of a user has options that the app has set. Never switches."""

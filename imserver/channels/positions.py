@@ -12,13 +12,13 @@ from typing import Final
 
 import gevent
 
-from imserver.channels.contract import NoStreamedPublications, StreamedPublications
+from imserver.channels.histories import ChannelHistory
 from imserver.channels.members import Publication
-from imserver.cluster.history import ChannelHistory, HistoryPage, Position
+from imserver.cluster.history import HistoryPage, Position
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import ChannelPosition, LocalChannel
 from imserver.message_view import payload_of
-from imserver.model import Event
+from imserver.model import ChannelPart, Event, StreamPart
 from imserver.protocol.fossil import compressed
 from imserver.transport.connection import Connection
 
@@ -42,11 +42,15 @@ class OrderedDelivery:
         self._fanout = fanout
         self._history = history
         self._expel = expel
-        self.streams: StreamedPublications = NoStreamedPublications()
-
-    def attach_streams(self, streams: StreamedPublications) -> None:
-        """Set what knows the open streamed messages. Never switches."""
-        self.streams = streams
+        self.accept_stream: Callable[[str, ChannelPart, StreamPart, Event], bool] = lambda *event: (
+            event[2].done
+        )
+        """Called with a publication that is a piece or the end of a streamed message of an app: whether
+        subscribers receive it. Never switches. The messenger sets it. Without it, they receive the ends that
+        other nodes publish: these are whole."""
+        self.subscribed: Callable[[Connection, str], None] = lambda _connection, _channel: None
+        """Called when a new subscriber of a channel has its answer, to send it the open messages so far.
+        Never switches. The messenger sets it."""
 
     # --- new members ----------------------------------------------------------------------------------------
 

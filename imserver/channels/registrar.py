@@ -12,7 +12,6 @@
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import Callable, Iterable
 from itertools import islice
 from time import monotonic
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 import gevent
 from gevent.event import Event as Signal
 
-from imserver.clock import until_beat
+from imserver.clock import take_turns, until_beat
 from imserver.cluster.nodes import ChannelsUnsettled, NodeMessages
 from imserver.cluster.registry import ReportedMembers
 from imserver.hub.hub import Hub
@@ -35,9 +34,6 @@ REPORT_SECONDS: Final = 1.0
 """Greatest age of the number of members in the registry."""
 REPORTED_CHANNELS: Final = 500
 """Channels in one report."""
-_PAUSE_SECONDS: Final = 0.01
-_HERD_SECONDS: Final = 0.05
-_HERD_LIMIT_SECONDS: Final = 3.0
 
 _Key = tuple[str, str]
 
@@ -177,9 +173,7 @@ class Registrar:
 
     def _report_all(self) -> None:
         """Report all channels with members here. Paced, because other nodes report at the same time."""
-        nodes = len(self._registry.leases())
-        if nodes > 1:
-            gevent.sleep(random.uniform(0, min(nodes * _HERD_SECONDS, _HERD_LIMIT_SECONDS)))
+        take_turns(len(self._registry.leases()))
         life = self._registry.generation()
         self._reported.clear()
         keys = [(name, channel) for name, app in self._hub.apps.items() for channel in app.channels]
@@ -187,5 +181,5 @@ class Registrar:
             began = monotonic()
             if not self._report(keys[first : first + REPORTED_CHANNELS]):
                 return
-            gevent.sleep(_PAUSE_SECONDS + 2 * (monotonic() - began))
+            gevent.sleep(0.01 + 2 * (monotonic() - began))
         self._life = life

@@ -16,9 +16,9 @@ from msgspec import Struct
 
 from imserver.channels.histories import ChannelHistories, fitting
 from imserver.channels.members import ChannelMembers, ChannelRefused
-from imserver.channels.notices import ChannelNotices
 from imserver.channels.options import ChannelOptions, check_known
 from imserver.channels.positions import OrderedDelivery
+from imserver.channels.publishing import ChannelNotices
 from imserver.clock import until_beat
 from imserver.cluster.history import HistoryPage, Position
 from imserver.config.settings import ChannelSettings
@@ -195,7 +195,7 @@ class ChannelSubscriptions:
             )
             is_stored = found.options.history != ""
             self._ordered.release(found.local, connection, found.position, is_stored, newest)
-        self._ordered.streams.subscribed(connection, channel)
+        self._ordered.subscribed(connection, channel)
         if found.options.join_leave:
             self._notices.announce("join", connection, channel)
 
@@ -220,7 +220,9 @@ class ChannelSubscriptions:
     def _join_with_history(self, wish: _Wish) -> Subscribed:
         app, channel, options, since = wish.app, wish.channel, wish.options, wish.since
         delta = wish.delta and options.delta
-        local = self._join_waiting(wish, delta) or self._not_joined(wish)
+        local = self._enter(wish) or self._not_joined(wish)
+        self._ordered.wait(local, wish.connection, delta)
+        self._members.report_join(local, wish.connection)
         try:
             limit, delivered = 0 if since is None else -1, -1
             newest_only = options.recovery_mode == "cache" and since is not None
@@ -240,7 +242,11 @@ class ChannelSubscriptions:
         if newest_only:
             recovered, missed = _newest(page, since)
         elif not options.history:
-            recovered = _is_recovered(page, since)
+            recovered = (
+                since is not None
+                and since.epoch in ("", page.position.epoch)
+                and page.position.offset - since.offset == len(missed)
+            )
             if len(fitting(missed)) < len(missed):
                 recovered, missed = False, missed[-1:]  # the client reads the history, page by page
         return Subscribed(local, options, page.position, missed, recovered, delta)
@@ -284,13 +290,6 @@ class ChannelSubscriptions:
         self._ordered.release(local, connection, position, options.history != "")
         return True
 
-    def _join_waiting(self, wish: _Wish, delta: bool) -> LocalChannel | None:
-        local = self._enter(wish)
-        if local is not None:
-            self._ordered.wait(local, wish.connection, delta)
-            self._members.report_join(local, wish.connection)
-        return local
-
     def _abandon(self, app: str, channel: str) -> None:
         """A subscription was refused: nobody may wait for the position of its channel. Never switches."""
         local = self._hub.channel(app, channel)
@@ -324,12 +323,6 @@ class ChannelSubscriptions:
                 if options.history_size and local.position is not None:
                     here.append(local)
             self._ordered.check(app.name, here)
-
-
-def _is_recovered(page: HistoryPage, since: Position | None) -> bool:
-    if since is None or (since.epoch and since.epoch != page.position.epoch):
-        return False
-    return page.position.offset - since.offset == len(page.publications)
 
 
 def _newest(page: HistoryPage, since: Position | None) -> tuple[bool, list[Event]]:

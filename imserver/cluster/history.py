@@ -10,7 +10,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate, islice
 from time import monotonic
-from typing import Final, Protocol
+from typing import Final
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -72,37 +72,6 @@ class Retained(Struct, frozen=True):
     id: str = ""
 
 
-class ChannelHistory(Protocol):
-    """The history of channels. With Redis, calls switch, and return None if it is not known what happened."""
-
-    def append_each(self, app: str, publications: Sequence[Retained]) -> list[Event] | None:
-        """Store publications, in this order. Returns them with their offsets."""
-        ...
-
-    def read(
-        self, app: str, channel: str, since: Position | None = None, limit: int = 0, reverse: bool = False
-    ) -> HistoryPage | None:
-        """The publications after ``since`` (None: from the oldest), at most ``limit`` (-1: all).
-
-        ``reverse``: the newest first, and those before ``since``. A channel without history gets a position
-        at its beginning.
-        """
-        ...
-
-    def positions(self, app: str, channels: Sequence[str]) -> list[Position] | None:
-        """The position of the newest publication of each channel."""
-        ...
-
-    def remove(self, app: str, channel: str) -> bool | None:
-        """Remove all publications of a channel. Its numbers go on."""
-        ...
-
-    def erase_user(self, app: str, user: str, name: str, is_own: Callable[[str], bool]) -> bool | None:
-        """Take a user out of the histories of an app: their publications are :func:`erased`, and the channels
-        that are their own go with their positions. Switches. May be called again."""
-        ...
-
-
 def count_fitting(sizes: Iterable[int]) -> int:
     """How many bodies of these sizes fit on a page; at least one."""
     return sum(1 for index, size in enumerate(accumulate(sizes)) if not index or size <= PAGE_BYTES)
@@ -148,7 +117,7 @@ class _Stream:
 
 
 class LocalHistory:
-    """See :class:`ChannelHistory`. Owner of all streams: together at most ``limit_bytes``.
+    """The history of channels. Owner of all streams: together at most ``limit_bytes``.
 
     If the limit is reached, channels without publications and subscribers are forgotten first. Then other
     channels without publications are forgotten, while they take more than half of the limit. Then the channel
@@ -158,10 +127,7 @@ class LocalHistory:
     """
 
     def __init__(
-        self,
-        limit_bytes: int,
-        subscribers: Callable[[str, str], int],
-        clock: Callable[[], float] = monotonic,
+        self, limit_bytes: int, subscribers: Callable[[str, str], int], clock: Callable[[], float] = monotonic
     ) -> None:
         self.bytes = 0
         """Approximate memory of all streams."""
@@ -174,7 +140,7 @@ class LocalHistory:
         """Channels without a publication, whose position was requested."""
 
     def append_each(self, app: str, publications: Sequence[Retained]) -> list[Event]:
-        """See :class:`ChannelHistory`. Never switches."""
+        """Store publications, in this order. Returns them with their offsets. Never switches."""
         return [self._append(app, each) for each in publications]
 
     def _append(self, app: str, what: Retained) -> Event:
@@ -256,24 +222,29 @@ class LocalHistory:
     def read(
         self, app: str, channel: str, since: Position | None = None, limit: int = 0, reverse: bool = False
     ) -> HistoryPage:
-        """See :class:`ChannelHistory`. Never switches."""
+        """The publications after ``since`` (None: from the oldest), at most ``limit`` (-1: all).
+
+        ``reverse``: the newest first, and those before ``since``. A channel without history gets a position
+        at its beginning. Never switches.
+        """
         stream = self._open(app, channel)
         found = select(stream.publications, stream.offset, since, limit, reverse)
         return HistoryPage(found, Position(stream.epoch, stream.offset))
 
     def positions(self, app: str, channels: Sequence[str]) -> list[Position]:
-        """See :class:`ChannelHistory`. Never switches."""
+        """The position of the newest publication of each channel. Never switches."""
         return [self.read(app, channel).position for channel in channels]
 
     def remove(self, app: str, channel: str) -> bool:
-        """See :class:`ChannelHistory`. Never switches."""
+        """Remove all publications of a channel. Its numbers go on. Never switches."""
         stream = self._find(app, channel)
         if stream is not None:
             self._clear(stream)
         return True
 
     def erase_user(self, app: str, user: str, name: str, is_own: Callable[[str], bool]) -> bool:
-        """See :class:`ChannelHistory`."""
+        """Take a user out of the histories of an app: their publications are :func:`erased`, and the channels
+        that are their own go with their positions. Switches. May be called again."""
         for streams in (self._streams, self._unused):
             looked_at = 0
             for key in [key for key in streams if key[0] == app]:

@@ -12,13 +12,13 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, S
 from itertools import count
 from time import monotonic
 from types import NoneType
-from typing import TYPE_CHECKING, Any, Final, TypeVar, Union, get_args
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, Union, get_args
 
 import gevent
 import msgspec
 from msgspec import Struct
 
-from imserver.cluster.registry import Lease, Registry
+from imserver.cluster.registry import Lease, SoloRegistry
 from imserver.cluster.rpc.queues import PeerUnavailable, UnknownQuery
 from imserver.errors import StartError
 from imserver.model import Event
@@ -29,11 +29,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 A = TypeVar("A")
+Registry: TypeAlias = "SoloRegistry | RedisRegistry"
 
 FENCE_SECONDS: Final = 0.25
 """Longest time that a query waits for earlier messages, which may be lost."""
-_POLL_SECONDS: Final = 0.0005
-_MAX_PASSED: Final = 256
 
 
 class ToUser(Struct, frozen=True, gc=False, tag="u", array_like=True):
@@ -229,10 +228,10 @@ class NodeMessages:
         """
         deadline = monotonic() + FENCE_SECONDS
         while self._passed.get(sender, 0) < number and monotonic() < deadline:
-            gevent.sleep(_POLL_SECONDS)
+            gevent.sleep(0.0005)
 
     def _pass(self, sender: int, number: int) -> None:
-        if sender not in self._passed and len(self._passed) >= _MAX_PASSED:
+        if sender not in self._passed and len(self._passed) >= 256:
             live = self._registry.leases()
             self._passed = {epoch: passed for epoch, passed in self._passed.items() if epoch in live}
         self._passed[sender] = number

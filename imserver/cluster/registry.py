@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import count
 from time import monotonic
-from typing import Final, Literal, Protocol
+from typing import Final, Literal
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -186,60 +186,6 @@ class RegistryEvents:
     """The set of live leases, or the epoch of this node, has changed."""
 
 
-class Registry(Protocol):
-    """The methods that every node needs of its registry. For registration, lookup and claims see
-    ``RedisRegistry``."""
-
-    @property
-    def lease(self) -> Lease:
-        """The lease of this node; ``epoch`` is 0 until the registry has been reached."""
-        ...
-
-    def stop(self) -> None:
-        """Give back the lease."""
-        ...
-
-    def healthy(self) -> bool:
-        """Whether the registry answers and the lease is live. Never switches."""
-        ...
-
-    def leases(self) -> Mapping[int, Lease]:
-        """The live leases by epoch, own included, about a second old. Never switches."""
-        ...
-
-    def report(
-        self, connections: int, counts: Mapping[str, int], draining: bool = False, unsettled: bool = False
-    ) -> None:
-        """Update the own lease; other nodes see it at the next renewal. Never switches."""
-        ...
-
-    def forget_user(self, app: str, user: str) -> None:
-        """Remove what is left of a user who was erased, and whose sessions are being closed. Switches. Raises
-        StorageUnavailable."""
-        ...
-
-
-class TemporaryValues(Protocol):
-    """Values by key that nodes share for minutes, such as logins with a provider that are running.
-
-    All methods may switch, and raise StorageUnavailable if Redis does not answer. In a cluster
-    :class:`imserver.cluster.redis.registry.RedisRegistry` has the values, so any node may continue what
-    another one has begun.
-    """
-
-    def put_value(self, key: str, value: bytes, seconds: float) -> None:
-        """Store a value for a time."""
-        ...
-
-    def value(self, key: str) -> bytes | None:
-        """The value of a key; None if it has none any more."""
-        ...
-
-    def remove_value(self, key: str) -> bool:
-        """Delete a value. Of several callers at once, one gets True."""
-        ...
-
-
 def own_address() -> str:
     """The first address of this machine that is not loopback, else 127.0.0.1.
 
@@ -275,35 +221,48 @@ EPOCH: Final = 1
 
 
 class SoloRegistry:
-    """See :class:`imserver.cluster.registry.Registry`. Owner of the lease."""
+    """What every node needs of its registry. Owner of the lease of a node alone. For registration, lookup and
+    claims see :class:`imserver.cluster.redis.registry.RedisRegistry`."""
 
     def __init__(self, lease: Lease) -> None:
         self.lease = replace(lease, epoch=EPOCH)
+        """The lease of this node; ``epoch`` is 0 until the registry has been reached."""
         self._leases = {EPOCH: self.lease}
 
     def stop(self) -> None:
+        """Give back the lease."""
         self._leases = {}
 
     def healthy(self) -> bool:
+        """Whether the registry answers and the lease is live. Never switches."""
         return bool(self._leases)
 
     def leases(self) -> Mapping[int, Lease]:
+        """The live leases by epoch, own included, about a second old. Never switches."""
         return self._leases
 
     def report(
         self, connections: int, counts: Mapping[str, int], draining: bool = False, unsettled: bool = False
     ) -> None:
+        """Update the own lease; other nodes see it at the next renewal. Never switches."""
         self.lease = replace(
             self.lease, connections=connections, counts=dict(counts), draining=draining, unsettled=unsettled
         )
         self._leases = {EPOCH: self.lease}
 
     def forget_user(self, app: str, user: str) -> None:
-        """Nothing is left."""
+        """Remove what is left of a user who was erased, and whose sessions are being closed. Switches. Raises
+        StorageUnavailable."""
 
 
 class LocalValues:
-    """See :class:`TemporaryValues`. Owner of the values of a node without Redis."""
+    """Values by key that nodes share for minutes, such as logins with a provider that are running. Owner of
+    those of a node without Redis.
+
+    All methods may switch, and raise StorageUnavailable if Redis does not answer. In a cluster
+    :class:`imserver.cluster.redis.registry.RedisRegistry` has the values, so any node may continue what
+    another one has begun.
+    """
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
@@ -311,6 +270,7 @@ class LocalValues:
         """Key → value and end, the oldest first."""
 
     def put_value(self, key: str, value: bytes, seconds: float) -> None:
+        """Store a value for a time."""
         now = self._clock()
         self._values.pop(key, None)
         self._values[key] = value, now + seconds
@@ -321,9 +281,11 @@ class LocalValues:
             del self._values[oldest]
 
     def value(self, key: str) -> bytes | None:
+        """The value of a key; None if it has none any more."""
         value, end = self._values.get(key, (None, 0.0))
         return value if end > self._clock() else None
 
     def remove_value(self, key: str) -> bool:
+        """Delete a value. Of several callers at once, one gets True."""
         _, end = self._values.pop(key, (b"", 0.0))
         return end > self._clock()

@@ -68,7 +68,7 @@ class Draining:
         """Serve clients again. Never switches."""
         self._node.drained = False
         self._await_returns(0.0)
-        self._network.gate.full = self._node.stopping
+        self._network.gate.full = self._node.life == "stops"
 
     def _await_returns(self, seconds: float) -> None:
         if self._push.rerouting is not None:

@@ -54,7 +54,9 @@ def build_network(config: Config, node: NodeState) -> NetworkServices:
     loop, limits, websocket = get_hub().loop, config.limits, config.websocket
     readers = poller.make(loop, config.hub.readers)
     budget = Budget(limits.node_outbox_bytes)
-    flusher = Flusher(loop, config.hub.flush_connections, limits.outbox_bytes, limits.outbox_seconds, budget)
+    flusher = Flusher(
+        loop, readers, config.hub.flush_connections, limits.outbox_bytes, limits.outbox_seconds, budget
+    )
     context = ConnectionContext(readers, flusher, _end(gate, ended), websocket.close_seconds)
     sweep = Sweep(
         context,

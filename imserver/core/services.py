@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from time import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from msgspec import Struct
 
@@ -23,8 +23,7 @@ from imserver.channels.channels import Channels
 from imserver.channels.client_commands import ChannelCommands
 from imserver.channels.connections import Connections
 from imserver.channels.consent import ChannelConsent
-from imserver.cluster.nodes import NodeMessages, NodeQueries, OtherNodes
-from imserver.cluster.registry import Registry, TemporaryValues
+from imserver.cluster.nodes import NodeMessages, NodeQueries, OtherNodes, Registry
 from imserver.config.settings import Config
 from imserver.hub.expiry import Sweep
 from imserver.hub.fanout import Fanout
@@ -51,8 +50,12 @@ from imserver.version import running_version
 
 if TYPE_CHECKING:
     from imserver.channels.registrar import Registrar
+    from imserver.cluster.redis.registry import RedisRegistry
+    from imserver.cluster.registry import LocalValues
     from imserver.cluster.rpc.server import Rpc
     from imserver.push.routing import Rerouting
+
+TemporaryValues: TypeAlias = "LocalValues | RedisRegistry"
 
 OnEnded = Callable[[Connection, int], None]
 """Called with each connection that has ended, and its close code. Never switches."""
@@ -79,12 +82,10 @@ class NodeState:
         """Numbers of features since the start, for its state."""
         self.buckets = BucketList()
         """What is counted for whom, so that it can be found and lifted."""
-        self.serving = False
-        """True from the end of the start to the beginning of the drain."""
+        self.life: Literal["starts", "serves", "stops"] = "starts"
+        """It serves from the end of the start to the beginning of its end."""
         self.stage = "setup"
         """The part of the node that starts or ends now, while it does not serve."""
-        self.stopping = False
-        """True from the beginning of its end."""
         self.drained = False
         """True while an operator wants no clients here. Owned by
         :class:`imserver.core.draining.Draining`."""
@@ -114,7 +115,7 @@ class NodeState:
     @property
     def draining(self) -> bool:
         """Whether its clients have to go to other nodes: it stops, or an operator has drained it."""
-        return self.stopping or self.drained
+        return self.life == "stops" or self.drained
 
     def key_for(self, purpose: str) -> bytes:
         """The first of :meth:`keys_for`, for what nobody verifies later."""

@@ -12,7 +12,8 @@ from gevent import Greenlet
 from msgspec import Struct, to_builtins
 from msgspec.structs import asdict, replace
 
-from imserver.cluster.registry import Lease, Registry
+from imserver.cluster.nodes import Registry
+from imserver.cluster.registry import Lease
 from imserver.core.services import NetworkServices, NodeState
 from imserver.hub.hub import Hub
 from imserver.metrics import resident_bytes
@@ -95,8 +96,8 @@ class NodeStatus:
 
     def _objection(self) -> Unready | None:
         node = self._node
-        if not node.serving:
-            return Unready("it stops" if node.stopping else "it starts", stage=node.stage)
+        if node.life != "serves":
+            return Unready(f"it {node.life}", stage=node.stage)
         if node.drained:
             return _DRAINED
         if not self._registry.healthy():

@@ -13,7 +13,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from msgspec.structs import replace
 
 from imserver.channels.channels import Channels
-from imserver.channels.contract import Published
+from imserver.channels.histories import Published
 from imserver.channels.members import INSUFFICIENT_STATE, ChannelRefused, Publication, group_in
 from imserver.cluster.history import HistoryPage, Position
 from imserver.config.settings import ChannelSettings
@@ -82,7 +82,7 @@ class ChannelLog:
         self.channels: dict[str, set[str]] = {}
         """App → its channels here that need its log: stored channels, rooms whose messages are stored, and
         channels of groups. Read-only for others."""
-        channels.histories.attach_log(self)
+        channels.histories.stored = self
 
     def attach(self, follow: Callable[[str], int]) -> None:
         """Set what delivers the entries of an app from now on, and returns the id of the last delivered one.
@@ -107,13 +107,13 @@ class ChannelLog:
     def follow_channel(
         self, app: str, channel: str, options: ChannelSettings, members: Collection[Connection]
     ) -> None:
-        """See :class:`imserver.channels.contract.StoredHistory`."""
+        """See :class:`imserver.channels.histories.StoredHistory`."""
         if self._needs_log(app, channel, options) and not all(map(follows_log_itself, members)):
             self.follow(app)
             self.channels.setdefault(app, set()).add(channel)
 
     def check_channel(self, local: LocalChannel, options: ChannelSettings) -> None:
-        """See :class:`imserver.channels.contract.StoredHistory`."""
+        """See :class:`imserver.channels.histories.StoredHistory`."""
         app = local.app.name
         if local.name not in self.channels.get(app, ()):
             self.follow_channel(app, local.name, options, local.members)
@@ -144,12 +144,12 @@ class ChannelLog:
         return False
 
     def is_member(self, app: str, group: int, user: str) -> bool:
-        """See :class:`imserver.channels.contract.MembersOfGroups`."""
+        """See :class:`imserver.channels.options.MembersOfGroups`."""
         row = self._store.part(MessageLog).conversations.member(app, group, user)
         return row is not None and row.kind_of_conversation == "group"
 
     def members(self, app: str, group: int, after: str, limit: int) -> Sequence[str]:
-        """See :class:`imserver.channels.contract.MembersOfGroups`."""
+        """See :class:`imserver.channels.options.MembersOfGroups`."""
         rows = self._store.part(MessageLog).conversations.members(app, group, after, limit)
         # The two users of a conversation are its members, too.
         return [row.user for row in rows if row.kind_of_conversation == "group"]
@@ -171,7 +171,7 @@ class ChannelLog:
             event = replace(event, id=event.id or str(entry.id), channel=ChannelPart(entry.room))
             what = replace(what, event=event)
         elif part is not None and part.stream is not None:
-            channels.ordered.streams.accept(app, part, part.stream, event)
+            channels.ordered.accept_stream(app, part, part.stream, event)
         if stored and local.position is not None:
             local.position.offset = entry.id
         if isinstance(what.except_connection, str):
@@ -241,7 +241,7 @@ class ChannelLog:
     def read(
         self, app: str, channel: str, since: Position | None = None, limit: int = 0, reverse: bool = False
     ) -> HistoryPage:
-        """See :class:`imserver.cluster.history.ChannelHistory`. Switches. Raises :class:`ChannelRefused`.
+        """See :class:`imserver.cluster.history.LocalHistory`. Switches. Raises :class:`ChannelRefused`.
 
         A page has at most :data:`MAX_RECOVERED` publications, and as many as fit into a page of messages.
         """

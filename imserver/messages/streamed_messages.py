@@ -256,9 +256,8 @@ class ChannelStreams(StreamTarget):
         self._channels = channels
         self._hub = hub
         self.streams = OpenStreams()
-        self.accept = self.streams.accept
-        """See :class:`imserver.channels.contract.StreamedPublications`."""
-        channels.ordered.attach_streams(self)
+        channels.ordered.accept_stream = self.streams.accept
+        channels.ordered.subscribed = self.subscribed
         connections.on_join.append(self._joined)
 
     def _joined(
@@ -582,7 +581,10 @@ class StreamedMessages:
             is_closed = self._find_closed(query.app, query.stream, "") is not None
             return ClosedStream("repeated" if is_closed else "unknown")
         try:
-            is_allowed = self._may_stop(own, query.user)
+            if own.stoppers is None:
+                is_allowed = self._target.may_stop(own.stream, query.user)
+            else:
+                is_allowed = query.user in own.stoppers
         except StorageUnavailable:
             return ClosedStream("failed")
         if not is_allowed:
@@ -599,11 +601,6 @@ class StreamedMessages:
         return (
             ClosedStream("unknown") if closed is None else msgspec.structs.replace(closed, status="repeated")
         )
-
-    def _may_stop(self, own: _OwnStream, user: str) -> bool:
-        if own.stoppers is not None:
-            return user in own.stoppers
-        return self._target.may_stop(own.stream, user)
 
     def _end(self, id: str, own: _OwnStream, incomplete: bool) -> ClosedStream | None:
         """Publish the end of a stream. May switch. None: try again, because the history does not answer, or

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from importlib import import_module
 from importlib.machinery import PathFinder
@@ -182,14 +182,9 @@ def declarations_of(features: tuple[Feature, ...]) -> Declarations:
         [section for row in rows for section in row.sections.items()],
         [row.of_app for row in rows if row.of_app is not None],
         {key for row in rows for key in row.core_keys},
-        lambda: _keys_without(names),
+        lambda: [key for each in FEATURES if _name(each) not in names for key in _keys_of(each)],
         [dialect.name for feature in (*load_core(), *features) for dialect in feature.dialects],
     )
-
-
-def _keys_without(present: Collection[str]) -> list[str]:
-    """The settings of features of this server that are not ``present``."""
-    return [key for package in FEATURES if _name(package) not in present for key in _keys_of(package)]
 
 
 @cache
@@ -303,20 +298,15 @@ def objection_of(features: Sequence[Feature]) -> AppObjection:
     """A function that checks the settings of an app for the core and ``features``. It reads files of keys."""
     own = (each.settings.objection for each in features)
     checks = [rules.objection, *(each for each in own if each is not None)]
-    if all(each.name != "messages" for each in features):
-        checks.append(_stored_channels)
+    has_log = any(each.name == "messages" for each in features)
 
     def objection(name: str, settings: TenantSettings) -> str:
-        return next(filter(None, (check(name, settings) for check in checks)), "")
+        found = next(filter(None, (check(name, settings) for check in checks)), "")
+        if found or has_log or not any(row.history for row in settings.channels.values()):
+            return found
+        return "channels: a stored history needs the feature messages"
 
     return objection
-
-
-def _stored_channels(_name: str, settings: TenantSettings) -> str:
-    """Refuse stored channels of an app on a node without the message log."""
-    if any(row.history for row in settings.channels.values()):
-        return "channels: a stored history needs the feature messages"
-    return ""
 
 
 def check(config: Config, locations: Locations) -> None:
@@ -333,22 +323,18 @@ def check(config: Config, locations: Locations) -> None:
                 raise locations.wrong("features", f"{feature.name} needs {name}")
             if name in names[position:]:
                 raise locations.wrong("features", f"{feature.name} uses {name}: name {name} before it")
-    _check_mounts(config, locations, (*load_core(), *features))
+    served = [path for feature in (*load_core(), *features) for path in _paths(feature)]
+    prefixes = {"", *(f"/{path.split('/')[1]}" for path in served)}
+    server = config.server
+    mounts = {f"server.extra_listen[{n}].path": row.path for n, row in enumerate(server.extra_listen)}
+    mounts |= {f"server.extra_hosts[{n}].path": row.path for n, row in enumerate(server.extra_hosts)}
+    for key, path in mounts.items():
+        if path not in prefixes:
+            raise locations.wrong(key, f"no feature serves anything under {path}")
     rules.check_apps(config, locations, objection_of(features))
     for feature in features:
         if feature.settings.check is not None:
             feature.settings.check(config, locations)
-
-
-def _check_mounts(config: Config, locations: Locations, features: Iterable[Feature]) -> None:
-    """Raise StartError if no feature has a route or dialect under the path of a listener or a host."""
-    paths = {f"/{path.split('/')[1]}" for feature in features for path in _paths(feature)}
-    server = config.server
-    wanted = {f"server.extra_listen[{n}].path": row.path for n, row in enumerate(server.extra_listen)}
-    wanted |= {f"server.extra_hosts[{n}].path": row.path for n, row in enumerate(server.extra_hosts)}
-    for name, path in wanted.items():
-        if path and path not in paths:
-            raise locations.wrong(name, f"no feature serves anything under {path}")
 
 
 def _paths(feature: Feature) -> Iterator[str]:

@@ -18,12 +18,7 @@ from werkzeug.exceptions import HTTPException
 from imserver import errors
 from imserver.http.call import Api
 from imserver.http.reply import CMD, PROBLEM
-from imserver.http.views import (
-    as_request,
-    create_api,
-    create_stream_view,
-    to_response,
-)
+from imserver.http.views import as_request, create_api, create_stream_view, to_response
 from imserver.logging import request_id
 from imserver.node.http_servers import LISTENER_KEY, Servers
 from imserver.transport.exchange import HttpRequest, pattern_of
@@ -58,7 +53,8 @@ def create_app(servers: Servers) -> Flask:
     app.wsgi_app = _Target(app.wsgi_app, servers.core.config.app.root)  # type: ignore[method-assign]
     api = servers.api
     requests = _Requests(api, servers)
-    requests.register(app)
+    app.before_request(requests.begin)
+    app.after_request(requests.end)
     app.register_blueprint(create_api(api))
     app.register_blueprint(create_stream_view(servers.streams, api.limits.public_body_bytes))
     for feature in servers.features:
@@ -69,7 +65,7 @@ def create_app(servers: Servers) -> Flask:
         app.add_url_rule(
             path.replace("*", "<segment>"),
             f"upgrade_only_{path.strip('/')}",
-            _upgrade_only,
+            lambda segment="": _to_problem(errors.Problems.NOT_AN_UPGRADE),
             methods=["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"],
             provide_automatic_options=False,
         )
@@ -105,10 +101,6 @@ class _Requests:
         self._refusals = [each.refusal for each in views if each.refusal is not None]
         self._log = servers.core.node.request_log
         self._proxies = servers.core.network.proxies
-
-    def register(self, app: Flask) -> None:
-        app.before_request(self.begin)
-        app.after_request(self.end)
 
     def begin(self) -> Response | None:
         """Set the request id; refuse a request for another listener."""
@@ -161,10 +153,6 @@ class _Requests:
             return _to_problem(problem, headers)
         page.headers.update({"X-Request-Id": g.request_id, **headers})
         return page
-
-
-def _upgrade_only(segment: str = "") -> Response:
-    return _to_problem(errors.Problems.NOT_AN_UPGRADE)
 
 
 def _to_problem(problem: errors.HttpProblem, headers: Mapping[str, str] | None = None) -> Response:

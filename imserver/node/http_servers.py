@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gevent.hub import get_hub
 from msgspec.structs import replace
@@ -35,7 +35,6 @@ from imserver.transport.dispatch import serve_each
 from imserver.transport.gate import Admission, Choose, DialectPath, Head, Opened, adopt
 from imserver.transport.handover import HandOver, ListenerContext
 from imserver.transport.http import FrontServer
-from imserver.transport.http1 import Mounts
 from imserver.transport.listener import (
     Listener,
     bind,
@@ -91,13 +90,6 @@ def listeners_of(config: Config) -> dict[str, ListenSettings]:
     return {name: replace(row, host=row.host or server.host) for name, row in listeners.items()}
 
 
-def mounts_of(config: Config, name: str) -> Mounts:
-    """The hosts of a listener whose requests are served under a path."""
-    found = {row.host.lower(): row.path for row in config.server.extra_hosts}
-    path = listeners_of(config)[name].path
-    return {"": path} if path else found
-
-
 def check_listeners(config: Config) -> None:
     """Raise StartError if another process listens where a node with these settings would."""
     for name, row in listeners_of(config).items():
@@ -108,13 +100,9 @@ def check_listeners(config: Config) -> None:
                 bind_raw(row.host, row.port, False).close()
         except OSError as error:
             refusal = cannot_listen(row.host, row.port, error)
-            if name in _PORTS:  # the files of some originals do not name these ports
-                refusal = StartError(f"{refusal}. To use another port, set app.{_PORTS[name]}")
+            if name in ("http", "websocket"):  # the files of some originals do not name these ports
+                refusal = StartError(f"{refusal}. To use another port, set app.{name}_port")
             raise refusal from None
-
-
-_PORTS: Final = {"http": "http_port", "websocket": "websocket_port"}
-"""Listener → its setting in the section ``app``."""
 
 
 def bind_all(config: Config) -> dict[str, socket.socket]:
@@ -163,10 +151,7 @@ class Servers:
     """
 
     def __init__(
-        self,
-        core: Core,
-        features: tuple[Feature, ...],
-        create_application: Callable[[Servers], Application],
+        self, core: Core, features: tuple[Feature, ...], create_application: Callable[[Servers], Application]
     ) -> None:
         self.core = core
         self._config = config = core.config
@@ -227,21 +212,22 @@ class Servers:
         for name, sock in sockets.items():
             if self._config.server.http == "front":
                 self._open_front(name, sock)
-            else:
-                self._open_wsgi_server(name, sock)
+                continue
+            # Imported here: only this server needs gevent-websocket.
+            from imserver.transport.wsgi import WsgiServer
+
+            context = self._listener_context(name)
+            server = WsgiServer(sock, self.application, {LISTENER_KEY: name}, context, self._metrics)
+            server.start()
+            self._servers.append(server)
 
     def _open_front(self, name: str, sock: socket.socket) -> None:
+        requests = self._config.limits.http_requests
         front = FrontServer(
             self.core.network.context,
             self._listener_context(name),
             fast_routes(self.api, everywhere=name == "websocket"),
-            HandOver(
-                self.application,
-                self._config.limits.http_requests,
-                self._ports[name],
-                {LISTENER_KEY: name},
-                self._metrics,
-            ),
+            HandOver(self.application, requests, self._ports[name], {LISTENER_KEY: name}, self._metrics),
             self._metrics,
             self.core.node.request_log.add,
         )
@@ -251,28 +237,20 @@ class Servers:
         accept = front.accept_proxied if proxied else front.accept
         self._listeners.append(Listener(sock, self.core.network.poller, loop, self._metrics, accept))
 
-    def _open_wsgi_server(self, name: str, sock: socket.socket) -> None:
-        # Imported here: only this server needs gevent-websocket.
-        from imserver.transport.wsgi import WsgiServer
-
-        context = self._listener_context(name)
-        server = WsgiServer(sock, self.application, {LISTENER_KEY: name}, context, self._metrics)
-        server.start()
-        self._servers.append(server)
-
     def _listener_context(self, name: str) -> ListenerContext:
         """The context of a listener. The WebSocket port serves only routes of dialects."""
-        dialects_only = name == "websocket"
+        dialects_only, row = name == "websocket", listeners_of(self._config)[name]
+        hosts = {each.host.lower(): each.path for each in self._config.server.extra_hosts}
         return ListenerContext(
             self.core.network.gate,
             routes_at(self.api, everywhere=dialects_only),
             partial(unread_body_limit, self.api),
             self._config.limits,
             self.admit,
-            listeners_of(self._config)[name].ws_dialect,
+            row.ws_dialect,
             None if dialects_only else self.streams,
             None if dialects_only else self.is_streamed,
-            mounts_of(self._config, name),
+            {"": row.path} if row.path else hosts,
         )
 
     def admit(self, sock: _socket.socket, admission: Admission, rest: bytes) -> None:
@@ -373,20 +351,18 @@ def _commands(feature: Feature) -> list[str]:
     )
 
 
-def keys_may_be_stored(config: Config) -> bool:
-    """Whether a database exists, which may contain keys. Only a node reads it."""
-    address = database_address(config.storage, config.server.data_dir)
-    return address.configured or address.exists
-
-
 def refuse_open_demo(config: Config, closed: bool | None = None, *, listeners: bool = True) -> None:
     """Raise StartError if a server in demo mode would be reachable by strangers.
 
     ``closed``: whether stored data has ended demo mode. None: unknown; then nothing is refused if a database
     may exist. ``listeners``: whether the server opens the ports for clients, not another one for it.
     """
-    server = config.server
-    if not config.demo or server.insecure or (keys_may_be_stored(config) if closed is None else closed):
+    if not config.demo or config.server.insecure:
+        return
+    if closed is None:
+        address = database_address(config.storage, config.server.data_dir)
+        closed = address.configured or address.exists
+    if closed:
         return
     hosts = _client_hosts(config) if listeners else {}
     if config.clustered:  # without an address, the nodes' ports listen on loopback
@@ -469,10 +445,6 @@ def _on_own(rows: Sequence[DialectPath]) -> Choose:
     return select
 
 
-_SHARED_PATH: Final = "/ws"
-"""The path on which a parameter of the query, or the listener, chooses the dialect."""
-
-
 def ws_routes(
     config: Config, serve: Serve, opened: Mapping[str, Opened], dialects: Sequence[Dialect]
 ) -> dict[str, DialectPath | Choose]:
@@ -483,7 +455,8 @@ def ws_routes(
     """
     limits, debug = config.limits, config.debug
     serve = within_limit(config, serve)
-    on_path: dict[str, list[DialectPath]] = {_SHARED_PATH: []}
+    # On the first path a parameter of the query, or the listener, chooses the dialect.
+    on_path: dict[str, list[DialectPath]] = {"/ws": []}
     for dialect in dialects:
         row = DialectPath(
             dialect,
@@ -494,7 +467,7 @@ def ws_routes(
         )
         for path in filter(None, (dialect.path, dialect.app_path)):
             on_path.setdefault(path, []).append(row)
-    by_name = {row.dialect.name: row for row in on_path[_SHARED_PATH]}
+    by_name = {row.dialect.name: row for row in on_path["/ws"]}
     paths: dict[str, DialectPath | Choose] = {
         path: _on_own(rows) if rows and rows[0].subprotocol else _on_shared(rows, by_name)
         for path, rows in on_path.items()

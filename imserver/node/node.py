@@ -40,20 +40,9 @@ from imserver.transport.gate import host_of
 
 log = logging.getLogger(__name__)
 
-_GC_THRESHOLDS = (50_000, 20, 100)
 _TICK_SECONDS = 1.0
-_JOIN_SECONDS = 1.0
-"""Time for the other nodes to say what they know of the logs."""
-_KILL_SECONDS = 5.0
-"""Time limit for ending the periodic work."""
-_IDLE_SECONDS = 1.0
-"""Time for clients with kept connections to see, at their next request, that these end."""
 _LAST_REQUESTS_SECONDS = 2.0
 """Time limit for requests that were running when the drain began."""
-
-
-def _nothing() -> None:
-    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,34 +55,10 @@ class Stage:
     """
 
     name: str
-    setup: Callable[[], object] = _nothing
-    start: Callable[[], object] = _nothing
-    drain: Callable[[], object] = _nothing
-    stop: Callable[[], object] = _nothing
-
-
-class PeriodicWork:
-    """Owner of the greenlets that run from the start of a node to its end."""
-
-    def __init__(self, *runs: Callable[[], None]) -> None:
-        self._runs = runs
-        self._greenlets: list[gevent.Greenlet[..., None]] = []
-
-    def start(self) -> None:
-        """Start all greenlets."""
-        self._greenlets = [gevent.spawn(run) for run in self._runs]
-
-    def stop(self) -> None:
-        """End all greenlets within :data:`_KILL_SECONDS`.
-
-        A greenlet that is killed inside a database driver may take this for a failed connection and continue.
-        So it is killed repeatedly.
-        """
-        deadline = monotonic() + _KILL_SECONDS
-        while self._greenlets and monotonic() < deadline:
-            gevent.killall(self._greenlets, block=False)
-            gevent.joinall(self._greenlets, timeout=0.2)
-            self._greenlets = [each for each in self._greenlets if not each.dead]
+    setup: Callable[[], object] = lambda: None
+    start: Callable[[], object] = lambda: None
+    drain: Callable[[], object] = lambda: None
+    stop: Callable[[], object] = lambda: None
 
 
 class Node:
@@ -151,22 +116,22 @@ class Node:
                 start=self._join,
                 stop=core.cluster.registry.stop if member is None else member.stop,
             ),
-            Stage("servers", start=self._listen, drain=self._drain_servers, stop=self.servers.close),
+            Stage(
+                "servers",
+                start=lambda: self.servers.open(self._sockets),
+                drain=self._drain_servers,
+                stop=self.servers.close,
+            ),
             self._periodic_work(),
             self._garbage_collector(),
             *(Stage(f"end of {name}", stop=feature.finish) for name, feature in core.features.items()),
         )
 
     def _periodic_work(self) -> Stage:
-        core = self.core
-        settings = core.config.websocket
-        pings = Pings(
-            core.network.context,
-            core.node.metrics,
-            settings.client_ping_seconds,
-            settings.client_silent_seconds,
-        )
-        work = PeriodicWork(
+        core, settings = self.core, self.core.config.websocket
+        ping_seconds, silent_seconds = settings.client_ping_seconds, settings.client_silent_seconds
+        pings = Pings(core.network.context, core.node.metrics, ping_seconds, silent_seconds)
+        runs = (
             lambda: core.network.sweep.run_sweeps(settings.sweep_seconds),
             *([core.network.sweep.run_pings] if settings.ping_seconds else []),
             pings.run,
@@ -176,7 +141,17 @@ class Node:
             *([core.channels.channels.subscriptions.run] if core.config.clustered else []),
             *(run for feature in core.features.values() for run in feature.run),
         )
-        return Stage("periodic work", start=work.start, stop=work.stop)
+        greenlets: list[gevent.Greenlet[..., None]] = []
+
+        def stop() -> None:
+            # A greenlet that is killed inside a database driver may take this for a failed connection and
+            # continue. So it is killed repeatedly.
+            deadline = monotonic() + 5.0
+            while any(not each.dead for each in greenlets) and monotonic() < deadline:
+                gevent.killall(greenlets, block=False)
+                gevent.joinall(greenlets, timeout=0.2)
+
+        return Stage("periodic work", start=lambda: greenlets.extend(map(gevent.spawn, runs)), stop=stop)
 
     def _garbage_collector(self) -> Stage:
         """Exclude everything that was built from garbage collection, because it lives long."""
@@ -185,7 +160,7 @@ class Node:
         def start() -> None:
             gc.collect()
             gc.freeze()
-            gc.set_threshold(*_GC_THRESHOLDS)
+            gc.set_threshold(50_000, 20, 100)
             # gevent records the parent of each greenlet. Nobody uses it, and it takes two thirds of a
             # greenlet's cost.
             gevent.config.track_greenlet_tree = False
@@ -266,7 +241,7 @@ class Node:
         for stage in self._stages:
             self.core.node.stage = stage.name
             stage.start()
-        self.core.node.serving = True
+        self.core.node.life = "serves"
         self._report_act("node.start")
 
     def _report_act(self, name: str) -> None:
@@ -284,10 +259,7 @@ class Node:
         self._only_local = only_local and not config.cluster.advertise
         # A dead node that still has a lease must not hold up the start.
         for call in core.on_join:
-            gevent.spawn(call).join(_JOIN_SECONDS)
-
-    def _listen(self) -> None:
-        self.servers.open(self._sockets)
+            gevent.spawn(call).join(1.0)
 
     def serve_forever(self) -> None:
         """Return when :meth:`stop` is done."""
@@ -345,10 +317,9 @@ class Node:
         """Drain: refuse new work, finish running work, close clients with 1001 at a limited rate; then
         stop."""
         core = self.core
-        if core.node.stopping:
+        if core.node.life == "stops":
             return
-        core.node.stopping = True
-        core.node.serving, core.node.stage = False, "delay"
+        core.node.life, core.node.stage = "stops", "delay"
         self._report()
         self._report_act("node.drain")
         gevent.sleep(core.config.drain.delay_seconds)
@@ -363,8 +334,9 @@ class Node:
     def _drain_servers(self) -> None:
         self.core.network.gate.full = True
         self.servers.drain()
-        # A proxy must not repeat a POST if its connection ends, so idle connections end after a while only.
-        wait_while(lambda: self.servers.connected, _IDLE_SECONDS)
+        # A proxy must not repeat a POST if its connection ends, so idle connections end after a while only:
+        # clients see at their next request that they end.
+        wait_while(lambda: self.servers.connected, 1.0)
         self.servers.end_idle()
         wait_while(lambda: self.servers.busy, _LAST_REQUESTS_SECONDS)
 
@@ -398,9 +370,7 @@ class Node:
         core, config = self.core, self._reread
         core.push.idempotency.shared = core.identity.keys.demo
         limits = config.limits
-        core.push.pending.limit_pushes, core.push.pending.limit_bytes = (
-            limits.pending_pushes,
-            limits.pending_bytes,
-        )
+        pending = core.push.pending
+        pending.limit_pushes, pending.limit_bytes = limits.pending_pushes, limits.pending_bytes
         self.servers.api.reload(config)
         core.network.gate.set_policy(gate_policy(config, core.node.max_connections, core.identity.keys.demo))

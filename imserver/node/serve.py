@@ -38,11 +38,7 @@ def run(config: Config, read_config: Callable[[], Config], announce: Callable[[s
     :class:`StartError` with a one-line message if the server cannot start.
     """
     refuse_open_demo(config)
-    serve(
-        config,
-        read_config,
-        lambda node: announce(banner(config, node.addresses, banner_notes(node))),
-    )
+    serve(config, read_config, lambda node: announce(banner(config, node.addresses, banner_notes(node))))
 
 
 def serve(
@@ -70,16 +66,16 @@ def serve(
         signals = _Signals(node, logs, read_config)
         signals.install()
         started(node)
-        for line in (
-            node.core.identity.logins.exposure() if config.app.log_file else ()
-        ):  # else the banner shows them
-            _log.info("%s", line)
+        if config.app.log_file:  # else the banner shows them
+            for line in node.core.identity.logins.exposure():
+                _log.info("%s", line)
         for name in sorted({app for key in config.api.keys for app in key.apps}):
             if node.core.identity.tenants.get(name) is None:
                 _log.warning("api.keys: a key is for the app %s, which does not exist", name)
         _log.info("started at %s", ", ".join(node.addresses.values()))
         node.serve_forever()
-        signals.wait_for_drain()
+        if signals.drain is not None:
+            signals.drain.get()
         _log.info("stopped")
     except StartError as error:
         if config.app.log_file:  # the console shows it anyway
@@ -137,7 +133,7 @@ class _Signals:
         self._node = node
         self._logs = logs
         self._read_config = read_config
-        self._drain: gevent.Greenlet[[], None] | None = None
+        self.drain: gevent.Greenlet[[], None] | None = None
         # Under nohup SIGHUP is ignored, and a lost terminal must not end the server.
         self._terminal_matters = has_terminal() and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
 
@@ -152,17 +148,13 @@ class _Signals:
             gevent.signal_handler(number, handler, *((number,) if handler == self._end else ()))
         take_signals()
 
-    def wait_for_drain(self) -> None:
-        if self._drain is not None:
-            self._drain.get()
-
     def _end(self, number: int) -> None:
         name = signal.Signals(number).name
-        if self._drain is not None:
+        if self.drain is not None:
             _log.warning("%s again: stopping at once", name)
             self._end_at_once(128 + number)
         _log.info("%s: draining", name)
-        self._drain = gevent.spawn(self._stop)
+        self.drain = gevent.spawn(self._stop)
 
     def _stop(self) -> None:
         try:
@@ -177,7 +169,7 @@ class _Signals:
 
     def _hang_up(self) -> None:
         if self._terminal_matters and not has_terminal():
-            if self._drain is None:
+            if self.drain is None:
                 self._end(signal.SIGHUP)
             return
         try:

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from imserver.channels.channels import Channels
 from imserver.channels.connections import Connections
-from imserver.channels.contract import Published
+from imserver.channels.histories import Published
 from imserver.channels.members import ChannelRefused, check_name, encode_tags
 from imserver.clock import serve_others
 from imserver.cluster.history import Position

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from msgspec.structs import replace
 
 from imserver.channels.channels import Channels
-from imserver.channels.contract import Published
+from imserver.channels.histories import Published
 from imserver.channels.members import ChannelRefused
 from imserver.channels.options import has_channel
 from imserver.hub.hub import USER_CHANNEL

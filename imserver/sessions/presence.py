@@ -7,8 +7,8 @@ from typing import Final
 
 from msgspec import Struct
 
-from imserver.cluster.nodes import NodeQueries, OtherNodes, read
-from imserver.cluster.registry import Lease, Registry
+from imserver.cluster.nodes import NodeQueries, OtherNodes, Registry, read
+from imserver.cluster.registry import Lease
 from imserver.hub.hub import Hub
 from imserver.model import SYSTEM_PREFIX, is_of_device
 from imserver.sessions.connection_ids import ConnectionTable

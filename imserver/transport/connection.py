@@ -20,6 +20,7 @@ from imserver import errors
 from imserver.clock import is_long_turn, serve_others
 from imserver.model import DialectState, LogSubscription
 from imserver.transport import frames
+from imserver.transport.frames import HEADS
 from imserver.transport.outbox import Backlog, Flusher, Writer
 from imserver.transport.poller import Poller
 from imserver.transport.states import (
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 _last_data: Final = struct.Struct("=44xI4xI").unpack
 """``tcpi_last_data_sent`` and ``tcpi_last_data_recv`` of ``struct tcp_info``, in milliseconds."""
 _INFO_BYTES: Final = 56
-_LOOK_SECONDS: Final = 0.05
 FOREVER: Final = float("inf")
 
 
@@ -59,7 +59,6 @@ def quiet_seconds(sock: _socket.socket) -> float:
 
 _TEXT = int(Opcode.TEXT)
 _BINARY = int(Opcode.BINARY)
-_PREPARED: Final = frames.HEADS
 _HEADS = {opcode: frames.heads(opcode) for opcode in (_TEXT, _BINARY)}
 
 Serve = Callable[["Connection", bytes, bool], None]
@@ -104,11 +103,11 @@ class Encoding:
 
     def with_dialect(self, dialect: Dialect) -> Encoding:
         """The same encoding for another codec. All connections with it share one instance."""
-        known = self._variants.get(dialect)
-        if known is None:
-            known = self._variants[dialect] = self._make(dialect)
-            known._variants = self._variants
-        return known
+        variant = self._variants.get(dialect)
+        if variant is None:
+            variant = self._variants[dialect] = self._make(dialect)
+            variant._variants = self._variants
+        return variant
 
     def _make(self, dialect: Dialect) -> Encoding:
         return Encoding(dialect, self.serve, self.limit_bytes, self.deflate_bits, self.outbox_bytes)
@@ -116,7 +115,7 @@ class Encoding:
     def frame(self, payload: bytes, opcode: int = 0) -> bytes:
         """Make the frame with ``payload`` for a client of this encoding."""
         size = len(payload)
-        if size < _PREPARED and not opcode and not self.deflate_bits:
+        if size < HEADS and not opcode and not self.deflate_bits:
             return self._heads[size] + payload
         opcode = opcode or self.opcode
         if self.deflate_bits:
@@ -144,10 +143,6 @@ class Encoding:
         return end if payload is None else self.frame(payload) + end
 
 
-def _unheard(_connection: Connection, _data: bytes) -> None:
-    pass
-
-
 class ConnectionContext:
     """Shared by all connections of a node: poller, flusher and callbacks.
 
@@ -163,7 +158,7 @@ class ConnectionContext:
         flusher: Flusher,
         ended: Callable[[Connection, int], None],
         close_seconds: float,
-        ponged: Callable[[Connection, bytes], None] = _unheard,
+        ponged: Callable[[Connection, bytes], None] = lambda _connection, _data: None,
     ) -> None:
         self.poller = poller
         self.flusher = flusher
@@ -189,11 +184,6 @@ RECEIVE_BYTES = 16384
 """Bytes per read while a large message arrives."""
 SMALL_RECEIVE_BYTES = 4096
 """Bytes per read otherwise. A flood of tiny frames must not delay other connections."""
-LARGE_ANSWER_BYTES: Final = 4096
-"""An answer of more bytes is written before the next command of the same read is served."""
-_PING = int(Opcode.PING)
-_PONG = int(Opcode.PONG)
-_CLOSE = int(Opcode.CLOSE)
 
 
 class Connection(Writer):
@@ -364,7 +354,7 @@ class Connection(Writer):
         """Wait until the outbox is empty or the connection has ended, so that two pages never wait there
         together. It switches."""
         while self.outbox is not None and self.is_open:
-            gevent.sleep(_LOOK_SECONDS)
+            gevent.sleep(0.05)
 
     def may_continue(self) -> bool:
         """Whether the next of several commands that came together may be served.
@@ -373,9 +363,7 @@ class Connection(Writer):
         it is large, or the client does not read: its limit counts before more is added to it. May switch.
         """
         outbox = self.outbox
-        if is_long_turn() or (
-            outbox is not None and (isinstance(outbox, Backlog) or len(outbox[-1]) > LARGE_ANSWER_BYTES)
-        ):
+        if is_long_turn() or (outbox is not None and (isinstance(outbox, Backlog) or len(outbox[-1]) > 4096)):
             serve_others()
         return self.state < CLOSING
 
@@ -390,11 +378,13 @@ class Connection(Writer):
         opcode = message.opcode
         if opcode <= Opcode.BINARY:
             self.encoding.serve(self, message.data, opcode == _TEXT)
-        elif opcode == _CLOSE:
-            self._closed_by_peer(frames.read_close(message.data))
-        elif opcode == _PING:
+        elif opcode == Opcode.CLOSE:
+            code = frames.read_close(message.data)
+            self._end(code)
+            self.send_frame(frames.encode_close(code))
+        elif opcode == Opcode.PING:
             self.send_frame(frames.encode(message.data, Opcode.PONG))
-        elif opcode == _PONG and message.data:
+        elif opcode == Opcode.PONG and message.data:
             self.context.ponged(self, message.data)
 
     # --- writing --------------------------------------------------------------------------------------------
@@ -423,10 +413,6 @@ class Connection(Writer):
         """Continue writing: the socket accepts bytes again."""
         self.context.flusher.resume(self)
 
-    def watch_writable(self, wanted: bool) -> None:
-        """Start or stop calling :meth:`on_writable`."""
-        self.context.poller.watch_writable(self, wanted)
-
     @property
     def outbox_bytes(self) -> int:
         """Limit of this connection's outbox; 0: that of the node."""
@@ -447,8 +433,13 @@ class Connection(Writer):
         (:attr:`Dialect.close_codes`), unless the code is one already (``as_given``).
         """
         if self.is_open:
+            last = self._last(code, reason, as_given)
             self._end(code)
-            self.send_frame(self.encoding.close_frames(code, reason, as_given))
+            self.send_frame(last)
+
+    def _last(self, code: int, reason: str = "", as_given: bool = False) -> bytes:
+        """What the peer receives last."""
+        return self.encoding.close_frames(code, reason, as_given)
 
     def disconnect(self, code: int, reason: str) -> None:
         """End the connection as a back end of its app wants: with its code and its reason, if clients of the
@@ -457,10 +448,6 @@ class Connection(Writer):
             self.close(code, reason or errors.DISCONNECTED, as_given=True)
         else:
             self.close(errors.CloseCode.KICKED)
-
-    def _closed_by_peer(self, code: int) -> None:
-        self._end(code)
-        self.send_frame(frames.encode_close(code))
 
     def _end(self, code: int) -> None:
         """Leave service: no further messages are received or sent."""
@@ -482,11 +469,12 @@ class Connection(Writer):
                 self.lost()
 
     def abandon(self, code: int) -> None:
-        """Drop the outbox and close. The peer has ``websocket.close_seconds`` to read the close frame."""
+        """Drop the outbox and close. The peer has ``websocket.close_seconds`` to read why."""
         backlog = self.outbox
         if self.is_open and type(backlog) is Backlog:
+            last = self._last(code)
             self._end(code)
-            backlog.cut(self.encoding.close_frames(code))
+            backlog.cut(last)
             self.context.flusher.budget.set(self, self.held_bytes())
         else:
             self._kill(code)

@@ -19,8 +19,6 @@ log = logging.getLogger(__name__)
 
 _OK: Final = errors.ReplyCode.OK
 _NOT_LOGGED_IN: Final = Reply(errors.ReplyCode.NOT_LOGGED_IN)
-_FAILED: Final = Reply(errors.ReplyCode.SYSTEM)
-_NOT_STORED: Final = Reply(errors.ReplyCode.NOT_STORED)
 _NO_ROUTE: Final = Reply(errors.ReplyCode.NO_ROUTE)
 
 
@@ -47,10 +45,6 @@ CommandTable = Mapping[type, CommandRow]
 """Command → its row."""
 
 
-def _nobody_hears(*_: object) -> None:
-    pass
-
-
 class Dispatcher:
     """Runs the commands of all dialects from one table. ``tables``: those of the services that run them.
 
@@ -62,8 +56,8 @@ class Dispatcher:
     def __init__(self, tables: Iterable[CommandTable], metrics: Metrics) -> None:
         self.table: dict[type, CommandRow] = {}
         self._metrics = metrics
-        self.acted: Callable[[Connection, str, Command], None] = _nobody_hears
-        self.refused: Callable[[Connection, Request, Reply, Exception | None], None] = _nobody_hears
+        self.acted: Callable[[Connection, str, Command], None] = lambda *_: None
+        self.refused: Callable[[Connection, Request, Reply, Exception | None], None] = lambda *_: None
         for rows in tables:
             self.add(rows)
 
@@ -108,12 +102,12 @@ class Dispatcher:
                         if row.act:
                             self._report_act(connection, row.act, command, reply)
                 except StorageUnavailable:
-                    reply = _NOT_STORED
+                    reply = Reply(errors.ReplyCode.NOT_STORED)
                 except Exception as error:
                     code = row.refusals.get(type(error))
                     if code is None:
                         log.exception("%s failed", request.name, extra={"connection": connection.peer})
-                    reply, reason = _FAILED if code is None else Reply(code), error
+                    reply, reason = Reply(errors.ReplyCode.SYSTEM if code is None else code), error
         if reply is not None:
             self._reply(connection, request, reply, reason)
 

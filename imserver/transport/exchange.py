@@ -59,15 +59,10 @@ def status_line(status: int) -> bytes:
 
 def response_head(status: int, lines: bytes, length: int, keep_alive: bool, version: str = "1.1") -> bytes:
     """A whole response head. ``lines``: header lines, each ended by CRLF."""
-    if not keep_alive:
-        return b"%b%bContent-Length: %d\r\nConnection: close\r\n\r\n" % (status_line(status), lines, length)
-    if version == "1.0":
-        return b"%b%bContent-Length: %d\r\nConnection: keep-alive\r\n\r\n" % (
-            status_line(status),
-            lines,
-            length,
-        )
-    return b"%b%bContent-Length: %d\r\n\r\n" % (status_line(status), lines, length)
+    end = b"Connection: close\r\n"
+    if keep_alive:
+        end = b"Connection: keep-alive\r\n" if version == "1.0" else b""
+    return b"%b%bContent-Length: %d\r\n%b\r\n" % (status_line(status), lines, length, end)
 
 
 def problem_body(problem: HttpProblem, id: str = "", detail: str = "") -> bytes:

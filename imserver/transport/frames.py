@@ -26,8 +26,6 @@ REST_BYTES = 4096
 """Largest frame whose beginning is stored unparsed. Each new piece is parsed together with it."""
 HEADS = 512
 """Frames below this size, which are nearly all, use a prepared head."""
-_MEMORY_LEVEL = 5
-"""zlib memory level. A compressor lives for one message, and 64 KiB are allocated faster than 256."""
 _pack_medium = struct.Struct("!BBH").pack
 _pack_large = struct.Struct("!BBQ").pack
 
@@ -58,21 +56,9 @@ def encode_close(code: int, reason: str = "") -> bytes:
 
 def deflate(payload: bytes, window_bits: int) -> bytes:
     """Compress ``payload`` as an independent permessage-deflate message (RFC 7692 section 7.2.1)."""
-    compressor = zlib.compressobj(wbits=-window_bits, memLevel=_MEMORY_LEVEL)
+    # A compressor lives for one message, and 64 KiB are allocated faster than the 256 of the usual level.
+    compressor = zlib.compressobj(wbits=-window_bits, memLevel=5)
     return (compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
-
-
-def inflater() -> PerMessageDeflate:
-    """The receiving half of permessage-deflate, without context takeover.
-
-    A window of 15 bits can read data of any smaller window.
-    """
-    return PerMessageDeflate(
-        remote_no_context_takeover=True,
-        local_no_context_takeover=True,
-        remote_max_window_bits=15,
-        local_max_window_bits=15,
-    )
 
 
 class Violation(Exception):
@@ -145,7 +131,8 @@ class MessageParser:
         self._limit = limit
         # Incompressible data grows by 5 bytes per block and a few at the end.
         self._slack = limit // 1000 + 16 if deflated else 0
-        self._extensions = [inflater()] if deflated else []
+        # Without context takeover. A window of 15 bits can read data of any smaller window.
+        self._extensions = [PerMessageDeflate(True, True, 15, 15)] if deflated else []
         self._reader = StreamReader()
         self._fragments: bytearray | None = None
         self._utf8: codecs.IncrementalDecoder | None = None
@@ -230,7 +217,11 @@ class MessageParser:
             self._utf8 = codecs.getincrementaldecoder("utf-8")() if opcode is Opcode.TEXT else None
         if self._size() + len(data) > self._limit:
             raise Violation(errors.CloseCode.TOO_BIG, "message too big")
-        self._check_utf8(data, frame.fin)
+        if self._utf8 is not None:
+            try:
+                self._utf8.decode(data, frame.fin)
+            except UnicodeDecodeError as exc:
+                raise Violation(errors.CloseCode.BAD_PAYLOAD, "invalid UTF-8") from exc
         if self._fragments is None:
             if frame.fin:
                 return FrameMessage(opcode, data)
@@ -242,13 +233,6 @@ class MessageParser:
         message = FrameMessage(Opcode.BINARY if self._utf8 is None else Opcode.TEXT, bytes(self._fragments))
         self._fragments = None
         return message
-
-    def _check_utf8(self, data: bytes, final: bool) -> None:
-        if self._utf8 is not None:
-            try:
-                self._utf8.decode(data, final)
-            except UnicodeDecodeError as exc:
-                raise Violation(errors.CloseCode.BAD_PAYLOAD, "invalid UTF-8") from exc
 
 
 def read_close(data: bytes) -> int:

@@ -24,19 +24,10 @@ from websockets.headers import build_extension, parse_extension
 
 from imserver import errors
 from imserver.clock import serve_others
-from imserver.errors import (
-    HttpProblem,
-    Problems,
-)
-from imserver.logging import OncePerMinute
+from imserver.errors import HttpProblem, Problems
+from imserver.logging import OncePerMinute, RateLimitedLog
 from imserver.protocol.dialect import Dialect
-from imserver.transport.connection import (
-    SMALL_RECEIVE_BYTES,
-    Connection,
-    ConnectionContext,
-    Encoding,
-    Serve,
-)
+from imserver.transport.connection import SMALL_RECEIVE_BYTES, Connection, ConnectionContext, Encoding, Serve
 from imserver.transport.exchange import pattern_of
 from imserver.transport.proxies import FORWARDING_HEADERS, TrustedProxies, is_address, is_loopback, network_of
 
@@ -44,25 +35,9 @@ log = logging.getLogger(__name__)
 
 OPAQUE: Final = "null"
 """Name of an opaque or invalid origin, for example of a file or a sandboxed page."""
-_LONGEST_NAME: Final = 253
 _HOST: Final = re.compile(
     r"(?:[A-Za-z][A-Za-z0-9+.-]*://)?(?:\[([0-9A-Fa-f:.]+)\]|([\w.-]+))(?::[0-9]*)?"
 ).fullmatch
-_PATH: Final = re.compile(r"(?<![:/])/.*")
-_WILDCARDS: Final = frozenset({"0.0.0.0", "::"})
-_LOG_SECONDS: Final = 60.0
-"""Least time between two warnings about refused requests."""
-
-_ORIGINS_LOGGED: Final = 100
-"""Limit of log lines about refused pages per minute."""
-
-_FORWARDING: Final = frozenset(FORWARDING_HEADERS)
-_OWN_SITES: Final = frozenset({"same-origin", "none"})
-"""Values of Sec-Fetch-Site for requests of this server's own pages and of the user."""
-
-
-def _is_public(path: str, headers: Mapping[str, str]) -> bool:
-    return path.startswith("/sdk/") and path.endswith(".js") and "upgrade" not in headers
 
 
 def host_name(value: str) -> str:
@@ -77,7 +52,7 @@ def host_name(value: str) -> str:
 
 def listed_host(address: str) -> str:
     """The host name of an origin or address in the settings, where a path may follow."""
-    return host_name(_PATH.sub("", address))
+    return host_name(re.sub("(?<![:/])/.*", "", address))
 
 
 class GatePolicy(Struct, frozen=True):
@@ -107,8 +82,12 @@ class Origins:
         self._apps_any = False
         self._apps: frozenset[str] = frozenset()
         self._warned = False
-        self._warn_at = 0.0
-        self._pages = OncePerMinute(_ORIGINS_LOGGED)
+        self._objected = RateLimitedLog(
+            log,
+            "demo mode: refused a request %s %r. To allow it, list the host in server.origins or make an API "
+            "key (imserver key create push)",
+        )
+        self._pages = OncePerMinute(100)
         self.on_refused: list[Callable[[str, str, str], object]] = []
         """Called with the setting that refuses a connection, its ``peer``, and the host of its page."""
         self.set_policy(policy)
@@ -119,7 +98,7 @@ class Origins:
         self._own = frozenset(map(listed_host, policy.origins))
         self.demo = policy.demo
         self._hosts = self._own.union(map(listed_host, policy.hosts), ("localhost",)) - {""}
-        self._any_address = not _WILDCARDS.isdisjoint(self._hosts)
+        self._any_address = not self._hosts.isdisjoint(("0.0.0.0", "::"))
         self._good_host: str | None = None
         self._good_origin: str | None = None
         self.accepted = object()
@@ -147,17 +126,23 @@ class Origins:
         host = headers.get("host", "")
         if host != self._good_host:
             if host and not self._is_own(host_name(host), self._any_address):
-                return self._refused(Problems.HOST_REFUSED, "for the host", host)
+                self._objected("for the host", host[:100])
+                return Problems.HOST_REFUSED
             self._good_host = host
         origin = headers.get("origin")
-        if origin is not None and origin != self._good_origin and not _is_public(path, headers):
+        if (
+            origin is not None
+            and origin != self._good_origin
+            and not (path.startswith("/sdk/") and path.endswith(".js") and "upgrade" not in headers)
+        ):
             name = host_name(origin)
             if not (self._any or self._apps_any or name in self._apps or self._is_own(name)):
                 if not (self._any_address and name and name == host_name(host)):
-                    return self._refused(Problems.ORIGIN_REFUSED, "from a page of", origin)
+                    self._objected("from a page of", origin[:100])
+                    return Problems.ORIGIN_REFUSED
             else:
                 self._good_origin = origin
-        if not self._warned and not _FORWARDING.isdisjoint(headers):
+        if not self._warned and not FORWARDING_HEADERS.isdisjoint(headers):
             self._warned = True
             log.warning(
                 "DEMO MODE IS OPEN TO OTHERS: a request came through a proxy, and no API key exists, so "
@@ -168,18 +153,6 @@ class Origins:
 
     def _is_own(self, name: str, any_address: bool = False) -> bool:
         return name in self._hosts or is_loopback(name) or (any_address and is_address(name))
-
-    def _refused(self, problem: HttpProblem, how: str, value: str) -> HttpProblem:
-        now = monotonic()
-        if now >= self._warn_at:
-            self._warn_at = now + _LOG_SECONDS
-            log.warning(
-                "demo mode: refused a request %s %r. To allow it, list the host in server.origins or make an "
-                "API key (imserver key create push)",
-                how,
-                value[:100],
-            )
-        return problem
 
     # --- logins ---------------------------------------------------------------------------------------------
 
@@ -193,7 +166,9 @@ class Origins:
         """
         origin = headers.get("origin")
         if origin is None:  # browsers name no origin where a page embeds or links to what it cannot read
-            own = "upgrade" in headers or headers.get("sec-fetch-site", "none") in _OWN_SITES
+            own = "upgrade" in headers or headers.get("sec-fetch-site", "none") in (
+                *("same-origin", "none"),  # of this server's own pages, and of the user
+            )
             return "" if own else OPAQUE
         name = host_name(origin)
         if name and name == host_name(headers.get("host", "")):
@@ -204,7 +179,7 @@ class Origins:
         if name and forwarded and name == host_name(forwarded.split(",")[0].strip()):
             return ""
         # Interned: all connections of one page share the string.
-        return sys.intern(name) if 0 < len(name) <= _LONGEST_NAME else OPAQUE
+        return sys.intern(name) if 0 < len(name) <= 253 else OPAQUE
 
     def allows(self, origin: str, dialect: str) -> bool:
         """Whether pages of the host ``origin`` may connect, for requests without an app."""
@@ -249,9 +224,6 @@ class Origins:
             else:
                 page = f"the page is of host {origin}; to allow it, add the host to {setting}"
             log.info("%s refused: %s", what, page, extra={"connection": peer})
-
-
-_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
 class Head(Struct, frozen=True):
@@ -337,18 +309,9 @@ class Admission(Struct, frozen=True):
     subprotocol: str = ""
 
 
-class Requester(Struct, frozen=True):
-    """A client that requests a connection: its address, the host of its page (``""``: own or none), and the
-    close code if it is refused (0: accepted)."""
-
-    peer: str
-    origin: str
-    close_code: int
-
-
 def accept_token(key: str) -> str:
     """The value of Sec-WebSocket-Accept for a client's key."""
-    return b64encode(sha1(key.encode() + _GUID).digest()).decode()
+    return b64encode(sha1(f"{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode()).digest()).decode()
 
 
 def host_of(peer: str) -> str:
@@ -359,13 +322,7 @@ def host_of(peer: str) -> str:
 class Gate:
     """Decides on upgrade requests. Owner of the number of connections per address."""
 
-    def __init__(
-        self,
-        proxies: TrustedProxies,
-        origins: Origins,
-        deflate: bool,
-        policy: GatePolicy,
-    ) -> None:
+    def __init__(self, proxies: TrustedProxies, origins: Origins, deflate: bool, policy: GatePolicy) -> None:
         self.proxies = proxies
         self.origins = origins
         self.paths: dict[str, DialectPath | Choose] = {}
@@ -405,35 +362,39 @@ class Gate:
             return Refusal(errors.Problems.NOT_FOUND)
         if isinstance(path, errors.HttpProblem):
             return Refusal(path)
-        if head.method != "GET" or _has_body(headers):
-            return Refusal(errors.Problems.BAD_REQUEST)
-        if head.version != "1.1":
+        has_body = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+        if head.method != "GET" or has_body or head.version != "1.1":
             return Refusal(errors.Problems.BAD_REQUEST)
         if headers.get("sec-websocket-version") != "13":
             return Refusal(errors.Problems.VERSION_REQUIRED, (("Sec-WebSocket-Version", "13"),))
         key = headers.get("sec-websocket-key", "")
-        if not _is_key(key):
+        try:
+            is_key = len(binascii.a2b_base64(key, strict_mode=True)) == 16
+        except ValueError:
+            is_key = False
+        if not is_key:
             return Refusal(errors.Problems.BAD_REQUEST)
-        requester = self.look_at(head, path.dialect)
+        peer, origin, close_code = self.look_at(head, path.dialect)
         extension, bits = self._negotiate(headers) if self._deflate and not upgraded else ("", 0)
         return Admission(
             accept_token(key),
             self._encoding(path, bits),
-            requester.peer,
+            peer,
             extension,
-            requester.close_code,
+            close_code,
             path.opened,
             head if path.opened is not None else None,
-            requester.origin,
+            origin,
             path.subprotocol,
         )
 
-    def look_at(self, head: Head, dialect: Dialect) -> Requester:
-        """The client of a request, and whether it may connect with this dialect."""
+    def look_at(self, head: Head, dialect: Dialect) -> tuple[str, str, int]:
+        """The client that requests a connection with this dialect: its address, the host of its page (``""``:
+        own or none), and the close code if it is refused (0: accepted)."""
         host = self.proxies.client(head.host, head.headers.get("x-forwarded-for", ""))
         origin = self.origins.stranger(head.host, head.headers)
         peer = f"[{host}]:{head.port}" if ":" in host else f"{host}:{head.port}"
-        return Requester(peer, origin, self._objection(dialect, origin, host, peer))
+        return peer, origin, self._objection(dialect, origin, host, peer)
 
     def _encoding(self, path: DialectPath, deflate_bits: int) -> Encoding:
         key = (path.dialect, deflate_bits)
@@ -495,17 +456,6 @@ class Gate:
                     continue
                 return build_extension([(name, answer)]), extension.local_max_window_bits
         return "", 0
-
-
-def _has_body(headers: Mapping[str, str]) -> bool:
-    return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
-
-
-def _is_key(key: str) -> bool:
-    try:
-        return len(binascii.a2b_base64(key, strict_mode=True)) == 16
-    except ValueError:
-        return False
 
 
 def adopt(

@@ -14,9 +14,7 @@ from gevent import socket as gevent_socket
 from msgspec import Struct
 
 from imserver.config.settings import LimitSettings
-from imserver.errors import (
-    Problems,
-)
+from imserver.errors import Problems
 from imserver.metrics import Metrics
 from imserver.transport.exchange import (
     HttpRequest,
@@ -27,15 +25,7 @@ from imserver.transport.exchange import (
     row_of,
 )
 from imserver.transport.gate import Admission, Gate
-from imserver.transport.http1 import (
-    MAX_PUBLIC_BODY_BYTES,
-    Body,
-    BodyLimit,
-    Mounts,
-    ParsedHead,
-    Streamed,
-)
-from imserver.transport.reader import WRITE_SECONDS, Reader
+from imserver.transport.http1 import MAX_PUBLIC_BODY_BYTES, Body, BodyLimit, Mounts, ParsedHead, Streamed
 from imserver.transport.stream import Streams
 
 if TYPE_CHECKING:
@@ -45,11 +35,6 @@ log = logging.getLogger(__name__)
 
 LINGER_SECONDS = 2
 """Time for reading and dropping the rest of a refused request."""
-WAITING_PER_RUNNING = 16
-"""Number of waiting requests per request that may run."""
-WAITING_BYTES = 64 << 20
-"""Limit of the bytes of waiting requests."""
-
 
 Admitted = Callable[[_socket.socket, Admission, bytes], None]
 """Puts an upgraded socket into service: (non-blocking socket, decision of the gate, bytes after the head)."""
@@ -126,8 +111,8 @@ class HandOver:
 
     @property
     def full(self) -> bool:
-        """True if the queue of waiting requests has reached its limit of number or bytes."""
-        return len(self._waiting) >= WAITING_PER_RUNNING * self.limit or self._waiting_bytes > WAITING_BYTES
+        """True if 16 requests wait for each that may run, or all have more than 64 MB."""
+        return len(self._waiting) >= 16 * self.limit or self._waiting_bytes > 64 << 20
 
     @property
     def busy(self) -> bool:
@@ -166,11 +151,13 @@ class HandOver:
         self, address: Any, plain: _socket.socket, waiting: bytes, data: bytes, give_back: GiveBack
     ) -> None:
         # Imported here: pywsgi takes 1.5 MB, which a node without such requests saves.
-        from imserver.transport.one_request import OneRequestHandler, make_server
+        from imserver.transport.one_request import WRITE_SECONDS, OneRequestHandler, Reader, make_server
 
         if self._server is None:
             self._server = make_server(self._application, self._environ)
-        sock = _cooperative(plain)
+        family, kind, proto = plain.family, plain.type, plain.proto
+        sock = gevent_socket.socket(family, kind, proto, fileno=plain.detach())
+        sock.settimeout(WRITE_SECONDS)
         reader = Reader(sock, data)
         handler = OneRequestHandler(sock, address, self._server, reader)  # type: ignore[call-arg]
         keep_alive = False
@@ -185,14 +172,6 @@ class HandOver:
             log.debug("%s", exc, extra={"connection": f"{address[0]}:{address[1]}"})
         except Exception:
             log.exception("serving failed", extra={"connection": f"{address[0]}:{address[1]}"})
-        raw = _socket.socket(sock.family, sock.type, sock.proto, sock.detach())
+        raw = _socket.socket(family, kind, proto, sock.detach())
         raw.setblocking(False)
         give_back(raw, bytes(reader.unread) if keep_alive else None)
-
-
-def _cooperative(sock: _socket.socket) -> gevent_socket.socket:
-    """The same socket as a gevent socket."""
-    family, kind, proto = sock.family, sock.type, sock.proto
-    wrapped = gevent_socket.socket(family, kind, proto, fileno=sock.detach())
-    wrapped.settimeout(WRITE_SECONDS)
-    return wrapped

@@ -34,7 +34,9 @@ from imserver.transport.exchange import (
 from imserver.transport.gate import Head, Refusal
 from imserver.transport.handover import LINGER_SECONDS, HandOver, ListenerContext
 from imserver.transport.http1 import (
+    CONTINUE,
     MAX_PUBLIC_BODY_BYTES,
+    RECEIVE_BYTES,
     BadHead,
     Body,
     KnownHeads,
@@ -47,7 +49,6 @@ from imserver.transport.http1 import (
 from imserver.transport.outbox import MANY_CONNECTIONS, Backlog, Writer
 from imserver.transport.poller import NO_SOCKET
 from imserver.transport.proxies import PROXY_HEADER_BYTES, read_proxy_header
-from imserver.transport.reader import RECEIVE_BYTES
 from imserver.transport.states import (
     CLOSE,
     CLOSED,
@@ -62,20 +63,12 @@ from imserver.transport.stream import Streams
 
 log = logging.getLogger(__name__)
 
-HEAD_RECEIVE_BYTES = 16384
-"""Bytes per read between bodies. Many small requests in one read must not delay other connections."""
-
 LARGE_BYTES = 4096
 """After a larger answer, the next pipelined request waits until the client has taken it."""
 
 PIPELINED_SECONDS = 0.025
 """Others are served after so long in one turn, before the next of several requests that came together. With
 5 ms, publications to 500 connections shared no ``send``: each delivery cost 1.4 times as much."""
-
-_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_SWITCHING = (
-    "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
-)
 
 
 class FrontServer:
@@ -168,16 +161,7 @@ class HttpConnection(Writer):
     Owner of its socket, its outbox, and the bytes of an unfinished request.
     """
 
-    __slots__ = (
-        "_answers_read",
-        "_body",
-        "_buffer",
-        "_front",
-        "_parsed",
-        "address",
-        "deadline",
-        "fresh",
-    )
+    __slots__ = ("_answers_read", "_body", "_buffer", "_front", "_parsed", "address", "deadline", "fresh")
 
     def __init__(self, front: FrontServer, sock: _socket.socket, address: Any) -> None:
         super().__init__(sock)
@@ -239,7 +223,8 @@ class HttpConnection(Writer):
                 self._body.begun += monotonic() - began
                 self.deadline = self._body.deadline(monotonic())
         try:
-            data = self.sock.recv(HEAD_RECEIVE_BYTES if self._body is None else RECEIVE_BYTES)
+            # Many small requests in one read must not delay other connections.
+            data = self.sock.recv(16384 if self._body is None else RECEIVE_BYTES)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
@@ -368,16 +353,11 @@ class HttpConnection(Writer):
         self._buffer, self._parsed = raw, parsed
         self._body = self._front.listener.begin_body(parsed, self.address)
         if "expect" in parsed.headers and parsed.version == "1.1" and not self._body.too_large:
-            self._front.context.flusher.enqueue(self, _CONTINUE)
+            self._front.context.flusher.enqueue(self, CONTINUE)
         return self._feed_body(data)
 
     def _request(
-        self,
-        parsed: ParsedHead,
-        raw: bytes,
-        body: bytes | bytearray,
-        rest: bytes,
-        too_large: bool = False,
+        self, parsed: ParsedHead, raw: bytes, body: bytes | bytearray, rest: bytes, too_large: bool = False
     ) -> bytes | None:
         """Serve one whole request: head (``raw``: its bytes) and body. ``rest``: the bytes after it.
 
@@ -436,7 +416,10 @@ class HttpConnection(Writer):
             front.metrics.handshakes_refused += 1
             self.refuse(decision.problem, decision.headers)
             return
-        answer = f"{_SWITCHING}{decision.accept}\r\n"
+        answer = (
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"Sec-WebSocket-Accept: {decision.accept}\r\n"
+        )
         if decision.extension:
             answer += f"Sec-WebSocket-Extensions: {decision.extension}\r\n"
         if decision.subprotocol:
@@ -508,10 +491,6 @@ class HttpConnection(Writer):
         self._front.context.flusher.resume(self)
         if self.outbox is None and self._answers_read is not None:
             self._answers_read.set()
-
-    def watch_writable(self, wanted: bool) -> None:
-        """Start or stop calling :meth:`on_writable`."""
-        self._front.context.poller.watch_writable(self, wanted)
 
     @property
     def outbox_bytes(self) -> int:

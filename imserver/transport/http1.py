@@ -20,18 +20,13 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from msgspec import Struct
 from msgspec.structs import replace
 
-from imserver.errors import (
-    HttpProblem,
-    Problems,
-)
+from imserver.errors import HttpProblem, Problems
 
 log = logging.getLogger(__name__)
 
-
-MAX_HEADERS = 99
-"""Limit of header lines in a request. ``http.client``, which pywsgi uses, counts the empty line as the
-hundredth."""
-
+RECEIVE_BYTES: Final = 65536
+"""Bytes per read of a body."""
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 _USUAL_NAMES = {
     spelt.encode(): name
@@ -83,10 +78,10 @@ class ParsedHead(Struct):
         """Callback of the parser."""
         key = _USUAL_NAMES.get(name) or name.decode("latin-1").lower()
         text = value.decode("latin-1").strip(" \t")  # no other white space: RFC 9110 section 5.5
-        known = self.headers.get(key)
-        if known is not None and key == "host":
+        before = self.headers.get(key)
+        if before is not None and key == "host":
             raise ValueError("more than one Host")
-        self.headers[key] = text if known is None else f"{known},{text}"
+        self.headers[key] = text if before is None else f"{before},{text}"
 
 
 def wants_upgrade(headers: Mapping[str, str]) -> bool:
@@ -140,7 +135,8 @@ def parse_head(data: bytes, mounts: Mounts = NO_MOUNTS) -> ParsedHead:
     are the caller's to remove. A target may have raw UTF-8, as with Go's ``net/http``.
     """
     parsed = ParsedHead()
-    if data.count(b"\r\n") > MAX_HEADERS + 2:
+    # At most 99 header lines: `http.client`, which pywsgi uses, counts the empty line as the hundredth.
+    if data.count(b"\r\n") > 101:
         raise BadHead(Problems.HEADERS_TOO_LARGE, "too many headers")
     if data[:1] in b"\r\n":
         raise BadHead(Problems.BAD_REQUEST, "no request line")
@@ -149,7 +145,7 @@ def parse_head(data: bytes, mounts: Mounts = NO_MOUNTS) -> ParsedHead:
         raise BadHead(Problems.BAD_REQUEST, "no request line")
     if not first.isascii():
         parsed.altered = True
-        data = _NOT_ASCII.sub(_percent, first) + line_end + rest
+        data = _NOT_ASCII.sub(lambda found: b"%%%02X" % found[0][0], first) + line_end + rest
     parser = HttpRequestParser(parsed)
     try:
         parser.feed_data(data)
@@ -199,10 +195,6 @@ def parse_head(data: bytes, mounts: Mounts = NO_MOUNTS) -> ParsedHead:
 _HOST: Final = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")
 """The characters of a host with a port (RFC 3986 section 3.2)."""
 _NOT_ASCII: Final = re.compile(rb"[\x80-\xff]")
-
-
-def _percent(found: re.Match[bytes]) -> bytes:
-    return b"%%%02X" % found[0][0]
 
 
 CACHED: Final = frozenset(
@@ -297,7 +289,6 @@ class KnownHeads:
 
 MAX_LINE_BYTES = 256
 """Longest line before a chunk, with its CRLF."""
-MAX_TRAILER_BYTES = 8192
 MAX_PUBLIC_BODY_BYTES = 65536
 """Bodies up to this size are read from everybody. Above it the API decides the limit."""
 
@@ -327,7 +318,6 @@ Streamed = Callable[[str, str], bool]
 
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})(;[\t\x20-\x7e]*)?")
 _TRAILER = re.compile(rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*\r\n)+")
-_REPLACED = (b"content-length", b"transfer-encoding", b"expect")
 
 
 class Body:
@@ -376,7 +366,8 @@ class Body:
         while True:
             end = raw.find(b"\r\n", 0, MAX_LINE_BYTES)
             if end < 0:
-                if len(raw) >= MAX_LINE_BYTES or not _may_become_size(raw):
+                may_become_size = not raw or _SIZE.fullmatch(raw.removesuffix(b"\r")) is not None
+                if len(raw) >= MAX_LINE_BYTES or not may_become_size:
                     raise BadHead(Problems.BAD_REQUEST, "broken chunk size")
                 return None
             found = _SIZE.fullmatch(raw, 0, end)
@@ -405,18 +396,13 @@ class Body:
             return bytes(raw[start + 2 :])
         end = raw.find(b"\r\n\r\n", start)
         trailer = raw[start:] if end < 0 else raw[start : end + 2]
-        if len(trailer) > MAX_TRAILER_BYTES or trailer.count(b"\n") != trailer.count(b"\r\n"):
+        if len(trailer) > 8192 or trailer.count(b"\n") != trailer.count(b"\r\n"):
             raise BadHead(Problems.BAD_REQUEST, "broken trailer")
         if end < 0:
             return None
         if _TRAILER.fullmatch(trailer) is None:
             raise BadHead(Problems.BAD_REQUEST, "broken trailer")
         return bytes(raw[end + 4 :])
-
-
-def _may_become_size(raw: bytearray) -> bool:
-    """Whether more bytes could make ``raw`` a valid size line."""
-    return not raw or _SIZE.fullmatch(raw.removesuffix(b"\r")) is not None
 
 
 def streams(parsed: ParsedHead, wanted: Streamed | None) -> bool:
@@ -451,7 +437,8 @@ def plain_request(raw: bytes, head: ParsedHead, content: bytes | bytearray) -> b
     elif not head.chunked and not head.altered and "expect" not in head.headers:
         return raw + content
     length = [b"Content-Length: %d" % len(content)] if content or head.chunked else []
-    return _rewrite_head(raw, head, _REPLACED, length) + content
+    replaced = (b"content-length", b"transfer-encoding", b"expect")
+    return _rewrite_head(raw, head, replaced, length) + content
 
 
 def _rewrite_head(

@@ -20,12 +20,7 @@ from imserver.transport.poller import Parked, Poller
 
 log = logging.getLogger(__name__)
 
-_ACCEPTS_PER_TURN = 64
 _PAUSE_SECONDS = 0.5
-_NO_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-_FULL = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
-_INHERITED = sys.platform == "linux"
-"""Linux passes TCP_NODELAY and non-blocking mode of a listener to its connections. Elsewhere each is set."""
 LOCAL_PEER: Final = ("127.0.0.1", 0)
 """The address of every peer of a Unix socket, which has none: a program of this machine."""
 
@@ -147,7 +142,9 @@ class Reserve:
             sock = _socket.socket(listening.family, _socket.SOCK_STREAM, 0, fd)
             try:
                 sock.setblocking(False)
-                sock.send(_FULL)
+                sock.send(
+                    b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+                )
             finally:
                 sock.close()
         except OSError as exc:
@@ -192,19 +189,20 @@ class Listener(Parked):
         """Accept waiting connections, up to a limit per turn."""
         if self.sock.fileno() < 0:
             return
-        for _ in range(_ACCEPTS_PER_TURN):
+        for _ in range(64):
             try:
                 fd, address = self.sock._accept()  # type: ignore[attr-defined]
             except (BlockingIOError, ConnectionAbortedError, InterruptedError):
                 return
             except OSError as exc:
-                if exc.errno not in _NO_FILES:
+                if exc.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                     raise
                 self._out_of_files(exc)
                 return
             sock = _socket.socket(self._family, _socket.SOCK_STREAM, 0, fd)
             sock.setblocking(False)
-            if not _INHERITED and self._family != _socket.AF_UNIX:
+            # Linux passes TCP_NODELAY of a listener to its connections.
+            if sys.platform != "linux" and self._family != _socket.AF_UNIX:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._metrics.accepted += 1
             self._accepted(sock, address or LOCAL_PEER)

@@ -15,7 +15,7 @@ from time import monotonic
 from typing import Any
 
 from imserver import errors
-from imserver.transport.poller import Parked
+from imserver.transport.poller import Parked, Poller
 from imserver.transport.states import CLOSED, CLOSING, ConnectionState
 
 SEND_BYTES = 65536
@@ -56,10 +56,6 @@ class Writer(Parked):
     @abstractmethod
     def abandon(self, code: int) -> None:
         """End TCP because a limit is exceeded. ``code``: for the log and the counters."""
-
-    @abstractmethod
-    def watch_writable(self, wanted: bool) -> None:
-        """Start or stop calling ``Flusher.resume`` when the kernel accepts bytes."""
 
     @abstractmethod
     def held_bytes(self) -> int:
@@ -190,9 +186,10 @@ class Flusher:
     """
 
     def __init__(
-        self, loop: Any, most: int, outbox_bytes: int, outbox_seconds: float, budget: Budget
+        self, loop: Any, poller: Poller, most: int, outbox_bytes: int, outbox_seconds: float, budget: Budget
     ) -> None:
         self._loop = loop
+        self._poller = poller
         self._most = most
         self.limit_bytes = outbox_bytes
         """Limit of an outbox. Read-only for others."""
@@ -359,7 +356,7 @@ class Flusher:
             return
         connection.outbox = backlog
         self.stalled.add(connection)
-        connection.watch_writable(True)
+        self._poller.watch_writable(connection, True)
         self.grew(connection)
 
     def resume(self, connection: Writer) -> None:
@@ -375,7 +372,7 @@ class Flusher:
         if done:
             connection.outbox = None
             self.forget(connection)
-            connection.watch_writable(False)
+            self._poller.watch_writable(connection, False)
             if connection.state >= CLOSING:
                 connection.flushed()
         else:

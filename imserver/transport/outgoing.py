@@ -16,15 +16,10 @@ from imserver.errors import ImserverError
 if TYPE_CHECKING:
     from urllib3 import PoolManager
 
-SIGNATURE_HEADER: Final = "Imserver-Signature"
-DELIVERY_HEADER: Final = "Imserver-Delivery"
 ANSWER_BYTES: Final = 65536
 """Longest answer that is read; a longer one counts as no answer."""
 USER_AGENT: Final = f"imserver/{__version__}"
 NO_HEADERS: Final[Mapping[str, str]] = {}
-_HOSTS: Final = 64
-_CONNECTIONS: Final = 64
-"""Idle connections to one host."""
 _LONG_HOST: Final = re.compile("[^/]*//[^/?#]{321}")
 """No name with a user and a port is so long. Issuers and providers name URLs, too."""
 
@@ -70,9 +65,8 @@ class Outgoing:
 
         Switches. Redirections are not followed. Raises :class:`Unreachable`.
         """
-        own = {SIGNATURE_HEADER: signature(secret, body, timestamp), DELIVERY_HEADER: delivery}
-        headers = {**headers, **own}
-        return self.send(url, headers, body, seconds, answer_bytes)
+        own = {"Imserver-Signature": signature(secret, body, timestamp), "Imserver-Delivery": delivery}
+        return self.send(url, {**headers, **own}, body, seconds, answer_bytes)
 
     def send(
         self,
@@ -120,10 +114,13 @@ class Outgoing:
         self, method: str, url: str, body: bytes | None, headers: dict[str, str], answer_bytes: int
     ) -> tuple[int, bytes, Mapping[str, str]]:
         # Loaded here to save memory in nodes that send no requests.
+        from urllib3 import PoolManager
         from urllib3.exceptions import HTTPError
 
         if self._connections is None:
-            self._connections = self._manager()
+            self._connections = PoolManager(
+                64, maxsize=64, retries=False
+            )  # idle ones to so many hosts, to each
         try:
             answer = self._connections.urlopen(
                 method, url, body=body, headers=headers, redirect=False, preload_content=False
@@ -140,11 +137,6 @@ class Outgoing:
             is_refused = isinstance(error.__cause__, ConnectionRefusedError)
             raise Unreachable(f"{type(error).__name__}: {error}", is_refused) from None
         return answer.status, content, answer.headers
-
-    def _manager(self) -> PoolManager:
-        from urllib3 import PoolManager
-
-        return PoolManager(_HOSTS, maxsize=_CONNECTIONS, retries=False)
 
     def close(self) -> None:
         """End the idle connections."""

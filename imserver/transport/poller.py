@@ -61,11 +61,6 @@ class Parked(ABC):
         """Close, because serving this object raised an error."""
 
 
-def _name_of(parked: Parked) -> str:
-    name: str = getattr(parked, "peer", "listener")
-    return name
-
-
 class Readers(ABC):
     """The pool of greenlets that serve ready sockets. Owner of the queue.
 
@@ -107,8 +102,12 @@ class Readers(ABC):
                 try:
                     parked.on_readable()
                 except Exception:
-                    log.exception("serving failed", extra={"connection": _name_of(parked)})
-                    self._give_up(parked)
+                    extra = {"connection": getattr(parked, "peer", "listener")}
+                    log.exception("serving failed", extra=extra)
+                    try:
+                        parked.lost()
+                    except Exception:
+                        log.exception("closing failed", extra=extra)
                 parked.reading = False
                 if parked.masked:
                     self.unmask(parked)
@@ -117,12 +116,6 @@ class Readers(ABC):
                 return
             idle.append(me)
             greenlet.switch(hub)
-
-    def _give_up(self, parked: Parked) -> None:
-        try:
-            parked.lost()
-        except Exception:
-            log.exception("closing failed", extra={"connection": _name_of(parked)})
 
     @abstractmethod
     def at(self, fd: int) -> Parked | None:
@@ -135,12 +128,6 @@ class Readers(ABC):
     @abstractmethod
     def unmask(self, parked: Parked) -> None:
         """Watch a masked socket again."""
-
-
-_MAX_EVENTS = 512
-"""Limit of ready sockets handled in one turn of the loop."""
-_MAX_HANG_UPS = 64
-"""Limit of closed peers handled in one turn, so that a mass disconnect delays nobody."""
 
 
 try:
@@ -245,7 +232,7 @@ class EpollPoller(Readers):
         ready = self.ready
         parked_by_fd = self._parked
         queued = {id(parked) for parked in ready} if ready else ()
-        for fd, events in self._epoll.poll(0, _MAX_EVENTS):
+        for fd, events in self._epoll.poll(0, 512):
             parked = parked_by_fd[fd]
             if parked is None or (queued and id(parked) in queued):
                 continue
@@ -285,7 +272,7 @@ class EpollPoller(Readers):
         hung_up = self._hung_up
         ready = self.ready
         queued = {id(parked) for parked in ready}
-        for _ in range(min(len(hung_up), _MAX_HANG_UPS)):
+        for _ in range(min(len(hung_up), 64)):  # a mass disconnect delays nobody
             parked = hung_up.popleft()
             if parked.reading:
                 # Its current reader checks it again afterwards.

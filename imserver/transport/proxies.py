@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from struct import Struct
 from typing import Final
 
-FORWARDING_HEADERS = ("x-forwarded-for", "forwarded", "x-forwarded-host", "x-real-ip", "via")
+FORWARDING_HEADERS = frozenset({"x-forwarded-for", "forwarded", "x-forwarded-host", "x-real-ip", "via"})
 """Headers that only proxies send."""
 
 
@@ -74,14 +74,8 @@ def _without_port(hop: str) -> str:
 PROXY_HEADER_BYTES: Final = 4096
 """The longest PROXY header that is accepted. Without extensions none has more than 216 bytes."""
 _LINE_BYTES: Final = 107
-_LINE: Final = b"PROXY "
-_SIGNATURE: Final = b"\r\n\r\n\0\r\nQUIT\n"
 _HEAD: Final = Struct("!12sBBH")
 _LOCAL, _PROXY = 0x20, 0x21
-_WIDTHS: Final = {0x11: 4, 0x21: 16}
-"""Bytes of an address, by family and transport: TCP over IPv4, TCP over IPv6."""
-_WITHOUT_ADDRESS: Final = (0x00, 0x31)
-"""Unspecified, and Unix sockets."""
 
 
 def read_proxy_header(data: bytes) -> tuple[int, tuple[str, int] | None] | None:
@@ -91,9 +85,9 @@ def read_proxy_header(data: bytes) -> tuple[int, tuple[str, int] | None] | None:
     None: it is incomplete. Raises ValueError if there is none, or it is invalid. Extensions are skipped.
     https://www.haproxy.org/download/2.9/doc/proxy-protocol.txt
     """
-    if data.startswith(_SIGNATURE[: len(data)]):
+    if data.startswith(b"\r\n\r\n\0\r\nQUIT\n"[: len(data)]):
         return _read_binary(data)
-    if data.startswith(_LINE[: len(data)]):
+    if data.startswith(b"PROXY "[: len(data)]):
         return _read_line(data)
     raise ValueError("no PROXY header")
 
@@ -102,12 +96,13 @@ def _read_binary(data: bytes) -> tuple[int, tuple[str, int] | None] | None:
     if len(data) < _HEAD.size:
         return None
     _, command, family, length = _HEAD.unpack_from(data)
-    size, width = _HEAD.size + length, _WIDTHS.get(family, 0)
+    # Bytes of an address, by family and transport: TCP over IPv4, TCP over IPv6.
+    size, width = _HEAD.size + length, {0x11: 4, 0x21: 16}.get(family, 0)
     if command not in (_LOCAL, _PROXY) or size > PROXY_HEADER_BYTES:
         raise ValueError("an invalid PROXY header")
     if len(data) < size:
         return None
-    if command == _LOCAL or family in _WITHOUT_ADDRESS:
+    if command == _LOCAL or family in (0x00, 0x31):  # unspecified, and Unix sockets
         return size, None
     if not width or length < 2 * width + 4:
         raise ValueError("an invalid PROXY header")

@@ -25,47 +25,24 @@ if TYPE_CHECKING:
     import ssl
 
 _HOSTS: Final = 64
-_CONNECTIONS: Final = 4
-_HEAD_BYTES: Final = 65536
-"""Longest head of an answer."""
-_RECEIVE_BYTES: Final = 16384
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _HOST_CHARACTERS: Final = 253
-_LABEL_CHARACTERS: Final = 63
-_DOTS: Final = re.compile("[.\u3002\uff0e\uff61]")
 
 _URL: Final = re.compile(
     r"(?P<origin>(?P<scheme>https?)://(?P<address>"
     r"(\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9._-]{1,253}))(:(?P<port>[0-9]{1,5}))?))(?P<target>[/?][!-~]*)?"
 )
 _NOT_PUBLIC_V4: Final = tuple(
-    map(
-        IPv4Network,
-        (
-            "0.0.0.0/8",
-            "10.0.0.0/8",
-            "100.64.0.0/10",
-            "127.0.0.0/8",
-            "169.254.0.0/16",
-            "172.16.0.0/12",
-            "192.0.0.0/24",
-            "192.0.2.0/24",
-            "192.88.99.0/24",
-            "192.168.0.0/16",
-            "198.18.0.0/15",
-            "198.51.100.0/24",
-            "203.0.113.0/24",
-            "224.0.0.0/3",
-        ),
+    IPv4Network(each)
+    for each in (
+        *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12"),
+        *("192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15"),
+        *("198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/3"),
     )
 )
 """Private, shared, loopback, link-local, documentation, benchmark, multicast and reserved networks."""
-_PUBLIC_V6: Final = IPv6Network("2000::/3")
 _NOT_PUBLIC_V6: Final = tuple(map(IPv6Network, ("2001::/23", "2001:db8::/32", "3fff::/20")))
 """The networks in 2000::/3 that are not public: of protocols (also Teredo), and documentation."""
-_NAT64: Final = IPv6Network("64:ff9b::/96")
-
-Resolve = Callable[[str, int], Sequence[str]]
 
 
 class BadUrl(ImserverError):
@@ -80,10 +57,11 @@ def is_public(text: str) -> bool:
     address = ip_address(text)
     if isinstance(address, IPv6Address):
         inner = address.ipv4_mapped or address.sixtofour
-        if address in _NAT64:
+        if address in IPv6Network("64:ff9b::/96"):  # NAT64
             inner = IPv4Address(int(address) & 0xFFFF_FFFF)
         if inner is None:
-            return address in _PUBLIC_V6 and not any(address in network for network in _NOT_PUBLIC_V6)
+            is_assigned = address in IPv6Network("2000::/3")
+            return is_assigned and not any(address in network for network in _NOT_PUBLIC_V6)
         address = inner
     return not any(address in network for network in _NOT_PUBLIC_V4)
 
@@ -200,8 +178,8 @@ class PublicRequests(Outgoing):
     def __init__(
         self,
         allow_loopback: bool,
-        resolve: Resolve = look_up,
-        connections: int = _CONNECTIONS,
+        resolve: Callable[[str, int], Sequence[str]] = look_up,
+        connections: int = 4,
         pages: bool = False,
     ) -> None:
         super().__init__()
@@ -221,7 +199,7 @@ class PublicRequests(Outgoing):
         """
         letters = unicodedata.normalize("NFKC", name[: _HOST_CHARACTERS + 1])
         if max(len(letters), len(name)) > _HOST_CHARACTERS or any(
-            len(label) > _LABEL_CHARACTERS for label in _DOTS.split(letters)
+            len(label) > 63 for label in re.split("[.\u3002\uff0e\uff61]", letters)
         ):
             raise BadUrl("the name of the host is too long")
         try:
@@ -268,7 +246,7 @@ class PublicRequests(Outgoing):
         try:
             sock.sendall(request)
             answer = AnswerReader(answer_bytes, self._pages)
-            is_reusable, status = read_answer(sock, answer, answer_bytes + _HEAD_BYTES)
+            is_reusable, status = read_answer(sock, answer, answer_bytes + 65536)  # with its head
         finally:
             if is_reusable:
                 self._add_idle(origin, sock)
@@ -341,7 +319,7 @@ def read_answer(sock: socket.socket, answer: AnswerReader, limit: int) -> tuple[
     parser = HttpResponseParser(answer)
     size = 0
     while not answer.is_complete:
-        data = sock.recv(_RECEIVE_BYTES)
+        data = sock.recv(16384)
         if not data:
             if not size:
                 raise ConnectionResetError("the connection was closed")

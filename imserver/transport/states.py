@@ -68,33 +68,25 @@ class ConnectionEvent(IntEnum):
 CONNECTED, ADDRESSED, UNADDRESSED, CLOSING, DRAINING, CLOSED = ConnectionState
 JOIN, ATTACH, FORGET, LEAVE, CLOSE, FLUSH, END = ConnectionEvent
 
-_ROWS: Final[Mapping[ConnectionState, Mapping[ConnectionEvent, ConnectionState]]] = {
-    CONNECTED: {
-        JOIN: ADDRESSED,
-        ATTACH: UNADDRESSED,
-        CLOSE: CLOSING,
-        END: CLOSED,
-    },
-    ADDRESSED: {
-        FORGET: UNADDRESSED,
-        LEAVE: CONNECTED,
-        CLOSE: CLOSING,
-        END: CLOSED,
-    },
-    UNADDRESSED: {
-        JOIN: ADDRESSED,
-        ATTACH: UNADDRESSED,
-        FORGET: UNADDRESSED,
-        LEAVE: CONNECTED,
-        CLOSE: CLOSING,
-        END: CLOSED,
-    },
-    # A service that waited may leave a session whose connection has ended meanwhile.
-    CLOSING: {FORGET: CLOSING, LEAVE: CLOSING, FLUSH: DRAINING, END: CLOSED},
-    DRAINING: {FORGET: DRAINING, LEAVE: DRAINING, END: CLOSED},
-    CLOSED: {FORGET: CLOSED, LEAVE: CLOSED, END: CLOSED},
+CONNECTION_TRANSITIONS: Final = {
+    state: Transitions(state, row)
+    for state, row in {
+        CONNECTED: {JOIN: ADDRESSED, ATTACH: UNADDRESSED, CLOSE: CLOSING, END: CLOSED},
+        ADDRESSED: {FORGET: UNADDRESSED, LEAVE: CONNECTED, CLOSE: CLOSING, END: CLOSED},
+        UNADDRESSED: {
+            JOIN: ADDRESSED,
+            ATTACH: UNADDRESSED,
+            FORGET: UNADDRESSED,
+            LEAVE: CONNECTED,
+            CLOSE: CLOSING,
+            END: CLOSED,
+        },
+        # A service that waited may leave a session whose connection has ended meanwhile.
+        CLOSING: {FORGET: CLOSING, LEAVE: CLOSING, FLUSH: DRAINING, END: CLOSED},
+        DRAINING: {FORGET: DRAINING, LEAVE: DRAINING, END: CLOSED},
+        CLOSED: {FORGET: CLOSED, LEAVE: CLOSED, END: CLOSED},
+    }.items()
 }
-CONNECTION_TRANSITIONS: Final = {state: Transitions(state, row) for state, row in _ROWS.items()}
 """State → event → the next state. The only way to change a state:
 ``connection.state = CONNECTION_TRANSITIONS[connection.state][event]``. It calls nothing, because each login
 does it."""

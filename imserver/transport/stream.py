@@ -12,35 +12,21 @@ import _socket
 import logging
 from collections.abc import Callable, Mapping
 from time import monotonic
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from imserver import errors
 from imserver.metrics import Metrics
 from imserver.model import DialectState
-from imserver.transport.connection import Connection, ConnectionContext, Encoding, Serve
+from imserver.transport.connection import SMALL_RECEIVE_BYTES, Connection, ConnectionContext, Encoding, Serve
 from imserver.transport.exchange import pattern_of
 from imserver.transport.gate import Gate, Head, host_of
-from imserver.transport.outbox import Backlog
 
 if TYPE_CHECKING:
     from imserver.protocol.dialect import Dialect
 
 log = logging.getLogger(__name__)
-
-_RECEIVE_BYTES: Final = 4096
-_LONGEST_SECONDS: Final = 86400.0
-_DESTINATIONS: Final = frozenset({"empty", "document"})
-"""Values of Sec-Fetch-Dest for requests of scripts and of the user. All others are of addresses that a page
-embeds: six pictures that are streams would take all connections of a browser to this server."""
-
-Refuse = Callable[[int], bytes]
-"""Close code → the whole HTTP response for it."""
-
-
-def _ignore(_connection: Connection, _payload: bytes, _text: bool) -> None:
-    """Ignore a message."""
 
 
 class StreamEncoding(Encoding):
@@ -54,7 +40,7 @@ class StreamEncoding(Encoding):
     def __init__(
         self,
         dialect: Dialect,
-        serve: Serve = _ignore,
+        serve: Serve = lambda _connection, _payload, _text: None,
         limit_bytes: int = 0,
         before: bytes = b"",
         behind: bytes = b"",
@@ -79,11 +65,12 @@ class StreamEncoding(Encoding):
 class UnbegunStream(DialectState, kw_only=True):
     """State of a stream before its response. It makes the HTTP response for a close code."""
 
-    refuse: Refuse
+    refuse: Callable[[int], bytes]
 
 
 class Stream(Connection):
-    """One event stream. Before :meth:`begin` its state is an :class:`UnbegunStream`."""
+    """One event stream. Before :meth:`begin` its state is an :class:`UnbegunStream`, and to close it is to
+    refuse the request."""
 
     __slots__ = ()
 
@@ -97,7 +84,7 @@ class Stream(Connection):
     def on_readable(self) -> None:
         """Drop data from the client. Detects the end of the connection."""
         try:
-            data = self.sock.recv(_RECEIVE_BYTES)
+            data = self.sock.recv(SMALL_RECEIVE_BYTES)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
@@ -114,34 +101,12 @@ class Stream(Connection):
         elif payload := self.encoding.dialect.encode_ping(self.dialect_state):
             self.send(payload)
 
-    def close(self, code: int, reason: str = "", as_given: bool = False) -> None:
-        """End the stream. The outbox is written first, then the reason.
-
-        Before :meth:`begin` the request is refused instead. Without a ``reason``, it is the name of the code
-        in ``errors.CLOSE``.
-        """
-        if self.is_open:
-            last = self._last(code, reason, as_given)
-            self._end(code)
-            self.send_frame(last)
-
     def refuse(self, response: bytes, code: int) -> None:
         """Answer the request with a whole response instead of a stream. ``code``: for the counters."""
         if self.is_open:
             self.dialect_state = None
             self._end(code)
             self.send_frame(response)
-
-    def abandon(self, code: int) -> None:
-        """Drop the outbox and end the stream. The peer has ``websocket.close_seconds`` to read the reason."""
-        backlog = self.outbox
-        if self.is_open and type(backlog) is Backlog:
-            last = self._last(code)
-            self._end(code)
-            backlog.cut(last)
-            self.context.flusher.budget.set(self, self.held_bytes())
-        else:
-            self._kill(code)
 
     def _last(self, code: int, reason: str = "", as_given: bool = False) -> bytes:
         state = self.dialect_state
@@ -151,16 +116,12 @@ class Stream(Connection):
         return state.refuse(code)
 
 
-Open = Callable[[Stream, Head], None]
-"""Begins or closes a stream. May switch."""
-
-
 class StreamPath(Struct, frozen=True):
-    """How a path is served: ``method`` of its requests, ``open`` begins or closes a stream, and ``refuse``
-    makes the response to a (request, address of the client, close code)."""
+    """How a path is served: ``method`` of its requests, ``open`` begins or closes a stream (it may switch),
+    and ``refuse`` makes the response to a (request, address of the client, close code)."""
 
     method: str
-    open: Open
+    open: Callable[[Stream, Head], None]
     refuse: Callable[[Head, str, int], bytes]
 
 
@@ -184,7 +145,7 @@ class Streams:
         self._gate = gate
         self._metrics = metrics
         self.paths = paths
-        self._silent_milliseconds = int(min(silent_seconds, _LONGEST_SECONDS) * 1000)
+        self._silent_milliseconds = int(min(silent_seconds, 86400.0) * 1000)
         self._waiting = waiting
         """For streams that have not begun."""
 
@@ -203,26 +164,28 @@ class Streams:
         """
         context = self._context
         dialect = self._waiting.dialect
-        requester = self._gate.look_at(head, dialect)
-        stream = Stream(context, sock, requester.peer, self._waiting, monotonic())
+        peer, origin, close_code = self._gate.look_at(head, dialect)
+        stream = Stream(context, sock, peer, self._waiting, monotonic())
         stream.last_seen = monotonic()  # it is not pinged before its head
-        stream.origin = requester.origin
+        stream.origin = origin
         row = self._row(head.path)
         assert row is not None, "the server has asked serves()"
-        stream.dialect_state = UnbegunStream(
-            refuse=lambda code: row.refuse(head, host_of(requester.peer), code)
-        )
-        self._gate.entered(requester.peer)
+        stream.dialect_state = UnbegunStream(refuse=lambda code: row.refuse(head, host_of(peer), code))
+        self._gate.entered(peer)
         context.poller.take(stream)
         if before:
             stream.send_frame(before)
-        if requester.close_code:
-            stream.close(requester.close_code)
+        if close_code:
+            stream.close(close_code)
             return
-        if head.headers.get("sec-fetch-dest", "empty") not in _DESTINATIONS:
+        # Any other value is of an address that a page embeds: six pictures that are streams would take all
+        # connections of a browser to this server.
+        if head.headers.get("sec-fetch-dest", "empty") not in ("empty", "document"):
             stream.close(errors.CloseCode.NOT_ALLOWED)
             return
-        _notice_silence(sock, self._silent_milliseconds)
+        option = getattr(_socket, "TCP_USER_TIMEOUT", None)  # Linux ends a connection whose peer is silent
+        if option is not None and sock.family != getattr(_socket, "AF_UNIX", None):
+            sock.setsockopt(_socket.IPPROTO_TCP, option, self._silent_milliseconds)
         self._metrics.streams += 1
         stream.reading = True
         try:
@@ -234,10 +197,3 @@ class Streams:
             stream.reading = False
             if stream.masked:
                 context.poller.unmask(stream)
-
-
-def _notice_silence(sock: _socket.socket, milliseconds: int) -> None:
-    """Let the kernel end a connection whose peer does not respond (Linux only)."""
-    option = getattr(_socket, "TCP_USER_TIMEOUT", None)
-    if option is not None and sock.family != getattr(_socket, "AF_UNIX", None):
-        sock.setsockopt(_socket.IPPROTO_TCP, option, milliseconds)

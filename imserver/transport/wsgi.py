@@ -23,16 +23,12 @@ from geventwebsocket.handler import WebSocketHandler
 from imserver import errors
 from imserver.metrics import Metrics
 from imserver.transport import frames
-from imserver.transport.exchange import (
-    CORS,
-    challenged,
-    problem_body,
-    problem_response,
-    status_line,
-)
+from imserver.transport.exchange import CORS, challenged, problem_body, problem_response, status_line
 from imserver.transport.gate import Gate, Head, Refusal
 from imserver.transport.handover import LINGER_SECONDS, Admitted, ListenerContext
 from imserver.transport.http1 import (
+    CONTINUE,
+    RECEIVE_BYTES,
     BadHead,
     ParsedHead,
     parse_head,
@@ -42,12 +38,9 @@ from imserver.transport.http1 import (
     wants_upgrade,
 )
 from imserver.transport.listener import LOCAL_PEER, port_of
-from imserver.transport.one_request import OneRequestHandler
-from imserver.transport.reader import RECEIVE_BYTES, WRITE_SECONDS, Reader
+from imserver.transport.one_request import WRITE_SECONDS, OneRequestHandler, Reader
 
 log = logging.getLogger(__name__)
-
-_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 WS_DIALECT_KEY = "imserver.ws_dialect"
 """WSGI environment key: dialect of the listener for clients whose query names none."""
@@ -81,7 +74,14 @@ def _detached(old: Any) -> _socket.socket:
 
 def take_socket(handler: Any) -> tuple[_socket.socket, bytes]:
     """Take the socket of an upgraded connection from its handler: (socket, bytes read too far)."""
-    rest = bytes(handler.rfile.unread) if isinstance(handler.rfile, Reader) else _buffered(handler)
+    if isinstance(handler.rfile, Reader):
+        rest = bytes(handler.rfile.unread)
+    else:  # the buffered reader of another server's handler
+        handler.socket.settimeout(0)
+        try:
+            rest = bytes(handler.rfile.peek())
+        except (BlockingIOError, TimeoutError):
+            rest = b""
     sock = _detached(handler.socket)
     handler.websocket.closed = True
     handler.websocket.stream = None
@@ -118,16 +118,6 @@ def adopt_from_environ(environ: Mapping[str, Any], gate: Gate, admitted: Admitte
         return True
     admitted(sock, decision, rest)
     return True
-
-
-def _buffered(handler: Any) -> bytes:
-    """Bytes after the head in the buffered reader of another server's handler."""
-    handler.socket.settimeout(0)
-    try:
-        rest = handler.rfile.peek()
-    except (BlockingIOError, TimeoutError):
-        return b""
-    return bytes(rest)
 
 
 class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
@@ -180,7 +170,7 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
         if head.chunked or head.length:
             body = listener.begin_body(head, self.client_address)
             if "expect" in head.headers and head.version == "1.1" and not body.too_large:
-                sock.sendall(_CONTINUE)
+                sock.sendall(CONTINUE)
             if not reader.await_body(raw, head, body):
                 return False
             if head.upgrade and head.chunked:  # the plain form would hide an empty body from the gate

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from imserver.channels.histories import ChannelHistory
 from imserver.cluster.history import (
     EPOCH_SECONDS,
-    ChannelHistory,
     HistoryPage,
     LocalHistory,
     Position,

@@ -14,7 +14,6 @@ from imserver.cluster.rpc.queues import (
     ITEM_BYTES,
     RpcCounters,
     SendQueue,
-    SequenceNumbers,
     SequenceTracker,
 )
 from imserver.logging import RateLimitedLog
@@ -143,27 +142,13 @@ def test_under_a_new_epoch_of_its_own_a_receiver_starts_again(counters: RpcCount
 def test_the_senders_remembered_are_bounded_and_those_active_lately_stay(
     counters: RpcCounters, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(queues, "_LIVES", 10)
+    monkeypatch.setattr(queues, "LIVES", 10)
     incoming = SequenceTracker(counters)
     for sender in range(100):
         assert incoming.accept(1000, sender + 1, 1)
         assert incoming.accept(sender, 1, 1)
     assert (counters.gaps, counters.late) == (0, 0)
     assert len(incoming._next) <= 10
-
-
-def test_numbering_goes_on_when_a_peer_is_dialled_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queues, "_LIVES", 10)
-    numbers = SequenceNumbers()
-    numbers.retain(5, 17)
-    assert numbers.resume(5) == 17
-    assert numbers.resume(5) == 0
-    numbers.retain(5, 17)
-    numbers.forget()
-    assert numbers.resume(5) == 0
-    for epoch in range(100):
-        numbers.retain(epoch, 1)
-    assert len(numbers._last) <= 10
 
 
 def test_a_rate_limited_warning_is_written_at_once_and_then_once_a_minute(

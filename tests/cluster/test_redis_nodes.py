@@ -711,7 +711,7 @@ def test_a_user_who_moves_is_found_by_the_next_push(
         assert address_of_push(here, "9") == []
 
 
-@pytest.mark.parametrize("limit", ["presence._MAX_KNOWN", "tracking._MAX_KEYS"])
+@pytest.mark.parametrize("limit", ["presence._MAX_KNOWN", "connection._MAX_KEYS"])
 def test_a_full_table_of_known_users_begins_anew(
     settled_node: RedisRegistry, monkeypatch: pytest.MonkeyPatch, limit: str
 ) -> None:

@@ -2,11 +2,11 @@
 
 import gevent
 
-from imserver.cluster.registry import EPOCH, Lease, Registry, SoloRegistry
+from imserver.cluster.registry import EPOCH, Lease, SoloRegistry
 
 
 def test_the_node_is_the_only_live_one() -> None:
-    registry: Registry = SoloRegistry(Lease("127.0.0.1:9001"))
+    registry = SoloRegistry(Lease("127.0.0.1:9001"))
     assert registry.lease.epoch == EPOCH
     assert registry.healthy()
     assert registry.leases() == {EPOCH: registry.lease}

@@ -3,7 +3,8 @@
 import pytest
 
 from imserver.cluster import registry
-from imserver.cluster.registry import LocalValues, TemporaryValues
+from imserver.cluster.registry import LocalValues
+from imserver.core.services import TemporaryValues
 from imserver.errors import StorageUnavailable
 from tests.support import until
 

@@ -8,7 +8,7 @@ import pytest
 from gevent.event import Event as Signal
 from msgspec import json
 
-from imserver.channels.contract import Published
+from imserver.channels.histories import Published
 from imserver.channels.members import ChannelRefused, Publication
 from imserver.channels.subscriptions import Subscribed
 from imserver.cluster.history import Position

@@ -120,9 +120,9 @@ def streams_of(
 
 
 def open_streams(harness: Harness) -> OpenStreams:
-    target = harness.channels.ordered.streams
-    assert isinstance(target, ChannelStreams)
-    return target.streams
+    streams = harness.channels.ordered.accept_stream.__self__  # type: ignore[attr-defined]
+    assert isinstance(streams, OpenStreams)
+    return streams
 
 
 @pytest.fixture

@@ -129,7 +129,7 @@ def leave(*clients: Client) -> None:
 @pytest.mark.parametrize("http_server", HTTP_SERVERS)
 def test_a_started_node_is_ready_and_says_where_it_listens(harness: Harness, http_server: str) -> None:
     node = harness.make(server={"data_dir": str(harness.folder / "data"), "http": http_server})
-    assert not node.core.node.serving
+    assert node.core.node.life == "starts"
     node.start()
     assert node.core.status.ready()
     assert node.core.node.http_port != node.core.node.ws_port

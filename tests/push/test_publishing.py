@@ -6,8 +6,9 @@ from unittest.mock import Mock
 import msgspec
 import pytest
 
-from imserver.channels.contract import MembersOfGroups, NoMembersOfGroups, Published
+from imserver.channels.histories import Published
 from imserver.channels.members import ChannelRefused
+from imserver.channels.options import NoMembersOfGroups
 from imserver.cluster.history import Position
 from imserver.errors import Problems
 from imserver.messages.log.contract import Draft
@@ -31,7 +32,7 @@ class Harness:
     def __init__(self) -> None:
         self.users = {"ann", "bob"}
         self.options = self.publishing = self
-        self.groups: MembersOfGroups = NoMembersOfGroups()
+        self.groups = NoMembersOfGroups()
         self.received: list[tuple[str, ...]] = []
         self.texts: list[str] = []
         """Texts of the pushes to users."""

@@ -207,7 +207,7 @@ class SocketHarness:
         self.loop = get_hub().loop
         self.poller = poller(self.loop, readers)
         self.budget = Budget(node_bytes)
-        self.flusher = Flusher(self.loop, batch, outbox_bytes, outbox_seconds, self.budget)
+        self.flusher = Flusher(self.loop, self.poller, batch, outbox_bytes, outbox_seconds, self.budget)
         self.context = ConnectionContext(
             self.poller, self.flusher, self.on_ended, close_seconds, lambda connection, data: None
         )

@@ -16,7 +16,7 @@ from imserver.config.settings import LimitSettings
 from imserver.dialects.cmd.wire import CmdDialect
 from imserver.metrics import Metrics
 from imserver.node.http_servers import echo
-from imserver.transport import handover
+from imserver.transport import one_request
 from imserver.transport.connection import Connection
 from imserver.transport.exchange import HttpRequest, HttpResponse
 from imserver.transport.gate import Admission, DialectPath, Gate, GatePolicy, Origins, adopt
@@ -682,7 +682,7 @@ class _Pours(Harness):
 def test_a_client_that_takes_nothing_any_more_is_no_error(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(handover, "WRITE_SECONDS", 0.1)
+    monkeypatch.setattr(one_request, "WRITE_SECONDS", 0.1)
     with _Pours() as harness:
         caller = harness.call()
         caller.send(b"GET /much HTTP/1.1\r\nHost: localhost\r\n\r\n")

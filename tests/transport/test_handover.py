@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imserver.transport.http1 import BadHead
-from imserver.transport.reader import Reader
+from imserver.transport.one_request import Reader
 
 relaxed = settings(deadline=None)
 calls = st.tuples(

@@ -50,7 +50,7 @@ def _script(path: str, now: str, then: str) -> Callable[[], object]:
         assert isinstance(digest, str)
         text = TEXT_OF.pop(digest)
         assert now in text, f"{path} has no {now!r}"
-        replace(path, script(text.replace(now, then), timed=False))
+        replace(path, script(text.replace(now, then)))
 
     return put_back
 

@@ -15,7 +15,7 @@ from imserver.auth.principal import (
     Needs,
 )
 from imserver.channels.channels import Channels
-from imserver.channels.contract import Published
+from imserver.channels.histories import Published
 from imserver.channels.members import MAX_TAG_BYTES, MAX_TAGS, ChannelRefused
 from imserver.cluster.history import HistoryPage, Position
 from imserver.config.declared import about

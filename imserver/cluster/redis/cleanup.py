@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import islice
 from time import monotonic
 from typing import Any, Final
+from zlib import crc32
 
 import gevent
 
@@ -22,7 +24,6 @@ from imserver.cluster.redis.records import (
     RECORD_SECONDS,
     SERVERS,
     bucket_key,
-    bucket_number,
     bucket_of,
     channel_bucket_key,
     decoded,
@@ -42,12 +43,9 @@ log = logging.getLogger(__name__)
 MOST_BUCKETS: Final = 1024
 """Buckets of one app that are recorded one by one."""
 _BATCH: Final = 100
-_PAUSE_SECONDS: Final = 0.001
-_SCAN_MEMBERS: Final = 1000
 
 BucketsByApp = dict[str, set[int] | None]
 """App → its buckets; None: all."""
-_NONE_YET: Final[frozenset[int]] = frozenset()
 
 
 class Interrupted(Exception):
@@ -76,7 +74,7 @@ class WrittenBuckets:
         members = [
             member
             for session in sessions
-            if recorded.get(session.app, _NONE_YET) is not None
+            if recorded.get(session.app, frozenset()) is not None
             for member in self._new_members(session)
         ]
         return [("SADD", written_buckets_key(epoch), *members)] if members else []
@@ -89,7 +87,7 @@ class WrittenBuckets:
         buckets = self._buckets.setdefault(session.app, set())
         if buckets is None:  # another of these sessions was one too many
             return
-        bucket = bucket_number(encoded(session.user))
+        bucket = crc32(encoded(session.user)) % BUCKETS
         if bucket in buckets:
             return
         if len(buckets) < MOST_BUCKETS:
@@ -100,25 +98,13 @@ class WrittenBuckets:
             yield b"*:" + encoded(session.app)
 
 
-def read_written_buckets(members: Collection[bytes], buckets_by_app: BucketsByApp) -> None:
-    """Add the recorded buckets of an epoch to ``buckets_by_app``."""
-    for member in members:
-        number, _, name = member.partition(b":")
-        app = decoded(name)
-        buckets = buckets_by_app.setdefault(app, set())
-        if number == b"*":
-            buckets_by_app[app] = None
-        elif buckets is not None:
-            buckets.add(int(number))
-
-
 def _paced(pipeline: Pipeline, commands: Sequence[Command]) -> list[Any]:
     """Execute commands, then pause for at least as long. Raises :class:`Interrupted`."""
     began = monotonic()
     replies = pipeline.execute(commands)
     if replies is None:
         raise Interrupted
-    gevent.sleep(max(_PAUSE_SECONDS, monotonic() - began))
+    gevent.sleep(max(0.001, monotonic() - began))
     return replies
 
 
@@ -167,7 +153,8 @@ class DeadNodeCleanup:
         dead = f",{','.join(map(str, epochs))},"
         for epoch in epochs:
             members = _paced(self._pipeline, [("SMEMBERS", written_channel_buckets_key(epoch))])[0]
-            keys = [] if isinstance(members, Exception) else [_channel_bucket(member) for member in members]
+            pairs = [member.partition(b":") for member in ([] if isinstance(members, Exception) else members)]
+            keys = [channel_bucket_key(app, int(number)) for number, _, app in pairs]
             for first in range(0, len(keys), _BATCH):
                 part = keys[first : first + _BATCH]
                 _paced(self._pipeline, [("EVALSHA", CLEAN_ROOMS, 1, key, dead) for key in part])
@@ -177,12 +164,19 @@ class DeadNodeCleanup:
         """Add the recorded buckets of a dead epoch. False: it has none."""
         found, cursor = False, b""
         while cursor != b"0":
-            scan = ("SSCAN", written_buckets_key(epoch), cursor or b"0", "COUNT", _SCAN_MEMBERS)
+            scan = ("SSCAN", written_buckets_key(epoch), cursor or b"0", "COUNT", 1000)
             reply = _paced(self._pipeline, [scan])[0]
             if isinstance(reply, Exception):
                 return False
             cursor, members = reply
-            read_written_buckets(members, buckets_by_app)
+            for member in members:
+                number, _, name = member.partition(b":")
+                app = decoded(name)
+                buckets = buckets_by_app.setdefault(app, set())
+                if number == b"*":
+                    buckets_by_app[app] = None
+                elif buckets is not None:
+                    buckets.add(int(number))
             found = found or bool(members)
         return found
 
@@ -223,24 +217,14 @@ class DeadNodeCleanup:
         self._counters.cleaned_users += len(users)
 
 
-def _channel_bucket(member: bytes) -> bytes:
-    number, _, app = member.partition(b":")
-    return channel_bucket_key(app, int(number))
-
-
 def extend_records(pipeline: Pipeline, sessions: Iterable[Session]) -> int:
     """Keep the records of these sessions for :data:`RECORD_SECONDS` from now; returns their number. Switches.
 
     Raises :class:`Interrupted`.
     """
-    extended = 0
-    batch: list[Command] = []
-    for session in sessions:
-        batch.append(("EXPIRE", record_key(session.app, encoded(session.user)), RECORD_SECONDS))
-        if len(batch) == _BATCH:
-            _paced(pipeline, batch)
-            extended += len(batch)
-            batch = []
-    if batch:
-        _paced(pipeline, batch)
-    return extended + len(batch)
+    extended, waiting = 0, iter(sessions)
+    while batch := list(islice(waiting, _BATCH)):
+        keys = [record_key(session.app, encoded(session.user)) for session in batch]
+        _paced(pipeline, [("EXPIRE", key, RECORD_SECONDS) for key in keys])
+        extended += len(batch)
+    return extended

@@ -1,4 +1,5 @@
-"""Addresses of and connections to Redis: reads ``redis.url`` (or ``redis.addr``), connects by gevent."""
+"""Addresses of and connections to Redis: reads ``redis.url`` (or ``redis.addr``), connects by gevent. Keys
+whose next change Redis reports over a connection."""
 
 from __future__ import annotations
 
@@ -32,13 +33,7 @@ else:
     # Otherwise redis-py parses the metadata of its package for each connection: 2 MB of a node's memory.
     _ABOUT_US = {"driver_info": DriverInfo(lib_version=redis.__version__)}
 
-Kind = Literal["single", "sentinel", "cluster"]
-
-DEFAULT_PORT: Final = 6379
-SENTINEL_PORT: Final = 26379
 _HOST: Final = re.compile(r"(\[[^\]]+\]|[^:\[\]]+)(?::(\d{1,5}))?")
-#: query arguments that are for the sentinels, not for Redis itself
-_FOR_SENTINELS: Final = ("sentinel_username", "sentinel_password")
 
 
 class RedisAddress(Struct, frozen=True):
@@ -49,7 +44,7 @@ class RedisAddress(Struct, frozen=True):
     settings, or the path of a Unix socket); ``text`` is for logs and has no password.
     """
 
-    kind: Kind
+    kind: Literal["single", "sentinel", "cluster"]
     hosts: tuple[tuple[str, int], ...]
     options: dict[str, Any]
     tls: bool = False
@@ -84,7 +79,7 @@ def _read(way: str, variant: str, rest: str) -> RedisAddress:
     if way == "unix":
         options = _options(f"unix://{rest}")
         return RedisAddress("single", (), options, text=f"unix:/{path}")
-    default_port = SENTINEL_PORT if variant == "sentinel" else DEFAULT_PORT
+    default_port = 26379 if variant == "sentinel" else 6379
     hosts = tuple(_host(ref, default_port) for ref in hosts_text.split(","))
     service, path = path.partition("/")[::2] if variant == "sentinel" else ("", path)
     if variant == "sentinel" and not service:
@@ -94,15 +89,14 @@ def _read(way: str, variant: str, rest: str) -> RedisAddress:
     if path and not path.isdecimal():
         raise ValueError(f"expected the number of a database, got {path!r}")
     options = _options(f"{way}://{credentials}{at}host/{path}{mark}{query}")
-    sentinel_options = {
-        name.removeprefix("sentinel_"): options.pop(name) for name in _FOR_SENTINELS if name in options
-    }
+    for_sentinels = {"sentinel_username", "sentinel_password"} & options.keys()
+    sentinel_options = {name.removeprefix("sentinel_"): options.pop(name) for name in for_sentinels}
     for key in ("host", "port"):
         options.pop(key, None)
     if variant == "cluster" and options.pop("db", 0):
         raise ValueError("a Redis Cluster has no numbered databases")
     text = f"{way}{'+' if variant else ''}{variant}://{hosts_text}{slash}{before_query.partition('/')[2]}"
-    kind: Kind = {"": "single", "sentinel": "sentinel", "cluster": "cluster"}[variant]  # type: ignore[assignment]
+    kind: Any = {"": "single", "sentinel": "sentinel", "cluster": "cluster"}[variant]
     return RedisAddress(kind, hosts, options, way == "rediss", service, sentinel_options, text)
 
 
@@ -203,3 +197,57 @@ def connection_to(address: RedisAddress, seconds: float) -> Any:
     connection: Any = pool.make_connection()
     connection.keep_alive = pool, sentinels  # the connection references its pool weakly
     return connection
+
+
+CACHING: Final = b"*3\r\n$6\r\nCLIENT\r\n$7\r\nCACHING\r\n$3\r\nYES\r\n"
+"""Redis reports the next change of the keys that the command after this one reads."""
+ENABLE: Final = (("HELLO", 3), ("CLIENT", "TRACKING", "ON", "OPTIN"))
+_MAX_KEYS: Final = 20_000
+"""Above it all are forgotten."""
+
+
+class TrackedKey:
+    """One key, until its next change."""
+
+    __slots__ = ("unchanged",)
+
+    def __init__(self, unchanged: bool = True) -> None:
+        self.unchanged = unchanged
+
+
+class TrackedKeys:
+    """The keys that were read with :data:`CACHING`, which need not be read again until Redis reports a change
+    (``CLIENT TRACKING``) over the connection of the pipeline. Never switches.
+
+    A report comes before the replies to all commands that Redis executes after the change. So a value holds
+    as of a later reply if its key is still unchanged then.
+
+    ``enabled``: Redis reports them. It does not if it is older than 6.0, if it is a Redis Cluster, or if this
+    node's user in Redis may not enable it.
+    """
+
+    def __init__(self) -> None:
+        self.enabled = False
+        self._keys: dict[bytes, TrackedKey] = {}
+
+    def key(self, name: bytes) -> TrackedKey:
+        """The key ``name``, which the next command reads."""
+        if len(self._keys) >= _MAX_KEYS:
+            self.forget()
+        return self._keys.setdefault(name, TrackedKey())
+
+    def changed(self, report: list[object]) -> None:
+        """Redis has sent a message: it names keys that have changed, or says that any may have."""
+        names = report[1] if report[0] == b"invalidate" else ()
+        if names is None:
+            self.forget()
+        else:
+            for name in names:  # type: ignore[attr-defined]
+                if (key := self._keys.pop(name, None)) is not None:
+                    key.unchanged = False
+
+    def forget(self) -> None:
+        """Any key may have changed: the connection is new, Redis was flushed, or there are too many."""
+        keys, self._keys = self._keys, {}
+        for key in keys.values():
+            key.unchanged = False

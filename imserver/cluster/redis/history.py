@@ -16,7 +16,6 @@ from imserver.cluster.redis.records import decoded, encoded
 from imserver.cluster.redis.scripts import (
     APPEND_HISTORY,
     FIND_PUBLICATIONS,
-    HISTORY,
     LIFE,
     READ_HISTORY,
     REPLACE_PUBLICATIONS,
@@ -24,11 +23,7 @@ from imserver.cluster.redis.scripts import (
 from imserver.model import Event
 
 ID_SECONDS: Final = 60
-_CALL_SECONDS: Final = 10
-"""How long a call can be repeated: longer than a pipeline takes."""
 _ID_BYTES: Final = 12
-_SCANNED_TOGETHER: Final = 1000
-"""Keys of Redis that a step of an erasure looks at."""
 _ERASED_TOGETHER: Final = 100
 """Publications that a step of an erasure looks at."""
 _LIST: Final = b":list"
@@ -39,7 +34,8 @@ _decode = msgspec.msgpack.Decoder(Event).decode
 
 
 class RedisHistory:
-    """See :class:`imserver.cluster.history.ChannelHistory`. Every call switches.
+    """See :class:`imserver.cluster.history.LocalHistory`. Every call switches, and returns None if it is not
+    known what happened.
 
     If Redis was restarted or has failed over, publications may be lost, so every channel begins a new epoch:
     the scripts compare the life of its data with that of the channel. The data of a Redis Cluster
@@ -54,7 +50,7 @@ class RedisHistory:
         self._created = created
 
     def append_each(self, app: str, publications: Sequence[Retained]) -> list[Event] | None:
-        """See :class:`ChannelHistory`. None: some may be stored.
+        """See :class:`LocalHistory`. None: some may be stored.
 
         A publication whose id was stored in its channel less than :data:`ID_SECONDS` ago, by any node, keeps
         its offset.
@@ -73,7 +69,8 @@ class RedisHistory:
                     each.size,
                     max(1, int(each.seconds * 1000)),
                     int(max(EPOCH_SECONDS, each.seconds) * 1000),
-                    (ID_SECONDS if each.id else _CALL_SECONDS) * 1000,
+                    # Without an id: longer than a pipeline takes, which may repeat the call.
+                    (ID_SECONDS if each.id else 10) * 1000,
                 )
                 for each in publications
             ]
@@ -101,12 +98,12 @@ class RedisHistory:
         return None if self.pipeline.execute_all([("DEL", publications)]) is None else True
 
     def erase_user(self, app: str, user: str, name: str, is_own: Callable[[str], bool]) -> bool | None:
-        """See :class:`ChannelHistory`. Reads the names of all keys in Redis, in steps."""
+        """See :class:`LocalHistory`. Reads the names of all keys in Redis, in steps."""
         start = self._key(app, "").removesuffix(b"}")
         pattern = re.sub(rb"([\\\[\]*?])", rb"\\\1", start) + b"*"
         cursor = b""
         while cursor != b"0":
-            scan = ("SCAN", cursor or b"0", "MATCH", pattern, "COUNT", _SCANNED_TOGETHER)
+            scan = ("SCAN", cursor or b"0", "MATCH", pattern, "COUNT", 1000)
             replies = self.pipeline.execute_all([scan])
             if replies is None:
                 return None
@@ -167,7 +164,7 @@ class RedisHistory:
 
     def _key(self, app: str, channel: str) -> bytes:
         # U+0000 is in no name of an app, a colon may be in both.
-        return b"%b%d:{%b\0%b}" % (HISTORY.encode(), self._created(app), encoded(app), encoded(channel))
+        return b"imserver:history:%d:{%b\0%b}" % (self._created(app), encoded(app), encoded(channel))
 
 
 def _page(reply: Any, reverse: bool) -> HistoryPage:

@@ -22,14 +22,7 @@ from imserver.cluster.redis.scripts import EPOCH_MS, JOIN, LEAVE, RENEW, lease_k
 from imserver.cluster.registry import Lease
 from imserver.errors import StartError
 
-_SERVERS_EVERY_SECONDS: Final = 60
-_SERVERS_SECONDS: Final = 7200
-
-_PAST_EPOCHS: Final = 16
-"""How many earlier epochs each login names as dead. The data of older ones was cleaned up."""
-
 _CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-
 decode_lease: Final = msgspec.json.Decoder(Lease).decode
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -103,7 +96,8 @@ class LeaseKeeper:
         self.table = LeaseTable()
         self.lease = Lease("")
         self.past_epochs: tuple[int, ...] = ()
-        """The last epochs of this process before the current one."""
+        """The last 16 epochs of this process before the current one, which each login names as dead. The data
+        of older ones was cleaned up."""
         self.cleans_up = False
         """Whether this node does the dead-node cleanup."""
         self.clock_seconds = 0.0
@@ -154,7 +148,7 @@ class LeaseKeeper:
             raise StartError(_refusal(reply[0], reply[1].decode("utf-8", "replace"), lease))
         self.lease = msgspec.structs.replace(lease, epoch=int(reply[1]))
         if past:
-            self.past_epochs = (*self.past_epochs, past)[-_PAST_EPOCHS:]
+            self.past_epochs = (*self.past_epochs, past)[-16:]
         table.drop(past)
         self._replaced_seen = ()
         self._written, self._until, self._renewed_at = data, began + self._lease_seconds, began
@@ -172,11 +166,7 @@ class LeaseKeeper:
         if urgent:
             self._renewed_at = -math.inf
         self.lease = msgspec.structs.replace(
-            self.lease,
-            connections=connections,
-            counts=dict(counts),
-            draining=draining,
-            unsettled=unsettled,
+            self.lease, connections=connections, counts=dict(counts), draining=draining, unsettled=unsettled
         )
         return urgent
 
@@ -246,15 +236,13 @@ class LeaseKeeper:
 
     def _listing(self, now: float) -> list[Command]:
         """Commands that renew the server lists of the original servers, once per minute."""
-        if now - self._listed_at < _SERVERS_EVERY_SECONDS:
+        if now - self._listed_at < 60:
             return []
         self._listed_at = now
-        seconds = int(time.time())
-        listed = [(SERVERS, self.lease.node), (ACTION_SERVERS, self.lease.clients)]
         commands: list[Command] = []
-        for key, name in listed:
+        for key, name in ((SERVERS, self.lease.node), (ACTION_SERVERS, self.lease.clients)):
             if name:
-                commands += [("HSET", key, name, seconds), ("EXPIRE", key, _SERVERS_SECONDS)]
+                commands += [("HSET", key, name, int(time.time())), ("EXPIRE", key, 7200)]
         return commands
 
     def _reply(self, *commands: Command) -> Any:

@@ -14,10 +14,11 @@ from __future__ import annotations
 import logging
 import re
 import secrets
+from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
 from time import monotonic
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import gevent
 from gevent.hub import Waiter, get_hub
@@ -38,9 +39,15 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from imserver.cluster.redis.connection import DirectSocket, RedisAddress, connection_to, limits_of
+from imserver.cluster.redis.connection import (
+    ENABLE,
+    DirectSocket,
+    RedisAddress,
+    TrackedKeys,
+    connection_to,
+    limits_of,
+)
 from imserver.cluster.redis.scripts import BEGIN_LIFE, EPOCH, LIFE, TEXT_OF
-from imserver.cluster.redis.tracking import ENABLE, TrackedKeys
 from imserver.cluster.registry import RegistryCounters
 
 log = logging.getLogger(__name__)
@@ -49,9 +56,6 @@ _PIPELINE_COMMANDS: Final = 1000
 """Commands after which a pipeline is full; commands of one call are never split."""
 _AT_ONCE: Final = 64
 """Callers that are answered without a callback for each."""
-_POST_SECONDS: Final = 0.25
-"""How long posted commands wait for a pipeline that leaves anyway. Under load the next one leaves at once."""
-_POST_LIMIT: Final = 100_000
 _USUAL: Final = frozenset((bytes, int, list, type(None)))
 """Types of replies that are no errors."""
 _PROBE: Final = ("EXISTS", EPOCH)
@@ -89,8 +93,9 @@ class Pipeline:
         """The greenlet has to exchange it."""
         self._idle: Waiter[None] | None = None
         """Where the greenlet waits."""
-        # A repeating timer: a fired one-shot timer would fire at once when restarted.
-        self._timer = get_hub().loop.timer(0.0, _POST_SECONDS)
+        # Posted commands wait so long for a pipeline that leaves anyway. Under load the next one leaves at
+        # once. A repeating timer: a fired one-shot timer would fire at once when restarted.
+        self._timer = get_hub().loop.timer(0.0, 0.25)
         self._timer_runs = False
         self._post_due = False
         self._greenlet: gevent.Greenlet[..., None] | None = None
@@ -139,7 +144,7 @@ class Pipeline:
 
     def post(self, command: Command) -> None:
         """Send a command with a later pipeline, without waiting for its reply. Never switches."""
-        if self.closed and len(self._posted) < _POST_LIMIT:
+        if self.closed and len(self._posted) < 100_000:
             self._posted.append(command)
             if not self._timer_runs:
                 self._timer_runs = True
@@ -290,7 +295,6 @@ def _words(command: Command) -> Sequence[Any]:
 
 #: in replies that say that the server as a whole cannot serve now; scripts pass them on inside longer texts
 _AWAY: Final = re.compile(r"\b(READONLY|OOM|MISCONF|BUSY|NOREPLICAS|MASTERDOWN|CLUSTERDOWN|UNKILLABLE)\b")
-_AWAY_ERRORS: Final = (ReadOnlyError, OutOfMemoryError, ClusterDownError, TryAgainError, AuthenticationError)
 
 
 class RedisUnavailable(Exception):
@@ -304,23 +308,53 @@ class RedisUnavailable(Exception):
 Done = Callable[[list[Any] | RedisUnavailable | None], None]
 
 
-class RedisLink(Protocol):
-    """A connection that executes pipelines; one exchange at a time."""
+class RedisLink:
+    """A connection that executes pipelines; one exchange at a time. Connects on first use."""
 
-    connects: int
-    """Number of connections made."""
-    life: bytes
-    """The life of the data of the server, as of the last connection; ``b""``: unknown. A Redis Cluster has
-    none."""
-    seconds: float
-    """How long an exchange may take."""
+    def __init__(self, seconds: float, counters: RegistryCounters) -> None:
+        self.connects = 0
+        """Number of connections made."""
+        self.life = b""
+        """The life of the data of the server, as of the last connection; ``b""``: unknown, or a Redis
+        Cluster, which has none."""
+        self.seconds = seconds
+        """How long an exchange may take."""
+        self.counters = counters
 
     def exchange(self, commands: Sequence[Command]) -> list[Any]:
         """Send commands and return their replies; a failed one has a ``ResponseError`` there. Switches.
 
         Raises :class:`RedisUnavailable`.
         """
-        ...
+        # Not an error that redis-py would catch and retry.
+        timer = gevent.Timeout(self.seconds)
+        timer.start()
+        try:
+            return self._exchange(commands)
+        except (RedisError, RedisClusterException, OSError) as error:
+            self.close()
+            self.counters.errors += 1
+            self.counters.timeouts += isinstance(error, TimeoutError)
+            refused = isinstance(error, AuthenticationError)
+            text = str(error).strip(". ") or type(error).__name__
+            raise RedisUnavailable(text, refused=refused) from None
+        except gevent.Timeout as timeout:
+            self.close()
+            if timeout is not timer:
+                raise
+            raise self._no_answer() from None
+        finally:
+            timer.close()
+
+    @abstractmethod
+    def _exchange(self, commands: Sequence[Command]) -> list[Any]:
+        """Exchange them without a time limit. Raises errors of redis-py."""
+
+    def _no_answer(self) -> RedisUnavailable:
+        """Count an exchange that took too long."""
+        self.counters.errors += 1
+        self.counters.timeouts += 1
+        return RedisUnavailable(f"no answer within {self.seconds:g} s")
 
     def begin(self, commands: Sequence[Command], done: Done) -> bool:
         """Send commands without waiting, and call ``done`` from the hub with their replies. Never switches.
@@ -328,17 +362,17 @@ class RedisLink(Protocol):
         ``done`` gets the error if Redis did not answer in time, and None if :meth:`exchange` has to repeat
         the commands. False: nothing was sent, because that could block.
         """
-        ...
+        return False
 
+    @abstractmethod
     def close(self) -> None:
         """Drop the connection; the next exchange makes another."""
-        ...
 
 
 def open_link(
     address: RedisAddress, seconds: float, counters: RegistryCounters, tracked: TrackedKeys | None = None
 ) -> RedisLink:
-    """A link to ``address`` whose exchanges take at most ``seconds``. Connects on first use.
+    """A link to ``address`` whose exchanges take at most ``seconds``.
 
     ``tracked``: it reports changes of these keys, if the server does.
     """
@@ -349,11 +383,9 @@ def open_link(
 
 _RECEIVE_BYTES: Final = 65536
 _INCOMPLETE: Final = object()
-_REPEATED: Final = (ConnectionError, NoScriptError)
-"""Replies after which all commands are exchanged again."""
 
 
-class ServerLink:
+class ServerLink(RedisLink):
     """A link to one server, or to the master that sentinels name.
 
     redis-py connects; commands and replies use its socket directly. Measured: its layers took 9 of the 35 µs
@@ -367,14 +399,9 @@ class ServerLink:
     """
 
     def __init__(
-        self,
-        connection: Any,
-        seconds: float,
-        counters: RegistryCounters,
-        tracked: TrackedKeys | None = None,
+        self, connection: Any, seconds: float, counters: RegistryCounters, tracked: TrackedKeys | None = None
     ) -> None:
-        self.connects = 0
-        self.life = b""
+        super().__init__(seconds, counters)
         self._connection = connection
         self._tracked = tracked
         self._done: Done | None = None
@@ -390,12 +417,6 @@ class ServerLink:
         self._raw: Any = None
         """The same without gevent."""
         self._reader: Any = None
-        self.seconds = seconds
-        self.counters = counters
-
-    def exchange(self, commands: Sequence[Command]) -> list[Any]:
-        """See :class:`RedisLink`."""
-        return _limited(self, self._exchange, commands)
 
     def _exchange(self, commands: Sequence[Command]) -> list[Any]:
         try:
@@ -481,7 +502,6 @@ class ServerLink:
         return replies
 
     def begin(self, commands: Sequence[Command], done: Done) -> bool:
-        """See :class:`RedisLink`."""
         if not self._watchers:
             return False
         self._unsent = _packed(commands)
@@ -538,8 +558,10 @@ class ServerLink:
                     if self._tracked is not None:
                         self._tracked.changed(reply)
                     continue
-                if isinstance(reply, RedisError) and (isinstance(reply, _REPEATED) or _is_away(reply)):
-                    raise reply
+                if isinstance(reply, RedisError) and (
+                    isinstance(reply, (ConnectionError, NoScriptError)) or _is_away(reply)
+                ):
+                    raise reply  # all commands are exchanged again
                 replies.append(reply)
         except BlockingIOError:
             return
@@ -554,9 +576,7 @@ class ServerLink:
         self._readable()
         if self._done is None:
             return
-        self.counters.errors += 1
-        self.counters.timeouts += 1
-        self._end(_no_answer(self.seconds))
+        self._end(self._no_answer())
 
     def _end(self, result: list[Any] | RedisUnavailable | None) -> None:
         """End the exchange that was begun. Without replies the connection is dropped."""
@@ -570,7 +590,6 @@ class ServerLink:
             done(result)
 
     def close(self) -> None:
-        """See :class:`RedisLink`."""
         self._connected, self._socket, self._done = False, None, None
         for watcher in self._watchers:
             watcher.stop()
@@ -579,22 +598,15 @@ class ServerLink:
         self._connection.disconnect()
 
 
-class ClusterLink:
+class ClusterLink(RedisLink):
     """A link to a Redis Cluster: redis-py sends each command to the node of its slot."""
 
     def __init__(self, address: RedisAddress, seconds: float, counters: RegistryCounters) -> None:
-        self.connects = 0
-        self.life = b""
+        super().__init__(seconds, counters)
         self._address = address
         limits = limits_of(seconds, len(address.hosts) + 1, tries=2)
         self._options = {**address.options, **limits, "ssl": address.tls}
-        self.seconds = seconds
-        self.counters = counters
         self._client: RedisCluster | None = None
-
-    def exchange(self, commands: Sequence[Command]) -> list[Any]:
-        """See :class:`RedisLink`."""
-        return _limited(self, self._exchange, commands)
 
     def _exchange(self, commands: Sequence[Command]) -> list[Any]:
         replies = _send_loaded(self._send, commands)
@@ -635,20 +647,10 @@ class ClusterLink:
             index = (index + 1) % len(masters)
         return [b"%d" % (position * len(masters) + index), keys]
 
-    def begin(self, commands: Sequence[Command], done: Done) -> bool:
-        """See :class:`RedisLink`."""
-        return False
-
     def close(self) -> None:
-        """See :class:`RedisLink`."""
         client, self._client = self._client, None
         if client is not None:
             client.close()
-
-
-def with_text(command: Sequence[Any]) -> Command:
-    """The same script call with the text instead of the hash; Redis then stores the script again."""
-    return ("EVAL", TEXT_OF[command[1]], *command[2:])
 
 
 def _send_loaded(send: Callable[[Sequence[Command]], list[Any]], commands: Sequence[Command]) -> list[Any]:
@@ -660,43 +662,13 @@ def _send_loaded(send: Callable[[Sequence[Command]], list[Any]], commands: Seque
         if isinstance(reply, NoScriptError) and _words(commands[index])[0] == "EVALSHA"
     ]
     if missing:
-        again = send([with_text(_words(commands[index])) for index in missing])
+        calls = [_words(commands[index]) for index in missing]
+        again = send([("EVAL", TEXT_OF[digest], *more) for _, digest, *more in calls])
         for index, reply in zip(missing, again, strict=True):
             replies[index] = reply
     return replies
 
 
 def _is_away(error: RedisError) -> bool:
-    return isinstance(error, _AWAY_ERRORS) or _AWAY.search(str(error)) is not None
-
-
-def _no_answer(seconds: float) -> RedisUnavailable:
-    return RedisUnavailable(f"no answer within {seconds:g} s")
-
-
-def _limited(
-    link: ServerLink | ClusterLink,
-    exchange: Callable[[Sequence[Command]], list[Any]],
-    commands: Sequence[Command],
-) -> list[Any]:
-    """Call ``exchange`` for at most the link's seconds; errors are raised as RedisUnavailable."""
-    # Not an error that redis-py would catch and retry.
-    timer = gevent.Timeout(link.seconds)
-    timer.start()
-    try:
-        return exchange(commands)
-    except (RedisError, RedisClusterException, OSError) as error:
-        link.close()
-        link.counters.errors += 1
-        link.counters.timeouts += isinstance(error, TimeoutError)
-        refused = isinstance(error, AuthenticationError)
-        raise RedisUnavailable(str(error).strip(". ") or type(error).__name__, refused=refused) from None
-    except gevent.Timeout as timeout:
-        link.close()
-        if timeout is not timer:
-            raise
-        link.counters.errors += 1
-        link.counters.timeouts += 1
-        raise _no_answer(link.seconds) from None
-    finally:
-        timer.close()
+    kinds = (ReadOnlyError, OutOfMemoryError, ClusterDownError, TryAgainError, AuthenticationError)
+    return isinstance(error, kinds) or _AWAY.search(str(error)) is not None

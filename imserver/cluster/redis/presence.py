@@ -7,12 +7,11 @@ from itertools import count
 from time import monotonic
 from typing import Any, Final
 
+from imserver.cluster.redis.connection import CACHING, TrackedKey, TrackedKeys
 from imserver.cluster.redis.lease import LeaseKeeper
 from imserver.cluster.redis.pipeline import Command, Pipeline, RedisLink
 from imserver.cluster.redis.records import (
-    CLAIM_PREFIX,
     RECORD_SECONDS,
-    RESULT_PREFIX,
     bucket_of,
     channel_bucket_key,
     channel_bucket_number,
@@ -26,19 +25,16 @@ from imserver.cluster.redis.records import (
 )
 from imserver.cluster.redis.recovery import RegistryRecovery
 from imserver.cluster.redis.scripts import BEGIN, CLAIM, END, ENTER_CHANNEL, RELEASE, REPLACED
-from imserver.cluster.redis.tracking import CACHING, TrackedKey, TrackedKeys
 from imserver.cluster.registry import Claim, ReportedMembers, Session, SessionRef, SessionRegistration
 
 CLAIM_SECONDS: Final = 10
-RESULT_SECONDS: Final = 600
-"""How long other nodes know the result of a request."""
+_CLAIM_PREFIX: Final = b"acc:submit:again:seq:"
+_RESULT_PREFIX: Final = b"acc:submit:again:result:"
 _FIND_USERS: Final = 1000
 _MAX_UNANSWERED: Final = 10_000
 _MAX_KNOWN: Final = 20_000
 """Users whose sessions are remembered; 400 bytes each."""
-_CHANGED: Final = TrackedKey()
-_CHANGED.unchanged = False
-_UNKNOWN: Final[tuple[TrackedKey, tuple[SessionRef, ...]]] = (_CHANGED, ())
+_UNKNOWN: Final[tuple[TrackedKey, tuple[SessionRef, ...]]] = (TrackedKey(unchanged=False), ())
 
 
 class Lookup:
@@ -118,7 +114,9 @@ class Lookup:
         if lookup:
             refs = _refs(replies[-2])
             if bucket.unchanged and refs and replies[0] == b"OK":
-                self._learn(who, bucket, refs)
+                if len(self._known) >= _MAX_KNOWN:
+                    self._known.clear()
+                self._known[who] = bucket, refs
         elif not bucket.unchanged:  # the user may have moved before Redis carried out the claim
             found = self.find(app, [user])
             if found is None:
@@ -141,13 +139,8 @@ class Lookup:
         """The commands that look a user up, and their bucket, which Redis watches from then on if it can."""
         lookup = _lookup(app, user)
         if not self._tracked.enabled:
-            return _CHANGED, (lookup,)
+            return _UNKNOWN[0], (lookup,)
         return self._tracked.key(bucket_of(app, encoded(user))), (CACHING, lookup)
-
-    def _learn(self, who: tuple[str, str], bucket: TrackedKey, refs: tuple[SessionRef, ...]) -> None:
-        if len(self._known) >= _MAX_KNOWN:
-            self._known.clear()
-        self._known[who] = bucket, refs
 
     def claim(self, keys: Sequence[str]) -> list[Claim] | None:
         """Claim message ids, in the order of ``keys``."""
@@ -172,10 +165,10 @@ class Lookup:
         """
         if claim.state != "mine" or not claim.token:
             return
-        key = CLAIM_PREFIX + encoded(claim.key)
+        key = _CLAIM_PREFIX + encoded(claim.key)
         if accepted and result:
-            seconds = min(RESULT_SECONDS, self._dedupe_seconds)
-            self._pipeline.post(("SET", RESULT_PREFIX + encoded(claim.key), result, "EX", seconds))
+            seconds = min(600, self._dedupe_seconds)
+            self._pipeline.post(("SET", _RESULT_PREFIX + encoded(claim.key), result, "EX", seconds))
         if accepted:
             self._pipeline.post(b"*5\r\n$3\r\nSET\r\n$%d\r\n%b%b" % (len(key), key, self._accepted))
         else:
@@ -183,7 +176,7 @@ class Lookup:
 
     def results(self, keys: Sequence[str]) -> list[bytes]:
         """The results of accepted ids, in the order of ``keys``; ``b""``: unknown. Switches."""
-        replies = self._pipeline.execute_all([("GET", RESULT_PREFIX + encoded(key)) for key in keys])
+        replies = self._pipeline.execute_all([("GET", _RESULT_PREFIX + encoded(key)) for key in keys])
         return [b""] * len(keys) if replies is None else [reply or b"" for reply in replies]
 
     def _tokens_of(self, keys: Sequence[str]) -> list[str]:
@@ -212,16 +205,15 @@ def _refs(reply: Any) -> tuple[SessionRef, ...]:
 
 
 def _claim_command(key: str, token: str) -> Command:
-    return ("EVALSHA", CLAIM, 1, CLAIM_PREFIX + encoded(key), token, CLAIM_SECONDS * 1000)
+    return ("EVALSHA", CLAIM, 1, _CLAIM_PREFIX + encoded(key), token, CLAIM_SECONDS * 1000)
 
 
-_EXPIRY: Final = str(CLAIM_SECONDS).encode()
-_IF_FREE: Final = b"\r\n$2\r\nNX\r\n$2\r\nEX\r\n$%d\r\n%b\r\n" % (len(_EXPIRY), _EXPIRY)
+_IF_FREE: Final = b"\r\n$2\r\nNX\r\n$2\r\nEX\r\n$2\r\n%d\r\n" % CLAIM_SECONDS
 
 
 def _plain_claim(key: str, token: str) -> Command:
     """Claim a free id. The reply is None if it is not free, or is held by this token."""
-    name, holder = CLAIM_PREFIX + key.encode("utf-8", "surrogatepass"), token.encode()
+    name, holder = _CLAIM_PREFIX + key.encode("utf-8", "surrogatepass"), token.encode()
     return b"*6\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n%b%b" % (len(name), name, len(holder), holder, _IF_FREE)
 
 
@@ -230,10 +222,6 @@ def _claim(key: str, token: str, reply: bytes | bool) -> Claim:
     if reply == b"OK" or reply is True or reply == token.encode():
         return Claim(key, "mine", token)
     return Claim(key, "repeat" if reply == b"1" else "pending")
-
-
-REPLACED_SECONDS = 60
-"""Time for which a replaced session is listed for its node. The node reads the list every second."""
 
 
 class SessionCommands:
@@ -294,8 +282,7 @@ class SessionCommands:
             return SessionRegistration(session.number)
         table = self._keeper.table
         return SessionRegistration(
-            session.number,
-            tuple([ref for ref in parse_refs(reply[2]) if not table.is_dead(ref.epoch)]),
+            session.number, tuple([ref for ref in parse_refs(reply[2]) if not table.is_dead(ref.epoch)])
         )
 
     def after_register(self, session: Session, registration: SessionRegistration) -> list[Command]:
@@ -308,7 +295,8 @@ class SessionCommands:
             if ref.epoch != lease.epoch:
                 entry = b"%d\0%b\0%b" % (ref.id, encoded(session.app), user)
                 commands.append(("RPUSH", f"{REPLACED}{ref.epoch}", entry))
-                commands.append(("EXPIRE", f"{REPLACED}{ref.epoch}", REPLACED_SECONDS))
+                # The node reads the list every second.
+                commands.append(("EXPIRE", f"{REPLACED}{ref.epoch}", 60))
         return commands
 
     def unregister(self, session: Session) -> Command:
@@ -405,14 +393,11 @@ class ChannelLookup:
             if replies is None:
                 return None
             found += map(_parse_nodes, replies)
-        return None if self._is_incomplete() else self._live(found)
-
-    def _is_incomplete(self) -> bool:
         seen = self._link.connects, self._recovery.generation
         if seen != self._seen:
             self._seen = seen
             self._incomplete_until = monotonic() + self._incomplete_seconds
-        return monotonic() < self._incomplete_until
+        return None if monotonic() < self._incomplete_until else self._live(found)
 
     def _live(self, found: list[dict[int, int]]) -> list[dict[int, int]]:
         """Remove dead epochs and add nodes that have not reported all channels yet."""

@@ -6,6 +6,7 @@ The readable records are those of two original servers; they differ in the keys 
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import suppress
 from functools import lru_cache
 from time import time
 from typing import Any, Final
@@ -14,7 +15,6 @@ from zlib import crc32
 
 import msgspec
 
-from imserver.cluster.redis.scripts import CHANNELS, PREFIX, WRITTEN_BUCKETS, WRITTEN_CHANNEL_BUCKETS
 from imserver.cluster.registry import Session, SessionRef
 from imserver.model import ACTION_PREFIX
 
@@ -24,8 +24,6 @@ ACTION_SERVERS: Final = "ws:hash:allservers"
 """The same by ``ip:port`` for clients."""
 RECORD_SECONDS: Final = 86400
 """Lifetime of a user's readable record."""
-_PREFIX: Final = b"acc:user:online:"
-_ACTION_PREFIX: Final = b"user:online:"
 
 
 class Record(msgspec.Struct, kw_only=True):
@@ -53,7 +51,6 @@ class ActionRecord(Record, kw_only=True):
 
 
 _encoder: Final = msgspec.json.Encoder()
-_decoders: Final = (msgspec.json.Decoder(Record), msgspec.json.Decoder(ActionRecord))
 
 
 @lru_cache(1024)
@@ -63,9 +60,9 @@ def _spelling(app: str) -> tuple[type[Record], bytes, str | int]:
     name = app.removeprefix(ACTION_PREFIX) if is_action else app
     # A "_" in the name of an app would make the key ambiguous. The originals' apps are numbers.
     plain = name.replace("%", "%25").replace("_", "%5F")
-    prefix = b"%b%b_" % (_ACTION_PREFIX if is_action else _PREFIX, encoded(plain))
-    shown = int(name) if name.isascii() and name.isdecimal() else name
-    return ActionRecord if is_action else Record, prefix, shown
+    prefix = b"%b%b_" % (b"user:online:" if is_action else b"acc:user:online:", encoded(plain))
+    number = int(name) if name.isascii() and name.isdecimal() else name
+    return ActionRecord if is_action else Record, prefix, number
 
 
 def record_key(app: str, user: bytes) -> bytes:
@@ -93,26 +90,17 @@ def record_of(node: str, session: Session, logout: bool) -> bytes:
     try:
         return _encoder.encode(record)
     except UnicodeEncodeError:
-        record.user_id, record.device_info = _printable(session.user), _printable(session.device)
+        texts = [each.encode("utf-8", "replace").decode() for each in (session.user, session.device)]
+        record.user_id, record.device_info = texts
         return _encoder.encode(record)
-
-
-def _printable(text: str) -> str:
-    return text.encode("utf-8", "replace").decode()
-
-
-def _read(data: bytes) -> Record | None:
-    for decoder in _decoders:
-        try:
-            return decoder.decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            continue
-    return None
 
 
 def marked_offline(data: bytes, nodes: Collection[str]) -> bytes | None:
     """Mark a record of one of ``nodes`` offline. None if it belongs to another node or is invalid."""
-    record = _read(data)
+    record = None
+    for kind in (ActionRecord, Record):
+        with suppress(msgspec.DecodeError, UnicodeDecodeError):
+            record = msgspec.json.decode(data, type=kind)
     if record is None or record.is_logoff or f"{record.acc_ip}:{record.acc_port}" not in nodes:
         return None
     record.is_logoff = True
@@ -122,13 +110,6 @@ def marked_offline(data: bytes, nodes: Collection[str]) -> bytes | None:
 
 BUCKETS: Final = 16384
 """Buckets per app. With 100 users each they hold 1.6 million users; Redis packs hashes of that size."""
-
-CHANNEL_BUCKETS: Final = 1024
-
-CLAIM_PREFIX: Final = b"acc:submit:again:seq:"
-RESULT_PREFIX: Final = b"acc:submit:again:result:"
-
-_RESERVED: Final = b"#="
 
 
 def encoded(text: str) -> bytes:
@@ -143,17 +124,12 @@ def decoded(data: bytes) -> str:
 
 @lru_cache(1024)
 def _bucket_prefix(app: str) -> bytes:
-    return b"%b{%b:" % (PREFIX.encode(), encoded(app))
+    return b"imserver:users:{%b:" % encoded(app)
 
 
 def bucket_key(app: str, number: int) -> bytes:
     """The key of bucket ``number`` of an app. The braces put it into one slot of a Redis Cluster."""
     return b"%b%d}" % (_bucket_prefix(app), number)
-
-
-def bucket_number(user: bytes) -> int:
-    """The bucket of a user in an app."""
-    return crc32(user) % BUCKETS
 
 
 def bucket_of(app: str, user: bytes) -> bytes:
@@ -163,27 +139,27 @@ def bucket_of(app: str, user: bytes) -> bytes:
 
 def channel_bucket_key(app: bytes, number: int) -> bytes:
     """The key of bucket ``number`` of an app's channels."""
-    return b"%b{%b:%d}" % (CHANNELS.encode(), app, number)
+    return b"imserver:channels:{%b:%d}" % (app, number)
 
 
 def channel_bucket_number(channel: bytes) -> int:
     """The bucket of a channel."""
-    return crc32(channel) % CHANNEL_BUCKETS
+    return crc32(channel) % 1024
 
 
 def written_buckets_key(epoch: int) -> str:
     """The key of the set of buckets into which an epoch has written sessions."""
-    return f"{WRITTEN_BUCKETS}{epoch}"
+    return f"{{imserver}}:written-buckets:{epoch}"
 
 
 def written_channel_buckets_key(epoch: int) -> str:
     """The key of the set of buckets into which an epoch has written channels."""
-    return f"{WRITTEN_CHANNEL_BUCKETS}{epoch}"
+    return f"{{imserver}}:written-channel-buckets:{epoch}"
 
 
 def field_of(user: bytes) -> bytes:
     """A user's field in their bucket."""
-    return b"=" + user if user[:1] in _RESERVED else user
+    return b"=" + user if user[:1] in b"#=" else user
 
 
 def user_of(field: bytes) -> bytes:

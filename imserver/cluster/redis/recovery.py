@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import Callable, Collection, Mapping
 from typing import Final, Literal
 
 import gevent
 from gevent.event import Event as Signal
 
-from imserver.clock import CLOCK_SECONDS, until_beat
+from imserver.clock import CLOCK_SECONDS, take_turns, until_beat
 from imserver.cluster.redis.cleanup import DeadNodeCleanup, Interrupted
 from imserver.cluster.redis.lease import LeaseKeeper, LeaseLost
 from imserver.cluster.redis.pipeline import Pipeline, RedisLink, RedisUnavailable
@@ -24,11 +23,7 @@ UNREGISTERED: Final = 1
 EVERYTHING: Final = 2
 Extent = Literal[0, 1, 2]
 """Which sessions must be registered again."""
-
 _TICK_SECONDS: Final = 1.0
-_HERD_SECONDS: Final = 0.05
-"""Per live node: the time over which the nodes spread their re-registration."""
-_HERD_LIMIT_SECONDS: Final = 3.0
 
 
 class RegistryRecovery:
@@ -102,17 +97,13 @@ class RegistryRecovery:
         """Check now instead of at the next tick. Never switches."""
         self._wake.set()
 
-    def refresh_now(self, seconds: float) -> None:
-        """Wait until the leases were read again, at most ``seconds``. Switches."""
-        self._ticked.clear()
-        self._wake.set()
-        self._ticked.wait(seconds)
-
     def live_leases(self, epochs: Collection[int], seconds: float) -> Mapping[int, Lease]:
         """The live leases. Reads them again, for at most ``seconds``, if one of ``epochs`` began just now."""
         table = self._keeper.table
         if any(table.is_newer(epoch) for epoch in epochs):
-            self.refresh_now(seconds)
+            self._ticked.clear()
+            self._wake.set()
+            self._ticked.wait(seconds)
         return table.live
 
     # --- greenlet -------------------------------------------------------------------------------------------
@@ -224,9 +215,7 @@ class RegistryRecovery:
             self._jobs[name] = gevent.spawn(run)
 
     def _run_reregistration(self) -> None:
-        nodes = len(self._keeper.table.live)
-        if nodes > 1:
-            gevent.sleep(random.uniform(0, min(nodes * _HERD_SECONDS, _HERD_LIMIT_SECONDS)))
+        take_turns(len(self._keeper.table.live))
         extent, self.pending = self.pending, NOTHING
         try:
             self._reregister(extent)
@@ -239,8 +228,7 @@ class RegistryRecovery:
         table = self._keeper.table
         try:
             self._cleanup.run(
-                table.dead_epochs,
-                lambda node: any(lease.node == node for lease in table.live.values()),
+                table.dead_epochs, lambda node: any(lease.node == node for lease in table.live.values())
             )
         except Interrupted:
             log.info("dead-node cleanup was interrupted")

@@ -17,15 +17,14 @@ from typing import Any, Final
 import gevent
 
 from imserver.cluster.redis.cleanup import Interrupted, WrittenBuckets, extend_records
-from imserver.cluster.redis.connection import address_of
+from imserver.cluster.redis.connection import TrackedKeys, address_of
 from imserver.cluster.redis.history import RedisHistory
 from imserver.cluster.redis.lease import LeaseKeeper
 from imserver.cluster.redis.pipeline import Pipeline, RedisUnavailable, open_link
 from imserver.cluster.redis.presence import ChannelLookup, Lookup, SessionCommands
 from imserver.cluster.redis.records import RECORD_SECONDS, decoded, encoded, record_key
 from imserver.cluster.redis.recovery import EVERYTHING, UNREGISTERED, Extent, RegistryRecovery
-from imserver.cluster.redis.scripts import ATTEMPT, ATTEMPTS, VALUES
-from imserver.cluster.redis.tracking import TrackedKeys
+from imserver.cluster.redis.scripts import ATTEMPT
 from imserver.cluster.registry import (
     Lease,
     RegistryCounters,
@@ -42,13 +41,10 @@ log = logging.getLogger(__name__)
 _REREGISTER_SESSIONS: Final = 200
 _REREGISTER_PAUSE_SECONDS: Final = 0.01
 _UNREPORTED_LIMIT: Final = 100_000
-_END_SECONDS: Final = 5.0
-"""How long an erasure waits for the end of the sessions of its user."""
-_LOOK_SECONDS: Final = 0.05
 
 
 class RedisRegistry:
-    """See :class:`imserver.cluster.registry.Registry`. Owner of logouts that Redis has not confirmed.
+    """See :class:`imserver.cluster.registry.SoloRegistry`. Owner of logouts that Redis has not confirmed.
 
     ``apps``: of this node. ``dedupe_seconds``: lifetime of an accepted message id. Methods may switch unless
     they say otherwise. They return None if Redis does not answer within ``cluster.redis_seconds`` (at once
@@ -73,7 +69,9 @@ class RedisRegistry:
         self.keeper = LeaseKeeper(
             lease_link, cluster.lease_seconds, cluster.renew_seconds, self._found_replaced
         )
-        self.pipeline = Pipeline(data_link, self.counters, self.keeper.alive, self._pipeline_failed)
+        self.pipeline = Pipeline(
+            data_link, self.counters, self.keeper.alive, lambda: self.recovery.request(UNREGISTERED)
+        )
         self.recovery = RegistryRecovery(
             self.keeper,
             self.pipeline,
@@ -96,12 +94,7 @@ class RedisRegistry:
         self.settle = lookup.settle
         self.results = lookup.results
         self._channels = channels = ChannelLookup(
-            self.pipeline,
-            self.keeper,
-            self.recovery,
-            data_link,
-            cluster.redis_seconds,
-            cluster.lease_seconds,
+            self.pipeline, self.keeper, self.recovery, data_link, cluster.redis_seconds, cluster.lease_seconds
         )
         self.report_channels = channels.report
         self.find_channels = channels.find
@@ -257,12 +250,12 @@ class RedisRegistry:
 
     def forget_user(self, app: str, user: str) -> None:
         """Delete the readable record, when the last session has ended: its end writes the record. A user who
-        is online again keeps it. Raises StorageUnavailable."""
-        end = monotonic() + _END_SECONDS
+        is online again for five seconds keeps it. Raises StorageUnavailable."""
+        end = monotonic() + 5.0
         while (found := self.find(app, [user])) is not None and found[0]:
             if monotonic() > end:
                 return
-            gevent.sleep(_LOOK_SECONDS)
+            gevent.sleep(0.05)
         key = record_key(app, encoded(user))
         if found is None or self.pipeline.execute_all([("DEL", key)]) is None:
             raise StorageUnavailable("Redis does not answer")
@@ -274,27 +267,27 @@ class RedisRegistry:
         asks about one. Returns 0, or the seconds after which they would be counted. None: the caller must
         count locally.
         """
-        key = ATTEMPTS + sha256(encoded(name)).hexdigest()  # names contain phone numbers
+        key = "imserver:attempts:" + sha256(encoded(name)).hexdigest()  # names contain phone numbers
         replies = self.pipeline.execute_all([("EVALSHA", ATTEMPT, 1, key, most, each_seconds * 1000, weight)])
         return None if replies is None else int(replies[0]) / 1000
 
     # --- temporary values -----------------------------------------------------------------------------------
 
     def put_value(self, key: str, value: bytes, seconds: float) -> None:
-        """See :class:`imserver.cluster.registry.TemporaryValues`."""
+        """See :class:`imserver.cluster.registry.LocalValues`."""
         self._value_command("SET", key, value, "PX", max(int(seconds * 1000), 1))
 
     def value(self, key: str) -> bytes | None:
-        """See :class:`imserver.cluster.registry.TemporaryValues`."""
+        """See :class:`imserver.cluster.registry.LocalValues`."""
         found: bytes | None = self._value_command("GET", key)
         return found
 
     def remove_value(self, key: str) -> bool:
-        """See :class:`imserver.cluster.registry.TemporaryValues`."""
+        """See :class:`imserver.cluster.registry.LocalValues`."""
         return bool(self._value_command("DEL", key))
 
     def _value_command(self, name: str, key: str, *more: Any) -> Any:
-        replies = self.pipeline.execute_all([(name, VALUES + key, *more)])
+        replies = self.pipeline.execute_all([(name, "imserver:values:" + key, *more)])
         if replies is None:
             raise StorageUnavailable("Redis does not answer")
         return replies[0]
@@ -343,9 +336,6 @@ class RedisRegistry:
             gevent.sleep(_REREGISTER_PAUSE_SECONDS)
         self._extent = extent
         self._events.reregister(extent == EVERYTHING)
-
-    def _pipeline_failed(self) -> None:
-        self.recovery.request(UNREGISTERED)
 
     def _found_replaced(self, entries: Sequence[bytes]) -> None:
         self.counters.late_replacements += len(entries)

@@ -15,7 +15,7 @@ Keys (an ``app`` and ``user`` as they are, ``bucket`` = crc32 of the user modulo
 ``imserver:attempts:digest``
     Hash: how many attempts there were under a name (``count``), as of a time (``since``).
 ``imserver:values:digest``
-    String: a temporary value (:class:`imserver.cluster.registry.TemporaryValues`).
+    String: a temporary value (:class:`imserver.cluster.registry.LocalValues`).
 ``{imserver}:leases``, ``{imserver}:lease-data``, ``{imserver}:dead-epochs``
     Sorted set epoch → end of the lease; hashes epoch → lease as JSON, of live epochs and of dead ones that
     may have left data in the buckets.
@@ -44,12 +44,6 @@ from __future__ import annotations
 from hashlib import sha1
 from typing import Final
 
-PREFIX: Final = "imserver:users:"
-CHANNELS: Final = "imserver:channels:"
-HISTORY: Final = "imserver:history:"
-ATTEMPTS: Final = "imserver:attempts:"
-VALUES: Final = "imserver:values:"
-"""Prefix of the keys of :class:`imserver.cluster.registry.TemporaryValues`."""
 LEASES: Final = "{imserver}:leases"
 LEASE_DATA: Final = "{imserver}:lease-data"
 DEAD_EPOCHS: Final = "{imserver}:dead-epochs"
@@ -57,8 +51,6 @@ EPOCH: Final = "{imserver}:epoch"
 VERSION: Final = "{imserver}:version"
 LIFE: Final = "{imserver}:life"
 CLEANER: Final = "{imserver}:cleaner"
-WRITTEN_BUCKETS: Final = "{imserver}:written-buckets:"
-WRITTEN_CHANNEL_BUCKETS: Final = "{imserver}:written-channel-buckets:"
 REPLACED: Final = "{imserver}:replaced:"
 
 TEXT_OF: Final[dict[str, str]] = {}
@@ -67,24 +59,26 @@ TEXT_OF: Final[dict[str, str]] = {}
 EPOCH_MS: Final = 1_767_225_600_000
 """The begin of 2026, in Unix milliseconds: scripts count from there."""
 
-_NOW: Final = f"""
-local time = redis.call('TIME')
-local now = time[1] * 1000 - {EPOCH_MS} + math.floor(time[2] / 1000)
-local function text(number) return string.format('%.0f', number) end
-"""
 
-
-def script(text: str, *, timed: bool = True) -> str:
-    """Add a script, with the current time if ``timed``; returns its hash."""
-    text = _NOW + text if timed else text
+def script(text: str) -> str:
+    """Add a script; returns its hash."""
     digest = sha1(text.encode(), usedforsecurity=False).hexdigest()
     TEXT_OF[digest] = text
     return digest
 
 
+def timed_script(text: str) -> str:
+    """Add a script that knows the current time; returns its hash."""
+    return script(f"""
+local time = redis.call('TIME')
+local now = time[1] * 1000 - {EPOCH_MS} + math.floor(time[2] / 1000)
+local function text(number) return string.format('%.0f', number) end
+{text}""")
+
+
 # --- presence -----------------------------------------------------------------------------------------------
 
-BEGIN: Final = script("""
+BEGIN: Final = timed_script("""
 -- KEYS: bucket, and the user's record if it is to be written here.
 -- ARGV: field, epoch, id, device, policy, number (0: give one), ',dead epochs,',
 --       ',epoch.id of the known dead,', record, its seconds,
@@ -142,7 +136,7 @@ if KEYS[2] then redis.call('SET', KEYS[2], ARGV[9], 'EX', ARGV[10]) end
 return {1, text(number), table.concat(places, ',')}
 """)
 
-END: Final = script("""
+END: Final = timed_script("""
 -- KEYS: bucket, and the user's record if it is to be written here.
 -- ARGV: field, epoch, id, ',dead epochs,', record, its seconds.
 -- Returns 1: nobody is left | 0: others are, or it was not there | 2: neither it nor anybody was there.
@@ -170,7 +164,7 @@ if KEYS[2] then redis.call('SET', KEYS[2], ARGV[5], 'EX', ARGV[6]) end
 return 1
 """)
 
-CLEAN_BUCKET: Final = script("""
+CLEAN_BUCKET: Final = timed_script("""
 -- KEYS: bucket. ARGV: dead epochs. Returns the fields of users who have no session any more.
 local all = redis.call('HGETALL', KEYS[1])
 local gone, left = {}, 0
@@ -204,7 +198,7 @@ end
 return gone
 """)
 
-ATTEMPT: Final = script("""
+ATTEMPT: Final = timed_script("""
 -- KEYS: attempts under a name. ARGV: how many there may be, milliseconds after which each is forgotten,
 -- how many to count (negative: to take back; 0: only look for one). Returns 0, or the milliseconds to wait.
 local most, each, weight = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -223,22 +217,18 @@ end
 return 0
 """)
 
-REPLACE_RECORD: Final = script(
-    """
+REPLACE_RECORD: Final = script("""
 -- KEYS: a user's record. ARGV: what it was when it was read, what it shall be.
 if redis.call('GET', KEYS[1]) == ARGV[1] then
   redis.call('SET', KEYS[1], ARGV[2], 'KEEPTTL')
   return 1
 end
 return 0
-""",
-    timed=False,
-)
+""")
 
 # --- channels -----------------------------------------------------------------------------------------------
 
-ENTER_CHANNEL: Final = script(
-    """
+ENTER_CHANNEL: Final = script("""
 -- KEYS: bucket. ARGV: channel, epoch, members (0: none any more), ',dead epochs,'.
 -- Returns how many other nodes have members.
 local kept = {}
@@ -255,12 +245,9 @@ else
   redis.call('HDEL', KEYS[1], ARGV[1])
 end
 return others
-""",
-    timed=False,
-)
+""")
 
-CLEAN_ROOMS: Final = script(
-    """
+CLEAN_ROOMS: Final = script("""
 -- KEYS: bucket. ARGV: ',dead epochs,'. Returns how many channels had members there.
 local all, hits = redis.call('HGETALL', KEYS[1]), 0
 for k = 1, #all, 2 do
@@ -282,32 +269,24 @@ for k = 1, #all, 2 do
   end
 end
 return hits
-""",
-    timed=False,
-)
+""")
 
 # --- message ids --------------------------------------------------------------------------------------------
 
-CLAIM: Final = script(
-    """
+CLAIM: Final = script("""
 -- KEYS: the message id. ARGV: token, milliseconds.
 -- Returns who has it: this token, another one, or '1' (accepted).
 local holder = redis.call('GET', KEYS[1])
 if holder then return holder end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return ARGV[1]
-""",
-    timed=False,
-)
+""")
 
-RELEASE: Final = script(
-    """
+RELEASE: Final = script("""
 -- KEYS: the message id. ARGV: token.
 if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
 return 0
-""",
-    timed=False,
-)
+""")
 
 
 _EXPIRE: Final = """
@@ -320,7 +299,7 @@ end
 for _, epoch in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now)) do expire(epoch) end
 """
 
-JOIN: Final = script(
+JOIN: Final = timed_script(
     _EXPIRE
     + """
 -- ARGV: node, host, empty, milliseconds of the lease, lease, database, highest epoch that it knows,
@@ -357,7 +336,7 @@ return {'ok', epoch}
 """
 )
 
-RENEW: Final = script(
+RENEW: Final = timed_script(
     _EXPIRE
     + """
 -- ARGV: epoch, milliseconds of the lease (0: only look), lease ('': as it was), version known,
@@ -394,8 +373,7 @@ return {1, version, redis.call('GET', KEYS[5]) or '0', dead, replaced, clean, li
 """
 )
 
-LEAVE: Final = script(
-    """
+LEAVE: Final = script("""
 -- ARGV: epoch, '1' if it leaves nothing behind.
 if redis.call('ZREM', KEYS[1], ARGV[1]) == 0 then return 0 end
 if ARGV[2] ~= '1' then
@@ -405,9 +383,7 @@ redis.call('HDEL', KEYS[2], ARGV[1])
 redis.call('DEL', KEYS[7])
 redis.call('INCR', KEYS[4])
 return 1
-""",
-    timed=False,
-)
+""")
 
 
 _LIFE: Final = """
@@ -438,8 +414,7 @@ BEGIN_LIFE: Final = script(
     + """
 -- KEYS: of the life. ARGV: the name of a new one. Returns the life; '' if the server does not tell its ids.
 return life_of(KEYS[1], ARGV[1])
-""",
-    timed=False,
+"""
 )
 
 
@@ -485,8 +460,7 @@ redis.call('HSET', KEYS[1], 'offset', offset)
 redis.call('PEXPIRE', KEYS[1], ARGV[5])
 redis.call('SET', KEYS[3], epoch .. string.format(' %.0f', offset), 'PX', ARGV[6])
 return {epoch, offset}
-""",
-    timed=False,
+"""
 )
 
 READ_HISTORY: Final = script(
@@ -511,12 +485,10 @@ else
 end
 if to < from then return {epoch, offset, 0, {}} end
 return {epoch, offset, oldest + from, redis.call('LRANGE', KEYS[2], from, to)}
-""",
-    timed=False,
+"""
 )
 
-FIND_PUBLICATIONS: Final = script(
-    """
+FIND_PUBLICATIONS: Final = script("""
 -- KEYS: list. ARGV: first and last index, bytes.
 -- Returns how many publications are there, and those that contain the bytes.
 local all, found = redis.call('LRANGE', KEYS[1], ARGV[1], ARGV[2]), {}
@@ -524,12 +496,9 @@ for _, each in ipairs(all) do
   if string.find(each, ARGV[3], 1, true) then found[#found + 1] = each end
 end
 return {#all, found}
-""",
-    timed=False,
-)
+""")
 
-REPLACE_PUBLICATIONS: Final = script(
-    """
+REPLACE_PUBLICATIONS: Final = script("""
 -- KEYS: list. ARGV: pairs of a publication and what shall stand in its place.
 local others = {}
 for k = 1, #ARGV, 2 do others[ARGV[k]] = ARGV[k + 1] end
@@ -537,6 +506,4 @@ for index, each in ipairs(redis.call('LRANGE', KEYS[1], 0, -1)) do
   if others[each] then redis.call('LSET', KEYS[1], index - 1, others[each]) end
 end
 return 1
-""",
-    timed=False,
-)
+""")

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from struct import Struct
-from typing import Any, Final, NamedTuple
+from struct import unpack
+from typing import Any, NamedTuple
 
 import gevent
 import zmq
@@ -21,20 +21,6 @@ from imserver.logging import RateLimitedLog
 from imserver.process import derive_key
 
 log = logging.getLogger(__name__)
-
-_ZAP_ENDPOINT: Final = "inproc://zeromq.zap.01"
-_ZAP_REQUEST_PARTS: Final = 9
-_DOMAIN: Final = b"imserver"
-_WATCHED: Final = (
-    zmq.Event.ACCEPTED
-    | zmq.Event.HANDSHAKE_SUCCEEDED
-    | zmq.Event.HANDSHAKE_FAILED_NO_DETAIL
-    | zmq.Event.HANDSHAKE_FAILED_PROTOCOL
-    | zmq.Event.HANDSHAKE_FAILED_AUTH
-    | zmq.Event.DISCONNECTED
-)
-_EVENT: Final = Struct("=Hi")
-"""First part of a monitor message: the event, and with some events the file descriptor."""
 
 
 class CurveKeys(NamedTuple):
@@ -56,7 +42,7 @@ class CurveKeys(NamedTuple):
         socket.setsockopt(zmq.CURVE_SERVER, 1)
         socket.setsockopt(zmq.CURVE_SECRETKEY, self.server_secret)
         # With an enforced domain, all connections are refused if the ZAP handler is missing.
-        socket.setsockopt(zmq.ZAP_DOMAIN, _DOMAIN)
+        socket.setsockopt(zmq.ZAP_DOMAIN, b"imserver")
         socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
 
     def connect_to(self, socket: zmq.Socket[bytes]) -> None:
@@ -82,7 +68,7 @@ class Authenticator:
         self._accepted = [[b"CURVE", each.client_public] for each in keys]
         self._counters = counters
         self._zap = ZmqSocket(context, zmq.ROUTER)
-        self._zap.socket.bind(_ZAP_ENDPOINT)
+        self._zap.socket.bind("inproc://zeromq.zap.01")
         self._monitors: list[tuple[zmq.Socket[bytes], ZmqSocket]] = []
         self._greenlets: list[gevent.Greenlet[..., None]] = [gevent.spawn(self._answer)]
         self._foreign_key = RateLimitedLog(log, "RPC port: refused %s, its key is not the cluster's")
@@ -91,7 +77,15 @@ class Authenticator:
     def watch(self, socket: zmq.Socket[bytes], name: str) -> None:
         """Count connections to a bound socket that end before they are authenticated."""
         address = f"inproc://{name}.monitor"
-        socket.monitor(address, _WATCHED)
+        socket.monitor(
+            address,
+            zmq.Event.ACCEPTED
+            | zmq.Event.HANDSHAKE_SUCCEEDED
+            | zmq.Event.HANDSHAKE_FAILED_NO_DETAIL
+            | zmq.Event.HANDSHAKE_FAILED_PROTOCOL
+            | zmq.Event.HANDSHAKE_FAILED_AUTH
+            | zmq.Event.DISCONNECTED,
+        )
         zmq_socket = ZmqSocket(self._context, zmq.PAIR)
         zmq_socket.socket.connect(address)
         self._monitors.append((socket, zmq_socket))
@@ -112,10 +106,10 @@ class Authenticator:
             # Only ZeroMQ writes here, from its own thread.
             if len(request) < 5:
                 continue
-            known = len(request) == _ZAP_REQUEST_PARTS and request[7:] in self._accepted
-            if not known:
+            is_ours = len(request) == 9 and request[7:] in self._accepted
+            if not is_ours:
                 self._foreign_key(request[5].decode("ascii", "replace") if len(request) > 5 else "a peer")
-            status = (b"200", b"OK") if known else (b"400", b"Unknown key")
+            status = (b"200", b"OK") if is_ours else (b"400", b"Unknown key")
             try:
                 self._zap.send([request[0], b"", b"1.0", request[3], *status, b"", b""])
             except SocketFull:
@@ -128,7 +122,8 @@ class Authenticator:
         accepted: dict[int, int] = {}
         succeeded, failed = 0, False
         while True:
-            kind, descriptor = _EVENT.unpack(zmq_socket.receive()[0])
+            # The event, and with some events the file descriptor.
+            kind, descriptor = unpack("=Hi", zmq_socket.receive()[0])
             if kind == zmq.Event.ACCEPTED:
                 accepted[descriptor] = succeeded
             elif kind == zmq.Event.HANDSHAKE_SUCCEEDED:

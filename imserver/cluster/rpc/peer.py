@@ -34,7 +34,6 @@ log = logging.getLogger(__name__)
 
 LATE_SECONDS: Final = 0.1
 """A ping whose limit is noticed so late says nothing about the peer: its answer may lie here unread."""
-_BATCHES_A_TURN: Final = 8
 
 
 class Peer:
@@ -96,7 +95,8 @@ class Peer:
 
     def flush(self) -> bool:
         """Pass queued items to ZeroMQ in batches. True: call again, there is more. Never switches."""
-        queue = self.queue
+        queue, rpc_context, lease = self.queue, self._rpc, self.lease
+        counters = rpc_context.counters
         self._due = False
         try:
             sender = self._sender or self._connect()
@@ -104,29 +104,26 @@ class Peer:
             self._connect_failed(error)
             self._block()
             return False
-        for turn in range(_BATCHES_A_TURN):
+        for turn in range(8):
             if not queue.items:
                 break
             before = queue.bytes
             items = queue.take()
             try:
-                self._send_batch(sender, items, before - queue.bytes)
+                version = rpc_context.version_for(lease)
+                sender.send(version, rpc_context.epoch, lease.epoch, self.number + 1, items)
             except SocketFull:
                 queue.put_back(items)
                 self._block(moved=turn > 0)
                 return False
+            self.number += len(items)
+            counters.sent += len(items)
+            counters.batches_sent += 1
+            counters.bytes_sent += before - queue.bytes
         self.blocked_since = 0.0
         self._unanswered_since = self._unanswered_since or monotonic()
         self._used = True
         return bool(queue.items)
-
-    def _send_batch(self, sender: DataSender, items: list[bytes], size: int) -> None:
-        rpc_context, lease = self._rpc, self.lease
-        sender.send(rpc_context.version_for(lease), rpc_context.epoch, lease.epoch, self.number + 1, items)
-        self.number += len(items)
-        rpc_context.counters.sent += len(items)
-        rpc_context.counters.batches_sent += 1
-        rpc_context.counters.bytes_sent += size
 
     def _block(self, moved: bool = False) -> None:
         # ZeroMQ wakes the flusher when it accepts items again.
@@ -213,7 +210,13 @@ class Peer:
                 self.link.failed()  # otherwise it would wait for this probe for ever
             raise
         if code == OK and not self._is_stalled():
-            self._alive()
+            if not self.link.closed:
+                log.warning("peer %s: available again", self.lease.node)
+                self.control.breaker.succeeded()
+            self.link.succeeded()
+            self._unanswered_since = 0.0
+            if self.queue.items:
+                self._wake(self)
             return True
         if self.link.closed:
             if monotonic() > limit + LATE_SECONDS:
@@ -224,26 +227,14 @@ class Peer:
                 log.warning("peer %s: no answer to ping, circuit open, retrying", self.lease.node)
         else:
             self.link.failed()
-            self._reconnect()
+            self.control.reconnect()
+            if self._is_stalled() and monotonic() - self._connected_at > self._rpc.seconds.reconnect:
+                self._disconnect_data(0)
+                self._wake(self)
         return False
-
-    def _alive(self) -> None:
-        if not self.link.closed:
-            log.warning("peer %s: available again", self.lease.node)
-            self.control.breaker.succeeded()
-        self.link.succeeded()
-        self._unanswered_since = 0.0
-        if self.queue.items:
-            self._wake(self)
 
     def _is_stalled(self) -> bool:
         return bool(self.blocked_since and self._sender and not self._sender.zmq_socket.writable())
-
-    def _reconnect(self) -> None:
-        self.control.reconnect()
-        if self._is_stalled() and monotonic() - self._connected_at > self._rpc.seconds.reconnect:
-            self._disconnect_data(0)
-            self._wake(self)
 
     def _disconnect_data(self, linger_ms: int) -> None:
         if self._sender is not None:
@@ -262,8 +253,6 @@ class Peer:
 
 PING: Final = ""
 """The query that every node answers by itself."""
-CALLS_IN_FLIGHT: Final = 64
-"""Parallel queries to one peer; well below the peer's high-water mark, above which it would drop answers."""
 SLOW_CALLS_IN_FLIGHT: Final = 32
 """Parallel queries to one peer whose answers wait for clients."""
 
@@ -312,10 +301,6 @@ class RpcContext(Struct):
     context: zerorpc.Context = None
     """Created when the RPC starts."""
 
-    def keys_of(self, lease: Lease) -> CurveKeys:
-        """The keys of the secret with which a node serves."""
-        return self.accepted.get(lease.fingerprint, self.own_keys)
-
     def version_for(self, lease: Lease) -> int:
         """The RPC version for a node: the lower of the two."""
         return min(self.version, lease.version)
@@ -327,7 +312,8 @@ class RpcContext(Struct):
         zmq_socket = None
         try:
             zmq_socket = ZmqSocket(self.context, kind, on_writable)
-            self.keys_of(lease).connect_to(zmq_socket.socket)
+            keys = self.accepted.get(lease.fingerprint, self.own_keys)
+            keys.connect_to(zmq_socket.socket)
             zmq_socket.connect(endpoint)
         except zmq.ZMQError as error:
             if zmq_socket is not None:
@@ -347,7 +333,8 @@ class ControlChannel:
         self._client: ControlClient | None = None
         self._connected = Signal()
         self._connected_at = 0.0
-        self._calls = BoundedSemaphore(CALLS_IN_FLIGHT)
+        self._calls = BoundedSemaphore(64)
+        """Parallel queries: well below the peer's high-water mark, above which it would drop answers."""
         self._slow_calls = BoundedSemaphore(SLOW_CALLS_IN_FLIGHT)
         self._gone = False
 

@@ -24,7 +24,8 @@ ITEM_BYTES: Final = 1024 * 1024
 BATCH_BYTES: Final = 128 * 1024
 BATCH_ITEMS: Final = 256
 """Also the number of items a receiver handles before it yields."""
-_LIVES: Final = 4096
+LIVES: Final = 4096
+"""Epochs whose numbers are remembered."""
 
 
 class PeerUnavailable(ImserverError):
@@ -156,35 +157,10 @@ class SequenceTracker:
             self._counters.gaps += 1
             self._counters.lost += first - expected
         self._next[sender] = first + count
-        if len(self._next) > _LIVES:
+        if len(self._next) > LIVES:
             del self._next[next(iter(self._next))]
         return True
 
     def forget(self) -> None:
         """Expect 1 from everybody: this node has a new epoch."""
         self._next.clear()
-
-
-class SequenceNumbers:
-    """The last number sent to each epoch that has no peer now, so that numbering continues.
-
-    Owner: the RPC; never switches.
-    """
-
-    def __init__(self) -> None:
-        self._last: dict[int, int] = {}
-
-    def resume(self, destination: int) -> int:
-        """The number of the last item sent there; 0 if there was none."""
-        return self._last.pop(destination, 0)
-
-    def retain(self, destination: int, last: int) -> None:
-        """Remember the number of the last item sent."""
-        if last:
-            self._last[destination] = last
-        if len(self._last) > _LIVES:
-            del self._last[next(iter(self._last))]
-
-    def forget(self) -> None:
-        """Begin with 1 everywhere: this node has a new epoch."""
-        self._last.clear()

@@ -28,10 +28,10 @@ from imserver.cluster.rpc.curve import Authenticator, CurveKeys
 from imserver.cluster.rpc.peer import PING, SECONDS, Peer, RpcContext, RpcSeconds
 from imserver.cluster.rpc.queues import (
     BATCH_ITEMS,
+    LIVES,
     PeerUnavailable,
     RpcCounters,
     SendQueue,
-    SequenceNumbers,
     SequenceTracker,
     UnknownQuery,
 )
@@ -56,9 +56,6 @@ log = logging.getLogger(__name__)
 
 RPC_VERSION: Final = 1
 """The version of this node; it also understands the one before."""
-_ANSWER_BYTES: Final = MESSAGE_BYTES - 64 * 1024
-_RESTART_SECONDS: Final = 0.2
-_SOCKETS: Final = 8192
 
 
 class Rpc:
@@ -106,7 +103,7 @@ class Rpc:
         """Listen at one address. Port 0 takes a free port. Raises StartError."""
         address = private_address(host)
         context = self._rpc.context = zerorpc.Context()
-        context.set(zmq.MAX_SOCKETS, _SOCKETS)
+        context.set(zmq.MAX_SOCKETS, 8192)
         self._authenticator = Authenticator(context, self._rpc.accepted.values(), self.counters)
         control, data = ZmqSocket(context, zmq.ROUTER), ZmqSocket(context, zmq.PULL)
         try:
@@ -174,7 +171,7 @@ class Rpc:
                 log.exception("an RPC receiver failed")
             if self._running:
                 self.counters.restarts += 1
-                gevent.sleep(_RESTART_SECONDS)
+                gevent.sleep(0.2)
 
     # --- peers ----------------------------------------------------------------------------------------------
 
@@ -286,7 +283,7 @@ class Rpc:
         except Exception:
             log.exception("node query %r failed", kind)
             return FAILED, b""
-        return (OK, answer) if len(answer) <= _ANSWER_BYTES else (TOO_LARGE, b"")
+        return (OK, answer) if len(answer) <= MESSAGE_BYTES - 64 * 1024 else (TOO_LARGE, b"")
 
 
 class PeerTable:
@@ -296,7 +293,8 @@ class PeerTable:
         self._rpc = rpc_context
         self._limits = queue_items, queue_bytes
         self._peers: dict[int, Peer] = {}
-        self._numbers = SequenceNumbers()
+        self._numbers: dict[int, int] = {}
+        """Epoch without a peer now → the number of the last item sent there, from which numbering goes on."""
         self._waiting: dict[Peer, None] = {}
         self._wanted = Signal()
         """Something is queued."""
@@ -330,7 +328,7 @@ class PeerTable:
         if abs(lease.version - rpc_context.version) > 1:
             self._other_version(lease.node, lease.version, rpc_context.version)
             return None
-        number = self._numbers.resume(lease.epoch)
+        number = self._numbers.pop(lease.epoch, 0)
         peer = Peer(rpc_context, lease, number, SendQueue(*self._limits), self._wake)
         self._peers[lease.epoch] = peer
         return peer
@@ -339,13 +337,16 @@ class PeerTable:
         """Disconnect all other peers; their queued items are dropped and counted. Never switches."""
         for epoch in [epoch for epoch in self._peers if epoch not in epochs]:
             peer = self._peers.pop(epoch)
-            self._numbers.retain(epoch, peer.number)
+            if peer.number:
+                self._numbers[epoch] = peer.number
+            if len(self._numbers) > LIVES:
+                del self._numbers[next(iter(self._numbers))]
             self._waiting.pop(peer, None)
             peer.close()
 
     def renumber(self) -> None:
         """Number items from 1 again: this node has a new epoch."""
-        self._numbers.forget()
+        self._numbers.clear()
         for peer in self._peers.values():
             peer.number = 0
 

@@ -58,10 +58,6 @@ Epoch = Annotated[int, Meta(ge=0)]
 Answer = tuple[int, bytes]
 
 
-class Malformed(ValueError):
-    """The message does not have the expected shape."""
-
-
 _log_malformed = RateLimitedLog(log, "dropped a malformed message on an RPC port")
 
 
@@ -83,6 +79,9 @@ _read_result = msgspec.msgpack.Decoder(tuple[Answer]).decode
 class Wire(ChannelBase):  # type: ignore[misc]
     """The socket through which zerorpc's classes send and receive events."""
 
+    context: zerorpc.Context = None
+    recv_is_supported = emit_is_supported = True
+
     def __init__(
         self,
         context: zerorpc.Context,
@@ -94,23 +93,11 @@ class Wire(ChannelBase):  # type: ignore[misc]
         ValueError or RecursionError if it is no event."""
         self.zmq_socket = zmq_socket
         self.read = read
-        self._context = context
+        self.context = context
         self._counters = counters
 
-    @property
-    def context(self) -> zerorpc.Context:
-        return self._context
-
-    @property
-    def recv_is_supported(self) -> bool:
-        return True
-
-    @property
-    def emit_is_supported(self) -> bool:
-        return True
-
     def new_event(self, name: str, args: Any, xheader: Any = None) -> Any:
-        return zerorpc.Event(name, args, self._context)
+        return zerorpc.Event(name, args, self.context)
 
     def emit_event(self, event: Any, timeout: float | None = None) -> None:
         """Send at once. Raises :class:`SocketFull`."""
@@ -176,10 +163,10 @@ class DataReceiver(zerorpc.Puller):  # type: ignore[misc]
 
 def _batch_event(parts: list[bytes]) -> Any:
     if len(parts) != 1:
-        raise Malformed
+        raise ValueError("another shape")
     _, name, batch = read_batch(parts[0])
     if name != "batch":
-        raise Malformed
+        raise ValueError("another shape")
     return zerorpc.Event(name, batch, None, {})
 
 
@@ -205,26 +192,23 @@ class ControlServer(zerorpc.Server):  # type: ignore[misc]
 
     def _query_event(self, parts: list[bytes]) -> Any:
         if len(parts) != 3:
-            raise Malformed
+            raise ValueError("another shape")
         head, name, query = read_query(parts[2])
         # A second call under the id of one that is in work would take its answer, then break its end.
         wrong = name != "ask" or head.v != 3 or head.response_to is not None
         if wrong or not head.message_id or head.message_id in self._in_work:
-            raise Malformed
+            raise ValueError("another shape")
         event = zerorpc.Event(name, query, None, {"message_id": head.message_id, "v": 3})
         event.identity = parts[:1]
         if len(self._in_work) >= CALLS_AT_ONCE:
-            self._refuse(event)
+            self._counters.busy += 1
+            answer = self._events.new_event("OK", ((BUSY, b""),))
+            answer.header["response_to"] = head.message_id
+            answer.identity = event.identity
+            self._events.emit_event(answer)
             return None
         self._in_work.add(head.message_id)
         return event
-
-    def _refuse(self, event: Any) -> None:
-        self._counters.busy += 1
-        answer = self._events.new_event("OK", ((BUSY, b""),))
-        answer.header["response_to"] = event.header["message_id"]
-        answer.identity = event.identity
-        self._events.emit_event(answer)
 
     def _async_task(self, initial_event: Any) -> None:
         try:
@@ -288,7 +272,7 @@ class ControlClient(zerorpc.Client):  # type: ignore[misc]
 
     def _answer_event(self, parts: list[bytes]) -> Any:
         if len(parts) != 2:
-            raise Malformed
+            raise ValueError("another shape")
         head, name, raw = read_answer(parts[1])
         result = _read_result(raw)[0] if name == "OK" else (FAILED, b"")
         # None in flight under this id: the answer is late. A second answer would stop up the client.
@@ -303,8 +287,6 @@ MESSAGE_BYTES: Final = 2_000_000
 """Largest message; ZeroMQ ends a connection that announces more."""
 PARTS: Final = 16
 """A message with more parts is malformed; the longest valid one, a ZAP request, has 9."""
-_TURN: Final = 32
-"""Messages read before other greenlets have their turn."""
 
 _BOTH: Final = (
     (zmq.RCVHWM, 100),
@@ -415,7 +397,7 @@ class ZmqSocket:
         Ends the greenlet when the socket is closed: zerorpc's loops continue after any other exception.
         """
         self._turn += 1
-        if self._turn >= _TURN:
+        if self._turn >= 32:  # others have their turn
             self._turn = 0
             gevent.sleep(0)
         try:
