@@ -4,6 +4,7 @@ import json
 import re
 from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, get_args
 
 import pytest
@@ -205,10 +206,23 @@ def test_every_module_that_is_named_exists(page: Path) -> None:
         return  # they name what there was when they were made
     folders = "|".join(path.parent.name for path in ROOT.glob("imserver/*/__init__.py"))
     operations = {row.path.removeprefix("/api/v1/") for row in ROUTES}
-    named = re.findall(rf"`((?:imserver|tests)/[\w/.]+|(?:{folders})/[\w/]*(?:\.py)?)`", prose(page))
+    named = re.findall(
+        rf"`((?:bench|checker|examples|imserver|plugins|static|tests)/[\w/.-]+|(?:{folders})/[\w/]*(?:\.py)?)`",
+        prose(page),
+    )
     for path in set(named) - operations:
         both = [ROOT / base / path.rstrip("/") for base in (".", "imserver")]
         assert any(each.exists() or each.with_suffix(".py").exists() for each in both), f"{page.name}: {path}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_name_of_a_module_exists(page: Path) -> None:
+    """Also in examples. Files and loggers have such names, too."""
+    others = ("audit", "db", "key", "pub", "request", "yaml")
+    names = re.findall(r"(?<![\w/.@-])imserver(?:_client)?(?:\.\w+)+", page.read_text(encoding="utf-8"))
+    if page.parent.name != "decisions":
+        for name in {each for each in names if each.split(".")[1] not in others}:
+            resolve_name(name)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -1,5 +1,6 @@
 """Why something was refused, and lifting it: of one node, and of two with one Redis."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -158,7 +159,7 @@ def test_a_key_of_one_app_sees_that_app_only(server: Server) -> None:
     assert v1.refused(server.http, "limits/lift", {"app": "shop"}, key=ADMIN)[0] == 400
 
 
-def test_the_command_explains_and_lifts(server: Server) -> None:
+def test_the_command_explains_and_lifts(server: Server, tmp_path: Path) -> None:
     dan = User.register(server, "shop", name="dan")
     fail_until_limited(server, "dan")
     explained = run_cli("why", "shop/dan", "--url", server.http_url, IMSERVER_KEY=ADMIN)
@@ -179,6 +180,8 @@ def test_the_command_explains_and_lifts(server: Server) -> None:
     without = run_cli("why", "shop/dan", "--url", server.http_url)
     assert without.returncode == 1
     assert "set IMSERVER_KEY" in without.stderr
+    (tmp_path / "imserver.yaml").write_text(json.dumps(CONFIG))
+    assert run_cli("why", "shop/dan", "--url", server.http_url, folder=tmp_path).returncode == 0
 
 
 def test_a_terminal_obeys_no_text_of_a_stranger(server: Server) -> None:
