@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from itertools import chain, islice
-from time import monotonic_ns
+from time import monotonic_ns, time
 from typing import Final
 
+import msgspec
 from msgspec import Struct
 
 from imserver.clock import is_long_turn, serve_others
 from imserver.errors import ImserverError
 from imserver.transport.proxies import is_loopback, network_of
 
+LASTING_SECONDS: Final = 600
+"""What is counted for so long outlasts a restart."""
 MAX_PAYERS: Final = 100_000
 """Limit of the payers of one rate. Beyond it a node forgets the one that paid longest ago."""
 _SECOND: Final = 1_000_000_000
@@ -86,6 +89,8 @@ class TooManyRequests(ImserverError):
         self.limit = limit
 
 
+Digest = Callable[[Hashable], bytes]
+"""Stands for a payer in a file."""
 Shared = Callable[[str, float, float, float], float | None]
 """Counts for all nodes: :meth:`imserver.cluster.redis.registry.RedisRegistry.attempt`."""
 
@@ -98,7 +103,17 @@ class Buckets:
     While Redis does not answer, each node counts by itself. Nothing else switches.
     """
 
-    __slots__ = ("_capacity", "_each", "_full_at", "_shared", "number", "rate", "seconds")
+    __slots__ = (
+        "_before",
+        "_capacity",
+        "_digest",
+        "_each",
+        "_full_at",
+        "_shared",
+        "number",
+        "rate",
+        "seconds",
+    )
 
     def __init__(
         self, rate: Rate, number: float = 0, seconds: float = 1.0, shared: Shared | None = None
@@ -110,6 +125,9 @@ class Buckets:
 
     def set(self, number: float) -> None:
         """Change the limit, and fill all buckets."""
+        self._before: dict[bytes, int] = {}
+        """What a node has counted before its restart: digest of a payer → as in ``_full_at``."""
+        self._digest: Digest = lambda _: b""
         self.number = number
         self._each, self._capacity = self._measured(number) if number else (0, 0)
         self._full_at: OrderedDict[Hashable, int] = OrderedDict()
@@ -128,6 +146,8 @@ class Buckets:
             return True
         now, full_at = monotonic_ns(), self._full_at
         known = full_at.get(payer, 0)
+        if not known and self._before:
+            known = self._known(payer)
         after = (known if known > now else now) + tokens * each
         if after > now + capacity:
             return False
@@ -162,19 +182,20 @@ class Buckets:
     def charge(self, payer: Hashable, tokens: int = 1) -> None:
         """Take tokens even if there are too few. The missing ones are paid before the next request."""
         now = monotonic_ns()
-        self._full_at[payer] = max(self._full_at.get(payer, 0), now) + tokens * self._each
+        self._full_at[payer] = max(self._known(payer), now) + tokens * self._each
         self._full_at.move_to_end(payer)
         self._forget_oldest(now)
 
     def give_back(self, payer: Hashable) -> None:
         """Put back a token that was taken with :meth:`require`."""
         self._count_shared(payer, -1)
-        if payer in self._full_at:
+        if self._known(payer):
             self._full_at[payer] -= self._each
 
     def forget(self, payer: Hashable) -> None:
         """Fill the bucket of a payer."""
         self._count_shared(payer, -self.number)
+        self._known(payer)
         self._full_at.pop(payer, None)
 
     def payers(self) -> list[Hashable]:
@@ -202,7 +223,35 @@ class Buckets:
 
     def _debt(self, payer: Hashable) -> int:
         """The nanoseconds until the bucket of a payer is full."""
-        return max(self._full_at.get(payer, 0) - monotonic_ns(), 0)
+        return max(self._known(payer) - monotonic_ns(), 0)
+
+    def _known(self, payer: Hashable) -> int:
+        """When the bucket of a payer is full again; 0: it is, or was long ago."""
+        known = self._full_at.get(payer, 0)
+        if not known and self._before and (known := self._before.pop(self._digest(payer), 0)):
+            self._full_at[payer] = known
+        return known
+
+    @property
+    def is_lasting(self) -> bool:
+        """Whether it outlasts a restart of this node: what others count, or seconds fill, does not."""
+        return self._shared is None and self.number > 0 and self.seconds >= LASTING_SECONDS
+
+    def state(self, digest: Digest) -> dict[bytes, float]:
+        """Digest of each payer whose bucket is not full → the Unix second in which it is. May switch."""
+        begun, zero = monotonic_ns(), time() - monotonic_ns() / _SECOND
+        full_at = dict(self._before)
+        for payer, full in tuple(self._full_at.items()):
+            full_at[digest(payer)] = full
+            if is_long_turn():
+                serve_others()
+        return {name: zero + full / _SECOND for name, full in full_at.items() if full > begun}
+
+    def restore(self, full_at: Mapping[bytes, float], digest: Digest) -> None:
+        """Go on with what was in :meth:`state`."""
+        now, unix, self._digest = monotonic_ns(), time(), digest
+        left = {name: min(int((full - unix) * _SECOND), self._capacity) for name, full in full_at.items()}
+        self._before = {name: now + each for name, each in left.items() if each > 0}
 
     def _count_shared(self, payer: Hashable, tokens: float) -> float | None:
         """Count for all nodes: 0, or the seconds until there are enough tokens. None: count here.
@@ -252,6 +301,10 @@ class Payer(Struct, frozen=True):
             yield from self.networks
 
 
+State = dict[str, dict[bytes, float]]
+"""Name of a rate → what :meth:`Buckets.state` returns."""
+
+
 class BucketList:
     """Owner of the list of the buckets of a node whose payers may wait for longer than seconds.
 
@@ -269,6 +322,18 @@ class BucketList:
         buckets = Buckets(rate, number, seconds, shared)
         self.all.append(buckets)
         return buckets
+
+    def state(self, digest: Digest) -> bytes:
+        """What outlasts a restart. May switch."""
+        state: State = {each.rate.name: each.state(digest) for each in tuple(self.all) if each.is_lasting}
+        return msgspec.msgpack.encode(state)
+
+    def restore(self, content: bytes, digest: Digest) -> None:
+        """Go on with what was in :meth:`state`. Raises ValueError."""
+        state = msgspec.msgpack.decode(content, type=State)
+        for buckets in self.all:
+            if buckets.is_lasting:
+                buckets.restore(state.get(buckets.rate.name, {}), digest)
 
     def find(
         self,

@@ -20,6 +20,7 @@ from imserver.clock import until_beat
 from imserver.config.settings import Config
 from imserver.core.core import Core
 from imserver.core.draining import wait_while
+from imserver.core.lasting_rates import LastingRates
 from imserver.core.network import gate_policy
 from imserver.errors import StartError
 from imserver.hub.expiry import Pings
@@ -97,6 +98,8 @@ class Node:
         self._listeners = listeners
         self._sockets: Mapping[str, socket.socket] = {}
         self._stages: tuple[Stage, ...] = ()
+        self._rates: tuple[LastingRates, ...] = ()
+        """Nodes of a cluster count in Redis."""
         self._stopped = Signal()
 
     def _make_stages(self) -> tuple[Stage, ...]:
@@ -104,6 +107,7 @@ class Node:
         core, member = self.core, self.core.member
         return (
             Stage("data folder", stop=core.node.data.stop),
+            *(Stage("rates", setup=each.start, stop=each.write) for each in self._rates),
             Stage("store", setup=core.storage.store.start, stop=core.storage.store.close),
             *(Stage(name, stop=feature.stop) for name, feature in core.features.items()),
             Stage("requests to the outside", stop=core.network.outgoing.close),
@@ -138,6 +142,7 @@ class Node:
             self._tick,
             core.storage.store.run,
             core.push.pending.run,
+            *(each.run for each in self._rates),
             *([core.channels.channels.subscriptions.run] if core.config.clustered else []),
             *(run for feature in core.features.values() for run in feature.run),
         )
@@ -214,6 +219,7 @@ class Node:
         core.storage.store.on_changes.append(self.learn_keys)
         core.storage.store.on_changes.append(core.sessions.sessions.learn)
         core.identity.tenants.on_change.append(self._learn_app)
+        self._rates = () if core.config.clustered else (LastingRates(core.node),)
         self._stages = self._make_stages()
         for stage in self._stages:
             stage.setup()

@@ -3,7 +3,7 @@
 import pytest
 
 from imserver.auth import rates
-from imserver.auth.rates import Buckets, Rate, SenderRates, TooManyRequests, by_address
+from imserver.auth.rates import BucketList, Buckets, Rate, SenderRates, TooManyRequests, by_address
 from imserver.features.accounts.declared import BOT_MESSAGES, GUEST_MESSAGES
 from imserver.transport.proxies import network_of
 from tests.support import Clock
@@ -202,3 +202,27 @@ def test_senders_with_a_rate_may_send_as_much_as_their_buckets_hold(clock: Clock
     unlimited = SenderRates()
     unlimited.limit("a", "7", Buckets(BOT_MESSAGES, 0))
     assert all(unlimited.take("a", "7") for _ in range(100))
+
+
+def test_what_is_counted_for_long_outlasts_a_restart() -> None:
+    def digest(payer: object) -> bytes:
+        return repr(payer)[::-1].encode()
+
+    def start() -> tuple[BucketList, Buckets, Buckets]:
+        one = BucketList()
+        return one, one.make(RATE, 3, 3600), one.make(Rate("short", "things", "user", "", ""), 3, 30)
+
+    before, hour, short = start()
+    assert (taken(hour), taken(short), hour.take("bob")) == (3, 3, True)
+    state = before.state(digest)
+    assert b"ann" not in state
+    after, hour, short = start()
+    after.restore(state, digest)
+    assert (taken(hour), taken(short), taken(hour, "carl")) == (0, 3, 3)
+    assert 1190 < seconds_of(hour) <= 1200
+    again = after.state(digest)
+    after, hour, _ = start()
+    after.restore(again, digest)
+    assert (taken(hour), taken(hour, "bob")) == (0, 2), "of those who did not ask in between, too"
+    hour.forget("ann")
+    assert taken(hour) == 3

@@ -18,8 +18,7 @@ PER_ADDRESS = 3
 DAYS = 30
 
 
-@pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
+def start(folder: Path) -> Harness:
     """A node whose app 202 takes guests, and 201 none."""
     rules = AppAccountSettings(guests=True)
     apps = {**APPS, APP: replace(RULED, api_allow_from=(), of_features=(AccountsOfApp(rules),))}
@@ -31,9 +30,28 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
             "guest_days": DAYS,
         }
     )
-    harness = Harness(config(Path(tmp_path_factory.mktemp("guests")), apps=apps, of_features=of_features))
+    return Harness(config(folder, apps=apps, of_features=of_features))
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
+    harness = start(tmp_path_factory.mktemp("guests"))
     yield harness
     harness.close()
+
+
+def test_an_address_has_no_more_guests_after_a_restart(tmp_path: Path) -> None:
+    harness = start(tmp_path)
+    code = Host(harness).code
+    statuses = []
+    for _ in range(2):
+        body = {"app": APP, "code": code, "nickname": "Gil"}
+        for _ in range(2):
+            statuses.append(harness.call("POST", "/api/v1/invitations/join", body, host="192.0.2.7")[0])
+        harness.close()
+        harness = start(tmp_path)
+    harness.close()
+    assert statuses == [201, 201, 201, 429]
 
 
 class Host:
