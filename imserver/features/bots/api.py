@@ -43,8 +43,6 @@ from imserver.plugin.identity import Needs
 from imserver.plugin.messages import ConversationId
 from imserver.plugin.runtime import PublicRequests
 
-_CARD_BYTES: Final = 2000
-_COMMAND_BYTES: Final = 80
 CHAPTER: Final = "Accounts of programs, with tokens and slash commands."
 
 BotId = Annotated[str, about("The id of the bot, which is the id of its account.", max_length=19)]
@@ -378,7 +376,7 @@ def _commands(given: list[CommandShape]) -> list[BotCommand]:
 
 
 def _size_of(bot: Bot) -> int:
-    return _CARD_BYTES + sum(_COMMAND_BYTES + len(each.description.encode()) for each in bot.commands)
+    return 2000 + sum(80 + len(each.description.encode()) for each in bot.commands)
 
 
 def _shown(bot: Bot) -> BotShown:

@@ -40,7 +40,6 @@ MAX_ANSWERS: Final = 10
 ANSWER_PAUSE_SECONDS: Final = 0.5
 """Until a message is sent again that was not stored, for example because the bot has sent too many."""
 
-_STOPPED: Final = b'"stopped":'
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -184,7 +183,7 @@ class _Sender:
         window = self.window
         while window.count:
             for entry in window.first(1):
-                if entry.sender != self.hook.bot or _STOPPED in entry.meta:
+                if entry.sender != self.hook.bot or b'"stopped":' in entry.meta:
                     return entry
                 window.take(entry.id)
             window.take(window.after(0))

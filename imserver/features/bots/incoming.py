@@ -24,7 +24,6 @@ PATH: Final = "/hooks/"
 _TAKEN: Final = ("type", "text", "data", "buttons", "mentions", "client_msg_id", "notify")
 """The fields of a message that a request may set. Others, which other programs send, are ignored."""
 _OF_SLACK: Final = ("text", "blocks", "attachments")
-_FORM: Final = "application/x-www-form-urlencoded"
 _EXPECTED: Final = "Send a JSON object, or a form with the JSON in the field payload"
 _fields: Final = msgspec.json.Decoder(dict[str, Raw])
 _message: Final = msgspec.json.Decoder(SendRequest)
@@ -154,7 +153,7 @@ def _read(api: HookApi, call: Call) -> None:
         raise ApiProblem(HTTP_UNKNOWN_HOOK) from None
     body, kind = call.body, request.headers.get("content-type", "")
     # curl calls JSON a form, too.
-    if kind.startswith(_FORM) and not body.lstrip().startswith(b"{"):
+    if kind.startswith("application/x-www-form-urlencoded") and not body.lstrip().startswith(b"{"):
         body = call.form().get("payload", "").encode("utf-8", "surrogatepass")
     if not body or kind.startswith("multipart/"):
         raise ApiProblem(Problems.INVALID_REQUEST, _EXPECTED)

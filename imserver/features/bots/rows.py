@@ -27,8 +27,6 @@ from imserver.plugin.storage import (
 
 _BOTS: Final = "SELECT id, owner, commands, hook_url, description, listed FROM bot WHERE"
 _INCOMING: Final = "SELECT id, app, conversation, created FROM incoming_hook WHERE "
-_NO_PASSWORD: Final = ""
-"""In place of the hash of a password. No password has it."""
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -108,7 +106,7 @@ class BotStore:
             count = "SELECT count(*) FROM bot WHERE app = %s AND owner = %s"
             if sql.query(count, (row.app, owner))[0][0] >= most:
                 return None
-        account = add_account(sql, row, _NO_PASSWORD, record)
+        account = add_account(sql, row, "", record)  # no password has this hash
         sql.execute(
             "INSERT INTO bot (id, app, owner, token_hash, commands, hook_url, hook_secret) "
             f"VALUES {marks_of(7)}",

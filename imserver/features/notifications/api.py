@@ -81,15 +81,6 @@ MuteUntil = Annotated[
         le=MUTED_FOR_GOOD,
     ),
 ]
-MailPossible = Annotated[
-    bool,
-    about("Whether users of the app can get mail: `smtp` is set, and they have accounts."),
-]
-
-
-MailConfirmed = Annotated[
-    bool, about("Whether the e-mail address of the user is confirmed. Mails come only then.")
-]
 
 
 class KeyAnswer(Struct):
@@ -194,8 +185,13 @@ class WishesShown(Struct):
     mail: MailWish
     quiet: QuietShape
     language: Language
-    mail_possible: MailPossible
-    mail_confirmed: MailConfirmed
+    mail_possible: Annotated[
+        bool,
+        about("Whether users of the app can get mail: `smtp` is set, and they have accounts."),
+    ]
+    mail_confirmed: Annotated[
+        bool, about("Whether the e-mail address of the user is confirmed. Mails come only then.")
+    ]
 
 
 class ConversationWishUpdate(Acting, kw_only=True):

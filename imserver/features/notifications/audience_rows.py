@@ -30,7 +30,6 @@ _AUDIENCE: Final = (
 )
 _ACTIVE: Final = 2
 """States below are those of audiences with something to do."""
-_NO_TARGET: Final = b"{}"
 _encode: Final = json.Encoder().encode
 _target: Final = json.Decoder(AudienceTarget).decode
 _content: Final = json.Decoder(AudienceContent).decode
@@ -175,7 +174,7 @@ def _end(sql: PooledStatements, id: int, state: AudienceState) -> int:
     return sql.execute(
         "UPDATE notify_audience SET state = %s, ended = %s, target = %s, last_user = %s "
         "WHERE id = %s AND state < %s",
-        (AUDIENCE_STATES.index(state), int(time()), _NO_TARGET, "", id, _ACTIVE),
+        (AUDIENCE_STATES.index(state), int(time()), b"{}", "", id, _ACTIVE),
     )
 
 

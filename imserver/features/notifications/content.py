@@ -33,10 +33,7 @@ WORDS: Final[dict[str, dict[str, str]]] = {
 
 ANSWER: Final = "answer:"
 """The action of an option of a question has its value behind this."""
-ANSWERS: Final = 2
-_ARABIC_FORMS: Final = 6
 _encode: Final = msgspec.json.Encoder().encode
-_HOST_BYTES: Final = 255
 _HOST: Final = re.compile(r"\w+://(?:[^/?#@]*@)?([^/?#]*)")
 
 
@@ -64,7 +61,7 @@ def form_for(text: str, count: int) -> str:
     zero, one, two, few, many, other (Unicode CLDR).
     """
     forms = text.split("|")
-    if len(forms) != _ARABIC_FORMS:
+    if len(forms) != 6:
         return forms[0 if count == 1 else -1]
     if count <= 2:
         return forms[count]
@@ -86,7 +83,7 @@ def tag_of(app: str, conversation: int) -> str:
 def host_of(url: str) -> str:
     """The host of an endpoint, with its port if the URL names one."""
     found = _HOST.match(url)
-    return found[1].lower()[:_HOST_BYTES] if found else ""
+    return found[1].lower()[:255] if found else ""
 
 
 def meta_of(entry: Entry) -> dict[str, Any]:
@@ -130,7 +127,7 @@ def answers_of(question: Ask) -> tuple[ShownAction, ...]:
     """The buttons of the notification of a question: browsers show two."""
     return tuple(
         ShownAction(f"{ANSWER}{each.value}", _cut(each.text, TITLE_CHARACTERS))
-        for each in question.options[:ANSWERS]
+        for each in question.options[:2]
     )
 
 
@@ -216,8 +213,6 @@ def text_in(entry: Entry, language: str) -> str:
 
 
 _TYPES: Final = frozenset(("picture", "voice", "video", "file", "location"))
-_MOST_DATA: Final = 32_768
-"""Of larger data only the type of the message is shown."""
 
 
 class _Item(Struct, frozen=True):
@@ -236,7 +231,8 @@ _decode_about: Final = msgspec.json.Decoder(_About).decode
 
 
 def _about(entry: Entry) -> _About:
-    if entry.type not in _WITH_CAPTIONS or len(entry.body) > _MOST_DATA:
+    # Of larger data only the type of the message is shown.
+    if entry.type not in _WITH_CAPTIONS or len(entry.body) > 32_768:
         return _NOTHING
     try:
         return _decode_about(entry.body)
@@ -251,7 +247,7 @@ def body_of(shown: Shown) -> bytes:
     """A notification as JSON of at most :data:`MOST_BYTES`. What is too large is left out: data, actions,
     the icon, the address, the end of the text."""
     body = _encode(shown)
-    for less in _LESS:
+    for less in ({"data": None}, {"actions": ()}, {"icon": ""}, {"url": ""}):
         if len(body) <= MOST_BYTES:
             break
         shown = replace(shown, **less)
@@ -260,9 +256,6 @@ def body_of(shown: Shown) -> bytes:
         shown = replace(shown, body=_cut(shown.body, len(shown.body) // 2))
         body = _encode(shown)
     return body
-
-
-_LESS: Final[tuple[dict[str, Any], ...]] = ({"data": None}, {"actions": ()}, {"icon": ""}, {"url": ""})
 
 
 def _cut(text: str, most: int) -> str:

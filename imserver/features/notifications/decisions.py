@@ -33,8 +33,6 @@ class Decision(Struct, frozen=True):
     entry: int = 0
 
 
-_NOTIFY: Final = Decision("notify")
-_STAY: Final = Decision("stay")
 _CLOSE: Final = Decision("close")
 _END: Final = Decision("end")
 
@@ -45,7 +43,7 @@ def nothing_new(due: Due, unread: UnreadMessages | None) -> Decision:
         return _END
     if unread is None or due.user not in unread.reads:
         return _CLOSE
-    return _STAY if unread.is_unread(due.user, due.notified) else _CLOSE
+    return Decision("stay") if unread.is_unread(due.user, due.notified) else _CLOSE
 
 
 def decide(
@@ -78,7 +76,7 @@ def decide(
         if ready > now + offset:
             return Decision("wait", ready, entry)
     quiet = quiet_until(wishes.quiet, now)
-    return Decision("wait", quiet + offset, entry) if quiet > now else _NOTIFY
+    return Decision("wait", quiet + offset, entry) if quiet > now else Decision("notify")
 
 
 def may_notify(

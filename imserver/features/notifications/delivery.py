@@ -71,7 +71,6 @@ STOP_SECONDS: Final = 2.0
 END_LOOK_SECONDS: Final = 0.01
 AHEAD: Final = 15
 """Deliveries that are encrypted with another one."""
-AUDIENCE: Final = "audience"
 URGENCY: Final[Mapping[Kind, str]] = {"message": "high", "push": "high", "test": "high", "close": "normal"}
 
 Pace = Literal["fast", "new", "slow"]
@@ -531,7 +530,7 @@ class Host:
 
     def _count(self, one: Delivery, outcome: str, problem: str) -> None:
         self._owner.recent.note(one, outcome, problem)
-        self._owner.counts[one.app, AUDIENCE if one.audience else one.kind, outcome] += 1
+        self._owner.counts[one.app, "audience" if one.audience else one.kind, outcome] += 1
 
     def _settle(self) -> None:
         """Store the results so far. Switches. Raises StorageUnavailable."""

@@ -15,7 +15,6 @@ from imserver.plugin.wire import PushNotice, PushResult, PushService
 
 WEB: Final = ("http", "https")
 """The schemes of endpoints of Web Push and UnifiedPush."""
-_ID_CHARACTERS: Final = 24
 _HOST_CHARACTERS: Final = 255
 _decode: Final = msgspec.json.Decoder(Shown).decode
 
@@ -70,7 +69,7 @@ def notice_of(one: Delivery) -> PushNotice:
     """What a push service of another feature gets for a delivery."""
     shown = _decode(one.body)
     # SQLite gives the number of a row again when the last one was removed.
-    id = sha256(b"%d %d %b" % (one.id, one.created, one.body)).hexdigest()[:_ID_CHARACTERS]
+    id = sha256(b"%d %d %b" % (one.id, one.created, one.body)).hexdigest()[:24]
     return PushNotice(
         id,
         one.kind,

@@ -42,8 +42,6 @@ OLDEST_SECONDS: Final = 7 * 86_400
 """Messages that are older are no news."""
 TEXT_CHARACTERS: Final = 280
 _PAGE: Final = 50
-_MANY: Final = 100
-"""Stands for a number that is not known exactly."""
 _HUES: Final = (
     "#2f6690",
     "#3a7a5b",
@@ -363,7 +361,7 @@ def _number(count: int, has_more: bool = False) -> str:
 
 def _counted(forms: str, count: int, has_more: bool = False, **values: str) -> str:
     """A text from its forms."""
-    form = form_for(forms, _MANY if has_more else count)
+    form = form_for(forms, 100 if has_more else count)
     return form.format(count=_number(count, has_more), **values)
 
 

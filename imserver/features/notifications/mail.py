@@ -45,8 +45,6 @@ DUE_AT_ONCE: Final = 100
 SENDING_AT_ONCE: Final = 4
 TRIES: Final = 24
 """How often a mail that is refused for now is tried, about once an hour."""
-FIRST_TRY_SECONDS: Final = 60
-LONGEST_TRY_SECONDS: Final = 3600
 
 
 class _Waiting(Struct, frozen=True):
@@ -284,4 +282,4 @@ class Mails:
         tries = self._tries[app, user] = self._tries.get((app, user), 0) + 1
         if tries > TRIES:
             return 0
-        return now_ms + 1000 * min(FIRST_TRY_SECONDS << min(tries, 10), LONGEST_TRY_SECONDS)
+        return now_ms + 1000 * min(60 << min(tries, 10), 3600)

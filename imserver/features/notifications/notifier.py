@@ -77,8 +77,6 @@ _REMINDING: Final = ("remind", "escalate")
 _USERS_AT_ONCE: Final = 1024
 """After so many users the loop serves others."""
 
-RulesOf = Callable[[str], AppNotifySettings | None]
-"""App → its rules; None: there is no such app."""
 MakeToken = Callable[[str, str, int, int, int], str]
 """(app, user, endpoint, conversation, entry) → the token of a notification."""
 
@@ -117,14 +115,13 @@ class _Facts(Struct):
     """What is added to them for dues."""
 
     def wish(self, due: Due) -> ConversationWish:
-        return self.conversation_wishes.get((due.user, due.conversation), _NO_WISH)
+        return self.conversation_wishes.get((due.user, due.conversation), ConversationWish(0))
 
     def may_preview(self, user: str) -> bool:
         is_allowed = self.rules is not None and self.rules.preview
         return is_allowed and self.wishes.get(user, _NO_WISHES).preview
 
 
-_NO_WISH: Final = ConversationWish(0)
 _NO_WISHES: Final = Wishes()
 _NOTHING: Final = UnreadMessages({}, ())
 
@@ -154,7 +151,7 @@ class Notifier:
         events: EventStore,
         watch: Callable[[Signal, Collection[str]], object],
         node: Callable[[], str],
-        rules_of: RulesOf,
+        rules_of: Callable[[str], AppNotifySettings | None],
         accounts_of: Callable[[str, Sequence[str]], Iterable[Account]],
         recipients: Recipients,
         lease: DeliveryLease,

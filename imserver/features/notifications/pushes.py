@@ -32,7 +32,6 @@ from imserver.plugin.wire import Event, Notify
 log = logging.getLogger(__name__)
 _lost: Final = RateLimitedLog(log, "notifications of pushes were not stored: %s")
 
-TEST_TTL_SECONDS: Final = 600
 DATA_BYTES: Final = 1024
 """Longest ``data`` of a push that is sent along: push services take 4096 bytes in all."""
 _TEST: Final = "test"
@@ -136,7 +135,7 @@ def delivery_of_test(endpoint: PushEndpoint, now: float) -> Delivery:
     words = language_of(endpoint.language)
     title, text = in_words(words, "test"), in_words(words, "test_text")
     shown = Shown(_TEST, _TEST, title, text, time=int(now * 1000))
-    return _delivery(endpoint, _TEST, TEST_TTL_SECONDS, shown, now)
+    return _delivery(endpoint, _TEST, 600, shown, now)
 
 
 def _delivery(

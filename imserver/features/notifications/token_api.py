@@ -52,9 +52,6 @@ Token = Annotated[
 ]
 
 
-ReplyText = Annotated[str, about("With `reply`: the text.", min_length=1)]
-
-
 OutcomeText = Annotated[
     str,
     about(
@@ -75,7 +72,7 @@ class ActRequest(Struct, forbid_unknown_fields=True):
             "answer the question with `value`, too."
         ),
     ]
-    text: ReplyText | UnsetType = UNSET
+    text: Annotated[str, about("With `reply`: the text.", min_length=1)] | UnsetType = UNSET
     value: Annotated[
         str, about("With `answer`: the value of an option, which is behind `answer:` in the action.")
     ] = ""

@@ -21,7 +21,6 @@ MAX_TOKEN_CHARACTERS: Final = 1000
 MIN_TOKEN_SECONDS: Final = 86_400
 """A notification may be shown for longer than push services hold it."""
 _SIGNATURE_BYTES: Final = 16
-_HASH: Final = "sha256"
 
 
 class BadActionToken(ImserverError):
@@ -142,4 +141,4 @@ class ActionTokens:
 
 
 def _signature(content: bytes, key: bytes) -> bytes:
-    return hmac.digest(key, content, _HASH)[:_SIGNATURE_BYTES]
+    return hmac.digest(key, content, "sha256")[:_SIGNATURE_BYTES]

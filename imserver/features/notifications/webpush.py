@@ -28,17 +28,12 @@ if TYPE_CHECKING:
 
 BODY_BYTES: Final = 4096
 """Longest encrypted body that every push service takes (RFC 8030, section 7.2; UnifiedPush)."""
-_OVERHEAD_BYTES: Final = 86 + 1 + 16
-"""Header with the sender's key, delimiter and tag of the only record."""
-PLAIN_BYTES: Final = BODY_BYTES - _OVERHEAD_BYTES
-SEND_SECONDS: Final = 10.0
+# Header with the sender's key, delimiter and tag of the only record.
+PLAIN_BYTES: Final = BODY_BYTES - (86 + 1 + 16)
 ANSWER_BYTES: Final = 16384
 TOKEN_SECONDS: Final = 12 * 3600
 """How long a token is valid; push services refuse those of more than a day."""
-_RENEW_SECONDS: Final = 3600
 _MOST_TOKENS: Final = 1024
-_POINT_BYTES: Final = 65
-_AUTH_BYTES: Final = 16
 _ORIGIN: Final = re.compile(r"https?://[^/?#]+")
 _DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 _CUT: Final[tuple[str, ...]] = ("body", "data", "icon", "actions", "url", "title")
@@ -74,7 +69,7 @@ def _is_point(text: str) -> bool:
         EllipticCurvePublicKey.from_encoded_point(SECP256R1(), point)
     except ValueError:
         return False
-    return len(point) == _POINT_BYTES
+    return len(point) == 65
 
 
 def to_base64url(content: bytes) -> str:
@@ -206,7 +201,7 @@ class WebPush:
         self._requests.check(url)
         if not _is_point(p256dh):
             raise ValueError("p256dh: expected an uncompressed point of P-256 in base64url")
-        if len(_checked(auth)) != _AUTH_BYTES:
+        if len(_checked(auth)) != 16:
             raise ValueError("auth: expected 16 bytes in base64url")
 
     def send(self, endpoint: PushEndpoint, body: bytes, ttl: int, urgency: str, topic: str) -> PushResult:
@@ -247,7 +242,7 @@ class WebPush:
             headers["Topic"] = topic
         try:
             status, answer, received = self._requests.exchange(
-                "POST", endpoint.url, content, headers, SEND_SECONDS, ANSWER_BYTES
+                "POST", endpoint.url, content, headers, 10.0, ANSWER_BYTES
             )
         except Unreachable as error:
             return PushResult("later", problem=str(error))
@@ -277,7 +272,7 @@ class WebPush:
         header = f"vapid t={jwt.encode(claims, self._key, 'ES256')},k={self.public_key}"
         if len(self._tokens) >= _MOST_TOKENS:
             self._tokens.clear()
-        self._tokens[origin] = end - _RENEW_SECONDS, header
+        self._tokens[origin] = end - 3600, header
         return header
 
     def close(self) -> None:

@@ -12,10 +12,6 @@ import msgspec
 from imserver.plugin.services import Core
 from imserver.plugin.settings import ConfigError
 
-_STEMS: Final = ("page", "later")
-"""Names of the modules and style sheets: what the page loads, and what its menus and settings load."""
-_SERVED: Final = (".js", ".css")
-
 
 class Additions:
     """The folders of features with additions (``FeatureParts.page``), by name of the feature.
@@ -42,7 +38,7 @@ class Additions:
             f"features/{name}/{path.relative_to(folder).as_posix()}": path
             for name, folder in self.folders.items()
             for path in sorted(folder.rglob("*"))
-            if path.suffix in _SERVED
+            if path.suffix in (".js", ".css")
         }
 
     def shown(self, release: str) -> list[dict[str, str | bool]]:
@@ -53,7 +49,7 @@ class Additions:
             return f"{release}/{below}" if below in files else ""
 
         shown: list[dict[str, str | bool]] = []
-        for name, stem in product(self.folders, _STEMS):
+        for name, stem in product(self.folders, ("page", "later")):
             module, style = (address(f"features/{name}/{stem}.{kind}") for kind in ("js", "css"))
             if module or style:
                 shown.append({"module": module, "style": style, "later": stem == "later"})

@@ -21,7 +21,6 @@ _CONFIGURED: Final = re.compile(
 )
 _WEBSOCKET_PATH: Final = "/acc"
 _WEBSOCKET_SCHEMES: Final = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
-_HTTP_SCHEMES: Final = {"ws": "http", "wss": "https", "http": "http", "https": "https"}
 
 
 class Configured(Struct, frozen=True):
@@ -112,7 +111,7 @@ def resolve(
     sources = ["'self'", *_sources(scheme, ("ws", "wss"), websocket.host)]
     base = ""
     if http is not None:
-        http_scheme = _HTTP_SCHEMES.get(http.scheme, "")
+        http_scheme = {"ws": "http", "wss": "https", "http": "http", "https": "https"}.get(http.scheme, "")
         base = f"{_prefix(http_scheme)}{http.host}{http.path}"
         sources += _sources(http_scheme, ("http", "https"), http.host)
     return Addresses(f"{_prefix(scheme)}{websocket.host}{path}", base, seen_host, tuple(sources))

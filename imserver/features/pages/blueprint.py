@@ -92,7 +92,6 @@ _NOBODY: Final = "null"
 """The receiver of a page that was opened without the id of a user."""
 _NO_ROOM: Final = "0"
 """The room of a page for messages to one user."""
-_PACKED_TYPES: Final = ("text/javascript", "text/css", "image/svg+xml", "application/json")
 _MIME_TYPES: Final = {
     ".js": "text/javascript",
     ".css": "text/css",
@@ -115,15 +114,12 @@ _OTHER_TEXTS: Final = (
     *("start_", "status_", "cluster_", "unit_", "talk_", "messages_", "channels_", "refusal_", "callback_"),
 )
 """Prefixes of the keys of texts that the chat page does not need."""
-_CONNECTION_TEXTS: Final = ("state_", "banner_", "refused_")
 _CONVERSATION_TEXTS: Final = (
     *("you", "earlier", "reconnected", "more", "less", "unread", "to_latest", "code", "enter_again"),
     *("retry_now", "no_answer", "send_failed", "send_rejected", "no_reason"),
     *("send_offline", "too_long", "over_limit"),
 )
 """Keys of the texts that all conversation pages need."""
-_DEMO_CHANNEL: Final = "demo:lobby"
-"""The first channel of the page of channels."""
 _ACCOUNTS_APP: Final = "gochat"
 """The app of the page of stored messages."""
 _DEFAULT_APP: Final = "default"
@@ -497,7 +493,7 @@ class _Chat:
             user, token = self._holder(resolved)[0], parameter("token")
         data = {
             "app": app,
-            "channel": parameter("channel") or _DEMO_CHANNEL,
+            "channel": parameter("channel") or "demo:lobby",
             "user": user,
             "token": token,
             "publishUrl": f"{self._seen.http()}/api/v1/channels/publish",
@@ -564,7 +560,7 @@ class _Chat:
 
 def _texts(words: dict[str, str], *beginnings: str) -> dict[str, str]:
     """The texts of a conversation page."""
-    wanted = _CONNECTION_TEXTS + beginnings
+    wanted = ("state_", "banner_", "refused_", *beginnings)
     return {key: text for key, text in words.items() if key in _CONVERSATION_TEXTS or key.startswith(wanted)}
 
 
@@ -649,7 +645,7 @@ def _file(folder: Path, name: str, shorten: Callable[[bytes], bytes] | None = No
     # Browsers revalidate each time and mostly get 304, so a page never mixes modules of two releases.
     answer = send_from_directory(folder, name)
     answer.headers["Cache-Control"] = "no-cache"
-    if answer.mimetype in _PACKED_TYPES:
+    if answer.mimetype in ("text/javascript", "text/css", "image/svg+xml", "application/json"):
         etag = answer.get_etag()[0] or ""
         path = normpath(f"{folder}/{name}")
         if shorten and answer.mimetype == "text/javascript":
@@ -687,14 +683,10 @@ def _protect(answer: Response) -> Response:
     return answer
 
 
-_PROGRAMS: Final = "/api/"
-"""Prefix of the paths for programs. On these paths browsers get the same answers as programs."""
-
-
 def refusal(problem: HttpProblem, request_id: str) -> Response | None:
     """A page that explains ``problem``; None if the client does not accept pages."""
     accepted = request.accept_mimetypes
-    if request.method not in ("GET", "HEAD") or request.path.startswith(_PROGRAMS):
+    if request.method not in ("GET", "HEAD") or request.path.startswith("/api/"):
         return None
     if accepted["text/html"] <= accepted["application/json"]:
         return None  # programs accept either

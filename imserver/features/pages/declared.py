@@ -14,8 +14,6 @@ from imserver.plugin.settings import Config, ConfigError, Locations, settings_of
 LONGEST_NAME: Final = 40
 """Characters."""
 MOST_PICTURE_BYTES: Final = 1 << 20
-PICTURE_SIDES: Final = (192, 1024)
-"""The least and the most pixels of a side: what browsers want of an application that they install."""
 _COLOUR: Final = re.compile("#[0-9A-Fa-f]{6}")
 _PNG: Final = b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0dIHDR"
 
@@ -57,7 +55,7 @@ def read_picture(path: str) -> tuple[bytes, int]:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
     size = len(_PNG)
     width, height = (int.from_bytes(content[at : at + 4], "big") for at in (size, size + 4))
-    least, most = PICTURE_SIDES
+    least, most = 192, 1024  # what browsers want of an application that they install
     if not content.startswith(_PNG) or width != height or not least <= width <= most:
         raise ConfigError(f"expected a square PNG of {least} to {most} pixels, which {path} is not")
     if len(content) > MOST_PICTURE_BYTES:

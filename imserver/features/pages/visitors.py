@@ -58,7 +58,6 @@ FIGURES: Final = {"zh": tuple(_FIGURES.split()), "en": tuple(_LATIN_FIGURES.spli
 """Language → names that its readers can type. With an ending, each fits into the 19 bytes of a user id."""
 
 _LETTERS: Final = "abcdefghjkmnpqrstuvwxyz23456789"
-_ENDING: Final = 6
 
 
 def pick_name(language: str) -> str:
@@ -67,7 +66,7 @@ def pick_name(language: str) -> str:
     Two visitors get the same name only by chance (one in ten billion), because a visitor must not see the
     files of an earlier one.
     """
-    ending = "".join(secrets.choice(_LETTERS) for _ in range(_ENDING))
+    ending = "".join(secrets.choice(_LETTERS) for _ in range(6))
     return f"{random.choice(FIGURES.get(language, FIGURES['en']))}-{ending}"
 
 

@@ -51,9 +51,6 @@ def is_streamed(method: str, path: str) -> bool:
     return method in ("PATCH", "POST") and path.startswith(f"{TUS_PATH}/")
 
 
-_PAGE_LIMIT: Final = 1000
-_USUAL_PAGE: Final = 100
-
 Kind = Literal["picture", "voice", "video", "file"]
 FileId = Annotated[
     str,
@@ -210,9 +207,7 @@ def list_uploads(
     api: UploadApi,
     call: Call,
     cursor: PageCursor = "",
-    limit: Annotated[
-        int, about("The maximum number of entries on this page.", ge=1, le=_PAGE_LIMIT)
-    ] = _USUAL_PAGE,
+    limit: Annotated[int, about("The maximum number of entries on this page.", ge=1, le=1000)] = 100,
 ) -> UploadsAnswer:
     """List the files of a user.
 

@@ -29,8 +29,6 @@ MAX_BOXES: Final = 10_000
 _PIECE_BYTES: Final = 65536
 _XMP: Final = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
 _PRIVATE: Final = frozenset({b"\xa9xyz", b"\xa9mak", b"\xa9mod", b"loci"})
-_PARENTS: Final = frozenset({b"moov", b"trak", b"udta"})
-_METADATA_ITEMS: Final = frozenset({b"Exif", b"mime"})
 
 
 class _Box(NamedTuple):
@@ -68,7 +66,7 @@ class _Cleaner:
         """Clear the metadata among the boxes from ``start`` to ``end``."""
         data = self._data
         for box in self._boxes(start, end):
-            if box.kind in _PARENTS:
+            if box.kind in {b"moov", b"trak", b"udta"}:
                 self.clean(box.start, box.end)
             elif box.kind in _PRIVATE or (
                 box.kind == b"uuid" and data[box.start : min(box.start + 16, box.end)] == _XMP
@@ -99,7 +97,7 @@ class _Cleaner:
             if box.kind == b"infe" and version >= 2:
                 form = ">HH4s" if version == 2 else ">IH4s"
                 item, _, kind = unpack_from(form, self._data, box.start + 4)
-                if kind in _METADATA_ITEMS:
+                if kind in {b"Exif", b"mime"}:
                     yield item
 
     def _extents(self, iloc: _Box, idat: _Box | None) -> Iterator[tuple[int, int, int]]:

@@ -23,9 +23,6 @@ from imserver.plugin.settings import (
 )
 from imserver.plugin.storage import Reason, Table
 
-MediaKind = Literal["picture", "voice", "video", "file"]
-
-
 UPLOADED_BYTES: Final = Rate(
     "uploads", "bytes of uploads", "address", "uploads.daily_address_bytes a day", "403"
 )
@@ -35,7 +32,7 @@ class UploadSettings(Struct, frozen=True):
     """Section ``uploads``: files that users send, stored in a directory or an S3 bucket."""
 
     max_bytes: Amount = 104857600
-    kinds: tuple[MediaKind, ...] = ("picture", "voice", "video", "file")
+    kinds: tuple[Literal["picture", "voice", "video", "file"], ...] = ("picture", "voice", "video", "file")
     picture_bytes: Amount = 20971520
     voice_bytes: Amount = 20971520
     quota_bytes: Count = 1073741824

@@ -59,10 +59,6 @@ _MODULES: Final = (
 )
 _ORIENTATION: Final = 0x0112
 _UPRIGHT: Final = 1
-_TURNED: Final = range(5, 9)
-"""Orientations in which width and height change places."""
-_QUALITY: Final = 80
-_TURNED_QUALITY: Final = 90
 
 
 class PictureTask(Struct, frozen=True):
@@ -94,7 +90,7 @@ def look(task: PictureTask) -> Picture:
     with _opened(path, form) as image:
         orientation = _orientation(image, form)
         width, height = image.size
-        if orientation in _TURNED:
+        if orientation in range(5, 9):  # width and height change places
             width, height = height, width
         thumbnail = _thumbnail(image, form, orientation, task)
     cleaned = _cleaned(path, form, orientation)
@@ -233,7 +229,7 @@ def _write(image: Image, pixels: int, orientation: int, target: str) -> str:
             small.save(file, "PNG", optimize=True)
         return "image/png"
     with _created(target) as file:
-        small.save(file, "JPEG", quality=_QUALITY)
+        small.save(file, "JPEG", quality=80)
     return "image/jpeg"
 
 
@@ -267,7 +263,7 @@ def _turned_content(path: Path, form: str, orientation: int) -> bytes | None:
         except Exception:
             return None
         turned.info.clear()
-        how: dict[str, Any] = {} if form == "PNG" else {"quality": _TURNED_QUALITY}
+        how: dict[str, Any] = {} if form == "PNG" else {"quality": 90}
         if colours:
             how["icc_profile"] = colours
         out = BytesIO()
@@ -345,7 +341,6 @@ def _cleaned_png(data: bytes) -> Iterator[bytes]:
         at = end
 
 
-_GIF_TABLE: Final = 0x80
 _GIF_EXTENSIONS: Final = frozenset({b"NETSCAPE2.0", b"ANIMEXTS1.0", b"ICCRGBG1012"})
 
 
@@ -370,7 +365,7 @@ def _cleaned_gif(data: bytes) -> Iterator[bytes]:
 
 def _table_bytes(flags: int) -> int:
     """The bytes of a table of colours."""
-    return 3 << ((flags & 7) + 1) if flags & _GIF_TABLE else 0
+    return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
 
 
 def _end_of_blocks(data: bytes, at: int) -> int:
@@ -380,8 +375,6 @@ def _end_of_blocks(data: bytes, at: int) -> int:
 
 
 _WEBP_CHUNKS: Final = frozenset((b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF", b"ICCP"))
-_WEBP_METADATA: Final = 0x0C
-"""The bits of VP8X that announce EXIF and XMP."""
 _ANMF_BYTES: Final = 16
 
 
@@ -402,7 +395,8 @@ def _webp_chunks(data: bytes) -> Iterator[bytes]:
         if name not in _WEBP_CHUNKS:
             continue
         if name == b"VP8X":
-            content = bytes((content[0] & ~_WEBP_METADATA,)) + content[1:]
+            # The bits of VP8X that announce EXIF and XMP.
+            content = bytes((content[0] & ~0x0C,)) + content[1:]
         elif name == b"ANMF":
             content = content[:_ANMF_BYTES] + b"".join(_webp_chunks(content[_ANMF_BYTES:]))
         yield struct.pack("<4sI", name, len(content)) + content + b"\0" * (len(content) % 2)

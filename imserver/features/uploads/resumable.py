@@ -60,7 +60,6 @@ _CHECKED: Final = ".from"
 """Suffix of the file with the offset to return to, while bytes arrive whose checksum is not verified."""
 _SURE: Final = ".sure"
 """Suffix of the file about the bytes that were synchronised. Both its values have a fixed length."""
-_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _NEW: Final = ".new"
 """Suffix of the state file while it is written."""
 _PIECE_BYTES: Final = 16384
@@ -300,7 +299,7 @@ def _write(path: Path, content: bytes) -> None:
 
 def _boot_id() -> str:
     try:
-        return _BOOT_ID.read_text("ascii").strip()
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
     except OSError:
         return ""
 

@@ -39,8 +39,6 @@ _RETRY_AFTER: Final = ("Retry-After", "2")
 _OWN_RANGE: Final = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 _SHOWN: Final = frozenset({"picture", "voice", "video"})
 _CACHED: Final = "private, max-age=86400, immutable"
-_NOTHING_RUNS: Final = "default-src 'none'; sandbox"
-"""Uploaded files must not run as pages: even if a browser renders one as a page, its scripts are blocked."""
 
 _NO_FORM: Final = "The body of the request is the file itself; do not send a form"
 
@@ -189,13 +187,14 @@ def _headers(row: Upload, thumbnail: bool) -> dict[str, str]:
     disposition = "inline" if inline else "attachment"
     if row.name and not thumbnail:
         disposition += f"; filename*=UTF-8''{quote(row.name, safe='')}"
+    # Uploaded files must not run as pages: even if a browser renders one as a page, its scripts are blocked.
     return {
         "Content-Type": row.thumbnail_type if thumbnail else row.type,
         "Content-Disposition": disposition,
         "Accept-Ranges": "bytes",
         "Cache-Control": _CACHED,
         "X-Content-Type-Options": "nosniff",
-        "Content-Security-Policy": _NOTHING_RUNS,
+        "Content-Security-Policy": "default-src 'none'; sandbox",
         "Cross-Origin-Resource-Policy": "cross-origin",
         "Access-Control-Allow-Origin": "*",
         "Access-Control-Expose-Headers": "Accept-Ranges, Content-Length, Content-Range, ETag, X-Request-Id",

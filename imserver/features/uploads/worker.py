@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 _IDLE_SECONDS: Final = 60.0
 _END_SECONDS: Final = 1.0
-_STEP_SECONDS: Final = 0.01
 
 
 class TooCostly(ImserverError):
@@ -173,7 +172,7 @@ class Worker:
             if monotonic() > until:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            gevent.sleep(_STEP_SECONDS)
+            gevent.sleep(0.01)
 
     def _has_ended(self, pid: int) -> bool:
         try:

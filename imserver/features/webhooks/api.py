@@ -30,11 +30,10 @@ from imserver.plugin.identity import BadTenant, Needs, Tenants
 from imserver.plugin.services import Core
 from imserver.plugin.storage import Store
 
-MOST_EVENTS: Final = 1000
 _PAGE_BYTES: Final = 1 << 20
 
 App = Annotated[str, about("The app: a tenant of this server.", min_length=1)]
-PageSize = Annotated[int, about("The maximum number of events on this page.", ge=1, le=MOST_EVENTS)]
+PageSize = Annotated[int, about("The maximum number of events on this page.", ge=1, le=1000)]
 
 
 class EventsAnswer(Struct):

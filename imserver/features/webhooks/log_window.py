@@ -16,17 +16,13 @@ MAX_BUFFERED_BYTES: Final = 4 * 1024 * 1024
 PAGE: Final = 500
 
 
-ReadEntries = Callable[[int, int], "Sequence[Entry]"]
-"""(after, limit) → the first entries after an id, at most so many."""
-
-
 class LogWindow:
     """Entries of a log after a position. What this node commits need not be read back from the database.
 
     ``read`` may leave out entries that are not for the receiver.
     """
 
-    def __init__(self, read: ReadEntries, position: int, page: int = PAGE) -> None:
+    def __init__(self, read: Callable[[int, int], Sequence[Entry]], position: int, page: int = PAGE) -> None:
         self._read = read
         self.page = page
         """The number of entries that are read together."""

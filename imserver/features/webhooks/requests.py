@@ -213,7 +213,6 @@ ASK_SECONDS: Final = 2.0
 """Time for an answer, with the wait for a turn and for the connection; later the login is refused."""
 ANSWER_BYTES: Final = 65536
 """Longest answer about a client."""
-_NO_HEADERS: Final[Mapping[str, str]] = {}
 REQUESTS_AT_ONCE: Final = 64
 """Requests to one app's back end at a time."""
 MAX_WAITING: Final = 2000
@@ -242,7 +241,7 @@ class Asking:
         body: Callable[[], bytes],
         seconds: float,
         answer_bytes: int = ANSWER_BYTES,
-        headers: Mapping[str, str] = _NO_HEADERS,
+        headers: Mapping[str, str] = {},
     ) -> tuple[int, bytes]:
         """Wait for a turn, call ``body``, send what it returns, and wait for the answer: status and body.
 
@@ -285,7 +284,6 @@ class AuthoriseHook(Struct, frozen=True):
 
 _decode = msgspec.json.Decoder(LoginAnswer).decode
 _encode = msgspec.json.Encoder().encode
-_NO: Final = LoginAnswer()
 
 
 class Authoriser:
@@ -324,7 +322,7 @@ class Authoriser:
     def _ask(self, where: AuthoriseHook, body: bytes) -> LoginAnswer:
         status, content = self._asking.post(where.app, where.url, where.secret, lambda: body, ASK_SECONDS)
         if status in (401, 403):
-            return _NO
+            return LoginAnswer()
         if not 200 <= status < 300:
             raise Unreachable(f"it answered with status {status}")
         try:

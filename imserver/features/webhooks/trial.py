@@ -18,7 +18,6 @@ from imserver.plugin.runtime import Outgoing, Unreachable
 from imserver.plugin.settings import Config
 from imserver.plugin.storage import Store
 
-_ANSWER_SHOWN: Final = 200
 _NOTHING: Final = "the back end hears of nothing that happens in the app"
 _MENDS: Final = (
     ("NameResolutionError", "no name server knows the host", "getent ahosts {host}"),
@@ -61,7 +60,7 @@ def webhook(_config: Config, _store: Store, tenants: Tenants, name: str) -> Iter
     if 200 <= status < 300:
         yield Finding("ok", label, f"{url} took a test with status {status} in {took}")
         return
-    text = ascii(answer[:_ANSWER_SHOWN].decode("utf-8", "replace"))
+    text = ascii(answer[:200].decode("utf-8", "replace"))
     meaning = "it is sent again, and events wait behind it"
     if 400 <= status < 500 and status not in MISCONFIGURED:
         meaning = "events that it refuses so are set aside, and are dead after three days"

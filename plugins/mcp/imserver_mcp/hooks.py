@@ -42,8 +42,6 @@ USUAL_MS, LEAST_MS, MOST_MS = 3_600_000, 60_000, 7 * 86_400_000
 """The life of a subscription."""
 TRY_SECONDS: Final = 86400.0
 """How long an event is tried; then it is dropped, and the next one follows."""
-_FINAL: Final = frozenset({400, 410, 413, 415, 422})
-"""Statuses after which the same event is not sent again."""
 _encode: Final = msgspec.json.encode
 
 
@@ -261,7 +259,8 @@ class _Sender:
             problem = "" if 200 <= status < 300 else f"it answered with status {status}"
         except Unreachable as error:
             problem = str(error)
-        if problem and status not in _FINAL and monotonic() - self.consumer.since < TRY_SECONDS:
+        is_final = status in (400, 410, 413, 415, 422)  # the same event is not sent again
+        if problem and not is_final and monotonic() - self.consumer.since < TRY_SECONDS:
             return Failure(problem)
         self._window.take(entry.id)
         return Failure(problem, is_dead=True) if problem else None

@@ -24,8 +24,6 @@ LEGACY: Final = ("2025-11-25", "2025-06-18", "2025-03-26")
 VERSIONS: Final = (MODERN, *LEGACY)
 STATE_SECONDS: Final = 3600
 META: Final = "io.modelcontextprotocol/"
-_NAMED: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
-"""Method → the parameter that the header ``Mcp-Name`` repeats."""
 _encode: Final = msgspec.json.encode
 
 
@@ -134,7 +132,8 @@ def _mismatch(method: str, version: str, params: Mapping[str, Any], headers: Map
         return "MCP-Protocol-Version"
     if headers.get("mcp-method") != method:
         return "Mcp-Method"
-    key = _NAMED.get(method)
+    # Method → the parameter that the header ``Mcp-Name`` repeats.
+    key = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}.get(method)
     is_same = key is None or plain_header(headers.get("mcp-name", "")) == params.get(key, "")
     return "" if is_same else "Mcp-Name"
 

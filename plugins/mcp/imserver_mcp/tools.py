@@ -258,7 +258,6 @@ def _text(description: str) -> dict[str, Any]:
     return {"type": "string", "description": description}
 
 
-_ONE: Final = {"type": "integer", "minimum": 1}
 _LIST: Final = {"type": "array", "items": {"type": "object"}}
 TOOLS: Final = (
     Tool(
@@ -336,7 +335,7 @@ TOOLS: Final = (
         route=("POST", "/asks/create"),
         fields=("text", "to", "conversation", "options", "of", "need", "seconds", "client_msg_id"),
         output=_object(
-            id=_ONE,
+            id={"type": "integer", "minimum": 1},
             state=_text("`answered`, `expired`, `cancelled`, `recalled`, or still `open`."),
             answers=_LIST,
         ),

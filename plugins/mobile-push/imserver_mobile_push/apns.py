@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 
 NAME: Final = "apns"
 FORM: Final = re.compile(r"([0-9A-Fa-f]{2}){32,100}")
-PAYLOAD_BYTES: Final = 4096
 RENEW_SECONDS: Final = 40 * 60
 """Age at which a token is replaced: Apple refuses those of an hour, and new ones within 20 minutes."""
 YOUNG_SECONDS: Final = 20 * 60.0
@@ -165,7 +164,7 @@ class ApnsClient:
 
     def send(self, token: str, notice: PushNotice) -> PushResult:
         """Hand over a notification. Switches. Raises Unreachable."""
-        short = fitted(notice, PAYLOAD_BYTES, lambda one: len(payload_of(one)))
+        short = fitted(notice, 4096, lambda one: len(payload_of(one)))
         body, ours = payload_of(short), self._token.get()
         answer = self._ask(token, notice, body, ours)
         rule, reason = self._rule(answer)

@@ -42,9 +42,7 @@ from .settings import FcmKey, FcmSettings, MobilePushSettings
 NAME: Final = "fcm"
 FORM: Final = re.compile(r"[A-Za-z0-9_:%.~-]{20,990}")
 SCOPE: Final = "https://www.googleapis.com/auth/firebase.messaging"
-GRANT: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 MOST_TTL: Final = 2_419_200
-_SIGNED_SECONDS: Final = 3600
 _FCM_ERROR: Final = "type.googleapis.com/google.firebase.fcm.v1.FcmError"
 
 RULES: Final = rules(
@@ -106,11 +104,11 @@ def client_of(
             "scope": SCOPE,
             "aud": key.audience,
             "iat": now,
-            "exp": now + _SIGNED_SECONDS,
+            "exp": now + 3600,
         }
         head = {"alg": "RS256", "typ": "JWT", **({"kid": key.key_id} if key.key_id else {})}
         signed = signed_token(head, claims, partial(key.key.sign, padding=PKCS1v15(), algorithm=SHA256()))
-        fields = {"grant_type": GRANT, "assertion": signed}
+        fields = {"grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer", "assertion": signed}
         return ask_for_token(requests, addresses.google_oauth_url, fields, addresses.seconds)
 
     url = f"{addresses.fcm_url.rstrip('/')}/v1/projects/{key.project}/messages:send"

@@ -38,7 +38,6 @@ from .settings import HmsSettings, MobilePushSettings
 NAME: Final = "hms"
 FORM: Final = re.compile(r"[A-Za-z0-9_.:|+/=-]{16,990}")
 MOST_TTL: Final = 1_296_000
-OPENS_APPLICATION: Final = 3
 _SOME_SENT: Final = "80100000"
 
 RULES: Final = rules(
@@ -65,7 +64,7 @@ def message_of(token: str, notice: PushNotice, settings: HmsSettings) -> dict[st
             "title": notice.title or " ",
             "body": notice.body or " ",
             "tag": notice.tag,
-            "click_action": {"type": OPENS_APPLICATION},
+            "click_action": {"type": 3},  # opens the application
         }
         if settings.badge_class and notice.badge is not None:
             shown["badge"] = {"set_num": min(notice.badge, 99), "class": settings.badge_class}

@@ -33,7 +33,6 @@ AGAIN_SECONDS: Final = 60.0
 """The pause after an answer that an operator has to mend, and the shortest one that quotas want."""
 WAIT_SECONDS: Final = 1.5
 """The longest wait for the pace of an app; a notification that had to wait longer comes later."""
-_FAILED_SECONDS: Final = 1.0
 _CUT: Final = ("body", "data", "icon", "actions", "url", "title")
 """What is left out of a notification that is too long: in this order, texts only as far as needed."""
 _SHORT: Final = 200
@@ -123,7 +122,7 @@ class Kept(Generic[T]):
             try:
                 self._value = self._make()
             except Unreachable as error:
-                self._problem, self._until = str(error), monotonic() + _FAILED_SECONDS
+                self._problem, self._until = str(error), monotonic() + 1.0
                 raise
             return self._value
 

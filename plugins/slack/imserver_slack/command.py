@@ -39,7 +39,6 @@ _KINDS: Final = (
     ("event", "joins, leaves, renames and topics"),
     ("passed over", "events that are not imported"),
 )
-_LINK_DAYS: Final = 14
 
 
 @click.command()
@@ -59,7 +58,7 @@ _LINK_DAYS: Final = 14
 @click.option(
     "--days",
     type=click.IntRange(1, 90),
-    default=_LINK_DAYS,
+    default=14,
     show_default=True,
     help="For how long the links are valid.",
 )

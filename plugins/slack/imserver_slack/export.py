@@ -26,9 +26,6 @@ MOST_NAMES: Final = 2_000_000
 """Files of an export."""
 MOST_JSON_BYTES: Final = 64 << 20
 """Bytes of one JSON file, unpacked."""
-MOST_ID_CHARACTERS: Final = 60
-MOST_SHOWN: Final = 20
-"""Broken parts that the report names; all are counted."""
 LISTS: Final = {"channels": "channel", "groups": "private", "mpims": "group", "dms": "direct"}
 """File of conversations → their kind."""
 _DAY: Final = re.compile(r"(\d{4}-\d\d-\d\d)\.json", re.ASCII)
@@ -181,7 +178,7 @@ _read_array: Final = msgspec.json.Decoder(list[Raw]).decode
 
 def is_id(id: str) -> bool:
     """Whether a text can name somebody. Ids of users are words; an app without one has its name."""
-    return 0 < len(id) <= MOST_ID_CHARACTERS and id.isprintable()
+    return 0 < len(id) <= 60 and id.isprintable()
 
 
 def microseconds_of(ts: str | None) -> int:
@@ -260,7 +257,7 @@ class Problems:
     def note_broken(self, where: str, error: object) -> None:
         """Note something that cannot be read."""
         self.counts["broken"] += 1
-        if len(self.broken) < MOST_SHOWN:
+        if len(self.broken) < 20:
             self.broken.append(f"{where}: {error}")
 
 

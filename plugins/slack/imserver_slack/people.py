@@ -24,7 +24,6 @@ from imserver.plugin.storage import Account, Store
 from .export import Problems, Profile, User
 
 PROVIDER: Final = "slack"
-SLACKBOT: Final = "USLACKBOT"
 _CODE_BYTES: Final = 32
 _DAY: Final = 86400
 _PAGE: Final = 500
@@ -51,7 +50,7 @@ def person_of(user: User) -> Person:
     profile = user.profile or Profile()
     shown = (profile.display_name, profile.real_name, user.real_name, user.name)
     person = Person(user.id, nickname_of(*shown) or user.id, rank=2)
-    if not user.deleted and not user.is_bot and user.id != SLACKBOT:
+    if not user.deleted and not user.is_bot and user.id != "USLACKBOT":
         person.name, person.email = user.name or "", profile.email or ""
     return person
 

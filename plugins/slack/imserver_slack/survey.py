@@ -21,12 +21,6 @@ PASSED_OVER: Final = (
     *("pinned_item", "unpinned_item", "channel_canvas_updated", "huddle_thread"),
 )
 """Events that leave no entry; pins are in the lists of conversations."""
-UNDERSTOOD: Final = (
-    *("bot_message", "file_share", "me_message", "thread_broadcast", "reply_broadcast", "file_comment"),
-    *("slackbot_response", "tombstone", "bot_add", "bot_remove", "reminder_add", "sh_room_created"),
-    *("file_mention", "document_mention", "assistant_app_thread"),
-)
-"""Kinds of messages that are imported as texts. Others are, too, and the report names them."""
 NEWEST: Final = 20
 """Keys of a conversation's newest messages that are remembered: its first entry may have expired."""
 
@@ -96,7 +90,11 @@ def _look(
     if subtype in (*JOINED, *LEFT, *RENAMED, *DESCRIBED):
         result.counts["event"] += 1
         return
-    if subtype and subtype not in UNDERSTOOD:
+    if subtype and subtype not in (
+        *("bot_message", "file_share", "me_message", "thread_broadcast", "reply_broadcast", "file_comment"),
+        *("slackbot_response", "tombstone", "bot_add", "bot_remove", "reminder_add", "sh_room_created"),
+        *("file_mention", "document_mention", "assistant_app_thread"),
+    ):
         export.problems.note(f"kind {subtype[:60]} (imported as text)")
     activity.messages += 1
     activity.newest.append(key_of(conversation, message.ts))
