@@ -59,7 +59,7 @@ def build(core: Core) -> FeatureParts:
         store,
         hook_rows,
         requests,
-        hooks.work.changed,
+        hooks.log.work.changed,
         core.identity.relations,
     )
     rate = core.node.buckets.make(HOOK_REQUESTS, ADDRESS_REQUESTS, ADDRESS_SECONDS, core.cluster.attempt)
@@ -69,6 +69,6 @@ def build(core: Core) -> FeatureParts:
     return FeatureParts(
         BotParts(bots, incoming, hooks, answers),
         {**AnswerCommands(answers).rows(), **bots.rows()},
-        run=(hooks.work.run,),
+        run=(hooks.log.work.run,),
         finish=hooks.stop,
     )

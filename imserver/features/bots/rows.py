@@ -14,6 +14,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from imserver.features.accounts.rows import accounts_in, add_account
+from imserver.features.webhooks.log_window import LogHook
 from imserver.plugin.storage import (
     Account,
     PooledStatements,
@@ -67,14 +68,11 @@ class IncomingHook(Struct, frozen=True):
     created: int
 
 
-class BotHook(Struct, frozen=True):
-    """The webhook of a bot. ``position``: its receiver has the entries of the log up to this id."""
+class BotHook(LogHook, frozen=True):
+    """The webhook of a bot."""
 
-    app: str
-    bot: str
     url: str
     secret: str
-    position: int
 
 
 class BotStore:
@@ -237,14 +235,16 @@ class HookStore:
         statement = "SELECT app, id, hook_url, hook_secret, hook_entry FROM bot WHERE hook_url <> ''"
         rows = self._store.rows(statement)
         return [
-            BotHook(text_of(app), str(id), text_of(url), text_of(secret), position)
+            BotHook(
+                app=text_of(app), user=str(id), url=text_of(url), secret=text_of(secret), position=position
+            )
             for app, id, url, secret, position in rows
         ]
 
     def advance(self, hook: BotHook, position: int) -> None:
         """Store a position, unless the webhook was set anew."""
         statement = "UPDATE bot SET hook_entry = %s WHERE id = %s AND hook_secret = %s"
-        self._store.execute(statement, (position, int(hook.bot), hook.secret))
+        self._store.execute(statement, (position, int(hook.user), hook.secret))
 
 
 def _bots(sql: PooledStatements, app: str, rows: Sequence[Row]) -> list[Bot]:

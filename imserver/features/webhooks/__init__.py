@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from imserver.features.webhooks import api, parts
+from imserver.features.webhooks.consumer import Failure
 from imserver.features.webhooks.declared import SETTINGS, TABLES
 from imserver.features.webhooks.erasure import erasing
+from imserver.features.webhooks.log_window import HookSender, LogHook, LogHooks
 from imserver.features.webhooks.parts import webhooks_of
 from imserver.features.webhooks.webhooks import Webhooks
 from imserver.plugin import Feature
@@ -15,7 +17,7 @@ from imserver.plugin import Feature
 if TYPE_CHECKING:
     from imserver.plugin.metrics import Metric
 
-__all__ = ["FEATURE", "Webhooks", "webhooks_of"]
+__all__ = ["FEATURE", "Failure", "HookSender", "LogHook", "LogHooks", "Webhooks", "webhooks_of"]
 
 
 def _metrics() -> Sequence[Metric]:

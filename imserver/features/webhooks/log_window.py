@@ -1,13 +1,24 @@
-"""The entries of a log that a consumer reads, by position."""
+"""The entries of a log that a consumer reads, by position, and webhooks that get what one user may read."""
 
 from __future__ import annotations
 
+import logging
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Collection, Mapping, Sequence
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
+
+from msgspec import Struct
+
+from imserver.features.webhooks.consumer import Consumer, DeliveryLease, Failure, LeasedWork
+from imserver.plugin.errors import StorageUnavailable
 
 if TYPE_CHECKING:
-    from imserver.plugin.messages import Entry
+    from imserver.features.webhooks.event_rows import EventStore
+    from imserver.plugin.messages import Entry, MessageLog, Messaging
+    from imserver.plugin.storage import Store
+
+log = logging.getLogger(__name__)
 
 MAX_BUFFERED: Final = 5000
 """Entries of an app that wait in memory; more are read from the log later."""
@@ -85,3 +96,176 @@ class LogWindow:
         while self._entries and self._entries[0].id <= upto:
             self._size -= len(self._entries.popleft().body)
         self.position = max(self.position, upto)
+
+
+class LogHook(Struct, frozen=True, kw_only=True):
+    """A webhook that gets what ``user`` may read. ``position``: its receiver has the entries of the log up to
+    this id."""
+
+    app: str
+    user: str
+    position: int
+
+
+H = TypeVar("H", bound=LogHook)
+
+
+class HookOwner(Protocol[H]):
+    """Whose webhooks they are. The calls may switch, and raise StorageUnavailable."""
+
+    def hooks(self) -> Mapping[Any, H]:
+        """Key → the webhook, of all apps. One that has another key begins anew."""
+
+    def wants(self, hook: H, entry: Entry) -> bool | None:
+        """Whether the receiver gets an entry; None: not now."""
+
+    def deliver(self, sender: HookSender[H], entry: Entry) -> Failure | None:
+        """Try to deliver an entry. Who has delivered or dropped it takes it from the window."""
+
+    def advance(self, hook: H, position: int) -> None:
+        """Store a position."""
+
+
+class LogHooks(Generic[H]):
+    """Delivers to webhooks, at least once and in order. Owner of the lease, and of the consumers.
+
+    One node delivers for all, by a lease in the table of feeds: it is held under the name of this node, which
+    a restart does not change. What a user may read is read as clients do, with a cursor: the stored position.
+    Each webhook has a consumer, so a URL that fails or hangs delays nobody else. ``lease_name``: in the place
+    of an app; no app has it. ``are_bots``: all users are bots, so :meth:`Entries.readers` knows them.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        lease_name: str,
+        store: Store,
+        events: EventStore,
+        messaging: Messaging,
+        node: Callable[[], str],
+        owner: HookOwner[H],
+        *,
+        are_bots: bool,
+    ) -> None:
+        self._name = name
+        self._lease_name = lease_name
+        self._store = store
+        self._events = events
+        self._follower = messaging.follower
+        self._node = node
+        self._are_bots = are_bots
+        self.owner = owner
+        self.lease = DeliveryLease()
+        self.work = LeasedWork(name, self._renew, self._look)
+        self.senders: dict[Any, HookSender[H]] = {}
+        """Look, do not touch."""
+        self.more_apps: Callable[[], Collection[str]] = tuple
+        """Other apps in which this node looks for what is new."""
+        self.on_look: list[Callable[[Mapping[str, int], Mapping[str, Collection[str]]], object]] = []
+        """Called with the newest entry of each app, and those who may read something new."""
+        self._seen: dict[str, int] = {}
+        """App → the log was looked through up to this id."""
+
+    def _renew(self) -> None:
+        """Take or renew the lease, and learn which webhooks there are. Switches. Raises
+        StorageUnavailable."""
+        if not self._store.has_database:
+            return
+        since, hooks, name = monotonic(), self.owner.hooks(), self._lease_name
+        is_granted = bool(hooks) and name in self._events.claim(
+            {name: 0}, self._node(), DeliveryLease.SECONDS
+        )
+        if not self.lease.renew(since, is_granted):
+            # Another node may have delivered meanwhile: begin at the positions that are stored now.
+            self._set({})
+            hooks = self.owner.hooks() if is_granted else {}
+        self._set(hooks)
+
+    def _set(self, hooks: Mapping[Any, H]) -> None:
+        """Send to these webhooks, and no others; to none after the end. Never switches."""
+        hooks = {} if self.work.has_ended else hooks
+        for key in self.senders.keys() - hooks.keys():
+            self.senders.pop(key).consumer.stop()
+        for key, hook in hooks.items():
+            if key in self.senders:
+                self.senders[key].hook = hook
+            else:
+                self.senders[key] = HookSender(self, hook)
+
+    def _look(self) -> None:
+        """Wake the consumers with something new to read. Switches. Raises StorageUnavailable."""
+        apps = {each.hook.app for each in self.senders.values()}.union(self.more_apps())
+        self._follower.watch(self.work.news, apps)
+        if not apps or not self._store.has_database:
+            self._seen = {}
+            return
+        entries = self.stored().entries
+        heads = entries.heads(list(apps))
+        seen = {app: heads.get(app, 0) for app in apps}
+        readers = {app: entries.readers(app, self._seen[app], seen[app]) for app in apps & self._seen.keys()}
+        for sender in self.senders.values():
+            app = sender.hook.app
+            sender.look(seen[app], not self._are_bots or sender.hook.user in readers.get(app, ()))
+        for on_look in self.on_look:
+            on_look(heads, readers)
+        self._seen = seen
+
+    def stored(self) -> MessageLog:
+        """The stored messages."""
+        # Imported here: a node without them saves the memory.
+        from imserver.plugin.messages import MessageLog
+
+        return self._store.part(MessageLog)
+
+    def stop(self) -> None:
+        """End all greenlets, store the positions, and give the lease back."""
+        self.work.end()
+        senders, self.senders = list(self.senders.values()), {}
+        try:
+            Consumer.stop_all([sender.consumer for sender in senders])
+            if senders:
+                self._events.release([self._lease_name], self._node())
+        except StorageUnavailable as error:
+            log.debug("the lease of %s could not be given back: %s", self._name, error)
+
+
+class HookSender(Generic[H]):
+    """One webhook. Owner of its position while this node has the lease."""
+
+    def __init__(self, hooks: LogHooks[H], hook: H) -> None:
+        self.hook = hook
+        self._hooks = hooks
+        self.window = LogWindow(self._read, hook.position, 100)
+        self._has_looked = False
+        """Whether it knows the end of the log."""
+        self.consumer = Consumer(
+            f"the webhook of {hook.user} in {hook.app}",
+            hooks.lease,
+            self._next,
+            lambda entry: hooks.owner.deliver(self, entry),
+            lambda: hooks.owner.advance(self.hook, self.window.position),
+        )
+
+    def look(self, head: int, has_more: bool) -> None:
+        """The log has entries up to ``head``; ``has_more``: new ones for this user. Never switches."""
+        window = self.window
+        if head > window.head:
+            if self._has_looked and not has_more:
+                window.committed(window.head + 1, head, ())
+            self._has_looked, window.head = True, head
+        if window.count:
+            self.consumer.wake()
+
+    def _read(self, after: int, limit: int) -> Sequence[Entry]:
+        return self._hooks.stored().entries.sync(self.hook.app, self.hook.user, after, limit)[0]
+
+    def _next(self) -> Entry | None:
+        """The next entry that is wanted. Switches. Raises StorageUnavailable."""
+        window = self.window
+        while window.count:
+            for entry in window.first(1):
+                if (wants := self._hooks.owner.wants(self.hook, entry)) is not False:
+                    return entry if wants else None
+                window.take(entry.id)
+            window.take(window.after(0))
+        return None

@@ -24,6 +24,7 @@ from imserver.plugin.wire import id_of
 from .offers import schema_of
 from .protocol import META, Code, McpError, notification
 from .resources import ALL, is_subscribable
+from .tables import What
 from .turn import Turn
 
 PAGE: Final = 100
@@ -72,6 +73,11 @@ class Subscription(Struct, frozen=True):
             return cls(name, msgspec.convert(arguments, Wanted))
         except msgspec.ValidationError as error:
             raise McpError(Code.BAD_PARAMS, f"arguments: {error}") from None
+
+    @classmethod
+    def of(cls, what: What) -> Subscription:
+        """That of a webhook."""
+        return cls(what.event, msgspec.convert(what.arguments, Wanted))
 
     def has(self, entry: Entry, user: str) -> bool:
         """Whether it tells of an entry."""

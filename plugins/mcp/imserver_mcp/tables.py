@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
+from imserver.features.webhooks import LogHook
 from imserver.plugin.storage import PooledStatements, Reason, Row, Store, Table, marks_of, text_of
 
 _COLUMNS: Final = "id, app, member, what, position, expires"
@@ -31,15 +32,11 @@ class What(Struct, frozen=True):
         return f"sub_{hashlib.sha256(whole).hexdigest()[:32]}"
 
 
-class Hook(Struct, frozen=True):
-    """A subscription. ``user``: whose messages it tells of. ``position``: its receiver has the entries of the
-    log up to this id. ``expires``: Unix seconds."""
+class Hook(LogHook, frozen=True):
+    """A subscription. ``expires``: Unix seconds."""
 
     id: str
-    app: str
-    user: str
     what: What
-    position: int
     expires: int
 
 
@@ -63,12 +60,12 @@ class Hooks:
             rows = self._store.rows(f"SELECT {_COLUMNS} FROM mcp_hook WHERE {condition}", values)
         return [
             Hook(
-                text_of(id),
-                text_of(app),
-                text_of(user),
-                msgspec.json.decode(what, type=What),
-                position,
-                until,
+                id=text_of(id),
+                app=text_of(app),
+                user=text_of(user),
+                what=msgspec.json.decode(what, type=What),
+                position=position,
+                expires=until,
             )
             for id, app, user, what, position, until in rows
         ]

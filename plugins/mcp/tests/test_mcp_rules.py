@@ -488,7 +488,8 @@ def test_the_guide_does_what_it_says(installed: dict[str, str], tmp_path: Path) 
 def test_its_rows_are_erased_and_exported() -> None:
     def fill(store: Store, app: str, user: str) -> None:
         what = What(f"bot:{app}/{user}", "https://x.example", "message.created", {}, SECRET)
-        Hooks(store).put(Hook(what.id_for(app, user), app, user, what, 1, int(time.time()) + 60))
+        id, until = what.id_for(app, user), int(time.time()) + 60
+        Hooks(store).put(Hook(id=id, app=app, user=user, what=what, position=1, expires=until))
 
     check_tables(FEATURE, fill)
 

@@ -12,10 +12,12 @@ from msgspec import json
 from imserver.errors import StorageUnavailable
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.bots import hooks as module
-from imserver.features.bots.hooks import messages_of
+from imserver.features.bots.hooks import BotHooks, messages_of
 from imserver.features.bots.parts import bots_of
+from imserver.features.bots.rows import BotHook
 from imserver.features.webhooks import consumer, webhooks_of
 from imserver.features.webhooks.consumer import DeliveryLease
+from imserver.features.webhooks.log_window import HookSender
 from imserver.messages.log.contract import Draft
 from imserver.messages.log.message_log import MessageLog
 from tests.core.back_end import Answer, BackEnd, Post
@@ -70,6 +72,11 @@ def receivers(node: Harness) -> Iterator[Receivers]:
     usual, hooks.requests = hooks.requests, receivers  # type: ignore[assignment]
     yield receivers
     hooks.requests = usual
+
+
+def sender_of(hooks: BotHooks, bot: User) -> HookSender[BotHook]:
+    """The consumer of a bot's webhook."""
+    return next(each for each in hooks.log.senders.values() if each.hook.user == bot.user)
 
 
 def hooked(owner: User, name: str) -> tuple[User, str]:
@@ -258,13 +265,13 @@ def test_an_event_that_comes_again_has_the_same_answer_once(node: Harness, recei
     first = guy.post("messages/send", to=bot.user, text="x")["id"]
     until(lambda: texts_by(bot, guy) == ["first"])
     hooks = bots_of(node.node.core).hooks
-    sender = hooks._senders["201", bot.user]
+    sender = sender_of(hooks, bot)
     until(lambda: sender.window.position >= first and not sender.consumer.is_unsaved)
     answers["x"] = "second"
     node.node.core.storage.store.write(
         lambda sql: sql.execute("UPDATE bot SET hook_entry = 0 WHERE id = %s", (int(bot.user),))
     )
-    hooks.lease.until = 0.0  # as after a pause that was longer than the lease
+    hooks.log.lease.until = 0.0  # as after a pause that was longer than the lease
     until(lambda: receivers.texts(url) == ["x", "x"])
     say(guy, bot, "end")
     until(lambda: texts_by(bot, guy) == ["first", "last"])
@@ -277,7 +284,7 @@ def test_the_entries_of_others_are_not_read_for_each_bot(
     bot, url = hooked(max_, "idle")
     say(max_, bot, "1")
     until(lambda: receivers.texts(url) == ["1"])
-    sender = bots_of(node.node.core).hooks._senders["201", bot.user]
+    sender = sender_of(bots_of(node.node.core).hooks, bot)
     until(lambda: not sender.window.count)
     log = node.node.core.storage.store.part(MessageLog)
     sync, reads = log.entries.sync, []
@@ -302,17 +309,14 @@ def test_a_banned_bot_is_posted_to_and_answers_nothing(node: Harness, receivers:
     admin = User(node, ADMIN.key, app="201")
     admin.post("ban", users=[bot.user], seconds=600)
     first = lea.post("messages/send", to=bot.user, text="1")["id"]
-    senders = bots_of(node.node.core).hooks._senders
-    until(lambda: receivers.texts(url) == ["1"] and senders["201", bot.user].window.position >= first)
+    sender = sender_of(bots_of(node.node.core).hooks, bot)
+    until(lambda: receivers.texts(url) == ["1"] and sender.window.position >= first)
     admin.post("unban", users=[bot.user])
     say(lea, bot, "2")
     until(lambda: texts_by(bot, lea) == ["2!"])
 
 
-def test_an_answer_waits_while_the_bot_has_sent_too_many(
-    node: Harness, receivers: Receivers, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "ANSWER_PAUSE_SECONDS", 0.01)
+def test_an_answer_waits_while_the_bot_has_sent_too_many(node: Harness, receivers: Receivers) -> None:
     jay = person(node, "jay")
     bot, url = hooked(jay, "eager")
     receivers.replies[url] = lambda _: (200, json.encode({"messages": [{"text": str(n)} for n in range(5)]}))
@@ -338,15 +342,15 @@ def test_an_answer_is_stored_even_if_the_database_refuses_it_for_longer_than_the
             if draft.sender != bot.user:
                 send(app, draft, done, *rest, **more)
                 return
-            patched.setattr(hooks, "_renew", lambda: None)
-            hooks.lease.until = 0.0
+            patched.setattr(hooks.log, "_renew", lambda: None)
+            hooks.log.lease.until = 0.0
             done(StorageUnavailable())
             refused.set()
 
         patched.setattr(hooks.messaging, "send_of_user", refuse)
         say(ivy, bot, "question")
         refused.wait()
-        hooks._senders["201", bot.user].consumer.save()
+        sender_of(hooks, bot).consumer.save()
     until(lambda: texts_by(bot, ivy) == ["answer"])
     assert set(receivers.texts(url)) == {"question"}
 
@@ -373,7 +377,8 @@ def test_a_webhook_begins_with_the_next_entry_and_ends_when_it_is_removed(
     (moved,) = (post for post in receivers.posts if post.url == "https://second.example/")
     assert moved.secret == second["hook_secret"].encode()
     assert set_url("")["hook_secret"] == ""
-    until(lambda: ("201", bot.user) not in bots_of(node.node.core).hooks._senders)
+    hooks = bots_of(node.node.core).hooks
+    until(lambda: bot.user not in [each.hook.user for each in hooks.log.senders.values()])
     say(hal, bot, "3")
     assert set_url("http://127.0.0.1:9/")["hook_secret"], "the setting allows loopback"
     for wrong in ("https://10.0.0.1/", "ftp://x", "x" * 1001):
@@ -388,10 +393,11 @@ def test_without_the_lease_a_node_forgets_how_far_it_has_looked(node: Harness, r
     bot, url = hooked(ida, "leased")
     say(ida, bot, "1")
     until(lambda: receivers.texts(url) == ["1"])
-    hooks = bots_of(node.node.core).hooks
+    hooks = bots_of(node.node.core).hooks.log
     assert hooks._seen
-    hooks._set_hooks({})
-    assert (hooks._seen, hooks._senders) == ({}, {})
+    hooks._set({})
+    hooks._look()
+    assert (hooks._seen, hooks.senders) == ({}, {})
     say(ida, bot, "2")
     until(lambda: "2" in receivers.texts(url))
 
@@ -404,16 +410,16 @@ def test_a_stored_entry_is_looked_for_at_once_and_nothing_between_renewals(
     hooks = bots_of(node.node.core).hooks
     with monkeypatch.context() as patched:
         patched.setattr(DeliveryLease, "SECONDS", 86400)
-        until(lambda: hooks.lease.until > monotonic() + 3600)
+        until(lambda: hooks.log.lease.until > monotonic() + 3600)
         patched.setattr(DeliveryLease, "RENEW_SECONDS", 3600.0)
-        hooks.work.news = news = CountingSignal()
+        hooks.log.work.news = news = CountingSignal()
         hooks.messaging.follower.watch(news, [kai.app])
         until(lambda: news.pauses and (news.pauses[-1] or 0) > 600)
         for text in ("1", "2"):
             say(kai, bot, text)
             until(lambda text=text: receivers.texts(url)[-1:] == [text])
             assert (news.pauses[-1] or 0) > 600
-    hooks.work.changed()
+    hooks.log.work.changed()
     until(lambda: (news.pauses[-1] or 0) < 1)
 
 

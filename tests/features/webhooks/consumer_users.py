@@ -255,7 +255,7 @@ class BotNode(Node):
             lambda: self.name,
             self.tally,
         )
-        self._run = gevent.spawn(self.hooks.work.run)
+        self._run = gevent.spawn(self.hooks.log.work.run)
 
     def reply(self, post: Post) -> Answer:
         receiver = post.url.removeprefix("https://").strip("/")
@@ -274,10 +274,10 @@ class BotNode(Node):
             self.watched[commit.app].set()
 
     def consumers(self) -> list[Consumer[Any]]:
-        return [sender.consumer for sender in self.hooks._senders.values()]
+        return [sender.consumer for sender in self.hooks.log.senders.values()]
 
     def leases(self) -> list[DeliveryLease]:
-        return [self.hooks.lease]
+        return [self.hooks.log.lease]
 
     def finish(self) -> None:
         self.hooks.stop()
