@@ -7,9 +7,7 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 
 from imserver.auth.authority import bearer, is_token
-from imserver.auth.principal import (
-    Needs,
-)
+from imserver.auth.principal import Needs
 from imserver.http.call import Api, Endpoint, answer, with_key
 from imserver.transport.exchange import HttpRoutes, row_of
 from imserver.transport.http1 import MAX_PUBLIC_BODY_BYTES

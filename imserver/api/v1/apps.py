@@ -18,9 +18,7 @@ from msgspec.structs import asdict
 
 from imserver import errors
 from imserver.auth import tenants
-from imserver.auth.principal import (
-    Needs,
-)
+from imserver.auth.principal import Needs
 from imserver.auth.tenants import BadTenant, Tenant, Tenants, TooManyTenants, UnknownTenant
 from imserver.config.declared import about, bare, hints_of, marks_of
 from imserver.config.settings import ChannelSettings, LoginPolicy, StorageSettings, TenantSettings
@@ -353,12 +351,7 @@ def list_apps(
     return AppsAnswer(len(names), shown, following)
 
 
-@routes.get(
-    "/apps/show",
-    Needs.OPERATE,
-    reach="named",
-    problems=(errors.Problems.UNKNOWN_APP,),
-)
+@routes.get("/apps/show", Needs.OPERATE, reach="named", problems=(errors.Problems.UNKNOWN_APP,))
 def show_app(api: AppApi, call: Call, app: field.App) -> AppShown:
     """Show the settings of an app."""
     tenant = api.tenants.find(app)

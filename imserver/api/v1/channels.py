@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType, field
@@ -11,15 +11,15 @@ from msgspec.structs import replace
 from imserver import errors
 from imserver.api.v1.push import IDEMPOTENCY_KEY, event_of, key_of
 from imserver.api.v1.push_request import MESSAGE_RULES, STATUSES, Sending
-from imserver.auth.principal import (
-    Needs,
-)
+from imserver.auth.principal import Needs
 from imserver.channels.channels import Channels
 from imserver.channels.histories import Published
 from imserver.channels.members import MAX_TAG_BYTES, MAX_TAGS, ChannelRefused
 from imserver.cluster.history import HistoryPage, Position
 from imserver.config.declared import about
-from imserver.http.call import Call
+from imserver.core.core import Core
+from imserver.core.services import SessionServices
+from imserver.http.call import Api, Call
 from imserver.http.field import App, ChannelName
 from imserver.http.limits import Limits
 from imserver.http.operation import Resource
@@ -31,11 +31,6 @@ from imserver.model import (
 )
 from imserver.push.idempotency import IdReused, digest_of
 from imserver.push.push import Publishing, nothing_accepted
-
-MOST_CHANNELS: Final = 1000
-"""The most channels of one broadcast."""
-MOST_PUBLICATIONS: Final = 1000
-"""The most publications of one page of a history."""
 
 Offset = Annotated[
     int,
@@ -71,7 +66,7 @@ class ChannelPublishRequest(Sending, kw_only=True, omit_defaults=True):
 class ChannelBroadcastRequest(Sending, kw_only=True, omit_defaults=True):
     """A message to the subscribers of several channels."""
 
-    channels: Annotated[list[ChannelName], about("The channels.", min_length=1, max_length=MOST_CHANNELS)]
+    channels: Annotated[list[ChannelName], about("The channels.", min_length=1, max_length=1000)]
     tags: Tags = field(default_factory=dict)
     with_history: WithHistory = True
 
@@ -150,24 +145,23 @@ def _refused(error: Exception) -> ApiProblem:
 
 _encode = msgspec.json.Encoder().encode
 _members = msgspec.json.Decoder(dict[str, Raw]).decode
-_WHERE: Final = ("channel", "channels")
-"""Fields that do not tell one message from another."""
 
 
 class ChannelApi(Struct, frozen=True):
-    """The services that the routes use."""
+    """The services of the routes about channels."""
 
     channels: Channels
+    sessions: SessionServices
     publishing: Publishing
     limits: Limits
 
 
-routes = Resource(
-    "channels",
-    service=lambda core, api: ChannelApi(core.channels.channels, core.push.publishing, api.limits),
-    base=ChannelQuery,
-    refusals={ChannelRefused: _refused},
-)
+def channel_api(core: Core, api: Api) -> ChannelApi:
+    """Make it for a node."""
+    return ChannelApi(core.channels.channels, core.sessions, core.push.publishing, api.limits)
+
+
+routes = Resource("channels", channel_api, base=ChannelQuery, refusals={ChannelRefused: _refused})
 
 
 @routes.post(
@@ -220,7 +214,8 @@ def _publish(
         raise ApiProblem(errors.Problems.TOO_MANY_TARGETS)
     key, digest = key_of(call) or request.id, 0
     if key:
-        content = {name: value for name, value in _members(_encode(request)).items() if name not in _WHERE}
+        content = _members(_encode(request))  # where it goes tells no message from another
+        content = {name: value for name, value in content.items() if name not in ("channel", "channels")}
         digest = digest_of(_encode(content))
     try:
         found = api.publishing.to_channels(
@@ -249,10 +244,7 @@ def _publish(
     return results
 
 
-@routes.get(
-    "/channels/history",
-    Needs.READ,
-)
+@routes.get("/channels/history", Needs.READ)
 def history(
     api: ChannelApi,
     call: Call,
@@ -267,7 +259,7 @@ def history(
         ),
     ] = -1,
     epoch: Epoch = "",
-    limit: Annotated[int, about("The most publications.", ge=0, le=MOST_PUBLICATIONS)] = 100,
+    limit: Annotated[int, about("The most publications.", ge=0, le=1000)] = 100,
     reverse: Annotated[bool, about("The newest publications first.")] = False,
 ) -> ChannelHistoryAnswer:
     """List the retained publications of a channel.
@@ -297,10 +289,7 @@ def _shown(event: Event) -> PublicationShown:
     )
 
 
-@routes.post(
-    "/channels/history/remove",
-    Needs.PUSH,
-)
+@routes.post("/channels/history/remove", Needs.PUSH)
 def remove_history(api: ChannelApi, call: Call, request: ChannelQuery) -> Removed:
     """Remove the retained publications of a channel. Later ones go on counting.
 
@@ -310,10 +299,7 @@ def remove_history(api: ChannelApi, call: Call, request: ChannelQuery) -> Remove
     return Removed(request.channel)
 
 
-@routes.get(
-    "/channels/info",
-    Needs.READ_OR_OPERATE,
-)
+@routes.get("/channels/info", Needs.READ_OR_OPERATE)
 def info(api: ChannelApi, call: Call, request: ChannelQuery) -> ChannelInfo:
     """Show how many are subscribed to a channel, and the position of its history."""
     channels = api.channels

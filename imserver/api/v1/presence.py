@@ -10,27 +10,23 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from imserver.auth.authority import Authority
-from imserver.auth.principal import (
-    Needs,
-)
-from imserver.auth.tenants import Tenants
-from imserver.channels.connections import Connections
+from imserver.auth.principal import Needs
 from imserver.config.declared import about
+from imserver.core.core import Core
+from imserver.core.services import IdentityServices, SessionServices
 from imserver.errors import (
     CloseCode,
     Problems,
 )
 from imserver.http import field
-from imserver.http.call import Call
+from imserver.http.call import Api, Call
 from imserver.http.form import cursor_of, read_cursor
 from imserver.http.limits import Limits
 from imserver.http.operation import Link, Resource
 from imserver.http.reply import ApiProblem
 from imserver.http.wire import page_of, reached, require_few
 from imserver.model import Outcome
-from imserver.sessions.presence import Presence, SessionInfo
-from imserver.sessions.sessions import MAX_BAN_SECONDS, Sessions
+from imserver.sessions.sessions import MAX_BAN_SECONDS
 
 
 class PresenceRequest(Struct, forbid_unknown_fields=True):
@@ -106,20 +102,18 @@ class CountsAnswer(Struct):
 
 
 class PresenceApi(Struct, frozen=True):
-    """The services of the routes about users and connections."""
+    """The services of the routes about users, sessions and connections."""
 
-    presence: Presence
-    connections: Connections
-    tenants: Tenants
+    here: SessionServices
+    identity: IdentityServices
     limits: Limits
 
 
-routes = Resource(
-    "presence",
-    service=lambda core, api: PresenceApi(
-        core.sessions.presence, core.sessions.connections, core.identity.tenants, api.limits
-    ),
-)
+def _presence_api(core: Core, api: Api) -> PresenceApi:
+    return PresenceApi(core.sessions, core.identity, api.limits)
+
+
+routes = Resource("presence", _presence_api)
 
 
 @routes.get(
@@ -135,35 +129,25 @@ routes = Resource(
 )
 def user_presence(api: PresenceApi, call: Call, app: field.App, user: field.User) -> PresenceAnswer:
     """Show whether a user is online, and their sessions."""
-    found = api.presence.sessions(call.app, [user])
-    shown = _with_sessions(user, found.sessions[0])
-    return PresenceAnswer(int(shown.online), [shown], list(found.missing))
+    return _with_sessions(api, call.app, [user])
 
 
-@routes.post(
-    "/presence",
-    Needs.READ_OR_OPERATE,
-    act="",
-    problems=(Problems.TOO_MANY_TARGETS,),
-)
+@routes.post("/presence", Needs.READ_OR_OPERATE, act="", problems=(Problems.TOO_MANY_TARGETS,))
 def users_presence(api: PresenceApi, call: Call, request: PresenceRequest) -> PresenceAnswer:
     """Show which of these users are online."""
-    app = call.app
     require_few(api.limits, request.users)
-    if request.sessions:
-        found = api.presence.sessions(app, request.users)
-        users = [_with_sessions(*each) for each in zip(request.users, found.sessions, strict=True)]
-        missing = list(found.missing)
-    else:
-        online = api.presence.online(app, request.users)
+    if not request.sessions:
+        online = api.here.presence.online(call.app, request.users)
         users = [UserPresence(*each) for each in zip(request.users, online.users, strict=True)]
-        missing = list(online.missing)
-    return PresenceAnswer(sum(user.online for user in users), users, missing)
+        return PresenceAnswer(sum(online.users), users, list(online.missing))
+    return _with_sessions(api, call.app, request.users)
 
 
-def _with_sessions(user: str, found: list[SessionInfo]) -> UserPresence:
-    sessions = msgspec.convert(found, list[SessionShown], from_attributes=True)
-    return UserPresence(user, bool(sessions), sessions)
+def _with_sessions(api: PresenceApi, app: str, names: list[str]) -> PresenceAnswer:
+    answer = api.here.presence.sessions(app, names)
+    sessions = msgspec.convert(answer.sessions, list[list[SessionShown]], from_attributes=True)
+    users = [UserPresence(user, bool(each), each) for user, each in zip(names, sessions, strict=True)]
+    return PresenceAnswer(sum(user.online for user in users), users, list(answer.missing))
 
 
 @routes.get(
@@ -179,17 +163,13 @@ def users(api: PresenceApi, call: Call, request: field.AppPage) -> UsersAnswer:
 
     A user who stays online is listed exactly once, even if others come and go between pages.
     """
-    page = api.presence.page(call.app, read_cursor(request.cursor), request.limit)
+    page = api.here.presence.page(call.app, read_cursor(request.cursor), request.limit)
     names = sorted(page.users)
     following = cursor_of(names[-1]) if page.more else ""
     return UsersAnswer(page.total, names, following, list(page.missing))
 
 
-@routes.get(
-    "/counts",
-    Needs.READ_OR_OPERATE,
-    reach="optional",
-)
+@routes.get("/counts", Needs.READ_OR_OPERATE, reach="optional")
 def counts(
     api: PresenceApi,
     call: Call,
@@ -204,8 +184,8 @@ def counts(
     if app:
         names, following = [call.app], ""
     else:
-        names, following = page_of(reached(api.tenants, call.principal), cursor, limit)
-    found = api.presence.counts(names)
+        names, following = page_of(reached(api.identity.tenants, call.principal), cursor, limit)
+    found = api.here.presence.counts(names)
     counted = [AppCounts(name, each.users, each.sessions, each.channels) for name, each in found.apps.items()]
     return CountsAnswer(counted, following, list(found.missing))
 
@@ -226,16 +206,12 @@ class ConnectionShown(Struct):
     channels: Annotated[list[str], about("Its channels, in the order of subscribing.")]
 
 
-@routes.get(
-    "/connections/show",
-    Needs.READ_OR_OPERATE,
-    problems=(Problems.UNKNOWN_CONNECTION,),
-)
+@routes.get("/connections/show", Needs.READ_OR_OPERATE, problems=(Problems.UNKNOWN_CONNECTION,))
 def connection(
     api: PresenceApi, call: Call, app: field.App, connection: field.ConnectionId
 ) -> ConnectionShown:
     """Show a connection."""
-    found = api.connections.about(call.app, [connection])[0]
+    found = api.here.connections.about(call.app, [connection])[0]
     if found is None:
         raise ApiProblem(Problems.UNKNOWN_CONNECTION)
     return msgspec.convert(found, ConnectionShown, from_attributes=True)
@@ -244,8 +220,6 @@ def connection(
 # --- ending sessions ----------------------------------------------------------------------------------------
 
 MOST_USERS: Final = 1000
-MOST_REASON: Final = 250
-"""Characters of a reason that a user sees."""
 
 Users = Annotated[list[field.User], about("The users.", max_length=MOST_USERS)]
 
@@ -323,33 +297,17 @@ class BansAnswer(Struct):
     next: field.NextCursor
 
 
-class SessionApi(Struct, frozen=True):
-    """The services of the routes that end sessions."""
-
-    sessions: Sessions
-    connections: Connections
-    authority: Authority
+sessions = Resource("sessions", _presence_api)
 
 
-sessions = Resource(
-    "sessions",
-    service=lambda core, _: SessionApi(
-        core.sessions.sessions, core.sessions.connections, core.identity.authority
-    ),
-)
-
-
-def _require_below(api: SessionApi, call: Call, users: Sequence[str]) -> None:
+def _require_below(api: PresenceApi, call: Call, users: Sequence[str]) -> None:
     """Refuse who acts by a role that may not act on one of these users. May switch."""
-    if not api.authority.may_act_on(call.principal, call.app, users):
+    if not api.identity.authority.may_act_on(call.principal, call.app, users):
         raise ApiProblem(Problems.NOT_ALLOWED, "Your role acts on users with fewer rights only")
 
 
-@sessions.post(
-    "/disconnect",
-    Needs.OPERATE,
-)
-def disconnect(api: SessionApi, call: Call, request: DisconnectRequest) -> DisconnectAnswer:
+@sessions.post("/disconnect", Needs.OPERATE)
+def disconnect(api: PresenceApi, call: Call, request: DisconnectRequest) -> DisconnectAnswer:
     """End sessions of users or single connections.
 
     The connections are closed with code 4502, which asks the client not to reconnect; the server does not
@@ -357,23 +315,19 @@ def disconnect(api: SessionApi, call: Call, request: DisconnectRequest) -> Disco
     """
     app = call.app
     device = None if request.device is UNSET else request.device
-    removed = api.sessions.close(app, request.users, device)
+    removed = api.here.sessions.close(app, request.users, device)
     users = [UserRemoved(*each) for each in zip(request.users, removed.closed, strict=True)]
     connections = [
-        ConnectionClosed(each, int(api.connections.close(app, each, CloseCode.KICKED) is Outcome.SENT))
+        ConnectionClosed(each, int(api.here.connections.close(app, each, CloseCode.KICKED) is Outcome.SENT))
         for each in request.connections
     ]
     closed = removed.total + sum(each.closed for each in connections)
     return DisconnectAnswer(closed, users, connections, list(removed.missing))
 
 
-@sessions.post(
-    "/ban",
-    Needs.OPERATE,
-    schema=("BanRequest", "The users to ban, for how long, and why."),
-)
+@sessions.post("/ban", Needs.OPERATE, schema=("BanRequest", "The users to ban, for how long, and why."))
 def ban(
-    api: SessionApi,
+    api: PresenceApi,
     call: Call,
     app: field.App,
     users: Users,
@@ -381,7 +335,7 @@ def ban(
         float,
         about("How long to refuse their logins, at most a year; 0: for good.", ge=0, le=MAX_BAN_SECONDS),
     ],
-    reason: Annotated[str, about("Why. The users see it.", max_length=MOST_REASON)] = "",
+    reason: Annotated[str, about("Why. The users see it.", max_length=250)] = "",
 ) -> BanAnswer:
     """Ban users: end all their sessions and refuse their logins, for a time or for good.
 
@@ -389,32 +343,25 @@ def ban(
     earlier one. An owner of the app bans moderators and members.
     """
     _require_below(api, call, users)
-    removed = api.sessions.close(call.app, users, None, seconds or inf, reason)
+    removed = api.here.sessions.close(call.app, users, None, seconds or inf, reason)
     banned = [UserRemoved(*each) for each in zip(users, removed.closed, strict=True)]
     return BanAnswer(removed.total, banned, removed.lasting, list(removed.missing))
 
 
-@sessions.post(
-    "/unban",
-    Needs.OPERATE,
-    schema=("UnbanRequest", "The users whose bans to lift."),
-)
-def unban(api: SessionApi, call: Call, app: field.App, users: Users) -> UnbanAnswer:
+@sessions.post("/unban", Needs.OPERATE, schema=("UnbanRequest", "The users whose bans to lift."))
+def unban(api: PresenceApi, call: Call, app: field.App, users: Users) -> UnbanAnswer:
     """Let users log in again.
 
     You may also name users who are not banned.
     """
     _require_below(api, call, users)
-    return UnbanAnswer(list(api.sessions.unban(call.app, users)))
+    return UnbanAnswer(list(api.here.sessions.unban(call.app, users)))
 
 
-@sessions.get(
-    "/bans",
-    Needs.MODERATE,
-)
-def bans(api: SessionApi, call: Call, request: field.AppPage) -> BansAnswer:
+@sessions.get("/bans", Needs.MODERATE)
+def bans(api: PresenceApi, call: Call, request: field.AppPage) -> BansAnswer:
     """List banned users, page by page."""
-    found = api.sessions.bans(call.app)
+    found = api.here.sessions.bans(call.app)
     page, following = page_of(sorted(found), request.cursor, request.limit)
     return BansAnswer(
         len(found), [BanShown(user, found[user].until, found[user].reason) for user in page], following

@@ -24,9 +24,7 @@ from imserver.api.v1.push_request import (
     size,
     targets_of,
 )
-from imserver.auth.principal import (
-    Needs,
-)
+from imserver.auth.principal import Needs
 from imserver.core.core import Core
 from imserver.errors import HttpProblem
 from imserver.http.call import Api, Call

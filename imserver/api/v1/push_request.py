@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, get_args
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
@@ -116,7 +116,6 @@ MESSAGE_RULES: Final = {
     ],
 }
 """What :func:`imserver.api.v1.push.event_of` demands of a message, as JSON Schema."""
-_NOT_STORED: Final = {"properties": {"store": {"const": False}}}
 _PERSONAL: Final = {"pattern": r"^(user:[\s\S]|group:[1-9][0-9]{0,17}$)"}
 _STORED: Final = {
     "required": ["store"],
@@ -138,9 +137,12 @@ _STORED: Final = {
         },
     },
 }
-_TARGETS: Final = one_of("targets", "user", "users", "connection", "channel", "group")["oneOf"]
 PUSH_RULES: Final = {
-    "allOf": [MESSAGE_RULES, {"oneOf": [*_TARGETS, _ALL]}, {"anyOf": [_NOT_STORED, _STORED]}],
+    "allOf": [
+        MESSAGE_RULES,
+        {"oneOf": [*one_of("targets", "user", "users", "connection", "channel", "group")["oneOf"], _ALL]},
+        {"anyOf": [{"properties": {"store": {"const": False}}}, _STORED]},
+    ],
     "dependentRequired": {"device": ["user"]},
 }
 """What :func:`imserver.api.v1.push.check` demands of a push, as JSON Schema."""
@@ -172,17 +174,7 @@ def targets_of(push: PushRequest) -> list[Target]:
 
 
 Status = Literal["absent", "sent", "repeated", "failed", "partly", "held", "stored", "refused"]
-STATUSES: Final[tuple[Status, ...]] = (
-    "absent",
-    "sent",
-    "repeated",
-    "failed",
-    "partly",
-    "held",
-    "stored",
-    "refused",
-    "failed",
-)
+STATUSES: Final[tuple[Status, ...]] = (*get_args(Status), "failed")
 """Outcome → status of a result."""
 Reason = Literal["unknown_conversation", "unknown_account", "not_member", "muted", "blocked", "invalid"]
 

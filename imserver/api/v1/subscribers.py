@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from collections.abc import Iterable
+from typing import Annotated, Final, TypeVar
 
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from imserver.auth.principal import (
-    Needs,
-)
-from imserver.channels.channels import Channels
-from imserver.channels.connections import Connections, Joined, Left
+from imserver.api.v1.channels import ChannelApi, channel_api
+from imserver.auth.principal import Needs
+from imserver.channels.connections import Joined, Left
 from imserver.channels.members import ChannelRefused
 from imserver.config.declared import about
-from imserver.errors import (
-    Problems,
-)
+from imserver.errors import Problems
 from imserver.http import field
 from imserver.http.call import Call
 from imserver.http.form import cursor_of, read_cursor
 from imserver.http.operation import Link, Resource, refuse
-from imserver.sessions.presence import Presence
 
 MOST_AT_ONCE: Final = 1000
 """The most connections and users of one call. Each is asked for at its own node."""
@@ -134,81 +130,58 @@ class PresenceOfChannel(Struct):
 
 
 Named = tuple[str | UnsetType, str | UnsetType]
-
-
-class SubscriberApi(Struct, frozen=True):
-    """The services that the routes use."""
-
-    channels: Channels
-    connections: Connections
-    presence: Presence
+Result = TypeVar("Result", bound=SubscriptionResult)
 
 
 routes = Resource(
     "channels",
-    service=lambda core, _: SubscriberApi(
-        core.channels.channels, core.sessions.connections, core.sessions.presence
-    ),
+    channel_api,
     base=field.AppPage,
     refusals={ChannelRefused: refuse(Problems.INVALID_REQUEST, "{}")},
 )
 
 
-@routes.post(
-    "/channels/subscribe",
-    Needs.PUSH,
-    act="",
-)
-def subscribe(api: SubscriberApi, call: Call, request: SubscriptionChange) -> SubscribeAnswer:
+@routes.post("/channels/subscribe", Needs.PUSH, act="")
+def subscribe(api: ChannelApi, call: Call, request: SubscriptionChange) -> SubscribeAnswer:
     """Subscribe connections to a channel.
 
     A message published after the answer reaches them. No permission is checked.
     """
-    app = call.app
-    named, missing = _named(api, app, request)
-    subscribed = api.connections.join_each(app, _ids(named), request.channel)
-    outcomes = iter(subscribed)
-    results = [
-        SubscriptionResult(next(outcomes) if connection is not UNSET else Joined.UNKNOWN, connection, user)
-        for connection, user in named
-    ]
+    named, missing = _named(api, call.app, request)
+    ids = [connection for connection, _ in named if connection is not UNSET]
+    subscribed = api.sessions.connections.join_each(call.app, ids, request.channel)
+    results = _results(SubscriptionResult, named, subscribed)
     return SubscribeAnswer(subscribed.count(Joined.JOINED), results, missing)
 
 
-@routes.post(
-    "/channels/unsubscribe",
-    Needs.PUSH,
-    act="",
-)
-def unsubscribe(api: SubscriberApi, call: Call, request: SubscriptionChange) -> UnsubscribeAnswer:
+@routes.post("/channels/unsubscribe", Needs.PUSH, act="")
+def unsubscribe(api: ChannelApi, call: Call, request: SubscriptionChange) -> UnsubscribeAnswer:
     """Unsubscribe connections from a channel.
 
     A connection that closes ends its subscriptions.
     """
-    app = call.app
-    named, missing = _named(api, app, request)
-    unsubscribed = api.connections.leave_each(app, _ids(named), request.channel)
-    outcomes = iter(unsubscribed)
-    results = [
-        UnsubscriptionResult(next(outcomes) if connection is not UNSET else Left.UNKNOWN, connection, user)
-        for connection, user in named
-    ]
+    named, missing = _named(api, call.app, request)
+    ids = [connection for connection, _ in named if connection is not UNSET]
+    unsubscribed = api.sessions.connections.leave_each(call.app, ids, request.channel)
+    results = _results(UnsubscriptionResult, named, unsubscribed)
     return UnsubscribeAnswer(unsubscribed.count(Left.LEFT), results, missing)
 
 
-def _named(api: SubscriberApi, app: str, request: SubscriptionChange) -> tuple[list[Named], list[str]]:
+def _results(kind: type[Result], named: list[Named], outcomes: Iterable[str]) -> list[Result]:
+    """A result for each named connection, and for each user without one."""
+    known = iter(outcomes)
+    return [kind(next(known) if each is not UNSET else "unknown", each, user) for each, user in named]
+
+
+def _named(api: ChannelApi, app: str, request: SubscriptionChange) -> tuple[list[Named], list[str]]:
     """(connection, user) for each named one, without a connection for absent users; and the silent nodes."""
     named: list[Named] = [(each, UNSET) for each in request.connections]
     if not request.users:
         return named, []
-    found = api.presence.sessions(app, request.users)
+    found = api.sessions.presence.sessions(app, request.users)
     for user, sessions in zip(request.users, found.sessions, strict=True):
         named += [(session.connection, user) for session in sessions] or [(UNSET, user)]
     return named, list(found.missing)
-
-
-def _ids(named: list[Named]) -> list[str]:
-    return [connection for connection, _ in named if connection is not UNSET]
 
 
 @routes.get(
@@ -222,7 +195,7 @@ def _ids(named: list[Named]) -> list[str]:
         ),
     ),
 )
-def channels(api: SubscriberApi, call: Call, request: field.AppPage) -> ChannelsAnswer:
+def channels(api: ChannelApi, call: Call, request: field.AppPage) -> ChannelsAnswer:
     """List the channels of an app that have subscribers, page by page."""
     app = call.app
     page = api.channels.members.channels(app, read_cursor(request.cursor) or "", request.limit)
@@ -252,7 +225,7 @@ def channels(api: SubscriberApi, call: Call, request: field.AppPage) -> Channels
     ),
 )
 def presence(
-    api: SubscriberApi, call: Call, cursor: str, limit: int, channel: field.ChannelName
+    api: ChannelApi, call: Call, cursor: str, limit: int, channel: field.ChannelName
 ) -> PresenceOfChannel:
     """List the subscribers of a channel, page by page.
 

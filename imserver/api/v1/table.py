@@ -20,9 +20,7 @@ from imserver.api.v1 import (
     subscribers,
 )
 from imserver.api.v1.push import IDEMPOTENCY_KEY, key_of
-from imserver.auth.principal import (
-    Needs,
-)
+from imserver.auth.principal import Needs
 from imserver.config.declared import about
 from imserver.config.values import Declarations
 from imserver.http.call import Api, Call, Route, run_command

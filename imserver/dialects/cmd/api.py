@@ -10,17 +10,13 @@ import msgspec
 from msgspec import Struct, to_builtins
 
 from imserver import errors
-from imserver.auth.principal import (
-    Needs,
-)
+from imserver.auth.principal import Needs
 from imserver.clock import serve_others
 from imserver.cluster.nodes import Overview
 from imserver.core.core import Core
 from imserver.core.services import ChannelServices, IdentityServices, PushServices, SessionServices
 from imserver.core.status import Unready
-from imserver.errors import (
-    ReplyCode,
-)
+from imserver.errors import ReplyCode
 from imserver.http.call import Api, Call, Route
 from imserver.http.form import (
     BadBody,
