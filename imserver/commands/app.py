@@ -53,12 +53,7 @@ def list_apps(path: str | None, data_dir: str | None) -> None:
     """List all apps."""
     with opened(path, data_dir) as (_, _, tenants):
         rows = [
-            (
-                each.name,
-                "configuration" if each.configured else "database",
-                each.policy,
-                each.same_as,
-            )
+            (each.name, "configuration" if each.configured else "database", each.policy, each.same_as)
             for each in tenants.all()
         ]
     click.echo(table(("name", "defined in", "login policy", "same as"), rows))
@@ -114,7 +109,13 @@ def delete(path: str | None, data_dir: str | None, yes: bool, name: str) -> None
         goes = ", ".join(f"{number} {what}" for what, number in msgspec.structs.asdict(found).items())
         click.echo(f"Deleting the app {name} also deletes {goes}.", err=True)
         if not yes:
-            _confirm(name)
+            try:
+                question = "Type the name of the app to delete it"
+                typed = click.prompt(question, default="", show_default=False, err=True)
+            except click.Abort:
+                typed = ""
+            if typed != name:
+                fail("nothing was deleted; confirm with the name of the app, or give --yes")
         with ExitStack() as stack:
             erasing = (feature.erasing for feature in load_features(settings) if feature.erasing is not None)
             erasures = [stack.enter_context(each(settings, store)) for each in erasing]
@@ -124,17 +125,6 @@ def delete(path: str | None, data_dir: str | None, yes: bool, name: str) -> None
                 fail(f"{error}: not everything is deleted, try again later")
         record_act(settings, store, "apps.delete", name)
     click.echo(f"app {name} deleted")
-
-
-def _confirm(name: str) -> None:
-    try:
-        typed = click.prompt(
-            "Type the name of the app to delete it", default="", show_default=False, err=True
-        )
-    except click.Abort:
-        typed = ""
-    if typed != name:
-        fail("nothing was deleted; confirm with the name of the app, or give --yes")
 
 
 Hints = Mapping[str, Any]

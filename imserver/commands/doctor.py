@@ -58,18 +58,9 @@ PROBE_SECONDS: Final = 3.0
 """Time limit of each question to another machine."""
 SLOW_SECONDS: Final = 0.005
 """Round trip or fsync above which every login or stored message is noticeably slow."""
-MIN_FREE_BYTES: Final = 1 << 30
-CERTIFICATE_DAYS: Final = 14
 MIN_REDIS: Final = (6, 2)
 BYTES_PER_PAGE: Final = 4096
 _TRIES: Final = 9
-_TIMEX_BYTES: Final = 512
-"""Room for the kernel's ``struct timex``, which has 208 bytes on 64-bit Linux."""
-_TIME_ERROR: Final = 5
-"""The result of adjtimex while no service steers the clock."""
-_DAY: Final = 86_400
-_LOOPBACK: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
-"""An address on which a server listens → one on which this machine reaches it."""
 
 
 class Finding(Struct, frozen=True):
@@ -181,7 +172,9 @@ def _ports(config: Config) -> Findings:
             continue
         for port in ports:
             try:
-                socket.create_server((host, port), family=_family(host)).close()
+                socket.create_server(
+                    (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
+                ).close()
             except OSError as error:
                 if error.errno == EADDRINUSE and (own := data.server_at(port)):
                     yield Finding("ok", where, f"the server of this data folder listens (pid {own})")
@@ -206,8 +199,8 @@ def _ports(config: Config) -> Findings:
         bool(inside),
         "ip_local_port_range",
         f"{low}-{high}",
-        f"an outgoing connection may take {_list(inside)} before the server starts",
-        _sysctl("net.ipv4.ip_local_reserved_ports", _list(sorted({*everything, *reserved}))),
+        f"an outgoing connection may take {','.join(map(str, inside))} before the server starts",
+        _sysctl("net.ipv4.ip_local_reserved_ports", ",".join(map(str, sorted({*everything, *reserved})))),
     )
 
 
@@ -239,7 +232,8 @@ def _server(config: Config) -> Findings:
     own = DataDirectory(config.server.data_dir).server_at(port) if port else 0
     if not own:
         return
-    host = _LOOPBACK.get(config.server.host, config.server.host)
+    host = config.server.host
+    host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     try:
         status, answer = _get(host, port, "/ready", "")
         version = _version(config, host, port)
@@ -302,10 +296,6 @@ def _listeners(config: Config) -> list[tuple[str, str, Sequence[int]]]:
     return found
 
 
-def _family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET
-
-
 def _reserved() -> set[int]:
     ports: set[int] = set()
     for part in _kernel("net.ipv4.ip_local_reserved_ports").split(","):
@@ -313,10 +303,6 @@ def _reserved() -> set[int]:
             first, _, last = part.partition("-")
             ports.update(range(int(first), int(last or first) + 1))
     return ports
-
-
-def _list(ports: list[int]) -> str:
-    return ",".join(map(str, ports))
 
 
 def _socket_memory(_config: Config) -> Findings:
@@ -403,16 +389,6 @@ def _clock(name: str, difference: float) -> Finding:
     )
 
 
-def _checks_of_rows(config: Config) -> list[tuple[str, str]]:
-    """Module and attribute of the functions with which features check their rows."""
-    return [each.rows_check for each in load_features(config) if each.rows_check is not None]
-
-
-def _look(row: tuple[str, str], found: list[Finding], sql: PooledStatements) -> None:
-    module, attribute = row
-    found += getattr(import_module(module), attribute)(sql)
-
-
 def _database(config: Config) -> Findings:
     address = database_address(config.storage, config.server.data_dir)
     if not address.exists:
@@ -424,7 +400,11 @@ def _database(config: Config) -> Findings:
         if any(each.level == "fail" for each in damage):
             return  # a look at its rows would change it
     in_rows: list[Finding] = []
-    looks = [partial(_look, row, in_rows) for row in _checks_of_rows(config)]
+
+    def look(row: tuple[str, str], sql: PooledStatements) -> None:
+        in_rows.extend(getattr(import_module(row[0]), row[1])(sql))
+
+    looks = [partial(look, each.rows_check) for each in load_features(config) if each.rows_check is not None]
     try:
         state = probe(address, config.storage, _TRIES, looks)
     except Exception as error:
@@ -492,7 +472,7 @@ def _disk(config: Config) -> Findings:
         return
     free = shutil.disk_usage(folder).free
     limits = dict(marked(config, "free_bytes"))
-    wanted = max([MIN_FREE_BYTES, *limits.values()])
+    wanted = max([1 << 30, *limits.values()])
     before = "".join(f"{name} applies, then " for name in limits)
     yield _finding(
         free < wanted,
@@ -545,10 +525,11 @@ def _fsync_times(folder: Path) -> list[float]:
 def _synchronised(_config: Config) -> Findings:
     """Whether a time service steers the clock, as the kernel says (adjtimex, STA_UNSYNC)."""
     try:
-        status = ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES))
+        # Room for the kernel's struct timex, which has 208 bytes on 64-bit Linux.
+        status = ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(512))
     except (OSError, AttributeError):
         return
-    free = status == _TIME_ERROR
+    free = status == 5
     yield _finding(
         free,
         "time service",
@@ -616,7 +597,7 @@ def _certificates(config: Config) -> Findings:
             continue
         where = f"certificate of {parts.hostname}"
         try:
-            days = (_expiry(parts.hostname, parts.port or 443) - time()) / _DAY
+            days = (_expiry(parts.hostname, parts.port or 443) - time()) / 86_400
         except OSError as error:
             yield Finding(
                 "fail",
@@ -627,7 +608,7 @@ def _certificates(config: Config) -> Findings:
             )
             continue
         yield _finding(
-            days < CERTIFICATE_DAYS,
+            days < 14,
             where,
             f"valid for {days:.0f} more days",
             "after that, clients refuse to connect",
@@ -673,7 +654,6 @@ CHECKS: Final[tuple[Callable[[Config], Findings], ...]] = (
     _names,
     _certificates,
 )
-_COLOURS: Final = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
 class _Doctor(click.Command):
@@ -686,26 +666,21 @@ class _Doctor(click.Command):
         return [*super().get_params(ctx), *more]
 
 
-def _of_features(config: Config) -> dict[str, tuple[str, str, str, str]]:
-    """Option → module and attribute of the function of a feature, help, and what its value is."""
-    return {name: row for feature in load_features(config) for name, row in feature.doctor.items()}
-
-
 def _tried(config: Config, path: str | None, data_dir: str | None, given: Mapping[str, str]) -> Findings:
     """Try out what features offer. ``given``: parameter → value, for the options that were given."""
-    rows = {_parameter(name): (name, row) for name, row in _of_features(config).items()}
+    rows = {
+        name.lstrip("-").replace("-", "_"): row
+        for feature in load_features(config)
+        for name, row in feature.doctor.items()
+    }
     for parameter, value in given.items():
         if parameter not in rows:
             yield Finding("fail", parameter, "the feature is not among features of the settings")
             continue
-        module, attribute, _, _ = rows[parameter][1]
+        module, attribute, _, _ = rows[parameter]
         function = getattr(import_module(module), attribute)
         with opened(path, data_dir) as (settings, store, tenants):
             yield from function(settings, store, tenants, value)
-
-
-def _parameter(option: str) -> str:
-    return option.lstrip("-").replace("-", "_")
 
 
 @click.command(cls=_Doctor)
@@ -723,7 +698,9 @@ def doctor(path: str | None, data_dir: str | None, **tries: str | None) -> None:
     failed = 0
     for finding in chain(findings(config), _tried(config, path, data_dir, given)):
         failed += finding.level == "fail"
-        mark = click.style(f"{finding.level:4}", fg=_COLOURS[finding.level])
+        mark = click.style(
+            f"{finding.level:4}", fg={"ok": "green", "warn": "yellow", "fail": "red"}[finding.level]
+        )
         click.echo(f"{mark}  {finding.name}: {finding.found}")
         if finding.meaning:
             click.echo(f"      {finding.meaning}")

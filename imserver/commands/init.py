@@ -74,8 +74,6 @@ chat:                        # how the chat looks to people
   # colour: "#2457a6"
   # picture: logo.png        # a square PNG of 192 to 1024 pixels
 """
-_URL: Final = "  http_url: {url}    # where people open the server, for links\n"
-
 _NEXT: Final = """\
 Wrote {file}: app {app}, an API key, one with the scope admin, a secret for session tokens. Next:
 
@@ -86,13 +84,9 @@ Wrote {file}: app {app}, an API key, one with the scope admin, a secret for sess
 """
 
 
-_PORT: Final = 8080
 _WS_PORT: Final = 9
 """What the port of WebSockets is above that of HTTP, so that several servers fit on a machine."""
 _CHAT_APP: Final = "gochat"
-_GROUP: Final = "Everybody"
-_QUESTION: Final = "Is it for people who chat in the browser, with a chat page and accounts?"
-_LONGEST_NAME: Final = 40
 _NEXT_CHAT: Final = """\
 Wrote {file}: a chat, app {app}, an API key, one with the scope admin, a secret for session tokens. Next:
 
@@ -133,18 +127,19 @@ def init(
     if parts.scheme == "unix":
         fail("--url is where people open the server: http:// or https://")
     # Behind a proxy the port of the address is the proxy's.
-    port = (parts.port or 80) if parts.scheme == "http" else _PORT
+    port = (parts.port or 80) if parts.scheme == "http" else 8080
     file = folder / DEFAULT_FILE
     key, secret = token_hex(32), token_hex(32)
     if chat is None:
-        chat = not file.exists() and sys.stdin.isatty() and click.confirm(_QUESTION, err=True)
+        question = "Is it for people who chat in the browser, with a chat page and accounts?"
+        chat = not file.exists() and sys.stdin.isatty() and click.confirm(question, err=True)
     if chat and name is None and sys.stdin.isatty():
         name = click.prompt(
             "The name of the chat, which people see (Enter: none)", default="", show_default=False, err=True
         )
     name = (name or "").strip()
-    if len(name) > _LONGEST_NAME or not name.isprintable():
-        fail(f"expected a name of at most {_LONGEST_NAME} characters, got {name!r}")
+    if len(name) > 40 or not name.isprintable():
+        fail(f"expected a name of at most 40 characters, got {name!r}")
     if name and not chat:
         fail("--name is the name of a chat: add --chat")
     try:
@@ -168,7 +163,7 @@ def init(
         assert isinstance(command, click.Group)
         links = command.get_command(context, "chat")
         assert links is not None, "the feature of invitations is always installed"
-        context.invoke(links, path=str(file), data_dir=None, group=_GROUP, owner=False)
+        context.invoke(links, path=str(file), data_dir=None, group="Everybody", owner=False)
 
 
 def _settings(app: str, key: str, secret: str, url: str, port: int, chat: str | None) -> str:
@@ -185,6 +180,6 @@ def _settings(app: str, key: str, secret: str, url: str, port: int, chat: str | 
         host="0.0.0.0   " if is_open else "127.0.0.1",
         port=port,
         ws_port=port + _WS_PORT if port + _WS_PORT < 65536 else port - _WS_PORT,
-        url=_URL.format(url=url) if url else "",
+        url=f"  http_url: {url}    # where people open the server, for links\n" if url else "",
         chat="" if chat is None else _CHAT.format(name=json.dumps(chat, ensure_ascii=False)),
     )

@@ -12,12 +12,12 @@ from imserver.auth.authority import CONFIGURED, configured_key
 from imserver.config.settings import Config
 from imserver.offline import day, opened, record_act, settings_options
 from imserver.storage.contract import KeyRow
+from imserver.storage.store import Store
 from imserver.terminal import GroupWithFeatures, fail, table
 
 _Scope: Final = click.Choice(["push", "read", "admin"])
 _CLOSED_SHOWN: Final = 20
-_TIME: Final = re.compile(r"(\d{1,6})([mhdw])")
-_UNITS: Final = {"m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
+_HEAD: Final = ("id", "scopes", "apps", "created", "expires", "revoked", "last used", "from", "note")
 
 
 class _Time(click.ParamType[int]):
@@ -30,9 +30,9 @@ class _Time(click.ParamType[int]):
             return value
         if value == "0":
             return 0
-        if (given := _TIME.fullmatch(value)) is None:
+        if (given := re.fullmatch(r"(\d{1,6})([mhdw])", value)) is None:
             self.fail(f"{value}: expected a number with m, h, d or w, as 90d", param, ctx)
-        return int(given[1]) * _UNITS[given[2]]
+        return int(given[1]) * {"m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}[given[2]]
 
 
 @click.group(cls=GroupWithFeatures)
@@ -106,9 +106,8 @@ def create(
 def list_keys(path: str | None, data_dir: str | None) -> None:
     """List all keys, also those that were revoked or have expired."""
     with opened(path, data_dir) as (settings, store, _):
-        rows = [*_configured(settings), *store.keys()]
-    head = ("id", "scopes", "apps", "created", "expires", "revoked", "last used", "from", "note")
-    click.echo(table(head, map(_cells, rows)))
+        rows = _keys(settings, store)
+    click.echo(table(_HEAD, map(_cells, rows)))
 
 
 @key.command()
@@ -117,23 +116,19 @@ def list_keys(path: str | None, data_dir: str | None) -> None:
 def show(path: str | None, data_dir: str | None, name: str) -> None:
     """Show the key with this id, one line for each of its fields."""
     with opened(path, data_dir) as (settings, store, _):
-        row = next((each for each in (*_configured(settings), *store.keys()) if each.id == name), None)
+        row = next((each for each in _keys(settings, store) if each.id == name), None)
     if row is None:
         fail(f"no key has the id {name}")
-    id, scopes, apps, created, expires, revoked, used, address, note = _cells(row)
-    state = "revoked" if row.revoked else "expired" if row.has_ended(time()) else "valid"
-    used = f"{used} from {address}" if used else "never"
-    lines = {
-        "id": id,
-        "state": state,
-        "scopes": scopes,
-        "apps": apps,
-        "created": created,
-        "expires": expires or "never",
-        "revoked": revoked,
-        "last used": "" if id.startswith(CONFIGURED) else used,
-        "note": note,
+    lines = dict(zip(_HEAD, _cells(row), strict=True))
+    address, state = lines.pop("from"), "valid"
+    if row.revoked or row.has_ended(time()):
+        state = "revoked" if row.revoked else "expired"
+    used = f"{lines['last used']} from {address}" if lines["last used"] else "never"
+    lines |= {
+        "expires": lines["expires"] or "never",
+        "last used": "" if row.id.startswith(CONFIGURED) else used,
     }
+    lines = {"id": row.id, "state": state, **lines}
     click.echo("\n".join(f"{label:<11}{text}" for label, text in lines.items() if text))
 
 
@@ -188,9 +183,9 @@ def _refuse_configured(name: str) -> None:
         fail(f"{name} is a key of the settings: remove it from api.keys, then send SIGHUP to running servers")
 
 
-def _configured(settings: Config) -> list[KeyRow]:
-    """The keys of the settings."""
-    return list(map(configured_key, settings.api.keys))
+def _keys(settings: Config, store: Store) -> list[KeyRow]:
+    """The keys of the settings, then those of the database."""
+    return [*map(configured_key, settings.api.keys), *store.keys()]
 
 
 def _cells(row: KeyRow) -> tuple[str, ...]:

@@ -22,7 +22,6 @@ from imserver.storage.address import database_address
 
 WIDE_PREFIX: Final = {4: 24, 6: 64}
 """IP version → prefix length below which a trusted network is reported."""
-LONG_PAGE_TOKEN_SECONDS: Final = 86400
 
 
 class Deployment(Struct, frozen=True):
@@ -43,28 +42,17 @@ class Deployment(Struct, frozen=True):
         return self.config.demo and not self.keyed and not any(app.ends_demo for app in self.apps.values())
 
 
-def demo_mode(it: Deployment) -> Iterator[Finding]:
+def access(it: Deployment) -> Iterator[Finding]:
     if it.demo:
         yield "api.keys", "demo mode: anybody may log in and push; make a key with 'imserver key create push'"
-
-
-def sign_key(it: Deployment) -> Iterator[Finding]:
     if weak := short_sign_key(it.config):
         yield "jwt.sign_key", weak
-
-
-def insecure_flag(it: Deployment) -> Iterator[Finding]:
     if it.config.server.insecure:
         yield "server.insecure", "demo mode is allowed on addresses other than loopback; set false"
-
-
-def open_apps(it: Deployment) -> Iterator[Finding]:
     for name, app in it.apps.items():
         if app.open:
-            yield (
-                f"apps.{name}.open",
-                "anybody may log in as any user; set false and jwt, authorise_url or account_tokens",
-            )
+            why = "anybody may log in as any user; set false and jwt, authorise_url or account_tokens"
+            yield f"apps.{name}.open", why
 
 
 def encryption(it: Deployment) -> Iterator[Finding]:
@@ -106,14 +94,10 @@ def any_origin(it: Deployment) -> Iterator[Finding]:
             yield f"{where}.origin_policy", "pages of every site may connect; set same_host and list origins"
 
 
-def page_tokens(it: Deployment) -> Iterator[Finding]:
-    seconds = it.config.api.page_token_seconds
-    if seconds > LONG_PAGE_TOKEN_SECONDS:
+def limits(it: Deployment) -> Iterator[Finding]:
+    seconds, limits = it.config.api.page_token_seconds, it.config.limits
+    if seconds > 86_400:
         yield "api.page_token_seconds", f"page tokens are valid for {seconds:g} seconds; an hour is usual"
-
-
-def rates(it: Deployment) -> Iterator[Finding]:
-    limits = it.config.limits
     unlimited = {
         "limits.max_connections_per_address": limits.max_connections_per_address,
         "limits.messages_per_second": limits.messages_per_second,
@@ -143,39 +127,30 @@ def readable_files(it: Deployment) -> Iterator[Finding]:
             yield setting, f"{file} is readable by every user of this machine; run: chmod o-rwx {file}"
 
 
-def shared_storage(it: Deployment) -> Iterator[Finding]:
+def cluster(it: Deployment) -> Iterator[Finding]:
     config = it.config
-    if not _on_several_machines(config):
-        return
-    if database_address(config.storage, config.server.data_dir).engine == "sqlite":
-        yield "storage.url", "nodes on several machines cannot share SQLite; use PostgreSQL or MySQL"
-    if not config.server.secret_file:
-        yield "server.secret_file", "nodes on several machines need the same secret; name a file"
+    if _on_several_machines(config):
+        if database_address(config.storage, config.server.data_dir).engine == "sqlite":
+            yield "storage.url", "nodes on several machines cannot share SQLite; use PostgreSQL or MySQL"
+        if not config.server.secret_file:
+            yield "server.secret_file", "nodes on several machines need the same secret; name a file"
+    if config.clustered and not _redis_is_local(config):
+        address = address_of(config.redis)
+        if not address.options.get("password"):
+            yield "redis.password", "Redis is on another machine and has no password; set one"
+        if not address.tls:
+            why = "Redis is on another machine and its connection is not encrypted; use rediss://"
+            yield "redis.url", why
+    bind = config.cluster.bind or config.cluster.advertise
+    if config.clustered and bind and not _is_private(bind):
+        why = f"the port for other nodes listens on {bind}; use an address of a private network"
+        yield "cluster.bind", why
 
 
 def _on_several_machines(config: Config) -> bool:
     """Whether the nodes of a cluster may be on several machines."""
     only_here = is_loopback(config.cluster.advertise or "127.0.0.1")
     return config.clustered and not (only_here and _redis_is_local(config))
-
-
-def redis(it: Deployment) -> Iterator[Finding]:
-    if not it.config.clustered or _redis_is_local(it.config):
-        return
-    address = address_of(it.config.redis)
-    if not address.options.get("password"):
-        yield "redis.password", "Redis is on another machine and has no password; set one"
-    if not address.tls:
-        yield "redis.url", "Redis is on another machine and its connection is not encrypted; use rediss://"
-
-
-def cluster_listener(it: Deployment) -> Iterator[Finding]:
-    bind = it.config.cluster.bind or it.config.cluster.advertise
-    if it.config.clustered and bind and not _is_private(bind):
-        yield (
-            "cluster.bind",
-            f"the port for other nodes listens on {bind}; use an address of a private network",
-        )
 
 
 def webhooks(it: Deployment) -> Iterator[Finding]:
@@ -197,19 +172,13 @@ def features(it: Deployment) -> Iterator[Finding]:
 
 
 CHECKS: Final[tuple[Callable[[Deployment], Iterator[Finding]], ...]] = (
-    demo_mode,
-    sign_key,
-    insecure_flag,
-    open_apps,
+    access,
     encryption,
     wide_networks,
     any_origin,
-    page_tokens,
-    rates,
+    limits,
     readable_files,
-    shared_storage,
-    redis,
-    cluster_listener,
+    cluster,
     webhooks,
     debugging,
     features,

@@ -144,9 +144,7 @@ def _parts_of(token: str) -> list[str]:
     """The header and the claims of a token, as lines; empty if it is no token."""
     try:
         header, payload, _ = token.split(".")
-        return [
-            f"{name}: {bytes_of(part).decode()}" for name, part in (("header", header), ("claims", payload))
-        ]
+        return [f"header: {bytes_of(header).decode()}", f"claims: {bytes_of(payload).decode()}"]
     except ValueError:
         return []
 

@@ -83,11 +83,11 @@ def test_nothing_of_careful_settings_is_open() -> None:
 
 
 CASES: list[tuple[str, dict[str, Any], list[str]]] = [
-    ("demo_mode", {"api": {"keys": ()}, "apps": {}}, ["api.keys"]),
-    ("sign_key", {"jwt": {"sign_key": "s" * 31}}, ["jwt.sign_key"]),
-    ("sign_key", {"jwt": {"sign_key": "s" * 32}}, []),
-    ("insecure_flag", {"server": {"insecure": True}}, ["server.insecure"]),
-    ("open_apps", {"apps": app(open=True)}, ["apps.101.open"]),
+    ("access", {"api": {"keys": ()}, "apps": {}}, ["api.keys"]),
+    ("access", {"jwt": {"sign_key": "s" * 31}}, ["jwt.sign_key"]),
+    ("access", {"jwt": {"sign_key": "s" * 32}}, []),
+    ("access", {"server": {"insecure": True}}, ["server.insecure"]),
+    ("access", {"apps": app(open=True)}, ["apps.101.open"]),
     ("features", {"accounts": {"registration": True}}, ["accounts.registration"]),
     ("encryption", {"server": {"host": "10.0.0.5"}}, ["server.trusted_proxies"]),
     ("encryption", {"server": {"host": "0.0.0.0"}}, ["server.trusted_proxies"]),
@@ -107,9 +107,9 @@ CASES: list[tuple[str, dict[str, Any], list[str]]] = [
     ("wide_networks", {"apps": app(api_allow_from=("10.0.0.7", "fd00::/64"))}, []),
     ("any_origin", {"server": {"origin_policy": "any"}}, ["server.origin_policy"]),
     ("any_origin", {"apps": app(origin_policy="any")}, ["apps.101.origin_policy"]),
-    ("page_tokens", {"api": {"page_token_seconds": 86401}}, ["api.page_token_seconds"]),
+    ("limits", {"api": {"page_token_seconds": 86401}}, ["api.page_token_seconds"]),
     (
-        "rates",
+        "limits",
         {"limits": LimitSettings(), "api": {"requests_per_second": 0}},
         [
             "limits.max_connections_per_address",
@@ -124,20 +124,20 @@ CASES: list[tuple[str, dict[str, Any], list[str]]] = [
         ["accounts.registrations_per_address", "accounts.logins_per_address"],
     ),
     ("features", {"uploads": {"quota_bytes": 0}}, ["uploads.quota_bytes"]),
-    ("shared_storage", {**REMOTE, **SHARED, "storage": {"url": ""}}, ["storage.url"]),
+    ("cluster", {**REMOTE, **SHARED, "storage": {"url": ""}}, ["storage.url"]),
     ("features", {**REMOTE, **SHARED, "uploads": {"directory": ""}}, ["uploads.directory"]),
-    ("shared_storage", {**REMOTE, **SHARED, "server": {"secret_file": ""}}, ["server.secret_file"]),
-    ("shared_storage", {"redis": RedisSettings(addr="127.0.0.1:6379")}, []),
+    ("cluster", {**REMOTE, **SHARED, "server": {"secret_file": ""}}, ["server.secret_file"]),
+    ("cluster", {"redis": RedisSettings(addr="127.0.0.1:6379")}, []),
     (
-        "redis",
+        "cluster",
         {"redis": RedisSettings(url="rediss://10.0.0.9/0"), **SHARED},
         ["redis.password"],
     ),
-    ("redis", {"redis": RedisSettings(addr="10.0.0.9:6379", password="x"), **SHARED}, ["redis.url"]),
-    ("redis", {"redis": RedisSettings(url="unix:///run/redis.sock")}, []),
-    ("cluster_listener", {**REMOTE, **SHARED, "cluster": {"bind": "0.0.0.0"}}, ["cluster.bind"]),
-    ("cluster_listener", {**REMOTE, **SHARED, "cluster": {"bind": "8.8.8.8"}}, ["cluster.bind"]),
-    ("cluster_listener", {**REMOTE, **SHARED, "cluster": {"bind": "10.0.0.5"}}, []),
+    ("cluster", {"redis": RedisSettings(addr="10.0.0.9:6379", password="x"), **SHARED}, ["redis.url"]),
+    ("cluster", {"redis": RedisSettings(url="unix:///run/redis.sock")}, []),
+    ("cluster", {**REMOTE, **SHARED, "cluster": {"bind": "0.0.0.0"}}, ["cluster.bind"]),
+    ("cluster", {**REMOTE, **SHARED, "cluster": {"bind": "8.8.8.8"}}, ["cluster.bind"]),
+    ("cluster", {**REMOTE, **SHARED, "cluster": {"bind": "10.0.0.5"}}, []),
     (
         "webhooks",
         {"apps": app(webhook=WebhookSettings("http://shop.example.org/hook", "secret"))},
@@ -160,13 +160,13 @@ CASES: list[tuple[str, dict[str, Any], list[str]]] = [
         ["apps.101.back_ends.publish"],
     ),
     (
-        "demo_mode",
+        "access",
         {"api": {"keys": ()}, "apps": app(of_features=(PUSHER,))},
         [],
     ),
     ("debugging", {"debug": DebugSettings(echo_path="/echo")}, ["debug.echo_path"]),
     ("features", {"bots": {"allow_loopback": True}}, ["bots.allow_loopback"]),
-    ("cluster_listener", {"cluster": ClusterSettings(bind="0.0.0.0")}, []),
+    ("cluster", {"cluster": ClusterSettings(bind="0.0.0.0")}, []),
 ]
 
 
