@@ -6,9 +6,8 @@ from typing import Any
 import pytest
 from msgspec import json as fast
 
-from imserver.dialects.action.commands import Say
 from imserver.dialects.action.stored import ActionMessages
-from imserver.dialects.action.wire import ActionDialect
+from imserver.dialects.action.wire import ActionDialect, Say
 from imserver.errors import ReviewUnavailable
 from imserver.features.webhooks.reviews import ReviewHook
 from imserver.messages.log.contract import Draft

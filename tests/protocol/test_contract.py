@@ -1,7 +1,6 @@
 """Every dialect against the contract; and one that is made up, to show what adding a dialect takes."""
 
-from imserver.dialects.action.commands import AckNumber, ActionLogin, Say
-from imserver.dialects.action.wire import ActionDialect
+from imserver.dialects.action.wire import AckNumber, ActionDialect, ActionLogin, Say
 from imserver.dialects.centrifuge.commands import CentrifugeLogin
 from imserver.dialects.centrifuge.wire import CentrifugeDialect, CentrifugeProtobufDialect
 from imserver.dialects.client.wire import ClientDialect

@@ -27,8 +27,8 @@ from msgspec import Struct
 from imserver import errors
 from imserver.auth.accounts import Account
 from imserver.auth.principal import Need
-from imserver.dialects.action.commands import Say
 from imserver.dialects.action.service import ActionState
+from imserver.dialects.action.wire import Say
 from imserver.dialects.cmd import api as cmd
 from imserver.dialects.cmd.wire import CmdDialect
 from imserver.dialects.protobuf.api import ROUTES as GOCHAT

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from imserver.dialects.action import api
+from typing import Final
+
+import msgspec
+
 from imserver.dialects.action.acks import ActionAcks
 from imserver.dialects.action.service import ActionService
 from imserver.dialects.action.wire import DIALECT
 from imserver.plugin import DialectParts, Feature, FeatureParts
+from imserver.plugin.errors import ReplyCode, reply_text
+from imserver.plugin.http import Call, HttpResponse, Route, app_of_rooms, room_id
+from imserver.plugin.identity import Needs, Tenants
 from imserver.plugin.services import Core
 
 
@@ -30,4 +36,27 @@ def _build(core: Core) -> FeatureParts:
     )
 
 
-FEATURE = Feature("action", _build, (DIALECT,), api.ROUTES, uses=("messages?",))
+def groups_list(tenants: Tenants, call: Call) -> HttpResponse:
+    """``GET /user/groupslist``: the rooms of an app that have stored members."""
+    tenant = tenants.get(call.app)
+    if tenant is None:
+        text = msgspec.json.encode(reply_text(ReplyCode.NO_APP))
+        return HttpResponse(200, b'{"code":%d,"msg":%b,"data":null}' % (ReplyCode.NO_APP, text))
+    rooms = msgspec.json.encode([{"ID": room_id(room)} for room in tenant.room_members])
+    return HttpResponse(200, b'{"code":200,"msg":"Success","data":%b}' % rooms)
+
+
+ROUTES: Final = (
+    Route(
+        "GET",
+        "/user/groupslist",
+        Needs.READ_OR_ADDRESS,
+        groups_list,
+        "any",
+        hot=True,
+        app_of=app_of_rooms,
+        service=lambda core, _: core.identity.tenants,
+    ),
+)
+
+FEATURE = Feature("action", _build, (DIALECT,), ROUTES, uses=("messages?",))

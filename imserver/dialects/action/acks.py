@@ -16,8 +16,7 @@ import gevent
 from msgspec import Struct
 from msgspec.structs import replace
 
-from imserver.dialects.action.commands import AckNumber
-from imserver.dialects.action.wire import DIALECT, AckedActionDialect
+from imserver.dialects.action.wire import DIALECT, AckedActionDialect, AckNumber
 from imserver.plugin.errors import ReplyCode
 from imserver.plugin.services import ClusterServices, PushServices
 from imserver.plugin.wire import AckedState, Connection, Event, Outcome, Reply, app_and_user

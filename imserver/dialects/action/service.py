@@ -12,8 +12,7 @@ from time import time
 from typing import TYPE_CHECKING, Final
 
 from imserver.dialects.action.acks import ActionAcks, acknowledges
-from imserver.dialects.action.commands import AckNumber, ActionLogin, Say
-from imserver.dialects.action.wire import ActionDialect
+from imserver.dialects.action.wire import AckNumber, ActionDialect, ActionLogin, Say
 from imserver.plugin.errors import ReplyCode
 from imserver.plugin.services import ChannelRefused, Core
 from imserver.plugin.wire import (
@@ -47,10 +46,7 @@ class ActionState(AckedState, gc=False):
 
 
 _OK: Final = Reply(ReplyCode.OK)
-_ACKED: Final = Reply(ReplyCode.OK, {"acks": True})
-_FAILED: Final = Reply(ReplyCode.FAILED)
 _NOT_STORED: Final = Reply(ReplyCode.NOT_STORED)
-_BLOCKED: Final = Reply(ReplyCode.UNAUTHORIZED)
 
 
 class ActionService:
@@ -80,7 +76,7 @@ class ActionService:
         return {
             ActionLogin: CommandRow(self.login, needs_session=False),
             Say: CommandRow(self.send, answers=True),
-            AckNumber: CommandRow(self.ack),
+            AckNumber: CommandRow(self._acks.ack),
         }
 
     def opened(self, connection: Connection, _head: Head) -> None:
@@ -103,7 +99,9 @@ class ActionService:
         if code != ReplyCode.OK:
             return Reply(code)
         app, user = app_and_user(connection)
-        messages, rooms = self._stored_in(app), self._rooms_of(app, user)
+        messages, tenant = self._stored_in(app), self._tenants.get(app)
+        members = {} if tenant is None else tenant.room_members
+        rooms = [name for name, users in members.items() if user in users]  # in which the user is stored
         state = connection.dialect_state
         # Nobody has an id that is too long.
         reachable = not command.room and self._sessions.takes_user(app, command.peer)
@@ -120,13 +118,13 @@ class ActionService:
                 "%s cannot enter the room: %s", command.user, refused, extra={"connection": connection.peer}
             )
             self._sessions.leave(connection)
-            return _FAILED
+            return Reply(ReplyCode.FAILED)
         if messages is not None:
             messages.begin(connection, command.room, rooms)
         if not acks:
             return _OK
         self._acks.begin(connection)
-        return _ACKED
+        return Reply(ReplyCode.OK, {"acks": True})
 
     def _enter(self, connection: Connection, rooms: Iterable[str]) -> None:
         app, _ = app_and_user(connection)
@@ -137,12 +135,6 @@ class ActionService:
         if not connection.is_addressed:
             # A later login came during the query to the registry.
             self._channels.members.leave_all(connection)
-
-    def _rooms_of(self, app: str, user: str) -> list[str]:
-        """The rooms of which a user is a stored member."""
-        tenant = self._tenants.get(app)
-        rooms = {} if tenant is None else tenant.room_members
-        return [name for name, users in rooms.items() if user in users]
 
     def _stored_in(self, app: str) -> ActionMessages | None:
         """The service of stored messages, if the app stores those of its users."""
@@ -165,7 +157,7 @@ class ActionService:
             messages.send(connection, command, answer, to=peer, room=room)
             return None
         if peer and not self._relations.may_reach(app, user, peer):
-            return _BLOCKED
+            return Reply(ReplyCode.UNAUTHORIZED)
         to = {"room": room} if room else {"to": peer}
         if (mute := self._mutes.mute_of(app, user)) is not None:
             return Reply(ReplyCode.UNAUTHORIZED, {"reason": mute.text, "until": mute.until})
@@ -187,10 +179,6 @@ class ActionService:
             self._acks.reach(app, peer, event)
         self._report(app, user, {**to, "type": kind, "text": text})
         return _OK
-
-    def ack(self, connection: Connection, command: AckNumber) -> Reply:
-        """Take the acknowledgement of a client that asked for numbers at its login."""
-        return self._acks.ack(connection, command)
 
     def left(self, connection: Connection, rooms: Sequence[str]) -> None:
         """Handle the end of a connection that was in these rooms (the rooms' ``on_left``). May switch."""

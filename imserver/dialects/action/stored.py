@@ -18,8 +18,7 @@ from typing import Final
 import gevent
 
 from imserver.dialects.action.acks import acknowledges
-from imserver.dialects.action.commands import Say
-from imserver.dialects.action.wire import with_seq
+from imserver.dialects.action.wire import Say, with_seq
 from imserver.plugin.errors import CloseCode, ReplyCode, StorageUnavailable
 from imserver.plugin.messages import Appended, Draft, MessageLog, Messaging, Rejected, RejectReason
 from imserver.plugin.storage import Store
@@ -31,7 +30,6 @@ RETRY_SECONDS: Final = 1.0
 FINISH_SECONDS: Final = 1.0
 _LOOK_SECONDS: Final = 0.05
 _OK: Final = Reply(ReplyCode.OK)
-_NOT_STORED: Final = Reply(ReplyCode.NOT_STORED)
 
 
 class ActionMessages:
@@ -160,7 +158,7 @@ def _reply_to(result: Appended | Rejected | StorageUnavailable) -> Reply:
     if isinstance(result, Rejected):
         data = {"reason": result.detail, "until": result.until} if result.until else None
         return Reply(result.reply_code, data)
-    return _NOT_STORED
+    return Reply(ReplyCode.NOT_STORED)
 
 
 def _wait_until_read(connection: Connection) -> None:

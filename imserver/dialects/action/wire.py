@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from msgspec import Raw, Struct, field
 
-from imserver.dialects.action.commands import AckNumber, ActionLogin, Say
 from imserver.plugin.errors import ReplyCode, reply_text
 from imserver.plugin.settings import MAX_USER_BYTES
 from imserver.plugin.wire import (
@@ -26,6 +25,7 @@ from imserver.plugin.wire import (
     Fields,
     Heartbeat,
     Limit,
+    Login,
     Refused,
     Reply,
     Request,
@@ -40,14 +40,37 @@ NOBODY = "null"
 WELCOME = "连接成功"
 
 _MAX_NUMBER: Final = Limit.NUMBER
-_NULL = Raw(b"null")
 _encode = msgspec.json.Encoder().encode
+
+
+class ActionLogin(Login, frozen=True, gc=False):
+    """A login that names the receiver of its messages: the user ``peer``, or the ``room`` (``""``: none).
+    ``acks``: the client acknowledges messages."""
+
+    peer: str = ""
+    room: str = ""
+    acks: bool = False
+
+
+class Say(Command, frozen=True, gc=False):
+    """Send a message to the receiver named at login. ``type``: type of ``text``. ``id``: made by the
+    client."""
+
+    type: str
+    text: str
+    id: str = ""
+
+
+class AckNumber(Command, frozen=True, gc=False):
+    """Acknowledge the messages up to a number of this connection."""
+
+    number: int
 
 
 class _Frame(Struct, forbid_unknown_fields=True):
     seq: str | None = None
     action: str | None = None
-    data: Raw = _NULL
+    data: Raw = Raw(b"null")
 
 
 class _SayData(Struct, forbid_unknown_fields=True, gc=False):

@@ -13,12 +13,13 @@ from typing import Any, Final
 import click
 import msgspec
 
-from imserver.dialects.centrifuge.migration_names import WITHOUT_NAMESPACE, nested
 from imserver.dialects.centrifuge.migration_options import (
     NAMESPACE_NO_EQUIVALENT,
+    WITHOUT_NAMESPACE,
     BadSettings,
     Document,
     Options,
+    nested,
     rows_of,
     seconds_of,
 )

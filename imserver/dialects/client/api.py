@@ -25,11 +25,10 @@ from imserver.plugin.http import (
     RequestRefused,
     Route,
 )
-from imserver.plugin.identity import BadTenant, Need, Needs
+from imserver.plugin.identity import BadTenant, Needs
 from imserver.plugin.services import (
     ChannelRefused,
     ChannelServices,
-    Core,
     Joined,
     Left,
     PushServices,
@@ -39,6 +38,7 @@ from imserver.plugin.wire import Event, Outcome
 
 Code = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 _NOTHING: Final = Raw(b"")
+_encode = msgspec.json.Encoder().encode
 _decode_text = msgspec.json.Decoder(str).decode
 
 
@@ -137,9 +137,7 @@ class BodyReader(Generic[B]):
         try:
             return self._decode(call.body)
         except (ValueError, RecursionError):
-            return self._read_slowly(call)
-
-    def _read_slowly(self, call: Call) -> B:
+            pass
         fields: dict[str, Any] = {
             self._names[key]: value for key, value in call.json_object().items() if key in self._names
         }
@@ -158,21 +156,17 @@ LABEL_CHARACTERS: Final = 8192
 client is connected.
 """
 
-_encode = msgspec.json.Encoder().encode
-
 
 def client_refusal(text: str) -> HttpResponse:
     """Code -1 and a text."""
     return HttpResponse(200, b'{"code":-1,"msg":%b,"data":[]}' % _encode(text))
 
 
-NO_SYSTEM: Final = client_refusal("系统ID不能为空")
 UNAUTHORIZED: Final = client_refusal("未授权")
 UNKNOWN_SYSTEM: Final = client_refusal("系统ID无效")
 TAKEN: Final = client_refusal("该系统ID已被注册")
 FAILED: Final = client_refusal("系统错误")
 """A required node does not answer: try again."""
-TOO_MANY_GROUPS: Final = client_refusal("分组数量已达上限")
 TOO_MANY_SYSTEMS: Final = client_refusal("系统数量已达上限")
 TOO_LONG: Final = client_refusal("消息过长")
 
@@ -191,9 +185,6 @@ class _Style:
         return HttpResponse(405 if problem.status == 405 else 400, b"")
 
 
-STYLE: Final = _Style()
-
-
 class ClientApi(Struct, frozen=True):
     """The services that the routes use."""
 
@@ -204,37 +195,15 @@ class ClientApi(Struct, frozen=True):
     http: Api
 
 
-def _api(core: Core, api: Api) -> ClientApi:
-    return ClientApi(
-        core.service(ClientService),
-        core.sessions,
-        core.channels,
-        core.push,
-        api,
-    )
-
-
 def success(data: Any) -> HttpResponse:
     """Code 0 with ``data``."""
     return HttpResponse(200, b'{"code":0,"msg":"success","data":%b}' % _encode(data))
 
 
 DONE: Final = success([])
-CLOSED: Final = success({})
 
 
 # --- who asks, for which system -----------------------------------------------------------------------------
-
-
-def _system_of(call: Call) -> str:
-    header = call.request.headers.get("systemid", "")
-    if not header:
-        raise RequestRefused(NO_SYSTEM)
-    try:
-        # Headers are decoded as Latin-1. This one is UTF-8 if it is not ASCII.
-        return header if header.isascii() else header.encode("latin-1").decode()
-    except UnicodeError:
-        raise RequestRefused(UNKNOWN_SYSTEM) from None
 
 
 def _required(value: str | None, name: str) -> str:
@@ -245,22 +214,30 @@ def _required(value: str | None, name: str) -> str:
 
 def _read_system(api: ClientApi, call: Call) -> None:
     """Set the system of a request."""
-    call.input = _system_of(call)
+    header = call.request.headers.get("systemid", "")
+    if not header:
+        raise RequestRefused(client_refusal("系统ID不能为空"))
+    try:
+        # Headers are decoded as Latin-1. This one is UTF-8 if it is not ASCII.
+        call.input = header if header.isascii() else header.encode("latin-1").decode()
+    except UnicodeError:
+        raise RequestRefused(UNKNOWN_SYSTEM) from None
     call.app = api.service.app_of(call.input)
 
 
-class _Driven(Generic[B]):
-    """Every route except register. ``function`` is called with the app of the system, and the body."""
+def _driven(
+    kind: type[B], function: Callable[[ClientApi, str, B], HttpResponse]
+) -> Callable[[ClientApi, Call], HttpResponse]:
+    """A route except register. ``function`` is called with the app of the system, and the body."""
+    read = BodyReader(kind).read
 
-    def __init__(self, kind: type[B], function: Callable[[ClientApi, str, B], HttpResponse]) -> None:
-        self._reader = BodyReader(kind)
-        self._function = function
-
-    def __call__(self, api: ClientApi, call: Call) -> HttpResponse:
+    def run(api: ClientApi, call: Call) -> HttpResponse:
         if not api.service.is_registered(call.input):
             return UNKNOWN_SYSTEM
-        body = call.input = self._reader.read(call)
-        return self._function(api, call.app, body)
+        body = call.input = read(call)
+        return function(api, call.app, body)
+
+    return run
 
 
 # --- pushing ------------------------------------------------------------------------------------------------
@@ -328,7 +305,7 @@ def bind_to_group(api: ClientApi, app: str, binding: Binding) -> HttpResponse:
     except ChannelRefused:
         return client_refusal("GroupName无效")
     if joined is Joined.FULL:
-        return TOO_MANY_GROUPS
+        return client_refusal("分组数量已达上限")
     return FAILED if joined is Joined.FAILED else DONE
 
 
@@ -356,8 +333,8 @@ def get_online_list(api: ClientApi, app: str, group: GroupBody) -> HttpResponse:
 
 def get_client_groups(api: ClientApi, app: str, client: Client) -> HttpResponse:
     """``POST /api/get_client_groups``: the groups of a client in the order of joining."""
-    found = api.sessions.connections.about(app, [_required(client.client_id, "ClientId")])[0]
-    groups = () if found is None else found.channels
+    (about,) = api.sessions.connections.about(app, [_required(client.client_id, "ClientId")])
+    groups = () if about is None else about.channels
     return success({"count": len(groups), "list": groups})
 
 
@@ -366,22 +343,22 @@ def get_client_groups(api: ClientApi, app: str, client: Client) -> HttpResponse:
 
 def is_online(api: ClientApi, app: str, client: Client) -> HttpResponse:
     """``POST /api/is_online``: whether a client is connected."""
-    found = api.sessions.connections.about(app, [_required(client.client_id, "ClientId")])
-    return success({"online": found[0] is not None})
+    (about,) = api.sessions.connections.about(app, [_required(client.client_id, "ClientId")])
+    return success({"online": about is not None})
 
 
 def close_client(api: ClientApi, app: str, client: Client) -> HttpResponse:
     """``POST /api/close_client``: close a client's connection, after all earlier pushes."""
     name = _required(client.client_id, "ClientId")
     outcome = api.sessions.connections.close(app, name, CloseCode.KICKED)
-    return FAILED if outcome is Outcome.FAILED else CLOSED
+    return FAILED if outcome is Outcome.FAILED else success({})
 
 
-_read_registration = BodyReader(RegisterBody).read
+_registrations: Final = BodyReader(RegisterBody)
 
 
 def _read_new_system(api: ClientApi, call: Call) -> None:
-    call.input = _read_registration(call).system_id
+    call.input = _registrations.read(call).system_id
     call.app = api.service.app_of(call.input or "")
 
 
@@ -396,52 +373,32 @@ def register(api: ClientApi, call: Call) -> HttpResponse:
     return DONE if is_new else TAKEN
 
 
-_DONE: Final = b'{"code":0,'
-_DRIVEN: Final[tuple[tuple[str, Need, _Driven[Any]], ...]] = (
-    ("/api/send_to_client", Needs.PUSH_OR_ADDRESS, _Driven(PushToClient, send_to_client)),
-    ("/api/send_to_clients", Needs.PUSH_OR_ADDRESS, _Driven(PushToClients, send_to_clients)),
-    ("/api/send_to_group", Needs.PUSH_OR_ADDRESS, _Driven(PushToGroup, send_to_group)),
-    ("/api/send_to_system", Needs.PUSH_OR_ADDRESS, _Driven(Push, send_to_system)),
-    ("/api/bind_to_group", Needs.PUSH_OR_ADDRESS, _Driven(Binding, bind_to_group)),
-    ("/api/unbind_from_group", Needs.PUSH_OR_ADDRESS, _Driven(MembershipBody, unbind_from_group)),
-    ("/api/get_online_list", Needs.READ_OR_ADDRESS, _Driven(GroupBody, get_online_list)),
-    ("/api/get_client_groups", Needs.READ_OR_ADDRESS, _Driven(Client, get_client_groups)),
-    ("/api/is_online", Needs.READ_OR_ADDRESS, _Driven(Client, is_online)),
-    ("/api/close_client", Needs.PUSH_OR_ADDRESS, _Driven(Client, close_client)),
-)
+_ROW: Final[dict[str, Any]] = {
+    "app": "named",
+    "hot": True,
+    "style": _Style(),
+    "success": b'{"code":0,',
+    "service": lambda core, api: ClientApi(
+        core.service(ClientService), core.sessions, core.channels, core.push, api
+    ),
+}
+_DRIVEN: Final[dict[str, Any]] = {"read": _read_system, **_ROW}
+_PUSH, _READ = Needs.PUSH_OR_ADDRESS, Needs.READ_OR_ADDRESS
 
 ROUTES: Final = (
     *(
-        Route(
-            method,
-            "/api/register",
-            Needs.ADMIN,
-            register,
-            "named",
-            hot=True,
-            read=_read_new_system,
-            style=STYLE,
-            service=_api,
-            act="apps.create",
-            success=_DONE,
-        )
-        for method in ("POST", "GET", "PUT", "PATCH", "DELETE", "OPTIONS")
+        Route(each, "/api/register", Needs.ADMIN, register, read=_read_new_system, act="apps.create", **_ROW)
+        for each in ("POST", "GET", "PUT", "PATCH", "DELETE", "OPTIONS")
     ),
-    *(
-        Route(
-            "POST",
-            path,
-            need,
-            function,
-            "named",
-            hot=True,
-            read=_read_system,
-            style=STYLE,
-            service=_api,
-            act="disconnect" if path == "/api/close_client" else "",
-            success=_DONE,
-        )
-        for path, need, function in _DRIVEN
-    ),
+    Route("POST", "/api/send_to_client", _PUSH, _driven(PushToClient, send_to_client), **_DRIVEN),
+    Route("POST", "/api/send_to_clients", _PUSH, _driven(PushToClients, send_to_clients), **_DRIVEN),
+    Route("POST", "/api/send_to_group", _PUSH, _driven(PushToGroup, send_to_group), **_DRIVEN),
+    Route("POST", "/api/send_to_system", _PUSH, _driven(Push, send_to_system), **_DRIVEN),
+    Route("POST", "/api/bind_to_group", _PUSH, _driven(Binding, bind_to_group), **_DRIVEN),
+    Route("POST", "/api/unbind_from_group", _PUSH, _driven(MembershipBody, unbind_from_group), **_DRIVEN),
+    Route("POST", "/api/get_online_list", _READ, _driven(GroupBody, get_online_list), **_DRIVEN),
+    Route("POST", "/api/get_client_groups", _READ, _driven(Client, get_client_groups), **_DRIVEN),
+    Route("POST", "/api/is_online", _READ, _driven(Client, is_online), **_DRIVEN),
+    Route("POST", "/api/close_client", _PUSH, _driven(Client, close_client), act="disconnect", **_DRIVEN),
 )
 """The system is named by the header ``SystemId``; in a registration, by the body."""

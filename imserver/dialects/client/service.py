@@ -30,8 +30,6 @@ from imserver.plugin.wire import Connection, DialectState, Event, Head
 
 POLICY: Final = "multi"
 """Login policy of unregistered systems. Each client is its own user, so the policy has no effect."""
-_UNBIND: Final = "unbind"
-
 _pack = msgspec.msgpack.Encoder().encode
 _to_json = msgspec.json.Encoder().encode
 
@@ -91,7 +89,7 @@ class ClientService:
         self._notice_members = notice_members
         self._channels.members.on_left.append(self._left)
         self._connections.on_join.append(self._joined)
-        cluster.queries.add(_UNBIND, Unbind, self._unbind_here)
+        cluster.queries.add("unbind", Unbind, self._unbind_here)
 
     # --- coming and going -----------------------------------------------------------------------------------
 
@@ -185,7 +183,8 @@ class ClientService:
         """Take a client out of a group, on any node; the other members get a notice."""
         if self._ids.read(client_id) is None:
             return Left.UNKNOWN
-        answer: Left | None = self._connections.query(client_id, _UNBIND, Unbind(app, client_id, group), Left)
+        query = Unbind(app, client_id, group)
+        answer: Left | None = self._connections.query(client_id, "unbind", query, Left)
         # No answer: ``leave`` distinguishes a dead node from one that does not answer.
         return self._connections.leave(app, client_id, group) if answer is None else answer
 

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from imserver import errors
 from imserver.config.settings import MAX_USER_BYTES
-from imserver.dialects.action.commands import ActionLogin, Say
-from imserver.dialects.action.wire import ActionDialect
+from imserver.dialects.action.wire import ActionDialect, ActionLogin, Say
 from imserver.model import (
     BadFrame,
     Event,
