@@ -7,7 +7,7 @@ message as its reporter does: with a few messages around it, of that conversatio
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from secrets import token_hex
 from time import time
 from typing import Final, Literal
@@ -147,17 +147,18 @@ class Reports:
             self._check_person(app, reporter, user)
         subject = f"message {report.message}" if report.message else f"user {user}"
         record, now, new = self._identity.observer.recorder(app, "report"), int(time()), token_hex(8)
-        is_quiet = True
+        recent: set[str] = set()
 
         def work(sql: PooledStatements) -> str | None:
-            nonlocal is_quiet
+            nonlocal recent
             id = _open_report(sql, app, subject)
             if id is None:
                 count = "SELECT count(*) FROM report WHERE app = %s AND closed = 0"
                 if sql.query(count, (app,))[0][0] >= MOST_OPEN:
                     return None
-                recent = "SELECT 1 FROM report WHERE app = %s AND closed = 0 AND opened > %s LIMIT 1"
-                is_quiet = bool(sql.query(recent, (app, now - NOTICE_SECONDS)))
+                others = "SELECT DISTINCT member FROM report WHERE app = %s AND closed = 0 AND opened > %s"
+                rows = sql.query(f"{others} LIMIT 2", (app, now - NOTICE_SECONDS))
+                recent = {text_of(member) for (member,) in rows}
                 row = (app, new, subject, report.message, conversation, user, 0, now, now, 0, "", "", "")
                 sql.insert_new("report", f"app, id, subject, {_COLUMNS[4:]}", [row])
                 id = _open_report(sql, app, subject)
@@ -179,11 +180,14 @@ class Reports:
         id = self._store.write(work)
         if id is None:
             raise TooManyReports(app)
-        if id == new and not is_quiet:
-            self._notify_owners(app, new, report, user, conversation)
+        if id == new and len(recent) < 2:
+            self._notify_owners(app, new, report, user, conversation, recent)
         return id
 
-    def _notify_owners(self, app: str, id: str, report: Report, user: str, conversation: int) -> None:
+    def _notify_owners(
+        self, app: str, id: str, report: Report, user: str, conversation: int, recent: Set[str]
+    ) -> None:
+        """Tell owners of a report, unless they have just heard of one. ``recent``: of whom others were."""
         who, groups = self.names(app, [user]).get(user, user), self.groups(app, [conversation])
         what = f"A message of {who}" if report.message else who
         where = "".join(f' in "{name}"' for name in groups.values())
@@ -195,7 +199,7 @@ class Reports:
             meta=msgspec.json.encode({"moderation": {"act": "report", "report": id}}),
         )
         for owner in self._owners_of(app):
-            if owner != user:
+            if owner != user and recent <= {owner}:
                 self._messaging.store(app, replace(draft, to_user=owner), by_user=False)
 
     def names(self, app: str, users: Iterable[str]) -> dict[str, str]:

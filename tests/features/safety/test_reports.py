@@ -63,3 +63,6 @@ def test_an_owner_hears_of_no_report_of_themselves(node: Harness) -> None:
     assert notices(owner) == []
     (notice,) = notices(other)
     assert notice["text"].startswith("Owen was reported (scam).")
+    bob.post("reports/send", person=other.user, reason="scam")
+    (notice,) = notices(owner)
+    assert notice["text"].startswith("Olga was reported (scam).")
