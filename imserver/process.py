@@ -364,17 +364,7 @@ def _write_secret(path: Path) -> None:
 
 
 def derive_key(secret: bytes, purpose: str) -> bytes:
-    """Derive a key of 32 bytes for one purpose. It reveals nothing about the secret or other keys."""
-    return hkdf_sha256(secret, salt=b"imserver", info=purpose.encode(), length=32)
-
-
-def hkdf_sha256(secret: bytes, *, salt: bytes, info: bytes, length: int) -> bytes:
-    """HKDF with SHA-256 (RFC 5869): extract, then expand to ``length`` bytes (at most 8160)."""
-    if not 0 < length <= 255 * 32:
-        raise ValueError(f"HKDF-SHA256 gives 1 to 8160 bytes, not {length}")
-    key = hmac.digest(salt or bytes(32), secret, hashlib.sha256)
-    block = output = b""
-    for number in range(1, -(-length // 32) + 1):
-        block = hmac.digest(key, block + info + bytes((number,)), hashlib.sha256)
-        output += block
-    return output[:length]
+    """Derive a key of 32 bytes for one purpose, by HKDF with SHA-256 (RFC 5869). It reveals nothing about the
+    secret or other keys."""
+    key = hmac.digest(b"imserver", secret, hashlib.sha256)
+    return hmac.digest(key, purpose.encode() + b"\x01", hashlib.sha256)

@@ -43,17 +43,9 @@ class ChannelClient(Protocol):
     def is_open(self) -> bool: ...
 
 
-class _Subscription(Partial, frozen=True):
-    expire_at: int | float = 0
-    info: Raw | UnsetType = UNSET
-    b64info: str = ""
-    data: Raw | UnsetType = UNSET
+class _Subscription(ChannelClaims, frozen=True):
     b64data: str = ""
-    override: Raw | UnsetType = UNSET
-    allow: Raw | UnsetType = UNSET
-    server_tags_filter: Raw | UnsetType = UNSET
 
-    not_supported: ClassVar[tuple[str, ...]] = ("override", "allow", "server_tags_filter")
     in_base64: ClassVar[tuple[str, ...]] = ("info", "data")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import _socket
 import ipaddress
 import logging
+import os
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
@@ -37,13 +38,11 @@ from imserver.transport.handover import HandOver, ListenerContext
 from imserver.transport.http import FrontServer
 from imserver.transport.listener import (
     Listener,
-    bind,
     bind_raw,
     bind_unix,
     port_of,
     refuse_taken,
     text_of,
-    wrapped,
 )
 from imserver.transport.stream import StreamEncoding, StreamPath, Streams
 
@@ -105,24 +104,50 @@ def check_listeners(config: Config) -> None:
             raise refusal from None
 
 
-def bind_all(config: Config) -> dict[str, socket.socket]:
-    """Bind the listening sockets of a node, by listener.
+Listeners = dict[str, _socket.socket]
+"""Raw listening sockets by listener (:func:`listeners_of`), those of one process.
 
-    Raises :class:`StartError` with a one-line message if a port is unavailable. Then none stays open.
+The processes of a supervisor share the ports with SO_REUSEPORT. A Unix socket cannot be shared so: all accept
+from one queue. The supervisor creates and keeps the sockets, and each child inherits its own: connections in
+the accept queue of a killed child wait for its successor. A gevent socket would start a loop there.
+"""
+
+
+def listen(config: Config, count: int = 1) -> list[Listeners]:
+    """Listen on all ports for ``count`` processes; port 0 takes a free port, the same for all.
+
+    Raises :class:`StartError` with a one-line message if an address is not available, or if another process
+    listens there with SO_REUSEPORT and would lose clients. Then no socket stays open.
     """
+    shares: list[Listeners] = [{} for _ in range(count)]
     server = config.server
-    sockets: dict[str, socket.socket] = {}
-    try:
-        for name, row in listeners_of(config).items():
+    for name, row in listeners_of(config).items():
+        port = row.port
+        try:
             if row.socket:
-                sockets[name] = wrapped(bind_unix(row.socket, row.mode, server.backlog))
-            else:
-                sockets[name] = bind(row.host, row.port, server.backlog, server.reuse_port)
-    except StartError:
-        for sock in sockets.values():
-            sock.close()
-        raise
-    return sockets
+                sock = bind_unix(row.socket, row.mode, server.backlog)
+                for listeners in shares:  # each process has its own descriptor of the socket
+                    fd = os.dup(sock.fileno())
+                    listeners[name] = _socket.socket(sock.family, sock.type, sock.proto, fd)
+                sock.close()
+                continue
+            if port and count > 1 and not server.reuse_port:
+                bind_raw(row.host, port, False).close()
+            for listeners in shares:
+                sock = listeners[name] = bind_raw(row.host, port, count > 1 or server.reuse_port)
+                sock.listen(server.backlog)
+                port = sock.getsockname()[1]
+        except (OSError, StartError) as error:
+            for listeners in shares:
+                close_all(listeners)
+            raise (error if isinstance(error, StartError) else cannot_listen(row.host, port, error)) from None
+    return shares
+
+
+def close_all(listeners: Mapping[str, _socket.socket]) -> None:
+    """Close the sockets of one process in this one."""
+    for sock in listeners.values():
+        sock.close()
 
 
 def addresses_of(config: Config, listeners: Mapping[str, Any]) -> dict[str, str]:

@@ -34,10 +34,11 @@ from imserver.node.feature_list import (
     tables_of,
     with_core,
 )
-from imserver.node.http_servers import Application, Servers, bind_all, refuse_open_demo
+from imserver.node.http_servers import Application, Servers, close_all, listen, refuse_open_demo
 from imserver.process import connection_limit
 from imserver.storage.contract import Changes
 from imserver.transport.gate import host_of
+from imserver.transport.listener import wrapped
 
 log = logging.getLogger(__name__)
 
@@ -177,15 +178,16 @@ class Node:
 
     def start(self) -> None:
         """Build everything, listen and serve. Raises :class:`StartError` with a one-line message."""
-        self._sockets = self._listeners or bind_all(self.core.config)
+        self._sockets = self._listeners or {
+            name: wrapped(sock) for name, sock in listen(self.core.config)[0].items()
+        }
         try:
             self._set_up()
             refuse_open_demo(self.core.config, self.core.identity.keys.closed)
             self.servers.announce(self._sockets)
             self._start_stages()
         except StartError:
-            for sock in self._sockets.values():
-                sock.close()
+            close_all(self._sockets)
             self._give_up()
             raise
 

@@ -6,7 +6,8 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -54,7 +55,7 @@ def serve(
     ``name``: in the log lines, if several nodes share the log. Raises :class:`StartError`.
     """
     logs = open_logs(config, name)
-    try:
+    with ending(config, logs, "the server failed"):
         log_greenlet_errors(gevent.get_hub())
         if listeners is None:
             check_listeners(config)  # first, so that nothing stands above this error
@@ -77,12 +78,19 @@ def serve(
         if signals.drain is not None:
             signals.drain.get()
         _log.info("stopped")
+
+
+@contextmanager
+def ending(config: Config, logs: Logs, failure: str) -> Iterator[None]:
+    """Log why the server ends if it fails; ``failure``: what has happened. Raises StartError."""
+    try:
+        yield
     except StartError as error:
         if config.app.log_file:  # the console shows it anyway
             _log.error("cannot start: %s", error)
         raise
     except Exception as error:
-        _log.exception("the server failed")
+        _log.exception("%s", failure)
         raise StartError(f"the server failed: {error}; the log has the traceback") from error
     finally:
         logs.close()
@@ -134,8 +142,7 @@ class _Signals:
         self._logs = logs
         self._read_config = read_config
         self.drain: gevent.Greenlet[[], None] | None = None
-        # Under nohup SIGHUP is ignored, and a lost terminal must not end the server.
-        self._terminal_matters = has_terminal() and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
+        self._terminal_matters = terminal_matters()
 
     def install(self) -> None:
         for number, handler in (
@@ -196,6 +203,11 @@ class _Signals:
             gc.freeze()
         detail = [json.dumps(state, ensure_ascii=False), *stacks]
         _log.info("greenlets and loop state", extra={"detail": "\n".join(detail)})
+
+
+def terminal_matters() -> bool:
+    """Whether the end of its terminal ends this process. Under nohup SIGHUP is ignored, and it does not."""
+    return has_terminal() and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
 
 
 def has_terminal() -> bool:

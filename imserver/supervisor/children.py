@@ -9,7 +9,6 @@ import faulthandler
 import logging
 import os
 import signal
-import socket
 import sys
 import time
 import traceback
@@ -25,9 +24,11 @@ from imserver.clock import until_beat
 from imserver.config.settings import Config
 from imserver.errors import StartError
 from imserver.node import serve as serving
+from imserver.node.http_servers import close_all
 from imserver.node.node import Node
 from imserver.process import take_signals
-from imserver.supervisor.slot import Slot, SlotState, StatusPage, close, for_child
+from imserver.supervisor.slot import Slot, SlotState, StatusPage, for_child
+from imserver.transport.listener import wrapped
 
 _OBSERVE_SECONDS: Final = 1.0
 
@@ -133,7 +134,7 @@ class Children:
             self._signals.release()
             os.close(writing)
             for listeners in foreign:
-                close(listeners)
+                close_all(listeners)
             self._close_inherited()
 
         return partial(
@@ -233,7 +234,7 @@ class Children:
         """Drain all children, close their listeners, start none again."""
         self.ending = True
         for slot in self._slots:
-            close(slot.listeners)
+            close_all(slot.listeners)
         for slot in self._slots:
             if slot.pid and slot.state is not SlotState.DRAINING:
                 self.drain(slot)
@@ -272,10 +273,7 @@ def run_child(
         heartbeat = _Heartbeat(slot.status, beat_seconds)
         watcher = gevent.get_hub().loop.io(lifeline, 1, ref=False)
         watcher.start(_supervisor_gone, watcher)
-        listeners = {
-            name: socket.socket(sock.family, sock.type, sock.proto, sock.detach())
-            for name, sock in slot.listeners.items()
-        }
+        listeners = {name: wrapped(sock) for name, sock in slot.listeners.items()}
         try:
             serving.serve(config, read_config, heartbeat.started, listeners, slot.name)
             status = 0

@@ -4,11 +4,10 @@ import _socket
 import logging
 import math
 import mmap
-import os
 import random
 import sys
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from enum import Enum
 from struct import Struct, pack
 from typing import Any, Final, NamedTuple
@@ -18,19 +17,9 @@ import msgspec
 from imserver.cluster.registry import node_name, own_address
 from imserver.config.settings import Config
 from imserver.errors import StartError
-from imserver.node.http_servers import listeners_of
-from imserver.process import cannot_listen
-from imserver.transport.listener import bind_raw, bind_unix
+from imserver.node.http_servers import Listeners
 
 _log = logging.getLogger(__name__)
-
-Listeners = dict[str, _socket.socket]
-"""The sockets of one child by listener name (``servers.listeners_of``), which shares the ports of the others
-with SO_REUSEPORT. A Unix socket cannot be shared so: all children accept from one queue.
-
-The supervisor creates and keeps them, and each child inherits its own: connections in the accept queue of a
-killed child wait for its successor. The sockets are raw, because a gevent socket would start a loop.
-"""
 
 
 def resolve(host: str) -> str:
@@ -40,43 +29,6 @@ def resolve(host: str) -> str:
     except OSError as error:
         raise StartError(f"server.host {host} cannot be resolved: {error.strerror}") from None
     return str(found[0][4][0])
-
-
-def listen(config: Config, count: int) -> list[Listeners]:
-    """Listen on all ports for ``count`` children; port 0 takes a free port, the same for all.
-
-    Raises :class:`StartError` if an address is not available, or if another process listens there with
-    SO_REUSEPORT and would lose clients.
-    """
-    shares: list[Listeners] = [{} for _ in range(count)]
-    server = config.server
-    for name, row in listeners_of(config).items():
-        port = row.port
-        try:
-            if row.socket:
-                sock = bind_unix(row.socket, row.mode, server.backlog)
-                for listeners in shares:  # each child has its own descriptor of the socket
-                    fd = os.dup(sock.fileno())
-                    listeners[name] = _socket.socket(sock.family, sock.type, sock.proto, fd)
-                sock.close()
-                continue
-            if port and not server.reuse_port:
-                bind_raw(row.host, port, False).close()
-            for listeners in shares:
-                sock = listeners[name] = bind_raw(row.host, port, True)
-                sock.listen(server.backlog)
-                port = sock.getsockname()[1]
-        except (OSError, StartError) as error:
-            for listeners in shares:
-                close(listeners)
-            raise (error if isinstance(error, StartError) else cannot_listen(row.host, port, error)) from None
-    return shares
-
-
-def close(listeners: Mapping[str, _socket.socket]) -> None:
-    """Close the sockets of one child in this process."""
-    for sock in listeners.values():
-        sock.close()
 
 
 class ConnectionSteering:

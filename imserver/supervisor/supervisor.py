@@ -9,6 +9,7 @@ import mimetypes
 import signal
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Final
 
 from imserver.config.settings import Config
@@ -16,19 +17,17 @@ from imserver.errors import StartError
 from imserver.logging import Logs, open_logs
 from imserver.node import http_servers as servers
 from imserver.node.feature_list import declarations_of, load_features, with_core
-from imserver.node.http_servers import refuse_open_demo
-from imserver.node.serve import banner, has_terminal
+from imserver.node.http_servers import Listeners, listen, refuse_open_demo
+from imserver.node.serve import banner, ending, has_terminal, terminal_matters
 from imserver.process import DataDirectory, connection_limit, derive_key, hold_signals, raise_file_limit
 from imserver.storage.address import DRIVERS, database_address
 from imserver.supervisor.children import DRAIN, FORWARDED, ROLL, Children, SignalQueue
 from imserver.supervisor.slot import (
     ConnectionSteering,
-    Listeners,
     Slot,
     SlotState,
     apply_reload,
     for_child,
-    listen,
     name_of,
     resolve_addresses,
 )
@@ -46,7 +45,8 @@ def run(config: Config, read_config: Callable[[], Config], announce: Callable[[s
     refuse_open_demo(config)
     logs = open_logs(config)
     data = DataDirectory(config.server.data_dir, shared=config.clustered)
-    try:
+    with ending(config, logs, "the supervisor failed; draining its nodes"), ExitStack() as stack:
+        stack.callback(data.stop)
         for warning in config.warnings:
             _log.warning("%s", warning)
         raise_file_limit()
@@ -59,16 +59,6 @@ def run(config: Config, read_config: Callable[[], Config], announce: Callable[[s
         gc.collect()
         gc.freeze()  # pages that nobody writes to stay shared
         return supervisor.run()
-    except StartError as error:
-        if config.app.log_file:  # the console shows it anyway
-            _log.error("cannot start: %s", error)
-        raise
-    except Exception as error:
-        _log.exception("the supervisor failed; draining its nodes")
-        raise StartError(f"the server failed: {error}; the log has the traceback") from error
-    finally:
-        data.stop()
-        logs.close()
 
 
 class Supervisor:
@@ -95,8 +85,7 @@ class Supervisor:
             Slot(number, name_of(for_child(config, number)), sockets)
             for number, sockets in enumerate(listeners)
         ]
-        # Under nohup SIGHUP is ignored, and a lost terminal must not end the server.
-        self._terminal_matters = has_terminal() and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
+        self._terminal_matters = terminal_matters()
         self._signals = SignalQueue()
 
         def close_inherited() -> None:

@@ -15,8 +15,8 @@ from msgspec.structs import replace
 from imserver.cluster.nodes import _decode, encode
 from imserver.cluster.redis import lease as leases
 from imserver.cluster.redis import records
-from imserver.cluster.redis.cleanup import DeadNodeCleanup
 from imserver.cluster.redis.records import written_buckets_key
+from imserver.cluster.redis.recovery import DeadNodeCleanup
 from imserver.cluster.redis.registry import RedisRegistry
 from imserver.cluster.redis.scripts import DEAD_EPOCHS, LEASE_DATA
 from imserver.cluster.registry import RegistryCounters, Session

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from imserver.config.load import load_config
-from imserver.supervisor.slot import ConnectionSteering, Listeners, close, listen
+from imserver.node.http_servers import Listeners, close_all, listen
+from imserver.supervisor.slot import ConnectionSteering
 from tests.support import eventually
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="steering needs Linux")
@@ -32,7 +33,7 @@ def all_listeners() -> Iterator[list[Listeners]]:
     result = listen(settings, COUNT)
     yield result
     for listeners in result:
-        close(listeners)
+        close_all(listeners)
 
 
 def taken_by(all_listeners: list[Listeners], name: str, clients: int = 200) -> Counter[int]:
@@ -90,10 +91,10 @@ def test_children_share_one_queue_of_a_unix_socket(tmp_path: Path) -> None:
     ConnectionSteering(shares).exclude(frozenset({0}))
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(path)
-        close(shares[0])
-        close(shares[1])
+        close_all(shares[0])
+        close_all(shares[1])
         accept_and_close(shares[2]["extra 1"])
-    close(shares[2])
+    close_all(shares[2])
 
 
 def test_where_it_is_not_possible_nothing_happens(all_listeners: list[Listeners]) -> None:

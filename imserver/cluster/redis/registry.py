@@ -16,14 +16,21 @@ from typing import Any, Final
 
 import gevent
 
-from imserver.cluster.redis.cleanup import Interrupted, WrittenBuckets, extend_records
 from imserver.cluster.redis.connection import TrackedKeys, address_of
 from imserver.cluster.redis.history import RedisHistory
 from imserver.cluster.redis.lease import LeaseKeeper
 from imserver.cluster.redis.pipeline import Pipeline, RedisUnavailable, open_link
 from imserver.cluster.redis.presence import ChannelLookup, Lookup, SessionCommands
 from imserver.cluster.redis.records import RECORD_SECONDS, decoded, encoded, record_key
-from imserver.cluster.redis.recovery import EVERYTHING, UNREGISTERED, Extent, RegistryRecovery
+from imserver.cluster.redis.recovery import (
+    EVERYTHING,
+    UNREGISTERED,
+    Extent,
+    Interrupted,
+    RegistryRecovery,
+    WrittenBuckets,
+    extend_records,
+)
 from imserver.cluster.redis.scripts import ATTEMPT
 from imserver.cluster.registry import (
     Lease,

@@ -27,7 +27,7 @@ Keys (an ``app`` and ``user`` as they are, ``bucket`` = crc32 of the user modulo
 ``{imserver}:cleaner``
     The epoch of the node that does the dead-node cleanup.
 ``{imserver}:written-buckets:epoch``
-    Set: the buckets into which that epoch has written sessions (:mod:`imserver.cluster.redis.cleanup`).
+    Set: the buckets into which that epoch has written sessions (:mod:`imserver.cluster.redis.recovery`).
 ``{imserver}:written-channel-buckets:epoch``
     Set: the buckets into which that epoch has written channels, ``bucket:app``.
 ``{imserver}:replaced:epoch``
@@ -165,31 +165,26 @@ return 1
 """)
 
 CLEAN_BUCKET: Final = timed_script("""
--- KEYS: bucket. ARGV: dead epochs. Returns the fields of users who have no session any more.
+-- KEYS: bucket. ARGV: ',dead epochs,'. Returns the fields of users who have no session any more.
 local all = redis.call('HGETALL', KEYS[1])
 local gone, left = {}, 0
 for k = 1, #all, 2 do
-  local field, value = all[k], all[k + 1]
-  if string.sub(field, 1, 1) ~= '#' then
-    local hit = false
-    for _, epoch in ipairs(ARGV) do
-      hit = hit or string.find(',' .. value, ',' .. epoch .. '.', 1, true)
-    end
-    if hit then
-      local kept = {}
-      for place in string.gmatch(value, '[^,]+') do
-        local e, dead = string.match(place, '^%d+'), false
-        for _, epoch in ipairs(ARGV) do dead = dead or e == epoch end
-        if not dead then kept[#kept + 1] = place end
-      end
-      if #kept > 0 then
-        redis.call('HSET', KEYS[1], field, table.concat(kept, ','))
+  if string.sub(all[k], 1, 1) ~= '#' then
+    local kept, hit = {}, false
+    for place in string.gmatch(all[k + 1], '[^,]+') do
+      if string.find(ARGV[1], ',' .. string.match(place, '^%d+') .. ',', 1, true) then
+        hit = true
       else
-        redis.call('HDEL', KEYS[1], field)
-        gone[#gone + 1] = field
+        kept[#kept + 1] = place
       end
     end
-    if not hit or #gone == 0 or gone[#gone] ~= field then left = left + 1 end
+    if hit and #kept == 0 then
+      redis.call('HDEL', KEYS[1], all[k])
+      gone[#gone + 1] = all[k]
+    else
+      left = left + 1
+      if hit then redis.call('HSET', KEYS[1], all[k], table.concat(kept, ',')) end
+    end
   end
 end
 if left == 0 and #all > 0 and tonumber(redis.call('HGET', KEYS[1], '#') or '0') < now then
