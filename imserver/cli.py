@@ -292,28 +292,20 @@ def codes() -> None:
     """Print the close codes, reply codes and HTTP problems."""
     from imserver.node.feature_list import load_features  # as for serve
 
+    closes = [
+        (row.code, row.name, "reconnect" if row.reconnect else "stay away", row.meaning)
+        for row in errors.CLOSE.values()
+    ]
+    problems = [
+        (row.status, row.code, "yes" if row.temporary else "no", row.message)
+        for row in errors.problems_of(each.problems for each in load_features(Config()))
+    ]
     click.echo("WebSocket close codes\n")
-    click.echo(
-        table(
-            ("code", "name", "client may", "meaning"),
-            [
-                (row.code, row.name, "reconnect" if row.reconnect else "stay away", row.meaning)
-                for row in errors.CLOSE.values()
-            ],
-        )
-    )
+    click.echo(table(("code", "name", "client may", "meaning"), closes))
     click.echo("\nReply codes of the cmd dialect and its HTTP API\n")
     click.echo(table(("code", "text"), list(errors.REPLY_TEXT.items())))
     click.echo("\nHTTP problems outside the dialects' routes\n")
-    click.echo(
-        table(
-            ("status", "code", "temporary", "message"),
-            [
-                (row.status, row.code, "yes" if row.temporary else "no", row.message)
-                for row in errors.problems_of(each.problems for each in load_features(Config()))
-            ],
-        )
-    )
+    click.echo(table(("status", "code", "temporary", "message"), problems))
 
 
 @main.command()

@@ -159,8 +159,7 @@ server.serve_forever()
 
 
 def requests() -> None:
-    from imserver.transport.outgoing import Outgoing
-    from imserver.transport.public_requests import PublicRequests
+    from imserver.transport.outgoing import Outgoing, PublicRequests
 
     with running([sys.executable, "-c", SERVER], stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None

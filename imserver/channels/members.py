@@ -332,9 +332,8 @@ class ChannelMembers:
 
     def leave(self, app: str, channel: str, connection: Connection) -> bool:
         """Take a connection out of a channel. Return whether it was a member. Never switches."""
-        known = self._hub.apps.get(app)
-        local = None if known is None else known.channels.get(channel)
-        if known is None or local is None or not self.membership.leave(known, channel, connection):
+        local = self._hub.channel(app, channel)
+        if local is None or not self.membership.leave(local.app, channel, connection):
             return False
         self._parted(connection, local)
         return True
@@ -418,13 +417,13 @@ class ChannelMembers:
         queries.add("channel_users", ChannelUsersQuery, self._users_here)
         queries.add("channel_names", ChannelNamesQuery, self._page_here)
 
-    def _find(self, app: str, channel: str) -> list[dict[int, int]] | None:
+    def _find(self, app: str, channel: str) -> dict[int, int] | None:
         """The nodes with members of a channel and their numbers, by node epoch. None: the registry does not
-        answer.
-        """
+        answer."""
         if self._others is None or not self._others.node_messages.peers():
-            return [{}]
-        return self._others.registry.find_channels(app, [channel])
+            return {}
+        channels = self._others.registry.find_channels(app, [channel])
+        return None if channels is None else channels[0]
 
     def page(self, app: str, channel: str, after: str = "", limit: int = 1000) -> MemberPage:
         """Members in the order of joining, after the cursor ``after`` (a page's ``next``): as many as fit on
@@ -438,10 +437,10 @@ class ChannelMembers:
             shares += read(answers, MembersHere).values()
         return page_of(shares, limit, tuple(missing))
 
-    def _nodes_in(self, found: list[dict[int, int]] | None) -> list[Lease]:
+    def _nodes_in(self, found: dict[int, int] | None) -> list[Lease]:
         """The other live nodes that :meth:`_find` has found. None: all of them."""
         peers = [] if self._others is None else self._others.node_messages.peers()
-        return peers if found is None else [lease for lease in peers if lease.epoch in found[0]]
+        return peers if found is None else [lease for lease in peers if lease.epoch in found]
 
     def _members_here(self, query: ChannelMembersQuery) -> MembersHere:
         found = self._hub.channel(query.app, query.channel)
@@ -471,7 +470,7 @@ class ChannelMembers:
         found, local = self._find(app, channel), self._hub.channel(app, channel)
         nodes = self._nodes_in(found)
         here = 0 if local is None else len(local.members)
-        count = here + sum((found or [{}])[0].get(lease.epoch, 0) for lease in nodes)
+        count = here + sum((found or {}).get(lease.epoch, 0) for lease in nodes)
         if count > most:
             return count, count
         if self._others is None or not nodes:
@@ -496,8 +495,8 @@ class ChannelMembers:
     def count(self, app: str, channel: str) -> int:
         """The number of connections in a channel. Numbers of other nodes are about a second old."""
         own = 0 if self._others is None else self._others.node_messages.own_epoch
-        found = self._find(app, channel) or [{}]
-        elsewhere = sum(members for node_epoch, members in found[0].items() if node_epoch != own)
+        found = self._find(app, channel) or {}
+        elsewhere = sum(members for node_epoch, members in found.items() if node_epoch != own)
         return self._hub.member_count(app, channel) + elsewhere
 
     def channels(self, app: str, after: str = "", limit: int = 1000) -> ChannelPage:

@@ -28,10 +28,6 @@ _PAIRS: Final = b'"\\\b\f\n\r\t'
 _PLAIN: Final = bytes(each for each in range(0x20, 0x100) if each not in _PAIRS)
 _ENTRY_BYTES: Final = 400
 _STREAM_BYTES: Final = 1200
-_ERASED_TOGETHER: Final = 10_000
-"""Publications that an erasure looks at before others are served."""
-_LOOKED_AT: Final = 10
-"""Channels with subscribers that a search for one without looks at."""
 
 
 class Position(Struct, frozen=True):
@@ -178,23 +174,21 @@ class LocalHistory:
 
     def _make_room(self, size: int) -> None:
         """Forget channels while there is no room for ``size`` bytes, but not the one with the last
-        publication.
+        publication. Look at ten with subscribers for one without.
         """
         looked_at = 0
-        while self._unused and self.bytes + size > self._limit_bytes and looked_at < _LOOKED_AT:
+        while self._unused and self.bytes + size > self._limit_bytes and looked_at < 10:
             key, stream = self._unused.popitem(last=False)
             if self._subscribers(*key):
                 self._unused[key] = stream
                 looked_at += 1
             else:
                 self.bytes -= stream.bytes
-        while self.bytes + size > self._limit_bytes and self._unused_bytes() > self._limit_bytes // 2:
+        most = self._limit_bytes // 2 // _STREAM_BYTES
+        while self.bytes + size > self._limit_bytes and len(self._unused) > most:
             self.bytes -= self._unused.popitem(last=False)[1].bytes
         while self.bytes + size > self._limit_bytes and len(self._streams) > 1:
             self.bytes -= self._streams.popitem(last=False)[1].bytes
-
-    def _unused_bytes(self) -> int:
-        return len(self._unused) * _STREAM_BYTES
 
     def _drop_old(self, streams: OrderedDict[tuple[str, str], _Stream]) -> None:
         """Forget channels that nobody has used for long."""
@@ -260,7 +254,7 @@ class LocalHistory:
                         publications[index] = erased(event, name)
                         self._grow(stream, _size(publications[index]) - _size(event))
                 looked_at += len(publications) + 1
-                if looked_at >= _ERASED_TOGETHER:
+                if looked_at >= 10_000:
                     looked_at = 0
                     serve_others()
         return True

@@ -15,7 +15,7 @@ from typing import Any
 from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
-from imserver import errors
+from imserver.errors import HttpProblem, Problems
 from imserver.http.call import Api
 from imserver.http.reply import CMD, PROBLEM
 from imserver.http.views import as_request, create_api, create_stream_view, to_response
@@ -28,18 +28,9 @@ log = logging.getLogger(__name__)
 _PROBLEMS = {
     problem.status: problem
     for problem in (
-        errors.Problems.BAD_REQUEST,
-        errors.Problems.UNAUTHORIZED,
-        errors.Problems.NOT_FOUND,
-        errors.Problems.METHOD_NOT_ALLOWED,
-        errors.Problems.TIMEOUT,
-        errors.Problems.BODY_TOO_LARGE,
-        errors.Problems.URI_TOO_LONG,
-        errors.Problems.TOO_MANY_REQUESTS,
-        errors.Problems.HEADERS_TOO_LARGE,
-        errors.Problems.INTERNAL_ERROR,
-        errors.Problems.NOT_IMPLEMENTED,
-        errors.Problems.NOT_READY,
+        *(Problems.BAD_REQUEST, Problems.UNAUTHORIZED, Problems.NOT_FOUND, Problems.METHOD_NOT_ALLOWED),
+        *(Problems.TIMEOUT, Problems.BODY_TOO_LARGE, Problems.URI_TOO_LONG, Problems.TOO_MANY_REQUESTS),
+        *(Problems.HEADERS_TOO_LARGE, Problems.INTERNAL_ERROR, Problems.NOT_IMPLEMENTED, Problems.NOT_READY),
     )
 }
 
@@ -65,7 +56,7 @@ def create_app(servers: Servers) -> Flask:
         app.add_url_rule(
             path.replace("*", "<segment>"),
             f"upgrade_only_{path.strip('/')}",
-            lambda segment="": _to_problem(errors.Problems.NOT_AN_UPGRADE),
+            lambda segment="": _to_problem(Problems.NOT_AN_UPGRADE),
             methods=["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"],
             provide_automatic_options=False,
         )
@@ -115,7 +106,7 @@ class _Requests:
             and not self._api.style_of(request.path).everywhere
             and self._websocket_paths.isdisjoint((request.path, pattern_of(request.path)))
         ):
-            return _to_problem(errors.Problems.NOT_FOUND)
+            return _to_problem(Problems.NOT_FOUND)
         return None
 
     def end(self, response: Response) -> Response:
@@ -141,7 +132,7 @@ class _Requests:
             return error.get_response()
         problem = _PROBLEMS.get(status)
         if problem is None:
-            problem = errors.HttpProblem(status, "refused", error.description or error.name, False)
+            problem = HttpProblem(status, "refused", error.description or error.name, False)
         style = self._api.style_of(request.path)
         if style.everywhere and (style is not CMD or status not in (404, 405)):
             return to_response(style.refuse(problem, as_request()))
@@ -155,7 +146,7 @@ class _Requests:
         return page
 
 
-def _to_problem(problem: errors.HttpProblem, headers: Mapping[str, str] | None = None) -> Response:
+def _to_problem(problem: HttpProblem, headers: Mapping[str, str] | None = None) -> Response:
     response = to_response(PROBLEM.refuse(problem, as_request()))
     response.headers.update(headers or {})
     return response
@@ -166,4 +157,4 @@ def _answer_unexpected(error: Exception) -> Response:
     log.error(
         "%s %s failed", request.method, request.path, exc_info=error, extra={"request": g.get("request_id")}
     )
-    return _to_problem(errors.Problems.INTERNAL_ERROR)
+    return _to_problem(Problems.INTERNAL_ERROR)

@@ -181,31 +181,31 @@ class Node:
         self._sockets = self._listeners or {
             name: wrapped(sock) for name, sock in listen(self.core.config)[0].items()
         }
-        try:
-            self._set_up()
-            refuse_open_demo(self.core.config, self.core.identity.keys.closed)
-            self.servers.announce(self._sockets)
-            self._start_stages()
-        except StartError:
-            close_all(self._sockets)
-            self._give_up()
-            raise
+        self._start(listeners=True)
 
     def start_without_listeners(self) -> None:
         """Start under another server, which owns the listeners. Raises :class:`StartError`."""
+        self._start(listeners=False)
+
+    def _start(self, listeners: bool) -> None:
+        core = self.core
         try:
             self._set_up()
-            refuse_open_demo(self.core.config, self.core.identity.keys.closed, listeners=False)
-            self.core.node.ws_port = self.core.node.http_port  # the other server has one listener for both
-            self._start_stages()
+            refuse_open_demo(core.config, core.identity.keys.closed, listeners=listeners)
+            if listeners:
+                self.servers.announce(self._sockets)
+            else:
+                core.node.ws_port = core.node.http_port  # the other server has one listener for both
+            for stage in self._stages:
+                core.node.stage = stage.name
+                stage.start()
         except StartError:
-            self._give_up()
+            close_all(self._sockets)
+            core.storage.store.close()
+            core.node.data.stop()
             raise
-
-    def _give_up(self) -> None:
-        """End what a start that failed has begun."""
-        self.core.storage.store.close()
-        self.core.node.data.stop()
+        core.node.life = "serves"
+        self._report_act("node.start")
 
     def _set_up(self) -> None:
         """Build all parts and read stored data. Raises StartError."""
@@ -244,13 +244,6 @@ class Node:
                 "nodes on other machines reach this one after a restart: demo mode listens on loopback"
             )
         self._apply_limits()
-
-    def _start_stages(self) -> None:
-        for stage in self._stages:
-            self.core.node.stage = stage.name
-            stage.start()
-        self.core.node.life = "serves"
-        self._report_act("node.start")
 
     def _report_act(self, name: str) -> None:
         """Tell features what this node does by itself, or because a signal says so."""

@@ -3,9 +3,8 @@
 from imserver.assets import asset_path
 from imserver.clock import is_long_turn, retry_pause, serve_others, steady_time, until_beat
 from imserver.logging import RateLimitedLog
-from imserver.transport.outgoing import Outgoing, Unreachable
+from imserver.transport.outgoing import BadUrl, Outgoing, PublicRequests, Unreachable
 from imserver.transport.proxies import network_of
-from imserver.transport.public_requests import BadUrl, PublicRequests
 
 __all__ = [
     "BadUrl",

@@ -161,7 +161,8 @@ class Children:
 
     def _ended(self, slot: Slot, code: int, now: float) -> None:
         how = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
-        how += f": {slot.status.failure}" if slot.status.failure else ""
+        if failure := slot.status.text(failed=True):
+            how += f": {failure}"
         if slot.state is not SlotState.DRAINING:
             self._failed(slot, now, how)
             return
@@ -174,7 +175,7 @@ class Children:
         """A child ended unexpectedly, or could not be forked."""
         if not self.settled:
             # The first start succeeds for all nodes or for none: the cause is usually common.
-            self.failure = StartError(f"node {slot.name}: {slot.status.failure or how}")
+            self.failure = StartError(f"node {slot.name}: {slot.status.text(failed=True) or how}")
             slot.ended(now, planned=True)
             self.drain_all()
             return

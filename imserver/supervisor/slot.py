@@ -140,17 +140,8 @@ class StatusPage:
         """What the node says of itself."""
         return NodeMarks(*_MARKS.unpack_from(self._memory, _MARKS_AT))
 
-    @property
-    def failure(self) -> str:
-        """The failure that the child reported; empty if none."""
-        return self._text(failed=True)
-
-    @property
-    def notes(self) -> str:
-        """The notes that the child reported for the banner, one per line."""
-        return self._text(failed=False)
-
-    def _text(self, failed: bool) -> str:
+    def text(self, failed: bool) -> str:
+        """The notes that the child reported for the banner, one per line, or why it ended; else empty."""
         kind, length = _HEADER.unpack_from(self._memory, _HEADER_AT)
         text = self._memory[_TEXT_AT : _TEXT_AT + length].decode("utf-8", "replace")
         return text if kind == failed else ""

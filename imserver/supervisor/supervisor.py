@@ -179,7 +179,7 @@ class Supervisor:
 
     def _announce_all(self) -> None:
         names = [slot.name for slot in self._slots]
-        notes = self._slots[0].status.notes.splitlines()
+        notes = self._slots[0].status.text(failed=False).splitlines()
         nodes = f"{len(names)}: {names[0]} to {names[-1]}"
         self._print(banner(self._config, self._addresses, notes, nodes=nodes))
         _log.info("%d nodes serve at %s", len(names), ", ".join(self._addresses.values()))

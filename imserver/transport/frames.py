@@ -11,6 +11,7 @@ import codecs
 import struct
 import zlib
 from collections.abc import Generator, Iterator
+from typing import NamedTuple
 
 from websockets.exceptions import PayloadTooBig, ProtocolError
 from websockets.extensions.permessage_deflate import PerMessageDeflate
@@ -70,14 +71,11 @@ class Violation(Exception):
         self.reason = reason
 
 
-class FrameMessage:
+class FrameMessage(NamedTuple):
     """Output of the parser: a whole message (TEXT or BINARY) or one control frame."""
 
-    __slots__ = ("data", "opcode")
-
-    def __init__(self, opcode: int, data: bytes) -> None:
-        self.opcode = opcode
-        self.data = data
+    opcode: int
+    data: bytes
 
 
 class Rest:

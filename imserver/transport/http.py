@@ -59,7 +59,6 @@ from imserver.transport.states import (
     END,
     FLUSH,
 )
-from imserver.transport.stream import Streams
 
 log = logging.getLogger(__name__)
 
@@ -377,7 +376,8 @@ class HttpConnection(Writer):
         if fast is None:
             events = front.listener.streams
             if events is not None and events.serves(parsed.method, path):
-                self._stream(events, parsed, path, bytes(body))
+                before = self.take_outbox()
+                events.adopt(self._give_socket(), self._head(parsed, path, bytes(body)), before)
                 return None
             self._hand_over(plain_request(raw, parsed, body) + rest)
             return None
@@ -441,11 +441,6 @@ class HttpConnection(Writer):
         query = parsed.query.decode("latin-1")
         bare = self._front.listener.ws_dialect
         return Head(parsed.method, path, parsed.version, host, port, parsed.headers, query, bare, body)
-
-    def _stream(self, streams: Streams, parsed: ParsedHead, path: str, body: bytes) -> None:
-        """Pass the socket to a stream."""
-        before = self.take_outbox()
-        streams.adopt(self._give_socket(), self._head(parsed, path, body), before)
 
     def _hand_over(self, data: bytes) -> None:
         """Let the application answer. The connection comes back afterwards."""

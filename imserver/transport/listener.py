@@ -134,9 +134,7 @@ class Reserve:
 
     def turn_away(self, listening: _socket.socket) -> None:
         """Use the spare descriptor to accept a connection, answer 503 and close it."""
-        if self._spare is not None:
-            self._spare.close()
-            self._spare = None
+        self.close()
         try:
             fd, _ = listening._accept()  # type: ignore[attr-defined]
             sock = _socket.socket(listening.family, _socket.SOCK_STREAM, 0, fd)

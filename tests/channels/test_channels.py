@@ -19,13 +19,12 @@ from imserver.cluster.history import PAGE_BYTES, HistoryPage, LocalHistory, Posi
 from imserver.cluster.nodes import ToChannel
 from imserver.config.settings import ChannelSettings
 from imserver.dialects.centrifuge import service as centrifuge_service
-from imserver.dialects.centrifuge.service import CentrifugeAnswers, presence_stats
+from imserver.dialects.centrifuge.service import CentrifugeAnswers
 from imserver.dialects.centrifuge.wire import (
     CentrifugeDialect,
     CentrifugeProtobufDialect,
     ClientView,
     PresenceResult,
-    PresenceStatsResult,
 )
 from imserver.dialects.cmd.answers import CmdAnswers
 from imserver.dialects.cmd.wire import ChannelCmdDialect
@@ -182,36 +181,31 @@ def test_a_channel_without_history_has_no_position(harness: Harness) -> None:
     assert texts(client) == [["one"]]
 
 
-def test_users_are_counted_exactly_until_a_channel_is_too_large(
-    harness: Harness, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert presence_stats(harness.channels.members.count_users, MULTI, "plain:1") == PresenceStatsResult(0, 0)
+def test_users_are_counted_exactly_until_a_channel_is_too_large(harness: Harness) -> None:
+    assert harness.channels.members.count_users(MULTI, "plain:1", 5) == (0, 0)
     connections = [subscriber(harness, user, "plain:1")[0] for user in ("ann", "bob", "eve")]
     nameless, _ = harness.connect()
     assert harness.sessions.begin_without_user(nameless, MULTI, ALLOWED) == 200
     connections.insert(1, nameless)
     subscribe(harness, nameless, "plain:1")
     for count, users in ((4, 4), (3, 3)):
-        assert presence_stats(harness.channels.members.count_users, MULTI, "plain:1") == PresenceStatsResult(
-            count, users
-        )
+        assert harness.channels.members.count_users(MULTI, "plain:1", 5) == (count, users)
         harness.channels.subscriptions.unsubscribe(connections[count - 1], "plain:1")
     subscribe(harness, connections[2], "plain:1")
-    assert presence_stats(harness.channels.members.count_users, MULTI, "plain:1") == PresenceStatsResult(3, 3)
+    assert harness.channels.members.count_users(MULTI, "plain:1", 5) == (3, 3)
     assert harness.sessions.login(nameless, Login(MULTI, "ann"), again=True) == 200
-    assert presence_stats(harness.channels.members.count_users, MULTI, "plain:1") == PresenceStatsResult(3, 2)
-    monkeypatch.setattr(centrifuge_service, "_MAX_PRESENCE", 2)
-    assert presence_stats(harness.channels.members.count_users, MULTI, "plain:1") == PresenceStatsResult(3, 3)
+    assert harness.channels.members.count_users(MULTI, "plain:1", 5) == (3, 2)
+    assert harness.channels.members.count_users(MULTI, "plain:1", 2) == (3, 3)
 
 
 def test_the_users_of_a_channel_are_counted_once_until_they_change(harness: Harness) -> None:
     subscriber(harness, "ann", "plain:1")
     counts = harness.hub.apps[MULTI].user_counts
     assert not counts
-    assert presence_stats(harness.channels.members.count_users, MULTI, "plain:1") == PresenceStatsResult(1, 1)
+    assert harness.channels.members.count_users(MULTI, "plain:1", 5) == (1, 1)
     (channel,) = counts
     counts[channel] = 7
-    assert presence_stats(harness.channels.members.count_users, MULTI, "plain:1") == PresenceStatsResult(1, 7)
+    assert harness.channels.members.count_users(MULTI, "plain:1", 5) == (1, 7)
     subscriber(harness, "bob", "plain:1")
     assert not counts
 

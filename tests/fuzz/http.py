@@ -24,9 +24,8 @@ from imserver.transport.http1 import (
     plain_head,
     plain_request,
 )
-from imserver.transport.outgoing import Unreachable
+from imserver.transport.outgoing import AnswerReader, Unreachable, read_answer
 from imserver.transport.proxies import TrustedProxies, read_proxy_header
-from imserver.transport.public_requests import AnswerReader, read_answer
 
 from .smuggling import PARTS, STREAMS
 from .target import Target

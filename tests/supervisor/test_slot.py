@@ -84,15 +84,15 @@ def test_time_in_which_nobody_looked_is_no_silence() -> None:
 def test_a_page_keeps_what_is_written_until_it_is_cleared() -> None:
     status = StatusPage()
     status.report("app 7: OPEN\napp 8: closed")
-    assert (status.notes, status.failure) == ("app 7: OPEN\napp 8: closed", "")
+    assert (status.text(False), status.text(True)) == ("app 7: OPEN\napp 8: closed", "")
     status.report("kein Platz – 没有空间" * 1000, failed=True)
-    assert status.notes == ""
-    assert status.failure.startswith("kein Platz – 没有空间kein")
+    assert status.text(False) == ""
+    assert status.text(True).startswith("kein Platz – 没有空间kein")
     assert status.beats == 0
     status.beat(True, False, True)
     assert (status.beats, *status.marks) == (1, True, False, True)
     status.clear()
-    assert (status.failure, status.beats, status.marks.started) == ("", 0, False)
+    assert (status.text(True), status.beats, status.marks.started) == ("", 0, False)
 
 
 def test_each_slot_has_two_private_ports_of_which_the_first_names_the_node() -> None:

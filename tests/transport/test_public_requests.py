@@ -14,9 +14,17 @@ import pytest
 from gevent.resolver.ares import Resolver
 from gevent.server import DatagramServer
 
-from imserver.transport import public_requests
-from imserver.transport.outgoing import USER_AGENT, Outgoing, Unreachable
-from imserver.transport.public_requests import BadUrl, PublicRequests, check_url, is_public, look_up
+from imserver.transport import outgoing
+from imserver.transport.outgoing import (
+    USER_AGENT,
+    BadUrl,
+    Outgoing,
+    PublicRequests,
+    Unreachable,
+    check_url,
+    is_public,
+    look_up,
+)
 from tests.integration.receiver import Receiver
 from tests.integration.test_webhooks import certificate_of_loopback
 
@@ -426,7 +434,7 @@ def test_the_idle_connections_are_bounded(requests: PublicRequests) -> None:
 
 
 def test_the_idle_hosts_are_bounded(requests: PublicRequests, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(public_requests, "_HOSTS", 2)
+    monkeypatch.setattr(outgoing, "_HOSTS", 2)
     for _ in range(4):
         with RawServer(HEAD + END) as server:
             ask(requests, server)
@@ -485,7 +493,7 @@ def test_name_servers_that_hang_delay_nobody_else() -> None:
 
 def test_one_place_reads_names_and_bounds_them() -> None:
     sources = [path for folder in ("imserver", "plugins") for path in Path(folder).rglob("*.py")]
-    assert [path.name for path in sources if 'encode("idna")' in path.read_text()] == ["public_requests.py"]
+    assert [path.name for path in sources if 'encode("idna")' in path.read_text()] == ["outgoing.py"]
     for url in (f"https://{'a' * 254}/", f"https://{'a' * 900}"):
         with pytest.raises(BadUrl):
             check_url(url, False)

@@ -77,15 +77,9 @@ class Authenticator:
     def watch(self, socket: zmq.Socket[bytes], name: str) -> None:
         """Count connections to a bound socket that end before they are authenticated."""
         address = f"inproc://{name}.monitor"
-        socket.monitor(
-            address,
-            zmq.Event.ACCEPTED
-            | zmq.Event.HANDSHAKE_SUCCEEDED
-            | zmq.Event.HANDSHAKE_FAILED_NO_DETAIL
-            | zmq.Event.HANDSHAKE_FAILED_PROTOCOL
-            | zmq.Event.HANDSHAKE_FAILED_AUTH
-            | zmq.Event.DISCONNECTED,
-        )
+        of = zmq.Event
+        failed = of.HANDSHAKE_FAILED_NO_DETAIL | of.HANDSHAKE_FAILED_PROTOCOL | of.HANDSHAKE_FAILED_AUTH
+        socket.monitor(address, of.ACCEPTED | of.HANDSHAKE_SUCCEEDED | failed | of.DISCONNECTED)
         zmq_socket = ZmqSocket(self._context, zmq.PAIR)
         zmq_socket.socket.connect(address)
         self._monitors.append((socket, zmq_socket))

@@ -14,7 +14,7 @@ import pytest
 from imserver.features.notifications.contract import PushEndpoint, Shown
 from imserver.features.notifications.declared import NotificationSettings
 from imserver.features.notifications.webpush import WebPush, from_base64url
-from imserver.transport.public_requests import PublicRequests
+from imserver.transport.outgoing import PublicRequests
 from tests.processes import spawn
 from tests.tools import require
 

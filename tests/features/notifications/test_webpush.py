@@ -21,7 +21,7 @@ from imserver.features.notifications import webpush
 from imserver.features.notifications.contract import PushEndpoint, Shown, ShownAction
 from imserver.features.notifications.declared import P256_ORDER, NotificationSettings
 from imserver.features.notifications.webpush import BODY_BYTES, PLAIN_BYTES, WebPush, retry_after, shortened
-from imserver.transport.public_requests import BadUrl, PublicRequests
+from imserver.transport.outgoing import BadUrl, PublicRequests
 from tests.integration.receiver import Receiver
 
 from .devices import Device, base64url, body, decoded
