@@ -15,12 +15,11 @@ from imserver.auth.login import Logins
 from imserver.auth.principal import BAD_TOKEN, Needs, Principal
 from imserver.auth.rules import Rule
 from imserver.auth.tokens import BadToken, TokenExpired
-from imserver.channels.channels import Channels
 from imserver.channels.consent import ChannelClient, ChannelConsent
 from imserver.channels.histories import Published
 from imserver.channels.members import ChannelMember, ChannelRefused, check_name, is_limited_to, needs_token
 from imserver.channels.options import check_known
-from imserver.channels.subscriptions import Subscribed
+from imserver.channels.subscriptions import Channels, Subscribed
 from imserver.cluster.history import HistoryPage, Position
 from imserver.config.settings import ChannelSettings
 from imserver.errors import IssuerUnavailable

@@ -11,9 +11,9 @@ import gevent
 import msgspec
 from msgspec import Struct
 
-from imserver.channels.channels import Channels
 from imserver.channels.members import ChannelRefused, check_name
 from imserver.channels.options import check_known
+from imserver.channels.subscriptions import Channels
 from imserver.cluster.history import Position
 from imserver.cluster.nodes import NodeQueries, OtherNodes, Registry, ToConnection, encode
 from imserver.cluster.registry import Lease
@@ -207,7 +207,7 @@ class Connections:
     # --- channels -------------------------------------------------------------------------------------------
 
     def join(self, app: str, connection_id: str, channel: str, about: bytes = b"") -> Joined:
-        """See :meth:`imserver.channels.channels.Channels.join`. Raises ChannelRefused for a name that no
+        """See :meth:`imserver.channels.subscriptions.Channels.join`. Raises ChannelRefused for a name that no
         channel has only."""
         return self.join_each(app, (connection_id,), channel, about)[0]
 

@@ -14,7 +14,6 @@ from imserver.auth.back_ends import BackEndCall, BackEndRefused, BackEnds, BackE
 from imserver.auth.channel_tokens import ChannelClaims
 from imserver.auth.mutes import MutedUsers
 from imserver.auth.reviews import Reviews
-from imserver.channels.channels import Channels
 from imserver.channels.members import (
     INSUFFICIENT_STATE,
     SERVER_UNSUBSCRIBE,
@@ -23,6 +22,7 @@ from imserver.channels.members import (
     encode_tags,
     group_in,
 )
+from imserver.channels.subscriptions import Channels
 from imserver.errors import StorageUnavailable
 from imserver.hub.hub import USER_CHANNEL
 from imserver.model import ChannelPart, Event

@@ -1,4 +1,4 @@
-"""Subscriptions to channels, with recovery.
+"""Subscriptions to channels, with recovery; and the parts that carry channels, on all nodes.
 
 A channel with history numbers its publications. Each node delivers them in the order of their numbers, and
 reads from the history what it has missed. So a member that comes back with a position receives exactly what
@@ -9,23 +9,26 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Final, NoReturn
 
 import gevent
 from msgspec import Struct
 
-from imserver.channels.histories import ChannelHistories, fitting
-from imserver.channels.members import ChannelMembers, ChannelRefused
+from imserver.channels.histories import ChannelHistories, ChannelHistory, fitting
+from imserver.channels.members import INSUFFICIENT_STATE, ChannelMembers, ChannelRefused
 from imserver.channels.options import ChannelOptions, check_known
 from imserver.channels.positions import OrderedDelivery
-from imserver.channels.publishing import ChannelNotices
+from imserver.channels.publishing import ChannelNodes, ChannelNotices, ChannelPublishing
 from imserver.clock import until_beat
 from imserver.cluster.history import HistoryPage, Position
-from imserver.config.settings import ChannelSettings
+from imserver.config.settings import ChannelSettings, TenantSettings
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub, LocalChannel
+from imserver.metrics import Metrics
 from imserver.model import Event
 from imserver.protocol.fossil import compressed
+from imserver.sessions.connection_ids import ConnectionTable
 from imserver.transport.connection import Connection
 
 log = logging.getLogger(__name__)
@@ -332,3 +335,37 @@ def _newest(page: HistoryPage, since: Position | None) -> tuple[bool, list[Event
         return True, []
     offsets = [each.channel.offset for each in page.publications if each.channel is not None]
     return (True, page.publications) if offsets == [page.position.offset] else (False, [])
+
+
+class Channels(Struct, frozen=True):
+    """Channels on all nodes: who is subscribed, which options a channel has, what it retains, delivery in
+    order on this node, publications, notices, and subscriptions of connections of this node."""
+
+    members: ChannelMembers
+    options: ChannelOptions
+    histories: ChannelHistories
+    ordered: OrderedDelivery
+    publishing: ChannelPublishing
+    notices: ChannelNotices
+    subscriptions: ChannelSubscriptions
+
+
+def build_channels(
+    members: ChannelMembers,
+    hub: Hub,
+    fanout: Fanout,
+    metrics: Metrics,
+    table: ConnectionTable,
+    settings: Callable[[str], TenantSettings | None],
+    history: ChannelHistory,
+    nodes: ChannelNodes | None = None,
+) -> Channels:
+    """Build the parts. ``settings``: app → its settings. ``history`` is that of this node, or the one that
+    all nodes share. ``nodes``: the other nodes; None without a cluster."""
+    options = ChannelOptions(settings)
+    histories = ChannelHistories(options, history)
+    ordered = OrderedDelivery(fanout, history, partial(members.expel, code=INSUFFICIENT_STATE))
+    publishing = ChannelPublishing(options, histories, ordered, hub, fanout, metrics, table, nodes)
+    notices = ChannelNotices(members, options, publishing, hub, fanout, table)
+    subscriptions = ChannelSubscriptions(members, options, histories, ordered, notices, hub, fanout)
+    return Channels(members, options, histories, ordered, publishing, notices, subscriptions)

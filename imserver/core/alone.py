@@ -8,9 +8,9 @@ from __future__ import annotations
 import socket
 
 from imserver.auth.login import Logins
-from imserver.channels.channels import build_channels
 from imserver.channels.connections import Connections
 from imserver.channels.members import ChannelMembers
+from imserver.channels.subscriptions import build_channels
 from imserver.cluster.history import LocalHistory
 from imserver.cluster.nodes import NodeQueries
 from imserver.cluster.registry import Lease, LocalValues, SoloRegistry, node_name

@@ -13,11 +13,11 @@ from time import monotonic, time
 
 from imserver.auth.login import Logins
 from imserver.auth.tenants import Tenants
-from imserver.channels.channels import build_channels
 from imserver.channels.connections import Connections
 from imserver.channels.members import ChannelMembers
-from imserver.channels.nodes import ChannelNodes
+from imserver.channels.publishing import ChannelNodes
 from imserver.channels.registrar import Registrar
+from imserver.channels.subscriptions import build_channels
 from imserver.cluster.nodes import (
     ChannelsUnsettled,
     NodeMessages,

@@ -19,10 +19,10 @@ from imserver.auth.rates import BucketList, SenderRates, Shared
 from imserver.auth.relations import Relations
 from imserver.auth.reviews import Reviews
 from imserver.auth.tenants import Tenants
-from imserver.channels.channels import Channels
 from imserver.channels.client_commands import ChannelCommands
 from imserver.channels.connections import Connections
 from imserver.channels.consent import ChannelConsent
+from imserver.channels.subscriptions import Channels
 from imserver.cluster.nodes import NodeMessages, NodeQueries, OtherNodes, Registry
 from imserver.config.settings import Config
 from imserver.hub.expiry import Sweep

@@ -12,9 +12,9 @@ from gevent.event import AsyncResult
 from msgspec import UNSET, Raw, Struct, UnsetType
 from msgspec.structs import replace
 
-from imserver.channels.channels import Channels
 from imserver.channels.histories import Published
 from imserver.channels.members import INSUFFICIENT_STATE, ChannelRefused, Publication, group_in
+from imserver.channels.subscriptions import Channels
 from imserver.cluster.history import HistoryPage, Position
 from imserver.config.settings import ChannelSettings
 from imserver.errors import StorageUnavailable

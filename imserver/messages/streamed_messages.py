@@ -23,10 +23,10 @@ import msgspec
 from msgspec import Struct
 
 from imserver.auth.rates import Buckets
-from imserver.channels.channels import Channels
 from imserver.channels.connections import Connections
 from imserver.channels.members import ChannelRefused, Publication, check_name
 from imserver.channels.options import check_known
+from imserver.channels.subscriptions import Channels
 from imserver.clock import is_long_turn, serve_others, until_beat
 from imserver.cluster.history import Position
 from imserver.cluster.nodes import NodeQueries, OtherNodes

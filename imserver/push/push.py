@@ -15,10 +15,10 @@ import msgspec
 from msgspec import UNSET, Struct, field
 from msgspec.structs import replace
 
-from imserver.channels.channels import Channels
 from imserver.channels.connections import Connections
 from imserver.channels.histories import Published
 from imserver.channels.members import ChannelRefused, check_name, encode_tags
+from imserver.channels.subscriptions import Channels
 from imserver.clock import serve_others
 from imserver.cluster.history import Position
 from imserver.errors import StorageUnavailable

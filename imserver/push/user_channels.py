@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
-from imserver.channels.channels import Channels
 from imserver.channels.histories import Published
 from imserver.channels.members import ChannelRefused
 from imserver.channels.options import has_channel
+from imserver.channels.subscriptions import Channels
 from imserver.hub.hub import USER_CHANNEL
 from imserver.model import ChannelPart, Event, Outcome
 

@@ -2,8 +2,8 @@
 URLs that users give.
 
 These go only to addresses of the public internet, and https only except to pages. Each connection resolves
-its host, checks every address and connects to one of those it has checked, so a name that resolves differently a
-moment later gains nothing. TLS verifies the name. Redirects are not followed.
+its host, checks every address and connects to one of those it has checked, so a name that resolves
+differently a moment later gains nothing. TLS verifies the name. Redirects are not followed.
 """
 
 from __future__ import annotations

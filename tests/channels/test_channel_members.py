@@ -6,13 +6,13 @@ import gevent
 import pytest
 
 from imserver import errors
-from imserver.channels.channels import Channels
 from imserver.channels.connections import Joined, Left
 from imserver.channels.members import (
     MAX_CHANNELS_OF_A_CONNECTION,
     ChannelRefused,
     Publication,
 )
+from imserver.channels.subscriptions import Channels
 from imserver.model import (
     Event,
     Limit,

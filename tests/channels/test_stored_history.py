@@ -5,8 +5,8 @@ from typing import ClassVar
 
 import pytest
 
-from imserver.channels.channels import Channels
 from imserver.channels.members import ChannelRefused
+from imserver.channels.subscriptions import Channels
 from imserver.config.settings import ChannelSettings
 from imserver.model import Event, Outcome
 from imserver.transport.connection import Connection

@@ -13,11 +13,11 @@ import gevent
 from gevent.event import Event as Signal
 from msgspec.structs import replace
 
-from imserver.channels.channels import build_channels
 from imserver.channels.connections import Connections
 from imserver.channels.members import ChannelMembers
-from imserver.channels.nodes import ChannelNodes
+from imserver.channels.publishing import ChannelNodes
 from imserver.channels.registrar import Registrar
+from imserver.channels.subscriptions import build_channels
 from imserver.cluster.history import HistoryPage, LocalHistory, Position, Retained
 from imserver.cluster.nodes import (
     ChannelsUnsettled,

@@ -11,9 +11,9 @@ from imserver.auth.mutes import MutedUsers
 from imserver.auth.observer import NoObserver
 from imserver.auth.rates import SenderRates
 from imserver.auth.relations import NoRelations
-from imserver.channels.channels import build_channels
 from imserver.channels.connections import Connections
 from imserver.channels.members import ChannelMembers
+from imserver.channels.subscriptions import build_channels
 from imserver.cluster.history import LocalHistory
 from imserver.cluster.nodes import NodeQueries
 from imserver.cluster.registry import Lease, SoloRegistry

@@ -12,9 +12,9 @@ from imserver import errors
 from imserver.api.v1.push import IDEMPOTENCY_KEY, event_of, key_of
 from imserver.api.v1.push_request import MESSAGE_RULES, STATUSES, Sending
 from imserver.auth.principal import Needs
-from imserver.channels.channels import Channels
 from imserver.channels.histories import Published
 from imserver.channels.members import MAX_TAG_BYTES, MAX_TAGS, ChannelRefused
+from imserver.channels.subscriptions import Channels
 from imserver.cluster.history import HistoryPage, Position
 from imserver.config.declared import about
 from imserver.core.core import Core

@@ -260,23 +260,15 @@ class LeaseKeeper:
 
 
 def _refusal(reason: bytes, other: str, lease: Lease) -> str:
-    if reason == b"fingerprint":
-        return (
-            f"the cluster has another secret than this node (seen at node {other}): give all nodes the "
-            "same server.secret_file, or the same server.data_dir. To change the secret, first let all nodes "
-            "accept the new one, too (server.second_secret_file)"
-        )
-    if reason == b"database":
-        return (
-            f"the cluster uses another database for apps and keys than this node (its node {other} was "
-            "asked): give all nodes the same storage.url, or, on one machine, the same server.data_dir"
-        )
-    if reason == b"features":
-        return (
-            f"the cluster has other features than this node, which has {lease.feature_names} (node {other}): "
-            "give all nodes the same list in the setting features"
-        )
-    return (
-        f"the live node {lease.node} on machine {other} has the address of this one: set cluster.advertise "
-        "to an address of this machine that the other nodes can reach, or another app.rpc_port"
-    )
+    return {
+        b"fingerprint": f"the cluster has another secret than this node (seen at node {other}): give all "
+        "nodes the same server.secret_file, or the same server.data_dir. To change the secret, first let all "
+        "nodes accept the new one, too (server.second_secret_file)",
+        b"database": f"the cluster uses another database for apps and keys than this node (its node {other} "
+        "was asked): give all nodes the same storage.url, or, on one machine, the same server.data_dir",
+        b"features": f"the cluster has other features than this node, which has {lease.feature_names} (node "
+        f"{other}): give all nodes the same list in the setting features",
+        b"address": f"the live node {lease.node} on machine {other} has the address of this one: set "
+        "cluster.advertise to an address of this machine that the other nodes can reach, or another "
+        "app.rpc_port",
+    }[reason]

@@ -110,7 +110,7 @@ class Peer:
             before = queue.bytes
             items = queue.take()
             try:
-                version = rpc_context.version_for(lease)
+                version = min(rpc_context.version, lease.version)
                 sender.send(version, rpc_context.epoch, lease.epoch, self.number + 1, items)
             except SocketFull:
                 queue.put_back(items)
@@ -301,10 +301,6 @@ class RpcContext(Struct):
     context: zerorpc.Context = None
     """Created when the RPC starts."""
 
-    def version_for(self, lease: Lease) -> int:
-        """The RPC version for a node: the lower of the two."""
-        return min(self.version, lease.version)
-
     def connect_to(
         self, lease: Lease, kind: int, endpoint: str, on_writable: Callable[[], None]
     ) -> ZmqSocket:
@@ -407,7 +403,8 @@ class ControlChannel:
             if not self._connected.wait(max(0.0, deadline - monotonic())):
                 raise TimeoutError
         left = max(0.001, deadline - monotonic())
-        return client.query(self._rpc.version_for(self._lease), self._lease.epoch, kind, body, left)
+        version = min(self._rpc.version, self._lease.version)
+        return client.query(version, self._lease.epoch, kind, body, left)
 
     def _connect(self) -> ControlClient:
         if self._gone:
