@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench import abuse_hosts, abuse_notify, abuse_previews
+from bench import abuse_archives, abuse_hosts, abuse_notify, abuse_previews
 from bench.abuse_answers import ACCEPTED, command_answers, http_answers
 from bench.abuse_rows import (
     BOTS,
@@ -808,6 +808,9 @@ def run(context: RunContext, options: AbuseOptions) -> Figures:
     if options.match in abuse_previews.NAME:
         context.show_phase(f"attack {len(rows) + 1}: links")
         rows.append(abuse_previews.links(context))
+    if options.match in abuse_archives.NAME:
+        context.show_phase(f"attack {len(rows) + 1}: archives")
+        rows.append(abuse_archives.archives(context))
     if not rows:
         raise BenchError(f"no attack has {options.match!r} in its name")
     unproved = unproved_in(rows)

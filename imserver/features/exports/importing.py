@@ -52,7 +52,8 @@ class Archive:
     def __init__(self, path: Path) -> None:
         try:
             self._zip = ZipFile(path)
-            written = self._zip.read(MANIFEST)
+            with self._zip.open(MANIFEST) as file:
+                written = file.read(_MOST_LINE)
             self.manifest = msgspec.json.decode(written, type=Manifest)
         except _DAMAGED as error:
             raise BadArchive(f"{path} is no archive of imserver, or is damaged: {error}") from None
@@ -69,7 +70,7 @@ class Archive:
     def entries(self) -> Iterator[EntryChecksum]:
         """The entries, in their order."""
         with self._zip.open(CHECKSUMS) as lines:
-            for line in lines:
+            while line := lines.readline(_MOST_LINE):
                 yield msgspec.json.decode(line, type=EntryChecksum)
 
     def pieces(self, name: str) -> Iterator[bytes]:
