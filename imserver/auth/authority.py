@@ -299,6 +299,12 @@ class Authority:
         """Whether an app lists this address, so that its back end needs no key."""
         return bool(self._allowed.apps_of(host))
 
+    def unlocked(self, app: str, users: Sequence[str]) -> list[str]:
+        """These users but those whose account is locked: a lock bans, and its ban ends with it. May switch.
+        Raises StorageUnavailable."""
+        locked = {each.user for each in self._accounts.those_of(app, users) if each.is_locked(time())}
+        return [user for user in users if user not in locked]
+
     def may_act_on(self, principal: Principal, app: str, users: Sequence[str]) -> bool:
         """Whether a principal may act on these users: a back end on all, an account that acts by its role on
         those below it. May switch. Raises StorageUnavailable."""

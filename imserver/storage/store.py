@@ -518,21 +518,22 @@ class Store:
 
         self._write_version(work)
 
-    def add_key(self, row: KeyRow) -> KeyRow:
-        """Store a key and return the stored row. Raises StorageUnavailable."""
+    def add_key(self, row: KeyRow, by: str = "") -> KeyRow | None:
+        """Store a key and return the stored row. ``by``: the key that makes it. None: that key was revoked,
+        or the maker owns the app no longer, which this node may not know yet. Raises StorageUnavailable."""
         row = replace(row, created=_now())
 
-        def work(sql: Statements, version: int) -> KeyRow:
-            _insert_key(sql, row, version)
-            return row
+        def work(sql: Statements, version: int) -> KeyRow | None:
+            return row if _insert_key(sql, row, version, by) else None
 
         return self._write_version(work)
 
-    def rotate_key(self, old: str, new: KeyRow, grace_seconds: int) -> KeyRow | None:
+    def rotate_key(self, old: str, new: KeyRow, grace_seconds: int, by: str = "") -> KeyRow | None:
         """Store a key with the scopes, apps and note of the key ``old``, which ends in ``grace_seconds``, or
         earlier if it would have. ``new`` has the other fields.
 
-        Returns the stored row. None: there is no key ``old``, or it has ended. Raises StorageUnavailable.
+        Returns the stored row. None: there is no key ``old``, or it has ended, or as for :meth:`add_key`.
+        Raises StorageUnavailable.
         """
         now = _now()
 
@@ -542,7 +543,8 @@ class Store:
             if before is None or before.has_ended(now):
                 return None
             row = replace(new, scopes=before.scopes, apps=before.apps, note=before.note, created=now)
-            _insert_key(sql, row, version)
+            if not _insert_key(sql, row, version, by):
+                return None
             ends = now + grace_seconds
             if before.expires:
                 ends = min(ends, before.expires)
@@ -647,7 +649,11 @@ _KEYS: Final = (
 )
 
 
-def _insert_key(sql: Statements, row: KeyRow, version: int) -> None:
+def _insert_key(sql: Statements, row: KeyRow, version: int, by: str) -> bool:
+    if sql.query("SELECT 1 FROM api_key WHERE id = %s AND revoked > 0", (by,)):
+        return False
+    if row.maker and not sql.query("SELECT 1 FROM account WHERE id = %s AND role = 'owner'", (row.maker,)):
+        return False
     sql.execute(
         "INSERT INTO api_key (id, digest, scopes, apps, note, version, created, revoked, expires, maker) "
         "VALUES (%s, %s, %s, %s, %s, %s, %s, 0, %s, %s)",
@@ -663,6 +669,7 @@ def _insert_key(sql: Statements, row: KeyRow, version: int) -> None:
             row.maker or None,
         ),
     )
+    return True
 
 
 def _read_changes(known: int, sql: Statements) -> Changes:

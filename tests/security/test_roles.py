@@ -155,6 +155,24 @@ def test_pages_lead_through_all_accounts(node: Harness) -> None:
 # --- locks --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("route", "field"), [("unban", "users"), ("moderation/unban", "user")])
+def test_a_lifted_ban_leaves_the_lock_and_what_it_stops(node: Harness, route: str, field: str) -> None:
+    core, owner = node.node.core, person(node, "owner")
+    secret = User(node, owner.token).post("keys/create", scopes=["admin"], apps=["201"])["secret"]
+
+    def works() -> bool:
+        core.identity.keys.expire(core.sessions.sessions.is_banned)
+        return back_end(node, secret).ask("GET", "accounts/list", {})[0] == 200
+
+    assert works()
+    back_end(node).post("accounts/lock", user=owner.user)
+    assert not works()
+    back_end(node).post(route, **{field: [owner.user] if field == "users" else owner.user})
+    assert not works()
+    back_end(node).post("accounts/unlock", user=owner.user)
+    assert works()
+
+
 def test_a_lock_stops_logins_and_tokens_until_it_is_lifted(node: Harness) -> None:
     ann, owner = person(node, name="ann_locked"), person(node, "owner")
     bot = User(node, bots_of(node.node.core).bots.create("201", ann.user, "")[1], app="201")

@@ -352,9 +352,10 @@ def ban(
 def unban(api: PresenceApi, call: Call, app: field.App, users: Users) -> UnbanAnswer:
     """Let users log in again.
 
-    You may also name users who are not banned.
+    You may also name users who are not banned. The ban of a lock ends with the lock alone.
     """
     _require_below(api, call, users)
+    users = api.identity.authority.unlocked(call.app, users)
     return UnbanAnswer(list(api.here.sessions.unban(call.app, users)))
 
 

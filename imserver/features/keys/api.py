@@ -256,9 +256,11 @@ def create(api: KeysApi, call: Call, request: KeyCreate) -> KeyCreated:
         raise ApiProblem(Problems.FORBIDDEN, "`apps`: name apps that you reach; your key is for them only")
     expires = api.end_of(principal, request.expires_seconds)
     row, secret = KeyRow.make(tuple(dict.fromkeys(request.scopes)), apps, request.note, expires)
-    row = api.store.add_key(replace(row, maker=api.maker_of(principal)))
-    _name_act(call, row)
-    return KeyCreated(_shown(row), secret)
+    stored = api.store.add_key(replace(row, maker=api.maker_of(principal)), principal.key)
+    if stored is None:
+        raise ApiProblem(Problems.FORBIDDEN, "You may make no keys any more")
+    _name_act(call, stored)
+    return KeyCreated(_shown(stored), secret)
 
 
 @routes.post(
@@ -302,7 +304,7 @@ def rotate(
     row = api.changeable(call.principal, id)
     new, secret = KeyRow.make(expires=api.end_of(call.principal, expires_seconds))
     new = replace(new, maker=api.maker_of(call.principal))
-    stored = api.store.rotate_key(row.id, new, grace_seconds)
+    stored = api.store.rotate_key(row.id, new, grace_seconds, call.principal.key)
     if stored is None:
         raise ApiProblem(Problems.INVALID_REQUEST, "The key was revoked, or has expired")
     _name_act(call, row)

@@ -144,9 +144,9 @@ class Moderation:
         return closed
 
     def unban(self, by: Principal, app: str, user: str) -> None:
-        """Let a user log in again."""
+        """Let a user log in again. A lock stays."""
         self.check(by, app, user)
-        self._sessions.unban(app, [user])
+        self._sessions.unban(app, self._authority.unlocked(app, [user]))
         self._record(by, app, user, "unban", "")
 
     def removed_from_group(self, by: Principal, app: str, user: str, group: int, reason: str) -> None:

@@ -95,7 +95,8 @@ def test_a_role_is_given_to_people_only(people: Store) -> None:
 @pytest.mark.parametrize("way", ["role", "deletion"])
 def test_keys_of_an_owner_are_revoked_for_every_node(people: Store, way: str) -> None:
     *_, ann = PeopleStore(people).page(PeopleFilter("gochat"), 0, 2**53, 3, NOW)
-    own, other = (replace(KeyRow.make()[0], maker=id) for id in (ann.id, 0))
+    PeopleStore(people).set_role("gochat", ann.id, "owner", anybody, None)
+    own, other, later = (replace(KeyRow.make()[0], maker=id) for id in (ann.id, 0, 0))
     for row in (own, other):
         people.add_key(row)
     heard: list[KeyRow] = []
@@ -108,6 +109,12 @@ def test_keys_of_an_owner_are_revoked_for_every_node(people: Store, way: str) ->
         AccountStore(people).remove("gochat", ann.id)
     people.refresh()
     assert [(row.id, row.revoked > 0, row.maker) for row in heard] == [(own.id, True, 0)]
+    # On a node that has not heard of it.
+    assert people.add_key(later, own.id) is None
+    assert people.rotate_key(other.id, later, 60, own.id) is None
+    assert people.add_key(replace(later, maker=ann.id)) is None
+    stored = people.keys()
+    assert {row.id for row in stored} == {own.id, other.id}
 
 
 def test_a_lock_is_that_of_the_bots_of_an_account_too(people: Store) -> None:
