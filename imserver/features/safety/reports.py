@@ -38,7 +38,7 @@ AROUND: Final = 5
 _LOOK: Final = 20
 _SWEEP_SECONDS: Final = 3600.0
 NOTICE_SECONDS: Final = 600
-"""Owners hear of a report unless another one was opened so short before."""
+"""Owners hear of the first report in each such span of the clock."""
 _DAY: Final = 86400
 State = Literal["open", "closed"]
 _COLUMNS: Final = (
@@ -156,8 +156,8 @@ class Reports:
                 count = "SELECT count(*) FROM report WHERE app = %s AND closed = 0"
                 if sql.query(count, (app,))[0][0] >= MOST_OPEN:
                     return None
-                others = "SELECT DISTINCT member FROM report WHERE app = %s AND closed = 0 AND opened > %s"
-                rows = sql.query(f"{others} LIMIT 2", (app, now - NOTICE_SECONDS))
+                others = "SELECT DISTINCT member FROM report WHERE app = %s AND closed = 0 AND opened >= %s"
+                rows = sql.query(f"{others} LIMIT 2", (app, now - now % NOTICE_SECONDS))
                 recent = {text_of(member) for (member,) in rows}
                 row = (app, new, subject, report.message, conversation, user, 0, now, now, 0, "", "", "")
                 sql.insert_new("report", f"app, id, subject, {_COLUMNS[4:]}", [row])
@@ -187,7 +187,7 @@ class Reports:
     def _notify_owners(
         self, app: str, id: str, report: Report, user: str, conversation: int, recent: Set[str]
     ) -> None:
-        """Tell owners of a report, unless they have just heard of one. ``recent``: of whom others were."""
+        """Tell owners of a report, unless they have heard of one. ``recent``: of whom they were."""
         who, groups = self.names(app, [user]).get(user, user), self.groups(app, [conversation])
         what = f"A message of {who}" if report.message else who
         where = "".join(f' in "{name}"' for name in groups.values())
