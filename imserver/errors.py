@@ -332,52 +332,55 @@ class Problems:
     VERSION_NOT_SUPPORTED: Final = _problem(505, "http_version", "Only HTTP/1.0 and HTTP/1.1 are supported.")
 
 
-# --- temporary failures -------------------------------------------------------------------------------------
-
-
 def problems_of(features: Iterable[Iterable[HttpProblem]]) -> list[HttpProblem]:
     """The HTTP problems of the core and of features, by status."""
     more = (problem for problems in features for problem in problems)
     return sorted((*HTTP_PROBLEMS.values(), *more), key=attrgetter("status"))
 
 
-class Unavailable(ImserverError):
-    """A service that a request needs does not answer. Temporary: the request may be repeated.
+# --- refusals -----------------------------------------------------------------------------------------------
 
-    ``problem``: how HTTP routes refuse the request.
+
+class ServiceRefused(ImserverError):
+    """A service refuses what was asked.
+
+    ``problem``: how HTTP routes say so. ``detail`` replaces its usual message; ``{}`` in it is the text of
+    the exception. A subclass gives both: ``class UnknownGroup(ServiceRefused, problem=HTTP_UNKNOWN_GROUP)``.
     """
 
     problem: ClassVar[HttpProblem]
+    detail: ClassVar[str] = ""
+
+    def __init_subclass__(cls, problem: HttpProblem | None = None, detail: str = "") -> None:
+        if problem is not None:
+            cls.problem, cls.detail = problem, detail
 
 
-class StorageUnavailable(Unavailable):
+class Unavailable(ServiceRefused):
+    """A service that a request needs does not answer. Temporary: the request may be repeated."""
+
+
+class StorageUnavailable(Unavailable, problem=Problems.STORAGE_UNAVAILABLE):
     """The database does not answer in time. ``until``: when to try again, in Unix seconds; 0: soon."""
 
-    problem = Problems.STORAGE_UNAVAILABLE
     until: int = 0
 
 
-class ReviewUnavailable(StorageUnavailable):
+class ReviewUnavailable(StorageUnavailable, problem=Problems.REVIEW_UNAVAILABLE):
     """The back end of the app has not reviewed a message in time, so it was not stored."""
-
-    problem = Problems.REVIEW_UNAVAILABLE
 
 
 class TooManyMessages(StorageUnavailable):
     """A user with a rate (:class:`imserver.auth.rates.SenderRates`) has sent too many; one was not stored."""
 
 
-class QuotaSpent(StorageUnavailable):
+class QuotaSpent(StorageUnavailable, problem=Problems.TOO_MANY_REQUESTS):
     """An app has used up a quota of a day. ``until``: when the day ends."""
-
-    problem = Problems.TOO_MANY_REQUESTS
 
     def __init__(self, text: str, until: int) -> None:
         super().__init__(text)
         self.until = until
 
 
-class IssuerUnavailable(Unavailable):
+class IssuerUnavailable(Unavailable, problem=Problems.ISSUER_UNAVAILABLE):
     """The keys of an OpenID Connect issuer are currently unknown. The text gives the reason."""
-
-    problem = Problems.ISSUER_UNAVAILABLE

@@ -36,7 +36,7 @@ from imserver.config.values import (
     stored_name,
     valid_name,
 )
-from imserver.errors import StartError
+from imserver.errors import Problems, ServiceRefused, StartError
 from imserver.hub.hub import Hub
 from imserver.storage.app_rows import has_files
 from imserver.storage.contract import AppContents, AppRow, Changes, Erasure, tables_of
@@ -54,7 +54,7 @@ Objection = Callable[[str, TenantSettings], str]
 log = logging.getLogger(__name__)
 
 
-class BadTenant(ValueError):
+class BadTenant(ServiceRefused, ValueError, problem=Problems.INVALID_REQUEST, detail="{}"):
     """An app cannot have this name or these settings, or cannot be deleted. The text is one line with the
     reason.
     """
@@ -63,11 +63,11 @@ class BadTenant(ValueError):
     """Whether there are as many apps as ``limits.registered_apps`` allows."""
 
 
-class UnknownTenant(LookupError):
+class UnknownTenant(ServiceRefused, LookupError, problem=Problems.UNKNOWN_APP):
     """No such app."""
 
 
-class TooManyTenants(BadTenant):
+class TooManyTenants(BadTenant, problem=Problems.TOO_MANY_APPS):
     """``limits.registered_apps`` is reached."""
 
     is_full = True

@@ -31,6 +31,7 @@ from imserver.core.core import Core
 from imserver.errors import (
     Problems,
     QuotaSpent,
+    ServiceRefused,
     Unavailable,
 )
 from imserver.http.form import (
@@ -664,10 +665,8 @@ def refused(
         error = spent(error)
     if isinstance(error, RequestRefused):
         return error.answer
-    if isinstance(error, BadBody):
-        error = ApiProblem(Problems.BAD_REQUEST)
-    elif isinstance(error, Unavailable):
-        error = ApiProblem(error.problem)
+    if isinstance(error, ServiceRefused):
+        error = ApiProblem(error.problem, error.detail.format(error))
     if isinstance(error, ApiProblem):
         api.report(request, error, principal, call)
         finished = route.style.refuse(error.problem, request, error.detail)

@@ -14,6 +14,7 @@ from typing import Any, Final, NoReturn
 import msgspec
 
 from imserver.auth.tenants import Tenants
+from imserver.errors import Problems, ServiceRefused
 from imserver.model import ACTION_PREFIX
 from imserver.protocol.forgiving import has_nul
 
@@ -41,7 +42,7 @@ _broken_escapes = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _decode_json = msgspec.json.Decoder().decode
 
 
-class BadBody(ValueError):
+class BadBody(ServiceRefused, ValueError, problem=Problems.BAD_REQUEST):
     """The body of a request does not match its content type."""
 
 

@@ -57,10 +57,6 @@ class Link(Struct, frozen=True):
     parameters: dict[str, str]
 
 
-Refusals = Mapping[type[Exception], Callable[[Any], ApiProblem]]
-"""Exception of a service → the refusal that it is answered with."""
-
-
 class Operation(Struct, frozen=True):
     """One route. ``need``: what a principal must have proved; ``reach`` and ``user``: in which app, for whom.
 
@@ -113,8 +109,8 @@ class Operation(Struct, frozen=True):
     """The subject of the chapter of a feature."""
     returns: bool = False
     """Whether the function returns the body of the answer, see :class:`Resource`."""
-    refusals: Refusals = {}
-    """Exceptions of a function that returns the body."""
+    refusals: Mapping[type[Exception], Callable[[Any], ApiProblem]] = {}
+    """Exceptions of a function that returns the body → refusals that depend on more than the class."""
     on_publisher: bool = False
     """Whether publisher connections have it as a command, too: a POST route with the need ``PUSH``."""
     act: str | None = None
@@ -178,11 +174,6 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def refuse(problem: HttpProblem, text: str = "") -> Callable[[Exception], ApiProblem]:
-    """Make the refusal for an exception. ``{}`` in ``text`` is replaced by the text of the exception."""
-    return lambda error: ApiProblem(problem, text.format(error))
-
-
 class Declare(Protocol[S]):
     """A decorator of functions that get a service and a call first."""
 
@@ -204,8 +195,8 @@ class Resource(Generic[S]):
       its limits and its default. ``base`` is a Struct whose fields come before them, such as the acting user;
       a parameter of the same name gets the value of such a field. ``schema`` is the published name of the
       body, and what it is. Where two routes share a Struct, or a field may be absent, one parameter is of the
-      type of the Struct. The returned Struct is the body of the answer. ``refusals`` are the exceptions that
-      become refusals.
+      type of the Struct. The returned Struct is the body of the answer. A :class:`ServiceRefused` is answered
+      with its problem. ``refusals`` make the refusal of other exceptions.
     - ``(service, call)``: it makes its response itself. Its row names ``query`` or ``body``, and ``answer``.
 
     ``more`` are fields of :class:`Operation`; ``hot``, ``problems`` and ``base`` hold for all routes of the
@@ -227,7 +218,7 @@ class Resource(Generic[S]):
         service: Callable[[Core, Api], S],
         hot: bool = True,
         problems: tuple[HttpProblem, ...] = (),
-        refusals: Refusals | None = None,
+        refusals: Mapping[type[Exception], Callable[[Any], ApiProblem]] | None = None,
         examples: tuple[Struct, ...] = (),
         chapter: str = "",
         base: type[Struct] | None = None,

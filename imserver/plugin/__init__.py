@@ -6,11 +6,12 @@ from typing import Final
 from imserver.core.core import Answers, DialectParts, FeatureParts
 from imserver.plugin.feature import Feature, FeatureSettings, Views
 
-VERSION: Final = 3
+VERSION: Final = 4
 """The version of the face. It rises with each name or field that is added, changed or removed."""
 SINCE: Final[Mapping[str, int]] = {
     **dict.fromkeys(("Act", "Denial", "KeyRow", "ServerApi", "record_act", "on_one_line", "room_id"), 2),
     **dict.fromkeys(("PushNotice", "PushResult", "PushService", "push_services_of", "Ask"), 3),
+    "ServiceRefused": 4,
 }
 """Name of the face → the version since when it exists, for those that are newer than version 1."""
 

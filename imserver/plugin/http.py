@@ -4,7 +4,7 @@ from imserver.config.declared import about
 from imserver.http.call import Api, Call, Route
 from imserver.http.field import AccountApp, Acting, ActingPage, NextCursor, PageCursor
 from imserver.http.form import BadBody, app_of_rooms, read_cursor, room_id
-from imserver.http.operation import Header, Refusals, Resource, one_of, refuse
+from imserver.http.operation import Header, Resource, one_of
 from imserver.http.reply import PROBLEM, ApiProblem, BatchAnswers, RequestRefused, stream_head, stream_refused
 from imserver.http.wire import page_and_cursor
 from imserver.transport.exchange import HttpRequest, HttpResponse
@@ -24,7 +24,6 @@ __all__ = [
     "HttpResponse",
     "NextCursor",
     "PageCursor",
-    "Refusals",
     "RequestRefused",
     "Resource",
     "Route",
@@ -33,7 +32,6 @@ __all__ = [
     "one_of",
     "page_and_cursor",
     "read_cursor",
-    "refuse",
     "room_id",
     "stream_head",
     "stream_refused",

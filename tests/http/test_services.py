@@ -18,7 +18,7 @@ from imserver.auth.principal import (
 from imserver.config.settings import Config
 from imserver.core.core import Core
 from imserver.http.call import Api, Call, Route, answer, read, run_command
-from imserver.http.operation import Resource, refuse, route_of
+from imserver.http.operation import Resource, route_of
 from imserver.transport.exchange import HttpRequest, HttpResponse
 from tests.api.fakes import LIMITED, FakeNode
 
@@ -49,13 +49,11 @@ def greeter(core: Core, api: Api) -> Greeter:
     return Greeter(f"hello of {core.config.app.http_port}", api)
 
 
-class Rude(Exception):
+class Rude(errors.ServiceRefused, problem=errors.Problems.NOT_ALLOWED, detail="No: {}"):
     """A greeter does not greet."""
 
 
-routes = Resource(
-    "greetings", service=greeter, refusals={Rude: refuse(errors.Problems.NOT_ALLOWED, "No: {}")}
-)
+routes = Resource("greetings", service=greeter)
 
 
 @routes.get("/greetings", Needs.ANYONE)

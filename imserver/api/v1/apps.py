@@ -19,14 +19,14 @@ from msgspec.structs import asdict
 from imserver import errors
 from imserver.auth import tenants
 from imserver.auth.principal import Needs
-from imserver.auth.tenants import BadTenant, Tenant, Tenants, TooManyTenants, UnknownTenant
+from imserver.auth.tenants import Tenant, Tenants
 from imserver.config.declared import about, bare, hints_of, marks_of
 from imserver.config.settings import ChannelSettings, LoginPolicy, StorageSettings, TenantSettings
 from imserver.config.values import RENAMED_OF_APPS, Declarations
 from imserver.core.core import Core
 from imserver.http import field
 from imserver.http.call import Api, Call
-from imserver.http.operation import PREFIX, Link, Operation, Resource, refuse
+from imserver.http.operation import PREFIX, Link, Operation, Resource
 from imserver.http.reply import ApiProblem
 from imserver.http.wire import page_of
 from imserver.storage.contract import Erasure
@@ -330,11 +330,6 @@ def _app_api(core: Core, _: Api) -> AppApi:
 routes = Resource(
     "apps",
     _app_api,
-    refusals={
-        BadTenant: refuse(errors.Problems.INVALID_REQUEST, "{}"),
-        TooManyTenants: refuse(errors.Problems.TOO_MANY_APPS),
-        UnknownTenant: refuse(errors.Problems.UNKNOWN_APP),
-    },
 )
 
 

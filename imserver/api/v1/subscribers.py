@@ -16,7 +16,8 @@ from imserver.errors import Problems
 from imserver.http import field
 from imserver.http.call import Call
 from imserver.http.form import cursor_of, read_cursor
-from imserver.http.operation import Link, Resource, refuse
+from imserver.http.operation import Link, Resource
+from imserver.http.reply import ApiProblem
 
 MOST_AT_ONCE: Final = 1000
 """The most connections and users of one call. Each is asked for at its own node."""
@@ -137,7 +138,7 @@ routes = Resource(
     "channels",
     channel_api,
     base=field.AppPage,
-    refusals={ChannelRefused: refuse(Problems.INVALID_REQUEST, "{}")},
+    refusals={ChannelRefused: lambda error: ApiProblem(Problems.INVALID_REQUEST, str(error))},
 )
 
 

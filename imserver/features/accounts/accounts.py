@@ -28,6 +28,12 @@ from imserver.features.accounts.declared import (
     FAILURES_OF_ACCOUNT,
     FAILURES_OF_ADDRESS,
     FAILURES_OF_DEVICE,
+    HTTP_ACCOUNT_LOCKED,
+    HTTP_PASSWORDS_OFF,
+    HTTP_REGISTRATION_CLOSED,
+    HTTP_UNKNOWN_DEVICE,
+    HTTP_UNKNOWN_RESET,
+    HTTP_WRONG_LOGIN,
     LOGINS,
     PROVIDER_LOGINS,
     REGISTRATIONS,
@@ -48,7 +54,7 @@ from imserver.features.accounts.identifiers import (
 from imserver.features.accounts.passwords import MAX_PASSWORD_BYTES, Overloaded, Passwords
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.accounts.tokens import AccountTokens, KnownDevice
-from imserver.plugin.errors import ImserverError, LoginRefusal
+from imserver.plugin.errors import ImserverError, LoginRefusal, Problems, ServiceRefused
 from imserver.plugin.identity import AccountSession, Buckets, TooManyRequests, by_address
 from imserver.plugin.messages import is_name
 from imserver.plugin.runtime import network_of
@@ -96,33 +102,31 @@ SessionCloser = Callable[[str, Sequence[str], str | None], object]
 """Called with (app, users, device)."""
 Erase = Callable[..., object]
 """See :meth:`imserver.plugin.services.Core.erase_user`."""
-Refused = Callable[..., object]
-"""See ``Logins.refused``. Identifiers are personal: the user is ``""``, and an account is named by its id."""
 _DEVICE_BITS: Final = 53
 """Bits of a login number: exact in the JSON of every language."""
 
 
-class NoAccounts(ImserverError):
+class NoAccounts(ServiceRefused, problem=Problems.NOT_ALLOWED, detail="The app has no accounts"):
     """The app has no accounts (``account_tokens``)."""
 
 
-class PasswordsOff(ImserverError):
+class PasswordsOff(ServiceRefused, problem=HTTP_PASSWORDS_OFF):
     """Accounts of the app have no passwords (``accounts.passwords``)."""
 
 
-class UnknownReset(ImserverError):
+class UnknownReset(ServiceRefused, problem=HTTP_UNKNOWN_RESET):
     """The code to reset a password does not exist, has expired, or was used."""
 
 
-class Closed(ImserverError):
+class Closed(ServiceRefused, problem=HTTP_REGISTRATION_CLOSED):
     """Registration is closed (``accounts.registration``)."""
 
 
-class WrongLogin(ImserverError):
+class WrongLogin(ServiceRefused, problem=HTTP_WRONG_LOGIN):
     """The account does not exist, or the password is wrong."""
 
 
-class AccountLocked(ImserverError):
+class AccountLocked(ServiceRefused, problem=HTTP_ACCOUNT_LOCKED, detail="{}"):
     """The account is locked. The text says until when and why: only who has proved the login gets it."""
 
     def __init__(self, account: Account) -> None:
@@ -133,7 +137,7 @@ class AccountLocked(ImserverError):
         self.until = 0 if until == FOR_GOOD else until
 
 
-class UserBanned(AccountLocked):
+class UserBanned(AccountLocked, problem=Problems.BANNED, detail="{}"):
     """The user of the account is banned. The text says until when and why."""
 
     def __init__(self, text: str, until: int | None) -> None:
@@ -155,11 +159,11 @@ _REFUSALS: Final[Mapping[type[Exception], LoginRefusal]] = {
 }
 
 
-class UnknownAccount(ImserverError):
+class UnknownAccount(ServiceRefused, problem=Problems.UNKNOWN_ACCOUNT):
     """The app has no such account."""
 
 
-class UnknownDevice(ImserverError):
+class UnknownDevice(ServiceRefused, problem=HTTP_UNKNOWN_DEVICE):
     """The account has no such login."""
 
 
@@ -193,7 +197,7 @@ class Accounts:
         buckets: MakeBuckets,
         erase: Erase,
         recorder: Callable[[str, str], RecordEvent | None],
-        refused: Refused,
+        refused: Callable[..., object],
         factors: Factors,
     ) -> None:
         settings = settings_of(config, AccountSettings)

@@ -8,18 +8,10 @@ from typing import Annotated, Any, Final
 from msgspec import UNSET, Struct, UnsetType
 
 from imserver.features.accounts.accounts import (
-    AccountLocked,
     Accounts,
-    Closed,
-    NoAccounts,
-    PasswordsOff,
-    UnknownAccount,
-    UnknownDevice,
-    UserBanned,
-    WrongLogin,
     check_device,
 )
-from imserver.features.accounts.contract import STATUS_CHARACTERS, RoleName, Taken, name_of
+from imserver.features.accounts.contract import STATUS_CHARACTERS, RoleName, name_of
 from imserver.features.accounts.declared import (
     HTTP_ACCOUNT_LOCKED,
     HTTP_FACTOR_REQUIRED,
@@ -30,18 +22,16 @@ from imserver.features.accounts.declared import (
     HTTP_WRONG_CODE,
     HTTP_WRONG_LOGIN,
 )
-from imserver.features.accounts.factors import CODE_CHARACTERS, FactorRequired, WrongCode
+from imserver.features.accounts.factors import CODE_CHARACTERS
 from imserver.features.accounts.identifiers import (
     EMAIL_BYTES,
     IDENTIFIERS,
     LOGIN_CHARACTERS,
     NAME_PATTERN,
-    BadField,
     Identifier,
     split,
 )
 from imserver.features.accounts.parts import accounts_of
-from imserver.features.accounts.passwords import Overloaded
 from imserver.features.accounts.resets import Resets
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import (
@@ -50,11 +40,9 @@ from imserver.plugin.http import (
     Api,
     ApiProblem,
     Call,
-    Refusals,
     Resource,
     about,
     one_of,
-    refuse,
 )
 from imserver.plugin.identity import GOCHAT, AccountSession, Needs
 from imserver.plugin.services import Core, SessionServices
@@ -262,25 +250,6 @@ class AccountDone(Struct):
 
 _UNKNOWN: Final = (Problems.UNKNOWN_ACCOUNT,)
 
-NO_ACCOUNTS: Final = refuse(Problems.NOT_ALLOWED, "The app has no accounts")
-
-REFUSALS: Final[Refusals] = {
-    BadField: refuse(Problems.INVALID_REQUEST, "{}"),
-    Taken: refuse(HTTP_LOGIN_TAKEN),
-    NoAccounts: NO_ACCOUNTS,
-    PasswordsOff: refuse(HTTP_PASSWORDS_OFF),
-    Closed: refuse(HTTP_REGISTRATION_CLOSED),
-    WrongLogin: refuse(HTTP_WRONG_LOGIN),
-    AccountLocked: refuse(HTTP_ACCOUNT_LOCKED, "{}"),
-    UserBanned: refuse(Problems.BANNED, "{}"),
-    FactorRequired: refuse(HTTP_FACTOR_REQUIRED),
-    WrongCode: refuse(HTTP_WRONG_CODE),
-    UnknownAccount: refuse(Problems.UNKNOWN_ACCOUNT),
-    UnknownDevice: refuse(HTTP_UNKNOWN_DEVICE),
-    Overloaded: refuse(Problems.BUSY),
-}
-"""Exceptions of accounts → refusals."""
-
 
 class AccountApi(Struct, frozen=True):
     """The services that the routes use."""
@@ -305,7 +274,6 @@ routes = Resource(
     base=Acting,
     hot=False,
     chapter=CHAPTER,
-    refusals=REFUSALS,
 )
 
 

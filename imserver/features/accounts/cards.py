@@ -22,7 +22,7 @@ from imserver.features.accounts.friends import BLOCKED, STRANGERS, Relation, rel
 from imserver.features.accounts.identifiers import LOGIN_CHARACTERS, candidates, fits
 from imserver.features.accounts.relations import AccountRelations
 from imserver.features.accounts.rows import AccountStore
-from imserver.plugin.errors import ImserverError, StorageUnavailable
+from imserver.plugin.errors import Problems, ServiceRefused, StorageUnavailable
 from imserver.plugin.identity import by_address
 from imserver.plugin.runtime import until_beat
 from imserver.plugin.services import SessionServices
@@ -47,7 +47,9 @@ MOST_SEEN: Final = 100_000
 _SEEN_AT_ONCE: Final = 1000
 
 
-class NoFinding(ImserverError):
+class NoFinding(
+    ServiceRefused, problem=Problems.NOT_ALLOWED, detail="Accounts of this app do not find each other"
+):
     """Accounts of the app do not find each other (``apps.<app>.accounts.find``, ``search``)."""
 
 

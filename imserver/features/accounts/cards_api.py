@@ -6,10 +6,8 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Struct
 
-from imserver.features.accounts.accounts import NoAccounts, UnknownAccount
 from imserver.features.accounts.api import (
     CHAPTER,
-    NO_ACCOUNTS,
     Avatar,
     Away,
     Guest,
@@ -19,12 +17,12 @@ from imserver.features.accounts.api import (
     StatusUntil,
     UserId,
 )
-from imserver.features.accounts.cards import CARDS, Card, Cards, NoFinding
+from imserver.features.accounts.cards import CARDS, Card, Cards
 from imserver.features.accounts.contract import NICKNAME_CHARACTERS
 from imserver.features.accounts.friends import Relation
 from imserver.features.accounts.parts import accounts_of
 from imserver.plugin.errors import Problems
-from imserver.plugin.http import Acting, Call, Resource, about, refuse
+from imserver.plugin.http import Acting, Call, Resource, about
 from imserver.plugin.identity import Needs
 
 
@@ -82,11 +80,6 @@ routes = Resource(
     base=Acting,
     hot=False,
     chapter=CHAPTER,
-    refusals={
-        UnknownAccount: refuse(Problems.UNKNOWN_ACCOUNT),
-        NoAccounts: NO_ACCOUNTS,
-        NoFinding: refuse(Problems.NOT_ALLOWED, "Accounts of this app do not find each other"),
-    },
 )
 
 

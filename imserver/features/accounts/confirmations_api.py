@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Struct
 
-from imserver.features.accounts.api import CHAPTER, REFUSALS
+from imserver.features.accounts.api import CHAPTER
 from imserver.features.accounts.confirmations import LINK_SECONDS, WORDS, Confirmations, UnknownConfirmation
 from imserver.features.accounts.declared import HTTP_UNKNOWN_CONFIRMATION
 from imserver.features.accounts.mailing import PAGE_HEADERS, button_page
@@ -42,7 +42,6 @@ routes = Resource(
     service=lambda core, _: accounts_of(core).confirmations,
     hot=True,
     chapter=CHAPTER,
-    refusals=REFUSALS,
 )
 
 

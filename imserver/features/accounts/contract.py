@@ -6,7 +6,8 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
-from imserver.plugin.errors import ImserverError
+from imserver.features.accounts.declared import HTTP_LOGIN_TAKEN
+from imserver.plugin.errors import ServiceRefused
 from imserver.plugin.storage import Account
 
 NICKNAME_CHARACTERS: Final = 64
@@ -35,7 +36,7 @@ def name_of(role: StoredRole) -> RoleName:
     return role or "member"
 
 
-class Taken(ImserverError):
+class Taken(ServiceRefused, problem=HTTP_LOGIN_TAKEN):
     """An account with this phone number, e-mail address or user name exists."""
 
 

@@ -17,10 +17,17 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
-from imserver.features.accounts.declared import FACTOR_CODES, MakeBuckets
+from imserver.features.accounts.declared import (
+    FACTOR_CODES,
+    HTTP_FACTOR_OFF,
+    HTTP_FACTOR_ON,
+    HTTP_FACTOR_REQUIRED,
+    HTTP_WRONG_CODE,
+    MakeBuckets,
+)
 from imserver.features.accounts.factor_rows import FactorStore
 from imserver.features.accounts.tokens import KnownDevice
-from imserver.plugin.errors import ImserverError
+from imserver.plugin.errors import ServiceRefused
 from imserver.plugin.storage import Account
 
 if TYPE_CHECKING:
@@ -39,19 +46,19 @@ _SECRET_BYTES: Final = 20
 _CODE_BYTES: Final = 10
 
 
-class FactorRequired(ImserverError):
+class FactorRequired(ServiceRefused, problem=HTTP_FACTOR_REQUIRED):
     """The password is right, and the account has a second factor, of which no code was given."""
 
 
-class WrongCode(ImserverError):
+class WrongCode(ServiceRefused, problem=HTTP_WRONG_CODE):
     """The code of the second factor is wrong, or was used before."""
 
 
-class FactorOn(ImserverError):
+class FactorOn(ServiceRefused, problem=HTTP_FACTOR_ON):
     """The account has a second factor already."""
 
 
-class FactorOff(ImserverError):
+class FactorOff(ServiceRefused, problem=HTTP_FACTOR_OFF):
     """The account has no second factor, or none was begun."""
 
 

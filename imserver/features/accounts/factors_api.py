@@ -8,17 +8,16 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from imserver.features.accounts.accounts import Accounts
-from imserver.features.accounts.api import CHAPTER, REFUSALS, AccountDone, CurrentPassword, FactorCode
+from imserver.features.accounts.api import CHAPTER, AccountDone, CurrentPassword, FactorCode
 from imserver.features.accounts.declared import (
     HTTP_FACTOR_OFF,
     HTTP_FACTOR_ON,
     HTTP_WRONG_CODE,
     HTTP_WRONG_LOGIN,
 )
-from imserver.features.accounts.factors import FactorOff, FactorOn
 from imserver.features.accounts.parts import accounts_of
 from imserver.plugin.errors import Problems
-from imserver.plugin.http import Acting, Api, Call, Resource, about, refuse
+from imserver.plugin.http import Acting, Api, Call, Resource, about
 from imserver.plugin.identity import Needs
 from imserver.plugin.services import Core
 
@@ -62,7 +61,6 @@ routes = Resource(
     base=Acting,
     hot=False,
     chapter=CHAPTER,
-    refusals={**REFUSALS, FactorOn: refuse(HTTP_FACTOR_ON), FactorOff: refuse(HTTP_FACTOR_OFF)},
 )
 
 

@@ -7,8 +7,9 @@ from enum import StrEnum
 from typing import Final, Literal
 
 from imserver.features.accounts.contract import Contact, ListName
+from imserver.features.accounts.declared import HTTP_TOO_MANY_FRIENDS
 from imserver.features.accounts.rows import AccountStore, Relating, States
-from imserver.plugin.errors import ImserverError
+from imserver.plugin.errors import Problems, ServiceRefused
 from imserver.plugin.messages import ToFollowers
 from imserver.plugin.storage import Condition
 from imserver.plugin.wire import Signal, id_of
@@ -39,15 +40,15 @@ class FriendResult(StrEnum):
     """One of the two has blocked the other."""
 
 
-class UnknownFriend(ImserverError):
+class UnknownFriend(ServiceRefused, problem=Problems.UNKNOWN_ACCOUNT):
     """There is no such account in the app."""
 
 
-class Oneself(ImserverError):
+class Oneself(ServiceRefused, problem=Problems.INVALID_REQUEST, detail="`friend` is the acting user"):
     """A user cannot be their own friend."""
 
 
-class TooManyFriends(ImserverError):
+class TooManyFriends(ServiceRefused, problem=HTTP_TOO_MANY_FRIENDS):
     """One of the two has reached the limit ``accounts.friends``."""
 
 

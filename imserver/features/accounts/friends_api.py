@@ -7,10 +7,10 @@ from typing import Annotated, Final, Literal
 from msgspec import Struct
 
 from imserver.features.accounts import friends as changes
-from imserver.features.accounts.accounts import Accounts, NoAccounts, UnknownAccount
-from imserver.features.accounts.api import NO_ACCOUNTS, Avatar, Nickname, UserId
+from imserver.features.accounts.accounts import Accounts
+from imserver.features.accounts.api import Avatar, Nickname, UserId
 from imserver.features.accounts.declared import HTTP_TOO_MANY_FRIENDS
-from imserver.features.accounts.friends import Friends, Oneself, TooManyFriends, UnknownFriend
+from imserver.features.accounts.friends import Friends
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.accounts.rows import Relating
 from imserver.plugin.errors import Problems
@@ -23,7 +23,6 @@ from imserver.plugin.http import (
     about,
     page_and_cursor,
     read_cursor,
-    refuse,
 )
 from imserver.plugin.identity import Needs
 from imserver.plugin.wire import id_of
@@ -83,13 +82,6 @@ routes = Resource(
     base=ActingPage,
     chapter="Friends, friend requests, blocks.",
     hot=False,
-    refusals={
-        Oneself: refuse(Problems.INVALID_REQUEST, "`friend` is the acting user"),
-        NoAccounts: NO_ACCOUNTS,
-        UnknownAccount: refuse(Problems.UNKNOWN_ACCOUNT),
-        UnknownFriend: refuse(Problems.UNKNOWN_ACCOUNT),
-        TooManyFriends: refuse(HTTP_TOO_MANY_FRIENDS),
-    },
 )
 
 

@@ -15,10 +15,10 @@ from typing import Final
 import gevent
 
 from imserver.features.accounts.accounts import Accounts, UnknownAccount, check_device, check_shown
-from imserver.features.accounts.declared import GUESTS, AccountSettings, MakeBuckets
+from imserver.features.accounts.declared import GUESTS, HTTP_NO_GUEST, AccountSettings, MakeBuckets
 from imserver.features.accounts.identifiers import BadField, Identifier
 from imserver.features.accounts.rows import AccountStore
-from imserver.plugin.errors import ImserverError, Unavailable
+from imserver.plugin.errors import Problems, ServiceRefused, Unavailable
 from imserver.plugin.identity import AccountSession, by_address
 from imserver.plugin.runtime import serve_others
 from imserver.plugin.services import SessionServices
@@ -34,11 +34,11 @@ _LOGIN_SECONDS: Final = 366 * 86400
 _AT_ONCE: Final = 100
 
 
-class NoGuests(ImserverError):
+class NoGuests(ServiceRefused, problem=Problems.NOT_ALLOWED, detail="The app takes no guests"):
     """The app takes no guests (``apps.<app>.accounts.guests``)."""
 
 
-class NoGuest(ImserverError):
+class NoGuest(ServiceRefused, problem=HTTP_NO_GUEST):
     """The account is not that of a guest."""
 
 

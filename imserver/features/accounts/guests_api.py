@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from msgspec import UNSET, UnsetType
 
 from imserver.features.accounts.api import (
     CHAPTER,
-    REFUSALS,
     DeviceName,
     Email,
     Login,
@@ -20,19 +17,12 @@ from imserver.features.accounts.api import (
     session_answer,
 )
 from imserver.features.accounts.declared import HTTP_LOGIN_TAKEN, HTTP_NO_GUEST, HTTP_PASSWORDS_OFF
-from imserver.features.accounts.guests import Guests, NoGuest, NoGuests
+from imserver.features.accounts.guests import Guests
 from imserver.features.accounts.identifiers import split
 from imserver.features.accounts.parts import accounts_of
 from imserver.plugin.errors import Problems
-from imserver.plugin.http import Acting, Call, Refusals, Resource, refuse
+from imserver.plugin.http import Acting, Call, Resource
 from imserver.plugin.identity import Needs
-
-GUEST_REFUSALS: Final[Refusals] = {
-    **REFUSALS,
-    NoGuest: refuse(HTTP_NO_GUEST),
-    NoGuests: refuse(Problems.NOT_ALLOWED, "The app takes no guests"),
-}
-"""Exceptions of guests → refusals."""
 
 
 class GuestPromotion(Acting, kw_only=True):
@@ -51,7 +41,6 @@ routes = Resource(
     service=lambda core, _: accounts_of(core).guests,
     hot=False,
     chapter=CHAPTER,
-    refusals=GUEST_REFUSALS,
 )
 
 

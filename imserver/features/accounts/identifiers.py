@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final, Literal
 
-from imserver.plugin.errors import ImserverError
+from imserver.plugin.errors import Problems, ServiceRefused
 
 Identifier = Literal["phone", "email", "name"]
 """A kind of identifier of an account: phone number, e-mail address or user name."""
@@ -29,7 +29,7 @@ _phone: Final = re.compile(r"\+?[0-9]{3,19}", re.ASCII)
 _separators: Final = str.maketrans("", "", " -.()")
 
 
-class BadField(ImserverError):
+class BadField(ServiceRefused, problem=Problems.INVALID_REQUEST, detail="{}"):
     """A field cannot be stored. The text names the field and the reason."""
 
 

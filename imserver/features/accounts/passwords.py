@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from imserver.plugin.errors import ImserverError
+from imserver.plugin.errors import Problems, ServiceRefused
 
 if TYPE_CHECKING:
     from argon2 import PasswordHasher
@@ -32,7 +32,7 @@ MAX_PASSWORD_BYTES: Final = 1024
 _md5: Final = re.compile(r"[0-9a-f]{32}", re.ASCII | re.IGNORECASE)
 
 
-class Overloaded(ImserverError):
+class Overloaded(ServiceRefused, problem=Problems.BUSY):
     """Too many passwords wait already. Temporary."""
 
 

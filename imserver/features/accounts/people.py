@@ -16,7 +16,7 @@ from msgspec import Struct
 from imserver.features.accounts.accounts import Accounts, UnknownAccount
 from imserver.features.accounts.contract import FOR_GOOD, StoredRole
 from imserver.features.accounts.rows import CONTAINS, IS_NO_GUEST, AccountStore, accounts_where, report
-from imserver.plugin.errors import ImserverError
+from imserver.plugin.errors import Problems, ServiceRefused
 from imserver.plugin.identity import Principal
 from imserver.plugin.services import SessionServices
 from imserver.plugin.storage import Account, PooledStatements, RecordEvent, Row, Statements, Store
@@ -42,11 +42,16 @@ _OF_KIND: Final[dict[Kind, str]] = {
 }
 
 
-class NotBelow(ImserverError):
+class NotBelow(
+    ServiceRefused,
+    problem=Problems.NOT_ALLOWED,
+    detail="Your role acts on accounts with fewer rights, and gives roles with fewer rights, only: use an "
+    "API key or `imserver account`",
+):
     """The role of who asks does not permit to act on this account, or to give it this role."""
 
 
-class NoRole(ImserverError):
+class NoRole(ServiceRefused, problem=Problems.INVALID_REQUEST, detail="Guests and bots have no role"):
     """The account is that of a guest or a bot, which have no roles."""
 
 

@@ -9,7 +9,6 @@ from msgspec import UNSET, Struct, UnsetType
 
 from imserver.features.accounts.api import (
     CHAPTER,
-    REFUSALS,
     Avatar,
     EmailConfirmed,
     Nickname,
@@ -22,14 +21,12 @@ from imserver.features.accounts.parts import accounts_of
 from imserver.features.accounts.people import (
     REASON_CHARACTERS,
     Kind,
-    NoRole,
-    NotBelow,
     People,
     PeopleFilter,
     end_of,
 )
 from imserver.plugin.errors import Problems
-from imserver.plugin.http import AccountApp, Call, Resource, about, refuse
+from imserver.plugin.http import AccountApp, Call, Resource, about
 from imserver.plugin.identity import GOCHAT, Needs, Principal
 from imserver.plugin.storage import Account
 from imserver.plugin.wire import id_of
@@ -121,15 +118,6 @@ routes = Resource(
     service=lambda core, _: accounts_of(core).people,
     hot=False,
     chapter=CHAPTER,
-    refusals={
-        **REFUSALS,
-        NotBelow: refuse(
-            Problems.NOT_ALLOWED,
-            "Your role acts on accounts with fewer rights, and gives roles with fewer rights, only: use an "
-            "API key or `imserver account`",
-        ),
-        NoRole: refuse(Problems.INVALID_REQUEST, "Guests and bots have no role"),
-    },
 )
 
 

@@ -17,7 +17,7 @@ from imserver.features.accounts.accounts import Accounts, may_be_login
 from imserver.features.accounts.declared import RESET_MAILS
 from imserver.features.accounts.link_mails import LinkMails
 from imserver.features.accounts.rows import AccountStore
-from imserver.plugin.errors import ImserverError, StorageUnavailable
+from imserver.plugin.errors import Problems, ServiceRefused, StorageUnavailable
 from imserver.plugin.identity import GOCHAT, TooManyRequests
 from imserver.plugin.storage import Account
 
@@ -40,7 +40,9 @@ If it was not you, you need not do anything: your password stays as it is.
 """
 
 
-class NoResets(ImserverError):
+class NoResets(
+    ServiceRefused, problem=Problems.NOT_IMPLEMENTED, detail="Passwords of this app are not reset by e-mail"
+):
     """The server sends no mail, or the app has no page for its link (``accounts.reset_url``)."""
 
 

@@ -6,13 +6,12 @@ from typing import Annotated
 
 from msgspec import Struct
 
-from imserver.features.accounts.accounts import UnknownReset
-from imserver.features.accounts.api import CHAPTER, REFUSALS, Login, NewPassword
+from imserver.features.accounts.api import CHAPTER, Login, NewPassword
 from imserver.features.accounts.declared import HTTP_PASSWORDS_OFF, HTTP_UNKNOWN_RESET
 from imserver.features.accounts.parts import accounts_of
-from imserver.features.accounts.resets import CODE_SECONDS, NoResets, Resets
+from imserver.features.accounts.resets import CODE_SECONDS, Resets
 from imserver.plugin.errors import Problems
-from imserver.plugin.http import AccountApp, Call, Resource, about, refuse
+from imserver.plugin.http import AccountApp, Call, Resource, about
 from imserver.plugin.identity import GOCHAT, Needs
 
 
@@ -32,11 +31,6 @@ routes = Resource(
     hot=True,
     chapter=CHAPTER,
     problems=(Problems.NOT_ALLOWED, Problems.TOO_MANY_REQUESTS),
-    refusals={
-        **REFUSALS,
-        NoResets: refuse(Problems.NOT_IMPLEMENTED, "Passwords of this app are not reset by e-mail"),
-        UnknownReset: refuse(HTTP_UNKNOWN_RESET),
-    },
 )
 
 

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
-from imserver.features.accounts.api import REFUSALS, Avatar, Nickname, UserId, UserName
+from imserver.features.accounts.api import Avatar, Nickname, UserId, UserName
 from imserver.features.accounts.declared import HTTP_LOGIN_TAKEN
 from imserver.features.bots.bots import (
     ABOUT_CHARACTERS,
@@ -17,15 +17,11 @@ from imserver.features.bots.bots import (
     MOST_COMMANDS,
     MOST_LISTED,
     Bots,
-    TooManyBots,
-    UnknownBot,
-    UnknownConversation,
     commands_in,
 )
 from imserver.features.bots.declared import HTTP_TOO_MANY_BOTS
 from imserver.features.bots.parts import bots_of
 from imserver.features.bots.rows import Bot, BotCommand
-from imserver.features.groups.groups import NotAllowed
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import (
     Acting,
@@ -37,7 +33,6 @@ from imserver.plugin.http import (
     about,
     page_and_cursor,
     read_cursor,
-    refuse,
 )
 from imserver.plugin.identity import Needs
 from imserver.plugin.messages import ConversationId
@@ -207,13 +202,6 @@ routes = Resource(
     base=Acting,
     chapter=CHAPTER,
     hot=False,
-    refusals={
-        **REFUSALS,
-        TooManyBots: refuse(HTTP_TOO_MANY_BOTS),
-        UnknownBot: refuse(Problems.UNKNOWN_ACCOUNT, "There is no such bot of this owner"),
-        UnknownConversation: refuse(Problems.UNKNOWN_CONVERSATION),
-        NotAllowed: refuse(Problems.NOT_ALLOWED, "{}"),
-    },
 )
 
 

@@ -23,11 +23,11 @@ from imserver.features.accounts.accounts import (
 )
 from imserver.features.accounts.identifiers import BadField, checked
 from imserver.features.accounts.tokens import AccountTokens, bot_hash, bot_token, make_bot_secret
-from imserver.features.bots.declared import BotLimits
+from imserver.features.bots.declared import HTTP_TOO_MANY_BOTS, HTTP_UNKNOWN_HOOK, BotLimits
 from imserver.features.bots.rows import Bot, BotCommand, BotStore, HookStore, IncomingHook
 from imserver.features.bots.wire import AskBotCommands
 from imserver.features.groups.groups import ADMIN, OWNER, Groups, NotAllowed, UnknownGroup
-from imserver.plugin.errors import ImserverError, ReplyCode
+from imserver.plugin.errors import Problems, ReplyCode, ServiceRefused
 from imserver.plugin.identity import Buckets, Relations, by_address
 from imserver.plugin.messages import MessageLog, is_name
 from imserver.plugin.runtime import BadUrl, PublicRequests
@@ -50,19 +50,25 @@ _HOOK_SECRET_BYTES: Final = 32
 _command: Final = re.compile(COMMAND_PATTERN, re.ASCII)
 
 
-class TooManyBots(ImserverError):
+class TooManyBots(ServiceRefused, problem=HTTP_TOO_MANY_BOTS):
     """The owner has ``accounts.bots`` bots."""
 
 
-class UnknownBot(ImserverError):
+class NotForGuests(ServiceRefused, problem=Problems.NOT_ALLOWED, detail="not for guests"):
+    """A guest asks for what the app offers to its accounts."""
+
+
+class UnknownBot(
+    ServiceRefused, problem=Problems.UNKNOWN_ACCOUNT, detail="There is no such bot of this owner"
+):
     """The app has no such bot, or it belongs to somebody else."""
 
 
-class UnknownConversation(ImserverError):
+class UnknownConversation(ServiceRefused, problem=Problems.UNKNOWN_CONVERSATION):
     """The conversation does not exist, or the user is not in it."""
 
 
-class UnknownHook(ImserverError):
+class UnknownHook(ServiceRefused, problem=HTTP_UNKNOWN_HOOK):
     """There is no such incoming webhook, or it was revoked."""
 
 
@@ -154,10 +160,10 @@ class Bots:
         return self.get(app, by, bot)
 
     def listed(self, app: str, by: str, after: str, limit: int) -> list[Bot]:
-        """Bots that the app offers, with an id after ``after``, ordered by id. Raises NotAllowed for
+        """Bots that the app offers, with an id after ``after``, ordered by id. Raises NotForGuests for
         guests."""
         if by and not self._relations.may_gather(app, by):
-            raise NotAllowed("not for guests")
+            raise NotForGuests
         return self._rows.listed(app, id_of(after), limit)
 
     def seen(self, app: str, by: str, bot: str) -> Bot:

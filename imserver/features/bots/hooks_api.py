@@ -6,14 +6,12 @@ from typing import Annotated
 
 from msgspec import Struct
 
-from imserver.features.accounts import api as accounts
 from imserver.features.accounts.api import Avatar, Nickname
 from imserver.features.bots.api import CHAPTER
-from imserver.features.bots.bots import IncomingHooks, TooManyBots, UnknownHook
+from imserver.features.bots.bots import IncomingHooks
 from imserver.features.bots.declared import HTTP_TOO_MANY_BOTS, HTTP_UNKNOWN_HOOK
 from imserver.features.bots.incoming import PATH
 from imserver.features.bots.parts import bots_of
-from imserver.features.groups import api as groups
 from imserver.features.groups.api import GroupChange, GroupId
 from imserver.features.groups.declared import HTTP_TOO_MANY_MEMBERS, HTTP_UNKNOWN_GROUP
 from imserver.plugin.errors import Problems
@@ -22,7 +20,6 @@ from imserver.plugin.http import (
     Call,
     Resource,
     about,
-    refuse,
 )
 from imserver.plugin.identity import Needs
 from imserver.plugin.wire import id_of
@@ -71,12 +68,6 @@ routes = Resource(
     base=GroupChange,
     chapter=CHAPTER,
     hot=False,
-    refusals={
-        **accounts.REFUSALS,
-        **groups.REFUSALS,
-        UnknownHook: refuse(HTTP_UNKNOWN_HOOK),
-        TooManyBots: refuse(HTTP_TOO_MANY_BOTS),
-    },
 )
 
 

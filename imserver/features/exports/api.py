@@ -9,10 +9,10 @@ from msgspec import Struct
 
 from imserver.features.exports.contents import Subject
 from imserver.features.exports.declared import HTTP_EXPORT_UNFINISHED, HTTP_UNKNOWN_EXPORT
-from imserver.features.exports.exports import Exports, Unfinished, UnknownExport
+from imserver.features.exports.exports import Exports, UnknownExport
 from imserver.features.exports.rows import DONE, FAILED, UNDER_WAY, Job
 from imserver.plugin.errors import Problems
-from imserver.plugin.http import Acting, Call, Header, Refusals, Resource, about, refuse
+from imserver.plugin.http import Acting, Call, Header, Resource, about
 from imserver.plugin.identity import Needs, Tenants
 from imserver.plugin.services import Core
 
@@ -73,10 +73,6 @@ def _service(core: Core, _: Any) -> ExportApi:
     return ExportApi(core.service(Exports), core.identity.tenants)
 
 
-REFUSALS: Final[Refusals] = {
-    UnknownExport: refuse(HTTP_UNKNOWN_EXPORT),
-    Unfinished: refuse(HTTP_EXPORT_UNFINISHED),
-}
 _AGAIN: Final = (Problems.TOO_MANY_REQUESTS,)
 _FILE: Final = (HTTP_UNKNOWN_EXPORT, HTTP_EXPORT_UNFINISHED)
 _HEADERS: Final = (Header("Content-Disposition", "The name for the file.", example="attachment"),)
@@ -85,7 +81,6 @@ routes = Resource(
     "exports",
     _service,
     hot=False,
-    refusals=REFUSALS,
     chapter="All data of a user or an app as one archive.",
 )
 

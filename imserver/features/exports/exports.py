@@ -22,9 +22,9 @@ from gevent.event import Event as Signal
 
 from imserver.features.exports.archive import NAME, ArchiveState
 from imserver.features.exports.contents import ArchiveMaker, Subject
-from imserver.features.exports.declared import ExportSettings
+from imserver.features.exports.declared import HTTP_EXPORT_UNFINISHED, HTTP_UNKNOWN_EXPORT, ExportSettings
 from imserver.features.exports.rows import DONE, FAILED, UNDER_WAY, Job, JobRows
-from imserver.plugin.errors import ImserverError, StorageUnavailable, Unavailable
+from imserver.plugin.errors import ImserverError, ServiceRefused, StorageUnavailable, Unavailable
 from imserver.plugin.identity import Buckets
 from imserver.plugin.settings import Config, settings_of
 from imserver.plugin.storage import Erasure, Store
@@ -40,11 +40,11 @@ _PIECE_BYTES: Final = 1 << 16
 _ID_BYTES: Final = 16
 
 
-class UnknownExport(ImserverError):
+class UnknownExport(ServiceRefused, problem=HTTP_UNKNOWN_EXPORT):
     """There is no such export, or it was deleted."""
 
 
-class Unfinished(ImserverError):
+class Unfinished(ServiceRefused, problem=HTTP_EXPORT_UNFINISHED):
     """The export is not finished yet."""
 
 

@@ -7,9 +7,9 @@ from http import HTTPStatus
 
 from flask import Blueprint, Response
 
-from imserver.features.exports.api import FILE, OWN_FILE, REFUSALS
-from imserver.features.exports.exports import Exports, Unfinished, UnknownExport
-from imserver.plugin.errors import Unavailable
+from imserver.features.exports.api import FILE, OWN_FILE
+from imserver.features.exports.exports import Exports
+from imserver.plugin.errors import ServiceRefused
 from imserver.plugin.http import PROBLEM, Api, ApiProblem, RequestRefused, Route
 from imserver.plugin.views import as_request, to_response
 
@@ -35,10 +35,8 @@ def _view(exports: Exports, api: Api, route: Route, own: bool) -> Callable[[], R
             size, pieces = exports.open(job)
         except RequestRefused as refused:
             return to_response(refused.answer)
-        except Unavailable as error:
-            return to_response(PROBLEM.refuse(error.problem, http_request))
-        except (ApiProblem, UnknownExport, Unfinished) as error:
-            problem = error if isinstance(error, ApiProblem) else REFUSALS[type(error)](error)
+        except (ApiProblem, ServiceRefused) as error:
+            problem = error if isinstance(error, ApiProblem) else ApiProblem(error.problem)
             answer = to_response(PROBLEM.refuse(problem.problem, http_request, problem.detail))
             answer.headers.extend(problem.headers)
             return answer

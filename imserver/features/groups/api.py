@@ -15,14 +15,8 @@ from imserver.features.groups.groups import (
     MOST_NAMED,
     OPTIONS,
     TEXT_CHARACTERS,
-    BadGroup,
     Group,
     Groups,
-    NoMember,
-    NotAllowed,
-    Strangers,
-    TooManyMembers,
-    UnknownGroup,
 )
 from imserver.features.groups.parts import groups_of
 from imserver.features.groups.wire import MAX_NAMED
@@ -33,12 +27,10 @@ from imserver.plugin.http import (
     ApiProblem,
     Call,
     NextCursor,
-    Refusals,
     Resource,
     about,
     page_and_cursor,
     read_cursor,
-    refuse,
 )
 from imserver.plugin.identity import Needs, Relations, Tenants
 from imserver.plugin.wire import id_of
@@ -211,16 +203,6 @@ _UNKNOWN: Final = (HTTP_UNKNOWN_GROUP,)
 _NOT_PERMITTED: Final = (*_UNKNOWN, Problems.ROLE_TOO_LOW)
 _NO_MEMBER: Final = (*_NOT_PERMITTED, HTTP_UNKNOWN_MEMBER)
 
-REFUSALS: Final[Refusals] = {
-    BadGroup: refuse(Problems.INVALID_REQUEST, "{}"),
-    UnknownGroup: refuse(HTTP_UNKNOWN_GROUP),
-    NotAllowed: refuse(Problems.ROLE_TOO_LOW, "{}"),
-    Strangers: refuse(Problems.NOT_ALLOWED, "`members`: strangers join by an invitation: {}"),
-    NoMember: refuse(HTTP_UNKNOWN_MEMBER),
-    TooManyMembers: refuse(HTTP_TOO_MANY_MEMBERS),
-}
-"""Exceptions of groups → refusals."""
-
 
 class GroupApi(Struct, frozen=True):
     """The services that the routes use."""
@@ -236,7 +218,6 @@ routes = Resource(
     base=GroupChange,
     chapter="Stored member lists with stored messages.",
     hot=False,
-    refusals=REFUSALS,
 )
 
 

@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol, TypeVar
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+from imserver.features.groups.declared import HTTP_TOO_MANY_MEMBERS, HTTP_UNKNOWN_GROUP, HTTP_UNKNOWN_MEMBER
 from imserver.features.groups.rows import RemovedMembers, removed_among
 from imserver.features.groups.wire import (
     AskGroupMembers,
@@ -24,7 +25,7 @@ from imserver.features.groups.wire import (
     LeaveGroup,
     UpdateGroup,
 )
-from imserver.plugin.errors import ImserverError, ReplyCode
+from imserver.plugin.errors import ImserverError, Problems, ReplyCode, ServiceRefused
 from imserver.plugin.identity import Buckets, Relations, TooManyRequests
 from imserver.plugin.messages import Conversation, GroupState, MessageLog, Rejected, RejectReason, is_name
 from imserver.plugin.storage import Condition, Statements, Store
@@ -55,27 +56,29 @@ _INVITING: Final = "only the owner and admins invite to this group"
 _OUTSIDER: Final = Rejected(RejectReason.UNKNOWN_CONVERSATION)
 
 
-class BadGroup(ImserverError):
+class BadGroup(ServiceRefused, problem=Problems.INVALID_REQUEST, detail="{}"):
     """A field cannot be stored. The text names the field and the reason."""
 
 
-class UnknownGroup(ImserverError):
+class UnknownGroup(ServiceRefused, problem=HTTP_UNKNOWN_GROUP):
     """The group does not exist, or the caller is no member; the error is the same."""
 
 
-class NotAllowed(ImserverError):
+class NotAllowed(ServiceRefused, problem=Problems.ROLE_TOO_LOW, detail="{}"):
     """The role of the member does not permit this."""
 
 
-class NoMember(ImserverError):
+class NoMember(ServiceRefused, problem=HTTP_UNKNOWN_MEMBER):
     """A named user is no member of the group."""
 
 
-class Strangers(ImserverError):
+class Strangers(
+    ServiceRefused, problem=Problems.NOT_ALLOWED, detail="`members`: strangers join by an invitation: {}"
+):
     """Users whom the caller may not add, and whom nobody invites on this node."""
 
 
-class TooManyMembers(ImserverError):
+class TooManyMembers(ServiceRefused, problem=HTTP_TOO_MANY_MEMBERS):
     """The group would have more members than ``accounts.group_members`` allows."""
 
 

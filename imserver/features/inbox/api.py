@@ -8,12 +8,12 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from imserver.features.inbox.declared import HTTP_TOO_MANY_DRAFTS, HTTP_TOO_MANY_PINS
-from imserver.features.inbox.inbox import Inbox, NotInConversation
+from imserver.features.inbox.inbox import Inbox
 from imserver.features.inbox.parts import inbox_of
-from imserver.features.inbox.rows import Arrangement, TooManyDrafts, TooManyPins
+from imserver.features.inbox.rows import Arrangement
 from imserver.features.inbox.wire import MAX_DRAFT_BYTES, Arrange, DraftMention, UnsentText
 from imserver.plugin.errors import Problems
-from imserver.plugin.http import Acting, ApiProblem, Call, Resource, about, refuse
+from imserver.plugin.http import Acting, ApiProblem, Call, Resource, about
 from imserver.plugin.identity import Needs
 from imserver.plugin.messages import ConversationId
 from imserver.plugin.wire import Limit
@@ -94,11 +94,6 @@ routes = Resource(
     base=Acting,
     chapter="What a user keeps about their conversations, on all devices: pins, archived ones, drafts.",
     hot=False,
-    refusals={
-        NotInConversation: refuse(Problems.UNKNOWN_CONVERSATION),
-        TooManyPins: refuse(HTTP_TOO_MANY_PINS),
-        TooManyDrafts: refuse(HTTP_TOO_MANY_DRAFTS),
-    },
 )
 
 

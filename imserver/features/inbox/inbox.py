@@ -11,7 +11,7 @@ from msgspec import Struct
 from imserver.features.inbox.declared import InboxSettings
 from imserver.features.inbox.rows import Arrangement, ArrangementRows, TooManyDrafts, TooManyPins
 from imserver.features.inbox.wire import Arrange, AskArrangements
-from imserver.plugin.errors import ImserverError, ReplyCode
+from imserver.plugin.errors import Problems, ReplyCode, ServiceRefused
 from imserver.plugin.identity import Buckets, TooManyRequests
 from imserver.plugin.messages import MessageLog, RefusedView, ToFollowers
 from imserver.plugin.storage import Store
@@ -20,7 +20,7 @@ from imserver.plugin.wire import CommandRow, CommandTable, Connection, Reply, Si
 _encode: Final = msgspec.json.Encoder().encode
 
 
-class NotInConversation(ImserverError):
+class NotInConversation(ServiceRefused, problem=Problems.UNKNOWN_CONVERSATION):
     """The user was never in the conversation."""
 
 

@@ -8,9 +8,9 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
-from imserver.features.inbox.declared import InboxSettings
+from imserver.features.inbox.declared import HTTP_TOO_MANY_DRAFTS, HTTP_TOO_MANY_PINS, InboxSettings
 from imserver.features.inbox.wire import NO_DRAFT, Arrange, UnsentText
-from imserver.plugin.errors import ImserverError
+from imserver.plugin.errors import ServiceRefused
 from imserver.plugin.messages import count_fitting
 from imserver.plugin.storage import PooledStatements, Row, Store
 
@@ -32,11 +32,11 @@ class Arrangement(Struct, frozen=True):
     draft: UnsentText | UnsetType = UNSET
 
 
-class TooManyPins(ImserverError):
+class TooManyPins(ServiceRefused, problem=HTTP_TOO_MANY_PINS):
     """The user has pinned as many conversations as the setting allows."""
 
 
-class TooManyDrafts(ImserverError):
+class TooManyDrafts(ServiceRefused, problem=HTTP_TOO_MANY_DRAFTS):
     """The user has as many drafts as the setting allows."""
 
 

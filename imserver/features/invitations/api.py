@@ -8,17 +8,11 @@ from msgspec import Struct
 
 from imserver.features.accounts.api import Avatar, DeviceName, Nickname, SessionAnswer, session_answer
 from imserver.features.accounts.declared import HTTP_TOO_MANY_FRIENDS
-from imserver.features.accounts.friends import TooManyFriends
-from imserver.features.accounts.guests_api import GUEST_REFUSALS
-from imserver.features.groups import api as groups
 from imserver.features.groups.declared import HTTP_TOO_MANY_MEMBERS, HTTP_UNKNOWN_GROUP
 from imserver.features.invitations.declared import HTTP_TOO_MANY_INVITATIONS, HTTP_UNKNOWN_INVITATION
 from imserver.features.invitations.invitations import (
     SECONDS,
-    Blocked,
     Invitations,
-    TooManyInvitations,
-    UnknownInvitation,
 )
 from imserver.features.invitations.parts import invitations_of
 from imserver.features.invitations.rows import Invitation
@@ -34,7 +28,6 @@ from imserver.plugin.http import (
     about,
     page_and_cursor,
     read_cursor,
-    refuse,
 )
 from imserver.plugin.identity import GOCHAT, Needs
 from imserver.plugin.wire import id_of
@@ -128,14 +121,6 @@ routes = Resource(
     service=lambda core, _: invitations_of(core),
     chapter="Links with which users join groups and find friends.",
     hot=False,
-    refusals={
-        **GUEST_REFUSALS,
-        **groups.REFUSALS,
-        UnknownInvitation: refuse(HTTP_UNKNOWN_INVITATION),
-        TooManyInvitations: refuse(HTTP_TOO_MANY_INVITATIONS),
-        Blocked: refuse(Problems.NOT_ALLOWED, "You have blocked the user who made the invitation"),
-        TooManyFriends: refuse(HTTP_TOO_MANY_FRIENDS),
-    },
 )
 
 

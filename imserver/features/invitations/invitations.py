@@ -15,9 +15,13 @@ from imserver.features.accounts.accounts import Accounts
 from imserver.features.accounts.friends import FriendResult, Friends, Oneself, UnknownFriend
 from imserver.features.accounts.guests import Guests
 from imserver.features.groups.groups import ADMIN, OWNER, Groups, NotAllowed, UnknownGroup
-from imserver.features.invitations.declared import InvitationLimits
+from imserver.features.invitations.declared import (
+    HTTP_TOO_MANY_INVITATIONS,
+    HTTP_UNKNOWN_INVITATION,
+    InvitationLimits,
+)
 from imserver.features.invitations.rows import Invitation, InvitationStore, use
-from imserver.plugin.errors import ImserverError
+from imserver.plugin.errors import Problems, ServiceRefused
 from imserver.plugin.identity import AccountSession, Buckets, Relations, by_address
 from imserver.plugin.messages import Appended, Draft, Entry, MessageLog, Messaging
 from imserver.plugin.storage import Account, Condition, Statements, Store
@@ -33,15 +37,17 @@ MESSAGE_TYPE: Final = "invitation"
 _encode: Final = msgspec.json.Encoder().encode
 
 
-class UnknownInvitation(ImserverError):
+class UnknownInvitation(ServiceRefused, problem=HTTP_UNKNOWN_INVITATION):
     """No such invitation; or it has expired, is used up, or its maker may no longer invite."""
 
 
-class TooManyInvitations(ImserverError):
+class TooManyInvitations(ServiceRefused, problem=HTTP_TOO_MANY_INVITATIONS):
     """The maker has ``accounts.invitations`` invitations."""
 
 
-class Blocked(ImserverError):
+class Blocked(
+    ServiceRefused, problem=Problems.NOT_ALLOWED, detail="You have blocked the user who made the invitation"
+):
     """The user has blocked the maker of the invitation."""
 
 

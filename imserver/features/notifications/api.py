@@ -16,7 +16,6 @@ from imserver.features.notifications.contract import (
     ENDPOINT_BYTES,
     MUTED_FOR_GOOD,
     ConversationWish,
-    EndpointTaken,
     Level,
     PushEndpoint,
     QuietHours,
@@ -37,7 +36,7 @@ from imserver.features.notifications.declared import (
 from imserver.features.notifications.parts import NotificationParts, notifications_of
 from imserver.features.notifications.pushes import delivery_of_test
 from imserver.plugin.errors import Problems
-from imserver.plugin.http import AccountApp, Acting, Api, ApiProblem, Call, Resource, about, refuse
+from imserver.plugin.http import AccountApp, Acting, Api, ApiProblem, Call, Resource, about
 from imserver.plugin.identity import GOCHAT, Buckets, Needs, Tenants
 from imserver.plugin.messages import ConversationId, MessageLog, MessageServices, ToFollowers
 from imserver.plugin.runtime import BadUrl
@@ -304,9 +303,6 @@ routes = Resource(
     base=EndpointChosen,
     chapter=CHAPTER,
     hot=False,
-    refusals={
-        EndpointTaken: refuse(Problems.INVALID_REQUEST, "`endpoint`: another user has it, with other `keys`"),
-    },
 )
 
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from msgspec import Raw, Struct
 
-from imserver.plugin.errors import ImserverError
+from imserver.plugin.errors import Problems, ServiceRefused
 from imserver.plugin.wire import Notify
 
 ENDPOINT_BYTES = 1000
@@ -58,7 +58,11 @@ class PushEndpoint(Struct, frozen=True):
         return self.p256dh != ""
 
 
-class EndpointTaken(ImserverError):
+class EndpointTaken(
+    ServiceRefused,
+    problem=Problems.INVALID_REQUEST,
+    detail="`endpoint`: another user has it, with other `keys`",
+):
     """Another user has this endpoint, with other keys."""
 
 

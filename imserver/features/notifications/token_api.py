@@ -24,7 +24,7 @@ from imserver.features.notifications.tokens import (
     MailToken,
 )
 from imserver.plugin.errors import Problems
-from imserver.plugin.http import Api, ApiProblem, Call, HttpResponse, Resource, about, refuse
+from imserver.plugin.http import Api, ApiProblem, Call, HttpResponse, Resource, about
 from imserver.plugin.identity import Needs, Principal, Tenants
 from imserver.plugin.messages import (
     Ask,
@@ -179,7 +179,6 @@ routes = Resource(
     service=_service,
     chapter=CHAPTER,
     hot=True,
-    refusals={BadActionToken: refuse(HTTP_UNKNOWN_NOTIFICATION)},
 )
 
 

@@ -11,7 +11,8 @@ from typing import Final, Literal
 import msgspec
 from msgspec import Struct
 
-from imserver.plugin.errors import ImserverError
+from imserver.features.notifications.declared import HTTP_UNKNOWN_NOTIFICATION
+from imserver.plugin.errors import ServiceRefused
 
 MAX_TOKEN_SECONDS: Final = 7 * 86_400
 """The longest time for which the token of a notification is valid."""
@@ -23,7 +24,7 @@ MIN_TOKEN_SECONDS: Final = 86_400
 _SIGNATURE_BYTES: Final = 16
 
 
-class BadActionToken(ImserverError):
+class BadActionToken(ServiceRefused, problem=HTTP_UNKNOWN_NOTIFICATION):
     """The token was not made here, or its time is over."""
 
 

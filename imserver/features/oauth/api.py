@@ -6,9 +6,8 @@ from typing import Annotated, Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
-from imserver.features.accounts.accounts import Closed, UnknownAccount
+from imserver.features.accounts.accounts import UnknownAccount
 from imserver.features.accounts.api import (
-    REFUSALS,
     AccountDone,
     AccountShown,
     DeviceName,
@@ -33,18 +32,11 @@ from imserver.features.oauth.declared import (
 from imserver.features.oauth.oauth import (
     LOGIN_SECONDS,
     POLL_SECONDS,
-    LastLogin,
-    LinkTaken,
-    LoginRefused,
-    NoCallback,
     OAuth,
-    UnknownLogin,
-    UnknownProvider,
     oauth_of,
 )
-from imserver.features.oauth.providers import ProviderUnavailable
 from imserver.plugin.errors import Problems
-from imserver.plugin.http import AccountApp, Acting, ApiProblem, Call, Resource, about, refuse
+from imserver.plugin.http import AccountApp, Acting, ApiProblem, Call, Resource, about
 from imserver.plugin.identity import GOCHAT, Needs
 
 Provider = Annotated[str, about("The name of a provider of the app.", min_length=1, max_length=32)]
@@ -110,23 +102,6 @@ routes = Resource(
     chapter="Log in with a provider, and link an account with one.",
     hot=True,
     problems=(Problems.NOT_ALLOWED, Problems.TOO_MANY_REQUESTS),
-    refusals={
-        **REFUSALS,
-        Closed: refuse(
-            HTTP_REGISTRATION_CLOSED,
-            "No account is linked with this identity, and the provider makes none (register)",
-        ),
-        LastLogin: refuse(HTTP_LAST_LOGIN),
-        LinkTaken: refuse(HTTP_LINK_TAKEN),
-        LoginRefused: refuse(HTTP_LOGIN_REFUSED),
-        NoCallback: refuse(
-            Problems.NOT_IMPLEMENTED,
-            "app.http_url is not set, or does not begin with http:// or https://",
-        ),
-        ProviderUnavailable: refuse(HTTP_PROVIDER_UNAVAILABLE),
-        UnknownLogin: refuse(HTTP_UNKNOWN_LOGIN),
-        UnknownProvider: refuse(HTTP_UNKNOWN_PROVIDER),
-    },
 )
 
 

@@ -29,11 +29,20 @@ import msgspec
 from gevent.lock import BoundedSemaphore
 from msgspec import Struct
 
-from imserver.features.accounts.accounts import AccountLocked, Accounts, Closed, UserBanned, check_device
+from imserver.features.accounts.accounts import AccountLocked, Accounts, UserBanned, check_device
 from imserver.features.accounts.contract import Taken
+from imserver.features.accounts.declared import HTTP_REGISTRATION_CLOSED
 from imserver.features.accounts.factors import FactorRequired, WrongCode
 from imserver.features.accounts.identifiers import BadField
-from imserver.features.oauth.declared import ProviderSettings, providers_of
+from imserver.features.oauth.declared import (
+    HTTP_LAST_LOGIN,
+    HTTP_LINK_TAKEN,
+    HTTP_LOGIN_REFUSED,
+    HTTP_UNKNOWN_LOGIN,
+    HTTP_UNKNOWN_PROVIDER,
+    ProviderSettings,
+    providers_of,
+)
 from imserver.features.oauth.links import AccountLink, LinkStore
 from imserver.features.oauth.providers import (
     KINDS,
@@ -44,7 +53,7 @@ from imserver.features.oauth.providers import (
     ProviderRefused,
     ProviderUnavailable,
 )
-from imserver.plugin.errors import ImserverError, LoginRefusal
+from imserver.plugin.errors import ImserverError, LoginRefusal, Problems, ServiceRefused
 from imserver.plugin.identity import AccountSession, Tenants, TooManyRequests
 from imserver.plugin.runtime import Outgoing, RateLimitedLog
 from imserver.plugin.services import ClusterServices, Core
@@ -66,28 +75,40 @@ _LETTERS: Final = "BCDFGHJKLMNPQRSTVWXZ"
 """Letters of a short code, without vowels: no code is a word."""
 
 
-class UnknownProvider(ImserverError):
+class UnknownProvider(ServiceRefused, problem=HTTP_UNKNOWN_PROVIDER):
     """The app has no such provider (``oauth``)."""
 
 
-class NoCallback(ImserverError):
+class NoCallback(
+    ServiceRefused,
+    problem=Problems.NOT_IMPLEMENTED,
+    detail="app.http_url is not set, or does not begin with http:// or https://",
+):
     """``app.http_url`` is not set or has no scheme, so no provider can send a browser back."""
 
 
-class UnknownLogin(ImserverError):
+class UnknownLogin(ServiceRefused, problem=HTTP_UNKNOWN_LOGIN):
     """The login does not exist, has expired, or was finished before."""
 
 
-class LoginRefused(ImserverError):
+class LoginRefused(ServiceRefused, problem=HTTP_LOGIN_REFUSED):
     """The provider or the user has refused the login, or it was finished with a wrong code."""
 
 
-class LinkTaken(ImserverError):
+class LinkTaken(ServiceRefused, problem=HTTP_LINK_TAKEN):
     """The identity belongs to another account, or the account has another identity at the provider."""
 
 
-class LastLogin(ImserverError):
+class LastLogin(ServiceRefused, problem=HTTP_LAST_LOGIN):
     """Without this link the account could not log in any more."""
+
+
+class NotLinked(
+    ServiceRefused,
+    problem=HTTP_REGISTRATION_CLOSED,
+    detail="No account is linked with this identity, and the provider makes none (register)",
+):
+    """The identity has no account, and gets none."""
 
 
 class Started(Struct, frozen=True):
@@ -142,7 +163,7 @@ _QUESTION: Final = "oauth:question:"
 _REFUSALS: Final[Mapping[type[Exception], LoginRefusal]] = {
     UnknownLogin: "provider",
     LoginRefused: "provider",
-    Closed: "closed",
+    NotLinked: "closed",
     AccountLocked: "locked",
     UserBanned: "banned",
     FactorRequired: "factor",
@@ -361,7 +382,7 @@ class OAuth:
         WrongCode.
 
         A handle works once. The first login of an identity makes an account, if the provider's ``register``
-        is on. Raises NoAccounts, UnknownProvider, UnknownLogin, LoginRefused, LinkTaken, Closed,
+        is on. Raises NoAccounts, UnknownProvider, UnknownLogin, LoginRefused, LinkTaken, NotLinked,
         AccountLocked, WrongLogin (the account was deleted meanwhile, or its sessions ended), and
         TooManyRequests (by ``address``, for unknown handles).
         """
@@ -425,7 +446,7 @@ class OAuth:
                         self._links.add(app, session.account.id, name, found.subjects[0], int(time()))
                 return session
             if not settings.register:
-                raise Closed(f"apps.{app}.oauth.{name}.register is off")
+                raise NotLinked(f"apps.{app}.oauth.{name}.register is off")
             new = Account(0, app, "", found.nickname, found.avatar)
             try:
                 account = self._accounts.add_linked(new, name, found.subjects[0])

@@ -21,8 +21,8 @@ import msgspec
 from msgspec import Struct
 
 from imserver.features.accounts.contract import AVATAR_CHARACTERS, NICKNAME_CHARACTERS
-from imserver.features.oauth.declared import ProviderSettings
-from imserver.plugin.errors import ImserverError, Unavailable
+from imserver.features.oauth.declared import HTTP_PROVIDER_UNAVAILABLE, ProviderSettings
+from imserver.plugin.errors import ImserverError, ServiceRefused, Unavailable
 from imserver.plugin.identity import BadToken, Issuer
 from imserver.plugin.messages import clean_name
 from imserver.plugin.runtime import Outgoing, Unreachable
@@ -41,7 +41,7 @@ _WECHAT: Final = "https://open.weixin.qq.com"
 _WECHAT_API: Final = "https://api.weixin.qq.com"
 
 
-class ProviderUnavailable(ImserverError):
+class ProviderUnavailable(ServiceRefused, problem=HTTP_PROVIDER_UNAVAILABLE):
     """The provider does not answer in time, or what it answers makes no sense. Temporary."""
 
 

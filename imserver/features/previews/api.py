@@ -6,10 +6,10 @@ from typing import Annotated, Final
 
 from msgspec import Struct
 
-from imserver.features.previews.previews import MessagePreview, NotYours, PageSummary, Previews
+from imserver.features.previews.previews import MessagePreview, PageSummary, Previews
 from imserver.features.previews.rows import PersonWishes
 from imserver.plugin.errors import Problems
-from imserver.plugin.http import Acting, Call, Resource, about, refuse
+from imserver.plugin.http import Acting, Call, Resource, about
 from imserver.plugin.identity import Needs
 from imserver.plugin.wire import Limit
 
@@ -60,7 +60,6 @@ routes = Resource(
     base=Acting,
     chapter="Title, description and picture of the pages that messages link to.",
     hot=False,
-    refusals={NotYours: refuse(Problems.UNKNOWN_MESSAGE)},
 )
 
 

@@ -37,7 +37,7 @@ from imserver.features.uploads.api import FILE_PATH
 from imserver.features.uploads.contract import MediaUnavailable
 from imserver.features.uploads.transfers import TransferRefused
 from imserver.features.uploads.uploads import Uploads, uploads_of
-from imserver.plugin.errors import ImserverError, StorageUnavailable
+from imserver.plugin.errors import Problems, ServiceRefused, StorageUnavailable
 from imserver.plugin.http import about
 from imserver.plugin.identity import TooManyRequests
 from imserver.plugin.messages import Entry, MessageLog
@@ -64,7 +64,7 @@ _SWEPT: Final = 100
 _ID_BYTES: Final = 24
 
 
-class NotYours(ImserverError):
+class NotYours(ServiceRefused, problem=Problems.UNKNOWN_MESSAGE):
     """The user cannot read the message, or has not sent it."""
 
 

@@ -18,19 +18,10 @@ from imserver.features.safety.moderation import (
     MOST_MESSAGES,
     WAIT_SECONDS,
     NoGroups,
-    Protected,
-    UnknownMember,
-    UnknownMessages,
 )
 from imserver.features.safety.parts import SafetyParts
-from imserver.features.safety.removals import UnknownAct
 from imserver.features.safety.reports import (
-    BadReport,
     ReportRow,
-    TooManyReports,
-    UnknownMessage,
-    UnknownPerson,
-    UnknownReport,
 )
 from imserver.features.safety.wire import TEXT_CHARACTERS, Report
 from imserver.plugin.errors import Problems
@@ -44,7 +35,6 @@ from imserver.plugin.http import (
     about,
     page_and_cursor,
     read_cursor,
-    refuse,
 )
 from imserver.plugin.identity import GOCHAT, Needs
 from imserver.plugin.messages import Entry
@@ -244,26 +234,12 @@ reports = Resource(
     base=Acting,
     chapter="Messages and people that users report, and the queue of reports for moderators.",
     hot=False,
-    refusals={
-        BadReport: refuse(Problems.INVALID_REQUEST, "{}"),
-        UnknownMessage: refuse(Problems.UNKNOWN_MESSAGE),
-        UnknownPerson: refuse(Problems.UNKNOWN_ACCOUNT),
-        TooManyReports: refuse(HTTP_TOO_MANY_REPORTS),
-        UnknownReport: refuse(HTTP_UNKNOWN_REPORT),
-    },
 )
 moderation = Resource(
     "moderation",
     service=lambda core, _: core.service(SafetyParts),
     chapter="What moderators do: remove messages, warn, mute, remove and ban people.",
     hot=False,
-    refusals={
-        Protected: refuse(Problems.ROLE_TOO_LOW, "the user's role is not below yours"),
-        UnknownMessages: refuse(Problems.UNKNOWN_MESSAGE),
-        UnknownAct: refuse(HTTP_UNKNOWN_ACT),
-        UnknownMember: refuse(Problems.UNKNOWN_CONVERSATION),
-        NoGroups: refuse(Problems.NOT_IMPLEMENTED),
-    },
 )
 
 

@@ -14,7 +14,7 @@ from msgspec import Struct
 from imserver.features.safety.mutes import Mutes
 from imserver.features.safety.removals import Removals
 from imserver.features.safety.rows import Removal
-from imserver.plugin.errors import ImserverError
+from imserver.plugin.errors import Problems, ServiceRefused
 from imserver.plugin.identity import Buckets, Principal
 from imserver.plugin.messages import Draft, MessageLog, MessageServices
 from imserver.plugin.services import Core
@@ -26,19 +26,19 @@ WAIT_SECONDS: Final = 5.0
 _encode: Final = msgspec.json.Encoder().encode
 
 
-class Protected(ImserverError):
+class Protected(ServiceRefused, problem=Problems.ROLE_TOO_LOW, detail="the user's role is not below yours"):
     """The user has a role that is not below that of whoever acts."""
 
 
-class UnknownMessages(ImserverError):
+class UnknownMessages(ServiceRefused, problem=Problems.UNKNOWN_MESSAGE):
     """None of the messages exists."""
 
 
-class UnknownMember(ImserverError):
+class UnknownMember(ServiceRefused, problem=Problems.UNKNOWN_CONVERSATION):
     """The group has no such member."""
 
 
-class NoGroups(ImserverError):
+class NoGroups(ServiceRefused, problem=Problems.NOT_IMPLEMENTED):
     """There are no groups on this node."""
 
 

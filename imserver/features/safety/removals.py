@@ -14,6 +14,7 @@ from typing import Final
 
 import gevent
 
+from imserver.features.safety.declared import HTTP_UNKNOWN_ACT
 from imserver.features.safety.rows import (
     DONE,
     ENDING,
@@ -23,7 +24,7 @@ from imserver.features.safety.rows import (
     SafetyRows,
     is_under_way,
 )
-from imserver.plugin.errors import ImserverError, StorageUnavailable
+from imserver.plugin.errors import ServiceRefused, StorageUnavailable
 from imserver.plugin.messages import MessageLog
 from imserver.plugin.runtime import until_beat
 
@@ -36,7 +37,7 @@ TICK_SECONDS: Final = 5.0
 _LOOK_SECONDS: Final = 0.05
 
 
-class UnknownAct(ImserverError):
+class UnknownAct(ServiceRefused, problem=HTTP_UNKNOWN_ACT):
     """There is no such removal, or it cannot be undone any more."""
 
 

@@ -18,9 +18,9 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from imserver.features.safety.declared import SafetySettings
+from imserver.features.safety.declared import HTTP_TOO_MANY_REPORTS, HTTP_UNKNOWN_REPORT, SafetySettings
 from imserver.features.safety.wire import Report
-from imserver.plugin.errors import ImserverError, ReplyCode, StorageUnavailable
+from imserver.plugin.errors import Problems, ReplyCode, ServiceRefused, StorageUnavailable
 from imserver.plugin.identity import Buckets, TooManyRequests
 from imserver.plugin.messages import Draft, Entry, MessageLog, MessageServices
 from imserver.plugin.services import Core
@@ -46,23 +46,23 @@ _COLUMNS: Final = (
 )
 
 
-class BadReport(ImserverError):
+class BadReport(ServiceRefused, problem=Problems.INVALID_REQUEST, detail="{}"):
     """The report is not complete. The text says why."""
 
 
-class UnknownMessage(ImserverError):
+class UnknownMessage(ServiceRefused, problem=Problems.UNKNOWN_MESSAGE):
     """The reporter can read no such message of somebody else."""
 
 
-class UnknownPerson(ImserverError):
+class UnknownPerson(ServiceRefused, problem=Problems.UNKNOWN_ACCOUNT):
     """There is no such user, or it is the reporter."""
 
 
-class UnknownReport(ImserverError):
+class UnknownReport(ServiceRefused, problem=HTTP_UNKNOWN_REPORT):
     """There is no such report."""
 
 
-class TooManyReports(ImserverError):
+class TooManyReports(ServiceRefused, problem=HTTP_TOO_MANY_REPORTS):
     """The app has too many open reports."""
 
 

@@ -17,10 +17,8 @@ FILE_BYTES: Final = 4096
 """What a file costs of a quota besides its bytes: its block on a disk, its row, its name in a folder."""
 
 
-class MediaUnavailable(Unavailable):
+class MediaUnavailable(Unavailable, problem=Problems.MEDIA_UNAVAILABLE):
     """The store for uploaded files is unavailable."""
-
-    problem = Problems.MEDIA_UNAVAILABLE
 
 
 class Upload(Struct, frozen=True):

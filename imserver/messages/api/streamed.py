@@ -19,7 +19,7 @@ from imserver.channels.members import ChannelRefused, encode_tags
 from imserver.config.declared import about
 from imserver.http.call import Call
 from imserver.http.field import App, ChannelName
-from imserver.http.operation import Refusals, Resource
+from imserver.http.operation import Resource
 from imserver.http.reply import ApiProblem
 from imserver.messages.services import MessageServices
 from imserver.messages.streamed_messages import Piece, StreamedMessages
@@ -95,7 +95,9 @@ class StreamAppended(Struct):
 
     results: list[PieceResult]
 
-    REFUSALS: ClassVar[Refusals] = {ChannelRefused: _refused}
+    REFUSALS: ClassVar[dict[type[Exception], Callable[[ChannelRefused], ApiProblem]]] = {
+        ChannelRefused: _refused
+    }
     """For a ``Resource`` of streamed messages."""
 
     @classmethod
