@@ -110,15 +110,12 @@ class Sweep:
             gevent.sleep(max(min(check, next_round) - monotonic(), 0.0))
             if check <= next_round:
                 self._close_overdue(ends.popleft())
-            else:
-                next_round = monotonic() + self.ping_seconds
-                self._ping_all()
-                ends.append(monotonic())
-
-    def _ping_all(self) -> None:
-        for connection in _paced(self._context.connections):
-            if not connection.encoding.dialect.pinged:
-                connection.ping()
+                continue
+            next_round = monotonic() + self.ping_seconds
+            for connection in _paced(self._context.connections):
+                if not connection.encoding.dialect.pinged:
+                    connection.ping()
+            ends.append(monotonic())
 
     def _close_overdue(self, ended: float) -> None:
         """Close who has not answered a ping of the round that ended then."""

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, Protocol
 
 import msgspec
+from msgspec import Struct
 from msgspec.structs import replace
 
 from imserver.hub.hub import App, Hub, LocalChannel
@@ -113,14 +114,11 @@ class Run(Protocol):
         """The messages at these places."""
 
 
-class Part:
+class Part(Struct, eq=False, gc=False):
     """Messages of a run, by their places in it."""
 
-    __slots__ = ("indexes", "run")
-
-    def __init__(self, run: Run, indexes: Sequence[int]) -> None:
-        self.run = run
-        self.indexes = indexes
+    run: Run
+    indexes: Sequence[int]
 
 
 class Fanout:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from time import time
 from typing import Any, Final
 
+from msgspec import Struct, field
+
 from imserver.model import SYSTEM_PREFIX, Event
 from imserver.transport.connection import Connection
 from imserver.transport.states import (
@@ -25,59 +27,43 @@ RESERVED: Final = (USER_CHANNEL, "group:")
 subscriptions. Only these users and members may subscribe to them."""
 
 
-class App:
+class App(Struct, eq=False):
     """The online users of one app. Owner: the hub.
 
     ``users``: user → the addressed session, or a list of several. Nearly all users have one session, and a
     list for each would cost 64 bytes. Only sessions in service are included.
     """
 
-    __slots__ = (
-        "channels",
-        "elsewhere",
-        "is_registered",
-        "lag",
-        "memberships",
-        "name",
-        "newcomers",
-        "notices",
-        "own_channels",
-        "policy",
-        "quiet",
-        "several",
-        "user_counts",
-        "users",
-    )
+    name: str
+    policy: str
+    is_registered: bool = True
+    """False for an app that exists while somebody is connected."""
+    quiet: bool = False
+    """True if no enter and exit notices are sent: the users of systems are connections without such notices,
+    and elsewhere a feature may decide who sees the presence of users."""
+    users: dict[str, Connection | list[Connection]] = field(default_factory=dict)
+    memberships: int = 0
+    """Number of subscriptions to its channels on this node."""
+    elsewhere: int = 0
+    """Number of users on other nodes: from their leases, or, while these lag, from notices."""
+    lag: int = 0
+    """Seconds until the leases include the last notice."""
+    several: int = 0
+    """Number of users with several sessions."""
+    notices: list[Event] = field(default_factory=list)
+    """Enter and exit notices of this turn that are not in the outboxes yet."""
+    newcomers: dict[Connection, int] = field(default_factory=dict)
+    """Sessions that began while notices wait → number of these notices that they do not receive."""
+    channels: dict[str, LocalChannel] = field(default_factory=dict)
+    """Channels with members on this node."""
+    own_channels: dict[str, LocalChannel] = field(default_factory=dict)
+    """Those of them that are the channels of users and groups (:data:`RESERVED`). Most apps have none, so
+    that a push to a user need not look for subscribers."""
+    user_counts: dict[LocalChannel, int] = field(default_factory=dict)
+    """Numbers of users of channels that somebody has asked for, until the members or their users change."""
 
-    def __init__(self, name: str, policy: str, is_registered: bool = True) -> None:
-        self.name = name
-        self.policy = policy
-        self.is_registered = is_registered
-        """False for an app that exists while somebody is connected."""
-        self.quiet = name.startswith(SYSTEM_PREFIX)
-        """True if no enter and exit notices are sent: the users of systems are connections without such
-        notices, and elsewhere a feature may decide who sees the presence of users."""
-        self.users: dict[str, Connection | list[Connection]] = {}
-        self.memberships = 0
-        """Number of subscriptions to its channels on this node."""
-        self.elsewhere = 0
-        """Number of users on other nodes: from their leases, or, while these lag, from notices."""
-        self.lag = 0
-        """Seconds until the leases include the last notice."""
-        self.several = 0
-        """Number of users with several sessions."""
-        self.notices: list[Event] = []
-        """Enter and exit notices of this turn that are not in the outboxes yet."""
-        self.newcomers: dict[Connection, int] = {}
-        """Sessions that began while notices wait → number of these notices that they do not receive."""
-        self.channels: dict[str, LocalChannel] = {}
-        """Channels with members on this node."""
-        self.own_channels: dict[str, LocalChannel] = {}
-        """Those of them that are the channels of users and groups (:data:`RESERVED`). Most apps have none, so
-        that a push to a user need not look for subscribers."""
-        self.user_counts: dict[LocalChannel, int] = {}
-        """Numbers of users of channels that somebody has asked for, until the members or their users change.
-        """
+    def __post_init__(self) -> None:
+        self.quiet = self.name.startswith(SYSTEM_PREFIX)
 
     def sessions_of(self, user: str) -> tuple[Connection, ...]:
         """The addressed sessions of ``user``, oldest first."""
@@ -284,20 +270,17 @@ class ChannelPosition:
                 self.deltas = self.last = None
 
 
-class LocalChannel:
+class LocalChannel(Struct, eq=False):
     """The members of a channel on this node. Owner: :class:`ChannelMembership`.
 
     ``members``: connection → Unix time of joining, in this order. All times of a node differ. ``position``:
     None without a history.
     """
 
-    __slots__ = ("app", "members", "name", "position")
-
-    def __init__(self, app: App, name: str) -> None:
-        self.app = app
-        self.name = name
-        self.members: dict[Connection, float] = {}
-        self.position: ChannelPosition | None = None
+    app: App
+    name: str
+    members: dict[Connection, float] = field(default_factory=dict)
+    position: ChannelPosition | None = None
 
 
 class ChannelMembership:

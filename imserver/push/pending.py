@@ -17,7 +17,7 @@ from typing import Final
 import gevent
 from gevent.event import Event as Signal
 from gevent.lock import BoundedSemaphore
-from msgspec import Struct
+from msgspec import Struct, field
 
 from imserver.clock import until_beat
 from imserver.cluster.nodes import ForgetPending, NodeMessages, ToPending
@@ -47,14 +47,11 @@ class PendingPush(Struct, gc=False):
         return _ENTRY_BYTES + len(self.event.text) + len(self.event.data)
 
 
-class _Queue:
+class _Queue(Struct, eq=False):
     """The pushes of one user by number, the oldest first. ``turn`` is locked during delivery."""
 
-    __slots__ = ("pushes", "turn")
-
-    def __init__(self) -> None:
-        self.pushes: dict[int, PendingPush] = {}
-        self.turn = BoundedSemaphore(1)
+    pushes: dict[int, PendingPush] = field(default_factory=dict)
+    turn: BoundedSemaphore = field(default_factory=BoundedSemaphore)
 
 
 class PendingPushes:

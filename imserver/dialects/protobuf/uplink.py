@@ -56,9 +56,6 @@ MAX_WAITING_BYTES: Final = 1 << 20
 are dropped. The client may send them again.
 """
 
-_MAX_ID: Final = Limit.ID
-_MIN_TIME_MS: Final = Limit.MIN_TIME_MS
-_MAX_TIME_MS: Final = Limit.TIME_MS
 _END: Final = 0xFFFFFFFF
 
 
@@ -86,20 +83,16 @@ class ProtobufState(DialectState, gc=False):
         self.end_and_session |= session << _END.bit_length()
 
 
-class _Queue:
+class _Queue(msgspec.Struct, eq=False):
     """The messages of one connection that are not stored yet. ``next`` is the next number. ``messages`` wait
-    until all earlier ones are stored, and are then stored together.
-    """
+    until all earlier ones are stored, and are then stored together. ``failed``: the first number that could
+    not be stored."""
 
-    __slots__ = ("failed", "messages", "next", "size", "storing")
-
-    def __init__(self, number: int) -> None:
-        self.next = number
-        self.messages: list[ChatMessage] = []
-        self.storing = 0
-        self.size = 0
-        self.failed = 0
-        """The first number that could not be stored."""
+    next: int
+    messages: list[ChatMessage] = msgspec.field(default_factory=list)
+    storing: int = 0
+    size: int = 0
+    failed: int = 0
 
 
 class ProtobufUplink:
@@ -319,13 +312,13 @@ def _time(sent_ms: int) -> int:
     """The sender's time, which the receivers see unchanged. The server's in place of one that no page could
     show.
     """
-    return sent_ms if _MIN_TIME_MS <= sent_ms <= _MAX_TIME_MS else int(time() * 1000)
+    return sent_ms if Limit.MIN_TIME_MS <= sent_ms <= Limit.TIME_MS else int(time() * 1000)
 
 
 def _receiver(sender: int, command: ChatMessage) -> tuple[str, int] | None:
     """The user or conversation to which a message is sent; None: neither is valid."""
     receiver = command.receiver
-    if not 0 < receiver <= _MAX_ID:
+    if not 0 < receiver <= Limit.ID:
         return None
     if command.session_type == ST_GROUP:
         return "", receiver
