@@ -3,34 +3,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import partial
 
 from imserver.auth.authority import bearer, is_token
 from imserver.auth.principal import Needs
-from imserver.http.call import Api, Endpoint, answer, with_key
+from imserver.http.call import Api, answer, with_key
 from imserver.transport.exchange import HttpRoutes, row_of
 from imserver.transport.http1 import MAX_PUBLIC_BODY_BYTES
 
 
-def fast_routes(api: Api, everywhere: bool = False) -> HttpRoutes:
-    """The rows that the front server answers itself, by method and path: every hot one.
-
-    ``everywhere``: only those that WebSocket listeners serve, too.
-    """
-    return _bound(api, (each for each in api.endpoints.values() if each.route.hot), everywhere)
-
-
-def routes_at(api: Api, everywhere: bool = False) -> HttpRoutes:
-    """All rows of the API, by method and path."""
-    return _bound(api, api.endpoints.values(), everywhere)
-
-
-def _bound(api: Api, endpoints: Iterable[Endpoint], everywhere: bool) -> HttpRoutes:
+def routes_at(api: Api, everywhere: bool = False, hot: bool = False) -> HttpRoutes:
+    """The rows of the API, by method and path. ``hot``: only those that the front server answers itself.
+    ``everywhere``: only those that WebSocket listeners serve, too."""
     return {
         (each.route.method, each.route.path): partial(answer, api, each)
-        for each in endpoints
-        if each.route.style.everywhere or not everywhere
+        for each in api.endpoints.values()
+        if (each.route.style.everywhere or not everywhere) and (each.route.hot or not hot)
     }
 
 
@@ -45,7 +34,7 @@ def unread_body_limit(api: Api, method: str, path: str, headers: Mapping[str, st
     endpoint = row_of(api.endpoints, method, path)
     row = None if endpoint is None else endpoint.route
     if row is not None and row.need is Needs.SIGNED:
-        return min(_TOKEN_BODY_BYTES, limits.body_bytes)
+        return min(8 * MAX_PUBLIC_BODY_BYTES, limits.body_bytes)
     if row is None or not row.need.scope:
         return public
     if api.keys.demo:
@@ -58,7 +47,8 @@ def unread_body_limit(api: Api, method: str, path: str, headers: Mapping[str, st
     key = api.keys.find(credential)
     if key is not None and key.scopes:
         return limits.body_bytes
-    return min(_TOKEN_BODY_BYTES, limits.body_bytes) if row.need.users and is_token(credential) else public
-
-
-_TOKEN_BODY_BYTES = 8 * MAX_PUBLIC_BODY_BYTES
+    return (
+        min(8 * MAX_PUBLIC_BODY_BYTES, limits.body_bytes)
+        if row.need.users and is_token(credential)
+        else public
+    )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from gevent.hub import get_hub
 from msgspec.structs import replace
 
-from imserver.api.routes import fast_routes, routes_at, unread_body_limit
+from imserver.api.routes import routes_at, unread_body_limit
 from imserver.api.v1.publisher import Publisher
 from imserver.api.v1.push import push_api
 from imserver.api.v1.table import commands_of, document_of, operations_of, routes_of
@@ -251,7 +251,7 @@ class Servers:
         front = FrontServer(
             self.core.network.context,
             self._listener_context(name),
-            fast_routes(self.api, everywhere=name == "websocket"),
+            routes_at(self.api, everywhere=name == "websocket", hot=True),
             HandOver(self.application, requests, self._ports[name], {LISTENER_KEY: name}, self._metrics),
             self._metrics,
             self.core.node.request_log.add,

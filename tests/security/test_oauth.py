@@ -11,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from msgspec.structs import replace
 
-from imserver.api.routes import fast_routes
+from imserver.api.routes import routes_at
 from imserver.auth.accounts import Account
 from imserver.config.settings import AppSettings
 from imserver.errors import StorageUnavailable
@@ -342,9 +342,9 @@ def test_the_front_answers_the_callback_as_flask_does_and_no_other_origin_reads_
     login = Login(node)
     query = urlencode(provider.agree(login.started["url"])).encode()
     path = "/oauth/callback/%3201/oidc"
-    front = row_of(fast_routes(node.node.servers.api), "GET", path)
+    front = row_of(routes_at(node.node.servers.api, hot=True), "GET", path)
     assert front is not None
-    assert row_of(fast_routes(node.node.servers.api, everywhere=True), "GET", path) is None
+    assert row_of(routes_at(node.node.servers.api, everywhere=True, hot=True), "GET", path) is None
     request = HttpRequest("GET", path, query, b"", {"accept-language": "en;q=0.9, zh;q=0.1"}, "192.0.2.1")
     first, again = front(request), front(request)
     assert (first.status, login.started["shown"].encode() in first.body, again.status) == (200, True, 404)

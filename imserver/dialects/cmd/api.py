@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -191,17 +191,34 @@ def send_message_batch(api: CmdApi, call: Call) -> HttpResponse:
 
     May switch: a large batch lets other greenlets run in between.
     """
-    batch: Batch = call.input
-    if (batch.messages is None) == (batch.userIDs is None):
-        raise RequestRefused(BAD_PARAMETER)
-    if batch.messages is not None:
-        if len(batch.messages) > api.http.limits.batch_targets:
-            raise RequestRefused(BAD_PARAMETER)
-        return _send_each(api, call.app, batch.messages)
-    assert batch.userIDs is not None
-    if len(batch.userIDs) > api.http.limits.batch_targets:
-        raise RequestRefused(BAD_PARAMETER)
-    return _send_one_to_many(api, call.app, batch.userIDs, batch.msgID, batch.message)
+    batch, limits, pushes = call.input, api.http.limits, api.push.pushes
+    assert isinstance(batch, Batch)
+    targets, users = batch.messages, batch.userIDs
+    if (targets is None) == (users is None) or len(targets or users or ()) > limits.batch_targets:
+        return BAD_PARAMETER
+    if targets is not None:
+        users = [target.user for target in targets]
+        for target in targets:
+            if len(target.text) + len(target.msg_id) > limits.push_characters:
+                target.user = ""  # an invalid user receives nothing
+        outcomes = pushes.to_each(call.app, targets)
+    else:
+        users = users or []
+        if len(batch.message) + len(batch.msgID) > limits.push_characters:
+            return BAD_PARAMETER
+        accepted = pushes.to_many(call.app, users, batch.msgID, batch.message)
+        if accepted is None:
+            return REPEATED
+        outcomes = accepted
+        targets = [UserPush(user, batch.msgID, batch.message) for user in users]
+    pairs = zip(targets, outcomes, strict=True)
+    _report_absent(api, call.app, [target for target, outcome in pairs if outcome is Outcome.NOT_SENT])
+    sent, repeated = Outcome.SENT, Outcome.REPEATED
+    results = [
+        SendResult(user, None, True) if outcome is repeated else SendResult(user, outcome is sent)
+        for user, outcome in zip(users, outcomes, strict=True)
+    ]
+    return success({"sendCount": outcomes.count(sent), "results": results})
 
 
 def _read_batch(api: CmdApi, call: Call) -> None:
@@ -231,42 +248,6 @@ def _usual_spelling(fields: dict[str, Any]) -> dict[str, Any]:
     return {_SPELLING[name]: value for name, value in fields.items() if name in _SPELLING}
 
 
-def _send_each(api: CmdApi, app: str, targets: Sequence[UserPush]) -> HttpResponse:
-    longest = api.http.limits.push_characters
-    users = [target.user for target in targets]
-    for target in targets:
-        if len(target.text) + len(target.msg_id) > longest:
-            target.user = ""  # an invalid user receives nothing
-    outcomes = api.push.pushes.to_each(app, targets)
-    _report_absent(api, app, _not_sent(targets, outcomes))
-    return _answer_each(users, outcomes)
-
-
-def _send_one_to_many(api: CmdApi, app: str, users: Sequence[str], msg_id: str, message: str) -> HttpResponse:
-    if len(message) + len(msg_id) > api.http.limits.push_characters:
-        raise RequestRefused(BAD_PARAMETER)
-    outcomes = api.push.pushes.to_many(app, users, msg_id, message)
-    if outcomes is None:
-        return REPEATED
-    absent = _not_sent([UserPush(user, msg_id, message) for user in users], outcomes)
-    _report_absent(api, app, absent)
-    return _answer_each(users, outcomes)
-
-
-def _not_sent(targets: Sequence[UserPush], outcomes: Sequence[Outcome]) -> list[UserPush]:
-    pairs = zip(targets, outcomes, strict=True)
-    return [target for target, outcome in pairs if outcome is Outcome.NOT_SENT]
-
-
-def _answer_each(users: Sequence[str], outcomes: Sequence[Outcome]) -> HttpResponse:
-    sent, repeated = Outcome.SENT, Outcome.REPEATED
-    results = [
-        SendResult(user, None, True) if outcome is repeated else SendResult(user, outcome is sent)
-        for user, outcome in zip(users, outcomes, strict=True)
-    ]
-    return success({"sendCount": outcomes.count(sent), "results": results})
-
-
 LIST_PAGE = 10_000
 """Users in one answer of ``/user/list``; an app with more of them is listed in pages."""
 
@@ -285,12 +266,16 @@ def user_list(api: CmdApi, call: Call) -> HttpResponse:
     if api.identity.relations.limits(call.app, call.principal.user):
         return success(_visible(api, call, _after(cursor)))
     page = api.sessions.presence.page(call.app, _after(cursor), LIST_PAGE)
-    data: dict[str, Any] = {"userCount": page.total, "userList": page.users}
-    if page.more:
-        data["next"] = cursor_of(page.users[-1])
-    if page.missing:
-        data["missingNodes"] = page.missing
-    return success(data)
+    return success(_page(page.total, page.users, page.more, page.missing))
+
+
+def _page(count: int, users: list[str], more: bool, missing: Collection[str]) -> dict[str, Any]:
+    data: dict[str, Any] = {"userCount": count, "userList": users}
+    if more:
+        data["next"] = cursor_of(users[-1])
+    if missing:
+        data["missingNodes"] = list(missing)
+    return data
 
 
 def _users_of(api: CmdApi, call: Call, room: str, cursor: str) -> dict[str, Any]:
@@ -322,13 +307,8 @@ def _visible(api: CmdApi, call: Call, after: str | None) -> dict[str, Any]:
         missing |= dict.fromkeys(page.missing)
         after = names[-1] if names else after
         serve_others()
-    shown = listed[:LIST_PAGE]
-    data: dict[str, Any] = {"userCount": len(shown), "userList": shown}
-    if len(listed) > LIST_PAGE:
-        data["next"] = cursor_of(shown[-1])
-    if missing:
-        data["missingNodes"] = list(missing)
-    return data
+    users = listed[:LIST_PAGE]
+    return _page(len(users), users, len(listed) > LIST_PAGE, missing)
 
 
 def _app_of_list(api: CmdApi, params: Mapping[str, str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Annotated, Final
 
 from msgspec import UNSET, Struct, UnsetType
@@ -82,21 +82,6 @@ class EventsQuery(Struct, forbid_unknown_fields=True):
     ) = UNSET
 
 
-class StreamRequest(Struct, frozen=True):
-    """A request for a stream. ``user`` ``""``: the user is named by the token. ``named``: the answer contains
-    the id of the connection. ``cursor``: the id of the last stored message that the client has; None:
-    messages from now on.
-    """
-
-    app: str
-    user: str = ""
-    token: str = ""
-    device: str = ""
-    channels: tuple[str, ...] = ()
-    named: bool = False
-    cursor: int | None = None
-
-
 class EventStreams:
     """Opens streams. Owner of the encodings, one for each app that has had a stream here.
 
@@ -130,12 +115,12 @@ class EventStreams:
             stream.refuse(stream_refused(self._log, head, request.host, why, PROBLEM, request.by), code)
 
         try:
-            wish, principal = self._wish(request)
+            wish, channels, principal = self._wish(request)
             if principal.kind == "key":
                 self._keys.hold(principal.key, stream)
                 if self._keys.uses.wanted:
                     self._keys.uses.add((principal.key, f"GET {PATH}", wish.app, request.host), False)
-            self.begin(stream, wish, answer)
+            self.begin(stream, wish, channels, answer)
         except ApiProblem as refused:
             refuse(refused)
         except errors.Unavailable as error:
@@ -145,7 +130,7 @@ class EventStreams:
         """The response to a request whose stream is closed before it has begun. ``host``: of the client."""
         return stream_refused(self._log, head, host, code, PROBLEM)
 
-    def _wish(self, request: HttpRequest) -> tuple[StreamRequest, Principal]:
+    def _wish(self, request: HttpRequest) -> tuple[EventsQuery, tuple[str, ...], Principal]:
         """Read a request: what it asks for, and who makes it. May switch. Raises :class:`ApiProblem` and
         StorageUnavailable."""
         query = read_query(request, EventsQuery)
@@ -168,14 +153,17 @@ class EventStreams:
             raise ApiProblem(
                 errors.Problems.INVALID_REQUEST, f"A channel has more than {Limit.CHANNEL_BYTES} bytes"
             )
-        token = query.token or ("" if principal.key else bearer(request.headers.get("authorization", "")))
-        cursor = None if query.cursor is UNSET else query.cursor
+        if not (query.token or principal.key):
+            query.token = bearer(request.headers.get("authorization", ""))
         last = request.headers.get("last-event-id", "").strip()
         if last.isascii() and last.isdecimal() and len(last) <= _ID_DIGITS:  # else it is not one of ours
-            cursor = int(last)
-        return StreamRequest(app, query.user, token, query.device, channels, query.with_id, cursor), principal
+            query.cursor = int(last)
+        query.app = app
+        return query, channels, principal
 
-    def begin(self, stream: Stream, request: StreamRequest, head: Callable[[str], bytes]) -> None:
+    def begin(
+        self, stream: Stream, request: EventsQuery, channels: Iterable[str], head: Callable[[str], bytes]
+    ) -> None:
         """Log in, answer with ``head`` (of the user whom a token proves), subscribe to the channels, and send
         ``ready``; or close the stream.
 
@@ -196,7 +184,8 @@ class EventStreams:
         if not self._sessions.takes_user(request.app, user):
             text = "`user` is longer than this app allows (`max_user_bytes`)"
             raise ApiProblem(errors.Problems.INVALID_REQUEST, text)
-        start = None if self._starts is None else self._starts.start(request.app, user, request.cursor)
+        cursor = None if request.cursor is UNSET else request.cursor
+        start = None if self._starts is None else self._starts.start(request.app, user, cursor)
         if not stream.is_open:
             return
         login = Login(request.app, user, request.token, request.device)
@@ -207,30 +196,26 @@ class EventStreams:
         # Nothing switches between the login and here, so no event can precede the head.
         stream.begin(self._encoding(request.app), head("" if decision.claims is None else user))
         try:
-            for channel in request.channels:
+            for channel in channels:
                 self._channels.subscriptions.join(request.app, channel, stream)
         except ChannelRefused as refused:
             stream.close(errors.CloseCode.NOT_ALLOWED, str(refused))
         if not stream.is_open:
             return
-        about = self._about(stream, request, start is not None and start.resumed)
-        cursor = None if start is None else start.cursor
-        stream.send(sse.ready(about, random.randint(*_RETRY_MILLISECONDS), cursor))
-        if self._starts is not None and start is not None:
-            self._starts.send(stream, start)
-
-    def _about(self, stream: Stream, request: StreamRequest, resumed: bool) -> dict[str, object]:
         about: dict[str, object] = {
             "event": "ready",
             "app": stream.app,
             "user": stream.user,
             "device": stream.device,
-            "channels": request.channels,
-            "resumed": resumed,
+            "channels": channels,
+            "resumed": start is not None and start.resumed,
         }
-        if request.named:
+        if request.with_id:
             about["connection"] = self._connections.id_of(stream)
-        return about
+        cursor = None if start is None else start.cursor
+        stream.send(sse.ready(about, random.randint(*_RETRY_MILLISECONDS), cursor))
+        if self._starts is not None and start is not None:
+            self._starts.send(stream, start)
 
     def _encoding(self, app: str) -> StreamEncoding:
         encoding = self._encodings.get(app)

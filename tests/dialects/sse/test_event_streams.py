@@ -9,7 +9,7 @@ import pytest
 
 from imserver.auth.rules import ALLOWED
 from imserver.cluster import history
-from imserver.dialects.sse.api import EventStreams, StreamRequest
+from imserver.dialects.sse.api import EventsQuery, EventStreams
 from imserver.messages import catch_up, event_streams
 from imserver.messages.catch_up import CatchUp
 from imserver.messages.event_streams import StreamStarts
@@ -90,7 +90,7 @@ def come_back(cursor: int) -> tuple[FakeLog, bool]:
     stream.begin = lambda encoding, head: None
     stream.wait_until_sent = lambda: Connection.wait_until_sent(stream)
     messenger: Any = SimpleNamespace(stream_starts=StreamStarts(fake, fake, fake))
-    EventStreams(fake, messenger).begin(stream, StreamRequest("101", "ann", cursor=cursor), lambda _: b"")
+    EventStreams(fake, messenger).begin(stream, EventsQuery("101", "ann", cursor=cursor), (), lambda _: b"")
     return fake, b'"resumed":true' in sent[0]
 
 
