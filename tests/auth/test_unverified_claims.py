@@ -18,9 +18,8 @@ from imserver.auth.login_tokens import LoginTokens
 from imserver.config.settings import BackEndSettings, TenantSettings, WebhookSettings
 from imserver.dialects.centrifuge import codes
 from imserver.dialects.centrifuge.claims import ConnectionClaims, ConnectionRequest
-from imserver.dialects.centrifuge.commands import CentrifugeLogin, RefreshLogin
 from imserver.dialects.centrifuge.service import CentrifugeState
-from imserver.dialects.centrifuge.wire import CentrifugeDialect
+from imserver.dialects.centrifuge.wire import CentrifugeDialect, CentrifugeLogin, RefreshLogin
 from imserver.features.accounts import tokens as account_tokens
 from imserver.features.webhooks.apps import follow_apps
 from imserver.features.webhooks.webhooks import Webhooks

@@ -1,12 +1,16 @@
 """Every dialect against the contract; and one that is made up, to show what adding a dialect takes."""
 
 from imserver.dialects.action.wire import AckNumber, ActionDialect, ActionLogin, Say
-from imserver.dialects.centrifuge.commands import CentrifugeLogin
-from imserver.dialects.centrifuge.wire import CentrifugeDialect, CentrifugeProtobufDialect
+from imserver.dialects.centrifuge.wire import CentrifugeDialect, CentrifugeLogin, CentrifugeProtobufDialect
 from imserver.dialects.client.wire import ClientDialect
 from imserver.dialects.cmd.wire import CmdDialect
-from imserver.dialects.protobuf.commands import ChatLogin, ChatMessage, ChatSync
-from imserver.dialects.protobuf.wire import FullProtobufDialect, ProtobufDialect
+from imserver.dialects.protobuf.wire import (
+    ChatLogin,
+    ChatMessage,
+    ChatSync,
+    FullProtobufDialect,
+    ProtobufDialect,
+)
 from imserver.dialects.pusher.wire import (
     ClientEvent,
     PusherDialect,

@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 
-from imserver.dialects.protobuf.commands import ChatLogin, ChatMessage
 from imserver.dialects.protobuf.wire import (
     FULL_COMMANDS,
     KINDS,
     MESSAGE_TYPES,
     SIGNALS,
+    ChatLogin,
+    ChatMessage,
     FullProtobufDialect,
     Recovered,
     as_full_message,

@@ -32,9 +32,8 @@ from imserver.dialects.action.wire import Say
 from imserver.dialects.cmd import api as cmd
 from imserver.dialects.cmd.wire import CmdDialect
 from imserver.dialects.protobuf.api import ROUTES as GOCHAT
-from imserver.dialects.protobuf.commands import ChatMessage
 from imserver.dialects.protobuf.uplink import ProtobufState
-from imserver.dialects.protobuf.wire import FullProtobufDialect
+from imserver.dialects.protobuf.wire import ChatMessage, FullProtobufDialect
 from imserver.features.accounts import friends
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.bots.parts import bots_of

@@ -27,13 +27,6 @@ from imserver.dialects.centrifuge.claims import (
     connection_request,
     decode_connection,
 )
-from imserver.dialects.centrifuge.commands import (
-    AskPresenceStats,
-    CallMethod,
-    CentrifugeLogin,
-    RefreshLogin,
-    RefreshSubscription,
-)
 from imserver.dialects.centrifuge.declared import (
     CentrifugeSettings,
     subscribes_to_own_channel,
@@ -44,13 +37,18 @@ from imserver.dialects.centrifuge.wire import (
     BY_ALIAS,
     PERSONAL,
     USER_CHANNEL,
+    AskPresenceStats,
+    CallMethod,
     CentrifugeDialect,
+    CentrifugeLogin,
     ClientView,
     ConnectResult,
     HistoryResult,
     OwnChannel,
     PresenceStatsResult,
+    RefreshLogin,
     RefreshResult,
+    RefreshSubscription,
     SubRefreshResult,
     SubscribeResult,
     own_method,

@@ -15,17 +15,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType, field
 from msgspec.structs import replace
 
 from imserver.dialects.centrifuge import codes
-from imserver.dialects.centrifuge.commands import (
-    AskPresenceStats,
-    CallMethod,
-    CentrifugeLogin,
-    RefreshLogin,
-    RefreshSubscription,
-)
 from imserver.plugin.errors import ClientError, CloseCode, ReplyCode, reply_text
 from imserver.plugin.wire import (
     AskHistory,
@@ -98,6 +91,51 @@ def _encode(content: object) -> bytes:
 
 
 # --- what clients send --------------------------------------------------------------------------------------
+
+
+class CentrifugeLogin(Command, frozen=True, gc=False):
+    """A login in which only the token names the user; ``""``: a connection without a user.
+
+    ``recover``: channels in which the server had subscribed the client → epoch and offset of the last
+    publication that it has. ``data`` (JSON; ``b""``: none), ``name`` and ``version`` of the client and
+    ``headers`` (which a browser cannot set on a WebSocket) are for the back end. ``channels``: those that a
+    client which only receives names, since it cannot subscribe later.
+    """
+
+    token: str
+    recover: dict[str, tuple[str, int]] = field(default_factory=dict)
+    data: bytes = b""
+    name: str = ""
+    version: str = ""
+    headers: dict[str, str] = field(default_factory=dict)
+    channels: tuple[str, ...] = ()
+
+
+class RefreshLogin(Command, frozen=True, gc=False):
+    """Renew the token of the session."""
+
+    token: str
+
+
+class RefreshSubscription(Command, frozen=True, gc=False):
+    """Renew the token of a subscription."""
+
+    channel: str
+    token: str
+
+
+class AskPresenceStats(Command, frozen=True, gc=False):
+    """Request how many subscribers and users a channel has."""
+
+    channel: str
+
+
+class CallMethod(Command, frozen=True, gc=False):
+    """Call a method of the app's back end; in an app without one, a method of this server. ``data``: JSON
+    (``b""``: none)."""
+
+    method: str
+    data: bytes = b""
 
 
 class _Subscribe(Struct):
@@ -647,7 +685,7 @@ class CentrifugeProtobufDialect(CentrifugeDialect):
             given = pb.Command.FromString(payload)
         except protobuf_message.DecodeError as error:
             raise ValueError("no command") from error
-        return {field.name: content for field, content in given.ListFields()}
+        return {each.name: content for each, content in given.ListFields()}
 
     def encode_clients(self, clients: dict[str, ClientView]) -> bytes:
         return self._write_content(PresenceResult(clients))

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Final
 import gevent
 from msgspec.structs import replace
 
-from imserver.dialects.protobuf.commands import ChatLogin, ChatMessage, ChatSync
 from imserver.dialects.protobuf.uplink import ProtobufState, ProtobufUplink
 from imserver.dialects.protobuf.wire import (
     APP,
+    ChatLogin,
+    ChatMessage,
+    ChatSync,
     FullProtobufDialect,
     ProtobufDialect,
     Recovered,

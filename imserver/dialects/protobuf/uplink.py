@@ -13,10 +13,10 @@ from typing import Final
 import gevent
 import msgspec
 
-from imserver.dialects.protobuf.commands import ChatMessage
 from imserver.dialects.protobuf.wire import (
     ST_GROUP,
     ST_SINGLE,
+    ChatMessage,
     FullProtobufDialect,
     ProtobufDialect,
     account,

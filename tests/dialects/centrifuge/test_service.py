@@ -16,7 +16,6 @@ from imserver.channels.members import ChannelRefused
 from imserver.cluster.nodes import NodeQueries
 from imserver.config.settings import Config
 from imserver.dialects.centrifuge import codes
-from imserver.dialects.centrifuge.commands import CallMethod, CentrifugeLogin
 from imserver.dialects.centrifuge.declared import CentrifugeSettings
 from imserver.dialects.centrifuge.service import (
     GRACE_SECONDS,
@@ -25,7 +24,7 @@ from imserver.dialects.centrifuge.service import (
     CentrifugeState,
     _Admission,
 )
-from imserver.dialects.centrifuge.wire import CentrifugeDialect, SubscribeResult
+from imserver.dialects.centrifuge.wire import CallMethod, CentrifugeDialect, CentrifugeLogin, SubscribeResult
 from imserver.errors import StorageUnavailable
 from imserver.features.webhooks.back_ends import BackEndRequests
 from imserver.messages.commands import Send

@@ -10,18 +10,14 @@ from msgspec import Raw
 from imserver import errors
 from imserver.dialects.centrifuge import centrifuge_pb2 as pb
 from imserver.dialects.centrifuge import codes
-from imserver.dialects.centrifuge.commands import (
-    AskPresenceStats,
-    CallMethod,
-    CentrifugeLogin,
-    RefreshLogin,
-    RefreshSubscription,
-)
 from imserver.dialects.centrifuge.wire import (
     BY_ALIAS,
     MAX_COMMANDS,
     PERSONAL,
+    AskPresenceStats,
+    CallMethod,
     CentrifugeDialect,
+    CentrifugeLogin,
     CentrifugeProtobufDialect,
     ClientView,
     ConnectResult,
@@ -30,7 +26,9 @@ from imserver.dialects.centrifuge.wire import (
     PresenceResult,
     PresenceStatsResult,
     PublicationView,
+    RefreshLogin,
     RefreshResult,
+    RefreshSubscription,
     SubRefreshResult,
     SubscribeResult,
 )

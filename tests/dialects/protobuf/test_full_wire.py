@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imserver import errors
-from imserver.dialects.protobuf.commands import ChatSync
 from imserver.dialects.protobuf.wire import (
     FULL_COMMANDS,
     KINDS,
+    ChatSync,
     FullProtobufDialect,
     ProtobufDialect,
     Recovered,

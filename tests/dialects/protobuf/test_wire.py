@@ -14,11 +14,13 @@ from msgspec.structs import asdict
 
 from imserver import errors
 from imserver.dialects.protobuf import chat_pb2 as pb
-from imserver.dialects.protobuf.commands import ChatLogin, ChatMessage, ChatSync
 from imserver.dialects.protobuf.wire import (
     CT_SYNC,
     MAX_DEVICE_BYTES,
     MESSAGE_TYPES,
+    ChatLogin,
+    ChatMessage,
+    ChatSync,
     ProtobufDialect,
     account,
     output,
